@@ -1,0 +1,93 @@
+//! What can happen, as facts: each [`Input`] carries whatever the rules need to know about it, so that the core never
+//! asks anybody.
+
+use std::collections::BTreeMap;
+
+use peer_proto::ids::{MessageId, PeerId, Timestamp, Token};
+use peer_proto::request::{Request, RequestId, Role, Seat};
+
+use crate::record::{DeliveryRecord, MessageHead, TokenDigest};
+
+/// One open connection, named by the broker's shell; never used twice in one run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ConnectionId(pub u64);
+
+/// The time of an input, on two clocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Now {
+    /// Wall clock: shown to people, and what `ttl` counts in. May jump.
+    pub wall: Timestamp,
+    /// Milliseconds on the monotonic clock that stops while the machine sleeps: what visibility timeouts and rates count in.
+    pub mono_ms: u64,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// A connection said [`Hello`](peer_proto::request::Hello); the shell has checked its uid.
+    Connected {
+        /// The connection.
+        connection: ConnectionId,
+        /// The id of its `Hello`, which the core answers.
+        id: RequestId,
+        /// What it is for.
+        role: Role,
+        /// The kernel's word on who connected: the process, then its parent, and so on. Empty where it cannot be told.
+        ancestors: Vec<u32>,
+        /// The seat that the program found in its environment.
+        seat: Option<Seat>,
+    },
+    /// A connection ended, in whatever way.
+    Disconnected {
+        /// The connection.
+        connection: ConnectionId,
+    },
+    /// A connection that said hello asks something.
+    Asked {
+        /// The connection.
+        connection: ConnectionId,
+        /// The request's id.
+        id: RequestId,
+        /// The request; never `Hello`.
+        request: Request,
+        /// What the shell and the store know about it.
+        facts: Facts,
+    },
+}
+
+/// What [`Broker::lookups`](crate::broker::Broker::lookups) wants to know from the store before a request is handled.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lookups {
+    /// Messages whose heads and deliveries the request is about.
+    pub messages: Vec<MessageId>,
+    /// The sender and idempotency key of a send.
+    pub idempotency: Option<(PeerId, String)>,
+}
+
+/// What the shell and the store know about one request.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// Fresh random bits.
+    pub entropy: u64,
+    /// A fresh token and its digest, for `Register` and `Bind`.
+    pub token: Option<(Token, TokenDigest)>,
+    /// The digest of the token that a `Register` wants to resume with.
+    pub resume_digest: Option<TokenDigest>,
+    /// The stored messages among [`Lookups::messages`].
+    pub stored: BTreeMap<MessageId, StoredMessage>,
+    /// The message that the idempotency key named, where it is known.
+    pub prior: Option<StoredMessage>,
+    /// So little space is left on the disk that nothing new may be accepted.
+    pub disk_full: bool,
+}
+
+/// A message as the store has it, without its text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredMessage {
+    /// Its head.
+    pub head: MessageHead,
+    /// The sender's idempotency key, where it gave one.
+    pub idempotency_key: Option<String>,
+    /// Its deliveries, pending and settled, by recipient.
+    pub deliveries: Vec<DeliveryRecord>,
+}

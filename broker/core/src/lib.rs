@@ -1,0 +1,18 @@
+//! peerd's rules: a pure state machine.
+//!
+//! Everything that can happen is one [`Input`](input::Input); everything that is decided is two lists in a
+//! [`Step`](step::Step): changes, which must be durable, and effects, which may be seen only after the changes are.
+//! The core has no `async`, no clock, no randomness, no hash order and no I/O: time, entropy and what the store knows are
+//! arguments, so that the same inputs give the same run.
+//!
+//! Modules, in the order in which to read them:
+//!
+//! - [`input`]: what can happen.
+//! - [`step`]: what is decided.
+//! - [`record`]: what is durable.
+//! - [`broker`]: the one match from input to room.
+
+pub mod broker;
+pub mod input;
+pub mod record;
+pub mod step;

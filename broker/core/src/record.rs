@@ -1,0 +1,168 @@
+//! What is durable. The store writes these behind a version byte; a shipped record is frozen, and a changed one gets a
+//! new version and a migration.
+
+use peer_proto::ids::{MessageId, PeerId, Timestamp};
+use peer_proto::message::{Intent, Kind, Sender, Stage, TraceEntry};
+use peer_proto::request::Seat;
+use serde::{Deserialize, Serialize};
+
+/// The SHA-256 digest of a session token: what is stored instead of the token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct TokenDigest(pub [u8; 32]);
+
+/// A peer: a durable name with a mailbox.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerRecord {
+    /// Its identity.
+    pub id: PeerId,
+    /// Its name, unique among retained peers.
+    pub name: String,
+    /// Earlier names that still lead to it, oldest first.
+    pub aliases: Vec<String>,
+    /// The keys that find it again, oldest first.
+    pub seats: Vec<Seat>,
+    /// No seat and no chosen name yet: its mail moves when it binds to a known seat.
+    pub provisional: bool,
+    /// `claude`, `codex`, …
+    pub client: String,
+    /// The client's version.
+    pub client_version: String,
+    /// Where it works.
+    pub cwd: String,
+    /// The top of its git work tree.
+    pub git_root: Option<String>,
+    /// What all work trees of its repository share.
+    pub repo: Option<String>,
+    /// Its machine.
+    pub host: String,
+    /// What it is doing, in its own words.
+    pub summary: String,
+    /// Its state, in its own words.
+    pub state: String,
+    /// Its task, in its own words.
+    pub task: String,
+    /// The digest of its latest session's token; absent once an operator ended that session.
+    pub token: Option<TokenDigest>,
+    /// When it was last known to be connected.
+    pub last_seen: Timestamp,
+}
+
+/// Everything about a message but its text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MessageHead {
+    /// Its identity.
+    pub id: MessageId,
+    /// Who sent it.
+    pub from: Sender,
+    /// The recipients: identity, and name when it was sent.
+    pub to: Vec<(PeerId, String)>,
+    /// Whether it may wake its reader.
+    pub intent: Intent,
+    /// What it is for.
+    pub kind: Kind,
+    /// Its conversation.
+    pub thread: String,
+    /// The message it answers.
+    pub reply_to: Option<MessageId>,
+    /// When it was accepted.
+    pub sent_at: Timestamp,
+    /// When it expires if it was not presented.
+    pub expires_at: Option<Timestamp>,
+    /// What its claims rest on.
+    pub sources: Vec<String>,
+    /// The text's size.
+    pub text_bytes: u32,
+}
+
+/// A message, whole. Immutable once stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MessageRecord {
+    /// Everything but the text.
+    pub head: MessageHead,
+    /// The sender's idempotency key.
+    pub idempotency_key: Option<String>,
+    /// The text, exactly as sent.
+    pub text: String,
+}
+
+/// One message's way to one recipient. What the core keeps in memory while it is pending.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeliveryRecord {
+    /// The message.
+    pub message: MessageId,
+    /// The recipient.
+    pub peer: PeerId,
+    /// Where it stands. Never `Leased`: leases live in memory alone.
+    pub stage: Stage,
+    /// Sessions that ended with it offered.
+    pub attempts: u32,
+    /// When its reader acknowledged it.
+    pub acked_at: Option<Timestamp>,
+    /// The first reply.
+    pub answered_by: Option<MessageId>,
+    /// What happened, oldest first; the first entry is `Stored`.
+    pub trace: Vec<TraceEntry>,
+    /// What the rules need of the message, so that they need not read it.
+    pub brief: Brief,
+}
+
+/// What the rules need to know of a message that waits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Brief {
+    /// The sender.
+    pub from: PeerId,
+    /// The sender's name when it sent.
+    pub from_name: String,
+    /// The door it came in by.
+    pub via: peer_proto::message::Via,
+    /// Whether it may wake its reader.
+    pub intent: Intent,
+    /// What it is for.
+    pub kind: Kind,
+    /// Its conversation.
+    pub thread: String,
+    /// The message it answers.
+    pub reply_to: Option<MessageId>,
+    /// When it was accepted.
+    pub sent_at: Timestamp,
+    /// When it expires if it was not presented.
+    pub expires_at: Option<Timestamp>,
+    /// The text's size.
+    pub text_bytes: u32,
+}
+
+impl Brief {
+    /// The brief of a message.
+    #[must_use]
+    pub fn of(head: &MessageHead) -> Self {
+        Self {
+            from: head.from.peer,
+            from_name: head.from.name.clone(),
+            via: head.from.via,
+            intent: head.intent,
+            kind: head.kind,
+            thread: head.thread.clone(),
+            reply_to: head.reply_to,
+            sent_at: head.sent_at,
+            expires_at: head.expires_at,
+            text_bytes: head.text_bytes,
+        }
+    }
+}
+
+/// What the store held when the broker started: all that the core keeps in memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Image {
+    /// All retained peers.
+    pub peers: Vec<PeerRecord>,
+    /// All pending deliveries (stored, offered, held).
+    pub pending: Vec<DeliveryRecord>,
+    /// The newest message's identity.
+    pub last_message: Option<MessageId>,
+    /// The next peer's identity.
+    pub next_peer: Option<PeerId>,
+    /// How many dead letters there are.
+    pub dead: u64,
+    /// How many messages there are.
+    pub messages: u64,
+}

@@ -1,0 +1,198 @@
+//! What is decided: [`Change`]s, which must be durable before any [`Effect`] of the same step is seen.
+
+use std::collections::BTreeSet;
+
+use peer_proto::ids::{MessageId, PeerId, Timestamp};
+use peer_proto::message::Stage;
+use peer_proto::refusal::Refusal;
+use peer_proto::request::{Position, Push, Reply, RequestId};
+
+use crate::input::{ConnectionId, Lookups};
+use crate::record::{DeliveryRecord, MessageRecord, PeerRecord};
+
+/// A storage verb. All changes of a batch become durable together or not at all.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Store a message; it never changes afterwards.
+    PutMessage(Box<MessageRecord>),
+    /// Store a delivery's new state in place of its old one.
+    PutDelivery {
+        /// The new state.
+        record: Box<DeliveryRecord>,
+        /// The stored stage that it replaces; absent for a new delivery.
+        was: Option<Stage>,
+    },
+    /// Forget a delivery, because it now stands under another recipient.
+    RemoveDelivery {
+        /// The message.
+        message: MessageId,
+        /// The recipient that it stood under.
+        peer: PeerId,
+        /// Its stored stage.
+        was: Stage,
+    },
+    /// Store a peer's new state in place of its old one.
+    PutPeer(Box<PeerRecord>),
+    /// Forget a peer.
+    RemovePeer(PeerId),
+    /// Remember which message a sender's idempotency key named.
+    PutIdempotencyKey {
+        /// The sender.
+        sender: PeerId,
+        /// Its key.
+        key: String,
+        /// The message.
+        message: MessageId,
+    },
+    /// The identity that the next new peer gets.
+    PutNextPeer(PeerId),
+}
+
+/// An outward verb, released in order after the changes of its batch are durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Answer a request.
+    Reply {
+        /// The connection.
+        connection: ConnectionId,
+        /// The request's id.
+        id: RequestId,
+        /// The answer.
+        result: Result<Reply, Refusal>,
+    },
+    /// Answer a request with what the store holds.
+    Query {
+        /// The connection.
+        connection: ConnectionId,
+        /// The request's id.
+        id: RequestId,
+        /// What to read.
+        query: Query,
+    },
+    /// Push a leased message, with its text from the store.
+    Deliver {
+        /// The session's connection.
+        connection: ConnectionId,
+        /// The message.
+        message: MessageId,
+        /// Sessions that ended with it offered.
+        attempts: u32,
+        /// A model may have seen it already.
+        shown_before: bool,
+    },
+    /// Push something else.
+    Push {
+        /// The connection.
+        connection: ConnectionId,
+        /// What to push.
+        push: Push,
+    },
+    /// Close a connection once what was sent to it before is written.
+    Close {
+        /// The connection.
+        connection: ConnectionId,
+    },
+    /// Stop the broker cleanly.
+    Stop,
+}
+
+/// A reading of the store, allowed by the rules already.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Query {
+    /// One message, whole: `Reply::Text`.
+    Text(MessageId),
+    /// One message with its deliveries: `Reply::Shown`.
+    Show(MessageId),
+    /// What was said: `Reply::History`.
+    History {
+        /// Only from or to this peer.
+        peer: Option<PeerId>,
+        /// Only between `peer` (absent: anyone) and this one.
+        with: Option<PeerId>,
+        /// Only this thread.
+        thread: Option<String>,
+        /// Only messages sent at or after this time.
+        since: Option<Timestamp>,
+        /// Only messages before this one.
+        before: Option<MessageId>,
+        /// At most this many.
+        limit: usize,
+    },
+    /// Dead letters and expired mail: `Reply::Orphans`.
+    Orphans {
+        /// Start after this one.
+        after: Option<Position>,
+    },
+    /// The broker's state; the shell fills in what only it knows: `Reply::Status`.
+    Status,
+}
+
+/// The decisions of one batch, in order.
+#[derive(Debug, Default)]
+pub struct Step {
+    /// What must be durable.
+    pub changes: Vec<Change>,
+    /// What may be seen afterwards.
+    pub effects: Vec<Effect>,
+    touched: BTreeSet<MessageId>,
+    touched_keys: BTreeSet<(PeerId, String)>,
+}
+
+impl Step {
+    /// Whether the store would answer one of these lookups with a state that this step has already left behind. Then the
+    /// step must be committed before the request is handled.
+    #[must_use]
+    pub fn outdates(&self, lookups: &Lookups) -> bool {
+        lookups.messages.iter().any(|message| self.touched.contains(message))
+            || lookups.idempotency.as_ref().is_some_and(|key| self.touched_keys.contains(key))
+    }
+
+    /// Nothing was decided.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.effects.is_empty()
+    }
+
+    /// Empties the step for the next batch; keeps its memory.
+    pub fn clear(&mut self) {
+        self.changes.clear();
+        self.effects.clear();
+        self.touched.clear();
+        self.touched_keys.clear();
+    }
+
+    pub(crate) fn change(&mut self, change: Change) {
+        match &change {
+            Change::PutMessage(record) => {
+                self.touched.insert(record.head.id);
+            }
+            Change::PutDelivery { record, .. } => {
+                self.touched.insert(record.message);
+            }
+            Change::RemoveDelivery { message, .. } => {
+                self.touched.insert(*message);
+            }
+            Change::PutIdempotencyKey { sender, key, .. } => {
+                self.touched_keys.insert((*sender, key.clone()));
+            }
+            Change::PutPeer(_) | Change::RemovePeer(_) | Change::PutNextPeer(_) => {}
+        }
+        self.changes.push(change);
+    }
+
+    pub(crate) fn reply(&mut self, connection: ConnectionId, id: RequestId, reply: Reply) {
+        self.effects.push(Effect::Reply { connection, id, result: Ok(reply) });
+    }
+
+    pub(crate) fn refuse(&mut self, connection: ConnectionId, id: RequestId, refusal: Refusal) {
+        self.effects.push(Effect::Reply { connection, id, result: Err(refusal) });
+    }
+
+    pub(crate) fn push(&mut self, connection: ConnectionId, push: Push) {
+        self.effects.push(Effect::Push { connection, push });
+    }
+
+    pub(crate) fn query(&mut self, connection: ConnectionId, id: RequestId, query: Query) {
+        self.effects.push(Effect::Query { connection, id, query });
+    }
+}

@@ -1,0 +1,184 @@
+//! The preface: what each end says before any frame. Its form never changes, so that two copies of any age can tell why
+//! they do not understand each other.
+//!
+//! ```text
+//! offset  bytes
+//!      0      6  "PEERD\0"
+//!      6      2  lowest protocol version spoken, little-endian
+//!      8      2  highest protocol version spoken
+//!     10      4  features, a bit each; unknown bits are ignored; none are defined yet
+//!     14      2  length n of what follows, at most 1,024
+//!     16      n  UTF-8: version, a space, path of the executable
+//! ```
+
+use thiserror::Error;
+
+use crate::version::{PROTOCOL_MAX, PROTOCOL_MIN, common_version};
+
+/// The first bytes of every connection, in both directions.
+pub const MAGIC: &[u8; 6] = b"PEERD\0";
+
+/// The preface's fixed part.
+pub const FIXED_BYTES: usize = 16;
+
+/// The longest software line.
+pub const SOFTWARE_BYTES_MAX: usize = 1_024;
+
+/// What one end says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Preface {
+    /// Lowest protocol version spoken.
+    pub min: u16,
+    /// Highest protocol version spoken.
+    pub max: u16,
+    /// A bit per feature.
+    pub features: u32,
+    /// Version, a space, path of the executable.
+    pub software: String,
+}
+
+impl Preface {
+    /// This build's preface. A path too long for it is cut.
+    #[must_use]
+    pub fn ours(executable: &str) -> Self {
+        let mut software = format!("{} {executable}", env!("CARGO_PKG_VERSION"));
+        while software.len() > SOFTWARE_BYTES_MAX {
+            software.pop();
+        }
+        Self { min: PROTOCOL_MIN, max: PROTOCOL_MAX, features: 0, software }
+    }
+
+    /// The preface's bytes.
+    ///
+    /// # Panics
+    /// Where `software` is longer than [`SOFTWARE_BYTES_MAX`].
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        assert!(self.software.len() <= SOFTWARE_BYTES_MAX, "a software line of {} bytes", self.software.len());
+        let mut bytes = Vec::with_capacity(FIXED_BYTES + self.software.len());
+        bytes.extend_from_slice(MAGIC);
+        bytes.extend_from_slice(&self.min.to_le_bytes());
+        bytes.extend_from_slice(&self.max.to_le_bytes());
+        bytes.extend_from_slice(&self.features.to_le_bytes());
+        bytes.extend_from_slice(&(self.software.len() as u16).to_le_bytes());
+        bytes.extend_from_slice(self.software.as_bytes());
+        bytes
+    }
+
+    /// Reads the fixed part: the preface without its software line, and how many bytes of that line follow.
+    pub fn decode_fixed(bytes: &[u8; FIXED_BYTES]) -> Result<(Self, usize), PrefaceError> {
+        let [m0, m1, m2, m3, m4, m5, min0, min1, max0, max1, f0, f1, f2, f3, n0, n1] = *bytes;
+        if [m0, m1, m2, m3, m4, m5] != *MAGIC {
+            return Err(PrefaceError::Magic);
+        }
+        let (min, max) = (u16::from_le_bytes([min0, min1]), u16::from_le_bytes([max0, max1]));
+        if min == 0 || min > max {
+            return Err(PrefaceError::Range { min, max });
+        }
+        let software_bytes = usize::from(u16::from_le_bytes([n0, n1]));
+        if software_bytes > SOFTWARE_BYTES_MAX {
+            return Err(PrefaceError::SoftwareTooLong { bytes: software_bytes });
+        }
+        let features = u32::from_le_bytes([f0, f1, f2, f3]);
+        Ok((Self { min, max, features, software: String::new() }, software_bytes))
+    }
+
+    /// The version to speak with `other`.
+    pub fn agree(&self, other: &Self) -> Result<u16, PrefaceError> {
+        common_version((self.min, self.max), (other.min, other.max)).ok_or_else(|| PrefaceError::NoCommonVersion {
+            ours: self.software.clone(),
+            ours_min: self.min,
+            ours_max: self.max,
+            theirs: other.software.clone(),
+            theirs_min: other.min,
+            theirs_max: other.max,
+        })
+    }
+}
+
+/// Why two ends cannot talk.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum PrefaceError {
+    /// The other end does not speak peerd's protocol.
+    #[error("the other end of the socket does not speak peerd's protocol")]
+    Magic,
+    /// A version range that makes no sense.
+    #[error("the other end claims protocol versions {min} to {max}, which is no range")]
+    Range {
+        /// Claimed lowest.
+        min: u16,
+        /// Claimed highest.
+        max: u16,
+    },
+    /// A software line beyond its bound.
+    #[error("the other end claims a software line of {bytes} bytes, more than {SOFTWARE_BYTES_MAX}")]
+    SoftwareTooLong {
+        /// Claimed length.
+        bytes: usize,
+    },
+    /// The version ranges do not meet.
+    #[error(
+        "no common protocol version: this is {ours} (protocol {ours_min} to {ours_max}), the other end is {theirs} (protocol {theirs_min} to {theirs_max}); \
+         install one version of peerctl, then run `peerctl daemon restart`"
+    )]
+    NoCommonVersion {
+        /// This end: version and executable.
+        ours: String,
+        /// Lowest version this end speaks.
+        ours_min: u16,
+        /// Highest version this end speaks.
+        ours_max: u16,
+        /// The other end: version and executable.
+        theirs: String,
+        /// Lowest version the other end speaks.
+        theirs_min: u16,
+        /// Highest version the other end speaks.
+        theirs_max: u16,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fixed(bytes: &[u8]) -> &[u8; FIXED_BYTES] {
+        bytes[..FIXED_BYTES].try_into().expect("a preface has its fixed part")
+    }
+
+    #[test]
+    fn the_preface_is_these_bytes() {
+        let preface = Preface { min: 1, max: 2, features: 0, software: "0.1.0 /x".into() };
+        let bytes = preface.encode();
+        assert_eq!(bytes, b"PEERD\0\x01\x00\x02\x00\x00\x00\x00\x00\x08\x000.1.0 /x");
+        let (decoded, software_bytes) = Preface::decode_fixed(fixed(&bytes)).unwrap();
+        assert_eq!((decoded.min, decoded.max, software_bytes), (1, 2, 8));
+    }
+
+    #[test]
+    fn a_stranger_a_wrong_range_and_an_endless_line_are_refused() {
+        let mut bytes = Preface::ours("/x").encode();
+        bytes[0] = b'H';
+        assert_eq!(Preface::decode_fixed(fixed(&bytes)), Err(PrefaceError::Magic));
+        let bytes = Preface { min: 3, max: 2, features: 0, software: String::new() }.encode();
+        assert_eq!(Preface::decode_fixed(fixed(&bytes)), Err(PrefaceError::Range { min: 3, max: 2 }));
+        let mut bytes = Preface::ours("/x").encode();
+        bytes[14..16].copy_from_slice(&u16::MAX.to_le_bytes());
+        assert_eq!(Preface::decode_fixed(fixed(&bytes)), Err(PrefaceError::SoftwareTooLong { bytes: 65_535 }));
+    }
+
+    #[test]
+    fn a_refusal_names_both_ends_and_the_command_that_helps() {
+        let old = Preface { min: 1, max: 1, features: 0, software: "0.1.0 /old/peerctl".into() };
+        let new = Preface { min: 2, max: 3, features: 0, software: "3.0.0 /new/peerctl".into() };
+        let text = old.agree(&new).unwrap_err().to_string();
+        for part in ["/old/peerctl", "/new/peerctl", "peerctl daemon restart"] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_path_too_long_is_cut_at_a_character() {
+        let preface = Preface::ours(&"é".repeat(2_000));
+        assert!(preface.encode().len() <= FIXED_BYTES + SOFTWARE_BYTES_MAX);
+    }
+}

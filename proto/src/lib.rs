@@ -1,0 +1,26 @@
+//! The words and bytes that peerd's programs share.
+//!
+//! This crate knows identifiers, messages, limits, the wire format and where the broker's files are. It knows no socket,
+//! clock, environment or file: whoever uses it brings those. `docs/protocol.md` describes the same bytes in prose, and
+//! tests hold the two together.
+//!
+//! Modules, in the order in which to read them:
+//!
+//! - [`ids`]: what things are called on the wire and in text.
+//! - [`limits`]: every bound, with its unit and its reason.
+//! - [`message`]: a message, its delivery, and the stages of its life.
+//! - [`request`]: what a program may ask, what the broker answers and pushes.
+//! - [`refusal`]: why the broker said no, and the next step.
+//! - [`version`] and [`handshake`]: the fixed preface, before any frame.
+//! - [`codec`]: frames to values and back, with every bound checked.
+//! - [`location`]: the one state directory.
+
+pub mod codec;
+pub mod handshake;
+pub mod ids;
+pub mod limits;
+pub mod location;
+pub mod message;
+pub mod refusal;
+pub mod request;
+pub mod version;

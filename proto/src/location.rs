@@ -1,0 +1,135 @@
+//! The one state directory, and what is in it. Pure: who asks brings the environment.
+//!
+//! XDG variables are not consulted, because some clients clear them for their children and some do not: two directories
+//! would mean two brokers (`docs/adr/0004-one-directory-from-home-alone.md`).
+
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use crate::limits::SOCKET_PATH_BYTES_MAX;
+
+/// Where the default directory lies under the home directory.
+#[cfg(not(target_os = "macos"))]
+pub const DEFAULT_UNDER_HOME: &str = ".local/share/peerd";
+/// Where the default directory lies under the home directory.
+#[cfg(target_os = "macos")]
+pub const DEFAULT_UNDER_HOME: &str = "Library/Application Support/peerd";
+
+/// The state directory's paths.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Location {
+    dir: PathBuf,
+}
+
+impl Location {
+    /// The directory that `PEERD_DIR` names, else the default under `home`.
+    ///
+    /// # Errors
+    /// Where neither is given, `PEERD_DIR` is relative, or the socket's path would be longer than a socket's path can be.
+    pub fn resolve(peerd_dir: Option<&Path>, home: Option<&Path>) -> Result<Self, LocationError> {
+        let dir = match (peerd_dir.filter(|dir| !dir.as_os_str().is_empty()), home) {
+            (Some(dir), _) if dir.is_absolute() => dir.to_path_buf(),
+            (Some(dir), _) => return Err(LocationError::Relative { dir: dir.to_path_buf() }),
+            (None, Some(home)) => home.join(DEFAULT_UNDER_HOME),
+            (None, None) => return Err(LocationError::NoHome),
+        };
+        let location = Self { dir };
+        let bytes = location.socket().as_os_str().len();
+        if bytes > SOCKET_PATH_BYTES_MAX {
+            return Err(LocationError::TooLong { socket: location.socket(), bytes });
+        }
+        Ok(location)
+    }
+
+    /// The directory itself: mode 0700, owned by the user.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// The broker's socket: mode 0600.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.dir.join("broker.sock")
+    }
+
+    /// Locked by the broker for as long as it lives; never deleted.
+    #[must_use]
+    pub fn lock(&self) -> PathBuf {
+        self.dir.join("broker.lock")
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn database(&self) -> PathBuf {
+        self.dir.join("peers.redb")
+    }
+
+    /// The configuration; need not exist.
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        self.dir.join("config.toml")
+    }
+
+    /// The broker's log.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.dir.join("broker.log")
+    }
+
+    /// Copies of the store.
+    #[must_use]
+    pub fn backups(&self) -> PathBuf {
+        self.dir.join("backups")
+    }
+}
+
+/// Why there is no state directory.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum LocationError {
+    /// Neither `PEERD_DIR` nor a home directory.
+    #[error("neither HOME nor PEERD_DIR names a directory; set PEERD_DIR to an absolute path")]
+    NoHome,
+    /// `PEERD_DIR` depends on the working directory.
+    #[error("PEERD_DIR is {}, which is relative; set it to an absolute path", dir.display())]
+    Relative {
+        /// What it says.
+        dir: PathBuf,
+    },
+    /// The socket's path does not fit a socket address.
+    #[error(
+        "the socket's path {} is {bytes} bytes long, and a socket's path ends at {SOCKET_PATH_BYTES_MAX}; set PEERD_DIR to a shorter directory",
+        socket.display()
+    )]
+    TooLong {
+        /// The path.
+        socket: PathBuf,
+        /// Its length.
+        bytes: usize,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peerd_dir_wins_over_home() {
+        let location = Location::resolve(Some(Path::new("/p")), Some(Path::new("/home/u"))).unwrap();
+        assert_eq!(location.socket(), Path::new("/p/broker.sock"));
+        let location = Location::resolve(None, Some(Path::new("/home/u"))).unwrap();
+        assert_eq!(location.dir(), Path::new("/home/u").join(DEFAULT_UNDER_HOME));
+        let location = Location::resolve(Some(Path::new("")), Some(Path::new("/home/u"))).unwrap();
+        assert_eq!(location.dir(), Path::new("/home/u").join(DEFAULT_UNDER_HOME));
+    }
+
+    #[test]
+    fn a_missing_home_a_relative_and_an_overlong_directory_say_what_to_do() {
+        assert_eq!(Location::resolve(None, None), Err(LocationError::NoHome));
+        let relative = Location::resolve(Some(Path::new("here")), None).unwrap_err();
+        assert!(relative.to_string().contains("absolute"), "{relative}");
+        let long = Location::resolve(Some(Path::new(&format!("/{}", "d".repeat(100)))), None).unwrap_err();
+        assert!(long.to_string().contains("PEERD_DIR"), "{long}");
+    }
+}
