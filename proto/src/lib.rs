@@ -14,6 +14,7 @@
 //! - [`version`] and [`handshake`]: the fixed preface, before any frame.
 //! - [`codec`]: frames to values and back, with every bound checked.
 //! - [`location`]: the one state directory.
+//! - [`text`]: a peer's text, made fit to be shown.
 
 pub mod codec;
 pub mod handshake;
@@ -23,4 +24,5 @@ pub mod location;
 pub mod message;
 pub mod refusal;
 pub mod request;
+pub mod text;
 pub mod version;
