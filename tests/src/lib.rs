@@ -1,1 +1,25 @@
-//! placeholder
+//! What end-to-end tests stand on: a home of their own, the real executable, and a small MCP client.
+//!
+//! It knows processes, pipes and JSON lines; it does not know the broker's protocol or any rule of delivery. It keeps one
+//! invariant: when a [`Home`] is dropped, no process that it caused is alive.
+//!
+//! A test begins with `let home = peer_tests::home!();`.
+
+mod home;
+mod mcp;
+
+pub use home::{Home, Outcome};
+pub use mcp::{Adapter, Mcp, ToolResult};
+
+use std::time::Duration;
+
+/// How long a test waits for what must happen before it fails. Generous: the machine may be busy with other tests.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A fresh [`Home`] with the executable under test. A macro, because only the test's own package knows where that is.
+#[macro_export]
+macro_rules! home {
+    () => {
+        $crate::Home::new(env!("CARGO_BIN_EXE_peerctl-under-test"))
+    };
+}
