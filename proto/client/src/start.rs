@@ -1,0 +1,51 @@
+//! Starting the broker where none runs.
+//!
+//! `<executable> daemon start` does it: a process of its own, so that the broker becomes nobody's child and outlives
+//! whoever needed it first, and so that one program alone knows how several starts at once end with one broker. This
+//! module only runs that program and passes on what it says.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::process::Command;
+
+use crate::{ConnectError, Endpoint};
+
+/// What the broker's processes keep of the environment; everything else would live on in a process that serves all.
+pub const ENVIRONMENT_KEPT: [&str; 3] = ["HOME", "PEERD_LOG", "PATH"];
+
+/// `daemon start` ends by itself within ten seconds; this is for the case that it cannot.
+const START_TIMEOUT_MS: u64 = 20_000;
+
+/// Runs `<executable> daemon start` and waits until it has ended.
+///
+/// # Errors
+/// [`ConnectError::StartFailed`] with what it printed.
+pub async fn start_broker(endpoint: &Endpoint) -> Result<(), ConnectError> {
+    let executable = endpoint.executable.display();
+    let mut command = Command::new(&endpoint.executable);
+    command.args(["daemon", "start"]).env_clear().env("PEERD_DIR", endpoint.location.dir()).current_dir("/");
+    for name in ENVIRONMENT_KEPT {
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
+        }
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+    let ended = tokio::time::timeout(Duration::from_millis(START_TIMEOUT_MS), command.output()).await;
+    let message = match ended {
+        Ok(Ok(output)) if output.status.success() => return Ok(()),
+        Ok(Ok(output)) => {
+            let text = String::from_utf8_lossy(&output.stderr);
+            let text = text.trim().trim_start_matches("peerctl: ");
+            match text {
+                "" => format!("`{executable} daemon start` ended with {} and no word; look into broker.log", output.status),
+                text => text.to_owned(),
+            }
+        }
+        Ok(Err(error)) => {
+            format!("`{executable} daemon start` cannot be run: {error}; reinstall peerctl or start the broker yourself")
+        }
+        Err(_) => format!("`{executable} daemon start` did not end within {START_TIMEOUT_MS} ms; look into broker.log"),
+    };
+    Err(ConnectError::StartFailed { message })
+}
