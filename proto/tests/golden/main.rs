@@ -1,0 +1,421 @@
+//! The wire's bytes, one vector per variant of every enum, kept in `proto/golden/v1.txt`.
+//!
+//! A vector that changes is a broken protocol: other builds are running. New variants belong to a new protocol version, and
+//! until the first release to this one. `PEERD_WRITE_GOLDEN=1 cargo test -p peer-proto --test golden` writes the file
+//! anew; look at its difference before you commit it.
+
+mod random;
+mod values;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use peer_proto::codec::{decode, encode};
+use peer_proto::ids::{MessageId, Token};
+use peer_proto::message::*;
+use peer_proto::refusal::ErrorCode;
+use peer_proto::request::*;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use values::{message_id, pushes, refusal_frame, replies, reply_frame, requests};
+
+/// A named value, its bytes, and a check that bytes say that value.
+struct Vector {
+    name: String,
+    bytes: Vec<u8>,
+    says: Says,
+}
+
+/// Whether bytes say the value that it stands for, or why they say none.
+type Says = Box<dyn Fn(&[u8]) -> Result<bool, String>>;
+
+fn vector<T: Serialize + DeserializeOwned + PartialEq + 'static>(name: impl Into<String>, value: T) -> Vector {
+    let bytes = encode(&value).unwrap();
+    let says = move |bytes: &[u8]| decode::<T>(bytes).map(|decoded| decoded == value).map_err(|why| why.to_string());
+    Vector { name: name.into(), bytes, says: Box::new(says) }
+}
+
+/// The names of an enum's variants, and the name of a value's variant. The match has no wildcard: a variant without a name
+/// does not compile, and a name without a vector fails [`every_variant_has_a_vector`].
+macro_rules! variants {
+    ($names:ident, $name_of:ident, $of:ty, { $($pattern:pat => $name:literal,)+ }) => {
+        const $names: &[&str] = &[$($name),+];
+        fn $name_of(value: &$of) -> &'static str {
+            match value { $($pattern => $name,)+ }
+        }
+    };
+}
+
+/// The same for an enum whose variants carry nothing: its values, all of them.
+macro_rules! units {
+    ($values:ident, $name_of:ident, $of:ident, { $($variant:ident => $name:literal,)+ }) => {
+        const $values: &[$of] = &[$($of::$variant),+];
+        fn $name_of(value: &$of) -> &'static str {
+            match value { $($of::$variant => $name,)+ }
+        }
+    };
+}
+
+variants!(REQUESTS, request_name, Request, {
+    Request::Hello(_) => "hello",
+    Request::Register(_) => "register",
+    Request::Bind(_) => "bind",
+    Request::Describe { .. } => "describe",
+    Request::Rename { .. } => "rename",
+    Request::Peers(_) => "peers",
+    Request::Send(_) => "send",
+    Request::Receive { .. } => "receive",
+    Request::StopWaiting(_) => "stop_waiting",
+    Request::Offered { .. } => "offered",
+    Request::Presented { .. } => "presented",
+    Request::Ack { .. } => "ack",
+    Request::Nack { .. } => "nack",
+    Request::Read(_) => "read",
+    Request::Inbox { .. } => "inbox",
+    Request::Show(_) => "show",
+    Request::History(_) => "history",
+    Request::Orphans { .. } => "orphans",
+    Request::Requeue(_) => "requeue",
+    Request::Reassign { .. } => "reassign",
+    Request::Drop(_) => "drop",
+    Request::Cancel(_) => "cancel",
+    Request::Watch { .. } => "watch",
+    Request::Kick(_) => "kick",
+    Request::Status => "status",
+    Request::Shutdown => "shutdown",
+});
+
+variants!(REPLIES, reply_name, Reply, {
+    Reply::Welcome(_) => "welcome",
+    Reply::Registered(_) => "registered",
+    Reply::Done => "done",
+    Reply::Renamed { .. } => "renamed",
+    Reply::Peers { .. } => "peers",
+    Reply::Sent(_) => "sent",
+    Reply::Received(_) => "received",
+    Reply::Acked { .. } => "acked",
+    Reply::Text(_) => "text",
+    Reply::Inbox { .. } => "inbox",
+    Reply::Shown(_) => "shown",
+    Reply::History { .. } => "history",
+    Reply::Orphans { .. } => "orphans",
+    Reply::Settled { .. } => "settled",
+    Reply::Status(_) => "status",
+});
+
+variants!(PUSHES, push_name, Push, {
+    Push::Deliver(_) => "deliver",
+    Push::Overdue { .. } => "overdue",
+    Push::Withdrawn { .. } => "withdrawn",
+    Push::Renamed { .. } => "renamed",
+    Push::Notice(_) => "notice",
+    Push::Event(_) => "event",
+    Push::Goodbye(_) => "goodbye",
+});
+
+variants!(FRAMES, frame_name, ServerFrame, {
+    ServerFrame::Reply { result: Ok(_), .. } => "reply",
+    ServerFrame::Reply { result: Err(_), .. } => "refusal",
+    ServerFrame::Push(_) => "push",
+});
+
+units!(ROLES, role_name, Role, {
+    Adapter => "adapter",
+    Operator => "operator",
+    Hook => "hook",
+});
+
+units!(SEAT_KINDS, seat_kind_name, SeatKind, {
+    Name => "name",
+    Claude => "claude",
+    Codex => "codex",
+    Other => "other",
+});
+
+variants!(AUTHORITIES, authority_name, Authority, {
+    Authority::Person => "person",
+    Authority::Shell(_) => "shell",
+    Authority::Session => "session",
+});
+
+units!(GOODBYES, goodbye_name, Goodbye, {
+    Stopping => "stopping",
+    Kicked => "kicked",
+    Replaced => "replaced",
+    TooSlow => "too_slow",
+});
+
+units!(EVENTS, event_name, EventKind, {
+    Stored => "stored",
+    Leased => "leased",
+    Offered => "offered",
+    Returned => "returned",
+    Presented => "presented",
+    Acked => "acked",
+    Answered => "answered",
+    Held => "held",
+    Expired => "expired",
+    Cancelled => "cancelled",
+    Dead => "dead",
+    Dropped => "dropped",
+    Refused => "refused",
+    PeerOnline => "peer_online",
+    PeerOffline => "peer_offline",
+    PeerRenamed => "peer_renamed",
+    PeerForgotten => "peer_forgotten",
+});
+
+units!(INTENTS, intent_name, Intent, {
+    Request => "request",
+    Inform => "inform",
+});
+
+units!(KINDS, kind_name, Kind, {
+    Message => "message",
+    Question => "question",
+    Answer => "answer",
+    Notice => "notice",
+});
+
+units!(VIAS, via_name, Via, {
+    Session => "session",
+    Person => "person",
+    Shell => "shell",
+    Broker => "broker",
+});
+
+units!(CARRIERS, carrier_name, Carrier, {
+    Channel => "channel",
+    InboxSocket => "inbox_socket",
+    AppServer => "app_server",
+    Hook => "hook",
+    ToolResult => "tool_result",
+    Peerctl => "peerctl",
+});
+
+units!(EVIDENCES, evidence_name, Evidence, {
+    Ack => "ack",
+    Reply => "reply",
+    NextCall => "next_call",
+    NextTurn => "next_turn",
+    Transcript => "transcript",
+    Printed => "printed",
+});
+
+units!(STAGES, stage_name, Stage, {
+    Stored => "stored",
+    Leased => "leased",
+    Offered => "offered",
+    Presented => "presented",
+    Held => "held",
+    Expired => "expired",
+    Cancelled => "cancelled",
+    Dead => "dead",
+    Dropped => "dropped",
+});
+
+units!(TRACES, trace_name, TraceEvent, {
+    Stored => "stored",
+    Leased => "leased",
+    Offered => "offered",
+    Returned => "returned",
+    Presented => "presented",
+    Acked => "acked",
+    Answered => "answered",
+    Held => "held",
+    Released => "released",
+    Expired => "expired",
+    Cancelled => "cancelled",
+    Dead => "dead",
+    Requeued => "requeued",
+    Reassigned => "reassigned",
+    Dropped => "dropped",
+});
+
+variants!(CAUSES, cause_name, Cause, {
+    Cause::Evidence(_) => "evidence",
+    Cause::SessionEnded => "session_ended",
+    Cause::Nack => "nack",
+    Cause::AttemptsExceeded => "attempts_exceeded",
+    Cause::PeerForgotten => "peer_forgotten",
+    Cause::TtlEnded => "ttl_ended",
+    Cause::Operator => "operator",
+    Cause::Policy => "policy",
+    Cause::Bound => "bound",
+});
+
+units!(CODES, code_name, ErrorCode, {
+    BadFrame => "bad_frame",
+    OutOfOrder => "out_of_order",
+    UnknownPeer => "unknown_peer",
+    UnknownMessage => "unknown_message",
+    EmptyText => "empty_text",
+    TextTooLarge => "text_too_large",
+    BadName => "bad_name",
+    ReservedName => "reserved_name",
+    NameTaken => "name_taken",
+    OutOfBounds => "out_of_bounds",
+    RateLimited => "rate_limited",
+    MailboxFull => "mailbox_full",
+    IdenticalText => "identical_text",
+    ThreadPaused => "thread_paused",
+    RefusedByPolicy => "refused_by_policy",
+    NotPermitted => "not_permitted",
+    TooLate => "too_late",
+    NoSpace => "no_space",
+    Overloaded => "overloaded",
+    BadToken => "bad_token",
+    NotLeased => "not_leased",
+    IdempotencyConflict => "idempotency_conflict",
+    Stopping => "stopping",
+});
+
+/// A vector per value, named by its variant.
+fn each<T>(group: &str, name_of: fn(&T) -> &'static str, values: &[T]) -> Vec<Vector>
+where
+    T: Serialize + DeserializeOwned + Clone + PartialEq + 'static,
+{
+    values.iter().map(|value| vector(format!("{group}.{}", name_of(value)), value.clone())).collect()
+}
+
+fn vectors() -> Vec<Vector> {
+    let mut all = Vec::new();
+    for (suffix, request) in requests() {
+        all.push(vector(format!("request.{}{suffix}", request_name(&request)), ClientFrame { id: 7, request }));
+    }
+    for (suffix, reply) in replies() {
+        all.push(vector(format!("reply.{}{suffix}", reply_name(&reply)), reply_frame(reply)));
+    }
+    for (suffix, push) in pushes() {
+        all.push(vector(format!("push.{}{suffix}", push_name(&push)), ServerFrame::Push(push)));
+    }
+    for code in CODES {
+        all.push(vector(format!("refusal.{}", code_name(code)), refusal_frame(*code)));
+    }
+    let frames = vec![reply_frame(Reply::Done), refusal_frame(ErrorCode::Stopping), ServerFrame::Push(pushes().remove(3).1)];
+    all.extend(each("frame", frame_name, &frames));
+    all.extend(each("role", role_name, ROLES));
+    all.extend(each("seat_kind", seat_kind_name, SEAT_KINDS));
+    let authorities = [Authority::Person, Authority::Shell(Some("luna".into())), Authority::Session];
+    all.extend(each("authority", authority_name, &authorities));
+    all.extend(each("goodbye", goodbye_name, GOODBYES));
+    all.extend(each("event", event_name, EVENTS));
+    all.extend(each("intent", intent_name, INTENTS));
+    all.extend(each("kind", kind_name, KINDS));
+    all.extend(each("via", via_name, VIAS));
+    all.extend(each("carrier", carrier_name, CARRIERS));
+    all.extend(each("evidence", evidence_name, EVIDENCES));
+    all.extend(each("stage", stage_name, STAGES));
+    all.extend(each("trace", trace_name, TRACES));
+    let causes = [
+        Cause::Evidence(Evidence::Transcript),
+        Cause::SessionEnded,
+        Cause::Nack,
+        Cause::AttemptsExceeded,
+        Cause::PeerForgotten,
+        Cause::TtlEnded,
+        Cause::Operator,
+        Cause::Policy,
+        Cause::Bound,
+    ];
+    all.extend(each("cause", cause_name, &causes));
+    all.push(vector("token", Token([0xa5; 32])));
+    all.push(vector("message_id", message_id(0xdead_beef)));
+    for number in [0, 250, 251, 0xffff, 0x1_0000, 0xffff_ffff, 0x1_0000_0000, u64::MAX] {
+        all.push(vector(format!("integer.{number}"), number));
+    }
+    all
+}
+
+fn golden_path() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/golden/v1.txt"))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ")
+}
+
+fn golden() -> BTreeMap<String, Vec<u8>> {
+    let text = std::fs::read_to_string(golden_path()).unwrap();
+    let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let entry = |line: &str| {
+        let mut words = line.split_whitespace();
+        let name = words.next().unwrap().to_owned();
+        (name, words.map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect())
+    };
+    lines.map(entry).collect()
+}
+
+#[test]
+fn the_bytes_are_the_golden_bytes() {
+    let vectors = vectors();
+    if std::env::var_os("PEERD_WRITE_GOLDEN").is_some_and(|value| value == "1") {
+        let mut text = String::from(
+            "# Protocol version 1: a name and the bytes of a frame's payload, or of one value within a payload.\n\
+             # proto/tests/golden.rs has the values. Written by PEERD_WRITE_GOLDEN=1 cargo test -p peer-proto --test golden\n\n",
+        );
+        for vector in &vectors {
+            writeln!(text, "{} {}", vector.name, hex(&vector.bytes)).unwrap();
+        }
+        std::fs::write(golden_path(), text).unwrap();
+    }
+    let golden = golden();
+    for vector in &vectors {
+        let expected = golden.get(&vector.name).unwrap_or_else(|| panic!("{} has no golden bytes", vector.name));
+        assert_eq!(hex(&vector.bytes), hex(expected), "{}", vector.name);
+        assert_eq!((vector.says)(expected), Ok(true), "{}", vector.name);
+    }
+    assert_eq!(golden.len(), vectors.len(), "golden/v1.txt has vectors that no value has");
+}
+
+#[test]
+fn a_payload_cut_anywhere_or_with_a_byte_too_many_is_an_error() {
+    for vector in vectors() {
+        for length in 0..vector.bytes.len() {
+            assert!((vector.says)(&vector.bytes[..length]).is_err(), "{} cut to {length} bytes", vector.name);
+        }
+        for extra in [0, 1, 0xff] {
+            let longer = [vector.bytes.as_slice(), &[extra]].concat();
+            assert!((vector.says)(&longer).is_err(), "{} and a byte {extra:02x}", vector.name);
+        }
+    }
+}
+
+#[test]
+fn every_variant_has_a_vector() {
+    let vectors = vectors();
+    let names: BTreeSet<&str> = vectors.iter().map(|vector| vector.name.as_str()).collect();
+    assert_eq!(names.len(), vectors.len(), "two vectors have one name");
+    let groups = [
+        ("request", REQUESTS),
+        ("reply", REPLIES),
+        ("push", PUSHES),
+        ("frame", FRAMES),
+        ("authority", AUTHORITIES),
+        ("cause", CAUSES),
+    ];
+    for (group, variants) in groups {
+        for variant in variants {
+            let name = format!("{group}.{variant}");
+            assert!(names.contains(name.as_str()), "{name} has no vector");
+        }
+    }
+    assert_eq!(CODES, &ErrorCode::ALL, "ErrorCode::ALL is not in wire order");
+}
+
+/// Bytes that look like a value but name a variant that does not exist.
+#[test]
+fn an_unknown_variant_is_an_error() {
+    for (count, bytes) in [(REQUESTS.len(), vec![7]), (PUSHES.len(), vec![1])] {
+        let unknown = [bytes.as_slice(), &[u8::try_from(count).unwrap()]].concat();
+        assert!(decode::<ClientFrame>(&unknown).is_err());
+        assert!(decode::<ServerFrame>(&unknown).is_err());
+    }
+    assert!(decode::<Stage>(&[u8::try_from(STAGES.len()).unwrap()]).is_err());
+    // A message id at or above 2^80 is a number but no message id.
+    let mut huge = vec![0xfe];
+    huge.extend_from_slice(&(1u128 << 80).to_le_bytes());
+    assert!(decode::<MessageId>(&huge).is_err());
+}

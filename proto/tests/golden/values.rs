@@ -1,0 +1,345 @@
+//! One value per variant: with every optional part present, and, named `.bare`, with none.
+
+use peer_proto::ids::{MessageId, PeerId, Timestamp, Token};
+use peer_proto::message::*;
+use peer_proto::refusal::{ErrorCode, Refusal};
+use peer_proto::request::*;
+
+pub(crate) const AT: Timestamp = Timestamp(1_795_000_000_123);
+
+pub(crate) fn message_id(entropy: u32) -> MessageId {
+    MessageId::next(MessageId::MIN, AT, entropy)
+}
+
+pub(crate) fn seat() -> Seat {
+    Seat { kind: SeatKind::Claude, key: "s-1".into() }
+}
+
+pub(crate) fn message() -> Message {
+    Message {
+        id: message_id(1),
+        from: Sender { peer: PeerId(2), name: "luna".into(), client: "claude".into(), cwd: "/api".into(), via: Via::Session },
+        to: vec!["orion".into()],
+        intent: Intent::Request,
+        kind: Kind::Message,
+        thread: "t-9f2".into(),
+        reply_to: Some(message_id(0)),
+        sent_at: AT,
+        expires_at: Some(AT.plus_ms(60_000)),
+        sources: vec!["package.json".into()],
+        text: "bcrypt version?".into(),
+    }
+}
+
+pub(crate) fn refusal(code: ErrorCode) -> Refusal {
+    Refusal { code, message: "no peer is called oriom".into(), hint: "did you mean orion".into(), retry_after_ms: Some(250) }
+}
+
+pub(crate) fn trace() -> TraceEntry {
+    TraceEntry {
+        event: TraceEvent::Presented,
+        at: AT,
+        carrier: Some(Carrier::ToolResult),
+        cause: Some(Cause::Evidence(Evidence::NextCall)),
+    }
+}
+
+pub(crate) fn shown() -> Shown {
+    let delivery = ShownDelivery {
+        peer: PeerId(3),
+        name: "orion".into(),
+        stage: Stage::Presented,
+        attempts: 1,
+        acked_at: Some(AT),
+        answered_by: Some(message_id(2)),
+        trace: vec![TraceEntry { event: TraceEvent::Stored, at: AT, carrier: None, cause: None }, trace()],
+    };
+    Shown { message: message(), deliveries: vec![delivery] }
+}
+
+pub(crate) fn position() -> Position {
+    Position { message: message_id(1), peer: PeerId(3) }
+}
+
+pub(crate) fn proof() -> CarrierProof {
+    CarrierProof { carrier: Carrier::Channel, proven_at: Some(AT) }
+}
+
+pub(crate) fn requests() -> Vec<(&'static str, Request)> {
+    let hello = |seat| Hello { role: Role::Adapter, version: "0.1.0".into(), executable: "/bin/peerctl".into(), seat };
+    let register = Register {
+        name: Some("luna".into()),
+        seat: Some(seat()),
+        client: "claude".into(),
+        client_version: "2.1.0".into(),
+        client_pid: 4_242,
+        cwd: "/api".into(),
+        git_root: Some("/api".into()),
+        repo: Some("/api/.git".into()),
+        host: "box".into(),
+        resume: Some(Resume { peer: PeerId(2), token: Token([0xa5; 32]) }),
+    };
+    let send = Send {
+        to: vec!["orion".into(), "p-7".into()],
+        text: "bcrypt version?".into(),
+        intent: Some(Intent::Request),
+        reply_to: Some(message_id(0)),
+        thread: Some("t-9f2".into()),
+        ttl_ms: Some(60_000),
+        sources: vec!["package.json".into()],
+        idempotency_key: Some("k-1".into()),
+    };
+    let ids = vec![message_id(1), message_id(2)];
+    vec![
+        ("", Request::Hello(hello(Some(seat())))),
+        (".bare", Request::Hello(hello(None))),
+        ("", Request::Register(register.clone())),
+        (".bare", Request::Register(Register { name: None, seat: None, git_root: None, repo: None, resume: None, ..register })),
+        ("", Request::Bind(seat())),
+        (
+            "",
+            Request::Describe {
+                summary: Some("porting the tests".into()),
+                state: Some("working".into()),
+                task: Some("T-3".into()),
+            },
+        ),
+        (".bare", Request::Describe { summary: None, state: None, task: None }),
+        ("", Request::Rename { peer: Some("p-2".into()), new_name: "nova".into() }),
+        (".bare", Request::Rename { peer: None, new_name: "nova".into() }),
+        (
+            "",
+            Request::Peers(PeersQuery {
+                cwd: Some("/api".into()),
+                repo: Some("/api/.git".into()),
+                text: Some("lu".into()),
+                all: true,
+                after: Some(PeerId(2)),
+            }),
+        ),
+        (".bare", Request::Peers(PeersQuery::default())),
+        ("", Request::Send(send.clone())),
+        (
+            ".bare",
+            Request::Send(Send {
+                to: Vec::new(),
+                intent: None,
+                reply_to: None,
+                thread: None,
+                ttl_ms: None,
+                sources: Vec::new(),
+                idempotency_key: None,
+                ..send
+            }),
+        ),
+        (
+            "",
+            Request::Receive {
+                filter: Filter {
+                    from: Some("luna".into()),
+                    thread: Some("t-9f2".into()),
+                    kind: Some(Kind::Answer),
+                    reply_to: Some(message_id(0)),
+                },
+                wait: true,
+            },
+        ),
+        (".bare", Request::Receive { filter: Filter::default(), wait: false }),
+        ("", Request::StopWaiting(300)),
+        ("", Request::Offered { messages: ids.clone(), carrier: Carrier::Channel, last: false }),
+        ("", Request::Presented { messages: ids.clone(), carrier: Carrier::ToolResult, evidence: Evidence::NextCall }),
+        ("", Request::Ack { messages: ids.clone() }),
+        ("", Request::Nack { messages: ids }),
+        ("", Request::Read(message_id(1))),
+        ("", Request::Inbox { peer: Some("*".into()), held: true, after: Some(position()) }),
+        (".bare", Request::Inbox { peer: None, held: false, after: None }),
+        ("", Request::Show(message_id(1))),
+        (
+            "",
+            Request::History(HistoryQuery {
+                peer: Some("luna".into()),
+                with: Some("orion".into()),
+                thread: Some("t-9f2".into()),
+                since: Some(AT),
+                before: Some(message_id(2)),
+                limit: 50,
+            }),
+        ),
+        (".bare", Request::History(HistoryQuery::default())),
+        ("", Request::Orphans { after: Some(position()) }),
+        (".bare", Request::Orphans { after: None }),
+        ("", Request::Requeue(message_id(1))),
+        ("", Request::Reassign { message: message_id(1), to: "nova".into() }),
+        ("", Request::Drop(message_id(1))),
+        ("", Request::Cancel(message_id(1))),
+        ("", Request::Watch { peer: Some("luna".into()), bodies: true }),
+        (".bare", Request::Watch { peer: None, bodies: false }),
+        ("", Request::Kick("luna".into())),
+        ("", Request::Status),
+        ("", Request::Shutdown),
+    ]
+}
+
+pub(crate) fn replies() -> Vec<(&'static str, Reply)> {
+    let registered = Registered {
+        peer: PeerId(2),
+        name: "luna-2".into(),
+        token: Token([0xa5; 32]),
+        takes_mail: true,
+        notice: Some("luna was taken".into()),
+        waiting: 3,
+    };
+    let peer = PeerInfo {
+        id: PeerId(2),
+        name: "luna".into(),
+        aliases: vec!["calm-fox".into()],
+        client: "claude".into(),
+        client_version: "2.1.0".into(),
+        client_pid: Some(4_242),
+        online: true,
+        cwd: "/api".into(),
+        git_root: Some("/api".into()),
+        repo: Some("/api/.git".into()),
+        host: "box".into(),
+        summary: "porting the tests".into(),
+        state: "working".into(),
+        task: "T-3".into(),
+        pending: 2,
+        leased: 1,
+        last_seen: AT,
+        carriers: vec![proof(), CarrierProof { carrier: Carrier::ToolResult, proven_at: None }],
+    };
+    let accepted = SentDelivery {
+        peer: PeerId(3),
+        name: "orion".into(),
+        stage: Some(Stage::Leased),
+        online: true,
+        carriers: vec![proof()],
+        refusal: None,
+    };
+    let refused = SentDelivery {
+        peer: PeerId(4),
+        name: "nova".into(),
+        stage: None,
+        online: false,
+        carriers: Vec::new(),
+        refusal: Some(refusal(ErrorCode::MailboxFull)),
+    };
+    let inbox = InboxEntry {
+        message: message_id(1),
+        from: "luna".into(),
+        via: Via::Session,
+        peer: PeerId(3),
+        to: "orion".into(),
+        intent: Intent::Request,
+        stage: Stage::Offered,
+        sent_at: AT,
+        attempts: 1,
+        text_bytes: 61_440,
+    };
+    let orphan = Orphan {
+        message: message_id(1),
+        from: "luna".into(),
+        peer: PeerId(3),
+        to: "p-3".into(),
+        stage: Stage::Dead,
+        cause: "peer_forgotten".into(),
+        at: AT,
+        text_bytes: 15,
+    };
+    let status = Status {
+        version: "0.1.0".into(),
+        protocol: 1,
+        pid: 77,
+        uptime_ms: 65_536,
+        socket: "/d/broker.sock".into(),
+        dir: "/d".into(),
+        executable: "/bin/peerctl".into(),
+        sandbox: true,
+        peers_online: 2,
+        peers_offline: 1,
+        stored: 250,
+        leased: 251,
+        held: 0,
+        dead: 1,
+        messages_total: 4_294_967_296,
+        oldest_at: Some(AT),
+        commit_us_p50: 180,
+        commit_us_max: 700,
+        disk_free_bytes: 1 << 40,
+    };
+    let welcome = |authority| Welcome { version: "0.1.0".into(), executable: "/bin/peerctl".into(), pid: 77, authority };
+    vec![
+        ("", Reply::Welcome(welcome(Authority::Session))),
+        ("", Reply::Registered(registered.clone())),
+        (".bare", Reply::Registered(Registered { notice: None, ..registered })),
+        ("", Reply::Done),
+        ("", Reply::Renamed { peer: PeerId(2), name: "nova".into() }),
+        ("", Reply::Peers { peers: vec![peer], next: Some(PeerId(2)) }),
+        (".bare", Reply::Peers { peers: Vec::new(), next: None }),
+        (
+            "",
+            Reply::Sent(Sent {
+                message: message_id(1),
+                thread: "t-9f2".into(),
+                deduplicated: false,
+                deliveries: vec![accepted, refused],
+            }),
+        ),
+        ("", Reply::Received(Received { messages: vec![message_id(1)], waiting: 7 })),
+        ("", Reply::Acked { acked: vec![message_id(1)], unknown: vec![message_id(2)] }),
+        ("", Reply::Text(Box::new(message()))),
+        ("", Reply::Inbox { entries: vec![inbox], next: Some(position()) }),
+        ("", Reply::Shown(Box::new(shown()))),
+        ("", Reply::History { messages: vec![shown()], next: Some(message_id(1)) }),
+        ("", Reply::Orphans { entries: vec![orphan], next: Some(position()) }),
+        ("", Reply::Settled { deliveries: vec![("orion".into(), Stage::Cancelled)] }),
+        ("", Reply::Status(Box::new(status))),
+    ]
+}
+
+pub(crate) fn pushes() -> Vec<(&'static str, Push)> {
+    let event = Event {
+        kind: EventKind::Stored,
+        at: AT,
+        message: Some(message_id(1)),
+        from: Some("luna".into()),
+        to: Some("orion".into()),
+        thread: Some("t-9f2".into()),
+        reply_to: Some(message_id(0)),
+        intent: Some(Intent::Request),
+        carrier: Some(Carrier::Hook),
+        cause: Some("nack".into()),
+        text: Some("bcrypt version?".into()),
+    };
+    let bare = Event {
+        message: None,
+        from: None,
+        to: None,
+        thread: None,
+        reply_to: None,
+        intent: None,
+        carrier: None,
+        cause: None,
+        text: None,
+        ..event.clone()
+    };
+    vec![
+        ("", Push::Deliver(Box::new(Delivery { message: message(), attempts: 1, shown_before: true }))),
+        ("", Push::Overdue { message: message_id(1), carrier: Carrier::Channel }),
+        ("", Push::Withdrawn { message: message_id(1), stage: Stage::Expired }),
+        ("", Push::Renamed { name: "nova".into() }),
+        ("", Push::Notice("your client was kicked".into())),
+        ("", Push::Event(Box::new(event))),
+        (".bare", Push::Event(Box::new(bare))),
+        ("", Push::Goodbye(Goodbye::Stopping)),
+    ]
+}
+
+pub(crate) fn reply_frame(reply: Reply) -> ServerFrame {
+    ServerFrame::Reply { id: 7, result: Ok(reply) }
+}
+
+pub(crate) fn refusal_frame(code: ErrorCode) -> ServerFrame {
+    ServerFrame::Reply { id: 7, result: Err(refusal(code)) }
+}
