@@ -1,0 +1,256 @@
+//! The database file: who may own it, and a way to open it that writes nothing before the answer is known.
+//!
+//! Knows files and redb's storage interface. Does not know tables.
+//!
+//! redb writes to a file as soon as it opens it: it repairs, marks the file as in use, and records its state on closing.
+//! So a file that must be refused (damaged, or of a newer schema) would be changed by looking at it. [`StagedFile`] keeps
+//! such writes in memory until [`Stage::release`], which carries them out in order, syncs included; if that never
+//! happens, the file stays as it was, byte for byte.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::ops::Bound;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use nix::fcntl::OFlag;
+use redb::backends::FileBackend;
+use redb::{BackendError, StorageBackend};
+
+use super::OpenError;
+
+/// The mode of every file that holds messages.
+const MODE: u32 = 0o600;
+
+/// Opens the database file that exists at `path`; none where nothing is there.
+///
+/// # Errors
+/// Where it is no regular file, a symlink, not the user's own, readable by others, or empty (we never leave an empty one).
+pub(super) fn open_existing(path: &Path) -> Result<Option<File>, OpenError> {
+    // O_NONBLOCK: opening a FIFO must not wait for its other end.
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let file = match OpenOptions::new().read(true).write(true).custom_flags(flags.bits()).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(refusal_of(path, error)),
+    };
+    let metadata = file.metadata().map_err(|source| OpenError::Io { path: path.into(), source })?;
+    if !metadata.is_file() {
+        return Err(OpenError::NotAFile { path: path.into() });
+    }
+    let uid = nix::unistd::geteuid().as_raw();
+    if metadata.uid() != uid {
+        return Err(OpenError::Owner { path: path.into(), found: metadata.uid(), expected: uid });
+    }
+    if metadata.mode() & 0o077 != 0 {
+        return Err(OpenError::Mode { path: path.into(), mode: metadata.mode() & 0o7777 });
+    }
+    if metadata.len() == 0 {
+        return Err(OpenError::Empty { path: path.into() });
+    }
+    Ok(Some(file))
+}
+
+/// Why a path could not be opened: by what lies there, where that says more than the error.
+fn refusal_of(path: &Path, error: io::Error) -> OpenError {
+    match std::fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_symlink() => OpenError::Symlink { path: path.into() },
+        Ok(metadata) if !metadata.is_file() => OpenError::NotAFile { path: path.into() },
+        _ => OpenError::Io { path: path.into(), source: error },
+    }
+}
+
+/// Creates an empty file that nobody else can read. What stood at `path` is replaced.
+pub(super) fn create_new(path: &Path) -> io::Result<File> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    OpenOptions::new().read(true).write(true).create_new(true).mode(MODE).open(path)
+}
+
+/// Makes the names in `path`'s directory durable.
+pub(super) fn sync_directory_of(path: &Path) -> io::Result<()> {
+    let directory = path.parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf);
+    File::open(directory)?.sync_all()
+}
+
+/// A file whose writes are held back until they are released.
+#[derive(Debug)]
+pub(super) struct StagedFile {
+    inner: Arc<Inner>,
+}
+
+/// The other handle of a [`StagedFile`]: decides what becomes of its writes.
+#[derive(Debug)]
+pub(super) struct Stage {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    file: FileBackend,
+    /// Absent once released.
+    held: Mutex<Option<Held>>,
+}
+
+/// What was not carried out yet.
+#[derive(Debug)]
+struct Held {
+    /// The length that the file would have; absent while that is its present one.
+    bytes: Option<u64>,
+    /// In the order in which they came. An opening makes a few dozen.
+    operations: Vec<Operation>,
+}
+
+#[derive(Debug)]
+enum Operation {
+    SetLen(u64),
+    Write(u64, Vec<u8>),
+    Sync,
+}
+
+impl StagedFile {
+    /// Stages all writes to `file` from now on.
+    pub(super) fn new(file: File) -> Result<(Self, Stage), redb::DatabaseError> {
+        let held = Mutex::new(Some(Held { bytes: None, operations: Vec::new() }));
+        let inner = Arc::new(Inner { file: FileBackend::new(file)?, held });
+        Ok((Self { inner: Arc::clone(&inner) }, Stage { inner }))
+    }
+}
+
+impl Stage {
+    /// Carries out what was held back, in order, and holds nothing back from now on.
+    ///
+    /// # Errors
+    /// Then the file may have got a part of it, as if the machine had stopped in between; the rest stays held for good.
+    pub(super) fn release(self) -> io::Result<()> {
+        let mut held = self.inner.held();
+        for operation in held.iter().flat_map(|held| &held.operations) {
+            match operation {
+                Operation::SetLen(bytes) => self.inner.file.set_len(*bytes)?,
+                Operation::Write(offset, data) => self.inner.file.write(*offset, data)?,
+                Operation::Sync => self.inner.file.sync_data()?,
+            }
+        }
+        *held = None;
+        Ok(())
+    }
+}
+
+impl Inner {
+    fn held(&self) -> MutexGuard<'_, Option<Held>> {
+        // Each change to it is one push: a panic elsewhere cannot leave it half done.
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Held {
+    fn read(&self, file: &FileBackend, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let file_bytes = file.len()?;
+        let end = offset + out.len() as u64;
+        if end > self.bytes.unwrap_or(file_bytes) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let in_file = file_bytes.saturating_sub(offset).min(out.len() as u64) as usize;
+        if in_file > 0 {
+            file.read(offset, &mut out[..in_file])?;
+        }
+        out[in_file..].fill(0);
+        for operation in &self.operations {
+            match operation {
+                Operation::SetLen(bytes) => {
+                    let kept = bytes.saturating_sub(offset).min(out.len() as u64) as usize;
+                    out[kept..].fill(0);
+                }
+                Operation::Write(at, data) => {
+                    let (from, to) = (offset.max(*at), end.min(at + data.len() as u64));
+                    if from < to {
+                        out[(from - offset) as usize..(to - offset) as usize]
+                            .copy_from_slice(&data[(from - at) as usize..(to - at) as usize]);
+                    }
+                }
+                Operation::Sync => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+impl StorageBackend for StagedFile {
+    fn len(&self) -> io::Result<u64> {
+        match &*self.inner.held() {
+            Some(Held { bytes: Some(bytes), .. }) => Ok(*bytes),
+            _ => self.inner.file.len(),
+        }
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        match &*self.inner.held() {
+            Some(held) => held.read(&self.inner.file, offset, out),
+            None => self.inner.file.read(offset, out),
+        }
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        match &mut *self.inner.held() {
+            Some(held) => {
+                held.bytes = Some(len);
+                held.operations.push(Operation::SetLen(len));
+                Ok(())
+            }
+            None => self.inner.file.set_len(len),
+        }
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        match &mut *self.inner.held() {
+            Some(held) => {
+                held.operations.push(Operation::Sync);
+                Ok(())
+            }
+            None => self.inner.file.sync_data(),
+        }
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        match &mut *self.inner.held() {
+            Some(held) => {
+                let bytes = held.bytes.map_or_else(|| self.inner.file.len(), Ok)?;
+                held.bytes = Some(bytes.max(offset + data.len() as u64));
+                held.operations.push(Operation::Write(offset, data.to_vec()));
+                Ok(())
+            }
+            None => self.inner.file.write(offset, data),
+        }
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.inner.file.close()
+    }
+
+    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.inner.file.try_lock_range(start, end)
+    }
+
+    fn try_lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.inner.file.try_lock_shared_range(start, end)
+    }
+
+    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.inner.file.lock_range(start, end)
+    }
+
+    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.inner.file.lock_shared_range(start, end)
+    }
+
+    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.inner.file.unlock_range(start, end)
+    }
+
+    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.inner.file.query_lock_range(start, end)
+    }
+}

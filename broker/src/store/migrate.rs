@@ -1,0 +1,146 @@
+//! Schema versions: what a file says of itself, and the steps from an older one to the present one.
+//!
+//! Knows the `meta` table and the steps. Does not know what the tables mean, except inside a step.
+//!
+//! Invariants: a step is one transaction, which also raises the version, so that a file always stands at a version that
+//! some build knows; a file is changed only after a copy of it was made and opened; a newer file is never changed.
+//!
+//! To change the schema or a record: append a [`Step`] to [`STEPS`], and move the old record types and table definitions
+//! into this file, where they stay as they are for good. What is shipped is never edited.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use redb::{Database, ReadableDatabase, TableError, WriteTransaction};
+
+use super::file::{self, StagedFile};
+use super::{Doing, OpenError, StoreError, WRITE, check, open_database, record, schema};
+
+/// The steps from each schema to the next: the first leads from 1 to 2. None yet.
+pub(super) const STEPS: &[Step] = &[];
+
+/// The schema that this build writes.
+pub const SCHEMA_VERSION: u64 = newest(STEPS);
+
+/// Rewrites what the next schema has differently, in the transaction that it is given.
+pub(super) type Step = fn(&WriteTransaction) -> Result<(), StoreError>;
+
+/// The schema that `steps` lead to.
+pub(super) const fn newest(steps: &[Step]) -> u64 {
+    1 + steps.len() as u64
+}
+
+/// What a database says of itself.
+#[derive(Debug)]
+pub(super) struct Origin {
+    /// Its schema.
+    pub(super) schema: u64,
+    /// Version and executable of the program that brought it there.
+    pub(super) written_by: String,
+}
+
+/// Version and executable of this program.
+pub(super) fn software() -> String {
+    let executable = std::env::current_exe().unwrap_or_default();
+    format!("{} ({})", env!("CARGO_PKG_VERSION"), executable.display())
+}
+
+/// Makes the tables of `schema_version` in an empty database.
+pub(super) fn create(database: &Database, schema_version: u64) -> Result<(), StoreError> {
+    let writing = database.begin_write().doing(WRITE)?;
+    writing.open_table(schema::PEERS).doing(WRITE)?;
+    writing.open_table(schema::MESSAGES).doing(WRITE)?;
+    writing.open_table(schema::IDEMPOTENCY).doing(WRITE)?;
+    for table in schema::DELIVERIES {
+        writing.open_table(table).doing(WRITE)?;
+    }
+    stamp(&writing, schema_version)?;
+    writing.commit().doing(WRITE)
+}
+
+/// Reads what the database at `path` says of itself.
+pub(super) fn origin(path: &Path, database: &Database) -> Result<Origin, OpenError> {
+    let damaged = |error: redb::Error| OpenError::of(path, error);
+    let reading = database.begin_read().map_err(|error| damaged(error.into()))?;
+    let meta = match reading.open_table(schema::META) {
+        Ok(meta) => meta,
+        Err(TableError::TableDoesNotExist(_)) => return Err(OpenError::Foreign { path: path.into() }),
+        Err(error) => return Err(damaged(error.into())),
+    };
+    let schema = match meta.get(schema::META_SCHEMA).map_err(|error| damaged(error.into()))? {
+        Some(bytes) => record::decode(bytes.value()).map_err(|_| OpenError::Foreign { path: path.into() })?,
+        None => return Err(OpenError::Foreign { path: path.into() }),
+    };
+    let written_by = match meta.get(schema::META_WRITTEN_BY).map_err(|error| damaged(error.into()))? {
+        Some(bytes) => record::decode(bytes.value()).unwrap_or_default(),
+        None => String::new(),
+    };
+    Ok(Origin { schema, written_by })
+}
+
+/// Copies the closed-off file at `path` into `backups_dir` and checks the copy.
+pub(super) fn back_up(path: &Path, backups_dir: &Path, origin: &Origin) -> Result<PathBuf, OpenError> {
+    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis());
+    let copy = backups_dir.join(format!("peers-v{}-{now_ms}.redb", origin.schema));
+    if let Err(source) = copy_file(path, backups_dir, &copy) {
+        // What there is of it is no copy. That it cannot be removed either says nothing new.
+        let _ = std::fs::remove_file(&copy);
+        return Err(OpenError::Backup { path: copy, source });
+    }
+    check_copy(&copy, origin).map_err(|source| OpenError::BackupUnsound { path: copy.clone(), source: Box::new(source) })?;
+    Ok(copy)
+}
+
+fn copy_file(path: &Path, backups_dir: &Path, copy: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(backups_dir)?;
+    let mut from = OpenOptions::new().read(true).open(path)?;
+    let mut to = OpenOptions::new().write(true).create_new(true).mode(0o600).open(copy)?;
+    io::copy(&mut from, &mut to)?;
+    to.sync_all()?;
+    file::sync_directory_of(copy)
+}
+
+/// Opens the copy, without changing it, and checks all of it.
+fn check_copy(copy: &Path, origin: &Origin) -> Result<(), OpenError> {
+    let Some(file) = file::open_existing(copy)? else { return Err(OpenError::Missing { path: copy.into() }) };
+    let (staged, _stage) = StagedFile::new(file).map_err(|error| OpenError::of(copy, error))?;
+    let (mut database, _) = open_database(staged).map_err(|error| OpenError::of(copy, error))?;
+    check(copy, &mut database)?;
+    if self::origin(copy, &database)?.schema != origin.schema {
+        return Err(OpenError::Foreign { path: copy.into() });
+    }
+    Ok(())
+}
+
+/// Takes the steps that the database lacks, one transaction each. Says whether there were any.
+pub(super) fn run(path: &Path, database: &Database, origin: &Origin, steps: &[Step]) -> Result<bool, OpenError> {
+    let taken = usize::try_from(origin.schema - 1).unwrap_or(usize::MAX).min(steps.len());
+    for (from, step) in (origin.schema..).zip(&steps[taken..]) {
+        migrate(database, from, *step).map_err(|source| OpenError::Migration {
+            path: path.into(),
+            from,
+            source: Box::new(source),
+        })?;
+    }
+    Ok(taken < steps.len())
+}
+
+fn migrate(database: &Database, from: u64, step: Step) -> Result<(), StoreError> {
+    let writing = database.begin_write().doing(WRITE)?;
+    step(&writing)?;
+    stamp(&writing, from + 1)?;
+    writing.commit().doing(WRITE)
+}
+
+fn stamp(writing: &WriteTransaction, schema_version: u64) -> Result<(), StoreError> {
+    let unwritable = |source| StoreError::Unwritable { row: super::Row::Schema, source };
+    let mut meta = writing.open_table(schema::META).doing(WRITE)?;
+    let schema = record::encode(&schema_version).map_err(unwritable)?;
+    let written_by = record::encode(&software()).map_err(unwritable)?;
+    meta.insert(schema::META_SCHEMA, schema.as_slice()).doing(WRITE)?;
+    meta.insert(schema::META_WRITTEN_BY, written_by.as_slice()).doing(WRITE)?;
+    Ok(())
+}

@@ -1,0 +1,733 @@
+//! The store: what is durable, in one redb file.
+//!
+//! Knows rows, transactions and the file. Does not know the rules: it is told [`Change`]s and keeps them.
+//!
+//! Invariants:
+//! - A commit that returned is on the disk, whole; one that did not return leaves all or nothing behind.
+//! - After a failed write nothing more is read or written: what the disk holds is only known again after reopening.
+//! - Starting costs by what is pending, never by what was ever said.
+//!
+//! Reading order: `schema` (the tables), `record` (their values), this file, `file` (the file on the disk), `migrate`
+//! (older files), `verify` (`peerctl daemon verify`). `docs/storage.md` tells the same for people who run it.
+
+mod file;
+mod migrate;
+mod record;
+mod schema;
+mod verify;
+
+use std::fmt;
+use std::io;
+use std::ops::{Bound, ControlFlow};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use peer_core::input::StoredMessage;
+use peer_core::record::{DeliveryRecord, Image, MessageRecord};
+use peer_core::step::Change;
+use peer_proto::ids::{MessageId, PeerId, Timestamp};
+use peer_proto::message::Stage;
+use peer_proto::request::Position;
+use redb::{
+    Database, Key, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageBackend, Table,
+    TableDefinition, Value, WriteTransaction,
+};
+use thiserror::Error;
+
+pub use migrate::SCHEMA_VERSION;
+pub use record::{RECORD_BYTES_MAX, RecordError};
+pub use verify::{Problem, VerifyReport};
+
+use file::StagedFile;
+use migrate::{Origin, Step};
+
+/// Memory for pages, of reads and of the running transaction together. Enough for the inner pages of a million messages;
+/// redb's own default is 1 GiB.
+const CACHE_BYTES: usize = 8 * 1024 * 1024;
+
+/// A file up to this size is checked against its checksums at every start, which takes a few milliseconds; a larger one
+/// when it was not closed cleanly, and by `peerctl daemon verify`.
+const CHECKED_AT_OPEN_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// Bytes of records that one [`Store::scan_back`] looks at, so that long texts do not stop the engine for long either.
+const SCAN_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// The open database.
+#[derive(Debug)]
+pub struct Store {
+    database: Database,
+    /// The file would need a walk through all of it if the process died now: something was written after the last
+    /// checkpoint.
+    needs_checkpoint: bool,
+    /// A write failed: see [`StoreError::Failed`].
+    failed: bool,
+}
+
+impl Store {
+    /// Opens the database file, or creates it with mode 0600. An older schema is migrated, after a verified copy of the
+    /// file was put into `backups_dir`. The caller holds the broker's lock.
+    ///
+    /// # Errors
+    /// Then the file is as it was, byte for byte, except after [`OpenError::Migration`] (which leaves it at the last
+    /// schema that it reached, with the copy beside it) and [`OpenError::Io`].
+    pub fn open(database: &Path, backups_dir: &Path) -> Result<Self, OpenError> {
+        Self::open_with(database, backups_dir, migrate::STEPS)
+    }
+
+    fn open_with(path: &Path, backups_dir: &Path, steps: &[Step]) -> Result<Self, OpenError> {
+        let Some(file) = file::open_existing(path)? else {
+            return Self::create(path, steps);
+        };
+        let file_bytes = file.metadata().map_err(|source| OpenError::io(path, source))?.len();
+        let (staged, stage) = StagedFile::new(file).map_err(|error| OpenError::of(path, error))?;
+        let (mut database, repaired) = open_database(staged).map_err(|error| OpenError::of(path, error))?;
+        let origin = migrate::origin(path, &database)?;
+        let known = migrate::newest(steps);
+        refuse_newer(path, &origin, known)?;
+        if file_bytes <= CHECKED_AT_OPEN_BYTES_MAX {
+            check(path, &mut database)?;
+        }
+        if origin.schema < known {
+            migrate::back_up(path, backups_dir, &origin)?;
+        }
+        stage.release().map_err(|source| OpenError::io(path, source))?;
+        let migrated = migrate::run(path, &database, &origin, steps)?;
+        Ok(Self { database, needs_checkpoint: repaired || migrated, failed: false })
+    }
+
+    /// Creates the file under another name first: whoever is killed meanwhile leaves no half-made database behind.
+    fn create(path: &Path, steps: &[Step]) -> Result<Self, OpenError> {
+        let mut unfinished = path.as_os_str().to_owned();
+        unfinished.push(".new");
+        let unfinished = PathBuf::from(unfinished);
+        let file = file::create_new(&unfinished).map_err(|source| OpenError::io(&unfinished, source))?;
+        let (staged, stage) = StagedFile::new(file).map_err(|error| OpenError::of(&unfinished, error))?;
+        let (database, _) = open_database(staged).map_err(|error| OpenError::of(&unfinished, error))?;
+        stage.release().map_err(|source| OpenError::io(&unfinished, source))?;
+        let store = Self::create_in(database, steps)
+            .map_err(|source| OpenError::Creation { path: path.into(), source: Box::new(source) })?;
+        std::fs::rename(&unfinished, path).map_err(|source| OpenError::io(path, source))?;
+        file::sync_directory_of(path).map_err(|source| OpenError::io(path, source))?;
+        Ok(store)
+    }
+
+    /// Makes the tables in an empty database.
+    fn create_in(database: Database, steps: &[Step]) -> Result<Self, StoreError> {
+        migrate::create(&database, migrate::newest(steps))?;
+        Ok(Self { database, needs_checkpoint: true, failed: false })
+    }
+
+    /// Reads the whole file, checks every checksum, decodes every record and checks them against each other. Changes
+    /// nothing on the disk, also not in a file that was not closed cleanly. Takes about two seconds a gigabyte.
+    ///
+    /// # Errors
+    /// Where there is no file, another process has it open, or it cannot be read at all. What is wrong in a file that can
+    /// be read is in the report.
+    pub fn verify(database: &Path) -> Result<VerifyReport, OpenError> {
+        verify::verify(database)
+    }
+
+    /// What the core keeps in memory. Pending deliveries come in the order of their messages.
+    ///
+    /// # Errors
+    /// Where the file cannot be read, or a record makes no sense.
+    pub fn load(&self) -> Result<Image, StoreError> {
+        let reading = self.read()?;
+        let mut peers = Vec::new();
+        for row in reading.open_table(schema::PEERS).doing(READ)?.iter().doing(READ)? {
+            let (id, bytes) = row.doing(READ)?;
+            peers.push(record::decode(bytes.value()).map_err(|source| Row::Peer(PeerId(id.value())).unreadable(source))?);
+        }
+        let pending = deliveries(&reading, schema::PENDING, (Bound::Unbounded, Bound::Unbounded), usize::MAX)?;
+        let messages = reading.open_table(schema::MESSAGES).doing(READ)?;
+        let last_message = match messages.last().doing(READ)? {
+            Some((id, _)) => Some(message_id(id.value())?),
+            None => None,
+        };
+        let next_peer = match reading.open_table(schema::META).doing(READ)?.get(schema::META_NEXT_PEER).doing(READ)? {
+            Some(bytes) => Some(PeerId(record::decode(bytes.value()).map_err(|source| Row::NextPeer.unreadable(source))?)),
+            None => None,
+        };
+        Ok(Image {
+            peers,
+            pending,
+            last_message,
+            next_peer,
+            dead: reading.open_table(schema::DEAD).doing(READ)?.len().doing(READ)?,
+            messages: messages.len().doing(READ)?,
+        })
+    }
+
+    /// Makes all changes durable together, or none: one transaction, one sync.
+    ///
+    /// # Errors
+    /// Then nothing of it counts, and the store is of no use until it is reopened ([`StoreError::Failed`]). After a failed
+    /// sync the reopened store may hold this commit after all, whole.
+    pub fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError> {
+        self.is_usable()?;
+        if changes.is_empty() {
+            return Ok(());
+        }
+        // Cleared again only by success: whichever step fails, the store is done.
+        self.failed = true;
+        let writing = self.database.begin_write().doing(WRITE)?;
+        apply(&writing, changes)?;
+        writing.commit().doing(WRITE)?;
+        self.failed = false;
+        self.needs_checkpoint = true;
+        Ok(())
+    }
+
+    /// One commit that also records which pages are free, so that reopening after a kill takes milliseconds instead of a
+    /// walk through the file. Costs two syncs: called when the engine goes idle. Writes nothing if nothing was written
+    /// since the last one.
+    ///
+    /// # Errors
+    /// As [`Store::commit`]. What was committed before stays durable.
+    pub fn checkpoint(&mut self) -> Result<(), StoreError> {
+        self.is_usable()?;
+        if !self.needs_checkpoint {
+            return Ok(());
+        }
+        self.failed = true;
+        let mut writing = self.database.begin_write().doing(WRITE)?;
+        writing.set_quick_repair(true);
+        writing.commit().doing(WRITE)?;
+        self.failed = false;
+        self.needs_checkpoint = false;
+        Ok(())
+    }
+
+    /// One message with its text, where it exists.
+    ///
+    /// # Errors
+    /// As [`Store::load`].
+    pub fn message(&self, id: MessageId) -> Result<Option<MessageRecord>, StoreError> {
+        let reading = self.read()?;
+        let messages = reading.open_table(schema::MESSAGES).doing(READ)?;
+        let Some(bytes) = messages.get(id.to_u128()).doing(READ)? else { return Ok(None) };
+        let message = record::decode_message(bytes.value()).map_err(|source| Row::Message(id).unreadable(source))?;
+        Ok(Some(message))
+    }
+
+    /// One message's head, idempotency key and deliveries, where it exists. Its text is not copied. Deliveries come by
+    /// recipient.
+    ///
+    /// # Errors
+    /// As [`Store::load`].
+    pub fn stored(&self, id: MessageId) -> Result<Option<StoredMessage>, StoreError> {
+        let reading = self.read()?;
+        let messages = reading.open_table(schema::MESSAGES).doing(READ)?;
+        let Some(bytes) = messages.get(id.to_u128()).doing(READ)? else { return Ok(None) };
+        let (head, idempotency_key) = record::decode_head(bytes.value()).map_err(|source| Row::Message(id).unreadable(source))?;
+        let (first, last) = schema::keys_of_message(id).into_inner();
+        let mut found = Vec::with_capacity(head.to.len());
+        for table in schema::DELIVERIES {
+            found.extend(deliveries(&reading, table, (Bound::Included(first), Bound::Included(last)), usize::MAX)?);
+        }
+        found.sort_by_key(|delivery| delivery.peer);
+        Ok(Some(StoredMessage { head, idempotency_key, deliveries: found }))
+    }
+
+    /// The message that a sender's idempotency key named, where it named one.
+    ///
+    /// # Errors
+    /// As [`Store::load`].
+    pub fn idempotency(&self, sender: PeerId, key: &str) -> Result<Option<MessageId>, StoreError> {
+        let keys = self.read()?.open_table(schema::IDEMPOTENCY).doing(READ)?;
+        match keys.get((sender.0, key)).doing(READ)? {
+            Some(id) => Ok(Some(message_id(id.value())?)),
+            None => Ok(None),
+        }
+    }
+
+    /// Visits messages, newest first: those before `before` and sent at or after `since`. Stops after `rows_max` rows, or
+    /// some MiB of long ones, or when `visit` breaks; then it returns the id to go on before. None: there are no more.
+    ///
+    /// # Errors
+    /// As [`Store::load`].
+    pub fn scan_back(
+        &self,
+        before: Option<MessageId>,
+        since: Option<Timestamp>,
+        rows_max: usize,
+        mut visit: impl FnMut(MessageRecord) -> ControlFlow<()>,
+    ) -> Result<Option<MessageId>, StoreError> {
+        // An id is never older than the clock was when its message was accepted (it may be newer, where the clock went
+        // backwards), so no message sent since then has an id below `first_at(since)`.
+        let first = since.map_or(MessageId::MIN, MessageId::first_at).to_u128();
+        let end = before.map_or(Bound::Unbounded, |id| Bound::Excluded(id.to_u128()));
+        if before.is_some_and(|id| id.to_u128() <= first) {
+            return Ok(None);
+        }
+        let messages = self.read()?.open_table(schema::MESSAGES).doing(READ)?;
+        let (mut looked_at, mut bytes_looked_at) = (0, 0);
+        for row in messages.range::<u128>((Bound::Included(first), end)).doing(READ)?.rev() {
+            let (key, bytes) = row.doing(READ)?;
+            let id = message_id(key.value())?;
+            let message = record::decode_message(bytes.value()).map_err(|source| Row::Message(id).unreadable(source))?;
+            looked_at += 1;
+            bytes_looked_at += bytes.value().len();
+            let matches = since.is_none_or(|since| message.head.sent_at >= since);
+            if (matches && visit(message).is_break()) || looked_at >= rows_max || bytes_looked_at >= SCAN_BYTES_MAX {
+                return Ok(Some(id));
+            }
+        }
+        Ok(None)
+    }
+
+    /// At most `limit` dead letters and expired deliveries after `after`, by message, then recipient.
+    ///
+    /// # Errors
+    /// As [`Store::load`].
+    pub fn orphans(&self, after: Option<Position>, limit: usize) -> Result<Vec<DeliveryRecord>, StoreError> {
+        let reading = self.read()?;
+        let start = after.map_or(Bound::Unbounded, |at| Bound::Excluded((at.message.to_u128(), at.peer.0)));
+        let mut found = deliveries(&reading, schema::DEAD, (start, Bound::Unbounded), limit)?;
+        found.extend(deliveries(&reading, schema::EXPIRED, (start, Bound::Unbounded), limit)?);
+        found.sort_by_key(schema::key_of);
+        found.truncate(limit);
+        Ok(found)
+    }
+
+    fn read(&self) -> Result<ReadTransaction, StoreError> {
+        self.is_usable()?;
+        self.database.begin_read().doing(READ)
+    }
+
+    fn is_usable(&self) -> Result<(), StoreError> {
+        if self.failed { Err(StoreError::Failed) } else { Ok(()) }
+    }
+}
+
+/// Opens or initializes redb on `backend`. Also says whether the whole file had to be walked through, as after a kill
+/// without a checkpoint.
+fn open_database(backend: impl StorageBackend) -> Result<(Database, bool), redb::DatabaseError> {
+    let repaired = Arc::new(AtomicBool::new(false));
+    let saw_repair = Arc::clone(&repaired);
+    let database = Database::builder()
+        .set_cache_size(CACHE_BYTES)
+        .set_repair_callback(move |_| saw_repair.store(true, Ordering::Relaxed))
+        .create_with_backend(backend)?;
+    Ok((database, repaired.load(Ordering::Relaxed)))
+}
+
+fn refuse_newer(path: &Path, origin: &Origin, known: u64) -> Result<(), OpenError> {
+    if origin.schema <= known {
+        return Ok(());
+    }
+    let (found, written_by) = (origin.schema, origin.written_by.clone());
+    Err(OpenError::Newer { path: path.into(), found, written_by, known, software: migrate::software() })
+}
+
+/// Checks every page of the file against its checksum.
+fn check(path: &Path, database: &mut Database) -> Result<(), OpenError> {
+    match database.check_integrity() {
+        Ok(true) => Ok(()),
+        Ok(false) => {
+            let source = redb::Error::Corrupted("its newest state does not match its checksums".into());
+            Err(OpenError::of(path, source))
+        }
+        Err(error) => Err(OpenError::of(path, error)),
+    }
+}
+
+/// Carries out `changes`, in order. Each table is opened when the first change needs it: a table that is touched costs
+/// pages, also where nothing in it changes.
+fn apply(writing: &WriteTransaction, changes: &[Change]) -> Result<(), StoreError> {
+    let mut messages = Touched::new(writing, schema::MESSAGES);
+    let mut peers = Touched::new(writing, schema::PEERS);
+    let mut idempotency = Touched::new(writing, schema::IDEMPOTENCY);
+    let mut meta = Touched::new(writing, schema::META);
+    let mut deliveries = schema::DELIVERIES.map(|table| Touched::new(writing, table));
+    for change in changes {
+        match change {
+            Change::PutMessage(message) => {
+                let id = message.head.id;
+                let bytes = record::encode(message).map_err(|source| Row::Message(id).unwritable(source))?;
+                if messages.open()?.insert(id.to_u128(), bytes.as_slice()).doing(WRITE)?.is_some() {
+                    return Err(StoreError::MessageExists { message: id });
+                }
+            }
+            Change::PutDelivery { record: delivery, was } => put_delivery(&mut deliveries, delivery, *was)?,
+            Change::RemoveDelivery { message, peer, was } => {
+                let removed = match schema::table_of(*was) {
+                    Some(from) => deliveries[from].open()?.remove((message.to_u128(), peer.0)).doing(WRITE)?.is_some(),
+                    None => false,
+                };
+                if !removed {
+                    return Err(StoreError::Contradiction { message: *message, peer: *peer, was: Some(*was) });
+                }
+            }
+            Change::PutPeer(peer) => {
+                let bytes = record::encode(peer).map_err(|source| Row::Peer(peer.id).unwritable(source))?;
+                peers.open()?.insert(peer.id.0, bytes.as_slice()).doing(WRITE)?;
+            }
+            Change::RemovePeer(peer) => {
+                peers.open()?.remove(peer.0).doing(WRITE)?;
+            }
+            Change::PutIdempotencyKey { sender, key, message } => {
+                idempotency.open()?.insert((sender.0, key.as_str()), message.to_u128()).doing(WRITE)?;
+            }
+            Change::PutNextPeer(peer) => {
+                let bytes = record::encode(&peer.0).map_err(|source| Row::NextPeer.unwritable(source))?;
+                meta.open()?.insert(schema::META_NEXT_PEER, bytes.as_slice()).doing(WRITE)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Moves a delivery from the table of the stage that it had to that of the stage that it has. A core that is wrong about
+/// what is stored must not be believed: then nothing is written.
+fn put_delivery(
+    tables: &mut [Touched<'_, schema::DeliveryKey, &'static [u8]>],
+    delivery: &DeliveryRecord,
+    was: Option<Stage>,
+) -> Result<(), StoreError> {
+    let (message, peer) = (delivery.message, delivery.peer);
+    let contradiction = || StoreError::Contradiction { message, peer, was };
+    let to = schema::table_of(delivery.stage).ok_or_else(contradiction)?;
+    let from = was.map(|stage| schema::table_of(stage).ok_or_else(contradiction)).transpose()?;
+    let bytes = record::encode(delivery).map_err(|source| Row::Delivery(message, peer).unwritable(source))?;
+    let key = schema::key_of(delivery);
+    if let Some(from) = from.filter(|from| *from != to)
+        && tables[from].open()?.remove(key).doing(WRITE)?.is_none()
+    {
+        return Err(contradiction());
+    }
+    let replaced = tables[to].open()?.insert(key, bytes.as_slice()).doing(WRITE)?.is_some();
+    if replaced != (from == Some(to)) {
+        return Err(contradiction());
+    }
+    Ok(())
+}
+
+/// A table that a transaction opens once, when it first needs it.
+struct Touched<'txn, K: Key + 'static, V: Value + 'static> {
+    writing: &'txn WriteTransaction,
+    definition: TableDefinition<'static, K, V>,
+    table: Option<Table<'txn, K, V>>,
+}
+
+impl<'txn, K: Key + 'static, V: Value + 'static> Touched<'txn, K, V> {
+    fn new(writing: &'txn WriteTransaction, definition: TableDefinition<'static, K, V>) -> Self {
+        Self { writing, definition, table: None }
+    }
+
+    fn open(&mut self) -> Result<&mut Table<'txn, K, V>, StoreError> {
+        match &mut self.table {
+            Some(table) => Ok(table),
+            closed => Ok(closed.insert(self.writing.open_table(self.definition).doing(WRITE)?)),
+        }
+    }
+}
+
+/// At most `limit` deliveries of one table, in its order.
+fn deliveries(
+    reading: &ReadTransaction,
+    table: schema::DeliveryTable,
+    range: (Bound<schema::DeliveryKey>, Bound<schema::DeliveryKey>),
+    limit: usize,
+) -> Result<Vec<DeliveryRecord>, StoreError> {
+    let table = reading.open_table(table).doing(READ)?;
+    let mut found = Vec::new();
+    for row in table.range::<schema::DeliveryKey>(range).doing(READ)?.take(limit) {
+        let (key, bytes) = row.doing(READ)?;
+        let (message, peer) = key.value();
+        let row = Row::Delivery(message_id(message)?, PeerId(peer));
+        found.push(record::decode(bytes.value()).map_err(|source| row.unreadable(source))?);
+    }
+    Ok(found)
+}
+
+fn message_id(number: u128) -> Result<MessageId, StoreError> {
+    MessageId::try_from(number).map_err(|_| StoreError::MessageKey { number })
+}
+
+/// What a record is of, for errors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Row {
+    /// A peer.
+    Peer(PeerId),
+    /// A message.
+    Message(MessageId),
+    /// The delivery of a message to a recipient.
+    Delivery(MessageId, PeerId),
+    /// The identity that the next new peer gets.
+    NextPeer,
+    /// The schema version.
+    Schema,
+}
+
+impl Row {
+    fn unreadable(self, source: RecordError) -> StoreError {
+        StoreError::Unreadable { row: self, source }
+    }
+
+    fn unwritable(self, source: RecordError) -> StoreError {
+        StoreError::Unwritable { row: self, source }
+    }
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Peer(peer) => write!(f, "peer {peer}"),
+            Self::Message(message) => write!(f, "message {message}"),
+            Self::Delivery(message, peer) => write!(f, "delivery of {message} to {peer}"),
+            Self::NextPeer => f.write_str("next peer's id"),
+            Self::Schema => f.write_str("schema version"),
+        }
+    }
+}
+
+/// Why the store could not do what it was asked.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// The database or the disk under it refused.
+    #[error("cannot {doing}; see the disk, then start the broker again")]
+    Database {
+        /// What was attempted.
+        doing: &'static str,
+        /// The reason.
+        #[source]
+        source: Box<redb::Error>,
+    },
+    /// An earlier write failed: what the disk holds is only known again after the store was reopened.
+    #[error("an earlier write to the database failed, and it was not reopened since")]
+    Failed,
+    /// A stored record makes no sense.
+    #[error("cannot read the {row}; stop the broker and run `peerctl daemon verify`")]
+    Unreadable {
+        /// What it is of.
+        row: Row,
+        /// The reason.
+        source: RecordError,
+    },
+    /// A key is no message id.
+    #[error("the database names a message by {number:#x}, which is no id; stop the broker and run `peerctl daemon verify`")]
+    MessageKey {
+        /// The key.
+        number: u128,
+    },
+    /// A record cannot be stored.
+    #[error("cannot store the {row}")]
+    Unwritable {
+        /// What it is of.
+        row: Row,
+        /// The reason.
+        source: RecordError,
+    },
+    /// A new message has the id of a stored one.
+    #[error("cannot store message {message} a second time")]
+    MessageExists {
+        /// The message.
+        message: MessageId,
+    },
+    /// The change contradicts what is stored: the core and the store have parted ways.
+    #[error("the change of the delivery of {message} to {peer}, from {}, contradicts what is stored", stage_name(*.was))]
+    Contradiction {
+        /// The message.
+        message: MessageId,
+        /// The recipient.
+        peer: PeerId,
+        /// The stage that the change replaces.
+        was: Option<Stage>,
+    },
+}
+
+impl StoreError {
+    /// Whether the disk, or the user's quota of it, was full. Then the store can be reopened once there is space.
+    #[must_use]
+    pub fn is_no_space(&self) -> bool {
+        let Self::Database { source, .. } = self else { return false };
+        let redb::Error::Io(error) = &**source else { return false };
+        matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    }
+}
+
+fn stage_name(stage: Option<Stage>) -> &'static str {
+    stage.map_or("nothing", Stage::as_str)
+}
+
+const READ: &str = "read the database";
+const WRITE: &str = "write to the database";
+
+/// Says what was attempted when redb refused.
+trait Doing<T> {
+    fn doing(self, doing: &'static str) -> Result<T, StoreError>;
+}
+
+impl<T, E: Into<redb::Error>> Doing<T> for Result<T, E> {
+    fn doing(self, doing: &'static str) -> Result<T, StoreError> {
+        self.map_err(|error| StoreError::Database { doing, source: Box::new(error.into()) })
+    }
+}
+
+/// Why the database was not opened.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// Written by a newer version.
+    #[error(
+        "{} has schema {found} (written by peerctl {written_by}), and this is peerctl {software}, which knows schemas up to \
+         {known}; the file was left as it is: install that version of peerctl or a newer one",
+        path.display()
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its schema.
+        found: u64,
+        /// Version and executable that wrote it.
+        written_by: String,
+        /// The newest schema that this build knows.
+        known: u64,
+        /// This version and executable.
+        software: String,
+    },
+    /// Its bytes are not what was written.
+    #[error(
+        "{} is damaged; the file was left as it is: run `peerctl daemon verify` to see what can be read, or move it away and \
+         put a copy from the backups directory in its place",
+        path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        #[source]
+        source: Box<redb::Error>,
+    },
+    /// It is empty: cut off, or made by somebody else.
+    #[error(
+        "{} is empty, which no database of peerd ever is; if there was no mail in it, remove it and start again, else put a \
+         copy from the backups directory in its place",
+        path.display()
+    )]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A redb database, but not peerd's.
+    #[error("{} is a database of another program; move it away, or set PEERD_DIR to another directory", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Another process has it open.
+    #[error("{} is open in another process; stop the broker first with `peerctl daemon stop`", path.display())]
+    AlreadyOpen {
+        /// The file.
+        path: PathBuf,
+    },
+    /// There is no such file; only from [`Store::verify`].
+    #[error("{} does not exist; the broker creates it when it first starts", path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A symlink.
+    #[error("{} is a symlink, and peerd follows none; put the file itself there", path.display())]
+    Symlink {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A directory, FIFO, socket or device.
+    #[error("{} is not a regular file; move it away", path.display())]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Somebody else's.
+    #[error("{} belongs to user {found}, not to {expected}; change its owner or move it away", path.display())]
+    Owner {
+        /// The file.
+        path: PathBuf,
+        /// Its owner.
+        found: u32,
+        /// This process's user.
+        expected: u32,
+    },
+    /// Open to others.
+    #[error("{} has mode {mode:04o}, so that others can get at the mail in it; run `chmod 600` on it", path.display())]
+    Mode {
+        /// The file.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+    /// The copy before a migration could not be made or does not open; nothing was migrated.
+    #[error("cannot copy the database to {} before its migration; make room there, then start again", path.display())]
+    Backup {
+        /// The copy.
+        path: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
+    /// The copy before a migration is not what was copied; nothing was migrated.
+    #[error("the copy of the database at {} does not check out, so it was not migrated", path.display())]
+    BackupUnsound {
+        /// The copy.
+        path: PathBuf,
+        /// What was found.
+        #[source]
+        source: Box<OpenError>,
+    },
+    /// A migration failed; the database stands at schema `from`.
+    #[error("cannot migrate {} from schema {from}; a copy from before is in the backups directory", path.display())]
+    Migration {
+        /// The file.
+        path: PathBuf,
+        /// The schema that could not be left.
+        from: u64,
+        /// The reason.
+        #[source]
+        source: Box<StoreError>,
+    },
+    /// It opens, but cannot be read through; only from [`Store::verify`].
+    #[error("cannot read all of {}; the file was left as it is", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        #[source]
+        source: Box<StoreError>,
+    },
+    /// A new database could not be made.
+    #[error("cannot create {}", path.display())]
+    Creation {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        #[source]
+        source: Box<StoreError>,
+    },
+    /// The system refused.
+    #[error("cannot open {}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
+}
+
+impl OpenError {
+    fn io(path: &Path, source: io::Error) -> Self {
+        Self::Io { path: path.into(), source }
+    }
+
+    /// What redb's error means for the file at `path`.
+    fn of(path: &Path, error: impl Into<redb::Error>) -> Self {
+        use io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
+        match error.into() {
+            redb::Error::DatabaseAlreadyOpen => Self::AlreadyOpen { path: path.into() },
+            redb::Error::Io(source) if !matches!(source.kind(), InvalidData | InvalidInput | UnexpectedEof) => {
+                Self::io(path, source)
+            }
+            error => Self::Damaged { path: path.into(), source: Box::new(error) },
+        }
+    }
+}

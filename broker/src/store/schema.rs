@@ -1,0 +1,80 @@
+//! The tables: their names, keys and values.
+//!
+//! Knows how rows are laid out. Does not know what a record's bytes mean (`record`), nor when rows move (`mod`).
+//!
+//! Deliveries are spread over tables by stage, so that start-up, sends and the counts that people ask for never cost what
+//! history costs: everything that the core keeps in memory stands in `pending`, and a settled delivery is only touched by
+//! who asks for its message. All of them are keyed by message, then recipient: new rows land on the last page, and the
+//! deliveries of one message are neighbours, also where an operator or a bind moved them to another recipient.
+//!
+//! `meta` is the one table that every version reads, also an older one that must refuse: its form never changes.
+
+use std::ops::RangeInclusive;
+
+use peer_core::record::DeliveryRecord;
+use peer_proto::ids::MessageId;
+use peer_proto::message::Stage;
+use redb::TableDefinition;
+
+/// Single values, by name.
+pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
+
+/// The schema version, a `u64`. Present in every database of ours.
+pub(super) const META_SCHEMA: &str = "schema";
+
+/// Version and executable of the program that brought the schema to its version, a string.
+pub(super) const META_WRITTEN_BY: &str = "written_by";
+
+/// The identity that the next new peer gets, a `u64`. Absent until the core said one.
+pub(super) const META_NEXT_PEER: &str = "next_peer";
+
+/// Peer -> its record.
+pub(super) const PEERS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("peers");
+
+/// Message -> its record, text included. In order of time.
+pub(super) const MESSAGES: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("messages");
+
+/// Message and recipient.
+pub(super) type DeliveryKey = (u128, u64);
+
+/// A table of deliveries.
+pub(super) type DeliveryTable = TableDefinition<'static, DeliveryKey, &'static [u8]>;
+
+/// Stored, offered and held deliveries.
+pub(super) const PENDING: DeliveryTable = TableDefinition::new("pending");
+
+/// Dead letters. Apart from the expired ones, so that counting them is one look at the table's head.
+pub(super) const DEAD: DeliveryTable = TableDefinition::new("dead");
+
+/// Deliveries whose time to live ended.
+pub(super) const EXPIRED: DeliveryTable = TableDefinition::new("expired");
+
+/// Presented, cancelled and dropped deliveries.
+pub(super) const SETTLED: DeliveryTable = TableDefinition::new("settled");
+
+/// All tables of deliveries: each delivery stands in exactly one.
+pub(super) const DELIVERIES: [DeliveryTable; 4] = [PENDING, DEAD, EXPIRED, SETTLED];
+
+/// Which of [`DELIVERIES`] a delivery of this stage stands in; none for `Leased`, which is never stored.
+pub(super) fn table_of(stage: Stage) -> Option<usize> {
+    match stage {
+        Stage::Stored | Stage::Offered | Stage::Held => Some(0),
+        Stage::Dead => Some(1),
+        Stage::Expired => Some(2),
+        Stage::Presented | Stage::Cancelled | Stage::Dropped => Some(3),
+        Stage::Leased => None,
+    }
+}
+
+/// Sender and its idempotency key -> the message that the key named.
+pub(super) const IDEMPOTENCY: TableDefinition<'_, (u64, &str), u128> = TableDefinition::new("idempotency");
+
+/// Where a delivery stands in its table.
+pub(super) fn key_of(record: &DeliveryRecord) -> DeliveryKey {
+    (record.message.to_u128(), record.peer.0)
+}
+
+/// The keys of all deliveries of one message.
+pub(super) fn keys_of_message(message: MessageId) -> RangeInclusive<DeliveryKey> {
+    (message.to_u128(), 0)..=(message.to_u128(), u64::MAX)
+}

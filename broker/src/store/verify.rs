@@ -1,0 +1,204 @@
+//! What `peerctl daemon verify` finds in a database that no broker has open.
+//!
+//! Knows what must hold between the tables. Changes nothing on the disk.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::Path;
+
+use peer_core::record::{DeliveryRecord, PeerRecord};
+use peer_proto::ids::{MessageId, PeerId};
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata};
+
+use super::file::{self, StagedFile};
+use super::{Doing, OpenError, READ, Row, SCHEMA_VERSION, StoreError, message_id, migrate, open_database, record, schema};
+
+/// Problems that a report names; beyond it they are only counted.
+const PROBLEMS_NAMED_MAX: usize = 100;
+
+/// What is in a database, and what is wrong with it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VerifyReport {
+    /// Its schema.
+    pub schema: u64,
+    /// The size of the file.
+    pub file_bytes: u64,
+    /// The file was closed cleanly, or the process that had it open was killed right after a checkpoint.
+    pub closed_cleanly: bool,
+    /// Retained peers.
+    pub peers: u64,
+    /// Messages.
+    pub messages: u64,
+    /// Deliveries that wait: stored, offered, held.
+    pub pending: u64,
+    /// Dead letters.
+    pub dead: u64,
+    /// Expired deliveries.
+    pub expired: u64,
+    /// Settled deliveries.
+    pub settled: u64,
+    /// Idempotency keys.
+    pub idempotency_keys: u64,
+    /// What is wrong, the first hundred.
+    pub problems: Vec<Problem>,
+    /// How many problems there are.
+    pub problems_total: u64,
+}
+
+impl VerifyReport {
+    /// Nothing is wrong.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.problems_total == 0
+    }
+
+    fn add(&mut self, problem: Problem) {
+        self.problems_total += 1;
+        if self.problems.len() < PROBLEMS_NAMED_MAX {
+            self.problems.push(problem);
+        }
+    }
+}
+
+/// Something wrong in a database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Problem {
+    /// A record makes no sense.
+    Unreadable(Row),
+    /// A record stands under another key than its own, or in the table of another stage.
+    Misplaced(Row),
+    /// A delivery of a message that does not exist.
+    NoMessage(Row),
+    /// A delivery that waits for a peer that does not exist.
+    NoPeer(Row),
+    /// An idempotency key of this sender names a message that does not exist.
+    KeyWithoutMessage(PeerId, MessageId),
+    /// This peer's id would be given to another one.
+    PeerIdNotReserved(PeerId),
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable(row) => write!(f, "the {row} cannot be read"),
+            Self::Misplaced(row) => write!(f, "the {row} stands in the wrong place"),
+            Self::NoMessage(row) => write!(f, "the {row} has no message"),
+            Self::NoPeer(row) => write!(f, "the {row} waits for a peer that is not there"),
+            Self::KeyWithoutMessage(sender, message) => {
+                write!(f, "an idempotency key of {sender} names {message}, which is not there")
+            }
+            Self::PeerIdNotReserved(peer) => write!(f, "the id of {peer} would be given to another peer"),
+        }
+    }
+}
+
+/// See [`Store::verify`](super::Store::verify).
+pub(super) fn verify(path: &Path) -> Result<VerifyReport, OpenError> {
+    let Some(file) = file::open_existing(path)? else { return Err(OpenError::Missing { path: path.into() }) };
+    let file_bytes = file.metadata().map_err(|source| OpenError::io(path, source))?.len();
+    // Never released: repairs and marks stay in memory.
+    let (staged, _stage) = StagedFile::new(file).map_err(|error| OpenError::of(path, error))?;
+    let (mut database, repaired) = open_database(staged).map_err(|error| OpenError::of(path, error))?;
+    super::check(path, &mut database)?;
+    let origin = migrate::origin(path, &database)?;
+    super::refuse_newer(path, &origin, SCHEMA_VERSION)?;
+    let mut report = VerifyReport { schema: origin.schema, file_bytes, closed_cleanly: !repaired, ..Default::default() };
+    examine(&database, &mut report).map_err(|source| OpenError::Unreadable { path: path.into(), source: Box::new(source) })?;
+    Ok(report)
+}
+
+fn examine(database: &Database, report: &mut VerifyReport) -> Result<(), StoreError> {
+    let reading = database.begin_read().doing(READ)?;
+    let peers = examine_peers(&reading, report)?;
+    examine_messages(&reading, report)?;
+    for table in 0..schema::DELIVERIES.len() {
+        let count = examine_deliveries(&reading, table, &peers, report)?;
+        *[&mut report.pending, &mut report.dead, &mut report.expired, &mut report.settled][table] = count;
+    }
+    examine_idempotency_keys(&reading, report)
+}
+
+fn examine_peers(reading: &ReadTransaction, report: &mut VerifyReport) -> Result<BTreeSet<u64>, StoreError> {
+    let next_peer = match reading.open_table(schema::META).doing(READ)?.get(schema::META_NEXT_PEER).doing(READ)? {
+        Some(bytes) => record::decode::<u64>(bytes.value()).ok(),
+        None => Some(PeerId::FIRST.0),
+    };
+    if next_peer.is_none() {
+        report.add(Problem::Unreadable(Row::NextPeer));
+    }
+    let table = reading.open_table(schema::PEERS).doing(READ)?;
+    let mut peers = BTreeSet::new();
+    for row in table.iter().doing(READ)? {
+        let (key, bytes) = row.doing(READ)?;
+        let id = PeerId(key.value());
+        match record::decode::<PeerRecord>(bytes.value()) {
+            Err(_) => report.add(Problem::Unreadable(Row::Peer(id))),
+            Ok(peer) if peer.id != id => report.add(Problem::Misplaced(Row::Peer(id))),
+            Ok(_) => {}
+        }
+        if next_peer.is_some_and(|next| id.0 >= next) {
+            report.add(Problem::PeerIdNotReserved(id));
+        }
+        peers.insert(id.0);
+    }
+    report.peers = table.len().doing(READ)?;
+    Ok(peers)
+}
+
+fn examine_messages(reading: &ReadTransaction, report: &mut VerifyReport) -> Result<(), StoreError> {
+    let table = reading.open_table(schema::MESSAGES).doing(READ)?;
+    for row in table.iter().doing(READ)? {
+        let (key, bytes) = row.doing(READ)?;
+        let id = message_id(key.value())?;
+        match record::decode_message(bytes.value()) {
+            Err(_) => report.add(Problem::Unreadable(Row::Message(id))),
+            Ok(message) if message.head.id != id => report.add(Problem::Misplaced(Row::Message(id))),
+            Ok(_) => {}
+        }
+    }
+    report.messages = table.len().doing(READ)?;
+    Ok(())
+}
+
+fn examine_deliveries(
+    reading: &ReadTransaction,
+    table: usize,
+    peers: &BTreeSet<u64>,
+    report: &mut VerifyReport,
+) -> Result<u64, StoreError> {
+    let messages = reading.open_table(schema::MESSAGES).doing(READ)?;
+    let deliveries = reading.open_table(schema::DELIVERIES[table]).doing(READ)?;
+    for row in deliveries.iter().doing(READ)? {
+        let (key, bytes) = row.doing(READ)?;
+        let (message, peer) = key.value();
+        let row = Row::Delivery(message_id(message)?, PeerId(peer));
+        match record::decode::<DeliveryRecord>(bytes.value()) {
+            Err(_) => report.add(Problem::Unreadable(row)),
+            Ok(delivery) => {
+                if schema::key_of(&delivery) != (message, peer) || schema::table_of(delivery.stage) != Some(table) {
+                    report.add(Problem::Misplaced(row));
+                }
+                if delivery.stage.is_pending() && !peers.contains(&peer) {
+                    report.add(Problem::NoPeer(row));
+                }
+            }
+        }
+        if messages.get(message).doing(READ)?.is_none() {
+            report.add(Problem::NoMessage(row));
+        }
+    }
+    deliveries.len().doing(READ)
+}
+
+fn examine_idempotency_keys(reading: &ReadTransaction, report: &mut VerifyReport) -> Result<(), StoreError> {
+    let messages = reading.open_table(schema::MESSAGES).doing(READ)?;
+    let keys = reading.open_table(schema::IDEMPOTENCY).doing(READ)?;
+    for row in keys.iter().doing(READ)? {
+        let (key, message) = row.doing(READ)?;
+        if messages.get(message.value()).doing(READ)?.is_none() {
+            report.add(Problem::KeyWithoutMessage(PeerId(key.value().0), message_id(message.value())?));
+        }
+    }
+    report.idempotency_keys = keys.len().doing(READ)?;
+    Ok(())
+}
