@@ -1,1 +1,6 @@
-//! placeholder
+//! wip
+mod git;
+mod inbox;
+mod parent;
+mod render;
+mod stdio;

@@ -1,0 +1,51 @@
+//! When the client's process is gone.
+//!
+//! A client that dies closes our input, and that is the usual way to hear of it; but a descendant of the client may hold
+//! the same pipe open. On Linux the kernel tells of the process itself, by a descriptor that becomes readable. Elsewhere
+//! the pipe is all there is.
+
+/// Returns once the process that started this one has ended; never where that cannot be told.
+pub(crate) async fn gone() {
+    #[cfg(target_os = "linux")]
+    if linux::watch().await.is_some() {
+        return;
+    }
+    std::future::pending().await
+}
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+
+    use nix::libc;
+    use nix::unistd::getppid;
+    use tokio::io::Interest;
+    use tokio::io::unix::AsyncFd;
+
+    /// `Some` once the parent is gone, `None` where the kernel does not let us watch it.
+    pub(super) async fn watch() -> Option<()> {
+        let parent = getppid();
+        // A parent in another pid namespace has the number 0; an orphan's parent is init, which does not end.
+        if parent.as_raw() <= 1 {
+            return None;
+        }
+        let process = open(parent.as_raw())?;
+        if getppid() != parent {
+            // It ended before the descriptor was there, which may thus stand for another process.
+            return Some(());
+        }
+        let watched = AsyncFd::with_interest(process, Interest::READABLE).ok()?;
+        let ended = watched.readable().await.is_ok();
+        ended.then_some(())
+    }
+
+    /// A descriptor that becomes readable when the process ends.
+    #[allow(unsafe_code)]
+    fn open(pid: libc::pid_t) -> Option<OwnedFd> {
+        // SAFETY: pidfd_open takes two integers and touches no memory of ours; it has no safe wrapper in nix.
+        let descriptor = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+        let descriptor = RawFd::try_from(descriptor).ok().filter(|descriptor| *descriptor >= 0)?;
+        // SAFETY: the kernel has just given us this descriptor, with close-on-exec set, and nobody else knows it.
+        Some(unsafe { OwnedFd::from_raw_fd(descriptor) })
+    }
+}
