@@ -1,1 +1,90 @@
-//! placeholder
+//! peerctl: the one executable of peerd, and the only crate that prints.
+//!
+//! It is the composition root: it reads the environment and the command line, and hands over to the adapter
+//! (`peerctl mcp`), to the broker (`peerctl daemon run`), or asks the broker something as the person who runs it. It knows
+//! no rule of the broker's and no MCP beyond what `demo` and `bench` need to play a client.
+//!
+//! Every command is one file in `commands`, with its options, its help and what it does.
+
+// This is where the product prints.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+mod args;
+mod commands;
+mod error;
+mod mcp_client;
+mod operator;
+mod output;
+mod throwaway;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+use peer_client::{Endpoint, Start};
+use serde_json::json;
+
+use crate::args::{Cli, Command};
+use crate::error::{Failure, USAGE};
+use crate::output::Output;
+
+/// Runs the program with the process's own arguments and environment.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return explain(&error),
+    };
+    let output = Output::from_env(cli.json);
+    let start = if cli.no_start { Start::Never } else { Start::IfNeeded };
+    let endpoint = Endpoint::from_env(start);
+    if let Command::Mcp(_) = cli.command {
+        // The adapter answers its client also where no broker can be reached: it tells the model why.
+        return peer_mcp::main(endpoint);
+    }
+    let done = endpoint.map_err(Failure::from).and_then(|endpoint| commands::run(cli.command, &output, endpoint));
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever closed the pipe has seen enough.
+        Err(failure) if failure.is_broken_pipe() => ExitCode::SUCCESS,
+        Err(failure) => {
+            output.failure(&failure);
+            ExitCode::from(failure.exit())
+        }
+    }
+}
+
+/// What clap has to say: help and version are data, everything else is a usage error.
+fn explain(error: &clap::Error) -> ExitCode {
+    // Where even this cannot be printed there is nobody to tell.
+    let _ = error.print();
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        return ExitCode::SUCCESS;
+    }
+    let wants_json = std::env::args_os().skip(1).take_while(|argument| argument != "--").any(|argument| argument == "--json");
+    if wants_json && error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        let text = error.render().to_string();
+        let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        let hint = "`peerctl --help` lists the commands, `peerctl COMMAND --help` its options";
+        let _ = Output::from_env(true).json(&json!({ "error": { "code": "usage", "message": message, "hint": hint } }));
+    }
+    ExitCode::from(USAGE)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        crate::args::Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_teaches_with_an_example() {
+        for command in crate::args::Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("peerctl "), "{} has no example", command.get_name());
+        }
+    }
+}

@@ -1,1 +1,7 @@
-fn main() {}
+//! The one executable of peerd. Everything is in the library, so that tests can build the same program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    peerctl::main()
+}

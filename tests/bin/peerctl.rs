@@ -1,1 +1,7 @@
-fn main() {}
+//! The real executable, built where end-to-end tests can find it.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    peerctl::main()
+}

@@ -1,0 +1,136 @@
+//! `peerctl ask`: send a request and print the reply.
+
+use std::time::Duration;
+
+use peer_client::{Endpoint, RequestError};
+use peer_proto::ids::MessageId;
+use peer_proto::message::Intent;
+use peer_proto::request::{EventKind, Push, Request, Send, Sent};
+use serde_json::json;
+
+use super::send;
+use crate::args::duration;
+use crate::error::Failure;
+use crate::operator::Operator;
+use crate::output::{Output, Tone, cell, rfc3339};
+
+const AFTER_HELP: &str = "\
+Examples:
+  peerctl ask backend -- \"which port does the dev server use?\"
+  peerctl ask backend --wait 30s --json -- \"is the build green?\" | jq -r .reply.text
+
+Exit 5 when no reply came in time: the question stays with its reader, and the answer will be in
+`peerctl inbox me`.";
+
+/// Send a request and print the first reply
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct Args {
+    /// Names or ids, separated by commas; the first reply counts
+    to: String,
+
+    /// The question; - reads standard input
+    #[arg(required = true)]
+    text: Vec<String>,
+
+    /// How long to wait
+    #[arg(long, default_value = "5m", value_parser = duration, value_name = "SPAN")]
+    wait: Duration,
+}
+
+pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
+    let question = Send {
+        to: send::recipients(&args.to)?,
+        text: send::text(&args.text, None)?,
+        intent: Some(Intent::Request),
+        reply_to: None,
+        thread: None,
+        ttl_ms: None,
+        sources: Vec::new(),
+        idempotency_key: Some(send::fresh_key()),
+    };
+    let mut asked = None;
+    match tokio::time::timeout(args.wait, answer(output, endpoint, question, &mut asked)).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(Failure::TimedOut(match asked {
+            Some(id) => format!(
+                "no reply to {id} within {}; the question stays, `peerctl show {id}` says how far it came and \
+                 `peerctl inbox me` will have the answer",
+                humantime::format_duration(args.wait)
+            ),
+            None => format!(
+                "the broker did not take the question within {}; `peerctl status` says how it is",
+                humantime::format_duration(args.wait)
+            ),
+        })),
+    }
+}
+
+/// Asks and waits, over the broker's death if need be: the question keeps its key, and a reply that came meanwhile stands
+/// in its delivery.
+async fn answer(output: &Output, endpoint: &Endpoint, question: Send, asked: &mut Option<MessageId>) -> Result<(), Failure> {
+    loop {
+        let mut operator = Operator::connect(endpoint).await?;
+        match ask(&mut operator, question.clone(), asked).await {
+            Err(Failure::Request(RequestError::Lost)) => {}
+            Err(failure) => return Err(failure),
+            Ok((sent, Some(reply))) => return print(output, &operator, &sent, reply).await,
+            // Nobody got the question.
+            Ok((sent, None)) => {
+                if output.json {
+                    output.json(&send::json(&sent))?;
+                }
+                return send::check(&sent.deliveries);
+            }
+        }
+    }
+}
+
+async fn ask(operator: &mut Operator, question: Send, asked: &mut Option<MessageId>) -> Result<(Sent, Option<MessageId>), Failure> {
+    // Watched before sent: the reply cannot slip through between the two.
+    operator.ask_done(Request::Watch { peer: None, bodies: false }).await?;
+    let sent = operator.send(question).await?;
+    *asked = Some(sent.message);
+    if sent.deliveries.iter().all(|delivery| delivery.refusal.is_some()) {
+        return Ok((sent, None));
+    }
+    if sent.deduplicated {
+        let answered = operator.show(sent.message).await?.deliveries.into_iter().find_map(|delivery| delivery.answered_by);
+        if answered.is_some() {
+            return Ok((sent, answered));
+        }
+    }
+    loop {
+        match operator.pushes.next().await {
+            Some(Push::Event(event)) if event.kind == EventKind::Stored && event.reply_to == Some(sent.message) => {
+                return Ok((sent, event.message));
+            }
+            Some(_) => {}
+            None => return Err(RequestError::Lost.into()),
+        }
+    }
+}
+
+async fn print(output: &Output, operator: &Operator, sent: &Sent, reply: MessageId) -> Result<(), Failure> {
+    let reply = operator.read(reply).await?;
+    if output.json {
+        output.json(&json!({
+            "id": sent.message.to_string(),
+            "thread": sent.thread,
+            "reply": {
+                "id": reply.id.to_string(),
+                "from": reply.from.name,
+                "text": reply.text,
+                "at": rfc3339(reply.sent_at),
+            },
+        }))?;
+    } else {
+        let from = output.paint(Tone::Strong, &cell(&reply.from.name));
+        output.remark(&format!("{} from {from}, in reply to {}", reply.id, sent.message));
+        output.quoted(&reply.text)?;
+    }
+    if reply.to.iter().any(|name| name == "human") {
+        operator.printed(vec![reply.id]).await?;
+    }
+    Ok(())
+}

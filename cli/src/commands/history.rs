@@ -1,0 +1,173 @@
+//! `peerctl history`: what was said.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use peer_client::Endpoint;
+use peer_proto::ids::Timestamp;
+use peer_proto::message::Stage;
+use peer_proto::request::{HistoryQuery, Reply, Request, Shown};
+use serde_json::{Value, json};
+
+use crate::error::Failure;
+use crate::operator::{Operator, unexpected};
+use crate::output::{Output, Tone, cell, now, rfc3339};
+
+const AFTER_HELP: &str = "\
+Examples:
+  peerctl history                            the last 20 messages, oldest first
+  peerctl history --peer backend -n 5
+  peerctl history --peer backend --with me
+  peerctl history --since 2h
+  peerctl history --since 2026-11-20T08:00:00Z --json | jq -r '.[].text'";
+
+/// What was said, oldest first
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct Args {
+    /// Only what this peer wrote or got; `me` is you
+    #[arg(long)]
+    peer: Option<String>,
+
+    /// Only what went between --peer (or anybody) and this one
+    #[arg(long)]
+    with: Option<String>,
+
+    /// Only this thread
+    #[arg(long)]
+    thread: Option<String>,
+
+    /// Only since then: a time such as 2026-11-20T08:00:00Z, or how long ago, such as 2h
+    #[arg(long, value_parser = moment, value_name = "WHEN")]
+    since: Option<Timestamp>,
+
+    /// At most this many, the newest
+    #[arg(short, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    n: u32,
+}
+
+pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
+    let operator = Operator::connect(endpoint).await?;
+    let query = HistoryQuery {
+        peer: args.peer.map(person),
+        with: args.with.map(person),
+        thread: args.thread,
+        since: args.since,
+        before: None,
+        limit: args.n,
+    };
+    let messages = read(&operator, query).await?;
+    if output.json {
+        return output.json(&Value::Array(messages.iter().map(json).collect()));
+    }
+    print(output, &messages)
+}
+
+/// As many messages as the query's limit says, over as many pages as it takes; oldest first.
+pub(crate) async fn read(operator: &Operator, mut query: HistoryQuery) -> Result<Vec<Shown>, Failure> {
+    let wanted = query.limit as usize;
+    let mut all: Vec<Shown> = Vec::new();
+    while all.len() < wanted {
+        query.limit = u32::try_from(wanted - all.len()).unwrap_or(u32::MAX);
+        let Reply::History { messages, next } = operator.ask(Request::History(query.clone())).await? else {
+            return Err(unexpected());
+        };
+        all.extend(messages);
+        match next {
+            Some(_) => query.before = next,
+            None => break,
+        }
+    }
+    all.truncate(wanted);
+    all.reverse();
+    Ok(all)
+}
+
+pub(crate) fn print(output: &Output, messages: &[Shown]) -> Result<(), Failure> {
+    if messages.is_empty() {
+        output.remark("nothing was said");
+    }
+    for shown in messages {
+        let message = &shown.message;
+        let to: Vec<_> = message.to.iter().map(|name| cell(name)).collect();
+        let reply = message.reply_to.map(|id| format!(" in reply to {id}")).unwrap_or_default();
+        output.line(&format!(
+            "{}  {} -> {}  {}{reply}  {}",
+            output.paint(Tone::Faint, &rfc3339(message.sent_at)),
+            output.paint(Tone::Strong, &cell(&message.from.name)),
+            output.paint(Tone::Strong, &to.join(", ")),
+            message.id,
+            output.paint(Tone::Faint, &stages(shown)),
+        ))?;
+        output.quoted(&message.text)?;
+    }
+    Ok(())
+}
+
+pub(crate) fn json(shown: &Shown) -> Value {
+    let message = &shown.message;
+    let stage = shown.deliveries.iter().map(|delivery| delivery.stage).reduce(least_settled);
+    json!({
+        "id": message.id.to_string(),
+        "from": message.from.name,
+        "via": message.from.via.as_str(),
+        "to": message.to,
+        "text": message.text,
+        "intent": message.intent.as_str(),
+        "thread": message.thread,
+        "reply_to": message.reply_to.map(|id| id.to_string()),
+        "at": rfc3339(message.sent_at),
+        "stage": stage.map(|stage| stage.as_str()),
+        "stages": shown.deliveries.iter().map(|delivery| (delivery.name.clone(), json!(delivery.stage.as_str()))).collect::<serde_json::Map<_, _>>(),
+    })
+}
+
+/// Each distinct stage once, in the order of the recipients.
+fn stages(shown: &Shown) -> String {
+    let mut names: Vec<_> = shown.deliveries.iter().map(|delivery| delivery.stage.as_str()).collect();
+    names.dedup();
+    names.join(", ")
+}
+
+/// Of several deliveries the one that still waits, or that went wrong, says most about the message.
+fn least_settled(one: Stage, other: Stage) -> Stage {
+    let rank = |stage: Stage| match stage {
+        Stage::Dead => 0,
+        Stage::Held => 1,
+        Stage::Stored => 2,
+        Stage::Leased => 3,
+        Stage::Offered => 4,
+        Stage::Expired => 5,
+        Stage::Dropped => 6,
+        Stage::Cancelled => 7,
+        Stage::Presented => 8,
+    };
+    if rank(other) < rank(one) { other } else { one }
+}
+
+fn person(name: String) -> String {
+    if name == "me" { "human".to_owned() } else { name }
+}
+
+/// A time, or how long ago.
+fn moment(text: &str) -> Result<Timestamp, String> {
+    if let Ok(ago) = humantime::parse_duration(text) {
+        let ago = u64::try_from(ago.as_millis()).unwrap_or(u64::MAX);
+        return Ok(Timestamp(now().0.saturating_sub(ago)));
+    }
+    let at = humantime::parse_rfc3339_weak(text)
+        .map_err(|_| "neither a time such as 2026-11-20T08:00:00Z nor a span such as 2h".to_owned())?;
+    let since = at.duration_since(SystemTime::from(UNIX_EPOCH)).unwrap_or_default();
+    Ok(Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_is_a_time_or_a_span_ago() {
+        assert_eq!(moment("2026-11-18T11:06:40.123Z"), Ok(Timestamp(1_795_000_000_123)));
+        assert!(now().ms_since(moment("2h").unwrap()) >= 7_200_000);
+        assert!(moment("yesterday").is_err());
+    }
+}

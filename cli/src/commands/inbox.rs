@@ -1,0 +1,130 @@
+//! `peerctl inbox`: what waits, for whom, how long. Leases nothing.
+
+use peer_client::Endpoint;
+use peer_proto::ids::PeerId;
+use peer_proto::message::Message;
+use peer_proto::request::{InboxEntry, Reply, Request};
+use serde_json::{Value, json};
+
+use crate::error::Failure;
+use crate::operator::{Operator, unexpected};
+use crate::output::{Output, Tone, age, cell, now, rfc3339, size};
+
+const AFTER_HELP: &str = "\
+Examples:
+  peerctl inbox                  what waits, for everybody
+  peerctl inbox backend          what waits for one peer
+  peerctl inbox --held           what waits for your word
+  peerctl inbox me               what sessions wrote to you, with the texts
+  peerctl inbox me --ack         the same, and then it is dealt with
+
+Looking takes nothing away: only `--ack` and `peerctl show` settle your own mail.";
+
+/// Most identifiers that go into one acknowledgement.
+const ACK_CHUNK: usize = peer_proto::limits::MESSAGES_PER_REQUEST_MAX;
+
+/// What waits, for whom, and how long
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct Args {
+    /// A name or id; `me` for your own mail, with texts; everybody where it is left out
+    peer: Option<String>,
+
+    /// Only what is held by a policy
+    #[arg(long)]
+    held: bool,
+
+    /// Acknowledge what was printed; only for `me`
+    #[arg(long)]
+    ack: bool,
+}
+
+pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
+    let mine = args.peer.as_deref().is_some_and(|peer| ["me", "human", "user"].contains(&peer));
+    if args.ack && !mine {
+        return Err(Failure::Usage("--ack is for your own mail alone; say `peerctl inbox me --ack`".to_owned()));
+    }
+    let operator = Operator::connect(endpoint).await?;
+    let whose = if mine { PeerId::HUMAN.to_string() } else { args.peer.unwrap_or_else(|| "*".to_owned()) };
+    let entries = operator.inbox(Some(whose), args.held).await?;
+    if !mine {
+        return print(output, &entries);
+    }
+    print_mine(output, &operator, &entries).await?;
+    if args.ack {
+        for chunk in entries.chunks(ACK_CHUNK) {
+            let messages = chunk.iter().map(|entry| entry.message).collect();
+            let Reply::Acked { .. } = operator.ask(Request::Ack { messages }).await? else { return Err(unexpected()) };
+        }
+    }
+    Ok(())
+}
+
+fn print(output: &Output, entries: &[InboxEntry]) -> Result<(), Failure> {
+    if output.json {
+        return output.json(&Value::Array(entries.iter().map(json).collect()));
+    }
+    let rows: Vec<_> = entries
+        .iter()
+        .map(|entry| {
+            vec![
+                entry.message.to_string(),
+                cell(&entry.from),
+                cell(&entry.to),
+                entry.intent.as_str().to_owned(),
+                entry.stage.as_str().to_owned(),
+                age(entry.sent_at),
+                entry.attempts.to_string(),
+                size(u64::from(entry.text_bytes)),
+            ]
+        })
+        .collect();
+    output.table(&["ID", "FROM", "TO", "INTENT", "STAGE", "AGE", "ATTEMPTS", "SIZE"], &rows, "nothing waits")
+}
+
+async fn print_mine(output: &Output, operator: &Operator, entries: &[InboxEntry]) -> Result<(), Failure> {
+    let mut all = Vec::new();
+    for entry in entries {
+        let message = operator.read(entry.message).await?;
+        if output.json {
+            let mut told = json(entry);
+            told["text"] = json!(message.text);
+            told["thread"] = json!(message.thread);
+            told["reply_to"] = json!(message.reply_to.map(|id| id.to_string()));
+            all.push(told);
+        } else {
+            print_letter(output, entry, &message)?;
+        }
+    }
+    if output.json {
+        return output.json(&Value::Array(all));
+    }
+    if entries.is_empty() {
+        output.remark("no mail for you");
+    }
+    Ok(())
+}
+
+fn print_letter(output: &Output, entry: &InboxEntry, message: &Message) -> Result<(), Failure> {
+    let from = output.paint(Tone::Strong, &cell(&entry.from));
+    let reply = message.reply_to.map(|id| format!(" in reply to {id}")).unwrap_or_default();
+    output.line(&format!("{} {} from {from}{reply}, {} ago", entry.message, entry.intent.as_str(), age(entry.sent_at)))?;
+    output.quoted(&message.text)?;
+    output.line("")
+}
+
+fn json(entry: &InboxEntry) -> Value {
+    json!({
+        "id": entry.message.to_string(),
+        "from": entry.from,
+        "via": entry.via.as_str(),
+        "to": entry.to,
+        "to_id": entry.peer.to_string(),
+        "intent": entry.intent.as_str(),
+        "stage": entry.stage.as_str(),
+        "at": rfc3339(entry.sent_at),
+        "age_ms": now().ms_since(entry.sent_at),
+        "attempts": entry.attempts,
+        "bytes": entry.text_bytes,
+    })
+}

@@ -1,0 +1,33 @@
+//! `peerctl kick`: end a peer's session.
+
+use peer_client::Endpoint;
+use peer_proto::request::Request;
+use serde_json::json;
+
+use crate::error::Failure;
+use crate::operator::Operator;
+use crate::output::{Output, cell};
+
+const AFTER_HELP: &str = "\
+Examples:
+  peerctl kick backend
+
+Its mail stays and waits. The session's adapter does not come back by itself; starting the client
+anew brings it back.";
+
+/// End a peer's session; its mail stays
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct Args {
+    /// Its name or id
+    peer: String,
+}
+
+pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
+    let operator = Operator::connect(endpoint).await?;
+    operator.ask_done(Request::Kick(args.peer.clone())).await?;
+    if output.json {
+        return output.json(&json!({ "kicked": args.peer }));
+    }
+    output.line(&format!("the session of {} was ended; its mail waits", cell(&args.peer)))
+}

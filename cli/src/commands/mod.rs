@@ -1,0 +1,66 @@
+//! One file per command, and the one place that runs them.
+
+pub(crate) mod ask;
+pub(crate) mod bench;
+pub(crate) mod cancel;
+pub(crate) mod completions;
+pub(crate) mod config;
+pub(crate) mod daemon;
+pub(crate) mod demo;
+pub(crate) mod history;
+pub(crate) mod inbox;
+pub(crate) mod kick;
+pub(crate) mod mcp;
+pub(crate) mod orphans;
+pub(crate) mod peers;
+pub(crate) mod rename;
+pub(crate) mod send;
+pub(crate) mod show;
+pub(crate) mod status;
+pub(crate) mod tail;
+pub(crate) mod wait;
+
+use std::future::Future;
+
+use peer_client::Endpoint;
+
+use crate::args::Command;
+use crate::error::Failure;
+use crate::output::Output;
+
+/// Runs one command to its end.
+pub(crate) fn run(command: Command, output: &Output, endpoint: Endpoint) -> Result<(), Failure> {
+    match command {
+        Command::Mcp(_) => unreachable!("main hands over to the adapter before it comes here"),
+        Command::Daemon(args) => daemon::run(args, output, endpoint),
+        Command::Config(args) => config::run(args, output, &endpoint),
+        Command::Completions(args) => completions::run(&args),
+        Command::Demo(args) => block_on(demo::run(args, output, &endpoint)),
+        Command::Bench(args) => block_on(bench::run(args, output, &endpoint)),
+        Command::Status(args) => block_on(status::run(args, output, &endpoint)),
+        Command::Peers(args) => block_on(peers::run(args, output, &endpoint)),
+        Command::Send(args) => block_on(send::run(args, output, &endpoint)),
+        Command::Ask(args) => block_on(ask::run(args, output, &endpoint)),
+        Command::Inbox(args) => block_on(inbox::run(args, output, &endpoint)),
+        Command::Show(args) => block_on(show::run(args, output, &endpoint)),
+        Command::History(args) => block_on(history::run(args, output, &endpoint)),
+        Command::Tail(args) => block_on(tail::run(args, output, &endpoint)),
+        Command::Wait(args) => block_on(wait::run(args, output, &endpoint)),
+        Command::Rename(args) => block_on(rename::run(args, output, &endpoint)),
+        Command::Kick(args) => block_on(kick::run(args, output, &endpoint)),
+        Command::Orphans(args) => block_on(orphans::run(args, output, &endpoint)),
+        Command::Cancel(args) => block_on(cancel::run(args, output, &endpoint)),
+    }
+}
+
+/// Runs a command's future on one thread.
+pub(crate) fn block_on(future: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| Failure::System { attempt: "starting the runtime", source })?;
+    let done = runtime.block_on(future);
+    // A blocking read of standard input or of a lock may still be under way; nobody waits for it.
+    runtime.shutdown_background();
+    done
+}

@@ -1,0 +1,36 @@
+//! `peerctl rename`: another name for a peer.
+
+use peer_client::Endpoint;
+use peer_proto::request::{Reply, Request};
+use serde_json::json;
+
+use crate::error::Failure;
+use crate::operator::{Operator, unexpected};
+use crate::output::{Output, cell};
+
+const AFTER_HELP: &str = "\
+Examples:
+  peerctl rename calm-fox backend
+
+The mailbox stays, the session hears of it, and the old name goes on leading to it.";
+
+/// Give a peer another name
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct Args {
+    /// Its name or id
+    old: String,
+
+    /// The name that it shall have: 1 to 32 letters, digits, - or _
+    new: String,
+}
+
+pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
+    let operator = Operator::connect(endpoint).await?;
+    let request = Request::Rename { peer: Some(args.old.clone()), new_name: args.new };
+    let Reply::Renamed { peer, name } = operator.ask(request).await? else { return Err(unexpected()) };
+    if output.json {
+        return output.json(&json!({ "id": peer.to_string(), "name": name }));
+    }
+    output.line(&format!("{} is now {}", cell(&args.old), cell(&name)))
+}

@@ -1,0 +1,213 @@
+//! `peerctl send`: write to a session as the person.
+
+use std::io::Read;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use clap::ValueEnum;
+use peer_client::{Endpoint, RequestError};
+use peer_proto::limits::TEXT_BYTES_MAX;
+use peer_proto::message::Intent;
+use peer_proto::refusal::{ErrorCode, Refusal};
+use peer_proto::request::{Send, Sent, SentDelivery};
+use peer_proto::text::single_line;
+use serde_json::{Value, json};
+
+use crate::args::duration;
+use crate::error::{Failure, REFUSED};
+use crate::operator::{Operator, message_id};
+use crate::output::{Output, Tone, cell};
+
+const AFTER_HELP: &str = "\
+Examples:
+  peerctl send backend -- \"run the tests\"
+  peerctl send backend,frontend --intent inform -- \"main is frozen until noon\"
+  git diff | peerctl send reviewer -
+  peerctl send reviewer --file plan.md --ttl 2h
+  peerctl send backend --reply-to m-06FHK2RBXW3T9Q1C -- \"yes, go ahead\"
+
+The answer lands in `peerctl inbox me`; `peerctl ask` waits for it. A message to a peer that is offline
+waits for it. Exit 6 when a recipient's mailbox or policy refused it, 4 when a name is unknown: then
+nothing was sent to anybody.";
+
+/// How often a send is repeated under its idempotency key when the broker dies before it answers.
+const REPEATS_MAX: u32 = 3;
+
+/// Write to one or several sessions
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct Args {
+    /// Names or ids, separated by commas
+    to: String,
+
+    /// The text; - reads standard input
+    #[arg(required_unless_present = "file", conflicts_with = "file")]
+    text: Vec<String>,
+
+    /// Whether it may wake an idle session; by default a new message may and a reply may not
+    #[arg(long, value_enum)]
+    intent: Option<IntentArg>,
+
+    /// The message that it answers
+    #[arg(long, value_name = "ID")]
+    reply_to: Option<String>,
+
+    /// The conversation that it belongs to
+    #[arg(long)]
+    thread: Option<String>,
+
+    /// It expires when it was not read after this long
+    #[arg(long, value_parser = duration, value_name = "SPAN")]
+    ttl: Option<Duration>,
+
+    /// Your name for this act: a repeat gets the first outcome and sends nothing
+    #[arg(long, value_name = "KEY")]
+    idempotency_key: Option<String>,
+
+    /// Read the text from a file
+    #[arg(long)]
+    file: Option<PathBuf>,
+}
+
+/// [`Intent`], for the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum IntentArg {
+    Request,
+    Inform,
+}
+
+pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
+    let send = Send {
+        to: recipients(&args.to)?,
+        text: text(&args.text, args.file)?,
+        intent: args.intent.map(|intent| match intent {
+            IntentArg::Request => Intent::Request,
+            IntentArg::Inform => Intent::Inform,
+        }),
+        reply_to: args.reply_to.as_deref().map(message_id).transpose()?,
+        thread: args.thread,
+        ttl_ms: args.ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
+        sources: Vec::new(),
+        idempotency_key: Some(args.idempotency_key.unwrap_or_else(fresh_key)),
+    };
+    let sent = send_surely(endpoint, send).await?;
+    print(output, &sent)?;
+    check(&sent.deliveries)
+}
+
+/// Names out of "a,b"; empty ones are a slip that would silently reach fewer than meant.
+pub(crate) fn recipients(to: &str) -> Result<Vec<String>, Failure> {
+    let names: Vec<_> = to.split(',').map(|name| name.trim().to_owned()).collect();
+    if names.iter().any(String::is_empty) {
+        let message = format!("the recipients {:?} contain an empty name; write a name or several separated by commas", single_line(to));
+        return Err(Failure::Usage(message));
+    }
+    Ok(names)
+}
+
+/// The text from the command line, a file, or standard input, exactly as it is there.
+pub(crate) fn text(words: &[String], file: Option<PathBuf>) -> Result<String, Failure> {
+    let bytes = match file {
+        Some(path) => {
+            let attempt = "reading the text from";
+            let opened = std::fs::File::open(&path).map_err(|source| Failure::File { attempt, path: path.clone(), source })?;
+            bounded(opened).map_err(|source| Failure::File { attempt, path, source })?
+        }
+        None if words.len() == 1 && words[0] == "-" => {
+            bounded(std::io::stdin().lock()).map_err(|source| Failure::System { attempt: "reading the text from standard input", source })?
+        }
+        None => words.join(" ").into_bytes(),
+    };
+    if bytes.len() > TEXT_BYTES_MAX {
+        return Err(refused(
+            ErrorCode::TextTooLarge,
+            format!("the text has more than {TEXT_BYTES_MAX} bytes, which is the most that one message carries"),
+            "send it in parts, or send the path of a file".to_owned(),
+        ));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let place = error.utf8_error().valid_up_to();
+        Failure::Usage(format!("the text is not UTF-8 from byte {place} on; convert it first, for example with iconv"))
+    })
+}
+
+/// One byte more than a text may have is enough to know that it has too many.
+fn bounded(source: impl Read) -> Result<Vec<u8>, std::io::Error> {
+    let mut bytes = Vec::new();
+    source.take(TEXT_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn refused(code: ErrorCode, message: String, hint: String) -> Failure {
+    Failure::Request(RequestError::Refused(Refusal { code, message, hint, retry_after_ms: None }))
+}
+
+/// An idempotency key that nobody else of this user draws: this process, this nanosecond.
+pub(crate) fn fresh_key() -> String {
+    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_nanos());
+    format!("peerctl-{}-{nanos}", std::process::id())
+}
+
+/// Sends; where the broker dies before it answers, asks the next one under the same key, so that it is sent once.
+async fn send_surely(endpoint: &Endpoint, send: Send) -> Result<Sent, Failure> {
+    let mut repeats = 0;
+    loop {
+        let operator = Operator::connect(endpoint).await?;
+        match operator.send(send.clone()).await {
+            Err(Failure::Request(RequestError::Lost)) if repeats < REPEATS_MAX => repeats += 1,
+            outcome => return outcome,
+        }
+    }
+}
+
+fn print(output: &Output, sent: &Sent) -> Result<(), Failure> {
+    if output.json {
+        return output.json(&json(sent));
+    }
+    for delivery in &sent.deliveries {
+        let Some(stage) = delivery.stage else { continue };
+        let reach = match (delivery.online, delivery.carriers.iter().find(|proof| proof.proven_at.is_some())) {
+            (true, Some(proof)) => format!("online, last reached by {}", proof.carrier.as_str()),
+            (true, None) => "online".to_owned(),
+            (false, _) => "offline: it waits there".to_owned(),
+        };
+        let again = if sent.deduplicated { " (sent before under this key)" } else { "" };
+        let name = output.paint(Tone::Strong, &cell(&delivery.name));
+        output.line(&format!("{}  {} for {name}, {reach}{again}", sent.message, stage.as_str()))?;
+    }
+    Ok(())
+}
+
+pub(crate) fn json(sent: &Sent) -> Value {
+    let deliveries: Vec<_> = sent
+        .deliveries
+        .iter()
+        .map(|delivery| {
+            let mut told = json!({
+                "to": delivery.name,
+                "to_id": delivery.peer.to_string(),
+                "stage": delivery.stage.map_or("refused", |stage| stage.as_str()),
+                "online": delivery.online,
+            });
+            if let Some(refusal) = &delivery.refusal {
+                told["reason"] = json!(refusal.to_string());
+                told["code"] = json!(refusal.code.as_str());
+                told["retry_after_ms"] = json!(refusal.retry_after_ms);
+            }
+            told
+        })
+        .collect();
+    json!({ "id": sent.message.to_string(), "thread": sent.thread, "deduplicated": sent.deduplicated, "deliveries": deliveries })
+}
+
+/// Fails where a recipient refused; the data that says so was printed already.
+pub(crate) fn check(deliveries: &[SentDelivery]) -> Result<(), Failure> {
+    let refusals: Vec<_> = deliveries
+        .iter()
+        .filter_map(|delivery| delivery.refusal.as_ref().map(|refusal| format!("{}: {refusal}", cell(&delivery.name))))
+        .collect();
+    if refusals.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::Told { message: format!("not delivered to {}", refusals.join(", and to ")), exit: REFUSED })
+}

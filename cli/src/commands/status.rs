@@ -1,0 +1,84 @@
+//! `peerctl status`: how the broker is.
+
+use peer_client::Endpoint;
+use peer_proto::request::{Reply, Request, Status};
+use serde_json::{Value, json};
+
+use crate::error::Failure;
+use crate::operator::{Operator, unexpected};
+use crate::output::{Output, Tone, age, now, size, span};
+
+const AFTER_HELP: &str = "\
+Examples:
+  peerctl status
+  peerctl status --json | jq .messages
+  peerctl --no-start status        exit 3 where no broker runs, instead of starting one";
+
+/// The broker's state: version, peers, queues, oldest message, latency
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct Args {}
+
+pub(crate) async fn run(_args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
+    let operator = Operator::connect(endpoint).await?;
+    print(output, &ask(&operator).await?)
+}
+
+pub(crate) async fn ask(operator: &Operator) -> Result<Status, Failure> {
+    match operator.ask(Request::Status).await? {
+        Reply::Status(status) => Ok(*status),
+        _ => Err(unexpected()),
+    }
+}
+
+pub(crate) fn print(output: &Output, status: &Status) -> Result<(), Failure> {
+    if output.json {
+        return output.json(&json(status));
+    }
+    let sandbox = if status.sandbox {
+        output.paint(Tone::Good, "on: the kernel refuses it any network socket")
+    } else {
+        output.paint(Tone::Bad, "off")
+    };
+    let oldest = status.oldest_at.map_or_else(|| "nothing waits".to_owned(), |at| format!("{} ago", age(at)));
+    let latency = match status.commit_us_max {
+        0 => "no commit yet".to_owned(),
+        max => format!("{:.2} ms median, {:.2} ms slowest of the last", status.commit_us_p50 as f64 / 1e3, max as f64 / 1e3),
+    };
+    output.facts(&[
+        ("broker", format!("{} (protocol {}), pid {}, up {}", status.version, status.protocol, status.pid, span(status.uptime_ms))),
+        ("executable", status.executable.clone()),
+        ("socket", status.socket.clone()),
+        ("sandbox", sandbox),
+        ("peers", format!("{} online, {} offline", status.peers_online, status.peers_offline)),
+        ("waiting", format!("{} stored, {} leased, {} held, oldest {oldest}", status.stored, status.leased, status.held)),
+        ("dead letters", status.dead.to_string()),
+        ("messages", format!("{} in the store", status.messages_total)),
+        ("commits", latency),
+        ("disk", format!("{} free", size(status.disk_free_bytes))),
+    ])
+}
+
+fn json(status: &Status) -> Value {
+    json!({
+        "version": status.version,
+        "protocol": status.protocol,
+        "pid": status.pid,
+        "uptime_ms": status.uptime_ms,
+        "socket": status.socket,
+        "dir": status.dir,
+        "executable": status.executable,
+        "sandbox": status.sandbox,
+        "peers": { "online": status.peers_online, "offline": status.peers_offline },
+        "messages": {
+            "stored": status.stored,
+            "leased": status.leased,
+            "held": status.held,
+            "dead": status.dead,
+            "total": status.messages_total,
+        },
+        "oldest_ms": status.oldest_at.map(|at| now().ms_since(at)),
+        "commit_us": { "p50": status.commit_us_p50, "max": status.commit_us_max },
+        "disk_free_bytes": status.disk_free_bytes,
+    })
+}

@@ -1,0 +1,107 @@
+//! `peerctl wait`: block until a matching message is stored.
+
+use std::time::Duration;
+
+use peer_client::Endpoint;
+use peer_proto::request::{Event, EventKind, Request};
+
+use super::tail;
+use crate::args::duration;
+use crate::error::Failure;
+use crate::operator::Operator;
+use crate::output::{Output, cell};
+
+const AFTER_HELP: &str = "\
+Examples:
+  peerctl wait --to me                       until somebody writes to you
+  peerctl wait --from backend --timeout 10m
+  peerctl wait --thread t-06FHK2 && say done
+
+Only messages that are stored after the command began count. Exit 5 when none came in time.";
+
+/// Block until a matching message is stored
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct Args {
+    /// From this peer
+    #[arg(long, value_name = "PEER")]
+    from: Option<String>,
+
+    /// To this peer; `me` is you
+    #[arg(long, value_name = "PEER")]
+    to: Option<String>,
+
+    /// In this thread
+    #[arg(long)]
+    thread: Option<String>,
+
+    /// How long to wait
+    #[arg(long, default_value = "60s", value_parser = duration, value_name = "SPAN")]
+    timeout: Duration,
+}
+
+/// What is waited for, with the peers' present names: those are what events carry.
+struct Wanted {
+    from: Option<String>,
+    to: Option<String>,
+    thread: Option<String>,
+}
+
+pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
+    let waited = tokio::time::timeout(args.timeout, first_match(output, endpoint, args.from, args.to, args.thread)).await;
+    let Ok(event) = waited else {
+        let span = humantime::format_duration(args.timeout);
+        return Err(Failure::TimedOut(format!("no matching message within {span}; wait again with a longer --timeout")));
+    };
+    let event = event?;
+    if output.json {
+        return output.json(&tail::json(&event));
+    }
+    let name = |name: &Option<String>| name.as_deref().map(cell).unwrap_or_default();
+    let id = event.message.map(|id| id.to_string()).unwrap_or_default();
+    output.line(&format!("{id} from {} to {}", name(&event.from), name(&event.to)))?;
+    output.quoted(event.text.as_deref().unwrap_or_default())
+}
+
+async fn first_match(
+    output: &Output,
+    endpoint: &Endpoint,
+    from: Option<String>,
+    to: Option<String>,
+    thread: Option<String>,
+) -> Result<Event, Failure> {
+    let mut operator = Operator::connect(endpoint).await?;
+    operator.ask_done(Request::Watch { peer: None, bodies: true }).await?;
+    let mut wanted = Wanted { from: None, to: None, thread };
+    if let Some(from) = from {
+        wanted.from = Some(operator.peer(&from).await?.name);
+    }
+    if let Some(to) = to {
+        wanted.to = Some(operator.peer(&to).await?.name);
+    }
+    output.remark("waiting; Ctrl-C ends it");
+    loop {
+        let event = tail::next_event(&mut operator).await?;
+        if event.kind == EventKind::PeerRenamed {
+            wanted.renamed(&event);
+        } else if event.kind == EventKind::Stored && wanted.matches(&event) {
+            return Ok(event);
+        }
+    }
+}
+
+impl Wanted {
+    fn matches(&self, event: &Event) -> bool {
+        let agrees = |wanted: &Option<String>, found: &Option<String>| wanted.is_none() || wanted == found;
+        agrees(&self.from, &event.from) && agrees(&self.to, &event.to) && agrees(&self.thread, &event.thread)
+    }
+
+    fn renamed(&mut self, event: &Event) {
+        for name in [&mut self.from, &mut self.to] {
+            if name.is_some() && *name == event.from {
+                name.clone_from(&event.to);
+            }
+        }
+    }
+}
+

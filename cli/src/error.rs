@@ -1,0 +1,137 @@
+//! Why a command did not do what it was asked, with its exit code and its JSON form.
+//!
+//! House rule: a text says what was attempted, on what and why; what follows its last "; " is the next step.
+
+use std::io;
+use std::path::PathBuf;
+
+use peer_client::{ConnectError, RequestError};
+use peer_proto::refusal::ErrorCode;
+use thiserror::Error;
+
+/// Exit code: something failed.
+pub(crate) const FAILED: u8 = 1;
+/// Exit code: the command line makes no sense.
+pub(crate) const USAGE: u8 = 2;
+/// Exit code: no broker can be reached.
+pub(crate) const UNREACHABLE: u8 = 3;
+/// Exit code: no such peer, message or thing.
+pub(crate) const NOT_FOUND: u8 = 4;
+/// Exit code: timed out waiting.
+pub(crate) const TIMED_OUT: u8 = 5;
+/// Exit code: refused by policy, rate, quota or authority.
+pub(crate) const REFUSED: u8 = 6;
+
+/// Why a command failed.
+#[derive(Debug, Error)]
+pub(crate) enum Failure {
+    /// There is no connection to the broker.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The broker did not do it.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// The command line is well-formed but makes no sense.
+    #[error("{0}")]
+    Usage(String),
+    /// There is no such thing.
+    #[error("{message}")]
+    NotFound { code: &'static str, message: String },
+    /// It did not happen in time.
+    #[error("{0}")]
+    TimedOut(String),
+    /// What was asked was done in part or not at all, as the printed data says already.
+    #[error("{message}")]
+    Told { message: String, exit: u8 },
+    /// A file could not be read or written.
+    #[error("{attempt} {} failed: {source}; check the path and its permissions", path.display())]
+    File { attempt: &'static str, path: PathBuf, source: io::Error },
+    /// Something else than a file or a broker failed: a process, a signal, a pipe.
+    #[error("{attempt} failed: {source}")]
+    System { attempt: &'static str, source: io::Error },
+    /// Standard output cannot be written to.
+    #[error("writing to standard output failed: {0}")]
+    Output(io::Error),
+    /// The broker could not be started or stopped, or ended with an error.
+    #[error("{0}")]
+    Broker(String),
+    /// `demo`, `bench` or `daemon verify` saw something that must not be.
+    #[error("{0}")]
+    Wrong(String),
+}
+
+impl Failure {
+    /// What the process exits with.
+    pub(crate) fn exit(&self) -> u8 {
+        match self {
+            Self::Connect(ConnectError::Refused(refusal)) | Self::Request(RequestError::Refused(refusal)) => {
+                refusal.code.exit_code()
+            }
+            Self::Connect(ConnectError::Location(_) | ConnectError::Executable { .. }) => FAILED,
+            Self::Connect(_) | Self::Request(RequestError::Lost) => UNREACHABLE,
+            Self::Usage(_) => USAGE,
+            Self::NotFound { .. } => NOT_FOUND,
+            Self::TimedOut(_) => TIMED_OUT,
+            Self::Told { exit, .. } => *exit,
+            Self::Request(_) | Self::File { .. } | Self::System { .. } | Self::Output(_) | Self::Broker(_) | Self::Wrong(_) => FAILED,
+        }
+    }
+
+    /// The failure's name for programs; the broker's own code where the broker refused.
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::Connect(error) => match error {
+                ConnectError::NotRunning { .. } => "not_running",
+                ConnectError::Sandboxed { .. } => "sandboxed",
+                ConnectError::WrongOwner { .. } | ConnectError::WrongKind { .. } => "unsafe_socket",
+                ConnectError::Preface { .. } => "version_mismatch",
+                ConnectError::StartFailed { .. } => "start_failed",
+                ConnectError::Location(_) => "no_directory",
+                ConnectError::Refused(refusal) => refusal.code.as_str(),
+                ConnectError::Executable { .. } | ConnectError::Io { .. } | ConnectError::NoWelcome { .. } | ConnectError::SentAway(_) => {
+                    "unreachable"
+                }
+            },
+            Self::Request(RequestError::Refused(refusal)) => refusal.code.as_str(),
+            Self::Request(RequestError::Lost) => "connection_lost",
+            Self::Request(RequestError::TooLarge { .. }) => ErrorCode::TextTooLarge.as_str(),
+            Self::Request(_) => "unexpected",
+            Self::Usage(_) => "usage",
+            Self::NotFound { code, .. } => code,
+            Self::TimedOut(_) => "timed_out",
+            Self::Told { exit: REFUSED, .. } => "refused",
+            Self::Told { .. } => "failed",
+            Self::File { .. } => "file",
+            Self::System { .. } | Self::Output(_) => "system",
+            Self::Broker(_) => "broker",
+            Self::Wrong(_) => "wrong",
+        }
+    }
+
+    /// What went wrong, and the next step where there is one.
+    pub(crate) fn parts(&self) -> (String, String) {
+        if let Self::Connect(ConnectError::Refused(refusal)) | Self::Request(RequestError::Refused(refusal)) = self {
+            return (refusal.message.clone(), refusal.hint.clone());
+        }
+        let text = self.to_string();
+        match text.rsplit_once("; ") {
+            Some((message, hint)) => (message.to_owned(), hint.to_owned()),
+            None => (text, String::new()),
+        }
+    }
+
+    /// Whether it is only that nobody reads the output any more.
+    pub(crate) fn is_broken_pipe(&self) -> bool {
+        matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+
+    /// What somebody calls a message id is none.
+    pub(crate) fn no_such_message(given: &str) -> Self {
+        let given = peer_proto::text::single_line(given);
+        let message = format!(
+            "no message is called {given:?}: a message id is m- and 16 letters or digits; \
+             `peerctl history` lists recent ones"
+        );
+        Self::NotFound { code: ErrorCode::UnknownMessage.as_str(), message }
+    }
+}

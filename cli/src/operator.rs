@@ -1,0 +1,145 @@
+//! The connection of whoever runs `peerctl`: as the person, or, from within an agent's process tree, as that agent's shell.
+//! Which of the two it is the broker decides.
+
+use peer_client::{Connection, Endpoint, Pushes, RequestError};
+use peer_proto::ids::MessageId;
+use peer_proto::message::{Carrier, Evidence, Message};
+use peer_proto::refusal::ErrorCode;
+use peer_proto::request::{
+    Authority, InboxEntry, PeerInfo, PeersQuery, Reply, Request, Role, Seat, SeatKind, Send, Sent, Shown, Welcome,
+};
+
+use crate::error::Failure;
+
+/// A greeted connection with the operator's role.
+pub(crate) struct Operator {
+    connection: Connection,
+    pub(crate) pushes: Pushes,
+    pub(crate) welcome: Welcome,
+}
+
+impl Operator {
+    /// Connects; starts the broker where the endpoint allows it.
+    pub(crate) async fn connect(endpoint: &Endpoint) -> Result<Self, Failure> {
+        let (connection, pushes, welcome) = Connection::open(endpoint, Role::Operator, seat_from_env()).await?;
+        Ok(Self { connection, pushes, welcome })
+    }
+
+    /// Asks, and waits for the answer.
+    pub(crate) async fn ask(&self, request: Request) -> Result<Reply, Failure> {
+        Ok(self.connection.request(request).await?)
+    }
+
+    /// Asks for something that is answered with a bare "done".
+    pub(crate) async fn ask_done(&self, request: Request) -> Result<(), Failure> {
+        match self.ask(request).await? {
+            Reply::Done => Ok(()),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Waits until the broker has closed the connection.
+    pub(crate) async fn closed(&self) {
+        self.connection.closed().await;
+    }
+
+    /// Sends one message.
+    pub(crate) async fn send(&self, send: Send) -> Result<Sent, Failure> {
+        match self.ask(Request::Send(send)).await? {
+            Reply::Sent(sent) => Ok(sent),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// One message, whole.
+    pub(crate) async fn read(&self, message: MessageId) -> Result<Message, Failure> {
+        match self.ask(Request::Read(message)).await? {
+            Reply::Text(message) => Ok(*message),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// One message with its deliveries.
+    pub(crate) async fn show(&self, message: MessageId) -> Result<Shown, Failure> {
+        match self.ask(Request::Show(message)).await? {
+            Reply::Shown(shown) => Ok(*shown),
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// All peers that the query is about, over all pages.
+    pub(crate) async fn peers(&self, mut query: PeersQuery) -> Result<Vec<PeerInfo>, Failure> {
+        let mut all = Vec::new();
+        loop {
+            let Reply::Peers { peers, next } = self.ask(Request::Peers(query.clone())).await? else { return Err(unexpected()) };
+            all.extend(peers);
+            match next {
+                Some(_) => query.after = next,
+                None => return Ok(all),
+            }
+        }
+    }
+
+    /// The peer that goes by this name, alias or id.
+    pub(crate) async fn peer(&self, given: &str) -> Result<PeerInfo, Failure> {
+        let mut peers = self.peers(PeersQuery { all: true, ..PeersQuery::default() }).await?;
+        let wanted = if ["me", "user"].contains(&given) { "human" } else { given };
+        let by_name = |peer: &PeerInfo| peer.name.eq_ignore_ascii_case(wanted) || peer.id.to_string() == wanted;
+        let by_alias = |peer: &PeerInfo| peer.aliases.iter().any(|alias| alias.eq_ignore_ascii_case(wanted));
+        match peers.iter().position(by_name).or_else(|| peers.iter().position(by_alias)) {
+            Some(place) => Ok(peers.swap_remove(place)),
+            None => {
+                let given = peer_proto::text::single_line(given);
+                let message = format!("no peer is called {given:?}; `peerctl peers --all` lists those that are known");
+                Err(Failure::NotFound { code: ErrorCode::UnknownPeer.as_str(), message })
+            }
+        }
+    }
+
+    /// What waits for a peer (`*`: for everyone; absent: for the person), over all pages.
+    pub(crate) async fn inbox(&self, peer: Option<String>, held: bool) -> Result<Vec<InboxEntry>, Failure> {
+        let mut all = Vec::new();
+        let mut after = None;
+        loop {
+            let request = Request::Inbox { peer: peer.clone(), held, after };
+            let Reply::Inbox { entries, next } = self.ask(request).await? else { return Err(unexpected()) };
+            all.extend(entries);
+            match next {
+                Some(_) => after = next,
+                None => return Ok(all),
+            }
+        }
+    }
+
+    /// Whether the broker takes the caller for the person.
+    pub(crate) fn is_person(&self) -> bool {
+        self.welcome.authority == Authority::Person
+    }
+
+    /// Settles messages to the person that were printed in full. An agent's shell is not the person: for it nothing is
+    /// settled.
+    pub(crate) async fn printed(&self, messages: Vec<MessageId>) -> Result<(), Failure> {
+        if messages.is_empty() || !self.is_person() {
+            return Ok(());
+        }
+        self.ask_done(Request::Presented { messages, carrier: Carrier::Peerctl, evidence: Evidence::Printed }).await
+    }
+}
+
+/// A message id, as somebody typed it.
+pub(crate) fn message_id(given: &str) -> Result<MessageId, Failure> {
+    given.parse().map_err(|_| Failure::no_such_message(given))
+}
+
+/// The broker answered with another kind of reply than the request has.
+pub(crate) fn unexpected() -> Failure {
+    Failure::Request(RequestError::Unexpected)
+}
+
+/// The session in whose shell this program runs, as far as the clients name it in the environment.
+fn seat_from_env() -> Option<Seat> {
+    [("CLAUDE_CODE_SESSION_ID", SeatKind::Claude), ("CODEX_THREAD_ID", SeatKind::Codex)].into_iter().find_map(|(name, kind)| {
+        let key = std::env::var(name).ok().filter(|key| !key.is_empty())?;
+        Some(Seat { kind, key })
+    })
+}

@@ -1,0 +1,228 @@
+//! What people and scripts read: lines, tables, JSON, times, colours.
+//!
+//! Everything that goes to standard output goes through [`Output`], so that a closed pipe is noticed in one place, and
+//! everything that a peer wrote goes through [`peer_proto::text`] before a terminal sees it. JSON carries it as it is.
+
+use std::io::{self, IsTerminal, Write};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use peer_proto::ids::Timestamp;
+use peer_proto::text::{body_lines, single_line};
+use serde_json::{Value, json};
+
+use crate::error::Failure;
+
+/// The last millisecond that RFC 3339 can write: the end of the year 9999.
+const RFC3339_MS_MAX: u64 = 253_402_300_799_999;
+
+/// How much of a peer's own words a table shows.
+const CELL_CHARS_MAX: usize = 60;
+
+/// Where a command's data and remarks go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Output {
+    /// Data as JSON instead of text.
+    pub(crate) json: bool,
+    /// Text to standard output may carry colours.
+    colour: bool,
+}
+
+/// A colour or weight, by meaning.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Tone {
+    /// Headings and names.
+    Strong,
+    /// Secondary things.
+    Faint,
+    /// As it should be.
+    Good,
+    /// Needs a look.
+    Bad,
+}
+
+impl Output {
+    /// Colours on a terminal, unless `NO_COLOR` is set; always where `CLICOLOR_FORCE` is set to anything but 0.
+    pub(crate) fn from_env(json: bool) -> Self {
+        let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+        let forced = set("CLICOLOR_FORCE").is_some_and(|value| value != "0");
+        let plain_terminal = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let colour = set("NO_COLOR").is_none() && (forced || (io::stdout().is_terminal() && !plain_terminal));
+        Self { json, colour: colour && !json }
+    }
+
+    /// One line of data.
+    pub(crate) fn line(&self, text: &str) -> Result<(), Failure> {
+        let mut stdout = io::stdout().lock();
+        writeln!(stdout, "{text}").and_then(|()| stdout.flush()).map_err(Failure::Output)
+    }
+
+    /// A JSON value: over several lines where it is all that a command prints.
+    pub(crate) fn json(&self, value: &Value) -> Result<(), Failure> {
+        self.line(&format!("{value:#}"))
+    }
+
+    /// A JSON value in one line, for streams.
+    pub(crate) fn json_line(&self, value: &Value) -> Result<(), Failure> {
+        self.line(&value.to_string())
+    }
+
+    /// A remark for whoever watches; never data.
+    pub(crate) fn remark(&self, text: &str) {
+        // Nobody can be told that standard error is closed.
+        let _ = writeln!(io::stderr().lock(), "{text}");
+    }
+
+    /// An error, for people on standard error and with `--json` for programs on standard output.
+    pub(crate) fn failure(&self, failure: &Failure) {
+        let (message, hint) = failure.parts();
+        let told = matches!(failure, Failure::Told { .. });
+        if self.json && !told {
+            let error = json!({ "error": { "code": failure.code(), "message": message, "hint": hint } });
+            let _ = self.json(&error);
+        }
+        let text = if hint.is_empty() { message } else { format!("{message}; {hint}") };
+        self.remark(&format!("peerctl: {}", single_line(&text)));
+    }
+
+    /// The text in a tone, where colours are on.
+    pub(crate) fn paint(&self, tone: Tone, text: &str) -> String {
+        if !self.colour || text.is_empty() {
+            return text.to_owned();
+        }
+        let code = match tone {
+            Tone::Strong => "1",
+            Tone::Faint => "2",
+            Tone::Good => "32",
+            Tone::Bad => "31",
+        };
+        format!("\u{1b}[{code}m{text}\u{1b}[0m")
+    }
+
+    /// A table with a heading; a remark in its place where it has no rows.
+    pub(crate) fn table(&self, heading: &[&str], rows: &[Vec<String>], empty: &str) -> Result<(), Failure> {
+        if rows.is_empty() {
+            self.remark(empty);
+            return Ok(());
+        }
+        let lines = align(heading, rows);
+        for (number, line) in lines.iter().enumerate() {
+            self.line(&if number == 0 { self.paint(Tone::Strong, line) } else { line.clone() })?;
+        }
+        Ok(())
+    }
+
+    /// Names and values, the values aligned.
+    pub(crate) fn facts(&self, facts: &[(&str, String)]) -> Result<(), Failure> {
+        let width = facts.iter().map(|(name, _)| name.chars().count()).max().unwrap_or_default();
+        for (name, value) in facts {
+            self.line(&format!("{}  {value}", self.paint(Tone::Strong, &format!("{name:<width$}"))))?;
+        }
+        Ok(())
+    }
+
+    /// A peer's text, each line quoted, so that it cannot pass for anything else.
+    pub(crate) fn quoted(&self, text: &str) -> Result<(), Failure> {
+        for line in body_lines(text) {
+            self.line(&format!("{} {line}", self.paint(Tone::Faint, "|")))?;
+        }
+        Ok(())
+    }
+}
+
+/// Columns two spaces apart, the last one ragged.
+fn align(heading: &[&str], rows: &[Vec<String>]) -> Vec<String> {
+    let mut widths: Vec<usize> = heading.iter().map(|cell| cell.chars().count()).collect();
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let line = |cells: Vec<&str>| {
+        let mut line = String::new();
+        for (cell, width) in cells.iter().zip(&widths) {
+            line.push_str(&format!("{cell:<width$}  "));
+        }
+        line.trim_end().to_owned()
+    };
+    let heading = line(heading.to_vec());
+    std::iter::once(heading).chain(rows.iter().map(|row| line(row.iter().map(String::as_str).collect()))).collect()
+}
+
+/// A peer's own words in a table: one line, not too long.
+pub(crate) fn cell(text: &str) -> String {
+    let line = single_line(text);
+    if line.chars().count() <= CELL_CHARS_MAX {
+        return line;
+    }
+    let mut cut: String = line.chars().take(CELL_CHARS_MAX - 1).collect();
+    cut.push('…');
+    cut
+}
+
+/// The time in RFC 3339 with milliseconds.
+pub(crate) fn rfc3339(at: Timestamp) -> String {
+    let at = UNIX_EPOCH + Duration::from_millis(at.0.min(RFC3339_MS_MAX));
+    humantime::format_rfc3339_millis(at).to_string()
+}
+
+/// The time of day, UTC, with milliseconds.
+pub(crate) fn clock(at: Timestamp) -> String {
+    // "2026-11-20T21:04:18.123Z": what stands between T and Z.
+    rfc3339(at).get(11..23).unwrap_or_default().to_owned()
+}
+
+/// This moment.
+pub(crate) fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// A span in the unit that says most: `0.4 ms`, `12 s`, `3 min`, `5 h`, `2 d`.
+pub(crate) fn span(ms: u64) -> String {
+    match ms {
+        0..1_000 => format!("{ms} ms"),
+        1_000..60_000 => format!("{} s", ms / 1_000),
+        60_000..3_600_000 => format!("{} min", ms / 60_000),
+        3_600_000..172_800_000 => format!("{} h", ms / 3_600_000),
+        _ => format!("{} d", ms / 86_400_000),
+    }
+}
+
+/// How long ago.
+pub(crate) fn age(at: Timestamp) -> String {
+    span(now().ms_since(at))
+}
+
+/// Bytes in the unit that says most.
+pub(crate) fn size(bytes: u64) -> String {
+    match bytes {
+        0..10_240 => format!("{bytes} B"),
+        10_240..10_485_760 => format!("{} KiB", bytes >> 10),
+        10_485_760..10_737_418_240 => format!("{} MiB", bytes >> 20),
+        _ => format!("{} GiB", bytes >> 30),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let lines = align(&["A", "B"], &[vec!["long".into(), "x".into()], vec!["é".into(), String::new()]]);
+        assert_eq!(lines, ["A     B", "long  x", "é"]);
+    }
+
+    #[test]
+    fn times_are_rfc_3339_with_milliseconds_up_to_the_end_of_the_year_9999() {
+        assert_eq!(rfc3339(Timestamp(1_795_000_000_123)), "2026-11-18T11:06:40.123Z");
+        assert_eq!(clock(Timestamp(1_795_000_000_123)), "11:06:40.123");
+        assert_eq!(rfc3339(Timestamp(u64::MAX)), "9999-12-31T23:59:59.999Z");
+    }
+
+    #[test]
+    fn a_cell_is_one_clean_line_of_bounded_length() {
+        assert_eq!(cell("a\n\u{1b}[31mb"), "a [31mb");
+        assert_eq!(cell(&"x".repeat(100)).chars().count(), CELL_CHARS_MAX);
+    }
+}
