@@ -185,7 +185,7 @@ pub const LIMIT_SPECS: &[LimitSpec] = &[
     },
     LimitSpec {
         key: "identical_text_ms",
-        default: 60_000,
+        default: 0,
         min: 0,
         max: 3_600_000,
         meaning: "how long an identical text is refused, in ms; 0: never",

@@ -1,12 +1,19 @@
-//! The one match from input to room.
+//! The one match from input to room, and the state that the rooms share.
 
-use peer_proto::ids::{MessageId, PeerId};
-use peer_proto::limits::Limits;
-use peer_proto::request::{Request, Status};
+use std::collections::BTreeSet;
 
-use crate::input::{ConnectionId, Input, Lookups, Now};
-use crate::record::{DeliveryRecord, Image};
-use crate::step::Step;
+use peer_proto::ids::{MessageId, PeerId, Timestamp};
+use peer_proto::limits::{EXPIRY_GRACE_MS, Limits, MESSAGES_PER_REQUEST_MAX};
+use peer_proto::message::{Stage, TraceEvent};
+use peer_proto::request::{Event, EventKind, Push, Reply, Request, Role, Status, Welcome};
+
+use crate::input::{ConnectionId, Facts, Input, Lookups, Now};
+use crate::mailbox::{Entry, Mailbox};
+use crate::presence::{Connection, HUMAN_NAME, Operator, Presence, Watch};
+use crate::quota::Quota;
+use crate::record::{DeliveryRecord, Image, PeerRecord};
+use crate::rejection::Rejection;
+use crate::step::{Change, Query, Step};
 
 /// What the person configured.
 #[derive(Clone, Debug, Default)]
@@ -17,46 +24,407 @@ pub struct Config {
     pub allow_operator_from_agents: bool,
 }
 
+/// The wall clock ran ahead of the monotonic one by this much between two inputs: the machine slept, or was set.
+const WAKE_DRIFT_MS: u64 = 5_000;
+
 /// All rules and all that they remember.
 #[derive(Debug)]
-pub struct Broker {}
+pub struct Broker {
+    pub(crate) config: Config,
+    pub(crate) presence: Presence,
+    pub(crate) mailboxes: std::collections::BTreeMap<PeerId, Mailbox>,
+    pub(crate) quota: Quota,
+    /// Pending deliveries with a time to live, by its end.
+    pub(crate) expiries: BTreeSet<(Timestamp, MessageId, PeerId)>,
+    /// Offered deliveries whose carrier has a successor, by the end of its time on the monotonic clock.
+    pub(crate) overdue: BTreeSet<(u64, MessageId, PeerId)>,
+    pub(crate) last_message: MessageId,
+    pub(crate) next_peer: PeerId,
+    pub(crate) dead: u64,
+    pub(crate) messages: u64,
+    last_now: Now,
+    /// Nothing expires before this, on the monotonic clock.
+    grace_until_ms: u64,
+}
+
+/// Who asks, and by which request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Caller {
+    pub(crate) connection: ConnectionId,
+    pub(crate) id: peer_proto::request::RequestId,
+}
+
+/// Who acts, once that is settled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Actor {
+    /// A session, as this peer.
+    Session(PeerId),
+    /// Whoever uses `peerctl`.
+    Operator(Operator),
+}
 
 impl Broker {
     /// A broker that goes on where the store's image ends.
     #[must_use]
-    pub fn new(_config: Config, _image: Image, _now: Now) -> Self {
-        unimplemented!("being written")
+    pub fn new(config: Config, image: Image, now: Now) -> Self {
+        let mut peers = image.peers;
+        if !peers.iter().any(|record| record.id == PeerId::HUMAN) {
+            peers.push(the_person());
+        }
+        let last_peer = peers.iter().map(|record| record.id.0 + 1).max().unwrap_or(0);
+        let mut broker = Self {
+            config,
+            presence: Presence::load(peers),
+            mailboxes: std::collections::BTreeMap::new(),
+            quota: Quota::default(),
+            expiries: BTreeSet::new(),
+            overdue: BTreeSet::new(),
+            last_message: image.last_message.unwrap_or(MessageId::MIN),
+            next_peer: PeerId(last_peer.max(PeerId::FIRST.0)).max(image.next_peer.unwrap_or(PeerId::FIRST)),
+            dead: image.dead,
+            messages: image.messages,
+            last_now: now,
+            grace_until_ms: now.mono_ms.saturating_add(EXPIRY_GRACE_MS),
+        };
+        for record in image.pending {
+            broker.enqueue(record);
+        }
+        broker
     }
+
     /// What the store must be asked before this request can be handled.
     #[must_use]
-    pub fn lookups(&self, _connection: ConnectionId, _request: &Request) -> Lookups {
-        unimplemented!("being written")
+    pub fn lookups(&self, connection: ConnectionId, request: &Request) -> Lookups {
+        let one = |message: MessageId| Lookups { messages: vec![message], idempotency: None };
+        match request {
+            Request::Send(send) => Lookups {
+                messages: send.reply_to.into_iter().collect(),
+                idempotency: send.idempotency_key.clone().zip(self.sending_peer(connection)).map(|(key, peer)| (peer, key)),
+            },
+            // More than the bound is refused anyway: nothing is looked up for it.
+            Request::Ack { messages } if messages.len() <= MESSAGES_PER_REQUEST_MAX => {
+                Lookups { messages: messages.clone(), idempotency: None }
+            }
+            Request::Read(message)
+            | Request::Show(message)
+            | Request::Requeue(message)
+            | Request::Reassign { message, .. }
+            | Request::Drop(message)
+            | Request::Cancel(message) => one(*message),
+            _ => Lookups::default(),
+        }
     }
+
     /// Applies one input. A refused request leaves no change behind.
-    pub fn handle(&mut self, _now: Now, _input: Input, _step: &mut Step) {
-        unimplemented!("being written")
+    pub fn handle(&mut self, now: Now, input: Input, step: &mut Step) {
+        self.notice_a_wake(now);
+        match input {
+            Input::Connected { connection, id, role, ancestors, seat } => {
+                let open = Connection { role, ancestors, seat, session: None, watch: None, waits: Vec::new() };
+                self.presence.connections.insert(connection, open);
+                let authority = self.presence.authority(connection);
+                let welcome = Welcome { version: String::new(), executable: String::new(), pid: 0, authority };
+                step.reply(connection, id, Reply::Welcome(welcome));
+            }
+            Input::Disconnected { connection } => self.disconnect(now, connection, step),
+            Input::Asked { connection, id, request, facts } => {
+                // A connection that was closed by us may have asked before it noticed.
+                if !self.presence.connections.contains_key(&connection) {
+                    return;
+                }
+                let caller = Caller { connection, id };
+                let (changes, effects) = (step.changes.len(), step.effects.len());
+                if let Err(rejection) = self.ask(now, caller, request, &facts, step) {
+                    assert!(
+                        step.changes.len() == changes && step.effects.len() == effects,
+                        "a refused request leaves nothing behind: {rejection}"
+                    );
+                    step.refuse(connection, id, rejection.into());
+                }
+            }
+        }
     }
+
+    fn ask(&mut self, now: Now, caller: Caller, request: Request, facts: &Facts, step: &mut Step) -> Result<(), Rejection> {
+        match request {
+            Request::Hello(_) => Err(Rejection::HelloTwice),
+            Request::Register(register) => self.register(now, caller, register, facts, step),
+            Request::Bind(seat) => self.bind(now, caller, seat, facts, step),
+            Request::Describe { summary, state, task } => self.describe(caller, summary, state, task, step),
+            Request::Rename { peer, new_name } => self.rename(now, caller, peer, new_name, step),
+            Request::Peers(query) => self.list_peers(now, caller, &query, step),
+            Request::Send(send) => self.send(now, caller, send, facts, step),
+            Request::Receive { filter, wait } => self.receive(now, caller, &filter, wait, step),
+            Request::StopWaiting(id) => self.stop_waiting(caller, id, step),
+            Request::Offered { messages, carrier, last } => self.offered(now, caller, &messages, carrier, last, step),
+            Request::Presented { messages, carrier, evidence } => self.presented(now, caller, &messages, carrier, evidence, step),
+            Request::Ack { messages } => self.ack(now, caller, messages, facts, step),
+            Request::Nack { messages } => self.nack(now, caller, &messages, step),
+            Request::Read(message) => self.reading(caller, message, facts, Query::Text(message), step),
+            Request::Show(message) => self.reading(caller, message, facts, Query::Show(message), step),
+            Request::Inbox { peer, held, after } => self.list_inbox(caller, peer, held, after, step),
+            Request::History(query) => self.list_history(caller, query, step),
+            Request::Orphans { after } => {
+                self.operator(caller)?;
+                step.query(caller.connection, caller.id, Query::Orphans { after });
+                Ok(())
+            }
+            Request::Requeue(message) => self.requeue(now, caller, message, facts, step),
+            Request::Reassign { message, to } => self.reassign(now, caller, message, &to, facts, step),
+            Request::Drop(message) => self.drop_letter(now, caller, message, facts, step),
+            Request::Cancel(message) => self.cancel(now, caller, message, facts, step),
+            Request::Watch { peer, bodies } => self.watch(caller, peer, bodies, step),
+            Request::Kick(peer) => self.kick(now, caller, &peer, step),
+            Request::Status => {
+                step.query(caller.connection, caller.id, Query::Status);
+                Ok(())
+            }
+            Request::Shutdown => {
+                self.operator(caller)?;
+                step.reply(caller.connection, caller.id, Reply::Done);
+                step.effects.push(crate::step::Effect::Stop);
+                Ok(())
+            }
+        }
+    }
+
     /// Applies what time has brought: visibility timeouts, ends of time to live, forgotten peers.
-    pub fn handle_timeout(&mut self, _now: Now, _step: &mut Step) {
-        unimplemented!("being written")
+    pub fn handle_timeout(&mut self, now: Now, step: &mut Step) {
+        self.notice_a_wake(now);
+        self.report_overdue(now, step);
+        if now.mono_ms >= self.grace_until_ms {
+            self.expire(now, step);
+            self.forget_old_peers(now, step);
+        }
     }
+
     /// In how many milliseconds `handle_timeout` is next worth calling; none while nothing runs.
     #[must_use]
-    pub fn poll_timeout(&self, _now: Now) -> Option<u64> {
-        unimplemented!("being written")
+    pub fn poll_timeout(&self, now: Now) -> Option<u64> {
+        let grace_ms = self.grace_until_ms.saturating_sub(now.mono_ms);
+        let overdue = self.overdue.first().map(|(at_ms, ..)| at_ms.saturating_sub(now.mono_ms));
+        let expiry = self.expiries.first().map(|(at, ..)| at.ms_since(now.wall).max(grace_ms));
+        let forget =
+            self.presence.longest_offline().map(|(at, _)| at.plus_ms(self.forget_offline_ms()).ms_since(now.wall).max(grace_ms));
+        [overdue, expiry, forget].into_iter().flatten().min()
     }
+
     /// The present name of a retained peer.
     #[must_use]
-    pub fn peer_name(&self, _peer: PeerId) -> Option<&str> {
-        unimplemented!("being written")
+    pub fn peer_name(&self, peer: PeerId) -> Option<&str> {
+        self.presence.name(peer)
     }
+
     /// A pending delivery as it stands now, with leases: its stage may be `Leased`, and its trace ends with it then.
     #[must_use]
-    pub fn pending_delivery(&self, _message: MessageId, _peer: PeerId) -> Option<DeliveryRecord> {
-        unimplemented!("being written")
+    pub fn pending_delivery(&self, message: MessageId, peer: PeerId) -> Option<DeliveryRecord> {
+        let entry = self.mailboxes.get(&peer)?.get(message)?;
+        let mut record = entry.record.clone();
+        record.stage = entry.stage();
+        if let Some(lease) = entry.lease.filter(|_| record.stage == Stage::Leased) {
+            crate::mailbox::trace(&mut record, TraceEvent::Leased, lease.at, None, None);
+        }
+        Some(record)
     }
+
     /// Fills in the counts of a status.
-    pub fn count(&self, _status: &mut Status) {
-        unimplemented!("being written")
+    pub fn count(&self, status: &mut Status) {
+        let online = self.presence.iter().filter(|record| self.presence.is_online(record.id)).count();
+        status.peers_online = online as u64;
+        status.peers_offline = self.presence.offline().count() as u64;
+        for mailbox in self.mailboxes.values() {
+            status.held += mailbox.held() as u64;
+            status.leased += mailbox.leased() as u64;
+            status.stored += (mailbox.len() - mailbox.held() - mailbox.leased()) as u64;
+        }
+        status.dead = self.dead;
+        status.messages_total = self.messages;
+        status.oldest_at =
+            self.mailboxes.values().filter_map(|mailbox| mailbox.iter().next()).map(|entry| entry.record.brief.sent_at).min();
+    }
+
+    // ---- what the rooms share
+
+    /// Puts a pending delivery into its mailbox in memory.
+    pub(crate) fn enqueue(&mut self, record: DeliveryRecord) {
+        if let Some(expires_at) = record.brief.expires_at {
+            self.expiries.insert((expires_at, record.message, record.peer));
+        }
+        self.mailboxes.entry(record.peer).or_default().insert(Entry { record, lease: None });
+    }
+
+    /// Takes a pending delivery out of memory, with its timers.
+    pub(crate) fn dequeue(&mut self, peer: PeerId, message: MessageId) -> Option<Entry> {
+        let mailbox = self.mailboxes.get_mut(&peer)?;
+        let entry = mailbox.remove(message)?;
+        if mailbox.len() == 0 {
+            self.mailboxes.remove(&peer);
+        }
+        if let Some(expires_at) = entry.record.brief.expires_at {
+            self.expiries.remove(&(expires_at, message, peer));
+        }
+        if let Some(at_ms) = entry.lease.and_then(|lease| lease.overdue_at_ms) {
+            self.overdue.remove(&(at_ms, message, peer));
+        }
+        Some(entry)
+    }
+
+    pub(crate) fn mailbox(&self, peer: PeerId) -> Option<&Mailbox> {
+        self.mailboxes.get(&peer)
+    }
+
+    /// The peer whose session asks.
+    pub(crate) fn session_peer(&self, caller: Caller) -> Result<PeerId, Rejection> {
+        self.presence.session(caller.connection).map(|session| session.peer).ok_or(Rejection::NotRegistered)
+    }
+
+    /// Who acts: a session, or whoever uses `peerctl`.
+    pub(crate) fn actor(&self, caller: Caller) -> Result<Actor, Rejection> {
+        match self.presence.connections.get(&caller.connection).map(|open| open.role) {
+            Some(Role::Operator) => Ok(Actor::Operator(self.presence.operator(caller.connection))),
+            _ => self.session_peer(caller).map(Actor::Session),
+        }
+    }
+
+    /// Whoever uses `peerctl`, the person or an agent's shell: for reading.
+    pub(crate) fn operator(&self, caller: Caller) -> Result<Operator, Rejection> {
+        match self.actor(caller)? {
+            Actor::Operator(operator) => Ok(operator),
+            Actor::Session(_) => Err(Rejection::NotPermitted { act: "this" }),
+        }
+    }
+
+    /// The person: for acts that an agent's shell may not do, unless it is allowed in the configuration.
+    pub(crate) fn person(&self, caller: Caller, act: &'static str) -> Result<(), Rejection> {
+        match self.actor(caller)? {
+            Actor::Operator(Operator::Person) => Ok(()),
+            Actor::Operator(Operator::Shell(_)) if self.config.allow_operator_from_agents => Ok(()),
+            _ => Err(Rejection::NotPermitted { act }),
+        }
+    }
+
+    /// The peer whose mailbox gets the replies to what this connection sends.
+    pub(crate) fn sending_peer(&self, connection: ConnectionId) -> Option<PeerId> {
+        let open = self.presence.connections.get(&connection)?;
+        match open.role {
+            Role::Operator => Some(match self.presence.operator(connection) {
+                Operator::Shell(Some(peer)) => peer,
+                Operator::Person | Operator::Shell(None) => PeerId::HUMAN,
+            }),
+            Role::Adapter | Role::Hook => open.session.as_ref().map(|session| session.peer),
+        }
+    }
+
+    pub(crate) fn update_peer(&mut self, record: PeerRecord, step: &mut Step) {
+        step.change(Change::PutPeer(Box::new(record.clone())));
+        self.presence.put(record);
+    }
+
+    pub(crate) fn forget_offline_ms(&self) -> u64 {
+        u64::from(self.config.limits.forget_offline_hours) * 3_600_000
+    }
+
+    fn watch(&mut self, caller: Caller, peer: Option<String>, bodies: bool, step: &mut Step) -> Result<(), Rejection> {
+        self.operator(caller)?;
+        let me = self.sending_peer(caller.connection);
+        let peer = peer.map(|name| self.presence.resolve(&name, me)).transpose()?;
+        if let Some(open) = self.presence.connections.get_mut(&caller.connection) {
+            open.watch = Some(Watch { peer, bodies });
+        }
+        step.reply(caller.connection, caller.id, Reply::Done);
+        Ok(())
+    }
+
+    /// Tells watchers about one delivery.
+    pub(crate) fn tell(&self, kind: EventKind, at: Timestamp, record: &DeliveryRecord, text: Option<&str>, step: &mut Step) {
+        if self.presence.connections.values().all(|open| open.watch.is_none()) {
+            return;
+        }
+        let last = record.trace.last().copied();
+        let event = Event {
+            kind,
+            at,
+            message: Some(record.message),
+            from: Some(record.brief.from_name.clone()),
+            to: Some(self.presence.name(record.peer).map_or_else(|| record.peer.to_string(), str::to_owned)),
+            thread: Some(record.brief.thread.clone()),
+            reply_to: record.brief.reply_to,
+            intent: Some(record.brief.intent),
+            carrier: last.and_then(|entry| entry.carrier),
+            cause: last.and_then(|entry| entry.cause).map(|cause| cause.as_str().to_owned()),
+            text: text.map(str::to_owned),
+        };
+        self.tell_watchers(&[record.brief.from, record.peer], &event, step);
+    }
+
+    /// Tells watchers about a peer.
+    pub(crate) fn tell_peer(
+        &self,
+        kind: EventKind,
+        at: Timestamp,
+        record: &PeerRecord,
+        to: Option<String>,
+        cause: Option<&str>,
+        step: &mut Step,
+    ) {
+        let event = Event {
+            kind,
+            at,
+            message: None,
+            from: Some(record.name.clone()),
+            to,
+            thread: None,
+            reply_to: None,
+            intent: None,
+            carrier: None,
+            cause: cause.map(str::to_owned),
+            text: None,
+        };
+        self.tell_watchers(&[record.id], &event, step);
+    }
+
+    pub(crate) fn tell_watchers(&self, concerns: &[PeerId], event: &Event, step: &mut Step) {
+        for (connection, open) in &self.presence.connections {
+            let Some(watch) = open.watch else { continue };
+            if watch.peer.is_some_and(|peer| !concerns.contains(&peer)) {
+                continue;
+            }
+            let mut event = event.clone();
+            if !watch.bodies {
+                event.text = None;
+            }
+            step.push(*connection, Push::Event(Box::new(event)));
+        }
+    }
+
+    fn notice_a_wake(&mut self, now: Now) {
+        let wall_ms = now.wall.ms_since(self.last_now.wall);
+        let mono_ms = now.mono_ms.saturating_sub(self.last_now.mono_ms);
+        if wall_ms > mono_ms.saturating_add(WAKE_DRIFT_MS) {
+            self.grace_until_ms = now.mono_ms.saturating_add(EXPIRY_GRACE_MS);
+        }
+        self.last_now = now;
+    }
+}
+
+/// The person's peer, as it is before anybody wrote to it.
+fn the_person() -> PeerRecord {
+    PeerRecord {
+        id: PeerId::HUMAN,
+        name: HUMAN_NAME.to_owned(),
+        aliases: Vec::new(),
+        seats: Vec::new(),
+        provisional: false,
+        client: String::new(),
+        client_version: String::new(),
+        cwd: String::new(),
+        git_root: None,
+        repo: None,
+        host: String::new(),
+        summary: String::new(),
+        state: String::new(),
+        task: String::new(),
+        token: None,
+        last_seen: Timestamp(0),
     }
 }

@@ -23,6 +23,7 @@ pub struct Now {
 
 /// Something that happened.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "inputs are moved once, and nearly all of them are requests")]
 pub enum Input {
     /// A connection said [`Hello`](peer_proto::request::Hello); the shell has checked its uid.
     Connected {

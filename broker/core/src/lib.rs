@@ -10,9 +10,21 @@
 //! - [`input`]: what can happen.
 //! - [`step`]: what is decided.
 //! - [`record`]: what is durable.
-//! - [`broker`]: the one match from input to room.
+//! - [`broker`]: the one match from input to room; then the rooms: `presence` and `sessions` (who is here), `sending` and
+//!   `quota` (who may say what), `mailbox`, `lease` and `letters` (what becomes of it), `view` (what others see).
 
 pub mod broker;
 pub mod input;
+mod invariants;
+mod lease;
+mod letters;
+mod mailbox;
+mod names;
+mod presence;
+mod quota;
 pub mod record;
+mod rejection;
+mod sending;
+mod sessions;
 pub mod step;
+mod view;

@@ -1,0 +1,237 @@
+//! How deliveries end without being presented: expiry, withdrawal, dead letters, and what an operator does with those.
+
+use peer_proto::ids::{MessageId, PeerId};
+use peer_proto::message::{Cause, Stage, TraceEvent};
+use peer_proto::request::{EventKind, Reply};
+
+use crate::broker::{Actor, Broker, Caller};
+use crate::input::{Facts, Now, StoredMessage};
+use crate::mailbox::trace;
+use crate::presence::Operator;
+use crate::record::DeliveryRecord;
+use crate::rejection::Rejection;
+use crate::step::{Change, Step};
+
+impl Broker {
+    /// Ends the pending deliveries whose time to live is over.
+    pub(crate) fn expire(&mut self, now: Now, step: &mut Step) {
+        while let Some((_, message, peer)) = self.expiries.first().copied().filter(|(at, ..)| *at <= now.wall) {
+            let Some(record) =
+                self.end(now, peer, message, Stage::Expired, TraceEvent::Expired, Cause::TtlEnded, EventKind::Expired, step)
+            else {
+                self.expiries.pop_first();
+                continue;
+            };
+            let text = format!("your message {message} to {} expired before it was presented", self.name_of(peer));
+            self.notify_sender(now, &record, text, step);
+        }
+    }
+
+    /// Makes a pending delivery a dead letter, and tells its sender.
+    pub(crate) fn bury(&mut self, now: Now, peer: PeerId, message: MessageId, cause: Cause, step: &mut Step) {
+        let Some(record) = self.end(now, peer, message, Stage::Dead, TraceEvent::Dead, cause, EventKind::Dead, step) else {
+            return;
+        };
+        self.dead += 1;
+        let why = match cause {
+            Cause::AttemptsExceeded => format!("{} sessions ended without showing that they saw it", record.attempts),
+            _ => "its reader was offline too long and is forgotten".to_owned(),
+        };
+        let text = format!(
+            "your message {message} to {} is a dead letter: {why}. The person can requeue, reassign or drop it with `peerctl orphans`",
+            self.name_of(peer)
+        );
+        self.notify_sender(now, &record, text, step);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one fact each, and every caller names them")]
+    fn end(
+        &mut self,
+        now: Now,
+        peer: PeerId,
+        message: MessageId,
+        stage: Stage,
+        event: TraceEvent,
+        cause: Cause,
+        kind: EventKind,
+        step: &mut Step,
+    ) -> Option<DeliveryRecord> {
+        let mut entry = self.dequeue(peer, message)?;
+        let was = entry.record.stage;
+        if cause == Cause::AttemptsExceeded {
+            entry.record.attempts += 1;
+        }
+        entry.record.stage = stage;
+        trace(&mut entry.record, event, now.wall, None, Some(cause));
+        self.withdraw(&entry, stage, None, step);
+        self.tell(kind, now.wall, &entry.record, None, step);
+        step.change(Change::PutDelivery { record: Box::new(entry.record.clone()), was: Some(was) });
+        Some(entry.record)
+    }
+
+    pub(crate) fn cancel(
+        &mut self,
+        now: Now,
+        caller: Caller,
+        message: MessageId,
+        facts: &Facts,
+        step: &mut Step,
+    ) -> Result<(), Rejection> {
+        let stored = facts.stored.get(&message).ok_or(Rejection::UnknownMessage(message))?;
+        let sender = stored.head.from.peer;
+        match self.actor(caller)? {
+            Actor::Operator(Operator::Person) => {}
+            Actor::Session(peer) | Actor::Operator(Operator::Shell(Some(peer))) if peer == sender => {}
+            Actor::Operator(Operator::Shell(_)) if self.config.allow_operator_from_agents => {}
+            _ => {
+                self.may_read(caller, stored)?;
+                return Err(Rejection::NotPermitted { act: "withdrawing another's message" });
+            }
+        }
+        let pending: Vec<PeerId> = stored
+            .deliveries
+            .iter()
+            .map(|delivery| delivery.peer)
+            .filter(|peer| self.mailbox(*peer).is_some_and(|mailbox| mailbox.get(message).is_some()))
+            .collect();
+        if pending.is_empty() {
+            return Err(Rejection::TooLate { message, state: settled_state(stored) });
+        }
+        let mut deliveries = Vec::new();
+        for peer in pending {
+            self.end(now, peer, message, Stage::Cancelled, TraceEvent::Cancelled, Cause::Operator, EventKind::Cancelled, step);
+            deliveries.push((self.name_of(peer), Stage::Cancelled));
+            self.pump(now, peer, step);
+        }
+        step.reply(caller.connection, caller.id, Reply::Settled { deliveries });
+        Ok(())
+    }
+
+    pub(crate) fn requeue(
+        &mut self,
+        now: Now,
+        caller: Caller,
+        message: MessageId,
+        facts: &Facts,
+        step: &mut Step,
+    ) -> Result<(), Rejection> {
+        self.person(caller, "requeueing a dead letter")?;
+        let letters = self.letters(message, facts)?;
+        if let Some(gone) = letters.iter().find(|letter| self.presence.get(letter.peer).is_none()) {
+            return Err(Rejection::UnknownPeer { name: gone.peer.to_string(), nearest: Vec::new() });
+        }
+        let mut deliveries = Vec::new();
+        for letter in letters {
+            let peer = letter.peer;
+            self.revive(now, letter, peer, TraceEvent::Requeued, step);
+            deliveries.push((self.name_of(peer), Stage::Stored));
+        }
+        step.reply(caller.connection, caller.id, Reply::Settled { deliveries });
+        Ok(())
+    }
+
+    pub(crate) fn reassign(
+        &mut self,
+        now: Now,
+        caller: Caller,
+        message: MessageId,
+        to: &str,
+        facts: &Facts,
+        step: &mut Step,
+    ) -> Result<(), Rejection> {
+        self.person(caller, "reassigning a dead letter")?;
+        let letters = self.letters(message, facts)?;
+        let heir = self.presence.resolve(to, None)?;
+        let has_it = |delivery: &DeliveryRecord| delivery.peer == heir && !is_letter(delivery);
+        if facts.stored.get(&message).is_some_and(|stored| stored.deliveries.iter().any(has_it)) {
+            return Err(Rejection::TooLate { message, state: "that peer has it already" });
+        }
+        // Several dead letters of one message become one delivery: the heir reads it once.
+        let mut letters = letters.into_iter();
+        if let Some(first) = letters.next() {
+            self.revive(now, first, heir, TraceEvent::Reassigned, step);
+        }
+        for letter in letters {
+            self.drop_one(now, letter, step);
+        }
+        step.reply(caller.connection, caller.id, Reply::Settled { deliveries: vec![(self.name_of(heir), Stage::Stored)] });
+        Ok(())
+    }
+
+    pub(crate) fn drop_letter(
+        &mut self,
+        now: Now,
+        caller: Caller,
+        message: MessageId,
+        facts: &Facts,
+        step: &mut Step,
+    ) -> Result<(), Rejection> {
+        self.person(caller, "dropping a dead letter")?;
+        let letters = self.letters(message, facts)?;
+        let deliveries = letters.iter().map(|letter| (self.name_of(letter.peer), Stage::Dropped)).collect();
+        for letter in letters {
+            self.drop_one(now, letter, step);
+        }
+        step.reply(caller.connection, caller.id, Reply::Settled { deliveries });
+        Ok(())
+    }
+
+    fn drop_one(&mut self, now: Now, mut letter: DeliveryRecord, step: &mut Step) {
+        let was = letter.stage;
+        self.dead -= u64::from(was == Stage::Dead);
+        letter.stage = Stage::Dropped;
+        trace(&mut letter, TraceEvent::Dropped, now.wall, None, Some(Cause::Operator));
+        self.tell(EventKind::Dropped, now.wall, &letter, None, step);
+        step.change(Change::PutDelivery { record: Box::new(letter), was: Some(was) });
+    }
+
+    /// Puts a dead letter back into a queue, as if it had just been accepted; its trace goes on.
+    fn revive(&mut self, now: Now, mut letter: DeliveryRecord, heir: PeerId, event: TraceEvent, step: &mut Step) {
+        let (was, before) = (letter.stage, letter.peer);
+        self.dead -= u64::from(was == Stage::Dead);
+        letter.stage = Stage::Stored;
+        letter.attempts = 0;
+        letter.peer = heir;
+        // What expired once must not expire again at once.
+        letter.brief.expires_at = None;
+        trace(&mut letter, event, now.wall, None, Some(Cause::Operator));
+        self.tell(EventKind::Stored, now.wall, &letter, None, step);
+        if before == heir {
+            step.change(Change::PutDelivery { record: Box::new(letter.clone()), was: Some(was) });
+        } else {
+            step.change(Change::RemoveDelivery { message: letter.message, peer: before, was });
+            step.change(Change::PutDelivery { record: Box::new(letter.clone()), was: None });
+        }
+        let brief = letter.brief.clone();
+        self.enqueue(letter);
+        self.pump(now, heir, step);
+        self.wake_waits(now, heir, &brief, step);
+    }
+
+    /// The dead and expired deliveries of a message.
+    fn letters(&self, message: MessageId, facts: &Facts) -> Result<Vec<DeliveryRecord>, Rejection> {
+        let stored = facts.stored.get(&message).ok_or(Rejection::UnknownMessage(message))?;
+        let letters: Vec<DeliveryRecord> = stored.deliveries.iter().filter(|delivery| is_letter(delivery)).cloned().collect();
+        if letters.is_empty() {
+            return Err(Rejection::TooLate { message, state: "it is no dead letter" });
+        }
+        Ok(letters)
+    }
+}
+
+fn is_letter(delivery: &DeliveryRecord) -> bool {
+    matches!(delivery.stage, Stage::Dead | Stage::Expired)
+}
+
+fn settled_state(stored: &StoredMessage) -> &'static str {
+    let any = |stage: Stage| stored.deliveries.iter().any(|delivery| delivery.stage == stage);
+    if any(Stage::Presented) {
+        "it was presented already"
+    } else if any(Stage::Cancelled) {
+        "it was withdrawn already"
+    } else if any(Stage::Dead) {
+        "it is a dead letter; `peerctl orphans drop` ends it"
+    } else {
+        "it is settled already"
+    }
+}

@@ -1,0 +1,160 @@
+//! A peer's mailbox: its pending deliveries, and who holds which of them.
+//!
+//! This room knows deliveries, their stages and their leases. It does not know who may do what, nor names. Invariant: a
+//! delivery is in exactly one mailbox while it is pending, in `ready` exactly while it is neither leased nor held, and in
+//! no mailbox once it is settled.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+
+use peer_proto::ids::{MessageId, Timestamp};
+use peer_proto::limits::TRACE_ENTRIES_MAX;
+use peer_proto::message::{Carrier, Cause, Stage, TraceEntry, TraceEvent};
+
+use crate::input::ConnectionId;
+use crate::record::DeliveryRecord;
+
+/// One pending delivery.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// What is durable of it.
+    pub(crate) record: DeliveryRecord,
+    /// In memory: the session that holds it.
+    pub(crate) lease: Option<Lease>,
+}
+
+/// A session's right to one message, until evidence, a nack, or the session's end. Has no time of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Lease {
+    /// The session's connection.
+    pub(crate) holder: ConnectionId,
+    /// When it was pushed.
+    pub(crate) at: Timestamp,
+    /// The carrier that this session offered it by last.
+    pub(crate) offered: Option<Carrier>,
+    /// When that carrier has had its time, on the monotonic clock; none where no carrier follows.
+    pub(crate) overdue_at_ms: Option<u64>,
+}
+
+impl Entry {
+    /// Where it stands, leases included.
+    pub(crate) fn stage(&self) -> Stage {
+        match (self.record.stage, self.lease) {
+            (Stage::Stored, Some(_)) => Stage::Leased,
+            (stage, _) => stage,
+        }
+    }
+
+    /// A model may have seen it.
+    pub(crate) fn shown_before(&self) -> bool {
+        self.record.attempts > 0 || self.record.trace.iter().any(|entry| entry.event == TraceEvent::Offered)
+    }
+
+    /// Its lease counts against its session's window: pushed, and not yet handed to a carrier.
+    pub(crate) fn in_window(&self) -> bool {
+        self.lease.is_some_and(|lease| lease.offered.is_none())
+    }
+}
+
+/// All that waits for one peer.
+#[derive(Debug, Default)]
+pub(crate) struct Mailbox {
+    entries: BTreeMap<MessageId, Entry>,
+    ready: BTreeSet<MessageId>,
+    held: usize,
+    leased: usize,
+    window_messages: usize,
+    window_bytes: usize,
+}
+
+impl Mailbox {
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(crate) fn held(&self) -> usize {
+        self.held
+    }
+
+    pub(crate) fn leased(&self) -> usize {
+        self.leased
+    }
+
+    pub(crate) fn window(&self) -> (usize, usize) {
+        (self.window_messages, self.window_bytes)
+    }
+
+    pub(crate) fn get(&self, message: MessageId) -> Option<&Entry> {
+        self.entries.get(&message)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.values()
+    }
+
+    pub(crate) fn after(&self, message: Option<MessageId>) -> impl Iterator<Item = &Entry> {
+        let from = message.map_or(Bound::Unbounded, Bound::Excluded);
+        self.entries.range((from, Bound::Unbounded)).map(|(_, entry)| entry)
+    }
+
+    /// The oldest delivery that a session could get.
+    pub(crate) fn first_ready(&self) -> Option<MessageId> {
+        self.ready.first().copied()
+    }
+
+    pub(crate) fn is_ready(&self, message: MessageId) -> bool {
+        self.ready.contains(&message)
+    }
+
+    pub(crate) fn insert(&mut self, entry: Entry) {
+        debug_assert!(!self.entries.contains_key(&entry.record.message), "a delivery stands in its mailbox once");
+        self.count(&entry, true);
+        self.entries.insert(entry.record.message, entry);
+    }
+
+    pub(crate) fn remove(&mut self, message: MessageId) -> Option<Entry> {
+        let entry = self.entries.remove(&message)?;
+        self.count(&entry, false);
+        Some(entry)
+    }
+
+    /// Changes an entry, and keeps the counts right.
+    pub(crate) fn update<T>(&mut self, message: MessageId, change: impl FnOnce(&mut Entry) -> T) -> Option<T> {
+        let mut entry = self.remove(message)?;
+        let result = change(&mut entry);
+        self.insert(entry);
+        Some(result)
+    }
+
+    fn count(&mut self, entry: &Entry, add: bool) {
+        let held = entry.record.stage == Stage::Held;
+        if entry.lease.is_none() && !held {
+            if add {
+                self.ready.insert(entry.record.message);
+            } else {
+                self.ready.remove(&entry.record.message);
+            }
+        }
+        let adjust = |counter: &mut usize, by: usize| *counter = if add { *counter + by } else { *counter - by };
+        adjust(&mut self.held, usize::from(held));
+        adjust(&mut self.leased, usize::from(entry.lease.is_some()));
+        if entry.in_window() {
+            adjust(&mut self.window_messages, 1);
+            adjust(&mut self.window_bytes, entry.record.brief.text_bytes as usize);
+        }
+    }
+}
+
+/// Writes one line into a delivery's trace. A full trace loses its second line: how it began stays.
+pub(crate) fn trace(
+    record: &mut DeliveryRecord,
+    event: TraceEvent,
+    at: Timestamp,
+    carrier: Option<Carrier>,
+    cause: Option<Cause>,
+) {
+    if record.trace.len() >= TRACE_ENTRIES_MAX {
+        record.trace.remove(1);
+    }
+    record.trace.push(TraceEntry { event, at, carrier, cause });
+}

@@ -1,0 +1,377 @@
+//! Who is here: peers with their names, aliases and seats (durable), and connections with their sessions (in memory).
+//!
+//! This room knows identity and authority. It does not know mail. Invariants: every name and alias leads to one retained
+//! peer; every seat leads to one retained peer; a peer has at most one reader, the session that takes its mail.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use peer_proto::ids::{PeerId, Timestamp, is_reserved_name, is_well_formed_name};
+use peer_proto::limits::{ALIASES_MAX, SEATS_MAX};
+use peer_proto::message::Carrier;
+use peer_proto::request::{Authority, RequestId, Role, Seat, SeatKind};
+
+use crate::input::ConnectionId;
+use crate::names;
+use crate::record::PeerRecord;
+use crate::rejection::Rejection;
+
+/// The name of the person's peer.
+pub(crate) const HUMAN_NAME: &str = "human";
+
+/// One open connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) role: Role,
+    /// The connecting process, its parent, and so on.
+    pub(crate) ancestors: Vec<u32>,
+    /// The seat that its environment named.
+    pub(crate) seat: Option<Seat>,
+    pub(crate) session: Option<Session>,
+    pub(crate) watch: Option<Watch>,
+    /// `Receive`s whose answer is kept back.
+    pub(crate) waits: Vec<Wait>,
+}
+
+/// What makes a connection a peer's session.
+#[derive(Debug)]
+pub(crate) struct Session {
+    pub(crate) peer: PeerId,
+    pub(crate) client_pid: u32,
+    /// Carriers that were tried, and when evidence last proved each.
+    pub(crate) proofs: BTreeMap<Carrier, Option<Timestamp>>,
+}
+
+/// What a watcher wants to hear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Watch {
+    pub(crate) peer: Option<PeerId>,
+    pub(crate) bodies: bool,
+}
+
+/// A `Receive` whose answer is kept back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Wait {
+    pub(crate) id: RequestId,
+    pub(crate) filter: Matcher,
+}
+
+/// A filter whose names are resolved.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Matcher {
+    pub(crate) from: Option<PeerId>,
+    pub(crate) thread: Option<String>,
+    pub(crate) kind: Option<peer_proto::message::Kind>,
+    pub(crate) reply_to: Option<peer_proto::ids::MessageId>,
+}
+
+impl Matcher {
+    pub(crate) fn matches(&self, brief: &crate::record::Brief) -> bool {
+        self.from.is_none_or(|from| from == brief.from)
+            && self.thread.as_ref().is_none_or(|thread| *thread == brief.thread)
+            && self.kind.is_none_or(|kind| kind == brief.kind)
+            && self.reply_to.is_none_or(|reply_to| brief.reply_to == Some(reply_to))
+    }
+}
+
+/// Whose hand is on `peerctl`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Operator {
+    /// The person's, as far as can be told.
+    Person,
+    /// A process of an agent's; of which one, where it can be told.
+    Shell(Option<PeerId>),
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Presence {
+    peers: BTreeMap<PeerId, PeerRecord>,
+    /// Names and aliases, in lower case: two names that differ in case alone would be a trap.
+    names: BTreeMap<String, PeerId>,
+    seats: BTreeMap<Seat, PeerId>,
+    offline: BTreeSet<(Timestamp, PeerId)>,
+    pub(crate) connections: BTreeMap<ConnectionId, Connection>,
+    sessions: BTreeMap<PeerId, Vec<ConnectionId>>,
+}
+
+impl Presence {
+    pub(crate) fn load(peers: Vec<PeerRecord>) -> Self {
+        let mut presence = Self::default();
+        for record in peers {
+            presence.put(record);
+        }
+        presence
+    }
+
+    /// Stores a peer's new state in memory, with its names and seats.
+    pub(crate) fn put(&mut self, record: PeerRecord) {
+        let id = record.id;
+        self.remove(id);
+        for name in record.aliases.iter().chain([&record.name]) {
+            self.names.insert(name.to_ascii_lowercase(), id);
+        }
+        for seat in &record.seats {
+            self.seats.insert(seat.clone(), id);
+        }
+        if !self.is_online(id) && id != PeerId::HUMAN {
+            self.offline.insert((record.last_seen, id));
+        }
+        self.peers.insert(id, record);
+    }
+
+    pub(crate) fn remove(&mut self, id: PeerId) -> Option<PeerRecord> {
+        let record = self.peers.remove(&id)?;
+        for name in record.aliases.iter().chain([&record.name]) {
+            self.names.remove(&name.to_ascii_lowercase());
+        }
+        for seat in &record.seats {
+            self.seats.remove(seat);
+        }
+        self.offline.remove(&(record.last_seen, id));
+        Some(record)
+    }
+
+    pub(crate) fn get(&self, id: PeerId) -> Option<&PeerRecord> {
+        self.peers.get(&id)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &PeerRecord> {
+        self.peers.values()
+    }
+
+    pub(crate) fn after(&self, after: Option<PeerId>) -> impl Iterator<Item = &PeerRecord> {
+        let first = after.map_or(PeerId(0), |id| PeerId(id.0.saturating_add(1)));
+        self.peers.range(first..).map(|(_, record)| record)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.peers.len()
+    }
+
+    pub(crate) fn name(&self, id: PeerId) -> Option<&str> {
+        match id {
+            PeerId::SYSTEM => Some("system"),
+            _ => self.peers.get(&id).map(|record| record.name.as_str()),
+        }
+    }
+
+    pub(crate) fn by_seat(&self, seat: &Seat) -> Option<PeerId> {
+        self.seats.get(seat).copied()
+    }
+
+    pub(crate) fn by_name(&self, name: &str) -> Option<PeerId> {
+        self.names.get(&name.to_ascii_lowercase()).copied()
+    }
+
+    /// The peer that `text` means: an id, a name or an alias; `human`, `user`; `me` where the caller is a peer.
+    pub(crate) fn resolve(&self, text: &str, me: Option<PeerId>) -> Result<PeerId, Rejection> {
+        let text = text.trim();
+        let found = match text.to_ascii_lowercase().as_str() {
+            "human" | "user" => Some(PeerId::HUMAN),
+            "me" => me,
+            "system" => return Err(no_mailbox(text, "it is the broker itself and reads nothing")),
+            "all" => return Err(no_mailbox(text, "sending to everyone is not switched on")),
+            _ => match text.parse::<PeerId>() {
+                Ok(id) => self.peers.contains_key(&id).then_some(id),
+                Err(_) => self.by_name(text),
+            },
+        };
+        found.ok_or_else(|| {
+            let mut name: String = text.chars().take(64).collect();
+            if name.len() < text.len() {
+                name.push('…');
+            }
+            let candidates = self.peers.values().filter(|record| record.id != PeerId::HUMAN).map(|record| record.name.as_str());
+            Rejection::UnknownPeer { nearest: names::nearest(&name, candidates), name }
+        })
+    }
+
+    /// A name that nobody has: `wanted`, else `wanted-2` and so on.
+    pub(crate) fn free_name(&self, wanted: &str) -> String {
+        std::iter::once(wanted.to_owned())
+            .chain((2..).map(|n| names::with_suffix(wanted, n)))
+            .find(|name| self.by_name(name).is_none())
+            .unwrap_or_else(|| wanted.to_owned())
+    }
+
+    pub(crate) fn friendly_name(&self, entropy: u64) -> String {
+        names::friendly(entropy, |name| self.by_name(name).is_none())
+    }
+
+    // ---- sessions
+
+    pub(crate) fn session(&self, connection: ConnectionId) -> Option<&Session> {
+        self.connections.get(&connection)?.session.as_ref()
+    }
+
+    pub(crate) fn sessions_of(&self, peer: PeerId) -> &[ConnectionId] {
+        self.sessions.get(&peer).map_or(&[], Vec::as_slice)
+    }
+
+    /// The session that takes the peer's mail: its oldest.
+    pub(crate) fn reader(&self, peer: PeerId) -> Option<ConnectionId> {
+        self.sessions_of(peer).first().copied()
+    }
+
+    pub(crate) fn is_online(&self, peer: PeerId) -> bool {
+        self.reader(peer).is_some()
+    }
+
+    pub(crate) fn attach(&mut self, connection: ConnectionId, session: Session) {
+        let peer = session.peer;
+        if let Some(record) = self.peers.get(&peer) {
+            self.offline.remove(&(record.last_seen, peer));
+        }
+        self.sessions.entry(peer).or_default().push(connection);
+        if let Some(open) = self.connections.get_mut(&connection) {
+            open.session = Some(session);
+        }
+    }
+
+    /// Ends a connection's session; says which, and whether it was the reader.
+    pub(crate) fn detach(&mut self, connection: ConnectionId, now: Timestamp) -> Option<(Session, bool)> {
+        let session = self.connections.get_mut(&connection)?.session.take()?;
+        let peer = session.peer;
+        let was_reader = self.reader(peer) == Some(connection);
+        let sessions = self.sessions.entry(peer).or_default();
+        sessions.retain(|other| *other != connection);
+        if sessions.is_empty() {
+            self.sessions.remove(&peer);
+            if let Some(record) = self.peers.get_mut(&peer) {
+                record.last_seen = now;
+                self.offline.insert((now, peer));
+            }
+        }
+        Some((session, was_reader))
+    }
+
+    /// The peer that has been offline longest.
+    pub(crate) fn longest_offline(&self) -> Option<(Timestamp, PeerId)> {
+        self.offline.first().copied()
+    }
+
+    pub(crate) fn offline(&self) -> impl Iterator<Item = (Timestamp, PeerId)> + '_ {
+        self.offline.iter().copied()
+    }
+
+    // ---- authority
+
+    /// Whose hand is on this connection, by ancestry: the nearest process above it that is a session's client.
+    ///
+    /// A process that hosts several sessions is one agent only where all of them are threads of one Codex daemon;
+    /// otherwise it is a launcher, such as a terminal multiplexer or a test, and the search goes on above it.
+    pub(crate) fn operator(&self, connection: ConnectionId) -> Operator {
+        let Some(open) = self.connections.get(&connection) else { return Operator::Shell(None) };
+        if let Some(peer) = open.seat.as_ref().and_then(|seat| self.by_seat(seat)).filter(|peer| self.is_online(*peer)) {
+            return Operator::Shell(Some(peer));
+        }
+        for pid in &open.ancestors {
+            let mut hosted: Vec<PeerId> = self
+                .connections
+                .values()
+                .filter_map(|open| open.session.as_ref())
+                .filter(|s| s.client_pid == *pid)
+                .map(|s| s.peer)
+                .collect();
+            hosted.sort_unstable();
+            hosted.dedup();
+            match hosted.as_slice() {
+                [] => {}
+                [peer] => return Operator::Shell(Some(*peer)),
+                several if several.iter().all(|peer| self.get(*peer).is_some_and(|record| record.client == "codex")) => {
+                    return Operator::Shell(None);
+                }
+                _ => {}
+            }
+        }
+        Operator::Person
+    }
+
+    pub(crate) fn authority(&self, connection: ConnectionId) -> Authority {
+        match self.connections.get(&connection).map(|open| open.role) {
+            Some(Role::Operator) => match self.operator(connection) {
+                Operator::Person => Authority::Person,
+                Operator::Shell(peer) => Authority::Shell(peer.and_then(|peer| self.name(peer)).map(str::to_owned)),
+            },
+            _ => Authority::Session,
+        }
+    }
+
+    // ---- invariants
+
+    pub(crate) fn assert_invariants(&self) {
+        for (name, id) in &self.names {
+            let record = &self.peers[id];
+            let owned = record.aliases.iter().chain([&record.name]).any(|own| own.eq_ignore_ascii_case(name));
+            assert!(owned, "{name} leads to {id}, which does not have it");
+        }
+        for record in self.peers.values() {
+            assert_eq!(
+                self.names.get(&record.name.to_ascii_lowercase()),
+                Some(&record.id),
+                "{} has a name of its own",
+                record.id
+            );
+            let offline = self.offline.contains(&(record.last_seen, record.id));
+            let expected = !self.is_online(record.id) && record.id != PeerId::HUMAN;
+            assert_eq!(offline, expected, "{} is in the offline set exactly while it is offline", record.id);
+        }
+        for (seat, id) in &self.seats {
+            assert!(self.peers[id].seats.contains(seat), "a seat leads to the peer that has it");
+        }
+        for (peer, sessions) in &self.sessions {
+            assert!(!sessions.is_empty() && self.peers.contains_key(peer), "a session's peer is retained");
+            for connection in sessions {
+                assert_eq!(self.session(*connection).map(|session| session.peer), Some(*peer));
+            }
+        }
+    }
+}
+
+/// Whether `name` may be given to a peer.
+pub(crate) fn check_name(name: &str) -> Result<(), Rejection> {
+    if is_reserved_name(name) {
+        return Err(Rejection::ReservedName { name: name.to_owned() });
+    }
+    if !is_well_formed_name(name) {
+        return Err(Rejection::BadName { name: name.chars().take(64).collect() });
+    }
+    Ok(())
+}
+
+/// Gives a peer another name; the old one still leads to it.
+pub(crate) fn rename(record: &mut PeerRecord, name: String) {
+    let old = std::mem::replace(&mut record.name, name);
+    let same = |other: &String, name: &str| other.eq_ignore_ascii_case(name);
+    record.aliases.retain(|alias| !same(alias, &record.name) && !same(alias, &old));
+    if !same(&old, &record.name) {
+        add_alias(record, old);
+    }
+}
+
+/// Lets one more name lead to a peer; the oldest gives way.
+pub(crate) fn add_alias(record: &mut PeerRecord, alias: String) {
+    if alias.eq_ignore_ascii_case(&record.name) || record.aliases.iter().any(|known| known.eq_ignore_ascii_case(&alias)) {
+        return;
+    }
+    record.aliases.push(alias);
+    if record.aliases.len() > ALIASES_MAX {
+        record.aliases.remove(0);
+    }
+}
+
+/// Lets one more seat lead to a peer; the oldest gives way, a chosen name never.
+pub(crate) fn add_seat(record: &mut PeerRecord, seat: Seat) {
+    record.provisional = false;
+    if record.seats.contains(&seat) {
+        return;
+    }
+    record.seats.push(seat);
+    if record.seats.len() > SEATS_MAX {
+        let oldest = record.seats.iter().position(|seat| seat.kind != SeatKind::Name).unwrap_or(0);
+        record.seats.remove(oldest);
+    }
+}
+
+fn no_mailbox(name: &str, why: &'static str) -> Rejection {
+    Rejection::NoMailbox { name: name.to_owned(), why }
+}

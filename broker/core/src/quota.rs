@@ -1,0 +1,245 @@
+//! The brakes: how much one sender may send, to whom, and how long agents may go back and forth by themselves.
+//!
+//! In memory only: a restart of the broker opens the brakes once, which is bounded by how often a broker restarts.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use peer_proto::ids::{MessageId, PeerId};
+use peer_proto::limits::Limits;
+
+use crate::rejection::Rejection;
+
+/// The window that rates count in.
+const MINUTE_MS: u64 = 60_000;
+
+/// Threads whose turns are remembered; beyond it those that rested longest are forgotten.
+const THREADS_MAX: usize = 4_096;
+
+/// Pairs and senders that are remembered before those without a recent message are dropped.
+const RATES_MAX: usize = 4_096;
+
+/// Who is sending, as far as the brakes care.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Driver {
+    /// An agent.
+    Agent,
+    /// An agent's shell: its scripts may say the same thing often, but it is not the person.
+    Shell,
+    /// The person: bound by the sender's limit alone.
+    Person,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Quota {
+    senders: BTreeMap<PeerId, VecDeque<u64>>,
+    pairs: BTreeMap<(PeerId, PeerId), VecDeque<u64>>,
+    said: BTreeMap<(PeerId, PeerId, Option<MessageId>), (u64, u64)>,
+    threads: BTreeMap<String, Turns>,
+}
+
+#[derive(Debug)]
+struct Turns {
+    count: u32,
+    last_speaker: PeerId,
+    last_mono_ms: u64,
+}
+
+impl Quota {
+    /// Whether `sender` may send anything now.
+    pub(crate) fn check_sender(&self, limits: &Limits, now_ms: u64, sender: PeerId, name: &str) -> Result<(), Rejection> {
+        match retry_after(self.senders.get(&sender), now_ms, limits.sender_per_minute) {
+            None => Ok(()),
+            Some(retry_after_ms) => Err(Rejection::RateLimited {
+                who: name.to_owned(),
+                to: String::new(),
+                per_minute: limits.sender_per_minute,
+                retry_after_ms,
+            }),
+        }
+    }
+
+    /// Whether `sender` may send to this recipient now.
+    pub(crate) fn check_pair(
+        &self,
+        limits: &Limits,
+        now_ms: u64,
+        (sender, sender_name): (PeerId, &str),
+        (recipient, recipient_name): (PeerId, &str),
+    ) -> Result<(), Rejection> {
+        match retry_after(self.pairs.get(&(sender, recipient)), now_ms, limits.pair_per_minute) {
+            None => Ok(()),
+            Some(retry_after_ms) => Err(Rejection::RateLimited {
+                who: sender_name.to_owned(),
+                to: format!(" to {recipient_name}"),
+                per_minute: limits.pair_per_minute,
+                retry_after_ms,
+            }),
+        }
+    }
+
+    /// Whether this text is new between the two.
+    pub(crate) fn check_text(
+        &self,
+        limits: &Limits,
+        now_ms: u64,
+        sender: PeerId,
+        (recipient, recipient_name): (PeerId, &str),
+        reply_to: Option<MessageId>,
+        text: &str,
+    ) -> Result<(), Rejection> {
+        let window_ms = u64::from(limits.identical_text_ms);
+        match self.said.get(&(sender, recipient, reply_to)) {
+            Some((said_at, digest)) if *digest == fnv1a(text) && now_ms.saturating_sub(*said_at) < window_ms => {
+                let ago_ms = now_ms.saturating_sub(*said_at);
+                Err(Rejection::IdenticalText { name: recipient_name.to_owned(), ago_ms, retry_after_ms: window_ms - ago_ms })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether agents may still speak in this thread. A run of messages of one speaker is one turn.
+    pub(crate) fn check_thread(&self, limits: &Limits, thread: &str, sender: PeerId) -> Result<(), Rejection> {
+        match self.threads.get(thread) {
+            Some(turns) if turns.count >= limits.thread_turns_max && turns.last_speaker != sender => {
+                Err(Rejection::ThreadPaused { thread: thread.to_owned(), turns: turns.count })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Counts one accepted message.
+    pub(crate) fn count_send(&mut self, now_ms: u64, sender: PeerId, driver: Driver, thread: &str) {
+        count(&mut self.senders, sender, now_ms);
+        if driver == Driver::Person {
+            self.threads.remove(thread);
+            return;
+        }
+        if self.threads.len() >= THREADS_MAX && !self.threads.contains_key(thread) {
+            let resting = self.threads.values().map(|turns| turns.last_mono_ms).min().unwrap_or(0);
+            self.threads.retain(|_, turns| turns.last_mono_ms > resting);
+        }
+        let turns = self.threads.entry(thread.to_owned()).or_insert(Turns {
+            count: 0,
+            last_speaker: PeerId::SYSTEM,
+            last_mono_ms: now_ms,
+        });
+        if turns.last_speaker != sender {
+            turns.count += 1;
+            turns.last_speaker = sender;
+        }
+        turns.last_mono_ms = now_ms;
+    }
+
+    /// Counts one accepted delivery.
+    pub(crate) fn count_delivery(
+        &mut self,
+        limits: &Limits,
+        now_ms: u64,
+        sender: PeerId,
+        recipient: PeerId,
+        reply_to: Option<MessageId>,
+        text: &str,
+    ) {
+        count(&mut self.pairs, (sender, recipient), now_ms);
+        let window_ms = u64::from(limits.identical_text_ms);
+        if window_ms > 0 {
+            if self.said.len() >= RATES_MAX {
+                self.said.retain(|_, (said_at, _)| now_ms.saturating_sub(*said_at) < window_ms);
+            }
+            self.said.insert((sender, recipient, reply_to), (now_ms, fnv1a(text)));
+        }
+    }
+
+    /// Forgets a peer that is no more.
+    pub(crate) fn forget(&mut self, peer: PeerId) {
+        self.senders.remove(&peer);
+        self.pairs.retain(|(sender, recipient), _| *sender != peer && *recipient != peer);
+        self.said.retain(|(sender, recipient, _), _| *sender != peer && *recipient != peer);
+    }
+}
+
+/// How long until one more is allowed; none where it is allowed now.
+fn retry_after(sent: Option<&VecDeque<u64>>, now_ms: u64, per_minute: u32) -> Option<u64> {
+    let sent = sent?;
+    let per_minute = per_minute as usize;
+    if sent.len() < per_minute {
+        return None;
+    }
+    // The message that must leave the window before one more fits.
+    let blocking = sent[sent.len() - per_minute];
+    let free_at = blocking.saturating_add(MINUTE_MS);
+    (free_at > now_ms).then(|| free_at - now_ms)
+}
+
+fn count<Key: Ord + Copy>(rates: &mut BTreeMap<Key, VecDeque<u64>>, key: Key, now_ms: u64) {
+    if rates.len() >= RATES_MAX && !rates.contains_key(&key) {
+        rates.retain(|_, sent| sent.back().is_some_and(|last| last.saturating_add(MINUTE_MS) > now_ms));
+    }
+    let sent = rates.entry(key).or_default();
+    while sent.front().is_some_and(|first| first.saturating_add(MINUTE_MS) <= now_ms) {
+        sent.pop_front();
+    }
+    sent.push_back(now_ms);
+}
+
+/// A 64-bit digest that tells texts apart. Whoever makes two texts collide refuses themselves a message, nothing more.
+fn fnv1a(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: PeerId = PeerId(2);
+    const B: PeerId = PeerId(3);
+
+    #[test]
+    fn the_sixty_first_message_in_a_minute_waits_for_the_first_to_age() {
+        let limits = Limits::default();
+        let mut quota = Quota::default();
+        for n in 0..u64::from(limits.sender_per_minute) {
+            assert_eq!(quota.check_sender(&limits, n, A, "a"), Ok(()));
+            quota.count_send(n, A, Driver::Agent, "t");
+        }
+        let refused = quota.check_sender(&limits, 1_000, A, "a").unwrap_err();
+        assert!(matches!(refused, Rejection::RateLimited { retry_after_ms: 59_000, .. }), "{refused:?}");
+        assert_eq!(quota.check_sender(&limits, 60_000, A, "a"), Ok(()));
+        assert_eq!(quota.check_sender(&limits, 1_000, B, "b"), Ok(()), "one sender's rate never stops another");
+    }
+
+    #[test]
+    fn a_thread_pauses_after_its_turns_and_the_person_lets_it_go_on() {
+        let limits = Limits::default();
+        let mut quota = Quota::default();
+        for n in 0..limits.thread_turns_max {
+            let speaker = if n % 2 == 0 { A } else { B };
+            assert_eq!(quota.check_thread(&limits, "t", speaker), Ok(()));
+            quota.count_send(0, speaker, Driver::Agent, "t");
+        }
+        assert!(matches!(quota.check_thread(&limits, "t", A), Err(Rejection::ThreadPaused { .. })));
+        quota.count_send(0, PeerId::HUMAN, Driver::Person, "t");
+        assert_eq!(quota.check_thread(&limits, "t", A), Ok(()));
+    }
+
+    #[test]
+    fn what_one_speaker_says_in_a_row_is_one_turn() {
+        let limits = Limits::default();
+        let mut quota = Quota::default();
+        for _ in 0..100 {
+            assert_eq!(quota.check_thread(&limits, "t", A), Ok(()));
+            quota.count_send(0, A, Driver::Agent, "t");
+        }
+    }
+
+    #[test]
+    fn an_identical_text_is_refused_for_as_long_as_configured() {
+        let mut limits = Limits::default();
+        limits.set("identical_text_ms", 60_000);
+        let mut quota = Quota::default();
+        quota.count_delivery(&limits, 0, A, B, None, "hi");
+        assert!(quota.check_text(&limits, 1, A, (B, "b"), None, "hi").is_err());
+        assert!(quota.check_text(&limits, 1, A, (B, "b"), None, "ho").is_ok());
+        assert!(quota.check_text(&limits, 60_000, A, (B, "b"), None, "hi").is_ok());
+    }
+}

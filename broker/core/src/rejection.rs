@@ -1,0 +1,235 @@
+//! Why a request is refused, in the core's own terms, and how that reads for whoever asked.
+
+use peer_proto::ids::MessageId;
+use peer_proto::limits::{NAME_CHARS_MAX, RECIPIENTS_MAX};
+use peer_proto::refusal::{ErrorCode, Refusal};
+use thiserror::Error;
+
+/// A refused request. Nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Rejection {
+    /// The connection is not registered as a peer.
+    #[error("this connection is no session yet")]
+    NotRegistered,
+    /// The connection is registered already.
+    #[error("this connection is a session already")]
+    AlreadyRegistered,
+    /// A second `Hello`.
+    #[error("this connection has said hello already")]
+    HelloTwice,
+    /// No such peer; the nearest names.
+    #[error("no peer is called {name:?}")]
+    UnknownPeer {
+        /// What was asked for.
+        name: String,
+        /// Names like it.
+        nearest: Vec<String>,
+    },
+    /// A name that is understood but leads nowhere.
+    #[error("{name:?} cannot be written to: {why}")]
+    NoMailbox {
+        /// What was asked for.
+        name: String,
+        /// Why not.
+        why: &'static str,
+    },
+    /// No such message, or not the caller's.
+    #[error("no message {0} that concerns you")]
+    UnknownMessage(MessageId),
+    /// The text is empty, or all white space.
+    #[error("the message is empty")]
+    EmptyText,
+    /// The text is too large.
+    #[error("the text is {bytes} bytes long, and {bytes_max} is the most")]
+    TextTooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        bytes_max: u32,
+    },
+    /// Not the form of a name.
+    #[error("{name:?} is not a name")]
+    BadName {
+        /// What was asked for.
+        name: String,
+    },
+    /// A name with a meaning of its own.
+    #[error("the name {name:?} is reserved")]
+    ReservedName {
+        /// What was asked for.
+        name: String,
+    },
+    /// Another peer has it.
+    #[error("the name {name:?} belongs to another peer")]
+    NameTaken {
+        /// What was asked for.
+        name: String,
+    },
+    /// A field beyond its bound.
+    #[error("{what} is out of bounds: {bound}")]
+    OutOfBounds {
+        /// Which field.
+        what: &'static str,
+        /// What is allowed.
+        bound: String,
+    },
+    /// A rate is exhausted.
+    #[error("{who} reached {per_minute} messages a minute{to}")]
+    RateLimited {
+        /// The sender.
+        who: String,
+        /// ` to <recipient>`, or empty.
+        to: String,
+        /// The limit.
+        per_minute: u32,
+        /// When there is room again.
+        retry_after_ms: u64,
+    },
+    /// The recipient's mailbox is full.
+    #[error("{name} has {pending} messages waiting, and takes no more before it reads some")]
+    MailboxFull {
+        /// The recipient.
+        name: String,
+        /// What waits.
+        pending: u32,
+    },
+    /// The same text a moment ago.
+    #[error("the same text went to {name} {ago_ms} ms ago")]
+    IdenticalText {
+        /// The recipient.
+        name: String,
+        /// When.
+        ago_ms: u64,
+        /// When it may be said again.
+        retry_after_ms: u64,
+    },
+    /// The thread is paused.
+    #[error("thread {thread} is paused after {turns} turns between agents without the person")]
+    ThreadPaused {
+        /// The thread.
+        thread: String,
+        /// How many turns it had.
+        turns: u32,
+    },
+    /// Only the person may.
+    #[error("{act} is for the person, not for an agent or its shell")]
+    NotPermitted {
+        /// What was tried.
+        act: &'static str,
+    },
+    /// The message's deliveries are settled.
+    #[error("it is too late for {message}: {state}")]
+    TooLate {
+        /// The message.
+        message: MessageId,
+        /// What it is.
+        state: &'static str,
+    },
+    /// The disk is full.
+    #[error("the disk is full; nothing new is accepted, what is stored is still delivered")]
+    NoSpace,
+    /// Too many peers.
+    #[error("{peers} peers are known, and none of them can be forgotten yet")]
+    TooManyPeers {
+        /// How many.
+        peers: usize,
+    },
+    /// The token does not match.
+    #[error("this token is not that of the peer's latest session")]
+    BadToken,
+    /// Not the session's message.
+    #[error("message {0} does not wait for this session")]
+    NotLeased(MessageId),
+    /// The key names another message.
+    #[error("the idempotency key {key:?} was used for another message, {message}")]
+    IdempotencyConflict {
+        /// The key.
+        key: String,
+        /// What it names.
+        message: MessageId,
+    },
+}
+
+impl From<Rejection> for Refusal {
+    fn from(rejection: Rejection) -> Self {
+        let message = rejection.to_string();
+        let (code, hint, retry_after_ms) = match rejection {
+            Rejection::NotRegistered => (ErrorCode::OutOfOrder, "send Register first".to_owned(), None),
+            Rejection::AlreadyRegistered => (ErrorCode::OutOfOrder, "use Bind or Rename to change who it is".to_owned(), None),
+            Rejection::HelloTwice => (ErrorCode::OutOfOrder, "open a new connection instead".to_owned(), None),
+            Rejection::UnknownPeer { nearest, .. } => {
+                let hint = if nearest.is_empty() {
+                    "list the peers: list_peers, or `peerctl peers --all`".to_owned()
+                } else {
+                    format!("did you mean {}? list_peers, or `peerctl peers --all`, shows everyone", nearest.join(", "))
+                };
+                (ErrorCode::UnknownPeer, hint, None)
+            }
+            Rejection::NoMailbox { .. } => (ErrorCode::ReservedName, "name the peers, separated by commas".to_owned(), None),
+            Rejection::UnknownMessage(_) => {
+                (ErrorCode::UnknownMessage, "check the id: check_messages, or `peerctl history`, shows ids".to_owned(), None)
+            }
+            Rejection::EmptyText => (ErrorCode::EmptyText, "give the message a text".to_owned(), None),
+            Rejection::TextTooLarge { .. } => {
+                (ErrorCode::TextTooLarge, "split it, or write it to a file and send the path".to_owned(), None)
+            }
+            Rejection::BadName { .. } => (
+                ErrorCode::BadName,
+                format!("a name is 1 to {NAME_CHARS_MAX} letters, digits, - or _, and begins with a letter or digit"),
+                None,
+            ),
+            Rejection::ReservedName { .. } => (
+                ErrorCode::ReservedName,
+                "human, user, system, all and me have meanings of their own; choose another".to_owned(),
+                None,
+            ),
+            Rejection::NameTaken { .. } => {
+                (ErrorCode::NameTaken, "choose another; `peerctl peers --all` shows all names".to_owned(), None)
+            }
+            Rejection::OutOfBounds { .. } => (ErrorCode::OutOfBounds, String::new(), None),
+            Rejection::RateLimited { retry_after_ms, .. } => (
+                ErrorCode::RateLimited,
+                format!("try again in {} s, and say more in one message", retry_after_ms.div_ceil(1_000)),
+                Some(retry_after_ms),
+            ),
+            Rejection::MailboxFull { .. } => (
+                ErrorCode::MailboxFull,
+                "wait until it reads, or withdraw something: `peerctl inbox` shows what waits".to_owned(),
+                None,
+            ),
+            Rejection::IdenticalText { retry_after_ms, .. } => {
+                (ErrorCode::IdenticalText, "it is stored already; do not repeat it".to_owned(), Some(retry_after_ms))
+            }
+            Rejection::ThreadPaused { .. } => {
+                (ErrorCode::ThreadPaused, "ask your user; a message of the person in this thread lets it go on".to_owned(), None)
+            }
+            Rejection::NotPermitted { .. } => (
+                ErrorCode::NotPermitted,
+                "ask the person to run it in a terminal of their own, or to set operator.allow_from_agents in config.toml"
+                    .to_owned(),
+                None,
+            ),
+            Rejection::TooLate { message, .. } => {
+                (ErrorCode::TooLate, format!("`peerctl show {message}` tells what happened to it"), None)
+            }
+            Rejection::NoSpace => (ErrorCode::NoSpace, "free some space; sending works again by itself".to_owned(), None),
+            Rejection::TooManyPeers { .. } => {
+                (ErrorCode::Overloaded, "close sessions, or lower limits.forget_offline_hours".to_owned(), None)
+            }
+            Rejection::BadToken => (ErrorCode::BadToken, "register anew".to_owned(), None),
+            Rejection::NotLeased(_) => {
+                (ErrorCode::NotLeased, "only what waits for this session can be given back".to_owned(), None)
+            }
+            Rejection::IdempotencyConflict { .. } => {
+                (ErrorCode::IdempotencyConflict, "use a new key for a new message".to_owned(), None)
+            }
+        };
+        Self { code, message, hint, retry_after_ms }
+    }
+}
+
+impl Rejection {
+    pub(crate) fn too_many_recipients() -> Self {
+        Self::OutOfBounds { what: "the list of recipients", bound: format!("1 to {RECIPIENTS_MAX}") }
+    }
+}

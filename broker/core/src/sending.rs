@@ -1,0 +1,356 @@
+//! Sending: who may say what to whom, and what is stored when they do.
+
+use peer_proto::ids::{MessageId, PeerId, Timestamp};
+use peer_proto::limits::{
+    IDEMPOTENCY_KEY_BYTES_MAX, RECIPIENTS_MAX, SOURCE_BYTES_MAX, SOURCES_MAX, THREAD_BYTES_MAX, TTL_MS_MAX, TTL_MS_MIN,
+};
+use peer_proto::message::{Carrier, Cause, Evidence, Intent, Kind, Sender, Stage, TraceEntry, TraceEvent, Via};
+use peer_proto::refusal::Refusal;
+use peer_proto::request::{CarrierProof, Event, EventKind, Reply, Send, Sent, SentDelivery};
+
+use crate::broker::{Actor, Broker, Caller};
+use crate::input::{Facts, Now, StoredMessage};
+use crate::lease::{Proof, delivery_to};
+use crate::presence::Operator;
+use crate::quota::Driver;
+use crate::record::{Brief, DeliveryRecord, MessageHead, MessageRecord};
+use crate::rejection::Rejection;
+use crate::sessions::check_length;
+use crate::step::{Change, Step};
+
+/// What a shell is called whose agent cannot be told.
+const UNKNOWN_AGENT: &str = "unknown-agent";
+
+impl Broker {
+    pub(crate) fn send(&mut self, now: Now, caller: Caller, send: Send, facts: &Facts, step: &mut Step) -> Result<(), Rejection> {
+        let (sender, driver) = self.sender(caller)?;
+        let limits = self.config.limits.clone();
+        check_send(&send, limits.text_bytes_max)?;
+        let original = send.reply_to.map(|id| self.original(id, caller, facts)).transpose()?;
+        let recipients = self.recipients(&send, sender.peer, original)?;
+        if let Some(prior) = &facts.prior {
+            return self.repeat(caller, &send, prior, &recipients, step);
+        }
+        if facts.disk_full {
+            return Err(Rejection::NoSpace);
+        }
+        let id = MessageId::next(self.last_message, now.wall, facts.entropy as u32);
+        let thread = match (&send.thread, original) {
+            (Some(thread), _) => thread.clone(),
+            (None, Some(original)) => original.head.thread.clone(),
+            // The last digits of the message's id: its random part.
+            (None, None) => format!("t-{}", &id.to_string()[10..]),
+        };
+        let mut checked = self.quota.check_sender(&limits, now.mono_ms, sender.peer, &sender.name);
+        if checked.is_ok() && driver != Driver::Person {
+            checked = self.quota.check_thread(&limits, &thread, sender.peer);
+        }
+        if let Err(rejection) = checked {
+            self.refuse_send(now, caller, &sender, &send, rejection, step);
+            return Ok(());
+        }
+        let first_reply = original.is_some_and(|original| {
+            delivery_to(&original.deliveries, sender.peer).is_some_and(|delivery| delivery.answered_by.is_none())
+        });
+        let braked = driver == Driver::Agent && !first_reply;
+        let verdicts: Vec<Result<(), Rejection>> =
+            recipients.iter().map(|peer| self.check_delivery(now, &send, &sender, *peer, braked)).collect();
+        if let Some(Err(rejection)) =
+            verdicts.iter().find(|verdict| verdict.is_err()).filter(|_| verdicts.iter().all(Result::is_err))
+        {
+            self.refuse_send(now, caller, &sender, &send, rejection.clone(), step);
+            return Ok(());
+        }
+
+        let accepted: Vec<PeerId> =
+            recipients.iter().zip(&verdicts).filter(|(_, verdict)| verdict.is_ok()).map(|(peer, _)| *peer).collect();
+        let head = MessageHead {
+            id,
+            from: sender.clone(),
+            to: accepted.iter().map(|peer| (*peer, self.name_of(*peer))).collect(),
+            intent: send.intent.unwrap_or(if original.is_some() { Intent::Inform } else { Intent::Request }),
+            kind: Kind::Message,
+            thread: thread.clone(),
+            reply_to: send.reply_to,
+            sent_at: now.wall,
+            expires_at: send.ttl_ms.map(|ttl_ms| now.wall.plus_ms(ttl_ms)),
+            sources: send.sources.clone(),
+            text_bytes: send.text.len() as u32,
+        };
+        let brief = Brief::of(&head);
+        if let Some(key) = &send.idempotency_key {
+            step.change(Change::PutIdempotencyKey { sender: sender.peer, key: key.clone(), message: id });
+        }
+        self.quota.count_send(now.mono_ms, sender.peer, driver, &thread);
+        for peer in &accepted {
+            self.quota.count_delivery(&limits, now.mono_ms, sender.peer, *peer, send.reply_to, &send.text);
+        }
+        let text = send.text;
+        let deliveries =
+            recipients.iter().zip(&verdicts).map(|(peer, verdict)| self.sent_delivery(*peer, verdict.as_ref().err())).collect();
+        step.reply(caller.connection, caller.id, Reply::Sent(Sent { message: id, thread, deduplicated: false, deliveries }));
+        self.store_message(now, MessageRecord { head, idempotency_key: send.idempotency_key, text }, &accepted, &brief, step);
+        if let Some(original) = original {
+            self.note_reply(now, sender.peer, id, original, step);
+        }
+        Ok(())
+    }
+
+    /// Stores a message with its deliveries, and lets them go on their way.
+    fn store_message(&mut self, now: Now, record: MessageRecord, recipients: &[PeerId], brief: &Brief, step: &mut Step) {
+        let id = record.head.id;
+        self.last_message = id;
+        self.messages += 1;
+        let text = record.text.clone();
+        step.change(Change::PutMessage(Box::new(record)));
+        for peer in recipients {
+            let delivery = DeliveryRecord {
+                message: id,
+                peer: *peer,
+                stage: Stage::Stored,
+                attempts: 0,
+                acked_at: None,
+                answered_by: None,
+                trace: vec![TraceEntry { event: TraceEvent::Stored, at: now.wall, carrier: None, cause: None }],
+                brief: brief.clone(),
+            };
+            self.tell(EventKind::Stored, now.wall, &delivery, Some(&text), step);
+            step.change(Change::PutDelivery { record: Box::new(delivery.clone()), was: None });
+            self.enqueue(delivery);
+            self.pump(now, *peer, step);
+            self.wake_waits(now, *peer, brief, step);
+        }
+    }
+
+    /// The broker's own word to the sender of a message, about what became of it. It is mail like any other.
+    pub(crate) fn notify_sender(&mut self, now: Now, record: &DeliveryRecord, text: String, step: &mut Step) {
+        let to = record.brief.from;
+        if record.brief.kind == Kind::Notice || self.presence.get(to).is_none() {
+            return;
+        }
+        let id = MessageId::next(self.last_message, now.wall, 0);
+        let head = MessageHead {
+            id,
+            from: Sender {
+                peer: PeerId::SYSTEM,
+                name: "system".to_owned(),
+                client: String::new(),
+                cwd: String::new(),
+                via: Via::Broker,
+            },
+            to: vec![(to, self.name_of(to))],
+            intent: Intent::Inform,
+            kind: Kind::Notice,
+            thread: record.brief.thread.clone(),
+            reply_to: Some(record.message),
+            sent_at: now.wall,
+            expires_at: None,
+            sources: Vec::new(),
+            text_bytes: text.len() as u32,
+        };
+        let brief = Brief::of(&head);
+        self.store_message(now, MessageRecord { head, idempotency_key: None, text }, &[to], &brief, step);
+    }
+
+    /// A reply is evidence that its sender read what it answers.
+    fn note_reply(&mut self, now: Now, reader: PeerId, reply: MessageId, original: &StoredMessage, step: &mut Step) {
+        let message = original.head.id;
+        if self.mailbox(reader).is_some_and(|mailbox| mailbox.get(message).is_some()) {
+            let proof = Proof { carrier: None, evidence: Evidence::Reply, answer: Some(reply), told: None };
+            self.settle_presented(now, reader, message, proof, step);
+            self.pump(now, reader, step);
+        } else if let Some(settled) = delivery_to(&original.deliveries, reader).filter(|settled| settled.answered_by.is_none()) {
+            let (mut record, was) = (settled.clone(), settled.stage);
+            if was == Stage::Dead {
+                self.dead -= 1;
+                record.stage = Stage::Presented;
+                crate::mailbox::trace(&mut record, TraceEvent::Presented, now.wall, None, Some(Cause::Evidence(Evidence::Reply)));
+            }
+            record.answered_by = Some(reply);
+            crate::mailbox::trace(&mut record, TraceEvent::Answered, now.wall, None, None);
+            self.tell(EventKind::Answered, now.wall, &record, None, step);
+            step.change(Change::PutDelivery { record: Box::new(record), was: Some(was) });
+        }
+    }
+
+    /// The sender, stamped by the broker.
+    fn sender(&self, caller: Caller) -> Result<(Sender, Driver), Rejection> {
+        let of = |peer: PeerId, via: Via| {
+            self.presence
+                .get(peer)
+                .map(|record| Sender {
+                    peer,
+                    name: record.name.clone(),
+                    client: record.client.clone(),
+                    cwd: record.cwd.clone(),
+                    via,
+                })
+                .ok_or(Rejection::NotRegistered)
+        };
+        Ok(match self.actor(caller)? {
+            Actor::Session(peer) => (of(peer, Via::Session)?, Driver::Agent),
+            Actor::Operator(Operator::Person) => (of(PeerId::HUMAN, Via::Person)?, Driver::Person),
+            Actor::Operator(Operator::Shell(Some(peer))) => (of(peer, Via::Shell)?, Driver::Shell),
+            Actor::Operator(Operator::Shell(None)) => {
+                let mut sender = of(PeerId::HUMAN, Via::Shell)?;
+                UNKNOWN_AGENT.clone_into(&mut sender.name);
+                (sender, Driver::Shell)
+            }
+        })
+    }
+
+    /// The message that is replied to, if it concerns the caller.
+    fn original<'a>(&self, id: MessageId, caller: Caller, facts: &'a Facts) -> Result<&'a StoredMessage, Rejection> {
+        let stored = facts.stored.get(&id).ok_or(Rejection::UnknownMessage(id))?;
+        self.may_read(caller, stored)?;
+        Ok(stored)
+    }
+
+    fn recipients(&self, send: &Send, sender: PeerId, original: Option<&StoredMessage>) -> Result<Vec<PeerId>, Rejection> {
+        let mut recipients = Vec::new();
+        for name in send.to.iter().flat_map(|name| name.split(',')).map(str::trim).filter(|name| !name.is_empty()) {
+            let peer = self.presence.resolve(name, Some(sender))?;
+            if !recipients.contains(&peer) {
+                recipients.push(peer);
+            }
+            if recipients.len() > RECIPIENTS_MAX {
+                return Err(Rejection::too_many_recipients());
+            }
+        }
+        if recipients.is_empty() {
+            let back = original.map(|original| original.head.from.peer).ok_or_else(Rejection::too_many_recipients)?;
+            if back == PeerId::SYSTEM {
+                self.presence.resolve("system", None)?;
+            }
+            if self.presence.get(back).is_none() {
+                return Err(Rejection::UnknownPeer { name: back.to_string(), nearest: Vec::new() });
+            }
+            recipients.push(back);
+        }
+        Ok(recipients)
+    }
+
+    /// A known idempotency key: the first outcome, as it stands now.
+    fn repeat(
+        &self,
+        caller: Caller,
+        send: &Send,
+        prior: &StoredMessage,
+        recipients: &[PeerId],
+        step: &mut Step,
+    ) -> Result<(), Rejection> {
+        let head = &prior.head;
+        let same = head.text_bytes as usize == send.text.len()
+            && head.reply_to == send.reply_to
+            && head.to.iter().all(|(peer, _)| recipients.contains(peer) || self.presence.get(*peer).is_none());
+        if !same {
+            let key = send.idempotency_key.clone().unwrap_or_default();
+            return Err(Rejection::IdempotencyConflict { key, message: head.id });
+        }
+        let deliveries = prior
+            .deliveries
+            .iter()
+            .map(|delivery| {
+                let stage = self.pending_delivery(head.id, delivery.peer).map_or(delivery.stage, |pending| pending.stage);
+                SentDelivery { stage: Some(stage), ..self.sent_delivery(delivery.peer, None) }
+            })
+            .collect();
+        let sent = Sent { message: head.id, thread: head.thread.clone(), deduplicated: true, deliveries };
+        step.reply(caller.connection, caller.id, Reply::Sent(sent));
+        Ok(())
+    }
+
+    /// Whether this recipient takes this message.
+    fn check_delivery(&self, now: Now, send: &Send, sender: &Sender, peer: PeerId, braked: bool) -> Result<(), Rejection> {
+        let limits = &self.config.limits;
+        let name = self.name_of(peer);
+        let pending = self.mailbox(peer).map_or(0, |mailbox| mailbox.len()) as u32;
+        if pending >= limits.pending_per_peer {
+            return Err(Rejection::MailboxFull { name, pending });
+        }
+        if braked {
+            self.quota.check_pair(limits, now.mono_ms, (sender.peer, &sender.name), (peer, &name))?;
+            self.quota.check_text(limits, now.mono_ms, sender.peer, (peer, &name), send.reply_to, &send.text)?;
+        }
+        Ok(())
+    }
+
+    fn sent_delivery(&self, peer: PeerId, refused: Option<&Rejection>) -> SentDelivery {
+        SentDelivery {
+            peer,
+            name: self.name_of(peer),
+            stage: refused.is_none().then_some(Stage::Stored),
+            online: self.presence.is_online(peer),
+            carriers: self.carriers(peer),
+            refusal: refused.cloned().map(Refusal::from),
+        }
+    }
+
+    /// The carriers of the session that takes the peer's mail.
+    pub(crate) fn carriers(&self, peer: PeerId) -> Vec<CarrierProof> {
+        let session = self.presence.reader(peer).and_then(|reader| self.presence.session(reader));
+        let proofs = session.map(|session| session.proofs.iter());
+        proofs
+            .into_iter()
+            .flatten()
+            .map(|(carrier, proven_at): (&Carrier, &Option<Timestamp>)| CarrierProof { carrier: *carrier, proven_at: *proven_at })
+            .collect()
+    }
+
+    /// A brake refused the whole send: the sender hears, and so does whoever watches.
+    fn refuse_send(&self, now: Now, caller: Caller, sender: &Sender, send: &Send, rejection: Rejection, step: &mut Step) {
+        let refusal = Refusal::from(rejection);
+        let event = Event {
+            kind: EventKind::Refused,
+            at: now.wall,
+            message: None,
+            from: Some(sender.name.clone()),
+            to: Some(send.to.join(",")),
+            thread: send.thread.clone(),
+            reply_to: send.reply_to,
+            intent: send.intent,
+            carrier: None,
+            cause: Some(refusal.code.as_str().to_owned()),
+            text: None,
+        };
+        self.tell_watchers(&[sender.peer], &event, step);
+        step.refuse(caller.connection, caller.id, refusal);
+    }
+}
+
+fn check_send(send: &Send, text_bytes_max: u32) -> Result<(), Rejection> {
+    if send.text.trim().is_empty() {
+        return Err(Rejection::EmptyText);
+    }
+    if send.text.len() > text_bytes_max as usize {
+        return Err(Rejection::TextTooLarge { bytes: send.text.len(), bytes_max: text_bytes_max });
+    }
+    if send.to.len() > RECIPIENTS_MAX {
+        return Err(Rejection::too_many_recipients());
+    }
+    if let Some(thread) = &send.thread {
+        let fits = (1..=THREAD_BYTES_MAX).contains(&thread.len());
+        if !fits || !thread.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) {
+            let bound = format!("1 to {THREAD_BYTES_MAX} letters, digits, -, _ or .");
+            return Err(Rejection::OutOfBounds { what: "the thread", bound });
+        }
+    }
+    if send.ttl_ms.is_some_and(|ttl_ms| !(TTL_MS_MIN..=TTL_MS_MAX).contains(&ttl_ms)) {
+        return Err(Rejection::OutOfBounds { what: "the time to live", bound: "1 second to 30 days".to_owned() });
+    }
+    if send.sources.len() > SOURCES_MAX {
+        return Err(Rejection::OutOfBounds { what: "the list of sources", bound: format!("at most {SOURCES_MAX}") });
+    }
+    for source in &send.sources {
+        check_length("a source", source, SOURCE_BYTES_MAX)?;
+    }
+    if let Some(key) = &send.idempotency_key
+        && !(1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len())
+    {
+        return Err(Rejection::OutOfBounds {
+            what: "the idempotency key",
+            bound: format!("1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes"),
+        });
+    }
+    Ok(())
+}
