@@ -1,3 +1,219 @@
-//! placeholder
+//! peerd's broker: sockets, the engine's thread and the store, around the rules of `peer-core`.
+//!
+//! This crate is the only one that opens the socket, reads clocks and randomness, and says redb. It knows none of the
+//! rules. To follow a message, read [`connection`](crate) → engine → outbox; the modules stand in that order:
+//!
+//! - [`config`]: what the person may change.
+//! - `state_dir`, `listener`, `reach`: the directory, the lock, the socket.
+//! - `connection`: bytes to requests, and answers to bytes.
+//! - `engine`: batch, apply, commit once, release.
+//! - `outbox`: what waits for each connection.
+//! - `query`: what the store answers by itself.
+//! - [`store`]: what is durable.
 
+use std::path::PathBuf;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use peer_core::broker::Broker;
+use peer_proto::handshake::Preface;
+use peer_proto::limits::HELLO_TIMEOUT_MS;
+use peer_proto::location::Location;
+use thiserror::Error;
+use tokio::sync::oneshot;
+
+use crate::clock::Clock;
+use crate::connection::Desk;
+use crate::engine::{Engine, Identity};
+use crate::listener::Socket;
+use crate::state_dir::Lock;
+use crate::store::{OpenError, Store, StoreError};
+
+pub mod config;
 pub mod store;
+
+mod ancestry;
+mod clock;
+mod connection;
+mod detach;
+mod engine;
+mod listener;
+mod outbox;
+mod query;
+mod reach;
+mod sandbox;
+mod shutdown;
+mod state_dir;
+mod telemetry;
+
+pub use crate::config::ConfigError;
+pub use crate::detach::DetachError;
+pub use crate::engine::EngineError;
+pub use crate::listener::{ServeError, SocketError};
+pub use crate::sandbox::SandboxError;
+pub use crate::state_dir::{DirError, LockError};
+pub use crate::telemetry::LogError;
+
+/// How the broker shall run.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// The state directory.
+    pub location: Location,
+    /// The executable that is running, as programs that connect shall hear it.
+    pub executable: PathBuf,
+    /// Whether the kernel shall keep the process from opening network sockets. For good: it holds for the whole process.
+    pub sandbox: bool,
+    /// Whether to leave the starter: its session, working directory and descriptors at once, its stdin, stdout and
+    /// stderr after `ready`. Then the process must do nothing else.
+    pub detached: bool,
+}
+
+/// Runs the broker on this thread until it is told to stop: by SIGTERM or SIGINT, by an operator, or because its socket's
+/// path leads to it no more.
+///
+/// `ready` is called once the socket accepts connections. In detached mode the starter's stderr is closed right after.
+///
+/// # Errors
+/// [`RunError::AlreadyRunning`] where another broker holds the directory; the others say what was wrong and what to do.
+/// Whatever was acknowledged before an error is on the disk.
+pub fn run(options: RunOptions, ready: impl FnOnce()) -> Result<(), RunError> {
+    run_with(options, Duration::from_millis(HELLO_TIMEOUT_MS), ready)
+}
+
+fn run_with(options: RunOptions, hello_timeout: Duration, ready: impl FnOnce()) -> Result<(), RunError> {
+    if options.detached {
+        detach::leave_starter()?;
+    }
+    let location = &options.location;
+    state_dir::secure(location.dir())?;
+    // Dropped last: whoever gets it next finds the store closed and the socket gone.
+    let _lock = Lock::take(&location.lock()).map_err(|error| match error {
+        LockError::Held { path } => RunError::AlreadyRunning { lock: path },
+        error => RunError::Lock(error),
+    })?;
+    let log = telemetry::open(&location.log())?;
+    let _logging = tracing::dispatcher::set_default(&log);
+    let outcome = serve(&options, hello_timeout, ready);
+    if let Err(error) = &outcome {
+        // Nobody may be there any more to read it from stderr.
+        tracing::error!(cause = %Chain(error), "broker down");
+    }
+    outcome
+}
+
+fn serve(options: &RunOptions, hello_timeout: Duration, ready: impl FnOnce()) -> Result<(), RunError> {
+    let location = &options.location;
+    let clock = Clock::start();
+    let settings = config::load(&location.config())?;
+    let store = Store::open(&location.database(), &location.backups())?;
+    let image = store.load().map_err(RunError::Load)?;
+    let (peers, pending, messages) = (image.peers.len(), image.pending.len(), image.messages);
+    let broker = Broker::new(settings.rules(), image, clock.now());
+
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Runtime)?;
+    let sandbox = options.sandbox && sandbox::apply()?;
+    let socket = Socket::bind(&location.socket())?;
+
+    let executable = options.executable.display().to_string();
+    let desk_preface = Preface::ours(&executable);
+    let identity = Identity { executable, dir: location.dir().into(), socket: location.socket(), sandbox };
+    let (to_engine, arrivals) = mpsc::channel();
+    let engine = Engine::new(clock, broker, store, arrivals, identity);
+    let (engine_ended, ended) = oneshot::channel();
+    let log = tracing::dispatcher::get_default(Clone::clone);
+    let thread = std::thread::Builder::new()
+        .name("engine".into())
+        .spawn(move || {
+            let _logging = tracing::dispatcher::set_default(&log);
+            // Whoever would hear it may be gone: then serving failed, and that is the error to tell.
+            let _ = engine_ended.send(engine.run());
+        })
+        .map_err(RunError::Runtime)?;
+
+    let mut at_ready = Ok(());
+    let desk = Desk { arrivals: to_engine, preface: desk_preface, hello_timeout };
+    let served = runtime.block_on(listener::serve(socket, desk, ended, || {
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            socket = %location.socket().display(),
+            pid = std::process::id(),
+            sandbox,
+            peers,
+            pending,
+            messages,
+            "broker up"
+        );
+        ready();
+        if options.detached {
+            at_ready = detach::drop_stdio();
+        }
+    }));
+    // The desk is dropped with its way to the engine, so that the thread ends in any case.
+    let thread = thread.join();
+    at_ready?;
+    let outcome = served?;
+    thread.map_err(|_| ServeError::EngineDied)?;
+    Ok(outcome?)
+}
+
+/// Why the broker did not start, or ended other than by being told to.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// Another broker holds the directory: there is nothing to do.
+    #[error("a broker runs already and holds {}; use it, or stop it with `peerctl daemon stop`", lock.display())]
+    AlreadyRunning {
+        /// The lock file that it holds.
+        lock: PathBuf,
+    },
+    /// The directory.
+    #[error(transparent)]
+    Dir(#[from] DirError),
+    /// The lock file.
+    #[error(transparent)]
+    Lock(LockError),
+    /// The log.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The store does not open.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The store opens and cannot be read.
+    #[error("cannot read the store; run `peerctl daemon verify`")]
+    Load(#[source] StoreError),
+    /// The sandbox.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+    /// The socket.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// Leaving the starter.
+    #[error(transparent)]
+    Detach(#[from] DetachError),
+    /// Threads or the runtime.
+    #[error("cannot start the broker's threads")]
+    Runtime(#[source] std::io::Error),
+    /// Serving connections.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    /// The engine.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+/// An error with everything that led to it, on one line.
+struct Chain<'a>(&'a dyn std::error::Error);
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,276 @@
+//! One connection: preface, hello, then frames in and frames out, until either end has enough.
+//!
+//! Knows bytes and requests, and nothing of what requests mean: each goes to the engine as an [`Arrival`], and what comes
+//! back is in the [`Outbox`]. Whatever a program does wrong costs it its own connection alone. Invariant: an
+//! [`Arrival::Gone`] follows each [`Arrival::Hello`], once.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::mpsc::Sender;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use futures_util::StreamExt;
+use peer_core::input::ConnectionId;
+use peer_proto::codec::{self, DecodeError, HEADER_BYTES};
+use peer_proto::handshake::{FIXED_BYTES, Preface, PrefaceError};
+use peer_proto::limits::{FRAME_BYTES_MAX, HELLO_BYTES_MAX, REQUESTS_IN_FLIGHT_MAX};
+use peer_proto::refusal::{ErrorCode, Refusal};
+use peer_proto::request::{ClientFrame, Hello, Request, RequestId};
+use thiserror::Error;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::net::UnixStream;
+use tokio::net::unix::{ReadHalf, WriteHalf};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::codec::{FramedRead, LengthDelimitedCodec, LengthDelimitedCodecError};
+
+use crate::ancestry;
+use crate::engine::Arrival;
+use crate::outbox::{Outbox, Taken};
+
+/// How long a connection that is ending may take to read its last frames.
+const LAST_WORDS_MS: u64 = 1_000;
+
+/// What all connections of one run share.
+pub(crate) struct Desk {
+    /// Leads to the engine.
+    pub(crate) arrivals: Sender<Arrival>,
+    /// What the broker says of itself before anything else.
+    pub(crate) preface: Preface,
+    /// How long a new connection has for its preface and its hello.
+    pub(crate) hello_timeout: Duration,
+}
+
+/// Serves one connection to its end. `pid` is the kernel's word on who connected.
+pub(crate) async fn serve(mut stream: UnixStream, connection: ConnectionId, pid: Option<u32>, desk: &Desk) {
+    let deadline = Instant::now() + desk.hello_timeout;
+    let protocol = match timeout_at(deadline, greet(&mut stream, &desk.preface)).await.unwrap_or(Err(Fault::Silent)) {
+        Ok(protocol) => protocol,
+        Err(fault) => return report(connection, pid, &fault),
+    };
+
+    let (outbox, in_flight) = (Outbox::default(), Semaphore::new(REQUESTS_IN_FLIGHT_MAX));
+    let (read, write) = stream.split();
+    let frames = FramedRead::new(read, framing());
+    let mut reader = Reader { connection, frames, in_flight: &in_flight, outbox: &outbox, desk, said_hello: false };
+    let mut writer = Writer { write, unwritten: BytesMut::new(), answers: 0, in_flight: &in_flight, outbox: &outbox };
+
+    let end = tokio::select! {
+        end = reader.run(deadline, protocol, pid) => end,
+        end = writer.run() => end.map_err(Fault::Socket),
+        () = outbox.ending() => Ok(()),
+    };
+    if let Err(fault) = &end {
+        if let Some((id, refusal)) = fault.answer() {
+            outbox.reply(id, Err(refusal));
+        }
+        report(connection, pid, fault);
+    }
+    outbox.close();
+    if reader.said_hello {
+        // The engine may be gone already; then nobody needs to know.
+        let _ = desk.arrivals.send(Arrival::Gone { connection });
+    }
+    if !matches!(end, Err(Fault::Socket(_))) {
+        // A program that does not read its last words does without.
+        let _ = timeout(Duration::from_millis(LAST_WORDS_MS), writer.run()).await;
+    }
+}
+
+/// Says who we are, hears who they are, and agrees on a protocol version.
+async fn greet(stream: &mut UnixStream, ours: &Preface) -> Result<u16, Fault> {
+    stream.write_all(&ours.encode()).await?;
+    let mut fixed = [0; FIXED_BYTES];
+    stream.read_exact(&mut fixed).await?;
+    let (mut theirs, software_bytes) = Preface::decode_fixed(&fixed)?;
+    let mut software = vec![0; software_bytes];
+    stream.read_exact(&mut software).await?;
+    theirs.software = String::from_utf8_lossy(&software).into_owned();
+    Ok(ours.agree(&theirs)?)
+}
+
+/// Frames before the hello. A stranger gets little.
+fn framing() -> LengthDelimitedCodec {
+    LengthDelimitedCodec::builder()
+        .length_field_length(HEADER_BYTES)
+        .little_endian()
+        .max_frame_length(HELLO_BYTES_MAX)
+        .new_codec()
+}
+
+struct Reader<'a> {
+    connection: ConnectionId,
+    frames: FramedRead<ReadHalf<'a>, LengthDelimitedCodec>,
+    in_flight: &'a Semaphore,
+    outbox: &'a Outbox,
+    desk: &'a Desk,
+    said_hello: bool,
+}
+
+impl Reader<'_> {
+    /// Reads until the program ends the connection.
+    async fn run(&mut self, deadline: Instant, protocol: u16, pid: Option<u32>) -> Result<(), Fault> {
+        let Some(first) = timeout_at(deadline, self.frames.next()).await.map_err(|_| Fault::Silent)? else { return Ok(()) };
+        let (id, hello) = match decode(first)? {
+            ClientFrame { id, request: Request::Hello(hello) } => (id, hello),
+            ClientFrame { id, .. } => return Err(Fault::NoHello { id }),
+        };
+        self.hello(id, hello, protocol, pid)?;
+        loop {
+            if !self.make_room().await? {
+                return Ok(());
+            }
+            let Some(frame) = self.frames.next().await else { return Ok(()) };
+            let ClientFrame { id, request } = decode(frame)?;
+            if let Request::Hello(_) = request {
+                self.outbox.reply(id, Err(second_hello()));
+            } else {
+                let arrival = Arrival::Asked { connection: self.connection, id, request };
+                self.desk.arrivals.send(arrival).map_err(|_| Fault::Stopping)?;
+            }
+        }
+    }
+
+    fn hello(&mut self, id: RequestId, hello: Hello, protocol: u16, pid: Option<u32>) -> Result<(), Fault> {
+        let ancestors = pid.map(ancestry::of).unwrap_or_default();
+        let outbox = self.outbox.clone();
+        let arrival = Arrival::Hello { connection: self.connection, id, hello, protocol, ancestors, outbox };
+        self.desk.arrivals.send(arrival).map_err(|_| Fault::Stopping)?;
+        self.said_hello = true;
+        self.take_room();
+        self.frames.decoder_mut().set_max_frame_length(FRAME_BYTES_MAX);
+        Ok(())
+    }
+
+    /// Waits until one more request may be unanswered, and counts it; the writer counts down. Says whether the program is
+    /// still there.
+    ///
+    /// While a connection is not read its end is not seen either, and a session that died with all its requests waiting
+    /// would keep its leases: so its hang-up is watched meanwhile, through a descriptor of its own.
+    async fn make_room(&self) -> Result<bool, Fault> {
+        if self.take_room() {
+            return Ok(true);
+        }
+        let same_socket = self.frames.get_ref().as_ref().as_fd().try_clone_to_owned()?;
+        let hangup = UnixStream::from_std(same_socket.into())?;
+        loop {
+            tokio::select! {
+                room = self.in_flight.acquire() => {
+                    room.map_err(|_| Fault::Stopping)?.forget();
+                    return Ok(true);
+                }
+                ready = hangup.ready(Interest::READABLE) => {
+                    if ready?.is_read_closed() {
+                        return Ok(false);
+                    }
+                    // More requests wait, and that is no news: forget it, so that only what comes next wakes us.
+                    let _ = hangup.try_io::<()>(Interest::READABLE, || Err(io::ErrorKind::WouldBlock.into()));
+                }
+            }
+        }
+    }
+
+    fn take_room(&self) -> bool {
+        self.in_flight.try_acquire().map(|room| room.forget()).is_ok()
+    }
+}
+
+fn decode(frame: io::Result<BytesMut>) -> Result<ClientFrame, Fault> {
+    Ok(codec::decode(&frame?)?)
+}
+
+fn second_hello() -> Refusal {
+    Refusal {
+        code: ErrorCode::OutOfOrder,
+        message: "hello was said on this connection already".into(),
+        hint: "open another connection for another role".into(),
+        retry_after_ms: None,
+    }
+}
+
+struct Writer<'a> {
+    write: WriteHalf<'a>,
+    /// Taken from the outbox, not yet in the socket. Kept here so that writing can be interrupted anywhere and go on.
+    unwritten: BytesMut,
+    /// Requests that the bytes in `unwritten` answer.
+    answers: usize,
+    in_flight: &'a Semaphore,
+    outbox: &'a Outbox,
+}
+
+impl Writer<'_> {
+    /// Writes what comes, many frames at once where many wait, until the connection is ended and all is written.
+    async fn run(&mut self) -> io::Result<()> {
+        loop {
+            while !self.unwritten.is_empty() {
+                if self.write.write_buf(&mut self.unwritten).await? == 0 {
+                    return Err(io::ErrorKind::WriteZero.into());
+                }
+            }
+            // Room for new requests comes with answers that are out, not with answers that wait: a program that asks and
+            // does not read is not read either.
+            self.in_flight.add_permits(std::mem::take(&mut self.answers));
+            match self.outbox.take(&mut self.unwritten) {
+                Taken::Frames { answers } => self.answers = answers,
+                Taken::Nothing => self.outbox.filled().await,
+                Taken::End => return Ok(()),
+            }
+        }
+    }
+}
+
+/// Why a connection was ended by the broker.
+#[derive(Debug, Error)]
+enum Fault {
+    #[error("it said nothing in time")]
+    Silent,
+    #[error(transparent)]
+    Preface(#[from] PrefaceError),
+    #[error("its frame is larger than {HELLO_BYTES_MAX} bytes before hello, or {FRAME_BYTES_MAX} after")]
+    FrameTooLarge,
+    #[error(transparent)]
+    Frame(#[from] DecodeError),
+    #[error("its first request is not hello")]
+    NoHello { id: RequestId },
+    #[error("the broker is stopping")]
+    Stopping,
+    #[error("its socket failed: {0}")]
+    Socket(io::Error),
+}
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Self {
+        if error.get_ref().is_some_and(|inner| inner.is::<LengthDelimitedCodecError>()) {
+            return Self::FrameTooLarge;
+        }
+        Self::Socket(error)
+    }
+}
+
+impl Fault {
+    /// What the program hears before its connection closes; nothing where it could not understand it.
+    fn answer(&self) -> Option<(RequestId, Refusal)> {
+        let (id, code, hint) = match self {
+            Self::FrameTooLarge | Self::Frame(_) => {
+                (0, ErrorCode::BadFrame, "see docs/protocol.md; the broker closes this connection")
+            }
+            Self::NoHello { id } => (*id, ErrorCode::OutOfOrder, "say hello first; the broker closes this connection"),
+            Self::Silent | Self::Preface(_) | Self::Stopping | Self::Socket(_) => return None,
+        };
+        let mut message = self.to_string();
+        // The decoder's own reason stands one level down, and is all that helps whoever writes a client.
+        if let Self::Frame(DecodeError::Value(reason)) = self {
+            message = format!("{message}: {reason}");
+        }
+        Some((id, Refusal { code, message, hint: hint.into(), retry_after_ms: None }))
+    }
+}
+
+fn report(connection: ConnectionId, pid: Option<u32>, fault: &Fault) {
+    match fault {
+        // A program that was killed, or that came while the broker went: nothing that anybody could act on.
+        Fault::Socket(_) | Fault::Stopping => tracing::debug!(connection = connection.0, pid, cause = %fault, "connection ended"),
+        _ => tracing::warn!(connection = connection.0, pid, cause = %fault, "connection ended"),
+    }
+}

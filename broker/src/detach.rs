@@ -1,0 +1,87 @@
+//! Leaving the starter: a session, a working directory and descriptors of our own.
+//!
+//! The starter reads our stderr until it ends: an error text and the end mean that we failed, the end alone that we are
+//! ready. So stderr stays as it is until [`drop_stdio`].
+
+use std::fs::File;
+use std::os::fd::RawFd;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{Pid, chdir, close, dup2_stderr, dup2_stdin, dup2_stdout, getpid, getsid, setsid};
+use thiserror::Error;
+
+/// Lists the descriptors of the process that reads it.
+const DESCRIPTORS_DIR: &str = if cfg!(target_os = "linux") { "/proc/self/fd" } else { "/dev/fd" };
+
+/// The first descriptor that is not stdin, stdout or stderr.
+const FIRST_INHERITED: RawFd = 3;
+
+/// Closes what was inherited beyond stdio, starts a session, leaves the working directory and masks all modes for others.
+///
+/// Must come first in the process: a descriptor opened before by this process is closed as well.
+pub(crate) fn leave_starter() -> Result<(), DetachError> {
+    for descriptor in inherited()? {
+        // EBADF: the descriptor that listed the directory. Nothing else can be done about the rest either.
+        let _ = close(descriptor);
+    }
+    match setsid() {
+        Ok(_) => {}
+        // Whoever starts us may have made a session already.
+        Err(Errno::EPERM) if getsid(None) == Ok(getpid()) => {}
+        Err(source) => return Err(DetachError::Session { pid: getpid(), source }),
+    }
+    chdir("/").map_err(|source| DetachError::Root { source })?;
+    umask(Mode::from_bits_truncate(0o077));
+    Ok(())
+}
+
+/// Lets go of the starter's stdin, stdout and stderr.
+pub(crate) fn drop_stdio() -> Result<(), DetachError> {
+    let nowhere = Path::new("/dev/null");
+    let file = File::options().read(true).write(true).open(nowhere).map_err(|source| DetachError::Nowhere { source })?;
+    for redirect in [dup2_stdin::<&File>, dup2_stdout::<&File>, dup2_stderr::<&File>] {
+        redirect(&file).map_err(|errno| DetachError::Nowhere { source: errno.into() })?;
+    }
+    Ok(())
+}
+
+fn inherited() -> Result<Vec<RawFd>, DetachError> {
+    let entries = std::fs::read_dir(DESCRIPTORS_DIR).map_err(|source| DetachError::Descriptors { source })?;
+    Ok(entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|descriptor| *descriptor >= FIRST_INHERITED)
+        .collect())
+}
+
+/// Why the broker could not leave its starter.
+#[derive(Debug, Error)]
+pub enum DetachError {
+    /// The open descriptors cannot be listed.
+    #[error("cannot list inherited descriptors in {DESCRIPTORS_DIR}; run `peerctl daemon run` in the foreground")]
+    Descriptors {
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A process group leader cannot start a session.
+    #[error("process {pid} cannot start a session of its own; start the broker with `peerctl daemon start`")]
+    Session {
+        /// This process.
+        pid: Pid,
+        /// The system's reason.
+        source: Errno,
+    },
+    /// `/` cannot be entered.
+    #[error("cannot change the working directory to /")]
+    Root {
+        /// The system's reason.
+        source: Errno,
+    },
+    /// `/dev/null` cannot be put in the place of stdio.
+    #[error("cannot put /dev/null in the place of stdin, stdout and stderr")]
+    Nowhere {
+        /// The system's reason.
+        source: std::io::Error,
+    },
+}

@@ -1,0 +1,408 @@
+//! The engine: the one thread that owns the rules and the store.
+//!
+//! It takes what has arrived, applies each input to the core, commits all changes of the batch in one transaction, and
+//! only then releases the effects, in order. While one commit is on its way the next batch gathers: that is the group
+//! commit, and it needs no timer. Knows neither sockets nor rules.
+//!
+//! Invariants: nothing is seen before it is durable. A failed commit releases nothing and ends the broker: memory would
+//! be ahead of the disk, and programs that connect again resend under their idempotency keys. An idle engine sleeps
+//! without a timeout and writes nothing.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use peer_core::broker::Broker;
+use peer_core::input::{ConnectionId, Facts, Input, Lookups, Now};
+use peer_core::record::{MessageRecord, TokenDigest};
+use peer_core::step::{Change, Effect, Step};
+use peer_proto::ids::{MessageId, Token};
+use peer_proto::limits::DISK_RESERVE_BYTES;
+use peer_proto::message::Delivery;
+use peer_proto::request::{Goodbye, Hello, Push, Reply, Request, RequestId, Status};
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+
+use crate::clock::Clock;
+use crate::outbox::Outbox;
+use crate::store::{Store, StoreError};
+use crate::{query, state_dir};
+
+/// Inputs that one batch takes at most: beyond it a commit costs more per message, and the first of them wait longer.
+const BATCH_INPUTS_MAX: usize = 256;
+
+/// Bytes of texts that one batch takes at most, so that a transaction stays small in memory.
+const BATCH_TEXT_BYTES_MAX: usize = 1024 * 1024;
+
+/// Batches that are still worked on after the end was asked for.
+const LAST_BATCHES_MAX: usize = 16;
+
+/// How long nothing must arrive after a commit before the store is prepared for a quick start after a kill.
+const CHECKPOINT_IDLE_MS: u64 = 1_000;
+
+/// Commits whose times `status` reports.
+const COMMIT_TIMES_KEPT: usize = 256;
+
+/// What reaches the engine.
+#[derive(Debug)]
+pub(crate) enum Arrival {
+    /// A connection said hello; the kernel's word on its user is checked.
+    Hello {
+        connection: ConnectionId,
+        id: RequestId,
+        hello: Hello,
+        /// The version that both ends speak.
+        protocol: u16,
+        ancestors: Vec<u32>,
+        outbox: Outbox,
+    },
+    /// A connection that said hello asks.
+    Asked { connection: ConnectionId, id: RequestId, request: Request },
+    /// A connection that said hello is gone.
+    Gone { connection: ConnectionId },
+    /// The process shall end.
+    Stop,
+}
+
+/// What the broker says of itself in `Welcome` and `Status`.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    pub(crate) executable: String,
+    pub(crate) dir: PathBuf,
+    pub(crate) socket: PathBuf,
+    pub(crate) sandbox: bool,
+}
+
+pub(crate) struct Engine {
+    clock: Clock,
+    broker: Broker,
+    store: Store,
+    arrivals: Receiver<Arrival>,
+    lines: BTreeMap<ConnectionId, Line>,
+    identity: Identity,
+    step: Step,
+    /// Counts commits and releases, so that outboxes can tell a burst from a backlog.
+    batch: u64,
+    /// In microseconds, latest last.
+    commit_times: VecDeque<u64>,
+    /// When the store is to be checkpointed, on the monotonic clock. None: it is as it shall stay.
+    checkpoint_at_ms: Option<u64>,
+    stopping: bool,
+}
+
+/// A connection that said hello.
+struct Line {
+    outbox: Outbox,
+    protocol: u16,
+}
+
+impl Engine {
+    pub(crate) fn new(clock: Clock, broker: Broker, store: Store, arrivals: Receiver<Arrival>, identity: Identity) -> Self {
+        Self {
+            clock,
+            broker,
+            store,
+            arrivals,
+            lines: BTreeMap::new(),
+            identity,
+            step: Step::default(),
+            batch: 0,
+            commit_times: VecDeque::with_capacity(COMMIT_TIMES_KEPT),
+            // Opening may have written.
+            checkpoint_at_ms: Some(CHECKPOINT_IDLE_MS),
+            stopping: false,
+        }
+    }
+
+    /// Works until it is told to stop. Then every connection has its goodbye, and the store is closed.
+    pub(crate) fn run(mut self) -> Result<(), EngineError> {
+        while !self.stopping {
+            let first = self.wait();
+            self.work(first)?;
+        }
+        // What had arrived before the end is still answered, as long as it does not go on arriving.
+        for _ in 0..LAST_BATCHES_MAX {
+            let Ok(last) = self.arrivals.try_recv() else { break };
+            self.work(Some(last))?;
+        }
+        for line in self.lines.values() {
+            line.outbox.push(self.batch, Push::Goodbye(Goodbye::Stopping));
+            line.outbox.close();
+        }
+        self.store.checkpoint().map_err(EngineError::Commit)
+    }
+
+    /// Sleeps until something arrives or is due.
+    fn wait(&self) -> Option<Arrival> {
+        let now = self.clock.now();
+        let checkpoint_ms = self.checkpoint_at_ms.map(|at| at.saturating_sub(now.mono_ms));
+        let due_ms = [self.broker.poll_timeout(now), checkpoint_ms].into_iter().flatten().min();
+        let arrived = match due_ms {
+            Some(due_ms) => self.arrivals.recv_timeout(Duration::from_millis(due_ms)),
+            None => self.arrivals.recv().map_err(RecvTimeoutError::from),
+        };
+        match arrived {
+            Ok(arrival) => Some(arrival),
+            Err(RecvTimeoutError::Timeout) => None,
+            // Nobody is left who could ask for anything, an end included.
+            Err(RecvTimeoutError::Disconnected) => Some(Arrival::Stop),
+        }
+    }
+
+    /// One batch: what time has brought, `first` and what has arrived since.
+    fn work(&mut self, first: Option<Arrival>) -> Result<(), EngineError> {
+        let now = self.clock.now();
+        if first.is_none() && self.checkpoint_at_ms.is_some_and(|at| at <= now.mono_ms) {
+            self.store.checkpoint().map_err(EngineError::Commit)?;
+            self.checkpoint_at_ms = None;
+        }
+        self.broker.handle_timeout(now, &mut self.step);
+        let (mut inputs, mut text_bytes) = (0, 0);
+        let mut next = first;
+        while let Some(arrival) = next {
+            inputs += 1;
+            if let Arrival::Asked { request: Request::Send(send), .. } = &arrival {
+                text_bytes += send.text.len();
+            }
+            self.apply(now, arrival)?;
+            let full = inputs >= BATCH_INPUTS_MAX || text_bytes >= BATCH_TEXT_BYTES_MAX;
+            next = if full { None } else { self.arrivals.try_recv().ok() };
+        }
+        if inputs > 0 && self.checkpoint_at_ms.is_some() {
+            self.checkpoint_at_ms = Some(now.mono_ms + CHECKPOINT_IDLE_MS);
+        }
+        self.settle()
+    }
+
+    fn apply(&mut self, now: Now, arrival: Arrival) -> Result<(), EngineError> {
+        let input = match arrival {
+            Arrival::Hello { connection, id, hello, protocol, ancestors, outbox } => {
+                self.lines.insert(connection, Line { outbox, protocol });
+                Input::Connected { connection, id, role: hello.role, ancestors, seat: hello.seat }
+            }
+            Arrival::Asked { connection, id, request } => {
+                // What was on its way when its connection was ended is not worth doing: nobody would hear of it.
+                if self.lines.get(&connection).is_none_or(|line| line.outbox.is_ending()) {
+                    return Ok(());
+                }
+                let lookups = self.broker.lookups(connection, &request);
+                if self.step.outdates(&lookups) {
+                    self.settle()?;
+                }
+                let facts = self.facts(&request, lookups)?;
+                Input::Asked { connection, id, request, facts }
+            }
+            Arrival::Gone { connection } => {
+                self.lines.remove(&connection);
+                Input::Disconnected { connection }
+            }
+            Arrival::Stop => {
+                self.stopping = true;
+                return Ok(());
+            }
+        };
+        self.broker.handle(now, input, &mut self.step);
+        Ok(())
+    }
+
+    fn facts(&self, request: &Request, lookups: Lookups) -> Result<Facts, EngineError> {
+        let mut stored = BTreeMap::new();
+        for id in lookups.messages {
+            if let Some(message) = self.store.stored(id).map_err(EngineError::Read)? {
+                stored.insert(id, message);
+            }
+        }
+        let prior = match lookups.idempotency {
+            Some((sender, key)) => self.store.idempotency(sender, &key).map_err(EngineError::Read)?,
+            None => None,
+        };
+        let prior = match prior {
+            Some(id) => self.store.stored(id).map_err(EngineError::Read)?,
+            None => None,
+        };
+        let token = match request {
+            Request::Register(_) | Request::Bind(_) => Some(fresh_token()?),
+            _ => None,
+        };
+        let resume_digest = match request {
+            Request::Register(register) => register.resume.as_ref().map(|resume| digest(&resume.token)),
+            _ => None,
+        };
+        // Where the file system does not say, the commit will.
+        let disk_full = matches!(request, Request::Send(_))
+            && state_dir::free_bytes(&self.identity.dir).is_ok_and(|free| free < DISK_RESERVE_BYTES);
+        let entropy = getrandom::u64().map_err(EngineError::Entropy)?;
+        Ok(Facts { entropy, token, resume_digest, stored, prior, disk_full })
+    }
+
+    /// Makes what was decided durable, then lets it be seen.
+    fn settle(&mut self) -> Result<(), EngineError> {
+        if self.step.is_empty() {
+            return Ok(());
+        }
+        let mut step = std::mem::take(&mut self.step);
+        if !step.changes.is_empty() {
+            for change in &step.changes {
+                log_change(change);
+            }
+            let started_us = self.clock.mono_us();
+            self.store.commit(&step.changes).map_err(EngineError::Commit)?;
+            let ended_us = self.clock.mono_us();
+            if self.commit_times.len() == COMMIT_TIMES_KEPT {
+                self.commit_times.pop_front();
+            }
+            self.commit_times.push_back(ended_us - started_us);
+            tracing::debug!(changes = step.changes.len(), elapsed_us = ended_us - started_us, "committed");
+            self.checkpoint_at_ms = Some(ended_us / 1_000 + CHECKPOINT_IDLE_MS);
+        }
+        self.batch += 1;
+        self.release(&mut step)?;
+        step.clear();
+        // The emptied step goes back, so that its memory is used again.
+        self.step = step;
+        Ok(())
+    }
+
+    fn release(&mut self, step: &mut Step) -> Result<(), EngineError> {
+        let fresh: BTreeMap<MessageId, &MessageRecord> = step.changes.iter().filter_map(put_message).collect();
+        for effect in step.effects.drain(..) {
+            log_effect(&effect);
+            match effect {
+                Effect::Reply { connection, id, mut result } => {
+                    let Some(line) = self.lines.get(&connection) else { continue };
+                    if let Ok(Reply::Welcome(welcome)) = &mut result {
+                        welcome.version = env!("CARGO_PKG_VERSION").into();
+                        welcome.executable.clone_from(&self.identity.executable);
+                        welcome.pid = std::process::id();
+                    }
+                    line.outbox.reply(id, result);
+                }
+                Effect::Query { connection, id, query } => {
+                    let Some(line) = self.lines.get(&connection) else { continue };
+                    let status = || self.status(line.protocol);
+                    let result = query::answer(&self.store, &self.broker, &query, status).map_err(EngineError::Read)?;
+                    line.outbox.reply(id, result);
+                }
+                Effect::Deliver { connection, message, attempts, shown_before } => {
+                    let Some(line) = self.lines.get(&connection) else { continue };
+                    let record = match fresh.get(&message) {
+                        Some(record) => Some((*record).clone()),
+                        None => self.store.message(message).map_err(EngineError::Read)?,
+                    };
+                    let Some(record) = record else {
+                        // The two are written in one transaction: the file is damaged. Whoever else has mail goes on.
+                        tracing::error!(%message, "a message that waits is not in the store; run `peerctl daemon verify`");
+                        continue;
+                    };
+                    let delivery = Delivery { message: query::message_of(record), attempts, shown_before };
+                    line.outbox.push(self.batch, Push::Deliver(Box::new(delivery)));
+                }
+                Effect::Push { connection, push } => {
+                    let Some(line) = self.lines.get(&connection) else { continue };
+                    line.outbox.push(self.batch, push);
+                }
+                Effect::Close { connection } => {
+                    let Some(line) = self.lines.get(&connection) else { continue };
+                    line.outbox.close();
+                }
+                Effect::Stop => self.stopping = true,
+            }
+        }
+        Ok(())
+    }
+
+    fn status(&self, protocol: u16) -> Status {
+        let mut times: Vec<u64> = self.commit_times.iter().copied().collect();
+        times.sort_unstable();
+        let now = self.clock.now();
+        let mut status = Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            protocol,
+            pid: std::process::id(),
+            uptime_ms: now.mono_ms,
+            socket: self.identity.socket.display().to_string(),
+            dir: self.identity.dir.display().to_string(),
+            executable: self.identity.executable.clone(),
+            sandbox: self.identity.sandbox,
+            peers_online: 0,
+            peers_offline: 0,
+            stored: 0,
+            leased: 0,
+            held: 0,
+            dead: 0,
+            messages_total: 0,
+            oldest_at: None,
+            commit_us_p50: times.get(times.len() / 2).copied().unwrap_or(0),
+            commit_us_max: times.last().copied().unwrap_or(0),
+            disk_free_bytes: state_dir::free_bytes(&self.identity.dir).unwrap_or(0),
+        };
+        self.broker.count(&mut status);
+        status
+    }
+}
+
+fn put_message(change: &Change) -> Option<(MessageId, &MessageRecord)> {
+    match change {
+        Change::PutMessage(record) => Some((record.head.id, record)),
+        _ => None,
+    }
+}
+
+fn fresh_token() -> Result<(Token, TokenDigest), EngineError> {
+    let mut token = Token([0; 32]);
+    getrandom::fill(&mut token.0).map_err(EngineError::Entropy)?;
+    let digest = digest(&token);
+    Ok((token, digest))
+}
+
+fn digest(token: &Token) -> TokenDigest {
+    TokenDigest(Sha256::digest(token.0).into())
+}
+
+fn log_change(change: &Change) {
+    match change {
+        Change::PutMessage(record) => {
+            tracing::debug!(message = %record.head.id, peer = %record.head.from.peer, "put_message");
+        }
+        Change::PutDelivery { record, was } => {
+            let (stage, was) = (record.stage.as_str(), was.map(|was| was.as_str()));
+            tracing::debug!(message = %record.message, peer = %record.peer, stage, was, "put_delivery");
+        }
+        Change::RemoveDelivery { message, peer, .. } => tracing::debug!(%message, %peer, "remove_delivery"),
+        Change::PutPeer(record) => tracing::debug!(peer = %record.id, name = record.name, "put_peer"),
+        Change::RemovePeer(peer) => tracing::debug!(%peer, "remove_peer"),
+        Change::PutIdempotencyKey { sender, message, .. } => tracing::debug!(peer = %sender, %message, "put_idempotency_key"),
+        Change::PutNextPeer(peer) => tracing::debug!(%peer, "put_next_peer"),
+    }
+}
+
+fn log_effect(effect: &Effect) {
+    match effect {
+        Effect::Reply { connection, id, result: Ok(_) } => tracing::debug!(connection = connection.0, id, "reply"),
+        Effect::Reply { connection, id, result: Err(refusal) } => {
+            tracing::debug!(connection = connection.0, id, cause = %refusal.code, "refuse");
+        }
+        Effect::Query { connection, id, .. } => tracing::debug!(connection = connection.0, id, "query"),
+        Effect::Deliver { connection, message, .. } => tracing::debug!(connection = connection.0, %message, "deliver"),
+        Effect::Push { connection, .. } => tracing::debug!(connection = connection.0, "push"),
+        Effect::Close { connection } => tracing::debug!(connection = connection.0, "close"),
+        Effect::Stop => tracing::debug!("stop"),
+    }
+}
+
+/// Why the engine ended, other than by being told to. The disk then holds whatever was acknowledged.
+#[derive(Debug, Error)]
+pub enum EngineError {
+    /// A batch did not become durable; none of it was seen.
+    #[error(
+        "cannot write to the store; nothing that was acknowledged is lost; mend the cause, and the next command starts the broker again"
+    )]
+    Commit(#[source] StoreError),
+    /// The store cannot be read.
+    #[error("cannot read from the store; stop the broker and run `peerctl daemon verify`")]
+    Read(#[source] StoreError),
+    /// The system has no random bits.
+    #[error("cannot draw random bits from the system")]
+    Entropy(#[source] getrandom::Error),
+}

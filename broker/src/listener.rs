@@ -1,0 +1,232 @@
+//! The socket: the one place that binds it, accepts from it and removes it.
+//!
+//! Only the holder of the lock comes here, so that a socket file that stands in the way is stale. Invariant: whoever is
+//! served has this user's id by the kernel's word.
+
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixListener as StdListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::unistd::geteuid;
+use peer_core::input::ConnectionId;
+use peer_proto::limits::CONNECTIONS_MAX;
+use thiserror::Error;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+
+use crate::connection::{self, Desk};
+use crate::engine::Arrival;
+use crate::reach::{Changes, Reach};
+use crate::shutdown::Signals;
+
+/// Descriptors that are not connections: the store, the log, the runtime's own.
+const DESCRIPTORS_RESERVED: u64 = 64;
+
+/// How long accepting rests after the system refused it, so that a lack of descriptors does not become a busy loop.
+const ACCEPT_PAUSE_MS: u64 = 1_000;
+
+/// How long all connections together have for their last frames when the broker stops.
+const STOP_TIMEOUT_MS: u64 = 2_000;
+
+/// A bound socket, mode 0600, and the path that leads to it.
+pub(crate) struct Socket {
+    listener: StdListener,
+    reach: Reach,
+    dir: PathBuf,
+}
+
+impl Socket {
+    /// Removes a stale socket at `path` and binds a new one. The caller holds the lock.
+    pub(crate) fn bind(path: &Path) -> Result<Self, SocketError> {
+        remove_stale(path)?;
+        let failed = |source| SocketError::Bind { path: path.into(), source };
+        let listener = StdListener::bind(path).map_err(failed)?;
+        // Until this line the directory's mode alone keeps others out.
+        std::fs::set_permissions(path, PermissionsExt::from_mode(0o600)).map_err(failed)?;
+        listener.set_nonblocking(true).map_err(failed)?;
+        let found = path.symlink_metadata().map_err(failed)?;
+        match found.mode() & 0o777 {
+            0o600 if found.file_type().is_socket() => {}
+            mode => return Err(SocketError::Mode { path: path.into(), mode }),
+        }
+        let dir = path.parent().unwrap_or(path).to_path_buf();
+        Ok(Self { listener, reach: Reach::of(path).map_err(failed)?, dir })
+    }
+}
+
+fn remove_stale(path: &Path) -> Result<(), SocketError> {
+    let found = match path.symlink_metadata() {
+        Err(missing) if missing.kind() == io::ErrorKind::NotFound => return Ok(()),
+        found => found.map_err(|source| SocketError::Stale { path: path.into(), source })?,
+    };
+    if !found.file_type().is_socket() || found.uid() != geteuid().as_raw() {
+        return Err(SocketError::NotOurs { path: path.into() });
+    }
+    std::fs::remove_file(path).map_err(|source| SocketError::Stale { path: path.into(), source })
+}
+
+/// Serves connections until a signal, the engine or the loss of the socket's path ends it, then until the last of them is
+/// closed or had its time. Returns what the engine said at its end; an error where it said nothing.
+///
+/// `ready` is called once connections are accepted.
+pub(crate) async fn serve<E>(
+    socket: Socket,
+    desk: Desk,
+    mut engine: oneshot::Receiver<Result<(), E>>,
+    ready: impl FnOnce(),
+) -> Result<Result<(), E>, ServeError> {
+    let Socket { listener, reach, dir } = socket;
+    let mut changes = Changes::watch(&dir);
+    let mut signals = Signals::take().map_err(ServeError::Signals)?;
+    let listener = UnixListener::from_std(listener).map_err(ServeError::Listen)?;
+    let desk = Arc::new(desk);
+    let connections_max = connections_max();
+    let mut connections = JoinSet::new();
+    let mut last_connection = 0;
+    // Each complaint is logged when it begins, not for each connection that meets it.
+    let (mut full, mut failing) = (false, false);
+    ready();
+
+    let (outcome, cause) = loop {
+        if !reach.is_kept() {
+            break (None, "the loss of the socket's path");
+        }
+        tokio::select! {
+            outcome = &mut engine => break (Some(outcome), "the engine"),
+            signal = signals.next() => break (None, signal),
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) if connections.len() >= connections_max => {
+                    if !std::mem::replace(&mut full, true) {
+                        tracing::warn!(connections = connections.len(), "no room for more connections; closing new ones");
+                    }
+                    drop(stream);
+                }
+                Ok((stream, _)) => {
+                    failing = false;
+                    if let Some(pid) = same_user(&stream) {
+                        last_connection += 1;
+                        let (desk, connection) = (desk.clone(), ConnectionId(last_connection));
+                        connections.spawn(async move { connection::serve(stream, connection, pid, &desk).await });
+                    }
+                }
+                Err(error) => {
+                    if !std::mem::replace(&mut failing, true) {
+                        tracing::warn!(cause = %error, "cannot accept connections; trying again after a pause");
+                    }
+                    tokio::time::sleep(Duration::from_millis(ACCEPT_PAUSE_MS)).await;
+                }
+            },
+            Some(_) = connections.join_next() => full &= connections.len() > connections_max / 2,
+            () = changes.next() => {}
+        }
+    };
+
+    // Nobody new, from here on.
+    if let Err(error) = reach.unlink() {
+        tracing::warn!(cause = %error, "cannot remove the socket; the next broker will");
+    }
+    drop(listener);
+    let outcome = match outcome {
+        Some(outcome) => outcome,
+        None => {
+            // The engine may have ended by itself in this moment; then it has said so already.
+            let _ = desk.arrivals.send(Arrival::Stop);
+            engine.await
+        }
+    };
+    let outcome = outcome.map_err(|_| ServeError::EngineDied)?;
+    if outcome.is_ok() {
+        let _ = tokio::time::timeout(Duration::from_millis(STOP_TIMEOUT_MS), async {
+            while connections.join_next().await.is_some() {}
+        })
+        .await;
+        tracing::info!(cause, "broker down");
+    }
+    Ok(outcome)
+}
+
+/// The process of a connection of this user; none where it is another user's, which is logged and hears nothing.
+#[expect(clippy::option_option, reason = "admitted or not, and then known or not: two questions")]
+fn same_user(stream: &UnixStream) -> Option<Option<u32>> {
+    let us = geteuid().as_raw();
+    match stream.peer_cred() {
+        Ok(them) if them.uid() == us => Some(them.pid().and_then(|pid| u32::try_from(pid).ok())),
+        Ok(them) => {
+            tracing::warn!(uid = them.uid(), pid = them.pid(), "refused a connection of another user");
+            None
+        }
+        Err(error) => {
+            tracing::warn!(cause = %error, "refused a connection whose user the kernel does not tell");
+            None
+        }
+    }
+}
+
+/// How many connections fit: [`CONNECTIONS_MAX`], or as many as there may be descriptors for.
+fn connections_max() -> usize {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+    let wanted = CONNECTIONS_MAX as u64 + DESCRIPTORS_RESERVED;
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return CONNECTIONS_MAX };
+    let granted = match soft {
+        enough if enough >= wanted => wanted,
+        little => match setrlimit(Resource::RLIMIT_NOFILE, wanted.min(hard), hard) {
+            Ok(()) => wanted.min(hard),
+            Err(_) => little,
+        },
+    };
+    granted.saturating_sub(DESCRIPTORS_RESERVED).max(1) as usize
+}
+
+/// Why there is no socket.
+#[derive(Debug, Error)]
+pub enum SocketError {
+    /// Something else has its name.
+    #[error("{} is no socket of this user; move it away", path.display())]
+    NotOurs {
+        /// The socket's path.
+        path: PathBuf,
+    },
+    /// A stale socket cannot be removed.
+    #[error("cannot remove the stale socket {}; remove it by hand", path.display())]
+    Stale {
+        /// The socket's path.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The socket cannot be bound.
+    #[error("cannot bind the socket {}; check the directory's file system, or set PEERD_DIR to another", path.display())]
+    Bind {
+        /// The socket's path.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// Its mode is not what was asked for.
+    #[error("the socket {} has mode {mode:04o}, and 0600 was set; set PEERD_DIR to a directory on another file system", path.display())]
+    Mode {
+        /// The socket's path.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
+}
+
+/// Why serving ended, other than by being told to.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    /// Signals cannot be taken over.
+    #[error("cannot take over SIGTERM, SIGINT and SIGHUP")]
+    Signals(#[source] io::Error),
+    /// The socket cannot be given to the runtime.
+    #[error("cannot wait for connections")]
+    Listen(#[source] io::Error),
+    /// The engine's thread ended without a word.
+    #[error("the engine thread died; see broker.log, and start the broker again")]
+    EngineDied,
+}

@@ -1,0 +1,283 @@
+//! What waits to be written to one connection: filled by the engine, emptied by the connection's writer.
+//!
+//! Filling never blocks, so that a reader that does not read cannot hold up the engine or anybody else. Invariant: what
+//! waits is bounded; whoever lets it grow beyond the bound is disconnected, and a session's deliveries are then ready
+//! for its next connection.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::{BufMut, BytesMut};
+use peer_proto::codec::{self, HEADER_BYTES};
+use peer_proto::limits::WATCH_BACKLOG_BYTES_MAX;
+use peer_proto::refusal::{ErrorCode, Refusal};
+use peer_proto::request::{Goodbye, Push, Reply, RequestId, ServerFrame};
+use tokio::sync::Notify;
+
+/// What may wait for any connection. A session's lease window and the answers to the requests it may have in flight stay
+/// below it; only a program that asks and does not read comes here.
+const BACKLOG_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// What the writer takes at once: enough to make a system call cheap per frame, little enough to copy.
+const WRITE_BATCH_BYTES: usize = 256 * 1024;
+
+/// One connection's queue; clones lead to the same one.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Outbox {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    queue: Mutex<Queue>,
+    /// Something can be taken.
+    filled: Notify,
+    /// Nothing more will be accepted.
+    ending: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    frames: VecDeque<Frame>,
+    bytes: usize,
+    /// It got an event: the narrower bound holds.
+    watches: bool,
+    /// The engine's batch that last pushed an event here, and what waited when that batch began. A burst within one batch
+    /// is no sign of a slow reader.
+    batch: u64,
+    bytes_before_batch: usize,
+    ended: bool,
+}
+
+#[derive(Debug)]
+struct Frame {
+    payload: Vec<u8>,
+    answers: bool,
+}
+
+/// What the writer found.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// Bytes to write, with the answers to this many requests among them.
+    Frames {
+        /// Requests that are answered by them.
+        answers: usize,
+    },
+    /// Nothing now.
+    Nothing,
+    /// Nothing now and never again: close the connection.
+    End,
+}
+
+impl Outbox {
+    /// Answers a request.
+    pub(crate) fn reply(&self, id: RequestId, result: Result<Reply, Refusal>) {
+        let payload = codec::encode(&ServerFrame::Reply { id, result }).unwrap_or_else(|error| {
+            tracing::error!(cause = %error, "an answer does not fit a frame");
+            let refusal = Refusal {
+                code: ErrorCode::OutOfBounds,
+                message: "the answer does not fit a frame".into(),
+                hint: "ask for less at once".into(),
+                retry_after_ms: None,
+            };
+            codec::encode(&ServerFrame::Reply { id, result: Err(refusal) }).expect("a short refusal fits a frame")
+        });
+        self.enqueue(self.queue(), Frame { payload, answers: true });
+    }
+
+    /// Pushes something in the engine's batch of that number.
+    pub(crate) fn push(&self, batch: u64, push: Push) {
+        let event = matches!(push, Push::Event(_));
+        match codec::encode(&ServerFrame::Push(push)) {
+            Ok(payload) => {
+                let mut queue = self.queue();
+                if event && queue.batch != batch {
+                    queue.watches = true;
+                    queue.batch = batch;
+                    queue.bytes_before_batch = queue.bytes;
+                }
+                self.enqueue(queue, Frame { payload, answers: false });
+            }
+            Err(error) => tracing::error!(cause = %error, "a push does not fit a frame"),
+        }
+    }
+
+    /// Ends the connection once what waits is written.
+    pub(crate) fn close(&self) {
+        self.queue().ended = true;
+        self.shared.filled.notify_one();
+        self.shared.ending.notify_one();
+    }
+
+    /// Whether the connection is ending: it hears no more, and what it asks is not worth asking.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.queue().ended
+    }
+
+    /// Returns once the connection is ending. For one waiter.
+    pub(crate) async fn ending(&self) {
+        while !self.is_ending() {
+            self.shared.ending.notified().await;
+        }
+    }
+
+    /// Returns once there may be something to take. For one waiter.
+    pub(crate) async fn filled(&self) {
+        self.shared.filled.notified().await;
+    }
+
+    /// Moves frames, with their lengths, to the end of `bytes`.
+    pub(crate) fn take(&self, bytes: &mut BytesMut) -> Taken {
+        let mut queue = self.queue();
+        let (mut answers, mut any) = (0, false);
+        while bytes.len() < WRITE_BATCH_BYTES
+            && let Some(frame) = queue.frames.pop_front()
+        {
+            queue.bytes -= frame.bytes();
+            bytes.put_u32_le(frame.payload.len() as u32);
+            bytes.put_slice(&frame.payload);
+            answers += usize::from(frame.answers);
+            any = true;
+        }
+        match (any, queue.ended) {
+            (true, _) => Taken::Frames { answers },
+            (false, true) => Taken::End,
+            (false, false) => Taken::Nothing,
+        }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn enqueue(&self, mut queue: MutexGuard<'_, Queue>, frame: Frame) {
+        queue.add(frame);
+        if queue.is_too_long() {
+            queue.give_up();
+            self.shared.ending.notify_one();
+        }
+        drop(queue);
+        self.shared.filled.notify_one();
+    }
+}
+
+impl Queue {
+    fn add(&mut self, frame: Frame) {
+        if !self.ended {
+            self.bytes += frame.bytes();
+            self.frames.push_back(frame);
+        }
+    }
+
+    fn is_too_long(&self) -> bool {
+        let slow_watcher = self.watches && self.bytes_before_batch > WATCH_BACKLOG_BYTES_MAX;
+        !self.ended && (slow_watcher || self.bytes > BACKLOG_BYTES_MAX)
+    }
+
+    /// Drops what waits, says why, ends.
+    fn give_up(&mut self) {
+        self.frames.clear();
+        self.bytes = 0;
+        let payload = codec::encode(&ServerFrame::Push(Push::Goodbye(Goodbye::TooSlow))).expect("a goodbye fits a frame");
+        self.add(Frame { payload, answers: false });
+        self.ended = true;
+    }
+}
+
+impl Frame {
+    fn bytes(&self) -> usize {
+        HEADER_BYTES + self.payload.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taken(outbox: &Outbox) -> Vec<ServerFrame> {
+        let (mut bytes, mut frames) = (BytesMut::new(), Vec::new());
+        while let Taken::Frames { .. } = outbox.take(&mut bytes) {
+            while !bytes.is_empty() {
+                let length = u32::from_le_bytes(bytes.split_to(HEADER_BYTES)[..].try_into().unwrap());
+                frames.push(codec::decode(&bytes.split_to(length as usize)).unwrap());
+            }
+        }
+        frames
+    }
+
+    fn notice(bytes: usize) -> Push {
+        Push::Notice("n".repeat(bytes))
+    }
+
+    fn event(bytes: usize) -> Push {
+        let at = peer_proto::ids::Timestamp(0);
+        Push::Event(Box::new(peer_proto::request::Event {
+            kind: peer_proto::request::EventKind::Stored,
+            at,
+            message: None,
+            from: None,
+            to: None,
+            thread: None,
+            reply_to: None,
+            intent: None,
+            carrier: None,
+            cause: None,
+            text: Some("t".repeat(bytes)),
+        }))
+    }
+
+    #[test]
+    fn frames_keep_their_order_and_answers_are_counted() {
+        let outbox = Outbox::default();
+        outbox.reply(7, Ok(Reply::Done));
+        outbox.push(1, notice(1));
+        let mut bytes = BytesMut::new();
+        assert_eq!(outbox.take(&mut bytes), Taken::Frames { answers: 1 });
+        assert_eq!(outbox.take(&mut bytes), Taken::Nothing);
+        outbox.close();
+        assert_eq!(outbox.take(&mut bytes), Taken::End);
+    }
+
+    #[test]
+    fn what_comes_after_the_end_is_dropped() {
+        let outbox = Outbox::default();
+        outbox.push(1, notice(1));
+        outbox.close();
+        outbox.push(1, notice(2));
+        assert_eq!(taken(&outbox), [ServerFrame::Push(notice(1))]);
+    }
+
+    #[test]
+    fn a_watcher_that_does_not_read_is_told_so_and_ended() {
+        let outbox = Outbox::default();
+        let mut batch = 0;
+        while !outbox.is_ending() {
+            batch += 1;
+            outbox.push(batch, event(60_000));
+            assert!(batch < 100, "the backlog is not bounded");
+        }
+        assert!(batch as usize * 60_000 > WATCH_BACKLOG_BYTES_MAX, "ended after {batch} events only");
+        assert_eq!(taken(&outbox), [ServerFrame::Push(Push::Goodbye(Goodbye::TooSlow))]);
+    }
+
+    #[test]
+    fn a_burst_within_one_batch_does_not_make_a_watcher_slow() {
+        let outbox = Outbox::default();
+        for _ in 0..100 {
+            outbox.push(1, event(60_000));
+        }
+        assert!(!outbox.is_ending());
+        assert_eq!(taken(&outbox).len(), 100);
+        outbox.push(2, event(1));
+        assert!(!outbox.is_ending());
+    }
+
+    #[test]
+    fn a_program_that_asks_and_does_not_read_is_ended() {
+        let outbox = Outbox::default();
+        for _ in 0..BACKLOG_BYTES_MAX / 500_000 + 1 {
+            outbox.push(1, notice(500_000));
+        }
+        assert!(outbox.is_ending());
+    }
+}

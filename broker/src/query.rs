@@ -1,0 +1,170 @@
+//! Questions that the store answers, once the rules have allowed them.
+//!
+//! Knows how records become what a program reads. Changes nothing. Invariant: an answer fits a frame, however much is
+//! stored; what does not fit is on the next page.
+
+use std::ops::ControlFlow;
+
+use peer_core::broker::Broker;
+use peer_core::record::{DeliveryRecord, MessageHead, MessageRecord};
+use peer_core::step::Query;
+use peer_proto::codec;
+use peer_proto::ids::{MessageId, PeerId};
+use peer_proto::limits::{HISTORY_ROWS_MAX, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX};
+use peer_proto::message::{Message, TraceEvent};
+use peer_proto::refusal::{ErrorCode, Refusal};
+use peer_proto::request::{Orphan, Position, Reply, Shown, ShownDelivery, Status};
+
+use crate::store::{Store, StoreError};
+
+/// Answers a query. `status` is asked for what only the engine knows.
+pub(crate) fn answer(
+    store: &Store,
+    broker: &Broker,
+    query: &Query,
+    status: impl FnOnce() -> Status,
+) -> Result<Result<Reply, Refusal>, StoreError> {
+    match query {
+        Query::Text(id) => {
+            let message = store.message(*id)?;
+            Ok(message.map(|record| Reply::Text(Box::new(message_of(record)))).ok_or_else(|| unknown(*id)))
+        }
+        Query::Show(id) => {
+            let Some(record) = store.message(*id)? else { return Ok(Err(unknown(*id))) };
+            Ok(Ok(Reply::Shown(Box::new(shown(store, broker, record)?))))
+        }
+        Query::History { peer, with, thread, since, before, limit } => {
+            let between = Between { peer: *peer, with: *with, thread: thread.as_deref() };
+            let mut page = Vec::new();
+            let mut text_bytes = 0;
+            let limit = (*limit).clamp(1, PAGE_ENTRIES_MAX);
+            let next = store.scan_back(*before, *since, HISTORY_ROWS_MAX, |record| {
+                if between.includes(&record.head) {
+                    text_bytes += record.text.len();
+                    page.push(record);
+                }
+                if page.len() >= limit || text_bytes >= PAGE_BYTES_MAX {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
+            })?;
+            history(store, broker, page, next).map(Ok)
+        }
+        Query::Orphans { after } => orphans(store, broker, *after).map(Ok),
+        Query::Status => Ok(Ok(Reply::Status(Box::new(status())))),
+    }
+}
+
+/// A stored message as a program reads it.
+pub(crate) fn message_of(record: MessageRecord) -> Message {
+    let MessageRecord { head, text, .. } = record;
+    Message {
+        id: head.id,
+        from: head.from,
+        to: head.to.into_iter().map(|(_, name)| name).collect(),
+        intent: head.intent,
+        kind: head.kind,
+        thread: head.thread,
+        reply_to: head.reply_to,
+        sent_at: head.sent_at,
+        expires_at: head.expires_at,
+        sources: head.sources,
+        text,
+    }
+}
+
+/// Whose messages a history is about.
+struct Between<'a> {
+    peer: Option<PeerId>,
+    with: Option<PeerId>,
+    thread: Option<&'a str>,
+}
+
+impl Between<'_> {
+    fn includes(&self, head: &MessageHead) -> bool {
+        let sent = |by: PeerId| head.from.peer == by;
+        let got = |by: PeerId| head.to.iter().any(|(peer, _)| *peer == by);
+        let parties = match (self.peer, self.with) {
+            (Some(one), Some(other)) => (sent(one) && got(other)) || (sent(other) && got(one)),
+            (Some(one), None) | (None, Some(one)) => sent(one) || got(one),
+            (None, None) => true,
+        };
+        parties && self.thread.is_none_or(|thread| head.thread == thread)
+    }
+}
+
+/// A page of `found`, cut where the lives of its deliveries make it too large. `next` is where the scan ended.
+fn history(store: &Store, broker: &Broker, found: Vec<MessageRecord>, next: Option<MessageId>) -> Result<Reply, StoreError> {
+    let mut messages = Vec::with_capacity(found.len());
+    let mut bytes = 0;
+    let mut found = found.into_iter();
+    for record in found.by_ref() {
+        let entry = shown(store, broker, record)?;
+        bytes += codec::encode(&entry).map_or(PAGE_BYTES_MAX, |payload| payload.len());
+        messages.push(entry);
+        if bytes >= PAGE_BYTES_MAX {
+            break;
+        }
+    }
+    let next = match messages.last() {
+        Some(last) if !found.as_slice().is_empty() => Some(last.message.id),
+        _ => next,
+    };
+    Ok(Reply::History { messages, next })
+}
+
+fn shown(store: &Store, broker: &Broker, record: MessageRecord) -> Result<Shown, StoreError> {
+    let stored = store.stored(record.head.id)?.map(|stored| stored.deliveries).unwrap_or_default();
+    let deliveries = stored.into_iter().map(|delivery| {
+        // The core knows more of what is pending: who holds it now.
+        let delivery = broker.pending_delivery(delivery.message, delivery.peer).unwrap_or(delivery);
+        ShownDelivery {
+            peer: delivery.peer,
+            name: name_of(broker, delivery.peer),
+            stage: delivery.stage,
+            attempts: delivery.attempts,
+            acked_at: delivery.acked_at,
+            answered_by: delivery.answered_by,
+            trace: delivery.trace,
+        }
+    });
+    let deliveries = deliveries.collect();
+    Ok(Shown { message: message_of(record), deliveries })
+}
+
+fn orphans(store: &Store, broker: &Broker, after: Option<Position>) -> Result<Reply, StoreError> {
+    // One more than a page, to know whether there is another.
+    let mut records = store.orphans(after, PAGE_ENTRIES_MAX + 1)?;
+    let more = records.len() > PAGE_ENTRIES_MAX;
+    records.truncate(PAGE_ENTRIES_MAX);
+    let next = records.last().filter(|_| more).map(|last| Position { message: last.message, peer: last.peer });
+    Ok(Reply::Orphans { entries: records.into_iter().map(|record| orphan(broker, record)).collect(), next })
+}
+
+fn orphan(broker: &Broker, record: DeliveryRecord) -> Orphan {
+    let ended = record.trace.iter().rev().find(|entry| matches!(entry.event, TraceEvent::Dead | TraceEvent::Expired));
+    Orphan {
+        message: record.message,
+        peer: record.peer,
+        to: name_of(broker, record.peer),
+        stage: record.stage,
+        cause: ended.and_then(|entry| entry.cause).map_or(record.stage.as_str(), |cause| cause.as_str()).into(),
+        at: ended.map_or(record.brief.sent_at, |entry| entry.at),
+        text_bytes: record.brief.text_bytes,
+        from: record.brief.from_name,
+    }
+}
+
+fn name_of(broker: &Broker, peer: PeerId) -> String {
+    broker.peer_name(peer).map_or_else(|| peer.to_string(), str::to_owned)
+}
+
+fn unknown(id: MessageId) -> Refusal {
+    Refusal {
+        code: ErrorCode::UnknownMessage,
+        message: format!("no message has the id {id}"),
+        hint: "`peerctl history` lists what was said".into(),
+        retry_after_ms: None,
+    }
+}

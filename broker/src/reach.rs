@@ -1,0 +1,91 @@
+//! Whether the socket's path still leads to this broker. One that nobody can reach must not live on holding the lock.
+//!
+//! On Linux the directory is watched, and a change is noticed at once; elsewhere, and where a directory further up was
+//! moved, it is noticed when the next connection ends. Nothing is asked periodically.
+
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+/// A bound socket and the path that shall lead to it.
+#[derive(Debug)]
+pub(crate) struct Reach {
+    socket: PathBuf,
+    identity: (u64, u64),
+}
+
+impl Reach {
+    /// Remembers which socket stands at the path now.
+    pub(crate) fn of(socket: &Path) -> io::Result<Self> {
+        let found = socket.symlink_metadata()?;
+        Ok(Self { socket: socket.into(), identity: (found.dev(), found.ino()) })
+    }
+
+    /// Whether the path still leads to that socket.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.socket
+            .symlink_metadata()
+            .is_ok_and(|found| found.file_type().is_socket() && (found.dev(), found.ino()) == self.identity)
+    }
+
+    /// Removes the socket, if the path still leads to it.
+    pub(crate) fn unlink(&self) -> io::Result<()> {
+        if self.is_kept() { std::fs::remove_file(&self.socket) } else { Ok(()) }
+    }
+}
+
+/// Tells that something changed in a directory.
+#[cfg(target_os = "linux")]
+pub(crate) struct Changes {
+    /// An inotify descriptor is read like a pipe, and tokio has no other safe way to wait for one.
+    events: Option<tokio::net::unix::pipe::Receiver>,
+}
+
+#[cfg(target_os = "linux")]
+impl Changes {
+    /// Watches `dir` from now on. Where the system has no watch left, nothing is told. Needs a tokio runtime.
+    pub(crate) fn watch(dir: &Path) -> Self {
+        let events = Self::events(dir).inspect_err(|error| {
+            tracing::warn!(cause = %error, "cannot watch the directory; a lost socket will be noticed later (fs.inotify limits)");
+        });
+        Self { events: events.ok() }
+    }
+
+    fn events(dir: &Path) -> io::Result<tokio::net::unix::pipe::Receiver> {
+        use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+
+        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
+        let coming_and_going = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVE;
+        inotify.add_watch(dir, coming_and_going | AddWatchFlags::IN_DELETE_SELF | AddWatchFlags::IN_MOVE_SELF)?;
+        tokio::net::unix::pipe::Receiver::from_owned_fd_unchecked(inotify.into())
+    }
+
+    /// Returns after a change. What changed is for the caller to look at.
+    pub(crate) async fn next(&mut self) {
+        use tokio::io::AsyncReadExt;
+
+        let Some(events) = &mut self.events else { return std::future::pending().await };
+        let mut changes = [0; 4096];
+        if let Err(error) = events.read(&mut changes).await {
+            tracing::warn!(cause = %error, "the directory's watch failed; a lost socket will be noticed later");
+            self.events = None;
+        }
+    }
+}
+
+/// Tells nothing on this system.
+#[cfg(not(target_os = "linux"))]
+pub(crate) struct Changes;
+
+#[cfg(not(target_os = "linux"))]
+impl Changes {
+    /// Watches nothing.
+    pub(crate) fn watch(_dir: &Path) -> Self {
+        Self
+    }
+
+    /// Never returns.
+    pub(crate) async fn next(&mut self) {
+        std::future::pending().await
+    }
+}
