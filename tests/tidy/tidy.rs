@@ -1,1 +1,300 @@
-//! Being written.
+//! What reviewers would otherwise have to remember: layers, who may say what, sizes, links, numbering.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+/// Files that may be longer than [`LINES_MAX`], each with its reason.
+const LONG_FILES: &[(&str, &str)] =
+    &[("proto/src/request.rs", "every request, reply and push in wire order: the protocol on one page")];
+
+/// A source file longer than this holds more than one concept.
+const LINES_MAX: usize = 700;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests lies in the repository").to_path_buf()
+}
+
+/// The repository's own text files with their paths, as far as their names end in one of `endings`.
+fn files(endings: &[&str]) -> Vec<(String, String)> {
+    fn walk(dir: &Path, root: &Path, endings: &[&str], found: &mut Vec<(String, String)>) {
+        let mut entries: Vec<PathBuf> =
+            fs::read_dir(dir).expect("read a directory").map(|entry| entry.expect("read an entry").path()).collect();
+        entries.sort();
+        for path in entries {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if path.is_dir() {
+                if !["target", ".git", "node_modules", "__pycache__", ".venv"].contains(&name) {
+                    walk(&path, root, endings, found);
+                }
+            } else if endings.iter().any(|ending| name.ends_with(ending)) {
+                let text = fs::read_to_string(&path).unwrap_or_else(|why| panic!("read {}: {why}", path.display()));
+                let path = path.strip_prefix(root).expect("the file lies in the repository");
+                found.push((path.to_str().expect("paths are UTF-8").to_owned(), text));
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(&root(), &root(), endings, &mut found);
+    assert!(!found.is_empty(), "no file ends in {endings:?}");
+    found
+}
+
+/// Lines of code, numbered from 1: no comments, no empty lines.
+fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    text.lines().enumerate().map(|(place, line)| (place + 1, line)).filter(|(_, line)| {
+        let line = line.trim_start();
+        !line.is_empty() && !line.starts_with("//")
+    })
+}
+
+/// Fails with one line per finding.
+#[track_caller]
+fn none(findings: Vec<String>) {
+    assert!(findings.is_empty(), "\n{}\n", findings.join("\n"));
+}
+
+/// Places in the product's code where one of `words` stands although `allowed` does not name the file.
+fn said(words: &[&str], within: &[&str], allowed: &[&str]) -> Vec<String> {
+    let mut findings = Vec::new();
+    for (path, text) in files(&[".rs"]) {
+        if !within.iter().any(|prefix| path.starts_with(prefix)) || allowed.iter().any(|prefix| path.starts_with(prefix)) {
+            continue;
+        }
+        for (number, line) in code(&text) {
+            if let Some(word) = words.iter().find(|word| line.contains(*word)) {
+                findings.push(format!("{path}:{number} says {word}"));
+            }
+        }
+    }
+    findings
+}
+
+const PRODUCT: &[&str] = &["proto/src/", "proto/client/src/", "broker/src/", "broker/core/src/", "mcp/src/", "cli/src/"];
+
+#[test]
+fn crates_depend_on_the_layers_above_and_on_nothing_else() {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--no-deps", "--offline", "--format-version", "1", "--manifest-path"])
+        .arg(root().join("Cargo.toml"))
+        .output()
+        .expect("run cargo metadata");
+    assert!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
+    let metadata: Value = serde_json::from_slice(&output.stdout).expect("cargo metadata prints JSON");
+
+    // The picture in ARCHITECTURE.md, and which outside crate is whose alone.
+    let layers: BTreeMap<&str, &[&str]> = BTreeMap::from([
+        ("peer-proto", &[][..]),
+        ("peer-client", &["peer-proto"][..]),
+        ("peer-core", &["peer-proto"][..]),
+        ("peer-broker", &["peer-core", "peer-proto"][..]),
+        ("peer-mcp", &["peer-client", "peer-proto"][..]),
+        ("peerctl", &["peer-broker", "peer-client", "peer-mcp", "peer-proto"][..]),
+    ]);
+    let owners: BTreeMap<&str, &[&str]> = BTreeMap::from([
+        ("bincode", &["peer-proto", "peer-broker"][..]),
+        ("redb", &["peer-broker"][..]),
+        ("seccompiler", &["peer-broker"][..]),
+        ("rmcp", &["peer-mcp"][..]),
+        ("clap", &["peerctl"][..]),
+        ("tokio", &["peer-client", "peer-broker", "peer-mcp", "peerctl"][..]),
+        ("dirs", &["peer-client", "peerctl"][..]),
+    ]);
+    let mut findings = Vec::new();
+    let mut seen = BTreeSet::new();
+    for package in metadata["packages"].as_array().expect("packages is a list") {
+        let name = package["name"].as_str().expect("a package has a name");
+        seen.insert(name.to_owned());
+        let dependencies = package["dependencies"].as_array().expect("dependencies is a list");
+        for dependency in dependencies.iter().filter(|dependency| dependency["kind"].is_null()) {
+            let on = dependency["name"].as_str().expect("a dependency has a name");
+            if name == "peer-tests" {
+                continue;
+            }
+            let ours = on.starts_with("peer");
+            let known = layers.get(name).unwrap_or_else(|| panic!("{name} has no place in the layers"));
+            if ours && !known.contains(&on) || owners.get(on).is_some_and(|owners| !owners.contains(&name)) {
+                findings.push(format!("{name} depends on {on}"));
+            }
+        }
+    }
+    none(findings);
+    assert_eq!(seen, layers.keys().copied().chain(["peer-tests"]).map(str::to_owned).collect());
+}
+
+#[test]
+fn only_the_store_says_redb() {
+    none(said(&["redb::"], PRODUCT, &["broker/src/store/"]));
+}
+
+#[test]
+fn only_the_codec_and_the_store_s_records_say_bincode() {
+    none(said(&["bincode::"], PRODUCT, &["proto/src/codec.rs", "broker/src/store/record.rs"]));
+}
+
+#[test]
+fn only_the_command_line_prints() {
+    none(said(&["println!(", "print!(", "eprint!(", "clippy::print"], PRODUCT, &["cli/"]));
+}
+
+#[test]
+fn the_rules_have_no_clock_no_randomness_no_order_of_hashes_and_no_world() {
+    let forbidden = [
+        "async ",
+        ".await",
+        "Instant",
+        "SystemTime",
+        "HashMap",
+        "HashSet",
+        "std::fs",
+        "std::net",
+        "std::env",
+        "std::thread",
+        "std::process",
+        "std::os",
+        "std::io",
+        "getrandom",
+        "rand::",
+    ];
+    none(said(&forbidden, &["broker/core/src/", "proto/src/"], &["proto/src/codec.rs"]));
+}
+
+#[test]
+fn nothing_ticks() {
+    none(said(&["time::interval", "interval_at(", "MissedTickBehavior"], PRODUCT, &[]));
+}
+
+#[test]
+fn every_source_file_says_what_it_is_and_is_not_too_long() {
+    let mut findings = Vec::new();
+    for (path, text) in files(&[".rs"]) {
+        if !text.starts_with("//! ") {
+            findings.push(format!("{path} does not begin by saying what it is"));
+        }
+        let lines = text.lines().count();
+        let allowed = LONG_FILES.iter().any(|(long, _)| *long == path);
+        if lines > LINES_MAX && !allowed {
+            findings.push(format!("{path} has {lines} lines: split it by concept, or say in tidy.rs why not"));
+        }
+        if lines <= LINES_MAX && allowed {
+            findings.push(format!("{path} has {lines} lines and needs no exception any more"));
+        }
+    }
+    none(findings);
+}
+
+#[test]
+fn nothing_is_left_for_later_and_nothing_speaks_of_one_machine() {
+    let words = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X:"), concat!("/ro", "ot/"), concat!("/wo", "rk/")];
+    let mut findings = Vec::new();
+    for (path, text) in files(&[".rs", ".md", ".toml", ".py", ".yml", ".json", "justfile", "/run"]) {
+        for (place, line) in text.lines().enumerate() {
+            if let Some(word) = words.iter().find(|word| line.contains(*word)) {
+                findings.push(format!("{path}:{} says {word}", place + 1));
+            }
+        }
+    }
+    none(findings);
+}
+
+/// A heading as a link names it.
+fn slug(heading: &str) -> String {
+    let kept = |character: &char| character.is_alphanumeric() || [' ', '-', '_'].contains(character);
+    heading.trim().to_lowercase().chars().filter(kept).map(|character| if character == ' ' { '-' } else { character }).collect()
+}
+
+/// A document's lines outside fenced blocks.
+fn prose(text: &str) -> impl Iterator<Item = &str> {
+    let mut fenced = false;
+    text.lines().filter(move |line| {
+        let fence = line.trim_start().starts_with("```");
+        fenced ^= fence;
+        !fence && !fenced
+    })
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let documents: BTreeMap<String, String> = files(&[".md"]).into_iter().collect();
+    let anchors = |text: &str| -> BTreeSet<String> {
+        prose(text).filter(|line| line.starts_with('#')).map(|line| slug(line.trim_start_matches('#'))).collect()
+    };
+    let mut findings = Vec::new();
+    for (path, text) in &documents {
+        let here = Path::new(path).parent().expect("a file lies in a directory");
+        for line in prose(text) {
+            for target in line.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+                if target.contains("://") || target.starts_with("mailto:") {
+                    continue;
+                }
+                let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+                let full = if file.is_empty() { PathBuf::from(path) } else { here.join(file) };
+                let Ok(full) = root().join(full).canonicalize() else {
+                    findings.push(format!("{path} links to {target}, which does not exist"));
+                    continue;
+                };
+                let relative = full.strip_prefix(root().canonicalize().expect("the repository exists")).unwrap_or(&full);
+                let known = documents.get(relative.to_str().unwrap_or_default());
+                if !anchor.is_empty() && known.is_some_and(|text| !anchors(text).contains(anchor)) {
+                    findings.push(format!("{path} links to {target}, which has no such heading"));
+                }
+            }
+        }
+    }
+    none(findings);
+}
+
+/// Code and documents name documents by their path in the repository.
+#[test]
+fn documents_that_are_named_exist() {
+    let mut findings = Vec::new();
+    for (path, text) in files(&[".rs", ".md", ".toml", ".py"]) {
+        for line in text.lines() {
+            for (start, _) in line.match_indices("docs/") {
+                let rest = &line[start..];
+                let stop = |c: char| !(c.is_ascii_alphanumeric() || ['/', '.', '-', '_'].contains(&c));
+                let name = &rest[..rest.find(stop).unwrap_or(rest.len())];
+                let own = line[..start].chars().next_back().is_none_or(|before| [' ', '`', '(', '"'].contains(&before));
+                if own && name.ends_with(".md") && !root().join(name).exists() {
+                    findings.push(format!("{path} names {name}, which does not exist"));
+                }
+            }
+        }
+    }
+    none(findings);
+}
+
+#[test]
+fn decisions_are_numbered_without_gaps() {
+    let mut numbers: Vec<String> = files(&[".md"])
+        .into_iter()
+        .filter_map(|(path, _)| Some(path.strip_prefix("docs/adr/")?.get(..5)?.to_owned()))
+        .filter(|start| start.as_bytes()[0].is_ascii_digit())
+        .collect();
+    numbers.sort();
+    let expected: Vec<String> = (1..=numbers.len()).map(|number| format!("{number:04}-")).collect();
+    assert_eq!(numbers, expected);
+}
+
+#[test]
+fn every_end_to_end_test_is_run() {
+    let manifest = fs::read_to_string(root().join("tests/Cargo.toml")).expect("read the manifest");
+    let forgotten = files(&[".rs"]).into_iter().filter_map(|(path, _)| {
+        let path = path.strip_prefix("tests/")?.to_owned();
+        let (dir, file) = path.split_once('/')?;
+        let listed = manifest.contains(&format!("path = \"{path}\""));
+        (["e2e", "tidy"].contains(&dir) && !file.contains('/') && !listed).then(|| format!("tests/{path} is in no [[test]]"))
+    });
+    none(forgotten.collect());
+}
+
+#[test]
+fn every_package_takes_the_lints_of_the_workspace() {
+    let bare = files(&["Cargo.toml"]).into_iter().filter(|(path, text)| {
+        path != "Cargo.toml" && !text.contains("[lints]\nworkspace = true") && !path.starts_with("tests/fuzz/")
+    });
+    none(bare.map(|(path, _)| format!("{path} does not take the workspace's lints")).collect());
+}
