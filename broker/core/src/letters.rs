@@ -34,7 +34,7 @@ impl Broker {
         };
         self.dead += 1;
         let why = match cause {
-            Cause::AttemptsExceeded => format!("{} sessions ended without showing that they saw it", record.attempts),
+            Cause::AttemptsExceeded => format!("sessions that were offered it and ended without evidence: {}", record.attempts),
             _ => "its reader was offline too long and is forgotten".to_owned(),
         };
         let text = format!(

@@ -302,6 +302,11 @@ impl Broker {
         let detached = self.presence.detach(caller.connection, now.wall);
         let proofs = detached.map(|(session, _)| session.proofs).unwrap_or_default();
         let Some(mut adopted) = self.presence.get(owner).cloned() else { return Err(Rejection::NotRegistered) };
+        let came_online = !self.presence.is_online(owner);
+        if came_online {
+            // Before the mail moves: what this session itself had offered is not a lost session's.
+            self.count_forgotten_offers(now, owner, step);
+        }
         if record.provisional && !self.presence.is_online(mine) {
             self.move_mail(now, mine, owner, step);
             self.presence.remove(mine);
@@ -312,9 +317,7 @@ impl Broker {
             step.change(Change::PutPeer(Box::new(left.clone())));
             self.tell_peer(EventKind::PeerOffline, now.wall, &left, None, None, step);
         }
-        let came_online = !self.presence.is_online(owner);
         if came_online {
-            self.count_forgotten_offers(now, owner, step);
             adopted.token = Some(digest);
         }
         adopted.client.clone_from(&record.client);

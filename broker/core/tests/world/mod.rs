@@ -1,0 +1,665 @@
+//! A world for the core in tests: a store that is a few maps, clocks that stand still, and a name for everything.
+//!
+//! The core is the real one. The store here is a model: it applies the core's changes and answers its lookups, so that a
+//! restart rebuilds the core from nothing but what was durable.
+
+#![allow(dead_code, unreachable_pub, reason = "each test file uses the part that it needs")]
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use peer_core::broker::{Broker, Config};
+use peer_core::input::{ConnectionId, Facts, Input, Now, StoredMessage};
+use peer_core::record::{DeliveryRecord, Image, MessageRecord, PeerRecord, TokenDigest};
+use peer_core::step::{Change, Effect, Query, Step};
+use peer_proto::ids::{MessageId, PeerId, Timestamp, Token};
+use peer_proto::message::{Carrier, Evidence, Intent, Stage};
+use peer_proto::refusal::Refusal;
+use peer_proto::request::{Filter, Goodbye, Push, Register, Reply, Request, Resume, Role, Seat, SeatKind, Send};
+
+/// What is durable, as maps.
+#[derive(Clone, Debug, Default)]
+pub struct Disk {
+    pub messages: BTreeMap<MessageId, MessageRecord>,
+    pub deliveries: BTreeMap<(MessageId, PeerId), DeliveryRecord>,
+    pub peers: BTreeMap<PeerId, PeerRecord>,
+    pub keys: BTreeMap<(PeerId, String), MessageId>,
+    pub next_peer: Option<PeerId>,
+}
+
+impl Disk {
+    /// Applies a change, and insists that what it says it replaces is what is there.
+    pub fn apply(&mut self, change: &Change) {
+        match change {
+            Change::PutMessage(record) => {
+                assert!(self.messages.insert(record.head.id, (**record).clone()).is_none(), "a message is stored once");
+            }
+            Change::PutDelivery { record, was } => {
+                let before = self.deliveries.insert((record.message, record.peer), (**record).clone());
+                assert_eq!(before.map(|before| before.stage), *was, "the delivery that {record:?} replaces");
+                assert_ne!(record.stage, Stage::Leased, "leases are not durable");
+            }
+            Change::RemoveDelivery { message, peer, was } => {
+                let before = self.deliveries.remove(&(*message, *peer));
+                assert_eq!(before.map(|before| before.stage), Some(*was), "the delivery that is removed");
+            }
+            Change::PutPeer(record) => {
+                self.peers.insert(record.id, (**record).clone());
+            }
+            Change::RemovePeer(peer) => {
+                self.peers.remove(peer);
+            }
+            Change::PutIdempotencyKey { sender, key, message } => {
+                self.keys.insert((*sender, key.clone()), *message);
+            }
+            Change::PutNextPeer(peer) => self.next_peer = Some(*peer),
+        }
+    }
+
+    pub fn image(&self) -> Image {
+        Image {
+            peers: self.peers.values().cloned().collect(),
+            pending: self.deliveries.values().filter(|delivery| delivery.stage.is_pending()).cloned().collect(),
+            last_message: self.messages.keys().next_back().copied(),
+            next_peer: self.next_peer,
+            dead: self.deliveries.values().filter(|delivery| delivery.stage == Stage::Dead).count() as u64,
+            messages: self.messages.len() as u64,
+        }
+    }
+
+    pub fn stored(&self, id: MessageId) -> Option<StoredMessage> {
+        let record = self.messages.get(&id)?;
+        Some(StoredMessage {
+            head: record.head.clone(),
+            idempotency_key: record.idempotency_key.clone(),
+            deliveries: self
+                .deliveries
+                .range((id, PeerId(0))..=(id, PeerId(u64::MAX)))
+                .map(|(_, delivery)| delivery.clone())
+                .collect(),
+        })
+    }
+}
+
+/// A program that talks to the core, by the name that the script gives it.
+#[derive(Clone, Debug)]
+pub struct Program {
+    pub connection: ConnectionId,
+    pub role: Role,
+    pub register: Option<Register>,
+    pub pid: u32,
+    pub peer: Option<PeerId>,
+    pub token: Option<Token>,
+}
+
+pub struct World {
+    pub broker: Broker,
+    pub config: Config,
+    pub disk: Disk,
+    pub now: Now,
+    pub programs: BTreeMap<String, Program>,
+    pub aliases: BTreeMap<MessageId, String>,
+    pub said: String,
+    connections: u64,
+    requests: u64,
+    entropy: u64,
+}
+
+impl World {
+    pub fn new(config: Config) -> Self {
+        let now = Now { wall: Timestamp(1_795_000_000_000), mono_ms: 1_000_000 };
+        Self {
+            broker: Broker::new(config.clone(), Image::default(), now),
+            config,
+            disk: Disk::default(),
+            now,
+            programs: BTreeMap::new(),
+            aliases: BTreeMap::new(),
+            said: String::new(),
+            connections: 0,
+            requests: 0,
+            entropy: 0,
+        }
+    }
+
+    /// Kills the broker and starts another one on what is durable.
+    pub fn restart(&mut self) {
+        self.broker = Broker::new(self.config.clone(), self.disk.image(), self.now);
+    }
+
+    pub fn pass(&mut self, millis: u64) {
+        self.now = Now { wall: self.now.wall.plus_ms(millis), mono_ms: self.now.mono_ms + millis };
+    }
+
+    pub fn sleep(&mut self, millis: u64) {
+        self.now.wall = self.now.wall.plus_ms(millis);
+    }
+
+    /// Lets due timers run, as the engine would.
+    pub fn tick(&mut self) -> bool {
+        if self.broker.poll_timeout(self.now) != Some(0) {
+            return false;
+        }
+        let mut step = Step::default();
+        self.broker.handle_timeout(self.now, &mut step);
+        self.commit(step);
+        true
+    }
+
+    pub fn connect(&mut self, name: &str, role: Role, ancestors: Vec<u32>, seat: Option<Seat>) {
+        self.connections += 1;
+        let connection = ConnectionId(self.connections);
+        let pid = ancestors.get(1).copied().unwrap_or(0);
+        let known = self.programs.remove(name);
+        let (register, token, peer) = known.map_or((None, None, None), |program| (program.register, program.token, program.peer));
+        self.programs.insert(name.to_owned(), Program { connection, role, register, pid, peer, token });
+        self.input(Input::Connected { connection, id: 0, role, ancestors, seat });
+    }
+
+    pub fn disconnect(&mut self, name: &str) {
+        let connection = self.programs[name].connection;
+        self.input(Input::Disconnected { connection });
+    }
+
+    pub fn ask(&mut self, name: &str, request: Request) {
+        let connection = self.programs[name].connection;
+        self.requests += 1;
+        self.entropy = self.entropy.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let lookups = self.broker.lookups(connection, &request);
+        let mut facts = Facts { entropy: self.entropy >> 16, ..Facts::default() };
+        let token = Token([self.requests as u8; 32]);
+        facts.token = Some((token, digest(token)));
+        if let Request::Register(Register { resume: Some(resume), .. }) = &request {
+            facts.resume_digest = Some(digest(resume.token));
+        }
+        facts.stored = lookups.messages.iter().filter_map(|id| Some((*id, self.disk.stored(*id)?))).collect();
+        facts.prior = lookups.idempotency.and_then(|key| self.disk.keys.get(&key)).and_then(|id| self.disk.stored(*id));
+        let id = self.requests;
+        self.input(Input::Asked { connection, id, request, facts });
+    }
+
+    pub fn input(&mut self, input: Input) {
+        let mut step = Step::default();
+        self.broker.handle(self.now, input, &mut step);
+        self.commit(step);
+    }
+
+    fn commit(&mut self, step: Step) {
+        self.broker.assert_invariants();
+        for change in &step.changes {
+            self.disk.apply(change);
+            if let Change::PutMessage(record) = change {
+                let alias = format!("m{}", self.aliases.len() + 1);
+                self.aliases.insert(record.head.id, alias);
+            }
+        }
+        for change in &step.changes {
+            let line = self.change_line(change);
+            writeln!(self.said, "    * {line}").unwrap();
+        }
+        for effect in step.effects {
+            self.remember(&effect);
+            let line = self.effect_line(&effect);
+            writeln!(self.said, "    > {line}").unwrap();
+        }
+        // What the core remembers is what the disk would give it.
+        let pending = self.disk.deliveries.values().filter(|delivery| delivery.stage.is_pending()).count();
+        let mut status = empty_status();
+        self.broker.count(&mut status);
+        assert_eq!(pending as u64, status.stored + status.leased + status.held, "memory and disk agree on what waits");
+        let dead = self.disk.deliveries.values().filter(|delivery| delivery.stage == Stage::Dead).count();
+        assert_eq!(dead as u64, status.dead, "memory and disk agree on dead letters");
+        assert_eq!(self.disk.messages.len() as u64, status.messages_total);
+    }
+
+    fn remember(&mut self, effect: &Effect) {
+        if let Effect::Reply { connection, result: Ok(Reply::Registered(registered)), .. } = effect {
+            let program = self.programs.values_mut().find(|program| program.connection == *connection).expect("a known program");
+            program.peer = Some(registered.peer);
+            program.token = Some(registered.token);
+        }
+    }
+
+    // ---- names
+
+    pub fn message(&self, alias: &str) -> MessageId {
+        let known = self.aliases.iter().find(|(_, known)| *known == alias).map(|(id, _)| *id);
+        known.unwrap_or_else(|| MessageId::try_from(99u128).expect("a small number is an id"))
+    }
+
+    pub fn alias(&self, id: MessageId) -> String {
+        self.aliases.get(&id).cloned().unwrap_or_else(|| "m?".to_owned())
+    }
+
+    fn program_of(&self, connection: ConnectionId) -> String {
+        let found = self.programs.iter().find(|(_, program)| program.connection == connection);
+        found.map_or_else(|| format!("connection-{}", connection.0), |(name, _)| name.clone())
+    }
+
+    fn peer(&self, id: PeerId) -> String {
+        self.broker.peer_name(id).map_or_else(|| id.to_string(), str::to_owned)
+    }
+
+    fn text(&self, text: &str) -> String {
+        self.aliases.iter().fold(text.to_owned(), |text, (id, alias)| text.replace(&id.to_string(), alias))
+    }
+
+    fn change_line(&self, change: &Change) -> String {
+        match change {
+            Change::PutMessage(record) => {
+                let head = &record.head;
+                let reply = head.reply_to.map_or(String::new(), |id| format!(" re {}", self.alias(id)));
+                let via = head.from.via.as_str();
+                let text = self.text(&record.text);
+                format!("message {} from {} ({via}) {}{reply}: {text}", self.alias(head.id), head.from.name, head.intent.as_str())
+            }
+            Change::PutDelivery { record, .. } => {
+                let mut line =
+                    format!("delivery {} to {} {}", self.alias(record.message), self.peer(record.peer), record.stage.as_str());
+                if record.attempts > 0 {
+                    write!(line, " attempts={}", record.attempts).unwrap();
+                }
+                if record.acked_at.is_some() {
+                    line += " acked";
+                }
+                if let Some(answer) = record.answered_by {
+                    write!(line, " answered-by={}", self.alias(answer)).unwrap();
+                }
+                if let Some(last) = record.trace.last() {
+                    let carrier = last.carrier.map_or("", Carrier::as_str);
+                    let cause = last.cause.map_or("", |cause| cause.as_str());
+                    write!(
+                        line,
+                        " ({})",
+                        [last.event.as_str(), carrier, cause].join(" ").split_whitespace().collect::<Vec<_>>().join(" ")
+                    )
+                    .unwrap();
+                }
+                line
+            }
+            Change::RemoveDelivery { message, peer, .. } => {
+                format!("no delivery {} to {}", self.alias(*message), self.peer(*peer))
+            }
+            Change::PutPeer(record) => {
+                let mut line = format!("peer {}", record.name);
+                if record.provisional {
+                    line += " provisional";
+                }
+                if !record.aliases.is_empty() {
+                    write!(line, " aliases={}", record.aliases.join(",")).unwrap();
+                }
+                if !record.seats.is_empty() {
+                    let seats: Vec<String> = record.seats.iter().map(|seat| format!("{:?}:{}", seat.kind, seat.key)).collect();
+                    write!(line, " seats={}", seats.join(",")).unwrap();
+                }
+                line
+            }
+            Change::RemovePeer(peer) => format!("no peer {peer}"),
+            Change::PutIdempotencyKey { key, message, .. } => format!("key {key} names {}", self.alias(*message)),
+            Change::PutNextPeer(peer) => format!("next peer {peer}"),
+        }
+    }
+
+    fn effect_line(&self, effect: &Effect) -> String {
+        let to = |connection: &ConnectionId| self.program_of(*connection);
+        match effect {
+            Effect::Reply { connection, result: Ok(reply), .. } => format!("{}: {}", to(connection), self.reply_line(reply)),
+            Effect::Reply { connection, result: Err(refusal), .. } => {
+                format!("{}: refused: {}", to(connection), self.refusal_line(refusal))
+            }
+            Effect::Query { connection, query, .. } => format!("{}: reads {}", to(connection), self.query_line(query)),
+            Effect::Deliver { connection, message, attempts, shown_before } => {
+                let again = if *shown_before { " (shown before)" } else { "" };
+                let attempts = if *attempts > 0 { format!(" attempts={attempts}") } else { String::new() };
+                format!("{}: gets {}{attempts}{again}", to(connection), self.alias(*message))
+            }
+            Effect::Push { connection, push } => format!("{}: {}", to(connection), self.push_line(push)),
+            Effect::Close { connection } => format!("{}: closed", to(connection)),
+            Effect::Stop => "the broker stops".to_owned(),
+        }
+    }
+
+    fn refusal_line(&self, refusal: &Refusal) -> String {
+        let retry = refusal.retry_after_ms.map_or(String::new(), |ms| format!(" (retry after {ms} ms)"));
+        format!("{}: {}{retry}", refusal.code, self.text(&refusal.to_string()))
+    }
+
+    fn reply_line(&self, reply: &Reply) -> String {
+        match reply {
+            Reply::Welcome(welcome) => format!("welcome, {:?}", welcome.authority),
+            Reply::Registered(registered) => {
+                let mail = if registered.takes_mail { "" } else { ", without mail" };
+                let notice = registered.notice.as_ref().map_or(String::new(), |notice| format!("; {notice}"));
+                format!("is {} ({} wait{mail}){notice}", registered.name, registered.waiting)
+            }
+            Reply::Sent(sent) => {
+                let deliveries: Vec<String> = sent
+                    .deliveries
+                    .iter()
+                    .map(|delivery| {
+                        let online = if delivery.online { "online" } else { "offline" };
+                        let what = delivery.stage.map_or_else(
+                            || format!("refused: {}", delivery.refusal.as_ref().expect("a refusal").code),
+                            |stage| stage.as_str().to_owned(),
+                        );
+                        format!("{} {what} {online}", delivery.name)
+                    })
+                    .collect();
+                let again = if sent.deduplicated { " again" } else { "" };
+                format!("sent {}{again}: {}", self.alias(sent.message), deliveries.join(", "))
+            }
+            Reply::Received(received) => {
+                let ids: Vec<String> = received.messages.iter().map(|id| self.alias(*id)).collect();
+                format!("holds [{}] of {}", ids.join(" "), received.waiting)
+            }
+            Reply::Acked { acked, unknown } => {
+                let list = |ids: &[MessageId]| ids.iter().map(|id| self.alias(*id)).collect::<Vec<_>>().join(" ");
+                format!("acked [{}] unknown [{}]", list(acked), list(unknown))
+            }
+            Reply::Peers { peers, .. } => {
+                let line = |peer: &peer_proto::request::PeerInfo| {
+                    let online = if peer.online { "online" } else { "offline" };
+                    let carriers: Vec<String> = peer
+                        .carriers
+                        .iter()
+                        .map(|proof| format!(" {}{}", proof.carrier.as_str(), if proof.proven_at.is_some() { "!" } else { "?" }))
+                        .collect();
+                    format!("{} {online} pending={} leased={}{}", peer.name, peer.pending, peer.leased, carriers.concat())
+                };
+                format!("peers: {}", peers.iter().map(line).collect::<Vec<_>>().join("; "))
+            }
+            Reply::Inbox { entries, .. } => {
+                let line = |entry: &peer_proto::request::InboxEntry| {
+                    format!("{} {}->{} {}", self.alias(entry.message), entry.from, entry.to, entry.stage.as_str())
+                };
+                format!("inbox: {}", entries.iter().map(line).collect::<Vec<_>>().join("; "))
+            }
+            Reply::Settled { deliveries } => {
+                let parts: Vec<String> = deliveries.iter().map(|(name, stage)| format!("{name} {}", stage.as_str())).collect();
+                format!("settled: {}", parts.join(", "))
+            }
+            Reply::Renamed { name, .. } => format!("renamed to {name}"),
+            Reply::Done => "done".to_owned(),
+            other => format!("{other:?}"),
+        }
+    }
+
+    fn query_line(&self, query: &Query) -> String {
+        match query {
+            Query::Text(id) => format!("the text of {}", self.alias(*id)),
+            Query::Show(id) => format!("the life of {}", self.alias(*id)),
+            Query::History { peer, with, .. } => {
+                let name = |peer: &Option<PeerId>| peer.map_or_else(|| "anyone".to_owned(), |peer| self.peer(peer));
+                format!("what {} and {} said", name(peer), name(with))
+            }
+            Query::Orphans { .. } => "the dead letters".to_owned(),
+            Query::Status => "the status".to_owned(),
+        }
+    }
+
+    fn push_line(&self, push: &Push) -> String {
+        match push {
+            Push::Overdue { message, carrier } => format!("overdue {} by {}", self.alias(*message), carrier.as_str()),
+            Push::Withdrawn { message, stage } => format!("withdrawn {}, {}", self.alias(*message), stage.as_str()),
+            Push::Renamed { name } => format!("is called {name} now"),
+            Push::Notice(text) => format!("notice: {text}"),
+            Push::Goodbye(goodbye) => format!(
+                "goodbye, {}",
+                match goodbye {
+                    Goodbye::Stopping => "stopping",
+                    Goodbye::Kicked => "kicked",
+                    Goodbye::Replaced => "replaced",
+                    Goodbye::TooSlow => "too slow",
+                }
+            ),
+            Push::Event(event) => {
+                let message = event.message.map_or(String::new(), |id| format!(" {}", self.alias(id)));
+                let who = [&event.from, &event.to].into_iter().flatten().cloned().collect::<Vec<_>>().join("->");
+                let carrier = event.carrier.map_or(String::new(), |carrier| format!(" {}", carrier.as_str()));
+                let cause = event.cause.as_ref().map_or(String::new(), |cause| format!(" ({cause})"));
+                let text = event.text.as_ref().map_or(String::new(), |text| format!(": {text}"));
+                format!("event {}{message} {who}{carrier}{cause}{text}", event.kind.as_str())
+            }
+            Push::Deliver(_) => unreachable!("the core says Deliver as an effect of its own"),
+        }
+    }
+
+    // ---- the script
+
+    /// Runs one line of a script.
+    pub fn run(&mut self, line: &str) {
+        let (line, text) = line.split_once(": ").map_or((line, None), |(line, text)| (line, Some(text)));
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let options: BTreeMap<&str, &str> = words.iter().filter_map(|word| word.split_once('=')).collect();
+        let words: Vec<&str> = words.into_iter().filter(|word| !word.contains('=')).collect();
+        let ids = |world: &Self, from: usize| -> Vec<MessageId> {
+            words[from..].iter().filter(|w| w.starts_with('m')).map(|w| world.message(w)).collect()
+        };
+        match words.as_slice() {
+            ["pass", duration] => {
+                let millis = duration_ms(duration);
+                self.pass(millis);
+                while self.tick() {}
+            }
+            ["sleep", duration] => {
+                self.sleep(duration_ms(duration));
+                while self.tick() {}
+            }
+            ["timer"] => {
+                let timer = self.broker.poll_timeout(self.now).map_or_else(|| "none".to_owned(), |ms| format!("{ms} ms"));
+                writeln!(self.said, "    > timer: {timer}").unwrap();
+            }
+            ["restart"] => self.restart(),
+            ["limit", key, value] => {
+                assert!(self.config.limits.set(key, value.parse().expect("a number")), "a limit called {key}");
+                self.restart();
+            }
+            ["allow-operator-from-agents"] => {
+                self.config.allow_operator_from_agents = true;
+                self.restart();
+            }
+            ["stage", message] => {
+                let id = self.message(message);
+                for ((_, peer), durable) in self.disk.deliveries.range((id, PeerId(0))..=(id, PeerId(u64::MAX))) {
+                    let record = self.broker.pending_delivery(id, *peer).unwrap_or_else(|| durable.clone());
+                    let trace: Vec<&str> = record.trace.iter().map(|entry| entry.event.as_str()).collect();
+                    let line = format!("{message} to {}: {}, trace {}", self.peer(*peer), record.stage.as_str(), trace.join(" "));
+                    writeln!(self.said, "    > {line}").unwrap();
+                }
+            }
+            [name, "online"] => {
+                let pid = options.get("pid").map_or(1_000 + self.programs.len() as u32, |pid| pid.parse().expect("a pid"));
+                let seat = options.get("seat").map(|seat| parse_seat(seat));
+                let register = Register {
+                    name: options.get("name").map(|name| (*name).to_owned()),
+                    seat,
+                    client: options.get("client").unwrap_or(&"claude").to_string(),
+                    client_version: "1".to_owned(),
+                    client_pid: pid,
+                    cwd: options.get("cwd").unwrap_or(&"/w").to_string(),
+                    git_root: None,
+                    repo: options.get("repo").map(|repo| (*repo).to_owned()),
+                    host: "h".to_owned(),
+                    resume: None,
+                };
+                self.connect(name, Role::Adapter, vec![pid + 50_000, pid, 1], None);
+                self.programs.get_mut(*name).expect("just connected").register = Some(register.clone());
+                self.ask(name, Request::Register(register));
+            }
+            [name, "resumes"] => {
+                let program = self.programs[*name].clone();
+                let register = Register {
+                    resume: Some(Resume {
+                        peer: program.peer.expect("was registered"),
+                        token: program.token.expect("has a token"),
+                    }),
+                    ..program.register.expect("was registered")
+                };
+                self.connect(name, Role::Adapter, vec![program.pid + 50_000, program.pid, 1], None);
+                self.ask(name, Request::Register(register));
+            }
+            [name, "operator"] => {
+                let ancestors = options.get("under").map_or(vec![9, 8, 1], |pid| vec![9, pid.parse().expect("a pid"), 1]);
+                let seat = options.get("seat").map(|seat| parse_seat(seat));
+                self.connect(name, Role::Operator, ancestors, seat);
+            }
+            [name, "offline"] => self.disconnect(name),
+            [name, "binds", seat] => self.ask(name, Request::Bind(parse_seat(seat))),
+            [name, "sends", to @ ..] => {
+                let send = Send {
+                    to: to.iter().map(|to| (*to).to_owned()).collect(),
+                    text: text.unwrap_or("").to_owned(),
+                    intent: options
+                        .get("intent")
+                        .map(|intent| if *intent == "inform" { Intent::Inform } else { Intent::Request }),
+                    reply_to: options.get("re").map(|alias| self.message(alias)),
+                    thread: options.get("thread").map(|thread| (*thread).to_owned()),
+                    ttl_ms: options.get("ttl").map(|ttl| duration_ms(ttl)),
+                    sources: Vec::new(),
+                    idempotency_key: options.get("key").map(|key| (*key).to_owned()),
+                };
+                self.ask(name, Request::Send(send));
+            }
+            [name, "offered", ..] => {
+                let (carrier, last) = parse_carrier(options["by"]);
+                let messages = ids(self, 2);
+                self.ask(name, Request::Offered { messages, carrier, last });
+            }
+            [name, "presented", ..] => {
+                let (carrier, _) = parse_carrier(options["by"]);
+                let evidence = match options.get("evidence").copied().unwrap_or("next_call") {
+                    "printed" => Evidence::Printed,
+                    "next_turn" => Evidence::NextTurn,
+                    _ => Evidence::NextCall,
+                };
+                let messages = ids(self, 2);
+                self.ask(name, Request::Presented { messages, carrier, evidence });
+            }
+            [name, "acks", ..] => {
+                let messages = ids(self, 2);
+                self.ask(name, Request::Ack { messages });
+            }
+            [name, "nacks", ..] => {
+                let messages = ids(self, 2);
+                self.ask(name, Request::Nack { messages });
+            }
+            [name, verb @ ("receives" | "waits")] => {
+                let filter = Filter {
+                    from: options.get("from").map(|from| (*from).to_owned()),
+                    thread: options.get("thread").map(|thread| (*thread).to_owned()),
+                    kind: None,
+                    reply_to: options.get("re").map(|alias| self.message(alias)),
+                };
+                self.ask(name, Request::Receive { filter, wait: *verb == "waits" });
+            }
+            [name, "stops-waiting"] => {
+                let id = self.requests;
+                self.ask(name, Request::StopWaiting(id));
+            }
+            [name, "describes"] => {
+                let request = Request::Describe { summary: text.map(str::to_owned), state: None, task: None };
+                self.ask(name, request);
+            }
+            [name, "renames", new_name] => self.ask(name, Request::Rename { peer: None, new_name: (*new_name).to_owned() }),
+            [name, "renames", peer, new_name] => {
+                self.ask(name, Request::Rename { peer: Some((*peer).to_owned()), new_name: (*new_name).to_owned() });
+            }
+            [name, "lists", all @ ..] => {
+                let query = peer_proto::request::PeersQuery {
+                    all: all == ["all"],
+                    repo: options.get("repo").map(|repo| (*repo).to_owned()),
+                    ..peer_proto::request::PeersQuery::default()
+                };
+                self.ask(name, Request::Peers(query));
+            }
+            [name, "inbox", of @ ..] => {
+                let peer = of.first().map(|peer| (*peer).to_owned());
+                self.ask(name, Request::Inbox { peer, held: false, after: None });
+            }
+            [name, "watches", bodies @ ..] => self.ask(name, Request::Watch { peer: None, bodies: bodies == ["bodies"] }),
+            [name, "kicks", peer] => self.ask(name, Request::Kick((*peer).to_owned())),
+            [name, "shows", message] => {
+                let id = self.message(message);
+                self.ask(name, Request::Show(id));
+            }
+            [name, "cancels", message] => {
+                let id = self.message(message);
+                self.ask(name, Request::Cancel(id));
+            }
+            [name, "requeues", message] => {
+                let id = self.message(message);
+                self.ask(name, Request::Requeue(id));
+            }
+            [name, "reassigns", message, to] => {
+                let message = self.message(message);
+                self.ask(name, Request::Reassign { message, to: (*to).to_owned() });
+            }
+            [name, "drops", message] => {
+                let id = self.message(message);
+                self.ask(name, Request::Drop(id));
+            }
+            other => panic!("no such line in a script: {other:?}"),
+        }
+    }
+}
+
+pub fn digest(token: Token) -> TokenDigest {
+    TokenDigest(token.0.map(|byte| !byte))
+}
+
+pub fn parse_seat(text: &str) -> Seat {
+    let (kind, key) = text.split_once(':').expect("kind:key");
+    let kind = match kind {
+        "claude" => SeatKind::Claude,
+        "codex" => SeatKind::Codex,
+        "name" => SeatKind::Name,
+        _ => SeatKind::Other,
+    };
+    Seat { kind, key: key.to_owned() }
+}
+
+fn parse_carrier(text: &str) -> (Carrier, bool) {
+    match text {
+        "channel" => (Carrier::Channel, false),
+        "tool_result" => (Carrier::ToolResult, true),
+        "peerctl" => (Carrier::Peerctl, true),
+        other => panic!("no such carrier in a script: {other}"),
+    }
+}
+
+fn duration_ms(text: &str) -> u64 {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        other => panic!("no such unit in a script: {other}"),
+    };
+    digits.parse::<u64>().expect("a number") * unit
+}
+
+pub fn empty_status() -> peer_proto::request::Status {
+    peer_proto::request::Status {
+        version: String::new(),
+        protocol: 1,
+        pid: 0,
+        uptime_ms: 0,
+        socket: String::new(),
+        dir: String::new(),
+        executable: String::new(),
+        sandbox: false,
+        peers_online: 0,
+        peers_offline: 0,
+        stored: 0,
+        leased: 0,
+        held: 0,
+        dead: 0,
+        messages_total: 0,
+        oldest_at: None,
+        commit_us_p50: 0,
+        commit_us_max: 0,
+        disk_free_bytes: 0,
+    }
+}
