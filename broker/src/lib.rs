@@ -1,7 +1,7 @@
 //! peerd's broker: sockets, the engine's thread and the store, around the rules of `peer-core`.
 //!
 //! This crate is the only one that opens the socket, reads clocks and randomness, and says redb. It knows none of the
-//! rules. To follow a message, read [`connection`](crate) → engine → outbox; the modules stand in that order:
+//! rules. To follow a message, read connection, engine, outbox; the modules stand in that order:
 //!
 //! - [`config`]: what the person may change.
 //! - `state_dir`, `listener`, `reach`: the directory, the lock, the socket.
@@ -93,6 +93,9 @@ fn run_with(options: RunOptions, hello_timeout: Duration, ready: impl FnOnce()) 
     })?;
     let log = telemetry::open(&location.log())?;
     let _logging = tracing::dispatcher::set_default(&log);
+    if options.detached {
+        telemetry::log_panics();
+    }
     let outcome = serve(&options, hello_timeout, ready);
     if let Err(error) = &outcome {
         // Nobody may be there any more to read it from stderr.
@@ -217,3 +220,6 @@ impl std::fmt::Display for Chain<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,6 +14,7 @@ use nix::unistd::geteuid;
 use peer_core::input::ConnectionId;
 use peer_proto::limits::CONNECTIONS_MAX;
 use thiserror::Error;
+use tokio::net::unix::UCred;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -107,8 +108,9 @@ pub(crate) async fn serve<E>(
                 }
                 Ok((stream, _)) => {
                     failing = false;
-                    if let Some(pid) = same_user(&stream) {
+                    if let Some(them) = same_user(&stream) {
                         last_connection += 1;
+                        let pid = them.pid().and_then(|pid| u32::try_from(pid).ok());
                         let (desk, connection) = (desk.clone(), ConnectionId(last_connection));
                         connections.spawn(async move { connection::serve(stream, connection, pid, &desk).await });
                     }
@@ -149,12 +151,10 @@ pub(crate) async fn serve<E>(
     Ok(outcome)
 }
 
-/// The process of a connection of this user; none where it is another user's, which is logged and hears nothing.
-#[expect(clippy::option_option, reason = "admitted or not, and then known or not: two questions")]
-fn same_user(stream: &UnixStream) -> Option<Option<u32>> {
-    let us = geteuid().as_raw();
+/// The kernel's word on who connected, where it is this user. Anybody else is logged and hears nothing.
+fn same_user(stream: &UnixStream) -> Option<UCred> {
     match stream.peer_cred() {
-        Ok(them) if them.uid() == us => Some(them.pid().and_then(|pid| u32::try_from(pid).ok())),
+        Ok(them) if them.uid() == geteuid().as_raw() => Some(them),
         Ok(them) => {
             tracing::warn!(uid = them.uid(), pid = them.pid(), "refused a connection of another user");
             None

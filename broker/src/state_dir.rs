@@ -77,6 +77,7 @@ impl Lock {
 }
 
 /// Free bytes on the file system of `dir`, for this user.
+#[allow(clippy::useless_conversion, reason = "macOS counts blocks in 32 bits")]
 pub(crate) fn free_bytes(dir: &Path) -> Result<u64, nix::errno::Errno> {
     let space = nix::sys::statvfs::statvfs(dir)?;
     Ok(u64::from(space.blocks_available()).saturating_mul(u64::from(space.fragment_size())))

@@ -49,6 +49,11 @@ pub(crate) fn open(path: &Path) -> Result<Dispatch, LogError> {
     Ok(log)
 }
 
+/// From now on a broken invariant anywhere in the process says so in the log: a detached broker has no stderr to say it to.
+pub(crate) fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| tracing::error!(cause = %panic, "broker down: an invariant is broken")));
+}
+
 /// Why there is no log.
 #[derive(Debug, Error)]
 pub enum LogError {
