@@ -6,11 +6,15 @@
 //! So a file that must be refused (damaged, or of a newer schema) would be changed by looking at it. [`StagedFile`] keeps
 //! such writes in memory until [`Stage::release`], which carries them out in order, syncs included; if that never
 //! happens, the file stays as it was, byte for byte.
+//!
+//! And redb trusts what it closed itself: it does not look at the checksums of such a file, and panics over pages that
+//! make no sense. [`StagedFile::distrusted`] shows it the same file as if it had been killed, which makes it check every
+//! page before it reads anything into it.
 
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::ops::Bound;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -19,6 +23,21 @@ use redb::backends::FileBackend;
 use redb::{BackendError, StorageBackend};
 
 use super::OpenError;
+
+/// Where redb's file format (version 3, in its `docs/design.md`) keeps its flags: one byte after the magic number.
+const FLAGS_OFFSET: usize = 9;
+/// Which of the two commit slots counts.
+const FLAG_PRIMARY: u8 = 1;
+/// Somebody has the file open, or was killed.
+const FLAG_IN_USE: u8 = 2;
+/// The slot that counts was synced before it was made to count, so that it cannot be half written.
+const FLAG_TWO_PHASE: u8 = 4;
+/// Where each commit slot starts, and how long it is.
+const SLOT_OFFSETS: [usize; 2] = [64, 192];
+const SLOT_BYTES: usize = 128;
+const FORMAT_VERSION: u8 = 3;
+/// Flags and slots end here.
+const HEAD_BYTES: usize = SLOT_OFFSETS[1] + SLOT_BYTES;
 
 /// The mode of every file that holds messages.
 const MODE: u32 = 0o600;
@@ -114,9 +133,35 @@ enum Operation {
 impl StagedFile {
     /// Stages all writes to `file` from now on.
     pub(super) fn new(file: File) -> Result<(Self, Stage), redb::DatabaseError> {
-        let held = Mutex::new(Some(Held { bytes: None, operations: Vec::new() }));
-        let inner = Arc::new(Inner { file: FileBackend::new(file)?, held });
-        Ok((Self { inner: Arc::clone(&inner) }, Stage { inner }))
+        let staged = Self::staging(file, Vec::new())?;
+        let stage = Stage { inner: Arc::clone(&staged.inner) };
+        Ok((staged, stage))
+    }
+
+    /// Shows `file` so that redb checks all of it, and holds all writes back for good. Also says whether the file was
+    /// closed by who had it open last.
+    ///
+    /// A file that looks as if its user was killed within a plain commit is walked through, checksums first. There redb
+    /// would go back to the commit before, if the last one is not whole; but where the last one was a two-phase one (and a
+    /// clean close is), that is no crash but damage, and would lose mail without a word. So the other slot is shown as a
+    /// copy of the one that counts: there is nothing to go back to.
+    pub(super) fn distrusted(file: File) -> Result<(Self, bool), redb::DatabaseError> {
+        let mut head = [0; HEAD_BYTES];
+        let whole = file.read_exact_at(&mut head, 0).is_ok();
+        let flags = head[FLAGS_OFFSET];
+        let (primary, other) = if flags & FLAG_PRIMARY == 0 { (0, 1) } else { (1, 0) };
+        let (from, to) = (SLOT_OFFSETS[primary], SLOT_OFFSETS[other]);
+        let mut shown = Vec::new();
+        if whole && head[from] == FORMAT_VERSION && flags & FLAG_TWO_PHASE != 0 {
+            shown.push(Operation::Write(to as u64, head[from..from + SLOT_BYTES].to_vec()));
+            shown.push(Operation::Write(FLAGS_OFFSET as u64, vec![(flags | FLAG_IN_USE) & !FLAG_TWO_PHASE]));
+        }
+        Ok((Self::staging(file, shown)?, flags & FLAG_IN_USE == 0))
+    }
+
+    fn staging(file: File, operations: Vec<Operation>) -> Result<Self, redb::DatabaseError> {
+        let held = Mutex::new(Some(Held { bytes: None, operations }));
+        Ok(Self { inner: Arc::new(Inner { file: FileBackend::new(file)?, held }) })
     }
 }
 

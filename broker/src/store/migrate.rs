@@ -11,13 +11,12 @@
 use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use redb::{Database, ReadableDatabase, TableError, WriteTransaction};
 
-use super::file::{self, StagedFile};
-use super::{Doing, OpenError, StoreError, WRITE, check, open_database, record, schema};
+use super::{Doing, OpenError, StoreError, WRITE, file, open_checked, record, schema};
 
 /// The steps from each schema to the next: the first leads from 1 to 2. None yet.
 pub(super) const STEPS: &[Step] = &[];
@@ -82,7 +81,7 @@ pub(super) fn origin(path: &Path, database: &Database) -> Result<Origin, OpenErr
 }
 
 /// Copies the closed-off file at `path` into `backups_dir` and checks the copy.
-pub(super) fn back_up(path: &Path, backups_dir: &Path, origin: &Origin) -> Result<PathBuf, OpenError> {
+pub(super) fn back_up(path: &Path, backups_dir: &Path, origin: &Origin) -> Result<(), OpenError> {
     let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis());
     let copy = backups_dir.join(format!("peers-v{}-{now_ms}.redb", origin.schema));
     if let Err(source) = copy_file(path, backups_dir, &copy) {
@@ -90,8 +89,7 @@ pub(super) fn back_up(path: &Path, backups_dir: &Path, origin: &Origin) -> Resul
         let _ = std::fs::remove_file(&copy);
         return Err(OpenError::Backup { path: copy, source });
     }
-    check_copy(&copy, origin).map_err(|source| OpenError::BackupUnsound { path: copy.clone(), source: Box::new(source) })?;
-    Ok(copy)
+    check_copy(&copy, origin).map_err(|source| OpenError::BackupUnsound { path: copy, source: Box::new(source) })
 }
 
 fn copy_file(path: &Path, backups_dir: &Path, copy: &Path) -> io::Result<()> {
@@ -106,9 +104,7 @@ fn copy_file(path: &Path, backups_dir: &Path, copy: &Path) -> io::Result<()> {
 /// Opens the copy, without changing it, and checks all of it.
 fn check_copy(copy: &Path, origin: &Origin) -> Result<(), OpenError> {
     let Some(file) = file::open_existing(copy)? else { return Err(OpenError::Missing { path: copy.into() }) };
-    let (staged, _stage) = StagedFile::new(file).map_err(|error| OpenError::of(copy, error))?;
-    let (mut database, _) = open_database(staged).map_err(|error| OpenError::of(copy, error))?;
-    check(copy, &mut database)?;
+    let (database, _) = open_checked(copy, file)?;
     if self::origin(copy, &database)?.schema != origin.schema {
         return Err(OpenError::Foreign { path: copy.into() });
     }

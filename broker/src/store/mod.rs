@@ -16,7 +16,13 @@ mod record;
 mod schema;
 mod verify;
 
+#[cfg(test)]
+mod crash_disk;
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::ops::{Bound, ControlFlow};
 use std::path::{Path, PathBuf};
@@ -46,9 +52,9 @@ use migrate::{Origin, Step};
 /// redb's own default is 1 GiB.
 const CACHE_BYTES: usize = 8 * 1024 * 1024;
 
-/// A file up to this size is checked against its checksums at every start, which takes a few milliseconds; a larger one
-/// when it was not closed cleanly, and by `peerctl daemon verify`.
-const CHECKED_AT_OPEN_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// A file up to this size is checked against its checksums at every start, which takes some milliseconds; a larger one
+/// only after a kill without a checkpoint, and by `peerctl daemon verify`.
+const CHECKED_AT_OPEN_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// Bytes of records that one [`Store::scan_back`] looks at, so that long texts do not stop the engine for long either.
 const SCAN_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -80,14 +86,15 @@ impl Store {
             return Self::create(path, steps);
         };
         let file_bytes = file.metadata().map_err(|source| OpenError::io(path, source))?.len();
+        if file_bytes <= CHECKED_AT_OPEN_BYTES_MAX {
+            let same_file = file.try_clone().map_err(|source| OpenError::io(path, source))?;
+            drop(open_checked(path, same_file)?);
+        }
         let (staged, stage) = StagedFile::new(file).map_err(|error| OpenError::of(path, error))?;
-        let (mut database, repaired) = open_database(staged).map_err(|error| OpenError::of(path, error))?;
+        let (database, repaired) = open_database(staged).map_err(|error| OpenError::of(path, error))?;
         let origin = migrate::origin(path, &database)?;
         let known = migrate::newest(steps);
         refuse_newer(path, &origin, known)?;
-        if file_bytes <= CHECKED_AT_OPEN_BYTES_MAX {
-            check(path, &mut database)?;
-        }
         if origin.schema < known {
             migrate::back_up(path, backups_dir, &origin)?;
         }
@@ -321,16 +328,12 @@ fn refuse_newer(path: &Path, origin: &Origin, known: u64) -> Result<(), OpenErro
     Err(OpenError::Newer { path: path.into(), found, written_by, known, software: migrate::software() })
 }
 
-/// Checks every page of the file against its checksum.
-fn check(path: &Path, database: &mut Database) -> Result<(), OpenError> {
-    match database.check_integrity() {
-        Ok(true) => Ok(()),
-        Ok(false) => {
-            let source = redb::Error::Corrupted("its newest state does not match its checksums".into());
-            Err(OpenError::of(path, source))
-        }
-        Err(error) => Err(OpenError::of(path, error)),
-    }
+/// Opens a file after every page of it was checked against its checksum, and never writes to it. Also says whether it was
+/// closed by who had it open last.
+fn open_checked(path: &Path, file: File) -> Result<(Database, bool), OpenError> {
+    let (distrusted, closed) = StagedFile::distrusted(file).map_err(|error| OpenError::of(path, error))?;
+    let (database, _) = open_database(distrusted).map_err(|error| OpenError::of(path, error))?;
+    Ok((database, closed))
 }
 
 /// Carries out `changes`, in order. Each table is opened when the first change needs it: a table that is touched costs

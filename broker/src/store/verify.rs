@@ -10,8 +10,7 @@ use peer_core::record::{DeliveryRecord, PeerRecord};
 use peer_proto::ids::{MessageId, PeerId};
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata};
 
-use super::file::{self, StagedFile};
-use super::{Doing, OpenError, READ, Row, SCHEMA_VERSION, StoreError, message_id, migrate, open_database, record, schema};
+use super::{Doing, OpenError, READ, Row, SCHEMA_VERSION, StoreError, file, message_id, migrate, open_checked, record, schema};
 
 /// Problems that a report names; beyond it they are only counted.
 const PROBLEMS_NAMED_MAX: usize = 100;
@@ -23,7 +22,7 @@ pub struct VerifyReport {
     pub schema: u64,
     /// The size of the file.
     pub file_bytes: u64,
-    /// The file was closed cleanly, or the process that had it open was killed right after a checkpoint.
+    /// The broker that had it open last closed it; else it was killed.
     pub closed_cleanly: bool,
     /// Retained peers.
     pub peers: u64,
@@ -96,13 +95,10 @@ impl fmt::Display for Problem {
 pub(super) fn verify(path: &Path) -> Result<VerifyReport, OpenError> {
     let Some(file) = file::open_existing(path)? else { return Err(OpenError::Missing { path: path.into() }) };
     let file_bytes = file.metadata().map_err(|source| OpenError::io(path, source))?.len();
-    // Never released: repairs and marks stay in memory.
-    let (staged, _stage) = StagedFile::new(file).map_err(|error| OpenError::of(path, error))?;
-    let (mut database, repaired) = open_database(staged).map_err(|error| OpenError::of(path, error))?;
-    super::check(path, &mut database)?;
+    let (database, closed_cleanly) = open_checked(path, file)?;
     let origin = migrate::origin(path, &database)?;
     super::refuse_newer(path, &origin, SCHEMA_VERSION)?;
-    let mut report = VerifyReport { schema: origin.schema, file_bytes, closed_cleanly: !repaired, ..Default::default() };
+    let mut report = VerifyReport { schema: origin.schema, file_bytes, closed_cleanly, ..Default::default() };
     examine(&database, &mut report).map_err(|source| OpenError::Unreadable { path: path.into(), source: Box::new(source) })?;
     Ok(report)
 }
