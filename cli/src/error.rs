@@ -73,7 +73,9 @@ impl Failure {
             Self::NotFound { .. } => NOT_FOUND,
             Self::TimedOut(_) => TIMED_OUT,
             Self::Told { exit, .. } => *exit,
-            Self::Request(_) | Self::File { .. } | Self::System { .. } | Self::Output(_) | Self::Broker(_) | Self::Wrong(_) => FAILED,
+            Self::Request(_) | Self::File { .. } | Self::System { .. } | Self::Output(_) | Self::Broker(_) | Self::Wrong(_) => {
+                FAILED
+            }
         }
     }
 
@@ -88,9 +90,10 @@ impl Failure {
                 ConnectError::StartFailed { .. } => "start_failed",
                 ConnectError::Location(_) => "no_directory",
                 ConnectError::Refused(refusal) => refusal.code.as_str(),
-                ConnectError::Executable { .. } | ConnectError::Io { .. } | ConnectError::NoWelcome { .. } | ConnectError::SentAway(_) => {
-                    "unreachable"
-                }
+                ConnectError::Executable { .. }
+                | ConnectError::Io { .. }
+                | ConnectError::NoWelcome { .. }
+                | ConnectError::SentAway(_) => "unreachable",
             },
             Self::Request(RequestError::Refused(refusal)) => refusal.code.as_str(),
             Self::Request(RequestError::Lost) => "connection_lost",

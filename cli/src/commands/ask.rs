@@ -86,7 +86,11 @@ async fn answer(output: &Output, endpoint: &Endpoint, question: Send, asked: &mu
     }
 }
 
-async fn ask(operator: &mut Operator, question: Send, asked: &mut Option<MessageId>) -> Result<(Sent, Option<MessageId>), Failure> {
+async fn ask(
+    operator: &mut Operator,
+    question: Send,
+    asked: &mut Option<MessageId>,
+) -> Result<(Sent, Option<MessageId>), Failure> {
     // Watched before sent: the reply cannot slip through between the two.
     operator.ask_done(Request::Watch { peer: None, bodies: false }).await?;
     let sent = operator.send(question).await?;

@@ -99,7 +99,8 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
 pub(crate) fn recipients(to: &str) -> Result<Vec<String>, Failure> {
     let names: Vec<_> = to.split(',').map(|name| name.trim().to_owned()).collect();
     if names.iter().any(String::is_empty) {
-        let message = format!("the recipients {:?} contain an empty name; write a name or several separated by commas", single_line(to));
+        let message =
+            format!("the recipients {:?} contain an empty name; write a name or several separated by commas", single_line(to));
         return Err(Failure::Usage(message));
     }
     Ok(names)
@@ -113,9 +114,8 @@ pub(crate) fn text(words: &[String], file: Option<PathBuf>) -> Result<String, Fa
             let opened = std::fs::File::open(&path).map_err(|source| Failure::File { attempt, path: path.clone(), source })?;
             bounded(opened).map_err(|source| Failure::File { attempt, path, source })?
         }
-        None if words.len() == 1 && words[0] == "-" => {
-            bounded(std::io::stdin().lock()).map_err(|source| Failure::System { attempt: "reading the text from standard input", source })?
-        }
+        None if words.len() == 1 && words[0] == "-" => bounded(std::io::stdin().lock())
+            .map_err(|source| Failure::System { attempt: "reading the text from standard input", source })?,
         None => words.join(" ").into_bytes(),
     };
     if bytes.len() > TEXT_BYTES_MAX {

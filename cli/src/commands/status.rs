@@ -46,7 +46,10 @@ pub(crate) fn print(output: &Output, status: &Status) -> Result<(), Failure> {
         max => format!("{:.2} ms median, {:.2} ms slowest of the last", status.commit_us_p50 as f64 / 1e3, max as f64 / 1e3),
     };
     output.facts(&[
-        ("broker", format!("{} (protocol {}), pid {}, up {}", status.version, status.protocol, status.pid, span(status.uptime_ms))),
+        (
+            "broker",
+            format!("{} (protocol {}), pid {}, up {}", status.version, status.protocol, status.pid, span(status.uptime_ms)),
+        ),
         ("executable", status.executable.clone()),
         ("socket", status.socket.clone()),
         ("sandbox", sandbox),

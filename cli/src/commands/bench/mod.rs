@@ -1,0 +1,151 @@
+//! `peerctl bench`: measures a throw-away broker on this machine.
+//!
+//! Absolute times say more about the disk's mood than about the broker. What counts is the ratio to a floor that is
+//! measured in the same run, in random order with the rest: see [`floor`].
+
+mod adapters;
+mod floor;
+mod latency;
+mod report;
+mod throughput;
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use clap::Subcommand;
+use peer_client::{Connection, Endpoint, Pushes};
+use peer_proto::request::{Register, Reply, Request, Role, Seat, SeatKind, Send};
+
+use crate::error::Failure;
+use crate::operator::unexpected;
+use crate::output::Output;
+use crate::throwaway::{Throwaway, interrupted};
+
+const AFTER_HELP: &str = "\
+Examples:
+  peerctl bench                            latency, 5 rounds of 200
+  peerctl bench latency --adapters         also from tool call to channel notification
+  peerctl bench throughput --producers 8 --window 64
+  peerctl bench latency --json > latency.json
+
+It runs on a broker of its own in a temporary directory: set TMPDIR to measure another disk. The floor is
+a relay that does nothing but write, sync and forward.";
+
+/// The brakes are off: they are not what is measured.
+const CONFIG: &str = "\
+[limits]
+sender_per_minute = 1000000
+pair_per_minute = 1000000
+pending_per_peer = 10000000
+thread_turns_max = 1000000
+identical_text_ms = 0
+
+[operator]
+allow_from_agents = true
+";
+
+/// The bytes of a measured text: with its frame about what a short message takes.
+const TEXT_BYTES: usize = 300;
+
+/// Measure a throw-away broker on this machine
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    what: Option<What>,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// From a send to its acknowledgement, to the receiver, and to its settlement; one at a time
+    Latency(latency::Args),
+    /// Messages per second, durable and delivered, with many under way
+    Throughput(throughput::Args),
+}
+
+pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
+    let room = Throwaway::start(&endpoint.executable, CONFIG).await?;
+    let measuring = async {
+        match args.what {
+            None => latency::run(&latency::Args::default(), output, &room).await,
+            Some(What::Latency(args)) => latency::run(&args, output, &room).await,
+            Some(What::Throughput(args)) => throughput::run(&args, output, &room).await,
+        }
+    };
+    let measured = tokio::select! {
+        measured = measuring => measured,
+        interrupted = interrupted() => Err(interrupted),
+    };
+    let stopped = room.stop().await;
+    measured?;
+    stopped
+}
+
+/// A session that is driven through the wire protocol alone.
+struct Session {
+    connection: Connection,
+    pushes: Pushes,
+}
+
+impl Session {
+    async fn open(endpoint: &Endpoint, name: &str) -> Result<Self, Failure> {
+        let (connection, pushes, _) = Connection::open(endpoint, Role::Adapter, None).await?;
+        let register = Register {
+            name: Some(name.to_owned()),
+            seat: Some(Seat { kind: SeatKind::Name, key: name.to_owned() }),
+            client: "bench".to_owned(),
+            client_version: env!("CARGO_PKG_VERSION").to_owned(),
+            client_pid: std::process::id(),
+            cwd: "/".to_owned(),
+            git_root: None,
+            repo: None,
+            host: String::new(),
+            resume: None,
+        };
+        match connection.request(Request::Register(register)).await? {
+            Reply::Registered(registered) if registered.takes_mail && registered.name == name => Ok(Self { connection, pushes }),
+            Reply::Registered(registered) => {
+                Err(Failure::Wrong(format!("the bench's session {name} was registered as {registered:?}")))
+            }
+            _ => Err(unexpected()),
+        }
+    }
+}
+
+/// The measured message: a text of [`TEXT_BYTES`] that differs from all others.
+fn message(to: &str, number: u64) -> Send {
+    Send {
+        to: vec![to.to_owned()],
+        text: format!("{number:<TEXT_BYTES$}"),
+        intent: None,
+        reply_to: None,
+        thread: None,
+        ttl_ms: None,
+        sources: Vec::new(),
+        idempotency_key: Some(format!("bench-{number}")),
+    }
+}
+
+/// Randomness for the order of measurements, with a seed that can be told.
+struct Dice(u64);
+
+impl Dice {
+    fn seeded() -> Self {
+        let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_nanos() as u64);
+        Self(nanos ^ (u64::from(std::process::id()) << 32) | 1)
+    }
+
+    /// A number below `bound` (xorshift: enough for an order).
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % bound as u64) as usize
+    }
+
+    /// The items in random order.
+    fn shuffle<T>(&mut self, items: &mut [T]) {
+        for last in (1..items.len()).rev() {
+            items.swap(last, self.below(last + 1));
+        }
+    }
+}

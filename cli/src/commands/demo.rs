@@ -1,0 +1,215 @@
+//! `peerctl demo`: the main job in one minute, with real processes.
+//!
+//! It fails when anything is missing: an adapter that dies, a message that does not show, a delivery without evidence.
+
+use std::time::Instant;
+
+use peer_client::Endpoint;
+use peer_proto::ids::MessageId;
+use peer_proto::message::{Carrier, Stage, TraceEvent};
+use peer_proto::request::{HistoryQuery, Shown, ShownDelivery};
+use serde_json::{Value, json};
+
+use super::{history, show};
+use crate::error::Failure;
+use crate::mcp_client::{Introduction, McpClient, message_id_in};
+use crate::operator::{Operator, message_id};
+use crate::output::{Output, Tone};
+use crate::throwaway::{Throwaway, interrupted};
+
+const AFTER_HELP: &str = "\
+Examples:
+  peerctl demo
+  peerctl demo --json | jq .timings_ms
+
+It runs on a broker of its own in a temporary directory, touches nothing of yours, and leaves nothing
+behind.";
+
+/// Nothing here is about limits; the person may look at everything, also from within an agent's shell.
+const CONFIG: &str = "[operator]\nallow_from_agents = true\n";
+
+const QUESTION: &str = "Which version of bcrypt does package.json ask for?";
+const ANSWER: &str = "bcrypt ^5.1.1\n(from package.json, line 14)";
+
+/// Two sessions, one Claude-style and one Codex-style, exchange messages on a throw-away broker
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct Args {}
+
+pub(crate) async fn run(_args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
+    let begun = Instant::now();
+    let room = Throwaway::start(&endpoint.executable, CONFIG).await?;
+    let told = tokio::select! {
+        told = tell(output, &room) => told,
+        interrupted = interrupted() => Err(interrupted),
+    };
+    // Whatever happened, the broker goes and the directory with it.
+    let stopped = room.stop().await;
+    let mut story = told?;
+    stopped?;
+    story["timings_ms"]["whole"] = ms_since(begun);
+    if output.json {
+        return output.json(&story);
+    }
+    let whole = begun.elapsed().as_secs_f64();
+    output.line("")?;
+    output.line(&output.paint(Tone::Good, &format!("done in {whole:.1} s; the broker was stopped and its directory removed")))
+}
+
+fn ms_since(begun: Instant) -> Value {
+    // Microseconds are as fine as a person or a script can use.
+    json!((begun.elapsed().as_secs_f64() * 1e6).round() / 1e3)
+}
+
+/// Plays the story and checks each step of it.
+async fn tell(output: &Output, room: &Throwaway) -> Result<Value, Failure> {
+    let say = |text: String| if output.json { Ok(()) } else { output.line(&text) };
+    let name = |name: &str| output.paint(Tone::Strong, name);
+    let mut timings = json!({});
+    say(format!("a broker of its own, pid {}, and two adapters over pipes:", room.operator.welcome.pid))?;
+
+    let begun = Instant::now();
+    let introduction = Introduction { name: "luna", client: "claude-code", thread_id: None };
+    let mut command = room.command(&["mcp"]);
+    command.env("PEERD_CLIENT", "claude");
+    let (mut luna, hello) = McpClient::start(command, &introduction).await?;
+    timings["initialize_claude"] = ms_since(begun);
+    if hello["capabilities"]["experimental"]["claude/channel"].is_null() {
+        return Err(Failure::Wrong(format!("the adapter did not offer a Claude client its channel: {hello}")));
+    }
+    let begun = Instant::now();
+    let introduction =
+        Introduction { name: "orion", client: "codex-mcp-client", thread_id: Some("00000000-demo-7000-8000-000000000001") };
+    let mut command = room.command(&["mcp"]);
+    command.env("PEERD_CLIENT", "codex");
+    let (mut orion, _) = McpClient::start(command, &introduction).await?;
+    timings["initialize_codex"] = ms_since(begun);
+    for client in [&mut luna, &mut orion] {
+        let tools = client.request("tools/list", json!({})).await?;
+        let names: Vec<_> = tools["tools"].as_array().into_iter().flatten().filter_map(|tool| tool["name"].as_str()).collect();
+        for needed in ["list_peers", "send_message", "check_messages", "ack_messages", "set_summary", "rename_peer"] {
+            if !names.contains(&needed) {
+                return Err(Failure::Wrong(format!("an adapter lists no tool {needed}, only {names:?}")));
+            }
+        }
+    }
+    say(format!("  {} as Claude Code would run it, {} as Codex would", name("luna"), name("orion")))?;
+
+    // A tool's answer means that the session is registered.
+    orion.call("set_summary", json!({ "summary": "keeping the API's dependencies in order" })).await?;
+    let peers = luna.call("list_peers", json!({})).await?;
+    if !peers.contains("orion") {
+        return Err(Failure::Wrong(format!("luna does not see orion: {peers:?}")));
+    }
+
+    say(String::new())?;
+    say(format!("{} asks {}, by the tool send_message:", name("luna"), name("orion")))?;
+    output_quoted(output, QUESTION)?;
+    let begun = Instant::now();
+    let sent = luna.call("send_message", json!({ "to": "orion", "message": QUESTION })).await?;
+    timings["send_acknowledged"] = ms_since(begun);
+    let question = message_id_in(&sent).ok_or_else(|| Failure::Wrong(format!("send_message told no id: {sent:?}")))?;
+    say(format!("  durable as {question} and acknowledged after {} ms", timings["send_acknowledged"]))?;
+
+    let result = orion.call("set_summary", json!({ "state": "working" })).await?;
+    let block = inbox_block(&result, &question, QUESTION)?;
+    say(String::new())?;
+    say(format!("{} finds it at the end of its next tool result, whatever the tool was:", name("orion")))?;
+    output_quoted(output, &block)?;
+
+    say(String::new())?;
+    say(format!("{} replies:", name("orion")))?;
+    output_quoted(output, ANSWER)?;
+    let begun = Instant::now();
+    let sent = orion.call("send_message", json!({ "to": "luna", "message": ANSWER, "reply_to": question })).await?;
+    let answer =
+        message_id_in(&sent.replace(&question, "")).ok_or_else(|| Failure::Wrong(format!("the reply has no id: {sent:?}")))?;
+    let (at, notification) = luna.channel(&answer).await?;
+    timings["reply_to_channel"] = json!((at.duration_since(begun).as_secs_f64() * 1e6).round() / 1e3);
+    let content = notification["params"]["content"].as_str().unwrap_or_default();
+    for line in ANSWER.lines() {
+        if !content.contains(&format!("| {line}")) {
+            return Err(Failure::Wrong(format!("the channel notification does not carry the reply: {content:?}")));
+        }
+    }
+    say(String::new())?;
+    say(format!(
+        "{} is notified through the channel, {} ms after the reply was called:",
+        name("luna"),
+        timings["reply_to_channel"]
+    ))?;
+    output_quoted(output, content)?;
+    luna.call("ack_messages", json!({ "message_ids": answer })).await?;
+
+    let (question, answer) = (message_id(&question)?, message_id(&answer)?);
+    let (question, answer) =
+        (proved(&room.operator, question, Carrier::ToolResult).await?, proved(&room.operator, answer, Carrier::Channel).await?);
+    if question.deliveries[0].answered_by != Some(answer.message.id) {
+        return Err(Failure::Wrong("the question's delivery does not name its answer".to_owned()));
+    }
+    if answer.deliveries[0].acked_at.is_none() {
+        return Err(Failure::Wrong("the answer's delivery does not say that it was acknowledged".to_owned()));
+    }
+    let transcript = history::read(&room.operator, HistoryQuery { limit: 10, ..HistoryQuery::default() }).await?;
+    if transcript.len() != 2 {
+        return Err(Failure::Wrong(format!("the broker's history has {} messages instead of two", transcript.len())));
+    }
+    if !output.json {
+        say(String::new())?;
+        say("what became of each, as the broker stored it:".to_owned())?;
+        for shown in [&question, &answer] {
+            output.line(&format!("  {}", shown.message.id))?;
+            show::print_trace(output, &shown.deliveries[0])?;
+        }
+        say(String::new())?;
+        say("the transcript, read back from the broker:".to_owned())?;
+        history::print(output, &transcript)?;
+    }
+    luna.stop().await?;
+    orion.stop().await?;
+    Ok(json!({
+        "messages": [show::json(&question), show::json(&answer)],
+        "transcript": transcript.iter().map(history::json).collect::<Vec<_>>(),
+        "timings_ms": timings,
+    }))
+}
+
+fn output_quoted(output: &Output, text: &str) -> Result<(), Failure> {
+    if output.json { Ok(()) } else { output.quoted(text) }
+}
+
+/// The block at the end of a tool's text, if it carries this message.
+fn inbox_block(result: &str, id: &str, text: &str) -> Result<String, Failure> {
+    let block = result.find("[PEER INBOX]").and_then(|place| result.get(place..));
+    match block {
+        Some(block) if block.contains(id) && text.lines().all(|line| block.contains(&format!("| {line}"))) => {
+            Ok(block.trim().to_owned())
+        }
+        _ => Err(Failure::Wrong(format!("the next tool result does not carry {id}: {result:?}"))),
+    }
+}
+
+/// The message with its one delivery, if that is settled and its trace tells how.
+async fn proved(operator: &Operator, id: MessageId, carrier: Carrier) -> Result<Shown, Failure> {
+    let shown = operator.show(id).await?;
+    let [delivery] = shown.deliveries.as_slice() else {
+        return Err(Failure::Wrong(format!("{id} has {} deliveries instead of one", shown.deliveries.len())));
+    };
+    check_trace(delivery, carrier).map_err(|what| Failure::Wrong(format!("the delivery of {id} {what}")))?;
+    Ok(shown)
+}
+
+fn check_trace(delivery: &ShownDelivery, carrier: Carrier) -> Result<(), String> {
+    if delivery.stage != Stage::Presented {
+        return Err(format!("is {} instead of presented", delivery.stage.as_str()));
+    }
+    if !delivery.trace.iter().any(|entry| entry.event == TraceEvent::Offered && entry.carrier == Some(carrier)) {
+        return Err(format!("was not offered by {}", carrier.as_str()));
+    }
+    for event in [TraceEvent::Stored, TraceEvent::Presented] {
+        if !delivery.trace.iter().any(|entry| entry.event == event) {
+            return Err(format!("has no {} in its trace", event.as_str()));
+        }
+    }
+    Ok(())
+}

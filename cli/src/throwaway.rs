@@ -1,0 +1,134 @@
+//! A broker for one run of `demo` or `bench`: its own directory, its own home, gone afterwards.
+//!
+//! It touches nothing of the user's. The directory has a short path, because a socket's path is bounded.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use peer_client::{Endpoint, Start};
+use peer_proto::limits::SOCKET_PATH_BYTES_MAX;
+use peer_proto::location::Location;
+use peer_proto::request::Request;
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::commands::daemon::{detached_broker, last_words};
+use crate::error::Failure;
+use crate::operator::Operator;
+
+/// How long a broker may take to come up or to go, in milliseconds.
+const PATIENCE_MS: u64 = 10_000;
+
+/// The longest path below the temporary directory that has to fit a socket's path.
+const ROOM_BELOW: usize = 32;
+
+/// A running broker that belongs to this process alone.
+pub(crate) struct Throwaway {
+    pub(crate) endpoint: Endpoint,
+    /// Connected before any session registered, so that the broker takes this process for the person.
+    pub(crate) operator: Operator,
+    home: PathBuf,
+    broker: Child,
+    // Dropped last: removes the directory.
+    _room: TempDir,
+}
+
+impl Throwaway {
+    /// Starts a broker of this executable with this `config.toml`.
+    pub(crate) async fn start(executable: &Path, config: &str) -> Result<Self, Failure> {
+        let room = room()?;
+        let dir = room.path().join("peerd");
+        let home = room.path().join("home");
+        for path in [&dir, &home] {
+            create_private(path)?;
+        }
+        let location = Location::resolve(Some(&dir), None).map_err(peer_client::ConnectError::from)?;
+        let attempt = "writing";
+        fs::write(location.config(), config).map_err(|source| Failure::File { attempt, path: location.config(), source })?;
+        let endpoint = Endpoint { location, executable: executable.to_path_buf(), start: Start::Never };
+        let mut broker = detached_broker(&endpoint)
+            .env("HOME", &home)
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|source| Failure::File { attempt: "running", path: executable.to_path_buf(), source })?;
+        let words = tokio::time::timeout(Duration::from_millis(PATIENCE_MS), last_words(&mut broker)).await;
+        match words {
+            Ok(Ok(words)) if words.is_empty() => {}
+            Ok(Ok(words)) => return Err(Failure::Wrong(words)),
+            Ok(Err(source)) => return Err(Failure::System { attempt: "reading what the broker says", source }),
+            Err(_) => return Err(Failure::Wrong(format!("the throw-away broker was not ready within {PATIENCE_MS} ms"))),
+        }
+        let operator = Operator::connect(&endpoint).await?;
+        Ok(Self { endpoint, operator, home, broker, _room: room })
+    }
+
+    /// A command of this executable that knows this broker and nothing else of the user's environment.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.endpoint.executable);
+        command.args(arguments).env_clear().env("HOME", &self.home).env("PEERD_DIR", self.endpoint.location.dir());
+        if let Some(path) = std::env::var_os("PATH") {
+            command.env("PATH", path);
+        }
+        command.current_dir(&self.home).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        command
+    }
+
+    /// Stops the broker and waits for its end.
+    pub(crate) async fn stop(mut self) -> Result<(), Failure> {
+        let ended = async {
+            self.operator.ask_done(Request::Shutdown).await?;
+            self.broker.wait().await.map_err(|source| Failure::System { attempt: "waiting for the broker", source })
+        };
+        match tokio::time::timeout(Duration::from_millis(PATIENCE_MS), ended).await {
+            Ok(ended) => {
+                let status = ended?;
+                if status.success() { Ok(()) } else { Err(Failure::Wrong(format!("the throw-away broker ended with {status}"))) }
+            }
+            // Dropping kills it.
+            Err(_) => Err(Failure::Wrong(format!("the throw-away broker did not stop within {PATIENCE_MS} ms and was killed"))),
+        }
+    }
+}
+
+/// Waits until somebody wants this process to end.
+pub(crate) async fn interrupted() -> Failure {
+    let waiting = async {
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut hangup = signal(SignalKind::hangup())?;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+        Ok(())
+    };
+    match waiting.await {
+        Ok(()) => Failure::Wrong("interrupted".to_owned()),
+        Err(source) => Failure::System { attempt: "waiting for signals", source },
+    }
+}
+
+/// A directory under the temporary one; under `/tmp` where the configured one has too long a path for a socket.
+fn room() -> Result<TempDir, Failure> {
+    let configured = std::env::temp_dir();
+    let fits = configured.as_os_str().len() + ROOM_BELOW <= SOCKET_PATH_BYTES_MAX;
+    let parent = if fits { configured } else { PathBuf::from("/tmp") };
+    // Resolved, because the broker refuses a directory behind a symbolic link.
+    let attempt = "making a directory under";
+    let parent = fs::canonicalize(&parent).map_err(|source| Failure::File { attempt, path: parent, source })?;
+    tempfile::Builder::new().prefix("peerd-").tempdir_in(&parent).map_err(|source| Failure::File {
+        attempt,
+        path: parent,
+        source,
+    })
+}
+
+fn create_private(path: &Path) -> Result<(), Failure> {
+    use std::os::unix::fs::DirBuilderExt;
+    let built = fs::DirBuilder::new().mode(0o700).create(path);
+    built.map_err(|source| Failure::File { attempt: "making", path: path.to_path_buf(), source })
+}
