@@ -182,10 +182,8 @@ impl Engine {
                 Input::Connected { connection, id, role: hello.role, ancestors, seat: hello.seat }
             }
             Arrival::Asked { connection, id, request } => {
-                // What was on its way when its connection was ended is not worth doing: nobody would hear of it.
-                if self.lines.get(&connection).is_none_or(|line| line.outbox.is_ending()) {
-                    return Ok(());
-                }
+                // What a program wrote before it died still counts: an adapter reports what it is about to show and may be
+                // killed right after showing it (docs/adr/0006-offered-is-reported-before-the-bytes-leave.md).
                 let lookups = self.broker.lookups(connection, &request);
                 if self.step.outdates(&lookups) {
                     self.settle()?;
