@@ -26,11 +26,7 @@ pub(crate) fn repository_of(directory: &Path) -> Option<Repository> {
         let entry = candidate.join(".git");
         entry.exists().then(|| (candidate.to_path_buf(), entry))
     })?;
-    let git_dir = if entry.is_dir() {
-        entry
-    } else {
-        root.join(read_line(&entry)?.strip_prefix("gitdir:")?.trim())
-    };
+    let git_dir = if entry.is_dir() { entry } else { root.join(read_line(&entry)?.strip_prefix("gitdir:")?.trim()) };
     let common = match read_line(&git_dir.join("commondir")) {
         Some(relative) => git_dir.join(relative),
         None => git_dir,

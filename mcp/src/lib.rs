@@ -1,6 +1,153 @@
-//! wip
+//! The MCP adapter: an MCP server on standard input and output on one side, a session with the broker on the other.
+//!
+//! It turns pushed frames into what the client's model can see, and what the client then does into evidence. It knows MCP
+//! and the broker's protocol, and decides nothing about delivery: the broker does. It never prints: standard output is
+//! the client's.
+//!
+//! Modules, in the order in which to read them:
+//!
+//! - [`server`]: what the client asks, answered.
+//! - [`tools`]: what each tool does.
+//! - [`session`]: the connection to the broker, kept alive.
+//! - [`inbox`]: what was pushed, what of it was shown, what is proved. Pure.
+//! - [`carriers`]: the ways into the model.
+//! - [`render`]: quoted text. Pure.
+//! - [`stdio`], [`parent`], [`git`]: the pipe to the client, the client's life, the repository.
+
+mod carriers;
 mod git;
 mod inbox;
 mod parent;
 mod render;
+mod server;
+mod session;
 mod stdio;
+mod tools;
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use peer_client::{ConnectError, Endpoint};
+use rmcp::ServiceExt;
+use rmcp::service::ServerInitializeError;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
+
+use crate::server::Server;
+use crate::session::{Session, Surroundings};
+use crate::stdio::{ClientPipe, Outgoing};
+
+/// After the client closed our input, calls that are being answered have this long, in milliseconds. Short, because the
+/// session's mail is somebody else's as soon as this process has ended.
+const FAREWELL_MS: u64 = 300;
+
+/// Runs the adapter on standard input and output until its client is gone. `endpoint` is how to reach the broker; an error
+/// there is told by the tools, so that the client can still show it.
+///
+/// The exit code is 0 where the client ended it, by closing a pipe, by a signal, or by being gone; 1 where the client spoke
+/// no MCP or did not read what it was sent.
+pub fn main(endpoint: Result<Endpoint, ConnectError>) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&format!("starting the adapter's runtime: {error}")),
+    };
+    let code = runtime.block_on(run(endpoint));
+    // A thread may still be blocked on reading standard input; it ends with the process.
+    runtime.shutdown_background();
+    code
+}
+
+async fn run(endpoint: Result<Endpoint, ConnectError>) -> ExitCode {
+    let dormant = is_dormant(endpoint.as_ref().ok());
+    let (input, output) = rmcp::transport::io::stdio_pipes();
+    let outgoing = Outgoing::default();
+    let input_closed = Arc::new(Notify::new());
+    let session = Session::new(surroundings(), endpoint, outgoing.clone());
+    let pipe = ClientPipe::new(input, outgoing.clone(), Arc::clone(&input_closed));
+    let server = Server::new(Arc::clone(&session), dormant);
+
+    let mut writing = tokio::spawn(outgoing.clone().write_to(output));
+    let mut serving = tokio::spawn(async move {
+        match server.serve(pipe).await {
+            // rmcp ends with the input, which is waited for below.
+            Ok(running) => running.waiting().await.map(drop).map_err(|error| error.to_string()),
+            Err(ServerInitializeError::ConnectionClosed(_)) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        }
+    });
+    tokio::select! {
+        () = input_closed.notified() => {
+            session.close();
+            let farewell = async {
+                let _ = (&mut serving).await;
+                while !outgoing.is_drained() {
+                    outgoing.drained().await;
+                }
+            };
+            let _ = tokio::time::timeout(Duration::from_millis(FAREWELL_MS), farewell).await;
+            ExitCode::SUCCESS
+        }
+        () = signalled() => ExitCode::SUCCESS,
+        () = parent::gone() => ExitCode::SUCCESS,
+        // The client closed its end of our output.
+        _ = &mut writing => ExitCode::SUCCESS,
+        () = outgoing.overflown() => {
+            fail("the client has stopped reading and too much waits for it; its mail stays with the broker, start it anew")
+        }
+        served = &mut serving => match served {
+            Ok(Ok(())) => ExitCode::SUCCESS,
+            Ok(Err(error)) => fail(&format!("speaking MCP with the client: {error}; `peerctl mcp` is for MCP clients to start")),
+            Err(error) => fail(&format!("speaking MCP with the client: {error}")),
+        },
+    }
+}
+
+/// Waits for a signal that asks to end.
+async fn signalled() {
+    let wait = async |kind| match signal(kind) {
+        Ok(mut signals) => {
+            signals.recv().await;
+        }
+        // Without a handler the signal ends the process by itself.
+        Err(_) => std::future::pending().await,
+    };
+    tokio::select! {
+        () = wait(SignalKind::interrupt()) => {}
+        () = wait(SignalKind::terminate()) => {}
+        () = wait(SignalKind::hangup()) => {}
+    }
+}
+
+fn surroundings() -> Surroundings {
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
+    Surroundings {
+        name: variable("PEER_NAME").map(|name| name.trim().to_owned()),
+        client: variable("PEERD_CLIENT").map(|client| client.trim().to_owned()),
+        claude_session: variable("CLAUDE_CODE_SESSION_ID"),
+        home: variable("HOME").unwrap_or_default(),
+        cwd: std::env::current_dir().map(|cwd| cwd.to_string_lossy().into_owned()).unwrap_or_default(),
+        client_pid: nix::unistd::getppid().as_raw().unsigned_abs(),
+    }
+}
+
+/// Whether this adapter shall stay silent: no broker, no registration, no tools.
+fn is_dormant(endpoint: Option<&Endpoint>) -> bool {
+    let switches: Vec<String> =
+        ["PEERD_ENABLED", "AGENT_PEERS_ENABLED"].iter().filter_map(|name| std::env::var(name).ok()).collect();
+    let opt_in = || {
+        // A configuration that cannot be read is the broker's to complain about.
+        let text = std::fs::read_to_string(endpoint?.location.config()).ok()?;
+        text.parse::<toml::Table>().ok()?.get("adapter")?.get("opt_in")?.as_bool()
+    };
+    let says = |value: &str| switches.iter().any(|switch| switch.trim() == value);
+    says("0") || (!says("1") && opt_in() == Some(true))
+}
+
+/// Says on standard error why the adapter ends.
+fn fail(why: &str) -> ExitCode {
+    // Nobody may be reading it.
+    let _ = writeln!(std::io::stderr(), "peerctl: {why}");
+    ExitCode::FAILURE
+}

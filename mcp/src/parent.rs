@@ -34,9 +34,15 @@ mod linux {
             // It ended before the descriptor was there, which may thus stand for another process.
             return Some(());
         }
-        let watched = AsyncFd::with_interest(process, Interest::READABLE).ok()?;
+        let watched = watch_for_reading(process)?;
         let ended = watched.readable().await.is_ok();
         ended.then_some(())
+    }
+
+    #[allow(unsafe_code)]
+    fn watch_for_reading(descriptor: OwnedFd) -> Option<AsyncFd<OwnedFd>> {
+        // SAFETY: an OwnedFd is the same open descriptor for as long as it lives, and it lives inside the AsyncFd.
+        unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }.ok()
     }
 
     /// A descriptor that becomes readable when the process ends.

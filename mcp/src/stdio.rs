@@ -189,10 +189,7 @@ impl<R: AsyncRead + Send + Unpin> ClientPipe<R> {
 impl<R: AsyncRead + Send + Unpin + 'static> Transport<RoleServer> for ClientPipe<R> {
     type Error = io::Error;
 
-    fn send(
-        &mut self,
-        item: TxJsonRpcMessage<RoleServer>,
-    ) -> impl Future<Output = Result<(), Self::Error>> + Send + 'static {
+    fn send(&mut self, item: TxJsonRpcMessage<RoleServer>) -> impl Future<Output = Result<(), Self::Error>> + Send + 'static {
         let answered = match &item {
             JsonRpcMessage::Response(response) => self.unanswered.remove(&response.id),
             JsonRpcMessage::Error(error) => error.id.as_ref().and_then(|id| self.unanswered.remove(id)),

@@ -86,10 +86,7 @@ fn an_unconfirmed_message_is_reminded_of_and_not_shown_again() {
     assert!(!due(&mut inbox, &first).text.contains("not confirmed"), "not in the result that shows it");
     client.gets_result_of(&first);
     let block = due(&mut inbox, &client.calls());
-    assert_eq!(
-        block.text,
-        "1 message shown before is not confirmed; when dealt with: ack_messages(\"m-0000000000000001\")\n"
-    );
+    assert_eq!(block.text, "1 message shown before is not confirmed; when dealt with: ack_messages(\"m-0000000000000001\")\n");
     assert_eq!((block.shown, block.offered), (0, Vec::new()));
     inbox.remove(&[id(1)]);
     assert_eq!(due(&mut inbox, &client.calls()), Block::default());
@@ -141,10 +138,7 @@ fn a_gap_between_parts_is_no_proof() {
     client.gets_result_of(&first);
     assert_eq!(inbox.proved_by(&client.calls()), []);
     let block = due(&mut inbox, &client.calls());
-    assert_eq!(
-        block.text,
-        "1 message shown before in part: check_messages(message_id=\"m-0000000000000001\", offset=2000)\n"
-    );
+    assert_eq!(block.text, "1 message shown before in part: check_messages(message_id=\"m-0000000000000001\", offset=2000)\n");
 }
 
 #[test]

@@ -1,0 +1,56 @@
+//! The block at the end of every tool result: the one way in that every client has.
+//!
+//! Before a call acts, what it proves goes to the broker; after it acted, what is due goes into its result. Invariants:
+//! the broker is told of an offer before the result can leave, and a block is made only from what the broker confirmed
+//! this session holds, so that nothing sent before the call is missed.
+
+use std::sync::Arc;
+
+use peer_client::{Connection, RequestError};
+use peer_proto::ids::MessageId;
+use peer_proto::limits::MESSAGES_PER_REQUEST_MAX;
+use peer_proto::message::{Carrier, Evidence};
+use peer_proto::request::{Filter, Received, Reply, Request};
+
+use crate::inbox::{Ask, Block, Caller, Proof};
+use crate::session::{CallError, Session};
+
+/// Tells the broker what this call proves. Nothing else of the call may come before it.
+pub(crate) fn prove(session: &Arc<Session>, caller: &Caller) {
+    // Without a connection nothing is marked: the proof is as good with the next call.
+    let Some(connection) = session.connected() else { return };
+    let proved = session.state().inbox.proved_by(caller);
+    if !proved.is_empty() {
+        session.prove(&connection, proved, Proof { carrier: Carrier::ToolResult, evidence: Evidence::NextCall });
+    }
+}
+
+/// What of the filter this session holds, once all of it has been pushed and is in the inbox.
+pub(crate) async fn receive(session: &Arc<Session>, filter: Filter) -> Result<Received, CallError> {
+    match session.request(Request::Receive { filter, wait: false }).await? {
+        Reply::Received(received) => {
+            session.settle_pushes().await;
+            Ok(received)
+        }
+        _ => Err(CallError::Request(RequestError::Unexpected)),
+    }
+}
+
+/// Makes the block and offers what it shows. Nothing where there is no broker to tell, or no client to show it to.
+pub(crate) fn block(session: &Session, caller: &Caller, ask: Ask<'_>, waiting: u64) -> Block {
+    let Some(connection) = session.connected().filter(|_| !session.is_closing() && caller.call.counts()) else {
+        return Block::default();
+    };
+    let waiting = usize::try_from(waiting).unwrap_or(usize::MAX);
+    let block = session.state().inbox.block(caller, ask, waiting);
+    offered(&connection, &block.offered);
+    block
+}
+
+/// Tells the broker, before the result can leave, that it carries these. The answer says nothing that matters here: what
+/// was withdrawn meanwhile is shown once more than needed.
+pub(crate) fn offered(connection: &Connection, messages: &[MessageId]) {
+    for messages in messages.chunks(MESSAGES_PER_REQUEST_MAX) {
+        drop(connection.submit(Request::Offered { messages: messages.to_vec(), carrier: Carrier::ToolResult, last: true }));
+    }
+}

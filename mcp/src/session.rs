@@ -1,0 +1,597 @@
+//! This adapter's session with the broker: the connection, who we are there, and what the broker pushed.
+//!
+//! Knows when to connect, register, bind and come back, and keeps the [`Inbox`] in step with the pushes. Does not know
+//! what tools there are, nor what a client shows. The invariants:
+//!
+//! - One task owns the connection's pushes and applies them in order; [`Session::settle_pushes`] waits for it, so that
+//!   whoever has an answer has also what was pushed before it.
+//! - A connection is made only where something needs it: after a loss at once and for a while, then with the next call.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use peer_client::{ConnectError, Connection, Endpoint, Pushes, Reconnect, RequestError};
+use peer_proto::ids::{MessageId, PeerId};
+use peer_proto::limits::{PATH_BYTES_MAX, SEAT_KEY_BYTES_MAX};
+use peer_proto::refusal::{ErrorCode, Refusal};
+use peer_proto::request::{Goodbye, Push, Register, Registered, Reply, Request, Resume, Role, Seat, SeatKind};
+use thiserror::Error;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use crate::carriers::channel;
+use crate::git;
+use crate::inbox::{Inbox, Known, Proof};
+use crate::render;
+use crate::stdio::Outgoing;
+
+/// How long a tool call waits for the broker, in milliseconds. Starting one takes a fraction of it.
+const CALL_PATIENCE_MS: u64 = 10_000;
+
+/// How long a lost broker is looked for unasked, in milliseconds; after that the next tool call does it. Longer than a
+/// broker that was stopped on purpose is left alone, so that one that is not replaced is started again.
+const LOSS_PATIENCE_MS: u64 = 30_000;
+
+/// Notices that wait for the next tool result; the oldest give way.
+const NOTICES_MAX: usize = 8;
+
+/// Which program runs this adapter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ClientKind {
+    Claude,
+    Codex,
+    Other,
+}
+
+/// The program that runs this adapter.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    pub(crate) kind: ClientKind,
+    /// Its name, as peers see it.
+    pub(crate) name: String,
+    pub(crate) version: String,
+}
+
+/// What the environment says, read once at the start.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Surroundings {
+    /// `PEER_NAME`.
+    pub(crate) name: Option<String>,
+    /// `PEERD_CLIENT`.
+    pub(crate) client: Option<String>,
+    /// `CLAUDE_CODE_SESSION_ID`.
+    pub(crate) claude_session: Option<String>,
+    /// The home directory; empty where there is none.
+    pub(crate) home: String,
+    /// The working directory; empty where it is gone.
+    pub(crate) cwd: String,
+    /// The client's process.
+    pub(crate) client_pid: u32,
+}
+
+/// Who we are at the broker.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    pub(crate) peer: PeerId,
+    pub(crate) name: String,
+    resume: Resume,
+}
+
+/// The session. Shared by the tools, the client's notifications and the task that serves the connection.
+pub(crate) struct Session {
+    pub(crate) surroundings: Surroundings,
+    pub(crate) outgoing: Outgoing,
+    client: OnceLock<Client>,
+    state: Mutex<State>,
+    link: watch::Sender<Link>,
+    /// Counts changes of the inbox, for those who wait for one.
+    news: watch::Sender<u64>,
+    /// A tool call needs the broker: the next attempt shall not wait.
+    wanted: AtomicBool,
+    /// Wakes the task where it has given up.
+    call_came: Notify,
+    barriers: mpsc::UnboundedSender<oneshot::Sender<()>>,
+    binding: tokio::sync::Mutex<()>,
+    closing: AtomicBool,
+    /// What the task needs, until it is started.
+    unstarted: Mutex<Option<Unstarted>>,
+}
+
+/// What several parties change. No lock is held while anything is awaited.
+#[derive(Default)]
+pub(crate) struct State {
+    pub(crate) inbox: Inbox,
+    pub(crate) identity: Option<Identity>,
+    /// Where we are in git, once it was looked up.
+    pub(crate) repository: Option<git::Repository>,
+    /// The client has said that it is ready for notifications of ours, and may show them.
+    pub(crate) channel_open: bool,
+    /// Tool calls that wait for a message: what comes meanwhile is theirs to show.
+    pub(crate) waits: usize,
+    /// The conversation that mail rides on: the first that called a tool.
+    main_conversation: Option<String>,
+    seat: Option<Seat>,
+    name_refused: bool,
+    notices: VecDeque<String>,
+}
+
+struct Unstarted {
+    endpoint: Result<Endpoint, ConnectError>,
+    barriers: mpsc::UnboundedReceiver<oneshot::Sender<()>>,
+}
+
+#[derive(Clone)]
+enum Link {
+    /// Not connected yet, or being connected; with what the last attempt said.
+    Trying { last: Option<String> },
+    /// Connected and registered.
+    Up(Connection),
+    /// Given up until a tool call asks again.
+    Down { why: String },
+    /// Over for good.
+    Ended { why: String },
+}
+
+/// Why a tool has no answer from the broker. The texts are for the model.
+#[derive(Debug, Error)]
+pub(crate) enum CallError {
+    /// The broker said no.
+    #[error("{0}")]
+    Refused(Refusal),
+    /// There is no broker.
+    #[error("the broker cannot be reached: {why}; nothing was lost, try again or ask the user to run `peerctl daemon status`")]
+    Unreachable {
+        /// What the last attempt said.
+        why: String,
+    },
+    /// This session must not come back.
+    #[error("{why}; mail for this session waits until the client is started anew")]
+    Ended {
+        /// Who ended it.
+        why: String,
+    },
+    /// The connection is there, the request is wrong.
+    #[error("{0}")]
+    Request(RequestError),
+}
+
+impl Session {
+    pub(crate) fn new(surroundings: Surroundings, endpoint: Result<Endpoint, ConnectError>, outgoing: Outgoing) -> Arc<Self> {
+        let (barriers, receiver) = mpsc::unbounded_channel();
+        Arc::new(Self {
+            surroundings,
+            outgoing,
+            client: OnceLock::new(),
+            state: Mutex::default(),
+            link: watch::Sender::new(Link::Trying { last: None }),
+            news: watch::Sender::new(0),
+            wanted: AtomicBool::new(false),
+            call_came: Notify::new(),
+            barriers,
+            binding: tokio::sync::Mutex::default(),
+            closing: AtomicBool::new(false),
+            unstarted: Mutex::new(Some(Unstarted { endpoint, barriers: receiver })),
+        })
+    }
+
+    /// The client has introduced itself.
+    pub(crate) fn set_client(&self, client: Client) {
+        // A client that initializes twice is still the same process.
+        let _ = self.client.set(client);
+    }
+
+    /// The client; unknown ones get the least.
+    pub(crate) fn client(&self) -> Client {
+        let unknown = || Client { kind: ClientKind::Other, name: "unknown".into(), version: String::new() };
+        self.client.get().cloned().unwrap_or_else(unknown)
+    }
+
+    /// Connects, in a task of its own. The second and later times nothing happens.
+    pub(crate) fn start(self: &Arc<Self>) {
+        let Some(unstarted) = self.unstarted.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
+        let session = Arc::clone(self);
+        tokio::spawn(async move { session.run(unstarted).await });
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        // No caller panics while it holds the lock; if one did, an inbox half changed still loses nothing at the broker.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The client is gone: nothing may be offered to it any more.
+    pub(crate) fn close(&self) {
+        self.closing.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
+    }
+
+    /// Changes of the inbox from now on.
+    pub(crate) fn news(&self) -> watch::Receiver<u64> {
+        self.news.subscribe()
+    }
+
+    /// Tells those who wait that the inbox changed.
+    pub(crate) fn inbox_changed(&self) {
+        self.news.send_modify(|changes| *changes += 1);
+    }
+
+    /// What the model should be told, once.
+    pub(crate) fn take_notices(&self) -> Vec<String> {
+        self.state().notices.drain(..).collect()
+    }
+
+    /// The connection, if there is one right now.
+    pub(crate) fn connected(&self) -> Option<Connection> {
+        match &*self.link.borrow() {
+            Link::Up(connection) if connection.is_open() => Some(connection.clone()),
+            _ => None,
+        }
+    }
+
+    /// The connection, after waiting for it until `deadline`.
+    async fn connection(self: &Arc<Self>, deadline: Instant) -> Result<Connection, CallError> {
+        self.start();
+        if let Some(connection) = self.connected() {
+            return Ok(connection);
+        }
+        self.wanted.store(true, Ordering::Relaxed);
+        let gave_up = self.link.send_if_modified(|link| {
+            let gave_up = matches!(link, Link::Down { .. });
+            if gave_up {
+                *link = Link::Trying { last: None };
+            }
+            gave_up
+        });
+        if gave_up {
+            self.call_came.notify_one();
+        }
+        let mut link = self.link.subscribe();
+        let decided = |link: &Link| match link {
+            Link::Trying { .. } => false,
+            Link::Up(connection) => connection.is_open(),
+            Link::Down { .. } | Link::Ended { .. } => true,
+        };
+        let found = tokio::time::timeout_at(deadline, link.wait_for(decided)).await.map(|found| found.map(|link| link.clone()));
+        match found {
+            Ok(Ok(Link::Up(connection))) => Ok(connection),
+            Ok(Ok(Link::Down { why })) => Err(CallError::Unreachable { why }),
+            Ok(Ok(Link::Ended { why })) => Err(CallError::Ended { why }),
+            Ok(Ok(Link::Trying { .. }) | Err(_)) | Err(_) => {
+                let why = match &*self.link.borrow() {
+                    Link::Trying { last: Some(last) } => last.clone(),
+                    _ => format!("it did not answer within {} s", CALL_PATIENCE_MS / 1_000),
+                };
+                Err(CallError::Unreachable { why })
+            }
+        }
+    }
+
+    /// Waits until this session has begun at the broker.
+    pub(crate) async fn ready(self: &Arc<Self>) -> Result<(), CallError> {
+        self.connection(Instant::now() + Duration::from_millis(CALL_PATIENCE_MS)).await.map(drop)
+    }
+
+    /// Asks, and asks again on the next connection where one ended before the answer: every request of a session may be
+    /// repeated, a send because it carries an idempotency key.
+    pub(crate) async fn request(self: &Arc<Self>, request: Request) -> Result<Reply, CallError> {
+        let deadline = Instant::now() + Duration::from_millis(CALL_PATIENCE_MS);
+        loop {
+            let connection = self.connection(deadline).await?;
+            match connection.request(request.clone()).await {
+                Ok(reply) => return Ok(reply),
+                Err(RequestError::Lost) => {}
+                Err(RequestError::Refused(refusal)) if refusal.code == ErrorCode::Stopping => {
+                    // It says so once and then closes.
+                    let _ = tokio::time::timeout_at(deadline, connection.closed()).await;
+                }
+                Err(RequestError::Refused(refusal)) => return Err(CallError::Refused(refusal)),
+                Err(error) => return Err(CallError::Request(error)),
+            }
+        }
+    }
+
+    /// Waits until everything that the broker pushed so far is in the inbox.
+    pub(crate) async fn settle_pushes(&self) {
+        let (done, settled) = oneshot::channel();
+        // The task is gone only where the session has ended; then nothing is pushed.
+        if self.barriers.send(done).is_ok() {
+            let _ = settled.await;
+        }
+    }
+
+    /// Submits evidence now, and forgets the messages once it is durable.
+    pub(crate) fn prove(self: &Arc<Self>, connection: &Connection, messages: Vec<MessageId>, proof: Proof) {
+        let Proof { carrier, evidence } = proof;
+        let answer = connection.submit(Request::Presented { messages: messages.clone(), carrier, evidence });
+        let session = Arc::clone(self);
+        tokio::spawn(async move {
+            // Lost: the broker pushes them again, and they are proved again. Refused: no longer ours.
+            if !matches!(answer.await, Err(RequestError::Lost)) {
+                session.state().inbox.remove(&messages);
+                channel::offer(&session);
+            }
+        });
+    }
+
+    /// The first conversation that calls a tool is the one that mail rides on; the broker learns the client's own name of
+    /// it, which finds its mailbox again.
+    pub(crate) async fn bind(self: &Arc<Self>, conversation: &str) -> Result<(), CallError> {
+        let _one_at_a_time = self.binding.lock().await;
+        if self.state().main_conversation.is_some() {
+            return Ok(());
+        }
+        if self.client().kind == ClientKind::Codex {
+            let seat = Seat { kind: SeatKind::Codex, key: conversation.to_owned() };
+            match self.request(Request::Bind(seat.clone())).await {
+                Ok(Reply::Registered(registered)) => {
+                    self.state().seat = Some(seat);
+                    self.registered(registered);
+                }
+                Ok(_) => return Err(CallError::Request(RequestError::Unexpected)),
+                // Such as a key beyond its bound: the session works on under its provisional name.
+                Err(CallError::Refused(refusal)) => self.notice(format!("this conversation has no lasting mailbox: {refusal}")),
+                Err(error) => return Err(error),
+            }
+        }
+        self.state().main_conversation = Some(conversation.to_owned());
+        Ok(())
+    }
+
+    /// Whether mail rides on this conversation. A caller that does not say which one it is may be the main one.
+    pub(crate) fn carries_mail(&self, conversation: Option<&str>) -> bool {
+        match (&self.state().main_conversation, conversation) {
+            (Some(main), Some(conversation)) => main == conversation,
+            _ => true,
+        }
+    }
+
+    fn registered(&self, registered: Registered) {
+        let Registered { peer, name, token, notice, .. } = registered;
+        if let Some(notice) = notice {
+            self.notice(notice);
+        }
+        self.state().identity = Some(Identity { peer, name, resume: Resume { peer, token } });
+    }
+
+    fn notice(&self, text: String) {
+        let mut state = self.state();
+        if !state.notices.contains(&text) {
+            if state.notices.len() == NOTICES_MAX {
+                state.notices.pop_front();
+            }
+            state.notices.push_back(text);
+        }
+    }
+
+    /// Forgets a notice that a tool's own answer makes superfluous.
+    pub(crate) fn drop_notice(&self, text: &str) {
+        self.state().notices.retain(|notice| notice != text);
+    }
+
+    /// Connects, serves the connection, and comes back, until the session is over.
+    async fn run(self: Arc<Self>, unstarted: Unstarted) {
+        let Unstarted { endpoint, mut barriers } = unstarted;
+        let endpoint = match endpoint {
+            Ok(endpoint) => endpoint,
+            Err(error) => return self.end(error.to_string()),
+        };
+        self.look_around().await;
+        let mut reconnect = Reconnect::new(endpoint, Role::Adapter);
+        let patience = Duration::from_millis(LOSS_PATIENCE_MS);
+        let mut give_up_at = Instant::now() + patience;
+        loop {
+            let attempt = tokio::select! {
+                attempt = self.attempt(&mut reconnect) => attempt,
+                () = release(&mut barriers) => continue,
+            };
+            let error = match attempt {
+                Ok((connection, mut pushes)) => {
+                    self.link.send_replace(Link::Up(connection));
+                    let goodbye = self.serve(&mut pushes, &mut barriers).await;
+                    self.link.send_replace(Link::Trying { last: None });
+                    match goodbye {
+                        Some(Goodbye::Kicked) => return self.end("an operator ended this session".into()),
+                        Some(Goodbye::Replaced) => return self.end("another adapter took this session over".into()),
+                        Some(Goodbye::Stopping | Goodbye::TooSlow) | None => {}
+                    }
+                    give_up_at = Instant::now() + patience;
+                    continue;
+                }
+                Err(error) => error,
+            };
+            let is_wanted = self.wanted.swap(false, Ordering::Relaxed);
+            if error.is_lasting() || (!is_wanted && Instant::now() >= give_up_at) {
+                self.link.send_replace(Link::Down { why: error.to_string() });
+                tokio::select! {
+                    () = self.call_came.notified() => {}
+                    () = release(&mut barriers) => {}
+                }
+                give_up_at = Instant::now() + patience;
+                reconnect.hurry();
+            } else if is_wanted {
+                reconnect.hurry();
+            }
+            self.link.send_replace(Link::Trying { last: Some(error.to_string()) });
+        }
+    }
+
+    fn end(&self, why: String) {
+        self.link.send_replace(Link::Ended { why });
+        self.inbox_changed();
+    }
+
+    /// Looks up what is slow: after the client has its first answer, and off this thread.
+    async fn look_around(&self) {
+        let cwd = self.surroundings.cwd.clone();
+        let repository = tokio::task::spawn_blocking(move || git::repository_of(cwd.as_ref())).await;
+        self.state().repository = repository.ok().flatten();
+    }
+
+    /// One attempt to connect and register.
+    async fn attempt(&self, reconnect: &mut Reconnect) -> Result<(Connection, Pushes), AttemptError> {
+        reconnect.set_seat(self.seat());
+        let (connection, pushes, _) = reconnect.next().await?;
+        loop {
+            let register = self.registration();
+            let (named, resumes) = (register.name.clone(), register.resume.is_some());
+            match connection.request(Request::Register(register)).await {
+                Ok(Reply::Registered(registered)) => {
+                    self.state().inbox.begin_session();
+                    self.registered(registered);
+                    return Ok((connection, pushes));
+                }
+                Ok(_) => return Err(AttemptError::Request(RequestError::Unexpected)),
+                Err(RequestError::Refused(refusal)) => match (refusal.code, named) {
+                    // The broker does not know the session any more: become one anew.
+                    (ErrorCode::BadToken | ErrorCode::UnknownPeer, _) if resumes => self.state().identity = None,
+                    (ErrorCode::BadName | ErrorCode::ReservedName | ErrorCode::NameTaken, Some(name)) => {
+                        self.notice(format!(
+                            "the name that PEER_NAME asks for ({}) cannot be had: {refusal}; this session goes by another name, \
+                             and rename_peer changes it",
+                            render::sentence(&name)
+                        ));
+                        self.state().name_refused = true;
+                    }
+                    _ => return Err(AttemptError::Refused(refusal)),
+                },
+                Err(error) => return Err(AttemptError::Request(error)),
+            }
+        }
+    }
+
+    fn seat(&self) -> Option<Seat> {
+        let claude = || {
+            let key = self.surroundings.claude_session.clone().filter(|_| self.client().kind == ClientKind::Claude)?;
+            (key.len() <= SEAT_KEY_BYTES_MAX).then_some(Seat { kind: SeatKind::Claude, key })
+        };
+        self.state().seat.clone().or_else(claude)
+    }
+
+    fn registration(&self) -> Register {
+        let client = self.client();
+        let seat = self.seat();
+        let state = self.state();
+        let path = |path: &std::path::Path| bounded(&path.to_string_lossy(), PATH_BYTES_MAX);
+        Register {
+            name: self.surroundings.name.clone().filter(|_| !state.name_refused),
+            seat,
+            client: client.name,
+            client_version: client.version,
+            client_pid: self.surroundings.client_pid,
+            cwd: bounded(&self.surroundings.cwd, PATH_BYTES_MAX),
+            git_root: state.repository.as_ref().map(|repository| path(&repository.root)),
+            repo: state.repository.as_ref().map(|repository| path(&repository.common)),
+            host: nix::unistd::gethostname()
+                .map_or_else(|_| String::new(), |host| bounded(&host.to_string_lossy(), PATH_BYTES_MAX)),
+            resume: state.identity.as_ref().map(|identity| identity.resume.clone()),
+        }
+    }
+
+    /// Applies pushes until the connection ends; returns the broker's goodbye, where it said one.
+    async fn serve(
+        self: &Arc<Self>,
+        pushes: &mut Pushes,
+        barriers: &mut mpsc::UnboundedReceiver<oneshot::Sender<()>>,
+    ) -> Option<Goodbye> {
+        loop {
+            tokio::select! {
+                // Pushes first: a barrier is answered when no push waits any more.
+                biased;
+                push = pushes.next() => match push? {
+                    Push::Goodbye(goodbye) => return Some(goodbye),
+                    push => self.apply(push),
+                },
+                Some(done) = barriers.recv() => {
+                    // Whoever asked may have been cancelled.
+                    let _ = done.send(());
+                }
+                () = self.outgoing.drained() => channel::offer(self),
+            }
+        }
+    }
+
+    fn apply(self: &Arc<Self>, push: Push) {
+        match push {
+            Push::Deliver(delivery) => {
+                let message = delivery.message.id;
+                let known = self.state().inbox.deliver(*delivery);
+                if let Some(connection) = self.connected() {
+                    match known {
+                        Known::New => channel::offer(self),
+                        Known::Offered { carrier, last } => {
+                            drop(connection.submit(Request::Offered { messages: vec![message], carrier, last }));
+                        }
+                        Known::Proved(proof) => self.prove(&connection, vec![message], proof),
+                    }
+                }
+                self.inbox_changed();
+            }
+            Push::Overdue { message, carrier } => {
+                self.state().inbox.overdue(message, carrier);
+                self.inbox_changed();
+            }
+            Push::Withdrawn { message, .. } => {
+                self.state().inbox.remove(&[message]);
+                channel::offer(self);
+                self.inbox_changed();
+            }
+            Push::Renamed { name } => {
+                self.notice(renamed(&name));
+                if let Some(identity) = &mut self.state().identity {
+                    identity.name = name;
+                }
+            }
+            Push::Notice(text) => self.notice(text),
+            // Adapters do not watch; goodbyes end the loop that calls this.
+            Push::Event(_) | Push::Goodbye(_) => {}
+        }
+    }
+}
+
+/// What the model is told when an operator renamed its session.
+pub(crate) fn renamed(name: &str) -> String {
+    format!("this session's name among the peers is now {}", render::word(name))
+}
+
+/// Why one attempt brought no session.
+#[derive(Debug, Error)]
+enum AttemptError {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error("registering with the broker: {0}")]
+    Refused(Refusal),
+    #[error("registering with the broker: {0}")]
+    Request(RequestError),
+}
+
+impl AttemptError {
+    /// Trying again unasked is pointless.
+    fn is_lasting(&self) -> bool {
+        match self {
+            Self::Connect(error) => error.is_lasting(),
+            Self::Refused(refusal) => !matches!(refusal.code, ErrorCode::Overloaded | ErrorCode::Stopping),
+            Self::Request(error) => *error != RequestError::Lost,
+        }
+    }
+}
+
+/// Answers barriers while there is no connection, and thus no push. Never returns while the session lives.
+async fn release(barriers: &mut mpsc::UnboundedReceiver<oneshot::Sender<()>>) {
+    while let Some(done) = barriers.recv().await {
+        // Whoever asked may have been cancelled.
+        let _ = done.send(());
+    }
+}
+
+/// The text, cut at a character where it is longer than a field may be.
+fn bounded(text: &str, bytes_max: usize) -> String {
+    let mut end = text.len().min(bytes_max);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text[..end].to_owned()
+}

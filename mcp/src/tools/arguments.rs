@@ -1,0 +1,175 @@
+//! A tool's arguments, read strictly: what is unknown, missing or of the wrong type is named, nothing is guessed.
+
+use rmcp::model::JsonObject;
+use serde_json::Value;
+use thiserror::Error;
+
+/// The arguments of one call, each taken once.
+#[derive(Debug)]
+pub(crate) struct Arguments {
+    tool: &'static str,
+    values: JsonObject,
+}
+
+/// Why arguments cannot be used. The texts are for the model.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub(crate) enum ArgumentError {
+    #[error("{tool} has no argument {}; it takes {known}", crate::render::sentence(name))]
+    Unknown { tool: &'static str, name: String, known: String },
+    #[error("{tool} needs the argument {name}; call it again with {name} set")]
+    Missing { tool: &'static str, name: &'static str },
+    #[error("{tool}: {name} is {found}, but must be {expected}; call it again with that")]
+    WrongType { tool: &'static str, name: &'static str, expected: &'static str, found: String },
+    #[error("{tool}: {name} is {}, but must be {expected}; call it again with that", crate::render::sentence(found))]
+    Unfit { tool: &'static str, name: &'static str, expected: &'static str, found: String },
+}
+
+impl Arguments {
+    /// The arguments of a call of `tool`, which takes `known` and no others.
+    pub(crate) fn new(tool: &'static str, known: &[&str], values: JsonObject) -> Result<Self, ArgumentError> {
+        match values.keys().find(|name| !known.contains(&name.as_str())) {
+            Some(name) => Err(ArgumentError::Unknown { tool, name: name.clone(), known: known.join(", ") }),
+            None => Ok(Self { tool, values }),
+        }
+    }
+
+    /// A text; one of spaces alone counts as none.
+    pub(crate) fn text(&mut self, name: &'static str) -> Result<Option<String>, ArgumentError> {
+        match self.values.remove(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text).filter(|text| !text.trim().is_empty())),
+            Some(other) => Err(self.wrong_type(name, "a text", &other)),
+        }
+    }
+
+    /// A text as it was given, also where it is empty.
+    pub(crate) fn text_or_empty(&mut self, name: &'static str) -> Result<Option<String>, ArgumentError> {
+        match self.values.get(name) {
+            Some(Value::String(text)) if text.trim().is_empty() => Ok(Some(String::new())),
+            _ => self.text(name),
+        }
+    }
+
+    /// A text that must be there.
+    pub(crate) fn needed(&mut self, name: &'static str) -> Result<String, ArgumentError> {
+        self.text(name)?.ok_or(self.missing(name))
+    }
+
+    /// A whole number.
+    pub(crate) fn number(&mut self, name: &'static str) -> Result<Option<u64>, ArgumentError> {
+        let value = match self.values.remove(name) {
+            None | Some(Value::Null) => return Ok(None),
+            Some(value) => value,
+        };
+        // JSON has one kind of number: 5.0 is the same as 5.
+        let whole =
+            value.as_f64().filter(|number| number.fract() == 0.0 && (0.0..=9e15).contains(number)).map(|number| number as u64);
+        match value.as_u64().or(whole) {
+            Some(number) => Ok(Some(number)),
+            None => Err(self.wrong_type(name, "a whole number from 0, without quotation marks", &value)),
+        }
+    }
+
+    /// `true` or `false`; absent: `false`.
+    pub(crate) fn flag(&mut self, name: &'static str) -> Result<bool, ArgumentError> {
+        match self.values.remove(name) {
+            None | Some(Value::Null) => Ok(false),
+            Some(Value::Bool(flag)) => Ok(flag),
+            Some(other) => Err(self.wrong_type(name, "true or false", &other)),
+        }
+    }
+
+    /// One of several words.
+    pub(crate) fn choice<T: Copy>(
+        &mut self,
+        name: &'static str,
+        expected: &'static str,
+        choices: &[(&str, T)],
+    ) -> Result<Option<T>, ArgumentError> {
+        let Some(text) = self.text(name)? else { return Ok(None) };
+        match choices.iter().find(|(word, _)| *word == text.trim()) {
+            Some((_, choice)) => Ok(Some(*choice)),
+            None => Err(self.unfit(name, expected, text)),
+        }
+    }
+
+    /// A text in some notation, such as an id.
+    pub(crate) fn parsed<T: std::str::FromStr>(
+        &mut self,
+        name: &'static str,
+        expected: &'static str,
+    ) -> Result<Option<T>, ArgumentError> {
+        let Some(text) = self.text(name)? else { return Ok(None) };
+        text.trim().parse().map(Some).map_err(|_| self.unfit(name, expected, text))
+    }
+
+    /// The parts of a text between commas, trimmed, empty ones left out.
+    pub(crate) fn list(&mut self, name: &'static str) -> Result<Vec<String>, ArgumentError> {
+        let text = self.text(name)?.unwrap_or_default();
+        Ok(text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect())
+    }
+
+    /// `name` is not there.
+    pub(crate) fn missing(&self, name: &'static str) -> ArgumentError {
+        ArgumentError::Missing { tool: self.tool, name }
+    }
+
+    /// What `name` is does not fit.
+    pub(crate) fn unfit(&self, name: &'static str, expected: &'static str, found: String) -> ArgumentError {
+        ArgumentError::Unfit { tool: self.tool, name, expected, found }
+    }
+
+    fn wrong_type(&self, name: &'static str, expected: &'static str, found: &Value) -> ArgumentError {
+        let found = match found {
+            Value::Null => "null".to_owned(),
+            Value::Bool(flag) => flag.to_string(),
+            Value::Number(number) => format!("the number {number}"),
+            Value::String(text) => format!("the text {}", crate::render::sentence(text)),
+            Value::Array(_) => "a list".to_owned(),
+            Value::Object(_) => "an object".to_owned(),
+        };
+        ArgumentError::WrongType { tool: self.tool, name, expected, found }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn arguments(value: Value) -> Result<Arguments, ArgumentError> {
+        let Value::Object(values) = value else { panic!("arguments are an object") };
+        Arguments::new("send_message", &["to", "wait_s", "peek"], values)
+    }
+
+    #[test]
+    fn an_unknown_argument_is_named_with_the_known_ones() {
+        let error = arguments(json!({"to": "x", "two": "y"})).unwrap_err().to_string();
+        assert_eq!(error, "send_message has no argument \"two\"; it takes to, wait_s, peek");
+    }
+
+    #[test]
+    fn a_wrong_type_is_named_with_what_is_expected() {
+        let mut given = arguments(json!({"to": ["x"], "wait_s": "5", "peek": 1})).unwrap();
+        assert_eq!(
+            given.text("to").unwrap_err().to_string(),
+            "send_message: to is a list, but must be a text; call it again with that"
+        );
+        let error = given.number("wait_s").unwrap_err().to_string();
+        assert!(error.contains("wait_s is the text \"5\", but must be a whole number"), "{error}");
+        assert!(given.flag("peek").is_err());
+        for bad in [json!(-1), json!(1.5), json!(1e300)] {
+            assert!(arguments(json!({ "wait_s": bad })).unwrap().number("wait_s").is_err());
+        }
+        assert_eq!(arguments(json!({"wait_s": 5.0})).unwrap().number("wait_s"), Ok(Some(5)));
+        assert_eq!(arguments(json!({"wait_s": null})).unwrap().number("wait_s"), Ok(None));
+    }
+
+    #[test]
+    fn a_missing_argument_is_named() {
+        let error = arguments(json!({"to": "  "})).unwrap().needed("to").unwrap_err().to_string();
+        assert_eq!(error, "send_message needs the argument to; call it again with to set");
+        assert_eq!(arguments(json!({"to": " a, ,b,"})).unwrap().list("to"), Ok(vec!["a".into(), "b".into()]));
+    }
+}

@@ -1,0 +1,126 @@
+//! `check_messages`: what waits for this session, all of it or some; or one message in parts.
+
+use peer_proto::ids::MessageId;
+use peer_proto::request::{Filter, Reply, Request};
+
+use super::arguments::{ArgumentError, Arguments};
+use super::wait::{Ended, Waiting, Wanted, WantedKind, clamped};
+use super::{Mail, Output, ToolCall, ToolError};
+use crate::carriers::tool_result;
+use crate::inbox::Ask;
+use crate::render::{self, BLOCK_CHARS_MAX, Body, Showing, counted};
+
+/// The checked arguments.
+pub(crate) struct CheckMessages {
+    from: Option<String>,
+    thread: Option<String>,
+    kind: WantedKind,
+    message_id: Option<MessageId>,
+    offset: usize,
+    wait_s: u64,
+    limit: usize,
+    peek: bool,
+}
+
+impl CheckMessages {
+    pub(crate) fn parse(given: &mut Arguments) -> Result<Self, ArgumentError> {
+        const KIND: &str = "all, questions or answers";
+        let kinds = [("all", WantedKind::All), ("questions", WantedKind::Questions), ("answers", WantedKind::Answers)];
+        let size = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
+        let check = Self {
+            from: given.text("from")?.map(|from| from.trim().to_owned()),
+            thread: given.text("thread")?.map(|thread| thread.trim().to_owned()),
+            kind: given.choice("kind", KIND, &kinds)?.unwrap_or(WantedKind::All),
+            message_id: given.parsed("message_id", "an id such as m-01JDK3V7QX8Z2M4T")?,
+            offset: given.number("offset")?.map_or(0, size),
+            wait_s: given.number("wait_s")?.unwrap_or(0),
+            limit: given.number("limit")?.map_or(usize::MAX, size),
+            peek: given.flag("peek")?,
+        };
+        if check.limit == 0 {
+            return Err(given.unfit("limit", "at least 1", "0".into()));
+        }
+        if check.offset > 0 && check.message_id.is_none() {
+            return Err(given.missing("message_id"));
+        }
+        Ok(check)
+    }
+
+    pub(crate) async fn run(self, call: &ToolCall<'_>) -> Result<Output, ToolError> {
+        match self.message_id {
+            Some(message) => self.read(call, message).await,
+            None => self.look(call).await,
+        }
+    }
+
+    /// One message from an offset, also where it was settled before.
+    async fn read(self, call: &ToolCall<'_>, id: MessageId) -> Result<Output, ToolError> {
+        let home = &call.session.surroundings.home;
+        // The message may be on its way to the inbox; there it is known how much of it was shown.
+        tool_result::receive(call.session, Filter::default()).await?;
+        let held = call.session.state().inbox.part(id, self.offset, self.peek, home, call.caller);
+        let text = match held {
+            Some((text, first)) => {
+                if let Some(connection) = call.session.connected().filter(|_| first) {
+                    tool_result::offered(&connection, &[id]);
+                }
+                text
+            }
+            None => {
+                let Reply::Text(message) = call.session.request(Request::Read(id)).await? else {
+                    return Err(ToolError::OtherReply);
+                };
+                let body = Body::new(&message.text);
+                let showing =
+                    Showing { shown_before: false, home, offset: self.offset, chars_max: usize::MAX, budget: BLOCK_CHARS_MAX };
+                render::message(&message, &body, showing).quoted
+            }
+        };
+        let budget = BLOCK_CHARS_MAX.saturating_sub(text.chars().count());
+        let text = render::block_head(1) + &text;
+        Ok(Output { text, mail: Mail::Due { also: None, budget }, ..Output::default() })
+    }
+
+    /// What waits, after waiting for it where that was asked for.
+    async fn look(self, call: &ToolCall<'_>) -> Result<Output, ToolError> {
+        let filter = Filter { from: self.from.clone(), thread: self.thread.clone(), ..Filter::default() };
+        let wanted = Wanted { filter, kind: self.kind };
+        let (wait_s, cut) = clamped(call, self.wait_s);
+        let mut waited = None;
+        let mut instead = String::new();
+        if wait_s > 0 {
+            waited = Some(Waiting::begin(call.session));
+            match wanted.wait(call, wait_s).await? {
+                Ended::Matched(_) => {}
+                Ended::Request { message, from } if self.is_filtered() => {
+                    instead = format!(
+                        "The wait ended because a request came from {from}: check_messages(message_id=\"{message}\") shows it.\n"
+                    );
+                }
+                Ended::Request { .. } => {}
+                Ended::TimedOut => instead = format!("Nothing came within {wait_s} s{cut}.\n"),
+            }
+        }
+        let (matched, waiting) = wanted.now(call).await?;
+        let ask =
+            Ask { among: Some(&matched), limit: self.limit, peek: self.peek, home: &call.session.surroundings.home, ..Ask::DUE };
+        let in_all = if self.is_filtered() { 0 } else { waiting };
+        let block = tool_result::block(call.session, call.caller, ask, in_all);
+        let mut text = instead;
+        if block.shown == 0 && text.is_empty() {
+            text = match self.is_filtered() {
+                true => "No new message matches.\n".into(),
+                false => "No new messages.\n".into(),
+            };
+        }
+        text.push_str(&block.text);
+        if self.peek && block.shown > 0 {
+            text.push_str(&format!("Only looked at: {} still new.\n", counted(block.shown, "message")));
+        }
+        Ok(Output { text, mail: Mail::InText, waited, ..Output::default() })
+    }
+
+    fn is_filtered(&self) -> bool {
+        self.from.is_some() || self.thread.is_some() || self.kind != WantedKind::All
+    }
+}

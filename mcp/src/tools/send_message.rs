@@ -1,0 +1,132 @@
+//! `send_message`: a message on its way, what became of it at each recipient, and perhaps its reply.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use peer_proto::ids::MessageId;
+use peer_proto::message::{Intent, Stage};
+use peer_proto::request::{CarrierProof, Filter, Reply, Request, Send, Sent, SentDelivery};
+
+use super::arguments::{ArgumentError, Arguments};
+use super::wait::{Ended, Waiting, Wanted, WantedKind, clamped};
+use super::{Mail, Output, ToolCall, ToolError};
+use crate::render::{BLOCK_CHARS_MAX, ago, word};
+
+/// The checked arguments.
+pub(crate) struct SendMessage {
+    send: Send,
+    wait_s: u64,
+}
+
+impl SendMessage {
+    pub(crate) fn parse(given: &mut Arguments) -> Result<Self, ArgumentError> {
+        let intents = [("request", Intent::Request), ("inform", Intent::Inform)];
+        let mut to = given.list("to")?;
+        to.extend(given.list("to_id")?);
+        let reply_to = given.parsed("reply_to", "an id such as m-01JDK3V7QX8Z2M4T")?;
+        if to.is_empty() && reply_to.is_none() {
+            return Err(given.missing("to"));
+        }
+        let trimmed = |text: String| text.trim().to_owned();
+        let send = Send {
+            to,
+            text: given.needed("message")?,
+            intent: given.choice("intent", "request or inform", &intents)?,
+            reply_to,
+            thread: given.text("thread")?.map(trimmed),
+            ttl_ms: given.number("ttl_s")?.map(|seconds| seconds.saturating_mul(1_000)),
+            sources: given.list("sources")?,
+            idempotency_key: Some(given.text("idempotency_key")?.map_or_else(fresh_key, trimmed)),
+        };
+        Ok(Self { send, wait_s: given.number("wait_s")?.unwrap_or(0) })
+    }
+
+    pub(crate) async fn run(self, call: &ToolCall<'_>) -> Result<Output, ToolError> {
+        let Self { send, wait_s } = self;
+        let reply_to = send.reply_to;
+        let wants_reply = send.intent.map_or(reply_to.is_none(), |intent| intent == Intent::Request);
+        let Reply::Sent(sent) = call.session.request(Request::Send(send)).await? else {
+            return Err(ToolError::OtherReply);
+        };
+        if let Some(answered) = reply_to {
+            // The broker settled it with the reply.
+            call.session.state().inbox.remove(&[answered]);
+        }
+        let mut output = Output { text: describe(&sent), ..Output::default() };
+        output.failed = sent.deliveries.iter().all(|delivery| delivery.refusal.is_some());
+        if output.failed {
+            return Ok(output);
+        }
+        if wait_s > 0 {
+            wait_for_reply(call, sent.message, wait_s, &mut output).await?;
+        } else if wants_reply {
+            output.text.push_str("Do not wait idly: go on with your work, the reply comes by itself with a later tool result.\n");
+        }
+        Ok(output)
+    }
+}
+
+async fn wait_for_reply(call: &ToolCall<'_>, sent: MessageId, wait_s: u64, output: &mut Output) -> Result<(), ToolError> {
+    let (wait_s, cut) = clamped(call, wait_s);
+    let filter = Filter { reply_to: Some(sent), ..Filter::default() };
+    output.waited = Some(Waiting::begin(call.session));
+    let ended = Wanted { filter, kind: WantedKind::All }.wait(call, wait_s).await;
+    let later = format!("; the reply to {sent} comes by itself with a later tool result.\n");
+    // The message is sent whatever becomes of the wait: an error now must not look like a failed send.
+    match ended {
+        Ok(Ended::Matched(replies)) => {
+            let reply = replies.first().copied();
+            output.text.push_str(&format!("The reply came: {}.\n", reply.unwrap_or(sent)));
+            output.mail = Mail::Due { also: reply, budget: BLOCK_CHARS_MAX };
+        }
+        Ok(Ended::Request { message, from }) => {
+            output.text.push_str(&format!("The wait ended because a request came from {from}, {message}{later}"));
+        }
+        Ok(Ended::TimedOut) => output.text.push_str(&format!("No reply within {wait_s} s{cut}{later}")),
+        Err(error) => output.text.push_str(&format!("The wait for the reply failed: {error}{later}")),
+    }
+    Ok(())
+}
+
+/// What became of it, one line per recipient.
+fn describe(sent: &Sent) -> String {
+    let mut text = format!("Message {}, thread {}.\n", sent.message, word(&sent.thread));
+    if sent.deduplicated {
+        text.push_str("This idempotency_key was used before: nothing was sent again, this is how that message stands.\n");
+    }
+    for delivery in &sent.deliveries {
+        let SentDelivery { name, stage, online, carriers, refusal, .. } = delivery;
+        let state = match (refusal, stage) {
+            (Some(refusal), _) => format!("refused, nothing was stored for it: {refusal}"),
+            (None, Some(stage @ (Stage::Stored | Stage::Leased | Stage::Offered))) if *online => {
+                format!("{}, online, {}", stage.as_str(), reached(carriers))
+            }
+            (None, Some(Stage::Stored | Stage::Leased | Stage::Offered)) => {
+                "stored, offline: it waits until the peer is back".to_owned()
+            }
+            (None, Some(Stage::Held)) => "held until the user releases it".to_owned(),
+            (None, Some(stage)) => stage.as_str().to_owned(),
+            (None, None) => "stored".to_owned(),
+        };
+        text.push_str(&format!("- {}: {state}\n", word(name)));
+    }
+    text
+}
+
+/// By which carrier a session was last known to see a message.
+pub(crate) fn reached(carriers: &[CarrierProof]) -> String {
+    let last = carriers.iter().filter_map(|proof| proof.proven_at.map(|at| (at, proof.carrier))).max_by_key(|(at, _)| *at);
+    match last {
+        Some((at, carrier)) => format!("last reached by {} {}", carrier.as_str(), ago(at)),
+        None if carriers.is_empty() => "not reached yet, sees it with its next tool call at the latest".to_owned(),
+        None => "not confirmed yet, sees it with its next tool call at the latest".to_owned(),
+    }
+}
+
+/// A key for a send that was given none, so that repeating it after a lost connection sends it once. Unique among one
+/// sender's sends: by this process, the time, and a count.
+fn fresh_key() -> String {
+    static SENDS: AtomicU64 = AtomicU64::new(0);
+    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_nanos());
+    format!("mcp-{:x}-{nanos:x}-{:x}", std::process::id(), SENDS.fetch_add(1, Ordering::Relaxed))
+}

@@ -1,0 +1,208 @@
+//! Waiting for a message within a tool call.
+//!
+//! Two things end a wait early: a matching message that no result has shown, and a request to this session that arrived
+//! since the call began, so that two sessions that wait for each other do not starve. Old mail does neither. Nothing is
+//! polled: the broker answers a waiting `Receive` when something matches, also beyond what it has pushed so far, and the
+//! inbox tells of what it did push.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use peer_proto::ids::MessageId;
+use peer_proto::message::{Kind, Message};
+use peer_proto::request::{Filter, Request};
+use rmcp::model::{ProgressNotificationParam, ProgressToken};
+use tokio::time::Instant;
+
+use super::{ToolCall, ToolError};
+use crate::carriers::{channel, tool_result};
+use crate::render::word;
+use crate::session::{ClientKind, Session};
+
+/// What Claude Code survives in one call, in seconds: beyond two minutes it moves a call into the background.
+const CLAUDE_WAIT_S_MAX: u64 = 110;
+
+/// What Codex and unknown clients survive, in seconds: sixty is a common time limit for a tool.
+const OTHER_WAIT_S_MAX: u64 = 50;
+
+/// How often a client that asked for it hears that the call still waits, in seconds.
+const PROGRESS_S: u64 = 10;
+
+/// What is waited for.
+pub(crate) struct Wanted {
+    pub(crate) filter: Filter,
+    pub(crate) kind: WantedKind,
+}
+
+/// The contract's `kind`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WantedKind {
+    All,
+    /// Requests that answer nothing.
+    Questions,
+    /// Replies.
+    Answers,
+}
+
+/// How a wait ended.
+pub(crate) enum Ended {
+    /// These match, and no result has shown all of them.
+    Matched(Vec<MessageId>),
+    /// A request from this peer came instead.
+    Request { message: MessageId, from: String },
+    /// Nothing came.
+    TimedOut,
+}
+
+/// While it lives, the channel leaves what comes to the result of the call that waits.
+pub(crate) struct Waiting {
+    session: Arc<Session>,
+}
+
+impl Waiting {
+    pub(crate) fn begin(session: &Arc<Session>) -> Self {
+        session.state().waits += 1;
+        Self { session: Arc::clone(session) }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.session.state().waits -= 1;
+        channel::offer(&self.session);
+    }
+}
+
+/// The time a client survives, and what to tell the model where that is less than it asked for.
+pub(crate) fn clamped(call: &ToolCall<'_>, wait_s: u64) -> (u64, String) {
+    let most = match call.session.client().kind {
+        ClientKind::Claude => CLAUDE_WAIT_S_MAX,
+        ClientKind::Codex | ClientKind::Other => OTHER_WAIT_S_MAX,
+    };
+    match wait_s > most {
+        true => (most, format!(" (wait_s was cut to {most}, the longest this client survives)")),
+        false => (wait_s, String::new()),
+    }
+}
+
+impl Wanted {
+    /// What matches now, whether it was shown or not; and how many messages of the filter wait in all.
+    pub(crate) async fn now(&self, call: &ToolCall<'_>) -> Result<(Vec<MessageId>, u64), ToolError> {
+        let received = tool_result::receive(call.session, self.filter.clone()).await?;
+        let state = call.session.state();
+        let fits = |id: &MessageId| state.inbox.message(*id).is_some_and(|message| self.kind.fits(message));
+        Ok((received.messages.into_iter().filter(fits).collect(), received.waiting))
+    }
+
+    /// Waits until something matches, a request comes, or the time is over.
+    pub(crate) async fn wait(&self, call: &ToolCall<'_>, wait_s: u64) -> Result<Ended, ToolError> {
+        let started = Instant::now();
+        let deadline = started + Duration::from_secs(wait_s);
+        let mut news = call.session.news();
+        let connection = call.session.connected();
+        let mut broker =
+            connection.as_ref().map(|connection| connection.submit(Request::Receive { filter: self.filter.clone(), wait: true }));
+        let mut progress = Progress::new(call);
+        let ended = loop {
+            // Before the look, so that what comes after it is news.
+            news.borrow_and_update();
+            let (matched, _) = self.now(call).await?;
+            {
+                let state = call.session.state();
+                if state.inbox.any_unseen(&matched) {
+                    break Ended::Matched(matched);
+                }
+                if let Some(request) = state.inbox.request_since(call.since) {
+                    break Ended::Request { message: request.id, from: word(&request.from.name) };
+                }
+            }
+            tokio::select! {
+                changed = news.changed() => if changed.is_err() { break Ended::TimedOut },
+                () = answered(&mut broker) => broker = None,
+                () = progress.due() => progress.report(started).await,
+                () = tokio::time::sleep_until(deadline) => break Ended::TimedOut,
+                () = call.context.ct.cancelled() => break Ended::TimedOut,
+            }
+        };
+        if let (Some(connection), Some(answer)) = (connection, broker) {
+            drop(connection.submit(Request::StopWaiting(answer.id())));
+        }
+        Ok(ended)
+    }
+}
+
+/// Waits for the broker's word that something matches. What it says is looked up afterwards, so a loss is no error.
+async fn answered(broker: &mut Option<peer_client::Answer>) {
+    match broker {
+        Some(answer) => {
+            let _ = answer.await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+impl WantedKind {
+    fn fits(self, message: &Message) -> bool {
+        let answers = message.kind == Kind::Answer || message.reply_to.is_some();
+        match self {
+            Self::All => true,
+            Self::Answers => answers,
+            Self::Questions => {
+                message.kind == Kind::Question
+                    || (message.kind == Kind::Message && message.intent == peer_proto::message::Intent::Request && !answers)
+            }
+        }
+    }
+}
+
+/// Progress notifications of one call, where its client gave a token for them.
+struct Progress<'a> {
+    call: &'a ToolCall<'a>,
+    token: Option<ProgressToken>,
+    next: Instant,
+}
+
+impl<'a> Progress<'a> {
+    fn new(call: &'a ToolCall<'a>) -> Self {
+        let next = Instant::now() + Duration::from_secs(PROGRESS_S);
+        Self { call, token: call.context.meta.get_progress_token(), next }
+    }
+
+    async fn due(&self) {
+        match &self.token {
+            Some(_) => tokio::time::sleep_until(self.next).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn report(&mut self, started: Instant) {
+        self.next += Duration::from_secs(PROGRESS_S);
+        if let Some(token) = self.token.clone() {
+            let mut param = ProgressNotificationParam::new(token, started.elapsed().as_secs_f64().round());
+            param.message = Some("waiting for a message".into());
+            // A client that cannot be told is about to be noticed as gone.
+            let _ = self.call.context.peer.notify_progress(param).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use peer_proto::message::Intent;
+
+    use super::*;
+    use crate::render::tests::request;
+
+    #[test]
+    fn questions_are_new_requests_and_answers_are_replies() {
+        let question = request(1, "luna", "x");
+        let mut answer = request(2, "luna", "x");
+        answer.reply_to = Some(question.id);
+        let mut news = request(3, "luna", "x");
+        news.intent = Intent::Inform;
+        let fitting = |kind: WantedKind| [&question, &answer, &news].map(|message| kind.fits(message));
+        assert_eq!(fitting(WantedKind::All), [true, true, true]);
+        assert_eq!(fitting(WantedKind::Questions), [true, false, false]);
+        assert_eq!(fitting(WantedKind::Answers), [false, true, false]);
+    }
+}
