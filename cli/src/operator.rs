@@ -83,9 +83,8 @@ impl Operator {
     /// The peer that goes by this name, alias or id.
     pub(crate) async fn peer(&self, given: &str) -> Result<PeerInfo, Failure> {
         let mut peers = self.peers(PeersQuery { all: true, ..PeersQuery::default() }).await?;
-        let wanted = if ["me", "user"].contains(&given) { "human" } else { given };
-        let by_name = |peer: &PeerInfo| peer.name.eq_ignore_ascii_case(wanted) || peer.id.to_string() == wanted;
-        let by_alias = |peer: &PeerInfo| peer.aliases.iter().any(|alias| alias.eq_ignore_ascii_case(wanted));
+        let by_name = |peer: &PeerInfo| peer.name.eq_ignore_ascii_case(given) || peer.id.to_string() == given;
+        let by_alias = |peer: &PeerInfo| peer.aliases.iter().any(|alias| alias.eq_ignore_ascii_case(given));
         match peers.iter().position(by_name).or_else(|| peers.iter().position(by_alias)) {
             Some(place) => Ok(peers.swap_remove(place)),
             None => {
@@ -124,6 +123,11 @@ impl Operator {
         }
         self.ask_done(Request::Presented { messages, carrier: Carrier::Peerctl, evidence: Evidence::Printed }).await
     }
+}
+
+/// The person's name as a peer, where `given` means the person; listings of peers do not have it.
+pub(crate) fn person(given: &str) -> Option<&'static str> {
+    ["me", "human", "user"].iter().any(|name| given.eq_ignore_ascii_case(name)).then_some("human")
 }
 
 /// A message id, as somebody typed it.

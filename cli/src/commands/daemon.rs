@@ -13,7 +13,7 @@ use clap::Subcommand;
 use peer_broker::store::Store;
 use peer_broker::{RunError, RunOptions};
 use peer_client::start::ENVIRONMENT_KEPT;
-use peer_client::{ConnectError, Endpoint, Start};
+use peer_client::{ConnectError, Endpoint, RequestError, Start};
 use peer_proto::request::{Request, Welcome};
 use serde_json::json;
 use tokio::io::AsyncReadExt;
@@ -250,21 +250,27 @@ pub(crate) async fn last_words(child: &mut Child) -> Result<String, io::Error> {
 
 /// Stops the broker, if one runs, and waits until it has let go of its lock.
 async fn stop(endpoint: &Endpoint) -> Result<bool, Failure> {
-    let operator = match Operator::connect(endpoint).await {
-        Ok(operator) => operator,
-        Err(Failure::Connect(ConnectError::NotRunning { .. })) => return Ok(false),
-        Err(failure) => return Err(failure),
+    let ending = async {
+        match Operator::connect(endpoint).await {
+            Ok(operator) => {
+                match operator.ask_done(Request::Shutdown).await {
+                    // It was told before, by somebody else, and is on its way out.
+                    Ok(()) | Err(Failure::Request(RequestError::Lost)) => {}
+                    Err(failure) => return Err(failure),
+                }
+                operator.closed().await;
+            }
+            Err(Failure::Connect(ConnectError::NotRunning { .. })) => return Ok(false),
+            // It takes connections until the last moment.
+            Err(Failure::Connect(ConnectError::NoWelcome { .. })) => {}
+            Err(failure) => return Err(failure),
+        }
+        released(&endpoint.location.lock()).await.map(|()| true)
     };
-    let pid = operator.welcome.pid;
-    operator.ask_done(Request::Shutdown).await?;
-    let ended = async {
-        operator.closed().await;
-        released(&endpoint.location.lock()).await
-    };
-    match tokio::time::timeout(Duration::from_millis(STOP_TIMEOUT_MS), ended).await {
-        Ok(ended) => ended.map(|()| true),
+    match tokio::time::timeout(Duration::from_millis(STOP_TIMEOUT_MS), ending).await {
+        Ok(ended) => ended,
         Err(_) => Err(Failure::Broker(format!(
-            "the broker (pid {pid}) took the order to stop and still runs after {STOP_TIMEOUT_MS} ms; end it with `kill {pid}`"
+            "the broker still holds its lock {STOP_TIMEOUT_MS} ms after it was told to stop; `peerctl daemon status` tells its pid, for `kill`"
         ))),
     }
 }
@@ -326,7 +332,10 @@ fn verify(output: &Output, database: &Path) -> Result<(), Failure> {
     if report.is_sound() {
         return Ok(());
     }
-    let message =
-        format!("{} problems in {}; restore a copy from the backups beside it", report.problems_total, database.display());
+    let message = format!(
+        "problems found in {1}: {0}; restore a copy from the backups beside it",
+        report.problems_total,
+        database.display()
+    );
     Err(Failure::Told { message, exit: FAILED })
 }

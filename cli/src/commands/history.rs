@@ -1,6 +1,6 @@
 //! `peerctl history`: what was said.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use peer_client::Endpoint;
 use peer_proto::ids::Timestamp;
@@ -9,7 +9,7 @@ use peer_proto::request::{HistoryQuery, Reply, Request, Shown};
 use serde_json::{Value, json};
 
 use crate::error::Failure;
-use crate::operator::{Operator, unexpected};
+use crate::operator::{Operator, person, unexpected};
 use crate::output::{Output, Tone, cell, now, rfc3339};
 
 const AFTER_HELP: &str = "\
@@ -48,8 +48,8 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
     let operator = Operator::connect(endpoint).await?;
     let query = HistoryQuery {
-        peer: args.peer.map(person),
-        with: args.with.map(person),
+        peer: args.peer.map(named),
+        with: args.with.map(named),
         thread: args.thread,
         since: args.since,
         before: None,
@@ -144,8 +144,9 @@ fn least_settled(one: Stage, other: Stage) -> Stage {
     if rank(other) < rank(one) { other } else { one }
 }
 
-fn person(name: String) -> String {
-    if name == "me" { "human".to_owned() } else { name }
+/// The name that the broker knows a peer by, also for the person.
+fn named(given: String) -> String {
+    person(&given).map_or(given, str::to_owned)
 }
 
 /// A time, or how long ago.
@@ -156,7 +157,7 @@ fn moment(text: &str) -> Result<Timestamp, String> {
     }
     let at = humantime::parse_rfc3339_weak(text)
         .map_err(|_| "neither a time such as 2026-11-20T08:00:00Z nor a span such as 2h".to_owned())?;
-    let since = at.duration_since(SystemTime::from(UNIX_EPOCH)).unwrap_or_default();
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
     Ok(Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
 }
 

@@ -7,7 +7,7 @@ use peer_proto::request::{InboxEntry, Reply, Request};
 use serde_json::{Value, json};
 
 use crate::error::Failure;
-use crate::operator::{Operator, unexpected};
+use crate::operator::{Operator, person, unexpected};
 use crate::output::{Output, Tone, age, cell, now, rfc3339, size};
 
 const AFTER_HELP: &str = "\
@@ -40,7 +40,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
-    let mine = args.peer.as_deref().is_some_and(|peer| ["me", "human", "user"].contains(&peer));
+    let mine = args.peer.as_deref().and_then(person).is_some();
     if args.ack && !mine {
         return Err(Failure::Usage("--ack is for your own mail alone; say `peerctl inbox me --ack`".to_owned()));
     }

@@ -1,7 +1,6 @@
 //! `peerctl peers`: who is here.
 
 use peer_client::Endpoint;
-use peer_proto::ids::PeerId;
 use peer_proto::request::{EventKind, PeerInfo, PeersQuery, Push, Request};
 use serde_json::{Value, json};
 
@@ -27,7 +26,7 @@ pub(crate) struct Args {
     #[arg(short, long)]
     watch: bool,
 
-    /// Also peers that have been offline for long, and the person
+    /// Also peers that have been offline for long
     #[arg(long)]
     all: bool,
 }
@@ -65,9 +64,7 @@ async fn list(operator: &Operator, args: &Args) -> Result<Vec<PeerInfo>, Failure
     if let Some(name) = &args.name {
         return Ok(vec![operator.peer(name).await?]);
     }
-    let mut peers = operator.peers(PeersQuery { all: args.all, ..PeersQuery::default() }).await?;
-    peers.retain(|peer| args.all || peer.id != PeerId::HUMAN);
-    Ok(peers)
+    operator.peers(PeersQuery { all: args.all, ..PeersQuery::default() }).await
 }
 
 fn print(output: &Output, peers: &[PeerInfo]) -> Result<(), Failure> {

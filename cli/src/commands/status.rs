@@ -40,7 +40,7 @@ pub(crate) fn print(output: &Output, status: &Status) -> Result<(), Failure> {
     } else {
         output.paint(Tone::Bad, "off")
     };
-    let oldest = status.oldest_at.map_or_else(|| "nothing waits".to_owned(), |at| format!("{} ago", age(at)));
+    let oldest = status.oldest_at.map(|at| format!(", the oldest for {}", age(at))).unwrap_or_default();
     let latency = match status.commit_us_max {
         0 => "no commit yet".to_owned(),
         max => format!("{:.2} ms median, {:.2} ms slowest of the last", status.commit_us_p50 as f64 / 1e3, max as f64 / 1e3),
@@ -54,7 +54,7 @@ pub(crate) fn print(output: &Output, status: &Status) -> Result<(), Failure> {
         ("socket", status.socket.clone()),
         ("sandbox", sandbox),
         ("peers", format!("{} online, {} offline", status.peers_online, status.peers_offline)),
-        ("waiting", format!("{} stored, {} leased, {} held, oldest {oldest}", status.stored, status.leased, status.held)),
+        ("waiting", format!("{} stored, {} leased, {} held{oldest}", status.stored, status.leased, status.held)),
         ("dead letters", status.dead.to_string()),
         ("messages", format!("{} in the store", status.messages_total)),
         ("commits", latency),

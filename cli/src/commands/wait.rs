@@ -8,7 +8,7 @@ use peer_proto::request::{Event, EventKind, Request};
 use super::tail;
 use crate::args::duration;
 use crate::error::Failure;
-use crate::operator::Operator;
+use crate::operator::{Operator, person};
 use crate::output::{Output, cell};
 
 const AFTER_HELP: &str = "\
@@ -74,10 +74,10 @@ async fn first_match(
     operator.ask_done(Request::Watch { peer: None, bodies: true }).await?;
     let mut wanted = Wanted { from: None, to: None, thread };
     if let Some(from) = from {
-        wanted.from = Some(operator.peer(&from).await?.name);
+        wanted.from = Some(present_name(&operator, &from).await?);
     }
     if let Some(to) = to {
-        wanted.to = Some(operator.peer(&to).await?.name);
+        wanted.to = Some(present_name(&operator, &to).await?);
     }
     output.remark("waiting; Ctrl-C ends it");
     loop {
@@ -87,6 +87,14 @@ async fn first_match(
         } else if event.kind == EventKind::Stored && wanted.matches(&event) {
             return Ok(event);
         }
+    }
+}
+
+/// The name that events carry for this peer now.
+async fn present_name(operator: &Operator, given: &str) -> Result<String, Failure> {
+    match person(given) {
+        Some(person) => Ok(person.to_owned()),
+        None => Ok(operator.peer(given).await?.name),
     }
 }
 

@@ -106,20 +106,16 @@ impl Connection {
     /// Connects, after starting the broker where none runs and the endpoint allows it; exchanges prefaces; says `Hello`.
     ///
     /// # Errors
-    /// See [`ConnectError`]. Nothing is spawned unless the socket is missing or nobody listens on it.
+    /// See [`ConnectError`]. Nothing is spawned unless the socket is missing, nobody listens on it, or whoever does says
+    /// nothing.
     pub async fn open(endpoint: &Endpoint, role: Role, seat: Option<Seat>) -> Result<(Self, Pushes, Welcome), ConnectError> {
-        let stream = match connect(endpoint).await {
-            Err(ConnectError::NotRunning { .. }) if endpoint.start == Start::IfNeeded => {
+        match reach(endpoint, role, seat.clone()).await {
+            // A broker that dies takes connections until the last moment and then closes them without a word.
+            Err(ConnectError::NotRunning { .. } | ConnectError::NoWelcome { .. }) if endpoint.start == Start::IfNeeded => {
                 start::start_broker(endpoint).await?;
-                connect(endpoint).await?
+                reach(endpoint, role, seat).await
             }
-            other => other?,
-        };
-        let socket = endpoint.location.socket();
-        let greeting = greet(stream, endpoint, role, seat);
-        match tokio::time::timeout(Duration::from_millis(HELLO_TIMEOUT_MS), greeting).await {
-            Ok(greeted) => greeted,
-            Err(_) => Err(ConnectError::NoWelcome { socket, what: "accepted the connection and then said nothing" }),
+            outcome => outcome,
         }
     }
 
@@ -212,6 +208,18 @@ impl Future for Answer {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         // The sender is dropped unused only where the connection's tasks were ended with their runtime.
         Pin::new(&mut self.outcome).poll(context).map(|outcome| outcome.unwrap_or(Err(RequestError::Lost)))
+    }
+}
+
+/// Connects to a broker that runs and greets it, within a time.
+async fn reach(endpoint: &Endpoint, role: Role, seat: Option<Seat>) -> Result<(Connection, Pushes, Welcome), ConnectError> {
+    let stream = connect(endpoint).await?;
+    match tokio::time::timeout(Duration::from_millis(HELLO_TIMEOUT_MS), greet(stream, endpoint, role, seat)).await {
+        Ok(greeted) => greeted,
+        Err(_) => {
+            let socket = endpoint.location.socket();
+            Err(ConnectError::NoWelcome { socket, what: "accepted the connection and then said nothing" })
+        }
     }
 }
 
