@@ -37,10 +37,7 @@ pub fn main() -> ExitCode {
     let endpoint = Endpoint::from_env(start);
     if let Command::Mcp(_) = cli.command {
         // The adapter answers its client also where no broker can be reached: it tells the model why.
-        return {
-            let _ = endpoint;
-            ExitCode::FAILURE
-        };
+        return peer_mcp::main(endpoint);
     }
     let done = endpoint.map_err(Failure::from).and_then(|endpoint| commands::run(cli.command, &output, endpoint));
     match done {
