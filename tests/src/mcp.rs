@@ -169,7 +169,8 @@ impl ToolResult {
     #[must_use]
     #[track_caller]
     pub fn message_id(&self) -> String {
-        self.message_ids().into_iter().next().unwrap_or_else(|| panic!("no message id in {:?}", self.text))
+        let Some(id) = self.message_ids().into_iter().next() else { panic!("no message id in {:?}", self.text) };
+        id
     }
 
     /// All message ids in the text, in order, repeats included.
@@ -239,7 +240,7 @@ impl Mcp {
             "initialize",
             json!({"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": name, "version": version}}),
         );
-        let result = reply.get("result").cloned().unwrap_or_else(|| panic!("initialize was refused: {reply}"));
+        let Some(result) = reply.get("result").cloned() else { panic!("initialize was refused: {reply}") };
         self.notify("notifications/initialized", json!({}));
         result
     }
@@ -271,7 +272,9 @@ impl Mcp {
     #[track_caller]
     pub fn request(&self, method: &str, params: Value) -> Value {
         let id = self.submit(method, params);
-        self.reply(id, PATIENCE).unwrap_or_else(|| panic!("no answer to {method}; {}", self.story())).1
+        // A closure would hide from the failure's text which test called.
+        let Some((_, reply)) = self.reply(id, PATIENCE) else { panic!("no answer to {method}; {}", self.story()) };
+        reply
     }
 
     /// The reply to the request of that id, once it has come; none after `patience`.
@@ -321,7 +324,7 @@ impl Mcp {
     /// Where none comes within `patience`.
     #[track_caller]
     pub fn result(&self, id: u64, patience: Duration) -> ToolResult {
-        let (at, raw) = self.reply(id, patience).unwrap_or_else(|| panic!("no result of call {id}; {}", self.story()));
+        let Some((at, raw)) = self.reply(id, patience) else { panic!("no result of call {id}; {}", self.story()) };
         let text = match raw.get("error") {
             Some(error) => error["message"].as_str().unwrap_or_default().to_owned(),
             None => {
@@ -339,7 +342,8 @@ impl Mcp {
     /// Where none comes within [`PATIENCE`].
     #[track_caller]
     pub fn wait_notification(&self, matches: impl Fn(&Value) -> bool) -> (Instant, Value) {
-        self.notification_within(PATIENCE, matches).unwrap_or_else(|| panic!("no such notification; {}", self.story()))
+        let Some(found) = self.notification_within(PATIENCE, matches) else { panic!("no such notification; {}", self.story()) };
+        found
     }
 
     /// The same within `patience`, or none.
@@ -414,7 +418,7 @@ impl Mcp {
     #[track_caller]
     pub fn wait_exit(&self, patience: Duration) -> Outcome {
         let status = self.shared.wait(Instant::now() + patience, |heard| heard.ended);
-        let status = status.unwrap_or_else(|| panic!("the adapter does not end; {}", self.story()));
+        let Some(status) = status else { panic!("the adapter does not end; {}", self.story()) };
         Outcome { code: exit_code(status), stdout: String::new(), stderr: self.stderr() }
     }
 
