@@ -22,9 +22,9 @@ use nix::fcntl::OFlag;
 use redb::backends::FileBackend;
 use redb::{BackendError, StorageBackend};
 
-use super::OpenError;
+use super::error::OpenError;
 
-/// Where redb's file format (version 3, in its `docs/design.md`) keeps its flags: one byte after the magic number.
+/// Where redb's file format (version 3, as redb's own design document has it) keeps its flags: one byte after the magic number.
 const FLAGS_OFFSET: usize = 9;
 /// Which of the two commit slots counts.
 const FLAG_PRIMARY: u8 = 1;

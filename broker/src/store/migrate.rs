@@ -16,7 +16,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use redb::{Database, ReadableDatabase, TableError, WriteTransaction};
 
-use super::{Doing, OpenError, StoreError, WRITE, file, open_checked, record, schema};
+use super::error::{Doing, OpenError, StoreError, WRITE};
+use super::{file, open_checked, record, schema};
 
 /// The steps from each schema to the next: the first leads from 1 to 2. None yet.
 pub(super) const STEPS: &[Step] = &[];
@@ -70,11 +71,11 @@ pub(super) fn origin(path: &Path, database: &Database) -> Result<Origin, OpenErr
         Err(error) => return Err(damaged(error.into())),
     };
     let schema = match meta.get(schema::META_SCHEMA).map_err(|error| damaged(error.into()))? {
-        Some(bytes) => record::decode(bytes.value()).map_err(|_| OpenError::Foreign { path: path.into() })?,
+        Some(bytes) => record::decode_number(bytes.value()).map_err(|_| OpenError::Foreign { path: path.into() })?,
         None => return Err(OpenError::Foreign { path: path.into() }),
     };
     let written_by = match meta.get(schema::META_WRITTEN_BY).map_err(|error| damaged(error.into()))? {
-        Some(bytes) => record::decode(bytes.value()).unwrap_or_default(),
+        Some(bytes) => String::from_utf8_lossy(bytes.value()).into_owned(),
         None => String::new(),
     };
     Ok(Origin { schema, written_by })
@@ -132,11 +133,8 @@ fn migrate(database: &Database, from: u64, step: Step) -> Result<(), StoreError>
 }
 
 fn stamp(writing: &WriteTransaction, schema_version: u64) -> Result<(), StoreError> {
-    let unwritable = |source| StoreError::Unwritable { row: super::Row::Schema, source };
     let mut meta = writing.open_table(schema::META).doing(WRITE)?;
-    let schema = record::encode(&schema_version).map_err(unwritable)?;
-    let written_by = record::encode(&software()).map_err(unwritable)?;
-    meta.insert(schema::META_SCHEMA, schema.as_slice()).doing(WRITE)?;
-    meta.insert(schema::META_WRITTEN_BY, written_by.as_slice()).doing(WRITE)?;
+    meta.insert(schema::META_SCHEMA, record::encode_number(schema_version).as_slice()).doing(WRITE)?;
+    meta.insert(schema::META_WRITTEN_BY, software().as_bytes()).doing(WRITE)?;
     Ok(())
 }

@@ -8,8 +8,9 @@
 //! - Starting costs by what is pending, never by what was ever said.
 //!
 //! Reading order: `schema` (the tables), `record` (their values), this file, `file` (the file on the disk), `migrate`
-//! (older files), `verify` (`peerctl daemon verify`). `docs/storage.md` tells the same for people who run it.
+//! (older files), `verify` (`peerctl daemon verify`), `error`. `docs/storage.md` tells the same for people who run it.
 
+mod error;
 mod file;
 mod migrate;
 mod record;
@@ -17,13 +18,9 @@ mod schema;
 mod verify;
 
 #[cfg(test)]
-mod crash_disk;
-#[cfg(test)]
 mod tests;
 
-use std::fmt;
 use std::fs::File;
-use std::io;
 use std::ops::{Bound, ControlFlow};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -39,12 +36,13 @@ use redb::{
     Database, Key, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageBackend, Table,
     TableDefinition, Value, WriteTransaction,
 };
-use thiserror::Error;
 
+pub use error::{OpenError, Row, StoreError};
 pub use migrate::SCHEMA_VERSION;
 pub use record::{RECORD_BYTES_MAX, RecordError};
 pub use verify::{Problem, VerifyReport};
 
+use error::{Doing, READ, WRITE};
 use file::StagedFile;
 use migrate::{Origin, Step};
 
@@ -126,7 +124,7 @@ impl Store {
     }
 
     /// Reads the whole file, checks every checksum, decodes every record and checks them against each other. Changes
-    /// nothing on the disk, also not in a file that was not closed cleanly. Takes about two seconds a gigabyte.
+    /// nothing on the disk, also not in a file that was not closed cleanly. Takes two to three seconds a gigabyte.
     ///
     /// # Errors
     /// Where there is no file, another process has it open, or it cannot be read at all. What is wrong in a file that can
@@ -153,7 +151,7 @@ impl Store {
             None => None,
         };
         let next_peer = match reading.open_table(schema::META).doing(READ)?.get(schema::META_NEXT_PEER).doing(READ)? {
-            Some(bytes) => Some(PeerId(record::decode(bytes.value()).map_err(|source| Row::NextPeer.unreadable(source))?)),
+            Some(bytes) => Some(PeerId(record::decode_number(bytes.value()).map_err(|source| Row::NextPeer.unreadable(source))?)),
             None => None,
         };
         Ok(Image {
@@ -374,8 +372,7 @@ fn apply(writing: &WriteTransaction, changes: &[Change]) -> Result<(), StoreErro
                 idempotency.open()?.insert((sender.0, key.as_str()), message.to_u128()).doing(WRITE)?;
             }
             Change::PutNextPeer(peer) => {
-                let bytes = record::encode(&peer.0).map_err(|source| Row::NextPeer.unwritable(source))?;
-                meta.open()?.insert(schema::META_NEXT_PEER, bytes.as_slice()).doing(WRITE)?;
+                meta.open()?.insert(schema::META_NEXT_PEER, record::encode_number(peer.0).as_slice()).doing(WRITE)?;
             }
         }
     }
@@ -447,290 +444,4 @@ fn deliveries(
 
 fn message_id(number: u128) -> Result<MessageId, StoreError> {
     MessageId::try_from(number).map_err(|_| StoreError::MessageKey { number })
-}
-
-/// What a record is of, for errors.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Row {
-    /// A peer.
-    Peer(PeerId),
-    /// A message.
-    Message(MessageId),
-    /// The delivery of a message to a recipient.
-    Delivery(MessageId, PeerId),
-    /// The identity that the next new peer gets.
-    NextPeer,
-    /// The schema version.
-    Schema,
-}
-
-impl Row {
-    fn unreadable(self, source: RecordError) -> StoreError {
-        StoreError::Unreadable { row: self, source }
-    }
-
-    fn unwritable(self, source: RecordError) -> StoreError {
-        StoreError::Unwritable { row: self, source }
-    }
-}
-
-impl fmt::Display for Row {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Peer(peer) => write!(f, "peer {peer}"),
-            Self::Message(message) => write!(f, "message {message}"),
-            Self::Delivery(message, peer) => write!(f, "delivery of {message} to {peer}"),
-            Self::NextPeer => f.write_str("next peer's id"),
-            Self::Schema => f.write_str("schema version"),
-        }
-    }
-}
-
-/// Why the store could not do what it was asked.
-#[derive(Debug, Error)]
-pub enum StoreError {
-    /// The database or the disk under it refused.
-    #[error("cannot {doing}; see the disk, then start the broker again")]
-    Database {
-        /// What was attempted.
-        doing: &'static str,
-        /// The reason.
-        #[source]
-        source: Box<redb::Error>,
-    },
-    /// An earlier write failed: what the disk holds is only known again after the store was reopened.
-    #[error("an earlier write to the database failed, and it was not reopened since")]
-    Failed,
-    /// A stored record makes no sense.
-    #[error("cannot read the {row}; stop the broker and run `peerctl daemon verify`")]
-    Unreadable {
-        /// What it is of.
-        row: Row,
-        /// The reason.
-        source: RecordError,
-    },
-    /// A key is no message id.
-    #[error("the database names a message by {number:#x}, which is no id; stop the broker and run `peerctl daemon verify`")]
-    MessageKey {
-        /// The key.
-        number: u128,
-    },
-    /// A record cannot be stored.
-    #[error("cannot store the {row}")]
-    Unwritable {
-        /// What it is of.
-        row: Row,
-        /// The reason.
-        source: RecordError,
-    },
-    /// A new message has the id of a stored one.
-    #[error("cannot store message {message} a second time")]
-    MessageExists {
-        /// The message.
-        message: MessageId,
-    },
-    /// The change contradicts what is stored: the core and the store have parted ways.
-    #[error("the change of the delivery of {message} to {peer}, from {}, contradicts what is stored", stage_name(*.was))]
-    Contradiction {
-        /// The message.
-        message: MessageId,
-        /// The recipient.
-        peer: PeerId,
-        /// The stage that the change replaces.
-        was: Option<Stage>,
-    },
-}
-
-impl StoreError {
-    /// Whether the disk, or the user's quota of it, was full. Then the store can be reopened once there is space.
-    #[must_use]
-    pub fn is_no_space(&self) -> bool {
-        let Self::Database { source, .. } = self else { return false };
-        let redb::Error::Io(error) = &**source else { return false };
-        matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-    }
-}
-
-fn stage_name(stage: Option<Stage>) -> &'static str {
-    stage.map_or("nothing", Stage::as_str)
-}
-
-const READ: &str = "read the database";
-const WRITE: &str = "write to the database";
-
-/// Says what was attempted when redb refused.
-trait Doing<T> {
-    fn doing(self, doing: &'static str) -> Result<T, StoreError>;
-}
-
-impl<T, E: Into<redb::Error>> Doing<T> for Result<T, E> {
-    fn doing(self, doing: &'static str) -> Result<T, StoreError> {
-        self.map_err(|error| StoreError::Database { doing, source: Box::new(error.into()) })
-    }
-}
-
-/// Why the database was not opened.
-#[derive(Debug, Error)]
-pub enum OpenError {
-    /// Written by a newer version.
-    #[error(
-        "{} has schema {found} (written by peerctl {written_by}), and this is peerctl {software}, which knows schemas up to \
-         {known}; the file was left as it is: install that version of peerctl or a newer one",
-        path.display()
-    )]
-    Newer {
-        /// The file.
-        path: PathBuf,
-        /// Its schema.
-        found: u64,
-        /// Version and executable that wrote it.
-        written_by: String,
-        /// The newest schema that this build knows.
-        known: u64,
-        /// This version and executable.
-        software: String,
-    },
-    /// Its bytes are not what was written.
-    #[error(
-        "{} is damaged; the file was left as it is: run `peerctl daemon verify` to see what can be read, or move it away and \
-         put a copy from the backups directory in its place",
-        path.display()
-    )]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What was found.
-        #[source]
-        source: Box<redb::Error>,
-    },
-    /// It is empty: cut off, or made by somebody else.
-    #[error(
-        "{} is empty, which no database of peerd ever is; if there was no mail in it, remove it and start again, else put a \
-         copy from the backups directory in its place",
-        path.display()
-    )]
-    Empty {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A redb database, but not peerd's.
-    #[error("{} is a database of another program; move it away, or set PEERD_DIR to another directory", path.display())]
-    Foreign {
-        /// The file.
-        path: PathBuf,
-    },
-    /// Another process has it open.
-    #[error("{} is open in another process; stop the broker first with `peerctl daemon stop`", path.display())]
-    AlreadyOpen {
-        /// The file.
-        path: PathBuf,
-    },
-    /// There is no such file; only from [`Store::verify`].
-    #[error("{} does not exist; the broker creates it when it first starts", path.display())]
-    Missing {
-        /// The file.
-        path: PathBuf,
-    },
-    /// A symlink.
-    #[error("{} is a symlink, and peerd follows none; put the file itself there", path.display())]
-    Symlink {
-        /// The path.
-        path: PathBuf,
-    },
-    /// A directory, FIFO, socket or device.
-    #[error("{} is not a regular file; move it away", path.display())]
-    NotAFile {
-        /// The path.
-        path: PathBuf,
-    },
-    /// Somebody else's.
-    #[error("{} belongs to user {found}, not to {expected}; change its owner or move it away", path.display())]
-    Owner {
-        /// The file.
-        path: PathBuf,
-        /// Its owner.
-        found: u32,
-        /// This process's user.
-        expected: u32,
-    },
-    /// Open to others.
-    #[error("{} has mode {mode:04o}, so that others can get at the mail in it; run `chmod 600` on it", path.display())]
-    Mode {
-        /// The file.
-        path: PathBuf,
-        /// Its mode.
-        mode: u32,
-    },
-    /// The copy before a migration could not be made or does not open; nothing was migrated.
-    #[error("cannot copy the database to {} before its migration; make room there, then start again", path.display())]
-    Backup {
-        /// The copy.
-        path: PathBuf,
-        /// The reason.
-        source: io::Error,
-    },
-    /// The copy before a migration is not what was copied; nothing was migrated.
-    #[error("the copy of the database at {} does not check out, so it was not migrated", path.display())]
-    BackupUnsound {
-        /// The copy.
-        path: PathBuf,
-        /// What was found.
-        #[source]
-        source: Box<OpenError>,
-    },
-    /// A migration failed; the database stands at schema `from`.
-    #[error("cannot migrate {} from schema {from}; a copy from before is in the backups directory", path.display())]
-    Migration {
-        /// The file.
-        path: PathBuf,
-        /// The schema that could not be left.
-        from: u64,
-        /// The reason.
-        #[source]
-        source: Box<StoreError>,
-    },
-    /// It opens, but cannot be read through; only from [`Store::verify`].
-    #[error("cannot read all of {}; the file was left as it is", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// The reason.
-        #[source]
-        source: Box<StoreError>,
-    },
-    /// A new database could not be made.
-    #[error("cannot create {}", path.display())]
-    Creation {
-        /// The file.
-        path: PathBuf,
-        /// The reason.
-        #[source]
-        source: Box<StoreError>,
-    },
-    /// The system refused.
-    #[error("cannot open {}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// The reason.
-        source: io::Error,
-    },
-}
-
-impl OpenError {
-    fn io(path: &Path, source: io::Error) -> Self {
-        Self::Io { path: path.into(), source }
-    }
-
-    /// What redb's error means for the file at `path`.
-    fn of(path: &Path, error: impl Into<redb::Error>) -> Self {
-        use io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
-        match error.into() {
-            redb::Error::DatabaseAlreadyOpen => Self::AlreadyOpen { path: path.into() },
-            redb::Error::Io(source) if !matches!(source.kind(), InvalidData | InvalidInput | UnexpectedEof) => {
-                Self::io(path, source)
-            }
-            error => Self::Damaged { path: path.into(), source: Box::new(error) },
-        }
-    }
 }

@@ -64,6 +64,18 @@ pub(super) fn decode_message(bytes: &[u8]) -> Result<MessageRecord, RecordError>
     decode(bytes)
 }
 
+/// The bytes of a number in `meta`. No version byte: this form is for good, so that an older program can read a newer
+/// file's schema version.
+pub(super) fn encode_number(number: u64) -> [u8; 8] {
+    number.to_le_bytes()
+}
+
+/// The number that `bytes` in `meta` are.
+pub(super) fn decode_number(bytes: &[u8]) -> Result<u64, RecordError> {
+    let bytes = bytes.try_into().map_err(|_| RecordError::Number { bytes: bytes.len() })?;
+    Ok(u64::from_le_bytes(bytes))
+}
+
 /// Why bytes are no record, or a record has no bytes.
 #[derive(Debug, Error)]
 pub enum RecordError {
@@ -80,6 +92,12 @@ pub enum RecordError {
     #[error("{bytes} bytes follow the record")]
     TrailingBytes {
         /// How many.
+        bytes: usize,
+    },
+    /// A number has eight bytes.
+    #[error("{bytes} bytes are no number")]
+    Number {
+        /// How many bytes there are.
         bytes: usize,
     },
     /// Larger than a record may be.

@@ -7,7 +7,8 @@
 //! who asks for its message. All of them are keyed by message, then recipient: new rows land on the last page, and the
 //! deliveries of one message are neighbours, also where an operator or a bind moved them to another recipient.
 //!
-//! `meta` is the one table that every version reads, also an older one that must refuse: its form never changes.
+//! `meta` is the one table that every version reads, also an older one that must refuse: its form never changes. So its
+//! values are plain bytes, while every record begins with a version byte of its own.
 
 use std::ops::RangeInclusive;
 
@@ -22,7 +23,7 @@ pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("
 /// The schema version, a `u64`. Present in every database of ours.
 pub(super) const META_SCHEMA: &str = "schema";
 
-/// Version and executable of the program that brought the schema to its version, a string.
+/// Version and executable of the program that brought the schema to its version, as UTF-8.
 pub(super) const META_WRITTEN_BY: &str = "written_by";
 
 /// The identity that the next new peer gets, a `u64`. Absent until the core said one.

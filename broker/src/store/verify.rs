@@ -10,7 +10,8 @@ use peer_core::record::{DeliveryRecord, PeerRecord};
 use peer_proto::ids::{MessageId, PeerId};
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata};
 
-use super::{Doing, OpenError, READ, Row, SCHEMA_VERSION, StoreError, file, message_id, migrate, open_checked, record, schema};
+use super::error::{Doing, OpenError, READ, Row, StoreError};
+use super::{SCHEMA_VERSION, file, message_id, migrate, open_checked, record, schema};
 
 /// Problems that a report names; beyond it they are only counted.
 const PROBLEMS_NAMED_MAX: usize = 100;
@@ -116,14 +117,15 @@ fn examine(database: &Database, report: &mut VerifyReport) -> Result<(), StoreEr
 
 fn examine_peers(reading: &ReadTransaction, report: &mut VerifyReport) -> Result<BTreeSet<u64>, StoreError> {
     let next_peer = match reading.open_table(schema::META).doing(READ)?.get(schema::META_NEXT_PEER).doing(READ)? {
-        Some(bytes) => record::decode::<u64>(bytes.value()).ok(),
+        Some(bytes) => record::decode_number(bytes.value()).ok(),
         None => Some(PeerId::FIRST.0),
     };
     if next_peer.is_none() {
         report.add(Problem::Unreadable(Row::NextPeer));
     }
     let table = reading.open_table(schema::PEERS).doing(READ)?;
-    let mut peers = BTreeSet::new();
+    // The person has a mailbox before there is a record of them.
+    let mut peers = BTreeSet::from([PeerId::HUMAN.0]);
     for row in table.iter().doing(READ)? {
         let (key, bytes) = row.doing(READ)?;
         let id = PeerId(key.value());

@@ -1,0 +1,296 @@
+//! What can go wrong in the store, and what to do about it.
+//!
+//! Each text says what was attempted, on what, and the next step; the reason is the error's source.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use peer_proto::ids::{MessageId, PeerId};
+use peer_proto::message::Stage;
+use thiserror::Error;
+
+use super::record::RecordError;
+
+/// What a record is of, for errors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Row {
+    /// A peer.
+    Peer(PeerId),
+    /// A message.
+    Message(MessageId),
+    /// The delivery of a message to a recipient.
+    Delivery(MessageId, PeerId),
+    /// The identity that the next new peer gets.
+    NextPeer,
+}
+
+impl Row {
+    pub(super) fn unreadable(self, source: RecordError) -> StoreError {
+        StoreError::Unreadable { row: self, source }
+    }
+
+    pub(super) fn unwritable(self, source: RecordError) -> StoreError {
+        StoreError::Unwritable { row: self, source }
+    }
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Peer(peer) => write!(f, "peer {peer}"),
+            Self::Message(message) => write!(f, "message {message}"),
+            Self::Delivery(message, peer) => write!(f, "delivery of {message} to {peer}"),
+            Self::NextPeer => f.write_str("next peer's id"),
+        }
+    }
+}
+
+/// Why the store could not do what it was asked.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// The database or the disk under it refused.
+    #[error("cannot {doing}; see the disk, then start the broker again")]
+    Database {
+        /// What was attempted.
+        doing: &'static str,
+        /// The reason.
+        #[source]
+        source: Box<redb::Error>,
+    },
+    /// An earlier write failed: what the disk holds is only known again after the store was reopened.
+    #[error("an earlier write to the database failed, and it was not reopened since")]
+    Failed,
+    /// A stored record makes no sense.
+    #[error("cannot read the {row}; stop the broker and run `peerctl daemon verify`")]
+    Unreadable {
+        /// What it is of.
+        row: Row,
+        /// The reason.
+        source: RecordError,
+    },
+    /// A key is no message id.
+    #[error("the database names a message by {number:#x}, which is no id; stop the broker and run `peerctl daemon verify`")]
+    MessageKey {
+        /// The key.
+        number: u128,
+    },
+    /// A record cannot be stored.
+    #[error("cannot store the {row}")]
+    Unwritable {
+        /// What it is of.
+        row: Row,
+        /// The reason.
+        source: RecordError,
+    },
+    /// A new message has the id of a stored one.
+    #[error("cannot store message {message} a second time")]
+    MessageExists {
+        /// The message.
+        message: MessageId,
+    },
+    /// The change contradicts what is stored: the core and the store have parted ways.
+    #[error("the change of the delivery of {message} to {peer}, from {}, contradicts what is stored", stage_name(*.was))]
+    Contradiction {
+        /// The message.
+        message: MessageId,
+        /// The recipient.
+        peer: PeerId,
+        /// The stage that the change replaces.
+        was: Option<Stage>,
+    },
+}
+
+impl StoreError {
+    /// Whether the disk, or the user's quota of it, was full. Then the store can be reopened once there is space.
+    #[must_use]
+    pub fn is_no_space(&self) -> bool {
+        let Self::Database { source, .. } = self else { return false };
+        let redb::Error::Io(error) = &**source else { return false };
+        matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    }
+}
+
+fn stage_name(stage: Option<Stage>) -> &'static str {
+    stage.map_or("nothing", Stage::as_str)
+}
+
+pub(super) const READ: &str = "read the database";
+pub(super) const WRITE: &str = "write to the database";
+
+/// Says what was attempted when redb refused.
+pub(super) trait Doing<T> {
+    fn doing(self, doing: &'static str) -> Result<T, StoreError>;
+}
+
+impl<T, E: Into<redb::Error>> Doing<T> for Result<T, E> {
+    fn doing(self, doing: &'static str) -> Result<T, StoreError> {
+        self.map_err(|error| StoreError::Database { doing, source: Box::new(error.into()) })
+    }
+}
+
+/// Why the database was not opened.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// Written by a newer version.
+    #[error(
+        "{} has schema {found} (written by peerctl {written_by}), and this is peerctl {software}, which knows schemas up to \
+         {known}; the file was left as it is: install that version of peerctl or a newer one",
+        path.display()
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its schema.
+        found: u64,
+        /// Version and executable that wrote it.
+        written_by: String,
+        /// The newest schema that this build knows.
+        known: u64,
+        /// This version and executable.
+        software: String,
+    },
+    /// Its bytes are not what was written.
+    #[error(
+        "{} is damaged; the file was left as it is: run `peerctl daemon verify` to see what can be read, or move it away and \
+         put a copy from the backups directory in its place",
+        path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        #[source]
+        source: Box<redb::Error>,
+    },
+    /// It is empty: cut off, or made by somebody else.
+    #[error(
+        "{} is empty, which no database of peerd ever is; if there was no mail in it, remove it and start again, else put a \
+         copy from the backups directory in its place",
+        path.display()
+    )]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A redb database, but not peerd's.
+    #[error("{} is a database of another program; move it away, or set PEERD_DIR to another directory", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Another process has it open.
+    #[error("{} is open in another process; stop the broker first with `peerctl daemon stop`", path.display())]
+    AlreadyOpen {
+        /// The file.
+        path: PathBuf,
+    },
+    /// There is no such file; only from [`Store::verify`](super::Store::verify).
+    #[error("{} does not exist; the broker creates it when it first starts", path.display())]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A symlink.
+    #[error("{} is a symlink, and peerd follows none; put the file itself there", path.display())]
+    Symlink {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A directory, FIFO, socket or device.
+    #[error("{} is not a regular file; move it away", path.display())]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+    },
+    /// Somebody else's.
+    #[error("{} belongs to user {found}, not to {expected}; change its owner or move it away", path.display())]
+    Owner {
+        /// The file.
+        path: PathBuf,
+        /// Its owner.
+        found: u32,
+        /// This process's user.
+        expected: u32,
+    },
+    /// Open to others.
+    #[error("{} has mode {mode:04o}, so that others can get at the mail in it; run `chmod 600` on it", path.display())]
+    Mode {
+        /// The file.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+    /// The copy before a migration could not be made or does not open; nothing was migrated.
+    #[error("cannot copy the database to {} before its migration; make room there, then start again", path.display())]
+    Backup {
+        /// The copy.
+        path: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
+    /// The copy before a migration is not what was copied; nothing was migrated.
+    #[error("the copy of the database at {} does not check out, so it was not migrated", path.display())]
+    BackupUnsound {
+        /// The copy.
+        path: PathBuf,
+        /// What was found.
+        #[source]
+        source: Box<OpenError>,
+    },
+    /// A migration failed; the database stands at schema `from`.
+    #[error("cannot migrate {} from schema {from}; a copy from before is in the backups directory", path.display())]
+    Migration {
+        /// The file.
+        path: PathBuf,
+        /// The schema that could not be left.
+        from: u64,
+        /// The reason.
+        #[source]
+        source: Box<StoreError>,
+    },
+    /// It opens, but cannot be read through; only from [`Store::verify`](super::Store::verify).
+    #[error("cannot read all of {}; the file was left as it is", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        #[source]
+        source: Box<StoreError>,
+    },
+    /// A new database could not be made.
+    #[error("cannot create {}", path.display())]
+    Creation {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        #[source]
+        source: Box<StoreError>,
+    },
+    /// The system refused.
+    #[error("cannot open {}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
+}
+
+impl OpenError {
+    pub(super) fn io(path: &Path, source: io::Error) -> Self {
+        Self::Io { path: path.into(), source }
+    }
+
+    /// What redb's error means for the file at `path`.
+    pub(super) fn of(path: &Path, error: impl Into<redb::Error>) -> Self {
+        use io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
+        match error.into() {
+            redb::Error::DatabaseAlreadyOpen => Self::AlreadyOpen { path: path.into() },
+            redb::Error::Io(source) if !matches!(source.kind(), InvalidData | InvalidInput | UnexpectedEof) => {
+                Self::io(path, source)
+            }
+            error => Self::Damaged { path: path.into(), source: Box::new(error) },
+        }
+    }
+}

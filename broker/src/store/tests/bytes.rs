@@ -1,0 +1,173 @@
+//! The records' bytes: they do not change by accident, and fit.
+
+use peer_core::record::{DeliveryRecord, PeerRecord};
+use peer_core::step::Change;
+use peer_proto::ids::{MessageId, PeerId, Timestamp};
+use peer_proto::limits::{
+    IDEMPOTENCY_KEY_BYTES_MAX, NAME_CHARS_MAX, PATH_BYTES_MAX, RECIPIENTS_MAX, SOURCE_BYTES_MAX, SOURCES_MAX, TEXT_BYTES_MAX,
+    THREAD_BYTES_MAX,
+};
+use peer_proto::message::{Carrier, Cause, Evidence, Intent, Kind, Stage, TraceEntry, TraceEvent, Via};
+use peer_proto::request::SeatKind;
+
+use super::super::{RECORD_BYTES_MAX, record};
+use super::crash_disk::CrashDisk;
+use super::{NOW, delivery, id, message, new_store, peer};
+
+#[test]
+fn the_largest_message_fits_its_page_and_one_at_all_limits_fits_two() {
+    let mut large = message(1, &[3]);
+    large.text = "\"".repeat(TEXT_BYTES_MAX);
+    large.head.text_bytes = TEXT_BYTES_MAX as u32;
+    large.head.from.cwd = "c".repeat(PATH_BYTES_MAX);
+    large.head.thread = "t".repeat(THREAD_BYTES_MAX);
+    large.idempotency_key = Some("k".repeat(IDEMPOTENCY_KEY_BYTES_MAX));
+    large.head.to = (0..10).map(|n| (PeerId(u64::MAX - n), "n".repeat(NAME_CHARS_MAX))).collect();
+    large.head.sources = vec!["s".repeat(100); SOURCES_MAX];
+    let bytes = record::encode(&large).unwrap().len();
+    assert!(bytes < 65_536 - 64, "{bytes}");
+
+    large.head.to = (0..RECIPIENTS_MAX as u64).map(|n| (PeerId(u64::MAX - n), "n".repeat(NAME_CHARS_MAX))).collect();
+    large.head.sources = vec!["s".repeat(SOURCE_BYTES_MAX); SOURCES_MAX];
+    large.head.from.client = "c".repeat(PATH_BYTES_MAX);
+    let bytes = record::encode(&large).unwrap().len();
+    assert!((65_536..RECORD_BYTES_MAX).contains(&bytes), "{bytes}");
+
+    let mut store = new_store(CrashDisk::new());
+    store.commit(&[Change::PutMessage(Box::new(large.clone()))]).unwrap();
+    assert_eq!(store.message(large.head.id).unwrap(), Some(large));
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Whoever changes these has changed the format: see `record`'s header for what that takes.
+#[test]
+fn the_records_are_these_bytes() {
+    let mut message = message(1, &[3]);
+    message.head.reply_to = Some(MessageId::MIN);
+    let bytes = record::encode(&message).unwrap();
+    assert_eq!(
+        hex(&bytes),
+        "01fe00000000015e56eea101000000000000020a63616c6d2d666f782d3206636c61756465022f770001030a63616c6d2d66\
+         6f782d33000003742d310100fd015e56eea101000001fde96156eea10100000106612e72733a310601056b65792d31067465\
+         78742031"
+    );
+    assert_eq!(record::decode_message(&bytes).unwrap(), message);
+    let (head, key) = record::decode_head(&bytes).unwrap();
+    assert_eq!((head, key), (message.head, message.idempotency_key));
+
+    let mut delivery = delivery(1, 3, Stage::Presented);
+    delivery.attempts = 2;
+    delivery.acked_at = Some(Timestamp(NOW + 5));
+    delivery.answered_by = Some(id(2));
+    delivery.trace.push(TraceEntry {
+        event: TraceEvent::Presented,
+        at: Timestamp(NOW + 4),
+        carrier: Some(Carrier::ToolResult),
+        cause: Some(Cause::Evidence(Evidence::NextCall)),
+    });
+    let bytes = record::encode(&delivery).unwrap();
+    assert_eq!(
+        hex(&bytes),
+        "01fe00000000015e56eea10100000000000003030201fd055e56eea101000001fe00000000025e56eea10100000000000002\
+         00fd015e56eea1010000000004fd045e56eea10100000104010002020a63616c6d2d666f782d3200000003742d3100fd015e\
+         56eea101000001fde96156eea101000006"
+    );
+    assert_eq!(record::decode::<DeliveryRecord>(&bytes).unwrap(), delivery);
+
+    let bytes = record::encode(&peer(2)).unwrap();
+    assert_eq!(
+        hex(&bytes),
+        "01020a63616c6d2d666f782d3201036f6c6401010237660006636c6175646503322e31022f7701022f770001680173000001\
+         0707070707070707070707070707070707070707070707070707070707070707fd005e56eea1010000"
+    );
+    assert_eq!(record::decode::<PeerRecord>(&bytes).unwrap(), peer(2));
+
+    assert_eq!(hex(&record::encode_number(300)), "2c01000000000000");
+    assert_eq!(record::decode_number(&record::encode_number(u64::MAX)).unwrap(), u64::MAX);
+    assert!(matches!(record::decode_number(&[1]), Err(record::RecordError::Number { bytes: 1 })));
+}
+
+/// The names inside the records: a variant that moves would read old rows as something else.
+#[test]
+fn the_variants_keep_their_numbers() {
+    let numbered = |bytes: Vec<u8>| bytes[1..].to_vec();
+    use Stage::{Cancelled, Dead, Dropped, Expired, Held, Leased, Offered, Presented, Stored};
+    for (number, stage) in [Stored, Leased, Offered, Presented, Held, Expired, Cancelled, Dead, Dropped].iter().enumerate() {
+        assert_eq!(numbered(record::encode(stage).unwrap()), [number as u8], "{stage:?}");
+    }
+    let events = [
+        TraceEvent::Stored,
+        TraceEvent::Leased,
+        TraceEvent::Offered,
+        TraceEvent::Returned,
+        TraceEvent::Presented,
+        TraceEvent::Acked,
+        TraceEvent::Answered,
+        TraceEvent::Held,
+        TraceEvent::Released,
+        TraceEvent::Expired,
+        TraceEvent::Cancelled,
+        TraceEvent::Dead,
+        TraceEvent::Requeued,
+        TraceEvent::Reassigned,
+        TraceEvent::Dropped,
+    ];
+    for (number, event) in events.iter().enumerate() {
+        assert_eq!(numbered(record::encode(event).unwrap()), [number as u8], "{event:?}");
+    }
+    let causes = [
+        Cause::SessionEnded,
+        Cause::Nack,
+        Cause::AttemptsExceeded,
+        Cause::PeerForgotten,
+        Cause::TtlEnded,
+        Cause::Operator,
+        Cause::Policy,
+        Cause::Bound,
+    ];
+    for (number, cause) in causes.iter().enumerate() {
+        assert_eq!(numbered(record::encode(cause).unwrap()), [number as u8 + 1], "{cause:?}");
+    }
+    let evidence =
+        [Evidence::Ack, Evidence::Reply, Evidence::NextCall, Evidence::NextTurn, Evidence::Transcript, Evidence::Printed];
+    for (number, evidence) in evidence.iter().enumerate() {
+        assert_eq!(numbered(record::encode(&Cause::Evidence(*evidence)).unwrap()), [0, number as u8], "{evidence:?}");
+    }
+    let carriers =
+        [Carrier::Channel, Carrier::InboxSocket, Carrier::AppServer, Carrier::Hook, Carrier::ToolResult, Carrier::Peerctl];
+    for (number, carrier) in carriers.iter().enumerate() {
+        assert_eq!(numbered(record::encode(carrier).unwrap()), [number as u8], "{carrier:?}");
+    }
+    for (number, via) in [Via::Session, Via::Person, Via::Shell, Via::Broker].iter().enumerate() {
+        assert_eq!(numbered(record::encode(via).unwrap()), [number as u8], "{via:?}");
+    }
+    for (number, kind) in [Kind::Message, Kind::Question, Kind::Answer, Kind::Notice].iter().enumerate() {
+        assert_eq!(numbered(record::encode(kind).unwrap()), [number as u8], "{kind:?}");
+    }
+    for (number, intent) in [Intent::Request, Intent::Inform].iter().enumerate() {
+        assert_eq!(numbered(record::encode(intent).unwrap()), [number as u8], "{intent:?}");
+    }
+    for (number, kind) in [SeatKind::Name, SeatKind::Claude, SeatKind::Codex, SeatKind::Other].iter().enumerate() {
+        assert_eq!(numbered(record::encode(kind).unwrap()), [number as u8], "{kind:?}");
+    }
+}
+
+#[test]
+fn a_cut_an_extended_and_a_strange_record_are_refused() {
+    let bytes = record::encode(&message(1, &[3])).unwrap();
+    for length in 0..bytes.len() {
+        assert!(record::decode_message(&bytes[..length]).is_err(), "cut to {length}");
+    }
+    let mut longer = bytes.clone();
+    longer.push(0);
+    assert!(matches!(record::decode_message(&longer), Err(record::RecordError::TrailingBytes { bytes: 1 })));
+    let mut newer = bytes;
+    newer[0] = 2;
+    assert!(matches!(record::decode_message(&newer), Err(record::RecordError::Version { found: 2 })));
+    let hostile = [1, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0x10];
+    assert!(matches!(record::decode::<&str>(&hostile), Err(record::RecordError::Decode(_))));
+    assert!(matches!(record::encode(&"x".repeat(RECORD_BYTES_MAX)), Err(record::RecordError::TooLarge { .. })));
+}

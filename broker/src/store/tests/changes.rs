@@ -1,0 +1,194 @@
+//! What is stored is found again, where it belongs, and at a price that does not grow with history.
+
+use std::ops::ControlFlow;
+
+use peer_core::record::Image;
+use peer_core::step::Change;
+use peer_proto::ids::{MessageId, PeerId, Timestamp};
+use peer_proto::limits::TEXT_BYTES_MAX;
+use peer_proto::message::Stage;
+use peer_proto::request::Position;
+
+use super::super::{Store, StoreError};
+use super::crash_disk::CrashDisk;
+use super::{NOW, contents, delivery, id, message, moved, new_store, peer, put, reopen, send};
+
+#[test]
+fn every_change_is_found_again() {
+    let mut store = new_store(CrashDisk::new());
+    assert_eq!(store.load().unwrap(), Image::default());
+
+    store.commit(&[Change::PutPeer(Box::new(peer(2))), Change::PutPeer(Box::new(peer(3)))]).unwrap();
+    store.commit(&[Change::PutNextPeer(PeerId(4)), Change::RemovePeer(PeerId(2))]).unwrap();
+    store.commit(&send(1, &[3, 2])).unwrap();
+    store.commit(&send(2, &[3])).unwrap();
+
+    let image = store.load().unwrap();
+    assert_eq!(image.peers, [peer(3)]);
+    assert_eq!(image.next_peer, Some(PeerId(4)));
+    assert_eq!(image.last_message, Some(id(2)));
+    assert_eq!((image.messages, image.dead), (2, 0));
+    let expected = [(1, 2), (1, 3), (2, 3)].map(|(n, peer)| delivery(n, peer, Stage::Stored));
+    assert_eq!(image.pending, expected, "by message, then recipient");
+
+    assert_eq!(store.message(id(1)).unwrap(), Some(message(1, &[3, 2])));
+    assert_eq!(store.message(id(9)).unwrap(), None);
+    assert_eq!(store.idempotency(PeerId(2), "key-2").unwrap(), Some(id(2)));
+    assert_eq!(store.idempotency(PeerId(3), "key-2").unwrap(), None, "keys are the sender's own");
+
+    store.commit(&[Change::RemoveDelivery { message: id(1), peer: PeerId(2), was: Stage::Stored }]).unwrap();
+    store.commit(&[put(delivery(1, 7, Stage::Stored), None)]).unwrap();
+    let stored = store.stored(id(1)).unwrap().unwrap();
+    assert_eq!(stored.head, message(1, &[3, 2]).head);
+    assert_eq!(stored.idempotency_key.as_deref(), Some("key-1"));
+    assert_eq!(stored.deliveries, [3, 7].map(|peer| delivery(1, peer, Stage::Stored)), "also where it was moved to");
+    assert_eq!(store.stored(id(9)).unwrap(), None);
+}
+
+#[test]
+fn a_delivery_stands_in_one_table_whatever_its_stages() {
+    use Stage::{Cancelled, Dead, Dropped, Expired, Held, Offered, Presented, Stored};
+    let stages = [Stored, Offered, Held, Presented, Expired, Cancelled, Dead, Dropped];
+    let mut store = new_store(CrashDisk::new());
+    store.commit(&send(1, &[3])).unwrap();
+    let mut was = Stored;
+    // Each stage to each other one and back, whether or not the rules ever do that.
+    for to in stages.iter().flat_map(|first| stages.iter().flat_map(move |second| [*first, *second])) {
+        store.commit(&[moved(1, 3, was, to)]).unwrap();
+        was = to;
+        let image = store.load().unwrap();
+        assert_eq!(store.stored(id(1)).unwrap().unwrap().deliveries, [delivery(1, 3, to)]);
+        assert_eq!(image.pending.len(), usize::from(to.is_pending()), "{to:?}");
+        assert_eq!(image.dead, u64::from(to == Dead), "{to:?}");
+        let orphans = store.orphans(None, 9).unwrap();
+        assert_eq!(orphans.len(), usize::from(matches!(to, Dead | Expired)), "{to:?}");
+    }
+}
+
+#[test]
+fn a_change_that_contradicts_what_is_stored_is_refused_whole() {
+    let contradictions = [
+        ("a second delivery", put(delivery(1, 3, Stage::Stored), None)),
+        ("from nowhere in another table", moved(1, 4, Stage::Stored, Stage::Presented)),
+        ("from nowhere in the same table", moved(1, 4, Stage::Stored, Stage::Offered)),
+        ("from the wrong table", moved(1, 3, Stage::Dead, Stage::Presented)),
+        ("a lease", moved(1, 3, Stage::Stored, Stage::Leased)),
+        ("from a lease", moved(1, 3, Stage::Leased, Stage::Presented)),
+        ("removed from nowhere", Change::RemoveDelivery { message: id(1), peer: PeerId(4), was: Stage::Stored }),
+        ("removed from a lease", Change::RemoveDelivery { message: id(1), peer: PeerId(3), was: Stage::Leased }),
+        ("a second message", Change::PutMessage(Box::new(message(1, &[3])))),
+    ];
+    for (what, contradiction) in contradictions {
+        let disk = CrashDisk::new();
+        let mut store = new_store(disk.clone());
+        store.commit(&send(1, &[3])).unwrap();
+        let before = contents(&store);
+        let error = store.commit(&[Change::PutPeer(Box::new(peer(9))), contradiction]).unwrap_err();
+        assert!(matches!(error, StoreError::Contradiction { .. } | StoreError::MessageExists { .. }), "{what}: {error:?}");
+        assert!(matches!(store.load(), Err(StoreError::Failed)), "{what}");
+        let after = disk.after_kill();
+        drop(store);
+        assert_eq!(contents(&reopen(after).0), before, "{what}");
+    }
+}
+
+#[test]
+fn history_is_read_backwards_in_pages() {
+    let mut store = new_store(CrashDisk::new());
+    for n in 1..=9 {
+        store.commit(&send(n, &[3])).unwrap();
+    }
+    let page = |store: &Store, before, since, rows_max, break_at: Option<u64>| {
+        let mut seen = Vec::new();
+        let next = store.scan_back(before, since, rows_max, |message| {
+            seen.push(message.head.sent_at.0 - NOW);
+            if break_at == seen.last().copied() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        (seen, next.unwrap())
+    };
+    assert_eq!(page(&store, None, None, 4, None), (vec![9, 8, 7, 6], Some(id(6))));
+    assert_eq!(page(&store, Some(id(6)), None, 100, None), (vec![5, 4, 3, 2, 1], None));
+    assert_eq!(page(&store, None, None, 100, Some(8)), (vec![9, 8], Some(id(8))));
+    assert_eq!(page(&store, None, Some(Timestamp(NOW + 7)), 100, None), (vec![9, 8, 7], None));
+    assert_eq!(page(&store, Some(id(3)), Some(Timestamp(NOW + 7)), 100, None), (vec![], None));
+    assert_eq!(page(&store, Some(id(1)), None, 100, None), (vec![], None));
+    assert_eq!(page(&store, Some(MessageId::MIN), None, 100, None), (vec![], None));
+
+    // The clock went back: the id stays ahead of the time at which it was sent.
+    let mut late = message(20, &[3]);
+    late.head.sent_at = Timestamp(NOW + 2);
+    store.commit(&[Change::PutMessage(Box::new(late))]).unwrap();
+    assert_eq!(page(&store, None, Some(Timestamp(NOW + 8)), 100, None), (vec![9, 8], None));
+}
+
+#[test]
+fn a_page_of_long_texts_ends_early() {
+    let mut store = new_store(CrashDisk::new());
+    for batch in 0..3u64 {
+        let long = (0..100).map(|n| {
+            let mut message = message(batch * 100 + n, &[3]);
+            message.text = "x".repeat(TEXT_BYTES_MAX);
+            Change::PutMessage(Box::new(message))
+        });
+        store.commit(&long.collect::<Vec<_>>()).unwrap();
+    }
+    let (mut seen, mut pages, mut before) = (0, 0, None);
+    loop {
+        let next = store.scan_back(before, None, 5_000, |_| {
+            seen += 1;
+            ControlFlow::Continue(())
+        });
+        pages += 1;
+        before = next.unwrap();
+        if before.is_none() {
+            break;
+        }
+    }
+    assert_eq!((seen, pages), (300, 2));
+}
+
+#[test]
+fn orphans_come_in_order_from_both_tables() {
+    let mut store = new_store(CrashDisk::new());
+    for n in 1..=6 {
+        let stage = if n % 2 == 0 { Stage::Dead } else { Stage::Expired };
+        store.commit(&send(n, &[3, 4])).unwrap();
+        store.commit(&[moved(n, 3, Stage::Stored, stage), moved(n, 4, Stage::Stored, Stage::Expired)]).unwrap();
+    }
+    assert_eq!(store.load().unwrap().dead, 3);
+    let mut all = Vec::new();
+    let mut after = None;
+    loop {
+        let page = store.orphans(after, 5).unwrap();
+        let Some(last) = page.last() else { break };
+        after = Some(Position { message: last.message, peer: last.peer });
+        all.extend(page.iter().map(|orphan| (orphan.message, orphan.peer.0)));
+    }
+    let expected: Vec<_> = (1..=6).flat_map(|n| [(id(n), 3), (id(n), 4)]).collect();
+    assert_eq!(all, expected);
+}
+
+#[test]
+fn what_was_settled_costs_no_start() {
+    let reads_of_load = |settled: u64| {
+        let disk = CrashDisk::new();
+        let mut store = new_store(disk.clone());
+        for batch in 0..settled / 500 {
+            let of_batch = batch * 500..(batch + 1) * 500;
+            store.commit(&of_batch.clone().flat_map(|n| send(n, &[3])).collect::<Vec<_>>()).unwrap();
+            let presented = of_batch.map(|n| moved(n, 3, Stage::Stored, Stage::Presented));
+            store.commit(&presented.collect::<Vec<_>>()).unwrap();
+        }
+        store.commit(&send(settled, &[3])).unwrap();
+        drop(store);
+        let disk = disk.after_kill();
+        let (store, repaired) = reopen(disk.clone());
+        assert!(!repaired, "it was closed cleanly");
+        let before = disk.reads();
+        let image = store.load().unwrap();
+        assert_eq!((image.pending.len(), image.messages), (1, settled + 1));
+        disk.reads() - before
+    };
+    let (few, many) = (reads_of_load(500), reads_of_load(10_000));
+    assert!(many <= few + 4, "{many} reads with 10,000 settled messages, {few} with 500: only a tree's depth may differ");
+}

@@ -1,0 +1,117 @@
+//! The power goes, or the disk fails, at every single operation of a short life: what was returned is there, and of what
+//! was not, all or nothing.
+
+use super::super::{StoreError, open_database};
+use super::crash_disk::{CrashDisk, Draw, Fault};
+use super::{Contents, contents, id, life, live, new_store, reopen, send};
+
+const EIO: i32 = 5;
+const ENOSPC: i32 = 28;
+
+/// The contents before the life, and after each of its acts; and how many disk operations it takes.
+fn undisturbed_life() -> (Vec<Contents>, usize) {
+    let disk = CrashDisk::new();
+    let mut store = new_store(disk.clone());
+    let operations_before = disk.operations();
+    let mut history = vec![contents(&store)];
+    for act in life() {
+        live(&mut store, &act).unwrap();
+        history.push(contents(&store));
+    }
+    (history, disk.operations() - operations_before)
+}
+
+/// Lives on a disk with this fault, until the first error. Returns the disk as the fault left it, how many acts returned,
+/// and the error.
+fn disturbed_life(fault: Fault) -> (CrashDisk, usize, Option<StoreError>) {
+    let disk = CrashDisk::new();
+    let mut store = new_store(disk.clone());
+    disk.fail(fault);
+    let mut returned = 0;
+    let mut failure = None;
+    for act in life() {
+        match live(&mut store, &act) {
+            Ok(()) => returned += 1,
+            Err(error) => {
+                failure = Some(error);
+                break;
+            }
+        }
+    }
+    if failure.is_some() {
+        assert!(matches!(store.commit(&send(9, &[3])), Err(StoreError::Failed)));
+        assert!(matches!(store.checkpoint(), Err(StoreError::Failed)));
+        assert!(matches!(store.load(), Err(StoreError::Failed)));
+        assert!(matches!(store.message(id(1)), Err(StoreError::Failed)));
+    }
+    drop(store);
+    (disk, returned, failure)
+}
+
+/// What was returned is there, and of what was not, all or nothing; and it goes on from there.
+fn assert_whole(history: &[Contents], returned: usize, disk: CrashDisk, what: &str) {
+    let (mut store, _) = reopen(disk);
+    let found = contents(&store);
+    let may_be = &history[returned..(returned + 2).min(history.len())];
+    assert!(may_be.contains(&found), "{what}: {found:#?}");
+    store.commit(&send(9, &[3])).unwrap();
+    assert_eq!(store.stored(id(9)).unwrap().unwrap().deliveries.len(), 1, "{what}");
+    assert!(store.database.check_integrity().unwrap(), "{what}");
+}
+
+#[test]
+fn a_power_cut_anywhere_leaves_each_commit_whole_or_absent() {
+    let (history, operations) = undisturbed_life();
+    for cut_at in 1..=operations {
+        let (disk, returned, failure) = disturbed_life(Fault::PowerCutAt(cut_at));
+        assert!(failure.is_some(), "operation {cut_at} was not reached");
+        for seed in 0..2 {
+            let what = format!("power cut at operation {cut_at}, seed {seed}");
+            let survivor = disk.after_power_cut(seed);
+            // And once more, while it is being repaired.
+            let mut draw = Draw(seed ^ cut_at as u64);
+            survivor.fail(Fault::PowerCutAt(1 + draw.below(12)));
+            if let Ok((database, _)) = open_database(survivor.clone()) {
+                drop(database);
+            }
+            assert_whole(&history, returned, survivor.after_power_cut(draw.next()), &format!("{what}, cut twice"));
+            assert_whole(&history, returned, disk.after_power_cut(seed), &what);
+        }
+    }
+}
+
+#[test]
+fn a_failed_write_or_sync_ends_the_store_and_loses_nothing() {
+    let (history, operations) = undisturbed_life();
+    for at in 1..=operations {
+        for fault in [Fault::FailsOnceAt(at, EIO), Fault::FailsFrom(at, ENOSPC)] {
+            let (disk, returned, failure) = disturbed_life(fault);
+            let Some(error) = failure else { panic!("{fault:?} went unnoticed") };
+            assert_eq!(error.is_no_space(), fault == Fault::FailsFrom(at, ENOSPC), "{fault:?}: {error:?}");
+            assert_whole(&history, returned, disk.after_kill(), &format!("{fault:?}, killed"));
+            let seed = at as u64;
+            assert_whole(&history, returned, disk.after_power_cut(seed), &format!("{fault:?}, power cut, seed {seed}"));
+        }
+    }
+}
+
+#[test]
+fn a_kill_after_a_checkpoint_needs_no_walk_through_the_file() {
+    let disk = CrashDisk::new();
+    let mut store = new_store(disk.clone());
+    store.commit(&send(1, &[3])).unwrap();
+    assert!(reopen(disk.after_kill()).1, "without a checkpoint it does");
+    store.checkpoint().unwrap();
+    assert!(!reopen(disk.after_kill()).1);
+    let (operations, killed) = (disk.operations(), disk.after_kill());
+    store.checkpoint().unwrap();
+    store.commit(&[]).unwrap();
+    assert_eq!(disk.operations(), operations, "nothing new, nothing written");
+    drop(store);
+
+    // Who reopens a checkpointed file and is killed at once leaves it as quick to open.
+    let (store, _) = reopen(killed.clone());
+    let killed_again = killed.after_kill();
+    drop(store);
+    assert!(!reopen(killed_again).1);
+}

@@ -1,0 +1,313 @@
+//! The file on the disk: whose it must be, what is refused and left as it is, and how an older one becomes a newer one.
+
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use peer_core::step::Change;
+use peer_proto::ids::PeerId;
+use peer_proto::message::Stage;
+use redb::{Database, ReadableTable, StorageBackend, WriteTransaction};
+
+use super::super::error::{Doing, WRITE};
+use super::super::{OpenError, Problem, Row, SCHEMA_VERSION, Store, StoreError, VerifyReport, record, schema};
+use super::crash_disk::{CrashDisk, Draw};
+use super::{contents, delivery, filled, id, new_store, open_error, peer, place, put, send};
+
+#[test]
+fn a_file_is_created_for_its_user_alone_and_found_again() {
+    let (_dir, database, backups) = place();
+    let mut store = Store::open(&database, &backups).unwrap();
+    assert_eq!(std::fs::metadata(&database).unwrap().permissions().mode() & 0o7777, 0o600);
+    store.commit(&send(1, &[3])).unwrap();
+    let before = contents(&store);
+    assert!(matches!(open_error(Store::open(&database, &backups)), OpenError::AlreadyOpen { .. }));
+    assert!(matches!(Store::verify(&database), Err(OpenError::AlreadyOpen { .. })));
+    drop(store);
+    assert_eq!(contents(&Store::open(&database, &backups).unwrap()), before);
+    let names: Vec<_> = std::fs::read_dir(database.parent().unwrap()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["peers.redb"], "nothing else is left");
+}
+
+#[test]
+fn a_creation_that_was_killed_does_not_matter() {
+    let (_dir, database, backups) = place();
+    std::fs::write(database.with_extension("redb.new"), b"half a database").unwrap();
+    Store::open(&database, &backups).unwrap().commit(&send(1, &[3])).unwrap();
+    assert_eq!(Store::open(&database, &backups).unwrap().load().unwrap().messages, 1);
+    assert!(!database.with_extension("redb.new").exists());
+}
+
+#[test]
+fn what_is_no_file_of_ours_is_refused_by_name() {
+    let (dir, database, backups) = place();
+    let refusal = || open_error(Store::open(&database, &backups));
+
+    std::fs::create_dir(&database).unwrap();
+    assert!(matches!(refusal(), OpenError::NotAFile { .. }));
+    std::fs::remove_dir(&database).unwrap();
+
+    nix::unistd::mkfifo(&database, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert!(matches!(refusal(), OpenError::NotAFile { .. }));
+    std::fs::remove_file(&database).unwrap();
+
+    let elsewhere = dir.path().join("elsewhere");
+    drop(Store::open(&elsewhere, &backups).unwrap());
+    symlink(&elsewhere, &database).unwrap();
+    assert!(matches!(refusal(), OpenError::Symlink { .. }));
+    assert!(matches!(Store::verify(&database), Err(OpenError::Symlink { .. })));
+    std::fs::remove_file(&database).unwrap();
+    symlink(dir.path().join("nowhere"), &database).unwrap();
+    assert!(matches!(refusal(), OpenError::Symlink { .. }));
+    assert!(!dir.path().join("nowhere").exists());
+    std::fs::remove_file(&database).unwrap();
+
+    std::fs::rename(&elsewhere, &database).unwrap();
+    std::fs::set_permissions(&database, std::fs::Permissions::from_mode(0o640)).unwrap();
+    let error = refusal();
+    assert!(matches!(error, OpenError::Mode { mode: 0o640, .. }));
+    assert!(error.to_string().contains("chmod 600"), "{error}");
+    std::fs::remove_file(&database).unwrap();
+
+    assert!(matches!(Store::verify(&database), Err(OpenError::Missing { .. })));
+
+    let other = Database::create(&database).unwrap();
+    let writing = other.begin_write().unwrap();
+    writing.open_table(redb::TableDefinition::<u64, u64>::new("theirs")).unwrap();
+    writing.commit().unwrap();
+    drop(other);
+    std::fs::set_permissions(&database, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let before = std::fs::read(&database).unwrap();
+    assert!(matches!(refusal(), OpenError::Foreign { .. }));
+    assert_eq!(std::fs::read(&database).unwrap(), before);
+}
+
+#[test]
+fn a_damaged_file_is_refused_by_name_and_left_as_it_is() {
+    let (_dir, database, backups) = place();
+    filled(&database, &backups);
+    let sound = std::fs::read(&database).unwrap();
+    let refused = |damaged: &[u8], what: &str| {
+        std::fs::write(&database, damaged).unwrap();
+        let error = open_error(Store::open(&database, &backups));
+        assert!(matches!(error, OpenError::Damaged { .. } | OpenError::Empty { .. }), "{what}: {error:?}");
+        assert!(error.to_string().contains("peers.redb"), "{what}: {error}");
+        assert!(error.to_string().contains("backups directory"), "{what}: {error}");
+        assert!(Store::verify(&database).is_err(), "{what}");
+        assert_eq!(std::fs::read(&database).unwrap(), damaged, "{what}: the file was changed");
+    };
+
+    refused(b"", "cut to nothing");
+    refused(b"not a database at all", "another file");
+    refused(&vec![0; sound.len()], "zeros");
+    refused(&sound[..sound.len() / 2], "cut in half");
+    refused(&sound[..100], "cut within its head");
+    refused(&sound[..sound.len() - 1], "cut by one byte");
+    let mut damaged = sound.clone();
+    damaged[..512].fill(0xff);
+    refused(&damaged, "head overwritten");
+
+    // Wherever a record's text is changed, the checksum of its page tells.
+    let text = b"text 42";
+    let at = sound.windows(text.len()).position(|window| window == text).unwrap();
+    let mut damaged = sound.clone();
+    damaged[at + 5] ^= 1;
+    refused(&damaged, "one bit of a text");
+
+    // The newest commit alone: going back to the one before would lose it without a word.
+    let slot = if sound[9] & 1 == 0 { 64 } else { 192 };
+    let mut damaged = sound.clone();
+    damaged[slot + 8] ^= 1;
+    refused(&damaged, "one bit of the newest commit's root");
+
+    std::fs::write(&database, &sound).unwrap();
+    drop(Store::open(&database, &backups).unwrap());
+}
+
+#[test]
+fn bytes_flipped_anywhere_are_refused_or_do_no_harm() {
+    let (_dir, database, backups) = place();
+    filled(&database, &backups);
+    let sound = std::fs::read(&database).unwrap();
+    let before = contents(&Store::open(&database, &backups).unwrap());
+    let mut refused = 0;
+    for seed in 0..150 {
+        let mut draw = Draw(seed);
+        let mut damaged = sound.clone();
+        for _ in 0..1 + draw.below(3) {
+            let at = draw.below(damaged.len() / 64) * 64;
+            for offset in 0..1 + draw.below(64) {
+                damaged[at + offset] = draw.next() as u8;
+            }
+        }
+        std::fs::write(&database, &damaged).unwrap();
+        match Store::open(&database, &backups) {
+            Ok(store) => assert_eq!(contents(&store), before, "seed {seed}: a free page, or nothing at all"),
+            Err(error) => {
+                assert!(matches!(error, OpenError::Damaged { .. }), "seed {seed}: {error:?}");
+                assert_eq!(std::fs::read(&database).unwrap(), damaged, "seed {seed}: the file was changed");
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 0);
+}
+
+/// A step for the tests: counts its runs in `meta`.
+fn noting_step(writing: &WriteTransaction) -> Result<(), StoreError> {
+    let mut meta = writing.open_table(schema::META).doing(WRITE)?;
+    let runs = meta.get("runs").doing(WRITE)?.map_or(0, |bytes| bytes.value()[0]);
+    meta.insert("runs", [runs + 1].as_slice()).doing(WRITE)?;
+    Ok(())
+}
+
+fn failing_step(writing: &WriteTransaction) -> Result<(), StoreError> {
+    noting_step(writing)?;
+    Err(StoreError::Failed)
+}
+
+fn runs(store: &Store) -> u8 {
+    let meta = store.read().unwrap().open_table(schema::META).unwrap();
+    meta.get("runs").unwrap().map_or(0, |bytes| bytes.value()[0])
+}
+
+fn backups_in(backups: &Path) -> Vec<PathBuf> {
+    let mut found: Vec<_> = std::fs::read_dir(backups).unwrap().map(|entry| entry.unwrap().path()).collect();
+    found.sort();
+    found
+}
+
+#[test]
+fn an_older_schema_is_migrated_after_a_copy_was_made_and_checked() {
+    let (_dir, database, backups) = place();
+    filled(&database, &backups);
+    let (old, before) = (std::fs::read(&database).unwrap(), contents(&Store::open(&database, &backups).unwrap()));
+    std::fs::write(&database, &old).unwrap();
+
+    let store = Store::open_with(&database, &backups, &[noting_step, noting_step]).unwrap();
+    assert_eq!((runs(&store), contents(&store)), (2, before));
+    drop(store);
+    let copies = backups_in(&backups);
+    assert_eq!(copies.len(), 1);
+    assert!(copies[0].file_name().unwrap().to_str().unwrap().starts_with("peers-v1-"));
+    assert_eq!(std::fs::metadata(&copies[0]).unwrap().permissions().mode() & 0o7777, 0o600);
+    assert_eq!(std::fs::read(&copies[0]).unwrap(), old, "the copy is the file from before");
+
+    // The next step alone, from where the file stands now; then none.
+    assert_eq!(runs(&Store::open_with(&database, &backups, &[noting_step, noting_step, noting_step]).unwrap()), 3);
+    assert_eq!(runs(&Store::open_with(&database, &backups, &[noting_step, noting_step, noting_step]).unwrap()), 3);
+    assert_eq!(backups_in(&backups).len(), 2);
+}
+
+#[test]
+fn a_file_that_was_not_closed_cleanly_is_copied_as_well() {
+    let (_dir, database, backups) = place();
+    let disk = CrashDisk::new();
+    let mut store = new_store(disk.clone());
+    store.commit(&[Change::PutPeer(Box::new(peer(3))), Change::PutNextPeer(PeerId(4))]).unwrap();
+    store.commit(&send(1, &[3])).unwrap();
+    let killed = disk.after_kill();
+    drop(store);
+    let mut bytes = vec![0; killed.len().unwrap() as usize];
+    killed.read(0, &mut bytes).unwrap();
+    std::fs::write(&database, &bytes).unwrap();
+    std::fs::set_permissions(&database, std::fs::Permissions::from_mode(0o600)).unwrap();
+
+    let report = Store::verify(&database).unwrap();
+    assert!(report.is_sound() && !report.closed_cleanly && report.messages == 1, "{report:?}");
+    assert_eq!(std::fs::read(&database).unwrap(), bytes, "looking at it repairs nothing");
+    assert_eq!(runs(&Store::open_with(&database, &backups, &[noting_step]).unwrap()), 1);
+    assert_eq!(std::fs::read(&backups_in(&backups)[0]).unwrap(), bytes);
+}
+
+#[test]
+fn a_failed_migration_leaves_the_schema_where_it_was() {
+    let (_dir, database, backups) = place();
+    filled(&database, &backups);
+    let error = open_error(Store::open_with(&database, &backups, &[noting_step, failing_step]));
+    assert!(matches!(error, OpenError::Migration { from: 2, .. }), "{error:?}");
+    assert_eq!(
+        runs(&Store::open_with(&database, &backups, &[noting_step]).unwrap()),
+        1,
+        "the first step holds, the second left nothing"
+    );
+}
+
+#[test]
+fn without_a_copy_there_is_no_migration() {
+    let (dir, database, _) = place();
+    let backups = dir.path().join("not-a-directory");
+    filled(&database, &backups);
+    std::fs::write(&backups, b"").unwrap();
+    let before = std::fs::read(&database).unwrap();
+    assert!(matches!(open_error(Store::open_with(&database, &backups, &[noting_step])), OpenError::Backup { .. }));
+    assert_eq!(std::fs::read(&database).unwrap(), before);
+}
+
+#[test]
+fn a_newer_schema_is_refused_with_both_versions_and_left_as_it_is() {
+    let (_dir, database, backups) = place();
+    drop(Store::open_with(&database, &backups, &[noting_step]).unwrap());
+    let before = std::fs::read(&database).unwrap();
+    let error = open_error(Store::open(&database, &backups));
+    let OpenError::Newer { found, known, .. } = &error else { panic!("{error:?}") };
+    assert_eq!((*found, *known), (2, SCHEMA_VERSION));
+    let text = error.to_string();
+    let executable = std::env::current_exe().unwrap();
+    for part in ["schema 2", "up to 1", env!("CARGO_PKG_VERSION"), "install", executable.to_str().unwrap()] {
+        assert!(text.contains(part), "{part} is missing: {text}");
+    }
+    assert!(matches!(Store::verify(&database), Err(OpenError::Newer { .. })));
+    assert_eq!(std::fs::read(&database).unwrap(), before);
+    assert!(!backups.exists());
+}
+
+#[test]
+fn verify_counts_what_is_there_and_changes_nothing() {
+    let (_dir, database, backups) = place();
+    filled(&database, &backups);
+    let before = std::fs::read(&database).unwrap();
+    let report = Store::verify(&database).unwrap();
+    assert_eq!(std::fs::read(&database).unwrap(), before);
+    let expected = VerifyReport {
+        schema: SCHEMA_VERSION,
+        file_bytes: before.len() as u64,
+        closed_cleanly: true,
+        peers: 1,
+        messages: 54,
+        pending: 51,
+        dead: 1,
+        expired: 1,
+        settled: 2,
+        idempotency_keys: 53,
+        problems: vec![],
+        problems_total: 0,
+    };
+    assert_eq!(report, expected);
+}
+
+#[test]
+fn verify_names_what_does_not_fit_together() {
+    let (_dir, database, backups) = place();
+    let mut store = Store::open(&database, &backups).unwrap();
+    store.commit(&[Change::PutPeer(Box::new(peer(3))), Change::PutNextPeer(PeerId(3))]).unwrap();
+    store.commit(&[put(delivery(1, 3, Stage::Stored), None)]).unwrap();
+    store.commit(&send(2, &[1, 8])).unwrap();
+    store.commit(&[Change::PutIdempotencyKey { sender: PeerId(3), key: "k".into(), message: id(7) }]).unwrap();
+    let writing = store.database.begin_write().unwrap();
+    writing.open_table(schema::SETTLED).unwrap().insert((id(2).to_u128(), 3), [9u8].as_slice()).unwrap();
+    let misplaced = record::encode(&delivery(2, 4, Stage::Dead)).unwrap();
+    writing.open_table(schema::EXPIRED).unwrap().insert((id(2).to_u128(), 4), misplaced.as_slice()).unwrap();
+    writing.commit().unwrap();
+    drop(store);
+    let report = Store::verify(&database).unwrap();
+    let expected = [
+        Problem::PeerIdNotReserved(PeerId(3)),
+        Problem::NoMessage(Row::Delivery(id(1), PeerId(3))),
+        Problem::NoPeer(Row::Delivery(id(2), PeerId(8))),
+        Problem::Misplaced(Row::Delivery(id(2), PeerId(4))),
+        Problem::Unreadable(Row::Delivery(id(2), PeerId(3))),
+        Problem::KeyWithoutMessage(PeerId(3), id(7)),
+    ];
+    assert_eq!(report.problems, expected);
+    assert!(!report.is_sound());
+}

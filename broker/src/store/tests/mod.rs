@@ -1,0 +1,197 @@
+//! What the store promises, and what the tests of it share: samples of every record, a short life of everything that the
+//! store can do, and a way to look at all that is in it.
+
+mod bytes;
+mod changes;
+mod crash_disk;
+mod crashes;
+mod files;
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use peer_core::input::StoredMessage;
+use peer_core::record::{Brief, DeliveryRecord, Image, MessageHead, MessageRecord, PeerRecord, TokenDigest};
+use peer_core::step::Change;
+use peer_proto::ids::{MessageId, PeerId, Timestamp};
+use peer_proto::message::{Intent, Kind, Sender, Stage, TraceEntry, TraceEvent, Via};
+use peer_proto::request::{Seat, SeatKind};
+use tempfile::TempDir;
+
+use super::{OpenError, Store, StoreError, open_database};
+use crash_disk::CrashDisk;
+
+/// Milliseconds since the epoch at which the tests play.
+const NOW: u64 = 1_795_000_000_000;
+
+fn id(n: u64) -> MessageId {
+    MessageId::first_at(Timestamp(NOW + n))
+}
+
+fn peer(n: u64) -> PeerRecord {
+    PeerRecord {
+        id: PeerId(n),
+        name: format!("calm-fox-{n}"),
+        aliases: vec!["old".into()],
+        seats: vec![Seat { kind: SeatKind::Claude, key: "7f".into() }],
+        provisional: false,
+        client: "claude".into(),
+        client_version: "2.1".into(),
+        cwd: "/w".into(),
+        git_root: Some("/w".into()),
+        repo: None,
+        host: "h".into(),
+        summary: "s".into(),
+        state: String::new(),
+        task: String::new(),
+        token: Some(TokenDigest([7; 32])),
+        last_seen: Timestamp(NOW),
+    }
+}
+
+fn message(n: u64, to: &[u64]) -> MessageRecord {
+    let text = format!("text {n}");
+    MessageRecord {
+        head: MessageHead {
+            id: id(n),
+            from: Sender {
+                peer: PeerId(2),
+                name: "calm-fox-2".into(),
+                client: "claude".into(),
+                cwd: "/w".into(),
+                via: Via::Session,
+            },
+            to: to.iter().map(|n| (PeerId(*n), format!("calm-fox-{n}"))).collect(),
+            intent: Intent::Request,
+            kind: Kind::Message,
+            thread: "t-1".into(),
+            reply_to: None,
+            sent_at: Timestamp(NOW + n),
+            expires_at: Some(Timestamp(NOW + n + 1_000)),
+            sources: vec!["a.rs:1".into()],
+            text_bytes: text.len() as u32,
+        },
+        idempotency_key: Some(format!("key-{n}")),
+        text,
+    }
+}
+
+fn delivery(n: u64, peer: u64, stage: Stage) -> DeliveryRecord {
+    let stored = TraceEntry { event: TraceEvent::Stored, at: Timestamp(NOW + n), carrier: None, cause: None };
+    DeliveryRecord {
+        message: id(n),
+        peer: PeerId(peer),
+        stage,
+        attempts: 0,
+        acked_at: None,
+        answered_by: None,
+        trace: vec![stored],
+        brief: Brief::of(&message(n, &[peer]).head),
+    }
+}
+
+fn put(record: DeliveryRecord, was: Option<Stage>) -> Change {
+    Change::PutDelivery { record: Box::new(record), was }
+}
+
+fn moved(n: u64, peer: u64, was: Stage, stage: Stage) -> Change {
+    put(delivery(n, peer, stage), Some(was))
+}
+
+/// What a send stores.
+fn send(n: u64, to: &[u64]) -> Vec<Change> {
+    let mut changes = vec![Change::PutMessage(Box::new(message(n, to)))];
+    changes.extend(to.iter().map(|peer| put(delivery(n, *peer, Stage::Stored), None)));
+    changes.push(Change::PutIdempotencyKey { sender: PeerId(2), key: format!("key-{n}"), message: id(n) });
+    changes
+}
+
+fn new_store(disk: CrashDisk) -> Store {
+    let (database, _) = open_database(disk).unwrap();
+    Store::create_in(database, &[]).unwrap()
+}
+
+/// Reopens what a disk holds; says whether all of it had to be walked through.
+fn reopen(disk: CrashDisk) -> (Store, bool) {
+    let (database, repaired) = open_database(disk).unwrap();
+    (Store { database, needs_checkpoint: repaired, failed: false }, repaired)
+}
+
+/// All that a store holds.
+#[derive(Debug, PartialEq)]
+struct Contents {
+    image: Image,
+    messages: Vec<MessageRecord>,
+    stored: Vec<StoredMessage>,
+    orphans: Vec<DeliveryRecord>,
+    keys: Vec<MessageId>,
+}
+
+fn contents(store: &Store) -> Contents {
+    let mut messages = Vec::new();
+    let next = store.scan_back(None, None, usize::MAX, |message| {
+        messages.push(message);
+        ControlFlow::Continue(())
+    });
+    assert_eq!(next.unwrap(), None);
+    let stored: Vec<_> = messages.iter().map(|message| store.stored(message.head.id).unwrap().unwrap()).collect();
+    let keys = messages.iter().filter_map(|message| message.idempotency_key.as_deref());
+    let keys = keys.filter_map(|key| store.idempotency(PeerId(2), key).unwrap()).collect();
+    let orphans = store.orphans(None, usize::MAX).unwrap();
+    Contents { image: store.load().unwrap(), messages, stored, orphans, keys }
+}
+
+/// A directory with a database path and a backups directory.
+fn place() -> (TempDir, PathBuf, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let (database, backups) = (dir.path().join("peers.redb"), dir.path().join("backups"));
+    (dir, database, backups)
+}
+
+fn open_error(result: Result<Store, OpenError>) -> OpenError {
+    match result {
+        Ok(_) => panic!("the database was opened"),
+        Err(error) => error,
+    }
+}
+
+/// What the crash tests do: a short life of everything that the store can do.
+enum Act {
+    Commit(Vec<Change>),
+    Checkpoint,
+}
+
+fn life() -> Vec<Act> {
+    let mut long = message(4, &[3]);
+    long.text = "long ".repeat(10_000);
+    vec![
+        Act::Commit(vec![Change::PutPeer(Box::new(peer(2))), Change::PutPeer(Box::new(peer(3))), Change::PutNextPeer(PeerId(4))]),
+        Act::Commit(send(1, &[2, 3])),
+        Act::Commit(send(2, &[3])),
+        Act::Checkpoint,
+        Act::Commit(vec![moved(1, 3, Stage::Stored, Stage::Offered)]),
+        Act::Commit([send(3, &[3]), vec![moved(1, 3, Stage::Offered, Stage::Presented)]].concat()),
+        Act::Commit(vec![Change::PutMessage(Box::new(long)), put(delivery(4, 3, Stage::Held), None)]),
+        Act::Checkpoint,
+        Act::Commit(vec![moved(1, 2, Stage::Stored, Stage::Dead), Change::RemovePeer(PeerId(2))]),
+        Act::Commit(vec![moved(4, 3, Stage::Held, Stage::Cancelled), moved(2, 3, Stage::Stored, Stage::Expired)]),
+    ]
+}
+
+fn live(store: &mut Store, act: &Act) -> Result<(), StoreError> {
+    match act {
+        Act::Commit(changes) => store.commit(changes),
+        Act::Checkpoint => store.checkpoint(),
+    }
+}
+
+/// A database with something in it, as a clean stop leaves it.
+fn filled(database: &Path, backups: &Path) {
+    let mut store = Store::open(database, backups).unwrap();
+    for act in life() {
+        live(&mut store, &act).unwrap();
+    }
+    for n in 10..60 {
+        store.commit(&send(n, &[3])).unwrap();
+    }
+}
