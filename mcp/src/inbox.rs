@@ -219,8 +219,8 @@ impl Inbox {
             return None;
         }
         let entry = self.entries.values_mut().find(|entry| entry.is_fresh())?;
-        entry.channel = ChannelOffer::Open;
         let shown = render::message(&entry.message, &entry.body, entry.showing(home, 0, EXCERPT_CHARS_MAX, BLOCK_CHARS_MAX));
+        entry.channel = ChannelOffer::Open;
         Some((entry.message.clone(), shown.quoted))
     }
 
@@ -233,6 +233,11 @@ impl Inbox {
     pub(crate) fn request_since(&self, arrival: u64) -> Option<&Message> {
         let new = |entry: &&Entry| entry.arrival >= arrival && entry.is_open() && !entry.was_in_result();
         self.entries.values().filter(new).map(|entry| &entry.message).find(|message| message.intent == Intent::Request)
+    }
+
+    /// All that this session has, oldest first.
+    pub(crate) fn open(&self) -> Vec<MessageId> {
+        self.entries.values().filter(|entry| entry.is_open()).map(|entry| entry.message.id).collect()
     }
 
     /// The message of that id, where this session has it.

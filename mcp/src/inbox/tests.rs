@@ -192,7 +192,10 @@ fn the_channel_goes_in_order_and_its_offer_is_named_not_repeated() {
     delivered(&mut inbox, 2, "luna", "two");
     let (first, content) = inbox.next_for_channel("").unwrap();
     assert_eq!(first.id, id(1));
-    assert!(content.starts_with("[m-0000000000000001 request] from luna") && content.ends_with("| one\n"), "{content}");
+    assert!(
+        content.starts_with("[m-0000000000000001 request] from luna") && content.ends_with("· 3 chars\n| one\n"),
+        "{content}"
+    );
     assert_eq!(inbox.next_for_channel("").unwrap().0.id, id(2));
     assert!(inbox.next_for_channel("").is_none());
 

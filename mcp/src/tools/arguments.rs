@@ -18,6 +18,8 @@ pub(crate) enum ArgumentError {
     Unknown { tool: &'static str, name: String, known: String },
     #[error("{tool} needs the argument {name}; call it again with {name} set")]
     Missing { tool: &'static str, name: &'static str },
+    #[error("{tool}: {name} is empty; call it again with a text in it")]
+    Empty { tool: &'static str, name: &'static str },
     #[error("{tool}: {name} is {found}, but must be {expected}; call it again with that")]
     WrongType { tool: &'static str, name: &'static str, expected: &'static str, found: String },
     #[error("{tool}: {name} is {}, but must be {expected}; call it again with that", crate::render::sentence(found))]
@@ -52,7 +54,11 @@ impl Arguments {
 
     /// A text that must be there.
     pub(crate) fn needed(&mut self, name: &'static str) -> Result<String, ArgumentError> {
-        self.text(name)?.ok_or(self.missing(name))
+        let error = match self.values.get(name) {
+            None | Some(Value::Null) => self.missing(name),
+            Some(_) => ArgumentError::Empty { tool: self.tool, name },
+        };
+        self.text(name)?.ok_or(error)
     }
 
     /// A whole number.
@@ -167,9 +173,10 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_argument_is_named() {
-        let error = arguments(json!({"to": "  "})).unwrap().needed("to").unwrap_err().to_string();
-        assert_eq!(error, "send_message needs the argument to; call it again with to set");
+    fn a_missing_or_empty_argument_is_named() {
+        let error = |value: Value| arguments(value).unwrap().needed("to").unwrap_err().to_string();
+        assert_eq!(error(json!({})), "send_message needs the argument to; call it again with to set");
+        assert_eq!(error(json!({"to": "  "})), "send_message: to is empty; call it again with a text in it");
         assert_eq!(arguments(json!({"to": " a, ,b,"})).unwrap().list("to"), Ok(vec!["a".into(), "b".into()]));
     }
 }

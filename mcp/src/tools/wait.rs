@@ -90,8 +90,13 @@ impl Wanted {
     pub(crate) async fn now(&self, call: &ToolCall<'_>) -> Result<(Vec<MessageId>, u64), ToolError> {
         let received = tool_result::receive(call.session, self.filter.clone()).await?;
         let state = call.session.state();
+        // Without a filter the broker names only what no carrier had yet; everything that this session has matches.
+        let matching = match self.filter == Filter::default() {
+            true => state.inbox.open(),
+            false => received.messages,
+        };
         let fits = |id: &MessageId| state.inbox.message(*id).is_some_and(|message| self.kind.fits(message));
-        Ok((received.messages.into_iter().filter(fits).collect(), received.waiting))
+        Ok((matching.into_iter().filter(fits).collect(), received.waiting))
     }
 
     /// Waits until something matches, a request comes, or the time is over.
