@@ -152,8 +152,8 @@ pub enum OpenError {
     },
     /// Its bytes are not what was written.
     #[error(
-        "{} is damaged; the file was left as it is: run `peerctl daemon verify` to see what can be read, or move it away and \
-         put a copy from the backups directory in its place",
+        "{} is damaged; the file was left as it is: put a good copy in its place, or move it away to start without its mail; \
+         `peerctl daemon verify` checks it again",
         path.display()
     )]
     Damaged {
