@@ -13,7 +13,7 @@ use peer_proto::location::Location;
 use peer_proto::request::Request;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::commands::daemon::{detached_broker, last_words};
 use crate::error::Failure;
@@ -72,6 +72,8 @@ impl Throwaway {
         if let Some(path) = std::env::var_os("PATH") {
             command.env("PATH", path);
         }
+        // Ctrl-C is for this process alone: it ends its children in order.
+        command.process_group(0);
         command.current_dir(&self.home).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         command
     }
@@ -93,22 +95,28 @@ impl Throwaway {
     }
 }
 
-/// Waits until somebody wants this process to end.
-pub(crate) async fn interrupted() -> Failure {
-    let waiting = async {
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut hangup = signal(SignalKind::hangup())?;
+/// Ctrl-C, or whatever else wants this process to end: noticed from [`Interrupts::listen`] on, so that nothing is left
+/// behind by a signal that came early.
+pub(crate) struct Interrupts {
+    signals: [Signal; 3],
+}
+
+impl Interrupts {
+    pub(crate) fn listen() -> Result<Self, Failure> {
+        let listen = |kind| signal(kind).map_err(|source| Failure::System { attempt: "listening for signals", source });
+        let signals = [listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?, listen(SignalKind::hangup())?];
+        Ok(Self { signals })
+    }
+
+    /// Waits for the first.
+    pub(crate) async fn first(&mut self) -> Failure {
+        let [interrupt, terminate, hangup] = &mut self.signals;
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
             _ = hangup.recv() => {}
         }
-        Ok(())
-    };
-    match waiting.await {
-        Ok(()) => Failure::Wrong("interrupted".to_owned()),
-        Err(source) => Failure::System { attempt: "waiting for signals", source },
+        Failure::Wrong("interrupted; what was started was stopped and removed".to_owned())
     }
 }
 

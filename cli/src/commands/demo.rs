@@ -15,7 +15,7 @@ use crate::error::Failure;
 use crate::mcp_client::{Introduction, McpClient, message_id_in};
 use crate::operator::{Operator, message_id};
 use crate::output::{Output, Tone};
-use crate::throwaway::{Throwaway, interrupted};
+use crate::throwaway::{Interrupts, Throwaway};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -38,10 +38,11 @@ pub(crate) struct Args {}
 
 pub(crate) async fn run(_args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
     let begun = Instant::now();
+    let mut interrupts = Interrupts::listen()?;
     let room = Throwaway::start(&endpoint.executable, CONFIG).await?;
     let told = tokio::select! {
         told = tell(output, &room) => told,
-        interrupted = interrupted() => Err(interrupted),
+        interrupted = interrupts.first() => Err(interrupted),
     };
     // Whatever happened, the broker goes and the directory with it.
     let stopped = room.stop().await;
@@ -158,8 +159,7 @@ async fn tell(output: &Output, room: &Throwaway) -> Result<Value, Failure> {
         say(String::new())?;
         say("what became of each, as the broker stored it:".to_owned())?;
         for shown in [&question, &answer] {
-            output.line(&format!("  {}", shown.message.id))?;
-            show::print_trace(output, &shown.deliveries[0])?;
+            show::print_trace(output, &format!("{} ", shown.message.id), &shown.deliveries[0])?;
         }
         say(String::new())?;
         say("the transcript, read back from the broker:".to_owned())?;

@@ -57,16 +57,16 @@ fn print(output: &Output, shown: &Shown) -> Result<(), Failure> {
     output.quoted(&message.text)?;
     for delivery in &shown.deliveries {
         output.line("")?;
-        print_trace(output, delivery)?;
+        print_trace(output, "", delivery)?;
     }
     Ok(())
 }
 
-/// The life of one delivery: each step with the time since the step before.
-pub(crate) fn print_trace(output: &Output, delivery: &ShownDelivery) -> Result<(), Failure> {
+/// The life of one delivery, `lead` before it: each step with the time since the step before.
+pub(crate) fn print_trace(output: &Output, lead: &str, delivery: &ShownDelivery) -> Result<(), Failure> {
     let attempts = if delivery.attempts == 0 { String::new() } else { format!(", attempt {}", delivery.attempts + 1) };
     output.line(&format!(
-        "to {}: {}{attempts}",
+        "{lead}to {}: {}{attempts}",
         output.paint(Tone::Strong, &cell(&delivery.name)),
         output.paint(Tone::Good, delivery.stage.as_str())
     ))?;

@@ -18,7 +18,7 @@ use peer_proto::request::{Register, Reply, Request, Role, Seat, SeatKind, Send};
 use crate::error::Failure;
 use crate::operator::unexpected;
 use crate::output::Output;
-use crate::throwaway::{Throwaway, interrupted};
+use crate::throwaway::{Interrupts, Throwaway};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -27,8 +27,8 @@ Examples:
   peerctl bench throughput --producers 8 --window 64
   peerctl bench latency --json > latency.json
 
-It runs on a broker of its own in a temporary directory: set TMPDIR to measure another disk. The floor is
-a relay that does nothing but write, sync and forward.";
+It runs on a broker of its own in a temporary directory: set TMPDIR to measure another disk.
+The floor is a relay that does nothing but write, sync and forward.";
 
 /// The brakes are off: they are not what is measured.
 const CONFIG: &str = "\
@@ -63,6 +63,7 @@ enum What {
 }
 
 pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
+    let mut interrupts = Interrupts::listen()?;
     let room = Throwaway::start(&endpoint.executable, CONFIG).await?;
     let measuring = async {
         match args.what {
@@ -73,7 +74,7 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
     };
     let measured = tokio::select! {
         measured = measuring => measured,
-        interrupted = interrupted() => Err(interrupted),
+        interrupted = interrupts.first() => Err(interrupted),
     };
     let stopped = room.stop().await;
     measured?;
