@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use peer_proto::ids::MessageId;
+use peer_proto::ids::{MessageId, PeerId};
 use peer_proto::message::{Carrier, Delivery, Evidence, Intent, Message};
 
 use crate::render::{self, BLOCK_CHARS_MAX, Body, EXCERPT_CHARS_MAX, Showing, counted};
@@ -268,11 +268,18 @@ impl Inbox {
     pub(crate) fn block(&mut self, caller: &Caller, ask: Ask<'_>, waiting: usize) -> Block {
         let held = self.entries.values().filter(|entry| entry.is_open()).count();
         let (mut text, mut offered, mut shown, mut left) = (String::new(), Vec::new(), 0, waiting.saturating_sub(held));
+        // Whatever shows a message shows everything earlier from its sender, which only the channel may have had.
+        let carried: BTreeMap<PeerId, MessageId> = self
+            .entries
+            .values()
+            .filter(|entry| entry.is_open() && (entry.is_due() || ask.also == Some(entry.message.id)))
+            .map(|entry| (entry.message.from.peer, entry.message.id))
+            .collect();
         let (mut budget, mut full) = (ask.budget, false);
         for entry in self.entries.values_mut().filter(|entry| entry.is_open()) {
             let id = entry.message.id;
             let wanted = match ask.among {
-                None => entry.is_due(),
+                None => entry.is_due() || (!entry.was_in_result() && carried.get(&entry.message.from.peer) > Some(&id)),
                 Some(matched) => !entry.was_in_result() && matched.contains(&id),
             };
             if !wanted && ask.also != Some(id) {

@@ -212,6 +212,17 @@ fn the_channel_goes_in_order_and_its_offer_is_named_not_repeated() {
 }
 
 #[test]
+fn a_message_that_the_channel_did_not_take_does_not_overtake_those_that_it_did() {
+    let (mut inbox, client) = (Inbox::default(), Client::claude());
+    delivered(&mut inbox, 1, "luna", "one");
+    inbox.next_for_channel("").unwrap();
+    delivered(&mut inbox, 2, "luna", "two");
+    let block = due(&mut inbox, &client.calls());
+    assert_eq!(block.offered, [id(1), id(2)]);
+    assert!(block.text.contains("(shown before)\n| one\n") && block.text.ends_with("| two\n"), "{}", block.text);
+}
+
+#[test]
 fn an_explicit_question_shows_what_only_the_channel_had() {
     let (mut inbox, client) = (Inbox::default(), Client::claude());
     delivered(&mut inbox, 1, "luna", "one");
@@ -275,13 +286,13 @@ fn after_a_new_connection_only_what_is_pushed_again_is_held() {
     client.gets_result_of(&first);
     delivered(&mut inbox, 2, "luna", "pushed");
     inbox.next_for_channel("").unwrap();
-    delivered(&mut inbox, 3, "luna", "waiting");
+    delivered(&mut inbox, 3, "vega", "waiting");
 
     inbox.begin_session();
     assert_eq!(due(&mut inbox, &client.calls()), Block::default(), "nothing is leased");
     assert_eq!(delivered(&mut inbox, 1, "luna", "shown"), Known::Offered { carrier: Carrier::ToolResult, last: true });
     assert_eq!(delivered(&mut inbox, 2, "luna", "pushed"), Known::Offered { carrier: Carrier::Channel, last: false });
-    assert_eq!(delivered(&mut inbox, 3, "luna", "waiting"), Known::New);
+    assert_eq!(delivered(&mut inbox, 3, "vega", "waiting"), Known::New);
     let block = due(&mut inbox, &client.calls());
     assert_eq!(block.offered, [id(3)], "{}", block.text);
 
