@@ -78,7 +78,7 @@ def a_message_waits_from_one_session_to_the_next(home):
     again = text(home, "list_peers")
     assert "| by the inspector" in again and "(shown before)" in again, again
     identity = next(word.strip("[](),") for word in again.split() if word.startswith("[m-"))
-    assert identity in text(home, "ack_messages", message_ids=identity)
+    text(home, "ack_messages", message_ids=identity)
     assert "| by the inspector" not in text(home, "check_messages"), "acknowledged and shown again"
 
 

@@ -8,6 +8,8 @@ import tempfile
 import time
 import traceback
 
+HERE = str(pathlib.Path(__file__).resolve().parent)
+
 
 class Home:
     """A throw-away home with its own broker."""
@@ -29,8 +31,14 @@ class Home:
 
     def close(self):
         """Stops the broker and removes everything; raises if anything stays behind."""
-        stopped = self.peerctl("daemon", "stop", "--no-start")
-        left = list(processes_of(self.root))
+        end = time.monotonic() + 10
+        while True:
+            # A session that was cut short may still be starting the broker: stop until nobody is left.
+            stopped = self.peerctl("daemon", "stop", "--no-start")
+            left = list(processes_of(self.root))
+            if not left or time.monotonic() > end:
+                break
+            time.sleep(0.02)
         for pid in left:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, 9)
@@ -45,6 +53,15 @@ def processes_of(root):
         with contextlib.suppress(OSError):
             if str(root).encode() in (entry / "environ").read_bytes():
                 yield int(entry.name)
+
+
+def leaves(failure):
+    """The failures themselves: the SDK wraps them in exception groups."""
+    if isinstance(failure, BaseExceptionGroup):
+        for inner in failure.exceptions:
+            yield from leaves(inner)
+    else:
+        yield failure
 
 
 def run_scenarios(suite, scenarios, executable, wanted, run):
@@ -63,8 +80,13 @@ def run_scenarios(suite, scenarios, executable, wanted, run):
                 home.close()
             passed += 1
             print(f"ok    {suite}: {name} ({time.monotonic() - begun:.1f} s)", flush=True)
-        except Exception:  # the SDK wraps failures in exception groups, which are exceptions too
+        except Exception as failure:
             failed += 1
-            print(f"FAIL  {suite}: {name}\n{traceback.format_exc()}", flush=True)
+            print(f"FAIL  {suite}: {name}", flush=True)
+            for error in leaves(failure):
+                ours = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(HERE)]
+                for frame in ours[-3:]:
+                    print(f"      {pathlib.Path(frame.filename).name}:{frame.lineno}: {frame.line}")
+                print(f"      {type(error).__name__}: {error}", flush=True)
     print(f"{suite}: {passed} passed, {failed} failed", flush=True)
     return 1 if failed or not passed else 0
