@@ -61,6 +61,12 @@ pub(crate) async fn serve(mut stream: UnixStream, connection: ConnectionId, pid:
         end = writer.run() => end.map_err(Fault::Socket),
         () = outbox.ending() => Ok(()),
     };
+    if let Err(Fault::Socket(_)) = &end
+        && reader.said_hello
+    {
+        // It died while we wrote to it. What it wrote before still counts, and is at most what a socket holds.
+        let _ = timeout(Duration::from_millis(LAST_WORDS_MS), reader.requests()).await;
+    }
     if let Err(fault) = &end {
         if let Some((id, refusal)) = fault.answer() {
             outbox.reply(id, Err(refusal));
@@ -117,10 +123,13 @@ impl Reader<'_> {
             ClientFrame { id, .. } => return Err(Fault::NoHello { id }),
         };
         self.hello(id, hello, protocol, pid)?;
+        self.requests().await
+    }
+
+    /// Reads what follows the hello. May be interrupted anywhere and called again.
+    async fn requests(&mut self) -> Result<(), Fault> {
         loop {
-            if !self.make_room().await? {
-                return Ok(());
-            }
+            self.make_room().await?;
             let Some(frame) = self.frames.next().await else { return Ok(()) };
             let ClientFrame { id, request } = decode(frame)?;
             if let Request::Hello(_) = request {
@@ -143,14 +152,14 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Waits until one more request may be unanswered, and counts it; the writer counts down. Says whether the program is
-    /// still there.
+    /// Waits until one more request may be unanswered, and counts it; the writer counts down.
     ///
     /// While a connection is not read its end is not seen either, and a session that died with all its requests waiting
-    /// would keep its leases: so its hang-up is watched meanwhile, through a descriptor of its own.
-    async fn make_room(&self) -> Result<bool, Fault> {
+    /// would keep its leases: so its hang-up is watched meanwhile, through a descriptor of its own. After it there is room
+    /// for the rest, which is at most what a socket holds.
+    async fn make_room(&self) -> Result<(), Fault> {
         if self.take_room() {
-            return Ok(true);
+            return Ok(());
         }
         let same_socket = self.frames.get_ref().as_ref().as_fd().try_clone_to_owned()?;
         let hangup = UnixStream::from_std(same_socket.into())?;
@@ -158,11 +167,11 @@ impl Reader<'_> {
             tokio::select! {
                 room = self.in_flight.acquire() => {
                     room.map_err(|_| Fault::Stopping)?.forget();
-                    return Ok(true);
+                    return Ok(());
                 }
                 ready = hangup.ready(Interest::READABLE) => {
                     if ready?.is_read_closed() {
-                        return Ok(false);
+                        return Ok(());
                     }
                     // More requests wait, and that is no news: forget it, so that only what comes next wakes us.
                     let _ = hangup.try_io::<()>(Interest::READABLE, || Err(io::ErrorKind::WouldBlock.into()));
@@ -272,5 +281,55 @@ fn report(connection: ConnectionId, pid: Option<u32>, fault: &Fault) {
         // A program that was killed, or that came while the broker went: nothing that anybody could act on.
         Fault::Socket(_) | Fault::Stopping => tracing::debug!(connection = connection.0, pid, cause = %fault, "connection ended"),
         _ => tracing::warn!(connection = connection.0, pid, cause = %fault, "connection ended"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::mpsc::channel;
+
+    use peer_proto::request::{Push, Role};
+
+    use super::*;
+
+    fn frame(id: RequestId, request: Request) -> Vec<u8> {
+        let payload = codec::encode(&ClientFrame { id, request }).unwrap();
+        [&(payload.len() as u32).to_le_bytes()[..], &payload].concat()
+    }
+
+    /// An adapter reports what it is about to show and may be killed right after. The broker may notice the death because
+    /// a write fails, before it has read the report: then it was lost.
+    #[tokio::test]
+    async fn what_a_program_wrote_before_it_died_still_counts() {
+        // Which of the two is noticed first is left to chance each time.
+        for _ in 0..32 {
+            let (arrivals, arrived) = channel();
+            let desk = Desk { arrivals, preface: Preface::ours("/x/peerctl"), hello_timeout: Duration::from_secs(20) };
+            let (mut program, broker_end) = UnixStream::pair().unwrap();
+            let serving = tokio::spawn({
+                let desk = Arc::new(desk);
+                async move { serve(broker_end, ConnectionId(1), None, &desk).await }
+            });
+            let hello = Hello { role: Role::Adapter, version: "0".into(), executable: "/x".into(), seat: None };
+            program.write_all(&Preface::ours("/x").encode()).await.unwrap();
+            program.write_all(&frame(1, Request::Hello(hello))).await.unwrap();
+            let outbox = loop {
+                match arrived.try_recv() {
+                    Ok(Arrival::Hello { outbox, .. }) => break outbox,
+                    Ok(other) => panic!("hello was expected: {other:?}"),
+                    // Everything runs on this one thread: nothing else happens until it is given away.
+                    Err(_) => tokio::task::yield_now().await,
+                }
+            };
+            for id in 2..102 {
+                program.write_all(&frame(id, Request::Status)).await.unwrap();
+            }
+            drop(program);
+            outbox.push(1, Push::Notice("nobody reads this".into()));
+            serving.await.unwrap();
+            let asked = arrived.try_iter().filter(|arrival| matches!(arrival, Arrival::Asked { .. })).count();
+            assert_eq!(asked, 100);
+        }
     }
 }
