@@ -6,13 +6,13 @@
 //!
 //! Modules, in the order in which to read them:
 //!
-//! - [`server`]: what the client asks, answered.
-//! - [`tools`]: what each tool does.
-//! - [`session`]: the connection to the broker, kept alive.
-//! - [`inbox`]: what was pushed, what of it was shown, what is proved. Pure.
-//! - [`carriers`]: the ways into the model.
-//! - [`render`]: quoted text. Pure.
-//! - [`stdio`], [`parent`], [`git`]: the pipe to the client, the client's life, the repository.
+//! - `server`: what the client asks, answered.
+//! - `tools`: what each tool does.
+//! - `session`: the connection to the broker, kept alive.
+//! - `inbox`: what was pushed, what of it was shown, what is proved. Pure.
+//! - `carriers`: the ways into the model.
+//! - `render`: quoted text. Pure.
+//! - `stdio`, `parent`, `git`: the pipe to the client, the client's life, the repository.
 
 mod carriers;
 mod git;

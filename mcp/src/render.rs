@@ -239,7 +239,8 @@ pub(crate) mod tests {
         Message {
             id: MessageId::try_from(u128::from(number)).unwrap(),
             from: Sender {
-                peer: PeerId(2),
+                // Another name, another peer.
+                peer: PeerId(from.bytes().map(u64::from).sum()),
                 name: from.into(),
                 client: "claude".into(),
                 cwd: "/home/u/api".into(),

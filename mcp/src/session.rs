@@ -3,36 +3,33 @@
 //! Knows when to connect, register, bind and come back, and keeps the [`Inbox`] in step with the pushes. Does not know
 //! what tools there are, nor what a client shows. The invariants:
 //!
-//! - One task owns the connection's pushes and applies them in order; [`Session::settle_pushes`] waits for it, so that
+//! - One task ([`task`]) owns the connection's pushes and applies them in order; [`Session::settle_pushes`] waits for it, so that
 //!   whoever has an answer has also what was pushed before it.
 //! - A connection is made only where something needs it: after a loss at once and for a while, then with the next call.
+
+mod task;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use peer_client::{ConnectError, Connection, Endpoint, Pushes, Reconnect, RequestError};
+use peer_client::{ConnectError, Connection, Endpoint, RequestError};
 use peer_proto::ids::{MessageId, PeerId};
-use peer_proto::limits::{PATH_BYTES_MAX, SEAT_KEY_BYTES_MAX};
 use peer_proto::refusal::{ErrorCode, Refusal};
-use peer_proto::request::{Goodbye, Push, Register, Registered, Reply, Request, Resume, Role, Seat, SeatKind};
+use peer_proto::request::{Registered, Reply, Request, Resume, Seat, SeatKind};
 use thiserror::Error;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::carriers::channel;
 use crate::git;
-use crate::inbox::{Inbox, Known, Proof};
+use crate::inbox::{Inbox, Proof};
 use crate::render;
 use crate::stdio::Outgoing;
 
 /// How long a tool call waits for the broker, in milliseconds. Starting one takes a fraction of it.
 const CALL_PATIENCE_MS: u64 = 10_000;
-
-/// How long a lost broker is looked for unasked, in milliseconds; after that the next tool call does it. Longer than a
-/// broker that was stopped on purpose is left alone, so that one that is not replaced is started again.
-const LOSS_PATIENCE_MS: u64 = 30_000;
 
 /// Notices that wait for the next tool result; the oldest give way.
 const NOTICES_MAX: usize = 8;
@@ -128,7 +125,7 @@ enum Link {
     Trying { last: Option<String> },
     /// Connected and registered.
     Up(Connection),
-    /// Given up until a tool call asks again.
+    /// What a tool call is told. The next one makes it `Trying` again.
     Down { why: String },
     /// Over for good.
     Ended { why: String },
@@ -371,227 +368,9 @@ impl Session {
     pub(crate) fn drop_notice(&self, text: &str) {
         self.state().notices.retain(|notice| notice != text);
     }
-
-    /// Connects, serves the connection, and comes back, until the session is over.
-    async fn run(self: Arc<Self>, unstarted: Unstarted) {
-        let Unstarted { endpoint, mut barriers } = unstarted;
-        let endpoint = match endpoint {
-            Ok(endpoint) => endpoint,
-            Err(error) => return self.end(error.to_string()),
-        };
-        self.look_around().await;
-        let mut reconnect = Reconnect::new(endpoint, Role::Adapter);
-        let patience = Duration::from_millis(LOSS_PATIENCE_MS);
-        let mut give_up_at = Instant::now() + patience;
-        loop {
-            let attempt = tokio::select! {
-                attempt = self.attempt(&mut reconnect) => attempt,
-                () = release(&mut barriers) => continue,
-            };
-            let error = match attempt {
-                Ok((connection, mut pushes)) => {
-                    self.link.send_replace(Link::Up(connection));
-                    let goodbye = self.serve(&mut pushes, &mut barriers).await;
-                    self.link.send_replace(Link::Trying { last: None });
-                    match goodbye {
-                        Some(Goodbye::Kicked) => return self.end("an operator ended this session".into()),
-                        Some(Goodbye::Replaced) => return self.end("another adapter took this session over".into()),
-                        Some(Goodbye::Stopping | Goodbye::TooSlow) | None => {}
-                    }
-                    give_up_at = Instant::now() + patience;
-                    continue;
-                }
-                Err(error) => error,
-            };
-            let is_wanted = self.wanted.swap(false, Ordering::Relaxed);
-            if error.is_lasting() || (!is_wanted && Instant::now() >= give_up_at) {
-                self.link.send_replace(Link::Down { why: error.to_string() });
-                tokio::select! {
-                    () = self.call_came.notified() => {}
-                    () = release(&mut barriers) => {}
-                }
-                give_up_at = Instant::now() + patience;
-                reconnect.hurry();
-            } else if is_wanted {
-                reconnect.hurry();
-            }
-            self.link.send_replace(Link::Trying { last: Some(error.to_string()) });
-        }
-    }
-
-    fn end(&self, why: String) {
-        self.link.send_replace(Link::Ended { why });
-        self.inbox_changed();
-    }
-
-    /// Looks up what is slow: after the client has its first answer, and off this thread.
-    async fn look_around(&self) {
-        let cwd = self.surroundings.cwd.clone();
-        let repository = tokio::task::spawn_blocking(move || git::repository_of(cwd.as_ref())).await;
-        self.state().repository = repository.ok().flatten();
-    }
-
-    /// One attempt to connect and register.
-    async fn attempt(&self, reconnect: &mut Reconnect) -> Result<(Connection, Pushes), AttemptError> {
-        reconnect.set_seat(self.seat());
-        let (connection, pushes, _) = reconnect.next().await?;
-        loop {
-            let register = self.registration();
-            let (named, resumes) = (register.name.clone(), register.resume.is_some());
-            match connection.request(Request::Register(register)).await {
-                Ok(Reply::Registered(registered)) => {
-                    self.state().inbox.begin_session();
-                    self.registered(registered);
-                    return Ok((connection, pushes));
-                }
-                Ok(_) => return Err(AttemptError::Request(RequestError::Unexpected)),
-                Err(RequestError::Refused(refusal)) => match (refusal.code, named) {
-                    // The broker does not know the session any more: become one anew.
-                    (ErrorCode::BadToken | ErrorCode::UnknownPeer, _) if resumes => self.state().identity = None,
-                    (ErrorCode::BadName | ErrorCode::ReservedName | ErrorCode::NameTaken, Some(name)) => {
-                        self.notice(format!(
-                            "the name that PEER_NAME asks for ({}) cannot be had: {refusal}; this session goes by another name, \
-                             and rename_peer changes it",
-                            render::sentence(&name)
-                        ));
-                        self.state().name_refused = true;
-                    }
-                    _ => return Err(AttemptError::Refused(refusal)),
-                },
-                Err(error) => return Err(AttemptError::Request(error)),
-            }
-        }
-    }
-
-    fn seat(&self) -> Option<Seat> {
-        let claude = || {
-            let key = self.surroundings.claude_session.clone().filter(|_| self.client().kind == ClientKind::Claude)?;
-            (key.len() <= SEAT_KEY_BYTES_MAX).then_some(Seat { kind: SeatKind::Claude, key })
-        };
-        self.state().seat.clone().or_else(claude)
-    }
-
-    fn registration(&self) -> Register {
-        let client = self.client();
-        let seat = self.seat();
-        let state = self.state();
-        let path = |path: &std::path::Path| bounded(&path.to_string_lossy(), PATH_BYTES_MAX);
-        Register {
-            name: self.surroundings.name.clone().filter(|_| !state.name_refused),
-            seat,
-            client: client.name,
-            client_version: client.version,
-            client_pid: self.surroundings.client_pid,
-            cwd: bounded(&self.surroundings.cwd, PATH_BYTES_MAX),
-            git_root: state.repository.as_ref().map(|repository| path(&repository.root)),
-            repo: state.repository.as_ref().map(|repository| path(&repository.common)),
-            host: nix::unistd::gethostname()
-                .map_or_else(|_| String::new(), |host| bounded(&host.to_string_lossy(), PATH_BYTES_MAX)),
-            resume: state.identity.as_ref().map(|identity| identity.resume.clone()),
-        }
-    }
-
-    /// Applies pushes until the connection ends; returns the broker's goodbye, where it said one.
-    async fn serve(
-        self: &Arc<Self>,
-        pushes: &mut Pushes,
-        barriers: &mut mpsc::UnboundedReceiver<oneshot::Sender<()>>,
-    ) -> Option<Goodbye> {
-        loop {
-            tokio::select! {
-                // Pushes first: a barrier is answered when no push waits any more.
-                biased;
-                push = pushes.next() => match push? {
-                    Push::Goodbye(goodbye) => return Some(goodbye),
-                    push => self.apply(push),
-                },
-                Some(done) = barriers.recv() => {
-                    // Whoever asked may have been cancelled.
-                    let _ = done.send(());
-                }
-                () = self.outgoing.drained() => channel::offer(self),
-            }
-        }
-    }
-
-    fn apply(self: &Arc<Self>, push: Push) {
-        match push {
-            Push::Deliver(delivery) => {
-                let message = delivery.message.id;
-                let known = self.state().inbox.deliver(*delivery);
-                if let Some(connection) = self.connected() {
-                    match known {
-                        Known::New => channel::offer(self),
-                        Known::Offered { carrier, last } => {
-                            drop(connection.submit(Request::Offered { messages: vec![message], carrier, last }));
-                        }
-                        Known::Proved(proof) => self.prove(&connection, vec![message], proof),
-                    }
-                }
-                self.inbox_changed();
-            }
-            Push::Overdue { message, carrier } => {
-                self.state().inbox.overdue(message, carrier);
-                self.inbox_changed();
-            }
-            Push::Withdrawn { message, .. } => {
-                self.state().inbox.remove(&[message]);
-                channel::offer(self);
-                self.inbox_changed();
-            }
-            Push::Renamed { name } => {
-                self.notice(renamed(&name));
-                if let Some(identity) = &mut self.state().identity {
-                    identity.name = name;
-                }
-            }
-            Push::Notice(text) => self.notice(text),
-            // Adapters do not watch; goodbyes end the loop that calls this.
-            Push::Event(_) | Push::Goodbye(_) => {}
-        }
-    }
 }
 
 /// What the model is told when an operator renamed its session.
 pub(crate) fn renamed(name: &str) -> String {
     format!("this session's name among the peers is now {}", render::word(name))
-}
-
-/// Why one attempt brought no session.
-#[derive(Debug, Error)]
-enum AttemptError {
-    #[error(transparent)]
-    Connect(#[from] ConnectError),
-    #[error("registering with the broker: {0}")]
-    Refused(Refusal),
-    #[error("registering with the broker: {0}")]
-    Request(RequestError),
-}
-
-impl AttemptError {
-    /// Trying again unasked is pointless.
-    fn is_lasting(&self) -> bool {
-        match self {
-            Self::Connect(error) => error.is_lasting(),
-            Self::Refused(refusal) => !matches!(refusal.code, ErrorCode::Overloaded | ErrorCode::Stopping),
-            Self::Request(error) => *error != RequestError::Lost,
-        }
-    }
-}
-
-/// Answers barriers while there is no connection, and thus no push. Never returns while the session lives.
-async fn release(barriers: &mut mpsc::UnboundedReceiver<oneshot::Sender<()>>) {
-    while let Some(done) = barriers.recv().await {
-        // Whoever asked may have been cancelled.
-        let _ = done.send(());
-    }
-}
-
-/// The text, cut at a character where it is longer than a field may be.
-fn bounded(text: &str, bytes_max: usize) -> String {
-    let mut end = text.len().min(bytes_max);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text[..end].to_owned()
 }
