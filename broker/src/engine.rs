@@ -216,7 +216,10 @@ impl Engine {
             None => None,
         };
         let prior = match prior {
-            Some(id) => self.store.stored(id).map_err(EngineError::Read)?,
+            Some(id) => {
+                let text = self.store.message(id).map_err(EngineError::Read)?.map(|record| record.text);
+                self.store.stored(id).map_err(EngineError::Read)?.zip(text)
+            }
             None => None,
         };
         let token = match request {

@@ -200,7 +200,8 @@ impl Inbox {
     pub(crate) fn proved_by(&mut self, caller: &Caller) -> Vec<MessageId> {
         let Some(conversation) = caller.conversation.as_deref() else { return Vec::new() };
         let mut proved = Vec::new();
-        for entry in self.entries.values_mut().filter(|entry| entry.is_open()) {
+        // Also what a connection that was lost held: the proof outlives it.
+        for entry in self.entries.values_mut().filter(|entry| entry.proof.is_none()) {
             let followed = |part: &&Part| {
                 part.conversation.as_deref() == Some(conversation) && part.call.counts() && caller.call.follows(&part.call)
             };

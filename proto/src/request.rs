@@ -499,9 +499,9 @@ pub struct SentDelivery {
 /// What a session holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Received {
-    /// Pending messages of the filter that this session holds now, oldest first.
+    /// With a filter: what matches and this session holds now. Without one: what it holds and no carrier has had. Oldest first.
     pub messages: Vec<MessageId>,
-    /// All pending messages of the filter, held or not.
+    /// All pending messages of the filter, leased or not.
     pub waiting: u64,
 }
 

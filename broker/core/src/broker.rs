@@ -45,6 +45,8 @@ pub struct Broker {
     last_now: Now,
     /// Nothing expires before this, on the monotonic clock.
     grace_until_ms: u64,
+    /// Until then sessions that a killed broker left behind are expected back, on the monotonic clock.
+    expected_until_ms: u64,
 }
 
 /// Who asks, and by which request.
@@ -85,6 +87,7 @@ impl Broker {
             messages: image.messages,
             last_now: now,
             grace_until_ms: now.mono_ms.saturating_add(EXPIRY_GRACE_MS),
+            expected_until_ms: now.mono_ms.saturating_add(EXPIRY_GRACE_MS),
         };
         for record in image.pending {
             broker.enqueue(record);
@@ -105,6 +108,7 @@ impl Broker {
             Request::Ack { messages } if messages.len() <= MESSAGES_PER_REQUEST_MAX => {
                 Lookups { messages: messages.clone(), idempotency: None }
             }
+            Request::Bind(seat) => Lookups { messages: self.mail_to_move(connection, seat), idempotency: None },
             Request::Read(message)
             | Request::Show(message)
             | Request::Requeue(message)
@@ -118,9 +122,12 @@ impl Broker {
     /// Applies one input. A refused request leaves no change behind.
     pub fn handle(&mut self, now: Now, input: Input, step: &mut Step) {
         self.notice_a_wake(now);
+        if now.mono_ms >= self.expected_until_ms {
+            self.presence.expect_nobody();
+        }
         match input {
             Input::Connected { connection, id, role, ancestors, seat } => {
-                let open = Connection { role, ancestors, seat, session: None, watch: None, waits: Vec::new() };
+                let open = Connection { role, ancestors, seat, session: None, waits: Vec::new() };
                 self.presence.connections.insert(connection, open);
                 let authority = self.presence.authority(connection);
                 let welcome = Welcome { version: String::new(), executable: String::new(), pid: 0, authority };
@@ -191,11 +198,12 @@ impl Broker {
     /// Applies what time has brought: visibility timeouts, ends of time to live, forgotten peers.
     pub fn handle_timeout(&mut self, now: Now, step: &mut Step) {
         self.notice_a_wake(now);
-        self.report_overdue(now, step);
+        // Expiry first: what is over needs no other carrier.
         if now.mono_ms >= self.grace_until_ms {
             self.expire(now, step);
             self.forget_old_peers(now, step);
         }
+        self.report_overdue(now, step);
     }
 
     /// In how many milliseconds `handle_timeout` is next worth calling; none while nothing runs.
@@ -328,16 +336,14 @@ impl Broker {
         self.operator(caller)?;
         let me = self.sending_peer(caller.connection);
         let peer = peer.map(|name| self.presence.resolve(&name, me)).transpose()?;
-        if let Some(open) = self.presence.connections.get_mut(&caller.connection) {
-            open.watch = Some(Watch { peer, bodies });
-        }
+        self.presence.watch(caller.connection, Watch { peer, bodies });
         step.reply(caller.connection, caller.id, Reply::Done);
         Ok(())
     }
 
     /// Tells watchers about one delivery.
     pub(crate) fn tell(&self, kind: EventKind, at: Timestamp, record: &DeliveryRecord, text: Option<&str>, step: &mut Step) {
-        if self.presence.connections.values().all(|open| open.watch.is_none()) {
+        if !self.presence.is_watched() {
             return;
         }
         let last = record.trace.last().copied();
@@ -384,8 +390,7 @@ impl Broker {
     }
 
     pub(crate) fn tell_watchers(&self, concerns: &[PeerId], event: &Event, step: &mut Step) {
-        for (connection, open) in &self.presence.connections {
-            let Some(watch) = open.watch else { continue };
+        for (connection, watch) in self.presence.watchers() {
             if watch.peer.is_some_and(|peer| !concerns.contains(&peer)) {
                 continue;
             }
@@ -393,7 +398,7 @@ impl Broker {
             if !watch.bodies {
                 event.text = None;
             }
-            step.push(*connection, Push::Event(Box::new(event)));
+            step.push(connection, Push::Event(Box::new(event)));
         }
     }
 
@@ -425,6 +430,7 @@ fn the_person() -> PeerRecord {
         state: String::new(),
         task: String::new(),
         token: None,
+        client_pid: None,
         last_seen: Timestamp(0),
     }
 }

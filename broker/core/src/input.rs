@@ -76,8 +76,8 @@ pub struct Facts {
     pub resume_digest: Option<TokenDigest>,
     /// The stored messages among [`Lookups::messages`].
     pub stored: BTreeMap<MessageId, StoredMessage>,
-    /// The message that the idempotency key named, where it is known.
-    pub prior: Option<StoredMessage>,
+    /// The message that the idempotency key named, where it is known, and its text.
+    pub prior: Option<(StoredMessage, String)>,
     /// So little space is left on the disk that nothing new may be accepted.
     pub disk_full: bool,
 }

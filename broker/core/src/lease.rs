@@ -3,8 +3,10 @@
 //! A lease has no time of its own. It ends with evidence, with a nack, or with its session; a visibility timeout only
 //! tells the session to try its next carrier. So an idle reader costs nothing and kills nothing.
 
+use std::collections::BTreeSet;
+
 use peer_proto::ids::{MessageId, PeerId};
-use peer_proto::limits::{LEASE_WINDOW_BYTES, LEASE_WINDOW_MESSAGES, MESSAGES_PER_REQUEST_MAX};
+use peer_proto::limits::{LEASE_WINDOW_BYTES, LEASE_WINDOW_MESSAGES, MESSAGES_PER_REQUEST_MAX, THREAD_BYTES_MAX};
 use peer_proto::message::{Carrier, Cause, Evidence, Intent, Stage, TraceEvent};
 use peer_proto::request::{EventKind, Filter, Push, Received, Reply, RequestId};
 
@@ -14,6 +16,7 @@ use crate::mailbox::{Entry, Lease, trace};
 use crate::presence::{Matcher, Operator, Wait};
 use crate::record::{Brief, DeliveryRecord};
 use crate::rejection::Rejection;
+use crate::sessions::check_length;
 use crate::step::{Change, Effect, Step};
 
 /// Messages that one filtered `Receive` may lease beyond the window.
@@ -21,6 +24,10 @@ const FILTERED_MESSAGES_MAX: usize = 16;
 
 /// Messages that the answer to one `Receive` names.
 const RECEIVED_MESSAGES_MAX: usize = LEASE_WINDOW_MESSAGES;
+
+/// `Receive`s of one connection whose answers may be kept back at once: fewer than the requests that may be unanswered,
+/// so that a connection that waits can still ask.
+const WAITS_MAX: usize = 32;
 
 /// Why a pending delivery is settled as presented.
 #[derive(Clone, Copy, Debug)]
@@ -49,18 +56,17 @@ impl Broker {
     }
 
     fn lease(&mut self, now: Now, peer: PeerId, message: MessageId, reader: ConnectionId, step: &mut Step) {
-        let Some(mailbox) = self.mailboxes.get_mut(&peer) else { return };
         let lease = Lease { holder: reader, at: now.wall, offered: None, overdue_at_ms: None };
-        mailbox.update(message, |entry| entry.lease = Some(lease));
-        let Some(entry) = mailbox.get(message) else { return };
+        self.mailboxes.get_mut(&peer).and_then(|mailbox| mailbox.update(message, |entry| entry.lease = Some(lease)));
+        let Some(entry) = self.mailbox(peer).and_then(|mailbox| mailbox.get(message)) else { return };
         step.effects.push(Effect::Deliver {
             connection: reader,
             message,
             attempts: entry.record.attempts,
             shown_before: entry.shown_before(),
         });
-        let record = entry.record.clone();
-        self.tell(EventKind::Leased, now.wall, &record, None, step);
+        let record = &entry.record;
+        self.tell(EventKind::Leased, now.wall, record, None, step);
     }
 
     pub(crate) fn receive(
@@ -72,9 +78,14 @@ impl Broker {
         step: &mut Step,
     ) -> Result<(), Rejection> {
         let peer = self.session_peer(caller)?;
+        check_length("the thread", filter.thread.as_deref().unwrap_or(""), THREAD_BYTES_MAX)?;
         let from = filter.from.as_deref().map(|name| self.presence.resolve(name, Some(peer))).transpose()?;
         let matcher = Matcher { from, thread: filter.thread.clone(), kind: filter.kind, reply_to: filter.reply_to };
-        let received = self.received(now, peer, &matcher, step);
+        let waiting = self.presence.connections.get(&caller.connection).map_or(0, |open| open.waits.len());
+        if wait && waiting >= WAITS_MAX {
+            return Err(Rejection::TooManyWaits { waits: waiting });
+        }
+        let received = self.received(now, peer, caller.connection, &matcher, step);
         if wait && received.messages.is_empty() {
             if let Some(open) = self.presence.connections.get_mut(&caller.connection) {
                 open.waits.push(Wait { id: caller.id, filter: matcher });
@@ -85,13 +96,14 @@ impl Broker {
         Ok(())
     }
 
-    /// Leases what matches, and says what of it the peer's session holds.
-    fn received(&mut self, now: Now, peer: PeerId, matcher: &Matcher, step: &mut Step) -> Received {
+    /// Leases what matches, and says what of it the session on this connection holds: nothing, where another adapter of
+    /// the same client takes the mail.
+    fn received(&mut self, now: Now, peer: PeerId, connection: ConnectionId, matcher: &Matcher, step: &mut Step) -> Received {
         let Some(mailbox) = self.mailboxes.get(&peer) else { return Received { messages: Vec::new(), waiting: 0 } };
+        let takes_mail = self.presence.reader(peer) == Some(connection);
         // Without a filter the window is the answer: nothing is looked at beyond it.
         if *matcher == Matcher::default() {
-            let messages = mailbox.iter().filter(|entry| entry.in_window()).take(RECEIVED_MESSAGES_MAX);
-            let messages = messages.map(|entry| entry.record.message).collect();
+            let messages = mailbox.in_window().take(if takes_mail { RECEIVED_MESSAGES_MAX } else { 0 }).collect();
             return Received { messages, waiting: (mailbox.len() - mailbox.held()) as u64 };
         }
         let matching: Vec<MessageId> = mailbox
@@ -101,13 +113,14 @@ impl Broker {
             .collect();
         let beyond: Vec<MessageId> =
             matching.iter().copied().filter(|message| mailbox.is_ready(*message)).take(FILTERED_MESSAGES_MAX).collect();
-        if let Some(reader) = self.presence.reader(peer) {
+        if takes_mail {
             for message in beyond {
-                self.lease(now, peer, message, reader, step);
+                self.lease(now, peer, message, connection, step);
             }
         }
         let held = |message: &MessageId| {
-            self.mailbox(peer).and_then(|mailbox| mailbox.get(*message)).is_some_and(|entry| entry.lease.is_some())
+            let lease = self.mailbox(peer).and_then(|mailbox| mailbox.get(*message)).and_then(|entry| entry.lease);
+            lease.is_some_and(|lease| lease.holder == connection)
         };
         let messages = matching.iter().copied().filter(held).take(RECEIVED_MESSAGES_MAX).collect();
         Received { messages, waiting: matching.len() as u64 }
@@ -122,9 +135,26 @@ impl Broker {
             let (ended, waits) = std::mem::take(&mut open.waits).into_iter().partition(ends);
             open.waits = waits;
             for wait in ended as Vec<Wait> {
-                let received = self.received(now, peer, &wait.filter, step);
+                let received = self.received(now, peer, connection, &wait.filter, step);
                 step.reply(connection, wait.id, Reply::Received(received));
             }
+        }
+    }
+
+    /// Answers the kept-back `Receive`s of a session that has come by mail which was there before.
+    pub(crate) fn review_waits(&mut self, now: Now, peer: PeerId, connection: ConnectionId, step: &mut Step) {
+        let Some(open) = self.presence.connections.get_mut(&connection) else { return };
+        let mut kept = std::mem::take(&mut open.waits);
+        kept.retain(|wait| {
+            let received = self.received(now, peer, connection, &wait.filter, step);
+            let go_on = received.messages.is_empty();
+            if !go_on {
+                step.reply(connection, wait.id, Reply::Received(received));
+            }
+            go_on
+        });
+        if let Some(open) = self.presence.connections.get_mut(&connection) {
+            open.waits = kept;
         }
     }
 
@@ -151,6 +181,7 @@ impl Broker {
     ) -> Result<(), Rejection> {
         let peer = self.session_peer(caller)?;
         check_count(messages)?;
+        let mut offered_any = false;
         for message in messages {
             let held = self.mailbox(peer).and_then(|mailbox| mailbox.get(*message)).and_then(|entry| entry.lease);
             // What was settled meanwhile, or is another session's, is no longer this session's to offer.
@@ -158,6 +189,7 @@ impl Broker {
             if let Some(at_ms) = lease.overdue_at_ms {
                 self.overdue.remove(&(at_ms, *message, peer));
             }
+            offered_any = true;
             let timeout_ms = u64::from(self.config.limits.visibility_timeout_ms);
             let overdue_at_ms = (!last).then(|| now.mono_ms.saturating_add(timeout_ms));
             if let Some(at_ms) = overdue_at_ms {
@@ -168,11 +200,13 @@ impl Broker {
                 entry.record.stage = Stage::Offered;
                 trace(&mut entry.record, TraceEvent::Offered, now.wall, Some(carrier), None);
             });
-            if let Some(record) = self.mailbox(peer).and_then(|mailbox| mailbox.get(*message)).map(|entry| entry.record.clone()) {
-                self.tell(EventKind::Offered, now.wall, &record, None, step);
+            if let Some(entry) = self.mailbox(peer).and_then(|mailbox| mailbox.get(*message)) {
+                self.tell(EventKind::Offered, now.wall, &entry.record, None, step);
             }
         }
-        self.note_carrier(caller.connection, carrier, None);
+        if offered_any {
+            self.note_carrier(caller.connection, carrier, None);
+        }
         step.reply(caller.connection, caller.id, Reply::Done);
         self.pump(now, peer, step);
         Ok(())
@@ -189,15 +223,20 @@ impl Broker {
     ) -> Result<(), Rejection> {
         let peer = self.mail_owner(caller, "settling the person's mail")?;
         check_count(messages)?;
+        let mut proved_any = false;
         for message in messages {
             // Evidence needs something that was shown: a message that never left the broker is not settled by it.
             let offered = |entry: &Entry| entry.lease.is_some() || entry.record.stage == Stage::Offered || peer == PeerId::HUMAN;
             if self.mailbox(peer).and_then(|mailbox| mailbox.get(*message)).is_some_and(offered) {
                 let proof = Proof { carrier: Some(carrier), evidence, answer: None, told: Some(caller.connection) };
                 self.settle_presented(now, peer, *message, proof, step);
+                proved_any = true;
             }
         }
-        self.note_carrier(caller.connection, carrier, Some(now));
+        // What was settled before, or never was this session's, proves nothing of a carrier.
+        if proved_any {
+            self.note_carrier(caller.connection, carrier, Some(now));
+        }
         step.reply(caller.connection, caller.id, Reply::Done);
         self.pump(now, peer, step);
         Ok(())
@@ -207,12 +246,15 @@ impl Broker {
         &mut self,
         now: Now,
         caller: Caller,
-        messages: Vec<MessageId>,
+        mut messages: Vec<MessageId>,
         facts: &Facts,
         step: &mut Step,
     ) -> Result<(), Rejection> {
         let peer = self.mail_owner(caller, "acknowledging the person's mail")?;
         check_count(&messages)?;
+        // What is named twice must not be looked up a second time: the facts are older than its first turn.
+        let mut named = BTreeSet::new();
+        messages.retain(|message| named.insert(*message));
         let (mut acked, mut unknown) = (Vec::new(), Vec::new());
         for message in messages {
             if self.mailbox(peer).is_some_and(|mailbox| mailbox.get(message).is_some()) {
@@ -282,8 +324,8 @@ impl Broker {
         } else if let Some(mailbox) = self.mailboxes.get_mut(&peer) {
             mailbox.update(message, |entry| entry.lease = None);
         }
-        if let Some(record) = self.mailbox(peer).and_then(|mailbox| mailbox.get(message)).map(|entry| entry.record.clone()) {
-            self.tell(EventKind::Returned, now.wall, &record, None, step);
+        if let Some(entry) = self.mailbox(peer).and_then(|mailbox| mailbox.get(message)) {
+            self.tell(EventKind::Returned, now.wall, &entry.record, None, step);
         }
     }
 
@@ -314,7 +356,9 @@ impl Broker {
 
     /// Tells the session that held a delivery that it holds it no longer, unless it was the one who said so.
     pub(crate) fn withdraw(&self, entry: &Entry, stage: Stage, told: Option<ConnectionId>, step: &mut Step) {
-        if let Some(lease) = entry.lease.filter(|lease| Some(lease.holder) != told) {
+        // A holder that is no session any more is ending: it knows.
+        let here = |lease: &Lease| self.presence.session(lease.holder).is_some();
+        if let Some(lease) = entry.lease.filter(|lease| Some(lease.holder) != told && here(lease)) {
             step.push(lease.holder, Push::Withdrawn { message: entry.record.message, stage });
         }
     }
@@ -326,23 +370,32 @@ impl Broker {
             .mailbox(peer)
             .map(|mailbox| mailbox.iter().filter(held).map(|e| (e.record.message, e.record.stage == Stage::Offered)).collect())
             .unwrap_or_default();
-        for (message, offered) in held {
-            if offered {
-                self.count_attempt(now, peer, message, step);
-            } else {
-                self.release(now, peer, message, Cause::SessionEnded, step);
-            }
+        let (offered, merely_held): (Vec<_>, Vec<_>) = held.into_iter().partition(|(_, offered)| *offered);
+        for (message, _) in merely_held {
+            self.release(now, peer, message, Cause::SessionEnded, step);
+        }
+        self.count_attempts(now, peer, offered.into_iter().map(|(message, _)| message).collect(), step);
+    }
+
+    /// A session ended with these messages offered and unproved. Those that have had their attempts are buried last: their
+    /// sender hears of it, and if that is the reader itself, it gets the others first.
+    pub(crate) fn count_attempts(&mut self, now: Now, peer: PeerId, messages: Vec<MessageId>, step: &mut Step) {
+        let attempts_max = self.config.limits.attempts_max;
+        let (spent, others): (Vec<_>, Vec<_>) = messages.into_iter().partition(|message| {
+            let entry = self.mailbox(peer).and_then(|mailbox| mailbox.get(*message));
+            entry.is_some_and(|entry| entry.record.attempts + 1 >= attempts_max)
+        });
+        for message in others {
+            self.count_attempt(now, peer, message, step);
+        }
+        for message in spent {
+            self.bury(now, peer, message, Cause::AttemptsExceeded, step);
         }
     }
 
-    /// A session ended with this message offered and unproved.
-    pub(crate) fn count_attempt(&mut self, now: Now, peer: PeerId, message: MessageId, step: &mut Step) {
+    fn count_attempt(&mut self, now: Now, peer: PeerId, message: MessageId, step: &mut Step) {
         let Some(entry) = self.mailbox(peer).and_then(|mailbox| mailbox.get(message)) else { return };
         let (attempts, overdue_at_ms) = (entry.record.attempts + 1, entry.lease.and_then(|lease| lease.overdue_at_ms));
-        if attempts >= self.config.limits.attempts_max {
-            self.bury(now, peer, message, Cause::AttemptsExceeded, step);
-            return;
-        }
         if let Some(at_ms) = overdue_at_ms {
             self.overdue.remove(&(at_ms, message, peer));
         }
@@ -352,8 +405,8 @@ impl Broker {
             entry.record.attempts = attempts;
             trace(&mut entry.record, TraceEvent::Returned, now.wall, None, Some(Cause::SessionEnded));
         });
-        if let Some(record) = self.mailbox(peer).and_then(|mailbox| mailbox.get(message)).map(|entry| entry.record.clone()) {
-            self.tell(EventKind::Returned, now.wall, &record, None, step);
+        if let Some(entry) = self.mailbox(peer).and_then(|mailbox| mailbox.get(message)) {
+            self.tell(EventKind::Returned, now.wall, &entry.record, None, step);
         }
     }
 

@@ -15,24 +15,36 @@ use crate::step::{Change, Step};
 impl Broker {
     /// Ends the pending deliveries whose time to live is over.
     pub(crate) fn expire(&mut self, now: Now, step: &mut Step) {
+        // All of them end before anybody is told, or gets what there is room for now: nothing that is over is pushed.
+        let mut ended = Vec::new();
         while let Some((_, message, peer)) = self.expiries.first().copied().filter(|(at, ..)| *at <= now.wall) {
-            let Some(record) =
-                self.end(now, peer, message, Stage::Expired, TraceEvent::Expired, Cause::TtlEnded, EventKind::Expired, step)
-            else {
-                self.expiries.pop_first();
-                continue;
-            };
-            let text = format!("your message {message} to {} expired before it was presented", self.name_of(peer));
-            self.notify_sender(now, &record, text, step);
+            let cause = Some(Cause::TtlEnded);
+            match self.end(now, peer, message, Stage::Expired, TraceEvent::Expired, cause, EventKind::Expired, step) {
+                Some(record) => ended.push(record),
+                None => {
+                    self.expiries.pop_first();
+                }
+            }
+        }
+        for record in &ended {
+            let (message, name) = (record.message, self.name_of(record.peer));
+            self.notify_sender(now, record, format!("your message {message} to {name} expired before it was presented"), step);
+        }
+        for record in &ended {
+            self.pump(now, record.peer, step);
         }
     }
 
     /// Makes a pending delivery a dead letter, and tells its sender.
     pub(crate) fn bury(&mut self, now: Now, peer: PeerId, message: MessageId, cause: Cause, step: &mut Step) {
-        let Some(record) = self.end(now, peer, message, Stage::Dead, TraceEvent::Dead, cause, EventKind::Dead, step) else {
+        let Some(record) = self.end(now, peer, message, Stage::Dead, TraceEvent::Dead, Some(cause), EventKind::Dead, step) else {
             return;
         };
         self.dead += 1;
+        // Whoever is being forgotten gets no more mail, not even about what it sent to itself.
+        if cause == Cause::PeerForgotten && record.brief.from == peer {
+            return;
+        }
         let why = match cause {
             Cause::AttemptsExceeded => format!("sessions that were offered it and ended without evidence: {}", record.attempts),
             _ => "its reader was offline too long and is forgotten".to_owned(),
@@ -52,17 +64,17 @@ impl Broker {
         message: MessageId,
         stage: Stage,
         event: TraceEvent,
-        cause: Cause,
+        cause: Option<Cause>,
         kind: EventKind,
         step: &mut Step,
     ) -> Option<DeliveryRecord> {
         let mut entry = self.dequeue(peer, message)?;
         let was = entry.record.stage;
-        if cause == Cause::AttemptsExceeded {
+        if cause == Some(Cause::AttemptsExceeded) {
             entry.record.attempts += 1;
         }
         entry.record.stage = stage;
-        trace(&mut entry.record, event, now.wall, None, Some(cause));
+        trace(&mut entry.record, event, now.wall, None, cause);
         self.withdraw(&entry, stage, None, step);
         self.tell(kind, now.wall, &entry.record, None, step);
         step.change(Change::PutDelivery { record: Box::new(entry.record.clone()), was: Some(was) });
@@ -79,15 +91,16 @@ impl Broker {
     ) -> Result<(), Rejection> {
         let stored = facts.stored.get(&message).ok_or(Rejection::UnknownMessage(message))?;
         let sender = stored.head.from.peer;
-        match self.actor(caller)? {
-            Actor::Operator(Operator::Person) => {}
-            Actor::Session(peer) | Actor::Operator(Operator::Shell(Some(peer))) if peer == sender => {}
-            Actor::Operator(Operator::Shell(_)) if self.config.allow_operator_from_agents => {}
+        let cause = match self.actor(caller)? {
+            Actor::Session(peer) | Actor::Operator(Operator::Shell(Some(peer))) if peer == sender => None,
+            Actor::Operator(Operator::Person) if sender == PeerId::HUMAN => None,
+            Actor::Operator(Operator::Person) => Some(Cause::Operator),
+            Actor::Operator(Operator::Shell(_)) if self.config.allow_operator_from_agents => Some(Cause::Operator),
             _ => {
                 self.may_read(caller, stored)?;
                 return Err(Rejection::NotPermitted { act: "withdrawing another's message" });
             }
-        }
+        };
         let pending: Vec<PeerId> = stored
             .deliveries
             .iter()
@@ -99,7 +112,7 @@ impl Broker {
         }
         let mut deliveries = Vec::new();
         for peer in pending {
-            self.end(now, peer, message, Stage::Cancelled, TraceEvent::Cancelled, Cause::Operator, EventKind::Cancelled, step);
+            self.end(now, peer, message, Stage::Cancelled, TraceEvent::Cancelled, cause, EventKind::Cancelled, step);
             deliveries.push((self.name_of(peer), Stage::Cancelled));
             self.pump(now, peer, step);
         }
@@ -117,8 +130,8 @@ impl Broker {
     ) -> Result<(), Rejection> {
         self.person(caller, "requeueing a dead letter")?;
         let letters = self.letters(message, facts)?;
-        if let Some(gone) = letters.iter().find(|letter| self.presence.get(letter.peer).is_none()) {
-            return Err(Rejection::UnknownPeer { name: gone.peer.to_string(), nearest: Vec::new() });
+        if letters.iter().any(|letter| self.presence.get(letter.peer).is_none()) {
+            return Err(Rejection::TooLate { message, state: "its reader is forgotten; reassign it to another peer instead" });
         }
         let mut deliveries = Vec::new();
         for letter in letters {
@@ -140,13 +153,14 @@ impl Broker {
         step: &mut Step,
     ) -> Result<(), Rejection> {
         self.person(caller, "reassigning a dead letter")?;
-        let letters = self.letters(message, facts)?;
-        let heir = self.presence.resolve(to, None)?;
+        let mut letters = self.letters(message, facts)?;
+        let heir = self.presence.resolve(to, self.sending_peer(caller.connection))?;
         let has_it = |delivery: &DeliveryRecord| delivery.peer == heir && !is_letter(delivery);
         if facts.stored.get(&message).is_some_and(|stored| stored.deliveries.iter().any(has_it)) {
             return Err(Rejection::TooLate { message, state: "that peer has it already" });
         }
-        // Several dead letters of one message become one delivery: the heir reads it once.
+        // Several dead letters of one message become one delivery: the heir reads it once, as its own if it had one.
+        letters.sort_by_key(|letter| letter.peer != heir);
         let mut letters = letters.into_iter();
         if let Some(first) = letters.next() {
             self.revive(now, first, heir, TraceEvent::Reassigned, step);

@@ -61,10 +61,11 @@ impl Entry {
 pub(crate) struct Mailbox {
     entries: BTreeMap<MessageId, Entry>,
     ready: BTreeSet<MessageId>,
+    /// Pushed, and not yet handed to a carrier.
+    window: BTreeSet<MessageId>,
+    window_bytes: usize,
     held: usize,
     leased: usize,
-    window_messages: usize,
-    window_bytes: usize,
 }
 
 impl Mailbox {
@@ -81,7 +82,12 @@ impl Mailbox {
     }
 
     pub(crate) fn window(&self) -> (usize, usize) {
-        (self.window_messages, self.window_bytes)
+        (self.window.len(), self.window_bytes)
+    }
+
+    /// What counts against the window, oldest first.
+    pub(crate) fn in_window(&self) -> impl Iterator<Item = MessageId> {
+        self.window.iter().copied()
     }
 
     pub(crate) fn get(&self, message: MessageId) -> Option<&Entry> {
@@ -139,7 +145,11 @@ impl Mailbox {
         adjust(&mut self.held, usize::from(held));
         adjust(&mut self.leased, usize::from(entry.lease.is_some()));
         if entry.in_window() {
-            adjust(&mut self.window_messages, 1);
+            if add {
+                self.window.insert(entry.record.message);
+            } else {
+                self.window.remove(&entry.record.message);
+            }
             adjust(&mut self.window_bytes, entry.record.brief.text_bytes as usize);
         }
     }

@@ -29,7 +29,9 @@ pub(crate) fn friendly(entropy: u64, is_free: impl Fn(&str) -> bool) -> String {
 
 /// `base-n`, cut so that it stays a name.
 pub(crate) fn with_suffix(base: &str, n: u64) -> String {
-    let suffix = format!("-{n}");
+    // `p-2` is a peer's id.
+    let separator = if base == "p" { '_' } else { '-' };
+    let suffix = format!("{separator}{n}");
     let keep = base.len().min(NAME_CHARS_MAX - suffix.len());
     format!("{}{suffix}", &base[..keep])
 }
@@ -88,12 +90,14 @@ mod tests {
         let name = with_suffix(&"n".repeat(32), 17);
         assert_eq!(name.len(), 32);
         assert!(name.ends_with("-17"));
+        assert!(peer_proto::ids::is_peer_name(&with_suffix("p", 2)), "a suffix makes no id of a name");
     }
 
     #[test]
     fn a_mistyped_name_finds_its_neighbours() {
         let names = ["luna", "lune-2", "orion", "backend"];
-        assert_eq!(nearest("lnua", names.into_iter()), Vec::<String>::new());
+        assert_eq!(nearest("lnua", names.into_iter()), ["luna"]);
+        assert_eq!(nearest("zephyr", names.into_iter()), Vec::<String>::new());
         assert_eq!(nearest("lunna", names.into_iter()), ["luna"]);
         assert_eq!(nearest("back", names.into_iter()), ["backend"]);
         assert_eq!(nearest("Orian", names.into_iter()), ["orion"]);

@@ -27,7 +27,6 @@ pub(crate) struct Connection {
     /// The seat that its environment named.
     pub(crate) seat: Option<Seat>,
     pub(crate) session: Option<Session>,
-    pub(crate) watch: Option<Watch>,
     /// `Receive`s whose answer is kept back.
     pub(crate) waits: Vec<Wait>,
 }
@@ -89,7 +88,12 @@ pub(crate) struct Presence {
     names: BTreeMap<String, PeerId>,
     seats: BTreeMap<Seat, PeerId>,
     offline: BTreeSet<(Timestamp, PeerId)>,
+    /// Client processes whose sessions a killed broker left behind, and that have not come back yet. They are who they
+    /// were: an agent's shell does not become the person because the broker was restarted.
+    expected: BTreeMap<PeerId, u32>,
     pub(crate) connections: BTreeMap<ConnectionId, Connection>,
+    /// Connections that watch, apart from the others: every event asks for them.
+    watchers: BTreeMap<ConnectionId, Watch>,
     sessions: BTreeMap<PeerId, Vec<ConnectionId>>,
 }
 
@@ -97,9 +101,15 @@ impl Presence {
     pub(crate) fn load(peers: Vec<PeerRecord>) -> Self {
         let mut presence = Self::default();
         for record in peers {
+            presence.expected.extend(record.client_pid.map(|pid| (record.id, pid)));
             presence.put(record);
         }
         presence
+    }
+
+    /// Whoever has not come back by now does not count any more.
+    pub(crate) fn expect_nobody(&mut self) {
+        self.expected.clear();
     }
 
     /// Stores a peer's new state in memory, with its names and seats.
@@ -128,6 +138,13 @@ impl Presence {
         }
         self.offline.remove(&(record.last_seen, id));
         Some(record)
+    }
+
+    /// The peers whose client is this process: those with a session, and those whose session is expected back.
+    fn hosted_by(&self, pid: u32) -> BTreeSet<PeerId> {
+        let sessions = self.connections.values().filter_map(|open| open.session.as_ref());
+        let live = sessions.filter(|session| session.client_pid == pid).map(|session| session.peer);
+        live.chain(self.expected.iter().filter(|(_, expected)| **expected == pid).map(|(peer, _)| *peer)).collect()
     }
 
     pub(crate) fn get(&self, id: PeerId) -> Option<&PeerRecord> {
@@ -185,16 +202,33 @@ impl Presence {
         })
     }
 
-    /// A name that nobody has: `wanted`, else `wanted-2` and so on.
-    pub(crate) fn free_name(&self, wanted: &str) -> String {
-        std::iter::once(wanted.to_owned())
-            .chain((2..).map(|n| names::with_suffix(wanted, n)))
-            .find(|name| self.by_name(name).is_none())
-            .unwrap_or_else(|| wanted.to_owned())
-    }
-
     pub(crate) fn friendly_name(&self, entropy: u64) -> String {
         names::friendly(entropy, |name| self.by_name(name).is_none())
+    }
+
+    /// The peer that had this name before; never the one that has it now.
+    pub(crate) fn by_alias(&self, name: &str) -> Option<PeerId> {
+        self.by_name(name).filter(|id| self.name(*id).is_some_and(|own| !own.eq_ignore_ascii_case(name)))
+    }
+
+    // ---- connections
+
+    /// A connection ended.
+    pub(crate) fn hang_up(&mut self, connection: ConnectionId) {
+        self.connections.remove(&connection);
+        self.watchers.remove(&connection);
+    }
+
+    pub(crate) fn watch(&mut self, connection: ConnectionId, watch: Watch) {
+        self.watchers.insert(connection, watch);
+    }
+
+    pub(crate) fn is_watched(&self) -> bool {
+        !self.watchers.is_empty()
+    }
+
+    pub(crate) fn watchers(&self) -> impl Iterator<Item = (ConnectionId, Watch)> + '_ {
+        self.watchers.iter().map(|(connection, watch)| (*connection, *watch))
     }
 
     // ---- sessions
@@ -216,32 +250,35 @@ impl Presence {
         self.reader(peer).is_some()
     }
 
-    pub(crate) fn attach(&mut self, connection: ConnectionId, session: Session) {
+    /// Begins a session; `takes_over` puts it before others of its peer, as the one that takes the mail.
+    pub(crate) fn attach(&mut self, connection: ConnectionId, session: Session, takes_over: bool) {
         let peer = session.peer;
+        self.expected.remove(&peer);
         if let Some(record) = self.peers.get(&peer) {
             self.offline.remove(&(record.last_seen, peer));
         }
-        self.sessions.entry(peer).or_default().push(connection);
+        let sessions = self.sessions.entry(peer).or_default();
+        sessions.insert(if takes_over { 0 } else { sessions.len() }, connection);
         if let Some(open) = self.connections.get_mut(&connection) {
             open.session = Some(session);
         }
     }
 
-    /// Ends a connection's session; says which, and whether it was the reader.
-    pub(crate) fn detach(&mut self, connection: ConnectionId, now: Timestamp) -> Option<(Session, bool)> {
+    /// Ends a connection's session, and says which it was.
+    pub(crate) fn detach(&mut self, connection: ConnectionId, now: Timestamp) -> Option<Session> {
         let session = self.connections.get_mut(&connection)?.session.take()?;
         let peer = session.peer;
-        let was_reader = self.reader(peer) == Some(connection);
         let sessions = self.sessions.entry(peer).or_default();
         sessions.retain(|other| *other != connection);
         if sessions.is_empty() {
             self.sessions.remove(&peer);
             if let Some(record) = self.peers.get_mut(&peer) {
                 record.last_seen = now;
+                record.client_pid = None;
                 self.offline.insert((now, peer));
             }
         }
-        Some((session, was_reader))
+        Some(session)
     }
 
     /// The peer that has been offline longest.
@@ -258,32 +295,25 @@ impl Presence {
     /// Whose hand is on this connection, by ancestry: the nearest process above it that is a session's client.
     ///
     /// A process that hosts several sessions is one agent only where all of them are threads of one Codex daemon;
-    /// otherwise it is a launcher, such as a terminal multiplexer or a test, and the search goes on above it.
+    /// otherwise it is a launcher, such as a terminal multiplexer or a test, and the search goes on above it. The seat in
+    /// the environment only tells the sessions of one process apart, or stands in where no ancestor is known: a process
+    /// chooses its environment itself, and the kernel's word goes before.
     pub(crate) fn operator(&self, connection: ConnectionId) -> Operator {
         let Some(open) = self.connections.get(&connection) else { return Operator::Shell(None) };
-        if let Some(peer) = open.seat.as_ref().and_then(|seat| self.by_seat(seat)).filter(|peer| self.is_online(*peer)) {
-            return Operator::Shell(Some(peer));
-        }
+        let claimed = open.seat.as_ref().and_then(|seat| self.by_seat(seat)).filter(|peer| self.is_online(*peer));
         for pid in &open.ancestors {
-            let mut hosted: Vec<PeerId> = self
-                .connections
-                .values()
-                .filter_map(|open| open.session.as_ref())
-                .filter(|s| s.client_pid == *pid)
-                .map(|s| s.peer)
-                .collect();
-            hosted.sort_unstable();
-            hosted.dedup();
+            let hosted: Vec<PeerId> = self.hosted_by(*pid).into_iter().collect();
             match hosted.as_slice() {
                 [] => {}
                 [peer] => return Operator::Shell(Some(*peer)),
+                several if claimed.is_some_and(|peer| several.contains(&peer)) => return Operator::Shell(claimed),
                 several if several.iter().all(|peer| self.get(*peer).is_some_and(|record| record.client == "codex")) => {
                     return Operator::Shell(None);
                 }
                 _ => {}
             }
         }
-        Operator::Person
+        claimed.map_or(Operator::Person, |peer| Operator::Shell(Some(peer)))
     }
 
     pub(crate) fn authority(&self, connection: ConnectionId) -> Authority {
@@ -315,6 +345,7 @@ impl Presence {
             let expected = !self.is_online(record.id) && record.id != PeerId::HUMAN;
             assert_eq!(offline, expected, "{} is in the offline set exactly while it is offline", record.id);
         }
+        assert!(self.watchers.keys().all(|watcher| self.connections.contains_key(watcher)), "a watcher is connected");
         for (seat, id) in &self.seats {
             assert!(self.peers[id].seats.contains(seat), "a seat leads to the peer that has it");
         }
@@ -359,7 +390,7 @@ pub(crate) fn add_alias(record: &mut PeerRecord, alias: String) {
     }
 }
 
-/// Lets one more seat lead to a peer; the oldest gives way, a chosen name never.
+/// Lets one more seat lead to a peer; the oldest gives way, a chosen name only where there is nothing else.
 pub(crate) fn add_seat(record: &mut PeerRecord, seat: Seat) {
     record.provisional = false;
     if record.seats.contains(&seat) {
@@ -367,7 +398,8 @@ pub(crate) fn add_seat(record: &mut PeerRecord, seat: Seat) {
     }
     record.seats.push(seat);
     if record.seats.len() > SEATS_MAX {
-        let oldest = record.seats.iter().position(|seat| seat.kind != SeatKind::Name).unwrap_or(0);
+        let earlier = &record.seats[..record.seats.len() - 1];
+        let oldest = earlier.iter().position(|seat| seat.kind != SeatKind::Name).unwrap_or(0);
         record.seats.remove(oldest);
     }
 }

@@ -12,10 +12,10 @@ use crate::rejection::Rejection;
 /// The window that rates count in.
 const MINUTE_MS: u64 = 60_000;
 
-/// Threads whose turns are remembered; beyond it those that rested longest are forgotten.
+/// Threads whose turns are remembered; beyond it the half that rested longest is forgotten, so that this is rare.
 const THREADS_MAX: usize = 4_096;
 
-/// Pairs and senders that are remembered before those without a recent message are dropped.
+/// Pairs and senders that are remembered before those without a recent message are looked for and dropped.
 const RATES_MAX: usize = 4_096;
 
 /// Who is sending, as far as the brakes care.
@@ -31,8 +31,8 @@ pub(crate) enum Driver {
 
 #[derive(Debug, Default)]
 pub(crate) struct Quota {
-    senders: BTreeMap<PeerId, VecDeque<u64>>,
-    pairs: BTreeMap<(PeerId, PeerId), VecDeque<u64>>,
+    senders: Rates<PeerId>,
+    pairs: Rates<(PeerId, PeerId)>,
     said: BTreeMap<(PeerId, PeerId, Option<MessageId>), (u64, u64)>,
     threads: BTreeMap<String, Turns>,
 }
@@ -47,7 +47,7 @@ struct Turns {
 impl Quota {
     /// Whether `sender` may send anything now.
     pub(crate) fn check_sender(&self, limits: &Limits, now_ms: u64, sender: PeerId, name: &str) -> Result<(), Rejection> {
-        match retry_after(self.senders.get(&sender), now_ms, limits.sender_per_minute) {
+        match retry_after(self.senders.sent.get(&sender), now_ms, limits.sender_per_minute) {
             None => Ok(()),
             Some(retry_after_ms) => Err(Rejection::RateLimited {
                 who: name.to_owned(),
@@ -66,7 +66,7 @@ impl Quota {
         (sender, sender_name): (PeerId, &str),
         (recipient, recipient_name): (PeerId, &str),
     ) -> Result<(), Rejection> {
-        match retry_after(self.pairs.get(&(sender, recipient)), now_ms, limits.pair_per_minute) {
+        match retry_after(self.pairs.sent.get(&(sender, recipient)), now_ms, limits.pair_per_minute) {
             None => Ok(()),
             Some(retry_after_ms) => Err(Rejection::RateLimited {
                 who: sender_name.to_owned(),
@@ -109,14 +109,16 @@ impl Quota {
 
     /// Counts one accepted message.
     pub(crate) fn count_send(&mut self, now_ms: u64, sender: PeerId, driver: Driver, thread: &str) {
-        count(&mut self.senders, sender, now_ms);
+        self.senders.count(sender, now_ms);
         if driver == Driver::Person {
             self.threads.remove(thread);
             return;
         }
         if self.threads.len() >= THREADS_MAX && !self.threads.contains_key(thread) {
-            let resting = self.threads.values().map(|turns| turns.last_mono_ms).min().unwrap_or(0);
-            self.threads.retain(|_, turns| turns.last_mono_ms > resting);
+            let mut rested: Vec<u64> = self.threads.values().map(|turns| turns.last_mono_ms).collect();
+            let (_, middle, _) = rested.select_nth_unstable(THREADS_MAX / 2);
+            let middle = *middle;
+            self.threads.retain(|_, turns| turns.last_mono_ms > middle);
         }
         let turns = self.threads.entry(thread.to_owned()).or_insert(Turns {
             count: 0,
@@ -140,7 +142,7 @@ impl Quota {
         reply_to: Option<MessageId>,
         text: &str,
     ) {
-        count(&mut self.pairs, (sender, recipient), now_ms);
+        self.pairs.count((sender, recipient), now_ms);
         let window_ms = u64::from(limits.identical_text_ms);
         if window_ms > 0 {
             if self.said.len() >= RATES_MAX {
@@ -152,8 +154,8 @@ impl Quota {
 
     /// Forgets a peer that is no more.
     pub(crate) fn forget(&mut self, peer: PeerId) {
-        self.senders.remove(&peer);
-        self.pairs.retain(|(sender, recipient), _| *sender != peer && *recipient != peer);
+        self.senders.sent.remove(&peer);
+        self.pairs.sent.retain(|(sender, recipient), _| *sender != peer && *recipient != peer);
         self.said.retain(|(sender, recipient, _), _| *sender != peer && *recipient != peer);
     }
 }
@@ -171,15 +173,33 @@ fn retry_after(sent: Option<&VecDeque<u64>>, now_ms: u64, per_minute: u32) -> Op
     (free_at > now_ms).then(|| free_at - now_ms)
 }
 
-fn count<Key: Ord + Copy>(rates: &mut BTreeMap<Key, VecDeque<u64>>, key: Key, now_ms: u64) {
-    if rates.len() >= RATES_MAX && !rates.contains_key(&key) {
-        rates.retain(|_, sent| sent.back().is_some_and(|last| last.saturating_add(MINUTE_MS) > now_ms));
+/// When who sent, in the last minute.
+#[derive(Debug)]
+struct Rates<Key> {
+    sent: BTreeMap<Key, VecDeque<u64>>,
+    /// How many there may be before those without a recent message are looked for. Twice as many as the last search left,
+    /// so that searching costs each new one the same, however many are busy.
+    searched_beyond: usize,
+}
+
+impl<Key> Default for Rates<Key> {
+    fn default() -> Self {
+        Self { sent: BTreeMap::new(), searched_beyond: RATES_MAX }
     }
-    let sent = rates.entry(key).or_default();
-    while sent.front().is_some_and(|first| first.saturating_add(MINUTE_MS) <= now_ms) {
-        sent.pop_front();
+}
+
+impl<Key: Ord + Copy> Rates<Key> {
+    fn count(&mut self, key: Key, now_ms: u64) {
+        if self.sent.len() >= self.searched_beyond && !self.sent.contains_key(&key) {
+            self.sent.retain(|_, sent| sent.back().is_some_and(|last| last.saturating_add(MINUTE_MS) > now_ms));
+            self.searched_beyond = RATES_MAX.max(2 * self.sent.len());
+        }
+        let sent = self.sent.entry(key).or_default();
+        while sent.front().is_some_and(|first| first.saturating_add(MINUTE_MS) <= now_ms) {
+            sent.pop_front();
+        }
+        sent.push_back(now_ms);
     }
-    sent.push_back(now_ms);
 }
 
 /// A 64-bit digest that tells texts apart. Whoever makes two texts collide refuses themselves a message, nothing more.

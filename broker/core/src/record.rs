@@ -43,6 +43,8 @@ pub struct PeerRecord {
     pub task: String,
     /// The digest of its latest session's token; absent once an operator ended that session.
     pub token: Option<TokenDigest>,
+    /// The client process of its session, while it has one. A broker that was killed leaves it: the session will resume.
+    pub client_pid: Option<u32>,
     /// When it was last known to be connected.
     pub last_seen: Timestamp,
 }

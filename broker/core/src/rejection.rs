@@ -134,6 +134,12 @@ pub enum Rejection {
         /// How many.
         peers: usize,
     },
+    /// Too many kept-back answers.
+    #[error("this connection waits for mail {waits} times already")]
+    TooManyWaits {
+        /// How many times.
+        waits: usize,
+    },
     /// The token does not match.
     #[error("this token is not that of the peer's latest session")]
     BadToken,
@@ -215,6 +221,9 @@ impl From<Rejection> for Refusal {
             Rejection::NoSpace => (ErrorCode::NoSpace, "free some space; sending works again by itself".to_owned(), None),
             Rejection::TooManyPeers { .. } => {
                 (ErrorCode::Overloaded, "close sessions, or lower limits.forget_offline_hours".to_owned(), None)
+            }
+            Rejection::TooManyWaits { .. } => {
+                (ErrorCode::Overloaded, "end one of them first: StopWaiting with its request's id".to_owned(), None)
             }
             Rejection::BadToken => (ErrorCode::BadToken, "register anew".to_owned(), None),
             Rejection::NotLeased(_) => {

@@ -26,11 +26,12 @@ impl Broker {
         let (sender, driver) = self.sender(caller)?;
         let limits = self.config.limits.clone();
         check_send(&send, limits.text_bytes_max)?;
-        let original = send.reply_to.map(|id| self.original(id, caller, facts)).transpose()?;
-        let recipients = self.recipients(&send, sender.peer, original)?;
+        let original = send.reply_to.map(|id| self.original(id, caller, facts)).transpose();
+        let recipients = self.recipients(&send, sender.peer, original.as_ref().ok().copied().flatten());
         if let Some(prior) = &facts.prior {
-            return self.repeat(caller, &send, prior, &recipients, step);
+            return self.repeat(caller, &send, prior, recipients.as_deref().ok(), step);
         }
+        let (original, recipients) = (original?, recipients?);
         if facts.disk_full {
             return Err(Rejection::NoSpace);
         }
@@ -90,7 +91,9 @@ impl Broker {
             recipients.iter().zip(&verdicts).map(|(peer, verdict)| self.sent_delivery(*peer, verdict.as_ref().err())).collect();
         step.reply(caller.connection, caller.id, Reply::Sent(Sent { message: id, thread, deduplicated: false, deliveries }));
         self.store_message(now, MessageRecord { head, idempotency_key: send.idempotency_key, text }, &accepted, &brief, step);
-        if let Some(original) = original {
+        // What an unknown agent's shell says for the person proves nothing of what the person has read.
+        let outsider = sender.peer == PeerId::HUMAN && sender.via == Via::Shell && !self.config.allow_operator_from_agents;
+        if let Some(original) = original.filter(|_| !outsider) {
             self.note_reply(now, sender.peer, id, original, step);
         }
         Ok(())
@@ -101,7 +104,7 @@ impl Broker {
         let id = record.head.id;
         self.last_message = id;
         self.messages += 1;
-        let text = record.text.clone();
+        let text = self.presence.is_watched().then(|| record.text.clone());
         step.change(Change::PutMessage(Box::new(record)));
         for peer in recipients {
             let delivery = DeliveryRecord {
@@ -114,7 +117,7 @@ impl Broker {
                 trace: vec![TraceEntry { event: TraceEvent::Stored, at: now.wall, carrier: None, cause: None }],
                 brief: brief.clone(),
             };
-            self.tell(EventKind::Stored, now.wall, &delivery, Some(&text), step);
+            self.tell(EventKind::Stored, now.wall, &delivery, text.as_deref(), step);
             step.change(Change::PutDelivery { record: Box::new(delivery.clone()), was: None });
             self.enqueue(delivery);
             self.pump(now, *peer, step);
@@ -208,41 +211,48 @@ impl Broker {
 
     fn recipients(&self, send: &Send, sender: PeerId, original: Option<&StoredMessage>) -> Result<Vec<PeerId>, Rejection> {
         let mut recipients = Vec::new();
-        for name in send.to.iter().flat_map(|name| name.split(',')).map(str::trim).filter(|name| !name.is_empty()) {
+        let names = send.to.iter().flat_map(|name| name.split(',')).map(str::trim).filter(|name| !name.is_empty());
+        for (count, name) in names.enumerate() {
+            // Names count, not peers: the same one a hundred thousand times is as much work.
+            if count == RECIPIENTS_MAX {
+                return Err(Rejection::too_many_recipients());
+            }
             let peer = self.presence.resolve(name, Some(sender))?;
             if !recipients.contains(&peer) {
                 recipients.push(peer);
             }
-            if recipients.len() > RECIPIENTS_MAX {
-                return Err(Rejection::too_many_recipients());
-            }
         }
         if recipients.is_empty() {
-            let back = original.map(|original| original.head.from.peer).ok_or_else(Rejection::too_many_recipients)?;
-            if back == PeerId::SYSTEM {
+            let back = original.map(|original| &original.head.from).ok_or_else(Rejection::too_many_recipients)?;
+            if back.peer == PeerId::SYSTEM {
                 self.presence.resolve("system", None)?;
             }
-            if self.presence.get(back).is_none() {
-                return Err(Rejection::UnknownPeer { name: back.to_string(), nearest: Vec::new() });
-            }
-            recipients.push(back);
+            // A provisional peer that has become another one left it its name.
+            let heir = || self.presence.by_alias(&back.name);
+            let peer = self.presence.get(back.peer).map(|record| record.id).or_else(heir);
+            recipients.push(peer.ok_or_else(|| Rejection::UnknownPeer { name: back.name.clone(), nearest: Vec::new() })?);
         }
         Ok(recipients)
     }
 
-    /// A known idempotency key: the first outcome, as it stands now.
+    /// A known idempotency key: the first outcome, as it stands now. `recipients` is none where the request could not be
+    /// accepted any more, such as after a recipient was forgotten: that changes nothing about what it was the first time.
     fn repeat(
         &self,
         caller: Caller,
         send: &Send,
-        prior: &StoredMessage,
-        recipients: &[PeerId],
+        prior: &(StoredMessage, String),
+        recipients: Option<&[PeerId]>,
         step: &mut Step,
     ) -> Result<(), Rejection> {
+        let (prior, text) = prior;
         let head = &prior.head;
-        let same = head.text_bytes as usize == send.text.len()
-            && head.reply_to == send.reply_to
-            && head.to.iter().all(|(peer, _)| recipients.contains(peer) || self.presence.get(*peer).is_none());
+        let gone = |peer: &PeerId| self.presence.get(*peer).is_none();
+        let same_recipients = match recipients {
+            Some(recipients) => head.to.iter().all(|(peer, _)| recipients.contains(peer) || gone(peer)),
+            None => head.to.iter().any(|(peer, _)| gone(peer)),
+        };
+        let same = *text == send.text && head.reply_to == send.reply_to && same_recipients;
         if !same {
             let key = send.idempotency_key.clone().unwrap_or_default();
             return Err(Rejection::IdempotencyConflict { key, message: head.id });

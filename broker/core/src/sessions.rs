@@ -1,12 +1,13 @@
 //! How sessions come and go: registration, binding to a seat, names, and the end.
 
-use peer_proto::ids::{PeerId, Timestamp};
+use peer_proto::ids::{MessageId, PeerId, Timestamp};
 use peer_proto::limits::{NAME_CHARS_MAX, PATH_BYTES_MAX, PEERS_MAX, SEAT_KEY_BYTES_MAX, SUMMARY_BYTES_MAX};
 use peer_proto::message::{Cause, Stage};
 use peer_proto::request::{EventKind, Goodbye, Push, Register, Registered, Reply, Role, Seat, SeatKind};
 
 use crate::broker::{Actor, Broker, Caller};
 use crate::input::{ConnectionId, Facts, Now};
+use crate::lease::delivery_to;
 use crate::presence::{Operator, Session, add_alias, add_seat, check_name, rename};
 use crate::record::PeerRecord;
 use crate::rejection::Rejection;
@@ -20,8 +21,15 @@ enum Found {
     Shared(PeerId),
     /// Nobody yet: a new peer of this name (none: a friendly one).
     Nobody(Option<String>),
-    /// Another client process has it: a new peer of this name instead.
-    Live(PeerId, Option<String>),
+}
+
+/// Why a registration did not get the name or seat that it asked for.
+#[derive(Clone, Copy)]
+enum Conflict {
+    /// Another client process has it now.
+    Live(PeerId),
+    /// It is an earlier name of this peer, and still leads there.
+    Alias(PeerId),
 }
 
 impl Broker {
@@ -49,26 +57,31 @@ impl Broker {
                 return Err(Rejection::BadToken);
             }
             let peer = resume.peer;
-            self.end_replaced_session(now, peer, client_pid, step);
-            return self.begin_session(now, caller, peer, client_pid, &register, facts, None, true, step);
+            let takes_over = self.end_replaced_session(now, peer, client_pid, step);
+            return self.begin_session(now, caller, peer, client_pid, &register, facts, None, takes_over, step);
         }
-        let found = self.find_peer(&register, client_pid);
-        let (peer, notice) = match found {
-            Found::Free(peer) => (peer, None),
-            Found::Shared(peer) => {
-                (peer, Some("another adapter of this client takes this peer's mail; this one only serves tools".to_owned()))
-            }
-            Found::Nobody(name) => (self.new_peer(now, name, facts, step)?, None),
-            Found::Live(owner, name) => {
-                let new = self.new_peer(now, name, facts, step)?;
-                let (owner_name, new_name) = (self.name_of(owner), self.name_of(new));
+        let (found, conflict) = self.find_peer(&register, client_pid);
+        let (peer, shared) = match found {
+            Found::Free(peer) => (peer, false),
+            Found::Shared(peer) => (peer, true),
+            Found::Nobody(name) => (self.new_peer(now, name, facts, step)?, false),
+        };
+        let notice = match conflict {
+            _ if shared => Some("another adapter of this client takes this peer's mail; this one only serves tools".to_owned()),
+            Some(Conflict::Live(owner)) => {
+                let (owner_name, new_name) = (self.name_of(owner), self.name_of(peer));
                 self.notify_sessions(
                     owner,
                     format!("another session asked to be {owner_name}; it is {new_name} now, and {owner_name} stays yours"),
                     step,
                 );
-                (new, Some(format!("{owner_name} is live in another session: this one is {new_name}")))
+                Some(format!("{owner_name} is live in another session: this one is {new_name}"))
             }
+            Some(Conflict::Alias(owner)) => {
+                let (asked, owner_name) = (register.name.as_deref().unwrap_or(""), self.name_of(owner));
+                Some(format!("{asked} is an earlier name of {owner_name}: this session is {}", self.name_of(peer)))
+            }
+            None => None,
         };
         // Sessions of an earlier process ended without a word, such as in a crash of the machine: what they had offered
         // counts as their attempt.
@@ -79,10 +92,10 @@ impl Broker {
     }
 
     /// Which peer a fresh registration means: a chosen name before a client's seat.
-    fn find_peer(&self, register: &Register, client_pid: u32) -> Found {
+    fn find_peer(&self, register: &Register, client_pid: u32) -> (Found, Option<Conflict>) {
         if let Some(name) = &register.name {
             let mut candidate = name.clone();
-            let mut live = None;
+            let mut conflict = None;
             for n in 2.. {
                 let seat = Seat { kind: SeatKind::Name, key: candidate.clone() };
                 let owner = self.presence.by_seat(&seat).or_else(|| {
@@ -90,26 +103,25 @@ impl Broker {
                         .by_name(&candidate)
                         .filter(|peer| self.presence.name(*peer).is_some_and(|own| own.eq_ignore_ascii_case(&candidate)))
                 });
-                match owner {
-                    None => {
-                        let name = self.presence.free_name(&candidate);
-                        return live.map_or(Found::Nobody(Some(name.clone())), |owner| Found::Live(owner, Some(name)));
+                let taken = match (owner, self.presence.by_name(&candidate)) {
+                    (None, None) => return (Found::Nobody(Some(candidate)), conflict),
+                    (None, Some(owner)) => Conflict::Alias(owner),
+                    (Some(owner), _) if !self.presence.is_online(owner) => return (Found::Free(owner), conflict),
+                    (Some(owner), _) if self.same_client(owner, client_pid, register.seat.as_ref()) => {
+                        return (Found::Shared(owner), conflict);
                     }
-                    Some(owner) if !self.presence.is_online(owner) => return Found::Free(owner),
-                    Some(owner) if self.same_client(owner, client_pid, register.seat.as_ref()) => return Found::Shared(owner),
-                    Some(owner) => {
-                        live.get_or_insert(owner);
-                        candidate = crate::names::with_suffix(name, n);
-                    }
-                }
+                    (Some(owner), _) => Conflict::Live(owner),
+                };
+                conflict.get_or_insert(taken);
+                candidate = crate::names::with_suffix(name, n);
             }
         }
         let owner = register.seat.as_ref().and_then(|seat| self.presence.by_seat(seat));
         match owner {
-            None => Found::Nobody(None),
-            Some(owner) if !self.presence.is_online(owner) => Found::Free(owner),
-            Some(owner) if self.same_client(owner, client_pid, register.seat.as_ref()) => Found::Shared(owner),
-            Some(owner) => Found::Live(owner, None),
+            None => (Found::Nobody(None), None),
+            Some(owner) if !self.presence.is_online(owner) => (Found::Free(owner), None),
+            Some(owner) if self.same_client(owner, client_pid, register.seat.as_ref()) => (Found::Shared(owner), None),
+            Some(owner) => (Found::Nobody(None), Some(Conflict::Live(owner))),
         }
     }
 
@@ -155,6 +167,7 @@ impl Broker {
             state: String::new(),
             task: String::new(),
             token: None,
+            client_pid: None,
             last_seen: now.wall,
         };
         step.change(Change::PutNextPeer(self.next_peer));
@@ -172,7 +185,7 @@ impl Broker {
         register: &Register,
         facts: &Facts,
         notice: Option<String>,
-        resumed: bool,
+        takes_over: bool,
         step: &mut Step,
     ) -> Result<(), Rejection> {
         let (Some(mut record), Some((token, digest))) = (self.presence.get(peer).cloned(), facts.token) else {
@@ -185,29 +198,31 @@ impl Broker {
         record.git_root.clone_from(&register.git_root);
         record.repo.clone_from(&register.repo);
         record.host.clone_from(&register.host);
+        record.client_pid = Some(client_pid);
         record.last_seen = now.wall;
         // A second adapter shares the session; the first keeps the token that resumes it.
-        let token = match (resumed, &register.resume) {
-            (true, Some(resume)) => resume.token,
-            _ if came_online => {
+        let token = match &register.resume {
+            Some(resume) => resume.token,
+            None if came_online => {
                 record.token = Some(digest);
                 token
             }
-            _ => token,
+            None => token,
         };
-        if let Some(name) = register.name.as_ref().filter(|_| came_online && !resumed) {
+        if let Some(name) = register.name.as_ref().filter(|_| came_online && register.resume.is_none()) {
             // The name asked for finds this mailbox again, whatever an operator calls the peer; a suffixed one keeps its own.
             let seat = Seat { kind: SeatKind::Name, key: name.clone() };
             if self.presence.by_seat(&seat).is_none() && record.name.eq_ignore_ascii_case(name) {
                 add_seat(&mut record, seat);
             }
         }
-        if let Some(seat) = register.seat.clone().filter(|seat| self.presence.by_seat(seat).is_none()) {
+        let free = |seat: &Seat| self.presence.by_seat(seat).is_none() && !self.is_name_of_another(seat, peer);
+        if let Some(seat) = register.seat.clone().filter(free) {
             add_seat(&mut record, seat);
         }
         self.update_peer(record.clone(), step);
         let session = Session { peer, client_pid, proofs: std::collections::BTreeMap::new() };
-        self.presence.attach(caller.connection, session);
+        self.presence.attach(caller.connection, session, takes_over);
         step.reply(caller.connection, caller.id, self.registered(peer, caller.connection, token, notice));
         if came_online {
             self.tell_peer(EventKind::PeerOnline, now.wall, &record, None, None, step);
@@ -227,22 +242,23 @@ impl Broker {
         })
     }
 
-    /// Ends the connection that a resumed session had before: its client is the same, so nothing counts as an attempt.
-    fn end_replaced_session(&mut self, now: Now, peer: PeerId, client_pid: u32, step: &mut Step) {
-        for connection in self.presence.sessions_of(peer).to_vec() {
-            let same = self.presence.session(connection).is_some_and(|session| session.client_pid == client_pid);
-            if same && self.presence.reader(peer) == Some(connection) {
-                self.hand_back(now, peer, connection, step);
-                self.presence.detach(connection, now.wall);
-                self.presence.connections.remove(&connection);
-                step.push(connection, Push::Goodbye(Goodbye::Replaced));
-                step.effects.push(Effect::Close { connection });
-            }
-        }
+    /// Ends the connection that a resumed session had before, and says whether there was one: its client is the same, so
+    /// nothing counts as an attempt, and other adapters of that client stay.
+    fn end_replaced_session(&mut self, now: Now, peer: PeerId, client_pid: u32, step: &mut Step) -> bool {
+        let same = |connection: &ConnectionId| {
+            self.presence.session(*connection).is_some_and(|session| session.client_pid == client_pid)
+        };
+        let Some(connection) = self.presence.reader(peer).filter(same) else { return false };
+        self.hand_back(now, peer, connection, step);
+        self.presence.detach(connection, now.wall);
+        self.presence.hang_up(connection);
+        step.push(connection, Push::Goodbye(Goodbye::Replaced));
+        step.effects.push(Effect::Close { connection });
+        true
     }
 
-    /// Takes back what a connection holds; its session goes on elsewhere.
-    fn hand_back(&mut self, now: Now, peer: PeerId, connection: ConnectionId, step: &mut Step) {
+    /// Takes back what a connection holds, and says what that is; its session goes on elsewhere.
+    fn hand_back(&mut self, now: Now, peer: PeerId, connection: ConnectionId, step: &mut Step) -> Vec<MessageId> {
         let held: Vec<_> = self
             .mailbox(peer)
             .map(|mailbox| {
@@ -250,23 +266,22 @@ impl Broker {
                 held.map(|entry| entry.record.message).collect()
             })
             .unwrap_or_default();
-        for message in held {
-            self.release(now, peer, message, Cause::SessionEnded, step);
+        for message in &held {
+            self.release(now, peer, *message, Cause::SessionEnded, step);
         }
+        held
     }
 
     /// What stands as offered though no session holds it was offered by a session that ended while no broker watched.
     fn count_forgotten_offers(&mut self, now: Now, peer: PeerId, step: &mut Step) {
-        let offered: Vec<_> = self
+        let offered = self
             .mailbox(peer)
             .map(|mailbox| {
                 let orphaned = mailbox.iter().filter(|entry| entry.lease.is_none() && entry.record.stage == Stage::Offered);
                 orphaned.map(|entry| entry.record.message).collect()
             })
             .unwrap_or_default();
-        for message in offered {
-            self.count_attempt(now, peer, message, step);
-        }
+        self.count_attempts(now, peer, offered, step);
     }
 
     /// The client told the session which seat it sits on.
@@ -278,6 +293,7 @@ impl Broker {
         let client_pid = session.client_pid;
         let Some((token, digest)) = facts.token else { return Err(Rejection::BadToken) };
         let owner = match self.presence.by_seat(&seat) {
+            None if self.is_name_of_another(&seat, mine) => return Err(Rejection::NameTaken { name: seat.key }),
             None => {
                 let mut record = record;
                 add_seat(&mut record, seat);
@@ -298,9 +314,8 @@ impl Broker {
             return self.stay(now, caller, record, (token, digest), Some(notice), step);
         }
         // The session moves to the peer that the seat belongs to. A provisional peer goes with it, mail and name.
-        self.hand_back(now, mine, caller.connection, step);
-        let detached = self.presence.detach(caller.connection, now.wall);
-        let proofs = detached.map(|(session, _)| session.proofs).unwrap_or_default();
+        let handed_back = self.hand_back(now, mine, caller.connection, step);
+        let proofs = self.presence.detach(caller.connection, now.wall).map(|session| session.proofs).unwrap_or_default();
         let Some(mut adopted) = self.presence.get(owner).cloned() else { return Err(Rejection::NotRegistered) };
         let came_online = !self.presence.is_online(owner);
         if came_online {
@@ -308,14 +323,16 @@ impl Broker {
             self.count_forgotten_offers(now, owner, step);
         }
         if record.provisional && !self.presence.is_online(mine) {
-            self.move_mail(now, mine, owner, step);
+            self.move_mail(now, mine, owner, facts, step);
             self.presence.remove(mine);
             step.change(Change::RemovePeer(mine));
             self.quota.forget(mine);
             add_alias(&mut adopted, record.name.clone());
-        } else if let Some(left) = self.presence.get(mine).cloned() {
-            step.change(Change::PutPeer(Box::new(left.clone())));
-            self.tell_peer(EventKind::PeerOffline, now.wall, &left, None, None, step);
+        } else {
+            for message in handed_back {
+                step.push(caller.connection, Push::Withdrawn { message, stage: Stage::Stored });
+            }
+            self.leave_peer(now, mine, step);
         }
         if came_online {
             adopted.token = Some(digest);
@@ -326,15 +343,40 @@ impl Broker {
         adopted.git_root.clone_from(&record.git_root);
         adopted.repo.clone_from(&record.repo);
         adopted.host.clone_from(&record.host);
+        adopted.client_pid = Some(client_pid);
         adopted.last_seen = now.wall;
         self.update_peer(adopted.clone(), step);
-        self.presence.attach(caller.connection, Session { peer: owner, client_pid, proofs });
+        self.presence.attach(caller.connection, Session { peer: owner, client_pid, proofs }, false);
         step.reply(caller.connection, caller.id, self.registered(owner, caller.connection, token, None));
         if came_online {
             self.tell_peer(EventKind::PeerOnline, now.wall, &adopted, None, None, step);
         }
         self.pump(now, owner, step);
+        self.review_waits(now, owner, caller.connection, step);
         Ok(())
+    }
+
+    /// A session of this peer is gone: another adapter of the same client goes on with the mail, or the peer is offline.
+    fn leave_peer(&mut self, now: Now, peer: PeerId, step: &mut Step) {
+        if let Some(reader) = self.presence.reader(peer) {
+            self.pump(now, peer, step);
+            self.review_waits(now, peer, reader, step);
+        } else if let Some(record) = self.presence.get(peer).cloned() {
+            step.change(Change::PutPeer(Box::new(record.clone())));
+            self.tell_peer(EventKind::PeerOffline, now.wall, &record, None, None, step);
+        }
+    }
+
+    /// Whether a seat of a chosen name would lead to somebody else than the name itself does.
+    fn is_name_of_another(&self, seat: &Seat, peer: PeerId) -> bool {
+        seat.kind == SeatKind::Name && self.presence.by_name(&seat.key).is_some_and(|owner| owner != peer)
+    }
+
+    /// What a `Bind` to this seat would move to another peer.
+    pub(crate) fn mail_to_move(&self, connection: ConnectionId, seat: &Seat) -> Vec<MessageId> {
+        let mine = self.presence.session(connection).and_then(|session| self.presence.get(session.peer));
+        let Some(mine) = mine.filter(|mine| mine.provisional && self.presence.by_seat(seat).is_some()) else { return Vec::new() };
+        self.mailbox(mine.id).map(|mailbox| mailbox.iter().map(|entry| entry.record.message).collect()).unwrap_or_default()
     }
 
     /// Binding changed nothing about who the session is.
@@ -358,20 +400,25 @@ impl Broker {
     }
 
     /// Gives all pending mail of one peer to another, in one step.
-    fn move_mail(&mut self, now: Now, from: PeerId, to: PeerId, step: &mut Step) {
+    fn move_mail(&mut self, now: Now, from: PeerId, to: PeerId, facts: &Facts, step: &mut Step) {
         let messages: Vec<_> =
             self.mailbox(from).map(|mailbox| mailbox.iter().map(|entry| entry.record.message).collect()).unwrap_or_default();
         for message in messages {
             let Some(entry) = self.dequeue(from, message) else { continue };
             step.change(Change::RemoveDelivery { message, peer: from, was: entry.record.stage });
-            // A message to both stands in the other mailbox already, or was settled there: once is enough.
-            if self.mailbox(to).is_some_and(|mailbox| mailbox.get(message).is_some()) {
+            // A message to both waits in the other mailbox already, or was read there: once is enough.
+            let known = facts.stored.get(&message).and_then(|stored| delivery_to(&stored.deliveries, to));
+            let waits = self.mailbox(to).is_some_and(|mailbox| mailbox.get(message).is_some());
+            if waits || known.is_some_and(|known| known.stage == Stage::Presented) {
                 continue;
             }
+            // What waited when it was looked up and waits no more became a dead letter in this very step.
+            let was = known.map(|known| if known.stage.is_pending() { Stage::Dead } else { known.stage });
+            self.dead -= u64::from(was == Some(Stage::Dead));
             let mut record = entry.record;
             record.peer = to;
             crate::mailbox::trace(&mut record, peer_proto::message::TraceEvent::Reassigned, now.wall, None, Some(Cause::Bound));
-            step.change(Change::PutDelivery { record: Box::new(record.clone()), was: None });
+            step.change(Change::PutDelivery { record: Box::new(record.clone()), was });
             self.enqueue(record);
         }
     }
@@ -449,13 +496,15 @@ impl Broker {
         self.person(caller, "ending a session")?;
         let peer = self.presence.resolve(name, None)?;
         let Some(mut record) = self.presence.get(peer).cloned() else { return Err(Rejection::NotRegistered) };
-        for connection in self.presence.sessions_of(peer).to_vec() {
+        // The one that takes the mail ends last, so that none of the others gets it on the way.
+        for connection in self.presence.sessions_of(peer).to_vec().into_iter().rev() {
             step.push(connection, Push::Goodbye(Goodbye::Kicked));
             step.effects.push(Effect::Close { connection });
             self.disconnect(now, connection, step);
         }
         // Without a token the session cannot resume by itself.
         record.token = None;
+        record.client_pid = None;
         record.last_seen = now.wall;
         self.update_peer(record, step);
         step.reply(caller.connection, caller.id, Reply::Done);
@@ -464,19 +513,12 @@ impl Broker {
 
     /// A connection ended. What its session held is ready again before anything else happens.
     pub(crate) fn disconnect(&mut self, now: Now, connection: ConnectionId, step: &mut Step) {
-        if let Some(session) = self.presence.session(connection) {
-            let peer = session.peer;
-            self.return_leases(now, peer, connection, step);
-            self.presence.detach(connection, now.wall);
-            if self.presence.is_online(peer) {
-                // Another adapter of the same client goes on with the mail.
-                self.pump(now, peer, step);
-            } else if let Some(record) = self.presence.get(peer).cloned() {
-                step.change(Change::PutPeer(Box::new(record.clone())));
-                self.tell_peer(EventKind::PeerOffline, now.wall, &record, None, None, step);
-            }
+        // It is no session any more before its mail goes anywhere: nothing may be pushed to it now.
+        if let Some(session) = self.presence.detach(connection, now.wall) {
+            self.return_leases(now, session.peer, connection, step);
+            self.leave_peer(now, session.peer, step);
         }
-        self.presence.connections.remove(&connection);
+        self.presence.hang_up(connection);
     }
 
     /// Forgets peers that have been offline too long.

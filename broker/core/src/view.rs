@@ -1,9 +1,10 @@
 //! What others may see: listings from memory, and permission to read the store.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use peer_proto::ids::{MessageId, PeerId};
-use peer_proto::limits::PAGE_ENTRIES_MAX;
+use peer_proto::limits::{PAGE_ENTRIES_MAX, SUMMARY_BYTES_MAX, THREAD_BYTES_MAX};
 use peer_proto::message::Stage;
 use peer_proto::request::{HistoryQuery, InboxEntry, PeerInfo, PeersQuery, Position, Reply};
 
@@ -13,12 +14,13 @@ use crate::mailbox::Entry;
 use crate::presence::Operator;
 use crate::record::PeerRecord;
 use crate::rejection::Rejection;
-use crate::sessions::is_listed;
+use crate::sessions::{check_length, is_listed};
 use crate::step::{Query, Step};
 
 impl Broker {
     pub(crate) fn list_peers(&mut self, now: Now, caller: Caller, query: &PeersQuery, step: &mut Step) -> Result<(), Rejection> {
         self.actor(caller)?;
+        check_length("the text to look for", query.text.as_deref().unwrap_or(""), SUMMARY_BYTES_MAX)?;
         let text = query.text.as_ref().map(|text| text.to_lowercase());
         let matches = |record: &PeerRecord| {
             let pending = self.mailbox(record.id).is_some();
@@ -92,22 +94,28 @@ impl Broker {
             (Actor::Operator(_), None) => me,
         };
         let wanted = |entry: &&Entry| !held || entry.record.stage == Stage::Held;
-        // Each mailbox gives at most one page; together, in order, the first page of all of them is among these.
-        let mut page: Vec<(Position, InboxEntry)> = Vec::new();
-        for (peer, mailbox) in self.mailboxes.iter().filter(|(peer, _)| of.is_none_or(|of| of == **peer)) {
+        let mailboxes = match of {
+            Some(peer) => self.mailboxes.range(peer..=peer),
+            None => self.mailboxes.range(..),
+        };
+        // One more than a page tells that there are more.
+        let mut page: BTreeSet<Position> = BTreeSet::new();
+        for (peer, mailbox) in mailboxes {
             let from = after.map(|after| {
                 // Within one message the mailboxes come in the order of their peers.
                 if *peer > after.peer { predecessor(after.message) } else { Some(after.message) }
             });
-            let entries = mailbox.after(from.flatten()).filter(wanted).take(PAGE_ENTRIES_MAX + 1);
-            page.extend(
-                entries.map(|entry| (Position { message: entry.record.message, peer: *peer }, self.inbox_entry(*peer, entry))),
-            );
+            for entry in mailbox.after(from.flatten()).filter(wanted).take(PAGE_ENTRIES_MAX + 1) {
+                page.insert(Position { message: entry.record.message, peer: *peer });
+                if page.len() > PAGE_ENTRIES_MAX + 1 {
+                    page.pop_last();
+                }
+            }
         }
-        page.sort_by_key(|(position, _)| *position);
-        let next = page.get(PAGE_ENTRIES_MAX - 1).map(|(position, _)| *position).filter(|_| page.len() > PAGE_ENTRIES_MAX);
-        page.truncate(PAGE_ENTRIES_MAX);
-        let entries = page.into_iter().map(|(_, entry)| entry).collect();
+        let more = page.len() > PAGE_ENTRIES_MAX && page.pop_last().is_some();
+        let next = page.last().copied().filter(|_| more);
+        let entry = |at: Position| Some(self.inbox_entry(at.peer, self.mailbox(at.peer)?.get(at.message)?));
+        let entries = page.into_iter().filter_map(entry).collect();
         step.reply(caller.connection, caller.id, Reply::Inbox { entries, next });
         Ok(())
     }
@@ -130,11 +138,13 @@ impl Broker {
 
     pub(crate) fn list_history(&mut self, caller: Caller, query: HistoryQuery, step: &mut Step) -> Result<(), Rejection> {
         let me = self.sending_peer(caller.connection);
+        check_length("the thread", query.thread.as_deref().unwrap_or(""), THREAD_BYTES_MAX)?;
         let resolve = |name: Option<String>| name.map(|name| self.presence.resolve(&name, me)).transpose();
         let (mut peer, mut with) = (resolve(query.peer)?, resolve(query.with)?);
         // A session reads what it said and heard itself, and nothing else.
         if let Actor::Session(mine) = self.actor(caller)? {
             match (peer, with) {
+                (Some(other), Some(me)) if me == mine => with = Some(other),
                 (Some(other), None) if other != mine => with = Some(other),
                 (Some(other), Some(_)) if other != mine => {
                     return Err(Rejection::NotPermitted { act: "reading what others said to each other" });

@@ -17,10 +17,9 @@ use crate::session::{CallError, Session};
 
 /// Tells the broker what this call proves. Nothing else of the call may come before it.
 pub(crate) fn prove(session: &Arc<Session>, caller: &Caller) {
-    // Without a connection nothing is marked: the proof is as good with the next call.
-    let Some(connection) = session.connected() else { return };
     let proved = session.state().inbox.proved_by(caller);
-    if !proved.is_empty() {
+    // Without a connection the inbox keeps the proof, and tells it when the broker pushes the message again.
+    if let Some(connection) = session.connected().filter(|_| !proved.is_empty()) {
         session.prove(&connection, proved, Proof { carrier: Carrier::ToolResult, evidence: Evidence::NextCall });
     }
 }

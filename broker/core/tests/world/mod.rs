@@ -100,8 +100,14 @@ pub struct World {
     pub programs: BTreeMap<String, Program>,
     pub aliases: BTreeMap<MessageId, String>,
     pub said: String,
-    connections: u64,
-    requests: u64,
+    /// Says nothing: for tests that read the steps themselves.
+    pub quiet: bool,
+    /// What the core decided since this was last emptied.
+    pub changes: Vec<Change>,
+    pub effects: Vec<Effect>,
+    pub connections: u64,
+    /// The id of the latest request.
+    pub requests: u64,
     entropy: u64,
 }
 
@@ -116,6 +122,9 @@ impl World {
             programs: BTreeMap::new(),
             aliases: BTreeMap::new(),
             said: String::new(),
+            quiet: false,
+            changes: Vec::new(),
+            effects: Vec::new(),
             connections: 0,
             requests: 0,
             entropy: 0,
@@ -173,7 +182,9 @@ impl World {
             facts.resume_digest = Some(digest(resume.token));
         }
         facts.stored = lookups.messages.iter().filter_map(|id| Some((*id, self.disk.stored(*id)?))).collect();
-        facts.prior = lookups.idempotency.and_then(|key| self.disk.keys.get(&key)).and_then(|id| self.disk.stored(*id));
+        let prior = lookups.idempotency.and_then(|key| self.disk.keys.get(&key));
+        facts.prior =
+            prior.and_then(|id| self.disk.stored(*id).zip(self.disk.messages.get(id).map(|record| record.text.clone())));
         let id = self.requests;
         self.input(Input::Asked { connection, id, request, facts });
     }
@@ -194,14 +205,20 @@ impl World {
             }
         }
         for change in &step.changes {
-            let line = self.change_line(change);
-            writeln!(self.said, "    * {line}").unwrap();
+            if !self.quiet {
+                let line = self.change_line(change);
+                writeln!(self.said, "    * {line}").unwrap();
+            }
         }
-        for effect in step.effects {
-            self.remember(&effect);
-            let line = self.effect_line(&effect);
-            writeln!(self.said, "    > {line}").unwrap();
+        for effect in &step.effects {
+            self.remember(effect);
+            if !self.quiet {
+                let line = self.effect_line(effect);
+                writeln!(self.said, "    > {line}").unwrap();
+            }
         }
+        self.changes.extend(step.changes.iter().cloned());
+        self.effects.extend(step.effects.iter().cloned());
         // What the core remembers is what the disk would give it.
         let pending = self.disk.deliveries.values().filter(|delivery| delivery.stage.is_pending()).count();
         let mut status = empty_status();

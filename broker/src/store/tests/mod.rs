@@ -45,6 +45,7 @@ fn peer(n: u64) -> PeerRecord {
         state: String::new(),
         task: String::new(),
         token: Some(TokenDigest([7; 32])),
+        client_pid: None,
         last_seen: Timestamp(NOW),
     }
 }
