@@ -122,9 +122,6 @@ impl Broker {
     /// Applies one input. A refused request leaves no change behind.
     pub fn handle(&mut self, now: Now, input: Input, step: &mut Step) {
         self.notice_a_wake(now);
-        if now.mono_ms >= self.expected_until_ms {
-            self.presence.expect_nobody();
-        }
         match input {
             Input::Connected { connection, id, role, ancestors, seat } => {
                 let open = Connection { role, ancestors, seat, session: None, waits: Vec::new() };
@@ -198,6 +195,10 @@ impl Broker {
     /// Applies what time has brought: visibility timeouts, ends of time to live, forgotten peers.
     pub fn handle_timeout(&mut self, now: Now, step: &mut Step) {
         self.notice_a_wake(now);
+        // Only here, never between a request's lookups and its handling: both must see the same sender.
+        if now.mono_ms >= self.expected_until_ms {
+            self.presence.expect_nobody();
+        }
         // Expiry first: what is over needs no other carrier.
         if now.mono_ms >= self.grace_until_ms {
             self.expire(now, step);
@@ -214,7 +215,8 @@ impl Broker {
         let expiry = self.expiries.first().map(|(at, ..)| at.ms_since(now.wall).max(grace_ms));
         let forget =
             self.presence.longest_offline().map(|(at, _)| at.plus_ms(self.forget_offline_ms()).ms_since(now.wall).max(grace_ms));
-        [overdue, expiry, forget].into_iter().flatten().min()
+        let expected = self.presence.expects_anybody().then(|| self.expected_until_ms.saturating_sub(now.mono_ms));
+        [overdue, expiry, forget, expected].into_iter().flatten().min()
     }
 
     /// The present name of a retained peer.

@@ -89,9 +89,10 @@ impl Broker {
         facts: &Facts,
         step: &mut Step,
     ) -> Result<(), Rejection> {
+        let actor = self.actor(caller)?;
         let stored = facts.stored.get(&message).ok_or(Rejection::UnknownMessage(message))?;
         let sender = stored.head.from.peer;
-        let cause = match self.actor(caller)? {
+        let cause = match actor {
             Actor::Session(peer) | Actor::Operator(Operator::Shell(Some(peer))) if peer == sender => None,
             Actor::Operator(Operator::Person) if sender == PeerId::HUMAN => None,
             Actor::Operator(Operator::Person) => Some(Cause::Operator),

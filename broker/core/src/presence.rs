@@ -107,6 +107,11 @@ impl Presence {
         presence
     }
 
+    /// Whether a session that a killed broker left behind may still come back.
+    pub(crate) fn expects_anybody(&self) -> bool {
+        !self.expected.is_empty()
+    }
+
     /// Whoever has not come back by now does not count any more.
     pub(crate) fn expect_nobody(&mut self) {
         self.expected.clear();

@@ -168,6 +168,7 @@ impl Broker {
         query: Query,
         step: &mut Step,
     ) -> Result<(), Rejection> {
+        self.actor(caller)?;
         let stored = facts.stored.get(&message).ok_or(Rejection::UnknownMessage(message))?;
         self.may_read(caller, stored)?;
         step.query(caller.connection, caller.id, query);

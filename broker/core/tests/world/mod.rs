@@ -443,8 +443,17 @@ impl World {
 
     // ---- the script
 
-    /// Runs one line of a script.
+    /// Runs one line of a script. `times=` runs it so often, and lets only the last time say what the core decided.
     pub fn run(&mut self, line: &str) {
+        if let Some((line, times)) = line.split_once(" times=") {
+            let (times, text) =
+                times.split_once(": ").map_or((times, String::new()), |(times, text)| (times, format!(": {text}")));
+            for left in (0..times.parse::<usize>().expect("a number")).rev() {
+                self.quiet = left > 0;
+                self.run(&format!("{line}{text}"));
+            }
+            return;
+        }
         let (line, text) = line.split_once(": ").map_or((line, None), |(line, text)| (line, Some(text)));
         let words: Vec<&str> = line.split_whitespace().collect();
         let options: BTreeMap<&str, &str> = words.iter().filter_map(|word| word.split_once('=')).collect();
