@@ -204,8 +204,8 @@ struct Model {
     stale: Vec<ConnectionId>,
     letters: BTreeMap<(MessageId, PeerId), Letter>,
     messages: Vec<MessageId>,
-    /// Kept-back answers.
-    waits: BTreeSet<(ConnectionId, RequestId)>,
+    /// Answers that are owed, kept-back ones included, and whether they may reach for mail that is not the oldest.
+    owed: BTreeMap<(ConnectionId, RequestId), bool>,
     keys: BTreeMap<(PeerId, String), (MessageId, Send)>,
     accepted: u64,
     /// Peers whose sessions a killed broker left behind, with their processes; for as long as the grace after its start.
@@ -244,7 +244,7 @@ impl Model {
             stale: Vec::new(),
             letters: BTreeMap::new(),
             messages: Vec::new(),
-            waits: BTreeSet::new(),
+            owed: BTreeMap::new(),
             keys: BTreeMap::new(),
             accepted: 0,
             expected: BTreeMap::new(),
@@ -299,7 +299,11 @@ impl Model {
             .filter(|(_, letter)| matches!(letter.stage, Stage::Dead | Stage::Expired))
             .map(|((message, _), _)| *message)
             .collect();
-        if dead.is_empty() || draw.is_multiple_of(8) { self.draw_message(None, draw) } else { dead[usize::from(draw) % dead.len()] }
+        if dead.is_empty() || draw.is_multiple_of(8) {
+            self.draw_message(None, draw)
+        } else {
+            dead[usize::from(draw) % dead.len()]
+        }
     }
 
     /// A recipient, by id, by name, or one that is not there.
@@ -427,8 +431,8 @@ impl Model {
             }
             Op::StopWaiting { program, wait } => {
                 let waits: Vec<RequestId> = self
-                    .waits
-                    .iter()
+                    .owed
+                    .keys()
                     .filter(|(connection, _)| Some(*connection) == self.line(*program))
                     .map(|(_, id)| *id)
                     .collect();
@@ -464,7 +468,10 @@ impl Model {
             }
             Op::Read { program, message } => {
                 let message = self.draw_message(None, *message);
-                self.ask(*program, if message.to_u128().is_multiple_of(2) { Request::Read(message) } else { Request::Show(message) });
+                self.ask(
+                    *program,
+                    if message.to_u128().is_multiple_of(2) { Request::Read(message) } else { Request::Show(message) },
+                );
             }
             Op::Inbox { program } => self.ask(*program, Request::Inbox { peer: None, held: false, after: None }),
             Op::Pass { millis } => {
@@ -483,7 +490,7 @@ impl Model {
                 self.world.restart();
                 self.lines.clear();
                 self.stale.clear();
-                self.waits.clear();
+                self.owed.clear();
                 self.letters.values_mut().for_each(Letter::release);
                 self.last_now = self.world.now;
                 self.grace_until_ms = self.world.now.mono_ms + EXPIRY_GRACE_MS;
@@ -525,14 +532,14 @@ impl Model {
         self.before();
         self.world.input(peer_core::input::Input::Disconnected { connection });
         self.ended(connection, true);
-        self.decided(false);
+        self.decided();
     }
 
     /// A session ended. What it had offered counts an attempt, unless the same session goes on elsewhere.
     fn ended(&mut self, connection: ConnectionId, counts: bool) {
         self.lines.remove(&connection);
         self.stale.retain(|stale| *stale != connection);
-        self.waits.retain(|(waiting, _)| *waiting != connection);
+        self.owed.retain(|(waiting, _), _| *waiting != connection);
         for letter in self.letters.values_mut().filter(|letter| letter.holder == Some(connection)) {
             if counts && letter.offered { letter.count_attempt() } else { letter.release() }
         }
@@ -546,7 +553,7 @@ impl Model {
             assert_ne!(overdue, Some(0), "a timeout was handled at {now:?} and is due again");
             self.take_in();
             self.timed_out();
-            self.decided(false);
+            self.decided();
         }
         // Whatever is due has happened.
         let now = self.world.now;
@@ -616,10 +623,10 @@ impl Model {
                 }
             }
         }
-        self.waits.insert((connection, id));
-        self.decided(filtered);
+        self.owed.insert((connection, id), filtered);
+        self.decided();
         let waits = matches!(request, Request::Receive { wait: true, .. });
-        assert!(waits || !self.waits.contains(&(connection, id)), "G7: {request:?} has no answer");
+        assert!(waits || !self.owed.contains_key(&(connection, id)), "G7: {request:?} has no answer");
     }
 
     /// Applies what a granted request is known to bring about.
@@ -888,7 +895,12 @@ impl Model {
     }
 
     /// Takes in what the core decided, effect by effect, and compares.
-    fn decided(&mut self, filtered: bool) {
+    fn decided(&mut self) {
+        // A filter leases what matches before what is older.
+        let filtered = self.world.effects.iter().any(|effect| match effect {
+            Effect::Reply { connection, id, .. } => self.owed.get(&(*connection, *id)) == Some(&true),
+            _ => false,
+        });
         self.take_in();
         self.check_notices();
         for effect in std::mem::take(&mut self.world.effects) {
@@ -897,13 +909,13 @@ impl Model {
                     self.delivered(connection, message, attempts, shown_before, filtered);
                 }
                 Effect::Reply { connection, id, result } => {
-                    assert!(self.waits.remove(&(connection, id)), "G7: an answer to nothing, or a second one");
+                    assert!(self.owed.remove(&(connection, id)).is_some(), "G7: an answer to nothing, or a second one");
                     if let Ok(Reply::Received(received)) = result {
                         self.received(connection, &received);
                     }
                 }
                 Effect::Query { connection, id, .. } => {
-                    assert!(self.waits.remove(&(connection, id)), "G7: an answer to nothing, or a second one");
+                    assert!(self.owed.remove(&(connection, id)).is_some(), "G7: an answer to nothing, or a second one");
                 }
                 Effect::Push { connection, push: Push::Overdue { message, .. } } => {
                     let mono_ms = self.world.now.mono_ms;
