@@ -53,8 +53,15 @@ impl Endpoint {
         let peerd_dir = std::env::var_os("PEERD_DIR").map(PathBuf::from);
         let location = Location::resolve(peerd_dir.as_deref(), dirs::home_dir().as_deref())?;
         let executable = std::env::current_exe().map_err(|source| ConnectError::Executable { source })?;
-        Ok(Self { location, executable, start })
+        Ok(Self { location, executable: its_file(executable), start })
     }
+}
+
+/// The file that a program was started from, also where it was replaced in the very moment of the start: Linux then says
+/// that it is deleted, and the path leads to its successor.
+fn its_file(executable: PathBuf) -> PathBuf {
+    let replaced = executable.to_str().and_then(|path| path.strip_suffix(" (deleted)")).map(PathBuf::from);
+    replaced.filter(|path| path.exists()).unwrap_or(executable)
 }
 
 /// Why there is no connection.
@@ -166,5 +173,19 @@ fn said(goodbye: Goodbye) -> &'static str {
         Goodbye::Kicked => "an operator ended it",
         Goodbye::Replaced => "the same session connected again",
         Goodbye::TooSlow => "it read too slowly",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_was_replaced_at_its_start_is_its_successor() {
+        let here = std::env::current_exe().expect("a test has a file");
+        let deleted = PathBuf::from(format!("{} (deleted)", here.display()));
+        assert_eq!(its_file(deleted), here);
+        assert_eq!(its_file(here.clone()), here);
+        assert_eq!(its_file(PathBuf::from("/gone (deleted)")), PathBuf::from("/gone (deleted)"));
     }
 }
