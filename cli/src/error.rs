@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use peer_client::{ConnectError, RequestError};
 use peer_proto::refusal::ErrorCode;
+use serde_json::Value;
 use thiserror::Error;
 
 /// Exit code: something failed.
@@ -21,6 +22,8 @@ pub(crate) const NOT_FOUND: u8 = 4;
 pub(crate) const TIMED_OUT: u8 = 5;
 /// Exit code: refused by policy, rate, quota or authority.
 pub(crate) const REFUSED: u8 = 6;
+/// What a detached broker exits with where another one has the lock.
+pub(crate) const ALREADY_RUNNING: u8 = 75;
 
 /// Why a command failed.
 #[derive(Debug, Error)]
@@ -40,9 +43,12 @@ pub(crate) enum Failure {
     /// It did not happen in time.
     #[error("{0}")]
     TimedOut(String),
-    /// What was asked was done in part or not at all, as the printed data says already.
-    #[error("{message}")]
-    Told { message: String, exit: u8 },
+    /// It was done in part or not at all, and `data` says how far it came. With `--json` both are one object.
+    #[error("{failure}")]
+    Partly { data: Value, failure: Box<Failure> },
+    /// Another broker has the lock. Only `daemon start` sees it.
+    #[error("{0}")]
+    AlreadyRunning(String),
     /// A file could not be read or written.
     #[error("{attempt} {} failed: {source}; check the path and its permissions", path.display())]
     File { attempt: &'static str, path: PathBuf, source: io::Error },
@@ -72,7 +78,8 @@ impl Failure {
             Self::Usage(_) => USAGE,
             Self::NotFound { .. } => NOT_FOUND,
             Self::TimedOut(_) => TIMED_OUT,
-            Self::Told { exit, .. } => *exit,
+            Self::Partly { failure, .. } => failure.exit(),
+            Self::AlreadyRunning(_) => ALREADY_RUNNING,
             Self::Request(_) | Self::File { .. } | Self::System { .. } | Self::Output(_) | Self::Broker(_) | Self::Wrong(_) => {
                 FAILED
             }
@@ -102,8 +109,8 @@ impl Failure {
             Self::Usage(_) => "usage",
             Self::NotFound { code, .. } => code,
             Self::TimedOut(_) => "timed_out",
-            Self::Told { exit: REFUSED, .. } => "refused",
-            Self::Told { .. } => "failed",
+            Self::Partly { failure, .. } => failure.code(),
+            Self::AlreadyRunning(_) => "already_running",
             Self::File { .. } => "file",
             Self::System { .. } | Self::Output(_) => "system",
             Self::Broker(_) => "broker",
@@ -113,6 +120,9 @@ impl Failure {
 
     /// What went wrong, and the next step where there is one.
     pub(crate) fn parts(&self) -> (String, String) {
+        if let Self::Partly { failure, .. } = self {
+            return failure.parts();
+        }
         if let Self::Connect(ConnectError::Refused(refusal)) | Self::Request(RequestError::Refused(refusal)) = self {
             return (refusal.message.clone(), refusal.hint.clone());
         }
@@ -120,6 +130,14 @@ impl Failure {
         match text.rsplit_once("; ") {
             Some((message, hint)) => (message.to_owned(), hint.to_owned()),
             None => (text, String::new()),
+        }
+    }
+
+    /// How far it came, where there is more to say than the error.
+    pub(crate) fn data(&self) -> Option<&Value> {
+        match self {
+            Self::Partly { data, .. } => Some(data),
+            _ => None,
         }
     }
 

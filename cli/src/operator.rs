@@ -83,9 +83,7 @@ impl Operator {
     /// The peer that goes by this name, alias or id.
     pub(crate) async fn peer(&self, given: &str) -> Result<PeerInfo, Failure> {
         let mut peers = self.peers(PeersQuery { all: true, ..PeersQuery::default() }).await?;
-        let by_name = |peer: &PeerInfo| peer.name.eq_ignore_ascii_case(given) || peer.id.to_string() == given;
-        let by_alias = |peer: &PeerInfo| peer.aliases.iter().any(|alias| alias.eq_ignore_ascii_case(given));
-        match peers.iter().position(by_name).or_else(|| peers.iter().position(by_alias)) {
+        match find(&peers, given) {
             Some(place) => Ok(peers.swap_remove(place)),
             None => {
                 let given = peer_proto::text::single_line(given);
@@ -123,6 +121,13 @@ impl Operator {
         }
         self.ask_done(Request::Presented { messages, carrier: Carrier::Peerctl, evidence: Evidence::Printed }).await
     }
+}
+
+/// The place of the peer that goes by this name, id or, where nobody does, earlier name.
+pub(crate) fn find(peers: &[PeerInfo], given: &str) -> Option<usize> {
+    let by_name = |peer: &PeerInfo| peer.name.eq_ignore_ascii_case(given) || peer.id.to_string() == given;
+    let by_alias = |peer: &PeerInfo| peer.aliases.iter().any(|alias| alias.eq_ignore_ascii_case(given));
+    peers.iter().position(by_name).or_else(|| peers.iter().position(by_alias))
 }
 
 /// The person's name as a peer, where `given` means the person; listings of peers do not have it.

@@ -72,13 +72,14 @@ impl Output {
         let _ = writeln!(io::stderr().lock(), "{text}");
     }
 
-    /// An error, for people on standard error and with `--json` for programs on standard output.
+    /// An error, for people on standard error and with `--json` for programs on standard output, in one object with what
+    /// there is to say besides.
     pub(crate) fn failure(&self, failure: &Failure) {
         let (message, hint) = failure.parts();
-        let told = matches!(failure, Failure::Told { .. });
-        if self.json && !told {
-            let error = json!({ "error": { "code": failure.code(), "message": message, "hint": hint } });
-            let _ = self.json(&error);
+        if self.json {
+            let mut told = failure.data().cloned().unwrap_or_else(|| json!({}));
+            told["error"] = json!({ "code": failure.code(), "message": message, "hint": hint });
+            let _ = self.json(&told);
         }
         let text = if hint.is_empty() { message } else { format!("{message}; {hint}") };
         self.remark(&format!("peerctl: {}", single_line(&text)));

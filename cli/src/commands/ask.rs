@@ -52,18 +52,20 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
     let mut asked = None;
     match tokio::time::timeout(args.wait, answer(output, endpoint, question, &mut asked)).await {
         Ok(outcome) => outcome,
-        Err(_) => Err(Failure::TimedOut(match asked {
-            Some(id) => format!(
-                "no reply to {id} within {}; the question stays, `peerctl show {id}` says how far it came and \
-                 `peerctl inbox me` will have the answer",
-                humantime::format_duration(args.wait)
-            ),
-            None => format!(
-                "the broker did not take the question within {}; `peerctl status` says how it is",
-                humantime::format_duration(args.wait)
-            ),
-        })),
+        Err(_) => Err(timed_out(asked, args.wait)),
     }
+}
+
+fn timed_out(asked: Option<MessageId>, wait: Duration) -> Failure {
+    let wait = humantime::format_duration(wait);
+    let Some(id) = asked else {
+        return Failure::TimedOut(format!("the broker did not take the question within {wait}; `peerctl status` says how it is"));
+    };
+    let failure = Failure::TimedOut(format!(
+        "no reply to {id} within {wait}; the question stays, `peerctl show {id}` says how far it came and \
+         `peerctl inbox me` will have the answer"
+    ));
+    Failure::Partly { data: json!({ "id": id.to_string(), "reply": null }), failure: Box::new(failure) }
 }
 
 /// Asks and waits, over the broker's death if need be: the question keeps its key, and a reply that came meanwhile stands
@@ -73,15 +75,10 @@ async fn answer(output: &Output, endpoint: &Endpoint, question: Send, asked: &mu
         let mut operator = Operator::connect(endpoint).await?;
         match ask(&mut operator, question.clone(), asked).await {
             Err(Failure::Request(RequestError::Lost)) => {}
-            Err(failure) => return Err(failure),
+            Err(failure) => return Err(send::with_recipients(endpoint, &question.to, failure).await),
             Ok((sent, Some(reply))) => return print(output, &operator, &sent, reply).await,
             // Nobody got the question.
-            Ok((sent, None)) => {
-                if output.json {
-                    output.json(&send::json(&sent))?;
-                }
-                return send::check(&sent.deliveries);
-            }
+            Ok((sent, None)) => return send::print(output, &sent),
         }
     }
 }

@@ -21,7 +21,7 @@ use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
 use super::{block_on, status};
-use crate::error::{FAILED, Failure};
+use crate::error::{ALREADY_RUNNING, Failure};
 use crate::operator::Operator;
 use crate::output::{Output, Tone, size};
 
@@ -44,9 +44,6 @@ const STOP_TIMEOUT_MS: u64 = 10_000;
 /// The pauses of a starter that lost against another, in milliseconds, doubling.
 const PAUSE_MS_MIN: u64 = 10;
 const PAUSE_MS_MAX: u64 = 320;
-
-/// What a detached broker exits with where another one has the lock. Only `daemon start` sees it.
-const EXIT_ALREADY_RUNNING: u8 = 75;
 
 /// The broker: run, start, stop, look at it
 #[derive(Debug, clap::Args)]
@@ -103,7 +100,7 @@ pub(crate) fn run(args: Args, output: &Output, endpoint: Endpoint) -> Result<(),
 fn serve(endpoint: Endpoint, sandbox: bool, detached: bool) -> Result<(), Failure> {
     let options = RunOptions { location: endpoint.location, executable: endpoint.executable, sandbox, detached };
     peer_broker::run(options, || {}).map_err(|error| match error {
-        RunError::AlreadyRunning { .. } if detached => Failure::Told { message: error.to_string(), exit: EXIT_ALREADY_RUNNING },
+        RunError::AlreadyRunning { .. } if detached => Failure::AlreadyRunning(error.to_string()),
         error => Failure::Broker(chain(&error)),
     })
 }
@@ -219,7 +216,7 @@ async fn spawn(endpoint: &Endpoint, deadline: Instant) -> Result<Spawned, Failur
         return Ok(Spawned::Silent);
     }
     let ended = child.wait().await.map_err(|source| Failure::System { attempt: "waiting for the broker", source })?;
-    if ended.code() == Some(i32::from(EXIT_ALREADY_RUNNING)) {
+    if ended.code() == Some(i32::from(ALREADY_RUNNING)) {
         return Ok(Spawned::Lost);
     }
     Ok(Spawned::Failed { text: text.trim_start_matches("peerctl: ").to_owned() })
@@ -294,23 +291,26 @@ async fn released(lock: &Path) -> Result<(), Failure> {
 
 fn verify(output: &Output, database: &Path) -> Result<(), Failure> {
     let report = Store::verify(database).map_err(|error| Failure::Broker(chain(&error)))?;
+    let data = json!({
+        "database": database.display().to_string(),
+        "sound": report.is_sound(),
+        "schema": report.schema,
+        "file_bytes": report.file_bytes,
+        "closed_cleanly": report.closed_cleanly,
+        "peers": report.peers,
+        "messages": report.messages,
+        "pending": report.pending,
+        "dead": report.dead,
+        "expired": report.expired,
+        "settled": report.settled,
+        "idempotency_keys": report.idempotency_keys,
+        "problems_total": report.problems_total,
+        "problems": report.problems.iter().map(ToString::to_string).collect::<Vec<_>>(),
+    });
     if output.json {
-        output.json(&json!({
-            "database": database.display().to_string(),
-            "sound": report.is_sound(),
-            "schema": report.schema,
-            "file_bytes": report.file_bytes,
-            "closed_cleanly": report.closed_cleanly,
-            "peers": report.peers,
-            "messages": report.messages,
-            "pending": report.pending,
-            "dead": report.dead,
-            "expired": report.expired,
-            "settled": report.settled,
-            "idempotency_keys": report.idempotency_keys,
-            "problems_total": report.problems_total,
-            "problems": report.problems.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        }))?;
+        if report.is_sound() {
+            output.json(&data)?;
+        }
     } else {
         let closed = if report.closed_cleanly { "closed cleanly" } else { "not closed cleanly, which is no harm" };
         output.facts(&[
@@ -337,5 +337,5 @@ fn verify(output: &Output, database: &Path) -> Result<(), Failure> {
         report.problems_total,
         database.display()
     );
-    Err(Failure::Told { message, exit: FAILED })
+    Err(Failure::Partly { data, failure: Box::new(Failure::Wrong(message)) })
 }

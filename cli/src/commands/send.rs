@@ -6,16 +6,17 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::ValueEnum;
 use peer_client::{Endpoint, RequestError};
+use peer_proto::ids::PeerId;
 use peer_proto::limits::TEXT_BYTES_MAX;
 use peer_proto::message::Intent;
 use peer_proto::refusal::{ErrorCode, Refusal};
-use peer_proto::request::{Send, Sent, SentDelivery};
+use peer_proto::request::{PeersQuery, Send, Sent, SentDelivery};
 use peer_proto::text::single_line;
 use serde_json::{Value, json};
 
 use crate::args::duration;
 use crate::error::{Failure, REFUSED};
-use crate::operator::{Operator, message_id};
+use crate::operator::{Operator, find, message_id, person};
 use crate::output::{Output, Tone, cell};
 
 const AFTER_HELP: &str = "\
@@ -90,9 +91,11 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
         sources: Vec::new(),
         idempotency_key: Some(args.idempotency_key.unwrap_or_else(fresh_key)),
     };
-    let sent = send_surely(endpoint, send).await?;
-    print(output, &sent)?;
-    check(&sent.deliveries)
+    let to = send.to.clone();
+    match send_surely(endpoint, send).await {
+        Ok(sent) => print(output, &sent),
+        Err(failure) => Err(with_recipients(endpoint, &to, failure).await),
+    }
 }
 
 /// Names out of "a,b"; empty ones are a slip that would silently reach fewer than meant.
@@ -160,13 +163,19 @@ async fn send_surely(endpoint: &Endpoint, send: Send) -> Result<Sent, Failure> {
     }
 }
 
-fn print(output: &Output, sent: &Sent) -> Result<(), Failure> {
+/// What became of it. Fails where a recipient refused.
+pub(crate) fn print(output: &Output, sent: &Sent) -> Result<(), Failure> {
+    let refused = refused_by_some(&sent.deliveries);
     if output.json {
-        return output.json(&json(sent));
+        return match refused {
+            Some(failure) => Err(Failure::Partly { data: json(sent), failure: Box::new(failure) }),
+            None => output.json(&json(sent)),
+        };
     }
     for delivery in &sent.deliveries {
         let Some(stage) = delivery.stage else { continue };
         let reach = match (delivery.online, delivery.carriers.iter().find(|proof| proof.proven_at.is_some())) {
+            _ if delivery.peer == PeerId::HUMAN => "which is you: it waits in `peerctl inbox me`".to_owned(),
             (true, Some(proof)) => format!("online, last reached by {}", proof.carrier.as_str()),
             (true, None) => "online".to_owned(),
             (false, _) => "offline: it waits there".to_owned(),
@@ -175,39 +184,61 @@ fn print(output: &Output, sent: &Sent) -> Result<(), Failure> {
         let name = output.paint(Tone::Strong, &cell(&delivery.name));
         output.line(&format!("{}  {} for {name}, {reach}{again}", sent.message, stage.as_str()))?;
     }
-    Ok(())
+    refused.map_or(Ok(()), Err)
 }
 
-pub(crate) fn json(sent: &Sent) -> Value {
+fn json(sent: &Sent) -> Value {
     let deliveries: Vec<_> = sent
         .deliveries
         .iter()
         .map(|delivery| {
-            let mut told = json!({
-                "to": delivery.name,
-                "to_id": delivery.peer.to_string(),
-                "stage": delivery.stage.map_or("refused", |stage| stage.as_str()),
-                "online": delivery.online,
-            });
-            if let Some(refusal) = &delivery.refusal {
-                told["reason"] = json!(refusal.to_string());
-                told["code"] = json!(refusal.code.as_str());
-                told["retry_after_ms"] = json!(refusal.retry_after_ms);
-            }
-            told
+            let stage = delivery.stage.map(|stage| stage.as_str());
+            delivery_json(&delivery.name, delivery.peer, stage, delivery.online, delivery.refusal.as_ref())
         })
         .collect();
     json!({ "id": sent.message.to_string(), "thread": sent.thread, "deduplicated": sent.deduplicated, "deliveries": deliveries })
 }
 
-/// Fails where a recipient refused; the data that says so was printed already.
-pub(crate) fn check(deliveries: &[SentDelivery]) -> Result<(), Failure> {
-    let refusals: Vec<_> = deliveries
-        .iter()
-        .filter_map(|delivery| delivery.refusal.as_ref().map(|refusal| format!("{}: {refusal}", cell(&delivery.name))))
-        .collect();
-    if refusals.is_empty() {
-        return Ok(());
+/// One recipient; `stage` is null where it refused, because nothing was stored for it.
+fn delivery_json(to: &str, peer: PeerId, stage: Option<&str>, online: bool, refusal: Option<&Refusal>) -> Value {
+    let mut told = json!({ "to": to, "to_id": peer.to_string(), "stage": stage, "online": online });
+    if let Some(refusal) = refusal {
+        told["reason"] = json!(refusal.to_string());
+        told["code"] = json!(refusal.code.as_str());
+        told["retry_after_ms"] = json!(refusal.retry_after_ms);
     }
-    Err(Failure::Told { message: format!("not delivered to {}", refusals.join(", and to ")), exit: REFUSED })
+    told
+}
+
+/// The failure that says which recipients refused, if any did.
+fn refused_by_some(deliveries: &[SentDelivery]) -> Option<Failure> {
+    let refusals = || deliveries.iter().filter_map(|delivery| delivery.refusal.as_ref().map(|refusal| (&delivery.name, refusal)));
+    let (_, first) = refusals().next()?;
+    let whys: Vec<_> = refusals().map(|(name, refusal)| format!("{}: {}", cell(name), refusal.message)).collect();
+    Some(refused(first.code, format!("not delivered to {}", whys.join(", and to ")), first.hint.clone()))
+}
+
+/// A refusal of the whole message, together with the recipients that it therefore did not reach. A name that is not known
+/// refuses the message before there are recipients to speak of; that stays as it is.
+pub(crate) async fn with_recipients(endpoint: &Endpoint, to: &[String], failure: Failure) -> Failure {
+    let Failure::Request(RequestError::Refused(refusal)) = &failure else { return failure };
+    if refusal.code.exit_code() != REFUSED {
+        return failure;
+    }
+    let listed = async { Operator::connect(endpoint).await?.peers(PeersQuery { all: true, ..PeersQuery::default() }).await };
+    // Whoever cannot be asked now leaves the refusal as it is.
+    let Ok(peers) = listed.await else { return failure };
+    let mut deliveries: Vec<_> = to
+        .iter()
+        .filter_map(|given| match person(given) {
+            Some(name) => Some(delivery_json(name, PeerId::HUMAN, None, false, Some(refusal))),
+            None => find(&peers, given)
+                .and_then(|place| peers.get(place))
+                .map(|peer| delivery_json(&peer.name, peer.id, None, peer.online, Some(refusal))),
+        })
+        .collect();
+    // A peer that was named twice is one recipient.
+    deliveries.dedup();
+    let data = json!({ "id": null, "thread": null, "deduplicated": false, "deliveries": deliveries });
+    Failure::Partly { data, failure: Box::new(failure) }
 }
