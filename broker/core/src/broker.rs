@@ -71,7 +71,7 @@ impl Broker {
     pub fn new(config: Config, image: Image, now: Now) -> Self {
         let mut peers = image.peers;
         if !peers.iter().any(|record| record.id == PeerId::HUMAN) {
-            peers.push(the_person());
+            peers.push(PeerRecord::new(PeerId::HUMAN, HUMAN_NAME.to_owned(), Timestamp(0)));
         }
         let last_peer = peers.iter().map(|record| record.id.0 + 1).max().unwrap_or(0);
         let mut broker = Self {
@@ -411,28 +411,5 @@ impl Broker {
             self.grace_until_ms = now.mono_ms.saturating_add(EXPIRY_GRACE_MS);
         }
         self.last_now = now;
-    }
-}
-
-/// The person's peer, as it is before anybody wrote to it.
-fn the_person() -> PeerRecord {
-    PeerRecord {
-        id: PeerId::HUMAN,
-        name: HUMAN_NAME.to_owned(),
-        aliases: Vec::new(),
-        seats: Vec::new(),
-        provisional: false,
-        client: String::new(),
-        client_version: String::new(),
-        cwd: String::new(),
-        git_root: None,
-        repo: None,
-        host: String::new(),
-        summary: String::new(),
-        state: String::new(),
-        task: String::new(),
-        token: None,
-        client_pid: None,
-        last_seen: Timestamp(0),
     }
 }

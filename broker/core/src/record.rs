@@ -49,6 +49,32 @@ pub struct PeerRecord {
     pub last_seen: Timestamp,
 }
 
+impl PeerRecord {
+    /// A peer of which nothing is known yet but its name.
+    #[must_use]
+    pub fn new(id: PeerId, name: String, last_seen: Timestamp) -> Self {
+        Self {
+            id,
+            name,
+            aliases: Vec::new(),
+            seats: Vec::new(),
+            provisional: false,
+            client: String::new(),
+            client_version: String::new(),
+            cwd: String::new(),
+            git_root: None,
+            repo: None,
+            host: String::new(),
+            summary: String::new(),
+            state: String::new(),
+            task: String::new(),
+            token: None,
+            client_pid: None,
+            last_seen,
+        }
+    }
+}
+
 /// Everything about a message but its text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MessageHead {

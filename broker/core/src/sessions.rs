@@ -151,25 +151,7 @@ impl Broker {
         let provisional = name.is_none();
         let name = name.unwrap_or_else(|| self.presence.friendly_name(facts.entropy));
         let seats = if provisional { Vec::new() } else { vec![Seat { kind: SeatKind::Name, key: name.clone() }] };
-        let record = PeerRecord {
-            id,
-            name,
-            aliases: Vec::new(),
-            seats,
-            provisional,
-            client: String::new(),
-            client_version: String::new(),
-            cwd: String::new(),
-            git_root: None,
-            repo: None,
-            host: String::new(),
-            summary: String::new(),
-            state: String::new(),
-            task: String::new(),
-            token: None,
-            client_pid: None,
-            last_seen: now.wall,
-        };
+        let record = PeerRecord { seats, provisional, ..PeerRecord::new(id, name, now.wall) };
         step.change(Change::PutNextPeer(self.next_peer));
         self.presence.put(record);
         Ok(id)
