@@ -15,19 +15,21 @@ Examples:
   peerctl inbox me                               what sessions wrote to you
   peerctl tail                                   watch what happens
 
-Exit codes: 0 ok, 1 failed, 2 usage, 3 broker unreachable, 4 no such thing, 5 timed out, 6 refused.
-State is kept in PEERD_DIR, by default .local/share/peerd under the home directory.";
+Exit codes: 0 ok, 1 failed, 2 usage, 3 broker unreachable, 4 no such thing,
+5 timed out, 6 refused.
+State is kept in PEERD_DIR, by default .local/share/peerd under the home
+directory.";
 
 /// A mailbox for coding agents: see who is here, write to them, watch what they tell each other.
 #[derive(Debug, Parser)]
 #[command(name = "peerctl", bin_name = "peerctl", version, after_help = AFTER_HELP, max_term_width = 100)]
 pub(crate) struct Cli {
     /// Print data as JSON; streams print one object per line
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Options of every command")]
     pub(crate) json: bool,
 
     /// Do not start the broker where none runs
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "Options of every command")]
     pub(crate) no_start: bool,
 
     #[command(subcommand)]

@@ -59,12 +59,15 @@ fn explain(error: &clap::Error) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let wants_json = std::env::args_os().skip(1).take_while(|argument| argument != "--").any(|argument| argument == "--json");
-    if wants_json && error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+    if wants_json {
         let text = error.render().to_string();
         // What is wrong stands before the first empty line, sometimes as a list; usage and hints follow it.
         let wrong: Vec<_> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
         let wrong = wrong.join(" ");
-        let message = wrong.trim_start_matches("error: ");
+        let message = match error.kind() {
+            ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => "no command was given",
+            _ => wrong.trim_start_matches("error: "),
+        };
         let hint = "`peerctl --help` lists the commands, `peerctl COMMAND --help` its options";
         let _ = Output::from_env(true).json(&json!({ "error": { "code": "usage", "message": message, "hint": hint } }));
     }
@@ -73,7 +76,7 @@ fn explain(error: &clap::Error) -> ExitCode {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use clap::{CommandFactory, Parser};
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -81,10 +84,32 @@ mod tests {
     }
 
     #[test]
-    fn every_command_teaches_with_an_example() {
-        for command in crate::args::Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
-            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-            assert!(help.contains("peerctl "), "{} has no example", command.get_name());
+    fn every_command_teaches_with_examples_that_parse_and_fit_a_terminal() {
+        let command = crate::args::Cli::command();
+        let helps = command.get_subcommands().filter(|command| !command.is_hide_set()).chain([&command]);
+        for help in helps.map(|command| command.get_after_help().map(ToString::to_string).unwrap_or_default()) {
+            assert!(help.contains("peerctl "), "no example in {help:?}");
+            for line in help.lines() {
+                assert!(line.chars().count() <= 80, "{line:?} is wider than a narrow terminal");
+                if line.starts_with("  peerctl ") {
+                    let words = words(line);
+                    assert!(crate::args::Cli::try_parse_from(&words).is_ok(), "{words:?} is no command line");
+                }
+            }
         }
+    }
+
+    /// The words of a first command in a line, up to a pipe or to what explains it.
+    fn words(line: &str) -> Vec<String> {
+        let line = line.trim();
+        let end = ["   ", " | ", " && ", " > "].iter().filter_map(|end| line.find(end)).min().unwrap_or(line.len());
+        // Every second piece between quotation marks is one word.
+        let pieces = line[..end].split('"').enumerate();
+        pieces
+            .flat_map(|(place, piece)| match place % 2 {
+                0 => piece.split_whitespace().map(str::to_owned).collect(),
+                _ => vec![piece.to_owned()],
+            })
+            .collect()
     }
 }

@@ -151,13 +151,15 @@ fn align(heading: &[&str], rows: &[Vec<String>]) -> Vec<String> {
 
 /// A peer's own words in a table: one line, not too long.
 pub(crate) fn cell(text: &str) -> String {
-    let line = single_line(text);
-    if line.chars().count() <= CELL_CHARS_MAX {
-        return line;
+    beginning(&single_line(text), CELL_CHARS_MAX)
+}
+
+/// A text, cut to `chars_max` characters.
+pub(crate) fn beginning(text: &str, chars_max: usize) -> String {
+    if text.chars().count() <= chars_max {
+        return text.to_owned();
     }
-    let mut cut: String = line.chars().take(CELL_CHARS_MAX - 1).collect();
-    cut.push('…');
-    cut
+    text.chars().take(chars_max - 1).chain(['…']).collect()
 }
 
 /// The time in RFC 3339 with milliseconds.

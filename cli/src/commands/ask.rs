@@ -17,10 +17,10 @@ use crate::output::{Output, Tone, cell, rfc3339};
 const AFTER_HELP: &str = "\
 Examples:
   peerctl ask backend -- \"which port does the dev server use?\"
-  peerctl ask backend --wait 30s --json -- \"is the build green?\" | jq -r .reply.text
+  peerctl ask backend --wait 30s --json -- \"is it green?\" | jq -r .reply.text
 
-Exit 5 when no reply came in time: the question stays with its reader, and the answer will be in
-`peerctl inbox me`.";
+Exit 5 when no reply came in time: the question stays with its reader, and the
+answer will be in `peerctl inbox me`.";
 
 /// Send a request and print the first reply
 #[derive(Debug, clap::Args)]

@@ -18,7 +18,8 @@ Examples:
   peerctl inbox me               what sessions wrote to you, with the texts
   peerctl inbox me --ack         the same, and then it is dealt with
 
-Looking takes nothing away: only `--ack` and `peerctl show` settle your own mail.";
+Looking takes nothing away: only --ack, `peerctl show` and a reply settle your
+own mail.";
 
 /// Most identifiers that go into one acknowledgement.
 const ACK_CHUNK: usize = peer_proto::limits::MESSAGES_PER_REQUEST_MAX;
@@ -99,9 +100,10 @@ async fn print_mine(output: &Output, operator: &Operator, entries: &[InboxEntry]
     if output.json {
         return output.json(&Value::Array(all));
     }
-    if entries.is_empty() {
-        output.remark("no mail for you");
-    }
+    output.remark(match entries.is_empty() {
+        true => "no mail for you",
+        false => "answer with `peerctl send FROM --reply-to ID -- TEXT`; `peerctl inbox me --ack` settles all of it",
+    });
     Ok(())
 }
 

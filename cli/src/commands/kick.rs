@@ -12,8 +12,8 @@ const AFTER_HELP: &str = "\
 Examples:
   peerctl kick backend
 
-Its mail stays and waits. The session's adapter does not come back by itself; starting the client
-anew brings it back.";
+Its mail stays and waits. The session's adapter does not come back by itself;
+starting the client anew brings it back.";
 
 /// End a peer's session; its mail stays
 #[derive(Debug, clap::Args)]

@@ -17,8 +17,8 @@ Examples:
   peerctl orphans reassign m-06FHK2RBXW3T9Q1C backend    somebody else gets it
   peerctl orphans drop m-06FHK2RBXW3T9Q1C                nobody gets it
 
-A message becomes a dead letter when several sessions ended while it was offered to them, or when its
-reader was forgotten.";
+A message becomes a dead letter when several sessions ended while it was offered
+to them, or when its reader was forgotten.";
 
 /// Dead letters and expired mail: list, requeue, reassign, drop
 #[derive(Debug, clap::Args)]

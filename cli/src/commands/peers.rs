@@ -2,18 +2,25 @@
 
 use peer_client::Endpoint;
 use peer_proto::request::{EventKind, PeerInfo, PeersQuery, Push, Request};
+use peer_proto::text::single_line;
 use serde_json::{Value, json};
 
 use crate::error::Failure;
 use crate::operator::Operator;
-use crate::output::{Output, Tone, age, cell, rfc3339};
+use crate::output::{Output, Tone, age, beginning, cell, rfc3339};
 
 const AFTER_HELP: &str = "\
 Examples:
-  peerctl peers                  those that are online, were until lately, or have mail
+  peerctl peers                  who is online, was until lately, or has mail
   peerctl peers --all            every peer that is remembered
-  peerctl peers backend          one peer; exit 4 where there is none
+  peerctl peers backend          all about one peer, and what reached it;
+                                 exit 4 where there is none
   peerctl peers -w               again whenever somebody comes, goes or is renamed";
+
+/// How much of what a peer does and of where it is the table shows: with both, and names of usual length, a line fits 80
+/// columns.
+const DOING_CHARS_MAX: usize = 24;
+const WHERE_CHARS_MAX: usize = 20;
 
 /// Who is here, what they are doing, and what waits for them
 #[derive(Debug, clap::Args)]
@@ -34,7 +41,7 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
     let mut operator = Operator::connect(endpoint).await?;
     if !args.watch {
-        return print(output, &list(&operator, &args).await?);
+        return print(output, &args, &list(&operator, &args).await?);
     }
     // Watched before listed: what changes in between is seen twice rather than never.
     operator.ask_done(Request::Watch { peer: None, bodies: false }).await?;
@@ -43,7 +50,7 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
         if output.json {
             output.json_line(&json!({ "peers": peers.iter().map(json).collect::<Vec<_>>() }))?;
         } else {
-            print(output, &peers)?;
+            print(output, &args, &peers)?;
             output.line("")?;
         }
         loop {
@@ -67,13 +74,16 @@ async fn list(operator: &Operator, args: &Args) -> Result<Vec<PeerInfo>, Failure
     operator.peers(PeersQuery { all: args.all, ..PeersQuery::default() }).await
 }
 
-fn print(output: &Output, peers: &[PeerInfo]) -> Result<(), Failure> {
+fn print(output: &Output, args: &Args, peers: &[PeerInfo]) -> Result<(), Failure> {
     if output.json {
         return output.json(&Value::Array(peers.iter().map(json).collect()));
     }
+    if let (Some(_), [peer]) = (&args.name, peers) {
+        return print_one(output, peer);
+    }
     let rows: Vec<_> = peers.iter().map(row).collect();
     output.table(
-        &["NAME", "CLIENT", "SEEN", "MAIL", "STATE", "DOING", "WHERE"],
+        &["NAME", "CLIENT", "SEEN", "MAIL", "DOING", "WHERE"],
         &rows,
         "nobody is here; a client that runs `peerctl mcp` appears by itself",
     )?;
@@ -84,17 +94,73 @@ fn print(output: &Output, peers: &[PeerInfo]) -> Result<(), Failure> {
     Ok(())
 }
 
+/// One line of a table that fits a narrow terminal; [`print_one`] has all of it.
 fn row(peer: &PeerInfo) -> Vec<String> {
-    let doing = if peer.task.is_empty() { &peer.summary } else { &peer.task };
     vec![
         cell(&peer.name),
         if peer.client.is_empty() { "-".to_owned() } else { cell(&peer.client) },
-        if peer.online { "online".to_owned() } else { format!("{} ago", age(peer.last_seen)) },
+        seen(peer),
         peer.pending.to_string(),
-        cell(&peer.state),
-        cell(doing),
-        cell(&peer.cwd),
+        beginning(&doing(peer), DOING_CHARS_MAX),
+        end(&place(&peer.cwd), WHERE_CHARS_MAX),
     ]
+}
+
+fn print_one(output: &Output, peer: &PeerInfo) -> Result<(), Failure> {
+    let known = |text: &str| if text.is_empty() { "-".to_owned() } else { single_line(text) };
+    let mut facts = vec![("name", single_line(&peer.name)), ("id", peer.id.to_string())];
+    if !peer.aliases.is_empty() {
+        facts.push(("earlier", single_line(&peer.aliases.join(", "))));
+    }
+    let pid = peer.client_pid.map(|pid| format!(", pid {pid}")).unwrap_or_default();
+    facts.push(("client", format!("{} {}{pid}", known(&peer.client), single_line(&peer.client_version))));
+    facts.push(("seen", seen(peer)));
+    facts.push(("mail", format!("{} waiting, {} of it with its session", peer.pending, peer.leased)));
+    let reached: Vec<_> = peer
+        .carriers
+        .iter()
+        .map(|proof| match proof.proven_at {
+            Some(at) => format!("{} {} ago", proof.carrier.as_str(), age(at)),
+            None => format!("{} tried, not confirmed", proof.carrier.as_str()),
+        })
+        .collect();
+    facts.push(("reached by", if reached.is_empty() { "nothing in this session".to_owned() } else { reached.join(", ") }));
+    facts.push(("state", known(&peer.state)));
+    facts.push(("task", known(&peer.task)));
+    facts.push(("summary", known(&peer.summary)));
+    facts.push(("directory", known(&peer.cwd)));
+    facts.push(("repository", known(peer.git_root.as_deref().unwrap_or_default())));
+    output.facts(&facts)
+}
+
+fn seen(peer: &PeerInfo) -> String {
+    if peer.online { "online".to_owned() } else { format!("{} ago", age(peer.last_seen)) }
+}
+
+/// Its state and its task, or its summary where it names no task.
+fn doing(peer: &PeerInfo) -> String {
+    let what = if peer.task.is_empty() { &peer.summary } else { &peer.task };
+    let parts = [&peer.state, what].map(|part| single_line(part));
+    parts.iter().filter(|part| !part.is_empty()).cloned().collect::<Vec<_>>().join(": ")
+}
+
+/// A path, with `~` for the home directory.
+fn place(path: &str) -> String {
+    let path = single_line(path);
+    let home = std::env::var("HOME").unwrap_or_default();
+    match path.strip_prefix(home.trim_end_matches('/')) {
+        Some(rest) if !home.is_empty() && (rest.is_empty() || rest.starts_with('/')) => format!("~{rest}"),
+        _ => path,
+    }
+}
+
+/// The end of a text says most about a path.
+fn end(text: &str, chars_max: usize) -> String {
+    let chars = text.chars().count();
+    if chars <= chars_max {
+        return text.to_owned();
+    }
+    std::iter::once('…').chain(text.chars().skip(chars + 1 - chars_max)).collect()
 }
 
 fn json(peer: &PeerInfo) -> Value {

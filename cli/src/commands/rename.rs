@@ -12,7 +12,7 @@ const AFTER_HELP: &str = "\
 Examples:
   peerctl rename calm-fox backend
 
-The mailbox stays, the session hears of it, and the old name goes on leading to it.";
+The mailbox stays, the session hears of it, and the old name still leads to it.";
 
 /// Give a peer another name
 #[derive(Debug, clap::Args)]

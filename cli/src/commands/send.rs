@@ -27,9 +27,9 @@ Examples:
   peerctl send reviewer --file plan.md --ttl 2h
   peerctl send backend --reply-to m-06FHK2RBXW3T9Q1C -- \"yes, go ahead\"
 
-The answer lands in `peerctl inbox me`; `peerctl ask` waits for it. A message to a peer that is offline
-waits for it. Exit 6 when a recipient's mailbox or policy refused it, 4 when a name is unknown: then
-nothing was sent to anybody.";
+The answer lands in `peerctl inbox me`; `peerctl ask` waits for it. A message to
+a peer that is offline waits for it. Exit 6 when a recipient refused it (a full
+mailbox, a rate), 4 when a name is unknown: then nothing was sent to anybody.";
 
 /// How often a send is repeated under its idempotency key when the broker dies before it answers.
 const REPEATS_MAX: u32 = 3;

@@ -12,7 +12,7 @@ const AFTER_HELP: &str = "\
 Examples:
   peerctl status
   peerctl status --json | jq .messages
-  peerctl --no-start status        exit 3 where no broker runs, instead of starting one";
+  peerctl --no-start status      exit 3 where no broker runs";
 
 /// The broker's state: version, peers, queues, oldest message, latency
 #[derive(Debug, clap::Args)]
@@ -43,7 +43,9 @@ pub(crate) fn print(output: &Output, status: &Status) -> Result<(), Failure> {
     let oldest = status.oldest_at.map(|at| format!(", the oldest for {}", age(at))).unwrap_or_default();
     let latency = match status.commit_us_max {
         0 => "no commit yet".to_owned(),
-        max => format!("{:.2} ms median, {:.2} ms slowest of the last", status.commit_us_p50 as f64 / 1e3, max as f64 / 1e3),
+        max => {
+            format!("{:.2} ms median, {:.2} ms slowest, of the latest ones", status.commit_us_p50 as f64 / 1e3, max as f64 / 1e3)
+        }
     };
     output.facts(&[
         (

@@ -17,7 +17,8 @@ Examples:
   peerctl wait --from backend --timeout 10m
   peerctl wait --thread t-06FHK2 && say done
 
-Only messages that are stored after the command began count. Exit 5 when none came in time.";
+Only messages that are stored after the command began count. Exit 5 when none
+came in time.";
 
 /// Block until a matching message is stored
 #[derive(Debug, clap::Args)]

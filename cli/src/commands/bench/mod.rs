@@ -27,8 +27,8 @@ Examples:
   peerctl bench throughput --producers 8 --window 64
   peerctl bench latency --json > latency.json
 
-It runs on a broker of its own in a temporary directory: set TMPDIR to measure another disk.
-The floor is a relay that does nothing but write, sync and forward.";
+It runs on a broker of its own in a temporary directory: set TMPDIR to measure
+another disk. The floor is a relay that does nothing but write, sync and forward.";
 
 /// The brakes are off: they are not what is measured.
 const CONFIG: &str = "\
