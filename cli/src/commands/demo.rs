@@ -22,8 +22,8 @@ Examples:
   peerctl demo
   peerctl demo --json | jq .timings_ms
 
-It runs on a broker of its own in a temporary directory, touches nothing of yours,
-and leaves nothing behind.";
+It runs on a broker of its own in a temporary directory, touches nothing of
+yours, and leaves nothing behind.";
 
 /// Nothing here is about limits; the person may look at everything, also from within an agent's shell.
 const CONFIG: &str = "[operator]\nallow_from_agents = true\n";

@@ -12,10 +12,10 @@ use crate::output::{Output, age, cell, rfc3339, size};
 
 const AFTER_HELP: &str = "\
 Examples:
-  peerctl orphans                                        list them
-  peerctl orphans requeue m-06FHK2RBXW3T9Q1C             its reader gets it again
-  peerctl orphans reassign m-06FHK2RBXW3T9Q1C backend    somebody else gets it
-  peerctl orphans drop m-06FHK2RBXW3T9Q1C                nobody gets it
+  peerctl orphans                                       list them
+  peerctl orphans requeue m-06FHK2RBXW3T9Q1C            to its reader again
+  peerctl orphans reassign m-06FHK2RBXW3T9Q1C backend   to somebody else
+  peerctl orphans drop m-06FHK2RBXW3T9Q1C               to nobody
 
 A message becomes a dead letter when several sessions ended while it was offered
 to them, or when its reader was forgotten.";

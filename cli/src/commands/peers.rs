@@ -15,7 +15,7 @@ Examples:
   peerctl peers --all            every peer that is remembered
   peerctl peers backend          all about one peer, and what reached it;
                                  exit 4 where there is none
-  peerctl peers -w               again whenever somebody comes, goes or is renamed";
+  peerctl peers -w               again when somebody comes, goes or is renamed";
 
 /// How much of what a peer does and of where it is the table shows: with both, and names of usual length, a line fits 80
 /// columns.
