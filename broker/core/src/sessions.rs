@@ -1,15 +1,15 @@
 //! How sessions come and go: registration, binding to a seat, names, and the end.
 
 use peer_proto::ids::{MessageId, PeerId, Timestamp};
-use peer_proto::limits::{NAME_CHARS_MAX, PATH_BYTES_MAX, PEERS_MAX, SEAT_KEY_BYTES_MAX, SUMMARY_BYTES_MAX};
-use peer_proto::message::{Cause, Stage};
+use peer_proto::limits::{NAME_CHARS_MAX, PATH_BYTES_MAX, PEERS_MAX, SEAT_KEY_BYTES_MAX, SUMMARY_BYTES_MAX, TRACE_ENTRIES_MAX};
+use peer_proto::message::{Cause, Stage, TraceEvent};
 use peer_proto::request::{EventKind, Goodbye, Push, Register, Registered, Reply, Role, Seat, SeatKind};
 
 use crate::broker::{Actor, Broker, Caller};
 use crate::input::{ConnectionId, Facts, Now};
 use crate::lease::delivery_to;
 use crate::presence::{Operator, Session, add_alias, add_seat, check_name, rename};
-use crate::record::PeerRecord;
+use crate::record::{DeliveryRecord, PeerRecord};
 use crate::rejection::Rejection;
 use crate::step::{Change, Effect, Step};
 
@@ -390,8 +390,13 @@ impl Broker {
             step.change(Change::RemoveDelivery { message, peer: from, was: entry.record.stage });
             // A message to both waits in the other mailbox already, or was read there: once is enough.
             let known = facts.stored.get(&message).and_then(|stored| delivery_to(&stored.deliveries, to));
-            let waits = self.mailbox(to).is_some_and(|mailbox| mailbox.get(message).is_some());
-            if waits || known.is_some_and(|known| known.stage == Stage::Presented) {
+            if self.mailbox(to).is_some_and(|mailbox| mailbox.get(message).is_some()) {
+                if entry.shown_before() {
+                    self.change_delivery(to, message, step, |kept| note_shown(&mut kept.record, &entry.record));
+                }
+                continue;
+            }
+            if known.is_some_and(|known| known.stage == Stage::Presented) {
                 continue;
             }
             // What waited when it was looked up and waits no more became a dead letter in this very step.
@@ -399,7 +404,10 @@ impl Broker {
             self.dead -= u64::from(was == Some(Stage::Dead));
             let mut record = entry.record;
             record.peer = to;
-            crate::mailbox::trace(&mut record, peer_proto::message::TraceEvent::Reassigned, now.wall, None, Some(Cause::Bound));
+            if let Some(known) = known {
+                note_shown(&mut record, known);
+            }
+            crate::mailbox::trace(&mut record, TraceEvent::Reassigned, now.wall, None, Some(Cause::Bound));
             step.change(Change::PutDelivery { record: Box::new(record.clone()), was });
             self.enqueue(record);
         }
@@ -532,6 +540,15 @@ impl Broker {
         for connection in self.presence.sessions_of(peer) {
             step.push(*connection, Push::Notice(text.clone()));
         }
+    }
+}
+
+/// Of two deliveries to what is one reader now, the one that goes on says that the other was offered.
+fn note_shown(kept: &mut DeliveryRecord, other: &DeliveryRecord) {
+    let offered = |record: &DeliveryRecord| record.trace.iter().find(|entry| entry.event == TraceEvent::Offered).copied();
+    if let (None, Some(entry)) = (offered(kept), offered(other)) {
+        kept.trace.insert(1, entry);
+        kept.trace.truncate(TRACE_ENTRIES_MAX);
     }
 }
 

@@ -43,7 +43,7 @@ const THREADS: [&str; 2] = ["x", "y"];
 const BOSS: usize = SESSIONS;
 const SHELL: usize = SESSIONS + 1;
 
-const ATTEMPTS_MAX: u32 = 3;
+const ATTEMPTS_MAX: u32 = 2;
 const PENDING_MAX: u32 = 150;
 const FORGET_MS: u64 = 168 * 3_600_000;
 const WAKE_DRIFT_MS: u64 = 5_000;
@@ -96,6 +96,7 @@ struct SendOptions {
 fn operation() -> impl Strategy<Value = Op> {
     let session = || 0..SESSIONS;
     let anyone = || 0..SESSIONS + 2;
+    let mostly_boss = || prop_oneof![3 => Just(BOSS), 1 => anyone()];
     let some = || prop::collection::vec(any::<Draw>(), 1..4);
     let ttl = || prop::option::weighted(0.3, prop::sample::select(vec![1_000_u64, 5_000, 40_000, 600_000]));
     let options = (0..3_u8, ttl(), prop::option::weighted(0.3, 0..3_u8), prop::option::of(0..THREADS.len()))
@@ -103,13 +104,18 @@ fn operation() -> impl Strategy<Value = Op> {
             (Just((text, ttl_ms, key, thread)), prop::option::weighted(0.3, any::<Draw>()), any::<bool>())
         })
         .prop_map(|((text, ttl_ms, key, thread), reply_to, inform)| SendOptions { text, ttl_ms, key, thread, reply_to, inform });
-    let online = (session(), prop::option::of(0..NAMES.len()), prop::option::of(0..SEATS.len()), prop::bool::weighted(0.2));
+    let online = (
+        session(),
+        prop::option::weighted(0.3, 0..NAMES.len()),
+        prop::option::weighted(0.4, 0..SEATS.len()),
+        prop::bool::weighted(0.2),
+    );
     prop_oneof![
         10 => online.prop_map(|(program, name, seat, leave_stale)| Op::Online { program, name, seat, leave_stale }),
         6 => session().prop_map(|program| Op::Offline { program }),
         2 => Just(Op::StaleEnds),
         4 => (session(), prop::bool::weighted(0.4)).prop_map(|(program, leave_stale)| Op::Resume { program, leave_stale }),
-        4 => (session(), 0..SEATS.len()).prop_map(|(program, seat)| Op::Bind { program, seat }),
+        7 => (session(), 0..SEATS.len()).prop_map(|(program, seat)| Op::Bind { program, seat }),
         1 => (session(), 0..NAMES.len()).prop_map(|(program, name)| Op::Rename { program, name }),
         2 => session().prop_map(|program| Op::Kick { program }),
         24 => (anyone(), some(), options).prop_map(|(program, to, options)| Op::Send { program, to, options }),
@@ -124,10 +130,10 @@ fn operation() -> impl Strategy<Value = Op> {
             .prop_map(|(program, filter, wait)| Op::Receive { program, filter, wait }),
         2 => (session(), any::<Draw>()).prop_map(|(program, wait)| Op::StopWaiting { program, wait }),
         3 => (anyone(), any::<Draw>()).prop_map(|(program, message)| Op::Cancel { program, message }),
-        2 => (anyone(), any::<Draw>()).prop_map(|(program, message)| Op::Requeue { program, message }),
-        2 => (anyone(), any::<Draw>(), any::<Draw>())
+        3 => (mostly_boss(), any::<Draw>()).prop_map(|(program, message)| Op::Requeue { program, message }),
+        3 => (mostly_boss(), any::<Draw>(), any::<Draw>())
             .prop_map(|(program, message, to)| Op::Reassign { program, message, to }),
-        2 => (anyone(), any::<Draw>()).prop_map(|(program, message)| Op::Drop { program, message }),
+        1 => (mostly_boss(), any::<Draw>()).prop_map(|(program, message)| Op::Drop { program, message }),
         2 => (anyone(), any::<Draw>()).prop_map(|(program, message)| Op::Read { program, message }),
         1 => anyone().prop_map(|program| Op::Inbox { program }),
         6 => prop::sample::select(vec![1_u64, 500, 2_000, 31_000, 61_000, 700_000]).prop_map(|millis| Op::Pass { millis }),
@@ -313,6 +319,8 @@ impl Model {
             (0, _) | (_, 0) => "human".to_owned(),
             (1, _) => NAMES[usize::from(draw / 8) % NAMES.len()].to_owned(),
             (2, len) => self.world.disk.peers[&peers[usize::from(draw / 8) % len]].name.clone(),
+            // Everyone: so that one message has deliveries whose readers become one.
+            (3, _) => peers.iter().map(PeerId::to_string).collect::<Vec<_>>().join(","),
             (_, len) => peers[usize::from(draw / 8) % len].to_string(),
         }
     }
@@ -798,10 +806,12 @@ impl Model {
             .collect();
         for message in moved {
             let letter = self.letters.remove(&(message, before)).expect("it was just seen");
-            let known = self.letters.get(&(message, peer)).is_some_and(|known| known.waits() || known.stage == Stage::Presented);
-            if !known {
-                self.letters.insert((message, peer), letter);
+            let kept = self.letters.entry((message, peer)).or_insert_with(|| letter.clone());
+            let shown = kept.shown || letter.shown;
+            if !kept.waits() && kept.stage != Stage::Presented {
+                *kept = letter;
             }
+            kept.shown = shown;
         }
     }
 
