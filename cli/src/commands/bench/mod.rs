@@ -23,12 +23,12 @@ use crate::throwaway::{Interrupts, Throwaway};
 const AFTER_HELP: &str = "\
 Examples:
   peerctl bench                            latency, 5 rounds of 200
-  peerctl bench latency --adapters         also from tool call to channel notification
+  peerctl bench latency --adapters         also from tool call to notification
   peerctl bench throughput --producers 8 --window 64
   peerctl bench latency --json > latency.json
 
 It runs on a broker of its own in a temporary directory: set TMPDIR to measure
-another disk. The floor is a relay that does nothing but write, sync and forward.";
+another disk. The floor is a relay that only writes, syncs and forwards.";
 
 /// The brakes are off: they are not what is measured.
 const CONFIG: &str = "\
