@@ -9,11 +9,11 @@ use crate::commands::{
 
 const AFTER_HELP: &str = "\
 Examples:
-  peerctl demo                                   two sessions talk, on a throw-away broker
-  peerctl peers                                  who is here
-  peerctl send backend -- \"run the tests\"        write to a session
-  peerctl inbox me                               what sessions wrote to you
-  peerctl tail                                   watch what happens
+  peerctl demo                               two sessions talk, as a show
+  peerctl peers                              who is here
+  peerctl send backend -- \"run the tests\"    write to a session
+  peerctl inbox me                           what sessions wrote to you
+  peerctl tail                               watch what happens
 
 Exit codes: 0 ok, 1 failed, 2 usage, 3 broker unreachable, 4 no such thing,
 5 timed out, 6 refused.
