@@ -98,7 +98,7 @@ impl CheckMessages {
                     );
                 }
                 Ended::Request { .. } => {}
-                Ended::TimedOut => instead = format!("Nothing came within {wait_s} s{cut}.\n"),
+                Ended::TimedOut => instead = format!("Nothing came within {wait_s} s.\n"),
             }
         }
         let (matched, waiting) = wanted.now(call).await?;
@@ -117,7 +117,7 @@ impl CheckMessages {
         if self.peek && block.shown > 0 {
             text.push_str(&format!("Only looked at: {} still new.\n", counted(block.shown, "message")));
         }
-        Ok(Output { text, mail: Mail::InText, waited, ..Output::default() })
+        Ok(Output { text: cut + &text, mail: Mail::InText, waited, ..Output::default() })
     }
 
     fn is_filtered(&self) -> bool {

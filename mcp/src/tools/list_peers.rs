@@ -78,7 +78,10 @@ impl ListPeers {
             text.push_str(&format!("{} more: narrow them down with query\n", peers.len() - LISTED_MAX));
         }
         if !peers.iter().any(|peer| Some(peer.id) != own && peer.id != PeerId::HUMAN) {
-            text.push_str("No other agent yet; a message to human reaches the user.\n");
+            text.push_str(match self.scope == Scope::Machine && self.query.is_none() {
+                true => "No other agent yet; a message to human reaches the user.\n",
+                false => "No other agent matches; list_peers() without arguments shows all on this machine.\n",
+            });
         }
         text
     }
@@ -148,7 +151,7 @@ mod tests {
     fn a_peer_is_one_line() {
         assert_eq!(
             line(&peer("orion"), false, "/home/u"),
-            "- orion (p-7, codex, ~/api): online · state \"idle\" · 2 messages waiting · not reached yet, sees it with its next tool call at the latest\n"
+            "- orion (p-7, codex, ~/api): online · state \"idle\" · 2 messages waiting · not reached yet, sees mail with its next tool call at the latest\n"
         );
         assert!(line(&peer("orion"), true, "/home/u").contains(": you · online"));
     }

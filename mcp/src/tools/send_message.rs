@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use peer_proto::ids::MessageId;
+use peer_proto::ids::{MessageId, PeerId};
 use peer_proto::message::{Intent, Stage};
 use peer_proto::request::{CarrierProof, Filter, Reply, Request, Send, Sent, SentDelivery};
 
@@ -68,6 +68,7 @@ impl SendMessage {
 
 async fn wait_for_reply(call: &ToolCall<'_>, sent: MessageId, wait_s: u64, output: &mut Output) -> Result<(), ToolError> {
     let (wait_s, cut) = clamped(call, wait_s);
+    output.text.push_str(&cut);
     let filter = Filter { reply_to: Some(sent), ..Filter::default() };
     output.waited = Some(Waiting::begin(call.session));
     let ended = Wanted { filter, kind: WantedKind::All }.wait(call, wait_s).await;
@@ -82,7 +83,7 @@ async fn wait_for_reply(call: &ToolCall<'_>, sent: MessageId, wait_s: u64, outpu
         Ok(Ended::Request { message, from }) => {
             output.text.push_str(&format!("The wait ended because a request came from {from}, {message}{later}"));
         }
-        Ok(Ended::TimedOut) => output.text.push_str(&format!("No reply within {wait_s} s{cut}{later}")),
+        Ok(Ended::TimedOut) => output.text.push_str(&format!("No reply within {wait_s} s{later}")),
         Err(error) => output.text.push_str(&format!("The wait for the reply failed: {error}{later}")),
     }
     Ok(())
@@ -98,6 +99,9 @@ fn describe(sent: &Sent) -> String {
         let SentDelivery { name, stage, online, carriers, refusal, .. } = delivery;
         let state = match (refusal, stage) {
             (Some(refusal), _) => format!("refused, nothing was stored for it: {refusal}"),
+            (None, Some(Stage::Stored | Stage::Leased | Stage::Offered)) if delivery.peer == PeerId::HUMAN => {
+                "stored, the user finds it with `peerctl inbox me`".to_owned()
+            }
             (None, Some(stage @ (Stage::Stored | Stage::Leased | Stage::Offered))) if *online => {
                 format!("{}, online, {}", stage.as_str(), reached(carriers))
             }
@@ -118,8 +122,8 @@ pub(crate) fn reached(carriers: &[CarrierProof]) -> String {
     let last = carriers.iter().filter_map(|proof| proof.proven_at.map(|at| (at, proof.carrier))).max_by_key(|(at, _)| *at);
     match last {
         Some((at, carrier)) => format!("last reached by {} {}", carrier.as_str(), ago(at)),
-        None if carriers.is_empty() => "not reached yet, sees it with its next tool call at the latest".to_owned(),
-        None => "not confirmed yet, sees it with its next tool call at the latest".to_owned(),
+        None if carriers.is_empty() => "not reached yet, sees mail with its next tool call at the latest".to_owned(),
+        None => "not confirmed yet, sees mail with its next tool call at the latest".to_owned(),
     }
 }
 

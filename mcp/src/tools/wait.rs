@@ -73,14 +73,14 @@ impl Drop for Waiting {
     }
 }
 
-/// The time a client survives, and what to tell the model where that is less than it asked for.
+/// The time a client survives, and a line that tells the model where that is less than it asked for.
 pub(crate) fn clamped(call: &ToolCall<'_>, wait_s: u64) -> (u64, String) {
     let most = match call.session.client().kind {
         ClientKind::Claude => CLAUDE_WAIT_S_MAX,
         ClientKind::Codex | ClientKind::Other => OTHER_WAIT_S_MAX,
     };
     match wait_s > most {
-        true => (most, format!(" (wait_s was cut to {most}, the longest this client survives)")),
+        true => (most, format!("wait_s was cut to {most}, the longest this client survives.\n")),
         false => (wait_s, String::new()),
     }
 }
