@@ -70,6 +70,10 @@ impl Broker {
     #[must_use]
     pub fn new(config: Config, image: Image, now: Now) -> Self {
         let mut peers = image.peers;
+        // Whoever had a session when the last broker ended was seen then, and not when that session began.
+        for record in peers.iter_mut().filter(|record| record.client_pid.is_some()) {
+            record.last_seen = now.wall;
+        }
         if !peers.iter().any(|record| record.id == PeerId::HUMAN) {
             peers.push(PeerRecord::new(PeerId::HUMAN, HUMAN_NAME.to_owned(), Timestamp(0)));
         }
