@@ -72,7 +72,7 @@ impl Broker {
         let mut peers = image.peers;
         // Whoever had a session when the last broker ended was seen then, and not when that session began.
         for record in peers.iter_mut().filter(|record| record.client_pid.is_some()) {
-            record.last_seen = now.wall;
+            record.last_seen = record.last_seen.max(now.wall);
         }
         if !peers.iter().any(|record| record.id == PeerId::HUMAN) {
             peers.push(PeerRecord::new(PeerId::HUMAN, HUMAN_NAME.to_owned(), Timestamp(0)));
