@@ -9,20 +9,21 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::task::{Context, Poll};
 
-use rmcp::model::{ClientNotification, ClientRequest, GetExtensions, JsonRpcMessage, RequestId};
+use rmcp::model::{ClientNotification, ClientRequest, ErrorData, GetExtensions, JsonRpcMessage, RequestId};
 use rmcp::service::{RoleServer, RxJsonRpcMessage, TxJsonRpcMessage};
 use rmcp::transport::Transport;
-use rmcp::transport::async_rw::AsyncRwTransport;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::sync::Notify;
 
 /// Bytes that may wait for a client that does not read. The longest result is far below it.
 pub(crate) const QUEUE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Longest line from the client; what its longest legal message needs is far below it.
+const LINE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Bytes written at once; how much has left is known to this grain.
 const WRITE_BYTES_MAX: usize = 64 * 1024;
@@ -115,22 +116,6 @@ impl Outgoing {
     }
 }
 
-/// rmcp writes its answers here: always ready, never full.
-impl AsyncWrite for Outgoing {
-    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.push(bytes);
-        Poll::Ready(Ok(bytes.len()))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-}
-
 /// Where one tool call stands in the stream of bytes.
 #[derive(Debug, Default)]
 pub(crate) struct Call {
@@ -171,8 +156,14 @@ impl Call {
 }
 
 /// rmcp's transport: lines of JSON in, lines into the queue out.
-pub(crate) struct ClientPipe<R: AsyncRead> {
-    lines: AsyncRwTransport<RoleServer, R, Outgoing>,
+pub(crate) struct ClientPipe<R> {
+    input: BufReader<R>,
+    /// What was read of a line so far. Not in the reading future, which may be dropped at any time.
+    line: Vec<u8>,
+    /// The line is longer than a line may be: the rest of it is skipped.
+    overlong: bool,
+    /// The client has begun with `initialize`.
+    introduced: bool,
     outgoing: Outgoing,
     unanswered: HashMap<RequestId, Arc<Call>>,
     closed: Arc<Notify>,
@@ -181,8 +172,69 @@ pub(crate) struct ClientPipe<R: AsyncRead> {
 impl<R: AsyncRead + Send + Unpin> ClientPipe<R> {
     /// Reads from `input`; `closed` hears of its end.
     pub(crate) fn new(input: R, outgoing: Outgoing, closed: Arc<Notify>) -> Self {
-        let lines = AsyncRwTransport::new_server(input, outgoing.clone());
-        Self { lines, outgoing, unanswered: HashMap::new(), closed }
+        Self {
+            input: BufReader::new(input),
+            line: Vec::new(),
+            overlong: false,
+            introduced: false,
+            outgoing,
+            unanswered: HashMap::new(),
+            closed,
+        }
+    }
+
+    /// The next line, with its end; none at the end of the input.
+    async fn next_line(&mut self) -> Option<Line> {
+        loop {
+            let available = self.input.fill_buf().await.ok().filter(|available| !available.is_empty())?;
+            let end = available.iter().position(|byte| *byte == b'\n');
+            let taken = end.map_or(available.len(), |end| end + 1);
+            self.overlong |= self.line.len() + taken > LINE_BYTES_MAX;
+            if self.overlong {
+                self.line = Vec::new();
+            } else {
+                self.line.extend_from_slice(&available[..taken]);
+            }
+            self.input.consume(taken);
+            if end.is_some() {
+                let line = std::mem::take(&mut self.line);
+                return Some(if std::mem::take(&mut self.overlong) { Line::Overlong } else { Line::Whole(line) });
+            }
+        }
+    }
+
+    /// Queues a message; returns where it ends in the output's stream.
+    fn queue(&self, item: &TxJsonRpcMessage<RoleServer>) -> io::Result<u64> {
+        let mut line = serde_json::to_vec(item)?;
+        line.push(b'\n');
+        self.outgoing.push(&line);
+        Ok(self.outgoing.queued())
+    }
+
+    /// Whether rmcp is to see this message; notes where a tool call stands.
+    fn admit(&mut self, message: &mut RxJsonRpcMessage<RoleServer>) -> bool {
+        match message {
+            JsonRpcMessage::Request(request) => match &mut request.request {
+                ClientRequest::InitializeRequest(_) => self.introduced = true,
+                ClientRequest::CallToolRequest(_) => {
+                    let call = Arc::new(Call::new(self.outgoing.written()));
+                    self.unanswered.insert(request.id.clone(), Arc::clone(&call));
+                    request.request.extensions_mut().insert(call);
+                }
+                _ => {}
+            },
+            // rmcp ends where anything but a request comes before `initialize`.
+            _ if !self.introduced => return false,
+            JsonRpcMessage::Notification(notification) => {
+                if let ClientNotification::CancelledNotification(cancelled) = &notification.notification
+                    && let Some(call) = cancelled.params.request_id.as_ref().and_then(|id| self.unanswered.remove(id))
+                {
+                    call.drop_result();
+                }
+            }
+            JsonRpcMessage::Response(_) | JsonRpcMessage::Error(_) => {}
+        }
+        true
     }
 }
 
@@ -195,45 +247,104 @@ impl<R: AsyncRead + Send + Unpin + 'static> Transport<RoleServer> for ClientPipe
             JsonRpcMessage::Error(error) => error.id.as_ref().and_then(|id| self.unanswered.remove(id)),
             JsonRpcMessage::Request(_) | JsonRpcMessage::Notification(_) => None,
         };
-        let sending = self.lines.send(item);
-        let outgoing = self.outgoing.clone();
-        async move {
-            sending.await?;
-            if let Some(call) = answered {
-                call.answered(outgoing.queued());
-            }
-            Ok(())
+        let queued = self.queue(&item);
+        if let (Ok(end), Some(call)) = (&queued, answered) {
+            call.answered(*end);
         }
+        std::future::ready(queued.map(drop))
     }
 
     async fn receive(&mut self) -> Option<RxJsonRpcMessage<RoleServer>> {
-        // The one await: rmcp drops this future whenever something else happens, and nothing may be lost then.
-        let Some(mut message) = self.lines.receive().await else {
-            self.closed.notify_one();
-            return None;
-        };
-        match &mut message {
-            JsonRpcMessage::Request(request) => {
-                if let ClientRequest::CallToolRequest(_) = &request.request {
-                    let call = Arc::new(Call::new(self.outgoing.written()));
-                    self.unanswered.insert(request.id.clone(), Arc::clone(&call));
-                    request.request.extensions_mut().insert(call);
+        loop {
+            // The one await: rmcp drops this future whenever something else happens, and nothing may be lost then.
+            let Some(line) = self.next_line().await else {
+                self.closed.notify_one();
+                return None;
+            };
+            let answer = match line.message() {
+                Ok(mut message) => {
+                    if self.admit(&mut message) {
+                        return Some(message);
+                    }
+                    continue;
                 }
-            }
-            JsonRpcMessage::Notification(notification) => {
-                if let ClientNotification::CancelledNotification(cancelled) = &notification.notification
-                    && let Some(call) = cancelled.params.request_id.as_ref().and_then(|id| self.unanswered.remove(id))
-                {
-                    call.drop_result();
-                }
-            }
-            JsonRpcMessage::Response(_) | JsonRpcMessage::Error(_) => {}
+                Err(Unreadable::Ignored) => continue,
+                Err(Unreadable::Answered { id, why }) => JsonRpcMessage::error(ErrorData::invalid_request(why, None), id),
+            };
+            // What cannot be written shows at the next answer.
+            let _ = self.queue(&answer);
         }
-        Some(message)
     }
 
     async fn close(&mut self) -> Result<(), Self::Error> {
-        self.lines.close().await
+        Ok(())
+    }
+}
+
+/// One line from the client.
+enum Line {
+    /// With its end.
+    Whole(Vec<u8>),
+    /// Longer than [`LINE_BYTES_MAX`], and skipped.
+    Overlong,
+}
+
+/// Why a line is no message.
+enum Unreadable {
+    /// Nobody waits for an answer: no JSON (which may be an echo of our own words), or a notification that means nothing.
+    Ignored,
+    /// Somebody may wait.
+    Answered { id: Option<RequestId>, why: String },
+}
+
+impl Line {
+    fn message(self) -> Result<RxJsonRpcMessage<RoleServer>, Unreadable> {
+        let Self::Whole(mut line) = self else {
+            let why = format!("a line longer than {LINE_BYTES_MAX} bytes was skipped; write long texts to a file and send its path");
+            return Err(Unreadable::Answered { id: None, why });
+        };
+        if let Ok(message) = serde_json::from_slice(&line) {
+            return Ok(message);
+        }
+        mend_surrogates(&mut line);
+        let line = String::from_utf8_lossy(&line);
+        let line = line.trim_start_matches('\u{feff}');
+        let reason = match serde_json::from_str(line) {
+            Ok(message) => return Ok(message),
+            Err(reason) => reason,
+        };
+        let Ok(value) = serde_json::from_str::<Value>(line) else { return Err(Unreadable::Ignored) };
+        let id = value.get("id");
+        if id.is_none() && value.get("method").is_some() {
+            return Err(Unreadable::Ignored);
+        }
+        let id = id.and_then(|id| serde_json::from_value(id.clone()).ok());
+        Err(Unreadable::Answered { id, why: format!("this is no MCP message: {reason}; send one JSON-RPC 2.0 object per line") })
+    }
+}
+
+/// Replaces half surrogate pairs by the replacement character, in place. A client in JavaScript writes `\ud83d` where a
+/// text was cut within a character; JSON allows it, no string of ours can hold it, and the call must not stay unanswered.
+fn mend_surrogates(line: &mut [u8]) {
+    let escaped = |line: &[u8], at: usize| {
+        let digits = line.get(at..at + 6)?.strip_prefix(b"\\u")?;
+        u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+    };
+    let mut at = 0;
+    while at < line.len() {
+        if line[at] != b'\\' {
+            at += 1;
+            continue;
+        }
+        at += match (escaped(line, at), escaped(line, at + 6)) {
+            (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => 12,
+            (Some(0xd800..=0xdfff), _) => {
+                line[at + 2..at + 6].copy_from_slice(b"fffd");
+                6
+            }
+            // Another escape: its second character is no beginning of one.
+            _ => 2,
+        };
     }
 }
 
@@ -281,6 +392,59 @@ mod tests {
         outgoing.push(b"hello\n");
         let error = outgoing.write_to(ours).await;
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    fn pipe(input: &[u8]) -> (ClientPipe<io::Cursor<Vec<u8>>>, Outgoing) {
+        let outgoing = Outgoing::default();
+        (ClientPipe::new(io::Cursor::new(input.to_vec()), outgoing.clone(), Arc::default()), outgoing)
+    }
+
+    fn answers(outgoing: &Outgoing) -> String {
+        String::from_utf8(outgoing.lock().waiting.clone()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn half_a_surrogate_pair_and_bytes_that_are_no_text_leave_no_call_unanswered() {
+        let mut lines = Vec::new();
+        for text in [&b"a \\ud83d b"[..], b"a \\udc00 b", b"a \\uD83Dx b", b"a \xff b"] {
+            lines.extend_from_slice(br#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":""#);
+            lines.extend_from_slice(text);
+            lines.extend_from_slice(b"\"}}\n");
+        }
+        let (mut pipe, _) = pipe(&lines);
+        for expected in ["a \u{fffd} b", "a \u{fffd} b", "a \u{fffd}x b", "a \u{fffd} b"] {
+            let message = pipe.receive().await.unwrap();
+            assert!(serde_json::to_string(&message).unwrap().contains(expected), "{message:?}");
+        }
+        assert!(pipe.receive().await.is_none());
+    }
+
+    #[test]
+    fn whole_pairs_and_escaped_backslashes_are_left_alone() {
+        let mut line = *br"\ud83d\ude00 \\ud83d \u00e9 \n \ud83d\n";
+        mend_surrogates(&mut line);
+        assert_eq!(&line, br"\ud83d\ude00 \\ud83d \u00e9 \n \ufffd\n");
+        for mut cut in [&b"\\"[..], b"\\u", b"\\ud83", b"\\ud83d\\u"].map(<[u8]>::to_vec) {
+            mend_surrogates(&mut cut);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_message_is_answered_where_somebody_may_wait_and_the_next_is_read() {
+        let ping = br#"{"jsonrpc":"2.0","id":7,"method":"ping"}"#;
+        for (line, answer) in [
+            (br#"{"jsonrpc":"1.0","id":5,"method":"ping"}"#.to_vec(), r#""id":5,"error""#),
+            (br#"[{"jsonrpc":"2.0","id":5,"method":"ping"}]"#.to_vec(), r#""error""#),
+            (vec![b'x'; LINE_BYTES_MAX + 1], "was skipped"),
+            (b"garbage".to_vec(), ""),
+            (b"\r".to_vec(), ""),
+            (br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#.to_vec(), ""),
+        ] {
+            let (mut pipe, outgoing) = pipe(&[&line[..], b"\n", ping, b"\n"].concat());
+            assert!(matches!(pipe.receive().await, Some(JsonRpcMessage::Request(request)) if request.id == RequestId::Number(7)));
+            let answers = answers(&outgoing);
+            assert!(answers.contains(answer) && answers.is_empty() == answer.is_empty(), "{answers}");
+        }
     }
 
     #[test]
