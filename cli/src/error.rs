@@ -46,6 +46,9 @@ pub(crate) enum Failure {
     /// It was done in part or not at all, and `data` says how far it came. With `--json` both are one object.
     #[error("{failure}")]
     Partly { data: Value, failure: Box<Failure> },
+    /// The broker ended, or closed the connection, while something was watched.
+    #[error("the broker ended while it was watched; run the command again")]
+    WatchEnded,
     /// Another broker has the lock. Only `daemon start` sees it.
     #[error("{0}")]
     AlreadyRunning(String),
@@ -74,7 +77,7 @@ impl Failure {
                 refusal.code.exit_code()
             }
             Self::Connect(ConnectError::Location(_) | ConnectError::Executable { .. }) => FAILED,
-            Self::Connect(_) | Self::Request(RequestError::Lost) => UNREACHABLE,
+            Self::Connect(_) | Self::Request(RequestError::Lost) | Self::WatchEnded => UNREACHABLE,
             Self::Usage(_) => USAGE,
             Self::NotFound { .. } => NOT_FOUND,
             Self::TimedOut(_) => TIMED_OUT,
@@ -103,7 +106,7 @@ impl Failure {
                 | ConnectError::SentAway(_) => "unreachable",
             },
             Self::Request(RequestError::Refused(refusal)) => refusal.code.as_str(),
-            Self::Request(RequestError::Lost) => "connection_lost",
+            Self::Request(RequestError::Lost) | Self::WatchEnded => "connection_lost",
             Self::Request(RequestError::TooLarge { .. }) => ErrorCode::TextTooLarge.as_str(),
             Self::Request(_) => "unexpected",
             Self::Usage(_) => "usage",

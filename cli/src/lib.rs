@@ -69,7 +69,7 @@ fn explain(error: &clap::Error) -> ExitCode {
             _ => wrong.trim_start_matches("error: "),
         };
         let hint = "`peerctl --help` lists the commands, `peerctl COMMAND --help` its options";
-        let _ = Output::from_env(true).json(&json!({ "error": { "code": "usage", "message": message, "hint": hint } }));
+        let _ = Output::from_env(true).json_line(&json!({ "error": { "code": "usage", "message": message, "hint": hint } }));
     }
     ExitCode::from(USAGE)
 }

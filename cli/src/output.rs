@@ -73,13 +73,13 @@ impl Output {
     }
 
     /// An error, for people on standard error and with `--json` for programs on standard output, in one object with what
-    /// there is to say besides.
+    /// there is to say besides; in one line, because it may be the last one of a stream.
     pub(crate) fn failure(&self, failure: &Failure) {
         let (message, hint) = failure.parts();
         if self.json {
             let mut told = failure.data().cloned().unwrap_or_else(|| json!({}));
             told["error"] = json!({ "code": failure.code(), "message": message, "hint": hint });
-            let _ = self.json(&told);
+            let _ = self.json_line(&told);
         }
         let text = if hint.is_empty() { message } else { format!("{message}; {hint}") };
         self.remark(&format!("peerctl: {}", single_line(&text)));

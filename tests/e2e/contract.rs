@@ -263,6 +263,8 @@ fn exit_codes_and_errors_are_those_of_the_contract() {
     has(&asked, &[("id", "id")]);
 
     error(&home.peerctl(&["rename", "luna", "orion", "--json"]), 1, "name_taken");
+    error(&home.peerctl(&["kick", "me", "--json"]), 2, "usage");
+    error(&home.peerctl(&["rename", "human", "boss", "--json"]), 2, "usage");
     let _ = orion.call("check_messages", json!({})).success();
     let _ = orion.call("list_peers", json!({})).success();
     error(&home.peerctl(&["cancel", asked["id"].as_str().expect("an id is a string"), "--json"]), 1, "too_late");
@@ -304,6 +306,14 @@ fn streams_print_one_object_a_line_and_end_when_told() {
     let (printed, code) = wait.end();
     let event: Value = serde_json::from_str(&printed).expect("one object");
     assert_eq!((&event["id"], code), (&json!(id), Some(0)));
+
+    // Adapters would start the broker anew.
+    drop((luna, orion));
+    let cut = Stream::start(&home, &["tail", "--json"]);
+    let _ = home.peerctl(&["daemon", "stop"]).success();
+    let (printed, code) = cut.end();
+    let last: Value = serde_json::from_str(printed.lines().last().expect("it says why")).expect("also an error is one line");
+    assert_eq!((&last["error"]["code"], code), (&json!("connection_lost"), Some(3)), "{printed}");
 }
 
 #[test]

@@ -36,7 +36,7 @@ pub(crate) struct Args {
     #[arg(long)]
     thread: Option<String>,
 
-    /// Only since then: a time such as 2026-11-20T08:00:00Z, or how long ago, such as 2h
+    /// Only since then: a day or time (UTC) such as 2026-11-20T08:00:00Z, or how long ago, such as 2h
     #[arg(long, value_parser = moment, value_name = "WHEN")]
     since: Option<Timestamp>,
 
@@ -156,7 +156,8 @@ fn moment(text: &str) -> Result<Timestamp, String> {
         return Ok(Timestamp(now().0.saturating_sub(ago)));
     }
     let at = humantime::parse_rfc3339_weak(text)
-        .map_err(|_| "neither a time such as 2026-11-20T08:00:00Z nor a span such as 2h".to_owned())?;
+        .or_else(|_| humantime::parse_rfc3339_weak(&format!("{text}T00:00:00")))
+        .map_err(|_| "neither a day or time (UTC) such as 2026-11-20 or 2026-11-20T08:00:00Z nor a span such as 2h".to_owned())?;
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
     Ok(Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
 }
@@ -168,6 +169,7 @@ mod tests {
     #[test]
     fn a_moment_is_a_time_or_a_span_ago() {
         assert_eq!(moment("2026-11-18T11:06:40.123Z"), Ok(Timestamp(1_795_000_000_123)));
+        assert_eq!(moment("2026-11-18"), moment("2026-11-18T00:00:00Z"));
         assert!(now().ms_since(moment("2h").unwrap()) >= 7_200_000);
         assert!(moment("yesterday").is_err());
     }

@@ -5,7 +5,7 @@ use peer_proto::request::Request;
 use serde_json::json;
 
 use crate::error::Failure;
-use crate::operator::Operator;
+use crate::operator::{Operator, person};
 use crate::output::{Output, cell};
 
 const AFTER_HELP: &str = "\
@@ -24,6 +24,11 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
+    if person(&args.peer).is_some() {
+        return Err(Failure::Usage(
+            "the person has no session that could be ended; `peerctl peers` lists those who have".to_owned(),
+        ));
+    }
     let operator = Operator::connect(endpoint).await?;
     operator.ask_done(Request::Kick(args.peer.clone())).await?;
     if output.json {

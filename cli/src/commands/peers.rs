@@ -57,7 +57,7 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
             match operator.pushes.next().await {
                 Some(Push::Event(event)) if is_about_presence(event.kind) => break,
                 Some(_) => {}
-                None => return Err(Failure::Request(peer_client::RequestError::Lost)),
+                None => return Err(Failure::WatchEnded),
             }
         }
     }

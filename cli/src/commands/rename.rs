@@ -5,7 +5,7 @@ use peer_proto::request::{Reply, Request};
 use serde_json::json;
 
 use crate::error::Failure;
-use crate::operator::{Operator, unexpected};
+use crate::operator::{Operator, person, unexpected};
 use crate::output::{Output, cell};
 
 const AFTER_HELP: &str = "\
@@ -26,6 +26,11 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
+    if person(&args.old).is_some() {
+        return Err(Failure::Usage(
+            "the person is called human and stays so; `peerctl peers` lists who can be renamed".to_owned(),
+        ));
+    }
     let operator = Operator::connect(endpoint).await?;
     let request = Request::Rename { peer: Some(args.old.clone()), new_name: args.new };
     let Reply::Renamed { peer, name } = operator.ask(request).await? else { return Err(unexpected()) };

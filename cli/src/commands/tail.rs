@@ -1,6 +1,6 @@
 //! `peerctl tail`: what happens, as it happens.
 
-use peer_client::{Endpoint, RequestError};
+use peer_client::Endpoint;
 use peer_proto::request::{Event, EventKind, Goodbye, Push, Request};
 use serde_json::{Value, json};
 
@@ -54,7 +54,7 @@ pub(crate) async fn next_event(operator: &mut Operator) -> Result<Event, Failure
                 return Err(Failure::Broker("events came faster than they were read; watch fewer, with --peer".to_owned()));
             }
             Some(_) => {}
-            None => return Err(RequestError::Lost.into()),
+            None => return Err(Failure::WatchEnded),
         }
     }
 }
