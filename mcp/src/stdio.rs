@@ -300,7 +300,8 @@ enum Unreadable {
 impl Line {
     fn message(self) -> Result<RxJsonRpcMessage<RoleServer>, Unreadable> {
         let Self::Whole(mut line) = self else {
-            let why = format!("a line longer than {LINE_BYTES_MAX} bytes was skipped; write long texts to a file and send its path");
+            let why =
+                format!("a line longer than {LINE_BYTES_MAX} bytes was skipped; write long texts to a file and send its path");
             return Err(Unreadable::Answered { id: None, why });
         };
         if let Ok(message) = serde_json::from_slice(&line) {
