@@ -86,7 +86,7 @@ pub enum Rejection {
         retry_after_ms: u64,
     },
     /// The recipient's mailbox is full.
-    #[error("{name} has {pending} messages waiting, and takes no more before it reads some")]
+    #[error("{name} takes no more messages before it has read some; waiting: {pending}")]
     MailboxFull {
         /// The recipient.
         name: String,
@@ -192,7 +192,9 @@ impl From<Rejection> for Refusal {
             Rejection::NameTaken { .. } => {
                 (ErrorCode::NameTaken, "choose another; `peerctl peers --all` shows all names".to_owned(), None)
             }
-            Rejection::OutOfBounds { .. } => (ErrorCode::OutOfBounds, String::new(), None),
+            Rejection::OutOfBounds { .. } => {
+                (ErrorCode::OutOfBounds, "shorten it or leave it out, and try again".to_owned(), None)
+            }
             Rejection::RateLimited { retry_after_ms, .. } => (
                 ErrorCode::RateLimited,
                 format!("try again in {} s, and say more in one message", retry_after_ms.div_ceil(1_000)),

@@ -473,6 +473,10 @@ impl Broker {
         }
         self.update_peer(record, step);
         step.reply(caller.connection, caller.id, Reply::Renamed { peer: subject, name: new_name.clone() });
+        // Choosing the name that one has is no news to anybody.
+        if before.name == new_name {
+            return Ok(());
+        }
         for connection in self.presence.sessions_of(subject).to_vec() {
             if connection != caller.connection {
                 step.push(connection, Push::Renamed { name: new_name.clone() });
