@@ -11,9 +11,9 @@ use std::time::Instant;
 use peer_proto::request::Filter;
 use rmcp::handler::server::ServerHandler;
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, ErrorData, ExperimentalCapabilities, Implementation,
-    InitializeRequestParams, InitializeResult, JsonObject, ListToolsResult, MetaObject, PaginatedRequestParams, ProtocolVersion,
-    ServerCapabilities, ServerConfig,
+    CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, CustomRequest, CustomResult, ErrorCode, ErrorData,
+    ExperimentalCapabilities, Implementation, InitializeRequestParams, InitializeResult, JsonObject, ListToolsResult, MetaObject,
+    PaginatedRequestParams, ProtocolVersion, ServerCapabilities, ServerConfig,
 };
 use rmcp::service::{NotificationContext, RequestContext, RoleServer};
 use serde_json::json;
@@ -192,16 +192,33 @@ impl ServerHandler for Server {
         tool_result::prove(&self.session, &caller);
         let output = self.answer(tool, request.arguments.unwrap_or_default(), &caller, &context).await;
         let text = self.with_mail(&output, &caller).await;
-        let text = text.trim_end_matches('\n');
-        let mut meta = MetaObject::new();
-        meta.0.insert("chars".into(), json!(text.chars().count()));
-        meta.0.insert("lines".into(), json!(text.lines().count()));
-        meta.0.insert("ms".into(), json!(u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX)));
-        let content = vec![ContentBlock::text(text)];
-        let mut result = if output.failed { CallToolResult::error(content) } else { CallToolResult::success(content) };
-        result.meta = Some(meta);
-        Ok(result.into())
+        Ok(result(&text, output.failed, began).into())
     }
+
+    /// Here come the requests whose parameters are not of the form that their method has.
+    async fn on_custom_request(&self, request: CustomRequest, _: RequestContext<RoleServer>) -> Result<CustomResult, ErrorData> {
+        if request.method != "tools/call" || self.dormant {
+            let why =
+                format!("there is no such request, or not with these parameters: {}", crate::render::sentence(&request.method));
+            return Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, why, None));
+        }
+        let text = "tools/call needs a name, which is a text, and arguments, which are one object; call it again with those";
+        let result = serde_json::to_value(result(text, true, Instant::now()));
+        result.map(CustomResult::new).map_err(|error| ErrorData::internal_error(error.to_string(), None))
+    }
+}
+
+/// A result as clients get it: plain text, and its measures.
+fn result(text: &str, failed: bool, began: Instant) -> CallToolResult {
+    let text = text.trim_end_matches('\n');
+    let mut meta = MetaObject::new();
+    meta.0.insert("chars".into(), json!(text.chars().count()));
+    meta.0.insert("lines".into(), json!(text.lines().count()));
+    meta.0.insert("ms".into(), json!(u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX)));
+    let content = vec![ContentBlock::text(text)];
+    let mut result = if failed { CallToolResult::error(content) } else { CallToolResult::success(content) };
+    result.meta = Some(meta);
+    result
 }
 
 /// A client's own name in the form of ours.

@@ -31,6 +31,10 @@ use crate::stdio::Outgoing;
 /// How long a tool call waits for the broker, in milliseconds. Starting one takes a fraction of it.
 const CALL_PATIENCE_MS: u64 = 10_000;
 
+/// How long one request waits for its answer, in milliseconds. Far more than the slowest disk takes, and less than clients
+/// wait for a tool, also where a call asks twice.
+const ANSWER_PATIENCE_MS: u64 = 20_000;
+
 /// Notices that wait for the next tool result; the oldest give way.
 const NOTICES_MAX: usize = 8;
 
@@ -149,6 +153,13 @@ pub(crate) enum CallError {
         /// Who ended it.
         why: String,
     },
+    /// The connection is there, and nothing comes: the broker is suspended, or its disk hangs.
+    #[error(
+        "the broker has not answered for {} s, though it is there; what was asked may still be done when it goes on: ask the user \
+         whether it is suspended (`peerctl daemon status`), and look before you repeat it",
+        ANSWER_PATIENCE_MS / 1_000
+    )]
+    Silent,
     /// The connection is there, the request is wrong.
     #[error("{0}")]
     Request(RequestError),
@@ -278,7 +289,11 @@ impl Session {
         let deadline = Instant::now() + Duration::from_millis(CALL_PATIENCE_MS);
         loop {
             let connection = self.connection(deadline).await?;
-            match connection.request(request.clone()).await {
+            let patience = Duration::from_millis(ANSWER_PATIENCE_MS);
+            let Ok(answer) = tokio::time::timeout(patience, connection.request(request.clone())).await else {
+                return Err(CallError::Silent);
+            };
+            match answer {
                 Ok(reply) => return Ok(reply),
                 Err(RequestError::Lost) => {}
                 Err(RequestError::Refused(refusal)) if refusal.code == ErrorCode::Stopping => {

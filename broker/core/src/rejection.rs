@@ -193,7 +193,7 @@ impl From<Rejection> for Refusal {
                 (ErrorCode::NameTaken, "choose another; `peerctl peers --all` shows all names".to_owned(), None)
             }
             Rejection::OutOfBounds { .. } => {
-                (ErrorCode::OutOfBounds, "shorten it or leave it out, and try again".to_owned(), None)
+                (ErrorCode::OutOfBounds, "keep to these bounds, and try again".to_owned(), None)
             }
             Rejection::RateLimited { retry_after_ms, .. } => (
                 ErrorCode::RateLimited,
