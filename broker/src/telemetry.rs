@@ -40,7 +40,9 @@ pub(crate) fn open(path: &Path) -> Result<Dispatch, LogError> {
         Ok(filter) => (filter, None),
         Err(mistake) => (EnvFilter::new("info"), Some(mistake)),
     };
-    let log = Dispatch::new(tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(file).finish());
+    // A line that does not fit on the disk must not go to stderr instead: the starter would take it for why we failed.
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).log_internal_errors(false);
+    let log = Dispatch::new(lines.with_writer(file).finish());
     if let Some(mistake) = mistake {
         tracing::dispatcher::with_default(&log, || {
             tracing::warn!(cause = %mistake, "{FILTER_VARIABLE} is no filter; logging at level info");
