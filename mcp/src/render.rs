@@ -118,7 +118,9 @@ pub(crate) fn message(subject: &Message, body: &Body, showing: Showing<'_>) -> E
     let piece = body.excerpt(showing.offset, showing.chars_max, quoted_max);
     text.push_str(&piece.quoted);
     let left = body.chars().saturating_sub(piece.end);
-    if left > 0 {
+    if showing.offset > 0 && showing.offset >= body.chars() {
+        text.push_str(&format!("… nothing from offset {} on: that was all of it\n", showing.offset));
+    } else if left > 0 {
         let (left, end) = (grouped(left), piece.end);
         text.push_str(&format!("… {left} more characters: check_messages(message_id=\"{}\", offset={end})\n", subject.id));
     }
@@ -352,6 +354,15 @@ pub(crate) mod tests {
     fn an_offset_beyond_the_end_shows_nothing() {
         let piece = Body::new("abc").excerpt(9, 100, 100);
         assert_eq!(piece.end, 3);
+    }
+
+    #[test]
+    fn an_offset_beyond_the_end_says_so() {
+        let body = Body::new("abc");
+        let showing = |offset| Showing { shown_before: false, home: "", offset, chars_max: 9, budget: BLOCK_CHARS_MAX };
+        let shown = |offset| message(&request(1, "luna", "abc"), &body, showing(offset)).quoted;
+        assert!(shown(3).ends_with("… nothing from offset 3 on: that was all of it\n"), "{}", shown(3));
+        assert!(shown(2).ends_with("| c\n") && shown(0).ends_with("| abc\n"));
     }
 
     #[test]
