@@ -26,13 +26,14 @@ impl Location {
     /// The directory that `PEERD_DIR` names, else the default under `home`.
     ///
     /// # Errors
-    /// Where neither is given, `PEERD_DIR` is relative, or the socket's path would be longer than a socket's path can be.
+    /// Where neither is given, the one that counts is relative, or the socket's path would be longer than a socket's path
+    /// can be.
     pub fn resolve(peerd_dir: Option<&Path>, home: Option<&Path>) -> Result<Self, LocationError> {
         let dir = match (peerd_dir.filter(|dir| !dir.as_os_str().is_empty()), home) {
             (Some(dir), _) if dir.is_absolute() => dir.to_path_buf(),
             (Some(dir), _) => return Err(LocationError::Relative { dir: dir.to_path_buf() }),
-            (None, Some(home)) => home.join(DEFAULT_UNDER_HOME),
-            (None, None) => return Err(LocationError::NoHome),
+            (None, Some(home)) if home.is_absolute() => home.join(DEFAULT_UNDER_HOME),
+            (None, _) => return Err(LocationError::NoHome),
         };
         let location = Self { dir };
         let bytes = location.socket().as_os_str().len();
@@ -88,8 +89,8 @@ impl Location {
 /// Why there is no state directory.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum LocationError {
-    /// Neither `PEERD_DIR` nor a home directory.
-    #[error("neither HOME nor PEERD_DIR names a directory; set PEERD_DIR to an absolute path")]
+    /// Neither `PEERD_DIR` nor a home directory by an absolute path.
+    #[error("neither HOME nor PEERD_DIR names a directory by an absolute path; set PEERD_DIR to one")]
     NoHome,
     /// `PEERD_DIR` depends on the working directory.
     #[error("PEERD_DIR is {}, which is relative; set it to an absolute path", dir.display())]
@@ -127,6 +128,7 @@ mod tests {
     #[test]
     fn a_missing_home_a_relative_and_an_overlong_directory_say_what_to_do() {
         assert_eq!(Location::resolve(None, None), Err(LocationError::NoHome));
+        assert_eq!(Location::resolve(None, Some(Path::new("here"))), Err(LocationError::NoHome), "it depends on who asks");
         let relative = Location::resolve(Some(Path::new("here")), None).unwrap_err();
         assert!(relative.to_string().contains("absolute"), "{relative}");
         let long = Location::resolve(Some(Path::new(&format!("/{}", "d".repeat(100)))), None).unwrap_err();
