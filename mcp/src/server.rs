@@ -20,9 +20,9 @@ use serde_json::json;
 
 use crate::carriers::{channel, tool_result};
 use crate::inbox::{Ask, Caller};
-use crate::session::{Client, ClientKind, Session};
+use crate::session::{CallError, Client, ClientKind, Session};
 use crate::stdio::Call;
-use crate::tools::{Mail, Output, ToolCall, ToolName};
+use crate::tools::{Mail, Output, ToolCall, ToolError, ToolName};
 
 /// The newest protocol version that has a handshake; a channel is not registered by a client that negotiated a later one.
 const VERSION_MAX: ProtocolVersion = ProtocolVersion::V_2025_11_25;
@@ -92,7 +92,14 @@ impl Server {
             },
             Err(error) => Err(error),
         };
-        acted.unwrap_or_else(|error| Output { text: format!("{error}\n"), failed: true, ..Output::default() })
+        acted.unwrap_or_else(|error| {
+            // A broker that is silent is not asked for mail as well: the client would have to wait as long again.
+            let mail = match error {
+                ToolError::Call(CallError::Silent) => Mail::InText,
+                _ => Mail::default(),
+            };
+            Output { text: format!("{error}\n"), failed: true, mail, ..Output::default() }
+        })
     }
 
     /// The tool's text with what is due to this session at its end.
@@ -203,7 +210,11 @@ impl ServerHandler for Server {
             return Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, why, None));
         }
         let text = "tools/call needs a name, which is a text, and arguments, which are one object; call it again with those";
-        let result = serde_json::to_value(result(text, true, Instant::now()));
+        let result = serde_json::to_value(result(text, true, Instant::now())).map(|mut result| {
+            // rmcp takes it out of its own results: no version of the protocol that is spoken here has it.
+            result.as_object_mut().map(|fields| fields.remove("resultType"));
+            result
+        });
         result.map(CustomResult::new).map_err(|error| ErrorData::internal_error(error.to_string(), None))
     }
 }

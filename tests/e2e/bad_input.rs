@@ -1,5 +1,9 @@
 //! What a client may write that is not as it should be: it gets an answer that says what to do, and nobody else notices.
 
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use peer_tests::PATIENCE;
 use serde_json::{Value, json};
 
@@ -26,7 +30,7 @@ fn a_call_of_another_form_fails_with_the_form_that_it_should_have() {
         assert_eq!(reply["result"]["isError"], true, "{reply}");
         let text = reply["result"]["content"][0]["text"].as_str().expect("a text");
         assert!(text.contains("arguments, which are one object"), "{text}");
-        assert!(reply["result"]["_meta"]["chars"].is_u64(), "{reply}");
+        assert!(reply["result"]["_meta"]["chars"].is_u64() && reply["result"].get("resultType").is_none(), "{reply}");
     }
     let _ = luna.call("list_peers", json!({})).success();
 }
@@ -51,4 +55,21 @@ fn lines_that_are_no_messages_end_nothing() {
     let (_, refused) = luna.reply(9002, PATIENCE).expect("an answer under its id");
     assert!(refused["error"]["message"].as_str().is_some_and(|why| why.contains("JSON-RPC 2.0")), "{refused}");
     let _ = luna.call("list_peers", json!({})).success();
+}
+
+#[test]
+fn a_suspended_broker_keeps_no_call_waiting_and_loses_nothing() {
+    let home = peer_tests::home!();
+    let (luna, orion) = (home.claude("luna"), home.codex("orion"));
+    let _ = orion.call("list_peers", json!({})).success();
+    let _ = luna.call("list_peers", json!({})).success();
+    let broker = Pid::from_raw(home.broker_pid().expect("a broker").cast_signed());
+    kill(broker, Signal::SIGSTOP).expect("suspend the broker");
+    let id = luna.submit_call("send_message", json!({"to": "orion", "message": "are you there?"}), json!({}));
+    // The adapter's own patience is 20 s.
+    let failed = luna.result(id, Duration::from_secs(40));
+    kill(broker, Signal::SIGCONT).expect("let the broker go on");
+    assert!(failed.is_error && failed.text.contains("may still be done"), "{}", failed.text);
+    let shown = orion.call("check_messages", json!({"wait_s": 10})).success().text;
+    assert_eq!(shown.matches("| are you there?").count(), 1, "{shown}");
 }
