@@ -192,9 +192,7 @@ impl From<Rejection> for Refusal {
             Rejection::NameTaken { .. } => {
                 (ErrorCode::NameTaken, "choose another; `peerctl peers --all` shows all names".to_owned(), None)
             }
-            Rejection::OutOfBounds { .. } => {
-                (ErrorCode::OutOfBounds, "keep to these bounds, and try again".to_owned(), None)
-            }
+            Rejection::OutOfBounds { .. } => (ErrorCode::OutOfBounds, "keep to these bounds, and try again".to_owned(), None),
             Rejection::RateLimited { retry_after_ms, .. } => (
                 ErrorCode::RateLimited,
                 format!("try again in {} s, and say more in one message", retry_after_ms.div_ceil(1_000)),
