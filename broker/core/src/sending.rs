@@ -47,7 +47,7 @@ impl Broker {
             checked = self.quota.check_thread(&limits, &thread, sender.peer);
         }
         if let Err(rejection) = checked {
-            self.refuse_send(now, caller, &sender, &send, rejection, step);
+            self.refuse_send(now, caller, &sender, &send, rejection.into(), step);
             return Ok(());
         }
         let first_reply = original.is_some_and(|original| {
@@ -56,10 +56,16 @@ impl Broker {
         let braked = driver == Driver::Agent && !first_reply;
         let verdicts: Vec<Result<(), Rejection>> =
             recipients.iter().map(|peer| self.check_delivery(now, &send, &sender, *peer, braked)).collect();
-        if let Some(Err(rejection)) =
-            verdicts.iter().find(|verdict| verdict.is_err()).filter(|_| verdicts.iter().all(Result::is_err))
+        let rejections: Vec<&Rejection> = verdicts.iter().filter_map(|verdict| verdict.as_ref().err()).collect();
+        if let [first, others @ ..] = rejections.as_slice()
+            && rejections.len() == recipients.len()
         {
-            self.refuse_send(now, caller, &sender, &send, rejection.clone(), step);
+            // Nobody takes it: one refusal, with every recipient's own reason.
+            let mut refusal = Refusal::from((*first).clone());
+            for other in others {
+                refusal.message += &format!("; {other}");
+            }
+            self.refuse_send(now, caller, &sender, &send, refusal, step);
             return Ok(());
         }
 
@@ -308,8 +314,7 @@ impl Broker {
     }
 
     /// A brake refused the whole send: the sender hears, and so does whoever watches.
-    fn refuse_send(&self, now: Now, caller: Caller, sender: &Sender, send: &Send, rejection: Rejection, step: &mut Step) {
-        let refusal = Refusal::from(rejection);
+    fn refuse_send(&self, now: Now, caller: Caller, sender: &Sender, send: &Send, refusal: Refusal, step: &mut Step) {
         let event = Event {
             kind: EventKind::Refused,
             at: now.wall,
