@@ -9,6 +9,7 @@
 //! - [`ids`]: what things are called on the wire and in text.
 //! - [`limits`]: every bound, with its unit and its reason.
 //! - [`message`]: a message, its delivery, and the stages of its life.
+//! - [`hook`] and [`policy`]: what a client's hooks tell, and what a mailbox takes.
 //! - [`request`]: what a program may ask, what the broker answers and pushes.
 //! - [`refusal`]: why the broker said no, and the next step.
 //! - [`version`] and [`handshake`]: the fixed preface, before any frame.
@@ -18,10 +19,12 @@
 
 pub mod codec;
 pub mod handshake;
+pub mod hook;
 pub mod ids;
 pub mod limits;
 pub mod location;
 pub mod message;
+pub mod policy;
 pub mod refusal;
 pub mod request;
 pub mod text;

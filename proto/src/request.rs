@@ -6,8 +6,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::hook::{Activity, HookCall, Mode, Report};
 use crate::ids::{MessageId, PeerId, Timestamp, Token};
 use crate::message::{Carrier, Delivery, Evidence, Intent, Kind, Message, Stage, TraceEntry, Via};
+use crate::policy::{Policies, Policy};
 use crate::refusal::Refusal;
 
 /// Names a request within its connection. The program chooses it; the reply carries it back.
@@ -150,6 +152,34 @@ pub enum Request {
     Status,
     /// Stop the broker cleanly (operators). Answer: [`Reply::Done`], then the connection closes.
     Shutdown,
+    /// What this session's adapter knows of it. Nothing of it is durable. Answer: [`Reply::Done`].
+    Report(Report),
+    /// A client's hook runs (hooks). Answer: [`Reply::Hook`], empty where no session is meant.
+    Hook(HookCall),
+    /// The answer to a [`Push::Hook`]. Answer: [`Reply::Done`]; a hook that waits no more is no error.
+    HookAnswer {
+        /// Which call is answered.
+        call: u64,
+        /// What the hook prints; empty: nothing.
+        output: String,
+    },
+    /// The policies in force (operators). Answer: [`Reply::Policies`].
+    Policies,
+    /// Set a policy (operators). It is durable, and holds for what is sent from now on. Answer: [`Reply::Policies`].
+    SetPolicy {
+        /// A name or id; absent: for all that have none of their own.
+        peer: Option<String>,
+        /// Absent: the peer has none of its own any more, or, for all, what `config.toml` says.
+        policy: Option<Policy>,
+    },
+    /// Whether mail may be posted into the inbox socket of sessions that bypass permissions, or whose mode is unknown
+    /// (operators). It is durable. Answer: [`Reply::Policies`].
+    SetConsent {
+        /// Yes, or no again.
+        inbox_socket_in_bypass: bool,
+    },
+    /// Let a held message go on its way (operators). Answer: [`Reply::Settled`].
+    Release(MessageId),
 }
 
 /// Who is connecting.
@@ -366,13 +396,20 @@ pub enum Reply {
         /// There are more: ask again after this one.
         next: Option<Position>,
     },
-    /// To `Requeue`, `Reassign`, `Drop` and `Cancel`: the deliveries that changed, by recipient and new stage.
+    /// To `Requeue`, `Reassign`, `Drop`, `Cancel` and `Release`: the deliveries that changed, by recipient and new stage.
     Settled {
         /// Recipient's name and the stage it has now.
         deliveries: Vec<(String, Stage)>,
     },
     /// To `Status`.
     Status(Box<Status>),
+    /// To `Hook`.
+    Hook {
+        /// What the hook prints; empty: nothing.
+        output: String,
+    },
+    /// To `Policies`, `SetPolicy` and `SetConsent`.
+    Policies(Policies),
 }
 
 /// The broker introduces itself.
@@ -414,6 +451,8 @@ pub struct Registered {
     pub notice: Option<String>,
     /// Messages that wait for it.
     pub waiting: u64,
+    /// See [`Policies::inbox_socket_in_bypass`].
+    pub inbox_socket_in_bypass: bool,
 }
 
 /// A peer, as others see it.
@@ -455,6 +494,12 @@ pub struct PeerInfo {
     pub last_seen: Timestamp,
     /// Carriers, and when evidence last proved each.
     pub carriers: Vec<CarrierProof>,
+    /// Whether the model is at work, where that is known.
+    pub activity: Option<Activity>,
+    /// What the session may do without asking, where that is known.
+    pub mode: Option<Mode>,
+    /// What becomes of mail to it, for now.
+    pub policy: Policy,
 }
 
 /// A carrier of one session.
@@ -462,7 +507,7 @@ pub struct PeerInfo {
 pub struct CarrierProof {
     /// The carrier.
     pub carrier: Carrier,
-    /// When evidence last proved it in this session; absent: tried, never proved.
+    /// When evidence last proved it in this session; absent: there or tried, never proved.
     pub proven_at: Option<Timestamp>,
 }
 
@@ -490,8 +535,10 @@ pub struct SentDelivery {
     pub stage: Option<Stage>,
     /// A session that takes its mail is connected.
     pub online: bool,
-    /// How it was last reached.
+    /// The ways into its model, and when each was last proved.
     pub carriers: Vec<CarrierProof>,
+    /// Whether its model is at work, where that is known.
+    pub activity: Option<Activity>,
     /// Why nothing was stored for this recipient.
     pub refusal: Option<Refusal>,
 }
@@ -652,6 +699,18 @@ pub enum Push {
     Event(Box<Event>),
     /// The broker ends this connection, and why.
     Goodbye(Goodbye),
+    /// A hook of this session's client runs: answer with [`Request::HookAnswer`], at once.
+    Hook {
+        /// Names the call in the answer.
+        call: u64,
+        /// What the hook told.
+        hook: Box<HookCall>,
+    },
+    /// The person changed [`Policies::inbox_socket_in_bypass`].
+    Consent {
+        /// What it is now.
+        inbox_socket_in_bypass: bool,
+    },
 }
 
 /// Why the broker ends a connection.
@@ -731,6 +790,8 @@ pub enum EventKind {
     PeerRenamed,
     /// A peer was forgotten.
     PeerForgotten,
+    /// Held mail was released by the person.
+    Released,
 }
 
 impl EventKind {
@@ -755,6 +816,7 @@ impl EventKind {
             Self::PeerOffline => "peer_offline",
             Self::PeerRenamed => "peer_renamed",
             Self::PeerForgotten => "peer_forgotten",
+            Self::Released => "released",
         }
     }
 }

@@ -7,6 +7,7 @@ use peer_proto::limits::{EXPIRY_GRACE_MS, Limits, MESSAGES_PER_REQUEST_MAX};
 use peer_proto::message::{Stage, TraceEvent};
 use peer_proto::request::{Event, EventKind, Push, Reply, Request, Role, Status, Welcome};
 
+use crate::hooks::HookCalls;
 use crate::input::{ConnectionId, Facts, Input, Lookups, Now};
 use crate::mailbox::{Entry, Mailbox};
 use crate::presence::{Connection, HUMAN_NAME, Operator, Presence, Watch};
@@ -34,6 +35,7 @@ pub struct Broker {
     pub(crate) presence: Presence,
     pub(crate) mailboxes: std::collections::BTreeMap<PeerId, Mailbox>,
     pub(crate) quota: Quota,
+    pub(crate) hooks: HookCalls,
     /// Pending deliveries with a time to live, by its end.
     pub(crate) expiries: BTreeSet<(Timestamp, MessageId, PeerId)>,
     /// Offered deliveries whose carrier has a successor, by the end of its time on the monotonic clock.
@@ -83,6 +85,7 @@ impl Broker {
             presence: Presence::load(peers),
             mailboxes: std::collections::BTreeMap::new(),
             quota: Quota::default(),
+            hooks: HookCalls::default(),
             expiries: BTreeSet::new(),
             overdue: BTreeSet::new(),
             last_message: image.last_message.unwrap_or(MessageId::MIN),
@@ -192,6 +195,12 @@ impl Broker {
                 step.reply(caller.connection, caller.id, Reply::Done);
                 step.effects.push(crate::step::Effect::Stop);
                 Ok(())
+            }
+            Request::Report(report) => self.report(caller, report, step),
+            Request::Hook(hook) => self.relay_hook(caller, hook, step),
+            Request::HookAnswer { call, output } => self.hook_answer(caller, call, output, step),
+            Request::Policies | Request::SetPolicy { .. } | Request::SetConsent { .. } | Request::Release(_) => {
+                Err(Rejection::NotPermitted { act: "this" })
             }
         }
     }

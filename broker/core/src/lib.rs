@@ -15,6 +15,7 @@
 
 pub mod broker;
 pub mod input;
+mod hooks;
 mod invariants;
 mod lease;
 mod letters;

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use peer_proto::hook::{Activity, Mode};
 use peer_proto::ids::{PeerId, Timestamp, is_reserved_name, is_well_formed_name};
 use peer_proto::limits::{ALIASES_MAX, SEATS_MAX};
 use peer_proto::message::Carrier;
@@ -38,6 +39,17 @@ pub(crate) struct Session {
     pub(crate) client_pid: u32,
     /// Carriers that were tried, and when evidence last proved each.
     pub(crate) proofs: BTreeMap<Carrier, Option<Timestamp>>,
+    /// Carriers that are there now, as its adapter says.
+    pub(crate) carriers: Vec<Carrier>,
+    pub(crate) mode: Option<Mode>,
+    pub(crate) activity: Option<Activity>,
+}
+
+impl Session {
+    /// A session of which nothing is known yet but whose it is.
+    pub(crate) fn new(peer: PeerId, client_pid: u32) -> Self {
+        Self { peer, client_pid, proofs: BTreeMap::new(), carriers: Vec::new(), mode: None, activity: None }
+    }
 }
 
 /// What a watcher wants to hear.
@@ -249,6 +261,12 @@ impl Presence {
     /// The session that takes the peer's mail: its oldest.
     pub(crate) fn reader(&self, peer: PeerId) -> Option<ConnectionId> {
         self.sessions_of(peer).first().copied()
+    }
+
+    /// The sessions that take mail for peers whose client is this process.
+    pub(crate) fn readers_of_client(&self, pid: u32) -> impl Iterator<Item = ConnectionId> + '_ {
+        let readers = self.sessions.values().filter_map(|sessions| sessions.first().copied());
+        readers.filter(move |reader| self.session(*reader).is_some_and(|session| session.client_pid == pid))
     }
 
     pub(crate) fn is_online(&self, peer: PeerId) -> bool {

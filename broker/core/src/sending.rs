@@ -1,6 +1,6 @@
 //! Sending: who may say what to whom, and what is stored when they do.
 
-use peer_proto::ids::{MessageId, PeerId, Timestamp};
+use peer_proto::ids::{MessageId, PeerId};
 use peer_proto::limits::{
     IDEMPOTENCY_KEY_BYTES_MAX, RECIPIENTS_MAX, SOURCE_BYTES_MAX, SOURCES_MAX, THREAD_BYTES_MAX, TTL_MS_MAX, TTL_MS_MIN,
 };
@@ -298,18 +298,21 @@ impl Broker {
             stage: refused.is_none().then_some(Stage::Stored),
             online: self.presence.is_online(peer),
             carriers: self.carriers(peer),
+            activity: self.presence.reader(peer).and_then(|reader| self.presence.session(reader)).and_then(|session| session.activity),
             refusal: refused.cloned().map(Refusal::from),
         }
     }
 
-    /// The carriers of the session that takes the peer's mail.
+    /// The carriers of the session that takes the peer's mail: those that are there, then others that were tried.
     pub(crate) fn carriers(&self, peer: PeerId) -> Vec<CarrierProof> {
-        let session = self.presence.reader(peer).and_then(|reader| self.presence.session(reader));
-        let proofs = session.map(|session| session.proofs.iter());
-        proofs
-            .into_iter()
-            .flatten()
-            .map(|(carrier, proven_at): (&Carrier, &Option<Timestamp>)| CarrierProof { carrier: *carrier, proven_at: *proven_at })
+        let Some(session) = self.presence.reader(peer).and_then(|reader| self.presence.session(reader)) else { return Vec::new() };
+        let tried = session.proofs.keys().filter(|carrier| !session.carriers.contains(carrier));
+        let proven_at = |carrier: &Carrier| session.proofs.get(carrier).copied().flatten();
+        session
+            .carriers
+            .iter()
+            .chain(tried)
+            .map(|carrier| CarrierProof { carrier: *carrier, proven_at: proven_at(carrier) })
             .collect()
     }
 

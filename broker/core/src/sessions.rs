@@ -203,8 +203,7 @@ impl Broker {
             add_seat(&mut record, seat);
         }
         self.update_peer(record.clone(), step);
-        let session = Session { peer, client_pid, proofs: std::collections::BTreeMap::new() };
-        self.presence.attach(caller.connection, session, takes_over);
+        self.presence.attach(caller.connection, Session::new(peer, client_pid), takes_over);
         step.reply(caller.connection, caller.id, self.registered(peer, caller.connection, token, notice));
         if came_online {
             self.tell_peer(EventKind::PeerOnline, now.wall, &record, None, None, step);
@@ -221,6 +220,7 @@ impl Broker {
             takes_mail: self.presence.reader(peer) == Some(connection),
             notice,
             waiting: self.mailbox(peer).map_or(0, |mailbox| (mailbox.len() - mailbox.held()) as u64),
+            inbox_socket_in_bypass: false,
         })
     }
 
@@ -234,6 +234,7 @@ impl Broker {
         self.hand_back(now, peer, connection, step);
         self.presence.detach(connection, now.wall);
         self.presence.hang_up(connection);
+        self.hooks.hang_up(connection, step);
         step.push(connection, Push::Goodbye(Goodbye::Replaced));
         step.effects.push(Effect::Close { connection });
         true
@@ -297,7 +298,7 @@ impl Broker {
         }
         // The session moves to the peer that the seat belongs to. A provisional peer goes with it, mail and name.
         let handed_back = self.hand_back(now, mine, caller.connection, step);
-        let proofs = self.presence.detach(caller.connection, now.wall).map(|session| session.proofs).unwrap_or_default();
+        let session = self.presence.detach(caller.connection, now.wall).unwrap_or_else(|| Session::new(mine, client_pid));
         let Some(mut adopted) = self.presence.get(owner).cloned() else { return Err(Rejection::NotRegistered) };
         let came_online = !self.presence.is_online(owner);
         if came_online {
@@ -328,7 +329,7 @@ impl Broker {
         adopted.client_pid = Some(client_pid);
         adopted.last_seen = now.wall;
         self.update_peer(adopted.clone(), step);
-        self.presence.attach(caller.connection, Session { peer: owner, client_pid, proofs }, false);
+        self.presence.attach(caller.connection, Session { peer: owner, client_pid, ..session }, false);
         step.reply(caller.connection, caller.id, self.registered(owner, caller.connection, token, None));
         if came_online {
             self.tell_peer(EventKind::PeerOnline, now.wall, &adopted, None, None, step);
@@ -513,6 +514,7 @@ impl Broker {
             self.leave_peer(now, session.peer, step);
         }
         self.presence.hang_up(connection);
+        self.hooks.hang_up(connection, step);
     }
 
     /// Forgets peers that have been offline too long.
@@ -571,7 +573,7 @@ fn check_register(register: &Register) -> Result<(), Rejection> {
     check_length("the host's name", &register.host, PATH_BYTES_MAX)
 }
 
-fn check_seat(seat: &Seat) -> Result<(), Rejection> {
+pub(crate) fn check_seat(seat: &Seat) -> Result<(), Rejection> {
     if seat.key.is_empty() {
         return Err(Rejection::OutOfBounds { what: "the seat", bound: format!("1 to {SEAT_KEY_BYTES_MAX} bytes") });
     }

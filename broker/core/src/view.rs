@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use peer_proto::ids::{MessageId, PeerId};
 use peer_proto::limits::{PAGE_ENTRIES_MAX, SUMMARY_BYTES_MAX, THREAD_BYTES_MAX};
 use peer_proto::message::Stage;
+use peer_proto::policy::Policy;
 use peer_proto::request::{HistoryQuery, InboxEntry, PeerInfo, PeersQuery, Position, Reply};
 
 use crate::broker::{Actor, Broker, Caller};
@@ -72,6 +73,9 @@ impl Broker {
             leased: mailbox.map_or(0, |mailbox| mailbox.leased() as u64),
             last_seen: if online { now.wall } else { record.last_seen },
             carriers: self.carriers(record.id),
+            activity: session.and_then(|session| session.activity),
+            mode: session.and_then(|session| session.mode),
+            policy: Policy::Accept,
         }
     }
 

@@ -205,6 +205,12 @@ impl Session {
                 }
             }
             Push::Notice(text) => self.notice(text),
+            Push::Hook { call, .. } => {
+                if let Some(connection) = self.connected() {
+                    drop(connection.submit(Request::HookAnswer { call, output: String::new() }));
+                }
+            }
+            Push::Consent { .. } => {}
             // Adapters do not watch; goodbyes end the loop that calls this.
             Push::Event(_) | Push::Goodbye(_) => {}
         }

@@ -12,8 +12,10 @@ use std::fmt::Write;
 use std::path::PathBuf;
 
 use peer_proto::codec::{decode, encode};
+use peer_proto::hook::*;
 use peer_proto::ids::{MessageId, Token};
 use peer_proto::message::*;
+use peer_proto::policy::*;
 use peer_proto::refusal::ErrorCode;
 use peer_proto::request::*;
 use serde::Serialize;
@@ -85,6 +87,13 @@ variants!(REQUESTS, request_name, Request, {
     Request::Kick(_) => "kick",
     Request::Status => "status",
     Request::Shutdown => "shutdown",
+    Request::Report(_) => "report",
+    Request::Hook(_) => "hook",
+    Request::HookAnswer { .. } => "hook_answer",
+    Request::Policies => "policies",
+    Request::SetPolicy { .. } => "set_policy",
+    Request::SetConsent { .. } => "set_consent",
+    Request::Release(_) => "release",
 });
 
 variants!(REPLIES, reply_name, Reply, {
@@ -103,6 +112,8 @@ variants!(REPLIES, reply_name, Reply, {
     Reply::Orphans { .. } => "orphans",
     Reply::Settled { .. } => "settled",
     Reply::Status(_) => "status",
+    Reply::Hook { .. } => "hook",
+    Reply::Policies(_) => "policies",
 });
 
 variants!(PUSHES, push_name, Push, {
@@ -113,6 +124,8 @@ variants!(PUSHES, push_name, Push, {
     Push::Notice(_) => "notice",
     Push::Event(_) => "event",
     Push::Goodbye(_) => "goodbye",
+    Push::Hook { .. } => "hook",
+    Push::Consent { .. } => "consent",
 });
 
 variants!(FRAMES, frame_name, ServerFrame, {
@@ -165,6 +178,35 @@ units!(EVENTS, event_name, EventKind, {
     PeerOffline => "peer_offline",
     PeerRenamed => "peer_renamed",
     PeerForgotten => "peer_forgotten",
+    Released => "released",
+});
+
+units!(HOOK_EVENTS, hook_event_name, HookEvent, {
+    SessionStart => "session_start",
+    UserPromptSubmit => "user_prompt_submit",
+    PreToolUse => "pre_tool_use",
+    PostToolUse => "post_tool_use",
+    PostToolBatch => "post_tool_batch",
+    Stop => "stop",
+    SessionEnd => "session_end",
+});
+
+units!(MODES, mode_name, Mode, {
+    Plan => "plan",
+    Prompting => "prompting",
+    AcceptEdits => "accept_edits",
+    Bypass => "bypass",
+});
+
+units!(ACTIVITIES, activity_name, Activity, {
+    Working => "working",
+    Idle => "idle",
+});
+
+units!(POLICIES, policy_name, Policy, {
+    Accept => "accept",
+    Hold => "hold",
+    Refuse => "refuse",
 });
 
 units!(INTENTS, intent_name, Intent, {
@@ -302,6 +344,10 @@ fn vectors() -> Vec<Vector> {
     all.extend(each("authority", authority_name, &authorities));
     all.extend(each("goodbye", goodbye_name, GOODBYES));
     all.extend(each("event", event_name, EVENTS));
+    all.extend(each("hook_event", hook_event_name, HOOK_EVENTS));
+    all.extend(each("mode", mode_name, MODES));
+    all.extend(each("activity", activity_name, ACTIVITIES));
+    all.extend(each("policy", policy_name, POLICIES));
     all.extend(each("intent", intent_name, INTENTS));
     all.extend(each("kind", kind_name, KINDS));
     all.extend(each("via", via_name, VIAS));

@@ -1,7 +1,9 @@
 //! One value per variant: with every optional part present, and, named `.bare`, with none.
 
+use peer_proto::hook::*;
 use peer_proto::ids::{MessageId, PeerId, Timestamp, Token};
 use peer_proto::message::*;
+use peer_proto::policy::*;
 use peer_proto::refusal::{ErrorCode, Refusal};
 use peer_proto::request::*;
 
@@ -177,7 +179,53 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
         ("", Request::Kick("luna".into())),
         ("", Request::Status),
         ("", Request::Shutdown),
+        (
+            "",
+            Request::Report(Report {
+                mode: Some(Mode::AcceptEdits),
+                activity: Some(Activity::Working),
+                carriers: Some(vec![Carrier::InboxSocket, Carrier::ToolResult]),
+            }),
+        ),
+        (".bare", Request::Report(Report::default())),
+        ("", Request::Hook(hook())),
+        (
+            ".bare",
+            Request::Hook(HookCall {
+                transcript: None,
+                mode: None,
+                agent: None,
+                turn: None,
+                tool_use: None,
+                source: None,
+                name: None,
+                prolonged: false,
+                ..hook()
+            }),
+        ),
+        ("", Request::HookAnswer { call: 9, output: "{}".into() }),
+        ("", Request::Policies),
+        ("", Request::SetPolicy { peer: Some("luna".into()), policy: Some(Policy::Hold) }),
+        (".bare", Request::SetPolicy { peer: None, policy: None }),
+        ("", Request::SetConsent { inbox_socket_in_bypass: true }),
+        ("", Request::Release(message_id(1))),
     ]
+}
+
+pub(crate) fn hook() -> HookCall {
+    HookCall {
+        event: HookEvent::PostToolBatch,
+        seat: seat(),
+        cwd: "/api".into(),
+        transcript: Some("/home/luna/s-1.jsonl".into()),
+        mode: Some(Mode::Bypass),
+        agent: Some("a-1".into()),
+        turn: Some("u-1".into()),
+        tool_use: Some("toolu-1".into()),
+        source: Some("clear".into()),
+        name: Some("luna".into()),
+        prolonged: true,
+    }
 }
 
 pub(crate) fn replies() -> Vec<(&'static str, Reply)> {
@@ -188,6 +236,7 @@ pub(crate) fn replies() -> Vec<(&'static str, Reply)> {
         takes_mail: true,
         notice: Some("luna was taken".into()),
         waiting: 3,
+        inbox_socket_in_bypass: true,
     };
     let peer = PeerInfo {
         id: PeerId(2),
@@ -208,6 +257,9 @@ pub(crate) fn replies() -> Vec<(&'static str, Reply)> {
         leased: 1,
         last_seen: AT,
         carriers: vec![proof(), CarrierProof { carrier: Carrier::ToolResult, proven_at: None }],
+        activity: Some(Activity::Working),
+        mode: Some(Mode::Prompting),
+        policy: Policy::Hold,
     };
     let accepted = SentDelivery {
         peer: PeerId(3),
@@ -215,6 +267,7 @@ pub(crate) fn replies() -> Vec<(&'static str, Reply)> {
         stage: Some(Stage::Leased),
         online: true,
         carriers: vec![proof()],
+        activity: Some(Activity::Idle),
         refusal: None,
     };
     let refused = SentDelivery {
@@ -223,6 +276,7 @@ pub(crate) fn replies() -> Vec<(&'static str, Reply)> {
         stage: None,
         online: false,
         carriers: Vec::new(),
+        activity: None,
         refusal: Some(refusal(ErrorCode::MailboxFull)),
     };
     let inbox = InboxEntry {
@@ -295,6 +349,16 @@ pub(crate) fn replies() -> Vec<(&'static str, Reply)> {
         ("", Reply::Orphans { entries: vec![orphan], next: Some(position()) }),
         ("", Reply::Settled { deliveries: vec![("orion".into(), Stage::Cancelled)] }),
         ("", Reply::Status(Box::new(status))),
+        ("", Reply::Hook { output: "{}".into() }),
+        (
+            "",
+            Reply::Policies(Policies {
+                default: Policy::Accept,
+                escalation: Some(Policy::Hold),
+                inbox_socket_in_bypass: true,
+                peers: vec![("luna".into(), Policy::Refuse)],
+            }),
+        ),
     ]
 }
 
@@ -333,6 +397,8 @@ pub(crate) fn pushes() -> Vec<(&'static str, Push)> {
         ("", Push::Event(Box::new(event))),
         (".bare", Push::Event(Box::new(bare))),
         ("", Push::Goodbye(Goodbye::Stopping)),
+        ("", Push::Hook { call: 9, hook: Box::new(hook()) }),
+        ("", Push::Consent { inbox_socket_in_bypass: true }),
     ]
 }
 

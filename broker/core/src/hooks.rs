@@ -1,0 +1,137 @@
+//! Hooks find their session: a hook's word goes to the adapter that serves the same client, and the answer goes back.
+//!
+//! Nothing here is durable, and no mail is touched: the adapter holds the leases, so the adapter alone decides what a hook
+//! shows. Invariants: a call is answered once, with nothing where the adapter goes first; a hook reaches a session only
+//! where the kernel says that both descend from one client process, or where nothing is known of the hook's ancestors.
+
+use std::collections::BTreeMap;
+
+use peer_proto::hook::{HookCall, Report};
+use peer_proto::limits::{NAME_CHARS_MAX, PATH_BYTES_MAX, SEAT_KEY_BYTES_MAX};
+use peer_proto::message::Carrier;
+use peer_proto::request::{Push, Reply, RequestId, Role};
+
+use crate::broker::{Broker, Caller};
+use crate::input::ConnectionId;
+use crate::rejection::Rejection;
+use crate::sessions::{check_length, check_seat};
+use crate::step::Step;
+
+/// Most carriers that a report names: each at most once.
+const CARRIERS_MAX: usize = 8;
+
+/// Hooks that wait for an adapter.
+#[derive(Debug, Default)]
+pub(crate) struct HookCalls {
+    waiting: BTreeMap<u64, HookWait>,
+    last: u64,
+}
+
+#[derive(Debug)]
+struct HookWait {
+    hook: ConnectionId,
+    id: RequestId,
+    adapter: ConnectionId,
+}
+
+impl HookCalls {
+    /// A connection is gone: its hooks wait no more, and hooks that wait for it get nothing.
+    pub(crate) fn hang_up(&mut self, connection: ConnectionId, step: &mut Step) {
+        self.waiting.retain(|_, wait| {
+            if wait.adapter == connection {
+                step.reply(wait.hook, wait.id, Reply::Hook { output: String::new() });
+            }
+            wait.adapter != connection && wait.hook != connection
+        });
+    }
+}
+
+impl Broker {
+    pub(crate) fn relay_hook(&mut self, caller: Caller, hook: HookCall, step: &mut Step) -> Result<(), Rejection> {
+        if self.presence.connections.get(&caller.connection).map(|open| open.role) != Some(Role::Hook) {
+            return Err(Rejection::NotPermitted { act: "speaking as a client's hook" });
+        }
+        check_seat(&hook.seat)?;
+        for (what, text, bytes_max) in [
+            ("the working directory", Some(&hook.cwd), PATH_BYTES_MAX),
+            ("the transcript's path", hook.transcript.as_ref(), PATH_BYTES_MAX),
+            ("the subagent", hook.agent.as_ref(), SEAT_KEY_BYTES_MAX),
+            ("the turn", hook.turn.as_ref(), SEAT_KEY_BYTES_MAX),
+            ("the tool call", hook.tool_use.as_ref(), SEAT_KEY_BYTES_MAX),
+            ("the source", hook.source.as_ref(), NAME_CHARS_MAX),
+            ("the name", hook.name.as_ref(), SEAT_KEY_BYTES_MAX),
+        ] {
+            check_length(what, text.map_or("", String::as_str), bytes_max)?;
+        }
+        let Some(adapter) = self.adapter_of(caller.connection, &hook) else {
+            step.reply(caller.connection, caller.id, Reply::Hook { output: String::new() });
+            return Ok(());
+        };
+        self.hooks.last += 1;
+        let call = self.hooks.last;
+        self.hooks.waiting.insert(call, HookWait { hook: caller.connection, id: caller.id, adapter });
+        step.push(adapter, Push::Hook { call, hook: Box::new(hook) });
+        Ok(())
+    }
+
+    /// The adapter of the session in which a hook ran. The client's own session id goes first; where no session has it yet,
+    /// the nearest process above the hook that is a session's client, if that leaves one session only.
+    fn adapter_of(&self, connection: ConnectionId, hook: &HookCall) -> Option<ConnectionId> {
+        let ancestors = &self.presence.connections.get(&connection)?.ancestors;
+        let seated = self.presence.by_seat(&hook.seat).and_then(|peer| self.presence.reader(peer));
+        let related = |adapter: ConnectionId| {
+            let client = self.presence.session(adapter).map(|session| session.client_pid);
+            ancestors.is_empty() || client.is_some_and(|pid| ancestors.contains(&pid))
+        };
+        if let Some(adapter) = seated.filter(|adapter| related(*adapter)) {
+            return Some(adapter);
+        }
+        for pid in ancestors {
+            let hosted: Vec<ConnectionId> = self.presence.readers_of_client(*pid).collect();
+            match hosted.as_slice() {
+                [] => {}
+                [adapter] => return Some(*adapter),
+                several => {
+                    let mut fitting = several.iter().filter(|adapter| {
+                        let peer = self.presence.session(**adapter).and_then(|session| self.presence.get(session.peer));
+                        peer.is_some_and(|peer| {
+                            peer.cwd == hook.cwd && !peer.seats.iter().any(|seat| seat.kind == hook.seat.kind)
+                        })
+                    });
+                    return fitting.next().copied().filter(|_| fitting.next().is_none());
+                }
+            }
+        }
+        None
+    }
+
+    pub(crate) fn hook_answer(&mut self, caller: Caller, call: u64, output: String, step: &mut Step) -> Result<(), Rejection> {
+        self.session_peer(caller)?;
+        if self.hooks.waiting.get(&call).is_some_and(|wait| wait.adapter == caller.connection)
+            && let Some(wait) = self.hooks.waiting.remove(&call)
+        {
+            step.reply(wait.hook, wait.id, Reply::Hook { output });
+        }
+        step.reply(caller.connection, caller.id, Reply::Done);
+        Ok(())
+    }
+
+    pub(crate) fn report(&mut self, caller: Caller, report: Report, step: &mut Step) -> Result<(), Rejection> {
+        self.session_peer(caller)?;
+        if report.carriers.as_ref().is_some_and(|carriers| carriers.len() > CARRIERS_MAX) {
+            return Err(Rejection::OutOfBounds { what: "the list of carriers", bound: format!("at most {CARRIERS_MAX}") });
+        }
+        if report.carriers.as_ref().is_some_and(|carriers| carriers.contains(&Carrier::Peerctl)) {
+            return Err(Rejection::NotPermitted { act: "offering the person's terminal as a carrier" });
+        }
+        if let Some(session) = self.presence.connections.get_mut(&caller.connection).and_then(|open| open.session.as_mut()) {
+            session.mode = report.mode.or(session.mode);
+            session.activity = report.activity.or(session.activity);
+            if let Some(carriers) = report.carriers {
+                session.carriers = carriers;
+            }
+        }
+        step.reply(caller.connection, caller.id, Reply::Done);
+        Ok(())
+    }
+}

@@ -1,0 +1,136 @@
+//! What a client's hooks tell, and what an adapter reports of its session.
+
+use serde::{Deserialize, Serialize};
+
+use crate::message::Carrier;
+use crate::request::Seat;
+
+/// One run of a client's hook, in the few words that matter here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookCall {
+    /// What happened in the client.
+    pub event: HookEvent,
+    /// The client's own session id, as it told its hook.
+    pub seat: Seat,
+    /// Where the session works; may be empty.
+    pub cwd: String,
+    /// The client's own record of the session, a file.
+    pub transcript: Option<String>,
+    /// What the session may do without asking.
+    pub mode: Option<Mode>,
+    /// The subagent in which it happened; absent: the main conversation.
+    pub agent: Option<String>,
+    /// The client's name of the present turn.
+    pub turn: Option<String>,
+    /// The client's name of the tool call.
+    pub tool_use: Option<String>,
+    /// Why a session began or ended, in the client's words: `startup`, `resume`, `clear`, `compact`, …
+    pub source: Option<String>,
+    /// `PEER_NAME` in the hook's environment.
+    pub name: Option<String>,
+    /// A `Stop` that follows a turn which an earlier `Stop` prolonged.
+    pub prolonged: bool,
+}
+
+/// What happened in a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum HookEvent {
+    /// A session begins, goes on, or continues with an emptied or compacted conversation.
+    SessionStart,
+    /// The person gave the model something to do.
+    UserPromptSubmit,
+    /// A tool is about to run.
+    PreToolUse,
+    /// A tool has run.
+    PostToolUse,
+    /// All tools that one message of the model called have run.
+    PostToolBatch,
+    /// The model has ended its turn.
+    Stop,
+    /// The session ends, or its conversation is emptied.
+    SessionEnd,
+}
+
+impl HookEvent {
+    /// All events, in wire order.
+    pub const ALL: [Self; 7] = [
+        Self::SessionStart,
+        Self::UserPromptSubmit,
+        Self::PreToolUse,
+        Self::PostToolUse,
+        Self::PostToolBatch,
+        Self::Stop,
+        Self::SessionEnd,
+    ];
+
+    /// The event's name, as Claude Code and Codex write it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::SessionStart => "SessionStart",
+            Self::UserPromptSubmit => "UserPromptSubmit",
+            Self::PreToolUse => "PreToolUse",
+            Self::PostToolUse => "PostToolUse",
+            Self::PostToolBatch => "PostToolBatch",
+            Self::Stop => "Stop",
+            Self::SessionEnd => "SessionEnd",
+        }
+    }
+}
+
+/// What a session may do without asking its user, from the least to the most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Mode {
+    /// It may read and plan.
+    Plan,
+    /// It asks before it acts.
+    Prompting,
+    /// It edits without asking.
+    AcceptEdits,
+    /// It acts without asking.
+    Bypass,
+}
+
+impl Mode {
+    /// The mode's name in text.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Plan => "plan",
+            Self::Prompting => "prompting",
+            Self::AcceptEdits => "accept_edits",
+            Self::Bypass => "bypass",
+        }
+    }
+}
+
+/// Whether the model is at work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Activity {
+    /// A turn runs.
+    Working,
+    /// The client waits for its user.
+    Idle,
+}
+
+impl Activity {
+    /// The activity's name in text.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Working => "working",
+            Self::Idle => "idle",
+        }
+    }
+}
+
+/// What an adapter knows of its session; absent parts stay.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// What the session may do without asking.
+    pub mode: Option<Mode>,
+    /// Whether the model is at work.
+    pub activity: Option<Activity>,
+    /// The ways into the model that are there now, the next to be tried first; absent: as before.
+    pub carriers: Option<Vec<Carrier>>,
+}
