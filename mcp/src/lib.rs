@@ -12,7 +12,7 @@
 //! - `inbox`: what was pushed, what of it was shown, what is proved. Pure.
 //! - `carriers`: the ways into the model.
 //! - `render`: quoted text. Pure.
-//! - `stdio`, `parent`, `git`: the pipe to the client, the client's life, the repository.
+//! - `stdio`, `parent`, `git`, `title`: the pipe to the client, the client's life, the repository, the terminal's tab.
 
 mod carriers;
 mod git;
@@ -22,6 +22,7 @@ mod render;
 mod server;
 mod session;
 mod stdio;
+mod title;
 mod tools;
 
 use std::io::Write;
@@ -77,7 +78,7 @@ async fn run(endpoint: Result<Endpoint, ConnectError>) -> ExitCode {
             Err(error) => Err(error.to_string()),
         }
     });
-    tokio::select! {
+    let code = tokio::select! {
         () = input_closed.notified() => {
             session.close();
             let farewell = async {
@@ -101,7 +102,9 @@ async fn run(endpoint: Result<Endpoint, ConnectError>) -> ExitCode {
             Ok(Err(error)) => fail(&format!("speaking MCP with the client: {error}; `peerctl mcp` is for MCP clients to start")),
             Err(error) => fail(&format!("speaking MCP with the client: {error}")),
         },
-    }
+    };
+    session.title.give_back();
+    code
 }
 
 /// Waits for a signal that asks to end.
@@ -129,6 +132,7 @@ fn surroundings() -> Surroundings {
         home: variable("HOME").unwrap_or_default(),
         cwd: std::env::current_dir().map(|cwd| cwd.to_string_lossy().into_owned()).unwrap_or_default(),
         client_pid: nix::unistd::getppid().as_raw().unsigned_abs(),
+        tab_title: title::is_wanted(),
     }
 }
 

@@ -196,6 +196,7 @@ impl ServerHandler for Server {
             call: context.extensions.get::<Arc<Call>>().cloned().unwrap_or_default(),
             conversation: context.meta.0.0.get("threadId").and_then(|thread| thread.as_str()).map(str::to_owned),
         };
+        self.session.reassert_title();
         tool_result::prove(&self.session, &caller);
         let output = self.answer(tool, request.arguments.unwrap_or_default(), &caller, &context).await;
         let text = self.with_mail(&output, &caller).await;

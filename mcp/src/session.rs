@@ -27,6 +27,7 @@ use crate::git;
 use crate::inbox::{Inbox, Proof};
 use crate::render;
 use crate::stdio::Outgoing;
+use crate::title::Title;
 
 /// How long a tool call waits for the broker, in milliseconds. Starting one takes a fraction of it.
 const CALL_PATIENCE_MS: u64 = 10_000;
@@ -70,6 +71,8 @@ pub(crate) struct Surroundings {
     pub(crate) cwd: String,
     /// The client's process.
     pub(crate) client_pid: u32,
+    /// Whether the title of the client's tab may be set.
+    pub(crate) tab_title: bool,
 }
 
 /// Who we are at the broker.
@@ -84,6 +87,7 @@ pub(crate) struct Identity {
 pub(crate) struct Session {
     pub(crate) surroundings: Surroundings,
     pub(crate) outgoing: Outgoing,
+    pub(crate) title: Title,
     client: OnceLock<Client>,
     state: Mutex<State>,
     link: watch::Sender<Link>,
@@ -168,9 +172,11 @@ pub(crate) enum CallError {
 impl Session {
     pub(crate) fn new(surroundings: Surroundings, endpoint: Result<Endpoint, ConnectError>, outgoing: Outgoing) -> Arc<Self> {
         let (barriers, receiver) = mpsc::unbounded_channel();
+        let title = if surroundings.tab_title { Title::of_tab(surroundings.client_pid) } else { Title::untouched() };
         Arc::new(Self {
             surroundings,
             outgoing,
+            title,
             client: OnceLock::new(),
             state: Mutex::default(),
             link: watch::Sender::new(Link::Trying { last: None }),
@@ -366,7 +372,16 @@ impl Session {
         if let Some(notice) = notice {
             self.notice(notice);
         }
+        self.title.show(&name);
         self.state().identity = Some(Identity { peer, name, resume: Resume { peer, token } });
+    }
+
+    /// Shows this session's name in the client's tab, where it has one.
+    pub(crate) fn reassert_title(&self) {
+        let name = self.state().identity.as_ref().map(|identity| identity.name.clone());
+        if let Some(name) = name.filter(|_| !matches!(*self.link.borrow(), Link::Ended { .. })) {
+            self.title.show(&name);
+        }
     }
 
     fn notice(&self, text: String) {

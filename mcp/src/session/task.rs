@@ -79,6 +79,7 @@ impl Session {
     }
 
     fn end(&self, why: String) {
+        self.title.give_back();
         self.link.send_replace(Link::Ended { why });
         self.inbox_changed();
     }
@@ -200,6 +201,7 @@ impl Session {
             }
             Push::Renamed { name } => {
                 self.notice(renamed(&name));
+                self.title.show(&name);
                 if let Some(identity) = &mut self.state().identity {
                     identity.name = name;
                 }
