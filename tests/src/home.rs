@@ -20,6 +20,8 @@ use crate::PATIENCE;
 pub struct Home {
     dir: TempDir,
     executable: PathBuf,
+    /// `PEERD_DIR` is not set: the state directory lies where it lies for most people.
+    usual: bool,
 }
 
 /// What a command printed and how it ended.
@@ -79,7 +81,18 @@ impl Home {
         let parent = if temporary.as_os_str().len() <= 60 { temporary } else { PathBuf::from("/tmp") };
         let dir = tempfile::Builder::new().prefix("pd").tempdir_in(parent).expect("make a temporary directory");
         fs::create_dir(dir.path().join("home")).expect("make a home directory");
-        Self { dir, executable: PathBuf::from(executable) }
+        Self { dir, executable: PathBuf::from(executable), usual: false }
+    }
+
+    /// A fresh home in which `PEERD_DIR` is not set, because a client under test does not pass it on.
+    ///
+    /// # Panics
+    /// Where no directory can be made.
+    #[must_use]
+    pub fn usual(executable: &str) -> Self {
+        let mut home = Self::new(executable);
+        home.usual = true;
+        home
     }
 
     /// The directory that holds everything of this home.
@@ -94,10 +107,10 @@ impl Home {
         self.root().join("home")
     }
 
-    /// What `PEERD_DIR` says. It does not exist before something makes it.
+    /// The broker's directory; what `PEERD_DIR` says, where it is set. It does not exist before something makes it.
     #[must_use]
     pub fn state(&self) -> PathBuf {
-        self.root().join("state")
+        if self.usual { self.home().join(".local/share/peerd") } else { self.root().join("state") }
     }
 
     /// The broker's socket.
@@ -129,9 +142,11 @@ impl Home {
             .args(arguments)
             .env_clear()
             .env("HOME", self.home())
-            .env("PEERD_DIR", self.state())
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .current_dir(self.home());
+        if !self.usual {
+            command.env("PEERD_DIR", self.state());
+        }
         command
     }
 

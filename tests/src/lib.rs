@@ -5,6 +5,7 @@
 //!
 //! A test begins with `let home = peer_tests::home!();`.
 
+pub mod clients;
 mod home;
 mod mcp;
 

@@ -1,0 +1,341 @@
+//! Starting Claude Code and Codex: their command lines, the files they want in a home, and their ends.
+//!
+//! It knows both programs' options and configuration. It does not know what the model will say.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Instant;
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+use super::{CLAUDE_VARIABLE, CODEX_VARIABLE, PATIENCE, Stage, Terminal, program, write};
+use crate::Outcome;
+use crate::home::signal;
+
+/// No key of anybody's: the model server takes any.
+const API_KEY: &str = "dummy-key-of-the-tests-0123456789";
+
+/// What both programs' launches have in common.
+#[derive(Debug)]
+struct Launch<'stage> {
+    stage: &'stage Stage,
+    environment: BTreeMap<String, String>,
+    arguments: Vec<String>,
+    cwd: PathBuf,
+    wired: bool,
+}
+
+/// Claude Code about to be started.
+#[derive(Debug)]
+pub struct Claude<'stage> {
+    launch: Launch<'stage>,
+    settings: Value,
+    permission_mode: String,
+}
+
+/// Codex about to be started.
+#[derive(Debug)]
+pub struct Codex<'stage> {
+    launch: Launch<'stage>,
+    config: String,
+}
+
+impl<'stage> Launch<'stage> {
+    fn new(stage: &'stage Stage) -> Self {
+        Self { stage, environment: BTreeMap::new(), arguments: Vec::new(), cwd: stage.work(), wired: true }
+    }
+
+    fn command(&self, executable: &Path, arguments: Vec<String>) -> Command {
+        let mut command = Command::new(executable);
+        command.args(arguments).env_clear().envs(self.stage.environment()).envs(&self.environment).current_dir(&self.cwd);
+        command
+    }
+}
+
+/// The methods that both have.
+macro_rules! common {
+    () => {
+        /// The name that its person asks for, in `PEER_NAME`.
+        #[must_use]
+        pub fn name(self, name: &str) -> Self {
+            self.env("PEER_NAME", name)
+        }
+
+        /// Sets a variable of its environment.
+        #[must_use]
+        pub fn env(mut self, key: &str, value: &str) -> Self {
+            self.launch.environment.insert(key.to_owned(), value.to_owned());
+            self
+        }
+
+        /// More arguments on its command line.
+        #[must_use]
+        pub fn args<'a>(mut self, arguments: impl IntoIterator<Item = &'a str>) -> Self {
+            self.launch.arguments.extend(arguments.into_iter().map(str::to_owned));
+            self
+        }
+
+        /// Where it works.
+        #[must_use]
+        pub fn cwd(mut self, dir: &Path) -> Self {
+            self.launch.cwd = dir.to_owned();
+            self
+        }
+
+        /// Our adapter is not put into its configuration: the test did that itself, or wants none.
+        #[must_use]
+        pub fn unwired(mut self) -> Self {
+            self.launch.wired = false;
+            self
+        }
+    };
+}
+
+impl<'stage> Claude<'stage> {
+    pub(super) fn new(stage: &'stage Stage) -> Self {
+        let launch = Launch::new(stage);
+        Self { launch, settings: json!({}), permission_mode: "default".to_owned() }
+            .env("ANTHROPIC_BASE_URL", &format!("http://127.0.0.1:{}", stage.model.port()))
+            .env("ANTHROPIC_API_KEY", API_KEY)
+            .env("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1")
+            .env("DISABLE_AUTOUPDATER", "1")
+    }
+
+    common!();
+
+    /// Settings besides the home's own, such as `{"hooks": {…}}`.
+    #[must_use]
+    pub fn settings(mut self, settings: Value) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// What `--permission-mode` says: `default` where it is not set. Our tools and the shell are allowed in each.
+    #[must_use]
+    pub fn permission_mode(mut self, mode: &str) -> Self {
+        mode.clone_into(&mut self.permission_mode);
+        self
+    }
+
+    /// Starts `claude -p PROMPT`.
+    ///
+    /// # Panics
+    /// Where it cannot be started.
+    #[must_use]
+    pub fn print(self, prompt: &str) -> Program {
+        let command = self.command(&["-p", prompt]);
+        Program::start("claude -p", command)
+    }
+
+    /// Opens it in a terminal and waits until it takes a prompt.
+    ///
+    /// # Panics
+    /// Where it does not.
+    #[must_use]
+    #[track_caller]
+    pub fn terminal(self) -> Terminal {
+        let terminal = Terminal::open(self.launch.stage, "claude", &self.command(&[]));
+        terminal.wait_for("? for shortcuts");
+        terminal
+    }
+
+    fn command(&self, first: &[&str]) -> Command {
+        let Launch { stage, cwd, .. } = &self.launch;
+        let home = stage.home.home();
+        trust_claude(&home.join(".claude.json"), cwd);
+        let mut arguments: Vec<String> = first.iter().map(|argument| (*argument).to_owned()).collect();
+        let mut option = |name: &str, value: &str| arguments.extend([name.to_owned(), value.to_owned()]);
+        option("--permission-mode", &self.permission_mode);
+        option("--allowedTools", "mcp__peers,mcp__plugin_peerd_peers,Bash,Task,Agent");
+        option("--settings", &self.settings.to_string());
+        if self.launch.wired {
+            let peers = json!({"type": "stdio", "command": stage.peerctl(), "args": ["mcp"]});
+            option("--mcp-config", &json!({"mcpServers": {"peers": peers}}).to_string());
+            arguments.push("--strict-mcp-config".to_owned());
+        }
+        arguments.extend(self.launch.arguments.iter().cloned());
+        self.launch.command(&program(CLAUDE_VARIABLE), arguments)
+    }
+}
+
+impl<'stage> Codex<'stage> {
+    pub(super) fn new(stage: &'stage Stage) -> Self {
+        Self { launch: Launch::new(stage), config: String::new() }
+    }
+
+    common!();
+
+    /// Text at the end of `config.toml`, such as a table of hooks. The file is written when the first Codex of a stage
+    /// starts, and never again.
+    #[must_use]
+    pub fn config(mut self, config: &str) -> Self {
+        config.clone_into(&mut self.config);
+        self
+    }
+
+    /// Starts `codex exec PROMPT`.
+    ///
+    /// # Panics
+    /// Where it cannot be started.
+    #[must_use]
+    pub fn exec(self, prompt: &str) -> Program {
+        let command = self.command(&["exec", "--skip-git-repo-check", "--json", prompt]);
+        Program::start("codex exec", command)
+    }
+
+    /// Opens it in a terminal and waits until it takes a prompt.
+    ///
+    /// # Panics
+    /// Where it does not.
+    #[must_use]
+    #[track_caller]
+    pub fn terminal(self) -> Terminal {
+        let terminal = Terminal::open(self.launch.stage, "codex", &self.command(&[]));
+        terminal.wait_for("›");
+        terminal
+    }
+
+    fn command(&self, first: &[&str]) -> Command {
+        let config = self.launch.stage.home.home().join(".codex/config.toml");
+        if !config.exists() {
+            write(&config, &self.config_toml());
+        }
+        let mut arguments: Vec<String> = first.iter().map(|argument| (*argument).to_owned()).collect();
+        arguments.extend(self.launch.arguments.iter().cloned());
+        self.launch.command(&program(CODEX_VARIABLE), arguments)
+    }
+
+    fn config_toml(&self) -> String {
+        let Launch { stage, cwd, wired, .. } = &self.launch;
+        // Strings of TOML and of JSON agree for what stands in a path here.
+        let quoted = |path: &Path| Value::from(path.to_string_lossy()).to_string();
+        let mut config = String::from(
+            "model = \"gpt-5.1-codex\"\nmodel_provider = \"mock\"\napproval_policy = \"never\"\nsandbox_mode = \"danger-full-access\"\n\
+             check_for_update_on_startup = false\n",
+        );
+        config.push_str(&format!(
+            "[model_providers.mock]\nname = \"mock\"\nbase_url = \"http://127.0.0.1:{}/v1\"\nwire_api = \"responses\"\n\
+             request_max_retries = 0\nstream_max_retries = 0\nsupports_websockets = false\n",
+            stage.model.port()
+        ));
+        config.push_str(&format!("[projects.{}]\ntrust_level = \"trusted\"\n", quoted(cwd)));
+        if *wired {
+            config.push_str(&format!(
+                "[mcp_servers.peers]\ncommand = {}\nargs = [\"mcp\"]\nenv_vars = [\"PEER_NAME\", \"PEERD_DIR\"]\n\
+                 default_tools_approval_mode = \"approve\"\n",
+                quoted(&stage.peerctl())
+            ));
+        }
+        config + &self.config + "\n"
+    }
+}
+
+/// What Claude Code asks a person once, answered: its first steps, the key, and whether this directory is trusted.
+fn trust_claude(path: &Path, cwd: &Path) {
+    let text = fs::read_to_string(path).unwrap_or_else(|_| "{}".to_owned());
+    let mut state: Value = serde_json::from_str(&text).expect("Claude's own file is JSON");
+    let cwd = cwd.to_string_lossy();
+    if state["projects"][&*cwd]["hasTrustDialogAccepted"] == true {
+        return;
+    }
+    state["hasCompletedOnboarding"] = json!(true);
+    state["bypassPermissionsModeAccepted"] = json!(true);
+    state["theme"] = json!("dark");
+    let end = &API_KEY[API_KEY.len() - 20..];
+    state["customApiKeyResponses"] = json!({"approved": [end], "rejected": []});
+    state["projects"][&*cwd]["hasTrustDialogAccepted"] = json!(true);
+    state["projects"][&*cwd]["hasCompletedProjectOnboarding"] = json!(true);
+    write(path, &state.to_string());
+}
+
+/// A program that runs without a terminal. Dropping it kills it.
+#[derive(Debug)]
+pub struct Program {
+    /// Its process.
+    pub pid: u32,
+    what: &'static str,
+    heard: Arc<(Mutex<Heard>, Condvar)>,
+}
+
+#[derive(Debug, Default)]
+struct Heard {
+    stdout: String,
+    stderr: String,
+    streams_ended: usize,
+    code: Option<i32>,
+}
+
+impl Program {
+    fn start(what: &'static str, mut command: Command) -> Self {
+        let spawned = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let mut child = spawned.unwrap_or_else(|why| panic!("start {what}: {why}"));
+        let heard = Arc::<(Mutex<Heard>, Condvar)>::default();
+        let (stdout, stderr) = (child.stdout.take().expect("stdout is piped"), child.stderr.take().expect("stderr is piped"));
+        listen(stdout, &heard, |heard| &mut heard.stdout);
+        listen(stderr, &heard, |heard| &mut heard.stderr);
+        let pid = child.id();
+        await_end(child, &heard);
+        Self { pid, what, heard }
+    }
+
+    /// Waits until it has ended.
+    ///
+    /// # Panics
+    /// Where it does not end within [`PATIENCE`].
+    #[track_caller]
+    pub fn wait(&self) -> Outcome {
+        let deadline = Instant::now() + PATIENCE;
+        let mut heard = self.heard.0.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(code) = heard.code
+                && heard.streams_ended == 2
+            {
+                return Outcome { code, stdout: heard.stdout.clone(), stderr: heard.stderr.clone() };
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "{} does not end; so far {heard:?}", self.what);
+            heard = self.heard.1.wait_timeout(heard, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let heard = self.heard.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if std::thread::panicking() {
+            let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("{}: {heard:?}\n", self.what).as_bytes());
+        }
+        // Its number may be another process's once it was waited for.
+        if heard.code.is_none() {
+            signal(self.pid, Signal::SIGKILL);
+        }
+    }
+}
+
+fn listen(stream: impl Read + Send + 'static, heard: &Arc<(Mutex<Heard>, Condvar)>, part: fn(&mut Heard) -> &mut String) {
+    let heard = Arc::clone(heard);
+    std::thread::spawn(move || {
+        let mut reader = BufReader::new(stream);
+        let mut line = Vec::new();
+        while reader.read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
+            part(&mut heard.0.lock().unwrap_or_else(PoisonError::into_inner)).push_str(&String::from_utf8_lossy(&line));
+            line.clear();
+        }
+        heard.0.lock().unwrap_or_else(PoisonError::into_inner).streams_ended += 1;
+        heard.1.notify_all();
+    });
+}
+
+fn await_end(mut child: Child, heard: &Arc<(Mutex<Heard>, Condvar)>) {
+    let heard = Arc::clone(heard);
+    std::thread::spawn(move || {
+        let status = child.wait().expect("wait for a program");
+        heard.0.lock().unwrap_or_else(PoisonError::into_inner).code = Some(crate::mcp::exit_code(status));
+        heard.1.notify_all();
+    });
+}

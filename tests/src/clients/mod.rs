@@ -1,0 +1,142 @@
+//! The real Claude Code and Codex, driven by tests against a model server of our own.
+//!
+//! A test begins with `let stage = peer_tests::stage!();`: a home of its own, a model server, a directory to work in. It writes
+//! the model's script with [`Model::talk`], starts programs with [`Stage::claude`] and [`Stage::codex`] (each `print`s one
+//! prompt or opens a `terminal`), sends messages with `stage.home.peerctl(…)` or an adapter of its own, and asserts on
+//! [`Request`]s: what the model was shown. Everything waits on events.
+//!
+//! It knows how these programs are installed, configured and ended. It does not know how peerd delivers. Invariant: when a
+//! [`Stage`] is dropped no process that it caused is alive, also after a panic, which prints what the model was shown.
+
+mod dialect;
+mod launch;
+mod model;
+mod terminal;
+
+pub use dialect::{Dialect, Request, Shown};
+pub use launch::{Claude, Codex, Program};
+pub use model::{Call, Gate, Model, Step, Talk, call, calls, given, say};
+pub use terminal::Terminal;
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::Home;
+
+/// How long a test with real programs waits for what must happen. They start slowly, and several run at once.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The environment variable that names the executable of Claude Code.
+pub const CLAUDE_VARIABLE: &str = "PEERD_CLAUDE";
+
+/// The environment variable that names the executable of Codex.
+pub const CODEX_VARIABLE: &str = "PEERD_CODEX";
+
+/// A home, a model server, and the programs that run there.
+#[derive(Debug)]
+pub struct Stage {
+    /// The home: `PEERD_DIR` is not set in it, so the broker is found from `HOME` alone.
+    pub home: Home,
+    /// The model server that all programs of this stage ask.
+    pub model: Model,
+}
+
+/// A fresh [`Stage`]. A macro, because only the test's own package knows where the executable under test is.
+#[macro_export]
+macro_rules! stage {
+    () => {
+        $crate::clients::Stage::new(env!("CARGO_BIN_EXE_peerctl-under-test"))
+    };
+}
+
+impl Stage {
+    /// A stage for `executable`, or for the one that `PEERD_PEERCTL` names; see [`stage!`](crate::stage).
+    ///
+    /// # Panics
+    /// Where its directories cannot be made.
+    #[must_use]
+    pub fn new(executable: &str) -> Self {
+        let executable = std::env::var("PEERD_PEERCTL").unwrap_or_else(|_| executable.to_owned());
+        let stage = Self { home: Home::usual(&executable), model: Model::start() };
+        for dir in ["bin", "home/work"] {
+            fs::create_dir(stage.home.root().join(dir)).expect("make a directory");
+        }
+        symlink(&executable, stage.home.root().join("bin/peerctl")).expect("link peerctl");
+        stage
+    }
+
+    /// Where programs work unless they are told otherwise.
+    #[must_use]
+    pub fn work(&self) -> PathBuf {
+        self.home.home().join("work")
+    }
+
+    /// The executable under test by the name that a person types. It is in the programs' `PATH`.
+    #[must_use]
+    pub fn peerctl(&self) -> PathBuf {
+        self.home.root().join("bin/peerctl")
+    }
+
+    /// Claude Code, with our adapter in its configuration.
+    #[must_use]
+    pub fn claude(&self) -> Claude<'_> {
+        Claude::new(self)
+    }
+
+    /// Codex, with our adapter in its configuration.
+    #[must_use]
+    pub fn codex(&self) -> Codex<'_> {
+        Codex::new(self)
+    }
+
+    /// The environment of a program of this stage, and nothing of the test's own.
+    fn environment(&self) -> Vec<(OsString, OsString)> {
+        let root = self.home.root();
+        let path = format!("{}:/usr/local/bin:/usr/bin:/bin", root.join("bin").display());
+        let entry = |key: &str, value: OsString| (OsString::from(key), value);
+        vec![
+            entry("HOME", self.home.home().into_os_string()),
+            entry("PATH", path.into()),
+            // Where programs put sockets of their own: short, and gone with the stage.
+            entry("TMPDIR", root.as_os_str().to_owned()),
+            entry("XDG_RUNTIME_DIR", root.as_os_str().to_owned()),
+            entry("LANG", "C.UTF-8".into()),
+            entry("TERM", "xterm-256color".into()),
+            entry("SHELL", "/bin/bash".into()),
+        ]
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = writeln!(std::io::stderr(), "{}", self.model.story());
+        }
+    }
+}
+
+/// The executable that a variable names.
+///
+/// # Panics
+/// Where it does not: a program that cannot be had is a failure, never a test left out.
+fn program(variable: &str) -> PathBuf {
+    let path = std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_file());
+    path.unwrap_or_else(|| panic!("{variable} names no executable; run these tests with tests/clients/run"))
+}
+
+/// Says how long a message took from `sent` to the model, on standard error, whatever becomes of the test's own output.
+pub fn latency(client: &str, carrier: &str, sent: Instant, request: &Request) {
+    let elapsed_ms = request.at.saturating_duration_since(sent).as_millis();
+    let _ = writeln!(std::io::stderr(), "latency client={client} carrier={carrier} ms={elapsed_ms}");
+}
+
+/// Writes `text` to `path`, with the directories above it.
+fn write(path: &Path, text: &str) {
+    let parent = path.parent().expect("a file lies in a directory");
+    fs::create_dir_all(parent).unwrap_or_else(|why| panic!("make {}: {why}", parent.display()));
+    fs::write(path, text).unwrap_or_else(|why| panic!("write {}: {why}", path.display()));
+}
