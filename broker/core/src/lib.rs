@@ -14,8 +14,8 @@
 //!   `quota` (who may say what), `mailbox`, `lease` and `letters` (what becomes of it), `view` (what others see).
 
 pub mod broker;
-pub mod input;
 mod hooks;
+pub mod input;
 mod invariants;
 mod lease;
 mod letters;

@@ -298,14 +298,20 @@ impl Broker {
             stage: refused.is_none().then_some(Stage::Stored),
             online: self.presence.is_online(peer),
             carriers: self.carriers(peer),
-            activity: self.presence.reader(peer).and_then(|reader| self.presence.session(reader)).and_then(|session| session.activity),
+            activity: self
+                .presence
+                .reader(peer)
+                .and_then(|reader| self.presence.session(reader))
+                .and_then(|session| session.activity),
             refusal: refused.cloned().map(Refusal::from),
         }
     }
 
     /// The carriers of the session that takes the peer's mail: those that are there, then others that were tried.
     pub(crate) fn carriers(&self, peer: PeerId) -> Vec<CarrierProof> {
-        let Some(session) = self.presence.reader(peer).and_then(|reader| self.presence.session(reader)) else { return Vec::new() };
+        let Some(session) = self.presence.reader(peer).and_then(|reader| self.presence.session(reader)) else {
+            return Vec::new();
+        };
         let tried = session.proofs.keys().filter(|carrier| !session.carriers.contains(carrier));
         let proven_at = |carrier: &Carrier| session.proofs.get(carrier).copied().flatten();
         session
