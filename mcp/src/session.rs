@@ -376,6 +376,14 @@ impl Session {
         self.state().identity = Some(Identity { peer, name, resume: Resume { peer, token } });
     }
 
+    /// This session has this name from now on.
+    pub(crate) fn named(&self, name: String) {
+        self.title.show(&name);
+        if let Some(identity) = &mut self.state().identity {
+            identity.name = name;
+        }
+    }
+
     /// Shows this session's name in the client's tab, where it has one.
     pub(crate) fn reassert_title(&self) {
         let name = self.state().identity.as_ref().map(|identity| identity.name.clone());

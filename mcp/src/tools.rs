@@ -311,7 +311,9 @@ async fn rename(call: &ToolCall<'_>, new_name: String) -> Result<Output, ToolErr
         Reply::Renamed { name, .. } => {
             call.session.settle_pushes().await;
             call.session.drop_notice(&renamed(&name));
-            Ok(Output::text(format!("Your name is now {}. Mail under the old name still finds you.", word(&name))))
+            let text = format!("Your name is now {}. Mail under the old name still finds you.", word(&name));
+            call.session.named(name);
+            Ok(Output::text(text))
         }
         _ => Err(ToolError::OtherReply),
     }

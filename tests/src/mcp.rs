@@ -73,6 +73,20 @@ impl Adapter<'_> {
         self
     }
 
+    /// It is started by `launcher`, which gets the adapter's command line as its last arguments.
+    #[must_use]
+    pub fn through(mut self, launcher: &[&str]) -> Self {
+        let (program, arguments) = launcher.split_first().expect("a launcher has a name");
+        let mut command = Command::new(program);
+        command.args(arguments).arg(self.command.get_program()).args(self.command.get_args()).env_clear();
+        command.envs(self.command.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        if let Some(dir) = self.command.get_current_dir() {
+            command.current_dir(dir);
+        }
+        self.command = command;
+        self
+    }
+
     /// Every tool call carries `_meta.threadId`, as Codex sends it.
     #[must_use]
     pub fn thread_id(mut self, thread_id: &str) -> Self {

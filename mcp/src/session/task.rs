@@ -201,10 +201,7 @@ impl Session {
             }
             Push::Renamed { name } => {
                 self.notice(renamed(&name));
-                self.title.show(&name);
-                if let Some(identity) = &mut self.state().identity {
-                    identity.name = name;
-                }
+                self.named(name);
             }
             Push::Notice(text) => self.notice(text),
             Push::Hook { call, .. } => {

@@ -1,0 +1,213 @@
+//! What a session shows on its client's terminal: the title of its tab, seen by whoever reads the terminal.
+//!
+//! The client is a shell whose standard streams are a pseudo-terminal of the test's own; the adapter is its child, with
+//! pipes to the test.
+
+#![cfg(target_os = "linux")]
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use nix::pty::openpty;
+use nix::sys::signal::Signal;
+use nix::sys::termios::{FlowArg, LocalFlags, SetArg, tcflow, tcgetattr, tcsetattr};
+use nix::unistd::ttyname;
+use peer_tests::{Adapter, Home, Mcp, PATIENCE};
+use serde_json::json;
+
+/// What a terminal gets when a title is shown for the first time.
+const KEEP: &str = "\x1b[22;0t";
+
+/// What it gets at the end.
+const GIVE_BACK: &str = "\x1b]0;\x07\x1b[23;0t";
+
+/// Turns a shell with pipes into one on the terminal, which then does what its second argument says: there the pipes are
+/// descriptors 8, 9 and 7.
+const ON_TERMINAL: &str =
+    r#"exec 8<&0 9>&1 7>&2; tty=$1 does=$2; shift 2; exec setsid --ctty sh -c "$does" sh "$@" 0<>"$tty" 1>&0 2>&0"#;
+
+/// A client that runs its adapter as Claude Code does: in its own process group.
+const CLIENT: &str = r#"(exec "$@" <&8 >&9 2>&7); exit"#;
+
+fn title(name: &str) -> String {
+    format!("\x1b]0;peer:{name}\x07")
+}
+
+/// A pseudo-terminal, and everything that was written to it.
+struct Terminal {
+    slave: OwnedFd,
+    written: Arc<(Mutex<Vec<u8>>, Condvar)>,
+}
+
+impl Terminal {
+    fn open() -> Self {
+        let pair = openpty(None, None).expect("a pseudo-terminal");
+        let written = Arc::new((Mutex::new(Vec::new()), Condvar::new()));
+        let ours = Arc::clone(&written);
+        let mut master = File::from(pair.master);
+        std::thread::spawn(move || {
+            let mut some = [0; 4_096];
+            // An error is its end: the last program on it is gone.
+            while let Ok(read @ 1..) = master.read(&mut some) {
+                ours.0.lock().expect("nobody panicked").extend(&some[..read]);
+                ours.1.notify_all();
+            }
+        });
+        Self { slave: pair.slave, written }
+    }
+
+    fn path(&self) -> PathBuf {
+        ttyname(&self.slave).expect("it has a name")
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.written.0.lock().expect("nobody panicked")).into_owned()
+    }
+
+    /// Waits until exactly `text` was written to it since it was opened.
+    #[track_caller]
+    fn wait(&self, text: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        let mut written = self.written.0.lock().expect("nobody panicked");
+        while *written != text.as_bytes() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "{:?} instead of {text:?}", String::from_utf8_lossy(&written));
+            written = self.written.1.wait_timeout(written, left).expect("nobody panicked").0;
+        }
+    }
+
+    /// An adapter whose client does `does` on this terminal.
+    fn adapter<'home>(&self, home: &'home Home, does: &str) -> Adapter<'home> {
+        let path = self.path();
+        let path = path.to_str().expect("UTF-8");
+        home.adapter("claude-code").env("PEER_NAME", "luna").env("TERM", "xterm").through(&[
+            "sh",
+            "-c",
+            ON_TERMINAL,
+            "sh",
+            path,
+            does,
+        ])
+    }
+}
+
+/// Waits until the adapter has registered; what it writes at that time, it has written.
+#[track_caller]
+fn registered(adapter: &Mcp) {
+    let _ = adapter.call("list_peers", json!({})).success();
+}
+
+#[test]
+fn the_tab_has_the_session_s_name_until_its_end() {
+    let home = peer_tests::home!();
+    let terminal = Terminal::open();
+    let adapter = terminal.adapter(&home, CLIENT).start();
+    let shown = format!("{KEEP}{}", title("luna"));
+    terminal.wait(&shown);
+
+    // Shown again with every call: the client may have set a title of its own meanwhile.
+    let _ = adapter.call("set_summary", json!({"summary": "testing"})).success();
+    let shown = shown + &title("luna");
+    terminal.wait(&shown);
+
+    let _ = adapter.call("rename_peer", json!({"new_name": "nova"})).success();
+    let shown = shown + &title("luna") + &title("nova");
+    terminal.wait(&shown);
+    let _ = home.peerctl(&["rename", "nova", "vega"]).success();
+    let shown = shown + &title("vega");
+    terminal.wait(&shown);
+
+    adapter.close_stdin();
+    let _ = adapter.wait_exit(PATIENCE);
+    terminal.wait(&(shown + GIVE_BACK));
+}
+
+#[test]
+fn a_session_that_was_ended_gives_the_title_back() {
+    let home = peer_tests::home!();
+    let terminal = Terminal::open();
+    let adapter = terminal.adapter(&home, CLIENT).start();
+    let shown = format!("{KEEP}{}", title("luna"));
+    terminal.wait(&shown);
+    let _ = home.peerctl(&["kick", "luna"]).success();
+    let shown = shown + GIVE_BACK;
+    terminal.wait(&shown);
+    // It has no name any more, and nothing is given back twice.
+    assert!(adapter.call("list_peers", json!({})).is_error);
+    adapter.close_stdin();
+    let _ = adapter.wait_exit(PATIENCE);
+    terminal.wait(&shown);
+}
+
+/// Codex runs its servers in process groups of their own. `stty tostop` stops whoever writes from the background.
+#[test]
+fn an_adapter_in_the_background_of_its_client_s_terminal_is_not_stopped() {
+    let home = peer_tests::home!();
+    let terminal = Terminal::open();
+    let mut settings = tcgetattr(&terminal.slave).expect("it is a terminal");
+    settings.local_flags |= LocalFlags::TOSTOP;
+    tcsetattr(&terminal.slave, SetArg::TCSANOW, &settings).expect("it is a terminal");
+    let adapter = terminal.adapter(&home, r#"set -m; (exec "$@" <&8 >&9 2>&7) & wait"#).start();
+    registered(&adapter);
+    assert!(terminal.text().contains(&title("luna")), "{:?}", terminal.text());
+}
+
+#[test]
+fn a_terminal_that_takes_nothing_delays_nothing() {
+    let home = peer_tests::home!();
+    let terminal = Terminal::open();
+    // What Ctrl-S does.
+    tcflow(&terminal.slave, FlowArg::TCOOFF).expect("it is a terminal");
+    let adapter = terminal.adapter(&home, CLIENT).start();
+    let began = Instant::now();
+    registered(&adapter);
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    adapter.close_stdin();
+    let _ = adapter.wait_exit(PATIENCE);
+    tcflow(&terminal.slave, FlowArg::TCOON).expect("it is a terminal");
+}
+
+#[test]
+fn a_signal_gives_the_title_back_too() {
+    let home = peer_tests::home!();
+    let terminal = Terminal::open();
+    // The shell becomes the adapter, which then is the terminal's own session.
+    let adapter = terminal.adapter(&home, r#"exec "$@" <&8 >&9 2>&7"#).start();
+    let shown = format!("{KEEP}{}", title("luna"));
+    terminal.wait(&shown);
+    adapter.signal(Signal::SIGTERM);
+    let _ = adapter.wait_exit(PATIENCE);
+    terminal.wait(&(shown + GIVE_BACK));
+}
+
+/// None of these may write a byte: the tab shows somebody else, or its person said no.
+#[test]
+fn a_tab_that_is_not_the_client_s_stays_as_it_is() {
+    for (why, does, variable, value) in [
+        ("switched off", CLIENT, "PEERD_DISABLE_TAB_TITLE", "1"),
+        ("no terminal that knows titles", CLIENT, "TERM", "dumb"),
+        ("a client whose streams are elsewhere", r#"exec 0</dev/null 1>&0 2>&0; (exec "$@" <&8 >&9 2>&7); exit"#, "X", ""),
+        ("a client in the background", r#"set -m; { (exec "$@" <&8 >&9 2>&7); exit; } & wait"#, "X", ""),
+        ("a client without a terminal", r#"exec setsid --wait sh -c '(exec "$@" <&8 >&9 2>&7); exit' sh "$@""#, "X", ""),
+    ] {
+        let home = peer_tests::home!();
+        let terminal = Terminal::open();
+        let adapter = terminal.adapter(&home, &format!("export {variable}={value}; {does}")).start();
+        registered(&adapter);
+        adapter.close_stdin();
+        let _ = adapter.wait_exit(PATIENCE);
+        assert_eq!(terminal.text(), "", "{why}");
+    }
+    // Dormant: it has no name to show.
+    let home = peer_tests::home!();
+    let terminal = Terminal::open();
+    let adapter = terminal.adapter(&home, &format!("export PEERD_ENABLED=0; {CLIENT}")).start();
+    let _ = adapter.request("tools/list", json!({}));
+    adapter.close_stdin();
+    let _ = adapter.wait_exit(PATIENCE);
+    assert_eq!(terminal.text(), "");
+}
