@@ -138,7 +138,16 @@ impl Settings {
     /// What the rules need of it.
     #[must_use]
     pub fn rules(&self) -> Config {
-        Config { limits: self.limits.clone(), allow_operator_from_agents: self.operator.allow_from_agents }
+        Config {
+            limits: self.limits.clone(),
+            allow_operator_from_agents: self.operator.allow_from_agents,
+            default_policy: match self.policy.default {
+                Inbound::Accept => peer_proto::policy::Policy::Accept,
+                Inbound::Hold => peer_proto::policy::Policy::Hold,
+                Inbound::Refuse => peer_proto::policy::Policy::Refuse,
+            },
+            hold_escalation: self.policy.escalation == Escalation::Hold,
+        }
     }
 
     /// Every value with its default and bounds, in the order of the file.
@@ -472,7 +481,9 @@ mod tests {
         assert_eq!(settings.limits.pair_per_minute, 30);
         assert_eq!(settings.retention, Retention { settled_days: 7, settled_mib: 64 });
         assert_eq!(settings.policy, Policy { default: Inbound::Hold, escalation: Escalation::Hold });
-        assert!(settings.rules().allow_operator_from_agents);
+        let rules = settings.rules();
+        assert!(rules.allow_operator_from_agents && rules.hold_escalation);
+        assert_eq!(rules.default_policy, peer_proto::policy::Policy::Hold);
         assert_eq!(settings.adapter, Adapter { opt_in: true, profile: Profile::Full });
     }
 

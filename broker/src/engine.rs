@@ -375,6 +375,7 @@ fn log_change(change: &Change) {
         Change::RemovePeer(peer) => tracing::debug!(%peer, "remove_peer"),
         Change::PutIdempotencyKey { sender, message, .. } => tracing::debug!(peer = %sender, %message, "put_idempotency_key"),
         Change::PutNextPeer(peer) => tracing::debug!(%peer, "put_next_peer"),
+        Change::PutSettings(_) => tracing::debug!("put_settings"),
     }
 }
 

@@ -11,7 +11,7 @@ use peer_core::step::Query;
 use peer_proto::codec;
 use peer_proto::ids::{MessageId, PeerId};
 use peer_proto::limits::{HISTORY_ROWS_MAX, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX};
-use peer_proto::message::{Message, TraceEvent};
+use peer_proto::message::{Message, Stage, TraceEvent};
 use peer_proto::refusal::{ErrorCode, Refusal};
 use peer_proto::request::{Orphan, Position, Reply, Shown, ShownDelivery, Status};
 
@@ -33,13 +33,19 @@ pub(crate) fn answer(
             let Some(record) = store.message(*id)? else { return Ok(Err(unknown(*id))) };
             Ok(Ok(Reply::Shown(Box::new(shown(store, broker, record)?))))
         }
-        Query::History { peer, with, thread, since, before, limit } => {
-            let between = Between { peer: *peer, with: *with, thread: thread.as_deref() };
+        Query::History { peer, with, thread, since, before, limit, kept_from } => {
+            let between = Between { peer, with, thread: thread.as_deref() };
+            // What is held for whoever asks was let through by nobody.
+            let is_kept = |head: &MessageHead| {
+                let pending =
+                    kept_from.filter(|reader| head.from.peer != *reader).map(|reader| broker.pending_delivery(head.id, reader));
+                pending.flatten().is_some_and(|delivery| delivery.stage == Stage::Held)
+            };
             let mut page = Vec::new();
             let mut text_bytes = 0;
             let limit = (*limit).clamp(1, PAGE_ENTRIES_MAX);
             let next = store.scan_back(*before, *since, HISTORY_ROWS_MAX, |record| {
-                if between.includes(&record.head) {
+                if between.includes(&record.head) && !is_kept(&record.head) {
                     text_bytes += record.text.len();
                     page.push(record);
                 }
@@ -74,21 +80,21 @@ pub(crate) fn message_of(record: MessageRecord) -> Message {
     }
 }
 
-/// Whose messages a history is about.
+/// Whose messages a history is about; nobody's is everybody's.
 struct Between<'a> {
-    peer: Option<PeerId>,
-    with: Option<PeerId>,
+    peer: &'a [PeerId],
+    with: &'a [PeerId],
     thread: Option<&'a str>,
 }
 
 impl Between<'_> {
     fn includes(&self, head: &MessageHead) -> bool {
-        let sent = |by: PeerId| head.from.peer == by;
-        let got = |by: PeerId| head.to.iter().any(|(peer, _)| *peer == by);
+        let sent = |by: &[PeerId]| by.contains(&head.from.peer);
+        let got = |by: &[PeerId]| head.to.iter().any(|(peer, _)| by.contains(peer));
         let parties = match (self.peer, self.with) {
-            (Some(one), Some(other)) => (sent(one) && got(other)) || (sent(other) && got(one)),
-            (Some(one), None) | (None, Some(one)) => sent(one) || got(one),
-            (None, None) => true,
+            ([], []) => true,
+            (one, []) | ([], one) => sent(one) || got(one),
+            (one, other) => (sent(one) && got(other)) || (sent(other) && got(one)),
         };
         parties && self.thread.is_none_or(|thread| head.thread == thread)
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use peer_proto::ids::{MessageId, PeerId, Timestamp};
 use peer_proto::limits::{EXPIRY_GRACE_MS, Limits, MESSAGES_PER_REQUEST_MAX};
 use peer_proto::message::{Stage, TraceEvent};
+use peer_proto::policy::Policy;
 use peer_proto::request::{Event, EventKind, Push, Reply, Request, Role, Status, Welcome};
 
 use crate::hooks::HookCalls;
@@ -12,7 +13,7 @@ use crate::input::{ConnectionId, Facts, Input, Lookups, Now};
 use crate::mailbox::{Entry, Mailbox};
 use crate::presence::{Connection, HUMAN_NAME, Operator, Presence, Watch};
 use crate::quota::Quota;
-use crate::record::{DeliveryRecord, Image, PeerRecord};
+use crate::record::{DeliveryRecord, Image, PeerRecord, SettingsRecord};
 use crate::rejection::Rejection;
 use crate::step::{Change, Query, Step};
 
@@ -23,6 +24,10 @@ pub struct Config {
     pub limits: Limits,
     /// Whether `peerctl` from within an agent's process tree may act as an operator.
     pub allow_operator_from_agents: bool,
+    /// What becomes of mail for a peer that has no policy of its own, until the person sets something else for all.
+    pub default_policy: Policy,
+    /// Whether mail from a session that may do less without asking than its reader is held.
+    pub hold_escalation: bool,
 }
 
 /// The wall clock ran ahead of the monotonic one by this much between two inputs: the machine slept, or was set.
@@ -36,6 +41,7 @@ pub struct Broker {
     pub(crate) mailboxes: std::collections::BTreeMap<PeerId, Mailbox>,
     pub(crate) quota: Quota,
     pub(crate) hooks: HookCalls,
+    pub(crate) settings: SettingsRecord,
     /// Pending deliveries with a time to live, by its end.
     pub(crate) expiries: BTreeSet<(Timestamp, MessageId, PeerId)>,
     /// Offered deliveries whose carrier has a successor, by the end of its time on the monotonic clock.
@@ -86,6 +92,7 @@ impl Broker {
             mailboxes: std::collections::BTreeMap::new(),
             quota: Quota::default(),
             hooks: HookCalls::default(),
+            settings: image.settings,
             expiries: BTreeSet::new(),
             overdue: BTreeSet::new(),
             last_message: image.last_message.unwrap_or(MessageId::MIN),
@@ -121,7 +128,8 @@ impl Broker {
             | Request::Requeue(message)
             | Request::Reassign { message, .. }
             | Request::Drop(message)
-            | Request::Cancel(message) => one(*message),
+            | Request::Cancel(message)
+            | Request::Release(message) => one(*message),
             _ => Lookups::default(),
         }
     }
@@ -199,9 +207,10 @@ impl Broker {
             Request::Report(report) => self.report(caller, report, step),
             Request::Hook(hook) => self.relay_hook(caller, hook, step),
             Request::HookAnswer { call, output } => self.hook_answer(caller, call, output, step),
-            Request::Policies | Request::SetPolicy { .. } | Request::SetConsent { .. } | Request::Release(_) => {
-                Err(Rejection::NotPermitted { act: "this" })
-            }
+            Request::Policies => self.list_policies(caller, step),
+            Request::SetPolicy { peer, policy } => self.set_policy(caller, peer, policy, step),
+            Request::SetConsent { inbox_socket_in_bypass } => self.set_consent(caller, inbox_socket_in_bypass, step),
+            Request::Release(message) => self.release_held(now, caller, message, facts, step),
         }
     }
 

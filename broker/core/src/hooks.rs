@@ -1,6 +1,6 @@
 //! Hooks find their session: a hook's word goes to the adapter that serves the same client, and the answer goes back.
 //!
-//! Nothing here is durable, and no mail is touched: the adapter holds the leases, so the adapter alone decides what a hook
+//! Nothing here is durable but a session's mode (`policy`), and no mail is touched: the adapter holds the leases, so the adapter alone decides what a hook
 //! shows. Invariants: a call is answered once, with nothing where the adapter goes first; a hook reaches a session only
 //! where the kernel says that both descend from one client process, or where nothing is known of the hook's ancestors.
 
@@ -117,7 +117,7 @@ impl Broker {
     }
 
     pub(crate) fn report(&mut self, caller: Caller, report: Report, step: &mut Step) -> Result<(), Rejection> {
-        self.session_peer(caller)?;
+        let peer = self.session_peer(caller)?;
         if report.carriers.as_ref().is_some_and(|carriers| carriers.len() > CARRIERS_MAX) {
             return Err(Rejection::OutOfBounds { what: "the list of carriers", bound: format!("at most {CARRIERS_MAX}") });
         }
@@ -130,6 +130,9 @@ impl Broker {
             if let Some(carriers) = report.carriers {
                 session.carriers = carriers;
             }
+        }
+        if let Some(mode) = report.mode {
+            self.note_mode(peer, mode, step);
         }
         step.reply(caller.connection, caller.id, Reply::Done);
         Ok(())

@@ -37,6 +37,7 @@ impl Broker {
                 ready += usize::from(is_ready);
                 assert_eq!(is_ready, entry.lease.is_none() && record.stage != Stage::Held, "{} is ready or not", record.message);
                 if let Some(lease) = entry.lease {
+                    assert!(record.stage != Stage::Held, "{} is held, and with a session", record.message);
                     assert_eq!(
                         self.presence.reader(*peer),
                         Some(lease.holder),

@@ -80,6 +80,7 @@ impl Broker {
         let peer = self.session_peer(caller)?;
         check_length("the thread", filter.thread.as_deref().unwrap_or(""), THREAD_BYTES_MAX)?;
         let from = filter.from.as_deref().map(|name| self.presence.resolve(name, Some(peer))).transpose()?;
+        let from = from.map(|from| self.presence.ids_of(from)).unwrap_or_default();
         let matcher = Matcher { from, thread: filter.thread.clone(), kind: filter.kind, reply_to: filter.reply_to };
         let waiting = self.presence.connections.get(&caller.connection).map_or(0, |open| open.waits.len());
         if wait && waiting >= WAITS_MAX {
@@ -257,11 +258,16 @@ impl Broker {
         messages.retain(|message| named.insert(*message));
         let (mut acked, mut unknown) = (Vec::new(), Vec::new());
         for message in messages {
-            if self.mailbox(peer).is_some_and(|mailbox| mailbox.get(message).is_some()) {
+            let waits = self.mailbox(peer).and_then(|mailbox| mailbox.get(message)).map(|entry| entry.record.stage);
+            if waits == Some(Stage::Held) {
+                // Its reader was not shown it, and does not know of it.
+                unknown.push(message);
+            } else if waits.is_some() {
                 let proof = Proof { carrier: None, evidence: Evidence::Ack, answer: None, told: None };
                 self.settle_presented(now, peer, message, proof, step);
                 acked.push(message);
-            } else if let Some(stored) = facts.stored.get(&message).and_then(|stored| delivery_to(&stored.deliveries, peer)) {
+            } else if let Some(stored) = facts.stored.get(&message).and_then(|stored| self.delivery_of(&stored.deliveries, peer))
+            {
                 self.ack_settled(now, stored.clone(), step);
                 acked.push(message);
             } else {

@@ -93,7 +93,7 @@ impl Broker {
         let stored = facts.stored.get(&message).ok_or(Rejection::UnknownMessage(message))?;
         let sender = stored.head.from.peer;
         let cause = match actor {
-            Actor::Session(peer) | Actor::Operator(Operator::Shell(Some(peer))) if peer == sender => None,
+            Actor::Session(peer) | Actor::Operator(Operator::Shell(Some(peer))) if self.is_same(peer, sender) => None,
             Actor::Operator(Operator::Person) if sender == PeerId::HUMAN => None,
             Actor::Operator(Operator::Person) => Some(Cause::Operator),
             Actor::Operator(Operator::Shell(_)) if self.config.allow_operator_from_agents => Some(Cause::Operator),
@@ -238,7 +238,7 @@ fn is_letter(delivery: &DeliveryRecord) -> bool {
     matches!(delivery.stage, Stage::Dead | Stage::Expired)
 }
 
-fn settled_state(stored: &StoredMessage) -> &'static str {
+pub(crate) fn settled_state(stored: &StoredMessage) -> &'static str {
     let any = |stage: Stage| stored.deliveries.iter().any(|delivery| delivery.stage == stage);
     if any(Stage::Presented) {
         "it was presented already"

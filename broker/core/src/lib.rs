@@ -10,8 +10,9 @@
 //! - [`input`]: what can happen.
 //! - [`step`]: what is decided.
 //! - [`record`]: what is durable.
-//! - [`broker`]: the one match from input to room; then the rooms: `presence` and `sessions` (who is here), `sending` and
-//!   `quota` (who may say what), `mailbox`, `lease` and `letters` (what becomes of it), `view` (what others see).
+//! - [`broker`]: the one match from input to room; then the rooms: `presence` and `sessions` (who is here), `sending`,
+//!   `quota` and `policy` (who may say what), `mailbox`, `lease` and `letters` (what becomes of it), `view` (what others
+//!   see).
 
 pub mod broker;
 mod hooks;
@@ -21,6 +22,7 @@ mod lease;
 mod letters;
 mod mailbox;
 mod names;
+mod policy;
 mod presence;
 mod quota;
 pub mod record;

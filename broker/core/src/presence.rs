@@ -69,7 +69,8 @@ pub(crate) struct Wait {
 /// A filter whose names are resolved.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Matcher {
-    pub(crate) from: Option<PeerId>,
+    /// All ids of one sender; none: anyone.
+    pub(crate) from: Vec<PeerId>,
     pub(crate) thread: Option<String>,
     pub(crate) kind: Option<peer_proto::message::Kind>,
     pub(crate) reply_to: Option<peer_proto::ids::MessageId>,
@@ -77,7 +78,7 @@ pub(crate) struct Matcher {
 
 impl Matcher {
     pub(crate) fn matches(&self, brief: &crate::record::Brief) -> bool {
-        self.from.is_none_or(|from| from == brief.from)
+        (self.from.is_empty() || self.from.contains(&brief.from))
             && self.thread.as_ref().is_none_or(|thread| *thread == brief.thread)
             && self.kind.is_none_or(|kind| kind == brief.kind)
             && self.reply_to.is_none_or(|reply_to| brief.reply_to == Some(reply_to))
@@ -98,6 +99,8 @@ pub(crate) struct Presence {
     peers: BTreeMap<PeerId, PeerRecord>,
     /// Names and aliases, in lower case: two names that differ in case alone would be a trap.
     names: BTreeMap<String, PeerId>,
+    /// Provisional peers that are no more, and who they became.
+    heirs: BTreeMap<PeerId, PeerId>,
     seats: BTreeMap<Seat, PeerId>,
     offline: BTreeSet<(Timestamp, PeerId)>,
     /// Client processes whose sessions a killed broker left behind, and that have not come back yet. They are who they
@@ -139,6 +142,9 @@ impl Presence {
         for seat in &record.seats {
             self.seats.insert(seat.clone(), id);
         }
+        for former in &record.former {
+            self.heirs.insert(*former, id);
+        }
         if !self.is_online(id) && id != PeerId::HUMAN {
             self.offline.insert((record.last_seen, id));
         }
@@ -152,6 +158,9 @@ impl Presence {
         }
         for seat in &record.seats {
             self.seats.remove(seat);
+        }
+        for former in &record.former {
+            self.heirs.remove(former);
         }
         self.offline.remove(&(record.last_seen, id));
         Some(record)
@@ -184,8 +193,19 @@ impl Presence {
     pub(crate) fn name(&self, id: PeerId) -> Option<&str> {
         match id {
             PeerId::SYSTEM => Some("system"),
-            _ => self.peers.get(&id).map(|record| record.name.as_str()),
+            _ => self.peers.get(&self.present(id)?).map(|record| record.name.as_str()),
         }
+    }
+
+    /// The retained peer that this id means: its own, or that of the peer which a provisional one became.
+    pub(crate) fn present(&self, id: PeerId) -> Option<PeerId> {
+        if self.peers.contains_key(&id) { Some(id) } else { self.heirs.get(&id).copied() }
+    }
+
+    /// All ids that a peer goes or went by, its present one first.
+    pub(crate) fn ids_of(&self, peer: PeerId) -> Vec<PeerId> {
+        let former = self.peers.get(&peer).map_or(&[][..], |record| &record.former);
+        std::iter::once(peer).chain(former.iter().copied()).collect()
     }
 
     pub(crate) fn by_seat(&self, seat: &Seat) -> Option<PeerId> {
@@ -205,7 +225,7 @@ impl Presence {
             "system" => return Err(no_mailbox(text, "it is the broker itself and reads nothing")),
             "all" => return Err(no_mailbox(text, "sending to everyone is not switched on")),
             _ => match text.parse::<PeerId>() {
-                Ok(id) => self.peers.contains_key(&id).then_some(id),
+                Ok(id) => self.present(id),
                 Err(_) => self.by_name(text),
             },
         };
@@ -221,11 +241,6 @@ impl Presence {
 
     pub(crate) fn friendly_name(&self, entropy: u64) -> String {
         names::friendly(entropy, |name| self.by_name(name).is_none())
-    }
-
-    /// The peer that had this name before; never the one that has it now.
-    pub(crate) fn by_alias(&self, name: &str) -> Option<PeerId> {
-        self.by_name(name).filter(|id| self.name(*id).is_some_and(|own| !own.eq_ignore_ascii_case(name)))
     }
 
     // ---- connections
@@ -267,6 +282,11 @@ impl Presence {
     pub(crate) fn readers_of_client(&self, pid: u32) -> impl Iterator<Item = ConnectionId> + '_ {
         let readers = self.sessions.values().filter_map(|sessions| sessions.first().copied());
         readers.filter(move |reader| self.session(*reader).is_some_and(|session| session.client_pid == pid))
+    }
+
+    /// All sessions, those included that take no mail.
+    pub(crate) fn all_sessions(&self) -> impl Iterator<Item = ConnectionId> + '_ {
+        self.sessions.values().flatten().copied()
     }
 
     pub(crate) fn is_online(&self, peer: PeerId) -> bool {
@@ -369,6 +389,10 @@ impl Presence {
             assert_eq!(offline, expected, "{} is in the offline set exactly while it is offline", record.id);
         }
         assert!(self.watchers.keys().all(|watcher| self.connections.contains_key(watcher)), "a watcher is connected");
+        for (former, id) in &self.heirs {
+            assert!(!self.peers.contains_key(former), "{former} is retained, and became {id}");
+            assert!(self.peers[id].former.contains(former), "{former} leads to {id}, which it did not become");
+        }
         for (seat, id) in &self.seats {
             assert!(self.peers[id].seats.contains(seat), "a seat leads to the peer that has it");
         }
@@ -410,6 +434,14 @@ pub(crate) fn add_alias(record: &mut PeerRecord, alias: String) {
     record.aliases.push(alias);
     if record.aliases.len() > ALIASES_MAX {
         record.aliases.remove(0);
+    }
+}
+
+/// Notes that a provisional peer became this one; the oldest gives way.
+pub(crate) fn add_former(record: &mut PeerRecord, former: PeerId) {
+    record.former.push(former);
+    if record.former.len() > ALIASES_MAX {
+        record.former.remove(0);
     }
 }
 

@@ -1,8 +1,10 @@
 //! What is durable. The store writes these behind a version byte; a shipped record is frozen, and a changed one gets a
 //! new version and a migration.
 
+use peer_proto::hook::Mode;
 use peer_proto::ids::{MessageId, PeerId, Timestamp};
 use peer_proto::message::{Intent, Kind, Sender, Stage, TraceEntry};
+use peer_proto::policy::Policy;
 use peer_proto::request::Seat;
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +49,12 @@ pub struct PeerRecord {
     pub client_pid: Option<u32>,
     /// When it was last known to be connected.
     pub last_seen: Timestamp,
+    /// What the person set for mail to it; absent: what holds for all.
+    pub policy: Option<Policy>,
+    /// What its latest session was last known to do without asking.
+    pub mode: Option<Mode>,
+    /// Provisional peers that became it, oldest first: what they sent and were sent is its own.
+    pub former: Vec<PeerId>,
 }
 
 impl PeerRecord {
@@ -71,6 +79,9 @@ impl PeerRecord {
             token: None,
             client_pid: None,
             last_seen,
+            policy: None,
+            mode: None,
+            former: Vec::new(),
         }
     }
 }
@@ -178,6 +189,15 @@ impl Brief {
     }
 }
 
+/// What the person set for all, while a broker ran.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SettingsRecord {
+    /// For every peer that has no policy of its own; absent: what `config.toml` says.
+    pub default_policy: Option<Policy>,
+    /// The person has said yes to posts into the inbox socket of sessions that bypass permissions, or whose mode is unknown.
+    pub inbox_socket_in_bypass: bool,
+}
+
 /// What the store held when the broker started: all that the core keeps in memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Image {
@@ -193,4 +213,6 @@ pub struct Image {
     pub dead: u64,
     /// How many messages there are.
     pub messages: u64,
+    /// What the person set.
+    pub settings: SettingsRecord,
 }

@@ -111,6 +111,12 @@ pub enum Rejection {
         /// How many turns it had.
         turns: u32,
     },
+    /// The recipient's policy refuses it.
+    #[error("{name} takes no mail from other sessions: its inbound policy is refuse")]
+    RefusedByPolicy {
+        /// The recipient.
+        name: String,
+    },
     /// Only the person may.
     #[error("{act} is for the person, not for an agent or its shell")]
     NotPermitted {
@@ -209,6 +215,11 @@ impl From<Rejection> for Refusal {
             Rejection::ThreadPaused { .. } => {
                 (ErrorCode::ThreadPaused, "ask your user; a message of the person in this thread lets it go on".to_owned(), None)
             }
+            Rejection::RefusedByPolicy { name } => (
+                ErrorCode::RefusedByPolicy,
+                format!("do not repeat it; the person set that, and `peerctl policy {name}` changes it"),
+                None,
+            ),
             Rejection::NotPermitted { .. } => (
                 ErrorCode::NotPermitted,
                 "ask the person to run it in a terminal of their own, or to set operator.allow_from_agents in config.toml"

@@ -5,12 +5,14 @@ use peer_proto::limits::{
     IDEMPOTENCY_KEY_BYTES_MAX, RECIPIENTS_MAX, SOURCE_BYTES_MAX, SOURCES_MAX, THREAD_BYTES_MAX, TTL_MS_MAX, TTL_MS_MIN,
 };
 use peer_proto::message::{Carrier, Cause, Evidence, Intent, Kind, Sender, Stage, TraceEntry, TraceEvent, Via};
+use peer_proto::policy::Policy;
 use peer_proto::refusal::Refusal;
 use peer_proto::request::{CarrierProof, Event, EventKind, Reply, Send, Sent, SentDelivery};
 
 use crate::broker::{Actor, Broker, Caller};
 use crate::input::{Facts, Now, StoredMessage};
-use crate::lease::{Proof, delivery_to};
+use crate::lease::Proof;
+use crate::mailbox::trace;
 use crate::presence::Operator;
 use crate::quota::Driver;
 use crate::record::{Brief, DeliveryRecord, MessageHead, MessageRecord};
@@ -51,11 +53,11 @@ impl Broker {
             return Ok(());
         }
         let first_reply = original.is_some_and(|original| {
-            delivery_to(&original.deliveries, sender.peer).is_some_and(|delivery| delivery.answered_by.is_none())
+            self.delivery_of(&original.deliveries, sender.peer).is_some_and(|delivery| delivery.answered_by.is_none())
         });
         let braked = driver == Driver::Agent && !first_reply;
-        let verdicts: Vec<Result<(), Rejection>> =
-            recipients.iter().map(|peer| self.check_delivery(now, &send, &sender, *peer, braked)).collect();
+        let verdicts: Vec<Result<Stage, Rejection>> =
+            recipients.iter().map(|peer| self.check_delivery(now, &send, &sender, *peer, original, braked)).collect();
         let rejections: Vec<&Rejection> = verdicts.iter().filter_map(|verdict| verdict.as_ref().err()).collect();
         if let [first, others @ ..] = rejections.as_slice()
             && rejections.len() == recipients.len()
@@ -69,12 +71,12 @@ impl Broker {
             return Ok(());
         }
 
-        let accepted: Vec<PeerId> =
-            recipients.iter().zip(&verdicts).filter(|(_, verdict)| verdict.is_ok()).map(|(peer, _)| *peer).collect();
+        let taken = recipients.iter().zip(&verdicts).filter_map(|(peer, verdict)| Some((*peer, *verdict.as_ref().ok()?)));
+        let accepted: Vec<(PeerId, Stage)> = taken.collect();
         let head = MessageHead {
             id,
             from: sender.clone(),
-            to: accepted.iter().map(|peer| (*peer, self.name_of(*peer))).collect(),
+            to: accepted.iter().map(|(peer, _)| (*peer, self.name_of(*peer))).collect(),
             intent: send.intent.unwrap_or(if original.is_some() { Intent::Inform } else { Intent::Request }),
             kind: Kind::Message,
             thread: thread.clone(),
@@ -89,12 +91,15 @@ impl Broker {
             step.change(Change::PutIdempotencyKey { sender: sender.peer, key: key.clone(), message: id });
         }
         self.quota.count_send(now.mono_ms, sender.peer, driver, &thread);
-        for peer in &accepted {
+        for (peer, _) in &accepted {
             self.quota.count_delivery(&limits, now.mono_ms, sender.peer, *peer, send.reply_to, &send.text);
         }
         let text = send.text;
-        let deliveries =
-            recipients.iter().zip(&verdicts).map(|(peer, verdict)| self.sent_delivery(*peer, verdict.as_ref().err())).collect();
+        let deliveries = recipients
+            .iter()
+            .zip(&verdicts)
+            .map(|(peer, verdict)| self.sent_delivery(*peer, verdict.as_ref().copied()))
+            .collect();
         step.reply(caller.connection, caller.id, Reply::Sent(Sent { message: id, thread, deduplicated: false, deliveries }));
         self.store_message(now, MessageRecord { head, idempotency_key: send.idempotency_key, text }, &accepted, &brief, step);
         // What an unknown agent's shell says for the person proves nothing of what the person has read.
@@ -105,27 +110,36 @@ impl Broker {
         Ok(())
     }
 
-    /// Stores a message with its deliveries, and lets them go on their way.
-    fn store_message(&mut self, now: Now, record: MessageRecord, recipients: &[PeerId], brief: &Brief, step: &mut Step) {
+    /// Stores a message with its deliveries, and lets those that are not held go on their way.
+    fn store_message(&mut self, now: Now, record: MessageRecord, recipients: &[(PeerId, Stage)], brief: &Brief, step: &mut Step) {
         let id = record.head.id;
         self.last_message = id;
         self.messages += 1;
         let text = self.presence.is_watched().then(|| record.text.clone());
         step.change(Change::PutMessage(Box::new(record)));
-        for peer in recipients {
-            let delivery = DeliveryRecord {
+        for (peer, stage) in recipients {
+            let mut delivery = DeliveryRecord {
                 message: id,
                 peer: *peer,
-                stage: Stage::Stored,
+                stage: *stage,
                 attempts: 0,
                 acked_at: None,
                 answered_by: None,
                 trace: vec![TraceEntry { event: TraceEvent::Stored, at: now.wall, carrier: None, cause: None }],
                 brief: brief.clone(),
             };
-            self.tell(EventKind::Stored, now.wall, &delivery, text.as_deref(), step);
+            let held = *stage == Stage::Held;
+            // What is held is for the person's eyes alone, and others may watch.
+            self.tell(EventKind::Stored, now.wall, &delivery, text.as_deref().filter(|_| !held), step);
+            if held {
+                trace(&mut delivery, TraceEvent::Held, now.wall, None, Some(Cause::Policy));
+                self.tell(EventKind::Held, now.wall, &delivery, None, step);
+            }
             step.change(Change::PutDelivery { record: Box::new(delivery.clone()), was: None });
             self.enqueue(delivery);
+            if held {
+                continue;
+            }
             self.pump(now, *peer, step);
             self.wake_waits(now, *peer, brief, step);
         }
@@ -133,10 +147,7 @@ impl Broker {
 
     /// The broker's own word to the sender of a message, about what became of it. It is mail like any other.
     pub(crate) fn notify_sender(&mut self, now: Now, record: &DeliveryRecord, text: String, step: &mut Step) {
-        let to = record.brief.from;
-        if record.brief.kind == Kind::Notice || self.presence.get(to).is_none() {
-            return;
-        }
+        let Some(to) = self.presence.present(record.brief.from).filter(|_| record.brief.kind != Kind::Notice) else { return };
         let id = MessageId::next(self.last_message, now.wall, 0);
         let head = MessageHead {
             id,
@@ -158,25 +169,31 @@ impl Broker {
             text_bytes: text.len() as u32,
         };
         let brief = Brief::of(&head);
-        self.store_message(now, MessageRecord { head, idempotency_key: None, text }, &[to], &brief, step);
+        self.store_message(now, MessageRecord { head, idempotency_key: None, text }, &[(to, Stage::Stored)], &brief, step);
     }
 
     /// A reply is evidence that its sender read what it answers.
     fn note_reply(&mut self, now: Now, reader: PeerId, reply: MessageId, original: &StoredMessage, step: &mut Step) {
         let message = original.head.id;
-        if self.mailbox(reader).is_some_and(|mailbox| mailbox.get(message).is_some()) {
+        if let Some(entry) = self.mailbox(reader).and_then(|mailbox| mailbox.get(message)) {
+            // What is held was shown to nobody, whatever somebody says.
+            if entry.record.stage == Stage::Held {
+                return;
+            }
             let proof = Proof { carrier: None, evidence: Evidence::Reply, answer: Some(reply), told: None };
             self.settle_presented(now, reader, message, proof, step);
             self.pump(now, reader, step);
-        } else if let Some(settled) = delivery_to(&original.deliveries, reader).filter(|settled| settled.answered_by.is_none()) {
+        } else if let Some(settled) =
+            self.delivery_of(&original.deliveries, reader).filter(|settled| settled.answered_by.is_none())
+        {
             let (mut record, was) = (settled.clone(), settled.stage);
             if was == Stage::Dead {
                 self.dead -= 1;
                 record.stage = Stage::Presented;
-                crate::mailbox::trace(&mut record, TraceEvent::Presented, now.wall, None, Some(Cause::Evidence(Evidence::Reply)));
+                trace(&mut record, TraceEvent::Presented, now.wall, None, Some(Cause::Evidence(Evidence::Reply)));
             }
             record.answered_by = Some(reply);
-            crate::mailbox::trace(&mut record, TraceEvent::Answered, now.wall, None, None);
+            trace(&mut record, TraceEvent::Answered, now.wall, None, None);
             self.tell(EventKind::Answered, now.wall, &record, None, step);
             step.change(Change::PutDelivery { record: Box::new(record), was: Some(was) });
         }
@@ -233,10 +250,11 @@ impl Broker {
             if back.peer == PeerId::SYSTEM {
                 self.presence.resolve("system", None)?;
             }
-            // A provisional peer that has become another one left it its name.
-            let heir = || self.presence.by_alias(&back.name);
-            let peer = self.presence.get(back.peer).map(|record| record.id).or_else(heir);
-            recipients.push(peer.ok_or_else(|| Rejection::UnknownPeer { name: back.name.clone(), nearest: Vec::new() })?);
+            recipients.push(
+                self.presence
+                    .present(back.peer)
+                    .ok_or_else(|| Rejection::UnknownPeer { name: back.name.clone(), nearest: Vec::new() })?,
+            );
         }
         Ok(recipients)
     }
@@ -268,7 +286,7 @@ impl Broker {
             .iter()
             .map(|delivery| {
                 let stage = self.pending_delivery(head.id, delivery.peer).map_or(delivery.stage, |pending| pending.stage);
-                SentDelivery { stage: Some(stage), ..self.sent_delivery(delivery.peer, None) }
+                self.sent_delivery(delivery.peer, Ok(stage))
             })
             .collect();
         let sent = Sent { message: head.id, thread: head.thread.clone(), deduplicated: true, deliveries };
@@ -276,10 +294,23 @@ impl Broker {
         Ok(())
     }
 
-    /// Whether this recipient takes this message.
-    fn check_delivery(&self, now: Now, send: &Send, sender: &Sender, peer: PeerId, braked: bool) -> Result<(), Rejection> {
+    /// Whether this recipient takes this message, and as what: stored or held.
+    fn check_delivery(
+        &self,
+        now: Now,
+        send: &Send,
+        sender: &Sender,
+        peer: PeerId,
+        original: Option<&StoredMessage>,
+        braked: bool,
+    ) -> Result<Stage, Rejection> {
         let limits = &self.config.limits;
         let name = self.name_of(peer);
+        let stage = match self.rule_on(sender, peer, original) {
+            Policy::Accept => Stage::Stored,
+            Policy::Hold => Stage::Held,
+            Policy::Refuse => return Err(Rejection::RefusedByPolicy { name }),
+        };
         let pending = self.mailbox(peer).map_or(0, |mailbox| mailbox.len()) as u32;
         if pending >= limits.pending_per_peer {
             return Err(Rejection::MailboxFull { name, pending });
@@ -288,14 +319,14 @@ impl Broker {
             self.quota.check_pair(limits, now.mono_ms, (sender.peer, &sender.name), (peer, &name))?;
             self.quota.check_text(limits, now.mono_ms, sender.peer, (peer, &name), send.reply_to, &send.text)?;
         }
-        Ok(())
+        Ok(stage)
     }
 
-    fn sent_delivery(&self, peer: PeerId, refused: Option<&Rejection>) -> SentDelivery {
+    fn sent_delivery(&self, peer: PeerId, verdict: Result<Stage, &Rejection>) -> SentDelivery {
         SentDelivery {
             peer,
             name: self.name_of(peer),
-            stage: refused.is_none().then_some(Stage::Stored),
+            stage: verdict.ok(),
             online: self.presence.is_online(peer),
             carriers: self.carriers(peer),
             activity: self
@@ -303,7 +334,7 @@ impl Broker {
                 .reader(peer)
                 .and_then(|reader| self.presence.session(reader))
                 .and_then(|session| session.activity),
-            refusal: refused.cloned().map(Refusal::from),
+            refusal: verdict.err().cloned().map(Refusal::from),
         }
     }
 

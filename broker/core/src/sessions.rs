@@ -8,7 +8,8 @@ use peer_proto::request::{EventKind, Goodbye, Push, Register, Registered, Reply,
 use crate::broker::{Actor, Broker, Caller};
 use crate::input::{ConnectionId, Facts, Now};
 use crate::lease::delivery_to;
-use crate::presence::{Operator, Session, add_alias, add_seat, check_name, rename};
+use crate::mailbox::trace;
+use crate::presence::{Operator, Session, add_alias, add_former, add_seat, check_name, rename};
 use crate::record::{DeliveryRecord, PeerRecord};
 use crate::rejection::Rejection;
 use crate::step::{Change, Effect, Step};
@@ -203,7 +204,9 @@ impl Broker {
             add_seat(&mut record, seat);
         }
         self.update_peer(record.clone(), step);
-        self.presence.attach(caller.connection, Session::new(peer, client_pid), takes_over);
+        // Whoever resumes is the same session, and does what it did.
+        let mode = if register.resume.is_some() { record.mode } else { None };
+        self.presence.attach(caller.connection, Session { mode, ..Session::new(peer, client_pid) }, takes_over);
         step.reply(caller.connection, caller.id, self.registered(peer, caller.connection, token, notice));
         if came_online {
             self.tell_peer(EventKind::PeerOnline, now.wall, &record, None, None, step);
@@ -220,7 +223,7 @@ impl Broker {
             takes_mail: self.presence.reader(peer) == Some(connection),
             notice,
             waiting: self.mailbox(peer).map_or(0, |mailbox| (mailbox.len() - mailbox.held()) as u64),
-            inbox_socket_in_bypass: false,
+            inbox_socket_in_bypass: self.settings.inbox_socket_in_bypass,
         })
     }
 
@@ -305,15 +308,19 @@ impl Broker {
             // Before the mail moves: what this session itself had offered is not a lost session's.
             self.count_forgotten_offers(now, owner, step);
         }
-        if record.provisional && !self.presence.is_online(mine) {
+        let came_along = record.provisional && !self.presence.is_online(mine);
+        if came_along {
             self.move_mail(now, mine, owner, facts, step);
             self.presence.remove(mine);
             step.change(Change::RemovePeer(mine));
             self.quota.forget(mine);
             add_alias(&mut adopted, record.name.clone());
+            add_former(&mut adopted, mine);
+            // What the person set for either holds; the stricter word where they set both.
+            adopted.policy = adopted.policy.max(record.policy);
         } else {
-            for message in handed_back {
-                step.push(caller.connection, Push::Withdrawn { message, stage: Stage::Stored });
+            for message in &handed_back {
+                step.push(caller.connection, Push::Withdrawn { message: *message, stage: Stage::Stored });
             }
             self.leave_peer(now, mine, step);
         }
@@ -328,6 +335,7 @@ impl Broker {
         adopted.host.clone_from(&record.host);
         adopted.client_pid = Some(client_pid);
         adopted.last_seen = now.wall;
+        adopted.mode = session.mode.or(adopted.mode);
         self.update_peer(adopted.clone(), step);
         self.presence.attach(caller.connection, Session { peer: owner, client_pid, ..session }, false);
         step.reply(caller.connection, caller.id, self.registered(owner, caller.connection, token, None));
@@ -335,6 +343,13 @@ impl Broker {
             self.tell_peer(EventKind::PeerOnline, now.wall, &adopted, None, None, step);
         }
         self.pump(now, owner, step);
+        for message in handed_back {
+            // What stayed behind was withdrawn before; this came along and waits for the person now, or was read there.
+            let stage = self.mailbox(owner).and_then(|mailbox| mailbox.get(message)).map(|entry| entry.record.stage);
+            if came_along && stage.is_none_or(|stage| stage == Stage::Held) {
+                step.push(caller.connection, Push::Withdrawn { message, stage: stage.unwrap_or(Stage::Presented) });
+            }
+        }
         self.review_waits(now, owner, caller.connection, step);
         Ok(())
     }
@@ -408,7 +423,13 @@ impl Broker {
             if let Some(known) = known {
                 note_shown(&mut record, known);
             }
-            crate::mailbox::trace(&mut record, TraceEvent::Reassigned, now.wall, None, Some(Cause::Bound));
+            trace(&mut record, TraceEvent::Reassigned, now.wall, None, Some(Cause::Bound));
+            let unseen = record.stage == Stage::Stored && !record.trace.iter().any(|entry| entry.event == TraceEvent::Offered);
+            if unseen && self.holds_moved(record.brief.from, record.brief.via, to) {
+                record.stage = Stage::Held;
+                trace(&mut record, TraceEvent::Held, now.wall, None, Some(Cause::Policy));
+                self.tell(EventKind::Held, now.wall, &record, None, step);
+            }
             step.change(Change::PutDelivery { record: Box::new(record.clone()), was });
             self.enqueue(record);
         }

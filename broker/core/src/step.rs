@@ -8,7 +8,7 @@ use peer_proto::refusal::Refusal;
 use peer_proto::request::{Position, Push, Reply, RequestId};
 
 use crate::input::{ConnectionId, Lookups};
-use crate::record::{DeliveryRecord, MessageRecord, PeerRecord};
+use crate::record::{DeliveryRecord, MessageRecord, PeerRecord, SettingsRecord};
 
 /// A storage verb. All changes of a batch become durable together or not at all.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +46,8 @@ pub enum Change {
     },
     /// The identity that the next new peer gets.
     PutNextPeer(PeerId),
+    /// Store what the person set, in place of what stood there.
+    PutSettings(SettingsRecord),
 }
 
 /// An outward verb, released in order after the changes of its batch are durable.
@@ -105,10 +107,10 @@ pub enum Query {
     Show(MessageId),
     /// What was said: `Reply::History`.
     History {
-        /// Only from or to this peer.
-        peer: Option<PeerId>,
-        /// Only between `peer` (absent: anyone) and this one.
-        with: Option<PeerId>,
+        /// Only from or to this peer, by all ids that it had; none: anyone.
+        peer: Vec<PeerId>,
+        /// Only between `peer` and this one, by all ids that it had; none: anyone.
+        with: Vec<PeerId>,
         /// Only this thread.
         thread: Option<String>,
         /// Only messages sent at or after this time.
@@ -117,6 +119,8 @@ pub enum Query {
         before: Option<MessageId>,
         /// At most this many.
         limit: usize,
+        /// Not what is held for this peer: it asks.
+        kept_from: Option<PeerId>,
     },
     /// Dead letters and expired mail: `Reply::Orphans`.
     Orphans {
@@ -175,7 +179,7 @@ impl Step {
             Change::PutIdempotencyKey { sender, key, .. } => {
                 self.touched_keys.insert((*sender, key.clone()));
             }
-            Change::PutPeer(_) | Change::RemovePeer(_) | Change::PutNextPeer(_) => {}
+            Change::PutPeer(_) | Change::RemovePeer(_) | Change::PutNextPeer(_) | Change::PutSettings(_) => {}
         }
         self.changes.push(change);
     }

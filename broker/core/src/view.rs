@@ -6,14 +6,14 @@ use std::ops::ControlFlow;
 use peer_proto::ids::{MessageId, PeerId};
 use peer_proto::limits::{PAGE_ENTRIES_MAX, SUMMARY_BYTES_MAX, THREAD_BYTES_MAX};
 use peer_proto::message::Stage;
-use peer_proto::policy::Policy;
 use peer_proto::request::{HistoryQuery, InboxEntry, PeerInfo, PeersQuery, Position, Reply};
 
 use crate::broker::{Actor, Broker, Caller};
 use crate::input::{Facts, Now, StoredMessage};
+use crate::lease::delivery_to;
 use crate::mailbox::Entry;
 use crate::presence::Operator;
-use crate::record::PeerRecord;
+use crate::record::{DeliveryRecord, PeerRecord};
 use crate::rejection::Rejection;
 use crate::sessions::{check_length, is_listed};
 use crate::step::{Query, Step};
@@ -75,7 +75,7 @@ impl Broker {
             carriers: self.carriers(record.id),
             activity: session.and_then(|session| session.activity),
             mode: session.and_then(|session| session.mode),
-            policy: Policy::Accept,
+            policy: self.policy_of(record.id),
         }
     }
 
@@ -97,7 +97,12 @@ impl Broker {
             (Actor::Operator(_), Some(name)) => Some(self.presence.resolve(name, me)?),
             (Actor::Operator(_), None) => me,
         };
-        let wanted = |entry: &&Entry| !held || entry.record.stage == Stage::Held;
+        // A session that does not ask for it hears nothing of what is held.
+        let all = matches!(actor, Actor::Operator(_));
+        let wanted = |entry: &&Entry| match entry.record.stage {
+            Stage::Held => held || all,
+            _ => !held,
+        };
         let mailboxes = match of {
             Some(peer) => self.mailboxes.range(peer..=peer),
             None => self.mailboxes.range(..),
@@ -157,8 +162,12 @@ impl Broker {
             }
             peer = Some(mine);
         }
+        let kept_from = self.kept_from(caller)?;
         let limit = (query.limit as usize).clamp(1, PAGE_ENTRIES_MAX);
-        let query = Query::History { peer, with, thread: query.thread, since: query.since, before: query.before, limit };
+        let ids = |peer: Option<PeerId>| peer.map(|peer| self.presence.ids_of(peer)).unwrap_or_default();
+        let (peer, with) = (ids(peer), ids(with));
+        let HistoryQuery { thread, since, before, .. } = query;
+        let query = Query::History { peer, with, thread, since, before, limit, kept_from };
         step.query(caller.connection, caller.id, query);
         Ok(())
     }
@@ -179,15 +188,34 @@ impl Broker {
         Ok(())
     }
 
-    /// A session reads what it sent or was sent. To anybody else a message does not exist.
+    /// A session reads what it sent or was sent, and nothing that is held for it. To anybody else a message does not exist.
     pub(crate) fn may_read(&self, caller: Caller, stored: &StoredMessage) -> Result<(), Rejection> {
-        match self.actor(caller)? {
-            Actor::Operator(Operator::Person | Operator::Shell(_)) => Ok(()),
-            Actor::Session(peer) => {
-                let concerns = stored.head.from.peer == peer || stored.deliveries.iter().any(|delivery| delivery.peer == peer);
-                if concerns { Ok(()) } else { Err(Rejection::UnknownMessage(stored.head.id)) }
-            }
-        }
+        let Some(reader) = self.kept_from(caller)? else { return Ok(()) };
+        let own = self.is_same(reader, stored.head.from.peer);
+        let open = match self.delivery_of(&stored.deliveries, reader) {
+            Some(delivery) => delivery.stage != Stage::Held,
+            None => matches!(self.actor(caller)?, Actor::Operator(_)),
+        };
+        if own || open { Ok(()) } else { Err(Rejection::UnknownMessage(stored.head.id)) }
+    }
+
+    /// For whom the caller reads, where what is held for them is kept from it: an agent, through its session or its shell.
+    fn kept_from(&self, caller: Caller) -> Result<Option<PeerId>, Rejection> {
+        Ok(match self.actor(caller)? {
+            Actor::Session(peer) => Some(peer),
+            Actor::Operator(Operator::Shell(peer)) if !self.config.allow_operator_from_agents => peer,
+            Actor::Operator(_) => None,
+        })
+    }
+
+    /// Whether an id is this peer's, now or from before it was bound.
+    pub(crate) fn is_same(&self, peer: PeerId, id: PeerId) -> bool {
+        peer == id || self.presence.get(peer).is_some_and(|record| record.former.contains(&id))
+    }
+
+    /// The delivery to this peer, or to one that became it.
+    pub(crate) fn delivery_of<'a>(&self, deliveries: &'a [DeliveryRecord], peer: PeerId) -> Option<&'a DeliveryRecord> {
+        self.presence.ids_of(peer).into_iter().find_map(|id| delivery_to(deliveries, id))
     }
 }
 

@@ -23,6 +23,8 @@ pub enum Row {
     Delivery(MessageId, PeerId),
     /// The identity that the next new peer gets.
     NextPeer,
+    /// What the person set for all.
+    Settings,
 }
 
 impl Row {
@@ -42,6 +44,7 @@ impl fmt::Display for Row {
             Self::Message(message) => write!(f, "message {message}"),
             Self::Delivery(message, peer) => write!(f, "delivery of {message} to {peer}"),
             Self::NextPeer => f.write_str("next peer's id"),
+            Self::Settings => f.write_str("settings"),
         }
     }
 }

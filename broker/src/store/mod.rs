@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use peer_core::input::StoredMessage;
-use peer_core::record::{DeliveryRecord, Image, MessageRecord};
+use peer_core::record::{DeliveryRecord, Image, MessageRecord, SettingsRecord};
 use peer_core::step::Change;
 use peer_proto::ids::{MessageId, PeerId, Timestamp};
 use peer_proto::message::Stage;
@@ -150,9 +150,14 @@ impl Store {
             Some((id, _)) => Some(message_id(id.value())?),
             None => None,
         };
-        let next_peer = match reading.open_table(schema::META).doing(READ)?.get(schema::META_NEXT_PEER).doing(READ)? {
+        let meta = reading.open_table(schema::META).doing(READ)?;
+        let next_peer = match meta.get(schema::META_NEXT_PEER).doing(READ)? {
             Some(bytes) => Some(PeerId(record::decode_number(bytes.value()).map_err(|source| Row::NextPeer.unreadable(source))?)),
             None => None,
+        };
+        let settings = match meta.get(schema::META_SETTINGS).doing(READ)? {
+            Some(bytes) => record::decode(bytes.value()).map_err(|source| Row::Settings.unreadable(source))?,
+            None => SettingsRecord::default(),
         };
         Ok(Image {
             peers,
@@ -161,6 +166,7 @@ impl Store {
             next_peer,
             dead: reading.open_table(schema::DEAD).doing(READ)?.len().doing(READ)?,
             messages: messages.len().doing(READ)?,
+            settings,
         })
     }
 
@@ -373,6 +379,10 @@ fn apply(writing: &WriteTransaction, changes: &[Change]) -> Result<(), StoreErro
             }
             Change::PutNextPeer(peer) => {
                 meta.open()?.insert(schema::META_NEXT_PEER, record::encode_number(peer.0).as_slice()).doing(WRITE)?;
+            }
+            Change::PutSettings(settings) => {
+                let bytes = record::encode(settings).map_err(|source| Row::Settings.unwritable(source))?;
+                meta.open()?.insert(schema::META_SETTINGS, bytes.as_slice()).doing(WRITE)?;
             }
         }
     }

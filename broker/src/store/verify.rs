@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 
-use peer_core::record::{DeliveryRecord, PeerRecord};
+use peer_core::record::{DeliveryRecord, PeerRecord, SettingsRecord};
 use peer_proto::ids::{MessageId, PeerId};
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata};
 
@@ -112,7 +112,17 @@ fn examine(database: &Database, report: &mut VerifyReport) -> Result<(), StoreEr
         let count = examine_deliveries(&reading, table, &peers, report)?;
         *[&mut report.pending, &mut report.dead, &mut report.expired, &mut report.settled][table] = count;
     }
-    examine_idempotency_keys(&reading, report)
+    examine_idempotency_keys(&reading, report)?;
+    examine_settings(&reading, report)
+}
+
+fn examine_settings(reading: &ReadTransaction, report: &mut VerifyReport) -> Result<(), StoreError> {
+    let meta = reading.open_table(schema::META).doing(READ)?;
+    let settings = meta.get(schema::META_SETTINGS).doing(READ)?;
+    if settings.is_some_and(|bytes| record::decode::<SettingsRecord>(bytes.value()).is_err()) {
+        report.add(Problem::Unreadable(Row::Settings));
+    }
+    Ok(())
 }
 
 fn examine_peers(reading: &ReadTransaction, report: &mut VerifyReport) -> Result<BTreeSet<u64>, StoreError> {

@@ -10,12 +10,14 @@ use std::fmt::Write as _;
 
 use peer_core::broker::{Broker, Config};
 use peer_core::input::{ConnectionId, Facts, Input, Now, StoredMessage};
-use peer_core::record::{DeliveryRecord, Image, MessageRecord, PeerRecord, TokenDigest};
+use peer_core::record::{DeliveryRecord, Image, MessageRecord, PeerRecord, SettingsRecord, TokenDigest};
 use peer_core::step::{Change, Effect, Query, Step};
+use peer_proto::hook::{Mode, Report};
 use peer_proto::ids::{MessageId, PeerId, Timestamp, Token};
 use peer_proto::message::{Carrier, Evidence, Intent, Stage};
+use peer_proto::policy::Policy;
 use peer_proto::refusal::Refusal;
-use peer_proto::request::{Filter, Goodbye, Push, Register, Reply, Request, Resume, Role, Seat, SeatKind, Send};
+use peer_proto::request::{Filter, Goodbye, HistoryQuery, Push, Register, Reply, Request, Resume, Role, Seat, SeatKind, Send};
 
 /// What is durable, as maps.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +27,7 @@ pub struct Disk {
     pub peers: BTreeMap<PeerId, PeerRecord>,
     pub keys: BTreeMap<(PeerId, String), MessageId>,
     pub next_peer: Option<PeerId>,
+    pub settings: SettingsRecord,
 }
 
 impl Disk {
@@ -53,6 +56,7 @@ impl Disk {
                 self.keys.insert((*sender, key.clone()), *message);
             }
             Change::PutNextPeer(peer) => self.next_peer = Some(*peer),
+            Change::PutSettings(settings) => self.settings = *settings,
         }
     }
 
@@ -64,6 +68,7 @@ impl Disk {
             next_peer: self.next_peer,
             dead: self.deliveries.values().filter(|delivery| delivery.stage == Stage::Dead).count() as u64,
             messages: self.messages.len() as u64,
+            settings: self.settings,
         }
     }
 
@@ -254,7 +259,10 @@ impl World {
     }
 
     fn peer(&self, id: PeerId) -> String {
-        self.broker.peer_name(id).map_or_else(|| id.to_string(), str::to_owned)
+        // The id of a peer that is no more may lead to another one's name.
+        let retained = id == PeerId::SYSTEM || self.disk.peers.contains_key(&id) || id == PeerId::HUMAN;
+        let name = self.broker.peer_name(id).filter(|_| retained);
+        name.map_or_else(|| id.to_string(), str::to_owned)
     }
 
     fn text(&self, text: &str) -> String {
@@ -309,11 +317,25 @@ impl World {
                     let seats: Vec<String> = record.seats.iter().map(|seat| format!("{:?}:{}", seat.kind, seat.key)).collect();
                     write!(line, " seats={}", seats.join(",")).unwrap();
                 }
+                if let Some(policy) = record.policy {
+                    write!(line, " policy={}", policy.as_str()).unwrap();
+                }
+                if let Some(mode) = record.mode {
+                    write!(line, " mode={}", mode.as_str()).unwrap();
+                }
+                if !record.former.is_empty() {
+                    let former: Vec<String> = record.former.iter().map(PeerId::to_string).collect();
+                    write!(line, " former={}", former.join(",")).unwrap();
+                }
                 line
             }
             Change::RemovePeer(peer) => format!("no peer {peer}"),
             Change::PutIdempotencyKey { key, message, .. } => format!("key {key} names {}", self.alias(*message)),
             Change::PutNextPeer(peer) => format!("next peer {peer}"),
+            Change::PutSettings(settings) => {
+                let default = settings.default_policy.map_or("as configured", Policy::as_str);
+                format!("settings: default {default}, inbox socket {}", allowed(settings.inbox_socket_in_bypass))
+            }
         }
     }
 
@@ -396,6 +418,17 @@ impl World {
                 format!("settled: {}", parts.join(", "))
             }
             Reply::Renamed { name, .. } => format!("renamed to {name}"),
+            Reply::Policies(policies) => {
+                let own = policies.peers.iter().map(|(name, policy)| format!(", {name} {}", policy.as_str()));
+                let escalation = policies.escalation.map_or("", |policy| policy.as_str());
+                format!(
+                    "policies: default {}, escalation {}, inbox socket {}{}",
+                    policies.default.as_str(),
+                    if escalation.is_empty() { "off" } else { escalation },
+                    allowed(policies.inbox_socket_in_bypass),
+                    own.collect::<String>()
+                )
+            }
             Reply::Done => "done".to_owned(),
             other => format!("{other:?}"),
         }
@@ -406,7 +439,7 @@ impl World {
             Query::Text(id) => format!("the text of {}", self.alias(*id)),
             Query::Show(id) => format!("the life of {}", self.alias(*id)),
             Query::History { peer, with, .. } => {
-                let name = |peer: &Option<PeerId>| peer.map_or_else(|| "anyone".to_owned(), |peer| self.peer(peer));
+                let name = |ids: &[PeerId]| ids.first().map_or_else(|| "anyone".to_owned(), |peer| self.peer(*peer));
                 format!("what {} and {} said", name(peer), name(with))
             }
             Query::Orphans { .. } => "the dead letters".to_owned(),
@@ -437,6 +470,8 @@ impl World {
                 let text = event.text.as_ref().map_or(String::new(), |text| format!(": {text}"));
                 format!("event {}{message} {who}{carrier}{cause}{text}", event.kind.as_str())
             }
+            Push::Hook { call, hook } => format!("hook {call}, {}", hook.event.as_str()),
+            Push::Consent { inbox_socket_in_bypass } => format!("inbox socket {}", allowed(*inbox_socket_in_bypass)),
             Push::Deliver(_) => unreachable!("the core says Deliver as an effect of its own"),
         }
     }
@@ -478,6 +513,10 @@ impl World {
             ["restart"] => self.restart(),
             ["limit", key, value] => {
                 assert!(self.config.limits.set(key, value.parse().expect("a number")), "a limit called {key}");
+                self.restart();
+            }
+            ["hold-escalation"] => {
+                self.config.hold_escalation = true;
                 self.restart();
             }
             ["allow-operator-from-agents"] => {
@@ -600,7 +639,25 @@ impl World {
             }
             [name, "inbox", of @ ..] => {
                 let peer = of.first().map(|peer| (*peer).to_owned());
-                self.ask(name, Request::Inbox { peer, held: false, after: None });
+                self.ask(name, Request::Inbox { peer, held: options.contains_key("held"), after: None });
+            }
+            [name, "reports", mode] => {
+                let report = Report { mode: Some(parse_mode(mode)), ..Report::default() };
+                self.ask(name, Request::Report(report));
+            }
+            [name, "policies"] => self.ask(name, Request::Policies),
+            [name, "sets", peer, policy] => {
+                let peer = (*peer != "all").then(|| (*peer).to_owned());
+                self.ask(name, Request::SetPolicy { peer, policy: parse_policy(policy) });
+            }
+            [name, "consents", answer] => self.ask(name, Request::SetConsent { inbox_socket_in_bypass: *answer == "yes" }),
+            [name, "releases", message] => {
+                let id = self.message(message);
+                self.ask(name, Request::Release(id));
+            }
+            [name, "history", of @ ..] => {
+                let query = HistoryQuery { peer: of.first().map(|peer| (*peer).to_owned()), ..HistoryQuery::default() };
+                self.ask(name, Request::History(query));
             }
             [name, "watches", bodies @ ..] => self.ask(name, Request::Watch { peer: None, bodies: bodies == ["bodies"] }),
             [name, "kicks", peer] => self.ask(name, Request::Kick((*peer).to_owned())),
@@ -642,6 +699,23 @@ pub fn parse_seat(text: &str) -> Seat {
         _ => SeatKind::Other,
     };
     Seat { kind, key: key.to_owned() }
+}
+
+fn parse_mode(text: &str) -> Mode {
+    let modes = [Mode::Plan, Mode::Prompting, Mode::AcceptEdits, Mode::Bypass];
+    modes.into_iter().find(|mode| mode.as_str() == text).unwrap_or_else(|| panic!("no such mode in a script: {text}"))
+}
+
+/// None: `default`.
+fn parse_policy(text: &str) -> Option<Policy> {
+    let policies = [Policy::Accept, Policy::Hold, Policy::Refuse];
+    let known = policies.into_iter().find(|policy| policy.as_str() == text);
+    assert!(known.is_some() || text == "default", "no such policy in a script: {text}");
+    known
+}
+
+fn allowed(yes: bool) -> &'static str {
+    if yes { "allowed" } else { "not allowed" }
 }
 
 fn parse_carrier(text: &str) -> (Carrier, bool) {

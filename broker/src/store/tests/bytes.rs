@@ -1,13 +1,15 @@
 //! The records' bytes: they do not change by accident, and fit.
 
-use peer_core::record::{DeliveryRecord, PeerRecord};
+use peer_core::record::{DeliveryRecord, PeerRecord, SettingsRecord};
 use peer_core::step::Change;
+use peer_proto::hook::Mode;
 use peer_proto::ids::{MessageId, PeerId, Timestamp};
 use peer_proto::limits::{
     IDEMPOTENCY_KEY_BYTES_MAX, NAME_CHARS_MAX, PATH_BYTES_MAX, RECIPIENTS_MAX, SOURCE_BYTES_MAX, SOURCES_MAX, TEXT_BYTES_MAX,
     THREAD_BYTES_MAX,
 };
 use peer_proto::message::{Carrier, Cause, Evidence, Intent, Kind, Stage, TraceEntry, TraceEvent, Via};
+use peer_proto::policy::Policy;
 use peer_proto::request::SeatKind;
 
 use super::super::{RECORD_BYTES_MAX, record};
@@ -81,9 +83,15 @@ fn the_records_are_these_bytes() {
     assert_eq!(
         hex(&bytes),
         "01020a63616c6d2d666f782d3201036f6c6401010237660006636c6175646503322e31022f7701022f770001680173000001\
-         070707070707070707070707070707070707070707070707070707070707070700fd005e56eea1010000"
+         070707070707070707070707070707070707070707070707070707070707070700fd005e56eea1010000\
+         010101020109"
     );
     assert_eq!(record::decode::<PeerRecord>(&bytes).unwrap(), peer(2));
+
+    let settings = SettingsRecord { default_policy: Some(Policy::Refuse), inbox_socket_in_bypass: true };
+    let bytes = record::encode(&settings).unwrap();
+    assert_eq!(hex(&bytes), "01010201");
+    assert_eq!(record::decode::<SettingsRecord>(&bytes).unwrap(), settings);
 
     assert_eq!(hex(&record::encode_number(300)), "2c01000000000000");
     assert_eq!(record::decode_number(&record::encode_number(u64::MAX)).unwrap(), u64::MAX);
@@ -152,6 +160,12 @@ fn the_variants_keep_their_numbers() {
     }
     for (number, kind) in [SeatKind::Name, SeatKind::Claude, SeatKind::Codex, SeatKind::Other].iter().enumerate() {
         assert_eq!(numbered(record::encode(kind).unwrap()), [number as u8], "{kind:?}");
+    }
+    for (number, policy) in [Policy::Accept, Policy::Hold, Policy::Refuse].iter().enumerate() {
+        assert_eq!(numbered(record::encode(policy).unwrap()), [number as u8], "{policy:?}");
+    }
+    for (number, mode) in [Mode::Plan, Mode::Prompting, Mode::AcceptEdits, Mode::Bypass].iter().enumerate() {
+        assert_eq!(numbered(record::encode(mode).unwrap()), [number as u8], "{mode:?}");
     }
 }
 

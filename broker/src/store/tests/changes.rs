@@ -7,11 +7,12 @@ use peer_core::step::Change;
 use peer_proto::ids::{MessageId, PeerId, Timestamp};
 use peer_proto::limits::TEXT_BYTES_MAX;
 use peer_proto::message::Stage;
+use peer_proto::policy::Policy;
 use peer_proto::request::Position;
 
 use super::super::{Store, StoreError};
 use super::crash_disk::CrashDisk;
-use super::{NOW, contents, delivery, id, message, moved, new_store, peer, put, reopen, send};
+use super::{NOW, contents, delivery, id, message, moved, new_store, peer, put, reopen, send, settings};
 
 #[test]
 fn every_change_is_found_again() {
@@ -22,12 +23,14 @@ fn every_change_is_found_again() {
     store.commit(&[Change::PutNextPeer(PeerId(4)), Change::RemovePeer(PeerId(2))]).unwrap();
     store.commit(&send(1, &[3, 2])).unwrap();
     store.commit(&send(2, &[3])).unwrap();
+    store.commit(&[Change::PutSettings(settings(Policy::Hold)), Change::PutSettings(settings(Policy::Refuse))]).unwrap();
 
     let image = store.load().unwrap();
     assert_eq!(image.peers, [peer(3)]);
     assert_eq!(image.next_peer, Some(PeerId(4)));
     assert_eq!(image.last_message, Some(id(2)));
     assert_eq!((image.messages, image.dead), (2, 0));
+    assert_eq!(image.settings, settings(Policy::Refuse));
     let expected = [(1, 2), (1, 3), (2, 3)].map(|(n, peer)| delivery(n, peer, Stage::Stored));
     assert_eq!(image.pending, expected, "by message, then recipient");
 

@@ -297,6 +297,7 @@ fn verify_names_what_does_not_fit_together() {
     writing.open_table(schema::SETTLED).unwrap().insert((id(2).to_u128(), 3), [9u8].as_slice()).unwrap();
     let misplaced = record::encode(&delivery(2, 4, Stage::Dead)).unwrap();
     writing.open_table(schema::EXPIRED).unwrap().insert((id(2).to_u128(), 4), misplaced.as_slice()).unwrap();
+    writing.open_table(schema::META).unwrap().insert(schema::META_SETTINGS, [9u8].as_slice()).unwrap();
     writing.commit().unwrap();
     drop(store);
     let report = Store::verify(&database).unwrap();
@@ -307,6 +308,7 @@ fn verify_names_what_does_not_fit_together() {
         Problem::Misplaced(Row::Delivery(id(2), PeerId(4))),
         Problem::Unreadable(Row::Delivery(id(2), PeerId(3))),
         Problem::KeyWithoutMessage(PeerId(3), id(7)),
+        Problem::Unreadable(Row::Settings),
     ];
     assert_eq!(report.problems, expected);
     assert!(!report.is_sound());

@@ -11,10 +11,12 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use peer_core::input::StoredMessage;
-use peer_core::record::{Brief, DeliveryRecord, Image, MessageHead, MessageRecord, PeerRecord, TokenDigest};
+use peer_core::record::{Brief, DeliveryRecord, Image, MessageHead, MessageRecord, PeerRecord, SettingsRecord, TokenDigest};
 use peer_core::step::Change;
+use peer_proto::hook::Mode;
 use peer_proto::ids::{MessageId, PeerId, Timestamp};
 use peer_proto::message::{Intent, Kind, Sender, Stage, TraceEntry, TraceEvent, Via};
+use peer_proto::policy::Policy;
 use peer_proto::request::{Seat, SeatKind};
 use tempfile::TempDir;
 
@@ -47,7 +49,14 @@ fn peer(n: u64) -> PeerRecord {
         token: Some(TokenDigest([7; 32])),
         client_pid: None,
         last_seen: Timestamp(NOW),
+        policy: Some(Policy::Hold),
+        mode: Some(Mode::AcceptEdits),
+        former: vec![PeerId(9)],
     }
+}
+
+fn settings(default_policy: Policy) -> SettingsRecord {
+    SettingsRecord { default_policy: Some(default_policy), inbox_socket_in_bypass: true }
 }
 
 fn message(n: u64, to: &[u64]) -> MessageRecord {
@@ -176,6 +185,7 @@ fn life() -> Vec<Act> {
         Act::Checkpoint,
         Act::Commit(vec![moved(1, 2, Stage::Stored, Stage::Dead), Change::RemovePeer(PeerId(2))]),
         Act::Commit(vec![moved(4, 3, Stage::Held, Stage::Cancelled), moved(2, 3, Stage::Stored, Stage::Expired)]),
+        Act::Commit(vec![Change::PutSettings(settings(Policy::Hold))]),
     ]
 }
 

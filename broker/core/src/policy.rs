@@ -1,0 +1,170 @@
+//! What the person lets a mailbox take: mail is accepted, held until they release it, or refused.
+//!
+//! Knows policies, permission modes and what the person set for all. Does not know how mail travels once it was let in.
+//! Invariants: the person's own word and the broker's notices are never held or refused, and neither is mail to the person
+//! or to oneself; a policy rules over what is sent while it stands, and what is held goes on by the person's word alone.
+
+use peer_proto::hook::Mode;
+use peer_proto::ids::{MessageId, PeerId};
+use peer_proto::message::{Cause, Intent, Sender, Stage, TraceEvent, Via};
+use peer_proto::policy::{Policies, Policy};
+use peer_proto::request::{EventKind, Push, Reply};
+
+use crate::broker::{Broker, Caller};
+use crate::input::{Facts, Now, StoredMessage};
+use crate::letters::settled_state;
+use crate::mailbox::trace;
+use crate::record::SettingsRecord;
+use crate::rejection::Rejection;
+use crate::step::{Change, Step};
+
+impl Broker {
+    // ---- rulings
+
+    /// The policy that mail to this peer is under.
+    pub(crate) fn policy_of(&self, peer: PeerId) -> Policy {
+        let own = self.presence.get(peer).and_then(|record| record.policy);
+        own.or(self.settings.default_policy).unwrap_or(self.config.default_policy)
+    }
+
+    /// What becomes of a message at one recipient. `original` is the message that it answers.
+    pub(crate) fn rule_on(&self, sender: &Sender, recipient: PeerId, original: Option<&StoredMessage>) -> Policy {
+        let free = matches!(sender.via, Via::Person | Via::Broker);
+        if free || recipient == PeerId::HUMAN || recipient == sender.peer {
+            return Policy::Accept;
+        }
+        let asked_for = original.is_some_and(|original| self.awaits(recipient, sender.peer, original));
+        let policy = if asked_for { Policy::Accept } else { self.policy_of(recipient) };
+        if self.escalates(sender.peer, recipient) { policy.max(Policy::Hold) } else { policy }
+    }
+
+    /// What becomes of mail that went to a provisional peer and now waits for the peer that it became: nothing that the one
+    /// would not have taken reaches it by way of the other. The person let nothing of it through yet, so nothing is refused.
+    pub(crate) fn holds_moved(&self, from: PeerId, via: Via, recipient: PeerId) -> bool {
+        let free = matches!(via, Via::Person | Via::Broker) || from == recipient;
+        !free && (self.policy_of(recipient) != Policy::Accept || self.escalates(from, recipient))
+    }
+
+    /// Whether `original` is a request of the reader's own that this sender has not answered yet: the reader asked for the
+    /// reply.
+    fn awaits(&self, reader: PeerId, sender: PeerId, original: &StoredMessage) -> bool {
+        let asked = original.head.intent == Intent::Request && self.is_same(reader, original.head.from.peer);
+        asked && self.delivery_of(&original.deliveries, sender).is_some_and(|delivery| delivery.answered_by.is_none())
+    }
+
+    /// Whether the sender's session may do less without asking than the reader's. One that has not said what it may do is
+    /// taken for one that asks; a reader that is away, for the most that it was last known to do.
+    fn escalates(&self, sender: PeerId, reader: PeerId) -> bool {
+        let reported = |peer: PeerId| self.presence.reader(peer).and_then(|reader| self.presence.session(reader))?.mode;
+        let last_known = || self.presence.get(reader).and_then(|record| record.mode).unwrap_or(Mode::Prompting);
+        let of_sender = reported(sender).unwrap_or(Mode::Prompting);
+        let of_reader = reported(reader).unwrap_or_else(|| last_known().max(Mode::Prompting));
+        self.config.hold_escalation && of_sender < of_reader
+    }
+
+    /// A session said what it may do without asking. It is kept: mail to a reader that is away is ruled by it.
+    pub(crate) fn note_mode(&mut self, peer: PeerId, mode: Mode, step: &mut Step) {
+        if let Some(mut record) = self.presence.get(peer).filter(|record| record.mode != Some(mode)).cloned() {
+            record.mode = Some(mode);
+            self.update_peer(record, step);
+        }
+    }
+
+    // ---- the person's word
+
+    pub(crate) fn list_policies(&self, caller: Caller, step: &mut Step) -> Result<(), Rejection> {
+        self.operator(caller)?;
+        let own = self.presence.iter().filter_map(|record| Some((record.name.clone(), record.policy?)));
+        let mut peers: Vec<(String, Policy)> = own.collect();
+        peers.sort();
+        let policies = Policies {
+            default: self.settings.default_policy.unwrap_or(self.config.default_policy),
+            escalation: self.config.hold_escalation.then_some(Policy::Hold),
+            inbox_socket_in_bypass: self.settings.inbox_socket_in_bypass,
+            peers,
+        };
+        step.reply(caller.connection, caller.id, Reply::Policies(policies));
+        Ok(())
+    }
+
+    pub(crate) fn set_policy(
+        &mut self,
+        caller: Caller,
+        peer: Option<String>,
+        policy: Option<Policy>,
+        step: &mut Step,
+    ) -> Result<(), Rejection> {
+        self.person(caller, "setting a policy")?;
+        if let Some(name) = peer {
+            let peer = self.presence.resolve(&name, self.sending_peer(caller.connection))?;
+            if peer == PeerId::HUMAN {
+                let bound = "any but the person, whose mailbox takes everything".to_owned();
+                return Err(Rejection::OutOfBounds { what: "the peer of a policy", bound });
+            }
+            if let Some(mut record) = self.presence.get(peer).filter(|record| record.policy != policy).cloned() {
+                record.policy = policy;
+                self.update_peer(record, step);
+            }
+        } else {
+            self.put_settings(SettingsRecord { default_policy: policy, ..self.settings }, step);
+        }
+        self.list_policies(caller, step)
+    }
+
+    pub(crate) fn set_consent(&mut self, caller: Caller, inbox_socket_in_bypass: bool, step: &mut Step) -> Result<(), Rejection> {
+        self.person(caller, "saying yes to posts into inbox sockets")?;
+        if self.put_settings(SettingsRecord { inbox_socket_in_bypass, ..self.settings }, step) {
+            for connection in self.presence.all_sessions() {
+                step.push(connection, Push::Consent { inbox_socket_in_bypass });
+            }
+        }
+        self.list_policies(caller, step)
+    }
+
+    /// Stores the settings; says whether they are news.
+    fn put_settings(&mut self, settings: SettingsRecord, step: &mut Step) -> bool {
+        let is_news = settings != self.settings;
+        if is_news {
+            self.settings = settings;
+            step.change(Change::PutSettings(settings));
+        }
+        is_news
+    }
+
+    /// Lets a held message go on to everybody for whom it is held.
+    pub(crate) fn release_held(
+        &mut self,
+        now: Now,
+        caller: Caller,
+        message: MessageId,
+        facts: &Facts,
+        step: &mut Step,
+    ) -> Result<(), Rejection> {
+        self.person(caller, "releasing held mail")?;
+        let stored = facts.stored.get(&message).ok_or(Rejection::UnknownMessage(message))?;
+        let held: Vec<PeerId> =
+            stored.deliveries.iter().filter(|delivery| delivery.stage == Stage::Held).map(|delivery| delivery.peer).collect();
+        if held.is_empty() {
+            let waits = stored.deliveries.iter().any(|delivery| delivery.stage.is_pending());
+            let state = if waits { "it is not held, and on its way already" } else { settled_state(stored) };
+            return Err(Rejection::TooLate { message, state });
+        }
+        let mut deliveries = Vec::new();
+        for peer in held {
+            self.change_delivery(peer, message, step, |entry| {
+                entry.record.stage = Stage::Stored;
+                trace(&mut entry.record, TraceEvent::Released, now.wall, None, Some(Cause::Operator));
+            });
+            let Some(record) = self.mailbox(peer).and_then(|mailbox| mailbox.get(message)).map(|entry| entry.record.clone())
+            else {
+                continue;
+            };
+            self.tell(EventKind::Released, now.wall, &record, None, step);
+            deliveries.push((self.name_of(peer), Stage::Stored));
+            self.pump(now, peer, step);
+            self.wake_waits(now, peer, &record.brief, step);
+        }
+        step.reply(caller.connection, caller.id, Reply::Settled { deliveries });
+        Ok(())
+    }
+}
