@@ -12,6 +12,8 @@ mod error;
 mod mcp_client;
 mod operator;
 mod output;
+#[cfg(test)]
+mod setup;
 mod throwaway;
 
 use std::process::ExitCode;

@@ -1,0 +1,279 @@
+//! A TOML editor that appends tables, takes tables out or sets a value, and touches no other byte.
+//!
+//! `toml_edit` reads the text and says where each table and value stands; the edits are made on the bytes, because writing
+//! a whole document anew would change line ends. It does not know files or what the tables mean. Its invariant: what
+//! [`append`] added, [`remove`] takes out to the byte: a text without a final newline still has none.
+
+use std::ops::Range;
+
+use thiserror::Error;
+use toml_edit::{Document, Item, Table, TableLike};
+
+/// Why a text is no TOML, and where.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("line {line}, column {column}: {what}")]
+pub(crate) struct Syntax {
+    pub(crate) line: usize,
+    pub(crate) column: usize,
+    pub(crate) what: String,
+}
+
+/// Reads a text.
+///
+/// # Errors
+/// Where it is no TOML.
+pub(crate) fn parse(text: &str) -> Result<Document<&str>, Syntax> {
+    Document::parse(text).map_err(|error| {
+        let place = error.span().map_or(text.len(), |span| span.start).min(text.len());
+        let before = text.get(..place).unwrap_or(text);
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        Syntax { line, column, what: error.message().lines().collect::<Vec<_>>().join(", ") }
+    })
+}
+
+/// The item at the end of a way through tables.
+pub(crate) fn at<'a>(document: &'a Document<&str>, path: &[&str]) -> Option<&'a Item> {
+    path.iter().try_fold(document.as_item(), |item, key| item.as_table_like()?.get(key))
+}
+
+fn newline(text: &str) -> &'static str {
+    if text.contains("\r\n") { "\r\n" } else { "\n" }
+}
+
+/// Appends tables, written with `\n`, behind an empty line.
+pub(crate) fn append(text: &str, tables: &str) -> String {
+    let newline = newline(text);
+    let tables = tables.trim_end().replace('\n', newline);
+    match text.trim_start_matches('\u{feff}') {
+        "" => format!("{text}{tables}{newline}"),
+        other if other.ends_with('\n') => format!("{text}{newline}{tables}{newline}"),
+        // A text that ends within a line still does.
+        _ => format!("{text}{newline}{newline}{tables}"),
+    }
+}
+
+/// Which tables to take out: a table with all below it, by its path, or some elements of an array of tables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    Table(Vec<String>),
+    Elements(Vec<String>, Vec<usize>),
+}
+
+/// Takes tables out. Nothing where none of them is there.
+///
+/// # Errors
+/// Where the text is no TOML, or a target is part of an inline table: the text then names it.
+pub(crate) fn remove(text: &str, targets: &[Target]) -> Result<Option<String>, Syntax> {
+    let document = parse(text)?;
+    let mut ranges: Vec<Range<usize>> = Vec::new();
+    for target in targets {
+        let (Target::Table(path) | Target::Elements(path, _)) = target;
+        let path: Vec<&str> = path.iter().map(String::as_str).collect();
+        let Some(item) = at(&document, &path) else { continue };
+        match target {
+            Target::Elements(_, places) => {
+                let Some(elements) = item.as_array_of_tables() else { continue };
+                for table in places.iter().filter_map(|place| elements.get(*place)) {
+                    headed(table, &mut ranges);
+                }
+            }
+            Target::Table(_) => match item.as_table() {
+                Some(table) => headed(table, &mut ranges),
+                None => {
+                    // `peers = { … }` within a table of its own lines.
+                    let parent = path.split_last().and_then(|(key, way)| Some((key, at(&document, way)?)));
+                    let key = parent.and_then(|(key, parent)| parent.as_table()?.key(key)?.span());
+                    match (key, item.span()) {
+                        (Some(key), Some(value)) => ranges.push(key.start..value.end),
+                        _ => return Err(inline(text, item, &path)),
+                    }
+                }
+            },
+        }
+    }
+    if ranges.is_empty() {
+        return Ok(None);
+    }
+    let mut lines: Vec<Range<usize>> = ranges.into_iter().map(|range| whole_lines(text, range)).collect();
+    lines.sort_by_key(|range| range.start);
+    let mut merged: Vec<Range<usize>> = Vec::new();
+    for range in lines {
+        match merged.last_mut() {
+            Some(last) if last.end >= range.start || text[last.end..range.start].trim().is_empty() => {
+                last.end = last.end.max(range.end);
+            }
+            _ => merged.push(range),
+        }
+    }
+    let mut kept = String::with_capacity(text.len());
+    let mut from = 0;
+    for range in merged {
+        let before = &text[from..range.start];
+        // The empty line that `append` put before it goes with it.
+        let bare = before.strip_suffix('\n').map(|before| before.strip_suffix('\r').unwrap_or(before));
+        let bare = bare.filter(|bare| bare.ends_with('\n') || bare.trim_start_matches('\u{feff}').is_empty() && from == 0);
+        kept.push_str(bare.unwrap_or(before));
+        from = range.end;
+        if range.end == text.len() && !text.ends_with('\n') {
+            let end = kept.strip_suffix('\n').map(|kept| kept.strip_suffix('\r').unwrap_or(kept)).unwrap_or(&kept).len();
+            kept.truncate(end);
+        }
+    }
+    kept.push_str(&text[from..]);
+    Ok(Some(kept))
+}
+
+fn inline(text: &str, item: &Item, path: &[&str]) -> Syntax {
+    let start = item.span().map_or(0, |span| span.start).min(text.len());
+    let before = &text[..start];
+    Syntax {
+        line: before.matches('\n').count() + 1,
+        column: before.rsplit('\n').next().unwrap_or_default().chars().count() + 1,
+        what: format!("{} is part of an inline table", path.join(".")),
+    }
+}
+
+/// The ranges of a table with a header and of all tables below it that have one.
+fn headed(table: &Table, ranges: &mut Vec<Range<usize>>) {
+    if let Some(span) = table.span().filter(|_| !table.is_implicit()) {
+        ranges.push(span.start..end_of(table, span.end));
+    }
+    for (_, item) in table.iter() {
+        match item {
+            Item::Table(below) if !below.is_dotted() => headed(below, ranges),
+            Item::ArrayOfTables(elements) => elements.iter().for_each(|below| headed(below, ranges)),
+            _ => {}
+        }
+    }
+}
+
+/// Where a table's own last value ends.
+fn end_of(table: &Table, header: usize) -> usize {
+    let ends = table.iter().map(|(_, item)| match item {
+        Item::Value(value) => value.span().map_or(0, |span| span.end),
+        Item::Table(below) if below.is_dotted() => end_of(below, 0),
+        _ => 0,
+    });
+    ends.fold(header, usize::max)
+}
+
+fn whole_lines(text: &str, range: Range<usize>) -> Range<usize> {
+    let start = text[..range.start].rfind('\n').map_or(0, |end| end + 1);
+    let start = if start == 0 && text.starts_with('\u{feff}') { 3 } else { start };
+    let end = text[range.end..].find('\n').map_or(text.len(), |end| range.end + end + 1);
+    start..end
+}
+
+/// Sets `key` in the table at the end of `path` to a value, given as TOML: in its place where it has one, else in a line
+/// of its own under the table's header. Nothing where the table is not there, or is no table with a header.
+///
+/// # Errors
+/// Where the text is no TOML.
+pub(crate) fn set(text: &str, path: &[&str], key: &str, value: &str) -> Result<Option<String>, Syntax> {
+    let document = parse(text)?;
+    let Some(item) = at(&document, path) else { return Ok(None) };
+    let table: Option<&dyn TableLike> = item.as_table_like();
+    if let Some(span) = table.and_then(|table| table.get(key)).and_then(Item::as_value).and_then(|value| value.span()) {
+        return Ok(Some(format!("{}{value}{}", &text[..span.start], &text[span.end..])));
+    }
+    let Some(header) = item.as_table().filter(|table| !table.is_implicit() && !table.is_dotted()).and_then(Table::span) else {
+        return Ok(None);
+    };
+    let end = end_of(item.as_table().unwrap_or(document.as_table()), header.end);
+    let line = whole_lines(text, end..end);
+    let newline = newline(text);
+    Ok(Some(match text[..line.end].ends_with('\n') {
+        true => format!("{}{key} = {value}{newline}{}", &text[..line.end], &text[line.end..]),
+        false => format!("{text}{newline}{key} = {value}"),
+    }))
+}
+
+/// A string as TOML.
+pub(crate) fn quoted(text: &str) -> String {
+    // A JSON string is a TOML basic string, but for the escape of the slash and of DEL, which JSON leaves alone.
+    serde_json::Value::from(text).to_string().replace('\u{7f}', "\\u007F")
+}
+
+/// A list of strings as TOML.
+pub(crate) fn list(texts: &[&str]) -> String {
+    format!("[{}]", texts.iter().map(|text| quoted(text)).collect::<Vec<_>>().join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLES: &str = "[mcp_servers.peers]\ncommand = \"/p\"\nargs = [\"mcp\"]\n\n[mcp_servers.peers.tools.send_message]\napproval_mode = \"approve\"\n\n[[hooks.Stop]]\n\n[[hooks.Stop.hooks]]\ntype = \"command\"\n";
+
+    fn ours(stop: usize) -> [Target; 2] {
+        [
+            Target::Table(vec!["mcp_servers".to_owned(), "peers".to_owned()]),
+            Target::Elements(vec!["hooks".to_owned(), "Stop".to_owned()], vec![stop]),
+        ]
+    }
+
+    #[test]
+    fn what_was_appended_comes_out_to_the_byte() {
+        let before = [
+            ("", 0),
+            ("\n", 0),
+            ("\u{feff}", 0),
+            ("\u{feff}a = 1\r\n", 0),
+            ("a = 1", 0),
+            ("a = 1\n", 0),
+            ("a = 1 # c\n\n\n", 0),
+            ("a = 1\r\n[b]\r\nc = 2", 0),
+            ("# only a remark", 0),
+            ("[mcp_servers.other]\ncommand = \"x\"\n", 0),
+            ("mcp_servers.other.command = \"x\"\n", 0),
+            ("[[hooks.Stop]]\n[[hooks.Stop.hooks]]\ntype = 'command' # theirs\n", 1),
+            ("hooks.state.x = 1\n", 0),
+        ];
+        for (before, stop) in before {
+            let after = append(before, TABLES);
+            parse(&after).unwrap_or_else(|why| panic!("{why} in {after:?}"));
+            assert_eq!(remove(&after, &ours(stop)).unwrap().as_deref(), Some(before), "{after:?}");
+        }
+    }
+
+    #[test]
+    fn what_others_wrote_behind_and_between_stays() {
+        let text = "a = 1\n\n[mcp_servers.peers]\ncommand = \"/p\"\nenv.X = \"1\"\nargs = [\n  \"mcp\",\n] # t\n# a remark\n\n[other]\nb = 2\n\n[mcp_servers.peers.tools.x]\napproval_mode = \"approve\"\n";
+        let kept = "a = 1\n# a remark\n\n[other]\nb = 2\n";
+        assert_eq!(remove(text, &ours(0)).unwrap().as_deref(), Some(kept));
+        assert_eq!(remove(kept, &ours(0)).unwrap(), None);
+        let text = "[mcp_servers]\nother = { command = \"x\" }\npeers = { command = \"p\" }\nlast = { command = \"y\" }\n";
+        let kept = "[mcp_servers]\nother = { command = \"x\" }\nlast = { command = \"y\" }\n";
+        assert_eq!(remove(text, &ours(0)).unwrap().as_deref(), Some(kept));
+        let error = remove("mcp_servers = { peers = { command = \"p\" } }\n", &ours(0)).unwrap_err();
+        assert!(error.to_string().contains("inline table"), "{error}");
+    }
+
+    #[test]
+    fn a_value_is_set_in_its_place_or_behind_its_neighbours() {
+        let text = "[mcp_servers.peers]\ncommand = 'old' # why\n# more\n\n[z]\n";
+        let new = set(text, &["mcp_servers", "peers"], "command", "\"new\"").unwrap();
+        assert_eq!(new.as_deref(), Some("[mcp_servers.peers]\ncommand = \"new\" # why\n# more\n\n[z]\n"));
+        let new = set(text, &["mcp_servers", "peers"], "args", "[\"mcp\"]").unwrap();
+        assert_eq!(new.as_deref(), Some("[mcp_servers.peers]\ncommand = 'old' # why\nargs = [\"mcp\"]\n# more\n\n[z]\n"));
+        assert_eq!(set(text, &["mcp_servers", "x"], "a", "1").unwrap(), None);
+    }
+
+    #[test]
+    fn what_is_no_toml_is_named_with_its_place() {
+        let error = parse("a = 1\nb = = 2\n").unwrap_err();
+        assert_eq!((error.line, error.column), (2, 5), "{error}");
+        let error = parse("a = 1\na = 2\n").unwrap_err();
+        assert_eq!(error.line, 2, "{error}");
+    }
+
+    #[test]
+    fn strings_are_toml() {
+        for text in ["", "a\"b\\c/d", "tab\tline\n\u{1b}\u{7f}é\u{1f600}"] {
+            let line = format!("a = {}", quoted(text));
+            let document = parse(&line).unwrap_or_else(|why| panic!("{why}: {line}"));
+            assert_eq!(at(&document, &["a"]).and_then(Item::as_str), Some(text));
+        }
+    }
+}
