@@ -119,7 +119,8 @@ impl<'stage> Claude<'stage> {
     #[must_use]
     pub fn permission_mode(mut self, mode: &str) -> Self {
         mode.clone_into(&mut self.permission_mode);
-        self
+        // Without it the program refuses this mode to root, as whom tests may run.
+        self.env("IS_SANDBOX", "1")
     }
 
     /// Starts `claude -p PROMPT`.
@@ -140,7 +141,7 @@ impl<'stage> Claude<'stage> {
     #[track_caller]
     pub fn terminal(self) -> Terminal {
         let terminal = Terminal::open(self.launch.stage, "claude", &self.command(&[]));
-        terminal.wait_for("? for shortcuts");
+        terminal.wait_for_prompt('❯');
         terminal
     }
 
@@ -151,7 +152,7 @@ impl<'stage> Claude<'stage> {
         let mut arguments: Vec<String> = first.iter().map(|argument| (*argument).to_owned()).collect();
         let mut option = |name: &str, value: &str| arguments.extend([name.to_owned(), value.to_owned()]);
         option("--permission-mode", &self.permission_mode);
-        option("--allowedTools", "mcp__peers,mcp__plugin_peerd_peers,Bash,Task,Agent");
+        option("--allowedTools", "mcp__peers,mcp__plugin_peers_peers,Bash,Task,Agent");
         option("--settings", &self.settings.to_string());
         if self.launch.wired {
             let peers = json!({"type": "stdio", "command": stage.peerctl(), "args": ["mcp"]});
@@ -196,7 +197,7 @@ impl<'stage> Codex<'stage> {
     #[track_caller]
     pub fn terminal(self) -> Terminal {
         let terminal = Terminal::open(self.launch.stage, "codex", &self.command(&[]));
-        terminal.wait_for("›");
+        terminal.wait_for_prompt('›');
         terminal
     }
 
@@ -218,6 +219,8 @@ impl<'stage> Codex<'stage> {
             "model = \"gpt-5.1-codex\"\nmodel_provider = \"mock\"\napproval_policy = \"never\"\nsandbox_mode = \"danger-full-access\"\n\
              check_for_update_on_startup = false\n",
         );
+        // Without a network its end would wait five seconds for what it cannot send.
+        config.push_str("[analytics]\nenabled = false\n");
         config.push_str(&format!(
             "[model_providers.mock]\nname = \"mock\"\nbase_url = \"http://127.0.0.1:{}/v1\"\nwire_api = \"responses\"\n\
              request_max_retries = 0\nstream_max_retries = 0\nsupports_websockets = false\n",

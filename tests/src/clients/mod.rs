@@ -9,11 +9,13 @@
 //! [`Stage`] is dropped no process that it caused is alive, also after a panic, which prints what the model was shown.
 
 mod dialect;
+mod hostile;
 mod launch;
 mod model;
 mod terminal;
 
 pub use dialect::{Dialect, Request, Shown};
+pub use hostile::hostile_body;
 pub use launch::{Claude, Codex, Program};
 pub use model::{Call, Gate, Model, Step, Talk, call, calls, given, say};
 pub use terminal::Terminal;

@@ -150,6 +150,17 @@ impl Terminal {
         }
     }
 
+    /// Waits until a line begins with `mark` and is no choice of a dialog, which has a number there.
+    #[track_caller]
+    pub(super) fn wait_for_prompt(&self, mark: char) {
+        let prompt = |line: &str| {
+            line.trim_start().strip_prefix(mark).is_some_and(|rest| !rest.trim_start().starts_with(|c: char| c.is_ascii_digit()))
+        };
+        if let Err(screen) = self.wait_until(|screen| screen.lines().any(prompt)) {
+            panic!("the screen shows no prompt:\n{screen}");
+        }
+    }
+
     /// Waits until `look` is satisfied with the screen.
     ///
     /// # Errors
@@ -185,6 +196,17 @@ impl Terminal {
         assert!(!waited.unwrap_or_else(PoisonError::into_inner).1.timed_out(), "{} does not end", self.session);
     }
 
+    /// The screen, or what was last written where the terminal is gone.
+    fn last_seen(&self) -> String {
+        let screen = self.screen();
+        if !screen.trim().is_empty() {
+            return screen;
+        }
+        let written = self.written();
+        let skipped = written.chars().count().saturating_sub(2_000);
+        written.chars().skip(skipped).collect::<String>().replace('\u{1b}', "^[")
+    }
+
     fn lock_writes(&self) -> u64 {
         self.output.0.lock().unwrap_or_else(PoisonError::into_inner).writes
     }
@@ -202,7 +224,7 @@ impl Drop for Terminal {
         if std::thread::panicking() {
             let _ = std::io::Write::write_all(
                 &mut std::io::stderr(),
-                format!("-- screen of {}:\n{}\n", self.session, self.screen()).as_bytes(),
+                format!("-- screen of {}:\n{}\n", self.session, self.last_seen()).as_bytes(),
             );
         }
         let ended = self.output.0.lock().unwrap_or_else(PoisonError::into_inner).ended;
