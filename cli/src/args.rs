@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    ask, bench, cancel, completions, config, daemon, demo, history, inbox, kick, mcp, orphans, peers, rename, send, show, status,
-    tail, wait,
+    ask, bench, cancel, completions, config, daemon, demo, history, hook, inbox, kick, mcp, orphans, peers, rename, send, show,
+    status, tail, wait,
 };
 
 const AFTER_HELP: &str = "\
@@ -55,6 +55,7 @@ pub(crate) enum Command {
     #[command(alias = "dead")]
     Orphans(orphans::Args),
     Cancel(cancel::Args),
+    Hook(hook::Args),
     Config(config::Args),
     Completions(completions::Args),
     Bench(bench::Args),

@@ -1,25 +1,33 @@
 //! What this session holds, and what of it a model was shown. Pure: no clock, no socket, no task.
 //!
-//! Knows each delivery the broker pushed, by which carrier it was offered, which characters of it went into which tool
-//! result, and whether there is proof. Does not know how anything is sent. The invariants:
+//! Knows each delivery the broker pushed, by which carrier it was offered, which characters of it went where, and whether
+//! there is proof. Does not know how anything is sent, nor which carriers there are now. The invariants:
 //!
-//! - Messages are shown in the order of their ids, so that each sender's order is kept; the channel never overtakes one
+//! - Messages are shown in the order of their ids, so that each sender's order is kept; what is pushed never overtakes one
 //!   that still waits for a tool result.
-//! - A message is proved by a later call only where its whole body went to the same conversation, in results that had
-//!   left before that call was read.
+//! - A message is given to one carrier at a time: to the next one only after the last one had its time, or could not.
+//! - A message is proved by a later call or event only where its whole body went to the same conversation before it.
 //! - What is proved is never shown again, also where the broker, whose answer was lost, pushes it once more.
 
-use std::collections::BTreeMap;
+mod entry;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use peer_proto::hook::{Activity, HookEvent};
 use peer_proto::ids::{MessageId, PeerId};
 use peer_proto::message::{Carrier, Delivery, Evidence, Intent, Message};
 
 use crate::render::{self, BLOCK_CHARS_MAX, Body, EXCERPT_CHARS_MAX, Showing, counted};
 use crate::stdio::Call;
 
-/// Messages that the channel may have in flight without proof; the rest goes by tool results.
-const CHANNEL_UNPROVED_MAX: usize = 32;
+use entry::{Entry, Hooked, Part, Pushed, Standing, read_up_to};
+
+/// Messages that a push carrier may have in flight without proof; the rest waits for what the client calls.
+const PUSH_UNPROVED_MAX: usize = 32;
+
+/// Messages whose replies are remembered, to tell a first reply from later ones.
+const ANSWERED_MAX: usize = 1_024;
 
 /// Ids that one reminder names.
 const REMINDED_MAX: usize = 8;
@@ -32,22 +40,14 @@ const LEAST_BUDGET: usize = 200;
 pub(crate) struct Inbox {
     entries: BTreeMap<MessageId, Entry>,
     arrivals: u64,
-}
-
-#[derive(Debug)]
-struct Entry {
-    message: Message,
-    body: Body,
-    /// Counts up with each message that was not known before.
-    arrival: u64,
-    /// The present session has its lease. Entries of an earlier connection are kept for what is known of them.
-    held: bool,
-    /// The broker says that a model may have seen it.
-    shown_before: bool,
-    channel: ChannelOffer,
-    /// Pieces that went into tool results.
-    parts: Vec<Part>,
-    proof: Option<Proof>,
+    /// Messages that were replied to in this session's hearing.
+    answered: BTreeSet<MessageId>,
+    /// Events of the main conversation that hooks told of.
+    events: u64,
+    /// Times that the model was about to be asked again after tools had run, as hooks told of them.
+    rounds: u64,
+    /// Hooks tell when all tools of one message have run.
+    tells_batches: bool,
 }
 
 /// Evidence that is on its way to the broker.
@@ -59,23 +59,6 @@ pub(crate) struct Proof {
     pub(crate) evidence: Evidence,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ChannelOffer {
-    Never,
-    /// Pushed, and within its time.
-    Open,
-    /// Pushed, and its time has passed without evidence.
-    Overdue,
-}
-
-#[derive(Debug)]
-struct Part {
-    call: Arc<Call>,
-    conversation: Option<String>,
-    start: usize,
-    end: usize,
-}
-
 /// Which conversation made a call, and where the call stands.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
@@ -83,6 +66,8 @@ pub(crate) struct Caller {
     pub(crate) call: Arc<Call>,
     /// The client's name of the conversation, where it gives one.
     pub(crate) conversation: Option<String>,
+    /// A hook told that a subagent made the call: no mail rides on it.
+    pub(crate) is_subagent: bool,
 }
 
 /// What the broker must be told about a message it has just pushed.
@@ -135,6 +120,31 @@ pub(crate) struct Block {
     pub(crate) shown: usize,
 }
 
+/// What a push carrier is to hand over.
+#[derive(Debug)]
+pub(crate) struct Post {
+    /// The messages, oldest first, without their texts.
+    pub(crate) messages: Vec<Message>,
+    /// What the model is to be shown: a block, or for the channel one message.
+    pub(crate) text: String,
+}
+
+impl Post {
+    /// The messages' ids.
+    pub(crate) fn ids(&self) -> Vec<MessageId> {
+        self.messages.iter().map(|message| message.id).collect()
+    }
+}
+
+/// Messages in the form in which they are shown.
+struct Quoted {
+    text: String,
+    /// How far each body goes.
+    shown: Vec<(MessageId, usize)>,
+    /// Messages that were wanted and had no room.
+    left: usize,
+}
+
 impl Inbox {
     /// The number that the next unknown message gets: tells what came after a moment.
     pub(crate) fn arrivals(&self) -> u64 {
@@ -147,45 +157,35 @@ impl Inbox {
         self.entries.retain(|_, entry| std::mem::replace(&mut entry.held, false));
     }
 
-    /// The broker pushed this.
-    pub(crate) fn deliver(&mut self, delivery: Delivery) -> Known {
+    /// The broker pushed this. `hooks_come`: hooks of the client follow a tool result.
+    pub(crate) fn deliver(&mut self, delivery: Delivery, hooks_come: bool) -> Known {
         let Delivery { mut message, shown_before, .. } = delivery;
         if let Some(entry) = self.entries.get_mut(&message.id) {
             entry.held = true;
-            return match (entry.proof, entry.was_in_result(), entry.channel) {
-                (Some(proof), _, _) => Known::Proved(proof),
-                (None, true, _) => Known::Offered { carrier: Carrier::ToolResult, last: true },
-                (None, false, ChannelOffer::Open | ChannelOffer::Overdue) => {
-                    Known::Offered { carrier: Carrier::Channel, last: false }
-                }
-                (None, false, ChannelOffer::Never) => Known::New,
-            };
+            return entry.known(hooks_come);
         }
         let body = Body::new(&message.text);
         // The body stands in for the text: nothing else of it is ever shown.
         message.text = String::new();
-        let entry = Entry {
-            body,
-            arrival: self.arrivals,
-            held: true,
-            shown_before,
-            channel: ChannelOffer::Never,
-            parts: Vec::new(),
-            proof: None,
-            message,
-        };
+        let first_reply = message.reply_to.is_some_and(|answered| self.answered.insert(answered));
+        if self.answered.len() > ANSWERED_MAX {
+            self.answered.pop_first();
+        }
+        self.entries.insert(message.id, Entry::new(message, body, self.arrivals, shown_before, first_reply));
         self.arrivals += 1;
-        self.entries.insert(entry.message.id, entry);
         Known::New
     }
 
     /// The carrier had its time without evidence.
     pub(crate) fn overdue(&mut self, message: MessageId, carrier: Carrier) {
-        if let Some(entry) = self.entries.get_mut(&message)
-            && carrier == Carrier::Channel
-            && entry.channel == ChannelOffer::Open
-        {
-            entry.channel = ChannelOffer::Overdue;
+        let Some(entry) = self.entries.get_mut(&message) else { return };
+        match carrier {
+            Carrier::ToolResult => entry.result_overdue = true,
+            Carrier::Hook => entry.hooks.iter_mut().for_each(|hook| hook.overdue = true),
+            _ => {
+                let pushes = entry.pushes.iter_mut().filter(|push| push.carrier == carrier);
+                pushes.for_each(|push| push.overdue = true);
+            }
         }
     }
 
@@ -196,34 +196,169 @@ impl Inbox {
         }
     }
 
+    // ---- evidence
+
     /// What this call proves: it came from a conversation that earlier results showed whole bodies to.
     pub(crate) fn proved_by(&mut self, caller: &Caller) -> Vec<MessageId> {
         let Some(conversation) = caller.conversation.as_deref() else { return Vec::new() };
-        let mut proved = Vec::new();
-        // Also what a connection that was lost held: the proof outlives it.
-        for entry in self.entries.values_mut().filter(|entry| entry.proof.is_none()) {
+        self.prove(|entry| {
             let followed = |part: &&Part| {
                 part.conversation.as_deref() == Some(conversation) && part.call.counts() && caller.call.follows(&part.call)
             };
-            if read_up_to(entry.parts.iter().filter(followed)).is_some_and(|end| end >= entry.body.chars()) {
-                entry.proof = Some(Proof { carrier: Carrier::ToolResult, evidence: Evidence::NextCall });
-                proved.push(entry.message.id);
+            let whole = read_up_to(entry.parts.iter().filter(followed)).is_some_and(|end| end >= entry.body.chars());
+            whole.then_some(Proof { carrier: Carrier::ToolResult, evidence: Evidence::NextCall })
+        })
+        .into_iter()
+        .map(|(message, _)| message)
+        .collect()
+    }
+
+    /// An event of the main conversation, as a hook told it, and what it proves: what an earlier hook's output carried, if
+    /// the model must have been asked in between; and at the user's next turn, what a tool result carried.
+    pub(crate) fn event(&mut self, event: HookEvent) -> Vec<(MessageId, Proof)> {
+        self.events += 1;
+        self.tells_batches |= event == HookEvent::PostToolBatch;
+        let (number, round, tells_batches) = (self.events, self.rounds, self.tells_batches);
+        let ends_round = match event {
+            HookEvent::PostToolBatch => true,
+            // Each tool stands for a round of its own where nothing tells of rounds.
+            HookEvent::PostToolUse => !self.tells_batches,
+            _ => false,
+        };
+        self.rounds += u64::from(ends_round);
+        let next_turn = matches!(event, HookEvent::Stop | HookEvent::UserPromptSubmit);
+        let evidence = if next_turn { Evidence::NextTurn } else { Evidence::NextCall };
+        self.prove(|entry| {
+            let asked_since = |hook: &Hooked| match (hook.event, event) {
+                // The conversation begins or ends: nobody was asked anything by that.
+                (_, HookEvent::SessionStart | HookEvent::SessionEnd) => false,
+                // The user spoke; the model has not.
+                (HookEvent::SessionStart | HookEvent::UserPromptSubmit, HookEvent::UserPromptSubmit) => false,
+                // Between the tools of one message the model is not asked.
+                (HookEvent::PreToolUse | HookEvent::PostToolUse, HookEvent::PreToolUse | HookEvent::PostToolUse) => {
+                    tells_batches && round > hook.round
+                }
+                (HookEvent::PreToolUse | HookEvent::PostToolUse, HookEvent::PostToolBatch) => round > hook.round,
+                _ => true,
+            };
+            let whole = |hook: &&Hooked| hook.number < number && hook.end >= entry.body.chars();
+            if entry.hooks.iter().filter(whole).any(asked_since) {
+                return Some(Proof { carrier: Carrier::Hook, evidence });
+            }
+            let by_turn = event == HookEvent::UserPromptSubmit && entry.was_in_result_whole();
+            by_turn.then_some(Proof { carrier: Carrier::ToolResult, evidence })
+        })
+    }
+
+    /// The client's own record shows that the model was asked with these in front of it. `None`: by whichever carrier had
+    /// it last.
+    pub(crate) fn recorded(&mut self, seen: &[(MessageId, Option<Carrier>)]) -> Vec<(MessageId, Proof)> {
+        self.prove(|entry| {
+            let (_, carrier) = seen.iter().find(|(message, _)| *message == entry.id())?;
+            let carrier = (*carrier).or_else(|| entry.last_carrier())?;
+            entry.went_whole_by(carrier).then_some(Proof { carrier, evidence: Evidence::Transcript })
+        })
+    }
+
+    /// Messages that a carrier was given and that nothing proves: what is looked for in the client's own record.
+    pub(crate) fn unproved(&self) -> Vec<MessageId> {
+        let given = |entry: &&Entry| entry.proof.is_none() && entry.last_carrier().is_some();
+        self.entries.values().filter(given).map(Entry::id).collect()
+    }
+
+    /// Notes proofs. Also for what a connection that was lost held: the proof outlives it.
+    fn prove(&mut self, proof: impl Fn(&Entry) -> Option<Proof>) -> Vec<(MessageId, Proof)> {
+        let mut proved = Vec::new();
+        let mut entries = std::mem::take(&mut self.entries);
+        for entry in entries.values_mut().filter(|entry| entry.proof.is_none()) {
+            if let Some(found) = proof(entry) {
+                entry.proof = Some(found);
+                proved.push((entry.id(), found));
             }
         }
+        self.entries = entries;
         proved
     }
 
-    /// The next message for the channel, now counted as offered by it; `None` where none may go.
-    pub(crate) fn next_for_channel(&mut self, home: &str) -> Option<(Message, String)> {
-        let in_flight = |entry: &&Entry| entry.is_open() && entry.channel != ChannelOffer::Never;
-        if self.entries.values().filter(in_flight).take(CHANNEL_UNPROVED_MAX).count() == CHANNEL_UNPROVED_MAX {
+    // ---- push carriers
+
+    /// What this carrier may hand over now, counted as given to it; `None` where nothing may go. A reader that rests is
+    /// disturbed only for what may wake it, and then gets everything earlier as well. `one`: one message, without a head.
+    pub(crate) fn post(&mut self, carrier: Carrier, activity: Option<Activity>, one: bool, home: &str) -> Option<Post> {
+        let in_flight = |entry: &&Entry| entry.is_open() && entry.pushes.iter().any(|push| push.carrier == carrier);
+        let room = PUSH_UNPROVED_MAX - self.entries.values().filter(in_flight).take(PUSH_UNPROVED_MAX).count();
+        let due = |entry: &Entry| entry.is_due_by(carrier);
+        let wakes = |entry: &Entry| due(entry) && entry.may_wake();
+        if room == 0 || (activity == Some(Activity::Idle) && !self.entries.values().any(wakes)) {
             return None;
         }
-        let entry = self.entries.values_mut().find(|entry| entry.is_fresh())?;
-        let shown = render::message(&entry.message, &entry.body, entry.showing(home, 0, EXCERPT_CHARS_MAX, BLOCK_CHARS_MAX));
-        entry.channel = ChannelOffer::Open;
-        Some((entry.message.clone(), shown.quoted))
+        let quoted = self.quote(due, if one { 1 } else { room }, BLOCK_CHARS_MAX, home);
+        if quoted.shown.is_empty() {
+            return None;
+        }
+        let mut messages = Vec::new();
+        for (message, end) in &quoted.shown {
+            let Some(entry) = self.entries.get_mut(message) else { continue };
+            entry.pushes.push(Pushed { carrier, end: *end, overdue: false, round: self.rounds });
+            messages.push(entry.message.clone());
+        }
+        let mut text = quoted.text;
+        if !one {
+            text.insert_str(0, &render::block_head(messages.len()));
+            push_more(&mut text, quoted.left);
+        }
+        Some(Post { messages, text })
     }
+
+    /// A push carrier could not hand these over: they are as they were before.
+    pub(crate) fn take_back(&mut self, messages: &[MessageId], carrier: Carrier) {
+        for message in messages {
+            if let Some(entry) = self.entries.get_mut(message) {
+                entry.pushes.retain(|push| push.carrier != carrier);
+            }
+        }
+    }
+
+    // ---- hooks
+
+    /// What a hook's output shall carry, now counted as carried by it. Where the model would rest after this event, only
+    /// what may end its rest is carried, with everything earlier.
+    pub(crate) fn hook_block(&mut self, event: HookEvent, budget: usize, home: &str) -> Block {
+        let round = self.rounds;
+        let due = |entry: &Entry| entry.is_open() && entry.is_due_in_hook(event, round);
+        if event == HookEvent::Stop && !self.entries.values().any(|entry| due(entry) && entry.may_wake()) {
+            return Block::default();
+        }
+        // Whatever shows a message shows everything earlier from its sender, which only a push carrier may have had.
+        let carried = self.latest_by_sender(due);
+        let wanted = |entry: &Entry| entry.is_open() && (due(entry) || overtaken(entry, &carried));
+        let quoted = self.quote(wanted, usize::MAX, budget, home);
+        if quoted.shown.is_empty() {
+            return Block::default();
+        }
+        let number = self.events;
+        for (message, end) in &quoted.shown {
+            if let Some(entry) = self.entries.get_mut(message) {
+                entry.hooks.push(Hooked { event, number, round, end: *end, overdue: false });
+            }
+        }
+        let mut text = render::block_head(quoted.shown.len());
+        text.push_str(&quoted.text);
+        push_more(&mut text, quoted.left);
+        let offered: Vec<MessageId> = quoted.shown.iter().map(|(message, _)| *message).collect();
+        Block { text, shown: offered.len(), offered }
+    }
+
+    /// The hook was gone before it had its output.
+    pub(crate) fn take_back_hook(&mut self, messages: &[MessageId]) {
+        for message in messages {
+            if let Some(entry) = self.entries.get_mut(message) {
+                entry.hooks.pop();
+            }
+        }
+    }
+
+    // ---- tool results
 
     /// Whether any of these was in no tool result yet.
     pub(crate) fn any_unseen(&self, messages: &[MessageId]) -> bool {
@@ -238,7 +373,7 @@ impl Inbox {
 
     /// All that this session has, oldest first.
     pub(crate) fn open(&self) -> Vec<MessageId> {
-        self.entries.values().filter(|entry| entry.is_open()).map(|entry| entry.message.id).collect()
+        self.entries.values().filter(|entry| entry.is_open()).map(Entry::id).collect()
     }
 
     /// The message of that id, where this session has it.
@@ -268,66 +403,44 @@ impl Inbox {
     /// wait in all; it may know of more than this session holds.
     pub(crate) fn block(&mut self, caller: &Caller, ask: Ask<'_>, waiting: usize) -> Block {
         let held = self.entries.values().filter(|entry| entry.is_open()).count();
-        let (mut text, mut offered, mut shown, mut left) = (String::new(), Vec::new(), 0, waiting.saturating_sub(held));
-        // Whatever shows a message shows everything earlier from its sender, which only the channel may have had.
-        let carried: BTreeMap<PeerId, MessageId> = self
-            .entries
-            .values()
-            .filter(|entry| entry.is_open() && (entry.is_due() || ask.also == Some(entry.message.id)))
-            .map(|entry| (entry.message.from.peer, entry.message.id))
-            .collect();
-        let (mut budget, mut full) = (ask.budget, false);
-        for entry in self.entries.values_mut().filter(|entry| entry.is_open()) {
-            let id = entry.message.id;
-            let wanted = match ask.among {
-                None => entry.is_due() || (!entry.was_in_result() && carried.get(&entry.message.from.peer) > Some(&id)),
-                Some(matched) => !entry.was_in_result() && matched.contains(&id),
+        let also = |entry: &Entry| ask.also == Some(entry.id());
+        // Whatever shows a message shows everything earlier from its sender, which only a push carrier may have had.
+        let carried = self.latest_by_sender(|entry| entry.is_open() && (entry.is_due_in_result() || also(entry)));
+        let wanted = |entry: &Entry| {
+            let matched = match ask.among {
+                None => entry.is_due_in_result() || overtaken(entry, &carried),
+                Some(matched) => !entry.was_in_result() && matched.contains(&entry.id()),
             };
-            if !wanted && ask.also != Some(id) {
-                left += usize::from(ask.among.is_some() && entry.is_due());
-                continue;
-            }
-            if full || shown == ask.limit {
-                // What comes later must not overtake it.
-                full = true;
-                left += 1;
-                continue;
-            }
-            let whole = entry.showing(ask.home, 0, EXCERPT_CHARS_MAX, BLOCK_CHARS_MAX);
-            let mut piece = render::message(&entry.message, &entry.body, whole);
-            if piece.quoted.chars().count() > budget {
-                if shown > 0 || budget < LEAST_BUDGET {
-                    full = true;
-                    left += 1;
-                    continue;
+            entry.is_open() && (matched || also(entry))
+        };
+        let unasked = |entry: &&Entry| entry.is_open() && ask.among.is_some() && entry.is_due_in_result() && !wanted(entry);
+        let mut left = waiting.saturating_sub(held) + self.entries.values().filter(unasked).count();
+        let quoted = self.quote(wanted, ask.limit, ask.budget, ask.home);
+        left += quoted.left;
+        let shown = quoted.shown.len();
+        let mut offered = Vec::new();
+        if !ask.peek {
+            for (message, end) in quoted.shown {
+                if let Some(entry) = self.entries.get_mut(&message) {
+                    entry.parts.push(Part::new(caller, 0, end));
+                    entry.result_overdue = false;
+                    offered.push(message);
                 }
-                piece = render::message(&entry.message, &entry.body, Showing { budget, ..whole });
-            }
-            budget = budget.saturating_sub(piece.quoted.chars().count());
-            text.push_str(&piece.quoted);
-            shown += 1;
-            if !ask.peek {
-                entry.parts.push(Part::new(caller, 0, piece.end));
-                offered.push(id);
             }
         }
-        if shown > 0 {
-            text.insert_str(0, &render::block_head(shown));
-        }
-        if left > 0 {
-            let verb = if left == 1 { "waits" } else { "wait" };
-            text.push_str(&format!("{left} more {verb}: check_messages()\n"));
-        }
+        let mut text = if shown > 0 { render::block_head(shown) } else { String::new() };
+        text.push_str(&quoted.text);
+        push_more(&mut text, left);
         text.push_str(&self.reminders(&caller.call, ask.among.is_none()));
         Block { text, offered, shown }
     }
 
-    /// One line about what other results or the channel carried and nobody confirmed, without its text.
+    /// One line about what a result, a hook or a push carried and nobody confirmed, without its text.
     fn reminders(&self, now: &Arc<Call>, name_pushed: bool) -> String {
         let mut text = String::new();
         let open = || self.entries.values().filter(|entry| entry.is_open());
         let earlier = |entry: &&Entry| entry.was_in_result() && !entry.parts.iter().any(|part| Arc::ptr_eq(&part.call, now));
-        let (whole, cut): (Vec<&Entry>, Vec<&Entry>) = open().filter(earlier).partition(|entry| entry.was_shown_whole());
+        let (whole, cut): (Vec<&Entry>, Vec<&Entry>) = open().filter(earlier).partition(|entry| entry.was_in_result_whole());
         if !whole.is_empty() {
             let verb = if whole.len() == 1 { "is" } else { "are" };
             text.push_str(&format!(
@@ -344,66 +457,70 @@ impl Inbox {
                 first.message.id
             ));
         }
-        let pushed: Vec<&Entry> = open().filter(|entry| entry.channel == ChannelOffer::Open && !entry.was_in_result()).collect();
-        if name_pushed && !pushed.is_empty() {
-            text.push_str(&format!(
-                "{} came through the channel: {}; check_messages() shows them here\n",
-                counted(pushed.len(), "message"),
-                ids(&pushed)
-            ));
+        let with_other = |entry: &&Entry| entry.standing() == Standing::Open && !entry.was_in_result();
+        let (hooked, pushed): (Vec<&Entry>, Vec<&Entry>) = open().filter(with_other).partition(|entry| !entry.is_pushed_only());
+        for (elsewhere, way) in [(pushed, self.way()), (hooked, "a hook")] {
+            if name_pushed && !elsewhere.is_empty() {
+                text.push_str(&format!(
+                    "{} came through {way}: {}; check_messages() shows them here\n",
+                    counted(elsewhere.len(), "message"),
+                    ids(&elsewhere)
+                ));
+            }
         }
         text
     }
-}
 
-impl Entry {
-    /// This session holds it, and it is not settled.
-    fn is_open(&self) -> bool {
-        self.held && self.proof.is_none()
+    /// What the model knows the push carrier as.
+    fn way(&self) -> &'static str {
+        let carriers = || self.entries.values().filter_map(|entry| entry.pushes.last()).map(|push| push.carrier);
+        if carriers().all(|carrier| carrier == Carrier::Channel) { "the channel" } else { "a push" }
     }
 
-    fn was_in_result(&self) -> bool {
-        self.parts.iter().any(|part| part.call.counts())
+    // ---- shared
+
+    /// The last message of each sender among these.
+    fn latest_by_sender(&self, among: impl Fn(&Entry) -> bool) -> BTreeMap<PeerId, MessageId> {
+        let chosen = self.entries.values().filter(|entry| among(entry));
+        chosen.map(|entry| (entry.message.from.peer, entry.message.id)).collect()
     }
 
-    fn was_shown_whole(&self) -> bool {
-        read_up_to(self.parts.iter().filter(|part| part.call.counts())).is_some_and(|end| end >= self.body.chars())
-    }
-
-    /// No carrier had it.
-    fn is_fresh(&self) -> bool {
-        self.is_open() && self.channel == ChannelOffer::Never && !self.was_in_result()
-    }
-
-    /// A result must carry it unasked.
-    fn is_due(&self) -> bool {
-        !self.was_in_result() && self.channel != ChannelOffer::Open
-    }
-
-    fn showing<'a>(&self, home: &'a str, offset: usize, chars_max: usize, budget: usize) -> Showing<'a> {
-        let shown_before = self.shown_before || self.channel != ChannelOffer::Never || self.was_in_result();
-        Showing { shown_before: shown_before && offset == 0, home, offset, chars_max, budget }
-    }
-}
-
-impl Part {
-    fn new(caller: &Caller, start: usize, end: usize) -> Self {
-        Self { call: Arc::clone(&caller.call), conversation: caller.conversation.clone(), start, end }
-    }
-}
-
-/// How far these parts reach without a gap from the beginning; `None` where there is no part at all.
-fn read_up_to<'a>(parts: impl Iterator<Item = &'a Part>) -> Option<usize> {
-    let mut spans: Vec<(usize, usize)> = parts.map(|part| (part.start, part.end)).collect();
-    spans.sort_unstable();
-    let mut reached = None;
-    for (start, end) in spans {
-        if start > reached.unwrap_or(0) {
-            break;
+    /// The wanted messages, oldest first, as far as there is room. What comes later never overtakes what has none.
+    fn quote(&self, wanted: impl Fn(&Entry) -> bool, limit: usize, mut budget: usize, home: &str) -> Quoted {
+        let mut quoted = Quoted { text: String::new(), shown: Vec::new(), left: 0 };
+        for entry in self.entries.values().filter(|entry| wanted(entry)) {
+            if quoted.left > 0 || quoted.shown.len() == limit {
+                quoted.left += 1;
+                continue;
+            }
+            let whole = entry.showing(home, 0, EXCERPT_CHARS_MAX, BLOCK_CHARS_MAX);
+            let mut piece = render::message(&entry.message, &entry.body, whole);
+            if piece.quoted.chars().count() > budget {
+                if !quoted.shown.is_empty() || budget < LEAST_BUDGET {
+                    quoted.left += 1;
+                    continue;
+                }
+                piece = render::message(&entry.message, &entry.body, Showing { budget, ..whole });
+            }
+            budget = budget.saturating_sub(piece.quoted.chars().count());
+            quoted.text.push_str(&piece.quoted);
+            quoted.shown.push((entry.message.id, piece.end));
         }
-        reached = Some(reached.unwrap_or(0).max(end));
+        quoted
     }
-    reached
+}
+
+/// Something later from the same sender is shown, and this only a push carrier had.
+fn overtaken(entry: &Entry, carried: &BTreeMap<PeerId, MessageId>) -> bool {
+    entry.is_pushed_only() && carried.get(&entry.message.from.peer) > Some(&entry.message.id)
+}
+
+/// The line about what had no room.
+fn push_more(text: &mut String, left: usize) {
+    if left > 0 {
+        let verb = if left == 1 { "waits" } else { "wait" };
+        text.push_str(&format!("{left} more {verb}: check_messages()\n"));
+    }
 }
 
 fn ids(entries: &[&Entry]) -> String {

@@ -15,7 +15,9 @@
 //! - `stdio`, `parent`, `git`, `title`: the pipe to the client, the client's life, the repository, the terminal's tab.
 
 mod carriers;
+mod config;
 mod git;
+mod hook_input;
 mod inbox;
 mod parent;
 mod render;
@@ -24,18 +26,22 @@ mod session;
 mod stdio;
 mod title;
 mod tools;
+mod transcript;
 
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use hook_input::hook_call;
 use peer_client::{ConnectError, Endpoint};
+
 use rmcp::ServiceExt;
 use rmcp::service::ServerInitializeError;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
+use crate::config::Config;
 use crate::server::Server;
 use crate::session::{Session, Surroundings};
 use crate::stdio::{ClientPipe, Outgoing};
@@ -61,11 +67,12 @@ pub fn main(endpoint: Result<Endpoint, ConnectError>) -> ExitCode {
 }
 
 async fn run(endpoint: Result<Endpoint, ConnectError>) -> ExitCode {
-    let dormant = is_dormant(endpoint.as_ref().ok());
+    let config = Config::read(endpoint.as_ref().ok());
+    let dormant = is_dormant(&config);
     let (input, output) = rmcp::transport::io::stdio_pipes();
     let outgoing = Outgoing::default();
     let input_closed = Arc::new(Notify::new());
-    let session = Session::new(surroundings(), endpoint, outgoing.clone());
+    let session = Session::new(surroundings(config), endpoint, outgoing.clone());
     let pipe = ClientPipe::new(input, outgoing.clone(), Arc::clone(&input_closed));
     let server = Server::new(Arc::clone(&session), dormant);
 
@@ -123,7 +130,7 @@ async fn signalled() {
     }
 }
 
-fn surroundings() -> Surroundings {
+fn surroundings(config: Config) -> Surroundings {
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
     Surroundings {
         name: variable("PEER_NAME").map(|name| name.trim().to_owned()),
@@ -133,20 +140,17 @@ fn surroundings() -> Surroundings {
         cwd: std::env::current_dir().map(|cwd| cwd.to_string_lossy().into_owned()).unwrap_or_default(),
         client_pid: nix::unistd::getppid().as_raw().unsigned_abs(),
         tab_title: title::is_wanted(),
+        carriers_off: config.carriers_off,
+        wakeups_per_hour: config.wakeups_per_hour,
     }
 }
 
 /// Whether this adapter shall stay silent: no broker, no registration, no tools.
-fn is_dormant(endpoint: Option<&Endpoint>) -> bool {
+fn is_dormant(config: &Config) -> bool {
     let switches: Vec<String> =
         ["PEERD_ENABLED", "AGENT_PEERS_ENABLED"].iter().filter_map(|name| std::env::var(name).ok()).collect();
-    let opt_in = || {
-        // A configuration that cannot be read is the broker's to complain about.
-        let text = std::fs::read_to_string(endpoint?.location.config()).ok()?;
-        text.parse::<toml::Table>().ok()?.get("adapter")?.get("opt_in")?.as_bool()
-    };
     let says = |value: &str| switches.iter().any(|switch| switch.trim() == value);
-    says("0") || (!says("1") && opt_in() == Some(true))
+    says("0") || (!says("1") && config.opt_in)
 }
 
 /// Says on standard error why the adapter ends.

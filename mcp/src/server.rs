@@ -18,7 +18,7 @@ use rmcp::model::{
 use rmcp::service::{NotificationContext, RequestContext, RoleServer};
 use serde_json::json;
 
-use crate::carriers::{channel, tool_result};
+use crate::carriers::{hook, tool_result};
 use crate::inbox::{Ask, Caller};
 use crate::session::{CallError, Client, ClientKind, Session};
 use crate::stdio::Call;
@@ -44,6 +44,9 @@ user about anyway. Do not thank for thanks: a reply that says nothing new wakes 
 list_peers() shows who is here and what each is doing; set_summary tells them what you do. Messages to those who are offline \
 wait for them. After a request go on with your work: the reply comes by itself. Only when you cannot go on without it, use \
 wait_s. human is the user.";
+
+/// The tool that a client's hooks call.
+const HOOK_TOOL: &str = "hook";
 
 /// What a dormant adapter says.
 const DORMANT_INSTRUCTIONS: &str = "peers is switched off here: this session neither sends nor gets messages.";
@@ -71,6 +74,18 @@ impl Server {
             name => (ClientKind::Other, plain(name)),
         };
         Client { kind, name, version: implementation.version.chars().filter(char::is_ascii_graphic).take(32).collect() }
+    }
+
+    /// What a client's `mcp_tool` hook calls: the fields of a hook in, its output out. Listed nowhere, so no model knows it.
+    async fn hook(&self, arguments: JsonObject, began: Instant) -> CallToolResponse {
+        let client = self.session.client().name;
+        let hook = crate::hook_call(&client, None, &serde_json::Value::Object(arguments)).filter(|_| !self.dormant);
+        let output = match hook {
+            Some(hook) => hook::answer(&self.session, &hook).await.text,
+            None => String::new(),
+        };
+        // An empty object says nothing, in the words of a hook.
+        result(if output.is_empty() { "{}" } else { &output }, false, began).into()
     }
 
     async fn answer(
@@ -110,7 +125,7 @@ impl Server {
         }
         text.push_str(&output.text);
         let Mail::Due { also, budget } = output.mail else { return text };
-        if self.session.connected().is_none() || !self.session.carries_mail(caller.conversation.as_deref()) {
+        if self.session.connected().is_none() || !self.session.carries_mail(caller) {
             return text;
         }
         // Lost just now: what is due comes with the next result.
@@ -164,7 +179,7 @@ impl ServerHandler for Server {
         self.session.start();
         if self.session.client().kind == ClientKind::Claude {
             self.session.state().channel_open = true;
-            channel::offer(&self.session);
+            self.session.offer();
         }
     }
 
@@ -183,6 +198,9 @@ impl ServerHandler for Server {
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
         let began = Instant::now();
+        if request.name == HOOK_TOOL {
+            return Ok(self.hook(request.arguments.unwrap_or_default(), began).await);
+        }
         if self.dormant {
             return Err(ErrorData::invalid_params(format!("there are no tools: {DORMANT_INSTRUCTIONS}"), None));
         }
@@ -191,12 +209,16 @@ impl ServerHandler for Server {
             let name = crate::render::sentence(&request.name);
             return Err(ErrorData::invalid_params(format!("there is no tool {name}; the tools are {}", known.join(", ")), None));
         };
+        let meta = |key: &str| context.meta.0.0.get(key).and_then(|value| value.as_str()).map(str::to_owned);
         let caller = Caller {
             // Calls come through our own pipe, which marks each; one that did not proves nothing and is proved by nothing.
             call: context.extensions.get::<Arc<Call>>().cloned().unwrap_or_default(),
-            conversation: context.meta.0.0.get("threadId").and_then(|thread| thread.as_str()).map(str::to_owned),
+            conversation: meta("threadId"),
+            is_subagent: meta("claudecode/toolUseId").and_then(|call| self.session.state().facts.is_subagent(&call))
+                == Some(true),
         };
         self.session.reassert_title();
+        self.session.look_into_transcript();
         tool_result::prove(&self.session, &caller);
         let output = self.answer(tool, request.arguments.unwrap_or_default(), &caller, &context).await;
         let text = self.with_mail(&output, &caller).await;

@@ -7,6 +7,9 @@
 //!   whoever has an answer has also what was pushed before it.
 //! - A connection is made only where something needs it: after a loss at once and for a while, then with the next call.
 
+mod evidence;
+mod facts;
+mod seat;
 mod task;
 
 use std::collections::VecDeque;
@@ -15,19 +18,23 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use peer_client::{ConnectError, Connection, Endpoint, RequestError};
-use peer_proto::ids::{MessageId, PeerId};
+use peer_proto::ids::PeerId;
+use peer_proto::message::Carrier;
 use peer_proto::refusal::{ErrorCode, Refusal};
-use peer_proto::request::{Registered, Reply, Request, Resume, Seat, SeatKind};
+use peer_proto::request::{Registered, Reply, Request, Resume, Seat};
 use thiserror::Error;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use crate::carriers::channel;
+use crate::carriers;
 use crate::git;
-use crate::inbox::{Inbox, Proof};
+use crate::inbox::{Caller, Inbox};
 use crate::render;
 use crate::stdio::Outgoing;
 use crate::title::Title;
+use crate::transcript::Transcript;
+
+pub(crate) use facts::Facts;
 
 /// How long a tool call waits for the broker, in milliseconds. Starting one takes a fraction of it.
 const CALL_PATIENCE_MS: u64 = 10_000;
@@ -73,6 +80,10 @@ pub(crate) struct Surroundings {
     pub(crate) client_pid: u32,
     /// Whether the title of the client's tab may be set.
     pub(crate) tab_title: bool,
+    /// Carriers that the person switched off.
+    pub(crate) carriers_off: Vec<Carrier>,
+    /// How often a session that rests may be woken in an hour.
+    pub(crate) wakeups_per_hour: u32,
 }
 
 /// Who we are at the broker.
@@ -97,6 +108,8 @@ pub(crate) struct Session {
     wanted: AtomicBool,
     /// Wakes the task where it has given up.
     call_came: Notify,
+    /// There may be something to push.
+    offer: Notify,
     barriers: mpsc::UnboundedSender<oneshot::Sender<()>>,
     binding: tokio::sync::Mutex<()>,
     closing: AtomicBool,
@@ -109,6 +122,10 @@ pub(crate) struct Session {
 pub(crate) struct State {
     pub(crate) inbox: Inbox,
     pub(crate) identity: Option<Identity>,
+    /// What is known of the client's session.
+    pub(crate) facts: Facts,
+    /// How far the client's own record of it was read.
+    pub(crate) transcript: Transcript,
     /// Where we are in git, once it was looked up.
     pub(crate) repository: Option<git::Repository>,
     /// The client has said that it is ready for notifications of ours, and may show them.
@@ -183,6 +200,7 @@ impl Session {
             news: watch::Sender::new(0),
             wanted: AtomicBool::new(false),
             call_came: Notify::new(),
+            offer: Notify::new(),
             barriers,
             binding: tokio::sync::Mutex::default(),
             closing: AtomicBool::new(false),
@@ -207,6 +225,7 @@ impl Session {
         let Some(unstarted) = self.unstarted.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
         let session = Arc::clone(self);
         tokio::spawn(async move { session.run(unstarted).await });
+        tokio::spawn(carriers::run(Arc::clone(self)));
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
@@ -226,6 +245,21 @@ impl Session {
     /// Changes of the inbox from now on.
     pub(crate) fn news(&self) -> watch::Receiver<u64> {
         self.news.subscribe()
+    }
+
+    /// There may be something to push.
+    pub(crate) fn offer(&self) {
+        self.offer.notify_one();
+    }
+
+    /// Waits until there may be something to push.
+    pub(crate) async fn offer_wanted(&self) {
+        self.offer.notified().await;
+    }
+
+    /// Whether the person switched this carrier off.
+    pub(crate) fn is_carrier_off(&self, carrier: Carrier) -> bool {
+        self.surroundings.carriers_off.contains(&carrier)
     }
 
     /// Tells those who wait that the inbox changed.
@@ -321,59 +355,24 @@ impl Session {
         }
     }
 
-    /// Submits evidence now, and forgets the messages once it is durable.
-    pub(crate) fn prove(self: &Arc<Self>, connection: &Connection, messages: Vec<MessageId>, proof: Proof) {
-        let Proof { carrier, evidence } = proof;
-        let answer = connection.submit(Request::Presented { messages: messages.clone(), carrier, evidence });
-        let session = Arc::clone(self);
-        tokio::spawn(async move {
-            // Lost: the broker pushes them again, and they are proved again. Refused: no longer ours.
-            if !matches!(answer.await, Err(RequestError::Lost)) {
-                session.state().inbox.remove(&messages);
-                channel::offer(&session);
-            }
-        });
-    }
-
-    /// The first conversation that calls a tool is the one that mail rides on; the broker learns the client's own name of
-    /// it, which finds its mailbox again.
-    pub(crate) async fn bind(self: &Arc<Self>, conversation: &str) -> Result<(), CallError> {
-        let _one_at_a_time = self.binding.lock().await;
-        if self.state().main_conversation.is_some() {
-            return Ok(());
-        }
-        if self.client().kind == ClientKind::Codex {
-            let seat = Seat { kind: SeatKind::Codex, key: conversation.to_owned() };
-            match self.request(Request::Bind(seat.clone())).await {
-                Ok(Reply::Registered(registered)) => {
-                    self.state().seat = Some(seat);
-                    self.registered(registered);
-                }
-                Ok(_) => return Err(CallError::Request(RequestError::Unexpected)),
-                // Such as a key beyond its bound: the session works on under its provisional name.
-                Err(CallError::Refused(refusal)) => self.notice(format!("this conversation has no lasting mailbox: {refusal}")),
-                Err(error) => return Err(error),
-            }
-        }
-        self.state().main_conversation = Some(conversation.to_owned());
-        Ok(())
-    }
-
     /// Whether mail rides on this conversation. A caller that does not say which one it is may be the main one.
-    pub(crate) fn carries_mail(&self, conversation: Option<&str>) -> bool {
-        match (&self.state().main_conversation, conversation) {
+    pub(crate) fn carries_mail(&self, caller: &Caller) -> bool {
+        match (&self.state().main_conversation, caller.conversation.as_deref()) {
+            _ if caller.is_subagent => false,
             (Some(main), Some(conversation)) => main == conversation,
             _ => true,
         }
     }
 
     fn registered(&self, registered: Registered) {
-        let Registered { peer, name, token, notice, .. } = registered;
+        let Registered { peer, name, token, notice, inbox_socket_in_bypass, .. } = registered;
         if let Some(notice) = notice {
             self.notice(notice);
         }
         self.title.show(&name);
-        self.state().identity = Some(Identity { peer, name, resume: Resume { peer, token } });
+        let mut state = self.state();
+        state.identity = Some(Identity { peer, name, resume: Resume { peer, token } });
+        state.facts.inbox_socket_in_bypass = inbox_socket_in_bypass;
     }
 
     /// This session has this name from now on.

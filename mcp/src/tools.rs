@@ -297,7 +297,7 @@ async fn acknowledge(call: &ToolCall<'_>, messages: Vec<MessageId>) -> Result<Ou
         done.extend(acked);
         strangers.extend(unknown);
     }
-    crate::carriers::channel::offer(call.session);
+    call.session.offer();
     let mut text = format!("{} acknowledged.", counted(done.len(), "message"));
     if !strangers.is_empty() {
         let names: Vec<String> = strangers.iter().map(MessageId::to_string).collect();

@@ -8,6 +8,7 @@ pub(crate) mod config;
 pub(crate) mod daemon;
 pub(crate) mod demo;
 pub(crate) mod history;
+pub(crate) mod hook;
 pub(crate) mod inbox;
 pub(crate) mod kick;
 pub(crate) mod mcp;
@@ -31,7 +32,7 @@ use crate::output::Output;
 /// Runs one command to its end.
 pub(crate) fn run(command: Command, output: &Output, endpoint: Endpoint) -> Result<(), Failure> {
     match command {
-        Command::Mcp(_) => unreachable!("main hands over to the adapter before it comes here"),
+        Command::Mcp(_) | Command::Hook(_) => unreachable!("main runs these before it comes here"),
         Command::Daemon(args) => daemon::run(args, output, endpoint),
         Command::Config(args) => config::run(args, output, &endpoint),
         Command::Completions(args) => completions::run(&args),

@@ -4,28 +4,76 @@
 //! an offer and never evidence. Invariants: the broker is told of an offer before its bytes are queued, and nothing is
 //! offered to a client that has not read what it was sent before.
 
-use peer_proto::message::{Carrier, Message};
-use peer_proto::request::Request;
+use std::sync::OnceLock;
+
+use peer_proto::message::Message;
 use serde_json::json;
 
+use super::{Leave, PushError};
+use crate::inbox::Post;
 use crate::render::{rfc3339, word};
 use crate::session::Session;
 
-/// Offers what may go through the channel now.
-pub(crate) fn offer(session: &Session) {
-    let Some(connection) = session.connected() else { return };
-    // One notification at a time: the next goes when this one has left.
-    while session.outgoing.is_drained() {
-        let mut state = session.state();
-        // A call that waits shows what comes meanwhile; the client would hold a notification back until that call's end.
-        if !state.channel_open || state.waits > 0 || session.is_closing() {
-            return;
+/// What names a channel on Claude Code's command line.
+const FLAGS: [&str; 2] = ["--channels", "--dangerously-load-development-channels"];
+
+/// Whether the client has said that it is ready, may show a notification, and has read the one before.
+pub(crate) fn is_ready(session: &Session) -> bool {
+    session.state().channel_open && session.outgoing.is_drained() && loaded(session) != Loaded::No
+}
+
+/// Whether the client was started with a channel of ours.
+pub(crate) fn is_known_to_be_loaded(session: &Session) -> bool {
+    loaded(session) == Loaded::Yes
+}
+
+/// Queues the notification of one message.
+pub(crate) fn push(session: &Session, post: &Post, leave: Leave<'_>) -> Result<(), PushError> {
+    let [message] = post.messages.as_slice() else { return Err(PushError::Gone) };
+    leave.now();
+    session.outgoing.push(&notification(message, &post.text));
+    Ok(())
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Loaded {
+    Yes,
+    No,
+    /// The client is not to be asked, or is not Claude Code itself.
+    Unknown,
+}
+
+/// What the client's command line says. It is the same for as long as the client lives.
+fn loaded(session: &Session) -> Loaded {
+    static LOADED: OnceLock<Loaded> = OnceLock::new();
+    *LOADED.get_or_init(|| {
+        let command = std::fs::read(format!("/proc/{}/cmdline", session.surroundings.client_pid)).unwrap_or_default();
+        let words: Vec<String> =
+            command.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
+        judged(&words)
+    })
+}
+
+fn judged(command: &[String]) -> Loaded {
+    let is_claude = command.iter().take(2).any(|word| word.rsplit('/').next() == Some("claude"));
+    // Values follow their flag until the next one; ours end in the server's name, or are the plugin's.
+    let mut in_flag = false;
+    let named = command.iter().any(|word| {
+        let (name, value) = word.split_once('=').unwrap_or((word, ""));
+        if word.starts_with("--") {
+            in_flag = FLAGS.contains(&name);
         }
-        let Some((message, content)) = state.inbox.next_for_channel(&session.surroundings.home) else { return };
-        drop(state);
-        drop(connection.submit(Request::Offered { messages: vec![message.id], carrier: Carrier::Channel, last: false }));
-        session.outgoing.push(&notification(&message, &content));
+        in_flag && (is_ours(value) || (!word.starts_with("--") && is_ours(word)))
+    });
+    match (is_claude, named) {
+        (_, true) => Loaded::Yes,
+        (true, false) => Loaded::No,
+        (false, false) => Loaded::Unknown,
     }
+}
+
+fn is_ours(entry: &str) -> bool {
+    entry == "server:peers" || entry.starts_with("plugin:peers@")
 }
 
 fn notification(message: &Message, content: &str) -> Vec<u8> {
@@ -71,5 +119,17 @@ mod tests {
             assert!(value.is_string() && key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{key}");
         }
         assert_eq!(meta.len(), 7);
+    }
+
+    #[test]
+    fn the_command_line_tells_whether_the_channel_was_loaded() {
+        let judged = |command: &str| judged(&command.split(' ').map(str::to_owned).collect::<Vec<_>>());
+        assert_eq!(judged("claude --resume"), Loaded::No);
+        assert_eq!(judged("/opt/bin/claude -p go"), Loaded::No);
+        assert_eq!(judged("claude --dangerously-load-development-channels server:other"), Loaded::No);
+        assert_eq!(judged("claude --dangerously-load-development-channels server:other server:peers"), Loaded::Yes);
+        assert_eq!(judged("node /opt/claude --channels=plugin:peers@skills-dir"), Loaded::Yes);
+        assert_eq!(judged("claude --channels plugin:other@x --model server:peers"), Loaded::No);
+        assert_eq!(judged("python3 suite.py"), Loaded::Unknown);
     }
 }

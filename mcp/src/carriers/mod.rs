@@ -1,7 +1,167 @@
-//! The ways into the client's model that this adapter has itself. What each can prove is in `docs/mcp.md`.
+//! The ways into the client's model, which of them is tried when, and what becomes of what one could not do.
 //!
-//! - [`tool_result`]: the block at the end of every tool result. Any client, no turn of its own.
-//! - [`channel`]: Claude Code's channel notification. At once, and dropped silently where the channel is not loaded.
+//! | client | pushed, in this order | taken when the client calls |
+//! |---|---|---|
+//! | Claude Code | `inbox_socket`, `channel` (the other way round where the client says it loaded the channel) | `hook`, `tool_result` |
+//! | Codex | `app_server` | `hook`, `tool_result` |
+//! | others | – | `tool_result` |
+//!
+//! - One carrier at a time has a message. After the visibility timeout without evidence the next one gets it, marked as a
+//!   repeat; what could not leave at all goes to the next one at once, unmarked.
+//! - A push carrier that had its time without evidence is left alone for a minute, then two, and so on up to an hour, until
+//!   evidence proves it ([`Facts`](crate::session::Facts)); without hooks it is used all the same where nothing else is. What
+//!   the client calls is always there.
+//! - A session that rests is woken only by what may wake it, and only so many times an hour; the rest waits for its next
+//!   turn. Where nobody knows whether it rests, the channel is used at once and the others as if it did.
+//!
+//! Each push carrier has two functions: `is_ready(session, wakes)`, cheap and without waiting, and `push`, which calls
+//! [`Leave::now`] just before the first byte of the message leaves. Evidence comes from elsewhere: tool calls
+//! ([`tool_result`]), hooks ([`hook`]) and the client's own record ([`transcript`](crate::transcript)).
 
 pub(crate) mod channel;
+pub(crate) mod hook;
 pub(crate) mod tool_result;
+
+use std::sync::Arc;
+
+use peer_client::Connection;
+use peer_proto::hook::Activity;
+use peer_proto::ids::MessageId;
+use peer_proto::message::Carrier;
+use peer_proto::request::Request;
+use tokio::time::Instant;
+
+use crate::inbox::Post;
+use crate::session::{ClientKind, Session};
+
+/// Tells the broker of an offer, before its bytes leave.
+pub(crate) struct Leave<'a> {
+    connection: &'a Connection,
+    messages: Vec<MessageId>,
+    carrier: Carrier,
+    left: &'a mut bool,
+}
+
+impl Leave<'_> {
+    /// The next thing that happens is that bytes leave.
+    pub(crate) fn now(self) {
+        *self.left = true;
+        drop(self.connection.submit(Request::Offered { messages: self.messages, carrier: self.carrier, last: false }));
+    }
+}
+
+/// The push carriers of this client, the first to be tried first.
+pub(crate) fn pushes(session: &Session) -> &'static [Carrier] {
+    match session.client().kind {
+        ClientKind::Claude if channel::is_known_to_be_loaded(session) => &[Carrier::Channel, Carrier::InboxSocket],
+        ClientKind::Claude => &[Carrier::InboxSocket, Carrier::Channel],
+        ClientKind::Codex => &[Carrier::AppServer],
+        ClientKind::Other => &[],
+    }
+}
+
+/// All carriers that are there now, in the order in which they are tried.
+pub(crate) fn present(session: &Session) -> Vec<Carrier> {
+    let mut present: Vec<Carrier> =
+        pushes(session).iter().copied().filter(|carrier| is_ready(session, *carrier, false)).collect();
+    if session.state().facts.hooks_come {
+        present.push(Carrier::Hook);
+    }
+    present.push(Carrier::ToolResult);
+    present
+}
+
+/// Whether this push carrier can be used now; `wakes`: to begin a turn.
+fn is_ready(session: &Session, carrier: Carrier, wakes: bool) -> bool {
+    if session.surroundings.carriers_off.contains(&carrier) {
+        return false;
+    }
+    match carrier {
+        Carrier::Channel => channel::is_ready(session),
+        _ => {
+            let _ = wakes;
+            false
+        }
+    }
+}
+
+/// Offers what may be pushed, whenever there is reason to look. Never returns.
+pub(crate) async fn run(session: Arc<Session>) {
+    loop {
+        session.offer_wanted().await;
+        session.report();
+        while let Some((connection, carrier, post)) = next(&session) {
+            hand_over(&session, &connection, carrier, post).await;
+        }
+    }
+}
+
+/// What goes next, and by which carrier; counted as given to it.
+fn next(session: &Session) -> Option<(Connection, Carrier, Post)> {
+    let connection = session.connected().filter(|_| !session.is_closing())?;
+    // Where no hook comes, a carrier in doubt is better than to wait for the next tool call.
+    let hooks_come = session.state().facts.hooks_come;
+    let found = next_by(session, true).or_else(|| if hooks_come { None } else { next_by(session, false) });
+    found.map(|(carrier, post)| (connection, carrier, post))
+}
+
+fn next_by(session: &Session, trusted: bool) -> Option<(Carrier, Post)> {
+    let now = Instant::now();
+    let known = session.state().facts.activity;
+    for carrier in pushes(session) {
+        // The channel alone is sent to at once where nobody knows whether the session rests.
+        let activity = known.or((*carrier != Carrier::Channel).then_some(Activity::Idle));
+        let wakes = activity != Some(Activity::Working);
+        if !is_ready(session, *carrier, wakes) {
+            continue;
+        }
+        let mut state = session.state();
+        // A call that waits shows what comes meanwhile; the client would hold a push back until that call's end.
+        if state.waits > 0 || (trusted && !state.facts.trusts(*carrier, now)) {
+            continue;
+        }
+        let rests = activity == Some(Activity::Idle);
+        if rests && !state.facts.may_wake(session.surroundings.wakeups_per_hour, now) {
+            continue;
+        }
+        let one = *carrier == Carrier::Channel;
+        if let Some(post) = state.inbox.post(*carrier, activity, one, &session.surroundings.home) {
+            if rests {
+                state.facts.woke(now);
+            }
+            return Some((*carrier, post));
+        }
+    }
+    None
+}
+
+async fn hand_over(session: &Arc<Session>, connection: &Connection, carrier: Carrier, post: Post) {
+    let mut left = false;
+    let leave = Leave { connection, messages: post.ids(), carrier, left: &mut left };
+    let pushed = match carrier {
+        Carrier::Channel => channel::push(session, &post, leave),
+        _ => Err(PushError::Gone),
+    };
+    if pushed.is_err() {
+        let mut state = session.state();
+        state.facts.doubt(carrier, Instant::now());
+        // What had begun to leave may have been seen: it has its time, like any other offer.
+        if !left {
+            state.inbox.take_back(&post.ids(), carrier);
+        }
+    }
+}
+
+/// Why a push carrier could not hand something over.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PushError {
+    /// What it needs is not there any more.
+    #[error("it is not there any more")]
+    Gone,
+    /// The system refused.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    /// What was found is not what it should be.
+    #[error("{0}")]
+    Refused(String),
+}

@@ -42,14 +42,16 @@ pub(crate) fn block(session: &Session, caller: &Caller, ask: Ask<'_>, waiting: u
     };
     let waiting = usize::try_from(waiting).unwrap_or(usize::MAX);
     let block = session.state().inbox.block(caller, ask, waiting);
-    offered(&connection, &block.offered);
+    offered(session, &connection, &block.offered);
     block
 }
 
 /// Tells the broker, before the result can leave, that it carries these. The answer says nothing that matters here: what
 /// was withdrawn meanwhile is shown once more than needed.
-pub(crate) fn offered(connection: &Connection, messages: &[MessageId]) {
+pub(crate) fn offered(session: &Session, connection: &Connection, messages: &[MessageId]) {
+    // Where hooks come, what was shown to somebody else, such as a subagent, has another way.
+    let last = !session.state().facts.hooks_come;
     for messages in messages.chunks(MESSAGES_PER_REQUEST_MAX) {
-        drop(connection.submit(Request::Offered { messages: messages.to_vec(), carrier: Carrier::ToolResult, last: true }));
+        drop(connection.submit(Request::Offered { messages: messages.to_vec(), carrier: Carrier::ToolResult, last }));
     }
 }

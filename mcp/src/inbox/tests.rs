@@ -19,7 +19,7 @@ impl Client {
     }
 
     fn calls(&self) -> Caller {
-        Caller { call: Arc::new(Call::new(self.written)), conversation: self.conversation.map(str::to_owned) }
+        Caller { call: Arc::new(Call::new(self.written)), conversation: self.conversation.map(str::to_owned), is_subagent: false }
     }
 
     fn gets_result_of(&mut self, caller: &Caller) {
@@ -33,7 +33,12 @@ fn id(number: u32) -> MessageId {
 }
 
 fn delivered(inbox: &mut Inbox, number: u32, from: &str, text: &str) -> Known {
-    inbox.deliver(Delivery { message: request(number, from, text), attempts: 0, shown_before: false })
+    inbox.deliver(Delivery { message: request(number, from, text), attempts: 0, shown_before: false }, false)
+}
+
+/// What the channel is given next.
+fn channel(inbox: &mut Inbox) -> Option<Post> {
+    inbox.post(Carrier::Channel, None, true, "")
 }
 
 fn due(inbox: &mut Inbox, caller: &Caller) -> Block {
@@ -190,14 +195,14 @@ fn the_channel_goes_in_order_and_its_offer_is_named_not_repeated() {
     let (mut inbox, client) = (Inbox::default(), Client::claude());
     delivered(&mut inbox, 1, "luna", "one");
     delivered(&mut inbox, 2, "luna", "two");
-    let (first, content) = inbox.next_for_channel("").unwrap();
-    assert_eq!(first.id, id(1));
+    let Post { messages, text: content } = channel(&mut inbox).unwrap();
+    assert_eq!(messages[0].id, id(1));
     assert!(
         content.starts_with("[m-0000000000000001 request] from luna") && content.ends_with("· 3 chars\n| one\n"),
         "{content}"
     );
-    assert_eq!(inbox.next_for_channel("").unwrap().0.id, id(2));
-    assert!(inbox.next_for_channel("").is_none());
+    assert_eq!(channel(&mut inbox).unwrap().messages[0].id, id(2));
+    assert!(channel(&mut inbox).is_none());
 
     let block = due(&mut inbox, &client.calls());
     assert_eq!(
@@ -215,7 +220,7 @@ fn the_channel_goes_in_order_and_its_offer_is_named_not_repeated() {
 fn a_message_that_the_channel_did_not_take_does_not_overtake_those_that_it_did() {
     let (mut inbox, client) = (Inbox::default(), Client::claude());
     delivered(&mut inbox, 1, "luna", "one");
-    inbox.next_for_channel("").unwrap();
+    channel(&mut inbox).unwrap();
     delivered(&mut inbox, 2, "luna", "two");
     let block = due(&mut inbox, &client.calls());
     assert_eq!(block.offered, [id(1), id(2)]);
@@ -226,7 +231,7 @@ fn a_message_that_the_channel_did_not_take_does_not_overtake_those_that_it_did()
 fn an_explicit_question_shows_what_only_the_channel_had() {
     let (mut inbox, client) = (Inbox::default(), Client::claude());
     delivered(&mut inbox, 1, "luna", "one");
-    inbox.next_for_channel("").unwrap();
+    channel(&mut inbox).unwrap();
     let ask = Ask { among: Some(&[id(1)]), ..Ask::DUE };
     let block = inbox.block(&client.calls(), ask, 1);
     assert!(block.text.contains("(shown before)\n| one\n"), "{}", block.text);
@@ -271,10 +276,10 @@ fn the_channel_has_a_bounded_number_in_flight() {
     for number in 1..=100 {
         delivered(&mut inbox, number, "luna", "x");
     }
-    let offered = std::iter::from_fn(|| inbox.next_for_channel("")).count();
-    assert_eq!(offered, CHANNEL_UNPROVED_MAX);
+    let offered = std::iter::from_fn(|| channel(&mut inbox)).count();
+    assert_eq!(offered, PUSH_UNPROVED_MAX);
     inbox.remove(&[id(1)]);
-    assert_eq!(inbox.next_for_channel("").unwrap().0.id, id(CHANNEL_UNPROVED_MAX as u32 + 1));
+    assert_eq!(channel(&mut inbox).unwrap().messages[0].id, id(PUSH_UNPROVED_MAX as u32 + 1));
 }
 
 #[test]
@@ -285,7 +290,7 @@ fn after_a_new_connection_only_what_is_pushed_again_is_held() {
     due(&mut inbox, &first);
     client.gets_result_of(&first);
     delivered(&mut inbox, 2, "luna", "pushed");
-    inbox.next_for_channel("").unwrap();
+    channel(&mut inbox).unwrap();
     delivered(&mut inbox, 3, "vega", "waiting");
 
     inbox.begin_session();
@@ -304,7 +309,7 @@ fn after_a_new_connection_only_what_is_pushed_again_is_held() {
 #[test]
 fn a_repeat_from_an_earlier_session_says_so() {
     let (mut inbox, client) = (Inbox::default(), Client::codex());
-    inbox.deliver(Delivery { message: request(1, "luna", "hello"), attempts: 1, shown_before: true });
+    inbox.deliver(Delivery { message: request(1, "luna", "hello"), attempts: 1, shown_before: true }, false);
     assert!(due(&mut inbox, &client.calls()).text.contains("· 5 chars (shown before)\n"));
 }
 

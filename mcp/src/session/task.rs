@@ -7,15 +7,15 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use peer_client::{ConnectError, Connection, Pushes, Reconnect, RequestError};
-use peer_proto::limits::{PATH_BYTES_MAX, SEAT_KEY_BYTES_MAX};
+use peer_proto::limits::PATH_BYTES_MAX;
 use peer_proto::refusal::{ErrorCode, Refusal};
-use peer_proto::request::{Goodbye, Push, Register, Reply, Request, Role, Seat, SeatKind};
+use peer_proto::request::{Goodbye, Push, Register, Reply, Request, Role};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::{ClientKind, Link, Session, Unstarted, renamed};
-use crate::carriers::channel;
+use super::{Link, Session, Unstarted, renamed};
+use crate::carriers::hook;
 use crate::git;
 use crate::inbox::Known;
 use crate::render;
@@ -100,7 +100,11 @@ impl Session {
             let (named, resumes) = (register.name.clone(), register.resume.is_some());
             match connection.request(Request::Register(register)).await {
                 Ok(Reply::Registered(registered)) => {
-                    self.state().inbox.begin_session();
+                    {
+                        let mut state = self.state();
+                        state.inbox.begin_session();
+                        state.facts.reported = None;
+                    }
                     self.registered(registered);
                     return Ok((connection, pushes));
                 }
@@ -121,14 +125,6 @@ impl Session {
                 Err(error) => return Err(AttemptError::Request(error)),
             }
         }
-    }
-
-    fn seat(&self) -> Option<Seat> {
-        let claude = || {
-            let key = self.surroundings.claude_session.clone().filter(|_| self.client().kind == ClientKind::Claude)?;
-            (key.len() <= SEAT_KEY_BYTES_MAX).then_some(Seat { kind: SeatKind::Claude, key })
-        };
-        self.state().seat.clone().or_else(claude)
     }
 
     fn registration(&self) -> Register {
@@ -169,7 +165,7 @@ impl Session {
                     // Whoever asked may have been cancelled.
                     let _ = done.send(());
                 }
-                () = self.outgoing.drained() => channel::offer(self),
+                () = self.outgoing.drained() => self.offer(),
             }
         }
     }
@@ -178,10 +174,14 @@ impl Session {
         match push {
             Push::Deliver(delivery) => {
                 let message = delivery.message.id;
-                let known = self.state().inbox.deliver(*delivery);
+                let known = {
+                    let mut state = self.state();
+                    let hooks_come = state.facts.hooks_come;
+                    state.inbox.deliver(*delivery, hooks_come)
+                };
                 if let Some(connection) = self.connected() {
                     match known {
-                        Known::New => channel::offer(self),
+                        Known::New => self.offer(),
                         Known::Offered { carrier, last } => {
                             drop(connection.submit(Request::Offered { messages: vec![message], carrier, last }));
                         }
@@ -191,12 +191,17 @@ impl Session {
                 self.inbox_changed();
             }
             Push::Overdue { message, carrier } => {
-                self.state().inbox.overdue(message, carrier);
+                {
+                    let mut state = self.state();
+                    state.inbox.overdue(message, carrier);
+                    state.facts.doubt(carrier, Instant::now());
+                }
+                self.offer();
                 self.inbox_changed();
             }
             Push::Withdrawn { message, .. } => {
                 self.state().inbox.remove(&[message]);
-                channel::offer(self);
+                self.offer();
                 self.inbox_changed();
             }
             Push::Renamed { name } => {
@@ -204,12 +209,13 @@ impl Session {
                 self.named(name);
             }
             Push::Notice(text) => self.notice(text),
-            Push::Hook { call, .. } => {
-                if let Some(connection) = self.connected() {
-                    drop(connection.submit(Request::HookAnswer { call, output: String::new() }));
-                }
+            Push::Hook { call, hook } => {
+                tokio::spawn(hook::relayed(Arc::clone(self), call, *hook));
             }
-            Push::Consent { .. } => {}
+            Push::Consent { inbox_socket_in_bypass } => {
+                self.state().facts.inbox_socket_in_bypass = inbox_socket_in_bypass;
+                self.offer();
+            }
             // Adapters do not watch; goodbyes end the loop that calls this.
             Push::Event(_) | Push::Goodbye(_) => {}
         }

@@ -62,7 +62,7 @@ impl CheckMessages {
         let text = match held {
             Some((text, first)) => {
                 if let Some(connection) = call.session.connected().filter(|_| first) {
-                    tool_result::offered(&connection, &[id]);
+                    tool_result::offered(call.session, &connection, &[id]);
                 }
                 text
             }

@@ -144,6 +144,9 @@ mod tests {
             leased: 0,
             last_seen: Timestamp(0),
             carriers: Vec::new(),
+            activity: None,
+            mode: None,
+            policy: peer_proto::policy::Policy::Accept,
         }
     }
 

@@ -15,7 +15,7 @@ use rmcp::model::{ProgressNotificationParam, ProgressToken};
 use tokio::time::Instant;
 
 use super::{ToolCall, ToolError};
-use crate::carriers::{channel, tool_result};
+use crate::carriers::tool_result;
 use crate::render::word;
 use crate::session::{ClientKind, Session};
 
@@ -69,7 +69,7 @@ impl Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         self.session.state().waits -= 1;
-        channel::offer(&self.session);
+        self.session.offer();
     }
 }
 

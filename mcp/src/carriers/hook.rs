@@ -1,0 +1,129 @@
+//! The client's hooks: what happened in the session, what that proves, and mail in the hook's output.
+//!
+//! A hook comes in by one of two doors, and both lead here: `peerctl hook`, which the broker relays, or the client's own
+//! call of the tool that [`server`](crate::server) has for it and lists nowhere. Invariants: what happens in a subagent
+//! neither shows nor proves anything; the broker is told of an offer before the output can leave; an output that its hook
+//! did not wait for counts as never offered.
+
+use std::sync::Arc;
+
+use peer_proto::hook::{Activity, HookCall, HookEvent};
+use peer_proto::ids::MessageId;
+use peer_proto::message::Carrier;
+use peer_proto::request::{Filter, Request};
+use serde_json::json;
+
+use super::tool_result::receive;
+use crate::inbox::Block;
+use crate::render::BLOCK_CHARS_MAX;
+use crate::session::{ClientKind, Session};
+
+/// Most characters of mail in the output of a Codex hook. It counts 2,500 tokens of four bytes, and no character has more.
+const CODEX_CHARS_MAX: usize = 2_400;
+
+/// A hook's output and the messages that it carries.
+#[derive(Debug, Default)]
+pub(crate) struct Output {
+    /// The client's JSON; empty: nothing.
+    pub(crate) text: String,
+    messages: Vec<MessageId>,
+}
+
+/// A hook that came through the broker.
+pub(crate) async fn relayed(session: Arc<Session>, call: u64, hook: HookCall) {
+    let output = answer(&session, &hook).await;
+    let Some(connection) = session.connected() else { return };
+    let answered = connection.request(Request::HookAnswer { call, output: output.text }).await;
+    // The hook was gone. Lost: the broker forgets with the connection that this was offered to anybody here.
+    if answered.is_err() && !output.messages.is_empty() {
+        session.state().inbox.take_back_hook(&output.messages);
+        session.offer();
+    }
+}
+
+/// What the hook prints.
+pub(crate) async fn answer(session: &Arc<Session>, hook: &HookCall) -> Output {
+    let is_subagent = hook.agent.is_some();
+    {
+        let mut state = session.state();
+        state.facts.hooks_come = true;
+        if let (HookEvent::PreToolUse, Some(tool_use)) = (hook.event, &hook.tool_use) {
+            state.facts.note_caller(tool_use.clone(), is_subagent);
+        }
+    }
+    if is_subagent || !session.follow(hook).await {
+        session.report();
+        return Output::default();
+    }
+    note(session, hook);
+    session.look_into_transcript();
+    let proved = session.state().inbox.event(hook.event);
+    session.prove_all(&proved);
+    session.report();
+    let output = if shows_mail(hook) { mail(session, hook).await } else { Output::default() };
+    let rests = match hook.event {
+        HookEvent::Stop => output.text.is_empty(),
+        HookEvent::SessionEnd => true,
+        _ => false,
+    };
+    if rests {
+        session.set_activity(Activity::Idle);
+    }
+    output
+}
+
+/// What the event says about the session.
+fn note(session: &Session, hook: &HookCall) {
+    let mut state = session.state();
+    state.facts.mode = hook.mode.or(state.facts.mode);
+    if let Some(path) = &hook.transcript {
+        state.facts.transcript = Some(path.into());
+    }
+    // A session that begins has nothing to do yet; one that was compacted goes on as before.
+    let at_work = !matches!(hook.event, HookEvent::SessionStart | HookEvent::Stop | HookEvent::SessionEnd);
+    if at_work {
+        state.facts.activity = Some(Activity::Working);
+    }
+}
+
+/// Whether the client shows its model what a hook of this event says. A turn that a hook has prolonged already ends.
+fn shows_mail(hook: &HookCall) -> bool {
+    match hook.event {
+        HookEvent::SessionStart | HookEvent::UserPromptSubmit | HookEvent::PostToolUse | HookEvent::PostToolBatch => true,
+        HookEvent::Stop => !hook.prolonged,
+        HookEvent::PreToolUse | HookEvent::SessionEnd => false,
+    }
+}
+
+async fn mail(session: &Arc<Session>, hook: &HookCall) -> Output {
+    // Whatever was sent before the hook ran shall be in its output; without a broker nothing is.
+    if session.connected().is_none() || session.is_carrier_off(Carrier::Hook) || session.state().waits > 0 {
+        return Output::default();
+    }
+    if receive(session, Filter::default()).await.is_err() {
+        return Output::default();
+    }
+    let Some(connection) = session.connected().filter(|_| !session.is_closing()) else { return Output::default() };
+    let budget = match session.client().kind {
+        ClientKind::Codex => CODEX_CHARS_MAX,
+        ClientKind::Claude | ClientKind::Other => BLOCK_CHARS_MAX,
+    };
+    let block = session.state().inbox.hook_block(hook.event, budget, &session.surroundings.home);
+    if block.offered.is_empty() {
+        return Output::default();
+    }
+    for messages in block.offered.chunks(peer_proto::limits::MESSAGES_PER_REQUEST_MAX) {
+        drop(connection.submit(Request::Offered { messages: messages.to_vec(), carrier: Carrier::Hook, last: false }));
+    }
+    Output { text: rendered(hook.event, &block), messages: block.offered }
+}
+
+/// The block in the form that Claude Code and Codex both read.
+fn rendered(event: HookEvent, block: &Block) -> String {
+    let text = block.text.trim_end_matches('\n');
+    let output = match event {
+        HookEvent::Stop => json!({ "decision": "block", "reason": text }),
+        _ => json!({ "hookSpecificOutput": { "hookEventName": event.as_str(), "additionalContext": text } }),
+    };
+    output.to_string()
+}

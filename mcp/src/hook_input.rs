@@ -1,0 +1,95 @@
+//! What a client's hook says of itself, read into the few fields that matter.
+//!
+//! The same fields come as JSON on a hook's standard input and as arguments of the tool that a client's `mcp_tool` hook
+//! calls; there every value is a text, and what the event lacks is empty. Pure.
+
+use peer_proto::hook::{HookCall, HookEvent, Mode};
+use peer_proto::limits::{NAME_CHARS_MAX, PATH_BYTES_MAX, SEAT_KEY_BYTES_MAX};
+use peer_proto::request::{Seat, SeatKind};
+use serde_json::Value;
+
+/// Reads the input of one hook. None where it names no session or no event that is known: such a hook is none of ours.
+///
+/// `client` is `claude`, `codex` or another client that speaks the same JSON; `event` overrides what the input says.
+#[must_use]
+pub fn hook_call(client: &str, event: Option<&str>, input: &Value) -> Option<HookCall> {
+    let text = |field: &str, bytes_max: usize| {
+        let value = input.get(field)?.as_str()?.trim();
+        (!value.is_empty() && value.len() <= bytes_max).then(|| value.to_owned())
+    };
+    let name = event.map(str::to_owned).or_else(|| text("hook_event_name", NAME_CHARS_MAX))?;
+    let event = HookEvent::ALL.into_iter().find(|known| known.as_str().eq_ignore_ascii_case(&name))?;
+    let kind = match client {
+        "claude" => SeatKind::Claude,
+        "codex" => SeatKind::Codex,
+        _ => SeatKind::Other,
+    };
+    let is_true = |field: &str| match input.get(field) {
+        Some(Value::Bool(value)) => *value,
+        Some(Value::String(value)) => value == "true",
+        _ => false,
+    };
+    Some(HookCall {
+        event,
+        seat: Seat { kind, key: text("session_id", SEAT_KEY_BYTES_MAX)? },
+        cwd: text("cwd", PATH_BYTES_MAX).unwrap_or_default(),
+        transcript: text("transcript_path", PATH_BYTES_MAX),
+        mode: text("permission_mode", NAME_CHARS_MAX).and_then(|mode| mode_named(&mode)),
+        agent: text("agent_id", SEAT_KEY_BYTES_MAX),
+        turn: text("prompt_id", SEAT_KEY_BYTES_MAX).or_else(|| text("turn_id", SEAT_KEY_BYTES_MAX)),
+        tool_use: text("tool_use_id", SEAT_KEY_BYTES_MAX),
+        source: text("source", NAME_CHARS_MAX).or_else(|| text("reason", NAME_CHARS_MAX)),
+        name: None,
+        prolonged: is_true("stop_hook_active"),
+    })
+}
+
+/// The clients' own names of what a session may do without asking.
+fn mode_named(name: &str) -> Option<Mode> {
+    match name {
+        "plan" => Some(Mode::Plan),
+        // What is not allowed is denied instead of asked about.
+        "default" | "dontAsk" => Some(Mode::Prompting),
+        // Each act is judged by a program before it is done.
+        "acceptEdits" | "auto" => Some(Mode::AcceptEdits),
+        "bypassPermissions" => Some(Mode::Bypass),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn standard_input_and_arguments_say_the_same() {
+        let input = json!({
+            "session_id": "s-1", "transcript_path": "/t.jsonl", "cwd": "/api", "permission_mode": "bypassPermissions",
+            "hook_event_name": "Stop", "prompt_id": "u-1", "stop_hook_active": true, "last_assistant_message": "done",
+        });
+        let arguments = json!({
+            "session_id": "s-1", "transcript_path": "/t.jsonl", "cwd": "/api", "permission_mode": "bypassPermissions",
+            "hook_event_name": "Stop", "prompt_id": "u-1", "stop_hook_active": "true", "agent_id": "", "tool_use_id": "",
+        });
+        let call = hook_call("claude", None, &input).unwrap();
+        assert_eq!(Some(&call), hook_call("claude", Some("stop"), &arguments).as_ref());
+        assert_eq!((call.event, call.mode, call.prolonged, call.agent), (HookEvent::Stop, Some(Mode::Bypass), true, None));
+        assert_eq!(call.seat, Seat { kind: SeatKind::Claude, key: "s-1".into() });
+    }
+
+    #[test]
+    fn what_is_not_understood_is_nobodys_hook() {
+        for input in [json!(null), json!([]), json!({}), json!({ "hook_event_name": "Stop" }), json!({ "session_id": "s" })] {
+            assert_eq!(hook_call("codex", None, &input), None, "{input}");
+        }
+        let strange = json!({ "session_id": "s", "hook_event_name": "MessageDisplay" });
+        assert_eq!(hook_call("claude", None, &strange), None);
+        let wrong = json!({ "session_id": "s", "hook_event_name": "Stop", "cwd": 7, "permission_mode": "yolo", "agent_id": {} });
+        let call = hook_call("claude", None, &wrong).unwrap();
+        assert_eq!((call.cwd.as_str(), call.mode, call.agent), ("", None, None));
+        let long = json!({ "session_id": "x".repeat(SEAT_KEY_BYTES_MAX + 1), "hook_event_name": "Stop" });
+        assert_eq!(hook_call("claude", None, &long), None);
+    }
+}

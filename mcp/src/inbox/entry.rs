@@ -1,0 +1,226 @@
+//! One message of this session: what it was given to, and how far the model was shown it.
+
+use std::sync::Arc;
+
+use peer_proto::hook::HookEvent;
+use peer_proto::ids::MessageId;
+use peer_proto::message::{Carrier, Intent, Message};
+
+use super::{Caller, Known, Proof};
+use crate::render::{Body, Showing};
+use crate::stdio::Call;
+
+/// Hooks that show one message before it is only reminded of.
+const HOOKED_MAX: usize = 2;
+
+/// A message that the broker pushed.
+#[derive(Debug)]
+pub(super) struct Entry {
+    /// Its text is empty: the body stands in for it.
+    pub(super) message: Message,
+    pub(super) body: Body,
+    /// Counts up with each message that was not known before.
+    pub(super) arrival: u64,
+    /// The present session has its lease. Entries of an earlier connection are kept for what is known of them.
+    pub(super) held: bool,
+    /// The broker says that a model may have seen it.
+    pub(super) shown_before: bool,
+    /// The first reply to something.
+    pub(super) first_reply: bool,
+    /// Push carriers that were given it, oldest first.
+    pub(super) pushes: Vec<Pushed>,
+    /// Hooks whose output carried it, oldest first.
+    pub(super) hooks: Vec<Hooked>,
+    /// Pieces that went into tool results.
+    pub(super) parts: Vec<Part>,
+    /// A tool result carried it, and had its time.
+    pub(super) result_overdue: bool,
+    pub(super) proof: Option<Proof>,
+}
+
+/// A push carrier was given a message.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pushed {
+    pub(super) carrier: Carrier,
+    /// How far the body went.
+    pub(super) end: usize,
+    /// It had its time without evidence, or could not be used.
+    pub(super) overdue: bool,
+    /// [`Inbox::rounds`](super::Inbox) at that time.
+    pub(super) round: u64,
+}
+
+/// A hook's output carried a message.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hooked {
+    pub(super) event: HookEvent,
+    /// Which of the session's events it was.
+    pub(super) number: u64,
+    /// [`Inbox::rounds`](super::Inbox) at that time.
+    pub(super) round: u64,
+    /// How far the body went.
+    pub(super) end: usize,
+    /// It had its time without evidence, or the hook was gone.
+    pub(super) overdue: bool,
+}
+
+/// A piece of a body in a tool result.
+#[derive(Debug)]
+pub(super) struct Part {
+    pub(super) call: Arc<Call>,
+    pub(super) conversation: Option<String>,
+    pub(super) start: usize,
+    pub(super) end: usize,
+}
+
+/// Whether a message is with a carrier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// No carrier had it.
+    Fresh,
+    /// A carrier has it, and still has time.
+    Open,
+    /// Each carrier that had it has had its time.
+    Overdue,
+}
+
+impl Entry {
+    pub(super) fn new(message: Message, body: Body, arrival: u64, shown_before: bool, first_reply: bool) -> Self {
+        Self {
+            message,
+            body,
+            arrival,
+            held: true,
+            shown_before,
+            first_reply,
+            pushes: Vec::new(),
+            hooks: Vec::new(),
+            parts: Vec::new(),
+            result_overdue: false,
+            proof: None,
+        }
+    }
+
+    /// This session holds it, and it is not settled.
+    pub(super) fn is_open(&self) -> bool {
+        self.held && self.proof.is_none()
+    }
+
+    pub(super) fn was_in_result(&self) -> bool {
+        self.parts.iter().any(|part| part.call.counts())
+    }
+
+    pub(super) fn was_in_result_whole(&self) -> bool {
+        read_up_to(self.parts.iter().filter(|part| part.call.counts())).is_some_and(|end| end >= self.body.chars())
+    }
+
+    /// A push carrier has it, and nothing that the client calls had it.
+    pub(super) fn is_pushed_only(&self) -> bool {
+        !self.pushes.is_empty() && self.hooks.is_empty() && !self.was_in_result()
+    }
+
+    pub(super) fn standing(&self) -> Standing {
+        let with_push = self.pushes.iter().any(|push| !push.overdue);
+        let with_hook = self.hooks.iter().any(|hook| !hook.overdue);
+        let in_result = self.was_in_result();
+        if with_push || with_hook || (in_result && !self.result_overdue) {
+            Standing::Open
+        } else if in_result || !self.pushes.is_empty() || !self.hooks.is_empty() {
+            Standing::Overdue
+        } else {
+            Standing::Fresh
+        }
+    }
+
+    /// It may end its reader's rest.
+    pub(super) fn may_wake(&self) -> bool {
+        self.message.intent == Intent::Request || self.first_reply
+    }
+
+    /// A tool result must carry it unasked.
+    pub(super) fn is_due_in_result(&self) -> bool {
+        !self.was_in_result() && self.standing() != Standing::Open
+    }
+
+    /// A hook's output must carry it. `round` is the present one: what a push carrier was given shows in the next request,
+    /// so one round must have passed before its silence means anything.
+    pub(super) fn is_due_in_hook(&self, event: HookEvent, round: u64) -> bool {
+        let between_tools = matches!(event, HookEvent::PostToolUse | HookEvent::PostToolBatch);
+        match self.standing() {
+            Standing::Fresh => true,
+            Standing::Open => false,
+            Standing::Overdue => {
+                let had_its_round = self.pushes.iter().all(|push| round >= push.round + 2);
+                self.hooks.len() < HOOKED_MAX && (!between_tools || had_its_round)
+            }
+        }
+    }
+
+    /// A push carrier may be given it.
+    pub(super) fn is_due_by(&self, carrier: Carrier) -> bool {
+        let unseen = self.is_open() && self.hooks.is_empty() && !self.was_in_result();
+        unseen && self.standing() != Standing::Open && self.pushes.iter().all(|push| push.carrier != carrier)
+    }
+
+    /// Whether this carrier was given the whole of it.
+    pub(super) fn went_whole_by(&self, carrier: Carrier) -> bool {
+        let whole = |end: usize| end >= self.body.chars();
+        match carrier {
+            Carrier::ToolResult => self.was_in_result_whole(),
+            Carrier::Hook => self.hooks.iter().any(|hook| whole(hook.end)),
+            Carrier::Channel | Carrier::InboxSocket | Carrier::AppServer => {
+                self.pushes.iter().any(|push| push.carrier == carrier && whole(push.end))
+            }
+            Carrier::Peerctl => false,
+        }
+    }
+
+    /// The carrier that was given it last.
+    pub(super) fn last_carrier(&self) -> Option<Carrier> {
+        if self.was_in_result() {
+            Some(Carrier::ToolResult)
+        } else if self.hooks.is_empty() {
+            self.pushes.last().map(|push| push.carrier)
+        } else {
+            Some(Carrier::Hook)
+        }
+    }
+
+    /// What the broker must hear when it pushes this again.
+    pub(super) fn known(&self, hooks_come: bool) -> Known {
+        match (self.proof, self.last_carrier()) {
+            (Some(proof), _) => Known::Proved(proof),
+            (None, None) => Known::New,
+            (None, Some(carrier)) => Known::Offered { carrier, last: carrier == Carrier::ToolResult && !hooks_come },
+        }
+    }
+
+    pub(super) fn showing<'a>(&self, home: &'a str, offset: usize, chars_max: usize, budget: usize) -> Showing<'a> {
+        let shown_before = self.shown_before || self.standing() != Standing::Fresh;
+        Showing { shown_before: shown_before && offset == 0, home, offset, chars_max, budget }
+    }
+
+    pub(super) fn id(&self) -> MessageId {
+        self.message.id
+    }
+}
+
+impl Part {
+    pub(super) fn new(caller: &Caller, start: usize, end: usize) -> Self {
+        Self { call: Arc::clone(&caller.call), conversation: caller.conversation.clone(), start, end }
+    }
+}
+
+/// How far these parts reach without a gap from the beginning; `None` where there is no part at all.
+pub(super) fn read_up_to<'a>(parts: impl Iterator<Item = &'a Part>) -> Option<usize> {
+    let mut spans: Vec<(usize, usize)> = parts.map(|part| (part.start, part.end)).collect();
+    spans.sort_unstable();
+    let mut reached = None;
+    for (start, end) in spans {
+        if start > reached.unwrap_or(0) {
+            break;
+        }
+        reached = Some(reached.unwrap_or(0).max(end));
+    }
+    reached
+}

@@ -1,0 +1,83 @@
+//! What is proved goes to the broker, and what is known of the session with it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use peer_client::{Connection, RequestError};
+use peer_proto::hook::{Activity, Report};
+use peer_proto::ids::MessageId;
+use peer_proto::limits::MESSAGES_PER_REQUEST_MAX;
+use peer_proto::message::{Carrier, Evidence};
+use peer_proto::request::Request;
+
+use super::Session;
+use crate::carriers;
+use crate::inbox::Proof;
+
+impl Session {
+    /// Submits evidence now, and forgets the messages once it is durable.
+    pub(crate) fn prove(self: &Arc<Self>, connection: &Connection, messages: Vec<MessageId>, proof: Proof) {
+        let Proof { carrier, evidence } = proof;
+        self.state().facts.prove(carrier);
+        let answer = connection.submit(Request::Presented { messages: messages.clone(), carrier, evidence });
+        let session = Arc::clone(self);
+        tokio::spawn(async move {
+            // Lost: the broker pushes them again, and they are proved again. Refused: no longer ours.
+            if !matches!(answer.await, Err(RequestError::Lost)) {
+                session.state().inbox.remove(&messages);
+                session.offer();
+            }
+        });
+    }
+
+    /// Submits what the inbox has found proved. Without a connection the inbox keeps the proofs, and tells them when the
+    /// broker pushes the messages again.
+    pub(crate) fn prove_all(self: &Arc<Self>, proved: &[(MessageId, Proof)]) {
+        let Some(connection) = self.connected().filter(|_| !proved.is_empty()) else { return };
+        let mut alike: BTreeMap<(Carrier, Evidence), Vec<MessageId>> = BTreeMap::new();
+        for (message, Proof { carrier, evidence }) in proved {
+            alike.entry((*carrier, *evidence)).or_default().push(*message);
+        }
+        for ((carrier, evidence), messages) in alike {
+            for messages in messages.chunks(MESSAGES_PER_REQUEST_MAX) {
+                self.prove(&connection, messages.to_vec(), Proof { carrier, evidence });
+            }
+        }
+    }
+
+    /// Looks for proof in the client's own record of the session.
+    pub(crate) fn look_into_transcript(self: &Arc<Self>) {
+        let proved = {
+            let state = &mut *self.state();
+            let unproved = state.inbox.unproved();
+            let Some(path) = state.facts.transcript.clone().filter(|_| !unproved.is_empty()) else { return };
+            let seen = state.transcript.look(&path, &unproved);
+            state.inbox.recorded(&seen)
+        };
+        self.prove_all(&proved);
+    }
+
+    /// The model is at work, or rests.
+    pub(crate) fn set_activity(&self, activity: Activity) {
+        let before = self.state().facts.activity.replace(activity);
+        if before != Some(activity) {
+            self.report();
+            // What could not go before may now: mail that rides along, or mail that may wake.
+            self.offer();
+        }
+    }
+
+    /// Tells the broker what it does not know yet of this session.
+    pub(crate) fn report(&self) {
+        let Some(connection) = self.connected() else { return };
+        let carriers = carriers::present(self);
+        let mut state = self.state();
+        let report = Report { mode: state.facts.mode, activity: state.facts.activity, carriers: Some(carriers) };
+        if state.facts.reported.as_ref() != Some(&report) {
+            state.facts.reported = Some(report.clone());
+            drop(state);
+            // Nothing rests on it: a refusal or a loss changes nothing for the mail.
+            drop(connection.submit(Request::Report(report)));
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! What is known of the client's session, beyond what the broker knows: from hooks, from the client's own files and
+//! sockets, and from how its carriers fared.
+//!
+//! Pure but for the clock that it is handed. Invariants: a carrier that had its time without evidence is left alone for a
+//! while, longer each time, until evidence proves it again; a resting session is woken so many times an hour and no more.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use peer_proto::hook::{Activity, Mode, Report};
+use peer_proto::message::Carrier;
+use tokio::time::Instant;
+
+/// How long a push carrier is left alone after it failed for the first time, in milliseconds; doubled each time.
+const BACKOFF_MS: u64 = 60_000;
+
+/// The longest that a push carrier is left alone, in milliseconds.
+const BACKOFF_MS_MAX: u64 = 3_600_000;
+
+/// Tool calls of which it is remembered who made them.
+const CALLERS_MAX: usize = 256;
+
+/// An hour: what wake-ups are counted in.
+const WAKES_SPAN_MS: u64 = 3_600_000;
+
+/// What is known of the client's session.
+#[derive(Debug, Default)]
+pub(crate) struct Facts {
+    /// Whether the model is at work.
+    pub(crate) activity: Option<Activity>,
+    /// What the session may do without asking.
+    pub(crate) mode: Option<Mode>,
+    /// The client's own record of the session.
+    pub(crate) transcript: Option<PathBuf>,
+    /// The client's hooks call us.
+    pub(crate) hooks_come: bool,
+    /// The person lets us post into the inbox socket of a session that bypasses permissions.
+    pub(crate) inbox_socket_in_bypass: bool,
+    /// What the broker was told last, on the present connection.
+    pub(crate) reported: Option<Report>,
+    trust: BTreeMap<Carrier, Trust>,
+    wakes: VecDeque<Instant>,
+    /// Tool calls by the client's name of each, and whether a subagent made it.
+    callers: VecDeque<(String, bool)>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Trust {
+    failures: u32,
+    doubted_until: Option<Instant>,
+}
+
+impl Facts {
+    /// Whether this carrier may be tried at this time.
+    pub(crate) fn trusts(&self, carrier: Carrier, now: Instant) -> bool {
+        let until = self.trust.get(&carrier).and_then(|trust| trust.doubted_until);
+        until.is_none_or(|until| until <= now)
+    }
+
+    /// The carrier had its time without evidence, or could not be used.
+    pub(crate) fn doubt(&mut self, carrier: Carrier, now: Instant) {
+        let trust = self.trust.entry(carrier).or_default();
+        // What was under way when it failed first fails with it, and says nothing more.
+        if trust.doubted_until.is_none_or(|until| until <= now) {
+            let backoff_ms = BACKOFF_MS.saturating_mul(1 << trust.failures.min(16)).min(BACKOFF_MS_MAX);
+            trust.failures += 1;
+            trust.doubted_until = Some(now + Duration::from_millis(backoff_ms));
+        }
+    }
+
+    /// There is evidence that the carrier works.
+    pub(crate) fn prove(&mut self, carrier: Carrier) {
+        self.trust.remove(&carrier);
+    }
+
+    /// Whether a resting session may be woken once more.
+    pub(crate) fn may_wake(&mut self, per_hour: u32, now: Instant) -> bool {
+        while self.wakes.front().is_some_and(|at| now.duration_since(*at) >= Duration::from_millis(WAKES_SPAN_MS)) {
+            self.wakes.pop_front();
+        }
+        self.wakes.len() < per_hour as usize
+    }
+
+    /// The session was woken.
+    pub(crate) fn woke(&mut self, now: Instant) {
+        self.wakes.push_back(now);
+    }
+
+    /// A hook told who makes the tool call of that name.
+    pub(crate) fn note_caller(&mut self, tool_use: String, is_subagent: bool) {
+        if self.callers.len() == CALLERS_MAX {
+            self.callers.pop_front();
+        }
+        self.callers.push_back((tool_use, is_subagent));
+    }
+
+    /// Whether a subagent made the tool call of that name; none where no hook told.
+    pub(crate) fn is_subagent(&self, tool_use: &str) -> Option<bool> {
+        self.callers.iter().rev().find(|(name, _)| name == tool_use).map(|(_, is_subagent)| *is_subagent)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_carrier_that_failed_is_left_alone_for_longer_each_time_until_it_is_proved() {
+        let (mut facts, start) = (Facts::default(), Instant::now());
+        let after = |ms: u64| start + Duration::from_millis(ms);
+        assert!(facts.trusts(Carrier::Channel, start));
+        facts.doubt(Carrier::Channel, start);
+        facts.doubt(Carrier::Channel, after(1));
+        assert!(!facts.trusts(Carrier::Channel, after(BACKOFF_MS - 1)) && facts.trusts(Carrier::Channel, after(BACKOFF_MS)));
+        facts.doubt(Carrier::Channel, after(BACKOFF_MS));
+        assert!(
+            !facts.trusts(Carrier::Channel, after(3 * BACKOFF_MS - 1)) && facts.trusts(Carrier::Channel, after(3 * BACKOFF_MS))
+        );
+        assert!(facts.trusts(Carrier::InboxSocket, start));
+        facts.prove(Carrier::Channel);
+        assert!(facts.trusts(Carrier::Channel, start));
+        for _ in 0..100 {
+            facts.doubt(Carrier::Hook, after(u64::from(u32::MAX)));
+        }
+    }
+
+    #[test]
+    fn wake_ups_are_counted_by_the_hour() {
+        let (mut facts, start) = (Facts::default(), Instant::now());
+        for _ in 0..3 {
+            assert!(facts.may_wake(3, start));
+            facts.woke(start);
+        }
+        assert!(!facts.may_wake(3, start + Duration::from_millis(WAKES_SPAN_MS - 1)));
+        assert!(facts.may_wake(3, start + Duration::from_millis(WAKES_SPAN_MS)));
+    }
+
+    #[test]
+    fn callers_are_remembered_up_to_a_bound() {
+        let mut facts = Facts::default();
+        facts.note_caller("first".into(), true);
+        assert_eq!((facts.is_subagent("first"), facts.is_subagent("other")), (Some(true), None));
+        for number in 0..CALLERS_MAX {
+            facts.note_caller(number.to_string(), false);
+        }
+        assert_eq!((facts.is_subagent("first"), facts.is_subagent("7")), (None, Some(false)));
+    }
+}
