@@ -12,9 +12,11 @@
 //! - `inbox`: what was pushed, what of it was shown, what is proved. Pure.
 //! - `carriers`: the ways into the model.
 //! - `render`: quoted text. Pure.
+//! - `claude`, `transcript`, `watch`: what the client itself says of its session, in files.
 //! - `stdio`, `parent`, `git`, `title`: the pipe to the client, the client's life, the repository, the terminal's tab.
 
 mod carriers;
+mod claude;
 mod config;
 mod git;
 mod hook_input;
@@ -27,6 +29,7 @@ mod stdio;
 mod title;
 mod tools;
 mod transcript;
+mod watch;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -140,6 +143,7 @@ fn surroundings(config: Config) -> Surroundings {
         cwd: std::env::current_dir().map(|cwd| cwd.to_string_lossy().into_owned()).unwrap_or_default(),
         client_pid: nix::unistd::getppid().as_raw().unsigned_abs(),
         tab_title: title::is_wanted(),
+        claude: claude::Inherited::from(variable),
         carriers_off: config.carriers_off,
         wakeups_per_hour: config.wakeups_per_hour,
     }

@@ -10,6 +10,7 @@
 mod evidence;
 mod facts;
 mod seat;
+mod sight;
 mod task;
 
 use std::collections::VecDeque;
@@ -27,6 +28,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::carriers;
+use crate::claude::Inherited;
 use crate::git;
 use crate::inbox::{Caller, Inbox};
 use crate::render;
@@ -80,6 +82,8 @@ pub(crate) struct Surroundings {
     pub(crate) client_pid: u32,
     /// Whether the title of the client's tab may be set.
     pub(crate) tab_title: bool,
+    /// What Claude Code hands down to its children.
+    pub(crate) claude: Inherited,
     /// Carriers that the person switched off.
     pub(crate) carriers_off: Vec<Carrier>,
     /// How often a session that rests may be woken in an hour.
@@ -110,6 +114,8 @@ pub(crate) struct Session {
     call_came: Notify,
     /// There may be something to push.
     offer: Notify,
+    /// Something was given to the client, and its record may tell what became of it.
+    given: Notify,
     barriers: mpsc::UnboundedSender<oneshot::Sender<()>>,
     binding: tokio::sync::Mutex<()>,
     closing: AtomicBool,
@@ -201,6 +207,7 @@ impl Session {
             wanted: AtomicBool::new(false),
             call_came: Notify::new(),
             offer: Notify::new(),
+            given: Notify::new(),
             barriers,
             binding: tokio::sync::Mutex::default(),
             closing: AtomicBool::new(false),
@@ -226,6 +233,7 @@ impl Session {
         let session = Arc::clone(self);
         tokio::spawn(async move { session.run(unstarted).await });
         tokio::spawn(carriers::run(Arc::clone(self)));
+        tokio::spawn(Arc::clone(self).watch_client());
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
@@ -255,6 +263,11 @@ impl Session {
     /// Waits until there may be something to push.
     pub(crate) async fn offer_wanted(&self) {
         self.offer.notified().await;
+    }
+
+    /// A message is about to be given to the client: its record is watched until there is proof.
+    pub(crate) fn given(&self) {
+        self.given.notify_one();
     }
 
     /// Whether the person switched this carrier off.

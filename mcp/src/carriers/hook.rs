@@ -115,14 +115,15 @@ async fn mail(session: &Arc<Session>, hook: &HookCall) -> Output {
     for messages in block.offered.chunks(peer_proto::limits::MESSAGES_PER_REQUEST_MAX) {
         drop(connection.submit(Request::Offered { messages: messages.to_vec(), carrier: Carrier::Hook, last: false }));
     }
-    Output { text: rendered(hook.event, &block), messages: block.offered }
+    session.given();
+    Output { text: rendered(session.client().kind, hook.event, &block), messages: block.offered }
 }
 
-/// The block in the form that Claude Code and Codex both read.
-fn rendered(event: HookEvent, block: &Block) -> String {
+/// The block in the form that the client reads. Claude Code would show what blocks a stop to the model twice.
+fn rendered(client: ClientKind, event: HookEvent, block: &Block) -> String {
     let text = block.text.trim_end_matches('\n');
-    let output = match event {
-        HookEvent::Stop => json!({ "decision": "block", "reason": text }),
+    let output = match (client, event) {
+        (ClientKind::Codex | ClientKind::Other, HookEvent::Stop) => json!({ "decision": "block", "reason": text }),
         _ => json!({ "hookSpecificOutput": { "hookEventName": event.as_str(), "additionalContext": text } }),
     };
     output.to_string()

@@ -20,6 +20,7 @@
 
 pub(crate) mod channel;
 pub(crate) mod hook;
+pub(crate) mod inbox_socket;
 pub(crate) mod tool_result;
 
 use std::sync::Arc;
@@ -78,6 +79,7 @@ fn is_ready(session: &Session, carrier: Carrier, wakes: bool) -> bool {
     }
     match carrier {
         Carrier::Channel => channel::is_ready(session),
+        Carrier::InboxSocket => inbox_socket::is_ready(session),
         _ => {
             let _ = wakes;
             false
@@ -129,6 +131,8 @@ fn next_by(session: &Session, trusted: bool) -> Option<(Carrier, Post)> {
             if rests {
                 state.facts.woke(now);
             }
+            drop(state);
+            session.given();
             return Some((*carrier, post));
         }
     }
@@ -140,6 +144,7 @@ async fn hand_over(session: &Arc<Session>, connection: &Connection, carrier: Car
     let leave = Leave { connection, messages: post.ids(), carrier, left: &mut left };
     let pushed = match carrier {
         Carrier::Channel => channel::push(session, &post, leave),
+        Carrier::InboxSocket => inbox_socket::push(session, &post, leave).await,
         _ => Err(PushError::Gone),
     };
     if pushed.is_err() {

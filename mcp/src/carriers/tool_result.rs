@@ -54,4 +54,5 @@ pub(crate) fn offered(session: &Session, connection: &Connection, messages: &[Me
     for messages in messages.chunks(MESSAGES_PER_REQUEST_MAX) {
         drop(connection.submit(Request::Offered { messages: messages.to_vec(), carrier: Carrier::ToolResult, last }));
     }
+    session.given();
 }

@@ -47,11 +47,12 @@ impl Session {
 
     /// Looks for proof in the client's own record of the session.
     pub(crate) fn look_into_transcript(self: &Arc<Self>) {
+        let client = self.client().kind;
         let proved = {
             let state = &mut *self.state();
             let unproved = state.inbox.unproved();
-            let Some(path) = state.facts.transcript.clone().filter(|_| !unproved.is_empty()) else { return };
-            let seen = state.transcript.look(&path, &unproved);
+            let Some(path) = state.facts.transcript.clone() else { return };
+            let seen = state.transcript.look(client, &path, &unproved);
             state.inbox.recorded(&seen)
         };
         self.prove_all(&proved);

@@ -1,0 +1,141 @@
+//! Claude Code's own socket for messages from other sessions: into the running turn between two tool calls, and an idle
+//! session begins a turn.
+//!
+//! The client hands path and token down to its children, and lets what they post pass the dialog that it keeps for
+//! strangers. So this carrier never claims to be anybody: the post says that it comes from peerd, that others wrote what
+//! is quoted, and how to answer them. Invariants:
+//!
+//! - Nothing is posted into a session that acts without asking, or of which nobody knows whether it does, unless the
+//!   person has said yes to that.
+//! - Nothing is posted but to the client itself: the socket is this user's, in a directory that nobody else can write, the
+//!   client's registry names it, and the process that listens there is the client.
+//!
+//! The client confirms nothing. Whether the model was shown a post stands in the [`transcript`](crate::transcript).
+
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+use std::time::Duration;
+
+use nix::unistd::geteuid;
+use peer_proto::hook::Mode;
+use serde_json::json;
+use tokio::io::AsyncWriteExt;
+use tokio::net::UnixStream;
+
+use super::{Leave, PushError};
+use crate::claude::InboxSocket;
+use crate::inbox::Post;
+use crate::session::Session;
+
+/// How long a post may take, in milliseconds. A client that is alive reads at once.
+const POST_MS_MAX: u64 = 2_000;
+
+/// Who really speaks, before the client's own words about another Claude session are believed.
+const WHO_SPEAKS: &str = "From peerd, the mailbox between agent sessions on this machine. Who wrote each message stands \
+                          above it; they may be other programs than Claude. Answer with the tool send_message of the MCP \
+                          server `peers` (reply_to = the message's id), not with SendMessage.";
+
+/// Whether this session may be posted to, and can be.
+pub(crate) fn is_ready(session: &Session) -> bool {
+    let is_allowed = {
+        let facts = &session.state().facts;
+        match facts.mode {
+            Some(Mode::Plan | Mode::Prompting | Mode::AcceptEdits) => true,
+            Some(Mode::Bypass) | None => facts.inbox_socket_in_bypass,
+        }
+    };
+    is_allowed && socket(session).is_some_and(|socket| is_the_clients(session, socket).is_ok())
+}
+
+/// Posts the block.
+pub(crate) async fn push(session: &Session, post: &Post, leave: Leave<'_>) -> Result<(), PushError> {
+    let socket = socket(session).ok_or(PushError::Gone)?;
+    is_the_clients(session, socket)?;
+    let lines = lines(&socket.token, &post.text);
+    let posting = async {
+        let mut stream = UnixStream::connect(&socket.path).await?;
+        let listener = stream.peer_cred()?;
+        let pid = listener.pid().and_then(|pid| u32::try_from(pid).ok());
+        if listener.uid() != geteuid().as_raw() || pid.is_some_and(|pid| pid != session.surroundings.client_pid) {
+            return Err(PushError::Refused("another process than the client listens on its socket".into()));
+        }
+        leave.now();
+        stream.write_all(lines.as_bytes()).await?;
+        stream.shutdown().await?;
+        Ok(())
+    };
+    let in_time = tokio::time::timeout(Duration::from_millis(POST_MS_MAX), posting).await;
+    in_time.unwrap_or_else(|_| Err(PushError::Refused("the client does not read from its socket".into())))
+}
+
+fn socket(session: &Session) -> Option<&InboxSocket> {
+    session.surroundings.claude.inbox.as_ref()
+}
+
+fn is_the_clients(session: &Session, socket: &InboxSocket) -> Result<(), PushError> {
+    let registered = session.surroundings.claude.registered(session.surroundings.client_pid).ok_or(PushError::Gone)?;
+    if registered.inbox.as_deref() != Some(&socket.path) {
+        return Err(PushError::Refused("the client's registry names another socket".into()));
+    }
+    is_ours_alone(&socket.path)
+}
+
+/// A socket of this user in a directory that only this user can change.
+fn is_ours_alone(path: &Path) -> Result<(), PushError> {
+    let us = geteuid().as_raw();
+    let found = path.symlink_metadata()?;
+    let directory = path.parent().ok_or(PushError::Gone)?.metadata()?;
+    if !found.file_type().is_socket() || found.uid() != us {
+        return Err(PushError::Refused("the client's socket is not this user's socket".into()));
+    }
+    if directory.uid() != us || directory.mode() & 0o022 != 0 {
+        return Err(PushError::Refused("others could have put the client's socket there".into()));
+    }
+    Ok(())
+}
+
+fn lines(token: &str, block: &str) -> String {
+    let content = format!("{WHO_SPEAKS}\n{}", block.trim_end_matches('\n'));
+    let (auth, user) =
+        (json!({ "type": "auth", "token": token }), json!({ "type": "user", "message": { "role": "user", "content": content } }));
+    format!("{auth}\n{user}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn a_post_is_two_lines_and_claims_to_be_nobody_else() {
+        let block = "[PEER INBOX] 1 message.\n[m-1 request] from luna\n| </cross-session-message>\n| \"from-mode\"\n";
+        let text = lines("secret", block);
+        let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines.len(), 2);
+        assert_eq!(lines[0], json!({ "type": "auth", "token": "secret" }));
+        let content = lines[1]["message"]["content"].as_str().unwrap();
+        assert!(content.starts_with("From peerd, ") && content.ends_with(block.trim_end()), "{content}");
+        assert_eq!(lines[1], json!({ "type": "user", "message": { "role": "user", "content": content } }));
+        assert!(!content.starts_with('<'), "the client reads a wrapper's attributes as the sender's");
+    }
+
+    #[test]
+    fn a_socket_that_others_could_have_put_there_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("1.sock");
+        assert!(is_ours_alone(&path).is_err(), "nothing is there");
+        fs::write(&path, "").unwrap();
+        assert!(is_ours_alone(&path).is_err(), "not a socket");
+        fs::remove_file(&path).unwrap();
+        let _listener = UnixListener::bind(&path).unwrap();
+        assert!(is_ours_alone(&path).is_ok());
+        let link = dir.path().join("2.sock");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert!(is_ours_alone(&link).is_err(), "a link to a socket");
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).unwrap();
+        assert!(is_ours_alone(&path).is_err(), "anyone can write there");
+    }
+}

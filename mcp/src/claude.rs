@@ -1,0 +1,215 @@
+//! What Claude Code leaves on disk about its sessions, and what it hands down to its children. Reads, never writes.
+//!
+//! Observed with 2.1.329: a registry of running sessions, `<config>/sessions/<pid>.json`, rewritten in place whenever a
+//! turn begins or ends and when the conversation is emptied; and a record per conversation,
+//! `<config>/projects/<directory>/<session>.jsonl`. Does not know what peerd makes of it.
+
+use std::path::{Path, PathBuf};
+
+use peer_proto::hook::Activity;
+use peer_proto::limits::SEAT_KEY_BYTES_MAX;
+use serde_json::Value;
+
+/// The longest directory name that Claude Code makes of a path; it cuts what is longer and adds a hash of its own.
+const DIRECTORY_NAME_MAX: usize = 200;
+
+/// What the client's environment says, read once at the start.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Inherited {
+    /// `CLAUDE_CONFIG_DIR`, else `.claude` under the home directory.
+    pub(crate) config: PathBuf,
+    /// `CLAUDE_CODE_MESSAGING_SOCKET` and `CLAUDE_CODE_MESSAGING_TOKEN`.
+    pub(crate) inbox: Option<InboxSocket>,
+}
+
+/// The session's own way in for messages from other sessions.
+#[derive(Clone)]
+pub(crate) struct InboxSocket {
+    pub(crate) path: PathBuf,
+    pub(crate) token: String,
+}
+
+impl std::fmt::Debug for InboxSocket {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("InboxSocket").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl Inherited {
+    /// `variable` looks up a variable that is set and not blank.
+    pub(crate) fn from(variable: impl Fn(&str) -> Option<String>) -> Self {
+        let home = || variable("HOME").map(|home| Path::new(&home).join(".claude"));
+        let inbox = variable("CLAUDE_CODE_MESSAGING_SOCKET").zip(variable("CLAUDE_CODE_MESSAGING_TOKEN"));
+        Self {
+            config: variable("CLAUDE_CONFIG_DIR").map(PathBuf::from).or_else(home).unwrap_or_default(),
+            inbox: inbox.map(|(path, token)| InboxSocket { path: path.into(), token }),
+        }
+    }
+
+    /// Where the client of this process id says what it does.
+    pub(crate) fn registry(&self, pid: u32) -> PathBuf {
+        self.config.join("sessions").join(format!("{pid}.json"))
+    }
+
+    /// What the client says; none where it says nothing, is writing just now, or was another process of the same id.
+    pub(crate) fn registered(&self, pid: u32) -> Option<Registered> {
+        let text = std::fs::read_to_string(self.registry(pid)).ok()?;
+        let registered = Registered::parse(&text, pid)?;
+        let began = began(pid);
+        (registered.began.is_none() || began.is_none() || registered.began == began).then_some(registered)
+    }
+
+    /// The record of a session that began in `cwd`. It may not be there yet.
+    pub(crate) fn transcript(&self, session: &str, cwd: &str) -> Option<PathBuf> {
+        let file = is_session_id(session).then(|| format!("{session}.jsonl"))?;
+        let projects = self.config.join("projects");
+        let expected = projects.join(directory_name(cwd)).join(&file);
+        if expected.exists() {
+            return Some(expected);
+        }
+        // The client may have been elsewhere when it chose the directory.
+        let found = || {
+            let directories = std::fs::read_dir(&projects).ok()?;
+            directories.flatten().map(|directory| directory.path().join(&file)).find(|path| path.exists())
+        };
+        Some(found().unwrap_or(expected))
+    }
+}
+
+/// What a client says of its session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Registered {
+    /// The session's present id.
+    pub(crate) session: String,
+    /// Whether the model is at work; none where the client does not say.
+    pub(crate) activity: Option<Activity>,
+    /// The session's socket for messages.
+    pub(crate) inbox: Option<PathBuf>,
+    /// When the process began, in the kernel's ticks.
+    began: Option<u64>,
+}
+
+impl Registered {
+    fn parse(text: &str, pid: u32) -> Option<Self> {
+        let entry: Value = serde_json::from_str(text).ok()?;
+        if entry["pid"] != pid {
+            return None;
+        }
+        let activity = match entry["status"].as_str() {
+            // A turn that waits for an answer to a question of its own is still a turn.
+            Some("busy" | "waiting") => Some(Activity::Working),
+            Some("idle") => Some(Activity::Idle),
+            _ => None,
+        };
+        Some(Self {
+            session: entry["sessionId"].as_str().filter(|session| is_session_id(session))?.to_owned(),
+            activity,
+            inbox: entry["messagingSocketPath"].as_str().map(PathBuf::from),
+            began: entry["procStart"].as_str().and_then(|ticks| ticks.parse().ok()),
+        })
+    }
+}
+
+/// Nothing that could lead a path elsewhere.
+fn is_session_id(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    !text.is_empty() && text.len() <= SEAT_KEY_BYTES_MAX.min(128) && text.bytes().all(plain)
+}
+
+/// The directory name that stands for a path.
+fn directory_name(path: &str) -> String {
+    // The client counts in UTF-16 units.
+    let name: String = path
+        .chars()
+        .flat_map(|character| {
+            let (shown, count) = if character.is_ascii_alphanumeric() { (character, 1) } else { ('-', character.len_utf16()) };
+            std::iter::repeat_n(shown, count)
+        })
+        .collect();
+    name.chars().take(DIRECTORY_NAME_MAX).collect()
+}
+
+/// When the process began, in ticks since the system did: field 22 of its line, counted from behind its name, which may
+/// hold anything.
+fn began(pid: u32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    // Shortened from 2.1.329.
+    const ENTRY: &str = r#"{"pid":14779,"sessionId":"7c36de4a-8e13-43cc-8244-8d9dd33415c7","cwd":"/w","procStart":"1136964","version":"2.1.329","peerProtocol":1,"kind":"interactive","entrypoint":"cli","messagingSocketPath":"/tmp/cc-socks/14779.sock","name":"w-c3","status":"idle","updatedAt":1795218364187}"#;
+
+    #[test]
+    fn an_entry_tells_the_session_and_what_it_does() {
+        let registered = Registered::parse(ENTRY, 14_779).unwrap();
+        assert_eq!(registered.session, "7c36de4a-8e13-43cc-8244-8d9dd33415c7");
+        assert_eq!(registered.activity, Some(Activity::Idle));
+        assert_eq!(registered.inbox.as_deref(), Some(Path::new("/tmp/cc-socks/14779.sock")));
+        assert_eq!(registered.began, Some(1_136_964));
+        let doing = |status: &str| Registered::parse(&ENTRY.replace("\"idle\"", status), 14_779).unwrap().activity;
+        assert_eq!((doing("\"busy\""), doing("\"waiting\"")), (Some(Activity::Working), Some(Activity::Working)));
+        assert_eq!((doing("\"dreaming\""), doing("null")), (None, None));
+    }
+
+    #[test]
+    fn an_entry_of_another_process_half_an_entry_and_a_strange_id_are_none() {
+        assert_eq!(Registered::parse(ENTRY, 1), None);
+        assert_eq!(Registered::parse(&ENTRY[..ENTRY.len() / 2], 14_779), None);
+        assert_eq!(Registered::parse(&ENTRY.replace("7c36de4a", "../../x"), 14_779), None);
+        assert_eq!(Registered::parse("[]", 14_779), None);
+    }
+
+    #[test]
+    fn an_entry_that_a_process_of_the_same_id_left_behind_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let inherited = Inherited { config: dir.path().into(), ..Inherited::default() };
+        let pid = std::process::id();
+        let write = |ticks: u64| {
+            let entry = ENTRY.replace("14779,", &format!("{pid},")).replace("1136964", &ticks.to_string());
+            fs::create_dir_all(dir.path().join("sessions")).unwrap();
+            fs::write(inherited.registry(pid), entry).unwrap();
+        };
+        let ticks = began(pid).unwrap();
+        write(ticks);
+        assert!(inherited.registered(pid).is_some());
+        write(ticks - 1);
+        assert_eq!(inherited.registered(pid), None);
+    }
+
+    #[test]
+    fn a_record_is_found_where_the_client_put_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let inherited = Inherited { config: dir.path().into(), ..Inherited::default() };
+        assert_eq!(directory_name("/home/u/my.app_é🦀"), "-home-u-my-app----");
+        let expected = dir.path().join("projects/-home-u-api/s-1.jsonl");
+        assert_eq!(inherited.transcript("s-1", "/home/u/api"), Some(expected));
+        let elsewhere = dir.path().join("projects/-home-u");
+        fs::create_dir_all(&elsewhere).unwrap();
+        fs::write(elsewhere.join("s-1.jsonl"), "").unwrap();
+        assert_eq!(inherited.transcript("s-1", "/home/u/api"), Some(elsewhere.join("s-1.jsonl")));
+        assert_eq!(inherited.transcript("../s-1", "/home/u/api"), None);
+    }
+
+    #[test]
+    fn the_environment_tells_where_to_look_and_its_token_is_never_printed() {
+        let variables = |name: &str| match name {
+            "HOME" => Some("/home/u".to_owned()),
+            "CLAUDE_CODE_MESSAGING_SOCKET" => Some("/tmp/cc-socks/1.sock".to_owned()),
+            "CLAUDE_CODE_MESSAGING_TOKEN" => Some("secret".to_owned()),
+            _ => None,
+        };
+        let inherited = Inherited::from(variables);
+        assert_eq!(inherited.config, Path::new("/home/u/.claude"));
+        assert!(!format!("{inherited:?}").contains("secret"));
+        let without_token = Inherited::from(|name| variables(name).filter(|_| name != "CLAUDE_CODE_MESSAGING_TOKEN"));
+        assert!(without_token.inbox.is_none());
+        let moved = Inherited::from(|name| if name == "CLAUDE_CONFIG_DIR" { Some("/c".into()) } else { variables(name) });
+        assert_eq!(moved.config, Path::new("/c"));
+    }
+}

@@ -1,0 +1,77 @@
+//! Watches what the client writes of itself: which session it is, whether it works, and what its model was shown.
+//!
+//! Claude Code's registry is watched for as long as this adapter lives: it tells of a turn's beginning and end, and of a
+//! new session id, also where no hook does. A record is watched only while something that was given to the client lacks
+//! proof. Invariant: between two changes nothing is read.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use peer_proto::request::{Seat, SeatKind};
+
+use super::{ClientKind, Session};
+use crate::watch::Watch;
+
+impl Session {
+    /// Never returns.
+    pub(super) async fn watch_client(self: Arc<Self>) {
+        let mut watch = Watch::on(Vec::new());
+        loop {
+            let files = self.files_to_watch();
+            let paths: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
+            // The watch is there before anything is read, so that no change is missed.
+            if !watch.is_on(&paths) {
+                watch = Watch::on(files.clone());
+            }
+            self.look_into_registry().await;
+            self.look_into_transcript();
+            if self.files_to_watch() != files {
+                continue;
+            }
+            tokio::select! {
+                () = watch.changed() => {}
+                () = self.given.notified() => {}
+            }
+        }
+    }
+
+    fn files_to_watch(&self) -> Vec<PathBuf> {
+        let registry =
+            (self.client().kind == ClientKind::Claude).then(|| self.surroundings.claude.registry(self.surroundings.client_pid));
+        let state = self.state();
+        let transcript = state.facts.transcript.clone().filter(|_| !state.inbox.unproved().is_empty());
+        registry.into_iter().chain(transcript).collect()
+    }
+
+    /// What Claude Code says of its session.
+    async fn look_into_registry(self: &Arc<Self>) {
+        if self.client().kind != ClientKind::Claude {
+            return;
+        }
+        let Some(registered) = self.surroundings.claude.registered(self.surroundings.client_pid) else { return };
+        let seat = Seat { kind: SeatKind::Claude, key: registered.session.clone() };
+        if self.seat().as_ref() != Some(&seat) {
+            // Told anew by the next change or the next hook, where it could not be told now.
+            let _ = self.rebind(seat).await;
+        }
+        // What was given before is looked for in the record that was there then, and from now on in the new one.
+        let transcript = self.surroundings.claude.transcript(&registered.session, &self.surroundings.cwd);
+        if let Some(transcript) = transcript {
+            self.move_on_to(transcript);
+        }
+        if let Some(activity) = registered.activity {
+            self.set_activity(activity);
+        }
+    }
+
+    fn move_on_to(self: &Arc<Self>, transcript: PathBuf) {
+        let before = self.state().facts.transcript.clone();
+        // A hook knows better where the record of this session will be; before it is there, ours is a guess.
+        if before.is_some_and(|before| before.file_name() == transcript.file_name() && (before.exists() || !transcript.exists()))
+        {
+            return;
+        }
+        self.look_into_transcript();
+        self.state().facts.transcript = Some(transcript);
+    }
+}

@@ -1,0 +1,186 @@
+//! What proves, and what does not, in records made of the lines of Claude Code 2.1.329.
+
+use std::io::Write;
+
+use super::*;
+use crate::render::tests::request;
+use crate::render::{self, BLOCK_CHARS_MAX, Body, EXCERPT_CHARS_MAX, Showing};
+
+struct Record {
+    _dir: tempfile::TempDir,
+    path: PathBuf,
+}
+
+impl Record {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("session.jsonl");
+        Self { path, _dir: dir }
+    }
+
+    fn append(&self, text: &str) {
+        let mut file = File::options().create(true).append(true).open(&self.path).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+    }
+
+    fn look(&self, transcript: &mut Transcript) -> Vec<Seen> {
+        transcript.look(ClientKind::Claude, &self.path, &[id(1), id(2)])
+    }
+}
+
+fn id(number: u32) -> MessageId {
+    MessageId::try_from(u128::from(number)).unwrap()
+}
+
+fn quoted_from(number: u32, text: &str, offset: usize) -> (String, usize) {
+    let subject = request(number, "luna", text);
+    let body = Body::new(text);
+    let showing = Showing { shown_before: false, home: "", offset, chars_max: EXCERPT_CHARS_MAX, budget: BLOCK_CHARS_MAX };
+    let piece = render::message(&subject, &body, showing);
+    (piece.quoted, piece.end)
+}
+
+fn quoted(number: u32, text: &str) -> String {
+    quoted_from(number, text, 0).0
+}
+
+fn answer(name: &str) -> String {
+    let message = serde_json::json!({"id": name, "model": "claude-opus-5-5", "content": [{"type": "text", "text": "ok"}]});
+    format!("{}\n", serde_json::json!({"isSidechain": false, "type": "assistant", "message": message}))
+}
+
+fn result(text: &str) -> String {
+    let content = serde_json::json!([{"type": "tool_result", "content": [{"type": "text", "text": text}]}]);
+    let entry = serde_json::json!({"isSidechain": false, "type": "user", "message": {"content": content}, "sourceToolAssistantUUID": "1"});
+    format!("{entry}\n")
+}
+
+fn queued(text: &str) -> String {
+    format!("{}\n", serde_json::json!({"type": "queue-operation", "operation": "enqueue", "content": text}))
+}
+
+fn seen(number: u32) -> [Seen; 1] {
+    [(id(number), Some(Carrier::ToolResult))]
+}
+
+#[test]
+fn a_new_answer_after_the_text_proves_it() {
+    let (record, mut transcript) = (Record::new(), Transcript::default());
+    assert!(record.look(&mut transcript).is_empty(), "the record is not there yet");
+    record.append(&result(&format!("done\n\n[PEER INBOX] 2 messages.\n{}{}", quoted(1, "ping\n\npong"), quoted(3, "x"))));
+    assert!(record.look(&mut transcript).is_empty(), "no answer yet");
+    record.append(&answer("msg_2"));
+    assert_eq!(record.look(&mut transcript), seen(1));
+    record.append(&answer("msg_3"));
+    assert!(record.look(&mut transcript).is_empty(), "it is told once");
+}
+
+#[test]
+fn the_rest_of_the_answer_that_made_the_call_proves_nothing() {
+    let (record, mut transcript) = (Record::new(), Transcript::default());
+    record.append(&(answer("msg_1") + &result(&quoted(1, "ping")) + &answer("msg_1")));
+    assert!(record.look(&mut transcript).is_empty());
+    record.append(&result("the other call of that message"));
+    assert!(record.look(&mut transcript).is_empty());
+    record.append(&answer("msg_2"));
+    assert_eq!(record.look(&mut transcript), seen(1));
+}
+
+#[test]
+fn what_is_only_queued_proves_nothing() {
+    let (record, mut transcript) = (Record::new(), Transcript::default());
+    record.append(&(queued(&quoted(1, "ping")) + &answer("msg_1") + &answer("msg_2")));
+    assert!(record.look(&mut transcript).is_empty());
+}
+
+#[test]
+fn a_part_of_a_body_and_another_ones_quotation_prove_nothing() {
+    let (record, mut transcript) = (Record::new(), Transcript::default());
+    let whole = quoted(1, "ping");
+    let cut = whole.replace("| ping", "| pi");
+    let headless = whole.replace("[m-", "m-");
+    let forged = quoted(3, &format!("{whole}\nx: {whole}"));
+    record.append(&(result(&cut) + &result(&headless) + &result(&forged) + &answer("msg_1") + &answer("msg_2")));
+    assert!(record.look(&mut transcript).is_empty());
+}
+
+#[test]
+fn a_long_body_is_proved_when_all_its_parts_were_shown() {
+    let lines: String = (0..900).map(|number| format!("line {number}\n")).collect();
+    for text in ["é".repeat(5_000), lines] {
+        let (record, mut transcript) = (Record::new(), Transcript::default());
+        let (mut offset, chars) = (0, Body::new(&text).chars());
+        while offset < chars {
+            assert!(record.look(&mut transcript).is_empty(), "{offset} of {chars}");
+            let (piece, end) = quoted_from(1, &text, offset);
+            // The same part twice is no more than once.
+            record.append(&(result(&piece) + &result(&piece) + &answer(&format!("msg_{end}"))));
+            offset = end;
+        }
+        // Parts that are all alike count once: no proof, which is safe.
+        let expected = if text.starts_with('é') { Vec::new() } else { seen(1).to_vec() };
+        assert_eq!(record.look(&mut transcript), expected);
+    }
+}
+
+#[test]
+fn lines_that_come_in_pieces_are_read_when_they_are_whole() {
+    let (record, mut transcript) = (Record::new(), Transcript::default());
+    let text = result(&quoted(1, "ping 🦀")) + &answer("msg_2");
+    for bytes in text.as_bytes().chunks(7) {
+        assert!(record.look(&mut transcript).is_empty());
+        let mut file = File::options().create(true).append(true).open(&record.path).unwrap();
+        file.write_all(bytes).unwrap();
+    }
+    assert_eq!(record.look(&mut transcript), seen(1));
+}
+
+#[test]
+fn the_session_goes_on_in_another_record() {
+    let (before, after, mut transcript) = (Record::new(), Record::new(), Transcript::default());
+    before.append(&(answer("msg_1") + &result(&quoted(1, "ping"))));
+    assert!(before.look(&mut transcript).is_empty());
+    // The conversation was emptied before the model was asked: the new one begins without it.
+    after.append(&answer("msg_2"));
+    assert!(after.look(&mut transcript).is_empty());
+    after.append(&(result(&quoted(1, "ping")) + &answer("msg_3")));
+    assert_eq!(after.look(&mut transcript), seen(1));
+}
+
+#[test]
+fn a_record_that_was_rewritten_is_read_again() {
+    let (record, mut transcript) = (Record::new(), Transcript::default());
+    record.append(&(answer("msg_1") + &answer("msg_2")));
+    assert!(record.look(&mut transcript).is_empty());
+    std::fs::write(&record.path, answer("m")).unwrap();
+    assert!(record.look(&mut transcript).is_empty());
+    record.append(&(result(&quoted(1, "ping")) + &answer("msg_3")));
+    assert_eq!(record.look(&mut transcript), seen(1));
+}
+
+#[test]
+fn of_a_long_record_only_the_end_is_read_and_endless_lines_are_passed_over() {
+    let (record, mut transcript) = (Record::new(), Transcript::default());
+    record.append(&(result(&quoted(1, "ping")) + &answer("msg_1")));
+    record.append(&queued(&"x".repeat(8 * 1024)).repeat(400));
+    assert!(record.look(&mut transcript).is_empty(), "it stands before the place where reading begins");
+    record.append(&queued(&"y".repeat(LINE_BYTES_MAX)));
+    assert!(record.look(&mut transcript).is_empty());
+    assert!(transcript.begun.is_empty());
+    record.append(&(result(&quoted(2, "ping")) + &answer("msg_3")));
+    assert_eq!(record.look(&mut transcript), seen(2));
+}
+
+#[test]
+fn a_header_is_read_behind_words_of_the_client_but_not_behind_a_quotation_mark() {
+    let line = quoted(1, "ping").lines().next().unwrap().to_owned();
+    assert_eq!(header(&line), Some((id(1), 4)));
+    assert_eq!(header(&format!("Stop hook additional context: {line}")), Some((id(1), 4)));
+    assert_eq!(header(&line.replace("· 4", "· 58,000")), Some((id(1), 58_000)));
+    assert_eq!(header(&format!("{line} (shown before)")), Some((id(1), 4)));
+    assert_eq!(header(&format!("| {line}")), None);
+    assert_eq!(header(&format!("| x: {line}")), None);
+    for other in ["[PEER INBOX] 1 message.", "[m-1 request] from luna · 4 chars", "", "[", "x: [", &line.replace(" · ", " ")] {
+        assert_eq!(header(other), None, "{other}");
+    }
+}
