@@ -125,6 +125,7 @@ fn codex_shows_the_instructions_and_the_tools() {
 /// Starts the client as `luna` and a plain MCP client as `plain`, has `sender` write to both what `arguments` say, and returns
 /// the result of `check_messages` as luna's model was shown it and as the plain client got it.
 fn shown_and_said(client: Client, stage: &Stage, sender: &Mcp, arguments: Value) -> (Request, String, String) {
+    stage.leave_only("tool_result");
     let gate = Gate::new();
     let steps = [call(Call::shell("true")), call(Call::peers("check_messages", json!({}))).held(&gate), say("done")];
     let talk = stage.model.talk("luna-begin", steps);

@@ -64,7 +64,7 @@ impl Stage {
     pub fn new(executable: &str) -> Self {
         let executable = std::env::var("PEERD_PEERCTL").unwrap_or_else(|_| executable.to_owned());
         let stage = Self { home: Home::usual(&executable), model: Model::start() };
-        for dir in ["bin", "home/work"] {
+        for dir in ["bin", "home/work", "run", "tmp"] {
             fs::create_dir(stage.home.root().join(dir)).expect("make a directory");
         }
         symlink(&executable, stage.home.root().join("bin/peerctl")).expect("link peerctl");
@@ -95,6 +95,16 @@ impl Stage {
         Codex::new(self)
     }
 
+    /// Leaves only `carrier`, and tool results, which are always there, for adapters that start from now on.
+    ///
+    /// # Panics
+    /// Where the configuration cannot be written.
+    pub fn leave_only(&self, carrier: &str) {
+        let others = ["channel", "inbox_socket", "app_server", "hook"].into_iter().filter(|other| *other != carrier);
+        let off: Vec<String> = others.map(|other| format!("{other:?}")).collect();
+        self.home.configure(&format!("[adapter]\ncarriers_off = [{}]\n", off.join(", ")));
+    }
+
     /// The environment of a program of this stage, and nothing of the test's own.
     fn environment(&self) -> Vec<(OsString, OsString)> {
         let root = self.home.root();
@@ -103,9 +113,10 @@ impl Stage {
         vec![
             entry("HOME", self.home.home().into_os_string()),
             entry("PATH", path.into()),
-            // Where programs put sockets of their own: short, and gone with the stage.
-            entry("TMPDIR", root.as_os_str().to_owned()),
-            entry("XDG_RUNTIME_DIR", root.as_os_str().to_owned()),
+            // Where programs put sockets of their own: short, and gone with the stage. Not above the home, because Codex
+            // does without some of its parts in a home that is temporary.
+            entry("TMPDIR", root.join("tmp").into_os_string()),
+            entry("XDG_RUNTIME_DIR", root.join("run").into_os_string()),
             entry("LANG", "C.UTF-8".into()),
             entry("TERM", "xterm-256color".into()),
             entry("SHELL", "/bin/bash".into()),
