@@ -9,6 +9,7 @@
 //! - A line is read when it is whole, and one look reads a bounded amount.
 
 mod claude;
+mod codex;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
@@ -151,7 +152,8 @@ impl Transcript {
 fn dialect(client: ClientKind) -> Option<Box<dyn Dialect>> {
     match client {
         ClientKind::Claude => Some(Box::new(claude::Claude)),
-        ClientKind::Codex | ClientKind::Other => None,
+        ClientKind::Codex => Some(Box::new(codex::Codex::default())),
+        ClientKind::Other => None,
     }
 }
 
