@@ -36,7 +36,11 @@ pub struct Claude<'stage> {
     launch: Launch<'stage>,
     settings: Value,
     permission_mode: String,
+    allowed: &'static str,
 }
+
+/// The tools that run without a prompt, by Claude Code's names of them: ours, however they got there, and its own.
+const ALLOWED: &str = "mcp__peers,mcp__plugin_peers_peers,Bash,Task,Agent";
 
 /// Codex about to be started.
 #[derive(Debug)]
@@ -99,7 +103,7 @@ macro_rules! common {
 impl<'stage> Claude<'stage> {
     pub(super) fn new(stage: &'stage Stage) -> Self {
         let launch = Launch::new(stage);
-        Self { launch, settings: json!({}), permission_mode: "default".to_owned() }
+        Self { launch, settings: json!({}), permission_mode: "default".to_owned(), allowed: ALLOWED }
             .env("ANTHROPIC_BASE_URL", &format!("http://127.0.0.1:{}", stage.model.port()))
             .env("ANTHROPIC_API_KEY", API_KEY)
             .env("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1")
@@ -112,6 +116,24 @@ impl<'stage> Claude<'stage> {
     #[must_use]
     pub fn settings(mut self, settings: Value) -> Self {
         self.settings = settings;
+        self
+    }
+
+    /// Our hooks, each a command. `peerctl setup` writes others, which save a process where they can.
+    #[must_use]
+    pub fn hooked(mut self) -> Self {
+        let peerctl = self.launch.stage.peerctl();
+        for event in ["SessionStart", "UserPromptSubmit", "PreToolUse", "PostToolBatch", "Stop", "SessionEnd"] {
+            let command = format!("{} hook claude {event}", peerctl.display());
+            self.settings["hooks"][event] = json!([{"hooks": [{"type": "command", "command": command}]}]);
+        }
+        self
+    }
+
+    /// Nothing runs without a prompt: neither our tools nor the shell are allowed beforehand.
+    #[must_use]
+    pub fn asking(mut self) -> Self {
+        self.allowed = "";
         self
     }
 
@@ -152,7 +174,9 @@ impl<'stage> Claude<'stage> {
         let mut arguments: Vec<String> = first.iter().map(|argument| (*argument).to_owned()).collect();
         let mut option = |name: &str, value: &str| arguments.extend([name.to_owned(), value.to_owned()]);
         option("--permission-mode", &self.permission_mode);
-        option("--allowedTools", "mcp__peers,mcp__plugin_peers_peers,Bash,Task,Agent");
+        if !self.allowed.is_empty() {
+            option("--allowedTools", self.allowed);
+        }
         option("--settings", &self.settings.to_string());
         if self.launch.wired {
             let peers = json!({"type": "stdio", "command": stage.peerctl(), "args": ["mcp"]});
@@ -175,8 +199,32 @@ impl<'stage> Codex<'stage> {
     /// starts, and never again.
     #[must_use]
     pub fn config(mut self, config: &str) -> Self {
-        config.clone_into(&mut self.config);
+        self.config.push_str(config);
         self
+    }
+
+    /// Our hooks, each a command, and trusted without a person's word: that is for programs that run on their own, and makes a
+    /// terminal its own server. `peerctl setup` writes others, which the person trusts.
+    #[must_use]
+    pub fn hooked(mut self) -> Self {
+        let peerctl = self.launch.stage.peerctl();
+        for event in ["SessionStart", "UserPromptSubmit", "PostToolUse", "Stop", "SessionEnd"] {
+            let command = format!("{} hook codex {event}", peerctl.display());
+            let handler = format!("{{ type = \"command\", command = {:?} }}", command);
+            self.config.push_str(&format!("[[hooks.{event}]]\nhooks = [{handler}]\n"));
+        }
+        self.args(["--dangerously-bypass-hook-trust"])
+    }
+
+    /// Writes its configuration, as far as it is not there, and starts nothing.
+    ///
+    /// # Panics
+    /// Where it cannot be written.
+    pub fn configure(&self) {
+        let config = self.launch.stage.home.home().join(".codex/config.toml");
+        if !config.exists() {
+            write(&config, &self.config_toml());
+        }
     }
 
     /// Starts `codex exec PROMPT`.
@@ -202,10 +250,7 @@ impl<'stage> Codex<'stage> {
     }
 
     fn command(&self, first: &[&str]) -> Command {
-        let config = self.launch.stage.home.home().join(".codex/config.toml");
-        if !config.exists() {
-            write(&config, &self.config_toml());
-        }
+        self.configure();
         let mut arguments: Vec<String> = first.iter().map(|argument| (*argument).to_owned()).collect();
         arguments.extend(self.launch.arguments.iter().cloned());
         self.launch.command(&program(CODEX_VARIABLE), arguments)

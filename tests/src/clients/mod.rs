@@ -12,12 +12,14 @@ mod dialect;
 mod hostile;
 mod launch;
 mod model;
+mod news;
 mod terminal;
 
 pub use dialect::{Dialect, Request, Shown};
 pub use hostile::hostile_body;
 pub use launch::{Claude, Codex, Program};
 pub use model::{Call, Gate, Model, Step, Talk, call, calls, given, say};
+pub use news::News;
 pub use terminal::Terminal;
 
 use std::ffi::OsString;
@@ -93,6 +95,32 @@ impl Stage {
     #[must_use]
     pub fn codex(&self) -> Codex<'_> {
         Codex::new(self)
+    }
+
+    /// What happens from now on.
+    #[must_use]
+    #[track_caller]
+    pub fn news(&self) -> News {
+        News::start(self)
+    }
+
+    /// Sends as the person; returns the message's id.
+    #[track_caller]
+    pub fn send(&self, to: &str, text: &str) -> String {
+        let sent = self.home.peerctl(&["send", to, "--json", "--", text]).success().json();
+        sent["id"].as_str().expect("a message has an id").to_owned()
+    }
+
+    /// What happened to the message's one delivery: stage, and carrier where one is named.
+    #[must_use]
+    #[track_caller]
+    pub fn trace(&self, id: &str) -> Vec<String> {
+        let shown = self.home.peerctl(&["show", id, "--json"]).success().json();
+        let steps = shown["deliveries"][0]["trace"].as_array().expect("a delivery has a trace").iter();
+        let word = |step: &serde_json::Value, key: &str| step[key].as_str().map(str::to_owned);
+        steps
+            .map(|step| [word(step, "stage"), word(step, "carrier")].into_iter().flatten().collect::<Vec<_>>().join(" "))
+            .collect()
     }
 
     /// Leaves only `carrier`, and tool results, which are always there, for adapters that start from now on.

@@ -1,0 +1,65 @@
+//! What the broker tells whoever watches, so that a test can wait for a stage instead of asking again and again.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Instant;
+
+use serde_json::Value;
+
+use super::{PATIENCE, Stage};
+
+/// A running `peerctl tail`. Dropping it ends it.
+#[derive(Debug)]
+pub struct News {
+    child: Child,
+    events: Receiver<Value>,
+}
+
+impl News {
+    #[track_caller]
+    pub(super) fn start(stage: &Stage) -> Self {
+        let mut command = stage.home.command(&["tail", "--json"]);
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("run peerctl tail");
+        let mut ready = String::new();
+        let mut stderr = BufReader::new(child.stderr.take().expect("standard error is piped"));
+        stderr.read_line(&mut ready).expect("read that it watches");
+        assert!(ready.ends_with("Ctrl-C ends it\n"), "{ready}");
+        let stdout = child.stdout.take().expect("standard output is piped");
+        let (told, events) = channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if told.send(serde_json::from_str(&line).expect("a line is an object")).is_err() {
+                    break;
+                }
+            }
+        });
+        Self { child, events }
+    }
+
+    /// Waits until this happened to the message, from where the last wait ended.
+    ///
+    /// # Panics
+    /// Where it does not within [`PATIENCE`].
+    #[track_caller]
+    pub fn wait(&self, event: &str, id: &str) -> Value {
+        let deadline = Instant::now() + PATIENCE;
+        let mut heard = Vec::new();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.events.recv_timeout(left) {
+                Ok(told) if told["event"] == event && told["id"] == id => return told,
+                Ok(told) => heard.push(told),
+                Err(_) => panic!("{id} is not {event}; what happened: {heard:#?}"),
+            }
+        }
+    }
+}
+
+impl Drop for News {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
