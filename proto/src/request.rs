@@ -152,11 +152,12 @@ pub enum Request {
     Status,
     /// Stop the broker cleanly (operators). Answer: [`Reply::Done`], then the connection closes.
     Shutdown,
-    /// What this session's adapter knows of it. Nothing of it is durable. Answer: [`Reply::Done`].
+    /// What this session's adapter knows of it. Of that the mode is durable. Answer: [`Reply::Done`].
     Report(Report),
     /// A client's hook runs (hooks). Answer: [`Reply::Hook`], empty where no session is meant.
     Hook(HookCall),
-    /// The answer to a [`Push::Hook`]. Answer: [`Reply::Done`]; a hook that waits no more is no error.
+    /// The answer to a [`Push::Hook`]. Answer: [`Reply::Done`]; refused where the
+    /// hook waits no more: then nobody was shown it.
     HookAnswer {
         /// Which call is answered.
         call: u64,
@@ -179,7 +180,12 @@ pub enum Request {
         inbox_socket_in_bypass: bool,
     },
     /// Let a held message go on its way (operators). Answer: [`Reply::Settled`].
-    Release(MessageId),
+    Release {
+        /// The message.
+        message: MessageId,
+        /// A recipient's name or id; absent: all for whom it is held.
+        to: Option<String>,
+    },
 }
 
 /// Who is connecting.

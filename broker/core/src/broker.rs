@@ -129,7 +129,7 @@ impl Broker {
             | Request::Reassign { message, .. }
             | Request::Drop(message)
             | Request::Cancel(message)
-            | Request::Release(message) => one(*message),
+            | Request::Release { message, .. } => one(*message),
             _ => Lookups::default(),
         }
     }
@@ -210,7 +210,7 @@ impl Broker {
             Request::Policies => self.list_policies(caller, step),
             Request::SetPolicy { peer, policy } => self.set_policy(caller, peer, policy, step),
             Request::SetConsent { inbox_socket_in_bypass } => self.set_consent(caller, inbox_socket_in_bypass, step),
-            Request::Release(message) => self.release_held(now, caller, message, facts, step),
+            Request::Release { message, to } => self.release_held(now, caller, message, to, facts, step),
         }
     }
 

@@ -107,11 +107,10 @@ impl Broker {
 
     pub(crate) fn hook_answer(&mut self, caller: Caller, call: u64, output: String, step: &mut Step) -> Result<(), Rejection> {
         self.session_peer(caller)?;
-        if self.hooks.waiting.get(&call).is_some_and(|wait| wait.adapter == caller.connection)
-            && let Some(wait) = self.hooks.waiting.remove(&call)
-        {
-            step.reply(wait.hook, wait.id, Reply::Hook { output });
-        }
+        let asked = |wait: &&HookWait| wait.adapter == caller.connection;
+        self.hooks.waiting.get(&call).filter(asked).ok_or(Rejection::HookGone)?;
+        let Some(wait) = self.hooks.waiting.remove(&call) else { return Err(Rejection::HookGone) };
+        step.reply(wait.hook, wait.id, Reply::Hook { output });
         step.reply(caller.connection, caller.id, Reply::Done);
         Ok(())
     }

@@ -42,7 +42,7 @@ impl Broker {
         };
         self.dead += 1;
         // Whoever is being forgotten gets no more mail, not even about what it sent to itself.
-        if cause == Cause::PeerForgotten && record.brief.from == peer {
+        if cause == Cause::PeerForgotten && self.is_same(peer, record.brief.from) {
             return;
         }
         let why = match cause {

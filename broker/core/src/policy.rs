@@ -38,10 +38,10 @@ impl Broker {
         if self.escalates(sender.peer, recipient) { policy.max(Policy::Hold) } else { policy }
     }
 
-    /// What becomes of mail that went to a provisional peer and now waits for the peer that it became: nothing that the one
-    /// would not have taken reaches it by way of the other. The person let nothing of it through yet, so nothing is refused.
+    /// Whether another's mail to a provisional peer is held when it becomes this one: what this one would not have taken
+    /// does not reach it by way of the other. What would have been refused is held too: it was accepted before.
     pub(crate) fn holds_moved(&self, from: PeerId, via: Via, recipient: PeerId) -> bool {
-        let free = matches!(via, Via::Person | Via::Broker) || from == recipient;
+        let free = matches!(via, Via::Person | Via::Broker);
         !free && (self.policy_of(recipient) != Policy::Accept || self.escalates(from, recipient))
     }
 
@@ -131,22 +131,24 @@ impl Broker {
         is_news
     }
 
-    /// Lets a held message go on to everybody for whom it is held.
+    /// Lets a held message go on to everybody for whom it is held, or to one of them.
     pub(crate) fn release_held(
         &mut self,
         now: Now,
         caller: Caller,
         message: MessageId,
+        to: Option<String>,
         facts: &Facts,
         step: &mut Step,
     ) -> Result<(), Rejection> {
         self.person(caller, "releasing held mail")?;
         let stored = facts.stored.get(&message).ok_or(Rejection::UnknownMessage(message))?;
-        let held: Vec<PeerId> =
-            stored.deliveries.iter().filter(|delivery| delivery.stage == Stage::Held).map(|delivery| delivery.peer).collect();
+        let to = to.map(|name| self.presence.resolve(&name, self.sending_peer(caller.connection))).transpose()?;
+        let held = stored.deliveries.iter().filter(|delivery| delivery.stage == Stage::Held).map(|delivery| delivery.peer);
+        let held: Vec<PeerId> = held.filter(|peer| to.is_none_or(|to| to == *peer)).collect();
         if held.is_empty() {
             let waits = stored.deliveries.iter().any(|delivery| delivery.stage.is_pending());
-            let state = if waits { "it is not held, and on its way already" } else { settled_state(stored) };
+            let state = if waits { "it is on its way, and not held" } else { settled_state(stored) };
             return Err(Rejection::TooLate { message, state });
         }
         let mut deliveries = Vec::new();

@@ -131,6 +131,9 @@ pub enum Rejection {
         /// What it is.
         state: &'static str,
     },
+    /// A hook that an adapter answers has been given up by its client.
+    #[error("the hook does not wait for its answer any more")]
+    HookGone,
     /// The disk is full.
     #[error("the disk is full; nothing new is accepted, what is stored is still delivered")]
     NoSpace,
@@ -228,6 +231,9 @@ impl From<Rejection> for Refusal {
             ),
             Rejection::TooLate { message, .. } => {
                 (ErrorCode::TooLate, format!("`peerctl show {message}` tells what happened to it"), None)
+            }
+            Rejection::HookGone => {
+                (ErrorCode::TooLate, "what the answer carried was shown to nobody: offer it again".to_owned(), None)
             }
             Rejection::NoSpace => (ErrorCode::NoSpace, "free some space; sending works again by itself".to_owned(), None),
             Rejection::TooManyPeers { .. } => {

@@ -424,8 +424,9 @@ impl Broker {
                 note_shown(&mut record, known);
             }
             trace(&mut record, TraceEvent::Reassigned, now.wall, None, Some(Cause::Bound));
+            let own = [from, to].contains(&record.brief.from);
             let unseen = record.stage == Stage::Stored && !record.trace.iter().any(|entry| entry.event == TraceEvent::Offered);
-            if unseen && self.holds_moved(record.brief.from, record.brief.via, to) {
+            if unseen && !own && self.holds_moved(record.brief.from, record.brief.via, to) {
                 record.stage = Stage::Held;
                 trace(&mut record, TraceEvent::Held, now.wall, None, Some(Cause::Policy));
                 self.tell(EventKind::Held, now.wall, &record, None, step);

@@ -16,11 +16,15 @@ use std::env;
 use peer_core::broker::Config;
 use peer_core::input::{ConnectionId, Now};
 use peer_core::step::{Change, Effect, Query};
+use peer_proto::hook::{Mode, Report};
 use peer_proto::ids::{MessageId, PeerId, Timestamp};
 use peer_proto::limits::{EXPIRY_GRACE_MS, LEASE_WINDOW_BYTES, LEASE_WINDOW_MESSAGES};
 use peer_proto::message::{Carrier, Evidence, Intent, Kind, Stage, Via};
+use peer_proto::policy::Policy;
 use peer_proto::refusal::ErrorCode;
-use peer_proto::request::{Filter, Goodbye, Push, Received, Register, Reply, Request, RequestId, Resume, Role, Send, Sent};
+use peer_proto::request::{
+    Filter, Goodbye, HistoryQuery, Push, Received, Register, Reply, Request, RequestId, Resume, Role, Send, Sent,
+};
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, RngSeed, TestCaseError, TestRunner};
 
@@ -80,7 +84,12 @@ enum Op {
     Pass { millis: u64 },
     Sleep { millis: u64 },
     ClockBack { millis: u64 },
-    Restart,
+    Restart { hold_escalation: bool },
+    SetPolicy { program: usize, peer: Draw, policy: Option<Policy> },
+    SetConsent { program: usize, yes: bool },
+    Release { program: usize, message: Draw },
+    Report { program: usize, mode: Mode },
+    History { program: usize },
 }
 
 #[derive(Clone, Debug)]
@@ -97,6 +106,8 @@ fn operation() -> impl Strategy<Value = Op> {
     let session = || 0..SESSIONS;
     let anyone = || 0..SESSIONS + 2;
     let mostly_boss = || prop_oneof![3 => Just(BOSS), 1 => anyone()];
+    let policy =
+        || prop::sample::select(vec![None, Some(Policy::Accept), Some(Policy::Hold), Some(Policy::Hold), Some(Policy::Refuse)]);
     let some = || prop::collection::vec(any::<Draw>(), 1..4);
     let ttl = || prop::option::weighted(0.3, prop::sample::select(vec![1_000_u64, 5_000, 40_000, 600_000]));
     let options = (0..3_u8, ttl(), prop::option::weighted(0.3, 0..3_u8), prop::option::of(0..THREADS.len()))
@@ -140,7 +151,14 @@ fn operation() -> impl Strategy<Value = Op> {
         1 => Just(Op::Pass { millis: FORGET_MS + 3_600_000 }),
         2 => prop::sample::select(vec![1_000_u64, 10_000, 3_600_000]).prop_map(|millis| Op::Sleep { millis }),
         1 => Just(Op::ClockBack { millis: 7_200_000 }),
-        2 => Just(Op::Restart),
+        2 => any::<bool>().prop_map(|hold_escalation| Op::Restart { hold_escalation }),
+        6 => (mostly_boss(), any::<Draw>(), policy())
+            .prop_map(|(program, peer, policy)| Op::SetPolicy { program, peer, policy }),
+        1 => (mostly_boss(), any::<bool>()).prop_map(|(program, yes)| Op::SetConsent { program, yes }),
+        4 => (mostly_boss(), any::<Draw>()).prop_map(|(program, message)| Op::Release { program, message }),
+        4 => (session(), prop::sample::select(vec![Mode::Plan, Mode::Prompting, Mode::Bypass]))
+            .prop_map(|(program, mode)| Op::Report { program, mode }),
+        1 => anyone().prop_map(|program| Op::History { program }),
     ]
 }
 
@@ -152,16 +170,23 @@ struct Line {
     program: usize,
     /// Whose session it is; for the person's terminal, the person.
     peer: Option<PeerId>,
+    /// Of a peer's sessions the earliest takes its mail.
+    since: u64,
+    /// What the session said that it may do without asking.
+    mode: Option<Mode>,
 }
 
 /// One message to one reader.
 #[derive(Clone, Debug)]
 struct Letter {
     from: PeerId,
+    /// Sent by the person or the broker: under no policy.
+    free: bool,
     notice: bool,
+    answered: bool,
     /// In which order letters were accepted.
     accepted: u64,
-    /// `Stored` while it waits, else how it ended.
+    /// `Stored` while it waits, `Held` while it waits for the person, else how it ended.
     stage: Stage,
     attempts: u32,
     /// Given to a carrier, without proof or return since.
@@ -178,7 +203,11 @@ struct Letter {
 
 impl Letter {
     fn waits(&self) -> bool {
-        self.stage == Stage::Stored
+        matches!(self.stage, Stage::Stored | Stage::Held)
+    }
+
+    fn held(&self) -> bool {
+        self.stage == Stage::Held
     }
 
     fn release(&mut self) {
@@ -219,6 +248,14 @@ struct Model {
     expected_until_ms: u64,
     last_now: Now,
     grace_until_ms: u64,
+    /// What the person set, for all and for peers, and said yes to.
+    default_policy: Option<Policy>,
+    policies: BTreeMap<PeerId, Policy>,
+    consent: bool,
+    last_modes: BTreeMap<PeerId, Mode>,
+    /// Provisional peers that became others, also after those were forgotten.
+    heirs: BTreeMap<PeerId, PeerId>,
+    begun: u64,
     /// Peers before the step.
     peers_before: BTreeMap<PeerId, Timestamp>,
     /// Letters that waited before the step.
@@ -257,6 +294,12 @@ impl Model {
             expected_until_ms: 0,
             last_now: now,
             grace_until_ms: now.mono_ms + EXPIRY_GRACE_MS,
+            default_policy: None,
+            policies: BTreeMap::new(),
+            consent: false,
+            last_modes: BTreeMap::new(),
+            heirs: BTreeMap::new(),
+            begun: 0,
             peers_before: BTreeMap::new(),
             waited_before: BTreeSet::new(),
         };
@@ -295,6 +338,16 @@ impl Model {
         match pool.len() {
             0 => MessageId::try_from(99_u128).expect("a small number is an id"),
             len => pool[usize::from(draw / 4) % len],
+        }
+    }
+
+    fn draw_held(&self, draw: Draw) -> MessageId {
+        let held: Vec<MessageId> =
+            self.letters.iter().filter(|(_, letter)| letter.held()).map(|((message, _), _)| *message).collect();
+        if held.is_empty() || draw.is_multiple_of(8) {
+            self.draw_message(None, draw)
+        } else {
+            held[usize::from(draw) % held.len()]
         }
     }
 
@@ -494,7 +547,8 @@ impl Model {
                 self.world.now.wall = Timestamp(self.world.now.wall.0 - millis);
                 self.tick();
             }
-            Op::Restart => {
+            Op::Restart { hold_escalation } => {
+                self.world.config.hold_escalation = *hold_escalation;
                 self.world.restart();
                 self.lines.clear();
                 self.stale.clear();
@@ -508,7 +562,23 @@ impl Model {
                 self.compare();
                 self.open_terminals();
             }
+            Op::SetPolicy { program, peer, policy } => self.set_policy(*program, *peer, *policy),
+            Op::SetConsent { program, yes } => self.ask(*program, Request::SetConsent { inbox_socket_in_bypass: *yes }),
+            Op::Release { program, message } => {
+                let message = self.draw_held(*message);
+                self.ask(*program, Request::Release { message, to: None });
+            }
+            Op::Report { program, mode } => {
+                self.ask(*program, Request::Report(Report { mode: Some(*mode), ..Report::default() }));
+            }
+            Op::History { program } => self.ask(*program, Request::History(HistoryQuery::default())),
         }
+    }
+
+    fn set_policy(&mut self, program: usize, peer: Draw, policy: Option<Policy>) {
+        let peers: Vec<PeerId> = self.world.disk.peers.keys().chain(self.heirs.keys()).copied().collect();
+        let peer = (!peer.is_multiple_of(4)).then(|| peers.get(usize::from(peer / 4) % peers.len().max(1)).copied()).flatten();
+        self.ask(program, Request::SetPolicy { peer: peer.map(|peer| peer.to_string()), policy });
     }
 
     fn draw_messages(&self, program: usize, draws: &[Draw]) -> Vec<MessageId> {
@@ -521,7 +591,7 @@ impl Model {
         self.world.connect(&program_name(program), role, ancestors, None);
         let connection = self.world.programs[&program_name(program)].connection;
         let peer = (program == BOSS).then_some(PeerId::HUMAN);
-        self.lines.insert(connection, Line { program, peer });
+        self.lines.insert(connection, Line { program, peer, since: 0, mode: None });
         let welcomed = matches!(self.world.effects.as_slice(), [Effect::Reply { result: Ok(Reply::Welcome(_)), .. }]);
         assert!(welcomed, "a connection is welcomed: {:?}", self.world.effects);
         self.compare();
@@ -626,6 +696,12 @@ impl Model {
                 });
                 match (queried, &request) {
                     (Some(Query::Text(message) | Query::Show(message)), _) => self.reads(line, *message),
+                    (Some(Query::History { peer, kept_from, .. }), Request::History(_)) => {
+                        let own = line.program >= BOSS || line.peer.is_some_and(|mine| peer.contains(&mine));
+                        assert!(own, "G6: {line:?} reads what {peer:?} said");
+                        let kept = if is_person(line) { None } else { line.peer };
+                        assert_eq!(*kept_from, kept, "nobody reads what is held for them");
+                    }
                     (None, Request::Receive { wait: true, .. }) => {}
                     other => panic!("G7: {request:?} has no answer but {other:?}"),
                 }
@@ -647,8 +723,14 @@ impl Model {
                 if register.resume.is_none() && self.sessions_of(registered.peer).is_empty() {
                     self.forgotten_offers(registered.peer);
                 }
-                self.replaced();
-                self.lines.insert(connection, Line { peer: Some(registered.peer), ..line });
+                let resumed = register.resume.is_some();
+                let since = self.replaced(registered.peer).unwrap_or_else(|| {
+                    self.begun += 1;
+                    self.begun
+                });
+                let mode = self.last_modes.get(&registered.peer).copied().filter(|_| resumed);
+                self.lines.insert(connection, Line { peer: Some(registered.peer), since, mode, ..line });
+                assert_eq!(registered.inbox_socket_in_bypass, self.consent, "a session is told what the person said yes to");
             }
             (Request::Bind(_), Reply::Registered(registered)) => self.bound(connection, line, registered.peer),
             (Request::Kick(_), Reply::Done) => {
@@ -679,12 +761,13 @@ impl Model {
                 let peer = line.peer.expect("only a peer acknowledges");
                 assert!(is_person(line) || line.program < SESSIONS, "G6: a shell settled an agent's mail");
                 for message in messages {
-                    let known = self.letters.contains_key(&(*message, peer));
+                    let known = self.own_letter(peer, *message).is_some_and(|key| !self.letters[&key].held());
                     assert_eq!(acked.contains(message), known, "{message} is acknowledged");
                     assert_eq!(unknown.contains(message), !known, "{message} is unknown");
                 }
-                for letter in self.own(line.peer, messages) {
-                    if letter.waits() || letter.stage == Stage::Dead {
+                for message in messages {
+                    let letter = self.own_letter(peer, *message).and_then(|key| self.letters.get_mut(&key));
+                    if let Some(letter) = letter.filter(|letter| letter.stage == Stage::Stored || letter.stage == Stage::Dead) {
                         letter.settle(Stage::Presented);
                     }
                 }
@@ -697,7 +780,8 @@ impl Model {
             }
             (Request::Cancel(message), Reply::Settled { .. }) => {
                 let sender = self.world.disk.messages[message].head.from.peer;
-                assert!(line.program >= BOSS || line.peer == Some(sender), "G6: {message} was withdrawn by {line:?}");
+                let own = line.peer.is_some_and(|peer| self.ids_of(peer).contains(&sender));
+                assert!(line.program >= BOSS || own, "G6: {message} was withdrawn by {line:?}");
                 self.of(*message).filter(|letter| letter.waits()).for_each(|letter| letter.settle(Stage::Cancelled));
             }
             (Request::Requeue(message), Reply::Settled { .. }) => {
@@ -712,12 +796,54 @@ impl Model {
                 assert!(is_person(line), "G6: {message} was reassigned by {line:?}");
                 self.reassigned(*message);
             }
+            (Request::Release { message, .. }, Reply::Settled { .. }) => {
+                assert!(is_person(line), "G6: {message} was released by {line:?}");
+                assert!(self.of(*message).any(|letter| letter.held()), "{message} was released and was not held");
+                self.of(*message).filter(|letter| letter.held()).for_each(|letter| letter.stage = Stage::Stored);
+            }
+            (Request::SetPolicy { peer, policy }, Reply::Policies(policies)) => {
+                assert!(is_person(line), "G6: a policy was set by {line:?}");
+                match peer.as_ref().map(|peer| self.heir_of(peer.parse().expect("an id"))) {
+                    None => self.default_policy = *policy,
+                    Some(peer) => {
+                        let _ = self.policies.remove(&peer);
+                        self.policies.extend(policy.map(|policy| (peer, policy)));
+                    }
+                }
+                assert_eq!(policies.default, self.default_policy.unwrap_or_default());
+                let own = self.policies.iter().filter(|(peer, _)| self.world.disk.peers.contains_key(peer));
+                let mut own: Vec<_> = own.map(|(peer, policy)| (self.world.disk.peers[peer].name.clone(), *policy)).collect();
+                own.sort();
+                assert_eq!(policies.peers, own, "the policies in force");
+            }
+            (Request::SetConsent { inbox_socket_in_bypass }, Reply::Policies(_)) => {
+                assert!(is_person(line), "G6: {line:?} said yes for the person");
+                let told = self.world.effects.iter().filter_map(|effect| match effect {
+                    Effect::Push { connection, push: Push::Consent { inbox_socket_in_bypass: told } } => {
+                        assert_eq!(told, inbox_socket_in_bypass);
+                        Some(*connection)
+                    }
+                    _ => None,
+                });
+                let told: BTreeSet<ConnectionId> = told.collect();
+                let news = self.consent != *inbox_socket_in_bypass;
+                let sessions = self.lines.iter().filter(|(_, line)| news && line.program < SESSIONS && line.peer.is_some());
+                assert_eq!(told, sessions.map(|(connection, _)| *connection).collect(), "every session hears of it");
+                self.consent = *inbox_socket_in_bypass;
+            }
+            (Request::Report(report), Reply::Done) => {
+                let mode = report.mode.expect("a mode is reported");
+                self.last_modes.insert(line.peer.expect("a session reports"), mode);
+                self.lines.get_mut(&connection).expect("it is there").mode = Some(mode);
+            }
             (Request::Receive { .. }, Reply::Received(_))
             | (Request::StopWaiting(_), Reply::Done)
             | (Request::Rename { .. }, Reply::Renamed { .. }) => {}
             (Request::Inbox { .. }, Reply::Inbox { entries, .. }) => {
                 let own = |peer: PeerId| Some(peer) == line.peer;
                 assert!(entries.iter().all(|entry| own(entry.peer)), "G6: an inbox is its owner's");
+                let held = entries.iter().any(|entry| entry.stage == Stage::Held);
+                assert!(line.program >= BOSS || !held, "{line:?} hears of what is held");
             }
             other => panic!("an answer to something else: {other:?}"),
         }
@@ -726,6 +852,10 @@ impl Model {
     fn refused(&self, line: Line, request: &Request, code: ErrorCode) {
         if line.peer.is_none() && line.program < SESSIONS && !matches!(request, Request::Register(_)) {
             assert_eq!(code, ErrorCode::OutOfOrder, "a connection that is nobody's session asked {request:?}");
+        }
+        if let Request::Release { message, .. } = request {
+            let held = self.letters.iter().any(|((id, _), letter)| id == message && letter.held());
+            assert!(!held || !is_person(line), "{message} is held, and the person could not release it: {code}");
         }
         if let Request::Send(send) = request
             && let Some(key) = line.peer.zip(send.idempotency_key.clone())
@@ -767,10 +897,59 @@ impl Model {
         goodbyes.collect()
     }
 
-    fn replaced(&mut self) {
-        for replaced in self.goodbyes(Goodbye::Replaced) {
-            self.ended(replaced, false);
+    /// A session that resumes takes the place of the connection that it had before, if that took the mail.
+    fn replaced(&mut self, peer: PeerId) -> Option<u64> {
+        let replaced = self.goodbyes(Goodbye::Replaced).pop()?;
+        assert_eq!(self.reader(peer), Some(replaced), "only who takes the mail is replaced");
+        let since = self.lines[&replaced].since;
+        self.ended(replaced, false);
+        Some(since)
+    }
+
+    // ---- who is who, and what the person lets them take
+
+    /// The session that takes a peer's mail.
+    fn reader(&self, peer: PeerId) -> Option<ConnectionId> {
+        self.sessions_of(peer).into_iter().min_by_key(|connection| self.lines[connection].since)
+    }
+
+    fn heir_of(&self, peer: PeerId) -> PeerId {
+        self.heirs.get(&peer).copied().unwrap_or(peer)
+    }
+
+    fn ids_of(&self, peer: PeerId) -> Vec<PeerId> {
+        let former = self.heirs.iter().filter(|(_, heir)| **heir == peer).map(|(former, _)| *former);
+        std::iter::once(peer).chain(former).collect()
+    }
+
+    /// The letter of this message that is the peer's, under whichever of its ids.
+    fn own_letter(&self, peer: PeerId, message: MessageId) -> Option<(MessageId, PeerId)> {
+        self.ids_of(peer).into_iter().map(|id| (message, id)).find(|key| self.letters.contains_key(key))
+    }
+
+    fn policy_of(&self, peer: PeerId) -> Policy {
+        self.policies.get(&peer).copied().or(self.default_policy).unwrap_or_default()
+    }
+
+    fn escalates(&self, sender: PeerId, reader: PeerId) -> bool {
+        let reported = |peer: PeerId| self.reader(peer).and_then(|reader| self.lines[&reader].mode);
+        let sender = reported(sender).unwrap_or(Mode::Prompting);
+        let known = self.last_modes.get(&reader).copied().unwrap_or(Mode::Prompting).max(Mode::Prompting);
+        self.world.config.hold_escalation && sender < reported(reader).unwrap_or(known)
+    }
+
+    /// What has to become of a message at one recipient.
+    fn ruling(&self, sender: PeerId, free: bool, recipient: PeerId, reply_to: Option<MessageId>) -> Policy {
+        if free || recipient == PeerId::HUMAN || recipient == sender {
+            return Policy::Accept;
         }
+        let asked_for = reply_to.is_some_and(|original| {
+            let head = &self.world.disk.messages[&original].head;
+            let unanswered = self.own_letter(sender, original).is_some_and(|key| !self.letters[&key].answered);
+            head.intent == Intent::Request && self.heir_of(head.from.peer) == recipient && unanswered
+        });
+        let policy = if asked_for { Policy::Accept } else { self.policy_of(recipient) };
+        if self.escalates(sender, recipient) { policy.max(Policy::Hold) } else { policy }
     }
 
     /// A peer's first session since the broker started finds what an earlier one had offered.
@@ -793,10 +972,22 @@ impl Model {
         if self.sessions_of(peer).is_empty() {
             self.forgotten_offers(peer);
         }
-        self.lines.insert(connection, Line { peer: Some(peer), ..line });
-        if self.world.disk.peers.contains_key(&before) {
-            return;
+        let (policy, moved) = (self.policy_of(peer), !self.world.disk.peers.contains_key(&before));
+        if moved {
+            self.moved(before, peer, policy);
         }
+        self.begun += 1;
+        self.lines.insert(connection, Line { peer: Some(peer), since: self.begun, ..line });
+        self.last_modes.extend(line.mode.map(|mode| (peer, mode)));
+        if moved {
+            self.heirs.insert(before, peer);
+            let stricter = self.policies.get(&peer).max(self.policies.get(&before)).copied();
+            self.policies.extend(stricter.map(|policy| (peer, policy)));
+        }
+    }
+
+    /// A provisional peer became another one.
+    fn moved(&mut self, before: PeerId, peer: PeerId, policy: Policy) {
         // The provisional peer's waiting mail went with it. One letter is enough for one reader.
         let moved: Vec<MessageId> = self
             .letters
@@ -805,7 +996,13 @@ impl Model {
             .map(|((message, _), _)| *message)
             .collect();
         for message in moved {
-            let letter = self.letters.remove(&(message, before)).expect("it was just seen");
+            let mut letter = self.letters.remove(&(message, before)).expect("it was just seen");
+            let subject = !letter.free && ![before, peer].contains(&letter.from) && !letter.shown;
+            let held = subject && (policy != Policy::Accept || self.escalates(letter.from, peer));
+            let first = !self.letters.get(&(message, peer)).is_some_and(Letter::waits);
+            if held && first {
+                letter.stage = Stage::Held;
+            }
             let kept = self.letters.entry((message, peer)).or_insert_with(|| letter.clone());
             let shown = kept.shown || letter.shown;
             if !kept.waits() && kept.stage != Stage::Presented {
@@ -862,6 +1059,19 @@ impl Model {
             let before = self.keys.insert(key, (sent.message, send.clone()));
             assert!(before.is_none(), "G5: {send:?} was stored before, as {before:?}");
         }
+        for delivery in &sent.deliveries {
+            let refused = delivery.refusal.as_ref().map(|refusal| refusal.code);
+            let ruling = self.ruling(head.from.peer, is_person(line), delivery.peer, send.reply_to);
+            let expected = match ruling {
+                Policy::Accept => Some(Stage::Stored),
+                Policy::Hold => Some(Stage::Held),
+                Policy::Refuse => None,
+            };
+            match refused {
+                Some(code) => assert_eq!(code == ErrorCode::RefusedByPolicy, ruling == Policy::Refuse, "{delivery:?}"),
+                None => assert_eq!(delivery.stage, expected, "{delivery:?}"),
+            }
+        }
         let accepted: BTreeSet<PeerId> =
             sent.deliveries.iter().filter(|delivery| delivery.refusal.is_none()).map(|delivery| delivery.peer).collect();
         let stored: BTreeSet<PeerId> = self
@@ -875,18 +1085,25 @@ impl Model {
             .collect();
         assert_eq!(accepted, stored, "what the sender was told is what was stored");
         // A reply proves that its sender read what it answers.
-        if let Some(original) = send.reply_to
-            && let Some(letter) = self.letters.get_mut(&(original, head.from.peer))
-            && (letter.waits() || letter.stage == Stage::Dead)
+        if let Some(key) = send.reply_to.and_then(|original| self.own_letter(head.from.peer, original))
+            && let Some(letter) = self.letters.get_mut(&key).filter(|letter| !letter.held())
         {
-            letter.settle(Stage::Presented);
+            letter.answered = true;
+            if letter.waits() || letter.stage == Stage::Dead {
+                letter.settle(Stage::Presented);
+            }
         }
     }
 
     fn reads(&self, line: Line, message: MessageId) {
-        let from = self.world.disk.messages[&message].head.from.peer;
-        let concerns = |peer: PeerId| peer == from || self.world.disk.deliveries.contains_key(&(message, peer));
+        let from = self.heir_of(self.world.disk.messages[&message].head.from.peer);
+        let concerns = |peer: PeerId| peer == from || self.own_letter(peer, message).is_some();
         assert!(line.program >= BOSS || line.peer.is_some_and(concerns), "G6: {line:?} reads {message}");
+        let held = |peer: PeerId| self.own_letter(peer, message).is_some_and(|key| self.letters[&key].held());
+        assert!(
+            is_person(line) || line.peer == Some(from) || !line.peer.is_some_and(held),
+            "{line:?} reads {message}, which is held"
+        );
     }
 
     // ---- what was decided
@@ -956,11 +1173,15 @@ impl Model {
                     let head = &self.world.disk.messages[&record.message].head;
                     assert!(head.to.iter().any(|(peer, _)| *peer == record.peer), "{record:?} was not addressed to its reader");
                     self.accepted += 1;
+                    let held = record.stage == Stage::Held;
+                    assert!(!held || head.kind != Kind::Notice, "the broker's own word is held: {record:?}");
                     let letter = Letter {
                         from: head.from.peer,
+                        free: matches!(head.from.via, Via::Person | Via::Broker),
                         notice: head.kind == Kind::Notice,
+                        answered: false,
                         accepted: self.accepted,
-                        stage: Stage::Stored,
+                        stage: record.stage,
                         attempts: 0,
                         offered: false,
                         shown: false,
@@ -993,15 +1214,16 @@ impl Model {
         let mut possible: BTreeMap<(MessageId, PeerId), usize> = BTreeMap::new();
         for (key @ (message, owner), letter) in &self.letters {
             let ended = self.waited_before.contains(key) && is_dead(letter);
-            let gone = letter.from != PeerId::HUMAN && !self.world.disk.peers.contains_key(&letter.from);
+            let to = self.heir_of(letter.from);
+            let gone = to != PeerId::HUMAN && !self.world.disk.peers.contains_key(&to);
             if !ended || letter.notice {
                 continue;
             }
-            let own_end = letter.stage == Stage::Dead && letter.from == *owner;
+            let own_end = letter.stage == Stage::Dead && to == *owner;
             if !gone {
-                *due.entry((*message, letter.from)).or_default() += 1;
+                *due.entry((*message, to)).or_default() += 1;
             } else if !own_end {
-                *possible.entry((*message, letter.from)).or_default() += 1;
+                *possible.entry((*message, to)).or_default() += 1;
             }
         }
         told.retain(|key, count| possible.get(key).is_none_or(|possible| *count > *possible));
@@ -1020,14 +1242,14 @@ impl Model {
         let peer = self.lines.get(&connection).filter(|line| line.program < SESSIONS).and_then(|line| line.peer);
         let peer = peer.unwrap_or_else(|| panic!("G6: {connection:?} is no session and gets {message}"));
         let letter = self.letters.get_mut(&(message, peer)).unwrap_or_else(|| panic!("G6: {message} is not {peer}'s"));
-        assert!(letter.waits(), "G4: {message} is settled and was pushed again: {letter:?}");
+        assert!(letter.stage == Stage::Stored, "G4: {message} is settled or held and was pushed: {letter:?}");
         assert_eq!(letter.holder, None, "{message} is pushed while it is held");
         assert_eq!(attempts, letter.attempts, "{message} says how many sessions ended with it");
         assert_eq!(shown_before, letter.shown, "G4: {message} says whether it may have been seen");
         letter.holder = Some(connection);
         let (from, accepted) = (letter.from, letter.accepted);
         let overtaken = self.letters.iter().find(|((_, owner), letter)| {
-            let ready = letter.waits() && letter.holder.is_none();
+            let ready = letter.stage == Stage::Stored && letter.holder.is_none();
             *owner == peer && ready && letter.from == from && letter.accepted < accepted
         });
         assert!(filtered || overtaken.is_none(), "G3: {message} overtakes {overtaken:?}");
@@ -1037,7 +1259,7 @@ impl Model {
         let peer = self.lines.get(&connection).and_then(|line| line.peer).expect("only a session receives");
         for message in &received.messages {
             let letter = self.letters.get(&(*message, peer)).unwrap_or_else(|| panic!("G6: {message} is not {peer}'s"));
-            assert!(letter.waits(), "G4: {message} is settled and was named again");
+            assert!(letter.stage == Stage::Stored, "G4: {message} is settled or held and was named");
             assert_eq!(letter.holder, Some(connection), "{message} is held by whom it was named to");
         }
         assert!(received.messages.is_sorted(), "oldest first");
@@ -1069,7 +1291,7 @@ impl Model {
         for ((message, owner), letter) in &self.letters {
             if let Some(holder) = letter.holder {
                 assert_eq!(self.lines.get(&holder).and_then(|line| line.peer), Some(*owner), "{message} is held by its reader");
-            } else if letter.waits() && !self.sessions_of(*owner).is_empty() {
+            } else if letter.stage == Stage::Stored && !self.sessions_of(*owner).is_empty() {
                 let (messages, bytes) = windows.get(owner).copied().unwrap_or_default();
                 let full = messages >= LEASE_WINDOW_MESSAGES || bytes >= LEASE_WINDOW_BYTES;
                 assert!(full, "G8: {message} waits though {owner} is here");
@@ -1125,7 +1347,7 @@ fn play(ops: &[Op]) {
     }
     // In the end everything waits or has ended, and a broker that starts anew knows the same.
     model.run(&Op::Pass { millis: EXPIRY_GRACE_MS + 1_000 });
-    model.run(&Op::Restart);
+    model.run(&Op::Restart { hold_escalation: false });
     model.run(&Op::Pass { millis: EXPIRY_GRACE_MS + 1_000 });
 }
 

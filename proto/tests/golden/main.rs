@@ -93,7 +93,7 @@ variants!(REQUESTS, request_name, Request, {
     Request::Policies => "policies",
     Request::SetPolicy { .. } => "set_policy",
     Request::SetConsent { .. } => "set_consent",
-    Request::Release(_) => "release",
+    Request::Release { .. } => "release",
 });
 
 variants!(REPLIES, reply_name, Reply, {

@@ -208,7 +208,8 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
         ("", Request::SetPolicy { peer: Some("luna".into()), policy: Some(Policy::Hold) }),
         (".bare", Request::SetPolicy { peer: None, policy: None }),
         ("", Request::SetConsent { inbox_socket_in_bypass: true }),
-        ("", Request::Release(message_id(1))),
+        ("", Request::Release { message: message_id(1), to: Some("luna".into()) }),
+        (".bare", Request::Release { message: message_id(1), to: None }),
     ]
 }
 

@@ -651,9 +651,9 @@ impl World {
                 self.ask(name, Request::SetPolicy { peer, policy: parse_policy(policy) });
             }
             [name, "consents", answer] => self.ask(name, Request::SetConsent { inbox_socket_in_bypass: *answer == "yes" }),
-            [name, "releases", message] => {
-                let id = self.message(message);
-                self.ask(name, Request::Release(id));
+            [name, "releases", message, to @ ..] => {
+                let (message, to) = (self.message(message), to.first().map(|to| (*to).to_owned()));
+                self.ask(name, Request::Release { message, to });
             }
             [name, "history", of @ ..] => {
                 let query = HistoryQuery { peer: of.first().map(|peer| (*peer).to_owned()), ..HistoryQuery::default() };
