@@ -99,13 +99,48 @@ pub struct Operator {
 }
 
 /// How adapters behave where the environment does not say.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Adapter {
     /// Stay dormant unless the environment says otherwise.
     pub opt_in: bool,
     /// Which tools are listed.
     pub profile: Profile,
+    /// Ways into the model that are not to be used.
+    pub carriers_off: Vec<CarrierOff>,
+    /// How often a session that rests may be woken in an hour.
+    pub wakeups_per_hour: u32,
+}
+
+impl Default for Adapter {
+    fn default() -> Self {
+        Self { opt_in: false, profile: Profile::default(), carriers_off: Vec::new(), wakeups_per_hour: 30 }
+    }
+}
+
+/// A way into the model that can be switched off. The end of a tool result cannot: it is every client's last way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CarrierOff {
+    /// Claude Code's channel.
+    Channel,
+    /// The Claude session's own messaging socket.
+    InboxSocket,
+    /// Codex's control socket.
+    AppServer,
+    /// The clients' hooks.
+    Hook,
+}
+
+impl CarrierOff {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Channel => "channel",
+            Self::InboxSocket => "inbox_socket",
+            Self::AppServer => "app_server",
+            Self::Hook => "hook",
+        }
+    }
 }
 
 /// A set of tools.
@@ -168,6 +203,10 @@ impl Settings {
             bounds: bounds.into(),
             meaning,
         };
+        let named = |carriers: &[CarrierOff]| match carriers {
+            [] => "none".to_owned(),
+            some => some.iter().map(|carrier| carrier.as_str()).collect::<Vec<_>>().join(", "),
+        };
         let mut entries: Vec<Entry> = LIMIT_SPECS
             .iter()
             .map(|spec| {
@@ -224,6 +263,20 @@ impl Settings {
                 usual.adapter.profile.as_str(),
                 "core, full",
                 "which tools adapters list unless PEERD_PROFILE says it",
+            ),
+            word(
+                "adapter.carriers_off",
+                &named(&self.adapter.carriers_off),
+                &named(&usual.adapter.carriers_off),
+                "channel, inbox_socket, app_server, hook",
+                "ways into the model that adapters do not use",
+            ),
+            number(
+                "adapter.wakeups_per_hour",
+                self.adapter.wakeups_per_hour,
+                usual.adapter.wakeups_per_hour,
+                0..u32::MAX,
+                "how often a session that rests may be woken in an hour",
             ),
         ]);
         entries
@@ -484,7 +537,7 @@ mod tests {
         let rules = settings.rules();
         assert!(rules.allow_operator_from_agents && rules.hold_escalation);
         assert_eq!(rules.default_policy, peer_proto::policy::Policy::Hold);
-        assert_eq!(settings.adapter, Adapter { opt_in: true, profile: Profile::Full });
+        assert_eq!(settings.adapter, Adapter { opt_in: true, profile: Profile::Full, ..Adapter::default() });
     }
 
     #[test]
@@ -535,7 +588,7 @@ mod tests {
         let mut settings = Settings::default();
         settings.limits.set("attempts_max", 9);
         let entries = settings.entries();
-        assert_eq!(entries.len(), LIMIT_SPECS.len() + 7);
+        assert_eq!(entries.len(), LIMIT_SPECS.len() + 9);
         let attempts = entries.iter().find(|entry| entry.key == "limits.attempts_max").unwrap();
         assert_eq!((&*attempts.value, &*attempts.default, &*attempts.bounds), ("9", "5", "1 to 100"));
     }

@@ -130,12 +130,12 @@ fn status_peers_and_config_have_the_fields_of_the_contract() {
             ],
         );
     }
-    // A carrier that was tried is named, and proven only by evidence.
+    // A carrier that is there is named, the first to be tried first, and proven only by evidence.
     let sent = home.peerctl(&["send", "luna", "--json", "--", "y"]).success().json();
     let id = sent["id"].as_str().expect("an id is a string");
     let _ = luna.wait_channel(id);
     let carriers = |home: &Home| home.peerctl(&["peers", "luna", "--json"]).success().json()[0]["carriers"].clone();
-    assert_eq!(carriers(&home), json!([{"name": "channel", "proven_at": null}]));
+    assert_eq!(carriers(&home), json!([{"name": "channel", "proven_at": null}, {"name": "tool_result", "proven_at": null}]));
     let _ = luna.call("ack_messages", json!({"message_ids": id})).success();
     has(&carriers(&home)[0], &[("name", "text"), ("proven_at", "time")]);
 
@@ -235,10 +235,14 @@ fn a_refused_recipient_is_told_beside_the_error() {
 #[test]
 fn exit_codes_and_errors_are_those_of_the_contract() {
     let home = peer_tests::home!();
-    for unknown in ["setup", "hook", "doctor", "backup", "search", "top", "nonsense"] {
+    for unknown in ["backup", "search", "top", "nonsense"] {
         error(&home.peerctl(&[unknown, "--json"]), 2, "usage");
     }
     error(&home.peerctl(&["--json"]), 2, "usage");
+    // A hook never fails its caller, whatever it is called with.
+    for wrong in [&["hook"][..], &["hook", "--nonsense"], &["hook", "claude", "Stop", "more"], &["hook", "claude"]] {
+        assert_eq!(home.peerctl(wrong).success().stdout, "", "{wrong:?}");
+    }
     error(&home.peerctl(&["send", "luna", "--json"]), 2, "usage");
     error(&home.peerctl(&["inbox", "--ack", "--json"]), 2, "usage");
     for reader in ["status", "peers", "inbox", "history", "orphans"] {

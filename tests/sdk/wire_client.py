@@ -180,6 +180,7 @@ class Client:
         registered["takes_mail"] = reader.boolean()
         registered["notice"] = reader.option(reader.string)
         registered["waiting"] = reader.integer()
+        registered["inbox_socket_in_bypass"] = reader.boolean()
         reader.end()
         return registered
 
@@ -193,6 +194,7 @@ class Client:
             one = {"peer": reader.integer(), "name": reader.string(), "stage": reader.option(reader.integer)}
             one["online"] = reader.boolean()
             one["carriers"] = reader.listing(lambda: (reader.integer(), reader.option(reader.integer)))
+            one["activity"] = reader.option(reader.integer)
             one["refusal"] = reader.option(lambda: Refused(reader))
             return one
 
