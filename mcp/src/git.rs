@@ -1,14 +1,18 @@
-//! Where git's work tree and repository of a directory are, told from files alone: no process is started.
+//! Where git's work tree and repository of a directory are, and what is checked out there, told from files alone: no process
+//! is started.
 //!
-//! Knows `.git` directories, `.git` files of linked work trees and submodules, and the `commondir` file. Does not know
-//! git's environment variables: a session's repository is that of its directory.
+//! Knows `.git` directories, `.git` files of linked work trees and submodules, and the `commondir` and `HEAD` files. Does
+//! not know git's environment variables: a session's repository is that of its directory.
 
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-/// A `.git` or `commondir` file holds one path.
+/// A `.git`, `commondir` or `HEAD` file holds one path.
 const FILE_BYTES_MAX: u64 = 4_096;
+
+/// As many digits of a commit's id as git shows.
+const SHORT_ID_CHARS: usize = 7;
 
 /// A directory's repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +21,33 @@ pub(crate) struct Repository {
     pub(crate) root: PathBuf,
     /// What all work trees of the repository share, canonical: equal exactly where the repository is the same.
     pub(crate) common: PathBuf,
+    /// What is this work tree's own: the one in which `HEAD` lies.
+    git_dir: PathBuf,
+}
+
+impl Repository {
+    /// What is checked out: a branch, or else a commit. None where git keeps that elsewhere than in a file.
+    pub(crate) fn head(&self) -> Option<Head> {
+        let line = read_line(&self.git_dir.join("HEAD"))?;
+        match line.strip_prefix("ref:") {
+            Some(reference) => {
+                let reference = reference.trim();
+                let branch = reference.strip_prefix("refs/heads/").unwrap_or(reference);
+                // Git writes this name, which no branch can have, where its references are in tables of their own.
+                (branch != ".invalid").then(|| Head::Branch(branch.to_owned()))
+            }
+            None => line.get(..SHORT_ID_CHARS).map(|id| Head::Commit(id.to_owned())),
+        }
+    }
+}
+
+/// What is checked out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Head {
+    /// A branch's name.
+    Branch(String),
+    /// The first digits of a commit's id.
+    Commit(String),
 }
 
 /// The repository that `directory` is in; none where there is none, or where its files cannot be read.
@@ -29,9 +60,9 @@ pub(crate) fn repository_of(directory: &Path) -> Option<Repository> {
     let git_dir = if entry.is_dir() { entry } else { root.join(read_line(&entry)?.strip_prefix("gitdir:")?.trim()) };
     let common = match read_line(&git_dir.join("commondir")) {
         Some(relative) => git_dir.join(relative),
-        None => git_dir,
+        None => git_dir.clone(),
     };
-    Some(Repository { root, common: common.canonicalize().ok()? })
+    Some(Repository { root, common: common.canonicalize().ok()?, git_dir })
 }
 
 fn read_line(path: &Path) -> Option<String> {
@@ -62,12 +93,18 @@ mod tests {
         fs::create_dir_all(main.join("sub")).unwrap();
         fs::write(main.join("sub/.git"), "gitdir: ../.git/modules/sub\n").unwrap();
 
-        let of_main = repository_of(&main.join("src/deep")).unwrap();
-        assert_eq!(of_main, Repository { root: main.clone(), common: main.join(".git") });
-        let of_linked = repository_of(&linked).unwrap();
-        assert_eq!(of_linked, Repository { root: linked, common: main.join(".git") });
-        let of_sub = repository_of(&main.join("sub")).unwrap();
-        assert_eq!(of_sub, Repository { root: main.join("sub"), common: main.join(".git/modules/sub") });
+        let places = |directory: &Path| repository_of(directory).map(|found| (found.root, found.common)).unwrap();
+        assert_eq!(places(&main.join("src/deep")), (main.clone(), main.join(".git")));
+        assert_eq!(places(&linked), (linked.clone(), main.join(".git")));
+        assert_eq!(places(&main.join("sub")), (main.join("sub"), main.join(".git/modules/sub")));
+
+        fs::write(main.join(".git/HEAD"), "ref: refs/heads/feature/x\n").unwrap();
+        fs::write(main.join(".git/worktrees/linked/HEAD"), "0123456789abcdef0123456789abcdef01234567\n").unwrap();
+        fs::write(main.join(".git/modules/sub/HEAD"), "ref: refs/heads/.invalid\n").unwrap();
+        let head = |directory: &Path| repository_of(directory).unwrap().head();
+        assert_eq!(head(&main), Some(Head::Branch("feature/x".to_owned())));
+        assert_eq!(head(&linked), Some(Head::Commit("0123456".to_owned())));
+        assert_eq!(head(&main.join("sub")), None);
     }
 
     #[test]

@@ -13,10 +13,13 @@
 //! - `carriers`: the ways into the model.
 //! - `render`: quoted text. Pure.
 //! - `claude`, `transcript`, `watch`: what the client itself says of its session, in files.
-//! - `stdio`, `parent`, `git`, `title`: the pipe to the client, the client's life, the repository, the terminal's tab.
+//! - `summary`, `title`: what others and the person see of the session before it says a word.
+//! - `stdio`, `parent`, `git`, `child`: the pipe to the client, the client's life, the repository, other programs.
 
 mod carriers;
+mod child;
 mod claude;
+mod codex;
 mod config;
 mod git;
 mod hook_input;
@@ -26,12 +29,14 @@ mod render;
 mod server;
 mod session;
 mod stdio;
+mod summary;
 mod title;
 mod tools;
 mod transcript;
 mod watch;
 
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -143,9 +148,15 @@ fn surroundings(config: Config) -> Surroundings {
         cwd: std::env::current_dir().map(|cwd| cwd.to_string_lossy().into_owned()).unwrap_or_default(),
         client_pid: nix::unistd::getppid().as_raw().unsigned_abs(),
         tab_title: title::is_wanted(),
+        summarizer: variable("PEERD_SUMMARIZER"),
         claude: claude::Inherited::from(variable),
         carriers_off: config.carriers_off,
         wakeups_per_hour: config.wakeups_per_hour,
+        wake_unattended: config.wake_unattended,
+        codex_config: variable("CODEX_HOME").map_or_else(
+            || Path::new(&variable("HOME").unwrap_or_default()).join(".codex"),
+            PathBuf::from,
+        ),
     }
 }
 

@@ -14,6 +14,7 @@ mod sight;
 mod task;
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -29,10 +30,12 @@ use tokio::time::Instant;
 
 use crate::carriers;
 use crate::claude::Inherited;
+use crate::codex::Codex;
 use crate::git;
 use crate::inbox::{Caller, Inbox};
 use crate::render;
 use crate::stdio::Outgoing;
+use crate::summary::{self, FirstSummary};
 use crate::title::Title;
 use crate::transcript::Transcript;
 
@@ -44,6 +47,9 @@ const CALL_PATIENCE_MS: u64 = 10_000;
 /// How long one request waits for its answer, in milliseconds. Far more than the slowest disk takes, and less than clients
 /// wait for a tool, also where a call asks twice.
 const ANSWER_PATIENCE_MS: u64 = 20_000;
+
+/// How long leaving the broker may take, in milliseconds.
+const LEAVE_PATIENCE_MS: u64 = 2_000;
 
 /// Notices that wait for the next tool result; the oldest give way.
 const NOTICES_MAX: usize = 8;
@@ -82,12 +88,18 @@ pub(crate) struct Surroundings {
     pub(crate) client_pid: u32,
     /// Whether the title of the client's tab may be set.
     pub(crate) tab_title: bool,
+    /// `PEERD_SUMMARIZER`.
+    pub(crate) summarizer: Option<String>,
     /// What Claude Code hands down to its children.
     pub(crate) claude: Inherited,
     /// Carriers that the person switched off.
     pub(crate) carriers_off: Vec<Carrier>,
     /// How often a session that rests may be woken in an hour.
     pub(crate) wakeups_per_hour: u32,
+    /// A session that rests and that no terminal has open may be woken too.
+    pub(crate) wake_unattended: bool,
+    /// `CODEX_HOME`, else `.codex` under the home directory.
+    pub(crate) codex_config: PathBuf,
 }
 
 /// Who we are at the broker.
@@ -112,6 +124,10 @@ pub(crate) struct Session {
     wanted: AtomicBool,
     /// Wakes the task where it has given up.
     call_came: Notify,
+    /// Why this session shall leave the broker until the client's next call, where it shall.
+    leaving: Mutex<Option<&'static str>>,
+    /// Wakes the task that serves the connection, to leave.
+    leave: Notify,
     /// There may be something to push.
     offer: Notify,
     /// Something was given to the client, and its record may tell what became of it.
@@ -130,10 +146,13 @@ pub(crate) struct State {
     pub(crate) identity: Option<Identity>,
     /// What is known of the client's session.
     pub(crate) facts: Facts,
+    /// What is known of Codex's thread.
+    pub(crate) codex: Codex,
     /// How far the client's own record of it was read.
     pub(crate) transcript: Transcript,
     /// Where we are in git, once it was looked up.
     pub(crate) repository: Option<git::Repository>,
+    pub(crate) first_summary: FirstSummary,
     /// The client has said that it is ready for notifications of ours, and may show them.
     pub(crate) channel_open: bool,
     /// Tool calls that wait for a message: what comes meanwhile is theirs to show.
@@ -206,6 +225,8 @@ impl Session {
             news: watch::Sender::new(0),
             wanted: AtomicBool::new(false),
             call_came: Notify::new(),
+            leaving: Mutex::default(),
+            leave: Notify::new(),
             offer: Notify::new(),
             given: Notify::new(),
             barriers,
@@ -293,12 +314,8 @@ impl Session {
         }
     }
 
-    /// The connection, after waiting for it until `deadline`.
-    async fn connection(self: &Arc<Self>, deadline: Instant) -> Result<Connection, CallError> {
-        self.start();
-        if let Some(connection) = self.connected() {
-            return Ok(connection);
-        }
+    /// The broker is wanted: where this session has given up or left, it tries again.
+    pub(crate) fn come_back(&self) {
         self.wanted.store(true, Ordering::Relaxed);
         let gave_up = self.link.send_if_modified(|link| {
             let gave_up = matches!(link, Link::Down { .. });
@@ -310,6 +327,30 @@ impl Session {
         if gave_up {
             self.call_came.notify_one();
         }
+    }
+
+    /// Leaves the broker until the client's next call: others see this session offline, and its mail waits for whoever
+    /// takes its place. Returns once the broker has let it go.
+    pub(crate) async fn leave(&self, why: &'static str) {
+        *self.leaving.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+        self.leave.notify_one();
+        let mut link = self.link.subscribe();
+        let gone = link.wait_for(|link| matches!(link, Link::Down { .. } | Link::Ended { .. }));
+        // Whatever holds it up, the next attempt to serve finds the wish.
+        let _ = tokio::time::timeout(Duration::from_millis(LEAVE_PATIENCE_MS), gone).await;
+    }
+
+    fn take_leaving(&self) -> Option<&'static str> {
+        self.leaving.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// The connection, after waiting for it until `deadline`.
+    async fn connection(self: &Arc<Self>, deadline: Instant) -> Result<Connection, CallError> {
+        self.start();
+        if let Some(connection) = self.connected() {
+            return Ok(connection);
+        }
+        self.come_back();
         let mut link = self.link.subscribe();
         let decided = |link: &Link| match link {
             Link::Trying { .. } => false,
@@ -377,8 +418,8 @@ impl Session {
         }
     }
 
-    fn registered(&self, registered: Registered) {
-        let Registered { peer, name, token, notice, inbox_socket_in_bypass, .. } = registered;
+    fn registered(self: &Arc<Self>, registered: Registered) {
+        let Registered { peer, name, token, notice, takes_mail, inbox_socket_in_bypass, .. } = registered;
         if let Some(notice) = notice {
             self.notice(notice);
         }
@@ -386,6 +427,11 @@ impl Session {
         let mut state = self.state();
         state.identity = Some(Identity { peer, name, resume: Resume { peer, token } });
         state.facts.inbox_socket_in_bypass = inbox_socket_in_bypass;
+        drop(state);
+        // A second adapter of one client leaves it to the first.
+        if takes_mail {
+            summary::begin(self, peer);
+        }
     }
 
     /// This session has this name from now on.
@@ -404,7 +450,8 @@ impl Session {
         }
     }
 
-    fn notice(&self, text: String) {
+    /// Tells the model, with the next tool result.
+    pub(crate) fn notice(&self, text: String) {
         let mut state = self.state();
         if !state.notices.contains(&text) {
             if state.notices.len() == NOTICES_MAX {

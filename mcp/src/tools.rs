@@ -277,6 +277,9 @@ impl Act {
             Self::CheckMessages(check) => check.run(call).await,
             Self::AckMessages(messages) => acknowledge(call, messages).await,
             Self::SetSummary { summary, state, task } => {
+                if summary.is_some() {
+                    call.session.state().first_summary.said();
+                }
                 match call.session.request(Request::Describe { summary, state, task }).await? {
                     Reply::Done => Ok(Output::text("The other agents see it now.")),
                     _ => Err(ToolError::OtherReply),

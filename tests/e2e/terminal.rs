@@ -1,4 +1,5 @@
-//! What a session shows on its client's terminal: the title of its tab, seen by whoever reads the terminal.
+//! What the person and the other agents see of a session before it has said a word: the title of its terminal tab, and its
+//! first summary.
 //!
 //! The client is a shell whose standard streams are a pseudo-terminal of the test's own; the adapter is its child, with
 //! pipes to the test.
@@ -9,13 +10,14 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use nix::pty::openpty;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, killpg};
 use nix::sys::termios::{FlowArg, LocalFlags, SetArg, tcflow, tcgetattr, tcsetattr};
-use nix::unistd::ttyname;
+use nix::unistd::{Pid, ttyname};
 use peer_tests::{Adapter, Home, Mcp, PATIENCE};
 use serde_json::json;
 
@@ -210,4 +212,112 @@ fn a_tab_that_is_not_the_client_s_stays_as_it_is() {
     adapter.close_stdin();
     let _ = adapter.wait_exit(PATIENCE);
     assert_eq!(terminal.text(), "");
+}
+
+/// A git repository with one changed file.
+fn repository(home: &Home) -> PathBuf {
+    let root = home.root().join("api");
+    std::fs::create_dir(&root).expect("make a directory");
+    let git = |arguments: &[&str]| {
+        let mut command = Command::new("git");
+        command.args(["-c", "user.name=luna", "-c", "user.email=luna@example.org"]).args(arguments).current_dir(&root);
+        command.env("HOME", home.home());
+        let output = command.output().expect("run git");
+        assert!(output.status.success(), "{output:?}");
+    };
+    git(&["init", "-q", "-b", "topic/bcrypt"]);
+    git(&["commit", "-q", "--allow-empty", "-m", "one"]);
+    std::fs::write(root.join("package.json"), "{}").expect("write a file");
+    root
+}
+
+/// Waits until `name`'s summary is `expected`.
+#[track_caller]
+fn wait_for_summary(home: &Home, name: &str, expected: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let summary = summary(home, name);
+        if summary == expected {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{summary:?} instead of {expected:?}");
+        // A summary is no event that is told.
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// What the others see of `name`; nothing before it is there.
+fn summary(home: &Home, name: &str) -> String {
+    let peers = home.peerctl(&["peers", "--json"]).success().json();
+    let found = peers.as_array().expect("a list").iter().find(|peer| peer["name"] == name);
+    found.map_or_else(String::new, |peer| peer["summary"].as_str().expect("a summary").to_owned())
+}
+
+#[test]
+fn the_first_summary_comes_from_git_and_gives_way_to_the_session_s_own() {
+    let home = peer_tests::home!();
+    let root = repository(&home);
+    let start = |name| {
+        let adapter = home.adapter("claude-code").env("PEER_NAME", name).cwd(&root).start();
+        registered(&adapter);
+        adapter
+    };
+    let luna = start("luna");
+    wait_for_summary(&home, "luna", "on branch topic/bcrypt, 1 changed file: package.json");
+    let _ = luna.call("set_summary", json!({"summary": "updating bcrypt"})).success();
+    luna.close_stdin();
+    let _ = luna.wait_exit(PATIENCE);
+
+    // The next session of the same name finds what the last one said. That of another is there to tell when it is too late.
+    let (_luna, _nova) = (start("luna"), start("nova"));
+    wait_for_summary(&home, "nova", "on branch topic/bcrypt, 1 changed file: package.json");
+    assert_eq!(summary(&home, "luna"), "updating bcrypt");
+}
+
+#[test]
+fn the_person_s_own_program_makes_the_first_summary() {
+    let home = peer_tests::home!();
+    let root = repository(&home);
+    let said = home.root().join("said");
+    let program = format!("tee '{}' | tr '{{' '[' | cut -c 1-12; echo more", said.display());
+    let luna = home.adapter("claude-code").env("PEER_NAME", "luna").env("PEERD_SUMMARIZER", &program).cwd(&root).start();
+    registered(&luna);
+    wait_for_summary(&home, "luna", r#"["branch":"t"#);
+    let facts: serde_json::Value = serde_json::from_slice(&std::fs::read(said).expect("it was asked")).expect("JSON");
+    assert_eq!(facts["branch"], "topic/bcrypt");
+    assert_eq!(facts["files"], json!(["package.json"]));
+    assert_eq!(facts["cwd"], root.to_str().expect("UTF-8"));
+}
+
+#[test]
+fn a_program_that_fails_is_told_once_and_git_takes_its_place() {
+    let home = peer_tests::home!();
+    let root = repository(&home);
+    let luna = home.adapter("claude-code").env("PEER_NAME", "luna").env("PEERD_SUMMARIZER", "exit 7").cwd(&root).start();
+    wait_for_summary(&home, "luna", "on branch topic/bcrypt, 1 changed file: package.json");
+    let result = luna.call("list_peers", json!({})).success();
+    assert!(result.text.contains("PEERD_SUMMARIZER ended with exit status: 7"), "{}", result.text);
+    assert!(!luna.call("list_peers", json!({})).success().text.contains("PEERD_SUMMARIZER"));
+}
+
+#[test]
+fn a_program_that_hangs_delays_nobody_and_ends_with_the_session() {
+    let home = peer_tests::home!();
+    let started = home.root().join("started");
+    nix::unistd::mkfifo(&started, nix::sys::stat::Mode::S_IRWXU).expect("make a pipe");
+    let program = format!("trap '' TERM HUP INT; echo $$ >'{}'; sleep 600 & wait; sleep 600", started.display());
+    let luna = home.adapter("claude-code").env("PEER_NAME", "luna").env("PEERD_SUMMARIZER", &program).start();
+    let pid = std::fs::read_to_string(&started).expect("it says its number");
+    let began = Instant::now();
+    registered(&luna);
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    let group = Pid::from_raw(pid.trim().parse().expect("a number"));
+    assert_eq!(killpg(group, None), Ok(()));
+    luna.close_stdin();
+    let _ = luna.wait_exit(PATIENCE);
+    let deadline = Instant::now() + PATIENCE;
+    while killpg(group, None).is_ok() {
+        assert!(Instant::now() < deadline, "the program lives on");
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::{Link, Session, Unstarted, renamed};
 use crate::carriers::hook;
+use crate::codex;
 use crate::git;
 use crate::inbox::Known;
 use crate::render;
@@ -33,10 +34,18 @@ impl Session {
             Err(error) => return self.end(error.to_string()),
         };
         self.look_around().await;
+        while self.client().kind == ClientKind::Codex && !codex::settle(&self).await {
+            self.wait_for_call("this adapter is in no conversation yet", &mut barriers).await;
+        }
         let mut reconnect = Reconnect::new(endpoint, Role::Adapter);
         let patience = Duration::from_millis(LOSS_PATIENCE_MS);
         let mut give_up_at = Instant::now() + patience;
         loop {
+            if let Some(why) = self.take_leaving() {
+                self.wait_for_call(why, &mut barriers).await;
+                give_up_at = Instant::now() + patience;
+                reconnect.hurry();
+            }
             let attempt = tokio::select! {
                 attempt = self.attempt(&mut reconnect) => attempt,
                 () = release(&mut barriers) => continue,
@@ -62,11 +71,7 @@ impl Session {
                 reconnect.hurry();
             }
             if error.is_lasting() || (!is_wanted && Instant::now() >= give_up_at) {
-                self.link.send_replace(Link::Down { why: error.to_string() });
-                tokio::select! {
-                    () = self.call_came.notified() => {}
-                    () = release(&mut barriers) => {}
-                }
+                self.wait_for_call(&error.to_string(), &mut barriers).await;
                 give_up_at = Instant::now() + patience;
                 reconnect.hurry();
             } else if error.is_verdict() {
@@ -75,6 +80,15 @@ impl Session {
             } else {
                 self.link.send_replace(Link::Trying { last: Some(error.to_string()) });
             }
+        }
+    }
+
+    /// Does nothing until the client calls, or something else wants the broker.
+    async fn wait_for_call(&self, why: &str, barriers: &mut mpsc::UnboundedReceiver<oneshot::Sender<()>>) {
+        self.link.send_replace(Link::Down { why: why.to_owned() });
+        tokio::select! {
+            () = self.call_came.notified() => {}
+            () = release(barriers) => {}
         }
     }
 
@@ -92,7 +106,7 @@ impl Session {
     }
 
     /// One attempt to connect and register.
-    async fn attempt(&self, reconnect: &mut Reconnect) -> Result<(Connection, Pushes), AttemptError> {
+    async fn attempt(self: &Arc<Self>, reconnect: &mut Reconnect) -> Result<(Connection, Pushes), AttemptError> {
         reconnect.set_seat(self.seat());
         let (connection, pushes, _) = reconnect.next().await?;
         loop {
@@ -133,7 +147,7 @@ impl Session {
         let state = self.state();
         let path = |path: &std::path::Path| bounded(&path.to_string_lossy(), PATH_BYTES_MAX);
         Register {
-            name: self.surroundings.name.clone().filter(|_| !state.name_refused),
+            name: state.codex.name(self.surroundings.name.clone()).filter(|_| !state.name_refused),
             seat,
             client: client.name,
             client_version: client.version,
@@ -166,6 +180,12 @@ impl Session {
                     let _ = done.send(());
                 }
                 () = self.outgoing.drained() => self.offer(),
+                () = self.leave.notified() => {
+                    // With the last of its handles the connection ends; the broker ends its half once it has taken note.
+                    self.link.send_replace(Link::Trying { last: None });
+                    while pushes.next().await.is_some() {}
+                    return None;
+                }
             }
         }
     }
