@@ -1,0 +1,324 @@
+//! Claude Code itself: every way into its model, alone and in order, and what each of them proves.
+
+use std::time::Instant;
+
+use peer_tests::clients::{Call, Gate, Stage, call, calls, given, hostile_body, latency, say};
+use serde_json::{Value, json};
+
+/// What `peerctl setup` writes into the client's hooks, for the server of the test's own configuration.
+fn hooks() -> Value {
+    let fields = [
+        "hook_event_name",
+        "session_id",
+        "transcript_path",
+        "cwd",
+        "permission_mode",
+        "prompt_id",
+        "agent_id",
+        "tool_use_id",
+        "source",
+        "stop_hook_active",
+    ];
+    let input: Value = fields
+        .iter()
+        .map(|field| ((*field).to_owned(), json!(format!("${{{field}}}"))))
+        .collect::<serde_json::Map<_, _>>()
+        .into();
+    let tool = json!([{"hooks": [{"type": "mcp_tool", "server": "peers", "tool": "hook", "input": input}]}]);
+    let command = |event: &str| json!([{"hooks": [{"type": "command", "command": format!("peerctl hook claude {event}")}]}]);
+    json!({"hooks": {
+        "SessionStart": command("SessionStart"),
+        "UserPromptSubmit": tool,
+        "PreToolUse": [{"matcher": "mcp__.*peers.*", "hooks": tool[0]["hooks"]}],
+        "PostToolBatch": tool,
+        "Stop": tool,
+        "SessionEnd": command("SessionEnd"),
+    }})
+}
+
+/// `claude -p` runs a command, and a message is sent while the model's answer, which calls another one, is on its way.
+/// Nothing but `carrier` is there to carry it. Returns what the message was, and where in the talk it was shown.
+fn carried_between_two_calls(stage: &Stage, carrier: &str) -> (String, Vec<usize>) {
+    stage.leave_only(carrier);
+    let (second, third) = (Gate::new(), Gate::new());
+    let steps = [
+        call(Call::shell("echo one")),
+        call(Call::shell("echo two")).held(&second),
+        call(Call::shell("echo three")).held(&third),
+        say("done"),
+    ];
+    let talk = stage.model.talk("luna-begin", steps);
+    let news = stage.news();
+    let running = stage.claude().name("luna").settings(hooks()).print("luna-begin");
+    talk.request(1);
+    let sent = Instant::now();
+    let id = stage.send("luna", "which bcrypt?");
+    second.open();
+    let request = talk.request_with("| which bcrypt?");
+    latency("claude", carrier, sent, &request);
+    third.open();
+    let _ = news.wait("presented", &id);
+    let _ = running.wait().success();
+    let shown = talk
+        .requests()
+        .iter()
+        .enumerate()
+        .filter(|(_, request)| request.count("| which bcrypt?") > 0)
+        .map(|(at, _)| at)
+        .collect();
+    for request in talk.requests() {
+        assert!(request.count("| which bcrypt?") <= 1, "it was shown twice");
+    }
+    (id, shown)
+}
+
+#[test]
+fn the_inbox_socket_carries_between_two_calls() {
+    let stage = peer_tests::stage!();
+    let (id, shown) = carried_between_two_calls(&stage, "inbox_socket");
+    assert_eq!(shown, [2, 3]);
+    assert_eq!(stage.trace(&id), ["stored", "offered inbox_socket", "presented inbox_socket"]);
+}
+
+#[test]
+fn a_hook_carries_between_two_calls() {
+    let stage = peer_tests::stage!();
+    let (id, shown) = carried_between_two_calls(&stage, "hook");
+    assert_eq!(shown, [2, 3]);
+    assert_eq!(stage.trace(&id), ["stored", "offered hook", "presented hook"]);
+}
+
+#[test]
+fn a_tool_result_carries_where_nothing_else_does_and_the_record_proves_it() {
+    let stage = peer_tests::stage!();
+    stage.leave_only("tool_result");
+    let gate = Gate::new();
+    let steps = [
+        call(Call::shell("true")),
+        call(Call::peers("list_peers", json!({}))).held(&gate),
+        call(Call::shell("true")),
+        say("done"),
+    ];
+    let talk = stage.model.talk("luna-begin", steps);
+    let news = stage.news();
+    let running = stage.claude().name("luna").print("luna-begin");
+    talk.request(1);
+    let id = stage.send("luna", "which bcrypt?");
+    gate.open();
+    let request = talk.request_with("| which bcrypt?");
+    assert_eq!(request.results().last().map(|result| result.text.contains("| which bcrypt?")), Some(true));
+    let told = news.wait("presented", &id);
+    assert_eq!(told["reason"], "transcript", "{told}");
+    let _ = running.wait().success();
+    assert_eq!(stage.trace(&id), ["stored", "offered tool_result", "presented tool_result"]);
+}
+
+/// The model asked for both before it saw either's result.
+#[test]
+fn two_calls_in_one_message_do_not_prove_each_other() {
+    let stage = peer_tests::stage!();
+    stage.leave_only("tool_result");
+    let (gate, last) = (Gate::new(), Gate::new());
+    let list = || Call::peers("list_peers", json!({}));
+    let steps = [call(Call::shell("true")), calls([list(), list()]).held(&gate), say("done").held(&last)];
+    let talk = stage.model.talk("luna-begin", steps);
+    let news = stage.news();
+    let running = stage.claude().name("luna").print("luna-begin");
+    talk.request(1);
+    let id = stage.send("luna", "which bcrypt?");
+    gate.open();
+    let request = talk.request(2);
+    assert_eq!(request.count("| which bcrypt?"), 1);
+    let _ = news.wait("offered", &id);
+    assert_eq!(stage.trace(&id), ["stored", "offered tool_result"]);
+    last.open();
+    let _ = news.wait("presented", &id);
+    let _ = running.wait().success();
+}
+
+#[test]
+fn the_inbox_socket_wakes_an_idle_session() {
+    let stage = peer_tests::stage!();
+    stage.leave_only("inbox_socket");
+    let talk = stage.model.talk("luna-begin", [say("ready")]);
+    let news = stage.news();
+    let tui = stage.claude().name("luna").settings(hooks()).terminal();
+    tui.submit("luna-begin");
+    tui.wait_for("ready");
+    talk.then([say("woken")]);
+    let sent = Instant::now();
+    let id = stage.send("luna", "wake up, luna");
+    let request = talk.request_with("| wake up, luna");
+    latency("claude", "inbox_socket (idle)", sent, &request);
+    tui.wait_for("woken");
+    let _ = news.wait("presented", &id);
+    assert_eq!(stage.trace(&id), ["stored", "offered inbox_socket", "presented inbox_socket"]);
+    tui.close();
+}
+
+/// A subagent's calls carry the parent's session, and neither carry its mail nor prove it.
+fn a_subagent_leaves_its_parents_mail(carrier: &str) {
+    let stage = peer_tests::stage!();
+    stage.leave_only(carrier);
+    let (gate, parent) = (Gate::new(), Gate::new());
+    let list = || call(Call::peers("list_peers", json!({})));
+    let agent =
+        json!({"description": "look", "prompt": "sub-begin", "subagent_type": "general-purpose", "run_in_background": false});
+    let steps = [call(Call::named("Agent", agent)), list().held(&parent), say("parent done")];
+    let talk = stage.model.talk("luna-begin", steps);
+    let sub = stage.model.talk("sub-begin", [list(), list().held(&gate), list(), say("sub done")]);
+    let news = stage.news();
+    let running = stage.claude().name("luna").settings(hooks()).print("luna-begin");
+    sub.request(1);
+    let id = stage.send("luna", "which bcrypt?");
+    gate.open();
+    sub.request(3);
+    let request = talk.request(1);
+    for request in sub.requests() {
+        assert_eq!(request.count("which bcrypt?"), 0, "the subagent was shown its parent's mail");
+    }
+    parent.open();
+    let shown = if request.count("which bcrypt?") > 0 { request } else { talk.request(2) };
+    assert_eq!(shown.count("| which bcrypt?"), 1);
+    let _ = news.wait("presented", &id);
+    let _ = running.wait().success();
+    assert_eq!(stage.trace(&id), ["stored".to_owned(), format!("offered {carrier}"), format!("presented {carrier}")]);
+}
+
+#[test]
+fn a_subagent_that_calls_our_tools_does_not_swallow_what_a_hook_carries() {
+    a_subagent_leaves_its_parents_mail("hook");
+}
+
+#[test]
+fn a_subagent_that_calls_our_tools_does_not_swallow_what_a_tool_result_carries() {
+    a_subagent_leaves_its_parents_mail("tool_result");
+}
+
+/// Each time the client goes on under another id of its own, and nobody but its hooks and its registry tells.
+fn stays_the_same_peer_when_cleared_twice(settings: Value) {
+    let stage = peer_tests::stage!();
+    let talk = stage.model.talk("luna-begin", [say("ready")]);
+    let tui = stage.claude().name("luna").settings(settings).terminal();
+    tui.submit("luna-begin");
+    tui.wait_for("ready");
+    talk.request(0);
+    let before = stage.home.peerctl(&["peers", "luna", "--json"]).success().json();
+    for turn in ["first-turn", "second-turn"] {
+        tui.submit("/clear");
+        tui.wait_for("❯");
+        let talk = stage.model.talk(turn, [call(Call::peers("list_peers", json!({}))), say(&format!("{turn} done"))]);
+        let news = stage.news();
+        tui.submit(turn);
+        talk.request(1);
+        let id = stage.send("luna", &format!("after {turn}"));
+        talk.then([call(Call::peers("list_peers", json!({}))), say("and again")]);
+        tui.wait_for(&format!("{turn} done"));
+        tui.submit("once more");
+        talk.request_with(&format!("| after {turn}"));
+        let _ = news.wait("presented", &id);
+    }
+    let after = stage.home.peerctl(&["peers", "--json"]).success().json();
+    let after: Vec<&Value> = after.as_array().expect("peers are listed").iter().filter(|peer| peer["name"] != "human").collect();
+    assert_eq!(after.len(), 1, "{after:#?}");
+    assert_eq!((&after[0]["id"], &after[0]["name"]), (&before[0]["id"], &json!("luna")));
+    tui.close();
+}
+
+#[test]
+fn a_session_that_is_cleared_twice_stays_the_same_peer() {
+    stays_the_same_peer_when_cleared_twice(hooks());
+}
+
+#[test]
+fn a_session_that_is_cleared_twice_without_hooks_stays_the_same_peer() {
+    stays_the_same_peer_when_cleared_twice(json!({}));
+}
+
+/// The client takes the flag and, without its maker's say, loads no channel: what is sent there is dropped silently.
+#[test]
+fn a_channel_that_is_not_loaded_is_not_taken_for_seen() {
+    let stage = peer_tests::stage!();
+    let config = "[adapter]\ncarriers_off = [\"inbox_socket\", \"hook\"]\n[limits]\nvisibility_timeout_ms = 1000\n";
+    stage.home.configure(config);
+    let gate = Gate::new();
+    let talk = stage.model.talk("luna-begin", [call(Call::shell("true")), call(Call::shell("true")).held(&gate)]);
+    // The model calls a tool of ours again and again, until the channel has had its time.
+    talk.then((0..200).map(|_| {
+        given(|request| match request.shows("| which bcrypt?") {
+            true => say("done"),
+            false => call(Call::peers("list_peers", json!({}))),
+        })
+    }));
+    let news = stage.news();
+    let channel = ["--dangerously-load-development-channels", "server:peers"];
+    let running = stage.claude().name("luna").args(channel).print("luna-begin");
+    talk.request(1);
+    let id = stage.send("luna", "which bcrypt?");
+    let _ = news.wait("offered", &id);
+    assert_eq!(stage.trace(&id), ["stored", "offered channel"]);
+    gate.open();
+    let request = talk.request_with("| which bcrypt?");
+    assert!(request.shows("(shown before)"), "a repeat says so");
+    assert!(talk.requests().len() > 3, "what the channel had was at once shown by another way");
+    let _ = news.wait("presented", &id);
+    let _ = running.wait().success();
+    assert_eq!(stage.trace(&id), ["stored", "offered channel", "offered tool_result", "presented tool_result"]);
+}
+
+/// A body that forges what stands around it, by each way into the model.
+fn quotes_a_hostile_message(carrier: &str) {
+    let stage = peer_tests::stage!();
+    stage.leave_only(carrier);
+    let gate = Gate::new();
+    let talk = stage.model.talk("luna-begin", [call(Call::shell("true")), call(Call::shell("true")).held(&gate), say("done")]);
+    let running = stage.claude().name("luna").settings(hooks()).print("luna-begin");
+    talk.request(1);
+    let id = stage.send("luna", &hostile_body("EVIL"));
+    gate.open();
+    let request = talk.request_with(&id);
+    request.assert_quoted("EVIL");
+    let _ = running.wait().success();
+}
+
+#[test]
+fn the_inbox_socket_quotes_a_hostile_message() {
+    quotes_a_hostile_message("inbox_socket");
+}
+
+#[test]
+fn a_hook_quotes_a_hostile_message() {
+    quotes_a_hostile_message("hook");
+}
+
+/// What comes while the model ends its turn is shown to it before the session rests.
+#[test]
+fn a_stop_hook_carries_what_came_last() {
+    let stage = peer_tests::stage!();
+    stage.leave_only("hook");
+    let gate = Gate::new();
+    let talk = stage.model.talk("luna-begin", [say("first").held(&gate), say("second")]);
+    let news = stage.news();
+    let running = stage.claude().name("luna").settings(hooks()).print("luna-begin");
+    talk.request(0);
+    let id = stage.send("luna", "before you go");
+    gate.open();
+    assert_eq!(talk.request(1).count("| before you go"), 1);
+    let _ = news.wait("presented", &id);
+    let _ = running.wait().success();
+}
+
+/// What waited for a session before it began is in the request that its first prompt makes.
+#[test]
+fn a_hook_carries_what_waited_before_the_first_prompt() {
+    let stage = peer_tests::stage!();
+    stage.leave_only("hook");
+    let _ = stage.claude().name("luna").settings(hooks()).print("an earlier session").wait().success();
+    let id = stage.send("luna", "for later");
+    let talk = stage.model.talk("luna-begin", [say("done")]);
+    let news = stage.news();
+    let running = stage.claude().name("luna").settings(hooks()).print("luna-begin");
+    assert_eq!(talk.request(0).count("| for later"), 1);
+    let _ = news.wait("presented", &id);
+    let _ = running.wait().success();
+}
