@@ -85,11 +85,7 @@ impl Operator {
         let mut peers = self.peers(PeersQuery { all: true, ..PeersQuery::default() }).await?;
         match find(&peers, given) {
             Some(place) => Ok(peers.swap_remove(place)),
-            None => {
-                let given = peer_proto::text::single_line(given);
-                let message = format!("no peer is called {given:?}; `peerctl peers --all` lists those that are known");
-                Err(Failure::NotFound { code: ErrorCode::UnknownPeer.as_str(), message })
-            }
+            None => Err(no_such_peer(given)),
         }
     }
 
@@ -138,6 +134,13 @@ pub(crate) fn person(given: &str) -> Option<&'static str> {
 /// A message id, as somebody typed it.
 pub(crate) fn message_id(given: &str) -> Result<MessageId, Failure> {
     given.parse().map_err(|_| Failure::no_such_message(given))
+}
+
+/// Nobody goes by that name.
+pub(crate) fn no_such_peer(given: &str) -> Failure {
+    let given = peer_proto::text::single_line(given);
+    let message = format!("no peer is called {given:?}; `peerctl peers --all` lists those that are known");
+    Failure::NotFound { code: ErrorCode::UnknownPeer.as_str(), message }
 }
 
 /// The broker answered with another kind of reply than the request has.

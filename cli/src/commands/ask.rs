@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use peer_client::{Endpoint, RequestError};
 use peer_proto::ids::MessageId;
-use peer_proto::message::Intent;
+use peer_proto::message::{Intent, Stage};
 use peer_proto::request::{EventKind, Push, Request, Send, Sent};
 use serde_json::json;
 
@@ -73,7 +73,7 @@ fn timed_out(asked: Option<MessageId>, wait: Duration) -> Failure {
 async fn answer(output: &Output, endpoint: &Endpoint, question: Send, asked: &mut Option<MessageId>) -> Result<(), Failure> {
     loop {
         let mut operator = Operator::connect(endpoint).await?;
-        match ask(&mut operator, question.clone(), asked).await {
+        match ask(output, &mut operator, question.clone(), asked).await {
             Err(Failure::Request(RequestError::Lost)) => {}
             Err(failure) => return Err(send::with_recipients(endpoint, &question.to, failure).await),
             Ok((sent, Some(reply))) => return print(output, &operator, &sent, reply).await,
@@ -84,6 +84,7 @@ async fn answer(output: &Output, endpoint: &Endpoint, question: Send, asked: &mu
 }
 
 async fn ask(
+    output: &Output,
     operator: &mut Operator,
     question: Send,
     asked: &mut Option<MessageId>,
@@ -92,6 +93,9 @@ async fn ask(
     operator.ask_done(Request::Watch { peer: None, bodies: false }).await?;
     let sent = operator.send(question).await?;
     *asked = Some(sent.message);
+    if let Some(held) = sent.deliveries.iter().find(|delivery| delivery.stage == Some(Stage::Held)) {
+        output.remark(&format!("held for {} until the person releases it", cell(&held.name)));
+    }
     if sent.deliveries.iter().all(|delivery| delivery.refusal.is_some()) {
         return Ok((sent, None));
     }

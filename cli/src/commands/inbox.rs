@@ -2,7 +2,7 @@
 
 use peer_client::Endpoint;
 use peer_proto::ids::PeerId;
-use peer_proto::message::Message;
+use peer_proto::message::{Message, Stage};
 use peer_proto::request::{InboxEntry, Reply, Request};
 use serde_json::{Value, json};
 
@@ -14,7 +14,7 @@ const AFTER_HELP: &str = "\
 Examples:
   peerctl inbox                  what waits, for everybody
   peerctl inbox backend          what waits for one peer
-  peerctl inbox --held           what waits for your word
+  peerctl inbox --held           what a policy holds until you release it
   peerctl inbox me               what sessions wrote to you, with the texts
   peerctl inbox me --ack         the same, and then it is dealt with
 
@@ -80,7 +80,11 @@ fn print(output: &Output, entries: &[InboxEntry]) -> Result<(), Failure> {
             ]
         })
         .collect();
-    output.table(&["ID", "FROM", "TO", "INTENT", "STAGE", "AGE", "ATTEMPTS", "SIZE"], &rows, "nothing waits")
+    output.table(&["ID", "FROM", "TO", "INTENT", "STAGE", "AGE", "ATTEMPTS", "SIZE"], &rows, "nothing waits")?;
+    if entries.iter().any(|entry| entry.stage == Stage::Held) {
+        output.remark("held: `peerctl show ID` reads one, `peerctl release ID` lets it go, `peerctl cancel ID` ends it");
+    }
+    Ok(())
 }
 
 async fn print_mine(output: &Output, operator: &Operator, entries: &[InboxEntry]) -> Result<(), Failure> {

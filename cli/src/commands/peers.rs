@@ -1,6 +1,7 @@
 //! `peerctl peers`: who is here.
 
 use peer_client::Endpoint;
+use peer_proto::policy::Policy;
 use peer_proto::request::{EventKind, PeerInfo, PeersQuery, Push, Request};
 use peer_proto::text::single_line;
 use serde_json::{Value, json};
@@ -100,7 +101,7 @@ fn row(peer: &PeerInfo) -> Vec<String> {
         cell(&peer.name),
         if peer.client.is_empty() { "-".to_owned() } else { cell(&peer.client) },
         seen(peer),
-        peer.pending.to_string(),
+        mail(peer),
         beginning(&doing(peer), DOING_CHARS_MAX),
         end(&place(&peer.cwd), WHERE_CHARS_MAX),
     ]
@@ -116,6 +117,8 @@ fn print_one(output: &Output, peer: &PeerInfo) -> Result<(), Failure> {
     facts.push(("client", format!("{} {}{pid}", known(&peer.client), single_line(&peer.client_version))));
     facts.push(("seen", seen(peer)));
     facts.push(("mail", format!("{} waiting, {} of it with its session", peer.pending, peer.leased)));
+    facts.push(("inbound", peer.policy.as_str().to_owned()));
+    facts.push(("mode", peer.mode.map_or("not known", |mode| mode.as_str()).to_owned()));
     let reached: Vec<_> = peer
         .carriers
         .iter()
@@ -134,7 +137,19 @@ fn print_one(output: &Output, peer: &PeerInfo) -> Result<(), Failure> {
 }
 
 fn seen(peer: &PeerInfo) -> String {
-    if peer.online { "online".to_owned() } else { format!("{} ago", age(peer.last_seen)) }
+    match (peer.online, peer.activity) {
+        (true, Some(activity)) => activity.as_str().to_owned(),
+        (true, None) => "online".to_owned(),
+        (false, _) => format!("{} ago", age(peer.last_seen)),
+    }
+}
+
+/// How much waits, and by which policy, where that is not the usual one.
+fn mail(peer: &PeerInfo) -> String {
+    match peer.policy {
+        Policy::Accept => peer.pending.to_string(),
+        policy => format!("{} {}", peer.pending, policy.as_str()),
+    }
 }
 
 /// Its state and its task, or its summary where it names no task.
@@ -187,6 +202,9 @@ fn json(peer: &PeerInfo) -> Value {
         "pending": peer.pending,
         "leased": peer.leased,
         "last_seen": rfc3339(peer.last_seen),
+        "activity": peer.activity.map(|activity| activity.as_str()),
+        "mode": peer.mode.map(|mode| mode.as_str()),
+        "policy": peer.policy.as_str(),
         "carriers": carriers,
     })
 }

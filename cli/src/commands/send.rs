@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use peer_client::{Endpoint, RequestError};
 use peer_proto::ids::PeerId;
 use peer_proto::limits::TEXT_BYTES_MAX;
-use peer_proto::message::Intent;
+use peer_proto::message::{Intent, Stage};
 use peer_proto::refusal::{ErrorCode, Refusal};
 use peer_proto::request::{PeersQuery, Send, Sent, SentDelivery};
 use peer_proto::text::single_line;
@@ -29,7 +29,7 @@ Examples:
 
 The answer lands in `peerctl inbox me`; `peerctl ask` waits for it. A message to
 a peer that is offline waits for it. Exit 6 when a recipient refused it (a full
-mailbox, a rate), 4 when a name is unknown: then nothing was sent to anybody.";
+mailbox, a rate, a policy), 4 when a name is unknown: then nothing was sent to anybody.";
 
 /// How often a send is repeated under its idempotency key when the broker dies before it answers.
 const REPEATS_MAX: u32 = 3;
@@ -174,6 +174,11 @@ pub(crate) fn print(output: &Output, sent: &Sent) -> Result<(), Failure> {
     }
     for delivery in &sent.deliveries {
         let Some(stage) = delivery.stage else { continue };
+        let name = output.paint(Tone::Strong, &cell(&delivery.name));
+        if stage == Stage::Held {
+            output.line(&format!("{}  held for {name}, until the person releases it", sent.message))?;
+            continue;
+        }
         let reach = match (delivery.online, delivery.carriers.iter().find(|proof| proof.proven_at.is_some())) {
             _ if delivery.peer == PeerId::HUMAN => "which is you: it waits in `peerctl inbox me`".to_owned(),
             (true, Some(proof)) => format!("online, last reached by {}", proof.carrier.as_str()),
@@ -181,7 +186,6 @@ pub(crate) fn print(output: &Output, sent: &Sent) -> Result<(), Failure> {
             (false, _) => "offline: it waits there".to_owned(),
         };
         let again = if sent.deduplicated { " (sent before under this key)" } else { "" };
-        let name = output.paint(Tone::Strong, &cell(&delivery.name));
         output.line(&format!("{}  {} for {name}, {reach}{again}", sent.message, stage.as_str()))?;
     }
     refused.map_or(Ok(()), Err)

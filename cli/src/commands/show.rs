@@ -2,6 +2,7 @@
 
 use peer_client::Endpoint;
 use peer_proto::ids::PeerId;
+use peer_proto::message::Stage;
 use peer_proto::request::{Shown, ShownDelivery};
 use serde_json::{Value, json};
 
@@ -58,6 +59,9 @@ fn print(output: &Output, shown: &Shown) -> Result<(), Failure> {
     for delivery in &shown.deliveries {
         output.line("")?;
         print_trace(output, "", delivery)?;
+    }
+    if shown.deliveries.iter().any(|delivery| delivery.stage == Stage::Held) {
+        output.remark("held: `peerctl release ID` lets it go, `peerctl cancel ID` ends it");
     }
     Ok(())
 }

@@ -1,0 +1,100 @@
+//! `peerctl release`: held mail goes on its way.
+
+use peer_client::Endpoint;
+use peer_proto::ids::{MessageId, PeerId};
+use peer_proto::request::{InboxEntry, PeerInfo, PeersQuery, Reply, Request};
+use serde_json::{Value, json};
+
+use crate::error::Failure;
+use crate::operator::{Operator, find, message_id, no_such_peer, unexpected};
+use crate::output::{Output, cell};
+
+const AFTER_HELP: &str = "\
+Examples:
+  peerctl inbox --held                       what waits for your word
+  peerctl show m-06FHK2RBXW3T9Q1C            read it first
+  peerctl release m-06FHK2RBXW3T9Q1C
+  peerctl release --from scout --to backend
+  peerctl release --all
+
+What you do not want goes with `peerctl cancel ID`. Releasing changes no policy:
+the next message is held again.";
+
+/// Let held mail go on its way
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct Args {
+    /// Message ids
+    #[arg(required_unless_present_any = ["from", "to", "all"], conflicts_with_all = ["from", "all"], value_name = "ID")]
+    ids: Vec<String>,
+
+    /// All that this peer sent
+    #[arg(long, value_name = "PEER")]
+    from: Option<String>,
+
+    /// Only to this recipient
+    #[arg(long, value_name = "PEER")]
+    to: Option<String>,
+
+    /// All that is held
+    #[arg(long, conflicts_with_all = ["from", "to"])]
+    all: bool,
+}
+
+/// One message to release, and to whom; none: to all for whom it is held.
+type Wanted = (MessageId, Option<String>);
+
+pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
+    let named: Vec<Wanted> = args.ids.iter().map(|id| Ok((message_id(id)?, args.to.clone()))).collect::<Result<_, Failure>>()?;
+    let operator = Operator::connect(endpoint).await?;
+    let wanted = if named.is_empty() { held(&operator, &args).await? } else { named };
+    let mut released = Vec::new();
+    for (message, to) in wanted {
+        match release(output, &operator, message, to).await {
+            Ok(told) => released.extend(told),
+            // What went before it is on its way, and has to be told.
+            Err(failure) if output.json && !released.is_empty() => {
+                return Err(Failure::Partly { data: json!({ "deliveries": released }), failure: Box::new(failure) });
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
+    if output.json {
+        return output.json(&json!({ "deliveries": released }));
+    }
+    if released.is_empty() {
+        output.remark("nothing of that is held");
+    }
+    Ok(())
+}
+
+async fn release(output: &Output, operator: &Operator, message: MessageId, to: Option<String>) -> Result<Vec<Value>, Failure> {
+    let Reply::Settled { deliveries } = operator.ask(Request::Release { message, to }).await? else { return Err(unexpected()) };
+    let mut told = Vec::new();
+    for (name, stage) in deliveries {
+        if !output.json {
+            output.line(&format!("{message}  {} for {}", stage.as_str(), cell(&name)))?;
+        }
+        told.push(json!({ "id": message.to_string(), "to": name, "stage": stage.as_str() }));
+    }
+    Ok(told)
+}
+
+/// What is held and fits, oldest first, so that each sender's order is kept.
+async fn held(operator: &Operator, args: &Args) -> Result<Vec<Wanted>, Failure> {
+    let peers = operator.peers(PeersQuery { all: true, ..PeersQuery::default() }).await?;
+    let of = |given: &Option<String>| given.as_deref().map(|given| known(&peers, given)).transpose();
+    let (from, to) = (of(&args.from)?, of(&args.to)?);
+    let fits = |entry: &InboxEntry| {
+        // An agent's message has the name that it went by then.
+        let sent = |peer: &&PeerInfo| peer.name == entry.from || peer.aliases.contains(&entry.from);
+        from.as_ref().is_none_or(sent) && to.as_ref().is_none_or(|peer| peer.id == entry.peer)
+    };
+    let entries = operator.inbox(Some("*".to_owned()), true).await?;
+    let wanted = entries.iter().filter(|entry| fits(entry));
+    Ok(wanted.map(|entry: &InboxEntry| (entry.message, Some(PeerId::to_string(&entry.peer)))).collect())
+}
+
+fn known<'a>(peers: &'a [PeerInfo], given: &str) -> Result<&'a PeerInfo, Failure> {
+    find(peers, given).and_then(|place| peers.get(place)).ok_or_else(|| no_such_peer(given))
+}
