@@ -529,4 +529,6 @@ fn ids(entries: &[&Entry]) -> String {
 }
 
 #[cfg(test)]
+mod carrier_tests;
+#[cfg(test)]
 mod tests;

@@ -28,11 +28,11 @@ impl Client {
     }
 }
 
-fn id(number: u32) -> MessageId {
+pub(super) fn id(number: u32) -> MessageId {
     MessageId::try_from(u128::from(number)).unwrap()
 }
 
-fn delivered(inbox: &mut Inbox, number: u32, from: &str, text: &str) -> Known {
+pub(super) fn delivered(inbox: &mut Inbox, number: u32, from: &str, text: &str) -> Known {
     inbox.deliver(Delivery { message: request(number, from, text), attempts: 0, shown_before: false }, false)
 }
 

@@ -1,0 +1,211 @@
+//! Scenarios of push carriers and hooks: what goes when, what follows what, and what proves it.
+
+use peer_proto::message::Intent;
+
+use super::tests::{delivered, id};
+use super::*;
+use crate::render::tests::request;
+
+const SOCKET: Carrier = Carrier::InboxSocket;
+
+fn post(inbox: &mut Inbox, carrier: Carrier, activity: Activity) -> Option<Vec<MessageId>> {
+    inbox.post(carrier, Some(activity), false, "").map(|post| post.ids())
+}
+
+fn informed(inbox: &mut Inbox, number: u32, from: &str, reply_to: Option<MessageId>) {
+    let message = Message { intent: Intent::Inform, reply_to, ..request(number, from, "x") };
+    inbox.deliver(Delivery { message, attempts: 0, shown_before: false }, false);
+}
+
+fn hook(inbox: &mut Inbox, event: HookEvent) -> (Vec<(MessageId, Proof)>, Vec<MessageId>) {
+    let proved = inbox.event(event);
+    (proved, inbox.hook_block(event, BLOCK_CHARS_MAX, "").offered)
+}
+
+fn proofs(proved: &[(MessageId, Proof)]) -> Vec<MessageId> {
+    proved.iter().map(|(message, _)| *message).collect()
+}
+
+#[test]
+fn a_post_is_one_block_of_all_that_may_go_and_one_carrier_has_it_at_a_time() {
+    let mut inbox = Inbox::default();
+    delivered(&mut inbox, 1, "luna", "one");
+    informed(&mut inbox, 2, "vega", None);
+    let block = inbox.post(SOCKET, Some(Activity::Working), false, "").unwrap();
+    assert_eq!(block.ids(), [id(1), id(2)]);
+    assert!(block.text.starts_with("[PEER INBOX] 2 messages. ") && block.text.contains("| one\n"), "{}", block.text);
+    for carrier in [SOCKET, Carrier::Channel] {
+        assert_eq!(post(&mut inbox, carrier, Activity::Working), None, "the socket has its time");
+    }
+    assert_eq!(hook(&mut inbox, HookEvent::UserPromptSubmit).1, [], "and no hook shows it meanwhile");
+    inbox.overdue(id(1), SOCKET);
+    let next = inbox.post(Carrier::Channel, Some(Activity::Working), true, "").unwrap();
+    assert_eq!(next.ids(), [id(1)]);
+    assert!(next.text.contains("(shown before)"), "{}", next.text);
+}
+
+#[test]
+fn what_could_not_leave_goes_to_the_next_one_unmarked() {
+    let mut inbox = Inbox::default();
+    delivered(&mut inbox, 1, "luna", "one");
+    assert_eq!(post(&mut inbox, SOCKET, Activity::Idle), Some(vec![id(1)]));
+    inbox.take_back(&[id(1)], SOCKET);
+    assert!(inbox.unproved().is_empty());
+    let next = inbox.post(Carrier::Channel, None, true, "").unwrap();
+    assert!(!next.text.contains("(shown before)"), "{}", next.text);
+}
+
+#[test]
+fn rest_is_disturbed_for_requests_and_first_replies_only_and_then_everything_comes() {
+    let mut inbox = Inbox::default();
+    informed(&mut inbox, 1, "luna", None);
+    assert_eq!(post(&mut inbox, SOCKET, Activity::Idle), None);
+    assert_eq!(hook(&mut inbox, HookEvent::Stop).1, [], "a turn ends in peace");
+    informed(&mut inbox, 2, "vega", Some(id(100)));
+    assert_eq!(post(&mut inbox, SOCKET, Activity::Idle), Some(vec![id(1), id(2)]), "the first reply wakes, with all before it");
+    informed(&mut inbox, 3, "vega", Some(id(100)));
+    assert_eq!(post(&mut inbox, SOCKET, Activity::Idle), None, "a later reply does not");
+    assert_eq!(post(&mut inbox, SOCKET, Activity::Working), Some(vec![id(3)]));
+}
+
+#[test]
+fn a_push_carrier_has_a_bounded_number_in_flight() {
+    let mut inbox = Inbox::default();
+    for number in 1..=100 {
+        delivered(&mut inbox, number, "luna", "x");
+    }
+    let mut gone = 0;
+    while let Some(ids) = post(&mut inbox, SOCKET, Activity::Working) {
+        gone += ids.len();
+    }
+    assert_eq!(gone, PUSH_UNPROVED_MAX);
+}
+
+#[test]
+fn a_push_has_a_whole_round_before_a_hook_between_tools_repeats_it() {
+    let mut inbox = Inbox::default();
+    hook(&mut inbox, HookEvent::PostToolBatch);
+    delivered(&mut inbox, 1, "luna", "x");
+    post(&mut inbox, SOCKET, Activity::Working);
+    // A tool ran longer than a carrier has time: the client shows the post after it.
+    inbox.overdue(id(1), SOCKET);
+    assert_eq!(hook(&mut inbox, HookEvent::PostToolBatch).1, [], "the post is in the request that comes now");
+    assert_eq!(hook(&mut inbox, HookEvent::PostToolBatch).1, [id(1)], "it was not");
+    let mut inbox = Inbox::default();
+    delivered(&mut inbox, 1, "luna", "x");
+    post(&mut inbox, SOCKET, Activity::Idle);
+    inbox.overdue(id(1), SOCKET);
+    assert_eq!(hook(&mut inbox, HookEvent::UserPromptSubmit).1, [id(1)], "a new turn waits for nothing");
+}
+
+#[test]
+fn which_event_proves_what_an_earlier_hook_carried() {
+    use HookEvent::{PostToolBatch, PostToolUse, PreToolUse, SessionEnd, SessionStart, Stop, UserPromptSubmit};
+    let proves = |carried: HookEvent, later: &[HookEvent]| {
+        let mut inbox = Inbox::default();
+        hook(&mut inbox, PostToolBatch);
+        delivered(&mut inbox, 1, "luna", "x");
+        assert_eq!(hook(&mut inbox, carried).1, [id(1)], "{carried:?}");
+        let mut events = later.iter();
+        events.position(|event| !inbox.event(*event).is_empty()).map(|place| later[place])
+    };
+    assert_eq!(proves(SessionStart, &[UserPromptSubmit, SessionStart, PreToolUse]), Some(PreToolUse));
+    assert_eq!(proves(UserPromptSubmit, &[UserPromptSubmit, SessionEnd, Stop]), Some(Stop));
+    assert_eq!(proves(UserPromptSubmit, &[PreToolUse]), Some(PreToolUse));
+    assert_eq!(proves(PostToolUse, &[PostToolUse, PreToolUse, PostToolBatch]), None);
+    assert_eq!(proves(PostToolUse, &[PostToolBatch, PreToolUse]), Some(PreToolUse));
+    assert_eq!(proves(PostToolUse, &[PostToolBatch, PostToolBatch]), Some(PostToolBatch));
+    assert_eq!(proves(PostToolUse, &[UserPromptSubmit]), Some(UserPromptSubmit));
+    assert_eq!(proves(PostToolBatch, &[SessionEnd, PostToolUse]), Some(PostToolUse));
+    assert_eq!(proves(Stop, &[SessionStart, Stop]), Some(Stop));
+}
+
+#[test]
+fn a_hooks_share_of_a_long_message_proves_nothing() {
+    let mut inbox = Inbox::default();
+    delivered(&mut inbox, 1, "luna", &"x".repeat(9_000));
+    assert_eq!(hook(&mut inbox, HookEvent::UserPromptSubmit).1, [id(1)]);
+    assert_eq!(proofs(&inbox.event(HookEvent::Stop)), []);
+}
+
+#[test]
+fn a_hook_shows_one_message_twice_and_no_more() {
+    let mut inbox = Inbox::default();
+    delivered(&mut inbox, 1, "luna", "x");
+    for _ in 0..2 {
+        assert_eq!(inbox.hook_block(HookEvent::UserPromptSubmit, BLOCK_CHARS_MAX, "").offered, [id(1)]);
+        assert_eq!(inbox.hook_block(HookEvent::UserPromptSubmit, BLOCK_CHARS_MAX, "").offered, []);
+        inbox.overdue(id(1), Carrier::Hook);
+    }
+    assert_eq!(inbox.hook_block(HookEvent::UserPromptSubmit, BLOCK_CHARS_MAX, "").offered, []);
+}
+
+#[test]
+fn an_output_that_nobody_waited_for_was_never_there() {
+    let mut inbox = Inbox::default();
+    delivered(&mut inbox, 1, "luna", "x");
+    let carried = inbox.hook_block(HookEvent::PostToolBatch, BLOCK_CHARS_MAX, "").offered;
+    inbox.take_back_hook(&carried);
+    assert_eq!(proofs(&inbox.event(HookEvent::Stop)), []);
+    assert!(!inbox.hook_block(HookEvent::PostToolBatch, BLOCK_CHARS_MAX, "").text.contains("(shown before)"));
+}
+
+#[test]
+fn a_hooks_share_fits_its_budget() {
+    let mut inbox = Inbox::default();
+    for number in 1..=3 {
+        delivered(&mut inbox, number, "luna", &"é".repeat(2_000));
+    }
+    let block = inbox.hook_block(HookEvent::UserPromptSubmit, 2_400, "");
+    assert!(block.text.chars().count() < 2_400 + 200, "{}", block.text.chars().count());
+    assert_eq!(block.offered, [id(1)]);
+    assert!(block.text.contains("2 more wait: check_messages()"), "{}", block.text);
+}
+
+#[test]
+fn the_record_proves_only_what_went_whole_by_the_carrier_that_it_names() {
+    let mut inbox = Inbox::default();
+    delivered(&mut inbox, 1, "luna", "whole");
+    delivered(&mut inbox, 2, "luna", &"x".repeat(9_000));
+    assert_eq!(post(&mut inbox, SOCKET, Activity::Working), Some(vec![id(1), id(2)]));
+    assert_eq!(proofs(&inbox.recorded(&[(id(1), Some(Carrier::Hook)), (id(2), Some(SOCKET)), (id(3), None)])), []);
+    let proved = inbox.recorded(&[(id(1), None)]);
+    assert_eq!(proved, [(id(1), Proof { carrier: SOCKET, evidence: Evidence::Transcript })]);
+    assert_eq!(inbox.unproved(), [id(2)]);
+}
+
+#[test]
+fn the_users_next_turn_proves_what_a_result_showed_whole() {
+    let mut inbox = Inbox::default();
+    delivered(&mut inbox, 1, "luna", "whole");
+    delivered(&mut inbox, 2, "luna", &"x".repeat(9_000));
+    let caller = Caller { call: Arc::new(Call::new(0)), conversation: None, is_subagent: false };
+    assert_eq!(inbox.block(&caller, Ask::DUE, 0).offered, [id(1), id(2)]);
+    caller.call.answered(100);
+    assert_eq!(proofs(&inbox.event(HookEvent::PreToolUse)), [], "a subagent may have been shown it");
+    assert_eq!(
+        inbox.event(HookEvent::UserPromptSubmit),
+        [(id(1), Proof { carrier: Carrier::ToolResult, evidence: Evidence::NextTurn })]
+    );
+}
+
+#[test]
+fn what_a_subagent_swallowed_comes_again_through_a_hook() {
+    let mut inbox = Inbox::default();
+    delivered(&mut inbox, 1, "luna", "x");
+    let caller = Caller { call: Arc::new(Call::new(0)), conversation: None, is_subagent: false };
+    inbox.block(&caller, Ask::DUE, 0);
+    assert_eq!(hook(&mut inbox, HookEvent::PostToolBatch).1, [], "the result has its time");
+    inbox.overdue(id(1), Carrier::ToolResult);
+    let block = inbox.hook_block(HookEvent::PostToolBatch, BLOCK_CHARS_MAX, "");
+    assert!(block.text.contains("(shown before)"), "{}", block.text);
+}
+
+#[test]
+fn replies_are_remembered_up_to_a_bound() {
+    let mut inbox = Inbox::default();
+    for number in 0..2 * ANSWERED_MAX as u32 {
+        informed(&mut inbox, number + 1, "luna", Some(id(number)));
+    }
+    assert_eq!(inbox.answered.len(), ANSWERED_MAX);
+}
