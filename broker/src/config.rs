@@ -110,11 +110,19 @@ pub struct Adapter {
     pub carriers_off: Vec<CarrierOff>,
     /// How often a session that rests may be woken in an hour.
     pub wakeups_per_hour: u32,
+    /// A session that rests and that no terminal has open may be woken too.
+    pub wake_unattended: bool,
 }
 
 impl Default for Adapter {
     fn default() -> Self {
-        Self { opt_in: false, profile: Profile::default(), carriers_off: Vec::new(), wakeups_per_hour: 30 }
+        Self {
+            opt_in: false,
+            profile: Profile::default(),
+            carriers_off: Vec::new(),
+            wakeups_per_hour: 30,
+            wake_unattended: false,
+        }
     }
 }
 
@@ -277,6 +285,13 @@ impl Settings {
                 usual.adapter.wakeups_per_hour,
                 0..u32::MAX,
                 "how often a session that rests may be woken in an hour",
+            ),
+            word(
+                "adapter.wake_unattended",
+                truth(self.adapter.wake_unattended),
+                truth(usual.adapter.wake_unattended),
+                "true, false",
+                "whether a resting Codex session that no terminal has open may be woken",
             ),
         ]);
         entries
@@ -588,7 +603,7 @@ mod tests {
         let mut settings = Settings::default();
         settings.limits.set("attempts_max", 9);
         let entries = settings.entries();
-        assert_eq!(entries.len(), LIMIT_SPECS.len() + 9);
+        assert_eq!(entries.len(), LIMIT_SPECS.len() + 10);
         let attempts = entries.iter().find(|entry| entry.key == "limits.attempts_max").unwrap();
         assert_eq!((&*attempts.value, &*attempts.default, &*attempts.bounds), ("9", "5", "1 to 100"));
     }

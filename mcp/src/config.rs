@@ -16,6 +16,8 @@ pub(crate) struct Config {
     pub(crate) carriers_off: Vec<Carrier>,
     /// How often a session that rests may be woken in an hour.
     pub(crate) wakeups_per_hour: u32,
+    /// A session that rests and that no terminal has open may be woken too.
+    pub(crate) wake_unattended: bool,
 }
 
 impl Config {
@@ -38,6 +40,7 @@ impl Config {
             opt_in: value("opt_in").and_then(toml::Value::as_bool) == Some(true),
             carriers_off: carriers_off.into_iter().flatten().filter_map(named).collect(),
             wakeups_per_hour: wakeups_per_hour.and_then(|count| u32::try_from(count).ok()).unwrap_or(WAKEUPS_PER_HOUR),
+            wake_unattended: value("wake_unattended").and_then(toml::Value::as_bool) == Some(true),
         }
     }
 }
@@ -48,12 +51,18 @@ mod tests {
 
     #[test]
     fn the_file_is_read_and_nonsense_says_nothing() {
-        let usual = Config { opt_in: false, carriers_off: Vec::new(), wakeups_per_hour: WAKEUPS_PER_HOUR };
+        let usual =
+            Config { opt_in: false, carriers_off: Vec::new(), wakeups_per_hour: WAKEUPS_PER_HOUR, wake_unattended: false };
         assert_eq!(Config::parse(""), usual);
         assert_eq!(Config::parse("no toml ]"), usual);
         assert_eq!(Config::parse("[adapter]\nopt_in = 1\ncarriers_off = \"hook\"\nwakeups_per_hour = -1\n"), usual);
-        let text = "[adapter]\nopt_in = true\ncarriers_off = [\"hook\", \"tool_result\", \"channel\"]\nwakeups_per_hour = 0\n";
-        let said = Config { opt_in: true, carriers_off: vec![Carrier::Hook, Carrier::Channel], wakeups_per_hour: 0 };
+        let text = "[adapter]\nopt_in = true\ncarriers_off = [\"hook\", \"tool_result\", \"channel\"]\nwakeups_per_hour = 0\nwake_unattended = true\n";
+        let said = Config {
+            opt_in: true,
+            carriers_off: vec![Carrier::Hook, Carrier::Channel],
+            wakeups_per_hour: 0,
+            wake_unattended: true,
+        };
         assert_eq!(Config::parse(text), said);
     }
 }

@@ -153,10 +153,8 @@ fn surroundings(config: Config) -> Surroundings {
         carriers_off: config.carriers_off,
         wakeups_per_hour: config.wakeups_per_hour,
         wake_unattended: config.wake_unattended,
-        codex_config: variable("CODEX_HOME").map_or_else(
-            || Path::new(&variable("HOME").unwrap_or_default()).join(".codex"),
-            PathBuf::from,
-        ),
+        codex_config: variable("CODEX_HOME")
+            .map_or_else(|| Path::new(&variable("HOME").unwrap_or_default()).join(".codex"), PathBuf::from),
     }
 }
 

@@ -1,4 +1,4 @@
-//! When the client's process is gone.
+//! When the client's process, or another one, is gone.
 //!
 //! A client that dies closes our input, and that is the usual way to hear of it; but a descendant of the client may hold
 //! the same pipe open. On Linux the kernel tells of the process itself, by a descriptor that becomes readable. Elsewhere
@@ -10,6 +10,17 @@ pub(crate) async fn gone() {
     if linux::watch().await.is_some() {
         return;
     }
+    std::future::pending().await
+}
+
+/// Returns once the process of this number has ended; never where that cannot be told.
+pub(crate) async fn ended(pid: u32) {
+    #[cfg(target_os = "linux")]
+    if linux::watch_process(pid).await.is_some() {
+        return;
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = pid;
     std::future::pending().await
 }
 
@@ -35,6 +46,13 @@ mod linux {
             return Some(());
         }
         let watched = watch_for_reading(process)?;
+        let ended = watched.readable().await.is_ok();
+        ended.then_some(())
+    }
+
+    /// `Some` once it has ended, `None` where the kernel does not let us watch it.
+    pub(super) async fn watch_process(pid: u32) -> Option<()> {
+        let watched = watch_for_reading(open(i32::try_from(pid).ok()?)?)?;
         let ended = watched.readable().await.is_ok();
         ended.then_some(())
     }

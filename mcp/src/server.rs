@@ -19,6 +19,7 @@ use rmcp::service::{NotificationContext, RequestContext, RoleServer};
 use serde_json::json;
 
 use crate::carriers::{hook, tool_result};
+use crate::codex;
 use crate::inbox::{Ask, Caller};
 use crate::session::{CallError, Client, ClientKind, Session};
 use crate::stdio::Call;
@@ -77,9 +78,15 @@ impl Server {
     }
 
     /// What a client's `mcp_tool` hook calls: the fields of a hook in, its output out. Listed nowhere, so no model knows it.
-    async fn hook(&self, arguments: JsonObject, began: Instant) -> CallToolResponse {
+    async fn hook(&self, arguments: JsonObject, thread: Option<String>, began: Instant) -> CallToolResponse {
         let client = self.session.client().name;
-        let hook = crate::hook_call(&client, None, &serde_json::Value::Object(arguments)).filter(|_| !self.dormant);
+        let mut hook = crate::hook_call(&client, None, &serde_json::Value::Object(arguments)).filter(|_| !self.dormant);
+        // Codex calls from a subagent's thread with the id of the session that it works for.
+        if let (Some(hook), Some(thread)) = (&mut hook, thread)
+            && hook.seat.key != thread
+        {
+            hook.agent.get_or_insert(thread);
+        }
         let output = match hook {
             Some(hook) => hook::answer(&self.session, &hook).await.text,
             None => String::new(),
@@ -93,13 +100,14 @@ impl Server {
         tool: ToolName,
         arguments: JsonObject,
         caller: &Caller,
+        root: Option<&str>,
         context: &RequestContext<RoleServer>,
     ) -> Output {
         let since = self.session.state().inbox.arrivals();
         let call = ToolCall { session: &self.session, caller, context, since };
         let acted = match tool.parse(arguments) {
             Ok(act) => match &caller.conversation {
-                Some(conversation) => match self.session.bind(conversation).await {
+                Some(conversation) => match self.session.bind(root.unwrap_or(conversation)).await {
                     Ok(()) => act.run(&call).await,
                     Err(error) => Err(error.into()),
                 },
@@ -198,8 +206,19 @@ impl ServerHandler for Server {
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
         let began = Instant::now();
+        let meta = |key: &str| context.meta.0.0.get(key).and_then(|value| value.as_str()).map(str::to_owned);
+        // Codex names the thread that calls and the one at its root, which differ where a subagent calls.
+        let (thread, root) = (meta("threadId"), meta("sessionId"));
+        let is_subagent = thread.is_some() && root.as_ref().is_some_and(|root| Some(root) != thread.as_ref());
+        if let Some(thread) = &thread {
+            self.session.state().codex.heard_of(thread, is_subagent);
+        }
         if request.name == HOOK_TOOL {
-            return Ok(self.hook(request.arguments.unwrap_or_default(), began).await);
+            return Ok(self.hook(request.arguments.unwrap_or_default(), thread, began).await);
+        }
+        if request.name == codex::INTRODUCE && self.session.client().kind == ClientKind::Codex {
+            let introduced = codex::introduced(&self.session, &request.arguments.unwrap_or_default()).await;
+            return Ok(result(&introduced.to_string(), false, began).into());
         }
         if self.dormant {
             return Err(ErrorData::invalid_params(format!("there are no tools: {DORMANT_INSTRUCTIONS}"), None));
@@ -209,18 +228,17 @@ impl ServerHandler for Server {
             let name = crate::render::sentence(&request.name);
             return Err(ErrorData::invalid_params(format!("there is no tool {name}; the tools are {}", known.join(", ")), None));
         };
-        let meta = |key: &str| context.meta.0.0.get(key).and_then(|value| value.as_str()).map(str::to_owned);
         let caller = Caller {
             // Calls come through our own pipe, which marks each; one that did not proves nothing and is proved by nothing.
             call: context.extensions.get::<Arc<Call>>().cloned().unwrap_or_default(),
-            conversation: meta("threadId"),
-            is_subagent: meta("claudecode/toolUseId").and_then(|call| self.session.state().facts.is_subagent(&call))
-                == Some(true),
+            conversation: thread,
+            is_subagent: is_subagent
+                || meta("claudecode/toolUseId").and_then(|call| self.session.state().facts.is_subagent(&call)) == Some(true),
         };
         self.session.reassert_title();
         self.session.look_into_transcript();
         tool_result::prove(&self.session, &caller);
-        let output = self.answer(tool, request.arguments.unwrap_or_default(), &caller, &context).await;
+        let output = self.answer(tool, request.arguments.unwrap_or_default(), &caller, root.as_deref(), &context).await;
         let text = self.with_mail(&output, &caller).await;
         Ok(result(&text, output.failed, began).into())
     }

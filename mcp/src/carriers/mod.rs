@@ -18,6 +18,7 @@
 //! [`Leave::now`] just before the first byte of the message leaves. Evidence comes from elsewhere: tool calls
 //! ([`tool_result`]), hooks ([`hook`]) and the client's own record ([`transcript`](crate::transcript)).
 
+pub(crate) mod app_server;
 pub(crate) mod channel;
 pub(crate) mod hook;
 pub(crate) mod inbox_socket;
@@ -32,6 +33,7 @@ use peer_proto::message::Carrier;
 use peer_proto::request::Request;
 use tokio::time::Instant;
 
+use crate::codex::ControlError;
 use crate::inbox::Post;
 use crate::session::{ClientKind, Session};
 
@@ -80,10 +82,8 @@ fn is_ready(session: &Session, carrier: Carrier, wakes: bool) -> bool {
     match carrier {
         Carrier::Channel => channel::is_ready(session),
         Carrier::InboxSocket => inbox_socket::is_ready(session),
-        _ => {
-            let _ = wakes;
-            false
-        }
+        Carrier::AppServer => app_server::is_ready(session, wakes),
+        Carrier::Hook | Carrier::ToolResult | Carrier::Peerctl => false,
     }
 }
 
@@ -93,7 +93,9 @@ pub(crate) async fn run(session: Arc<Session>) {
         session.offer_wanted().await;
         session.report();
         while let Some((connection, carrier, post)) = next(&session) {
-            hand_over(&session, &connection, carrier, post).await;
+            if !hand_over(&session, &connection, carrier, post).await {
+                break;
+            }
         }
     }
 }
@@ -128,9 +130,6 @@ fn next_by(session: &Session, trusted: bool) -> Option<(Carrier, Post)> {
         }
         let one = *carrier == Carrier::Channel;
         if let Some(post) = state.inbox.post(*carrier, activity, one, &session.surroundings.home) {
-            if rests {
-                state.facts.woke(now);
-            }
             drop(state);
             session.given();
             return Some((*carrier, post));
@@ -139,22 +138,34 @@ fn next_by(session: &Session, trusted: bool) -> Option<(Carrier, Post)> {
     None
 }
 
-async fn hand_over(session: &Arc<Session>, connection: &Connection, carrier: Carrier, post: Post) {
+/// Returns whether the next one may follow at once.
+async fn hand_over(session: &Arc<Session>, connection: &Connection, carrier: Carrier, post: Post) -> bool {
+    let rests = session.state().facts.activity == Some(Activity::Idle);
     let mut left = false;
     let leave = Leave { connection, messages: post.ids(), carrier, left: &mut left };
     let pushed = match carrier {
         Carrier::Channel => channel::push(session, &post, leave),
         Carrier::InboxSocket => inbox_socket::push(session, &post, leave).await,
-        _ => Err(PushError::Gone),
+        Carrier::AppServer => app_server::push(session, &post, leave).await,
+        Carrier::Hook | Carrier::ToolResult | Carrier::Peerctl => Err(PushError::Gone),
     };
-    if pushed.is_err() {
-        let mut state = session.state();
-        state.facts.doubt(carrier, Instant::now());
-        // What had begun to leave may have been seen: it has its time, like any other offer.
-        if !left {
+    let mut state = session.state();
+    match pushed {
+        Ok(()) if rests => state.facts.woke(Instant::now()),
+        Ok(()) => {}
+        Err(PushError::NotNow) => {
             state.inbox.take_back(&post.ids(), carrier);
+            return false;
+        }
+        Err(_) => {
+            state.facts.doubt(carrier, Instant::now());
+            // What had begun to leave may have been seen: it has its time, like any other offer.
+            if !left {
+                state.inbox.take_back(&post.ids(), carrier);
+            }
         }
     }
+    true
 }
 
 /// Why a push carrier could not hand something over.
@@ -169,4 +180,10 @@ pub(crate) enum PushError {
     /// What was found is not what it should be.
     #[error("{0}")]
     Refused(String),
+    /// The client said that it takes nothing now, and nobody was shown anything: another try comes with the next event.
+    #[error("the client takes nothing now")]
+    NotNow,
+    /// Codex's control socket failed.
+    #[error("{0}")]
+    Control(#[from] ControlError),
 }

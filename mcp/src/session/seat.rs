@@ -8,6 +8,7 @@ use peer_proto::limits::SEAT_KEY_BYTES_MAX;
 use peer_proto::request::{Reply, Request, Seat, SeatKind};
 
 use super::{CallError, ClientKind, Session};
+use crate::codex;
 use peer_client::RequestError;
 
 /// Why a Claude Code session may go on under another id.
@@ -23,10 +24,20 @@ impl Session {
         self.state().seat.clone().or_else(claude)
     }
 
+    /// Known before the session begins: its seat, and the conversation that mail rides on, where that is known too.
+    pub(crate) fn settle_on(&self, seat: Option<Seat>, main_conversation: Option<String>) {
+        let mut state = self.state();
+        state.seat = seat;
+        state.main_conversation = main_conversation;
+    }
+
     /// The first conversation that calls a tool is the one that mail rides on; the broker learns the client's own name of
-    /// it, which finds its mailbox again.
+    /// it, which finds its mailbox again. Of a subagent that is the conversation at its root.
     pub(crate) async fn bind(self: &Arc<Self>, conversation: &str) -> Result<(), CallError> {
         let _one_at_a_time = self.binding.lock().await;
+        if self.client().kind == ClientKind::Codex {
+            codex::find_record(self);
+        }
         if self.state().main_conversation.is_some() {
             return Ok(());
         }

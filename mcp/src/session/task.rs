@@ -14,7 +14,7 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::{Link, Session, Unstarted, renamed};
+use super::{ClientKind, Link, Session, Unstarted, renamed};
 use crate::carriers::hook;
 use crate::codex;
 use crate::git;

@@ -1,0 +1,122 @@
+//! Codex's control socket: mail into a turn that runs, or a turn begun for it.
+//!
+//! The mail goes as context that is marked untrusted, which the model gets as the output of a tool, word for word; the
+//! client wants a line from the user with it, and gets a notice that says whose it is. Invariants: the thread is this
+//! adapter's own and no other; a turn is begun only where nothing runs, something may end the rest, and a terminal has the
+//! thread open or the person allowed it; what the client declines, such as mail into a review or a compaction, was shown
+//! to nobody and goes another way.
+
+use std::sync::Arc;
+
+use peer_proto::hook::Activity;
+use serde_json::{Value, json};
+
+use super::{Leave, PushError};
+use crate::codex::{Control, ControlError};
+use crate::inbox::Post;
+use crate::render::counted;
+use crate::session::Session;
+
+/// What the model sees as the tool whose output the mail is.
+const CONTEXT: &str = "peers";
+
+/// Whether the thread can be reached; `wakes`: also to begin a turn.
+pub(crate) fn is_ready(session: &Session, wakes: bool) -> bool {
+    let state = session.state();
+    state.codex.way_in().is_some() && (!wakes || session.surroundings.wake_unattended || state.codex.is_attended())
+}
+
+/// Hands it over.
+pub(crate) async fn push(session: &Arc<Session>, post: &Post, leave: Leave<'_>) -> Result<(), PushError> {
+    let Some((control, thread)) = session.state().codex.way_in() else { return Err(PushError::Gone) };
+    match running_turn(&control, &thread).await? {
+        Some(turn) => {
+            session.set_activity(Activity::Working);
+            let mut steer = params(&thread, post);
+            steer["expectedTurnId"] = turn.into();
+            leave.now();
+            taken(control.ask("turn/steer", steer).await)
+        }
+        None if session.state().facts.activity == Some(Activity::Working) => {
+            // It was chosen for a turn that runs, and may not be worth a new one.
+            session.set_activity(Activity::Idle);
+            Err(PushError::NotNow)
+        }
+        None if !is_ready(session, true) => Err(PushError::NotNow),
+        None => {
+            leave.now();
+            taken(control.ask("turn/start", params(&thread, post)).await)
+        }
+    }
+}
+
+/// The turn that runs in the thread, if one does.
+async fn running_turn(control: &Control, thread: &str) -> Result<Option<String>, PushError> {
+    let read = control.ask("thread/read", json!({ "threadId": thread })).await?;
+    if read["thread"]["status"]["type"] != "active" {
+        return Ok(None);
+    }
+    let newest = json!({ "threadId": thread, "limit": 1, "sortDirection": "desc" });
+    let turns = control.ask("thread/turns/list", newest).await?;
+    let turn = &turns["data"][0];
+    if turn["status"] != "inProgress" {
+        // Between two turns: what happens next tells.
+        return Err(PushError::NotNow);
+    }
+    Ok(turn["id"].as_str().map(str::to_owned))
+}
+
+fn params(thread: &str, post: &Post) -> Value {
+    json!({
+        "threadId": thread,
+        "input": [{ "type": "text", "text": notice(post) }],
+        "additionalContext": { CONTEXT: { "kind": "untrusted", "value": post.text.trim_end_matches('\n') } },
+    })
+}
+
+/// The line that stands where the user's words do. The names are the broker's, so nobody can say anything with them.
+fn notice(post: &Post) -> String {
+    let mut senders: Vec<String> = Vec::new();
+    for message in &post.messages {
+        let sender = crate::render::word(&message.from.name);
+        if !senders.contains(&sender) {
+            senders.push(sender);
+        }
+    }
+    format!(
+        "[peerd, not your user] {} from {}, quoted in the output of \"{CONTEXT}\" just above",
+        counted(post.messages.len(), "message"),
+        senders.join(", ")
+    )
+}
+
+/// What the client said of it.
+fn taken(answer: Result<Value, ControlError>) -> Result<(), PushError> {
+    match answer {
+        Ok(_) => Ok(()),
+        // The turn ended meanwhile, or takes nothing.
+        Err(ControlError::Refused { .. }) => Err(PushError::NotNow),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::render::tests::request;
+
+    use super::*;
+
+    #[test]
+    fn the_mail_is_untrusted_context_and_the_line_says_whose_it_is() {
+        let messages = vec![request(1, "lu\nna", "x"), request(2, "sol", "y"), request(3, "sol", "z")];
+        let post = Post { messages, text: "[PEER INBOX] 3 messages.\n| x\n".into() };
+        let params = params("01a", &post);
+        assert_eq!(params["threadId"], "01a");
+        assert_eq!(
+            params["additionalContext"]["peers"],
+            json!({ "kind": "untrusted", "value": "[PEER INBOX] 3 messages.\n| x" })
+        );
+        let line = params["input"][0]["text"].as_str().unwrap();
+        assert_eq!(line, "[peerd, not your user] 3 messages from lu na, sol, quoted in the output of \"peers\" just above");
+    }
+}

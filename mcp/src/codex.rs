@@ -1,0 +1,391 @@
+//! Which Codex thread this adapter serves, in which terminal that thread is open, and whether its model works.
+//!
+//! Observed with 0.169.0. One Codex process can host many threads, those of all terminals and of all subagents, and gives
+//! each an adapter of its own; what an adapter inherits from it says nothing about its thread. It is found by asking the
+//! host, over its control socket, to call the tool [`INTRODUCE`] in each thread: the adapter that is called is in that
+//! thread. A host without such a socket has one terminal or none, and its open files name its threads. Where neither
+//! tells, the first call of the client does.
+//!
+//! Knows threads and terminals. Does not know the mail. The invariants:
+//!
+//! - An adapter that belongs to no thread, such as one that Codex starts to ask for its tools, is no peer.
+//! - A subagent's adapter sits on its root thread's seat: it serves tools and takes no mail.
+//! - Nothing here subscribes to a thread: Codex ends a thread that nobody is subscribed to.
+
+mod control;
+mod processes;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use peer_proto::hook::Activity;
+use peer_proto::limits::SEAT_KEY_BYTES_MAX;
+use peer_proto::request::{Seat, SeatKind};
+use rmcp::model::JsonObject;
+use serde_json::{Value, json};
+
+pub(crate) use control::{Control, ControlError};
+use control::{Notes, SOCKET};
+use processes::{Hosted, Process};
+
+use crate::session::Session;
+
+/// The tool that adapters call in each other through their host. It is listed nowhere, so no model knows it.
+pub(crate) const INTRODUCE: &str = "introduce";
+
+/// The name that `peerctl setup` gives this server in Codex's configuration.
+const SERVER: &str = "peers";
+
+/// The server that each terminal offers to the threads that it opens.
+const TERMINAL_SERVER: &str = "codex_tui";
+
+/// Most threads that are asked which adapter they have.
+const THREADS_MAX: usize = 256;
+
+/// How long a thread that starts may take to be known to its host, in milliseconds.
+const START_PATIENCE_MS: u64 = 3_000;
+
+/// What a tool call is told after its terminal went on with another conversation.
+const SUPERSEDED: &str = "its terminal has gone on with another conversation";
+
+/// What a tool call is told after its terminal was closed.
+const UNATTENDED: &str = "no terminal has this conversation open";
+
+/// What is known of the thread.
+#[derive(Debug, Default)]
+pub(crate) struct Codex {
+    /// The thread that this adapter serves.
+    thread: Option<String>,
+    /// Another thread's subagent works in it.
+    is_subagent: bool,
+    control: Option<Control>,
+    /// The terminal that has it open.
+    terminal: Option<Process>,
+    /// A terminal had it open, and has ended.
+    was_closed: bool,
+    /// The name that the person asked for in that terminal; none: not known to be another than the inherited one.
+    asked_name: Option<Option<String>>,
+}
+
+impl Codex {
+    /// The client says in which thread it calls.
+    pub(crate) fn heard_of(&mut self, thread: &str, is_subagent: bool) {
+        if self.thread.is_none() {
+            self.thread = Some(thread.to_owned());
+        }
+        self.is_subagent |= is_subagent;
+    }
+
+    /// The name to ask for, given the inherited one.
+    pub(crate) fn name(&self, inherited: Option<String>) -> Option<String> {
+        self.asked_name.clone().unwrap_or(inherited)
+    }
+
+    /// The way to push into the thread, and the thread.
+    pub(crate) fn way_in(&self) -> Option<(Control, String)> {
+        let control = self.control.clone().filter(|control| control.is_open() && !self.is_subagent)?;
+        Some((control, self.thread.clone()?))
+    }
+
+    /// Somebody can see what the thread does.
+    pub(crate) fn is_attended(&self) -> bool {
+        self.terminal.is_some_and(Process::is_alive)
+    }
+}
+
+/// Finds out which thread this is. Returns whether the session may begin; if not, the client's next call says more.
+pub(crate) async fn settle(session: &Arc<Session>) -> bool {
+    let host = session.surroundings.client_pid;
+    let hosted = Hosted::by(host);
+    let config = hosted.config.clone().unwrap_or_else(|| session.surroundings.codex_config.clone());
+    match Control::open(&config.join(SOCKET), host).await {
+        Ok((control, notes)) => settle_with_host(session, control, notes).await,
+        // It is not there, or another Codex's.
+        Err(_) => {
+            settle_by_files(session, &hosted);
+            true
+        }
+    }
+}
+
+/// A host without a control socket serves one terminal or none, so all its threads are that person's.
+fn settle_by_files(session: &Session, hosted: &Hosted) {
+    let Some(first) = hosted.threads.first() else { return };
+    if let [only] = hosted.threads.as_slice() {
+        session.state().codex.heard_of(only, false);
+        session.settle_on(seat(only), Some(only.clone()));
+        find_record(session);
+    } else {
+        // This one's is a later one: another conversation in the same terminal, or a subagent. Either shares the first one's
+        // mailbox, and the client's first call tells which it is.
+        session.settle_on(seat(first), None);
+    }
+}
+
+/// Looks for the thread's record among what its host writes, unless it is known.
+pub(crate) fn find_record(session: &Session) {
+    let thread = {
+        let state = session.state();
+        state.codex.thread.clone().filter(|_| state.facts.transcript.is_none() && !state.codex.is_subagent)
+    };
+    let Some(thread) = thread else { return };
+    let hosted = Hosted::by(session.surroundings.client_pid);
+    if let Some(record) = hosted.record(&thread) {
+        session.state().facts.transcript = Some(record.to_path_buf());
+    }
+}
+
+async fn settle_with_host(session: &Arc<Session>, control: Control, mut notes: Notes) -> bool {
+    let finding = find_thread(session, &control, &mut notes);
+    let patience = Duration::from_millis(START_PATIENCE_MS);
+    let Ok(Some(thread)) = tokio::time::timeout(patience, finding).await else { return false };
+    let Ok(read) = control.ask("thread/read", json!({ "threadId": thread })).await else { return false };
+    let about = &read["thread"];
+    let root = about["sessionId"].as_str().unwrap_or(&thread).to_owned();
+    let is_subagent = about["parentThreadId"].is_string() || root != thread;
+    let terminal = terminal_of(&control, &thread).await;
+    {
+        let mut state = session.state();
+        state.codex.control = Some(control.clone());
+        state.codex.is_subagent = is_subagent;
+        state.codex.terminal = terminal;
+        state.codex.asked_name = Some(if is_subagent { None } else { asked_name(session, terminal) });
+        if !is_subagent {
+            state.facts.transcript = about["path"].as_str().map(PathBuf::from);
+            state.facts.activity = activity(&about["status"]);
+        }
+    }
+    if is_subagent {
+        session.settle_on(seat(&root), Some(root));
+        session.state().codex.control = None;
+        return true;
+    }
+    let before = match terminal {
+        Some(terminal) => supersede(&control, &thread, terminal).await,
+        None => None,
+    };
+    // The mailbox of the conversation that its terminal had before is this one's from now on.
+    let own = seat(&root);
+    let moves_on_to = own.clone().filter(|_| before.is_some());
+    session.settle_on(before.as_deref().map_or(own, seat), Some(root));
+    tokio::spawn(attend(Arc::clone(session), notes, moves_on_to));
+    true
+}
+
+/// The thread in which this adapter is called.
+async fn find_thread(session: &Session, control: &Control, notes: &mut Notes) -> Option<String> {
+    let known = || session.state().codex.thread.clone();
+    for thread in loaded(control).await {
+        if let Some(thread) = known() {
+            return Some(thread);
+        }
+        introduce(control, &thread, None).await;
+    }
+    loop {
+        if let Some(thread) = known() {
+            return Some(thread);
+        }
+        // It may be on its way still.
+        let (method, params) = notes.recv().await?;
+        if let ("thread/started", Some(thread)) = (method.as_str(), params["thread"]["id"].as_str()) {
+            introduce(control, thread, None).await;
+        }
+    }
+}
+
+/// The threads that the host has, the newest first.
+async fn loaded(control: &Control) -> Vec<String> {
+    let listed = control.ask("thread/loaded/list", json!({})).await.unwrap_or_default();
+    let threads = listed["data"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned);
+    let mut threads: Vec<String> = threads.collect();
+    threads.sort_unstable_by(|one, other| other.cmp(one));
+    threads.truncate(THREADS_MAX);
+    threads
+}
+
+/// Has the adapter in that thread called, this one or another.
+async fn introduce(control: &Control, thread: &str, terminal: Option<Process>) -> Option<Value> {
+    let arguments = json!({ "pid": std::process::id(), "terminal": terminal.map(Process::word) });
+    let call = json!({ "threadId": thread, "server": SERVER, "tool": INTRODUCE, "arguments": arguments });
+    // A thread without such a server, or with an older one, is not ours.
+    let answer = control.ask("mcpServer/tool/call", call).await.ok()?;
+    serde_json::from_str(answer["content"][0]["text"].as_str()?).ok()
+}
+
+/// An adapter was called through its host, by itself or by another one. Where the other one's terminal is ours, that
+/// terminal has gone on with another conversation.
+pub(crate) async fn introduced(session: &Session, arguments: &JsonObject) -> Value {
+    let ours = std::process::id();
+    let (thread, gives_way) = {
+        let state = session.state();
+        let terminal = state.codex.terminal.filter(|_| !state.codex.is_subagent).map(Process::word);
+        let is_another = arguments.get("pid").and_then(Value::as_u64) != Some(ours.into());
+        let same = terminal.is_some() && terminal.as_deref() == arguments.get("terminal").and_then(Value::as_str);
+        (state.codex.thread.clone(), is_another && same)
+    };
+    if gives_way {
+        // Whoever comes back for a call of the old conversation asks for no name.
+        session.state().codex.asked_name = Some(None);
+        session.leave(SUPERSEDED).await;
+    }
+    json!({ "pid": ours, "thread": thread, "left": gives_way })
+}
+
+/// Tells the adapters of this terminal's earlier conversations that it has gone on; returns the latest one's thread.
+async fn supersede(control: &Control, thread: &str, terminal: Process) -> Option<String> {
+    let mut before = None;
+    for other in loaded(control).await.into_iter().filter(|other| other != thread) {
+        let answer = introduce(control, &other, Some(terminal)).await;
+        if before.is_none() && answer.is_some_and(|answer| answer["left"] == true) {
+            before = Some(other);
+        }
+    }
+    before
+}
+
+/// The terminal that opened the thread, where it still runs.
+async fn terminal_of(control: &Control, thread: &str) -> Option<Process> {
+    // Without a server's name the host would start all servers anew to ask them.
+    let asked = json!({ "threadId": thread, "serverName": TERMINAL_SERVER, "detail": "toolsAndAuthOnly" });
+    let status = control.ask("mcpServerStatus/list", asked).await.ok()?;
+    let server = status["data"].as_array()?.iter().find(|server| server["name"] == TERMINAL_SERVER)?;
+    let port = server["httpOrigin"].as_str()?.rsplit_once(':')?.1.parse().ok()?;
+    tokio::task::spawn_blocking(move || processes::listener(port)).await.ok().flatten()
+}
+
+/// The name that the person asked for in this terminal. What the host inherited came from whichever terminal was first.
+fn asked_name(session: &Session, terminal: Option<Process>) -> Option<String> {
+    let variable = |process: Option<Process>| process.and_then(|process| process.variable("PEER_NAME"));
+    let host = variable(Process::of(session.surroundings.client_pid));
+    let configured = session.surroundings.name.clone().filter(|name| Some(name) != host.as_ref());
+    variable(terminal).or(configured)
+}
+
+/// Follows what the host tells of the thread, for as long as there is a connection to it.
+async fn attend(session: Arc<Session>, mut notes: Notes, moved_on_to: Option<Seat>) {
+    if let Some(seat) = moved_on_to
+        && session.ready().await.is_ok()
+    {
+        // Lost: the seat of the conversation before finds the mailbox as well.
+        let _ = session.rebind(seat).await;
+    }
+    session.offer();
+    loop {
+        let terminal = session.state().codex.terminal;
+        let terminal_ended = async {
+            match terminal {
+                Some(terminal) => terminal.ended().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            note = notes.recv() => match note {
+                Some((method, params)) => heard(&session, &method, &params).await,
+                None => break,
+            },
+            () = terminal_ended => {
+                let is_idle = {
+                    let mut state = session.state();
+                    state.codex.terminal = None;
+                    state.codex.was_closed = true;
+                    state.facts.activity != Some(Activity::Working)
+                };
+                if is_idle {
+                    rest(&session).await;
+                }
+                session.report();
+            }
+        }
+    }
+    // Nobody tells any more whether it works.
+    {
+        let mut state = session.state();
+        state.codex.control = None;
+        if !state.facts.hooks_come {
+            state.facts.activity = None;
+        }
+    }
+    session.report();
+}
+
+async fn heard(session: &Arc<Session>, method: &str, params: &Value) {
+    let Some((control, thread)) = session.state().codex.way_in() else { return };
+    match method {
+        "thread/status/changed" if params["threadId"] == thread.as_str() => {
+            let Some(activity) = activity(&params["status"]) else { return };
+            let was_closed = session.state().codex.was_closed;
+            if activity == Activity::Working && was_closed {
+                // Somebody may have opened it again.
+                let terminal = terminal_of(&control, &thread).await;
+                {
+                    let mut state = session.state();
+                    state.codex.terminal = terminal;
+                    state.codex.was_closed = terminal.is_none();
+                }
+                session.come_back();
+            }
+            session.set_activity(activity);
+            if activity == Activity::Idle && session.state().codex.was_closed {
+                rest(session).await;
+            }
+        }
+        // The host subscribes everybody to a subagent's thread, and would keep it for as long as somebody is.
+        "thread/started" if params["thread"]["parentThreadId"].is_string() => {
+            let _ = control.ask("thread/unsubscribe", json!({ "threadId": params["thread"]["id"] })).await;
+        }
+        _ => {}
+    }
+}
+
+/// A conversation that no terminal has open, and that has nothing to do, reads nothing: its mail waits.
+async fn rest(session: &Session) {
+    if !session.surroundings.wake_unattended {
+        session.leave(UNATTENDED).await;
+    }
+}
+
+fn activity(status: &Value) -> Option<Activity> {
+    match status["type"].as_str()? {
+        "active" => Some(Activity::Working),
+        "idle" | "systemError" => Some(Activity::Idle),
+        _ => None,
+    }
+}
+
+/// The seat of a thread. A key beyond its bound would be refused with the whole registration.
+fn seat(thread: &str) -> Option<Seat> {
+    (thread.len() <= SEAT_KEY_BYTES_MAX).then(|| Seat { kind: SeatKind::Codex, key: thread.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_thread_that_is_heard_of_is_the_one() {
+        let mut codex = Codex::default();
+        codex.heard_of("01a", false);
+        codex.heard_of("01b", false);
+        assert_eq!(codex.thread.as_deref(), Some("01a"));
+        assert!(codex.way_in().is_none() && !codex.is_attended());
+    }
+
+    #[test]
+    fn the_name_of_the_terminal_stands_in_for_the_inherited_one() {
+        let mut codex = Codex::default();
+        assert_eq!(codex.name(Some("luna".into())).as_deref(), Some("luna"));
+        codex.asked_name = Some(Some("sol".into()));
+        assert_eq!(codex.name(Some("luna".into())).as_deref(), Some("sol"));
+        codex.asked_name = Some(None);
+        assert_eq!(codex.name(Some("luna".into())), None);
+    }
+
+    #[test]
+    fn a_status_that_is_not_known_says_nothing() {
+        assert_eq!(activity(&json!({ "type": "active", "activeFlags": ["waitingOnApproval"] })), Some(Activity::Working));
+        assert_eq!(activity(&json!({ "type": "idle" })), Some(Activity::Idle));
+        assert_eq!(activity(&json!({ "type": "notLoaded" })), None);
+        assert_eq!(activity(&Value::Null), None);
+    }
+}
