@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use peer_proto::ids::{MessageId, PeerId, Timestamp};
 use peer_proto::limits::{EXPIRY_GRACE_MS, Limits, MESSAGES_PER_REQUEST_MAX};
-use peer_proto::message::{Stage, TraceEvent};
+use peer_proto::message::{Stage, TraceEntry, TraceEvent};
 use peer_proto::policy::Policy;
 use peer_proto::request::{Event, EventKind, Push, Reply, Request, Role, Status, Welcome};
 
@@ -370,7 +370,13 @@ impl Broker {
         if !self.presence.is_watched() {
             return;
         }
-        let last = record.trace.last().copied();
+        // A lease leaves no line in the trace, and its end leaves none where nothing was offered.
+        let traced = |entry: &TraceEntry| match kind {
+            EventKind::Leased => false,
+            EventKind::Returned => entry.event == TraceEvent::Returned,
+            _ => true,
+        };
+        let last = record.trace.last().copied().filter(traced);
         let event = Event {
             kind,
             at,

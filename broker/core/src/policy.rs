@@ -144,11 +144,17 @@ impl Broker {
         self.person(caller, "releasing held mail")?;
         let stored = facts.stored.get(&message).ok_or(Rejection::UnknownMessage(message))?;
         let to = to.map(|name| self.presence.resolve(&name, self.sending_peer(caller.connection))).transpose()?;
+        let waits = |stage: Stage| stored.deliveries.iter().any(|delivery| delivery.stage == stage);
         let held = stored.deliveries.iter().filter(|delivery| delivery.stage == Stage::Held).map(|delivery| delivery.peer);
         let held: Vec<PeerId> = held.filter(|peer| to.is_none_or(|to| to == *peer)).collect();
         if held.is_empty() {
-            let waits = stored.deliveries.iter().any(|delivery| delivery.stage.is_pending());
-            let state = if waits { "it is on its way, and not held" } else { settled_state(stored) };
+            let state = if waits(Stage::Held) {
+                "it is held for others, and not for that peer"
+            } else if waits(Stage::Stored) || waits(Stage::Offered) {
+                "it is on its way, and not held"
+            } else {
+                settled_state(stored)
+            };
             return Err(Rejection::TooLate { message, state });
         }
         let mut deliveries = Vec::new();
