@@ -54,6 +54,23 @@ pub fn body_lines(text: &str) -> impl Iterator<Item = String> {
     shown.lines().map(str::to_owned).collect::<Vec<_>>().into_iter()
 }
 
+/// Whether a reader would see nothing of the text.
+#[must_use]
+pub fn is_blank(text: &str) -> bool {
+    text.chars().all(|character| character.is_whitespace() || is_unseen(character) || is_filler(character))
+}
+
+/// Whether a character of some script draws nothing by itself. Unlike what is unseen it may be needed by its neighbours.
+fn is_filler(character: char) -> bool {
+    matches!(
+        character,
+        // Grapheme joiner, Hangul fillers, Khmer inherent vowels.
+        '\u{034f}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{3164}' | '\u{ffa0}'
+        // The blank Braille pattern, the basic variation selectors.
+        | '\u{2800}' | '\u{fe00}'..='\u{fe0f}'
+    )
+}
+
 /// Whether a character is none that a reader sees: a control, a mark that reorders text, or one that draws nothing.
 fn is_unseen(character: char) -> bool {
     // C0, DEL and C1. Line breaks and tabs were looked at before.
@@ -124,6 +141,24 @@ mod tests {
             let text = format!("a{unseen}b");
             assert_eq!(single_line(&text), "ab", "{unseen:?}");
             assert_eq!(lines(&text), ["ab"], "{unseen:?}");
+        }
+    }
+
+    #[test]
+    fn a_text_of_which_nothing_is_seen_is_blank() {
+        for blank in [
+            "",
+            " \t\r\n",
+            "\u{200b}\u{feff}",
+            "\u{1b}\u{7}",
+            "\u{3000}\u{2028}",
+            "\u{e0041}\u{e007f}",
+            "\u{2800}\u{3164}\u{fe0f}",
+        ] {
+            assert!(is_blank(blank), "{blank:?}");
+        }
+        for seen in [".", "\u{200b}a", "❤\u{fe0f}", "\u{301}", "0"] {
+            assert!(!is_blank(seen), "{seen:?}");
         }
     }
 

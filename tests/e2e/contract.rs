@@ -267,7 +267,15 @@ fn exit_codes_and_errors_are_those_of_the_contract() {
     has(&asked, &[("id", "id")]);
 
     error(&home.peerctl(&["rename", "luna", "orion", "--json"]), 1, "name_taken");
+    error(&home.peerctl(&["send", "orion", "--json", "--", "\u{200b}\u{1b} \u{feff}"]), 1, "empty_text");
     error(&home.peerctl(&["kick", "me", "--json"]), 2, "usage");
+    // With two others here, this process is still a launcher's and no agent's.
+    let vega = home.claude("vega");
+    let _ = vega.call("list_peers", json!({})).success();
+    let _ = home.peerctl(&["kick", "luna"]).success();
+    let ended = home.peerctl(&["kick", "luna", "--json"]);
+    error(&ended, 1, "too_late");
+    assert!(ended.stderr.contains("luna has no session that could be ended: it is offline"), "{ended:?}");
     error(&home.peerctl(&["rename", "human", "boss", "--json"]), 2, "usage");
     let _ = orion.call("check_messages", json!({})).success();
     let _ = orion.call("list_peers", json!({})).success();

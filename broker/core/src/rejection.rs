@@ -36,7 +36,7 @@ pub enum Rejection {
     /// No such message, or not the caller's.
     #[error("no message {0} that concerns you")]
     UnknownMessage(MessageId),
-    /// The text is empty, or all white space.
+    /// The text is empty, or nothing in it can be seen.
     #[error("the message is empty")]
     EmptyText,
     /// The text is too large.
@@ -130,6 +130,12 @@ pub enum Rejection {
         message: MessageId,
         /// What it is.
         state: &'static str,
+    },
+    /// The peer is offline.
+    #[error("{name} has no session that could be ended: it is offline")]
+    NoSession {
+        /// Whose session was to end.
+        name: String,
     },
     /// A hook that an adapter answers has been given up by its client.
     #[error("the hook does not wait for its answer any more")]
@@ -231,6 +237,9 @@ impl From<Rejection> for Refusal {
             ),
             Rejection::TooLate { message, .. } => {
                 (ErrorCode::TooLate, format!("`peerctl show {message}` tells what happened to it"), None)
+            }
+            Rejection::NoSession { .. } => {
+                (ErrorCode::TooLate, "its mail waits; `peerctl peers --all` shows who is online".to_owned(), None)
             }
             Rejection::HookGone => {
                 (ErrorCode::TooLate, "what the answer carried was shown to nobody: offer it again".to_owned(), None)

@@ -8,6 +8,7 @@ use peer_proto::message::{Carrier, Cause, Evidence, Intent, Kind, Sender, Stage,
 use peer_proto::policy::Policy;
 use peer_proto::refusal::Refusal;
 use peer_proto::request::{CarrierProof, Event, EventKind, Reply, Send, Sent, SentDelivery};
+use peer_proto::text::is_blank;
 
 use crate::broker::{Actor, Broker, Caller};
 use crate::input::{Facts, Now, StoredMessage};
@@ -374,7 +375,7 @@ impl Broker {
 }
 
 fn check_send(send: &Send, text_bytes_max: u32) -> Result<(), Rejection> {
-    if send.text.trim().is_empty() {
+    if is_blank(&send.text) {
         return Err(Rejection::EmptyText);
     }
     if send.text.len() > text_bytes_max as usize {

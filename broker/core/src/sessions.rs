@@ -513,6 +513,9 @@ impl Broker {
         self.person(caller, "ending a session")?;
         let peer = self.presence.resolve(name, None)?;
         let Some(mut record) = self.presence.get(peer).cloned() else { return Err(Rejection::NotRegistered) };
+        if self.presence.sessions_of(peer).is_empty() {
+            return Err(Rejection::NoSession { name: record.name });
+        }
         // The one that takes the mail ends last, so that none of the others gets it on the way.
         for connection in self.presence.sessions_of(peer).to_vec().into_iter().rev() {
             step.push(connection, Push::Goodbye(Goodbye::Kicked));

@@ -853,6 +853,10 @@ impl Model {
         if line.peer.is_none() && line.program < SESSIONS && !matches!(request, Request::Register(_)) {
             assert_eq!(code, ErrorCode::OutOfOrder, "a connection that is nobody's session asked {request:?}");
         }
+        if let (Request::Kick(peer), ErrorCode::TooLate) = (request, code) {
+            let sessions = peer.parse().map(|peer| self.sessions_of(peer));
+            assert!(sessions.is_ok_and(|sessions| sessions.is_empty()), "{peer} is online, and was not kicked");
+        }
         if let Request::Release { message, .. } = request {
             let held = self.letters.iter().any(|((id, _), letter)| id == message && letter.held());
             assert!(!held || !is_person(line), "{message} is held, and the person could not release it: {code}");
