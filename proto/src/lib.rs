@@ -11,6 +11,7 @@
 //! - [`message`]: a message, its delivery, and the stages of its life.
 //! - [`hook`] and [`policy`]: what a client's hooks tell, and what a mailbox takes.
 //! - [`request`]: what a program may ask, what the broker answers and pushes.
+//! - [`reach`]: when a session's model sees a message that is sent now.
 //! - [`refusal`]: why the broker said no, and the next step.
 //! - [`version`] and [`handshake`]: the fixed preface, before any frame.
 //! - [`codec`]: frames to values and back, with every bound checked.
@@ -25,6 +26,7 @@ pub mod limits;
 pub mod location;
 pub mod message;
 pub mod policy;
+pub mod reach;
 pub mod refusal;
 pub mod request;
 pub mod text;

@@ -9,6 +9,7 @@ use peer_client::{Endpoint, RequestError};
 use peer_proto::ids::PeerId;
 use peer_proto::limits::TEXT_BYTES_MAX;
 use peer_proto::message::{Intent, Stage};
+use peer_proto::reach::Reach;
 use peer_proto::refusal::{ErrorCode, Refusal};
 use peer_proto::request::{PeersQuery, Send, Sent, SentDelivery};
 use peer_proto::text::single_line;
@@ -17,7 +18,7 @@ use serde_json::{Value, json};
 use crate::args::duration;
 use crate::error::{Failure, REFUSED};
 use crate::operator::{Operator, find, message_id, person};
-use crate::output::{Output, Tone, cell};
+use crate::output::{Output, Tone, cell, rfc3339};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -179,11 +180,14 @@ pub(crate) fn print(output: &Output, sent: &Sent) -> Result<(), Failure> {
             output.line(&format!("{}  held for {name}, until the person releases it", sent.message))?;
             continue;
         }
-        let reach = match (delivery.online, delivery.carriers.iter().find(|proof| proof.proven_at.is_some())) {
+        let reach = match delivery.online {
             _ if delivery.peer == PeerId::HUMAN => "which is you: it waits in `peerctl inbox me`".to_owned(),
-            (true, Some(proof)) => format!("online, last reached by {}", proof.carrier.as_str()),
-            (true, None) => "online".to_owned(),
-            (false, _) => "offline: it waits there".to_owned(),
+            true => {
+                let reach = Reach::of(&delivery.carriers, delivery.activity);
+                let proved = if reach.carrier().proven_at.is_some() { "proved" } else { "not proved in this session" };
+                format!("online, {reach} ({proved})")
+            }
+            false => "offline: it waits there".to_owned(),
         };
         let again = if sent.deduplicated { " (sent before under this key)" } else { "" };
         output.line(&format!("{}  {} for {name}, {reach}{again}", sent.message, stage.as_str()))?;
@@ -197,7 +201,13 @@ fn json(sent: &Sent) -> Value {
         .iter()
         .map(|delivery| {
             let stage = delivery.stage.map(|stage| stage.as_str());
-            delivery_json(&delivery.name, delivery.peer, stage, delivery.online, delivery.refusal.as_ref())
+            let mut told = delivery_json(&delivery.name, delivery.peer, stage, delivery.online, delivery.refusal.as_ref());
+            if delivery.online && stage.is_some() {
+                let reach = Reach::of(&delivery.carriers, delivery.activity);
+                told["reach"] = json!(reach.to_string());
+                told["reach_proven_at"] = json!(reach.carrier().proven_at.map(rfc3339));
+            }
+            told
         })
         .collect();
     json!({ "id": sent.message.to_string(), "thread": sent.thread, "deduplicated": sent.deduplicated, "deliveries": deliveries })

@@ -106,7 +106,7 @@ fn line(peer: &PeerInfo, is_own: bool, home: &str) -> String {
         parts.push(format!("{} waiting", counted(usize::try_from(peer.pending).unwrap_or(usize::MAX), "message")));
     }
     if !is_own && peer.online && peer.id != PeerId::HUMAN {
-        parts.push(reached(&peer.carriers));
+        parts.push(reached(&peer.carriers, peer.activity));
     }
     let mut who = vec![peer.id.to_string()];
     if !peer.client.is_empty() {
@@ -154,7 +154,7 @@ mod tests {
     fn a_peer_is_one_line() {
         assert_eq!(
             line(&peer("orion"), false, "/home/u"),
-            "- orion (p-7, codex, ~/api): online · state \"idle\" · 2 messages waiting · not reached yet, sees mail with its next tool call at the latest\n"
+            "- orion (p-7, codex, ~/api): online · state \"idle\" · 2 messages waiting · sees mail with its next call of a peers tool, by tool_result (not proved in this session)\n"
         );
         assert!(line(&peer("orion"), true, "/home/u").contains(": you · online"));
     }

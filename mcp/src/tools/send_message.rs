@@ -3,8 +3,10 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use peer_proto::hook::Activity;
 use peer_proto::ids::{MessageId, PeerId};
 use peer_proto::message::{Intent, Stage};
+use peer_proto::reach::Reach;
 use peer_proto::request::{CarrierProof, Filter, Reply, Request, Send, Sent, SentDelivery};
 
 use super::arguments::{ArgumentError, Arguments};
@@ -96,14 +98,14 @@ fn describe(sent: &Sent) -> String {
         text.push_str("This idempotency_key was used before: nothing was sent again, this is how that message stands.\n");
     }
     for delivery in &sent.deliveries {
-        let SentDelivery { name, stage, online, carriers, refusal, .. } = delivery;
+        let SentDelivery { name, stage, online, carriers, activity, refusal, .. } = delivery;
         let state = match (refusal, stage) {
             (Some(refusal), _) => format!("refused, nothing was stored for it: {refusal}"),
             (None, Some(Stage::Stored | Stage::Leased | Stage::Offered)) if delivery.peer == PeerId::HUMAN => {
                 "stored, the user finds it with `peerctl inbox me`".to_owned()
             }
             (None, Some(stage @ (Stage::Stored | Stage::Leased | Stage::Offered))) if *online => {
-                format!("{}, online, {}", stage.as_str(), reached(carriers))
+                format!("{}, online, {}", stage.as_str(), reached(carriers, *activity))
             }
             (None, Some(Stage::Stored | Stage::Leased | Stage::Offered)) => {
                 "stored, offline: it waits until the peer is back".to_owned()
@@ -117,13 +119,17 @@ fn describe(sent: &Sent) -> String {
     text
 }
 
-/// By which carrier a session was last known to see a message.
-pub(crate) fn reached(carriers: &[CarrierProof]) -> String {
+/// When and how an online session sees mail that is sent now, and how sure that is.
+pub(crate) fn reached(carriers: &[CarrierProof], activity: Option<Activity>) -> String {
+    let reach = Reach::of(carriers, activity);
+    let proof = match reach.carrier().proven_at {
+        Some(at) => format!("proved {}", ago(at)),
+        None => "not proved in this session".to_owned(),
+    };
     let last = carriers.iter().filter_map(|proof| proof.proven_at.map(|at| (at, proof.carrier))).max_by_key(|(at, _)| *at);
-    match last {
-        Some((at, carrier)) => format!("last reached by {} {}", carrier.as_str(), ago(at)),
-        None if carriers.is_empty() => "not reached yet, sees mail with its next tool call at the latest".to_owned(),
-        None => "not confirmed yet, sees mail with its next tool call at the latest".to_owned(),
+    match last.filter(|(_, carrier)| *carrier != reach.carrier().carrier) {
+        Some((at, carrier)) => format!("{reach} ({proof}; last reached by {} {})", carrier.as_str(), ago(at)),
+        None => format!("{reach} ({proof})"),
     }
 }
 
