@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    ask, bench, cancel, completions, config, daemon, demo, history, hook, inbox, kick, mcp, orphans, peers, rename, send, show,
-    status, tail, wait,
+    ask, bench, cancel, completions, config, daemon, demo, history, hook, inbox, kick, mcp, orphans, peers, policy, release,
+    rename, send, setup, show, status, tail, uninstall, wait,
 };
 
 const AFTER_HELP: &str = "\
@@ -52,10 +52,14 @@ pub(crate) enum Command {
     Wait(wait::Args),
     Rename(rename::Args),
     Kick(kick::Args),
+    Policy(policy::Args),
+    Release(release::Args),
     #[command(alias = "dead")]
     Orphans(orphans::Args),
     Cancel(cancel::Args),
     Hook(hook::Args),
+    Setup(setup::Args),
+    Uninstall(uninstall::Args),
     Config(config::Args),
     Completions(completions::Args),
     Bench(bench::Args),

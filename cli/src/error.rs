@@ -40,6 +40,9 @@ pub(crate) enum Failure {
     /// There is no such thing.
     #[error("{message}")]
     NotFound { code: &'static str, message: String },
+    /// A client could not be wired up, or is not; the code says which.
+    #[error("{message}")]
+    Setup { code: &'static str, message: String },
     /// It did not happen in time.
     #[error("{0}")]
     TimedOut(String),
@@ -83,9 +86,13 @@ impl Failure {
             Self::TimedOut(_) => TIMED_OUT,
             Self::Partly { failure, .. } => failure.exit(),
             Self::AlreadyRunning(_) => ALREADY_RUNNING,
-            Self::Request(_) | Self::File { .. } | Self::System { .. } | Self::Output(_) | Self::Broker(_) | Self::Wrong(_) => {
-                FAILED
-            }
+            Self::Setup { .. }
+            | Self::Request(_)
+            | Self::File { .. }
+            | Self::System { .. }
+            | Self::Output(_)
+            | Self::Broker(_)
+            | Self::Wrong(_) => FAILED,
         }
     }
 
@@ -110,7 +117,7 @@ impl Failure {
             Self::Request(RequestError::TooLarge { .. }) => ErrorCode::TextTooLarge.as_str(),
             Self::Request(_) => "unexpected",
             Self::Usage(_) => "usage",
-            Self::NotFound { code, .. } => code,
+            Self::NotFound { code, .. } | Self::Setup { code, .. } => code,
             Self::TimedOut(_) => "timed_out",
             Self::Partly { failure, .. } => failure.code(),
             Self::AlreadyRunning(_) => "already_running",

@@ -12,7 +12,6 @@ mod error;
 mod mcp_client;
 mod operator;
 mod output;
-#[cfg(test)]
 mod setup;
 mod throwaway;
 

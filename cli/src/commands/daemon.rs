@@ -246,7 +246,7 @@ pub(crate) async fn last_words(child: &mut Child) -> Result<String, io::Error> {
 }
 
 /// Stops the broker, if one runs, and waits until it has let go of its lock.
-async fn stop(endpoint: &Endpoint) -> Result<bool, Failure> {
+pub(crate) async fn stop(endpoint: &Endpoint) -> Result<bool, Failure> {
     let ending = async {
         match Operator::connect(endpoint).await {
             Ok(operator) => {

@@ -14,11 +14,15 @@ pub(crate) mod kick;
 pub(crate) mod mcp;
 pub(crate) mod orphans;
 pub(crate) mod peers;
+pub(crate) mod policy;
+pub(crate) mod release;
 pub(crate) mod rename;
 pub(crate) mod send;
+pub(crate) mod setup;
 pub(crate) mod show;
 pub(crate) mod status;
 pub(crate) mod tail;
+pub(crate) mod uninstall;
 pub(crate) mod wait;
 
 use std::future::Future;
@@ -34,6 +38,8 @@ pub(crate) fn run(command: Command, output: &Output, endpoint: Endpoint) -> Resu
     match command {
         Command::Mcp(_) | Command::Hook(_) => unreachable!("main runs these before it comes here"),
         Command::Daemon(args) => daemon::run(args, output, endpoint),
+        Command::Setup(args) => setup::run(args, output, endpoint),
+        Command::Uninstall(args) => uninstall::run(args, output, endpoint),
         Command::Config(args) => config::run(args, output, &endpoint),
         Command::Completions(args) => completions::run(&args),
         Command::Demo(args) => block_on(demo::run(args, output, &endpoint)),
@@ -49,6 +55,8 @@ pub(crate) fn run(command: Command, output: &Output, endpoint: Endpoint) -> Resu
         Command::Wait(args) => block_on(wait::run(args, output, &endpoint)),
         Command::Rename(args) => block_on(rename::run(args, output, &endpoint)),
         Command::Kick(args) => block_on(kick::run(args, output, &endpoint)),
+        Command::Policy(args) => block_on(policy::run(args, output, &endpoint)),
+        Command::Release(args) => block_on(release::run(args, output, &endpoint)),
         Command::Orphans(args) => block_on(orphans::run(args, output, &endpoint)),
         Command::Cancel(args) => block_on(cancel::run(args, output, &endpoint)),
     }

@@ -3,6 +3,8 @@
 //! It knows lines. Values in the lines around a change are hidden where their name sounds like a secret, and very long
 //! lines are cut to what changes, so that a diff can be shown to others.
 
+use crate::output::beginning;
+
 /// Lines shown around a change.
 const CONTEXT_LINES: usize = 3;
 
@@ -77,8 +79,12 @@ fn hunk(lines: &[Line<'_>]) -> Vec<String> {
             ),
         };
         let bare = text.trim_end_matches(['\r', '\n']);
-        let shown = if mark == ' ' { hidden(bare) } else { bare.to_owned() };
-        told.push(format!("{mark}{}", cut(&shown, other.map(|other| other.trim_end_matches(['\r', '\n'])))));
+        told.push(match (mark, other) {
+            (' ', _) => format!(" {}", beginning(&hidden(bare), LINE_CHARS_MAX)),
+            // What is written or goes without a counterpart is shown whole.
+            (_, None) => format!("{mark}{bare}"),
+            (_, Some(other)) => format!("{mark}{}", cut(bare, other.trim_end_matches(['\r', '\n']))),
+        });
         if !text.ends_with('\n') {
             told.push("\\ no newline at the end of the file".to_owned());
         }
@@ -97,14 +103,11 @@ fn hidden(line: &str) -> String {
 }
 
 /// A long line, cut to where it differs from `other`.
-fn cut(line: &str, other: Option<&str>) -> String {
+fn cut(line: &str, other: &str) -> String {
     let chars: Vec<char> = line.chars().collect();
     if chars.len() <= LINE_CHARS_MAX {
         return line.to_owned();
     }
-    let Some(other) = other else {
-        return chars[..LINE_CHARS_MAX].iter().chain(&['…']).collect();
-    };
     let other: Vec<char> = other.chars().collect();
     let same = chars.iter().zip(&other).take_while(|(a, b)| a == b).count();
     let rest = chars.len().min(other.len()) - same;

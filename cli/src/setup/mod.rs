@@ -1,5 +1,207 @@
 //! Wiring clients up: what `setup`, `uninstall` and `doctor` know of each client's files.
+//!
+//! A client's file here ([`claude`], [`codex`], [`gemini`]) says what belongs where in that client; the rest is shared:
+//! [`draft`] gathers what shall change, [`files`] writes it all or not at all, [`runs`] remembers what was there before, and
+//! [`undo`] goes back. Nothing here talks to the broker or prints.
 
+pub(crate) mod alias;
+pub(crate) mod claude;
+pub(crate) mod codex;
 pub(crate) mod diff;
+pub(crate) mod draft;
+pub(crate) mod files;
+pub(crate) mod gemini;
+pub(crate) mod hooks;
 pub(crate) mod json;
+pub(crate) mod others;
+pub(crate) mod retire;
+pub(crate) mod runs;
+pub(crate) mod terminal;
 pub(crate) mod toml;
+pub(crate) mod undo;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use peer_client::Endpoint;
+use peer_proto::location::Location;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Failure;
+
+/// The server's name in every client.
+pub(crate) const SERVER: &str = "peers";
+
+/// The tools that an unattended session needs without a dialog.
+pub(crate) const MESSAGE_TOOLS: [&str; 3] = ["send_message", "check_messages", "ack_messages"];
+
+/// A client whose files setup knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Client {
+    Claude,
+    Codex,
+    Gemini,
+}
+
+impl Client {
+    pub(crate) const ALL: [Self; 3] = [Self::Claude, Self::Codex, Self::Gemini];
+
+    /// Its name on the command line.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Claude => "claude",
+            Self::Codex => "codex",
+            Self::Gemini => "gemini",
+        }
+    }
+
+    /// Its name in a sentence.
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Self::Claude => "Claude Code",
+            Self::Codex => "Codex",
+            Self::Gemini => "Gemini CLI",
+        }
+    }
+
+    /// The client that somebody named.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        let name = name.to_ascii_lowercase();
+        let known = |client: &Self| name == client.as_str() || name.split(['-', ' ']).next() == Some(client.as_str());
+        Self::ALL.into_iter().find(known)
+    }
+}
+
+/// Where everything is: asked of the environment once.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub(crate) home: PathBuf,
+    /// Claude Code's own directory.
+    pub(crate) claude_dir: PathBuf,
+    /// Claude Code's own memory, in which `claude mcp add` writes.
+    pub(crate) claude_json: PathBuf,
+    /// Codex' own directory.
+    pub(crate) codex_dir: PathBuf,
+    /// Gemini CLI's own directory.
+    pub(crate) gemini_dir: PathBuf,
+    /// What clients shall run: an absolute path that outlives an update where one is known.
+    pub(crate) executable: PathBuf,
+    /// The state directory, where it is not the usual one.
+    pub(crate) peerd_dir: Option<PathBuf>,
+    /// Our own files.
+    pub(crate) location: Location,
+}
+
+impl Place {
+    /// Looks at the environment.
+    pub(crate) fn from_env(endpoint: &Endpoint) -> Result<Self, Failure> {
+        let home = dirs::home_dir().filter(|home| home.is_absolute()).ok_or_else(|| {
+            Failure::Usage("HOME names no directory by an absolute path, and the clients' files are under it; set it".to_owned())
+        })?;
+        let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let claude = set("CLAUDE_CONFIG_DIR");
+        let claude_dir = claude.clone().unwrap_or_else(|| home.join(".claude"));
+        Ok(Self {
+            claude_json: claude.unwrap_or_else(|| home.clone()).join(".claude.json"),
+            claude_dir,
+            codex_dir: set("CODEX_HOME").unwrap_or_else(|| home.join(".codex")),
+            gemini_dir: home.join(".gemini"),
+            executable: lasting_path(&endpoint.executable, std::env::var_os("PATH")),
+            peerd_dir: set("PEERD_DIR"),
+            location: endpoint.location.clone(),
+            home,
+        })
+    }
+
+    /// Whether a client is there, by what it leaves in the home directory.
+    pub(crate) fn has(&self, client: Client) -> bool {
+        match client {
+            Client::Claude => self.claude_dir.is_dir() || self.claude_json.is_file(),
+            Client::Codex => self.codex_dir.is_dir(),
+            Client::Gemini => self.gemini_dir.is_dir(),
+        }
+    }
+
+    /// The executable as text. Configuration files hold nothing else.
+    pub(crate) fn command(&self) -> String {
+        self.executable.display().to_string()
+    }
+
+    /// Whether `command` with `args` is an adapter of ours, of this or of another installation.
+    pub(crate) fn runs_adapter(&self, command: &str, args: &[&str]) -> bool {
+        self.is_ours(command) && args == ["mcp"]
+    }
+
+    /// Whether a path leads to a `peerctl`.
+    fn is_ours(&self, command: &str) -> bool {
+        let name = Path::new(command).file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        name == "peerctl" || name.starts_with("peerctl-") || Path::new(command) == self.executable
+    }
+
+    /// Whether a shell's command line runs a hook of ours.
+    pub(crate) fn runs_hook(&self, line: &str, client: Client) -> bool {
+        let Some((before, _)) = line.split_once(&format!(" hook {} ", client.as_str())) else { return false };
+        // The path may be quoted and may have spaces in it; what stands before it are variables.
+        let path = before.trim_end_matches(['\'', '"']);
+        self.is_ours(path) || path.rsplit(['\'', '"', ' ']).next().is_some_and(|path| self.is_ours(path))
+    }
+
+    /// What should be said about the executable before clients are told to run it.
+    pub(crate) fn doubt(&self) -> Option<String> {
+        let built = self.executable.ancestors().any(|dir| dir.join(".cargo-lock").exists() || dir.join("CACHEDIR.TAG").exists());
+        built.then(|| {
+            format!(
+                "{} lies in a build directory, and clients would stop working when that is cleaned; \
+                 install peerctl (`cargo install --path cli`) and run its setup",
+                self.command()
+            )
+        })
+    }
+}
+
+/// The path by which a program lasts: the one on `PATH` that leads to the same file, because package managers keep that
+/// one and replace the file behind it.
+fn lasting_path(executable: &Path, path: Option<OsString>) -> PathBuf {
+    let (Ok(file), Some(name)) = (executable.canonicalize(), executable.file_name()) else { return executable.to_path_buf() };
+    let on_path = path.iter().flat_map(|path| std::env::split_paths(path).collect::<Vec<_>>());
+    let mut candidates = on_path.filter(|dir| dir.is_absolute()).flat_map(|dir| [dir.join(name), dir.join("peerctl")]);
+    candidates
+        .find(|candidate| candidate.canonicalize().is_ok_and(|found| found == file))
+        .unwrap_or_else(|| executable.to_path_buf())
+}
+
+/// A word of a shell's command line.
+pub(crate) fn shell_word(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:@%,".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_named_by_the_path_that_outlives_an_update() {
+        let dir = tempfile::tempdir().unwrap();
+        let cellar = dir.path().join("cellar/1.0/peerctl");
+        std::fs::create_dir_all(cellar.parent().unwrap()).unwrap();
+        std::fs::write(&cellar, "").unwrap();
+        let bin = dir.path().join("bin");
+        std::fs::create_dir(&bin).unwrap();
+        assert_eq!(lasting_path(&cellar, Some(bin.clone().into_os_string())), cellar);
+        std::os::unix::fs::symlink(&cellar, bin.join("peerctl")).unwrap();
+        assert_eq!(lasting_path(&cellar, Some(bin.clone().into_os_string())), bin.join("peerctl"));
+        assert_eq!(lasting_path(&cellar, Some("relative".into())), cellar);
+    }
+
+    #[test]
+    fn words_of_a_shell_are_quoted_where_they_must_be() {
+        assert_eq!(shell_word("/usr/bin/peerctl"), "/usr/bin/peerctl");
+        assert_eq!(shell_word("/my dir/it's"), r"'/my dir/it'\''s'");
+        assert_eq!(shell_word(""), "''");
+    }
+}

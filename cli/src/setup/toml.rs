@@ -60,11 +60,8 @@ pub(crate) enum Target {
     Elements(Vec<String>, Vec<usize>),
 }
 
-/// Takes tables out. Nothing where none of them is there.
-///
-/// # Errors
-/// Where the text is no TOML, or a target is part of an inline table: the text then names it.
-pub(crate) fn remove(text: &str, targets: &[Target]) -> Result<Option<String>, Syntax> {
+/// The lines in which tables stand, with the blank lines between those that follow each other.
+fn lines_of(text: &str, targets: &[Target]) -> Result<Vec<Range<usize>>, Syntax> {
     let document = parse(text)?;
     let mut ranges: Vec<Range<usize>> = Vec::new();
     for target in targets {
@@ -92,9 +89,6 @@ pub(crate) fn remove(text: &str, targets: &[Target]) -> Result<Option<String>, S
             },
         }
     }
-    if ranges.is_empty() {
-        return Ok(None);
-    }
     let mut lines: Vec<Range<usize>> = ranges.into_iter().map(|range| whole_lines(text, range)).collect();
     lines.sort_by_key(|range| range.start);
     let mut merged: Vec<Range<usize>> = Vec::new();
@@ -105,6 +99,26 @@ pub(crate) fn remove(text: &str, targets: &[Target]) -> Result<Option<String>, S
             }
             _ => merged.push(range),
         }
+    }
+    Ok(merged)
+}
+
+/// The tables as they stand in the text.
+///
+/// # Errors
+/// Where the text is no TOML, or a target is part of an inline table.
+pub(crate) fn excerpt(text: &str, targets: &[Target]) -> Result<String, Syntax> {
+    Ok(lines_of(text, targets)?.into_iter().map(|lines| &text[lines]).collect::<Vec<_>>().join("\n"))
+}
+
+/// Takes tables out. Nothing where none of them is there.
+///
+/// # Errors
+/// Where the text is no TOML, or a target is part of an inline table: the text then names it.
+pub(crate) fn remove(text: &str, targets: &[Target]) -> Result<Option<String>, Syntax> {
+    let merged = lines_of(text, targets)?;
+    if merged.is_empty() {
+        return Ok(None);
     }
     let mut kept = String::with_capacity(text.len());
     let mut from = 0;

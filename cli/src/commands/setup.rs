@@ -1,0 +1,483 @@
+//! `peerctl setup`: wire clients up, look whether they are, and take it back.
+//!
+//! It plans first, shows the plan, asks, writes all of it or nothing, reads it back, and says what is left for the person
+//! to do. What belongs into which client is in `setup`.
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use peer_client::Endpoint;
+use peer_proto::request::{Reply, Request};
+use serde_json::{Value, json};
+
+use super::block_on;
+use crate::error::Failure;
+use crate::operator::{Operator, unexpected};
+use crate::output::{Output, Tone};
+use crate::setup::draft::{Draft, File};
+use crate::setup::runs::{Answers, Runs};
+use crate::setup::{Client, Place, alias, claude, codex, files, gemini, others, retire, terminal, undo};
+
+const AFTER_HELP: &str = "\
+Examples:
+  peerctl setup                      every client that is installed; asks first
+  peerctl setup claude --dry-run     what would be written
+  peerctl setup --check              exit 1 where something differs
+  peerctl setup codex --yes          without a question
+  peerctl setup cursor --print       what to write by hand, for any client
+  peerctl setup --undo               everything as it was before
+
+--yes answers the plan, the permissions of the three message tools included;
+retiring other programs, the alias and the inbox socket need a word of their
+own. Copies of what is changed are kept in backups/setup in the state
+directory until --undo or `peerctl uninstall`.";
+
+/// Wire clients up: Claude Code, Codex, Gemini CLI; a snippet for any other
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct Args {
+    /// claude, codex, gemini; with --print any other. None: those that are installed
+    clients: Vec<String>,
+
+    /// Every client that setup knows, installed or not
+    #[arg(long, conflicts_with = "clients")]
+    all: bool,
+
+    /// Show the plan and write nothing
+    #[arg(long, group = "what")]
+    dry_run: bool,
+
+    /// Look whether everything is as it should be; exit 1 where it is not
+    #[arg(long, group = "what")]
+    check: bool,
+
+    /// Print what belongs where, and look at no file
+    #[arg(long, group = "what")]
+    print: bool,
+
+    /// Put everything back as it was before setup
+    #[arg(long, group = "what")]
+    undo: bool,
+
+    /// Ask nothing: the answer is yes
+    #[arg(short, long)]
+    yes: bool,
+
+    /// May send_message, check_messages and ack_messages run without a dialog?
+    #[arg(long, value_name = "ANSWER")]
+    tools: Option<Answer>,
+
+    /// May mail go through Claude's inbox socket where a session bypasses permissions?
+    #[arg(long, value_name = "ANSWER")]
+    inbox_socket: Option<Answer>,
+
+    /// Take out the entries of agent-peers and claude-peers
+    #[arg(long)]
+    retire: bool,
+
+    /// Write an alias that starts Claude Code with the channel into the shell's file
+    #[arg(long)]
+    alias: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Answer {
+    Yes,
+    No,
+}
+
+pub(crate) fn run(args: Args, output: &Output, endpoint: Endpoint) -> Result<(), Failure> {
+    let place = Place::from_env(&endpoint)?;
+    if args.print {
+        return print(&args, output, &place);
+    }
+    let mut runs = Runs::load(&place.location)?;
+    if args.undo {
+        let clients = if args.clients.is_empty() { Client::ALL.to_vec() } else { named(&args.clients)? };
+        return take_back(&args, output, &place, &mut runs, &clients);
+    }
+    let clients = chosen(&args, &place)?;
+    if args.check {
+        return check(output, &place, &runs, &clients);
+    }
+    wire(&args, output, &endpoint, &place, &mut runs, &clients)
+}
+
+/// The clients that are meant.
+fn chosen(args: &Args, place: &Place) -> Result<Vec<Client>, Failure> {
+    if args.all {
+        return Ok(Client::ALL.to_vec());
+    }
+    if !args.clients.is_empty() {
+        return named(&args.clients);
+    }
+    let installed: Vec<_> = Client::ALL.into_iter().filter(|client| place.has(*client)).collect();
+    if installed.is_empty() {
+        let message = "no client was found in the home directory; name one: `peerctl setup claude`, or take `--all`".to_owned();
+        return Err(Failure::NotFound { code: "no_client", message });
+    }
+    Ok(installed)
+}
+
+/// The clients of these names.
+pub(crate) fn named(names: &[String]) -> Result<Vec<Client>, Failure> {
+    let mut clients = Vec::new();
+    for name in names {
+        let client = Client::named(name).ok_or_else(|| {
+            let name = peer_proto::text::single_line(name);
+            Failure::Usage(format!("{name:?} is wired up by hand; `peerctl setup {name} --print` shows what to write"))
+        })?;
+        if !clients.contains(&client) {
+            clients.push(client);
+        }
+    }
+    Ok(clients)
+}
+
+/// What belongs into the clients' files, as far as nobody has to be asked.
+pub(crate) fn draft(place: &Place, runs: &Runs, clients: &[Client], tools: bool) -> Result<Draft, Failure> {
+    let mut draft = Draft::default();
+    for client in clients {
+        match client {
+            Client::Claude => claude::draft(place, runs, tools, &mut draft)?,
+            Client::Codex => codex::draft(place, tools, &mut draft)?,
+            Client::Gemini => gemini::draft(place, &mut draft)?,
+        }
+    }
+    draft.warnings.extend(place.doubt());
+    Ok(draft)
+}
+
+fn print(args: &Args, output: &Output, place: &Place) -> Result<(), Failure> {
+    let tools = args.tools != Some(Answer::No);
+    let names = match (args.all, args.clients.is_empty()) {
+        (true, _) => Client::ALL.iter().map(|client| client.as_str().to_owned()).collect(),
+        (false, true) => vec!["any".to_owned()],
+        (false, false) => args.clients.clone(),
+    };
+    let mut printed = Vec::new();
+    for name in &names {
+        let snippets: Vec<(String, String)> = match Client::named(name) {
+            Some(Client::Claude) => {
+                let [manifest, hooks] = claude::plugin_files(place).map(|path| path.display().to_string());
+                vec![(manifest, claude::manifest(place)), (hooks, claude::hook_file(place))]
+            }
+            Some(Client::Codex) => vec![(codex::config(place).display().to_string(), codex::snippet(place, tools))],
+            Some(Client::Gemini) => {
+                let snippet = others::snippet(place, "gemini");
+                vec![(gemini::settings(place).display().to_string(), snippet.text)]
+            }
+            None => {
+                let snippet = others::snippet(place, &name.to_ascii_lowercase());
+                vec![(snippet.place, snippet.text)]
+            }
+        };
+        for (path, text) in snippets {
+            if !output.json {
+                output.remark(&output.paint(Tone::Faint, &format!("{path}:")));
+                output.line(text.trim_end())?;
+            }
+            printed.push(json!({ "client": name, "place": path, "text": text }));
+        }
+    }
+    if output.json { output.json(&json!({ "snippets": printed })) } else { Ok(()) }
+}
+
+fn check(output: &Output, place: &Place, runs: &Runs, clients: &[Client]) -> Result<(), Failure> {
+    let draft = draft(place, runs, clients, runs.answers().tools.unwrap_or(false))?;
+    let wrong = draft.changed().count() + draft.conflicts.len();
+    let data = told(&draft, clients, false);
+    if !output.json {
+        show(output, &draft)?;
+        for client in clients.iter().filter(|client| is_wired(&draft, **client)) {
+            output.line(&format!("{}: {}", client.title(), output.paint(Tone::Good, "as it should be")))?;
+        }
+    }
+    if wrong == 0 {
+        return if output.json { output.json(&data) } else { Ok(()) };
+    }
+    let names: Vec<_> = clients.iter().filter(|client| !is_wired(&draft, **client)).map(|client| client.title()).collect();
+    let message = format!("not wired up as this peerctl does it: {}; `peerctl setup` mends it", names.join(", "));
+    Err(Failure::Partly { data, failure: Box::new(Failure::Setup { code: "differs", message }) })
+}
+
+fn is_wired(draft: &Draft, client: Client) -> bool {
+    !draft.changed().any(|file| file.client == client) && !draft.conflicts.iter().any(|conflict| conflict.client == client)
+}
+
+fn wire(
+    args: &Args,
+    output: &Output,
+    endpoint: &Endpoint,
+    place: &Place,
+    runs: &mut Runs,
+    clients: &[Client],
+) -> Result<(), Failure> {
+    let asks = terminal::is_there() && !args.yes && !args.dry_run && !output.json;
+    let mut answers = runs.answers();
+    let has_tools = clients.iter().any(|client| *client != Client::Gemini);
+    answers.tools = match (args.tools, answers.tools) {
+        (Some(answer), _) => Some(answer == Answer::Yes),
+        (None, Some(known)) => Some(known),
+        (None, None) if asks && has_tools => {
+            let question = "May send_message, check_messages and ack_messages run without a dialog? (A dialog stalls a session that nobody watches.)";
+            Some(terminal::asks(question, true))
+        }
+        (None, None) => args.yes.then_some(true),
+    };
+    // What a dry run shows is what `--yes` would do.
+    let mut draft = draft(place, runs, clients, answers.tools.unwrap_or(args.dry_run))?;
+    let mut theirs = Vec::new();
+    for client in clients {
+        theirs.extend(retire::find(place, *client, &mut draft)?);
+    }
+    for found in &theirs {
+        draft
+            .warnings
+            .push(format!("{} would be a second mailbox beside peerd; `peerctl setup --retire` takes it out", found.what));
+    }
+    if !theirs.is_empty() && (args.retire || (asks && terminal::asks(&format!("Take out {}?", listed(&theirs)), false))) {
+        draft.warnings.truncate(draft.warnings.len() - theirs.len());
+        retire::take_out(&mut draft, &theirs)?;
+    }
+    if clients.contains(&Client::Claude) {
+        shell_line(args, asks, place, &mut draft)?;
+    }
+    if clients.contains(&Client::Codex) && draft.changed().any(|file| file.client == Client::Codex) {
+        draft
+            .next
+            .push("Codex passes over new hooks until you trust them: start `codex`, type /hooks, and look at each".to_owned());
+    }
+    if !output.json {
+        show(output, &draft)?;
+    }
+    if !draft.conflicts.is_empty() {
+        let first = &draft.conflicts[0];
+        let message = format!("{}: {}; {}", first.path.display(), first.what, first.step);
+        let failure = Failure::Setup { code: "conflict", message };
+        return Err(Failure::Partly { data: told(&draft, clients, false), failure: Box::new(failure) });
+    }
+    let changed: Vec<&File> = draft.changed().collect();
+    for file in &changed {
+        files::examine(&file.path)?;
+    }
+    if args.dry_run {
+        return if output.json { output.json(&told(&draft, clients, false)) } else { Ok(()) };
+    }
+    let mut kept = None;
+    if changed.is_empty() {
+        if answers != runs.answers() {
+            runs.begin(&[], answers)?;
+        }
+        if !output.json {
+            output.line("nothing to change")?;
+        }
+    } else {
+        confirm(args.yes, asks, "Write this?")?;
+        kept = Some(runs.begin(&changed, answers)?);
+        files::write_all(&changed)?;
+        verify(place, runs, clients, answers)?;
+    }
+    consent(args, asks, output, endpoint, clients)?;
+    if output.json {
+        let mut data = told(&draft, clients, kept.is_some());
+        data["backup"] = json!(kept.as_ref().map(|path: &PathBuf| path.display().to_string()));
+        return output.json(&data);
+    }
+    if let Some(kept) = kept {
+        output.line(&output.paint(Tone::Good, "done"))?;
+        output.remark(&format!("copies of what was changed are in {}; `peerctl setup --undo` puts them back", kept.display()));
+    }
+    for line in &draft.next {
+        output.remark(&format!("next: {line}"));
+    }
+    Ok(())
+}
+
+fn listed(found: &[retire::Found]) -> String {
+    found.iter().map(|found| found.what.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+/// The line that starts Claude Code with the channel: told, and as an alias where the person wants one.
+fn shell_line(args: &Args, asks: bool, place: &Place, draft: &mut Draft) -> Result<(), Failure> {
+    draft.next.push(format!(
+        "messages also come through a channel (a research preview) where Claude Code is started with\n        {}\n      as an alias: {}",
+        claude::LAUNCH,
+        alias::line()
+    ));
+    let shell = std::env::var("SHELL").ok();
+    let Some(path) = alias::file(place, shell.as_deref()) else {
+        if args.alias {
+            let message = "SHELL names no shell whose file is known (bash, zsh, fish); add the alias by hand".to_owned();
+            return Err(Failure::Usage(message));
+        }
+        return Ok(());
+    };
+    let mut with = Draft::default();
+    alias::draft(&path, &mut with)?;
+    if with.changed().next().is_none() {
+        return Ok(());
+    }
+    let question = format!("Write the alias {} for that into {}?", alias::NAME, path.display());
+    if args.alias || (asks && terminal::asks(&question, false)) {
+        alias::draft(&path, draft)?;
+    }
+    Ok(())
+}
+
+/// Whether mail may go through the inbox socket of sessions that bypass permissions. The broker keeps the answer.
+fn consent(args: &Args, asks: bool, output: &Output, endpoint: &Endpoint, clients: &[Client]) -> Result<(), Failure> {
+    if args.inbox_socket.is_none() && !(asks && clients.contains(&Client::Claude)) {
+        return Ok(());
+    }
+    block_on(async {
+        let operator = match Operator::connect(endpoint).await {
+            Ok(operator) => operator,
+            // Nobody asked for it: the files are written, and that is what counts.
+            Err(_) if args.inbox_socket.is_none() => return Ok(()),
+            Err(failure) => return Err(failure),
+        };
+        let Reply::Policies(policies) = operator.ask(Request::Policies).await? else { return Err(unexpected()) };
+        let yes = match args.inbox_socket {
+            Some(answer) => answer == Answer::Yes,
+            None if policies.inbox_socket_in_bypass => return Ok(()),
+            None => terminal::asks(
+                "May mail be posted into Claude Code's own inbox also where a session bypasses permissions? \
+                 (There it passes the dialog that Claude Code keeps for strangers; without it mail comes by hooks and tool results.)",
+                false,
+            ),
+        };
+        if yes != policies.inbox_socket_in_bypass {
+            operator.ask(Request::SetConsent { inbox_socket_in_bypass: yes }).await?;
+            output.remark(if yes {
+                "the inbox socket may be used in sessions that bypass permissions"
+            } else {
+                "the inbox socket stays off in sessions that bypass permissions"
+            });
+        }
+        Ok(())
+    })
+}
+
+/// Nobody is asked twice, and nobody is taken by surprise.
+pub(crate) fn confirm(yes: bool, asks: bool, question: &str) -> Result<(), Failure> {
+    if yes {
+        return Ok(());
+    }
+    if !asks {
+        let message = "nobody is there to be asked; add --yes to go on, or --dry-run to see the plan alone".to_owned();
+        return Err(Failure::Usage(message));
+    }
+    if terminal::asks(question, false) {
+        return Ok(());
+    }
+    Err(Failure::Setup { code: "declined", message: "nothing was written, because the answer was no".to_owned() })
+}
+
+/// Looks once more: after a setup there is nothing left to set up.
+fn verify(place: &Place, runs: &mut Runs, clients: &[Client], answers: Answers) -> Result<(), Failure> {
+    *runs = Runs::load(&place.location)?;
+    let again = draft(place, runs, clients, answers.tools.unwrap_or(false))?;
+    let left: Vec<String> = again
+        .changed()
+        .map(|file| file.path.display().to_string())
+        .chain(again.conflicts.iter().map(|conflict| conflict.path.display().to_string()))
+        .collect();
+    if left.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::Wrong(format!(
+        "{} reads back otherwise than it was written; `peerctl setup --undo` takes it back",
+        left.join(", ")
+    )))
+}
+
+fn take_back(args: &Args, output: &Output, place: &Place, runs: &mut Runs, clients: &[Client]) -> Result<(), Failure> {
+    let mut draft = Draft::default();
+    undo::undo(place, runs, clients, &mut draft)?;
+    let asks = terminal::is_there() && !args.yes && !output.json;
+    let written = write(args.yes, asks, output, &draft, "Put this back?")?;
+    runs.forget(|record| clients.contains(&record.client))?;
+    finish(output, &draft, clients, written)
+}
+
+/// Shows a way back, asks, and goes it. Nothing is asked where nothing is to be done.
+pub(crate) fn write(yes: bool, asks: bool, output: &Output, draft: &Draft, question: &str) -> Result<bool, Failure> {
+    let changed: Vec<&File> = draft.changed().collect();
+    if changed.is_empty() {
+        return Ok(false);
+    }
+    if !output.json {
+        show(output, draft)?;
+    }
+    confirm(yes, asks, question)?;
+    files::write_all(&changed)?;
+    Ok(true)
+}
+
+pub(crate) fn finish(output: &Output, draft: &Draft, clients: &[Client], written: bool) -> Result<(), Failure> {
+    if output.json {
+        return output.json(&told(draft, clients, written));
+    }
+    output.line(&if written { output.paint(Tone::Good, "done") } else { "nothing to change".to_owned() })
+}
+
+/// The plan: what changes in which file, and what stands in the way.
+pub(crate) fn show(output: &Output, draft: &Draft) -> Result<(), Failure> {
+    for file in draft.changed() {
+        let what = file.what.join("; ");
+        let heading = format!("{}: {} {} ({what})", file.client.title(), file.action(), file.path.display());
+        output.line(&output.paint(Tone::Strong, &heading))?;
+        for line in file.diff() {
+            let clean = peer_proto::text::single_line(&line);
+            let shown = match line.chars().next() {
+                Some('+') => output.paint(Tone::Good, &clean),
+                Some('-') => output.paint(Tone::Bad, &clean),
+                _ => format!("{}{}", &line[..line.len() - line.trim_start().len()], clean.trim_start()),
+            };
+            output.line(&shown)?;
+        }
+        output.line("")?;
+    }
+    for conflict in &draft.conflicts {
+        let text = format!("{}: {}: {}; {}", conflict.client.title(), conflict.path.display(), conflict.what, conflict.step);
+        output.line(&output.paint(Tone::Bad, &text))?;
+    }
+    for warning in &draft.warnings {
+        output.remark(&format!("note: {warning}"));
+    }
+    Ok(())
+}
+
+/// The plan for programs.
+pub(crate) fn told(draft: &Draft, clients: &[Client], written: bool) -> Value {
+    let clients: Vec<_> = clients
+        .iter()
+        .map(|client| {
+            let conflicts: Vec<_> = draft.conflicts.iter().filter(|conflict| conflict.client == *client).collect();
+            let files: Vec<_> = draft.changed().filter(|file| file.client == *client).collect();
+            let state = match (conflicts.is_empty(), files.is_empty(), written) {
+                (false, _, _) => "conflict",
+                (true, true, _) => "unchanged",
+                (true, false, true) => "changed",
+                (true, false, false) => "differs",
+            };
+            json!({
+                "client": client.as_str(),
+                "state": state,
+                "files": files.iter().map(|file| json!({
+                    "path": file.path.display().to_string(),
+                    "action": file.action(),
+                    "what": file.what,
+                    "diff": file.diff().join("\n"),
+                })).collect::<Vec<_>>(),
+                "conflicts": conflicts.iter().map(|conflict| json!({
+                    "path": conflict.path.display().to_string(),
+                    "what": conflict.what,
+                    "hint": conflict.step,
+                })).collect::<Vec<_>>(),
+            })
+        })
+        .collect();
+    json!({ "clients": clients, "written": written, "warnings": draft.warnings, "next": draft.next })
+}

@@ -1,0 +1,122 @@
+//! `peerctl uninstall`: take out of the clients what is ours, and, where it is asked for, remove the state directory.
+//!
+//! It finds what is ours by what it does, not by a memory of having written it, so it works where the state directory is
+//! gone.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use peer_client::{Endpoint, Start};
+use serde_json::json;
+
+use super::setup::{confirm, named, show, told, write};
+use super::{block_on, daemon};
+use crate::error::Failure;
+use crate::output::{Output, Tone};
+use crate::setup::draft::Draft;
+use crate::setup::runs::Runs;
+use crate::setup::{Client, Place, terminal, undo};
+
+const AFTER_HELP: &str = "\
+Examples:
+  peerctl uninstall --dry-run        what would be taken out
+  peerctl uninstall codex            out of one client
+  peerctl uninstall --yes --purge    also all messages, and the broker stops
+
+Only what is ours goes: the server called peers that runs peerctl, its hooks,
+the permissions of its tools, the plugin and the alias. `peerctl setup --undo`
+also brings back what setup retired.";
+
+/// What our files in the state directory are called, or begin with.
+const OURS: [&str; 5] = ["broker.", "peers.redb", "config.toml", "backups", "ballast"];
+
+/// Take everything of ours out of the clients' files
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct Args {
+    /// claude, codex, gemini. None: all of them
+    clients: Vec<String>,
+
+    /// Show the plan and write nothing
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Stop the broker and remove the state directory with all messages as well
+    #[arg(long)]
+    purge: bool,
+
+    /// Ask nothing: the answer is yes
+    #[arg(short, long)]
+    yes: bool,
+}
+
+pub(crate) fn run(args: Args, output: &Output, endpoint: Endpoint) -> Result<(), Failure> {
+    if args.purge && !args.clients.is_empty() {
+        return Err(Failure::Usage("--purge removes what all clients share; name none with it".to_owned()));
+    }
+    let place = Place::from_env(&endpoint)?;
+    let clients = if args.clients.is_empty() { Client::ALL.to_vec() } else { named(&args.clients)? };
+    let mut runs = Runs::load(&place.location)?;
+    let mut draft = Draft::default();
+    undo::uninstall(&place, &runs, &clients, &mut draft)?;
+    if args.dry_run {
+        if output.json {
+            return output.json(&told(&draft, &clients, false));
+        }
+        show(output, &draft)?;
+        if args.purge {
+            output.line(&format!("remove {} with all messages", place.location.dir().display()))?;
+        }
+        return Ok(());
+    }
+    let asks = terminal::is_there() && !args.yes && !output.json;
+    let written = write(args.yes, asks, output, &draft, "Take this out?")?;
+    // What was retired can still be brought back.
+    runs.forget(|record| clients.contains(&record.client) && record.retired.is_empty())?;
+    let purged = args.purge && purge(args.yes, asks, &endpoint)?;
+    if output.json {
+        let mut data = told(&draft, &clients, written);
+        data["purged"] = json!(purged);
+        return output.json(&data);
+    }
+    let done = if written || purged { output.paint(Tone::Good, "done") } else { "nothing of ours is there".to_owned() };
+    output.line(&done)?;
+    if !args.purge && place.location.dir().exists() {
+        output.remark(&format!("messages stay in {}; `peerctl uninstall --purge` removes them", place.location.dir().display()));
+    }
+    Ok(())
+}
+
+/// Stops the broker and removes the state directory. What is not ours in it stays, and so does the directory then.
+fn purge(yes: bool, asks: bool, endpoint: &Endpoint) -> Result<bool, Failure> {
+    let dir = endpoint.location.dir().to_path_buf();
+    if !dir.exists() {
+        return Ok(false);
+    }
+    confirm(yes, asks, &format!("Remove {} with all messages?", dir.display()))?;
+    let quiet = Endpoint { start: Start::Never, ..endpoint.clone() };
+    block_on(async { daemon::stop(&quiet).await.map(drop) })?;
+    let failed = |path: &Path, source| Failure::File { attempt: "removing", path: path.to_path_buf(), source };
+    let entries = fs::read_dir(&dir).map_err(|source| failed(&dir, source))?;
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        if OURS.iter().any(|ours| name.to_string_lossy().starts_with(ours)) {
+            remove(&entry.path()).map_err(|source| failed(&entry.path(), source))?;
+        }
+    }
+    match fs::remove_dir(&dir) {
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+            let left: Vec<PathBuf> =
+                fs::read_dir(&dir).map(|entries| entries.flatten().map(|entry| entry.path()).collect()).unwrap_or_default();
+            let left: Vec<_> = left.iter().map(|path| path.display().to_string()).collect();
+            Err(Failure::Wrong(format!("{} is not ours and was left: {}; remove it by hand", dir.display(), left.join(", "))))
+        }
+        Err(source) => Err(failed(&dir, source)),
+        Ok(()) => Ok(true),
+    }
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    if path.symlink_metadata()?.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }
+}

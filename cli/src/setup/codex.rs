@@ -1,0 +1,344 @@
+//! Codex: a server in `config.toml`, hooks there or in `hooks.json`, and, where the person says so, three permissions.
+//!
+//! Codex asks its user to trust each hook (`/hooks`); that word is never written here. It clears the environment of its
+//! servers, so that each variable that shall pass is named.
+
+use std::path::{Path, PathBuf};
+
+use toml_edit::{Item, TableLike};
+
+use super::draft::{Draft, unreadable};
+use super::json::{self, Dialect, Node, Step};
+use super::toml::{self, Target};
+use super::{Client, MESSAGE_TOOLS, Place, SERVER, hooks};
+use crate::error::Failure;
+
+const THIS: Client = Client::Codex;
+
+/// Variables that the adapter reads and Codex would not pass on.
+const PASSED_ON: &[&str] = &[
+    "PEER_NAME",
+    "PEERD_DIR",
+    "PEERD_ENABLED",
+    "AGENT_PEERS_ENABLED",
+    "PEERD_PROFILE",
+    "PEERD_CLIENT",
+    "PEERD_LOG",
+    "PEERD_SUMMARIZER",
+    "PEERD_DISABLE_TAB_TITLE",
+    "CODEX_HOME",
+    "TMUX",
+    "TMUX_PANE",
+];
+
+/// Codex' configuration.
+pub(crate) fn config(place: &Place) -> PathBuf {
+    place.codex_dir.join("config.toml")
+}
+
+/// Codex' other place for hooks.
+pub(crate) fn hook_file(place: &Place) -> PathBuf {
+    place.codex_dir.join("hooks.json")
+}
+
+/// The server's table.
+fn server_table(place: &Place) -> String {
+    let mut text = format!(
+        "[mcp_servers.{SERVER}]\ncommand = {}\nargs = [\"mcp\"]\nenv_vars = {}\n",
+        toml::quoted(&place.command()),
+        toml::list(&passed_on(place))
+    );
+    if let Some(dir) = &place.peerd_dir {
+        text.push_str(&format!("env = {{ PEERD_DIR = {} }}\n", toml::quoted(&dir.display().to_string())));
+    }
+    text
+}
+
+/// What is written down is not passed on as well.
+fn passed_on(place: &Place) -> Vec<&'static str> {
+    PASSED_ON.iter().copied().filter(|name| place.peerd_dir.is_none() || *name != "PEERD_DIR").collect()
+}
+
+fn tool_table(tool: &str) -> String {
+    format!("[mcp_servers.{SERVER}.tools.{tool}]\napproval_mode = \"approve\"\n")
+}
+
+/// All of it as one text, for somebody who writes it by hand.
+pub(crate) fn snippet(place: &Place, tools: bool) -> String {
+    let mut tables = vec![server_table(place)];
+    tables.extend(MESSAGE_TOOLS.iter().filter(|_| tools).map(|tool| tool_table(tool)));
+    tables.extend(hooks::of(THIS).iter().map(|hook| hook.toml(place, THIS)));
+    tables.join("\n")
+}
+
+/// Drafts what belongs into Codex.
+pub(crate) fn draft(place: &Place, tools: bool, draft: &mut Draft) -> Result<(), Failure> {
+    let path = config(place);
+    let text = draft.text(THIS, &path)?.unwrap_or_default();
+    let document = toml::parse(&text).map_err(|why| unreadable(&path, why))?;
+    let mut new = Vec::new();
+    match toml::at(&document, &["mcp_servers", SERVER]) {
+        None if toml::at(&document, &["mcp_servers"]).is_some_and(Item::is_inline_table) => {
+            let step = format!(
+                "write it as tables ([mcp_servers.NAME]), or add by hand what `peerctl setup {} --print` shows",
+                THIS.as_str()
+            );
+            draft.conflict(THIS, &path, "mcp_servers is an inline table, into which no table can be put", step);
+            return Ok(());
+        }
+        None => new.push(server_table(place)),
+        Some(server) => {
+            if !server.as_table_like().is_some_and(|server| runs_adapter(place, server)) {
+                let what = "a server called peers is there, and it does not run `peerctl mcp`";
+                draft.conflict(THIS, &path, what, "rename it, or take it out (`codex mcp remove peers`), then run setup again");
+                return Ok(());
+            }
+            server_in_place(place, &path, &text, draft)?;
+        }
+    }
+    let text = draft.text(THIS, &path)?.unwrap_or_default();
+    let document = toml::parse(&text).map_err(|why| unreadable(&path, why))?;
+    if toml::at(&document, &["mcp_servers", SERVER, "enabled"]).and_then(Item::as_bool) == Some(false) {
+        draft.warnings.push(format!("the server peers is switched off in {} (enabled = false)", path.display()));
+    }
+    let inline_tools = toml::at(&document, &["mcp_servers", SERVER, "tools"]).is_some_and(Item::is_inline_table);
+    for tool in MESSAGE_TOOLS.iter().filter(|_| tools && !inline_tools) {
+        // What the person decided otherwise stays.
+        if toml::at(&document, &["mcp_servers", SERVER, "tools", tool]).is_none() {
+            new.push(tool_table(tool));
+        }
+    }
+    append(draft, &path, &new, "the server `peers`, and which variables it gets");
+    hook_places(place, draft)
+}
+
+fn append(draft: &mut Draft, path: &Path, tables: &[String], what: &str) {
+    if tables.is_empty() {
+        return;
+    }
+    // It was read before, so it cannot fail.
+    let text = draft.text(THIS, path).ok().flatten().unwrap_or_default();
+    draft.set(path, Some(toml::append(&text, &tables.join("\n"))), what);
+}
+
+/// Whether a server's table runs an adapter of ours.
+fn runs_adapter(place: &Place, server: &dyn TableLike) -> bool {
+    let args: Vec<&str> = server
+        .get("args")
+        .and_then(Item::as_array)
+        .map(|args| args.iter().filter_map(toml_edit::Value::as_str).collect())
+        .unwrap_or_default();
+    server.get("command").and_then(Item::as_str).is_some_and(|command| place.runs_adapter(command, &args))
+}
+
+/// Brings a server of ours up to date, and leaves what else stands there.
+fn server_in_place(place: &Place, path: &Path, text: &str, draft: &mut Draft) -> Result<(), Failure> {
+    let document = toml::parse(text).map_err(|why| unreadable(path, why))?;
+    let way = ["mcp_servers", SERVER];
+    let mut wanted = Vec::new();
+    if toml::at(&document, &["mcp_servers", SERVER, "command"]).and_then(Item::as_str) != Some(&place.command()) {
+        wanted.push((way.to_vec(), "command", toml::quoted(&place.command())));
+    }
+    let vars = toml::at(&document, &["mcp_servers", SERVER, "env_vars"]);
+    let names =
+        |item: &Item| -> Option<Vec<String>> { item.as_array()?.iter().map(|name| Some(name.as_str()?.to_owned())).collect() };
+    match vars.map(names) {
+        // Somebody wrote it in a richer form, and knows what passes.
+        Some(None) => {}
+        named => {
+            let named = named.flatten().unwrap_or_default();
+            let missing: Vec<&str> =
+                passed_on(place).into_iter().filter(|name| !named.iter().any(|named| named == name)).collect();
+            if !missing.is_empty() {
+                let all: Vec<&str> = named.iter().map(String::as_str).chain(missing).collect();
+                wanted.push((way.to_vec(), "env_vars", toml::list(&all)));
+            }
+        }
+    }
+    if let Some(dir) = place.peerd_dir.as_ref().map(|dir| dir.display().to_string()) {
+        let env = toml::at(&document, &["mcp_servers", SERVER, "env"]);
+        let said = env.and_then(|env| env.as_table_like()?.get("PEERD_DIR")?.as_str());
+        match env {
+            _ if said == Some(dir.as_str()) => {}
+            None => wanted.push((way.to_vec(), "env", format!("{{ PEERD_DIR = {} }}", toml::quoted(&dir)))),
+            Some(env) if said.is_none() && env.is_inline_table() => {
+                let members = env.span().and_then(|span| text.get(span)).unwrap_or_default();
+                let members = members.trim().trim_start_matches('{').trim_end_matches('}').trim().to_owned();
+                let comma = if members.is_empty() { "" } else { ", " };
+                wanted.push((way.to_vec(), "env", format!("{{ {members}{comma}PEERD_DIR = {} }}", toml::quoted(&dir))));
+            }
+            Some(_) => wanted.push((["mcp_servers", SERVER, "env"].to_vec(), "PEERD_DIR", toml::quoted(&dir))),
+        }
+    }
+    let mut text = text.to_owned();
+    for (way, key, value) in wanted {
+        match toml::set(&text, &way, key, &value).map_err(|why| unreadable(path, why))? {
+            Some(new) => text = new,
+            None => {
+                let step = format!("set it by hand, as `peerctl setup {} --print` shows it", THIS.as_str());
+                draft.conflict(THIS, path, format!("{}.{key} stands where it cannot be changed", way.join(".")), step);
+                return Ok(());
+            }
+        }
+    }
+    draft.set(path, Some(text), "the server `peers`: its command and its variables");
+    Ok(())
+}
+
+/// The places of our handlers in one event: which groups are ours alone, and whether each is as it should be.
+struct Found {
+    event: String,
+    groups: Vec<usize>,
+    current: bool,
+}
+
+/// Puts the hooks into the one file where the person has theirs, behind theirs: Codex knows a hook that is trusted by its
+/// place.
+fn hook_places(place: &Place, draft: &mut Draft) -> Result<(), Failure> {
+    let (config, file) = (config(place), hook_file(place));
+    let toml_text = draft.text(THIS, &config)?.unwrap_or_default();
+    let json_text = draft.text(THIS, &file)?.unwrap_or_default();
+    let document = toml::parse(&toml_text).map_err(|why| unreadable(&config, why))?;
+    let root = match json_text.trim().is_empty() {
+        true => None,
+        false => Some(json::parse(&json_text, Dialect::Strict).map_err(|why| unreadable(&file, why))?),
+    };
+    let in_toml = found_in_toml(place, toml::at(&document, &["hooks"]));
+    let in_json = root.as_ref().map(|root| found_in_json(place, root)).unwrap_or_default();
+    let inline = hooks::of(THIS).iter().any(|hook| {
+        let event = toml::at(&document, &["hooks", hook.event]);
+        event.is_some_and(|event| !event.is_array_of_tables())
+            || toml::at(&document, &["hooks"]).is_some_and(Item::is_inline_table)
+    });
+    let theirs = root.as_ref().and_then(|root| root.get("hooks")).is_some_and(|hooks| !hooks.entries().is_empty());
+    let use_json = if in_toml.is_empty() { !in_json.is_empty() || theirs || inline } else { false };
+    let complete = |found: &[Found]| {
+        found.len() == hooks::of(THIS).len() && found.iter().all(|found| found.current && found.groups.len() == 1)
+    };
+    if use_json {
+        if complete(&in_json) {
+            return Ok(());
+        }
+        let mut text = without_json(&file, &json_text, &in_json)?;
+        for hook in hooks::of(THIS) {
+            let added = json::insert(&text, Dialect::Strict, &["hooks", hook.event], None, hook.json(place, THIS));
+            text = added.map_err(|why| unreadable(&file, why))?;
+        }
+        draft.set(&file, Some(text), "the hooks: presence, and mail between two steps");
+        return Ok(());
+    }
+    if !in_json.is_empty() {
+        draft.set(&file, Some(without_json(&file, &json_text, &in_json)?), "takes out hooks that are in config.toml as well");
+    }
+    if complete(&in_toml) {
+        return Ok(());
+    }
+    let without = without_toml(&config, &toml_text, &in_toml)?;
+    let tables: Vec<String> = hooks::of(THIS).iter().map(|hook| hook.toml(place, THIS)).collect();
+    draft.set(&config, Some(toml::append(&without, &tables.join("\n"))), "the hooks: presence, and mail between two steps");
+    Ok(())
+}
+
+/// One handler's text by its key.
+type Part<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+fn found_in_toml(place: &Place, events: Option<&Item>) -> Vec<Found> {
+    let Some(events) = events.and_then(Item::as_table_like) else { return Vec::new() };
+    let mut found = Vec::new();
+    for (event, groups) in events.iter() {
+        let Some(groups) = groups.as_array_of_tables() else { continue };
+        let mut here = Found { event: event.to_owned(), groups: Vec::new(), current: true };
+        for (number, group) in groups.iter().enumerate() {
+            let handlers: Vec<&dyn TableLike> = match group.get("hooks") {
+                Some(Item::ArrayOfTables(handlers)) => handlers.iter().map(|table| table as &dyn TableLike).collect(),
+                Some(Item::Value(toml_edit::Value::Array(handlers))) => {
+                    handlers.iter().filter_map(|value| Some(value.as_inline_table()? as &dyn TableLike)).collect()
+                }
+                _ => Vec::new(),
+            };
+            let part = |handler: &dyn TableLike, key: &str| handler.get(key).and_then(Item::as_str).map(str::to_owned);
+            let ours = |handler: &&dyn TableLike| hooks::is_ours(place, THIS, |key| part(*handler, key));
+            if !handlers.is_empty() && handlers.iter().all(ours) {
+                here.groups.push(number);
+                here.current &= handlers.len() == 1 && is_current(place, event, &|key| part(handlers[0], key));
+            }
+        }
+        if !here.groups.is_empty() {
+            found.push(here);
+        }
+    }
+    found
+}
+
+fn found_in_json(place: &Place, root: &Node) -> Vec<Found> {
+    let mut found = Vec::new();
+    for event in root.get("hooks").map(Node::entries).unwrap_or_default() {
+        let mut here = Found { event: event.key.clone(), groups: Vec::new(), current: true };
+        for (number, group) in event.value.entries().iter().enumerate() {
+            let handlers = group.value.get("hooks").map(Node::entries).unwrap_or_default();
+            let part = |handler: &json::Entry, key: &str| handler.value.get(key)?.text().map(str::to_owned);
+            if !handlers.is_empty() && handlers.iter().all(|handler| hooks::is_ours(place, THIS, |key| part(handler, key))) {
+                here.groups.push(number);
+                here.current &= handlers.len() == 1 && is_current(place, &event.key, &|key| part(&handlers[0], key));
+            }
+        }
+        if !here.groups.is_empty() {
+            found.push(here);
+        }
+    }
+    found
+}
+
+/// Whether a handler of ours is the one that this version installs for an event.
+fn is_current(place: &Place, event: &str, part: Part<'_>) -> bool {
+    let Some(hook) = hooks::of(THIS).iter().find(|hook| hook.event == event) else { return false };
+    let wanted = hook.json(place, THIS).document();
+    let Ok(wanted) = json::parse(&wanted, Dialect::Strict) else { return false };
+    let Some(handler) = wanted.get("hooks").and_then(|hooks| hooks.entries().first()) else { return false };
+    let texts = handler.value.entries().iter().filter_map(|entry| Some((entry.key.as_str(), entry.value.text()?)));
+    texts.into_iter().all(|(key, text)| part(key).as_deref() == Some(text))
+}
+
+fn without_json(path: &Path, text: &str, found: &[Found]) -> Result<String, Failure> {
+    let mut text = text.to_owned();
+    for found in found.iter().rev() {
+        for group in found.groups.iter().rev() {
+            let steps = ["hooks".into(), found.event.as_str().into(), Step::Item(*group)];
+            text = json::remove(&text, Dialect::Strict, &steps).map_err(|why| unreadable(path, why))?.unwrap_or(text);
+        }
+    }
+    Ok(text)
+}
+
+fn without_toml(path: &Path, text: &str, found: &[Found]) -> Result<String, Failure> {
+    let elements = |found: &Found| Target::Elements(vec!["hooks".to_owned(), found.event.clone()], found.groups.clone());
+    let targets: Vec<_> = found.iter().map(elements).collect();
+    Ok(toml::remove(text, &targets).map_err(|why| unreadable(path, why))?.unwrap_or_else(|| text.to_owned()))
+}
+
+/// A file's text without what is ours in it.
+pub(crate) fn strip(place: &Place, path: &Path, text: &str) -> Result<Option<String>, Failure> {
+    if text.trim().is_empty() {
+        return Ok(Some(text.to_owned()));
+    }
+    if path == hook_file(place) {
+        let root = json::parse(text, Dialect::Strict).map_err(|why| unreadable(path, why))?;
+        return without_json(path, text, &found_in_json(place, &root)).map(Some);
+    }
+    let document = toml::parse(text).map_err(|why| unreadable(path, why))?;
+    let mut targets = Vec::new();
+    let server = toml::at(&document, &["mcp_servers", SERVER]).and_then(Item::as_table_like);
+    if server.is_some_and(|server| runs_adapter(place, server)) {
+        targets.push(Target::Table(vec!["mcp_servers".to_owned(), SERVER.to_owned()]));
+    }
+    for found in found_in_toml(place, toml::at(&document, &["hooks"])) {
+        targets.push(Target::Elements(vec!["hooks".to_owned(), found.event], found.groups));
+    }
+    let without = toml::remove(text, &targets).map_err(|why| unreadable(path, why))?;
+    Ok(Some(without.unwrap_or_else(|| text.to_owned())))
+}
+
+/// All files in which something of ours may be.
+pub(crate) fn files(place: &Place) -> Vec<(PathBuf, Vec<PathBuf>)> {
+    vec![(config(place), Vec::new()), (hook_file(place), Vec::new())]
+}

@@ -1,0 +1,88 @@
+//! Gemini CLI: a server in its settings. It has no way in between two steps that we use, so mail rides on tool results.
+
+use std::path::{Path, PathBuf};
+
+use super::draft::{Draft, unreadable};
+use super::json::{self, Dialect, Node, Value};
+use super::{Client, Place, SERVER, claude};
+use crate::error::Failure;
+
+const THIS: Client = Client::Gemini;
+
+/// Gemini CLI takes comments out before it reads its settings.
+const DIALECT: Dialect = Dialect::Comments;
+
+/// The person's settings.
+pub(crate) fn settings(place: &Place) -> PathBuf {
+    place.gemini_dir.join("settings.json")
+}
+
+/// The server's entry.
+pub(crate) fn server(place: &Place) -> Value {
+    let mut server =
+        vec![("command".to_owned(), Value::text(place.command())), ("args".to_owned(), Value::Array(vec![Value::text("mcp")]))];
+    if let Some(dir) = &place.peerd_dir {
+        server.push(("env".to_owned(), Value::object([("PEERD_DIR", Value::text(dir.display().to_string()))])));
+    }
+    Value::Object(server)
+}
+
+/// Drafts what belongs into Gemini CLI.
+pub(crate) fn draft(place: &Place, draft: &mut Draft) -> Result<(), Failure> {
+    let path = settings(place);
+    let text = draft.text(THIS, &path)?.unwrap_or_default();
+    let root = match text.trim().is_empty() {
+        true => None,
+        false => Some(json::parse(&text, DIALECT).map_err(|why| unreadable(&path, why))?),
+    };
+    let Some(there) = root.as_ref().and_then(|root| root.at(&["mcpServers", SERVER])) else {
+        let new =
+            json::insert(&text, DIALECT, &["mcpServers"], Some(SERVER), server(place)).map_err(|why| unreadable(&path, why))?;
+        draft.set(&path, Some(new), "the server `peers`");
+        return Ok(());
+    };
+    if !claude::runs_adapter(place, there) {
+        let what = "a server called peers is there, and it does not run `peerctl mcp`";
+        draft.conflict(THIS, &path, what, "rename it or take it out, then run setup again");
+        return Ok(());
+    }
+    let mut new = text.clone();
+    let mut wanted = vec![("command", place.command())];
+    if let Some(dir) = &place.peerd_dir {
+        wanted.push(("PEERD_DIR", dir.display().to_string()));
+    }
+    for (key, value) in wanted {
+        let way = if key == "command" { vec!["mcpServers", SERVER, key] } else { vec!["mcpServers", SERVER, "env", key] };
+        let there = json::parse(&new, DIALECT).map_err(|why| unreadable(&path, why))?;
+        if there.at(&way).and_then(Node::text) == Some(value.as_str()) {
+            continue;
+        }
+        new = match json::replace(&new, DIALECT, &way, &Value::text(&value)).map_err(|why| unreadable(&path, why))? {
+            Some(new) => new,
+            None => {
+                let (key, way) = way.split_last().map_or((SERVER, &[][..]), |(key, way)| (*key, way));
+                json::insert(&new, DIALECT, way, Some(key), Value::text(&value)).map_err(|why| unreadable(&path, why))?
+            }
+        };
+    }
+    draft.set(&path, Some(new), "the server `peers`: its command and its directory");
+    Ok(())
+}
+
+/// The settings without what is ours in them.
+pub(crate) fn strip(place: &Place, path: &Path, text: &str) -> Result<Option<String>, Failure> {
+    if text.trim().is_empty() {
+        return Ok(Some(text.to_owned()));
+    }
+    let root = json::parse(text, DIALECT).map_err(|why| unreadable(path, why))?;
+    if !root.at(&["mcpServers", SERVER]).is_some_and(|server| claude::runs_adapter(place, server)) {
+        return Ok(Some(text.to_owned()));
+    }
+    let without = json::remove(text, DIALECT, &["mcpServers".into(), SERVER.into()]).map_err(|why| unreadable(path, why))?;
+    Ok(Some(without.unwrap_or_else(|| text.to_owned())))
+}
+
+/// The file in which something of ours may be.
+pub(crate) fn files(place: &Place) -> Vec<(PathBuf, Vec<PathBuf>)> {
+    vec![(settings(place), Vec::new())]
+}

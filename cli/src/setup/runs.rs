@@ -1,0 +1,230 @@
+//! What earlier runs of setup changed: a directory per run, with a manifest and a copy of each file before and after.
+//!
+//! It knows the directory `backups/setup` in the state directory. Its invariant: a run's directory is on disk before any
+//! file is changed, so that a run that was interrupted can be finished or taken back.
+
+use std::fs::{self, File as Open};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use peer_proto::location::Location;
+use serde::{Deserialize, Serialize};
+
+use super::Client;
+use super::draft::{File, Retired, read};
+use super::files::examine;
+use crate::error::Failure;
+use crate::output::{now, rfc3339};
+
+const MANIFEST: &str = "manifest.json";
+
+/// What the person answered, so that they are asked once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Answers {
+    /// May the message tools run without a dialog?
+    pub(crate) tools: Option<bool>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Manifest {
+    /// When, in RFC 3339.
+    at: String,
+    /// Which peerctl.
+    version: String,
+    answers: Answers,
+    files: Vec<Entry>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Entry {
+    client: Client,
+    path: PathBuf,
+    /// The copies' names begin with it: `0.before`, `0.after`.
+    number: usize,
+    existed: bool,
+    exists: bool,
+    retired: Vec<Retired>,
+    /// Directories that were made for it, outermost first.
+    dirs: Vec<PathBuf>,
+}
+
+/// One file of one run.
+#[derive(Clone, Debug)]
+pub(crate) struct Record {
+    pub(crate) client: Client,
+    pub(crate) path: PathBuf,
+    pub(crate) before: Option<String>,
+    pub(crate) after: Option<String>,
+    pub(crate) retired: Vec<Retired>,
+    pub(crate) dirs: Vec<PathBuf>,
+}
+
+/// One run.
+#[derive(Debug)]
+pub(crate) struct Run {
+    dir: PathBuf,
+    manifest: Manifest,
+    pub(crate) records: Vec<Record>,
+}
+
+/// All runs, the oldest first; nobody else changes them meanwhile.
+#[derive(Debug)]
+pub(crate) struct Runs {
+    dir: PathBuf,
+    pub(crate) all: Vec<Run>,
+    /// Held until the command ends.
+    _lock: Option<Open>,
+}
+
+impl Runs {
+    /// Reads what earlier runs left; makes nothing.
+    pub(crate) fn load(location: &Location) -> Result<Self, Failure> {
+        let dir = location.backups().join("setup");
+        let failed = |source| Failure::File { attempt: "reading", path: dir.clone(), source };
+        let lock = match Open::open(&dir) {
+            Ok(open) => {
+                // A directory can be locked like a file: one setup after the other.
+                open.lock().map_err(failed)?;
+                open
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self { dir, all: Vec::new(), _lock: None }),
+            Err(source) => return Err(failed(source)),
+        };
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&dir).map_err(failed)? {
+            names.push(entry.map_err(failed)?.path());
+        }
+        names.sort();
+        let mut all = Vec::new();
+        for dir in names {
+            // Without a manifest a run was interrupted before it changed anything.
+            if let Some(text) = read(&dir.join(MANIFEST))? {
+                all.push(Run::read(dir, &text)?);
+            }
+        }
+        Ok(Self { dir, all, _lock: Some(lock) })
+    }
+
+    /// What the person answered when they were last asked.
+    pub(crate) fn answers(&self) -> Answers {
+        let mut answers = Answers::default();
+        for run in &self.all {
+            answers.tools = run.manifest.answers.tools.or(answers.tools);
+        }
+        answers
+    }
+
+    /// All records of one file, the newest first.
+    pub(crate) fn of<'a>(&'a self, path: &'a Path) -> impl Iterator<Item = &'a Record> {
+        self.all.iter().rev().flat_map(|run| &run.records).filter(move |record| record.path == path)
+    }
+
+    /// Whether a file is as setup last left it.
+    pub(crate) fn is_as_left(&self, path: &Path, text: &str) -> Option<bool> {
+        self.of(path).next().map(|record| record.after.as_deref() == Some(text))
+    }
+
+    /// Writes down what is about to be changed; returns where.
+    pub(crate) fn begin(&mut self, files: &[&File], answers: Answers) -> Result<PathBuf, Failure> {
+        make(&self.dir)?;
+        let next = self.all.last().and_then(|run| run.dir.file_name()?.to_str()?.parse::<u32>().ok()).unwrap_or(0) + 1;
+        let dir = self.dir.join(format!("{next:04}"));
+        make(&dir)?;
+        let mut entries = Vec::new();
+        for (number, file) in files.iter().enumerate() {
+            for (text, name) in [(&file.before, "before"), (&file.after, "after")] {
+                if let Some(text) = text {
+                    keep(&dir.join(format!("{number}.{name}")), text)?;
+                }
+            }
+            entries.push(Entry {
+                client: file.client,
+                path: file.path.clone(),
+                number,
+                existed: file.before.is_some(),
+                exists: file.after.is_some(),
+                retired: file.retired.clone(),
+                dirs: examine(&file.path)?.dirs,
+            });
+        }
+        let manifest = Manifest { at: rfc3339(now()), version: env!("CARGO_PKG_VERSION").to_owned(), answers, files: entries };
+        let run = Run { dir: dir.clone(), manifest, records: Vec::new() };
+        run.write()?;
+        Ok(dir)
+    }
+
+    /// Forgets the records of these clients for which `done` says so, and their copies.
+    pub(crate) fn forget(&mut self, done: impl Fn(&Record) -> bool) -> Result<(), Failure> {
+        for run in &mut self.all {
+            for (place, record) in run.records.iter().enumerate().rev() {
+                if done(record) {
+                    let entry = run.manifest.files.remove(place);
+                    for name in ["before", "after"] {
+                        let _ = fs::remove_file(run.dir.join(format!("{}.{name}", entry.number)));
+                    }
+                }
+            }
+            run.records.retain(|record| !done(record));
+            if run.records.is_empty() {
+                let failed = |source| Failure::File { attempt: "removing", path: run.dir.clone(), source };
+                fs::remove_dir_all(&run.dir).map_err(failed)?;
+            } else {
+                run.write()?;
+            }
+        }
+        self.all.retain(|run| !run.records.is_empty());
+        // What is empty goes, what is not stays.
+        let _ = fs::remove_dir(&self.dir);
+        let _ = self.dir.parent().map(fs::remove_dir);
+        Ok(())
+    }
+}
+
+impl Run {
+    fn read(dir: PathBuf, text: &str) -> Result<Self, Failure> {
+        let path = dir.join(MANIFEST);
+        let manifest: Manifest = serde_json::from_str(text).map_err(|why| super::draft::unreadable(&path, why))?;
+        let mut records = Vec::new();
+        for entry in &manifest.files {
+            let copy = |wanted: bool, name: &str| -> Result<Option<String>, Failure> {
+                let path = dir.join(format!("{}.{name}", entry.number));
+                let missing = || super::draft::unreadable(&path, "the copy is missing");
+                if wanted { read(&path)?.ok_or_else(missing).map(Some) } else { Ok(None) }
+            };
+            records.push(Record {
+                client: entry.client,
+                path: entry.path.clone(),
+                before: copy(entry.existed, "before")?,
+                after: copy(entry.exists, "after")?,
+                retired: entry.retired.clone(),
+                dirs: entry.dirs.clone(),
+            });
+        }
+        Ok(Self { dir, manifest, records })
+    }
+
+    fn write(&self) -> Result<(), Failure> {
+        let path = self.dir.join(MANIFEST);
+        let failed = |source: io::Error| Failure::File { attempt: "writing", path: path.clone(), source };
+        let text = serde_json::to_string_pretty(&self.manifest).map_err(|error| failed(error.into()))?;
+        keep(&path, &text)
+    }
+}
+
+fn make(dir: &Path) -> Result<(), Failure> {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    made.map_err(|source| Failure::File { attempt: "making the directory", path: dir.to_path_buf(), source })
+}
+
+/// Writes a file of our own in one step, readable by nobody else: it may hold what is in the clients' files.
+fn keep(path: &Path, text: &str) -> Result<(), Failure> {
+    let dir = path.parent().unwrap_or(Path::new("/"));
+    let written = tempfile::NamedTempFile::new_in(dir).and_then(|mut new| {
+        io::Write::write_all(&mut new, text.as_bytes())?;
+        new.as_file().sync_all()?;
+        new.persist(path).map_err(|error| error.error)?;
+        Open::open(dir)?.sync_all()
+    });
+    written.map_err(|source| Failure::File { attempt: "writing", path: path.to_path_buf(), source })
+}
