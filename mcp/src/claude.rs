@@ -76,6 +76,50 @@ impl Inherited {
     }
 }
 
+/// What lets a session act without asking, in the client's own words on its command line and in its settings; and what
+/// names an agent, whose own file may let it.
+const BYPASS: [&str; 4] = ["dangerously-skip-permissions", "bypassPermissions", "--agent", "\"agent\""];
+
+/// Whether the client of this process id, in this directory, may come to act without asking: as it was started, or later at
+/// the press of a key, which is told nowhere. True where that cannot be ruled out.
+///
+/// A mode that no option and no settings name cannot be reached: the key then leads through the other modes only.
+pub(crate) fn may_bypass(config: &Path, pid: u32, cwd: &str) -> bool {
+    let Ok(command) = std::fs::read(format!("/proc/{pid}/cmdline")) else { return true };
+    let (command, cwd) = (String::from_utf8_lossy(&command), Path::new(cwd));
+    let project = cwd.join(".claude");
+    let settings = [
+        config.join("settings.json"),
+        project.join("settings.json"),
+        project.join("settings.local.json"),
+        "/etc/claude-code/managed-settings.json".into(),
+    ];
+    let is_there = |path: &&PathBuf| path.symlink_metadata().is_ok();
+    says_bypass(&command)
+        || settings.iter().filter(is_there).chain(&settings_named(&command, cwd)).any(|path| says_bypass_in(path))
+}
+
+/// Files that the command line names as settings. It may also have settings in place of a name.
+fn settings_named(command: &str, cwd: &Path) -> Vec<PathBuf> {
+    let mut words = command.split('\0');
+    let mut files = Vec::new();
+    while let Some(word) = words.next() {
+        let value = if word == "--settings" { words.next() } else { word.strip_prefix("--settings=") };
+        files.extend(value.filter(|value| !value.trim_start().starts_with('{')).map(|value| cwd.join(value)));
+    }
+    files
+}
+
+fn says_bypass(text: &str) -> bool {
+    BYPASS.iter().any(|words| text.contains(words))
+}
+
+/// What cannot be read may say anything; a pipe is not waited for.
+fn says_bypass_in(settings: &Path) -> bool {
+    let is_file = settings.metadata().is_ok_and(|found| found.is_file());
+    !is_file || std::fs::read_to_string(settings).map_or(true, |text| says_bypass(&text))
+}
+
 /// What a client says of its session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Registered {
@@ -194,6 +238,37 @@ mod tests {
         fs::write(elsewhere.join("s-1.jsonl"), "").unwrap();
         assert_eq!(inherited.transcript("s-1", "/home/u/api"), Some(elsewhere.join("s-1.jsonl")));
         assert_eq!(inherited.transcript("../s-1", "/home/u/api"), None);
+    }
+
+    #[test]
+    fn a_session_may_bypass_where_an_option_or_a_setting_says_so_or_hides_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (config, work) = (dir.path().join("config"), dir.path().join("work"));
+        fs::create_dir_all(work.join(".claude")).unwrap();
+        let may_bypass = |pid| super::may_bypass(&config, pid, &work.to_string_lossy());
+        // The test's own command line names none of it.
+        assert!(!may_bypass(std::process::id()));
+        assert!(may_bypass(u32::MAX), "no such process");
+        for (text, expected) in [
+            ("{\"permissions\": {\"defaultMode\": \"bypassPermissions\"}}", true),
+            ("{\"permissions\": {\"defaultMode\": \"plan\", \"disableBypassPermissionsMode\": \"disable\"}}", false),
+            ("{\"agent\": \"reckless\"}", true),
+        ] {
+            fs::write(work.join(".claude/settings.local.json"), text).unwrap();
+            assert_eq!(may_bypass(std::process::id()), expected, "{text}");
+        }
+        for (command, expected) in [
+            ("claude\0-p\0go", false),
+            ("claude\0--permission-mode\0plan", false),
+            ("claude\0--permission-mode=bypassPermissions", true),
+            ("claude\0--allow-dangerously-skip-permissions", true),
+            ("claude\0--settings\0{\"permissions\": {\"defaultMode\": \"bypassPermissions\"}}", true),
+        ] {
+            assert_eq!(says_bypass(command), expected, "{command}");
+        }
+        let named = |command: &str| settings_named(command, Path::new("/w"));
+        assert_eq!(named("claude\0--settings\0a.json\0--settings=/b.json\0"), [Path::new("/w/a.json"), Path::new("/b.json")]);
+        assert!(named("claude\0--settings\0 {\"hooks\": {}}\0--settings").is_empty());
     }
 
     #[test]

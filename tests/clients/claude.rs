@@ -136,6 +136,24 @@ fn two_calls_in_one_message_do_not_prove_each_other() {
     let _ = running.wait().success();
 }
 
+/// Nobody has typed anything into it, and no hook has told of its mode.
+#[test]
+fn the_inbox_socket_wakes_a_session_that_never_had_a_prompt() {
+    let stage = peer_tests::stage!();
+    stage.leave_only("inbox_socket");
+    let talk = stage.model.talk("wake up", [say("woken")]);
+    let news = stage.news();
+    let tui = stage.claude().name("luna").terminal();
+    news.wait_online("luna");
+    let id = stage.send("luna", "wake up, luna");
+    let request = talk.request(0);
+    assert_eq!(request.count("| wake up, luna"), 1);
+    assert!(request.shows("From peerd, the mailbox"), "it is said who speaks");
+    let _ = news.wait("presented", &id);
+    assert_eq!(stage.trace(&id), ["stored", "offered inbox_socket", "presented inbox_socket"]);
+    tui.close();
+}
+
 #[test]
 fn the_inbox_socket_wakes_an_idle_session() {
     let stage = peer_tests::stage!();

@@ -5,8 +5,8 @@
 //! strangers. So this carrier never claims to be anybody: the post says that it comes from peerd, that others wrote what
 //! is quoted, and how to answer them. Invariants:
 //!
-//! - Nothing is posted into a session that acts without asking, or of which nobody knows whether it does, unless the
-//!   person has said yes to that.
+//! - Nothing is posted into a session that acts without asking, or that may come to do so unnoticed, unless the person has
+//!   said yes to that.
 //! - Nothing is posted but to the client itself: the socket is this user's, in a directory that nobody else can write, the
 //!   client's registry names it, and the process that listens there is the client.
 //!
@@ -14,6 +14,7 @@
 
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use nix::unistd::geteuid;
@@ -23,9 +24,9 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 
 use super::{Leave, PushError};
-use crate::claude::InboxSocket;
+use crate::claude::{self, InboxSocket};
 use crate::inbox::Post;
-use crate::session::Session;
+use crate::session::{Session, Surroundings};
 
 /// How long a post may take, in milliseconds. A client that is alive reads at once.
 const POST_MS_MAX: u64 = 2_000;
@@ -37,14 +38,12 @@ const WHO_SPEAKS: &str = "From peerd, the mailbox between agent sessions on this
 
 /// Whether this session may be posted to, and can be.
 pub(crate) fn is_ready(session: &Session) -> bool {
-    let is_allowed = {
+    let (mode, is_allowed_always) = {
         let facts = &session.state().facts;
-        match facts.mode {
-            Some(Mode::Plan | Mode::Prompting | Mode::AcceptEdits) => true,
-            Some(Mode::Bypass) | None => facts.inbox_socket_in_bypass,
-        }
+        (facts.mode, facts.inbox_socket_in_bypass)
     };
-    is_allowed && socket(session).is_some_and(|socket| is_the_clients(session, socket).is_ok())
+    let asks_first = || mode != Some(Mode::Bypass) && !may_bypass(session);
+    (is_allowed_always || asks_first()) && socket(session).is_some_and(|socket| is_the_clients(session, socket).is_ok())
 }
 
 /// Posts the block.
@@ -66,6 +65,13 @@ pub(crate) async fn push(session: &Session, post: &Post, leave: Leave<'_>) -> Re
     };
     let in_time = tokio::time::timeout(Duration::from_millis(POST_MS_MAX), posting).await;
     in_time.unwrap_or_else(|_| Err(PushError::Refused("the client does not read from its socket".into())))
+}
+
+/// The same for as long as the client lives, so it is looked up once.
+fn may_bypass(session: &Session) -> bool {
+    static MAY_BYPASS: OnceLock<bool> = OnceLock::new();
+    let Surroundings { claude, client_pid, cwd, .. } = &session.surroundings;
+    *MAY_BYPASS.get_or_init(|| claude::may_bypass(&claude.config, *client_pid, cwd))
 }
 
 fn socket(session: &Session) -> Option<&InboxSocket> {

@@ -44,14 +44,28 @@ impl News {
     /// Where it does not within [`PATIENCE`].
     #[track_caller]
     pub fn wait(&self, event: &str, id: &str) -> Value {
+        self.wait_until(|told| told["event"] == event && told["id"] == id, &format!("{id} is not {event}"))
+    }
+
+    /// Waits until the peer of this name is online, from where the last wait ended.
+    ///
+    /// # Panics
+    /// Where it is not within [`PATIENCE`].
+    #[track_caller]
+    pub fn wait_online(&self, name: &str) {
+        let _ = self.wait_until(|told| told["event"] == "peer_online" && told["from"] == name, &format!("{name} is not online"));
+    }
+
+    #[track_caller]
+    fn wait_until(&self, is_it: impl Fn(&Value) -> bool, otherwise: &str) -> Value {
         let deadline = Instant::now() + PATIENCE;
         let mut heard = Vec::new();
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             match self.events.recv_timeout(left) {
-                Ok(told) if told["event"] == event && told["id"] == id => return told,
+                Ok(told) if is_it(&told) => return told,
                 Ok(told) => heard.push(told),
-                Err(_) => panic!("{id} is not {event}; what happened: {heard:#?}"),
+                Err(_) => panic!("{otherwise}; what happened: {heard:#?}"),
             }
         }
     }
