@@ -83,6 +83,9 @@ async fn run(endpoint: Result<Endpoint, ConnectError>) -> ExitCode {
     let session = Session::new(surroundings(config), endpoint, outgoing.clone());
     let pipe = ClientPipe::new(input, outgoing.clone(), Arc::clone(&input_closed));
     let server = Server::new(Arc::clone(&session), dormant);
+    if let Some(notice) = odd_profile() {
+        session.notice(notice);
+    }
 
     let mut writing = tokio::spawn(outgoing.clone().write_to(output));
     let mut serving = tokio::spawn(async move {
@@ -156,6 +159,16 @@ fn surroundings(config: Config) -> Surroundings {
         codex_config: variable("CODEX_HOME")
             .map_or_else(|| Path::new(&variable("HOME").unwrap_or_default()).join(".codex"), PathBuf::from),
     }
+}
+
+/// What is wrong with `PEERD_PROFILE`. An odd `adapter.profile` in `config.toml` the broker complains about; both profiles
+/// list the same tools.
+fn odd_profile() -> Option<String> {
+    let said = std::env::var("PEERD_PROFILE").ok().filter(|said| !matches!(said.trim(), "" | "core" | "full"))?;
+    Some(format!(
+        "PEERD_PROFILE is {}, which is no profile: core and full are; the tools of core are listed",
+        render::sentence(&said)
+    ))
 }
 
 /// Whether this adapter shall stay silent: no broker, no registration, no tools.

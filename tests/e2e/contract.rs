@@ -285,6 +285,23 @@ fn exit_codes_and_errors_are_those_of_the_contract() {
 }
 
 #[test]
+fn a_profile_that_does_not_exist_is_told_and_lists_the_usual_tools() {
+    let home = peer_tests::home!();
+    let tools = |profile: &str| {
+        let adapter = home.adapter("claude-code").env("PEERD_PROFILE", profile).start();
+        let listed = adapter.request("tools/list", json!({}));
+        let names = listed["result"]["tools"].as_array().expect("a list").iter().map(|tool| tool["name"].clone());
+        (names.collect::<Vec<_>>(), adapter.call("list_peers", json!({})).success().text)
+    };
+    let (core, quiet) = tools("core");
+    assert!(core.len() >= 6 && !quiet.contains("PEERD_PROFILE"), "{core:?}: {quiet}");
+    assert!(!tools("full").1.contains("PEERD_PROFILE"));
+    let (odd, told) = tools("everything");
+    assert_eq!(odd, core);
+    assert!(told.contains("PEERD_PROFILE is \"everything\", which is no profile: core and full are"), "{told}");
+}
+
+#[test]
 fn an_agents_shell_does_not_operate() {
     let home = peer_tests::home!();
     let luna = home.adapter("claude-code").env("PEER_NAME", "luna").env("CLAUDE_CODE_SESSION_ID", "s-1").start();
