@@ -1,6 +1,7 @@
 //! `list_peers`: who is here, in lines that no peer's words can forge.
 
 use peer_proto::ids::PeerId;
+use peer_proto::policy::Policy;
 use peer_proto::request::{PeerInfo, PeersQuery, Reply, Request};
 
 use super::arguments::{ArgumentError, Arguments};
@@ -102,6 +103,14 @@ fn line(peer: &PeerInfo, is_own: bool, home: &str) -> String {
             parts.push(format!("{what} {}", sentence(said)));
         }
     }
+    if let Some(mode) = peer.mode {
+        parts.push(format!("permissions {}", mode.as_str()));
+    }
+    match peer.policy {
+        Policy::Accept => {}
+        Policy::Hold => parts.push("mail to it is held until the user releases it".to_owned()),
+        Policy::Refuse => parts.push("takes no mail from other sessions".to_owned()),
+    }
     if peer.pending > 0 {
         parts.push(format!("{} waiting", counted(usize::try_from(peer.pending).unwrap_or(usize::MAX), "message")));
     }
@@ -120,6 +129,7 @@ fn line(peer: &PeerInfo, is_own: bool, home: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use peer_proto::hook::Mode;
     use peer_proto::ids::Timestamp;
 
     use super::*;
@@ -146,7 +156,7 @@ mod tests {
             carriers: Vec::new(),
             activity: None,
             mode: None,
-            policy: peer_proto::policy::Policy::Accept,
+            policy: Policy::Accept,
         }
     }
 
@@ -157,6 +167,11 @@ mod tests {
             "- orion (p-7, codex, ~/api): online · state \"idle\" · 2 messages waiting · sees mail with its next call of a peers tool, by tool_result (not proved in this session)\n"
         );
         assert!(line(&peer("orion"), true, "/home/u").contains(": you · online"));
+        let mut known = peer("orion");
+        (known.mode, known.policy) = (Some(Mode::Bypass), Policy::Hold);
+        assert!(
+            line(&known, false, "/home/u").contains(" · permissions bypass · mail to it is held until the user releases it · ")
+        );
     }
 
     #[test]

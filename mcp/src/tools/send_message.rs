@@ -59,7 +59,11 @@ impl SendMessage {
         if output.failed {
             return Ok(output);
         }
-        if wait_s > 0 {
+        // Whoever waits for what waits for the user waits in vain.
+        let on_its_way = |delivery: &SentDelivery| delivery.refusal.is_none() && delivery.stage != Some(Stage::Held);
+        if !sent.deliveries.iter().any(on_its_way) {
+            output.text.push_str("Tell your user: `peerctl inbox --held` shows it, `peerctl release` lets it go.\n");
+        } else if wait_s > 0 {
             wait_for_reply(call, sent.message, wait_s, &mut output).await?;
         } else if wants_reply {
             output.text.push_str("Do not wait idly: go on with your work, the reply comes by itself with a later tool result.\n");

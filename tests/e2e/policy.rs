@@ -1,0 +1,191 @@
+//! What the person lets sessions write to each other, with the real broker and adapters.
+
+use peer_tests::{Home, Mcp, Outcome};
+use serde_json::{Value, json};
+
+/// Two registered sessions: luna of Claude Code, orion of Codex.
+fn two_sessions(home: &Home) -> (Mcp, Mcp) {
+    let (luna, orion) = (home.claude("luna"), home.codex("orion"));
+    for session in [&luna, &orion] {
+        let _ = session.call("list_peers", json!({})).success();
+    }
+    (luna, orion)
+}
+
+#[track_caller]
+fn refused(outcome: &Outcome, code: i32, name: &str) {
+    assert_eq!((outcome.code, &outcome.json()["error"]["code"]), (code, &json!(name)), "{outcome:?}");
+}
+
+/// The stages in the trace of a message's one delivery.
+fn trace(home: &Home, id: &str) -> Vec<String> {
+    let shown = home.peerctl(&["show", id, "--json"]).success().json();
+    let trace = shown["deliveries"][0]["trace"].as_array().expect("trace is a list").clone();
+    trace.iter().map(|entry| entry["stage"].as_str().expect("a stage is a string").to_owned()).collect()
+}
+
+fn held(home: &Home) -> Vec<Value> {
+    home.peerctl(&["inbox", "--held", "--json"]).success().json().as_array().expect("inbox is a list").clone()
+}
+
+#[test]
+fn held_mail_reaches_nobody_until_the_person_releases_it() {
+    let home = peer_tests::home!();
+    let (luna, orion) = two_sessions(&home);
+    let set = home.peerctl(&["policy", "orion", "hold", "--json"]).success().json();
+    assert_eq!((&set["name"], &set["policy"], &set["own"]), (&json!("orion"), &json!("hold"), &json!("hold")));
+    let listed = luna.call("list_peers", json!({})).success().text;
+    assert!(listed.contains("mail to it is held until the user releases it"), "{listed}");
+    assert_eq!(home.peerctl(&["peers", "orion", "--json"]).success().json()[0]["policy"], "hold");
+
+    let sent = luna.call("send_message", json!({"to": "orion", "message": "drop the table", "wait_s": 50})).success();
+    assert!(sent.text.contains("- orion: held until the user releases it"), "it is told, and not waited for: {}", sent.text);
+    let id = sent.message_id();
+    assert_eq!(trace(&home, &id), ["stored", "held"]);
+    let told = home.peerctl(&["status", "--json"]).success().json();
+    assert_eq!((&told["messages"]["held"], &told["messages"]["stored"]), (&json!(1), &json!(0)), "{told:#}");
+
+    // By no tool does its reader come by the text, nor does it settle what it has not seen.
+    for (tool, arguments) in [
+        ("check_messages", json!({})),
+        ("check_messages", json!({"from": "luna"})),
+        ("check_messages", json!({"message_id": id})),
+        ("ack_messages", json!({"message_ids": id})),
+        ("send_message", json!({"to": "luna", "message": "done", "reply_to": id})),
+        ("list_peers", json!({})),
+    ] {
+        let result = orion.call(tool, arguments);
+        assert!(!result.text.contains("drop the table"), "{tool}: {}", result.text);
+    }
+    assert_eq!(trace(&home, &id), ["stored", "held"], "nothing of that settled it");
+
+    let entries = held(&home);
+    assert_eq!((entries.len(), &entries[0]["id"], &entries[0]["stage"]), (1, &json!(id), &json!("held")), "{entries:#?}");
+    home.kill_broker();
+    let released = home.peerctl(&["release", &id, "--json"]).success().json();
+    assert_eq!(released["deliveries"], json!([{"id": id, "to": "orion", "stage": "stored"}]));
+    assert_eq!(held(&home), Vec::<Value>::new());
+    let checked = orion.call("check_messages", json!({})).success();
+    assert!(checked.text.contains("| drop the table"), "{}", checked.text);
+    let _ = orion.call("ack_messages", json!({"message_ids": id})).success();
+    let stages = trace(&home, &id);
+    assert_eq!(stages[..3], ["stored", "held", "released"], "{stages:?}");
+    assert_eq!(stages.last().map(String::as_str), Some("acked"), "{stages:?}");
+    refused(&home.peerctl(&["release", &id, "--json"]), 1, "too_late");
+}
+
+#[test]
+fn a_refused_sender_hears_of_it_and_the_person_and_an_asked_for_reply_come_through() {
+    let home = peer_tests::home!();
+    let (luna, orion) = two_sessions(&home);
+    let _ = home.peerctl(&["policy", "luna", "refuse"]).success();
+    let sent = orion.call("send_message", json!({"to": "luna", "message": "x"}));
+    assert!(sent.is_error && sent.text.contains("its inbound policy is refuse"), "{}", sent.text);
+    let some = orion.call("send_message", json!({"to": "luna,human", "message": "x"})).success();
+    assert!(some.text.contains("- luna: refused, nothing was stored for it"), "{}", some.text);
+
+    let sent = home.peerctl(&["send", "luna", "--json", "--", "from the person"]).success().json();
+    assert_eq!(sent["deliveries"][0]["stage"], "stored", "{sent:#}");
+    let question = luna.call("send_message", json!({"to": "orion", "message": "which port?"})).success().message_id();
+    let _ = orion.call("check_messages", json!({})).success();
+    let answer = orion.call("send_message", json!({"message": "8080", "reply_to": question})).success();
+    assert!(answer.text.contains("- luna: stored"), "the reader asked for it: {}", answer.text);
+    let more = orion.call("send_message", json!({"message": "and 9090", "reply_to": question}));
+    assert!(more.is_error, "{}", more.text);
+
+    // From an agent's shell it is an agent's, and exit 6.
+    let seat = home.adapter("claude-code").env("PEER_NAME", "vega").env("CLAUDE_CODE_SESSION_ID", "s-1").start();
+    let _ = seat.call("list_peers", json!({})).success();
+    let shell = |arguments: &[&str]| {
+        let mut command = home.command(arguments);
+        command.env("CLAUDE_CODE_SESSION_ID", "s-1");
+        home.run(command, "")
+    };
+    refused(&shell(&["send", "luna", "--json", "--", "x"]), 6, "refused_by_policy");
+    for forbidden in [
+        &["policy", "luna", "accept", "--json"][..],
+        &["policy", "all", "accept", "--json"],
+        &["policy", "inbox-socket", "allow", "--json"],
+        &["release", "m-0000000000000001", "--json"],
+    ] {
+        refused(&shell(forbidden), 6, "not_permitted");
+    }
+    let _ = home.peerctl(&["policy", "luna", "hold"]).success();
+    let held = shell(&["send", "luna", "--", "x"]).success().stdout;
+    assert!(held.contains("held for luna, until the person releases it"), "{held}");
+}
+
+#[test]
+fn policies_are_shown_set_and_kept() {
+    let home = peer_tests::home!();
+    home.configure("[policy]\ndefault = \"hold\"\nescalation = \"hold\"\n");
+    let (_luna, orion) = two_sessions(&home);
+    let policies = |home: &Home| home.peerctl(&["policy", "--json"]).success().json();
+    let expected = json!({"default": "hold", "escalation": "hold", "inbox_socket": false, "peers": []});
+    assert_eq!(policies(&home), expected, "as config.toml says");
+    let sent = orion.call("send_message", json!({"to": "luna", "message": "x"})).success();
+    assert!(sent.text.contains("- luna: held"), "{}", sent.text);
+
+    assert_eq!(home.peerctl(&["policy", "all", "accept", "--json"]).success().json(), json!({"default": "accept"}));
+    let _ = home.peerctl(&["policy", "luna", "refuse"]).success();
+    let consent = home.peerctl(&["policy", "inbox-socket", "allow", "--json"]).success().json();
+    assert_eq!(consent, json!({"inbox_socket": true}));
+    let set = json!({
+        "default": "accept", "escalation": "hold", "inbox_socket": true, "peers": [{"name": "luna", "policy": "refuse"}],
+    });
+    assert_eq!(policies(&home), set);
+    home.kill_broker();
+    assert_eq!(policies(&home), set, "it outlives the broker");
+    let shown = home.peerctl(&["policy"]).success().stdout;
+    assert!(shown.contains("luna  refuse (mail from other sessions is refused)"), "{shown}");
+
+    let own = |home: &Home| home.peerctl(&["policy", "luna", "--json"]).success().json()["own"].clone();
+    assert_eq!(own(&home), "refuse");
+    for (who, what) in [("luna", "default"), ("all", "default"), ("inbox-socket", "deny")] {
+        let _ = home.peerctl(&["policy", who, what]).success();
+    }
+    assert_eq!((policies(&home), own(&home)), (expected, Value::Null), "all as it was");
+
+    refused(&home.peerctl(&["policy", "nobody", "hold", "--json"]), 4, "unknown_peer");
+    refused(&home.peerctl(&["policy", "nobody", "--json"]), 4, "unknown_peer");
+    refused(&home.peerctl(&["release", "m-0000000000000001", "--json"]), 4, "unknown_message");
+    refused(&home.peerctl(&["release", "--from", "nobody", "--json"]), 4, "unknown_peer");
+    for wrong in [
+        &["policy", "luna", "sometimes", "--json"][..],
+        &["policy", "me", "hold", "--json"],
+        &["policy", "inbox-socket", "hold", "--json"],
+        &["release", "--json"],
+    ] {
+        refused(&home.peerctl(wrong), 2, "usage");
+    }
+}
+
+#[test]
+fn held_mail_is_released_by_sender_and_by_reader() {
+    let home = peer_tests::home!();
+    let (luna, orion) = two_sessions(&home);
+    let vega = home.claude("vega");
+    let _ = vega.call("list_peers", json!({})).success();
+    let _ = home.peerctl(&["policy", "all", "hold"]).success();
+    let send =
+        |from: &Mcp, to: &str, text: &str| from.call("send_message", json!({"to": to, "message": text})).success().message_id();
+    let to_both = send(&luna, "orion,vega", "to both");
+    let (second, from_vega) = (send(&luna, "orion", "second"), send(&vega, "orion", "from vega"));
+    let released = |arguments: &[&str]| {
+        let told = home.peerctl(arguments).success().json()["deliveries"].clone();
+        let told = told.as_array().expect("deliveries is a list").clone();
+        told.iter().map(|one| format!("{} {}", one["id"].as_str().unwrap_or(""), one["to"].as_str().unwrap_or(""))).collect()
+    };
+    let told: Vec<String> = released(&["release", "--from", "luna", "--to", "orion", "--json"]);
+    assert_eq!(told, [format!("{to_both} orion"), format!("{second} orion")], "in their order, and to nobody else");
+    let checked = orion.call("check_messages", json!({})).success().text;
+    let place = |text: &str| checked.find(text).unwrap_or_else(|| panic!("no {text:?} in {checked}"));
+    assert!(place("| to both") < place("| second") && !checked.contains("from vega"), "{checked}");
+
+    // What the person does not want is withdrawn by them.
+    let _ = home.peerctl(&["cancel", &from_vega]).success();
+    let told: Vec<String> = released(&["release", "--all", "--json"]);
+    assert_eq!(told, [format!("{to_both} vega")]);
+    let nothing = home.peerctl(&["release", "--all"]).success();
+    assert_eq!((nothing.stdout.as_str(), nothing.stderr.as_str()), ("", "nothing of that is held\n"));
+}
