@@ -189,3 +189,36 @@ fn held_mail_is_released_by_sender_and_by_reader() {
     let nothing = home.peerctl(&["release", "--all"]).success();
     assert_eq!((nothing.stdout.as_str(), nothing.stderr.as_str()), ("", "nothing of that is held\n"));
 }
+
+#[test]
+fn a_session_that_may_do_less_is_held_before_one_that_bypasses_permissions() {
+    let home = peer_tests::home!();
+    home.configure("[policy]\nescalation = \"hold\"\n");
+    let luna = home.adapter("claude-code").env("PEER_NAME", "luna").env("CLAUDE_CODE_SESSION_ID", "s-1").start();
+    let orion = home.codex("orion");
+    for session in [&luna, &orion] {
+        let _ = session.call("list_peers", json!({})).success();
+    }
+    let hook = |mode: &str| {
+        let input = json!({
+            "session_id": "s-1", "hook_event_name": "UserPromptSubmit", "cwd": home.home(), "permission_mode": mode,
+        });
+        let _ = home.peerctl_with_input(&["hook", "claude", "UserPromptSubmit"], &input.to_string()).success();
+        // The hook's report stands before the answer to a later call.
+        let _ = luna.call("list_peers", json!({})).success();
+        home.peerctl(&["peers", "luna", "--json"]).success().json()[0]["mode"].clone()
+    };
+    let told = |from: &Mcp, to: &str| from.call("send_message", json!({"to": to, "message": "x"})).success().text;
+    assert_eq!(hook("default"), "prompting");
+    assert!(told(&orion, "luna").contains("- luna: stored"));
+    assert_eq!(hook("bypassPermissions"), "bypass");
+    assert!(told(&orion, "luna").contains("- luna: held"));
+    assert!(told(&luna, "orion").contains("- orion: stored"), "from more to less is nothing special");
+    let question = luna.call("send_message", json!({"to": "orion", "message": "?"})).success().message_id();
+    let reply = orion.call("send_message", json!({"message": "!", "reply_to": question})).success().text;
+    assert!(reply.contains("- luna: held"), "also what was asked for: {reply}");
+    drop(luna);
+    home.kill_broker();
+    assert!(told(&orion, "luna").contains("- luna: held"), "the last known mode outlives session and broker");
+    assert_eq!(held(&home).len(), 3);
+}

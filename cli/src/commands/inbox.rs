@@ -49,7 +49,7 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
     let whose = if mine { PeerId::HUMAN.to_string() } else { args.peer.unwrap_or_else(|| "*".to_owned()) };
     let entries = operator.inbox(Some(whose), args.held).await?;
     if !mine {
-        return print(output, &entries);
+        return print(output, &entries, if args.held { "nothing is held" } else { "nothing waits" });
     }
     print_mine(output, &operator, &entries).await?;
     if args.ack {
@@ -61,7 +61,7 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
     Ok(())
 }
 
-fn print(output: &Output, entries: &[InboxEntry]) -> Result<(), Failure> {
+fn print(output: &Output, entries: &[InboxEntry], empty: &str) -> Result<(), Failure> {
     if output.json {
         return output.json(&Value::Array(entries.iter().map(json).collect()));
     }
@@ -80,7 +80,7 @@ fn print(output: &Output, entries: &[InboxEntry]) -> Result<(), Failure> {
             ]
         })
         .collect();
-    output.table(&["ID", "FROM", "TO", "INTENT", "STAGE", "AGE", "ATTEMPTS", "SIZE"], &rows, "nothing waits")?;
+    output.table(&["ID", "FROM", "TO", "INTENT", "STAGE", "AGE", "ATTEMPTS", "SIZE"], &rows, empty)?;
     if entries.iter().any(|entry| entry.stage == Stage::Held) {
         output.remark("held: `peerctl show ID` reads one, `peerctl release ID` lets it go, `peerctl cancel ID` ends it");
     }

@@ -63,7 +63,7 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
     let policies = ask(&operator, request).await?;
     match who.as_str() {
         ALL if output.json => output.json(&json!({ "default": policies.default.as_str() })),
-        ALL => output.line(&format!("all others: {}", told(policies.default))),
+        ALL => output.line(&format!("all without a policy of their own: {}", told(policies.default))),
         INBOX_SOCKET if output.json => output.json(&json!({ "inbox_socket": policies.inbox_socket_in_bypass })),
         INBOX_SOCKET => output.line(&format!("inbox socket: {}", told_consent(policies.inbox_socket_in_bypass))),
         _ => {
@@ -73,7 +73,7 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
                 let id = peer.id.to_string();
                 return output.json(&json!({ "id": id, "name": peer.name, "policy": peer.policy.as_str(), "own": own }));
             }
-            let by = if own.is_some() { "" } else { ", as for all others" };
+            let by = if own.is_some() { "" } else { ", by default" };
             output.line(&format!("{}: {}{by}", output.paint(Tone::Strong, &cell(&peer.name)), told(peer.policy)))
         }
     }
@@ -132,7 +132,7 @@ fn print(output: &Output, policies: &Policies) -> Result<(), Failure> {
         None => "accept (mail from a session that may do less than its reader is nothing special)".to_owned(),
     };
     output.facts(&[
-        ("all others", told(policies.default)),
+        ("default", told(policies.default)),
         ("escalation", escalation),
         ("inbox socket", told_consent(policies.inbox_socket_in_bypass).to_owned()),
     ])?;
