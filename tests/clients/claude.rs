@@ -340,3 +340,141 @@ fn a_hook_carries_what_waited_before_the_first_prompt() {
     let _ = news.wait("presented", &id);
     let _ = running.wait().success();
 }
+
+/// The client lets its own child's posts pass where it holds strangers' ones: peerd must not be a way around that dialog.
+fn is_not_posted_to_before_the_person_says_yes(mode: &str, options: &[&str]) {
+    let stage = peer_tests::stage!();
+    let talk = stage.model.talk("luna-begin", [say("ready")]);
+    let news = stage.news();
+    let tui = stage.claude().name("luna").permission_mode(mode).args(options.iter().copied()).settings(hooks()).terminal();
+    tui.submit("luna-begin");
+    tui.wait_for("ready");
+    let id = stage.send("luna", "not by that way");
+    talk.then([say("second")]);
+    tui.submit("go on");
+    let request = talk.request_with("| not by that way");
+    assert!(!request.shows("Another Claude session"), "it came through the socket");
+    let _ = news.wait("presented", &id);
+    assert_eq!(stage.trace(&id), ["stored", "offered hook", "presented hook"]);
+    tui.wait_for("second");
+
+    let _ = stage.home.peerctl(&["policy", "inbox-socket", "allow"]).success();
+    talk.then([say("third")]);
+    let id = stage.send("luna", "by that way");
+    talk.request_with("| by that way");
+    let _ = news.wait("presented", &id);
+    assert_eq!(stage.trace(&id), ["stored", "offered inbox_socket", "presented inbox_socket"]);
+    tui.close();
+}
+
+#[test]
+fn a_session_that_bypasses_permissions_is_not_posted_to_before_the_person_says_yes() {
+    is_not_posted_to_before_the_person_says_yes("bypassPermissions", &[]);
+}
+
+/// The press of a key would lead there, and nobody would tell.
+#[test]
+fn a_session_that_may_come_to_bypass_permissions_is_not_posted_to_before_the_person_says_yes() {
+    is_not_posted_to_before_the_person_says_yes("default", &["--allow-dangerously-skip-permissions"]);
+}
+
+/// The person's own settings of the client close one way after the other.
+#[test]
+fn with_each_way_closed_the_next_one_carries() {
+    let closed = json!({"disableAllHooks": true});
+    let mut refusing = hooks();
+    refusing["crossSessionInbound"] = json!("refuse");
+    let both = json!({"disableAllHooks": true, "crossSessionInbound": "refuse"});
+    for (settings, variable, expected) in [
+        (hooks(), "UNUSED", vec!["stored", "offered inbox_socket", "presented inbox_socket"]),
+        (closed.clone(), "UNUSED", vec!["stored", "offered inbox_socket", "presented inbox_socket"]),
+        // Nothing tells that the post was dropped but that nobody saw it.
+        (refusing, "UNUSED", vec!["stored", "offered inbox_socket", "offered hook", "presented hook"]),
+        (both, "UNUSED", vec!["stored", "offered inbox_socket", "offered tool_result", "presented tool_result"]),
+        // The client hands its socket down to nobody.
+        (hooks(), "CLAUDE_CODE_MCP_ALLOWLIST_ENV", vec!["stored", "offered hook", "presented hook"]),
+        (closed, "CLAUDE_CODE_MCP_ALLOWLIST_ENV", vec!["stored", "offered tool_result", "presented tool_result"]),
+    ] {
+        let stage = peer_tests::stage!();
+        stage.home.configure("[limits]\nvisibility_timeout_ms = 1000\n");
+        let gate = Gate::new();
+        let talk = stage.model.talk("luna-begin", [call(Call::shell("true")), call(Call::shell("true")).held(&gate)]);
+        // The model calls a tool again and again, one of ours only where nothing else is left.
+        let by_result = expected.last().is_some_and(|last| last.contains("tool_result"));
+        talk.then((0..200).map(|_| {
+            given(move |request| match (request.shows("| which bcrypt?"), by_result) {
+                (true, _) => say("done"),
+                (false, true) => call(Call::peers("list_peers", json!({}))),
+                (false, false) => call(Call::shell("true")),
+            })
+        }));
+        let news = stage.news();
+        let running = stage.claude().name("luna").settings(settings.clone()).env(variable, "1").print("luna-begin");
+        talk.request(1);
+        // Where it hands down so little, its name does not arrive either.
+        let peers = stage.home.peerctl(&["peers", "--json"]).success().json();
+        let mut names = peers.as_array().into_iter().flatten().filter_map(|peer| peer["name"].as_str());
+        let name = names.find(|name| *name != "human").expect("the session is listed");
+        let id = stage.send(name, "which bcrypt?");
+        gate.open();
+        talk.request_with("| which bcrypt?");
+        let _ = news.wait("presented", &id);
+        let _ = running.wait().success();
+        for request in talk.requests() {
+            assert!(request.count("| which bcrypt?") <= 1, "{settings} {variable}: it was shown twice");
+        }
+        assert_eq!(stage.trace(&id), expected, "{settings} {variable}");
+    }
+}
+
+/// Everything is there to carry them, all at once.
+#[test]
+fn a_burst_is_shown_once_and_in_order() {
+    let stage = peer_tests::stage!();
+    let gate = Gate::new();
+    let steps = [call(Call::shell("true")), call(Call::peers("list_peers", json!({}))).held(&gate)];
+    let talk = stage.model.talk("luna-begin", steps);
+    talk.then((0..200).map(|_| {
+        given(|request| match request.shows("| message 19 of it") {
+            true => say("done"),
+            false => call(Call::shell("true")),
+        })
+    }));
+    let news = stage.news();
+    let running = stage.claude().name("luna").settings(hooks()).print("luna-begin");
+    talk.request(1);
+    let ids: Vec<String> = (0..20).map(|number| stage.send("luna", &format!("message {number} of it"))).collect();
+    gate.open();
+    for id in &ids {
+        let _ = news.wait("presented", id);
+    }
+    let _ = running.wait().success();
+    let requests = talk.requests();
+    let shown: String = requests.last().expect("there are requests").shown().into_iter().map(|shown| shown.text + "\n").collect();
+    let places: Vec<Option<usize>> = (0..20).map(|number| shown.find(&format!("| message {number} of it"))).collect();
+    assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{places:?}");
+    for number in 0..20 {
+        assert_eq!(shown.matches(&format!("| message {number} of it")).count(), 1, "message {number}");
+    }
+}
+
+/// The client's own session id finds the mailbox again; a copy of the session is somebody else.
+#[test]
+fn a_resumed_session_is_the_same_peer_and_a_fork_is_not() {
+    let stage = peer_tests::stage!();
+    let session = "0b5e1a52-6d5c-4b57-9a3e-1f2a3b4c5d6e";
+    let talk = stage.model.talk("first-begin", []);
+    let who = |prompt: &str, options: &[&str]| {
+        talk.then([call(Call::peers("list_peers", json!({}))), say("done")]);
+        let _ = stage.claude().settings(hooks()).args(options.iter().copied()).print(prompt).wait().success();
+        let result = talk.requests().last().and_then(|request| request.results().pop()).expect("a tool was called").text;
+        // The session itself is listed first.
+        let at = result.find("(p-").unwrap_or_else(|| panic!("no peer in {result}"));
+        result[at..].split([',', ')', ' ']).next().unwrap_or_default().to_owned()
+    };
+    let first = who("first-begin", &["--session-id", session]);
+    let again = who("go on", &["--resume", session]);
+    let fork = who("go elsewhere", &["--resume", session, "--fork-session"]);
+    assert_eq!(first, again);
+    assert_ne!(first, fork);
+}
