@@ -16,7 +16,7 @@ use peer_proto::codec::{self, DecodeError, HEADER_BYTES};
 use peer_proto::handshake::{FIXED_BYTES, Preface, PrefaceError};
 use peer_proto::limits::{FRAME_BYTES_MAX, HELLO_BYTES_MAX, REQUESTS_IN_FLIGHT_MAX};
 use peer_proto::refusal::{ErrorCode, Refusal};
-use peer_proto::request::{ClientFrame, Hello, Request, RequestId};
+use peer_proto::request::{ClientFrame, Hello, Request, RequestId, ServerFrame};
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
@@ -31,6 +31,9 @@ use crate::outbox::{Outbox, Taken};
 
 /// How long a connection that is ending may take to read its last frames.
 const LAST_WORDS_MS: u64 = 1_000;
+
+/// When a program that found no room may look again.
+const TURNED_AWAY_RETRY_MS: u64 = 5_000;
 
 /// What all connections of one run share.
 pub(crate) struct Desk {
@@ -82,6 +85,28 @@ pub(crate) async fn serve(mut stream: UnixStream, connection: ConnectionId, pid:
         // A program that does not read its last words does without.
         let _ = timeout(Duration::from_millis(LAST_WORDS_MS), writer.run()).await;
     }
+}
+
+/// Tells a program that there is no room for its connection: who we are, and the refusal of whatever it asks first. Then
+/// nothing that it says is heard.
+pub(crate) async fn turn_away(mut stream: UnixStream, connections_max: usize, desk: &Desk) {
+    let refusal = Refusal {
+        code: ErrorCode::Overloaded,
+        message: format!("the broker has {connections_max} connections, and keeps no more"),
+        hint: "end sessions that nobody needs, and try again".into(),
+        retry_after_ms: Some(TURNED_AWAY_RETRY_MS),
+    };
+    // Under the id that no request has: it answers whatever was asked.
+    let Ok(frame) = codec::encode(&ServerFrame::Reply { id: 0, result: Err(refusal) }) else { return };
+    let Ok(length) = u32::try_from(frame.len()) else { return };
+    let said = [&desk.preface.encode()[..], &length.to_le_bytes(), &frame].concat();
+    let last_words = async {
+        stream.write_all(&said).await?;
+        stream.shutdown().await?;
+        // Closed with something unread, the socket would fail the program's own writing before it has read this.
+        tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
+    };
+    let _ = timeout(Duration::from_millis(LAST_WORDS_MS), last_words).await;
 }
 
 /// Says who we are, hears who they are, and agrees on a protocol version.

@@ -27,6 +27,10 @@ use crate::shutdown::Signals;
 /// Descriptors that are not connections: the store, the log, the runtime's own.
 const DESCRIPTORS_RESERVED: u64 = 64;
 
+/// Connections beyond the limit that are told so at the same time; any more are closed without a word. Each takes one of
+/// the reserved descriptors for as long as it takes to read.
+const TURNED_AWAY_MAX: usize = 16;
+
 /// How long accepting rests after the system refused it, so that a lack of descriptors does not become a busy loop.
 const ACCEPT_PAUSE_MS: u64 = 1_000;
 
@@ -86,7 +90,7 @@ pub(crate) async fn serve<E>(
     let listener = UnixListener::from_std(listener).map_err(ServeError::Listen)?;
     let desk = Arc::new(desk);
     let connections_max = connections_max();
-    let mut connections = JoinSet::new();
+    let (mut connections, mut turned_away) = (JoinSet::new(), JoinSet::new());
     let mut last_connection = 0;
     // Each complaint is logged when it begins, not for each connection that meets it.
     let (mut full, mut failing) = (false, false);
@@ -102,9 +106,12 @@ pub(crate) async fn serve<E>(
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) if connections.len() >= connections_max => {
                     if !std::mem::replace(&mut full, true) {
-                        tracing::warn!(connections = connections.len(), "no room for more connections; closing new ones");
+                        tracing::warn!(connections = connections.len(), "no room for more connections; turning new ones away");
                     }
-                    drop(stream);
+                    if turned_away.len() < TURNED_AWAY_MAX && same_user(&stream).is_some() {
+                        let desk = desk.clone();
+                        turned_away.spawn(async move { connection::turn_away(stream, connections_max, &desk).await });
+                    }
                 }
                 Ok((stream, _)) => {
                     failing = false;
@@ -123,6 +130,7 @@ pub(crate) async fn serve<E>(
                 }
             },
             Some(_) = connections.join_next() => full &= connections.len() > connections_max / 2,
+            Some(_) = turned_away.join_next() => {}
             () = changes.next() => {}
         }
     };

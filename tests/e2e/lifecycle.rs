@@ -1,6 +1,7 @@
 //! How brokers and adapters come and go: many at once, quietly, and never two.
 
 use std::collections::BTreeSet;
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -102,6 +103,31 @@ fn a_broker_whose_socket_is_gone_ends_and_makes_room() {
     home.wait_for_no_broker();
     let _ = home.peerctl(&["status", "--json"]).success();
     assert_ne!(home.broker_pid(), Some(first));
+}
+
+#[test]
+fn a_connection_that_finds_no_room_is_told_so() {
+    let home = peer_tests::home!();
+    let executable = home.executable().to_str().expect("UTF-8");
+    let mut start = std::process::Command::new("sh");
+    // Sixteen connections, and the descriptors that are none.
+    start.args(["-c", "ulimit -n 80 && exec \"$0\" daemon start", executable]);
+    start.env("HOME", home.home()).env("PEERD_DIR", home.state());
+    assert!(start.status().expect("run a shell").success());
+    // How many it takes: those who asked before may not all have left.
+    let (mut crowd, mut refused) = (Vec::new(), home.peerctl(&["status", "--json"]));
+    while refused.code == 0 && crowd.len() < 32 {
+        crowd.extend((0..16).map(|_| UnixStream::connect(home.socket()).expect("there is a broker")));
+        refused = home.peerctl(&["status", "--json"]);
+    }
+    assert_eq!((refused.code, &refused.json()["error"]["code"]), (1, &json!("overloaded")), "{refused:?}");
+    assert!(refused.stderr.contains("the broker has 16 connections, and keeps no more"), "{refused:?}");
+
+    drop(crowd);
+    let deadline = Instant::now() + PATIENCE;
+    while home.peerctl(&["status"]).code != 0 {
+        assert!(Instant::now() < deadline, "there is no room again");
+    }
 }
 
 #[test]

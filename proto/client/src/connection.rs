@@ -98,8 +98,9 @@ struct Incoming {
 /// Requests without an answer.
 enum Waiting {
     Open(HashMap<RequestId, oneshot::Sender<Result<Reply, RequestError>>>),
-    /// The socket ended: whoever asks now hears it at once.
-    Ended,
+    /// The socket ended: whoever asks now hears it at once, with the broker's last word where it had one, because repeating
+    /// the same frame would not help.
+    Ended(Option<Refusal>),
 }
 
 impl Connection {
@@ -147,8 +148,8 @@ impl Connection {
             Waiting::Open(waiting) => {
                 waiting.insert(id, sender);
             }
-            Waiting::Ended => {
-                let _ = sender.send(Err(RequestError::Lost));
+            Waiting::Ended(last_word) => {
+                let _ = sender.send(Err(ended(last_word.clone())));
                 return answer;
             }
         }
@@ -384,7 +385,7 @@ impl Incoming {
     fn answer(&self, id: RequestId, result: Result<Reply, Refusal>) {
         let sender = match &mut *self.lock() {
             Waiting::Open(waiting) => waiting.remove(&id),
-            Waiting::Ended => None,
+            Waiting::Ended(_) => None,
         };
         if let Some(sender) = sender {
             // Whoever asked may have stopped waiting.
@@ -392,14 +393,16 @@ impl Incoming {
         }
     }
 
-    /// Ends what waits: with the broker's last word where it had one, because repeating the same frame would not help.
     fn end(&self, last_word: Option<Refusal>) {
-        let ended = std::mem::replace(&mut *self.lock(), Waiting::Ended);
-        if let Waiting::Open(waiting) = ended {
-            let outcome = last_word.map_or(RequestError::Lost, RequestError::Refused);
+        let before = std::mem::replace(&mut *self.lock(), Waiting::Ended(last_word.clone()));
+        if let Waiting::Open(waiting) = before {
             for sender in waiting.into_values() {
-                let _ = sender.send(Err(outcome.clone()));
+                let _ = sender.send(Err(ended(last_word.clone())));
             }
         }
     }
+}
+
+fn ended(last_word: Option<Refusal>) -> RequestError {
+    last_word.map_or(RequestError::Lost, RequestError::Refused)
 }
