@@ -44,10 +44,12 @@ pub(crate) struct Inbox {
     answered: BTreeSet<MessageId>,
     /// Events of the main conversation that hooks told of.
     events: u64,
-    /// Times that the model was about to be asked again after tools had run, as hooks told of them.
+    /// Times that the model was about to be asked, or had ended its turn, as hooks told of them.
     rounds: u64,
     /// Hooks tell when all tools of one message have run.
     tells_batches: bool,
+    /// The last turn has ended, as a hook told, and no other has begun.
+    rested: bool,
 }
 
 /// Evidence that is on its way to the broker.
@@ -219,21 +221,29 @@ impl Inbox {
         self.events += 1;
         self.tells_batches |= event == HookEvent::PostToolBatch;
         let (number, round, tells_batches) = (self.events, self.rounds, self.tells_batches);
+        // What a client had queued comes as a prompt too, also between two tools: the model was not asked before that.
+        let new_turn = event == HookEvent::UserPromptSubmit && self.rested;
         let ends_round = match event {
-            HookEvent::PostToolBatch => true,
+            HookEvent::PostToolBatch | HookEvent::Stop => true,
+            HookEvent::UserPromptSubmit => new_turn,
             // Each tool stands for a round of its own where nothing tells of rounds.
             HookEvent::PostToolUse => !self.tells_batches,
             _ => false,
         };
         self.rounds += u64::from(ends_round);
+        self.rested = match event {
+            HookEvent::SessionStart | HookEvent::SessionEnd => self.rested,
+            HookEvent::Stop => true,
+            _ => false,
+        };
         let next_turn = matches!(event, HookEvent::Stop | HookEvent::UserPromptSubmit);
         let evidence = if next_turn { Evidence::NextTurn } else { Evidence::NextCall };
         self.prove(|entry| {
             let asked_since = |hook: &Hooked| match (hook.event, event) {
                 // The conversation begins or ends: nobody was asked anything by that.
                 (_, HookEvent::SessionStart | HookEvent::SessionEnd) => false,
-                // The user spoke; the model has not.
-                (HookEvent::SessionStart | HookEvent::UserPromptSubmit, HookEvent::UserPromptSubmit) => false,
+                // The user spoke, or what was queued came; the model may not have been asked since.
+                (_, HookEvent::UserPromptSubmit) => false,
                 // Between the tools of one message the model is not asked.
                 (HookEvent::PreToolUse | HookEvent::PostToolUse, HookEvent::PreToolUse | HookEvent::PostToolUse) => {
                     tells_batches && round > hook.round
@@ -245,7 +255,7 @@ impl Inbox {
             if entry.hooks.iter().filter(whole).any(asked_since) {
                 return Some(Proof { carrier: Carrier::Hook, evidence });
             }
-            let by_turn = event == HookEvent::UserPromptSubmit && entry.was_in_result_whole();
+            let by_turn = new_turn && entry.was_in_result_whole();
             by_turn.then_some(Proof { carrier: Carrier::ToolResult, evidence })
         })
     }
@@ -325,7 +335,7 @@ impl Inbox {
     /// what may end its rest is carried, with everything earlier.
     pub(crate) fn hook_block(&mut self, event: HookEvent, budget: usize, home: &str) -> Block {
         let round = self.rounds;
-        let due = |entry: &Entry| entry.is_open() && entry.is_due_in_hook(event, round);
+        let due = |entry: &Entry| entry.is_open() && entry.is_due_in_hook(round);
         if event == HookEvent::Stop && !self.entries.values().any(|entry| due(entry) && entry.may_wake()) {
             return Block::default();
         }

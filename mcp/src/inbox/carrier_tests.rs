@@ -95,7 +95,25 @@ fn a_push_has_a_whole_round_before_a_hook_between_tools_repeats_it() {
     delivered(&mut inbox, 1, "luna", "x");
     post(&mut inbox, SOCKET, Activity::Idle);
     inbox.overdue(id(1), SOCKET);
-    assert_eq!(hook(&mut inbox, HookEvent::UserPromptSubmit).1, [id(1)], "a new turn waits for nothing");
+    assert_eq!(hook(&mut inbox, HookEvent::UserPromptSubmit).1, [], "the post may be that very prompt");
+    assert_eq!(hook(&mut inbox, HookEvent::PostToolBatch).1, [], "or what this request begins with");
+    assert_eq!(hook(&mut inbox, HookEvent::Stop).1, [id(1)]);
+}
+
+#[test]
+fn a_prompt_between_two_tools_begins_no_turn() {
+    use HookEvent::{PostToolBatch, Stop, UserPromptSubmit};
+    let mut inbox = Inbox::default();
+    hook(&mut inbox, PostToolBatch);
+    delivered(&mut inbox, 1, "luna", "x");
+    post(&mut inbox, SOCKET, Activity::Working);
+    inbox.overdue(id(1), SOCKET);
+    assert_eq!(hook(&mut inbox, PostToolBatch).1, []);
+    assert_eq!(hook(&mut inbox, UserPromptSubmit).1, [], "it is the post, handed over now");
+    assert_eq!(hook(&mut inbox, PostToolBatch).1, [id(1)]);
+    // The same request, as far as anybody knows.
+    assert_eq!(proofs(&inbox.event(UserPromptSubmit)), []);
+    assert_eq!(proofs(&inbox.event(Stop)), [id(1)]);
 }
 
 #[test]
@@ -115,7 +133,7 @@ fn which_event_proves_what_an_earlier_hook_carried() {
     assert_eq!(proves(PostToolUse, &[PostToolUse, PreToolUse, PostToolBatch]), None);
     assert_eq!(proves(PostToolUse, &[PostToolBatch, PreToolUse]), Some(PreToolUse));
     assert_eq!(proves(PostToolUse, &[PostToolBatch, PostToolBatch]), Some(PostToolBatch));
-    assert_eq!(proves(PostToolUse, &[UserPromptSubmit]), Some(UserPromptSubmit));
+    assert_eq!(proves(PostToolUse, &[UserPromptSubmit, Stop]), Some(Stop));
     assert_eq!(proves(PostToolBatch, &[SessionEnd, PostToolUse]), Some(PostToolUse));
     assert_eq!(proves(Stop, &[SessionStart, Stop]), Some(Stop));
 }
@@ -183,6 +201,8 @@ fn the_users_next_turn_proves_what_a_result_showed_whole() {
     assert_eq!(inbox.block(&caller, Ask::DUE, 0).offered, [id(1), id(2)]);
     caller.call.answered(100);
     assert_eq!(proofs(&inbox.event(HookEvent::PreToolUse)), [], "a subagent may have been shown it");
+    assert_eq!(proofs(&inbox.event(HookEvent::UserPromptSubmit)), [], "the turn goes on");
+    assert_eq!(proofs(&inbox.event(HookEvent::Stop)), []);
     assert_eq!(
         inbox.event(HookEvent::UserPromptSubmit),
         [(id(1), Proof { carrier: Carrier::ToolResult, evidence: Evidence::NextTurn })]

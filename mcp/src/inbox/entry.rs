@@ -142,17 +142,13 @@ impl Entry {
         !self.was_in_result() && self.standing() != Standing::Open
     }
 
-    /// A hook's output must carry it. `round` is the present one: what a push carrier was given shows in the next request,
-    /// so one round must have passed before its silence means anything.
-    pub(super) fn is_due_in_hook(&self, event: HookEvent, round: u64) -> bool {
-        let between_tools = matches!(event, HookEvent::PostToolUse | HookEvent::PostToolBatch);
+    /// A hook's output must carry it. `round` is the present one: what a push carrier was given may be in the very request
+    /// that comes now, so one round must have passed before its silence means anything.
+    pub(super) fn is_due_in_hook(&self, round: u64) -> bool {
         match self.standing() {
             Standing::Fresh => true,
             Standing::Open => false,
-            Standing::Overdue => {
-                let had_its_round = self.pushes.iter().all(|push| round >= push.round + 2);
-                self.hooks.len() < HOOKED_MAX && (!between_tools || had_its_round)
-            }
+            Standing::Overdue => self.hooks.len() < HOOKED_MAX && self.pushes.iter().all(|push| round >= push.round + 2),
         }
     }
 
