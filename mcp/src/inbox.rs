@@ -276,6 +276,11 @@ impl Inbox {
         self.entries.values().filter(given).map(Entry::id).collect()
     }
 
+    /// Whether the next result or hook may show what a push carrier had, and what the model may have seen by that.
+    pub(crate) fn would_repeat_push(&self) -> bool {
+        self.entries.values().any(|entry| entry.is_open() && entry.is_pushed_only() && entry.standing() == Standing::Overdue)
+    }
+
     /// Notes proofs. Also for what a connection that was lost held: the proof outlives it.
     fn prove(&mut self, proof: impl Fn(&Entry) -> Option<Proof>) -> Vec<(MessageId, Proof)> {
         let mut proved = Vec::new();

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use peer_tests::clients::{Call, Gate, Stage, call, calls, given, hostile_body, latency, say};
+use peer_tests::clients::{Call, Claude, Gate, Stage, call, calls, given, hostile_body, latency, say};
 use serde_json::{Value, json};
 
 /// What `peerctl setup` writes into the client's hooks, for the server of the test's own configuration.
@@ -477,4 +477,34 @@ fn a_resumed_session_is_the_same_peer_and_a_fork_is_not() {
     let fork = who("go elsewhere", &["--resume", session, "--fork-session"]);
     assert_eq!(first, again);
     assert_ne!(first, fork);
+}
+
+/// The client hands a post over when the tool has run, which takes longer than a carrier has time.
+fn waits_for_a_long_tool<Running>(start: impl FnOnce(Claude<'_>) -> Running) {
+    let stage = peer_tests::stage!();
+    stage.home.configure("[limits]\nvisibility_timeout_ms = 500\n");
+    let steps = [call(Call::shell("sleep 2")), call(Call::shell("true")), call(Call::shell("true")), say("done with it")];
+    let talk = stage.model.talk("luna-begin", steps);
+    let news = stage.news();
+    let running = start(stage.claude().name("luna").settings(hooks()));
+    talk.request(0);
+    let id = stage.send("luna", "which bcrypt?");
+    assert_eq!(talk.request(3).count("| which bcrypt?"), 1);
+    let _ = news.wait("presented", &id);
+    assert_eq!(stage.trace(&id), ["stored", "offered inbox_socket", "presented inbox_socket"]);
+    drop(running);
+}
+
+#[test]
+fn a_post_waits_for_a_long_tool_and_is_shown_once() {
+    waits_for_a_long_tool(|claude| claude.print("luna-begin"));
+}
+
+#[test]
+fn a_post_waits_for_a_long_tool_in_a_terminal_and_is_shown_once() {
+    waits_for_a_long_tool(|claude| {
+        let terminal = claude.terminal();
+        terminal.submit("luna-begin");
+        terminal
+    });
 }

@@ -24,11 +24,13 @@ pub(crate) fn prove(session: &Arc<Session>, caller: &Caller) {
     }
 }
 
-/// What of the filter this session holds, once all of it has been pushed and is in the inbox.
+/// What of the filter this session holds, once all of it has been pushed and is in the inbox, and once the client's record
+/// has told what of it the model has seen.
 pub(crate) async fn receive(session: &Arc<Session>, filter: Filter) -> Result<Received, CallError> {
     match session.request(Request::Receive { filter, wait: false }).await? {
         Reply::Received(received) => {
             session.settle_pushes().await;
+            session.settle_record().await;
             Ok(received)
         }
         _ => Err(CallError::Request(RequestError::Unexpected)),

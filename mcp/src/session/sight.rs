@@ -6,11 +6,16 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use peer_proto::request::{Seat, SeatKind};
+use tokio::time::Instant;
 
 use super::{ClientKind, Session};
 use crate::watch::Watch;
+
+/// How late a client writes its record, in milliseconds, with some to spare: up to 100 were seen.
+const RECORD_LAG_MS: u64 = 250;
 
 impl Session {
     /// Never returns.
@@ -31,6 +36,29 @@ impl Session {
             tokio::select! {
                 () = watch.changed() => {}
                 () = self.given.notified() => {}
+            }
+        }
+    }
+
+    /// Waits for what the client's record is about to say, where a message would be shown once more without it. Clients
+    /// write their records a little late.
+    pub(crate) async fn settle_record(self: &Arc<Self>) {
+        let deadline = Instant::now() + Duration::from_millis(RECORD_LAG_MS);
+        let mut watch = None;
+        loop {
+            self.look_into_transcript();
+            let record = {
+                let state = self.state();
+                state.facts.transcript.clone().filter(|_| state.inbox.would_repeat_push())
+            };
+            let Some(record) = record else { return };
+            let Some(watch) = &mut watch else {
+                // Looks once more, now that no change is missed.
+                watch = Some(Watch::on(vec![record]));
+                continue;
+            };
+            if tokio::time::timeout_at(deadline, watch.changed()).await.is_err() {
+                return;
             }
         }
     }
