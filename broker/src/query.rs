@@ -6,12 +6,12 @@
 use std::ops::ControlFlow;
 
 use peer_core::broker::Broker;
-use peer_core::record::{DeliveryRecord, MessageHead, MessageRecord};
+use peer_core::record::{DeliveryRecord, MessageHead, MessageRecord, is_kept_back};
 use peer_core::step::Query;
 use peer_proto::codec;
 use peer_proto::ids::{MessageId, PeerId};
 use peer_proto::limits::{HISTORY_ROWS_MAX, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX};
-use peer_proto::message::{Message, Stage, TraceEvent};
+use peer_proto::message::{Message, TraceEvent};
 use peer_proto::refusal::{ErrorCode, Refusal};
 use peer_proto::request::{Orphan, Position, Reply, Shown, ShownDelivery, Status};
 
@@ -35,17 +35,11 @@ pub(crate) fn answer(
         }
         Query::History { peer, with, thread, since, before, limit, kept_from } => {
             let between = Between { peer, with, thread: thread.as_deref() };
-            // What is held for whoever asks was let through by nobody.
-            let is_kept = |head: &MessageHead| {
-                let pending =
-                    kept_from.filter(|reader| head.from.peer != *reader).map(|reader| broker.pending_delivery(head.id, reader));
-                pending.flatten().is_some_and(|delivery| delivery.stage == Stage::Held)
-            };
             let mut page = Vec::new();
             let mut text_bytes = 0;
             let limit = (*limit).clamp(1, PAGE_ENTRIES_MAX);
             let next = store.scan_back(*before, *since, HISTORY_ROWS_MAX, |record| {
-                if between.includes(&record.head) && !is_kept(&record.head) {
+                if between.includes(&record.head) {
                     text_bytes += record.text.len();
                     page.push(record);
                 }
@@ -55,7 +49,7 @@ pub(crate) fn answer(
                     ControlFlow::Continue(())
                 }
             })?;
-            history(store, broker, page, next).map(Ok)
+            history(store, broker, page, kept_from, next).map(Ok)
         }
         Query::Orphans { after } => orphans(store, broker, *after).map(Ok),
         Query::Status => Ok(Ok(Reply::Status(Box::new(status())))),
@@ -100,13 +94,24 @@ impl Between<'_> {
     }
 }
 
-/// A page of `found`, cut where the lives of its deliveries make it too large. `next` is where the scan ended.
-fn history(store: &Store, broker: &Broker, found: Vec<MessageRecord>, next: Option<MessageId>) -> Result<Reply, StoreError> {
+/// A page of `found`, cut where the lives of its deliveries make it too large, without what others sent to `kept_from` and
+/// nobody let go. `next` is where the scan ended.
+fn history(
+    store: &Store,
+    broker: &Broker,
+    found: Vec<MessageRecord>,
+    kept_from: &[PeerId],
+    next: Option<MessageId>,
+) -> Result<Reply, StoreError> {
     let mut messages = Vec::with_capacity(found.len());
     let mut bytes = 0;
     let mut found = found.into_iter();
     for record in found.by_ref() {
         let entry = shown(store, broker, record)?;
+        let kept = |delivery: &ShownDelivery| kept_from.contains(&delivery.peer) && is_kept_back(&delivery.trace);
+        if !kept_from.contains(&entry.message.from.peer) && entry.deliveries.iter().any(kept) {
+            continue;
+        }
         bytes += codec::encode(&entry).map_or(PAGE_BYTES_MAX, |payload| payload.len());
         messages.push(entry);
         if bytes >= PAGE_BYTES_MAX {

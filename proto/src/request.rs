@@ -112,7 +112,7 @@ pub enum Request {
     Inbox {
         /// A name or id; absent: the caller (for an operator: the person). `*`: everyone (operators).
         peer: Option<String>,
-        /// Only what is held.
+        /// Only what is held; without it a session hears nothing of that.
         held: bool,
         /// Start after this one.
         after: Option<Position>,
@@ -755,7 +755,7 @@ pub struct Event {
     pub carrier: Option<Carrier>,
     /// Why, in a word.
     pub cause: Option<String>,
-    /// The text, for watchers who asked for it; only with `Stored`.
+    /// The text, for watchers who asked for it; only with `Stored`, and not of what is held.
     pub text: Option<String>,
 }
 

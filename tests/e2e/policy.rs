@@ -113,6 +113,19 @@ fn a_refused_sender_hears_of_it_and_the_person_and_an_asked_for_reply_come_throu
     let _ = home.peerctl(&["policy", "luna", "hold"]).success();
     let held = shell(&["send", "luna", "--", "x"]).success().stdout;
     assert!(held.contains("held for luna, until the person releases it"), "{held}");
+
+    // Nor does an agent's shell read what is held for the agent, not even once it is too late for it.
+    let _ = home.peerctl(&["policy", "vega", "hold"]).success();
+    let id = orion.call("send_message", json!({"to": "vega", "message": "a secret plan"})).success().message_id();
+    let reads = |run: &dyn Fn(&[&str]) -> Outcome| {
+        let history = run(&["history", "--json"]).success().stdout;
+        (history.contains("a secret plan"), run(&["show", &id]).code)
+    };
+    let person = |arguments: &[&str]| home.peerctl(arguments);
+    assert_eq!((reads(&shell), reads(&person)), ((false, 4), (true, 0)));
+    let _ = home.peerctl(&["cancel", &id]).success();
+    assert_eq!((reads(&shell), reads(&person)), ((false, 4), (true, 0)));
+    assert!(seat.call("check_messages", json!({"message_id": id})).is_error);
 }
 
 #[test]

@@ -390,7 +390,8 @@ impl Broker {
             cause: last.and_then(|entry| entry.cause).map(|cause| cause.as_str().to_owned()),
             text: text.map(str::to_owned),
         };
-        self.tell_watchers(&[record.brief.from, record.peer], &event, step);
+        let present = |peer: PeerId| self.presence.present(peer).unwrap_or(peer);
+        self.tell_watchers(&[present(record.brief.from), present(record.peer)], &event, step);
     }
 
     /// Tells watchers about a peer.

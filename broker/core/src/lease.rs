@@ -258,21 +258,22 @@ impl Broker {
         messages.retain(|message| named.insert(*message));
         let (mut acked, mut unknown) = (Vec::new(), Vec::new());
         for message in messages {
-            let waits = self.mailbox(peer).and_then(|mailbox| mailbox.get(message)).map(|entry| entry.record.stage);
-            if waits == Some(Stage::Held) {
-                // Its reader was not shown it, and does not know of it.
+            let waits = self.mailbox(peer).and_then(|mailbox| mailbox.get(message)).map(|entry| &entry.record);
+            let stored = || facts.stored.get(&message).and_then(|stored| self.delivery_of(&stored.deliveries, peer));
+            let known = waits.or_else(stored);
+            // What was held and not let go, its reader was not shown and does not know.
+            let Some(known) = known.filter(|known| !known.is_kept_back()) else {
                 unknown.push(message);
-            } else if waits.is_some() {
+                continue;
+            };
+            if waits.is_some() {
                 let proof = Proof { carrier: None, evidence: Evidence::Ack, answer: None, told: None };
                 self.settle_presented(now, peer, message, proof, step);
-                acked.push(message);
-            } else if let Some(stored) = facts.stored.get(&message).and_then(|stored| self.delivery_of(&stored.deliveries, peer))
-            {
-                self.ack_settled(now, stored.clone(), step);
-                acked.push(message);
             } else {
-                unknown.push(message);
+                let settled = known.clone();
+                self.ack_settled(now, settled, step);
             }
+            acked.push(message);
         }
         step.reply(caller.connection, caller.id, Reply::Acked { acked, unknown });
         self.pump(now, peer, step);

@@ -33,7 +33,7 @@ impl Broker {
         if free || recipient == PeerId::HUMAN || recipient == sender.peer {
             return Policy::Accept;
         }
-        let asked_for = original.is_some_and(|original| self.awaits(recipient, sender.peer, original));
+        let asked_for = original.is_some_and(|original| self.has_asked(recipient, sender.peer, original));
         let policy = if asked_for { Policy::Accept } else { self.policy_of(recipient) };
         if self.escalates(sender.peer, recipient) { policy.max(Policy::Hold) } else { policy }
     }
@@ -47,7 +47,7 @@ impl Broker {
 
     /// Whether `original` is a request of the reader's own that this sender has not answered yet: the reader asked for the
     /// reply.
-    fn awaits(&self, reader: PeerId, sender: PeerId, original: &StoredMessage) -> bool {
+    fn has_asked(&self, reader: PeerId, sender: PeerId, original: &StoredMessage) -> bool {
         let asked = original.head.intent == Intent::Request && self.is_same(reader, original.head.from.peer);
         asked && self.delivery_of(&original.deliveries, sender).is_some_and(|delivery| delivery.answered_by.is_none())
     }

@@ -3,7 +3,7 @@
 
 use peer_proto::hook::Mode;
 use peer_proto::ids::{MessageId, PeerId, Timestamp};
-use peer_proto::message::{Intent, Kind, Sender, Stage, TraceEntry};
+use peer_proto::message::{Cause, Intent, Kind, Sender, Stage, TraceEntry, TraceEvent};
 use peer_proto::policy::Policy;
 use peer_proto::request::Seat;
 use serde::{Deserialize, Serialize};
@@ -143,6 +143,26 @@ pub struct DeliveryRecord {
     pub trace: Vec<TraceEntry>,
     /// What the rules need of the message, so that they need not read it.
     pub brief: Brief,
+}
+
+impl DeliveryRecord {
+    /// It was held and never let go: its reader has not seen it, also where it has ended by now.
+    #[must_use]
+    pub fn is_kept_back(&self) -> bool {
+        is_kept_back(&self.trace)
+    }
+}
+
+/// Whether a delivery with this trace was held and never let go, by the last word that a policy or the person said.
+#[must_use]
+pub fn is_kept_back(trace: &[TraceEntry]) -> bool {
+    let let_go = |entry: &TraceEntry| match entry.event {
+        TraceEvent::Held => Some(false),
+        TraceEvent::Released | TraceEvent::Requeued => Some(true),
+        TraceEvent::Reassigned if entry.cause == Some(Cause::Operator) => Some(true),
+        _ => None,
+    };
+    trace.iter().rev().find_map(let_go) == Some(false)
 }
 
 /// What the rules need to know of a message that waits.

@@ -184,8 +184,9 @@ impl Broker {
             let proof = Proof { carrier: None, evidence: Evidence::Reply, answer: Some(reply), told: None };
             self.settle_presented(now, reader, message, proof, step);
             self.pump(now, reader, step);
-        } else if let Some(settled) =
-            self.delivery_of(&original.deliveries, reader).filter(|settled| settled.answered_by.is_none())
+        } else if let Some(settled) = self
+            .delivery_of(&original.deliveries, reader)
+            .filter(|settled| settled.answered_by.is_none() && !settled.is_kept_back())
         {
             let (mut record, was) = (settled.clone(), settled.stage);
             if was == Stage::Dead {

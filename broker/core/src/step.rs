@@ -119,8 +119,8 @@ pub enum Query {
         before: Option<MessageId>,
         /// At most this many.
         limit: usize,
-        /// Not what is held for this peer: it asks.
-        kept_from: Option<PeerId>,
+        /// Not what was held for this peer and never let go, by all ids that it had: it asks.
+        kept_from: Vec<PeerId>,
     },
     /// Dead letters and expired mail: `Reply::Orphans`.
     Orphans {

@@ -165,7 +165,7 @@ impl Broker {
         let kept_from = self.kept_from(caller)?;
         let limit = (query.limit as usize).clamp(1, PAGE_ENTRIES_MAX);
         let ids = |peer: Option<PeerId>| peer.map(|peer| self.presence.ids_of(peer)).unwrap_or_default();
-        let (peer, with) = (ids(peer), ids(with));
+        let (peer, with, kept_from) = (ids(peer), ids(with), ids(kept_from));
         let HistoryQuery { thread, since, before, .. } = query;
         let query = Query::History { peer, with, thread, since, before, limit, kept_from };
         step.query(caller.connection, caller.id, query);
@@ -193,7 +193,7 @@ impl Broker {
         let Some(reader) = self.kept_from(caller)? else { return Ok(()) };
         let own = self.is_same(reader, stored.head.from.peer);
         let open = match self.delivery_of(&stored.deliveries, reader) {
-            Some(delivery) => delivery.stage != Stage::Held,
+            Some(delivery) => !delivery.is_kept_back(),
             None => matches!(self.actor(caller)?, Actor::Operator(_)),
         };
         if own || open { Ok(()) } else { Err(Rejection::UnknownMessage(stored.head.id)) }

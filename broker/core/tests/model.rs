@@ -28,7 +28,8 @@ use peer_proto::request::{
 use proptest::prelude::*;
 use proptest::test_runner::{RngAlgorithm, RngSeed, TestCaseError, TestRunner};
 
-use world::{World, parse_seat};
+use world::World;
+use world::script::parse_seat;
 
 /// Runs that a plain `cargo test` affords; `PROPTEST_CASES` asks for more.
 const CASES: u32 = 512;
@@ -184,6 +185,8 @@ struct Letter {
     free: bool,
     notice: bool,
     answered: bool,
+    /// It was held, and nobody let it go since.
+    kept: bool,
     /// In which order letters were accepted.
     accepted: u64,
     /// `Stored` while it waits, `Held` while it waits for the person, else how it ended.
@@ -699,8 +702,9 @@ impl Model {
                     (Some(Query::History { peer, kept_from, .. }), Request::History(_)) => {
                         let own = line.program >= BOSS || line.peer.is_some_and(|mine| peer.contains(&mine));
                         assert!(own, "G6: {line:?} reads what {peer:?} said");
-                        let kept = if is_person(line) { None } else { line.peer };
-                        assert_eq!(*kept_from, kept, "nobody reads what is held for them");
+                        let kept = line.peer.filter(|_| !is_person(line)).map(|peer| self.ids_of(peer)).unwrap_or_default();
+                        let (kept_from, kept) = (BTreeSet::from_iter(kept_from), BTreeSet::from_iter(&kept));
+                        assert_eq!(kept_from, kept, "nobody reads what is held for them");
                     }
                     (None, Request::Receive { wait: true, .. }) => {}
                     other => panic!("G7: {request:?} has no answer but {other:?}"),
@@ -761,13 +765,14 @@ impl Model {
                 let peer = line.peer.expect("only a peer acknowledges");
                 assert!(is_person(line) || line.program < SESSIONS, "G6: a shell settled an agent's mail");
                 for message in messages {
-                    let known = self.own_letter(peer, *message).is_some_and(|key| !self.letters[&key].held());
+                    let known = self.own_letter(peer, *message).is_some_and(|key| !self.letters[&key].kept);
                     assert_eq!(acked.contains(message), known, "{message} is acknowledged");
                     assert_eq!(unknown.contains(message), !known, "{message} is unknown");
                 }
                 for message in messages {
                     let letter = self.own_letter(peer, *message).and_then(|key| self.letters.get_mut(&key));
-                    if let Some(letter) = letter.filter(|letter| letter.stage == Stage::Stored || letter.stage == Stage::Dead) {
+                    let open = |letter: &&mut Letter| !letter.kept && matches!(letter.stage, Stage::Stored | Stage::Dead);
+                    if let Some(letter) = letter.filter(open) {
                         letter.settle(Stage::Presented);
                     }
                 }
@@ -799,7 +804,9 @@ impl Model {
             (Request::Release { message, .. }, Reply::Settled { .. }) => {
                 assert!(is_person(line), "G6: {message} was released by {line:?}");
                 assert!(self.of(*message).any(|letter| letter.held()), "{message} was released and was not held");
-                self.of(*message).filter(|letter| letter.held()).for_each(|letter| letter.stage = Stage::Stored);
+                self.of(*message).filter(|letter| letter.held()).for_each(|letter| {
+                    (letter.stage, letter.kept) = (Stage::Stored, false);
+                });
             }
             (Request::SetPolicy { peer, policy }, Reply::Policies(policies)) => {
                 assert!(is_person(line), "G6: a policy was set by {line:?}");
@@ -1005,7 +1012,7 @@ impl Model {
             let held = subject && (policy != Policy::Accept || self.escalates(letter.from, peer));
             let first = !self.letters.get(&(message, peer)).is_some_and(Letter::waits);
             if held && first {
-                letter.stage = Stage::Held;
+                (letter.stage, letter.kept) = (Stage::Held, true);
             }
             let kept = self.letters.entry((message, peer)).or_insert_with(|| letter.clone());
             let shown = kept.shown || letter.shown;
@@ -1090,7 +1097,7 @@ impl Model {
         assert_eq!(accepted, stored, "what the sender was told is what was stored");
         // A reply proves that its sender read what it answers.
         if let Some(key) = send.reply_to.and_then(|original| self.own_letter(head.from.peer, original))
-            && let Some(letter) = self.letters.get_mut(&key).filter(|letter| !letter.held())
+            && let Some(letter) = self.letters.get_mut(&key).filter(|letter| !letter.kept)
         {
             letter.answered = true;
             if letter.waits() || letter.stage == Stage::Dead {
@@ -1103,7 +1110,7 @@ impl Model {
         let from = self.heir_of(self.world.disk.messages[&message].head.from.peer);
         let concerns = |peer: PeerId| peer == from || self.own_letter(peer, message).is_some();
         assert!(line.program >= BOSS || line.peer.is_some_and(concerns), "G6: {line:?} reads {message}");
-        let held = |peer: PeerId| self.own_letter(peer, message).is_some_and(|key| self.letters[&key].held());
+        let held = |peer: PeerId| self.own_letter(peer, message).is_some_and(|key| self.letters[&key].kept);
         assert!(
             is_person(line) || line.peer == Some(from) || !line.peer.is_some_and(held),
             "{line:?} reads {message}, which is held"
@@ -1184,6 +1191,7 @@ impl Model {
                         free: matches!(head.from.via, Via::Person | Via::Broker),
                         notice: head.kind == Kind::Notice,
                         answered: false,
+                        kept: record.stage == Stage::Held,
                         accepted: self.accepted,
                         stage: record.stage,
                         attempts: 0,
@@ -1342,6 +1350,7 @@ fn revive(letter: &mut Letter) {
     letter.attempts = 0;
     letter.offered = false;
     letter.expires_at = None;
+    letter.kept = false;
 }
 
 fn play(ops: &[Op]) {

@@ -1,0 +1,267 @@
+//! The language of the scenarios: one line, one input.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use peer_proto::hook::{Mode, Report};
+use peer_proto::ids::{MessageId, PeerId};
+use peer_proto::message::{Carrier, Evidence, Intent};
+use peer_proto::policy::Policy;
+use peer_proto::request::{Filter, HistoryQuery, Register, Request, Resume, Role, Seat, SeatKind, Send};
+
+use super::World;
+
+impl World {
+    /// Runs one line of a script. `times=` runs it so often, and lets only the last time say what the core decided.
+    pub fn run(&mut self, line: &str) {
+        if let Some((line, times)) = line.split_once(" times=") {
+            let (times, text) =
+                times.split_once(": ").map_or((times, String::new()), |(times, text)| (times, format!(": {text}")));
+            for left in (0..times.parse::<usize>().expect("a number")).rev() {
+                self.quiet = left > 0;
+                self.run(&format!("{line}{text}"));
+            }
+            return;
+        }
+        let (line, text) = line.split_once(": ").map_or((line, None), |(line, text)| (line, Some(text)));
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let options: BTreeMap<&str, &str> = words.iter().filter_map(|word| word.split_once('=')).collect();
+        let words: Vec<&str> = words.into_iter().filter(|word| !word.contains('=')).collect();
+        let ids = |world: &Self, from: usize| -> Vec<MessageId> {
+            words[from..].iter().filter(|w| w.starts_with('m')).map(|w| world.message(w)).collect()
+        };
+        match words.as_slice() {
+            ["pass", duration] => {
+                let millis = duration_ms(duration);
+                self.pass(millis);
+                while self.tick() {}
+            }
+            ["sleep", duration] => {
+                self.sleep(duration_ms(duration));
+                while self.tick() {}
+            }
+            ["timer"] => {
+                let timer = self.broker.poll_timeout(self.now).map_or_else(|| "none".to_owned(), |ms| format!("{ms} ms"));
+                writeln!(self.said, "    > timer: {timer}").unwrap();
+            }
+            ["restart"] => self.restart(),
+            ["limit", key, value] => {
+                assert!(self.config.limits.set(key, value.parse().expect("a number")), "a limit called {key}");
+                self.restart();
+            }
+            ["hold-escalation"] => {
+                self.config.hold_escalation = true;
+                self.restart();
+            }
+            ["allow-operator-from-agents"] => {
+                self.config.allow_operator_from_agents = true;
+                self.restart();
+            }
+            ["stage", message] => {
+                let id = self.message(message);
+                for ((_, peer), durable) in self.disk.deliveries.range((id, PeerId(0))..=(id, PeerId(u64::MAX))) {
+                    let record = self.broker.pending_delivery(id, *peer).unwrap_or_else(|| durable.clone());
+                    let trace: Vec<&str> = record.trace.iter().map(|entry| entry.event.as_str()).collect();
+                    let line = format!("{message} to {}: {}, trace {}", self.peer(*peer), record.stage.as_str(), trace.join(" "));
+                    writeln!(self.said, "    > {line}").unwrap();
+                }
+            }
+            [name, "online"] => {
+                let pid = options.get("pid").map_or(1_000 + self.programs.len() as u32, |pid| pid.parse().expect("a pid"));
+                let seat = options.get("seat").map(|seat| parse_seat(seat));
+                let register = Register {
+                    name: options.get("name").map(|name| (*name).to_owned()),
+                    seat,
+                    client: options.get("client").unwrap_or(&"claude").to_string(),
+                    client_version: "1".to_owned(),
+                    client_pid: pid,
+                    cwd: options.get("cwd").unwrap_or(&"/w").to_string(),
+                    git_root: None,
+                    repo: options.get("repo").map(|repo| (*repo).to_owned()),
+                    host: "h".to_owned(),
+                    resume: None,
+                };
+                self.connect(name, Role::Adapter, vec![pid + 50_000, pid, 1], None);
+                self.programs.get_mut(*name).expect("just connected").register = Some(register.clone());
+                self.ask(name, Request::Register(register));
+            }
+            [name, "resumes"] => {
+                let program = self.programs[*name].clone();
+                let register = Register {
+                    resume: Some(Resume {
+                        peer: program.peer.expect("was registered"),
+                        token: program.token.expect("has a token"),
+                    }),
+                    ..program.register.expect("was registered")
+                };
+                self.connect(name, Role::Adapter, vec![program.pid + 50_000, program.pid, 1], None);
+                self.ask(name, Request::Register(register));
+            }
+            [name, "operator"] => {
+                let ancestors = options.get("under").map_or(vec![9, 8, 1], |pid| vec![9, pid.parse().expect("a pid"), 1]);
+                let seat = options.get("seat").map(|seat| parse_seat(seat));
+                self.connect(name, Role::Operator, ancestors, seat);
+            }
+            [name, "offline"] => self.disconnect(name),
+            [name, "binds", seat] => self.ask(name, Request::Bind(parse_seat(seat))),
+            [name, "sends", to @ ..] => {
+                let send = Send {
+                    to: to.iter().map(|to| (*to).to_owned()).collect(),
+                    text: text.unwrap_or("").to_owned(),
+                    intent: options
+                        .get("intent")
+                        .map(|intent| if *intent == "inform" { Intent::Inform } else { Intent::Request }),
+                    reply_to: options.get("re").map(|alias| self.message(alias)),
+                    thread: options.get("thread").map(|thread| (*thread).to_owned()),
+                    ttl_ms: options.get("ttl").map(|ttl| duration_ms(ttl)),
+                    sources: Vec::new(),
+                    idempotency_key: options.get("key").map(|key| (*key).to_owned()),
+                };
+                self.ask(name, Request::Send(send));
+            }
+            [name, "offered", ..] => {
+                let (carrier, last) = parse_carrier(options["by"]);
+                let messages = ids(self, 2);
+                self.ask(name, Request::Offered { messages, carrier, last });
+            }
+            [name, "presented", ..] => {
+                let (carrier, _) = parse_carrier(options["by"]);
+                let evidence = match options.get("evidence").copied().unwrap_or("next_call") {
+                    "printed" => Evidence::Printed,
+                    "next_turn" => Evidence::NextTurn,
+                    _ => Evidence::NextCall,
+                };
+                let messages = ids(self, 2);
+                self.ask(name, Request::Presented { messages, carrier, evidence });
+            }
+            [name, "acks", ..] => {
+                let messages = ids(self, 2);
+                self.ask(name, Request::Ack { messages });
+            }
+            [name, "nacks", ..] => {
+                let messages = ids(self, 2);
+                self.ask(name, Request::Nack { messages });
+            }
+            [name, verb @ ("receives" | "waits")] => {
+                let filter = Filter {
+                    from: options.get("from").map(|from| (*from).to_owned()),
+                    thread: options.get("thread").map(|thread| (*thread).to_owned()),
+                    kind: None,
+                    reply_to: options.get("re").map(|alias| self.message(alias)),
+                };
+                self.ask(name, Request::Receive { filter, wait: *verb == "waits" });
+            }
+            [name, "stops-waiting"] => {
+                let id = self.requests;
+                self.ask(name, Request::StopWaiting(id));
+            }
+            [name, "describes"] => {
+                let request = Request::Describe { summary: text.map(str::to_owned), state: None, task: None };
+                self.ask(name, request);
+            }
+            [name, "renames", new_name] => self.ask(name, Request::Rename { peer: None, new_name: (*new_name).to_owned() }),
+            [name, "renames", peer, new_name] => {
+                self.ask(name, Request::Rename { peer: Some((*peer).to_owned()), new_name: (*new_name).to_owned() });
+            }
+            [name, "lists", all @ ..] => {
+                let query = peer_proto::request::PeersQuery {
+                    all: all == ["all"],
+                    repo: options.get("repo").map(|repo| (*repo).to_owned()),
+                    ..peer_proto::request::PeersQuery::default()
+                };
+                self.ask(name, Request::Peers(query));
+            }
+            [name, "inbox", of @ ..] => {
+                let peer = of.first().map(|peer| (*peer).to_owned());
+                self.ask(name, Request::Inbox { peer, held: options.contains_key("held"), after: None });
+            }
+            [name, "reports", mode] => {
+                let report = Report { mode: Some(parse_mode(mode)), ..Report::default() };
+                self.ask(name, Request::Report(report));
+            }
+            [name, "policies"] => self.ask(name, Request::Policies),
+            [name, "sets", peer, policy] => {
+                let peer = (*peer != "all").then(|| (*peer).to_owned());
+                self.ask(name, Request::SetPolicy { peer, policy: parse_policy(policy) });
+            }
+            [name, "consents", answer] => self.ask(name, Request::SetConsent { inbox_socket_in_bypass: *answer == "yes" }),
+            [name, "releases", message, to @ ..] => {
+                let (message, to) = (self.message(message), to.first().map(|to| (*to).to_owned()));
+                self.ask(name, Request::Release { message, to });
+            }
+            [name, "history", of @ ..] => {
+                let query = HistoryQuery { peer: of.first().map(|peer| (*peer).to_owned()), ..HistoryQuery::default() };
+                self.ask(name, Request::History(query));
+            }
+            [name, "watches", bodies @ ..] => self.ask(name, Request::Watch { peer: None, bodies: bodies == ["bodies"] }),
+            [name, "kicks", peer] => self.ask(name, Request::Kick((*peer).to_owned())),
+            [name, "shows", message] => {
+                let id = self.message(message);
+                self.ask(name, Request::Show(id));
+            }
+            [name, "cancels", message] => {
+                let id = self.message(message);
+                self.ask(name, Request::Cancel(id));
+            }
+            [name, "requeues", message] => {
+                let id = self.message(message);
+                self.ask(name, Request::Requeue(id));
+            }
+            [name, "reassigns", message, to] => {
+                let message = self.message(message);
+                self.ask(name, Request::Reassign { message, to: (*to).to_owned() });
+            }
+            [name, "drops", message] => {
+                let id = self.message(message);
+                self.ask(name, Request::Drop(id));
+            }
+            other => panic!("no such line in a script: {other:?}"),
+        }
+    }
+}
+
+pub fn parse_seat(text: &str) -> Seat {
+    let (kind, key) = text.split_once(':').expect("kind:key");
+    let kind = match kind {
+        "claude" => SeatKind::Claude,
+        "codex" => SeatKind::Codex,
+        "name" => SeatKind::Name,
+        _ => SeatKind::Other,
+    };
+    Seat { kind, key: key.to_owned() }
+}
+
+fn parse_mode(text: &str) -> Mode {
+    let modes = [Mode::Plan, Mode::Prompting, Mode::AcceptEdits, Mode::Bypass];
+    modes.into_iter().find(|mode| mode.as_str() == text).unwrap_or_else(|| panic!("no such mode in a script: {text}"))
+}
+
+/// None: `default`.
+fn parse_policy(text: &str) -> Option<Policy> {
+    let policies = [Policy::Accept, Policy::Hold, Policy::Refuse];
+    let known = policies.into_iter().find(|policy| policy.as_str() == text);
+    assert!(known.is_some() || text == "default", "no such policy in a script: {text}");
+    known
+}
+
+fn parse_carrier(text: &str) -> (Carrier, bool) {
+    match text {
+        "channel" => (Carrier::Channel, false),
+        "tool_result" => (Carrier::ToolResult, true),
+        "peerctl" => (Carrier::Peerctl, true),
+        other => panic!("no such carrier in a script: {other}"),
+    }
+}
+
+fn duration_ms(text: &str) -> u64 {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        other => panic!("no such unit in a script: {other}"),
+    };
+    digits.parse::<u64>().expect("a number") * unit
+}
