@@ -111,6 +111,7 @@ impl Failure {
                 | ConnectError::Io { .. }
                 | ConnectError::NoWelcome { .. }
                 | ConnectError::SentAway(_) => "unreachable",
+                ConnectError::Suspended { .. } => "suspended",
             },
             Self::Request(RequestError::Refused(refusal)) => refusal.code.as_str(),
             Self::Request(RequestError::Lost) | Self::WatchEnded => "connection_lost",

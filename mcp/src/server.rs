@@ -118,7 +118,7 @@ impl Server {
         acted.unwrap_or_else(|error| {
             // A broker that is silent is not asked for mail as well: the client would have to wait as long again.
             let mail = match error {
-                ToolError::Call(CallError::Silent) => Mail::InText,
+                ToolError::Call(CallError::Silent | CallError::Suspended { .. }) => Mail::InText,
                 _ => Mail::default(),
             };
             Output { text: format!("{error}\n"), failed: true, mail, ..Output::default() }

@@ -51,6 +51,9 @@ const ANSWER_PATIENCE_MS: u64 = 20_000;
 /// How long leaving the broker may take, in milliseconds.
 const LEAVE_PATIENCE_MS: u64 = 2_000;
 
+/// How long an answer may take before it is looked whether the broker is suspended, in milliseconds.
+const SUSPICION_MS: u64 = 2_000;
+
 /// Notices that wait for the next tool result; the oldest give way.
 const NOTICES_MAX: usize = 8;
 
@@ -199,7 +202,16 @@ pub(crate) enum CallError {
         /// Who ended it.
         why: String,
     },
-    /// The connection is there, and nothing comes: the broker is suspended, or its disk hangs.
+    /// The broker was stopped by a signal.
+    #[error(
+        "the broker is suspended; what was asked may still be done when it goes on: ask the user to let it, `kill -CONT {pid}`, \
+         and look before you repeat it"
+    )]
+    Suspended {
+        /// Its process.
+        pid: u32,
+    },
+    /// The connection is there, and nothing comes: the disk hangs, or the broker cannot be seen from here.
     #[error(
         "the broker has not answered for {} s, though it is there; what was asked may still be done when it goes on: ask the user \
          whether it is suspended (`peerctl daemon status`), and look before you repeat it",
@@ -383,11 +395,7 @@ impl Session {
         let deadline = Instant::now() + Duration::from_millis(CALL_PATIENCE_MS);
         loop {
             let connection = self.connection(deadline).await?;
-            let patience = Duration::from_millis(ANSWER_PATIENCE_MS);
-            let Ok(answer) = tokio::time::timeout(patience, connection.request(request.clone())).await else {
-                return Err(CallError::Silent);
-            };
-            match answer {
+            match answer(&connection, request.clone()).await? {
                 Ok(reply) => return Ok(reply),
                 Err(RequestError::Lost) => {}
                 Err(RequestError::Refused(refusal)) if refusal.code == ErrorCode::Stopping => {
@@ -465,6 +473,20 @@ impl Session {
     pub(crate) fn drop_notice(&self, text: &str) {
         self.state().notices.retain(|notice| notice != text);
     }
+}
+
+/// The answer, or why none came in time.
+async fn answer(connection: &Connection, request: Request) -> Result<Result<Reply, RequestError>, CallError> {
+    let mut answer = connection.submit(request);
+    for patience_ms in [SUSPICION_MS, ANSWER_PATIENCE_MS - SUSPICION_MS] {
+        if let Ok(answer) = tokio::time::timeout(Duration::from_millis(patience_ms), &mut answer).await {
+            return Ok(answer);
+        }
+        if let Some(pid) = connection.suspended_broker() {
+            return Err(CallError::Suspended { pid });
+        }
+    }
+    Err(CallError::Silent)
 }
 
 /// What the model is told when an operator renamed its session.

@@ -1,6 +1,5 @@
 //! What a client may write that is not as it should be: it gets an answer that says what to do, and nobody else notices.
 
-use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -66,10 +65,18 @@ fn a_suspended_broker_keeps_no_call_waiting_and_loses_nothing() {
     let broker = Pid::from_raw(home.broker_pid().expect("a broker").cast_signed());
     kill(broker, Signal::SIGSTOP).expect("suspend the broker");
     let id = luna.submit_call("send_message", json!({"to": "orion", "message": "are you there?"}), json!({}));
-    // The adapter's own patience is 20 s.
-    let failed = luna.result(id, Duration::from_secs(40));
+    let failed = luna.result(id, PATIENCE);
+    // Whoever comes now finds it suspended, too, and starts no other.
+    let status = home.peerctl(&["status", "--json"]);
+    let nova = home.claude("nova").call("list_peers", json!({}));
     kill(broker, Signal::SIGCONT).expect("let the broker go on");
+    let mends = format!("kill -CONT {broker}");
     assert!(failed.is_error && failed.text.contains("may still be done"), "{}", failed.text);
+    assert!(failed.text.contains("suspended") && failed.text.contains(&mends), "{}", failed.text);
+    assert_eq!((status.code, &status.json()["error"]["code"]), (3, &json!("suspended")), "{status:?}");
+    assert!(status.stderr.contains(&mends), "{status:?}");
+    assert!(nova.is_error && nova.text.contains(&mends), "{}", nova.text);
+    assert_eq!(home.broker_pid().map(u32::cast_signed), Some(broker.as_raw()));
     let shown = orion.call("check_messages", json!({"wait_s": 10})).success().text;
     assert_eq!(shown.matches("| are you there?").count(), 1, "{shown}");
 }

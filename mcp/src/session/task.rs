@@ -254,9 +254,10 @@ enum AttemptError {
 }
 
 impl AttemptError {
-    /// Another attempt at once would say the same: starting the broker tries for long enough by itself.
+    /// Another attempt at once would say the same: starting the broker tries for long enough by itself, and one that is
+    /// suspended waits for a person.
     fn is_verdict(&self) -> bool {
-        matches!(self, Self::Connect(ConnectError::StartFailed { .. }))
+        matches!(self, Self::Connect(ConnectError::StartFailed { .. } | ConnectError::Suspended { .. }))
     }
 
     /// Trying again unasked is pointless.

@@ -33,7 +33,10 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::codec::{FramedRead, FramedWrite, LengthDelimitedCodec};
 
-use crate::{ConnectError, Endpoint, Start, start};
+use crate::{ConnectError, Endpoint, Start, process, start};
+
+/// How long a broker may be silent before it is looked whether its process is suspended, in milliseconds.
+const SUSPICION_MS: u64 = 1_000;
 
 /// A frame that cannot be read is answered under this id: no request has it.
 const NO_REQUEST: RequestId = 0;
@@ -86,6 +89,8 @@ struct Shared {
     outgoing: mpsc::UnboundedSender<Bytes>,
     inbox: Arc<Incoming>,
     ended: watch::Receiver<bool>,
+    /// The broker's process by the kernel's word, where that says anything here.
+    broker: Option<u32>,
 }
 
 /// What the reading task fills, shared with the handles. It does not hold the sending side, so that the reader alone
@@ -171,6 +176,12 @@ impl Connection {
         let _ = ended.wait_for(|ended| *ended).await;
     }
 
+    /// The broker's process, if it is suspended: it will answer nothing until it goes on.
+    #[must_use]
+    pub fn suspended_broker(&self) -> Option<u32> {
+        self.shared.broker.filter(|pid| process::is_suspended(*pid))
+    }
+
     /// Why the broker ended the connection, where it said so.
     #[must_use]
     pub fn goodbye(&self) -> Option<Goodbye> {
@@ -215,13 +226,18 @@ impl Future for Answer {
 /// Connects to a broker that runs and greets it, within a time.
 async fn reach(endpoint: &Endpoint, role: Role, seat: Option<Seat>) -> Result<(Connection, Pushes, Welcome), ConnectError> {
     let stream = connect(endpoint).await?;
-    match tokio::time::timeout(Duration::from_millis(HELLO_TIMEOUT_MS), greet(stream, endpoint, role, seat)).await {
-        Ok(greeted) => greeted,
-        Err(_) => {
-            let socket = endpoint.location.socket();
-            Err(ConnectError::NoWelcome { socket, what: "accepted the connection and then said nothing" })
+    let socket = endpoint.location.socket();
+    let broker = broker_of(&stream);
+    let mut greeting = std::pin::pin!(greet(stream, broker, endpoint, role, seat));
+    for patience_ms in [SUSPICION_MS, HELLO_TIMEOUT_MS - SUSPICION_MS] {
+        if let Ok(greeted) = tokio::time::timeout(Duration::from_millis(patience_ms), &mut greeting).await {
+            return greeted;
+        }
+        if let Some(pid) = broker.filter(|pid| process::is_suspended(*pid)) {
+            return Err(ConnectError::Suspended { socket, pid });
         }
     }
+    Err(ConnectError::NoWelcome { socket, what: "accepted the connection and then said nothing" })
 }
 
 /// Connects to the socket, if it and what is behind it are ours.
@@ -236,6 +252,11 @@ async fn connect(endpoint: &Endpoint) -> Result<UnixStream, ConnectError> {
         return Err(ConnectError::WrongOwner { path: socket, owner, ours });
     }
     Ok(stream)
+}
+
+/// The process that listens. One in another pid namespace has the number 0 here.
+fn broker_of(stream: &UnixStream) -> Option<u32> {
+    stream.peer_cred().ok()?.pid().and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid != 0)
 }
 
 #[derive(Clone, Copy)]
@@ -273,6 +294,7 @@ fn io_error(attempt: &'static str, socket: &Path, source: io::Error) -> ConnectE
 /// Prefaces, then `Hello`; on success the two tasks run.
 async fn greet(
     mut stream: UnixStream,
+    broker: Option<u32>,
     endpoint: &Endpoint,
     role: Role,
     seat: Option<Seat>,
@@ -290,7 +312,7 @@ async fn greet(
     theirs.software = String::from_utf8_lossy(&software).into_owned();
     ours.agree(&theirs).map_err(refused)?;
 
-    let (connection, pushes) = serve(stream);
+    let (connection, pushes) = serve(stream, broker);
     let hello = Hello { role, version: env!("CARGO_PKG_VERSION").to_owned(), executable, seat };
     match connection.request(Request::Hello(hello)).await {
         Ok(Reply::Welcome(welcome)) => Ok((connection, pushes, welcome)),
@@ -310,7 +332,7 @@ fn preface_error(socket: &Path, source: io::Error) -> ConnectError {
     }
 }
 
-fn serve(stream: UnixStream) -> (Connection, Pushes) {
+fn serve(stream: UnixStream, broker: Option<u32>) -> (Connection, Pushes) {
     let (reading, writing) = stream.into_split();
     let (outgoing, queued) = mpsc::unbounded_channel();
     let (push_sender, receiver) = mpsc::unbounded_channel();
@@ -324,7 +346,7 @@ fn serve(stream: UnixStream) -> (Connection, Pushes) {
         drop(push_sender);
         let _ = ended_sender.send(true);
     });
-    let shared = Arc::new(Shared { next_id: AtomicU64::new(NO_REQUEST + 1), outgoing, inbox, ended });
+    let shared = Arc::new(Shared { next_id: AtomicU64::new(NO_REQUEST + 1), outgoing, inbox, ended, broker });
     (Connection { shared }, Pushes { receiver })
 }
 

@@ -11,6 +11,8 @@ pub mod connection;
 pub mod reconnect;
 pub mod start;
 
+mod process;
+
 use std::io;
 use std::path::PathBuf;
 
@@ -140,6 +142,14 @@ pub enum ConnectError {
         /// What it did instead.
         what: &'static str,
     },
+    /// The broker's process is suspended.
+    #[error("the broker behind {} is suspended; `kill -CONT {pid}` lets it go on", socket.display())]
+    Suspended {
+        /// The socket.
+        socket: PathBuf,
+        /// Its process.
+        pid: u32,
+    },
     /// The broker refused the connection.
     #[error("{0}")]
     Refused(Refusal),
@@ -160,9 +170,12 @@ impl ConnectError {
             | Self::Location(_)
             | Self::Executable { .. }
             | Self::SentAway(_) => true,
-            Self::NotRunning { .. } | Self::StartFailed { .. } | Self::Io { .. } | Self::NoWelcome { .. } | Self::Refused(_) => {
-                false
-            }
+            Self::NotRunning { .. }
+            | Self::StartFailed { .. }
+            | Self::Io { .. }
+            | Self::NoWelcome { .. }
+            | Self::Suspended { .. }
+            | Self::Refused(_) => false,
         }
     }
 }
