@@ -242,7 +242,7 @@ impl Settings {
                 self.policy.default.as_str(),
                 usual.policy.default.as_str(),
                 "accept, hold, refuse",
-                "what happens to mail for a session without a policy of its own",
+                "what happens to mail for a session without a policy of its own, unless `peerctl policy all` says",
             ),
             word(
                 "policy.escalation",

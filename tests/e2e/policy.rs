@@ -1,5 +1,7 @@
 //! What the person lets sessions write to each other, with the real broker and adapters.
 
+use std::process::Stdio;
+
 use peer_tests::{Home, Mcp, Outcome};
 use serde_json::{Value, json};
 
@@ -230,6 +232,23 @@ fn a_session_that_may_do_less_is_held_before_one_that_bypasses_permissions() {
     let question = luna.call("send_message", json!({"to": "orion", "message": "?"})).success().message_id();
     let reply = orion.call("send_message", json!({"message": "!", "reply_to": question})).success().text;
     assert!(reply.contains("- luna: held"), "also what was asked for: {reply}");
+
+    // Its shell asks, and reads the answer once the person has let it go.
+    let _ = orion.call("check_messages", json!({})).success();
+    let mut ask = home.command(&["ask", "orion", "--wait", "60s", "--json", "--", "from the shell?"]);
+    let ask =
+        ask.env("CLAUDE_CODE_SESSION_ID", "s-1").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("run peerctl");
+    let asked = orion.call("check_messages", json!({"from": "luna", "wait_s": 40})).success();
+    assert!(asked.text.contains("| from the shell?"), "{}", asked.text);
+    let answer = json!({"message": "yes", "reply_to": asked.message_id()});
+    let answer = orion.call("send_message", answer).success().message_id();
+    let _ = home.peerctl(&["release", &answer]).success();
+    let asked = ask.wait_with_output().expect("wait for peerctl");
+    let printed: Value = serde_json::from_slice(&asked.stdout).expect("one object");
+    assert_eq!(printed["reply"]["text"], "yes", "{printed:#}");
+
+    let mine = home.peerctl(&["inbox", "me"]).success().stderr;
+    assert!(mine.contains("held for sessions until you release it: 2"), "{mine}");
     drop(luna);
     home.kill_broker();
     assert!(told(&orion, "luna").contains("- luna: held"), "the last known mode outlives session and broker");

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use peer_client::{Endpoint, RequestError};
 use peer_proto::ids::MessageId;
-use peer_proto::message::{Intent, Stage};
+use peer_proto::message::{Intent, Message, Stage};
+use peer_proto::refusal::ErrorCode;
 use peer_proto::request::{EventKind, Push, Request, Send, Sent};
 use serde_json::json;
 
@@ -88,7 +89,7 @@ async fn ask(
     operator: &mut Operator,
     question: Send,
     asked: &mut Option<MessageId>,
-) -> Result<(Sent, Option<MessageId>), Failure> {
+) -> Result<(Sent, Option<Message>), Failure> {
     // Watched before sent: the reply cannot slip through between the two.
     operator.ask_done(Request::Watch { peer: None, bodies: false }).await?;
     let sent = operator.send(question).await?;
@@ -101,14 +102,21 @@ async fn ask(
     }
     if sent.deduplicated {
         let answered = operator.show(sent.message).await?.deliveries.into_iter().find_map(|delivery| delivery.answered_by);
-        if answered.is_some() {
-            return Ok((sent, answered));
+        let reply = match answered {
+            Some(answered) => reply(output, operator, answered).await?,
+            None => None,
+        };
+        if reply.is_some() {
+            return Ok((sent, reply));
         }
     }
     loop {
         match operator.pushes.next().await {
-            Some(Push::Event(event)) if event.kind == EventKind::Stored && event.reply_to == Some(sent.message) => {
-                return Ok((sent, event.message));
+            Some(Push::Event(event)) if brings_reply(event.kind) && event.reply_to == Some(sent.message) => {
+                let Some(message) = event.message else { continue };
+                if let Some(reply) = reply(output, operator, message).await? {
+                    return Ok((sent, Some(reply)));
+                }
             }
             Some(_) => {}
             None => return Err(RequestError::Lost.into()),
@@ -116,8 +124,23 @@ async fn ask(
     }
 }
 
-async fn print(output: &Output, operator: &Operator, sent: &Sent, reply: MessageId) -> Result<(), Failure> {
-    let reply = operator.read(reply).await?;
+fn brings_reply(kind: EventKind) -> bool {
+    matches!(kind, EventKind::Stored | EventKind::Released)
+}
+
+/// The reply, unless it is held for whoever asked: an agent's shell may not read it before the person has.
+async fn reply(output: &Output, operator: &Operator, id: MessageId) -> Result<Option<Message>, Failure> {
+    match operator.read(id).await {
+        Ok(message) => Ok(Some(message)),
+        Err(Failure::Request(RequestError::Refused(refusal))) if refusal.code == ErrorCode::UnknownMessage => {
+            output.remark(&format!("a reply came, {id}, and is held until the person releases it"));
+            Ok(None)
+        }
+        Err(failure) => Err(failure),
+    }
+}
+
+async fn print(output: &Output, operator: &Operator, sent: &Sent, reply: Message) -> Result<(), Failure> {
     if output.json {
         output.json(&json!({
             "id": sent.message.to_string(),

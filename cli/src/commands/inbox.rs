@@ -52,6 +52,10 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
         return print(output, &entries, if args.held { "nothing is held" } else { "nothing waits" });
     }
     print_mine(output, &operator, &entries).await?;
+    let held = operator.inbox(Some("*".to_owned()), true).await?.len();
+    if held > 0 {
+        output.remark(&format!("held for sessions until you release it: {held}; `peerctl inbox --held` shows it"));
+    }
     if args.ack {
         for chunk in entries.chunks(ACK_CHUNK) {
             let messages = chunk.iter().map(|entry| entry.message).collect();
