@@ -7,14 +7,16 @@ use peer_tests::clients::{Call, Gate, Program, Request, Stage, Talk, call, hosti
 use peer_tests::{Mcp, clients};
 use serde_json::{Value, json};
 
-/// A client that takes one prompt and ends.
+/// A client that takes one prompt and ends. Codex with two kinds of models: those that call tools one by one, and those whose
+/// one tool runs a program, which is what it takes of itself.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Client {
     Claude,
     Codex,
+    CodexInCodeMode,
 }
 
-use Client::{Claude, Codex};
+use Client::{Claude, Codex, CodexInCodeMode};
 
 impl Client {
     /// Starts it as the peer `name`, without a terminal.
@@ -22,6 +24,7 @@ impl Client {
         match self {
             Claude => stage.claude().name(name).print(prompt),
             Codex => stage.codex().name(name).exec(prompt),
+            CodexInCodeMode => stage.codex().in_code_mode().name(name).exec(prompt),
         }
     }
 
@@ -30,10 +33,18 @@ impl Client {
         stage.home.adapter(self.mcp_name()).env("PEER_NAME", name).spawn()
     }
 
+    fn word(self) -> &'static str {
+        match self {
+            Claude => "claude",
+            Codex => "codex",
+            CodexInCodeMode => "codex_in_code_mode",
+        }
+    }
+
     fn mcp_name(self) -> &'static str {
         match self {
             Claude => "claude-code",
-            Codex => "codex-mcp-client",
+            Codex | CodexInCodeMode => "codex-mcp-client",
         }
     }
 
@@ -41,7 +52,7 @@ impl Client {
     fn ours(self, text: &str) -> &str {
         match self {
             Claude => text,
-            Codex => text.split_once("\nOutput:\n").map_or(text, |(_, ours)| ours),
+            Codex | CodexInCodeMode => text.split_once("\nOutput:\n").map_or(text, |(_, ours)| ours),
         }
     }
 }
@@ -81,6 +92,11 @@ fn codex_calls_our_tools() {
     calls_our_tools(Codex);
 }
 
+#[test]
+fn codex_in_code_mode_calls_our_tools() {
+    calls_our_tools(CodexInCodeMode);
+}
+
 /// A model that cannot read how to answer does not answer: not a character of the instructions may be missing.
 fn shows_the_instructions_and_the_tools(client: Client) {
     let stage = peer_tests::stage!();
@@ -92,7 +108,7 @@ fn shows_the_instructions_and_the_tools(client: Client) {
     let instructions = plain.initialize()["instructions"].as_str().expect("there are instructions").to_owned();
     match client {
         Claude => assert!(request.shows(&instructions), "not as written:\n{instructions}"),
-        Codex => {
+        Codex | CodexInCodeMode => {
             let namespace = request.tools().into_iter().find(|(name, _)| name == "mcp__peers");
             assert_eq!(namespace.expect("our tools have a namespace").1, instructions);
         }
@@ -122,6 +138,11 @@ fn codex_shows_the_instructions_and_the_tools() {
     shows_the_instructions_and_the_tools(Codex);
 }
 
+#[test]
+fn codex_in_code_mode_shows_the_instructions_and_the_tools() {
+    shows_the_instructions_and_the_tools(CodexInCodeMode);
+}
+
 /// Starts the client as `luna` and a plain MCP client as `plain`, has `sender` write to both what `arguments` say, and returns
 /// the result of `check_messages` as luna's model was shown it and as the plain client got it.
 fn shown_and_said(client: Client, stage: &Stage, sender: &Mcp, arguments: Value) -> (Request, String, String) {
@@ -140,7 +161,7 @@ fn shown_and_said(client: Client, stage: &Stage, sender: &Mcp, arguments: Value)
     let _ = sender.call("send_message", both).success();
     gate.open();
     let request = talk.request(2);
-    latency(if client == Claude { "claude" } else { "codex" }, "tool_result", sent, &request);
+    latency(client.word(), "tool_result", sent, &request);
     let _ = running.wait().success();
     let said = plain.call("check_messages", json!({})).success().text;
     let shown = last_result(client, &request);
@@ -169,6 +190,11 @@ fn codex_shows_the_inbox_block_as_written() {
     shows_the_inbox_block(Codex);
 }
 
+#[test]
+fn codex_in_code_mode_shows_the_inbox_block_as_written() {
+    shows_the_inbox_block(CodexInCodeMode);
+}
+
 /// The sender's own words about itself are hostile too: its summary, its thread, its sources.
 fn quotes_a_hostile_message(client: Client) {
     let stage = peer_tests::stage!();
@@ -192,6 +218,11 @@ fn claude_quotes_a_hostile_message() {
 #[test]
 fn codex_quotes_a_hostile_message() {
     quotes_a_hostile_message(Codex);
+}
+
+#[test]
+fn codex_in_code_mode_quotes_a_hostile_message() {
+    quotes_a_hostile_message(CodexInCodeMode);
 }
 
 /// What other tests stand on: a terminal takes a prompt, the model answers, and nothing is left when it is closed.
@@ -218,4 +249,52 @@ fn claude_works_in_a_terminal_without_permissions() {
 #[test]
 fn codex_works_in_a_terminal() {
     works_in_a_terminal(|stage| stage.codex().name("luna").terminal());
+}
+
+/// Clients cut what is long, or put it into a file. What we write at most must come through whole, whatever its letters.
+fn shows_all_of_a_full_block(client: Client) {
+    const CRABS: &str = "🦀🦀🦀🦀🦀🦀🦀🦀🦀🦀";
+    let stage = peer_tests::stage!();
+    stage.leave_only("hook");
+    let gate = Gate::new();
+    let steps = [
+        call(Call::shell("true")).held(&gate),
+        call(Call::peers("check_messages", json!({}))),
+        call(Call::peers("check_messages", json!({}))),
+        say("done"),
+    ];
+    let talk = stage.model.talk("luna-begin", steps);
+    let running = match client {
+        Claude => stage.claude().name("luna").hooked().print("luna-begin"),
+        Codex => stage.codex().name("luna").hooked().exec("luna-begin"),
+        CodexInCodeMode => stage.codex().in_code_mode().name("luna").hooked().exec("luna-begin"),
+    };
+    talk.request(0);
+    let sender = stage.home.claude("sol");
+    let full = CRABS.repeat(200);
+    for _ in 0..5 {
+        let _ = sender.call("send_message", json!({"to": "luna", "message": full})).success();
+    }
+    gate.open();
+    let request = talk.request(1);
+    assert_eq!(request.count(&format!("| {full}\n")), if client == Claude { 2 } else { 1 }, "by the hook");
+    let _ = running.wait().success();
+    let request = talk.request(3);
+    // What the hook could not hold came in results, and once each.
+    assert_eq!(request.count(&full), 5);
+}
+
+#[test]
+fn claude_shows_all_of_a_full_block() {
+    shows_all_of_a_full_block(Claude);
+}
+
+#[test]
+fn codex_shows_all_of_a_full_block() {
+    shows_all_of_a_full_block(Codex);
+}
+
+#[test]
+fn codex_in_code_mode_shows_all_of_a_full_block() {
+    shows_all_of_a_full_block(CodexInCodeMode);
 }

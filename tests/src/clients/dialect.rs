@@ -79,7 +79,10 @@ impl Request {
     #[must_use]
     pub fn tools(&self) -> Vec<(String, String)> {
         let mut found = Vec::new();
-        for tool in self.body["tools"].as_array().into_iter().flatten() {
+        // Where Codex has the model write programs, an entry of the conversation says what there is.
+        let items = self.body["input"].as_array().into_iter().flatten().filter(|item| item["type"] == "additional_tools");
+        let listed = [&self.body["tools"]].into_iter().chain(items.map(|item| &item["tools"]));
+        for tool in listed.filter_map(Value::as_array).flatten() {
             let (name, description) = (text_of(&tool["name"]), text_of(&tool["description"]));
             for inner in tool["tools"].as_array().into_iter().flatten() {
                 found.push((format!("{name}__{}", text_of(&inner["name"])), text_of(&inner["description"])));
@@ -103,7 +106,16 @@ impl Request {
 
     /// Whether it is a conversation (also a subagent's), and not what a client asks on the side: a title, a quota.
     pub(super) fn is_conversation(&self) -> bool {
-        self.body["tools"].as_array().is_some_and(|tools| !tools.is_empty())
+        // Codex has a title made in a thread of its own, which has the prompt and sometimes a tool.
+        let turn = text_of(&self.body["client_metadata"]["x-codex-turn-metadata"]);
+        let has_tools = self.body["tools"].as_array().is_some_and(|tools| !tools.is_empty()) || self.in_code_mode();
+        has_tools && !turn.contains(r#""thread_source":"thread_title""#)
+    }
+
+    /// Codex's newer models have one tool that runs a program, which calls the others.
+    #[must_use]
+    pub fn in_code_mode(&self) -> bool {
+        self.body["input"].as_array().into_iter().flatten().any(|item| item["type"] == "additional_tools")
     }
 
     pub(super) fn media_type(&self) -> &'static str {
@@ -136,8 +148,7 @@ impl Request {
             }
             Dialect::OpenAi => {
                 let item = |(place, call): (usize, &Call)| {
-                    let mut item = self.openai_call(call);
-                    item["type"] = json!("function_call");
+                    let mut item = if self.is_program(call) { code_call(call) } else { self.openai_call(call) };
                     item["id"] = json!(format!("fc_{answer:06}_{place}"));
                     item["call_id"] = json!(format!("call_{answer:06}_{place}"));
                     item["status"] = json!("completed");
@@ -149,11 +160,23 @@ impl Request {
         }
     }
 
+    /// Whether the model can make this call only from a program.
+    fn is_program(&self, call: &Call) -> bool {
+        let is_direct = match &call.tool {
+            Tool::Peers(tool) => self.tools().iter().any(|(name, _)| *name == format!("mcp__peers__{tool}")),
+            Tool::Named(named) => self.tools().iter().any(|(name, _)| name == named),
+            Tool::Shell | Tool::Program => false,
+        };
+        self.in_code_mode() && !is_direct
+    }
+
     /// The name by which the model is offered peerd's tool; a plugin's server has a longer one.
     fn anthropic_call(&self, call: &Call) -> (String, Value) {
         match &call.tool {
             Tool::Named(name) => (name.clone(), call.arguments.clone()),
-            Tool::Shell => ("Bash".to_owned(), json!({"command": call.arguments, "description": "Run a command"})),
+            Tool::Shell | Tool::Program => {
+                ("Bash".to_owned(), json!({"command": call.arguments, "description": "Run a command"}))
+            }
             Tool::Peers(tool) => {
                 let ours = |name: &String| name.starts_with("mcp__") && name.ends_with(&format!("peers__{tool}"));
                 let offered = self.tools().into_iter().map(|(name, _)| name).find(ours);
@@ -167,20 +190,22 @@ impl Request {
         match &call.tool {
             Tool::Named(name) => match name.rsplit_once("__") {
                 Some((namespace, name)) => {
-                    json!({"namespace": namespace, "name": name, "arguments": arguments(&call.arguments)})
+                    json!({"type": "function_call", "namespace": namespace, "name": name, "arguments": arguments(&call.arguments)})
                 }
-                None => json!({"name": name, "arguments": arguments(&call.arguments)}),
+                None => json!({"type": "function_call", "name": name, "arguments": arguments(&call.arguments)}),
             },
-            Tool::Shell => {
+            Tool::Shell | Tool::Program => {
                 let names: Vec<String> = self.tools().into_iter().map(|(name, _)| name).collect();
                 if names.iter().any(|name| name == "exec_command") {
                     // As long as a test may want: a shorter wait returns before the command has ended.
-                    json!({"name": "exec_command", "arguments": arguments(&json!({"cmd": call.arguments, "yield_time_ms": 30_000}))})
+                    json!({"type": "function_call", "name": "exec_command", "arguments": arguments(&json!({"cmd": call.arguments, "yield_time_ms": 30_000}))})
                 } else {
-                    json!({"name": "shell_command", "arguments": arguments(&json!({"command": call.arguments}))})
+                    json!({"type": "function_call", "name": "shell_command", "arguments": arguments(&json!({"command": call.arguments}))})
                 }
             }
-            Tool::Peers(tool) => json!({"namespace": "mcp__peers", "name": tool, "arguments": arguments(&call.arguments)}),
+            Tool::Peers(tool) => {
+                json!({"type": "function_call", "namespace": "mcp__peers", "name": tool, "arguments": arguments(&call.arguments)})
+            }
         }
     }
 
@@ -216,6 +241,20 @@ impl Request {
         events.push(json!({"type": "message_stop"}));
         stream(&events)
     }
+}
+
+/// A call as a program: it shows the texts of the result, as a model that wants to read it does.
+fn code_call(call: &Call) -> Value {
+    let program = match &call.tool {
+        Tool::Program => text_of(&call.arguments),
+        Tool::Named(name) => format!("text(await tools.{name}({}));", call.arguments),
+        Tool::Shell => format!("const result = await tools.exec_command({{cmd: {}}}); text(result.output);", call.arguments),
+        Tool::Peers(tool) => format!(
+            "const result = await tools.mcp__peers__{tool}({}); for (const part of result.content) text(part.text);",
+            call.arguments
+        ),
+    };
+    json!({"type": "custom_tool_call", "namespace": "functions", "name": "exec", "input": program})
 }
 
 fn openai(answer: usize, items: &[Value]) -> String {
@@ -269,7 +308,9 @@ fn openai_shown(body: &Value) -> Vec<Shown> {
     }
     for item in body["input"].as_array().into_iter().flatten() {
         let (role, text) = match item["type"].as_str() {
-            Some("function_call" | "custom_tool_call") => ("tool_call".to_owned(), text_of(&item["arguments"])),
+            Some("function_call" | "custom_tool_call") => {
+                ("tool_call".to_owned(), text_of(&item["arguments"]) + &text_of(&item["input"]))
+            }
             Some("function_call_output" | "custom_tool_call_output") => ("tool_result".to_owned(), all_text(&item["output"])),
             Some("message") | None => (text_of(&item["role"]), all_text(&item["content"])),
             Some(other) => (other.to_owned(), all_text(item)),

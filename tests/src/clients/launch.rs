@@ -46,8 +46,17 @@ const ALLOWED: &str = "mcp__peers,mcp__plugin_peers_peers,Bash,Task,Agent";
 #[derive(Debug)]
 pub struct Codex<'stage> {
     launch: Launch<'stage>,
+    model: &'static str,
+    deferring: bool,
     config: String,
 }
+
+/// A model that calls tools one by one, as older models do. It stands in Codex's own list: for one that does not, Codex cuts
+/// tool results at a quarter of the usual length.
+const CLASSIC_MODEL: &str = "gpt-5.5";
+
+/// The model that Codex 0.169.0 takes where its person chose none. Its one tool runs a program, which calls the others.
+const CODE_MODEL: &str = "gpt-6.1-sol";
 
 impl<'stage> Launch<'stage> {
     fn new(stage: &'stage Stage) -> Self {
@@ -190,10 +199,28 @@ impl<'stage> Claude<'stage> {
 
 impl<'stage> Codex<'stage> {
     pub(super) fn new(stage: &'stage Stage) -> Self {
-        Self { launch: Launch::new(stage), config: String::new() }
+        Self { launch: Launch::new(stage), model: CLASSIC_MODEL, deferring: false, config: String::new() }
     }
 
     common!();
+
+    /// With the model that Codex takes of itself: it sees tools only from within programs that it writes. [`Call`]s become
+    /// such programs; see [`Call::program`].
+    ///
+    /// [`Call`]: super::Call
+    /// [`Call::program`]: super::Call::program
+    #[must_use]
+    pub fn in_code_mode(mut self) -> Self {
+        self.model = CODE_MODEL;
+        self
+    }
+
+    /// Our tools are not offered directly: the model searches for them, or calls them from a program.
+    #[must_use]
+    pub fn deferring(mut self) -> Self {
+        self.deferring = true;
+        self
+    }
 
     /// Text at the end of `config.toml`, such as a table of hooks. The file is written when the first Codex of a stage
     /// starts, and never again.
@@ -260,12 +287,15 @@ impl<'stage> Codex<'stage> {
         let Launch { stage, cwd, wired, .. } = &self.launch;
         // Strings of TOML and of JSON agree for what stands in a path here.
         let quoted = |path: &Path| Value::from(path.to_string_lossy()).to_string();
-        let mut config = String::from(
-            "model = \"gpt-5.1-codex\"\nmodel_provider = \"mock\"\napproval_policy = \"never\"\nsandbox_mode = \"danger-full-access\"\n\
+        let mut config = format!("model = \"{}\"\n", self.model);
+        config.push_str(
+            "model_provider = \"mock\"\napproval_policy = \"never\"\nsandbox_mode = \"danger-full-access\"\n\
              check_for_update_on_startup = false\n",
         );
         // Without a network its end would wait five seconds for what it cannot send.
         config.push_str("[analytics]\nenabled = false\n");
+        // What it asks a person once: whether to go on with this model.
+        config.push_str("[notice.model_migrations]\n\"gpt-5.5\" = \"gpt-6-sol\"\n");
         config.push_str(&format!(
             "[model_providers.mock]\nname = \"mock\"\nbase_url = \"http://127.0.0.1:{}/v1\"\nwire_api = \"responses\"\n\
              request_max_retries = 0\nstream_max_retries = 0\nsupports_websockets = false\n",
@@ -278,6 +308,9 @@ impl<'stage> Codex<'stage> {
                  default_tools_approval_mode = \"approve\"\n",
                 quoted(&stage.peerctl())
             ));
+            if !self.deferring {
+                config.push_str("omit_tools_from = [\"code_mode\", \"deferred\"]\n");
+            }
         }
         config + &self.config + "\n"
     }

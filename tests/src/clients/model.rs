@@ -41,6 +41,7 @@ pub struct Call {
 pub(super) enum Tool {
     Peers(String),
     Shell,
+    Program,
     Named(String),
 }
 
@@ -55,6 +56,12 @@ impl Call {
     #[must_use]
     pub fn shell(command: &str) -> Self {
         Self { tool: Tool::Shell, arguments: Value::from(command) }
+    }
+
+    /// A program that calls tools itself, for models of Codex that have only that.
+    #[must_use]
+    pub fn program(source: &str) -> Self {
+        Self { tool: Tool::Program, arguments: Value::from(source) }
     }
 
     /// A call of a tool by the very name that the client gives it.
