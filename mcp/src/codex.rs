@@ -34,6 +34,9 @@ use crate::session::Session;
 /// The tool that adapters call in each other through their host. It is listed nowhere, so no model knows it.
 pub(crate) const INTRODUCE: &str = "introduce";
 
+/// What Codex puts beside each call that its model makes.
+pub(crate) const TURN: &str = "x-codex-turn-metadata";
+
 /// The name that `peerctl setup` gives this server in Codex's configuration.
 const SERVER: &str = "peers";
 
@@ -244,14 +247,25 @@ async fn supersede(control: &Control, thread: &str, terminal: Process) -> Option
     before
 }
 
-/// The terminal that opened the thread, where it still runs.
+/// The terminal that has the thread open, where one is known.
 async fn terminal_of(control: &Control, thread: &str) -> Option<Process> {
+    if let Some(port) = terminal_port(control, thread).await
+        && let Ok(Some(terminal)) = tokio::task::spawn_blocking(move || processes::listener(port)).await
+    {
+        return Some(terminal);
+    }
+    // The host names only the terminal that opened it first. Another one was told to go on with it.
+    let thread = thread.to_owned();
+    tokio::task::spawn_blocking(move || processes::resuming(&thread)).await.ok().flatten()
+}
+
+/// The port at which the terminal that opened the thread serves it.
+async fn terminal_port(control: &Control, thread: &str) -> Option<u16> {
     // Without a server's name the host would start all servers anew to ask them.
     let asked = json!({ "threadId": thread, "serverName": TERMINAL_SERVER, "detail": "toolsAndAuthOnly" });
     let status = control.ask("mcpServerStatus/list", asked).await.ok()?;
     let server = status["data"].as_array()?.iter().find(|server| server["name"] == TERMINAL_SERVER)?;
-    let port = server["httpOrigin"].as_str()?.rsplit_once(':')?.1.parse().ok()?;
-    tokio::task::spawn_blocking(move || processes::listener(port)).await.ok().flatten()
+    server["httpOrigin"].as_str()?.rsplit_once(':')?.1.parse().ok()
 }
 
 /// The name that the person asked for in this terminal. What the host inherited came from whichever terminal was first.

@@ -48,6 +48,8 @@ pub(crate) struct Inbox {
     rounds: u64,
     /// Hooks tell when all tools of one message have run.
     tells_batches: bool,
+    /// A result that left need not have been shown.
+    record_alone: bool,
     /// The last turn has ended, as a hook told, and no other has begun.
     rested: bool,
 }
@@ -200,9 +202,15 @@ impl Inbox {
 
     // ---- evidence
 
+    /// What this client does next does not prove what a result carried; its record does. It runs the calls of one answer one
+    /// after the other, and a program that the model wrote may have made them and kept their results to itself.
+    pub(crate) fn trust_record_alone(&mut self) {
+        self.record_alone = true;
+    }
+
     /// What this call proves: it came from a conversation that earlier results showed whole bodies to.
     pub(crate) fn proved_by(&mut self, caller: &Caller) -> Vec<MessageId> {
-        let Some(conversation) = caller.conversation.as_deref() else { return Vec::new() };
+        let Some(conversation) = caller.conversation.as_deref().filter(|_| !self.record_alone) else { return Vec::new() };
         self.prove(|entry| {
             let followed = |part: &&Part| {
                 part.conversation.as_deref() == Some(conversation) && part.call.counts() && caller.call.follows(&part.call)
@@ -223,6 +231,7 @@ impl Inbox {
         let (number, round, tells_batches) = (self.events, self.rounds, self.tells_batches);
         // What a client had queued comes as a prompt too, also between two tools: the model was not asked before that.
         let new_turn = event == HookEvent::UserPromptSubmit && self.rested;
+        let results_count = new_turn && !self.record_alone;
         let ends_round = match event {
             HookEvent::PostToolBatch | HookEvent::Stop => true,
             HookEvent::UserPromptSubmit => new_turn,
@@ -255,7 +264,7 @@ impl Inbox {
             if entry.hooks.iter().filter(whole).any(asked_since) {
                 return Some(Proof { carrier: Carrier::Hook, evidence });
             }
-            let by_turn = new_turn && entry.was_in_result_whole();
+            let by_turn = results_count && entry.was_in_result_whole();
             by_turn.then_some(Proof { carrier: Carrier::ToolResult, evidence })
         })
     }

@@ -213,6 +213,9 @@ impl ServerHandler for Server {
         if let Some(thread) = &thread {
             self.session.state().codex.heard_of(thread, is_subagent);
         }
+        if context.meta.0.0.contains_key(codex::TURN) {
+            self.session.state().inbox.trust_record_alone();
+        }
         if request.name == HOOK_TOOL {
             return Ok(self.hook(request.arguments.unwrap_or_default(), thread, began).await);
         }

@@ -67,10 +67,12 @@ pub(crate) enum ControlError {
     },
 }
 
+type Answer = oneshot::Sender<Result<Value, ControlError>>;
+
 struct Question {
     method: &'static str,
     params: Value,
-    answer: oneshot::Sender<Result<Value, ControlError>>,
+    answer: Answer,
 }
 
 impl Control {
@@ -131,7 +133,7 @@ async fn serve(
     mut asked: mpsc::Receiver<Question>,
     tell: mpsc::UnboundedSender<(String, Value)>,
 ) {
-    let mut waiting: HashMap<u64, (&'static str, oneshot::Sender<Result<Value, ControlError>>)> = HashMap::new();
+    let mut waiting: HashMap<u64, (&'static str, Answer)> = HashMap::new();
     let mut last = 0_u64;
     loop {
         tokio::select! {

@@ -103,9 +103,23 @@ pub(super) fn listener(port: u16) -> Option<Process> {
         let open = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
         open.filter_map(|descriptor| std::fs::read_link(descriptor.path()).ok()).any(|link| link == socket)
     };
-    let processes = std::fs::read_dir("/proc").ok()?.flatten();
-    let mut pids = processes.filter_map(|process| process.file_name().to_str()?.parse::<u32>().ok());
-    pids.find(|pid| holds(*pid)).and_then(Process::of)
+    all().find(|pid| holds(*pid)).and_then(Process::of)
+}
+
+/// The process that was started with the order to go on with this thread.
+pub(super) fn resuming(thread: &str) -> Option<Process> {
+    let is_told = |pid: &u32| {
+        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let mut words = command.split(|byte| *byte == 0);
+        words.next().is_some_and(|program| program.ends_with(b"codex")) && words.any(|word| word == thread.as_bytes())
+    };
+    all().find(is_told).and_then(Process::of)
+}
+
+/// The numbers of all processes.
+fn all() -> impl Iterator<Item = u32> {
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    processes.filter_map(|process| process.file_name().to_str()?.parse().ok())
 }
 
 /// `table` is the system's table of TCP sockets.
