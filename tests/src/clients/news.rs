@@ -56,6 +56,16 @@ impl News {
         let _ = self.wait_until(|told| told["event"] == "peer_online" && told["from"] == name, &format!("{name} is not online"));
     }
 
+    /// Waits until the peer of this name is offline, from where the last wait ended.
+    ///
+    /// # Panics
+    /// Where it is not within [`PATIENCE`].
+    #[track_caller]
+    pub fn wait_offline(&self, name: &str) {
+        let _ =
+            self.wait_until(|told| told["event"] == "peer_offline" && told["from"] == name, &format!("{name} is not offline"));
+    }
+
     #[track_caller]
     fn wait_until(&self, is_it: impl Fn(&Value) -> bool, otherwise: &str) -> Value {
         let deadline = Instant::now() + PATIENCE;

@@ -1,0 +1,348 @@
+//! Codex itself: every way into its model, alone and in order, what each of them proves, and which thread, terminal and name
+//! a session has where one process hosts them all.
+
+use std::time::Instant;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use peer_tests::clients::{Call, Codex, Gate, Stage, call, calls, given, hostile_body, latency, say};
+use serde_json::{Value, json};
+
+fn list() -> Call {
+    Call::peers("list_peers", json!({}))
+}
+
+/// What `peerctl peers` says of one that is online.
+#[track_caller]
+fn online(stage: &Stage) -> Vec<Value> {
+    let peers = stage.home.peerctl(&["peers", "--json"]).success().json();
+    peers.as_array().expect("peers are listed").iter().filter(|peer| peer["online"] == true).cloned().collect()
+}
+
+#[track_caller]
+fn names(stage: &Stage) -> Vec<String> {
+    let mut names: Vec<String> =
+        online(stage).iter().map(|peer| peer["name"].as_str().expect("a peer has a name").to_owned()).collect();
+    names.sort_unstable();
+    names
+}
+
+/// `codex exec` runs a command, and a message is sent while the model's answer, which calls `next`, is on its way.
+fn carried_between_two_calls(stage: &Stage, codex: Codex<'_>, carrier: &str, next: Call) -> String {
+    stage.leave_only(carrier);
+    let (second, third) = (Gate::new(), Gate::new());
+    let steps =
+        [call(Call::shell("echo one")), call(next).held(&second), call(Call::shell("echo three")).held(&third), say("done")];
+    let talk = stage.model.talk("luna-begin", steps);
+    let news = stage.news();
+    let running = codex.name("luna").exec("luna-begin");
+    talk.request(1);
+    let sent = Instant::now();
+    let id = stage.send("luna", "which bcrypt?");
+    second.open();
+    let request = talk.request_with("| which bcrypt?");
+    latency("codex", carrier, sent, &request);
+    third.open();
+    let told = news.wait("presented", &id);
+    assert_eq!(told["reason"], "transcript", "{told}");
+    let _ = running.wait().success();
+    for (at, request) in talk.requests().iter().enumerate() {
+        assert_eq!(request.count("| which bcrypt?"), usize::from(at >= 2), "request {at}");
+    }
+    id
+}
+
+#[test]
+fn a_hook_carries_between_two_calls() {
+    let stage = peer_tests::stage!();
+    let id = carried_between_two_calls(&stage, stage.codex().hooked(), "hook", Call::shell("echo two"));
+    assert_eq!(stage.trace(&id), ["stored", "offered hook", "presented hook"]);
+}
+
+#[test]
+fn a_tool_result_carries_where_nothing_else_does_and_the_record_proves_it() {
+    let stage = peer_tests::stage!();
+    let id = carried_between_two_calls(&stage, stage.codex(), "tool_result", list());
+    assert_eq!(stage.trace(&id), ["stored", "offered tool_result", "presented tool_result"]);
+}
+
+/// Codex skips it without a word until its person has trusted it.
+#[test]
+fn a_hook_that_is_not_trusted_is_not_taken_for_seen() {
+    let stage = peer_tests::stage!();
+    let hook = "[[hooks.PostToolUse]]\nhooks = [{ type = \"command\", command = \"peerctl hook codex PostToolUse\" }]\n";
+    let id = carried_between_two_calls(&stage, stage.codex().config(hook), "hook", list());
+    assert_eq!(stage.trace(&id), ["stored", "offered tool_result", "presented tool_result"]);
+}
+
+/// Codex runs the calls of one answer one after the other, each with its result before the next begins, and the model has
+/// seen none of them.
+#[test]
+fn two_calls_in_one_message_do_not_prove_each_other() {
+    let stage = peer_tests::stage!();
+    stage.leave_only("tool_result");
+    let (gate, last) = (Gate::new(), Gate::new());
+    let steps = [call(Call::shell("true")), calls([list(), list()]).held(&gate), say("done").held(&last)];
+    let talk = stage.model.talk("luna-begin", steps);
+    let news = stage.news();
+    let running = stage.codex().name("luna").exec("luna-begin");
+    talk.request(1);
+    let id = stage.send("luna", "which bcrypt?");
+    gate.open();
+    let request = talk.request(2);
+    assert_eq!(request.count("| which bcrypt?"), 1);
+    let _ = news.wait("offered", &id);
+    assert_eq!(stage.trace(&id), ["stored", "offered tool_result"]);
+    last.open();
+    let _ = news.wait("presented", &id);
+    let _ = running.wait().success();
+}
+
+/// Between two calls of an exec'd session its own server has no control socket: nothing is pushed, and nothing is lost.
+#[test]
+fn a_subagent_that_calls_our_tools_does_not_swallow_its_parents_mail() {
+    let stage = peer_tests::stage!();
+    stage.leave_only("tool_result");
+    let (gate, parent) = (Gate::new(), Gate::new());
+    let agent = json!({"message": "sub-begin", "agent_type": "default"});
+    let wait = given(|request| {
+        let spawned: Value = serde_json::from_str(&request.results().pop().expect("there is a result").text).expect("it is JSON");
+        call(Call::named("multi_agent_v1__wait_agent", json!({"targets": [spawned["agent_id"]], "timeout_ms": 60_000})))
+    });
+    let steps = [call(Call::named("multi_agent_v1__spawn_agent", agent)), wait, call(list()).held(&parent), say("parent done")];
+    let talk = stage.model.talk("luna-begin", steps);
+    let sub = stage.model.talk("sub-begin", [call(list()), call(list()).held(&gate), call(list()), say("sub done")]);
+    let news = stage.news();
+    let running = stage.codex().name("luna").exec("luna-begin");
+    sub.request(1);
+    assert_eq!(names(&stage), ["luna"], "a subagent is no peer");
+    let id = stage.send("luna", "which bcrypt?");
+    gate.open();
+    sub.request(3);
+    talk.request(2);
+    for request in sub.requests() {
+        assert_eq!(request.count("which bcrypt?"), 0, "the subagent was shown its parent's mail");
+    }
+    parent.open();
+    assert_eq!(talk.request(3).count("| which bcrypt?"), 1);
+    let _ = news.wait("presented", &id);
+    let _ = running.wait().success();
+    assert_eq!(stage.trace(&id), ["stored", "offered tool_result", "presented tool_result"]);
+}
+
+/// A session without a chosen name is found by its thread.
+#[test]
+fn a_session_that_is_resumed_has_its_mail() {
+    let stage = peer_tests::stage!();
+    stage.leave_only("tool_result");
+    let talk = stage.model.talk("first-begin", [call(list()), say("done")]);
+    let news = stage.news();
+    let _ = stage.codex().exec("first-begin").wait().success();
+    talk.request(1);
+    let peers = stage.home.peerctl(&["peers", "--all", "--json"]).success().json();
+    let name = peers[0]["name"].as_str().expect("a peer has a name").to_owned();
+    let id = stage.send(&name, "which bcrypt?");
+    talk.then([call(list()), say("resumed")]);
+    let _ = stage.codex().args(["resume", "--last"]).exec("go-on").wait().success();
+    assert_eq!(talk.request_with("| which bcrypt?").count("| which bcrypt?"), 1);
+    let _ = news.wait("presented", &id);
+    let after = stage.home.peerctl(&["peers", "--all", "--json"]).success().json();
+    assert_eq!(after.as_array().map(Vec::len), Some(1), "{after}");
+}
+
+#[test]
+fn a_running_turn_is_steered() {
+    let stage = peer_tests::stage!();
+    stage.leave_only("app_server");
+    let (second, third) = (Gate::new(), Gate::new());
+    let steps = [call(Call::shell("echo one")), call(Call::shell("echo two")).held(&second), say("all done").held(&third)];
+    let talk = stage.model.talk("luna-begin", steps);
+    let news = stage.news();
+    let tui = stage.codex().name("luna").terminal();
+    news.wait_online("luna");
+    tui.submit("luna-begin");
+    talk.request(1);
+    let sent = Instant::now();
+    let id = stage.send("luna", "which bcrypt?");
+    let _ = news.wait("offered", &id);
+    second.open();
+    let request = talk.request(2);
+    latency("codex", "app_server", sent, &request);
+    assert_eq!(request.count("| which bcrypt?"), 1);
+    assert!(request.shows("[peerd, not your user] 1 message from human"), "it is said who speaks");
+    third.open();
+    let _ = news.wait("presented", &id);
+    tui.wait_for("all done");
+    assert_eq!(stage.trace(&id), ["stored", "offered app_server", "presented app_server"]);
+    tui.close();
+}
+
+/// Nobody has typed anything into it yet.
+#[test]
+fn an_idle_terminal_is_woken() {
+    let stage = peer_tests::stage!();
+    stage.leave_only("app_server");
+    let talk = stage.model.talk("wake up", [say("woken")]);
+    let news = stage.news();
+    let tui = stage.codex().name("luna").terminal();
+    news.wait_online("luna");
+    let sent = Instant::now();
+    let id = stage.send("luna", "wake up, luna");
+    let request = talk.request(0);
+    latency("codex", "app_server (idle)", sent, &request);
+    assert_eq!(request.count("| wake up, luna"), 1);
+    tui.wait_for("woken");
+    let _ = news.wait("presented", &id);
+    assert_eq!(stage.trace(&id), ["stored", "offered app_server", "presented app_server"]);
+    tui.close();
+}
+
+/// What only informs rides on the turn that somebody else begins.
+#[test]
+fn what_only_informs_wakes_nobody_and_rides_on_the_next_turn() {
+    let stage = peer_tests::stage!();
+    stage.leave_only("app_server");
+    let (gate, last) = (Gate::new(), Gate::new());
+    let steps = [call(Call::shell("true")).held(&gate), say("all done").held(&last)];
+    let talk = stage.model.talk("luna-begin", steps);
+    let news = stage.news();
+    let tui = stage.codex().name("luna").terminal();
+    news.wait_online("luna");
+    let sent = stage.home.peerctl(&["send", "luna", "--intent", "inform", "--json", "--", "for your interest"]).success().json();
+    let id = sent["id"].as_str().expect("a message has an id");
+    tui.submit("luna-begin");
+    assert_eq!(talk.request(0).count("for your interest"), 0);
+    let _ = news.wait("offered", id);
+    gate.open();
+    assert_eq!(talk.request(1).count("| for your interest"), 1);
+    last.open();
+    let _ = news.wait("presented", id);
+    tui.wait_for("all done");
+    tui.close();
+}
+
+#[test]
+fn the_app_server_quotes_a_hostile_message() {
+    let stage = peer_tests::stage!();
+    stage.leave_only("app_server");
+    let gate = Gate::new();
+    let talk = stage.model.talk("luna-begin", [call(Call::shell("true")).held(&gate), say("all done")]);
+    let news = stage.news();
+    let tui = stage.codex().name("luna").terminal();
+    news.wait_online("luna");
+    tui.submit("luna-begin");
+    talk.request(0);
+    let id = stage.send("luna", &hostile_body("EVIL"));
+    let _ = news.wait("offered", &id);
+    gate.open();
+    talk.request(1).assert_quoted("EVIL");
+    tui.close();
+}
+
+/// One process serves both, with the environment of the first.
+#[test]
+fn two_terminals_in_one_daemon_have_the_names_that_their_persons_asked_for() {
+    let stage = peer_tests::stage!();
+    stage.leave_only("app_server");
+    let news = stage.news();
+    let luna = stage.codex().name("luna").terminal();
+    news.wait_online("luna");
+    let sol = stage.codex().name("sol").terminal();
+    news.wait_online("sol");
+    let peers = online(&stage);
+    assert_eq!(names(&stage), ["luna", "sol"]);
+    assert_eq!(peers[0]["client_pid"], peers[1]["client_pid"], "one process serves both: {peers:#?}");
+    let talk = stage.model.talk("for sol", [say("sol is up")]);
+    let id = stage.send("sol", "for sol alone");
+    assert_eq!(talk.request(0).count("| for sol alone"), 1);
+    sol.wait_for("sol is up");
+    let _ = news.wait("presented", &id);
+    assert!(!luna.screen().contains("peerd, not your user"));
+    sol.close();
+    luna.close();
+}
+
+/// Each time the terminal goes on in another thread, with another adapter, while the adapter before lives on.
+#[test]
+fn a_terminal_that_is_cleared_twice_stays_the_same_peer() {
+    let stage = peer_tests::stage!();
+    stage.leave_only("app_server");
+    let news = stage.news();
+    let tui = stage.codex().name("luna").terminal();
+    news.wait_online("luna");
+    let before = online(&stage);
+    // A conversation that nothing was said in is not left.
+    let talk = stage.model.talk("luna-begin", [say("begun")]);
+    tui.submit("luna-begin");
+    talk.request(0);
+    tui.wait_for("begun");
+    for turn in ["first", "second"] {
+        tui.submit("/clear");
+        news.wait_online("luna");
+        let marker = format!("after the {turn}");
+        let talk = stage.model.talk(&marker, [say(&format!("{turn} read"))]);
+        let id = stage.send("luna", &marker);
+        assert_eq!(talk.request(0).count(&format!("| {marker}")), 1);
+        tui.wait_for(&format!("{turn} read"));
+        let _ = news.wait("presented", &id);
+    }
+    let after = online(&stage);
+    assert_eq!((after.len(), &after[0]["id"]), (1, &before[0]["id"]), "{after:#?}");
+    tui.close();
+}
+
+/// Its adapter and its thread live on in the daemon for a while, and nobody would see what they do.
+#[test]
+fn a_closed_terminal_is_no_reader_and_is_not_woken() {
+    let stage = peer_tests::stage!();
+    stage.leave_only("app_server");
+    let news = stage.news();
+    let first = stage.codex().name("luna").terminal();
+    news.wait_online("luna");
+    let talk = stage.model.talk("luna-begin", [say("begun")]);
+    first.submit("luna-begin");
+    talk.request(0);
+    first.wait_for("begun");
+    first.close();
+    news.wait_offline("luna");
+    let id = stage.send("luna", "anybody there?");
+    assert_eq!(stage.trace(&id), ["stored"]);
+    // Whoever opens a terminal of that name has its mail.
+    let talk = stage.model.talk("anybody there", [say("here")]);
+    let second = stage.codex().name("luna").terminal();
+    assert_eq!(talk.request(0).count("| anybody there?"), 1);
+    second.wait_for("here");
+    let _ = news.wait("presented", &id);
+    assert_eq!(stage.trace(&id), ["stored", "offered app_server", "presented app_server"]);
+    second.close();
+}
+
+/// What was taken by a server that then died had been shown to nobody.
+#[test]
+fn mail_for_an_app_server_that_is_gone_is_not_taken_for_seen() {
+    let stage = peer_tests::stage!();
+    stage.leave_only("app_server");
+    let gate = Gate::new();
+    let talk = stage.model.talk("luna-begin", [call(Call::shell("true")).held(&gate), say("never")]);
+    let news = stage.news();
+    let tui = stage.codex().name("luna").terminal();
+    news.wait_online("luna");
+    tui.submit("luna-begin");
+    talk.request(0);
+    let id = stage.send("luna", "which bcrypt?");
+    let _ = news.wait("offered", &id);
+    let daemon = online(&stage)[0]["client_pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()).expect("a peer has a client");
+    kill(Pid::from_raw(daemon), Signal::SIGKILL).expect("kill the daemon");
+    news.wait_offline("luna");
+    assert_eq!(stage.home.peerctl(&["inbox", "luna", "--json"]).success().json()[0]["id"], json!(id), "it waits");
+    gate.open();
+    tui.close();
+    let talk = stage.model.talk("which bcrypt", [say("this one")]);
+    let second = stage.codex().name("luna").terminal();
+    let request = talk.request(0);
+    assert_eq!(request.count("| which bcrypt?"), 1);
+    assert!(request.shows("(shown before)"), "it may have been seen, and the repeat says so");
+    second.wait_for("this one");
+    let _ = news.wait("presented", &id);
+    second.close();
+}
