@@ -84,9 +84,17 @@ fn shown(by: Option<Carrier>, texts: Vec<String>) -> Option<Line> {
 fn texts(content: &Value) -> Vec<String> {
     match content {
         Value::String(text) => vec![text.clone()],
-        Value::Array(parts) => parts.iter().filter_map(|part| part["text"].as_str()).map(str::to_owned).collect(),
+        Value::Array(parts) => parts.iter().filter_map(|part| part["text"].as_str()).map(unwrapped).collect(),
         _ => Vec::new(),
     }
+}
+
+/// A text, or what is in it where a program of the model's printed the whole result of a tool, which is JSON then.
+fn unwrapped(text: &str) -> String {
+    let result: Option<Value> = text.starts_with('{').then(|| serde_json::from_str(text).ok()).flatten();
+    let parts = result.as_ref().and_then(|result| result["content"].as_array()).into_iter().flatten();
+    let texts: Vec<&str> = parts.filter_map(|part| part["text"].as_str()).collect();
+    if texts.is_empty() { text.to_owned() } else { texts.join("\n") }
 }
 
 #[cfg(test)]
@@ -109,6 +117,9 @@ mod tests {
         let shell =
             r#"{"type":"response_item","payload":{"type":"function_call_output","call_id":"c","output":"Output:\nhi\n"}}"#;
         assert_eq!(codex.read(shell), by(Carrier::ToolResult, "Output:\nhi\n"));
+        let program = r#"{"type":"response_item","payload":{"type":"custom_tool_call_output","call_id":"c","output":[{"type":"input_text","text":"Script completed\n"},{"type":"input_text","text":"{\"content\":[{\"type\":\"text\",\"text\":\"[m-1 request]\\n| a\"}],\"isError\":false}"}]}}"#;
+        let texts = vec!["Script completed\n".to_owned(), "[m-1 request]\n| a".to_owned()];
+        assert_eq!(codex.read(program), Some(Line::Shown { by: Some(Carrier::ToolResult), texts }));
         let steered = r#"{"type":"response_item","payload":{"type":"function_call_output","id":"fco_2","name":"peers","namespace":"agent","output":"[PEER INBOX] 1 message.\n[m-1 request]"}}"#;
         assert_eq!(codex.read(steered), by(Carrier::AppServer, "[PEER INBOX] 1 message.\n[m-1 request]"));
         let hook = r#"{"type":"response_item","payload":{"type":"message","role":"developer","content":[{"type":"input_text","text":"[m-1 request]"}]}}"#;
