@@ -50,6 +50,8 @@ pub(crate) struct Inbox {
     tells_batches: bool,
     /// A result that left need not have been shown.
     record_alone: bool,
+    /// Messages that were proved, in all.
+    proofs: u64,
     /// The last turn has ended, as a hook told, and no other has begun.
     rested: bool,
 }
@@ -301,7 +303,13 @@ impl Inbox {
             }
         }
         self.entries = entries;
+        self.proofs += proved.len() as u64;
         proved
+    }
+
+    /// How many messages were proved so far: tells what a count of the broker's no longer has.
+    pub(crate) fn proofs(&self) -> u64 {
+        self.proofs
     }
 
     // ---- push carriers

@@ -110,6 +110,8 @@ pub(crate) struct Surroundings {
 pub(crate) struct Identity {
     pub(crate) peer: PeerId,
     pub(crate) name: String,
+    /// Mail comes to this adapter, and not to another one of this client.
+    pub(crate) takes_mail: bool,
     resume: Resume,
 }
 
@@ -433,7 +435,7 @@ impl Session {
         }
         self.title.show(&name);
         let mut state = self.state();
-        state.identity = Some(Identity { peer, name, resume: Resume { peer, token } });
+        state.identity = Some(Identity { peer, name, takes_mail, resume: Resume { peer, token } });
         state.facts.inbox_socket_in_bypass = inbox_socket_in_bypass;
         drop(state);
         // A second adapter of one client leaves it to the first.

@@ -508,3 +508,103 @@ fn a_post_waits_for_a_long_tool_in_a_terminal_and_is_shown_once() {
         terminal
     });
 }
+
+/// Escape ends the turn; what the client had queued must neither get lost nor be taken for seen.
+#[test]
+fn a_turn_that_is_interrupted_loses_nothing() {
+    let stage = peer_tests::stage!();
+    stage.leave_only("inbox_socket");
+    let gate = Gate::new();
+    let talk = stage.model.talk("luna-begin", [call(Call::shell("true")), say("never heard").held(&gate)]);
+    let news = stage.news();
+    let tui = stage.claude().name("luna").settings(hooks()).terminal();
+    tui.submit("luna-begin");
+    talk.request(1);
+    let id = stage.send("luna", "which bcrypt?");
+    let _ = news.wait("offered", &id);
+    assert_eq!(stage.trace(&id), ["stored", "offered inbox_socket"]);
+    talk.then([say("heard it")]);
+    tui.key("Escape");
+    gate.open();
+    let request = talk.request_with("| which bcrypt?");
+    assert_eq!(request.count("| which bcrypt?"), 1);
+    let _ = news.wait("presented", &id);
+    tui.close();
+}
+
+/// The client dies with the message in its hands; whoever sits in that seat next is shown it, and told that it may be a repeat.
+#[test]
+fn a_client_that_dies_leaves_its_mail_to_the_next_session() {
+    let stage = peer_tests::stage!();
+    stage.leave_only("hook");
+    let (gate, never) = (Gate::new(), Gate::new());
+    let steps = [call(Call::shell("true")), call(Call::shell("true")).held(&gate), say("never heard").held(&never)];
+    let talk = stage.model.talk("first-begin", steps);
+    let news = stage.news();
+    let running = stage.claude().name("luna").settings(hooks()).print("first-begin");
+    talk.request(1);
+    let id = stage.send("luna", "which bcrypt?");
+    gate.open();
+    talk.request_with("| which bcrypt?");
+    drop(running);
+    let talk = stage.model.talk("second-begin", [say("done")]);
+    let running = stage.claude().name("luna").settings(hooks()).print("second-begin");
+    let request = talk.request_with("| which bcrypt?");
+    assert!(request.shows("(shown before)"), "a repeat says so");
+    let _ = news.wait("presented", &id);
+    let _ = running.wait().success();
+    assert_eq!(stage.trace(&id), ["stored", "offered hook", "returned", "offered hook", "presented hook"]);
+}
+
+/// A plugin and an entry of the person's own, say: both adapters belong to one client process.
+#[test]
+fn two_adapters_of_one_session_are_one_peer_and_show_a_message_once() {
+    let stage = peer_tests::stage!();
+    let peers = json!({"type": "stdio", "command": stage.peerctl(), "args": ["mcp"]});
+    let config = json!({"mcpServers": {"peers": peers, "again": peers}}).to_string();
+    let gate = Gate::new();
+    let again = |tool: &str| Call::named(&format!("mcp__again__{tool}"), json!({}));
+    let steps = [
+        call(Call::shell("true")),
+        calls([Call::named("mcp__peers__list_peers", json!({})), again("list_peers")]).held(&gate),
+        call(again("set_summary")),
+        say("done"),
+    ];
+    let talk = stage.model.talk("luna-begin", steps);
+    let news = stage.news();
+    let claude = stage.claude().name("luna").settings(hooks()).unwired();
+    let options = ["--mcp-config", &config, "--strict-mcp-config", "--allowedTools", "mcp__peers,mcp__again,Bash"];
+    let running = claude.args(options).print("luna-begin");
+    talk.request(1);
+    let listed = stage.home.peerctl(&["peers", "--json"]).success().json();
+    let names: Vec<&str> = listed.as_array().into_iter().flatten().filter_map(|peer| peer["name"].as_str()).collect();
+    assert_eq!(names, ["luna"]);
+    let id = stage.send("luna", "which bcrypt?");
+    gate.open();
+    let _ = news.wait("presented", &id);
+    let _ = running.wait().success();
+    let last = talk.requests().pop().expect("there are requests");
+    assert_eq!(last.count("| which bcrypt?"), 1);
+    assert!(!last.shows("more waits"), "the one that takes no mail says that some waits");
+}
+
+/// The conversation is summed up and goes on under the same id.
+#[test]
+fn a_session_that_is_compacted_is_reached_as_before() {
+    let stage = peer_tests::stage!();
+    let talk = stage.model.talk("luna-begin", [say("ready")]);
+    let news = stage.news();
+    let tui = stage.claude().name("luna").settings(hooks()).terminal();
+    tui.submit("luna-begin");
+    tui.wait_for("ready");
+    // The summary is asked for in the same conversation.
+    talk.then([say("<summary>luna-begin, and nothing else</summary>"), say("woken")]);
+    tui.submit("/compact");
+    tui.wait_for("ompacted");
+    let after = stage.model.talk("wake up, luna", [say("woken")]);
+    let id = stage.send("luna", "wake up, luna");
+    let _ = news.wait("presented", &id);
+    tui.wait_for("woken");
+    drop(after);
+    tui.close();
+}

@@ -27,11 +27,14 @@ pub(crate) fn prove(session: &Arc<Session>, caller: &Caller) {
 /// What of the filter this session holds, once all of it has been pushed and is in the inbox, and once the client's record
 /// has told what of it the model has seen.
 pub(crate) async fn receive(session: &Arc<Session>, filter: Filter) -> Result<Received, CallError> {
+    let before = session.state().inbox.proofs();
     match session.request(Request::Receive { filter, wait: false }).await? {
         Reply::Received(received) => {
             session.settle_pushes().await;
             session.settle_record().await;
-            Ok(received)
+            // What was proved meanwhile does not wait any more.
+            let proved = session.state().inbox.proofs() - before;
+            Ok(Received { waiting: received.waiting.saturating_sub(proved), ..received })
         }
         _ => Err(CallError::Request(RequestError::Unexpected)),
     }
@@ -42,8 +45,13 @@ pub(crate) fn block(session: &Session, caller: &Caller, ask: Ask<'_>, waiting: u
     let Some(connection) = session.connected().filter(|_| !session.is_closing() && caller.call.counts()) else {
         return Block::default();
     };
-    let waiting = usize::try_from(waiting).unwrap_or(usize::MAX);
-    let block = session.state().inbox.block(caller, ask, waiting);
+    let block = {
+        let mut state = session.state();
+        // What another adapter of this client takes cannot be had here.
+        let takes_mail = state.identity.as_ref().is_some_and(|identity| identity.takes_mail);
+        let waiting = if takes_mail { usize::try_from(waiting).unwrap_or(usize::MAX) } else { 0 };
+        state.inbox.block(caller, ask, waiting)
+    };
     offered(session, &connection, &block.offered);
     block
 }

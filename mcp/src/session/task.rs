@@ -197,6 +197,10 @@ impl Session {
                 let known = {
                     let mut state = self.state();
                     let hooks_come = state.facts.hooks_come;
+                    if let Some(identity) = &mut state.identity {
+                        // The other adapter of this client has ended.
+                        identity.takes_mail = true;
+                    }
                     state.inbox.deliver(*delivery, hooks_come)
                 };
                 if let Some(connection) = self.connected() {
