@@ -4,6 +4,8 @@
 //! turn begins or ends and when the conversation is emptied; and a record per conversation,
 //! `<config>/projects/<directory>/<session>.jsonl`. Does not know what peerd makes of it.
 
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use peer_proto::hook::Activity;
@@ -12,6 +14,9 @@ use serde_json::Value;
 
 /// The longest directory name that Claude Code makes of a path; it cuts what is longer and adds a hash of its own.
 const DIRECTORY_NAME_MAX: usize = 200;
+
+/// How much of the end of a record a tool call that is being made is looked for in, in bytes.
+const RECENT_BYTES: u64 = 256 * 1024;
 
 /// What the client's environment says, read once at the start.
 #[derive(Clone, Debug, Default)]
@@ -74,6 +79,36 @@ impl Inherited {
         };
         Some(found().unwrap_or(expected))
     }
+}
+
+/// Whether a subagent made the tool call of this name, as the records of a session say: each subagent has one of its own,
+/// beside the session's. None where no record has the call yet.
+pub(crate) fn is_subagents_call(record: &Path, tool_use: &str) -> Option<bool> {
+    let call = is_session_id(tool_use).then(|| format!("\"id\":\"{tool_use}\""))?;
+    if ends_with_call(record, &call) {
+        return Some(false);
+    }
+    subagents(record).iter().any(|record| ends_with_call(record, &call)).then_some(true)
+}
+
+/// The records of a session's subagents.
+pub(crate) fn subagents(record: &Path) -> Vec<PathBuf> {
+    let files = std::fs::read_dir(record.with_extension("").join("subagents"));
+    let paths = files.into_iter().flatten().flatten().map(|file| file.path());
+    paths.filter(|path| path.extension().is_some_and(|extension| extension == "jsonl")).collect()
+}
+
+/// Whether the call stands near the end of the record.
+fn ends_with_call(record: &Path, call: &str) -> bool {
+    let read = || {
+        let mut file = File::open(record)?;
+        let end = file.metadata()?.len();
+        file.seek(SeekFrom::Start(end.saturating_sub(RECENT_BYTES)))?;
+        let mut text = Vec::new();
+        file.take(RECENT_BYTES).read_to_end(&mut text)?;
+        Ok::<_, std::io::Error>(text)
+    };
+    read().is_ok_and(|text| text.windows(call.len()).any(|window| window == call.as_bytes()))
 }
 
 /// What lets a session act without asking, in the client's own words on its command line and in its settings; and what
@@ -238,6 +273,25 @@ mod tests {
         fs::write(elsewhere.join("s-1.jsonl"), "").unwrap();
         assert_eq!(inherited.transcript("s-1", "/home/u/api"), Some(elsewhere.join("s-1.jsonl")));
         assert_eq!(inherited.transcript("../s-1", "/home/u/api"), None);
+    }
+
+    #[test]
+    fn the_records_tell_who_made_a_call() {
+        let dir = tempfile::tempdir().unwrap();
+        let record = dir.path().join("s-1.jsonl");
+        let agent = dir.path().join("s-1/subagents/agent-a1.jsonl");
+        let line = |id: &str| {
+            format!("{{\"type\":\"assistant\",\"message\":{{\"content\":[{{\"type\":\"tool_use\",\"id\":\"{id}\"}}]}}}}\n")
+        };
+        assert_eq!(is_subagents_call(&record, "toolu_1"), None);
+        fs::write(&record, line("toolu_1") + "{\"tool_use_id\":\"toolu_2\"}").unwrap();
+        fs::create_dir_all(agent.parent().unwrap()).unwrap();
+        fs::write(&agent, line("toolu_2")).unwrap();
+        fs::write(agent.with_extension("meta.json"), line("toolu_3")).unwrap();
+        let told = |id: &str| is_subagents_call(&record, id);
+        assert_eq!((told("toolu_1"), told("toolu_2"), told("toolu_3")), (Some(false), Some(true), None));
+        assert_eq!(told("toolu"), None);
+        assert_eq!(told("\""), None);
     }
 
     #[test]

@@ -287,6 +287,11 @@ impl Inbox {
         self.entries.values().filter(given).map(Entry::id).collect()
     }
 
+    /// Whether the next result would show anything unasked.
+    pub(crate) fn is_any_due(&self) -> bool {
+        self.entries.values().any(|entry| entry.is_open() && entry.is_due_in_result())
+    }
+
     /// Whether the next result or hook may show what a push carrier had, and what the model may have seen by that.
     pub(crate) fn would_repeat_push(&self) -> bool {
         self.entries.values().any(|entry| entry.is_open() && entry.is_pushed_only() && entry.standing() == Standing::Overdue)

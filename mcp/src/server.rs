@@ -126,7 +126,7 @@ impl Server {
     }
 
     /// The tool's text with what is due to this session at its end.
-    async fn with_mail(&self, output: &Output, caller: &Caller) -> String {
+    async fn with_mail(&self, output: &Output, caller: &Caller, tool_use: Option<&str>) -> String {
         let mut text = String::new();
         for notice in self.session.take_notices() {
             text.push_str(&format!("Note: {notice}\n"));
@@ -138,6 +138,11 @@ impl Server {
         }
         // Lost just now: what is due comes with the next result.
         let Ok(received) = tool_result::receive(&self.session, Filter::default()).await else { return text };
+        if let Some(tool_use) = tool_use.filter(|_| self.session.state().inbox.is_any_due())
+            && self.session.is_subagents_call(tool_use).await
+        {
+            return text;
+        }
         let ask = Ask { also, budget, home: &self.session.surroundings.home, ..Ask::DUE };
         let block = tool_result::block(&self.session, caller, ask, received.waiting);
         if !block.text.is_empty() {
@@ -231,18 +236,19 @@ impl ServerHandler for Server {
             let name = crate::render::sentence(&request.name);
             return Err(ErrorData::invalid_params(format!("there is no tool {name}; the tools are {}", known.join(", ")), None));
         };
+        let tool_use = meta("claudecode/toolUseId");
         let caller = Caller {
             // Calls come through our own pipe, which marks each; one that did not proves nothing and is proved by nothing.
             call: context.extensions.get::<Arc<Call>>().cloned().unwrap_or_default(),
             conversation: thread,
             is_subagent: is_subagent
-                || meta("claudecode/toolUseId").and_then(|call| self.session.state().facts.is_subagent(&call)) == Some(true),
+                || tool_use.as_ref().and_then(|call| self.session.state().facts.is_subagent(call)) == Some(true),
         };
         self.session.reassert_title();
         self.session.look_into_transcript();
         tool_result::prove(&self.session, &caller);
         let output = self.answer(tool, request.arguments.unwrap_or_default(), &caller, root.as_deref(), &context).await;
-        let text = self.with_mail(&output, &caller).await;
+        let text = self.with_mail(&output, &caller, tool_use.as_deref()).await;
         Ok(result(&text, output.failed, began).into())
     }
 

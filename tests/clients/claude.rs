@@ -175,7 +175,7 @@ fn the_inbox_socket_wakes_an_idle_session() {
 }
 
 /// A subagent's calls carry the parent's session, and neither carry its mail nor prove it.
-fn a_subagent_leaves_its_parents_mail(carrier: &str) {
+fn a_subagent_leaves_its_parents_mail(carrier: &str, settings: Value) {
     let stage = peer_tests::stage!();
     stage.leave_only(carrier);
     let (gate, parent) = (Gate::new(), Gate::new());
@@ -186,7 +186,7 @@ fn a_subagent_leaves_its_parents_mail(carrier: &str) {
     let talk = stage.model.talk("luna-begin", steps);
     let sub = stage.model.talk("sub-begin", [list(), list().held(&gate), list(), say("sub done")]);
     let news = stage.news();
-    let running = stage.claude().name("luna").settings(hooks()).print("luna-begin");
+    let running = stage.claude().name("luna").settings(settings).print("luna-begin");
     sub.request(1);
     let id = stage.send("luna", "which bcrypt?");
     gate.open();
@@ -205,12 +205,18 @@ fn a_subagent_leaves_its_parents_mail(carrier: &str) {
 
 #[test]
 fn a_subagent_that_calls_our_tools_does_not_swallow_what_a_hook_carries() {
-    a_subagent_leaves_its_parents_mail("hook");
+    a_subagent_leaves_its_parents_mail("hook", hooks());
 }
 
 #[test]
 fn a_subagent_that_calls_our_tools_does_not_swallow_what_a_tool_result_carries() {
-    a_subagent_leaves_its_parents_mail("tool_result");
+    a_subagent_leaves_its_parents_mail("tool_result", hooks());
+}
+
+/// The client's records tell whose call it is.
+#[test]
+fn a_subagent_that_calls_our_tools_does_not_swallow_its_parents_mail_where_no_hook_tells() {
+    a_subagent_leaves_its_parents_mail("tool_result", json!({}));
 }
 
 /// Each time the client goes on under another id of its own, and nobody but its hooks and its registry tells.

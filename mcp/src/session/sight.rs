@@ -12,6 +12,7 @@ use peer_proto::request::{Seat, SeatKind};
 use tokio::time::Instant;
 
 use super::{ClientKind, Session};
+use crate::claude;
 use crate::watch::Watch;
 
 /// How late a client writes its record, in milliseconds, with some to spare: up to 100 were seen.
@@ -59,6 +60,32 @@ impl Session {
             };
             if tokio::time::timeout_at(deadline, watch.changed()).await.is_err() {
                 return;
+            }
+        }
+    }
+
+    /// Whether a subagent made the tool call of this name: as a hook told, else as the client's records say.
+    pub(crate) async fn is_subagents_call(&self, tool_use: &str) -> bool {
+        let deadline = Instant::now() + Duration::from_millis(RECORD_LAG_MS);
+        loop {
+            let (told, record) = {
+                let state = self.state();
+                (state.facts.is_subagent(tool_use), state.facts.transcript.clone())
+            };
+            if let Some(told) = told {
+                return told;
+            }
+            let Some(record) = record.filter(|_| self.client().kind == ClientKind::Claude) else { return false };
+            let mut watched = claude::subagents(&record);
+            // A subagent that is new makes a file here; the name matters to nobody.
+            watched.extend([record.clone(), record.with_extension("").join("subagents/new")]);
+            let mut watch = Watch::on(watched);
+            if let Some(is_subagents) = claude::is_subagents_call(&record, tool_use) {
+                self.state().facts.note_caller(tool_use.to_owned(), is_subagents);
+                return is_subagents;
+            }
+            if tokio::time::timeout_at(deadline, watch.changed()).await.is_err() {
+                return false;
             }
         }
     }
