@@ -108,7 +108,7 @@ fn history(
     let mut found = found.into_iter();
     for record in found.by_ref() {
         let entry = shown(store, broker, record)?;
-        let kept = |delivery: &ShownDelivery| kept_from.contains(&delivery.peer) && is_kept_back(&delivery.trace);
+        let kept = |delivery: &ShownDelivery| kept_from.contains(&delivery.peer) && is_kept_back(delivery.stage, &delivery.trace);
         if !kept_from.contains(&entry.message.from.peer) && entry.deliveries.iter().any(kept) {
             continue;
         }

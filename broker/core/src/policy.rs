@@ -49,7 +49,9 @@ impl Broker {
     /// reply.
     fn has_asked(&self, reader: PeerId, sender: PeerId, original: &StoredMessage) -> bool {
         let asked = original.head.intent == Intent::Request && self.is_same(reader, original.head.from.peer);
-        asked && self.delivery_of(&original.deliveries, sender).is_some_and(|delivery| delivery.answered_by.is_none())
+        // What the person was asked, the shell of an unknown agent does not answer for them.
+        let by_agent = sender != PeerId::HUMAN;
+        asked && by_agent && self.delivery_of(&original.deliveries, sender).is_some_and(|delivery| delivery.answered_by.is_none())
     }
 
     /// Whether the sender's session may do less without asking than the reader's. One that has not said what it may do is

@@ -149,20 +149,20 @@ impl DeliveryRecord {
     /// It was held and never let go: its reader has not seen it, also where it has ended by now.
     #[must_use]
     pub fn is_kept_back(&self) -> bool {
-        is_kept_back(&self.trace)
+        is_kept_back(self.stage, &self.trace)
     }
 }
 
-/// Whether a delivery with this trace was held and never let go, by the last word that a policy or the person said.
+/// Whether a delivery of this stage and trace was held and never let go, by the last word that a policy or the person said.
 #[must_use]
-pub fn is_kept_back(trace: &[TraceEntry]) -> bool {
+pub fn is_kept_back(stage: Stage, trace: &[TraceEntry]) -> bool {
     let let_go = |entry: &TraceEntry| match entry.event {
         TraceEvent::Held => Some(false),
         TraceEvent::Released | TraceEvent::Requeued => Some(true),
         TraceEvent::Reassigned if entry.cause == Some(Cause::Operator) => Some(true),
         _ => None,
     };
-    trace.iter().rev().find_map(let_go) == Some(false)
+    stage == Stage::Held || trace.iter().rev().find_map(let_go) == Some(false)
 }
 
 /// What the rules need to know of a message that waits.
