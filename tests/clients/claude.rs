@@ -614,3 +614,24 @@ fn a_session_that_is_compacted_is_reached_as_before() {
     drop(after);
     tui.close();
 }
+
+/// The registry and the records are where the person moved them.
+#[test]
+fn a_client_whose_files_were_moved_is_reached_all_the_same() {
+    let stage = peer_tests::stage!();
+    stage.leave_only("inbox_socket");
+    let gate = Gate::new();
+    let steps = [call(Call::shell("true")), call(Call::shell("true")).held(&gate), say("done")];
+    let talk = stage.model.talk("luna-begin", steps);
+    let news = stage.news();
+    let elsewhere = stage.home.root().join("elsewhere");
+    let claude = stage.claude().name("luna").env("CLAUDE_CONFIG_DIR", &elsewhere.to_string_lossy());
+    let running = claude.print("luna-begin");
+    talk.request(1);
+    let id = stage.send("luna", "which bcrypt?");
+    gate.open();
+    talk.request_with("| which bcrypt?");
+    let _ = news.wait("presented", &id);
+    let _ = running.wait().success();
+    assert_eq!(stage.trace(&id), ["stored", "offered inbox_socket", "presented inbox_socket"]);
+}
