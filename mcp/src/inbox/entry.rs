@@ -142,13 +142,17 @@ impl Entry {
         !self.was_in_result() && self.standing() != Standing::Open
     }
 
-    /// A hook's output must carry it. `round` is the present one: what a push carrier was given may be in the very request
-    /// that comes now, so one round must have passed before its silence means anything.
+    /// A hook's output must carry it. `round` is the present one: what a socket was given is in the very request that comes
+    /// now, if it works at all, so one round must have passed before its silence means anything. A channel, which most
+    /// sessions do not have, is not waited for any longer.
     pub(super) fn is_due_in_hook(&self, round: u64) -> bool {
         match self.standing() {
             Standing::Fresh => true,
             Standing::Open => false,
-            Standing::Overdue => self.hooks.len() < HOOKED_MAX && self.pushes.iter().all(|push| round >= push.round + 2),
+            Standing::Overdue => {
+                let had_its_round = |push: &Pushed| push.carrier == Carrier::Channel || round >= push.round + 2;
+                self.hooks.len() < HOOKED_MAX && self.pushes.iter().all(had_its_round)
+            }
         }
     }
 
