@@ -376,7 +376,7 @@ pub(crate) fn confirm(yes: bool, asks: bool, question: &str) -> Result<(), Failu
 
 /// Looks once more: after a setup there is nothing left to set up.
 fn verify(place: &Place, runs: &mut Runs, clients: &[Client], answers: Answers) -> Result<(), Failure> {
-    *runs = Runs::load(&place.location)?;
+    runs.reload(&place.location)?;
     let again = draft(place, runs, clients, answers.tools.unwrap_or(false))?;
     let left: Vec<String> = again
         .changed()
@@ -404,15 +404,15 @@ fn take_back(args: &Args, output: &Output, place: &Place, runs: &mut Runs, clien
 /// Shows a way back, asks, and goes it. Nothing is asked where nothing is to be done.
 pub(crate) fn write(yes: bool, asks: bool, output: &Output, draft: &Draft, question: &str) -> Result<bool, Failure> {
     let changed: Vec<&File> = draft.changed().collect();
-    if changed.is_empty() {
-        return Ok(false);
+    if !changed.is_empty() {
+        if !output.json {
+            show(output, draft)?;
+        }
+        confirm(yes, asks, question)?;
+        files::write_all(&changed)?;
     }
-    if !output.json {
-        show(output, draft)?;
-    }
-    confirm(yes, asks, question)?;
-    files::write_all(&changed)?;
-    Ok(true)
+    files::prune(draft.all());
+    Ok(!changed.is_empty())
 }
 
 pub(crate) fn finish(output: &Output, draft: &Draft, clients: &[Client], written: bool) -> Result<(), Failure> {

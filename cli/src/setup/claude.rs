@@ -82,12 +82,11 @@ fn plugin(place: &Place, runs: &Runs, draft: &mut Draft) -> Result<(), Failure> 
     let dir = plugin_dir(place);
     let old = draft.text(THIS, &manifest_path)?;
     let old_hooks = draft.text(THIS, &hooks_path)?;
-    if !old.as_deref().is_some_and(|text| is_ours(place, text)) {
-        if dir.symlink_metadata().is_ok() && !is_empty(&dir) {
-            let step = format!("move it away, then run `peerctl setup {}` again", THIS.as_str());
-            draft.conflict(THIS, &dir, "a skill or plugin called peers is there, and it is not ours", step);
-            return Ok(());
-        }
+    let ours = old.as_deref().is_some_and(|text| is_ours(place, text));
+    if !ours && dir.symlink_metadata().is_ok() && !is_empty(&dir) {
+        let step = format!("move it away, then run `peerctl setup {}` again", THIS.as_str());
+        draft.conflict(THIS, &dir, "a skill or plugin called peers is there, and it is not ours", step);
+        return Ok(());
     }
     for (path, old, new, what) in [
         (&manifest_path, old, manifest(place), "the plugin `peers`: the adapter, and the channel"),
@@ -253,16 +252,14 @@ fn is_hook_file(place: &Place, text: &str) -> bool {
         .iter()
         .flat_map(|event| event.value.entries())
         .flat_map(|group| group.value.get("hooks").map(Node::entries).unwrap_or_default());
-    let mut all =
-        handlers.map(|handler| hooks::is_ours(place, THIS, |part| handler.value.get(part)?.text().map(str::to_owned))).peekable();
+    let mut all = handlers.map(|handler| hooks::is_ours(place, THIS, &hooks::from_json(text, &handler.value))).peekable();
     all.peek().is_some() && all.all(|ours| ours)
 }
 
 /// All files in which something of ours may be, and the directories that go with them where they are empty.
 pub(crate) fn files(place: &Place) -> Vec<(PathBuf, Vec<PathBuf>)> {
-    let dir = plugin_dir(place);
     let [manifest, hooks] = plugin_files(place);
-    let dirs = |file: &Path| file.parent().map(Path::to_path_buf).into_iter().chain([dir.clone()]).collect();
+    let dirs = |file: &Path| file.ancestors().skip(1).take(3).map(Path::to_path_buf).collect();
     vec![
         (hooks.clone(), dirs(&hooks)),
         (manifest.clone(), dirs(&manifest)),

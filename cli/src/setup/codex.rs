@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use toml_edit::{Item, TableLike};
 
 use super::draft::{Draft, unreadable};
-use super::json::{self, Dialect, Node, Step};
+use super::json::{self, Dialect};
 use super::toml::{self, Target};
-use super::{Client, MESSAGE_TOOLS, Place, SERVER, hooks};
+use super::{Client, MESSAGE_TOOLS, Place, SERVER, codex_hooks, hooks};
 use crate::error::Failure;
 
 const THIS: Client = Client::Codex;
@@ -31,6 +31,9 @@ const PASSED_ON: &[&str] = &[
     "TMUX_PANE",
 ];
 
+/// How a configuration begins that was not there before, so that it can go again.
+const MADE: &str = "# Made by `peerctl setup codex`.\n";
+
 /// Codex' configuration.
 pub(crate) fn config(place: &Place) -> PathBuf {
     place.codex_dir.join("config.toml")
@@ -41,12 +44,17 @@ pub(crate) fn hook_file(place: &Place) -> PathBuf {
     place.codex_dir.join("hooks.json")
 }
 
+/// Where Codex would keep our tools out of the model's sight: behind a search, or for programs alone, each time without the
+/// server's instructions. What is left is to offer them directly.
+const HIDDEN_IN: &[&str] = &["code_mode", "deferred"];
+
 /// The server's table.
 fn server_table(place: &Place) -> String {
     let mut text = format!(
-        "[mcp_servers.{SERVER}]\ncommand = {}\nargs = [\"mcp\"]\nenv_vars = {}\n",
+        "[mcp_servers.{SERVER}]\ncommand = {}\nargs = [\"mcp\"]\nenv_vars = {}\nomit_tools_from = {}\n",
         toml::quoted(&place.command()),
-        toml::list(&passed_on(place))
+        toml::list(&passed_on(place)),
+        toml::list(HIDDEN_IN)
     );
     if let Some(dir) = &place.peerd_dir {
         text.push_str(&format!("env = {{ PEERD_DIR = {} }}\n", toml::quoted(&dir.display().to_string())));
@@ -109,7 +117,7 @@ pub(crate) fn draft(place: &Place, tools: bool, draft: &mut Draft) -> Result<(),
         }
     }
     append(draft, &path, &new, "the server `peers`, and which variables it gets");
-    hook_places(place, draft)
+    codex_hooks::draft(place, draft)
 }
 
 fn append(draft: &mut Draft, path: &Path, tables: &[String], what: &str) {
@@ -117,7 +125,7 @@ fn append(draft: &mut Draft, path: &Path, tables: &[String], what: &str) {
         return;
     }
     // It was read before, so it cannot fail.
-    let text = draft.text(THIS, path).ok().flatten().unwrap_or_default();
+    let text = draft.text(THIS, path).ok().flatten().unwrap_or_else(|| MADE.to_owned());
     draft.set(path, Some(toml::append(&text, &tables.join("\n"))), what);
 }
 
@@ -138,6 +146,10 @@ fn server_in_place(place: &Place, path: &Path, text: &str, draft: &mut Draft) ->
     let mut wanted = Vec::new();
     if toml::at(&document, &["mcp_servers", SERVER, "command"]).and_then(Item::as_str) != Some(&place.command()) {
         wanted.push((way.to_vec(), "command", toml::quoted(&place.command())));
+    }
+    // A person who wrote something else there chose it.
+    if toml::at(&document, &["mcp_servers", SERVER, "omit_tools_from"]).is_none() {
+        wanted.push((way.to_vec(), "omit_tools_from", toml::list(HIDDEN_IN)));
     }
     let vars = toml::at(&document, &["mcp_servers", SERVER, "env_vars"]);
     let names =
@@ -185,137 +197,6 @@ fn server_in_place(place: &Place, path: &Path, text: &str, draft: &mut Draft) ->
     Ok(())
 }
 
-/// The places of our handlers in one event: which groups are ours alone, and whether each is as it should be.
-struct Found {
-    event: String,
-    groups: Vec<usize>,
-    current: bool,
-}
-
-/// Puts the hooks into the one file where the person has theirs, behind theirs: Codex knows a hook that is trusted by its
-/// place.
-fn hook_places(place: &Place, draft: &mut Draft) -> Result<(), Failure> {
-    let (config, file) = (config(place), hook_file(place));
-    let toml_text = draft.text(THIS, &config)?.unwrap_or_default();
-    let json_text = draft.text(THIS, &file)?.unwrap_or_default();
-    let document = toml::parse(&toml_text).map_err(|why| unreadable(&config, why))?;
-    let root = match json_text.trim().is_empty() {
-        true => None,
-        false => Some(json::parse(&json_text, Dialect::Strict).map_err(|why| unreadable(&file, why))?),
-    };
-    let in_toml = found_in_toml(place, toml::at(&document, &["hooks"]));
-    let in_json = root.as_ref().map(|root| found_in_json(place, root)).unwrap_or_default();
-    let inline = hooks::of(THIS).iter().any(|hook| {
-        let event = toml::at(&document, &["hooks", hook.event]);
-        event.is_some_and(|event| !event.is_array_of_tables())
-            || toml::at(&document, &["hooks"]).is_some_and(Item::is_inline_table)
-    });
-    let theirs = root.as_ref().and_then(|root| root.get("hooks")).is_some_and(|hooks| !hooks.entries().is_empty());
-    let use_json = if in_toml.is_empty() { !in_json.is_empty() || theirs || inline } else { false };
-    let complete = |found: &[Found]| {
-        found.len() == hooks::of(THIS).len() && found.iter().all(|found| found.current && found.groups.len() == 1)
-    };
-    if use_json {
-        if complete(&in_json) {
-            return Ok(());
-        }
-        let mut text = without_json(&file, &json_text, &in_json)?;
-        for hook in hooks::of(THIS) {
-            let added = json::insert(&text, Dialect::Strict, &["hooks", hook.event], None, hook.json(place, THIS));
-            text = added.map_err(|why| unreadable(&file, why))?;
-        }
-        draft.set(&file, Some(text), "the hooks: presence, and mail between two steps");
-        return Ok(());
-    }
-    if !in_json.is_empty() {
-        draft.set(&file, Some(without_json(&file, &json_text, &in_json)?), "takes out hooks that are in config.toml as well");
-    }
-    if complete(&in_toml) {
-        return Ok(());
-    }
-    let without = without_toml(&config, &toml_text, &in_toml)?;
-    let tables: Vec<String> = hooks::of(THIS).iter().map(|hook| hook.toml(place, THIS)).collect();
-    draft.set(&config, Some(toml::append(&without, &tables.join("\n"))), "the hooks: presence, and mail between two steps");
-    Ok(())
-}
-
-/// One handler's text by its key.
-type Part<'a> = &'a dyn Fn(&str) -> Option<String>;
-
-fn found_in_toml(place: &Place, events: Option<&Item>) -> Vec<Found> {
-    let Some(events) = events.and_then(Item::as_table_like) else { return Vec::new() };
-    let mut found = Vec::new();
-    for (event, groups) in events.iter() {
-        let Some(groups) = groups.as_array_of_tables() else { continue };
-        let mut here = Found { event: event.to_owned(), groups: Vec::new(), current: true };
-        for (number, group) in groups.iter().enumerate() {
-            let handlers: Vec<&dyn TableLike> = match group.get("hooks") {
-                Some(Item::ArrayOfTables(handlers)) => handlers.iter().map(|table| table as &dyn TableLike).collect(),
-                Some(Item::Value(toml_edit::Value::Array(handlers))) => {
-                    handlers.iter().filter_map(|value| Some(value.as_inline_table()? as &dyn TableLike)).collect()
-                }
-                _ => Vec::new(),
-            };
-            let part = |handler: &dyn TableLike, key: &str| handler.get(key).and_then(Item::as_str).map(str::to_owned);
-            let ours = |handler: &&dyn TableLike| hooks::is_ours(place, THIS, |key| part(*handler, key));
-            if !handlers.is_empty() && handlers.iter().all(ours) {
-                here.groups.push(number);
-                here.current &= handlers.len() == 1 && is_current(place, event, &|key| part(handlers[0], key));
-            }
-        }
-        if !here.groups.is_empty() {
-            found.push(here);
-        }
-    }
-    found
-}
-
-fn found_in_json(place: &Place, root: &Node) -> Vec<Found> {
-    let mut found = Vec::new();
-    for event in root.get("hooks").map(Node::entries).unwrap_or_default() {
-        let mut here = Found { event: event.key.clone(), groups: Vec::new(), current: true };
-        for (number, group) in event.value.entries().iter().enumerate() {
-            let handlers = group.value.get("hooks").map(Node::entries).unwrap_or_default();
-            let part = |handler: &json::Entry, key: &str| handler.value.get(key)?.text().map(str::to_owned);
-            if !handlers.is_empty() && handlers.iter().all(|handler| hooks::is_ours(place, THIS, |key| part(handler, key))) {
-                here.groups.push(number);
-                here.current &= handlers.len() == 1 && is_current(place, &event.key, &|key| part(&handlers[0], key));
-            }
-        }
-        if !here.groups.is_empty() {
-            found.push(here);
-        }
-    }
-    found
-}
-
-/// Whether a handler of ours is the one that this version installs for an event.
-fn is_current(place: &Place, event: &str, part: Part<'_>) -> bool {
-    let Some(hook) = hooks::of(THIS).iter().find(|hook| hook.event == event) else { return false };
-    let wanted = hook.json(place, THIS).document();
-    let Ok(wanted) = json::parse(&wanted, Dialect::Strict) else { return false };
-    let Some(handler) = wanted.get("hooks").and_then(|hooks| hooks.entries().first()) else { return false };
-    let texts = handler.value.entries().iter().filter_map(|entry| Some((entry.key.as_str(), entry.value.text()?)));
-    texts.into_iter().all(|(key, text)| part(key).as_deref() == Some(text))
-}
-
-fn without_json(path: &Path, text: &str, found: &[Found]) -> Result<String, Failure> {
-    let mut text = text.to_owned();
-    for found in found.iter().rev() {
-        for group in found.groups.iter().rev() {
-            let steps = ["hooks".into(), found.event.as_str().into(), Step::Item(*group)];
-            text = json::remove(&text, Dialect::Strict, &steps).map_err(|why| unreadable(path, why))?.unwrap_or(text);
-        }
-    }
-    Ok(text)
-}
-
-fn without_toml(path: &Path, text: &str, found: &[Found]) -> Result<String, Failure> {
-    let elements = |found: &Found| Target::Elements(vec!["hooks".to_owned(), found.event.clone()], found.groups.clone());
-    let targets: Vec<_> = found.iter().map(elements).collect();
-    Ok(toml::remove(text, &targets).map_err(|why| unreadable(path, why))?.unwrap_or_else(|| text.to_owned()))
-}
-
 /// A file's text without what is ours in it.
 pub(crate) fn strip(place: &Place, path: &Path, text: &str) -> Result<Option<String>, Failure> {
     if text.trim().is_empty() {
@@ -323,7 +204,7 @@ pub(crate) fn strip(place: &Place, path: &Path, text: &str) -> Result<Option<Str
     }
     if path == hook_file(place) {
         let root = json::parse(text, Dialect::Strict).map_err(|why| unreadable(path, why))?;
-        return without_json(path, text, &found_in_json(place, &root)).map(Some);
+        return codex_hooks::without_json(path, text, &codex_hooks::in_json(place, text, &root)).map(Some);
     }
     let document = toml::parse(text).map_err(|why| unreadable(path, why))?;
     let mut targets = Vec::new();
@@ -331,11 +212,14 @@ pub(crate) fn strip(place: &Place, path: &Path, text: &str) -> Result<Option<Str
     if server.is_some_and(|server| runs_adapter(place, server)) {
         targets.push(Target::Table(vec!["mcp_servers".to_owned(), SERVER.to_owned()]));
     }
-    for found in found_in_toml(place, toml::at(&document, &["hooks"])) {
-        targets.push(Target::Elements(vec!["hooks".to_owned(), found.event], found.groups));
-    }
+    targets.extend(codex_hooks::targets(&codex_hooks::in_toml(place, &document)));
     let without = toml::remove(text, &targets).map_err(|why| unreadable(path, why))?;
-    Ok(Some(without.unwrap_or_else(|| text.to_owned())))
+    let without = without.unwrap_or_else(|| text.to_owned());
+    Ok(match without.strip_prefix(MADE) {
+        Some("") => None,
+        Some(rest) => Some(rest.trim_start_matches('\n').to_owned()),
+        None => Some(without),
+    })
 }
 
 /// All files in which something of ours may be.

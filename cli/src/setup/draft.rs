@@ -109,6 +109,11 @@ impl Draft {
         Ok(self.files.last().and_then(|file| file.after.clone()))
     }
 
+    /// What shall be so far in a file that was looked at.
+    pub(crate) fn current(&self, path: &Path) -> Option<&str> {
+        self.files.iter().find(|file| file.path == path)?.after.as_deref()
+    }
+
     /// Says what shall be in a file that was looked at.
     pub(crate) fn set(&mut self, path: &Path, after: Option<String>, what: impl Into<String>) {
         if let Some(file) = self.files.iter_mut().find(|file| file.path == path)
@@ -136,6 +141,11 @@ impl Draft {
     /// Says what stands in the way.
     pub(crate) fn conflict(&mut self, client: Client, path: &Path, what: impl Into<String>, step: impl Into<String>) {
         self.conflicts.push(Conflict { client, path: path.to_path_buf(), what: what.into(), step: step.into() });
+    }
+
+    /// All files that were looked at.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &File> {
+        self.files.iter()
     }
 
     /// The files that change.

@@ -93,10 +93,10 @@ pub(crate) fn examine(path: &Path) -> Result<Target, Failure> {
 pub(crate) fn write_all(files: &[&File]) -> Result<(), Failure> {
     let targets = files.iter().map(|file| examine(&file.path)).collect::<Result<Vec<_>, _>>()?;
     for (done, (file, target)) in files.iter().zip(&targets).enumerate() {
-        if let Err(failure) = write(file, target, file.before.as_deref(), file.after.as_deref()) {
+        if let Err(failure) = write(target, file.before.as_deref(), file.after.as_deref()) {
             for (file, target) in files.iter().zip(&targets).take(done).rev() {
                 // What cannot be taken back is in the copies that were made before.
-                let _ = write(file, target, file.after.as_deref(), file.before.as_deref());
+                let _ = write(target, file.after.as_deref(), file.before.as_deref());
                 target.dirs.iter().rev().for_each(|dir| drop(fs::remove_dir(dir)));
             }
             return Err(failure);
@@ -105,7 +105,14 @@ pub(crate) fn write_all(files: &[&File]) -> Result<(), Failure> {
     Ok(())
 }
 
-fn write(file: &File, target: &Target, before: Option<&str>, after: Option<&str>) -> Result<(), Failure> {
+/// Removes the directories that go with files which are gone, if they are empty: whoever put something else there keeps it.
+pub(crate) fn prune<'a>(files: impl Iterator<Item = &'a File>) {
+    let mut dirs: Vec<&PathBuf> = files.filter(|file| file.after.is_none()).flat_map(|file| &file.prune).collect();
+    dirs.sort_by_key(|dir| std::cmp::Reverse(dir.components().count()));
+    dirs.into_iter().for_each(|dir| drop(fs::remove_dir(dir)));
+}
+
+fn write(target: &Target, before: Option<&str>, after: Option<&str>) -> Result<(), Failure> {
     let path = &target.path;
     let failed = |attempt| move |source| Failure::File { attempt, path: path.clone(), source };
     if read(path)?.as_deref() != before {
@@ -118,10 +125,7 @@ fn write(file: &File, target: &Target, before: Option<&str>, after: Option<&str>
         });
     }
     let Some(text) = after else {
-        fs::remove_file(path).map_err(failed("removing"))?;
-        // Whoever put something else there keeps the directory.
-        file.prune.iter().for_each(|dir| drop(fs::remove_dir(dir)));
-        return Ok(());
+        return fs::remove_file(path).map_err(failed("removing"));
     };
     let dir = path.parent().unwrap_or(Path::new("/"));
     fs::DirBuilder::new().recursive(true).mode(0o755).create(dir).map_err(failed("making a directory for"))?;

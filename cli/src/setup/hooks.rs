@@ -3,7 +3,11 @@
 //! The `mcp_tool` form calls the adapter that the client runs anyway and saves a process, but only where a server is
 //! connected: a session's start comes before that, its end after it. What a hook hears and answers is not known here.
 
-use super::json::Value;
+use std::collections::BTreeMap;
+
+use toml_edit::TableLike;
+
+use super::json::{self, Dialect, Node, Value};
 use super::{Client, Place, SERVER, shell_word, toml};
 
 /// The adapter's tool that hooks call; it is not listed.
@@ -11,6 +15,9 @@ pub(crate) const TOOL: &str = "hook";
 
 /// How long a client waits for a hook, in seconds. It is a thousand times what one takes, and stops nobody for long.
 const TIMEOUT_S: u64 = 5;
+
+/// How long Codex waits at most for a hook at a session's end, in seconds; it warns of more.
+const CODEX_END_TIMEOUT_S: u64 = 3;
 
 /// One hook of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,12 +123,12 @@ impl Hook {
     }
 
     fn handler(&self, place: &Place, client: Client) -> Vec<(&'static str, Value)> {
-        match self.form {
-            Form::Command => vec![
-                ("type", Value::text("command")),
-                ("command", Value::text(self.command(place, client))),
-                ("timeout", Value::Number(TIMEOUT_S)),
-            ],
+        let ends = client == Client::Codex && self.event == "SessionEnd";
+        let timeout = ("timeout", Value::Number(if ends { CODEX_END_TIMEOUT_S } else { TIMEOUT_S }));
+        // Codex would put a long text of other scripts than Latin into a file instead of before the model.
+        let limit = (client == Client::Codex && !ends).then_some(("additionalContextLimit", Value::Number(0)));
+        let mut handler = match self.form {
+            Form::Command => vec![("type", Value::text("command")), ("command", Value::text(self.command(place, client)))],
             Form::Tool(fields) => vec![
                 ("type", Value::text("mcp_tool")),
                 ("server", Value::text(server(client))),
@@ -132,9 +139,11 @@ impl Hook {
                         fields.iter().map(|field| ((*field).to_owned(), Value::text(format!("${{{field}}}")))).collect(),
                     ),
                 ),
-                ("timeout", Value::Number(TIMEOUT_S)),
             ],
-        }
+        };
+        handler.push(timeout);
+        handler.extend(limit);
+        handler
     }
 
     /// The group of this one hook, as JSON.
@@ -170,14 +179,63 @@ impl Hook {
     }
 }
 
-/// Whether a handler, given by its type, command, server and tool, is one of ours.
-pub(crate) fn is_ours(place: &Place, client: Client, part: impl Fn(&str) -> Option<String>) -> bool {
-    match part("type").as_deref() {
-        Some("command") => part("command").is_some_and(|line| place.runs_hook(&line, client)),
-        Some("mcp_tool") => {
-            let server = part("server");
-            [SERVER, "plugin:peers:peers"].map(Some).contains(&server.as_deref()) && part("tool").as_deref() == Some(TOOL)
-        }
+/// A handler as it stands in a file: its texts, numbers and switches by their paths, such as `input.session_id`.
+pub(crate) type Handler = BTreeMap<String, String>;
+
+/// Whether a handler is one of ours, of whatever version.
+pub(crate) fn is_ours(place: &Place, client: Client, handler: &Handler) -> bool {
+    let part = |key: &str| handler.get(key).map(String::as_str);
+    match part("type") {
+        Some("command") => part("command").is_some_and(|line| place.runs_hook(line, client)),
+        Some("mcp_tool") => [Some(SERVER), Some("plugin:peers:peers")].contains(&part("server")) && part("tool") == Some(TOOL),
         _ => false,
     }
+}
+
+/// Whether a handler of ours is the one that this version installs for an event; what else stands in it is the person's.
+pub(crate) fn is_current(place: &Place, client: Client, event: &str, handler: &Handler) -> bool {
+    let Some(hook) = of(client).iter().find(|hook| hook.event == event) else { return false };
+    let text =
+        Value::Object(hook.handler(place, client).into_iter().map(|(key, value)| (key.to_owned(), value)).collect()).document();
+    let Ok(wanted) = json::parse(&text, Dialect::Strict) else { return false };
+    from_json(&text, &wanted).iter().all(|(key, value)| handler.get(key) == Some(value))
+}
+
+/// A handler in JSON.
+pub(crate) fn from_json(text: &str, node: &Node) -> Handler {
+    fn walk(text: &str, node: &Node, path: &str, found: &mut Handler) {
+        for entry in node.entries() {
+            let path = if path.is_empty() { entry.key.clone() } else { format!("{path}.{}", entry.key) };
+            let value = entry.value.text().unwrap_or(&text[entry.value.span.clone()]);
+            if entry.value.is_object() {
+                walk(text, &entry.value, &path, found)
+            } else {
+                drop(found.insert(path, value.to_owned()))
+            }
+        }
+    }
+    let mut found = Handler::new();
+    walk(text, node, "", &mut found);
+    found
+}
+
+/// A handler in TOML.
+pub(crate) fn from_toml(table: &dyn TableLike) -> Handler {
+    fn walk(table: &dyn TableLike, path: &str, found: &mut Handler) {
+        for (key, item) in table.iter() {
+            let path = if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+            if let Some(table) = item.as_table_like() {
+                walk(table, &path, found);
+                continue;
+            }
+            let number = item.as_integer().map(|number| number.to_string());
+            let value = item.as_str().map(str::to_owned).or(number).or_else(|| item.as_bool().map(|value| value.to_string()));
+            if let Some(value) = value {
+                found.insert(path, value);
+            }
+        }
+    }
+    let mut found = Handler::new();
+    walk(table, "", &mut found);
+    found
 }

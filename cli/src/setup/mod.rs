@@ -7,6 +7,7 @@
 pub(crate) mod alias;
 pub(crate) mod claude;
 pub(crate) mod codex;
+pub(crate) mod codex_hooks;
 pub(crate) mod diff;
 pub(crate) mod draft;
 pub(crate) mod files;

@@ -74,7 +74,7 @@ pub(crate) struct Runs {
     dir: PathBuf,
     pub(crate) all: Vec<Run>,
     /// Held until the command ends.
-    _lock: Option<Open>,
+    lock: Option<Open>,
 }
 
 impl Runs {
@@ -88,7 +88,7 @@ impl Runs {
                 open.lock().map_err(failed)?;
                 open
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self { dir, all: Vec::new(), _lock: None }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self { dir, all: Vec::new(), lock: None }),
             Err(source) => return Err(failed(source)),
         };
         let mut names = Vec::new();
@@ -103,7 +103,15 @@ impl Runs {
                 all.push(Run::read(dir, &text)?);
             }
         }
-        Ok(Self { dir, all, _lock: Some(lock) })
+        Ok(Self { dir, all, lock: Some(lock) })
+    }
+
+    /// Reads once more, after something was written down.
+    pub(crate) fn reload(&mut self, location: &Location) -> Result<(), Failure> {
+        // Our own lock would keep us out.
+        self.lock = None;
+        *self = Self::load(location)?;
+        Ok(())
     }
 
     /// What the person answered when they were last asked.
@@ -128,6 +136,10 @@ impl Runs {
     /// Writes down what is about to be changed; returns where.
     pub(crate) fn begin(&mut self, files: &[&File], answers: Answers) -> Result<PathBuf, Failure> {
         make(&self.dir)?;
+        if self.lock.is_none() {
+            let lock = Open::open(&self.dir).and_then(|dir| dir.lock().map(|()| dir));
+            self.lock = Some(lock.map_err(|source| Failure::File { attempt: "locking", path: self.dir.clone(), source })?);
+        }
         let next = self.all.last().and_then(|run| run.dir.file_name()?.to_str()?.parse::<u32>().ok()).unwrap_or(0) + 1;
         let dir = self.dir.join(format!("{next:04}"));
         make(&dir)?;

@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use thiserror::Error;
-use toml_edit::{Document, Item, Table, TableLike};
+use toml_edit::{ArrayOfTables, Document, Item, Table, TableLike};
 
 /// Why a text is no TOML, and where.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -53,7 +53,24 @@ pub(crate) fn append(text: &str, tables: &str) -> String {
     }
 }
 
-/// Which tables to take out: a table with all below it, by its path, or some elements of an array of tables.
+/// The array of tables at the end of a way through tables and, by their numbers, elements of such arrays.
+fn array_at<'a>(document: &'a Document<&str>, path: &[&str]) -> Option<&'a ArrayOfTables> {
+    let mut table: &dyn TableLike = document.as_table();
+    let mut keys = path.iter();
+    while let Some(key) = keys.next() {
+        match table.get(key)? {
+            Item::ArrayOfTables(elements) => match keys.next() {
+                Some(place) => table = elements.get(place.parse().ok()?)?,
+                None => return Some(elements),
+            },
+            item => table = item.as_table_like()?,
+        }
+    }
+    None
+}
+
+/// Which tables to take out: a table with all below it, by its path, or some elements of an array of tables. The way to
+/// the latter may lead through elements, named by their numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
     Table(Vec<String>),
@@ -67,17 +84,17 @@ fn lines_of(text: &str, targets: &[Target]) -> Result<Vec<Range<usize>>, Syntax>
     for target in targets {
         let (Target::Table(path) | Target::Elements(path, _)) = target;
         let path: Vec<&str> = path.iter().map(String::as_str).collect();
-        let Some(item) = at(&document, &path) else { continue };
         match target {
             Target::Elements(_, places) => {
-                let Some(elements) = item.as_array_of_tables() else { continue };
+                let Some(elements) = array_at(&document, &path) else { continue };
                 for table in places.iter().filter_map(|place| elements.get(*place)) {
                     headed(table, &mut ranges);
                 }
             }
-            Target::Table(_) => match item.as_table() {
-                Some(table) => headed(table, &mut ranges),
-                None => {
+            Target::Table(_) => match at(&document, &path).map(|item| (item, item.as_table())) {
+                None => {}
+                Some((_, Some(table))) => headed(table, &mut ranges),
+                Some((item, None)) => {
                     // `peers = { … }` within a table of its own lines.
                     let parent = path.split_last().and_then(|(key, way)| Some((key, at(&document, way)?)));
                     let key = parent.and_then(|(key, parent)| parent.as_table()?.key(key)?.span());

@@ -65,8 +65,12 @@ pub(crate) fn uninstall(place: &Place, runs: &Runs, clients: &[Client], draft: &
 
 /// Says what shall be left of a file. One that setup made goes when nothing is left in it, with the directories made for it.
 fn settle(draft: &mut Draft, path: &Path, records: &[&Record], text: Option<String>, what: &str) {
-    let made = records.last().is_some_and(|record| record.before.is_none());
-    let text = text.filter(|text| !(made && is_bare(text)));
+    let now = draft.current(path);
+    // Where nothing is remembered, the text tells it: this is how a file looks that setup made, and then emptied.
+    let is_husk = text.as_deref() == Some("{\n}\n") && now.is_some_and(|now| now.starts_with("{\n"));
+    let made = records.last().map_or(is_husk, |record| record.before.is_none());
+    let changes = now != text.as_deref();
+    let text = text.filter(|text| !(changes && made && is_bare(text)));
     let dirs: Vec<PathBuf> = records.iter().flat_map(|record| record.dirs.iter().rev().cloned()).collect();
     if !dirs.is_empty() {
         draft.prune(path, dirs);

@@ -1,0 +1,159 @@
+//! Codex' hooks: which of ours are there, and putting them where the person has theirs.
+//!
+//! Codex reads hooks from `config.toml` and from `hooks.json`, and complains where both have some. It knows a hook that was
+//! trusted by its place in the file, so ours come behind all others.
+
+use std::path::Path;
+
+use toml_edit::{Document, Item, TableLike};
+
+use super::draft::{Draft, unreadable};
+use super::hooks::{self, Handler};
+use super::json::{self, Dialect, Node, Step};
+use super::toml::{self, Target};
+use super::{Client, Place, codex};
+use crate::error::Failure;
+
+const THIS: Client = Client::Codex;
+
+/// Where in one event handlers of ours are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// The event, in the client's words.
+    pub(crate) event: String,
+    /// The group's place among the event's groups, and the handler's in its group.
+    pub(crate) place: (usize, usize),
+    /// The group has no other handler.
+    alone: bool,
+    /// It is what this version installs.
+    current: bool,
+}
+
+/// Puts the hooks into the one file where the person has theirs, behind theirs.
+pub(crate) fn draft(place: &Place, draft: &mut Draft) -> Result<(), Failure> {
+    let (config, file) = (codex::config(place), codex::hook_file(place));
+    let toml_text = draft.text(THIS, &config)?.unwrap_or_default();
+    let json_text = draft.text(THIS, &file)?.unwrap_or_default();
+    let document = toml::parse(&toml_text).map_err(|why| unreadable(&config, why))?;
+    let root = match json_text.trim().is_empty() {
+        true => None,
+        false => Some(json::parse(&json_text, Dialect::Strict).map_err(|why| unreadable(&file, why))?),
+    };
+    let found_toml = in_toml(place, &document);
+    let found_json = root.as_ref().map(|root| in_json(place, &json_text, root)).unwrap_or_default();
+    if found_toml.is_empty() && (!found_json.is_empty() || root.as_ref().is_some_and(has_hooks) || is_inline(&document)) {
+        if is_complete(&found_json) {
+            return Ok(());
+        }
+        let mut text = without_json(&file, &json_text, &found_json)?;
+        for hook in hooks::of(THIS) {
+            let added = json::insert(&text, Dialect::Strict, &["hooks", hook.event], None, hook.json(place, THIS));
+            text = added.map_err(|why| unreadable(&file, why))?;
+        }
+        draft.set(&file, Some(text), "the hooks: presence, and mail between two steps");
+        return Ok(());
+    }
+    if !found_json.is_empty() {
+        let without = without_json(&file, &json_text, &found_json)?;
+        draft.set(&file, Some(without), "takes out hooks that are in config.toml as well");
+    }
+    if is_complete(&found_toml) {
+        return Ok(());
+    }
+    let without = toml::remove(&toml_text, &targets(&found_toml)).map_err(|why| unreadable(&config, why))?;
+    let tables: Vec<String> = hooks::of(THIS).iter().map(|hook| hook.toml(place, THIS)).collect();
+    let text = toml::append(without.as_deref().unwrap_or(&toml_text), &tables.join("\n"));
+    draft.set(&config, Some(text), "the hooks: presence, and mail between two steps");
+    Ok(())
+}
+
+/// Whether the person has hooks in `hooks.json`.
+fn has_hooks(root: &Node) -> bool {
+    root.get("hooks").is_some_and(|hooks| hooks.entries().iter().any(|event| !event.value.entries().is_empty()))
+}
+
+/// Whether the hooks in `config.toml` are written in a form to which no table can be added.
+fn is_inline(document: &Document<&str>) -> bool {
+    let Some(events) = toml::at(document, &["hooks"]) else { return false };
+    let is_list = |hook: &hooks::Hook| {
+        let event = events.as_table_like().and_then(|events| events.get(hook.event));
+        event.is_some_and(|event| !event.is_array_of_tables())
+    };
+    events.is_inline_table() || hooks::of(THIS).iter().any(is_list)
+}
+
+fn is_complete(found: &[Found]) -> bool {
+    let all = hooks::of(THIS);
+    found.len() == all.len() && all.iter().all(|hook| found.iter().any(|found| found.event == hook.event && found.current))
+}
+
+/// Our handlers in `config.toml`.
+pub(crate) fn in_toml(place: &Place, document: &Document<&str>) -> Vec<Found> {
+    let mut found = Vec::new();
+    let Some(events) = toml::at(document, &["hooks"]).and_then(Item::as_table_like) else { return found };
+    for (event, groups) in events.iter() {
+        for (number, group) in groups.as_array_of_tables().into_iter().flatten().enumerate() {
+            let handlers: Vec<Handler> = match group.get("hooks") {
+                Some(Item::ArrayOfTables(handlers)) => handlers.iter().map(|table| hooks::from_toml(table)).collect(),
+                Some(Item::Value(toml_edit::Value::Array(handlers))) => {
+                    let tables = handlers.iter().filter_map(|value| value.as_inline_table());
+                    tables.map(|table| hooks::from_toml(table as &dyn TableLike)).collect()
+                }
+                _ => Vec::new(),
+            };
+            found.extend(ours(place, event, number, &handlers));
+        }
+    }
+    found
+}
+
+/// Our handlers in `hooks.json`.
+pub(crate) fn in_json(place: &Place, text: &str, root: &Node) -> Vec<Found> {
+    let mut found = Vec::new();
+    for event in root.get("hooks").map(Node::entries).unwrap_or_default() {
+        for (number, group) in event.value.entries().iter().enumerate() {
+            let handlers = group.value.get("hooks").map(Node::entries).unwrap_or_default();
+            let handlers: Vec<_> = handlers.iter().map(|handler| hooks::from_json(text, &handler.value)).collect();
+            found.extend(ours(place, &event.key, number, &handlers));
+        }
+    }
+    found
+}
+
+fn ours(place: &Place, event: &str, group: usize, handlers: &[Handler]) -> Vec<Found> {
+    let ours = handlers.iter().enumerate().filter(|(_, handler)| hooks::is_ours(place, THIS, handler));
+    let found = |(number, handler): (usize, &Handler)| Found {
+        event: event.to_owned(),
+        place: (group, number),
+        alone: handlers.len() == 1,
+        current: hooks::is_current(place, THIS, event, handler),
+    };
+    ours.map(found).collect()
+}
+
+/// The text of `hooks.json` without our handlers.
+pub(crate) fn without_json(path: &Path, text: &str, found: &[Found]) -> Result<String, Failure> {
+    let mut text = text.to_owned();
+    // From the end, so that the places before hold.
+    for found in found.iter().rev() {
+        let mut steps = vec!["hooks".into(), found.event.as_str().into(), Step::Item(found.place.0)];
+        if !found.alone {
+            steps.extend(["hooks".into(), Step::Item(found.place.1)]);
+        }
+        text = json::remove(&text, Dialect::Strict, &steps).map_err(|why| unreadable(path, why))?.unwrap_or(text);
+    }
+    Ok(text)
+}
+
+/// Our handlers' tables in `config.toml`.
+pub(crate) fn targets(found: &[Found]) -> Vec<Target> {
+    let target = |found: &Found| {
+        let mut path = vec!["hooks".to_owned(), found.event.clone()];
+        if found.alone {
+            return Target::Elements(path, vec![found.place.0]);
+        }
+        path.extend([found.place.0.to_string(), "hooks".to_owned()]);
+        Target::Elements(path, vec![found.place.1])
+    };
+    found.iter().map(target).collect()
+}
