@@ -20,6 +20,7 @@ use peer_core::step::{Change, Effect, Step};
 use peer_proto::ids::{MessageId, Token};
 use peer_proto::limits::DISK_RESERVE_BYTES;
 use peer_proto::message::Delivery;
+use peer_proto::refusal::{ErrorCode, Refusal};
 use peer_proto::request::{Goodbye, Hello, Push, Reply, Request, RequestId, Status};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
@@ -115,8 +116,23 @@ impl Engine {
         }
     }
 
-    /// Works until it is told to stop. Then every connection has its goodbye, and the store is closed.
+    /// Works until it is told to stop, or cannot. Then every connection is closed, and hears why as far as it can act on it.
     pub(crate) fn run(mut self) -> Result<(), EngineError> {
+        let worked = self.work_until_told();
+        for line in self.lines.values() {
+            match &worked {
+                Ok(()) => line.outbox.push(self.batch, Push::Goodbye(Goodbye::Stopping)),
+                // Whatever waits for an answer gets this one: it stands under the id that no request has.
+                Err(EngineError::Commit(error)) if error.is_no_space() => line.outbox.reply(0, Err(no_space())),
+                Err(_) => {}
+            }
+            line.outbox.close();
+        }
+        worked?;
+        self.store.checkpoint().map_err(EngineError::Commit)
+    }
+
+    fn work_until_told(&mut self) -> Result<(), EngineError> {
         while !self.stopping {
             let first = self.wait();
             self.work(first)?;
@@ -126,11 +142,7 @@ impl Engine {
             let Ok(last) = self.arrivals.try_recv() else { break };
             self.work(Some(last))?;
         }
-        for line in self.lines.values() {
-            line.outbox.push(self.batch, Push::Goodbye(Goodbye::Stopping));
-            line.outbox.close();
-        }
-        self.store.checkpoint().map_err(EngineError::Commit)
+        Ok(())
     }
 
     /// Sleeps until something arrives or is due.
@@ -393,6 +405,17 @@ fn log_effect(effect: &Effect) {
     }
 }
 
+/// What programs hear when the disk is full to the last page. Unlike the core's refusal of a send, this says nothing of what
+/// was asked: a commit that failed may have left all of it behind.
+fn no_space() -> Refusal {
+    Refusal {
+        code: ErrorCode::NoSpace,
+        message: "the disk is full, and nothing more can be stored, answers and receipts included".into(),
+        hint: "free some space, and look before you repeat what was asked: it may have been done".into(),
+        retry_after_ms: None,
+    }
+}
+
 /// Why the engine ended, other than by being told to. The disk then holds whatever was acknowledged.
 #[derive(Debug, Error)]
 pub enum EngineError {
@@ -407,4 +430,59 @@ pub enum EngineError {
     /// The system has no random bits.
     #[error("cannot draw random bits from the system")]
     Entropy(#[source] getrandom::Error),
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use peer_core::broker::Config;
+    use peer_proto::request::{Register, Role, ServerFrame};
+
+    use super::*;
+    use crate::store::tests::store_on_a_disk_that_fills;
+
+    /// Whoever asked was cut off without a word, and could not say more than that the connection ended.
+    #[test]
+    fn a_disk_that_is_full_to_the_last_page_is_named_to_everyone_who_is_connected() {
+        let (store, fill) = store_on_a_disk_that_fills();
+        let clock = Clock::start();
+        let broker = Broker::new(Config::default(), store.load().unwrap(), clock.now());
+        let (arrivals, arrived) = channel();
+        let path = PathBuf::from("/x");
+        let identity = Identity { executable: "/x".into(), dir: path.clone(), socket: path, sandbox: false };
+        let mut engine = Engine::new(clock, broker, store, arrived, identity);
+        let outboxes: Vec<Outbox> = (1..=2).map(|_| Outbox::default()).collect();
+        for (connection, outbox) in (1..).map(ConnectionId).zip(&outboxes) {
+            let hello = Hello { role: Role::Adapter, version: "0".into(), executable: "/x".into(), seat: None };
+            let (ancestors, outbox) = (Vec::new(), outbox.clone());
+            engine.work(Some(Arrival::Hello { connection, id: 1, hello, protocol: 1, ancestors, outbox })).unwrap();
+            let request = Request::Register(Register {
+                name: None,
+                seat: None,
+                client: "claude".into(),
+                client_version: "1".into(),
+                client_pid: 7,
+                cwd: "/w".into(),
+                git_root: None,
+                repo: None,
+                host: "here".into(),
+                resume: None,
+            });
+            engine.work(Some(Arrival::Asked { connection, id: 2, request })).unwrap();
+        }
+        fill();
+        let request = Request::Describe { summary: Some("testing".into()), state: None, task: None };
+        arrivals.send(Arrival::Asked { connection: ConnectionId(1), id: 3, request }).unwrap();
+        let error = engine.run().unwrap_err();
+        assert!(matches!(&error, EngineError::Commit(error) if error.is_no_space()), "{error}");
+        for outbox in &outboxes {
+            let frames = outbox.taken();
+            let welcomed = frames.iter().filter(|frame| matches!(frame, ServerFrame::Reply { id: 1 | 2, result: Ok(_) })).count();
+            assert_eq!(welcomed, 2, "{frames:?}");
+            assert_eq!(frames.last(), Some(&ServerFrame::Reply { id: 0, result: Err(no_space()) }), "{frames:?}");
+            assert!(!frames.iter().any(|frame| matches!(frame, ServerFrame::Reply { id: 3, .. })), "{frames:?}");
+            assert!(outbox.is_ending());
+        }
+    }
 }

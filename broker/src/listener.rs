@@ -149,11 +149,11 @@ pub(crate) async fn serve<E>(
         }
     };
     let outcome = outcome.map_err(|_| ServeError::EngineDied)?;
+    // The engine has closed them all, and each has its last words.
+    let _ =
+        tokio::time::timeout(Duration::from_millis(STOP_TIMEOUT_MS), async { while connections.join_next().await.is_some() {} })
+            .await;
     if outcome.is_ok() {
-        let _ = tokio::time::timeout(Duration::from_millis(STOP_TIMEOUT_MS), async {
-            while connections.join_next().await.is_some() {}
-        })
-        .await;
         tracing::info!(cause, "broker down");
     }
     Ok(outcome)

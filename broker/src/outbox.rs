@@ -191,19 +191,25 @@ impl Frame {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
+impl Outbox {
+    /// All that waits, decoded.
+    pub(crate) fn taken(&self) -> Vec<ServerFrame> {
+        use bytes::Buf;
 
-    fn taken(outbox: &Outbox) -> Vec<ServerFrame> {
         let (mut bytes, mut frames) = (BytesMut::new(), Vec::new());
-        while let Taken::Frames { .. } = outbox.take(&mut bytes) {
+        while let Taken::Frames { .. } = self.take(&mut bytes) {
             while !bytes.is_empty() {
-                let length = u32::from_le_bytes(bytes.split_to(HEADER_BYTES)[..].try_into().unwrap());
-                frames.push(codec::decode(&bytes.split_to(length as usize)).unwrap());
+                let length = bytes.get_u32_le() as usize;
+                frames.push(codec::decode(&bytes.split_to(length)).expect("the outbox holds frames"));
             }
         }
         frames
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
 
     fn notice(bytes: usize) -> Push {
         Push::Notice("n".repeat(bytes))
@@ -244,7 +250,7 @@ mod tests {
         outbox.push(1, notice(1));
         outbox.close();
         outbox.push(1, notice(2));
-        assert_eq!(taken(&outbox), [ServerFrame::Push(notice(1))]);
+        assert_eq!(outbox.taken(), [ServerFrame::Push(notice(1))]);
     }
 
     #[test]
@@ -257,7 +263,7 @@ mod tests {
             assert!(batch < 100, "the backlog is not bounded");
         }
         assert!(batch as usize * 60_000 > WATCH_BACKLOG_BYTES_MAX, "ended after {batch} events only");
-        assert_eq!(taken(&outbox), [ServerFrame::Push(Push::Goodbye(Goodbye::TooSlow))]);
+        assert_eq!(outbox.taken(), [ServerFrame::Push(Push::Goodbye(Goodbye::TooSlow))]);
     }
 
     #[test]
@@ -267,7 +273,7 @@ mod tests {
             outbox.push(1, event(60_000));
         }
         assert!(!outbox.is_ending());
-        assert_eq!(taken(&outbox).len(), 100);
+        assert_eq!(outbox.taken().len(), 100);
         outbox.push(2, event(1));
         assert!(!outbox.is_ending());
     }

@@ -18,7 +18,7 @@ mod schema;
 mod verify;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::fs::File;
 use std::ops::{Bound, ControlFlow};

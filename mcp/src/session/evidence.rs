@@ -8,6 +8,7 @@ use peer_proto::hook::{Activity, Report};
 use peer_proto::ids::MessageId;
 use peer_proto::limits::MESSAGES_PER_REQUEST_MAX;
 use peer_proto::message::{Carrier, Evidence};
+use peer_proto::refusal::ErrorCode;
 use peer_proto::request::Request;
 
 use super::Session;
@@ -22,8 +23,13 @@ impl Session {
         let answer = connection.submit(Request::Presented { messages: messages.clone(), carrier, evidence });
         let session = Arc::clone(self);
         tokio::spawn(async move {
-            // Lost: the broker pushes them again, and they are proved again. Refused: no longer ours.
-            if !matches!(answer.await, Err(RequestError::Lost)) {
+            // Lost, or cut off by a full disk: the broker pushes them again, and they are proved again. Refused: no longer ours.
+            let is_undone = match answer.await {
+                Err(RequestError::Lost) => true,
+                Err(RequestError::Refused(refusal)) => refusal.code == ErrorCode::NoSpace,
+                _ => false,
+            };
+            if !is_undone {
                 session.state().inbox.remove(&messages);
                 session.offer();
             }

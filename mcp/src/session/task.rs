@@ -259,16 +259,20 @@ enum AttemptError {
 
 impl AttemptError {
     /// Another attempt at once would say the same: starting the broker tries for long enough by itself, and one that is
-    /// suspended waits for a person.
+    /// suspended or has a full disk waits for a person.
     fn is_verdict(&self) -> bool {
-        matches!(self, Self::Connect(ConnectError::StartFailed { .. } | ConnectError::Suspended { .. }))
+        match self {
+            Self::Connect(ConnectError::StartFailed { .. } | ConnectError::Suspended { .. }) => true,
+            Self::Connect(ConnectError::Refused(refusal)) | Self::Refused(refusal) => refusal.code == ErrorCode::NoSpace,
+            Self::Connect(_) | Self::Request(_) => false,
+        }
     }
 
     /// Trying again unasked is pointless.
     fn is_lasting(&self) -> bool {
         match self {
             Self::Connect(error) => error.is_lasting(),
-            Self::Refused(refusal) => !matches!(refusal.code, ErrorCode::Overloaded | ErrorCode::Stopping),
+            Self::Refused(refusal) => !matches!(refusal.code, ErrorCode::Overloaded | ErrorCode::Stopping | ErrorCode::NoSpace),
             Self::Request(error) => *error != RequestError::Lost,
         }
     }

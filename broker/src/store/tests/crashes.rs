@@ -3,10 +3,9 @@
 
 use super::super::{StoreError, open_database};
 use super::crash_disk::{CrashDisk, Draw, Fault};
-use super::{Contents, contents, id, life, live, new_store, reopen, send};
+use super::{Contents, ENOSPC, contents, id, life, live, new_store, reopen, send};
 
 const EIO: i32 = 5;
-const ENOSPC: i32 = 28;
 
 /// The contents before the life, and after each of its acts; and how many disk operations it takes.
 fn undisturbed_life() -> (Vec<Contents>, usize) {

@@ -21,7 +21,10 @@ use peer_proto::request::{Seat, SeatKind};
 use tempfile::TempDir;
 
 use super::{OpenError, Store, StoreError, open_database};
-use crash_disk::CrashDisk;
+use crash_disk::{CrashDisk, Fault};
+
+/// No space left on the device.
+const ENOSPC: i32 = 28;
 
 /// Milliseconds since the epoch at which the tests play.
 const NOW: u64 = 1_795_000_000_000;
@@ -119,6 +122,12 @@ fn send(n: u64, to: &[u64]) -> Vec<Change> {
 fn new_store(disk: CrashDisk) -> Store {
     let (database, _) = open_database(disk).unwrap();
     Store::create_in(database, &[]).unwrap()
+}
+
+/// A new store, and what fills its disk to the last page.
+pub(crate) fn store_on_a_disk_that_fills() -> (Store, impl FnOnce()) {
+    let disk = CrashDisk::new();
+    (new_store(disk.clone()), move || disk.fail(Fault::FailsFrom(1, ENOSPC)))
 }
 
 /// Reopens what a disk holds; says whether all of it had to be walked through.
