@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
@@ -17,6 +17,9 @@ use crate::home::signal;
 
 /// The size of each terminal: wide enough that what tests look for is not wrapped.
 const SIZE: (&str, &str) = ("180", "50");
+
+/// A key that had no effect for so long was lost.
+const KEY_LOST_AFTER: Duration = Duration::from_secs(2);
 
 /// A program in a terminal. Dropping it kills it.
 #[derive(Debug)]
@@ -126,6 +129,31 @@ impl Terminal {
         run(self.tmux("send-keys").arg(key));
     }
 
+    /// Chooses the entry of a dialog that holds `label`, as a person does: with the arrow keys and Enter.
+    ///
+    /// # Panics
+    /// Where no dialog with such an entry comes.
+    #[track_caller]
+    pub fn choose(&self, label: &str) {
+        let chosen = |screen: &str| -> Option<String> {
+            let chosen = |line: &&str| line.trim_start().starts_with(['›', '❯']);
+            screen.lines().filter(chosen).map(str::to_owned).next_back()
+        };
+        self.wait_for(label);
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let before = chosen(&self.screen());
+            if before.as_ref().is_some_and(|line| line.contains(label)) {
+                return self.key("Enter");
+            }
+            self.key("Down");
+            // A dialog that has just come throws away what is typed before it can have been read.
+            if let Err(screen) = self.look_for(KEY_LOST_AFTER, |screen| chosen(screen) != before) {
+                assert!(Instant::now() < deadline, "the dialog does not move to {label:?}:\n{screen}");
+            }
+        }
+    }
+
     /// What the screen shows now.
     #[must_use]
     pub fn screen(&self) -> String {
@@ -166,7 +194,11 @@ impl Terminal {
     /// # Errors
     /// With the last screen, where it is not within [`PATIENCE`] or before the program ends.
     pub fn wait_until(&self, look: impl Fn(&str) -> bool) -> Result<(), String> {
-        let deadline = Instant::now() + PATIENCE;
+        self.look_for(PATIENCE, look)
+    }
+
+    fn look_for(&self, patience: Duration, look: impl Fn(&str) -> bool) -> Result<(), String> {
+        let deadline = Instant::now() + patience;
         loop {
             let writes = self.lock_writes();
             let screen = self.screen();
