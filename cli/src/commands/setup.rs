@@ -225,6 +225,16 @@ fn wire(
         }
         (None, None) => args.yes.then_some(true),
     };
+    let known = answers.inbox_socket;
+    answers.inbox_socket = match args.inbox_socket {
+        Some(answer) => Some(answer == Answer::Yes),
+        None if known.is_none() && asks && clients.contains(&Client::Claude) => {
+            let question = "May mail be posted into Claude Code's own inbox also where a session bypasses permissions? \
+                            (There it passes the dialog that Claude Code keeps for strangers; without it mail comes by hooks and tool results.)";
+            Some(terminal::asks(question, false))
+        }
+        None => known,
+    };
     // What a dry run shows is what `--yes` would do.
     let mut draft = draft(place, runs, clients, answers.tools.unwrap_or(args.dry_run))?;
     let mut theirs = Vec::new();
@@ -278,7 +288,9 @@ fn wire(
         files::write_all(&changed)?;
         verify(place, runs, clients, answers)?;
     }
-    consent(args, asks, output, endpoint, clients)?;
+    if let Some(yes) = answers.inbox_socket.filter(|_| args.inbox_socket.is_some() || answers.inbox_socket != known) {
+        consent(yes, output, endpoint)?;
+    }
     if output.json {
         let mut data = told(&draft, clients, kept.is_some());
         data["backup"] = json!(kept.as_ref().map(|path: &PathBuf| path.display().to_string()));
@@ -326,35 +338,18 @@ fn shell_line(args: &Args, asks: bool, place: &Place, draft: &mut Draft) -> Resu
 }
 
 /// Whether mail may go through the inbox socket of sessions that bypass permissions. The broker keeps the answer.
-fn consent(args: &Args, asks: bool, output: &Output, endpoint: &Endpoint, clients: &[Client]) -> Result<(), Failure> {
-    if args.inbox_socket.is_none() && !(asks && clients.contains(&Client::Claude)) {
-        return Ok(());
-    }
+fn consent(yes: bool, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
     block_on(async {
-        let operator = match Operator::connect(endpoint).await {
-            Ok(operator) => operator,
-            // Nobody asked for it: the files are written, and that is what counts.
-            Err(_) if args.inbox_socket.is_none() => return Ok(()),
-            Err(failure) => return Err(failure),
-        };
+        let operator = Operator::connect(endpoint).await?;
         let Reply::Policies(policies) = operator.ask(Request::Policies).await? else { return Err(unexpected()) };
-        let yes = match args.inbox_socket {
-            Some(answer) => answer == Answer::Yes,
-            None if policies.inbox_socket_in_bypass => return Ok(()),
-            None => terminal::asks(
-                "May mail be posted into Claude Code's own inbox also where a session bypasses permissions? \
-                 (There it passes the dialog that Claude Code keeps for strangers; without it mail comes by hooks and tool results.)",
-                false,
-            ),
-        };
         if yes != policies.inbox_socket_in_bypass {
             operator.ask(Request::SetConsent { inbox_socket_in_bypass: yes }).await?;
-            output.remark(if yes {
-                "the inbox socket may be used in sessions that bypass permissions"
-            } else {
-                "the inbox socket stays off in sessions that bypass permissions"
-            });
         }
+        output.remark(if yes {
+            "the inbox socket may be used in sessions that bypass permissions"
+        } else {
+            "the inbox socket stays off in sessions that bypass permissions"
+        });
         Ok(())
     })
 }

@@ -24,6 +24,9 @@ const MANIFEST: &str = "manifest.json";
 pub(crate) struct Answers {
     /// May the message tools run without a dialog?
     pub(crate) tools: Option<bool>,
+    /// May mail go through Claude's inbox socket where a session bypasses permissions? The broker keeps what counts.
+    #[serde(default)]
+    pub(crate) inbox_socket: Option<bool>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -119,6 +122,7 @@ impl Runs {
         let mut answers = Answers::default();
         for run in &self.all {
             answers.tools = run.manifest.answers.tools.or(answers.tools);
+            answers.inbox_socket = run.manifest.answers.inbox_socket.or(answers.inbox_socket);
         }
         answers
     }
