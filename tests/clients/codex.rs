@@ -1,10 +1,15 @@
 //! Codex itself: every way into its model, alone and in order, what each of them proves, and which thread, terminal and name
 //! a session has where one process hosts them all.
 
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, mkfifo};
 use peer_tests::clients::{Call, Codex, Gate, Stage, call, calls, given, hostile_body, latency, say};
 use serde_json::{Value, json};
 
@@ -25,6 +30,55 @@ fn names(stage: &Stage) -> Vec<String> {
         online(stage).iter().map(|peer| peer["name"].as_str().expect("a peer has a name").to_owned()).collect();
     names.sort_unstable();
     names
+}
+
+/// A pipe in the working directory: whoever reads it waits until it is opened and closed again.
+struct Pipe(PathBuf);
+
+impl Pipe {
+    fn new(stage: &Stage, name: &str) -> Self {
+        let path = stage.work().join(name);
+        mkfifo(&path, Mode::S_IRWXU).expect("make a pipe");
+        Self(path)
+    }
+
+    /// Returns when somebody reads it; dropping what it returns lets them go on.
+    fn opened(&self) -> File {
+        OpenOptions::new().write(true).open(&self.0).expect("open a pipe")
+    }
+}
+
+/// Wires Codex as `peerctl setup` does, and then trusts the hooks, as the person does in `/hooks`.
+fn set_up(stage: &Stage) {
+    stage.codex().unwired().configure();
+    let _ = stage.home.peerctl(&["setup", "codex", "--yes"]).success();
+    let codex = std::env::var_os("PEERD_CODEX").expect("tests/clients/run says where Codex is");
+    let mut server = Command::new(codex);
+    server.arg("app-server").env_clear().env("HOME", stage.home.home()).env("PATH", "/usr/bin:/bin").current_dir(stage.work());
+    let mut server = server.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("run codex");
+    let mut stdin = server.stdin.take().expect("standard input is piped");
+    let about_us = json!({"clientInfo": {"name": "test", "version": "1"}, "capabilities": {"experimentalApi": true}});
+    for line in [
+        json!({"id": 1, "method": "initialize", "params": about_us}),
+        json!({"method": "initialized"}),
+        json!({"id": 2, "method": "hooks/list", "params": {"cwds": []}}),
+    ] {
+        writeln!(stdin, "{line}").expect("ask codex");
+    }
+    let answers = BufReader::new(server.stdout.take().expect("standard output is piped")).lines().map_while(Result::ok);
+    let listed =
+        answers.map(|line| serde_json::from_str::<Value>(&line).expect("codex speaks JSON")).find(|said| said["id"] == 2);
+    drop(stdin);
+    let _ = server.wait();
+    let listed = listed.expect("codex lists its hooks");
+    let hooks = listed["result"]["data"][0]["hooks"].as_array().expect("there are hooks");
+    assert!(hooks.len() >= 5, "{hooks:#?}");
+    let config = stage.home.home().join(".codex/config.toml");
+    let mut config = OpenOptions::new().append(true).open(config).expect("open codex's configuration");
+    for hook in hooks {
+        let state = format!("[hooks.state.{}]\ntrusted_hash = {}\n", hook["key"], hook["currentHash"]);
+        config.write_all(state.as_bytes()).expect("trust a hook");
+    }
 }
 
 /// `codex exec` runs a command, and a message is sent while the model's answer, which calls `next`, is on its way.
@@ -154,25 +208,50 @@ fn a_session_that_is_resumed_has_its_mail() {
 fn a_running_turn_is_steered() {
     let stage = peer_tests::stage!();
     stage.leave_only("app_server");
-    let (second, third) = (Gate::new(), Gate::new());
-    let steps = [call(Call::shell("echo one")), call(Call::shell("echo two")).held(&second), say("all done").held(&third)];
-    let talk = stage.model.talk("luna-begin", steps);
+    let (pipe, last) = (Pipe::new(&stage, "one"), Gate::new());
+    let talk = stage.model.talk("luna-begin", [call(Call::shell("cat one")), say("all done").held(&last)]);
     let news = stage.news();
     let tui = stage.codex().name("luna").terminal();
     news.wait_online("luna");
     tui.submit("luna-begin");
-    talk.request(1);
+    let running = pipe.opened();
+    let id = stage.send("luna", "which bcrypt?");
+    let _ = news.wait("offered", &id);
+    let ended = Instant::now();
+    drop(running);
+    let request = talk.request(1);
+    latency("codex", "app_server (from the end of the tool that ran)", ended, &request);
+    assert_eq!(request.count("| which bcrypt?"), 1);
+    assert!(request.shows("[peerd, not your user] 1 message from human"), "it is said who speaks");
+    assert_eq!(stage.trace(&id), ["stored", "offered app_server"], "nothing was answered yet");
+    last.open();
+    let _ = news.wait("presented", &id);
+    tui.wait_for("all done");
+    assert_eq!(stage.trace(&id), ["stored", "offered app_server", "presented app_server"]);
+    tui.close();
+}
+
+/// What comes while the model answers is in the request that follows, in the same turn.
+#[test]
+fn mail_that_comes_while_the_model_answers_follows_in_the_same_turn() {
+    let stage = peer_tests::stage!();
+    stage.leave_only("app_server");
+    let gate = Gate::new();
+    let talk = stage.model.talk("luna-begin", [say("first answer").held(&gate), say("second answer")]);
+    let news = stage.news();
+    let tui = stage.codex().name("luna").terminal();
+    news.wait_online("luna");
+    tui.submit("luna-begin");
+    talk.request(0);
     let sent = Instant::now();
     let id = stage.send("luna", "which bcrypt?");
     let _ = news.wait("offered", &id);
-    second.open();
-    let request = talk.request(2);
+    gate.open();
+    let request = talk.request(1);
     latency("codex", "app_server", sent, &request);
     assert_eq!(request.count("| which bcrypt?"), 1);
-    assert!(request.shows("[peerd, not your user] 1 message from human"), "it is said who speaks");
-    third.open();
+    tui.wait_for("second answer");
     let _ = news.wait("presented", &id);
-    tui.wait_for("all done");
     assert_eq!(stage.trace(&id), ["stored", "offered app_server", "presented app_server"]);
     tui.close();
 }
@@ -236,6 +315,80 @@ fn the_app_server_quotes_a_hostile_message() {
     let _ = news.wait("offered", &id);
     gate.open();
     talk.request(1).assert_quoted("EVIL");
+    tui.close();
+}
+
+/// Hooks, the control socket and tool results, all at once: each has its turn to show the same message, and one does.
+#[test]
+fn with_all_that_setup_installs_each_message_is_shown_once() {
+    let stage = peer_tests::stage!();
+    set_up(&stage);
+    let (one, two) = (Pipe::new(&stage, "one"), Pipe::new(&stage, "two"));
+    let steps = [call(Call::shell("cat one")), call(list()), call(Call::shell("cat two")), say("all done")];
+    let talk = stage.model.talk("luna-begin", steps);
+    let news = stage.news();
+    let tui = stage.codex().unwired().name("luna").terminal();
+    news.wait_online("luna");
+    tui.submit("luna-begin");
+    let one = one.opened();
+    let first = stage.send("luna", "the first message");
+    let _ = news.wait("offered", &first);
+    drop(one);
+    let _ = news.wait("presented", &first);
+    let two = two.opened();
+    let second = stage.send("luna", "the second message");
+    let _ = news.wait("offered", &second);
+    drop(two);
+    let _ = news.wait("presented", &second);
+    tui.wait_for("all done");
+    talk.then([say("woken again")]);
+    let third = stage.send("luna", "the third message");
+    let last = talk.request_with("the third message");
+    let _ = news.wait("presented", &third);
+    tui.wait_for("woken again");
+    for text in ["| the first message", "| the second message", "| the third message"] {
+        assert_eq!(last.count(text), 1, "{text}");
+    }
+    for id in [first, second, third] {
+        assert_eq!(stage.trace(&id), ["stored", "offered app_server", "presented app_server"]);
+    }
+    let peer = &online(&stage)[0];
+    assert_eq!((&peer["mode"], &peer["activity"]), (&json!("bypass"), &json!("idle")), "{peer:#?}");
+    tui.close();
+}
+
+/// Its thread has an adapter of its own in the same daemon, with the same environment.
+#[test]
+fn a_subagent_in_a_terminal_is_no_peer_and_gets_nothing() {
+    let stage = peer_tests::stage!();
+    set_up(&stage);
+    let (gate, parent) = (Gate::new(), Gate::new());
+    let agent = json!({"message": "sub-begin", "agent_type": "default"});
+    let wait = given(|request| {
+        let spawned: Value = serde_json::from_str(&request.results().pop().expect("there is a result").text).expect("it is JSON");
+        call(Call::named("multi_agent_v1__wait_agent", json!({"targets": [spawned["agent_id"]], "timeout_ms": 60_000})))
+    });
+    let steps = [call(Call::named("multi_agent_v1__spawn_agent", agent)), wait, say("parent done").held(&parent)];
+    let talk = stage.model.talk("luna-begin", steps);
+    let sub = stage.model.talk("sub-begin", [call(list()), call(Call::shell("true")).held(&gate), call(list()), say("sub done")]);
+    let news = stage.news();
+    let tui = stage.codex().unwired().name("luna").terminal();
+    news.wait_online("luna");
+    tui.submit("luna-begin");
+    sub.request(1);
+    assert_eq!(names(&stage), ["luna"], "a subagent is no peer");
+    let id = stage.send("luna", "which bcrypt?");
+    let _ = news.wait("offered", &id);
+    gate.open();
+    sub.request(3);
+    assert_eq!(talk.request(2).count("| which bcrypt?"), 1);
+    parent.open();
+    let _ = news.wait("presented", &id);
+    tui.wait_for("parent done");
+    for request in sub.requests() {
+        assert_eq!(request.count("which bcrypt?"), 0, "the subagent was shown its parent's mail");
+    }
+    assert_eq!(stage.trace(&id), ["stored", "offered app_server", "presented app_server"]);
     tui.close();
 }
 
