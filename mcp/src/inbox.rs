@@ -50,6 +50,8 @@ pub(crate) struct Inbox {
     tells_batches: bool,
     /// A result that left need not have been shown.
     record_alone: bool,
+    /// The client's record tells what the model was shown.
+    record_speaks: bool,
     /// Messages that were proved, in all.
     proofs: u64,
     /// The last turn has ended, as a hook told, and no other has begun.
@@ -210,6 +212,12 @@ impl Inbox {
         self.record_alone = true;
     }
 
+    /// Whether the client's record tells what the model was shown. Then no event does: a client drops a hook's output without
+    /// a word, such as where another hook refuses the prompt, and goes on as ever.
+    pub(crate) fn note_record(&mut self, speaks: bool) {
+        self.record_speaks = speaks;
+    }
+
     /// What this call proves: it came from a conversation that earlier results showed whole bodies to.
     pub(crate) fn proved_by(&mut self, caller: &Caller) -> Vec<MessageId> {
         let Some(conversation) = caller.conversation.as_deref().filter(|_| !self.record_alone) else { return Vec::new() };
@@ -233,7 +241,7 @@ impl Inbox {
         let (number, round, tells_batches) = (self.events, self.rounds, self.tells_batches);
         // What a client had queued comes as a prompt too, also between two tools: the model was not asked before that.
         let new_turn = event == HookEvent::UserPromptSubmit && self.rested;
-        let results_count = new_turn && !self.record_alone;
+        let (hooks_count, results_count) = (!self.record_speaks, new_turn && !self.record_alone && !self.record_speaks);
         let ends_round = match event {
             HookEvent::PostToolBatch | HookEvent::Stop => true,
             HookEvent::UserPromptSubmit => new_turn,
@@ -263,7 +271,7 @@ impl Inbox {
                 _ => true,
             };
             let whole = |hook: &&Hooked| hook.number < number && hook.end >= entry.body.chars();
-            if entry.hooks.iter().filter(whole).any(asked_since) {
+            if hooks_count && entry.hooks.iter().filter(whole).any(asked_since) {
                 return Some(Proof { carrier: Carrier::Hook, evidence });
             }
             let by_turn = results_count && entry.was_in_result_whole();
@@ -295,6 +303,11 @@ impl Inbox {
     /// Whether the next result or hook may show what a push carrier had, and what the model may have seen by that.
     pub(crate) fn would_repeat_push(&self) -> bool {
         self.entries.values().any(|entry| entry.is_open() && entry.is_pushed_only() && entry.standing() == Standing::Overdue)
+    }
+
+    /// Whether anything was given to the client of which the broker does not know yet that the model was shown it.
+    pub(crate) fn is_any_given(&self) -> bool {
+        self.entries.values().any(|entry| entry.held && entry.last_carrier().is_some())
     }
 
     /// Notes proofs. Also for what a connection that was lost held: the proof outlives it.

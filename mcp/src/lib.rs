@@ -122,6 +122,8 @@ async fn run(endpoint: Result<Endpoint, ConnectError>) -> ExitCode {
         },
     };
     session.title.give_back();
+    session.close();
+    session.last_look().await;
     code
 }
 

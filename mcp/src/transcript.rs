@@ -70,10 +70,17 @@ pub(crate) struct Transcript {
     begun: Vec<u8>,
     /// The line that is being read is too long, or began before the place where reading began.
     passing: bool,
+    /// Something in it was understood.
+    speaks: bool,
     scan: Scan,
 }
 
 impl Transcript {
+    /// Whether this record is written in the form that is known here. If so, what is not in it was not shown.
+    pub(crate) fn speaks(&self) -> bool {
+        self.speaks
+    }
+
     /// What the record at `path` proves of `unproved`, as far as it was not read before.
     pub(crate) fn look(&mut self, client: ClientKind, path: &Path, unproved: &[MessageId]) -> Vec<Seen> {
         if self.path != path {
@@ -143,6 +150,7 @@ impl Transcript {
             let dialect = self.dialect.as_mut();
             let said = dialect.and_then(|dialect| dialect.read(std::str::from_utf8(&line).ok()?.trim_end()));
             if let Some(line) = said {
+                self.speaks = true;
                 self.scan.take(line, unproved, seen);
             }
         }

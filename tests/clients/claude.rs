@@ -635,3 +635,37 @@ fn a_client_whose_files_were_moved_is_reached_all_the_same() {
     let _ = running.wait().success();
     assert_eq!(stage.trace(&id), ["stored", "offered inbox_socket", "presented inbox_socket"]);
 }
+
+/// Another hook of the person's refuses the prompt, and the client drops what ours said to it without a word.
+#[test]
+fn what_a_refused_prompt_took_with_it_is_not_taken_for_seen() {
+    let stage = peer_tests::stage!();
+    let config = "[adapter]\ncarriers_off = [\"inbox_socket\", \"channel\"]\n[limits]\nvisibility_timeout_ms = 500\n";
+    stage.home.configure(config);
+    let mut settings = hooks();
+    let refuse = r#"grep -q forbidden && echo '{"decision":"block","reason":"not that"}' || true"#;
+    let ours = settings["hooks"]["UserPromptSubmit"][0].clone();
+    settings["hooks"]["UserPromptSubmit"] = json!([ours, {"hooks": [{"type": "command", "command": refuse}]}]);
+    let talk = stage.model.talk("luna-begin", []);
+    talk.then((0..200).map(|_| {
+        given(|request| match request.shows("| which bcrypt?") {
+            true => say("done with it"),
+            false => call(Call::shell("true")),
+        })
+    }));
+    let news = stage.news();
+    let tui = stage.claude().name("luna").settings(settings).terminal();
+    news.wait_online("luna");
+    let id = stage.send("luna", "which bcrypt?");
+    tui.submit("forbidden");
+    tui.wait_for("not that");
+    assert_eq!(stage.trace(&id), ["stored", "offered hook"]);
+    tui.key("C-u");
+    tui.submit("luna-begin");
+    let request = talk.request_with("| which bcrypt?");
+    assert!(request.shows("(shown before)"), "nobody knows that it was not");
+    let _ = news.wait("presented", &id);
+    assert_eq!(stage.trace(&id), ["stored", "offered hook", "offered hook", "presented hook"]);
+    tui.wait_for("done with it");
+    tui.close();
+}

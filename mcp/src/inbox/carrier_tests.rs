@@ -139,6 +139,19 @@ fn which_event_proves_what_an_earlier_hook_carried() {
 }
 
 #[test]
+fn where_the_record_tells_no_event_proves_anything() {
+    let mut inbox = Inbox::default();
+    delivered(&mut inbox, 1, "luna", "x");
+    assert_eq!(hook(&mut inbox, HookEvent::UserPromptSubmit).1, [id(1)]);
+    inbox.note_record(true);
+    // Another hook refused that prompt, and the turn that ends is the next one's.
+    assert_eq!(proofs(&inbox.event(HookEvent::UserPromptSubmit)), []);
+    assert_eq!(proofs(&inbox.event(HookEvent::Stop)), []);
+    inbox.note_record(false);
+    assert_eq!(proofs(&inbox.event(HookEvent::Stop)), [id(1)]);
+}
+
+#[test]
 fn a_hooks_share_of_a_long_message_proves_nothing() {
     let mut inbox = Inbox::default();
     delivered(&mut inbox, 1, "luna", &"x".repeat(9_000));

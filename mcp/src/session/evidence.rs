@@ -32,6 +32,7 @@ impl Session {
             if !is_undone {
                 session.state().inbox.remove(&messages);
                 session.offer();
+                session.inbox_changed();
             }
         });
     }
@@ -59,6 +60,7 @@ impl Session {
             let unproved = state.inbox.unproved();
             let Some(path) = state.facts.transcript.clone() else { return };
             let seen = state.transcript.look(client, &path, &unproved);
+            state.inbox.note_record(state.transcript.speaks());
             state.inbox.recorded(&seen)
         };
         self.prove_all(&proved);

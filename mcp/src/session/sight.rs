@@ -64,6 +64,35 @@ impl Session {
         }
     }
 
+    /// The client ends this adapter: its last words may prove what it was given, and else the mail goes to the next session.
+    pub(crate) async fn last_look(self: &Arc<Self>) {
+        let deadline = Instant::now() + Duration::from_millis(RECORD_LAG_MS);
+        let mut watch: Option<Watch> = None;
+        let mut news = self.news();
+        loop {
+            self.look_into_transcript();
+            let record = {
+                let state = self.state();
+                state.facts.transcript.clone().filter(|_| state.inbox.is_any_given())
+            };
+            let Some(record) = record.filter(|_| self.connected().is_some()) else { return };
+            let Some(watch) = &mut watch else {
+                watch = Some(Watch::on(vec![record]));
+                continue;
+            };
+            let changed = async {
+                tokio::select! {
+                    () = watch.changed() => {}
+                    // The broker may have confirmed a proof.
+                    _ = news.changed() => {}
+                }
+            };
+            if tokio::time::timeout_at(deadline, changed).await.is_err() {
+                return;
+            }
+        }
+    }
+
     /// Whether a subagent made the tool call of this name: as a hook told, else as the client's records say.
     pub(crate) async fn is_subagents_call(&self, tool_use: &str) -> bool {
         let deadline = Instant::now() + Duration::from_millis(RECORD_LAG_MS);
