@@ -15,10 +15,10 @@ fn id_of(request: &Request, text: &str) -> String {
     format!("m-{}", header.split(' ').next().expect("an id ends"))
 }
 
-/// A home in which `peerctl setup` has wired both.
+/// A home in which `peerctl setup` has wired both. Codex has the model that it takes of itself.
 fn wired() -> Stage {
     let stage = peer_tests::stage!();
-    stage.codex().unwired().configure();
+    stage.codex().in_code_mode().unwired().configure();
     let _ = stage.home.peerctl(&["setup", "claude", "codex", "--yes"]).success();
     stage
 }
@@ -42,7 +42,9 @@ fn a_question_wakes_codex_and_its_answer_wakes_claude() {
         let id = id_of(request, "| which bcrypt");
         call(Call::peers("send_message", json!({"message": "it is 5.1.1", "reply_to": id, "sources": "package-lock.json:7"})))
     });
-    let codex = stage.model.talk("which bcrypt", [answer, say("answered")]);
+    // Not before Claude's turn is over: an answer that comes within it wakes nobody.
+    let gate = Gate::new();
+    let codex = stage.model.talk("which bcrypt", [answer.held(&gate), say("answered")]);
 
     let news = stage.news();
     let (luna, sol) = open(&stage, &news);
@@ -51,10 +53,13 @@ fn a_question_wakes_codex_and_its_answer_wakes_claude() {
     let asked = codex.request(0);
     assert_eq!(asked.count("| which bcrypt does the lock file name?"), 1);
     assert!(asked.shows("request] from luna (claude"), "who asks is said by the broker");
+    luna.wait_for("asked");
+    let before = Instant::now();
+    gate.open();
     sol.wait_for("answered");
 
     let answered = claude.request_with("| it is 5.1.1");
-    latency("claude", "all of a question and its answer", claude.request(0).at, &answered);
+    latency("claude", "inbox_socket (idle)", before, &answered);
     assert_eq!(answered.count("| it is 5.1.1"), 1);
     let question = id_of(&asked, "| which bcrypt");
     assert!(answered.shows(&format!("thread auth reply to {question}")), "the answer says what it answers");
@@ -92,7 +97,7 @@ fn both_get_what_comes_while_they_work() {
     sol.wait_for("all done");
     for (client, talk) in [("claude", &claude), ("codex", &codex)] {
         let shown = talk.request_with("| the port is taken");
-        latency(client, "whichever is first", sent, &shown);
+        latency(client, "all that setup installs", sent, &shown);
         let last = talk.requests().pop().expect("there are requests");
         assert_eq!(last.count("| the port is taken"), 1, "{client} is shown it once");
         assert_eq!(talk.requests().len(), 3, "{client} is not woken again");
