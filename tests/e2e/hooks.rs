@@ -290,3 +290,24 @@ fn a_hook_whose_adapter_is_gone_or_stopped_ends_soon_and_takes_nothing() {
     luna.kill();
     assert_eq!(run(&home, "claude", "PostToolBatch", "s-1", json!({})).stdout, "");
 }
+
+/// The client's next step waits for its hooks.
+#[test]
+fn a_hook_does_not_wait_long_for_a_broker_that_is_suspended() {
+    let home = quiet_home();
+    let luna = claude(&home, "luna", "s-1");
+    let broker = home.broker_pid().expect("a broker");
+    let pid = nix::unistd::Pid::from_raw(broker.cast_signed());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).expect("suspend the broker");
+    let began = Instant::now();
+    let arguments = json!({"hook_event_name": "PostToolBatch", "session_id": "s-1"});
+    let answered = luna.call("hook", arguments);
+    let took = began.elapsed();
+    let printed = run(&home, "claude", "PostToolBatch", "s-1", json!({}));
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGCONT).expect("let the broker go on");
+    assert_eq!((answered.is_error, answered.text.as_str()), (false, "{}"));
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert_eq!(printed.stdout, "");
+    let id = send(&home, "luna", "request", "go on");
+    assert!(context(&home, "claude", "PostToolBatch", "s-1", json!({})).contains(&id), "it works as before");
+}

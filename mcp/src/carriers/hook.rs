@@ -6,6 +6,7 @@
 //! did not wait for counts as never offered.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use peer_proto::hook::{Activity, HookCall, HookEvent};
 use peer_proto::ids::MessageId;
@@ -17,6 +18,9 @@ use super::tool_result::receive;
 use crate::inbox::Block;
 use crate::render::BLOCK_CHARS_MAX;
 use crate::session::{ClientKind, Session};
+
+/// How long a hook waits for the broker, in milliseconds. One that works answers in a few.
+const BROKER_PATIENCE_MS: u64 = 1_000;
 
 /// Most characters of mail in the output of a Codex hook. It counts 2,500 tokens of four bytes, and no character has more.
 const CODEX_CHARS_MAX: usize = 2_400;
@@ -51,7 +55,7 @@ pub(crate) async fn answer(session: &Arc<Session>, hook: &HookCall) -> Output {
             state.facts.note_caller(tool_use.clone(), is_subagent);
         }
     }
-    if is_subagent || !session.follow(hook).await {
+    if is_subagent || !in_time(session.follow(hook)).await.unwrap_or(false) {
         session.report();
         return Output::default();
     }
@@ -70,6 +74,11 @@ pub(crate) async fn answer(session: &Arc<Session>, hook: &HookCall) -> Output {
         session.set_activity(Activity::Idle);
     }
     output
+}
+
+/// Waits for the broker, but not as long as a tool call would: the client's next step waits for its hooks.
+async fn in_time<T>(asked: impl Future<Output = T>) -> Option<T> {
+    tokio::time::timeout(Duration::from_millis(BROKER_PATIENCE_MS), asked).await.ok()
 }
 
 /// What the event says about the session.
@@ -100,9 +109,7 @@ async fn mail(session: &Arc<Session>, hook: &HookCall) -> Output {
     if session.connected().is_none() || session.is_carrier_off(Carrier::Hook) || session.state().waits > 0 {
         return Output::default();
     }
-    if receive(session, Filter::default()).await.is_err() {
-        return Output::default();
-    }
+    let Some(Ok(_)) = in_time(receive(session, Filter::default())).await else { return Output::default() };
     let Some(connection) = session.connected().filter(|_| !session.is_closing()) else { return Output::default() };
     let budget = match session.client().kind {
         ClientKind::Codex => CODEX_CHARS_MAX,
