@@ -105,24 +105,28 @@ pub(crate) async fn settle(session: &Arc<Session>) -> bool {
     match Control::open(&config.join(SOCKET), host).await {
         Ok((control, notes)) => settle_with_host(session, control, notes).await,
         // It is not there, or another Codex's.
-        Err(_) => {
-            settle_by_files(session, &hosted);
-            true
-        }
+        Err(_) => settle_by_files(session, &hosted),
     }
 }
 
-/// A host without a control socket serves one terminal or none, so all its threads are that person's.
-fn settle_by_files(session: &Session, hosted: &Hosted) {
-    let Some(first) = hosted.threads.first() else { return };
-    if let [only] = hosted.threads.as_slice() {
-        session.state().codex.heard_of(only, false);
-        session.settle_on(seat(only), Some(only.clone()));
-        find_record(session);
-    } else {
-        // This one's is a later one: another conversation in the same terminal, or a subagent. Either shares the first one's
+/// A host without a control socket names its threads by the files that it holds open.
+fn settle_by_files(session: &Session, hosted: &Hosted) -> bool {
+    match hosted.threads.as_slice() {
+        [] => true,
+        [only] => {
+            session.state().codex.heard_of(only, false);
+            session.settle_on(seat(only), Some(only.clone()));
+            find_record(session);
+            true
+        }
+        // An editor's, with conversations side by side: the client's call tells which this one is.
+        _ if processes::is_server(session.surroundings.client_pid) => session.state().codex.thread.is_some(),
+        // One terminal's. This one's is a later one: another conversation there, or a subagent. Either shares the first one's
         // mailbox, and the client's first call tells which it is.
-        session.settle_on(seat(first), None);
+        [first, ..] => {
+            session.settle_on(seat(first), None);
+            true
+        }
     }
 }
 

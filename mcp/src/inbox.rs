@@ -185,16 +185,20 @@ impl Inbox {
     }
 
     /// The carrier had its time without evidence.
-    pub(crate) fn overdue(&mut self, message: MessageId, carrier: Carrier) {
-        let Some(entry) = self.entries.get_mut(&message) else { return };
+    /// Returns whether it still had the message: what the client declined was taken back.
+    pub(crate) fn overdue(&mut self, message: MessageId, carrier: Carrier) -> bool {
+        let Some(entry) = self.entries.get_mut(&message) else { return false };
         match carrier {
             Carrier::ToolResult => entry.result_overdue = true,
             Carrier::Hook => entry.hooks.iter_mut().for_each(|hook| hook.overdue = true),
             _ => {
-                let pushes = entry.pushes.iter_mut().filter(|push| push.carrier == carrier);
+                let mut pushes = entry.pushes.iter_mut().filter(|push| push.carrier == carrier).peekable();
+                let had_it = pushes.peek().is_some();
                 pushes.for_each(|push| push.overdue = true);
+                return had_it;
             }
         }
+        true
     }
 
     /// These are settled, or no longer this session's.

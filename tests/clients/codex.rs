@@ -416,14 +416,13 @@ fn two_terminals_in_one_daemon_have_the_names_that_their_persons_asked_for() {
 }
 
 /// Each time the terminal goes on in another thread, with another adapter, while the adapter before lives on.
-#[test]
-fn a_terminal_that_is_cleared_twice_stays_the_same_peer() {
-    let stage = peer_tests::stage!();
+fn stays_the_same_peer_when_cleared_twice(stage: &Stage, codex: Codex<'_>) {
     stage.leave_only("app_server");
     let news = stage.news();
-    let tui = stage.codex().name("luna").terminal();
-    news.wait_online("luna");
-    let before = online(&stage);
+    let tui = codex.terminal();
+    news.wait_online_any();
+    let before = online(stage);
+    let name = before[0]["name"].as_str().expect("a peer has a name");
     // A conversation that nothing was said in is not left.
     let talk = stage.model.talk("luna-begin", [say("begun")]);
     tui.submit("luna-begin");
@@ -431,17 +430,29 @@ fn a_terminal_that_is_cleared_twice_stays_the_same_peer() {
     tui.wait_for("begun");
     for turn in ["first", "second"] {
         tui.submit("/clear");
-        news.wait_online("luna");
+        news.wait_online(name);
         let marker = format!("after the {turn}");
         let talk = stage.model.talk(&marker, [say(&format!("{turn} read"))]);
-        let id = stage.send("luna", &marker);
+        let id = stage.send(name, &marker);
         assert_eq!(talk.request(0).count(&format!("| {marker}")), 1);
         tui.wait_for(&format!("{turn} read"));
         let _ = news.wait("presented", &id);
     }
-    let after = online(&stage);
+    let after = online(stage);
     assert_eq!((after.len(), &after[0]["id"]), (1, &before[0]["id"]), "{after:#?}");
     tui.close();
+}
+
+#[test]
+fn a_terminal_that_is_cleared_twice_stays_the_same_peer() {
+    let stage = peer_tests::stage!();
+    stays_the_same_peer_when_cleared_twice(&stage, stage.codex().name("luna"));
+}
+
+#[test]
+fn a_terminal_without_a_chosen_name_that_is_cleared_twice_stays_the_same_peer() {
+    let stage = peer_tests::stage!();
+    stays_the_same_peer_when_cleared_twice(&stage, stage.codex());
 }
 
 /// Its adapter and its thread live on in the daemon for a while, and nobody would see what they do.
@@ -468,6 +479,26 @@ fn a_closed_terminal_is_no_reader_and_is_not_woken() {
     let _ = news.wait("presented", &id);
     assert_eq!(stage.trace(&id), ["stored", "offered app_server", "presented app_server"]);
     second.close();
+}
+
+/// The person said that nobody needs to watch.
+#[test]
+fn a_closed_terminal_is_woken_where_the_person_allowed_it() {
+    let stage = peer_tests::stage!();
+    stage.home.configure("[adapter]\nwake_unattended = true\n");
+    let news = stage.news();
+    let tui = stage.codex().name("luna").terminal();
+    news.wait_online("luna");
+    let talk = stage.model.talk("luna-begin", [say("begun")]);
+    tui.submit("luna-begin");
+    talk.request(0);
+    tui.wait_for("begun");
+    tui.close();
+    talk.then([say("unattended")]);
+    let id = stage.send("luna", "anybody there?");
+    assert_eq!(talk.request_with("anybody there?").count("| anybody there?"), 1);
+    let _ = news.wait("presented", &id);
+    assert_eq!(stage.trace(&id), ["stored", "offered app_server", "presented app_server"]);
 }
 
 /// What was taken by a server that then died had been shown to nobody.

@@ -106,10 +106,20 @@ pub(super) fn listener(port: u16) -> Option<Process> {
     all().find(|pid| holds(*pid)).and_then(Process::of)
 }
 
+/// Whether this process is a server for other programs, and no terminal's own.
+pub(super) fn is_server(pid: u32) -> bool {
+    command(pid).split(|byte| *byte == 0).any(|word| word == b"app-server")
+}
+
+/// The words of its command, each with a zero behind it.
+fn command(pid: u32) -> Vec<u8> {
+    std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()
+}
+
 /// The process that was started with the order to go on with this thread.
 pub(super) fn resuming(thread: &str) -> Option<Process> {
     let is_told = |pid: &u32| {
-        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let command = command(*pid);
         let mut words = command.split(|byte| *byte == 0);
         words.next().is_some_and(|program| program.ends_with(b"codex")) && words.any(|word| word == thread.as_bytes())
     };

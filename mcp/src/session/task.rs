@@ -217,8 +217,9 @@ impl Session {
             Push::Overdue { message, carrier } => {
                 {
                     let mut state = self.state();
-                    state.inbox.overdue(message, carrier);
-                    state.facts.doubt(carrier, Instant::now());
+                    if state.inbox.overdue(message, carrier) {
+                        state.facts.doubt(carrier, Instant::now());
+                    }
                 }
                 self.offer();
                 self.inbox_changed();

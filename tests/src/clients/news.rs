@@ -56,6 +56,15 @@ impl News {
         let _ = self.wait_until(|told| told["event"] == "peer_online" && told["from"] == name, &format!("{name} is not online"));
     }
 
+    /// Waits until any peer is online, from where the last wait ended.
+    ///
+    /// # Panics
+    /// Where none is within [`PATIENCE`].
+    #[track_caller]
+    pub fn wait_online_any(&self) {
+        let _ = self.wait_until(|told| told["event"] == "peer_online", "nobody is online");
+    }
+
     /// Waits until the peer of this name is offline, from where the last wait ended.
     ///
     /// # Panics
