@@ -51,7 +51,7 @@ pub use crate::detach::DetachError;
 pub use crate::engine::EngineError;
 pub use crate::listener::{ServeError, SocketError};
 pub use crate::sandbox::SandboxError;
-pub use crate::state_dir::{DirError, LockError};
+pub use crate::state_dir::{DirError, LockError, examine, free_bytes};
 pub use crate::telemetry::LogError;
 
 /// How the broker shall run.

@@ -24,7 +24,20 @@ pub(crate) fn secure(dir: &Path) -> Result<(), DirError> {
         found => found,
     };
     let found = found.map_err(|source| DirError::Look { dir: dir.into(), source })?;
-    check(dir, &found)?;
+    judge(dir, &found)
+}
+
+/// Looks whether `dir`, which exists, is what a broker takes; makes and changes nothing.
+///
+/// # Errors
+/// What a broker would refuse it for.
+pub fn examine(dir: &Path) -> Result<(), DirError> {
+    let found = dir.symlink_metadata().map_err(|source| DirError::Look { dir: dir.into(), source })?;
+    judge(dir, &found)
+}
+
+fn judge(dir: &Path, found: &Metadata) -> Result<(), DirError> {
+    check(dir, found)?;
     match network::kind_of(dir, found.dev()) {
         Some(kind) => Err(DirError::Network { dir: dir.into(), kind }),
         None => Ok(()),
@@ -77,8 +90,11 @@ impl Lock {
 }
 
 /// Free bytes on the file system of `dir`, for this user.
+///
+/// # Errors
+/// Where the file system does not say.
 #[allow(clippy::useless_conversion, reason = "macOS counts blocks in 32 bits")]
-pub(crate) fn free_bytes(dir: &Path) -> Result<u64, nix::errno::Errno> {
+pub fn free_bytes(dir: &Path) -> Result<u64, nix::errno::Errno> {
     let space = nix::sys::statvfs::statvfs(dir)?;
     Ok(u64::from(space.blocks_available()).saturating_mul(u64::from(space.fragment_size())))
 }

@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    ask, bench, cancel, completions, config, daemon, demo, history, hook, inbox, kick, mcp, orphans, peers, policy, release,
-    rename, send, setup, show, status, tail, uninstall, wait,
+    ask, bench, cancel, completions, config, daemon, demo, doctor, history, hook, inbox, kick, mcp, orphans, peers, policy,
+    release, rename, send, setup, show, status, tail, uninstall, wait,
 };
 
 const AFTER_HELP: &str = "\
@@ -16,7 +16,7 @@ Examples:
   peerctl tail                               watch what happens
 
 Exit codes: 0 ok, 1 failed, 2 usage, 3 broker unreachable, 4 no such thing,
-5 timed out, 6 refused.
+5 timed out, 6 refused, 7 doctor found problems.
 State is kept in PEERD_DIR, by default .local/share/peerd under the home
 directory.";
 
@@ -59,6 +59,7 @@ pub(crate) enum Command {
     Cancel(cancel::Args),
     Hook(hook::Args),
     Setup(setup::Args),
+    Doctor(doctor::Args),
     Uninstall(uninstall::Args),
     Config(config::Args),
     Completions(completions::Args),

@@ -22,6 +22,8 @@ pub(crate) const NOT_FOUND: u8 = 4;
 pub(crate) const TIMED_OUT: u8 = 5;
 /// Exit code: refused by policy, rate, quota or authority.
 pub(crate) const REFUSED: u8 = 6;
+/// Exit code: doctor found problems.
+pub(crate) const UNWELL: u8 = 7;
 /// What a detached broker exits with where another one has the lock.
 pub(crate) const ALREADY_RUNNING: u8 = 75;
 
@@ -43,6 +45,9 @@ pub(crate) enum Failure {
     /// A client could not be wired up, or is not; the code says which.
     #[error("{message}")]
     Setup { code: &'static str, message: String },
+    /// Doctor found problems.
+    #[error("{0}")]
+    Unwell(String),
     /// It did not happen in time.
     #[error("{0}")]
     TimedOut(String),
@@ -84,6 +89,7 @@ impl Failure {
             Self::Usage(_) => USAGE,
             Self::NotFound { .. } => NOT_FOUND,
             Self::TimedOut(_) => TIMED_OUT,
+            Self::Unwell(_) => UNWELL,
             Self::Partly { failure, .. } => failure.exit(),
             Self::AlreadyRunning(_) => ALREADY_RUNNING,
             Self::Setup { .. }
@@ -120,6 +126,7 @@ impl Failure {
             Self::Usage(_) => "usage",
             Self::NotFound { code, .. } | Self::Setup { code, .. } => code,
             Self::TimedOut(_) => "timed_out",
+            Self::Unwell(_) => "unwell",
             Self::Partly { failure, .. } => failure.code(),
             Self::AlreadyRunning(_) => "already_running",
             Self::File { .. } => "file",

@@ -49,7 +49,16 @@ pub fn main() -> ExitCode {
         // The adapter answers its client also where no broker can be reached: it tells the model why.
         return peer_mcp::main(endpoint);
     }
+    if let Command::Doctor(_) = cli.command {
+        // It also says why there is no endpoint.
+        return ended(commands::doctor::run(&output, endpoint), &output);
+    }
     let done = endpoint.map_err(Failure::from).and_then(|endpoint| commands::run(cli.command, &output, endpoint));
+    ended(done, &output)
+}
+
+/// What the process exits with.
+fn ended(done: Result<(), Failure>, output: &Output) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever closed the pipe has seen enough.

@@ -106,6 +106,13 @@ const HOOKS: &[&str] = &[
     "{}\n",
 ];
 
+/// Copies an executable, by a program of its own: a test that copies while another one forks leaves the copy open for writing
+/// in that child, and nobody can run it then.
+fn copy_program(from: &Path, to: &Path) {
+    let done = std::process::Command::new("cp").args([from, to]).status().expect("run cp");
+    assert!(done.success(), "cp failed");
+}
+
 #[test]
 fn what_setup_writes_is_taken_back_to_the_byte() {
     for round in 0..6 {
@@ -359,7 +366,7 @@ fn another_copy_of_the_program_takes_the_place_of_the_first() {
     let before = snapshot(&home.home());
     ok(&home, &["setup", "--yes"]);
     let copy = home.root().join("peerctl");
-    fs::copy(home.executable(), &copy).expect("copy the executable");
+    copy_program(home.executable(), &copy);
     let run = |arguments: &[&str]| {
         let mut command = std::process::Command::new(&copy);
         command.args(arguments).env_clear().env("HOME", home.home()).env("PEERD_DIR", home.state());

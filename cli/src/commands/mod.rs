@@ -7,6 +7,7 @@ pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod daemon;
 pub(crate) mod demo;
+pub(crate) mod doctor;
 pub(crate) mod history;
 pub(crate) mod hook;
 pub(crate) mod inbox;
@@ -38,6 +39,7 @@ pub(crate) fn run(command: Command, output: &Output, endpoint: Endpoint) -> Resu
     match command {
         Command::Mcp(_) | Command::Hook(_) => unreachable!("main runs these before it comes here"),
         Command::Daemon(args) => daemon::run(args, output, endpoint),
+        Command::Doctor(_) => unreachable!("main lets doctor look also where there is no endpoint"),
         Command::Setup(args) => setup::run(args, output, endpoint),
         Command::Uninstall(args) => uninstall::run(args, output, endpoint),
         Command::Config(args) => config::run(args, output, &endpoint),

@@ -1,0 +1,111 @@
+//! What the broker says: whether it runs, as which version, and which sessions it could never reach.
+
+use peer_client::{ConnectError, Endpoint, Start};
+use peer_proto::limits::VISIBILITY_TIMEOUT_MS;
+use peer_proto::message::Carrier;
+use peer_proto::request::{PeerInfo, PeersQuery, Status};
+
+use super::Findings;
+use crate::commands::{block_on, status};
+use crate::error::Failure;
+use crate::operator::Operator;
+use crate::output::{cell, now, span};
+
+/// Mail that waits this long without a sign of having been seen is no matter of the moment: four visibility timeouts.
+const WAITING_LONG_MS: u64 = 4 * VISIBILITY_TIMEOUT_MS;
+
+/// Asks the broker, where one runs.
+pub(super) fn look(endpoint: &Endpoint, findings: &mut Findings) {
+    let quiet = Endpoint { start: Start::Never, ..endpoint.clone() };
+    let looked = block_on(async {
+        let operator = Operator::connect(&quiet).await?;
+        let status = status::ask(&operator).await?;
+        let peers = operator.peers(PeersQuery::default()).await?;
+        running(endpoint, &status, findings);
+        for peer in peers.iter().filter(|peer| peer.online && !is_proved(peer) && peer.leased > 0) {
+            let oldest = operator.inbox(Some(peer.id.to_string()), false).await?.iter().map(|entry| entry.sent_at).min();
+            unreached(peer, oldest.map_or(0, |at| now().ms_since(at)), findings);
+        }
+        sessions(&peers, findings);
+        Ok(())
+    });
+    match looked {
+        Ok(()) => {}
+        Err(Failure::Connect(ConnectError::NotRunning { .. })) => {
+            findings.good("broker", "none runs; whatever needs it starts it");
+        }
+        Err(failure) => findings.failed("broker", &failure, "a broker that answers, or none"),
+    }
+}
+
+fn running(endpoint: &Endpoint, status: &Status, findings: &mut Findings) {
+    let ours = env!("CARGO_PKG_VERSION");
+    let observed =
+        format!("version {}, pid {}, up {}, {}", status.version, status.pid, span(status.uptime_ms), status.executable);
+    let file = std::path::Path::new(&status.executable);
+    if status.version != ours {
+        findings.problem("broker", observed, format!("version {ours}, as this peerctl has it"), "peerctl daemon restart");
+    } else if !file.exists() {
+        findings.problem("broker", observed, "an executable that is still there", "peerctl daemon restart");
+    } else if file.canonicalize().ok() != endpoint.executable.canonicalize().ok() {
+        findings.note("broker", format!("{observed}: another copy of the same version"), "peerctl daemon restart");
+    } else {
+        findings.good("broker", observed);
+    }
+    if !status.sandbox && cfg!(target_os = "linux") {
+        findings.note("broker", "the kernel does not keep it from opening network sockets", "peerctl daemon restart");
+    }
+    if status.dead > 0 {
+        findings.note("mail", format!("{} dead letters", status.dead), "peerctl orphans");
+    }
+    if status.held > 0 {
+        findings.note("mail", format!("{} messages wait for your word", status.held), "peerctl inbox --held");
+    }
+}
+
+fn is_proved(peer: &PeerInfo) -> bool {
+    peer.carriers.iter().any(|proof| proof.proven_at.is_some())
+}
+
+/// A session that has mail, and gave no sign of ever having seen any.
+fn unreached(peer: &PeerInfo, waiting_ms: u64, findings: &mut Findings) {
+    let named = |carrier| peer.carriers.iter().any(|proof| proof.carrier == carrier);
+    let mend = match peer.client.as_str() {
+        _ if named(Carrier::Hook) => "it sees mail when its user speaks to it next, or when it calls a tool",
+        "codex" => "trust the hooks in that session with /hooks, or let it call check_messages",
+        "claude" => "`peerctl setup claude`, then start the session anew: hooks reach it between two steps",
+        _ => "let it call check_messages: nothing else reaches this client",
+    };
+    let observed = format!(
+        "{} ({}) has mail for {} and never showed a sign of having seen any",
+        cell(&peer.name),
+        cell(&peer.client),
+        span(waiting_ms)
+    );
+    if waiting_ms < WAITING_LONG_MS {
+        findings.note("sessions", observed, mend);
+    } else {
+        findings.problem("sessions", observed, "a way into the model that was proved", mend);
+    }
+}
+
+/// Who is here, and whether two of them are one.
+fn sessions(peers: &[PeerInfo], findings: &mut Findings) {
+    let online: Vec<&PeerInfo> = peers.iter().filter(|peer| peer.online).collect();
+    for (place, peer) in online.iter().enumerate() {
+        // One process of Codex hosts many sessions.
+        let twin =
+            |other: &&&PeerInfo| other.client_pid.is_some() && other.client_pid == peer.client_pid && other.client == "claude";
+        if let Some(other) = online[..place].iter().find(twin) {
+            findings.problem(
+                "adapters",
+                format!("{} and {} are sessions of the same Claude Code process", cell(&other.name), cell(&peer.name)),
+                "one session in one process",
+                "`claude mcp list` shows what starts peerctl; leave one of them",
+            );
+        }
+    }
+    if !online.is_empty() {
+        findings.good("sessions", format!("{} online", online.len()));
+    }
+}

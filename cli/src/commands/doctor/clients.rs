@@ -1,0 +1,162 @@
+//! What the clients' files say: wired up or not, with which executable, with which hooks, beside what else.
+
+use std::path::Path;
+
+use peer_proto::text::single_line;
+
+use super::Findings;
+use crate::commands::setup;
+use crate::error::Failure;
+use crate::setup::draft::{Draft, read};
+use crate::setup::runs::Runs;
+use crate::setup::{Client, Place, claude, codex, codex_hooks, hooks, json, retire, toml, undo};
+
+/// Looks at each client that is installed.
+pub(super) fn look(place: &Place, findings: &mut Findings) {
+    let runs = match Runs::load(&place.location) {
+        Ok(runs) => runs,
+        Err(failure) => return findings.failed("clients", &failure, "what setup remembers of its runs"),
+    };
+    let mut found = false;
+    for client in Client::ALL.into_iter().filter(|client| place.has(*client)) {
+        found = true;
+        if let Err(failure) = one(place, &runs, client, findings) {
+            findings.failed(client.as_str(), &failure, "a file that can be read");
+        }
+    }
+    if !found {
+        findings.note("clients", "no client was found in the home directory", "peerctl setup --print any");
+    }
+}
+
+fn one(place: &Place, runs: &Runs, client: Client, findings: &mut Findings) -> Result<(), Failure> {
+    let check = client.as_str();
+    // What would be taken out is what is there.
+    let mut there = Draft::default();
+    undo::uninstall(place, runs, &[client], &mut there)?;
+    let wanted = setup::draft(place, runs, &[client], runs.answers().tools.unwrap_or(false))?;
+    let differs: Vec<String> = wanted.changed().map(|file| file.path.display().to_string()).collect();
+    if there.changed().next().is_none() && wanted.conflicts.is_empty() {
+        findings.note(check, format!("{} is installed and not wired up", client.title()), format!("peerctl setup {check}"));
+        return others(place, client, findings);
+    }
+    for conflict in &wanted.conflicts {
+        let observed = format!("{}: {}", conflict.path.display(), conflict.what);
+        findings.problem(check, observed, "what `peerctl setup` writes", conflict.step.clone());
+    }
+    let gone = missing(place, client)?;
+    for command in &gone {
+        let observed = format!("{} is told to run {}, which is not there", client.title(), single_line(command));
+        findings.problem(check, observed, "an executable that exists", format!("peerctl setup {check}"));
+    }
+    if gone.is_empty() && wanted.conflicts.is_empty() {
+        if differs.is_empty() {
+            findings.good(check, format!("{} is wired up", client.title()));
+        } else {
+            let observed = format!("not as this peerctl writes it: {}", differs.join(", "));
+            findings.problem(check, observed, "what `peerctl setup` writes", format!("peerctl setup {check}"));
+        }
+    }
+    // What is to be said of the executable was said.
+    let doubt = place.doubt();
+    for warning in wanted.warnings.iter().filter(|warning| doubt.as_ref() != Some(warning)) {
+        let (observed, mend) = warning.rsplit_once("; ").unwrap_or((warning, ""));
+        findings.note(check, observed, mend);
+    }
+    if client == Client::Codex {
+        trust(place, findings)?;
+    }
+    others(place, client, findings)
+}
+
+/// Commands of ours that lead to no file.
+fn missing(place: &Place, client: Client) -> Result<Vec<String>, Failure> {
+    let mut commands = Vec::new();
+    let server = |text: &str, path: &[&str]| -> Option<String> {
+        let root = json::parse(text, json::Dialect::Comments).ok()?;
+        root.at(path)?.get("command")?.text().map(str::to_owned)
+    };
+    match client {
+        Client::Claude => {
+            let [manifest, _] = claude::plugin_files(place);
+            commands.extend(read(&manifest)?.and_then(|text| server(&text, &["mcpServers", "peers"])));
+        }
+        Client::Codex => {
+            if let Some(text) = read(&codex::config(place))?
+                && let Ok(document) = toml::parse(&text)
+            {
+                let command = toml::at(&document, &["mcp_servers", "peers", "command"]);
+                commands.extend(command.and_then(toml_edit::Item::as_str).map(str::to_owned));
+            }
+        }
+        Client::Gemini => {
+            let text = read(&crate::setup::gemini::settings(place))?;
+            commands.extend(text.and_then(|text| server(&text, &["mcpServers", "peers"])));
+        }
+    }
+    // A bare name is looked up by the client.
+    commands.retain(|command| command.contains('/') && !Path::new(command).is_file());
+    Ok(commands)
+}
+
+/// Codex passes over hooks that its user did not trust, and says so nowhere else than in /hooks.
+fn trust(place: &Place, findings: &mut Findings) -> Result<(), Failure> {
+    let config = codex::config(place);
+    let Some(text) = read(&config)? else { return Ok(()) };
+    let Ok(document) = toml::parse(&text) else { return Ok(()) };
+    let hooks_text = read(&codex::hook_file(place))?.unwrap_or_default();
+    let in_json = json::parse(&hooks_text, json::Dialect::Strict);
+    let in_json = in_json.map(|root| codex_hooks::in_json(place, &hooks_text, &root)).unwrap_or_default();
+    let in_toml = codex_hooks::in_toml(place, &document);
+    let known = toml::at(&document, &["hooks", "state"]).and_then(toml_edit::Item::as_table_like);
+    let mut untrusted = Vec::new();
+    for (file, found) in
+        in_toml.iter().map(|found| ("config.toml", found)).chain(in_json.iter().map(|found| ("hooks.json", found)))
+    {
+        let end = format!("{file}:{}:{}:{}", snake(&found.event), found.place.0, found.place.1);
+        let trusted = known.is_some_and(|known| {
+            known.iter().any(|(key, state)| {
+                let hash = state.as_table_like().and_then(|state| state.get("trusted_hash"));
+                key.ends_with(&end) && hash.and_then(toml_edit::Item::as_str).is_some()
+            })
+        });
+        if !trusted {
+            untrusted.push(found.event.clone());
+        }
+    }
+    if !untrusted.is_empty() {
+        findings.problem(
+            "codex",
+            format!(
+                "Codex was not told to trust {} of our hooks and passes over them: {}",
+                untrusted.len(),
+                untrusted.join(", ")
+            ),
+            "hooks that its user has looked at",
+            "start `codex`, type /hooks, and look at each",
+        );
+    } else if !in_toml.is_empty() || !in_json.is_empty() {
+        findings.good("codex", format!("{} hooks, each trusted in /hooks", hooks::of(Client::Codex).len()));
+    }
+    Ok(())
+}
+
+/// `PostToolUse` as Codex' own notes write it: `post_tool_use`.
+fn snake(event: &str) -> String {
+    let mut name = String::new();
+    for (place, character) in event.char_indices() {
+        if character.is_uppercase() && place > 0 {
+            name.push('_');
+        }
+        name.push(character.to_ascii_lowercase());
+    }
+    name
+}
+
+/// Other mailboxes beside ours.
+fn others(place: &Place, client: Client, findings: &mut Findings) -> Result<(), Failure> {
+    for found in retire::find(place, client, &mut Draft::default())? {
+        findings.note(client.as_str(), format!("a second mailbox beside peerd: {}", found.what), "peerctl setup --retire");
+    }
+    Ok(())
+}

@@ -1,0 +1,160 @@
+//! `peerctl doctor`: look at everything that must fit together, and say what does not and which command mends it.
+//!
+//! It changes nothing and starts nothing. Each look is a function that adds findings; this file runs them and prints what
+//! they found.
+
+mod broker;
+mod clients;
+mod machine;
+
+use peer_client::{ConnectError, Endpoint};
+use serde_json::json;
+
+use crate::error::Failure;
+use crate::output::{Output, Tone};
+use crate::setup::Place;
+
+const AFTER_HELP: &str = "\
+Examples:
+  peerctl doctor
+  peerctl doctor --json | jq '.findings[] | select(.state == \"problem\")'
+
+Exit 0 where all is well, 7 where something is to be mended. Notes are no
+problems: they are what one should know when something seems odd. It reads the
+clients' files and asks the broker where one runs; it starts none.";
+
+/// Find out what is wrong, and how to mend it
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct Args {}
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Good,
+    Note,
+    Problem,
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug)]
+struct Finding {
+    state: State,
+    /// What was looked at, in a word for programs.
+    check: &'static str,
+    /// What is.
+    observed: String,
+    /// What should be; empty where it is.
+    expected: String,
+    /// What mends it; empty where nothing need be mended.
+    mend: String,
+}
+
+/// What was found so far.
+#[derive(Debug, Default)]
+struct Findings(Vec<Finding>);
+
+impl Findings {
+    fn good(&mut self, check: &'static str, observed: impl Into<String>) {
+        self.add(State::Good, check, observed, "", "");
+    }
+
+    fn note(&mut self, check: &'static str, observed: impl Into<String>, mend: impl Into<String>) {
+        self.add(State::Note, check, observed, "", mend);
+    }
+
+    fn problem(
+        &mut self,
+        check: &'static str,
+        observed: impl Into<String>,
+        expected: impl Into<String>,
+        mend: impl Into<String>,
+    ) {
+        self.add(State::Problem, check, observed, expected, mend);
+    }
+
+    /// A problem whose text has its own next step at the end, as all error texts have.
+    fn failed(&mut self, check: &'static str, failure: &Failure, expected: &str) {
+        let (observed, mend) = failure.parts();
+        self.problem(check, observed, expected, mend);
+    }
+
+    fn add(
+        &mut self,
+        state: State,
+        check: &'static str,
+        observed: impl Into<String>,
+        expected: impl Into<String>,
+        mend: impl Into<String>,
+    ) {
+        self.0.push(Finding { state, check, observed: observed.into(), expected: expected.into(), mend: mend.into() });
+    }
+}
+
+pub(crate) fn run(output: &Output, endpoint: Result<Endpoint, ConnectError>) -> Result<(), Failure> {
+    let mut findings = Findings::default();
+    match endpoint {
+        Ok(endpoint) => look(&endpoint, &mut findings),
+        Err(error) => findings.failed("directory", &error.into(), "a directory for the broker's socket"),
+    }
+    print(output, &findings.0)
+}
+
+fn look(endpoint: &Endpoint, findings: &mut Findings) {
+    machine::executable(endpoint, findings);
+    machine::directory(&endpoint.location, findings);
+    machine::config(&endpoint.location, findings);
+    broker::look(endpoint, findings);
+    match Place::from_env(endpoint) {
+        Ok(place) => {
+            if let Some(doubt) = place.doubt() {
+                let (observed, mend) = doubt.rsplit_once("; ").unwrap_or((&doubt, ""));
+                findings.note("executable", observed, mend);
+            }
+            clients::look(&place, findings);
+        }
+        Err(failure) => findings.failed("clients", &failure, "a home directory in which the clients' files are"),
+    }
+    machine::adapters(&endpoint.location, findings);
+}
+
+fn print(output: &Output, findings: &[Finding]) -> Result<(), Failure> {
+    let problems = findings.iter().filter(|finding| finding.state == State::Problem).count();
+    let data = json!({
+        "problems": problems,
+        "findings": findings.iter().map(|finding| json!({
+            "check": finding.check,
+            "state": match finding.state {
+                State::Good => "good",
+                State::Note => "note",
+                State::Problem => "problem",
+            },
+            "observed": finding.observed,
+            "expected": finding.expected,
+            "hint": finding.mend,
+        })).collect::<Vec<_>>(),
+    });
+    if !output.json {
+        for finding in findings {
+            let (tone, word) = match finding.state {
+                State::Good => (Tone::Good, "good"),
+                State::Note => (Tone::Strong, "note"),
+                State::Problem => (Tone::Bad, "BAD "),
+            };
+            let clean = peer_proto::text::single_line;
+            output.line(&format!("{}  {:<11} {}", output.paint(tone, word), finding.check, clean(&finding.observed)))?;
+            if !finding.expected.is_empty() {
+                output.line(&format!("      {:<11} expected: {}", "", clean(&finding.expected)))?;
+            }
+            if !finding.mend.is_empty() {
+                output.line(&format!("      {:<11} {} {}", "", output.paint(Tone::Strong, "->"), clean(&finding.mend)))?;
+            }
+        }
+    }
+    if problems == 0 {
+        return if output.json { output.json(&data) } else { output.line(&output.paint(Tone::Good, "all is well")) };
+    }
+    let what = if problems == 1 { "one problem".to_owned() } else { format!("{problems} problems") };
+    let message = format!("found {what}; what mends each stands behind it");
+    Err(Failure::Partly { data, failure: Box::new(Failure::Unwell(message)) })
+}

@@ -1,0 +1,196 @@
+//! `peerctl doctor`: each thing that can be wrong is found, named with what it should be, and mended by what it says.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use peer_tests::{Home, Outcome};
+use serde_json::{Value, json};
+
+/// The findings of one kind.
+fn findings(outcome: &Outcome, check: &str) -> Vec<Value> {
+    let told = outcome.json();
+    let all = told["findings"].as_array().unwrap_or_else(|| panic!("no findings in {told:#}"));
+    all.iter().filter(|finding| finding["check"] == check).cloned().collect()
+}
+
+/// The one finding of a kind that is a problem, with what it says.
+#[track_caller]
+fn problem(home: &Home, check: &str) -> (String, String) {
+    let outcome = home.peerctl(&["doctor", "--json"]);
+    assert_eq!(outcome.code, 7, "{outcome:?}");
+    let told = outcome.json();
+    assert_eq!(told["error"]["code"], "unwell", "{told:#}");
+    let found: Vec<_> = findings(&outcome, check).into_iter().filter(|finding| finding["state"] == "problem").collect();
+    assert_eq!(found.len(), 1, "{told:#}");
+    assert!(!found[0]["expected"].as_str().expect("a text").is_empty(), "{found:#?}");
+    let text = |field: &str| found[0][field].as_str().expect("a text").to_owned();
+    (text("observed"), text("hint"))
+}
+
+/// Copies an executable, by a program of its own: a test that copies while another one forks leaves the copy open for writing
+/// in that child, and nobody can run it then.
+fn copy_program(from: &Path, to: &Path) {
+    let done = std::process::Command::new("cp").args([from, to]).status().expect("run cp");
+    assert!(done.success(), "cp failed");
+}
+
+#[test]
+fn where_nothing_is_wrong_it_says_so() {
+    let home = peer_tests::home!();
+    let outcome = home.peerctl(&["doctor", "--json"]).success();
+    assert_eq!(outcome.json()["problems"], 0);
+    assert!(!home.state().exists(), "it makes nothing");
+    let _ = home.peerctl(&["daemon", "start"]).success();
+    fs::create_dir(home.home().join(".claude")).expect("make a directory");
+    let _ = home.peerctl(&["setup", "claude", "--yes"]).success();
+    let outcome = home.peerctl(&["doctor", "--json"]).success();
+    for check in ["broker", "directory", "disk", "config", "claude"] {
+        assert!(findings(&outcome, check).iter().any(|finding| finding["state"] == "good"), "{check}: {outcome:?}");
+    }
+    assert!(home.peerctl(&["doctor"]).success().stdout.ends_with("all is well\n"));
+}
+
+#[test]
+fn a_directory_or_file_that_others_can_read_is_found() {
+    let home = peer_tests::home!();
+    home.configure("");
+    fs::set_permissions(home.state(), Permissions::from_mode(0o755)).expect("set a mode");
+    let (observed, hint) = problem(&home, "directory");
+    assert!(observed.contains("755") && hint.contains("chmod 700"), "{observed} {hint}");
+    fs::set_permissions(home.state(), Permissions::from_mode(0o700)).expect("set a mode");
+    let log = home.state().join("broker.log");
+    fs::write(&log, "").expect("write a file");
+    fs::set_permissions(&log, Permissions::from_mode(0o644)).expect("set a mode");
+    let (_, hint) = problem(&home, "modes");
+    assert_eq!(hint, format!("chmod 600 {}", log.display()));
+}
+
+#[test]
+fn a_path_that_is_too_long_for_a_socket_is_found() {
+    let home = peer_tests::home!();
+    let mut command = home.command(&["doctor", "--json"]);
+    command.env("PEERD_DIR", home.root().join("d".repeat(100)));
+    let outcome = home.run(command, "");
+    assert_eq!(outcome.code, 7, "{outcome:?}");
+    let found = findings(&outcome, "directory");
+    assert!(found[0]["hint"].as_str().expect("a text").contains("PEERD_DIR"), "{found:#?}");
+}
+
+#[test]
+fn a_configuration_that_the_broker_cannot_read_is_found() {
+    let home = peer_tests::home!();
+    home.configure("[limits]\nsender_per_minute = \"many\"\n");
+    let (observed, _) = problem(&home, "config");
+    assert!(observed.contains("sender_per_minute") || observed.contains("line 2"), "{observed}");
+}
+
+#[test]
+fn a_broker_whose_executable_is_gone_is_found() {
+    let home = peer_tests::home!();
+    let copy = home.root().join("peerctl");
+    copy_program(home.executable(), &copy);
+    let mut command = std::process::Command::new(&copy);
+    command.args(["daemon", "start"]).env_clear().env("HOME", home.home()).env("PEERD_DIR", home.state());
+    let _ = home.run(command, "").success();
+    let outcome = home.peerctl(&["doctor", "--json"]).success();
+    assert_eq!(findings(&outcome, "broker")[0]["state"], "note", "another copy: {outcome:?}");
+    fs::remove_file(&copy).expect("remove the copy");
+    let (_, hint) = problem(&home, "broker");
+    assert_eq!(hint, "peerctl daemon restart");
+    let _ = home.peerctl(&["daemon", "restart"]).success();
+    assert_eq!(home.peerctl(&["doctor", "--json"]).success().json()["problems"], 0);
+}
+
+#[test]
+fn a_client_that_is_told_to_run_what_is_gone_is_found_and_mended() {
+    let home = peer_tests::home!();
+    fs::create_dir(home.home().join(".gemini")).expect("make a directory");
+    let _ = home.peerctl(&["setup", "gemini", "--yes"]).success();
+    let path = home.home().join(".gemini/settings.json");
+    let text = fs::read_to_string(&path).expect("read settings");
+    let program = home.executable().display().to_string();
+    fs::write(&path, text.replace(&program, "/gone/peerctl")).expect("write settings");
+    let (observed, hint) = problem(&home, "gemini");
+    assert!(observed.contains("/gone/peerctl"), "{observed}");
+    assert_eq!(hint, "peerctl setup gemini");
+    let _ = home.peerctl(&["setup", "gemini", "--yes"]).success();
+    assert_eq!(home.peerctl(&["doctor", "--json"]).success().json()["problems"], 0);
+}
+
+#[test]
+fn a_client_that_is_not_wired_up_is_a_note_and_one_that_is_half_wired_a_problem() {
+    let home = peer_tests::home!();
+    fs::create_dir_all(home.home().join(".claude/skills")).expect("make a directory");
+    fs::write(home.home().join(".claude.json"), "{\"mcpServers\":{\"claude-peers\":{\"command\":\"bun\"}}}").expect("write");
+    let outcome = home.peerctl(&["doctor", "--json"]).success();
+    let found = findings(&outcome, "claude");
+    assert!(found.iter().any(|finding| finding["hint"] == "peerctl setup claude"), "{found:#?}");
+    assert!(found.iter().any(|finding| finding["hint"] == "peerctl setup --retire"), "{found:#?}");
+    let _ = home.peerctl(&["setup", "claude", "--yes"]).success();
+    fs::remove_file(home.home().join(".claude/skills/peers/hooks/hooks.json")).expect("remove a file");
+    let (observed, hint) = problem(&home, "claude");
+    assert!(observed.contains("hooks.json"), "{observed}");
+    assert_eq!(hint, "peerctl setup claude");
+    fs::write(home.home().join(".claude.json"), "{").expect("write");
+    let (observed, _) = problem(&home, "claude");
+    assert!(observed.contains("line 1, column 2"), "{observed}");
+}
+
+#[test]
+fn hooks_that_codex_was_not_told_to_trust_are_found() {
+    let home = peer_tests::home!();
+    fs::create_dir(home.home().join(".codex")).expect("make a directory");
+    let _ = home.peerctl(&["setup", "codex", "--yes"]).success();
+    let (observed, hint) = problem(&home, "codex");
+    assert!(observed.contains("SessionStart") && hint.contains("/hooks"), "{observed} {hint}");
+    // As Codex writes it when its user has looked at each.
+    let path = home.home().join(".codex/config.toml");
+    let mut text = fs::read_to_string(&path).expect("read the configuration");
+    for event in ["session_start", "user_prompt_submit", "post_tool_use", "stop", "session_end"] {
+        let key = format!("{}:{event}:0:0", path.display());
+        text.push_str(&format!("\n[hooks.state.\"{key}\"]\ntrusted_hash = \"sha256:00\"\n"));
+    }
+    fs::write(&path, text).expect("write the configuration");
+    assert_eq!(home.peerctl(&["doctor", "--json"]).success().json()["problems"], 0);
+}
+
+#[test]
+fn a_session_that_gave_no_sign_is_named() {
+    let home = peer_tests::home!();
+    let quiet = home.adapter("cursor").env("PEER_NAME", "quiet").start();
+    // It is registered when its first call is answered.
+    let _ = quiet.call("list_peers", json!({})).success();
+    let _ = home.peerctl(&["send", "quiet", "are you there?"]).success();
+    let outcome = home.peerctl(&["doctor", "--json"]).success();
+    let found = findings(&outcome, "sessions");
+    assert!(found.iter().any(|finding| finding["observed"].as_str().expect("a text").starts_with("quiet (")), "{found:#?}");
+}
+
+/// Two adapters in one process that is called `claude`.
+#[cfg(target_os = "linux")]
+#[test]
+fn two_adapters_in_one_session_are_found() {
+    let home = peer_tests::home!();
+    let client = home.root().join("claude");
+    copy_program(Path::new("/bin/sh"), &client);
+    let mut command = std::process::Command::new(&client);
+    let line = format!("{0} mcp <&3 & {0} mcp <&3 & echo up; wait", home.executable().display());
+    // Both read from a pipe that stays open.
+    command.args(["-c", &format!("exec 3<&0; {line}")]).env_clear().env("HOME", home.home()).env("PEERD_DIR", home.state());
+    let mut child = command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().expect("run it");
+    let mut up = [0; 3];
+    std::io::Read::read_exact(child.stdout.as_mut().expect("standard output is piped"), &mut up).expect("both run");
+    let deadline = std::time::Instant::now() + peer_tests::PATIENCE;
+    // Between fork and exec they are not yet what they will be.
+    let observed = loop {
+        let outcome = home.peerctl(&["doctor", "--json"]);
+        if let [found] = findings(&outcome, "adapters").as_slice() {
+            break found["observed"].as_str().expect("a text").to_owned();
+        }
+        assert!(std::time::Instant::now() < deadline, "{outcome:?}");
+    };
+    assert!(observed.contains("runs 2 adapters"), "{observed}");
+    drop(child.stdin.take());
+    let _ = child.wait().expect("it ends");
+}
