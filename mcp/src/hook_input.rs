@@ -8,11 +8,21 @@ use peer_proto::limits::{NAME_CHARS_MAX, PATH_BYTES_MAX, SEAT_KEY_BYTES_MAX};
 use peer_proto::request::{Seat, SeatKind};
 use serde_json::Value;
 
+use crate::stdio::mend_surrogates;
+
+/// Reads what a client wrote to a hook's standard input. What it passes of a tool's result may have been cut within a
+/// character; that is no reason to pass over the hook.
+#[must_use]
+pub fn hook_call_in(client: &str, event: Option<&str>, mut input: Vec<u8>) -> Option<HookCall> {
+    mend_surrogates(&mut input);
+    let text = String::from_utf8_lossy(&input);
+    hook_call(client, event, &serde_json::from_str(text.trim_start_matches('\u{feff}')).ok()?)
+}
+
 /// Reads the input of one hook. None where it names no session or no event that is known: such a hook is none of ours.
 ///
 /// `client` is `claude`, `codex` or another client that speaks the same JSON; `event` overrides what the input says.
-#[must_use]
-pub fn hook_call(client: &str, event: Option<&str>, input: &Value) -> Option<HookCall> {
+pub(crate) fn hook_call(client: &str, event: Option<&str>, input: &Value) -> Option<HookCall> {
     let text = |field: &str, bytes_max: usize| {
         let value = input.get(field)?.as_str()?.trim();
         (!value.is_empty() && value.len() <= bytes_max).then(|| value.to_owned())
@@ -77,6 +87,20 @@ mod tests {
         assert_eq!(Some(&call), hook_call("claude", Some("stop"), &arguments).as_ref());
         assert_eq!((call.event, call.mode, call.prolonged, call.agent), (HookEvent::Stop, Some(Mode::Bypass), true, None));
         assert_eq!(call.seat, Seat { kind: SeatKind::Claude, key: "s-1".into() });
+    }
+
+    #[test]
+    fn a_result_that_was_cut_within_a_character_hides_no_hook() {
+        let expected = hook_call_in("claude", None, br#"{"session_id": "s-1", "hook_event_name": "Stop"}"#.to_vec());
+        assert!(expected.is_some());
+        for input in [
+            &br#"{"session_id": "s-1", "hook_event_name": "Stop", "tool_response": "cut \ud83d"}"#[..],
+            b"{\"session_id\": \"s-1\", \"hook_event_name\": \"Stop\", \"tool_response\": \"\xff\xfe\"}",
+            b"\xef\xbb\xbf{\"session_id\": \"s-1\", \"hook_event_name\": \"Stop\"}",
+        ] {
+            assert_eq!(hook_call_in("claude", None, input.to_vec()), expected, "{}", String::from_utf8_lossy(input));
+        }
+        assert_eq!(hook_call_in("claude", None, b"{".to_vec()), None);
     }
 
     #[test]

@@ -41,7 +41,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use hook_input::hook_call;
+pub use hook_input::hook_call_in;
 use peer_client::{ConnectError, Endpoint};
 
 use rmcp::ServiceExt;

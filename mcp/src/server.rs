@@ -80,7 +80,8 @@ impl Server {
     /// What a client's `mcp_tool` hook calls: the fields of a hook in, its output out. Listed nowhere, so no model knows it.
     async fn hook(&self, arguments: JsonObject, thread: Option<String>, began: Instant) -> CallToolResponse {
         let client = self.session.client().name;
-        let mut hook = crate::hook_call(&client, None, &serde_json::Value::Object(arguments)).filter(|_| !self.dormant);
+        let mut hook =
+            crate::hook_input::hook_call(&client, None, &serde_json::Value::Object(arguments)).filter(|_| !self.dormant);
         // Codex calls from a subagent's thread with the id of the session that it works for.
         if let (Some(hook), Some(thread)) = (&mut hook, thread)
             && hook.seat.key != thread

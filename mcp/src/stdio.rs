@@ -326,7 +326,7 @@ impl Line {
 
 /// Replaces half surrogate pairs by the replacement character, in place. A client in JavaScript writes `\ud83d` where a
 /// text was cut within a character; JSON allows it, no string of ours can hold it, and the call must not stay unanswered.
-fn mend_surrogates(line: &mut [u8]) {
+pub(crate) fn mend_surrogates(line: &mut [u8]) {
     let escaped = |line: &[u8], at: usize| {
         let digits = line.get(at..at + 6)?.strip_prefix(b"\\u")?;
         u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()

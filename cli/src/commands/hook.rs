@@ -64,8 +64,7 @@ fn read(args: &Args) -> Option<HookCall> {
     }
     let mut text = Vec::new();
     input.by_ref().take(INPUT_BYTES_MAX).read_to_end(&mut text).ok()?;
-    let input = serde_json::from_slice(&text).ok()?;
-    let mut hook = peer_mcp::hook_call(&args.client, args.event.as_deref(), &input)?;
+    let mut hook = peer_mcp::hook_call_in(&args.client, args.event.as_deref(), text)?;
     hook.name = std::env::var("PEER_NAME").ok().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
     Some(hook)
 }
