@@ -30,6 +30,7 @@ use control::{Notes, SOCKET};
 use processes::{Hosted, Process};
 
 use crate::session::Session;
+use crate::title;
 
 /// The tool that adapters call in each other through their host. It is listed nowhere, so no model knows it.
 pub(crate) const INTRODUCE: &str = "introduce";
@@ -158,6 +159,7 @@ async fn settle_with_host(session: &Arc<Session>, control: Control, mut notes: N
         state.codex.is_subagent = is_subagent;
         state.codex.terminal = terminal;
         state.codex.asked_name = Some(if is_subagent { None } else { asked_name(session, terminal) });
+        session.title.is_in(terminal.and_then(|terminal| titled_tab(session, terminal)).filter(|_| !is_subagent));
         if !is_subagent {
             state.facts.transcript = about["path"].as_str().map(PathBuf::from);
             state.facts.activity = activity(&about["status"]);
@@ -272,12 +274,21 @@ async fn terminal_port(control: &Control, thread: &str) -> Option<u16> {
     server["httpOrigin"].as_str()?.rsplit_once(':')?.1.parse().ok()
 }
 
-/// The name that the person asked for in this terminal. What the host inherited came from whichever terminal was first.
+/// The name that the person asked for in this terminal.
 fn asked_name(session: &Session, terminal: Option<Process>) -> Option<String> {
-    let variable = |process: Option<Process>| process.and_then(|process| process.variable("PEER_NAME"));
-    let host = variable(Process::of(session.surroundings.client_pid));
-    let configured = session.surroundings.name.clone().filter(|name| Some(name) != host.as_ref());
-    variable(terminal).or(configured)
+    let configured = session.surroundings.name.clone().filter(|name| Some(name) != of_host(session, "PEER_NAME").as_ref());
+    terminal.and_then(|terminal| terminal.variable("PEER_NAME")).or(configured)
+}
+
+/// The process of this terminal, if the title of its tab is ours to set.
+fn titled_tab(session: &Session, terminal: Process) -> Option<u32> {
+    let configured = |name: &str| std::env::var(name).ok().filter(|value| Some(value) != of_host(session, name).as_ref());
+    title::is_wanted(|name| configured(name).or_else(|| terminal.variable(name))).then(|| terminal.pid())
+}
+
+/// What the host inherited came from whichever terminal was first, and says nothing of another.
+fn of_host(session: &Session, variable: &str) -> Option<String> {
+    Process::of(session.surroundings.client_pid)?.variable(variable)
 }
 
 /// Follows what the host tells of the thread, for as long as there is a connection to it.
@@ -340,6 +351,7 @@ async fn heard(session: &Arc<Session>, method: &str, params: &Value) {
                     let mut state = session.state();
                     state.codex.terminal = terminal;
                     state.codex.was_closed = terminal.is_none();
+                    session.title.is_in(terminal.and_then(|terminal| titled_tab(session, terminal)));
                 }
                 session.come_back();
             }

@@ -152,7 +152,7 @@ fn surroundings(config: Config) -> Surroundings {
         home: variable("HOME").unwrap_or_default(),
         cwd: std::env::current_dir().map(|cwd| cwd.to_string_lossy().into_owned()).unwrap_or_default(),
         client_pid: nix::unistd::getppid().as_raw().unsigned_abs(),
-        tab_title: title::is_wanted(),
+        tab_title: title::is_wanted(variable),
         summarizer: variable("PEERD_SUMMARIZER"),
         claude: claude::Inherited::from(variable),
         carriers_off: config.carriers_off,

@@ -228,7 +228,7 @@ pub(crate) enum CallError {
 impl Session {
     pub(crate) fn new(surroundings: Surroundings, endpoint: Result<Endpoint, ConnectError>, outgoing: Outgoing) -> Arc<Self> {
         let (barriers, receiver) = mpsc::unbounded_channel();
-        let title = if surroundings.tab_title { Title::of_tab(surroundings.client_pid) } else { Title::untouched() };
+        let title = Title::of_tab(surroundings.tab_title.then_some(surroundings.client_pid));
         Arc::new(Self {
             surroundings,
             outgoing,
@@ -347,6 +347,7 @@ impl Session {
     /// takes its place. Returns once the broker has let it go.
     pub(crate) async fn leave(&self, why: &'static str) {
         *self.leaving.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
+        self.title.give_back();
         self.leave.notify_one();
         let mut link = self.link.subscribe();
         let gone = link.wait_for(|link| matches!(link, Link::Down { .. } | Link::Ended { .. }));
@@ -455,7 +456,8 @@ impl Session {
     /// Shows this session's name in the client's tab, where it has one.
     pub(crate) fn reassert_title(&self) {
         let name = self.state().identity.as_ref().map(|identity| identity.name.clone());
-        if let Some(name) = name.filter(|_| !matches!(*self.link.borrow(), Link::Ended { .. })) {
+        // Without a session it has no name that anybody knows.
+        if let Some(name) = name.filter(|_| self.connected().is_some()) {
             self.title.show(&name);
         }
     }

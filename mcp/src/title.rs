@@ -1,8 +1,8 @@
 //! The title of the client's terminal tab: `peer:<name>`, for the person who looks for a session among many tabs.
 //!
-//! Knows terminals: which one this adapter may write to, how a title is set, kept and given back. Does not know when: its
-//! callers tell it of events. Invariants: only the tab that shows this very client is touched; writing never blocks, and
-//! whatever fails is as if there were no terminal; what was kept is given back once.
+//! Knows terminals: which one shows a process, how a title is set, kept and given back. Does not know when: its callers tell
+//! it of events. Invariants: only the tab that shows this very client is touched; writing never blocks, and whatever fails
+//! is as if there were no terminal; what was kept is given back once.
 //!
 //! A terminal that takes only a part of a title (its program reads no more) shows the rest of it with the next one: every
 //! sequence begins with ESC, which ends an unfinished one.
@@ -10,11 +10,12 @@
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::libc;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
-use nix::unistd::{Pid, getpgid, getpgrp, getpid, getsid, tcgetpgrp};
+use nix::unistd::{getpgrp, getpid, getsid, tcgetpgrp};
 use peer_proto::ids::is_well_formed_name;
 
 /// Puts the title on the terminal's own stack. Terminals without one ignore it.
@@ -28,102 +29,136 @@ const PLAIN_TERMINALS: [&str; 2] = ["dumb", "linux"];
 
 /// The tab's title, as far as it is ours to set.
 #[derive(Debug)]
-pub(crate) struct Title {
-    /// The process whose tab it is; none where the title stays as it is.
-    client: Option<Pid>,
-    /// The former title is on the terminal's stack.
-    kept: AtomicBool,
+pub(crate) struct Title(Mutex<Tab>);
+
+#[derive(Debug, Default)]
+struct Tab {
+    /// The process that the tab shows; none where the title stays as it is.
+    shows: Option<u32>,
+    /// The former title is on the stack of the terminal of this process.
+    kept: Option<u32>,
 }
 
 impl Title {
-    /// The title of the tab that shows the process `client`.
-    pub(crate) fn of_tab(client: u32) -> Self {
-        let client = i32::try_from(client).ok().filter(|pid| *pid > 1).map(Pid::from_raw);
-        Self { client, kept: AtomicBool::new(false) }
+    /// The title of the tab that shows this process; none where it is not ours to set.
+    pub(crate) fn of_tab(process: Option<u32>) -> Self {
+        Self(Mutex::new(Tab { shows: process, kept: None }))
     }
 
-    /// A title that is never touched.
-    pub(crate) fn untouched() -> Self {
-        Self { client: None, kept: AtomicBool::new(false) }
+    /// The session is in the tab that shows this process from now on, or in none whose title is ours to set.
+    pub(crate) fn is_in(&self, process: Option<u32>) {
+        self.tab().shows = process;
     }
 
     /// Shows `name`, also where it was shown before: the client writes titles of its own.
     pub(crate) fn show(&self, name: &str) {
-        let Some(client) = self.client else { return };
+        let mut tab = self.tab();
+        let Some(process) = tab.shows else { return };
         // The broker lets no other name be; a title that held anything else could speak to the terminal.
         if !is_well_formed_name(name) {
             return;
         }
-        let Some(tab) = tab_of(client) else { return };
-        let keep = if self.kept.load(Ordering::Relaxed) { "" } else { KEEP };
-        if write(tab, &format!("{keep}\x1b]0;peer:{name}\x07")) {
-            self.kept.store(true, Ordering::Relaxed);
+        let Some(terminal) = terminal_that_shows(process) else { return };
+        let keep = if tab.kept == Some(process) { "" } else { KEEP };
+        if write(terminal, &format!("{keep}\x1b]0;peer:{name}\x07")) {
+            tab.kept = Some(process);
         }
     }
 
     /// Gives the former title back, where one was kept.
     pub(crate) fn give_back(&self) {
-        if self.kept.swap(false, Ordering::Relaxed)
-            && let Some(tab) = controlling_terminal()
-        {
-            // The client may be gone, and the shell in the foreground: it is the shell's title that comes back.
-            let _ = write(tab, GIVE_BACK);
+        let Some(process) = self.tab().kept.take() else { return };
+        // The client may be gone, or in the background: it is the shell's title that comes back.
+        if let Some(terminal) = terminal_of(process).map(|(terminal, _)| terminal).or_else(own_terminal) {
+            let _ = write(terminal, GIVE_BACK);
         }
+    }
+
+    fn tab(&self) -> MutexGuard<'_, Tab> {
+        // Nothing is done under this lock that could leave it half changed.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Whether a title may be set at all, by what the environment says of the terminal and of the person's wish.
-pub(crate) fn is_wanted() -> bool {
-    let variable = |name: &str| std::env::var(name).unwrap_or_default();
-    matches!(variable("PEERD_DISABLE_TAB_TITLE").trim(), "" | "0") && !PLAIN_TERMINALS.contains(&variable("TERM").trim())
+/// Whether a title may be set at all, by what an environment says of the terminal and of the person's wish.
+pub(crate) fn is_wanted(variable: impl Fn(&str) -> Option<String>) -> bool {
+    let said = |name: &str| variable(name).unwrap_or_default().trim().to_owned();
+    matches!(said("PEERD_DISABLE_TAB_TITLE").as_str(), "" | "0") && !PLAIN_TERMINALS.contains(&said("TERM").as_str())
 }
 
-/// The terminal that shows `client`: the one that controls this process, with the client in its foreground.
-///
-/// A daemon that runs adapters for several tabs has no controlling terminal; a client that another agent started in its own
-/// tab is there without that tab's terminal as its input or output; one that the person has sent to the background left
-/// the tab to the shell.
-fn tab_of(client: Pid) -> Option<File> {
-    let terminal = controlling_terminal()?;
-    let foreground = tcgetpgrp(&terminal).ok()?;
-    let is_ours = getsid(None) == Ok(getpid()) && foreground == getpgrp();
-    let is_the_client_s = || getpgid(Some(client)) == Ok(foreground) && talks_to_it(client);
-    (is_ours || is_the_client_s()).then_some(terminal)
+/// The terminal whose tab shows `process` now: it has the terminal's foreground. One that the person has sent to the
+/// background left the tab to the shell.
+fn terminal_that_shows(process: u32) -> Option<File> {
+    // Whoever started us alone may have given us a terminal of our own.
+    let is_our_own = |terminal: &File| getsid(None) == Ok(getpid()) && tcgetpgrp(terminal) == Ok(getpgrp());
+    let of_process = terminal_of(process).filter(|(_, is_in_foreground)| *is_in_foreground).map(|(terminal, _)| terminal);
+    of_process.or_else(|| own_terminal().filter(is_our_own))
 }
 
-/// The terminal of this process's session, whichever it is by the kernel's word.
-fn controlling_terminal() -> Option<File> {
-    OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open("/dev/tty").ok()
+/// The terminal that controls this process, whichever it is by the kernel's word.
+fn own_terminal() -> Option<File> {
+    open(Path::new("/dev/tty"))
 }
 
-/// Whether our controlling terminal is also the input or an output of `client`.
+/// For writing, without waiting for anything, and without becoming the one whom the terminal controls.
+fn open(terminal: &Path) -> Option<File> {
+    OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(terminal).ok()
+}
+
+/// The terminal that controls `process`, if that is also its input or an output, and whether the process is in its
+/// foreground. A daemon has none; a client that another agent started in its own tab talks to that agent.
 #[cfg(target_os = "linux")]
-fn talks_to_it(client: Pid) -> bool {
+fn terminal_of(process: u32) -> Option<(File, bool)> {
     use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
-    let Some(ours) = std::fs::read_to_string("/proc/self/stat").ok().as_deref().and_then(terminal_number) else { return false };
-    (0..3).any(|descriptor| {
-        let Ok(file) = std::fs::metadata(format!("/proc/{client}/fd/{descriptor}")) else { return false };
-        file.file_type().is_char_device() && device_number(libc::major(file.rdev()), libc::minor(file.rdev())) == ours
-    })
+    let Control { terminal, is_in_foreground } = Control::parse(&std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?)?;
+    (0..3)
+        .find_map(|descriptor| {
+            let path = format!("/proc/{process}/fd/{descriptor}");
+            let path = Path::new(&path);
+            let is_it = |found: std::io::Result<std::fs::Metadata>| {
+                found.is_ok_and(|found| found.file_type().is_char_device() && device_number(found.rdev()) == terminal)
+            };
+            // Looked at before it is opened, as opening other things may do something, and after, as it may be another by then.
+            is_it(std::fs::metadata(path)).then(|| open(path)).flatten().filter(|opened| is_it(opened.metadata()))
+        })
+        .map(|terminal| (terminal, is_in_foreground))
 }
 
-/// Elsewhere that cannot be told without the system's private interfaces: the foreground has to do.
+/// Elsewhere only our own terminal is told, and whether the process is in its foreground.
 #[cfg(not(target_os = "linux"))]
-fn talks_to_it(_client: Pid) -> bool {
-    true
+fn terminal_of(process: u32) -> Option<(File, bool)> {
+    let process = nix::unistd::Pid::from_raw(i32::try_from(process).ok()?);
+    let terminal = own_terminal()?;
+    let is_in_foreground = nix::unistd::getpgid(Some(process)).is_ok_and(|group| tcgetpgrp(&terminal) == Ok(group));
+    Some((terminal, is_in_foreground))
 }
 
-/// The controlling terminal in a process's `stat`: the seventh field. The second one, in brackets, may contain anything.
+/// How a process and its terminal stand to each other.
 #[cfg(target_os = "linux")]
-fn terminal_number(stat: &str) -> Option<u32> {
-    let number: i32 = stat.rsplit_once(')')?.1.split_whitespace().nth(4)?.parse().ok()?;
-    (number != 0).then_some(number.cast_unsigned())
+#[derive(Debug, PartialEq, Eq)]
+struct Control {
+    /// The terminal's device.
+    terminal: u32,
+    is_in_foreground: bool,
+}
+
+#[cfg(target_os = "linux")]
+impl Control {
+    /// From a process's `stat`: its group is the fifth field, the terminal the seventh, and the group in the terminal's
+    /// foreground the eighth. The second one, in brackets, may contain anything.
+    fn parse(stat: &str) -> Option<Self> {
+        let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(2);
+        let (group, _session, terminal, foreground) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
+        let terminal = terminal.parse::<i32>().ok().filter(|terminal| *terminal != 0)?.cast_unsigned();
+        Some(Self { terminal, is_in_foreground: group == foreground })
+    }
 }
 
 /// A device as `stat` numbers it: the low byte of the minor number, the major number, the rest of the minor number.
 #[cfg(target_os = "linux")]
-fn device_number(major: u32, minor: u32) -> u32 {
+fn device_number(device: libc::dev_t) -> u32 {
+    let (major, minor) = (libc::major(device), libc::minor(device));
     (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12)
 }
 
@@ -138,21 +173,37 @@ fn write(mut terminal: File, text: &str) -> bool {
     written.is_ok_and(|written| written == text.len())
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_terminal_s_number_is_found_behind_any_name() {
-        assert_eq!(terminal_number("12 (a) b) (c) S 1 12 12 34818 12 4194304 0"), Some(34_818));
-        assert_eq!(terminal_number("12 (daemon) S 1 12 12 0 -1 4194304 0"), None);
-        assert_eq!(terminal_number("nonsense"), None);
+    fn the_person_and_the_terminal_may_want_none() {
+        let said = |said: &'static str| move |name: &str| said.strip_prefix(name)?.strip_prefix('=').map(str::to_owned);
+        for wanted in ["", "TERM=xterm-256color", "PEERD_DISABLE_TAB_TITLE=0", "PEERD_DISABLE_TAB_TITLE="] {
+            assert!(is_wanted(said(wanted)), "{wanted}");
+        }
+        for unwanted in ["TERM=dumb", "TERM=linux", "PEERD_DISABLE_TAB_TITLE=1", "PEERD_DISABLE_TAB_TITLE=true"] {
+            assert!(!is_wanted(said(unwanted)), "{unwanted}");
+        }
     }
 
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_terminal_s_number_is_found_behind_any_name() {
+        let control = Control::parse("12 (a) b) (c) S 1 12 12 34818 12 4194304 0");
+        assert_eq!(control, Some(Control { terminal: 34_818, is_in_foreground: true }));
+        let control = Control::parse("13 (sh) T 1 13 12 34818 12 4194304 0");
+        assert_eq!(control, Some(Control { terminal: 34_818, is_in_foreground: false }));
+        assert_eq!(Control::parse("12 (daemon) S 1 12 12 0 -1 4194304 0"), None);
+        assert_eq!(Control::parse("nonsense"), None);
+    }
+
+    #[cfg(target_os = "linux")]
     #[test]
     fn devices_are_numbered_as_the_kernel_does() {
         // pts/2, and one beyond the first 256.
-        assert_eq!(device_number(136, 2), 34_818);
-        assert_eq!(device_number(136, 300), (300 & 0xff) | (136 << 8) | (0x100 << 12));
+        assert_eq!(device_number(libc::makedev(136, 2)), 34_818);
+        assert_eq!(device_number(libc::makedev(136, 300)), (300 & 0xff) | (136 << 8) | (0x100 << 12));
     }
 }

@@ -158,6 +158,19 @@ fn an_adapter_in_the_background_of_its_client_s_terminal_is_not_stopped() {
     assert!(terminal.text().contains(&title("luna")), "{:?}", terminal.text());
 }
 
+/// Some clients start their servers in sessions of their own: then the kernel gives the adapter no terminal.
+#[test]
+fn an_adapter_away_from_its_client_s_terminal_finds_it() {
+    let home = peer_tests::home!();
+    let terminal = Terminal::open();
+    let adapter = terminal.adapter(&home, r#"(exec setsid "$@" <&8 >&9 2>&7); exit"#).start();
+    let shown = format!("{KEEP}{}", title("luna"));
+    terminal.wait(&shown);
+    adapter.close_stdin();
+    let _ = adapter.wait_exit(PATIENCE);
+    terminal.wait(&(shown + GIVE_BACK));
+}
+
 #[test]
 fn a_terminal_that_takes_nothing_delays_nothing() {
     let home = peer_tests::home!();

@@ -23,6 +23,10 @@ impl Process {
         began(pid).map(|began| Self { pid, began })
     }
 
+    pub(super) fn pid(self) -> u32 {
+        self.pid
+    }
+
     /// Whether it still runs.
     pub(super) fn is_alive(self) -> bool {
         began(self.pid) == Some(self.began)

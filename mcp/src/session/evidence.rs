@@ -71,6 +71,8 @@ impl Session {
         let before = self.state().facts.activity.replace(activity);
         if before != Some(activity) {
             self.report();
+            // Clients show in their titles that they work, and then something else again.
+            self.reassert_title();
             // What could not go before may now: mail that rides along, or mail that may wake.
             self.offer();
         }
