@@ -364,6 +364,11 @@ impl Inbox {
         Some(Post { messages, text })
     }
 
+    /// Whether anything waits that this push carrier may be given.
+    pub(crate) fn is_any_due_by(&self, carrier: Carrier) -> bool {
+        self.entries.values().any(|entry| entry.is_due_by(carrier))
+    }
+
     /// A push carrier could not hand these over: they are as they were before.
     pub(crate) fn take_back(&mut self, messages: &[MessageId], carrier: Carrier) {
         for message in messages {

@@ -90,7 +90,10 @@ fn is_ready(session: &Session, carrier: Carrier, wakes: bool) -> bool {
 /// Offers what may be pushed, whenever there is reason to look. Never returns.
 pub(crate) async fn run(session: Arc<Session>) {
     loop {
-        session.offer_wanted().await;
+        match time_to_look(&session) {
+            Some(time) => drop(tokio::time::timeout_at(time, session.offer_wanted()).await),
+            None => session.offer_wanted().await,
+        }
         session.report();
         while let Some((connection, carrier, post)) = next(&session) {
             if !hand_over(&session, &connection, carrier, post).await {
@@ -107,6 +110,16 @@ fn next(session: &Session) -> Option<(Connection, Carrier, Post)> {
     let hooks_come = session.state().facts.hooks_come;
     let found = next_by(session, true).or_else(|| if hooks_come { None } else { next_by(session, false) });
     found.map(|(carrier, post)| (connection, carrier, post))
+}
+
+/// When time alone may let something go that waits: the next end of a doubt, or of the hour of a wake-up.
+fn time_to_look(session: &Session) -> Option<Instant> {
+    let (now, carriers) = (Instant::now(), pushes(session));
+    let state = session.state();
+    let mut waiting = carriers.iter().filter(|carrier| state.inbox.is_any_due_by(**carrier)).peekable();
+    waiting.peek()?;
+    let doubts = waiting.filter_map(|carrier| state.facts.doubted_until(*carrier, now));
+    doubts.chain(state.facts.may_wake_from(session.surroundings.wakeups_per_hour, now)).min()
 }
 
 fn next_by(session: &Session, trusted: bool) -> Option<(Carrier, Post)> {

@@ -54,8 +54,12 @@ struct Trust {
 impl Facts {
     /// Whether this carrier may be tried at this time.
     pub(crate) fn trusts(&self, carrier: Carrier, now: Instant) -> bool {
-        let until = self.trust.get(&carrier).and_then(|trust| trust.doubted_until);
-        until.is_none_or(|until| until <= now)
+        self.doubted_until(carrier, now).is_none()
+    }
+
+    /// When a carrier may be tried again that may not be tried at this time.
+    pub(crate) fn doubted_until(&self, carrier: Carrier, now: Instant) -> Option<Instant> {
+        self.trust.get(&carrier)?.doubted_until.filter(|until| *until > now)
     }
 
     /// The carrier had its time without evidence, or could not be used.
@@ -80,6 +84,12 @@ impl Facts {
             self.wakes.pop_front();
         }
         self.wakes.len() < per_hour as usize
+    }
+
+    /// When a session may be woken again that may not be woken at this time.
+    pub(crate) fn may_wake_from(&self, per_hour: u32, now: Instant) -> Option<Instant> {
+        let first = self.wakes.get(self.wakes.len().checked_sub(per_hour as usize)?)?;
+        Some(*first + Duration::from_millis(WAKES_SPAN_MS)).filter(|time| *time > now)
     }
 
     /// The session was woken.
@@ -117,6 +127,8 @@ mod tests {
         assert!(
             !facts.trusts(Carrier::Channel, after(3 * BACKOFF_MS - 1)) && facts.trusts(Carrier::Channel, after(3 * BACKOFF_MS))
         );
+        assert_eq!(facts.doubted_until(Carrier::Channel, after(BACKOFF_MS)), Some(after(3 * BACKOFF_MS)));
+        assert_eq!(facts.doubted_until(Carrier::Channel, after(3 * BACKOFF_MS)), None);
         assert!(facts.trusts(Carrier::InboxSocket, start));
         facts.prove(Carrier::Channel);
         assert!(facts.trusts(Carrier::Channel, start));
@@ -132,7 +144,12 @@ mod tests {
             assert!(facts.may_wake(3, start));
             facts.woke(start);
         }
+        let again = start + Duration::from_millis(WAKES_SPAN_MS);
         assert!(!facts.may_wake(3, start + Duration::from_millis(WAKES_SPAN_MS - 1)));
+        assert_eq!(
+            (facts.may_wake_from(3, start), facts.may_wake_from(4, start), facts.may_wake_from(3, again)),
+            (Some(again), None, None)
+        );
         assert!(facts.may_wake(3, start + Duration::from_millis(WAKES_SPAN_MS)));
     }
 
