@@ -113,25 +113,40 @@ fn ends_with_call(record: &Path, call: &str) -> bool {
 
 /// What lets a session act without asking, in the client's own words on its command line and in its settings; and what
 /// names an agent, whose own file may let it.
-const BYPASS: [&str; 4] = ["dangerously-skip-permissions", "bypassPermissions", "--agent", "\"agent\""];
+const BYPASS: [&str; 5] = ["dangerously-skip-permissions", "bypassPermissions", "SKIP_PERMISSIONS", "--agent", "\"agent\""];
+
+/// Variables that name settings elsewhere end so.
+const ELSEWHERE: &str = "_SETTINGS_PATH=";
+
+/// Where the machine's administrator puts settings.
+const MANAGED: &str = "/etc/claude-code";
 
 /// Whether the client of this process id, in this directory, may come to act without asking: as it was started, or later at
 /// the press of a key, which is told nowhere. True where that cannot be ruled out.
 ///
 /// A mode that no option and no settings name cannot be reached: the key then leads through the other modes only.
 pub(crate) fn may_bypass(config: &Path, pid: u32, cwd: &str) -> bool {
-    let Ok(command) = std::fs::read(format!("/proc/{pid}/cmdline")) else { return true };
-    let (command, cwd) = (String::from_utf8_lossy(&command), Path::new(cwd));
-    let project = cwd.join(".claude");
-    let settings = [
-        config.join("settings.json"),
-        project.join("settings.json"),
-        project.join("settings.local.json"),
-        "/etc/claude-code/managed-settings.json".into(),
-    ];
-    let is_there = |path: &&PathBuf| path.symlink_metadata().is_ok();
+    let of_process =
+        |what: &str| std::fs::read(format!("/proc/{pid}/{what}")).map(|text| String::from_utf8_lossy(&text).into_owned());
+    let (Ok(command), Ok(environment)) = (of_process("cmdline"), of_process("environ")) else { return true };
+    let cwd = Path::new(cwd);
+    let directories = cwd.ancestors().map(|directory| directory.join(".claude")).chain([config.to_owned()]);
+    let usual = directories.flat_map(|directory| settings_in(&directory)).chain(managed());
+    let mut settings = usual.filter(|path| path.symlink_metadata().is_ok()).chain(settings_named(&command, cwd));
     says_bypass(&command)
-        || settings.iter().filter(is_there).chain(&settings_named(&command, cwd)).any(|path| says_bypass_in(path))
+        || says_bypass(&environment)
+        || environment.contains(ELSEWHERE)
+        || settings.any(|path| says_bypass_in(&path))
+}
+
+fn settings_in(directory: &Path) -> [PathBuf; 3] {
+    ["settings.json", "settings.local.json", "remote-settings.json"].map(|name| directory.join(name))
+}
+
+fn managed() -> Vec<PathBuf> {
+    let managed = Path::new(MANAGED);
+    let parts = std::fs::read_dir(managed.join("managed-settings.d")).into_iter().flatten().flatten();
+    parts.map(|part| part.path()).chain([managed.join("managed-settings.json")]).collect()
 }
 
 /// Files that the command line names as settings. It may also have settings in place of a name.
