@@ -184,18 +184,20 @@ impl Inbox {
         Known::New
     }
 
-    /// The carrier had its time without evidence.
-    /// Returns whether it still had the message: what the client declined was taken back.
+    /// The carrier had its time without evidence. Returns whether that speaks against the carrier: what the client declined
+    /// was taken back, and of a long message the beginning may have arrived.
     pub(crate) fn overdue(&mut self, message: MessageId, carrier: Carrier) -> bool {
         let Some(entry) = self.entries.get_mut(&message) else { return false };
         match carrier {
             Carrier::ToolResult => entry.result_overdue = true,
             Carrier::Hook => entry.hooks.iter_mut().for_each(|hook| hook.overdue = true),
             _ => {
-                let mut pushes = entry.pushes.iter_mut().filter(|push| push.carrier == carrier).peekable();
-                let had_it = pushes.peek().is_some();
-                pushes.for_each(|push| push.overdue = true);
-                return had_it;
+                let mut failed = false;
+                for push in entry.pushes.iter_mut().filter(|push| push.carrier == carrier) {
+                    push.overdue = true;
+                    failed |= !push.arrived;
+                }
+                return failed;
             }
         }
         true
@@ -293,6 +295,21 @@ impl Inbox {
         })
     }
 
+    /// The client's own record shows that the model was asked with a part of these in front of it. Returns the push carriers
+    /// that brought it.
+    pub(crate) fn arrived(&mut self, parts: &[(MessageId, Option<Carrier>)]) -> Vec<Carrier> {
+        let mut carriers = Vec::new();
+        for (message, by) in parts {
+            let Some(entry) = self.entries.get_mut(message) else { continue };
+            let by = (*by).or_else(|| entry.last_carrier());
+            for push in entry.pushes.iter_mut().filter(|push| Some(push.carrier) == by) {
+                push.arrived = true;
+                carriers.push(push.carrier);
+            }
+        }
+        carriers
+    }
+
     /// Messages that a carrier was given and that nothing proves: what is looked for in the client's own record.
     pub(crate) fn unproved(&self) -> Vec<MessageId> {
         let given = |entry: &&Entry| entry.proof.is_none() && entry.last_carrier().is_some();
@@ -353,7 +370,7 @@ impl Inbox {
         let mut messages = Vec::new();
         for (message, end) in &quoted.shown {
             let Some(entry) = self.entries.get_mut(message) else { continue };
-            entry.pushes.push(Pushed { carrier, end: *end, overdue: false, round: self.rounds });
+            entry.pushes.push(Pushed { carrier, end: *end, overdue: false, arrived: false, round: self.rounds });
             messages.push(entry.message.clone());
         }
         let mut text = quoted.text;

@@ -81,6 +81,11 @@ impl Transcript {
         self.speaks
     }
 
+    /// Messages of which the model was shown a part, each told once.
+    pub(crate) fn take_parts(&mut self) -> Vec<Seen> {
+        std::mem::take(&mut self.scan.parts)
+    }
+
     /// What the record at `path` proves of `unproved`, as far as it was not read before.
     pub(crate) fn look(&mut self, client: ClientKind, path: &Path, unproved: &[MessageId]) -> Vec<Seen> {
         if self.path != path {
@@ -172,6 +177,8 @@ struct Scan {
     shown: BTreeMap<MessageId, Shown>,
     /// The names of the latest answers, the newest last.
     answers: VecDeque<String>,
+    /// Messages of which a part was shown, and nobody was told of it.
+    parts: Vec<Seen>,
 }
 
 #[derive(Debug, Default)]
@@ -179,6 +186,8 @@ struct Shown {
     by: Option<Carrier>,
     pieces: BTreeSet<String>,
     whole: bool,
+    /// An answer followed a part of it.
+    answered: bool,
 }
 
 impl Scan {
@@ -200,7 +209,11 @@ impl Scan {
                 }
                 self.answers.push_back(answer);
                 self.shown.retain(|message, shown| {
-                    seen.extend(shown.whole.then_some((*message, shown.by)));
+                    if shown.whole {
+                        seen.push((*message, shown.by));
+                    } else if !std::mem::replace(&mut shown.answered, true) {
+                        self.parts.push((*message, shown.by));
+                    }
                     !shown.whole
                 });
             }

@@ -206,6 +206,17 @@ fn the_record_proves_only_what_went_whole_by_the_carrier_that_it_names() {
 }
 
 #[test]
+fn a_long_message_that_arrived_in_part_does_not_speak_against_its_carrier() {
+    let mut inbox = Inbox::default();
+    delivered(&mut inbox, 1, "luna", &"x".repeat(9_000));
+    delivered(&mut inbox, 2, "luna", &"y".repeat(9_000));
+    assert_eq!(post(&mut inbox, SOCKET, Activity::Working), Some(vec![id(1), id(2)]));
+    assert_eq!(inbox.arrived(&[(id(1), Some(SOCKET)), (id(2), Some(Carrier::Hook)), (id(3), None)]), [SOCKET]);
+    assert_eq!((inbox.overdue(id(1), SOCKET), inbox.overdue(id(2), SOCKET)), (false, true));
+    assert_eq!(inbox.unproved(), [id(1), id(2)]);
+}
+
+#[test]
 fn the_users_next_turn_proves_what_a_result_showed_whole() {
     let mut inbox = Inbox::default();
     delivered(&mut inbox, 1, "luna", "whole");

@@ -46,6 +46,8 @@ pub(super) struct Pushed {
     pub(super) end: usize,
     /// It had its time without evidence, or could not be used.
     pub(super) overdue: bool,
+    /// The model was shown what went, which was not the whole of it.
+    pub(super) arrived: bool,
     /// [`Inbox::rounds`](super::Inbox) at that time.
     pub(super) round: u64,
 }

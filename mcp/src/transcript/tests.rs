@@ -105,6 +105,18 @@ fn a_part_of_a_body_and_another_ones_quotation_prove_nothing() {
 }
 
 #[test]
+fn a_part_that_an_answer_follows_is_told_once() {
+    let (record, mut transcript) = (Record::new(), Transcript::default());
+    record.append(&(result(&quoted(1, &"long ".repeat(1_000))) + &result(&quoted(2, "short"))));
+    assert!(record.look(&mut transcript).is_empty() && transcript.take_parts().is_empty(), "no answer yet");
+    record.append(&(answer("msg_1") + &answer("msg_2")));
+    assert_eq!(record.look(&mut transcript), seen(2));
+    assert_eq!(transcript.take_parts(), seen(1));
+    record.append(&answer("msg_3"));
+    assert!(record.look(&mut transcript).is_empty() && transcript.take_parts().is_empty());
+}
+
+#[test]
 fn a_long_body_is_proved_when_all_its_parts_were_shown() {
     let lines: String = (0..900).map(|number| format!("line {number}\n")).collect();
     for text in ["é".repeat(5_000), lines] {
