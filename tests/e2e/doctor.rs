@@ -137,22 +137,62 @@ fn a_client_that_is_not_wired_up_is_a_note_and_one_that_is_half_wired_a_problem(
     assert!(observed.contains("line 1, column 2"), "{observed}");
 }
 
+/// The digest of a text, by a program that others wrote.
+fn sha256(text: &str) -> String {
+    let mut child = std::process::Command::new("sha256sum")
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("run sha256sum");
+    std::io::Write::write_all(&mut child.stdin.take().expect("it is piped"), text.as_bytes()).expect("write to it");
+    let output = child.wait_with_output().expect("wait for it");
+    String::from_utf8_lossy(&output.stdout)[..64].to_owned()
+}
+
 #[test]
 fn hooks_that_codex_was_not_told_to_trust_are_found() {
     let home = peer_tests::home!();
     fs::create_dir(home.home().join(".codex")).expect("make a directory");
+    let path = home.home().join(".codex/hooks.json");
+    fs::write(&path, "{\"hooks\": {\"Stop\": [{\"hooks\": [{\"type\": \"command\", \"command\": \"date\"}]}]}}")
+        .expect("write hooks");
     let _ = home.peerctl(&["setup", "codex", "--yes"]).success();
     let (observed, hint) = problem(&home, "codex");
-    assert!(observed.contains("SessionStart") && hint.contains("/hooks"), "{observed} {hint}");
+    assert!(
+        observed.contains("was not told to trust") && observed.contains("SessionStart") && hint.contains("/hooks"),
+        "{observed} {hint}"
+    );
+
     // As Codex writes it when its user has looked at each.
-    let path = home.home().join(".codex/config.toml");
-    let mut text = fs::read_to_string(&path).expect("read the configuration");
-    for event in ["session_start", "user_prompt_submit", "post_tool_use", "stop", "session_end"] {
-        let key = format!("{}:{event}:0:0", path.display());
-        text.push_str(&format!("\n[hooks.state.\"{key}\"]\ntrusted_hash = \"sha256:00\"\n"));
+    let hooks: Value = serde_json::from_str(&fs::read_to_string(&path).expect("read hooks")).expect("JSON");
+    let mut states = String::new();
+    for (event, name) in [
+        ("SessionStart", "session_start"),
+        ("UserPromptSubmit", "user_prompt_submit"),
+        ("PostToolUse", "post_tool_use"),
+        ("Stop", "stop"),
+        ("SessionEnd", "session_end"),
+    ] {
+        let groups = hooks["hooks"][event].as_array().expect("a list");
+        let last = groups.len() - 1;
+        let mut handler = groups[last]["hooks"][0].clone();
+        if handler["type"] == "command" {
+            handler["async"] = false.into();
+        }
+        let digest = sha256(&json!({ "event_name": name, "hooks": [handler] }).to_string());
+        let key = format!("{}:{name}:{last}:0", path.display());
+        states.push_str(&format!("\n[hooks.state.\"{key}\"]\ntrusted_hash = \"sha256:{digest}\"\n"));
     }
-    fs::write(&path, text).expect("write the configuration");
+    let config = home.home().join(".codex/config.toml");
+    let text = fs::read_to_string(&config).expect("read the configuration");
+    fs::write(&config, format!("{text}{states}")).expect("write the configuration");
     assert_eq!(home.peerctl(&["doctor", "--json"]).success().json()["problems"], 0);
+
+    // Somebody trusted what stood there before.
+    let other = states.replacen("sha256:", "sha256:00", 1);
+    fs::write(&config, format!("{text}{other}")).expect("write the configuration");
+    let (observed, _) = problem(&home, "codex");
+    assert!(observed.contains("in another form: SessionStart"), "{observed}");
 }
 
 #[test]

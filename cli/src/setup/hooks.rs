@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use sha2::{Digest, Sha256};
 use toml_edit::TableLike;
 
 use super::json::{self, Dialect, Node, Value};
@@ -125,8 +126,6 @@ impl Hook {
     fn handler(&self, place: &Place, client: Client) -> Vec<(&'static str, Value)> {
         let ends = client == Client::Codex && self.event == "SessionEnd";
         let timeout = ("timeout", Value::Number(if ends { CODEX_END_TIMEOUT_S } else { TIMEOUT_S }));
-        // Codex would put a long text of other scripts than Latin into a file instead of before the model.
-        let limit = (client == Client::Codex && !ends).then_some(("additionalContextLimit", Value::Number(0)));
         let mut handler = match self.form {
             Form::Command => vec![("type", Value::text("command")), ("command", Value::text(self.command(place, client)))],
             Form::Tool(fields) => vec![
@@ -142,7 +141,6 @@ impl Hook {
             ],
         };
         handler.push(timeout);
-        handler.extend(limit);
         handler
     }
 
@@ -152,6 +150,34 @@ impl Hook {
         let mut group: Vec<_> = self.matcher.iter().map(|matcher| ("matcher".to_owned(), Value::text(*matcher))).collect();
         group.push(("hooks".to_owned(), Value::Array(vec![Value::Object(handler)])));
         Value::Object(group)
+    }
+
+    /// What Codex 0.169 writes down when its user trusts this hook: the digest of the event and the group as JSON, the
+    /// names in order. It is compared and never written.
+    pub(crate) fn codex_digest(&self, place: &Place) -> String {
+        let handler = self.handler(place, Client::Codex).into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        let mut handler: serde_json::Value = serde_json::from_str(&Value::Object(handler).to_string()).unwrap_or_default();
+        if self.form == Form::Command {
+            handler["async"] = false.into();
+        }
+        let mut identity = serde_json::json!({ "event_name": self.snake_event(), "hooks": [handler] });
+        if let Some(matcher) = self.matcher {
+            identity["matcher"] = matcher.into();
+        }
+        let digest = Sha256::digest(identity.to_string());
+        digest.iter().fold("sha256:".to_owned(), |text, byte| text + &format!("{byte:02x}"))
+    }
+
+    /// `PostToolUse` as Codex' own notes write it: `post_tool_use`.
+    pub(crate) fn snake_event(&self) -> String {
+        let mut name = String::new();
+        for (place, character) in self.event.char_indices() {
+            if character.is_uppercase() && place > 0 {
+                name.push('_');
+            }
+            name.push(character.to_ascii_lowercase());
+        }
+        name
     }
 
     /// The group of this one hook, as tables of TOML.
@@ -238,4 +264,34 @@ pub(crate) fn from_toml(table: &dyn TableLike) -> Handler {
     let mut found = Handler::new();
     walk(table, "", &mut found);
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The digests are those that Codex 0.169.0 told of these hooks in its `hooks/list`.
+    #[test]
+    fn the_digest_of_a_hook_is_the_one_that_codex_computes() {
+        let place = Place {
+            home: "/home/u".into(),
+            claude_dir: "/home/u/.claude".into(),
+            claude_json: "/home/u/.claude.json".into(),
+            codex_dir: "/home/u/.codex".into(),
+            gemini_dir: "/home/u/.gemini".into(),
+            executable: "/opt/peerd/peerctl".into(),
+            peerd_dir: None,
+            location: peer_proto::location::Location::resolve(None, Some("/home/u".as_ref())).unwrap(),
+        };
+        let digests: Vec<_> = of(Client::Codex).iter().map(|hook| hook.codex_digest(&place)).collect();
+        assert_eq!(digests, DIGESTS);
+    }
+
+    const DIGESTS: [&str; 5] = [
+        "sha256:72c25d773203147e6f0e11887ee8203f7c0e26c1a4ee42eee0b8d46991712cd7",
+        "sha256:ff0da11ffa60e44785970b78ab194ef4122b08b5f221c4209150ed61cae89534",
+        "sha256:5988517769937af3425ef32d9a91a0026bb7ab691194d1edf0564aab0d1daa96",
+        "sha256:2e42d2dd78391412f0719e6f5f4c393f3621b22e74d85eafd3230ed30a3d7769",
+        "sha256:ad57fdd2ec619063881a6b0ab6fb9ec2b46e50a470f10ff85685617fc0aea2a0",
+    ];
 }

@@ -109,48 +109,32 @@ fn trust(place: &Place, findings: &mut Findings) -> Result<(), Failure> {
     let in_json = in_json.map(|root| codex_hooks::in_json(place, &hooks_text, &root)).unwrap_or_default();
     let in_toml = codex_hooks::in_toml(place, &document);
     let known = toml::at(&document, &["hooks", "state"]).and_then(toml_edit::Item::as_table_like);
-    let mut untrusted = Vec::new();
-    for (file, found) in
-        in_toml.iter().map(|found| ("config.toml", found)).chain(in_json.iter().map(|found| ("hooks.json", found)))
-    {
-        let end = format!("{file}:{}:{}:{}", snake(&found.event), found.place.0, found.place.1);
-        let trusted = known.is_some_and(|known| {
-            known.iter().any(|(key, state)| {
-                let hash = state.as_table_like().and_then(|state| state.get("trusted_hash"));
-                key.ends_with(&end) && hash.and_then(toml_edit::Item::as_str).is_some()
-            })
-        });
-        if !trusted {
-            untrusted.push(found.event.clone());
+    let (mut untrusted, mut stale) = (Vec::new(), Vec::new());
+    let in_files = in_toml.iter().map(|found| ("config.toml", found)).chain(in_json.iter().map(|found| ("hooks.json", found)));
+    for (file, found) in in_files {
+        let Some(hook) = hooks::of(Client::Codex).iter().find(|hook| hook.event == found.event) else { continue };
+        let end = format!("/{file}:{}:{}:{}", hook.snake_event(), found.place.0, found.place.1);
+        let states = known.into_iter().flat_map(|known| known.iter());
+        let digest = states
+            .filter(|(key, _)| key.ends_with(&end))
+            .find_map(|(_, state)| state.as_table_like()?.get("trusted_hash")?.as_str());
+        match digest {
+            None => untrusted.push(found.event.as_str()),
+            Some(digest) if digest != hook.codex_digest(place) => stale.push(found.event.as_str()),
+            Some(_) => {}
         }
     }
-    if !untrusted.is_empty() {
-        findings.problem(
-            "codex",
-            format!(
-                "Codex was not told to trust {} of our hooks and passes over them: {}",
-                untrusted.len(),
-                untrusted.join(", ")
-            ),
-            "hooks that its user has looked at",
-            "start `codex`, type /hooks, and look at each",
-        );
-    } else if !in_toml.is_empty() || !in_json.is_empty() {
+    let mend = "start `codex`, type /hooks, and look at each";
+    for (events, what) in [(&untrusted, "was not told to trust"), (&stale, "was told to trust in another form")] {
+        if !events.is_empty() {
+            let observed = format!("Codex passes over {} of our hooks, which it {what}: {}", events.len(), events.join(", "));
+            findings.problem("codex", observed, "hooks that its user has looked at", mend);
+        }
+    }
+    if untrusted.is_empty() && stale.is_empty() && !(in_toml.is_empty() && in_json.is_empty()) {
         findings.good("codex", format!("{} hooks, each trusted in /hooks", hooks::of(Client::Codex).len()));
     }
     Ok(())
-}
-
-/// `PostToolUse` as Codex' own notes write it: `post_tool_use`.
-fn snake(event: &str) -> String {
-    let mut name = String::new();
-    for (place, character) in event.char_indices() {
-        if character.is_uppercase() && place > 0 {
-            name.push('_');
-        }
-        name.push(character.to_ascii_lowercase());
-    }
-    name
 }
 
 /// Other mailboxes beside ours.
