@@ -1,7 +1,7 @@
 //! Codex with the model that it takes of itself, which calls tools from programs that it writes. What a program does not print,
 //! the model never sees, although the tool was called and its result was taken.
 
-use peer_tests::clients::{Call, Stage, Talk, call, say};
+use peer_tests::clients::{Call, Codex, Stage, Talk, call, say};
 use serde_json::{Value, json};
 
 /// Runs programs, one after the other, in a session for which one message waits. Our tools are not offered directly: that is
@@ -60,4 +60,29 @@ fn what_a_program_prints_as_json_is_seen() {
     talk.request_with(r"| crab\n| crab");
     let delivery = delivery(&stage);
     assert!(reached(&delivery, "presented"), "{delivery}");
+}
+
+/// What `omit_tools_from` is for, which `peerctl setup` writes: without it the model is told the first words of our
+/// instructions, and nothing of our tools.
+fn hides_our_tools(set: impl for<'a> Fn(Codex<'a>) -> Codex<'a>) {
+    let stage = peer_tests::stage!();
+    let talk = stage.model.talk("luna-begin", [say("done")]);
+    let _ = set(stage.codex()).deferring().name("luna").exec("luna-begin").wait().success();
+    let request = talk.request(0);
+    assert!(!request.tools().iter().any(|(name, _)| name.contains("peers")), "{}", request.body);
+    let instructions = stage.home.adapter("codex-mcp-client").spawn().initialize()["instructions"].clone();
+    let instructions = instructions.as_str().expect("there are instructions");
+    let told: String = instructions.chars().take(247).collect();
+    assert!(request.shows(&format!("- mcp__peers: {told}...")), "{}", stage.model.story());
+    assert!(!request.shows(instructions));
+}
+
+#[test]
+fn our_tools_are_hidden_where_the_configuration_does_not_forbid_it() {
+    hides_our_tools(|codex| codex);
+}
+
+#[test]
+fn our_tools_are_hidden_in_code_mode_where_the_configuration_does_not_forbid_it() {
+    hides_our_tools(|codex| codex.in_code_mode());
 }
