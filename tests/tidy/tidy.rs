@@ -288,9 +288,32 @@ fn every_end_to_end_test_is_run() {
         let path = path.strip_prefix("tests/")?.to_owned();
         let (dir, file) = path.split_once('/')?;
         let listed = manifest.contains(&format!("path = \"{path}\""));
-        (["e2e", "tidy", "clients"].contains(&dir) && !file.contains('/') && !listed).then(|| format!("tests/{path} is in no [[test]]"))
+        (["e2e", "tidy", "clients"].contains(&dir) && !file.contains('/') && !listed)
+            .then(|| format!("tests/{path} is in no [[test]]"))
     });
     none(forgotten.collect());
+}
+
+/// `docs/clients.md` says what was observed of which version, and by which test, as `file::name`.
+#[test]
+fn every_observation_has_its_test() {
+    let said = fs::read_to_string(root().join("docs/clients.md")).expect("read docs/clients.md");
+    let named: BTreeSet<String> = said.split('`').filter(|word| word.contains("::")).map(str::to_owned).collect();
+    let mut tests = BTreeSet::new();
+    for (path, text) in files(&[".rs"]) {
+        let Some(file) = path.strip_prefix("tests/clients/").and_then(|file| file.strip_suffix(".rs")) else { continue };
+        for test in text.split("#[test]\nfn ").skip(1) {
+            tests.insert(format!("{file}::{}", test.split('(').next().unwrap_or_default()));
+        }
+    }
+    none(named.difference(&tests).map(|name| format!("docs/clients.md names {name}, which does not exist")).collect());
+
+    let pinned = fs::read_to_string(root().join("tests/clients/package.json")).expect("read package.json");
+    let pinned: Value = serde_json::from_str(&pinned).expect("package.json is JSON");
+    for version in pinned["dependencies"].as_object().expect("there are dependencies").values() {
+        let version = version.as_str().expect("a version is a text");
+        assert!(said.contains(&format!(" {version}\n")), "docs/clients.md has no section on version {version}");
+    }
 }
 
 #[test]
