@@ -238,6 +238,32 @@ fn a_strange_sessions_hooks_reach_nobody() {
     assert_eq!(run(&home, "claude", "SessionStart", "s-9", json!({"source": "clear"})).stdout, "", "of two sessions, which?");
 }
 
+/// As a tool of the session would do with `claude --resume`: its first hook comes before its own adapter.
+#[test]
+fn a_client_that_a_tool_resumed_takes_neither_the_mailbox_nor_the_mail() {
+    let home = quiet_home();
+    let pid = std::process::id();
+    let registered = |session: &str| {
+        let sessions = home.home().join(".claude/sessions");
+        std::fs::create_dir_all(&sessions).expect("make the registry");
+        let entry = json!({"pid": pid, "sessionId": session, "status": "busy"}).to_string();
+        std::fs::write(sessions.join(format!("{pid}.json")), entry).expect("write the registry");
+    };
+    registered("s-1");
+    let _luna = claude(&home, "luna", "s-1");
+    let id = send(&home, "luna", "request", "hello");
+    for source in ["resume", "clear", "fork"] {
+        assert_eq!(run(&home, "claude", "SessionStart", "s-nested", json!({"source": source})).stdout, "", "{source}");
+    }
+    assert_eq!(run(&home, "claude", "PostToolBatch", "s-nested", json!({})).stdout, "");
+    assert_eq!(stage(&home, &id), "leased");
+    let peers = home.peerctl(&["peers", "luna", "--json"]).success().json();
+    assert!(!peers[0]["carriers"].to_string().contains("hook"), "no hook of its own has come: {peers:#}");
+    registered("s-2");
+    let shown = context(&home, "claude", "SessionStart", "s-2", json!({"source": "clear"}));
+    assert!(shown.contains("| hello"), "{shown}");
+}
+
 #[test]
 fn a_provisional_codex_session_is_bound_by_its_hook_and_keeps_its_mail() {
     let home = peer_tests::home!();

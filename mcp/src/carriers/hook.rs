@@ -48,17 +48,14 @@ pub(crate) async fn relayed(session: Arc<Session>, call: u64, hook: HookCall) {
 /// What the hook prints.
 pub(crate) async fn answer(session: &Arc<Session>, hook: &HookCall) -> Output {
     let is_subagent = hook.agent.is_some();
-    {
-        let mut state = session.state();
-        state.facts.hooks_come = true;
-        if let (HookEvent::PreToolUse, Some(tool_use)) = (hook.event, &hook.tool_use) {
-            state.facts.note_caller(tool_use.clone(), is_subagent);
-        }
+    if let (HookEvent::PreToolUse, Some(tool_use)) = (hook.event, &hook.tool_use) {
+        session.state().facts.note_caller(tool_use.clone(), is_subagent);
     }
     if is_subagent || !in_time(session.follow(hook)).await.unwrap_or(false) {
         session.report();
         return Output::default();
     }
+    session.state().facts.hooks_come = true;
     note(session, hook);
     session.look_into_transcript();
     let proved = session.state().inbox.event(hook.event);

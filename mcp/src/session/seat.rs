@@ -81,7 +81,8 @@ impl Session {
 
     /// Whether a hook is one of this session's; where it tells of a new id of this session, that is followed.
     ///
-    /// A client that a tool of this session started runs hooks too, and the kernel's word alone cannot tell them apart.
+    /// A client that a tool of this session started runs hooks too, before an adapter of its own is there, and the kernel's
+    /// word alone cannot tell them apart. Claude Code's registry can.
     pub(crate) async fn follow(self: &Arc<Self>, hook: &HookCall) -> bool {
         let known = self.seat();
         if known.as_ref() == Some(&hook.seat) {
@@ -95,7 +96,9 @@ impl Session {
             (ClientKind::Claude, SeatKind::Claude) => {
                 let source = hook.source.as_deref().unwrap_or("");
                 let changed = hook.event == HookEvent::SessionStart && CHANGES_OF_SESSION.contains(&source);
-                (known.is_none() || changed) && self.rebind(hook.seat.clone()).await.is_ok()
+                (known.is_none() || changed)
+                    && self.is_registered_as(&hook.seat.key).await
+                    && self.rebind(hook.seat.clone()).await.is_ok()
             }
             (ClientKind::Other, SeatKind::Other) => known.is_none() && self.rebind(hook.seat.clone()).await.is_ok(),
             _ => false,

@@ -119,6 +119,22 @@ impl Session {
         }
     }
 
+    /// Whether Claude Code's registry has our client under this session id; where it has nothing of our client, whoever says
+    /// so is believed. The client changes it just before it tells its hooks.
+    pub(super) async fn is_registered_as(&self, session: &str) -> bool {
+        let (claude, pid) = (&self.surroundings.claude, self.surroundings.client_pid);
+        let deadline = Instant::now() + Duration::from_millis(RECORD_LAG_MS);
+        let mut watch = Watch::on(vec![claude.registry(pid)]);
+        loop {
+            if claude.registered(pid).is_none_or(|registered| registered.session == session) {
+                return true;
+            }
+            if tokio::time::timeout_at(deadline, watch.changed()).await.is_err() {
+                return false;
+            }
+        }
+    }
+
     fn files_to_watch(&self) -> Vec<PathBuf> {
         let registry =
             (self.client().kind == ClientKind::Claude).then(|| self.surroundings.claude.registry(self.surroundings.client_pid));
