@@ -20,6 +20,7 @@ use peer_proto::message::{Carrier, Delivery, Evidence, Intent, Message};
 
 use crate::render::{self, BLOCK_CHARS_MAX, Body, EXCERPT_CHARS_MAX, Showing, counted};
 use crate::stdio::Call;
+use crate::transcript::Seen;
 
 use entry::{Entry, Hooked, Part, Pushed, Standing, read_up_to};
 
@@ -285,23 +286,26 @@ impl Inbox {
         })
     }
 
-    /// The client's own record shows that the model was asked with these in front of it. `None`: by whichever carrier had
-    /// it last.
-    pub(crate) fn recorded(&mut self, seen: &[(MessageId, Option<Carrier>)]) -> Vec<(MessageId, Proof)> {
+    /// The client's own record shows that the model was asked with these in front of it. Tells what is proved whole by that.
+    pub(crate) fn recorded(&mut self, seen: &[Seen]) -> Vec<(MessageId, Proof)> {
+        for seen in seen {
+            if let Some(entry) = self.entries.get_mut(&seen.message) {
+                entry.note_recorded(&seen.piece);
+            }
+        }
         self.prove(|entry| {
-            let (_, carrier) = seen.iter().find(|(message, _)| *message == entry.id())?;
-            let carrier = (*carrier).or_else(|| entry.last_carrier())?;
-            entry.went_whole_by(carrier).then_some(Proof { carrier, evidence: Evidence::Transcript })
+            let last = seen.iter().rfind(|seen| seen.message == entry.id()).filter(|_| entry.is_recorded_whole())?;
+            let carrier = last.by.filter(|carrier| entry.went_by(*carrier)).or_else(|| entry.last_carrier())?;
+            Some(Proof { carrier, evidence: Evidence::Transcript })
         })
     }
 
-    /// The client's own record shows that the model was asked with a part of these in front of it. Returns the push carriers
-    /// that brought it.
-    pub(crate) fn arrived(&mut self, parts: &[(MessageId, Option<Carrier>)]) -> Vec<Carrier> {
+    /// The push carriers that brought any of these, and are proved to work by that, also where a long message is not.
+    pub(crate) fn arrived(&mut self, seen: &[Seen]) -> Vec<Carrier> {
         let mut carriers = Vec::new();
-        for (message, by) in parts {
-            let Some(entry) = self.entries.get_mut(message) else { continue };
-            let by = (*by).or_else(|| entry.last_carrier());
+        for seen in seen {
+            let Some(entry) = self.entries.get_mut(&seen.message) else { continue };
+            let by = seen.by.or_else(|| entry.last_carrier());
             for push in entry.pushes.iter_mut().filter(|push| Some(push.carrier) == by) {
                 push.arrived = true;
                 carriers.push(push.carrier);

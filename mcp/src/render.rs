@@ -60,6 +60,12 @@ impl Body {
         self.chars
     }
 
+    /// Whether `shown` is what was quoted of it from character `start` to `end`, whatever blanks a client cut from its end.
+    pub(crate) fn is_piece(&self, start: usize, end: usize, shown: &str) -> bool {
+        let piece: String = self.text.chars().skip(start).take(end.saturating_sub(start)).collect();
+        piece.trim_end() == shown.trim_end()
+    }
+
     /// The piece from `offset`: at most `chars_max` characters, at most `quoted_max` with quotation marks and line ends.
     /// At least one character where there is one, so that reading on always ends.
     pub(crate) fn excerpt(&self, offset: usize, chars_max: usize, quoted_max: usize) -> Excerpt {

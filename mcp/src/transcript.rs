@@ -1,17 +1,17 @@
 //! The client's own record of a session: proof that a request to the model contained what a carrier was given.
 //!
-//! The rule: a message stands in an entry that the model is shown, under the header that peerd writes and with its whole
-//! body, and after that entry the model gave an answer that had not begun before it. Knows how far the record was read.
-//! Does not know a client's format ([`Dialect`]), nor when there is something new to read ([`crate::watch`]). Reads, never
-//! writes. The invariants:
+//! The rule: a message's body, or a part of it, stands in an entry that the model is shown, under the header that peerd
+//! writes, and after that entry the model gave an answer that had not begun before it. Knows how far the record was read.
+//! Does not know a client's format ([`Dialect`]), nor what of a message is enough, nor when there is something new to read
+//! ([`crate::watch`]). Reads, never writes. The invariants:
 //!
-//! - What is only queued, or shown to a subagent, proves nothing, and nor does a part of a body.
+//! - What is only queued, or shown to a subagent, proves nothing.
 //! - A line is read when it is whole, and one look reads a bounded amount.
 
 mod claude;
 mod codex;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -56,8 +56,15 @@ pub(crate) trait Dialect: Send + std::fmt::Debug {
     fn read(&mut self, line: &str) -> Option<Line>;
 }
 
-/// A message that the model was shown whole, and the carrier where the record tells.
-pub(crate) type Seen = (MessageId, Option<Carrier>);
+/// What the model was shown of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) message: MessageId,
+    /// By which carrier, where the record tells.
+    pub(crate) by: Option<Carrier>,
+    /// The body, or a part of it, without quotation marks.
+    pub(crate) piece: String,
+}
 
 /// How far the record was read, and what stood there that no answer has followed yet.
 #[derive(Debug, Default)]
@@ -81,11 +88,6 @@ impl Transcript {
         self.speaks
     }
 
-    /// Messages of which the model was shown a part, each told once.
-    pub(crate) fn take_parts(&mut self) -> Vec<Seen> {
-        std::mem::take(&mut self.scan.parts)
-    }
-
     /// What the record at `path` proves of `unproved`, as far as it was not read before.
     pub(crate) fn look(&mut self, client: ClientKind, path: &Path, unproved: &[MessageId]) -> Vec<Seen> {
         if self.path != path {
@@ -97,7 +99,7 @@ impl Transcript {
             self.offset = None;
             return Vec::new();
         }
-        self.scan.shown.retain(|message, _| unproved.contains(message));
+        self.scan.shown.retain(|shown| unproved.contains(&shown.message));
         let mut seen = Vec::new();
         // A record that cannot be read proves nothing; the carriers' times run out, and the next ones follow.
         let _ = self.read(unproved, &mut seen);
@@ -173,32 +175,18 @@ fn dialect(client: ClientKind) -> Option<Box<dyn Dialect>> {
 /// The rule, without files.
 #[derive(Debug, Default)]
 struct Scan {
-    /// What the model is shown with the next request, or was shown of a longer message before.
-    shown: BTreeMap<MessageId, Shown>,
+    /// What the model is shown with the next request.
+    shown: Vec<Seen>,
     /// The names of the latest answers, the newest last.
     answers: VecDeque<String>,
-    /// Messages of which a part was shown, and nobody was told of it.
-    parts: Vec<Seen>,
-}
-
-#[derive(Debug, Default)]
-struct Shown {
-    by: Option<Carrier>,
-    pieces: BTreeSet<String>,
-    whole: bool,
-    /// An answer followed a part of it.
-    answered: bool,
 }
 
 impl Scan {
     fn take(&mut self, line: Line, unproved: &[MessageId], seen: &mut Vec<Seen>) {
         match line {
             Line::Shown { by, texts } => {
-                for (message, piece) in texts.iter().flat_map(|text| pieces(text)) {
-                    if unproved.contains(&message) {
-                        self.shown.entry(message).or_default().add(by, piece);
-                    }
-                }
+                let pieces = texts.iter().flat_map(|text| pieces(text)).filter(|(message, _)| unproved.contains(message));
+                self.shown.extend(pieces.map(|(message, piece)| Seen { message, by, piece }));
             }
             Line::Answered(answer) => {
                 if self.answers.contains(&answer) {
@@ -208,45 +196,19 @@ impl Scan {
                     self.answers.pop_front();
                 }
                 self.answers.push_back(answer);
-                self.shown.retain(|message, shown| {
-                    if shown.whole {
-                        seen.push((*message, shown.by));
-                    } else if !std::mem::replace(&mut shown.answered, true) {
-                        self.parts.push((*message, shown.by));
-                    }
-                    !shown.whole
-                });
+                seen.append(&mut self.shown);
             }
         }
     }
 }
 
-impl Shown {
-    fn add(&mut self, by: Option<Carrier>, piece: Piece) {
-        self.by = by;
-        self.pieces.insert(piece.body);
-        // Where a body is cut at a line's end, that end stands in neither piece.
-        let read: usize = self.pieces.iter().map(|piece| piece.chars().count()).sum();
-        self.whole |= read + self.pieces.len() > piece.of_chars;
-    }
-}
-
-/// A body, or a part of it, under its header.
-#[derive(Debug, PartialEq, Eq)]
-struct Piece {
-    /// Without quotation marks.
-    body: String,
-    /// The characters of the whole body, as the header says.
-    of_chars: usize,
-}
-
-/// The messages in a text that a model is shown. Only headers at the beginning of a line are peerd's own: all that peers
-/// write stands behind a mark.
-fn pieces(text: &str) -> Vec<(MessageId, Piece)> {
+/// The messages in a text that a model is shown, with what stands there of their bodies. Only headers at the beginning of a
+/// line are peerd's own: all that peers write stands behind a mark.
+fn pieces(text: &str) -> Vec<(MessageId, String)> {
     let mut pieces = Vec::new();
     let mut lines = text.lines().peekable();
     while let Some(line) = lines.next() {
-        let Some((message, of_chars)) = header(line) else { continue };
+        let Some(message) = header(line) else { continue };
         lines.next_if(|line| line.starts_with(SOURCES));
         let mut body: Option<String> = None;
         // A client may have cut the blank at the end of a text.
@@ -260,19 +222,17 @@ fn pieces(text: &str) -> Vec<(MessageId, Piece)> {
                 None => body = Some(line.to_owned()),
             }
         }
-        pieces.extend(body.map(|body| (message, Piece { body, of_chars })));
+        pieces.extend(body.map(|body| (message, body)));
     }
     pieces
 }
 
-/// The message and the length of its body: `[m-… request] from … · 31 chars`.
-fn header(line: &str) -> Option<(MessageId, usize)> {
+/// The message that a header is about: `[m-… request] from … · 31 chars`.
+fn header(line: &str) -> Option<MessageId> {
     // Clients put words of their own before a text, such as `PostToolBatch hook additional context: `.
     let start = if line.starts_with('[') { 0 } else { line.find(": [").filter(|_| !line.starts_with(QUOTE.trim_end()))? + 2 };
     let (id, rest) = line[start..].strip_prefix('[')?.split_once(' ')?;
-    let (_, length) = rest.rsplit_once(" · ")?;
-    let digits: String = length.split(' ').next()?.chars().filter(char::is_ascii_digit).collect();
-    Some((id.parse().ok()?, digits.parse().ok()?))
+    rest.contains("] from ").then(|| id.parse().ok()).flatten()
 }
 
 #[cfg(test)]

@@ -219,46 +219,6 @@ fn a_subagent_that_calls_our_tools_does_not_swallow_its_parents_mail_where_no_ho
     a_subagent_leaves_its_parents_mail("tool_result", json!({}));
 }
 
-/// Each time the client goes on under another id of its own, and nobody but its hooks and its registry tells.
-fn stays_the_same_peer_when_cleared_twice(settings: Value) {
-    let stage = peer_tests::stage!();
-    let talk = stage.model.talk("luna-begin", [say("ready")]);
-    let tui = stage.claude().name("luna").settings(settings).terminal();
-    tui.submit("luna-begin");
-    tui.wait_for("ready");
-    talk.request(0);
-    let before = stage.home.peerctl(&["peers", "luna", "--json"]).success().json();
-    for turn in ["first-turn", "second-turn"] {
-        tui.submit("/clear");
-        tui.wait_for("❯");
-        let talk = stage.model.talk(turn, [call(Call::peers("list_peers", json!({}))), say(&format!("{turn} done"))]);
-        let news = stage.news();
-        tui.submit(turn);
-        talk.request(1);
-        let id = stage.send("luna", &format!("after {turn}"));
-        talk.then([call(Call::peers("list_peers", json!({}))), say("and again")]);
-        tui.wait_for(&format!("{turn} done"));
-        tui.submit("once more");
-        talk.request_with(&format!("| after {turn}"));
-        let _ = news.wait("presented", &id);
-    }
-    let after = stage.home.peerctl(&["peers", "--json"]).success().json();
-    let after: Vec<&Value> = after.as_array().expect("peers are listed").iter().filter(|peer| peer["name"] != "human").collect();
-    assert_eq!(after.len(), 1, "{after:#?}");
-    assert_eq!((&after[0]["id"], &after[0]["name"]), (&before[0]["id"], &json!("luna")));
-    tui.close();
-}
-
-#[test]
-fn a_session_that_is_cleared_twice_stays_the_same_peer() {
-    stays_the_same_peer_when_cleared_twice(hooks());
-}
-
-#[test]
-fn a_session_that_is_cleared_twice_without_hooks_stays_the_same_peer() {
-    stays_the_same_peer_when_cleared_twice(json!({}));
-}
-
 /// The client takes the flag and, without its maker's say, loads no channel: what is sent there is dropped silently.
 #[test]
 fn a_channel_that_is_not_loaded_is_not_taken_for_seen() {
@@ -464,27 +424,6 @@ fn a_burst_is_shown_once_and_in_order() {
     }
 }
 
-/// The client's own session id finds the mailbox again; a copy of the session is somebody else.
-#[test]
-fn a_resumed_session_is_the_same_peer_and_a_fork_is_not() {
-    let stage = peer_tests::stage!();
-    let session = "0b5e1a52-6d5c-4b57-9a3e-1f2a3b4c5d6e";
-    let talk = stage.model.talk("first-begin", []);
-    let who = |prompt: &str, options: &[&str]| {
-        talk.then([call(Call::peers("list_peers", json!({}))), say("done")]);
-        let _ = stage.claude().settings(hooks()).args(options.iter().copied()).print(prompt).wait().success();
-        let result = talk.requests().last().and_then(|request| request.results().pop()).expect("a tool was called").text;
-        // The session itself is listed first.
-        let at = result.find("(p-").unwrap_or_else(|| panic!("no peer in {result}"));
-        result[at..].split([',', ')', ' ']).next().unwrap_or_default().to_owned()
-    };
-    let first = who("first-begin", &["--session-id", session]);
-    let again = who("go on", &["--resume", session]);
-    let fork = who("go elsewhere", &["--resume", session, "--fork-session"]);
-    assert_eq!(first, again);
-    assert_ne!(first, fork);
-}
-
 /// The client hands a post over when the tool has run, which takes longer than a carrier has time.
 fn waits_for_a_long_tool<Running>(start: impl FnOnce(Claude<'_>) -> Running) {
     let stage = peer_tests::stage!();
@@ -513,127 +452,6 @@ fn a_post_waits_for_a_long_tool_in_a_terminal_and_is_shown_once() {
         terminal.submit("luna-begin");
         terminal
     });
-}
-
-/// Escape ends the turn; what the client had queued must neither get lost nor be taken for seen.
-#[test]
-fn a_turn_that_is_interrupted_loses_nothing() {
-    let stage = peer_tests::stage!();
-    stage.leave_only("inbox_socket");
-    let gate = Gate::new();
-    let talk = stage.model.talk("luna-begin", [call(Call::shell("true")), say("never heard").held(&gate)]);
-    let news = stage.news();
-    let tui = stage.claude().name("luna").settings(hooks()).terminal();
-    tui.submit("luna-begin");
-    talk.request(1);
-    let id = stage.send("luna", "which bcrypt?");
-    let _ = news.wait("offered", &id);
-    assert_eq!(stage.trace(&id), ["stored", "offered inbox_socket"]);
-    talk.then([say("heard it")]);
-    tui.key("Escape");
-    gate.open();
-    let request = talk.request_with("| which bcrypt?");
-    assert_eq!(request.count("| which bcrypt?"), 1);
-    let _ = news.wait("presented", &id);
-    tui.close();
-}
-
-/// The client dies with the message in its hands; whoever sits in that seat next is shown it, and told that it may be a repeat.
-#[test]
-fn a_client_that_dies_leaves_its_mail_to_the_next_session() {
-    let stage = peer_tests::stage!();
-    stage.leave_only("hook");
-    let (gate, never) = (Gate::new(), Gate::new());
-    let steps = [call(Call::shell("true")), call(Call::shell("true")).held(&gate), say("never heard").held(&never)];
-    let talk = stage.model.talk("first-begin", steps);
-    let news = stage.news();
-    let running = stage.claude().name("luna").settings(hooks()).print("first-begin");
-    talk.request(1);
-    let id = stage.send("luna", "which bcrypt?");
-    gate.open();
-    talk.request_with("| which bcrypt?");
-    drop(running);
-    let talk = stage.model.talk("second-begin", [say("done")]);
-    let running = stage.claude().name("luna").settings(hooks()).print("second-begin");
-    let request = talk.request_with("| which bcrypt?");
-    assert!(request.shows("(shown before)"), "a repeat says so");
-    let _ = news.wait("presented", &id);
-    let _ = running.wait().success();
-    assert_eq!(stage.trace(&id), ["stored", "offered hook", "returned", "offered hook", "presented hook"]);
-}
-
-/// A plugin and an entry of the person's own, say: both adapters belong to one client process.
-#[test]
-fn two_adapters_of_one_session_are_one_peer_and_show_a_message_once() {
-    let stage = peer_tests::stage!();
-    let peers = json!({"type": "stdio", "command": stage.peerctl(), "args": ["mcp"]});
-    let config = json!({"mcpServers": {"peers": peers, "again": peers}}).to_string();
-    let gate = Gate::new();
-    let again = |tool: &str| Call::named(&format!("mcp__again__{tool}"), json!({}));
-    let steps = [
-        call(Call::shell("true")),
-        calls([Call::named("mcp__peers__list_peers", json!({})), again("list_peers")]).held(&gate),
-        call(again("set_summary")),
-        say("done"),
-    ];
-    let talk = stage.model.talk("luna-begin", steps);
-    let news = stage.news();
-    let claude = stage.claude().name("luna").settings(hooks()).unwired();
-    let options = ["--mcp-config", &config, "--strict-mcp-config", "--allowedTools", "mcp__peers,mcp__again,Bash"];
-    let running = claude.args(options).print("luna-begin");
-    talk.request(1);
-    let listed = stage.home.peerctl(&["peers", "--json"]).success().json();
-    let names: Vec<&str> = listed.as_array().into_iter().flatten().filter_map(|peer| peer["name"].as_str()).collect();
-    assert_eq!(names, ["luna"]);
-    let id = stage.send("luna", "which bcrypt?");
-    gate.open();
-    let _ = news.wait("presented", &id);
-    let _ = running.wait().success();
-    let last = talk.requests().pop().expect("there are requests");
-    assert_eq!(last.count("| which bcrypt?"), 1);
-    assert!(!last.shows("more waits"), "the one that takes no mail says that some waits");
-}
-
-/// The conversation is summed up and goes on under the same id.
-#[test]
-fn a_session_that_is_compacted_is_reached_as_before() {
-    let stage = peer_tests::stage!();
-    let talk = stage.model.talk("luna-begin", [say("ready")]);
-    let news = stage.news();
-    let tui = stage.claude().name("luna").settings(hooks()).terminal();
-    tui.submit("luna-begin");
-    tui.wait_for("ready");
-    // The summary is asked for in the same conversation.
-    talk.then([say("<summary>luna-begin, and nothing else</summary>"), say("woken")]);
-    tui.submit("/compact");
-    tui.wait_for("ompacted");
-    let after = stage.model.talk("wake up, luna", [say("woken")]);
-    let id = stage.send("luna", "wake up, luna");
-    let _ = news.wait("presented", &id);
-    tui.wait_for("woken");
-    drop(after);
-    tui.close();
-}
-
-/// The registry and the records are where the person moved them.
-#[test]
-fn a_client_whose_files_were_moved_is_reached_all_the_same() {
-    let stage = peer_tests::stage!();
-    stage.leave_only("inbox_socket");
-    let gate = Gate::new();
-    let steps = [call(Call::shell("true")), call(Call::shell("true")).held(&gate), say("done")];
-    let talk = stage.model.talk("luna-begin", steps);
-    let news = stage.news();
-    let elsewhere = stage.home.root().join("elsewhere");
-    let claude = stage.claude().name("luna").env("CLAUDE_CONFIG_DIR", &elsewhere.to_string_lossy());
-    let running = claude.print("luna-begin");
-    talk.request(1);
-    let id = stage.send("luna", "which bcrypt?");
-    gate.open();
-    talk.request_with("| which bcrypt?");
-    let _ = news.wait("presented", &id);
-    let _ = running.wait().success();
-    assert_eq!(stage.trace(&id), ["stored", "offered inbox_socket", "presented inbox_socket"]);
 }
 
 /// Another hook of the person's refuses the prompt, and the client drops what ours said to it without a word.
@@ -668,4 +486,38 @@ fn what_a_refused_prompt_took_with_it_is_not_taken_for_seen() {
     assert_eq!(stage.trace(&id), ["stored", "offered hook", "offered hook", "presented hook"]);
     tui.wait_for("done with it");
     tui.close();
+}
+
+/// The socket brings the beginning, and the model reads on with calls of its own.
+#[test]
+fn a_long_message_is_proved_when_the_model_has_read_all_of_it() {
+    let stage = peer_tests::stage!();
+    stage.leave_only("inbox_socket");
+    let body: String = (0..600).map(|number| format!("line {number} of it\n")).collect();
+    let gate = Gate::new();
+    let talk = stage.model.talk("luna-begin", [call(Call::shell("true")), call(Call::shell("true")).held(&gate)]);
+    talk.then((0..20).map(|_| {
+        given(|request| {
+            let shown: String = request.shown().into_iter().map(|shown| shown.text + "\n").collect();
+            let Some((_, rest)) = shown.rsplit_once("check_messages(message_id=\"") else { return call(Call::shell("true")) };
+            let (id, rest) = rest.split_once("\", offset=").expect("an offset follows");
+            match rest.split_once(')').and_then(|(offset, _)| offset.parse::<u64>().ok()) {
+                Some(_) if shown.contains("| line 599 of it") => say("done"),
+                Some(offset) => call(Call::peers("check_messages", json!({"message_id": id, "offset": offset}))),
+                None => say("no offset"),
+            }
+        })
+    }));
+    let news = stage.news();
+    let running = stage.claude().name("luna").settings(hooks()).print("luna-begin");
+    talk.request(1);
+    let id = stage.send("luna", &body);
+    gate.open();
+    let _ = news.wait("presented", &id);
+    let _ = running.wait().success();
+    let shown: String = talk.requests().pop().expect("there are requests").shown().into_iter().map(|shown| shown.text).collect();
+    for line in ["| line 0 of it", "| line 599 of it"] {
+        assert_eq!(shown.matches(line).count(), 1, "{line}");
+    }
+    assert_eq!(stage.trace(&id).last().map(String::as_str), Some("presented tool_result"));
 }

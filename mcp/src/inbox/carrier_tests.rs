@@ -5,6 +5,7 @@ use peer_proto::message::Intent;
 use super::tests::{delivered, id};
 use super::*;
 use crate::render::tests::request;
+use crate::transcript::Seen;
 
 const SOCKET: Carrier = Carrier::InboxSocket;
 
@@ -193,16 +194,45 @@ fn a_hooks_share_fits_its_budget() {
     assert!(block.text.contains("2 more wait: check_messages()"), "{}", block.text);
 }
 
+fn seen(number: u32, by: Option<Carrier>, piece: &str) -> Seen {
+    Seen { message: id(number), by, piece: piece.to_owned() }
+}
+
 #[test]
-fn the_record_proves_only_what_went_whole_by_the_carrier_that_it_names() {
+fn the_record_proves_what_it_shows_whole_of_what_a_carrier_was_given() {
     let mut inbox = Inbox::default();
-    delivered(&mut inbox, 1, "luna", "whole");
+    delivered(&mut inbox, 1, "luna", "whole\n\n");
     delivered(&mut inbox, 2, "luna", &"x".repeat(9_000));
     assert_eq!(post(&mut inbox, SOCKET, Activity::Working), Some(vec![id(1), id(2)]));
-    assert_eq!(proofs(&inbox.recorded(&[(id(1), Some(Carrier::Hook)), (id(2), Some(SOCKET)), (id(3), None)])), []);
-    let proved = inbox.recorded(&[(id(1), None)]);
+    let others = [seen(1, Some(SOCKET), "who"), seen(2, Some(SOCKET), &"x".repeat(2_000)), seen(3, None, "whole")];
+    assert_eq!(proofs(&inbox.recorded(&others)), []);
+    // It never went by a hook.
+    let proved = inbox.recorded(&[seen(1, Some(Carrier::Hook), "whole")]);
     assert_eq!(proved, [(id(1), Proof { carrier: SOCKET, evidence: Evidence::Transcript })]);
     assert_eq!(inbox.unproved(), [id(2)]);
+}
+
+#[test]
+fn a_long_message_is_proved_by_its_parts_whoever_brought_them() {
+    let mut inbox = Inbox::default();
+    let text: String = (0..900).map(|number| format!("line {number}\n")).collect();
+    delivered(&mut inbox, 1, "luna", &text);
+    let pushed = inbox.post(SOCKET, Some(Activity::Working), false, "").unwrap().text;
+    let quoted = |text: &str| {
+        let lines: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("| ")).collect();
+        lines.join("\n")
+    };
+    let rest = |text: &str| text.split("offset=").nth(1).map(|rest| rest.trim_end_matches(")\n").parse::<usize>().unwrap());
+    assert_eq!(proofs(&inbox.recorded(&[seen(1, Some(SOCKET), &quoted(&pushed))])), []);
+    let mut offset = rest(&pushed);
+    while let Some(from) = offset {
+        let caller = Caller { call: Arc::new(Call::new(0)), conversation: None, is_subagent: false };
+        let part = inbox.part(id(1), from, false, "", &caller).unwrap().0;
+        caller.call.answered(100);
+        offset = rest(&part);
+        let proved = inbox.recorded(&[seen(1, Some(Carrier::ToolResult), &quoted(&part))]);
+        assert_eq!(proved.is_empty(), offset.is_some(), "from {from}");
+    }
 }
 
 #[test]
@@ -211,7 +241,8 @@ fn a_long_message_that_arrived_in_part_does_not_speak_against_its_carrier() {
     delivered(&mut inbox, 1, "luna", &"x".repeat(9_000));
     delivered(&mut inbox, 2, "luna", &"y".repeat(9_000));
     assert_eq!(post(&mut inbox, SOCKET, Activity::Working), Some(vec![id(1), id(2)]));
-    assert_eq!(inbox.arrived(&[(id(1), Some(SOCKET)), (id(2), Some(Carrier::Hook)), (id(3), None)]), [SOCKET]);
+    let beginnings = [seen(1, Some(SOCKET), "x"), seen(2, Some(Carrier::Hook), "y"), seen(3, None, "z")];
+    assert_eq!(inbox.arrived(&beginnings), [SOCKET]);
     assert_eq!((inbox.overdue(id(1), SOCKET), inbox.overdue(id(2), SOCKET)), (false, true));
     assert_eq!(inbox.unproved(), [id(1), id(2)]);
 }

@@ -35,6 +35,8 @@ pub(super) struct Entry {
     pub(super) parts: Vec<Part>,
     /// A tool result carried it, and had its time.
     pub(super) result_overdue: bool,
+    /// Which characters the client's record shows to the model.
+    pub(super) recorded: Vec<(usize, usize)>,
     pub(super) proof: Option<Proof>,
 }
 
@@ -99,6 +101,7 @@ impl Entry {
             hooks: Vec::new(),
             parts: Vec::new(),
             result_overdue: false,
+            recorded: Vec::new(),
             proof: None,
         }
     }
@@ -164,14 +167,29 @@ impl Entry {
         unseen && self.standing() != Standing::Open && self.pushes.iter().all(|push| push.carrier != carrier)
     }
 
-    /// Whether this carrier was given the whole of it.
-    pub(super) fn went_whole_by(&self, carrier: Carrier) -> bool {
-        let whole = |end: usize| end >= self.body.chars();
+    /// The client's record shows this of it to the model. It counts where it is what some carrier was given.
+    pub(super) fn note_recorded(&mut self, piece: &str) {
+        let pushed = self.pushes.iter().map(|push| (0, push.end));
+        let hooked = self.hooks.iter().map(|hook| (0, hook.end));
+        let parts = self.parts.iter().filter(|part| part.call.counts()).map(|part| (part.start, part.end));
+        // Parts that are all alike are told apart by counting.
+        let is_it = |span: &(usize, usize)| !self.recorded.contains(span) && self.body.is_piece(span.0, span.1, piece);
+        let found = pushed.chain(hooked).chain(parts).find(is_it);
+        self.recorded.extend(found);
+    }
+
+    /// Whether the client's record shows the whole of it.
+    pub(super) fn is_recorded_whole(&self) -> bool {
+        reached(self.recorded.iter().copied()).is_some_and(|end| end >= self.body.chars())
+    }
+
+    /// Whether this carrier was given any of it.
+    pub(super) fn went_by(&self, carrier: Carrier) -> bool {
         match carrier {
-            Carrier::ToolResult => self.was_in_result_whole(),
-            Carrier::Hook => self.hooks.iter().any(|hook| whole(hook.end)),
+            Carrier::ToolResult => self.was_in_result(),
+            Carrier::Hook => !self.hooks.is_empty(),
             Carrier::Channel | Carrier::InboxSocket | Carrier::AppServer => {
-                self.pushes.iter().any(|push| push.carrier == carrier && whole(push.end))
+                self.pushes.iter().any(|push| push.carrier == carrier)
             }
             Carrier::Peerctl => false,
         }
@@ -215,7 +233,12 @@ impl Part {
 
 /// How far these parts reach without a gap from the beginning; `None` where there is no part at all.
 pub(super) fn read_up_to<'a>(parts: impl Iterator<Item = &'a Part>) -> Option<usize> {
-    let mut spans: Vec<(usize, usize)> = parts.map(|part| (part.start, part.end)).collect();
+    reached(parts.map(|part| (part.start, part.end)))
+}
+
+/// The same, of spans.
+fn reached(spans: impl Iterator<Item = (usize, usize)>) -> Option<usize> {
+    let mut spans: Vec<(usize, usize)> = spans.collect();
     spans.sort_unstable();
     let mut reached = None;
     for (start, end) in spans {

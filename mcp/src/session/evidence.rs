@@ -62,7 +62,7 @@ impl Session {
             let seen = state.transcript.look(client, &path, &unproved);
             state.inbox.note_record(state.transcript.speaks());
             // A long message proves nothing of itself by its beginning, and yet that its carrier works.
-            for carrier in state.inbox.arrived(&state.transcript.take_parts()) {
+            for carrier in state.inbox.arrived(&seen) {
                 state.facts.prove(carrier);
             }
             state.inbox.recorded(&seen)

@@ -59,8 +59,8 @@ fn queued(text: &str) -> String {
     format!("{}\n", serde_json::json!({"type": "queue-operation", "operation": "enqueue", "content": text}))
 }
 
-fn seen(number: u32) -> [Seen; 1] {
-    [(id(number), Some(Carrier::ToolResult))]
+fn seen(number: u32, piece: &str) -> [Seen; 1] {
+    [Seen { message: id(number), by: Some(Carrier::ToolResult), piece: piece.to_owned() }]
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn a_new_answer_after_the_text_proves_it() {
     record.append(&result(&format!("done\n\n[PEER INBOX] 2 messages.\n{}{}", quoted(1, "ping\n\npong"), quoted(3, "x"))));
     assert!(record.look(&mut transcript).is_empty(), "no answer yet");
     record.append(&answer("msg_2"));
-    assert_eq!(record.look(&mut transcript), seen(1));
+    assert_eq!(record.look(&mut transcript), seen(1, "ping\n\npong"));
     record.append(&answer("msg_3"));
     assert!(record.look(&mut transcript).is_empty(), "it is told once");
 }
@@ -83,7 +83,7 @@ fn the_rest_of_the_answer_that_made_the_call_proves_nothing() {
     record.append(&result("the other call of that message"));
     assert!(record.look(&mut transcript).is_empty());
     record.append(&answer("msg_2"));
-    assert_eq!(record.look(&mut transcript), seen(1));
+    assert_eq!(record.look(&mut transcript), seen(1, "ping"));
 }
 
 #[test]
@@ -94,44 +94,28 @@ fn what_is_only_queued_proves_nothing() {
 }
 
 #[test]
-fn a_part_of_a_body_and_another_ones_quotation_prove_nothing() {
+fn another_ones_quotation_is_not_the_message() {
     let (record, mut transcript) = (Record::new(), Transcript::default());
     let whole = quoted(1, "ping");
-    let cut = whole.replace("| ping", "| pi");
     let headless = whole.replace("[m-", "m-");
     let forged = quoted(3, &format!("{whole}\nx: {whole}"));
-    record.append(&(result(&cut) + &result(&headless) + &result(&forged) + &answer("msg_1") + &answer("msg_2")));
+    record.append(&(result(&headless) + &result(&forged) + &answer("msg_1") + &answer("msg_2")));
     assert!(record.look(&mut transcript).is_empty());
 }
 
 #[test]
-fn a_part_that_an_answer_follows_is_told_once() {
+fn each_part_of_a_body_is_told_once() {
     let (record, mut transcript) = (Record::new(), Transcript::default());
-    record.append(&(result(&quoted(1, &"long ".repeat(1_000))) + &result(&quoted(2, "short"))));
-    assert!(record.look(&mut transcript).is_empty() && transcript.take_parts().is_empty(), "no answer yet");
-    record.append(&(answer("msg_1") + &answer("msg_2")));
-    assert_eq!(record.look(&mut transcript), seen(2));
-    assert_eq!(transcript.take_parts(), seen(1));
-    record.append(&answer("msg_3"));
-    assert!(record.look(&mut transcript).is_empty() && transcript.take_parts().is_empty());
-}
-
-#[test]
-fn a_long_body_is_proved_when_all_its_parts_were_shown() {
     let lines: String = (0..900).map(|number| format!("line {number}\n")).collect();
-    for text in ["é".repeat(5_000), lines] {
-        let (record, mut transcript) = (Record::new(), Transcript::default());
-        let (mut offset, chars) = (0, Body::new(&text).chars());
-        while offset < chars {
-            assert!(record.look(&mut transcript).is_empty(), "{offset} of {chars}");
-            let (piece, end) = quoted_from(1, &text, offset);
-            // The same part twice is no more than once.
-            record.append(&(result(&piece) + &result(&piece) + &answer(&format!("msg_{end}"))));
-            offset = end;
-        }
-        // Parts that are all alike count once: no proof, which is safe.
-        let expected = if text.starts_with('é') { Vec::new() } else { seen(1).to_vec() };
-        assert_eq!(record.look(&mut transcript), expected);
+    let body = Body::new(&lines);
+    let mut offset = 0;
+    while offset < body.chars() {
+        let (piece, end) = quoted_from(1, &lines, offset);
+        record.append(&(result(&piece) + &answer(&format!("msg_{end}"))));
+        let seen = record.look(&mut transcript);
+        assert!(seen.len() == 1 && body.is_piece(offset, end, &seen[0].piece), "{offset} to {end}: {seen:?}");
+        assert!(record.look(&mut transcript).is_empty());
+        offset = end;
     }
 }
 
@@ -144,7 +128,7 @@ fn lines_that_come_in_pieces_are_read_when_they_are_whole() {
         let mut file = File::options().create(true).append(true).open(&record.path).unwrap();
         file.write_all(bytes).unwrap();
     }
-    assert_eq!(record.look(&mut transcript), seen(1));
+    assert_eq!(record.look(&mut transcript), seen(1, "ping 🦀"));
 }
 
 #[test]
@@ -156,7 +140,7 @@ fn the_session_goes_on_in_another_record() {
     after.append(&answer("msg_2"));
     assert!(after.look(&mut transcript).is_empty());
     after.append(&(result(&quoted(1, "ping")) + &answer("msg_3")));
-    assert_eq!(after.look(&mut transcript), seen(1));
+    assert_eq!(after.look(&mut transcript), seen(1, "ping"));
 }
 
 #[test]
@@ -167,7 +151,7 @@ fn a_record_that_was_rewritten_is_read_again() {
     std::fs::write(&record.path, answer("m")).unwrap();
     assert!(record.look(&mut transcript).is_empty());
     record.append(&(result(&quoted(1, "ping")) + &answer("msg_3")));
-    assert_eq!(record.look(&mut transcript), seen(1));
+    assert_eq!(record.look(&mut transcript), seen(1, "ping"));
 }
 
 #[test]
@@ -180,19 +164,20 @@ fn of_a_long_record_only_the_end_is_read_and_endless_lines_are_passed_over() {
     assert!(record.look(&mut transcript).is_empty());
     assert!(transcript.begun.is_empty());
     record.append(&(result(&quoted(2, "ping")) + &answer("msg_3")));
-    assert_eq!(record.look(&mut transcript), seen(2));
+    assert_eq!(record.look(&mut transcript), seen(2, "ping"));
 }
 
 #[test]
 fn a_header_is_read_behind_words_of_the_client_but_not_behind_a_quotation_mark() {
     let line = quoted(1, "ping").lines().next().unwrap().to_owned();
-    assert_eq!(header(&line), Some((id(1), 4)));
-    assert_eq!(header(&format!("Stop hook additional context: {line}")), Some((id(1), 4)));
-    assert_eq!(header(&line.replace("· 4", "· 58,000")), Some((id(1), 58_000)));
-    assert_eq!(header(&format!("{line} (shown before)")), Some((id(1), 4)));
+    assert_eq!(header(&line), Some(id(1)));
+    assert_eq!(header(&format!("Stop hook additional context: {line}")), Some(id(1)));
+    assert_eq!(header(&format!("{line} (shown before)")), Some(id(1)));
     assert_eq!(header(&format!("| {line}")), None);
     assert_eq!(header(&format!("| x: {line}")), None);
-    for other in ["[PEER INBOX] 1 message.", "[m-1 request] from luna · 4 chars", "", "[", "x: [", &line.replace(" · ", " ")] {
+    for other in
+        ["[PEER INBOX] 1 message.", "[m-1 request] from luna · 4 chars", "", "[", "x: [", &line.replace("] from", " from")]
+    {
         assert_eq!(header(other), None, "{other}");
     }
 }
