@@ -66,6 +66,13 @@ impl FirstSummary {
         self.is_said = true;
     }
 
+    /// The broker was lost: the next registration makes another attempt.
+    fn lost(&mut self, peer: PeerId) {
+        if self.peer == Some(peer) {
+            self.peer = None;
+        }
+    }
+
     fn is_wanted(&self, peer: PeerId) -> bool {
         self.peer == Some(peer) && !self.is_said
     }
@@ -75,14 +82,19 @@ impl FirstSummary {
 pub(crate) fn begin(session: &Arc<Session>, peer: PeerId) {
     if session.state().first_summary.begin(peer) {
         let session = Arc::clone(session);
-        tokio::spawn(async move { make(&session, peer).await });
+        tokio::spawn(async move {
+            if make(&session, peer).await.is_none() {
+                session.state().first_summary.lost(peer);
+            }
+        });
     }
 }
 
-async fn make(session: &Arc<Session>, peer: PeerId) {
+/// None where the broker was lost on the way.
+async fn make(session: &Arc<Session>, peer: PeerId) -> Option<()> {
     // A peer that was here before keeps what it said.
-    if has_summary(session, peer).await != Some(false) {
-        return;
+    if has_summary(session, peer).await? {
+        return Some(());
     }
     let facts = Facts::gather(session).await;
     let summary = match &session.surroundings.summarizer {
@@ -95,12 +107,15 @@ async fn make(session: &Arc<Session>, peer: PeerId) {
         },
         None => facts.sentence(),
     };
-    let Some(summary) = summary else { return };
+    let Some(summary) = summary else { return Some(()) };
     // Between this look and the frame's place in the queue nothing else runs: what the session says itself comes after it.
     let wanted = session.state().first_summary.is_wanted(peer);
-    if let Some(connection) = session.connected().filter(|_| wanted) {
-        drop(connection.submit(Request::Describe { summary: Some(summary), state: None, task: None }));
+    let connection = session.connected()?;
+    if wanted {
+        let told = connection.submit(Request::Describe { summary: Some(summary), state: None, task: None });
+        told.await.ok()?;
     }
+    Some(())
 }
 
 /// Whether the peer has a summary already; none where the broker does not say.

@@ -183,4 +183,8 @@ fn a_peer_is_looked_after_once_and_never_spoken_over() {
     first.said();
     assert!(!first.is_wanted(one));
     assert!(first.begin(other) && first.is_wanted(other) && !first.is_wanted(one));
+    first.lost(one);
+    assert!(!first.begin(other));
+    first.lost(other);
+    assert!(!first.is_wanted(other) && first.begin(other));
 }
