@@ -533,3 +533,85 @@ fn uninstall_with_purge_stops_the_broker_and_removes_the_state_directory() {
     assert!(!home.state().exists());
     assert!(home.broker_pid().is_none());
 }
+
+#[test]
+fn hooks_that_share_a_group_with_ours_stay() {
+    let theirs = "{ \"type\": \"command\", \"command\": \"say done\" }";
+    let home = with(&[(".codex/hooks.json", HOOKS[1])]);
+    ok(&home, &["setup", "codex", "--yes"]);
+    let hooks = text(&home, ".codex/hooks.json");
+    let place = hooks.find("\"type\": \"mcp_tool\"").expect("a hook of ours");
+    let start = hooks[..place].rfind('{').expect("it is an object");
+    put(&home, ".codex/hooks.json", &format!("{}{theirs}, {}", &hooks[..start], &hooks[start..]));
+    ok(&home, &["setup", "--check", "codex"]);
+    ok(&home, &["uninstall", "codex", "--yes"]);
+    let left = text(&home, ".codex/hooks.json");
+    assert!(left.contains("say done") && left.contains("date") && !left.contains("peers"), "{left}");
+
+    let home = with(&[(".codex/config.toml", "model = \"x\"\n")]);
+    ok(&home, &["setup", "codex", "--yes"]);
+    let shared = "[[hooks.Stop.hooks]]\ntype = \"command\"\ncommand = \"say done\"\n\n";
+    let config = text(&home, ".codex/config.toml").replace("[[hooks.Stop.hooks]]\n", &format!("{shared}[[hooks.Stop.hooks]]\n"));
+    put(&home, ".codex/config.toml", &config);
+    ok(&home, &["setup", "--check", "codex"]);
+    ok(&home, &["uninstall", "codex", "--yes"]);
+    let left = text(&home, ".codex/config.toml");
+    assert_eq!(left, format!("model = \"x\"\n\n[[hooks.Stop]]\n\n{}", shared.trim_end().to_owned() + "\n"), "{left}");
+}
+
+#[test]
+fn hooks_and_switches_of_ours_in_claude_s_settings_go() {
+    let settings = "{\n  \"enabledPlugins\": {\"peers@skills-dir\": false, \"x@y\": true},\n  \"hooks\": {\n    \"Stop\": [\n      {\"hooks\": [{\"type\": \"command\", \"command\": \"/x/peerctl hook claude Stop\"}, {\"type\": \"command\", \"command\": \"date\"}]}\n    ]\n  }\n}\n";
+    let home = with(&[(".claude/settings.json", settings)]);
+    let before = snapshot(&home.home());
+    let said = home.peerctl(&["setup", "claude", "--yes", "--json"]).success().json();
+    assert!(said["warnings"].to_string().contains("switched off"), "{said:#}");
+    let now = text(&home, ".claude/settings.json");
+    assert!(!now.contains("hook claude") && now.contains("date"), "each event would be told twice: {now}");
+    ok(&home, &["setup", "--undo", "--yes"]);
+    assert_eq!(snapshot(&home.home()), before);
+    ok(&home, &["uninstall", "--yes"]);
+    let left: Value = serde_json::from_str(&text(&home, ".claude/settings.json")).expect("JSON");
+    assert_eq!(left["enabledPlugins"], serde_json::json!({ "x@y": true }));
+    assert_eq!(left["hooks"]["Stop"][0]["hooks"].as_array().expect("a list").len(), 1);
+}
+
+#[test]
+fn only_one_command_writes_at_a_time() {
+    let home = with(&[]);
+    ok(&home, &["setup", "claude", "--yes"]);
+    let dir = fs::File::open(home.state().join("backups/setup")).expect("open the directory");
+    dir.lock().expect("lock it");
+    refused(&home.peerctl(&["setup", "--yes", "--json"]), 1, "busy");
+    refused(&home.peerctl(&["uninstall", "--yes", "--json"]), 1, "busy");
+    ok(&home, &["setup", "claude", "--check"]);
+    drop(dir);
+    ok(&home, &["setup", "--yes"]);
+}
+
+#[test]
+fn the_state_directory_follows_the_environment_in_every_client() {
+    let home = with(&[]);
+    let before = snapshot(&home.home());
+    ok(&home, &["setup", "--yes"]);
+    let usual = |arguments: &[&str]| {
+        let mut command = home.command(arguments);
+        command.env_remove("PEERD_DIR");
+        home.run(command, "")
+    };
+    let outcome = usual(&["setup", "--check", "--json"]);
+    for client in ["claude", "codex", "gemini"] {
+        assert_eq!(state(&outcome, client), "differs", "{outcome:?}");
+    }
+    let _ = usual(&["setup", "--yes"]).success();
+    let _ = usual(&["setup", "--check"]).success();
+    let elsewhere = home.state().display().to_string();
+    for path in [".claude/skills/peers/.claude-plugin/plugin.json", ".codex/config.toml", ".gemini/settings.json"] {
+        assert!(!text(&home, path).contains(&elsewhere), "{path} still leads to another broker");
+    }
+    // What each state directory remembers is taken back in turn.
+    let _ = usual(&["setup", "--undo", "--yes"]).success();
+    ok(&home, &["setup", "--undo", "--yes"]);
+    let left = snapshot(&home.home()).into_iter().filter(|(path, _)| !path.starts_with(home.home().join(".local")));
+    assert_eq!(left.collect::<BTreeMap<_, _>>(), before);
+}

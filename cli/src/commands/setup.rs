@@ -91,7 +91,8 @@ pub(crate) fn run(args: Args, output: &Output, endpoint: Endpoint) -> Result<(),
     if args.print {
         return print(&args, output, &place);
     }
-    let mut runs = Runs::load(&place.location)?;
+    let writes = !(args.check || args.dry_run);
+    let mut runs = if writes { Runs::hold(&place.location)? } else { Runs::load(&place.location)? };
     if args.undo {
         let clients = if args.clients.is_empty() { Client::ALL.to_vec() } else { named(&args.clients)? };
         return take_back(&args, output, &place, &mut runs, &clients);

@@ -57,7 +57,7 @@ pub(crate) fn run(args: Args, output: &Output, endpoint: Endpoint) -> Result<(),
     }
     let place = Place::from_env(&endpoint)?;
     let clients = if args.clients.is_empty() { Client::ALL.to_vec() } else { named(&args.clients)? };
-    let mut runs = Runs::load(&place.location)?;
+    let mut runs = if args.dry_run { Runs::load(&place.location)? } else { Runs::hold(&place.location)? };
     let mut draft = Draft::default();
     undo::uninstall(&place, &runs, &clients, &mut draft)?;
     if args.dry_run {

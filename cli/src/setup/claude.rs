@@ -190,6 +190,12 @@ fn settings_file(place: &Place, tools: bool, draft: &mut Draft) -> Result<(), Fa
             path.display()
         ));
     }
+    let by_hand = root.as_ref().map(|root| hooks::in_json(place, THIS, &text, root)).unwrap_or_default();
+    if !by_hand.is_empty() {
+        let without = hooks::without(&text, &by_hand).map_err(|why| unreadable(&path, why))?;
+        draft.set(&path, Some(without.clone()), "takes out hooks of ours that were written by hand: the plugin has them");
+        text = without;
+    }
     if !tools {
         return Ok(());
     }
@@ -228,6 +234,11 @@ pub(crate) fn strip(place: &Place, path: &Path, text: &str) -> Result<Option<Str
     }
     let root = json::parse(&text, Dialect::Strict).map_err(|why| unreadable(path, why))?;
     if path == settings(place) {
+        text = hooks::without(&text, &hooks::in_json(place, THIS, &text, &root)).map_err(|why| unreadable(path, why))?;
+        // What `claude plugin disable` wrote.
+        let switch = json::remove(&text, Dialect::Strict, &["enabledPlugins".into(), PLUGIN.into()]);
+        text = switch.map_err(|why| unreadable(path, why))?.unwrap_or(text);
+        let root = json::parse(&text, Dialect::Strict).map_err(|why| unreadable(path, why))?;
         let allowed = root.at(&["permissions", "allow"]).map(Node::entries).unwrap_or_default();
         let ours = MESSAGE_TOOLS.map(tool);
         let places: Vec<usize> = (0..allowed.len())

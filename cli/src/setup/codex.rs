@@ -167,9 +167,9 @@ fn server_in_place(place: &Place, path: &Path, text: &str, draft: &mut Draft) ->
             }
         }
     }
-    if let Some(dir) = place.peerd_dir.as_ref().map(|dir| dir.display().to_string()) {
-        let env = toml::at(&document, &["mcp_servers", SERVER, "env"]);
-        let said = env.and_then(|env| env.as_table_like()?.get("PEERD_DIR")?.as_str());
+    let env = toml::at(&document, &["mcp_servers", SERVER, "env"]);
+    let said = env.and_then(|env| env.as_table_like()?.get("PEERD_DIR")?.as_str());
+    if let Some(dir) = place.dir_beside(said) {
         match env {
             _ if said == Some(dir.as_str()) => {}
             None => wanted.push((way.to_vec(), "env", format!("{{ PEERD_DIR = {} }}", toml::quoted(&dir)))),
@@ -204,7 +204,7 @@ pub(crate) fn strip(place: &Place, path: &Path, text: &str) -> Result<Option<Str
     }
     if path == hook_file(place) {
         let root = json::parse(text, Dialect::Strict).map_err(|why| unreadable(path, why))?;
-        return codex_hooks::without_json(path, text, &codex_hooks::in_json(place, text, &root)).map(Some);
+        return hooks::without(text, &hooks::in_json(place, THIS, text, &root)).map(Some).map_err(|why| unreadable(path, why));
     }
     let document = toml::parse(text).map_err(|why| unreadable(path, why))?;
     let mut targets = Vec::new();

@@ -3,31 +3,16 @@
 //! Codex reads hooks from `config.toml` and from `hooks.json`, and complains where both have some. It knows a hook that was
 //! trusted by its place in the file, so ours come behind all others.
 
-use std::path::Path;
-
 use toml_edit::{Document, Item, TableLike};
 
 use super::draft::{Draft, unreadable};
-use super::hooks::{self, Handler};
-use super::json::{self, Dialect, Node, Step};
+use super::hooks::{self, Found, Handler};
+use super::json::{self, Dialect, Node};
 use super::toml::{self, Target};
 use super::{Client, Place, codex};
 use crate::error::Failure;
 
 const THIS: Client = Client::Codex;
-
-/// Where in one event handlers of ours are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Found {
-    /// The event, in the client's words.
-    pub(crate) event: String,
-    /// The group's place among the event's groups, and the handler's in its group.
-    pub(crate) place: (usize, usize),
-    /// The group has no other handler.
-    alone: bool,
-    /// It is what this version installs.
-    current: bool,
-}
 
 /// Puts the hooks into the one file where the person has theirs, behind theirs.
 pub(crate) fn draft(place: &Place, draft: &mut Draft) -> Result<(), Failure> {
@@ -40,12 +25,12 @@ pub(crate) fn draft(place: &Place, draft: &mut Draft) -> Result<(), Failure> {
         false => Some(json::parse(&json_text, Dialect::Strict).map_err(|why| unreadable(&file, why))?),
     };
     let found_toml = in_toml(place, &document);
-    let found_json = root.as_ref().map(|root| in_json(place, &json_text, root)).unwrap_or_default();
+    let found_json = root.as_ref().map(|root| hooks::in_json(place, THIS, &json_text, root)).unwrap_or_default();
     if found_toml.is_empty() && (!found_json.is_empty() || root.as_ref().is_some_and(has_hooks) || is_inline(&document)) {
         if is_complete(&found_json) {
             return Ok(());
         }
-        let mut text = without_json(&file, &json_text, &found_json)?;
+        let mut text = hooks::without(&json_text, &found_json).map_err(|why| unreadable(&file, why))?;
         for hook in hooks::of(THIS) {
             let added = json::insert(&text, Dialect::Strict, &["hooks", hook.event], None, hook.json(place, THIS));
             text = added.map_err(|why| unreadable(&file, why))?;
@@ -54,7 +39,7 @@ pub(crate) fn draft(place: &Place, draft: &mut Draft) -> Result<(), Failure> {
         return Ok(());
     }
     if !found_json.is_empty() {
-        let without = without_json(&file, &json_text, &found_json)?;
+        let without = hooks::without(&json_text, &found_json).map_err(|why| unreadable(&file, why))?;
         draft.set(&file, Some(without), "takes out hooks that are in config.toml as well");
     }
     if is_complete(&found_toml) {
@@ -101,48 +86,10 @@ pub(crate) fn in_toml(place: &Place, document: &Document<&str>) -> Vec<Found> {
                 }
                 _ => Vec::new(),
             };
-            found.extend(ours(place, event, number, &handlers));
+            found.extend(hooks::in_group(place, THIS, event, number, &handlers));
         }
     }
     found
-}
-
-/// Our handlers in `hooks.json`.
-pub(crate) fn in_json(place: &Place, text: &str, root: &Node) -> Vec<Found> {
-    let mut found = Vec::new();
-    for event in root.get("hooks").map(Node::entries).unwrap_or_default() {
-        for (number, group) in event.value.entries().iter().enumerate() {
-            let handlers = group.value.get("hooks").map(Node::entries).unwrap_or_default();
-            let handlers: Vec<_> = handlers.iter().map(|handler| hooks::from_json(text, &handler.value)).collect();
-            found.extend(ours(place, &event.key, number, &handlers));
-        }
-    }
-    found
-}
-
-fn ours(place: &Place, event: &str, group: usize, handlers: &[Handler]) -> Vec<Found> {
-    let ours = handlers.iter().enumerate().filter(|(_, handler)| hooks::is_ours(place, THIS, handler));
-    let found = |(number, handler): (usize, &Handler)| Found {
-        event: event.to_owned(),
-        place: (group, number),
-        alone: handlers.len() == 1,
-        current: hooks::is_current(place, THIS, event, handler),
-    };
-    ours.map(found).collect()
-}
-
-/// The text of `hooks.json` without our handlers.
-pub(crate) fn without_json(path: &Path, text: &str, found: &[Found]) -> Result<String, Failure> {
-    let mut text = text.to_owned();
-    // From the end, so that the places before hold.
-    for found in found.iter().rev() {
-        let mut steps = vec!["hooks".into(), found.event.as_str().into(), Step::Item(found.place.0)];
-        if !found.alone {
-            steps.extend(["hooks".into(), Step::Item(found.place.1)]);
-        }
-        text = json::remove(&text, Dialect::Strict, &steps).map_err(|why| unreadable(path, why))?.unwrap_or(text);
-    }
-    Ok(text)
 }
 
 /// Our handlers' tables in `config.toml`.

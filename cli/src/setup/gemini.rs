@@ -48,9 +48,8 @@ pub(crate) fn draft(place: &Place, draft: &mut Draft) -> Result<(), Failure> {
     }
     let mut new = text.clone();
     let mut wanted = vec![("command", place.command())];
-    if let Some(dir) = &place.peerd_dir {
-        wanted.push(("PEERD_DIR", dir.display().to_string()));
-    }
+    let said = there.at(&["env", "PEERD_DIR"]).and_then(Node::text);
+    wanted.extend(place.dir_beside(said).map(|dir| ("PEERD_DIR", dir)));
     for (key, value) in wanted {
         let way = if key == "command" { vec!["mcpServers", SERVER, key] } else { vec!["mcpServers", SERVER, "env", key] };
         let there = json::parse(&new, DIALECT).map_err(|why| unreadable(&path, why))?;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use sha2::{Digest, Sha256};
 use toml_edit::TableLike;
 
-use super::json::{self, Dialect, Node, Value};
+use super::json::{self, Dialect, Node, Step, Syntax, Value};
 use super::{Client, Place, SERVER, shell_word, toml};
 
 /// The adapter's tool that hooks call; it is not listed.
@@ -203,6 +203,58 @@ impl Hook {
         }
         text
     }
+}
+
+/// Where in one event a handler of ours is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// The event, in the client's words.
+    pub(crate) event: String,
+    /// The group's place among the event's groups, and the handler's in its group.
+    pub(crate) place: (usize, usize),
+    /// The group has no other handler.
+    pub(crate) alone: bool,
+    /// It is what this version installs.
+    pub(crate) current: bool,
+}
+
+/// Our handlers in one group.
+pub(crate) fn in_group(place: &Place, client: Client, event: &str, group: usize, handlers: &[Handler]) -> Vec<Found> {
+    let ours = handlers.iter().enumerate().filter(|(_, handler)| is_ours(place, client, handler));
+    let found = |(number, handler): (usize, &Handler)| Found {
+        event: event.to_owned(),
+        place: (group, number),
+        alone: handlers.len() == 1,
+        current: is_current(place, client, event, handler),
+    };
+    ours.map(found).collect()
+}
+
+/// Our handlers in a file of JSON that has `hooks`.
+pub(crate) fn in_json(place: &Place, client: Client, text: &str, root: &Node) -> Vec<Found> {
+    let mut found = Vec::new();
+    for event in root.get("hooks").map(Node::entries).unwrap_or_default() {
+        for (number, group) in event.value.entries().iter().enumerate() {
+            let handlers = group.value.get("hooks").map(Node::entries).unwrap_or_default();
+            let handlers: Vec<_> = handlers.iter().map(|handler| from_json(text, &handler.value)).collect();
+            found.extend(in_group(place, client, &event.key, number, &handlers));
+        }
+    }
+    found
+}
+
+/// The text of such a file without these handlers.
+pub(crate) fn without(text: &str, found: &[Found]) -> Result<String, Syntax> {
+    let mut text = text.to_owned();
+    // From the end, so that the places before hold.
+    for found in found.iter().rev() {
+        let mut steps = vec!["hooks".into(), found.event.as_str().into(), Step::Item(found.place.0)];
+        if !found.alone {
+            steps.extend(["hooks".into(), Step::Item(found.place.1)]);
+        }
+        text = json::remove(&text, Dialect::Strict, &steps)?.unwrap_or(text);
+    }
+    Ok(text)
 }
 
 /// A handler as it stands in a file: its texts, numbers and switches by their paths, such as `input.session_id`.

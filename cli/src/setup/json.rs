@@ -244,6 +244,16 @@ impl Layout {
     }
 }
 
+/// Whether a text is a number of JSON, however large.
+fn is_number(text: &str) -> bool {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let text = text.strip_prefix('-').unwrap_or(text);
+    let (text, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let exponent = exponent.strip_prefix(['+', '-']).unwrap_or(exponent);
+    digits(whole) && (whole == "0" || !whole.starts_with('0')) && digits(fraction) && digits(exponent)
+}
+
 /// The white space directly before `start`, back to `from` at most.
 fn lead(text: &str, from: usize, start: usize) -> &str {
     let before = &text[from..start];
@@ -465,7 +475,7 @@ impl Reader<'_> {
             Some(_) => {
                 let rest = &self.text[self.place..];
                 let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || ['+', '-', '.'].contains(&c))).unwrap_or(rest.len());
-                if serde_json::from_str::<serde_json::Value>(&rest[..end]).is_err() {
+                if !["true", "false", "null"].contains(&&rest[..end]) && !is_number(&rest[..end]) {
                     return Err(self.error("no value"));
                 }
                 self.place += end;

@@ -102,14 +102,20 @@ impl Place {
         })?;
         let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let claude = set("CLAUDE_CONFIG_DIR");
+        let executable = lasting_path(&endpoint.executable, std::env::var_os("PATH"));
+        let peerd_dir = set("PEERD_DIR");
+        if let Some(path) = [Some(&executable), peerd_dir.as_ref()].into_iter().flatten().find(|path| path.to_str().is_none()) {
+            let message = format!("{} is no UTF-8, and configuration files hold nothing else; take another path", path.display());
+            return Err(Failure::Usage(message));
+        }
         let claude_dir = claude.clone().unwrap_or_else(|| home.join(".claude"));
         Ok(Self {
             claude_json: claude.unwrap_or_else(|| home.clone()).join(".claude.json"),
             claude_dir,
             codex_dir: set("CODEX_HOME").unwrap_or_else(|| home.join(".codex")),
             gemini_dir: home.join(".gemini"),
-            executable: lasting_path(&endpoint.executable, std::env::var_os("PATH")),
-            peerd_dir: set("PEERD_DIR"),
+            executable,
+            peerd_dir,
             location: endpoint.location.clone(),
             home,
         })
@@ -127,6 +133,12 @@ impl Place {
     /// The executable as text. Configuration files hold nothing else.
     pub(crate) fn command(&self) -> String {
         self.executable.display().to_string()
+    }
+
+    /// What an entry of ours should say of the state directory, where it says something already or where it must.
+    pub(crate) fn dir_beside(&self, said: Option<&str>) -> Option<String> {
+        let usual = || said.map(|_| self.location.dir());
+        self.peerd_dir.as_deref().or_else(usual).map(|dir| dir.display().to_string())
     }
 
     /// Whether `command` with `args` is an adapter of ours, of this or of another installation.

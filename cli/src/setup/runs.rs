@@ -81,22 +81,19 @@ pub(crate) struct Runs {
 }
 
 impl Runs {
-    /// Reads what earlier runs left; makes nothing.
+    /// Reads what earlier runs left; makes nothing, and waits for nobody.
     pub(crate) fn load(location: &Location) -> Result<Self, Failure> {
         let dir = location.backups().join("setup");
         let failed = |source| Failure::File { attempt: "reading", path: dir.clone(), source };
-        let lock = match Open::open(&dir) {
-            Ok(open) => {
-                // A directory can be locked like a file: one setup after the other.
-                open.lock().map_err(failed)?;
-                open
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self { dir, all: Vec::new(), lock: None }),
-            Err(source) => return Err(failed(source)),
-        };
         let mut names = Vec::new();
-        for entry in fs::read_dir(&dir).map_err(failed)? {
-            names.push(entry.map_err(failed)?.path());
+        match fs::read_dir(&dir) {
+            Ok(entries) => {
+                for entry in entries {
+                    names.push(entry.map_err(failed)?.path());
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(failed(source)),
         }
         names.sort();
         let mut all = Vec::new();
@@ -106,14 +103,22 @@ impl Runs {
                 all.push(Run::read(dir, &text)?);
             }
         }
-        Ok(Self { dir, all, lock: Some(lock) })
+        Ok(Self { dir, all, lock: None })
+    }
+
+    /// The same, for a command that writes: only one does at a time.
+    pub(crate) fn hold(location: &Location) -> Result<Self, Failure> {
+        let lock = match Open::open(location.backups().join("setup")) {
+            Ok(dir) => Some(locked(dir)?),
+            // The first run makes it, and locks it then.
+            Err(_) => None,
+        };
+        Ok(Self { lock, ..Self::load(location)? })
     }
 
     /// Reads once more, after something was written down.
     pub(crate) fn reload(&mut self, location: &Location) -> Result<(), Failure> {
-        // Our own lock would keep us out.
-        self.lock = None;
-        *self = Self::load(location)?;
+        self.all = Self::load(location)?.all;
         Ok(())
     }
 
@@ -141,8 +146,9 @@ impl Runs {
     pub(crate) fn begin(&mut self, files: &[&File], answers: Answers) -> Result<PathBuf, Failure> {
         make(&self.dir)?;
         if self.lock.is_none() {
-            let lock = Open::open(&self.dir).and_then(|dir| dir.lock().map(|()| dir));
-            self.lock = Some(lock.map_err(|source| Failure::File { attempt: "locking", path: self.dir.clone(), source })?);
+            let open = Open::open(&self.dir);
+            let open = open.map_err(|source| Failure::File { attempt: "opening", path: self.dir.clone(), source })?;
+            self.lock = Some(locked(open)?);
         }
         let next = self.all.last().and_then(|run| run.dir.file_name()?.to_str()?.parse::<u32>().ok()).unwrap_or(0) + 1;
         let dir = self.dir.join(format!("{next:04}"));
@@ -195,6 +201,15 @@ impl Runs {
         let _ = self.dir.parent().map(fs::remove_dir);
         Ok(())
     }
+}
+
+/// A directory can be locked like a file.
+fn locked(dir: Open) -> Result<Open, Failure> {
+    dir.try_lock().map_err(|_| Failure::Setup {
+        code: "busy",
+        message: "another setup or uninstall is under way; answer it or end it, then run the command again".to_owned(),
+    })?;
+    Ok(dir)
 }
 
 impl Run {

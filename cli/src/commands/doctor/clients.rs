@@ -106,7 +106,7 @@ fn trust(place: &Place, findings: &mut Findings) -> Result<(), Failure> {
     let Ok(document) = toml::parse(&text) else { return Ok(()) };
     let hooks_text = read(&codex::hook_file(place))?.unwrap_or_default();
     let in_json = json::parse(&hooks_text, json::Dialect::Strict);
-    let in_json = in_json.map(|root| codex_hooks::in_json(place, &hooks_text, &root)).unwrap_or_default();
+    let in_json = in_json.map(|root| hooks::in_json(place, Client::Codex, &hooks_text, &root)).unwrap_or_default();
     let in_toml = codex_hooks::in_toml(place, &document);
     let known = toml::at(&document, &["hooks", "state"]).and_then(toml_edit::Item::as_table_like);
     let (mut untrusted, mut stale) = (Vec::new(), Vec::new());
