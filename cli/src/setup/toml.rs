@@ -233,6 +233,8 @@ pub(crate) fn list(texts: &[&str]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const TABLES: &str = "[mcp_servers.peers]\ncommand = \"/p\"\nargs = [\"mcp\"]\n\n[mcp_servers.peers.tools.send_message]\napproval_mode = \"approve\"\n\n[[hooks.Stop]]\n\n[[hooks.Stop.hooks]]\ntype = \"command\"\n";
@@ -305,6 +307,47 @@ mod tests {
             let line = format!("a = {}", quoted(text));
             let document = parse(&line).unwrap_or_else(|why| panic!("{why}: {line}"));
             assert_eq!(at(&document, &["a"]).and_then(Item::as_str), Some(text));
+        }
+    }
+
+    /// Tables as people write them; each may stand behind any other.
+    const PIECES: [&str; 9] = [
+        "\n",
+        "# a remark with [brackets] and = signs\n",
+        "[x.y]\nb = 2 # t\n",
+        "[[hooks.Stop]]\nmatcher = \"*\"\n[[hooks.Stop.hooks]]\ntype = \"command\"\n",
+        "[[hooks.Start]]\nhooks = [\n  { type = \"command\" }, # why\n]\n",
+        "  [mcp_servers.o]\n  command = 'x'\n  env = { A = \"1\" }\n",
+        "[mcp_servers.peers-2]\ncommand = \"p\"\n",
+        "[m]\ntext = \"\"\"\n[mcp_servers.peers]\n\n\"\"\"\n",
+        "\t# indented\n\n\n",
+    ];
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn whatever_stands_there_what_was_appended_comes_out(
+            head in prop::sample::select(vec!["", "\u{feff}", "model = \"x\"\n", "mcp_servers.z.command = \"z\"\n# c\n", "hooks.state.a = 1\n"]),
+            pieces in prop::collection::vec(prop::sample::select(PIECES.to_vec()), 0..8),
+            crlf in prop::bool::ANY,
+            ends in prop::bool::ANY,
+        ) {
+            let mut text = format!("{head}{}", pieces.concat());
+            if !ends {
+                text.truncate(text.trim_end_matches('\n').len());
+            }
+            if crlf {
+                text = text.replace('\n', "\r\n");
+            }
+            // Two pieces may be the same table; such a text is none.
+            if parse(&text).is_ok() {
+                let after = append(&text, TABLES);
+                prop_assert!(parse(&after).is_ok(), "{after:?}");
+                let stops = pieces.iter().filter(|piece| piece.starts_with("[[hooks.Stop]]")).count();
+                let without = remove(&after, &ours(stops)).unwrap();
+                prop_assert_eq!(without.as_deref(), Some(text.as_str()));
+            }
         }
     }
 }
