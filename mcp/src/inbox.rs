@@ -204,6 +204,14 @@ impl Inbox {
         true
     }
 
+    /// The client goes on with another conversation, such as after `/clear`: what was given to the last one and is not proved
+    /// goes all its ways once more, as a repeat, and nothing that happens from now on proves what the last one was given.
+    pub(crate) fn leave_conversation(&mut self) {
+        for entry in self.entries.values_mut().filter(|entry| entry.proof.is_none()) {
+            entry.leave_conversation();
+        }
+    }
+
     /// These are settled, or no longer this session's.
     pub(crate) fn remove(&mut self, messages: &[MessageId]) {
         for message in messages {
@@ -427,6 +435,16 @@ impl Inbox {
         push_more(&mut text, quoted.left);
         let offered: Vec<MessageId> = quoted.shown.iter().map(|(message, _)| *message).collect();
         Block { text, shown: offered.len(), offered }
+    }
+
+    /// Nobody knows whether the hook had its output: it proves nothing, and what shows these next says that it is a repeat.
+    pub(crate) fn doubt_hook(&mut self, messages: &[MessageId]) {
+        for message in messages {
+            if let Some(entry) = self.entries.get_mut(message) {
+                entry.hooks.pop();
+                entry.shown_before = true;
+            }
+        }
     }
 
     /// The hook was gone before it had its output.

@@ -283,6 +283,35 @@ fn a_provisional_codex_session_is_bound_by_its_hook_and_keeps_its_mail() {
 }
 
 #[test]
+fn a_pipe_in_the_place_of_a_record_stops_nothing() {
+    let home = quiet_home();
+    let luna = claude(&home, "luna", "s-1");
+    let pipe = home.home().join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status().expect("run mkfifo");
+    assert!(made.success());
+    let id = send(&home, "luna", "request", "hello");
+    let shown = context(&home, "claude", "PostToolBatch", "s-1", json!({"transcript_path": pipe}));
+    assert!(shown.contains(&id), "{shown}");
+    let _ = luna.call("list_peers", json!({})).success();
+}
+
+#[test]
+fn what_the_last_conversation_was_shown_at_its_end_is_no_proof_in_the_next() {
+    let home = quiet_home();
+    let _luna = claude(&home, "luna", "s-1");
+    let id = send(&home, "luna", "request", "hello");
+    let shown = context(&home, "claude", "UserPromptSubmit", "s-1", json!({}));
+    assert!(shown.contains("| hello"), "{shown}");
+    let _ = run(&home, "claude", "SessionEnd", "s-1", json!({"reason": "clear"}));
+    let shown = context(&home, "claude", "SessionStart", "s-2", json!({"source": "clear"}));
+    assert!(shown.contains("| hello") && shown.contains("(shown before)"), "{shown}");
+    assert_eq!(context(&home, "claude", "UserPromptSubmit", "s-2", json!({})), "");
+    assert_eq!(stage(&home, &id), "offered");
+    let _ = run(&home, "claude", "PostToolBatch", "s-2", json!({}));
+    assert_eq!(stage(&home, &id), "presented");
+}
+
+#[test]
 fn hooks_never_fail_their_caller_nor_start_a_broker() {
     let home = peer_tests::home!();
     for input in

@@ -5,9 +5,11 @@
 //! neither shows nor proves anything; the broker is told of an offer before the output can leave; an output that its hook
 //! did not wait for counts as never offered.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use peer_client::RequestError;
 use peer_proto::hook::{Activity, HookCall, HookEvent};
 use peer_proto::ids::MessageId;
 use peer_proto::message::Carrier;
@@ -38,11 +40,17 @@ pub(crate) async fn relayed(session: Arc<Session>, call: u64, hook: HookCall) {
     let output = answer(&session, &hook).await;
     let Some(connection) = session.connected() else { return };
     let answered = connection.request(Request::HookAnswer { call, output: output.text }).await;
-    // The hook was gone. Lost: the broker forgets with the connection that this was offered to anybody here.
-    if answered.is_err() && !output.messages.is_empty() {
-        session.state().inbox.take_back_hook(&output.messages);
-        session.offer();
+    let Err(error) = answered else { return };
+    {
+        let mut state = session.state();
+        match error {
+            // The broker may have passed it on before it went.
+            RequestError::Lost => state.inbox.doubt_hook(&output.messages),
+            // The hook was gone.
+            _ => state.inbox.take_back_hook(&output.messages),
+        }
     }
+    session.offer();
 }
 
 /// What the hook prints.
@@ -82,7 +90,9 @@ async fn in_time<T>(asked: impl Future<Output = T>) -> Option<T> {
 fn note(session: &Session, hook: &HookCall) {
     let mut state = session.state();
     state.facts.mode = hook.mode.or(state.facts.mode);
-    if let Some(path) = &hook.transcript {
+    // A pipe in its place would be waited for.
+    let is_file = |path: &&String| Path::new(path).metadata().map_or(true, |found| found.is_file());
+    if let Some(path) = hook.transcript.as_ref().filter(is_file) {
         state.facts.transcript = Some(path.into());
     }
     // A session that begins has nothing to do yet; one that was compacted goes on as before.

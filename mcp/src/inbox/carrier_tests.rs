@@ -248,6 +248,37 @@ fn a_long_message_that_arrived_in_part_does_not_speak_against_its_carrier() {
 }
 
 #[test]
+fn another_conversation_proves_nothing_of_the_last_one_and_is_shown_what_is_open() {
+    let mut inbox = Inbox::default();
+    for (number, text) in [(1, "by a hook"), (2, "by a push"), (3, "by nothing")] {
+        delivered(&mut inbox, number, "luna", text);
+        match number {
+            1 => assert_eq!(hook(&mut inbox, HookEvent::UserPromptSubmit).1, [id(1)]),
+            2 => assert_eq!(post(&mut inbox, SOCKET, Activity::Working), Some(vec![id(2)])),
+            _ => {}
+        }
+    }
+    inbox.leave_conversation();
+    for event in [HookEvent::UserPromptSubmit, HookEvent::PostToolUse, HookEvent::Stop] {
+        assert_eq!(proofs(&inbox.event(event)), []);
+    }
+    let Block { text, offered, .. } = inbox.hook_block(HookEvent::UserPromptSubmit, BLOCK_CHARS_MAX, "");
+    assert_eq!(offered, [id(1), id(2), id(3)]);
+    assert_eq!(text.matches("(shown before)").count(), 2, "{text}");
+}
+
+#[test]
+fn of_a_hook_that_may_have_been_heard_nothing_is_known() {
+    let mut inbox = Inbox::default();
+    delivered(&mut inbox, 1, "luna", "x");
+    assert_eq!(hook(&mut inbox, HookEvent::UserPromptSubmit).1, [id(1)]);
+    inbox.doubt_hook(&[id(1)]);
+    assert_eq!(proofs(&inbox.event(HookEvent::Stop)), []);
+    let text = inbox.hook_block(HookEvent::UserPromptSubmit, BLOCK_CHARS_MAX, "").text;
+    assert!(text.contains("(shown before)"), "{text}");
+}
+
+#[test]
 fn the_users_next_turn_proves_what_a_result_showed_whole() {
     let mut inbox = Inbox::default();
     delivered(&mut inbox, 1, "luna", "whole");

@@ -106,6 +106,16 @@ impl Entry {
         }
     }
 
+    /// The conversation that it was given to is over.
+    pub(super) fn leave_conversation(&mut self) {
+        self.shown_before |= self.standing() != Standing::Fresh;
+        self.pushes.clear();
+        self.hooks.clear();
+        self.parts.clear();
+        self.recorded.clear();
+        self.result_overdue = false;
+    }
+
     /// This session holds it, and it is not settled.
     pub(super) fn is_open(&self) -> bool {
         self.held && self.proof.is_none()

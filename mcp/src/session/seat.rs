@@ -51,8 +51,14 @@ impl Session {
     /// The client says that this session goes by another id of its own now, such as after its conversation was emptied.
     pub(crate) async fn rebind(self: &Arc<Self>, seat: Seat) -> Result<(), CallError> {
         let _one_at_a_time = self.binding.lock().await;
-        if self.seat().as_ref() == Some(&seat) {
+        let before = self.seat();
+        if before.as_ref() == Some(&seat) {
             return Ok(());
+        }
+        if before.is_some() {
+            // What the last conversation's record says by now is proof; what it says later nobody reads.
+            self.look_into_transcript();
+            self.state().inbox.leave_conversation();
         }
         if self.connected().is_none() {
             // Told with the registration.

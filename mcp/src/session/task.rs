@@ -54,6 +54,8 @@ impl Session {
                 Ok((connection, mut pushes)) => {
                     self.wanted.store(false, Ordering::Relaxed);
                     self.link.send_replace(Link::Up(connection));
+                    // The broker knows nothing of this session's ways yet.
+                    self.offer();
                     let goodbye = self.serve(&mut pushes, &mut barriers).await;
                     self.link.send_replace(Link::Trying { last: None });
                     match goodbye {
