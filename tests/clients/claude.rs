@@ -521,3 +521,53 @@ fn a_long_message_is_proved_when_the_model_has_read_all_of_it() {
     }
     assert_eq!(stage.trace(&id).last().map(String::as_str), Some("presented tool_result"));
 }
+
+/// An idle session is left in peace, and its next turn brings what came meanwhile.
+#[test]
+fn what_only_informs_wakes_nobody_and_rides_on_the_next_turn() {
+    for settings in [hooks(), json!({})] {
+        let stage = peer_tests::stage!();
+        let talk = stage.model.talk("luna-begin", [say("ready"), call(Call::shell("true")), say("read it")]);
+        let news = stage.news();
+        let tui = stage.claude().name("luna").settings(settings).terminal();
+        tui.submit("luna-begin");
+        tui.wait_for("ready");
+        // What the client says below its answer when the turn is over.
+        tui.wait_for("· done");
+        let sent =
+            stage.home.peerctl(&["send", "luna", "--intent", "inform", "--json", "--", "just so you know"]).success().json();
+        let id = sent["id"].as_str().expect("a message has an id");
+        let _ = news.wait("leased", id);
+        tui.submit("go on");
+        let _ = news.wait("presented", id);
+        tui.wait_for("read it");
+        let requests = talk.requests();
+        assert!(requests[1].shows("go on"), "it woke the session");
+        assert_eq!(requests.last().map(|request| request.count("| just so you know")), Some(1));
+        tui.close();
+    }
+}
+
+/// The second message that would wake it finds that it was woken as often as it may be.
+#[test]
+fn a_session_is_woken_only_so_many_times() {
+    let stage = peer_tests::stage!();
+    stage.home.configure("[adapter]\nwakeups_per_hour = 1\n");
+    let talk = stage.model.talk("wake up", [say("woken"), say("again")]);
+    let news = stage.news();
+    let tui = stage.claude().name("luna").settings(hooks()).terminal();
+    news.wait_online("luna");
+    let first = stage.send("luna", "wake up, luna");
+    talk.request(0);
+    let _ = news.wait("presented", &first);
+    tui.wait_for("woken");
+    tui.wait_for("· done");
+    let second = stage.send("luna", "and once more");
+    let _ = news.wait("leased", &second);
+    tui.submit("what is new?");
+    let request = talk.request(1);
+    assert!(request.shows("what is new?") && request.count("| and once more") == 1);
+    let _ = news.wait("presented", &second);
+    assert_eq!(stage.trace(&second), ["stored", "offered hook", "presented hook"]);
+    tui.close();
+}
