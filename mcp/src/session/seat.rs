@@ -55,7 +55,7 @@ impl Session {
         if before.as_ref() == Some(&seat) {
             return Ok(());
         }
-        if before.is_some() {
+        if before.is_some_and(|before| before.kind == SeatKind::Claude) {
             // What the last conversation's record says by now is proof; what it says later nobody reads.
             self.look_into_transcript();
             self.state().inbox.leave_conversation();
