@@ -331,7 +331,11 @@ fn a_setup_that_was_killed_between_two_files_is_finished_or_taken_back() {
         for (path, text) in &files[..2] {
             put(&home, path, text);
         }
-        fs::remove_file(home.home().join(".claude/skills/peers/hooks/hooks.json")).expect("remove a file");
+        for file in [".claude-plugin/plugin.json", "hooks/hooks.json"] {
+            fs::remove_file(home.home().join(".claude/skills/peers").join(file)).expect("remove a file");
+        }
+        put(&home, ".claude/skills/peers/.claude-plugin/.peerctl-setup-x1", "{ half");
+        put(&home, ".codex/.peerctl-setup-x2", "mod");
     };
     half();
     refused(&home.peerctl(&["setup", "--check", "--json"]), 1, "differs");

@@ -287,6 +287,7 @@ fn wire(
         confirm(args.yes, asks, "Write this?")?;
         kept = Some(runs.begin(&changed, answers)?);
         files::write_all(&changed)?;
+        files::sweep(draft.all());
         verify(place, runs, clients, answers)?;
     }
     if let Some(yes) = answers.inbox_socket.filter(|_| args.inbox_socket.is_some() || answers.inbox_socket != known) {
@@ -407,6 +408,7 @@ pub(crate) fn write(yes: bool, asks: bool, output: &Output, draft: &Draft, quest
         confirm(yes, asks, question)?;
         files::write_all(&changed)?;
     }
+    files::sweep(draft.all());
     files::prune(draft.all());
     Ok(!changed.is_empty())
 }

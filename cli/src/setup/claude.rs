@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use super::draft::{Draft, Retired, unreadable};
+use super::files::is_occupied;
 use super::json::{self, Dialect, EditError, Node, Step, Value};
 use super::runs::Runs;
 use super::{Client, MESSAGE_TOOLS, Place, SERVER, hooks};
@@ -83,7 +84,7 @@ fn plugin(place: &Place, runs: &Runs, draft: &mut Draft) -> Result<(), Failure> 
     let old = draft.text(THIS, &manifest_path)?;
     let old_hooks = draft.text(THIS, &hooks_path)?;
     let ours = old.as_deref().is_some_and(|text| is_ours(place, text));
-    if !ours && dir.symlink_metadata().is_ok() && !is_empty(&dir) {
+    if !ours && is_occupied(&dir) {
         let step = format!("move it away, then run `peerctl setup {}` again", THIS.as_str());
         draft.conflict(THIS, &dir, "a skill or plugin called peers is there, and it is not ours", step);
         return Ok(());
@@ -100,10 +101,6 @@ fn plugin(place: &Place, runs: &Runs, draft: &mut Draft) -> Result<(), Failure> 
         draft.set(path, Some(new), what);
     }
     Ok(())
-}
-
-fn is_empty(dir: &Path) -> bool {
-    std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none())
 }
 
 /// Whether a plugin's manifest is one of ours, of whatever version.

@@ -4,6 +4,7 @@
 //! It knows the file system and nothing of clients. Its invariant: a file has either its old or its new content at every
 //! moment, and what changed since it was read is not overwritten.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File as Open, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
@@ -13,6 +14,9 @@ use nix::unistd::{AccessFlags, access, geteuid};
 
 use super::draft::{File, read};
 use crate::error::Failure;
+
+/// What a file is called until it is whole.
+const UNFINISHED: &str = ".peerctl-setup-";
 
 /// Most symbolic links that lead to a file.
 const LINKS_MAX: usize = 32;
@@ -105,6 +109,26 @@ pub(crate) fn write_all(files: &[&File]) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Removes what a command that was killed left beside these files. Only one command writes at a time.
+pub(crate) fn sweep<'a>(files: impl Iterator<Item = &'a File>) {
+    let dirs: BTreeSet<PathBuf> = files.filter_map(|file| Some(behind_links(&file.path).ok()?.parent()?.to_path_buf())).collect();
+    for entry in dirs.iter().flat_map(fs::read_dir).flatten().flatten() {
+        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+        if is_file && entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// Whether something stands below a directory that somebody made on purpose.
+pub(crate) fn is_occupied(dir: &Path) -> bool {
+    let Ok(entries) = fs::read_dir(dir) else { return dir.symlink_metadata().is_ok() };
+    entries.flatten().any(|entry| match entry.file_type() {
+        Ok(kind) if kind.is_dir() => is_occupied(&entry.path()),
+        _ => !entry.file_name().to_string_lossy().starts_with(UNFINISHED),
+    })
+}
+
 /// Removes the directories that go with files which are gone, if they are empty: whoever put something else there keeps it.
 pub(crate) fn prune<'a>(files: impl Iterator<Item = &'a File>) {
     let mut dirs: Vec<&PathBuf> = files.filter(|file| file.after.is_none()).flat_map(|file| &file.prune).collect();
@@ -133,7 +157,7 @@ fn write(target: &Target, before: Option<&str>, after: Option<&str>) -> Result<(
         let mut open = OpenOptions::new().write(true).truncate(true).open(path).map_err(failed("writing"))?;
         open.write_all(text.as_bytes()).and_then(|()| open.sync_all()).map_err(failed("writing"))?;
     } else {
-        let mut new = tempfile::Builder::new().prefix(".peerd-").tempfile_in(dir).map_err(failed("writing beside"))?;
+        let mut new = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(dir).map_err(failed("writing beside"))?;
         new.write_all(text.as_bytes()).map_err(failed("writing beside"))?;
         let mode = target.mode.unwrap_or(0o600);
         new.as_file().set_permissions(Permissions::from_mode(mode)).map_err(failed("setting the mode of"))?;
