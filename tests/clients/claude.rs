@@ -527,7 +527,7 @@ fn a_long_message_is_proved_when_the_model_has_read_all_of_it() {
 fn what_only_informs_wakes_nobody_and_rides_on_the_next_turn() {
     for settings in [hooks(), json!({})] {
         let stage = peer_tests::stage!();
-        let talk = stage.model.talk("luna-begin", [say("ready"), call(Call::shell("true")), say("read it")]);
+        let talk = stage.model.talk("luna-begin", [say("ready"), call(Call::shell("sleep 2")), say("read it")]);
         let news = stage.news();
         let tui = stage.claude().name("luna").settings(settings).terminal();
         tui.submit("luna-begin");
@@ -542,7 +542,8 @@ fn what_only_informs_wakes_nobody_and_rides_on_the_next_turn() {
         let _ = news.wait("presented", id);
         tui.wait_for("read it");
         let requests = talk.requests();
-        assert!(requests[1].shows("go on"), "it woke the session");
+        let last = requests[1].shown().pop().expect("something is shown");
+        assert!(requests[1].shows("go on") && !requests[1].shows("while you were working"), "the prompt came first: {last:?}");
         assert_eq!(requests.last().map(|request| request.count("| just so you know")), Some(1));
         tui.close();
     }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use peer_proto::hook::Activity;
 use peer_proto::request::{Seat, SeatKind};
 use tokio::time::Instant;
 
@@ -17,6 +18,9 @@ use crate::watch::Watch;
 
 /// How late a client writes its record, in milliseconds, with some to spare: up to 100 were seen.
 const RECORD_LAG_MS: u64 = 250;
+
+/// How long a client takes at most from the beginning of a turn to its first request, in milliseconds.
+const PROMPT_MS: u64 = 1_000;
 
 impl Session {
     /// Never returns.
@@ -159,8 +163,30 @@ impl Session {
         if let Some(transcript) = transcript {
             self.move_on_to(transcript);
         }
-        if let Some(activity) = registered.activity {
-            self.set_activity(activity);
+        match registered.activity {
+            Some(Activity::Working) => self.turn_begins(),
+            Some(Activity::Idle) => self.set_activity(Activity::Idle),
+            None => {}
+        }
+    }
+
+    /// The client takes its user's prompt just now, and a post would come before it. What waits goes with the hook of that
+    /// prompt, or where none comes, when the turn is under way.
+    fn turn_begins(self: &Arc<Self>) {
+        let (before, hooks_come) = {
+            let facts = &mut self.state().facts;
+            (facts.activity.replace(Activity::Working), facts.hooks_come)
+        };
+        if before == Some(Activity::Working) {
+            return;
+        }
+        self.report();
+        if !hooks_come {
+            let session = Arc::clone(self);
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(PROMPT_MS)).await;
+                session.offer();
+            });
         }
     }
 
