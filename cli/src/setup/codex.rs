@@ -109,6 +109,12 @@ pub(crate) fn draft(place: &Place, tools: bool, draft: &mut Draft) -> Result<(),
     if toml::at(&document, &["mcp_servers", SERVER, "enabled"]).and_then(Item::as_bool) == Some(false) {
         draft.warnings.push(format!("the server peers is switched off in {} (enabled = false)", path.display()));
     }
+    if toml::at(&document, &["features", "hooks"]).and_then(Item::as_bool) == Some(false) {
+        draft.warnings.push(format!(
+            "all hooks are switched off in {} (features.hooks); mail then waits for the next tool call",
+            path.display()
+        ));
+    }
     let inline_tools = toml::at(&document, &["mcp_servers", SERVER, "tools"]).is_some_and(Item::is_inline_table);
     for tool in MESSAGE_TOOLS.iter().filter(|_| tools && !inline_tools) {
         // What the person decided otherwise stays.

@@ -70,20 +70,20 @@ fn hunk(lines: &[Line<'_>]) -> Vec<String> {
         let (mark, text, other) = match line {
             Line::Same(text) => (' ', *text, None),
             Line::Gone(text) => {
-                ('-', *text, lines[place + 1..].iter().find_map(|line| if let Line::New(new) = line { Some(*new) } else { None }))
+                let counterpart = |line: &Line<'_>| if let Line::New(new) = line { Some(hidden(bare(new))) } else { None };
+                ('-', *text, lines[place + 1..].iter().find_map(counterpart))
             }
-            Line::New(text) => (
-                '+',
-                *text,
-                lines[..place].iter().rev().find_map(|line| if let Line::Gone(gone) = line { Some(*gone) } else { None }),
-            ),
+            Line::New(text) => {
+                let counterpart = |line: &Line<'_>| if let Line::Gone(gone) = line { Some(hidden(bare(gone))) } else { None };
+                ('+', *text, lines[..place].iter().rev().find_map(counterpart))
+            }
         };
-        let bare = text.trim_end_matches(['\r', '\n']);
+        let shown = hidden(bare(text));
         told.push(match (mark, other) {
-            (' ', _) => format!(" {}", beginning(&hidden(bare), LINE_CHARS_MAX)),
+            (' ', _) => format!(" {}", beginning(&shown, LINE_CHARS_MAX)),
             // What is written or goes without a counterpart is shown whole.
-            (_, None) => format!("{mark}{bare}"),
-            (_, Some(other)) => format!("{mark}{}", cut(bare, other.trim_end_matches(['\r', '\n']))),
+            (_, None) => format!("{mark}{shown}"),
+            (_, Some(other)) => format!("{mark}{}", cut(&shown, &other)),
         });
         if !text.ends_with('\n') {
             told.push("\\ no newline at the end of the file".to_owned());
@@ -92,14 +92,57 @@ fn hunk(lines: &[Line<'_>]) -> Vec<String> {
     told
 }
 
-/// A line without the value that a secret's name announces.
+fn bare(line: &str) -> &str {
+    line.trim_end_matches(['\r', '\n'])
+}
+
+/// A line of JSON or TOML without the values that a secret's name announces. What setup writes has no such names.
 fn hidden(line: &str) -> String {
-    let Some(end) = line.find([':', '=']) else { return line.to_owned() };
-    let name = line[..end].to_lowercase();
-    if SECRET_NAMES.iter().any(|secret| name.contains(secret)) && line[end + 1..].trim().len() > 2 {
-        return format!("{} …", &line[..=end]);
+    let mut shown = String::with_capacity(line.len());
+    let mut rest = line;
+    let mut secret = false;
+    while let Some(first) = rest.chars().next() {
+        let is_word = |c: char| c.is_alphanumeric() || "_-.".contains(c);
+        let (word, inner) = match first {
+            '"' | '\'' => {
+                let end = closing(rest, first);
+                (&rest[..end], rest[1..end].trim_end_matches(first))
+            }
+            _ if is_word(first) => {
+                let word = &rest[..rest.find(|c| !is_word(c)).unwrap_or(rest.len())];
+                (word, word)
+            }
+            _ => {
+                secret &= !['}', ']'].contains(&first);
+                shown.push(first);
+                rest = &rest[first.len_utf8()..];
+                continue;
+            }
+        };
+        rest = &rest[word.len()..];
+        if rest.trim_start().starts_with([':', '=']) {
+            let name = inner.to_lowercase();
+            secret = SECRET_NAMES.iter().any(|sounds| name.contains(sounds));
+            shown.push_str(word);
+        } else {
+            shown.push_str(if secret && !inner.is_empty() { "…" } else { word });
+        }
     }
-    line.to_owned()
+    shown
+}
+
+/// Where a quoted text ends, its closing mark included.
+fn closing(text: &str, quote: char) -> usize {
+    let mut escaped = false;
+    for (place, character) in text.char_indices().skip(1) {
+        match character {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            _ if character == quote => return place + 1,
+            _ => {}
+        }
+    }
+    text.len()
 }
 
 /// A long line, cut to where it differs from `other`.
@@ -212,7 +255,17 @@ mod tests {
     #[test]
     fn secrets_around_a_change_and_ends_of_long_lines_are_not_shown() {
         let told = unified("\"API_TOKEN\": \"hush\",\nx\n", "\"API_TOKEN\": \"hush\",\ny\n");
-        assert_eq!(told[1], " \"API_TOKEN\": …");
+        assert_eq!(told[1], " \"API_TOKEN\": …,");
+        for (line, shown) in [
+            (r#"{"env":{"OPENAI_API_KEY":"sk-\"1","N":"2"}}"#, r#"{"env":{"OPENAI_API_KEY":…,"N":"2"}}"#),
+            (r#"env = { GH_TOKEN = 'x y', MODE = "a" } # c"#, r#"env = { GH_TOKEN = …, MODE = "a" } # c"#),
+            (r#""cookies": ["a", "b"], "plain": ["c"]"#, r#""cookies": […, …], "plain": ["c"]"#),
+            (r#"PASSWORD = 12 "#, "PASSWORD = … "),
+            (r#"command = "say \"auth\"" "#, r#"command = "say \"auth\"" "#),
+            ("\"open", "\"open"),
+        ] {
+            assert_eq!(hidden(line), shown);
+        }
         let long = |middle: &str| format!("{{{}{middle}{}}}", "a".repeat(500), "b".repeat(500));
         let told = unified(&long(""), &long("HERE"));
         assert_eq!(told[1], format!("-…{}{}…", "a".repeat(24), "b".repeat(24)));
