@@ -1,6 +1,6 @@
 //! A unified diff of two small texts, for people to read before they say yes.
 //!
-//! It knows lines. Values in the lines around a change are hidden where their name sounds like a secret, and very long
+//! It knows lines. Values are hidden where their name sounds like a secret, and very long
 //! lines are cut to what changes, so that a diff can be shown to others.
 
 use crate::output::beginning;
