@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use peer_proto::hook::Activity;
 use peer_proto::limits::SEAT_KEY_BYTES_MAX;
+use peer_proto::message::Carrier;
 use peer_proto::request::{Seat, SeatKind};
 use rmcp::model::JsonObject;
 use serde_json::{Value, json};
@@ -174,7 +175,13 @@ async fn settle_with_host(session: &Arc<Session>, control: Control, mut notes: N
         Some(terminal) => supersede(&control, &thread, terminal).await,
         None => None,
     };
+    // A fork is somebody else, and what it was forked from keeps its name and its mail.
+    let is_fork = before.is_some() && before.as_deref() == about["forkedFromId"].as_str();
+    if is_fork {
+        session.state().codex.asked_name = Some(None);
+    }
     // The mailbox of the conversation that its terminal had before is this one's from now on.
+    let before = before.filter(|_| !is_fork);
     let own = seat(&root);
     let moves_on_to = own.clone().filter(|_| before.is_some());
     session.settle_on(before.as_deref().map_or(own, seat), Some(root));
@@ -355,6 +362,9 @@ async fn heard(session: &Arc<Session>, method: &str, params: &Value) {
                 }
                 session.come_back();
             }
+            if activity == Activity::Idle {
+                take_back_what_was_dropped(session, &control, &thread).await;
+            }
             session.set_activity(activity);
             if activity == Activity::Idle && session.state().codex.was_closed {
                 rest(session).await;
@@ -366,6 +376,24 @@ async fn heard(session: &Arc<Session>, method: &str, params: &Value) {
         }
         _ => {}
     }
+}
+
+/// Codex forgets what was steered into a turn that its user then interrupted: what its record does not have was shown to
+/// nobody.
+async fn take_back_what_was_dropped(session: &Arc<Session>, control: &Control, thread: &str) {
+    if session.state().inbox.only_with(Carrier::AppServer).is_empty() {
+        return;
+    }
+    let newest = json!({ "threadId": thread, "limit": 1, "sortDirection": "desc" });
+    let Ok(turns) = control.ask("thread/turns/list", newest).await else { return };
+    if turns["data"][0]["status"] != "interrupted" {
+        return;
+    }
+    session.look_into_transcript();
+    let state = &mut *session.state();
+    let given = state.inbox.only_with(Carrier::AppServer);
+    let dropped: Vec<_> = given.into_iter().filter(|message| !state.transcript.has(*message)).collect();
+    state.inbox.take_back(&dropped, Carrier::AppServer);
 }
 
 /// A conversation that no terminal has open, and that has nothing to do, reads nothing: its mail waits.

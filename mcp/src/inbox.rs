@@ -398,6 +398,15 @@ impl Inbox {
         self.entries.values().any(|entry| entry.is_due_by(carrier))
     }
 
+    /// What this push carrier was given and nothing that the client calls had, and of which the record has shown nothing.
+    pub(crate) fn only_with(&self, carrier: Carrier) -> Vec<MessageId> {
+        let with = |entry: &&Entry| {
+            let pushed = entry.pushes.iter().any(|push| push.carrier == carrier && !push.arrived);
+            pushed && entry.is_open() && entry.is_pushed_only() && entry.recorded.is_empty()
+        };
+        self.entries.values().filter(with).map(Entry::id).collect()
+    }
+
     /// A push carrier could not hand these over: they are as they were before.
     pub(crate) fn take_back(&mut self, messages: &[MessageId], carrier: Carrier) {
         for message in messages {

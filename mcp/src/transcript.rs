@@ -106,6 +106,11 @@ impl Transcript {
         seen
     }
 
+    /// Whether the record has the message, or a part of it, in front of the model's next request.
+    pub(crate) fn has(&self, message: MessageId) -> bool {
+        self.scan.shown.iter().any(|seen| seen.message == message)
+    }
+
     fn read(&mut self, unproved: &[MessageId], seen: &mut Vec<Seen>) -> io::Result<()> {
         let mut file = File::open(&self.path)?;
         let length = file.metadata()?.len();

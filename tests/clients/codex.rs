@@ -429,6 +429,8 @@ fn stays_the_same_peer_when_cleared_twice(stage: &Stage, codex: Codex<'_>) {
     talk.request(0);
     tui.wait_for("begun");
     for turn in ["first", "second"] {
+        // Between two turns: during one it is refused.
+        tui.wait_for("Worked for");
         tui.submit("/clear");
         news.wait_online(name);
         let marker = format!("after the {turn}");
@@ -453,6 +455,85 @@ fn a_terminal_that_is_cleared_twice_stays_the_same_peer() {
 fn a_terminal_without_a_chosen_name_that_is_cleared_twice_stays_the_same_peer() {
     let stage = peer_tests::stage!();
     stays_the_same_peer_when_cleared_twice(&stage, stage.codex());
+}
+
+/// It has the conversation's past and none of its mail.
+#[test]
+fn a_fork_in_the_same_terminal_is_another_peer() {
+    let stage = peer_tests::stage!();
+    stage.leave_only("app_server");
+    let news = stage.news();
+    let tui = stage.codex().name("luna").terminal();
+    news.wait_online("luna");
+    let talk = stage.model.talk("luna-begin", [say("begun")]);
+    tui.submit("luna-begin");
+    talk.request(0);
+    tui.wait_for("begun");
+    tui.wait_for("Worked for");
+    tui.submit("/fork");
+    news.wait_offline("luna");
+    news.wait_online_any();
+    let fork = online(&stage);
+    assert_eq!(fork.len(), 1, "{fork:#?}");
+    let fork = fork[0]["name"].as_str().expect("a peer has a name");
+    assert_ne!(fork, "luna");
+    let id = stage.send("luna", "for luna alone");
+    assert_eq!(stage.trace(&id), ["stored"]);
+    talk.then([say("fork read")]);
+    let id = stage.send(fork, "for the fork");
+    let request = talk.request_with("| for the fork");
+    assert_eq!(request.count("for luna alone"), 0);
+    let _ = news.wait("presented", &id);
+    tui.close();
+}
+
+/// The conversation goes on in the same thread, with less in it.
+#[test]
+fn a_conversation_that_is_compacted_is_reached_as_before() {
+    let stage = peer_tests::stage!();
+    stage.leave_only("app_server");
+    let news = stage.news();
+    let tui = stage.codex().name("luna").terminal();
+    news.wait_online("luna");
+    let talk = stage.model.talk("luna-begin", [say("begun")]);
+    tui.submit("luna-begin");
+    tui.wait_for("begun");
+    tui.wait_for("Worked for");
+    tui.submit("/compact");
+    tui.wait_for("compacted");
+    let later = stage.model.talk("after that", [say("read")]);
+    talk.then([say("read")]);
+    let id = stage.send("luna", "after that");
+    tui.wait_for("read");
+    let _ = news.wait("presented", &id);
+    let shown: usize = later.requests().iter().chain(&talk.requests()).map(|request| request.count("| after that")).sum();
+    assert_eq!(shown, 1);
+    assert_eq!(stage.trace(&id), ["stored", "offered app_server", "presented app_server"]);
+    tui.close();
+}
+
+/// Codex forgets what was steered into a turn that is then interrupted.
+#[test]
+fn a_turn_that_is_interrupted_loses_nothing() {
+    let stage = peer_tests::stage!();
+    stage.leave_only("app_server");
+    let pipe = Pipe::new(&stage, "one");
+    let talk = stage.model.talk("luna-begin", [call(Call::shell("cat one")), say("spoken")]);
+    let news = stage.news();
+    let tui = stage.codex().name("luna").terminal();
+    news.wait_online("luna");
+    tui.submit("luna-begin");
+    let running = pipe.opened();
+    let id = stage.send("luna", "which bcrypt?");
+    let _ = news.wait("offered", &id);
+    tui.key("Escape");
+    tui.wait_for("interrupted");
+    drop(running);
+    assert_eq!(talk.request_with("| which bcrypt?").count("| which bcrypt?"), 1);
+    tui.wait_for("spoken");
+    let _ = news.wait("presented", &id);
+    assert_eq!(stage.trace(&id), ["stored", "offered app_server", "offered app_server", "presented app_server"]);
+    tui.close();
 }
 
 /// Its adapter and its thread live on in the daemon for a while, and nobody would see what they do.

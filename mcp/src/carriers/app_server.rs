@@ -7,6 +7,7 @@
 //! to nobody and goes another way.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use peer_proto::hook::Activity;
 use serde_json::{Value, json};
@@ -70,8 +71,14 @@ fn params(thread: &str, post: &Post) -> Value {
     json!({
         "threadId": thread,
         "input": [{ "type": "text", "text": notice(post) }],
-        "additionalContext": { CONTEXT: { "kind": "untrusted", "value": post.text.trim_end_matches('\n') } },
+        "additionalContext": { fresh_key(): { "kind": "untrusted", "name": CONTEXT, "value": post.text.trim_end_matches('\n') } },
     })
+}
+
+/// A key that no push had: what stands under a key is shown when it changes, and a repeat need not differ.
+fn fresh_key() -> String {
+    static PUSHES: AtomicU64 = AtomicU64::new(0);
+    format!("{CONTEXT}-{}-{}", std::process::id(), PUSHES.fetch_add(1, Ordering::Relaxed))
 }
 
 /// The line that stands where the user's words do. The names are the broker's, so nobody can say anything with them.
@@ -112,10 +119,11 @@ mod tests {
         let post = Post { messages, text: "[PEER INBOX] 3 messages.\n| x\n".into() };
         let params = params("01a", &post);
         assert_eq!(params["threadId"], "01a");
-        assert_eq!(
-            params["additionalContext"]["peers"],
-            json!({ "kind": "untrusted", "value": "[PEER INBOX] 3 messages.\n| x" })
-        );
+        let contexts = params["additionalContext"].as_object().unwrap();
+        let (key, context) = contexts.iter().next().unwrap();
+        assert_eq!(contexts.len(), 1);
+        assert_eq!(*context, json!({ "kind": "untrusted", "name": "peers", "value": "[PEER INBOX] 3 messages.\n| x" }));
+        assert_ne!(*key, fresh_key());
         let line = params["input"][0]["text"].as_str().unwrap();
         assert_eq!(line, "[peerd, not your user] 3 messages from lu na, sol, quoted in the output of \"peers\" just above");
     }
