@@ -109,6 +109,7 @@ fn a_refused_sender_hears_of_it_and_the_person_and_an_asked_for_reply_come_throu
         &["policy", "all", "accept", "--json"],
         &["policy", "inbox-socket", "allow", "--json"],
         &["release", "m-0000000000000001", "--json"],
+        &["uninstall", "--purge", "--yes", "--json"],
     ] {
         refused(&shell(forbidden), 6, "not_permitted");
     }

@@ -7,12 +7,16 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use peer_client::{Endpoint, Start};
+use peer_broker::config;
+use peer_client::{Endpoint, RequestError, Start};
+use peer_proto::refusal::{ErrorCode, Refusal};
+use peer_proto::request::Authority;
 use serde_json::json;
 
 use super::setup::{confirm, named, show, told, write};
 use super::{block_on, daemon};
 use crate::error::Failure;
+use crate::operator::Operator;
 use crate::output::{Output, Tone};
 use crate::setup::draft::Draft;
 use crate::setup::runs::Runs;
@@ -55,6 +59,9 @@ pub(crate) fn run(args: Args, output: &Output, endpoint: Endpoint) -> Result<(),
     if args.purge && !args.clients.is_empty() {
         return Err(Failure::Usage("--purge removes what all clients share; name none with it".to_owned()));
     }
+    if args.purge && !args.dry_run {
+        may_purge(&endpoint)?;
+    }
     let place = Place::from_env(&endpoint)?;
     let clients = if args.clients.is_empty() { Client::ALL.to_vec() } else { named(&args.clients)? };
     let mut runs = if args.dry_run { Runs::load(&place.location)? } else { Runs::hold(&place.location)? };
@@ -86,6 +93,27 @@ pub(crate) fn run(args: Args, output: &Output, endpoint: Endpoint) -> Result<(),
         output.remark(&format!("messages stay in {}; `peerctl uninstall --purge` removes them", place.location.dir().display()));
     }
     Ok(())
+}
+
+/// All mail of all sessions is the person's to remove. Where no broker runs nobody can tell whose shell this is.
+fn may_purge(endpoint: &Endpoint) -> Result<(), Failure> {
+    let quiet = Endpoint { start: Start::Never, ..endpoint.clone() };
+    let mut is_shell = false;
+    block_on(async {
+        let authority = Operator::connect(&quiet).await.map(|operator| operator.welcome.authority);
+        is_shell = matches!(authority, Ok(Authority::Shell(_)));
+        Ok(())
+    })?;
+    let is_allowed = || config::load(&endpoint.location.config()).is_ok_and(|settings| settings.operator.allow_from_agents);
+    if !is_shell || is_allowed() {
+        return Ok(());
+    }
+    Err(Failure::Request(RequestError::Refused(Refusal {
+        code: ErrorCode::NotPermitted,
+        message: "removing all messages is for the person, not for an agent or its shell".to_owned(),
+        hint: "ask the person to run it in a terminal of their own, or leave --purge out".to_owned(),
+        retry_after_ms: None,
+    })))
 }
 
 /// Stops the broker and removes the state directory. What is not ours in it stays, and so does the directory then.
