@@ -99,6 +99,23 @@ impl Codex {
     }
 }
 
+/// A conversation began in that thread. Where it is one of this adapter's own host, and that host has a single terminal, the
+/// terminal has gone on with it, and the adapter there reads from now on.
+pub(crate) fn gone_on(session: &Arc<Session>, thread: &str) {
+    let hosts_one_terminal = {
+        let state = session.state();
+        state.codex.control.is_none() && !state.codex.is_subagent
+    };
+    let host = session.surroundings.client_pid;
+    // A client that a tool of this session started tells of its own beginnings here as well.
+    if !hosts_one_terminal || processes::is_server(host) || !Hosted::by(host).threads.iter().any(|hosted| hosted == thread) {
+        return;
+    }
+    session.state().codex.asked_name = Some(None);
+    let session = Arc::clone(session);
+    tokio::spawn(async move { session.leave(SUPERSEDED).await });
+}
+
 /// Finds out which thread this is. Returns whether the session may begin; if not, the client's next call says more.
 pub(crate) async fn settle(session: &Arc<Session>) -> bool {
     let host = session.surroundings.client_pid;

@@ -562,6 +562,56 @@ fn a_closed_terminal_is_no_reader_and_is_not_woken() {
     second.close();
 }
 
+/// What runs is read by somebody, and what rests is not.
+#[test]
+fn a_terminal_that_is_closed_while_its_turn_runs_is_offline_when_that_ends() {
+    let stage = peer_tests::stage!();
+    stage.leave_only("app_server");
+    let pipe = Pipe::new(&stage, "one");
+    let talk = stage.model.talk("luna-begin", [call(Call::shell("cat one")), say("nobody sees it")]);
+    let news = stage.news();
+    let tui = stage.codex().name("luna").terminal();
+    news.wait_online("luna");
+    tui.submit("luna-begin");
+    let running = pipe.opened();
+    tui.close();
+    let id = stage.send("luna", "which bcrypt?");
+    let _ = news.wait("offered", &id);
+    drop(running);
+    assert_eq!(talk.request(1).count("| which bcrypt?"), 1);
+    let _ = news.wait("presented", &id);
+    news.wait_offline("luna");
+}
+
+/// A terminal with a server of its own has no control socket, and its hooks tell which conversation it is in.
+#[test]
+fn a_terminal_with_its_own_server_that_is_cleared_has_its_mail() {
+    let stage = peer_tests::stage!();
+    let news = stage.news();
+    let tui = stage.codex().name("luna").hooked().terminal();
+    news.wait_online("luna");
+    let before = online(&stage);
+    for turn in ["first-begin", "second-begin", "third-begin"] {
+        let pipe = Pipe::new(&stage, turn);
+        let cat = format!("cat {turn}");
+        let talk = stage.model.talk(turn, [call(Call::shell(&cat)), say(&format!("{turn} done"))]);
+        tui.submit(turn);
+        let running = pipe.opened();
+        let id = stage.send("luna", &format!("in the {turn}"));
+        drop(running);
+        assert_eq!(talk.request(1).count(&format!("| in the {turn}")), 1);
+        let _ = news.wait("presented", &id);
+        assert_eq!(stage.trace(&id), ["stored", "offered hook", "presented hook"]);
+        tui.wait_for(&format!("{turn} done"));
+        tui.wait_for("Worked for");
+        tui.submit("/clear");
+        tui.wait_until(|screen| !screen.contains("Worked for")).expect("the screen is cleared");
+    }
+    let after = online(&stage);
+    assert_eq!((after.len(), &after[0]["id"], &after[0]["name"]), (1, &before[0]["id"], &json!("luna")), "{after:#?}");
+    tui.close();
+}
+
 /// The person said that nobody needs to watch.
 #[test]
 fn a_closed_terminal_is_woken_where_the_person_allowed_it() {

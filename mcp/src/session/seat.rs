@@ -96,6 +96,9 @@ impl Session {
         }
         match (self.client().kind, hook.seat.kind) {
             (ClientKind::Codex, SeatKind::Codex) => {
+                if hook.event == HookEvent::SessionStart && self.state().main_conversation.is_some() {
+                    codex::gone_on(self, &hook.seat.key);
+                }
                 // One adapter serves one thread, and the first that it hears of is the one.
                 self.connected().is_some() && self.bind(&hook.seat.key).await.is_ok() && self.seat().as_ref() == Some(&hook.seat)
             }
