@@ -163,6 +163,8 @@ fn the_inbox_socket_wakes_an_idle_session() {
     let tui = stage.claude().name("luna").settings(hooks()).terminal();
     tui.submit("luna-begin");
     tui.wait_for("ready");
+    // What the client says below its answer when the turn is over.
+    tui.wait_for("· done");
     talk.then([say("woken")]);
     let sent = Instant::now();
     let id = stage.send("luna", "wake up, luna");
