@@ -283,6 +283,25 @@ fn a_provisional_codex_session_is_bound_by_its_hook_and_keeps_its_mail() {
 }
 
 #[test]
+fn who_sends_is_not_told_of_a_way_that_is_in_doubt() {
+    let home = peer_tests::home!();
+    home.configure("[limits]\nvisibility_timeout_ms = 1000\n");
+    let luna = claude(&home, "luna", "s-1");
+    let _ = run(&home, "claude", "SessionStart", "s-1", json!({"source": "startup"}));
+    let first_way = || {
+        let peers = home.peerctl(&["peers", "luna", "--json"]).success().json();
+        peers[0]["carriers"][0]["name"].as_str().expect("a name is a text").to_owned()
+    };
+    assert_eq!(first_way(), "channel");
+    let id = send(&home, "luna", "request", "hello");
+    let _ = luna.wait_channel(&id);
+    let deadline = Instant::now() + PATIENCE;
+    while first_way() != "hook" {
+        assert!(Instant::now() < deadline, "the channel had its time, and is still said to come first");
+    }
+}
+
+#[test]
 fn a_pipe_in_the_place_of_a_record_stops_nothing() {
     let home = quiet_home();
     let luna = claude(&home, "luna", "s-1");

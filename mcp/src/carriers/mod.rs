@@ -63,11 +63,13 @@ pub(crate) fn pushes(session: &Session) -> &'static [Carrier] {
     }
 }
 
-/// All carriers that are there now, in the order in which they are tried.
+/// All carriers that are there now, in the order in which they are tried. One in doubt is none where another way is left.
 pub(crate) fn present(session: &Session) -> Vec<Carrier> {
-    let mut present: Vec<Carrier> =
-        pushes(session).iter().copied().filter(|carrier| is_ready(session, *carrier, false)).collect();
-    if session.state().facts.hooks_come {
+    let ready = pushes(session).iter().copied().filter(|carrier| is_ready(session, *carrier, false));
+    let mut present: Vec<Carrier> = ready.collect();
+    let (facts, now) = (&session.state().facts, Instant::now());
+    if facts.hooks_come {
+        present.retain(|carrier| facts.trusts(*carrier, now));
         present.push(Carrier::Hook);
     }
     present.push(Carrier::ToolResult);
@@ -100,6 +102,8 @@ pub(crate) async fn run(session: Arc<Session>) {
                 break;
             }
         }
+        // A carrier may have come into doubt.
+        session.report();
     }
 }
 
@@ -112,14 +116,14 @@ fn next(session: &Session) -> Option<(Connection, Carrier, Post)> {
     found.map(|(carrier, post)| (connection, carrier, post))
 }
 
-/// When time alone may let something go that waits: the next end of a doubt, or of the hour of a wake-up.
+/// When time alone makes a difference: at the next end of a doubt, or, where something waits, of the hour of a wake-up.
 fn time_to_look(session: &Session) -> Option<Instant> {
     let (now, carriers) = (Instant::now(), pushes(session));
     let state = session.state();
-    let mut waiting = carriers.iter().filter(|carrier| state.inbox.is_any_due_by(**carrier)).peekable();
-    waiting.peek()?;
-    let doubts = waiting.filter_map(|carrier| state.facts.doubted_until(*carrier, now));
-    doubts.chain(state.facts.may_wake_from(session.surroundings.wakeups_per_hour, now)).min()
+    let doubts = carriers.iter().filter_map(|carrier| state.facts.doubted_until(*carrier, now));
+    let is_any_due = carriers.iter().any(|carrier| state.inbox.is_any_due_by(*carrier));
+    let woken_enough = state.facts.may_wake_from(session.surroundings.wakeups_per_hour, now);
+    doubts.chain(woken_enough.filter(|_| is_any_due)).min()
 }
 
 fn next_by(session: &Session, trusted: bool) -> Option<(Carrier, Post)> {
