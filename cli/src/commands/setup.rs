@@ -255,9 +255,10 @@ fn wire(
         shell_line(args, asks, place, &mut draft)?;
     }
     if clients.contains(&Client::Codex) && draft.changed().any(|file| file.client == Client::Codex) {
-        draft
-            .next
-            .push("Codex passes over new hooks until you trust them: start `codex`, type /hooks, and look at each".to_owned());
+        draft.next.push(
+            "Codex passes over new hooks until you trust them: it asks when you start `codex` next, and later in /hooks"
+                .to_owned(),
+        );
     }
     if !output.json {
         show(output, &draft)?;

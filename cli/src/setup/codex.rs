@@ -1,6 +1,6 @@
 //! Codex: a server in `config.toml`, hooks there or in `hooks.json`, and, where the person says so, three permissions.
 //!
-//! Codex asks its user to trust each hook (`/hooks`); that word is never written here. It clears the environment of its
+//! Codex asks its user whether to trust each hook, when it starts and in `/hooks`; that word is never written here. It clears the environment of its
 //! servers, so that each variable that shall pass is named.
 
 use std::path::{Path, PathBuf};

@@ -99,7 +99,7 @@ fn missing(place: &Place, client: Client) -> Result<Vec<String>, Failure> {
     Ok(commands)
 }
 
-/// Codex passes over hooks that its user did not trust, and says so nowhere else than in /hooks.
+/// Codex passes over hooks that its user did not trust; it asks when a terminal starts, and says nothing under `exec`.
 fn trust(place: &Place, findings: &mut Findings) -> Result<(), Failure> {
     let config = codex::config(place);
     let Some(text) = read(&config)? else { return Ok(()) };
@@ -124,7 +124,7 @@ fn trust(place: &Place, findings: &mut Findings) -> Result<(), Failure> {
             Some(_) => {}
         }
     }
-    let mend = "start `codex`, type /hooks, and look at each";
+    let mend = "start `codex`, which asks; where it does not, type /hooks and look at each";
     for (events, what) in [(&untrusted, "was not told to trust"), (&stale, "was told to trust in another form")] {
         if !events.is_empty() {
             let observed = format!("Codex passes over {} of our hooks, which it {what}: {}", events.len(), events.join(", "));
