@@ -383,6 +383,8 @@ async fn heard(session: &Arc<Session>, method: &str, params: &Value) {
                 take_back_what_was_dropped(session, &control, &thread).await;
             }
             session.set_activity(activity);
+            // A hook may have told before, when nothing could be pushed yet.
+            session.offer();
             if activity == Activity::Idle && session.state().codex.was_closed {
                 rest(session).await;
             }
