@@ -193,3 +193,69 @@ impl From<tungstenite::Error> for ControlError {
         Self::Socket(Box::new(error))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::UnixListener;
+    use tokio_tungstenite::accept_async;
+
+    use super::*;
+
+    fn text(message: Value) -> Message {
+        Message::text(message.to_string())
+    }
+
+    /// A server that answers `fine` with what was asked, refuses `bad`, and hangs up on `leave`.
+    async fn serve_one(listener: UnixListener) {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut socket = accept_async(stream).await.unwrap();
+        while let Some(Ok(message)) = socket.next().await {
+            let Message::Text(said) = message else { continue };
+            let asked: Value = serde_json::from_str(&said).unwrap();
+            let id = &asked["id"];
+            match asked["method"].as_str().unwrap() {
+                "initialize" => socket.send(text(json!({ "id": id, "result": {} }))).await.unwrap(),
+                "initialized" => {
+                    socket.send(text(json!({ "method": "thread/started", "params": { "a": 1 } }))).await.unwrap();
+                    // A question to the person: nobody here answers it.
+                    socket.send(text(json!({ "id": 7, "method": "approve?", "params": {} }))).await.unwrap();
+                    socket.send(Message::text("no JSON")).await.unwrap();
+                }
+                "fine" => socket.send(text(json!({ "id": id, "result": asked["params"] }))).await.unwrap(),
+                "bad" => {
+                    let error = json!({ "code": -32600, "message": "no active turn to steer" });
+                    socket.send(text(json!({ "id": id, "error": error }))).await.unwrap();
+                }
+                _ => return,
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn questions_are_answered_and_what_comes_unasked_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let server = tokio::spawn(serve_one(UnixListener::bind(&path).unwrap()));
+        let (control, mut notes) = Control::open(&path, std::process::id()).await.unwrap();
+        assert_eq!(control.ask("fine", json!({ "x": "y" })).await.unwrap(), json!({ "x": "y" }));
+        let refused = control.ask("bad", json!({})).await.unwrap_err();
+        assert_eq!(refused.to_string(), "codex refused bad: \"no active turn to steer\"");
+        assert_eq!(notes.recv().await, Some(("thread/started".to_owned(), json!({ "a": 1 }))));
+        assert!(control.is_open());
+        assert!(matches!(control.ask("leave", json!({})).await, Err(ControlError::Closed)));
+        assert_eq!(notes.recv().await, None);
+        assert!(!control.is_open());
+        server.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_stranger_behind_the_socket_is_told_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let listener = UnixListener::bind(&path).unwrap();
+        let error = Control::open(&path, std::process::id() + 1).await.unwrap_err();
+        assert!(matches!(error, ControlError::Stranger { .. }), "{error}");
+        drop(listener);
+        assert!(matches!(Control::open(&path, std::process::id()).await, Err(ControlError::Io(_))));
+    }
+}
