@@ -59,6 +59,9 @@ pub(crate) async fn push(session: &Session, post: &Post, leave: Leave<'_>) -> Re
             return Err(PushError::Refused("another process than the client listens on its socket".into()));
         }
         leave.now();
+        // Another task writes to the broker, and is let do so before this one writes to the client: an adapter that is killed
+        // between the two has said what it was about to do.
+        tokio::task::yield_now().await;
         stream.write_all(lines.as_bytes()).await?;
         stream.shutdown().await?;
         Ok(())
