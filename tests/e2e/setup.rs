@@ -377,6 +377,11 @@ fn another_copy_of_the_program_takes_the_place_of_the_first() {
         home.run(command, "")
     };
     refused(&run(&["setup", "--check", "--json"]), 1, "differs");
+    let plugin = ".claude/skills/peers/.claude-plugin/plugin.json";
+    let old = text(&home, plugin);
+    let _ = run(&["setup", "--yes"]).success();
+    // As a kill leaves it before the second run came to this file.
+    put(&home, plugin, &old);
     let _ = run(&["setup", "--yes"]).success();
     let _ = run(&["setup", "--check"]).success();
     let files = snapshot(&home.home());
@@ -618,4 +623,31 @@ fn the_state_directory_follows_the_environment_in_every_client() {
     ok(&home, &["setup", "--undo", "--yes"]);
     let left = snapshot(&home.home()).into_iter().filter(|(path, _)| !path.starts_with(home.home().join(".local")));
     assert_eq!(left.collect::<BTreeMap<_, _>>(), before);
+}
+
+/// The path of the program is quoted in JSON, in TOML and for the shell that runs the hooks.
+#[test]
+fn a_path_with_spaces_and_quotation_marks_is_written_as_it_is() {
+    let home = with(&[]);
+    let dir = home.root().join("it's \"my\" $HOME dir é");
+    fs::create_dir(&dir).expect("make a directory");
+    let program = dir.join("peerctl");
+    copy_program(home.executable(), &program);
+    let before = snapshot(&home.home());
+    let run = |arguments: &[&str]| {
+        let mut command = std::process::Command::new(&program);
+        command.args(arguments).env_clear().env("HOME", home.home()).env("PEERD_DIR", home.root().join("a 'b'"));
+        home.run(command, "").success()
+    };
+    let _ = run(&["setup", "--yes"]);
+    let _ = run(&["setup", "--check"]);
+    let hooks: Value = serde_json::from_str(&text(&home, ".claude/skills/peers/hooks/hooks.json")).expect("JSON");
+    let line = hooks["hooks"]["SessionStart"][0]["hooks"][0]["command"].as_str().expect("a command");
+    let shown = line.replace(" hook claude SessionStart", " --version; echo $?");
+    let output = std::process::Command::new("/bin/sh").args(["-c", &shown]).output().expect("run a shell");
+    assert!(String::from_utf8_lossy(&output.stdout).ends_with("\n0\n"), "{line}: {output:?}");
+    let plugin: Value = serde_json::from_str(&text(&home, ".claude/skills/peers/.claude-plugin/plugin.json")).expect("JSON");
+    assert_eq!(plugin["mcpServers"]["peers"]["command"], program.display().to_string());
+    let _ = run(&["uninstall", "--yes"]);
+    assert_eq!(snapshot(&home.home()), before);
 }

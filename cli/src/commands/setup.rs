@@ -374,7 +374,7 @@ pub(crate) fn confirm(yes: bool, asks: bool, question: &str) -> Result<(), Failu
 
 /// Looks once more: after a setup there is nothing left to set up.
 fn verify(place: &Place, runs: &mut Runs, clients: &[Client], answers: Answers) -> Result<(), Failure> {
-    runs.reload(&place.location)?;
+    runs.reload()?;
     let again = draft(place, runs, clients, answers.tools.unwrap_or(false))?;
     let left: Vec<String> = again
         .changed()

@@ -84,26 +84,7 @@ impl Runs {
     /// Reads what earlier runs left; makes nothing, and waits for nobody.
     pub(crate) fn load(location: &Location) -> Result<Self, Failure> {
         let dir = location.backups().join("setup");
-        let failed = |source| Failure::File { attempt: "reading", path: dir.clone(), source };
-        let mut names = Vec::new();
-        match fs::read_dir(&dir) {
-            Ok(entries) => {
-                for entry in entries {
-                    names.push(entry.map_err(failed)?.path());
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => return Err(failed(source)),
-        }
-        names.sort();
-        let mut all = Vec::new();
-        for dir in names {
-            // Without a manifest a run was interrupted before it changed anything.
-            if let Some(text) = read(&dir.join(MANIFEST))? {
-                all.push(Run::read(dir, &text)?);
-            }
-        }
-        Ok(Self { dir, all, lock: None })
+        Ok(Self { all: scan(&dir)?, dir, lock: None })
     }
 
     /// The same, for a command that writes: only one does at a time.
@@ -117,8 +98,8 @@ impl Runs {
     }
 
     /// Reads once more, after something was written down.
-    pub(crate) fn reload(&mut self, location: &Location) -> Result<(), Failure> {
-        self.all = Self::load(location)?.all;
+    pub(crate) fn reload(&mut self) -> Result<(), Failure> {
+        self.all = scan(&self.dir)?;
         Ok(())
     }
 
@@ -137,9 +118,11 @@ impl Runs {
         self.all.iter().rev().flat_map(|run| &run.records).filter(move |record| record.path == path)
     }
 
-    /// Whether a file is as setup last left it.
+    /// Whether a file is as a run left it or, where a run was cut off, as it found it. None where no run knows it.
     pub(crate) fn is_as_left(&self, path: &Path, text: &str) -> Option<bool> {
-        self.of(path).next().map(|record| record.after.as_deref() == Some(text))
+        let mut records = self.of(path).peekable();
+        records.peek()?;
+        Some(records.any(|record| [&record.after, &record.before].into_iter().any(|known| known.as_deref() == Some(text))))
     }
 
     /// Writes down what is about to be changed; returns where.
@@ -149,6 +132,8 @@ impl Runs {
             let open = Open::open(&self.dir);
             let open = open.map_err(|source| Failure::File { attempt: "opening", path: self.dir.clone(), source })?;
             self.lock = Some(locked(open)?);
+            // Another first run may have been quicker.
+            self.reload()?;
         }
         let next = self.all.last().and_then(|run| run.dir.file_name()?.to_str()?.parse::<u32>().ok()).unwrap_or(0) + 1;
         let dir = self.dir.join(format!("{next:04}"));
@@ -201,6 +186,30 @@ impl Runs {
         let _ = self.dir.parent().map(fs::remove_dir);
         Ok(())
     }
+}
+
+/// The runs in a directory, the oldest first.
+fn scan(dir: &Path) -> Result<Vec<Run>, Failure> {
+    let failed = |source| Failure::File { attempt: "reading", path: dir.to_path_buf(), source };
+    let mut names = Vec::new();
+    match fs::read_dir(dir) {
+        Ok(entries) => {
+            for entry in entries {
+                names.push(entry.map_err(failed)?.path());
+            }
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(source) => return Err(failed(source)),
+    }
+    names.sort();
+    let mut all = Vec::new();
+    for dir in names {
+        // Without a manifest a run was interrupted before it changed anything.
+        if let Some(text) = read(&dir.join(MANIFEST))? {
+            all.push(Run::read(dir, &text)?);
+        }
+    }
+    Ok(all)
 }
 
 /// A directory can be locked like a file.
