@@ -97,9 +97,11 @@ pub(crate) async fn run(session: Arc<Session>) {
             None => session.offer_wanted().await,
         }
         session.report();
-        while let Some((connection, carrier, post)) = next(&session) {
+        // Carriers that could do nothing this time: another try comes with the next reason to look.
+        let mut unable = Vec::new();
+        while let Some((connection, carrier, post)) = next(&session, &unable) {
             if !hand_over(&session, &connection, carrier, post).await {
-                break;
+                unable.push(carrier);
             }
         }
         // A carrier may have come into doubt.
@@ -108,11 +110,11 @@ pub(crate) async fn run(session: Arc<Session>) {
 }
 
 /// What goes next, and by which carrier; counted as given to it.
-fn next(session: &Session) -> Option<(Connection, Carrier, Post)> {
+fn next(session: &Session, unable: &[Carrier]) -> Option<(Connection, Carrier, Post)> {
     let connection = session.connected().filter(|_| !session.is_closing())?;
     // Where no hook comes, a carrier in doubt is better than to wait for the next tool call.
     let hooks_come = session.state().facts.hooks_come;
-    let found = next_by(session, true).or_else(|| if hooks_come { None } else { next_by(session, false) });
+    let found = next_by(session, unable, true).or_else(|| if hooks_come { None } else { next_by(session, unable, false) });
     found.map(|(carrier, post)| (connection, carrier, post))
 }
 
@@ -126,14 +128,14 @@ fn time_to_look(session: &Session) -> Option<Instant> {
     doubts.chain(woken_enough.filter(|_| is_any_due)).min()
 }
 
-fn next_by(session: &Session, trusted: bool) -> Option<(Carrier, Post)> {
+fn next_by(session: &Session, unable: &[Carrier], trusted: bool) -> Option<(Carrier, Post)> {
     let now = Instant::now();
     let known = session.state().facts.activity;
     for carrier in pushes(session) {
         // The channel alone is sent to at once where nobody knows whether the session rests.
         let activity = known.or((*carrier != Carrier::Channel).then_some(Activity::Idle));
         let wakes = activity != Some(Activity::Working);
-        if !is_ready(session, *carrier, wakes) {
+        if unable.contains(carrier) || !is_ready(session, *carrier, wakes) {
             continue;
         }
         let mut state = session.state();
@@ -155,7 +157,7 @@ fn next_by(session: &Session, trusted: bool) -> Option<(Carrier, Post)> {
     None
 }
 
-/// Returns whether the next one may follow at once.
+/// Returns whether the carrier may have the next one at once.
 async fn hand_over(session: &Arc<Session>, connection: &Connection, carrier: Carrier, post: Post) -> bool {
     let rests = session.state().facts.activity == Some(Activity::Idle);
     let mut left = false;
@@ -180,6 +182,7 @@ async fn hand_over(session: &Arc<Session>, connection: &Connection, carrier: Car
             if !left {
                 state.inbox.take_back(&post.ids(), carrier);
             }
+            return false;
         }
     }
     true
