@@ -132,6 +132,12 @@ fn a_client_that_is_not_wired_up_is_a_note_and_one_that_is_half_wired_a_problem(
     let (observed, hint) = problem(&home, "claude");
     assert!(observed.contains("hooks.json"), "{observed}");
     assert_eq!(hint, "peerctl setup claude");
+    let _ = home.peerctl(&["setup", "claude", "--yes"]).success();
+    let own = home.home().join(".mcp.json");
+    fs::write(&own, "{\"mcpServers\":{\"mine\":{\"command\":\"/x/peerctl\",\"args\":[\"mcp\"]}}}").expect("write");
+    let (observed, _) = problem(&home, "claude");
+    assert!(observed.contains(".mcp.json starts peerctl as well, as mine"), "{observed}");
+    fs::remove_file(own).expect("remove a file");
     fs::write(home.home().join(".claude.json"), "{").expect("write");
     let (observed, _) = problem(&home, "claude");
     assert!(observed.contains("line 1, column 2"), "{observed}");

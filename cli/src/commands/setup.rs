@@ -242,14 +242,14 @@ fn wire(
     for client in clients {
         theirs.extend(retire::find(place, *client, &mut draft)?);
     }
-    for found in &theirs {
-        draft
-            .warnings
-            .push(format!("{} would be a second mailbox beside peerd; `peerctl setup --retire` takes it out", found.what));
-    }
-    if !theirs.is_empty() && (args.retire || (asks && terminal::asks(&format!("Take out {}?", listed(&theirs)), false))) {
-        draft.warnings.truncate(draft.warnings.len() - theirs.len());
+    let retires = args.retire || (asks && !theirs.is_empty() && terminal::asks(&format!("Take out {}?", listed(&theirs)), false));
+    if retires {
         retire::take_out(&mut draft, &theirs)?;
+    } else {
+        let told = |found: &retire::Found| {
+            format!("{} would be a second mailbox beside peerd; `peerctl setup --retire` takes it out", found.what)
+        };
+        draft.warnings.extend(theirs.iter().map(told));
     }
     if clients.contains(&Client::Claude) {
         shell_line(args, asks, place, &mut draft)?;
@@ -259,6 +259,9 @@ fn wire(
             "Codex passes over new hooks until you trust them: it asks when you start `codex` next, and later in /hooks"
                 .to_owned(),
         );
+    }
+    if draft.changed().next().is_some() {
+        draft.next.push("sessions that run already see all this when they are started anew".to_owned());
     }
     if !output.json {
         show(output, &draft)?;

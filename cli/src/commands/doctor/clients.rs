@@ -63,10 +63,27 @@ fn one(place: &Place, runs: &Runs, client: Client, findings: &mut Findings) -> R
         let (observed, mend) = warning.rsplit_once("; ").unwrap_or((warning, ""));
         findings.note(check, observed, mend);
     }
-    if client == Client::Codex {
-        trust(place, findings)?;
+    match client {
+        Client::Codex => trust(place, findings)?,
+        Client::Claude => project(place, findings)?,
+        Client::Gemini => {}
     }
     others(place, client, findings)
+}
+
+/// A project's own servers stand beside the plugin's: one of ours there is a second adapter in each of its sessions.
+fn project(place: &Place, findings: &mut Findings) -> Result<(), Failure> {
+    let Ok(here) = std::env::current_dir() else { return Ok(()) };
+    for path in here.ancestors().map(|dir| dir.join(".mcp.json")) {
+        let Some(text) = read(&path)? else { continue };
+        let Ok(root) = json::parse(&text, json::Dialect::Strict) else { continue };
+        let servers = root.get("mcpServers").map(json::Node::entries).unwrap_or_default();
+        for server in servers.iter().filter(|server| claude::runs_adapter(place, &server.value)) {
+            let observed = format!("{} starts peerctl as well, as {}", path.display(), single_line(&server.key));
+            findings.problem("claude", observed, "one adapter in a session: the plugin's", "take it out of that file");
+        }
+    }
+    Ok(())
 }
 
 /// Commands of ours that lead to no file.
