@@ -340,7 +340,8 @@ fn with_all_that_setup_installs_each_message_is_shown_once() {
     let _ = news.wait("offered", &second);
     drop(two);
     let _ = news.wait("presented", &second);
-    tui.wait_for("all done");
+    // At rest: what comes as a turn ends is declined once and goes again.
+    tui.wait_for("Worked for");
     talk.then([say("woken again")]);
     let third = stage.send("luna", "the third message");
     let last = talk.request_with("the third message");
