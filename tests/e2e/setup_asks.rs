@@ -110,3 +110,12 @@ fn a_no_to_a_question_is_remembered_and_the_rest_is_written() {
     assert_eq!((back.code, back.questions.len()), (Some(0), 1));
     assert!(!home.home().join(".claude/skills").exists());
 }
+
+#[test]
+fn who_reads_only_the_beginning_of_the_plan_gets_all_of_it_written() {
+    let home = installed();
+    let mut child = home.command(&["setup", "--yes"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("run peerctl");
+    drop(child.stdout.take());
+    assert!(child.wait().expect("wait for it").success());
+    let _ = home.peerctl(&["setup", "--check"]).success();
+}

@@ -424,8 +424,16 @@ pub(crate) fn finish(output: &Output, draft: &Draft, clients: &[Client], written
     output.line(&if written { output.paint(Tone::Good, "done") } else { "nothing to change".to_owned() })
 }
 
-/// The plan: what changes in which file, and what stands in the way.
+/// Shows the plan. Whoever stops reading it half-way still means what they asked for.
 pub(crate) fn show(output: &Output, draft: &Draft) -> Result<(), Failure> {
+    match lines(output, draft) {
+        Err(failure) if failure.is_broken_pipe() => Ok(()),
+        shown => shown,
+    }
+}
+
+/// The plan: what changes in which file, and what stands in the way.
+fn lines(output: &Output, draft: &Draft) -> Result<(), Failure> {
     for file in draft.changed() {
         let what = file.what.join("; ");
         let heading = format!("{}: {} {} ({what})", file.client.title(), file.action(), file.path.display());
