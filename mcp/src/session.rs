@@ -139,6 +139,8 @@ pub(crate) struct Session {
     given: Notify,
     barriers: mpsc::UnboundedSender<oneshot::Sender<()>>,
     binding: tokio::sync::Mutex<()>,
+    /// One relayed hook at a time: what a hook that was gone had taken is back before the next one looks.
+    pub(crate) hooks: tokio::sync::Mutex<()>,
     closing: AtomicBool,
     /// What the task needs, until it is started.
     unstarted: Mutex<Option<Unstarted>>,
@@ -245,6 +247,7 @@ impl Session {
             given: Notify::new(),
             barriers,
             binding: tokio::sync::Mutex::default(),
+            hooks: tokio::sync::Mutex::default(),
             closing: AtomicBool::new(false),
             unstarted: Mutex::new(Some(Unstarted { endpoint, barriers: receiver })),
         })

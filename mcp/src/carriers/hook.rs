@@ -37,6 +37,7 @@ pub(crate) struct Output {
 
 /// A hook that came through the broker.
 pub(crate) async fn relayed(session: Arc<Session>, call: u64, hook: HookCall) {
+    let _one_at_a_time = session.hooks.lock().await;
     let output = answer(&session, &hook).await;
     let Some(connection) = session.connected() else { return };
     let answered = connection.request(Request::HookAnswer { call, output: output.text }).await;
