@@ -18,6 +18,9 @@ use crate::home::signal;
 /// The size of each terminal: wide enough that what tests look for is not wrapped.
 const SIZE: (&str, &str) = ("180", "50");
 
+/// A terminal that writes nothing for so long waits for its person.
+const QUIET: Duration = Duration::from_secs(1);
+
 /// A key that had no effect for so long was lost.
 const KEY_LOST_AFTER: Duration = Duration::from_secs(2);
 
@@ -140,6 +143,7 @@ impl Terminal {
             screen.lines().filter(chosen).map(str::to_owned).next_back()
         };
         self.wait_for(label);
+        self.rest();
         let deadline = Instant::now() + PATIENCE;
         loop {
             let before = chosen(&self.screen());
@@ -147,7 +151,6 @@ impl Terminal {
                 return self.key("Enter");
             }
             self.key("Down");
-            // A dialog that has just come throws away what is typed before it can have been read.
             if let Err(screen) = self.look_for(KEY_LOST_AFTER, |screen| chosen(screen) != before) {
                 assert!(Instant::now() < deadline, "the dialog does not move to {label:?}:\n{screen}");
             }
@@ -195,6 +198,20 @@ impl Terminal {
     /// With the last screen, where it is not within [`PATIENCE`] or before the program ends.
     pub fn wait_until(&self, look: impl Fn(&str) -> bool) -> Result<(), String> {
         self.look_for(PATIENCE, look)
+    }
+
+    /// Waits until nothing has been written for a moment. Codex throws away what is typed before a person can have read its
+    /// question, by nothing that a test could see, and gives up with an error where more comes all the time.
+    fn rest(&self) {
+        let mut output = self.output.0.lock().unwrap_or_else(PoisonError::into_inner);
+        while !output.ended {
+            let writes = output.writes;
+            let (next, waited) = self.output.1.wait_timeout(output, QUIET).unwrap_or_else(PoisonError::into_inner);
+            if waited.timed_out() && next.writes == writes {
+                return;
+            }
+            output = next;
+        }
     }
 
     fn look_for(&self, patience: Duration, look: impl Fn(&str) -> bool) -> Result<(), String> {
