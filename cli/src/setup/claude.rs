@@ -41,7 +41,7 @@ pub(crate) fn tool(name: &str) -> String {
     format!("mcp__plugin_{SERVER}_{SERVER}__{name}")
 }
 
-/// What the plugin says of itself.
+/// What the plugin says of itself. Its hooks stand where the client looks for them anyway.
 pub(crate) fn manifest(place: &Place) -> String {
     let mut server =
         vec![("command".to_owned(), Value::text(place.command())), ("args".to_owned(), Value::Array(vec![Value::text("mcp")]))];
@@ -56,7 +56,6 @@ pub(crate) fn manifest(place: &Place) -> String {
         ("author", Value::object([("name", Value::text("peerd"))])),
         ("mcpServers", Value::object([(SERVER, Value::Object(server))])),
         ("channels", Value::Array(vec![Value::object([("server", Value::text(SERVER))])])),
-        ("hooks", Value::text("./hooks/hooks.json")),
     ])
     .document()
 }
