@@ -19,6 +19,10 @@ use crate::watch::Watch;
 /// How late a client writes its record, in milliseconds, with some to spare: up to 100 were seen.
 const RECORD_LAG_MS: u64 = 250;
 
+/// How long Codex may take to write its last words, in milliseconds, on a machine that is busy. It ends its servers before it
+/// has written them, and kills those that are still there after two seconds.
+const LAST_WORDS_MS: u64 = 1_500;
+
 /// How long a client takes at most from the beginning of a turn to its first request, in milliseconds.
 const PROMPT_MS: u64 = 1_000;
 
@@ -70,7 +74,11 @@ impl Session {
 
     /// The client ends this adapter: its last words may prove what it was given, and else the mail goes to the next session.
     pub(crate) async fn last_look(self: &Arc<Self>) {
-        let deadline = Instant::now() + Duration::from_millis(RECORD_LAG_MS);
+        let patience_ms = match self.client().kind {
+            ClientKind::Codex => LAST_WORDS_MS,
+            _ => RECORD_LAG_MS,
+        };
+        let deadline = Instant::now() + Duration::from_millis(patience_ms);
         let mut watch: Option<Watch> = None;
         let mut news = self.news();
         loop {
