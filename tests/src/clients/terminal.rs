@@ -1,4 +1,4 @@
-//! A program in a terminal: a tmux session of its own, on a server of the stage's own.
+//! A program in a terminal: a tmux session of its own, on a server of its own.
 //!
 //! It knows keys and screens. It looks at the screen when the terminal wrote something, never by the clock.
 
@@ -48,7 +48,8 @@ impl Terminal {
         static TERMINALS: AtomicUsize = AtomicUsize::new(0);
 
         let session = format!("{what}{}", TERMINALS.fetch_add(1, Ordering::Relaxed));
-        let socket = stage.home.root().join("tmux");
+        // A server of its own: one that has lost its last terminal is still there for a moment, and takes no other.
+        let socket = stage.home.root().join(format!("{session}.tmux"));
         let fifo = stage.home.root().join(&session);
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("make a pipe for the terminal's output");
 
