@@ -59,7 +59,7 @@ fn a_question_wakes_codex_and_its_answer_wakes_claude() {
     sol.wait_for("answered");
 
     let answered = claude.request_with("| it is 5.1.1");
-    latency("claude", "inbox_socket (idle)", before, &answered);
+    latency("claude", "inbox_socket (a turn just ended)", before, &answered);
     assert_eq!(answered.count("| it is 5.1.1"), 1);
     let question = id_of(&asked, "| which bcrypt");
     assert!(answered.shows(&format!("thread auth reply to {question}")), "the answer says what it answers");
