@@ -21,6 +21,11 @@ clients:
     cargo build -p peerctl
     tests/sdk/run target/debug/peerctl
 
+# The real Claude Code and Codex against a model server of the tests' own; needs tmux and npm.
+programs *tests:
+    cargo build -p peerctl
+    tests/clients/run target/debug/peerctl {{tests}}
+
 # Two agents talk, in under a minute.
 demo:
     cargo run -q -p peerctl -- demo
