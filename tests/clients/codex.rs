@@ -165,7 +165,8 @@ fn a_subagent_that_calls_our_tools_does_not_swallow_its_parents_mail() {
         let spawned: Value = serde_json::from_str(&request.results().pop().expect("there is a result").text).expect("it is JSON");
         call(Call::named("multi_agent_v1__wait_agent", json!({"targets": [spawned["agent_id"]], "timeout_ms": 60_000})))
     });
-    let steps = [call(Call::named("multi_agent_v1__spawn_agent", agent)), wait, call(list()).held(&parent), say("parent done")];
+    let parents = [call(list()).held(&parent), call(list()), say("parent done")];
+    let steps = [call(Call::named("multi_agent_v1__spawn_agent", agent)), wait].into_iter().chain(parents);
     let talk = stage.model.talk("luna-begin", steps);
     let sub = stage.model.talk("sub-begin", [call(list()), call(list()).held(&gate), call(list()), say("sub done")]);
     let news = stage.news();
