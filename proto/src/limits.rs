@@ -108,6 +108,54 @@ pub const SOCKET_PATH_BYTES_MAX: usize = 103;
 /// Free space that must remain on the file system; below it the broker refuses sends and goes on delivering.
 pub const DISK_RESERVE_BYTES: u64 = 8 * 1024 * 1024;
 
+/// Longest name of a channel or group, without its sign, in ASCII characters.
+pub const CHANNEL_NAME_CHARS_MAX: usize = 32;
+
+/// Longest topic of a channel, in bytes.
+pub const TOPIC_BYTES_MAX: usize = 400;
+
+/// Channels and groups that there may be.
+pub const CHANNELS_MAX: usize = 1_000;
+
+/// Members that one channel or group may have: as many as one send may have recipients.
+pub const CHANNEL_MEMBERS_MAX: usize = 100;
+
+/// How long a question waits for its answer unless its asker says otherwise: a day.
+pub const QUESTION_TTL_MS: u64 = 24 * 3_600_000;
+
+/// Open questions that there may be.
+pub const QUESTIONS_OPEN_MAX: usize = 10_000;
+
+/// Longest title of a task, in bytes.
+pub const TASK_TITLE_BYTES_MAX: usize = 200;
+
+/// Longest description or result of a task, in bytes.
+pub const TASK_TEXT_BYTES_MAX: usize = 8 * 1024;
+
+/// Tasks that one task may need.
+pub const TASK_NEEDS_MAX: usize = 32;
+
+/// Tasks that there may be which are not final.
+pub const TASKS_OPEN_MAX: usize = 10_000;
+
+/// Longest key of a note, in bytes.
+pub const NOTE_KEY_BYTES_MAX: usize = 128;
+
+/// Longest value of a note, in bytes: a text, as a message has.
+pub const NOTE_BYTES_MAX: usize = 61_440;
+
+/// Tags that one note may have.
+pub const NOTE_TAGS_MAX: usize = 16;
+
+/// Longest tag, in bytes.
+pub const NOTE_TAG_BYTES_MAX: usize = 32;
+
+/// Notes that there may be.
+pub const NOTES_MAX: usize = 100_000;
+
+/// Longest text to search for, in bytes.
+pub const SEARCH_BYTES_MAX: usize = 1_000;
+
 /// The limits that `config.toml` may change, with their present values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -185,7 +233,7 @@ pub const LIMIT_SPECS: &[LimitSpec] = &[
     },
     LimitSpec {
         key: "identical_text_ms",
-        default: 0,
+        default: 60_000,
         min: 0,
         max: 3_600_000,
         meaning: "how long an identical text is refused, in ms; 0: never",
