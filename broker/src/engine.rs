@@ -231,10 +231,17 @@ impl Engine {
             _ => None,
         };
         // Where the file system does not say, the commit will.
-        let disk_full = matches!(request, Request::Send(_))
-            && state_dir::free_bytes(&self.identity.dir).is_ok_and(|free| free < DISK_RESERVE_BYTES);
+        let stores = matches!(
+            request,
+            Request::Send(_) | Request::Ask(_) | Request::Answer(_) | Request::Task(_) | Request::Note(_) | Request::Channel(_)
+        );
+        let disk_full = stores && state_dir::free_bytes(&self.identity.dir).is_ok_and(|free| free < DISK_RESERVE_BYTES);
         let entropy = getrandom::u64().map_err(EngineError::Entropy)?;
-        Ok(Facts { entropy, token, resume_digest, stored, prior, disk_full })
+        let note = match lookups.note {
+            Some(key) => self.store.note(&key).map_err(EngineError::Read)?,
+            None => None,
+        };
+        Ok(Facts { entropy, token, resume_digest, stored, prior, note, disk_full })
     }
 
     /// Makes what was decided durable, then lets it be seen.
@@ -337,6 +344,8 @@ impl Engine {
             commit_us_p50: times.get(times.len() / 2).copied().unwrap_or(0),
             commit_us_max: times.last().copied().unwrap_or(0),
             disk_free_bytes: state_dir::free_bytes(&self.identity.dir).unwrap_or(0),
+            paused: Vec::new(),
+            refused: Vec::new(),
         };
         self.broker.count(&mut status);
         status
@@ -376,6 +385,10 @@ fn log_change(change: &Change) {
         Change::PutIdempotencyKey { sender, message, .. } => tracing::debug!(peer = %sender, %message, "put_idempotency_key"),
         Change::PutNextPeer(peer) => tracing::debug!(%peer, "put_next_peer"),
         Change::PutSettings(_) => tracing::debug!("put_settings"),
+        Change::PutThing(thing) => tracing::debug!(key = ?thing.key(), "put_thing"),
+        Change::RemoveThing(key) => tracing::debug!(?key, "remove_thing"),
+        Change::PutNextTask(task) => tracing::debug!(%task, "put_next_task"),
+        Change::RemoveMessage(message) => tracing::debug!(%message, "remove_message"),
     }
 }
 

@@ -8,10 +8,12 @@ use std::ops::ControlFlow;
 use peer_core::broker::Broker;
 use peer_core::record::{DeliveryRecord, MessageHead, MessageRecord, is_kept_back};
 use peer_core::step::Query;
+use peer_core::thing::NoteHead;
 use peer_proto::codec;
 use peer_proto::ids::{MessageId, PeerId};
 use peer_proto::limits::{HISTORY_ROWS_MAX, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX};
 use peer_proto::message::{Message, TraceEvent};
+use peer_proto::note::NoteInfo;
 use peer_proto::refusal::{ErrorCode, Refusal};
 use peer_proto::request::{Orphan, Position, Reply, Shown, ShownDelivery, Status};
 
@@ -52,7 +54,32 @@ pub(crate) fn answer(
             history(store, broker, page, kept_from, next).map(Ok)
         }
         Query::Orphans { after } => orphans(store, broker, *after).map(Ok),
+        Query::Note(key) => {
+            let note = store.note(key)?;
+            let missing = || Refusal {
+                code: ErrorCode::UnknownNote,
+                message: format!("there is no note {key:?}"),
+                hint: "`peerctl memory list` shows the keys".to_owned(),
+                retry_after_ms: None,
+            };
+            Ok(note.map(|note| Reply::Note(note_of(note.head, Some(note.value)))).ok_or_else(missing))
+        }
+        Query::Search(_) => Ok(Ok(Reply::Hits { hits: Vec::new(), total: 0 })),
         Query::Status => Ok(Ok(Reply::Status(Box::new(status())))),
+    }
+}
+
+/// A stored note as a program reads it.
+fn note_of(head: NoteHead, value: Option<String>) -> NoteInfo {
+    NoteInfo {
+        key: head.key,
+        value,
+        tags: head.tags,
+        version: head.version,
+        author: head.author,
+        changed_at: head.changed_at,
+        expires_at: head.expires_at,
+        bytes: head.bytes,
     }
 }
 
@@ -66,6 +93,7 @@ pub(crate) fn message_of(record: MessageRecord) -> Message {
         intent: head.intent,
         kind: head.kind,
         thread: head.thread,
+        channel: head.channel,
         reply_to: head.reply_to,
         sent_at: head.sent_at,
         expires_at: head.expires_at,

@@ -255,6 +255,7 @@ pub(crate) mod tests {
             intent: Intent::Request,
             kind: Kind::Message,
             thread: "t-9f2".into(),
+            channel: None,
             reply_to: None,
             sent_at: Timestamp(1_795_000_000_000),
             expires_at: None,

@@ -1,6 +1,5 @@
 //! What a client may write that is not as it should be: it gets an answer that says what to do, and nobody else notices.
 
-
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use peer_tests::PATIENCE;

@@ -288,7 +288,8 @@ fn every_end_to_end_test_is_run() {
         let path = path.strip_prefix("tests/")?.to_owned();
         let (dir, file) = path.split_once('/')?;
         let listed = manifest.contains(&format!("path = \"{path}\""));
-        (["e2e", "tidy", "clients"].contains(&dir) && !file.contains('/') && !listed).then(|| format!("tests/{path} is in no [[test]]"))
+        (["e2e", "tidy", "clients"].contains(&dir) && !file.contains('/') && !listed)
+            .then(|| format!("tests/{path} is in no [[test]]"))
     });
     none(forgotten.collect());
 }

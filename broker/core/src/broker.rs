@@ -8,14 +8,18 @@ use peer_proto::message::{Stage, TraceEntry, TraceEvent};
 use peer_proto::policy::Policy;
 use peer_proto::request::{Event, EventKind, Push, Reply, Request, Role, Status, Welcome};
 
+use crate::channel::Channels;
 use crate::hooks::HookCalls;
 use crate::input::{ConnectionId, Facts, Input, Lookups, Now};
 use crate::mailbox::{Entry, Mailbox};
+use crate::note::Notes;
 use crate::presence::{Connection, HUMAN_NAME, Operator, Presence, Watch};
+use crate::question::Questions;
 use crate::quota::Quota;
 use crate::record::{DeliveryRecord, Image, PeerRecord, SettingsRecord};
 use crate::rejection::Rejection;
 use crate::step::{Change, Query, Step};
+use crate::task::Tasks;
 
 /// What the person configured.
 #[derive(Clone, Debug, Default)]
@@ -41,6 +45,10 @@ pub struct Broker {
     pub(crate) mailboxes: std::collections::BTreeMap<PeerId, Mailbox>,
     pub(crate) quota: Quota,
     pub(crate) hooks: HookCalls,
+    pub(crate) channels: Channels,
+    pub(crate) questions: Questions,
+    pub(crate) tasks: Tasks,
+    pub(crate) notes: Notes,
     pub(crate) settings: SettingsRecord,
     /// Pending deliveries with a time to live, by its end.
     pub(crate) expiries: BTreeSet<(Timestamp, MessageId, PeerId)>,
@@ -92,6 +100,10 @@ impl Broker {
             mailboxes: std::collections::BTreeMap::new(),
             quota: Quota::default(),
             hooks: HookCalls::default(),
+            channels: Channels::load(image.things.channels),
+            questions: Questions::load(image.things.questions),
+            tasks: Tasks::load(image.things.tasks),
+            notes: Notes::load(image.things.notes),
             settings: image.settings,
             expiries: BTreeSet::new(),
             overdue: BTreeSet::new(),
@@ -112,17 +124,18 @@ impl Broker {
     /// What the store must be asked before this request can be handled.
     #[must_use]
     pub fn lookups(&self, connection: ConnectionId, request: &Request) -> Lookups {
-        let one = |message: MessageId| Lookups { messages: vec![message], idempotency: None };
+        let one = |message: MessageId| Lookups { messages: vec![message], ..Lookups::default() };
         match request {
             Request::Send(send) => Lookups {
                 messages: send.reply_to.into_iter().collect(),
                 idempotency: send.idempotency_key.clone().zip(self.sending_peer(connection)).map(|(key, peer)| (peer, key)),
+                note: None,
             },
             // More than the bound is refused anyway: nothing is looked up for it.
             Request::Ack { messages } if messages.len() <= MESSAGES_PER_REQUEST_MAX => {
-                Lookups { messages: messages.clone(), idempotency: None }
+                Lookups { messages: messages.clone(), ..Lookups::default() }
             }
-            Request::Bind(seat) => Lookups { messages: self.mail_to_move(connection, seat), idempotency: None },
+            Request::Bind(seat) => Lookups { messages: self.mail_to_move(connection, seat), ..Lookups::default() },
             Request::Read(message)
             | Request::Show(message)
             | Request::Requeue(message)
@@ -211,6 +224,15 @@ impl Broker {
             Request::SetPolicy { peer, policy } => self.set_policy(caller, peer, policy, step),
             Request::SetConsent { inbox_socket_in_bypass } => self.set_consent(caller, inbox_socket_in_bypass, step),
             Request::Release { message, to } => self.release_held(now, caller, message, to, facts, step),
+            Request::Channel(request) => self.channel(now, caller, request, step),
+            Request::Ask(ask) => self.ask_question(now, caller, ask, facts, step),
+            Request::Answer(answer) => self.answer_question(now, caller, answer, facts, step),
+            Request::Questions(query) => self.list_questions(caller, &query, step),
+            Request::Task(request) => self.task(now, caller, request, step),
+            Request::Note(request) => self.note(now, caller, request, facts, step),
+            Request::Search(_) | Request::Pause(_) | Request::Resume(_) | Request::Purge { .. } => {
+                Err(Rejection::NotPermitted { act: "this" })
+            }
         }
     }
 

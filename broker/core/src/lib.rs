@@ -15,6 +15,7 @@
 //!   see).
 
 pub mod broker;
+mod channel;
 mod hooks;
 pub mod input;
 mod invariants;
@@ -22,12 +23,16 @@ mod lease;
 mod letters;
 mod mailbox;
 mod names;
+mod note;
 mod policy;
 mod presence;
+mod question;
 mod quota;
 pub mod record;
 mod rejection;
 mod sending;
 mod sessions;
 pub mod step;
+mod task;
+pub mod thing;
 mod view;

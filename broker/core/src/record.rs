@@ -2,11 +2,13 @@
 //! new version and a migration.
 
 use peer_proto::hook::Mode;
-use peer_proto::ids::{MessageId, PeerId, Timestamp};
+use peer_proto::ids::{MessageId, PeerId, TaskId, Timestamp};
 use peer_proto::message::{Cause, Intent, Kind, Sender, Stage, TraceEntry, TraceEvent};
 use peer_proto::policy::Policy;
 use peer_proto::request::Seat;
 use serde::{Deserialize, Serialize};
+
+use crate::thing::Things;
 
 /// The SHA-256 digest of a session token: what is stored instead of the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -101,6 +103,8 @@ pub struct MessageHead {
     pub kind: Kind,
     /// Its conversation.
     pub thread: String,
+    /// The channel that it was said in, with its sign.
+    pub channel: Option<String>,
     /// The message it answers.
     pub reply_to: Option<MessageId>,
     /// When it was accepted.
@@ -180,6 +184,8 @@ pub struct Brief {
     pub kind: Kind,
     /// Its conversation.
     pub thread: String,
+    /// The channel that it was said in, with its sign.
+    pub channel: Option<String>,
     /// The message it answers.
     pub reply_to: Option<MessageId>,
     /// When it was accepted.
@@ -201,6 +207,7 @@ impl Brief {
             intent: head.intent,
             kind: head.kind,
             thread: head.thread.clone(),
+            channel: head.channel.clone(),
             reply_to: head.reply_to,
             sent_at: head.sent_at,
             expires_at: head.expires_at,
@@ -235,4 +242,8 @@ pub struct Image {
     pub messages: u64,
     /// What the person set.
     pub settings: SettingsRecord,
+    /// What sessions share.
+    pub things: Things,
+    /// The next task's identity.
+    pub next_task: Option<TaskId>,
 }

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use peer_proto::ids::{MessageId, PeerId, Timestamp};
+use peer_proto::ids::{MessageId, PeerId, TaskId, Timestamp};
 use peer_proto::message::Stage;
 use peer_proto::refusal::Refusal;
 use peer_proto::request::{Position, Push, Reply, RequestId};
 
+use peer_proto::search::SearchQuery;
+
 use crate::input::{ConnectionId, Lookups};
 use crate::record::{DeliveryRecord, MessageRecord, PeerRecord, SettingsRecord};
+use crate::thing::{Thing, ThingKey};
 
 /// A storage verb. All changes of a batch become durable together or not at all.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +49,14 @@ pub enum Change {
     },
     /// The identity that the next new peer gets.
     PutNextPeer(PeerId),
+    /// Store what sessions share, new or in place of its old state.
+    PutThing(Box<Thing>),
+    /// Forget what sessions share.
+    RemoveThing(ThingKey),
+    /// The identity that the next new task gets.
+    PutNextTask(TaskId),
+    /// Forget a message, with its deliveries, which are all settled, and its idempotency key.
+    RemoveMessage(MessageId),
     /// Store what the person set, in place of what stood there.
     PutSettings(SettingsRecord),
 }
@@ -127,8 +138,27 @@ pub enum Query {
         /// Start after this one.
         after: Option<Position>,
     },
+    /// One note, whole: `Reply::Note`.
+    Note(String),
+    /// What was found: `Reply::Hits`.
+    Search(Box<Search>),
     /// The broker's state; the shell fills in what only it knows: `Reply::Status`.
     Status,
+}
+
+/// A search, allowed by the rules already.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Search {
+    /// What is looked for.
+    pub query: SearchQuery,
+    /// Whom the messages that may be found must concern; none: anybody (operators).
+    pub seen_by: Option<Vec<PeerId>>,
+    /// Only messages that concern one of these.
+    pub peers: Vec<PeerId>,
+    /// Channels whose messages may be found too.
+    pub channels: Vec<String>,
+    /// Messages that others sent to these and nobody let go are not found.
+    pub kept_from: Vec<PeerId>,
 }
 
 /// The decisions of one batch, in order.
@@ -140,6 +170,7 @@ pub struct Step {
     pub effects: Vec<Effect>,
     touched: BTreeSet<MessageId>,
     touched_keys: BTreeSet<(PeerId, String)>,
+    touched_things: BTreeSet<ThingKey>,
 }
 
 impl Step {
@@ -149,6 +180,7 @@ impl Step {
     pub fn outdates(&self, lookups: &Lookups) -> bool {
         lookups.messages.iter().any(|message| self.touched.contains(message))
             || lookups.idempotency.as_ref().is_some_and(|key| self.touched_keys.contains(key))
+            || lookups.note.as_ref().is_some_and(|key| self.touched_things.contains(&ThingKey::Note(key.clone())))
     }
 
     /// Nothing was decided.
@@ -163,6 +195,7 @@ impl Step {
         self.effects.clear();
         self.touched.clear();
         self.touched_keys.clear();
+        self.touched_things.clear();
     }
 
     pub(crate) fn change(&mut self, change: Change) {
@@ -179,7 +212,20 @@ impl Step {
             Change::PutIdempotencyKey { sender, key, .. } => {
                 self.touched_keys.insert((*sender, key.clone()));
             }
-            Change::PutPeer(_) | Change::RemovePeer(_) | Change::PutNextPeer(_) | Change::PutSettings(_) => {}
+            Change::RemoveMessage(message) => {
+                self.touched.insert(*message);
+            }
+            Change::PutThing(thing) => {
+                self.touched_things.insert(thing.key());
+            }
+            Change::RemoveThing(key) => {
+                self.touched_things.insert(key.clone());
+            }
+            Change::PutPeer(_)
+            | Change::RemovePeer(_)
+            | Change::PutNextPeer(_)
+            | Change::PutSettings(_)
+            | Change::PutNextTask(_) => {}
         }
         self.changes.push(change);
     }

@@ -76,6 +76,7 @@ impl Broker {
             activity: session.and_then(|session| session.activity),
             mode: session.and_then(|session| session.mode),
             policy: self.policy_of(record.id),
+            groups: Vec::new(),
         }
     }
 

@@ -15,6 +15,7 @@ mod file;
 mod migrate;
 mod record;
 mod schema;
+mod things;
 mod verify;
 
 #[cfg(test)]
@@ -29,7 +30,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use peer_core::input::StoredMessage;
 use peer_core::record::{DeliveryRecord, Image, MessageRecord, SettingsRecord};
 use peer_core::step::Change;
-use peer_proto::ids::{MessageId, PeerId, Timestamp};
+use peer_core::thing::NoteRecord;
+use peer_proto::ids::{MessageId, PeerId, TaskId, Timestamp};
 use peer_proto::message::Stage;
 use peer_proto::request::Position;
 use redb::{
@@ -155,6 +157,10 @@ impl Store {
             Some(bytes) => Some(PeerId(record::decode_number(bytes.value()).map_err(|source| Row::NextPeer.unreadable(source))?)),
             None => None,
         };
+        let next_task = match meta.get(schema::META_NEXT_TASK).doing(READ)? {
+            Some(bytes) => Some(TaskId(record::decode_number(bytes.value()).map_err(|source| Row::NextTask.unreadable(source))?)),
+            None => None,
+        };
         let settings = match meta.get(schema::META_SETTINGS).doing(READ)? {
             Some(bytes) => record::decode(bytes.value()).map_err(|source| Row::Settings.unreadable(source))?,
             None => SettingsRecord::default(),
@@ -167,6 +173,8 @@ impl Store {
             dead: reading.open_table(schema::DEAD).doing(READ)?.len().doing(READ)?,
             messages: messages.len().doing(READ)?,
             settings,
+            things: things::load(&reading)?,
+            next_task,
         })
     }
 
@@ -239,6 +247,14 @@ impl Store {
         }
         found.sort_by_key(|delivery| delivery.peer);
         Ok(Some(StoredMessage { head, idempotency_key, deliveries: found }))
+    }
+
+    /// One note, whole, where there is one.
+    ///
+    /// # Errors
+    /// As [`Store::load`].
+    pub fn note(&self, key: &str) -> Result<Option<NoteRecord>, StoreError> {
+        things::note(&self.read()?, key)
     }
 
     /// The message that a sender's idempotency key named, where it named one.
@@ -347,6 +363,7 @@ fn apply(writing: &WriteTransaction, changes: &[Change]) -> Result<(), StoreErro
     let mut peers = Touched::new(writing, schema::PEERS);
     let mut idempotency = Touched::new(writing, schema::IDEMPOTENCY);
     let mut meta = Touched::new(writing, schema::META);
+    let mut things = things::Tables::new(writing);
     let mut deliveries = schema::DELIVERIES.map(|table| Touched::new(writing, table));
     for change in changes {
         match change {
@@ -380,6 +397,17 @@ fn apply(writing: &WriteTransaction, changes: &[Change]) -> Result<(), StoreErro
             Change::PutNextPeer(peer) => {
                 meta.open()?.insert(schema::META_NEXT_PEER, record::encode_number(peer.0).as_slice()).doing(WRITE)?;
             }
+            Change::PutThing(thing) => things.put(thing)?,
+            Change::RemoveThing(key) => things.remove(key)?,
+            Change::PutNextTask(task) => {
+                meta.open()?.insert(schema::META_NEXT_TASK, record::encode_number(task.0).as_slice()).doing(WRITE)?;
+            }
+            Change::RemoveMessage(message) => {
+                let key = remove_message(&mut messages, &mut deliveries, *message)?;
+                if let Some((sender, key)) = key {
+                    idempotency.open()?.remove((sender.0, key.as_str())).doing(WRITE)?;
+                }
+            }
             Change::PutSettings(settings) => {
                 let bytes = record::encode(settings).map_err(|source| Row::Settings.unwritable(source))?;
                 meta.open()?.insert(schema::META_SETTINGS, bytes.as_slice()).doing(WRITE)?;
@@ -412,6 +440,34 @@ fn put_delivery(
         return Err(contradiction());
     }
     Ok(())
+}
+
+/// Takes a message out, with its deliveries; returns the idempotency key that names it. One that is not settled everywhere
+/// must not go: then nothing is written.
+fn remove_message(
+    messages: &mut Touched<'_, u128, &'static [u8]>,
+    deliveries: &mut [Touched<'_, schema::DeliveryKey, &'static [u8]>],
+    id: MessageId,
+) -> Result<Option<(PeerId, String)>, StoreError> {
+    let removed = messages.open()?.remove(id.to_u128()).doing(WRITE)?;
+    let Some(bytes) = removed else { return Ok(None) };
+    let (head, key) = record::decode_head(bytes.value()).map_err(|source| Row::Message(id).unreadable(source))?;
+    let from = head.from.peer;
+    drop(bytes);
+    for (place, table) in deliveries.iter_mut().enumerate() {
+        let table = table.open()?;
+        let mut rows = table.extract_from_if(schema::keys_of_message(id), |_, _| true).doing(WRITE)?;
+        if let Some(row) = rows.next() {
+            let (key, _) = row.doing(WRITE)?;
+            if Some(place) == schema::table_of(Stage::Stored) {
+                return Err(StoreError::Contradiction { message: id, peer: PeerId(key.value().1), was: None });
+            }
+        }
+        for row in rows {
+            row.doing(WRITE)?;
+        }
+    }
+    Ok(key.map(|key| (from, key)))
 }
 
 /// A table that a transaction opens once, when it first needs it.

@@ -71,6 +71,21 @@ pub(super) fn table_of(stage: Stage) -> Option<usize> {
     }
 }
 
+/// Channel or group, in lower case and with its sign -> its record.
+pub(super) const CHANNELS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("channels");
+
+/// A question's message -> its record.
+pub(super) const QUESTIONS: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("questions");
+
+/// Task -> its record.
+pub(super) const TASKS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("tasks");
+
+/// A note's key -> its record, value included.
+pub(super) const NOTES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("notes");
+
+/// The identity that the next new task gets, a `u64`. Absent until there was one.
+pub(super) const META_NEXT_TASK: &str = "next_task";
+
 /// Sender and its idempotency key -> the message that the key named.
 pub(super) const IDEMPOTENCY: TableDefinition<'_, (u64, &str), u128> = TableDefinition::new("idempotency");
 

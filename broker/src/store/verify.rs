@@ -61,7 +61,7 @@ impl VerifyReport {
 }
 
 /// Something wrong in a database.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Problem {
     /// A record makes no sense.
     Unreadable(Row),
@@ -181,13 +181,13 @@ fn examine_deliveries(
         let (message, peer) = key.value();
         let row = Row::Delivery(message_id(message)?, PeerId(peer));
         match record::decode::<DeliveryRecord>(bytes.value()) {
-            Err(_) => report.add(Problem::Unreadable(row)),
+            Err(_) => report.add(Problem::Unreadable(row.clone())),
             Ok(delivery) => {
                 if schema::key_of(&delivery) != (message, peer) || schema::table_of(delivery.stage) != Some(table) {
-                    report.add(Problem::Misplaced(row));
+                    report.add(Problem::Misplaced(row.clone()));
                 }
                 if delivery.stage.is_pending() && !peers.contains(&peer) {
-                    report.add(Problem::NoPeer(row));
+                    report.add(Problem::NoPeer(row.clone()));
                 }
             }
         }

@@ -51,6 +51,8 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
         peer: args.peer.map(named),
         with: args.with.map(named),
         thread: args.thread,
+        channel: None,
+        after: None,
         since: args.since,
         before: None,
         limit: args.n,

@@ -157,6 +157,7 @@ mod tests {
             activity: None,
             mode: None,
             policy: Policy::Accept,
+            groups: Vec::new(),
         }
     }
 

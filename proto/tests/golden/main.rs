@@ -553,6 +553,11 @@ fn every_variant_has_a_vector() {
         ("push", PUSHES),
         ("frame", FRAMES),
         ("authority", AUTHORITIES),
+        ("channel_request", CHANNEL_REQUESTS),
+        ("task_request", TASK_REQUESTS),
+        ("task_act", TASK_ACTS),
+        ("note_request", NOTE_REQUESTS),
+        ("pausing", PAUSINGS),
         ("cause", CAUSES),
     ];
     for (group, variants) in groups {

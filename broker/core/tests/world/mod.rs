@@ -14,7 +14,8 @@ use peer_core::broker::{Broker, Config};
 use peer_core::input::{ConnectionId, Facts, Input, Now, StoredMessage};
 use peer_core::record::{DeliveryRecord, Image, MessageRecord, PeerRecord, SettingsRecord, TokenDigest};
 use peer_core::step::{Change, Effect, Query, Step};
-use peer_proto::ids::{MessageId, PeerId, Timestamp, Token};
+use peer_core::thing::{NoteRecord, Thing, ThingKey, Things};
+use peer_proto::ids::{MessageId, PeerId, TaskId, Timestamp, Token};
 use peer_proto::message::{Carrier, Stage};
 use peer_proto::policy::Policy;
 use peer_proto::refusal::Refusal;
@@ -29,6 +30,8 @@ pub struct Disk {
     pub keys: BTreeMap<(PeerId, String), MessageId>,
     pub next_peer: Option<PeerId>,
     pub settings: SettingsRecord,
+    pub things: BTreeMap<ThingKey, Thing>,
+    pub next_task: Option<TaskId>,
 }
 
 impl Disk {
@@ -58,6 +61,19 @@ impl Disk {
             }
             Change::PutNextPeer(peer) => self.next_peer = Some(*peer),
             Change::PutSettings(settings) => self.settings = *settings,
+            Change::PutThing(thing) => {
+                self.things.insert(thing.key(), (**thing).clone());
+            }
+            Change::RemoveThing(key) => {
+                assert!(self.things.remove(key).is_some(), "what is forgotten was there: {key:?}");
+            }
+            Change::PutNextTask(task) => self.next_task = Some(*task),
+            Change::RemoveMessage(message) => {
+                assert!(self.messages.remove(message).is_some(), "a message that is forgotten was there");
+                assert!(!self.deliveries.iter().any(|((id, _), delivery)| id == message && delivery.stage.is_pending()));
+                self.deliveries.retain(|(id, _), _| id != message);
+                self.keys.retain(|_, named| named != message);
+            }
         }
     }
 
@@ -70,6 +86,28 @@ impl Disk {
             dead: self.deliveries.values().filter(|delivery| delivery.stage == Stage::Dead).count() as u64,
             messages: self.messages.len() as u64,
             settings: self.settings,
+            things: self.things(),
+            next_task: self.next_task,
+        }
+    }
+
+    fn things(&self) -> Things {
+        let mut things = Things::default();
+        for thing in self.things.values().cloned() {
+            match thing {
+                Thing::Channel(record) => things.channels.push(record),
+                Thing::Question(record) => things.questions.push(record),
+                Thing::Task(record) => things.tasks.push(record),
+                Thing::Note(record) => things.notes.push(record.head),
+            }
+        }
+        things
+    }
+
+    pub fn note(&self, key: &str) -> Option<NoteRecord> {
+        match self.things.get(&ThingKey::Note(key.to_owned())) {
+            Some(Thing::Note(record)) => Some(record.clone()),
+            _ => None,
         }
     }
 
@@ -191,6 +229,7 @@ impl World {
         let prior = lookups.idempotency.and_then(|key| self.disk.keys.get(&key));
         facts.prior =
             prior.and_then(|id| self.disk.stored(*id).zip(self.disk.messages.get(id).map(|record| record.text.clone())));
+        facts.note = lookups.note.and_then(|key| self.disk.note(&key));
         let id = self.requests;
         self.input(Input::Asked { connection, id, request, facts });
     }
@@ -333,6 +372,10 @@ impl World {
             Change::RemovePeer(peer) => format!("no peer {peer}"),
             Change::PutIdempotencyKey { key, message, .. } => format!("key {key} names {}", self.alias(*message)),
             Change::PutNextPeer(peer) => format!("next peer {peer}"),
+            Change::PutThing(thing) => thing_line(thing),
+            Change::RemoveThing(key) => format!("no {key:?}"),
+            Change::PutNextTask(task) => format!("next task {task}"),
+            Change::RemoveMessage(message) => format!("no message {}", self.alias(*message)),
             Change::PutSettings(settings) => {
                 let default = settings.default_policy.map_or("as configured", Policy::as_str);
                 format!("settings: default {default}, inbox socket {}", allowed(settings.inbox_socket_in_bypass))
@@ -444,6 +487,8 @@ impl World {
                 format!("what {} and {} said", name(peer), name(with))
             }
             Query::Orphans { .. } => "the dead letters".to_owned(),
+            Query::Note(key) => format!("the note {key}"),
+            Query::Search(search) => format!("what is found for {:?}", search.query.text),
             Query::Status => "the status".to_owned(),
         }
     }
@@ -478,6 +523,15 @@ impl World {
     }
 }
 
+fn thing_line(thing: &Thing) -> String {
+    match thing {
+        Thing::Channel(record) => format!("channel {} of {} members", record.name, record.members.len()),
+        Thing::Question(record) => format!("question {}", record.state.as_str()),
+        Thing::Task(record) => format!("task {} {}: {}", record.id, record.state.as_str(), record.title),
+        Thing::Note(record) => format!("note {} version {}", record.head.key, record.head.version),
+    }
+}
+
 pub fn digest(token: Token) -> TokenDigest {
     TokenDigest(token.0.map(|byte| !byte))
 }
@@ -507,5 +561,7 @@ pub fn empty_status() -> peer_proto::request::Status {
         commit_us_p50: 0,
         commit_us_max: 0,
         disk_free_bytes: 0,
+        paused: Vec::new(),
+        refused: Vec::new(),
     }
 }

@@ -75,6 +75,7 @@ fn message(n: u64, to: &[u64]) -> MessageRecord {
             intent: Intent::Request,
             kind: Kind::Message,
             thread: "t-1".into(),
+            channel: None,
             reply_to: None,
             sent_at: Timestamp(NOW + n),
             expires_at: Some(Timestamp(NOW + n + 1_000)),
