@@ -102,7 +102,7 @@ impl Broker {
             hooks: HookCalls::default(),
             channels: Channels::load(image.things.channels),
             questions: Questions::load(image.things.questions),
-            tasks: Tasks::load(image.things.tasks),
+            tasks: Tasks::load(image.things.tasks, image.next_task),
             notes: Notes::load(image.things.notes),
             settings: image.settings,
             expiries: BTreeSet::new(),
@@ -135,6 +135,7 @@ impl Broker {
             Request::Ack { messages } if messages.len() <= MESSAGES_PER_REQUEST_MAX => {
                 Lookups { messages: messages.clone(), ..Lookups::default() }
             }
+            Request::Note(request) => Lookups { note: Self::note_to_read(request), ..Lookups::default() },
             Request::Bind(seat) => Lookups { messages: self.mail_to_move(connection, seat), ..Lookups::default() },
             Request::Read(message)
             | Request::Show(message)
@@ -228,7 +229,7 @@ impl Broker {
             Request::Ask(ask) => self.ask_question(now, caller, ask, facts, step),
             Request::Answer(answer) => self.answer_question(now, caller, answer, facts, step),
             Request::Questions(query) => self.list_questions(caller, &query, step),
-            Request::Task(request) => self.task(now, caller, request, step),
+            Request::Task(request) => self.task(now, caller, request, facts, step),
             Request::Note(request) => self.note(now, caller, request, facts, step),
             Request::Search(_) | Request::Pause(_) | Request::Resume(_) | Request::Purge { .. } => {
                 Err(Rejection::NotPermitted { act: "this" })
@@ -242,11 +243,15 @@ impl Broker {
         // Only here, never between a request's lookups and its handling: both must see the same sender.
         if now.mono_ms >= self.expected_until_ms {
             self.presence.expect_nobody();
+            if self.tasks.is_unreviewed() {
+                self.release_tasks_of_the_lost(now, step);
+            }
         }
         // Expiry first: what is over needs no other carrier.
         if now.mono_ms >= self.grace_until_ms {
             self.expire(now, step);
             self.forget_old_peers(now, step);
+            self.forget_notes(now, step);
         }
         self.report_overdue(now, step);
     }
@@ -259,8 +264,10 @@ impl Broker {
         let expiry = self.expiries.first().map(|(at, ..)| at.ms_since(now.wall).max(grace_ms));
         let forget =
             self.presence.longest_offline().map(|(at, _)| at.plus_ms(self.forget_offline_ms()).ms_since(now.wall).max(grace_ms));
-        let expected = self.presence.expects_anybody().then(|| self.expected_until_ms.saturating_sub(now.mono_ms));
-        [overdue, expiry, forget, expected].into_iter().flatten().min()
+        let awaits = self.presence.expects_anybody() || self.tasks.is_unreviewed();
+        let expected = awaits.then(|| self.expected_until_ms.saturating_sub(now.mono_ms));
+        let note = self.notes.next_expiry().map(|at| at.ms_since(now.wall).max(grace_ms));
+        [overdue, expiry, forget, expected, note].into_iter().flatten().min()
     }
 
     /// The present name of a retained peer.
@@ -414,6 +421,24 @@ impl Broker {
         };
         let present = |peer: PeerId| self.presence.present(peer).unwrap_or(peer);
         self.tell_watchers(&[present(record.brief.from), present(record.peer)], &event, step);
+    }
+
+    /// Tells watchers about what sessions share.
+    pub(crate) fn tell_thing(&self, kind: EventKind, now: Now, what: &str, to: Option<String>, state: &str, step: &mut Step) {
+        let event = Event {
+            kind,
+            at: now.wall,
+            message: None,
+            from: Some(what.to_owned()),
+            to,
+            thread: Some(what.to_owned()),
+            reply_to: None,
+            intent: None,
+            carrier: None,
+            cause: Some(state.to_owned()),
+            text: None,
+        };
+        self.tell_watchers(&[], &event, step);
     }
 
     /// Tells watchers about a peer.

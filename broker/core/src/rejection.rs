@@ -1,8 +1,9 @@
 //! Why a request is refused, in the core's own terms, and how that reads for whoever asked.
 
-use peer_proto::ids::MessageId;
+use peer_proto::ids::{MessageId, TaskId};
 use peer_proto::limits::{NAME_CHARS_MAX, RECIPIENTS_MAX};
 use peer_proto::refusal::{ErrorCode, Refusal};
+use peer_proto::task::TaskState;
 use thiserror::Error;
 
 /// A refused request. Nothing was changed.
@@ -169,6 +170,53 @@ pub enum Rejection {
         /// What it names.
         message: MessageId,
     },
+    /// There are as many of them as there may be.
+    #[error("there are {count} {what} already")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// How many.
+        count: usize,
+        /// What makes room.
+        hint: &'static str,
+    },
+    /// No such note.
+    #[error("there is no note {key:?}")]
+    UnknownNote {
+        /// What was asked for.
+        key: String,
+    },
+    /// The note is not what its writer believes.
+    #[error("the note {key:?} has version {version} now: {value:?}")]
+    VersionConflict {
+        /// The note.
+        key: String,
+        /// Its present version; 0: it is not there.
+        version: u64,
+        /// What it says now, or the beginning of that.
+        value: String,
+    },
+    /// No such task.
+    #[error("there is no task {0}")]
+    UnknownTask(TaskId),
+    /// Another holds the task, or is to do it.
+    #[error("task {task} is {holder}'s")]
+    TaskHeld {
+        /// The task.
+        task: TaskId,
+        /// Whose it is.
+        holder: String,
+    },
+    /// The task cannot become that.
+    #[error("task {task} is {}: {why}", state.as_str())]
+    BadTransition {
+        /// The task.
+        task: TaskId,
+        /// Where it stands.
+        state: TaskState,
+        /// Why not.
+        why: String,
+    },
 }
 
 impl From<Rejection> for Refusal {
@@ -254,6 +302,22 @@ impl From<Rejection> for Refusal {
             Rejection::BadToken => (ErrorCode::BadToken, "register anew".to_owned(), None),
             Rejection::NotLeased(_) => {
                 (ErrorCode::NotLeased, "only what waits for this session can be given back".to_owned(), None)
+            }
+            Rejection::TooMany { hint, .. } => (ErrorCode::Overloaded, hint.to_owned(), None),
+            Rejection::UnknownNote { .. } => {
+                (ErrorCode::UnknownNote, "list the keys: memory(action=\"list\"), or `peerctl memory list`".to_owned(), None)
+            }
+            Rejection::VersionConflict { version, .. } => (
+                ErrorCode::VersionConflict,
+                format!("read it again, and write with if_version={version} if what you write still holds"),
+                None,
+            ),
+            Rejection::UnknownTask(_) => {
+                (ErrorCode::UnknownTask, "list them: tasks(action=\"list\"), or `peerctl tasks`".to_owned(), None)
+            }
+            Rejection::TaskHeld { .. } => (ErrorCode::TaskHeld, "ask for it, or choose another".to_owned(), None),
+            Rejection::BadTransition { task, .. } => {
+                (ErrorCode::BadTransition, format!("look at it: tasks(action=\"show\", task=\"{task}\")"), None)
             }
             Rejection::IdempotencyConflict { .. } => {
                 (ErrorCode::IdempotencyConflict, "use a new key for a new message".to_owned(), None)

@@ -150,6 +150,22 @@ impl Broker {
     /// The broker's own word to the sender of a message, about what became of it. It is mail like any other.
     pub(crate) fn notify_sender(&mut self, now: Now, record: &DeliveryRecord, text: String, step: &mut Step) {
         let Some(to) = self.presence.present(record.brief.from).filter(|_| record.brief.kind != Kind::Notice) else { return };
+        self.post_notice(now, to, Intent::Inform, record.brief.thread.clone(), Some(record.message), text, step);
+    }
+
+    /// The broker's own word to a peer. It is mail like any other, but for policies and brakes, which never stop it.
+    #[expect(clippy::too_many_arguments, reason = "one fact each")]
+    pub(crate) fn post_notice(
+        &mut self,
+        now: Now,
+        to: PeerId,
+        intent: Intent,
+        thread: String,
+        reply_to: Option<MessageId>,
+        text: String,
+        step: &mut Step,
+    ) {
+        let Some(to) = self.presence.present(to) else { return };
         let id = MessageId::next(self.last_message, now.wall, 0);
         let head = MessageHead {
             id,
@@ -161,11 +177,11 @@ impl Broker {
                 via: Via::Broker,
             },
             to: vec![(to, self.name_of(to))],
-            intent: Intent::Inform,
+            intent,
             kind: Kind::Notice,
-            thread: record.brief.thread.clone(),
+            thread,
             channel: None,
-            reply_to: Some(record.message),
+            reply_to,
             sent_at: now.wall,
             expires_at: None,
             sources: Vec::new(),
@@ -204,7 +220,7 @@ impl Broker {
     }
 
     /// The sender, stamped by the broker.
-    fn sender(&self, caller: Caller) -> Result<(Sender, Driver), Rejection> {
+    pub(crate) fn sender(&self, caller: Caller) -> Result<(Sender, Driver), Rejection> {
         let of = |peer: PeerId, via: Via| {
             self.presence
                 .get(peer)

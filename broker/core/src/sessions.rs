@@ -362,6 +362,7 @@ impl Broker {
         } else if let Some(record) = self.presence.get(peer).cloned() {
             step.change(Change::PutPeer(Box::new(record.clone())));
             self.tell_peer(EventKind::PeerOffline, now.wall, &record, None, None, step);
+            self.release_tasks(now, peer, step);
         }
     }
 
