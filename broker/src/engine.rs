@@ -26,6 +26,7 @@ use thiserror::Error;
 
 use crate::clock::Clock;
 use crate::outbox::Outbox;
+use crate::search::Searching;
 use crate::store::{Store, StoreError};
 use crate::{query, state_dir};
 
@@ -78,6 +79,7 @@ pub(crate) struct Engine {
     clock: Clock,
     broker: Broker,
     store: Store,
+    searching: Searching,
     arrivals: Receiver<Arrival>,
     lines: BTreeMap<ConnectionId, Line>,
     identity: Identity,
@@ -98,11 +100,19 @@ struct Line {
 }
 
 impl Engine {
-    pub(crate) fn new(clock: Clock, broker: Broker, store: Store, arrivals: Receiver<Arrival>, identity: Identity) -> Self {
+    pub(crate) fn new(
+        clock: Clock,
+        broker: Broker,
+        store: Store,
+        searching: Searching,
+        arrivals: Receiver<Arrival>,
+        identity: Identity,
+    ) -> Self {
         Self {
             clock,
             broker,
             store,
+            searching,
             arrivals,
             lines: BTreeMap::new(),
             identity,
@@ -154,8 +164,10 @@ impl Engine {
     fn work(&mut self, first: Option<Arrival>) -> Result<(), EngineError> {
         let now = self.clock.now();
         if first.is_none() && self.checkpoint_at_ms.is_some_and(|at| at <= now.mono_ms) {
+            self.store.trim_reindex(self.searching.seen_row()).map_err(EngineError::Commit)?;
             self.store.checkpoint().map_err(EngineError::Commit)?;
             self.checkpoint_at_ms = None;
+            self.searching.go_on();
         }
         self.broker.handle_timeout(now, &mut self.step);
         let (mut inputs, mut text_bytes) = (0, 0);
@@ -254,6 +266,7 @@ impl Engine {
             for change in &step.changes {
                 log_change(change);
             }
+            self.searching.hold();
             let started_us = self.clock.mono_us();
             self.store.commit(&step.changes).map_err(EngineError::Commit)?;
             let ended_us = self.clock.mono_us();
@@ -291,6 +304,10 @@ impl Engine {
                     let status = || self.status(line.protocol);
                     let result = query::answer(&self.store, &self.broker, &query, status).map_err(EngineError::Read)?;
                     line.outbox.reply(id, result);
+                }
+                Effect::Search { connection, id, search } => {
+                    let Some(line) = self.lines.get(&connection) else { continue };
+                    self.searching.ask(line.outbox.clone(), id, search, self.clock.now().wall);
                 }
                 Effect::Deliver { connection, message, attempts, shown_before } => {
                     let Some(line) = self.lines.get(&connection) else { continue };
@@ -399,6 +416,7 @@ fn log_effect(effect: &Effect) {
             tracing::debug!(connection = connection.0, id, cause = %refusal.code, "refuse");
         }
         Effect::Query { connection, id, .. } => tracing::debug!(connection = connection.0, id, "query"),
+        Effect::Search { connection, id, .. } => tracing::debug!(connection = connection.0, id, "search"),
         Effect::Deliver { connection, message, .. } => tracing::debug!(connection = connection.0, %message, "deliver"),
         Effect::Push { connection, .. } => tracing::debug!(connection = connection.0, "push"),
         Effect::Close { connection } => tracing::debug!(connection = connection.0, "close"),

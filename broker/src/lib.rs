@@ -9,6 +9,7 @@
 //! - `engine`: batch, apply, commit once, release.
 //! - `outbox`: what waits for each connection.
 //! - `query`: what the store answers by itself.
+//! - [`search`]: what was said, by its words.
 //! - [`store`]: what is durable.
 
 use std::path::PathBuf;
@@ -26,10 +27,12 @@ use crate::clock::Clock;
 use crate::connection::Desk;
 use crate::engine::{Engine, Identity};
 use crate::listener::Socket;
+use crate::search::Searching;
 use crate::state_dir::Lock;
 use crate::store::{OpenError, Store, StoreError};
 
 pub mod config;
+pub mod search;
 pub mod store;
 
 mod ancestry;
@@ -121,7 +124,8 @@ fn serve(options: &RunOptions, hello_timeout: Duration, ready: impl FnOnce()) ->
     let desk_preface = Preface::ours(&executable);
     let identity = Identity { executable, dir: location.dir().into(), socket: location.socket(), sandbox };
     let (to_engine, arrivals) = mpsc::channel();
-    let engine = Engine::new(clock, broker, store, arrivals, identity);
+    let searching = Searching::start(store.reader(), location.search_index()).map_err(RunError::Runtime)?;
+    let engine = Engine::new(clock, broker, store, searching, arrivals, identity);
     let (engine_ended, ended) = oneshot::channel();
     let log = tracing::dispatcher::get_default(Clone::clone);
     let thread = std::thread::Builder::new()

@@ -55,6 +55,7 @@ pub(super) fn create(database: &Database, schema_version: u64) -> Result<(), Sto
     writing.open_table(schema::MESSAGES).doing(WRITE)?;
     writing.open_table(schema::IDEMPOTENCY).doing(WRITE)?;
     things::create(&writing)?;
+    writing.open_table(schema::REINDEX).doing(WRITE)?;
     for table in schema::DELIVERIES {
         writing.open_table(table).doing(WRITE)?;
     }

@@ -86,6 +86,9 @@ pub(super) const NOTES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new(
 /// The identity that the next new task gets, a `u64`. Absent until there was one.
 pub(super) const META_NEXT_TASK: &str = "next_task";
 
+/// A count -> what the search index must look at again: what it is, its number, its key.
+pub(super) const REINDEX: TableDefinition<'_, u64, super::reindex::Row<'_>> = TableDefinition::new("reindex");
+
 /// Sender and its idempotency key -> the message that the key named.
 pub(super) const IDEMPOTENCY: TableDefinition<'_, (u64, &str), u128> = TableDefinition::new("idempotency");
 

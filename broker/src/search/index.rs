@@ -1,0 +1,635 @@
+//! The index: which words stand in which message, note and task, in a directory that can be thrown away.
+//!
+//! The only place that says tantivy, beside the words. Knows what is indexed of each thing, and how a search that the rules
+//! allowed is asked. Does not know who asks. What is found is an id or a key; everything else is read from the store.
+//!
+//! Invariants: the cursor stands in the same commit as what was indexed up to it, so that a kill at any time loses work and
+//! nothing else. An index that does not fit the store, or that cannot be read, is thrown away and made anew.
+
+use std::io;
+use std::ops::{Bound, ControlFlow};
+use std::path::{Path, PathBuf};
+
+use peer_core::record::{DeliveryRecord, MessageRecord};
+use peer_core::step::Search;
+use peer_core::thing::{NoteRecord, TaskRecord};
+use peer_proto::ids::{MessageId, PeerId, TaskId, Timestamp};
+use peer_proto::message::Kind;
+use peer_proto::search::HitKind;
+use tantivy::collector::TopDocs;
+use tantivy::indexer::IndexWriterOptions;
+use tantivy::query::{
+    BooleanQuery, ConstScoreQuery, InvertedIndexRangeQuery, Occur, PhrasePrefixQuery, PhraseQuery, Query, RangeQuery, TermQuery,
+};
+use tantivy::schema::{FAST, Field, INDEXED, IndexRecordOption, STORED, STRING, Schema, TextFieldIndexing, TextOptions, Value};
+use tantivy::{DocAddress, IndexReader, IndexSettings, IndexWriter, Order, ReloadPolicy, TantivyDocument, TantivyError, Term};
+use thiserror::Error;
+
+use super::words::{self, Part};
+use crate::store::{Reader, Reference, Snapshot, StoreError};
+
+/// Raised when what is indexed changes, or what a word is: an index with another number is made anew.
+const FORMAT: &str = "peerd-1";
+
+/// Memory for what was indexed and is not on the disk yet: the least that tantivy takes.
+const WRITER_BYTES: usize = 15_000_000;
+
+/// Bytes of texts between two commits: what waits for tantivy's thread is not bounded otherwise.
+const COMMIT_BYTES: usize = 8 * 1024 * 1024;
+
+/// What one snapshot is held for.
+const BATCH_ROWS: usize = 1_000;
+const BATCH_BYTES: usize = 1024 * 1024;
+
+/// Stands for the channel of what was said in none; a channel's name begins with its sign.
+const DIRECT: &str = "direct";
+
+/// Words that a beginning within a phrase can stand for.
+const EXPANSIONS_MAX: u32 = 1_000;
+
+/// Stands in the directory while a broker has it open. Who finds it checks what the last one left.
+const IN_USE: &str = "in-use";
+
+/// How far the store is indexed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Cursor {
+    /// All messages up to this one.
+    message: Option<MessageId>,
+    /// All rows of what had to be looked at again, up to this number.
+    row: u64,
+    /// Notes and tasks that were there when it was begun.
+    things: bool,
+}
+
+/// An open index.
+pub struct Index {
+    dir: PathBuf,
+    index: tantivy::Index,
+    searching: IndexReader,
+    /// Opened when there is something to write.
+    writing: Option<IndexWriter>,
+    fields: Fields,
+    /// What was handed to the writer, committed or not.
+    cursor: Cursor,
+    uncommitted_bytes: usize,
+    committed: Cursor,
+}
+
+/// The fields of an entry.
+#[derive(Clone, Copy, Debug)]
+struct Fields {
+    /// The message's or task's id, or `n:` and the note's key.
+    key: Field,
+    kind: Field,
+    /// Milliseconds since the epoch.
+    at: Field,
+    from: Field,
+    /// Whom it concerns: its sender, and all who have a delivery of it.
+    party: Field,
+    /// From whom it is held, and never let go.
+    kept: Field,
+    channel: Field,
+    thread: Field,
+    text: Field,
+}
+
+/// What a catching-up came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CaughtUp {
+    /// Everything that the store held is indexed.
+    Whole,
+    /// It was told to stop before.
+    Part,
+}
+
+/// What was found: keys in order, and how many there are in all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) references: Vec<Reference>,
+    pub(super) total: u64,
+}
+
+impl Index {
+    /// Opens the index in `dir`, or begins a new one where there is none, where it is not of this store, or where it
+    /// cannot be read.
+    ///
+    /// # Errors
+    /// Where the directory cannot be written, or the store cannot be read.
+    pub fn open(dir: &Path, store: &Snapshot) -> Result<Self, IndexError> {
+        match Self::open_existing(dir, store) {
+            Ok(Some(index)) => return Ok(index),
+            Ok(None) => {}
+            Err(IndexError::Store(error)) => return Err(error.into()),
+            Err(error) => tracing::warn!(cause = %error, "the search index cannot be read; it is made anew"),
+        }
+        Self::create(dir)
+    }
+
+    /// Throws away what is there and begins a new index.
+    ///
+    /// # Errors
+    /// Where the directory cannot be written.
+    pub fn create(dir: &Path) -> Result<Self, IndexError> {
+        let io = |source| IndexError::Directory { path: dir.into(), source };
+        match std::fs::remove_dir_all(dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error)),
+            _ => {}
+        }
+        make_private(dir).map_err(io)?;
+        let settings = IndexSettings { docstore_compress_dedicated_thread: false, ..IndexSettings::default() };
+        let index = tantivy::Index::builder().schema(schema().0).settings(settings).create_in_dir(dir)?;
+        Self::with(dir, index, Cursor::default())
+    }
+
+    fn open_existing(dir: &Path, store: &Snapshot) -> Result<Option<Self>, IndexError> {
+        if !dir.join("meta.json").exists() {
+            return Ok(None);
+        }
+        let index = tantivy::Index::open_in_dir(dir)?;
+        let Some(cursor) = index.load_metas()?.payload.as_deref().and_then(Cursor::parse) else { return Ok(None) };
+        let fits = match cursor.message {
+            Some(id) => store.message(id)?.is_some(),
+            None => true,
+        };
+        let unbroken = match store.reindex_bounds()? {
+            Some((first, last)) => first <= cursor.row + 1 && cursor.row <= last,
+            None => cursor.row == 0,
+        };
+        if !fits || !unbroken || index.schema() != schema().0 {
+            return Ok(None);
+        }
+        if dir.join(IN_USE).exists() && !index.validate_checksum()?.is_empty() {
+            return Ok(None);
+        }
+        Self::with(dir, index, cursor).map(Some)
+    }
+
+    fn with(dir: &Path, mut index: tantivy::Index, cursor: Cursor) -> Result<Self, IndexError> {
+        index.tokenizers().register("words", words::analyzer());
+        // One thread searches: an executor of several would start them all.
+        index.set_executor(tantivy::Executor::single_thread());
+        std::fs::write(dir.join(IN_USE), []).map_err(|source| IndexError::Directory { path: dir.into(), source })?;
+        // Watching for commits of others would look at the directory twice a second.
+        let searching = index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?;
+        let fields = schema().1;
+        let dir = dir.into();
+        Ok(Self { dir, index, searching, writing: None, fields, cursor, uncommitted_bytes: 0, committed: cursor })
+    }
+
+    /// Says that nothing was left half done. The directory can be opened again without a look at all of it.
+    pub fn close(mut self) {
+        // What was not committed is indexed again.
+        self.writing = None;
+        if let Err(error) = std::fs::remove_file(self.dir.join(IN_USE)) {
+            tracing::debug!(cause = %error, "the search index is checked at the next start");
+        }
+    }
+
+    /// Up to which row the store need not keep what was to be looked at again.
+    #[must_use]
+    pub fn seen_row(&self) -> u64 {
+        self.committed.row
+    }
+
+    /// How many entries there are.
+    #[must_use]
+    pub fn entries(&self) -> u64 {
+        self.searching.searcher().num_docs()
+    }
+
+    /// Indexes what the store has and the index has not. `stop` is asked now and then.
+    ///
+    /// # Errors
+    /// [`IndexError::Behind`] where the index must be made anew; or the index cannot be written, or the store not be read.
+    pub fn catch_up(&mut self, store: &Reader, mut stop: impl FnMut() -> bool) -> Result<CaughtUp, IndexError> {
+        loop {
+            let more = self.batch(&store.snapshot()?)?;
+            let stopped = more && stop();
+            if !more || stopped || self.uncommitted_bytes >= COMMIT_BYTES {
+                self.commit()?;
+            }
+            match (more, stopped) {
+                (false, _) => return Ok(CaughtUp::Whole),
+                (_, true) => return Ok(CaughtUp::Part),
+                _ => {}
+            }
+        }
+    }
+
+    /// One batch of work; says whether there was any.
+    fn batch(&mut self, store: &Snapshot) -> Result<bool, IndexError> {
+        if !self.cursor.things {
+            self.cursor.row = store.reindex_bounds()?.map_or(0, |(_, last)| last);
+            store.things(|reference| self.look_at(store, &reference))?;
+            self.cursor.things = true;
+            return Ok(true);
+        }
+        if store.reindex_bounds()?.is_some_and(|(first, _)| first > self.cursor.row + 1) {
+            return Err(IndexError::Behind);
+        }
+        let rows = store.reindex_after(self.cursor.row, BATCH_ROWS)?;
+        for (number, reference) in &rows {
+            match reference {
+                // Its turn comes, and it is seen as it is then.
+                Some(Reference::Message(id)) if Some(*id) > self.cursor.message => {}
+                Some(reference) => self.look_at(store, reference)?,
+                // Written by a newer broker.
+                None => {}
+            }
+            self.cursor.row = *number;
+        }
+        let mut messages = Vec::new();
+        let mut bytes = 0;
+        store.messages_after(self.cursor.message, |message| {
+            bytes += message.text.len();
+            messages.push(message);
+            if messages.len() >= BATCH_ROWS || bytes >= BATCH_BYTES { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        for message in &messages {
+            let entry = self.message_entry(message, &store.deliveries(message.head.id)?);
+            self.add(entry, message.text.len())?;
+            self.cursor.message = Some(message.head.id);
+        }
+        Ok(!rows.is_empty() || !messages.is_empty())
+    }
+
+    /// Indexes one thing as it is now, in place of what it was.
+    fn look_at(&mut self, store: &Snapshot, reference: &Reference) -> Result<(), IndexError> {
+        let key = Term::from_field_text(self.fields.key, &key_of(reference));
+        self.writer()?.delete_term(key);
+        match reference {
+            Reference::Message(id) => {
+                let Some(message) = store.message(*id)? else { return Ok(()) };
+                let entry = self.message_entry(&message, &store.deliveries(*id)?);
+                self.add(entry, message.text.len())
+            }
+            Reference::Note(key) => match store.note(key)? {
+                Some(note) => self.add(self.note_entry(&note), note.value.len()),
+                None => Ok(()),
+            },
+            Reference::Task(id) => match store.task(*id)? {
+                Some(task) => self.add(self.task_entry(&task), task.description.len() + task.result.len()),
+                None => Ok(()),
+            },
+        }
+    }
+
+    fn writer(&mut self) -> Result<&mut IndexWriter, IndexError> {
+        match &mut self.writing {
+            Some(writer) => Ok(writer),
+            closed => {
+                let options = IndexWriterOptions::builder()
+                    .num_worker_threads(1)
+                    .num_merge_threads(1)
+                    .memory_budget_per_thread(WRITER_BYTES)
+                    .build();
+                Ok(closed.insert(self.index.writer_with_options(options)?))
+            }
+        }
+    }
+
+    fn add(&mut self, entry: TantivyDocument, bytes: usize) -> Result<(), IndexError> {
+        // An entry takes some memory whatever it says.
+        self.uncommitted_bytes += bytes + 64;
+        self.writer()?.add_document(entry)?;
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<(), IndexError> {
+        if self.cursor == self.committed {
+            return Ok(());
+        }
+        let payload = self.cursor.to_string();
+        let mut prepared = self.writer()?.prepare_commit()?;
+        prepared.set_payload(&payload);
+        prepared.commit()?;
+        self.committed = self.cursor;
+        self.uncommitted_bytes = 0;
+        self.searching.reload()?;
+        Ok(())
+    }
+
+    /// Waits until what was committed is in as few pieces as it shall be, for measurements.
+    ///
+    /// # Errors
+    /// Where the index cannot be written.
+    pub fn settle(&mut self) -> Result<(), IndexError> {
+        if let Some(writer) = self.writing.take() {
+            writer.wait_merging_threads()?;
+        }
+        self.searching.reload()?;
+        Ok(())
+    }
+
+    /// Checks the index against the store: every file's checksum, and one entry for each thing.
+    ///
+    /// # Errors
+    /// Where the index or the store cannot be read.
+    pub fn check(&self, store: &Snapshot) -> Result<IndexReport, IndexError> {
+        let damaged = self.index.validate_checksum()?.len();
+        let searcher = self.searching.searcher();
+        let mut missing = 0_u64;
+        let mut due = 0_u64;
+        let mut look = |key: String| -> Result<(), IndexError> {
+            let query = TermQuery::new(Term::from_field_text(self.fields.key, &key), IndexRecordOption::Basic);
+            due += 1;
+            missing += u64::from(query.count(&searcher)? != 1);
+            Ok(())
+        };
+        store.things(|reference| look(key_of(&reference)))?;
+        let mut last = None;
+        loop {
+            let mut ids = Vec::new();
+            store.messages_after(last, |message| {
+                ids.push(message.head.id);
+                if ids.len() >= BATCH_ROWS { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })?;
+            let Some(newest) = ids.last() else { break };
+            last = Some(*newest);
+            ids.into_iter().try_for_each(|id| look(id.to_string()))?;
+        }
+        let entries = searcher.num_docs();
+        Ok(IndexReport { damaged_files: damaged as u64, entries, missing, left_over: (entries + missing).saturating_sub(due) })
+    }
+
+    fn message_entry(&self, message: &MessageRecord, deliveries: &[DeliveryRecord]) -> TantivyDocument {
+        let (fields, head) = (self.fields, &message.head);
+        let kind = match head.kind {
+            Kind::Question => HitKind::Question,
+            Kind::Answer => HitKind::Answer,
+            Kind::Message | Kind::Notice => HitKind::Message,
+        };
+        let mut entry = TantivyDocument::new();
+        entry.add_text(fields.key, head.id.to_string());
+        entry.add_u64(fields.kind, kind as u64);
+        // Of its id, which keeps the order of time also where the clock went backwards.
+        entry.add_u64(fields.at, (head.id.to_u128() >> 32) as u64);
+        entry.add_u64(fields.from, head.from.peer.0);
+        entry.add_u64(fields.party, head.from.peer.0);
+        for delivery in deliveries {
+            if delivery.peer != head.from.peer {
+                entry.add_u64(fields.party, delivery.peer.0);
+            }
+            if delivery.is_kept_back() {
+                entry.add_u64(fields.kept, delivery.peer.0);
+            }
+        }
+        if let Some(channel) = &head.channel {
+            entry.add_text(fields.channel, channel.to_ascii_lowercase());
+        }
+        if head.channel.as_ref().is_none_or(|channel| channel.starts_with('@')) {
+            entry.add_text(fields.channel, DIRECT);
+        }
+        entry.add_text(fields.thread, &head.thread);
+        entry.add_text(fields.text, &message.text);
+        head.sources.iter().for_each(|source| entry.add_text(fields.text, source));
+        entry
+    }
+
+    fn note_entry(&self, note: &NoteRecord) -> TantivyDocument {
+        let (fields, head) = (self.fields, &note.head);
+        let mut entry = TantivyDocument::new();
+        entry.add_text(fields.key, key_of(&Reference::Note(head.key.clone())));
+        entry.add_u64(fields.kind, HitKind::Note as u64);
+        entry.add_u64(fields.at, head.changed_at.0);
+        entry.add_text(fields.text, &note.value);
+        entry.add_text(fields.text, &head.key);
+        head.tags.iter().for_each(|tag| entry.add_text(fields.text, tag));
+        entry
+    }
+
+    fn task_entry(&self, task: &TaskRecord) -> TantivyDocument {
+        let fields = self.fields;
+        let mut entry = TantivyDocument::new();
+        entry.add_text(fields.key, task.id.to_string());
+        entry.add_u64(fields.kind, HitKind::Task as u64);
+        entry.add_u64(fields.at, task.changed_at.0);
+        entry.add_u64(fields.from, task.creator.0);
+        for peer in std::iter::once(task.creator).chain(task.assignee.filter(|peer| *peer != task.creator)) {
+            entry.add_u64(fields.party, peer.0);
+        }
+        entry.add_text(fields.thread, task.id.to_string());
+        for text in [&task.title, &task.description, &task.result] {
+            entry.add_text(fields.text, text);
+        }
+        entry
+    }
+
+    /// What is found for `parts`, among what the search may find.
+    pub(super) fn find(&self, search: &Search, parts: &[Part]) -> Result<Found, IndexError> {
+        if parts.is_empty() {
+            return Ok(Found::default());
+        }
+        let asked = &search.query;
+        let mut clauses: Vec<(Occur, Box<dyn Query>)> =
+            parts.iter().map(|part| (Occur::Must, self.part_query(part))).chain(self.filters(search)).collect();
+        // One clause by itself is what tantivy answers quickest.
+        let query = match clauses.pop() {
+            Some((Occur::Must, only)) if clauses.is_empty() => only,
+            last => Box::new(BooleanQuery::new(clauses.into_iter().chain(last).collect())),
+        };
+        let searcher = self.searching.searcher();
+        let total = query.count(&searcher)? as u64;
+        let top = TopDocs::with_limit((asked.limit as usize).max(1)).and_offset(asked.offset as usize);
+        // Beginnings have no rank: all that matches matches alike.
+        let unranked = parts.iter().all(|part| part.open && part.words.len() == 1);
+        let addresses: Vec<DocAddress> = if asked.newest || unranked {
+            let found = searcher.search(&query, &top.order_by_fast_field::<u64>("at", Order::Desc))?;
+            found.into_iter().map(|(_, address)| address).collect()
+        } else {
+            let found = searcher.search(&query, &top.order_by_score())?;
+            found.into_iter().map(|(_, address)| address).collect()
+        };
+        let mut references = Vec::with_capacity(addresses.len());
+        for address in addresses {
+            let entry: TantivyDocument = searcher.doc(address)?;
+            let key = entry.get_first(self.fields.key).and_then(|value| value.as_str().map(str::to_owned));
+            references.extend(key.as_deref().and_then(reference_of));
+        }
+        Ok(Found { references, total })
+    }
+
+    fn part_query(&self, part: &Part) -> Box<dyn Query> {
+        let terms: Vec<Term> = part.words.iter().map(|word| Term::from_field_text(self.fields.text, word)).collect();
+        let words: Box<dyn Query> = match (terms.as_slice(), part.open) {
+            ([only], false) => Box::new(TermQuery::new(only.clone(), IndexRecordOption::WithFreqs)),
+            ([only], true) => {
+                // No word has a byte of that value, so all that begin so stand before it.
+                let mut end = Term::from_field_text(self.fields.text, &part.words[0]);
+                end.append_bytes(&[0xff]);
+                Box::new(InvertedIndexRangeQuery::new(Bound::Included(only.clone()), Bound::Excluded(end)))
+            }
+            (_, false) => Box::new(PhraseQuery::new(terms)),
+            (_, true) => {
+                let mut query = PhrasePrefixQuery::new(terms);
+                query.set_max_expansions(EXPANSIONS_MAX);
+                Box::new(query)
+            }
+        };
+        let id = part.typed.parse::<MessageId>().map(|id| id.to_string()).ok();
+        match id.or_else(|| part.typed.parse::<TaskId>().map(|id| id.to_string()).ok()) {
+            Some(id) => Box::new(BooleanQuery::union(vec![words, self.exactly(self.fields.key, &id)])),
+            None => words,
+        }
+    }
+
+    /// What a search leaves out, whatever its words are.
+    fn filters(&self, search: &Search) -> Vec<(Occur, Box<dyn Query>)> {
+        let (fields, asked) = (self.fields, &search.query);
+        let mut clauses: Vec<(Occur, Box<dyn Query>)> = Vec::new();
+        let mut must = |query: Box<dyn Query>| clauses.push((Occur::Must, Box::new(ConstScoreQuery::new(query, 0.0))));
+        let any = |queries: Vec<Box<dyn Query>>| -> Box<dyn Query> { Box::new(BooleanQuery::union(queries)) };
+        if let Some(seen_by) = &search.seen_by {
+            let mut ways = self.one_of(fields.party, seen_by);
+            ways.extend(search.channels.iter().map(|(channel, began_at)| self.said_in(channel, *began_at)));
+            ways.extend(search.direct.then(|| self.exactly(fields.channel, DIRECT)));
+            ways.extend([HitKind::Note, HitKind::Task].map(|kind| self.number(fields.kind, kind as u64)));
+            must(any(ways));
+        }
+        if asked.peer.is_some() {
+            must(any(self.one_of(fields.party, &search.peers)));
+        }
+        if !asked.kinds.is_empty() {
+            must(any(asked.kinds.iter().map(|kind| self.number(fields.kind, *kind as u64)).collect()));
+        }
+        if let Some(channel) = &asked.channel {
+            must(self.exactly(fields.channel, channel));
+        }
+        if let Some(thread) = &asked.thread {
+            must(self.exactly(fields.thread, thread));
+        }
+        if let Some(since) = asked.since {
+            must(self.since(since));
+        }
+        if !search.kept_from.is_empty() {
+            let kept = BooleanQuery::new(vec![
+                (Occur::Must, any(self.one_of(fields.kept, &search.kept_from))),
+                (Occur::MustNot, any(self.one_of(fields.from, &search.kept_from))),
+            ]);
+            clauses.push((Occur::MustNot, Box::new(kept)));
+        }
+        clauses
+    }
+
+    fn one_of(&self, field: Field, peers: &[PeerId]) -> Vec<Box<dyn Query>> {
+        peers.iter().map(|peer| self.number(field, peer.0)).collect()
+    }
+
+    /// What was said in a channel since there is this one of that name.
+    fn said_in(&self, channel: &str, began_at: Timestamp) -> Box<dyn Query> {
+        Box::new(BooleanQuery::intersection(vec![self.exactly(self.fields.channel, channel), self.since(began_at)]))
+    }
+
+    fn since(&self, at: Timestamp) -> Box<dyn Query> {
+        Box::new(RangeQuery::new(Bound::Included(Term::from_field_u64(self.fields.at, at.0)), Bound::Unbounded))
+    }
+
+    fn number(&self, field: Field, number: u64) -> Box<dyn Query> {
+        Box::new(TermQuery::new(Term::from_field_u64(field, number), IndexRecordOption::Basic))
+    }
+
+    fn exactly(&self, field: Field, text: &str) -> Box<dyn Query> {
+        Box::new(TermQuery::new(Term::from_field_text(field, text), IndexRecordOption::Basic))
+    }
+}
+
+/// What a check of the index found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IndexReport {
+    /// Files that are not what was written.
+    pub damaged_files: u64,
+    /// Entries that can be found.
+    pub entries: u64,
+    /// Things of the store that are not there once.
+    pub missing: u64,
+    /// Entries of things that are not in the store.
+    pub left_over: u64,
+}
+
+impl IndexReport {
+    /// Nothing is wrong.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.damaged_files == 0 && self.missing == 0 && self.left_over == 0
+    }
+}
+
+/// What stands for a thing in the index.
+fn key_of(reference: &Reference) -> String {
+    match reference {
+        Reference::Message(id) => id.to_string(),
+        Reference::Note(key) => format!("n:{key}"),
+        Reference::Task(id) => id.to_string(),
+    }
+}
+
+fn reference_of(key: &str) -> Option<Reference> {
+    if let Some(key) = key.strip_prefix("n:") {
+        return Some(Reference::Note(key.to_owned()));
+    }
+    key.parse().map(Reference::Message).ok().or_else(|| key.parse().map(Reference::Task).ok())
+}
+
+fn schema() -> (Schema, Fields) {
+    let mut builder = Schema::builder();
+    let words = TextFieldIndexing::default().set_tokenizer("words").set_index_option(IndexRecordOption::WithFreqsAndPositions);
+    let fields = Fields {
+        key: builder.add_text_field("key", STRING | STORED),
+        kind: builder.add_u64_field("kind", INDEXED),
+        at: builder.add_u64_field("at", FAST),
+        from: builder.add_u64_field("from", INDEXED),
+        party: builder.add_u64_field("party", INDEXED),
+        kept: builder.add_u64_field("kept", INDEXED),
+        channel: builder.add_text_field("channel", STRING),
+        thread: builder.add_text_field("thread", STRING),
+        text: builder.add_text_field("text", TextOptions::default().set_indexing_options(words)),
+    };
+    (builder.build(), fields)
+}
+
+/// A directory that nobody else can read.
+fn make_private(dir: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().mode(0o700).recursive(true).create(dir)
+}
+
+impl std::fmt::Display for Cursor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let message = self.message.map_or_else(|| "-".to_owned(), |id| id.to_string());
+        write!(f, "{FORMAT} {message} {}", self.row)
+    }
+}
+
+impl Cursor {
+    fn parse(text: &str) -> Option<Self> {
+        let mut words = text.split(' ').skip_while(|word| *word != FORMAT).skip(1);
+        let message = match words.next()? {
+            "-" => None,
+            id => Some(id.parse().ok()?),
+        };
+        Some(Self { message, row: words.next()?.parse().ok()?, things: true })
+    }
+}
+
+/// Why the index could not do what it was asked.
+#[derive(Debug, Error)]
+pub enum IndexError {
+    /// The index itself.
+    #[error("cannot use the search index; it is made anew when it is thrown away")]
+    Index(#[from] TantivyError),
+    /// Its directory.
+    #[error("cannot use the search index in {}; see the disk and who may write there", path.display())]
+    Directory {
+        /// Where it is.
+        path: PathBuf,
+        /// The reason.
+        #[source]
+        source: io::Error,
+    },
+    /// The store no longer knows what the index has missed.
+    #[error("the search index is too far behind, and is made anew")]
+    Behind,
+    /// What is indexed cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
