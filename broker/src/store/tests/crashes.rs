@@ -56,7 +56,7 @@ fn assert_whole(history: &[Contents], returned: usize, disk: CrashDisk, what: &s
     assert!(may_be.contains(&found), "{what}: {found:#?}");
     store.commit(&send(9, &[3])).unwrap();
     assert_eq!(store.stored(id(9)).unwrap().unwrap().deliveries.len(), 1, "{what}");
-    assert!(store.database.check_integrity().unwrap(), "{what}");
+    assert!(std::sync::Arc::get_mut(&mut store.database).unwrap().check_integrity().unwrap(), "{what}");
 }
 
 #[test]
