@@ -24,6 +24,9 @@ use crate::thing::{NoteHead, NoteRecord, Thing, ThingKey};
 /// Characters of the present value that a refused write is told.
 const PRESENT_CHARS_MAX: usize = 500;
 
+/// Expired notes that one step takes out.
+const FORGOTTEN_AT_ONCE_MAX: usize = 256;
+
 /// All notes, by key.
 #[derive(Debug, Default)]
 pub(crate) struct Notes {
@@ -54,6 +57,15 @@ impl Notes {
 
     fn live(&self, now: Now, key: &str) -> Option<&NoteHead> {
         self.by_key.get(key).filter(|head| is_live(now, head))
+    }
+
+    /// Checks what must hold of notes between two inputs.
+    pub(crate) fn assert_invariants(&self) {
+        let expiring = self.by_key.values().filter(|head| head.expires_at.is_some()).count();
+        assert_eq!(expiring, self.expiries.len(), "each note that expires has its time, and no other");
+        for (key, head) in &self.by_key {
+            assert!(head.key == *key && head.version > 0, "{key} stands under its key, and was written");
+        }
     }
 
     /// When the next note is forgotten.
@@ -107,9 +119,7 @@ impl Broker {
                     Some(note) => (format!("{}\n{text}", note.value), note.head.tags.clone(), note.head.expires_at),
                     None => (text.clone(), Vec::new(), None),
                 };
-                if is_blank(&text) {
-                    return Err(Rejection::EmptyText);
-                }
+                check_text(&text)?;
                 self.write_note(now, caller, key, value, (tags, expires_at), author.name, facts, step)
             }
             NoteRequest::List { prefix, tag, after } => {
@@ -154,9 +164,7 @@ impl Broker {
             let bound = format!("at most {NOTE_BYTES_MAX} bytes; this would be {}", value.len());
             return Err(Rejection::OutOfBounds { what: "the note", bound });
         }
-        if is_blank(&value) {
-            return Err(Rejection::EmptyText);
-        }
+        check_text(&value)?;
         if facts.disk_full {
             return Err(Rejection::NoSpace);
         }
@@ -186,9 +194,10 @@ impl Broker {
         step.reply(caller.connection, caller.id, Reply::Notes { notes, next });
     }
 
-    /// Takes out what has expired, some at a time.
+    /// Takes out what has expired, some at a time: the next time comes at once where there are more.
     pub(crate) fn forget_notes(&mut self, now: Now, step: &mut Step) {
-        while let Some((_, key)) = self.notes.expiries.first().filter(|(at, _)| *at <= now.wall).cloned() {
+        for _ in 0..FORGOTTEN_AT_ONCE_MAX {
+            let Some((_, key)) = self.notes.expiries.first().filter(|(at, _)| *at <= now.wall).cloned() else { break };
             self.notes.remove(&key);
             step.change(Change::RemoveThing(ThingKey::Note(key)));
         }
@@ -214,6 +223,13 @@ fn info(head: &NoteHead) -> NoteInfo {
         expires_at: head.expires_at,
         bytes: head.bytes,
     }
+}
+
+fn check_text(text: &str) -> Result<(), Rejection> {
+    if is_blank(text) {
+        return Err(Rejection::OutOfBounds { what: "the note", bound: "it needs some text".to_owned() });
+    }
+    Ok(())
 }
 
 fn check_key(key: &str) -> Result<(), Rejection> {

@@ -107,6 +107,11 @@ impl Quota {
         }
     }
 
+    /// Counts one act that others hear of, such as on a task, with what its sender sends.
+    pub(crate) fn count_act(&mut self, now_ms: u64, sender: PeerId) {
+        self.senders.count(sender, now_ms);
+    }
+
     /// Counts one accepted message.
     pub(crate) fn count_send(&mut self, now_ms: u64, sender: PeerId, driver: Driver, thread: &str) {
         self.senders.count(sender, now_ms);

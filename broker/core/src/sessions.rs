@@ -337,6 +337,10 @@ impl Broker {
         adopted.last_seen = now.wall;
         adopted.mode = session.mode.or(adopted.mode);
         self.update_peer(adopted.clone(), step);
+        if came_along {
+            self.move_tasks(mine, owner, step);
+            self.move_memberships(mine, owner, step);
+        }
         self.presence.attach(caller.connection, Session { peer: owner, client_pid, ..session }, false);
         step.reply(caller.connection, caller.id, self.registered(owner, caller.connection, token, None));
         if came_online {
@@ -362,7 +366,8 @@ impl Broker {
         } else if let Some(record) = self.presence.get(peer).cloned() {
             step.change(Change::PutPeer(Box::new(record.clone())));
             self.tell_peer(EventKind::PeerOffline, now.wall, &record, None, None, step);
-            self.release_tasks(now, peer, step);
+            self.release_tasks(now, peer, false, step);
+            self.tell_askers(now, peer, step);
         }
     }
 
@@ -557,6 +562,8 @@ impl Broker {
         for message in messages {
             self.bury(now, peer, message, Cause::PeerForgotten, step);
         }
+        self.release_tasks(now, peer, true, step);
+        self.end_memberships(peer, step);
         if let Some(record) = self.presence.remove(peer) {
             step.change(Change::RemovePeer(peer));
             self.quota.forget(peer);

@@ -5,7 +5,9 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses the part that it needs")]
 
+pub mod finding;
 pub mod script;
+pub mod things;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -15,9 +17,11 @@ use peer_core::input::{ConnectionId, Facts, Input, Now, StoredMessage};
 use peer_core::record::{DeliveryRecord, Image, MessageRecord, PeerRecord, SettingsRecord, TokenDigest};
 use peer_core::step::{Change, Effect, Query, Step};
 use peer_core::thing::{NoteRecord, Thing, ThingKey, Things};
+use peer_proto::channel::ChannelInfo;
 use peer_proto::ids::{MessageId, PeerId, TaskId, Timestamp, Token};
-use peer_proto::message::{Carrier, Stage};
+use peer_proto::message::{Carrier, Kind, Stage};
 use peer_proto::policy::Policy;
+use peer_proto::question::QuestionInfo;
 use peer_proto::refusal::Refusal;
 use peer_proto::request::{Goodbye, Push, Register, Reply, Request, Role, Seat};
 
@@ -306,7 +310,7 @@ impl World {
     }
 
     fn text(&self, text: &str) -> String {
-        self.aliases.iter().fold(text.to_owned(), |text, (id, alias)| text.replace(&id.to_string(), alias))
+        self.aliases.iter().fold(text.replace('\n', " ⏎ "), |text, (id, alias)| text.replace(&id.to_string(), alias))
     }
 
     fn change_line(&self, change: &Change) -> String {
@@ -316,7 +320,13 @@ impl World {
                 let reply = head.reply_to.map_or(String::new(), |id| format!(" re {}", self.alias(id)));
                 let via = head.from.via.as_str();
                 let text = self.text(&record.text);
-                format!("message {} from {} ({via}) {}{reply}: {text}", self.alias(head.id), head.from.name, head.intent.as_str())
+                let kind = match head.kind {
+                    Kind::Message | Kind::Notice => head.intent.as_str().to_owned(),
+                    other => format!("{} ({})", other.as_str(), head.intent.as_str()),
+                };
+                let channel = head.channel.as_ref().map_or(String::new(), |channel| format!(" in {channel}"));
+                let sources = if head.sources.is_empty() { String::new() } else { format!(" by {}", head.sources.join(", ")) };
+                format!("message {} from {} ({via}) {kind}{channel}{reply}{sources}: {text}", self.alias(head.id), head.from.name)
             }
             Change::PutDelivery { record, .. } => {
                 let mut line =
@@ -391,6 +401,7 @@ impl World {
                 format!("{}: refused: {}", to(connection), self.refusal_line(refusal))
             }
             Effect::Query { connection, query, .. } => format!("{}: reads {}", to(connection), self.query_line(query)),
+            Effect::Search { connection, search, .. } => format!("{}: finds {}", to(connection), self.found_line(search)),
             Effect::Deliver { connection, message, attempts, shown_before } => {
                 let again = if *shown_before { " (shown before)" } else { "" };
                 let attempts = if *attempts > 0 { format!(" attempts={attempts}") } else { String::new() };
@@ -473,6 +484,27 @@ impl World {
                     own.collect::<String>()
                 )
             }
+            Reply::Tasks { tasks, next } => things::tasks_line(tasks, *next),
+            Reply::Note(note) => format!("note {}", things::note_line(note)),
+            Reply::Notes { notes, next } => things::notes_line(notes, next.as_deref()),
+            Reply::Channels(channels) => {
+                let line = |channel: &ChannelInfo| {
+                    let private = if channel.private { " private" } else { "" };
+                    let joined = if channel.joined { "" } else { ", not joined" };
+                    let topic = if channel.topic.is_empty() { String::new() } else { format!(" for {:?}", channel.topic) };
+                    format!("{}{private} of [{}]{topic}{joined}", channel.name, channel.members.join(" "))
+                };
+                format!("channels: {}", channels.iter().map(line).collect::<Vec<_>>().join("; "))
+            }
+            Reply::Questions { questions, .. } => {
+                let line = |question: &QuestionInfo| {
+                    let (id, state) = (self.alias(question.question), question.state.as_str());
+                    let answered = question.answered.as_ref();
+                    let answered = answered.map_or(String::new(), |(by, id)| format!(" by {by} with {}", self.alias(*id)));
+                    format!("{id} {}->{} {state}{answered}", question.from, question.to.join(","))
+                };
+                format!("questions: {}", questions.iter().map(line).collect::<Vec<_>>().join("; "))
+            }
             Reply::Done => "done".to_owned(),
             other => format!("{other:?}"),
         }
@@ -482,13 +514,13 @@ impl World {
         match query {
             Query::Text(id) => format!("the text of {}", self.alias(*id)),
             Query::Show(id) => format!("the life of {}", self.alias(*id)),
+            Query::History { channel: Some(channel), .. } => format!("what was said in {channel}"),
             Query::History { peer, with, .. } => {
                 let name = |ids: &[PeerId]| ids.first().map_or_else(|| "anyone".to_owned(), |peer| self.peer(*peer));
                 format!("what {} and {} said", name(peer), name(with))
             }
             Query::Orphans { .. } => "the dead letters".to_owned(),
             Query::Note(key) => format!("the note {key}"),
-            Query::Search(search) => format!("what is found for {:?}", search.query.text),
             Query::Status => "the status".to_owned(),
         }
     }
@@ -525,7 +557,10 @@ impl World {
 
 fn thing_line(thing: &Thing) -> String {
     match thing {
-        Thing::Channel(record) => format!("channel {} of {} members", record.name, record.members.len()),
+        Thing::Channel(record) => {
+            let members: Vec<String> = record.members.iter().map(PeerId::to_string).collect();
+            format!("channel {} of {}", record.name, members.join(" "))
+        }
         Thing::Question(record) => format!("question {}", record.state.as_str()),
         Thing::Task(record) => format!("task {} {}: {}", record.id, record.state.as_str(), record.title),
         Thing::Note(record) => format!("note {} version {}", record.head.key, record.head.version),

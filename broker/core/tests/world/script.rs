@@ -3,11 +3,15 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use peer_proto::channel::ChannelRequest;
 use peer_proto::hook::{Mode, Report};
 use peer_proto::ids::{MessageId, PeerId};
 use peer_proto::message::{Carrier, Evidence, Intent};
 use peer_proto::policy::Policy;
+use peer_proto::question::{Answer, Ask, QuestionsQuery};
 use peer_proto::request::{Filter, HistoryQuery, Register, Request, Resume, Role, Seat, SeatKind, Send};
+
+use peer_proto::search::SearchQuery;
 
 use super::World;
 
@@ -119,6 +123,50 @@ impl World {
                 };
                 self.ask(name, Request::Send(send));
             }
+            [name, "channels"] => self.ask(name, Request::Channel(ChannelRequest::List)),
+            [name, "creates", channel, private @ ..] => {
+                let (name, channel, topic) = (*name, (*channel).to_owned(), text.unwrap_or("").to_owned());
+                let request = ChannelRequest::Create { name: channel, topic, private: private == ["private"] };
+                self.ask(name, Request::Channel(request));
+            }
+            [name, "joins", channel] => self.ask(name, Request::Channel(ChannelRequest::Join((*channel).to_owned()))),
+            [name, "leaves", channel] => self.ask(name, Request::Channel(ChannelRequest::Leave((*channel).to_owned()))),
+            [name, "invites", peer, channel] => {
+                let request = ChannelRequest::Invite { name: (*channel).to_owned(), peer: (*peer).to_owned() };
+                self.ask(name, Request::Channel(request));
+            }
+            [name, "topic", channel] => {
+                let request = ChannelRequest::SetTopic { name: (*channel).to_owned(), topic: text.unwrap_or("").to_owned() };
+                self.ask(name, Request::Channel(request));
+            }
+            [name, "asks", to @ ..] => {
+                let ask = Ask {
+                    to: to.iter().map(|to| (*to).to_owned()).collect(),
+                    question: text.unwrap_or("").to_owned(),
+                    context_hint: options.get("hint").map(|hint| (*hint).to_owned()),
+                    ttl_ms: options.get("ttl").map(|ttl| duration_ms(ttl)),
+                    idempotency_key: options.get("key").map(|key| (*key).to_owned()),
+                };
+                self.ask(name, Request::Ask(ask));
+            }
+            [name, "answers", question] => {
+                let answer = Answer {
+                    question: self.message(question),
+                    answer: text.unwrap_or("").to_owned(),
+                    sources: options.get("source").map(|source| (*source).to_owned()).into_iter().collect(),
+                    idempotency_key: options.get("key").map(|key| (*key).to_owned()),
+                };
+                self.ask(name, Request::Answer(answer));
+            }
+            [name, "questions", open @ ..] => {
+                let peer = options.get("of").map(|peer| (*peer).to_owned());
+                let query = QuestionsQuery { open: open == ["open"], peer, before: None };
+                self.ask(name, Request::Questions(query));
+            }
+            [name, "reads", message] => {
+                let id = self.message(message);
+                self.ask(name, Request::Read(id));
+            }
             [name, "offered", ..] => {
                 let (carrier, last) = parse_carrier(options["by"]);
                 let messages = ids(self, 2);
@@ -190,8 +238,15 @@ impl World {
                 self.ask(name, Request::Release { message, to });
             }
             [name, "history", of @ ..] => {
-                let query = HistoryQuery { peer: of.first().map(|peer| (*peer).to_owned()), ..HistoryQuery::default() };
+                let channel = options.get("channel").map(|channel| (*channel).to_owned());
+                let query = HistoryQuery { peer: of.first().map(|peer| (*peer).to_owned()), channel, ..HistoryQuery::default() };
                 self.ask(name, Request::History(query));
+            }
+            [name, "finds"] => {
+                let option = |key: &str| options.get(key).map(|value| (*value).to_owned());
+                let text = text.unwrap_or("").to_owned();
+                let (peer, channel, thread) = (option("peer"), option("channel"), option("thread"));
+                self.ask(name, Request::Search(SearchQuery { text, peer, channel, thread, ..SearchQuery::default() }));
             }
             [name, "watches", bodies @ ..] => self.ask(name, Request::Watch { peer: None, bodies: bodies == ["bodies"] }),
             [name, "kicks", peer] => self.ask(name, Request::Kick((*peer).to_owned())),
@@ -215,6 +270,10 @@ impl World {
                 let id = self.message(message);
                 self.ask(name, Request::Drop(id));
             }
+            [name, "task", rest @ ..] => self.run_task(name, rest, &options, text),
+            [name, "tasks", rest @ ..] => self.run_tasks(name, rest, &options, text),
+            [name, "note", rest @ ..] => self.run_note(name, rest, &options, text),
+            [name, "notes", rest @ ..] => self.run_notes(name, rest, &options),
             other => panic!("no such line in a script: {other:?}"),
         }
     }
@@ -253,7 +312,7 @@ fn parse_carrier(text: &str) -> (Carrier, bool) {
     }
 }
 
-fn duration_ms(text: &str) -> u64 {
+pub(super) fn duration_ms(text: &str) -> u64 {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = match &text[digits.len()..] {
         "ms" => 1,
