@@ -12,12 +12,12 @@ use peer_core::thing::NoteHead;
 use peer_proto::codec;
 use peer_proto::ids::{MessageId, PeerId};
 use peer_proto::limits::{HISTORY_ROWS_MAX, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX};
-use peer_proto::message::{Message, TraceEvent};
+use peer_proto::message::{Kind, Message, TraceEvent};
 use peer_proto::note::NoteInfo;
 use peer_proto::refusal::{ErrorCode, Refusal};
 use peer_proto::request::{Orphan, Position, Reply, Shown, ShownDelivery, Status};
 
-use crate::store::{Store, StoreError};
+use crate::store::{Span, Store, StoreError};
 
 /// Answers a query. `status` is asked for what only the engine knows.
 pub(crate) fn answer(
@@ -35,13 +35,14 @@ pub(crate) fn answer(
             let Some(record) = store.message(*id)? else { return Ok(Err(unknown(*id))) };
             Ok(Ok(Reply::Shown(Box::new(shown(store, broker, record)?))))
         }
-        Query::History { peer, with, thread, since, before, limit, kept_from } => {
-            let between = Between { peer, with, thread: thread.as_deref() };
+        Query::History { peer, with, thread, channel, since, before, after, limit, kept_from, reader } => {
+            let between = Between { peer, with, thread: thread.as_deref(), channel: channel.as_deref() };
+            let span = Span { after: *after, before: *before, since: *since, oldest_first: after.is_some() };
             let mut page = Vec::new();
             let mut text_bytes = 0;
             let limit = (*limit).clamp(1, PAGE_ENTRIES_MAX);
-            let next = store.scan_back(*before, *since, HISTORY_ROWS_MAX, |record| {
-                if between.includes(&record.head) {
+            let next = store.scan(span, HISTORY_ROWS_MAX, |record| {
+                if between.includes(&record.head) && broker.may_see(*reader, &record.head) {
                     text_bytes += record.text.len();
                     page.push(record);
                 }
@@ -64,7 +65,6 @@ pub(crate) fn answer(
             };
             Ok(note.map(|note| Reply::Note(note_of(note.head, Some(note.value)))).ok_or_else(missing))
         }
-        Query::Search(_) => Ok(Ok(Reply::Hits { hits: Vec::new(), total: 0 })),
         Query::Status => Ok(Ok(Reply::Status(Box::new(status())))),
     }
 }
@@ -107,6 +107,7 @@ struct Between<'a> {
     peer: &'a [PeerId],
     with: &'a [PeerId],
     thread: Option<&'a str>,
+    channel: Option<&'a str>,
 }
 
 impl Between<'_> {
@@ -118,7 +119,11 @@ impl Between<'_> {
             (one, []) | ([], one) => sent(one) || got(one),
             (one, other) => (sent(one) && got(other)) || (sent(other) && got(one)),
         };
-        parties && self.thread.is_none_or(|thread| head.thread == thread)
+        let said_there = |channel: &str| {
+            let same = head.channel.as_deref().is_some_and(|said_in| said_in.eq_ignore_ascii_case(channel));
+            same && head.kind != Kind::Notice
+        };
+        parties && self.thread.is_none_or(|thread| head.thread == thread) && self.channel.is_none_or(said_there)
     }
 }
 

@@ -156,6 +156,9 @@ pub const NOTES_MAX: usize = 100_000;
 /// Longest text to search for, in bytes.
 pub const SEARCH_BYTES_MAX: usize = 1_000;
 
+/// Most hits of a search that can be left out from the front.
+pub const SEARCH_OFFSET_MAX: u32 = 10_000;
+
 /// The limits that `config.toml` may change, with their present values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -177,6 +180,8 @@ pub struct Limits {
     pub attempts_max: u32,
     /// See [`FORGET_OFFLINE_MS`], in hours.
     pub forget_offline_hours: u32,
+    /// Agents that a message to `all` may go to. Zero switches it off.
+    pub broadcast_max: u32,
 }
 
 /// One limit that `config.toml` may change.
@@ -259,6 +264,13 @@ pub const LIMIT_SPECS: &[LimitSpec] = &[
         max: 8_760,
         meaning: "hours after which an offline peer is forgotten",
     },
+    LimitSpec {
+        key: "broadcast_max",
+        default: 0,
+        min: 0,
+        max: RECIPIENTS_MAX as u32,
+        meaning: "online agents that a message to `all` may go to; 0: there is no such thing",
+    },
 ];
 
 impl Limits {
@@ -290,6 +302,7 @@ impl Limits {
             "visibility_timeout_ms" => &mut self.visibility_timeout_ms,
             "attempts_max" => &mut self.attempts_max,
             "forget_offline_hours" => &mut self.forget_offline_hours,
+            "broadcast_max" => &mut self.broadcast_max,
             _ => return None,
         })
     }
@@ -307,6 +320,7 @@ impl Default for Limits {
             visibility_timeout_ms: 0,
             attempts_max: 0,
             forget_offline_hours: 0,
+            broadcast_max: 0,
         };
         for spec in LIMIT_SPECS {
             limits.set(spec.key, spec.default);

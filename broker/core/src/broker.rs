@@ -128,7 +128,15 @@ impl Broker {
         match request {
             Request::Send(send) => Lookups {
                 messages: send.reply_to.into_iter().collect(),
-                idempotency: send.idempotency_key.clone().zip(self.sending_peer(connection)).map(|(key, peer)| (peer, key)),
+                idempotency: self.key_of(connection, send.idempotency_key.as_ref()),
+                note: None,
+            },
+            Request::Ask(ask) => {
+                Lookups { idempotency: self.key_of(connection, ask.idempotency_key.as_ref()), ..Lookups::default() }
+            }
+            Request::Answer(answer) => Lookups {
+                messages: vec![answer.question],
+                idempotency: self.key_of(connection, answer.idempotency_key.as_ref()),
                 note: None,
             },
             // More than the bound is refused anyway: nothing is looked up for it.
@@ -146,6 +154,11 @@ impl Broker {
             | Request::Release { message, .. } => one(*message),
             _ => Lookups::default(),
         }
+    }
+
+    /// Whose key it is that a request gives.
+    fn key_of(&self, connection: ConnectionId, key: Option<&String>) -> Option<(PeerId, String)> {
+        self.sending_peer(connection).zip(key.cloned())
     }
 
     /// Applies one input. A refused request leaves no change behind.
@@ -225,15 +238,14 @@ impl Broker {
             Request::SetPolicy { peer, policy } => self.set_policy(caller, peer, policy, step),
             Request::SetConsent { inbox_socket_in_bypass } => self.set_consent(caller, inbox_socket_in_bypass, step),
             Request::Release { message, to } => self.release_held(now, caller, message, to, facts, step),
-            Request::Channel(request) => self.channel(now, caller, request, step),
+            Request::Channel(request) => self.channel(now, caller, request, facts, step),
             Request::Ask(ask) => self.ask_question(now, caller, ask, facts, step),
             Request::Answer(answer) => self.answer_question(now, caller, answer, facts, step),
             Request::Questions(query) => self.list_questions(caller, &query, step),
             Request::Task(request) => self.task(now, caller, request, facts, step),
             Request::Note(request) => self.note(now, caller, request, facts, step),
-            Request::Search(_) | Request::Pause(_) | Request::Resume(_) | Request::Purge { .. } => {
-                Err(Rejection::NotPermitted { act: "this" })
-            }
+            Request::Search(query) => self.search(caller, query, step),
+            Request::Pause(_) | Request::Resume(_) | Request::Purge { .. } => Err(Rejection::NotPermitted { act: "this" }),
         }
     }
 
@@ -242,7 +254,9 @@ impl Broker {
         self.notice_a_wake(now);
         // Only here, never between a request's lookups and its handling: both must see the same sender.
         if now.mono_ms >= self.expected_until_ms {
-            self.presence.expect_nobody();
+            for lost in self.presence.expect_nobody() {
+                self.tell_askers(now, lost, step);
+            }
             if self.tasks.is_unreviewed() {
                 self.release_tasks_of_the_lost(now, step);
             }
@@ -250,6 +264,7 @@ impl Broker {
         // Expiry first: what is over needs no other carrier.
         if now.mono_ms >= self.grace_until_ms {
             self.expire(now, step);
+            self.expire_questions(now, step);
             self.forget_old_peers(now, step);
             self.forget_notes(now, step);
         }
@@ -267,7 +282,8 @@ impl Broker {
         let awaits = self.presence.expects_anybody() || self.tasks.is_unreviewed();
         let expected = awaits.then(|| self.expected_until_ms.saturating_sub(now.mono_ms));
         let note = self.notes.next_expiry().map(|at| at.ms_since(now.wall).max(grace_ms));
-        [overdue, expiry, forget, expected, note].into_iter().flatten().min()
+        let question = self.questions.next_expiry().map(|at| at.ms_since(now.wall).max(grace_ms));
+        [overdue, expiry, forget, expected, note, question].into_iter().flatten().min()
     }
 
     /// The present name of a retained peer.
@@ -420,7 +436,10 @@ impl Broker {
             text: text.map(str::to_owned),
         };
         let present = |peer: PeerId| self.presence.present(peer).unwrap_or(peer);
-        self.tell_watchers(&[present(record.brief.from), present(record.peer)], &event, step);
+        let parties = [present(record.brief.from), present(record.peer)];
+        let hidden = !self.is_public(record.brief.channel.as_deref(), record.message);
+        let may_know = |watcher| !hidden || self.watches_as_insider(watcher, record, &parties);
+        self.tell_some_watchers(&parties, &event, may_know, step);
     }
 
     /// Tells watchers about what sessions share.
@@ -468,8 +487,12 @@ impl Broker {
     }
 
     pub(crate) fn tell_watchers(&self, concerns: &[PeerId], event: &Event, step: &mut Step) {
+        self.tell_some_watchers(concerns, event, |_| true, step);
+    }
+
+    fn tell_some_watchers(&self, concerns: &[PeerId], event: &Event, may_know: impl Fn(ConnectionId) -> bool, step: &mut Step) {
         for (connection, watch) in self.presence.watchers() {
-            if watch.peer.is_some_and(|peer| !concerns.contains(&peer)) {
+            if watch.peer.is_some_and(|peer| !concerns.contains(&peer)) || !may_know(connection) {
                 continue;
             }
             let mut event = event.clone();

@@ -1,7 +1,7 @@
 //! Why a request is refused, in the core's own terms, and how that reads for whoever asked.
 
 use peer_proto::ids::{MessageId, TaskId};
-use peer_proto::limits::{NAME_CHARS_MAX, RECIPIENTS_MAX};
+use peer_proto::limits::{CHANNEL_NAME_CHARS_MAX, NAME_CHARS_MAX, RECIPIENTS_MAX};
 use peer_proto::refusal::{ErrorCode, Refusal};
 use peer_proto::task::TaskState;
 use thiserror::Error;
@@ -170,6 +170,73 @@ pub enum Rejection {
         /// What it names.
         message: MessageId,
     },
+    /// No such channel or group, or the caller may not know of it; the nearest names.
+    #[error("there is no channel or group {name:?}")]
+    UnknownChannel {
+        /// What was asked for.
+        name: String,
+        /// Names like it that the caller may know of.
+        nearest: Vec<String>,
+    },
+    /// A channel that the caller has not joined.
+    #[error("{name} is for its members, and you are none of them")]
+    NotMember {
+        /// The channel or group.
+        name: String,
+    },
+    /// Somebody who is no member of the private channel that the message is for.
+    #[error("{name} is no member of {channel}, which is private")]
+    OutsideChannel {
+        /// The channel.
+        channel: String,
+        /// Whom else the message was for.
+        name: String,
+    },
+    /// A label that nobody but the sender carries.
+    #[error("nobody else carries {name}")]
+    EmptyGroup {
+        /// The group.
+        name: String,
+    },
+    /// Not the form of a channel's or group's name.
+    #[error("{name:?} is not the name of a channel or group")]
+    BadChannelName {
+        /// What was asked for.
+        name: String,
+    },
+    /// The name of a channel cannot be had.
+    #[error("the name {name:?} cannot be had")]
+    ChannelTaken {
+        /// What was asked for.
+        name: String,
+    },
+    /// `all` means more than the person allows.
+    #[error("{online} other agents are online, and a message to all may go to {broadcast_max}")]
+    BroadcastTooWide {
+        /// How many there are.
+        online: usize,
+        /// The limit.
+        broadcast_max: u32,
+    },
+    /// Nobody is there who could be meant by a question to nobody in particular.
+    #[error("nobody else is online in this repository or directory")]
+    NobodyToAsk,
+    /// No such question, or not the caller's to answer.
+    #[error("no question {0} that you were asked")]
+    UnknownQuestion(MessageId),
+    /// An answer to one's own question.
+    #[error("question {0} is your own")]
+    OwnQuestion(MessageId),
+    /// The question does not wait for an answer any more.
+    #[error("question {question} is closed: {why}")]
+    QuestionClosed {
+        /// The question.
+        question: MessageId,
+        /// How it ended.
+        why: String,
+        /// The answer, where it has one.
+        answer: Option<MessageId>,
+    },
     /// There are as many of them as there may be.
     #[error("there are {count} {what} already")]
     TooMany {
@@ -302,6 +369,56 @@ impl From<Rejection> for Refusal {
             Rejection::BadToken => (ErrorCode::BadToken, "register anew".to_owned(), None),
             Rejection::NotLeased(_) => {
                 (ErrorCode::NotLeased, "only what waits for this session can be given back".to_owned(), None)
+            }
+            Rejection::UnknownChannel { nearest, .. } => {
+                let hint = if nearest.is_empty() {
+                    "list them: channels(action=\"list\"), or `peerctl channels`".to_owned()
+                } else {
+                    format!("did you mean {}? channels(action=\"list\"), or `peerctl channels`, shows all", nearest.join(", "))
+                };
+                (ErrorCode::UnknownChannel, hint, None)
+            }
+            Rejection::NotMember { name } => {
+                (ErrorCode::NotPermitted, format!("join it first: channels(action=\"join\", name=\"{name}\")"), None)
+            }
+            Rejection::OutsideChannel { channel, name } => (
+                ErrorCode::NotPermitted,
+                format!("send {name} a message of its own, or let a member of {channel} invite it first"),
+                None,
+            ),
+            Rejection::EmptyGroup { .. } => (
+                ErrorCode::UnknownChannel,
+                "name a peer instead: list_peers, or `peerctl peers`, shows who carries what".to_owned(),
+                None,
+            ),
+            Rejection::BadChannelName { .. } => (
+                ErrorCode::BadName,
+                format!("a channel is # and 1 to {CHANNEL_NAME_CHARS_MAX} letters, digits, - or _; a group is @ and the same"),
+                None,
+            ),
+            Rejection::ChannelTaken { .. } => (ErrorCode::NameTaken, "choose another".to_owned(), None),
+            Rejection::BroadcastTooWide { .. } => (
+                ErrorCode::OutOfBounds,
+                "name whom you mean, or a channel or group; the person sets limits.broadcast_max in config.toml".to_owned(),
+                None,
+            ),
+            Rejection::NobodyToAsk => {
+                (ErrorCode::UnknownPeer, "name whom you ask: list_peers, or `peerctl peers`, shows everyone".to_owned(), None)
+            }
+            Rejection::UnknownQuestion(_) => (
+                ErrorCode::UnknownMessage,
+                "check the id: check_messages(kind=\"questions\"), or `peerctl questions`, shows what is open".to_owned(),
+                None,
+            ),
+            Rejection::OwnQuestion(question) => {
+                (ErrorCode::NotPermitted, format!("withdraw it where you need no answer: `peerctl cancel {question}`"), None)
+            }
+            Rejection::QuestionClosed { answer, .. } => {
+                let hint = match answer {
+                    Some(_) => "its asker has the answer; if you know better, send a message".to_owned(),
+                    None => "nobody waits for it; if it still matters, send a message".to_owned(),
+                };
+                (ErrorCode::QuestionClosed, hint, None)
             }
             Rejection::TooMany { hint, .. } => (ErrorCode::Overloaded, hint.to_owned(), None),
             Rejection::UnknownNote { .. } => {

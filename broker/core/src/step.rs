@@ -82,6 +82,15 @@ pub enum Effect {
         /// What to read.
         query: Query,
     },
+    /// Answer a request with what is found, some time: `Reply::Hits`.
+    Search {
+        /// The connection.
+        connection: ConnectionId,
+        /// The request's id.
+        id: RequestId,
+        /// What to look for.
+        search: Box<Search>,
+    },
     /// Push a leased message, with its text from the store.
     Deliver {
         /// The session's connection.
@@ -124,14 +133,20 @@ pub enum Query {
         with: Vec<PeerId>,
         /// Only this thread.
         thread: Option<String>,
+        /// Only what was said in this channel or group.
+        channel: Option<String>,
         /// Only messages sent at or after this time.
         since: Option<Timestamp>,
         /// Only messages before this one.
         before: Option<MessageId>,
+        /// Only messages after this one, oldest first.
+        after: Option<MessageId>,
         /// At most this many.
         limit: usize,
         /// Not what was held for this peer and never let go, by all ids that it had: it asks.
         kept_from: Vec<PeerId>,
+        /// Not what this reader may not see: [`Broker::may_see`](crate::broker::Broker::may_see).
+        reader: Reader,
     },
     /// Dead letters and expired mail: `Reply::Orphans`.
     Orphans {
@@ -140,23 +155,34 @@ pub enum Query {
     },
     /// One note, whole: `Reply::Note`.
     Note(String),
-    /// What was found: `Reply::Hits`.
-    Search(Box<Search>),
     /// The broker's state; the shell fills in what only it knows: `Reply::Status`.
     Status,
 }
 
-/// A search, allowed by the rules already.
+/// For whom the store is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reader {
+    /// The person: nothing is private to them.
+    Person,
+    /// An agent.
+    Session(PeerId),
+    /// An agent's shell; of which one, where it can be told.
+    Shell(Option<PeerId>),
+}
+
+/// A search, allowed by the rules already. Notes and tasks are there for everybody.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Search {
-    /// What is looked for.
+    /// What is looked for. Its channel is in lower case.
     pub query: SearchQuery,
-    /// Whom the messages that may be found must concern; none: anybody (operators).
+    /// Messages may be found that one of these sent or was sent; none: all messages.
     pub seen_by: Option<Vec<PeerId>>,
-    /// Only messages that concern one of these.
+    /// Messages may be found that were said in no channel (in a group, at most).
+    pub direct: bool,
+    /// Messages may be found that were said in one of these, in lower case, since then.
+    pub channels: Vec<(String, Timestamp)>,
+    /// Only what concerns one of these, where the query names a peer.
     pub peers: Vec<PeerId>,
-    /// Channels whose messages may be found too.
-    pub channels: Vec<String>,
     /// Messages that others sent to these and nobody let go are not found.
     pub kept_from: Vec<PeerId>,
 }

@@ -7,13 +7,16 @@
 //! - After a failed write nothing more is read or written: what the disk holds is only known again after reopening.
 //! - Starting costs by what is pending, never by what was ever said.
 //!
-//! Reading order: `schema` (the tables), `record` (their values), this file, `file` (the file on the disk), `migrate`
+//! Reading order: `schema` (the tables), `record` (their values), this file, `things`, `reindex` and `reader` (the search
+//! index's side), `file` (the file on the disk), `migrate`
 //! (older files), `verify` (`peerctl daemon verify`), `error`. `docs/storage.md` tells the same for people who run it.
 
 mod error;
 mod file;
 mod migrate;
+mod reader;
 mod record;
+mod reindex;
 mod schema;
 mod things;
 mod verify;
@@ -41,7 +44,9 @@ use redb::{
 
 pub use error::{OpenError, Row, StoreError};
 pub use migrate::SCHEMA_VERSION;
+pub use reader::{Reader, Snapshot};
 pub use record::{RECORD_BYTES_MAX, RecordError};
+pub use reindex::Reference;
 pub use verify::{Problem, VerifyReport};
 
 use error::{Doing, READ, WRITE};
@@ -56,13 +61,27 @@ const CACHE_BYTES: usize = 8 * 1024 * 1024;
 /// only after a kill without a checkpoint, and by `peerctl daemon verify`.
 const CHECKED_AT_OPEN_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
-/// Bytes of records that one [`Store::scan_back`] looks at, so that long texts do not stop the engine for long either.
+/// Bytes of records that one [`Store::scan`] looks at, so that long texts do not stop the engine for long either.
 const SCAN_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Which messages, and in which order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Span {
+    /// Only those after this one.
+    pub after: Option<MessageId>,
+    /// Only those before this one.
+    pub before: Option<MessageId>,
+    /// Only those sent at or after this time.
+    pub since: Option<Timestamp>,
+    /// In the order of time; else the newest first.
+    pub oldest_first: bool,
+}
 
 /// The open database.
 #[derive(Debug)]
 pub struct Store {
-    database: Database,
+    /// Shared with the readers, which never write.
+    database: Arc<Database>,
     /// The file would need a walk through all of it if the process died now: something was written after the last
     /// checkpoint.
     needs_checkpoint: bool,
@@ -100,7 +119,7 @@ impl Store {
         }
         stage.release().map_err(|source| OpenError::io(path, source))?;
         let migrated = migrate::run(path, &database, &origin, steps)?;
-        Ok(Self { database, needs_checkpoint: repaired || migrated, failed: false })
+        Ok(Self { database: Arc::new(database), needs_checkpoint: repaired || migrated, failed: false })
     }
 
     /// Creates the file under another name first: whoever is killed meanwhile leaves no half-made database behind.
@@ -122,7 +141,7 @@ impl Store {
     /// Makes the tables in an empty database.
     fn create_in(database: Database, steps: &[Step]) -> Result<Self, StoreError> {
         migrate::create(&database, migrate::newest(steps))?;
-        Ok(Self { database, needs_checkpoint: true, failed: false })
+        Ok(Self { database: Arc::new(database), needs_checkpoint: true, failed: false })
     }
 
     /// Reads the whole file, checks every checksum, decodes every record and checks them against each other. Changes
@@ -218,6 +237,30 @@ impl Store {
         Ok(())
     }
 
+    /// Forgets what the search index was to look at again, up to and with row `seen`: it has.
+    ///
+    /// # Errors
+    /// As [`Store::commit`].
+    pub fn trim_reindex(&mut self, seen: u64) -> Result<(), StoreError> {
+        if !self.reader().snapshot()?.reindex_bounds()?.is_some_and(|bounds| reindex::is_long(bounds, seen)) {
+            return Ok(());
+        }
+        self.is_usable()?;
+        self.failed = true;
+        let writing = self.database.begin_write().doing(WRITE)?;
+        reindex::trim(&writing, seen)?;
+        writing.commit().doing(WRITE)?;
+        self.failed = false;
+        self.needs_checkpoint = true;
+        Ok(())
+    }
+
+    /// Another way in, for reading beside the engine. The file is closed when the store and all readers are gone.
+    #[must_use]
+    pub fn reader(&self) -> Reader {
+        Reader::new(Arc::clone(&self.database))
+    }
+
     /// One message with its text, where it exists.
     ///
     /// # Errors
@@ -269,28 +312,30 @@ impl Store {
         }
     }
 
-    /// Visits messages, newest first: those before `before` and sent at or after `since`. Stops after `rows_max` rows, or
-    /// some MiB of long ones, or when `visit` breaks; then it returns the id to go on before. None: there are no more.
+    /// Visits the messages of a span in its order. Stops after `rows_max` rows, or some MiB of long ones, or when `visit`
+    /// breaks; then it returns the id to go on from, which is the last that was looked at. None: there are no more.
     ///
     /// # Errors
     /// As [`Store::load`].
-    pub fn scan_back(
+    pub fn scan(
         &self,
-        before: Option<MessageId>,
-        since: Option<Timestamp>,
+        span: Span,
         rows_max: usize,
         mut visit: impl FnMut(MessageRecord) -> ControlFlow<()>,
     ) -> Result<Option<MessageId>, StoreError> {
         // An id is never older than the clock was when its message was accepted (it may be newer, where the clock went
         // backwards), so no message sent since then has an id below `first_at(since)`.
+        let Span { after, before, since, oldest_first } = span;
         let first = since.map_or(MessageId::MIN, MessageId::first_at).to_u128();
+        let first = after.map_or(first, |after| first.max(after.to_u128().saturating_add(1)));
         let end = before.map_or(Bound::Unbounded, |id| Bound::Excluded(id.to_u128()));
         if before.is_some_and(|id| id.to_u128() <= first) {
             return Ok(None);
         }
         let messages = self.read()?.open_table(schema::MESSAGES).doing(READ)?;
         let (mut looked_at, mut bytes_looked_at) = (0, 0);
-        for row in messages.range::<u128>((Bound::Included(first), end)).doing(READ)?.rev() {
+        let mut rows = messages.range::<u128>((Bound::Included(first), end)).doing(READ)?;
+        while let Some(row) = if oldest_first { rows.next() } else { rows.next_back() } {
             let (key, bytes) = row.doing(READ)?;
             let id = message_id(key.value())?;
             let message = record::decode_message(bytes.value()).map_err(|source| Row::Message(id).unreadable(source))?;
@@ -364,8 +409,10 @@ fn apply(writing: &WriteTransaction, changes: &[Change]) -> Result<(), StoreErro
     let mut idempotency = Touched::new(writing, schema::IDEMPOTENCY);
     let mut meta = Touched::new(writing, schema::META);
     let mut things = things::Tables::new(writing);
+    let mut reindex = reindex::Log::new(writing);
     let mut deliveries = schema::DELIVERIES.map(|table| Touched::new(writing, table));
     for change in changes {
+        reindex.see(change)?;
         match change {
             Change::PutMessage(message) => {
                 let id = message.head.id;

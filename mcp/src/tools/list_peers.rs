@@ -103,6 +103,9 @@ fn line(peer: &PeerInfo, is_own: bool, home: &str) -> String {
             parts.push(format!("{what} {}", sentence(said)));
         }
     }
+    if !peer.groups.is_empty() {
+        parts.push(format!("carries {}", peer.groups.iter().map(|group| word(group)).collect::<Vec<_>>().join(" ")));
+    }
     if let Some(mode) = peer.mode {
         parts.push(format!("permissions {}", mode.as_str()));
     }

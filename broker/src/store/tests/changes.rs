@@ -10,7 +10,7 @@ use peer_proto::message::Stage;
 use peer_proto::policy::Policy;
 use peer_proto::request::Position;
 
-use super::super::{Store, StoreError};
+use super::super::{Span, Store, StoreError};
 use super::crash_disk::CrashDisk;
 use super::{NOW, contents, delivery, id, message, moved, new_store, peer, put, reopen, send, settings};
 
@@ -103,7 +103,7 @@ fn history_is_read_backwards_in_pages() {
     }
     let page = |store: &Store, before, since, rows_max, break_at: Option<u64>| {
         let mut seen = Vec::new();
-        let next = store.scan_back(before, since, rows_max, |message| {
+        let next = store.scan(Span { before, since, ..Span::default() }, rows_max, |message| {
             seen.push(message.head.sent_at.0 - NOW);
             if break_at == seen.last().copied() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
@@ -116,6 +116,19 @@ fn history_is_read_backwards_in_pages() {
     assert_eq!(page(&store, Some(id(3)), Some(Timestamp(NOW + 7)), 100, None), (vec![], None));
     assert_eq!(page(&store, Some(id(1)), None, 100, None), (vec![], None));
     assert_eq!(page(&store, Some(MessageId::MIN), None, 100, None), (vec![], None));
+
+    let onwards = |after, before, break_at: Option<u64>| {
+        let mut seen = Vec::new();
+        let next = store.scan(Span { after, before, oldest_first: true, ..Span::default() }, 100, |message| {
+            seen.push(message.head.sent_at.0 - NOW);
+            if break_at == seen.last().copied() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        (seen, next.unwrap())
+    };
+    assert_eq!(onwards(Some(MessageId::MIN), None, Some(3)), (vec![1, 2, 3], Some(id(3))));
+    assert_eq!(onwards(Some(id(3)), Some(id(6)), None), (vec![4, 5], None));
+    assert_eq!(onwards(Some(id(9)), None, None), (vec![], None));
+    assert_eq!(onwards(Some(MessageId::MAX), None, None), (vec![], None));
 
     // The clock went back: the id stays ahead of the time at which it was sent.
     let mut late = message(20, &[3]);
@@ -137,7 +150,7 @@ fn a_page_of_long_texts_ends_early() {
     }
     let (mut seen, mut pages, mut before) = (0, 0, None);
     loop {
-        let next = store.scan_back(before, None, 5_000, |_| {
+        let next = store.scan(Span { before, ..Span::default() }, 5_000, |_| {
             seen += 1;
             ControlFlow::Continue(())
         });

@@ -125,7 +125,7 @@ fn new_store(disk: CrashDisk) -> Store {
 /// Reopens what a disk holds; says whether all of it had to be walked through.
 fn reopen(disk: CrashDisk) -> (Store, bool) {
     let (database, repaired) = open_database(disk).unwrap();
-    (Store { database, needs_checkpoint: repaired, failed: false }, repaired)
+    (Store { database: database.into(), needs_checkpoint: repaired, failed: false }, repaired)
 }
 
 /// All that a store holds.
@@ -140,7 +140,7 @@ struct Contents {
 
 fn contents(store: &Store) -> Contents {
     let mut messages = Vec::new();
-    let next = store.scan_back(None, None, usize::MAX, |message| {
+    let next = store.scan(super::Span::default(), usize::MAX, |message| {
         messages.push(message);
         ControlFlow::Continue(())
     });
