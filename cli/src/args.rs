@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    ask, bench, cancel, completions, config, daemon, demo, history, hook, inbox, kick, mcp, orphans, peers, policy, release,
-    rename, send, setup, show, status, tail, uninstall, wait,
+    ask, bench, cancel, channels, completions, config, daemon, demo, history, hook, inbox, kick, mcp, orphans, peers, policy,
+    questions, release, rename, search, send, setup, show, status, tail, uninstall, wait,
 };
 
 const AFTER_HELP: &str = "\
@@ -48,6 +48,9 @@ pub(crate) enum Command {
     Inbox(inbox::Args),
     Show(show::Args),
     History(history::Args),
+    Search(search::Args),
+    Channels(channels::Args),
+    Questions(questions::Args),
     Tail(tail::Args),
     Wait(wait::Args),
     Rename(rename::Args),

@@ -3,6 +3,7 @@
 pub(crate) mod ask;
 pub(crate) mod bench;
 pub(crate) mod cancel;
+pub(crate) mod channels;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod daemon;
@@ -15,8 +16,10 @@ pub(crate) mod mcp;
 pub(crate) mod orphans;
 pub(crate) mod peers;
 pub(crate) mod policy;
+pub(crate) mod questions;
 pub(crate) mod release;
 pub(crate) mod rename;
+pub(crate) mod search;
 pub(crate) mod send;
 pub(crate) mod setup;
 pub(crate) mod show;
@@ -51,6 +54,9 @@ pub(crate) fn run(command: Command, output: &Output, endpoint: Endpoint) -> Resu
         Command::Inbox(args) => block_on(inbox::run(args, output, &endpoint)),
         Command::Show(args) => block_on(show::run(args, output, &endpoint)),
         Command::History(args) => block_on(history::run(args, output, &endpoint)),
+        Command::Search(args) => block_on(search::run(args, output, &endpoint)),
+        Command::Channels(args) => block_on(channels::run(args, output, &endpoint)),
+        Command::Questions(args) => block_on(questions::run(args, output, &endpoint)),
         Command::Tail(args) => block_on(tail::run(args, output, &endpoint)),
         Command::Wait(args) => block_on(wait::run(args, output, &endpoint)),
         Command::Rename(args) => block_on(rename::run(args, output, &endpoint)),
