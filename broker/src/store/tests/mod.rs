@@ -13,11 +13,14 @@ use std::path::{Path, PathBuf};
 use peer_core::input::StoredMessage;
 use peer_core::record::{Brief, DeliveryRecord, Image, MessageHead, MessageRecord, PeerRecord, SettingsRecord, TokenDigest};
 use peer_core::step::Change;
+use peer_core::thing::{ChannelRecord, NoteHead, NoteRecord, QuestionRecord, TaskRecord, Thing, ThingKey};
 use peer_proto::hook::Mode;
-use peer_proto::ids::{MessageId, PeerId, Timestamp};
+use peer_proto::ids::{MessageId, PeerId, TaskId, Timestamp};
 use peer_proto::message::{Intent, Kind, Sender, Stage, TraceEntry, TraceEvent, Via};
 use peer_proto::policy::Policy;
+use peer_proto::question::QuestionState;
 use peer_proto::request::{Seat, SeatKind};
+use peer_proto::task::TaskState;
 use tempfile::TempDir;
 
 use super::{OpenError, Store, StoreError, open_database};
@@ -109,6 +112,66 @@ fn moved(n: u64, peer: u64, was: Stage, stage: Stage) -> Change {
     put(delivery(n, peer, stage), Some(was))
 }
 
+fn channel() -> ChannelRecord {
+    ChannelRecord {
+        name: "#Ops".into(),
+        topic: "plans".into(),
+        private: true,
+        members: vec![PeerId(2), PeerId(300)],
+        created_by: "luna".into(),
+        created_at: Timestamp(NOW),
+    }
+}
+
+fn question(n: u64) -> QuestionRecord {
+    QuestionRecord {
+        question: id(n),
+        asker: PeerId(2),
+        to: vec![PeerId(3)],
+        channel: Some("#Ops".into()),
+        state: QuestionState::Open,
+        asked_at: Timestamp(NOW + n),
+        expires_at: Timestamp(NOW + n + 1_000),
+        answered: Some((PeerId(3), id(n + 1))),
+    }
+}
+
+fn task(n: u64) -> TaskRecord {
+    TaskRecord {
+        id: TaskId(n),
+        title: "mend the login".into(),
+        description: "see auth.rs".into(),
+        state: TaskState::Blocked,
+        creator: PeerId(2),
+        assignee: Some(PeerId(3)),
+        needs: vec![TaskId(1), TaskId(300)],
+        result: "no database".into(),
+        created_at: Timestamp(NOW),
+        changed_at: Timestamp(NOW + n),
+        idempotency_key: Some("k".into()),
+    }
+}
+
+fn note(key: &str, version: u64) -> NoteRecord {
+    let value = format!("value {version}");
+    NoteRecord {
+        head: NoteHead {
+            key: key.into(),
+            tags: vec!["db".into(), "ops".into()],
+            version,
+            author: "luna".into(),
+            changed_at: Timestamp(NOW + version),
+            expires_at: Some(Timestamp(NOW + 1_000)),
+            bytes: value.len() as u32,
+        },
+        value,
+    }
+}
+
+fn put_thing(thing: Thing) -> Change {
+    Change::PutThing(Box::new(thing))
+}
+
 /// What a send stores.
 fn send(n: u64, to: &[u64]) -> Vec<Change> {
     let mut changes = vec![Change::PutMessage(Box::new(message(n, to)))];
@@ -136,6 +199,7 @@ struct Contents {
     stored: Vec<StoredMessage>,
     orphans: Vec<DeliveryRecord>,
     keys: Vec<MessageId>,
+    notes: Vec<NoteRecord>,
 }
 
 fn contents(store: &Store) -> Contents {
@@ -149,7 +213,9 @@ fn contents(store: &Store) -> Contents {
     let keys = messages.iter().filter_map(|message| message.idempotency_key.as_deref());
     let keys = keys.filter_map(|key| store.idempotency(PeerId(2), key).unwrap()).collect();
     let orphans = store.orphans(None, usize::MAX).unwrap();
-    Contents { image: store.load().unwrap(), messages, stored, orphans, keys }
+    let image = store.load().unwrap();
+    let notes = image.things.notes.iter().map(|head| store.note(&head.key).unwrap().unwrap()).collect();
+    Contents { image, messages, stored, orphans, keys, notes }
 }
 
 /// A directory with a database path and a backups directory.
@@ -187,6 +253,19 @@ fn life() -> Vec<Act> {
         Act::Commit(vec![moved(1, 2, Stage::Stored, Stage::Dead), Change::RemovePeer(PeerId(2))]),
         Act::Commit(vec![moved(4, 3, Stage::Held, Stage::Cancelled), moved(2, 3, Stage::Stored, Stage::Expired)]),
         Act::Commit(vec![Change::PutSettings(settings(Policy::Hold))]),
+        Act::Commit(vec![
+            put_thing(Thing::Channel(channel())),
+            put_thing(Thing::Question(question(2))),
+            Change::PutNextTask(TaskId(4)),
+            put_thing(Thing::Task(task(3))),
+            put_thing(Thing::Note(note("db/url", 1))),
+            put_thing(Thing::Note(note("old", 1))),
+        ]),
+        Act::Commit(vec![
+            put_thing(Thing::Note(note("db/url", 2))),
+            Change::RemoveThing(ThingKey::Note("old".into())),
+            put_thing(Thing::Task(TaskRecord { state: TaskState::Completed, ..task(3) })),
+        ]),
     ]
 }
 
