@@ -30,6 +30,7 @@ mod question;
 mod quota;
 pub mod record;
 mod rejection;
+mod search;
 mod sending;
 mod sessions;
 pub mod step;

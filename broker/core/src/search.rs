@@ -21,7 +21,7 @@ impl Broker {
         check_length("the thread", query.thread.as_deref().unwrap_or(""), THREAD_BYTES_MAX)?;
         check_length("the channel", query.channel.as_deref().unwrap_or(""), CHANNEL_NAME_CHARS_MAX + 1)?;
         if is_blank(&query.text) {
-            return Err(Rejection::EmptyText);
+            return Err(Rejection::OutOfBounds { what: "the text to look for", bound: "a word at least".to_owned() });
         }
         if query.offset > SEARCH_OFFSET_MAX {
             return Err(Rejection::OutOfBounds { what: "the offset", bound: format!("at most {SEARCH_OFFSET_MAX}") });

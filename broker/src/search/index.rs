@@ -6,6 +6,7 @@
 //! Invariants: the cursor stands in the same commit as what was indexed up to it, so that a kill at any time loses work and
 //! nothing else. An index that does not fit the store, or that cannot be read, is thrown away and made anew.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::ops::{Bound, ControlFlow};
 use std::path::{Path, PathBuf};
@@ -116,8 +117,8 @@ impl Index {
     /// # Errors
     /// Where the directory cannot be written, or the store cannot be read.
     pub fn open(dir: &Path, store: &Snapshot) -> Result<Self, IndexError> {
-        match Self::open_existing(dir, store) {
-            Ok(Some(index)) => return Ok(index),
+        match Self::look(dir, store) {
+            Ok(Some(index)) => return index.marked(),
             Ok(None) => {}
             Err(IndexError::Store(error)) => return Err(error.into()),
             Err(error) => tracing::warn!(cause = %error, "the search index cannot be read; it is made anew"),
@@ -138,10 +139,14 @@ impl Index {
         make_private(dir).map_err(io)?;
         let settings = IndexSettings { docstore_compress_dedicated_thread: false, ..IndexSettings::default() };
         let index = tantivy::Index::builder().schema(schema().0).settings(settings).create_in_dir(dir)?;
-        Self::with(dir, index, Cursor::default())
+        Self::with(dir, index, Cursor::default())?.marked()
     }
 
-    fn open_existing(dir: &Path, store: &Snapshot) -> Result<Option<Self>, IndexError> {
+    /// Opens the index in `dir` for looking alone; none where there is none that is this store's and whole.
+    ///
+    /// # Errors
+    /// Where the index or the store cannot be read.
+    pub fn look(dir: &Path, store: &Snapshot) -> Result<Option<Self>, IndexError> {
         if !dir.join("meta.json").exists() {
             return Ok(None);
         }
@@ -168,12 +173,18 @@ impl Index {
         index.tokenizers().register("words", words::analyzer());
         // One thread searches: an executor of several would start them all.
         index.set_executor(tantivy::Executor::single_thread());
-        std::fs::write(dir.join(IN_USE), []).map_err(|source| IndexError::Directory { path: dir.into(), source })?;
         // Watching for commits of others would look at the directory twice a second.
         let searching = index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?;
         let fields = schema().1;
         let dir = dir.into();
         Ok(Self { dir, index, searching, writing: None, fields, cursor, uncommitted_bytes: 0, committed: cursor })
+    }
+
+    /// Says that somebody writes here.
+    fn marked(self) -> Result<Self, IndexError> {
+        let written = std::fs::write(self.dir.join(IN_USE), []);
+        written.map_err(|source| IndexError::Directory { path: self.dir.clone(), source })?;
+        Ok(self)
     }
 
     /// Says that nothing was left half done. The directory can be opened again without a look at all of it.
@@ -321,22 +332,28 @@ impl Index {
         Ok(())
     }
 
-    /// Checks the index against the store: every file's checksum, and one entry for each thing.
+    /// Checks the index against the store: every file's checksum, and one entry for each thing that it has seen.
     ///
     /// # Errors
     /// Where the index or the store cannot be read.
     pub fn check(&self, store: &Snapshot) -> Result<IndexReport, IndexError> {
-        let damaged = self.index.validate_checksum()?.len();
         let searcher = self.searching.searcher();
-        let mut missing = 0_u64;
-        let mut due = 0_u64;
-        let mut look = |key: String| -> Result<(), IndexError> {
+        let damaged_files = self.index.validate_checksum()?.len() as u64;
+        let mut report = IndexReport { damaged_files, entries: searcher.num_docs(), ..IndexReport::default() };
+        let changed = store.reindex_after(self.cursor.row, usize::MAX)?.into_iter().filter_map(|(_, reference)| reference);
+        let mut changed: BTreeSet<String> = changed.map(|reference| key_of(&reference)).collect();
+        let mut accounted = 0;
+        let mut look = |report: &mut IndexReport, key: String, seen: bool| -> Result<(), IndexError> {
             let query = TermQuery::new(Term::from_field_text(self.fields.key, &key), IndexRecordOption::Basic);
-            due += 1;
-            missing += u64::from(query.count(&searcher)? != 1);
+            let count = query.count(&searcher)? as u64;
+            accounted += count;
+            match seen && !changed.remove(&key) {
+                true => report.missing += u64::from(count != 1),
+                false => report.behind += 1,
+            }
             Ok(())
         };
-        store.things(|reference| look(key_of(&reference)))?;
+        store.things(|reference| look(&mut report, key_of(&reference), true))?;
         let mut last = None;
         loop {
             let mut ids = Vec::new();
@@ -346,10 +363,18 @@ impl Index {
             })?;
             let Some(newest) = ids.last() else { break };
             last = Some(*newest);
-            ids.into_iter().try_for_each(|id| look(id.to_string()))?;
+            for id in ids {
+                look(&mut report, id.to_string(), Some(id) <= self.cursor.message)?;
+            }
         }
-        let entries = searcher.num_docs();
-        Ok(IndexReport { damaged_files: damaged as u64, entries, missing, left_over: (entries + missing).saturating_sub(due) })
+        // What is gone from the store and not yet from the index.
+        for key in std::mem::take(&mut changed) {
+            let query = TermQuery::new(Term::from_field_text(self.fields.key, &key), IndexRecordOption::Basic);
+            accounted += query.count(&searcher)? as u64;
+            report.behind += 1;
+        }
+        report.left_over = report.entries.saturating_sub(accounted);
+        Ok(report)
     }
 
     fn message_entry(&self, message: &MessageRecord, deliveries: &[DeliveryRecord]) -> TantivyDocument {
@@ -540,6 +565,8 @@ pub struct IndexReport {
     pub damaged_files: u64,
     /// Entries that can be found.
     pub entries: u64,
+    /// What changed since: it is indexed with the next search, or when the broker is idle.
+    pub behind: u64,
     /// Things of the store that are not there once.
     pub missing: u64,
     /// Entries of things that are not in the store.

@@ -154,6 +154,19 @@ impl Store {
         verify::verify(database)
     }
 
+    /// Opens a database file for reading alone, and changes nothing on the disk. Nobody else may have it open.
+    ///
+    /// # Errors
+    /// As [`Store::verify`].
+    pub fn look(path: &Path) -> Result<Reader, OpenError> {
+        let Some(file) = file::open_existing(path)? else { return Err(OpenError::Missing { path: path.into() }) };
+        // What it would write to the file is held back for good.
+        let (staged, _never_released) = StagedFile::new(file).map_err(|error| OpenError::of(path, error))?;
+        let (database, _) = open_database(staged).map_err(|error| OpenError::of(path, error))?;
+        refuse_newer(path, &migrate::origin(path, &database)?, SCHEMA_VERSION)?;
+        Ok(Reader::new(Arc::new(database)))
+    }
+
     /// What the core keeps in memory. Pending deliveries come in the order of their messages.
     ///
     /// # Errors

@@ -72,7 +72,8 @@ impl Search {
 
 fn described(hits: &[Hit], total: u64, newest: bool) -> String {
     if hits.is_empty() {
-        return "Nothing is found that has all of these words. Fewer words find more, and begin* finds what begins so.\n".to_owned();
+        return "Nothing is found that has all of these words. Fewer words find more, and begin* finds what begins so.\n"
+            .to_owned();
     }
     let total = usize::try_from(total).unwrap_or(usize::MAX);
     let order = if newest { "newest first" } else { "best first" };
@@ -117,7 +118,10 @@ mod tests {
         let hits = [hit(HitKind::Message, "m-0000000000000001", "the blue door"), hit(HitKind::Note, "db/url", "blue too")];
         let text = described(&hits, 12, false);
         assert!(text.starts_with("12 hits found, the first 2, best first. Quoted text from other agents"), "{text}");
-        assert!(text.contains("\n- message m-0000000000000001 by orion to luna, ") && text.contains("\n| the blue door\n"), "{text}");
+        assert!(
+            text.contains("\n- message m-0000000000000001 by orion to luna, ") && text.contains("\n| the blue door\n"),
+            "{text}"
+        );
         assert!(text.contains("\n- note db/url by orion, ") && !text.contains("[m-"), "{text}");
     }
 
@@ -132,11 +136,22 @@ mod tests {
     fn arguments_are_read_strictly() {
         let parse = |value: Value| {
             let known: Vec<&str> = arguments().into_iter().map(|(name, _)| name).collect();
-            Arguments::new("search", &known, value.as_object().cloned().unwrap_or_default()).and_then(|mut given| Search::parse(&mut given))
+            Arguments::new("search", &known, value.as_object().cloned().unwrap_or_default())
+                .and_then(|mut given| Search::parse(&mut given))
         };
-        let query = parse(json!({"query": "a b*", "kind": "note", "from": " luna ", "newest": true, "limit": 500})).unwrap().query;
-        assert_eq!((query.kinds.as_slice(), query.peer.as_deref(), query.newest, query.limit), (&[HitKind::Note][..], Some("luna"), true, 50));
-        for bad in [json!({}), json!({"query": " "}), json!({"query": "a", "kind": "memo"}), json!({"query": "a", "limit": 0}), json!({"query": 5})] {
+        let query =
+            parse(json!({"query": "a b*", "kind": "note", "from": " luna ", "newest": true, "limit": 500})).unwrap().query;
+        assert_eq!(
+            (query.kinds.as_slice(), query.peer.as_deref(), query.newest, query.limit),
+            (&[HitKind::Note][..], Some("luna"), true, 50)
+        );
+        for bad in [
+            json!({}),
+            json!({"query": " "}),
+            json!({"query": "a", "kind": "memo"}),
+            json!({"query": "a", "limit": 0}),
+            json!({"query": 5}),
+        ] {
             assert!(parse(bad.clone()).is_err(), "{bad}");
         }
     }
