@@ -124,7 +124,7 @@ pub enum Request {
     },
     /// One message with its delivery traces, for its sender, a recipient or an operator. Answer: [`Reply::Shown`].
     Show(MessageId),
-    /// What was said, newest first. Answer: [`Reply::History`].
+    /// What was said, newest first, or on from a message. Answer: [`Reply::History`].
     History(HistoryQuery),
     /// Dead letters and expired mail, oldest first. Answer: [`Reply::Orphans`].
     Orphans {
@@ -437,9 +437,9 @@ pub enum Reply {
     Shown(Box<Shown>),
     /// To `History`.
     History {
-        /// One page, newest first.
+        /// One page, newest first; with `after` oldest first.
         messages: Vec<Shown>,
-        /// There may be more: ask again before this one. Present also where a page is empty because nothing matched yet.
+        /// There may be more: ask again before this one, or after it. Present also where a page is empty because nothing matched yet.
         next: Option<MessageId>,
     },
     /// To `Orphans`.
