@@ -7,9 +7,11 @@ mod arguments;
 mod channels;
 mod check_messages;
 mod list_peers;
+mod memory;
 mod questions;
 mod search;
 mod send_message;
+mod tasks;
 mod wait;
 
 use std::sync::Arc;
@@ -135,10 +137,12 @@ pub(crate) enum ToolName {
     AskPeer,
     AnswerQuestion,
     Search,
+    Tasks,
+    Memory,
 }
 
 impl ToolName {
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::ListPeers,
         Self::SendMessage,
         Self::CheckMessages,
@@ -149,6 +153,8 @@ impl ToolName {
         Self::AskPeer,
         Self::AnswerQuestion,
         Self::Search,
+        Self::Tasks,
+        Self::Memory,
     ];
 
     /// It is offered in every profile.
@@ -160,7 +166,7 @@ impl ToolName {
             | Self::AckMessages
             | Self::SetSummary
             | Self::RenamePeer => true,
-            Self::Channels | Self::AskPeer | Self::AnswerQuestion | Self::Search => false,
+            Self::Channels | Self::AskPeer | Self::AnswerQuestion | Self::Search | Self::Tasks | Self::Memory => false,
         }
     }
 
@@ -175,6 +181,8 @@ impl ToolName {
             Self::Channels => "channels",
             Self::AskPeer => "ask_peer",
             Self::AnswerQuestion => "answer_question",
+            Self::Tasks => "tasks",
+            Self::Memory => "memory",
             Self::Search => "search",
         }
     }
@@ -202,6 +210,10 @@ impl ToolName {
             Self::AnswerQuestion => {
                 "Answers an open question. Name your sources; without any the asker is told that it is from memory."
             }
+            Self::Tasks => {
+                "Tasks that the agents share. One of many wins a claim; creator and assignee hear of changes, and whoever waits for a task when it ends. A claim ends with its session."
+            }
+            Self::Memory => "Notes that all agents share, under keys; they survive restarts.",
             Self::Search => "Finds messages you sent or were sent, your channels' posts, notes and tasks by their words.",
         }
     }
@@ -284,6 +296,8 @@ impl ToolName {
                     ("sources", text("files, lines, commands or pages, separated by commas")),
                 ],
             ),
+            Self::Tasks => (1, tasks::arguments()),
+            Self::Memory => (1, memory::arguments()),
         }
     }
 
@@ -343,6 +357,8 @@ impl ToolName {
             Self::AskPeer => Act::AskPeer(Box::new(questions::AskPeer::parse(&mut given)?)),
             Self::Search => Act::Search(Box::new(search::Search::parse(&mut given)?)),
             Self::AnswerQuestion => Act::AnswerQuestion(Box::new(questions::AnswerQuestion::parse(&mut given)?)),
+            Self::Tasks => Act::Tasks(Box::new(tasks::Tasks::parse(&mut given)?)),
+            Self::Memory => Act::Memory(Box::new(memory::Memory::parse(&mut given)?)),
         })
     }
 }
@@ -358,6 +374,8 @@ pub(crate) enum Act {
     Channels(channels::Channels),
     AskPeer(Box<questions::AskPeer>),
     AnswerQuestion(Box<questions::AnswerQuestion>),
+    Tasks(Box<tasks::Tasks>),
+    Memory(Box<memory::Memory>),
     Search(Box<search::Search>),
 }
 
@@ -382,6 +400,8 @@ impl Act {
             Self::Channels(channels) => channels.run(call).await,
             Self::AskPeer(ask) => ask.run(call).await,
             Self::AnswerQuestion(answer) => answer.run(call).await,
+            Self::Tasks(tasks) => tasks.run(call).await,
+            Self::Memory(memory) => memory.run(call).await,
             Self::Search(search) => search.run(call).await,
         }
     }
@@ -449,6 +469,8 @@ mod tests {
             (ToolName::Channels, "action name topic private peer limit", "action"),
             (ToolName::AskPeer, "question to context_hint wait_s", "question"),
             (ToolName::AnswerQuestion, "question_id answer sources", "question_id answer"),
+            (ToolName::Tasks, "action task title description needs assignee result state query", "action"),
+            (ToolName::Memory, "action key value tags ttl_s if_version prefix tag query offset", "action"),
             (ToolName::Search, "query kind from channel thread newest limit", "query"),
         ];
         for (tool, names, required) in expected {
