@@ -402,6 +402,7 @@ fn log_change(change: &Change) {
         Change::PutIdempotencyKey { sender, message, .. } => tracing::debug!(peer = %sender, %message, "put_idempotency_key"),
         Change::PutNextPeer(peer) => tracing::debug!(%peer, "put_next_peer"),
         Change::PutSettings(_) => tracing::debug!("put_settings"),
+        Change::PutPauses(_) => tracing::debug!("put_pauses"),
         Change::PutThing(thing) => tracing::debug!(key = ?thing.key(), "put_thing"),
         Change::RemoveThing(key) => tracing::debug!(?key, "remove_thing"),
         Change::PutNextTask(task) => tracing::debug!(%task, "put_next_task"),

@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    ask, bench, cancel, channels, completions, config, daemon, demo, history, hook, inbox, kick, mcp, orphans, peers, policy,
-    questions, release, rename, search, send, setup, show, status, tail, uninstall, wait,
+    ask, bench, cancel, channels, completions, config, daemon, demo, history, hook, inbox, kick, mcp, orphans, pause, peers,
+    policy, questions, release, rename, search, send, setup, show, status, tail, uninstall, wait,
 };
 
 const AFTER_HELP: &str = "\
@@ -57,6 +57,8 @@ pub(crate) enum Command {
     Kick(kick::Args),
     Policy(policy::Args),
     Release(release::Args),
+    Pause(pause::PauseArgs),
+    Resume(pause::ResumeArgs),
     #[command(alias = "dead")]
     Orphans(orphans::Args),
     Cancel(cancel::Args),

@@ -16,7 +16,7 @@ use crate::note::Notes;
 use crate::presence::{Connection, HUMAN_NAME, Operator, Presence, Watch};
 use crate::question::Questions;
 use crate::quota::Quota;
-use crate::record::{DeliveryRecord, Image, PeerRecord, SettingsRecord};
+use crate::record::{DeliveryRecord, Image, PausesRecord, PeerRecord, SettingsRecord};
 use crate::rejection::Rejection;
 use crate::step::{Change, Query, Step};
 use crate::task::Tasks;
@@ -50,6 +50,7 @@ pub struct Broker {
     pub(crate) tasks: Tasks,
     pub(crate) notes: Notes,
     pub(crate) settings: SettingsRecord,
+    pub(crate) pauses: PausesRecord,
     /// Pending deliveries with a time to live, by its end.
     pub(crate) expiries: BTreeSet<(Timestamp, MessageId, PeerId)>,
     /// Offered deliveries whose carrier has a successor, by the end of its time on the monotonic clock.
@@ -105,6 +106,7 @@ impl Broker {
             tasks: Tasks::load(image.things.tasks, image.next_task),
             notes: Notes::load(image.things.notes),
             settings: image.settings,
+            pauses: image.pauses,
             expiries: BTreeSet::new(),
             overdue: BTreeSet::new(),
             last_message: image.last_message.unwrap_or(MessageId::MIN),
@@ -185,7 +187,9 @@ impl Broker {
                         step.changes.len() == changes && step.effects.len() == effects,
                         "a refused request leaves nothing behind: {rejection}"
                     );
-                    step.refuse(connection, id, rejection.into());
+                    let refusal = rejection.into();
+                    self.tell_refused(now, caller, &refusal, step);
+                    step.refuse(connection, id, refusal);
                 }
             }
         }
@@ -245,7 +249,9 @@ impl Broker {
             Request::Task(request) => self.task(now, caller, request, facts, step),
             Request::Note(request) => self.note(now, caller, request, facts, step),
             Request::Search(query) => self.search(caller, query, step),
-            Request::Pause(_) | Request::Resume(_) | Request::Purge { .. } => Err(Rejection::NotPermitted { act: "this" }),
+            Request::Pause(what) => self.pause(now, caller, &what, step),
+            Request::Resume(what) => self.resume(now, caller, &what, step),
+            Request::Purge { .. } => Err(Rejection::NotPermitted { act: "this" }),
         }
     }
 
@@ -316,6 +322,8 @@ impl Broker {
         }
         status.dead = self.dead;
         status.messages_total = self.messages;
+        status.paused = self.paused();
+        status.refused = self.quota.refused();
         status.oldest_at =
             self.mailboxes.values().filter_map(|mailbox| mailbox.iter().next()).map(|entry| entry.record.brief.sent_at).min();
     }

@@ -165,6 +165,7 @@ impl Broker {
                 if is_news {
                     // The topic is somebody's words: they reach whoever is invited as that somebody's mail would.
                     let (sender, _) = self.sender(caller)?;
+                    self.check_pause(&sender, None)?;
                     let stage = match self.rule_on(&sender, invited, None) {
                         Policy::Accept => Stage::Stored,
                         Policy::Hold => Stage::Held,

@@ -24,6 +24,7 @@ mod letters;
 mod mailbox;
 mod names;
 mod note;
+mod pause;
 mod policy;
 mod presence;
 mod question;

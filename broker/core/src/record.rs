@@ -1,6 +1,8 @@
 //! What is durable. The store writes these behind a version byte; a shipped record is frozen, and a changed one gets a
 //! new version and a migration.
 
+use std::collections::BTreeSet;
+
 use peer_proto::hook::Mode;
 use peer_proto::ids::{MessageId, PeerId, TaskId, Timestamp};
 use peer_proto::message::{Cause, Intent, Kind, Sender, Stage, TraceEntry, TraceEvent};
@@ -225,6 +227,17 @@ pub struct SettingsRecord {
     pub inbox_socket_in_bypass: bool,
 }
 
+/// What the person has paused.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PausesRecord {
+    /// Everything.
+    pub all: bool,
+    /// What these peers send.
+    pub peers: BTreeSet<PeerId>,
+    /// What is said in these threads.
+    pub threads: BTreeSet<String>,
+}
+
 /// What the store held when the broker started: all that the core keeps in memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Image {
@@ -242,6 +255,8 @@ pub struct Image {
     pub messages: u64,
     /// What the person set.
     pub settings: SettingsRecord,
+    /// What the person has paused.
+    pub pauses: PausesRecord,
     /// What sessions share.
     pub things: Things,
     /// The next task's identity.

@@ -6,6 +6,9 @@ use peer_proto::refusal::{ErrorCode, Refusal};
 use peer_proto::task::TaskState;
 use thiserror::Error;
 
+/// When trying again makes sense where a mailbox is full: nobody knows when its reader will read.
+const MAILBOX_FULL_RETRY_MS: u64 = 60_000;
+
 /// A refused request. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Rejection {
@@ -111,6 +114,14 @@ pub enum Rejection {
         thread: String,
         /// How many turns it had.
         turns: u32,
+    },
+    /// The person has paused it.
+    #[error("the person has paused {what}; nothing was sent")]
+    Paused {
+        /// `all`, the sender or the thread.
+        what: String,
+        /// Whether it is the thread.
+        is_thread: bool,
     },
     /// The recipient's policy refuses it.
     #[error("{name} takes no mail from other sessions: its inbound policy is refuse")]
@@ -331,13 +342,20 @@ impl From<Rejection> for Refusal {
             Rejection::MailboxFull { .. } => (
                 ErrorCode::MailboxFull,
                 "wait until it reads, or withdraw something: `peerctl inbox` shows what waits".to_owned(),
-                None,
+                Some(MAILBOX_FULL_RETRY_MS),
             ),
             Rejection::IdenticalText { retry_after_ms, .. } => {
                 (ErrorCode::IdenticalText, "it is stored already; do not repeat it".to_owned(), Some(retry_after_ms))
             }
-            Rejection::ThreadPaused { .. } => {
-                (ErrorCode::ThreadPaused, "ask your user; a message of the person in this thread lets it go on".to_owned(), None)
+            Rejection::ThreadPaused { thread, .. } => (
+                ErrorCode::ThreadPaused,
+                format!("ask your user: a message of theirs in it, or `peerctl resume --thread {thread}`, lets it go on"),
+                None,
+            ),
+            Rejection::Paused { what, is_thread } => {
+                let of_thread = if is_thread { "--thread " } else { "" };
+                let hint = format!("go on without it; the person resumes it with `peerctl resume {of_thread}{what}`");
+                (ErrorCode::Paused, hint, None)
             }
             Rejection::RefusedByPolicy { name } => (
                 ErrorCode::RefusedByPolicy,

@@ -8,7 +8,7 @@ use peer_proto::limits::{
 };
 use peer_proto::message::{Carrier, Cause, Evidence, Intent, Kind, Sender, Stage, TraceEntry, TraceEvent, Via};
 use peer_proto::policy::Policy;
-use peer_proto::refusal::Refusal;
+use peer_proto::refusal::{ErrorCode, Refusal};
 use peer_proto::request::{CarrierProof, Event, EventKind, Reply, Send, Sent, SentDelivery};
 use peer_proto::text::is_blank;
 
@@ -85,7 +85,10 @@ impl Broker {
             // The last digits of the message's id: its random part.
             (None, None) => format!("t-{}", &id.to_string()[10..]),
         };
-        let mut checked = self.quota.check_sender(&limits, now.mono_ms, sender.peer, &sender.name);
+        let mut checked = self.check_pause(&sender, Some(&thread));
+        if checked.is_ok() {
+            checked = self.quota.check_sender(&limits, now.mono_ms, sender.peer, &sender.name);
+        }
         if checked.is_ok() && driver != Driver::Person {
             checked = self.quota.check_thread(&limits, &thread, sender.peer);
         }
@@ -107,11 +110,19 @@ impl Broker {
             let mut refusal = Refusal::from((*first).clone());
             for other in others {
                 refusal.message += &format!("; {other}");
+                self.quota.count_refused(Refusal::from((*other).clone()).code);
             }
             self.refuse_send(now, caller, &sender, &send, channel.as_deref(), refusal, step);
             return Ok(None);
         }
 
+        for (peer, rejection) in
+            recipients.iter().zip(&verdicts).filter_map(|(peer, verdict)| Some((peer, verdict.as_ref().err()?)))
+        {
+            let refused = Refusal::from(rejection.clone()).code;
+            self.quota.count_refused(refused);
+            self.tell_refused_send(now, &sender, &send, channel.as_deref(), self.name_of(*peer), refused, step);
+        }
         let taken = recipients.iter().zip(&verdicts).filter_map(|(peer, verdict)| Some((*peer, *verdict.as_ref().ok()?)));
         let accepted: Vec<(PeerId, Stage)> = taken.collect();
         // What an unknown agent's shell says for the person proves nothing of what the person has read.
@@ -512,13 +523,30 @@ impl Broker {
     /// A brake refused the whole send: the sender hears, and so does whoever watches.
     #[expect(clippy::too_many_arguments, reason = "one fact each")]
     fn refuse_send(
-        &self,
+        &mut self,
         now: Now,
         caller: Caller,
         sender: &Sender,
         send: &Send,
         channel: Option<&str>,
         refusal: Refusal,
+        step: &mut Step,
+    ) {
+        self.quota.count_refused(refusal.code);
+        self.tell_refused_send(now, sender, send, channel, send.to.join(","), refusal.code, step);
+        step.refuse(caller.connection, caller.id, refusal);
+    }
+
+    /// Tells watchers that a brake or a policy refused a message, or refused it for one of its recipients.
+    #[expect(clippy::too_many_arguments, reason = "one fact each")]
+    fn tell_refused_send(
+        &self,
+        now: Now,
+        sender: &Sender,
+        send: &Send,
+        channel: Option<&str>,
+        to: String,
+        code: ErrorCode,
         step: &mut Step,
     ) {
         // Watchers learn of no private channel.
@@ -528,16 +556,15 @@ impl Broker {
             at: now.wall,
             message: None,
             from: Some(sender.name.clone()),
-            to: (!is_private).then(|| send.to.join(",")),
+            to: (!is_private).then_some(to),
             thread: send.thread.clone(),
             reply_to: send.reply_to,
             intent: send.intent,
             carrier: None,
-            cause: Some(refusal.code.as_str().to_owned()),
+            cause: Some(code.as_str().to_owned()),
             text: None,
         };
         self.tell_watchers(&[sender.peer], &event, step);
-        step.refuse(caller.connection, caller.id, refusal);
     }
 }
 
@@ -545,6 +572,16 @@ fn each_once(mut peers: Vec<PeerId>) -> Vec<PeerId> {
     let mut seen = BTreeSet::new();
     peers.retain(|peer| seen.insert(*peer));
     peers
+}
+
+/// Whether this can be the name of a thread.
+pub(crate) fn check_thread(thread: &str) -> Result<(), Rejection> {
+    let fits = (1..=THREAD_BYTES_MAX).contains(&thread.len());
+    if fits && thread.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) {
+        return Ok(());
+    }
+    let bound = format!("1 to {THREAD_BYTES_MAX} letters, digits, -, _ or .");
+    Err(Rejection::OutOfBounds { what: "the thread", bound })
 }
 
 fn check_send(send: &Send, text_bytes_max: u32) -> Result<(), Rejection> {
@@ -558,11 +595,7 @@ fn check_send(send: &Send, text_bytes_max: u32) -> Result<(), Rejection> {
         return Err(Rejection::too_many_recipients());
     }
     if let Some(thread) = &send.thread {
-        let fits = (1..=THREAD_BYTES_MAX).contains(&thread.len());
-        if !fits || !thread.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) {
-            let bound = format!("1 to {THREAD_BYTES_MAX} letters, digits, -, _ or .");
-            return Err(Rejection::OutOfBounds { what: "the thread", bound });
-        }
+        check_thread(thread)?;
     }
     if send.ttl_ms.is_some_and(|ttl_ms| !(TTL_MS_MIN..=TTL_MS_MAX).contains(&ttl_ms)) {
         return Err(Rejection::OutOfBounds { what: "the time to live", bound: "1 second to 30 days".to_owned() });

@@ -564,6 +564,7 @@ impl Broker {
         }
         self.release_tasks(now, peer, true, step);
         self.end_memberships(peer, step);
+        self.forget_pauses(peer, step);
         if let Some(record) = self.presence.remove(peer) {
             step.change(Change::RemovePeer(peer));
             self.quota.forget(peer);

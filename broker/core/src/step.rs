@@ -10,7 +10,7 @@ use peer_proto::request::{Position, Push, Reply, RequestId};
 use peer_proto::search::SearchQuery;
 
 use crate::input::{ConnectionId, Lookups};
-use crate::record::{DeliveryRecord, MessageRecord, PeerRecord, SettingsRecord};
+use crate::record::{DeliveryRecord, MessageRecord, PausesRecord, PeerRecord, SettingsRecord};
 use crate::thing::{Thing, ThingKey};
 
 /// A storage verb. All changes of a batch become durable together or not at all.
@@ -59,6 +59,8 @@ pub enum Change {
     RemoveMessage(MessageId),
     /// Store what the person set, in place of what stood there.
     PutSettings(SettingsRecord),
+    /// Store what the person has paused, in place of what stood there.
+    PutPauses(Box<PausesRecord>),
 }
 
 /// An outward verb, released in order after the changes of its batch are durable.
@@ -251,6 +253,7 @@ impl Step {
             | Change::RemovePeer(_)
             | Change::PutNextPeer(_)
             | Change::PutSettings(_)
+            | Change::PutPauses(_)
             | Change::PutNextTask(_) => {}
         }
         self.changes.push(change);

@@ -231,6 +231,7 @@ impl Broker {
 
     /// Acts on tasks are mail to others: they count as what their sender sends.
     fn check_rate(&self, now: Now, hand: &Hand) -> Result<(), Rejection> {
+        self.check_pause(&hand.sender, None)?;
         self.quota.check_sender(&self.config.limits, now.mono_ms, hand.sender.peer, &hand.sender.name)
     }
 

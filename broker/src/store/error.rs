@@ -26,6 +26,8 @@ pub enum Row {
     NextPeer,
     /// What the person set for all.
     Settings,
+    /// What the person has paused.
+    Pauses,
     /// What sessions share.
     Thing(ThingKey),
     /// The identity that the next new task gets.
@@ -50,6 +52,7 @@ impl fmt::Display for Row {
             Self::Delivery(message, peer) => write!(f, "delivery of {message} to {peer}"),
             Self::NextPeer => f.write_str("next peer's id"),
             Self::Settings => f.write_str("settings"),
+            Self::Pauses => f.write_str("pauses"),
             Self::Thing(ThingKey::Channel(name)) => write!(f, "channel {name:?}"),
             Self::Thing(ThingKey::Question(question)) => write!(f, "question {question}"),
             Self::Thing(ThingKey::Task(task)) => write!(f, "task {task}"),

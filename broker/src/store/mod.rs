@@ -31,7 +31,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use peer_core::input::StoredMessage;
-use peer_core::record::{DeliveryRecord, Image, MessageRecord, SettingsRecord};
+use peer_core::record::{DeliveryRecord, Image, MessageRecord, PausesRecord, SettingsRecord};
 use peer_core::step::Change;
 use peer_core::thing::NoteRecord;
 use peer_proto::ids::{MessageId, PeerId, TaskId, Timestamp};
@@ -197,6 +197,10 @@ impl Store {
             Some(bytes) => record::decode(bytes.value()).map_err(|source| Row::Settings.unreadable(source))?,
             None => SettingsRecord::default(),
         };
+        let pauses = match meta.get(schema::META_PAUSES).doing(READ)? {
+            Some(bytes) => record::decode(bytes.value()).map_err(|source| Row::Pauses.unreadable(source))?,
+            None => PausesRecord::default(),
+        };
         Ok(Image {
             peers,
             pending,
@@ -205,6 +209,7 @@ impl Store {
             dead: reading.open_table(schema::DEAD).doing(READ)?.len().doing(READ)?,
             messages: messages.len().doing(READ)?,
             settings,
+            pauses,
             things: things::load(&reading)?,
             next_task,
         })
@@ -471,6 +476,10 @@ fn apply(writing: &WriteTransaction, changes: &[Change]) -> Result<(), StoreErro
             Change::PutSettings(settings) => {
                 let bytes = record::encode(settings).map_err(|source| Row::Settings.unwritable(source))?;
                 meta.open()?.insert(schema::META_SETTINGS, bytes.as_slice()).doing(WRITE)?;
+            }
+            Change::PutPauses(pauses) => {
+                let bytes = record::encode(pauses).map_err(|source| Row::Pauses.unwritable(source))?;
+                meta.open()?.insert(schema::META_PAUSES, bytes.as_slice()).doing(WRITE)?;
             }
         }
     }

@@ -70,7 +70,8 @@ impl Reference {
             | Change::PutIdempotencyKey { .. }
             | Change::PutNextPeer(_)
             | Change::PutNextTask(_)
-            | Change::PutSettings(_) => None,
+            | Change::PutSettings(_)
+            | Change::PutPauses(_) => None,
         }
     }
 }

@@ -14,6 +14,7 @@ pub(crate) mod inbox;
 pub(crate) mod kick;
 pub(crate) mod mcp;
 pub(crate) mod orphans;
+pub(crate) mod pause;
 pub(crate) mod peers;
 pub(crate) mod policy;
 pub(crate) mod questions;
@@ -62,6 +63,8 @@ pub(crate) fn run(command: Command, output: &Output, endpoint: Endpoint) -> Resu
         Command::Rename(args) => block_on(rename::run(args, output, &endpoint)),
         Command::Kick(args) => block_on(kick::run(args, output, &endpoint)),
         Command::Policy(args) => block_on(policy::run(args, output, &endpoint)),
+        Command::Pause(args) => block_on(pause::pause(args, output, &endpoint)),
+        Command::Resume(args) => block_on(pause::resume(args, output, &endpoint)),
         Command::Release(args) => block_on(release::run(args, output, &endpoint)),
         Command::Orphans(args) => block_on(orphans::run(args, output, &endpoint)),
         Command::Cancel(args) => block_on(cancel::run(args, output, &endpoint)),

@@ -69,6 +69,9 @@ fn print(output: &Output, event: &Event) -> Result<(), Failure> {
         (Some(one), None) | (None, Some(one)) => line.push_str(&format!(" {}", cell(one))),
         (None, None) => {}
     }
+    if let Some(thread) = event.thread.as_ref().filter(|_| matches!(event.kind, EventKind::Paused | EventKind::Resumed)) {
+        line.push_str(&format!(" thread {}", cell(thread)));
+    }
     if let Some(message) = event.message {
         line.push_str(&format!(" {message}"));
     }

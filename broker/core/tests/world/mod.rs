@@ -14,7 +14,7 @@ use std::fmt::Write as _;
 
 use peer_core::broker::{Broker, Config};
 use peer_core::input::{ConnectionId, Facts, Input, Now, StoredMessage};
-use peer_core::record::{DeliveryRecord, Image, MessageRecord, PeerRecord, SettingsRecord, TokenDigest};
+use peer_core::record::{DeliveryRecord, Image, MessageRecord, PausesRecord, PeerRecord, SettingsRecord, TokenDigest};
 use peer_core::step::{Change, Effect, Query, Step};
 use peer_core::thing::{NoteRecord, Thing, ThingKey, Things};
 use peer_proto::channel::ChannelInfo;
@@ -23,7 +23,7 @@ use peer_proto::message::{Carrier, Kind, Stage};
 use peer_proto::policy::Policy;
 use peer_proto::question::QuestionInfo;
 use peer_proto::refusal::Refusal;
-use peer_proto::request::{Goodbye, Push, Register, Reply, Request, Role, Seat};
+use peer_proto::request::{Goodbye, Pausing, Push, Register, Reply, Request, Role, Seat};
 
 /// What is durable, as maps.
 #[derive(Clone, Debug, Default)]
@@ -34,6 +34,7 @@ pub struct Disk {
     pub keys: BTreeMap<(PeerId, String), MessageId>,
     pub next_peer: Option<PeerId>,
     pub settings: SettingsRecord,
+    pub pauses: PausesRecord,
     pub things: BTreeMap<ThingKey, Thing>,
     pub next_task: Option<TaskId>,
 }
@@ -65,6 +66,7 @@ impl Disk {
             }
             Change::PutNextPeer(peer) => self.next_peer = Some(*peer),
             Change::PutSettings(settings) => self.settings = *settings,
+            Change::PutPauses(pauses) => self.pauses = (**pauses).clone(),
             Change::PutThing(thing) => {
                 self.things.insert(thing.key(), (**thing).clone());
             }
@@ -90,6 +92,7 @@ impl Disk {
             dead: self.deliveries.values().filter(|delivery| delivery.stage == Stage::Dead).count() as u64,
             messages: self.messages.len() as u64,
             settings: self.settings,
+            pauses: self.pauses.clone(),
             things: self.things(),
             next_task: self.next_task,
         }
@@ -386,6 +389,11 @@ impl World {
             Change::RemoveThing(key) => format!("no {key:?}"),
             Change::PutNextTask(task) => format!("next task {task}"),
             Change::RemoveMessage(message) => format!("no message {}", self.alias(*message)),
+            Change::PutPauses(pauses) => {
+                let peers = pauses.peers.iter().map(|peer| self.peer(*peer));
+                let paused: Vec<String> = peers.chain(pauses.threads.iter().cloned()).collect();
+                format!("pauses all={} {}", pauses.all, paused.join(" "))
+            }
             Change::PutSettings(settings) => {
                 let default = settings.default_policy.map_or("as configured", Policy::as_str);
                 format!("settings: default {default}, inbox socket {}", allowed(settings.inbox_socket_in_bypass))
@@ -467,6 +475,14 @@ impl World {
                     format!("{} {}->{} {}", self.alias(entry.message), entry.from, entry.to, entry.stage.as_str())
                 };
                 format!("inbox: {}", entries.iter().map(line).collect::<Vec<_>>().join("; "))
+            }
+            Reply::Paused(paused) => {
+                let line = |paused: &Pausing| match paused {
+                    Pausing::All => "all".to_owned(),
+                    Pausing::Peer(name) => name.clone(),
+                    Pausing::Thread(thread) => format!("thread {thread}"),
+                };
+                format!("paused: {}", paused.iter().map(line).collect::<Vec<_>>().join(", "))
             }
             Reply::Settled { deliveries } => {
                 let parts: Vec<String> = deliveries.iter().map(|(name, stage)| format!("{name} {}", stage.as_str())).collect();

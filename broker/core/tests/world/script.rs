@@ -9,7 +9,7 @@ use peer_proto::ids::{MessageId, PeerId};
 use peer_proto::message::{Carrier, Evidence, Intent};
 use peer_proto::policy::Policy;
 use peer_proto::question::{Answer, Ask, QuestionsQuery};
-use peer_proto::request::{Filter, HistoryQuery, Register, Request, Resume, Role, Seat, SeatKind, Send};
+use peer_proto::request::{Filter, HistoryQuery, Pausing, Register, Request, Resume, Role, Seat, SeatKind, Send};
 
 use peer_proto::search::SearchQuery;
 
@@ -248,6 +248,14 @@ impl World {
                 let (peer, channel, thread) = (option("peer"), option("channel"), option("thread"));
                 self.ask(name, Request::Search(SearchQuery { text, peer, channel, thread, ..SearchQuery::default() }));
             }
+            [name, "pauses", rest @ ..] => self.ask(name, Request::Pause(parse_pausing(rest))),
+            [name, "resumes", rest @ ..] => self.ask(name, Request::Resume(parse_pausing(rest))),
+            ["refused"] => {
+                let mut status = super::empty_status();
+                self.broker.count(&mut status);
+                let counts: Vec<String> = status.refused.iter().map(|(code, count)| format!("{code} {count}")).collect();
+                writeln!(self.said, "    > refused: {}", counts.join(", ")).unwrap();
+            }
             [name, "watches", bodies @ ..] => self.ask(name, Request::Watch { peer: None, bodies: bodies == ["bodies"] }),
             [name, "kicks", peer] => self.ask(name, Request::Kick((*peer).to_owned())),
             [name, "shows", message] => {
@@ -293,6 +301,15 @@ pub fn parse_seat(text: &str) -> Seat {
 fn parse_mode(text: &str) -> Mode {
     let modes = [Mode::Plan, Mode::Prompting, Mode::AcceptEdits, Mode::Bypass];
     modes.into_iter().find(|mode| mode.as_str() == text).unwrap_or_else(|| panic!("no such mode in a script: {text}"))
+}
+
+fn parse_pausing(words: &[&str]) -> Pausing {
+    match words {
+        ["all"] => Pausing::All,
+        ["thread", thread] => Pausing::Thread((*thread).to_owned()),
+        [peer] => Pausing::Peer((*peer).to_owned()),
+        other => panic!("nothing to pause in a script: {other:?}"),
+    }
 }
 
 /// None: `default`.

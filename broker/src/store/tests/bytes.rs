@@ -1,6 +1,6 @@
 //! The records' bytes: they do not change by accident, and fit.
 
-use peer_core::record::{DeliveryRecord, PeerRecord, SettingsRecord};
+use peer_core::record::{DeliveryRecord, PausesRecord, PeerRecord, SettingsRecord};
 use peer_core::step::Change;
 use peer_proto::hook::Mode;
 use peer_proto::ids::{MessageId, PeerId, Timestamp};
@@ -16,7 +16,7 @@ use peer_proto::task::TaskState;
 
 use super::super::{RECORD_BYTES_MAX, record};
 use super::crash_disk::CrashDisk;
-use super::{NOW, channel, delivery, id, message, new_store, note, peer, question, task};
+use super::{NOW, channel, delivery, id, message, new_store, note, pauses, peer, question, task};
 
 #[test]
 fn the_largest_message_fits_its_page_and_one_at_all_limits_fits_two() {
@@ -94,6 +94,11 @@ fn the_records_are_these_bytes() {
     let bytes = record::encode(&settings).unwrap();
     assert_eq!(hex(&bytes), "01010201");
     assert_eq!(record::decode::<SettingsRecord>(&bytes).unwrap(), settings);
+
+    let pauses = pauses();
+    let bytes = record::encode(&pauses).unwrap();
+    assert_eq!(hex(&bytes), "010102020302036c616203742d31");
+    assert_eq!(record::decode::<PausesRecord>(&bytes).unwrap(), pauses);
 
     for (thing, bytes) in [
         (record::encode(&channel()), "0104234f707305706c616e73010202fb2c01046c756e61fd005e56eea1010000"),

@@ -305,6 +305,7 @@ fn verify_names_what_does_not_fit_together() {
     let misplaced = record::encode(&delivery(2, 4, Stage::Dead)).unwrap();
     writing.open_table(schema::EXPIRED).unwrap().insert((id(2).to_u128(), 4), misplaced.as_slice()).unwrap();
     writing.open_table(schema::META).unwrap().insert(schema::META_SETTINGS, [9u8].as_slice()).unwrap();
+    writing.open_table(schema::META).unwrap().insert(schema::META_PAUSES, [9u8].as_slice()).unwrap();
     let task = record::encode(&task(4)).unwrap();
     writing.open_table(schema::TASKS).unwrap().insert(4, task.as_slice()).unwrap();
     writing.open_table(schema::TASKS).unwrap().insert(5, task.as_slice()).unwrap();
@@ -325,6 +326,7 @@ fn verify_names_what_does_not_fit_together() {
         Problem::Unreadable(Row::Delivery(id(2), PeerId(3))),
         Problem::KeyWithoutMessage(PeerId(3), id(7)),
         Problem::Unreadable(Row::Settings),
+        Problem::Unreadable(Row::Pauses),
         Problem::Misplaced(Row::Thing(ThingKey::Channel("#Ops".into()))),
         Problem::Unreadable(Row::Thing(ThingKey::Question(id(9)))),
         Problem::Misplaced(Row::Thing(ThingKey::Task(TaskId(5)))),

@@ -7,11 +7,14 @@ mod crash_disk;
 mod crashes;
 mod files;
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use peer_core::input::StoredMessage;
-use peer_core::record::{Brief, DeliveryRecord, Image, MessageHead, MessageRecord, PeerRecord, SettingsRecord, TokenDigest};
+use peer_core::record::{
+    Brief, DeliveryRecord, Image, MessageHead, MessageRecord, PausesRecord, PeerRecord, SettingsRecord, TokenDigest,
+};
 use peer_core::step::Change;
 use peer_core::thing::{ChannelRecord, NoteHead, NoteRecord, QuestionRecord, TaskRecord, Thing, ThingKey};
 use peer_proto::hook::Mode;
@@ -55,6 +58,14 @@ fn peer(n: u64) -> PeerRecord {
         policy: Some(Policy::Hold),
         mode: Some(Mode::AcceptEdits),
         former: vec![PeerId(9)],
+    }
+}
+
+fn pauses() -> PausesRecord {
+    PausesRecord {
+        all: true,
+        peers: BTreeSet::from([PeerId(2), PeerId(3)]),
+        threads: BTreeSet::from(["lab".into(), "t-1".into()]),
     }
 }
 
@@ -252,7 +263,7 @@ fn life() -> Vec<Act> {
         Act::Checkpoint,
         Act::Commit(vec![moved(1, 2, Stage::Stored, Stage::Dead), Change::RemovePeer(PeerId(2))]),
         Act::Commit(vec![moved(4, 3, Stage::Held, Stage::Cancelled), moved(2, 3, Stage::Stored, Stage::Expired)]),
-        Act::Commit(vec![Change::PutSettings(settings(Policy::Hold))]),
+        Act::Commit(vec![Change::PutSettings(settings(Policy::Hold)), Change::PutPauses(Box::new(pauses()))]),
         Act::Commit(vec![
             put_thing(Thing::Channel(channel())),
             put_thing(Thing::Question(question(2))),
