@@ -40,7 +40,10 @@ fn the_first_answer_closes_a_question_and_carries_its_sources() {
     // Seen is not answered: it stays on the list.
     let _ = orion.call("list_peers", json!({})).success();
     let again = orion.call("check_messages", json!({"kind": "questions"})).success().text;
-    assert!(again.contains(&format!("- {question} from luna, asked ")), "{again}");
+    assert!(
+        again.contains(&format!("Still open; check_messages(message_id=…) shows one again:\n- {question} from luna, asked ")),
+        "{again}"
+    );
     let _ = vega.call("check_messages", json!({})).success();
 
     let answer = json!({"question_id": question, "answer": "5.1", "sources": "package.json:12, npm ls"});
@@ -53,7 +56,7 @@ fn the_first_answer_closes_a_question_and_carries_its_sources() {
     let late = vega.call("answer_question", json!({"question_id": question, "answer": "5.0"}));
     assert!(late.is_error && late.text.contains("is closed: orion answered it with m-"), "{}", late.text);
     let after = vega.call("check_messages", json!({"kind": "questions"})).success().text;
-    assert!(!after.contains(&question), "{after}");
+    assert!(!after.contains("Still open") && !after.contains(&format!("[{question} ")), "{after}");
     let rows = listed(&home, &[]);
     assert_eq!((&rows[0]["state"], &rows[0]["answered"]["by"]), (&json!("answered"), &json!("orion")));
     assert!(listed(&home, &["--open"]).is_empty());

@@ -125,7 +125,7 @@ impl CheckMessages {
         }
         text.push_str(&block.text);
         if self.from.is_none() && self.thread.is_none() {
-            text.push_str(&questions::still_open(&questions, &matched));
+            text.push_str(&questions::still_open(&questions, &block.text));
         }
         if self.peek && block.shown > 0 {
             text.push_str(&format!("Only looked at: {} still new.\n", counted(block.shown, "message")));

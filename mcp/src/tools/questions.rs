@@ -1,6 +1,5 @@
 //! `ask_peer` and `answer_question`: requests that their first answer closes.
 
-use peer_proto::ids::MessageId;
 use peer_proto::question::{Answer, Ask, QuestionInfo, QuestionsQuery};
 use peer_proto::request::{Reply, Request, Sent};
 
@@ -105,13 +104,14 @@ pub(super) async fn open_to_us(call: &ToolCall<'_>) -> Result<Vec<QuestionInfo>,
     Ok(questions)
 }
 
-/// Open questions that were shown before, one line each.
-pub(super) fn still_open(questions: &[QuestionInfo], shown_now: &[MessageId]) -> String {
-    let earlier: Vec<&QuestionInfo> = questions.iter().filter(|question| !shown_now.contains(&question.question)).collect();
+/// Open questions that a text does not show, one line each.
+pub(super) fn still_open(questions: &[QuestionInfo], text: &str) -> String {
+    let shown = |question: &&QuestionInfo| text.contains(&format!("[{} ", question.question));
+    let earlier: Vec<&QuestionInfo> = questions.iter().filter(|question| !shown(question)).collect();
     if earlier.is_empty() {
         return String::new();
     }
-    let mut text = "Open, and seen before; check_messages(message_id=…) shows one again:\n".to_owned();
+    let mut text = "Still open; check_messages(message_id=…) shows one again:\n".to_owned();
     for question in earlier.iter().take(NAMED_MAX) {
         let to: Vec<String> = question.to.iter().filter(|to| to.starts_with(['#', '@'])).map(|to| word(to)).collect();
         let to = if to.is_empty() { String::new() } else { format!(" to {}", to.join(", ")) };
