@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    ask, bench, cancel, channels, completions, config, daemon, demo, history, hook, inbox, kick, mcp, orphans, pause, peers,
-    policy, questions, release, rename, search, send, setup, show, status, tail, uninstall, wait,
+    ask, bench, cancel, channels, completions, config, daemon, demo, history, hook, inbox, kick, mcp, memory, orphans, pause,
+    peers, policy, questions, release, rename, search, send, setup, show, status, tail, tasks, uninstall, wait,
 };
 
 const AFTER_HELP: &str = "\
@@ -51,6 +51,8 @@ pub(crate) enum Command {
     Search(search::Args),
     Channels(channels::Args),
     Questions(questions::Args),
+    Tasks(tasks::Args),
+    Memory(memory::Args),
     Tail(tail::Args),
     Wait(wait::Args),
     Rename(rename::Args),

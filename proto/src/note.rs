@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::Timestamp;
+use crate::limits::{NOTE_KEY_BYTES_MAX, NOTE_TAG_BYTES_MAX};
 
 /// What is asked of notes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,4 +71,18 @@ pub struct NoteInfo {
     pub expires_at: Option<Timestamp>,
     /// The size of its value.
     pub bytes: u32,
+}
+
+/// Whether a note may stand under this key.
+#[must_use]
+pub fn is_key(key: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/:".contains(&byte);
+    (1..=NOTE_KEY_BYTES_MAX).contains(&key.len()) && key.bytes().all(plain)
+}
+
+/// Whether a note may be filed under this tag: letters, digits, `.`, `_` and `-`.
+#[must_use]
+pub fn is_tag(tag: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    (1..=NOTE_TAG_BYTES_MAX).contains(&tag.len()) && tag.bytes().all(plain)
 }

@@ -11,7 +11,7 @@ use peer_proto::ids::Timestamp;
 use peer_proto::limits::{
     NOTE_BYTES_MAX, NOTE_KEY_BYTES_MAX, NOTE_TAG_BYTES_MAX, NOTE_TAGS_MAX, NOTES_MAX, PAGE_ENTRIES_MAX, TTL_MS_MAX, TTL_MS_MIN,
 };
-use peer_proto::note::{NoteDraft, NoteInfo, NoteRequest};
+use peer_proto::note::{NoteDraft, NoteInfo, NoteRequest, is_key, is_tag};
 use peer_proto::request::Reply;
 use peer_proto::text::is_blank;
 
@@ -233,8 +233,7 @@ fn check_text(text: &str) -> Result<(), Rejection> {
 }
 
 fn check_key(key: &str) -> Result<(), Rejection> {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/:".contains(&byte);
-    if (1..=NOTE_KEY_BYTES_MAX).contains(&key.len()) && key.bytes().all(plain) {
+    if is_key(key) {
         return Ok(());
     }
     let bound = format!("1 to {NOTE_KEY_BYTES_MAX} letters, digits, ., _, -, / or :");
@@ -244,9 +243,7 @@ fn check_key(key: &str) -> Result<(), Rejection> {
 fn checked_tags(mut tags: Vec<String>) -> Result<Vec<String>, Rejection> {
     tags.sort();
     tags.dedup();
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    let fits = |tag: &String| (1..=NOTE_TAG_BYTES_MAX).contains(&tag.len()) && tag.bytes().all(plain);
-    if tags.len() <= NOTE_TAGS_MAX && tags.iter().all(fits) {
+    if tags.len() <= NOTE_TAGS_MAX && tags.iter().all(|tag| is_tag(tag)) {
         return Ok(tags);
     }
     let bound = format!("at most {NOTE_TAGS_MAX}, each 1 to {NOTE_TAG_BYTES_MAX} letters, digits, ., _ or -");

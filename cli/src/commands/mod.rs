@@ -13,6 +13,7 @@ pub(crate) mod hook;
 pub(crate) mod inbox;
 pub(crate) mod kick;
 pub(crate) mod mcp;
+pub(crate) mod memory;
 pub(crate) mod orphans;
 pub(crate) mod pause;
 pub(crate) mod peers;
@@ -26,6 +27,7 @@ pub(crate) mod setup;
 pub(crate) mod show;
 pub(crate) mod status;
 pub(crate) mod tail;
+pub(crate) mod tasks;
 pub(crate) mod uninstall;
 pub(crate) mod wait;
 
@@ -58,6 +60,8 @@ pub(crate) fn run(command: Command, output: &Output, endpoint: Endpoint) -> Resu
         Command::Search(args) => block_on(search::run(args, output, &endpoint)),
         Command::Channels(args) => block_on(channels::run(args, output, &endpoint)),
         Command::Questions(args) => block_on(questions::run(args, output, &endpoint)),
+        Command::Tasks(args) => block_on(tasks::run(args, output, &endpoint)),
+        Command::Memory(args) => block_on(memory::run(args, output, &endpoint)),
         Command::Tail(args) => block_on(tail::run(args, output, &endpoint)),
         Command::Wait(args) => block_on(wait::run(args, output, &endpoint)),
         Command::Rename(args) => block_on(rename::run(args, output, &endpoint)),
