@@ -232,6 +232,8 @@ impl ToolName {
                         json!({"type": "string", "enum": ["machine", "directory", "repo"], "description": "default machine"}),
                     ),
                     ("query", text("only where this stands in name, summary, task, client or directory")),
+                    ("state", text("only of this state, such as idle")),
+                    ("client", text("only of this client, such as codex")),
                 ],
             ),
             Self::SendMessage => (
@@ -460,7 +462,7 @@ mod tests {
     #[test]
     fn every_argument_of_the_contract_is_taken_and_no_other() {
         let expected = [
-            (ToolName::ListPeers, "scope query", ""),
+            (ToolName::ListPeers, "scope query state client", ""),
             (ToolName::SendMessage, "to message intent reply_to thread ttl_s wait_s sources idempotency_key", "to message"),
             (ToolName::CheckMessages, "from thread kind message_id offset wait_s limit peek", ""),
             (ToolName::AckMessages, "message_ids", "message_ids"),

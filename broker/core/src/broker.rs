@@ -200,7 +200,7 @@ impl Broker {
             Request::Hello(_) => Err(Rejection::HelloTwice),
             Request::Register(register) => self.register(now, caller, register, facts, step),
             Request::Bind(seat) => self.bind(now, caller, seat, facts, step),
-            Request::Describe { summary, state, task } => self.describe(caller, summary, state, task, step),
+            Request::Describe { summary, state, task } => self.describe(now, caller, summary, state, task, step),
             Request::Rename { peer, new_name } => self.rename(now, caller, peer, new_name, step),
             Request::Peers(query) => self.list_peers(now, caller, &query, step),
             Request::Send(send) => self.send(now, caller, send, facts, step),
@@ -235,7 +235,7 @@ impl Broker {
                 step.effects.push(crate::step::Effect::Stop);
                 Ok(())
             }
-            Request::Report(report) => self.report(caller, report, step),
+            Request::Report(report) => self.report(now, caller, report, step),
             Request::Hook(hook) => self.relay_hook(caller, hook, step),
             Request::HookAnswer { call, output } => self.hook_answer(caller, call, output, step),
             Request::Policies => self.list_policies(caller, step),

@@ -444,6 +444,7 @@ impl Broker {
 
     pub(crate) fn describe(
         &mut self,
+        now: Now,
         caller: Caller,
         summary: Option<String>,
         state: Option<String>,
@@ -455,11 +456,24 @@ impl Broker {
             check_length(what, text.as_deref().unwrap_or(""), SUMMARY_BYTES_MAX)?;
         }
         let Some(mut record) = self.presence.get(peer).cloned() else { return Err(Rejection::NotRegistered) };
+        let before = record.clone();
         record.summary = summary.unwrap_or(record.summary);
         record.state = state.unwrap_or(record.state);
         record.task = task.unwrap_or(record.task);
-        self.update_peer(record, step);
+        let news = [
+            ("state", &before.state, &record.state),
+            ("task", &before.task, &record.task),
+            ("summary", &before.summary, &record.summary),
+        ]
+        .into_iter()
+        .filter(|(_, before, after)| before != after)
+        .map(|(what, _, after)| format!("{what}: {after}"));
+        let news = news.collect::<Vec<_>>().join(", ");
+        self.update_peer(record.clone(), step);
         step.reply(caller.connection, caller.id, Reply::Done);
+        if !news.is_empty() {
+            self.tell_peer(EventKind::PeerChanged, now.wall, &record, None, Some(&news), step);
+        }
         Ok(())
     }
 

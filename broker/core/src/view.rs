@@ -23,6 +23,9 @@ impl Broker {
     pub(crate) fn list_peers(&mut self, now: Now, caller: Caller, query: &PeersQuery, step: &mut Step) -> Result<(), Rejection> {
         self.actor(caller)?;
         check_length("the text to look for", query.text.as_deref().unwrap_or(""), SUMMARY_BYTES_MAX)?;
+        for (what, text) in [("the state", &query.state), ("the client's name", &query.client)] {
+            check_length(what, text.as_deref().unwrap_or(""), SUMMARY_BYTES_MAX)?;
+        }
         let text = query.text.as_ref().map(|text| text.to_lowercase());
         let matches = |record: &PeerRecord| {
             let pending = self.mailbox(record.id).is_some();
@@ -32,6 +35,8 @@ impl Broker {
             record.id != PeerId::HUMAN
                 && listed
                 && found
+                && query.state.as_ref().is_none_or(|state| self.state_of(record).eq_ignore_ascii_case(state.trim()))
+                && query.client.as_ref().is_none_or(|client| record.client.eq_ignore_ascii_case(client.trim()))
                 && query.cwd.as_ref().is_none_or(|cwd| *cwd == record.cwd)
                 && query.repo.as_ref().is_none_or(|repo| record.repo.as_ref() == Some(repo))
         };
@@ -49,6 +54,15 @@ impl Broker {
         }
         step.reply(caller.connection, caller.id, Reply::Peers { peers, next });
         Ok(())
+    }
+
+    /// What a peer says that it does, or else what its client was seen to do; nothing where neither is known.
+    fn state_of<'a>(&self, record: &'a PeerRecord) -> &'a str {
+        if !record.state.is_empty() {
+            return &record.state;
+        }
+        let session = self.presence.reader(record.id).and_then(|reader| self.presence.session(reader));
+        session.and_then(|session| session.activity).map_or("", |activity| activity.as_str())
     }
 
     fn peer_info(&self, now: Now, record: &PeerRecord) -> PeerInfo {

@@ -105,7 +105,17 @@ pub(crate) fn json(event: &Event) -> Value {
     put("carrier", event.carrier.map(|carrier| carrier.as_str().to_owned()));
     put("reason", event.cause.clone());
     put("text", event.text.clone());
-    if matches!(event.kind, EventKind::PeerOnline | EventKind::PeerOffline | EventKind::PeerRenamed | EventKind::PeerForgotten) {
+    if event.kind == EventKind::TaskChanged {
+        put("task", event.from.clone());
+    }
+    if matches!(
+        event.kind,
+        EventKind::PeerOnline
+            | EventKind::PeerOffline
+            | EventKind::PeerRenamed
+            | EventKind::PeerForgotten
+            | EventKind::PeerChanged
+    ) {
         put("peer", event.to.clone().filter(|_| event.kind == EventKind::PeerRenamed).or_else(|| event.from.clone()));
     }
     told

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use peer_proto::channel::ChannelRequest;
-use peer_proto::hook::{Mode, Report};
+use peer_proto::hook::{Activity, Mode, Report};
 use peer_proto::ids::{MessageId, PeerId};
 use peer_proto::message::{Carrier, Evidence, Intent};
 use peer_proto::policy::Policy;
@@ -204,7 +204,8 @@ impl World {
                 self.ask(name, Request::StopWaiting(id));
             }
             [name, "describes"] => {
-                let request = Request::Describe { summary: text.map(str::to_owned), state: None, task: None };
+                let owned = |key: &str| options.get(key).map(|value| (*value).to_owned());
+                let request = Request::Describe { summary: text.map(str::to_owned), state: owned("state"), task: owned("task") };
                 self.ask(name, request);
             }
             [name, "renames", new_name] => self.ask(name, Request::Rename { peer: None, new_name: (*new_name).to_owned() }),
@@ -215,6 +216,8 @@ impl World {
                 let query = peer_proto::request::PeersQuery {
                     all: all == ["all"],
                     repo: options.get("repo").map(|repo| (*repo).to_owned()),
+                    state: options.get("state").map(|state| (*state).to_owned()),
+                    client: options.get("client").map(|client| (*client).to_owned()),
                     ..peer_proto::request::PeersQuery::default()
                 };
                 self.ask(name, Request::Peers(query));
@@ -222,6 +225,10 @@ impl World {
             [name, "inbox", of @ ..] => {
                 let peer = of.first().map(|peer| (*peer).to_owned());
                 self.ask(name, Request::Inbox { peer, held: options.contains_key("held"), after: None });
+            }
+            [name, "reports", word @ ("working" | "idle")] => {
+                let activity = [Activity::Working, Activity::Idle].into_iter().find(|known| known.as_str() == *word);
+                self.ask(name, Request::Report(Report { activity, ..Report::default() }));
             }
             [name, "reports", mode] => {
                 let report = Report { mode: Some(parse_mode(mode)), ..Report::default() };
