@@ -18,12 +18,16 @@ use peer_proto::ids::{MessageId, PeerId, TaskId, Timestamp};
 use peer_proto::message::Kind;
 use peer_proto::search::HitKind;
 use tantivy::collector::TopDocs;
-use tantivy::indexer::IndexWriterOptions;
+use tantivy::columnar::Column;
+use tantivy::indexer::{IndexWriterOptions, LogMergePolicy};
 use tantivy::query::{
     BooleanQuery, ConstScoreQuery, InvertedIndexRangeQuery, Occur, PhrasePrefixQuery, PhraseQuery, Query, RangeQuery, TermQuery,
 };
 use tantivy::schema::{FAST, Field, INDEXED, IndexRecordOption, STORED, STRING, Schema, TextFieldIndexing, TextOptions, Value};
-use tantivy::{DocAddress, IndexReader, IndexSettings, IndexWriter, Order, ReloadPolicy, TantivyDocument, TantivyError, Term};
+use tantivy::{
+    DocAddress, IndexReader, IndexSettings, IndexWriter, Order, ReloadPolicy, Searcher, SegmentReader, TantivyDocument,
+    TantivyError, Term,
+};
 use thiserror::Error;
 
 use super::words::{self, Part};
@@ -37,6 +41,9 @@ const WRITER_BYTES: usize = 15_000_000;
 
 /// Bytes of texts between two commits: what waits for tantivy's thread is not bounded otherwise.
 const COMMIT_BYTES: usize = 8 * 1024 * 1024;
+
+/// As many pieces of about one size become one.
+const MERGED_SEGMENTS_MIN: usize = 4;
 
 /// What one snapshot is held for.
 const BATCH_ROWS: usize = 1_000;
@@ -67,6 +74,8 @@ pub struct Index {
     dir: PathBuf,
     index: tantivy::Index,
     searching: IndexReader,
+    /// Of each segment that is searched: what an entry is read from.
+    columns: Vec<Columns>,
     /// Opened when there is something to write.
     writing: Option<IndexWriter>,
     fields: Fields,
@@ -76,14 +85,25 @@ pub struct Index {
     committed: Cursor,
 }
 
+/// Columns of one segment.
+struct Columns {
+    kind: Column<u64>,
+    at: Column<u64>,
+    number: Column<u64>,
+}
+
 /// The fields of an entry.
 #[derive(Clone, Copy, Debug)]
 struct Fields {
     /// The message's or task's id, or `n:` and the note's key.
     key: Field,
+    /// The note's key again, to be read; it is the only thing that is stored.
+    note: Field,
     kind: Field,
-    /// Milliseconds since the epoch.
+    /// Milliseconds since the epoch; of a message, those of its id.
     at: Field,
+    /// The rest of a message's id; a task's number.
+    number: Field,
     from: Field,
     /// Whom it concerns: its sender, and all who have a delivery of it.
     party: Field,
@@ -177,7 +197,8 @@ impl Index {
         let searching = index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?;
         let fields = schema().1;
         let dir = dir.into();
-        Ok(Self { dir, index, searching, writing: None, fields, cursor, uncommitted_bytes: 0, committed: cursor })
+        let columns = columns(&searching)?;
+        Ok(Self { dir, index, searching, columns, writing: None, fields, cursor, uncommitted_bytes: 0, committed: cursor })
     }
 
     /// Says that somebody writes here.
@@ -294,7 +315,12 @@ impl Index {
                     .num_merge_threads(1)
                     .memory_budget_per_thread(WRITER_BYTES)
                     .build();
-                Ok(closed.insert(self.index.writer_with_options(options)?))
+                let writer: IndexWriter = self.index.writer_with_options(options)?;
+                // Every piece of the index costs every search: fewer are worth more merging, which nobody waits for.
+                let mut policy = LogMergePolicy::default();
+                policy.set_min_num_segments(MERGED_SEGMENTS_MIN);
+                writer.set_merge_policy(Box::new(policy));
+                Ok(closed.insert(writer))
             }
         }
     }
@@ -316,7 +342,12 @@ impl Index {
         prepared.commit()?;
         self.committed = self.cursor;
         self.uncommitted_bytes = 0;
+        self.reload()
+    }
+
+    fn reload(&mut self) -> Result<(), IndexError> {
         self.searching.reload()?;
+        self.columns = columns(&self.searching)?;
         Ok(())
     }
 
@@ -328,8 +359,7 @@ impl Index {
         if let Some(writer) = self.writing.take() {
             writer.wait_merging_threads()?;
         }
-        self.searching.reload()?;
-        Ok(())
+        self.reload()
     }
 
     /// Checks the index against the store: every file's checksum, and one entry for each thing that it has seen.
@@ -389,6 +419,7 @@ impl Index {
         entry.add_u64(fields.kind, kind as u64);
         // Of its id, which keeps the order of time also where the clock went backwards.
         entry.add_u64(fields.at, (head.id.to_u128() >> 32) as u64);
+        entry.add_u64(fields.number, head.id.to_u128() as u64 & u64::from(u32::MAX));
         entry.add_u64(fields.from, head.from.peer.0);
         entry.add_u64(fields.party, head.from.peer.0);
         for delivery in deliveries {
@@ -415,6 +446,7 @@ impl Index {
         let (fields, head) = (self.fields, &note.head);
         let mut entry = TantivyDocument::new();
         entry.add_text(fields.key, key_of(&Reference::Note(head.key.clone())));
+        entry.add_text(fields.note, &head.key);
         entry.add_u64(fields.kind, HitKind::Note as u64);
         entry.add_u64(fields.at, head.changed_at.0);
         entry.add_text(fields.text, &note.value);
@@ -429,6 +461,7 @@ impl Index {
         entry.add_text(fields.key, task.id.to_string());
         entry.add_u64(fields.kind, HitKind::Task as u64);
         entry.add_u64(fields.at, task.changed_at.0);
+        entry.add_u64(fields.number, task.id.0);
         entry.add_u64(fields.from, task.creator.0);
         for peer in std::iter::once(task.creator).chain(task.assignee.filter(|peer| *peer != task.creator)) {
             entry.add_u64(fields.party, peer.0);
@@ -454,7 +487,6 @@ impl Index {
             last => Box::new(BooleanQuery::new(clauses.into_iter().chain(last).collect())),
         };
         let searcher = self.searching.searcher();
-        let total = query.count(&searcher)? as u64;
         let top = TopDocs::with_limit((asked.limit as usize).max(1)).and_offset(asked.offset as usize);
         // Beginnings have no rank: all that matches matches alike.
         let unranked = parts.iter().all(|part| part.open && part.words.len() == 1);
@@ -465,13 +497,32 @@ impl Index {
             let found = searcher.search(&query, &top.order_by_score())?;
             found.into_iter().map(|(_, address)| address).collect()
         };
+        // Where the page is not full, the end was seen.
+        let seen = u64::from(asked.offset) + addresses.len() as u64;
+        let ended = addresses.len() < asked.limit as usize && (asked.offset == 0 || !addresses.is_empty());
+        let total = if ended { seen } else { query.count(&searcher)? as u64 };
         let mut references = Vec::with_capacity(addresses.len());
         for address in addresses {
-            let entry: TantivyDocument = searcher.doc(address)?;
-            let key = entry.get_first(self.fields.key).and_then(|value| value.as_str().map(str::to_owned));
-            references.extend(key.as_deref().and_then(reference_of));
+            references.extend(self.reference(&searcher, address)?);
         }
         Ok(Found { references, total })
+    }
+
+    /// What an entry stands for.
+    fn reference(&self, searcher: &Searcher, address: DocAddress) -> Result<Option<Reference>, IndexError> {
+        let Some(columns) = self.columns.get(address.segment_ord as usize) else { return Ok(None) };
+        let read = |column: &Column<u64>| column.first(address.doc_id).unwrap_or(0);
+        let kind = read(&columns.kind);
+        if kind == HitKind::Task as u64 {
+            return Ok(Some(Reference::Task(TaskId(read(&columns.number)))));
+        }
+        if kind == HitKind::Note as u64 {
+            let entry: TantivyDocument = searcher.doc(address)?;
+            let key = entry.get_first(self.fields.note).and_then(|value| value.as_str().map(str::to_owned));
+            return Ok(key.map(Reference::Note));
+        }
+        let id = u128::from(read(&columns.at)) << 32 | u128::from(read(&columns.number));
+        Ok(MessageId::try_from(id).ok().map(Reference::Message))
     }
 
     fn part_query(&self, part: &Part) -> Box<dyn Query> {
@@ -590,20 +641,29 @@ fn key_of(reference: &Reference) -> String {
     }
 }
 
-fn reference_of(key: &str) -> Option<Reference> {
-    if let Some(key) = key.strip_prefix("n:") {
-        return Some(Reference::Note(key.to_owned()));
-    }
-    key.parse().map(Reference::Message).ok().or_else(|| key.parse().map(Reference::Task).ok())
+fn columns(searching: &IndexReader) -> Result<Vec<Columns>, IndexError> {
+    let open = |segment: &SegmentReader| -> Result<Columns, TantivyError> {
+        // One that no entry of the segment has, such as where all are notes, is as good as empty.
+        let column = |name: &str| Ok::<_, TantivyError>(segment.fast_fields().u64_lenient(name)?.map(|(column, _)| column));
+        let empty = || Column::build_empty_column(segment.max_doc());
+        Ok(Columns {
+            kind: column("kind")?.unwrap_or_else(empty),
+            at: column("at")?.unwrap_or_else(empty),
+            number: column("number")?.unwrap_or_else(empty),
+        })
+    };
+    Ok(searching.searcher().segment_readers().iter().map(open).collect::<Result<_, _>>()?)
 }
 
 fn schema() -> (Schema, Fields) {
     let mut builder = Schema::builder();
     let words = TextFieldIndexing::default().set_tokenizer("words").set_index_option(IndexRecordOption::WithFreqsAndPositions);
     let fields = Fields {
-        key: builder.add_text_field("key", STRING | STORED),
-        kind: builder.add_u64_field("kind", INDEXED),
+        key: builder.add_text_field("key", STRING),
+        note: builder.add_text_field("note", STORED),
+        kind: builder.add_u64_field("kind", INDEXED | FAST),
         at: builder.add_u64_field("at", FAST),
+        number: builder.add_u64_field("number", FAST),
         from: builder.add_u64_field("from", INDEXED),
         party: builder.add_u64_field("party", INDEXED),
         kept: builder.add_u64_field("kept", INDEXED),

@@ -50,6 +50,8 @@ struct Signals {
     /// The engine has work: what is done for the future waits.
     busy: AtomicBool,
     stopping: AtomicBool,
+    /// Counts the engine's commits.
+    commits: AtomicU64,
     /// The row up to which the index has seen what it must look at again, for good.
     seen_row: AtomicU64,
 }
@@ -76,7 +78,7 @@ impl Searching {
         let (jobs, arriving) = mpsc::channel();
         let signals = Arc::new(Signals::default());
         let log = tracing::dispatcher::get_default(Clone::clone);
-        let desk = Desk { reader, dir, index: None, signals: Arc::clone(&signals), analyzer: words::analyzer() };
+        let desk = Desk { reader, dir, index: None, whole_at: None, signals: Arc::clone(&signals), analyzer: words::analyzer() };
         let thread = std::thread::Builder::new().name("search".into()).spawn(move || {
             let _logging = tracing::dispatcher::set_default(&log);
             desk.run(&arriving);
@@ -96,6 +98,11 @@ impl Searching {
     /// The engine works: what is indexed ahead of need waits.
     pub(crate) fn hold(&self) {
         self.signals.busy.store(true, Ordering::Relaxed);
+    }
+
+    /// Something was committed: a snapshot that is taken from now on has it.
+    pub(crate) fn committed(&self) {
+        self.signals.commits.fetch_add(1, Ordering::Release);
     }
 
     /// The engine is idle: this is the time.
@@ -126,6 +133,8 @@ struct Desk {
     reader: Reader,
     dir: PathBuf,
     index: Option<Index>,
+    /// Everything is indexed up to this commit of the engine's; none: not known.
+    whole_at: Option<u64>,
     signals: Arc<Signals>,
     analyzer: TextAnalyzer,
 }
@@ -165,16 +174,24 @@ impl Desk {
 
     /// Indexes what is missing; an index that gets in the way is made anew, once.
     fn catch_up(&mut self, stop: &dyn Fn() -> bool) -> Result<CaughtUp, IndexError> {
+        let commits = self.signals.commits.load(Ordering::Acquire);
+        if self.whole_at == Some(commits) {
+            return Ok(CaughtUp::Whole);
+        }
+        self.whole_at = None;
         if state_dir::free_bytes(self.dir.parent().unwrap_or(Path::new("/"))).is_ok_and(|free| free < DISK_RESERVE_BYTES) {
             let source = std::io::ErrorKind::StorageFull.into();
             return Err(IndexError::Directory { path: self.dir.clone(), source });
         }
-        let first = self.try_to_catch_up(stop);
-        let Err(IndexError::Behind | IndexError::Index(_)) = &first else { return first };
-        tracing::warn!(cause = ?first.err(), "the search index is made anew");
-        self.index = None;
-        self.index = Some(Index::create(&self.dir)?);
-        self.try_to_catch_up(stop)
+        let mut caught_up = self.try_to_catch_up(stop);
+        if let Err(error @ (IndexError::Behind | IndexError::Index(_))) = &caught_up {
+            tracing::warn!(cause = ?error, "the search index is made anew");
+            self.index = None;
+            self.index = Some(Index::create(&self.dir)?);
+            caught_up = self.try_to_catch_up(stop);
+        }
+        self.whole_at = matches!(caught_up, Ok(CaughtUp::Whole)).then_some(commits);
+        caught_up
     }
 
     fn try_to_catch_up(&mut self, stop: &dyn Fn() -> bool) -> Result<CaughtUp, IndexError> {
@@ -204,6 +221,8 @@ impl Desk {
             }),
             Err(error) => {
                 tracing::warn!(cause = ?error, "a search failed");
+                // Opened again, it is looked at as after a kill, and made anew if that is what it needs.
+                (self.index, self.whole_at) = (None, None);
                 Err(unavailable(error.to_string()))
             }
         }

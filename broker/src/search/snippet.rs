@@ -60,18 +60,33 @@ struct Match {
     part: usize,
 }
 
+/// A word of the text: where it stands, and where it ends among the folded ones, which stand in one text after each other.
+struct Word {
+    start: usize,
+    end: usize,
+    folded_end: usize,
+}
+
 fn matches(analyzer: &mut TextAnalyzer, text: &str, parts: &[Part]) -> Vec<Match> {
-    let mut words: Vec<(usize, usize, String)> = Vec::new();
-    analyzer.token_stream(text).process(&mut |token| words.push((token.offset_from, token.offset_to, token.text.clone())));
+    let (mut words, mut folded): (Vec<Word>, String) = (Vec::new(), String::new());
+    analyzer.token_stream(text).process(&mut |token| {
+        folded.push_str(&token.text);
+        words.push(Word { start: token.offset_from, end: token.offset_to, folded_end: folded.len() });
+    });
+    let folded_at = |place: usize| {
+        let start = place.checked_sub(1).map_or(0, |before| words[before].folded_end);
+        &folded[start..words[place].folded_end]
+    };
     let mut found = Vec::new();
     for (place, part) in parts.iter().enumerate() {
         let Some(last) = part.words.len().checked_sub(1) else { continue };
-        for stretch in words.windows(part.words.len()) {
-            let fits = stretch.iter().zip(&part.words).enumerate().all(|(at, ((.., word), wanted))| {
+        for first in 0..words.len().saturating_sub(last) {
+            let fits = part.words.iter().enumerate().all(|(at, wanted)| {
+                let word = folded_at(first + at);
                 word == wanted || (part.open && at == last && word.starts_with(wanted.as_str()))
             });
             if fits {
-                found.push(Match { start: stretch[0].0, end: stretch[last].1, part: place });
+                found.push(Match { start: words[first].start, end: words[first + last].end, part: place });
             }
         }
     }

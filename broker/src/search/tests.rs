@@ -180,7 +180,9 @@ fn words_phrases_beginnings_code_and_ids_are_found() {
 #[test]
 fn filters_narrow_down_and_pages_go_on() {
     let mut place = Place::new();
-    (1..=9).for_each(|number| drop(place.send(number, "blue")));
+    for number in 1..=9 {
+        place.send(number, "blue");
+    }
     place.commit(&[note("door", "blue"), task(1, "blue")]);
     let query = |change: fn(&mut Search)| {
         let mut search = search("blue");
@@ -264,7 +266,9 @@ fn a_killed_index_goes_on_where_its_last_commit_was() {
 #[test]
 fn an_index_that_is_damaged_gone_or_of_another_store_is_made_anew() {
     let mut place = Place::new();
-    (1..=3).for_each(|number| drop(place.send(number, "blue")));
+    for number in 1..=3 {
+        place.send(number, "blue");
+    }
     assert_eq!(place.finds(&search("blue")).len(), 3);
     // Damaged while a broker had it open.
     fs::write(place.dir().join("in-use"), []).unwrap();
