@@ -448,13 +448,8 @@ mod tests {
     #[test]
     fn all_schemas_together_stay_small() {
         for (profile, bytes_max) in [(Profile::Core, 5_000), (Profile::Full, 9_000)] {
-            let bytes = |tools: &[Tool]| serde_json::to_vec(tools).unwrap().len();
             let tools: Vec<Tool> = profile.tools().map(ToolName::definition).collect();
-            for tool in &tools {
-                println!("{profile:?} {:<16} {:>5}", tool.name, bytes(std::slice::from_ref(tool)));
-            }
-            let all = bytes(&tools);
-            println!("{profile:?} {:<16} {all:>5} of {bytes_max}", "all");
+            let all = serde_json::to_vec(&tools).unwrap().len();
             assert!(all < bytes_max, "{all} bytes of schemas in every session's context");
         }
     }

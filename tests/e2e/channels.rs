@@ -1,5 +1,6 @@
 //! Channels and groups through the public contract: real adapters, and `peerctl`.
 
+use nix::sys::signal::Signal;
 use peer_tests::{Home, Mcp, PATIENCE};
 use serde_json::{Value, json};
 
@@ -202,6 +203,25 @@ fn a_reader_that_goes_on_from_the_last_message_neither_misses_nor_repeats() {
         }
     }
     assert_eq!(read, (0..=12).map(|number| number.to_string()).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_member_that_stands_still_concerns_nobody_else() {
+    let home = peer_tests::home!();
+    let (luna, orion, vega) = three(&home);
+    let _ = channels(&luna, json!({"action": "create", "name": "#ops"}));
+    for member in [&orion, &vega] {
+        let _ = channels(member, json!({"action": "join", "name": "#ops"}));
+    }
+    orion.signal(Signal::SIGSTOP);
+    for number in 1..=5 {
+        let _ = luna.call("send_message", json!({"to": "#ops", "message": format!("post {number}")})).success();
+    }
+    let seen = vega.call("check_messages", json!({})).success().text;
+    assert!(seen.contains("| post 1") && seen.contains("| post 5"), "{seen}");
+    orion.signal(Signal::SIGCONT);
+    let seen = orion.call("check_messages", json!({})).success().text;
+    assert!(seen.contains("| post 1") && seen.contains("| post 5"), "{seen}");
 }
 
 #[test]

@@ -396,9 +396,11 @@ impl From<Rejection> for Refusal {
                 };
                 (ErrorCode::UnknownChannel, hint, None)
             }
-            Rejection::NotMember { name } => {
-                (ErrorCode::NotPermitted, format!("join it first: channels(action=\"join\", name=\"{name}\")"), None)
-            }
+            Rejection::NotMember { name } => (
+                ErrorCode::NotPermitted,
+                format!("join it first: channels(action=\"join\", name=\"{name}\"), or ask a member to invite you"),
+                None,
+            ),
             Rejection::OutsideChannel { channel, name } => (
                 ErrorCode::NotPermitted,
                 format!("send {name} a message of its own, or let a member of {channel} invite it first"),
