@@ -4,7 +4,7 @@ use std::time::UNIX_EPOCH;
 
 use peer_client::Endpoint;
 use peer_proto::ids::Timestamp;
-use peer_proto::message::Stage;
+use peer_proto::message::{Kind, Stage};
 use peer_proto::request::{HistoryQuery, Reply, Request, Shown};
 use serde_json::{Value, json};
 
@@ -109,9 +109,10 @@ pub(crate) fn print(output: &Output, messages: &[Shown]) -> Result<(), Failure> 
     }
     for shown in messages {
         let message = &shown.message;
+        // What the broker says about a channel goes to one of its members.
         let to: Vec<_> = match &message.channel {
-            Some(channel) => vec![cell(channel)],
-            None => message.to.iter().map(|name| cell(name)).collect(),
+            Some(channel) if message.kind != Kind::Notice => vec![cell(channel)],
+            _ => message.to.iter().map(|name| cell(name)).collect(),
         };
         let reply = message.reply_to.map(|id| format!(" in reply to {id}")).unwrap_or_default();
         output.line(&format!(
@@ -150,8 +151,12 @@ pub(crate) fn json(shown: &Shown) -> Value {
 
 /// Each distinct stage once, in the order of the recipients.
 fn stages(shown: &Shown) -> String {
-    let mut names: Vec<_> = shown.deliveries.iter().map(|delivery| delivery.stage.as_str()).collect();
-    names.dedup();
+    let mut names: Vec<&str> = Vec::new();
+    for delivery in &shown.deliveries {
+        if !names.contains(&delivery.stage.as_str()) {
+            names.push(delivery.stage.as_str());
+        }
+    }
     names.join(", ")
 }
 
