@@ -16,6 +16,7 @@ use std::time::Duration;
 use peer_core::broker::Broker;
 use peer_core::input::{ConnectionId, Facts, Input, Lookups, Now};
 use peer_core::record::{MessageRecord, TokenDigest};
+use peer_core::retention::SWEEP_ROWS_MAX;
 use peer_core::step::{Change, Effect, Step};
 use peer_proto::ids::{MessageId, Token};
 use peer_proto::limits::DISK_RESERVE_BYTES;
@@ -90,6 +91,8 @@ pub(crate) struct Engine {
     commit_times: VecDeque<u64>,
     /// When the store is to be checkpointed, on the monotonic clock. None: it is as it shall stay.
     checkpoint_at_ms: Option<u64>,
+    /// Nothing else is to do from then on, on the monotonic clock, if nothing arrives.
+    quiet_at_ms: u64,
     stopping: bool,
 }
 
@@ -121,6 +124,7 @@ impl Engine {
             commit_times: VecDeque::with_capacity(COMMIT_TIMES_KEPT),
             // Opening may have written.
             checkpoint_at_ms: Some(CHECKPOINT_IDLE_MS),
+            quiet_at_ms: CHECKPOINT_IDLE_MS,
             stopping: false,
         }
     }
@@ -140,14 +144,16 @@ impl Engine {
             line.outbox.push(self.batch, Push::Goodbye(Goodbye::Stopping));
             line.outbox.close();
         }
-        self.store.checkpoint().map_err(EngineError::Commit)
+        self.store.checkpoint(Some(&self.broker.kept())).map_err(EngineError::Commit)
     }
 
     /// Sleeps until something arrives or is due.
     fn wait(&self) -> Option<Arrival> {
         let now = self.clock.now();
         let checkpoint_ms = self.checkpoint_at_ms.map(|at| at.saturating_sub(now.mono_ms));
-        let due_ms = [self.broker.poll_timeout(now), checkpoint_ms].into_iter().flatten().min();
+        let quiet_ms = self.quiet_at_ms.saturating_sub(now.mono_ms);
+        let sweep_ms = self.broker.poll_sweep(now).map(|sweep| if sweep.is_asked { 0 } else { sweep.in_ms.max(quiet_ms) });
+        let due_ms = [self.broker.poll_timeout(now), checkpoint_ms, sweep_ms].into_iter().flatten().min();
         let arrived = match due_ms {
             Some(due_ms) => self.arrivals.recv_timeout(Duration::from_millis(due_ms)),
             None => self.arrivals.recv().map_err(RecvTimeoutError::from),
@@ -165,10 +171,11 @@ impl Engine {
         let now = self.clock.now();
         if first.is_none() && self.checkpoint_at_ms.is_some_and(|at| at <= now.mono_ms) {
             self.store.trim_reindex(self.searching.seen_row()).map_err(EngineError::Commit)?;
-            self.store.checkpoint().map_err(EngineError::Commit)?;
+            self.store.checkpoint(Some(&self.broker.kept())).map_err(EngineError::Commit)?;
             self.checkpoint_at_ms = None;
             self.searching.go_on();
         }
+        self.sweep(now, first.is_none())?;
         self.broker.handle_timeout(now, &mut self.step);
         let (mut inputs, mut text_bytes) = (0, 0);
         let mut next = first;
@@ -181,8 +188,21 @@ impl Engine {
             let full = inputs >= BATCH_INPUTS_MAX || text_bytes >= BATCH_TEXT_BYTES_MAX;
             next = if full { None } else { self.arrivals.try_recv().ok() };
         }
-        if inputs > 0 && self.checkpoint_at_ms.is_some() {
-            self.checkpoint_at_ms = Some(now.mono_ms + CHECKPOINT_IDLE_MS);
+        if inputs > 0 {
+            self.quiet_at_ms = now.mono_ms + CHECKPOINT_IDLE_MS;
+            self.checkpoint_at_ms = self.checkpoint_at_ms.map(|_| self.quiet_at_ms);
+        }
+        self.settle()
+    }
+
+    /// One step of retention, where it is time for one. It is a commit of its own: what is read for it must be what is stored.
+    fn sweep(&mut self, now: Now, idle: bool) -> Result<(), EngineError> {
+        let quiet = idle && self.quiet_at_ms <= now.mono_ms;
+        let due = self.broker.poll_sweep(now).filter(|sweep| sweep.is_asked || (sweep.in_ms == 0 && quiet));
+        let Some(due) = due else { return Ok(()) };
+        let (rows, next) = self.store.stored_after(due.after, SWEEP_ROWS_MAX).map_err(EngineError::Read)?;
+        if let Some(gone) = self.broker.sweep(now, &rows, next, &mut self.step) {
+            tracing::info!(?gone, "purged what was kept long enough");
         }
         self.settle()
     }
@@ -269,6 +289,7 @@ impl Engine {
             self.searching.hold();
             let started_us = self.clock.mono_us();
             self.store.commit(&step.changes).map_err(EngineError::Commit)?;
+            self.searching.committed();
             let ended_us = self.clock.mono_us();
             if self.commit_times.len() == COMMIT_TIMES_KEPT {
                 self.commit_times.pop_front();
@@ -403,6 +424,7 @@ fn log_change(change: &Change) {
         Change::PutNextPeer(peer) => tracing::debug!(%peer, "put_next_peer"),
         Change::PutSettings(_) => tracing::debug!("put_settings"),
         Change::PutPauses(_) => tracing::debug!("put_pauses"),
+        Change::PutKept(_) => tracing::debug!("put_kept"),
         Change::PutThing(thing) => tracing::debug!(key = ?thing.key(), "put_thing"),
         Change::RemoveThing(key) => tracing::debug!(?key, "remove_thing"),
         Change::PutNextTask(task) => tracing::debug!(%task, "put_next_task"),

@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     ask, bench, cancel, channels, completions, config, daemon, demo, history, hook, inbox, kick, mcp, memory, orphans, pause,
-    peers, policy, questions, release, rename, search, send, setup, show, status, tail, tasks, uninstall, wait,
+    peers, policy, purge, questions, release, rename, search, send, setup, show, status, tail, tasks, uninstall, wait,
 };
 
 const AFTER_HELP: &str = "\
@@ -61,6 +61,7 @@ pub(crate) enum Command {
     Release(release::Args),
     Pause(pause::PauseArgs),
     Resume(pause::ResumeArgs),
+    Purge(purge::Args),
     #[command(alias = "dead")]
     Orphans(orphans::Args),
     Cancel(cancel::Args),

@@ -18,6 +18,7 @@ use crate::question::Questions;
 use crate::quota::Quota;
 use crate::record::{DeliveryRecord, Image, PausesRecord, PeerRecord, SettingsRecord};
 use crate::rejection::Rejection;
+use crate::retention::{Retaining, Retention};
 use crate::step::{Change, Query, Step};
 use crate::task::Tasks;
 
@@ -32,6 +33,8 @@ pub struct Config {
     pub default_policy: Policy,
     /// Whether mail from a session that may do less without asking than its reader is held.
     pub hold_escalation: bool,
+    /// How long and how much is kept.
+    pub retention: Retention,
 }
 
 /// The wall clock ran ahead of the monotonic one by this much between two inputs: the machine slept, or was set.
@@ -51,6 +54,7 @@ pub struct Broker {
     pub(crate) notes: Notes,
     pub(crate) settings: SettingsRecord,
     pub(crate) pauses: PausesRecord,
+    pub(crate) retaining: Retaining,
     /// Pending deliveries with a time to live, by its end.
     pub(crate) expiries: BTreeSet<(Timestamp, MessageId, PeerId)>,
     /// Offered deliveries whose carrier has a successor, by the end of its time on the monotonic clock.
@@ -95,21 +99,24 @@ impl Broker {
             peers.push(PeerRecord::new(PeerId::HUMAN, HUMAN_NAME.to_owned(), Timestamp(0)));
         }
         let last_peer = peers.iter().map(|record| record.id.0 + 1).max().unwrap_or(0);
+        let channels = Channels::load(image.things.channels);
+        let last_message = image.last_message.unwrap_or(MessageId::MIN).max(channels.newest_from());
         let mut broker = Self {
             config,
             presence: Presence::load(peers),
             mailboxes: std::collections::BTreeMap::new(),
             quota: Quota::default(),
             hooks: HookCalls::default(),
-            channels: Channels::load(image.things.channels),
+            channels,
             questions: Questions::load(image.things.questions),
             tasks: Tasks::load(image.things.tasks, image.next_task),
             notes: Notes::load(image.things.notes),
             settings: image.settings,
             pauses: image.pauses,
+            retaining: Retaining::default(),
             expiries: BTreeSet::new(),
             overdue: BTreeSet::new(),
-            last_message: image.last_message.unwrap_or(MessageId::MIN),
+            last_message,
             next_peer: PeerId(last_peer.max(PeerId::FIRST.0)).max(image.next_peer.unwrap_or(PeerId::FIRST)),
             dead: image.dead,
             messages: image.messages,
@@ -120,6 +127,7 @@ impl Broker {
         for record in image.pending {
             broker.enqueue(record);
         }
+        broker.start_retaining(now, image.text_bytes, image.first_message);
         broker
     }
 
@@ -251,7 +259,7 @@ impl Broker {
             Request::Search(query) => self.search(caller, query, step),
             Request::Pause(what) => self.pause(now, caller, &what, step),
             Request::Resume(what) => self.resume(now, caller, &what, step),
-            Request::Purge { .. } => Err(Rejection::NotPermitted { act: "this" }),
+            Request::Purge { dry_run } => self.purge(caller, dry_run),
         }
     }
 
@@ -280,7 +288,7 @@ impl Broker {
     /// In how many milliseconds `handle_timeout` is next worth calling; none while nothing runs.
     #[must_use]
     pub fn poll_timeout(&self, now: Now) -> Option<u64> {
-        let grace_ms = self.grace_until_ms.saturating_sub(now.mono_ms);
+        let grace_ms = self.grace_ms(now);
         let overdue = self.overdue.first().map(|(at_ms, ..)| at_ms.saturating_sub(now.mono_ms));
         let expiry = self.expiries.first().map(|(at, ..)| at.ms_since(now.wall).max(grace_ms));
         let forget =
@@ -290,6 +298,11 @@ impl Broker {
         let note = self.notes.next_expiry().map(|at| at.ms_since(now.wall).max(grace_ms));
         let question = self.questions.next_expiry().map(|at| at.ms_since(now.wall).max(grace_ms));
         [overdue, expiry, forget, expected, note, question].into_iter().flatten().min()
+    }
+
+    /// For how long nothing expires yet.
+    pub(crate) fn grace_ms(&self, now: Now) -> u64 {
+        self.grace_until_ms.saturating_sub(now.mono_ms)
     }
 
     /// The present name of a retained peer.

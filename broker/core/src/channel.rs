@@ -62,6 +62,13 @@ impl Channels {
         }
     }
 
+    /// The first id that a message of the newest channel can have. Ids go on from there also after a restart, though the
+    /// clock may not have come that far.
+    pub(crate) fn newest_from(&self) -> MessageId {
+        let newest = self.by_name.values().map(|record| record.created_at).max();
+        newest.map_or(MessageId::MIN, MessageId::first_at)
+    }
+
     pub(crate) fn get(&self, name: &str) -> Option<&ChannelRecord> {
         self.by_name.get(&name.to_ascii_lowercase())
     }

@@ -31,6 +31,7 @@ mod question;
 mod quota;
 pub mod record;
 mod rejection;
+pub mod retention;
 mod search;
 mod sending;
 mod sessions;

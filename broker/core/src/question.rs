@@ -251,6 +251,13 @@ impl Broker {
         self.questions.put(record);
     }
 
+    /// A message is being forgotten: if it was a question, it is closed, and its record goes with it.
+    pub(crate) fn forget_question(&mut self, question: MessageId, step: &mut Step) {
+        if self.questions.by_id.remove(&question).is_some() {
+            step.change(Change::RemoveThing(ThingKey::Question(question)));
+        }
+    }
+
     fn forget_old_questions(&mut self, step: &mut Step) {
         let surplus = (self.questions.by_id.len() - self.questions.open.len()).saturating_sub(CLOSED_MAX);
         let closed = self.questions.by_id.values().filter(|record| record.state != QuestionState::Open);

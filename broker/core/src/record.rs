@@ -238,6 +238,15 @@ pub struct PausesRecord {
     pub threads: BTreeSet<String>,
 }
 
+/// How much was stored when this was written, so that it need not be counted when the store is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptRecord {
+    /// All messages up to this one are counted.
+    pub through: MessageId,
+    /// Bytes of their texts.
+    pub text_bytes: u64,
+}
+
 /// What the store held when the broker started: all that the core keeps in memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Image {
@@ -247,12 +256,16 @@ pub struct Image {
     pub pending: Vec<DeliveryRecord>,
     /// The newest message's identity.
     pub last_message: Option<MessageId>,
+    /// The oldest message's identity.
+    pub first_message: Option<MessageId>,
     /// The next peer's identity.
     pub next_peer: Option<PeerId>,
     /// How many dead letters there are.
     pub dead: u64,
     /// How many messages there are.
     pub messages: u64,
+    /// Bytes of their texts.
+    pub text_bytes: u64,
     /// What the person set.
     pub settings: SettingsRecord,
     /// What the person has paused.

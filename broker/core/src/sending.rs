@@ -182,6 +182,7 @@ impl Broker {
         let id = record.head.id;
         self.last_message = id;
         self.messages += 1;
+        self.note_stored(now, record.text.len());
         let text = self.presence.is_watched().then(|| record.text.clone());
         step.change(Change::PutMessage(Box::new(record)));
         for (peer, stage) in recipients {

@@ -10,7 +10,7 @@ use peer_proto::request::{Position, Push, Reply, RequestId};
 use peer_proto::search::SearchQuery;
 
 use crate::input::{ConnectionId, Lookups};
-use crate::record::{DeliveryRecord, MessageRecord, PausesRecord, PeerRecord, SettingsRecord};
+use crate::record::{DeliveryRecord, KeptRecord, MessageRecord, PausesRecord, PeerRecord, SettingsRecord};
 use crate::thing::{Thing, ThingKey};
 
 /// A storage verb. All changes of a batch become durable together or not at all.
@@ -61,6 +61,8 @@ pub enum Change {
     PutSettings(SettingsRecord),
     /// Store what the person has paused, in place of what stood there.
     PutPauses(Box<PausesRecord>),
+    /// Store how much there is, as of this step.
+    PutKept(KeptRecord),
 }
 
 /// An outward verb, released in order after the changes of its batch are durable.
@@ -254,6 +256,7 @@ impl Step {
             | Change::PutNextPeer(_)
             | Change::PutSettings(_)
             | Change::PutPauses(_)
+            | Change::PutKept(_)
             | Change::PutNextTask(_) => {}
         }
         self.changes.push(change);

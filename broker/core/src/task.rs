@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use peer_proto::ids::{PeerId, TaskId};
+use peer_proto::ids::{PeerId, TaskId, Timestamp};
 use peer_proto::limits::{
     IDEMPOTENCY_KEY_BYTES_MAX, PAGE_ENTRIES_MAX, TASK_NEEDS_MAX, TASK_TEXT_BYTES_MAX, TASK_TITLE_BYTES_MAX, TASKS_OPEN_MAX,
 };
@@ -67,6 +67,11 @@ impl Tasks {
     /// Whether holders that a broker before this one knew may be gone.
     pub(crate) fn is_unreviewed(&self) -> bool {
         self.unreviewed
+    }
+
+    /// When the first of those that ended did.
+    pub(crate) fn first_ended(&self) -> Option<Timestamp> {
+        self.iter().filter(|task| task.state.is_final()).map(|task| task.changed_at).min()
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &TaskRecord> {
@@ -212,6 +217,9 @@ impl Broker {
         self.check_rate(now, hand)?;
         self.quota.count_act(now.mono_ms, hand.sender.peer);
         task.changed_at = now.wall;
+        if task.state.is_final() {
+            self.note_task_ended(now);
+        }
         // A shell whose session is expected back may act for it; if it does not come, nobody would notice its end.
         self.tasks.unreviewed |= is_held(task.state) && task.assignee.is_some_and(|holder| !self.may_hold(holder));
         self.put_task(now, task.clone(), step);
@@ -491,11 +499,26 @@ impl Broker {
     }
 
     fn forget_old_tasks(&mut self, step: &mut Step) {
-        let needed = |id: TaskId| self.tasks.iter().any(|task| !task.state.is_final() && task.needs.contains(&id));
         let surplus = (self.tasks.by_id.len() - self.tasks.open).saturating_sub(FINAL_MAX);
         let ended = self.tasks.iter().filter(|task| task.state.is_final());
-        let old: Vec<TaskId> = ended.map(|task| task.id).take(surplus).filter(|id| !needed(*id)).collect();
-        for id in old {
+        let old: Vec<TaskId> = ended.map(|task| task.id).take(surplus).filter(|id| !self.is_needed(*id)).collect();
+        self.forget_tasks(old, step);
+    }
+
+    /// Whether a task that is not final waits for this one.
+    fn is_needed(&self, id: TaskId) -> bool {
+        self.tasks.iter().any(|task| !task.state.is_final() && task.needs.contains(&id))
+    }
+
+    /// The tasks that ended so long ago, and for which nothing waits.
+    pub(crate) fn tasks_ended_by(&self, now: Timestamp, after_ms: u64) -> Vec<TaskId> {
+        let old = |task: &&TaskRecord| task.state.is_final() && task.changed_at.plus_ms(after_ms) <= now;
+        self.tasks.iter().filter(old).map(|task| task.id).filter(|id| !self.is_needed(*id)).collect()
+    }
+
+    /// Takes final tasks out.
+    pub(crate) fn forget_tasks(&mut self, tasks: Vec<TaskId>, step: &mut Step) {
+        for id in tasks {
             self.tasks.by_id.remove(&id);
             step.change(Change::RemoveThing(ThingKey::Task(id)));
         }

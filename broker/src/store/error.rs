@@ -28,6 +28,8 @@ pub enum Row {
     Settings,
     /// What the person has paused.
     Pauses,
+    /// How much is kept.
+    Kept,
     /// What sessions share.
     Thing(ThingKey),
     /// The identity that the next new task gets.
@@ -53,6 +55,7 @@ impl fmt::Display for Row {
             Self::NextPeer => f.write_str("next peer's id"),
             Self::Settings => f.write_str("settings"),
             Self::Pauses => f.write_str("pauses"),
+            Self::Kept => f.write_str("size of what is kept"),
             Self::Thing(ThingKey::Channel(name)) => write!(f, "channel {name:?}"),
             Self::Thing(ThingKey::Question(question)) => write!(f, "question {question}"),
             Self::Thing(ThingKey::Task(task)) => write!(f, "task {task}"),

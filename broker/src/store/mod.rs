@@ -17,6 +17,7 @@ mod migrate;
 mod reader;
 mod record;
 mod reindex;
+mod retained;
 mod schema;
 mod things;
 mod verify;
@@ -31,7 +32,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use peer_core::input::StoredMessage;
-use peer_core::record::{DeliveryRecord, Image, MessageRecord, PausesRecord, SettingsRecord};
+use peer_core::record::{DeliveryRecord, Image, KeptRecord, MessageRecord, PausesRecord, SettingsRecord};
 use peer_core::step::Change;
 use peer_core::thing::NoteRecord;
 use peer_proto::ids::{MessageId, PeerId, TaskId, Timestamp};
@@ -185,6 +186,10 @@ impl Store {
             None => None,
         };
         let meta = reading.open_table(schema::META).doing(READ)?;
+        let first_message = match messages.first().doing(READ)? {
+            Some((id, _)) => Some(message_id(id.value())?),
+            None => None,
+        };
         let next_peer = match meta.get(schema::META_NEXT_PEER).doing(READ)? {
             Some(bytes) => Some(PeerId(record::decode_number(bytes.value()).map_err(|source| Row::NextPeer.unreadable(source))?)),
             None => None,
@@ -205,9 +210,11 @@ impl Store {
             peers,
             pending,
             last_message,
+            first_message,
             next_peer,
             dead: reading.open_table(schema::DEAD).doing(READ)?.len().doing(READ)?,
             messages: messages.len().doing(READ)?,
+            text_bytes: retained::text_bytes(&meta, &messages)?,
             settings,
             pauses,
             things: things::load(&reading)?,
@@ -237,11 +244,11 @@ impl Store {
 
     /// One commit that also records which pages are free, so that reopening after a kill takes milliseconds instead of a
     /// walk through the file. Costs two syncs: called when the engine goes idle. Writes nothing if nothing was written
-    /// since the last one.
+    /// since the last one. With it goes down how much is kept, so that opening need not count it.
     ///
     /// # Errors
     /// As [`Store::commit`]. What was committed before stays durable.
-    pub fn checkpoint(&mut self) -> Result<(), StoreError> {
+    pub fn checkpoint(&mut self, kept: Option<&KeptRecord>) -> Result<(), StoreError> {
         self.is_usable()?;
         if !self.needs_checkpoint {
             return Ok(());
@@ -249,6 +256,9 @@ impl Store {
         self.failed = true;
         let mut writing = self.database.begin_write().doing(WRITE)?;
         writing.set_quick_repair(true);
+        if let Some(kept) = kept {
+            apply(&writing, &[Change::PutKept(*kept)])?;
+        }
         writing.commit().doing(WRITE)?;
         self.failed = false;
         self.needs_checkpoint = false;
@@ -308,6 +318,19 @@ impl Store {
         }
         found.sort_by_key(|delivery| delivery.peer);
         Ok(Some(StoredMessage { head, idempotency_key, deliveries: found }))
+    }
+
+    /// The messages after one, oldest first, at most `rows_max` of them, and the id to go on from; none: there are no more.
+    /// Records that make no sense are passed over: `peerctl daemon verify` names them.
+    ///
+    /// # Errors
+    /// Where the file cannot be read.
+    pub fn stored_after(
+        &self,
+        after: Option<MessageId>,
+        rows_max: usize,
+    ) -> Result<(Vec<StoredMessage>, Option<MessageId>), StoreError> {
+        retained::stored_after(&self.read()?, after, rows_max)
     }
 
     /// One note, whole, where there is one.
@@ -476,6 +499,10 @@ fn apply(writing: &WriteTransaction, changes: &[Change]) -> Result<(), StoreErro
             Change::PutSettings(settings) => {
                 let bytes = record::encode(settings).map_err(|source| Row::Settings.unwritable(source))?;
                 meta.open()?.insert(schema::META_SETTINGS, bytes.as_slice()).doing(WRITE)?;
+            }
+            Change::PutKept(kept) => {
+                let bytes = record::encode(kept).map_err(|source| Row::Kept.unwritable(source))?;
+                meta.open()?.insert(schema::META_KEPT, bytes.as_slice()).doing(WRITE)?;
             }
             Change::PutPauses(pauses) => {
                 let bytes = record::encode(pauses).map_err(|source| Row::Pauses.unwritable(source))?;

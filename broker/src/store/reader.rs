@@ -204,13 +204,14 @@ impl Snapshot {
     }
 }
 
-fn get<'k, K: Key + 'static, V: Value + 'static, T>(
+fn get<'k, K, V, T>(
     table: &ReadOnlyTable<K, V>,
     key: impl std::borrow::Borrow<K::SelfType<'k>>,
     row: impl FnOnce() -> Row,
 ) -> Result<Option<T>, StoreError>
 where
-    V: for<'a> Value<SelfType<'a> = &'a [u8]>,
+    K: Key + 'static,
+    V: for<'a> Value<SelfType<'a> = &'a [u8]> + 'static,
     T: for<'de> Deserialize<'de>,
 {
     let Some(bytes) = table.get(key).doing(READ)? else { return Ok(None) };

@@ -71,7 +71,8 @@ impl Reference {
             | Change::PutNextPeer(_)
             | Change::PutNextTask(_)
             | Change::PutSettings(_)
-            | Change::PutPauses(_) => None,
+            | Change::PutPauses(_)
+            | Change::PutKept(_) => None,
         }
     }
 }

@@ -8,8 +8,8 @@
 //! deliveries of one message are neighbours, also where an operator or a bind moved them to another recipient.
 //!
 //! `meta` is the one table that every version reads, also an older one that must refuse: its form never changes. So its
-//! values are plain bytes, while every record begins with a version byte of its own. The records in `meta`, the settings
-//! and the pauses, do so too: no version needs them in order to refuse.
+//! values are plain bytes, while every record begins with a version byte of its own. The records in `meta`, the settings,
+//! the pauses and how much is kept, do so too: no version needs them in order to refuse.
 
 use std::ops::RangeInclusive;
 
@@ -35,6 +35,9 @@ pub(super) const META_SETTINGS: &str = "settings";
 
 /// What the person has paused, a record. Absent until they paused something.
 pub(super) const META_PAUSES: &str = "pauses";
+
+/// How much there was, a record. Absent: it must be counted.
+pub(super) const META_KEPT: &str = "kept";
 
 /// Peer -> its record.
 pub(super) const PEERS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("peers");

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 
-use peer_core::record::{DeliveryRecord, PausesRecord, PeerRecord, SettingsRecord};
+use peer_core::record::{DeliveryRecord, KeptRecord, PausesRecord, PeerRecord, SettingsRecord};
 use peer_core::thing::{ChannelRecord, NoteRecord, QuestionRecord, TaskRecord, Thing, ThingKey};
 use peer_proto::ids::{MessageId, PeerId, TaskId};
 use redb::{Database, Key, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
@@ -187,6 +187,10 @@ fn examine_settings(reading: &ReadTransaction, report: &mut VerifyReport) -> Res
     let settings = meta.get(schema::META_SETTINGS).doing(READ)?;
     if settings.is_some_and(|bytes| record::decode::<SettingsRecord>(bytes.value()).is_err()) {
         report.add(Problem::Unreadable(Row::Settings));
+    }
+    let kept = meta.get(schema::META_KEPT).doing(READ)?;
+    if kept.is_some_and(|bytes| record::decode::<KeptRecord>(bytes.value()).is_err()) {
+        report.add(Problem::Unreadable(Row::Kept));
     }
     let pauses = meta.get(schema::META_PAUSES).doing(READ)?;
     if pauses.is_some_and(|bytes| record::decode::<PausesRecord>(bytes.value()).is_err()) {

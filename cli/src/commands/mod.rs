@@ -18,6 +18,7 @@ pub(crate) mod orphans;
 pub(crate) mod pause;
 pub(crate) mod peers;
 pub(crate) mod policy;
+pub(crate) mod purge;
 pub(crate) mod questions;
 pub(crate) mod release;
 pub(crate) mod rename;
@@ -69,6 +70,7 @@ pub(crate) fn run(command: Command, output: &Output, endpoint: Endpoint) -> Resu
         Command::Policy(args) => block_on(policy::run(args, output, &endpoint)),
         Command::Pause(args) => block_on(pause::pause(args, output, &endpoint)),
         Command::Resume(args) => block_on(pause::resume(args, output, &endpoint)),
+        Command::Purge(args) => block_on(purge::run(args, output, &endpoint)),
         Command::Release(args) => block_on(release::run(args, output, &endpoint)),
         Command::Orphans(args) => block_on(orphans::run(args, output, &endpoint)),
         Command::Cancel(args) => block_on(cancel::run(args, output, &endpoint)),

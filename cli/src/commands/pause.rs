@@ -76,7 +76,9 @@ async fn run(given: What, output: &Output, endpoint: &Endpoint, request: fn(Paus
     } else {
         // A session may have a name that looks like a thread's: then it is meant.
         match operator.ask(request(Pausing::Peer(what.clone()))).await {
-            Err(Failure::Request(RequestError::Refused(refusal))) if refusal.code == ErrorCode::UnknownPeer && what.starts_with(THREAD_PREFIX) => {
+            Err(Failure::Request(RequestError::Refused(refusal)))
+                if refusal.code == ErrorCode::UnknownPeer && what.starts_with(THREAD_PREFIX) =>
+            {
                 operator.ask(request(Pausing::Thread(what))).await
             }
             answer => answer,

@@ -11,6 +11,7 @@ pub mod things;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::ops::Bound;
 
 use peer_core::broker::{Broker, Config};
 use peer_core::input::{ConnectionId, Facts, Input, Now, StoredMessage};
@@ -67,6 +68,10 @@ impl Disk {
             Change::PutNextPeer(peer) => self.next_peer = Some(*peer),
             Change::PutSettings(settings) => self.settings = *settings,
             Change::PutPauses(pauses) => self.pauses = (**pauses).clone(),
+            Change::PutKept(kept) => {
+                let counted = self.messages.range(..=kept.through).map(|(_, record)| record.text.len() as u64);
+                assert_eq!(kept.text_bytes, counted.sum::<u64>(), "what is kept is counted");
+            }
             Change::PutThing(thing) => {
                 self.things.insert(thing.key(), (**thing).clone());
             }
@@ -91,6 +96,8 @@ impl Disk {
             next_peer: self.next_peer,
             dead: self.deliveries.values().filter(|delivery| delivery.stage == Stage::Dead).count() as u64,
             messages: self.messages.len() as u64,
+            text_bytes: self.messages.values().map(|record| record.text.len() as u64).sum(),
+            first_message: self.messages.keys().next().copied(),
             settings: self.settings,
             pauses: self.pauses.clone(),
             things: self.things(),
@@ -204,6 +211,20 @@ impl World {
         self.broker.handle_timeout(self.now, &mut step);
         self.commit(step);
         true
+    }
+
+    /// Makes the steps of retention that are due, as the engine would when nothing else is to do: so many rows each.
+    pub fn sweep(&mut self, rows_max: usize) {
+        while let Some(sweep) = self.broker.poll_sweep(self.now).filter(|sweep| sweep.in_ms == 0) {
+            let after = sweep.after.map_or(Bound::Unbounded, Bound::Excluded);
+            let mut ids = self.disk.messages.range((after, Bound::Unbounded)).map(|(id, _)| *id);
+            let rows: Vec<MessageId> = ids.by_ref().take(rows_max).collect();
+            let next = ids.next().and(rows.last().copied());
+            let rows: Vec<StoredMessage> = rows.into_iter().filter_map(|id| self.disk.stored(id)).collect();
+            let mut step = Step::default();
+            self.broker.sweep(self.now, &rows, next, &mut step);
+            self.commit(step);
+        }
     }
 
     pub fn connect(&mut self, name: &str, role: Role, ancestors: Vec<u32>, seat: Option<Seat>) {
@@ -386,9 +407,11 @@ impl World {
             Change::PutIdempotencyKey { key, message, .. } => format!("key {key} names {}", self.alias(*message)),
             Change::PutNextPeer(peer) => format!("next peer {peer}"),
             Change::PutThing(thing) => thing_line(thing),
+            Change::RemoveThing(ThingKey::Question(question)) => format!("no question {}", self.alias(*question)),
             Change::RemoveThing(key) => format!("no {key:?}"),
             Change::PutNextTask(task) => format!("next task {task}"),
             Change::RemoveMessage(message) => format!("no message {}", self.alias(*message)),
+            Change::PutKept(kept) => format!("kept {} bytes", kept.text_bytes),
             Change::PutPauses(pauses) => {
                 let peers = pauses.peers.iter().map(|peer| self.peer(*peer));
                 let paused: Vec<String> = peers.chain(pauses.threads.iter().cloned()).collect();
@@ -475,6 +498,10 @@ impl World {
                     format!("{} {}->{} {}", self.alias(entry.message), entry.from, entry.to, entry.stage.as_str())
                 };
                 format!("inbox: {}", entries.iter().map(line).collect::<Vec<_>>().join("; "))
+            }
+            Reply::Purged { counts, text_bytes } => {
+                let counts = counts.iter().filter(|(_, count)| *count > 0).map(|(kind, count)| format!("{count} {kind}, "));
+                format!("purged: {}{text_bytes} bytes", counts.collect::<String>())
             }
             Reply::Paused(paused) => {
                 let line = |paused: &Pausing| match paused {

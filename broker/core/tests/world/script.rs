@@ -257,6 +257,20 @@ impl World {
             }
             [name, "pauses", rest @ ..] => self.ask(name, Request::Pause(parse_pausing(rest))),
             [name, "resumes", rest @ ..] => self.ask(name, Request::Resume(parse_pausing(rest))),
+            [name, "purges", dry @ ..] => self.ask(name, Request::Purge { dry_run: dry == ["dry"] }),
+            ["sweep", rows] => self.sweep(rows.parse().expect("a number")),
+            ["keep", key, value] => {
+                let keep = &mut self.config.retention;
+                match *key {
+                    "settled" => keep.settled_ms = duration_ms(value),
+                    "dead" => keep.dead_ms = duration_ms(value),
+                    "tasks" => keep.tasks_ms = duration_ms(value),
+                    "count" => keep.settled_count = value.parse().expect("a number"),
+                    "bytes" => keep.settled_bytes = value.parse().expect("a number"),
+                    other => panic!("nothing of that kind is kept: {other}"),
+                }
+                self.restart();
+            }
             ["refused"] => {
                 let mut status = super::empty_status();
                 self.broker.count(&mut status);

@@ -1,6 +1,6 @@
 //! The records' bytes: they do not change by accident, and fit.
 
-use peer_core::record::{DeliveryRecord, PausesRecord, PeerRecord, SettingsRecord};
+use peer_core::record::{DeliveryRecord, KeptRecord, PausesRecord, PeerRecord, SettingsRecord};
 use peer_core::step::Change;
 use peer_proto::hook::Mode;
 use peer_proto::ids::{MessageId, PeerId, Timestamp};
@@ -94,6 +94,11 @@ fn the_records_are_these_bytes() {
     let bytes = record::encode(&settings).unwrap();
     assert_eq!(hex(&bytes), "01010201");
     assert_eq!(record::decode::<SettingsRecord>(&bytes).unwrap(), settings);
+
+    let kept = KeptRecord { through: id(1), text_bytes: 300 };
+    let bytes = record::encode(&kept).unwrap();
+    assert_eq!(hex(&bytes), "01fe00000000015e56eea101000000000000fb2c01");
+    assert_eq!(record::decode::<KeptRecord>(&bytes).unwrap(), kept);
 
     let pauses = pauses();
     let bytes = record::encode(&pauses).unwrap();

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use peer_core::record::Image;
+use peer_core::record::{Image, KeptRecord};
 use peer_core::step::Change;
 use peer_proto::ids::{MessageId, PeerId, Timestamp};
 use peer_proto::limits::TEXT_BYTES_MAX;
@@ -207,4 +207,39 @@ fn what_was_settled_costs_no_start() {
     };
     let (few, many) = (reads_of_load(500), reads_of_load(10_000));
     assert!(many <= few + 4, "{many} reads with 10,000 settled messages, {few} with 500: only a tree's depth may differ");
+}
+
+#[test]
+fn how_much_is_kept_is_counted_from_where_it_was_written_down() {
+    let mut store = new_store(CrashDisk::new());
+    for n in 1..=4 {
+        store.commit(&send(n, &[3])).unwrap();
+    }
+    let each = u64::from(message(1, &[3]).head.text_bytes);
+    assert_eq!(store.load().unwrap().text_bytes, 4 * each, "nothing is written down: all is counted");
+    assert_eq!(store.load().unwrap().first_message, Some(id(1)));
+    store.checkpoint(Some(&KeptRecord { through: id(3), text_bytes: 1_000 })).unwrap();
+    assert_eq!(store.load().unwrap().text_bytes, 1_000 + each, "it is believed, and only what came since is counted");
+    store.commit(&[moved(1, 3, Stage::Stored, Stage::Presented), Change::RemoveMessage(id(1))]).unwrap();
+    store.commit(&[Change::PutKept(KeptRecord { through: id(4), text_bytes: 3 * each })]).unwrap();
+    let image = store.load().unwrap();
+    assert_eq!((image.text_bytes, image.messages, image.first_message), (3 * each, 3, Some(id(2))));
+}
+
+#[test]
+fn the_oldest_are_read_some_at_a_time_and_what_waits_is_not_taken_out() {
+    let mut store = new_store(CrashDisk::new());
+    for n in 1..=5 {
+        store.commit(&send(n, &[3, 7])).unwrap();
+    }
+    let (rows, next) = store.stored_after(None, 2).unwrap();
+    assert_eq!(rows, [1, 2].map(|n| store.stored(id(n)).unwrap().unwrap()));
+    assert_eq!(next, Some(id(2)));
+    let (rows, next) = store.stored_after(next, 3).unwrap();
+    assert_eq!((rows.len(), next), (3, None), "there are no more");
+    assert_eq!(store.stored_after(Some(id(5)), 3).unwrap(), (Vec::new(), None));
+
+    store.commit(&[moved(1, 3, Stage::Stored, Stage::Presented)]).unwrap();
+    let refused = store.commit(&[Change::RemoveMessage(id(1))]);
+    assert!(matches!(refused, Err(StoreError::Contradiction { .. })), "one of its readers has not seen it");
 }

@@ -40,7 +40,7 @@ fn disturbed_life(fault: Fault) -> (CrashDisk, usize, Option<StoreError>) {
     }
     if failure.is_some() {
         assert!(matches!(store.commit(&send(9, &[3])), Err(StoreError::Failed)));
-        assert!(matches!(store.checkpoint(), Err(StoreError::Failed)));
+        assert!(matches!(store.checkpoint(None), Err(StoreError::Failed)));
         assert!(matches!(store.load(), Err(StoreError::Failed)));
         assert!(matches!(store.message(id(1)), Err(StoreError::Failed)));
     }
@@ -101,10 +101,10 @@ fn a_kill_after_a_checkpoint_needs_no_walk_through_the_file() {
     let mut store = new_store(disk.clone());
     store.commit(&send(1, &[3])).unwrap();
     assert!(reopen(disk.after_kill()).1, "without a checkpoint it does");
-    store.checkpoint().unwrap();
+    store.checkpoint(None).unwrap();
     assert!(!reopen(disk.after_kill()).1);
     let (operations, killed) = (disk.operations(), disk.after_kill());
-    store.checkpoint().unwrap();
+    store.checkpoint(None).unwrap();
     store.commit(&[]).unwrap();
     assert_eq!(disk.operations(), operations, "nothing new, nothing written");
     drop(store);

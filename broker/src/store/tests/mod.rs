@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use peer_core::input::StoredMessage;
 use peer_core::record::{
-    Brief, DeliveryRecord, Image, MessageHead, MessageRecord, PausesRecord, PeerRecord, SettingsRecord, TokenDigest,
+    Brief, DeliveryRecord, Image, KeptRecord, MessageHead, MessageRecord, PausesRecord, PeerRecord, SettingsRecord, TokenDigest,
 };
 use peer_core::step::Change;
 use peer_core::thing::{ChannelRecord, NoteHead, NoteRecord, QuestionRecord, TaskRecord, Thing, ThingKey};
@@ -59,6 +59,10 @@ fn peer(n: u64) -> PeerRecord {
         mode: Some(Mode::AcceptEdits),
         former: vec![PeerId(9)],
     }
+}
+
+fn kept(through: u64, text_bytes: u64) -> KeptRecord {
+    KeptRecord { through: id(through), text_bytes }
 }
 
 fn pauses() -> PausesRecord {
@@ -277,13 +281,14 @@ fn life() -> Vec<Act> {
             Change::RemoveThing(ThingKey::Note("old".into())),
             put_thing(Thing::Task(TaskRecord { state: TaskState::Completed, ..task(3) })),
         ]),
+        Act::Commit(vec![Change::RemoveMessage(id(4)), Change::PutKept(kept(3, 18))]),
     ]
 }
 
 fn live(store: &mut Store, act: &Act) -> Result<(), StoreError> {
     match act {
         Act::Commit(changes) => store.commit(changes),
-        Act::Checkpoint => store.checkpoint(),
+        Act::Checkpoint => store.checkpoint(None),
     }
 }
 
