@@ -113,7 +113,12 @@ async fn write(call: &ToolCall<'_>, request: NoteRequest) -> Result<(String, boo
         NoteRequest::Delete { key, .. } => (key.clone(), true),
         NoteRequest::List { .. } => (String::new(), false),
     };
-    match call.session.request(Request::Note(request)).await {
+    // A write may be repeated: the broker knows it again by what it says. A line that is appended would stand there twice.
+    let asked = match request {
+        NoteRequest::Append { .. } => call.session.request_once(Request::Note(request)).await,
+        request => call.session.request(Request::Note(request)).await,
+    };
+    match asked {
         Ok(Reply::Note(note)) if deletes => Ok((format!("{} is forgotten; it had version {}.\n", note.key, note.version), false)),
         Ok(Reply::Note(note)) => Ok((format!("{} has version {} now.\n", note.key, note.version), false)),
         Ok(_) => Err(ToolError::OtherReply),

@@ -7,6 +7,7 @@ use peer_proto::task::{TaskAct, TaskDraft, TaskInfo, TaskRequest, TaskState, Tas
 use serde_json::{Value, json};
 
 use super::arguments::{ArgumentError, Arguments};
+use super::send_message::fresh_key;
 use super::{Mail, Output, ToolCall, ToolError};
 use crate::render::{BLOCK_CHARS_MAX, BLOCK_WARNING, Body, ago, counted, sentence, word};
 
@@ -102,7 +103,7 @@ fn create(given: &mut Arguments) -> Result<Tasks, ArgumentError> {
         description: given.text("description")?.unwrap_or_default(),
         assignee: given.text("assignee")?,
         needs,
-        idempotency_key: None,
+        idempotency_key: Some(fresh_key()),
     })))
 }
 
