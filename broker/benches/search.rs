@@ -5,6 +5,8 @@
 //! all kinds come in random order, each to both sides in random order. The corpus comes from a seed: words with the
 //! frequencies of Zipf's law, in messages of a few to two hundred words.
 
+#![allow(clippy::print_stdout, reason = "a bench's output is its purpose")]
+
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, BufWriter, Write};

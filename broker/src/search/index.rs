@@ -11,11 +11,8 @@ use std::io;
 use std::ops::{Bound, ControlFlow};
 use std::path::{Path, PathBuf};
 
-use peer_core::record::{DeliveryRecord, MessageRecord};
 use peer_core::step::Search;
-use peer_core::thing::{NoteRecord, TaskRecord};
 use peer_proto::ids::{MessageId, PeerId, TaskId, Timestamp};
-use peer_proto::message::Kind;
 use peer_proto::search::HitKind;
 use tantivy::collector::TopDocs;
 use tantivy::columnar::Column;
@@ -23,13 +20,14 @@ use tantivy::indexer::{IndexWriterOptions, LogMergePolicy};
 use tantivy::query::{
     BooleanQuery, ConstScoreQuery, InvertedIndexRangeQuery, Occur, PhrasePrefixQuery, PhraseQuery, Query, RangeQuery, TermQuery,
 };
-use tantivy::schema::{FAST, Field, INDEXED, IndexRecordOption, STORED, STRING, Schema, TextFieldIndexing, TextOptions, Value};
+use tantivy::schema::{Field, IndexRecordOption, Value};
 use tantivy::{
     DocAddress, IndexReader, IndexSettings, IndexWriter, Order, ReloadPolicy, Searcher, SegmentReader, TantivyDocument,
     TantivyError, Term,
 };
 use thiserror::Error;
 
+use super::entry::{DIRECT, Fields, key_of, schema};
 use super::words::{self, Part};
 use crate::store::{Reader, Reference, Snapshot, StoreError};
 
@@ -48,9 +46,6 @@ const MERGED_SEGMENTS_MIN: usize = 4;
 /// What one snapshot is held for.
 const BATCH_ROWS: usize = 1_000;
 const BATCH_BYTES: usize = 1024 * 1024;
-
-/// Stands for the channel of what was said in none; a channel's name begins with its sign.
-const DIRECT: &str = "direct";
 
 /// Words that a beginning within a phrase can stand for.
 const EXPANSIONS_MAX: u32 = 1_000;
@@ -90,28 +85,6 @@ struct Columns {
     kind: Column<u64>,
     at: Column<u64>,
     number: Column<u64>,
-}
-
-/// The fields of an entry.
-#[derive(Clone, Copy, Debug)]
-struct Fields {
-    /// The message's or task's id, or `n:` and the note's key.
-    key: Field,
-    /// The note's key again, to be read; it is the only thing that is stored.
-    note: Field,
-    kind: Field,
-    /// Milliseconds since the epoch; of a message, those of its id.
-    at: Field,
-    /// The rest of a message's id; a task's number.
-    number: Field,
-    from: Field,
-    /// Whom it concerns: its sender, and all who have a delivery of it.
-    party: Field,
-    /// From whom it is held, and never let go.
-    kept: Field,
-    channel: Field,
-    thread: Field,
-    text: Field,
 }
 
 /// What a catching-up came to.
@@ -278,7 +251,7 @@ impl Index {
             if messages.len() >= BATCH_ROWS || bytes >= BATCH_BYTES { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
         for message in &messages {
-            let entry = self.message_entry(message, &store.deliveries(message.head.id)?);
+            let entry = self.fields.message(message, &store.deliveries(message.head.id)?);
             self.add(entry, message.text.len())?;
             self.cursor.message = Some(message.head.id);
         }
@@ -292,15 +265,15 @@ impl Index {
         match reference {
             Reference::Message(id) => {
                 let Some(message) = store.message(*id)? else { return Ok(()) };
-                let entry = self.message_entry(&message, &store.deliveries(*id)?);
+                let entry = self.fields.message(&message, &store.deliveries(*id)?);
                 self.add(entry, message.text.len())
             }
             Reference::Note(key) => match store.note(key)? {
-                Some(note) => self.add(self.note_entry(&note), note.value.len()),
+                Some(note) => self.add(self.fields.note_entry(&note), note.value.len()),
                 None => Ok(()),
             },
             Reference::Task(id) => match store.task(*id)? {
-                Some(task) => self.add(self.task_entry(&task), task.description.len() + task.result.len()),
+                Some(task) => self.add(self.fields.task(&task), task.description.len() + task.result.len()),
                 None => Ok(()),
             },
         }
@@ -405,72 +378,6 @@ impl Index {
         }
         report.left_over = report.entries.saturating_sub(accounted);
         Ok(report)
-    }
-
-    fn message_entry(&self, message: &MessageRecord, deliveries: &[DeliveryRecord]) -> TantivyDocument {
-        let (fields, head) = (self.fields, &message.head);
-        let kind = match head.kind {
-            Kind::Question => HitKind::Question,
-            Kind::Answer => HitKind::Answer,
-            Kind::Message | Kind::Notice => HitKind::Message,
-        };
-        let mut entry = TantivyDocument::new();
-        entry.add_text(fields.key, head.id.to_string());
-        entry.add_u64(fields.kind, kind as u64);
-        // Of its id, which keeps the order of time also where the clock went backwards.
-        entry.add_u64(fields.at, (head.id.to_u128() >> 32) as u64);
-        entry.add_u64(fields.number, head.id.to_u128() as u64 & u64::from(u32::MAX));
-        entry.add_u64(fields.from, head.from.peer.0);
-        entry.add_u64(fields.party, head.from.peer.0);
-        for delivery in deliveries {
-            if delivery.peer != head.from.peer {
-                entry.add_u64(fields.party, delivery.peer.0);
-            }
-            if delivery.is_kept_back() {
-                entry.add_u64(fields.kept, delivery.peer.0);
-            }
-        }
-        if let Some(channel) = &head.channel {
-            entry.add_text(fields.channel, channel.to_ascii_lowercase());
-        }
-        if head.channel.as_ref().is_none_or(|channel| channel.starts_with('@')) {
-            entry.add_text(fields.channel, DIRECT);
-        }
-        entry.add_text(fields.thread, &head.thread);
-        entry.add_text(fields.text, &message.text);
-        head.sources.iter().for_each(|source| entry.add_text(fields.text, source));
-        entry
-    }
-
-    fn note_entry(&self, note: &NoteRecord) -> TantivyDocument {
-        let (fields, head) = (self.fields, &note.head);
-        let mut entry = TantivyDocument::new();
-        entry.add_text(fields.key, key_of(&Reference::Note(head.key.clone())));
-        entry.add_text(fields.note, &head.key);
-        entry.add_u64(fields.kind, HitKind::Note as u64);
-        entry.add_u64(fields.at, head.changed_at.0);
-        entry.add_text(fields.text, &note.value);
-        entry.add_text(fields.text, &head.key);
-        head.tags.iter().for_each(|tag| entry.add_text(fields.text, tag));
-        entry
-    }
-
-    fn task_entry(&self, task: &TaskRecord) -> TantivyDocument {
-        let fields = self.fields;
-        let mut entry = TantivyDocument::new();
-        entry.add_text(fields.key, task.id.to_string());
-        entry.add_u64(fields.kind, HitKind::Task as u64);
-        entry.add_u64(fields.at, task.changed_at.0);
-        entry.add_u64(fields.number, task.id.0);
-        entry.add_u64(fields.from, task.creator.0);
-        for peer in std::iter::once(task.creator).chain(task.assignee.filter(|peer| *peer != task.creator)) {
-            entry.add_u64(fields.party, peer.0);
-        }
-        entry.add_text(fields.thread, task.id.to_string());
-        for text in [&task.title, &task.description, &task.result] {
-            entry.add_text(fields.text, text);
-        }
-        entry
     }
 
     /// What is found for `parts`, among what the search may find.
@@ -632,15 +539,6 @@ impl IndexReport {
     }
 }
 
-/// What stands for a thing in the index.
-fn key_of(reference: &Reference) -> String {
-    match reference {
-        Reference::Message(id) => id.to_string(),
-        Reference::Note(key) => format!("n:{key}"),
-        Reference::Task(id) => id.to_string(),
-    }
-}
-
 fn columns(searching: &IndexReader) -> Result<Vec<Columns>, IndexError> {
     let open = |segment: &SegmentReader| -> Result<Columns, TantivyError> {
         // One that no entry of the segment has, such as where all are notes, is as good as empty.
@@ -653,25 +551,6 @@ fn columns(searching: &IndexReader) -> Result<Vec<Columns>, IndexError> {
         })
     };
     Ok(searching.searcher().segment_readers().iter().map(open).collect::<Result<_, _>>()?)
-}
-
-fn schema() -> (Schema, Fields) {
-    let mut builder = Schema::builder();
-    let words = TextFieldIndexing::default().set_tokenizer("words").set_index_option(IndexRecordOption::WithFreqsAndPositions);
-    let fields = Fields {
-        key: builder.add_text_field("key", STRING),
-        note: builder.add_text_field("note", STORED),
-        kind: builder.add_u64_field("kind", INDEXED | FAST),
-        at: builder.add_u64_field("at", FAST),
-        number: builder.add_u64_field("number", FAST),
-        from: builder.add_u64_field("from", INDEXED),
-        party: builder.add_u64_field("party", INDEXED),
-        kept: builder.add_u64_field("kept", INDEXED),
-        channel: builder.add_text_field("channel", STRING),
-        thread: builder.add_text_field("thread", STRING),
-        text: builder.add_text_field("text", TextOptions::default().set_indexing_options(words)),
-    };
-    (builder.build(), fields)
 }
 
 /// A directory that nobody else can read.

@@ -7,6 +7,7 @@
 //! Invariants: the thread sleeps while nothing is asked and the engine does not go idle; the index holds nothing that the
 //! store does not, and can be thrown away at any time.
 
+mod entry;
 mod index;
 mod snippet;
 mod words;
