@@ -232,11 +232,13 @@ impl Kind {
     }
 }
 
+/// Which of the two times of a send is meant.
+type Part = fn(&Times) -> &Vec<f64>;
+
 fn print(args: &Args, seed: u64, output: &Output, kinds: &[Kind; 4]) -> Result<(), Failure> {
     let [one, all, _, all_stopped] = kinds;
-    let median = |kind: &Kind, of: fn(&Times) -> &Vec<f64>| percentile(&kind.all(of), 0.5);
-    let (acknowledged, delivered): (fn(&Times) -> &Vec<f64>, fn(&Times) -> &Vec<f64>) =
-        (|times| &times.acknowledged, |times| &times.delivered);
+    let median = |kind: &Kind, of: Part| percentile(&kind.all(of), 0.5);
+    let (acknowledged, delivered): (Part, Part) = (|times| &times.acknowledged, |times| &times.delivered);
     let more = f64::from(args.members - 1);
     let per_member = |of| (median(all, of) - median(one, of)) / more;
     let harm = [acknowledged, delivered].map(|of| all_stopped.against(all, of));
