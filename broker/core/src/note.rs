@@ -109,15 +109,6 @@ impl Broker {
                 if ttl_ms.is_some_and(|ttl_ms| !(TTL_MS_MIN..=TTL_MS_MAX).contains(&ttl_ms)) {
                     return Err(Rejection::OutOfBounds { what: "the time to live", bound: "1 second to 30 days".to_owned() });
                 }
-                // The answer was lost, and its writer asks again: it was written by nobody else since.
-                let again = |note: &&NoteRecord| {
-                    if_version.is_some_and(|expected| note.head.version == expected.saturating_add(1))
-                        && (&note.head.author, &note.head.tags, &note.value) == (&author.name, &tags, &value)
-                };
-                if let Some(note) = present.filter(again) {
-                    step.reply(caller.connection, caller.id, Reply::Note(info(&note.head)));
-                    return Ok(());
-                }
                 self.check_version(now, &key, if_version, present)?;
                 let expires_at = ttl_ms.map(|ttl_ms| now.wall.plus_ms(ttl_ms));
                 self.write_note(now, caller, key, value, (tags, expires_at), author.name, facts, step)

@@ -113,10 +113,15 @@ async fn write(call: &ToolCall<'_>, request: NoteRequest) -> Result<(String, boo
         NoteRequest::Delete { key, .. } => (key.clone(), true),
         NoteRequest::List { .. } => (String::new(), false),
     };
-    // A write may be repeated: the broker knows it again by what it says. A line that is appended would stand there twice.
-    let asked = match request {
-        NoteRequest::Append { .. } => call.session.request_once(Request::Note(request)).await,
-        request => call.session.request(Request::Note(request)).await,
+    // A line that is appended again would stand there twice, and a version that is asked for again is there no more.
+    let repeatable = match &request {
+        NoteRequest::Set(NoteDraft { if_version, .. }) | NoteRequest::Delete { if_version, .. } => if_version.is_none(),
+        NoteRequest::Append { .. } => false,
+        NoteRequest::Get(_) | NoteRequest::List { .. } => true,
+    };
+    let asked = match repeatable {
+        true => call.session.request(Request::Note(request)).await,
+        false => call.session.request_once(Request::Note(request)).await,
     };
     match asked {
         Ok(Reply::Note(note)) if deletes => Ok((format!("{} is forgotten; it had version {}.\n", note.key, note.version), false)),
