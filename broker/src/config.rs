@@ -20,8 +20,11 @@ use toml::Spanned;
 /// More than any configuration needs; a file beyond it is not one.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 
-/// Bounds of `retention.settled_days`.
-const SETTLED_DAYS: Range<u32> = 1..36_501;
+/// Bounds of all spans of `[retention]`.
+const DAYS: Range<u32> = 1..36_501;
+
+/// Bounds of `retention.settled_count`.
+const SETTLED_COUNT: Range<u32> = 1..1_000_000_001;
 
 /// Bounds of `retention.settled_mib`.
 const SETTLED_MIB: Range<u32> = 1..1_048_577;
@@ -41,18 +44,37 @@ pub struct Settings {
     pub adapter: Adapter,
 }
 
-/// How long what is settled is kept.
+/// How long and how much is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Retention {
     /// Days that a settled message is kept.
     pub settled_days: u32,
-    /// MiB of settled messages that are kept.
+    /// MiB of messages that are kept.
     pub settled_mib: u32,
+    /// Messages that are kept.
+    pub settled_count: u32,
+    /// Days that a dead letter is kept.
+    pub dead_days: u32,
+    /// Days that a task is kept after it ended.
+    pub tasks_days: u32,
 }
 
 impl Default for Retention {
     fn default() -> Self {
-        Self { settled_days: 30, settled_mib: 512 }
+        Self { settled_days: 30, settled_mib: 512, settled_count: 1_000_000, dead_days: 30, tasks_days: 30 }
+    }
+}
+
+impl Retention {
+    fn rules(&self) -> peer_core::retention::Retention {
+        let ms = |days: u32| u64::from(days) * 24 * 3_600_000;
+        peer_core::retention::Retention {
+            settled_ms: ms(self.settled_days),
+            settled_count: self.settled_count.into(),
+            settled_bytes: u64::from(self.settled_mib) * 1024 * 1024,
+            dead_ms: ms(self.dead_days),
+            tasks_ms: ms(self.tasks_days),
+        }
     }
 }
 
@@ -190,6 +212,7 @@ impl Settings {
                 Inbound::Refuse => peer_proto::policy::Policy::Refuse,
             },
             hold_escalation: self.policy.escalation == Escalation::Hold,
+            retention: self.retention.rules(),
         }
     }
 
@@ -227,15 +250,36 @@ impl Settings {
                 "retention.settled_days",
                 self.retention.settled_days,
                 usual.retention.settled_days,
-                SETTLED_DAYS,
+                DAYS,
                 "days that a settled message is kept",
+            ),
+            number(
+                "retention.settled_count",
+                self.retention.settled_count,
+                usual.retention.settled_count,
+                SETTLED_COUNT,
+                "messages that are kept; beyond it the oldest settled ones go",
             ),
             number(
                 "retention.settled_mib",
                 self.retention.settled_mib,
                 usual.retention.settled_mib,
                 SETTLED_MIB,
-                "MiB of settled messages that are kept",
+                "MiB of texts that are kept; beyond it the oldest settled ones go",
+            ),
+            number(
+                "retention.dead_days",
+                self.retention.dead_days,
+                usual.retention.dead_days,
+                DAYS,
+                "days that a dead letter is kept",
+            ),
+            number(
+                "retention.tasks_days",
+                self.retention.tasks_days,
+                usual.retention.tasks_days,
+                DAYS,
+                "days that a task is kept after it ended",
             ),
             word(
                 "policy.default",
@@ -391,6 +435,9 @@ struct Tables {
 struct RetentionTable {
     settled_days: Option<Spanned<i64>>,
     settled_mib: Option<Spanned<i64>>,
+    settled_count: Option<Spanned<i64>>,
+    dead_days: Option<Spanned<i64>>,
+    tasks_days: Option<Spanned<i64>>,
 }
 
 fn parse(path: &Path, text: &str) -> Result<Settings, ConfigError> {
@@ -421,11 +468,18 @@ fn parse(path: &Path, text: &str) -> Result<Settings, ConfigError> {
         };
         settings.limits.set(key, bounded(&format!("limits.{key}"), value, spec.min..spec.max + 1)?);
     }
-    if let Some(days) = &tables.retention.settled_days {
-        settings.retention.settled_days = bounded("retention.settled_days", days, SETTLED_DAYS)?;
-    }
-    if let Some(mib) = &tables.retention.settled_mib {
-        settings.retention.settled_mib = bounded("retention.settled_mib", mib, SETTLED_MIB)?;
+    let RetentionTable { settled_days, settled_mib, settled_count, dead_days, tasks_days } = &tables.retention;
+    let kept = &mut settings.retention;
+    for (key, given, slot, bounds) in [
+        ("retention.settled_days", settled_days, &mut kept.settled_days, DAYS),
+        ("retention.settled_mib", settled_mib, &mut kept.settled_mib, SETTLED_MIB),
+        ("retention.settled_count", settled_count, &mut kept.settled_count, SETTLED_COUNT),
+        ("retention.dead_days", dead_days, &mut kept.dead_days, DAYS),
+        ("retention.tasks_days", tasks_days, &mut kept.tasks_days, DAYS),
+    ] {
+        if let Some(given) = given {
+            *slot = bounded(key, given, bounds)?;
+        }
     }
     Ok(settings)
 }
@@ -547,7 +601,7 @@ mod tests {
         .unwrap();
         assert_eq!((settings.limits.sender_per_minute, settings.limits.identical_text_ms), (1_000, 0));
         assert_eq!(settings.limits.pair_per_minute, 30);
-        assert_eq!(settings.retention, Retention { settled_days: 7, settled_mib: 64 });
+        assert_eq!(settings.retention, Retention { settled_days: 7, settled_mib: 64, ..Retention::default() });
         assert_eq!(settings.policy, Policy { default: Inbound::Hold, escalation: Escalation::Hold });
         let rules = settings.rules();
         assert!(rules.allow_operator_from_agents && rules.hold_escalation);
@@ -603,7 +657,7 @@ mod tests {
         let mut settings = Settings::default();
         settings.limits.set("attempts_max", 9);
         let entries = settings.entries();
-        assert_eq!(entries.len(), LIMIT_SPECS.len() + 10);
+        assert_eq!(entries.len(), LIMIT_SPECS.len() + 13);
         let attempts = entries.iter().find(|entry| entry.key == "limits.attempts_max").unwrap();
         assert_eq!((&*attempts.value, &*attempts.default, &*attempts.bounds), ("9", "5", "1 to 100"));
     }

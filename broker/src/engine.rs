@@ -16,6 +16,7 @@ use std::time::Duration;
 use peer_core::broker::Broker;
 use peer_core::input::{ConnectionId, Facts, Input, Lookups, Now};
 use peer_core::record::{MessageRecord, TokenDigest};
+use peer_core::retention::SWEEP_ROWS_MAX;
 use peer_core::step::{Change, Effect, Step};
 use peer_proto::ids::{MessageId, Token};
 use peer_proto::limits::DISK_RESERVE_BYTES;
@@ -27,6 +28,7 @@ use thiserror::Error;
 
 use crate::clock::Clock;
 use crate::outbox::Outbox;
+use crate::search::Searching;
 use crate::store::{Store, StoreError};
 use crate::{query, state_dir};
 
@@ -79,6 +81,7 @@ pub(crate) struct Engine {
     clock: Clock,
     broker: Broker,
     store: Store,
+    searching: Searching,
     arrivals: Receiver<Arrival>,
     lines: BTreeMap<ConnectionId, Line>,
     identity: Identity,
@@ -89,6 +92,8 @@ pub(crate) struct Engine {
     commit_times: VecDeque<u64>,
     /// When the store is to be checkpointed, on the monotonic clock. None: it is as it shall stay.
     checkpoint_at_ms: Option<u64>,
+    /// Nothing else is to do from then on, on the monotonic clock, if nothing arrives.
+    quiet_at_ms: u64,
     stopping: bool,
 }
 
@@ -99,11 +104,19 @@ struct Line {
 }
 
 impl Engine {
-    pub(crate) fn new(clock: Clock, broker: Broker, store: Store, arrivals: Receiver<Arrival>, identity: Identity) -> Self {
+    pub(crate) fn new(
+        clock: Clock,
+        broker: Broker,
+        store: Store,
+        searching: Searching,
+        arrivals: Receiver<Arrival>,
+        identity: Identity,
+    ) -> Self {
         Self {
             clock,
             broker,
             store,
+            searching,
             arrivals,
             lines: BTreeMap::new(),
             identity,
@@ -112,6 +125,7 @@ impl Engine {
             commit_times: VecDeque::with_capacity(COMMIT_TIMES_KEPT),
             // Opening may have written.
             checkpoint_at_ms: Some(CHECKPOINT_IDLE_MS),
+            quiet_at_ms: CHECKPOINT_IDLE_MS,
             stopping: false,
         }
     }
@@ -129,7 +143,7 @@ impl Engine {
             line.outbox.close();
         }
         worked?;
-        self.store.checkpoint().map_err(EngineError::Commit)
+        self.store.checkpoint(Some(&self.broker.kept())).map_err(EngineError::Commit)
     }
 
     fn work_until_told(&mut self) -> Result<(), EngineError> {
@@ -149,7 +163,9 @@ impl Engine {
     fn wait(&self) -> Option<Arrival> {
         let now = self.clock.now();
         let checkpoint_ms = self.checkpoint_at_ms.map(|at| at.saturating_sub(now.mono_ms));
-        let due_ms = [self.broker.poll_timeout(now), checkpoint_ms].into_iter().flatten().min();
+        let quiet_ms = self.quiet_at_ms.saturating_sub(now.mono_ms);
+        let sweep_ms = self.broker.poll_sweep(now).map(|sweep| if sweep.is_asked { 0 } else { sweep.in_ms.max(quiet_ms) });
+        let due_ms = [self.broker.poll_timeout(now), checkpoint_ms, sweep_ms].into_iter().flatten().min();
         let arrived = match due_ms {
             Some(due_ms) => self.arrivals.recv_timeout(Duration::from_millis(due_ms)),
             None => self.arrivals.recv().map_err(RecvTimeoutError::from),
@@ -166,9 +182,12 @@ impl Engine {
     fn work(&mut self, first: Option<Arrival>) -> Result<(), EngineError> {
         let now = self.clock.now();
         if first.is_none() && self.checkpoint_at_ms.is_some_and(|at| at <= now.mono_ms) {
-            self.store.checkpoint().map_err(EngineError::Commit)?;
+            self.store.trim_reindex(self.searching.seen_row()).map_err(EngineError::Commit)?;
+            self.store.checkpoint(Some(&self.broker.kept())).map_err(EngineError::Commit)?;
             self.checkpoint_at_ms = None;
+            self.searching.go_on();
         }
+        self.sweep(now, first.is_none())?;
         self.broker.handle_timeout(now, &mut self.step);
         let (mut inputs, mut text_bytes) = (0, 0);
         let mut next = first;
@@ -181,8 +200,21 @@ impl Engine {
             let full = inputs >= BATCH_INPUTS_MAX || text_bytes >= BATCH_TEXT_BYTES_MAX;
             next = if full { None } else { self.arrivals.try_recv().ok() };
         }
-        if inputs > 0 && self.checkpoint_at_ms.is_some() {
-            self.checkpoint_at_ms = Some(now.mono_ms + CHECKPOINT_IDLE_MS);
+        if inputs > 0 {
+            self.quiet_at_ms = now.mono_ms + CHECKPOINT_IDLE_MS;
+            self.checkpoint_at_ms = self.checkpoint_at_ms.map(|_| self.quiet_at_ms);
+        }
+        self.settle()
+    }
+
+    /// One step of retention, where it is time for one. It is a commit of its own: what is read for it must be what is stored.
+    fn sweep(&mut self, now: Now, idle: bool) -> Result<(), EngineError> {
+        let quiet = idle && self.quiet_at_ms <= now.mono_ms;
+        let due = self.broker.poll_sweep(now).filter(|sweep| sweep.is_asked || (sweep.in_ms == 0 && quiet));
+        let Some(due) = due else { return Ok(()) };
+        let (rows, next) = self.store.stored_after(due.after, SWEEP_ROWS_MAX).map_err(EngineError::Read)?;
+        if let Some(gone) = self.broker.sweep(now, &rows, next, &mut self.step) {
+            tracing::info!(?gone, "purged what was kept long enough");
         }
         self.settle()
     }
@@ -243,10 +275,17 @@ impl Engine {
             _ => None,
         };
         // Where the file system does not say, the commit will.
-        let disk_full = matches!(request, Request::Send(_))
-            && state_dir::free_bytes(&self.identity.dir).is_ok_and(|free| free < DISK_RESERVE_BYTES);
+        let stores = matches!(
+            request,
+            Request::Send(_) | Request::Ask(_) | Request::Answer(_) | Request::Task(_) | Request::Note(_) | Request::Channel(_)
+        );
+        let disk_full = stores && state_dir::free_bytes(&self.identity.dir).is_ok_and(|free| free < DISK_RESERVE_BYTES);
         let entropy = getrandom::u64().map_err(EngineError::Entropy)?;
-        Ok(Facts { entropy, token, resume_digest, stored, prior, disk_full })
+        let note = match lookups.note {
+            Some(key) => self.store.note(&key).map_err(EngineError::Read)?,
+            None => None,
+        };
+        Ok(Facts { entropy, token, resume_digest, stored, prior, note, disk_full })
     }
 
     /// Makes what was decided durable, then lets it be seen.
@@ -259,8 +298,10 @@ impl Engine {
             for change in &step.changes {
                 log_change(change);
             }
+            self.searching.hold();
             let started_us = self.clock.mono_us();
             self.store.commit(&step.changes).map_err(EngineError::Commit)?;
+            self.searching.committed();
             let ended_us = self.clock.mono_us();
             if self.commit_times.len() == COMMIT_TIMES_KEPT {
                 self.commit_times.pop_front();
@@ -296,6 +337,10 @@ impl Engine {
                     let status = || self.status(line.protocol);
                     let result = query::answer(&self.store, &self.broker, &query, status).map_err(EngineError::Read)?;
                     line.outbox.reply(id, result);
+                }
+                Effect::Search { connection, id, search } => {
+                    let Some(line) = self.lines.get(&connection) else { continue };
+                    self.searching.ask(line.outbox.clone(), id, search, self.clock.now().wall);
                 }
                 Effect::Deliver { connection, message, attempts, shown_before } => {
                     let Some(line) = self.lines.get(&connection) else { continue };
@@ -349,6 +394,8 @@ impl Engine {
             commit_us_p50: times.get(times.len() / 2).copied().unwrap_or(0),
             commit_us_max: times.last().copied().unwrap_or(0),
             disk_free_bytes: state_dir::free_bytes(&self.identity.dir).unwrap_or(0),
+            paused: Vec::new(),
+            refused: Vec::new(),
         };
         self.broker.count(&mut status);
         status
@@ -388,6 +435,12 @@ fn log_change(change: &Change) {
         Change::PutIdempotencyKey { sender, message, .. } => tracing::debug!(peer = %sender, %message, "put_idempotency_key"),
         Change::PutNextPeer(peer) => tracing::debug!(%peer, "put_next_peer"),
         Change::PutSettings(_) => tracing::debug!("put_settings"),
+        Change::PutPauses(_) => tracing::debug!("put_pauses"),
+        Change::PutKept(_) => tracing::debug!("put_kept"),
+        Change::PutThing(thing) => tracing::debug!(key = ?thing.key(), "put_thing"),
+        Change::RemoveThing(key) => tracing::debug!(?key, "remove_thing"),
+        Change::PutNextTask(task) => tracing::debug!(%task, "put_next_task"),
+        Change::RemoveMessage(message) => tracing::debug!(%message, "remove_message"),
     }
 }
 
@@ -398,6 +451,7 @@ fn log_effect(effect: &Effect) {
             tracing::debug!(connection = connection.0, id, cause = %refusal.code, "refuse");
         }
         Effect::Query { connection, id, .. } => tracing::debug!(connection = connection.0, id, "query"),
+        Effect::Search { connection, id, .. } => tracing::debug!(connection = connection.0, id, "search"),
         Effect::Deliver { connection, message, .. } => tracing::debug!(connection = connection.0, %message, "deliver"),
         Effect::Push { connection, .. } => tracing::debug!(connection = connection.0, "push"),
         Effect::Close { connection } => tracing::debug!(connection = connection.0, "close"),
@@ -451,7 +505,9 @@ mod tests {
         let (arrivals, arrived) = channel();
         let path = PathBuf::from("/x");
         let identity = Identity { executable: "/x".into(), dir: path.clone(), socket: path, sandbox: false };
-        let mut engine = Engine::new(clock, broker, store, arrived, identity);
+        let index = tempfile::tempdir().unwrap();
+        let searching = Searching::start(store.reader(), index.path().join("search")).unwrap();
+        let mut engine = Engine::new(clock, broker, store, searching, arrived, identity);
         let outboxes: Vec<Outbox> = (1..=2).map(|_| Outbox::default()).collect();
         for (connection, outbox) in (1..).map(ConnectionId).zip(&outboxes) {
             let hello = Hello { role: Role::Adapter, version: "0".into(), executable: "/x".into(), seat: None };

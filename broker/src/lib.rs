@@ -9,6 +9,7 @@
 //! - `engine`: batch, apply, commit once, release.
 //! - `outbox`: what waits for each connection.
 //! - `query`: what the store answers by itself.
+//! - [`search`]: what was said, by its words.
 //! - [`store`]: what is durable.
 
 use std::path::PathBuf;
@@ -26,10 +27,12 @@ use crate::clock::Clock;
 use crate::connection::Desk;
 use crate::engine::{Engine, Identity};
 use crate::listener::Socket;
+use crate::search::{Index, IndexError, IndexReport, Searching};
 use crate::state_dir::Lock;
 use crate::store::{OpenError, Store, StoreError};
 
 pub mod config;
+pub mod search;
 pub mod store;
 
 mod ancestry;
@@ -80,6 +83,41 @@ pub fn run(options: RunOptions, ready: impl FnOnce()) -> Result<(), RunError> {
     run_with(options, Duration::from_millis(HELLO_TIMEOUT_MS), ready)
 }
 
+/// Makes the search index anew, while no broker runs.
+///
+/// # Errors
+/// [`RunError::AlreadyRunning`] where a broker holds the directory; else what was wrong with the store or the index.
+pub fn reindex(location: &Location) -> Result<IndexReport, RunError> {
+    state_dir::secure(location.dir())?;
+    let _lock = take_lock(location)?;
+    let store = Store::open(&location.database(), &location.backups())?;
+    let reader = store.reader();
+    let mut index = Index::create(&location.search_index())?;
+    index.catch_up(&reader, || false)?;
+    index.settle()?;
+    let report = index.check(&reader.snapshot().map_err(RunError::Load)?)?;
+    index.close();
+    Ok(report)
+}
+
+/// Checks the search index against the store, while no broker runs; none where there is no index that could be checked: the
+/// next broker makes one. Changes nothing in the store.
+///
+/// # Errors
+/// What was wrong with the store, or why the index cannot be read.
+pub fn check_index(location: &Location) -> Result<Option<IndexReport>, RunError> {
+    let store = Store::look(&location.database())?.snapshot().map_err(RunError::Load)?;
+    let index = Index::look(&location.search_index(), &store)?;
+    Ok(index.map(|index| index.check(&store)).transpose()?)
+}
+
+fn take_lock(location: &Location) -> Result<Lock, RunError> {
+    Lock::take(&location.lock()).map_err(|error| match error {
+        LockError::Held { path } => RunError::AlreadyRunning { lock: path },
+        error => RunError::Lock(error),
+    })
+}
+
 fn run_with(options: RunOptions, hello_timeout: Duration, ready: impl FnOnce()) -> Result<(), RunError> {
     if options.detached {
         detach::leave_starter()?;
@@ -87,10 +125,7 @@ fn run_with(options: RunOptions, hello_timeout: Duration, ready: impl FnOnce()) 
     let location = &options.location;
     state_dir::secure(location.dir())?;
     // Dropped last: whoever gets it next finds the store closed and the socket gone.
-    let _lock = Lock::take(&location.lock()).map_err(|error| match error {
-        LockError::Held { path } => RunError::AlreadyRunning { lock: path },
-        error => RunError::Lock(error),
-    })?;
+    let _lock = take_lock(location)?;
     let log = telemetry::open(&location.log())?;
     let _logging = tracing::dispatcher::set_default(&log);
     if options.detached {
@@ -121,7 +156,8 @@ fn serve(options: &RunOptions, hello_timeout: Duration, ready: impl FnOnce()) ->
     let desk_preface = Preface::ours(&executable);
     let identity = Identity { executable, dir: location.dir().into(), socket: location.socket(), sandbox };
     let (to_engine, arrivals) = mpsc::channel();
-    let engine = Engine::new(clock, broker, store, arrivals, identity);
+    let searching = Searching::start(store.reader(), location.search_index()).map_err(RunError::Runtime)?;
+    let engine = Engine::new(clock, broker, store, searching, arrivals, identity);
     let (engine_ended, ended) = oneshot::channel();
     let log = tracing::dispatcher::get_default(Clone::clone);
     let thread = std::thread::Builder::new()
@@ -186,6 +222,9 @@ pub enum RunError {
     /// The store opens and cannot be read.
     #[error("cannot read the store; run `peerctl daemon verify`")]
     Load(#[source] StoreError),
+    /// The search index.
+    #[error(transparent)]
+    Index(#[from] IndexError),
     /// The sandbox.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),

@@ -8,14 +8,16 @@ use std::ops::ControlFlow;
 use peer_core::broker::Broker;
 use peer_core::record::{DeliveryRecord, MessageHead, MessageRecord, is_kept_back};
 use peer_core::step::Query;
+use peer_core::thing::NoteHead;
 use peer_proto::codec;
 use peer_proto::ids::{MessageId, PeerId};
 use peer_proto::limits::{HISTORY_ROWS_MAX, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX};
-use peer_proto::message::{Message, TraceEvent};
+use peer_proto::message::{Kind, Message, TraceEvent};
+use peer_proto::note::NoteInfo;
 use peer_proto::refusal::{ErrorCode, Refusal};
 use peer_proto::request::{Orphan, Position, Reply, Shown, ShownDelivery, Status};
 
-use crate::store::{Store, StoreError};
+use crate::store::{Span, Store, StoreError};
 
 /// Answers a query. `status` is asked for what only the engine knows.
 pub(crate) fn answer(
@@ -33,13 +35,14 @@ pub(crate) fn answer(
             let Some(record) = store.message(*id)? else { return Ok(Err(unknown(*id))) };
             Ok(Ok(Reply::Shown(Box::new(shown(store, broker, record)?))))
         }
-        Query::History { peer, with, thread, since, before, limit, kept_from } => {
-            let between = Between { peer, with, thread: thread.as_deref() };
+        Query::History { peer, with, thread, channel, since, before, after, limit, kept_from, reader } => {
+            let between = Between { peer, with, thread: thread.as_deref(), channel: channel.as_deref() };
+            let span = Span { after: *after, before: *before, since: *since, oldest_first: after.is_some() };
             let mut page = Vec::new();
             let mut text_bytes = 0;
             let limit = (*limit).clamp(1, PAGE_ENTRIES_MAX);
-            let next = store.scan_back(*before, *since, HISTORY_ROWS_MAX, |record| {
-                if between.includes(&record.head) {
+            let next = store.scan(span, HISTORY_ROWS_MAX, |record| {
+                if between.includes(&record.head) && broker.may_see(*reader, &record.head) {
                     text_bytes += record.text.len();
                     page.push(record);
                 }
@@ -52,7 +55,31 @@ pub(crate) fn answer(
             history(store, broker, page, kept_from, next).map(Ok)
         }
         Query::Orphans { after } => orphans(store, broker, *after).map(Ok),
+        Query::Note(key) => {
+            let note = store.note(key)?;
+            let missing = || Refusal {
+                code: ErrorCode::UnknownNote,
+                message: format!("there is no note {key:?}"),
+                hint: "`peerctl memory list` shows the keys".to_owned(),
+                retry_after_ms: None,
+            };
+            Ok(note.map(|note| Reply::Note(note_of(note.head, Some(note.value)))).ok_or_else(missing))
+        }
         Query::Status => Ok(Ok(Reply::Status(Box::new(status())))),
+    }
+}
+
+/// A stored note as a program reads it.
+fn note_of(head: NoteHead, value: Option<String>) -> NoteInfo {
+    NoteInfo {
+        key: head.key,
+        value,
+        tags: head.tags,
+        version: head.version,
+        author: head.author,
+        changed_at: head.changed_at,
+        expires_at: head.expires_at,
+        bytes: head.bytes,
     }
 }
 
@@ -66,6 +93,7 @@ pub(crate) fn message_of(record: MessageRecord) -> Message {
         intent: head.intent,
         kind: head.kind,
         thread: head.thread,
+        channel: head.channel,
         reply_to: head.reply_to,
         sent_at: head.sent_at,
         expires_at: head.expires_at,
@@ -79,6 +107,7 @@ struct Between<'a> {
     peer: &'a [PeerId],
     with: &'a [PeerId],
     thread: Option<&'a str>,
+    channel: Option<&'a str>,
 }
 
 impl Between<'_> {
@@ -90,7 +119,11 @@ impl Between<'_> {
             (one, []) | ([], one) => sent(one) || got(one),
             (one, other) => (sent(one) && got(other)) || (sent(other) && got(one)),
         };
-        parties && self.thread.is_none_or(|thread| head.thread == thread)
+        let said_there = |channel: &str| {
+            let same = head.channel.as_deref().is_some_and(|said_in| said_in.eq_ignore_ascii_case(channel));
+            same && head.kind != Kind::Notice
+        };
+        parties && self.thread.is_none_or(|thread| head.thread == thread) && self.channel.is_none_or(said_there)
     }
 }
 

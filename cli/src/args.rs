@@ -3,8 +3,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    ask, bench, cancel, completions, config, daemon, demo, doctor, history, hook, inbox, kick, mcp, orphans, peers, policy,
-    release, rename, send, setup, show, status, tail, uninstall, wait,
+    ask, bench, cancel, channels, completions, config, daemon, demo, doctor, history, hook, inbox, kick, mcp, memory, orphans,
+    pause, peers, policy, purge, questions, release, rename, search, send, setup, show, status, tail, tasks, uninstall, wait,
 };
 
 const AFTER_HELP: &str = "\
@@ -48,12 +48,20 @@ pub(crate) enum Command {
     Inbox(inbox::Args),
     Show(show::Args),
     History(history::Args),
+    Search(search::Args),
+    Channels(channels::Args),
+    Questions(questions::Args),
+    Tasks(tasks::Args),
+    Memory(memory::Args),
     Tail(tail::Args),
     Wait(wait::Args),
     Rename(rename::Args),
     Kick(kick::Args),
     Policy(policy::Args),
     Release(release::Args),
+    Pause(pause::PauseArgs),
+    Resume(pause::ResumeArgs),
+    Purge(purge::Args),
     #[command(alias = "dead")]
     Orphans(orphans::Args),
     Cancel(cancel::Args),

@@ -69,6 +69,11 @@ impl McpClient {
         Ok((client, answer))
     }
 
+    /// The adapter's process, while it runs.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
     /// Asks and waits for the result.
     pub(crate) async fn request(&mut self, method: &str, params: Value) -> Result<Value, Failure> {
         let id = self.next_id;

@@ -39,6 +39,15 @@ pub(crate) struct Throwaway {
 impl Throwaway {
     /// Starts a broker of this executable with this `config.toml`.
     pub(crate) async fn start(executable: &Path, config: &str) -> Result<Self, Failure> {
+        Self::start_prepared(executable, config, |_| Ok(())).await
+    }
+
+    /// The same, after something was done to its directory.
+    pub(crate) async fn start_prepared(
+        executable: &Path,
+        config: &str,
+        prepare: impl FnOnce(&Location) -> std::io::Result<()>,
+    ) -> Result<Self, Failure> {
         let room = room()?;
         let dir = room.path().join("peerd");
         let home = room.path().join("home");
@@ -48,6 +57,7 @@ impl Throwaway {
         let location = Location::resolve(Some(&dir), None).map_err(peer_client::ConnectError::from)?;
         let attempt = "writing";
         fs::write(location.config(), config).map_err(|source| Failure::File { attempt, path: location.config(), source })?;
+        prepare(&location).map_err(|source| Failure::File { attempt, path: location.dir().into(), source })?;
         let endpoint = Endpoint { location, executable: executable.to_path_buf(), start: Start::Never };
         let mut broker = detached_broker(&endpoint)
             .env("HOME", &home)

@@ -4,6 +4,8 @@
 use peer_client::Endpoint;
 use peer_proto::message::Carrier;
 
+use crate::tools::Profile;
+
 /// How often a session that rests may be woken in an hour, unless the file says otherwise.
 const WAKEUPS_PER_HOUR: u32 = 30;
 
@@ -12,6 +14,8 @@ const WAKEUPS_PER_HOUR: u32 = 30;
 pub(crate) struct Config {
     /// Dormant unless the environment says otherwise.
     pub(crate) opt_in: bool,
+    /// Which tools are offered, unless the environment says otherwise.
+    pub(crate) profile: Profile,
     /// Carriers that are not to be used.
     pub(crate) carriers_off: Vec<Carrier>,
     /// How often a session that rests may be woken in an hour.
@@ -38,6 +42,7 @@ impl Config {
         let wakeups_per_hour = value("wakeups_per_hour").and_then(toml::Value::as_integer);
         Self {
             opt_in: value("opt_in").and_then(toml::Value::as_bool) == Some(true),
+            profile: value("profile").and_then(toml::Value::as_str).and_then(Profile::named).unwrap_or_default(),
             carriers_off: carriers_off.into_iter().flatten().filter_map(named).collect(),
             wakeups_per_hour: wakeups_per_hour.and_then(|count| u32::try_from(count).ok()).unwrap_or(WAKEUPS_PER_HOUR),
             wake_unattended: value("wake_unattended").and_then(toml::Value::as_bool) == Some(true),
@@ -51,14 +56,23 @@ mod tests {
 
     #[test]
     fn the_file_is_read_and_nonsense_says_nothing() {
-        let usual =
-            Config { opt_in: false, carriers_off: Vec::new(), wakeups_per_hour: WAKEUPS_PER_HOUR, wake_unattended: false };
+        let usual = Config {
+            opt_in: false,
+            profile: Profile::Core,
+            carriers_off: Vec::new(),
+            wakeups_per_hour: WAKEUPS_PER_HOUR,
+            wake_unattended: false,
+        };
         assert_eq!(Config::parse(""), usual);
         assert_eq!(Config::parse("no toml ]"), usual);
-        assert_eq!(Config::parse("[adapter]\nopt_in = 1\ncarriers_off = \"hook\"\nwakeups_per_hour = -1\n"), usual);
-        let text = "[adapter]\nopt_in = true\ncarriers_off = [\"hook\", \"tool_result\", \"channel\"]\nwakeups_per_hour = 0\nwake_unattended = true\n";
+        assert_eq!(
+            Config::parse("[adapter]\nopt_in = 1\nprofile = \"all\"\ncarriers_off = \"hook\"\nwakeups_per_hour = -1\n"),
+            usual
+        );
+        let text = "[adapter]\nopt_in = true\nprofile = \"full\"\ncarriers_off = [\"hook\", \"tool_result\", \"channel\"]\nwakeups_per_hour = 0\nwake_unattended = true\n";
         let said = Config {
             opt_in: true,
+            profile: Profile::Full,
             carriers_off: vec![Carrier::Hook, Carrier::Channel],
             wakeups_per_hour: 0,
             wake_unattended: true,

@@ -53,6 +53,7 @@ use crate::config::Config;
 use crate::server::Server;
 use crate::session::{Session, Surroundings};
 use crate::stdio::{ClientPipe, Outgoing};
+use crate::tools::Profile;
 
 /// After the client closed our input, calls that are being answered have this long, in milliseconds. Short, because the
 /// session's mail is somebody else's as soon as this process has ended.
@@ -80,10 +81,11 @@ async fn run(endpoint: Result<Endpoint, ConnectError>) -> ExitCode {
     let (input, output) = rmcp::transport::io::stdio_pipes();
     let outgoing = Outgoing::default();
     let input_closed = Arc::new(Notify::new());
+    let (profile, odd_profile) = profile(config.profile);
     let session = Session::new(surroundings(config), endpoint, outgoing.clone());
     let pipe = ClientPipe::new(input, outgoing.clone(), Arc::clone(&input_closed));
-    let server = Server::new(Arc::clone(&session), dormant);
-    if let Some(notice) = odd_profile() {
+    let server = Server::new(Arc::clone(&session), dormant, profile);
+    if let Some(notice) = odd_profile {
         session.notice(notice);
     }
 
@@ -163,14 +165,19 @@ fn surroundings(config: Config) -> Surroundings {
     }
 }
 
-/// What is wrong with `PEERD_PROFILE`. An odd `adapter.profile` in `config.toml` the broker complains about; both profiles
-/// list the same tools.
-fn odd_profile() -> Option<String> {
-    let said = std::env::var("PEERD_PROFILE").ok().filter(|said| !matches!(said.trim(), "" | "core" | "full"))?;
-    Some(format!(
-        "PEERD_PROFILE is {}, which is no profile: core and full are; the tools of core are listed",
-        render::sentence(&said)
-    ))
+/// Which tools are offered: `PEERD_PROFILE` before what the file says; and what is wrong with the former. An odd
+/// `adapter.profile` in `config.toml` the broker complains about.
+fn profile(configured: Profile) -> (Profile, Option<String>) {
+    let said = std::env::var("PEERD_PROFILE").ok().filter(|said| !said.trim().is_empty());
+    let Some(said) = said else { return (configured, None) };
+    match Profile::named(&said) {
+        Some(profile) => (profile, None),
+        None => {
+            let said = render::sentence(&said);
+            let notice = format!("PEERD_PROFILE is {said}, which is no profile: core and full are; the tools of core are listed");
+            (Profile::Core, Some(notice))
+        }
+    }
 }
 
 /// Whether this adapter shall stay silent: no broker, no registration, no tools.

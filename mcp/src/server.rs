@@ -23,7 +23,7 @@ use crate::codex;
 use crate::inbox::{Ask, Caller};
 use crate::session::{CallError, Client, ClientKind, Session};
 use crate::stdio::Call;
-use crate::tools::{Mail, Output, ToolCall, ToolError, ToolName};
+use crate::tools::{Mail, Output, Profile, ToolCall, ToolError, ToolName};
 
 /// The newest protocol version that has a handshake; a channel is not registered by a client that negotiated a later one.
 const VERSION_MAX: ProtocolVersion = ProtocolVersion::V_2025_11_25;
@@ -56,11 +56,12 @@ const DORMANT_INSTRUCTIONS: &str = "peers is switched off here: this session nei
 pub(crate) struct Server {
     session: Arc<Session>,
     dormant: bool,
+    profile: Profile,
 }
 
 impl Server {
-    pub(crate) fn new(session: Arc<Session>, dormant: bool) -> Self {
-        Self { session, dormant }
+    pub(crate) fn new(session: Arc<Session>, dormant: bool, profile: Profile) -> Self {
+        Self { session, dormant, profile }
     }
 
     fn introduced(&self, implementation: &Implementation) -> Client {
@@ -202,7 +203,7 @@ impl ServerHandler for Server {
         _: Option<PaginatedRequestParams>,
         _: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
-        let tools = if self.dormant { Vec::new() } else { ToolName::ALL.into_iter().map(ToolName::definition).collect() };
+        let tools = if self.dormant { Vec::new() } else { self.profile.tools().map(ToolName::definition).collect() };
         Ok(ListToolsResult::with_all_items(tools))
     }
 
@@ -232,8 +233,8 @@ impl ServerHandler for Server {
         if self.dormant {
             return Err(ErrorData::invalid_params(format!("there are no tools: {DORMANT_INSTRUCTIONS}"), None));
         }
-        let Some(tool) = ToolName::named(&request.name) else {
-            let known: Vec<&str> = ToolName::ALL.into_iter().map(ToolName::as_str).collect();
+        let Some(tool) = self.profile.tools().find(|tool| tool.as_str() == request.name) else {
+            let known: Vec<&str> = self.profile.tools().map(ToolName::as_str).collect();
             let name = crate::render::sentence(&request.name);
             return Err(ErrorData::invalid_params(format!("there is no tool {name}; the tools are {}", known.join(", ")), None));
         };

@@ -222,6 +222,9 @@ pub(crate) enum CallError {
         ANSWER_PATIENCE_MS / 1_000
     )]
     Silent,
+    /// The broker ended before it answered what must not be asked twice.
+    #[error("the broker ended before it answered, so it may have been done; look before you repeat it")]
+    Unanswered,
     /// The connection is there, the request is wrong.
     #[error("{0}")]
     Request(RequestError),
@@ -396,14 +399,24 @@ impl Session {
     }
 
     /// Asks, and asks again on the next connection where one ended before the answer: every request of a session may be
-    /// repeated, a send because it carries an idempotency key.
+    /// repeated, a send because it carries an idempotency key. For what may not, see [`Session::request_once`].
     pub(crate) async fn request(self: &Arc<Self>, request: Request) -> Result<Reply, CallError> {
+        self.ask(request, true).await
+    }
+
+    /// Asks what would be done twice if it was asked twice.
+    pub(crate) async fn request_once(self: &Arc<Self>, request: Request) -> Result<Reply, CallError> {
+        self.ask(request, false).await
+    }
+
+    async fn ask(self: &Arc<Self>, request: Request, repeatable: bool) -> Result<Reply, CallError> {
         let deadline = Instant::now() + Duration::from_millis(CALL_PATIENCE_MS);
         loop {
             let connection = self.connection(deadline).await?;
             match answer(&connection, request.clone()).await? {
                 Ok(reply) => return Ok(reply),
-                Err(RequestError::Lost) => {}
+                Err(RequestError::Lost) if repeatable => {}
+                Err(RequestError::Lost) => return Err(CallError::Unanswered),
                 Err(RequestError::Refused(refusal)) if refusal.code == ErrorCode::Stopping => {
                     // It says so once and then closes.
                     let _ = tokio::time::timeout_at(deadline, connection.closed()).await;

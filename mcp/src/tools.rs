@@ -4,9 +4,14 @@
 //! client: results, errors and the block at the end are made in [`crate::server`].
 
 mod arguments;
+mod channels;
 mod check_messages;
 mod list_peers;
+mod memory;
+mod questions;
+mod search;
 mod send_message;
+mod tasks;
 mod wait;
 
 use std::sync::Arc;
@@ -93,6 +98,32 @@ pub(crate) enum ToolError {
     OtherReply,
 }
 
+/// Which tools a session is offered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Profile {
+    /// Messages.
+    #[default]
+    Core,
+    /// Also what sessions share beside messages.
+    Full,
+}
+
+impl Profile {
+    /// The profile of that name.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        match name.trim() {
+            "core" => Some(Self::Core),
+            "full" => Some(Self::Full),
+            _ => None,
+        }
+    }
+
+    /// The tools that are offered.
+    pub(crate) fn tools(self) -> impl Iterator<Item = ToolName> {
+        ToolName::ALL.into_iter().filter(move |tool| self == Self::Full || tool.is_core())
+    }
+}
+
 /// The tools by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ToolName {
@@ -102,11 +133,42 @@ pub(crate) enum ToolName {
     AckMessages,
     SetSummary,
     RenamePeer,
+    Channels,
+    AskPeer,
+    AnswerQuestion,
+    Search,
+    Tasks,
+    Memory,
 }
 
 impl ToolName {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::ListPeers, Self::SendMessage, Self::CheckMessages, Self::AckMessages, Self::SetSummary, Self::RenamePeer];
+    pub(crate) const ALL: [Self; 12] = [
+        Self::ListPeers,
+        Self::SendMessage,
+        Self::CheckMessages,
+        Self::AckMessages,
+        Self::SetSummary,
+        Self::RenamePeer,
+        Self::Channels,
+        Self::AskPeer,
+        Self::AnswerQuestion,
+        Self::Search,
+        Self::Tasks,
+        Self::Memory,
+    ];
+
+    /// It is offered in every profile.
+    fn is_core(self) -> bool {
+        match self {
+            Self::ListPeers
+            | Self::SendMessage
+            | Self::CheckMessages
+            | Self::AckMessages
+            | Self::SetSummary
+            | Self::RenamePeer => true,
+            Self::Channels | Self::AskPeer | Self::AnswerQuestion | Self::Search | Self::Tasks | Self::Memory => false,
+        }
+    }
 
     pub(crate) fn as_str(self) -> &'static str {
         match self {
@@ -116,11 +178,13 @@ impl ToolName {
             Self::AckMessages => "ack_messages",
             Self::SetSummary => "set_summary",
             Self::RenamePeer => "rename_peer",
+            Self::Channels => "channels",
+            Self::AskPeer => "ask_peer",
+            Self::AnswerQuestion => "answer_question",
+            Self::Tasks => "tasks",
+            Self::Memory => "memory",
+            Self::Search => "search",
         }
-    }
-
-    pub(crate) fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|tool| tool.as_str() == name)
     }
 
     fn description(self) -> &'static str {
@@ -137,6 +201,20 @@ impl ToolName {
             Self::AckMessages => "Says that you have dealt with messages that need no reply.",
             Self::SetSummary => "Tells the other agents what you are doing. Parts that are left out stay.",
             Self::RenamePeer => "Changes your name among the agents.",
+            Self::Channels => {
+                "Channels (#name) have members who hear what is sent to them; posts wake nobody. Groups (@name) are labels: join to carry one."
+            }
+            Self::AskPeer => {
+                "Asks a question; the first answer closes it. Without to: whoever works in your repository or directory."
+            }
+            Self::AnswerQuestion => {
+                "Answers an open question. Name your sources; without any the asker is told that it is from memory."
+            }
+            Self::Tasks => {
+                "Tasks that the agents share. One of many wins a claim; creator and assignee hear of changes, and whoever waits for a task when it ends. A claim ends with its session."
+            }
+            Self::Memory => "Notes that all agents share, under keys; they survive restarts.",
+            Self::Search => "Finds messages you sent or were sent, your channels' posts, notes and tasks by their words.",
         }
     }
 
@@ -154,12 +232,14 @@ impl ToolName {
                         json!({"type": "string", "enum": ["machine", "directory", "repo"], "description": "default machine"}),
                     ),
                     ("query", text("only where this stands in name, summary, task, client or directory")),
+                    ("state", text("only of this state, such as idle")),
+                    ("client", text("only of this client, such as codex")),
                 ],
             ),
             Self::SendMessage => (
                 2,
                 vec![
-                    ("to", text("a name or id, human, or several separated by commas")),
+                    ("to", text("name or id, human, #channel, @group, or several separated by commas")),
                     ("message", text("at most 60 KiB")),
                     (
                         "intent",
@@ -180,7 +260,7 @@ impl ToolName {
                     ("thread", text("only this thread")),
                     (
                         "kind",
-                        json!({"type": "string", "enum": ["all", "questions", "answers"], "description": "questions: new requests; answers: replies"}),
+                        json!({"type": "string", "enum": ["all", "questions", "answers"], "description": "questions: open ones, requests; answers: replies"}),
                     ),
                     ("message_id", text("read this one")),
                     ("offset", whole("with message_id: first character")),
@@ -199,6 +279,27 @@ impl ToolName {
                 ],
             ),
             Self::RenamePeer => (1, vec![("new_name", text("1 to 32 of A-Z a-z 0-9 _ -"))]),
+            Self::Channels => (1, channels::arguments()),
+            Self::Search => (1, search::arguments()),
+            Self::AskPeer => (
+                1,
+                vec![
+                    ("question", text("one question")),
+                    ("to", text("names, #channel or @group")),
+                    ("context_hint", text("where to look, or why you ask")),
+                    ("wait_s", wait()),
+                ],
+            ),
+            Self::AnswerQuestion => (
+                2,
+                vec![
+                    ("question_id", text("m-…")),
+                    ("answer", text("at most 60 KiB")),
+                    ("sources", text("files, lines, commands or pages, separated by commas")),
+                ],
+            ),
+            Self::Tasks => (1, tasks::arguments()),
+            Self::Memory => (1, memory::arguments()),
         }
     }
 
@@ -220,7 +321,7 @@ impl ToolName {
                 meta.0.insert("anthropic/alwaysLoad".into(), json!(true));
                 tool.with_meta(meta)
             }
-            Self::ListPeers | Self::SetSummary | Self::RenamePeer => tool,
+            _ => tool,
         }
     }
 
@@ -254,6 +355,12 @@ impl ToolName {
                 Act::SetSummary { summary, state, task }
             }
             Self::RenamePeer => Act::RenamePeer { new_name: given.needed("new_name")? },
+            Self::Channels => Act::Channels(channels::Channels::parse(&mut given)?),
+            Self::AskPeer => Act::AskPeer(Box::new(questions::AskPeer::parse(&mut given)?)),
+            Self::Search => Act::Search(Box::new(search::Search::parse(&mut given)?)),
+            Self::AnswerQuestion => Act::AnswerQuestion(Box::new(questions::AnswerQuestion::parse(&mut given)?)),
+            Self::Tasks => Act::Tasks(Box::new(tasks::Tasks::parse(&mut given)?)),
+            Self::Memory => Act::Memory(Box::new(memory::Memory::parse(&mut given)?)),
         })
     }
 }
@@ -266,6 +373,12 @@ pub(crate) enum Act {
     AckMessages(Vec<MessageId>),
     SetSummary { summary: Option<String>, state: Option<String>, task: Option<String> },
     RenamePeer { new_name: String },
+    Channels(channels::Channels),
+    AskPeer(Box<questions::AskPeer>),
+    AnswerQuestion(Box<questions::AnswerQuestion>),
+    Tasks(Box<tasks::Tasks>),
+    Memory(Box<memory::Memory>),
+    Search(Box<search::Search>),
 }
 
 impl Act {
@@ -286,6 +399,12 @@ impl Act {
                 }
             }
             Self::RenamePeer { new_name } => rename(call, new_name).await,
+            Self::Channels(channels) => channels.run(call).await,
+            Self::AskPeer(ask) => ask.run(call).await,
+            Self::AnswerQuestion(answer) => answer.run(call).await,
+            Self::Tasks(tasks) => tasks.run(call).await,
+            Self::Memory(memory) => memory.run(call).await,
+            Self::Search(search) => search.run(call).await,
         }
     }
 }
@@ -328,20 +447,28 @@ mod tests {
 
     #[test]
     fn all_schemas_together_stay_small() {
-        let tools: Vec<Tool> = ToolName::ALL.into_iter().map(ToolName::definition).collect();
-        let bytes = serde_json::to_vec(&tools).unwrap().len();
-        assert!(bytes < 5_000, "{bytes} bytes of schemas in every session's context");
+        for (profile, bytes_max) in [(Profile::Core, 5_000), (Profile::Full, 9_000)] {
+            let tools: Vec<Tool> = profile.tools().map(ToolName::definition).collect();
+            let all = serde_json::to_vec(&tools).unwrap().len();
+            assert!(all < bytes_max, "{all} bytes of schemas in every session's context");
+        }
     }
 
     #[test]
     fn every_argument_of_the_contract_is_taken_and_no_other() {
         let expected = [
-            (ToolName::ListPeers, "scope query", ""),
+            (ToolName::ListPeers, "scope query state client", ""),
             (ToolName::SendMessage, "to message intent reply_to thread ttl_s wait_s sources idempotency_key", "to message"),
             (ToolName::CheckMessages, "from thread kind message_id offset wait_s limit peek", ""),
             (ToolName::AckMessages, "message_ids", "message_ids"),
             (ToolName::SetSummary, "summary state task", ""),
             (ToolName::RenamePeer, "new_name", "new_name"),
+            (ToolName::Channels, "action name topic private peer limit", "action"),
+            (ToolName::AskPeer, "question to context_hint wait_s", "question"),
+            (ToolName::AnswerQuestion, "question_id answer sources", "question_id answer"),
+            (ToolName::Tasks, "action task title description needs assignee result state query", "action"),
+            (ToolName::Memory, "action key value tags ttl_s if_version prefix tag query offset", "action"),
+            (ToolName::Search, "query kind from channel thread newest limit", "query"),
         ];
         for (tool, names, required) in expected {
             let schema = serde_json::to_value(tool.definition()).unwrap()["inputSchema"].clone();

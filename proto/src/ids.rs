@@ -114,6 +114,28 @@ impl FromStr for MessageId {
     }
 }
 
+/// A task's identity: counted up, never used twice by one broker. Text form: `T-` and a decimal number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct TaskId(pub u64);
+
+impl fmt::Display for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "T-{}", self.0)
+    }
+}
+
+impl FromStr for TaskId {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let digits = text.strip_prefix("T-").or_else(|| text.strip_prefix("t-")).ok_or(IdError::TaskId)?;
+        if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(IdError::TaskId);
+        }
+        digits.parse().map(Self).map_err(|_| IdError::TaskId)
+    }
+}
+
 /// A peer's identity: durable, never used twice by one broker. Text form: `p-` and a decimal number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PeerId(pub u64);
@@ -170,6 +192,9 @@ pub enum IdError {
     /// Not `p-` and a number.
     #[error("a peer id is p- and a number, such as p-7")]
     PeerId,
+    /// Not `T-` and a number.
+    #[error("a task id is T- and a number, such as T-12")]
+    TaskId,
 }
 
 /// Whether `name` may be a peer's name: 1 to 32 of `[A-Za-z0-9_-]`, the first a letter or digit, and not reserved.

@@ -10,6 +10,7 @@
 //! - [`limits`]: every bound, with its unit and its reason.
 //! - [`message`]: a message, its delivery, and the stages of its life.
 //! - [`hook`] and [`policy`]: what a client's hooks tell, and what a mailbox takes.
+//! - [`channel`], [`question`], [`task`], [`note`] and [`search`]: what a team shares.
 //! - [`request`]: what a program may ask, what the broker answers and pushes.
 //! - [`reach`]: when a session's model sees a message that is sent now.
 //! - [`refusal`]: why the broker said no, and the next step.
@@ -18,6 +19,7 @@
 //! - [`location`]: the one state directory.
 //! - [`text`]: a peer's text, made fit to be shown.
 
+pub mod channel;
 pub mod codec;
 pub mod handshake;
 pub mod hook;
@@ -25,9 +27,13 @@ pub mod ids;
 pub mod limits;
 pub mod location;
 pub mod message;
+pub mod note;
 pub mod policy;
+pub mod question;
 pub mod reach;
 pub mod refusal;
 pub mod request;
+pub mod search;
+pub mod task;
 pub mod text;
 pub mod version;

@@ -108,6 +108,57 @@ pub const SOCKET_PATH_BYTES_MAX: usize = 103;
 /// Free space that must remain on the file system; below it the broker refuses sends and goes on delivering.
 pub const DISK_RESERVE_BYTES: u64 = 8 * 1024 * 1024;
 
+/// Longest name of a channel or group, without its sign, in ASCII characters.
+pub const CHANNEL_NAME_CHARS_MAX: usize = 32;
+
+/// Longest topic of a channel, in bytes.
+pub const TOPIC_BYTES_MAX: usize = 400;
+
+/// Channels and groups that there may be.
+pub const CHANNELS_MAX: usize = 1_000;
+
+/// Members that one channel or group may have: as many as one send may have recipients.
+pub const CHANNEL_MEMBERS_MAX: usize = 100;
+
+/// How long a question waits for its answer unless its asker says otherwise: a day.
+pub const QUESTION_TTL_MS: u64 = 24 * 3_600_000;
+
+/// Open questions that there may be.
+pub const QUESTIONS_OPEN_MAX: usize = 10_000;
+
+/// Longest title of a task, in bytes.
+pub const TASK_TITLE_BYTES_MAX: usize = 200;
+
+/// Longest description or result of a task, in bytes.
+pub const TASK_TEXT_BYTES_MAX: usize = 8 * 1024;
+
+/// Tasks that one task may need.
+pub const TASK_NEEDS_MAX: usize = 32;
+
+/// Tasks that there may be which are not final.
+pub const TASKS_OPEN_MAX: usize = 10_000;
+
+/// Longest key of a note, in bytes.
+pub const NOTE_KEY_BYTES_MAX: usize = 128;
+
+/// Longest value of a note, in bytes: a text, as a message has.
+pub const NOTE_BYTES_MAX: usize = 61_440;
+
+/// Tags that one note may have.
+pub const NOTE_TAGS_MAX: usize = 16;
+
+/// Longest tag, in bytes.
+pub const NOTE_TAG_BYTES_MAX: usize = 32;
+
+/// Notes that there may be.
+pub const NOTES_MAX: usize = 100_000;
+
+/// Longest text to search for, in bytes.
+pub const SEARCH_BYTES_MAX: usize = 1_000;
+
+/// Most hits of a search that can be left out from the front.
+pub const SEARCH_OFFSET_MAX: u32 = 10_000;
+
 /// The limits that `config.toml` may change, with their present values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -129,6 +180,8 @@ pub struct Limits {
     pub attempts_max: u32,
     /// See [`FORGET_OFFLINE_MS`], in hours.
     pub forget_offline_hours: u32,
+    /// Agents that a message to `all` may go to. Zero switches it off.
+    pub broadcast_max: u32,
 }
 
 /// One limit that `config.toml` may change.
@@ -185,7 +238,7 @@ pub const LIMIT_SPECS: &[LimitSpec] = &[
     },
     LimitSpec {
         key: "identical_text_ms",
-        default: 0,
+        default: 60_000,
         min: 0,
         max: 3_600_000,
         meaning: "how long an identical text is refused, in ms; 0: never",
@@ -210,6 +263,13 @@ pub const LIMIT_SPECS: &[LimitSpec] = &[
         min: 1,
         max: 8_760,
         meaning: "hours after which an offline peer is forgotten",
+    },
+    LimitSpec {
+        key: "broadcast_max",
+        default: 0,
+        min: 0,
+        max: RECIPIENTS_MAX as u32,
+        meaning: "online agents that a message to `all` may go to; 0: there is no such thing",
     },
 ];
 
@@ -242,6 +302,7 @@ impl Limits {
             "visibility_timeout_ms" => &mut self.visibility_timeout_ms,
             "attempts_max" => &mut self.attempts_max,
             "forget_offline_hours" => &mut self.forget_offline_hours,
+            "broadcast_max" => &mut self.broadcast_max,
             _ => return None,
         })
     }
@@ -259,6 +320,7 @@ impl Default for Limits {
             visibility_timeout_ms: 0,
             attempts_max: 0,
             forget_offline_hours: 0,
+            broadcast_max: 0,
         };
         for spec in LIMIT_SPECS {
             limits.set(spec.key, spec.default);

@@ -79,6 +79,12 @@ impl Location {
         self.dir.join("broker.log")
     }
 
+    /// The search index, a directory: it can be thrown away while no broker runs.
+    #[must_use]
+    pub fn search_index(&self) -> PathBuf {
+        self.dir.join("search")
+    }
+
     /// Copies of the store.
     #[must_use]
     pub fn backups(&self) -> PathBuf {

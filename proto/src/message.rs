@@ -106,6 +106,8 @@ pub struct Message {
     pub kind: Kind,
     /// The conversation it belongs to. Every message has one.
     pub thread: String,
+    /// The channel that it was said in, with its sign.
+    pub channel: Option<String>,
     /// The message it answers.
     pub reply_to: Option<MessageId>,
     /// When the broker accepted it.

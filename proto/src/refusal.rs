@@ -78,11 +78,27 @@ pub enum ErrorCode {
     IdempotencyConflict,
     /// The broker is stopping.
     Stopping,
+    /// No channel or group has this name, or it is none of the caller's business.
+    UnknownChannel,
+    /// No task has this id.
+    UnknownTask,
+    /// No note has this key.
+    UnknownNote,
+    /// The question has its answer already, or its time is over.
+    QuestionClosed,
+    /// Somebody else holds the task.
+    TaskHeld,
+    /// The task cannot become that from where it stands.
+    BadTransition,
+    /// The note has changed since it was read.
+    VersionConflict,
+    /// The person has paused it.
+    Paused,
 }
 
 impl ErrorCode {
     /// All codes, in wire order.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 31] = [
         Self::BadFrame,
         Self::OutOfOrder,
         Self::UnknownPeer,
@@ -106,6 +122,14 @@ impl ErrorCode {
         Self::NotLeased,
         Self::IdempotencyConflict,
         Self::Stopping,
+        Self::UnknownChannel,
+        Self::UnknownTask,
+        Self::UnknownNote,
+        Self::QuestionClosed,
+        Self::TaskHeld,
+        Self::BadTransition,
+        Self::VersionConflict,
+        Self::Paused,
     ];
 
     /// The code's name in text.
@@ -135,6 +159,14 @@ impl ErrorCode {
             Self::NotLeased => "not_leased",
             Self::IdempotencyConflict => "idempotency_conflict",
             Self::Stopping => "stopping",
+            Self::UnknownChannel => "unknown_channel",
+            Self::UnknownTask => "unknown_task",
+            Self::UnknownNote => "unknown_note",
+            Self::QuestionClosed => "question_closed",
+            Self::TaskHeld => "task_held",
+            Self::BadTransition => "bad_transition",
+            Self::VersionConflict => "version_conflict",
+            Self::Paused => "paused",
         }
     }
 
@@ -142,13 +174,16 @@ impl ErrorCode {
     #[must_use]
     pub fn exit_code(self) -> u8 {
         match self {
-            Self::UnknownPeer | Self::UnknownMessage => 4,
+            Self::UnknownPeer | Self::UnknownMessage | Self::UnknownChannel | Self::UnknownTask | Self::UnknownNote => 4,
             Self::RateLimited
             | Self::MailboxFull
             | Self::IdenticalText
             | Self::ThreadPaused
             | Self::RefusedByPolicy
-            | Self::NotPermitted => 6,
+            | Self::NotPermitted
+            | Self::QuestionClosed
+            | Self::TaskHeld
+            | Self::Paused => 6,
             Self::Stopping => 3,
             _ => 1,
         }

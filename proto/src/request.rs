@@ -6,11 +6,16 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::channel::{ChannelInfo, ChannelRequest};
 use crate::hook::{Activity, HookCall, Mode, Report};
-use crate::ids::{MessageId, PeerId, Timestamp, Token};
+use crate::ids::{MessageId, PeerId, TaskId, Timestamp, Token};
 use crate::message::{Carrier, Delivery, Evidence, Intent, Kind, Message, Stage, TraceEntry, Via};
+use crate::note::{NoteInfo, NoteRequest};
 use crate::policy::{Policies, Policy};
+use crate::question::{Answer, Ask, QuestionInfo, QuestionsQuery};
 use crate::refusal::Refusal;
+use crate::search::{Hit, SearchQuery};
+use crate::task::{TaskInfo, TaskRequest};
 
 /// Names a request within its connection. The program chooses it; the reply carries it back.
 pub type RequestId = u64;
@@ -119,7 +124,7 @@ pub enum Request {
     },
     /// One message with its delivery traces, for its sender, a recipient or an operator. Answer: [`Reply::Shown`].
     Show(MessageId),
-    /// What was said, newest first. Answer: [`Reply::History`].
+    /// What was said, newest first, or on from a message. Answer: [`Reply::History`].
     History(HistoryQuery),
     /// Dead letters and expired mail, oldest first. Answer: [`Reply::Orphans`].
     Orphans {
@@ -186,6 +191,40 @@ pub enum Request {
         /// A recipient's name or id; absent: all for whom it is held.
         to: Option<String>,
     },
+    /// About channels and groups. Answer: [`Reply::Channels`].
+    Channel(ChannelRequest),
+    /// Ask a question. Answer: [`Reply::Sent`], once it is durable; the message's id is the question's.
+    Ask(Ask),
+    /// Answer a question. Answer: [`Reply::Sent`], once it is durable.
+    Answer(Answer),
+    /// Which questions there are. Answer: [`Reply::Questions`].
+    Questions(QuestionsQuery),
+    /// About tasks. Answer: [`Reply::Tasks`].
+    Task(TaskRequest),
+    /// About notes. Answer: [`Reply::Note`], or [`Reply::Notes`] to a list.
+    Note(NoteRequest),
+    /// Look for something that was said, asked, noted or planned. Answer: [`Reply::Hits`].
+    Search(SearchQuery),
+    /// Refuse what agents send, until it is resumed (operators). Answer: [`Reply::Paused`].
+    Pause(Pausing),
+    /// Let agents send again (operators). Answer: [`Reply::Paused`].
+    Resume(Pausing),
+    /// Apply the configured retention now (operators). Answer: [`Reply::Purged`].
+    Purge {
+        /// Only say what would go.
+        dry_run: bool,
+    },
+}
+
+/// What is paused: agents' sends in it are refused. The person is never paused.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Pausing {
+    /// Everything.
+    All,
+    /// What this peer sends, by name or id.
+    Peer(String),
+    /// What is said in this thread. Resuming it also counts its agents' turns anew.
+    Thread(String),
 }
 
 /// Who is connecting.
@@ -277,6 +316,10 @@ pub struct PeersQuery {
     pub repo: Option<String>,
     /// Only peers in whose name, summary, task, client or directory this text stands, in any case.
     pub text: Option<String>,
+    /// Only peers of this state (their own word, or else what their client does), in any case.
+    pub state: Option<String>,
+    /// Only peers of this client.
+    pub client: Option<String>,
     /// Also peers that are long offline and have no mail.
     pub all: bool,
     /// Start after this one.
@@ -335,8 +378,12 @@ pub struct HistoryQuery {
     pub with: Option<String>,
     /// Only this thread.
     pub thread: Option<String>,
+    /// Only what was said in this channel.
+    pub channel: Option<String>,
     /// Only messages sent at or after this time.
     pub since: Option<Timestamp>,
+    /// Only messages after this one, oldest first: the cursor of who reads on as messages come.
+    pub after: Option<MessageId>,
     /// Only messages before this one: the cursor of the page before.
     pub before: Option<MessageId>,
     /// At most this many, and never more than [`PAGE_ENTRIES_MAX`](crate::limits::PAGE_ENTRIES_MAX).
@@ -390,9 +437,9 @@ pub enum Reply {
     Shown(Box<Shown>),
     /// To `History`.
     History {
-        /// One page, newest first.
+        /// One page, newest first; with `after` oldest first.
         messages: Vec<Shown>,
-        /// There may be more: ask again before this one. Present also where a page is empty because nothing matched yet.
+        /// There may be more: ask again before this one, or after it. Present also where a page is empty because nothing matched yet.
         next: Option<MessageId>,
     },
     /// To `Orphans`.
@@ -416,6 +463,47 @@ pub enum Reply {
     },
     /// To `Policies`, `SetPolicy` and `SetConsent`.
     Policies(Policies),
+    /// To `Channel`.
+    Channels(Vec<ChannelInfo>),
+    /// To `Questions`.
+    Questions {
+        /// One page, newest first.
+        questions: Vec<QuestionInfo>,
+        /// There are more: ask again before this one.
+        next: Option<MessageId>,
+    },
+    /// To `Task`.
+    Tasks {
+        /// The task that it is about, or one page, newest first.
+        tasks: Vec<TaskInfo>,
+        /// There are more: ask again before this one.
+        next: Option<TaskId>,
+    },
+    /// To `Note`, but for a list.
+    Note(NoteInfo),
+    /// To a list of notes.
+    Notes {
+        /// One page, by key.
+        notes: Vec<NoteInfo>,
+        /// There are more: ask again after this key.
+        next: Option<String>,
+    },
+    /// To `Search`.
+    Hits {
+        /// What was found, in the order that was asked for.
+        hits: Vec<Hit>,
+        /// How many there are in all, as far as they were counted.
+        total: u64,
+    },
+    /// To `Pause` and `Resume`.
+    Paused(Vec<Pausing>),
+    /// To `Purge`.
+    Purged {
+        /// How many of each kind went, or would go.
+        counts: Vec<(String, u64)>,
+        /// Bytes of text among them.
+        text_bytes: u64,
+    },
 }
 
 /// The broker introduces itself.
@@ -506,6 +594,8 @@ pub struct PeerInfo {
     pub mode: Option<Mode>,
     /// What becomes of mail to it, for now.
     pub policy: Policy,
+    /// The groups whose labels it carries, with their sign.
+    pub groups: Vec<String>,
 }
 
 /// A carrier of one session.
@@ -673,6 +763,10 @@ pub struct Status {
     pub commit_us_max: u64,
     /// Free bytes on the store's file system.
     pub disk_free_bytes: u64,
+    /// What is paused.
+    pub paused: Vec<Pausing>,
+    /// How often each brake refused a send since the broker started, by error code.
+    pub refused: Vec<(String, u64)>,
 }
 
 /// What the broker sends unasked.
@@ -798,6 +892,14 @@ pub enum EventKind {
     PeerForgotten,
     /// Held mail was released by the person.
     Released,
+    /// A peer's state, task, summary or activity changed.
+    PeerChanged,
+    /// A task changed.
+    TaskChanged,
+    /// Something was paused.
+    Paused,
+    /// Something was resumed.
+    Resumed,
 }
 
 impl EventKind {
@@ -823,6 +925,10 @@ impl EventKind {
             Self::PeerRenamed => "peer_renamed",
             Self::PeerForgotten => "peer_forgotten",
             Self::Released => "released",
+            Self::PeerChanged => "peer_changed",
+            Self::TaskChanged => "task_changed",
+            Self::Paused => "paused",
+            Self::Resumed => "resumed",
         }
     }
 }

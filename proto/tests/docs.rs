@@ -133,12 +133,12 @@ fn number(cell: &str) -> u64 {
 fn every_type_on_the_wire_is_described_as_it_is() {
     let document = repository_file("docs/protocol.md");
     let mut known = BTreeMap::new();
-    for file in ["request", "message", "refusal", "hook", "policy"] {
+    for file in ["request", "message", "refusal", "hook", "policy", "channel", "question", "task", "note", "search"] {
         known.extend(definitions(&repository_file(&format!("proto/src/{file}.rs"))));
     }
     let basic: BTreeSet<String> =
         table(&document, "## Identifiers and times").iter().map(|row| row[0].trim_matches('`').to_owned()).collect();
-    assert_eq!(basic, ["MessageId", "PeerId", "Timestamp", "Token"].map(str::to_owned).into());
+    assert_eq!(basic, ["MessageId", "PeerId", "TaskId", "Timestamp", "Token"].map(str::to_owned).into());
 
     let mut reached = BTreeSet::new();
     let mut to_see = vec!["ClientFrame".to_owned(), "ServerFrame".to_owned()];

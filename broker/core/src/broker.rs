@@ -8,14 +8,19 @@ use peer_proto::message::{Stage, TraceEntry, TraceEvent};
 use peer_proto::policy::Policy;
 use peer_proto::request::{Event, EventKind, Push, Reply, Request, Role, Status, Welcome};
 
+use crate::channel::Channels;
 use crate::hooks::HookCalls;
 use crate::input::{ConnectionId, Facts, Input, Lookups, Now};
 use crate::mailbox::{Entry, Mailbox};
+use crate::note::Notes;
 use crate::presence::{Connection, HUMAN_NAME, Operator, Presence, Watch};
+use crate::question::Questions;
 use crate::quota::Quota;
-use crate::record::{DeliveryRecord, Image, PeerRecord, SettingsRecord};
+use crate::record::{DeliveryRecord, Image, PausesRecord, PeerRecord, SettingsRecord};
 use crate::rejection::Rejection;
+use crate::retention::{Retaining, Retention};
 use crate::step::{Change, Query, Step};
+use crate::task::Tasks;
 
 /// What the person configured.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +33,8 @@ pub struct Config {
     pub default_policy: Policy,
     /// Whether mail from a session that may do less without asking than its reader is held.
     pub hold_escalation: bool,
+    /// How long and how much is kept.
+    pub retention: Retention,
 }
 
 /// The wall clock ran ahead of the monotonic one by this much between two inputs: the machine slept, or was set.
@@ -41,7 +48,13 @@ pub struct Broker {
     pub(crate) mailboxes: std::collections::BTreeMap<PeerId, Mailbox>,
     pub(crate) quota: Quota,
     pub(crate) hooks: HookCalls,
+    pub(crate) channels: Channels,
+    pub(crate) questions: Questions,
+    pub(crate) tasks: Tasks,
+    pub(crate) notes: Notes,
     pub(crate) settings: SettingsRecord,
+    pub(crate) pauses: PausesRecord,
+    pub(crate) retaining: Retaining,
     /// Pending deliveries with a time to live, by its end.
     pub(crate) expiries: BTreeSet<(Timestamp, MessageId, PeerId)>,
     /// Offered deliveries whose carrier has a successor, by the end of its time on the monotonic clock.
@@ -86,16 +99,24 @@ impl Broker {
             peers.push(PeerRecord::new(PeerId::HUMAN, HUMAN_NAME.to_owned(), Timestamp(0)));
         }
         let last_peer = peers.iter().map(|record| record.id.0 + 1).max().unwrap_or(0);
+        let channels = Channels::load(image.things.channels);
+        let last_message = image.last_message.unwrap_or(MessageId::MIN).max(channels.newest_from());
         let mut broker = Self {
             config,
             presence: Presence::load(peers),
             mailboxes: std::collections::BTreeMap::new(),
             quota: Quota::default(),
             hooks: HookCalls::default(),
+            channels,
+            questions: Questions::load(image.things.questions),
+            tasks: Tasks::load(image.things.tasks, image.next_task),
+            notes: Notes::load(image.things.notes),
             settings: image.settings,
+            pauses: image.pauses,
+            retaining: Retaining::default(),
             expiries: BTreeSet::new(),
             overdue: BTreeSet::new(),
-            last_message: image.last_message.unwrap_or(MessageId::MIN),
+            last_message,
             next_peer: PeerId(last_peer.max(PeerId::FIRST.0)).max(image.next_peer.unwrap_or(PeerId::FIRST)),
             dead: image.dead,
             messages: image.messages,
@@ -106,23 +127,34 @@ impl Broker {
         for record in image.pending {
             broker.enqueue(record);
         }
+        broker.start_retaining(now, image.text_bytes, image.first_message);
         broker
     }
 
     /// What the store must be asked before this request can be handled.
     #[must_use]
     pub fn lookups(&self, connection: ConnectionId, request: &Request) -> Lookups {
-        let one = |message: MessageId| Lookups { messages: vec![message], idempotency: None };
+        let one = |message: MessageId| Lookups { messages: vec![message], ..Lookups::default() };
         match request {
             Request::Send(send) => Lookups {
                 messages: send.reply_to.into_iter().collect(),
-                idempotency: send.idempotency_key.clone().zip(self.sending_peer(connection)).map(|(key, peer)| (peer, key)),
+                idempotency: self.key_of(connection, send.idempotency_key.as_ref()),
+                note: None,
+            },
+            Request::Ask(ask) => {
+                Lookups { idempotency: self.key_of(connection, ask.idempotency_key.as_ref()), ..Lookups::default() }
+            }
+            Request::Answer(answer) => Lookups {
+                messages: vec![answer.question],
+                idempotency: self.key_of(connection, answer.idempotency_key.as_ref()),
+                note: None,
             },
             // More than the bound is refused anyway: nothing is looked up for it.
             Request::Ack { messages } if messages.len() <= MESSAGES_PER_REQUEST_MAX => {
-                Lookups { messages: messages.clone(), idempotency: None }
+                Lookups { messages: messages.clone(), ..Lookups::default() }
             }
-            Request::Bind(seat) => Lookups { messages: self.mail_to_move(connection, seat), idempotency: None },
+            Request::Note(request) => Lookups { note: Self::note_to_read(request), ..Lookups::default() },
+            Request::Bind(seat) => Lookups { messages: self.mail_to_move(connection, seat), ..Lookups::default() },
             Request::Read(message)
             | Request::Show(message)
             | Request::Requeue(message)
@@ -132,6 +164,11 @@ impl Broker {
             | Request::Release { message, .. } => one(*message),
             _ => Lookups::default(),
         }
+    }
+
+    /// Whose key it is that a request gives.
+    fn key_of(&self, connection: ConnectionId, key: Option<&String>) -> Option<(PeerId, String)> {
+        self.sending_peer(connection).zip(key.cloned())
     }
 
     /// Applies one input. A refused request leaves no change behind.
@@ -158,7 +195,9 @@ impl Broker {
                         step.changes.len() == changes && step.effects.len() == effects,
                         "a refused request leaves nothing behind: {rejection}"
                     );
-                    step.refuse(connection, id, rejection.into());
+                    let refusal = rejection.into();
+                    self.tell_refused(now, caller, &refusal, step);
+                    step.refuse(connection, id, refusal);
                 }
             }
         }
@@ -169,7 +208,7 @@ impl Broker {
             Request::Hello(_) => Err(Rejection::HelloTwice),
             Request::Register(register) => self.register(now, caller, register, facts, step),
             Request::Bind(seat) => self.bind(now, caller, seat, facts, step),
-            Request::Describe { summary, state, task } => self.describe(caller, summary, state, task, step),
+            Request::Describe { summary, state, task } => self.describe(now, caller, summary, state, task, step),
             Request::Rename { peer, new_name } => self.rename(now, caller, peer, new_name, step),
             Request::Peers(query) => self.list_peers(now, caller, &query, step),
             Request::Send(send) => self.send(now, caller, send, facts, step),
@@ -204,13 +243,23 @@ impl Broker {
                 step.effects.push(crate::step::Effect::Stop);
                 Ok(())
             }
-            Request::Report(report) => self.report(caller, report, step),
+            Request::Report(report) => self.report(now, caller, report, step),
             Request::Hook(hook) => self.relay_hook(caller, hook, step),
             Request::HookAnswer { call, output } => self.hook_answer(caller, call, output, step),
             Request::Policies => self.list_policies(caller, step),
             Request::SetPolicy { peer, policy } => self.set_policy(caller, peer, policy, step),
             Request::SetConsent { inbox_socket_in_bypass } => self.set_consent(caller, inbox_socket_in_bypass, step),
             Request::Release { message, to } => self.release_held(now, caller, message, to, facts, step),
+            Request::Channel(request) => self.channel(now, caller, request, facts, step),
+            Request::Ask(ask) => self.ask_question(now, caller, ask, facts, step),
+            Request::Answer(answer) => self.answer_question(now, caller, answer, facts, step),
+            Request::Questions(query) => self.list_questions(caller, &query, step),
+            Request::Task(request) => self.task(now, caller, request, facts, step),
+            Request::Note(request) => self.note(now, caller, request, facts, step),
+            Request::Search(query) => self.search(caller, query, step),
+            Request::Pause(what) => self.pause(now, caller, &what, step),
+            Request::Resume(what) => self.resume(now, caller, &what, step),
+            Request::Purge { dry_run } => self.purge(caller, dry_run),
         }
     }
 
@@ -219,12 +268,19 @@ impl Broker {
         self.notice_a_wake(now);
         // Only here, never between a request's lookups and its handling: both must see the same sender.
         if now.mono_ms >= self.expected_until_ms {
-            self.presence.expect_nobody();
+            for lost in self.presence.expect_nobody() {
+                self.tell_askers(now, lost, step);
+            }
+            if self.tasks.is_unreviewed() {
+                self.release_tasks_of_the_lost(now, step);
+            }
         }
         // Expiry first: what is over needs no other carrier.
         if now.mono_ms >= self.grace_until_ms {
             self.expire(now, step);
+            self.expire_questions(now, step);
             self.forget_old_peers(now, step);
+            self.forget_notes(now, step);
         }
         self.report_overdue(now, step);
     }
@@ -232,13 +288,21 @@ impl Broker {
     /// In how many milliseconds `handle_timeout` is next worth calling; none while nothing runs.
     #[must_use]
     pub fn poll_timeout(&self, now: Now) -> Option<u64> {
-        let grace_ms = self.grace_until_ms.saturating_sub(now.mono_ms);
+        let grace_ms = self.grace_ms(now);
         let overdue = self.overdue.first().map(|(at_ms, ..)| at_ms.saturating_sub(now.mono_ms));
         let expiry = self.expiries.first().map(|(at, ..)| at.ms_since(now.wall).max(grace_ms));
         let forget =
             self.presence.longest_offline().map(|(at, _)| at.plus_ms(self.forget_offline_ms()).ms_since(now.wall).max(grace_ms));
-        let expected = self.presence.expects_anybody().then(|| self.expected_until_ms.saturating_sub(now.mono_ms));
-        [overdue, expiry, forget, expected].into_iter().flatten().min()
+        let awaits = self.presence.expects_anybody() || self.tasks.is_unreviewed();
+        let expected = awaits.then(|| self.expected_until_ms.saturating_sub(now.mono_ms));
+        let note = self.notes.next_expiry().map(|at| at.ms_since(now.wall).max(grace_ms));
+        let question = self.questions.next_expiry().map(|at| at.ms_since(now.wall).max(grace_ms));
+        [overdue, expiry, forget, expected, note, question].into_iter().flatten().min()
+    }
+
+    /// For how long nothing expires yet.
+    pub(crate) fn grace_ms(&self, now: Now) -> u64 {
+        self.grace_until_ms.saturating_sub(now.mono_ms)
     }
 
     /// The present name of a retained peer.
@@ -271,6 +335,8 @@ impl Broker {
         }
         status.dead = self.dead;
         status.messages_total = self.messages;
+        status.paused = self.paused();
+        status.refused = self.quota.refused();
         status.oldest_at =
             self.mailboxes.values().filter_map(|mailbox| mailbox.iter().next()).map(|entry| entry.record.brief.sent_at).min();
     }
@@ -391,7 +457,28 @@ impl Broker {
             text: text.map(str::to_owned),
         };
         let present = |peer: PeerId| self.presence.present(peer).unwrap_or(peer);
-        self.tell_watchers(&[present(record.brief.from), present(record.peer)], &event, step);
+        let parties = [present(record.brief.from), present(record.peer)];
+        let hidden = !self.is_public(record.brief.channel.as_deref(), record.message);
+        let may_know = |watcher| !hidden || self.watches_as_insider(watcher, record, &parties);
+        self.tell_some_watchers(&parties, &event, may_know, step);
+    }
+
+    /// Tells watchers about what sessions share.
+    pub(crate) fn tell_thing(&self, kind: EventKind, now: Now, what: &str, to: Option<String>, state: &str, step: &mut Step) {
+        let event = Event {
+            kind,
+            at: now.wall,
+            message: None,
+            from: Some(what.to_owned()),
+            to,
+            thread: Some(what.to_owned()),
+            reply_to: None,
+            intent: None,
+            carrier: None,
+            cause: Some(state.to_owned()),
+            text: None,
+        };
+        self.tell_watchers(&[], &event, step);
     }
 
     /// Tells watchers about a peer.
@@ -421,8 +508,12 @@ impl Broker {
     }
 
     pub(crate) fn tell_watchers(&self, concerns: &[PeerId], event: &Event, step: &mut Step) {
+        self.tell_some_watchers(concerns, event, |_| true, step);
+    }
+
+    fn tell_some_watchers(&self, concerns: &[PeerId], event: &Event, may_know: impl Fn(ConnectionId) -> bool, step: &mut Step) {
         for (connection, watch) in self.presence.watchers() {
-            if watch.peer.is_some_and(|peer| !concerns.contains(&peer)) {
+            if watch.peer.is_some_and(|peer| !concerns.contains(&peer)) || !may_know(connection) {
                 continue;
             }
             let mut event = event.clone();

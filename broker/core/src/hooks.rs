@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 use peer_proto::hook::{HookCall, Report};
 use peer_proto::limits::{NAME_CHARS_MAX, PATH_BYTES_MAX, SEAT_KEY_BYTES_MAX};
 use peer_proto::message::Carrier;
-use peer_proto::request::{Push, Reply, RequestId, Role};
+use peer_proto::request::{EventKind, Push, Reply, RequestId, Role};
 
 use crate::broker::{Broker, Caller};
-use crate::input::ConnectionId;
+use crate::input::{ConnectionId, Now};
 use crate::rejection::Rejection;
 use crate::sessions::{check_length, check_seat};
 use crate::step::Step;
@@ -115,7 +115,7 @@ impl Broker {
         Ok(())
     }
 
-    pub(crate) fn report(&mut self, caller: Caller, report: Report, step: &mut Step) -> Result<(), Rejection> {
+    pub(crate) fn report(&mut self, now: Now, caller: Caller, report: Report, step: &mut Step) -> Result<(), Rejection> {
         let peer = self.session_peer(caller)?;
         if report.carriers.as_ref().is_some_and(|carriers| carriers.len() > CARRIERS_MAX) {
             return Err(Rejection::OutOfBounds { what: "the list of carriers", bound: format!("at most {CARRIERS_MAX}") });
@@ -123,8 +123,10 @@ impl Broker {
         if report.carriers.as_ref().is_some_and(|carriers| carriers.contains(&Carrier::Peerctl)) {
             return Err(Rejection::NotPermitted { act: "offering the person's terminal as a carrier" });
         }
+        let mut changed = None;
         if let Some(session) = self.presence.connections.get_mut(&caller.connection).and_then(|open| open.session.as_mut()) {
             session.mode = report.mode.or(session.mode);
+            changed = report.activity.filter(|activity| session.activity != Some(*activity));
             session.activity = report.activity.or(session.activity);
             if let Some(carriers) = report.carriers {
                 session.carriers = carriers;
@@ -134,6 +136,12 @@ impl Broker {
             self.note_mode(peer, mode, step);
         }
         step.reply(caller.connection, caller.id, Reply::Done);
+        // Of several adapters of one client the one that takes the mail tells for all.
+        let told = changed.filter(|_| self.presence.reader(peer) == Some(caller.connection));
+        if let Some((activity, record)) = told.zip(self.presence.get(peer)) {
+            let news = format!("activity: {}", activity.as_str());
+            self.tell_peer(EventKind::PeerChanged, now.wall, record, None, Some(&news), step);
+        }
         Ok(())
     }
 }

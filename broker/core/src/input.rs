@@ -7,6 +7,7 @@ use peer_proto::ids::{MessageId, PeerId, Timestamp, Token};
 use peer_proto::request::{Request, RequestId, Role, Seat};
 
 use crate::record::{DeliveryRecord, MessageHead, TokenDigest};
+use crate::thing::NoteRecord;
 
 /// One open connection, named by the broker's shell; never used twice in one run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,6 +64,8 @@ pub struct Lookups {
     pub messages: Vec<MessageId>,
     /// The sender and idempotency key of a send.
     pub idempotency: Option<(PeerId, String)>,
+    /// The note whose value the request needs.
+    pub note: Option<String>,
 }
 
 /// What the shell and the store know about one request.
@@ -78,6 +81,8 @@ pub struct Facts {
     pub stored: BTreeMap<MessageId, StoredMessage>,
     /// The message that the idempotency key named, where it is known, and its text.
     pub prior: Option<(StoredMessage, String)>,
+    /// The note that [`Lookups::note`] named, where there is one.
+    pub note: Option<NoteRecord>,
     /// So little space is left on the disk that nothing new may be accepted.
     pub disk_full: bool,
 }

@@ -13,6 +13,11 @@ impl Broker {
     /// Where something does not hold.
     pub fn assert_invariants(&self) {
         self.presence.assert_invariants();
+        self.assert_task_invariants();
+        self.notes.assert_invariants();
+        self.channels.assert_invariants(&self.presence);
+        self.questions.assert_invariants();
+        self.assert_pause_invariants();
         let (mut expiries, mut overdue) = (0, 0);
         for (peer, mailbox) in &self.mailboxes {
             assert!(self.presence.get(*peer).is_some(), "mail waits for {peer}, who is not retained");

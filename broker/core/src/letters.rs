@@ -1,7 +1,8 @@
 //! How deliveries end without being presented: expiry, withdrawal, dead letters, and what an operator does with those.
 
 use peer_proto::ids::{MessageId, PeerId};
-use peer_proto::message::{Cause, Stage, TraceEvent};
+use peer_proto::message::{Cause, Kind, Stage, TraceEvent};
+use peer_proto::question::QuestionState;
 use peer_proto::request::{EventKind, Reply};
 
 use crate::broker::{Actor, Broker, Caller};
@@ -26,7 +27,8 @@ impl Broker {
                 }
             }
         }
-        for record in &ended {
+        // A question that nobody answered is told of once, by whoever keeps the questions.
+        for record in ended.iter().filter(|record| record.brief.kind != Kind::Question) {
             let (message, name) = (record.message, self.name_of(record.peer));
             self.notify_sender(now, record, format!("your message {message} to {name} expired before it was presented"), step);
         }
@@ -57,7 +59,7 @@ impl Broker {
     }
 
     #[expect(clippy::too_many_arguments, reason = "one fact each, and every caller names them")]
-    fn end(
+    pub(crate) fn end(
         &mut self,
         now: Now,
         peer: PeerId,
@@ -108,8 +110,12 @@ impl Broker {
             .map(|delivery| delivery.peer)
             .filter(|peer| self.mailbox(*peer).is_some_and(|mailbox| mailbox.get(message).is_some()))
             .collect();
-        if pending.is_empty() {
+        let is_open_question = self.questions.is_open(message);
+        if pending.is_empty() && !is_open_question {
             return Err(Rejection::TooLate { message, state: settled_state(stored) });
+        }
+        if is_open_question {
+            self.close_question(message, QuestionState::Cancelled, None, step);
         }
         let mut deliveries = Vec::new();
         for peer in pending {

@@ -15,6 +15,7 @@
 //!   see).
 
 pub mod broker;
+mod channel;
 mod hooks;
 pub mod input;
 mod invariants;
@@ -22,12 +23,19 @@ mod lease;
 mod letters;
 mod mailbox;
 mod names;
+mod note;
+mod pause;
 mod policy;
 mod presence;
+mod question;
 mod quota;
 pub mod record;
 mod rejection;
+pub mod retention;
+mod search;
 mod sending;
 mod sessions;
 pub mod step;
+mod task;
+pub mod thing;
 mod view;

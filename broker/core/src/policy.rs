@@ -6,7 +6,7 @@
 
 use peer_proto::hook::Mode;
 use peer_proto::ids::{MessageId, PeerId};
-use peer_proto::message::{Cause, Intent, Sender, Stage, TraceEvent, Via};
+use peer_proto::message::{Cause, Intent, Kind, Sender, Stage, TraceEvent, Via};
 use peer_proto::policy::{Policies, Policy};
 use peer_proto::request::{EventKind, Push, Reply};
 
@@ -48,7 +48,8 @@ impl Broker {
     /// Whether `original` is a request of the reader's own that this sender has not answered yet: the reader asked for the
     /// reply.
     fn has_asked(&self, reader: PeerId, sender: PeerId, original: &StoredMessage) -> bool {
-        let asked = original.head.intent == Intent::Request && self.is_same(reader, original.head.from.peer);
+        let wants = original.head.intent == Intent::Request || original.head.kind == Kind::Question;
+        let asked = wants && self.is_same(reader, original.head.from.peer);
         // What the person was asked, the shell of an unknown agent does not answer for them.
         let by_agent = sender != PeerId::HUMAN;
         asked && by_agent && self.delivery_of(&original.deliveries, sender).is_some_and(|delivery| delivery.answered_by.is_none())

@@ -127,9 +127,9 @@ impl Presence {
         !self.expected.is_empty()
     }
 
-    /// Whoever has not come back by now does not count any more.
-    pub(crate) fn expect_nobody(&mut self) {
-        self.expected.clear();
+    /// Whoever has not come back by now does not count any more: these.
+    pub(crate) fn expect_nobody(&mut self) -> Vec<PeerId> {
+        std::mem::take(&mut self.expected).into_keys().collect()
     }
 
     /// Stores a peer's new state in memory, with its names and seats.

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use peer_proto::ids::{MessageId, PeerId};
 use peer_proto::limits::Limits;
+use peer_proto::refusal::ErrorCode;
 
 use crate::rejection::Rejection;
 
@@ -17,6 +18,16 @@ const THREADS_MAX: usize = 4_096;
 
 /// Pairs and senders that are remembered before those without a recent message are looked for and dropped.
 const RATES_MAX: usize = 4_096;
+
+/// What brakes and policies refuse with.
+const COUNTED: [ErrorCode; 6] = [
+    ErrorCode::RateLimited,
+    ErrorCode::MailboxFull,
+    ErrorCode::IdenticalText,
+    ErrorCode::ThreadPaused,
+    ErrorCode::RefusedByPolicy,
+    ErrorCode::Paused,
+];
 
 /// Who is sending, as far as the brakes care.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,8 +44,18 @@ pub(crate) enum Driver {
 pub(crate) struct Quota {
     senders: Rates<PeerId>,
     pairs: Rates<(PeerId, PeerId)>,
-    said: BTreeMap<(PeerId, PeerId, Option<MessageId>), (u64, u64)>,
+    said: Said,
     threads: BTreeMap<String, Turns>,
+    /// What was refused since the broker started.
+    refused: BTreeMap<ErrorCode, u64>,
+}
+
+/// When each text was said last: by whom, to whom, in reply to what, and its digest.
+#[derive(Debug, Default)]
+struct Said {
+    at: BTreeMap<(PeerId, PeerId, Option<MessageId>, u64), u64>,
+    /// How many there may be before those that are too old to matter are looked for, as in [`Rates`].
+    searched_beyond: usize,
 }
 
 #[derive(Debug)]
@@ -88,8 +109,8 @@ impl Quota {
         text: &str,
     ) -> Result<(), Rejection> {
         let window_ms = u64::from(limits.identical_text_ms);
-        match self.said.get(&(sender, recipient, reply_to)) {
-            Some((said_at, digest)) if *digest == fnv1a(text) && now_ms.saturating_sub(*said_at) < window_ms => {
+        match self.said.at.get(&(sender, recipient, reply_to, fnv1a(text))) {
+            Some(said_at) if now_ms.saturating_sub(*said_at) < window_ms => {
                 let ago_ms = now_ms.saturating_sub(*said_at);
                 Err(Rejection::IdenticalText { name: recipient_name.to_owned(), ago_ms, retry_after_ms: window_ms - ago_ms })
             }
@@ -105,6 +126,11 @@ impl Quota {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Counts one act that others hear of, such as on a task, with what its sender sends.
+    pub(crate) fn count_act(&mut self, now_ms: u64, sender: PeerId) {
+        self.senders.count(sender, now_ms);
     }
 
     /// Counts one accepted message.
@@ -145,18 +171,38 @@ impl Quota {
         self.pairs.count((sender, recipient), now_ms);
         let window_ms = u64::from(limits.identical_text_ms);
         if window_ms > 0 {
-            if self.said.len() >= RATES_MAX {
-                self.said.retain(|_, (said_at, _)| now_ms.saturating_sub(*said_at) < window_ms);
+            if self.said.at.len() >= RATES_MAX.max(self.said.searched_beyond) {
+                self.said.at.retain(|_, said_at| now_ms.saturating_sub(*said_at) < window_ms);
+                self.said.searched_beyond = 2 * self.said.at.len();
             }
-            self.said.insert((sender, recipient, reply_to), (now_ms, fnv1a(text)));
+            self.said.at.insert((sender, recipient, reply_to, fnv1a(text)), now_ms);
         }
+    }
+
+    /// Counts a refusal, where a brake or a policy spoke it; says whether one did.
+    pub(crate) fn count_refused(&mut self, code: ErrorCode) -> bool {
+        let counts = COUNTED.contains(&code);
+        if counts {
+            *self.refused.entry(code).or_default() += 1;
+        }
+        counts
+    }
+
+    /// How often each brake refused something since the broker started, by error code.
+    pub(crate) fn refused(&self) -> Vec<(String, u64)> {
+        self.refused.iter().map(|(code, count)| (code.as_str().to_owned(), *count)).collect()
+    }
+
+    /// Counts a thread's turns anew; says whether there were any.
+    pub(crate) fn resume_thread(&mut self, thread: &str) -> bool {
+        self.threads.remove(thread).is_some()
     }
 
     /// Forgets a peer that is no more.
     pub(crate) fn forget(&mut self, peer: PeerId) {
         self.senders.sent.remove(&peer);
         self.pairs.sent.retain(|(sender, recipient), _| *sender != peer && *recipient != peer);
-        self.said.retain(|(sender, recipient, _), _| *sender != peer && *recipient != peer);
+        self.said.at.retain(|(sender, recipient, ..), _| *sender != peer && *recipient != peer);
     }
 }
 
@@ -260,6 +306,8 @@ mod tests {
         quota.count_delivery(&limits, 0, A, B, None, "hi");
         assert!(quota.check_text(&limits, 1, A, (B, "b"), None, "hi").is_err());
         assert!(quota.check_text(&limits, 1, A, (B, "b"), None, "ho").is_ok());
+        quota.count_delivery(&limits, 1, A, B, None, "ho");
+        assert!(quota.check_text(&limits, 2, A, (B, "b"), None, "hi").is_err(), "also with another text between them");
         assert!(quota.check_text(&limits, 60_000, A, (B, "b"), None, "hi").is_ok());
     }
 }

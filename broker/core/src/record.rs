@@ -1,12 +1,16 @@
 //! What is durable. The store writes these behind a version byte; a shipped record is frozen, and a changed one gets a
 //! new version and a migration.
 
+use std::collections::BTreeSet;
+
 use peer_proto::hook::Mode;
-use peer_proto::ids::{MessageId, PeerId, Timestamp};
+use peer_proto::ids::{MessageId, PeerId, TaskId, Timestamp};
 use peer_proto::message::{Cause, Intent, Kind, Sender, Stage, TraceEntry, TraceEvent};
 use peer_proto::policy::Policy;
 use peer_proto::request::Seat;
 use serde::{Deserialize, Serialize};
+
+use crate::thing::Things;
 
 /// The SHA-256 digest of a session token: what is stored instead of the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -101,6 +105,8 @@ pub struct MessageHead {
     pub kind: Kind,
     /// Its conversation.
     pub thread: String,
+    /// The channel that it was said in, with its sign.
+    pub channel: Option<String>,
     /// The message it answers.
     pub reply_to: Option<MessageId>,
     /// When it was accepted.
@@ -180,6 +186,8 @@ pub struct Brief {
     pub kind: Kind,
     /// Its conversation.
     pub thread: String,
+    /// The channel that it was said in, with its sign.
+    pub channel: Option<String>,
     /// The message it answers.
     pub reply_to: Option<MessageId>,
     /// When it was accepted.
@@ -201,6 +209,7 @@ impl Brief {
             intent: head.intent,
             kind: head.kind,
             thread: head.thread.clone(),
+            channel: head.channel.clone(),
             reply_to: head.reply_to,
             sent_at: head.sent_at,
             expires_at: head.expires_at,
@@ -218,6 +227,26 @@ pub struct SettingsRecord {
     pub inbox_socket_in_bypass: bool,
 }
 
+/// What the person has paused.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PausesRecord {
+    /// Everything.
+    pub all: bool,
+    /// What these peers send.
+    pub peers: BTreeSet<PeerId>,
+    /// What is said in these threads.
+    pub threads: BTreeSet<String>,
+}
+
+/// How much was stored when this was written, so that it need not be counted when the store is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptRecord {
+    /// All messages up to this one are counted.
+    pub through: MessageId,
+    /// Bytes of their texts.
+    pub text_bytes: u64,
+}
+
 /// What the store held when the broker started: all that the core keeps in memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Image {
@@ -227,12 +256,22 @@ pub struct Image {
     pub pending: Vec<DeliveryRecord>,
     /// The newest message's identity.
     pub last_message: Option<MessageId>,
+    /// The oldest message's identity.
+    pub first_message: Option<MessageId>,
     /// The next peer's identity.
     pub next_peer: Option<PeerId>,
     /// How many dead letters there are.
     pub dead: u64,
     /// How many messages there are.
     pub messages: u64,
+    /// Bytes of their texts.
+    pub text_bytes: u64,
     /// What the person set.
     pub settings: SettingsRecord,
+    /// What the person has paused.
+    pub pauses: PausesRecord,
+    /// What sessions share.
+    pub things: Things,
+    /// The next task's identity.
+    pub next_task: Option<TaskId>,
 }

@@ -1,9 +1,13 @@
 //! Why a request is refused, in the core's own terms, and how that reads for whoever asked.
 
-use peer_proto::ids::MessageId;
-use peer_proto::limits::{NAME_CHARS_MAX, RECIPIENTS_MAX};
+use peer_proto::ids::{MessageId, TaskId};
+use peer_proto::limits::{CHANNEL_NAME_CHARS_MAX, NAME_CHARS_MAX, RECIPIENTS_MAX};
 use peer_proto::refusal::{ErrorCode, Refusal};
+use peer_proto::task::TaskState;
 use thiserror::Error;
+
+/// When trying again makes sense where a mailbox is full: nobody knows when its reader will read.
+const MAILBOX_FULL_RETRY_MS: u64 = 60_000;
 
 /// A refused request. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -111,6 +115,14 @@ pub enum Rejection {
         /// How many turns it had.
         turns: u32,
     },
+    /// The person has paused it.
+    #[error("the person has paused {what}; nothing was sent")]
+    Paused {
+        /// `all`, the sender or the thread.
+        what: String,
+        /// Whether it is the thread.
+        is_thread: bool,
+    },
     /// The recipient's policy refuses it.
     #[error("{name} takes no mail from other sessions: its inbound policy is refuse")]
     RefusedByPolicy {
@@ -169,6 +181,120 @@ pub enum Rejection {
         /// What it names.
         message: MessageId,
     },
+    /// No such channel or group, or the caller may not know of it; the nearest names.
+    #[error("there is no channel or group {name:?}")]
+    UnknownChannel {
+        /// What was asked for.
+        name: String,
+        /// Names like it that the caller may know of.
+        nearest: Vec<String>,
+    },
+    /// A channel that the caller has not joined.
+    #[error("{name} is for its members, and you are none of them")]
+    NotMember {
+        /// The channel or group.
+        name: String,
+    },
+    /// Somebody who is no member of the private channel that the message is for.
+    #[error("{name} is no member of {channel}, which is private")]
+    OutsideChannel {
+        /// The channel.
+        channel: String,
+        /// Whom else the message was for.
+        name: String,
+    },
+    /// A label that nobody but the sender carries.
+    #[error("nobody else carries {name}")]
+    EmptyGroup {
+        /// The group.
+        name: String,
+    },
+    /// Not the form of a channel's or group's name.
+    #[error("{name:?} is not the name of a channel or group")]
+    BadChannelName {
+        /// What was asked for.
+        name: String,
+    },
+    /// The name of a channel cannot be had.
+    #[error("the name {name:?} cannot be had")]
+    ChannelTaken {
+        /// What was asked for.
+        name: String,
+    },
+    /// `all` means more than the person allows.
+    #[error("{online} other agents are online, and a message to all may go to {broadcast_max}")]
+    BroadcastTooWide {
+        /// How many there are.
+        online: usize,
+        /// The limit.
+        broadcast_max: u32,
+    },
+    /// Nobody is there who could be meant by a question to nobody in particular.
+    #[error("nobody else is online in this repository or directory")]
+    NobodyToAsk,
+    /// No such question, or not the caller's to answer.
+    #[error("no question {0} that you were asked")]
+    UnknownQuestion(MessageId),
+    /// An answer to one's own question.
+    #[error("question {0} is your own")]
+    OwnQuestion(MessageId),
+    /// The question does not wait for an answer any more.
+    #[error("question {question} is closed: {why}")]
+    QuestionClosed {
+        /// The question.
+        question: MessageId,
+        /// How it ended.
+        why: String,
+        /// The answer, where it has one.
+        answer: Option<MessageId>,
+    },
+    /// There are as many of them as there may be.
+    #[error("there are {count} {what} already")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// How many.
+        count: usize,
+        /// What makes room.
+        hint: &'static str,
+    },
+    /// No such note.
+    #[error("there is no note {key:?}")]
+    UnknownNote {
+        /// What was asked for.
+        key: String,
+    },
+    /// The note is not what its writer believes.
+    #[error("the note {key:?} has version {version} now: {value:?}")]
+    VersionConflict {
+        /// The note.
+        key: String,
+        /// Its present version; 0: it is not there.
+        version: u64,
+        /// What it says now, or the beginning of that.
+        value: String,
+    },
+    /// No such task.
+    #[error("there is no task {0}")]
+    UnknownTask(TaskId),
+    /// Another holds the task, or is to do it.
+    #[error("task {task} is {holder}'s")]
+    TaskHeld {
+        /// The task.
+        task: TaskId,
+        /// Whose it is.
+        holder: String,
+    },
+    /// The task cannot become that.
+    #[error("task {task} is {}: {why}", state.as_str())]
+    BadTransition {
+        /// The task.
+        task: TaskId,
+        /// Where it stands.
+        state: TaskState,
+        /// Why not.
+        why: String,
+    },
 }
 
 impl From<Rejection> for Refusal {
@@ -216,13 +342,20 @@ impl From<Rejection> for Refusal {
             Rejection::MailboxFull { .. } => (
                 ErrorCode::MailboxFull,
                 "wait until it reads, or withdraw something: `peerctl inbox` shows what waits".to_owned(),
-                None,
+                Some(MAILBOX_FULL_RETRY_MS),
             ),
             Rejection::IdenticalText { retry_after_ms, .. } => {
                 (ErrorCode::IdenticalText, "it is stored already; do not repeat it".to_owned(), Some(retry_after_ms))
             }
-            Rejection::ThreadPaused { .. } => {
-                (ErrorCode::ThreadPaused, "ask your user; a message of the person in this thread lets it go on".to_owned(), None)
+            Rejection::ThreadPaused { thread, .. } => (
+                ErrorCode::ThreadPaused,
+                format!("ask your user: a message of theirs in it, or `peerctl resume --thread {thread}`, lets it go on"),
+                None,
+            ),
+            Rejection::Paused { what, is_thread } => {
+                let of_thread = if is_thread { "--thread " } else { "" };
+                let hint = format!("go on without it; the person resumes it with `peerctl resume {of_thread}{what}`");
+                (ErrorCode::Paused, hint, None)
             }
             Rejection::RefusedByPolicy { name } => (
                 ErrorCode::RefusedByPolicy,
@@ -254,6 +387,74 @@ impl From<Rejection> for Refusal {
             Rejection::BadToken => (ErrorCode::BadToken, "register anew".to_owned(), None),
             Rejection::NotLeased(_) => {
                 (ErrorCode::NotLeased, "only what waits for this session can be given back".to_owned(), None)
+            }
+            Rejection::UnknownChannel { nearest, .. } => {
+                let hint = if nearest.is_empty() {
+                    "list them: channels(action=\"list\"), or `peerctl channels`".to_owned()
+                } else {
+                    format!("did you mean {}? channels(action=\"list\"), or `peerctl channels`, shows all", nearest.join(", "))
+                };
+                (ErrorCode::UnknownChannel, hint, None)
+            }
+            Rejection::NotMember { name } => (
+                ErrorCode::NotPermitted,
+                format!("join it first: channels(action=\"join\", name=\"{name}\"), or ask a member to invite you"),
+                None,
+            ),
+            Rejection::OutsideChannel { channel, name } => (
+                ErrorCode::NotPermitted,
+                format!("send {name} a message of its own, or let a member of {channel} invite it first"),
+                None,
+            ),
+            Rejection::EmptyGroup { .. } => (
+                ErrorCode::UnknownChannel,
+                "name a peer instead: list_peers, or `peerctl peers`, shows who carries what".to_owned(),
+                None,
+            ),
+            Rejection::BadChannelName { .. } => (
+                ErrorCode::BadName,
+                format!("a channel is # and 1 to {CHANNEL_NAME_CHARS_MAX} letters, digits, - or _; a group is @ and the same"),
+                None,
+            ),
+            Rejection::ChannelTaken { .. } => (ErrorCode::NameTaken, "choose another".to_owned(), None),
+            Rejection::BroadcastTooWide { .. } => (
+                ErrorCode::OutOfBounds,
+                "name whom you mean, or a channel or group; the person sets limits.broadcast_max in config.toml".to_owned(),
+                None,
+            ),
+            Rejection::NobodyToAsk => {
+                (ErrorCode::UnknownPeer, "name whom you ask: list_peers, or `peerctl peers`, shows everyone".to_owned(), None)
+            }
+            Rejection::UnknownQuestion(_) => (
+                ErrorCode::UnknownMessage,
+                "check the id: check_messages(kind=\"questions\"), or `peerctl questions`, shows what is open".to_owned(),
+                None,
+            ),
+            Rejection::OwnQuestion(question) => {
+                (ErrorCode::NotPermitted, format!("withdraw it where you need no answer: `peerctl cancel {question}`"), None)
+            }
+            Rejection::QuestionClosed { answer, .. } => {
+                let hint = match answer {
+                    Some(_) => "its asker has the answer; if you know better, send a message".to_owned(),
+                    None => "nobody waits for it; if it still matters, send a message".to_owned(),
+                };
+                (ErrorCode::QuestionClosed, hint, None)
+            }
+            Rejection::TooMany { hint, .. } => (ErrorCode::Overloaded, hint.to_owned(), None),
+            Rejection::UnknownNote { .. } => {
+                (ErrorCode::UnknownNote, "list the keys: memory(action=\"list\"), or `peerctl memory list`".to_owned(), None)
+            }
+            Rejection::VersionConflict { version, .. } => (
+                ErrorCode::VersionConflict,
+                format!("read it again, and write with if_version={version} if what you write still holds"),
+                None,
+            ),
+            Rejection::UnknownTask(_) => {
+                (ErrorCode::UnknownTask, "list them: tasks(action=\"list\"), or `peerctl tasks`".to_owned(), None)
+            }
+            Rejection::TaskHeld { .. } => (ErrorCode::TaskHeld, "ask for it, or choose another".to_owned(), None),
+            Rejection::BadTransition { task, .. } => {
+                (ErrorCode::BadTransition, format!("look at it: tasks(action=\"show\", task=\"{task}\")"), None)
             }
             Rejection::IdempotencyConflict { .. } => {
                 (ErrorCode::IdempotencyConflict, "use a new key for a new message".to_owned(), None)

@@ -1,16 +1,19 @@
 //! Sending: who may say what to whom, and what is stored when they do.
 
+use std::collections::BTreeSet;
+
 use peer_proto::ids::{MessageId, PeerId};
 use peer_proto::limits::{
     IDEMPOTENCY_KEY_BYTES_MAX, RECIPIENTS_MAX, SOURCE_BYTES_MAX, SOURCES_MAX, THREAD_BYTES_MAX, TTL_MS_MAX, TTL_MS_MIN,
 };
 use peer_proto::message::{Carrier, Cause, Evidence, Intent, Kind, Sender, Stage, TraceEntry, TraceEvent, Via};
 use peer_proto::policy::Policy;
-use peer_proto::refusal::Refusal;
+use peer_proto::refusal::{ErrorCode, Refusal};
 use peer_proto::request::{CarrierProof, Event, EventKind, Reply, Send, Sent, SentDelivery};
 use peer_proto::text::is_blank;
 
 use crate::broker::{Actor, Broker, Caller};
+use crate::channel::{is_channel_name, is_group};
 use crate::input::{Facts, Now, StoredMessage};
 use crate::lease::Proof;
 use crate::mailbox::trace;
@@ -21,20 +24,57 @@ use crate::rejection::Rejection;
 use crate::sessions::check_length;
 use crate::step::{Change, Step};
 
+/// What an answer rests on that names nothing.
+const FROM_MEMORY: &str = "from memory";
+
+/// A message that somebody wants to send.
+pub(crate) struct Outgoing {
+    pub(crate) send: Send,
+    pub(crate) kind: Kind,
+    /// Chosen by the rules; absent: whom the sender names.
+    pub(crate) audience: Option<Audience>,
+}
+
+/// Whom a message is for.
+pub(crate) struct Audience {
+    pub(crate) peers: Vec<PeerId>,
+    /// The channel or group that it is said in.
+    pub(crate) channel: Option<String>,
+}
+
 /// What a shell is called whose agent cannot be told.
 const UNKNOWN_AGENT: &str = "unknown-agent";
 
 impl Broker {
     pub(crate) fn send(&mut self, now: Now, caller: Caller, send: Send, facts: &Facts, step: &mut Step) -> Result<(), Rejection> {
+        self.post(now, caller, Outgoing { send, kind: Kind::Message, audience: None }, facts, step).map(drop)
+    }
+
+    /// Accepts a message, and says what was stored: nothing where all its recipients refused it, or where it is a repeat.
+    pub(crate) fn post(
+        &mut self,
+        now: Now,
+        caller: Caller,
+        outgoing: Outgoing,
+        facts: &Facts,
+        step: &mut Step,
+    ) -> Result<Option<MessageHead>, Rejection> {
+        let Outgoing { mut send, mut kind, audience } = outgoing;
         let (sender, driver) = self.sender(caller)?;
         let limits = self.config.limits.clone();
         check_send(&send, limits.text_bytes_max)?;
         let original = send.reply_to.map(|id| self.original(id, caller, facts)).transpose();
-        let recipients = self.recipients(&send, sender.peer, original.as_ref().ok().copied().flatten());
+        let chosen = audience.is_some();
+        let audience = match audience {
+            Some(audience) => Ok(audience),
+            None => self.audience(caller, &send, sender.peer, original.as_ref().ok().copied().flatten()),
+        };
         if let Some(prior) = &facts.prior {
-            return self.repeat(caller, &send, prior, recipients.as_deref().ok(), step);
+            let recipients = audience.as_ref().ok().map(|audience| audience.peers.as_slice());
+            self.repeat(caller, &send, prior, recipients, chosen, step)?;
+            return Ok(None);
         }
-        let (original, recipients) = (original?, recipients?);
+        let (original, Audience { peers: recipients, channel }) = (original?, audience?);
         if facts.disk_full {
             return Err(Rejection::NoSpace);
         }
@@ -45,13 +85,16 @@ impl Broker {
             // The last digits of the message's id: its random part.
             (None, None) => format!("t-{}", &id.to_string()[10..]),
         };
-        let mut checked = self.quota.check_sender(&limits, now.mono_ms, sender.peer, &sender.name);
+        let mut checked = self.check_pause(&sender, Some(&thread));
+        if checked.is_ok() {
+            checked = self.quota.check_sender(&limits, now.mono_ms, sender.peer, &sender.name);
+        }
         if checked.is_ok() && driver != Driver::Person {
             checked = self.quota.check_thread(&limits, &thread, sender.peer);
         }
         if let Err(rejection) = checked {
-            self.refuse_send(now, caller, &sender, &send, rejection.into(), step);
-            return Ok(());
+            self.refuse_send(now, caller, &sender, &send, channel.as_deref(), rejection.into(), step);
+            return Ok(None);
         }
         let first_reply = original.is_some_and(|original| {
             self.delivery_of(&original.deliveries, sender.peer).is_some_and(|delivery| delivery.answered_by.is_none())
@@ -67,20 +110,41 @@ impl Broker {
             let mut refusal = Refusal::from((*first).clone());
             for other in others {
                 refusal.message += &format!("; {other}");
+                self.quota.count_refused(Refusal::from((*other).clone()).code);
             }
-            self.refuse_send(now, caller, &sender, &send, refusal, step);
-            return Ok(());
+            self.refuse_send(now, caller, &sender, &send, channel.as_deref(), refusal, step);
+            return Ok(None);
         }
 
+        for (peer, rejection) in
+            recipients.iter().zip(&verdicts).filter_map(|(peer, verdict)| Some((peer, verdict.as_ref().err()?)))
+        {
+            let refused = Refusal::from(rejection.clone()).code;
+            self.quota.count_refused(refused);
+            self.tell_refused_send(now, &sender, &send, channel.as_deref(), self.name_of(*peer), refused, step);
+        }
         let taken = recipients.iter().zip(&verdicts).filter_map(|(peer, verdict)| Some((*peer, *verdict.as_ref().ok()?)));
         let accepted: Vec<(PeerId, Stage)> = taken.collect();
+        // What an unknown agent's shell says for the person proves nothing of what the person has read.
+        let outsider = sender.peer == PeerId::HUMAN && sender.via == Via::Shell && !self.config.allow_operator_from_agents;
+        let original = original.filter(|_| !outsider);
+        if kind == Kind::Message && original.is_some_and(|original| self.is_answer(sender.peer, original, &accepted)) {
+            kind = Kind::Answer;
+        }
+        if kind == Kind::Answer && send.sources.is_empty() {
+            send.sources.push(FROM_MEMORY.to_owned());
+        }
+        let usual = if send.reply_to.is_some() { Intent::Inform } else { Intent::Request };
+        // Nobody is woken by what is said in a channel.
+        let quiet = channel.as_deref().is_some_and(|name| !is_group(name));
         let head = MessageHead {
             id,
             from: sender.clone(),
             to: accepted.iter().map(|(peer, _)| (*peer, self.name_of(*peer))).collect(),
-            intent: send.intent.unwrap_or(if original.is_some() { Intent::Inform } else { Intent::Request }),
-            kind: Kind::Message,
+            intent: if quiet { Intent::Inform } else { send.intent.unwrap_or(usual) },
+            kind,
             thread: thread.clone(),
+            channel,
             reply_to: send.reply_to,
             sent_at: now.wall,
             expires_at: send.ttl_ms.map(|ttl_ms| now.wall.plus_ms(ttl_ms)),
@@ -102,13 +166,15 @@ impl Broker {
             .map(|(peer, verdict)| self.sent_delivery(*peer, verdict.as_ref().copied()))
             .collect();
         step.reply(caller.connection, caller.id, Reply::Sent(Sent { message: id, thread, deduplicated: false, deliveries }));
-        self.store_message(now, MessageRecord { head, idempotency_key: send.idempotency_key, text }, &accepted, &brief, step);
-        // What an unknown agent's shell says for the person proves nothing of what the person has read.
-        let outsider = sender.peer == PeerId::HUMAN && sender.via == Via::Shell && !self.config.allow_operator_from_agents;
-        if let Some(original) = original.filter(|_| !outsider) {
+        let record = MessageRecord { head: head.clone(), idempotency_key: send.idempotency_key, text };
+        self.store_message(now, record, &accepted, &brief, step);
+        if let Some(original) = original {
             self.note_reply(now, sender.peer, id, original, step);
+            if kind == Kind::Answer {
+                self.close_answered(now, original.head.id, (sender.peer, id), step);
+            }
         }
-        Ok(())
+        Ok(Some(head))
     }
 
     /// Stores a message with its deliveries, and lets those that are not held go on their way.
@@ -116,6 +182,7 @@ impl Broker {
         let id = record.head.id;
         self.last_message = id;
         self.messages += 1;
+        self.note_stored(now, record.text.len());
         let text = self.presence.is_watched().then(|| record.text.clone());
         step.change(Change::PutMessage(Box::new(record)));
         for (peer, stage) in recipients {
@@ -148,7 +215,59 @@ impl Broker {
 
     /// The broker's own word to the sender of a message, about what became of it. It is mail like any other.
     pub(crate) fn notify_sender(&mut self, now: Now, record: &DeliveryRecord, text: String, step: &mut Step) {
-        let Some(to) = self.presence.present(record.brief.from).filter(|_| record.brief.kind != Kind::Notice) else { return };
+        // Who posts to a channel does not hear of each member that missed it.
+        let in_channel = record.brief.channel.as_deref().is_some_and(|name| !is_group(name));
+        let wants = record.brief.kind != Kind::Notice && !in_channel;
+        let Some(to) = self.presence.present(record.brief.from).filter(|_| wants) else { return };
+        self.post_notice(now, to, Intent::Inform, record.brief.thread.clone(), Some(record.message), text, step);
+    }
+
+    /// The broker's own word to a peer. It is mail like any other, but for policies and brakes, which never stop it.
+    #[expect(clippy::too_many_arguments, reason = "one fact each")]
+    pub(crate) fn post_notice(
+        &mut self,
+        now: Now,
+        to: PeerId,
+        intent: Intent,
+        thread: String,
+        reply_to: Option<MessageId>,
+        text: String,
+        step: &mut Step,
+    ) {
+        self.post_notice_at(now, to, Stage::Stored, intent, thread, reply_to, text, step);
+    }
+
+    /// The broker's own word about what somebody did, stored or held as that somebody's mail would be.
+    #[expect(clippy::too_many_arguments, reason = "one fact each")]
+    pub(crate) fn post_notice_at(
+        &mut self,
+        now: Now,
+        to: PeerId,
+        stage: Stage,
+        intent: Intent,
+        thread: String,
+        reply_to: Option<MessageId>,
+        text: String,
+        step: &mut Step,
+    ) {
+        self.post_notice_in(now, None, to, stage, intent, thread, reply_to, text, step);
+    }
+
+    /// The broker's own word about a channel: to whom that is not open, the word is not there either.
+    #[expect(clippy::too_many_arguments, reason = "one fact each")]
+    pub(crate) fn post_notice_in(
+        &mut self,
+        now: Now,
+        channel: Option<String>,
+        to: PeerId,
+        stage: Stage,
+        intent: Intent,
+        thread: String,
+        reply_to: Option<MessageId>,
+        text: String,
+        step: &mut Step,
+    ) {
+        let Some(to) = self.presence.present(to) else { return };
         let id = MessageId::next(self.last_message, now.wall, 0);
         let head = MessageHead {
             id,
@@ -160,17 +279,18 @@ impl Broker {
                 via: Via::Broker,
             },
             to: vec![(to, self.name_of(to))],
-            intent: Intent::Inform,
+            intent,
             kind: Kind::Notice,
-            thread: record.brief.thread.clone(),
-            reply_to: Some(record.message),
+            thread,
+            channel,
+            reply_to,
             sent_at: now.wall,
             expires_at: None,
             sources: Vec::new(),
             text_bytes: text.len() as u32,
         };
         let brief = Brief::of(&head);
-        self.store_message(now, MessageRecord { head, idempotency_key: None, text }, &[(to, Stage::Stored)], &brief, step);
+        self.store_message(now, MessageRecord { head, idempotency_key: None, text }, &[(to, stage)], &brief, step);
     }
 
     /// A reply is evidence that its sender read what it answers.
@@ -202,7 +322,7 @@ impl Broker {
     }
 
     /// The sender, stamped by the broker.
-    fn sender(&self, caller: Caller) -> Result<(Sender, Driver), Rejection> {
+    pub(crate) fn sender(&self, caller: Caller) -> Result<(Sender, Driver), Rejection> {
         let of = |peer: PeerId, via: Via| {
             self.presence
                 .get(peer)
@@ -234,18 +354,44 @@ impl Broker {
         Ok(stored)
     }
 
-    fn recipients(&self, send: &Send, sender: PeerId, original: Option<&StoredMessage>) -> Result<Vec<PeerId>, Rejection> {
-        let mut recipients = Vec::new();
+    fn audience(
+        &self,
+        caller: Caller,
+        send: &Send,
+        sender: PeerId,
+        original: Option<&StoredMessage>,
+    ) -> Result<Audience, Rejection> {
+        let mut recipients: Vec<PeerId> = Vec::new();
+        let mut channel: Option<(String, Vec<PeerId>)> = None;
         let names = send.to.iter().flat_map(|name| name.split(',')).map(str::trim).filter(|name| !name.is_empty());
         for (count, name) in names.enumerate() {
             // Names count, not peers: the same one a hundred thousand times is as much work.
             if count == RECIPIENTS_MAX {
                 return Err(Rejection::too_many_recipients());
             }
-            let peer = self.presence.resolve(name, Some(sender))?;
-            if !recipients.contains(&peer) {
-                recipients.push(peer);
+            if is_channel_name(name) {
+                let found = self.audience_of(self.viewer(caller)?, sender, name)?;
+                match &channel {
+                    Some((other, _)) if *other != found.0 => {
+                        let bound = "one channel or group, and names".to_owned();
+                        return Err(Rejection::OutOfBounds { what: "the list of recipients", bound });
+                    }
+                    _ => channel = Some(found),
+                }
+            } else if name.eq_ignore_ascii_case("all") && self.config.limits.broadcast_max > 0 {
+                recipients.extend(self.everybody_online(sender)?);
+            } else {
+                recipients.push(self.presence.resolve(name, Some(sender))?);
             }
+        }
+        if let Some((name, members)) = channel {
+            let is_private = self.channels.get(&name).is_some_and(|record| record.private);
+            let outside = |peer: &&PeerId| is_private && **peer != PeerId::HUMAN && !members.contains(peer) && **peer != sender;
+            if let Some(stranger) = recipients.iter().find(outside) {
+                return Err(Rejection::OutsideChannel { channel: name, name: self.name_of(*stranger) });
+            }
+            recipients.extend(members);
+            return Ok(Audience { peers: each_once(recipients), channel: Some(name) });
         }
         if recipients.is_empty() {
             let back = original.map(|original| &original.head.from).ok_or_else(Rejection::too_many_recipients)?;
@@ -258,7 +404,21 @@ impl Broker {
                     .ok_or_else(|| Rejection::UnknownPeer { name: back.name.clone(), nearest: Vec::new() })?,
             );
         }
-        Ok(recipients)
+        Ok(Audience { peers: each_once(recipients), channel: None })
+    }
+
+    /// Whom a message to `all` goes to: every other agent that is here.
+    fn everybody_online(&self, sender: PeerId) -> Result<Vec<PeerId>, Rejection> {
+        let here = |peer: &PeerId| *peer != sender && *peer != PeerId::HUMAN && self.presence.is_online(*peer);
+        let online: Vec<PeerId> = self.presence.iter().map(|record| record.id).filter(here).collect();
+        let broadcast_max = self.config.limits.broadcast_max;
+        if online.is_empty() {
+            return Err(Rejection::NoMailbox { name: "all".to_owned(), why: "no other agent is online" });
+        }
+        if online.len() > broadcast_max as usize {
+            return Err(Rejection::BroadcastTooWide { online: online.len(), broadcast_max });
+        }
+        Ok(online)
     }
 
     /// A known idempotency key: the first outcome, as it stands now. `recipients` is none where the request could not be
@@ -269,12 +429,18 @@ impl Broker {
         send: &Send,
         prior: &(StoredMessage, String),
         recipients: Option<&[PeerId]>,
+        chosen: bool,
         step: &mut Step,
     ) -> Result<(), Rejection> {
         let (prior, text) = prior;
         let head = &prior.head;
         let gone = |peer: &PeerId| self.presence.get(*peer).is_none();
+        let names =
+            |wanted: &str| send.to.iter().flat_map(|name| name.split(',')).any(|name| name.trim().eq_ignore_ascii_case(wanted));
         let same_recipients = match recipients {
+            // Members come and go, and so does who is online.
+            _ if chosen || names("all") => true,
+            _ if head.channel.is_some() => head.channel.as_deref().is_some_and(names),
             Some(recipients) => head.to.iter().all(|(peer, _)| recipients.contains(peer) || gone(peer)),
             None => head.to.iter().any(|(peer, _)| gone(peer)),
         };
@@ -356,23 +522,67 @@ impl Broker {
     }
 
     /// A brake refused the whole send: the sender hears, and so does whoever watches.
-    fn refuse_send(&self, now: Now, caller: Caller, sender: &Sender, send: &Send, refusal: Refusal, step: &mut Step) {
+    #[expect(clippy::too_many_arguments, reason = "one fact each")]
+    fn refuse_send(
+        &mut self,
+        now: Now,
+        caller: Caller,
+        sender: &Sender,
+        send: &Send,
+        channel: Option<&str>,
+        refusal: Refusal,
+        step: &mut Step,
+    ) {
+        self.quota.count_refused(refusal.code);
+        self.tell_refused_send(now, sender, send, channel, send.to.join(","), refusal.code, step);
+        step.refuse(caller.connection, caller.id, refusal);
+    }
+
+    /// Tells watchers that a brake or a policy refused a message, or refused it for one of its recipients.
+    #[expect(clippy::too_many_arguments, reason = "one fact each")]
+    fn tell_refused_send(
+        &self,
+        now: Now,
+        sender: &Sender,
+        send: &Send,
+        channel: Option<&str>,
+        to: String,
+        code: ErrorCode,
+        step: &mut Step,
+    ) {
+        // Watchers learn of no private channel.
+        let is_private = channel.and_then(|name| self.channels.get(name)).is_some_and(|record| record.private);
         let event = Event {
             kind: EventKind::Refused,
             at: now.wall,
             message: None,
             from: Some(sender.name.clone()),
-            to: Some(send.to.join(",")),
+            to: (!is_private).then_some(to),
             thread: send.thread.clone(),
             reply_to: send.reply_to,
             intent: send.intent,
             carrier: None,
-            cause: Some(refusal.code.as_str().to_owned()),
+            cause: Some(code.as_str().to_owned()),
             text: None,
         };
         self.tell_watchers(&[sender.peer], &event, step);
-        step.refuse(caller.connection, caller.id, refusal);
     }
+}
+
+fn each_once(mut peers: Vec<PeerId>) -> Vec<PeerId> {
+    let mut seen = BTreeSet::new();
+    peers.retain(|peer| seen.insert(*peer));
+    peers
+}
+
+/// Whether this can be the name of a thread.
+pub(crate) fn check_thread(thread: &str) -> Result<(), Rejection> {
+    let fits = (1..=THREAD_BYTES_MAX).contains(&thread.len());
+    if fits && thread.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) {
+        return Ok(());
+    }
+    let bound = format!("1 to {THREAD_BYTES_MAX} letters, digits, -, _ or .");
+    Err(Rejection::OutOfBounds { what: "the thread", bound })
 }
 
 fn check_send(send: &Send, text_bytes_max: u32) -> Result<(), Rejection> {
@@ -386,11 +596,7 @@ fn check_send(send: &Send, text_bytes_max: u32) -> Result<(), Rejection> {
         return Err(Rejection::too_many_recipients());
     }
     if let Some(thread) = &send.thread {
-        let fits = (1..=THREAD_BYTES_MAX).contains(&thread.len());
-        if !fits || !thread.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) {
-            let bound = format!("1 to {THREAD_BYTES_MAX} letters, digits, -, _ or .");
-            return Err(Rejection::OutOfBounds { what: "the thread", bound });
-        }
+        check_thread(thread)?;
     }
     if send.ttl_ms.is_some_and(|ttl_ms| !(TTL_MS_MIN..=TTL_MS_MAX).contains(&ttl_ms)) {
         return Err(Rejection::OutOfBounds { what: "the time to live", bound: "1 second to 30 days".to_owned() });

@@ -337,6 +337,10 @@ impl Broker {
         adopted.last_seen = now.wall;
         adopted.mode = session.mode.or(adopted.mode);
         self.update_peer(adopted.clone(), step);
+        if came_along {
+            self.move_tasks(mine, owner, step);
+            self.move_memberships(mine, owner, step);
+        }
         self.presence.attach(caller.connection, Session { peer: owner, client_pid, ..session }, false);
         step.reply(caller.connection, caller.id, self.registered(owner, caller.connection, token, None));
         if came_online {
@@ -362,6 +366,8 @@ impl Broker {
         } else if let Some(record) = self.presence.get(peer).cloned() {
             step.change(Change::PutPeer(Box::new(record.clone())));
             self.tell_peer(EventKind::PeerOffline, now.wall, &record, None, None, step);
+            self.release_tasks(now, peer, false, step);
+            self.tell_askers(now, peer, step);
         }
     }
 
@@ -438,6 +444,7 @@ impl Broker {
 
     pub(crate) fn describe(
         &mut self,
+        now: Now,
         caller: Caller,
         summary: Option<String>,
         state: Option<String>,
@@ -449,11 +456,24 @@ impl Broker {
             check_length(what, text.as_deref().unwrap_or(""), SUMMARY_BYTES_MAX)?;
         }
         let Some(mut record) = self.presence.get(peer).cloned() else { return Err(Rejection::NotRegistered) };
+        let before = record.clone();
         record.summary = summary.unwrap_or(record.summary);
         record.state = state.unwrap_or(record.state);
         record.task = task.unwrap_or(record.task);
-        self.update_peer(record, step);
+        let news = [
+            ("state", &before.state, &record.state),
+            ("task", &before.task, &record.task),
+            ("summary", &before.summary, &record.summary),
+        ]
+        .into_iter()
+        .filter(|(_, before, after)| before != after)
+        .map(|(what, _, after)| format!("{what}: {after}"));
+        let news = news.collect::<Vec<_>>().join(", ");
+        self.update_peer(record.clone(), step);
         step.reply(caller.connection, caller.id, Reply::Done);
+        if !news.is_empty() {
+            self.tell_peer(EventKind::PeerChanged, now.wall, &record, None, Some(&news), step);
+        }
         Ok(())
     }
 
@@ -556,6 +576,9 @@ impl Broker {
         for message in messages {
             self.bury(now, peer, message, Cause::PeerForgotten, step);
         }
+        self.release_tasks(now, peer, true, step);
+        self.end_memberships(peer, step);
+        self.forget_pauses(peer, step);
         if let Some(record) = self.presence.remove(peer) {
             step.change(Change::RemovePeer(peer));
             self.quota.forget(peer);

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use peer_proto::ids::{MessageId, PeerId, Timestamp};
+use peer_proto::ids::{MessageId, PeerId, TaskId, Timestamp};
 use peer_proto::message::Stage;
 use peer_proto::refusal::Refusal;
 use peer_proto::request::{Position, Push, Reply, RequestId};
 
+use peer_proto::search::SearchQuery;
+
 use crate::input::{ConnectionId, Lookups};
-use crate::record::{DeliveryRecord, MessageRecord, PeerRecord, SettingsRecord};
+use crate::record::{DeliveryRecord, KeptRecord, MessageRecord, PausesRecord, PeerRecord, SettingsRecord};
+use crate::thing::{Thing, ThingKey};
 
 /// A storage verb. All changes of a batch become durable together or not at all.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,8 +49,20 @@ pub enum Change {
     },
     /// The identity that the next new peer gets.
     PutNextPeer(PeerId),
+    /// Store what sessions share, new or in place of its old state.
+    PutThing(Box<Thing>),
+    /// Forget what sessions share.
+    RemoveThing(ThingKey),
+    /// The identity that the next new task gets.
+    PutNextTask(TaskId),
+    /// Forget a message, with its deliveries, which are all settled, and its idempotency key.
+    RemoveMessage(MessageId),
     /// Store what the person set, in place of what stood there.
     PutSettings(SettingsRecord),
+    /// Store what the person has paused, in place of what stood there.
+    PutPauses(Box<PausesRecord>),
+    /// Store how much there is, as of this step.
+    PutKept(KeptRecord),
 }
 
 /// An outward verb, released in order after the changes of its batch are durable.
@@ -70,6 +85,15 @@ pub enum Effect {
         id: RequestId,
         /// What to read.
         query: Query,
+    },
+    /// Answer a request with what is found, some time: `Reply::Hits`.
+    Search {
+        /// The connection.
+        connection: ConnectionId,
+        /// The request's id.
+        id: RequestId,
+        /// What to look for.
+        search: Box<Search>,
     },
     /// Push a leased message, with its text from the store.
     Deliver {
@@ -113,22 +137,58 @@ pub enum Query {
         with: Vec<PeerId>,
         /// Only this thread.
         thread: Option<String>,
+        /// Only what was said in this channel or group.
+        channel: Option<String>,
         /// Only messages sent at or after this time.
         since: Option<Timestamp>,
         /// Only messages before this one.
         before: Option<MessageId>,
+        /// Only messages after this one, oldest first.
+        after: Option<MessageId>,
         /// At most this many.
         limit: usize,
         /// Not what was held for this peer and never let go, by all ids that it had: it asks.
         kept_from: Vec<PeerId>,
+        /// Not what this reader may not see: [`Broker::may_see`](crate::broker::Broker::may_see).
+        reader: Reader,
     },
     /// Dead letters and expired mail: `Reply::Orphans`.
     Orphans {
         /// Start after this one.
         after: Option<Position>,
     },
+    /// One note, whole: `Reply::Note`.
+    Note(String),
     /// The broker's state; the shell fills in what only it knows: `Reply::Status`.
     Status,
+}
+
+/// For whom the store is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reader {
+    /// The person: nothing is private to them.
+    Person,
+    /// An agent.
+    Session(PeerId),
+    /// An agent's shell; of which one, where it can be told.
+    Shell(Option<PeerId>),
+}
+
+/// A search, allowed by the rules already. Notes and tasks are there for everybody.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Search {
+    /// What is looked for. Its channel is in lower case.
+    pub query: SearchQuery,
+    /// Messages may be found that one of these sent or was sent; none: all messages.
+    pub seen_by: Option<Vec<PeerId>>,
+    /// Messages may be found that were said in no channel (in a group, at most).
+    pub direct: bool,
+    /// Messages may be found that were said in one of these, in lower case, since then.
+    pub channels: Vec<(String, Timestamp)>,
+    /// Only what concerns one of these, where the query names a peer.
+    pub peers: Vec<PeerId>,
+    /// Messages that others sent to these and nobody let go are not found.
+    pub kept_from: Vec<PeerId>,
 }
 
 /// The decisions of one batch, in order.
@@ -140,6 +200,7 @@ pub struct Step {
     pub effects: Vec<Effect>,
     touched: BTreeSet<MessageId>,
     touched_keys: BTreeSet<(PeerId, String)>,
+    touched_things: BTreeSet<ThingKey>,
 }
 
 impl Step {
@@ -149,6 +210,7 @@ impl Step {
     pub fn outdates(&self, lookups: &Lookups) -> bool {
         lookups.messages.iter().any(|message| self.touched.contains(message))
             || lookups.idempotency.as_ref().is_some_and(|key| self.touched_keys.contains(key))
+            || lookups.note.as_ref().is_some_and(|key| self.touched_things.contains(&ThingKey::Note(key.clone())))
     }
 
     /// Nothing was decided.
@@ -163,6 +225,7 @@ impl Step {
         self.effects.clear();
         self.touched.clear();
         self.touched_keys.clear();
+        self.touched_things.clear();
     }
 
     pub(crate) fn change(&mut self, change: Change) {
@@ -179,7 +242,22 @@ impl Step {
             Change::PutIdempotencyKey { sender, key, .. } => {
                 self.touched_keys.insert((*sender, key.clone()));
             }
-            Change::PutPeer(_) | Change::RemovePeer(_) | Change::PutNextPeer(_) | Change::PutSettings(_) => {}
+            Change::RemoveMessage(message) => {
+                self.touched.insert(*message);
+            }
+            Change::PutThing(thing) => {
+                self.touched_things.insert(thing.key());
+            }
+            Change::RemoveThing(key) => {
+                self.touched_things.insert(key.clone());
+            }
+            Change::PutPeer(_)
+            | Change::RemovePeer(_)
+            | Change::PutNextPeer(_)
+            | Change::PutSettings(_)
+            | Change::PutPauses(_)
+            | Change::PutKept(_)
+            | Change::PutNextTask(_) => {}
         }
         self.changes.push(change);
     }

@@ -9,19 +9,23 @@ use peer_proto::message::Stage;
 use peer_proto::request::{HistoryQuery, InboxEntry, PeerInfo, PeersQuery, Position, Reply};
 
 use crate::broker::{Actor, Broker, Caller};
+use crate::channel::Viewer;
 use crate::input::{Facts, Now, StoredMessage};
 use crate::lease::delivery_to;
 use crate::mailbox::Entry;
 use crate::presence::Operator;
-use crate::record::{DeliveryRecord, PeerRecord};
+use crate::record::{DeliveryRecord, MessageHead, PeerRecord};
 use crate::rejection::Rejection;
 use crate::sessions::{check_length, is_listed};
-use crate::step::{Query, Step};
+use crate::step::{Query, Reader, Step};
 
 impl Broker {
     pub(crate) fn list_peers(&mut self, now: Now, caller: Caller, query: &PeersQuery, step: &mut Step) -> Result<(), Rejection> {
         self.actor(caller)?;
         check_length("the text to look for", query.text.as_deref().unwrap_or(""), SUMMARY_BYTES_MAX)?;
+        for (what, text) in [("the state", &query.state), ("the client's name", &query.client)] {
+            check_length(what, text.as_deref().unwrap_or(""), SUMMARY_BYTES_MAX)?;
+        }
         let text = query.text.as_ref().map(|text| text.to_lowercase());
         let matches = |record: &PeerRecord| {
             let pending = self.mailbox(record.id).is_some();
@@ -31,6 +35,8 @@ impl Broker {
             record.id != PeerId::HUMAN
                 && listed
                 && found
+                && query.state.as_ref().is_none_or(|state| self.state_of(record).eq_ignore_ascii_case(state.trim()))
+                && query.client.as_ref().is_none_or(|client| record.client.eq_ignore_ascii_case(client.trim()))
                 && query.cwd.as_ref().is_none_or(|cwd| *cwd == record.cwd)
                 && query.repo.as_ref().is_none_or(|repo| record.repo.as_ref() == Some(repo))
         };
@@ -48,6 +54,15 @@ impl Broker {
         }
         step.reply(caller.connection, caller.id, Reply::Peers { peers, next });
         Ok(())
+    }
+
+    /// What a peer says that it does, or else what its client was seen to do; nothing where neither is known.
+    fn state_of<'a>(&self, record: &'a PeerRecord) -> &'a str {
+        if !record.state.is_empty() {
+            return &record.state;
+        }
+        let session = self.presence.reader(record.id).and_then(|reader| self.presence.session(reader));
+        session.and_then(|session| session.activity).map_or("", |activity| activity.as_str())
     }
 
     fn peer_info(&self, now: Now, record: &PeerRecord) -> PeerInfo {
@@ -76,6 +91,7 @@ impl Broker {
             activity: session.and_then(|session| session.activity),
             mode: session.and_then(|session| session.mode),
             policy: self.policy_of(record.id),
+            groups: self.groups_of(record.id),
         }
     }
 
@@ -150,8 +166,15 @@ impl Broker {
         check_length("the thread", query.thread.as_deref().unwrap_or(""), THREAD_BYTES_MAX)?;
         let resolve = |name: Option<String>| name.map(|name| self.presence.resolve(&name, me)).transpose();
         let (mut peer, mut with) = (resolve(query.peer)?, resolve(query.with)?);
-        // A session reads what it said and heard itself, and nothing else.
-        if let Actor::Session(mine) = self.actor(caller)? {
+        let viewer = self.viewer(caller)?;
+        let channel = match (query.channel, self.actor(caller)?) {
+            (None, _) => None,
+            // What was said in a channel that is gone is still there for the person.
+            (Some(name), Actor::Operator(_)) => Some(self.find_channel(viewer, &name).map_or(name, |found| found.name.clone())),
+            (Some(name), Actor::Session(_)) => Some(self.member_channel(viewer, &name)?.name.clone()),
+        };
+        // A session reads what it said and heard itself, and what its channels say, and nothing else.
+        if let (Actor::Session(mine), None) = (self.actor(caller)?, &channel) {
             match (peer, with) {
                 (Some(other), Some(me)) if me == mine => with = Some(other),
                 (Some(other), None) if other != mine => with = Some(other),
@@ -166,8 +189,9 @@ impl Broker {
         let limit = (query.limit as usize).clamp(1, PAGE_ENTRIES_MAX);
         let ids = |peer: Option<PeerId>| peer.map(|peer| self.presence.ids_of(peer)).unwrap_or_default();
         let (peer, with, kept_from) = (ids(peer), ids(with), ids(kept_from));
-        let HistoryQuery { thread, since, before, .. } = query;
-        let query = Query::History { peer, with, thread, since, before, limit, kept_from };
+        let reader = self.reader(caller)?;
+        let HistoryQuery { thread, since, before, after, .. } = query;
+        let query = Query::History { peer, with, thread, channel, since, before, after, limit, kept_from, reader };
         step.query(caller.connection, caller.id, query);
         Ok(())
     }
@@ -190,17 +214,52 @@ impl Broker {
 
     /// A session reads what it sent or was sent, and nothing that is held for it. To anybody else a message does not exist.
     pub(crate) fn may_read(&self, caller: Caller, stored: &StoredMessage) -> Result<(), Rejection> {
-        let Some(reader) = self.kept_from(caller)? else { return Ok(()) };
-        let own = self.is_same(reader, stored.head.from.peer);
-        let open = match self.delivery_of(&stored.deliveries, reader) {
+        let reader = self.reader(caller)?;
+        let peer = match reader {
+            Reader::Person => return Ok(()),
+            Reader::Session(peer) => Some(peer),
+            Reader::Shell(peer) => peer,
+        };
+        let own = peer.is_some_and(|peer| self.is_same(peer, stored.head.from.peer));
+        let open = match peer.and_then(|peer| self.delivery_of(&stored.deliveries, peer)) {
             Some(delivery) => !delivery.is_kept_back(),
-            None => matches!(self.actor(caller)?, Actor::Operator(_)),
+            None => match reader {
+                Reader::Session(peer) => self.reads_as_member(peer, &stored.head),
+                _ => self.may_see(reader, &stored.head),
+            },
         };
         if own || open { Ok(()) } else { Err(Rejection::UnknownMessage(stored.head.id)) }
     }
 
+    /// For whom the caller reads.
+    pub(crate) fn reader(&self, caller: Caller) -> Result<Reader, Rejection> {
+        let is_session = matches!(self.actor(caller)?, Actor::Session(_));
+        Ok(match self.viewer(caller)? {
+            Viewer::Person => Reader::Person,
+            Viewer::Peer(peer) if is_session => Reader::Session(peer),
+            Viewer::Peer(peer) => Reader::Shell(Some(peer)),
+            Viewer::Unknown => Reader::Shell(None),
+        })
+    }
+
+    /// Whether a reader may see a message, as far as that can be told without its deliveries: those of an agent's session
+    /// sent it, were sent it, or are members of its channel; an agent's shell sees all but what channels keep to themselves.
+    #[must_use]
+    pub fn may_see(&self, reader: Reader, head: &MessageHead) -> bool {
+        let concerns = |peer: PeerId| {
+            self.is_same(peer, head.from.peer)
+                || head.to.iter().any(|(to, _)| self.is_same(peer, *to))
+                || self.reads_as_member(peer, head)
+        };
+        match reader {
+            Reader::Person => true,
+            Reader::Session(peer) => concerns(peer),
+            Reader::Shell(peer) => self.is_public(head.channel.as_deref(), head.id) || peer.is_some_and(concerns),
+        }
+    }
+
     /// For whom the caller reads, where what is held for them is kept from it: an agent, through its session or its shell.
-    fn kept_from(&self, caller: Caller) -> Result<Option<PeerId>, Rejection> {
+    pub(crate) fn kept_from(&self, caller: Caller) -> Result<Option<PeerId>, Rejection> {
         Ok(match self.actor(caller)? {
             Actor::Session(peer) => Some(peer),
             Actor::Operator(Operator::Shell(peer)) if !self.config.allow_operator_from_agents => peer,

@@ -1152,7 +1152,7 @@ impl Model {
                         self.received(connection, &received);
                     }
                 }
-                Effect::Query { connection, id, .. } => {
+                Effect::Query { connection, id, .. } | Effect::Search { connection, id, .. } => {
                     assert!(self.owed.remove(&(connection, id)).is_some(), "G7: an answer to nothing, or a second one");
                 }
                 Effect::Push { connection, push: Push::Overdue { message, .. } } => {

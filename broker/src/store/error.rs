@@ -6,6 +6,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use peer_core::thing::ThingKey;
 use peer_proto::ids::{MessageId, PeerId};
 use peer_proto::message::Stage;
 use thiserror::Error;
@@ -13,7 +14,7 @@ use thiserror::Error;
 use super::record::RecordError;
 
 /// What a record is of, for errors.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Row {
     /// A peer.
     Peer(PeerId),
@@ -25,6 +26,14 @@ pub enum Row {
     NextPeer,
     /// What the person set for all.
     Settings,
+    /// What the person has paused.
+    Pauses,
+    /// How much is kept.
+    Kept,
+    /// What sessions share.
+    Thing(ThingKey),
+    /// The identity that the next new task gets.
+    NextTask,
 }
 
 impl Row {
@@ -45,6 +54,13 @@ impl fmt::Display for Row {
             Self::Delivery(message, peer) => write!(f, "delivery of {message} to {peer}"),
             Self::NextPeer => f.write_str("next peer's id"),
             Self::Settings => f.write_str("settings"),
+            Self::Pauses => f.write_str("pauses"),
+            Self::Kept => f.write_str("size of what is kept"),
+            Self::Thing(ThingKey::Channel(name)) => write!(f, "channel {name:?}"),
+            Self::Thing(ThingKey::Question(question)) => write!(f, "question {question}"),
+            Self::Thing(ThingKey::Task(task)) => write!(f, "task {task}"),
+            Self::Thing(ThingKey::Note(key)) => write!(f, "note {key:?}"),
+            Self::NextTask => f.write_str("next task's id"),
         }
     }
 }

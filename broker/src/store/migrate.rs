@@ -17,7 +17,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use redb::{Database, ReadableDatabase, TableError, WriteTransaction};
 
 use super::error::{Doing, OpenError, StoreError, WRITE};
-use super::{file, open_checked, record, schema};
+use super::{file, open_checked, record, schema, things};
 
 /// The steps from each schema to the next: the first leads from 1 to 2. None yet.
 pub(super) const STEPS: &[Step] = &[];
@@ -54,6 +54,8 @@ pub(super) fn create(database: &Database, schema_version: u64) -> Result<(), Sto
     writing.open_table(schema::PEERS).doing(WRITE)?;
     writing.open_table(schema::MESSAGES).doing(WRITE)?;
     writing.open_table(schema::IDEMPOTENCY).doing(WRITE)?;
+    things::create(&writing)?;
+    writing.open_table(schema::REINDEX).doing(WRITE)?;
     for table in schema::DELIVERIES {
         writing.open_table(table).doing(WRITE)?;
     }

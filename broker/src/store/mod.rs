@@ -7,14 +7,19 @@
 //! - After a failed write nothing more is read or written: what the disk holds is only known again after reopening.
 //! - Starting costs by what is pending, never by what was ever said.
 //!
-//! Reading order: `schema` (the tables), `record` (their values), this file, `file` (the file on the disk), `migrate`
+//! Reading order: `schema` (the tables), `record` (their values), this file, `things`, `reindex` and `reader` (the search
+//! index's side), `file` (the file on the disk), `migrate`
 //! (older files), `verify` (`peerctl daemon verify`), `error`. `docs/storage.md` tells the same for people who run it.
 
 mod error;
 mod file;
 mod migrate;
+mod reader;
 mod record;
+mod reindex;
+mod retained;
 mod schema;
+mod things;
 mod verify;
 
 #[cfg(test)]
@@ -27,9 +32,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use peer_core::input::StoredMessage;
-use peer_core::record::{DeliveryRecord, Image, MessageRecord, SettingsRecord};
+use peer_core::record::{DeliveryRecord, Image, KeptRecord, MessageRecord, PausesRecord, SettingsRecord};
 use peer_core::step::Change;
-use peer_proto::ids::{MessageId, PeerId, Timestamp};
+use peer_core::thing::NoteRecord;
+use peer_proto::ids::{MessageId, PeerId, TaskId, Timestamp};
 use peer_proto::message::Stage;
 use peer_proto::request::Position;
 use redb::{
@@ -39,7 +45,9 @@ use redb::{
 
 pub use error::{OpenError, Row, StoreError};
 pub use migrate::SCHEMA_VERSION;
+pub use reader::{Reader, Snapshot};
 pub use record::{RECORD_BYTES_MAX, RecordError};
+pub use reindex::Reference;
 pub use verify::{Problem, VerifyReport};
 
 use error::{Doing, READ, WRITE};
@@ -54,13 +62,27 @@ const CACHE_BYTES: usize = 8 * 1024 * 1024;
 /// only after a kill without a checkpoint, and by `peerctl daemon verify`.
 const CHECKED_AT_OPEN_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
-/// Bytes of records that one [`Store::scan_back`] looks at, so that long texts do not stop the engine for long either.
+/// Bytes of records that one [`Store::scan`] looks at, so that long texts do not stop the engine for long either.
 const SCAN_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Which messages, and in which order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Span {
+    /// Only those after this one.
+    pub after: Option<MessageId>,
+    /// Only those before this one.
+    pub before: Option<MessageId>,
+    /// Only those sent at or after this time.
+    pub since: Option<Timestamp>,
+    /// In the order of time; else the newest first.
+    pub oldest_first: bool,
+}
 
 /// The open database.
 #[derive(Debug)]
 pub struct Store {
-    database: Database,
+    /// Shared with the readers, which never write.
+    database: Arc<Database>,
     /// The file would need a walk through all of it if the process died now: something was written after the last
     /// checkpoint.
     needs_checkpoint: bool,
@@ -98,7 +120,7 @@ impl Store {
         }
         stage.release().map_err(|source| OpenError::io(path, source))?;
         let migrated = migrate::run(path, &database, &origin, steps)?;
-        Ok(Self { database, needs_checkpoint: repaired || migrated, failed: false })
+        Ok(Self { database: Arc::new(database), needs_checkpoint: repaired || migrated, failed: false })
     }
 
     /// Creates the file under another name first: whoever is killed meanwhile leaves no half-made database behind.
@@ -120,7 +142,7 @@ impl Store {
     /// Makes the tables in an empty database.
     fn create_in(database: Database, steps: &[Step]) -> Result<Self, StoreError> {
         migrate::create(&database, migrate::newest(steps))?;
-        Ok(Self { database, needs_checkpoint: true, failed: false })
+        Ok(Self { database: Arc::new(database), needs_checkpoint: true, failed: false })
     }
 
     /// Reads the whole file, checks every checksum, decodes every record and checks them against each other. Changes
@@ -131,6 +153,19 @@ impl Store {
     /// be read is in the report.
     pub fn verify(database: &Path) -> Result<VerifyReport, OpenError> {
         verify::verify(database)
+    }
+
+    /// Opens a database file for reading alone, and changes nothing on the disk. Nobody else may have it open.
+    ///
+    /// # Errors
+    /// As [`Store::verify`].
+    pub fn look(path: &Path) -> Result<Reader, OpenError> {
+        let Some(file) = file::open_existing(path)? else { return Err(OpenError::Missing { path: path.into() }) };
+        // What it would write to the file is held back for good.
+        let (staged, _never_released) = StagedFile::new(file).map_err(|error| OpenError::of(path, error))?;
+        let (database, _) = open_database(staged).map_err(|error| OpenError::of(path, error))?;
+        refuse_newer(path, &migrate::origin(path, &database)?, SCHEMA_VERSION)?;
+        Ok(Reader::new(Arc::new(database)))
     }
 
     /// What the core keeps in memory. Pending deliveries come in the order of their messages.
@@ -151,22 +186,39 @@ impl Store {
             None => None,
         };
         let meta = reading.open_table(schema::META).doing(READ)?;
+        let first_message = match messages.first().doing(READ)? {
+            Some((id, _)) => Some(message_id(id.value())?),
+            None => None,
+        };
         let next_peer = match meta.get(schema::META_NEXT_PEER).doing(READ)? {
             Some(bytes) => Some(PeerId(record::decode_number(bytes.value()).map_err(|source| Row::NextPeer.unreadable(source))?)),
+            None => None,
+        };
+        let next_task = match meta.get(schema::META_NEXT_TASK).doing(READ)? {
+            Some(bytes) => Some(TaskId(record::decode_number(bytes.value()).map_err(|source| Row::NextTask.unreadable(source))?)),
             None => None,
         };
         let settings = match meta.get(schema::META_SETTINGS).doing(READ)? {
             Some(bytes) => record::decode(bytes.value()).map_err(|source| Row::Settings.unreadable(source))?,
             None => SettingsRecord::default(),
         };
+        let pauses = match meta.get(schema::META_PAUSES).doing(READ)? {
+            Some(bytes) => record::decode(bytes.value()).map_err(|source| Row::Pauses.unreadable(source))?,
+            None => PausesRecord::default(),
+        };
         Ok(Image {
             peers,
             pending,
             last_message,
+            first_message,
             next_peer,
             dead: reading.open_table(schema::DEAD).doing(READ)?.len().doing(READ)?,
             messages: messages.len().doing(READ)?,
+            text_bytes: retained::text_bytes(&meta, &messages)?,
             settings,
+            pauses,
+            things: things::load(&reading)?,
+            next_task,
         })
     }
 
@@ -192,11 +244,11 @@ impl Store {
 
     /// One commit that also records which pages are free, so that reopening after a kill takes milliseconds instead of a
     /// walk through the file. Costs two syncs: called when the engine goes idle. Writes nothing if nothing was written
-    /// since the last one.
+    /// since the last one. With it goes down how much is kept, so that opening need not count it.
     ///
     /// # Errors
     /// As [`Store::commit`]. What was committed before stays durable.
-    pub fn checkpoint(&mut self) -> Result<(), StoreError> {
+    pub fn checkpoint(&mut self, kept: Option<&KeptRecord>) -> Result<(), StoreError> {
         self.is_usable()?;
         if !self.needs_checkpoint {
             return Ok(());
@@ -204,10 +256,37 @@ impl Store {
         self.failed = true;
         let mut writing = self.database.begin_write().doing(WRITE)?;
         writing.set_quick_repair(true);
+        if let Some(kept) = kept {
+            apply(&writing, &[Change::PutKept(*kept)])?;
+        }
         writing.commit().doing(WRITE)?;
         self.failed = false;
         self.needs_checkpoint = false;
         Ok(())
+    }
+
+    /// Forgets what the search index was to look at again, up to and with row `seen`: it has.
+    ///
+    /// # Errors
+    /// As [`Store::commit`].
+    pub fn trim_reindex(&mut self, seen: u64) -> Result<(), StoreError> {
+        if !self.reader().snapshot()?.reindex_bounds()?.is_some_and(|bounds| reindex::is_long(bounds, seen)) {
+            return Ok(());
+        }
+        self.is_usable()?;
+        self.failed = true;
+        let writing = self.database.begin_write().doing(WRITE)?;
+        reindex::trim(&writing, seen)?;
+        writing.commit().doing(WRITE)?;
+        self.failed = false;
+        self.needs_checkpoint = true;
+        Ok(())
+    }
+
+    /// Another way in, for reading beside the engine. The file is closed when the store and all readers are gone.
+    #[must_use]
+    pub fn reader(&self) -> Reader {
+        Reader::new(Arc::clone(&self.database))
     }
 
     /// One message with its text, where it exists.
@@ -241,6 +320,27 @@ impl Store {
         Ok(Some(StoredMessage { head, idempotency_key, deliveries: found }))
     }
 
+    /// The messages after one, oldest first, at most `rows_max` of them, and the id to go on from; none: there are no more.
+    /// Records that make no sense are passed over: `peerctl daemon verify` names them.
+    ///
+    /// # Errors
+    /// Where the file cannot be read.
+    pub fn stored_after(
+        &self,
+        after: Option<MessageId>,
+        rows_max: usize,
+    ) -> Result<(Vec<StoredMessage>, Option<MessageId>), StoreError> {
+        retained::stored_after(&self.read()?, after, rows_max)
+    }
+
+    /// One note, whole, where there is one.
+    ///
+    /// # Errors
+    /// As [`Store::load`].
+    pub fn note(&self, key: &str) -> Result<Option<NoteRecord>, StoreError> {
+        things::note(&self.read()?, key)
+    }
+
     /// The message that a sender's idempotency key named, where it named one.
     ///
     /// # Errors
@@ -253,28 +353,30 @@ impl Store {
         }
     }
 
-    /// Visits messages, newest first: those before `before` and sent at or after `since`. Stops after `rows_max` rows, or
-    /// some MiB of long ones, or when `visit` breaks; then it returns the id to go on before. None: there are no more.
+    /// Visits the messages of a span in its order. Stops after `rows_max` rows, or some MiB of long ones, or when `visit`
+    /// breaks; then it returns the id to go on from, which is the last that was looked at. None: there are no more.
     ///
     /// # Errors
     /// As [`Store::load`].
-    pub fn scan_back(
+    pub fn scan(
         &self,
-        before: Option<MessageId>,
-        since: Option<Timestamp>,
+        span: Span,
         rows_max: usize,
         mut visit: impl FnMut(MessageRecord) -> ControlFlow<()>,
     ) -> Result<Option<MessageId>, StoreError> {
         // An id is never older than the clock was when its message was accepted (it may be newer, where the clock went
         // backwards), so no message sent since then has an id below `first_at(since)`.
+        let Span { after, before, since, oldest_first } = span;
         let first = since.map_or(MessageId::MIN, MessageId::first_at).to_u128();
+        let first = after.map_or(first, |after| first.max(after.to_u128().saturating_add(1)));
         let end = before.map_or(Bound::Unbounded, |id| Bound::Excluded(id.to_u128()));
         if before.is_some_and(|id| id.to_u128() <= first) {
             return Ok(None);
         }
         let messages = self.read()?.open_table(schema::MESSAGES).doing(READ)?;
         let (mut looked_at, mut bytes_looked_at) = (0, 0);
-        for row in messages.range::<u128>((Bound::Included(first), end)).doing(READ)?.rev() {
+        let mut rows = messages.range::<u128>((Bound::Included(first), end)).doing(READ)?;
+        while let Some(row) = if oldest_first { rows.next() } else { rows.next_back() } {
             let (key, bytes) = row.doing(READ)?;
             let id = message_id(key.value())?;
             let message = record::decode_message(bytes.value()).map_err(|source| Row::Message(id).unreadable(source))?;
@@ -347,8 +449,11 @@ fn apply(writing: &WriteTransaction, changes: &[Change]) -> Result<(), StoreErro
     let mut peers = Touched::new(writing, schema::PEERS);
     let mut idempotency = Touched::new(writing, schema::IDEMPOTENCY);
     let mut meta = Touched::new(writing, schema::META);
+    let mut things = things::Tables::new(writing);
+    let mut reindex = reindex::Log::new(writing);
     let mut deliveries = schema::DELIVERIES.map(|table| Touched::new(writing, table));
     for change in changes {
+        reindex.see(change)?;
         match change {
             Change::PutMessage(message) => {
                 let id = message.head.id;
@@ -380,9 +485,28 @@ fn apply(writing: &WriteTransaction, changes: &[Change]) -> Result<(), StoreErro
             Change::PutNextPeer(peer) => {
                 meta.open()?.insert(schema::META_NEXT_PEER, record::encode_number(peer.0).as_slice()).doing(WRITE)?;
             }
+            Change::PutThing(thing) => things.put(thing)?,
+            Change::RemoveThing(key) => things.remove(key)?,
+            Change::PutNextTask(task) => {
+                meta.open()?.insert(schema::META_NEXT_TASK, record::encode_number(task.0).as_slice()).doing(WRITE)?;
+            }
+            Change::RemoveMessage(message) => {
+                let key = remove_message(&mut messages, &mut deliveries, *message)?;
+                if let Some((sender, key)) = key {
+                    idempotency.open()?.remove((sender.0, key.as_str())).doing(WRITE)?;
+                }
+            }
             Change::PutSettings(settings) => {
                 let bytes = record::encode(settings).map_err(|source| Row::Settings.unwritable(source))?;
                 meta.open()?.insert(schema::META_SETTINGS, bytes.as_slice()).doing(WRITE)?;
+            }
+            Change::PutKept(kept) => {
+                let bytes = record::encode(kept).map_err(|source| Row::Kept.unwritable(source))?;
+                meta.open()?.insert(schema::META_KEPT, bytes.as_slice()).doing(WRITE)?;
+            }
+            Change::PutPauses(pauses) => {
+                let bytes = record::encode(pauses).map_err(|source| Row::Pauses.unwritable(source))?;
+                meta.open()?.insert(schema::META_PAUSES, bytes.as_slice()).doing(WRITE)?;
             }
         }
     }
@@ -412,6 +536,34 @@ fn put_delivery(
         return Err(contradiction());
     }
     Ok(())
+}
+
+/// Takes a message out, with its deliveries; returns the idempotency key that names it. One that is not settled everywhere
+/// must not go: then nothing is written.
+fn remove_message(
+    messages: &mut Touched<'_, u128, &'static [u8]>,
+    deliveries: &mut [Touched<'_, schema::DeliveryKey, &'static [u8]>],
+    id: MessageId,
+) -> Result<Option<(PeerId, String)>, StoreError> {
+    let removed = messages.open()?.remove(id.to_u128()).doing(WRITE)?;
+    let Some(bytes) = removed else { return Ok(None) };
+    let (head, key) = record::decode_head(bytes.value()).map_err(|source| Row::Message(id).unreadable(source))?;
+    let from = head.from.peer;
+    drop(bytes);
+    for (place, table) in deliveries.iter_mut().enumerate() {
+        let table = table.open()?;
+        let mut rows = table.extract_from_if(schema::keys_of_message(id), |_, _| true).doing(WRITE)?;
+        if let Some(row) = rows.next() {
+            let (key, _) = row.doing(WRITE)?;
+            if Some(place) == schema::table_of(Stage::Stored) {
+                return Err(StoreError::Contradiction { message: id, peer: PeerId(key.value().1), was: None });
+            }
+        }
+        for row in rows {
+            row.doing(WRITE)?;
+        }
+    }
+    Ok(key.map(|key| (from, key)))
 }
 
 /// A table that a transaction opens once, when it first needs it.

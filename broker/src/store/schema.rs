@@ -8,8 +8,8 @@
 //! deliveries of one message are neighbours, also where an operator or a bind moved them to another recipient.
 //!
 //! `meta` is the one table that every version reads, also an older one that must refuse: its form never changes. So its
-//! values are plain bytes, while every record begins with a version byte of its own. The one record in `meta`, the settings,
-//! does so too: no version needs it in order to refuse.
+//! values are plain bytes, while every record begins with a version byte of its own. The records in `meta`, the settings,
+//! the pauses and how much is kept, do so too: no version needs them in order to refuse.
 
 use std::ops::RangeInclusive;
 
@@ -32,6 +32,12 @@ pub(super) const META_NEXT_PEER: &str = "next_peer";
 
 /// What the person set for all, a record. Absent until they set something.
 pub(super) const META_SETTINGS: &str = "settings";
+
+/// What the person has paused, a record. Absent until they paused something.
+pub(super) const META_PAUSES: &str = "pauses";
+
+/// How much there was, a record. Absent: it must be counted.
+pub(super) const META_KEPT: &str = "kept";
 
 /// Peer -> its record.
 pub(super) const PEERS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("peers");
@@ -70,6 +76,24 @@ pub(super) fn table_of(stage: Stage) -> Option<usize> {
         Stage::Leased => None,
     }
 }
+
+/// Channel or group, in lower case and with its sign -> its record.
+pub(super) const CHANNELS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("channels");
+
+/// A question's message -> its record.
+pub(super) const QUESTIONS: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("questions");
+
+/// Task -> its record.
+pub(super) const TASKS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("tasks");
+
+/// A note's key -> its record, value included.
+pub(super) const NOTES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("notes");
+
+/// The identity that the next new task gets, a `u64`. Absent until there was one.
+pub(super) const META_NEXT_TASK: &str = "next_task";
+
+/// A count -> what the search index must look at again: what it is, its number, its key.
+pub(super) const REINDEX: TableDefinition<'_, u64, super::reindex::Row<'_>> = TableDefinition::new("reindex");
 
 /// Sender and its idempotency key -> the message that the key named.
 pub(super) const IDEMPOTENCY: TableDefinition<'_, (u64, &str), u128> = TableDefinition::new("idempotency");

@@ -6,9 +6,11 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 
-use peer_core::record::{DeliveryRecord, PeerRecord, SettingsRecord};
-use peer_proto::ids::{MessageId, PeerId};
-use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata};
+use peer_core::record::{DeliveryRecord, KeptRecord, PausesRecord, PeerRecord, SettingsRecord};
+use peer_core::thing::{ChannelRecord, NoteRecord, QuestionRecord, TaskRecord, Thing, ThingKey};
+use peer_proto::ids::{MessageId, PeerId, TaskId};
+use redb::{Database, Key, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
+use serde::de::DeserializeOwned;
 
 use super::error::{Doing, OpenError, READ, Row, StoreError};
 use super::{SCHEMA_VERSION, file, message_id, migrate, open_checked, record, schema};
@@ -39,6 +41,14 @@ pub struct VerifyReport {
     pub settled: u64,
     /// Idempotency keys.
     pub idempotency_keys: u64,
+    /// Channels and groups.
+    pub channels: u64,
+    /// Questions.
+    pub questions: u64,
+    /// Tasks.
+    pub tasks: u64,
+    /// Notes.
+    pub notes: u64,
     /// What is wrong, the first hundred.
     pub problems: Vec<Problem>,
     /// How many problems there are.
@@ -61,7 +71,7 @@ impl VerifyReport {
 }
 
 /// Something wrong in a database.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Problem {
     /// A record makes no sense.
     Unreadable(Row),
@@ -75,6 +85,8 @@ pub enum Problem {
     KeyWithoutMessage(PeerId, MessageId),
     /// This peer's id would be given to another one.
     PeerIdNotReserved(PeerId),
+    /// This task's id would be given to another one.
+    TaskIdNotReserved(TaskId),
 }
 
 impl fmt::Display for Problem {
@@ -88,6 +100,7 @@ impl fmt::Display for Problem {
                 write!(f, "an idempotency key of {sender} names {message}, which is not there")
             }
             Self::PeerIdNotReserved(peer) => write!(f, "the id of {peer} would be given to another peer"),
+            Self::TaskIdNotReserved(task) => write!(f, "the id of {task} would be given to another task"),
         }
     }
 }
@@ -113,7 +126,60 @@ fn examine(database: &Database, report: &mut VerifyReport) -> Result<(), StoreEr
         *[&mut report.pending, &mut report.dead, &mut report.expired, &mut report.settled][table] = count;
     }
     examine_idempotency_keys(&reading, report)?;
-    examine_settings(&reading, report)
+    examine_settings(&reading, report)?;
+    examine_things(&reading, report)
+}
+
+fn examine_things(reading: &ReadTransaction, report: &mut VerifyReport) -> Result<(), StoreError> {
+    let channel = |name: &str| Ok(ThingKey::Channel(name.to_owned()));
+    report.channels = examine_table(reading, schema::CHANNELS, channel, |record: ChannelRecord| Thing::Channel(record), report)?;
+    let question = |id: u128| message_id(id).map(ThingKey::Question);
+    report.questions =
+        examine_table(reading, schema::QUESTIONS, question, |record: QuestionRecord| Thing::Question(record), report)?;
+    let task = |id: u64| Ok(ThingKey::Task(TaskId(id)));
+    report.tasks = examine_table(reading, schema::TASKS, task, |record: TaskRecord| Thing::Task(record), report)?;
+    let note = |key: &str| Ok(ThingKey::Note(key.to_owned()));
+    report.notes = examine_table(reading, schema::NOTES, note, |record: NoteRecord| Thing::Note(record), report)?;
+    let next_task = match reading.open_table(schema::META).doing(READ)?.get(schema::META_NEXT_TASK).doing(READ)? {
+        Some(bytes) => record::decode_number(bytes.value()).ok(),
+        None => Some(0),
+    };
+    let last_task = reading.open_table(schema::TASKS).doing(READ)?.last().doing(READ)?.map(|(key, _)| TaskId(key.value()));
+    match (next_task, last_task) {
+        (None, _) => report.add(Problem::Unreadable(Row::NextTask)),
+        (Some(next), Some(last)) if last.0 >= next => report.add(Problem::TaskIdNotReserved(last)),
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Reads all of one table, and returns how many rows it has.
+fn examine_table<K: Key + 'static, T: DeserializeOwned>(
+    reading: &ReadTransaction,
+    table: TableDefinition<'_, K, &'static [u8]>,
+    key_of: impl for<'a> Fn(K::SelfType<'a>) -> Result<ThingKey, StoreError>,
+    thing: impl Fn(T) -> Thing,
+    report: &mut VerifyReport,
+) -> Result<u64, StoreError> {
+    let table = reading.open_table(table).doing(READ)?;
+    for row in table.iter().doing(READ)? {
+        let (key, bytes) = row.doing(READ)?;
+        let key = key_of(key.value())?;
+        match record::decode::<T>(bytes.value()).map(&thing) {
+            Err(_) => report.add(Problem::Unreadable(Row::Thing(key))),
+            Ok(thing) if stands_under(thing.key()) != key => report.add(Problem::Misplaced(Row::Thing(key))),
+            Ok(_) => {}
+        }
+    }
+    table.len().doing(READ)
+}
+
+/// The key of a row: names of channels stand in lower case.
+fn stands_under(key: ThingKey) -> ThingKey {
+    match key {
+        ThingKey::Channel(name) => ThingKey::Channel(name.to_ascii_lowercase()),
+        other => other,
+    }
 }
 
 fn examine_settings(reading: &ReadTransaction, report: &mut VerifyReport) -> Result<(), StoreError> {
@@ -121,6 +187,14 @@ fn examine_settings(reading: &ReadTransaction, report: &mut VerifyReport) -> Res
     let settings = meta.get(schema::META_SETTINGS).doing(READ)?;
     if settings.is_some_and(|bytes| record::decode::<SettingsRecord>(bytes.value()).is_err()) {
         report.add(Problem::Unreadable(Row::Settings));
+    }
+    let kept = meta.get(schema::META_KEPT).doing(READ)?;
+    if kept.is_some_and(|bytes| record::decode::<KeptRecord>(bytes.value()).is_err()) {
+        report.add(Problem::Unreadable(Row::Kept));
+    }
+    let pauses = meta.get(schema::META_PAUSES).doing(READ)?;
+    if pauses.is_some_and(|bytes| record::decode::<PausesRecord>(bytes.value()).is_err()) {
+        report.add(Problem::Unreadable(Row::Pauses));
     }
     Ok(())
 }
@@ -181,13 +255,13 @@ fn examine_deliveries(
         let (message, peer) = key.value();
         let row = Row::Delivery(message_id(message)?, PeerId(peer));
         match record::decode::<DeliveryRecord>(bytes.value()) {
-            Err(_) => report.add(Problem::Unreadable(row)),
+            Err(_) => report.add(Problem::Unreadable(row.clone())),
             Ok(delivery) => {
                 if schema::key_of(&delivery) != (message, peer) || schema::table_of(delivery.stage) != Some(table) {
-                    report.add(Problem::Misplaced(row));
+                    report.add(Problem::Misplaced(row.clone()));
                 }
                 if delivery.stage.is_pending() && !peers.contains(&peer) {
-                    report.add(Problem::NoPeer(row));
+                    report.add(Problem::NoPeer(row.clone()));
                 }
             }
         }

@@ -10,6 +10,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use clap::Subcommand;
+use peer_broker::search::IndexReport;
 use peer_broker::store::Store;
 use peer_broker::{RunError, RunOptions};
 use peer_client::start::ENVIRONMENT_KEPT;
@@ -32,6 +33,7 @@ Examples:
   peerctl daemon restart         after an update of peerctl
   peerctl daemon run             in the foreground, for a service manager
   peerctl daemon stop && peerctl daemon verify
+  peerctl daemon stop && peerctl daemon reindex
 
 Nobody needs to start the broker by hand: whatever needs it starts it.";
 
@@ -72,8 +74,10 @@ enum What {
     Restart,
     /// How the broker is; exit 3 where none runs
     Status,
-    /// Check the whole database file; the broker must be stopped
+    /// Check the whole database file and the search index; the broker must be stopped
     Verify,
+    /// Make the search index anew; the broker must be stopped
+    Reindex,
 }
 
 pub(crate) fn run(args: Args, output: &Output, endpoint: Endpoint) -> Result<(), Failure> {
@@ -93,7 +97,8 @@ pub(crate) fn run(args: Args, output: &Output, endpoint: Endpoint) -> Result<(),
             let operator = Operator::connect(&endpoint).await?;
             status::print(output, &status::ask(&operator).await?)
         }),
-        What::Verify => verify(output, &endpoint.location.database()),
+        What::Verify => verify(output, &endpoint),
+        What::Reindex => reindex(output, &endpoint),
     }
 }
 
@@ -289,8 +294,24 @@ async fn released(lock: &Path) -> Result<(), Failure> {
     }
 }
 
-fn verify(output: &Output, database: &Path) -> Result<(), Failure> {
+fn reindex(output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
+    let begun = std::time::Instant::now();
+    let report = peer_broker::reindex(&endpoint.location).map_err(|error| Failure::Broker(chain(&error)))?;
+    if output.json {
+        return output.json(&json!({ "entries": report.entries, "elapsed_ms": begun.elapsed().as_millis() as u64 }));
+    }
+    output.line(&format!("{} entries were indexed in {:.1} s", report.entries, begun.elapsed().as_secs_f64()))
+}
+
+fn verify(output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
+    let database = &endpoint.location.database();
     let report = Store::verify(database).map_err(|error| Failure::Broker(chain(&error)))?;
+    // An index of a damaged database says nothing.
+    let index = match report.is_sound() {
+        true => peer_broker::check_index(&endpoint.location).map_err(|error| Failure::Broker(chain(&error)))?,
+        false => None,
+    };
+    let index_is_sound = index.is_none_or(|index| index.is_sound());
     let data = json!({
         "database": database.display().to_string(),
         "sound": report.is_sound(),
@@ -304,11 +325,23 @@ fn verify(output: &Output, database: &Path) -> Result<(), Failure> {
         "expired": report.expired,
         "settled": report.settled,
         "idempotency_keys": report.idempotency_keys,
+        "channels": report.channels,
+        "questions": report.questions,
+        "tasks": report.tasks,
+        "notes": report.notes,
+        "search_index": index.map(|index| json!({
+            "sound": index.is_sound(),
+            "entries": index.entries,
+            "behind": index.behind,
+            "missing": index.missing,
+            "left_over": index.left_over,
+            "damaged_files": index.damaged_files,
+        })),
         "problems_total": report.problems_total,
         "problems": report.problems.iter().map(ToString::to_string).collect::<Vec<_>>(),
     });
     if output.json {
-        if report.is_sound() {
+        if report.is_sound() && index_is_sound {
             output.json(&data)?;
         }
     } else {
@@ -318,19 +351,33 @@ fn verify(output: &Output, database: &Path) -> Result<(), Failure> {
             ("peers", report.peers.to_string()),
             ("messages", format!("{}, {} idempotency keys", report.messages, report.idempotency_keys)),
             (
+                "shared",
+                format!(
+                    "{} channels and groups, {} questions, {} tasks, {} notes",
+                    report.channels, report.questions, report.tasks, report.notes
+                ),
+            ),
+            (
                 "deliveries",
                 format!("{} wait, {} dead, {} expired, {} settled", report.pending, report.dead, report.expired, report.settled),
             ),
         ])?;
+        if report.is_sound() {
+            output.facts(&[("search index", said_of(index))])?;
+        }
         for problem in &report.problems {
             output.line(&output.paint(Tone::Bad, &problem.to_string()))?;
         }
-        if report.is_sound() {
+        if report.is_sound() && index_is_sound {
             output.line(&output.paint(Tone::Good, "sound"))?;
         }
     }
-    if report.is_sound() {
+    if report.is_sound() && index_is_sound {
         return Ok(());
+    }
+    if report.is_sound() {
+        let message = "the search index does not fit the database, which is sound; `peerctl daemon reindex` makes it anew";
+        return Err(Failure::Partly { data, failure: Box::new(Failure::Wrong(message.to_owned())) });
     }
     let message = format!(
         "problems found in {1}: {0}; restore a copy from the backups beside it",
@@ -338,4 +385,17 @@ fn verify(output: &Output, database: &Path) -> Result<(), Failure> {
         database.display()
     );
     Err(Failure::Partly { data, failure: Box::new(Failure::Wrong(message)) })
+}
+
+fn said_of(index: Option<IndexReport>) -> String {
+    let Some(index) = index else { return "none; the next broker makes one".to_owned() };
+    let mut said = format!("{} entries", index.entries);
+    let faults = [
+        ("changes are not in it yet", index.behind),
+        ("entries missing", index.missing),
+        ("entries of nothing", index.left_over),
+        ("files damaged", index.damaged_files),
+    ];
+    faults.iter().filter(|(_, count)| *count > 0).for_each(|(what, count)| said.push_str(&format!(", {count} {what}")));
+    said
 }

@@ -4,12 +4,12 @@ use std::time::UNIX_EPOCH;
 
 use peer_client::Endpoint;
 use peer_proto::ids::Timestamp;
-use peer_proto::message::Stage;
+use peer_proto::message::{Kind, Stage};
 use peer_proto::request::{HistoryQuery, Reply, Request, Shown};
 use serde_json::{Value, json};
 
 use crate::error::Failure;
-use crate::operator::{Operator, person, unexpected};
+use crate::operator::{Operator, message_id, person, unexpected};
 use crate::output::{Output, Tone, cell, now, rfc3339};
 
 const AFTER_HELP: &str = "\
@@ -17,7 +17,9 @@ Examples:
   peerctl history                            the last 20 messages, oldest first
   peerctl history --peer backend -n 5
   peerctl history --peer backend --with me
+  peerctl history --channel '#ops'
   peerctl history --since 2h
+  peerctl history --after m-06FHK2RBXW3T9Q1C --json    read on from there
   peerctl history --since 2026-11-20T08:00:00Z --json | jq -r '.[].text'";
 
 /// What was said, oldest first
@@ -32,15 +34,24 @@ pub(crate) struct Args {
     #[arg(long)]
     with: Option<String>,
 
+    /// Only what was said in this channel or group
+    #[arg(long, value_name = "NAME")]
+    channel: Option<String>,
+
     /// Only this thread
     #[arg(long)]
     thread: Option<String>,
+
+    /// Only what came after this message, the oldest N of it: a script that remembers the last id it saw reads on
+    /// without missing or repeating anything
+    #[arg(long, value_name = "ID")]
+    after: Option<String>,
 
     /// Only since then: a day or time (UTC) such as 2026-11-20T08:00:00Z, or how long ago, such as 2h
     #[arg(long, value_parser = moment, value_name = "WHEN")]
     since: Option<Timestamp>,
 
-    /// At most this many, the newest
+    /// At most this many, the newest (with --after the oldest)
     #[arg(short, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     n: u32,
 }
@@ -51,11 +62,18 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
         peer: args.peer.map(named),
         with: args.with.map(named),
         thread: args.thread,
+        channel: args.channel,
+        after: args.after.as_deref().map(message_id).transpose()?,
         since: args.since,
         before: None,
         limit: args.n,
     };
-    let messages = read(&operator, query).await?;
+    show(output, &operator, query).await
+}
+
+/// Asks, and prints what was said.
+pub(crate) async fn show(output: &Output, operator: &Operator, query: HistoryQuery) -> Result<(), Failure> {
+    let messages = read(operator, query).await?;
     if output.json {
         return output.json(&Value::Array(messages.iter().map(json).collect()));
     }
@@ -64,7 +82,7 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
 
 /// As many messages as the query's limit says, over as many pages as it takes; oldest first.
 pub(crate) async fn read(operator: &Operator, mut query: HistoryQuery) -> Result<Vec<Shown>, Failure> {
-    let wanted = query.limit as usize;
+    let (wanted, onwards) = (query.limit as usize, query.after.is_some());
     let mut all: Vec<Shown> = Vec::new();
     while all.len() < wanted {
         query.limit = u32::try_from(wanted - all.len()).unwrap_or(u32::MAX);
@@ -73,12 +91,15 @@ pub(crate) async fn read(operator: &Operator, mut query: HistoryQuery) -> Result
         };
         all.extend(messages);
         match next {
+            Some(_) if onwards => query.after = next,
             Some(_) => query.before = next,
             None => break,
         }
     }
     all.truncate(wanted);
-    all.reverse();
+    if !onwards {
+        all.reverse();
+    }
     Ok(all)
 }
 
@@ -88,7 +109,11 @@ pub(crate) fn print(output: &Output, messages: &[Shown]) -> Result<(), Failure> 
     }
     for shown in messages {
         let message = &shown.message;
-        let to: Vec<_> = message.to.iter().map(|name| cell(name)).collect();
+        // What the broker says about a channel goes to one of its members.
+        let to: Vec<_> = match &message.channel {
+            Some(channel) if message.kind != Kind::Notice => vec![cell(channel)],
+            _ => message.to.iter().map(|name| cell(name)).collect(),
+        };
         let reply = message.reply_to.map(|id| format!(" in reply to {id}")).unwrap_or_default();
         output.line(&format!(
             "{}  {} -> {}  {}{reply}  {}",
@@ -114,6 +139,9 @@ pub(crate) fn json(shown: &Shown) -> Value {
         "text": message.text,
         "intent": message.intent.as_str(),
         "thread": message.thread,
+        "channel": message.channel,
+        "kind": message.kind.as_str(),
+        "sources": message.sources,
         "reply_to": message.reply_to.map(|id| id.to_string()),
         "at": rfc3339(message.sent_at),
         "stage": stage.map(|stage| stage.as_str()),
@@ -123,8 +151,12 @@ pub(crate) fn json(shown: &Shown) -> Value {
 
 /// Each distinct stage once, in the order of the recipients.
 fn stages(shown: &Shown) -> String {
-    let mut names: Vec<_> = shown.deliveries.iter().map(|delivery| delivery.stage.as_str()).collect();
-    names.dedup();
+    let mut names: Vec<&str> = Vec::new();
+    for delivery in &shown.deliveries {
+        if !names.contains(&delivery.stage.as_str()) {
+            names.push(delivery.stage.as_str());
+        }
+    }
     names.join(", ")
 }
 
@@ -150,7 +182,7 @@ fn named(given: String) -> String {
 }
 
 /// A time, or how long ago.
-fn moment(text: &str) -> Result<Timestamp, String> {
+pub(crate) fn moment(text: &str) -> Result<Timestamp, String> {
     if let Ok(ago) = humantime::parse_duration(text) {
         let ago = u64::try_from(ago.as_millis()).unwrap_or(u64::MAX);
         return Ok(Timestamp(now().0.saturating_sub(ago)));

@@ -3,6 +3,7 @@
 pub(crate) mod ask;
 pub(crate) mod bench;
 pub(crate) mod cancel;
+pub(crate) mod channels;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod daemon;
@@ -13,16 +14,22 @@ pub(crate) mod hook;
 pub(crate) mod inbox;
 pub(crate) mod kick;
 pub(crate) mod mcp;
+pub(crate) mod memory;
 pub(crate) mod orphans;
+pub(crate) mod pause;
 pub(crate) mod peers;
 pub(crate) mod policy;
+pub(crate) mod purge;
+pub(crate) mod questions;
 pub(crate) mod release;
 pub(crate) mod rename;
+pub(crate) mod search;
 pub(crate) mod send;
 pub(crate) mod setup;
 pub(crate) mod show;
 pub(crate) mod status;
 pub(crate) mod tail;
+pub(crate) mod tasks;
 pub(crate) mod uninstall;
 pub(crate) mod wait;
 
@@ -53,11 +60,19 @@ pub(crate) fn run(command: Command, output: &Output, endpoint: Endpoint) -> Resu
         Command::Inbox(args) => block_on(inbox::run(args, output, &endpoint)),
         Command::Show(args) => block_on(show::run(args, output, &endpoint)),
         Command::History(args) => block_on(history::run(args, output, &endpoint)),
+        Command::Search(args) => block_on(search::run(args, output, &endpoint)),
+        Command::Channels(args) => block_on(channels::run(args, output, &endpoint)),
+        Command::Questions(args) => block_on(questions::run(args, output, &endpoint)),
+        Command::Tasks(args) => block_on(tasks::run(args, output, &endpoint)),
+        Command::Memory(args) => block_on(memory::run(args, output, &endpoint)),
         Command::Tail(args) => block_on(tail::run(args, output, &endpoint)),
         Command::Wait(args) => block_on(wait::run(args, output, &endpoint)),
         Command::Rename(args) => block_on(rename::run(args, output, &endpoint)),
         Command::Kick(args) => block_on(kick::run(args, output, &endpoint)),
         Command::Policy(args) => block_on(policy::run(args, output, &endpoint)),
+        Command::Pause(args) => block_on(pause::pause(args, output, &endpoint)),
+        Command::Resume(args) => block_on(pause::resume(args, output, &endpoint)),
+        Command::Purge(args) => block_on(purge::run(args, output, &endpoint)),
         Command::Release(args) => block_on(release::run(args, output, &endpoint)),
         Command::Orphans(args) => block_on(orphans::run(args, output, &endpoint)),
         Command::Cancel(args) => block_on(cancel::run(args, output, &endpoint)),

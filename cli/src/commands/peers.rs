@@ -16,7 +16,8 @@ Examples:
   peerctl peers --all            every peer that is remembered
   peerctl peers backend          all about one peer, and what reached it;
                                  exit 4 where there is none
-  peerctl peers -w               again when somebody comes, goes or is renamed";
+  peerctl peers --state idle --client codex
+  peerctl peers -w               again when somebody comes, goes or changes";
 
 /// How much of what a peer does and of where it is the table shows: with both, and names of usual length, a line fits 80
 /// columns.
@@ -30,9 +31,17 @@ pub(crate) struct Args {
     /// A name, an earlier name or an id: only this peer
     name: Option<String>,
 
-    /// Print again when somebody comes, goes or is renamed
+    /// Print again when somebody comes, goes, is renamed or does something else
     #[arg(short, long)]
     watch: bool,
+
+    /// Only peers of this state: their own word, or else what their client does
+    #[arg(long, value_name = "STATE", conflicts_with = "name")]
+    state: Option<String>,
+
+    /// Only peers of this client
+    #[arg(long, value_name = "CLIENT", conflicts_with = "name")]
+    client: Option<String>,
 
     /// Also peers that have been offline for long
     #[arg(long)]
@@ -65,14 +74,23 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
 }
 
 fn is_about_presence(kind: EventKind) -> bool {
-    matches!(kind, EventKind::PeerOnline | EventKind::PeerOffline | EventKind::PeerRenamed | EventKind::PeerForgotten)
+    matches!(
+        kind,
+        EventKind::PeerOnline
+            | EventKind::PeerOffline
+            | EventKind::PeerRenamed
+            | EventKind::PeerForgotten
+            | EventKind::PeerChanged
+    )
 }
 
 async fn list(operator: &Operator, args: &Args) -> Result<Vec<PeerInfo>, Failure> {
     if let Some(name) = &args.name {
         return Ok(vec![operator.peer(name).await?]);
     }
-    operator.peers(PeersQuery { all: args.all, ..PeersQuery::default() }).await
+    operator
+        .peers(PeersQuery { state: args.state.clone(), client: args.client.clone(), all: args.all, ..PeersQuery::default() })
+        .await
 }
 
 fn print(output: &Output, args: &Args, peers: &[PeerInfo]) -> Result<(), Failure> {

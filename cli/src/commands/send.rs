@@ -23,6 +23,7 @@ use crate::output::{Output, Tone, cell, rfc3339};
 const AFTER_HELP: &str = "\
 Examples:
   peerctl send backend -- \"run the tests\"
+  peerctl send '#ops' -- \"the database is back\"
   peerctl send backend,frontend --intent inform -- \"main is frozen until noon\"
   git diff | peerctl send reviewer -
   peerctl send reviewer --file plan.md --ttl 2h
@@ -40,7 +41,7 @@ const REPEATS_MAX: u32 = 3;
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {
-    /// Names or ids, separated by commas
+    /// Names, ids, #channel or @group, separated by commas
     to: String,
 
     /// The text; - reads standard input
@@ -173,6 +174,9 @@ pub(crate) fn print(output: &Output, sent: &Sent) -> Result<(), Failure> {
             Some(failure) => Err(Failure::Partly { data: json(sent), failure: Box::new(failure) }),
             None => output.json(&json(sent)),
         };
+    }
+    if sent.deliveries.is_empty() {
+        output.line(&format!("{}  said where nobody else is a member; it stands in the history", sent.message))?;
     }
     for delivery in &sent.deliveries {
         let Some(stage) = delivery.stage else { continue };

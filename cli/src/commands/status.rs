@@ -4,6 +4,7 @@ use peer_client::Endpoint;
 use peer_proto::request::{Reply, Request, Status};
 use serde_json::{Value, json};
 
+use crate::commands::pause;
 use crate::error::Failure;
 use crate::operator::{Operator, unexpected};
 use crate::output::{Output, Tone, age, now, size, span};
@@ -47,6 +48,10 @@ pub(crate) fn print(output: &Output, status: &Status) -> Result<(), Failure> {
             format!("{:.2} ms median, {:.2} ms slowest, of the latest ones", status.commit_us_p50 as f64 / 1e3, max as f64 / 1e3)
         }
     };
+    let refused = match status.refused.as_slice() {
+        [] => "nothing since the start".to_owned(),
+        some => some.iter().map(|(code, count)| format!("{count} {code}")).collect::<Vec<_>>().join(", "),
+    };
     output.facts(&[
         (
             "broker",
@@ -59,6 +64,8 @@ pub(crate) fn print(output: &Output, status: &Status) -> Result<(), Failure> {
         ("waiting", format!("{} stored, {} leased, {} held{oldest}", status.stored, status.leased, status.held)),
         ("dead letters", status.dead.to_string()),
         ("messages", format!("{} in the store", status.messages_total)),
+        ("paused", pause::told(&status.paused)),
+        ("refused", refused),
         ("commits", latency),
         ("disk", format!("{} free", size(status.disk_free_bytes))),
     ])
@@ -82,6 +89,8 @@ fn json(status: &Status) -> Value {
             "dead": status.dead,
             "total": status.messages_total,
         },
+        "paused": pause::json(&status.paused),
+        "refused": status.refused.iter().cloned().collect::<std::collections::BTreeMap<String, u64>>(),
         "oldest_ms": status.oldest_at.map(|at| now().ms_since(at)),
         "commit_us": { "p50": status.commit_us_p50, "max": status.commit_us_max },
         "disk_free_bytes": status.disk_free_bytes,

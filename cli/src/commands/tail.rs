@@ -69,6 +69,9 @@ fn print(output: &Output, event: &Event) -> Result<(), Failure> {
         (Some(one), None) | (None, Some(one)) => line.push_str(&format!(" {}", cell(one))),
         (None, None) => {}
     }
+    if let Some(thread) = event.thread.as_ref().filter(|_| matches!(event.kind, EventKind::Paused | EventKind::Resumed)) {
+        line.push_str(&format!(" thread {}", cell(thread)));
+    }
     if let Some(message) = event.message {
         line.push_str(&format!(" {message}"));
     }
@@ -102,7 +105,17 @@ pub(crate) fn json(event: &Event) -> Value {
     put("carrier", event.carrier.map(|carrier| carrier.as_str().to_owned()));
     put("reason", event.cause.clone());
     put("text", event.text.clone());
-    if matches!(event.kind, EventKind::PeerOnline | EventKind::PeerOffline | EventKind::PeerRenamed | EventKind::PeerForgotten) {
+    if event.kind == EventKind::TaskChanged {
+        put("task", event.from.clone());
+    }
+    if matches!(
+        event.kind,
+        EventKind::PeerOnline
+            | EventKind::PeerOffline
+            | EventKind::PeerRenamed
+            | EventKind::PeerForgotten
+            | EventKind::PeerChanged
+    ) {
         put("peer", event.to.clone().filter(|_| event.kind == EventKind::PeerRenamed).or_else(|| event.from.clone()));
     }
     told

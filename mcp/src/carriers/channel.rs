@@ -77,7 +77,7 @@ fn is_ours(entry: &str) -> bool {
 }
 
 fn notification(message: &Message, content: &str) -> Vec<u8> {
-    let notification = json!({
+    let mut notification = json!({
         "jsonrpc": "2.0",
         "method": "notifications/claude/channel",
         "params": {
@@ -93,6 +93,9 @@ fn notification(message: &Message, content: &str) -> Vec<u8> {
             },
         },
     });
+    if let Some(channel) = &message.channel {
+        notification["params"]["meta"]["channel"] = json!(word(channel));
+    }
     let mut line = notification.to_string().into_bytes();
     line.push(b'\n');
     line
@@ -119,6 +122,11 @@ mod tests {
             assert!(value.is_string() && key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{key}");
         }
         assert_eq!(meta.len(), 7);
+        let mut post = request(1, "luna", "x");
+        post.channel = Some("#ops".into());
+        let line = notification(&post, "x");
+        let value: serde_json::Value = serde_json::from_slice(&line).unwrap();
+        assert_eq!(value["params"]["meta"]["channel"], "#ops");
     }
 
     #[test]

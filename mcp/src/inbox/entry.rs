@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use peer_proto::hook::HookEvent;
 use peer_proto::ids::MessageId;
-use peer_proto::message::{Carrier, Intent, Message};
+use peer_proto::message::{Carrier, Intent, Kind, Message};
 
 use super::{Caller, Known, Proof};
 use crate::render::{Body, Showing};
@@ -147,9 +147,11 @@ impl Entry {
         }
     }
 
-    /// It may end its reader's rest.
+    /// It may end its reader's rest. What is said in a channel never may; a group is only a way to name several.
     pub(super) fn may_wake(&self) -> bool {
-        self.message.intent == Intent::Request || self.first_reply
+        let in_channel = self.message.channel.as_ref().is_some_and(|name| name.starts_with('#'));
+        let said_there = in_channel && self.message.kind != Kind::Notice;
+        !said_there && (self.message.intent == Intent::Request || self.first_reply)
     }
 
     /// A tool result must carry it unasked.

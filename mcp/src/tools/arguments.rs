@@ -16,6 +16,8 @@ pub(crate) struct Arguments {
 pub(crate) enum ArgumentError {
     #[error("{tool} has no argument {}; it takes {known}", crate::render::sentence(name))]
     Unknown { tool: &'static str, name: String, known: String },
+    #[error("{tool}: {name} is of no use with this action, which takes {}; leave it out", if takes.is_empty() { "nothing else" } else { takes })]
+    Idle { tool: &'static str, name: String, takes: String },
     #[error("{tool} needs the argument {name}; call it again with {name} set")]
     Missing { tool: &'static str, name: &'static str },
     #[error("{tool}: {name} is empty; call it again with a text in it")]
@@ -113,6 +115,15 @@ impl Arguments {
     pub(crate) fn list(&mut self, name: &'static str) -> Result<Vec<String>, ArgumentError> {
         let text = self.text(name)?.unwrap_or_default();
         Ok(text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect())
+    }
+
+    /// Only these of the arguments are of use here: another one that was given is named.
+    pub(crate) fn only(&self, takes: &[&str]) -> Result<(), ArgumentError> {
+        let idle = |name: &&String| !takes.contains(&name.as_str());
+        match self.values.keys().find(idle) {
+            Some(name) => Err(ArgumentError::Idle { tool: self.tool, name: name.clone(), takes: takes.join(", ") }),
+            None => Ok(()),
+        }
     }
 
     /// `name` is not there.

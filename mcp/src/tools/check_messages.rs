@@ -1,11 +1,12 @@
 //! `check_messages`: what waits for this session, all of it or some; or one message in parts.
 
 use peer_proto::ids::MessageId;
+use peer_proto::message::Kind;
 use peer_proto::request::{Filter, Reply, Request};
 
 use super::arguments::{ArgumentError, Arguments};
 use super::wait::{Ended, Waiting, Wanted, WantedKind, clamped};
-use super::{Mail, Output, ToolCall, ToolError};
+use super::{Mail, Output, ToolCall, ToolError, questions};
 use crate::carriers::tool_result;
 use crate::inbox::Ask;
 use crate::render::{self, BLOCK_CHARS_MAX, Body, Showing, counted};
@@ -101,7 +102,16 @@ impl CheckMessages {
                 Ended::TimedOut => instead = format!("Nothing came within {wait_s} s.\n"),
             }
         }
-        let (matched, waiting) = wanted.now(call).await?;
+        let (mut matched, waiting) = wanted.now(call).await?;
+        let questions = match self.kind {
+            WantedKind::Questions => questions::open_to_us(call).await?,
+            WantedKind::All | WantedKind::Answers => Vec::new(),
+        };
+        if self.kind == WantedKind::Questions {
+            let state = call.session.state();
+            let is_question = |id: &MessageId| state.inbox.message(*id).is_some_and(|message| message.kind == Kind::Question);
+            matched.retain(|id| !is_question(id) || questions.iter().any(|open| open.question == *id));
+        }
         let ask =
             Ask { among: Some(&matched), limit: self.limit, peek: self.peek, home: &call.session.surroundings.home, ..Ask::DUE };
         let in_all = if self.is_filtered() { 0 } else { waiting };
@@ -114,6 +124,9 @@ impl CheckMessages {
             };
         }
         text.push_str(&block.text);
+        if self.from.is_none() && self.thread.is_none() {
+            text.push_str(&questions::still_open(&questions, &block.text));
+        }
         if self.peek && block.shown > 0 {
             text.push_str(&format!("Only looked at: {} still new.\n", counted(block.shown, "message")));
         }

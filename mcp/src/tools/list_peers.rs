@@ -16,6 +16,8 @@ const LISTED_MAX: usize = 100;
 pub(crate) struct ListPeers {
     scope: Scope,
     query: Option<String>,
+    state: Option<String>,
+    client: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,14 +31,19 @@ impl ListPeers {
     pub(crate) fn parse(given: &mut Arguments) -> Result<Self, ArgumentError> {
         let scopes = [("machine", Scope::Machine), ("directory", Scope::Directory), ("repo", Scope::Repo)];
         let scope = given.choice("scope", "machine, directory or repo", &scopes)?.unwrap_or(Scope::Machine);
-        Ok(Self { scope, query: given.text("query")? })
+        Ok(Self { scope, query: given.text("query")?, state: given.text("state")?, client: given.text("client")? })
     }
 
     pub(crate) async fn run(self, call: &ToolCall<'_>) -> Result<Output, ToolError> {
         let session = call.session;
         // Where we are in git is known once the session has begun.
         session.ready().await?;
-        let mut query = PeersQuery { text: self.query.clone(), ..PeersQuery::default() };
+        let mut query = PeersQuery {
+            text: self.query.clone(),
+            state: self.state.clone(),
+            client: self.client.clone(),
+            ..PeersQuery::default()
+        };
         match self.scope {
             Scope::Machine => {}
             Scope::Directory => query.cwd = Some(session.surroundings.cwd.clone()),
@@ -79,10 +86,12 @@ impl ListPeers {
             text.push_str(&format!("{} more: narrow them down with query\n", peers.len() - LISTED_MAX));
         }
         if !peers.iter().any(|peer| Some(peer.id) != own && peer.id != PeerId::HUMAN) {
-            text.push_str(match self.scope == Scope::Machine && self.query.is_none() {
-                true => "No other agent yet; a message to human reaches the user.\n",
-                false => "No other agent matches; list_peers() without arguments shows all on this machine.\n",
-            });
+            text.push_str(
+                match self.scope == Scope::Machine && self.query.is_none() && self.state.is_none() && self.client.is_none() {
+                    true => "No other agent yet; a message to human reaches the user.\n",
+                    false => "No other agent matches; list_peers() without arguments shows all on this machine.\n",
+                },
+            );
         }
         text
     }
@@ -102,6 +111,9 @@ fn line(peer: &PeerInfo, is_own: bool, home: &str) -> String {
         if !said.is_empty() {
             parts.push(format!("{what} {}", sentence(said)));
         }
+    }
+    if !peer.groups.is_empty() {
+        parts.push(format!("carries {}", peer.groups.iter().map(|group| word(group)).collect::<Vec<_>>().join(" ")));
     }
     if let Some(mode) = peer.mode {
         parts.push(format!("permissions {}", mode.as_str()));
@@ -157,6 +169,7 @@ mod tests {
             activity: None,
             mode: None,
             policy: Policy::Accept,
+            groups: Vec::new(),
         }
     }
 

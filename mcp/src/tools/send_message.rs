@@ -55,13 +55,14 @@ impl SendMessage {
             call.session.state().inbox.remove(&[answered]);
         }
         let mut output = Output { text: describe(&sent), ..Output::default() };
-        output.failed = sent.deliveries.iter().all(|delivery| delivery.refusal.is_some());
+        output.failed = !sent.deliveries.is_empty() && sent.deliveries.iter().all(|delivery| delivery.refusal.is_some());
         if output.failed {
             return Ok(output);
         }
         // Whoever waits for what waits for the user waits in vain.
-        let on_its_way = |delivery: &SentDelivery| delivery.refusal.is_none() && delivery.stage != Some(Stage::Held);
-        if !sent.deliveries.iter().any(on_its_way) {
+        if sent.deliveries.is_empty() {
+            output.text.push_str("Nobody else is a member: it stands in the channel's history.\n");
+        } else if !sent.deliveries.iter().any(is_on_its_way) {
             output.text.push_str("Tell your user: `peerctl inbox --held` shows it, `peerctl release` lets it go.\n");
         } else if wait_s > 0 {
             wait_for_reply(call, sent.message, wait_s, &mut output).await?;
@@ -72,7 +73,17 @@ impl SendMessage {
     }
 }
 
-async fn wait_for_reply(call: &ToolCall<'_>, sent: MessageId, wait_s: u64, output: &mut Output) -> Result<(), ToolError> {
+/// It may reach its reader without the user's word.
+pub(super) fn is_on_its_way(delivery: &SentDelivery) -> bool {
+    delivery.refusal.is_none() && delivery.stage != Some(Stage::Held)
+}
+
+pub(super) async fn wait_for_reply(
+    call: &ToolCall<'_>,
+    sent: MessageId,
+    wait_s: u64,
+    output: &mut Output,
+) -> Result<(), ToolError> {
     let (wait_s, cut) = clamped(call, wait_s);
     output.text.push_str(&cut);
     let filter = Filter { reply_to: Some(sent), ..Filter::default() };
@@ -95,12 +106,19 @@ async fn wait_for_reply(call: &ToolCall<'_>, sent: MessageId, wait_s: u64, outpu
     Ok(())
 }
 
-/// What became of it, one line per recipient.
+/// What became of it.
 fn describe(sent: &Sent) -> String {
     let mut text = format!("Message {}, thread {}.\n", sent.message, word(&sent.thread));
     if sent.deduplicated {
         text.push_str("This idempotency_key was used before: nothing was sent again, this is how that message stands.\n");
     }
+    text.push_str(&deliveries(sent));
+    text
+}
+
+/// One line per recipient.
+pub(super) fn deliveries(sent: &Sent) -> String {
+    let mut text = String::new();
     for delivery in &sent.deliveries {
         let SentDelivery { name, stage, online, carriers, activity, refusal, .. } = delivery;
         let state = match (refusal, stage) {
@@ -139,7 +157,7 @@ pub(crate) fn reached(carriers: &[CarrierProof], activity: Option<Activity>) -> 
 
 /// A key for a send that was given none, so that repeating it after a lost connection sends it once. Unique among one
 /// sender's sends: by this process, the time, and a count.
-fn fresh_key() -> String {
+pub(super) fn fresh_key() -> String {
     static SENDS: AtomicU64 = AtomicU64::new(0);
     let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_nanos());
     format!("mcp-{:x}-{nanos:x}-{:x}", std::process::id(), SENDS.fetch_add(1, Ordering::Relaxed))

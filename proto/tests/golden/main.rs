@@ -11,17 +11,25 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::PathBuf;
 
+use peer_proto::channel::*;
 use peer_proto::codec::{decode, encode};
 use peer_proto::hook::*;
 use peer_proto::ids::{MessageId, Token};
 use peer_proto::message::*;
+use peer_proto::note::*;
 use peer_proto::policy::*;
+use peer_proto::question::*;
 use peer_proto::refusal::ErrorCode;
 use peer_proto::request::*;
+use peer_proto::search::*;
+use peer_proto::task::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use values::{message_id, pushes, refusal_frame, replies, reply_frame, requests};
+use values::{
+    channel_requests, message_id, note_requests, pausings, pushes, refusal_frame, replies, reply_frame, requests, task_acts,
+    task_requests,
+};
 
 /// A named value, its bytes, and a check that bytes say that value.
 struct Vector {
@@ -94,6 +102,16 @@ variants!(REQUESTS, request_name, Request, {
     Request::SetPolicy { .. } => "set_policy",
     Request::SetConsent { .. } => "set_consent",
     Request::Release { .. } => "release",
+    Request::Channel(_) => "channel",
+    Request::Ask(_) => "ask",
+    Request::Answer(_) => "answer",
+    Request::Questions(_) => "questions",
+    Request::Task(_) => "task",
+    Request::Note(_) => "note",
+    Request::Search(_) => "search",
+    Request::Pause(_) => "pause",
+    Request::Resume(_) => "resume",
+    Request::Purge { .. } => "purge",
 });
 
 variants!(REPLIES, reply_name, Reply, {
@@ -114,6 +132,14 @@ variants!(REPLIES, reply_name, Reply, {
     Reply::Status(_) => "status",
     Reply::Hook { .. } => "hook",
     Reply::Policies(_) => "policies",
+    Reply::Channels(_) => "channels",
+    Reply::Questions { .. } => "questions",
+    Reply::Tasks { .. } => "tasks",
+    Reply::Note(_) => "note",
+    Reply::Notes { .. } => "notes",
+    Reply::Hits { .. } => "hits",
+    Reply::Paused(_) => "paused",
+    Reply::Purged { .. } => "purged",
 });
 
 variants!(PUSHES, push_name, Push, {
@@ -179,6 +205,77 @@ units!(EVENTS, event_name, EventKind, {
     PeerRenamed => "peer_renamed",
     PeerForgotten => "peer_forgotten",
     Released => "released",
+    PeerChanged => "peer_changed",
+    TaskChanged => "task_changed",
+    Paused => "paused",
+    Resumed => "resumed",
+});
+
+units!(QUESTION_STATES, question_state_name, QuestionState, {
+    Open => "open",
+    Answered => "answered",
+    Expired => "expired",
+    Cancelled => "cancelled",
+});
+
+units!(TASK_STATES, task_state_name, TaskState, {
+    Open => "open",
+    Claimed => "claimed",
+    Started => "started",
+    Blocked => "blocked",
+    Completed => "completed",
+    Failed => "failed",
+    Cancelled => "cancelled",
+});
+
+units!(HIT_KINDS, hit_kind_name, HitKind, {
+    Message => "message",
+    Question => "question",
+    Answer => "answer",
+    Note => "note",
+    Task => "task",
+});
+
+variants!(CHANNEL_REQUESTS, channel_request_name, ChannelRequest, {
+    ChannelRequest::List => "list",
+    ChannelRequest::Create { .. } => "create",
+    ChannelRequest::Join(_) => "join",
+    ChannelRequest::Leave(_) => "leave",
+    ChannelRequest::Invite { .. } => "invite",
+    ChannelRequest::SetTopic { .. } => "set_topic",
+});
+
+variants!(TASK_REQUESTS, task_request_name, TaskRequest, {
+    TaskRequest::Create(_) => "create",
+    TaskRequest::Change { .. } => "change",
+    TaskRequest::List(_) => "list",
+    TaskRequest::Show(_) => "show",
+});
+
+variants!(TASK_ACTS, task_act_name, TaskAct, {
+    TaskAct::Assign(_) => "assign",
+    TaskAct::Claim => "claim",
+    TaskAct::Unclaim => "unclaim",
+    TaskAct::Start => "start",
+    TaskAct::Block(_) => "block",
+    TaskAct::Complete(_) => "complete",
+    TaskAct::Fail(_) => "fail",
+    TaskAct::Cancel(_) => "cancel",
+    TaskAct::Reopen => "reopen",
+});
+
+variants!(NOTE_REQUESTS, note_request_name, NoteRequest, {
+    NoteRequest::Get(_) => "get",
+    NoteRequest::Set(_) => "set",
+    NoteRequest::Append { .. } => "append",
+    NoteRequest::List { .. } => "list",
+    NoteRequest::Delete { .. } => "delete",
+});
+
+variants!(PAUSINGS, pausing_name, Pausing, {
+    Pausing::All => "all",
+    Pausing::Peer(_) => "peer",
+    Pausing::Thread(_) => "thread",
 });
 
 units!(HOOK_EVENTS, hook_event_name, HookEvent, {
@@ -312,6 +409,14 @@ units!(CODES, code_name, ErrorCode, {
     NotLeased => "not_leased",
     IdempotencyConflict => "idempotency_conflict",
     Stopping => "stopping",
+    UnknownChannel => "unknown_channel",
+    UnknownTask => "unknown_task",
+    UnknownNote => "unknown_note",
+    QuestionClosed => "question_closed",
+    TaskHeld => "task_held",
+    BadTransition => "bad_transition",
+    VersionConflict => "version_conflict",
+    Paused => "paused",
 });
 
 /// A vector per value, named by its variant.
@@ -348,6 +453,14 @@ fn vectors() -> Vec<Vector> {
     all.extend(each("mode", mode_name, MODES));
     all.extend(each("activity", activity_name, ACTIVITIES));
     all.extend(each("policy", policy_name, POLICIES));
+    all.extend(each("question_state", question_state_name, QUESTION_STATES));
+    all.extend(each("task_state", task_state_name, TASK_STATES));
+    all.extend(each("hit_kind", hit_kind_name, HIT_KINDS));
+    all.extend(each("channel_request", channel_request_name, &channel_requests()));
+    all.extend(each("task_request", task_request_name, &task_requests()));
+    all.extend(each("task_act", task_act_name, &task_acts()));
+    all.extend(each("note_request", note_request_name, &note_requests()));
+    all.extend(each("pausing", pausing_name, &pausings()));
     all.extend(each("intent", intent_name, INTENTS));
     all.extend(each("kind", kind_name, KINDS));
     all.extend(each("via", via_name, VIAS));
@@ -440,6 +553,11 @@ fn every_variant_has_a_vector() {
         ("push", PUSHES),
         ("frame", FRAMES),
         ("authority", AUTHORITIES),
+        ("channel_request", CHANNEL_REQUESTS),
+        ("task_request", TASK_REQUESTS),
+        ("task_act", TASK_ACTS),
+        ("note_request", NOTE_REQUESTS),
+        ("pausing", PAUSINGS),
         ("cause", CAUSES),
     ];
     for (group, variants) in groups {

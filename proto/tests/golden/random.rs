@@ -106,6 +106,7 @@ fn any_message() -> impl Strategy<Value = Message> {
             intent: Intent::Inform,
             kind: Kind::Notice,
             thread: text.clone(),
+            channel: None,
             reply_to: Some(id),
             sent_at: Timestamp(sent_at),
             expires_at: expires_at.map(Timestamp),

@@ -1,11 +1,16 @@
 //! One value per variant: with every optional part present, and, named `.bare`, with none.
 
+use peer_proto::channel::*;
 use peer_proto::hook::*;
-use peer_proto::ids::{MessageId, PeerId, Timestamp, Token};
+use peer_proto::ids::{MessageId, PeerId, TaskId, Timestamp, Token};
 use peer_proto::message::*;
+use peer_proto::note::*;
 use peer_proto::policy::*;
+use peer_proto::question::*;
 use peer_proto::refusal::{ErrorCode, Refusal};
 use peer_proto::request::*;
+use peer_proto::search::*;
+use peer_proto::task::*;
 
 pub(crate) const AT: Timestamp = Timestamp(1_795_000_000_123);
 
@@ -25,6 +30,7 @@ pub(crate) fn message() -> Message {
         intent: Intent::Request,
         kind: Kind::Message,
         thread: "t-9f2".into(),
+        channel: Some("#ops".into()),
         reply_to: Some(message_id(0)),
         sent_at: AT,
         expires_at: Some(AT.plus_ms(60_000)),
@@ -115,6 +121,8 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
                 cwd: Some("/api".into()),
                 repo: Some("/api/.git".into()),
                 text: Some("lu".into()),
+                state: Some("idle".into()),
+                client: Some("codex".into()),
                 all: true,
                 after: Some(PeerId(2)),
             }),
@@ -162,7 +170,9 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
                 peer: Some("luna".into()),
                 with: Some("orion".into()),
                 thread: Some("t-9f2".into()),
+                channel: Some("#ops".into()),
                 since: Some(AT),
+                after: Some(message_id(1)),
                 before: Some(message_id(2)),
                 limit: 50,
             }),
@@ -210,7 +220,125 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
         ("", Request::SetConsent { inbox_socket_in_bypass: true }),
         ("", Request::Release { message: message_id(1), to: Some("luna".into()) }),
         (".bare", Request::Release { message: message_id(1), to: None }),
+        ("", Request::Channel(ChannelRequest::List)),
+        (
+            "",
+            Request::Ask(Ask {
+                to: vec!["#ops".into()],
+                question: "which port?".into(),
+                context_hint: Some("config.toml".into()),
+                ttl_ms: Some(60_000),
+                idempotency_key: Some("k-2".into()),
+            }),
+        ),
+        (
+            ".bare",
+            Request::Ask(Ask {
+                to: Vec::new(),
+                question: "which port?".into(),
+                context_hint: None,
+                ttl_ms: None,
+                idempotency_key: None,
+            }),
+        ),
+        (
+            "",
+            Request::Answer(Answer {
+                question: message_id(1),
+                answer: "8080".into(),
+                sources: vec!["config.toml".into()],
+                idempotency_key: Some("k-3".into()),
+            }),
+        ),
+        ("", Request::Questions(QuestionsQuery { open: true, peer: Some("luna".into()), before: Some(message_id(2)) })),
+        ("", Request::Task(TaskRequest::Show(TaskId(12)))),
+        ("", Request::Note(NoteRequest::Get("api/port".into()))),
+        (
+            "",
+            Request::Search(SearchQuery {
+                text: "\"port is\" 80*".into(),
+                kinds: vec![HitKind::Message, HitKind::Note],
+                peer: Some("luna".into()),
+                channel: Some("#ops".into()),
+                thread: Some("t-9f2".into()),
+                since: Some(AT),
+                newest: true,
+                limit: 20,
+                offset: 40,
+            }),
+        ),
+        (".bare", Request::Search(SearchQuery::default())),
+        ("", Request::Pause(Pausing::Peer("luna".into()))),
+        ("", Request::Resume(Pausing::All)),
+        ("", Request::Purge { dry_run: true }),
     ]
+}
+
+pub(crate) fn channel_requests() -> Vec<ChannelRequest> {
+    vec![
+        ChannelRequest::List,
+        ChannelRequest::Create { name: "#ops".into(), topic: "releases".into(), private: true },
+        ChannelRequest::Join("@backend".into()),
+        ChannelRequest::Leave("#ops".into()),
+        ChannelRequest::Invite { name: "#ops".into(), peer: "luna".into() },
+        ChannelRequest::SetTopic { name: "#ops".into(), topic: String::new() },
+    ]
+}
+
+pub(crate) fn task_requests() -> Vec<TaskRequest> {
+    vec![
+        TaskRequest::Create(TaskDraft {
+            title: "port the tests".into(),
+            description: "all of them".into(),
+            assignee: Some("luna".into()),
+            needs: vec![TaskId(11)],
+            idempotency_key: Some("k-4".into()),
+        }),
+        TaskRequest::Change { task: TaskId(12), act: TaskAct::Claim },
+        TaskRequest::List(TasksQuery {
+            state: Some(TaskState::Blocked),
+            all: true,
+            assignee: Some("luna".into()),
+            creator: Some("orion".into()),
+            text: Some("tests".into()),
+            before: Some(TaskId(99)),
+        }),
+        TaskRequest::Show(TaskId(12)),
+    ]
+}
+
+pub(crate) fn task_acts() -> Vec<TaskAct> {
+    vec![
+        TaskAct::Assign("luna".into()),
+        TaskAct::Claim,
+        TaskAct::Unclaim,
+        TaskAct::Start,
+        TaskAct::Block("no access".into()),
+        TaskAct::Complete("merged".into()),
+        TaskAct::Fail("no such test".into()),
+        TaskAct::Cancel("not needed".into()),
+        TaskAct::Reopen,
+    ]
+}
+
+pub(crate) fn note_requests() -> Vec<NoteRequest> {
+    vec![
+        NoteRequest::Get("api/port".into()),
+        NoteRequest::Set(NoteDraft {
+            key: "api/port".into(),
+            value: "8080".into(),
+            tags: vec!["api".into()],
+            ttl_ms: Some(60_000),
+            if_version: Some(3),
+        }),
+        NoteRequest::Append { key: "log".into(), text: "done".into() },
+        NoteRequest::List { prefix: "api/".into(), tag: Some("api".into()), after: Some("api/a".into()) },
+        NoteRequest::Delete { key: "api/port".into(), if_version: Some(4) },
+    ]
+}
+
+pub(crate) fn pausings() -> Vec<Pausing> {
+    vec![Pausing::All, Pausing::Peer("luna".into()), Pausing::Thread("t-9f2".into())]
 }
 
 pub(crate) fn hook() -> HookCall {
@@ -261,6 +389,7 @@ pub(crate) fn replies() -> Vec<(&'static str, Reply)> {
         activity: Some(Activity::Working),
         mode: Some(Mode::Prompting),
         policy: Policy::Hold,
+        groups: vec!["@backend".into()],
     };
     let accepted = SentDelivery {
         peer: PeerId(3),
@@ -322,6 +451,58 @@ pub(crate) fn replies() -> Vec<(&'static str, Reply)> {
         commit_us_p50: 180,
         commit_us_max: 700,
         disk_free_bytes: 1 << 40,
+        paused: vec![Pausing::All],
+        refused: vec![("rate_limited".into(), 7)],
+    };
+    let channel = ChannelInfo {
+        name: "#ops".into(),
+        topic: "releases".into(),
+        private: true,
+        members: vec!["luna".into(), "orion".into()],
+        joined: true,
+        created_by: "luna".into(),
+        created_at: AT,
+    };
+    let question = QuestionInfo {
+        question: message_id(1),
+        from: "luna".into(),
+        to: vec!["#ops".into()],
+        state: QuestionState::Answered,
+        asked_at: AT,
+        expires_at: AT.plus_ms(60_000),
+        answered: Some(("orion".into(), message_id(2))),
+    };
+    let task = TaskInfo {
+        id: TaskId(12),
+        title: "port the tests".into(),
+        description: "all of them".into(),
+        state: TaskState::Started,
+        creator: "orion".into(),
+        assignee: Some("luna".into()),
+        needs: vec![TaskId(11)],
+        waits_for: vec![TaskId(11)],
+        result: "half".into(),
+        created_at: AT,
+        changed_at: AT.plus_ms(1),
+    };
+    let note = NoteInfo {
+        key: "api/port".into(),
+        value: Some("8080".into()),
+        tags: vec!["api".into()],
+        version: 3,
+        author: "luna".into(),
+        changed_at: AT,
+        expires_at: Some(AT.plus_ms(60_000)),
+        bytes: 4,
+    };
+    let hit = Hit {
+        kind: HitKind::Message,
+        id: message_id(1).to_string(),
+        from: "luna".into(),
+        to: vec!["#ops".into()],
+        at: AT,
+        snippet: "the port is 8080".into(),
+        matches: vec![(4, 8)],
     };
     let welcome = |authority| Welcome { version: "0.1.0".into(), executable: "/bin/peerctl".into(), pid: 77, authority };
     vec![
@@ -360,6 +541,14 @@ pub(crate) fn replies() -> Vec<(&'static str, Reply)> {
                 peers: vec![("luna".into(), Policy::Refuse)],
             }),
         ),
+        ("", Reply::Channels(vec![channel])),
+        ("", Reply::Questions { questions: vec![question], next: Some(message_id(1)) }),
+        ("", Reply::Tasks { tasks: vec![task], next: Some(TaskId(12)) }),
+        ("", Reply::Note(note.clone())),
+        ("", Reply::Notes { notes: vec![NoteInfo { value: None, expires_at: None, ..note }], next: Some("api/port".into()) }),
+        ("", Reply::Hits { hits: vec![hit], total: 1 }),
+        ("", Reply::Paused(pausings())),
+        ("", Reply::Purged { counts: vec![("messages".into(), 251)], text_bytes: 65_536 }),
     ]
 }
 

@@ -5,20 +5,26 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses the part that it needs")]
 
+pub mod finding;
 pub mod script;
+pub mod things;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::ops::Bound;
 
 use peer_core::broker::{Broker, Config};
 use peer_core::input::{ConnectionId, Facts, Input, Now, StoredMessage};
-use peer_core::record::{DeliveryRecord, Image, MessageRecord, PeerRecord, SettingsRecord, TokenDigest};
+use peer_core::record::{DeliveryRecord, Image, MessageRecord, PausesRecord, PeerRecord, SettingsRecord, TokenDigest};
 use peer_core::step::{Change, Effect, Query, Step};
-use peer_proto::ids::{MessageId, PeerId, Timestamp, Token};
-use peer_proto::message::{Carrier, Stage};
+use peer_core::thing::{NoteRecord, Thing, ThingKey, Things};
+use peer_proto::channel::ChannelInfo;
+use peer_proto::ids::{MessageId, PeerId, TaskId, Timestamp, Token};
+use peer_proto::message::{Carrier, Kind, Stage};
 use peer_proto::policy::Policy;
+use peer_proto::question::QuestionInfo;
 use peer_proto::refusal::Refusal;
-use peer_proto::request::{Goodbye, Push, Register, Reply, Request, Role, Seat};
+use peer_proto::request::{Goodbye, Pausing, Push, Register, Reply, Request, Role, Seat};
 
 /// What is durable, as maps.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +35,9 @@ pub struct Disk {
     pub keys: BTreeMap<(PeerId, String), MessageId>,
     pub next_peer: Option<PeerId>,
     pub settings: SettingsRecord,
+    pub pauses: PausesRecord,
+    pub things: BTreeMap<ThingKey, Thing>,
+    pub next_task: Option<TaskId>,
 }
 
 impl Disk {
@@ -58,6 +67,24 @@ impl Disk {
             }
             Change::PutNextPeer(peer) => self.next_peer = Some(*peer),
             Change::PutSettings(settings) => self.settings = *settings,
+            Change::PutPauses(pauses) => self.pauses = (**pauses).clone(),
+            Change::PutKept(kept) => {
+                let counted = self.messages.range(..=kept.through).map(|(_, record)| record.text.len() as u64);
+                assert_eq!(kept.text_bytes, counted.sum::<u64>(), "what is kept is counted");
+            }
+            Change::PutThing(thing) => {
+                self.things.insert(thing.key(), (**thing).clone());
+            }
+            Change::RemoveThing(key) => {
+                assert!(self.things.remove(key).is_some(), "what is forgotten was there: {key:?}");
+            }
+            Change::PutNextTask(task) => self.next_task = Some(*task),
+            Change::RemoveMessage(message) => {
+                assert!(self.messages.remove(message).is_some(), "a message that is forgotten was there");
+                assert!(!self.deliveries.iter().any(|((id, _), delivery)| id == message && delivery.stage.is_pending()));
+                self.deliveries.retain(|(id, _), _| id != message);
+                self.keys.retain(|_, named| named != message);
+            }
         }
     }
 
@@ -69,7 +96,32 @@ impl Disk {
             next_peer: self.next_peer,
             dead: self.deliveries.values().filter(|delivery| delivery.stage == Stage::Dead).count() as u64,
             messages: self.messages.len() as u64,
+            text_bytes: self.messages.values().map(|record| record.text.len() as u64).sum(),
+            first_message: self.messages.keys().next().copied(),
             settings: self.settings,
+            pauses: self.pauses.clone(),
+            things: self.things(),
+            next_task: self.next_task,
+        }
+    }
+
+    fn things(&self) -> Things {
+        let mut things = Things::default();
+        for thing in self.things.values().cloned() {
+            match thing {
+                Thing::Channel(record) => things.channels.push(record),
+                Thing::Question(record) => things.questions.push(record),
+                Thing::Task(record) => things.tasks.push(record),
+                Thing::Note(record) => things.notes.push(record.head),
+            }
+        }
+        things
+    }
+
+    pub fn note(&self, key: &str) -> Option<NoteRecord> {
+        match self.things.get(&ThingKey::Note(key.to_owned())) {
+            Some(Thing::Note(record)) => Some(record.clone()),
+            _ => None,
         }
     }
 
@@ -161,6 +213,20 @@ impl World {
         true
     }
 
+    /// Makes the steps of retention that are due, as the engine would when nothing else is to do: so many rows each.
+    pub fn sweep(&mut self, rows_max: usize) {
+        while let Some(sweep) = self.broker.poll_sweep(self.now).filter(|sweep| sweep.in_ms == 0) {
+            let after = sweep.after.map_or(Bound::Unbounded, Bound::Excluded);
+            let mut ids = self.disk.messages.range((after, Bound::Unbounded)).map(|(id, _)| *id);
+            let rows: Vec<MessageId> = ids.by_ref().take(rows_max).collect();
+            let next = ids.next().and(rows.last().copied());
+            let rows: Vec<StoredMessage> = rows.into_iter().filter_map(|id| self.disk.stored(id)).collect();
+            let mut step = Step::default();
+            self.broker.sweep(self.now, &rows, next, &mut step);
+            self.commit(step);
+        }
+    }
+
     pub fn connect(&mut self, name: &str, role: Role, ancestors: Vec<u32>, seat: Option<Seat>) {
         self.connections += 1;
         let connection = ConnectionId(self.connections);
@@ -191,6 +257,7 @@ impl World {
         let prior = lookups.idempotency.and_then(|key| self.disk.keys.get(&key));
         facts.prior =
             prior.and_then(|id| self.disk.stored(*id).zip(self.disk.messages.get(id).map(|record| record.text.clone())));
+        facts.note = lookups.note.and_then(|key| self.disk.note(&key));
         let id = self.requests;
         self.input(Input::Asked { connection, id, request, facts });
     }
@@ -267,7 +334,7 @@ impl World {
     }
 
     fn text(&self, text: &str) -> String {
-        self.aliases.iter().fold(text.to_owned(), |text, (id, alias)| text.replace(&id.to_string(), alias))
+        self.aliases.iter().fold(text.replace('\n', " ⏎ "), |text, (id, alias)| text.replace(&id.to_string(), alias))
     }
 
     fn change_line(&self, change: &Change) -> String {
@@ -277,7 +344,13 @@ impl World {
                 let reply = head.reply_to.map_or(String::new(), |id| format!(" re {}", self.alias(id)));
                 let via = head.from.via.as_str();
                 let text = self.text(&record.text);
-                format!("message {} from {} ({via}) {}{reply}: {text}", self.alias(head.id), head.from.name, head.intent.as_str())
+                let kind = match head.kind {
+                    Kind::Message | Kind::Notice => head.intent.as_str().to_owned(),
+                    other => format!("{} ({})", other.as_str(), head.intent.as_str()),
+                };
+                let channel = head.channel.as_ref().map_or(String::new(), |channel| format!(" in {channel}"));
+                let sources = if head.sources.is_empty() { String::new() } else { format!(" by {}", head.sources.join(", ")) };
+                format!("message {} from {} ({via}) {kind}{channel}{reply}{sources}: {text}", self.alias(head.id), head.from.name)
             }
             Change::PutDelivery { record, .. } => {
                 let mut line =
@@ -333,6 +406,17 @@ impl World {
             Change::RemovePeer(peer) => format!("no peer {peer}"),
             Change::PutIdempotencyKey { key, message, .. } => format!("key {key} names {}", self.alias(*message)),
             Change::PutNextPeer(peer) => format!("next peer {peer}"),
+            Change::PutThing(thing) => thing_line(thing),
+            Change::RemoveThing(ThingKey::Question(question)) => format!("no question {}", self.alias(*question)),
+            Change::RemoveThing(key) => format!("no {key:?}"),
+            Change::PutNextTask(task) => format!("next task {task}"),
+            Change::RemoveMessage(message) => format!("no message {}", self.alias(*message)),
+            Change::PutKept(kept) => format!("kept {} bytes", kept.text_bytes),
+            Change::PutPauses(pauses) => {
+                let peers = pauses.peers.iter().map(|peer| self.peer(*peer));
+                let paused: Vec<String> = peers.chain(pauses.threads.iter().cloned()).collect();
+                format!("pauses all={} {}", pauses.all, paused.join(" "))
+            }
             Change::PutSettings(settings) => {
                 let default = settings.default_policy.map_or("as configured", Policy::as_str);
                 format!("settings: default {default}, inbox socket {}", allowed(settings.inbox_socket_in_bypass))
@@ -348,6 +432,7 @@ impl World {
                 format!("{}: refused: {}", to(connection), self.refusal_line(refusal))
             }
             Effect::Query { connection, query, .. } => format!("{}: reads {}", to(connection), self.query_line(query)),
+            Effect::Search { connection, search, .. } => format!("{}: finds {}", to(connection), self.found_line(search)),
             Effect::Deliver { connection, message, attempts, shown_before } => {
                 let again = if *shown_before { " (shown before)" } else { "" };
                 let attempts = if *attempts > 0 { format!(" attempts={attempts}") } else { String::new() };
@@ -414,6 +499,18 @@ impl World {
                 };
                 format!("inbox: {}", entries.iter().map(line).collect::<Vec<_>>().join("; "))
             }
+            Reply::Purged { counts, text_bytes } => {
+                let counts = counts.iter().filter(|(_, count)| *count > 0).map(|(kind, count)| format!("{count} {kind}, "));
+                format!("purged: {}{text_bytes} bytes", counts.collect::<String>())
+            }
+            Reply::Paused(paused) => {
+                let line = |paused: &Pausing| match paused {
+                    Pausing::All => "all".to_owned(),
+                    Pausing::Peer(name) => name.clone(),
+                    Pausing::Thread(thread) => format!("thread {thread}"),
+                };
+                format!("paused: {}", paused.iter().map(line).collect::<Vec<_>>().join(", "))
+            }
             Reply::Settled { deliveries } => {
                 let parts: Vec<String> = deliveries.iter().map(|(name, stage)| format!("{name} {}", stage.as_str())).collect();
                 format!("settled: {}", parts.join(", "))
@@ -430,6 +527,27 @@ impl World {
                     own.collect::<String>()
                 )
             }
+            Reply::Tasks { tasks, next } => things::tasks_line(tasks, *next),
+            Reply::Note(note) => format!("note {}", things::note_line(note)),
+            Reply::Notes { notes, next } => things::notes_line(notes, next.as_deref()),
+            Reply::Channels(channels) => {
+                let line = |channel: &ChannelInfo| {
+                    let private = if channel.private { " private" } else { "" };
+                    let joined = if channel.joined { "" } else { ", not joined" };
+                    let topic = if channel.topic.is_empty() { String::new() } else { format!(" for {:?}", channel.topic) };
+                    format!("{}{private} of [{}]{topic}{joined}", channel.name, channel.members.join(" "))
+                };
+                format!("channels: {}", channels.iter().map(line).collect::<Vec<_>>().join("; "))
+            }
+            Reply::Questions { questions, .. } => {
+                let line = |question: &QuestionInfo| {
+                    let (id, state) = (self.alias(question.question), question.state.as_str());
+                    let answered = question.answered.as_ref();
+                    let answered = answered.map_or(String::new(), |(by, id)| format!(" by {by} with {}", self.alias(*id)));
+                    format!("{id} {}->{} {state}{answered}", question.from, question.to.join(","))
+                };
+                format!("questions: {}", questions.iter().map(line).collect::<Vec<_>>().join("; "))
+            }
             Reply::Done => "done".to_owned(),
             other => format!("{other:?}"),
         }
@@ -439,11 +557,13 @@ impl World {
         match query {
             Query::Text(id) => format!("the text of {}", self.alias(*id)),
             Query::Show(id) => format!("the life of {}", self.alias(*id)),
+            Query::History { channel: Some(channel), .. } => format!("what was said in {channel}"),
             Query::History { peer, with, .. } => {
                 let name = |ids: &[PeerId]| ids.first().map_or_else(|| "anyone".to_owned(), |peer| self.peer(*peer));
                 format!("what {} and {} said", name(peer), name(with))
             }
             Query::Orphans { .. } => "the dead letters".to_owned(),
+            Query::Note(key) => format!("the note {key}"),
             Query::Status => "the status".to_owned(),
         }
     }
@@ -478,6 +598,18 @@ impl World {
     }
 }
 
+fn thing_line(thing: &Thing) -> String {
+    match thing {
+        Thing::Channel(record) => {
+            let members: Vec<String> = record.members.iter().map(PeerId::to_string).collect();
+            format!("channel {} of {}", record.name, members.join(" "))
+        }
+        Thing::Question(record) => format!("question {}", record.state.as_str()),
+        Thing::Task(record) => format!("task {} {}: {}", record.id, record.state.as_str(), record.title),
+        Thing::Note(record) => format!("note {} version {}", record.head.key, record.head.version),
+    }
+}
+
 pub fn digest(token: Token) -> TokenDigest {
     TokenDigest(token.0.map(|byte| !byte))
 }
@@ -507,5 +639,7 @@ pub fn empty_status() -> peer_proto::request::Status {
         commit_us_p50: 0,
         commit_us_max: 0,
         disk_free_bytes: 0,
+        paused: Vec::new(),
+        refused: Vec::new(),
     }
 }

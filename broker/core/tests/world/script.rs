@@ -3,11 +3,15 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use peer_proto::hook::{Mode, Report};
+use peer_proto::channel::ChannelRequest;
+use peer_proto::hook::{Activity, Mode, Report};
 use peer_proto::ids::{MessageId, PeerId};
 use peer_proto::message::{Carrier, Evidence, Intent};
 use peer_proto::policy::Policy;
-use peer_proto::request::{Filter, HistoryQuery, Register, Request, Resume, Role, Seat, SeatKind, Send};
+use peer_proto::question::{Answer, Ask, QuestionsQuery};
+use peer_proto::request::{Filter, HistoryQuery, Pausing, Register, Request, Resume, Role, Seat, SeatKind, Send};
+
+use peer_proto::search::SearchQuery;
 
 use super::World;
 
@@ -119,6 +123,50 @@ impl World {
                 };
                 self.ask(name, Request::Send(send));
             }
+            [name, "channels"] => self.ask(name, Request::Channel(ChannelRequest::List)),
+            [name, "creates", channel, private @ ..] => {
+                let (name, channel, topic) = (*name, (*channel).to_owned(), text.unwrap_or("").to_owned());
+                let request = ChannelRequest::Create { name: channel, topic, private: private == ["private"] };
+                self.ask(name, Request::Channel(request));
+            }
+            [name, "joins", channel] => self.ask(name, Request::Channel(ChannelRequest::Join((*channel).to_owned()))),
+            [name, "leaves", channel] => self.ask(name, Request::Channel(ChannelRequest::Leave((*channel).to_owned()))),
+            [name, "invites", peer, channel] => {
+                let request = ChannelRequest::Invite { name: (*channel).to_owned(), peer: (*peer).to_owned() };
+                self.ask(name, Request::Channel(request));
+            }
+            [name, "topic", channel] => {
+                let request = ChannelRequest::SetTopic { name: (*channel).to_owned(), topic: text.unwrap_or("").to_owned() };
+                self.ask(name, Request::Channel(request));
+            }
+            [name, "asks", to @ ..] => {
+                let ask = Ask {
+                    to: to.iter().map(|to| (*to).to_owned()).collect(),
+                    question: text.unwrap_or("").to_owned(),
+                    context_hint: options.get("hint").map(|hint| (*hint).to_owned()),
+                    ttl_ms: options.get("ttl").map(|ttl| duration_ms(ttl)),
+                    idempotency_key: options.get("key").map(|key| (*key).to_owned()),
+                };
+                self.ask(name, Request::Ask(ask));
+            }
+            [name, "answers", question] => {
+                let answer = Answer {
+                    question: self.message(question),
+                    answer: text.unwrap_or("").to_owned(),
+                    sources: options.get("source").map(|source| (*source).to_owned()).into_iter().collect(),
+                    idempotency_key: options.get("key").map(|key| (*key).to_owned()),
+                };
+                self.ask(name, Request::Answer(answer));
+            }
+            [name, "questions", open @ ..] => {
+                let peer = options.get("of").map(|peer| (*peer).to_owned());
+                let query = QuestionsQuery { open: open == ["open"], peer, before: None };
+                self.ask(name, Request::Questions(query));
+            }
+            [name, "reads", message] => {
+                let id = self.message(message);
+                self.ask(name, Request::Read(id));
+            }
             [name, "offered", ..] => {
                 let (carrier, last) = parse_carrier(options["by"]);
                 let messages = ids(self, 2);
@@ -156,7 +204,8 @@ impl World {
                 self.ask(name, Request::StopWaiting(id));
             }
             [name, "describes"] => {
-                let request = Request::Describe { summary: text.map(str::to_owned), state: None, task: None };
+                let owned = |key: &str| options.get(key).map(|value| (*value).to_owned());
+                let request = Request::Describe { summary: text.map(str::to_owned), state: owned("state"), task: owned("task") };
                 self.ask(name, request);
             }
             [name, "renames", new_name] => self.ask(name, Request::Rename { peer: None, new_name: (*new_name).to_owned() }),
@@ -167,6 +216,8 @@ impl World {
                 let query = peer_proto::request::PeersQuery {
                     all: all == ["all"],
                     repo: options.get("repo").map(|repo| (*repo).to_owned()),
+                    state: options.get("state").map(|state| (*state).to_owned()),
+                    client: options.get("client").map(|client| (*client).to_owned()),
                     ..peer_proto::request::PeersQuery::default()
                 };
                 self.ask(name, Request::Peers(query));
@@ -174,6 +225,10 @@ impl World {
             [name, "inbox", of @ ..] => {
                 let peer = of.first().map(|peer| (*peer).to_owned());
                 self.ask(name, Request::Inbox { peer, held: options.contains_key("held"), after: None });
+            }
+            [name, "reports", word @ ("working" | "idle")] => {
+                let activity = [Activity::Working, Activity::Idle].into_iter().find(|known| known.as_str() == *word);
+                self.ask(name, Request::Report(Report { activity, ..Report::default() }));
             }
             [name, "reports", mode] => {
                 let report = Report { mode: Some(parse_mode(mode)), ..Report::default() };
@@ -190,8 +245,37 @@ impl World {
                 self.ask(name, Request::Release { message, to });
             }
             [name, "history", of @ ..] => {
-                let query = HistoryQuery { peer: of.first().map(|peer| (*peer).to_owned()), ..HistoryQuery::default() };
+                let channel = options.get("channel").map(|channel| (*channel).to_owned());
+                let query = HistoryQuery { peer: of.first().map(|peer| (*peer).to_owned()), channel, ..HistoryQuery::default() };
                 self.ask(name, Request::History(query));
+            }
+            [name, "finds"] => {
+                let option = |key: &str| options.get(key).map(|value| (*value).to_owned());
+                let text = text.unwrap_or("").to_owned();
+                let (peer, channel, thread) = (option("peer"), option("channel"), option("thread"));
+                self.ask(name, Request::Search(SearchQuery { text, peer, channel, thread, ..SearchQuery::default() }));
+            }
+            [name, "pauses", rest @ ..] => self.ask(name, Request::Pause(parse_pausing(rest))),
+            [name, "resumes", rest @ ..] => self.ask(name, Request::Resume(parse_pausing(rest))),
+            [name, "purges", dry @ ..] => self.ask(name, Request::Purge { dry_run: dry == ["dry"] }),
+            ["sweep", rows] => self.sweep(rows.parse().expect("a number")),
+            ["keep", key, value] => {
+                let keep = &mut self.config.retention;
+                match *key {
+                    "settled" => keep.settled_ms = duration_ms(value),
+                    "dead" => keep.dead_ms = duration_ms(value),
+                    "tasks" => keep.tasks_ms = duration_ms(value),
+                    "count" => keep.settled_count = value.parse().expect("a number"),
+                    "bytes" => keep.settled_bytes = value.parse().expect("a number"),
+                    other => panic!("nothing of that kind is kept: {other}"),
+                }
+                self.restart();
+            }
+            ["refused"] => {
+                let mut status = super::empty_status();
+                self.broker.count(&mut status);
+                let counts: Vec<String> = status.refused.iter().map(|(code, count)| format!("{code} {count}")).collect();
+                writeln!(self.said, "    > refused: {}", counts.join(", ")).unwrap();
             }
             [name, "watches", bodies @ ..] => self.ask(name, Request::Watch { peer: None, bodies: bodies == ["bodies"] }),
             [name, "kicks", peer] => self.ask(name, Request::Kick((*peer).to_owned())),
@@ -215,6 +299,10 @@ impl World {
                 let id = self.message(message);
                 self.ask(name, Request::Drop(id));
             }
+            [name, "task", rest @ ..] => self.run_task(name, rest, &options, text),
+            [name, "tasks", rest @ ..] => self.run_tasks(name, rest, &options, text),
+            [name, "note", rest @ ..] => self.run_note(name, rest, &options, text),
+            [name, "notes", rest @ ..] => self.run_notes(name, rest, &options),
             other => panic!("no such line in a script: {other:?}"),
         }
     }
@@ -236,6 +324,15 @@ fn parse_mode(text: &str) -> Mode {
     modes.into_iter().find(|mode| mode.as_str() == text).unwrap_or_else(|| panic!("no such mode in a script: {text}"))
 }
 
+fn parse_pausing(words: &[&str]) -> Pausing {
+    match words {
+        ["all"] => Pausing::All,
+        ["thread", thread] => Pausing::Thread((*thread).to_owned()),
+        [peer] => Pausing::Peer((*peer).to_owned()),
+        other => panic!("nothing to pause in a script: {other:?}"),
+    }
+}
+
 /// None: `default`.
 fn parse_policy(text: &str) -> Option<Policy> {
     let policies = [Policy::Accept, Policy::Hold, Policy::Refuse];
@@ -253,7 +350,7 @@ fn parse_carrier(text: &str) -> (Carrier, bool) {
     }
 }
 
-fn duration_ms(text: &str) -> u64 {
+pub(super) fn duration_ms(text: &str) -> u64 {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = match &text[digits.len()..] {
         "ms" => 1,

@@ -1,6 +1,6 @@
 //! The records' bytes: they do not change by accident, and fit.
 
-use peer_core::record::{DeliveryRecord, PeerRecord, SettingsRecord};
+use peer_core::record::{DeliveryRecord, KeptRecord, PausesRecord, PeerRecord, SettingsRecord};
 use peer_core::step::Change;
 use peer_proto::hook::Mode;
 use peer_proto::ids::{MessageId, PeerId, Timestamp};
@@ -10,11 +10,13 @@ use peer_proto::limits::{
 };
 use peer_proto::message::{Carrier, Cause, Evidence, Intent, Kind, Stage, TraceEntry, TraceEvent, Via};
 use peer_proto::policy::Policy;
+use peer_proto::question::QuestionState;
 use peer_proto::request::SeatKind;
+use peer_proto::task::TaskState;
 
 use super::super::{RECORD_BYTES_MAX, record};
 use super::crash_disk::CrashDisk;
-use super::{NOW, delivery, id, message, new_store, peer};
+use super::{NOW, channel, delivery, id, message, new_store, note, pauses, peer, question, task};
 
 #[test]
 fn the_largest_message_fits_its_page_and_one_at_all_limits_fits_two() {
@@ -53,7 +55,7 @@ fn the_records_are_these_bytes() {
     assert_eq!(
         hex(&bytes),
         "01fe00000000015e56eea101000000000000020a63616c6d2d666f782d3206636c61756465022f770001030a63616c6d2d66\
-         6f782d33000003742d310100fd015e56eea101000001fde96156eea10100000106612e72733a310601056b65792d31067465\
+         6f782d33000003742d31000100fd015e56eea101000001fde96156eea10100000106612e72733a310601056b65792d31067465\
          78742031"
     );
     assert_eq!(record::decode_message(&bytes).unwrap(), message);
@@ -74,7 +76,7 @@ fn the_records_are_these_bytes() {
     assert_eq!(
         hex(&bytes),
         "01fe00000000015e56eea10100000000000003030201fd055e56eea101000001fe00000000025e56eea10100000000000002\
-         00fd015e56eea1010000000004fd045e56eea10100000104010002020a63616c6d2d666f782d3200000003742d3100fd015e\
+         00fd015e56eea1010000000004fd045e56eea10100000104010002020a63616c6d2d666f782d3200000003742d310000fd015e\
          56eea101000001fde96156eea101000006"
     );
     assert_eq!(record::decode::<DeliveryRecord>(&bytes).unwrap(), delivery);
@@ -92,6 +94,37 @@ fn the_records_are_these_bytes() {
     let bytes = record::encode(&settings).unwrap();
     assert_eq!(hex(&bytes), "01010201");
     assert_eq!(record::decode::<SettingsRecord>(&bytes).unwrap(), settings);
+
+    let kept = KeptRecord { through: id(1), text_bytes: 300 };
+    let bytes = record::encode(&kept).unwrap();
+    assert_eq!(hex(&bytes), "01fe00000000015e56eea101000000000000fb2c01");
+    assert_eq!(record::decode::<KeptRecord>(&bytes).unwrap(), kept);
+
+    let pauses = pauses();
+    let bytes = record::encode(&pauses).unwrap();
+    assert_eq!(hex(&bytes), "010102020302036c616203742d31");
+    assert_eq!(record::decode::<PausesRecord>(&bytes).unwrap(), pauses);
+
+    for (thing, bytes) in [
+        (record::encode(&channel()), "0104234f707305706c616e73010202fb2c01046c756e61fd005e56eea1010000"),
+        (
+            record::encode(&question(2)),
+            "01fe00000000025e56eea1010000000000000201030104234f707300fd025e56eea1010000fdea6156eea1010000\
+             0103fe00000000035e56eea101000000000000",
+        ),
+        (
+            record::encode(&task(3)),
+            "01030e6d656e6420746865206c6f67696e0b73656520617574682e7273030201030201fb2c010b6e6f206461746162\
+             617365fd005e56eea1010000fd035e56eea101000001016b",
+        ),
+        (
+            record::encode(&note("db/url", 2)),
+            "010664622f75726c02026462036f707302046c756e61fd025e56eea101000001fde86156eea1010000070776616c7565\
+             2032",
+        ),
+    ] {
+        assert_eq!(hex(&thing.unwrap()), bytes);
+    }
 
     assert_eq!(hex(&record::encode_number(300)), "2c01000000000000");
     assert_eq!(record::decode_number(&record::encode_number(u64::MAX)).unwrap(), u64::MAX);
@@ -125,6 +158,15 @@ fn the_variants_keep_their_numbers() {
     ];
     for (number, event) in events.iter().enumerate() {
         assert_eq!(numbered(record::encode(event).unwrap()), [number as u8], "{event:?}");
+    }
+    use TaskState::{Blocked, Claimed, Completed, Failed, Open, Started};
+    let states = [Open, Claimed, Started, Blocked, Completed, Failed, TaskState::Cancelled];
+    for (number, state) in states.iter().enumerate() {
+        assert_eq!(numbered(record::encode(state).unwrap()), [number as u8], "{state:?}");
+    }
+    let states = [QuestionState::Open, QuestionState::Answered, QuestionState::Expired, QuestionState::Cancelled];
+    for (number, state) in states.iter().enumerate() {
+        assert_eq!(numbered(record::encode(state).unwrap()), [number as u8], "{state:?}");
     }
     let causes = [
         Cause::SessionEnded,

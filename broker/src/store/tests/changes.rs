@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use peer_core::record::Image;
+use peer_core::record::{Image, KeptRecord};
 use peer_core::step::Change;
 use peer_proto::ids::{MessageId, PeerId, Timestamp};
 use peer_proto::limits::TEXT_BYTES_MAX;
@@ -10,7 +10,7 @@ use peer_proto::message::Stage;
 use peer_proto::policy::Policy;
 use peer_proto::request::Position;
 
-use super::super::{Store, StoreError};
+use super::super::{Span, Store, StoreError};
 use super::crash_disk::CrashDisk;
 use super::{NOW, contents, delivery, id, message, moved, new_store, peer, put, reopen, send, settings};
 
@@ -103,7 +103,7 @@ fn history_is_read_backwards_in_pages() {
     }
     let page = |store: &Store, before, since, rows_max, break_at: Option<u64>| {
         let mut seen = Vec::new();
-        let next = store.scan_back(before, since, rows_max, |message| {
+        let next = store.scan(Span { before, since, ..Span::default() }, rows_max, |message| {
             seen.push(message.head.sent_at.0 - NOW);
             if break_at == seen.last().copied() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
@@ -116,6 +116,19 @@ fn history_is_read_backwards_in_pages() {
     assert_eq!(page(&store, Some(id(3)), Some(Timestamp(NOW + 7)), 100, None), (vec![], None));
     assert_eq!(page(&store, Some(id(1)), None, 100, None), (vec![], None));
     assert_eq!(page(&store, Some(MessageId::MIN), None, 100, None), (vec![], None));
+
+    let onwards = |after, before, break_at: Option<u64>| {
+        let mut seen = Vec::new();
+        let next = store.scan(Span { after, before, oldest_first: true, ..Span::default() }, 100, |message| {
+            seen.push(message.head.sent_at.0 - NOW);
+            if break_at == seen.last().copied() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        (seen, next.unwrap())
+    };
+    assert_eq!(onwards(Some(MessageId::MIN), None, Some(3)), (vec![1, 2, 3], Some(id(3))));
+    assert_eq!(onwards(Some(id(3)), Some(id(6)), None), (vec![4, 5], None));
+    assert_eq!(onwards(Some(id(9)), None, None), (vec![], None));
+    assert_eq!(onwards(Some(MessageId::MAX), None, None), (vec![], None));
 
     // The clock went back: the id stays ahead of the time at which it was sent.
     let mut late = message(20, &[3]);
@@ -137,7 +150,7 @@ fn a_page_of_long_texts_ends_early() {
     }
     let (mut seen, mut pages, mut before) = (0, 0, None);
     loop {
-        let next = store.scan_back(before, None, 5_000, |_| {
+        let next = store.scan(Span { before, ..Span::default() }, 5_000, |_| {
             seen += 1;
             ControlFlow::Continue(())
         });
@@ -194,4 +207,39 @@ fn what_was_settled_costs_no_start() {
     };
     let (few, many) = (reads_of_load(500), reads_of_load(10_000));
     assert!(many <= few + 4, "{many} reads with 10,000 settled messages, {few} with 500: only a tree's depth may differ");
+}
+
+#[test]
+fn how_much_is_kept_is_counted_from_where_it_was_written_down() {
+    let mut store = new_store(CrashDisk::new());
+    for n in 1..=4 {
+        store.commit(&send(n, &[3])).unwrap();
+    }
+    let each = u64::from(message(1, &[3]).head.text_bytes);
+    assert_eq!(store.load().unwrap().text_bytes, 4 * each, "nothing is written down: all is counted");
+    assert_eq!(store.load().unwrap().first_message, Some(id(1)));
+    store.checkpoint(Some(&KeptRecord { through: id(3), text_bytes: 1_000 })).unwrap();
+    assert_eq!(store.load().unwrap().text_bytes, 1_000 + each, "it is believed, and only what came since is counted");
+    store.commit(&[moved(1, 3, Stage::Stored, Stage::Presented), Change::RemoveMessage(id(1))]).unwrap();
+    store.commit(&[Change::PutKept(KeptRecord { through: id(4), text_bytes: 3 * each })]).unwrap();
+    let image = store.load().unwrap();
+    assert_eq!((image.text_bytes, image.messages, image.first_message), (3 * each, 3, Some(id(2))));
+}
+
+#[test]
+fn the_oldest_are_read_some_at_a_time_and_what_waits_is_not_taken_out() {
+    let mut store = new_store(CrashDisk::new());
+    for n in 1..=5 {
+        store.commit(&send(n, &[3, 7])).unwrap();
+    }
+    let (rows, next) = store.stored_after(None, 2).unwrap();
+    assert_eq!(rows, [1, 2].map(|n| store.stored(id(n)).unwrap().unwrap()));
+    assert_eq!(next, Some(id(2)));
+    let (rows, next) = store.stored_after(next, 3).unwrap();
+    assert_eq!((rows.len(), next), (3, None), "there are no more");
+    assert_eq!(store.stored_after(Some(id(5)), 3).unwrap(), (Vec::new(), None));
+
+    store.commit(&[moved(1, 3, Stage::Stored, Stage::Presented)]).unwrap();
+    let refused = store.commit(&[Change::RemoveMessage(id(1))]);
+    assert!(matches!(refused, Err(StoreError::Contradiction { .. })), "one of its readers has not seen it");
 }

@@ -7,17 +7,23 @@ mod crash_disk;
 mod crashes;
 mod files;
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use peer_core::input::StoredMessage;
-use peer_core::record::{Brief, DeliveryRecord, Image, MessageHead, MessageRecord, PeerRecord, SettingsRecord, TokenDigest};
+use peer_core::record::{
+    Brief, DeliveryRecord, Image, KeptRecord, MessageHead, MessageRecord, PausesRecord, PeerRecord, SettingsRecord, TokenDigest,
+};
 use peer_core::step::Change;
+use peer_core::thing::{ChannelRecord, NoteHead, NoteRecord, QuestionRecord, TaskRecord, Thing, ThingKey};
 use peer_proto::hook::Mode;
-use peer_proto::ids::{MessageId, PeerId, Timestamp};
+use peer_proto::ids::{MessageId, PeerId, TaskId, Timestamp};
 use peer_proto::message::{Intent, Kind, Sender, Stage, TraceEntry, TraceEvent, Via};
 use peer_proto::policy::Policy;
+use peer_proto::question::QuestionState;
 use peer_proto::request::{Seat, SeatKind};
+use peer_proto::task::TaskState;
 use tempfile::TempDir;
 
 use super::{OpenError, Store, StoreError, open_database};
@@ -58,6 +64,18 @@ fn peer(n: u64) -> PeerRecord {
     }
 }
 
+fn kept(through: u64, text_bytes: u64) -> KeptRecord {
+    KeptRecord { through: id(through), text_bytes }
+}
+
+fn pauses() -> PausesRecord {
+    PausesRecord {
+        all: true,
+        peers: BTreeSet::from([PeerId(2), PeerId(3)]),
+        threads: BTreeSet::from(["lab".into(), "t-1".into()]),
+    }
+}
+
 fn settings(default_policy: Policy) -> SettingsRecord {
     SettingsRecord { default_policy: Some(default_policy), inbox_socket_in_bypass: true }
 }
@@ -78,6 +96,7 @@ fn message(n: u64, to: &[u64]) -> MessageRecord {
             intent: Intent::Request,
             kind: Kind::Message,
             thread: "t-1".into(),
+            channel: None,
             reply_to: None,
             sent_at: Timestamp(NOW + n),
             expires_at: Some(Timestamp(NOW + n + 1_000)),
@@ -111,6 +130,66 @@ fn moved(n: u64, peer: u64, was: Stage, stage: Stage) -> Change {
     put(delivery(n, peer, stage), Some(was))
 }
 
+fn channel() -> ChannelRecord {
+    ChannelRecord {
+        name: "#Ops".into(),
+        topic: "plans".into(),
+        private: true,
+        members: vec![PeerId(2), PeerId(300)],
+        created_by: "luna".into(),
+        created_at: Timestamp(NOW),
+    }
+}
+
+fn question(n: u64) -> QuestionRecord {
+    QuestionRecord {
+        question: id(n),
+        asker: PeerId(2),
+        to: vec![PeerId(3)],
+        channel: Some("#Ops".into()),
+        state: QuestionState::Open,
+        asked_at: Timestamp(NOW + n),
+        expires_at: Timestamp(NOW + n + 1_000),
+        answered: Some((PeerId(3), id(n + 1))),
+    }
+}
+
+fn task(n: u64) -> TaskRecord {
+    TaskRecord {
+        id: TaskId(n),
+        title: "mend the login".into(),
+        description: "see auth.rs".into(),
+        state: TaskState::Blocked,
+        creator: PeerId(2),
+        assignee: Some(PeerId(3)),
+        needs: vec![TaskId(1), TaskId(300)],
+        result: "no database".into(),
+        created_at: Timestamp(NOW),
+        changed_at: Timestamp(NOW + n),
+        idempotency_key: Some("k".into()),
+    }
+}
+
+fn note(key: &str, version: u64) -> NoteRecord {
+    let value = format!("value {version}");
+    NoteRecord {
+        head: NoteHead {
+            key: key.into(),
+            tags: vec!["db".into(), "ops".into()],
+            version,
+            author: "luna".into(),
+            changed_at: Timestamp(NOW + version),
+            expires_at: Some(Timestamp(NOW + 1_000)),
+            bytes: value.len() as u32,
+        },
+        value,
+    }
+}
+
+fn put_thing(thing: Thing) -> Change {
+    Change::PutThing(Box::new(thing))
+}
+
 /// What a send stores.
 fn send(n: u64, to: &[u64]) -> Vec<Change> {
     let mut changes = vec![Change::PutMessage(Box::new(message(n, to)))];
@@ -133,7 +212,7 @@ pub(crate) fn store_on_a_disk_that_fills() -> (Store, impl FnOnce()) {
 /// Reopens what a disk holds; says whether all of it had to be walked through.
 fn reopen(disk: CrashDisk) -> (Store, bool) {
     let (database, repaired) = open_database(disk).unwrap();
-    (Store { database, needs_checkpoint: repaired, failed: false }, repaired)
+    (Store { database: database.into(), needs_checkpoint: repaired, failed: false }, repaired)
 }
 
 /// All that a store holds.
@@ -144,11 +223,12 @@ struct Contents {
     stored: Vec<StoredMessage>,
     orphans: Vec<DeliveryRecord>,
     keys: Vec<MessageId>,
+    notes: Vec<NoteRecord>,
 }
 
 fn contents(store: &Store) -> Contents {
     let mut messages = Vec::new();
-    let next = store.scan_back(None, None, usize::MAX, |message| {
+    let next = store.scan(super::Span::default(), usize::MAX, |message| {
         messages.push(message);
         ControlFlow::Continue(())
     });
@@ -157,7 +237,9 @@ fn contents(store: &Store) -> Contents {
     let keys = messages.iter().filter_map(|message| message.idempotency_key.as_deref());
     let keys = keys.filter_map(|key| store.idempotency(PeerId(2), key).unwrap()).collect();
     let orphans = store.orphans(None, usize::MAX).unwrap();
-    Contents { image: store.load().unwrap(), messages, stored, orphans, keys }
+    let image = store.load().unwrap();
+    let notes = image.things.notes.iter().map(|head| store.note(&head.key).unwrap().unwrap()).collect();
+    Contents { image, messages, stored, orphans, keys, notes }
 }
 
 /// A directory with a database path and a backups directory.
@@ -194,14 +276,28 @@ fn life() -> Vec<Act> {
         Act::Checkpoint,
         Act::Commit(vec![moved(1, 2, Stage::Stored, Stage::Dead), Change::RemovePeer(PeerId(2))]),
         Act::Commit(vec![moved(4, 3, Stage::Held, Stage::Cancelled), moved(2, 3, Stage::Stored, Stage::Expired)]),
-        Act::Commit(vec![Change::PutSettings(settings(Policy::Hold))]),
+        Act::Commit(vec![Change::PutSettings(settings(Policy::Hold)), Change::PutPauses(Box::new(pauses()))]),
+        Act::Commit(vec![
+            put_thing(Thing::Channel(channel())),
+            put_thing(Thing::Question(question(2))),
+            Change::PutNextTask(TaskId(4)),
+            put_thing(Thing::Task(task(3))),
+            put_thing(Thing::Note(note("db/url", 1))),
+            put_thing(Thing::Note(note("old", 1))),
+        ]),
+        Act::Commit(vec![
+            put_thing(Thing::Note(note("db/url", 2))),
+            Change::RemoveThing(ThingKey::Note("old".into())),
+            put_thing(Thing::Task(TaskRecord { state: TaskState::Completed, ..task(3) })),
+        ]),
+        Act::Commit(vec![Change::RemoveMessage(id(4)), Change::PutKept(kept(3, 18))]),
     ]
 }
 
 fn live(store: &mut Store, act: &Act) -> Result<(), StoreError> {
     match act {
         Act::Commit(changes) => store.commit(changes),
-        Act::Checkpoint => store.checkpoint(),
+        Act::Checkpoint => store.checkpoint(None),
     }
 }
 

@@ -4,9 +4,11 @@
 //! measured in the same run, in random order with the rest: see [`floor`].
 
 mod adapters;
+mod fanout;
 mod floor;
 mod latency;
 mod report;
+mod search;
 mod throughput;
 
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -24,7 +26,9 @@ const AFTER_HELP: &str = "\
 Examples:
   peerctl bench                            latency, 5 rounds of 200
   peerctl bench latency --adapters         also from tool call to notification
+  peerctl bench fanout --members 99
   peerctl bench throughput --producers 8 --window 64
+  peerctl bench search                     what the search index costs a send
   peerctl bench latency --json > latency.json
 
 It runs on a broker of its own in a temporary directory: set TMPDIR to measure
@@ -58,6 +62,10 @@ pub(crate) struct Args {
 enum What {
     /// From a send to its acknowledgement, to the receiver, and to its settlement; one at a time
     Latency(latency::Args),
+    /// One post to a channel of many, also with a member that has stopped
+    Fanout(fanout::Args),
+    /// What the search index costs a send
+    Search(search::Args),
     /// Messages per second, durable and delivered, with many under way
     Throughput(throughput::Args),
 }
@@ -69,6 +77,8 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
         match args.what {
             None => latency::run(&latency::Args::default(), output, &room).await,
             Some(What::Latency(args)) => latency::run(&args, output, &room).await,
+            Some(What::Fanout(args)) => fanout::run(&args, output, &room).await,
+            Some(What::Search(args)) => search::run(&args, output, &room, &endpoint.executable).await,
             Some(What::Throughput(args)) => throughput::run(&args, output, &room).await,
         }
     };

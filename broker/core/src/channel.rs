@@ -1,0 +1,416 @@
+//! Channels (`#name`) and groups (`@name`): names that stand for several peers.
+//!
+//! Knows who is a member of what, and who may know of it. Does not know how mail travels: a message to a channel is one
+//! message with one delivery per member. Invariants: every member is a retained peer; nothing is without members; to whom a
+//! private channel is not open, it is not there; what was said in a channel that is gone stays with those who were there,
+//! also when another one takes its name.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use peer_proto::channel::{ChannelInfo, ChannelRequest};
+use peer_proto::ids::{MessageId, PeerId, Timestamp};
+use peer_proto::limits::{CHANNEL_MEMBERS_MAX, CHANNEL_NAME_CHARS_MAX, CHANNELS_MAX, TOPIC_BYTES_MAX};
+use peer_proto::message::{Intent, Kind, Stage};
+use peer_proto::policy::Policy;
+use peer_proto::request::Reply;
+use peer_proto::text::single_line;
+
+use crate::broker::{Actor, Broker, Caller};
+use crate::input::{ConnectionId, Facts, Now};
+use crate::names;
+use crate::presence::{Operator, Presence};
+use crate::record::{DeliveryRecord, MessageHead};
+use crate::rejection::Rejection;
+use crate::sessions::check_length;
+use crate::step::{Change, Step};
+use crate::thing::{ChannelRecord, Thing, ThingKey};
+
+/// All channels and groups.
+#[derive(Debug, Default)]
+pub(crate) struct Channels {
+    /// By name in lower case: two names that differ in case alone would be a trap.
+    by_name: BTreeMap<String, ChannelRecord>,
+    /// What each peer is a member of, by those names.
+    of_peer: BTreeMap<PeerId, BTreeSet<String>>,
+}
+
+impl Channels {
+    pub(crate) fn load(records: Vec<ChannelRecord>) -> Self {
+        let mut channels = Self::default();
+        records.into_iter().for_each(|record| channels.put(record));
+        channels
+    }
+
+    fn put(&mut self, record: ChannelRecord) {
+        let key = record.name.to_ascii_lowercase();
+        self.remove(&key);
+        for member in &record.members {
+            self.of_peer.entry(*member).or_default().insert(key.clone());
+        }
+        self.by_name.insert(key, record);
+    }
+
+    fn remove(&mut self, key: &str) {
+        let Some(record) = self.by_name.remove(key) else { return };
+        for member in record.members {
+            if let Some(own) = self.of_peer.get_mut(&member) {
+                own.remove(key);
+                if own.is_empty() {
+                    self.of_peer.remove(&member);
+                }
+            }
+        }
+    }
+
+    /// The first id that a message of the newest channel can have. Ids go on from there also after a restart, though the
+    /// clock may not have come that far.
+    pub(crate) fn newest_from(&self) -> MessageId {
+        let newest = self.by_name.values().map(|record| record.created_at).max();
+        newest.map_or(MessageId::MIN, MessageId::first_at)
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&ChannelRecord> {
+        self.by_name.get(&name.to_ascii_lowercase())
+    }
+
+    /// All of them.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &ChannelRecord> {
+        self.by_name.values()
+    }
+
+    /// What a peer is a member of.
+    pub(crate) fn of(&self, peer: PeerId) -> impl Iterator<Item = &ChannelRecord> {
+        self.of_peer.get(&peer).into_iter().flatten().filter_map(|key| self.by_name.get(key))
+    }
+
+    pub(crate) fn assert_invariants(&self, presence: &Presence) {
+        let mut indexed = 0;
+        for (key, record) in &self.by_name {
+            assert!(!record.members.is_empty(), "{key} is without members");
+            assert_eq!(*key, record.name.to_ascii_lowercase());
+            for member in &record.members {
+                indexed += 1;
+                assert!(presence.get(*member).is_some(), "{member} in {key} is not retained");
+                assert!(self.of_peer[member].contains(key), "{member} is known to be in {key}");
+            }
+        }
+        assert_eq!(indexed, self.of_peer.values().map(BTreeSet::len).sum::<usize>(), "no membership twice, none left over");
+    }
+}
+
+/// For whom somebody looks at channels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Viewer {
+    /// The person: nothing is private to them.
+    Person,
+    /// An agent, through its session or its shell.
+    Peer(PeerId),
+    /// The shell of an agent that cannot be told: an outsider everywhere.
+    Unknown,
+}
+
+impl Broker {
+    /// For whom the caller looks.
+    pub(crate) fn viewer(&self, caller: Caller) -> Result<Viewer, Rejection> {
+        Ok(match self.actor(caller)? {
+            Actor::Session(peer) => Viewer::Peer(peer),
+            Actor::Operator(operator) => self.viewer_of(operator),
+        })
+    }
+
+    pub(crate) fn viewer_of(&self, operator: Operator) -> Viewer {
+        match operator {
+            Operator::Shell(_) if self.config.allow_operator_from_agents => Viewer::Person,
+            Operator::Person => Viewer::Person,
+            Operator::Shell(Some(peer)) => Viewer::Peer(peer),
+            Operator::Shell(None) => Viewer::Unknown,
+        }
+    }
+
+    pub(crate) fn channel(
+        &mut self,
+        now: Now,
+        caller: Caller,
+        request: ChannelRequest,
+        facts: &Facts,
+        step: &mut Step,
+    ) -> Result<(), Rejection> {
+        let viewer = self.viewer(caller)?;
+        if request == ChannelRequest::List {
+            let visible = self.channels.by_name.values().filter(|record| may_know(viewer, record));
+            let channels = visible.map(|record| self.channel_info(viewer, record)).collect();
+            step.reply(caller.connection, caller.id, Reply::Channels(channels));
+            return Ok(());
+        }
+        let me = match viewer {
+            Viewer::Peer(peer) => peer,
+            Viewer::Person => PeerId::HUMAN,
+            Viewer::Unknown => return Err(Rejection::NotPermitted { act: "changing channels" }),
+        };
+        if facts.disk_full {
+            return Err(Rejection::NoSpace);
+        }
+        let changed = match request {
+            ChannelRequest::List => return Ok(()),
+            ChannelRequest::Create { name, topic, private } => self.new_channel(now, me, &name, &topic, private)?,
+            ChannelRequest::Join(name) => match self.find_channel(viewer, &name) {
+                Ok(record) => joined(record.clone(), me)?,
+                // A group is made by the first who carries it.
+                Err(Rejection::UnknownChannel { .. }) if is_group(&name) => self.new_channel(now, me, &name, "", false)?,
+                Err(unknown) => return Err(unknown),
+            },
+            ChannelRequest::Leave(name) => {
+                let mut record = self.find_channel(viewer, &name)?.clone();
+                record.members.retain(|member| *member != me);
+                record
+            }
+            ChannelRequest::Invite { name, peer } => {
+                let record = self.member_channel(viewer, &name)?.clone();
+                let invited = self.presence.resolve(&peer, Some(me))?;
+                let is_news = !record.members.contains(&invited);
+                let record = joined(record, invited)?;
+                if is_news {
+                    // The topic is somebody's words: they reach whoever is invited as that somebody's mail would.
+                    let (sender, _) = self.sender(caller)?;
+                    self.check_pause(&sender, None)?;
+                    let stage = match self.rule_on(&sender, invited, None) {
+                        Policy::Accept => Stage::Stored,
+                        Policy::Hold => Stage::Held,
+                        Policy::Refuse => return Err(Rejection::RefusedByPolicy { name: self.name_of(invited) }),
+                    };
+                    self.put_channel(record.clone(), step);
+                    self.tell_invited(now, &sender.name, (invited, stage), &record, step);
+                }
+                record
+            }
+            ChannelRequest::SetTopic { name, topic } => {
+                let record = self.member_channel(viewer, &name)?.clone();
+                ChannelRecord { topic: checked_topic(&topic)?, ..record }
+            }
+        };
+        step.reply(caller.connection, caller.id, Reply::Channels(vec![self.channel_info(viewer, &changed)]));
+        self.put_channel(changed, step);
+        Ok(())
+    }
+
+    /// Stores a channel's new state; one without members is gone. What is the same already is left alone.
+    fn put_channel(&mut self, record: ChannelRecord, step: &mut Step) {
+        let before = self.channels.get(&record.name);
+        if before == Some(&record) {
+            return;
+        }
+        if record.members.is_empty() {
+            if before.is_some() {
+                self.channels.remove(&record.name.to_ascii_lowercase());
+                step.change(Change::RemoveThing(ThingKey::Channel(record.name)));
+            }
+        } else {
+            step.change(Change::PutThing(Box::new(Thing::Channel(record.clone()))));
+            self.channels.put(record);
+        }
+    }
+
+    fn new_channel(
+        &mut self,
+        now: Now,
+        maker: PeerId,
+        name: &str,
+        topic: &str,
+        private: bool,
+    ) -> Result<ChannelRecord, Rejection> {
+        check_channel_name(name)?;
+        if is_group(name) && private {
+            return Err(Rejection::OutOfBounds {
+                what: "a group",
+                bound: "a label for all to see, and never private".to_owned(),
+            });
+        }
+        if self.channels.get(name).is_some() {
+            return Err(Rejection::ChannelTaken { name: name.to_owned() });
+        }
+        if self.channels.by_name.len() >= CHANNELS_MAX {
+            let hint = "leave some: what nobody is a member of is gone";
+            return Err(Rejection::TooMany { what: "channels and groups", count: CHANNELS_MAX, hint });
+        }
+        let topic = checked_topic(topic)?;
+        // What was said in an earlier channel of this name was said before this one began, whatever the clock says.
+        let created_at = now.wall.max(Timestamp((self.last_message.to_u128() >> 32) as u64).plus_ms(1));
+        self.last_message = self.last_message.max(MessageId::first_at(created_at));
+        Ok(ChannelRecord {
+            name: name.to_owned(),
+            topic,
+            private,
+            members: vec![maker],
+            created_by: self.name_of(maker),
+            created_at,
+        })
+    }
+
+    fn tell_invited(&mut self, now: Now, by: &str, (invited, stage): (PeerId, Stage), record: &ChannelRecord, step: &mut Step) {
+        let topic = if record.topic.is_empty() { String::new() } else { format!(", which is for: {}", record.topic) };
+        let name = &record.name;
+        let text = format!(
+            "{by} made you a member of {name}{topic}\nchannels(action=\"history\", name=\"{name}\") shows what was said there, \
+             channels(action=\"leave\", name=\"{name}\") ends it"
+        );
+        let thread = format!("channel-{}", &name[1..]);
+        self.post_notice_in(now, Some(name.clone()), invited, stage, Intent::Inform, thread, None, text, step);
+    }
+
+    // ---- who may know, and who belongs
+
+    /// The channel or group of this name, as far as the viewer may know of it.
+    pub(crate) fn find_channel(&self, viewer: Viewer, name: &str) -> Result<&ChannelRecord, Rejection> {
+        let known = self.channels.get(name).filter(|record| may_know(viewer, record));
+        known.ok_or_else(|| {
+            let mut asked: String = name.chars().take(64).collect();
+            if asked.len() < name.len() {
+                asked.push('…');
+            }
+            let visible = self.channels.by_name.values().filter(|record| may_know(viewer, record));
+            let nearest = names::nearest(&asked, visible.map(|record| record.name.as_str()));
+            Rejection::UnknownChannel { name: asked, nearest }
+        })
+    }
+
+    /// The channel or group of this name, of which the viewer is a member, or the person.
+    pub(crate) fn member_channel(&self, viewer: Viewer, name: &str) -> Result<&ChannelRecord, Rejection> {
+        let record = self.find_channel(viewer, name)?;
+        if viewer == Viewer::Person || is_member(viewer, record) {
+            return Ok(record);
+        }
+        Err(Rejection::NotMember { name: record.name.clone() })
+    }
+
+    /// Whom a message of this sender to the channel reaches: all members but the sender.
+    pub(crate) fn audience_of(&self, viewer: Viewer, sender: PeerId, name: &str) -> Result<(String, Vec<PeerId>), Rejection> {
+        let record = if is_group(name) { self.find_channel(viewer, name)? } else { self.member_channel(viewer, name)? };
+        let others: Vec<PeerId> = record.members.iter().copied().filter(|member| *member != sender).collect();
+        if is_group(name) && others.is_empty() {
+            return Err(Rejection::EmptyGroup { name: record.name.clone() });
+        }
+        Ok((record.name.clone(), others))
+    }
+
+    /// Whether what was said in a channel may be read by way of the channel itself: its members may, for as long as it is
+    /// the same channel; the broker's words to one of them are that one's alone. What the person holds back from an agent does not reach it this way.
+    pub(crate) fn reads_as_member(&self, peer: PeerId, head: &MessageHead) -> bool {
+        let Some(record) = head.channel.as_ref().and_then(|name| self.channels.get(name)) else { return false };
+        let said = head.kind != Kind::Notice && began_before(record, head.id);
+        said && record.members.contains(&peer) && self.policy_of(peer) == Policy::Accept
+    }
+
+    /// Whether an outsider may see at all that this was said: not what was said in a private channel, nor in one that is
+    /// gone and may have been private.
+    pub(crate) fn is_public(&self, channel: Option<&str>, message: MessageId) -> bool {
+        let is_open = |name: &str| self.channels.get(name).is_some_and(|record| !record.private && began_before(record, message));
+        channel.is_none_or(|name| is_group(name) || is_open(name))
+    }
+
+    /// Whether a watcher may hear of a delivery that is not for everybody to know of.
+    pub(crate) fn watches_as_insider(&self, watcher: ConnectionId, record: &DeliveryRecord, parties: &[PeerId]) -> bool {
+        match self.viewer_of(self.presence.operator(watcher)) {
+            Viewer::Person => true,
+            Viewer::Unknown => false,
+            Viewer::Peer(peer) => {
+                let said_in = record.brief.channel.as_deref().and_then(|name| self.channels.get(name));
+                let is_member =
+                    said_in.is_some_and(|said_in| said_in.members.contains(&peer) && began_before(said_in, record.message));
+                is_member || parties.contains(&peer)
+            }
+        }
+    }
+
+    /// The labels that a peer carries.
+    pub(crate) fn groups_of(&self, peer: PeerId) -> Vec<String> {
+        self.channels.of(peer).filter(|record| is_group(&record.name)).map(|record| record.name.clone()).collect()
+    }
+
+    fn channel_info(&self, viewer: Viewer, record: &ChannelRecord) -> ChannelInfo {
+        let mut members: Vec<String> = record.members.iter().map(|member| self.name_of(*member)).collect();
+        members.sort();
+        ChannelInfo {
+            name: record.name.clone(),
+            topic: record.topic.clone(),
+            private: record.private,
+            members,
+            joined: is_member(viewer, record),
+            created_by: record.created_by.clone(),
+            created_at: record.created_at,
+        }
+    }
+
+    // ---- members come and go
+
+    /// A peer became another one (`Bind`): its memberships go with it.
+    pub(crate) fn move_memberships(&mut self, from: PeerId, to: PeerId, step: &mut Step) {
+        for mut record in self.channels.of(from).cloned().collect::<Vec<_>>() {
+            let there = record.members.contains(&to);
+            record.members.retain(|member| !there || *member != from);
+            record.members.iter_mut().filter(|member| **member == from).for_each(|member| *member = to);
+            self.put_channel(record, step);
+        }
+    }
+
+    /// A peer is forgotten: it is a member of nothing any more.
+    pub(crate) fn end_memberships(&mut self, peer: PeerId, step: &mut Step) {
+        for mut record in self.channels.of(peer).cloned().collect::<Vec<_>>() {
+            record.members.retain(|member| *member != peer);
+            self.put_channel(record, step);
+        }
+    }
+}
+
+/// Whether a name is that of a channel or a group, by its sign.
+pub(crate) fn is_channel_name(name: &str) -> bool {
+    name.starts_with(['#', '@'])
+}
+
+/// Whether a name is that of a group: a label, which hides nothing and may wake.
+pub(crate) fn is_group(name: &str) -> bool {
+    name.starts_with('@')
+}
+
+fn may_know(viewer: Viewer, record: &ChannelRecord) -> bool {
+    !record.private || viewer == Viewer::Person || is_member(viewer, record)
+}
+
+fn is_member(viewer: Viewer, record: &ChannelRecord) -> bool {
+    match viewer {
+        Viewer::Person => record.members.contains(&PeerId::HUMAN),
+        Viewer::Peer(peer) => record.members.contains(&peer),
+        Viewer::Unknown => false,
+    }
+}
+
+/// A message of an earlier channel of the same name is not this one's.
+fn began_before(record: &ChannelRecord, message: MessageId) -> bool {
+    message >= MessageId::first_at(record.created_at)
+}
+
+fn joined(mut record: ChannelRecord, peer: PeerId) -> Result<ChannelRecord, Rejection> {
+    if !record.members.contains(&peer) {
+        if record.members.len() >= CHANNEL_MEMBERS_MAX {
+            let hint = "somebody must leave first, or make another channel";
+            return Err(Rejection::TooMany { what: "members", count: CHANNEL_MEMBERS_MAX, hint });
+        }
+        record.members.push(peer);
+    }
+    Ok(record)
+}
+
+fn checked_topic(topic: &str) -> Result<String, Rejection> {
+    let topic = single_line(topic).trim().to_owned();
+    check_length("the topic", &topic, TOPIC_BYTES_MAX)?;
+    Ok(topic)
+}
+
+/// Whether `name` may be given to a channel or a group.
+fn check_channel_name(name: &str) -> Result<(), Rejection> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
+    let bare = name.strip_prefix(['#', '@']).unwrap_or("");
+    if (1..=CHANNEL_NAME_CHARS_MAX).contains(&bare.len()) && bare.bytes().all(plain) {
+        return Ok(());
+    }
+    Err(Rejection::BadChannelName { name: name.chars().take(64).collect() })
+}

@@ -1,0 +1,251 @@
+//! Notes: what sessions remember together, under keys.
+//!
+//! Knows each note's head and when it is forgotten; the values are in the store alone. Does not know what they mean.
+//! Invariants: a version counts up by one with each change of a note; what has expired is not there for anybody, also
+//! before it is taken out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+
+use peer_proto::ids::Timestamp;
+use peer_proto::limits::{
+    NOTE_BYTES_MAX, NOTE_KEY_BYTES_MAX, NOTE_TAG_BYTES_MAX, NOTE_TAGS_MAX, NOTES_MAX, PAGE_ENTRIES_MAX, TTL_MS_MAX, TTL_MS_MIN,
+};
+use peer_proto::note::{NoteDraft, NoteInfo, NoteRequest, is_key, is_tag};
+use peer_proto::request::Reply;
+use peer_proto::text::is_blank;
+
+use crate::broker::{Broker, Caller};
+use crate::input::{Facts, Now};
+use crate::rejection::Rejection;
+use crate::step::{Change, Query, Step};
+use crate::thing::{NoteHead, NoteRecord, Thing, ThingKey};
+
+/// Characters of the present value that a refused write is told.
+const PRESENT_CHARS_MAX: usize = 500;
+
+/// Expired notes that one step takes out.
+const FORGOTTEN_AT_ONCE_MAX: usize = 256;
+
+/// All notes, by key.
+#[derive(Debug, Default)]
+pub(crate) struct Notes {
+    by_key: BTreeMap<String, NoteHead>,
+    expiries: BTreeSet<(Timestamp, String)>,
+}
+
+impl Notes {
+    pub(crate) fn load(heads: Vec<NoteHead>) -> Self {
+        let mut notes = Self::default();
+        heads.into_iter().for_each(|head| notes.put(head));
+        notes
+    }
+
+    fn put(&mut self, head: NoteHead) {
+        self.remove(&head.key);
+        self.expiries.extend(head.expires_at.map(|at| (at, head.key.clone())));
+        self.by_key.insert(head.key.clone(), head);
+    }
+
+    fn remove(&mut self, key: &str) -> Option<NoteHead> {
+        let head = self.by_key.remove(key)?;
+        if let Some(at) = head.expires_at {
+            self.expiries.remove(&(at, head.key.clone()));
+        }
+        Some(head)
+    }
+
+    fn live(&self, now: Now, key: &str) -> Option<&NoteHead> {
+        self.by_key.get(key).filter(|head| is_live(now, head))
+    }
+
+    /// Checks what must hold of notes between two inputs.
+    pub(crate) fn assert_invariants(&self) {
+        let expiring = self.by_key.values().filter(|head| head.expires_at.is_some()).count();
+        assert_eq!(expiring, self.expiries.len(), "each note that expires has its time, and no other");
+        for (key, head) in &self.by_key {
+            assert!(head.key == *key && head.version > 0, "{key} stands under its key, and was written");
+        }
+    }
+
+    /// When the next note is forgotten.
+    pub(crate) fn next_expiry(&self) -> Option<Timestamp> {
+        self.expiries.first().map(|(at, _)| *at)
+    }
+}
+
+impl Broker {
+    /// The note whose value this request needs.
+    pub(crate) fn note_to_read(request: &NoteRequest) -> Option<String> {
+        match request {
+            NoteRequest::Set(NoteDraft { key, if_version: Some(_), .. })
+            | NoteRequest::Append { key, .. }
+            | NoteRequest::Delete { key, if_version: Some(_) } => Some(key.clone()).filter(|key| key.len() <= NOTE_KEY_BYTES_MAX),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn note(
+        &mut self,
+        now: Now,
+        caller: Caller,
+        request: NoteRequest,
+        facts: &Facts,
+        step: &mut Step,
+    ) -> Result<(), Rejection> {
+        let (author, _) = self.sender(caller)?;
+        let present = facts.note.as_ref().filter(|note| is_live(now, &note.head));
+        match request {
+            NoteRequest::Get(key) => {
+                check_key(&key)?;
+                self.notes.live(now, &key).ok_or_else(|| unknown(&key))?;
+                step.query(caller.connection, caller.id, Query::Note(key));
+                Ok(())
+            }
+            NoteRequest::Set(draft) => {
+                let NoteDraft { key, value, tags, ttl_ms, if_version } = draft;
+                check_key(&key)?;
+                let tags = checked_tags(tags)?;
+                if ttl_ms.is_some_and(|ttl_ms| !(TTL_MS_MIN..=TTL_MS_MAX).contains(&ttl_ms)) {
+                    return Err(Rejection::OutOfBounds { what: "the time to live", bound: "1 second to 30 days".to_owned() });
+                }
+                self.check_version(now, &key, if_version, present)?;
+                let expires_at = ttl_ms.map(|ttl_ms| now.wall.plus_ms(ttl_ms));
+                self.write_note(now, caller, key, value, (tags, expires_at), author.name, facts, step)
+            }
+            NoteRequest::Append { key, text } => {
+                check_key(&key)?;
+                let (value, tags, expires_at) = match present {
+                    Some(note) => (format!("{}\n{text}", note.value), note.head.tags.clone(), note.head.expires_at),
+                    None => (text.clone(), Vec::new(), None),
+                };
+                check_text(&text)?;
+                self.write_note(now, caller, key, value, (tags, expires_at), author.name, facts, step)
+            }
+            NoteRequest::List { prefix, tag, after } => {
+                self.list_notes(now, caller, &prefix, tag.as_deref(), after.as_deref(), step);
+                Ok(())
+            }
+            NoteRequest::Delete { key, if_version } => {
+                check_key(&key)?;
+                self.check_version(now, &key, if_version, present)?;
+                let head = self.notes.live(now, &key).cloned().ok_or_else(|| unknown(&key))?;
+                self.notes.remove(&key);
+                step.change(Change::RemoveThing(ThingKey::Note(key)));
+                step.reply(caller.connection, caller.id, Reply::Note(info(&head)));
+                Ok(())
+            }
+        }
+    }
+
+    /// Refuses a write whose writer has not read what is there now.
+    fn check_version(&self, now: Now, key: &str, if_version: Option<u64>, present: Option<&NoteRecord>) -> Result<(), Rejection> {
+        let version = self.notes.live(now, key).map_or(0, |head| head.version);
+        if if_version.is_none_or(|expected| expected == version) {
+            return Ok(());
+        }
+        let value = present.map(|note| note.value.chars().take(PRESENT_CHARS_MAX).collect()).unwrap_or_default();
+        Err(Rejection::VersionConflict { key: key.to_owned(), version, value })
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one fact each, and both callers have them at hand")]
+    fn write_note(
+        &mut self,
+        now: Now,
+        caller: Caller,
+        key: String,
+        value: String,
+        (tags, expires_at): (Vec<String>, Option<Timestamp>),
+        author: String,
+        facts: &Facts,
+        step: &mut Step,
+    ) -> Result<(), Rejection> {
+        if value.len() > NOTE_BYTES_MAX {
+            let bound = format!("at most {NOTE_BYTES_MAX} bytes; this would be {}", value.len());
+            return Err(Rejection::OutOfBounds { what: "the note", bound });
+        }
+        check_text(&value)?;
+        if facts.disk_full {
+            return Err(Rejection::NoSpace);
+        }
+        let before = self.notes.live(now, &key);
+        if before.is_none() && self.notes.by_key.len() >= NOTES_MAX {
+            return Err(Rejection::TooMany { what: "notes", count: NOTES_MAX, hint: "delete some: `peerctl memory delete`" });
+        }
+        let version = before.map_or(0, |head| head.version) + 1;
+        let bytes = value.len() as u32;
+        let head = NoteHead { key, tags, version, author, changed_at: now.wall, expires_at, bytes };
+        step.reply(caller.connection, caller.id, Reply::Note(info(&head)));
+        step.change(Change::PutThing(Box::new(Thing::Note(NoteRecord { head: head.clone(), value }))));
+        self.notes.put(head);
+        Ok(())
+    }
+
+    fn list_notes(&self, now: Now, caller: Caller, prefix: &str, tag: Option<&str>, after: Option<&str>, step: &mut Step) {
+        let start = match after {
+            Some(after) if after >= prefix => Bound::Excluded(after),
+            _ => Bound::Included(prefix),
+        };
+        let tagged = |head: &&NoteHead| tag.is_none_or(|tag| head.tags.iter().any(|own| own == tag));
+        let heads = self.notes.by_key.range::<str, _>((start, Bound::Unbounded)).map(|(_, head)| head);
+        let mut found = heads.take_while(|head| head.key.starts_with(prefix)).filter(|head| is_live(now, head)).filter(tagged);
+        let notes: Vec<NoteInfo> = found.by_ref().take(PAGE_ENTRIES_MAX).map(info).collect();
+        let next = found.next().and_then(|_| notes.last()).map(|note| note.key.clone());
+        step.reply(caller.connection, caller.id, Reply::Notes { notes, next });
+    }
+
+    /// Takes out what has expired, some at a time: the next time comes at once where there are more.
+    pub(crate) fn forget_notes(&mut self, now: Now, step: &mut Step) {
+        for _ in 0..FORGOTTEN_AT_ONCE_MAX {
+            let Some((_, key)) = self.notes.expiries.first().filter(|(at, _)| *at <= now.wall).cloned() else { break };
+            self.notes.remove(&key);
+            step.change(Change::RemoveThing(ThingKey::Note(key)));
+        }
+    }
+}
+
+fn is_live(now: Now, head: &NoteHead) -> bool {
+    head.expires_at.is_none_or(|at| at > now.wall)
+}
+
+fn unknown(key: &str) -> Rejection {
+    Rejection::UnknownNote { key: key.to_owned() }
+}
+
+fn info(head: &NoteHead) -> NoteInfo {
+    NoteInfo {
+        key: head.key.clone(),
+        value: None,
+        tags: head.tags.clone(),
+        version: head.version,
+        author: head.author.clone(),
+        changed_at: head.changed_at,
+        expires_at: head.expires_at,
+        bytes: head.bytes,
+    }
+}
+
+fn check_text(text: &str) -> Result<(), Rejection> {
+    if is_blank(text) {
+        return Err(Rejection::OutOfBounds { what: "the note", bound: "it needs some text".to_owned() });
+    }
+    Ok(())
+}
+
+fn check_key(key: &str) -> Result<(), Rejection> {
+    if is_key(key) {
+        return Ok(());
+    }
+    let bound = format!("1 to {NOTE_KEY_BYTES_MAX} letters, digits, ., _, -, / or :");
+    Err(Rejection::OutOfBounds { what: "the key", bound })
+}
+
+fn checked_tags(mut tags: Vec<String>) -> Result<Vec<String>, Rejection> {
+    tags.sort();
+    tags.dedup();
+    if tags.len() <= NOTE_TAGS_MAX && tags.iter().all(|tag| is_tag(tag)) {
+        return Ok(tags);
+    }
+    let bound = format!("at most {NOTE_TAGS_MAX}, each 1 to {NOTE_TAG_BYTES_MAX} letters, digits, ., _ or -");
+    Err(Rejection::OutOfBounds { what: "the list of tags", bound })
+}

@@ -1,0 +1,176 @@
+//! Pauses: where the person has told agents to be quiet.
+//!
+//! Knows what is paused, and what of that concerns a sender. Does not know rates. Invariants: only the person pauses and
+//! resumes, and is never paused; a pause is durable, follows its peer through a bind, and ends with it.
+
+use peer_proto::ids::PeerId;
+use peer_proto::message::{Sender, Via};
+use peer_proto::refusal::Refusal;
+use peer_proto::request::{Event, EventKind, Pausing, Reply};
+
+use crate::broker::{Broker, Caller};
+use crate::input::Now;
+use crate::record::PausesRecord;
+use crate::rejection::Rejection;
+use crate::sending::check_thread;
+use crate::step::{Change, Step};
+
+/// Threads that may be paused at the same time.
+const THREADS_PAUSED_MAX: usize = 1_000;
+
+impl Broker {
+    pub(crate) fn pause(&mut self, now: Now, caller: Caller, what: &Pausing, step: &mut Step) -> Result<(), Rejection> {
+        self.person(caller, "pausing")?;
+        let mut pauses = self.pauses.clone();
+        let (peer, event) = match what {
+            Pausing::All => {
+                pauses.all = true;
+                (None, event(now, EventKind::Paused, Some("all".to_owned()), None))
+            }
+            Pausing::Peer(name) => {
+                let peer = self.pausable(caller, name)?;
+                if !pauses.peers.iter().any(|paused| self.is_same(peer, *paused)) {
+                    pauses.peers.insert(peer);
+                }
+                (Some(peer), event(now, EventKind::Paused, Some(self.name_of(peer)), None))
+            }
+            Pausing::Thread(thread) => {
+                check_thread(thread)?;
+                pauses.threads.insert(thread.clone());
+                if pauses.threads.len() > THREADS_PAUSED_MAX {
+                    let hint = "resume some: `peerctl status` shows what is paused";
+                    return Err(Rejection::TooMany { what: "paused threads", count: THREADS_PAUSED_MAX, hint });
+                }
+                (None, event(now, EventKind::Paused, None, Some(thread.clone())))
+            }
+        };
+        if self.put_pauses(pauses, step) {
+            self.tell_watchers(peer.as_slice(), &event, step);
+        }
+        step.reply(caller.connection, caller.id, Reply::Paused(self.paused()));
+        Ok(())
+    }
+
+    pub(crate) fn resume(&mut self, now: Now, caller: Caller, what: &Pausing, step: &mut Step) -> Result<(), Rejection> {
+        self.person(caller, "resuming")?;
+        let mut pauses = self.pauses.clone();
+        let (mut peer, mut resumed) = (None, false);
+        let event = match what {
+            // Whoever lets everything go on does not mean all but some.
+            Pausing::All => {
+                for thread in &pauses.threads {
+                    self.quota.resume_thread(thread);
+                }
+                pauses = PausesRecord::default();
+                event(now, EventKind::Resumed, Some("all".to_owned()), None)
+            }
+            Pausing::Peer(name) => {
+                let id = self.pausable(caller, name)?;
+                pauses.peers.retain(|paused| !self.is_same(id, *paused));
+                peer = Some(id);
+                event(now, EventKind::Resumed, Some(self.name_of(id)), None)
+            }
+            Pausing::Thread(thread) => {
+                check_thread(thread)?;
+                pauses.threads.remove(thread);
+                // Its agents may also have paused it by themselves.
+                resumed = self.quota.resume_thread(thread);
+                event(now, EventKind::Resumed, None, Some(thread.clone()))
+            }
+        };
+        if self.put_pauses(pauses, step) || resumed {
+            self.tell_watchers(peer.as_slice(), &event, step);
+        }
+        step.reply(caller.connection, caller.id, Reply::Paused(self.paused()));
+        Ok(())
+    }
+
+    /// Whether this sender may say something now, in this thread where it is said in one.
+    pub(crate) fn check_pause(&self, sender: &Sender, thread: Option<&str>) -> Result<(), Rejection> {
+        if matches!(sender.via, Via::Person | Via::Broker) {
+            return Ok(());
+        }
+        let (what, is_thread) = if self.pauses.all {
+            ("all", false)
+        } else if self.pauses.peers.iter().any(|paused| self.is_same(sender.peer, *paused)) {
+            (sender.name.as_str(), false)
+        } else if let Some(thread) = thread.filter(|thread| self.pauses.threads.contains(*thread)) {
+            (thread, true)
+        } else {
+            return Ok(());
+        };
+        Err(Rejection::Paused { what: what.to_owned(), is_thread })
+    }
+
+    /// What is paused, by the names of now.
+    pub(crate) fn paused(&self) -> Vec<Pausing> {
+        let all = self.pauses.all.then_some(Pausing::All);
+        let name = |peer: &PeerId| self.name_of(self.presence.present(*peer).unwrap_or(*peer));
+        let peers = self.pauses.peers.iter().map(|peer| Pausing::Peer(name(peer)));
+        let threads = self.pauses.threads.iter().map(|thread| Pausing::Thread(thread.clone()));
+        let mut paused: Vec<Pausing> = all.into_iter().chain(peers).chain(threads).collect();
+        paused.sort();
+        paused
+    }
+
+    /// A peer is being forgotten, and the pauses of it and of those that became it.
+    pub(crate) fn forget_pauses(&mut self, peer: PeerId, step: &mut Step) {
+        let mut pauses = self.pauses.clone();
+        pauses.peers.retain(|paused| !self.is_same(peer, *paused));
+        self.put_pauses(pauses, step);
+    }
+
+    /// A brake refused something that is no message: whoever watches hears of it, as of a refused send.
+    pub(crate) fn tell_refused(&mut self, now: Now, caller: Caller, refusal: &Refusal, step: &mut Step) {
+        if !self.quota.count_refused(refusal.code) {
+            return;
+        }
+        let Ok((sender, _)) = self.sender(caller) else { return };
+        let mut event = event(now, EventKind::Refused, None, None);
+        event.from = Some(sender.name);
+        event.cause = Some(refusal.code.as_str().to_owned());
+        self.tell_watchers(&[sender.peer], &event, step);
+    }
+
+    fn pausable(&self, caller: Caller, name: &str) -> Result<PeerId, Rejection> {
+        let peer = self.presence.resolve(name, self.sending_peer(caller.connection))?;
+        if peer == PeerId::HUMAN {
+            let bound = "any but the person, who is never paused".to_owned();
+            return Err(Rejection::OutOfBounds { what: "the peer of a pause", bound });
+        }
+        Ok(peer)
+    }
+
+    /// Stores what is paused; says whether it is news.
+    fn put_pauses(&mut self, pauses: PausesRecord, step: &mut Step) -> bool {
+        let is_news = pauses != self.pauses;
+        if is_news {
+            step.change(Change::PutPauses(Box::new(pauses.clone())));
+            self.pauses = pauses;
+        }
+        is_news
+    }
+
+    pub(crate) fn assert_pause_invariants(&self) {
+        for peer in &self.pauses.peers {
+            assert!(self.presence.present(*peer).is_some(), "{peer} is paused, and not retained");
+        }
+        assert!(self.pauses.threads.len() <= THREADS_PAUSED_MAX);
+    }
+}
+
+fn event(now: Now, kind: EventKind, to: Option<String>, thread: Option<String>) -> Event {
+    Event {
+        kind,
+        at: now.wall,
+        message: None,
+        from: None,
+        to,
+        thread,
+        reply_to: None,
+        intent: None,
+        carrier: None,
+        cause: None,
+        text: None,
+    }
+}

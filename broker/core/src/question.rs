@@ -1,0 +1,384 @@
+//! Questions: requests that their first answer closes.
+//!
+//! Knows which questions are open, who asked whom, and when they expire. Does not know how mail travels: a question and its
+//! answer are messages like any other. Invariants: a question is closed once, by its first answer, its time or its asker;
+//! its asker hears how it ended, once.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use peer_proto::ids::{MessageId, PeerId, Timestamp};
+use peer_proto::limits::{PAGE_ENTRIES_MAX, QUESTION_TTL_MS, QUESTIONS_OPEN_MAX, RECIPIENTS_MAX};
+use peer_proto::message::{Intent, Kind, Stage, TraceEvent};
+use peer_proto::question::{Answer, Ask, QuestionInfo, QuestionState, QuestionsQuery};
+use peer_proto::request::{EventKind, Reply, Send};
+use peer_proto::text::{is_blank, single_line};
+
+use crate::broker::{Broker, Caller};
+use crate::channel::Viewer;
+use crate::input::{Facts, Now, StoredMessage};
+use crate::rejection::Rejection;
+use crate::sending::{Audience, Outgoing};
+use crate::step::{Change, Step};
+use crate::thing::{QuestionRecord, Thing, ThingKey};
+
+/// Closed questions that are kept; beyond it the oldest are forgotten. Their messages stay.
+const CLOSED_MAX: usize = 10_000;
+
+/// All questions.
+#[derive(Debug, Default)]
+pub(crate) struct Questions {
+    by_id: BTreeMap<MessageId, QuestionRecord>,
+    /// The open ones, by the end of their time.
+    open: BTreeSet<(Timestamp, MessageId)>,
+}
+
+impl Questions {
+    pub(crate) fn load(records: Vec<QuestionRecord>) -> Self {
+        let mut questions = Self::default();
+        records.into_iter().for_each(|record| questions.put(record));
+        questions
+    }
+
+    fn put(&mut self, record: QuestionRecord) {
+        let timer = (record.expires_at, record.question);
+        if record.state == QuestionState::Open {
+            self.open.insert(timer);
+        } else {
+            self.open.remove(&timer);
+        }
+        self.by_id.insert(record.question, record);
+    }
+
+    fn find_open(&self, question: MessageId) -> Option<&QuestionRecord> {
+        self.by_id.get(&question).filter(|record| record.state == QuestionState::Open)
+    }
+
+    pub(crate) fn is_open(&self, question: MessageId) -> bool {
+        self.find_open(question).is_some()
+    }
+
+    /// When the next question expires.
+    pub(crate) fn next_expiry(&self) -> Option<Timestamp> {
+        self.open.first().map(|(at, _)| *at)
+    }
+
+    pub(crate) fn assert_invariants(&self) {
+        let open = self.by_id.values().filter(|record| record.state == QuestionState::Open);
+        assert!(
+            open.map(|record| (record.expires_at, record.question)).eq(self.open_by_id()),
+            "each open question has its timer"
+        );
+    }
+
+    fn open_by_id(&self) -> impl Iterator<Item = (Timestamp, MessageId)> {
+        let by_id: BTreeMap<MessageId, Timestamp> = self.open.iter().map(|(at, question)| (*question, *at)).collect();
+        by_id.into_iter().map(|(question, at)| (at, question))
+    }
+}
+
+impl Broker {
+    pub(crate) fn ask_question(
+        &mut self,
+        now: Now,
+        caller: Caller,
+        ask: Ask,
+        facts: &Facts,
+        step: &mut Step,
+    ) -> Result<(), Rejection> {
+        let Ask { to, question, context_hint, ttl_ms, idempotency_key } = ask;
+        if is_blank(&question) {
+            return Err(Rejection::EmptyText);
+        }
+        let nobody_named = to.iter().flat_map(|name| name.split(',')).all(|name| name.trim().is_empty());
+        let audience = match nobody_named {
+            // A repeat gets the first outcome, whoever is here by now.
+            true if facts.prior.is_some() => Some(Audience { peers: Vec::new(), channel: None }),
+            true => Some(self.whoever_works_there(caller)?),
+            false => None,
+        };
+        if facts.prior.is_none() && self.questions.open.len() >= QUESTIONS_OPEN_MAX {
+            let hint = "withdraw some: `peerctl questions --open`, `peerctl cancel`";
+            return Err(Rejection::TooMany { what: "open questions", count: QUESTIONS_OPEN_MAX, hint });
+        }
+        let hint = context_hint.map(|hint| single_line(&hint)).filter(|hint| !hint.is_empty());
+        let send = Send {
+            to,
+            text: hint.map_or_else(|| question.clone(), |hint| format!("{question}\ncontext: {hint}")),
+            intent: Some(Intent::Request),
+            reply_to: None,
+            thread: None,
+            ttl_ms: Some(ttl_ms.unwrap_or(QUESTION_TTL_MS)),
+            sources: Vec::new(),
+            idempotency_key,
+        };
+        let outgoing = Outgoing { send, kind: Kind::Question, audience };
+        let Some(head) = self.post(now, caller, outgoing, facts, step)? else { return Ok(()) };
+        let record = QuestionRecord {
+            question: head.id,
+            asker: head.from.peer,
+            to: head.to.iter().map(|(peer, _)| *peer).collect(),
+            channel: head.channel,
+            state: QuestionState::Open,
+            asked_at: head.sent_at,
+            expires_at: head.expires_at.unwrap_or(head.sent_at.plus_ms(QUESTION_TTL_MS)),
+            answered: None,
+        };
+        self.put_question(record, step);
+        self.forget_old_questions(step);
+        Ok(())
+    }
+
+    /// Whom a question to nobody in particular goes to: whoever is here and works in the same repository, or else in the
+    /// same directory.
+    fn whoever_works_there(&self, caller: Caller) -> Result<Audience, Rejection> {
+        let (sender, _) = self.sender(caller)?;
+        let asker = self.presence.get(sender.peer).filter(|record| record.id != PeerId::HUMAN).ok_or(Rejection::NobodyToAsk)?;
+        let here = || self.presence.iter().filter(|record| record.id != asker.id && self.presence.is_online(record.id));
+        let in_repository = here().filter(|record| record.repo.is_some() && record.repo == asker.repo);
+        let mut peers: Vec<PeerId> = in_repository.map(|record| record.id).collect();
+        if peers.is_empty() {
+            peers = here().filter(|record| !record.cwd.is_empty() && record.cwd == asker.cwd).map(|record| record.id).collect();
+        }
+        match peers.len() {
+            0 => Err(Rejection::NobodyToAsk),
+            1..=RECIPIENTS_MAX => Ok(Audience { peers, channel: None }),
+            _ => Err(Rejection::too_many_recipients()),
+        }
+    }
+
+    pub(crate) fn answer_question(
+        &mut self,
+        now: Now,
+        caller: Caller,
+        answer: Answer,
+        facts: &Facts,
+        step: &mut Step,
+    ) -> Result<(), Rejection> {
+        let Answer { question, answer, sources, idempotency_key } = answer;
+        let stored = facts.stored.get(&question).ok_or(Rejection::UnknownQuestion(question))?;
+        self.may_read(caller, stored).map_err(|_| Rejection::UnknownQuestion(question))?;
+        let record = self.questions.by_id.get(&question).ok_or(Rejection::UnknownQuestion(question))?;
+        let (sender, _) = self.sender(caller)?;
+        let asked = match self.viewer(caller)? {
+            Viewer::Unknown => return Err(Rejection::NotPermitted { act: "answering for the person" }),
+            Viewer::Person => true,
+            Viewer::Peer(peer) => self.was_asked(record, peer),
+        };
+        if self.is_same(sender.peer, record.asker) {
+            return Err(Rejection::OwnQuestion(question));
+        }
+        if !asked {
+            return Err(Rejection::UnknownQuestion(question));
+        }
+        // A repeat gets the first outcome, which was what closed it.
+        if facts.prior.is_none() && record.state != QuestionState::Open {
+            return Err(self.closed(record));
+        }
+        let asker = self
+            .presence
+            .present(record.asker)
+            .ok_or_else(|| Rejection::UnknownPeer { name: stored.head.from.name.clone(), nearest: Vec::new() })?;
+        let send = Send {
+            to: Vec::new(),
+            text: answer,
+            intent: None,
+            reply_to: Some(question),
+            thread: None,
+            ttl_ms: None,
+            sources,
+            idempotency_key,
+        };
+        let audience = Some(Audience { peers: vec![asker], channel: None });
+        self.post(now, caller, Outgoing { send, kind: Kind::Answer, audience }, facts, step).map(drop)
+    }
+
+    fn closed(&self, record: &QuestionRecord) -> Rejection {
+        let why = match record.answered {
+            Some((by, answer)) => format!("{} answered it with {answer}", self.name_of(by)),
+            None if record.state == QuestionState::Cancelled => "its asker withdrew it".to_owned(),
+            None => "its time ended".to_owned(),
+        };
+        Rejection::QuestionClosed { question: record.question, why, answer: record.answered.map(|(_, answer)| answer) }
+    }
+
+    /// Whether this peer was asked, by name or as a member of the channel or group, also one that came later.
+    fn was_asked(&self, record: &QuestionRecord, peer: PeerId) -> bool {
+        let in_channel =
+            || record.channel.as_ref().and_then(|name| self.channels.get(name)).is_some_and(|now| now.members.contains(&peer));
+        record.to.iter().any(|asked| self.is_same(peer, *asked)) || in_channel()
+    }
+
+    /// Whether an ordinary reply to these recipients answers an open question.
+    pub(crate) fn is_answer(&self, speaker: PeerId, original: &StoredMessage, recipients: &[(PeerId, Stage)]) -> bool {
+        self.questions.find_open(original.head.id).is_some_and(|record| {
+            let asker = self.presence.present(record.asker);
+            let reaches = recipients.iter().any(|(peer, _)| Some(*peer) == asker);
+            reaches && !self.is_same(speaker, record.asker) && self.was_asked(record, speaker)
+        })
+    }
+
+    /// The question has its answer. Others who were asked by name and have not seen it need not any more.
+    pub(crate) fn close_answered(&mut self, now: Now, question: MessageId, answered: (PeerId, MessageId), step: &mut Step) {
+        let Some(record) = self.questions.find_open(question).cloned() else { return };
+        self.close_question(question, QuestionState::Answered, Some(answered), step);
+        if record.channel.is_some() {
+            return;
+        }
+        for peer in record.to {
+            let peer = self.presence.present(peer).unwrap_or(peer);
+            let unseen = self.mailbox(peer).and_then(|mailbox| mailbox.get(question)).is_some_and(|entry| !entry.shown_before());
+            if unseen {
+                self.end(now, peer, question, Stage::Cancelled, TraceEvent::Cancelled, None, EventKind::Cancelled, step);
+                self.pump(now, peer, step);
+            }
+        }
+    }
+
+    pub(crate) fn close_question(
+        &mut self,
+        question: MessageId,
+        state: QuestionState,
+        answered: Option<(PeerId, MessageId)>,
+        step: &mut Step,
+    ) {
+        if let Some(record) = self.questions.find_open(question).cloned() {
+            self.put_question(QuestionRecord { state, answered, ..record }, step);
+        }
+    }
+
+    fn put_question(&mut self, record: QuestionRecord, step: &mut Step) {
+        step.change(Change::PutThing(Box::new(Thing::Question(record.clone()))));
+        self.questions.put(record);
+    }
+
+    /// A message is being forgotten: if it was a question, it is closed, and its record goes with it.
+    pub(crate) fn forget_question(&mut self, question: MessageId, step: &mut Step) {
+        if self.questions.by_id.remove(&question).is_some() {
+            step.change(Change::RemoveThing(ThingKey::Question(question)));
+        }
+    }
+
+    fn forget_old_questions(&mut self, step: &mut Step) {
+        let surplus = (self.questions.by_id.len() - self.questions.open.len()).saturating_sub(CLOSED_MAX);
+        let closed = self.questions.by_id.values().filter(|record| record.state != QuestionState::Open);
+        let old: Vec<MessageId> = closed.map(|record| record.question).take(surplus).collect();
+        for question in old {
+            self.questions.by_id.remove(&question);
+            step.change(Change::RemoveThing(ThingKey::Question(question)));
+        }
+    }
+
+    // ---- what askers hear
+
+    /// Ends the questions whose time is over.
+    pub(crate) fn expire_questions(&mut self, now: Now, step: &mut Step) {
+        while let Some((_, question)) = self.questions.open.first().copied().filter(|(at, _)| *at <= now.wall) {
+            let Some(record) = self.questions.by_id.get(&question).cloned() else { return };
+            self.close_question(question, QuestionState::Expired, None, step);
+            let text = format!("your question {question} to {} expired: nobody answered it", self.asked(&record).join(", "));
+            self.tell_asker(now, &record, text, step);
+        }
+    }
+
+    /// A session ended. Whoever waits for an answer of it hears: of a channel, once nobody is left there to answer.
+    pub(crate) fn tell_askers(&mut self, now: Now, gone: PeerId, step: &mut Step) {
+        let open = self.questions.open.iter().filter_map(|(_, question)| self.questions.by_id.get(question));
+        let concerned: Vec<QuestionRecord> = open
+            .filter(|record| record.to.iter().any(|asked| self.is_same(gone, *asked)) && !self.is_same(gone, record.asker))
+            .cloned()
+            .collect();
+        for record in concerned {
+            let here = |peer: &&PeerId| self.presence.present(**peer).is_some_and(|peer| self.presence.is_online(peer));
+            let left = record.to.iter().filter(here).count();
+            if record.channel.is_some() && left > 0 {
+                continue;
+            }
+            let others = match left {
+                0 => "nobody else who was asked is online".to_owned(),
+                1 => "1 other who was asked is online".to_owned(),
+                left => format!("{left} others who were asked are online"),
+            };
+            let text = format!(
+                "the session of {} ended without answering your question {}; {others}. It stays open, and can be withdrawn \
+                 with `peerctl cancel {}`",
+                self.name_of(gone),
+                record.question,
+                record.question
+            );
+            self.tell_asker(now, &record, text, step);
+        }
+    }
+
+    /// Whoever waits must be able to go on: it may wake.
+    fn tell_asker(&mut self, now: Now, record: &QuestionRecord, text: String, step: &mut Step) {
+        let thread = format!("t-{}", &record.question.to_string()[10..]);
+        let reply_to = Some(record.question);
+        self.post_notice_in(
+            now,
+            record.channel.clone(),
+            record.asker,
+            Stage::Stored,
+            Intent::Request,
+            thread,
+            reply_to,
+            text,
+            step,
+        );
+    }
+
+    /// Who was asked, in words: a channel or group, or the peers' names of now.
+    fn asked(&self, record: &QuestionRecord) -> Vec<String> {
+        match &record.channel {
+            Some(channel) => vec![channel.clone()],
+            None => record.to.iter().map(|peer| self.name_of(*peer)).collect(),
+        }
+    }
+
+    // ---- views
+
+    pub(crate) fn list_questions(&self, caller: Caller, query: &QuestionsQuery, step: &mut Step) -> Result<(), Rejection> {
+        let viewer = self.viewer(caller)?;
+        let is_session = self.presence.session(caller.connection).is_some();
+        let me = self.sending_peer(caller.connection);
+        let of = query.peer.as_ref().map(|name| self.presence.resolve(name, me)).transpose()?;
+        let concerns = |record: &QuestionRecord, peer: PeerId| self.is_same(peer, record.asker) || self.was_asked(record, peer);
+        let sees = |record: &QuestionRecord| match viewer {
+            Viewer::Person => true,
+            Viewer::Peer(peer) if concerns(record, peer) => !self.is_kept_from(record, peer),
+            Viewer::Peer(_) if is_session => false,
+            _ => self.is_public(record.channel.as_deref(), record.question),
+        };
+        let fits = |record: &&QuestionRecord| {
+            (!query.open || record.state == QuestionState::Open)
+                && query.before.is_none_or(|before| record.question < before)
+                && sees(record)
+                && of.is_none_or(|peer| concerns(record, peer))
+        };
+        let mut found = self.questions.by_id.values().rev().filter(fits);
+        let questions: Vec<QuestionInfo> =
+            found.by_ref().take(PAGE_ENTRIES_MAX).map(|record| self.question_info(record)).collect();
+        let next = found.next().and_then(|_| questions.last()).map(|question| question.question);
+        step.reply(caller.connection, caller.id, Reply::Questions { questions, next });
+        Ok(())
+    }
+
+    /// Whether an agent must not hear of a question that the person held back from it: what is held, and what has ended
+    /// unanswered, of which it is not known any more whether it was.
+    fn is_kept_from(&self, record: &QuestionRecord, peer: PeerId) -> bool {
+        let held = self.mailbox(peer).and_then(|mailbox| mailbox.get(record.question));
+        let ended = matches!(record.state, QuestionState::Expired | QuestionState::Cancelled);
+        !self.is_same(peer, record.asker) && (ended || held.is_some_and(|entry| entry.record.stage == Stage::Held))
+    }
+
+    fn question_info(&self, record: &QuestionRecord) -> QuestionInfo {
+        QuestionInfo {
+            question: record.question,
+            from: self.name_of(record.asker),
+            to: self.asked(record),
+            state: record.state,
+            asked_at: record.asked_at,
+            expires_at: record.expires_at,
+            answered: record.answered.map(|(by, answer)| (self.name_of(by), answer)),
+        }
+    }
+}

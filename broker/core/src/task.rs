@@ -1,0 +1,617 @@
+//! Tasks that sessions share: who does what, and what waits for what.
+//!
+//! Knows each task's state and who may change it how. Does not know how the news of it travels: it is mail, from the broker
+//! to whom it concerns, in a thread of the task's own. What one session's act tells another is that session's mail as far as
+//! the inbound policy and the rate go: a task is no way around them. Invariants: a task that is claimed, started or blocked
+//! has a holder, and the holder's session is there; a task begins only when all that it needs is complete; what a task needs
+//! was there before it, so nothing ever waits for itself; creators and assignees follow a provisional peer to what it becomes.
+
+use std::collections::BTreeMap;
+
+use peer_proto::ids::{PeerId, TaskId, Timestamp};
+use peer_proto::limits::{
+    IDEMPOTENCY_KEY_BYTES_MAX, PAGE_ENTRIES_MAX, TASK_NEEDS_MAX, TASK_TEXT_BYTES_MAX, TASK_TITLE_BYTES_MAX, TASKS_OPEN_MAX,
+};
+use peer_proto::message::{Intent, Sender, Stage, Via};
+use peer_proto::policy::Policy;
+use peer_proto::request::{EventKind, Reply};
+use peer_proto::task::{TaskAct, TaskDraft, TaskInfo, TaskRequest, TaskState, TasksQuery};
+use peer_proto::text::{is_blank, single_line};
+
+use crate::broker::{Broker, Caller};
+use crate::input::{Facts, Now};
+use crate::rejection::Rejection;
+use crate::sessions::check_length;
+use crate::step::{Change, Step};
+use crate::thing::{TaskRecord, Thing, ThingKey};
+
+/// Final tasks that are kept; beyond it the oldest are forgotten.
+const FINAL_MAX: usize = 10_000;
+
+/// All tasks.
+#[derive(Debug, Default)]
+pub(crate) struct Tasks {
+    by_id: BTreeMap<TaskId, TaskRecord>,
+    next: u64,
+    open: usize,
+    /// Some holders may be sessions of the last broker's time, and whether they come back is not known yet.
+    unreviewed: bool,
+}
+
+impl Tasks {
+    pub(crate) fn load(records: Vec<TaskRecord>, next: Option<TaskId>) -> Self {
+        let mut tasks = Self { next: next.map_or(1, |id| id.0), ..Self::default() };
+        records.into_iter().for_each(|record| tasks.put(record));
+        tasks.unreviewed = tasks.open > 0;
+        tasks
+    }
+
+    fn put(&mut self, record: TaskRecord) {
+        self.next = self.next.max(record.id.0 + 1);
+        self.open += usize::from(!record.state.is_final());
+        if let Some(before) = self.by_id.insert(record.id, record) {
+            self.open -= usize::from(!before.state.is_final());
+        }
+    }
+
+    fn get(&self, id: TaskId) -> Result<&TaskRecord, Rejection> {
+        self.by_id.get(&id).ok_or(Rejection::UnknownTask(id))
+    }
+
+    /// What of a task's needs is not complete. What is forgotten was final, and only completed tasks are needed for good.
+    fn waits_for(&self, task: &TaskRecord) -> Vec<TaskId> {
+        let open = |id: &TaskId| self.by_id.get(id).is_some_and(|needed| needed.state != TaskState::Completed);
+        task.needs.iter().copied().filter(open).collect()
+    }
+
+    /// Whether holders that a broker before this one knew may be gone.
+    pub(crate) fn is_unreviewed(&self) -> bool {
+        self.unreviewed
+    }
+
+    /// When the first of those that ended did.
+    pub(crate) fn first_ended(&self) -> Option<Timestamp> {
+        self.iter().filter(|task| task.state.is_final()).map(|task| task.changed_at).min()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &TaskRecord> {
+        self.by_id.values()
+    }
+}
+
+/// Who changes a task.
+#[derive(Clone, Debug)]
+struct Hand {
+    sender: Sender,
+    /// The person may do what the creator may.
+    is_person: bool,
+}
+
+impl Hand {
+    fn is(&self, peer: PeerId) -> bool {
+        self.sender.peer == peer
+    }
+}
+
+impl Broker {
+    pub(crate) fn task(
+        &mut self,
+        now: Now,
+        caller: Caller,
+        request: TaskRequest,
+        facts: &Facts,
+        step: &mut Step,
+    ) -> Result<(), Rejection> {
+        let (sender, _) = self.sender(caller)?;
+        let hand = Hand { is_person: self.person(caller, "").is_ok(), sender };
+        let changes = matches!(request, TaskRequest::Create(_) | TaskRequest::Change { .. });
+        // Whose hand it is decides what it may do: where that cannot be told, it is not taken for the person's.
+        if changes && hand.is(PeerId::HUMAN) && hand.sender.via != Via::Person && !hand.is_person {
+            return Err(Rejection::NotPermitted { act: "changing tasks from the shell of an agent that cannot be told" });
+        }
+        match request {
+            TaskRequest::Create(draft) => self.create_task(now, caller, &hand, draft, facts, step),
+            TaskRequest::Change { task, act } => self.change_task(now, caller, &hand, task, act, facts, step),
+            TaskRequest::List(query) => self.list_tasks(caller, hand.sender.peer, query, step),
+            TaskRequest::Show(task) => {
+                let task = self.task_info(self.tasks.get(task)?);
+                step.reply(caller.connection, caller.id, Reply::Tasks { tasks: vec![task], next: None });
+                Ok(())
+            }
+        }
+    }
+
+    fn create_task(
+        &mut self,
+        now: Now,
+        caller: Caller,
+        hand: &Hand,
+        draft: TaskDraft,
+        facts: &Facts,
+        step: &mut Step,
+    ) -> Result<(), Rejection> {
+        let TaskDraft { title, description, assignee, mut needs, idempotency_key } = draft;
+        let title = single_line(&title);
+        check_words("the title", &title)?;
+        check_length("the title", &title, TASK_TITLE_BYTES_MAX)?;
+        check_length("the description", &description, TASK_TEXT_BYTES_MAX)?;
+        if idempotency_key.as_ref().is_some_and(|key| !(1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len())) {
+            let bound = format!("1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes");
+            return Err(Rejection::OutOfBounds { what: "the idempotency key", bound });
+        }
+        needs.sort();
+        needs.dedup();
+        if needs.len() > TASK_NEEDS_MAX {
+            return Err(Rejection::OutOfBounds { what: "the list of needs", bound: format!("at most {TASK_NEEDS_MAX}") });
+        }
+        let again = |task: &&TaskRecord| task.idempotency_key == idempotency_key && hand.is(task.creator);
+        if let Some(task) = idempotency_key.as_ref().and_then(|_| self.tasks.iter().find(again)) {
+            if (&task.title, &task.description, &task.needs) != (&title, &description, &needs) {
+                let bound = format!("a new one for a new task; this one named {}", task.id);
+                return Err(Rejection::OutOfBounds { what: "the idempotency key", bound });
+            }
+            let task = self.task_info(task);
+            step.reply(caller.connection, caller.id, Reply::Tasks { tasks: vec![task], next: None });
+            return Ok(());
+        }
+        for needed in &needs {
+            let state = self.tasks.get(*needed)?.state;
+            if matches!(state, TaskState::Failed | TaskState::Cancelled) {
+                return Err(Rejection::BadTransition {
+                    task: *needed,
+                    state,
+                    why: "it will not be completed, so nothing can need it".to_owned(),
+                });
+            }
+        }
+        let assignee = assignee.map(|name| self.assignee_for(hand, &name)).transpose()?;
+        if facts.disk_full {
+            return Err(Rejection::NoSpace);
+        }
+        self.check_room()?;
+        self.check_rate(now, hand)?;
+        self.quota.count_act(now.mono_ms, hand.sender.peer);
+        let id = TaskId(self.tasks.next);
+        let task = TaskRecord {
+            id,
+            title,
+            description,
+            state: TaskState::Open,
+            creator: hand.sender.peer,
+            assignee,
+            needs,
+            result: String::new(),
+            created_at: now.wall,
+            changed_at: now.wall,
+            idempotency_key,
+        };
+        step.change(Change::PutNextTask(TaskId(id.0 + 1)));
+        self.put_task(now, task.clone(), step);
+        step.reply(caller.connection, caller.id, Reply::Tasks { tasks: vec![self.task_info(&task)], next: None });
+        self.tell_assignee(now, hand, &task, step);
+        self.forget_old_tasks(step);
+        Ok(())
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one fact each, and the only caller has them at hand")]
+    fn change_task(
+        &mut self,
+        now: Now,
+        caller: Caller,
+        hand: &Hand,
+        id: TaskId,
+        act: TaskAct,
+        facts: &Facts,
+        step: &mut Step,
+    ) -> Result<(), Rejection> {
+        let before = self.tasks.get(id)?.clone();
+        let mut task = before.clone();
+        self.decide(hand, &mut task, act)?;
+        if facts.disk_full {
+            return Err(Rejection::NoSpace);
+        }
+        if task == before {
+            step.reply(caller.connection, caller.id, Reply::Tasks { tasks: vec![self.task_info(&task)], next: None });
+            return Ok(());
+        }
+        self.check_rate(now, hand)?;
+        self.quota.count_act(now.mono_ms, hand.sender.peer);
+        task.changed_at = now.wall;
+        if task.state.is_final() {
+            self.note_task_ended(now);
+        }
+        // A shell whose session is expected back may act for it; if it does not come, nobody would notice its end.
+        self.tasks.unreviewed |= is_held(task.state) && task.assignee.is_some_and(|holder| !self.may_hold(holder));
+        self.put_task(now, task.clone(), step);
+        step.reply(caller.connection, caller.id, Reply::Tasks { tasks: vec![self.task_info(&task)], next: None });
+        self.tell_change(now, hand, &before, &task, step);
+        Ok(())
+    }
+
+    /// The peer that a task is given to, if it takes anything from this hand.
+    fn assignee_for(&self, hand: &Hand, name: &str) -> Result<PeerId, Rejection> {
+        let peer = self.presence.resolve(name, Some(hand.sender.peer))?;
+        match self.rule_on(&hand.sender, peer, None) {
+            Policy::Refuse => Err(Rejection::RefusedByPolicy { name: self.name_of(peer) }),
+            Policy::Accept | Policy::Hold => Ok(peer),
+        }
+    }
+
+    /// Acts on tasks are mail to others: they count as what their sender sends.
+    fn check_rate(&self, now: Now, hand: &Hand) -> Result<(), Rejection> {
+        self.check_pause(&hand.sender, None)?;
+        self.quota.check_sender(&self.config.limits, now.mono_ms, hand.sender.peer, &hand.sender.name)
+    }
+
+    fn check_room(&self) -> Result<(), Rejection> {
+        if self.tasks.open < TASKS_OPEN_MAX {
+            return Ok(());
+        }
+        let hint = "complete or cancel some: `peerctl tasks`";
+        Err(Rejection::TooMany { what: "open tasks", count: TASKS_OPEN_MAX, hint })
+    }
+
+    /// Whether a peer's end will be noticed: its session is here, or it is the person.
+    fn may_hold(&self, peer: PeerId) -> bool {
+        peer == PeerId::HUMAN || self.presence.is_online(peer)
+    }
+
+    /// Which state an act leads to, and whether this hand may do it.
+    fn decide(&self, hand: &Hand, task: &mut TaskRecord, act: TaskAct) -> Result<(), Rejection> {
+        use TaskState::{Blocked, Cancelled, Claimed, Completed, Failed, Open, Started};
+        let is_creator = hand.is_person || hand.is(task.creator);
+        let is_assignee = task.assignee.is_some_and(|peer| hand.is(peer));
+        let holder = task.assignee.filter(|_| is_held(task.state));
+        let is_holder = holder.is_some() && is_assignee;
+        let (id, state) = (task.id, task.state);
+        let wrong = |why: &str| Rejection::BadTransition { task: id, state, why: why.to_owned() };
+        let held = || match holder {
+            Some(holder) => Rejection::TaskHeld { task: id, holder: self.name_of(holder) },
+            None if state.is_final() => wrong("it has ended"),
+            None => wrong("nobody holds it; claim it first"),
+        };
+        let can_begin = |task: &TaskRecord| {
+            if let Some(other) = task.assignee.filter(|_| !is_assignee) {
+                return Err(Rejection::TaskHeld { task: id, holder: self.name_of(other) });
+            }
+            let waits_for = self.tasks.waits_for(task);
+            if waits_for.is_empty() { Ok(()) } else { Err(wrong(&format!("it waits for {}", listed(&waits_for)))) }
+        };
+        match act {
+            TaskAct::Assign(name) => {
+                if state.is_final() {
+                    return Err(wrong("it has ended; reopen it first"));
+                }
+                if !is_creator && !is_holder {
+                    return Err(Rejection::NotPermitted { act: "giving away a task that another made and holds" });
+                }
+                let peer = self.assignee_for(hand, &name)?;
+                if task.assignee != Some(peer) {
+                    become_open(task, Some(peer));
+                }
+            }
+            TaskAct::Claim if is_holder => {}
+            TaskAct::Claim => match state {
+                Open => {
+                    can_begin(task)?;
+                    (task.state, task.assignee) = (Claimed, Some(hand.sender.peer));
+                }
+                Claimed | Started | Blocked | Completed | Failed | Cancelled => return Err(held()),
+            },
+            // Whom it was given to may say no as well.
+            TaskAct::Unclaim => {
+                if task.assignee.is_none() || state.is_final() {
+                    return Err(wrong(if state.is_final() { "it has ended" } else { "nobody has it" }));
+                }
+                if !is_creator && !is_assignee {
+                    let holder = task.assignee.map(|peer| self.name_of(peer)).unwrap_or_default();
+                    return Err(Rejection::TaskHeld { task: id, holder });
+                }
+                become_open(task, None);
+            }
+            TaskAct::Start => match state {
+                Open | Claimed | Blocked if state == Open || is_holder => {
+                    can_begin(task)?;
+                    (task.state, task.assignee) = (Started, Some(hand.sender.peer));
+                    task.result.clear();
+                }
+                Started if is_holder => {}
+                Open | Claimed | Started | Blocked | Completed | Failed | Cancelled => return Err(held()),
+            },
+            TaskAct::Block(why) if is_holder => end(task, Blocked, why)?,
+            TaskAct::Complete(result) if is_holder || repeats(task, is_assignee, Completed, &result) => {
+                end(task, Completed, result)?;
+            }
+            TaskAct::Fail(why) if is_holder || repeats(task, is_assignee, Failed, &why) => end(task, Failed, why)?,
+            TaskAct::Block(_) | TaskAct::Complete(_) | TaskAct::Fail(_) => return Err(held()),
+            TaskAct::Cancel(why) => {
+                if state.is_final() && !repeats(task, is_creator, Cancelled, &why) {
+                    return Err(wrong("it has ended"));
+                }
+                if !is_creator {
+                    return Err(Rejection::NotPermitted { act: "cancelling a task that another made" });
+                }
+                end(task, Cancelled, why)?;
+            }
+            TaskAct::Reopen => {
+                if !state.is_final() {
+                    return Err(wrong("it has not ended"));
+                }
+                if !is_creator {
+                    return Err(Rejection::NotPermitted { act: "reopening a task that another made" });
+                }
+                self.check_room()?;
+                become_open(task, None);
+            }
+        }
+        Ok(())
+    }
+
+    fn put_task(&mut self, now: Now, task: TaskRecord, step: &mut Step) {
+        let assignee = task.assignee.map(|peer| self.name_of(peer));
+        self.tell_thing(EventKind::TaskChanged, now, &task.id.to_string(), assignee, task.state.as_str(), step);
+        step.change(Change::PutThing(Box::new(Thing::Task(task.clone()))));
+        self.tasks.put(task);
+    }
+
+    // ---- news
+
+    fn tell_assignee(&mut self, now: Now, hand: &Hand, task: &TaskRecord, step: &mut Step) {
+        let Some(assignee) = task.assignee.filter(|peer| !hand.is(*peer)) else { return };
+        let waits = self.tasks.waits_for(task);
+        let when = if waits.is_empty() {
+            format!("claim it with tasks(action=\"claim\", task=\"{}\")", task.id)
+        } else {
+            format!("it waits for {}", listed(&waits))
+        };
+        let text = format!("{} gave you task {}: {}\n{when}", hand.sender.name, task.id, task.title);
+        self.task_news(now, hand, assignee, Intent::Request, task, text, step);
+    }
+
+    fn tell_change(&mut self, now: Now, hand: &Hand, before: &TaskRecord, task: &TaskRecord, step: &mut Step) {
+        let news = self.news(hand, before, task);
+        if task.state == TaskState::Open && task.assignee != before.assignee {
+            self.tell_assignee(now, hand, task, step);
+        }
+        let mut concerned = vec![task.creator];
+        concerned.extend(before.assignee);
+        concerned.retain(|peer| !hand.is(*peer));
+        concerned.dedup();
+        for peer in concerned {
+            // Its creator may wait for the end, or can help; who lost it must stop.
+            let acts = task.state.is_final() || task.state == TaskState::Blocked || before.assignee == Some(peer);
+            let intent = if acts { Intent::Request } else { Intent::Inform };
+            self.task_news(now, hand, peer, intent, task, news.clone(), step);
+        }
+        if task.state.is_final() || before.state.is_final() {
+            self.tell_dependents(now, hand, task, step);
+        }
+    }
+
+    /// What somebody did with a task, in a sentence.
+    fn news(&self, hand: &Hand, before: &TaskRecord, task: &TaskRecord) -> String {
+        let which = format!("task {} ({})", task.id, task.title);
+        let what = match (task.state, task.assignee, before.assignee) {
+            (TaskState::Open, ..) if before.state.is_final() => format!("reopened {which}"),
+            (TaskState::Open, Some(next), _) => format!("gave {which} to {}", self.name_of(next)),
+            (TaskState::Open, None, Some(last)) if !hand.is(last) => {
+                format!("took {which} from {}: it is open for anybody", self.name_of(last))
+            }
+            (TaskState::Open, ..) => format!("gave {which} back: it is open for anybody"),
+            (TaskState::Blocked, ..) => format!("cannot go on with {which}"),
+            (TaskState::Failed, ..) => format!("could not do {which}"),
+            (state, ..) => format!("{} {which}", state.as_str()),
+        };
+        let result = if task.result.is_empty() { String::new() } else { format!(": {}", task.result) };
+        format!("{} {what}{result}", hand.sender.name)
+    }
+
+    /// Whoever waits for this task hears that it has ended, and whether theirs can begin; or that it is open again.
+    fn tell_dependents(&mut self, now: Now, hand: &Hand, changed: &TaskRecord, step: &mut Step) {
+        let waiting = |task: &&TaskRecord| !task.state.is_final() && task.needs.contains(&changed.id);
+        let dependents: Vec<TaskRecord> = self.tasks.iter().filter(waiting).cloned().collect();
+        for task in dependents {
+            let left = self.tasks.waits_for(&task);
+            let (intent, then) = match (changed.state, left.is_empty()) {
+                (TaskState::Completed, true) if is_held(task.state) => (Intent::Request, "it can go on".to_owned()),
+                _ if is_held(task.state) => (Intent::Request, "it was begun already: look whether it still holds".to_owned()),
+                (TaskState::Completed, true) => (Intent::Request, "it can begin: all that it needs is complete".to_owned()),
+                (TaskState::Completed | TaskState::Open, _) => (Intent::Inform, format!("it waits for {}", listed(&left))),
+                (_, _) => (Intent::Request, format!("it cannot begin before {} is reopened and complete", changed.id)),
+            };
+            let state = changed.state.as_str();
+            let text = format!("task {} ({}) needs {}, which is {state} now; {then}", task.id, task.title, changed.id);
+            let mut concerned = vec![task.assignee.unwrap_or(task.creator)];
+            if changed.state != TaskState::Completed {
+                concerned.push(task.creator);
+            }
+            concerned.dedup();
+            for peer in concerned {
+                if !hand.is(peer) || changed.state == TaskState::Completed {
+                    self.task_news(now, hand, peer, intent, &task, text.clone(), step);
+                }
+            }
+        }
+    }
+
+    /// News that somebody's act brings. What the reader would not take from them in a message does not reach it this way.
+    #[expect(clippy::too_many_arguments, reason = "one fact each, and all callers have them at hand")]
+    fn task_news(&mut self, now: Now, hand: &Hand, to: PeerId, intent: Intent, task: &TaskRecord, text: String, step: &mut Step) {
+        let stage = match self.rule_on(&hand.sender, to, None) {
+            Policy::Accept => Stage::Stored,
+            Policy::Hold => Stage::Held,
+            Policy::Refuse => return,
+        };
+        self.post_notice_at(now, to, stage, intent, task.id.to_string(), None, text, step);
+    }
+
+    /// A session ended for good: what it held is open again. Of a peer that is forgotten, also what it was to do. The
+    /// creators hear, and so does the peer where it may come back.
+    pub(crate) fn release_tasks(&mut self, now: Now, peer: PeerId, forgotten: bool, step: &mut Step) {
+        let left = |task: &&TaskRecord| {
+            task.assignee == Some(peer) && (is_held(task.state) || (forgotten && task.state == TaskState::Open))
+        };
+        let left: Vec<TaskRecord> = self.tasks.iter().filter(left).cloned().collect();
+        let name = self.name_of(peer);
+        for before in left {
+            let mut task = before.clone();
+            become_open(&mut task, None);
+            task.changed_at = now.wall;
+            self.put_task(now, task.clone(), step);
+            let why = match before.state {
+                TaskState::Open => format!("{name}, who was to do it, was away for so long that it is forgotten"),
+                state => format!("the session of {name}, who had it, ended while it was {}", state.as_str()),
+            };
+            let text = format!("task {} ({}) is open for anybody again: {why}", task.id, task.title);
+            if task.creator != peer {
+                self.post_notice(now, task.creator, Intent::Request, task.id.to_string(), None, text.clone(), step);
+            }
+            // Should it come back, it must not go on as if nothing had happened.
+            if !forgotten {
+                let text = format!("{text}; claim it again to go on with it");
+                self.post_notice(now, peer, Intent::Inform, task.id.to_string(), None, text, step);
+            }
+        }
+    }
+
+    /// Sessions that a killed broker left behind have had their time to come back: what the others held is open again.
+    pub(crate) fn release_tasks_of_the_lost(&mut self, now: Now, step: &mut Step) {
+        self.tasks.unreviewed = false;
+        let held = self.tasks.iter().filter(|task| is_held(task.state));
+        let mut lost: Vec<PeerId> = held.filter_map(|task| task.assignee).filter(|peer| !self.may_hold(*peer)).collect();
+        lost.sort_unstable();
+        lost.dedup();
+        for peer in lost {
+            self.release_tasks(now, peer, false, step);
+        }
+    }
+
+    /// A provisional peer became another one: its tasks go with it.
+    pub(crate) fn move_tasks(&mut self, from: PeerId, to: PeerId, step: &mut Step) {
+        let concerns = |task: &&TaskRecord| task.creator == from || task.assignee == Some(from);
+        let moved: Vec<TaskRecord> = self.tasks.iter().filter(concerns).cloned().collect();
+        let after = |peer: PeerId| if peer == from { to } else { peer };
+        for mut task in moved {
+            (task.creator, task.assignee) = (after(task.creator), task.assignee.map(after));
+            step.change(Change::PutThing(Box::new(Thing::Task(task.clone()))));
+            self.tasks.put(task);
+        }
+    }
+
+    fn forget_old_tasks(&mut self, step: &mut Step) {
+        let surplus = (self.tasks.by_id.len() - self.tasks.open).saturating_sub(FINAL_MAX);
+        let ended = self.tasks.iter().filter(|task| task.state.is_final());
+        let old: Vec<TaskId> = ended.map(|task| task.id).take(surplus).filter(|id| !self.is_needed(*id)).collect();
+        self.forget_tasks(old, step);
+    }
+
+    /// Whether a task that is not final waits for this one.
+    fn is_needed(&self, id: TaskId) -> bool {
+        self.tasks.iter().any(|task| !task.state.is_final() && task.needs.contains(&id))
+    }
+
+    /// The tasks that ended so long ago, and for which nothing waits.
+    pub(crate) fn tasks_ended_by(&self, now: Timestamp, after_ms: u64) -> Vec<TaskId> {
+        let old = |task: &&TaskRecord| task.state.is_final() && task.changed_at.plus_ms(after_ms) <= now;
+        self.tasks.iter().filter(old).map(|task| task.id).filter(|id| !self.is_needed(*id)).collect()
+    }
+
+    /// Takes final tasks out.
+    pub(crate) fn forget_tasks(&mut self, tasks: Vec<TaskId>, step: &mut Step) {
+        for id in tasks {
+            self.tasks.by_id.remove(&id);
+            step.change(Change::RemoveThing(ThingKey::Task(id)));
+        }
+    }
+
+    /// Checks what must hold of tasks between two inputs.
+    pub(crate) fn assert_task_invariants(&self) {
+        let open = self.tasks.iter().filter(|task| !task.state.is_final()).count();
+        assert_eq!(open, self.tasks.open, "open tasks are counted");
+        for (id, task) in &self.tasks.by_id {
+            assert!(*id == task.id && id.0 < self.tasks.next, "{id} stands under its own id, which is not given again");
+            assert!(task.needs.iter().all(|needed| needed < id), "{id} needs what was there before it");
+            if is_held(task.state) {
+                let holder = task.assignee.expect("what is held has a holder");
+                assert!(self.tasks.unreviewed || self.may_hold(holder), "{holder} holds {id} and has no session");
+            }
+            if let Some(assignee) = task.assignee.filter(|_| !task.state.is_final()) {
+                assert!(self.presence.get(assignee).is_some(), "{id} is for {assignee}, who is not retained");
+            }
+        }
+    }
+
+    // ---- views
+
+    fn list_tasks(&self, caller: Caller, me: PeerId, query: TasksQuery, step: &mut Step) -> Result<(), Rejection> {
+        let resolve = |name: Option<String>| name.map(|name| self.presence.resolve(&name, Some(me))).transpose();
+        check_length("the text to look for", query.text.as_deref().unwrap_or(""), TASK_TITLE_BYTES_MAX)?;
+        let (assignee, creator) = (resolve(query.assignee)?, resolve(query.creator)?);
+        let text = query.text.map(|text| text.to_lowercase());
+        let fits = |task: &&TaskRecord| {
+            query.before.is_none_or(|before| task.id < before)
+                && query.state.map_or(query.all || !task.state.is_final(), |state| task.state == state)
+                && assignee.is_none_or(|peer| task.assignee == Some(peer))
+                && creator.is_none_or(|peer| task.creator == peer)
+                && text
+                    .as_ref()
+                    .is_none_or(|text| task.title.to_lowercase().contains(text) || task.description.to_lowercase().contains(text))
+        };
+        let mut found = self.tasks.by_id.values().rev().filter(fits);
+        // A description may be long: fewer of them fit a frame than heads do.
+        let tasks: Vec<TaskInfo> = found.by_ref().take(PAGE_ENTRIES_MAX / 4).map(|task| self.task_info(task)).collect();
+        let next = found.next().and_then(|_| tasks.last()).map(|task| task.id);
+        step.reply(caller.connection, caller.id, Reply::Tasks { tasks, next });
+        Ok(())
+    }
+
+    fn task_info(&self, task: &TaskRecord) -> TaskInfo {
+        TaskInfo {
+            id: task.id,
+            title: task.title.clone(),
+            description: task.description.clone(),
+            state: task.state,
+            creator: self.name_of(task.creator),
+            assignee: task.assignee.map(|peer| self.name_of(peer)),
+            needs: task.needs.clone(),
+            waits_for: self.tasks.waits_for(task),
+            result: task.result.clone(),
+            created_at: task.created_at,
+            changed_at: task.changed_at,
+        }
+    }
+}
+
+/// Somebody has it in hand.
+fn is_held(state: TaskState) -> bool {
+    matches!(state, TaskState::Claimed | TaskState::Started | TaskState::Blocked)
+}
+
+/// The task can be claimed, by anybody or by this peer.
+fn become_open(task: &mut TaskRecord, assignee: Option<PeerId>) {
+    (task.state, task.assignee) = (TaskState::Open, assignee);
+    task.result.clear();
+}
+
+/// The task ends, or stops, with these words.
+fn end(task: &mut TaskRecord, state: TaskState, words: String) -> Result<(), Rejection> {
+    if matches!(state, TaskState::Blocked | TaskState::Failed) {
+        check_words("the reason", &words)?;
+    }
+    check_length("the result", &words, TASK_TEXT_BYTES_MAX)?;
+    (task.state, task.result) = (state, words);
+    Ok(())
+}
+
+/// Whether an act that ends a task did so before, by the same hand and with the same words: its answer was lost.
+fn repeats(task: &TaskRecord, by_the_same: bool, state: TaskState, words: &str) -> bool {
+    by_the_same && task.state == state && task.result == words
+}
+
+fn check_words(what: &'static str, words: &str) -> Result<(), Rejection> {
+    if is_blank(words) { Err(Rejection::OutOfBounds { what, bound: "it needs some text".to_owned() }) } else { Ok(()) }
+}
+
+fn listed(tasks: &[TaskId]) -> String {
+    tasks.iter().map(TaskId::to_string).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,137 @@
+//! Entries: what is indexed of each message, note and task.
+//!
+//! Knows the fields. Does not know how they are searched. Whatever changes here raises the index's format.
+
+use peer_core::record::{DeliveryRecord, MessageRecord};
+use peer_core::thing::{NoteRecord, TaskRecord};
+use peer_proto::message::Kind;
+use peer_proto::search::HitKind;
+use tantivy::TantivyDocument;
+use tantivy::schema::{FAST, Field, INDEXED, IndexRecordOption, STORED, STRING, Schema, TextFieldIndexing, TextOptions};
+
+use crate::store::Reference;
+
+/// Stands for the channel of what was said in none; a channel's name begins with its sign.
+pub(super) const DIRECT: &str = "direct";
+
+/// The fields of an entry.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fields {
+    /// The message's or task's id, or `n:` and the note's key.
+    pub(super) key: Field,
+    /// The note's key again, to be read; it is the only thing that is stored.
+    pub(super) note: Field,
+    pub(super) kind: Field,
+    /// Milliseconds since the epoch; of a message, those of its id.
+    pub(super) at: Field,
+    /// The rest of a message's id; a task's number.
+    pub(super) number: Field,
+    pub(super) from: Field,
+    /// Whom it concerns: its sender, and all who have a delivery of it.
+    pub(super) party: Field,
+    /// From whom it is held, and never let go.
+    pub(super) kept: Field,
+    pub(super) channel: Field,
+    pub(super) thread: Field,
+    pub(super) text: Field,
+}
+
+impl Fields {
+    /// The entry of a message.
+    pub(super) fn message(&self, message: &MessageRecord, deliveries: &[DeliveryRecord]) -> TantivyDocument {
+        let (fields, head) = (self, &message.head);
+        let kind = match head.kind {
+            Kind::Question => HitKind::Question,
+            Kind::Answer => HitKind::Answer,
+            Kind::Message | Kind::Notice => HitKind::Message,
+        };
+        let mut entry = TantivyDocument::new();
+        entry.add_text(fields.key, head.id.to_string());
+        entry.add_u64(fields.kind, kind as u64);
+        // Of its id, which keeps the order of time also where the clock went backwards.
+        entry.add_u64(fields.at, (head.id.to_u128() >> 32) as u64);
+        entry.add_u64(fields.number, head.id.to_u128() as u64 & u64::from(u32::MAX));
+        entry.add_u64(fields.from, head.from.peer.0);
+        entry.add_u64(fields.party, head.from.peer.0);
+        for delivery in deliveries {
+            if delivery.peer != head.from.peer {
+                entry.add_u64(fields.party, delivery.peer.0);
+            }
+            if delivery.is_kept_back() {
+                entry.add_u64(fields.kept, delivery.peer.0);
+            }
+        }
+        if let Some(channel) = &head.channel {
+            entry.add_text(fields.channel, channel.to_ascii_lowercase());
+        }
+        if head.channel.as_ref().is_none_or(|channel| channel.starts_with('@')) {
+            entry.add_text(fields.channel, DIRECT);
+        }
+        entry.add_text(fields.thread, &head.thread);
+        entry.add_text(fields.text, &message.text);
+        head.sources.iter().for_each(|source| entry.add_text(fields.text, source));
+        entry
+    }
+
+    /// The entry of a note.
+    pub(super) fn note_entry(&self, note: &NoteRecord) -> TantivyDocument {
+        let (fields, head) = (self, &note.head);
+        let mut entry = TantivyDocument::new();
+        entry.add_text(fields.key, key_of(&Reference::Note(head.key.clone())));
+        entry.add_text(fields.note, &head.key);
+        entry.add_u64(fields.kind, HitKind::Note as u64);
+        entry.add_u64(fields.at, head.changed_at.0);
+        entry.add_text(fields.text, &note.value);
+        entry.add_text(fields.text, &head.key);
+        head.tags.iter().for_each(|tag| entry.add_text(fields.text, tag));
+        entry
+    }
+
+    /// The entry of a task.
+    pub(super) fn task(&self, task: &TaskRecord) -> TantivyDocument {
+        let fields = self;
+        let mut entry = TantivyDocument::new();
+        entry.add_text(fields.key, task.id.to_string());
+        entry.add_u64(fields.kind, HitKind::Task as u64);
+        entry.add_u64(fields.at, task.changed_at.0);
+        entry.add_u64(fields.number, task.id.0);
+        entry.add_u64(fields.from, task.creator.0);
+        for peer in std::iter::once(task.creator).chain(task.assignee.filter(|peer| *peer != task.creator)) {
+            entry.add_u64(fields.party, peer.0);
+        }
+        entry.add_text(fields.thread, task.id.to_string());
+        for text in [&task.title, &task.description, &task.result] {
+            entry.add_text(fields.text, text);
+        }
+        entry
+    }
+}
+
+/// What stands for a thing in the index.
+pub(super) fn key_of(reference: &Reference) -> String {
+    match reference {
+        Reference::Message(id) => id.to_string(),
+        Reference::Note(key) => format!("n:{key}"),
+        Reference::Task(id) => id.to_string(),
+    }
+}
+
+/// The fields, as tantivy and as we know them.
+pub(super) fn schema() -> (Schema, Fields) {
+    let mut builder = Schema::builder();
+    let words = TextFieldIndexing::default().set_tokenizer("words").set_index_option(IndexRecordOption::WithFreqsAndPositions);
+    let fields = Fields {
+        key: builder.add_text_field("key", STRING),
+        note: builder.add_text_field("note", STORED),
+        kind: builder.add_u64_field("kind", INDEXED | FAST),
+        at: builder.add_u64_field("at", FAST),
+        number: builder.add_u64_field("number", FAST),
+        from: builder.add_u64_field("from", INDEXED),
+        party: builder.add_u64_field("party", INDEXED),
+        kept: builder.add_u64_field("kept", INDEXED),
+        channel: builder.add_text_field("channel", STRING),
+        thread: builder.add_text_field("thread", STRING),
+        text: builder.add_text_field("text", TextOptions::default().set_indexing_options(words)),
+    };
+    (builder.build(), fields)
+}

@@ -1,0 +1,340 @@
+//! The index over a real store: what is found, what a change does to it, and what is left of it after a kill.
+
+use std::fs;
+use std::path::PathBuf;
+
+use peer_core::record::{Brief, DeliveryRecord, MessageHead, MessageRecord};
+use peer_core::step::Change;
+use peer_core::thing::{NoteHead, NoteRecord, TaskRecord, Thing, ThingKey};
+use peer_proto::ids::{MessageId, PeerId, TaskId, Timestamp};
+use peer_proto::message::{Intent, Kind, Sender, Stage, TraceEntry, TraceEvent, Via};
+use peer_proto::search::SearchQuery;
+use peer_proto::task::TaskState;
+
+use super::*;
+use crate::store::Store;
+
+const LUNA: PeerId = PeerId(3);
+const ORION: PeerId = PeerId(4);
+
+/// A store, and where its index is.
+struct Place {
+    room: tempfile::TempDir,
+    store: Store,
+}
+
+impl Place {
+    fn new() -> Self {
+        let room = tempfile::tempdir().unwrap();
+        let store = Store::open(&room.path().join("peers.redb"), &room.path().join("backups")).unwrap();
+        Self { room, store }
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.room.path().join("search")
+    }
+
+    fn commit(&mut self, changes: &[Change]) {
+        self.store.commit(changes).unwrap();
+    }
+
+    fn send(&mut self, number: u64, text: &str) -> MessageId {
+        let [put, delivery] = sent(number, text, Stage::Stored);
+        self.commit(&[put, delivery]);
+        id(number)
+    }
+
+    /// As the thread does it.
+    fn open(&self) -> Index {
+        Index::open(&self.dir(), &self.store.reader().snapshot().unwrap()).unwrap()
+    }
+
+    /// Indexes what is missing and looks; nobody else has the index open.
+    fn finds(&self, search: &Search) -> Vec<String> {
+        let mut index = self.open();
+        let found = self.finds_with(&mut index, search);
+        index.close();
+        found
+    }
+
+    fn finds_with(&self, index: &mut Index, search: &Search) -> Vec<String> {
+        let reader = self.store.reader();
+        assert_eq!(index.catch_up(&reader, || false).unwrap(), CaughtUp::Whole);
+        let (hits, total) = find(index, &reader.snapshot().unwrap(), search, Timestamp(1)).unwrap();
+        assert_eq!(hits.len() as u64, total.saturating_sub(u64::from(search.query.offset)).min(u64::from(search.query.limit)));
+        hits.into_iter().map(|hit| hit.id).collect()
+    }
+}
+
+fn id(number: u64) -> MessageId {
+    MessageId::first_at(Timestamp(1_000 * number))
+}
+
+fn ids(numbers: &[u64]) -> Vec<String> {
+    numbers.iter().map(|number| id(*number).to_string()).collect()
+}
+
+/// A message from orion to luna.
+fn sent(number: u64, text: &str, stage: Stage) -> [Change; 2] {
+    let at = Timestamp(1_000 * number);
+    let head = MessageHead {
+        id: id(number),
+        from: Sender { peer: ORION, name: "orion".into(), client: "codex".into(), cwd: "/w".into(), via: Via::Session },
+        to: vec![(LUNA, "luna".into())],
+        intent: Intent::Request,
+        kind: Kind::Message,
+        thread: "t".into(),
+        channel: None,
+        reply_to: None,
+        sent_at: at,
+        expires_at: None,
+        sources: Vec::new(),
+        text_bytes: text.len() as u32,
+    };
+    let delivery = delivery(&head, stage);
+    let message = MessageRecord { head, idempotency_key: None, text: text.into() };
+    [Change::PutMessage(Box::new(message)), Change::PutDelivery { record: Box::new(delivery), was: None }]
+}
+
+fn delivery(head: &MessageHead, stage: Stage) -> DeliveryRecord {
+    let entry = |event| TraceEntry { event, at: head.sent_at, carrier: None, cause: None };
+    let mut trace = vec![entry(TraceEvent::Stored)];
+    trace.extend((stage == Stage::Held).then(|| entry(TraceEvent::Held)));
+    DeliveryRecord {
+        message: head.id,
+        peer: LUNA,
+        stage,
+        attempts: 0,
+        acked_at: None,
+        answered_by: None,
+        trace,
+        brief: Brief::of(head),
+    }
+}
+
+fn note(key: &str, value: &str) -> Change {
+    let head = NoteHead {
+        key: key.into(),
+        tags: vec!["ops".into()],
+        version: 1,
+        author: "luna".into(),
+        changed_at: Timestamp(5),
+        expires_at: None,
+        bytes: value.len() as u32,
+    };
+    Change::PutThing(Box::new(Thing::Note(NoteRecord { head, value: value.into() })))
+}
+
+fn task(number: u64, title: &str) -> Change {
+    let task = TaskRecord {
+        id: TaskId(number),
+        title: title.into(),
+        description: "as agreed".into(),
+        state: TaskState::Open,
+        creator: PeerId::HUMAN,
+        assignee: None,
+        needs: Vec::new(),
+        result: String::new(),
+        created_at: Timestamp(5),
+        changed_at: Timestamp(5),
+        idempotency_key: None,
+    };
+    Change::PutThing(Box::new(Thing::Task(task)))
+}
+
+/// A search of the person's: newest first, so that the order is told.
+fn search(text: &str) -> Search {
+    let query = SearchQuery { text: text.into(), newest: true, limit: 50, ..SearchQuery::default() };
+    Search { query, seen_by: None, direct: true, channels: Vec::new(), peers: Vec::new(), kept_from: Vec::new() }
+}
+
+fn search_of(peer: PeerId, text: &str) -> Search {
+    Search { seen_by: Some(vec![peer]), direct: false, kept_from: vec![peer], ..search(text) }
+}
+
+#[test]
+fn words_phrases_beginnings_code_and_ids_are_found() {
+    let mut place = Place::new();
+    place.send(1, "Deploy the Parser::new fix to staging");
+    place.send(2, "the staging deploy failed in src/store/mod.rs, see snake_case_name");
+    place.send(3, "Größe und ΛΌΓΟΣ: 部署完成 café");
+    place.commit(&[note("db/url", "postgres on 5433"), task(12, "Deploy on Friday")]);
+    let found = |text: &str| place.finds(&search(text));
+    assert_eq!(found("deploy staging"), ids(&[2, 1]));
+    assert_eq!(found("\"deploy failed\""), ids(&[2]));
+    assert_eq!(found("\"staging deploy\" fail*"), ids(&[2]));
+    assert_eq!(found("parser::new"), ids(&[1]));
+    assert_eq!(found("parser::n*"), ids(&[1]));
+    assert_eq!(found("store/mod.rs snake_case_name"), ids(&[2]));
+    assert_eq!(found("case"), ids(&[2]));
+    assert_eq!(found("GRÖSSE λόγος cafe 完成"), ids(&[3]));
+    assert_eq!(found(&id(2).to_string()), ids(&[2]));
+    assert_eq!(found("t-12"), ["T-12"]);
+    assert_eq!(found("db/url"), ["db/url"]);
+    assert_eq!(found("ops postg*"), ["db/url"]);
+    assert_eq!(found("frid*"), ["T-12"]);
+    assert_eq!(found("stag*").len(), 2);
+    assert!(found("deploy nowhere").is_empty() && found("\u{0} ((\" * ^").is_empty());
+}
+
+#[test]
+fn filters_narrow_down_and_pages_go_on() {
+    let mut place = Place::new();
+    for number in 1..=9 {
+        place.send(number, "blue");
+    }
+    place.commit(&[note("door", "blue"), task(1, "blue")]);
+    let query = |change: fn(&mut Search)| {
+        let mut search = search("blue");
+        change(&mut search);
+        place.finds(&search)
+    };
+    assert_eq!(query(|_| ()).len(), 11);
+    assert_eq!(query(|search| search.query.kinds = vec![HitKind::Note]), ["door"]);
+    assert_eq!(query(|search| search.query.kinds = vec![HitKind::Task, HitKind::Note]).len(), 2);
+    assert_eq!(query(|search| search.query.since = Some(Timestamp(8_000))), ids(&[9, 8]));
+    assert_eq!(query(|search| search.query.thread = Some("t".into())).len(), 9);
+    assert!(query(|search| search.query.thread = Some("u".into())).is_empty());
+    assert!(query(|search| search.query.channel = Some("#ops".into())).is_empty());
+    assert_eq!(query(|search| (search.query.limit, search.query.offset) = (2, 3)), ids(&[6, 5]));
+    let of = |peer: u64| {
+        let mut search = search("blue");
+        (search.query.peer, search.peers) = (Some("named".into()), vec![PeerId(peer)]);
+        place.finds(&search).len()
+    };
+    assert_eq!((of(3), of(4), of(9), of(1)), (9, 9, 0, 1));
+}
+
+#[test]
+fn a_session_finds_its_own_and_what_is_everybodys() {
+    let mut place = Place::new();
+    place.send(1, "blue");
+    place.commit(&[note("door", "blue"), task(1, "blue")]);
+    assert_eq!(place.finds(&search_of(LUNA, "blue")).len(), 3);
+    assert_eq!(place.finds(&search_of(ORION, "blue")).len(), 3);
+    assert_eq!(place.finds(&search_of(PeerId(9), "blue")).len(), 2);
+}
+
+#[test]
+fn what_is_held_is_hidden_until_it_is_let_go() {
+    let mut place = Place::new();
+    let [put, put_delivery] = sent(1, "blue", Stage::Held);
+    place.commit(&[put.clone(), put_delivery]);
+    let mut index = place.open();
+    let mut told = |place: &Place, peer| place.finds_with(&mut index, &search_of(peer, "blue")).len();
+    assert_eq!((told(&place, LUNA), told(&place, ORION)), (0, 1));
+    let Change::PutMessage(message) = put else { unreachable!() };
+    let mut record = delivery(&message.head, Stage::Held);
+    record.stage = Stage::Stored;
+    record.trace.push(TraceEntry { event: TraceEvent::Released, at: Timestamp(9), carrier: None, cause: None });
+    place.commit(&[Change::PutDelivery { record: Box::new(record), was: Some(Stage::Held) }]);
+    assert_eq!((told(&place, LUNA), told(&place, ORION)), (1, 1));
+}
+
+#[test]
+fn what_changes_and_goes_is_found_as_it_is() {
+    let mut place = Place::new();
+    place.commit(&[note("door", "blue"), task(1, "blue")]);
+    let [put, delivery] = sent(1, "blue", Stage::Presented);
+    place.commit(&[put, delivery]);
+    let mut index = place.open();
+    assert_eq!(place.finds_with(&mut index, &search("blue")).len(), 3);
+    place.commit(&[note("door", "red"), task(1, "red"), Change::RemoveMessage(id(1))]);
+    assert!(place.finds_with(&mut index, &search("blue")).is_empty());
+    assert_eq!(place.finds_with(&mut index, &search("red")).len(), 2);
+    place.commit(&[Change::RemoveThing(ThingKey::Note("door".into())), Change::RemoveThing(ThingKey::Task(TaskId(1)))]);
+    assert!(place.finds_with(&mut index, &search("red")).is_empty());
+    assert!(index.check(&place.store.reader().snapshot().unwrap()).unwrap().is_sound());
+}
+
+#[test]
+fn a_killed_index_goes_on_where_its_last_commit_was() {
+    let mut place = Place::new();
+    place.send(1, "blue");
+    place.commit(&[note("door", "blue")]);
+    let mut index = place.open();
+    assert_eq!(place.finds_with(&mut index, &search("blue")).len(), 2);
+    place.send(2, "blue");
+    place.commit(&[note("door", "red")]);
+    // As after a kill: nothing is said of a clean end.
+    drop(index);
+    assert!(place.dir().join("in-use").exists());
+    assert_eq!(place.finds(&search("blue")), ids(&[2, 1]));
+    assert!(!place.dir().join("in-use").exists());
+}
+
+#[test]
+fn an_index_that_is_damaged_gone_or_of_another_store_is_made_anew() {
+    let mut place = Place::new();
+    for number in 1..=3 {
+        place.send(number, "blue");
+    }
+    assert_eq!(place.finds(&search("blue")).len(), 3);
+    // Damaged while a broker had it open.
+    fs::write(place.dir().join("in-use"), []).unwrap();
+    let largest = fs::read_dir(place.dir()).unwrap().map(|entry| entry.unwrap().path());
+    let largest = largest.filter(|path| path.extension().is_some_and(|end| end == "idx" || end == "term"));
+    for path in largest.collect::<Vec<_>>() {
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[0] ^= 0xff;
+        fs::write(&path, bytes).unwrap();
+    }
+    assert_eq!(place.finds(&search("blue")).len(), 3);
+    // Thrown away.
+    fs::remove_dir_all(place.dir()).unwrap();
+    assert_eq!(place.finds(&search("blue")).len(), 3);
+    // No index at all.
+    fs::write(place.dir().join("meta.json"), "{").unwrap();
+    assert_eq!(place.finds(&search("blue")).len(), 3);
+    // Another store, such as a copy from before.
+    let mut other = Place::new();
+    other.send(7, "blue too");
+    fs::remove_dir_all(place.dir()).unwrap();
+    fs::create_dir(place.dir()).unwrap();
+    assert_eq!(other.finds(&search("blue")), ids(&[7]));
+    for entry in fs::read_dir(other.dir()).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), place.dir().join(entry.file_name())).unwrap();
+    }
+    assert_eq!(place.finds(&search("blue")), ids(&[3, 2, 1]));
+}
+
+#[test]
+fn what_the_index_has_seen_is_forgotten_and_a_gap_is_noticed() {
+    let mut place = Place::new();
+    place.commit(&[note("a", "blue")]);
+    let mut index = place.open();
+    place.finds_with(&mut index, &search("blue"));
+    for key in ["b", "c", "d"] {
+        place.commit(&[note(key, "blue")]);
+    }
+    assert_eq!(place.finds_with(&mut index, &search("blue")).len(), 4);
+    assert_eq!(index.seen_row(), 4);
+    place.store.trim_reindex(index.seen_row()).unwrap();
+    assert_eq!(place.store.reader().snapshot().unwrap().reindex_bounds().unwrap(), Some((4, 4)));
+    index.close();
+    // What was written down is gone before this index has seen it.
+    place.commit(&[note("e", "blue"), note("f", "blue"), Change::RemoveThing(ThingKey::Note("a".into()))]);
+    place.store.trim_reindex(6).unwrap();
+    assert_eq!(place.finds(&search("blue")).len(), 5);
+}
+
+#[test]
+fn indexing_stops_when_it_is_told_to_and_goes_on_later() {
+    let mut place = Place::new();
+    for batch in 0..3 {
+        let changes: Vec<Change> = (1..=1_000).flat_map(|number| sent(batch * 1_000 + number, "blue", Stage::Stored)).collect();
+        place.commit(&changes);
+    }
+    let mut index = place.open();
+    let reader = place.store.reader();
+    assert_eq!(index.catch_up(&reader, || true).unwrap(), CaughtUp::Part);
+    let before = index.entries();
+    assert!(before <= 2_000, "{before}");
+    index.close();
+    let mut index = place.open();
+    assert_eq!(index.catch_up(&reader, || false).unwrap(), CaughtUp::Whole);
+    assert_eq!(index.entries(), 3_000);
+    let report = index.check(&reader.snapshot().unwrap()).unwrap();
+    assert!(report.is_sound() && report.entries == 3_000, "{report:?}");
+}

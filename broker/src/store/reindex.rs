@@ -1,0 +1,128 @@
+//! What the search index must look at again: what changed otherwise than by a new message.
+//!
+//! One row for each such change, counted up, written in the transaction of the change itself, so that neither can be lost
+//! without the other. New messages need none: their ids say what the index has not seen. Does not know the index.
+
+use std::ops::Bound;
+
+use peer_core::record::DeliveryRecord;
+use peer_core::step::Change;
+use peer_core::thing::{Thing, ThingKey};
+use peer_proto::ids::{MessageId, TaskId};
+use peer_proto::message::TraceEvent;
+use redb::{ReadableTable, WriteTransaction};
+
+use super::error::{Doing, StoreError, WRITE};
+use super::{Touched, message_id, schema};
+
+/// Rows that are kept at most. An index that is further behind is built anew.
+pub(super) const ROWS_MAX: u64 = 100_000;
+
+/// Something that the index may hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reference {
+    /// A message.
+    Message(MessageId),
+    /// A note, by its key.
+    Note(String),
+    /// A task.
+    Task(TaskId),
+}
+
+/// The row of a reference: what it is, its number, its key.
+pub(super) type Row<'a> = (u8, u128, &'a str);
+
+impl Reference {
+    fn row(&self) -> Row<'_> {
+        match self {
+            Self::Message(id) => (0, id.to_u128(), ""),
+            Self::Note(key) => (1, 0, key),
+            Self::Task(id) => (2, u128::from(id.0), ""),
+        }
+    }
+
+    pub(super) fn of((kind, number, key): Row<'_>) -> Result<Option<Self>, StoreError> {
+        Ok(match kind {
+            0 => Some(Self::Message(message_id(number)?)),
+            1 => Some(Self::Note(key.to_owned())),
+            2 => u64::try_from(number).ok().map(|number| Self::Task(TaskId(number))),
+            _ => None,
+        })
+    }
+
+    /// What a change means for the index beyond the new messages in it.
+    fn changed_by(change: &Change) -> Option<Self> {
+        match change {
+            Change::RemoveMessage(id) => Some(Self::Message(*id)),
+            Change::PutDelivery { record, .. } => moves_or_hides(record).then_some(Self::Message(record.message)),
+            Change::RemoveDelivery { message, .. } => Some(Self::Message(*message)),
+            Change::PutThing(thing) => match &**thing {
+                Thing::Note(note) => Some(Self::Note(note.head.key.clone())),
+                Thing::Task(task) => Some(Self::Task(task.id)),
+                Thing::Channel(_) | Thing::Question(_) => None,
+            },
+            Change::RemoveThing(ThingKey::Note(key)) => Some(Self::Note(key.clone())),
+            Change::RemoveThing(ThingKey::Task(id)) => Some(Self::Task(*id)),
+            Change::RemoveThing(ThingKey::Channel(_) | ThingKey::Question(_))
+            | Change::PutMessage(_)
+            | Change::PutPeer(_)
+            | Change::RemovePeer(_)
+            | Change::PutIdempotencyKey { .. }
+            | Change::PutNextPeer(_)
+            | Change::PutNextTask(_)
+            | Change::PutSettings(_)
+            | Change::PutPauses(_)
+            | Change::PutKept(_) => None,
+        }
+    }
+}
+
+/// Whether a delivery was ever withheld from its reader or moved to another one: then who may find its message can change.
+fn moves_or_hides(record: &DeliveryRecord) -> bool {
+    let tells = |event| matches!(event, TraceEvent::Held | TraceEvent::Released | TraceEvent::Requeued | TraceEvent::Reassigned);
+    record.trace.iter().any(|entry| tells(entry.event))
+}
+
+/// The rows of one transaction.
+pub(super) struct Log<'txn> {
+    table: Touched<'txn, u64, Row<'static>>,
+    next: Option<u64>,
+}
+
+impl<'txn> Log<'txn> {
+    pub(super) fn new(writing: &'txn WriteTransaction) -> Self {
+        Self { table: Touched::new(writing, schema::REINDEX), next: None }
+    }
+
+    /// Writes down what the change means for the index.
+    pub(super) fn see(&mut self, change: &Change) -> Result<(), StoreError> {
+        let Some(reference) = Reference::changed_by(change) else { return Ok(()) };
+        let table = self.table.open()?;
+        let number = match self.next {
+            Some(next) => next,
+            None => table.last().doing(WRITE)?.map_or(1, |(last, _)| last.value() + 1),
+        };
+        table.insert(number, reference.row()).doing(WRITE)?;
+        self.next = Some(number + 1);
+        Ok(())
+    }
+}
+
+/// Whether there are rows to take out.
+pub(super) fn is_long(bounds: (u64, u64), seen: u64) -> bool {
+    bounds.0 < first_kept(bounds.1, seen)
+}
+
+/// Takes out what the index has seen, up to and with `seen`, and what is too much. The last row stays: it says how far the
+/// count is.
+pub(super) fn trim(writing: &WriteTransaction, seen: u64) -> Result<(), StoreError> {
+    let mut table = writing.open_table(schema::REINDEX).doing(WRITE)?;
+    let last = table.last().doing(WRITE)?.map(|(last, _)| last.value());
+    let Some(last) = last else { return Ok(()) };
+    let outdated = (Bound::Unbounded, Bound::Excluded(first_kept(last, seen)));
+    table.retain_in::<u64, _>(outdated, |_, _| false).doing(WRITE)
+}
+
+fn first_kept(last: u64, seen: u64) -> u64 {
+    seen.saturating_add(1).max(last.saturating_sub(ROWS_MAX)).min(last)
+}

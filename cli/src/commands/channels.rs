@@ -1,0 +1,151 @@
+//! `peerctl channels`: names that stand for several sessions, and who is a member of what.
+
+use clap::Subcommand;
+use peer_client::Endpoint;
+use peer_proto::channel::{ChannelInfo, ChannelRequest};
+use peer_proto::request::{HistoryQuery, Reply, Request};
+use serde_json::{Value, json};
+
+use super::history;
+use crate::error::Failure;
+use crate::operator::{Operator, unexpected};
+use crate::output::{Output, Tone, cell, rfc3339};
+
+const AFTER_HELP: &str = "\
+Examples:
+  peerctl channels                              all of them
+  peerctl channels create '#ops' --topic \"what runs where\"
+  peerctl channels create '#plan' --private
+  peerctl channels invite '#plan' backend
+  peerctl channels history '#ops' -n 50
+  peerctl send '#ops' -- \"main is frozen until noon\"
+
+#name is a channel: each member gets what is sent to it, also who is away, and
+nobody is woken by it. @name is a group, a label that sessions carry: writing to
+it is writing to each of them. Sessions that are no members learn nothing of a
+private channel. You see them all, and may post without being a member.";
+
+/// See channels and groups, make and change them
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    what: Option<What>,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// All of them
+    List,
+    /// Make a channel, with you as its first member
+    Create {
+        /// #name
+        name: String,
+        /// What it is for
+        #[arg(long, default_value = "")]
+        topic: String,
+        /// Hidden from all sessions but its members
+        #[arg(long)]
+        private: bool,
+    },
+    /// Become a member; of a group, carry its label
+    Join {
+        /// #name or @name
+        name: String,
+    },
+    /// End being one
+    Leave {
+        /// #name or @name
+        name: String,
+    },
+    /// Make a session a member
+    Invite {
+        /// #name or @name
+        name: String,
+        /// A name or id
+        peer: String,
+    },
+    /// What was said there, oldest first
+    History {
+        /// #name or @name
+        name: String,
+        /// At most this many, the newest
+        #[arg(short, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        n: u32,
+    },
+    /// Say what it is for
+    Topic {
+        /// #name or @name
+        name: String,
+        /// An empty one clears it
+        topic: String,
+    },
+}
+
+pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
+    let operator = Operator::connect(endpoint).await?;
+    let request = match args.what.unwrap_or(What::List) {
+        What::List => {
+            let channels = ask(&operator, ChannelRequest::List).await?;
+            return print(output, &channels);
+        }
+        What::History { name, n } => {
+            let query = HistoryQuery { channel: Some(name), limit: n, ..HistoryQuery::default() };
+            return history::show(output, &operator, query).await;
+        }
+        What::Create { name, topic, private } => ChannelRequest::Create { name, topic, private },
+        What::Join { name } => ChannelRequest::Join(name),
+        What::Leave { name } => ChannelRequest::Leave(name),
+        What::Invite { name, peer } => ChannelRequest::Invite { name, peer },
+        What::Topic { name, topic } => ChannelRequest::SetTopic { name, topic },
+    };
+    let channels = ask(&operator, request).await?;
+    let channel = channels.first().ok_or_else(unexpected)?;
+    if output.json {
+        return output.json(&json(channel));
+    }
+    let members = match channel.members.is_empty() {
+        true => "nobody is a member any more, so it is gone; what was said there stays".to_owned(),
+        false => format!("members: {}", names(channel)),
+    };
+    output.line(&format!("{}  {members}", output.paint(Tone::Strong, &cell(&channel.name))))
+}
+
+async fn ask(operator: &Operator, request: ChannelRequest) -> Result<Vec<ChannelInfo>, Failure> {
+    match operator.ask(Request::Channel(request)).await? {
+        Reply::Channels(channels) => Ok(channels),
+        _ => Err(unexpected()),
+    }
+}
+
+fn print(output: &Output, channels: &[ChannelInfo]) -> Result<(), Failure> {
+    if output.json {
+        return output.json(&Value::Array(channels.iter().map(json).collect()));
+    }
+    let row = |channel: &ChannelInfo| {
+        vec![
+            cell(&channel.name),
+            if channel.private { "private" } else { "open" }.to_owned(),
+            names(channel),
+            cell(&channel.topic),
+        ]
+    };
+    let rows: Vec<_> = channels.iter().map(row).collect();
+    output.table(&["NAME", "WHO", "MEMBERS", "TOPIC"], &rows, "there is no channel or group")
+}
+
+fn names(channel: &ChannelInfo) -> String {
+    channel.members.iter().map(|name| cell(name)).collect::<Vec<_>>().join(", ")
+}
+
+fn json(channel: &ChannelInfo) -> Value {
+    json!({
+        "name": channel.name,
+        "topic": channel.topic,
+        "private": channel.private,
+        "members": channel.members,
+        "joined": channel.joined,
+        "created_by": channel.created_by,
+        "created_at": rfc3339(channel.created_at),
+    })
+}

@@ -1,0 +1,369 @@
+//! `peerctl memory`: notes under keys that all sessions share.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
+
+use clap::Subcommand;
+use peer_client::{Endpoint, RequestError};
+use peer_proto::ids::Timestamp;
+use peer_proto::limits::{NOTE_BYTES_MAX, NOTE_TAGS_MAX, PAGE_ENTRIES_MAX, TTL_MS_MAX, TTL_MS_MIN};
+use peer_proto::note::{NoteDraft, NoteInfo, NoteRequest, is_key, is_tag};
+use peer_proto::refusal::ErrorCode;
+use peer_proto::request::{Reply, Request};
+use peer_proto::search::{HitKind, SearchQuery};
+use peer_proto::text::is_blank;
+use serde_json::{Value, json};
+
+use super::send;
+use crate::args::duration;
+use crate::error::Failure;
+use crate::operator::{Operator, unexpected};
+use crate::output::{Output, age, cell, now, rfc3339};
+
+const AFTER_HELP: &str = "\
+Examples:
+  peerctl memory                                   all keys
+  peerctl memory list --prefix db/ --tag ops
+  peerctl memory get db/url
+  peerctl memory set db/url --tag db -- \"postgres on 5433\"
+  peerctl memory set db/url --if-version 3 -- \"postgres on 5434\"
+  peerctl memory append log/today -- \"the build is green\"
+  peerctl memory export > notes.jsonl
+  peerctl memory import notes.jsonl --dry-run";
+
+/// Malformed lines that an import names.
+const LINES_NAMED_MAX: usize = 10;
+
+/// Read and write the notes that sessions share
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    what: Option<What>,
+}
+
+#[derive(Debug, Default, clap::Args)]
+struct Filter {
+    /// Only keys that begin so
+    #[arg(long, default_value = "", hide_default_value = true)]
+    prefix: String,
+
+    /// Only notes with this tag
+    #[arg(long)]
+    tag: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// List the keys
+    List(Filter),
+    /// Show a note
+    Get { key: String },
+    /// Write a note in place of what is there, tags and time included
+    Set {
+        key: String,
+        /// What it is filed under; may be repeated
+        #[arg(long, value_name = "TAG")]
+        tag: Vec<String>,
+        /// It is forgotten after this long
+        #[arg(long, value_parser = duration, value_name = "SPAN")]
+        ttl: Option<Duration>,
+        /// Only if it still has this version; 0: only if there is none
+        #[arg(long, value_name = "N")]
+        if_version: Option<u64>,
+        /// Read the value from a file
+        #[arg(long, conflicts_with = "value")]
+        file: Option<PathBuf>,
+        /// The value; - reads standard input
+        #[arg(required_unless_present = "file")]
+        value: Vec<String>,
+    },
+    /// Add a line to a note; one that is not there is made
+    Append {
+        key: String,
+        /// The line; - reads standard input
+        #[arg(required = true)]
+        text: Vec<String>,
+    },
+    /// Forget a note
+    Delete {
+        key: String,
+        /// Only if it still has this version
+        #[arg(long, value_name = "N")]
+        if_version: Option<u64>,
+    },
+    /// Find notes by their words
+    Search {
+        /// Words; "several words" is a phrase, word* a beginning
+        #[arg(required = true)]
+        query: Vec<String>,
+    },
+    /// Print notes as JSON, one in a line
+    Export(Filter),
+    /// Write notes from such lines, over those that are there; nothing where a line is malformed
+    Import {
+        /// The file; - reads standard input
+        file: PathBuf,
+        /// Only check the lines
+        #[arg(long)]
+        dry_run: bool,
+        /// Leave notes that are there as they are
+        #[arg(long)]
+        keep: bool,
+    },
+}
+
+pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
+    let request = match args.what.unwrap_or_else(|| What::List(Filter::default())) {
+        What::List(filter) => return list(output, &heads(&Operator::connect(endpoint).await?, filter).await?),
+        What::Get { key } => return show(output, &ask(endpoint, NoteRequest::Get(key)).await?),
+        What::Search { query } => return search(output, endpoint, query.join(" ")).await,
+        What::Export(filter) => return export(output, endpoint, filter).await,
+        What::Import { file, dry_run, keep } => return import(output, endpoint, &file, dry_run, keep).await,
+        What::Set { key, tag, ttl, if_version, file, value } => {
+            let ttl_ms = ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
+            NoteRequest::Set(NoteDraft { key, value: send::text(&value, file)?, tags: tag, ttl_ms, if_version })
+        }
+        What::Append { key, text } => NoteRequest::Append { key, text: send::text(&text, None)? },
+        What::Delete { key, if_version } => NoteRequest::Delete { key, if_version },
+    };
+    let deletes = matches!(request, NoteRequest::Delete { .. });
+    let note = ask(endpoint, request).await?;
+    if output.json {
+        return output.json(&json(&note));
+    }
+    let what = if deletes { "is forgotten; it had version" } else { "has version" };
+    output.line(&format!("{} {what} {}", cell(&note.key), note.version))
+}
+
+async fn ask(endpoint: &Endpoint, request: NoteRequest) -> Result<NoteInfo, Failure> {
+    match Operator::connect(endpoint).await?.ask(Request::Note(request)).await? {
+        Reply::Note(note) => Ok(note),
+        _ => Err(unexpected()),
+    }
+}
+
+/// All notes that the filter is about, without their values.
+async fn heads(operator: &Operator, filter: Filter) -> Result<Vec<NoteInfo>, Failure> {
+    let (mut all, mut after) = (Vec::new(), None);
+    loop {
+        let request = NoteRequest::List { prefix: filter.prefix.clone(), tag: filter.tag.clone(), after };
+        let Reply::Notes { notes, next } = operator.ask(Request::Note(request)).await? else { return Err(unexpected()) };
+        all.extend(notes);
+        after = next;
+        if after.is_none() {
+            return Ok(all);
+        }
+    }
+}
+
+fn list(output: &Output, notes: &[NoteInfo]) -> Result<(), Failure> {
+    if output.json {
+        return output.json(&Value::Array(notes.iter().map(json).collect()));
+    }
+    let rows: Vec<_> = notes
+        .iter()
+        .map(|note| {
+            vec![
+                cell(&note.key),
+                note.version.to_string(),
+                note.bytes.to_string(),
+                cell(&note.author),
+                age(note.changed_at),
+                if note.tags.is_empty() { "-".to_owned() } else { cell(&note.tags.join(",")) },
+            ]
+        })
+        .collect();
+    output.table(
+        &["KEY", "VERSION", "BYTES", "BY", "AGE", "TAGS"],
+        &rows,
+        "no such note; `peerctl memory set KEY -- VALUE` writes one",
+    )
+}
+
+fn show(output: &Output, note: &NoteInfo) -> Result<(), Failure> {
+    if output.json {
+        return output.json(&json(note));
+    }
+    let mut facts = vec![
+        ("key", cell(&note.key)),
+        ("version", note.version.to_string()),
+        ("by", format!("{}, {} ago", cell(&note.author), age(note.changed_at))),
+    ];
+    if !note.tags.is_empty() {
+        facts.push(("tags", cell(&note.tags.join(", "))));
+    }
+    if let Some(at) = note.expires_at {
+        facts.push(("until", rfc3339(at)));
+    }
+    output.facts(&facts)?;
+    output.quoted(note.value.as_deref().unwrap_or(""))
+}
+
+async fn search(output: &Output, endpoint: &Endpoint, text: String) -> Result<(), Failure> {
+    let query = SearchQuery { text, kinds: vec![HitKind::Note], limit: PAGE_ENTRIES_MAX as u32, ..SearchQuery::default() };
+    let Reply::Hits { hits, .. } = Operator::connect(endpoint).await?.ask(Request::Search(query)).await? else {
+        return Err(unexpected());
+    };
+    if output.json {
+        let hits = hits
+            .iter()
+            .map(|hit| json!({ "key": hit.id, "author": hit.from, "changed_at": rfc3339(hit.at), "snippet": hit.snippet }));
+        return output.json(&Value::Array(hits.collect()));
+    }
+    if hits.is_empty() {
+        output.remark("found in no note");
+    }
+    for hit in &hits {
+        output.line(&format!("{}  by {}, {} ago", cell(&hit.id), cell(&hit.from), age(hit.at)))?;
+        output.quoted(&hit.snippet)?;
+    }
+    Ok(())
+}
+
+async fn export(output: &Output, endpoint: &Endpoint, filter: Filter) -> Result<(), Failure> {
+    let operator = Operator::connect(endpoint).await?;
+    for head in heads(&operator, filter).await? {
+        match operator.ask(Request::Note(NoteRequest::Get(head.key))).await {
+            Ok(Reply::Note(note)) => output.json_line(&json(&note))?,
+            Ok(_) => return Err(unexpected()),
+            // It was forgotten meanwhile.
+            Err(Failure::Request(RequestError::Refused(refusal))) if refusal.code == ErrorCode::UnknownNote => {}
+            Err(failure) => return Err(failure),
+        }
+    }
+    Ok(())
+}
+
+async fn import(output: &Output, endpoint: &Endpoint, file: &Path, dry_run: bool, keep: bool) -> Result<(), Failure> {
+    let lines = read_lines(file)?;
+    let (mut drafts, mut wrong) = (Vec::new(), Vec::new());
+    for (number, line) in lines.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        match draft(line, now()) {
+            Ok(Some(draft)) => drafts.push(draft),
+            Ok(None) => {}
+            Err(why) => wrong.push(format!("line {}: {why}", number + 1)),
+        }
+    }
+    if !wrong.is_empty() {
+        let more = wrong.len().saturating_sub(LINES_NAMED_MAX);
+        wrong.truncate(LINES_NAMED_MAX);
+        let more = if more > 0 { format!(", and {more} more lines") } else { String::new() };
+        return Err(Failure::Wrong(format!(
+            "importing {} failed: {}{more}; nothing was written: mend these lines and import it again",
+            file.display(),
+            wrong.join(", ")
+        )));
+    }
+    let (mut written, mut kept) = (0, 0);
+    if !dry_run {
+        let operator = Operator::connect(endpoint).await?;
+        for mut draft in drafts.drain(..) {
+            draft.if_version = keep.then_some(0);
+            match operator.ask(Request::Note(NoteRequest::Set(draft))).await {
+                Ok(_) => written += 1,
+                Err(Failure::Request(RequestError::Refused(refusal))) if refusal.code == ErrorCode::VersionConflict => kept += 1,
+                Err(failure) => {
+                    return Err(Failure::Partly {
+                        data: json!({ "written": written, "kept": kept }),
+                        failure: Box::new(failure),
+                    });
+                }
+            }
+        }
+    }
+    if output.json {
+        return output.json(&json!({ "written": written, "kept": kept, "would_write": drafts.len() }));
+    }
+    output.line(&match dry_run {
+        true => format!("{} notes would be written", drafts.len()),
+        false => format!("{written} notes were written, {kept} kept as they are"),
+    })
+}
+
+fn read_lines(file: &Path) -> Result<String, Failure> {
+    let failed = |source| Failure::File { attempt: "reading", path: file.to_owned(), source };
+    if file != Path::new("-") {
+        return std::fs::read_to_string(file).map_err(failed);
+    }
+    let mut text = String::new();
+    std::io::stdin().lock().read_to_string(&mut text).map_err(failed)?;
+    Ok(text)
+}
+
+/// The note of one line; none where its time is over. Whatever else stands in a line says when it was exported, and is left
+/// alone.
+fn draft(line: &str, now: Timestamp) -> Result<Option<NoteDraft>, String> {
+    let value: Value = serde_json::from_str(line).map_err(|error| format!("no JSON: {error}"))?;
+    let text = |name: &str| value.get(name).and_then(Value::as_str);
+    let key = text("key").filter(|key| is_key(key)).ok_or("it has no key, or one that no note can have")?;
+    let said = text("value").filter(|said| !is_blank(said)).ok_or("it has no value")?;
+    if said.len() > NOTE_BYTES_MAX {
+        return Err(format!("its value is longer than {NOTE_BYTES_MAX} bytes"));
+    }
+    let tags: Vec<String> = match value.get("tags") {
+        None | Some(Value::Null) => Vec::new(),
+        Some(tags) => serde_json::from_value(tags.clone()).map_err(|_| "its tags are no list of texts")?,
+    };
+    if tags.len() > NOTE_TAGS_MAX || !tags.iter().all(|tag| is_tag(tag)) {
+        return Err("it has too many tags, or one that no note can have".to_owned());
+    }
+    let ttl_ms = match value.get("expires_at") {
+        None | Some(Value::Null) => None,
+        Some(at) => {
+            let at = at.as_str().and_then(|at| humantime::parse_rfc3339(at).ok()).ok_or("its expires_at is no time")?;
+            let at = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+            Some(Timestamp(u64::try_from(at.as_millis()).unwrap_or(u64::MAX)).ms_since(now))
+        }
+    };
+    if ttl_ms.is_some_and(|ttl_ms| ttl_ms < TTL_MS_MIN) {
+        return Ok(None);
+    }
+    let ttl_ms = ttl_ms.map(|ttl_ms| ttl_ms.min(TTL_MS_MAX));
+    Ok(Some(NoteDraft { key: key.to_owned(), value: said.to_owned(), tags, ttl_ms, if_version: None }))
+}
+
+fn json(note: &NoteInfo) -> Value {
+    let mut told = json!({
+        "key": note.key,
+        "tags": note.tags,
+        "version": note.version,
+        "author": note.author,
+        "changed_at": rfc3339(note.changed_at),
+        "expires_at": note.expires_at.map(rfc3339),
+        "bytes": note.bytes,
+    });
+    if let Some(value) = &note.value {
+        told["value"] = json!(value);
+    }
+    told
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_a_note_or_says_why_not() {
+        let now = Timestamp(1_795_000_000_000);
+        let line =
+            r#"{"key":"db/url","value":"x","tags":["db"],"expires_at":"2026-11-18T11:07:40Z","version":7,"author":"luna"}"#;
+        let note = draft(line, now).unwrap().unwrap();
+        assert_eq!((note.key.as_str(), note.value.as_str(), note.ttl_ms), ("db/url", "x", Some(60_000)));
+        let over = r#"{"key":"k","value":"x","expires_at":"2026-11-18T11:06:40Z"}"#;
+        assert_eq!(draft(over, now), Ok(None));
+        for (wrong, why) in [
+            ("no", "no JSON"),
+            ("{}", "no key"),
+            (r#"{"key":"a b","value":"x"}"#, "no key, or one"),
+            (r#"{"key":"a"}"#, "no value"),
+            (r#"{"key":"a","value":" "}"#, "no value"),
+            (r#"{"key":"a","value":"x","tags":"t"}"#, "no list of texts"),
+            (r#"{"key":"a","value":"x","tags":["a b"]}"#, "too many tags, or one"),
+            (r#"{"key":"a","value":"x","expires_at":5}"#, "no time"),
+        ] {
+            assert!(draft(wrong, now).unwrap_err().contains(why), "{wrong}");
+        }
+    }
+}

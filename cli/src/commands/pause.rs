@@ -1,0 +1,115 @@
+//! `peerctl pause` and `peerctl resume`: whether agents may send.
+
+use peer_client::{Endpoint, RequestError};
+use peer_proto::refusal::ErrorCode;
+use peer_proto::request::{Pausing, Reply, Request};
+use serde_json::{Value, json};
+
+use crate::error::Failure;
+use crate::operator::{Operator, unexpected};
+use crate::output::{Output, cell};
+
+/// How the threads begin that have no name of their own.
+const THREAD_PREFIX: &str = "t-";
+
+const AFTER_PAUSE: &str = "\
+Examples:
+  peerctl pause backend              what this session sends is refused
+  peerctl pause t-0K3M9Q             what agents say in this thread
+  peerctl pause --thread release     a thread with a name of its own
+  peerctl pause all                  what any agent sends
+
+You are never paused, and what was sent before is delivered. A pause outlives
+the broker. `peerctl status` shows what is paused, `peerctl resume` ends it.";
+
+const AFTER_RESUME: &str = "\
+Examples:
+  peerctl resume backend
+  peerctl resume t-0K3M9Q            its agents may take as many turns again
+  peerctl resume all                 everything that is paused
+
+A thread that agents used up by themselves (limits.thread_turns_max) goes on as
+well, with `resume THREAD` or with a message of yours in it.";
+
+/// Refuse what agents send, until you resume it
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_PAUSE)]
+pub(crate) struct PauseArgs {
+    #[command(flatten)]
+    what: What,
+}
+
+/// Let agents send again
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_RESUME)]
+pub(crate) struct ResumeArgs {
+    #[command(flatten)]
+    what: What,
+}
+
+#[derive(Debug, clap::Args)]
+struct What {
+    /// A thread, a session's name or id, or `all`
+    #[arg(value_name = "THREAD|PEER|all")]
+    what: String,
+
+    /// It is a thread, whatever its name looks like
+    #[arg(long)]
+    thread: bool,
+}
+
+pub(crate) async fn pause(args: PauseArgs, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
+    run(args.what, output, endpoint, Request::Pause).await
+}
+
+pub(crate) async fn resume(args: ResumeArgs, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
+    run(args.what, output, endpoint, Request::Resume).await
+}
+
+async fn run(given: What, output: &Output, endpoint: &Endpoint, request: fn(Pausing) -> Request) -> Result<(), Failure> {
+    let What { what, thread } = given;
+    let operator = Operator::connect(endpoint).await?;
+    let answer = if thread {
+        operator.ask(request(Pausing::Thread(what))).await
+    } else if what.eq_ignore_ascii_case("all") {
+        operator.ask(request(Pausing::All)).await
+    } else {
+        // A session may have a name that looks like a thread's: then it is meant.
+        match operator.ask(request(Pausing::Peer(what.clone()))).await {
+            Err(Failure::Request(RequestError::Refused(refusal)))
+                if refusal.code == ErrorCode::UnknownPeer && what.starts_with(THREAD_PREFIX) =>
+            {
+                operator.ask(request(Pausing::Thread(what))).await
+            }
+            answer => answer,
+        }
+    };
+    let Reply::Paused(paused) = answer? else { return Err(unexpected()) };
+    if output.json {
+        return output.json(&json!({ "paused": json(&paused) }));
+    }
+    output.line(&format!("paused: {}", told(&paused)))
+}
+
+/// What is paused, in words.
+pub(crate) fn told(paused: &[Pausing]) -> String {
+    let word = |paused: &Pausing| match paused {
+        Pausing::All => "all agents".to_owned(),
+        Pausing::Peer(name) => cell(name),
+        Pausing::Thread(thread) => format!("thread {}", cell(thread)),
+    };
+    match paused {
+        [] => "nothing".to_owned(),
+        some => some.iter().map(word).collect::<Vec<_>>().join(", "),
+    }
+}
+
+/// What is paused, as data.
+pub(crate) fn json(paused: &[Pausing]) -> Value {
+    let entry = |paused: &Pausing| match paused {
+        Pausing::All => json!({ "kind": "all" }),
+        Pausing::Peer(name) => json!({ "kind": "peer", "name": name }),
+        Pausing::Thread(thread) => json!({ "kind": "thread", "name": thread }),
+    };
+    paused.iter().map(entry).collect()
+}

@@ -1,0 +1,161 @@
+//! `peerctl questions`: what sessions ask each other, and the answers.
+
+use std::time::Duration;
+
+use clap::Subcommand;
+use peer_client::Endpoint;
+use peer_proto::ids::MessageId;
+use peer_proto::question::{Answer, Ask, QuestionInfo, QuestionsQuery};
+use peer_proto::request::{Reply, Request};
+use serde_json::{Value, json};
+
+use super::send;
+use crate::args::duration;
+use crate::error::Failure;
+use crate::operator::{Operator, message_id, person, unexpected};
+use crate::output::{Output, age, cell, rfc3339};
+
+const AFTER_HELP: &str = "\
+Examples:
+  peerctl questions                             all, the newest first
+  peerctl questions --open --peer backend
+  peerctl questions ask --to backend -- \"which port does the dev server use?\"
+  peerctl questions answer m-06FHK2RBXW3T9Q1C --source README.md:12 -- \"8080\"
+
+The first answer closes a question. One that nobody answers expires, after a day
+unless told otherwise, and its asker hears of it. `peerctl show ID` has its text,
+`peerctl cancel ID` withdraws it, and `peerctl ask` waits for the answer.";
+
+/// Questions that are listed where no number is given.
+const LISTED: usize = 50;
+
+/// See who asked whom what, ask and answer
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP, args_conflicts_with_subcommands = true)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    what: Option<What>,
+
+    /// Only those that wait for an answer
+    #[arg(long)]
+    open: bool,
+
+    /// Only those that this peer asked or was asked; `me` is you
+    #[arg(long)]
+    peer: Option<String>,
+
+    /// At most this many, the newest
+    #[arg(short, default_value_t = LISTED, value_name = "N")]
+    n: usize,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Ask a question
+    Ask {
+        /// Names, ids, #channel or @group, separated by commas
+        #[arg(long)]
+        to: String,
+        /// Where to look, or why you ask
+        #[arg(long)]
+        hint: Option<String>,
+        /// It expires when nobody answered it after this long
+        #[arg(long, value_parser = duration, value_name = "SPAN")]
+        ttl: Option<Duration>,
+        /// The question; - reads standard input
+        #[arg(required = true)]
+        text: Vec<String>,
+    },
+    /// Answer an open question
+    Answer {
+        /// The question
+        question: String,
+        /// What the answer rests on; may be repeated
+        #[arg(long, value_name = "SOURCE")]
+        source: Vec<String>,
+        /// The answer; - reads standard input
+        #[arg(required = true)]
+        text: Vec<String>,
+    },
+}
+
+pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
+    let request = match args.what {
+        None => {
+            let peer = args.peer.map(|given| person(&given).map_or(given, str::to_owned));
+            let query = QuestionsQuery { open: args.open, peer, before: None };
+            let questions = read(&Operator::connect(endpoint).await?, query, args.n).await?;
+            return print(output, &questions);
+        }
+        Some(What::Ask { to, hint, ttl, text }) => Request::Ask(Ask {
+            to: send::recipients(&to)?,
+            question: send::text(&text, None)?,
+            context_hint: hint,
+            ttl_ms: ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
+            idempotency_key: Some(send::fresh_key()),
+        }),
+        Some(What::Answer { question, source, text }) => Request::Answer(Answer {
+            question: message_id(&question)?,
+            answer: send::text(&text, None)?,
+            sources: source,
+            idempotency_key: Some(send::fresh_key()),
+        }),
+    };
+    match Operator::connect(endpoint).await?.ask(request).await? {
+        Reply::Sent(sent) => send::print(output, &sent),
+        _ => Err(unexpected()),
+    }
+}
+
+/// The newest, over as many pages as it takes.
+async fn read(operator: &Operator, mut query: QuestionsQuery, wanted: usize) -> Result<Vec<QuestionInfo>, Failure> {
+    let mut all: Vec<QuestionInfo> = Vec::new();
+    while all.len() < wanted {
+        let Reply::Questions { questions, next } = operator.ask(Request::Questions(query.clone())).await? else {
+            return Err(unexpected());
+        };
+        all.extend(questions);
+        match next {
+            Some(_) => query.before = next,
+            None => break,
+        }
+    }
+    all.truncate(wanted);
+    Ok(all)
+}
+
+fn print(output: &Output, questions: &[QuestionInfo]) -> Result<(), Failure> {
+    if output.json {
+        return output.json(&Value::Array(questions.iter().map(json).collect()));
+    }
+    let answered = |question: &QuestionInfo| match &question.answered {
+        Some((by, answer)) => format!("{} {answer}", cell(by)),
+        None => String::new(),
+    };
+    let row = |question: &QuestionInfo| {
+        let to: Vec<_> = question.to.iter().map(|name| cell(name)).collect();
+        vec![
+            question.question.to_string(),
+            cell(&question.from),
+            to.join(", "),
+            question.state.as_str().to_owned(),
+            age(question.asked_at),
+            answered(question),
+        ]
+    };
+    let rows: Vec<_> = questions.iter().map(row).collect();
+    output.table(&["ID", "FROM", "TO", "STATE", "AGE", "ANSWERED BY"], &rows, "there is no such question")
+}
+
+fn json(question: &QuestionInfo) -> Value {
+    let answer = |(by, id): &(String, MessageId)| json!({ "by": by, "id": id.to_string() });
+    json!({
+        "id": question.question.to_string(),
+        "from": question.from,
+        "to": question.to,
+        "state": question.state.as_str(),
+        "asked_at": rfc3339(question.asked_at),
+        "expires_at": rfc3339(question.expires_at),
+        "answered": question.answered.as_ref().map(answer),
+    })
+}

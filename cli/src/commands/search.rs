@@ -1,0 +1,192 @@
+//! `peerctl search`: what was said, asked, noted and planned, by its words.
+
+use clap::ValueEnum;
+use peer_client::Endpoint;
+use peer_proto::ids::Timestamp;
+use peer_proto::limits::{PAGE_ENTRIES_MAX, SEARCH_OFFSET_MAX};
+use peer_proto::request::{Reply, Request};
+use peer_proto::search::{Hit, HitKind, SearchQuery};
+use serde_json::{Value, json};
+
+use super::history;
+use crate::error::Failure;
+use crate::operator::{Operator, message_id, person, unexpected};
+use crate::output::{Output, Tone, cell, rfc3339};
+
+const AFTER_HELP: &str = "\
+Examples:
+  peerctl search deploy staging              what has both words, best first
+  peerctl search \"'blue green' migr*\"        a phrase, and what begins so
+  peerctl search parser::new --peer backend --since 2d
+  peerctl search url --kind note --newest
+  peerctl search m-01JDK3V7QX8Z2M4T          what names this message, and itself
+
+Case and accents do not count. A word of code such as foo::bar or snake_case is
+found whole or by its parts. Single quotation marks count as double ones.";
+
+/// What was said, asked, noted and planned, by its words
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP)]
+pub(crate) struct Args {
+    /// Words, all of which must stand there; "a phrase", begin*
+    #[arg(required = true, value_name = "QUERY")]
+    query: Vec<String>,
+
+    /// Only this kind; may be repeated
+    #[arg(long)]
+    kind: Vec<Kind>,
+
+    /// Only what this peer wrote or got; `me` is you
+    #[arg(long)]
+    peer: Option<String>,
+
+    /// Only what was said in this channel
+    #[arg(long)]
+    channel: Option<String>,
+
+    /// Only this thread
+    #[arg(long)]
+    thread: Option<String>,
+
+    /// Only since then: a day or time (UTC) such as 2026-11-20T08:00:00Z, or how long ago, such as 2h
+    #[arg(long, value_parser = history::moment, value_name = "WHEN")]
+    since: Option<Timestamp>,
+
+    /// Newest first, instead of best first
+    #[arg(long)]
+    newest: bool,
+
+    /// At most this many
+    #[arg(short, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(SEARCH_OFFSET_MAX)))]
+    n: u32,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Kind {
+    Message,
+    Question,
+    Answer,
+    Note,
+    Task,
+}
+
+impl Kind {
+    fn word(self) -> HitKind {
+        match self {
+            Self::Message => HitKind::Message,
+            Self::Question => HitKind::Question,
+            Self::Answer => HitKind::Answer,
+            Self::Note => HitKind::Note,
+            Self::Task => HitKind::Task,
+        }
+    }
+}
+
+pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
+    let operator = Operator::connect(endpoint).await?;
+    let query = SearchQuery {
+        text: text(&args.query),
+        kinds: args.kind.into_iter().map(Kind::word).collect(),
+        peer: args.peer.map(|peer| person(&peer).map_or(peer, str::to_owned)),
+        channel: args.channel,
+        thread: args.thread,
+        since: args.since,
+        newest: args.newest,
+        limit: args.n,
+        offset: 0,
+    };
+    let (hits, total) = read(&operator, query).await?;
+    if output.json {
+        let mut rows = Vec::with_capacity(hits.len());
+        for hit in &hits {
+            rows.push(row(&operator, hit).await?);
+        }
+        return output.json(&Value::Array(rows));
+    }
+    for hit in &hits {
+        print(output, hit)?;
+    }
+    match hits.len() as u64 {
+        0 => output.remark("nothing is found that has all of these words"),
+        shown if shown < total => output.remark(&format!("{shown} of {total}; -n shows more")),
+        _ => {}
+    }
+    Ok(())
+}
+
+/// What the shell left of the query, as the broker reads it. A word of several, which the shell had in quotation marks, is
+/// words as well: whoever means a phrase says so within.
+fn text(words: &[String]) -> String {
+    words.join(" ").split(' ').map(quotation_marks).collect::<Vec<_>>().join(" ")
+}
+
+/// A single quotation mark at the edge of a word, where it is no apostrophe, as a double one.
+fn quotation_marks(word: &str) -> String {
+    let opened = match word.strip_prefix('\'') {
+        Some(rest) => format!("\"{rest}"),
+        None => word.to_owned(),
+    };
+    match opened.strip_suffix('\'') {
+        Some(rest) => format!("{rest}\""),
+        None => opened,
+    }
+}
+
+/// As many hits as the query's limit says, over as many pages as it takes; and how many there are in all.
+async fn read(operator: &Operator, mut query: SearchQuery) -> Result<(Vec<Hit>, u64), Failure> {
+    let wanted = query.limit as usize;
+    let mut all: Vec<Hit> = Vec::new();
+    loop {
+        query.limit = u32::try_from((wanted - all.len()).min(PAGE_ENTRIES_MAX)).unwrap_or(u32::MAX);
+        let Reply::Hits { hits, total } = operator.ask(Request::Search(query.clone())).await? else {
+            return Err(unexpected());
+        };
+        let page = hits.len();
+        all.extend(hits);
+        if page == 0 || all.len() >= wanted || all.len() as u64 >= total {
+            return Ok((all, total));
+        }
+        query.offset += query.limit;
+    }
+}
+
+fn print(output: &Output, hit: &Hit) -> Result<(), Failure> {
+    let to: Vec<_> = hit.to.iter().map(|name| cell(name)).collect();
+    let to = if to.is_empty() { String::new() } else { format!(" -> {}", output.paint(Tone::Strong, &to.join(", "))) };
+    output.line(&format!(
+        "{}  {}{to}  {} {}",
+        output.paint(Tone::Faint, &rfc3339(hit.at)),
+        output.paint(Tone::Strong, &cell(&hit.from)),
+        hit.kind.as_str(),
+        cell(&hit.id),
+    ))?;
+    output.quoted(&hit.snippet)
+}
+
+/// A row as `history` has it, with what it is and why it was found. What is no message has no intent, reply or stage.
+async fn row(operator: &Operator, hit: &Hit) -> Result<Value, Failure> {
+    let mut row = match hit.kind {
+        HitKind::Message | HitKind::Question | HitKind::Answer => history::json(&operator.show(message_id(&hit.id)?).await?),
+        HitKind::Note | HitKind::Task => json!({
+            "id": hit.id, "from": hit.from, "to": hit.to, "text": null, "intent": null,
+            "thread": null, "reply_to": null, "at": rfc3339(hit.at), "stage": null,
+        }),
+    };
+    row["kind"] = json!(hit.kind.as_str());
+    row["snippet"] = json!(hit.snippet);
+    row["matches"] = json!(hit.matches);
+    Ok(row)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn single_quotation_marks_are_double_ones_and_apostrophes_are_not() {
+        let text = |words: &[&str]| text(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
+        assert_eq!(text(&["'blue green' migr*"]), "\"blue green\" migr*");
+        assert_eq!(text(&["don't", "'stop'"]), "don't \"stop\"");
+        assert_eq!(text(&["two", "words here"]), "two words here");
+    }
+}

@@ -1,0 +1,288 @@
+//! `peerctl tasks`: what is to be done, who does it, and what waits for what.
+
+use clap::Subcommand;
+use peer_client::Endpoint;
+use peer_proto::ids::TaskId;
+use peer_proto::refusal::ErrorCode;
+use peer_proto::request::{Reply, Request};
+use peer_proto::task::{TaskAct, TaskDraft, TaskInfo, TaskRequest, TaskState, TasksQuery};
+use peer_proto::text::single_line;
+use serde_json::{Value, json};
+
+use super::send;
+use crate::error::Failure;
+use crate::operator::{Operator, person, unexpected};
+use crate::output::{Output, age, beginning, cell, rfc3339};
+
+const AFTER_HELP: &str = "\
+Examples:
+  peerctl tasks                                      what has not ended, newest first
+  peerctl tasks list --all --assignee backend
+  peerctl tasks create --for backend -- \"mend the login\"
+  peerctl tasks create --needs T-1,T-2 -- \"release\"
+  peerctl tasks claim T-3
+  peerctl tasks complete T-3 -- \"merged as 4f2a\"
+
+One of many wins a claim. A claim ends with its session. Creators and assignees
+hear of every change, and whoever waits for a task when it ends. You may assign,
+take away, cancel and reopen any task.";
+
+/// Tasks that are listed where no number is given.
+const LISTED: usize = 50;
+
+/// How much of a title the table shows.
+const TITLE_CHARS_MAX: usize = 32;
+
+/// See and change the tasks that sessions share
+#[derive(Debug, clap::Args)]
+#[command(after_help = AFTER_HELP, args_conflicts_with_subcommands = true)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    what: Option<What>,
+
+    #[command(flatten)]
+    filter: Filter,
+}
+
+#[derive(Debug, clap::Args)]
+struct Filter {
+    /// Only of this state
+    #[arg(long, value_parser = state, conflicts_with = "all")]
+    state: Option<TaskState>,
+
+    /// Also those that have ended
+    #[arg(long)]
+    all: bool,
+
+    /// Only those that this peer has or is to do; `me` is you
+    #[arg(long, value_name = "PEER")]
+    assignee: Option<String>,
+
+    /// Only those that this peer made
+    #[arg(long, value_name = "PEER")]
+    creator: Option<String>,
+
+    /// Only those with this in their title or description
+    #[arg(long)]
+    text: Option<String>,
+
+    /// At most this many, the newest
+    #[arg(short, default_value_t = LISTED, value_name = "N")]
+    n: usize,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// List them
+    List(Filter),
+    /// All about one
+    Show { task: String },
+    /// Make one
+    Create {
+        /// Who shall do it
+        #[arg(long = "for", value_name = "PEER")]
+        assignee: Option<String>,
+        /// What must be complete before, separated by commas
+        #[arg(long, value_name = "TASKS")]
+        needs: Option<String>,
+        /// More about it
+        #[arg(long)]
+        description: Option<String>,
+        /// Repeating it makes no other task
+        #[arg(long, value_name = "KEY")]
+        idempotency_key: Option<String>,
+        /// What is to be done, in a line
+        #[arg(required = true)]
+        title: Vec<String>,
+    },
+    /// Give it to somebody
+    Assign { task: String, peer: String },
+    /// Take it
+    Claim { task: String },
+    /// Give it back, or take it from who has it
+    Unclaim { task: String },
+    /// Begin it, or go on with it
+    Start { task: String },
+    /// Say that it cannot go on, and why
+    Block {
+        task: String,
+        #[arg(required = true)]
+        why: Vec<String>,
+    },
+    /// Say that it is done, and what came of it; - reads standard input
+    Complete { task: String, result: Vec<String> },
+    /// Say that it cannot be done, and why
+    Fail {
+        task: String,
+        #[arg(required = true)]
+        why: Vec<String>,
+    },
+    /// Say that it is not wanted any more, and why
+    Cancel { task: String, why: Vec<String> },
+    /// Let it be done after all, or again
+    Reopen { task: String },
+}
+
+pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
+    let change = |task: &str, act: TaskAct| Ok::<_, Failure>(TaskRequest::Change { task: task_id(task)?, act });
+    let request = match args.what.unwrap_or(What::List(args.filter)) {
+        What::List(filter) => {
+            let wanted = filter.n;
+            let tasks = read(&Operator::connect(endpoint).await?, filter.into(), wanted).await?;
+            return list(output, &tasks);
+        }
+        What::Show { task } => TaskRequest::Show(task_id(&task)?),
+        What::Create { assignee, needs, description, idempotency_key, title } => TaskRequest::Create(TaskDraft {
+            title: title.join(" "),
+            description: description.unwrap_or_default(),
+            assignee: assignee.map(named),
+            needs: needs.iter().flat_map(|ids| ids.split(',')).map(|id| task_id(id.trim())).collect::<Result<_, _>>()?,
+            idempotency_key: Some(idempotency_key.unwrap_or_else(send::fresh_key)),
+        }),
+        What::Assign { task, peer } => change(&task, TaskAct::Assign(named(peer)))?,
+        What::Claim { task } => change(&task, TaskAct::Claim)?,
+        What::Unclaim { task } => change(&task, TaskAct::Unclaim)?,
+        What::Start { task } => change(&task, TaskAct::Start)?,
+        What::Block { task, why } => change(&task, TaskAct::Block(words(&why)?))?,
+        What::Complete { task, result } => change(&task, TaskAct::Complete(words(&result)?))?,
+        What::Fail { task, why } => change(&task, TaskAct::Fail(words(&why)?))?,
+        What::Cancel { task, why } => change(&task, TaskAct::Cancel(words(&why)?))?,
+        What::Reopen { task } => change(&task, TaskAct::Reopen)?,
+    };
+    let whole = matches!(request, TaskRequest::Show(_));
+    let Reply::Tasks { tasks, .. } = Operator::connect(endpoint).await?.ask(Request::Task(request)).await? else {
+        return Err(unexpected());
+    };
+    let [task] = tasks.as_slice() else { return Err(unexpected()) };
+    if output.json {
+        return output.json(&json(task));
+    }
+    if whole { show(output, task) } else { output.line(&format!("{} is {}{}", task.id, task.state.as_str(), whose(task))) }
+}
+
+impl From<Filter> for TasksQuery {
+    fn from(filter: Filter) -> Self {
+        let Filter { state, all, assignee, creator, text, n: _ } = filter;
+        Self { state, all, assignee: assignee.map(named), creator: creator.map(named), text, before: None }
+    }
+}
+
+/// The newest, over as many pages as it takes.
+async fn read(operator: &Operator, mut query: TasksQuery, wanted: usize) -> Result<Vec<TaskInfo>, Failure> {
+    let mut all: Vec<TaskInfo> = Vec::new();
+    while all.len() < wanted {
+        let request = Request::Task(TaskRequest::List(query.clone()));
+        let Reply::Tasks { tasks, next } = operator.ask(request).await? else { return Err(unexpected()) };
+        all.extend(tasks);
+        match next {
+            Some(_) => query.before = next,
+            None => break,
+        }
+    }
+    all.truncate(wanted);
+    Ok(all)
+}
+
+fn list(output: &Output, tasks: &[TaskInfo]) -> Result<(), Failure> {
+    if output.json {
+        return output.json(&Value::Array(tasks.iter().map(json).collect()));
+    }
+    let rows: Vec<_> = tasks
+        .iter()
+        .map(|task| {
+            vec![
+                task.id.to_string(),
+                task.state.as_str().to_owned(),
+                task.assignee.as_deref().map_or_else(|| "-".to_owned(), cell),
+                cell(&task.creator),
+                age(task.changed_at),
+                if task.waits_for.is_empty() { "-".to_owned() } else { ids(&task.waits_for) },
+                beginning(&single_line(&task.title), TITLE_CHARS_MAX),
+            ]
+        })
+        .collect();
+    output.table(
+        &["TASK", "STATE", "FOR", "BY", "AGE", "WAITS", "TITLE"],
+        &rows,
+        "no such task; --all shows those that ended too",
+    )
+}
+
+fn show(output: &Output, task: &TaskInfo) -> Result<(), Failure> {
+    let mut facts = vec![
+        ("task", task.id.to_string()),
+        ("state", task.state.as_str().to_owned()),
+        ("made by", format!("{}, {} ago", cell(&task.creator), age(task.created_at))),
+        ("for", task.assignee.as_deref().map_or_else(|| "whoever claims it".to_owned(), cell)),
+        ("changed", format!("{} ago", age(task.changed_at))),
+    ];
+    if !task.needs.is_empty() {
+        let left =
+            if task.waits_for.is_empty() { "all complete".to_owned() } else { format!("waits for {}", ids(&task.waits_for)) };
+        facts.push(("needs", format!("{}: {left}", ids(&task.needs))));
+    }
+    output.facts(&facts)?;
+    output.quoted(&task.title)?;
+    if !task.description.is_empty() {
+        output.quoted(&task.description)?;
+    }
+    if !task.result.is_empty() {
+        output.line(if task.state == TaskState::Completed { "result" } else { "because" })?;
+        output.quoted(&task.result)?;
+    }
+    Ok(())
+}
+
+fn whose(task: &TaskInfo) -> String {
+    match &task.assignee {
+        Some(name) if task.state == TaskState::Open => format!(", for {} to claim", cell(name)),
+        Some(name) => format!(", {} has it", cell(name)),
+        None => String::new(),
+    }
+}
+
+fn json(task: &TaskInfo) -> Value {
+    let ids = |ids: &[TaskId]| ids.iter().map(TaskId::to_string).collect::<Vec<_>>();
+    json!({
+        "id": task.id.to_string(),
+        "title": task.title,
+        "description": task.description,
+        "state": task.state.as_str(),
+        "creator": task.creator,
+        "assignee": task.assignee,
+        "needs": ids(&task.needs),
+        "waits_for": ids(&task.waits_for),
+        "result": task.result,
+        "created_at": rfc3339(task.created_at),
+        "changed_at": rfc3339(task.changed_at),
+    })
+}
+
+fn ids(ids: &[TaskId]) -> String {
+    ids.iter().map(TaskId::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// What was said about a task; nothing is nothing.
+fn words(words: &[String]) -> Result<String, Failure> {
+    if words.is_empty() { Ok(String::new()) } else { send::text(words, None) }
+}
+
+/// The name that the broker knows a peer by, also for the person.
+fn named(given: String) -> String {
+    person(&given).map_or(given, str::to_owned)
+}
+
+fn task_id(given: &str) -> Result<TaskId, Failure> {
+    given.parse().map_err(|_| Failure::NotFound {
+        code: ErrorCode::UnknownTask.as_str(),
+        message: format!(
+            "no task is called {:?}: a task's id is T- and a number; `peerctl tasks` lists them",
+            single_line(given)
+        ),
+    })
+}
+
+fn state(text: &str) -> Result<TaskState, String> {
+    let known = TaskState::ALL.into_iter().find(|state| state.as_str() == text);
+    known.ok_or_else(|| format!("a task is {}", TaskState::ALL.map(TaskState::as_str).join(", ")))
+}

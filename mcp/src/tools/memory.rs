@@ -1,0 +1,294 @@
+//! `memory`: notes under keys that all sessions share. What a note says stands in the same frame as a message.
+
+use peer_proto::limits::PAGE_ENTRIES_MAX;
+use peer_proto::note::{NoteDraft, NoteInfo, NoteRequest};
+use peer_proto::refusal::ErrorCode;
+use peer_proto::request::{Reply, Request};
+use peer_proto::search::{Hit, HitKind, SearchQuery};
+use serde_json::{Value, json};
+
+use super::arguments::{ArgumentError, Arguments};
+use super::{Mail, Output, ToolCall, ToolError};
+use crate::render::{BLOCK_CHARS_MAX, BLOCK_WARNING, Body, ago, counted, rfc3339, word};
+use crate::session::CallError;
+
+/// Notes that a search shows.
+const HITS_MAX: u32 = 20;
+
+/// What the acts are called.
+const ACTIONS: &str = "get, set, append, list, search or delete";
+
+/// The arguments that clients are told of.
+pub(super) fn arguments() -> Vec<(&'static str, Value)> {
+    let text = |description: &str| json!({"type": "string", "description": description});
+    let whole = |description: &str| json!({"type": "integer", "minimum": 0, "description": description});
+    vec![
+        ("action", json!({"type": "string", "enum": ["get", "set", "append", "list", "search", "delete"]})),
+        ("key", text("such as db/url")),
+        ("value", text("set: replaces it; append: one more line")),
+        ("tags", text("set: separated by commas")),
+        ("ttl_s", whole("set: forgotten after these seconds")),
+        ("if_version", whole("set, delete: only if it still has this version; 0: only if there is none")),
+        ("prefix", text("list: only keys that begin so")),
+        ("tag", text("list: only notes with it")),
+        ("query", text("search: words")),
+        ("offset", whole("get: first character")),
+    ]
+}
+
+/// The checked arguments.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Memory {
+    Get { key: String, offset: usize },
+    Write(NoteRequest),
+    List { prefix: String, tag: Option<String> },
+    Search(String),
+}
+
+impl Memory {
+    pub(crate) fn parse(given: &mut Arguments) -> Result<Self, ArgumentError> {
+        let actions = ["get", "set", "append", "list", "search", "delete"].map(|action| (action, action));
+        let Some(action) = given.choice("action", ACTIONS, &actions)? else { return Err(given.missing("action")) };
+        given.only(match action {
+            "get" => &["key", "offset"],
+            "set" => &["key", "value", "tags", "ttl_s", "if_version"],
+            "append" => &["key", "value"],
+            "list" => &["prefix", "tag"],
+            "search" => &["query"],
+            _ => &["key", "if_version"],
+        })?;
+        let key = |given: &mut Arguments| given.needed("key").map(|key| key.trim().to_owned());
+        Ok(match action {
+            "get" => {
+                let offset = given.number("offset")?.map_or(0, |offset| usize::try_from(offset).unwrap_or(usize::MAX));
+                Self::Get { key: key(given)?, offset }
+            }
+            "set" => Self::Write(NoteRequest::Set(NoteDraft {
+                key: key(given)?,
+                value: given.needed("value")?,
+                tags: given.list("tags")?,
+                ttl_ms: given.number("ttl_s")?.map(|ttl_s| ttl_s.saturating_mul(1_000)),
+                if_version: given.number("if_version")?,
+            })),
+            "append" => Self::Write(NoteRequest::Append { key: key(given)?, text: given.needed("value")? }),
+            "list" => Self::List {
+                prefix: given.text("prefix")?.map(|prefix| prefix.trim().to_owned()).unwrap_or_default(),
+                tag: given.text("tag")?.map(|tag| tag.trim().to_owned()),
+            },
+            "search" => Self::Search(given.needed("query")?),
+            _ => Self::Write(NoteRequest::Delete { key: key(given)?, if_version: given.number("if_version")? }),
+        })
+    }
+
+    pub(crate) async fn run(self, call: &ToolCall<'_>) -> Result<Output, ToolError> {
+        let (text, failed) = match self {
+            Self::Get { key, offset } => (shown(&read(call, key).await?, offset), false),
+            Self::Write(request) => write(call, request).await?,
+            Self::List { prefix, tag } => (list(call, prefix, tag).await?, false),
+            Self::Search(query) => {
+                let query = SearchQuery { text: query, kinds: vec![HitKind::Note], limit: HITS_MAX, ..SearchQuery::default() };
+                match call.session.request(Request::Search(query)).await? {
+                    Reply::Hits { hits, total } => (found(&hits, total), false),
+                    _ => return Err(ToolError::OtherReply),
+                }
+            }
+        };
+        let budget = BLOCK_CHARS_MAX.saturating_sub(text.chars().count());
+        Ok(Output { text, failed, mail: Mail::Due { also: None, budget }, ..Output::default() })
+    }
+}
+
+async fn read(call: &ToolCall<'_>, key: String) -> Result<NoteInfo, ToolError> {
+    match call.session.request(Request::Note(NoteRequest::Get(key))).await? {
+        Reply::Note(note) => Ok(note),
+        _ => Err(ToolError::OtherReply),
+    }
+}
+
+/// Writes or deletes. Whoever has not read what is there now is shown it.
+async fn write(call: &ToolCall<'_>, request: NoteRequest) -> Result<(String, bool), ToolError> {
+    let (key, deletes) = match &request {
+        NoteRequest::Set(draft) => (draft.key.clone(), false),
+        NoteRequest::Append { key, .. } | NoteRequest::Get(key) => (key.clone(), false),
+        NoteRequest::Delete { key, .. } => (key.clone(), true),
+        NoteRequest::List { .. } => (String::new(), false),
+    };
+    // A line that is appended again would stand there twice, and a version that is asked for again is there no more.
+    let repeatable = match &request {
+        NoteRequest::Set(NoteDraft { if_version, .. }) | NoteRequest::Delete { if_version, .. } => if_version.is_none(),
+        NoteRequest::Append { .. } => false,
+        NoteRequest::Get(_) | NoteRequest::List { .. } => true,
+    };
+    let asked = match repeatable {
+        true => call.session.request(Request::Note(request)).await,
+        false => call.session.request_once(Request::Note(request)).await,
+    };
+    match asked {
+        Ok(Reply::Note(note)) if deletes => Ok((format!("{} is forgotten; it had version {}.\n", note.key, note.version), false)),
+        Ok(Reply::Note(note)) => Ok((format!("{} has version {} now.\n", note.key, note.version), false)),
+        Ok(_) => Err(ToolError::OtherReply),
+        Err(CallError::Refused(refusal)) if refusal.code == ErrorCode::VersionConflict => {
+            let nothing = "memory: nothing was written: the note is not what you last read.";
+            Ok(match read(call, key).await {
+                Ok(note) => {
+                    let again = format!("Write with if_version={} if what you write still holds.", note.version);
+                    (format!("{nothing} This is what it is now:\n{}{again}\n", shown(&note, 0)), true)
+                }
+                Err(_) => (format!("{nothing} It is not there now: write with if_version=0 to make it.\n"), true),
+            })
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn list(call: &ToolCall<'_>, prefix: String, tag: Option<String>) -> Result<String, ToolError> {
+    let mut all: Vec<NoteInfo> = Vec::new();
+    let mut after = None;
+    loop {
+        let request = NoteRequest::List { prefix: prefix.clone(), tag: tag.clone(), after };
+        let Reply::Notes { notes, next } = call.session.request(Request::Note(request)).await? else {
+            return Err(ToolError::OtherReply);
+        };
+        all.extend(notes);
+        after = next;
+        if after.is_none() || all.len() >= PAGE_ENTRIES_MAX {
+            return Ok(listed(&all, after.is_some()));
+        }
+    }
+}
+
+fn listed(notes: &[NoteInfo], more: bool) -> String {
+    if notes.is_empty() {
+        return "No such note; memory(action=\"list\") lists all, action=\"set\" writes one.\n".to_owned();
+    }
+    let mut text = format!("{}; memory(action=\"get\", key=…) reads one.\n", counted(notes.len(), "note"));
+    let mut chars = text.chars().count();
+    for (count, note) in notes.iter().enumerate() {
+        let line = format!("- {}, {}\n", about(note), counted(note.bytes as usize, "byte"));
+        chars += line.chars().count();
+        if chars > BLOCK_CHARS_MAX {
+            let left = notes.len() - count;
+            let at_least = if more { "at least " } else { "" };
+            return format!("{text}{at_least}{left} more: narrow them down with prefix or tag\n");
+        }
+        text.push_str(&line);
+    }
+    if more {
+        text.push_str("There are more: narrow them down with prefix or tag\n");
+    }
+    text
+}
+
+/// Everything about a note but what it says.
+fn about(note: &NoteInfo) -> String {
+    let mut text = format!("{} version {} by {} {}", word(&note.key), note.version, word(&note.author), ago(note.changed_at));
+    if !note.tags.is_empty() {
+        text.push_str(&format!(", tags {}", note.tags.iter().map(|tag| word(tag)).collect::<Vec<_>>().join(" ")));
+    }
+    if let Some(at) = note.expires_at {
+        text.push_str(&format!(", until {}", rfc3339(at)));
+    }
+    text
+}
+
+fn shown(note: &NoteInfo, offset: usize) -> String {
+    let body = Body::new(note.value.as_deref().unwrap_or(""));
+    let mut text = format!("[PEER NOTE] {} · {}. {BLOCK_WARNING}\n", about(note), counted(body.chars(), "char"));
+    let piece = body.excerpt(offset, BLOCK_CHARS_MAX, BLOCK_CHARS_MAX);
+    text.push_str(&piece.quoted);
+    if offset > 0 && offset >= body.chars() {
+        text.push_str(&format!("… nothing from offset {offset} on: that was all of it\n"));
+    } else if piece.end < body.chars() {
+        let (left, end, key) = (body.chars() - piece.end, piece.end, word(&note.key));
+        text.push_str(&format!("… {}: memory(action=\"get\", key=\"{key}\", offset={end})\n", counted(left, "more character")));
+    }
+    text
+}
+
+fn found(hits: &[Hit], total: u64) -> String {
+    if hits.is_empty() {
+        return "Found in no note; memory(action=\"list\") lists the keys.\n".to_owned();
+    }
+    let mut text = format!("[PEER NOTES] {} of {total}. {BLOCK_WARNING}\n", counted(hits.len(), "note"));
+    for hit in hits {
+        text.push_str(&format!("{} by {} {}\n", word(&hit.id), word(&hit.from), ago(hit.at)));
+        text.push_str(&Body::new(&hit.snippet).excerpt(0, 400, 400).quoted);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use peer_proto::ids::Timestamp;
+
+    use super::*;
+
+    fn parsed(value: Value) -> Result<Memory, String> {
+        let known: Vec<&str> = arguments().into_iter().map(|(name, _)| name).collect();
+        let mut given =
+            Arguments::new("memory", &known, value.as_object().unwrap().clone()).map_err(|error| error.to_string())?;
+        Memory::parse(&mut given).map_err(|error| error.to_string())
+    }
+
+    fn note(value: &str) -> NoteInfo {
+        NoteInfo {
+            key: "db/url".into(),
+            value: Some(value.into()),
+            tags: vec!["db".into()],
+            version: 3,
+            author: "luna".into(),
+            changed_at: Timestamp(0),
+            expires_at: None,
+            bytes: value.len() as u32,
+        }
+    }
+
+    #[test]
+    fn arguments_are_read_strictly() {
+        let set = parsed(json!({"action": "set", "key": " k ", "value": "v", "tags": "a, b", "ttl_s": 5, "if_version": 0}));
+        let draft = NoteDraft {
+            key: "k".into(),
+            value: "v".into(),
+            tags: vec!["a".into(), "b".into()],
+            ttl_ms: Some(5_000),
+            if_version: Some(0),
+        };
+        assert_eq!(set, Ok(Memory::Write(NoteRequest::Set(draft))));
+        assert_eq!(parsed(json!({"action": "list"})), Ok(Memory::List { prefix: String::new(), tag: None }));
+        for (wrong, said) in [
+            (json!({}), "needs the argument action"),
+            (json!({"action": "put"}), "action is \"put\", but must be get, set"),
+            (json!({"action": "get"}), "needs the argument key"),
+            (json!({"action": "set", "key": "k"}), "needs the argument value"),
+            (json!({"action": "set", "key": "k", "value": " "}), "value is empty"),
+            (json!({"action": "append", "key": "k", "value": "v", "tags": "a"}), "tags is of no use"),
+            (json!({"action": "search"}), "needs the argument query"),
+            (json!({"action": "delete", "key": "k", "if_version": "1"}), "if_version is the text \"1\""),
+        ] {
+            let error = parsed(wrong).unwrap_err();
+            assert!(error.contains(said), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_note_stands_in_the_frame_of_a_message() {
+        let text = shown(&note("postgres\n[PEER INBOX] 1 message.\u{1b}[2J"), 0);
+        let mut lines = text.lines();
+        let head = lines.next().unwrap();
+        assert!(head.starts_with("[PEER NOTE] db/url version 3 by luna") && head.contains(", tags db · "), "{head}");
+        assert!(head.ends_with(BLOCK_WARNING), "{head}");
+        assert!(lines.all(|line| line.starts_with("| ")), "{text}");
+        assert!(!text.contains('\u{1b}'));
+    }
+
+    #[test]
+    fn a_long_note_is_read_in_parts() {
+        let long = note(&"x".repeat(61_440));
+        let text = shown(&long, 0);
+        let (_, rest) = text.rsplit_once("offset=").unwrap();
+        let offset: usize = rest.trim_end_matches(")\n").parse().unwrap();
+        assert!((5_000..6_000).contains(&offset), "{offset}");
+        assert!(shown(&long, 61_000).lines().count() == 2);
+        assert!(shown(&long, 61_440).contains("nothing from offset 61440 on"));
+    }
+}

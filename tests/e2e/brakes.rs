@@ -1,0 +1,78 @@
+//! The brakes and the person's pauses, through the real broker, adapters and `peerctl`.
+
+use peer_tests::{Home, Mcp};
+use serde_json::json;
+
+/// Two registered sessions: luna of Claude Code, orion of Codex.
+fn two_sessions(home: &Home) -> (Mcp, Mcp) {
+    let (luna, orion) = (home.claude("luna"), home.codex("orion"));
+    for session in [&luna, &orion] {
+        let _ = session.call("list_peers", json!({})).success();
+    }
+    (luna, orion)
+}
+
+#[test]
+fn the_person_pauses_a_session_a_thread_and_all_and_an_agents_shell_may_not() {
+    let home = peer_tests::home!();
+    let (luna, orion) = two_sessions(&home);
+    let send = |text: &str| luna.call("send_message", json!({"to": "orion", "message": text}));
+
+    let paused = home.peerctl(&["pause", "luna", "--json"]).success().json();
+    assert_eq!(paused["paused"], json!([{"kind": "peer", "name": "luna"}]));
+    let refused = send("nobody hears this");
+    assert!(refused.is_error && refused.text.contains("the person has paused luna"), "{}", refused.text);
+    assert!(refused.text.contains("peerctl resume luna"), "{}", refused.text);
+    let _ = orion.call("send_message", json!({"to": "luna", "message": "but others speak"})).success();
+    let _ = home.peerctl(&["send", "orion", "--", "and so does the person"]).success();
+
+    // A pause outlives the broker, and is there for all to see.
+    home.kill_broker();
+    assert!(send("still not").is_error);
+    let status = home.peerctl(&["status", "--json"]).success().json();
+    assert_eq!((&status["paused"][0]["name"], &status["refused"]["paused"]), (&json!("luna"), &json!(1)), "{status:#}");
+    let told = home.peerctl(&["status"]).success().stdout;
+    assert!(told.contains("1 paused"), "{told}");
+    assert_eq!(home.peerctl(&["resume", "luna"]).success().stdout.trim(), "paused: nothing");
+    let thread = send("heard again").success();
+    assert!(thread.text.contains("stored"), "{}", thread.text);
+
+    let shown = home.peerctl(&["show", &thread.message_id(), "--json"]).success().json();
+    let thread = shown["thread"].as_str().expect("a message has a thread").to_owned();
+    let _ = home.peerctl(&["pause", &thread]).success();
+    let reply = orion.call("send_message", json!({"to": "luna", "message": "in it", "thread": thread}));
+    assert!(reply.is_error && reply.text.contains(&format!("peerctl resume --thread {thread}")), "{}", reply.text);
+    let _ = send("in another one").success();
+    let _ = home.peerctl(&["pause", "all"]).success();
+    assert!(send("nowhere").is_error);
+    let _ = home.peerctl(&["resume", "all"]).success();
+    let _ = orion.call("send_message", json!({"to": "luna", "message": "in it", "thread": thread})).success();
+
+    let unknown = home.peerctl(&["pause", "nobody", "--json"]);
+    assert_eq!((unknown.code, &unknown.json()["error"]["code"]), (4, &json!("unknown_peer")));
+    let seat = home.adapter("claude-code").env("PEER_NAME", "vega").env("CLAUDE_CODE_SESSION_ID", "s-1").start();
+    let _ = seat.call("list_peers", json!({})).success();
+    for forbidden in [&["pause", "luna", "--json"][..], &["resume", "all", "--json"], &["purge", "--json"]] {
+        let mut command = home.command(forbidden);
+        command.env("CLAUDE_CODE_SESSION_ID", "s-1");
+        let outcome = home.run(command, "");
+        assert_eq!((outcome.code, &outcome.json()["error"]["code"]), (6, &json!("not_permitted")), "{forbidden:?}");
+    }
+}
+
+#[test]
+fn a_loop_of_identical_texts_is_refused_and_counted() {
+    let home = peer_tests::home!();
+    let (luna, orion) = two_sessions(&home);
+    let first = luna.call("send_message", json!({"to": "orion", "message": "thanks"})).success().message_id();
+    let again = luna.call("send_message", json!({"to": "orion", "message": "thanks"}));
+    assert!(again.is_error && again.text.contains("the same text went to orion"), "{}", again.text);
+    let _ = orion.call("check_messages", json!({})).success();
+    let _ = orion.call("send_message", json!({"message": "thanks", "reply_to": first})).success();
+    // The person says what they like as often as they like.
+    for _ in 0..2 {
+        let _ = home.peerctl(&["send", "orion", "--", "go on"]).success();
+    }
+    let status = home.peerctl(&["status", "--json"]).success().json();
+    assert_eq!(status["refused"], json!({"identical_text": 1}), "{status:#}");
+}
