@@ -31,7 +31,8 @@ Examples:
 
 The answer lands in `peerctl inbox me`; `peerctl ask` waits for it. A message to
 a peer that is offline waits for it. Exit 6 when a recipient refused it (a full
-mailbox, a rate, a policy), 4 when a name is unknown: then nothing was sent to anybody.";
+mailbox, a rate, a policy), 4 when a name is unknown: then nothing was sent to
+anybody.";
 
 /// How often a send is repeated under its idempotency key when the broker dies before it answers.
 const REPEATS_MAX: u32 = 3;
