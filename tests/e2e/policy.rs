@@ -209,7 +209,7 @@ fn held_mail_is_released_by_sender_and_by_reader() {
 #[test]
 fn a_session_that_may_do_less_is_held_before_one_that_bypasses_permissions() {
     let home = peer_tests::home!();
-    home.configure("[policy]\nescalation = \"hold\"\n");
+    home.configure("[policy]\nescalation = \"hold\"\n[limits]\nidentical_text_ms = 0\n");
     let luna = home.adapter("claude-code").env("PEER_NAME", "luna").env("CLAUDE_CODE_SESSION_ID", "s-1").start();
     let orion = home.codex("orion");
     for session in [&luna, &orion] {

@@ -23,6 +23,7 @@ fn name(tool: &Value) -> &str {
 
 /// `cargo test -p peer-tests --test schemas -- --nocapture` shows the table.
 #[test]
+#[expect(clippy::print_stdout, reason = "the table is what whoever changes a schema wants to see")]
 fn the_tools_of_both_profiles_are_short() {
     let home = peer_tests::home!();
     let (core, full) = (listed(&home, "core"), listed(&home, "full"));

@@ -239,6 +239,7 @@ fn five_sessions_release_something_while_one_of_them_and_the_broker_die() {
 
 /// The transcript has all that was said, once and in its order; `cargo test … -- --nocapture` shows it.
 #[track_caller]
+#[expect(clippy::print_stdout, reason = "whether it reads well, a person judges")]
 fn reads_well(home: &Home) {
     let history = home.peerctl(&["history", "-n", "500"]).success().stdout;
     println!("{history}");

@@ -90,6 +90,12 @@ impl Broker {
             return Err(Rejection::EmptyText);
         }
         let nobody_named = to.iter().flat_map(|name| name.split(',')).all(|name| name.trim().is_empty());
+        let (asker, _) = self.sender(caller)?;
+        let is_asker = |name: &str| self.presence.resolve(name, Some(asker.peer)) == Ok(asker.peer);
+        let mut names = to.iter().flat_map(|name| name.split(',')).map(str::trim).filter(|name| !name.is_empty());
+        if !nobody_named && names.all(is_asker) {
+            return Err(Rejection::AskedOneself);
+        }
         let audience = match nobody_named {
             // A repeat gets the first outcome, whoever is here by now.
             true if facts.prior.is_some() => Some(Audience { peers: Vec::new(), channel: None }),

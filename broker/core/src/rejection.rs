@@ -232,6 +232,9 @@ pub enum Rejection {
     /// Nobody is there who could be meant by a question to nobody in particular.
     #[error("nobody else is online in this repository or directory")]
     NobodyToAsk,
+    /// A question to its asker alone: the only one who may not answer it.
+    #[error("a question to yourself alone would stay open, as nobody answers his own")]
+    AskedOneself,
     /// No such question, or not the caller's to answer.
     #[error("no question {0} that you were asked")]
     UnknownQuestion(MessageId),
@@ -422,7 +425,7 @@ impl From<Rejection> for Refusal {
                 "name whom you mean, or a channel or group; the person sets limits.broadcast_max in config.toml".to_owned(),
                 None,
             ),
-            Rejection::NobodyToAsk => {
+            Rejection::NobodyToAsk | Rejection::AskedOneself => {
                 (ErrorCode::UnknownPeer, "name whom you ask: list_peers, or `peerctl peers`, shows everyone".to_owned(), None)
             }
             Rejection::UnknownQuestion(_) => (

@@ -17,7 +17,8 @@ fn scenario_files() -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> =
         fs::read_dir(dir).expect("the scenarios are there").map(|entry| entry.expect("readable").path()).collect();
     files.retain(|path| path.extension().is_some_and(|extension| extension == "txt"));
-    if let Ok(words) = std::env::var("PEERD_SCENARIOS") {
+    if let Some(words) = std::env::var_os("PEERD_SCENARIOS") {
+        let words = words.to_string_lossy();
         files.retain(|path| {
             words.split(',').any(|word| path.file_name().is_some_and(|name| name.to_string_lossy().contains(word)))
         });

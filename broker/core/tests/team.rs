@@ -241,6 +241,8 @@ impl Run {
                 };
                 let expected = match to {
                     Ok(channel) => self.readers(who, channel),
+                    // Nobody could answer it.
+                    Err(peer) if peer == who => Err(ErrorCode::UnknownPeer),
                     Err(peer) => Ok(BTreeSet::from([peer])),
                 };
                 if let Some(id) = self.sends(who, Request::Ask(ask), &expected) {

@@ -22,9 +22,9 @@ Examples:
   peerctl questions ask --to backend -- \"which port does the dev server use?\"
   peerctl questions answer m-06FHK2RBXW3T9Q1C --source README.md:12 -- \"8080\"
 
-The first answer closes a question. One that nobody answers expires, after a day
-unless told otherwise, and its asker hears of it. `peerctl show ID` has its text,
-`peerctl cancel ID` withdraws it, and `peerctl ask` waits for the answer.";
+The first answer closes a question. One that nobody answers expires, after a
+day unless told otherwise, and its asker hears of it. `peerctl show ID` has its
+text, `peerctl cancel ID` withdraws it, and `peerctl ask` waits for the answer.";
 
 /// Questions that are listed where no number is given.
 const LISTED: usize = 50;

@@ -16,7 +16,7 @@ use crate::output::{Output, age, beginning, cell, rfc3339};
 
 const AFTER_HELP: &str = "\
 Examples:
-  peerctl tasks                                      what has not ended, newest first
+  peerctl tasks                            what has not ended, newest first
   peerctl tasks list --all --assignee backend
   peerctl tasks create --for backend -- \"mend the login\"
   peerctl tasks create --needs T-1,T-2 -- \"release\"
