@@ -7,7 +7,9 @@ use serde_json::json;
 const RESULT_CHARS_MAX: usize = 16_000;
 
 fn roomy(home: &Home) {
-    home.configure("[limits]\nsender_per_minute = 1000000\npair_per_minute = 1000000\npending_per_peer = 1000000\nidentical_text_ms = 0\n");
+    home.configure(
+        "[limits]\nsender_per_minute = 1000000\npair_per_minute = 1000000\npending_per_peer = 1000000\nidentical_text_ms = 0\n",
+    );
 }
 
 fn headers(text: &str) -> Vec<String> {

@@ -264,6 +264,7 @@ def read_message(reader):
     message["client"], message["cwd"], message["via"] = reader.string(), reader.string(), reader.integer()
     message["to"] = reader.listing(reader.string)
     message["intent"], message["kind"], message["thread"] = reader.integer(), reader.integer(), reader.string()
+    message["channel"] = reader.option(reader.string)
     message["reply_to"] = reader.option(reader.integer)
     message["sent_at"], message["expires_at"] = reader.integer(), reader.option(reader.integer)
     message["sources"], message["text"] = reader.listing(reader.string), reader.string()

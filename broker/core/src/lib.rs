@@ -11,8 +11,8 @@
 //! - [`step`]: what is decided.
 //! - [`record`]: what is durable.
 //! - [`broker`]: the one match from input to room; then the rooms: `presence` and `sessions` (who is here), `sending`,
-//!   `quota` and `policy` (who may say what), `mailbox`, `lease` and `letters` (what becomes of it), `view` (what others
-//!   see); and what sessions share: `channel`, `question`, `task` and `note`.
+//!   `quota`, `pause` and `policy` (who may say what), `mailbox`, `lease` and `letters` (what becomes of it), `retention`
+//!   (when it goes), `view` (what others see); and what sessions share: `channel`, `question`, `task` and `note`.
 
 pub mod broker;
 mod channel;

@@ -7,7 +7,7 @@
 //! - After a failed write nothing more is read or written: what the disk holds is only known again after reopening.
 //! - Starting costs by what is pending, never by what was ever said.
 //!
-//! Reading order: `schema` (the tables), `record` (their values), this file, `things`, `reindex` and `reader` (the search
+//! Reading order: `schema` (the tables), `record` (their values), this file, `things`, `retained`, `reindex` and `reader` (the search
 //! index's side), `file` (the file on the disk), `migrate`
 //! (older files), `verify` (`peerctl daemon verify`), `error`. `docs/storage.md` tells the same for people who run it.
 

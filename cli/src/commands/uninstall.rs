@@ -33,7 +33,7 @@ the permissions of its tools, the plugin and the alias. `peerctl setup --undo`
 also brings back what setup retired.";
 
 /// What our files in the state directory are called, or begin with.
-const OURS: [&str; 5] = ["broker.", "peers.redb", "config.toml", "backups", "ballast"];
+const OURS: [&str; 6] = ["broker.", "peers.redb", "config.toml", "backups", "ballast", "search"];
 
 /// Take everything of ours out of the clients' files
 #[derive(Debug, clap::Args)]
