@@ -27,7 +27,7 @@ yourself always goes through, and so does the answer to what a session asked.
 inbox-socket: Claude Code asks before it takes a post from a stranger into a
 session's inbox socket. The adapter is the session's own child, and what it
 posts passes without that dialog. In a session that bypasses permissions, or
-whose mode is unknown, it therefore posts nothing there until you allow it; mail
+that may come to, it therefore posts nothing there until you allow it; mail
 arrives by the other ways.";
 
 /// The word that stands for all peers without a policy of their own.
@@ -118,8 +118,8 @@ fn told(policy: Policy) -> String {
 
 fn told_consent(allowed: bool) -> &'static str {
     match allowed {
-        true => "allowed (mail is posted there also where permissions are bypassed or the mode is unknown)",
-        false => "denied (nothing is posted there where permissions are bypassed or the mode is unknown)",
+        true => "allowed (mail is posted there also where permissions are bypassed, or may come to be)",
+        false => "denied (nothing is posted there where permissions are bypassed, or may come to be)",
     }
 }
 
