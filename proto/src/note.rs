@@ -40,7 +40,7 @@ pub enum NoteRequest {
 /// A note to write.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NoteDraft {
-    /// Letters, digits, `.`, `_`, `-`, `/` and `:`, at most [`NOTE_KEY_BYTES_MAX`](crate::limits::NOTE_KEY_BYTES_MAX).
+    /// Letters, digits, `.`, `_`, `-`, `/` and `:`, at most [`NOTE_KEY_BYTES_MAX`].
     pub key: String,
     /// At most [`NOTE_BYTES_MAX`](crate::limits::NOTE_BYTES_MAX) bytes.
     pub value: String,

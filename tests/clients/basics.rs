@@ -255,7 +255,9 @@ fn codex_works_in_a_terminal() {
 fn shows_all_of_a_full_block(client: Client) {
     const CRABS: &str = "🦀🦀🦀🦀🦀🦀🦀🦀🦀🦀";
     let stage = peer_tests::stage!();
-    stage.leave_only("hook");
+    // Only hooks, and the same text five times.
+    let carriers_off = "[adapter]\ncarriers_off = [\"channel\", \"inbox_socket\", \"app_server\"]\n";
+    stage.home.configure(&format!("{carriers_off}[limits]\nidentical_text_ms = 0\n"));
     let gate = Gate::new();
     let steps = [
         call(Call::shell("true")).held(&gate),
