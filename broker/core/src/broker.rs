@@ -458,8 +458,7 @@ impl Broker {
         };
         let present = |peer: PeerId| self.presence.present(peer).unwrap_or(peer);
         let parties = [present(record.brief.from), present(record.peer)];
-        let hidden = !self.is_public(record.brief.channel.as_deref(), record.message);
-        let may_know = |watcher| !hidden || self.watches_as_insider(watcher, record, &parties);
+        let may_know = |watcher| self.may_know_of(self.viewer_of(self.presence.operator(watcher)), record);
         self.tell_some_watchers(&parties, &event, may_know, step);
     }
 

@@ -16,7 +16,7 @@ use peer_proto::request::Reply;
 use peer_proto::text::single_line;
 
 use crate::broker::{Actor, Broker, Caller};
-use crate::input::{ConnectionId, Facts, Now};
+use crate::input::{Facts, Now};
 use crate::names;
 use crate::presence::{Operator, Presence};
 use crate::record::{DeliveryRecord, MessageHead};
@@ -307,18 +307,21 @@ impl Broker {
         channel.is_none_or(|name| is_group(name) || is_open(name))
     }
 
-    /// Whether a watcher may hear of a delivery that is not for everybody to know of.
-    pub(crate) fn watches_as_insider(&self, watcher: ConnectionId, record: &DeliveryRecord, parties: &[PeerId]) -> bool {
-        match self.viewer_of(self.presence.operator(watcher)) {
-            Viewer::Person => true,
-            Viewer::Unknown => false,
-            Viewer::Peer(peer) => {
-                let said_in = record.brief.channel.as_deref().and_then(|name| self.channels.get(name));
-                let is_member =
-                    said_in.is_some_and(|said_in| said_in.members.contains(&peer) && began_before(said_in, record.message));
-                is_member || parties.contains(&peer)
+    /// Whether somebody may know that there is this delivery at all: what was said in a private channel concerns its members
+    /// and both ends, what answers it both ends, and neither anybody else.
+    pub(crate) fn may_know_of(&self, viewer: Viewer, record: &DeliveryRecord) -> bool {
+        let channel = record.brief.channel.as_deref();
+        self.is_open_to_all(channel, record.message, record.brief.reply_to)
+            || match viewer {
+                Viewer::Person => true,
+                Viewer::Unknown => false,
+                Viewer::Peer(peer) => {
+                    let said_in = channel.and_then(|name| self.channels.get(name));
+                    let is_member =
+                        said_in.is_some_and(|said_in| said_in.members.contains(&peer) && began_before(said_in, record.message));
+                    is_member || self.is_same(peer, record.brief.from) || self.is_same(peer, record.peer)
+                }
             }
-        }
     }
 
     /// The labels that a peer carries.
@@ -384,7 +387,7 @@ fn is_member(viewer: Viewer, record: &ChannelRecord) -> bool {
 }
 
 /// A message of an earlier channel of the same name is not this one's.
-fn began_before(record: &ChannelRecord, message: MessageId) -> bool {
+pub(crate) fn began_before(record: &ChannelRecord, message: MessageId) -> bool {
     message >= MessageId::first_at(record.created_at)
 }
 

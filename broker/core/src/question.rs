@@ -14,7 +14,7 @@ use peer_proto::request::{EventKind, Reply, Send};
 use peer_proto::text::{is_blank, single_line};
 
 use crate::broker::{Broker, Caller};
-use crate::channel::Viewer;
+use crate::channel::{Viewer, began_before};
 use crate::input::{Facts, Now, StoredMessage};
 use crate::rejection::Rejection;
 use crate::sending::{Audience, Outgoing};
@@ -207,11 +207,22 @@ impl Broker {
         Rejection::QuestionClosed { question: record.question, why, answer: record.answered.map(|(_, answer)| answer) }
     }
 
-    /// Whether this peer was asked, by name or as a member of the channel or group, also one that came later.
+    /// Whether this peer was asked, by name or as a member of the channel or group, also one that came later. A channel that
+    /// took the name of one that is gone was asked nothing.
     fn was_asked(&self, record: &QuestionRecord, peer: PeerId) -> bool {
-        let in_channel =
-            || record.channel.as_ref().and_then(|name| self.channels.get(name)).is_some_and(|now| now.members.contains(&peer));
-        record.to.iter().any(|asked| self.is_same(peer, *asked)) || in_channel()
+        let of_channel = || {
+            let now = record.channel.as_ref().and_then(|name| self.channels.get(name));
+            now.is_some_and(|now| began_before(now, record.question) && now.members.contains(&peer))
+        };
+        record.to.iter().any(|asked| self.is_same(peer, *asked)) || of_channel()
+    }
+
+    /// Whether an outsider may see at all that this was said, as far as that is a matter of the channel: an answer is as
+    /// private as its question, though it goes to its asker alone.
+    pub(crate) fn is_open_to_all(&self, channel: Option<&str>, message: MessageId, reply_to: Option<MessageId>) -> bool {
+        let asked = reply_to.and_then(|question| self.questions.by_id.get(&question));
+        let asked_in_public = asked.is_none_or(|asked| self.is_public(asked.channel.as_deref(), asked.question));
+        asked_in_public && self.is_public(channel, message)
     }
 
     /// Whether an ordinary reply to these recipients answers an open question.

@@ -115,9 +115,13 @@ impl Broker {
         };
         // A session that does not ask for it hears nothing of what is held.
         let all = matches!(actor, Actor::Operator(_));
-        let wanted = |entry: &&Entry| match entry.record.stage {
-            Stage::Held => held || all,
-            _ => !held,
+        let viewer = self.viewer(caller)?;
+        let wanted = |entry: &&Entry| {
+            let asked_for = match entry.record.stage {
+                Stage::Held => held || all,
+                _ => !held,
+            };
+            asked_for && self.may_know_of(viewer, &entry.record)
         };
         let mailboxes = match of {
             Some(peer) => self.mailboxes.range(peer..=peer),
@@ -254,7 +258,9 @@ impl Broker {
         match reader {
             Reader::Person => true,
             Reader::Session(peer) => concerns(peer),
-            Reader::Shell(peer) => self.is_public(head.channel.as_deref(), head.id) || peer.is_some_and(concerns),
+            Reader::Shell(peer) => {
+                self.is_open_to_all(head.channel.as_deref(), head.id, head.reply_to) || peer.is_some_and(concerns)
+            }
         }
     }
 
