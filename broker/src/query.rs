@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 
 use peer_core::broker::Broker;
 use peer_core::record::{DeliveryRecord, MessageHead, MessageRecord, is_kept_back};
-use peer_core::step::Query;
+use peer_core::step::{Query, Reader};
 use peer_core::thing::NoteHead;
 use peer_proto::codec;
 use peer_proto::ids::{MessageId, PeerId};
@@ -54,7 +54,7 @@ pub(crate) fn answer(
             })?;
             history(store, broker, page, kept_from, next).map(Ok)
         }
-        Query::Orphans { after } => orphans(store, broker, *after).map(Ok),
+        Query::Orphans { after, reader } => orphans(store, broker, *after, *reader).map(Ok),
         Query::Note(key) => {
             let note = store.note(key)?;
             let missing = || Refusal {
@@ -177,12 +177,13 @@ fn shown(store: &Store, broker: &Broker, record: MessageRecord) -> Result<Shown,
     Ok(Shown { message: message_of(record), deliveries })
 }
 
-fn orphans(store: &Store, broker: &Broker, after: Option<Position>) -> Result<Reply, StoreError> {
+fn orphans(store: &Store, broker: &Broker, after: Option<Position>, reader: Reader) -> Result<Reply, StoreError> {
     // One more than a page, to know whether there is another.
     let mut records = store.orphans(after, PAGE_ENTRIES_MAX + 1)?;
     let more = records.len() > PAGE_ENTRIES_MAX;
     records.truncate(PAGE_ENTRIES_MAX);
     let next = records.last().filter(|_| more).map(|last| Position { message: last.message, peer: last.peer });
+    records.retain(|record| broker.may_know_of_letter(reader, record));
     Ok(Reply::Orphans { entries: records.into_iter().map(|record| orphan(broker, record)).collect(), next })
 }
 

@@ -224,7 +224,8 @@ impl Broker {
             Request::History(query) => self.list_history(caller, query, step),
             Request::Orphans { after } => {
                 self.operator(caller)?;
-                step.query(caller.connection, caller.id, Query::Orphans { after });
+                let reader = self.reader(caller)?;
+                step.query(caller.connection, caller.id, Query::Orphans { after, reader });
                 Ok(())
             }
             Request::Requeue(message) => self.requeue(now, caller, message, facts, step),

@@ -156,6 +156,8 @@ pub enum Query {
     Orphans {
         /// Start after this one.
         after: Option<Position>,
+        /// Not what this reader may not know of: [`Broker::may_know_of_letter`](crate::broker::Broker::may_know_of_letter).
+        reader: Reader,
     },
     /// One note, whole: `Reply::Note`.
     Note(String),

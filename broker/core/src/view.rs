@@ -264,6 +264,17 @@ impl Broker {
         }
     }
 
+    /// Whether a reader may know of a delivery that ended without being presented.
+    #[must_use]
+    pub fn may_know_of_letter(&self, reader: Reader, letter: &DeliveryRecord) -> bool {
+        let viewer = match reader {
+            Reader::Person => Viewer::Person,
+            Reader::Session(peer) | Reader::Shell(Some(peer)) => Viewer::Peer(peer),
+            Reader::Shell(None) => Viewer::Unknown,
+        };
+        self.may_know_of(viewer, letter)
+    }
+
     /// For whom the caller reads, where what is held for them is kept from it: an agent, through its session or its shell.
     pub(crate) fn kept_from(&self, caller: Caller) -> Result<Option<PeerId>, Rejection> {
         Ok(match self.actor(caller)? {

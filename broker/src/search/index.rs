@@ -465,7 +465,7 @@ impl Index {
         if let Some(seen_by) = &search.seen_by {
             let mut ways = self.one_of(fields.party, seen_by);
             ways.extend(search.channels.iter().map(|(channel, began_at)| self.said_in(channel, *began_at)));
-            ways.extend(search.direct.then(|| self.exactly(fields.channel, DIRECT)));
+            ways.extend(search.direct.then(|| self.said_directly()));
             ways.extend([HitKind::Note, HitKind::Task].map(|kind| self.number(fields.kind, kind as u64)));
             must(any(ways));
         }
@@ -501,6 +501,13 @@ impl Index {
     /// What was said in a channel since there is this one of that name.
     fn said_in(&self, channel: &str, began_at: Timestamp) -> Box<dyn Query> {
         Box::new(BooleanQuery::intersection(vec![self.exactly(self.fields.channel, channel), self.since(began_at)]))
+    }
+
+    /// What was said in no channel. An answer may be one to a question of a private channel: it is for its ends alone.
+    fn said_directly(&self) -> Box<dyn Query> {
+        let direct = self.exactly(self.fields.channel, DIRECT);
+        let answer = self.number(self.fields.kind, HitKind::Answer as u64);
+        Box::new(BooleanQuery::new(vec![(Occur::Must, direct), (Occur::MustNot, answer)]))
     }
 
     fn since(&self, at: Timestamp) -> Box<dyn Query> {

@@ -4,6 +4,7 @@ use peer_core::record::MessageRecord;
 use peer_core::step::Search;
 use peer_core::thing::Thing;
 use peer_proto::ids::{MessageId, PeerId};
+use peer_proto::message::Kind;
 
 use super::World;
 
@@ -39,7 +40,8 @@ impl World {
             .channels
             .iter()
             .any(|(name, began_at)| channel.as_ref() == Some(name) && head.id >= MessageId::first_at(*began_at));
-        let direct = search.direct && channel.as_ref().is_none_or(|channel| channel.starts_with('@'));
+        let answers = head.kind == Kind::Answer;
+        let direct = search.direct && !answers && channel.as_ref().is_none_or(|channel| channel.starts_with('@'));
         let seen = search.seen_by.as_ref().is_none_or(|peers| concerns(peers) || said_in || direct);
         let kept = !one_of(&search.kept_from, head.from.peer)
             && deliveries.iter().any(|delivery| one_of(&search.kept_from, delivery.peer) && delivery.is_kept_back());
