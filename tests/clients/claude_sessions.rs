@@ -124,6 +124,8 @@ fn a_client_that_dies_leaves_its_mail_to_the_next_session() {
     gate.open();
     talk.request_with("| which bcrypt?");
     drop(running);
+    // Before that the name is the dead one's, and the next session would have to take another.
+    news.wait_offline("luna");
     let talk = stage.model.talk("second-begin", [say("done")]);
     let running = stage.claude().name("luna").hooked().print("second-begin");
     let request = talk.request_with("| which bcrypt?");
