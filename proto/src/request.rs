@@ -178,7 +178,7 @@ pub enum Request {
         /// Absent: the peer has none of its own any more, or, for all, what `config.toml` says.
         policy: Option<Policy>,
     },
-    /// Whether mail may be posted into the inbox socket of sessions that bypass permissions, or whose mode is unknown
+    /// Whether mail may be posted into the inbox socket of sessions that bypass permissions, or may come to
     /// (operators). It is durable. Answer: [`Reply::Policies`].
     SetConsent {
         /// Yes, or no again.

@@ -260,3 +260,19 @@ fn bad_arguments_are_named() {
     let names = core.request("tools/list", json!({})).to_string();
     assert!(!names.contains("\"channels\"") && names.contains("\"send_message\""), "{names}");
 }
+
+/// Nothing said is one thing, and nothing there another: a script that mistypes a name hears of it.
+#[test]
+fn a_channel_that_is_not_there_is_not_an_empty_one() {
+    let home = peer_tests::home!();
+    let _ = home.peerctl(&["channels", "create", "#ops"]).success();
+    let asked = [&["history", "--channel"][..], &["channels", "history"], &["search", "word", "--channel"]];
+    for command in asked {
+        for known in ["#ops", "ops", "#OPS"] {
+            let outcome = home.peerctl(&[command, &[known, "--json"]].concat()).success();
+            assert_eq!(outcome.json(), json!([]), "{command:?} {known}");
+        }
+        let outcome = home.peerctl(&[command, &["#nix", "--json"]].concat());
+        assert_eq!((outcome.code, outcome.json()["error"]["code"].clone()), (4, json!("unknown_channel")), "{command:?}");
+    }
+}

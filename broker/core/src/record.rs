@@ -223,7 +223,7 @@ impl Brief {
 pub struct SettingsRecord {
     /// For every peer that has no policy of its own; absent: what `config.toml` says.
     pub default_policy: Option<Policy>,
-    /// The person has said yes to posts into the inbox socket of sessions that bypass permissions, or whose mode is unknown.
+    /// The person has said yes to posts into the inbox socket of sessions that bypass permissions, or may come to.
     pub inbox_socket_in_bypass: bool,
 }
 

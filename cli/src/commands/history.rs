@@ -3,9 +3,12 @@
 use std::time::UNIX_EPOCH;
 
 use peer_client::Endpoint;
+use peer_proto::channel::ChannelRequest;
 use peer_proto::ids::Timestamp;
 use peer_proto::message::{Kind, Stage};
+use peer_proto::refusal::ErrorCode;
 use peer_proto::request::{HistoryQuery, Reply, Request, Shown};
+use peer_proto::text::single_line;
 use serde_json::{Value, json};
 
 use crate::error::Failure;
@@ -62,7 +65,7 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
         peer: args.peer.map(named),
         with: args.with.map(named),
         thread: args.thread,
-        channel: args.channel,
+        channel: args.channel.map(signed),
         after: args.after.as_deref().map(message_id).transpose()?,
         since: args.since,
         before: None,
@@ -73,11 +76,30 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
 
 /// Asks, and prints what was said.
 pub(crate) async fn show(output: &Output, operator: &Operator, query: HistoryQuery) -> Result<(), Failure> {
+    let channel = query.channel.clone();
     let messages = read(operator, query).await?;
+    if let Some(name) = channel.filter(|_| messages.is_empty()) {
+        must_be_known(operator, &name).await?;
+    }
     if output.json {
         return output.json(&Value::Array(messages.iter().map(json).collect()));
     }
     print(output, &messages)
+}
+
+/// A channel's name; one without its sign is a channel's.
+pub(crate) fn signed(name: String) -> String {
+    if name.starts_with(['#', '@']) { name } else { format!("#{name}") }
+}
+
+/// Tells a channel in which nothing was said from one that is not there, or that the caller may not know of.
+pub(crate) async fn must_be_known(operator: &Operator, name: &str) -> Result<(), Failure> {
+    let Reply::Channels(channels) = operator.ask(Request::Channel(ChannelRequest::List)).await? else { return Err(unexpected()) };
+    if channels.iter().any(|channel| channel.name.eq_ignore_ascii_case(name)) {
+        return Ok(());
+    }
+    let message = format!("there is no channel {:?}; `peerctl channels` lists them", single_line(name));
+    Err(Failure::NotFound { code: ErrorCode::UnknownChannel.as_str(), message })
 }
 
 /// As many messages as the query's limit says, over as many pages as it takes; oldest first.

@@ -88,14 +88,18 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
         text: text(&args.query),
         kinds: args.kind.into_iter().map(Kind::word).collect(),
         peer: args.peer.map(|peer| person(&peer).map_or(peer, str::to_owned)),
-        channel: args.channel,
+        channel: args.channel.map(history::signed),
         thread: args.thread,
         since: args.since,
         newest: args.newest,
         limit: args.n,
         offset: 0,
     };
+    let channel = query.channel.clone();
     let (hits, total) = read(&operator, query).await?;
+    if let Some(name) = channel.filter(|_| hits.is_empty()) {
+        history::must_be_known(&operator, &name).await?;
+    }
     if output.json {
         let mut rows = Vec::with_capacity(hits.len());
         for hit in &hits {
