@@ -1,6 +1,6 @@
 //! What Claude Code leaves on disk about its sessions, and what it hands down to its children. Reads, never writes.
 //!
-//! Observed with 2.1.329: a registry of running sessions, `<config>/sessions/<pid>.json`, rewritten in place whenever a
+//! Observed with 2.1.332: a registry of running sessions, `<config>/sessions/<pid>.json`, rewritten in place whenever a
 //! turn begins or ends and when the conversation is emptied; and a record per conversation,
 //! `<config>/projects/<directory>/<session>.jsonl`. Does not know what peerd makes of it.
 
@@ -236,8 +236,8 @@ mod tests {
 
     use super::*;
 
-    // Shortened from 2.1.329.
-    const ENTRY: &str = r#"{"pid":14779,"sessionId":"7c36de4a-8e13-43cc-8244-8d9dd33415c7","cwd":"/w","procStart":"1136964","version":"2.1.329","peerProtocol":1,"kind":"interactive","entrypoint":"cli","messagingSocketPath":"/tmp/cc-socks/14779.sock","name":"w-c3","status":"idle","updatedAt":1795218364187}"#;
+    // Shortened from 2.1.332.
+    const ENTRY: &str = r#"{"pid":14779,"sessionId":"7c36de4a-8e13-43cc-8244-8d9dd33415c7","cwd":"/w","procStart":"1136964","version":"2.1.332","peerProtocol":1,"kind":"interactive","entrypoint":"cli","messagingSocketPath":"/tmp/cc-socks/14779.sock","name":"w-c3","status":"idle","updatedAt":1795218364187}"#;
 
     #[test]
     fn an_entry_tells_the_session_and_what_it_does() {

@@ -1,6 +1,6 @@
 //! Which Codex thread this adapter serves, in which terminal that thread is open, and whether its model works.
 //!
-//! Observed with 0.169.0. One Codex process can host many threads, those of all terminals and of all subagents, and gives
+//! Observed with 0.171.0. One Codex process can host many threads, those of all terminals and of all subagents, and gives
 //! each an adapter of its own; what an adapter inherits from it says nothing about its thread. It is found by asking the
 //! host, over its control socket, to call the tool [`INTRODUCE`] in each thread: the adapter that is called is in that
 //! thread. A host without such a socket has one terminal or none, and its open files name its threads. Where neither

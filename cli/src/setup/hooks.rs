@@ -322,7 +322,7 @@ pub(crate) fn from_toml(table: &dyn TableLike) -> Handler {
 mod tests {
     use super::*;
 
-    /// The digests are those that Codex 0.169.0 told of these hooks in its `hooks/list`.
+    /// The digests are those that Codex 0.171.0 told of these hooks in its `hooks/list`.
     #[test]
     fn the_digest_of_a_hook_is_the_one_that_codex_computes() {
         let place = Place {

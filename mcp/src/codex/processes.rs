@@ -1,7 +1,7 @@
 //! What the system tells of Codex's processes: which threads one of them hosts, who listens on a port, and what was in
 //! a terminal's environment when Codex was started there. Linux only; elsewhere nothing is told.
 //!
-//! Observed with 0.169.0: a process that hosts a thread holds `<config>/thread-writer-locks/<thread>.lock` open, and the
+//! Observed with 0.171.0: a process that hosts a thread holds `<config>/thread-writer-locks/<thread>.lock` open, and the
 //! thread's record once there is one. Reads `/proc`, never writes. Only processes of the same user can be looked into.
 
 use std::path::{Path, PathBuf};

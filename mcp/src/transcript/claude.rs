@@ -1,6 +1,6 @@
 //! Claude Code's record: `<config>/projects/<directory>/<session>.jsonl`, one JSON object per line.
 //!
-//! Observed with 2.1.329. The conversation is made of `user`, `assistant`, `attachment` and `system` entries; all others
+//! Observed with 2.1.332. The conversation is made of `user`, `assistant`, `attachment` and `system` entries; all others
 //! (`queue-operation` above all, which has every text that merely waits) are the client's own notes. Subagents have
 //! records of their own; where an entry is marked as a side chain all the same, it is passed over.
 
@@ -96,7 +96,7 @@ mod tests {
         Some(Line::Shown { by: Some(by), texts: vec![text.to_owned()] })
     }
 
-    // The lines are 2.1.329's, shortened.
+    // The lines are 2.1.332's, shortened.
 
     #[test]
     fn the_model_is_shown_tool_results_prompts_and_what_is_rendered_of_attachments() {

@@ -1,6 +1,6 @@
 //! Codex's record ("rollout"): `<config>/sessions/<date>/rollout-<time>-<thread>.jsonl`, one JSON object per line.
 //!
-//! Observed with 0.169.0. What a model is shown and what it says stand in `response_item` lines; the items of one answer
+//! Observed with 0.171.0. What a model is shown and what it says stand in `response_item` lines; the items of one answer
 //! come one after the other, and a `token_usage_record` closes them. The calls of one answer carry no common name, and they
 //! run one after the other: an answer is named here by counting what ends one. `event_msg` lines repeat much of it for the
 //! person's eyes, tool results included, and prove nothing. A subagent has a record of its own.
@@ -105,7 +105,7 @@ mod tests {
         Some(Line::Shown { by: Some(carrier), texts: vec![text.to_owned()] })
     }
 
-    // The lines are 0.169.0's, shortened.
+    // The lines are 0.171.0's, shortened.
     const CALL: &str = r#"{"timestamp":"T","type":"response_item","payload":{"type":"function_call","status":"completed","id":"fc_a","name":"list_peers","namespace":"mcp__peers","arguments":"{}","call_id":"call_a"}}"#;
     const RESULT: &str = r#"{"timestamp":"T","type":"response_item","payload":{"type":"function_call_output","id":"fco_1","call_id":"call_a","output":[{"type":"input_text","text":"[m-1 request]"}]}}"#;
     const USAGE: &str = r#"{"timestamp":"T","type":"token_usage_record","payload":{"thread_id":"01","response_id":"resp_1"}}"#;

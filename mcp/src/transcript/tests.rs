@@ -1,4 +1,4 @@
-//! What proves, and what does not, in records made of the lines of Claude Code 2.1.329.
+//! What proves, and what does not, in records made of the lines of Claude Code 2.1.332.
 
 use std::io::Write;
 

@@ -55,7 +55,7 @@ pub struct Codex<'stage> {
 /// tool results at a quarter of the usual length.
 const CLASSIC_MODEL: &str = "gpt-5.5";
 
-/// The model that Codex 0.169.0 takes where its person chose none. Its one tool runs a program, which calls the others.
+/// The model that Codex 0.171.0 takes where its person chose none. Its one tool runs a program, which calls the others.
 const CODE_MODEL: &str = "gpt-6.1-sol";
 
 impl<'stage> Launch<'stage> {
