@@ -1,35 +1,85 @@
-//! Which processes stand above a connected one: what tells an agent's shell from the person's.
+//! Which processes stand above a connected one, and whether one of them has ended: what tells an agent's shell from the
+//! person's, and a session that will come back from one that will not.
 //!
-//! It is a guard rail and no authentication: a process can leave its tree. Linux alone can tell it here; elsewhere nobody
-//! has ancestors, and whoever asks treats that as unknown.
+//! It is a guard rail and no authority: a process can leave its tree. Linux alone can tell it here; elsewhere nobody has
+//! ancestors, nobody is known to have ended, and whoever asks treats that as unknown.
+
+use peer_core::record::Process;
 
 /// Longest chain that is followed: deeper trees are cut, and a chain that changes under our eyes ends.
 const ANCESTORS_MAX: usize = 64;
 
-/// `pid`, its parent, and so on, without process 1. Empty where it cannot be told.
+/// `pid`, its parent, and so on, without process 1. It ends where nothing can be told.
 #[cfg(target_os = "linux")]
-pub(crate) fn of(pid: u32) -> Vec<u32> {
-    let mut chain = Vec::new();
-    let mut next = Some(pid);
-    while let Some(pid) = next.filter(|pid| *pid > 1 && !chain.contains(pid) && chain.len() < ANCESTORS_MAX) {
-        chain.push(pid);
-        next = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok().and_then(|stat| parent_in(&stat));
+pub(crate) fn of(pid: u32) -> Vec<Process> {
+    let mut chain: Vec<Process> = Vec::new();
+    let mut next = pid;
+    while next > 1 && chain.iter().all(|above| above.pid != next) && chain.len() < ANCESTORS_MAX {
+        let Some(found) = look(next).ok().flatten() else { break };
+        chain.push(Process { pid: next, started: found.started });
+        next = found.parent;
     }
     chain
 }
 
+/// Whether a process has certainly ended: it is gone, only its exit status is left, or another one has its id.
+#[cfg(target_os = "linux")]
+pub(crate) fn has_ended(process: Process) -> bool {
+    match look(process.pid) {
+        Ok(Some(found)) => found.is_over || found.started != process.started,
+        Ok(None) => false,
+        // Without `/proc` nothing is there, and nothing is known.
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound && std::fs::exists("/proc/self/stat").unwrap_or(false),
+    }
+}
+
+/// False: this system's processes are not looked at.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn has_ended(_process: Process) -> bool {
+    false
+}
+
+/// What the kernel says of a process.
+#[cfg(target_os = "linux")]
+#[derive(Debug, PartialEq, Eq)]
+struct Found {
+    parent: u32,
+    started: u64,
+    /// Only its exit status is left.
+    is_over: bool,
+}
+
+#[cfg(target_os = "linux")]
+fn look(pid: u32) -> std::io::Result<Option<Found>> {
+    let stat = std::fs::read(format!("/proc/{pid}/stat"))?;
+    Ok(parse(&String::from_utf8_lossy(&stat)).map(|found| Found { started: found.started ^ boot(), ..found }))
+}
+
+/// Differs from boot to boot: a process's start is counted from it.
+#[cfg(target_os = "linux")]
+fn boot() -> u64 {
+    static BOOT: std::sync::OnceLock<u64> = std::sync::OnceLock::new();
+    *BOOT.get_or_init(|| {
+        let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        let digits: String = id.chars().filter(char::is_ascii_hexdigit).take(16).collect();
+        u64::from_str_radix(&digits, 16).unwrap_or(0)
+    })
+}
+
 /// Empty: this system's process tree is not read.
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn of(_pid: u32) -> Vec<u32> {
+pub(crate) fn of(_pid: u32) -> Vec<Process> {
     Vec::new()
 }
 
-/// The parent in a line of `/proc/PID/stat`. The second field is the program's name in parentheses and may itself hold
-/// spaces and parentheses, so that only what follows the last one can be counted.
+/// A line of `/proc/PID/stat`. The second field is the program's name in parentheses and may itself hold spaces and
+/// parentheses, so that only what follows the last one can be counted.
 #[cfg(target_os = "linux")]
-fn parent_in(stat: &str) -> Option<u32> {
+fn parse(stat: &str) -> Option<Found> {
     let (_, after_name) = stat.rsplit_once(')')?;
-    after_name.split_ascii_whitespace().nth(1)?.parse().ok()
+    let fields: Vec<&str> = after_name.split_ascii_whitespace().collect();
+    let (state, parent, started) = (fields.first()?, fields.get(1)?.parse().ok()?, fields.get(19)?.parse().ok()?);
+    Some(Found { parent, started, is_over: matches!(*state, "Z" | "X" | "x") })
 }
 
 #[cfg(all(test, target_os = "linux"))]
@@ -37,15 +87,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_with_parentheses_and_spaces_does_not_move_the_parent() {
-        assert_eq!(parent_in("42 (sh) S 7 42 42 0"), Some(7));
-        assert_eq!(parent_in("42 (a) S 9 (b) R) S 7 42 42 0"), Some(7));
-        assert_eq!(parent_in("42 (cut"), None);
+    fn a_name_with_parentheses_and_spaces_does_not_move_the_fields() {
+        let rest = "7 42 42 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 9876 11 12";
+        let found = |state| Some(Found { parent: 7, started: 9_876, is_over: state });
+        assert_eq!(parse(&format!("42 (sh) S {rest}")), found(false));
+        assert_eq!(parse(&format!("42 (a) S 9 (b) R) Z {rest}")), found(true));
+        assert_eq!(parse("42 (cut"), None);
+        assert_eq!(parse("42 (sh) S 7 42"), None);
     }
 
     #[test]
     fn the_chain_begins_with_the_process_and_its_parent() {
-        let chain = of(std::process::id());
+        let chain: Vec<u32> = of(std::process::id()).into_iter().map(|process| process.pid).collect();
         assert_eq!(chain[0], std::process::id());
         let parent = std::os::unix::process::parent_id();
         assert_eq!(chain.get(1).copied().unwrap_or(1), parent.max(1));
@@ -55,6 +108,23 @@ mod tests {
     #[test]
     fn a_process_that_is_gone_has_no_parents() {
         // Beyond the largest pid that Linux gives.
-        assert_eq!(of(4_194_305), [4_194_305]);
+        assert_eq!(of(4_194_305), []);
+    }
+
+    #[test]
+    fn a_process_has_ended_when_it_is_gone_or_only_its_status_is_left_or_its_id_is_anothers() {
+        let own = of(std::process::id())[0];
+        assert!(!has_ended(own));
+        assert!(has_ended(Process { started: own.started ^ 1, ..own }));
+        let mut child = std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let process = of(child.id())[0];
+        assert!(!has_ended(process));
+        // Its output ends with it, and nobody has asked for its status then: it is a zombie, or about to be one.
+        drop(child.stdin.take());
+        while !has_ended(process) {
+            std::thread::yield_now();
+        }
+        child.wait().unwrap();
+        assert!(has_ended(process));
     }
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use peer_core::broker::Broker;
 use peer_core::input::{ConnectionId, Facts, Input, Lookups, Now};
-use peer_core::record::{MessageRecord, TokenDigest};
+use peer_core::record::{MessageRecord, Process, TokenDigest};
 use peer_core::retention::SWEEP_ROWS_MAX;
 use peer_core::step::{Change, Effect, Step};
 use peer_proto::ids::{MessageId, Token};
@@ -30,7 +30,7 @@ use crate::clock::Clock;
 use crate::outbox::Outbox;
 use crate::search::Searching;
 use crate::store::{Store, StoreError};
-use crate::{query, state_dir};
+use crate::{ancestry, query, state_dir};
 
 /// Inputs that one batch takes at most: beyond it a commit costs more per message, and the first of them wait longer.
 const BATCH_INPUTS_MAX: usize = 256;
@@ -57,7 +57,7 @@ pub(crate) enum Arrival {
         hello: Hello,
         /// The version that both ends speak.
         protocol: u16,
-        ancestors: Vec<u32>,
+        ancestors: Vec<Process>,
         outbox: Outbox,
     },
     /// A connection that said hello asks.
@@ -285,7 +285,8 @@ impl Engine {
             Some(key) => self.store.note(&key).map_err(EngineError::Read)?,
             None => None,
         };
-        Ok(Facts { entropy, token, resume_digest, stored, prior, note, disk_full })
+        let ended = lookups.processes.into_iter().filter(|process| ancestry::has_ended(*process)).collect();
+        Ok(Facts { entropy, token, resume_digest, stored, prior, note, ended, disk_full })
     }
 
     /// Makes what was decided durable, then lets it be seen.

@@ -21,7 +21,7 @@ use peer_proto::location::Location;
 use peer_proto::refusal::{ErrorCode, Refusal};
 use peer_proto::request::{
     ClientFrame, EventKind, Filter, Goodbye, Hello, HistoryQuery, PeersQuery, Push, Register, Registered, Reply, Request,
-    RequestId, Role, Send, ServerFrame, Status,
+    RequestId, Resume, Role, Send, ServerFrame, Status,
 };
 
 use super::*;
@@ -73,6 +73,17 @@ impl Running {
         match wire.ask(register(name)) {
             Ok(Reply::Registered(registered)) => (wire, registered),
             other => panic!("not registered: {other:?}"),
+        }
+    }
+
+    /// The session of this registration, on another connection.
+    fn resumed(&self, name: &str, registered: &Registered) -> (Wire, Registered) {
+        let Request::Register(register) = register(name) else { unreachable!("register registers") };
+        let resume = Some(Resume { peer: registered.peer, token: registered.token });
+        let mut wire = self.connect(Role::Adapter);
+        match wire.ask(Request::Register(Register { resume, ..register })) {
+            Ok(Reply::Registered(registered)) => (wire, registered),
+            other => panic!("not resumed: {other:?}"),
         }
     }
 
@@ -396,8 +407,11 @@ fn a_message_is_pushed_and_shown_and_outlives_the_broker() {
     }
 
     let broker = Running::start_in(broker.end(), PATIENCE);
-    let (mut luna, again) = broker.session("luna");
-    assert_eq!(again.peer, registered.peer);
+    // Whoever else asks for the name is somebody else; the one with the token is back.
+    let (_other, other) = broker.session("luna");
+    assert_eq!(&*other.name, "luna-2");
+    let (mut luna, again) = broker.resumed("luna", &registered);
+    assert_eq!((again.peer, &*again.name), (registered.peer, "luna"));
     let Push::Deliver(delivery) = luna.pushed() else { panic!("no delivery") };
     assert_eq!((delivery.message.id, &*delivery.message.text), (id, "hello"));
     let mut operator = broker.connect(Role::Operator);
@@ -561,7 +575,11 @@ fn a_broker_whose_socket_or_directory_is_gone_ends() {
 fn a_stop_says_goodbye_and_leaves_the_directory_free() {
     let mut broker = Running::start();
     let (mut luna, _) = broker.session("luna");
+    // Beside a single session this process would be an agent's shell, and a launcher of two is none.
     let mut operator = broker.connect(Role::Operator);
+    let refused = operator.ask(Request::Shutdown).unwrap_err();
+    assert_eq!(refused.code, ErrorCode::NotPermitted);
+    let (_orion, _) = broker.session("orion");
     assert!(matches!(operator.ask(Request::Shutdown), Ok(Reply::Done)));
     assert_eq!(luna.pushed(), Push::Goodbye(Goodbye::Stopping));
     luna.assert_ended();

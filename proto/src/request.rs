@@ -155,7 +155,7 @@ pub enum Request {
     Kick(String),
     /// The broker's state. Answer: [`Reply::Status`].
     Status,
-    /// Stop the broker cleanly (operators). Answer: [`Reply::Done`], then the connection closes.
+    /// Stop the broker cleanly (the person). Answer: [`Reply::Done`], then the connection closes.
     Shutdown,
     /// What this session's adapter knows of it. Of that the mode is durable. Answer: [`Reply::Done`].
     Report(Report),
@@ -820,7 +820,7 @@ pub enum Goodbye {
     Stopping,
     /// An operator ended this session: do not come back by yourself.
     Kicked,
-    /// The same session connected again.
+    /// The same session connected again, or its client has ended and another has its name.
     Replaced,
     /// A watcher did not read what it asked for.
     TooSlow,

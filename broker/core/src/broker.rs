@@ -139,7 +139,7 @@ impl Broker {
             Request::Send(send) => Lookups {
                 messages: send.reply_to.into_iter().collect(),
                 idempotency: self.key_of(connection, send.idempotency_key.as_ref()),
-                note: None,
+                ..Lookups::default()
             },
             Request::Ask(ask) => {
                 Lookups { idempotency: self.key_of(connection, ask.idempotency_key.as_ref()), ..Lookups::default() }
@@ -147,14 +147,19 @@ impl Broker {
             Request::Answer(answer) => Lookups {
                 messages: vec![answer.question],
                 idempotency: self.key_of(connection, answer.idempotency_key.as_ref()),
-                note: None,
+                ..Lookups::default()
             },
             // More than the bound is refused anyway: nothing is looked up for it.
             Request::Ack { messages } if messages.len() <= MESSAGES_PER_REQUEST_MAX => {
                 Lookups { messages: messages.clone(), ..Lookups::default() }
             }
             Request::Note(request) => Lookups { note: Self::note_to_read(request), ..Lookups::default() },
-            Request::Bind(seat) => Lookups { messages: self.mail_to_move(connection, seat), ..Lookups::default() },
+            Request::Register(register) => Lookups { processes: self.processes_before(register), ..Lookups::default() },
+            Request::Bind(seat) => Lookups {
+                messages: self.mail_to_move(connection, seat),
+                processes: self.presence.by_seat(seat).map(|owner| self.processes_of(owner)).unwrap_or_default(),
+                ..Lookups::default()
+            },
             Request::Read(message)
             | Request::Show(message)
             | Request::Requeue(message)
@@ -239,7 +244,7 @@ impl Broker {
                 Ok(())
             }
             Request::Shutdown => {
-                self.operator(caller)?;
+                self.person(caller, "stopping the broker")?;
                 step.reply(caller.connection, caller.id, Reply::Done);
                 step.effects.push(crate::step::Effect::Stop);
                 Ok(())

@@ -80,14 +80,14 @@ impl Broker {
         let ancestors = &self.presence.connections.get(&connection)?.ancestors;
         let seated = self.presence.by_seat(&hook.seat).and_then(|peer| self.presence.reader(peer));
         let related = |adapter: ConnectionId| {
-            let client = self.presence.session(adapter).map(|session| session.client_pid);
-            ancestors.is_empty() || client.is_some_and(|pid| ancestors.contains(&pid))
+            let client = self.presence.session(adapter).map(|session| session.host.client_pid);
+            ancestors.is_empty() || client.is_some_and(|pid| ancestors.iter().any(|above| above.pid == pid))
         };
         if let Some(adapter) = seated.filter(|adapter| related(*adapter)) {
             return Some(adapter);
         }
-        for pid in ancestors {
-            let hosted: Vec<ConnectionId> = self.presence.readers_of_client(*pid).collect();
+        for above in ancestors {
+            let hosted: Vec<ConnectionId> = self.presence.readers_of_client(above.pid).collect();
             match hosted.as_slice() {
                 [] => {}
                 [adapter] => return Some(*adapter),

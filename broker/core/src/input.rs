@@ -1,12 +1,12 @@
 //! What can happen, as facts: each [`Input`] carries whatever the rules need to know about it, so that the core never
 //! asks anybody.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use peer_proto::ids::{MessageId, PeerId, Timestamp, Token};
 use peer_proto::request::{Request, RequestId, Role, Seat};
 
-use crate::record::{DeliveryRecord, MessageHead, TokenDigest};
+use crate::record::{DeliveryRecord, MessageHead, Process, TokenDigest};
 use crate::thing::NoteRecord;
 
 /// One open connection, named by the broker's shell; never used twice in one run.
@@ -35,7 +35,7 @@ pub enum Input {
         /// What it is for.
         role: Role,
         /// The kernel's word on who connected: the process, then its parent, and so on. Empty where it cannot be told.
-        ancestors: Vec<u32>,
+        ancestors: Vec<Process>,
         /// The seat that the program found in its environment.
         seat: Option<Seat>,
     },
@@ -66,6 +66,8 @@ pub struct Lookups {
     pub idempotency: Option<(PeerId, String)>,
     /// The note whose value the request needs.
     pub note: Option<String>,
+    /// Processes of which the request must know whether they have ended.
+    pub processes: Vec<Process>,
 }
 
 /// What the shell and the store know about one request.
@@ -83,6 +85,8 @@ pub struct Facts {
     pub prior: Option<(StoredMessage, String)>,
     /// The note that [`Lookups::note`] named, where there is one.
     pub note: Option<NoteRecord>,
+    /// Those of [`Lookups::processes`] that have certainly ended.
+    pub ended: BTreeSet<Process>,
     /// So little space is left on the disk that nothing new may be accepted.
     pub disk_full: bool,
 }

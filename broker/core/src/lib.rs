@@ -16,6 +16,7 @@
 
 pub mod broker;
 mod channel;
+mod claim;
 mod hooks;
 pub mod input;
 mod invariants;

@@ -13,7 +13,7 @@ use peer_proto::request::{Authority, RequestId, Role, Seat, SeatKind};
 
 use crate::input::ConnectionId;
 use crate::names;
-use crate::record::PeerRecord;
+use crate::record::{PeerRecord, Process};
 use crate::rejection::Rejection;
 
 /// The name of the person's peer.
@@ -24,7 +24,7 @@ pub(crate) const HUMAN_NAME: &str = "human";
 pub(crate) struct Connection {
     pub(crate) role: Role,
     /// The connecting process, its parent, and so on.
-    pub(crate) ancestors: Vec<u32>,
+    pub(crate) ancestors: Vec<Process>,
     /// The seat that its environment named.
     pub(crate) seat: Option<Seat>,
     pub(crate) session: Option<Session>,
@@ -36,7 +36,9 @@ pub(crate) struct Connection {
 #[derive(Debug)]
 pub(crate) struct Session {
     pub(crate) peer: PeerId,
-    pub(crate) client_pid: u32,
+    pub(crate) host: Host,
+    /// It holds the token that resumes the peer's session; other adapters of its client do not.
+    pub(crate) holds_token: bool,
     /// Carriers that were tried, and when evidence last proved each.
     pub(crate) proofs: BTreeMap<Carrier, Option<Timestamp>>,
     /// Carriers that are there now, as its adapter says.
@@ -46,10 +48,40 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// A session of which nothing is known yet but whose it is.
-    pub(crate) fn new(peer: PeerId, client_pid: u32) -> Self {
-        Self { peer, client_pid, proofs: BTreeMap::new(), carriers: Vec::new(), mode: None, activity: None }
+    /// A session of which nothing is known yet but whose it is, and where it runs.
+    pub(crate) fn new(peer: PeerId, host: Host) -> Self {
+        let (proofs, carriers) = (BTreeMap::new(), Vec::new());
+        Self { peer, host, holds_token: false, proofs, carriers, mode: None, activity: None }
     }
+}
+
+/// Where a session runs: its client, and the adapter that speaks for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Host {
+    /// The client's process id: by the kernel's word, or else by the adapter's.
+    pub(crate) client_pid: u32,
+    /// The client's process, where the kernel named it.
+    pub(crate) client: Option<Process>,
+    /// The adapter's process, where the kernel named it.
+    pub(crate) adapter: Option<Process>,
+}
+
+impl Host {
+    /// Whether both have the same client process.
+    pub(crate) fn has_client_of(&self, other: &Self) -> bool {
+        match (self.client, other.client) {
+            (Some(mine), Some(theirs)) => mine == theirs,
+            _ => self.client_pid == other.client_pid,
+        }
+    }
+}
+
+/// A session that the last broker left behind, and whose adapter has not come back with its token.
+#[derive(Debug)]
+pub(crate) struct Absent {
+    pub(crate) host: Host,
+    /// What it shall be told when it comes back.
+    pub(crate) notice: Option<String>,
 }
 
 /// What a watcher wants to hear.
@@ -103,9 +135,12 @@ pub(crate) struct Presence {
     heirs: BTreeMap<PeerId, PeerId>,
     seats: BTreeMap<Seat, PeerId>,
     offline: BTreeSet<(Timestamp, PeerId)>,
-    /// Client processes whose sessions a killed broker left behind, and that have not come back yet. They are who they
-    /// were: an agent's shell does not become the person because the broker was restarted.
-    expected: BTreeMap<PeerId, u32>,
+    /// Peers that were online when the last broker ended, and whose session has not come back. Each is its token's: for a
+    /// grace, and longer where its process is known. They are who they were: an agent's shell does not become the person
+    /// because the broker was restarted.
+    absent: BTreeMap<PeerId, Absent>,
+    /// Those of them that are still expected: their tasks and questions wait until the grace is over.
+    expected: BTreeSet<PeerId>,
     pub(crate) connections: BTreeMap<ConnectionId, Connection>,
     /// Connections that watch, apart from the others: every event asks for them.
     watchers: BTreeMap<ConnectionId, Watch>,
@@ -116,7 +151,11 @@ impl Presence {
     pub(crate) fn load(peers: Vec<PeerRecord>) -> Self {
         let mut presence = Self::default();
         for record in peers {
-            presence.expected.extend(record.client_pid.map(|pid| (record.id, pid)));
+            if let Some(client_pid) = record.client_pid {
+                let host = Host { client_pid, client: record.client_process, adapter: record.adapter_process };
+                presence.absent.insert(record.id, Absent { host, notice: None });
+                presence.expected.insert(record.id);
+            }
             presence.put(record);
         }
         presence
@@ -127,15 +166,34 @@ impl Presence {
         !self.expected.is_empty()
     }
 
-    /// Whoever has not come back by now does not count any more: these.
+    /// The grace is over: these have not come back. Those of which no process is known are free for anybody now.
     pub(crate) fn expect_nobody(&mut self) -> Vec<PeerId> {
-        std::mem::take(&mut self.expected).into_keys().collect()
+        self.absent.retain(|_, absent| absent.host.client.is_some() || absent.host.adapter.is_some());
+        std::mem::take(&mut self.expected).into_iter().collect()
+    }
+
+    /// The session that the last broker left this peer with, if it has not come back.
+    pub(crate) fn absent(&self, peer: PeerId) -> Option<&Absent> {
+        self.absent.get(&peer)
+    }
+
+    /// Keeps a notice for a session that has not come back.
+    pub(crate) fn tell_absent(&mut self, peer: PeerId, notice: String) {
+        if let Some(absent) = self.absent.get_mut(&peer) {
+            absent.notice = Some(notice);
+        }
+    }
+
+    /// Nobody waits for this peer's session any more.
+    pub(crate) fn give_up(&mut self, peer: PeerId) -> Option<Absent> {
+        self.expected.remove(&peer);
+        self.absent.remove(&peer)
     }
 
     /// Stores a peer's new state in memory, with its names and seats.
     pub(crate) fn put(&mut self, record: PeerRecord) {
         let id = record.id;
-        self.remove(id);
+        self.unlink(id);
         for name in record.aliases.iter().chain([&record.name]) {
             self.names.insert(name.to_ascii_lowercase(), id);
         }
@@ -152,6 +210,11 @@ impl Presence {
     }
 
     pub(crate) fn remove(&mut self, id: PeerId) -> Option<PeerRecord> {
+        self.give_up(id);
+        self.unlink(id)
+    }
+
+    fn unlink(&mut self, id: PeerId) -> Option<PeerRecord> {
         let record = self.peers.remove(&id)?;
         for name in record.aliases.iter().chain([&record.name]) {
             self.names.remove(&name.to_ascii_lowercase());
@@ -167,10 +230,11 @@ impl Presence {
     }
 
     /// The peers whose client is this process: those with a session, and those whose session is expected back.
-    fn hosted_by(&self, pid: u32) -> BTreeSet<PeerId> {
+    fn hosted_by(&self, process: Process) -> BTreeSet<PeerId> {
+        let hosts = |host: &Host| host.client.map_or(host.client_pid == process.pid, |client| client == process);
         let sessions = self.connections.values().filter_map(|open| open.session.as_ref());
-        let live = sessions.filter(|session| session.client_pid == pid).map(|session| session.peer);
-        live.chain(self.expected.iter().filter(|(_, expected)| **expected == pid).map(|(peer, _)| *peer)).collect()
+        let live = sessions.filter(|session| hosts(&session.host)).map(|session| session.peer);
+        live.chain(self.absent.iter().filter(|(_, absent)| hosts(&absent.host)).map(|(peer, _)| *peer)).collect()
     }
 
     pub(crate) fn get(&self, id: PeerId) -> Option<&PeerRecord> {
@@ -281,7 +345,7 @@ impl Presence {
     /// The sessions that take mail for peers whose client is this process.
     pub(crate) fn readers_of_client(&self, pid: u32) -> impl Iterator<Item = ConnectionId> + '_ {
         let readers = self.sessions.values().filter_map(|sessions| sessions.first().copied());
-        readers.filter(move |reader| self.session(*reader).is_some_and(|session| session.client_pid == pid))
+        readers.filter(move |reader| self.session(*reader).is_some_and(|session| session.host.client_pid == pid))
     }
 
     /// All sessions, those included that take no mail.
@@ -297,6 +361,9 @@ impl Presence {
     pub(crate) fn attach(&mut self, connection: ConnectionId, session: Session, takes_over: bool) {
         let peer = session.peer;
         self.expected.remove(&peer);
+        if session.holds_token {
+            self.absent.remove(&peer);
+        }
         if let Some(record) = self.peers.get(&peer) {
             self.offline.remove(&(record.last_seen, peer));
         }
@@ -317,7 +384,12 @@ impl Presence {
             self.sessions.remove(&peer);
             if let Some(record) = self.peers.get_mut(&peer) {
                 record.last_seen = now;
-                record.client_pid = None;
+                // Whoever is still waited for after this broker is waited for after the next one too.
+                if !self.absent.contains_key(&peer) {
+                    record.client_pid = None;
+                    record.client_process = None;
+                    record.adapter_process = None;
+                }
                 self.offline.insert((now, peer));
             }
         }
@@ -344,8 +416,8 @@ impl Presence {
     pub(crate) fn operator(&self, connection: ConnectionId) -> Operator {
         let Some(open) = self.connections.get(&connection) else { return Operator::Shell(None) };
         let claimed = open.seat.as_ref().and_then(|seat| self.by_seat(seat)).filter(|peer| self.is_online(*peer));
-        for pid in &open.ancestors {
-            let hosted: Vec<PeerId> = self.hosted_by(*pid).into_iter().collect();
+        for process in &open.ancestors {
+            let hosted: Vec<PeerId> = self.hosted_by(*process).into_iter().collect();
             match hosted.as_slice() {
                 [] => {}
                 [peer] => return Operator::Shell(Some(*peer)),
@@ -388,6 +460,9 @@ impl Presence {
             let expected = !self.is_online(record.id) && record.id != PeerId::HUMAN;
             assert_eq!(offline, expected, "{} is in the offline set exactly while it is offline", record.id);
         }
+        for (peer, absent) in &self.absent {
+            assert!(self.peers.contains_key(peer), "{peer} is retained, as its session is expected back: {absent:?}");
+        }
         assert!(self.watchers.keys().all(|watcher| self.connections.contains_key(watcher)), "a watcher is connected");
         for (former, id) in &self.heirs {
             assert!(!self.peers.contains_key(former), "{former} is retained, and became {id}");
@@ -398,6 +473,9 @@ impl Presence {
         }
         for (peer, sessions) in &self.sessions {
             assert!(!sessions.is_empty() && self.peers.contains_key(peer), "a session's peer is retained");
+            let holders =
+                sessions.iter().filter_map(|connection| self.session(*connection)).filter(|session| session.holds_token);
+            assert!(holders.count() + usize::from(self.absent.contains_key(peer)) <= 1, "{peer} has one token");
             for connection in sessions {
                 assert_eq!(self.session(*connection).map(|session| session.peer), Some(*peer));
             }

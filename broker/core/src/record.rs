@@ -16,6 +16,15 @@ use crate::thing::Things;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct TokenDigest(pub [u8; 32]);
 
+/// A process as the kernel knows it. Process ids are used again; the start tells a process from a later one with its id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Process {
+    /// Its id.
+    pub pid: u32,
+    /// What stands for the moment of its start. Only equality means anything.
+    pub started: u64,
+}
+
 /// A peer: a durable name with a mailbox.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerRecord {
@@ -59,6 +68,17 @@ pub struct PeerRecord {
     pub mode: Option<Mode>,
     /// Provisional peers that became it, oldest first: what they sent and were sent is its own.
     pub former: Vec<PeerId>,
+    /// The client process of its session, where the kernel named it, while it has one.
+    #[serde(deserialize_with = "or_none")]
+    pub client_process: Option<Process>,
+    /// The adapter process that holds the token of its session, where the kernel named it, while it has one.
+    #[serde(deserialize_with = "or_none")]
+    pub adapter_process: Option<Process>,
+}
+
+/// A record that was written before the field was there ends without it.
+fn or_none<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Process>, D::Error> {
+    Ok(Option::deserialize(deserializer).unwrap_or(None))
 }
 
 impl PeerRecord {
@@ -86,6 +106,8 @@ impl PeerRecord {
             policy: None,
             mode: None,
             former: Vec::new(),
+            client_process: None,
+            adapter_process: None,
         }
     }
 }

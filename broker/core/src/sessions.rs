@@ -6,31 +6,24 @@ use peer_proto::message::{Cause, Stage, TraceEvent};
 use peer_proto::request::{EventKind, Goodbye, Push, Register, Registered, Reply, Role, Seat, SeatKind};
 
 use crate::broker::{Actor, Broker, Caller};
+use crate::claim::{Asker, Conflict, Found, Standing};
 use crate::input::{ConnectionId, Facts, Now};
 use crate::lease::delivery_to;
 use crate::mailbox::trace;
-use crate::presence::{Operator, Session, add_alias, add_former, add_seat, check_name, rename};
+use crate::presence::{Host, Operator, Session, add_alias, add_former, add_seat, check_name, rename};
 use crate::record::{DeliveryRecord, PeerRecord};
 use crate::rejection::Rejection;
 use crate::step::{Change, Effect, Step};
 
-/// What a registration found.
-enum Found {
-    /// This peer is free to be taken up.
-    Free(PeerId),
-    /// This peer is live in the same client process: share it.
-    Shared(PeerId),
-    /// Nobody yet: a new peer of this name (none: a friendly one).
-    Nobody(Option<String>),
-}
-
-/// Why a registration did not get the name or seat that it asked for.
-#[derive(Clone, Copy)]
-enum Conflict {
-    /// Another client process has it now.
-    Live(PeerId),
-    /// It is an earlier name of this peer, and still leads there.
-    Alias(PeerId),
+/// How a session begins.
+struct Beginning {
+    peer: PeerId,
+    host: Host,
+    notice: Option<String>,
+    /// It takes the mail before other adapters of its client.
+    takes_over: bool,
+    /// It holds the token that resumes the session.
+    holds_token: bool,
 }
 
 impl Broker {
@@ -50,33 +43,39 @@ impl Broker {
             return Err(Rejection::NotPermitted { act: "registering as a peer" });
         }
         check_register(&register)?;
-        // What the kernel says of the client's process is better than what the adapter says.
-        let client_pid = open.ancestors.get(1).copied().unwrap_or(register.client_pid);
+        let host = self.host_of(caller.connection, register.client_pid);
         if let Some(resume) = &register.resume {
             let known = self.presence.get(resume.peer).and_then(|record| record.token);
             if known.is_none() || known != facts.resume_digest {
                 return Err(Rejection::BadToken);
             }
             let peer = resume.peer;
-            let takes_over = self.end_replaced_session(now, peer, client_pid, step);
-            return self.begin_session(now, caller, peer, client_pid, &register, facts, None, takes_over, step);
+            let takes_over = self.make_way(now, peer, host, step);
+            let notice = self.presence.give_up(peer).and_then(|absent| absent.notice);
+            let beginning = Beginning { peer, host, notice, takes_over, holds_token: true };
+            return self.begin_session(now, caller, beginning, &register, facts, step);
         }
-        let (found, conflict) = self.find_peer(&register, client_pid);
+        let (found, conflict) = self.find_peer(&register, host, facts);
         let (peer, shared) = match found {
             Found::Free(peer) => (peer, false),
             Found::Shared(peer) => (peer, true),
             Found::Nobody(name) => (self.new_peer(now, name, facts, step)?, false),
         };
         let notice = match conflict {
-            _ if shared => Some("another adapter of this client takes this peer's mail; this one only serves tools".to_owned()),
-            Some(Conflict::Live(owner)) => {
+            _ if shared && self.presence.is_online(peer) => {
+                Some("another adapter of this client takes this peer's mail; this one only serves tools".to_owned())
+            }
+            _ if shared => None,
+            Some(Conflict::Taken(owner)) => {
                 let (owner_name, new_name) = (self.name_of(owner), self.name_of(peer));
-                self.notify_sessions(
-                    owner,
-                    format!("another session asked to be {owner_name}; it is {new_name} now, and {owner_name} stays yours"),
-                    step,
-                );
-                Some(format!("{owner_name} is live in another session: this one is {new_name}"))
+                let text =
+                    format!("another session asked to be {owner_name}; it is {new_name} now, and {owner_name} stays yours");
+                self.tell_owner(owner, &text, step);
+                Some(if self.presence.is_online(owner) {
+                    format!("{owner_name} is live in another session: this one is {new_name}")
+                } else {
+                    format!("{owner_name} is another session's, which is expected back: this one is {new_name}")
+                })
             }
             Some(Conflict::Alias(owner)) => {
                 let (asked, owner_name) = (register.name.as_deref().unwrap_or(""), self.name_of(owner));
@@ -84,64 +83,23 @@ impl Broker {
             }
             None => None,
         };
-        // Sessions of an earlier process ended without a word, such as in a crash of the machine: what they had offered
-        // counts as their attempt.
-        if !self.presence.is_online(peer) {
+        if !shared {
+            self.end_sessions_of_the_dead(now, peer, step);
+            // Sessions of an earlier process ended without a word, such as in a crash of the machine: what they had offered
+            // counts as their attempt.
             self.count_forgotten_offers(now, peer, step);
         }
-        self.begin_session(now, caller, peer, client_pid, &register, facts, notice, false, step)
-    }
-
-    /// Which peer a fresh registration means: a chosen name before a client's seat.
-    fn find_peer(&self, register: &Register, client_pid: u32) -> (Found, Option<Conflict>) {
-        if let Some(name) = &register.name {
-            let mut candidate = name.clone();
-            let mut conflict = None;
-            for n in 2.. {
-                let seat = Seat { kind: SeatKind::Name, key: candidate.clone() };
-                let owner = self.presence.by_seat(&seat).or_else(|| {
-                    self.presence
-                        .by_name(&candidate)
-                        .filter(|peer| self.presence.name(*peer).is_some_and(|own| own.eq_ignore_ascii_case(&candidate)))
-                });
-                let taken = match (owner, self.presence.by_name(&candidate)) {
-                    (None, None) => return (Found::Nobody(Some(candidate)), conflict),
-                    (None, Some(owner)) => Conflict::Alias(owner),
-                    (Some(owner), _) if !self.presence.is_online(owner) => return (Found::Free(owner), conflict),
-                    (Some(owner), _) if self.same_client(owner, client_pid, register.seat.as_ref()) => {
-                        return (Found::Shared(owner), conflict);
-                    }
-                    (Some(owner), _) => Conflict::Live(owner),
-                };
-                conflict.get_or_insert(taken);
-                candidate = crate::names::with_suffix(name, n);
-            }
-        }
-        let owner = register.seat.as_ref().and_then(|seat| self.presence.by_seat(seat));
-        match owner {
-            None => (Found::Nobody(None), None),
-            Some(owner) if !self.presence.is_online(owner) => (Found::Free(owner), None),
-            Some(owner) if self.same_client(owner, client_pid, register.seat.as_ref()) => (Found::Shared(owner), None),
-            Some(owner) => (Found::Nobody(None), Some(Conflict::Live(owner))),
-        }
-    }
-
-    /// Two adapters of one client process share its session where the client itself gave both the same seat. A common
-    /// parent alone says nothing: a launcher has many children.
-    fn same_client(&self, owner: PeerId, client_pid: u32, seat: Option<&Seat>) -> bool {
-        let same_process = self
-            .presence
-            .sessions_of(owner)
-            .iter()
-            .filter_map(|connection| self.presence.session(*connection))
-            .any(|session| session.client_pid == client_pid);
-        let same_seat = seat.is_some_and(|seat| self.presence.by_seat(seat) == Some(owner));
-        same_process && same_seat
+        let beginning = Beginning { peer, host, notice, takes_over: false, holds_token: !shared };
+        self.begin_session(now, caller, beginning, &register, facts, step)
     }
 
     fn new_peer(&mut self, now: Now, name: Option<String>, facts: &Facts, step: &mut Step) -> Result<PeerId, Rejection> {
         if self.presence.len() >= PEERS_MAX {
-            let unused = self.presence.offline().map(|(_, peer)| peer).find(|peer| self.mailbox(*peer).is_none());
+            let unused = self
+                .presence
+                .offline()
+                .map(|(_, peer)| peer)
+                .find(|peer| self.mailbox(*peer).is_none() && self.presence.absent(*peer).is_none());
             match unused {
                 Some(peer) => self.forget_peer(now, peer, step),
                 None => return Err(Rejection::TooManyPeers { peers: self.presence.len() }),
@@ -158,19 +116,16 @@ impl Broker {
         Ok(id)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one fact each, and both callers have them at hand")]
     fn begin_session(
         &mut self,
         now: Now,
         caller: Caller,
-        peer: PeerId,
-        client_pid: u32,
+        beginning: Beginning,
         register: &Register,
         facts: &Facts,
-        notice: Option<String>,
-        takes_over: bool,
         step: &mut Step,
     ) -> Result<(), Rejection> {
+        let Beginning { peer, host, notice, takes_over, holds_token } = beginning;
         let (Some(mut record), Some((token, digest))) = (self.presence.get(peer).cloned(), facts.token) else {
             return Err(Rejection::BadToken);
         };
@@ -181,12 +136,14 @@ impl Broker {
         record.git_root.clone_from(&register.git_root);
         record.repo.clone_from(&register.repo);
         record.host.clone_from(&register.host);
-        record.client_pid = Some(client_pid);
         record.last_seen = now.wall;
         // A second adapter shares the session; the first keeps the token that resumes it.
+        if holds_token {
+            set_host(&mut record, host);
+        }
         let token = match &register.resume {
             Some(resume) => resume.token,
-            None if came_online => {
+            None if holds_token => {
                 record.token = Some(digest);
                 token
             }
@@ -206,7 +163,7 @@ impl Broker {
         self.update_peer(record.clone(), step);
         // Whoever resumes is the same session, and does what it did.
         let mode = if register.resume.is_some() { record.mode } else { None };
-        self.presence.attach(caller.connection, Session { mode, ..Session::new(peer, client_pid) }, takes_over);
+        self.presence.attach(caller.connection, Session { mode, holds_token, ..Session::new(peer, host) }, takes_over);
         step.reply(caller.connection, caller.id, self.registered(peer, caller.connection, token, notice));
         if came_online {
             self.tell_peer(EventKind::PeerOnline, now.wall, &record, None, None, step);
@@ -227,19 +184,29 @@ impl Broker {
         })
     }
 
-    /// Ends the connection that a resumed session had before, and says whether there was one: its client is the same, so
-    /// nothing counts as an attempt, and other adapters of that client stay.
-    fn end_replaced_session(&mut self, now: Now, peer: PeerId, client_pid: u32, step: &mut Step) -> bool {
-        let same = |connection: &ConnectionId| {
-            self.presence.session(*connection).is_some_and(|session| session.client_pid == client_pid)
-        };
-        let Some(connection) = self.presence.reader(peer).filter(same) else { return false };
-        self.hand_back(now, peer, connection, step);
-        self.presence.detach(connection, now.wall);
-        self.presence.hang_up(connection);
-        self.hooks.hang_up(connection, step);
-        step.push(connection, Push::Goodbye(Goodbye::Replaced));
-        step.effects.push(Effect::Close { connection });
+    /// Makes way for the adapter that holds the token. The connection that it had before ends: its client is the same, so
+    /// nothing counts as an attempt. Other adapters of that client stay, and hand the mail back. Says whether the adapter
+    /// takes the mail now.
+    fn make_way(&mut self, now: Now, peer: PeerId, host: Host, step: &mut Step) -> bool {
+        let holder = |connection: &&ConnectionId| self.presence.session(**connection).is_some_and(|session| session.holds_token);
+        let held = self.presence.sessions_of(peer).iter().find(holder).copied();
+        if let Some(connection) = held {
+            let same = self.presence.session(connection).is_some_and(|session| session.host.has_client_of(&host));
+            if !same {
+                return false;
+            }
+            self.hand_back(now, peer, connection, step);
+            self.presence.detach(connection, now.wall);
+            self.presence.hang_up(connection);
+            self.hooks.hang_up(connection, step);
+            step.push(connection, Push::Goodbye(Goodbye::Replaced));
+            step.effects.push(Effect::Close { connection });
+        }
+        if let Some(reader) = self.presence.reader(peer) {
+            for message in self.hand_back(now, peer, reader, step) {
+                step.push(reader, Push::Withdrawn { message, stage: Stage::Stored });
+            }
+        }
         true
     }
 
@@ -276,7 +243,7 @@ impl Broker {
         check_seat(&seat)?;
         let Some(record) = self.presence.get(mine).cloned() else { return Err(Rejection::NotRegistered) };
         let Some(session) = self.presence.session(caller.connection) else { return Err(Rejection::NotRegistered) };
-        let client_pid = session.client_pid;
+        let host = session.host;
         let Some((token, digest)) = facts.token else { return Err(Rejection::BadToken) };
         let owner = match self.presence.by_seat(&seat) {
             None if self.is_name_of_another(&seat, mine) => return Err(Rejection::NameTaken { name: seat.key }),
@@ -288,23 +255,29 @@ impl Broker {
             Some(owner) if owner == mine => return self.stay(now, caller, record, (token, digest), None, step),
             Some(owner) => owner,
         };
-        let live_elsewhere = self.presence.is_online(owner) && !self.same_client(owner, client_pid, Some(&seat));
-        if live_elsewhere {
+        let standing = self.standing(owner, Asker { host, seat: Some(&seat), ended: &facts.ended });
+        if standing == Standing::Taken {
             let (owner_name, my_name) = (self.name_of(owner), record.name.clone());
-            self.notify_sessions(
-                owner,
-                format!("another process claims the session of {owner_name}; it is {my_name}, and {owner_name} stays yours"),
-                step,
-            );
-            let notice = format!("this client session is live as {owner_name} in another process: this one stays {my_name}");
+            let text =
+                format!("another process claims the session of {owner_name}; it is {my_name}, and {owner_name} stays yours");
+            self.tell_owner(owner, &text, step);
+            let notice = if self.presence.is_online(owner) {
+                format!("this client session is live as {owner_name} in another process: this one stays {my_name}")
+            } else {
+                format!("this client session is {owner_name}'s, which is expected back: this one stays {my_name}")
+            };
             return self.stay(now, caller, record, (token, digest), Some(notice), step);
+        }
+        let holds_token = standing == Standing::Free;
+        if holds_token {
+            self.end_sessions_of_the_dead(now, owner, step);
         }
         // The session moves to the peer that the seat belongs to. A provisional peer goes with it, mail and name.
         let handed_back = self.hand_back(now, mine, caller.connection, step);
-        let session = self.presence.detach(caller.connection, now.wall).unwrap_or_else(|| Session::new(mine, client_pid));
+        let session = self.presence.detach(caller.connection, now.wall).unwrap_or_else(|| Session::new(mine, host));
         let Some(mut adopted) = self.presence.get(owner).cloned() else { return Err(Rejection::NotRegistered) };
         let came_online = !self.presence.is_online(owner);
-        if came_online {
+        if holds_token {
             // Before the mail moves: what this session itself had offered is not a lost session's.
             self.count_forgotten_offers(now, owner, step);
         }
@@ -324,8 +297,9 @@ impl Broker {
             }
             self.leave_peer(now, mine, step);
         }
-        if came_online {
+        if holds_token {
             adopted.token = Some(digest);
+            set_host(&mut adopted, host);
         }
         adopted.client.clone_from(&record.client);
         adopted.client_version.clone_from(&record.client_version);
@@ -333,7 +307,6 @@ impl Broker {
         adopted.git_root.clone_from(&record.git_root);
         adopted.repo.clone_from(&record.repo);
         adopted.host.clone_from(&record.host);
-        adopted.client_pid = Some(client_pid);
         adopted.last_seen = now.wall;
         adopted.mode = session.mode.or(adopted.mode);
         self.update_peer(adopted.clone(), step);
@@ -341,7 +314,7 @@ impl Broker {
             self.move_tasks(mine, owner, step);
             self.move_memberships(mine, owner, step);
         }
-        self.presence.attach(caller.connection, Session { peer: owner, client_pid, ..session }, false);
+        self.presence.attach(caller.connection, Session { peer: owner, holds_token, ..session }, false);
         step.reply(caller.connection, caller.id, self.registered(owner, caller.connection, token, None));
         if came_online {
             self.tell_peer(EventKind::PeerOnline, now.wall, &adopted, None, None, step);
@@ -394,7 +367,7 @@ impl Broker {
         step: &mut Step,
     ) -> Result<(), Rejection> {
         let peer = record.id;
-        if self.presence.reader(peer) == Some(caller.connection) {
+        if self.presence.session(caller.connection).is_some_and(|session| session.holds_token) {
             record.token = Some(digest);
         }
         record.last_seen = now.wall;
@@ -533,7 +506,8 @@ impl Broker {
         self.person(caller, "ending a session")?;
         let peer = self.presence.resolve(name, None)?;
         let Some(mut record) = self.presence.get(peer).cloned() else { return Err(Rejection::NotRegistered) };
-        if self.presence.sessions_of(peer).is_empty() {
+        // A session that is expected back can be ended too: its token is void then, and its name free.
+        if self.presence.give_up(peer).is_none() && self.presence.sessions_of(peer).is_empty() {
             return Err(Rejection::NoSession { name: record.name });
         }
         // The one that takes the mail ends last, so that none of the others gets it on the way.
@@ -545,6 +519,8 @@ impl Broker {
         // Without a token the session cannot resume by itself.
         record.token = None;
         record.client_pid = None;
+        record.client_process = None;
+        record.adapter_process = None;
         record.last_seen = now.wall;
         self.update_peer(record, step);
         step.reply(caller.connection, caller.id, Reply::Done);
@@ -589,12 +565,13 @@ impl Broker {
     pub(crate) fn name_of(&self, peer: PeerId) -> String {
         self.presence.name(peer).map_or_else(|| peer.to_string(), str::to_owned)
     }
+}
 
-    fn notify_sessions(&self, peer: PeerId, text: String, step: &mut Step) {
-        for connection in self.presence.sessions_of(peer) {
-            step.push(*connection, Push::Notice(text.clone()));
-        }
-    }
+/// Notes where the session runs whose token resumes it.
+fn set_host(record: &mut PeerRecord, host: Host) {
+    record.client_pid = Some(host.client_pid);
+    record.client_process = host.client;
+    record.adapter_process = host.adapter;
 }
 
 /// Of two deliveries to what is one reader now, the one that goes on says that the other was offered.

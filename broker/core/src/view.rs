@@ -75,7 +75,7 @@ impl Broker {
             aliases: record.aliases.clone(),
             client: record.client.clone(),
             client_version: record.client_version.clone(),
-            client_pid: session.map(|session| session.client_pid),
+            client_pid: session.map(|session| session.host.client_pid),
             online,
             cwd: record.cwd.clone(),
             git_root: record.git_root.clone(),

@@ -246,9 +246,9 @@ struct Model {
     owed: BTreeMap<(ConnectionId, RequestId), bool>,
     keys: BTreeMap<(PeerId, String), (MessageId, Send)>,
     accepted: u64,
-    /// Peers whose sessions a killed broker left behind, with their processes; for as long as the grace after its start.
+    /// Peers whose sessions a killed broker left behind, with their processes, which live: until the one with the token
+    /// comes back.
     expected: BTreeMap<PeerId, u32>,
-    expected_until_ms: u64,
     last_now: Now,
     grace_until_ms: u64,
     /// What the person set, for all and for peers, and said yes to.
@@ -294,7 +294,6 @@ impl Model {
             keys: BTreeMap::new(),
             accepted: 0,
             expected: BTreeMap::new(),
-            expected_until_ms: 0,
             last_now: now,
             grace_until_ms: now.mono_ms + EXPIRY_GRACE_MS,
             default_policy: None,
@@ -561,7 +560,6 @@ impl Model {
                 self.grace_until_ms = self.world.now.mono_ms + EXPIRY_GRACE_MS;
                 let peers = self.world.disk.peers.iter();
                 self.expected = peers.filter_map(|(id, record)| record.client_pid.map(|pid| (*id, pid))).collect();
-                self.expected_until_ms = self.grace_until_ms;
                 self.compare();
                 self.open_terminals();
             }
@@ -720,7 +718,12 @@ impl Model {
     /// Applies what a granted request is known to bring about.
     fn granted(&mut self, connection: ConnectionId, line: Line, request: &Request, reply: &Reply) {
         if let Reply::Registered(registered) = reply {
-            self.expected.remove(&registered.peer);
+            self.expected.retain(|peer, _| self.world.disk.peers.contains_key(peer));
+            let known = self.expected.contains_key(&registered.peer);
+            if self.world.disk.peers[&registered.peer].token == Some(world::digest(registered.token)) {
+                self.expected.remove(&registered.peer);
+                assert!(!known || matches!(request, Request::Register(register) if register.resume.is_some()), "G6: {request:?}");
+            }
         }
         match (request, reply) {
             (Request::Register(register), Reply::Registered(registered)) => {
@@ -728,16 +731,19 @@ impl Model {
                     self.forgotten_offers(registered.peer);
                 }
                 let resumed = register.resume.is_some();
-                let since = self.replaced(registered.peer).unwrap_or_else(|| {
-                    self.begun += 1;
-                    self.begun
-                });
+                self.replaced(registered.peer);
+                self.begun += 1;
+                let since = self.begun;
+                if resumed {
+                    self.hand_over(registered.peer);
+                }
                 let mode = self.last_modes.get(&registered.peer).copied().filter(|_| resumed);
                 self.lines.insert(connection, Line { peer: Some(registered.peer), since, mode, ..line });
                 assert_eq!(registered.inbox_socket_in_bypass, self.consent, "a session is told what the person said yes to");
             }
             (Request::Bind(_), Reply::Registered(registered)) => self.bound(connection, line, registered.peer),
             (Request::Kick(_), Reply::Done) => {
+                self.expected.retain(|peer, _| self.world.disk.peers.get(peer).is_some_and(|record| record.client_pid.is_some()));
                 for kicked in self.goodbyes(Goodbye::Kicked) {
                     self.ended(kicked, true);
                 }
@@ -885,8 +891,8 @@ impl Model {
             return line.peer;
         }
         let above = self.lines.values().filter(|line| line.program < SESSIONS && PIDS[line.program] == PIDS[2]);
-        let expected = self.expected.iter().filter(|_| self.world.now.mono_ms < self.expected_until_ms);
-        let expected = expected.filter(|(_, pid)| **pid == PIDS[2]).map(|(peer, _)| *peer);
+        let known = |peer: &PeerId| self.world.disk.peers.contains_key(peer);
+        let expected = self.expected.iter().filter(|(peer, pid)| **pid == PIDS[2] && known(peer)).map(|(peer, _)| *peer);
         let agents: BTreeSet<PeerId> = above.filter_map(|line| line.peer).chain(expected).collect();
         if agents.len() == 1 { agents.first().copied() } else { Some(PeerId::HUMAN) }
     }
@@ -909,12 +915,22 @@ impl Model {
     }
 
     /// A session that resumes takes the place of the connection that it had before, if that took the mail.
-    fn replaced(&mut self, peer: PeerId) -> Option<u64> {
-        let replaced = self.goodbyes(Goodbye::Replaced).pop()?;
-        assert_eq!(self.reader(peer), Some(replaced), "only who takes the mail is replaced");
-        let since = self.lines[&replaced].since;
-        self.ended(replaced, false);
-        Some(since)
+    fn replaced(&mut self, peer: PeerId) {
+        for replaced in self.goodbyes(Goodbye::Replaced) {
+            assert!(self.sessions_of(peer).contains(&replaced), "only a session of the same peer is replaced");
+            self.ended(replaced, false);
+        }
+    }
+
+    /// Whoever resumes takes the mail before other adapters of its client, which hand back what they hold.
+    fn hand_over(&mut self, peer: PeerId) {
+        let mut others = self.sessions_of(peer);
+        others.sort_by_key(|connection| self.lines[connection].since);
+        for connection in others {
+            self.begun += 1;
+            self.lines.get_mut(&connection).expect("a session's line").since = self.begun;
+            self.letters.values_mut().filter(|letter| letter.holder == Some(connection)).for_each(Letter::release);
+        }
     }
 
     // ---- who is who, and what the person lets them take

@@ -9,13 +9,13 @@ pub mod finding;
 pub mod script;
 pub mod things;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::ops::Bound;
 
 use peer_core::broker::{Broker, Config};
 use peer_core::input::{ConnectionId, Facts, Input, Now, StoredMessage};
-use peer_core::record::{DeliveryRecord, Image, MessageRecord, PausesRecord, PeerRecord, SettingsRecord, TokenDigest};
+use peer_core::record::{DeliveryRecord, Image, MessageRecord, PausesRecord, PeerRecord, Process, SettingsRecord, TokenDigest};
 use peer_core::step::{Change, Effect, Query, Step};
 use peer_core::thing::{NoteRecord, Thing, ThingKey, Things};
 use peer_proto::channel::ChannelInfo;
@@ -157,6 +157,8 @@ pub struct World {
     pub now: Now,
     pub programs: BTreeMap<String, Program>,
     pub aliases: BTreeMap<MessageId, String>,
+    /// Processes that have ended, by their ids.
+    pub ended: BTreeSet<u32>,
     pub said: String,
     /// Says nothing: for tests that read the steps themselves.
     pub quiet: bool,
@@ -179,6 +181,7 @@ impl World {
             now,
             programs: BTreeMap::new(),
             aliases: BTreeMap::new(),
+            ended: BTreeSet::new(),
             said: String::new(),
             quiet: false,
             changes: Vec::new(),
@@ -234,6 +237,7 @@ impl World {
         let known = self.programs.remove(name);
         let (register, token, peer) = known.map_or((None, None, None), |program| (program.register, program.token, program.peer));
         self.programs.insert(name.to_owned(), Program { connection, role, register, pid, peer, token });
+        let ancestors = ancestors.into_iter().map(|pid| Process { pid, started: u64::from(pid) }).collect();
         self.input(Input::Connected { connection, id: 0, role, ancestors, seat });
     }
 
@@ -258,6 +262,7 @@ impl World {
         facts.prior =
             prior.and_then(|id| self.disk.stored(*id).zip(self.disk.messages.get(id).map(|record| record.text.clone())));
         facts.note = lookups.note.and_then(|key| self.disk.note(&key));
+        facts.ended = lookups.processes.into_iter().filter(|process| self.ended.contains(&process.pid)).collect();
         let id = self.requests;
         self.input(Input::Asked { connection, id, request, facts });
     }

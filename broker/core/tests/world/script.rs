@@ -49,6 +49,8 @@ impl World {
                 writeln!(self.said, "    > timer: {timer}").unwrap();
             }
             ["restart"] => self.restart(),
+            ["ends", pids @ ..] => self.ended.extend(pids.iter().map(|pid| pid.parse::<u32>().expect("a pid"))),
+            ["shuts-down", name] => self.ask(name, Request::Shutdown),
             ["limit", key, value] => {
                 assert!(self.config.limits.set(key, value.parse().expect("a number")), "a limit called {key}");
                 self.restart();
@@ -85,7 +87,9 @@ impl World {
                     host: "h".to_owned(),
                     resume: None,
                 };
-                self.connect(name, Role::Adapter, vec![pid + 50_000, pid, 1], None);
+                let adapter = options.get("adapter").map_or(pid + 50_000, |pid| pid.parse().expect("a pid"));
+                let ancestors = if options.get("kernel") == Some(&"silent") { Vec::new() } else { vec![adapter, pid, 1] };
+                self.connect(name, Role::Adapter, ancestors, None);
                 self.programs.get_mut(*name).expect("just connected").register = Some(register.clone());
                 self.ask(name, Request::Register(register));
             }

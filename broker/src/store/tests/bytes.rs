@@ -86,9 +86,12 @@ fn the_records_are_these_bytes() {
         hex(&bytes),
         "01020a63616c6d2d666f782d3201036f6c6401010237660006636c6175646503322e31022f7701022f770001680173000001\
          070707070707070707070707070707070707070707070707070707070707070700fd005e56eea1010000\
-         010101020109"
+         0101010201090107fb2c0100"
     );
     assert_eq!(record::decode::<PeerRecord>(&bytes).unwrap(), peer(2));
+    // One that was written before processes were noted.
+    let before = PeerRecord { client_process: None, ..peer(2) };
+    assert_eq!(record::decode::<PeerRecord>(&bytes[..bytes.len() - 6]).unwrap(), before);
 
     let settings = SettingsRecord { default_policy: Some(Policy::Refuse), inbox_socket_in_bypass: true };
     let bytes = record::encode(&settings).unwrap();

@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 
 use peer_core::input::StoredMessage;
 use peer_core::record::{
-    Brief, DeliveryRecord, Image, KeptRecord, MessageHead, MessageRecord, PausesRecord, PeerRecord, SettingsRecord, TokenDigest,
+    Brief, DeliveryRecord, Image, KeptRecord, MessageHead, MessageRecord, PausesRecord, PeerRecord, Process, SettingsRecord,
+    TokenDigest,
 };
 use peer_core::step::Change;
 use peer_core::thing::{ChannelRecord, NoteHead, NoteRecord, QuestionRecord, TaskRecord, Thing, ThingKey};
@@ -61,6 +62,8 @@ fn peer(n: u64) -> PeerRecord {
         policy: Some(Policy::Hold),
         mode: Some(Mode::AcceptEdits),
         former: vec![PeerId(9)],
+        client_process: Some(Process { pid: 7, started: 300 }),
+        adapter_process: None,
     }
 }
 
