@@ -506,7 +506,7 @@ pub enum ConfigError {
         path: PathBuf,
     },
     /// It, or the link that leads to it, belongs to another user.
-    #[error("{} belongs to user {owner}, and user {user} is expected; run `sudo chown -h {user} '{}'`, or remove it", path.display(), path.display())]
+    #[error("{} belongs to user {owner}, and user {user} is expected; run `sudo chown -h {user} '{}'` where it should be yours", path.display(), path.display())]
     Owner {
         /// The file.
         path: PathBuf,

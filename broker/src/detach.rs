@@ -8,9 +8,12 @@ use std::os::fd::RawFd;
 use std::path::Path;
 
 use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Pid, chdir, close, dup2_stderr, dup2_stdin, dup2_stdout, getpid, getsid, setsid};
 use thiserror::Error;
+
+use crate::inherited;
 
 /// Lists the descriptors of the process that reads it.
 const DESCRIPTORS_DIR: &str = if cfg!(target_os = "linux") { "/proc/self/fd" } else { "/dev/fd" };
@@ -18,14 +21,20 @@ const DESCRIPTORS_DIR: &str = if cfg!(target_os = "linux") { "/proc/self/fd" } e
 /// The first descriptor that is not stdin, stdout or stderr.
 const FIRST_INHERITED: RawFd = 3;
 
-/// Closes what was inherited beyond stdio, starts a session, leaves the working directory and masks all modes for others.
+/// The most descriptors that are closed one by one where the system does not list the open ones.
+const DESCRIPTORS_TRIED_MAX: RawFd = 65_536;
+
+/// Closes what was inherited beyond stdio, starts a session, leaves the working directory, masks all modes for others, and
+/// takes none of the starter's signals, limits and nice value over.
 ///
 /// Must come first in the process: a descriptor opened before by this process is closed as well.
 pub(crate) fn leave_starter() -> Result<(), DetachError> {
-    for descriptor in inherited()? {
+    for descriptor in inherited() {
         // EBADF: the descriptor that listed the directory. Nothing else can be done about the rest either.
         let _ = close(descriptor);
     }
+    inherited::heed_signals();
+    inherited::raise_limits();
     match setsid() {
         Ok(_) => {}
         // Whoever starts us may have made a session already.
@@ -47,23 +56,24 @@ pub(crate) fn drop_stdio() -> Result<(), DetachError> {
     Ok(())
 }
 
-fn inherited() -> Result<Vec<RawFd>, DetachError> {
-    let entries = std::fs::read_dir(DESCRIPTORS_DIR).map_err(|source| DetachError::Descriptors { source })?;
-    Ok(entries
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter(|descriptor| *descriptor >= FIRST_INHERITED)
-        .collect())
+/// The descriptors that may be open: those that the system lists, or, where there is no `/proc`, all that may have been
+/// opened.
+fn inherited() -> Vec<RawFd> {
+    let listed = std::fs::read_dir(DESCRIPTORS_DIR).map(|entries| {
+        let descriptors = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        descriptors.filter(|descriptor| *descriptor >= FIRST_INHERITED).collect()
+    });
+    listed.unwrap_or_else(|_| {
+        let soft = getrlimit(Resource::RLIMIT_NOFILE).map_or(DESCRIPTORS_TRIED_MAX, |(soft, _)| {
+            RawFd::try_from(soft).unwrap_or(DESCRIPTORS_TRIED_MAX).min(DESCRIPTORS_TRIED_MAX)
+        });
+        (FIRST_INHERITED..soft).collect()
+    })
 }
 
 /// Why the broker could not leave its starter.
 #[derive(Debug, Error)]
 pub enum DetachError {
-    /// The open descriptors cannot be listed.
-    #[error("cannot list inherited descriptors in {DESCRIPTORS_DIR}; run `peerctl daemon run` in the foreground")]
-    Descriptors {
-        /// The system's reason.
-        source: std::io::Error,
-    },
     /// A process group leader cannot start a session.
     #[error("process {pid} cannot start a session of its own; start the broker with `peerctl daemon start`")]
     Session {

@@ -19,7 +19,7 @@ use std::time::Duration;
 use peer_core::broker::Broker;
 use peer_proto::handshake::Preface;
 use peer_proto::limits::HELLO_TIMEOUT_MS;
-use peer_proto::location::Location;
+use peer_proto::location::{Location, Phase};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
@@ -40,6 +40,7 @@ mod clock;
 mod connection;
 mod detach;
 mod engine;
+mod inherited;
 mod listener;
 mod outbox;
 mod query;
@@ -52,6 +53,7 @@ mod telemetry;
 pub use crate::config::ConfigError;
 pub use crate::detach::DetachError;
 pub use crate::engine::EngineError;
+pub use crate::inherited::wait_for_children;
 pub use crate::listener::{ServeError, SocketError};
 pub use crate::sandbox::SandboxError;
 pub use crate::state_dir::{DirError, LockError, examine, free_bytes};
@@ -80,6 +82,7 @@ pub struct RunOptions {
 /// [`RunError::AlreadyRunning`] where another broker holds the directory; the others say what was wrong and what to do.
 /// Whatever was acknowledged before an error is on the disk.
 pub fn run(options: RunOptions, ready: impl FnOnce()) -> Result<(), RunError> {
+    inherited::heed_signals();
     run_with(options, Duration::from_millis(HELLO_TIMEOUT_MS), ready)
 }
 
@@ -125,13 +128,13 @@ fn run_with(options: RunOptions, hello_timeout: Duration, ready: impl FnOnce()) 
     let location = &options.location;
     state_dir::secure(location.dir())?;
     // Dropped last: whoever gets it next finds the store closed and the socket gone.
-    let _lock = take_lock(location)?;
+    let lock = take_lock(location)?;
     let log = telemetry::open(&location.log())?;
     let _logging = tracing::dispatcher::set_default(&log);
     if options.detached {
         telemetry::log_panics();
     }
-    let outcome = serve(&options, hello_timeout, ready);
+    let outcome = serve(&options, &lock, hello_timeout, ready);
     if let Err(error) = &outcome {
         // Nobody may be there any more to read it from stderr.
         tracing::error!(cause = %Chain(error), "broker down");
@@ -139,7 +142,7 @@ fn run_with(options: RunOptions, hello_timeout: Duration, ready: impl FnOnce()) 
     outcome
 }
 
-fn serve(options: &RunOptions, hello_timeout: Duration, ready: impl FnOnce()) -> Result<(), RunError> {
+fn serve(options: &RunOptions, lock: &Lock, hello_timeout: Duration, ready: impl FnOnce()) -> Result<(), RunError> {
     let location = &options.location;
     let clock = Clock::start();
     let settings = config::load(&location.config())?;
@@ -171,7 +174,7 @@ fn serve(options: &RunOptions, hello_timeout: Duration, ready: impl FnOnce()) ->
 
     let mut at_ready = Ok(());
     let desk = Desk { arrivals: to_engine, preface: desk_preface, hello_timeout };
-    let served = runtime.block_on(listener::serve(socket, desk, ended, || {
+    let up = || {
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             socket = %location.socket().display(),
@@ -182,11 +185,13 @@ fn serve(options: &RunOptions, hello_timeout: Duration, ready: impl FnOnce()) ->
             messages,
             "broker up"
         );
+        lock.note(Phase::Serving);
         ready();
         if options.detached {
             at_ready = detach::drop_stdio();
         }
-    }));
+    };
+    let served = runtime.block_on(listener::serve(socket, desk, ended, up, || lock.note(Phase::Ending)));
     // The desk is dropped with its way to the engine, so that the thread ends in any case.
     let thread = thread.join();
     at_ready?;

@@ -77,12 +77,13 @@ fn remove_stale(path: &Path) -> Result<(), SocketError> {
 /// Serves connections until a signal, the engine or the loss of the socket's path ends it, then until the last of them is
 /// closed or had its time. Returns what the engine said at its end; an error where it said nothing.
 ///
-/// `ready` is called once connections are accepted.
+/// `ready` is called once connections are accepted, `ending` before the socket goes.
 pub(crate) async fn serve<E>(
     socket: Socket,
     desk: Desk,
     mut engine: oneshot::Receiver<Result<(), E>>,
     ready: impl FnOnce(),
+    ending: impl FnOnce(),
 ) -> Result<Result<(), E>, ServeError> {
     let Socket { listener, reach, dir } = socket;
     let mut changes = Changes::watch(&dir);
@@ -136,6 +137,7 @@ pub(crate) async fn serve<E>(
     };
 
     // Nobody new, from here on.
+    ending();
     if let Err(error) = reach.unlink() {
         tracing::warn!(cause = %error, "cannot remove the socket; the next broker will");
     }

@@ -1,11 +1,17 @@
 //! Whether the socket's path still leads to this broker. One that nobody can reach must not live on holding the lock.
 //!
-//! On Linux the directory is watched, and a change is noticed at once; elsewhere, and where a directory further up was
-//! moved, it is noticed when the next connection ends. Nothing is asked periodically.
+//! On Linux the directory is watched, and a change is noticed at once. Where there is no watch, as on macOS and where all
+//! inotify instances are taken, the path is looked at once a minute. Where a directory further up was moved, it is noticed
+//! when the next connection ends.
 
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long a lost socket may stay unnoticed where the system has no watch to give, in milliseconds. The one wake-up of an
+/// idle broker, and only there.
+const LOOK_MS: u64 = 60_000;
 
 /// A bound socket and the path that shall lead to it.
 #[derive(Debug)]
@@ -34,7 +40,7 @@ impl Reach {
     }
 }
 
-/// Tells that something changed in a directory.
+/// Tells that something may have changed in a directory.
 #[cfg(target_os = "linux")]
 pub(crate) struct Changes {
     /// An inotify descriptor is read like a pipe, and tokio has no other safe way to wait for one.
@@ -46,7 +52,7 @@ impl Changes {
     /// Watches `dir` from now on. Where the system has no watch left, nothing is told. Needs a tokio runtime.
     pub(crate) fn watch(dir: &Path) -> Self {
         let events = Self::events(dir).inspect_err(|error| {
-            tracing::warn!(cause = %error, "cannot watch the directory; a lost socket will be noticed later (fs.inotify limits)");
+            tracing::warn!(cause = %error, "cannot watch the directory; a lost socket is looked for once a minute (fs.inotify limits)");
         });
         Self { events: events.ok() }
     }
@@ -60,20 +66,20 @@ impl Changes {
         tokio::net::unix::pipe::Receiver::from_owned_fd_unchecked(inotify.into())
     }
 
-    /// Returns after a change. What changed is for the caller to look at.
+    /// Returns after a change, or when it is time to look. What changed is for the caller to look at.
     pub(crate) async fn next(&mut self) {
         use tokio::io::AsyncReadExt;
 
-        let Some(events) = &mut self.events else { return std::future::pending().await };
+        let Some(events) = &mut self.events else { return tokio::time::sleep(Duration::from_millis(LOOK_MS)).await };
         let mut changes = [0; 4096];
         if let Err(error) = events.read(&mut changes).await {
-            tracing::warn!(cause = %error, "the directory's watch failed; a lost socket will be noticed later");
+            tracing::warn!(cause = %error, "the directory's watch failed; a lost socket is looked for once a minute");
             self.events = None;
         }
     }
 }
 
-/// Tells nothing on this system.
+/// This system has no watch.
 #[cfg(not(target_os = "linux"))]
 pub(crate) struct Changes;
 
@@ -84,8 +90,8 @@ impl Changes {
         Self
     }
 
-    /// Never returns.
+    /// Returns when it is time to look.
     pub(crate) async fn next(&mut self) {
-        std::future::pending().await
+        tokio::time::sleep(Duration::from_millis(LOOK_MS)).await
     }
 }

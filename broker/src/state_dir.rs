@@ -5,18 +5,27 @@
 
 use std::fs::{DirBuilder, File, Metadata, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::libc;
 use nix::unistd::geteuid;
+use peer_proto::location::{Holding, Phase};
 use thiserror::Error;
 
 /// Creates `dir` with mode 0700 where it is missing, parents too, and checks that it is a directory of this user that
-/// nobody else can enter, on a file system of this machine.
+/// nobody else can enter, on a file system of this machine. In another user's directory nothing is made: whose it is would
+/// be locked out of what root makes there.
 pub(crate) fn secure(dir: &Path) -> Result<(), DirError> {
+    let home = std::env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute() && dir.starts_with(home));
+    if let Some(home) = home {
+        not_foreign(dir, &home)?;
+    }
     let found = match dir.symlink_metadata() {
         Err(missing) if missing.kind() == io::ErrorKind::NotFound => {
+            if let Some(above) = dir.ancestors().skip(1).find(|above| above.exists()) {
+                not_foreign(dir, above)?;
+            }
             let created = DirBuilder::new().recursive(true).mode(0o700).create(dir);
             created.map_err(|source| DirError::Create { dir: dir.into(), source })?;
             dir.symlink_metadata()
@@ -25,6 +34,18 @@ pub(crate) fn secure(dir: &Path) -> Result<(), DirError> {
     };
     let found = found.map_err(|source| DirError::Look { dir: dir.into(), source })?;
     judge(dir, &found)
+}
+
+/// Refuses to make `dir` in a place that belongs to another user. Root's places are nobody's: their modes say who may.
+fn not_foreign(dir: &Path, place: &Path) -> Result<(), DirError> {
+    let user = geteuid().as_raw();
+    match place.metadata() {
+        Ok(found) if found.uid() != user && found.uid() != 0 => {
+            Err(DirError::Foreign { dir: dir.into(), place: place.into(), owner: found.uid(), user })
+        }
+        // What cannot be looked at, nothing can be made in.
+        _ => Ok(()),
+    }
 }
 
 /// Looks whether `dir`, which exists, is what a broker takes; makes and changes nothing.
@@ -66,7 +87,7 @@ fn check(dir: &Path, found: &Metadata) -> Result<(), DirError> {
 /// deleted file would exclude nobody.
 #[derive(Debug)]
 pub(crate) struct Lock {
-    _file: File,
+    file: File,
 }
 
 impl Lock {
@@ -82,9 +103,23 @@ impl Lock {
             .open(path)
             .map_err(|source| LockError::Open { path: path.into(), source })?;
         match file.try_lock() {
-            Ok(()) => Ok(Self { _file: file }),
+            Ok(()) => {
+                let lock = Self { file };
+                lock.note(Phase::Starting);
+                Ok(lock)
+            }
             Err(TryLockError::WouldBlock) => Err(LockError::Held { path: path.into() }),
             Err(TryLockError::Error(source)) => Err(LockError::Lock { path: path.into(), source }),
+        }
+    }
+
+    /// Writes into the lock file who holds it and how far it has come. A disk that has no room for that stops nothing: then
+    /// the kernel's word on the holder is all there is.
+    pub(crate) fn note(&self, phase: Phase) {
+        let line = Holding { pid: std::process::id(), phase }.line();
+        if self.file.write_all_at(line.as_bytes(), 0).is_ok() {
+            // What another kind of broker left behind the line.
+            let _ = self.file.set_len(line.len() as u64);
         }
     }
 }
@@ -186,8 +221,20 @@ pub enum DirError {
         /// The directory.
         dir: PathBuf,
     },
+    /// It would be made in another user's place.
+    #[error("{} belongs to user {owner}, and this is user {user}: the directory {} is not made there; run it as user {owner}, or set PEERD_DIR to a directory of your own", place.display(), dir.display())]
+    Foreign {
+        /// The directory.
+        dir: PathBuf,
+        /// The home directory, or what there is of the path.
+        place: PathBuf,
+        /// Whose that is.
+        owner: u32,
+        /// Who runs the broker.
+        user: u32,
+    },
     /// It belongs to another user.
-    #[error("the directory {} belongs to user {owner}, and user {user} is expected; run `sudo chown {user} '{}'`, or set PEERD_DIR to another", dir.display(), dir.display())]
+    #[error("the directory {} belongs to user {owner}, and user {user} is expected; run it as user {owner}, or set PEERD_DIR to a directory of your own", dir.display())]
     Owner {
         /// The directory.
         dir: PathBuf,
@@ -258,6 +305,24 @@ mod tests {
         secure(&dir).unwrap();
         assert_eq!((mode_of(&dir), mode_of(&root.path().join("a"))), (0o700, 0o700));
         secure(&dir).unwrap();
+    }
+
+    #[test]
+    fn in_another_users_place_nothing_is_made() {
+        if !geteuid().is_root() {
+            return;
+        }
+        let root = tempfile::tempdir().unwrap();
+        let (theirs, ours) = (root.path().join("theirs"), root.path().join("theirs/ours"));
+        std::fs::create_dir(&theirs).unwrap();
+        chown(&theirs, Some(64_711), Some(64_711)).unwrap();
+        let error = secure(&theirs.join("a/b")).unwrap_err();
+        assert!(matches!(error, DirError::Foreign { owner: 64_711, user: 0, .. }), "{error:?}");
+        assert!(error.to_string().contains("run it as user 64711"), "{error}");
+        assert_eq!(std::fs::read_dir(&theirs).unwrap().count(), 0);
+        // A directory of ours stays ours wherever it stands.
+        std::fs::create_dir(&ours).unwrap();
+        secure(&ours.join("a")).unwrap();
     }
 
     #[test]

@@ -8,15 +8,17 @@
 //! keep their logs apart.
 
 use std::fs::File;
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use nix::libc;
 use thiserror::Error;
 use tracing::Dispatch;
 use tracing_subscriber::EnvFilter;
 
-/// A log larger than this is set aside at the next start; two of them are kept.
+/// A log larger than this is set aside at its next line; two of them are kept.
 const LOG_BYTES_MAX: u64 = 10 * 1024 * 1024;
 
 /// Names a filter in `tracing`'s own syntax.
@@ -24,17 +26,7 @@ const FILTER_VARIABLE: &str = "PEERD_LOG";
 
 /// Opens the log, for [`tracing::dispatcher::set_default`] on each thread.
 pub(crate) fn open(path: &Path) -> Result<Dispatch, LogError> {
-    if path.symlink_metadata().is_ok_and(|found| found.len() > LOG_BYTES_MAX) {
-        let aside = path.with_extension("log.1");
-        std::fs::rename(path, &aside).map_err(|source| LogError::SetAside { path: path.into(), source })?;
-    }
-    let file = File::options()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(path)
-        .map_err(|source| LogError::Open { path: path.into(), source })?;
+    let file = LogFile::open(path)?;
     let wanted = std::env::var(FILTER_VARIABLE).unwrap_or_default();
     let (filter, mistake) = match EnvFilter::try_new(if wanted.is_empty() { "info" } else { &wanted }) {
         Ok(filter) => (filter, None),
@@ -42,13 +34,58 @@ pub(crate) fn open(path: &Path) -> Result<Dispatch, LogError> {
     };
     // A line that does not fit on the disk must not go to stderr instead: the starter would take it for why we failed.
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).log_internal_errors(false);
-    let log = Dispatch::new(lines.with_writer(file).finish());
+    let log = Dispatch::new(lines.with_writer(Mutex::new(file)).finish());
     if let Some(mistake) = mistake {
         tracing::dispatcher::with_default(&log, || {
             tracing::warn!(cause = %mistake, "{FILTER_VARIABLE} is no filter; logging at level info");
         });
     }
     Ok(log)
+}
+
+/// The log's file. Before each line it is looked at: one that has grown too large is set aside, and one that was removed or
+/// moved away is made again. So a broker that runs for months has a bounded log too.
+struct LogFile {
+    path: PathBuf,
+    file: File,
+    /// Device and inode of the file.
+    identity: (u64, u64),
+}
+
+impl LogFile {
+    fn open(path: &Path) -> Result<Self, LogError> {
+        if path.symlink_metadata().is_ok_and(|found| found.is_file() && found.len() > LOG_BYTES_MAX) {
+            let aside = path.with_extension("log.1");
+            std::fs::rename(path, &aside).map_err(|source| LogError::SetAside { path: path.into(), source })?;
+        }
+        let failed = |source| LogError::Open { path: path.into(), source };
+        let file =
+            File::options().append(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path).map_err(failed)?;
+        let found = file.metadata().map_err(failed)?;
+        Ok(Self { path: path.into(), file, identity: (found.dev(), found.ino()) })
+    }
+
+    /// Whether the path still leads to the file, and the file has room.
+    fn is_fit(&self) -> bool {
+        self.path
+            .symlink_metadata()
+            .is_ok_and(|found| (found.dev(), found.ino()) == self.identity && found.len() <= LOG_BYTES_MAX)
+    }
+}
+
+impl Write for LogFile {
+    /// One line, as the formatter hands it over. Where no file can be had the line is lost: a log without a bound, or on
+    /// stderr, would be worse.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if !self.is_fit() {
+            *self = Self::open(&self.path).map_err(io::Error::other)?;
+        }
+        self.file.write(line)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
 }
 
 /// From now on a broken invariant anywhere in the process says so in the log: a detached broker has no stderr to say it to.
@@ -93,6 +130,44 @@ mod tests {
         assert!(text.contains("INFO") && text.contains("hello peer=\"p-2\""), "{text}");
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(dir.path().join("broker.log.1").metadata().unwrap().len(), LOG_BYTES_MAX + 1);
+    }
+
+    #[test]
+    fn a_log_that_grows_too_large_is_set_aside_while_it_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, aside) = (dir.path().join("broker.log"), dir.path().join("broker.log.1"));
+        let log = open(&path).unwrap();
+        let say = |text: &str| tracing::dispatcher::with_default(&log, || tracing::info!("{text}"));
+        for (round, line) in ["one", "two", "three"].into_iter().enumerate() {
+            File::options().write(true).open(&path).unwrap().set_len(LOG_BYTES_MAX + 1 + round as u64).unwrap();
+            say(line);
+            assert!(std::fs::read_to_string(&path).unwrap().ends_with(&format!("{line}\n")));
+            assert!(path.metadata().unwrap().len() < 200, "it begins anew");
+            assert_eq!(aside.metadata().unwrap().len(), LOG_BYTES_MAX + 1 + round as u64, "one former log is kept");
+        }
+    }
+
+    #[test]
+    fn a_log_that_was_removed_or_moved_away_is_made_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("broker.log");
+        let log = open(&path).unwrap();
+        let say = |text: &str| tracing::dispatcher::with_default(&log, || tracing::info!("{text}"));
+        std::fs::remove_file(&path).unwrap();
+        say("after the removal");
+        assert!(std::fs::read_to_string(&path).unwrap().contains("after the removal"));
+        std::fs::rename(&path, dir.path().join("mine.log")).unwrap();
+        say("after the move");
+        assert!(std::fs::read_to_string(&path).unwrap().contains("after the move"));
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        // What stands in the way is left as it is, and nothing is written through it.
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink(dir.path().join("elsewhere"), &path).unwrap();
+        say("into the link");
+        assert!(!dir.path().join("elsewhere").exists());
+        std::fs::remove_file(&path).unwrap();
+        say("and on");
+        assert!(std::fs::read_to_string(&path).unwrap().contains("and on"));
     }
 
     #[test]

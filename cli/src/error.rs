@@ -57,6 +57,9 @@ pub(crate) enum Failure {
     /// The broker ended, or closed the connection, while something was watched.
     #[error("the broker ended while it was watched; run the command again")]
     WatchEnded,
+    /// A broker runs and nobody can reach it.
+    #[error("{0}")]
+    Unreachable(String),
     /// Another broker has the lock. Only `daemon start` sees it.
     #[error("{0}")]
     AlreadyRunning(String),
@@ -84,8 +87,10 @@ impl Failure {
             Self::Connect(ConnectError::Refused(refusal)) | Self::Request(RequestError::Refused(refusal)) => {
                 refusal.code.exit_code()
             }
-            Self::Connect(ConnectError::Location(_) | ConnectError::Executable { .. }) => FAILED,
-            Self::Connect(_) | Self::Request(RequestError::Lost) | Self::WatchEnded => UNREACHABLE,
+            Self::Connect(ConnectError::Location(_) | ConnectError::ForeignHome { .. } | ConnectError::Executable { .. }) => {
+                FAILED
+            }
+            Self::Connect(_) | Self::Request(RequestError::Lost) | Self::WatchEnded | Self::Unreachable(_) => UNREACHABLE,
             Self::Usage(_) => USAGE,
             Self::NotFound { .. } => NOT_FOUND,
             Self::TimedOut(_) => TIMED_OUT,
@@ -111,7 +116,8 @@ impl Failure {
                 ConnectError::WrongOwner { .. } | ConnectError::WrongKind { .. } => "unsafe_socket",
                 ConnectError::Preface { .. } => "version_mismatch",
                 ConnectError::StartFailed { .. } => "start_failed",
-                ConnectError::Location(_) => "no_directory",
+                ConnectError::LockedOut { .. } => "locked_out",
+                ConnectError::Location(_) | ConnectError::ForeignHome { .. } => "no_directory",
                 ConnectError::Refused(refusal) => refusal.code.as_str(),
                 ConnectError::Executable { .. }
                 | ConnectError::Io { .. }
@@ -128,6 +134,7 @@ impl Failure {
             Self::TimedOut(_) => "timed_out",
             Self::Unwell(_) => "unwell",
             Self::Partly { failure, .. } => failure.code(),
+            Self::Unreachable(_) => "unreachable",
             Self::AlreadyRunning(_) => "already_running",
             Self::File { .. } => "file",
             Self::System { .. } | Self::Output(_) => "system",
@@ -157,21 +164,6 @@ impl Failure {
             Self::Partly { data, .. } => Some(data),
             _ => None,
         }
-    }
-
-    /// Whether the broker is gone, and a later attempt may find one: it ended, or none runs yet.
-    pub(crate) fn is_lost(&self) -> bool {
-        matches!(
-            self,
-            Self::WatchEnded
-                | Self::Request(RequestError::Lost)
-                | Self::Connect(
-                    ConnectError::NotRunning { .. }
-                        | ConnectError::NoWelcome { .. }
-                        | ConnectError::Io { .. }
-                        | ConnectError::SentAway(_)
-                )
-        )
     }
 
     /// Whether it is only that nobody reads the output any more.

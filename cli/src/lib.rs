@@ -6,6 +6,7 @@
 //!
 //! Every command is one file in `commands`, with its options, its help and what it does.
 
+mod agents;
 mod args;
 mod commands;
 mod error;
@@ -15,10 +16,11 @@ mod output;
 mod setup;
 mod throwaway;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser;
-use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::error::ErrorKind;
 use peer_client::{Endpoint, Start};
 use serde_json::json;
 
@@ -29,14 +31,15 @@ use crate::output::Output;
 /// Runs the program with the process's own arguments and environment.
 #[must_use]
 pub fn main() -> ExitCode {
+    peer_broker::wait_for_children();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         // A client takes some exit codes of its hooks for a veto: not even a wrong call may have one.
-        Err(error) if std::env::args().nth(1).is_some_and(|command| command == "hook") => {
+        Err(error) if is_hook(std::env::args_os().skip(1)) => {
             let _ = error.print();
             return ExitCode::SUCCESS;
         }
-        Err(error) => return explain(without_far_fetched_tips(error)),
+        Err(error) => return explain(&error),
     };
     if let Command::Hook(args) = &cli.command {
         commands::hook::run(args);
@@ -57,6 +60,11 @@ pub fn main() -> ExitCode {
     ended(done, &output)
 }
 
+/// Whether the first word that is no option is `hook`.
+fn is_hook(mut arguments: impl Iterator<Item = OsString>) -> bool {
+    arguments.find(|argument| !argument.as_encoded_bytes().starts_with(b"-")).is_some_and(|command| command == "hook")
+}
+
 /// What the process exits with.
 fn ended(done: Result<(), Failure>, output: &Output) -> ExitCode {
     match done {
@@ -70,28 +78,8 @@ fn ended(done: Result<(), Failure>, output: &Output) -> ExitCode {
     }
 }
 
-/// How much a command's name must be like what was typed to be offered, from 0 to 1: a slip of the fingers is above it,
-/// another word below.
-const TIP_SIMILARITY_MIN: f64 = 0.6;
-
-/// Takes out suggestions that are nothing like what was typed: they send people the wrong way.
-fn without_far_fetched_tips(mut error: clap::Error) -> clap::Error {
-    let typed = match error.get(ContextKind::InvalidSubcommand) {
-        Some(ContextValue::String(typed)) => typed.clone(),
-        _ => return error,
-    };
-    if let Some(ContextValue::Strings(tips)) = error.remove(ContextKind::SuggestedSubcommand) {
-        let close = |tip: &String| strsim::normalized_damerau_levenshtein(&typed, tip) >= TIP_SIMILARITY_MIN;
-        let tips: Vec<String> = tips.into_iter().filter(close).collect();
-        if !tips.is_empty() {
-            error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(tips));
-        }
-    }
-    error
-}
-
 /// What clap has to say: help and version are data, everything else is a usage error.
-fn explain(error: clap::Error) -> ExitCode {
+fn explain(error: &clap::Error) -> ExitCode {
     // Where even this cannot be printed there is nobody to tell.
     let _ = error.print();
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {

@@ -59,7 +59,7 @@ impl Throwaway {
         fs::write(location.config(), config).map_err(|source| Failure::File { attempt, path: location.config(), source })?;
         prepare(&location).map_err(|source| Failure::File { attempt, path: location.dir().into(), source })?;
         let endpoint = Endpoint { location, executable: executable.to_path_buf(), start: Start::Never };
-        let mut broker = detached_broker(&endpoint)
+        let mut broker = detached_broker(&endpoint, executable)
             .env("HOME", &home)
             .kill_on_drop(true)
             .spawn()

@@ -55,7 +55,7 @@ impl Location {
         self.dir.join("broker.sock")
     }
 
-    /// Locked by the broker for as long as it lives; never deleted.
+    /// Locked by the broker for as long as it lives; never deleted. In it stands a [`Holding`].
     #[must_use]
     pub fn lock(&self) -> PathBuf {
         self.dir.join("broker.lock")
@@ -89,6 +89,60 @@ impl Location {
     #[must_use]
     pub fn backups(&self) -> PathBuf {
         self.dir.join("backups")
+    }
+}
+
+/// What a broker writes into the lock file that it holds: which process it is, and how far it has come. Whoever finds the
+/// lock held, and nobody behind the socket, reads it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holding {
+    /// The process, as its own pid namespace numbers it.
+    pub pid: u32,
+    /// How far it has come.
+    pub phase: Phase,
+}
+
+/// How far the holder of the lock has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// It opens its store; its socket is still to come.
+    Starting,
+    /// Its socket takes connections.
+    Serving,
+    /// It was told to end. It writes what it has accepted; its socket is gone.
+    Ending,
+}
+
+impl Phase {
+    const ALL: [Self; 3] = [Self::Starting, Self::Serving, Self::Ending];
+
+    /// Its word in the lock file.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Serving => "serving",
+            Self::Ending => "ending",
+        }
+    }
+}
+
+impl Holding {
+    /// The line for the lock file. Always of the same length, so that a later one replaces an earlier one in one write.
+    #[must_use]
+    pub fn line(&self) -> String {
+        format!("pid {:>10} {:<8}\n", self.pid, self.phase.as_str())
+    }
+
+    /// What a lock file says; none where no broker of this kind wrote it.
+    #[must_use]
+    pub fn read(text: &str) -> Option<Self> {
+        let mut words = text.lines().next()?.split_whitespace();
+        let (Some("pid"), Some(pid), Some(word), None) = (words.next(), words.next(), words.next(), words.next()) else {
+            return None;
+        };
+        let phase = Phase::ALL.into_iter().find(|phase| phase.as_str() == word)?;
+        Some(Self { pid: pid.parse().ok().filter(|pid| *pid > 1)?, phase })
     }
 }
 
@@ -129,6 +183,18 @@ mod tests {
         assert_eq!(location.dir(), Path::new("/home/u").join(DEFAULT_UNDER_HOME));
         let location = Location::resolve(Some(Path::new("")), Some(Path::new("/home/u"))).unwrap();
         assert_eq!(location.dir(), Path::new("/home/u").join(DEFAULT_UNDER_HOME));
+    }
+
+    #[test]
+    fn a_lock_file_tells_its_holder_in_one_length() {
+        let lines = Phase::ALL.map(|phase| Holding { pid: 1_234, phase }.line());
+        assert!(lines.iter().all(|line| line.len() == lines[0].len()), "{lines:?}");
+        for (line, phase) in lines.iter().zip(Phase::ALL) {
+            assert_eq!(Holding::read(line), Some(Holding { pid: 1_234, phase }));
+        }
+        for other in ["", "1234", "pid x serving", "pid 1 serving", "pid 0 serving", "pid 12 sleeping", "pid 12 serving more"] {
+            assert_eq!(Holding::read(other), None, "{other:?}");
+        }
     }
 
     #[test]

@@ -352,9 +352,7 @@ impl From<Rejection> for Refusal {
             }
             Rejection::ThreadPaused { thread, .. } => (
                 ErrorCode::ThreadPaused,
-                format!(
-                    "no agent can write in it until your user has; a message of theirs in it, or `peerctl resume --thread {thread}`, lets it go on"
-                ),
+                format!("ask your user: a message of theirs in it, or `peerctl resume --thread {thread}`, lets it go on"),
                 None,
             ),
             Rejection::Paused { what, is_thread } => {

@@ -223,7 +223,7 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// Somebody else's.
-    #[error("{} belongs to user {found}, not to {expected}; change its owner or move it away", path.display())]
+    #[error("{} belongs to user {found}, and this is user {expected}; run it as user {found}", path.display())]
     Owner {
         /// The file.
         path: PathBuf,

@@ -3,26 +3,22 @@
 //! `start` is what every program runs that needs a broker and finds none, twenty at a time if need be. One broker wins the
 //! lock; who loses waits for the winner, and takes over where the winner dies during its start.
 
-use std::fs::File;
-use std::io;
-use std::path::Path;
-use std::process::Stdio;
-use std::time::Duration;
+mod start;
+mod stop;
 
 use clap::Subcommand;
 use peer_broker::search::IndexReport;
 use peer_broker::store::Store;
 use peer_broker::{RunError, RunOptions};
-use peer_client::start::ENVIRONMENT_KEPT;
-use peer_client::{ConnectError, Endpoint, RequestError, Start};
-use peer_proto::request::{Request, Welcome};
+use peer_client::{ConnectError, Endpoint, Start, holder};
 use serde_json::json;
-use tokio::io::AsyncReadExt;
-use tokio::process::{Child, Command};
-use tokio::time::Instant;
 
+use self::start::{Started, start};
+pub(crate) use self::start::{detached_broker, last_words};
+use self::stop::Stopped;
+pub(crate) use self::stop::stop;
 use super::{block_on, status};
-use crate::error::{ALREADY_RUNNING, Failure};
+use crate::error::Failure;
 use crate::operator::Operator;
 use crate::output::{Output, Tone, size};
 
@@ -36,16 +32,6 @@ Examples:
   peerctl daemon stop && peerctl daemon reindex
 
 Nobody needs to start the broker by hand: whatever needs it starts it.";
-
-/// How long a start may take before it is called a failure, in milliseconds.
-const START_TIMEOUT_MS: u64 = 10_000;
-
-/// How long a broker may take to end after it was told to, in milliseconds: it writes what it has accepted.
-const STOP_TIMEOUT_MS: u64 = 10_000;
-
-/// The pauses of a starter that lost against another, in milliseconds, doubling.
-const PAUSE_MS_MIN: u64 = 10;
-const PAUSE_MS_MAX: u64 = 320;
 
 /// The broker: run, start, stop, look at it
 #[derive(Debug, clap::Args)]
@@ -87,16 +73,17 @@ pub(crate) fn run(args: Args, output: &Output, endpoint: Endpoint) -> Result<(),
         What::Start => block_on(async { say_started(output, &start(&endpoint).await?) }),
         What::Stop => block_on(async {
             let stopped = stop(&endpoint).await?;
-            say_stopped(output, stopped)
+            say_stopped(output, &stopped)
         }),
         What::Restart => block_on(async {
-            stop(&endpoint).await?;
+            if let stopped @ Stopped::Signalled { .. } = stop(&endpoint).await?
+                && !output.json
+            {
+                say_stopped(output, &stopped)?;
+            }
             say_started(output, &start(&endpoint).await?)
         }),
-        What::Status => block_on(async {
-            let operator = Operator::connect(&endpoint).await?;
-            status::print(output, &status::ask(&operator).await?)
-        }),
+        What::Status => block_on(say_status(output, &endpoint)),
         What::Verify => verify(output, &endpoint),
         What::Reindex => reindex(output, &endpoint),
     }
@@ -128,13 +115,6 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// A broker that runs now.
-struct Started {
-    welcome: Welcome,
-    /// It did not run before.
-    fresh: bool,
-}
-
 fn say_started(output: &Output, started: &Started) -> Result<(), Failure> {
     let welcome = &started.welcome;
     if output.json {
@@ -149,148 +129,32 @@ fn say_started(output: &Output, started: &Started) -> Result<(), Failure> {
     output.line(&format!("{what}: version {}, pid {}", welcome.version, welcome.pid))
 }
 
-fn say_stopped(output: &Output, stopped: bool) -> Result<(), Failure> {
+fn say_stopped(output: &Output, stopped: &Stopped) -> Result<(), Failure> {
     if output.json {
-        return output.json(&json!({ "stopped": stopped }));
-    }
-    output.line(if stopped { "the broker was stopped" } else { "no broker runs" })
-}
-
-/// Starts the broker unless one runs; ends when one answers.
-async fn start(endpoint: &Endpoint) -> Result<Started, Failure> {
-    let deadline = Instant::now() + Duration::from_millis(START_TIMEOUT_MS);
-    let mut pause_ms = PAUSE_MS_MIN;
-    let mut fresh = false;
-    // What the last broker of ours said before it ended; counts only where nobody else came up either.
-    let mut said: Option<String> = None;
-    loop {
-        match Operator::connect(endpoint).await {
-            Ok(operator) => return Ok(Started { welcome: operator.welcome, fresh }),
-            Err(Failure::Connect(ConnectError::NotRunning { .. })) => {}
-            // It was there and went while it was greeted: the lock says who is next.
-            Err(Failure::Connect(ConnectError::NoWelcome { .. } | ConnectError::Io { .. })) => {}
-            Err(failure) => return Err(failure),
-        }
-        if let Some(text) = said.take() {
-            return Err(Failure::Broker(text));
-        }
-        if Instant::now() >= deadline {
-            return Err(Failure::Broker(format!(
-                "no broker answered within {START_TIMEOUT_MS} ms; look into {}",
-                endpoint.location.log().display()
-            )));
-        }
-        fresh = false;
-        match spawn(endpoint, deadline).await? {
-            // It is ready; or it died without a word, then the next turn takes over.
-            Spawned::Silent => fresh = true,
-            Spawned::Failed { text } => said = Some(text),
-            Spawned::Lost => {
-                // Another one has the lock and is on its way up, or down. Nothing announces either; hence the pauses.
-                tokio::time::sleep_until(deadline.min(Instant::now() + Duration::from_millis(pause_ms))).await;
-                pause_ms = (pause_ms * 2).min(PAUSE_MS_MAX);
-            }
-        }
-    }
-}
-
-/// What became of one attempt to start a broker.
-enum Spawned {
-    /// Its standard error ended without a word.
-    Silent,
-    /// Another broker has the lock.
-    Lost,
-    /// It said why it does not run.
-    Failed { text: String },
-}
-
-async fn spawn(endpoint: &Endpoint, deadline: Instant) -> Result<Spawned, Failure> {
-    let mut child = detached_broker(endpoint).spawn().map_err(|source| Failure::File {
-        attempt: "running",
-        path: endpoint.executable.clone(),
-        source,
-    })?;
-    let Ok(read) = tokio::time::timeout_at(deadline, last_words(&mut child)).await else {
-        let pid = child.id().unwrap_or_default();
-        return Ok(Spawned::Failed {
-            text: format!("the broker (pid {pid}) did not become ready within {START_TIMEOUT_MS} ms; look into broker.log"),
+        return output.json(&match stopped {
+            Stopped::NoneRan => json!({ "stopped": false }),
+            Stopped::Asked => json!({ "stopped": true }),
+            Stopped::Signalled { pid, .. } => json!({ "stopped": true, "signalled": pid }),
         });
-    };
-    let text = read.map_err(|source| Failure::System { attempt: "reading what the broker says", source })?;
-    if text.is_empty() {
-        return Ok(Spawned::Silent);
     }
-    let ended = child.wait().await.map_err(|source| Failure::System { attempt: "waiting for the broker", source })?;
-    if ended.code() == Some(i32::from(ALREADY_RUNNING)) {
-        return Ok(Spawned::Lost);
-    }
-    Ok(Spawned::Failed { text: text.trim_start_matches("peerctl: ").to_owned() })
-}
-
-/// The command that becomes a broker. Nothing of the starter's environment lives on in a process that serves everybody.
-pub(crate) fn detached_broker(endpoint: &Endpoint) -> Command {
-    let mut command = Command::new(&endpoint.executable);
-    command.args(["daemon", "run", "--detached"]).current_dir("/");
-    command.env_clear().env("PEERD_DIR", endpoint.location.dir());
-    for name in ENVIRONMENT_KEPT {
-        if let Some(value) = std::env::var_os(name) {
-            command.env(name, value);
+    match stopped {
+        Stopped::NoneRan => output.line("no broker runs"),
+        Stopped::Asked => output.line("the broker was stopped"),
+        Stopped::Signalled { pid, why } => {
+            output.line(&format!("the broker (pid {pid}) was stopped by SIGTERM, because it could not be asked: {why}"))
         }
     }
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-    command
 }
 
-/// What a detached broker writes before it is ready or dead.
-pub(crate) async fn last_words(child: &mut Child) -> Result<String, io::Error> {
-    let mut bytes = Vec::new();
-    if let Some(mut stderr) = child.stderr.take() {
-        stderr.read_to_end(&mut bytes).await?;
-    }
-    Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
-}
-
-/// Stops the broker, if one runs, and waits until it has let go of its lock.
-pub(crate) async fn stop(endpoint: &Endpoint) -> Result<bool, Failure> {
-    let ending = async {
-        match Operator::connect(endpoint).await {
-            Ok(operator) => {
-                match operator.ask_done(Request::Shutdown).await {
-                    // It was told before, by somebody else, and is on its way out.
-                    Ok(()) | Err(Failure::Request(RequestError::Lost)) => {}
-                    Err(failure) => return Err(failure),
-                }
-                operator.closed().await;
-            }
-            Err(Failure::Connect(ConnectError::NotRunning { .. })) => return Ok(false),
-            // It takes connections until the last moment.
-            Err(Failure::Connect(ConnectError::NoWelcome { .. })) => {}
-            Err(failure) => return Err(failure),
-        }
-        released(&endpoint.location.lock()).await.map(|()| true)
-    };
-    match tokio::time::timeout(Duration::from_millis(STOP_TIMEOUT_MS), ending).await {
-        Ok(ended) => ended,
-        Err(_) => Err(Failure::Broker(format!(
-            "the broker still holds its lock {STOP_TIMEOUT_MS} ms after it was told to stop; `peerctl daemon status` tells its pid, for `kill`"
-        ))),
-    }
-}
-
-/// Waits until nobody holds the lock: the broker holds it for life.
-async fn released(lock: &Path) -> Result<(), Failure> {
-    let path = lock.to_path_buf();
-    let waited = tokio::task::spawn_blocking(move || match File::open(&path) {
-        Ok(file) => file.lock().map_err(|source| (path, source)),
-        // Whoever removed the directory meant it.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(source) => Err((path, source)),
-    });
-    match waited.await {
-        Ok(waited) => waited.map_err(|(path, source)| Failure::File { attempt: "waiting for", path, source }),
-        Err(_) => Err(Failure::Broker(
-            "waiting for the broker's lock was interrupted; `peerctl daemon status` says whether it runs".to_owned(),
-        )),
+/// How the broker is. Where none answers it says of a process that holds the lock all the same.
+async fn say_status(output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
+    match Operator::connect(endpoint).await {
+        Ok(operator) => status::print(output, &status::ask(&operator).await?),
+        Err(Failure::Connect(ConnectError::NotRunning { socket })) => match holder::look(&endpoint.location) {
+            Some(holder) => Err(Failure::Unreachable(stop::unreachable(&socket, holder))),
+            None => Err(Failure::Connect(ConnectError::NotRunning { socket })),
+        },
+        Err(failure) => Err(failure),
     }
 }
 

@@ -24,7 +24,7 @@ pub(crate) mod undo;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use peer_client::Endpoint;
+use peer_client::{Endpoint, whose};
 use peer_proto::location::Location;
 use serde::{Deserialize, Serialize};
 
@@ -97,7 +97,15 @@ pub(crate) struct Place {
 impl Place {
     /// Looks at the environment.
     pub(crate) fn from_env(endpoint: &Endpoint) -> Result<Self, Failure> {
-        let home = dirs::home_dir().filter(|home| home.is_absolute()).ok_or_else(|| {
+        if let Some((home, owner)) = whose::foreign_home() {
+            let message = format!(
+                "the home directory {} belongs to {}: nothing is read or written there; run it as that user",
+                home.display(),
+                whose::user(owner)
+            );
+            return Err(Failure::Usage(message));
+        }
+        let home = whose::home_dir().filter(|home| home.is_absolute()).ok_or_else(|| {
             Failure::Usage("HOME names no directory by an absolute path, and the clients' files are under it; set it".to_owned())
         })?;
         let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);

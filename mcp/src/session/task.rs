@@ -31,7 +31,7 @@ impl Session {
         let Unstarted { endpoint, mut barriers } = unstarted;
         let endpoint = match endpoint {
             Ok(endpoint) => endpoint,
-            Err(error) => return self.end(error.to_string()),
+            Err(error) => return self.end(error.for_model()),
         };
         self.look_around().await;
         while self.client().kind == ClientKind::Codex && !codex::settle(&self).await {
@@ -252,7 +252,7 @@ impl Session {
 /// Why one attempt brought no session.
 #[derive(Debug, Error)]
 enum AttemptError {
-    #[error(transparent)]
+    #[error("{}", .0.for_model())]
     Connect(#[from] ConnectError),
     #[error("registering with the broker: {0}")]
     Refused(Refusal),

@@ -170,10 +170,6 @@ mod tests {
             mode: None,
             policy: Policy::Accept,
             groups: Vec::new(),
-            held: 0,
-            offered: 0,
-            full: false,
-            paused: false,
         }
     }
 

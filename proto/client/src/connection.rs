@@ -33,7 +33,8 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::codec::{FramedRead, FramedWrite, LengthDelimitedCodec};
 
-use crate::{ConnectError, Endpoint, Start, process, start};
+use crate::whose::Barrier;
+use crate::{ConnectError, Endpoint, Start, holder, process, start, whose};
 
 /// How long a broker may be silent before it is looked whether its process is suspended, in milliseconds.
 const SUSPICION_MS: u64 = 1_000;
@@ -236,8 +237,14 @@ async fn reach(endpoint: &Endpoint, role: Role, seat: Option<Seat>) -> Result<(C
         if let Some(pid) = broker.filter(|pid| process::is_suspended(*pid)) {
             return Err(ConnectError::Suspended { socket, pid });
         }
+        // A broker holds its lock for life: where nobody does, it is none that listens here, and waiting is no use.
+        if holder::look(&endpoint.location).is_none() {
+            let process = broker.map(|pid| format!(" (process {pid})")).unwrap_or_default();
+            let what = format!("is no broker{process}: it listens there, says nothing, and does not hold broker.lock");
+            return Err(ConnectError::NoWelcome { socket, what });
+        }
     }
-    Err(ConnectError::NoWelcome { socket, what: "accepted the connection and then said nothing" })
+    Err(ConnectError::NoWelcome { socket, what: "accepted the connection and then said nothing".to_owned() })
 }
 
 /// Connects to the socket, if it and what is behind it are ours.
@@ -286,7 +293,13 @@ fn io_error(attempt: &'static str, socket: &Path, source: io::Error) -> ConnectE
     let socket = socket.to_path_buf();
     match source.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ConnectError::NotRunning { socket },
-        io::ErrorKind::PermissionDenied => ConnectError::Sandboxed { socket, source },
+        // A sandbox only where owners and modes would have let us pass.
+        io::ErrorKind::PermissionDenied => match whose::barrier(&socket) {
+            Some(Barrier { path, owner, mode }) => {
+                ConnectError::LockedOut { path, owner, mode, ours: nix::unistd::geteuid().as_raw(), socket }
+            }
+            None => ConnectError::Sandboxed { socket, source },
+        },
         _ => ConnectError::Io { attempt, socket, source },
     }
 }
@@ -316,9 +329,9 @@ async fn greet(
     let hello = Hello { role, version: env!("CARGO_PKG_VERSION").to_owned(), executable, seat };
     match connection.request(Request::Hello(hello)).await {
         Ok(Reply::Welcome(welcome)) => Ok((connection, pushes, welcome)),
-        Ok(_) => Err(ConnectError::NoWelcome { socket, what: "answered Hello with something else" }),
+        Ok(_) => Err(ConnectError::NoWelcome { socket, what: "answered Hello with something else".to_owned() }),
         Err(RequestError::Refused(refusal)) => Err(ConnectError::Refused(refusal)),
-        Err(_) => Err(ConnectError::NoWelcome { socket, what: "closed the connection before it said welcome" }),
+        Err(_) => Err(ConnectError::NoWelcome { socket, what: "closed the connection before it said welcome".to_owned() }),
     }
 }
 
@@ -326,7 +339,7 @@ fn preface_error(socket: &Path, source: io::Error) -> ConnectError {
     let socket = socket.to_path_buf();
     match source.kind() {
         io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
-            ConnectError::NoWelcome { socket, what: "closed the connection before it said who it is" }
+            ConnectError::NoWelcome { socket, what: "closed the connection before it said who it is".to_owned() }
         }
         _ => ConnectError::Io { attempt: "greeting the broker behind", socket, source },
     }

@@ -5,16 +5,21 @@
 //!
 //! - [`connection`]: one connection: requests out, answers and pushes in.
 //! - [`reconnect`]: the next connection after a loss.
-//! - [`start`]: starting the broker.
+//! - [`start`]: starting the broker, and with which file.
+//! - [`holder`]: who holds the broker's lock, where nobody answers.
+//! - [`whose`]: whose a directory is.
 
 pub mod connection;
+pub mod holder;
 pub mod reconnect;
 pub mod start;
+pub mod whose;
 
+mod executable;
 mod process;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use peer_proto::handshake::PrefaceError;
 use peer_proto::location::{Location, LocationError};
@@ -50,20 +55,26 @@ impl Endpoint {
     /// The endpoint that the environment names: `PEERD_DIR`, else the default under the home directory.
     ///
     /// # Errors
-    /// Where the environment names no usable directory, or this program cannot tell its own path.
+    /// Where the environment names no usable directory, or a home directory that is another user's.
     pub fn from_env(start: Start) -> Result<Self, ConnectError> {
-        let peerd_dir = std::env::var_os("PEERD_DIR").map(PathBuf::from);
-        let location = Location::resolve(peerd_dir.as_deref(), dirs::home_dir().as_deref())?;
-        let executable = std::env::current_exe().map_err(|source| ConnectError::Executable { source })?;
-        Ok(Self { location, executable: its_file(executable), start })
+        let peerd_dir = std::env::var_os("PEERD_DIR").filter(|dir| !dir.is_empty()).map(PathBuf::from);
+        if peerd_dir.is_none()
+            && let Some((home, owner)) = whose::foreign_home()
+        {
+            return Err(ConnectError::ForeignHome { home, owner, ours: nix::unistd::geteuid().as_raw() });
+        }
+        let location = Location::resolve(peerd_dir.as_deref(), whose::home_dir().as_deref())?;
+        Ok(Self { location, executable: executable::of_this_program(), start })
     }
-}
 
-/// The file that a program was started from, also where it was replaced in the very moment of the start: Linux then says
-/// that it is deleted, and the path leads to its successor.
-fn its_file(executable: PathBuf) -> PathBuf {
-    let replaced = executable.to_str().and_then(|path| path.strip_suffix(" (deleted)")).map(PathBuf::from);
-    replaced.filter(|path| path.exists()).unwrap_or(executable)
+    /// The file that starts a broker now. It is another one than [`Endpoint::executable`] after an upgrade that removed that.
+    ///
+    /// # Errors
+    /// [`ConnectError::Executable`] where none is left.
+    pub fn program(&self) -> Result<PathBuf, ConnectError> {
+        executable::lasting(&self.executable, &executable::Surroundings::from_env())
+            .ok_or_else(|| ConnectError::Executable { executable: self.executable.clone() })
+    }
 }
 
 /// Why there is no connection.
@@ -83,8 +94,32 @@ pub enum ConnectError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// Owners and modes keep this user from the socket: something on the way to it is another user's, or closed.
+    #[error("{} belongs to {} and has mode {mode:04o}, so that {} cannot get to {}; {}", path.display(), whose::user(*owner), whose::user(*ours), socket.display(), to_open(path, *owner, *ours))]
+    LockedOut {
+        /// What may not be passed.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+        /// Its permissions.
+        mode: u32,
+        /// Who asks.
+        ours: u32,
+        /// What is behind it.
+        socket: PathBuf,
+    },
+    /// The home directory is another user's: under `sudo`, for example. Nothing is made in it.
+    #[error("the home directory {} belongs to {}, and this is {}: nothing is made there; {}", home.display(), whose::user(*owner), whose::user(*ours), as_that_user(*owner))]
+    ForeignHome {
+        /// The home directory.
+        home: PathBuf,
+        /// Whose it is.
+        owner: u32,
+        /// Who asks.
+        ours: u32,
+    },
     /// The socket, its directory or the process behind it belongs to another user.
-    #[error("{} belongs to user {owner}, and this is user {ours}: refusing to connect; remove it or set PEERD_DIR to a directory of your own", path.display())]
+    #[error("{} belongs to {}, and this is {}: refusing to connect; {}", path.display(), whose::user(*owner), whose::user(*ours), to_whom(path, *owner, *ours))]
     WrongOwner {
         /// What belongs to another.
         path: PathBuf,
@@ -94,7 +129,7 @@ pub enum ConnectError {
         ours: u32,
     },
     /// Something else stands where the directory or the socket belongs, a symbolic link for example.
-    #[error("{} is no {expected}: refusing to connect; remove it or set PEERD_DIR to another directory", path.display())]
+    #[error("{} is no {expected}: refusing to connect; move it away or set PEERD_DIR to another directory", path.display())]
     WrongKind {
         /// What was looked at.
         path: PathBuf,
@@ -118,11 +153,11 @@ pub enum ConnectError {
     /// The environment names no directory.
     #[error(transparent)]
     Location(#[from] LocationError),
-    /// This program does not know its own path.
-    #[error("this program cannot tell where its executable is ({source}); call it by an absolute path")]
+    /// The executable is gone, and nothing took its place.
+    #[error("{} is not there, nor is what this program was called by, nor a peerctl on PATH that only you or root could have put there; install peerctl, or call it by an absolute path", executable.display())]
     Executable {
-        /// What the operating system said.
-        source: io::Error,
+        /// What was run at the start of this program.
+        executable: PathBuf,
     },
     /// The socket failed.
     #[error("{attempt} {} failed: {source}; `peerctl daemon status` says whether a broker runs", socket.display())]
@@ -140,7 +175,7 @@ pub enum ConnectError {
         /// The socket.
         socket: PathBuf,
         /// What it did instead.
-        what: &'static str,
+        what: String,
     },
     /// The broker's process is suspended.
     #[error("the broker behind {} is suspended; `kill -CONT {pid}` lets it go on", socket.display())]
@@ -159,11 +194,33 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
+    /// The error as a model in the adapter's client should hear it: what is to be done is its user's to do.
+    #[must_use]
+    pub fn for_model(&self) -> String {
+        let text = self.to_string();
+        match self {
+            Self::Sandboxed { socket, source } => format!(
+                "a sandbox keeps this MCP server itself from {} ({source}); \
+                 tell your user: the client must start its MCP servers outside of its sandbox, or allow them that path",
+                socket.display()
+            ),
+            Self::LockedOut { .. } | Self::ForeignHome { .. } | Self::WrongOwner { .. } | Self::Executable { .. } => {
+                match text.rsplit_once("; ") {
+                    Some((what, step)) => format!("{what}; tell your user: {step}"),
+                    None => text,
+                }
+            }
+            _ => text,
+        }
+    }
+
     /// Whether another attempt is pointless until a person changes something.
     #[must_use]
     pub fn is_lasting(&self) -> bool {
         match self {
             Self::Sandboxed { .. }
+            | Self::LockedOut { .. }
+            | Self::ForeignHome { .. }
             | Self::WrongOwner { .. }
             | Self::WrongKind { .. }
             | Self::Preface { .. }
@@ -180,25 +237,36 @@ impl ConnectError {
     }
 }
 
+/// The next step where something is another user's. Never one that costs the mail in it.
+fn to_whom(path: &Path, owner: u32, ours: u32) -> String {
+    match owner {
+        0 => to_open(path, owner, ours),
+        _ => format!("{}, or set PEERD_DIR to a directory of your own", as_that_user(owner)),
+    }
+}
+
+/// The next step where a path is closed to us.
+fn to_open(path: &Path, owner: u32, ours: u32) -> String {
+    let path_text = path.display();
+    if owner == ours {
+        return format!("`chmod u+rwx '{path_text}'` opens it");
+    }
+    let in_our_home = whose::home_dir().is_some_and(|home| path.starts_with(&home) && path != home);
+    if in_our_home {
+        return format!("where it should be yours, `sudo chown -R {ours} '{path_text}'` gives it back with all that is in it");
+    }
+    format!("{}, or set PEERD_DIR to a directory of your own", as_that_user(owner))
+}
+
+fn as_that_user(owner: u32) -> String {
+    format!("run it as that user ({}), without sudo where that changed the user", whose::user(owner))
+}
+
 fn said(goodbye: Goodbye) -> &'static str {
     match goodbye {
         Goodbye::Stopping => "it stops",
         Goodbye::Kicked => "an operator ended it",
         Goodbye::Replaced => "the same session connected again",
         Goodbye::TooSlow => "it read too slowly",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_program_that_was_replaced_at_its_start_is_its_successor() {
-        let here = std::env::current_exe().expect("a test has a file");
-        let deleted = PathBuf::from(format!("{} (deleted)", here.display()));
-        assert_eq!(its_file(deleted), here);
-        assert_eq!(its_file(here.clone()), here);
-        assert_eq!(its_file(PathBuf::from("/gone (deleted)")), PathBuf::from("/gone (deleted)"));
     }
 }

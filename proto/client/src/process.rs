@@ -1,6 +1,8 @@
-//! Whether the broker's process is suspended: then it is there, and answers nothing until somebody lets it go on.
+//! What the system says of other processes: whether one is suspended, holds a lock, or may be a broker.
 //!
-//! Linux tells. Elsewhere a broker that is suspended is one that says nothing.
+//! Linux tells. Elsewhere, and where `/proc` is missing, little is known.
+
+use nix::unistd::geteuid;
 
 /// Whether the process was stopped by a signal, such as `kill -STOP` or Ctrl-Z. Not known is no.
 #[cfg(target_os = "linux")]
@@ -14,4 +16,43 @@ pub(crate) fn is_suspended(pid: u32) -> bool {
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn is_suspended(_pid: u32) -> bool {
     false
+}
+
+/// The process that holds a lock on the file with this inode, as the kernel lists it. None where it is not told, as for a
+/// process of another pid namespace.
+#[cfg(target_os = "linux")]
+pub(crate) fn lock_holder(inode: u64) -> Option<u32> {
+    // A line reads `1: FLOCK  ADVISORY  WRITE 1234 fe:01:5678 0 EOF`; one of somebody who waits has an arrow in it.
+    let locks = std::fs::read_to_string("/proc/locks").ok()?;
+    let inode = inode.to_string();
+    locks.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let [_, "FLOCK", _, "WRITE", pid, file, ..] = fields.as_slice() else { return None };
+        let held = file.rsplit(':').next() == Some(&inode);
+        pid.parse().ok().filter(|pid| held && *pid > 1)
+    })
+}
+
+/// The process that holds a lock: not known.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn lock_holder(_inode: u64) -> Option<u32> {
+    None
+}
+
+/// Whether a process is one of this user's and may be a broker, as far as that can be told.
+pub(crate) fn may_be_broker(pid: u32) -> bool {
+    use std::os::unix::fs::MetadataExt;
+
+    let process = std::path::PathBuf::from(format!("/proc/{pid}"));
+    match (process.metadata(), std::fs::read(process.join("cmdline"))) {
+        (Ok(found), Ok(line)) => {
+            let words: Vec<&[u8]> = line.split(|byte| *byte == 0).skip(1).take(2).collect();
+            found.uid() == geteuid().as_raw() && words == [b"daemon", b"run".as_slice()]
+        }
+        // Without `/proc` it is only known whether it is ours and lives.
+        _ if !std::path::Path::new("/proc/self").exists() => {
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.cast_signed()), None).is_ok()
+        }
+        _ => false,
+    }
 }

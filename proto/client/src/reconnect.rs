@@ -20,6 +20,12 @@ const BACKOFF_MS_MAX: u64 = 2_000;
 /// the executable or to verify the store. Whoever needs it sooner starts it, and the others find it.
 const STOP_RESPECTED_MS: u64 = 10_000;
 
+/// After a start of the broker failed nobody starts it again by himself for this long, in milliseconds, doubling with each
+/// failure. Each start is several processes, and what makes it fail seldom goes away by itself. Looking whether somebody
+/// else started one goes on.
+const START_AGAIN_MS_MIN: u64 = 2_000;
+const START_AGAIN_MS_MAX: u64 = 120_000;
+
 /// An endpoint and what became of the last attempts to reach it.
 pub struct Reconnect {
     endpoint: Endpoint,
@@ -28,6 +34,15 @@ pub struct Reconnect {
     failures: u32,
     last: Option<Last>,
     stopped_at: Option<Instant>,
+    start_failure: Option<StartFailure>,
+}
+
+/// A start of the broker failed.
+struct StartFailure {
+    /// How often in a row.
+    count: u32,
+    again_at: Instant,
+    message: String,
 }
 
 struct Last {
@@ -39,7 +54,7 @@ impl Reconnect {
     /// Nothing is tried yet.
     #[must_use]
     pub fn new(endpoint: Endpoint, role: Role) -> Self {
-        Self { endpoint, role, seat: None, failures: 0, last: None, stopped_at: None }
+        Self { endpoint, role, seat: None, failures: 0, last: None, stopped_at: None, start_failure: None }
     }
 
     /// What `Hello` says from now on of the seat that the environment names.
@@ -58,14 +73,19 @@ impl Reconnect {
             tokio::time::sleep(pause(self.failures)).await;
         }
         let respected = Duration::from_millis(STOP_RESPECTED_MS);
+        let failed = self.start_failure.as_ref().filter(|failure| Instant::now() < failure.again_at);
+        let failed = failed.map(|failure| failure.message.clone());
         let start = match self.stopped_at {
             Some(stopped_at) if stopped_at.elapsed() < respected => Start::Never,
+            _ if failed.is_some() => Start::Never,
             _ => self.endpoint.start,
         };
         let endpoint = Endpoint { start, ..self.endpoint.clone() };
         // Counted before the attempt: a caller that drops it halfway has not succeeded either.
         self.failures = self.failures.saturating_add(1);
-        let (connection, pushes, welcome) = Connection::open(&endpoint, self.role, self.seat.clone()).await?;
+        let (connection, pushes, welcome) =
+            Connection::open(&endpoint, self.role, self.seat.clone()).await.map_err(|error| self.start_failed(error, failed))?;
+        self.start_failure = None;
         self.last = Some(Last { opened_at: Instant::now(), goodbye: connection.goodbye_slot() });
         self.stopped_at = None;
         Ok((connection, pushes, welcome))
@@ -76,6 +96,24 @@ impl Reconnect {
     pub fn hurry(&mut self) {
         self.failures = 0;
         self.stopped_at = None;
+        if let Some(failure) = &mut self.start_failure {
+            failure.again_at = Instant::now();
+        }
+    }
+
+    /// Remembers a start that failed; where none was tried because the last one failed a moment ago, says what that said.
+    fn start_failed(&mut self, error: ConnectError, failed_before: Option<String>) -> ConnectError {
+        match (error, failed_before) {
+            (ConnectError::StartFailed { message }, _) => {
+                let count = self.start_failure.as_ref().map_or(1, |failure| failure.count.saturating_add(1));
+                let again_ms = START_AGAIN_MS_MIN.saturating_mul(1 << (count - 1).min(16)).min(START_AGAIN_MS_MAX);
+                let again_at = Instant::now() + Duration::from_millis(again_ms);
+                self.start_failure = Some(StartFailure { count, again_at, message: message.clone() });
+                ConnectError::StartFailed { message }
+            }
+            (ConnectError::NotRunning { .. }, Some(message)) => ConnectError::StartFailed { message },
+            (error, _) => error,
+        }
     }
 
     /// Draws the conclusions from how the last connection went, once.

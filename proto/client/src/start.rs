@@ -4,9 +4,12 @@
 //! whoever needed it first, and so that one program alone knows how several starts at once end with one broker. This
 //! module only runs that program and passes on what it says.
 
+use std::io;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use nix::libc;
 use tokio::process::Command;
 
 use crate::{ConnectError, Endpoint};
@@ -22,8 +25,9 @@ const START_TIMEOUT_MS: u64 = 20_000;
 /// # Errors
 /// [`ConnectError::StartFailed`] with what it printed.
 pub async fn start_broker(endpoint: &Endpoint) -> Result<(), ConnectError> {
-    let executable = endpoint.executable.display();
-    let mut command = Command::new(&endpoint.executable);
+    let program = endpoint.program()?;
+    let executable = program.display();
+    let mut command = Command::new(&program);
     command.args(["daemon", "start"]).env_clear().env("PEERD_DIR", endpoint.location.dir()).current_dir("/");
     for name in ENVIRONMENT_KEPT {
         if let Some(value) = std::env::var_os(name) {
@@ -38,14 +42,31 @@ pub async fn start_broker(endpoint: &Endpoint) -> Result<(), ConnectError> {
             let text = String::from_utf8_lossy(&output.stderr);
             let text = text.trim().trim_start_matches("peerctl: ");
             match text {
-                "" => format!("`{executable} daemon start` ended with {} and no word; look into broker.log", output.status),
+                "" => format!(
+                    "`{executable} daemon start` ended with {} and no word; `peerctl doctor` says what a start needs",
+                    output.status
+                ),
                 text => text.to_owned(),
             }
         }
-        Ok(Err(error)) => {
-            format!("`{executable} daemon start` cannot be run: {error}; reinstall peerctl or start the broker yourself")
-        }
-        Err(_) => format!("`{executable} daemon start` did not end within {START_TIMEOUT_MS} ms; look into broker.log"),
+        Ok(Err(error)) => not_run(&program, &error),
+        Err(_) => format!(
+            "`{executable} daemon start` did not end within {START_TIMEOUT_MS} ms; `peerctl doctor` says what a start needs"
+        ),
     };
     Err(ConnectError::StartFailed { message })
+}
+
+/// Why a program could not be run, and what helps: a new installation only where the file itself is at fault.
+#[must_use]
+pub fn not_run(program: &Path, error: &io::Error) -> String {
+    let program = program.display();
+    let step = match error.raw_os_error() {
+        Some(libc::ENOENT | libc::EACCES | libc::ENOEXEC | libc::EISDIR) => "reinstall peerctl",
+        Some(libc::EAGAIN) => "this user has as many processes as it may have: end some and try again (`ulimit -u`)",
+        Some(libc::EMFILE | libc::ENFILE) => "too many files are open: close some and try again (`ulimit -n`)",
+        Some(libc::ENOMEM) => "the machine has no memory left: end some programs and try again",
+        _ => "try again; `peerctl doctor` says what a start needs",
+    };
+    format!("`{program} daemon start` cannot be run: {error}; {step}")
 }

@@ -112,7 +112,6 @@ variants!(REQUESTS, request_name, Request, {
     Request::Pause(_) => "pause",
     Request::Resume(_) => "resume",
     Request::Purge { .. } => "purge",
-    Request::Refusals => "refusals",
 });
 
 variants!(REPLIES, reply_name, Reply, {
@@ -141,7 +140,6 @@ variants!(REPLIES, reply_name, Reply, {
     Reply::Hits { .. } => "hits",
     Reply::Paused(_) => "paused",
     Reply::Purged { .. } => "purged",
-    Reply::Refusals(_) => "refusals",
 });
 
 variants!(PUSHES, push_name, Push, {
@@ -211,7 +209,6 @@ units!(EVENTS, event_name, EventKind, {
     TaskChanged => "task_changed",
     Paused => "paused",
     Resumed => "resumed",
-    Loop => "loop",
 });
 
 units!(QUESTION_STATES, question_state_name, QuestionState, {

@@ -1,0 +1,253 @@
+//! `peerctl daemon start`: one broker, whoever starts how many, and a word of why where there is none.
+//!
+//! One broker wins the lock; who loses waits for the winner, and takes over where the winner dies during its start. A broker
+//! that nobody can reach any more, because its socket is gone, is told to end. One that dies twice at its start is not
+//! started a third time.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use peer_client::start::{ENVIRONMENT_KEPT, not_run};
+use peer_client::{ConnectError, Endpoint, holder};
+use peer_proto::location::Phase;
+use peer_proto::request::Welcome;
+use peer_proto::text::single_line;
+use tokio::io::AsyncReadExt;
+use tokio::process::{Child, Command};
+use tokio::time::Instant;
+
+use super::stop;
+use crate::error::{ALREADY_RUNNING, Failure};
+use crate::operator::Operator;
+
+/// How long a start may take before it is called a failure, in milliseconds.
+const START_TIMEOUT_MS: u64 = 10_000;
+
+/// The pauses between two attempts, in milliseconds, doubling: of a starter that lost against another, and of one whose broker
+/// died.
+const PAUSE_MS_MIN: u64 = 10;
+const PAUSE_MS_MAX: u64 = 320;
+
+/// How many brokers may die at their start before it is called a failure. One may have been killed by somebody; the second
+/// death says that the next would die as well.
+const DEATHS_MAX: usize = 2;
+
+/// How long a broker that let go of its standard error and does not answer may take to end, in milliseconds.
+const END_TIMEOUT_MS: u64 = 1_000;
+
+/// How much is told of what a broker said last: lines, and characters of each.
+const LAST_LINES_MAX: usize = 3;
+const LAST_LINE_CHARS_MAX: usize = 300;
+
+/// How much of the log's end is read for them, in bytes.
+const LOG_END_BYTES: u64 = 4_096;
+
+/// A broker that runs now.
+pub(super) struct Started {
+    pub(super) welcome: Welcome,
+    /// It did not run before.
+    pub(super) fresh: bool,
+}
+
+/// Starts the broker unless one runs; ends when one answers.
+pub(super) async fn start(endpoint: &Endpoint) -> Result<Started, Failure> {
+    let deadline = Instant::now() + Duration::from_millis(START_TIMEOUT_MS);
+    let mut pause_ms = PAUSE_MS_MIN;
+    let mut deaths = 0;
+    let mut ours: Option<Born> = None;
+    // What the last broker of ours said before it ended; counts only where nobody else came up either.
+    let mut said: Option<String> = None;
+    loop {
+        match Operator::connect(endpoint).await {
+            Ok(operator) => return Ok(Started { welcome: operator.welcome, fresh: ours.is_some() }),
+            Err(Failure::Connect(ConnectError::NotRunning { .. })) => {}
+            // It was there and went while it was greeted: the lock says who is next.
+            Err(Failure::Connect(ConnectError::NoWelcome { .. } | ConnectError::Io { .. })) => {}
+            Err(failure) => return Err(failure),
+        }
+        if let Some(text) = said.take() {
+            return Err(Failure::Broker(text));
+        }
+        if let Some(death) = match ours.take() {
+            Some(born) => death(endpoint, born).await?,
+            None => None,
+        } {
+            deaths += 1;
+            if deaths >= DEATHS_MAX {
+                return Err(Failure::Broker(format!(
+                    "the broker died {deaths} times at its start, {death}; `peerctl doctor` tries what a start needs"
+                )));
+            }
+        }
+        if Instant::now() >= deadline {
+            return Err(Failure::Broker(nobody_answered(endpoint)));
+        }
+        match spawn(endpoint, deadline).await? {
+            Spawned::Silent(born) => ours = Some(born),
+            Spawned::Failed { text } => said = Some(text),
+            Spawned::Lost if lost_its_socket(endpoint).await? => {}
+            Spawned::Lost => {
+                // Another one has the lock and is on its way up, or down. Nothing announces either; hence the pauses.
+                tokio::time::sleep_until(deadline.min(Instant::now() + Duration::from_millis(pause_ms))).await;
+                pause_ms = (pause_ms * 2).min(PAUSE_MS_MAX);
+            }
+        }
+    }
+}
+
+/// A broker that let go of its standard error: it is ready, or it died without a word, or with these.
+struct Born {
+    child: Child,
+    words: String,
+    /// How long the log was before.
+    log_bytes: u64,
+}
+
+/// What became of one attempt to start a broker.
+enum Spawned {
+    /// It is ready, or dead.
+    Silent(Born),
+    /// Another broker has the lock.
+    Lost,
+    /// It said why it does not run.
+    Failed { text: String },
+}
+
+async fn spawn(endpoint: &Endpoint, deadline: Instant) -> Result<Spawned, Failure> {
+    let log_bytes = endpoint.location.log().symlink_metadata().map_or(0, |log| log.len());
+    let program = endpoint.program()?;
+    let mut child = detached_broker(endpoint, &program).spawn().map_err(|source| Failure::Broker(not_run(&program, &source)))?;
+    let Ok(read) = tokio::time::timeout_at(deadline, last_words(&mut child)).await else {
+        let pid = child.id().unwrap_or_default();
+        return Ok(Spawned::Failed {
+            text: format!(
+                "the broker (pid {pid}) did not become ready within {START_TIMEOUT_MS} ms; look into {}",
+                endpoint.location.log().display()
+            ),
+        });
+    };
+    let words = read.map_err(|source| Failure::System { attempt: "reading what the broker says", source })?;
+    if words.is_empty() {
+        return Ok(Spawned::Silent(Born { child, words, log_bytes }));
+    }
+    let ended = child.wait().await.map_err(|source| Failure::System { attempt: "waiting for the broker", source })?;
+    if ended.code() == Some(i32::from(ALREADY_RUNNING)) {
+        return Ok(Spawned::Lost);
+    }
+    if ended.signal().is_some() {
+        // What a dying program says is no sentence for a person: it stands behind how it died.
+        return Ok(Spawned::Silent(Born { child, words, log_bytes }));
+    }
+    Ok(Spawned::Failed { text: words.trim_start_matches("peerctl: ").to_owned() })
+}
+
+/// How a broker that does not answer has died; none where it lives, or ended because it was told to.
+async fn death(endpoint: &Endpoint, mut born: Born) -> Result<Option<String>, Failure> {
+    let Ok(ended) = tokio::time::timeout(Duration::from_millis(END_TIMEOUT_MS), born.child.wait()).await else {
+        return Ok(None);
+    };
+    let ended = ended.map_err(|source| Failure::System { attempt: "waiting for the broker", source })?;
+    if ended.success() {
+        return Ok(None);
+    }
+    let words = if born.words.is_empty() { end_of_log(endpoint, born.log_bytes) } else { born.words };
+    let lines: Vec<String> = words.lines().filter(|line| !line.trim().is_empty()).map(single_line).collect();
+    let told = lines[lines.len().saturating_sub(LAST_LINES_MAX)..].iter();
+    let told: Vec<String> = told.map(|line| line.chars().take(LAST_LINE_CHARS_MAX).collect()).collect();
+    let said = if told.is_empty() { "without a word".to_owned() } else { format!("and said last: {}", told.join(" / ")) };
+    Ok(Some(format!("the last time {}, {said}", of_what(ended))))
+}
+
+/// What a process died of.
+fn of_what(ended: ExitStatus) -> String {
+    let Some(number) = ended.signal() else {
+        return format!("with exit code {}", ended.code().unwrap_or_default());
+    };
+    let signal = Signal::try_from(number).ok();
+    let name = signal.map_or_else(|| "of no common name".to_owned(), |signal| signal.to_string());
+    let why = match signal {
+        Some(Signal::SIGKILL) => " (somebody killed it, or the system did, for want of memory or at a limit)",
+        Some(Signal::SIGXFSZ) => " (it wrote a larger file than its limit allows: `ulimit -f`)",
+        Some(Signal::SIGXCPU) => " (it used up its limit of CPU time: `ulimit -t`)",
+        Some(Signal::SIGSYS) => " (a filter of system calls did not let it go on)",
+        Some(Signal::SIGABRT) => " (it found something that must not be)",
+        Some(Signal::SIGBUS) => " (a file that it had mapped was cut, or its disk failed)",
+        Some(Signal::SIGTERM | Signal::SIGINT | Signal::SIGHUP | Signal::SIGQUIT) => " (somebody ended it)",
+        _ => "",
+    };
+    format!("by signal {number}, {name}{why}")
+}
+
+/// What the log's end says that it did not say before.
+fn end_of_log(endpoint: &Endpoint, bytes_before: u64) -> String {
+    let read = || -> io::Result<String> {
+        let path = endpoint.location.log();
+        // Anything else than a file is not the broker's, and reading it may take for ever.
+        if !path.symlink_metadata()?.is_file() {
+            return Ok(String::new());
+        }
+        let mut log = File::open(path)?;
+        let bytes = log.metadata()?.len();
+        // A shorter log than before is a new one.
+        let from = if bytes < bytes_before { 0 } else { bytes_before };
+        log.seek(SeekFrom::Start(from.max(bytes.saturating_sub(LOG_END_BYTES))))?;
+        let mut end = Vec::new();
+        log.take(LOG_END_BYTES).read_to_end(&mut end)?;
+        Ok(String::from_utf8_lossy(&end).into_owned())
+    };
+    // A log that cannot be read says nothing.
+    read().unwrap_or_default()
+}
+
+/// Whether the lock was held by a broker that serves and that nobody can reach, because its socket's path leads to it no
+/// more. It was told to end then. Everybody may do this: such a broker ends by itself as soon as it notices.
+async fn lost_its_socket(endpoint: &Endpoint) -> Result<bool, Failure> {
+    let serving = || holder::look(&endpoint.location).filter(|holder| holder.phase == Some(Phase::Serving));
+    let Some(before) = serving() else { return Ok(false) };
+    // Only after this look: a broker notes that it serves once its socket is there, and that it ends before it takes it away.
+    if !matches!(Operator::connect(endpoint).await, Err(Failure::Connect(ConnectError::NotRunning { .. }))) {
+        return Ok(false);
+    }
+    let Some(pid) = serving().filter(|holder| *holder == before).and_then(|holder| holder.pid) else { return Ok(false) };
+    stop::end(endpoint, pid).await?;
+    Ok(true)
+}
+
+fn nobody_answered(endpoint: &Endpoint) -> String {
+    let log = endpoint.location.log();
+    match holder::look(&endpoint.location) {
+        Some(holder) => format!(
+            "no broker answered within {START_TIMEOUT_MS} ms: {}; `peerctl daemon stop` ends it, and {} may say more",
+            stop::held(holder),
+            log.display()
+        ),
+        None => format!("no broker answered within {START_TIMEOUT_MS} ms; look into {}", log.display()),
+    }
+}
+
+/// The command that becomes a broker. Nothing of the starter's environment lives on in a process that serves everybody.
+pub(crate) fn detached_broker(endpoint: &Endpoint, program: &std::path::Path) -> Command {
+    let mut command = Command::new(program);
+    command.args(["daemon", "run", "--detached"]).current_dir("/");
+    command.env_clear().env("PEERD_DIR", endpoint.location.dir());
+    for name in ENVIRONMENT_KEPT {
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
+        }
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command
+}
+
+/// What a detached broker writes before it is ready or dead.
+pub(crate) async fn last_words(child: &mut Child) -> Result<String, io::Error> {
+    let mut bytes = Vec::new();
+    if let Some(mut stderr) = child.stderr.take() {
+        stderr.read_to_end(&mut bytes).await?;
+    }
+    Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
+}

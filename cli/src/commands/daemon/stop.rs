@@ -1,0 +1,154 @@
+//! `peerctl daemon stop`: ask the broker to end, and wait until it has let go of its lock.
+//!
+//! A broker that cannot be asked, because its socket is gone, it is suspended or has no room for one more connection, is ended
+//! by a signal to the process that holds the lock. That is the person's to do: a shell of an agent, which a broker that can be
+//! asked would refuse, is refused here as well.
+
+use std::path::Path;
+use std::time::Duration;
+
+use peer_broker::config;
+use peer_client::holder::{self, Holder};
+use peer_client::{ConnectError, Endpoint, RequestError};
+use peer_proto::location::Phase;
+use peer_proto::refusal::{ErrorCode, Refusal};
+use peer_proto::request::Request;
+
+use crate::agents;
+use crate::error::Failure;
+use crate::operator::Operator;
+
+/// How long a broker may take to end after it was told to, in milliseconds: it writes what it has accepted.
+const STOP_TIMEOUT_MS: u64 = 10_000;
+
+/// How long a broker may take to answer before it is ended without being asked, in milliseconds. The system has long shown
+/// by then that it lives.
+const ASK_TIMEOUT_MS: u64 = 5_000;
+
+/// What became of the broker.
+pub(crate) enum Stopped {
+    /// There was none.
+    NoneRan,
+    /// It was asked to end, and did.
+    Asked,
+    /// It could not be asked.
+    Signalled { pid: u32, why: String },
+}
+
+/// Stops the broker, if one runs, and waits until it has let go of its lock.
+pub(crate) async fn stop(endpoint: &Endpoint) -> Result<Stopped, Failure> {
+    let asked = async {
+        let operator = Operator::connect(endpoint).await?;
+        match operator.ask_done(Request::Shutdown).await {
+            // It was told before, by somebody else, and is on its way out.
+            Ok(()) | Err(Failure::Request(RequestError::Lost)) => Ok(operator),
+            Err(failure) => Err(failure),
+        }
+    };
+    let why = match tokio::time::timeout(Duration::from_millis(ASK_TIMEOUT_MS), asked).await {
+        Ok(Ok(operator)) => {
+            let ended = async {
+                operator.closed().await;
+                released(endpoint).await;
+            };
+            return match tokio::time::timeout(Duration::from_millis(STOP_TIMEOUT_MS), ended).await {
+                Ok(()) => Ok(Stopped::Asked),
+                Err(_) => Err(still_there(holder::look(&endpoint.location).and_then(|holder| holder.pid))),
+            };
+        }
+        Ok(Err(Failure::Connect(error))) if cannot_be_asked(&error) => error.to_string(),
+        Ok(Err(failure)) => return Err(failure),
+        Err(_) => format!("it did not answer within {ASK_TIMEOUT_MS} ms"),
+    };
+    let Some(holder) = holder::look(&endpoint.location) else { return Ok(Stopped::NoneRan) };
+    if holder.phase == Some(Phase::Ending) {
+        // It takes connections until the last moment, and needs no signal.
+        return match tokio::time::timeout(Duration::from_millis(STOP_TIMEOUT_MS), released(endpoint)).await {
+            Ok(()) => Ok(Stopped::Asked),
+            Err(_) => Err(still_there(holder.pid)),
+        };
+    }
+    let Some(pid) = holder.pid else {
+        return Err(Failure::Broker(format!(
+            "{}, and this system does not tell which process that is; `fuser {}` may",
+            held(holder),
+            endpoint.location.lock().display()
+        )));
+    };
+    may_signal(endpoint, pid)?;
+    end(endpoint, pid).await?;
+    // The step at the end of the error is for who reads it as one.
+    let why = why.rsplit_once("; ").map_or(why.as_str(), |(why, _)| why).to_owned();
+    Ok(Stopped::Signalled { pid, why })
+}
+
+/// Whether a broker may well be there, and no request reaches it.
+fn cannot_be_asked(error: &ConnectError) -> bool {
+    match error {
+        ConnectError::NotRunning { .. }
+        | ConnectError::NoWelcome { .. }
+        | ConnectError::Suspended { .. }
+        | ConnectError::Io { .. } => true,
+        // No room for one more connection.
+        ConnectError::Refused(refusal) => refusal.code == ErrorCode::Overloaded,
+        _ => false,
+    }
+}
+
+/// Ends a broker that cannot be asked, and waits for its end.
+pub(super) async fn end(endpoint: &Endpoint, pid: u32) -> Result<(), Failure> {
+    match holder::end(&endpoint.location, pid, Duration::from_millis(STOP_TIMEOUT_MS)).await {
+        true => Ok(()),
+        false => Err(still_there(Some(pid))),
+    }
+}
+
+/// Refuses it to a shell of an agent, as the broker would.
+fn may_signal(endpoint: &Endpoint, pid: u32) -> Result<(), Failure> {
+    let allowed = config::load(&endpoint.location.config()).is_ok_and(|settings| settings.operator.allow_from_agents);
+    if allowed || !agents::is_agents_shell() {
+        return Ok(());
+    }
+    Err(Failure::Request(RequestError::Refused(Refusal {
+        code: ErrorCode::NotPermitted,
+        message: format!("a shell of an agent may not end the broker (pid {pid}), which serves others as well"),
+        hint: "ask the person to run it in a terminal of their own".into(),
+        retry_after_ms: None,
+    })))
+}
+
+/// Waits until nobody holds the lock: the broker holds it for life.
+async fn released(endpoint: &Endpoint) {
+    while holder::look(&endpoint.location).is_some() {
+        // The end of another's child is announced to nobody.
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn still_there(pid: Option<u32>) -> Failure {
+    let kill = pid.map_or_else(
+        || "`peerctl daemon status` tells its pid, for `kill`".to_owned(),
+        |pid| format!("`kill -KILL {pid}` ends it all the same; what it has accepted is on the disk"),
+    );
+    Failure::Broker(format!("the broker still holds its lock {STOP_TIMEOUT_MS} ms after it was told to stop; {kill}"))
+}
+
+/// Who holds the lock, in words.
+pub(super) fn held(holder: Holder) -> String {
+    let process = holder.pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
+    match holder.phase {
+        Some(Phase::Starting) => format!("{process} holds the broker's lock and is still starting"),
+        Some(Phase::Serving) => format!("{process} holds the broker's lock and serves"),
+        Some(Phase::Ending) => format!("{process} holds the broker's lock and is ending"),
+        None => format!("{process} holds the broker's lock"),
+    }
+}
+
+/// What `status` says of a broker that has the lock and no socket.
+pub(super) fn unreachable(socket: &Path, holder: Holder) -> String {
+    let step = match holder.phase {
+        Some(Phase::Starting | Phase::Ending) => "try again in a moment, or end it with `peerctl daemon stop`",
+        Some(Phase::Serving) | None => "`peerctl daemon restart` ends it and starts another",
+    };
+    format!("nobody can reach a broker behind {}, although {}; {step}", socket.display(), held(holder))
+}

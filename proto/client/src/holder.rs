@@ -1,0 +1,113 @@
+//! Who holds the broker's lock, for the case that nobody answers behind its socket.
+//!
+//! A broker writes its pid into the lock file ([`Holding`]). That alone is hearsay: the process may be gone, and its number
+//! another's. So the pid counts only together with the kernel's word that the lock is held, and by whom.
+
+use std::fs::{File, TryLockError};
+use std::io::Read;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::time::Duration;
+
+use nix::libc;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use peer_proto::location::{Holding, Location, Phase};
+
+use crate::process;
+
+/// The lock file has one short line.
+const LINE_BYTES_MAX: u64 = 256;
+
+/// Pauses between two looks at a lock that is to be given back, in milliseconds, doubling. Nothing announces the end of
+/// another's child.
+const LOOK_MS_MIN: u64 = 5;
+const LOOK_MS_MAX: u64 = 100;
+
+/// Somebody holds the lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Its process, where that is certain.
+    pub pid: Option<u32>,
+    /// How far it has come, where it says so.
+    pub phase: Option<Phase>,
+}
+
+/// Who holds the lock now; none where nobody does.
+#[must_use]
+pub fn look(location: &Location) -> Option<Holder> {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let mut file = File::options().read(true).custom_flags(flags).open(location.lock()).ok()?;
+    let metadata = file.metadata().ok().filter(std::fs::Metadata::is_file)?;
+    let by_kernel = process::lock_holder(metadata.ino());
+    if by_kernel.is_none() {
+        // Shared, so that two who look do not see each other; given back when the file is closed.
+        match file.try_lock_shared() {
+            Err(TryLockError::WouldBlock) => {}
+            Ok(()) | Err(TryLockError::Error(_)) => return None,
+        }
+    }
+    let mut text = String::new();
+    // A file that cannot be read says nothing.
+    let _ = (&mut file).take(LINE_BYTES_MAX).read_to_string(&mut text);
+    let said = Holding::read(&text);
+    Some(match (by_kernel, said) {
+        (Some(pid), Some(said)) if said.pid == pid => Holder { pid: Some(pid), phase: Some(said.phase) },
+        (Some(pid), _) => Holder { pid: Some(pid), phase: None },
+        (None, Some(said)) if process::may_be_broker(said.pid) => Holder { pid: Some(said.pid), phase: Some(said.phase) },
+        (None, _) => Holder { pid: None, phase: None },
+    })
+}
+
+/// Asks a broker that nobody can reach to end, and waits until the lock is free. It ends as it does when it is told to: what
+/// it has accepted is on the disk. False where it still holds the lock after `patience`.
+pub async fn end(location: &Location, pid: u32, patience: Duration) -> bool {
+    let process = Pid::from_raw(pid.cast_signed());
+    // That it is gone already is no failure. A suspended process hears of the signal when it goes on.
+    let _ = kill(process, Signal::SIGTERM);
+    let _ = kill(process, Signal::SIGCONT);
+    let released = async {
+        let mut pause_ms = LOOK_MS_MIN;
+        while look(location).is_some_and(|holder| holder.pid.is_none_or(|holder| holder == pid)) {
+            tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+            pause_ms = (2 * pause_ms).min(LOOK_MS_MAX);
+        }
+    };
+    tokio::time::timeout(patience, released).await.is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place() -> (tempfile::TempDir, Location) {
+        let dir = tempfile::tempdir().unwrap();
+        let location = Location::resolve(Some(dir.path()), None).unwrap();
+        (dir, location)
+    }
+
+    #[test]
+    fn a_lock_that_nobody_holds_has_no_holder_whatever_stands_in_it() {
+        let (_dir, location) = place();
+        assert_eq!(look(&location), None, "no file");
+        std::fs::write(location.lock(), Holding { pid: std::process::id(), phase: Phase::Serving }.line()).unwrap();
+        assert_eq!(look(&location), None);
+    }
+
+    #[test]
+    fn the_holder_of_a_lock_is_told_by_the_kernel_and_believed_only_then() {
+        let (_dir, location) = place();
+        let ours = std::process::id();
+        std::fs::write(location.lock(), Holding { pid: ours, phase: Phase::Serving }.line()).unwrap();
+        let file = File::open(location.lock()).unwrap();
+        file.try_lock().unwrap();
+        if process::lock_holder(file.metadata().unwrap().ino()).is_none() {
+            // This system does not tell who holds a lock, and a test is no broker.
+            assert_eq!(look(&location), Some(Holder { pid: None, phase: None }));
+            return;
+        }
+        assert_eq!(look(&location), Some(Holder { pid: Some(ours), phase: Some(Phase::Serving) }));
+        // The number of somebody else, such as a process that is gone.
+        std::fs::write(location.lock(), Holding { pid: ours + 1, phase: Phase::Serving }.line()).unwrap();
+        assert_eq!(look(&location), Some(Holder { pid: Some(ours), phase: None }));
+    }
+}
