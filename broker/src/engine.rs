@@ -397,6 +397,7 @@ impl Engine {
             disk_free_bytes: state_dir::free_bytes(&self.identity.dir).unwrap_or(0),
             paused: Vec::new(),
             refused: Vec::new(),
+            used_up: Vec::new(),
         };
         self.broker.count(&mut status);
         status

@@ -4,7 +4,8 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     ask, bench, cancel, channels, completions, config, daemon, demo, doctor, history, hook, inbox, kick, mcp, memory, orphans,
-    pause, peers, policy, purge, questions, release, rename, search, send, setup, show, status, tail, tasks, uninstall, wait,
+    pause, peers, policy, purge, questions, release, rename, search, send, setup, show, status, tail, tasks, uninstall, version,
+    wait,
 };
 
 const AFTER_HELP: &str = "\
@@ -42,11 +43,13 @@ pub(crate) enum Command {
     Daemon(daemon::Args),
     Demo(demo::Args),
     Status(status::Args),
+    #[command(alias = "ls", alias = "list")]
     Peers(peers::Args),
     Send(send::Args),
     Ask(ask::Args),
     Inbox(inbox::Args),
     Show(show::Args),
+    #[command(alias = "log", alias = "logs")]
     History(history::Args),
     Search(search::Args),
     Channels(channels::Args),
@@ -71,6 +74,7 @@ pub(crate) enum Command {
     Uninstall(uninstall::Args),
     Config(config::Args),
     Completions(completions::Args),
+    Version(version::Args),
     Bench(bench::Args),
 }
 

@@ -166,6 +166,21 @@ impl Failure {
         }
     }
 
+    /// Whether the broker is gone, and a later attempt may find one: it ended, or none runs yet.
+    pub(crate) fn is_lost(&self) -> bool {
+        matches!(
+            self,
+            Self::WatchEnded
+                | Self::Request(RequestError::Lost)
+                | Self::Connect(
+                    ConnectError::NotRunning { .. }
+                        | ConnectError::NoWelcome { .. }
+                        | ConnectError::Io { .. }
+                        | ConnectError::SentAway(_)
+                )
+        )
+    }
+
     /// Whether it is only that nobody reads the output any more.
     pub(crate) fn is_broken_pipe(&self) -> bool {
         matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)

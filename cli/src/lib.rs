@@ -20,7 +20,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser;
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use peer_client::{Endpoint, Start};
 use serde_json::json;
 
@@ -39,7 +39,7 @@ pub fn main() -> ExitCode {
             let _ = error.print();
             return ExitCode::SUCCESS;
         }
-        Err(error) => return explain(&error),
+        Err(error) => return explain(without_far_fetched_tips(error)),
     };
     if let Command::Hook(args) = &cli.command {
         commands::hook::run(args);
@@ -78,8 +78,28 @@ fn ended(done: Result<(), Failure>, output: &Output) -> ExitCode {
     }
 }
 
+/// How much a command's name must be like what was typed to be offered, from 0 to 1: a slip of the fingers is above it,
+/// another word below.
+const TIP_SIMILARITY_MIN: f64 = 0.6;
+
+/// Takes out suggestions that are nothing like what was typed: they send people the wrong way.
+fn without_far_fetched_tips(mut error: clap::Error) -> clap::Error {
+    let typed = match error.get(ContextKind::InvalidSubcommand) {
+        Some(ContextValue::String(typed)) => typed.clone(),
+        _ => return error,
+    };
+    if let Some(ContextValue::Strings(tips)) = error.remove(ContextKind::SuggestedSubcommand) {
+        let close = |tip: &String| strsim::normalized_damerau_levenshtein(&typed, tip) >= TIP_SIMILARITY_MIN;
+        let tips: Vec<String> = tips.into_iter().filter(close).collect();
+        if !tips.is_empty() {
+            error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(tips));
+        }
+    }
+    error
+}
+
 /// What clap has to say: help and version are data, everything else is a usage error.
-fn explain(error: &clap::Error) -> ExitCode {
+fn explain(error: clap::Error) -> ExitCode {
     // Where even this cannot be printed there is nobody to tell.
     let _ = error.print();
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {

@@ -1,7 +1,9 @@
 //! The connection of whoever runs `peerctl`: as the person, or, from within an agent's process tree, as that agent's shell.
 //! Which of the two it is the broker decides.
 
-use peer_client::{Connection, Endpoint, Pushes, RequestError};
+use std::time::Duration;
+
+use peer_client::{Connection, Endpoint, Pushes, RequestError, Start};
 use peer_proto::ids::MessageId;
 use peer_proto::message::{Carrier, Evidence, Message};
 use peer_proto::refusal::ErrorCode;
@@ -10,12 +12,39 @@ use peer_proto::request::{
 };
 
 use crate::error::Failure;
+use crate::output::Output;
 
 /// A greeted connection with the operator's role.
 pub(crate) struct Operator {
     connection: Connection,
     pub(crate) pushes: Pushes,
     pub(crate) welcome: Welcome,
+}
+
+/// The pauses between attempts to reach a broker that went away, in milliseconds, doubling.
+const RECONNECT_PAUSE_MS_MIN: u64 = 100;
+const RECONNECT_PAUSE_MS_MAX: u64 = 5_000;
+
+/// Waits until a broker runs again, and connects. It starts none: whoever stopped the broker may have meant it.
+///
+/// # Errors
+/// What no waiting mends: a directory that may not be entered, another protocol version.
+pub(crate) async fn reconnect(output: &Output, endpoint: &Endpoint) -> Result<Operator, Failure> {
+    output.remark("lost the broker; connecting again as soon as one runs (Ctrl-C ends this)");
+    let quiet = Endpoint { start: Start::Never, ..endpoint.clone() };
+    let mut pause_ms = RECONNECT_PAUSE_MS_MIN;
+    loop {
+        match Operator::connect(&quiet).await {
+            Ok(operator) => {
+                output.remark("connected again");
+                return Ok(operator);
+            }
+            Err(failure) if failure.is_lost() => {}
+            Err(failure) => return Err(failure),
+        }
+        tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+        pause_ms = (pause_ms * 2).min(RECONNECT_PAUSE_MS_MAX);
+    }
 }
 
 impl Operator {

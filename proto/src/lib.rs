@@ -10,6 +10,7 @@
 //! - [`limits`]: every bound, with its unit and its reason.
 //! - [`message`]: a message, its delivery, and the stages of its life.
 //! - [`hook`] and [`policy`]: what a client's hooks tell, and what a mailbox takes.
+//! - [`brake`]: threads that agents used up, and what was refused lately.
 //! - [`channel`], [`question`], [`task`], [`note`] and [`search`]: what a team shares.
 //! - [`request`]: what a program may ask, what the broker answers and pushes.
 //! - [`reach`]: when a session's model sees a message that is sent now.
@@ -19,6 +20,7 @@
 //! - [`location`]: the one state directory.
 //! - [`text`]: a peer's text, made fit to be shown.
 
+pub mod brake;
 pub mod channel;
 pub mod codec;
 pub mod handshake;

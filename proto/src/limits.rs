@@ -30,6 +30,15 @@ pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
 /// Longest seat key (a client's own session id), in bytes.
 pub const SEAT_KEY_BYTES_MAX: usize = 256;
 
+/// Refused sends that the broker remembers, in memory: enough to find out why a message never arrived.
+pub const REFUSALS_KEPT_MAX: usize = 200;
+
+/// How much of a refused text is remembered, in characters: enough to recognise it.
+pub const REFUSED_TEXT_CHARS_MAX: usize = 80;
+
+/// How much of a refusal's reason and of its list of recipients is remembered, in characters.
+pub const REFUSED_REASON_CHARS_MAX: usize = 400;
+
 /// Most recipients of one send.
 pub const RECIPIENTS_MAX: usize = 100;
 

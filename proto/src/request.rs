@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::brake::{RefusedSend, UsedUpThread};
 use crate::channel::{ChannelInfo, ChannelRequest};
 use crate::hook::{Activity, HookCall, Mode, Report};
 use crate::ids::{MessageId, PeerId, TaskId, Timestamp, Token};
@@ -214,6 +215,9 @@ pub enum Request {
         /// Only say what would go.
         dry_run: bool,
     },
+    /// What brakes and policies refused lately, newest first: the caller's own, or everybody's (the person). Answer:
+    /// [`Reply::Refusals`].
+    Refusals,
 }
 
 /// What is paused: agents' sends in it are refused. The person is never paused.
@@ -504,6 +508,8 @@ pub enum Reply {
         /// Bytes of text among them.
         text_bytes: u64,
     },
+    /// To `Refusals`: newest first.
+    Refusals(Vec<RefusedSend>),
 }
 
 /// The broker introduces itself.
@@ -596,6 +602,14 @@ pub struct PeerInfo {
     pub policy: Policy,
     /// The groups whose labels it carries, with their sign.
     pub groups: Vec<String>,
+    /// Messages that wait for the person, of those that wait for it.
+    pub held: u64,
+    /// Messages that a carrier of its session had, and of which nothing proves that the model saw them.
+    pub offered: u64,
+    /// Its mailbox takes nothing more: as many wait as may.
+    pub full: bool,
+    /// The person has paused what it sends.
+    pub paused: bool,
 }
 
 /// A carrier of one session.
@@ -767,6 +781,8 @@ pub struct Status {
     pub paused: Vec<Pausing>,
     /// How often each brake refused a send since the broker started, by error code.
     pub refused: Vec<(String, u64)>,
+    /// Threads that agents used up, oldest first.
+    pub used_up: Vec<UsedUpThread>,
 }
 
 /// What the broker sends unasked.
@@ -900,6 +916,8 @@ pub enum EventKind {
     Paused,
     /// Something was resumed.
     Resumed,
+    /// Agents used up a thread: nobody but the person may speak in it until it is resumed.
+    Loop,
 }
 
 impl EventKind {
@@ -929,6 +947,7 @@ impl EventKind {
             Self::TaskChanged => "task_changed",
             Self::Paused => "paused",
             Self::Resumed => "resumed",
+            Self::Loop => "loop",
         }
     }
 }

@@ -133,7 +133,7 @@ fn number(cell: &str) -> u64 {
 fn every_type_on_the_wire_is_described_as_it_is() {
     let document = repository_file("docs/protocol.md");
     let mut known = BTreeMap::new();
-    for file in ["request", "message", "refusal", "hook", "policy", "channel", "question", "task", "note", "search"] {
+    for file in ["request", "brake", "message", "refusal", "hook", "policy", "channel", "question", "task", "note", "search"] {
         known.extend(definitions(&repository_file(&format!("proto/src/{file}.rs"))));
     }
     let basic: BTreeSet<String> =

@@ -48,7 +48,8 @@ fn where_nothing_is_wrong_it_says_so() {
     for check in ["broker", "directory", "disk", "config", "claude"] {
         assert!(findings(&outcome, check).iter().any(|finding| finding["state"] == "good"), "{check}: {outcome:?}");
     }
-    assert!(home.peerctl(&["doctor"]).success().stdout.ends_with("all is well\n"));
+    // The executable under test lies in a build directory, which is a note.
+    assert!(home.peerctl(&["doctor"]).success().stdout.ends_with("no problems, 1 note\n"));
 }
 
 #[test]

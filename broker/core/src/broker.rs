@@ -8,6 +8,7 @@ use peer_proto::message::{Stage, TraceEntry, TraceEvent};
 use peer_proto::policy::Policy;
 use peer_proto::request::{Event, EventKind, Push, Reply, Request, Role, Status, Welcome};
 
+use crate::brake::Refusals;
 use crate::channel::Channels;
 use crate::hooks::HookCalls;
 use crate::input::{ConnectionId, Facts, Input, Lookups, Now};
@@ -54,6 +55,7 @@ pub struct Broker {
     pub(crate) notes: Notes,
     pub(crate) settings: SettingsRecord,
     pub(crate) pauses: PausesRecord,
+    pub(crate) refusals: Refusals,
     pub(crate) retaining: Retaining,
     /// Pending deliveries with a time to live, by its end.
     pub(crate) expiries: BTreeSet<(Timestamp, MessageId, PeerId)>,
@@ -113,6 +115,7 @@ impl Broker {
             notes: Notes::load(image.things.notes),
             settings: image.settings,
             pauses: image.pauses,
+            refusals: Refusals::default(),
             retaining: Retaining::default(),
             expiries: BTreeSet::new(),
             overdue: BTreeSet::new(),
@@ -266,6 +269,7 @@ impl Broker {
             Request::Pause(what) => self.pause(now, caller, &what, step),
             Request::Resume(what) => self.resume(now, caller, &what, step),
             Request::Purge { dry_run } => self.purge(caller, dry_run),
+            Request::Refusals => self.list_refusals(caller, step),
         }
     }
 
@@ -343,6 +347,7 @@ impl Broker {
         status.messages_total = self.messages;
         status.paused = self.paused();
         status.refused = self.quota.refused();
+        status.used_up = self.used_up_threads();
         status.oldest_at =
             self.mailboxes.values().filter_map(|mailbox| mailbox.iter().next()).map(|entry| entry.record.brief.sent_at).min();
     }
@@ -527,6 +532,17 @@ impl Broker {
             }
             step.push(connection, Push::Event(Box::new(event)));
         }
+    }
+
+    /// Tells those watchers about it whose operator may know.
+    pub(crate) fn tell_operators(
+        &self,
+        concerns: &[PeerId],
+        event: &Event,
+        may_know: impl Fn(Operator) -> bool,
+        step: &mut Step,
+    ) {
+        self.tell_some_watchers(concerns, event, |watcher| may_know(self.presence.operator(watcher)), step);
     }
 
     fn notice_a_wake(&mut self, now: Now) {

@@ -300,6 +300,11 @@ impl Broker {
         said && record.members.contains(&peer) && self.policy_of(peer) == Policy::Accept
     }
 
+    /// Whether a channel of this name is private.
+    pub(crate) fn is_private(&self, name: &str) -> bool {
+        self.channels.get(name).is_some_and(|record| record.private)
+    }
+
     /// Whether an outsider may see at all that this was said: not what was said in a private channel, nor in one that is
     /// gone and may have been private.
     pub(crate) fn is_public(&self, channel: Option<&str>, message: MessageId) -> bool {

@@ -14,6 +14,7 @@
 //!   `quota`, `pause` and `policy` (who may say what), `mailbox`, `lease` and `letters` (what becomes of it), `retention`
 //!   (when it goes), `view` (what others see); and what sessions share: `channel`, `question`, `task` and `note`.
 
+mod brake;
 pub mod broker;
 mod channel;
 mod claim;

@@ -81,6 +81,11 @@ impl Mailbox {
         self.leased
     }
 
+    /// Handed to a carrier by the session that holds it, and not proved.
+    pub(crate) fn offered(&self) -> usize {
+        self.leased - self.window.len()
+    }
+
     pub(crate) fn window(&self) -> (usize, usize) {
         (self.window.len(), self.window_bytes)
     }

@@ -126,6 +126,7 @@ impl Broker {
             return;
         }
         let Ok((sender, _)) = self.sender(caller) else { return };
+        self.remember_refused(now.wall, &sender, ("", None, ""), refusal);
         let mut event = event(now, EventKind::Refused, None, None);
         event.from = Some(sender.name);
         event.cause = Some(refusal.code.as_str().to_owned());

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use peer_proto::ids::{MessageId, PeerId};
+use peer_proto::ids::{MessageId, PeerId, Timestamp};
 use peer_proto::limits::Limits;
 use peer_proto::refusal::ErrorCode;
 
@@ -15,6 +15,9 @@ const MINUTE_MS: u64 = 60_000;
 
 /// Threads whose turns are remembered; beyond it the half that rested longest is forgotten, so that this is rare.
 const THREADS_MAX: usize = 4_096;
+
+/// Speakers of a thread that are remembered.
+const SPEAKERS_MAX: usize = 8;
 
 /// Pairs and senders that are remembered before those without a recent message are looked for and dropped.
 const RATES_MAX: usize = 4_096;
@@ -63,6 +66,10 @@ struct Turns {
     count: u32,
     last_speaker: PeerId,
     last_mono_ms: u64,
+    /// Who spoke, the first first.
+    speakers: Vec<PeerId>,
+    /// When a send in it was first refused. From then on it is shut for all of its agents, whoever spoke last.
+    used_up_at: Option<Timestamp>,
 }
 
 impl Quota {
@@ -118,10 +125,13 @@ impl Quota {
         }
     }
 
-    /// Whether agents may still speak in this thread. A run of messages of one speaker is one turn.
+    /// Whether agents may still speak in this thread. A run of messages of one speaker is one turn, so the last speaker may
+    /// go on until another one is refused.
     pub(crate) fn check_thread(&self, limits: &Limits, thread: &str, sender: PeerId) -> Result<(), Rejection> {
         match self.threads.get(thread) {
-            Some(turns) if turns.count >= limits.thread_turns_max && turns.last_speaker != sender => {
+            Some(turns)
+                if turns.used_up_at.is_some() || (turns.count >= limits.thread_turns_max && turns.last_speaker != sender) =>
+            {
                 Err(Rejection::ThreadPaused { thread: thread.to_owned(), turns: turns.count })
             }
             _ => Ok(()),
@@ -144,16 +154,25 @@ impl Quota {
             let mut rested: Vec<u64> = self.threads.values().map(|turns| turns.last_mono_ms).collect();
             let (_, middle, _) = rested.select_nth_unstable(THREADS_MAX / 2);
             let middle = *middle;
-            self.threads.retain(|_, turns| turns.last_mono_ms > middle);
+            // A used-up thread stays shut, unless there are so many of them that nothing else fits.
+            self.threads.retain(|_, turns| turns.last_mono_ms > middle || turns.used_up_at.is_some());
+            if self.threads.len() >= THREADS_MAX {
+                self.threads.retain(|_, turns| turns.last_mono_ms > middle);
+            }
         }
         let turns = self.threads.entry(thread.to_owned()).or_insert(Turns {
             count: 0,
             last_speaker: PeerId::SYSTEM,
             last_mono_ms: now_ms,
+            speakers: Vec::new(),
+            used_up_at: None,
         });
         if turns.last_speaker != sender {
             turns.count += 1;
             turns.last_speaker = sender;
+        }
+        if turns.speakers.len() < SPEAKERS_MAX && !turns.speakers.contains(&sender) {
+            turns.speakers.push(sender);
         }
         turns.last_mono_ms = now_ms;
     }
@@ -191,6 +210,20 @@ impl Quota {
     /// How often each brake refused something since the broker started, by error code.
     pub(crate) fn refused(&self) -> Vec<(String, u64)> {
         self.refused.iter().map(|(code, count)| (code.as_str().to_owned(), *count)).collect()
+    }
+
+    /// A send in this thread was refused. Says how many turns it had and who spoke, where that shuts it now.
+    pub(crate) fn use_up_thread(&mut self, thread: &str, at: Timestamp) -> Option<(u32, Vec<PeerId>)> {
+        let turns = self.threads.get_mut(thread).filter(|turns| turns.used_up_at.is_none())?;
+        turns.used_up_at = Some(at);
+        Some((turns.count, turns.speakers.clone()))
+    }
+
+    /// The threads that are shut: name, turns, who spoke, since when.
+    pub(crate) fn used_up_threads(&self) -> impl Iterator<Item = (&str, u32, &[PeerId], Timestamp)> {
+        self.threads
+            .iter()
+            .filter_map(|(thread, turns)| Some((thread.as_str(), turns.count, turns.speakers.as_slice(), turns.used_up_at?)))
     }
 
     /// Counts a thread's turns anew; says whether there were any.
@@ -286,6 +319,25 @@ mod tests {
         assert!(matches!(quota.check_thread(&limits, "t", A), Err(Rejection::ThreadPaused { .. })));
         quota.count_send(0, PeerId::HUMAN, Driver::Person, "t");
         assert_eq!(quota.check_thread(&limits, "t", A), Ok(()));
+    }
+
+    #[test]
+    fn a_thread_that_is_used_up_is_shut_for_the_last_speaker_too() {
+        let mut limits = Limits::default();
+        limits.set("thread_turns_max", 2);
+        let mut quota = Quota::default();
+        for speaker in [A, B] {
+            quota.count_send(0, speaker, Driver::Agent, "t");
+        }
+        assert_eq!(quota.check_thread(&limits, "t", B), Ok(()), "its turn goes on while nobody was refused");
+        assert!(quota.check_thread(&limits, "t", A).is_err());
+        assert_eq!(quota.use_up_thread("t", Timestamp(5)), Some((2, vec![A, B])));
+        assert_eq!(quota.use_up_thread("t", Timestamp(6)), None, "it is told once");
+        assert!(quota.check_thread(&limits, "t", B).is_err());
+        assert_eq!(quota.used_up_threads().map(|(thread, ..)| thread).collect::<Vec<_>>(), ["t"]);
+        assert!(quota.resume_thread("t"));
+        assert_eq!(quota.check_thread(&limits, "t", A), Ok(()));
+        assert_eq!(quota.used_up_threads().count(), 0);
     }
 
     #[test]

@@ -352,7 +352,9 @@ impl From<Rejection> for Refusal {
             }
             Rejection::ThreadPaused { thread, .. } => (
                 ErrorCode::ThreadPaused,
-                format!("ask your user: a message of theirs in it, or `peerctl resume --thread {thread}`, lets it go on"),
+                format!(
+                    "no agent can write in it until your user has; a message of theirs in it, or `peerctl resume --thread {thread}`, lets it go on"
+                ),
                 None,
             ),
             Rejection::Paused { what, is_thread } => {

@@ -8,7 +8,7 @@ use peer_proto::limits::{
 };
 use peer_proto::message::{Carrier, Cause, Evidence, Intent, Kind, Sender, Stage, TraceEntry, TraceEvent, Via};
 use peer_proto::policy::Policy;
-use peer_proto::refusal::{ErrorCode, Refusal};
+use peer_proto::refusal::Refusal;
 use peer_proto::request::{CarrierProof, Event, EventKind, Reply, Send, Sent, SentDelivery};
 use peer_proto::text::is_blank;
 
@@ -93,6 +93,9 @@ impl Broker {
             checked = self.quota.check_thread(&limits, &thread, sender.peer);
         }
         if let Err(rejection) = checked {
+            if matches!(rejection, Rejection::ThreadPaused { .. }) {
+                self.use_up_thread(now, &thread, channel.as_deref(), step);
+            }
             self.refuse_send(now, caller, &sender, &send, channel.as_deref(), rejection.into(), step);
             return Ok(None);
         }
@@ -119,9 +122,9 @@ impl Broker {
         for (peer, rejection) in
             recipients.iter().zip(&verdicts).filter_map(|(peer, verdict)| Some((peer, verdict.as_ref().err()?)))
         {
-            let refused = Refusal::from(rejection.clone()).code;
-            self.quota.count_refused(refused);
-            self.tell_refused_send(now, &sender, &send, channel.as_deref(), self.name_of(*peer), refused, step);
+            let refused = Refusal::from(rejection.clone());
+            self.quota.count_refused(refused.code);
+            self.tell_refused_send(now, &sender, &send, channel.as_deref(), self.name_of(*peer), &refused, step);
         }
         let taken = recipients.iter().zip(&verdicts).filter_map(|(peer, verdict)| Some((*peer, *verdict.as_ref().ok()?)));
         let accepted: Vec<(PeerId, Stage)> = taken.collect();
@@ -385,7 +388,7 @@ impl Broker {
             }
         }
         if let Some((name, members)) = channel {
-            let is_private = self.channels.get(&name).is_some_and(|record| record.private);
+            let is_private = self.is_private(&name);
             let outside = |peer: &&PeerId| is_private && **peer != PeerId::HUMAN && !members.contains(peer) && **peer != sender;
             if let Some(stranger) = recipients.iter().find(outside) {
                 return Err(Rejection::OutsideChannel { channel: name, name: self.name_of(*stranger) });
@@ -534,24 +537,25 @@ impl Broker {
         step: &mut Step,
     ) {
         self.quota.count_refused(refusal.code);
-        self.tell_refused_send(now, sender, send, channel, send.to.join(","), refusal.code, step);
+        self.tell_refused_send(now, sender, send, channel, send.to.join(","), &refusal, step);
         step.refuse(caller.connection, caller.id, refusal);
     }
 
-    /// Tells watchers that a brake or a policy refused a message, or refused it for one of its recipients.
+    /// Remembers, and tells watchers, that a brake or a policy refused a message, or refused it for one of its recipients.
     #[expect(clippy::too_many_arguments, reason = "one fact each")]
     fn tell_refused_send(
-        &self,
+        &mut self,
         now: Now,
         sender: &Sender,
         send: &Send,
         channel: Option<&str>,
         to: String,
-        code: ErrorCode,
+        refusal: &Refusal,
         step: &mut Step,
     ) {
+        self.remember_refused(now.wall, sender, (&to, send.thread.as_deref(), &send.text), refusal);
         // Watchers learn of no private channel.
-        let is_private = channel.and_then(|name| self.channels.get(name)).is_some_and(|record| record.private);
+        let is_private = channel.is_some_and(|name| self.is_private(name));
         let event = Event {
             kind: EventKind::Refused,
             at: now.wall,
@@ -562,7 +566,7 @@ impl Broker {
             reply_to: send.reply_to,
             intent: send.intent,
             carrier: None,
-            cause: Some(code.as_str().to_owned()),
+            cause: Some(refusal.code.as_str().to_owned()),
             text: None,
         };
         self.tell_watchers(&[sender.peer], &event, step);

@@ -56,8 +56,12 @@ impl Broker {
         Ok(())
     }
 
-    /// What a peer says that it does, or else what its client was seen to do; nothing where neither is known.
+    /// What a peer says that it does, or else what its client was seen to do; nothing where neither is known. Whoever is
+    /// offline does nothing: what it said last is no present state.
     fn state_of<'a>(&self, record: &'a PeerRecord) -> &'a str {
+        if !self.presence.is_online(record.id) {
+            return "";
+        }
         if !record.state.is_empty() {
             return &record.state;
         }
@@ -92,6 +96,10 @@ impl Broker {
             mode: session.and_then(|session| session.mode),
             policy: self.policy_of(record.id),
             groups: self.groups_of(record.id),
+            held: mailbox.map_or(0, |mailbox| mailbox.held() as u64),
+            offered: mailbox.map_or(0, |mailbox| mailbox.offered() as u64),
+            full: mailbox.is_some_and(|mailbox| mailbox.len() as u32 >= self.config.limits.pending_per_peer),
+            paused: self.pauses.peers.iter().any(|paused| self.is_same(record.id, *paused)),
         }
     }
 

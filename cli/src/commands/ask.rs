@@ -5,8 +5,9 @@ use std::time::Duration;
 use peer_client::{Endpoint, RequestError};
 use peer_proto::ids::MessageId;
 use peer_proto::message::{Intent, Message, Stage};
+use peer_proto::reach::Reach;
 use peer_proto::refusal::ErrorCode;
-use peer_proto::request::{EventKind, Push, Request, Send, Sent};
+use peer_proto::request::{EventKind, Push, Request, Send, Sent, SentDelivery};
 use serde_json::json;
 
 use super::send;
@@ -51,7 +52,7 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
         idempotency_key: Some(send::fresh_key()),
     };
     let mut asked = None;
-    match tokio::time::timeout(args.wait, answer(output, endpoint, question, &mut asked)).await {
+    match tokio::time::timeout(args.wait, answer(output, endpoint, question, args.wait, &mut asked)).await {
         Ok(outcome) => outcome,
         Err(_) => Err(timed_out(asked, args.wait)),
     }
@@ -71,10 +72,16 @@ fn timed_out(asked: Option<MessageId>, wait: Duration) -> Failure {
 
 /// Asks and waits, over the broker's death if need be: the question keeps its key, and a reply that came meanwhile stands
 /// in its delivery.
-async fn answer(output: &Output, endpoint: &Endpoint, question: Send, asked: &mut Option<MessageId>) -> Result<(), Failure> {
+async fn answer(
+    output: &Output,
+    endpoint: &Endpoint,
+    question: Send,
+    wait: Duration,
+    asked: &mut Option<MessageId>,
+) -> Result<(), Failure> {
     loop {
         let mut operator = Operator::connect(endpoint).await?;
-        match ask(output, &mut operator, question.clone(), asked).await {
+        match ask(output, &mut operator, question.clone(), wait, asked).await {
             Err(Failure::Request(RequestError::Lost)) => {}
             Err(failure) => return Err(send::with_recipients(endpoint, &question.to, failure).await),
             Ok((sent, Some(reply))) => return print(output, &operator, &sent, reply).await,
@@ -88,17 +95,18 @@ async fn ask(
     output: &Output,
     operator: &mut Operator,
     question: Send,
+    wait: Duration,
     asked: &mut Option<MessageId>,
 ) -> Result<(Sent, Option<Message>), Failure> {
     // Watched before sent: the reply cannot slip through between the two.
     operator.ask_done(Request::Watch { peer: None, bodies: false }).await?;
     let sent = operator.send(question).await?;
-    *asked = Some(sent.message);
-    if let Some(held) = sent.deliveries.iter().find(|delivery| delivery.stage == Some(Stage::Held)) {
-        output.remark(&format!("held for {} until the person releases it", cell(&held.name)));
-    }
     if sent.deliveries.iter().all(|delivery| delivery.refusal.is_some()) {
         return Ok((sent, None));
+    }
+    let again = asked.replace(sent.message).is_some();
+    if !again && !output.json {
+        output.remark(&format!("asked {}; waiting {} (Ctrl-C ends it, the question stays)", whom(&sent), wait_told(wait)));
     }
     if sent.deduplicated {
         let answered = operator.show(sent.message).await?.deliveries.into_iter().find_map(|delivery| delivery.answered_by);
@@ -122,6 +130,24 @@ async fn ask(
             None => return Err(RequestError::Lost.into()),
         }
     }
+}
+
+/// Who was asked, and when each sees it.
+fn whom(sent: &Sent) -> String {
+    let taken = sent.deliveries.iter().filter(|delivery| delivery.refusal.is_none());
+    let one = |delivery: &SentDelivery| {
+        let name = cell(&delivery.name);
+        match (delivery.stage, delivery.online) {
+            (Some(Stage::Held), _) => format!("{name} (held until you release it)"),
+            (_, true) => format!("{name} (online, {})", Reach::of(&delivery.carriers, delivery.activity)),
+            (_, false) => format!("{name} (offline: it waits there)"),
+        }
+    };
+    taken.map(one).collect::<Vec<_>>().join(", ")
+}
+
+fn wait_told(wait: Duration) -> String {
+    humantime::format_duration(wait).to_string()
 }
 
 fn brings_reply(kind: EventKind) -> bool {

@@ -3,6 +3,7 @@
 use std::time::UNIX_EPOCH;
 
 use peer_client::Endpoint;
+use peer_proto::brake::RefusedSend;
 use peer_proto::channel::ChannelRequest;
 use peer_proto::ids::Timestamp;
 use peer_proto::message::{Kind, Stage};
@@ -22,6 +23,7 @@ Examples:
   peerctl history --peer backend --with me
   peerctl history --channel '#ops'
   peerctl history --since 2h
+  peerctl history --refused                  what brakes and policies refused
   peerctl history --after m-06FHK2RBXW3T9Q1C --json    read on from there
   peerctl history --since 2026-11-20T08:00:00Z --json | jq -r '.[].text'";
 
@@ -54,6 +56,10 @@ pub(crate) struct Args {
     #[arg(long, value_parser = moment, value_name = "WHEN")]
     since: Option<Timestamp>,
 
+    /// What brakes and policies refused lately, and why: of that nothing was stored
+    #[arg(long, conflicts_with_all = ["with", "channel", "after"])]
+    refused: bool,
+
     /// At most this many, the newest (with --after the oldest)
     #[arg(short, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     n: u32,
@@ -61,6 +67,9 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
     let operator = Operator::connect(endpoint).await?;
+    if args.refused {
+        return refused(&args, output, &operator).await;
+    }
     let query = HistoryQuery {
         peer: args.peer.map(named),
         with: args.with.map(named),
@@ -72,6 +81,49 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
         limit: args.n,
     };
     show(output, &operator, query).await
+}
+
+/// Prints what brakes and policies refused lately, oldest first as everything here.
+async fn refused(args: &Args, output: &Output, operator: &Operator) -> Result<(), Failure> {
+    let Reply::Refusals(mut refusals) = operator.ask(Request::Refusals).await? else { return Err(unexpected()) };
+    let peer = match args.peer.as_deref() {
+        None => None,
+        Some(name) if person(name).is_some() => person(name).map(str::to_owned),
+        Some(name) => Some(operator.peer(name).await?.name),
+    };
+    refusals.retain(|refused| {
+        let names = refused.to.split(',').chain([refused.from.as_str()]);
+        peer.as_ref().is_none_or(|peer| names.into_iter().any(|name| name.trim().eq_ignore_ascii_case(peer)))
+            && args.since.is_none_or(|since| refused.at >= since)
+            && args.thread.as_ref().is_none_or(|thread| refused.thread.as_ref() == Some(thread))
+    });
+    refusals.truncate(args.n as usize);
+    refusals.reverse();
+    if output.json {
+        return output.json(&Value::Array(refusals.iter().map(refused_json).collect()));
+    }
+    if refusals.is_empty() {
+        output.remark("nothing was refused since the broker started, or nothing of that is remembered");
+    }
+    for refused in &refusals {
+        let to = if refused.to.is_empty() { String::new() } else { format!(" -> {}", cell(&refused.to)) };
+        let (at, from) = (rfc3339(refused.at), output.paint(Tone::Strong, &cell(&refused.from)));
+        output.line(&format!("{at}  {from}{to}  {}: {}", refused.code.as_str(), single_line(&refused.message)))?;
+        output.quoted(&refused.beginning)?;
+    }
+    Ok(())
+}
+
+fn refused_json(refused: &RefusedSend) -> Value {
+    json!({
+        "at": rfc3339(refused.at),
+        "from": refused.from,
+        "to": refused.to,
+        "thread": refused.thread,
+        "code": refused.code.as_str(),
+        "reason": refused.message,
+        "beginning": refused.beginning,
+    })
 }
 
 /// Asks, and prints what was said.

@@ -6,6 +6,7 @@ use peer_proto::message::{Message, Stage};
 use peer_proto::request::{InboxEntry, Reply, Request};
 use serde_json::{Value, json};
 
+use crate::commands::{pause, status};
 use crate::error::Failure;
 use crate::operator::{Operator, person, unexpected};
 use crate::output::{Output, Tone, age, cell, now, rfc3339, size};
@@ -55,6 +56,11 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
     let held = operator.inbox(Some("*".to_owned()), true).await?.len();
     if held > 0 {
         output.remark(&format!("held for sessions until you release it: {held}; `peerctl inbox --held` shows it"));
+    }
+    let status = status::ask(&operator).await?;
+    if !status.used_up.is_empty() {
+        let threads = pause::told_with(&[], &status.used_up);
+        output.remark(&format!("paused: {threads}; `peerctl resume --thread T` lets them go on"));
     }
     if args.ack {
         for chunk in entries.chunks(ACK_CHUNK) {

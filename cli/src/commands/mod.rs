@@ -31,6 +31,7 @@ pub(crate) mod status;
 pub(crate) mod tail;
 pub(crate) mod tasks;
 pub(crate) mod uninstall;
+pub(crate) mod version;
 pub(crate) mod wait;
 
 use std::future::Future;
@@ -53,6 +54,7 @@ pub(crate) fn run(command: Command, output: &Output, endpoint: Endpoint) -> Resu
         Command::Completions(args) => completions::run(&args),
         Command::Demo(args) => block_on(demo::run(args, output, &endpoint)),
         Command::Bench(args) => block_on(bench::run(args, output, &endpoint)),
+        Command::Version(args) => block_on(version::run(args, output, &endpoint)),
         Command::Status(args) => block_on(status::run(args, output, &endpoint)),
         Command::Peers(args) => block_on(peers::run(args, output, &endpoint)),
         Command::Send(args) => block_on(send::run(args, output, &endpoint)),

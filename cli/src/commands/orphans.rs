@@ -104,7 +104,12 @@ async fn list(output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
             ]
         })
         .collect();
-    output.table(&["ID", "FROM", "TO", "STAGE", "CAUSE", "SINCE", "SIZE"], &rows, "no dead letters, no expired mail")
+    output.table(&["ID", "FROM", "TO", "STAGE", "CAUSE", "SINCE", "SIZE"], &rows, "no dead letters, no expired mail")?;
+    let Reply::Refusals(refusals) = operator.ask(Request::Refusals).await? else { return Err(unexpected()) };
+    if !refusals.is_empty() {
+        output.remark(&format!("refused lately, and never stored: {}; `peerctl history --refused` shows why", refusals.len()));
+    }
+    Ok(())
 }
 
 fn json(orphan: &Orphan) -> Value {

@@ -1,13 +1,14 @@
 //! `peerctl pause` and `peerctl resume`: whether agents may send.
 
 use peer_client::{Endpoint, RequestError};
+use peer_proto::brake::UsedUpThread;
 use peer_proto::refusal::ErrorCode;
 use peer_proto::request::{Pausing, Reply, Request};
 use serde_json::{Value, json};
 
 use crate::error::Failure;
 use crate::operator::{Operator, unexpected};
-use crate::output::{Output, cell};
+use crate::output::{Output, cell, rfc3339};
 
 /// How the threads begin that have no name of their own.
 const THREAD_PREFIX: &str = "t-";
@@ -91,6 +92,20 @@ async fn run(given: What, output: &Output, endpoint: &Endpoint, request: fn(Paus
     output.line(&format!("paused: {}", told(&paused)))
 }
 
+/// What is paused, and which threads agents used up, in words.
+pub(crate) fn told_with(paused: &[Pausing], used_up: &[UsedUpThread]) -> String {
+    let used_up = used_up.iter().map(|thread| {
+        let speakers: Vec<_> = thread.speakers.iter().map(|name| cell(name)).collect();
+        format!("thread {} ({} turns without you: {})", cell(&thread.thread), thread.turns, speakers.join(", "))
+    });
+    let used_up: Vec<_> = used_up.collect();
+    match (paused, used_up.as_slice()) {
+        (_, []) => told(paused),
+        ([], _) => used_up.join(", "),
+        _ => format!("{}, {}", told(paused), used_up.join(", ")),
+    }
+}
+
 /// What is paused, in words.
 pub(crate) fn told(paused: &[Pausing]) -> String {
     let word = |paused: &Pausing| match paused {
@@ -102,6 +117,20 @@ pub(crate) fn told(paused: &[Pausing]) -> String {
         [] => "nothing".to_owned(),
         some => some.iter().map(word).collect::<Vec<_>>().join(", "),
     }
+}
+
+/// The threads that agents used up, as data; beside [`json`] in one list.
+pub(crate) fn used_up_json(used_up: &[UsedUpThread]) -> Vec<Value> {
+    let entry = |thread: &UsedUpThread| {
+        json!({
+            "kind": "loop",
+            "name": thread.thread,
+            "turns": thread.turns,
+            "speakers": thread.speakers,
+            "since": rfc3339(thread.since),
+        })
+    };
+    used_up.iter().map(entry).collect()
 }
 
 /// What is paused, as data.

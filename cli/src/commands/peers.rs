@@ -1,13 +1,16 @@
 //! `peerctl peers`: who is here.
 
+use std::collections::BTreeSet;
+
 use peer_client::Endpoint;
 use peer_proto::policy::Policy;
-use peer_proto::request::{EventKind, PeerInfo, PeersQuery, Push, Request};
+use peer_proto::request::{EventKind, Pausing, PeerInfo, PeersQuery, Push, Request};
 use peer_proto::text::single_line;
 use serde_json::{Value, json};
 
+use crate::commands::{pause, status};
 use crate::error::Failure;
-use crate::operator::Operator;
+use crate::operator::{self, Operator};
 use crate::output::{Output, Tone, age, beginning, cell, rfc3339};
 
 const AFTER_HELP: &str = "\
@@ -51,16 +54,26 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
     let mut operator = Operator::connect(endpoint).await?;
     if !args.watch {
-        return print(output, &args, &list(&operator, &args).await?);
+        return print(output, &args, &operator, &list(&operator, &args).await?).await;
     }
+    loop {
+        match watch(&args, output, &mut operator).await {
+            Err(failure) if failure.is_lost() => operator = operator::reconnect(output, endpoint).await?,
+            ended => return ended,
+        }
+    }
+}
+
+/// Prints again whenever something changes. Ends with the connection alone.
+async fn watch(args: &Args, output: &Output, operator: &mut Operator) -> Result<(), Failure> {
     // Watched before listed: what changes in between is seen twice rather than never.
     operator.ask_done(Request::Watch { peer: None, bodies: false }).await?;
     loop {
-        let peers = list(&operator, &args).await?;
+        let peers = list(operator, args).await?;
         if output.json {
             output.json_line(&json!({ "peers": peers.iter().map(json).collect::<Vec<_>>() }))?;
         } else {
-            print(output, &args, &peers)?;
+            print(output, args, operator, &peers).await?;
             output.line("")?;
         }
         loop {
@@ -81,6 +94,9 @@ fn is_about_presence(kind: EventKind) -> bool {
             | EventKind::PeerRenamed
             | EventKind::PeerForgotten
             | EventKind::PeerChanged
+            | EventKind::Paused
+            | EventKind::Resumed
+            | EventKind::Loop
     )
 }
 
@@ -93,7 +109,7 @@ async fn list(operator: &Operator, args: &Args) -> Result<Vec<PeerInfo>, Failure
         .await
 }
 
-fn print(output: &Output, args: &Args, peers: &[PeerInfo]) -> Result<(), Failure> {
+async fn print(output: &Output, args: &Args, operator: &Operator, peers: &[PeerInfo]) -> Result<(), Failure> {
     if output.json {
         return output.json(&Value::Array(peers.iter().map(json).collect()));
     }
@@ -101,22 +117,69 @@ fn print(output: &Output, args: &Args, peers: &[PeerInfo]) -> Result<(), Failure
         return print_one(output, peer);
     }
     let rows: Vec<_> = peers.iter().map(row).collect();
-    output.table(
-        &["NAME", "CLIENT", "SEEN", "MAIL", "DOING", "WHERE"],
-        &rows,
-        "nobody is here; a client that runs `peerctl mcp` appears by itself",
-    )?;
+    let nobody = if peers.is_empty() { nobody(args, operator).await? } else { String::new() };
+    output.table(&["NAME", "CLIENT", "SEEN", "MAIL", "DOING", "WHERE"], &rows, &nobody)?;
     let online = peers.iter().filter(|peer| peer.online).count();
     if !peers.is_empty() {
         output.remark(&output.paint(Tone::Faint, &format!("{online} of {} online", peers.len())));
     }
+    let status = status::ask(operator).await?;
+    let everything = status.paused.contains(&Pausing::All);
+    if everything || !status.used_up.is_empty() {
+        let all: &[Pausing] = if everything { &[Pausing::All] } else { &[] };
+        output.remark(&format!("paused: {}", pause::told_with(all, &status.used_up)));
+    }
     Ok(())
+}
+
+/// Why the list is empty: nobody is here, or nobody of those who are is what was asked for.
+async fn nobody(args: &Args, operator: &Operator) -> Result<String, Failure> {
+    let here = operator.peers(PeersQuery::default()).await?;
+    let online: Vec<&PeerInfo> = here.iter().filter(|peer| peer.online).collect();
+    let named = |texts: Vec<String>| {
+        let texts: BTreeSet<String> = texts.into_iter().filter(|text| !text.is_empty()).collect();
+        let texts: Vec<String> = texts.into_iter().collect();
+        if texts.is_empty() { "none is known".to_owned() } else { texts.join(", ") }
+    };
+    Ok(match (&args.state, &args.client) {
+        _ if online.is_empty() => "nobody is here; a client that runs `peerctl mcp` appears by itself".to_owned(),
+        (None, None) => "nobody is here".to_owned(),
+        (Some(state), None) => format!(
+            "no peer is in state {:?} ({} online); states there are: {}",
+            single_line(state),
+            online.len(),
+            named(online.iter().map(|peer| present_state(peer)).collect())
+        ),
+        (None, Some(client)) => format!(
+            "no peer is of client {:?} ({} online); clients there are: {}",
+            single_line(client),
+            online.len(),
+            named(online.iter().map(|peer| cell(&peer.client)).collect())
+        ),
+        (Some(state), Some(client)) => format!(
+            "no peer of client {:?} is in state {:?} ({} online); `peerctl peers` lists them",
+            single_line(client),
+            single_line(state),
+            online.len()
+        ),
+    })
+}
+
+/// Its own word for what it does, or else what its client was seen to do.
+fn present_state(peer: &PeerInfo) -> String {
+    match (peer.state.as_str(), peer.activity) {
+        ("", Some(activity)) => activity.as_str().to_owned(),
+        (state, _) => cell(state),
+    }
 }
 
 /// One line of a table that fits a narrow terminal; [`print_one`] has all of it.
 fn row(peer: &PeerInfo) -> Vec<String> {
     vec![
-        cell(&peer.name),
+        match peer.policy {
+            Policy::Accept => cell(&peer.name),
+            policy => format!("{} ({})", cell(&peer.name), policy.as_str()),
+        },
         if peer.client.is_empty() { "-".to_owned() } else { cell(&peer.client) },
         seen(peer),
         mail(peer),
@@ -134,7 +197,10 @@ fn print_one(output: &Output, peer: &PeerInfo) -> Result<(), Failure> {
     let pid = peer.client_pid.map(|pid| format!(", pid {pid}")).unwrap_or_default();
     facts.push(("client", format!("{} {}{pid}", known(&peer.client), single_line(&peer.client_version))));
     facts.push(("seen", seen(peer)));
-    facts.push(("mail", format!("{} waiting, {} of it with its session", peer.pending, peer.leased)));
+    facts.push(("mail", letters(peer)));
+    if peer.paused {
+        facts.push(("paused", format!("by you; `peerctl resume {}` lets it send again", cell(&peer.name))));
+    }
     facts.push(("inbound", peer.policy.as_str().to_owned()));
     facts.push(("mode", peer.mode.map_or("not known", |mode| mode.as_str()).to_owned()));
     let reached: Vec<_> = peer
@@ -146,8 +212,10 @@ fn print_one(output: &Output, peer: &PeerInfo) -> Result<(), Failure> {
         })
         .collect();
     facts.push(("reached by", if reached.is_empty() { "nothing in this session".to_owned() } else { reached.join(", ") }));
-    facts.push(("state", known(&peer.state)));
-    facts.push(("task", known(&peer.task)));
+    // What it said before it went is no present state.
+    let (state, task) = if peer.online { ("state", "task") } else { ("was", "its task was") };
+    facts.push((state, known(&peer.state)));
+    facts.push((task, known(&peer.task)));
     facts.push(("summary", known(&peer.summary)));
     facts.push(("directory", known(&peer.cwd)));
     facts.push(("repository", known(peer.git_root.as_deref().unwrap_or_default())));
@@ -156,25 +224,41 @@ fn print_one(output: &Output, peer: &PeerInfo) -> Result<(), Failure> {
 
 fn seen(peer: &PeerInfo) -> String {
     match (peer.online, peer.activity) {
+        _ if peer.paused => "paused by you".to_owned(),
         (true, Some(activity)) => activity.as_str().to_owned(),
         (true, None) => "online".to_owned(),
         (false, _) => format!("{} ago", age(peer.last_seen)),
     }
 }
 
-/// How much waits, and by which policy, where that is not the usual one.
+/// How much waits, and how much of that for the person's word.
 fn mail(peer: &PeerInfo) -> String {
-    match peer.policy {
-        Policy::Accept => peer.pending.to_string(),
-        policy => format!("{} {}", peer.pending, policy.as_str()),
+    match (peer.held, peer.full) {
+        (0, false) => peer.pending.to_string(),
+        (0, true) => format!("{} (full)", peer.pending),
+        (held, _) => format!("{} ({held} held)", peer.pending),
     }
+}
+
+/// The same in words.
+fn letters(peer: &PeerInfo) -> String {
+    let mut said = format!("{} waiting, {} of it with its session", peer.pending, peer.leased);
+    if peer.held > 0 {
+        said.push_str(&format!(", {} held until you release it", peer.held));
+    }
+    if peer.full {
+        said.push_str("; its mailbox is full, and more is refused");
+    }
+    said
 }
 
 /// Its state and its task, or its summary where it names no task.
 fn doing(peer: &PeerInfo) -> String {
     let what = if peer.task.is_empty() { &peer.summary } else { &peer.task };
     let parts = [&peer.state, what].map(|part| single_line(part));
-    parts.iter().filter(|part| !part.is_empty()).cloned().collect::<Vec<_>>().join(": ")
+    let said = parts.iter().filter(|part| !part.is_empty()).cloned().collect::<Vec<_>>().join(": ");
+    // What it said before it went is no present state.
+    if peer.online || said.is_empty() { said } else { format!("was {said}") }
 }
 
 /// A path, with `~` for the home directory.
@@ -223,6 +307,10 @@ fn json(peer: &PeerInfo) -> Value {
         "activity": peer.activity.map(|activity| activity.as_str()),
         "mode": peer.mode.map(|mode| mode.as_str()),
         "policy": peer.policy.as_str(),
+        "held": peer.held,
+        "offered": peer.offered,
+        "full": peer.full,
+        "paused": peer.paused,
         "carriers": carriers,
     })
 }

@@ -453,10 +453,16 @@ fn lines(output: &Output, draft: &Draft) -> Result<(), Failure> {
         let text = format!("{}: {}: {}; {}", conflict.client.title(), conflict.path.display(), conflict.what, conflict.step);
         output.line(&output.paint(Tone::Bad, &text))?;
     }
-    for warning in &draft.warnings {
+    for warning in warnings(draft) {
         output.remark(&format!("note: {warning}"));
     }
     Ok(())
+}
+
+/// What should be looked at, settings that keep a client from running ours included.
+fn warnings(draft: &Draft) -> Vec<String> {
+    let off = draft.switched_off.iter().map(|off| format!("{}; {}", off.what, off.step));
+    off.chain(draft.warnings.iter().cloned()).collect()
 }
 
 /// The plan for programs.
@@ -489,5 +495,5 @@ pub(crate) fn told(draft: &Draft, clients: &[Client], written: bool) -> Value {
             })
         })
         .collect();
-    json!({ "clients": clients, "written": written, "warnings": draft.warnings, "next": draft.next })
+    json!({ "clients": clients, "written": written, "warnings": warnings(draft), "next": draft.next })
 }

@@ -50,7 +50,10 @@ pub(crate) fn print(output: &Output, status: &Status) -> Result<(), Failure> {
     };
     let refused = match status.refused.as_slice() {
         [] => "nothing since the start".to_owned(),
-        some => some.iter().map(|(code, count)| format!("{count} {code}")).collect::<Vec<_>>().join(", "),
+        some => {
+            let counts: Vec<_> = some.iter().map(|(code, count)| format!("{count} {code}")).collect();
+            format!("{}; `peerctl history --refused` shows the latest", counts.join(", "))
+        }
     };
     output.facts(&[
         (
@@ -64,7 +67,7 @@ pub(crate) fn print(output: &Output, status: &Status) -> Result<(), Failure> {
         ("waiting", format!("{} stored, {} leased, {} held{oldest}", status.stored, status.leased, status.held)),
         ("dead letters", status.dead.to_string()),
         ("messages", format!("{} in the store", status.messages_total)),
-        ("paused", pause::told(&status.paused)),
+        ("paused", pause::told_with(&status.paused, &status.used_up)),
         ("refused", refused),
         ("commits", latency),
         ("disk", format!("{} free", size(status.disk_free_bytes))),
@@ -72,6 +75,10 @@ pub(crate) fn print(output: &Output, status: &Status) -> Result<(), Failure> {
 }
 
 fn json(status: &Status) -> Value {
+    let mut paused = pause::json(&status.paused);
+    if let Value::Array(entries) = &mut paused {
+        entries.extend(pause::used_up_json(&status.used_up));
+    }
     json!({
         "version": status.version,
         "protocol": status.protocol,
@@ -89,7 +96,7 @@ fn json(status: &Status) -> Value {
             "dead": status.dead,
             "total": status.messages_total,
         },
-        "paused": pause::json(&status.paused),
+        "paused": paused,
         "refused": status.refused.iter().cloned().collect::<std::collections::BTreeMap<String, u64>>(),
         "oldest_ms": status.oldest_at.map(|at| now().ms_since(at)),
         "commit_us": { "p50": status.commit_us_p50, "max": status.commit_us_max },

@@ -5,7 +5,7 @@ use peer_proto::request::{Event, EventKind, Goodbye, Push, Request};
 use serde_json::{Value, json};
 
 use crate::error::Failure;
-use crate::operator::Operator;
+use crate::operator::{self, Operator};
 use crate::output::{Output, Tone, cell, clock, rfc3339};
 
 const AFTER_HELP: &str = "\
@@ -34,12 +34,19 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
     let mut operator = Operator::connect(endpoint).await?;
-    operator.ask_done(Request::Watch { peer: args.peer, bodies: args.bodies }).await?;
+    operator.ask_done(Request::Watch { peer: args.peer.clone(), bodies: args.bodies }).await?;
     output.remark("watching; Ctrl-C ends it");
     let mut left = args.n.unwrap_or(u64::MAX);
     while left > 0 {
-        let event = next_event(&mut operator).await?;
-        print(output, &event)?;
+        match next_event(&mut operator).await {
+            Ok(event) => print(output, &event)?,
+            Err(failure) if failure.is_lost() => {
+                operator = operator::reconnect(output, endpoint).await?;
+                operator.ask_done(Request::Watch { peer: args.peer.clone(), bodies: args.bodies }).await?;
+                continue;
+            }
+            Err(failure) => return Err(failure),
+        }
         left -= 1;
     }
     Ok(())
@@ -69,7 +76,9 @@ fn print(output: &Output, event: &Event) -> Result<(), Failure> {
         (Some(one), None) | (None, Some(one)) => line.push_str(&format!(" {}", cell(one))),
         (None, None) => {}
     }
-    if let Some(thread) = event.thread.as_ref().filter(|_| matches!(event.kind, EventKind::Paused | EventKind::Resumed)) {
+    if let Some(thread) =
+        event.thread.as_ref().filter(|_| matches!(event.kind, EventKind::Paused | EventKind::Resumed | EventKind::Loop))
+    {
         line.push_str(&format!(" thread {}", cell(thread)));
     }
     if let Some(message) = event.message {

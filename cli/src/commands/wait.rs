@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use peer_client::Endpoint;
-use peer_proto::request::{Event, EventKind, Request};
+use peer_proto::ids::Timestamp;
+use peer_proto::request::{Event, EventKind, HistoryQuery, Request};
 
-use super::tail;
+use super::{history, tail};
 use crate::args::duration;
 use crate::error::Failure;
-use crate::operator::{Operator, person};
-use crate::output::{Output, cell};
+use crate::operator::{self, Operator, person};
+use crate::output::{Output, cell, now};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -40,6 +41,9 @@ pub(crate) struct Args {
     #[arg(long, default_value = "60s", value_parser = duration, value_name = "SPAN")]
     timeout: Duration,
 }
+
+/// Messages that are looked through after the broker was away, the newest: it was away for moments.
+const MISSED_MAX: u32 = 1_000;
 
 /// What is waited for, with the peers' present names: those are what events carry.
 struct Wanted {
@@ -81,8 +85,21 @@ async fn first_match(
         wanted.to = Some(present_name(&operator, &to).await?);
     }
     output.remark("waiting; Ctrl-C ends it");
+    let begun = now();
     loop {
-        let event = tail::next_event(&mut operator).await?;
+        let event = match tail::next_event(&mut operator).await {
+            Ok(event) => event,
+            Err(failure) if failure.is_lost() => {
+                operator = operator::reconnect(output, endpoint).await?;
+                operator.ask_done(Request::Watch { peer: None, bodies: true }).await?;
+                // What was stored while nobody watched stands in the history.
+                match wanted.stored_since(&operator, begun).await? {
+                    Some(event) => return Ok(event),
+                    None => continue,
+                }
+            }
+            Err(failure) => return Err(failure),
+        };
         if event.kind == EventKind::PeerRenamed {
             wanted.renamed(&event);
         } else if event.kind == EventKind::Stored && wanted.matches(&event) {
@@ -103,6 +120,39 @@ impl Wanted {
     fn matches(&self, event: &Event) -> bool {
         let agrees = |wanted: &Option<String>, found: &Option<String>| wanted.is_none() || wanted == found;
         agrees(&self.from, &event.from) && agrees(&self.to, &event.to) && agrees(&self.thread, &event.thread)
+    }
+
+    /// The first matching message that was stored since then, as the event that told of it.
+    async fn stored_since(&self, operator: &Operator, since: Timestamp) -> Result<Option<Event>, Failure> {
+        let query = HistoryQuery {
+            peer: None,
+            with: None,
+            thread: self.thread.clone(),
+            channel: None,
+            after: None,
+            since: Some(since),
+            before: None,
+            limit: MISSED_MAX,
+        };
+        let messages = history::read(operator, query).await?;
+        let events = messages.into_iter().flat_map(|shown| {
+            let message = shown.message;
+            let event = |to: &String| Event {
+                kind: EventKind::Stored,
+                at: message.sent_at,
+                message: Some(message.id),
+                from: Some(message.from.name.clone()),
+                to: Some(to.clone()),
+                thread: Some(message.thread.clone()),
+                reply_to: message.reply_to,
+                intent: Some(message.intent),
+                carrier: None,
+                cause: None,
+                text: Some(message.text.clone()),
+            };
+            message.to.iter().map(event).collect::<Vec<_>>()
+        });
+        Ok(events.into_iter().find(|event| self.matches(event)))
     }
 
     fn renamed(&mut self, event: &Event) {

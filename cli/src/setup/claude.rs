@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::draft::{Draft, Retired, unreadable};
+use super::draft::{Draft, Retired, SwitchedOff, unreadable};
 use super::files::is_occupied;
 use super::json::{self, Dialect, EditError, Node, Step, Value};
 use super::runs::Runs;
@@ -176,9 +176,10 @@ fn settings_file(place: &Place, tools: bool, draft: &mut Draft) -> Result<(), Fa
         value.is_some_and(|value| &text[value.span.clone()] == word)
     };
     if switched_off(&["enabledPlugins", PLUGIN], "false") {
-        draft
-            .warnings
-            .push(format!("{PLUGIN} is switched off in {}; `claude plugin enable {PLUGIN}` switches it on", path.display()));
+        draft.switched_off.push(SwitchedOff {
+            what: format!("{PLUGIN} is switched off in {}", path.display()),
+            step: format!("`claude plugin enable {PLUGIN}` switches it on"),
+        });
     }
     if switched_off(&["disableAllHooks"], "true") {
         draft.warnings.push(format!(

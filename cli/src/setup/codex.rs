@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use toml_edit::{Item, TableLike};
 
-use super::draft::{Draft, unreadable};
+use super::draft::{Draft, SwitchedOff, unreadable};
 use super::json::{self, Dialect};
 use super::toml::{self, Target};
 use super::{Client, MESSAGE_TOOLS, Place, SERVER, codex_hooks, hooks};
@@ -107,7 +107,10 @@ pub(crate) fn draft(place: &Place, tools: bool, draft: &mut Draft) -> Result<(),
     let text = draft.text(THIS, &path)?.unwrap_or_default();
     let document = toml::parse(&text).map_err(|why| unreadable(&path, why))?;
     if toml::at(&document, &["mcp_servers", SERVER, "enabled"]).and_then(Item::as_bool) == Some(false) {
-        draft.warnings.push(format!("the server peers is switched off in {} (enabled = false)", path.display()));
+        draft.switched_off.push(SwitchedOff {
+            what: format!("the server peers is switched off in {} (enabled = false)", path.display()),
+            step: "take that line out, or say enabled = true".to_owned(),
+        });
     }
     if toml::at(&document, &["features", "hooks"]).and_then(Item::as_bool) == Some(false) {
         draft.warnings.push(format!(

@@ -77,6 +77,15 @@ pub(crate) struct Conflict {
     pub(crate) step: String,
 }
 
+/// A setting that keeps a client from running any of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SwitchedOff {
+    /// What is off, and where.
+    pub(crate) what: String,
+    /// What switches it on again.
+    pub(crate) step: String,
+}
+
 /// All that is to be done and said.
 #[derive(Debug, Default)]
 pub(crate) struct Draft {
@@ -85,6 +94,8 @@ pub(crate) struct Draft {
     pub(crate) conflicts: Vec<Conflict>,
     /// What should be looked at, and stops nothing.
     pub(crate) warnings: Vec<String>,
+    /// Settings of the person's that keep a client from running any of ours.
+    pub(crate) switched_off: Vec<SwitchedOff>,
     /// What the person does next.
     pub(crate) next: Vec<String>,
 }

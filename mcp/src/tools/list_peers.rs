@@ -170,6 +170,10 @@ mod tests {
             mode: None,
             policy: Policy::Accept,
             groups: Vec::new(),
+            held: 0,
+            offered: 0,
+            full: false,
+            paused: false,
         }
     }
 

@@ -112,6 +112,7 @@ variants!(REQUESTS, request_name, Request, {
     Request::Pause(_) => "pause",
     Request::Resume(_) => "resume",
     Request::Purge { .. } => "purge",
+    Request::Refusals => "refusals",
 });
 
 variants!(REPLIES, reply_name, Reply, {
@@ -140,6 +141,7 @@ variants!(REPLIES, reply_name, Reply, {
     Reply::Hits { .. } => "hits",
     Reply::Paused(_) => "paused",
     Reply::Purged { .. } => "purged",
+    Reply::Refusals(_) => "refusals",
 });
 
 variants!(PUSHES, push_name, Push, {
@@ -209,6 +211,7 @@ units!(EVENTS, event_name, EventKind, {
     TaskChanged => "task_changed",
     Paused => "paused",
     Resumed => "resumed",
+    Loop => "loop",
 });
 
 units!(QUESTION_STATES, question_state_name, QuestionState, {

@@ -1,5 +1,6 @@
 //! One value per variant: with every optional part present, and, named `.bare`, with none.
 
+use peer_proto::brake::*;
 use peer_proto::channel::*;
 use peer_proto::hook::*;
 use peer_proto::ids::{MessageId, PeerId, TaskId, Timestamp, Token};
@@ -271,6 +272,7 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
         ("", Request::Pause(Pausing::Peer("luna".into()))),
         ("", Request::Resume(Pausing::All)),
         ("", Request::Purge { dry_run: true }),
+        ("", Request::Refusals),
     ]
 }
 
@@ -390,6 +392,10 @@ pub(crate) fn replies() -> Vec<(&'static str, Reply)> {
         mode: Some(Mode::Prompting),
         policy: Policy::Hold,
         groups: vec!["@backend".into()],
+        held: 1,
+        offered: 1,
+        full: false,
+        paused: true,
     };
     let accepted = SentDelivery {
         peer: PeerId(3),
@@ -453,6 +459,12 @@ pub(crate) fn replies() -> Vec<(&'static str, Reply)> {
         disk_free_bytes: 1 << 40,
         paused: vec![Pausing::All],
         refused: vec![("rate_limited".into(), 7)],
+        used_up: vec![UsedUpThread {
+            thread: "t-9f2".into(),
+            turns: 12,
+            speakers: vec!["luna".into(), "orion".into()],
+            since: AT,
+        }],
     };
     let channel = ChannelInfo {
         name: "#ops".into(),
@@ -549,6 +561,18 @@ pub(crate) fn replies() -> Vec<(&'static str, Reply)> {
         ("", Reply::Hits { hits: vec![hit], total: 1 }),
         ("", Reply::Paused(pausings())),
         ("", Reply::Purged { counts: vec![("messages".into(), 251)], text_bytes: 65_536 }),
+        (
+            "",
+            Reply::Refusals(vec![RefusedSend {
+                at: AT,
+                from: "luna".into(),
+                to: "orion".into(),
+                thread: Some("t-9f2".into()),
+                code: ErrorCode::ThreadPaused,
+                message: "thread t-9f2 is paused".into(),
+                beginning: "and one more thing".into(),
+            }]),
+        ),
     ]
 }
 

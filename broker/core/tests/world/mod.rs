@@ -516,6 +516,12 @@ impl World {
                 };
                 format!("paused: {}", paused.iter().map(line).collect::<Vec<_>>().join(", "))
             }
+            Reply::Refusals(refusals) => {
+                let line = |refused: &peer_proto::brake::RefusedSend| {
+                    format!("{} from {} to {}: {}", refused.code.as_str(), refused.from, refused.to, refused.beginning)
+                };
+                format!("refusals: {}", refusals.iter().map(line).collect::<Vec<_>>().join("; "))
+            }
             Reply::Settled { deliveries } => {
                 let parts: Vec<String> = deliveries.iter().map(|(name, stage)| format!("{name} {}", stage.as_str())).collect();
                 format!("settled: {}", parts.join(", "))
@@ -646,5 +652,6 @@ pub fn empty_status() -> peer_proto::request::Status {
         disk_free_bytes: 0,
         paused: Vec::new(),
         refused: Vec::new(),
+        used_up: Vec::new(),
     }
 }

@@ -3,13 +3,14 @@
 use peer_client::{ConnectError, Endpoint, Start};
 use peer_proto::limits::VISIBILITY_TIMEOUT_MS;
 use peer_proto::message::Carrier;
-use peer_proto::request::{PeerInfo, PeersQuery, Status};
+use peer_proto::policy::{Policies, Policy};
+use peer_proto::request::{Pausing, PeerInfo, PeersQuery, Reply, Request, Status};
 
 use super::Findings;
 use crate::commands::{block_on, status};
 use crate::error::Failure;
-use crate::operator::Operator;
-use crate::output::{cell, now, span};
+use crate::operator::{Operator, unexpected};
+use crate::output::{age, cell, now, span};
 
 /// Mail that waits this long without a sign of having been seen is no matter of the moment: four visibility timeouts.
 const WAITING_LONG_MS: u64 = 4 * VISIBILITY_TIMEOUT_MS;
@@ -22,7 +23,12 @@ pub(super) fn look(endpoint: &Endpoint, findings: &mut Findings) {
         let status = status::ask(&operator).await?;
         let peers = operator.peers(PeersQuery::default()).await?;
         running(endpoint, &status, findings);
-        for peer in peers.iter().filter(|peer| peer.online && !is_proved(peer) && peer.leased > 0) {
+        let Reply::Policies(policies) = operator.ask(Request::Policies).await? else { return Err(unexpected()) };
+        stopped(&status, &policies, findings);
+        for peer in peers.iter().filter(|peer| peer.full) {
+            full(peer, findings);
+        }
+        for peer in peers.iter().filter(|peer| peer.online && !peer.full && !is_proved(peer) && peer.leased > 0) {
             let oldest = operator.inbox(Some(peer.id.to_string()), false).await?.iter().map(|entry| entry.sent_at).min();
             unreached(peer, oldest.map_or(0, |at| now().ms_since(at)), findings);
         }
@@ -63,6 +69,49 @@ fn running(endpoint: &Endpoint, status: &Status, findings: &mut Findings) {
     }
 }
 
+/// What the person, or a brake, keeps from going on: nothing is wrong with it, but whoever wonders why nothing moves finds it
+/// here.
+fn stopped(status: &Status, policies: &Policies, findings: &mut Findings) {
+    for paused in &status.paused {
+        let (what, resume) = match paused {
+            Pausing::All => ("all agents are".to_owned(), "all".to_owned()),
+            Pausing::Peer(name) => (format!("{} is", cell(name)), cell(name)),
+            Pausing::Thread(thread) => (format!("thread {} is", cell(thread)), format!("--thread {}", cell(thread))),
+        };
+        findings.note("paused", format!("{what} paused by you: what they send is refused"), format!("peerctl resume {resume}"));
+    }
+    for thread in &status.used_up {
+        let observed = format!(
+            "thread {} has been paused for {}: {} took {} turns in it without you",
+            cell(&thread.thread),
+            age(thread.since),
+            thread.speakers.iter().map(|name| cell(name)).collect::<Vec<_>>().join(", "),
+            thread.turns
+        );
+        findings.note("paused", observed, format!("peerctl resume --thread {}", cell(&thread.thread)));
+    }
+    let word = match policies.default {
+        Policy::Accept => return,
+        Policy::Hold => "held until you release it",
+        Policy::Refuse => "refused",
+    };
+    let observed = format!("mail to every session without a policy of its own is {word}");
+    findings.note("policy", observed, "peerctl policy all accept");
+}
+
+/// A mailbox that takes nothing more: senders are refused.
+fn full(peer: &PeerInfo, findings: &mut Findings) {
+    let name = cell(&peer.name);
+    let observed = format!("the mailbox of {name} is full: {} messages wait, and what others send it is refused", peer.pending);
+    let mend = match (peer.online, peer.held > peer.pending / 2, peer.offered > 0) {
+        (_, true, _) => format!("`peerctl inbox --held` shows what waits for you; `peerctl release --all {name}` lets it go"),
+        (true, _, true) => format!("{name} reads its mail but does not confirm it: let it call ack_messages"),
+        (true, ..) => format!("let {name} call check_messages"),
+        (false, ..) => format!("start {name} again, or end what waits with `peerctl cancel ID`; `peerctl inbox {name}` lists it"),
+    };
+    findings.problem("mail", observed, "room for more", mend);
+}
+
 fn is_proved(peer: &PeerInfo) -> bool {
     peer.carriers.iter().any(|proof| proof.proven_at.is_some())
 }
@@ -71,13 +120,15 @@ fn is_proved(peer: &PeerInfo) -> bool {
 fn unreached(peer: &PeerInfo, waiting_ms: u64, findings: &mut Findings) {
     let named = |carrier| peer.carriers.iter().any(|proof| proof.carrier == carrier);
     let mend = match peer.client.as_str() {
+        // It was shown some by a call of its own, and said nothing about it.
+        _ if peer.offered > 0 && !named(Carrier::Hook) => "it reads but does not confirm: let it call ack_messages",
         _ if named(Carrier::Hook) => "it sees mail when its user speaks to it next, or when it calls a tool",
         "codex" => "trust the hooks in that session with /hooks, or let it call check_messages",
         "claude" => "`peerctl setup claude`, then start the session anew: hooks reach it between two steps",
         _ => "let it call check_messages: nothing else reaches this client",
     };
     let observed = format!(
-        "{} ({}) has mail for {} and never showed a sign of having seen any",
+        "{} ({}) has mail for {}, and nothing shows that its model saw any",
         cell(&peer.name),
         cell(&peer.client),
         span(waiting_ms)
@@ -94,8 +145,10 @@ fn sessions(peers: &[PeerInfo], findings: &mut Findings) {
     let online: Vec<&PeerInfo> = peers.iter().filter(|peer| peer.online).collect();
     for (place, peer) in online.iter().enumerate() {
         // One process of Codex hosts many sessions.
-        let twin =
-            |other: &&&PeerInfo| other.client_pid.is_some() && other.client_pid == peer.client_pid && other.client == "claude";
+        let twin = |other: &&&PeerInfo| {
+            let same_process = other.client_pid.is_some() && other.client_pid == peer.client_pid;
+            same_process && [other, peer].iter().all(|peer| peer.client == "claude")
+        };
         if let Some(other) = online[..place].iter().find(twin) {
             findings.problem(
                 "adapters",

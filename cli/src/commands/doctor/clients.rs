@@ -57,6 +57,10 @@ fn one(place: &Place, runs: &Runs, client: Client, findings: &mut Findings) -> R
             findings.problem(check, observed, "what `peerctl setup` writes", format!("peerctl setup {check}"));
         }
     }
+    for off in &wanted.switched_off {
+        let what = format!("{}: nothing of ours runs in this client", off.what);
+        findings.problem(check, what, "a client that runs our server and hooks", off.step.clone());
+    }
     // What is to be said of the executable was said.
     let doubt = place.doubt();
     for warning in wanted.warnings.iter().filter(|warning| doubt.as_ref() != Some(warning)) {

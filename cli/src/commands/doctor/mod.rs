@@ -101,6 +101,7 @@ pub(crate) fn run(output: &Output, endpoint: Result<Endpoint, ConnectError>) -> 
 }
 
 fn look(endpoint: &Endpoint, findings: &mut Findings) {
+    environment(findings);
     machine::executable(endpoint, findings);
     machine::directory(&endpoint.location, findings);
     machine::config(&endpoint.location, findings);
@@ -116,6 +117,16 @@ fn look(endpoint: &Endpoint, findings: &mut Findings) {
         Err(failure) => findings.failed("clients", &failure, "a home directory in which the clients' files are"),
     }
     machine::adapters(&endpoint.location, findings);
+}
+
+/// What in the environment keeps adapters and hooks that are started from here from doing anything.
+fn environment(findings: &mut Findings) {
+    for name in ["PEERD_ENABLED", "AGENT_PEERS_ENABLED"] {
+        if std::env::var_os(name).is_some_and(|value| value == "0") {
+            let observed = format!("{name}=0: sessions that are started from here get no mail");
+            findings.note("environment", observed, format!("unset {name}"));
+        }
+    }
 }
 
 fn print(output: &Output, findings: &[Finding]) -> Result<(), Failure> {
@@ -152,7 +163,13 @@ fn print(output: &Output, findings: &[Finding]) -> Result<(), Failure> {
         }
     }
     if problems == 0 {
-        return if output.json { output.json(&data) } else { output.line(&output.paint(Tone::Good, "all is well")) };
+        let notes = findings.iter().filter(|finding| finding.state == State::Note).count();
+        let said = match notes {
+            0 => "all is well".to_owned(),
+            1 => "no problems, 1 note".to_owned(),
+            notes => format!("no problems, {notes} notes"),
+        };
+        return if output.json { output.json(&data) } else { output.line(&output.paint(Tone::Good, &said)) };
     }
     let what = if problems == 1 { "one problem".to_owned() } else { format!("{problems} problems") };
     let message = format!("found {what}; what mends each stands behind it");

@@ -1,0 +1,127 @@
+//! What the brakes leave behind for the person: threads that agents used up, and what was refused lately.
+//!
+//! In memory only, like the brakes themselves. Invariants: a used-up thread is shut for everyone but the person, who hears
+//! of it as mail and in every listing of pauses; of a refused send the person and its sender may know, nobody else.
+
+use std::collections::VecDeque;
+
+use peer_proto::brake::{RefusedSend, UsedUpThread};
+use peer_proto::ids::{PeerId, Timestamp};
+use peer_proto::limits::{REFUSALS_KEPT_MAX, REFUSED_REASON_CHARS_MAX, REFUSED_TEXT_CHARS_MAX};
+use peer_proto::message::{Intent, Sender, Stage, Via};
+use peer_proto::refusal::Refusal;
+use peer_proto::request::{Event, EventKind, Reply};
+
+use crate::broker::{Actor, Broker, Caller};
+use crate::input::Now;
+use crate::presence::Operator;
+use crate::rejection::Rejection;
+use crate::step::Step;
+
+/// Names of speakers that the notice about a used-up thread lists.
+const SPEAKERS_NAMED_MAX: usize = 8;
+
+/// What was refused lately, oldest first.
+#[derive(Debug, Default)]
+pub(crate) struct Refusals(VecDeque<Refused>);
+
+/// A refused send, and whose it was.
+#[derive(Debug)]
+struct Refused {
+    by: PeerId,
+    via: Via,
+    send: RefusedSend,
+}
+
+impl Broker {
+    /// A send met the limit of turns in its thread. From now on nobody but the person may speak there, and the person hears
+    /// of it. `channel`: where the send was meant for; of a private one other agents' shells may not know.
+    pub(crate) fn use_up_thread(&mut self, now: Now, thread: &str, channel: Option<&str>, step: &mut Step) {
+        let private = channel.filter(|name| self.is_private(name)).map(str::to_owned);
+        let Some((turns, speakers)) = self.quota.use_up_thread(thread, now.wall) else { return };
+        let names = self.speakers(&speakers);
+        let event = Event {
+            kind: EventKind::Loop,
+            at: now.wall,
+            message: None,
+            from: None,
+            to: None,
+            thread: Some(thread.to_owned()),
+            reply_to: None,
+            intent: None,
+            carrier: None,
+            cause: Some(format!("{turns} turns")),
+            text: None,
+        };
+        let may_know = |operator: Operator| private.is_none() || operator == Operator::Person;
+        self.tell_operators(&speakers, &event, may_know, step);
+        let text = format!(
+            "thread {thread} is paused: {} took {turns} turns in it without you. `peerctl history --thread {thread}` shows \
+             them, `peerctl resume --thread {thread}` lets them go on, and so does a message of yours in it",
+            names.join(", ")
+        );
+        let stage = Stage::Stored;
+        self.post_notice_in(now, private, PeerId::HUMAN, stage, Intent::Inform, thread.to_owned(), None, text, step);
+    }
+
+    /// The threads that agents used up, oldest first.
+    pub(crate) fn used_up_threads(&self) -> Vec<UsedUpThread> {
+        let mut threads: Vec<UsedUpThread> = self
+            .quota
+            .used_up_threads()
+            .map(|(thread, turns, speakers, since)| UsedUpThread {
+                thread: thread.to_owned(),
+                turns,
+                speakers: self.speakers(speakers),
+                since,
+            })
+            .collect();
+        threads.sort_by(|one, other| (one.since, &one.thread).cmp(&(other.since, &other.thread)));
+        threads
+    }
+
+    fn speakers(&self, speakers: &[PeerId]) -> Vec<String> {
+        let name = |peer: &PeerId| self.name_of(self.presence.present(*peer).unwrap_or(*peer));
+        speakers.iter().take(SPEAKERS_NAMED_MAX).map(name).collect()
+    }
+
+    /// Remembers a refusal of a brake or a policy. `to` and `text` are empty where it was no message.
+    pub(crate) fn remember_refused(
+        &mut self,
+        at: Timestamp,
+        sender: &Sender,
+        (to, thread, text): (&str, Option<&str>, &str),
+        refusal: &Refusal,
+    ) {
+        let beginning = |text: &str, chars_max: usize| text.chars().take(chars_max).collect::<String>();
+        if self.refusals.0.len() >= REFUSALS_KEPT_MAX {
+            self.refusals.0.pop_front();
+        }
+        self.refusals.0.push_back(Refused {
+            by: sender.peer,
+            via: sender.via,
+            send: RefusedSend {
+                at,
+                from: sender.name.clone(),
+                to: beginning(to, REFUSED_REASON_CHARS_MAX),
+                thread: thread.map(str::to_owned),
+                code: refusal.code,
+                message: beginning(&refusal.message, REFUSED_REASON_CHARS_MAX),
+                beginning: beginning(text, REFUSED_TEXT_CHARS_MAX),
+            },
+        });
+    }
+
+    /// What was refused lately: to the person all of it, to a session and its shell what was their own.
+    pub(crate) fn list_refusals(&mut self, caller: Caller, step: &mut Step) -> Result<(), Rejection> {
+        let actor = self.actor(caller)?;
+        let may_know = |refused: &&Refused| match actor {
+            Actor::Operator(Operator::Person) => true,
+            Actor::Session(peer) | Actor::Operator(Operator::Shell(Some(peer))) => self.is_same(peer, refused.by),
+            Actor::Operator(Operator::Shell(None)) => refused.by == PeerId::HUMAN && refused.via == Via::Shell,
+        };
+        let refusals = self.refusals.0.iter().rev().filter(may_know).map(|refused| refused.send.clone()).collect();
+        step.reply(caller.connection, caller.id, Reply::Refusals(refusals));
+        Ok(())
+    }
+}
