@@ -22,7 +22,7 @@ use crate::render::{self, BLOCK_CHARS_MAX, Body, EXCERPT_CHARS_MAX, Showing, cou
 use crate::stdio::Call;
 use crate::transcript::Seen;
 
-use entry::{Entry, Hooked, Part, Pushed, Standing, read_up_to};
+use entry::{Entry, Hooked, Moment, Part, Pushed, Standing, read_up_to};
 
 /// Messages that a push carrier may have in flight without proof; the rest waits for what the client calls.
 const PUSH_UNPROVED_MAX: usize = 32;
@@ -57,6 +57,8 @@ pub(crate) struct Inbox {
     proofs: u64,
     /// The last turn has ended, as a hook told, and no other has begun.
     rested: bool,
+    /// Where in the conversation the last event was.
+    moment: Moment,
 }
 
 /// Evidence that is on its way to the broker.
@@ -248,9 +250,10 @@ impl Inbox {
         .collect()
     }
 
-    /// An event of the main conversation, as a hook told it, and what it proves: what an earlier hook's output carried, if
-    /// the model must have been asked in between; and at the user's next turn, what a tool result carried.
-    pub(crate) fn event(&mut self, event: HookEvent) -> Vec<(MessageId, Proof)> {
+    /// An event of the main conversation, as a hook told it with the client's name of the turn, and what it proves: what an
+    /// earlier hook's output carried, if the model must have been asked in between and nothing can have taken it back; and
+    /// at the user's next turn, what a tool result carried.
+    pub(crate) fn event(&mut self, event: HookEvent, turn: Option<&str>) -> Vec<(MessageId, Proof)> {
         self.events += 1;
         self.tells_batches |= event == HookEvent::PostToolBatch;
         let (number, round, tells_batches) = (self.events, self.rounds, self.tells_batches);
@@ -270,9 +273,18 @@ impl Inbox {
             HookEvent::Stop => true,
             _ => false,
         };
+        self.move_on(event, turn, new_turn);
+        let now = self.moment.clone();
         let next_turn = matches!(event, HookEvent::Stop | HookEvent::UserPromptSubmit);
         let evidence = if next_turn { Evidence::NextTurn } else { Evidence::NextCall };
         self.prove(|entry| {
+            let is_kept = |hook: &Hooked| match hook.event {
+                // It waits for the first prompt, whichever that is.
+                HookEvent::SessionStart => now.continues(&hook.moment) || now.is_first_since(&hook.moment),
+                // Another hook may have refused one that came while a turn ran, and that turn goes on.
+                HookEvent::UserPromptSubmit => hook.moment.opens && now.continues(&hook.moment),
+                _ => now.continues(&hook.moment),
+            };
             let asked_since = |hook: &Hooked| match (hook.event, event) {
                 // The conversation begins or ends: nobody was asked anything by that.
                 (_, HookEvent::SessionStart | HookEvent::SessionEnd) => false,
@@ -286,19 +298,61 @@ impl Inbox {
                 _ => true,
             };
             let whole = |hook: &&Hooked| hook.number < number && hook.end >= entry.body.chars();
-            if hooks_count && entry.hooks.iter().filter(whole).any(asked_since) {
+            if hooks_count && entry.hooks.iter().filter(whole).any(|hook| is_kept(hook) && asked_since(hook)) {
                 return Some(Proof { carrier: Carrier::Hook, evidence });
             }
-            let by_turn = results_count && entry.was_in_result_whole();
+            let past = entry.parts.iter().filter(|part| part.call.counts() && part.is_past);
+            let by_turn = results_count && read_up_to(past).is_some_and(|end| end >= entry.body.chars());
             by_turn.then_some(Proof { carrier: Carrier::ToolResult, evidence })
         })
+    }
+
+    /// Follows the conversation. A turn that ends by itself has asked the model with all results that it had; one that is
+    /// broken off, or a conversation that was compacted, may have lost them.
+    fn move_on(&mut self, event: HookEvent, turn: Option<&str>, new_turn: bool) {
+        let named = turn.map(str::to_owned);
+        let is_new = named.is_some() && named != self.moment.turn;
+        match event {
+            HookEvent::SessionStart => self.moment.starts += 1,
+            HookEvent::UserPromptSubmit => {
+                self.moment.prompts += 1;
+                self.moment.opens = if named.is_some() { is_new } else { new_turn };
+            }
+            _ => {}
+        }
+        // Where some event names no turn it is the present one, and a prompt's is unknown.
+        if named.is_some() || event == HookEvent::UserPromptSubmit {
+            self.moment.turn = named;
+        }
+        if event == HookEvent::Stop {
+            for part in self.entries.values_mut().flat_map(|entry| &mut entry.parts) {
+                part.is_past |= self.moment.continues(&part.moment);
+            }
+        }
+        // Without a record nobody knows what became of the prompt before: what it carried comes again with this one.
+        if event == HookEvent::UserPromptSubmit && self.moment.opens && !self.record_speaks {
+            let rode = |entry: &&mut Entry| entry.proof.is_none() && entry.rode_on_a_prompt();
+            for entry in self.entries.values_mut().filter(rode) {
+                entry.withdraw(Some(Carrier::Hook));
+            }
+        }
+    }
+
+    /// The client took these back before the model answered. Returns whether any goes all its ways once more.
+    pub(crate) fn withdraw(&mut self, withdrawn: &[(MessageId, Option<Carrier>)]) -> bool {
+        let mut is_any = false;
+        for (message, by) in withdrawn {
+            let entry = self.entries.get_mut(message).filter(|entry| entry.proof.is_none());
+            is_any |= entry.is_some_and(|entry| entry.withdraw(*by));
+        }
+        is_any
     }
 
     /// The client's own record shows that the model was asked with these in front of it. Tells what is proved whole by that.
     pub(crate) fn recorded(&mut self, seen: &[Seen]) -> Vec<(MessageId, Proof)> {
         for seen in seen {
             if let Some(entry) = self.entries.get_mut(&seen.message) {
-                entry.note_recorded(&seen.piece);
+                entry.note_recorded(&seen.piece, seen.in_result);
             }
         }
         self.prove(|entry| {
@@ -326,6 +380,11 @@ impl Inbox {
     pub(crate) fn unproved(&self) -> Vec<MessageId> {
         let given = |entry: &&Entry| entry.proof.is_none() && entry.last_carrier().is_some();
         self.entries.values().filter(given).map(Entry::id).collect()
+    }
+
+    /// Messages that nothing proves, given to a carrier or not.
+    pub(crate) fn unsettled(&self) -> Vec<MessageId> {
+        self.entries.values().filter(|entry| entry.proof.is_none()).map(Entry::id).collect()
     }
 
     /// Whether the next result would show anything unasked.
@@ -433,10 +492,10 @@ impl Inbox {
         if quoted.shown.is_empty() {
             return Block::default();
         }
-        let number = self.events;
+        let (number, moment) = (self.events, self.moment.clone());
         for (message, end) in &quoted.shown {
             if let Some(entry) = self.entries.get_mut(message) {
-                entry.hooks.push(Hooked { event, number, round, end: *end, overdue: false });
+                entry.hooks.push(Hooked { event, number, moment: moment.clone(), round, end: *end, overdue: false });
             }
         }
         let mut text = render::block_head(quoted.shown.len());
@@ -501,7 +560,7 @@ impl Inbox {
         let shown = render::message(&entry.message, &entry.body, entry.showing(home, offset, usize::MAX, BLOCK_CHARS_MAX));
         let first = !peek && !entry.was_in_result();
         if !peek {
-            entry.parts.push(Part::new(caller, offset, shown.end));
+            entry.parts.push(Part::new(caller, &self.moment, offset, shown.end));
         }
         Some((shown.quoted, first))
     }
@@ -529,7 +588,7 @@ impl Inbox {
         if !ask.peek {
             for (message, end) in quoted.shown {
                 if let Some(entry) = self.entries.get_mut(&message) {
-                    entry.parts.push(Part::new(caller, 0, end));
+                    entry.parts.push(Part::new(caller, &self.moment, 0, end));
                     entry.result_overdue = false;
                     offered.push(message);
                 }

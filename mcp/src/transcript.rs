@@ -1,17 +1,19 @@
 //! The client's own record of a session: proof that a request to the model contained what a carrier was given.
 //!
-//! The rule: a message's body, or a part of it, stands in an entry that the model is shown, under the header that peerd
-//! writes, and after that entry the model gave an answer that had not begun before it. Knows how far the record was read.
-//! Does not know a client's format ([`Dialect`]), nor what of a message is enough, nor when there is something new to read
-//! ([`crate::watch`]). Reads, never writes. The invariants:
+//! The rule: the request that the model answered contained a message's body, or a part of it, under the header that peerd
+//! writes. A record that names each request's content is taken at its word. In any other the text stands in an entry that
+//! the model is shown, an answer follows that had not begun before it, and nothing in between says that the client took
+//! the entry back. Knows how far the record was read. Does not know a client's format ([`Dialect`]), nor what of a message
+//! is enough, nor when there is something new to read ([`crate::watch`]). Reads, never writes. The invariants:
 //!
-//! - What is only queued, or shown to a subagent, proves nothing.
+//! - What is only queued, shown to a subagent, or shown to a model that only makes a summary, proves nothing.
 //! - A line is read when it is whole, and one look reads a bounded amount.
+//! - What is remembered of a record is bounded, and concerns messages alone that lack proof.
 
 mod claude;
 mod codex;
+mod scan;
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -21,6 +23,8 @@ use peer_proto::message::Carrier;
 
 use crate::render::{QUOTE, SOURCES};
 use crate::session::ClientKind;
+
+use scan::Scan;
 
 /// How far before its end a record is read at first, in bytes: what was given, and what answer was being given then, may
 /// have been written before the first look.
@@ -32,28 +36,86 @@ const LINE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// What one look reads, in bytes. What is left is read by the next one.
 const LOOK_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Answers whose names are remembered, so that the rest of an answer is not taken for a new one. Clients write the parts
-/// of one answer close together.
-const ANSWERS_MAX: usize = 16;
-
 /// What a line of a record says, as far as it is evidence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Line {
+    /// The conversation goes on with this entry, by its name.
+    Entry(String),
+    /// A turn begins, behind the entry of that name; none: at the conversation's beginning. What the client has taken back
+    /// stands behind that entry too.
+    Prompt {
+        /// The entry that it follows.
+        after: Option<String>,
+    },
     /// The next request to the model has these texts.
     Shown {
         /// Which carrier leads there, where the record tells.
         by: Option<Carrier>,
         /// The texts, as the model is shown them.
-        texts: Vec<String>,
+        texts: Vec<Text>,
+    },
+    /// A message of which requests are made.
+    Message {
+        /// Its name: the digest of its content.
+        name: String,
+        /// The message that it begins with.
+        extends: Option<String>,
+        /// What it shows besides.
+        texts: Vec<Text>,
+    },
+    /// The model was asked.
+    Request {
+        /// The request's name.
+        name: String,
+        /// It begins like that request, with so many of its messages.
+        base: Option<(String, usize)>,
+        /// The names of the messages that follow.
+        tail: Vec<String>,
     },
     /// The model answered a request. All parts of one answer have the same name, and no other answer has it.
-    Answered(String),
+    Answered {
+        /// The answer's name.
+        name: String,
+        /// Which request it answers.
+        request: Basis,
+        /// The client may have asked for a summary alone; if so, it says that before it goes on.
+        is_sure: bool,
+    },
+    /// The conversation went on: the last answer was the model's own.
+    WentOn,
+    /// The turn was broken off: whose the last answer was is not told.
+    Aborted,
+    /// The client replaced the conversation by a shorter one, which has these texts.
+    Compacted(Vec<Text>),
+}
+
+/// Which request an answer belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Basis {
+    /// The one of this name.
+    Request(String),
+    /// The client does not say.
+    Untold,
+    /// Nobody knows what was asked: something changed the request on its way.
+    Changed,
+}
+
+/// A text that the model is shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Text {
+    /// The tool call that it is a result of.
+    pub(crate) call: Option<String>,
+    /// The text itself.
+    pub(crate) text: String,
 }
 
 /// How one client writes its record.
 pub(crate) trait Dialect: Send + std::fmt::Debug {
-    /// What the line says; `None` for all that proves nothing, such as what is only queued, or a subagent's.
-    fn read(&mut self, line: &str) -> Option<Line>;
+    /// What the line says, in this order; nothing for all that is no evidence, such as what is only queued.
+    fn read(&mut self, line: &str) -> Vec<Line>;
+
+    /// A line was passed over, or reading begins in the middle.
+    fn gap(&mut self);
 }
 
 /// What the model was shown of a message.
@@ -62,8 +124,21 @@ pub(crate) struct Seen {
     pub(crate) message: MessageId,
     /// By which carrier, where the record tells.
     pub(crate) by: Option<Carrier>,
+    /// It stands in the result of a tool.
+    pub(crate) in_result: bool,
     /// The body, or a part of it, without quotation marks.
     pub(crate) piece: String,
+}
+
+/// What a look has found.
+#[must_use]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Looked {
+    /// What the model was shown and has answered.
+    pub(crate) seen: Vec<Seen>,
+    /// What had stood in the record, and the client took back before the model answered; by which carrier, where that is
+    /// known.
+    pub(crate) withdrawn: Vec<(MessageId, Option<Carrier>)>,
 }
 
 /// How far the record was read, and what stood there that no answer has followed yet.
@@ -71,8 +146,10 @@ pub(crate) struct Seen {
 pub(crate) struct Transcript {
     path: PathBuf,
     dialect: Option<Box<dyn Dialect>>,
-    /// Where the next unread byte stands; none before the first look, and while nothing is looked for.
+    /// Where the next unread byte stands; none before the first look.
     offset: Option<u64>,
+    /// Nothing was looked for when it was looked at last.
+    is_paused: bool,
     /// The beginning of a line whose end is not written yet.
     begun: Vec<u8>,
     /// The line that is being read is too long, or began before the place where reading began.
@@ -88,36 +165,39 @@ impl Transcript {
         self.speaks
     }
 
-    /// What the record at `path` proves of `unproved`, as far as it was not read before.
-    pub(crate) fn look(&mut self, client: ClientKind, path: &Path, unproved: &[MessageId]) -> Vec<Seen> {
+    /// What the record at `path` says of the messages that are `open`, as far as it was not read before. It is read while
+    /// proof is `wanted` of any.
+    pub(crate) fn look(&mut self, client: ClientKind, path: &Path, open: &[MessageId], wanted: bool) -> Looked {
+        let mut looked = Looked::default();
         if self.path != path {
-            // The session goes on in another record, and what was given before may turn up there.
-            *self = Self { path: path.into(), dialect: dialect(client), ..Self::default() };
+            // The session goes on in another record, without what was in front of the next request here.
+            self.scan.leave(&mut looked);
+            *self = Self { path: path.into(), ..Self::default() };
         }
-        if unproved.is_empty() {
-            // Where it goes on does not matter before something is looked for.
-            self.offset = None;
-            return Vec::new();
+        if !wanted {
+            self.is_paused = true;
+            return looked;
         }
-        self.scan.shown.retain(|shown| unproved.contains(&shown.message));
-        let mut seen = Vec::new();
+        self.scan.keep_only(open);
         // A record that cannot be read proves nothing; the carriers' times run out, and the next ones follow.
-        let _ = self.read(unproved, &mut seen);
-        seen
+        let _ = self.read(client, open, &mut looked);
+        looked
     }
 
     /// Whether the record has the message, or a part of it, in front of the model's next request.
     pub(crate) fn has(&self, message: MessageId) -> bool {
-        self.scan.shown.iter().any(|seen| seen.message == message)
+        self.scan.has(message)
     }
 
-    fn read(&mut self, unproved: &[MessageId], seen: &mut Vec<Seen>) -> io::Result<()> {
+    fn read(&mut self, client: ClientKind, open: &[MessageId], looked: &mut Looked) -> io::Result<()> {
         let mut file = File::open(&self.path)?;
         let length = file.metadata()?.len();
+        let is_paused = std::mem::take(&mut self.is_paused);
         let mut at = match self.offset {
-            Some(offset) if offset <= length => offset,
-            // Never read, or rewritten by the client.
-            _ => self.begin_near(length),
+            // Nothing is read twice: what was withdrawn and given again would be withdrawn once more.
+            Some(offset) if offset <= length && !(is_paused && length - offset > BACKLOG_BYTES_MAX) => offset,
+            // Never read, rewritten by the client, or too much of it while nothing was looked for.
+            _ => self.begin_near(client, length),
         };
         file.seek(SeekFrom::Start(at))?;
         let mut chunk = vec![0; 64 * 1024];
@@ -130,80 +210,54 @@ impl Transcript {
             left = left.saturating_sub(count);
             at += count as u64;
             for piece in chunk[..count].split_inclusive(|byte| *byte == b'\n') {
-                self.take(piece, unproved, seen);
+                self.take(piece, open, looked);
             }
         }
         self.offset = Some(at);
         Ok(())
     }
 
-    fn begin_near(&mut self, end: u64) -> u64 {
+    fn begin_near(&mut self, client: ClientKind, end: u64) -> u64 {
         let at = end.saturating_sub(BACKLOG_BYTES_MAX);
         self.begun.clear();
         self.passing = at > 0;
         self.scan = Scan::default();
+        self.dialect = dialect(client);
+        if let Some(dialect) = self.dialect.as_mut().filter(|_| self.passing) {
+            dialect.gap();
+        }
         at
     }
 
     /// Takes a piece of a line.
-    fn take(&mut self, piece: &[u8], unproved: &[MessageId], seen: &mut Vec<Seen>) {
+    fn take(&mut self, piece: &[u8], open: &[MessageId], looked: &mut Looked) {
         let is_whole = piece.ends_with(b"\n");
+        let Some(dialect) = &mut self.dialect else { return };
         if !self.passing && self.begun.len() + piece.len() > LINE_BYTES_MAX {
             self.begun = Vec::new();
             self.passing = true;
         }
         if self.passing {
             self.passing = !is_whole;
+            dialect.gap();
             return;
         }
         self.begun.extend_from_slice(piece);
         if is_whole {
             let line = std::mem::take(&mut self.begun);
-            let dialect = self.dialect.as_mut();
-            let said = dialect.and_then(|dialect| dialect.read(std::str::from_utf8(&line).ok()?.trim_end()));
-            if let Some(line) = said {
-                self.speaks = true;
-                self.scan.take(line, unproved, seen);
-            }
+            let Ok(line) = std::str::from_utf8(&line) else { return dialect.gap() };
+            let said = dialect.read(line.trim_end());
+            self.speaks |= !said.is_empty();
+            self.scan.take(said, open, looked);
         }
     }
 }
 
 fn dialect(client: ClientKind) -> Option<Box<dyn Dialect>> {
     match client {
-        ClientKind::Claude => Some(Box::new(claude::Claude)),
-        ClientKind::Codex => Some(Box::new(codex::Codex::default())),
+        ClientKind::Claude => Some(Box::<claude::Claude>::default()),
+        ClientKind::Codex => Some(Box::<codex::Codex>::default()),
         ClientKind::Other => None,
-    }
-}
-
-/// The rule, without files.
-#[derive(Debug, Default)]
-struct Scan {
-    /// What the model is shown with the next request.
-    shown: Vec<Seen>,
-    /// The names of the latest answers, the newest last.
-    answers: VecDeque<String>,
-}
-
-impl Scan {
-    fn take(&mut self, line: Line, unproved: &[MessageId], seen: &mut Vec<Seen>) {
-        match line {
-            Line::Shown { by, texts } => {
-                let pieces = texts.iter().flat_map(|text| pieces(text)).filter(|(message, _)| unproved.contains(message));
-                self.shown.extend(pieces.map(|(message, piece)| Seen { message, by, piece }));
-            }
-            Line::Answered(answer) => {
-                if self.answers.contains(&answer) {
-                    return;
-                }
-                if self.answers.len() == ANSWERS_MAX {
-                    self.answers.pop_front();
-                }
-                self.answers.push_back(answer);
-                seen.append(&mut self.shown);
-            }
-        }
     }
 }
 

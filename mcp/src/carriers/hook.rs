@@ -67,7 +67,7 @@ pub(crate) async fn answer(session: &Arc<Session>, hook: &HookCall) -> Output {
     session.state().facts.hooks_come = true;
     note(session, hook);
     session.look_into_transcript();
-    let proved = session.state().inbox.event(hook.event);
+    let proved = session.state().inbox.event(hook.event, hook.turn.as_deref());
     session.prove_all(&proved);
     session.report();
     let output = if shows_mail(hook) { mail(session, hook).await } else { Output::default() };

@@ -19,7 +19,11 @@ fn informed(inbox: &mut Inbox, number: u32, from: &str, reply_to: Option<Message
 }
 
 fn hook(inbox: &mut Inbox, event: HookEvent) -> (Vec<(MessageId, Proof)>, Vec<MessageId>) {
-    let proved = inbox.event(event);
+    hook_in(inbox, event, None)
+}
+
+fn hook_in(inbox: &mut Inbox, event: HookEvent, turn: Option<&str>) -> (Vec<(MessageId, Proof)>, Vec<MessageId>) {
+    let proved = inbox.event(event, turn);
     (proved, inbox.hook_block(event, BLOCK_CHARS_MAX, "").offered)
 }
 
@@ -104,52 +108,115 @@ fn a_push_has_a_whole_round_before_a_hook_between_tools_repeats_it() {
 #[test]
 fn a_prompt_between_two_tools_begins_no_turn() {
     use HookEvent::{PostToolBatch, Stop, UserPromptSubmit};
-    let mut inbox = Inbox::default();
-    hook(&mut inbox, PostToolBatch);
+    let (mut inbox, turn) = (Inbox::default(), Some("t"));
+    hook_in(&mut inbox, PostToolBatch, turn);
     delivered(&mut inbox, 1, "luna", "x");
     post(&mut inbox, SOCKET, Activity::Working);
     inbox.overdue(id(1), SOCKET);
-    assert_eq!(hook(&mut inbox, PostToolBatch).1, []);
-    assert_eq!(hook(&mut inbox, UserPromptSubmit).1, [], "it is the post, handed over now");
-    assert_eq!(hook(&mut inbox, PostToolBatch).1, [id(1)]);
+    assert_eq!(hook_in(&mut inbox, PostToolBatch, turn).1, []);
+    assert_eq!(hook_in(&mut inbox, UserPromptSubmit, turn).1, [], "it is the post, handed over now");
+    assert_eq!(hook_in(&mut inbox, PostToolBatch, turn).1, [id(1)]);
     // The same request, as far as anybody knows.
-    assert_eq!(proofs(&inbox.event(UserPromptSubmit)), []);
-    assert_eq!(proofs(&inbox.event(Stop)), [id(1)]);
+    assert_eq!(proofs(&inbox.event(UserPromptSubmit, turn)), []);
+    assert_eq!(proofs(&inbox.event(Stop, turn)), [id(1)]);
+}
+
+/// What proves first what a hook of the first event carried; each event with its turn, or none where the client names none.
+fn first_proof(carried: (HookEvent, &str), later: &[(HookEvent, &str)]) -> Option<HookEvent> {
+    let mut inbox = Inbox::default();
+    let turn = |name: &'static str| (!name.is_empty()).then_some(name);
+    let named = |name: &str| ["s", "t", "u"].into_iter().find(|known| *known == name).and_then(turn);
+    hook_in(&mut inbox, HookEvent::PostToolBatch, turn("s"));
+    hook_in(&mut inbox, HookEvent::Stop, turn("s"));
+    delivered(&mut inbox, 1, "luna", "x");
+    assert_eq!(hook_in(&mut inbox, carried.0, named(carried.1)).1, [id(1)], "{carried:?}");
+    let mut events = later.iter();
+    events.position(|(event, turn)| !inbox.event(*event, named(turn)).is_empty()).map(|place| later[place].0)
 }
 
 #[test]
 fn which_event_proves_what_an_earlier_hook_carried() {
     use HookEvent::{PostToolBatch, PostToolUse, PreToolUse, SessionEnd, SessionStart, Stop, UserPromptSubmit};
-    let proves = |carried: HookEvent, later: &[HookEvent]| {
-        let mut inbox = Inbox::default();
-        hook(&mut inbox, PostToolBatch);
-        delivered(&mut inbox, 1, "luna", "x");
-        assert_eq!(hook(&mut inbox, carried).1, [id(1)], "{carried:?}");
-        let mut events = later.iter();
-        events.position(|event| !inbox.event(*event).is_empty()).map(|place| later[place])
+    let in_turn = |carried: HookEvent, later: &[HookEvent]| {
+        let named = ["t", ""].map(|name| {
+            let later: Vec<(HookEvent, &str)> = later.iter().map(|event| (*event, name)).collect();
+            first_proof((carried, name), &later)
+        });
+        assert_eq!(named[0], named[1], "{carried:?} {later:?}");
+        named[0]
     };
-    assert_eq!(proves(SessionStart, &[UserPromptSubmit, SessionStart, PreToolUse]), Some(PreToolUse));
-    assert_eq!(proves(UserPromptSubmit, &[UserPromptSubmit, SessionEnd, Stop]), Some(Stop));
-    assert_eq!(proves(UserPromptSubmit, &[PreToolUse]), Some(PreToolUse));
-    assert_eq!(proves(PostToolUse, &[PostToolUse, PreToolUse, PostToolBatch]), None);
-    assert_eq!(proves(PostToolUse, &[PostToolBatch, PreToolUse]), Some(PreToolUse));
-    assert_eq!(proves(PostToolUse, &[PostToolBatch, PostToolBatch]), Some(PostToolBatch));
-    assert_eq!(proves(PostToolUse, &[UserPromptSubmit, Stop]), Some(Stop));
-    assert_eq!(proves(PostToolBatch, &[SessionEnd, PostToolUse]), Some(PostToolUse));
-    assert_eq!(proves(Stop, &[SessionStart, Stop]), Some(Stop));
+    assert_eq!(in_turn(SessionStart, &[UserPromptSubmit, PreToolUse]), Some(PreToolUse));
+    assert_eq!(in_turn(UserPromptSubmit, &[SessionEnd, Stop]), Some(Stop));
+    assert_eq!(in_turn(UserPromptSubmit, &[PreToolUse]), Some(PreToolUse));
+    assert_eq!(in_turn(PostToolUse, &[PostToolUse, PreToolUse, PostToolBatch]), None);
+    assert_eq!(in_turn(PostToolUse, &[PostToolBatch, PreToolUse]), Some(PreToolUse));
+    assert_eq!(in_turn(PostToolUse, &[PostToolBatch, PostToolBatch]), Some(PostToolBatch));
+    assert_eq!(in_turn(PostToolUse, &[Stop]), Some(Stop));
+    assert_eq!(in_turn(PostToolBatch, &[SessionEnd, PostToolUse]), Some(PostToolUse));
+    assert_eq!(in_turn(Stop, &[Stop]), Some(Stop));
+}
+
+/// The client may have dropped it with a prompt that was refused or taken back, or with what a compaction left out.
+#[test]
+fn no_event_proves_what_a_hook_carried_once_the_conversation_may_have_lost_it() {
+    use HookEvent::{PostToolBatch, SessionStart, Stop, UserPromptSubmit};
+    for name in ["u", ""] {
+        let next = [(UserPromptSubmit, name), (PostToolBatch, name), (Stop, name)];
+        let carried = if name.is_empty() { "" } else { "t" };
+        for event in [UserPromptSubmit, PostToolBatch, Stop] {
+            assert_eq!(first_proof((event, carried), &next), None, "{event:?}: another prompt began");
+            let compacted = [(SessionStart, ""), (PostToolBatch, carried), (Stop, carried)];
+            assert_eq!(first_proof((event, carried), &compacted), None, "{event:?}: it was compacted");
+        }
+        let second = [(UserPromptSubmit, carried), (UserPromptSubmit, name), (Stop, name)];
+        assert_eq!(first_proof((SessionStart, ""), &second), None, "the first prompt may have been refused");
+    }
+    // Such a prompt may be refused, and the turn goes on.
+    let mut inbox = Inbox::default();
+    hook_in(&mut inbox, UserPromptSubmit, Some("t"));
+    delivered(&mut inbox, 1, "luna", "x");
+    assert_eq!(hook_in(&mut inbox, UserPromptSubmit, Some("t")).1, [id(1)]);
+    assert_eq!(proofs(&inbox.event(PostToolBatch, Some("t"))), []);
+    assert_eq!(proofs(&inbox.event(Stop, Some("t"))), []);
+}
+
+#[test]
+fn what_rode_on_a_prompt_that_nothing_followed_comes_again_with_the_next_one() {
+    use HookEvent::{Stop, UserPromptSubmit};
+    let mut inbox = Inbox::default();
+    delivered(&mut inbox, 1, "luna", "x");
+    assert_eq!(hook_in(&mut inbox, UserPromptSubmit, Some("t")).1, [id(1)]);
+    assert_eq!(proofs(&inbox.event(UserPromptSubmit, Some("u"))), []);
+    let block = inbox.hook_block(UserPromptSubmit, BLOCK_CHARS_MAX, "");
+    assert!(block.offered == [id(1)] && block.text.contains("(shown before)"), "{}", block.text);
+    assert_eq!(proofs(&inbox.event(Stop, Some("u"))), [id(1)]);
+}
+
+#[test]
+fn what_the_client_took_back_goes_all_its_ways_again() {
+    let mut inbox = Inbox::default();
+    delivered(&mut inbox, 1, "luna", "x");
+    delivered(&mut inbox, 2, "luna", "y");
+    assert!(!inbox.withdraw(&[(id(1), Some(Carrier::Hook)), (id(3), None)]), "it was given to nobody");
+    assert_eq!(hook(&mut inbox, HookEvent::UserPromptSubmit).1, [id(1), id(2)]);
+    inbox.recorded(&[seen(2, Some(Carrier::Hook), "y")]);
+    assert!(inbox.withdraw(&[(id(1), Some(Carrier::Hook)), (id(2), Some(Carrier::Hook))]));
+    let post = inbox.post(SOCKET, Some(Activity::Idle), false, "").unwrap();
+    assert!(post.ids() == [id(1)] && post.text.contains("(shown before)"), "{}", post.text);
+    assert!(inbox.withdraw(&[(id(1), None)]));
+    assert_eq!(inbox.hook_block(HookEvent::Stop, BLOCK_CHARS_MAX, "").offered, [id(1)]);
 }
 
 #[test]
 fn where_the_record_tells_no_event_proves_anything() {
     let mut inbox = Inbox::default();
     delivered(&mut inbox, 1, "luna", "x");
-    assert_eq!(hook(&mut inbox, HookEvent::UserPromptSubmit).1, [id(1)]);
+    assert_eq!(hook_in(&mut inbox, HookEvent::UserPromptSubmit, Some("t")).1, [id(1)]);
     inbox.note_record(true);
-    // Another hook refused that prompt, and the turn that ends is the next one's.
-    assert_eq!(proofs(&inbox.event(HookEvent::UserPromptSubmit)), []);
-    assert_eq!(proofs(&inbox.event(HookEvent::Stop)), []);
+    assert_eq!(proofs(&inbox.event(HookEvent::PostToolBatch, Some("t"))), []);
+    assert_eq!(proofs(&inbox.event(HookEvent::Stop, Some("t"))), []);
     inbox.note_record(false);
-    assert_eq!(proofs(&inbox.event(HookEvent::Stop)), [id(1)]);
+    assert_eq!(proofs(&inbox.event(HookEvent::Stop, Some("t"))), [id(1)]);
 }
 
 #[test]
@@ -157,7 +224,7 @@ fn a_hooks_share_of_a_long_message_proves_nothing() {
     let mut inbox = Inbox::default();
     delivered(&mut inbox, 1, "luna", &"x".repeat(9_000));
     assert_eq!(hook(&mut inbox, HookEvent::UserPromptSubmit).1, [id(1)]);
-    assert_eq!(proofs(&inbox.event(HookEvent::Stop)), []);
+    assert_eq!(proofs(&inbox.event(HookEvent::Stop, None)), []);
 }
 
 #[test]
@@ -178,7 +245,7 @@ fn an_output_that_nobody_waited_for_was_never_there() {
     delivered(&mut inbox, 1, "luna", "x");
     let carried = inbox.hook_block(HookEvent::PostToolBatch, BLOCK_CHARS_MAX, "").offered;
     inbox.take_back_hook(&carried);
-    assert_eq!(proofs(&inbox.event(HookEvent::Stop)), []);
+    assert_eq!(proofs(&inbox.event(HookEvent::Stop, None)), []);
     assert!(!inbox.hook_block(HookEvent::PostToolBatch, BLOCK_CHARS_MAX, "").text.contains("(shown before)"));
 }
 
@@ -195,7 +262,7 @@ fn a_hooks_share_fits_its_budget() {
 }
 
 fn seen(number: u32, by: Option<Carrier>, piece: &str) -> Seen {
-    Seen { message: id(number), by, piece: piece.to_owned() }
+    Seen { message: id(number), by, in_result: by == Some(Carrier::ToolResult), piece: piece.to_owned() }
 }
 
 #[test]
@@ -260,7 +327,7 @@ fn another_conversation_proves_nothing_of_the_last_one_and_is_shown_what_is_open
     }
     inbox.leave_conversation();
     for event in [HookEvent::UserPromptSubmit, HookEvent::PostToolUse, HookEvent::Stop] {
-        assert_eq!(proofs(&inbox.event(event)), []);
+        assert_eq!(proofs(&inbox.event(event, None)), []);
     }
     let Block { text, offered, .. } = inbox.hook_block(HookEvent::UserPromptSubmit, BLOCK_CHARS_MAX, "");
     assert_eq!(offered, [id(1), id(2), id(3)]);
@@ -273,7 +340,7 @@ fn of_a_hook_that_may_have_been_heard_nothing_is_known() {
     delivered(&mut inbox, 1, "luna", "x");
     assert_eq!(hook(&mut inbox, HookEvent::UserPromptSubmit).1, [id(1)]);
     inbox.doubt_hook(&[id(1)]);
-    assert_eq!(proofs(&inbox.event(HookEvent::Stop)), []);
+    assert_eq!(proofs(&inbox.event(HookEvent::Stop, None)), []);
     let text = inbox.hook_block(HookEvent::UserPromptSubmit, BLOCK_CHARS_MAX, "").text;
     assert!(text.contains("(shown before)"), "{text}");
 }
@@ -281,18 +348,37 @@ fn of_a_hook_that_may_have_been_heard_nothing_is_known() {
 #[test]
 fn the_users_next_turn_proves_what_a_result_showed_whole() {
     let mut inbox = Inbox::default();
+    inbox.event(HookEvent::UserPromptSubmit, Some("t"));
     delivered(&mut inbox, 1, "luna", "whole");
     delivered(&mut inbox, 2, "luna", &"x".repeat(9_000));
     let caller = Caller { call: Arc::new(Call::new(0)), conversation: None, is_subagent: false };
     assert_eq!(inbox.block(&caller, Ask::DUE, 0).offered, [id(1), id(2)]);
     caller.call.answered(100);
-    assert_eq!(proofs(&inbox.event(HookEvent::PreToolUse)), [], "a subagent may have been shown it");
-    assert_eq!(proofs(&inbox.event(HookEvent::UserPromptSubmit)), [], "the turn goes on");
-    assert_eq!(proofs(&inbox.event(HookEvent::Stop)), []);
+    let turn = Some("t");
+    assert_eq!(proofs(&inbox.event(HookEvent::PreToolUse, turn)), [], "a subagent may have been shown it");
+    assert_eq!(proofs(&inbox.event(HookEvent::UserPromptSubmit, turn)), [], "the turn goes on");
+    assert_eq!(proofs(&inbox.event(HookEvent::Stop, turn)), []);
     assert_eq!(
-        inbox.event(HookEvent::UserPromptSubmit),
+        inbox.event(HookEvent::UserPromptSubmit, Some("u")),
         [(id(1), Proof { carrier: Carrier::ToolResult, evidence: Evidence::NextTurn })]
     );
+}
+
+#[test]
+fn the_users_next_turn_proves_nothing_of_a_turn_that_was_broken_off_or_compacted() {
+    use HookEvent::{SessionStart, Stop, UserPromptSubmit};
+    for between in [[(UserPromptSubmit, Some("u")), (Stop, Some("u"))], [(SessionStart, None), (Stop, Some("t"))]] {
+        let mut inbox = Inbox::default();
+        hook_in(&mut inbox, UserPromptSubmit, Some("t"));
+        delivered(&mut inbox, 1, "luna", "whole");
+        let caller = Caller { call: Arc::new(Call::new(0)), conversation: None, is_subagent: false };
+        assert_eq!(inbox.block(&caller, Ask::DUE, 0).offered, [id(1)]);
+        caller.call.answered(100);
+        for (event, turn) in between {
+            assert_eq!(proofs(&inbox.event(event, turn)), []);
+        }
+        assert_eq!(proofs(&inbox.event(UserPromptSubmit, Some("v"))), [], "{between:?}");
+    }
 }
 
 #[test]

@@ -55,11 +55,13 @@ pub(super) struct Pushed {
 }
 
 /// A hook's output carried a message.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Hooked {
     pub(super) event: HookEvent,
     /// Which of the session's events it was.
     pub(super) number: u64,
+    /// Where in the conversation.
+    pub(super) moment: Moment,
     /// [`Inbox::rounds`](super::Inbox) at that time.
     pub(super) round: u64,
     /// How far the body went.
@@ -68,10 +70,27 @@ pub(super) struct Hooked {
     pub(super) overdue: bool,
 }
 
+/// A place in the conversation, as hooks tell it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Moment {
+    /// The client's name of the turn.
+    pub(super) turn: Option<String>,
+    /// Prompts so far.
+    pub(super) prompts: u64,
+    /// Times that the session began, went on, or was compacted.
+    pub(super) starts: u64,
+    /// It is the prompt that begins the turn: another one may be refused while the turn goes on.
+    pub(super) opens: bool,
+}
+
 /// A piece of a body in a tool result.
 #[derive(Debug)]
 pub(super) struct Part {
     pub(super) call: Arc<Call>,
+    /// Where in the conversation it was given; of hooks' words alone.
+    pub(super) moment: Moment,
+    /// The turn in which it was given has ended by itself.
+    pub(super) is_past: bool,
     pub(super) conversation: Option<String>,
     pub(super) start: usize,
     pub(super) end: usize,
@@ -114,6 +133,29 @@ impl Entry {
         self.parts.clear();
         self.recorded.clear();
         self.result_overdue = false;
+    }
+
+    /// The client took back what this carrier had brought, or some carrier where nobody knows which: it goes all its ways
+    /// once more, as a repeat. Returns whether any carrier had brought it.
+    pub(super) fn withdraw(&mut self, by: Option<Carrier>) -> bool {
+        let by = by.filter(|carrier| self.went_by(*carrier)).or_else(|| self.last_carrier());
+        match by {
+            None | Some(Carrier::Peerctl) => return false,
+            Some(Carrier::Hook) => self.hooks.clear(),
+            Some(Carrier::ToolResult) => {
+                self.parts.clear();
+                self.result_overdue = false;
+            }
+            Some(carrier) => self.pushes.retain(|push| push.carrier != carrier),
+        }
+        self.shown_before = true;
+        true
+    }
+
+    /// Nothing tells whether the prompt that a hook's output rode on was taken: another one began.
+    pub(super) fn rode_on_a_prompt(&self) -> bool {
+        let last = self.hooks.last();
+        last.is_some_and(|hook| hook.event == HookEvent::UserPromptSubmit && hook.end >= self.body.chars())
     }
 
     /// This session holds it, and it is not settled.
@@ -180,13 +222,14 @@ impl Entry {
     }
 
     /// The client's record shows this of it to the model. It counts where it is what some carrier was given.
-    pub(super) fn note_recorded(&mut self, piece: &str) {
+    pub(super) fn note_recorded(&mut self, piece: &str, in_result: bool) {
         let pushed = self.pushes.iter().map(|push| (0, push.end));
         let hooked = self.hooks.iter().map(|hook| (0, hook.end));
-        let parts = self.parts.iter().filter(|part| part.call.counts()).map(|part| (part.start, part.end));
+        // Only a tool's result has what was given with one.
+        let parts = self.parts.iter().filter(|part| in_result && part.call.counts()).map(|part| (part.start, part.end));
         // Parts that are all alike are told apart by counting.
         let is_it = |span: &(usize, usize)| !self.recorded.contains(span) && self.body.is_piece(span.0, span.1, piece);
-        let found = pushed.chain(hooked).chain(parts).find(is_it);
+        let found = parts.chain(pushed).chain(hooked).find(is_it);
         self.recorded.extend(found);
     }
 
@@ -238,8 +281,26 @@ impl Entry {
 }
 
 impl Part {
-    pub(super) fn new(caller: &Caller, start: usize, end: usize) -> Self {
-        Self { call: Arc::clone(&caller.call), conversation: caller.conversation.clone(), start, end }
+    pub(super) fn new(caller: &Caller, moment: &Moment, start: usize, end: usize) -> Self {
+        let (call, conversation) = (Arc::clone(&caller.call), caller.conversation.clone());
+        Self { call, conversation, moment: moment.clone(), is_past: false, start, end }
+    }
+}
+
+impl Moment {
+    /// Whether this is the same turn as that earlier place, with nothing in between that may have taken back what was said
+    /// there. Where the client does not name its turns, no prompt came since.
+    pub(super) fn continues(&self, earlier: &Self) -> bool {
+        let is_same = match (&earlier.turn, &self.turn) {
+            (Some(earlier), Some(now)) => earlier == now,
+            _ => earlier.prompts == self.prompts,
+        };
+        is_same && earlier.starts == self.starts
+    }
+
+    /// Whether this is the turn of the first prompt since the session began at that earlier place.
+    pub(super) fn is_first_since(&self, earlier: &Self) -> bool {
+        self.prompts == earlier.prompts + 1 && self.starts == earlier.starts
     }
 }
 

@@ -55,19 +55,24 @@ impl Session {
     /// Looks for proof in the client's own record of the session.
     pub(crate) fn look_into_transcript(self: &Arc<Self>) {
         let client = self.client().kind;
-        let proved = {
+        let (proved, goes_again) = {
             let state = &mut *self.state();
-            let unproved = state.inbox.unproved();
+            let (open, wanted) = (state.inbox.unsettled(), !state.inbox.unproved().is_empty());
             let Some(path) = state.facts.transcript.clone() else { return };
-            let seen = state.transcript.look(client, &path, &unproved);
+            let looked = state.transcript.look(client, &path, &open, wanted);
             state.inbox.note_record(state.transcript.speaks());
             // A long message proves nothing of itself by its beginning, and yet that its carrier works.
-            for carrier in state.inbox.arrived(&seen) {
+            for carrier in state.inbox.arrived(&looked.seen) {
                 state.facts.prove(carrier);
             }
-            state.inbox.recorded(&seen)
+            let proved = state.inbox.recorded(&looked.seen);
+            (proved, state.inbox.withdraw(&looked.withdrawn))
         };
         self.prove_all(&proved);
+        if goes_again {
+            self.offer();
+            self.inbox_changed();
+        }
     }
 
     /// The model is at work, or rests.

@@ -1,52 +1,148 @@
 //! Claude Code's record: `<config>/projects/<directory>/<session>.jsonl`, one JSON object per line.
 //!
-//! Observed with 2.1.332. The conversation is made of `user`, `assistant`, `attachment` and `system` entries; all others
-//! (`queue-operation` above all, which has every text that merely waits) are the client's own notes. Subagents have
-//! records of their own; where an entry is marked as a side chain all the same, it is passed over.
+//! Observed with 2.1.332. The conversation is made of `user`, `assistant`, `attachment` and `system` entries. Each request
+//! is written down beside it, unless a switch of the vendor's says otherwise: `api-request` names the messages that it is
+//! made of, each by the SHA-256 of its canonical JSON, and `requestRef` of an `assistant` entry names the request that it
+//! answers. A message stands in an `api-request-blob`, or is what the `user` entries in a row make together; then it has no
+//! blob. All other lines (`queue-operation` above all, which has every text that merely waits) are the client's own notes.
+//! Subagents have records of their own; where an entry is marked as a side chain all the same, it is passed over.
 
 use peer_proto::message::Carrier;
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
-use super::{Dialect, Line};
+use super::{Basis, Dialect, Line, Text};
+
+/// What stands in lines that may matter. Most others are long and none of ours, and are not parsed.
+const WORDS: [&str; 2] = ["\"parentUuid\"", "\"api-request"];
+
+/// What Claude Code writes for its person where a turn was interrupted.
+const INTERRUPTED: &str = "[Request interrupted by user";
 
 /// How Claude Code writes its record.
-#[derive(Debug)]
-pub(crate) struct Claude;
+#[derive(Debug, Default)]
+pub(crate) struct Claude {
+    /// The `user` entries in a row, as far as they are whole.
+    row: Option<Row>,
+    /// The row that comes next began where nobody read.
+    is_midway: bool,
+}
+
+/// The message that `user` entries in a row make.
+#[derive(Clone, Debug)]
+struct Row {
+    digest: Sha256,
+    name: Option<String>,
+}
 
 impl Dialect for Claude {
-    fn read(&mut self, line: &str) -> Option<Line> {
-        // Most lines are long and none of ours: those that cannot matter are not parsed.
-        let may_matter = ["\"assistant\"", "\"user\"", "\"attachment\""].iter().any(|word| line.contains(word));
-        let entry: Value = may_matter.then(|| serde_json::from_str(line).ok()).flatten()?;
-        if entry["isSidechain"] == true {
-            return None;
-        }
-        match entry["type"].as_str()? {
-            "assistant" => answered(&entry),
-            "user" => {
-                let mut texts = Vec::new();
-                collect(&entry["message"]["content"], &mut texts);
-                let by = if entry["sourceToolAssistantUUID"].is_string() {
-                    Some(Carrier::ToolResult)
-                } else {
-                    carrier_of(&entry["origin"])
-                };
-                (!texts.is_empty()).then_some(Line::Shown { by, texts })
-            }
-            // What the model gets of an attachment stands in `rendered`; one without it is for the person, or a note.
-            "attachment" => {
-                let mut texts = Vec::new();
-                for rendered in entry["rendered"].as_array()? {
-                    collect(&rendered["content"], &mut texts);
+    fn read(&mut self, line: &str) -> Vec<Line> {
+        let may_matter = WORDS.iter().any(|word| line.contains(word));
+        let entry: Option<Value> = may_matter.then(|| serde_json::from_str(line).ok()).flatten();
+        let Some(entry) = entry else { return Vec::new() };
+        match entry["type"].as_str() {
+            Some("api-request") => request(&entry).into_iter().collect(),
+            Some("api-request-blob") => message(&entry).into_iter().collect(),
+            Some(kind @ ("user" | "assistant" | "attachment" | "system")) if entry["isSidechain"] != true => {
+                let mut said = Vec::new();
+                said.extend(entry["uuid"].as_str().map(|name| Line::Entry(name.to_owned())));
+                match kind {
+                    "user" => self.user(&entry, &mut said),
+                    "assistant" => {
+                        (self.row, self.is_midway) = (None, false);
+                        said.extend(answered(&entry));
+                    }
+                    "attachment" => said.extend(attached(&entry)),
+                    _ if entry["subtype"] == "compact_boundary" => said.push(Line::Compacted(Vec::new())),
+                    _ => {}
                 }
-                let attachment = &entry["attachment"];
-                let is_hooks = attachment["type"].as_str().is_some_and(|kind| kind.starts_with("hook_"));
-                let by = if is_hooks { Some(Carrier::Hook) } else { carrier_of(&attachment["origin"]) };
-                (!texts.is_empty()).then_some(Line::Shown { by, texts })
+                said
             }
-            _ => None,
+            _ => Vec::new(),
         }
     }
+
+    fn gap(&mut self) {
+        (self.row, self.is_midway) = (None, true);
+    }
+}
+
+impl Claude {
+    fn user(&mut self, entry: &Value, said: &mut Vec<Line>) {
+        let content = &entry["message"]["content"];
+        let mut texts = Vec::new();
+        collect(content, None, &mut texts);
+        let mut blocks = content.as_array().into_iter().flatten();
+        let is_result = entry["sourceToolAssistantUUID"].is_string() || blocks.any(|block| block["type"] == "tool_result");
+        let is_note = entry["isMeta"] == true && entry["origin"].is_null();
+        let is_interruption = texts.iter().any(|text| text.text.starts_with(INTERRUPTED));
+        if !is_result && !is_note && !is_interruption && entry["isCompactSummary"] != true {
+            said.push(Line::Prompt { after: entry["parentUuid"].as_str().map(str::to_owned) });
+        }
+        said.extend(self.row(content, &texts));
+        let by = if is_result { Some(Carrier::ToolResult) } else { carrier_of(&entry["origin"]) };
+        // The model's own summary may repeat what it was shown.
+        if !texts.is_empty() && entry["isCompactSummary"] != true {
+            said.push(Line::Shown { by, texts });
+        }
+    }
+
+    /// The message that this entry and those before it make.
+    fn row(&mut self, content: &Value, texts: &[Text]) -> Option<Line> {
+        if self.is_midway {
+            return None;
+        }
+        let row = self.row.get_or_insert_with(|| Row { digest: Sha256::new_with_prefix("{\"content\":["), name: None });
+        let text;
+        let blocks = match content {
+            Value::Array(blocks) => blocks.as_slice(),
+            Value::String(_) => {
+                text = [serde_json::json!({ "type": "text", "text": content })];
+                &text
+            }
+            _ => return None,
+        };
+        let mut is_first = row.name.is_none();
+        for block in blocks {
+            let mut canonical = String::from(if is_first { "" } else { "," });
+            write_canonical(block, &mut canonical);
+            row.digest.update(canonical);
+            is_first = false;
+        }
+        let name = hex(row.digest.clone().chain_update("],\"role\":\"user\"}"));
+        let extends = row.name.replace(name.clone());
+        Some(Line::Message { name, extends, texts: texts.to_vec() })
+    }
+}
+
+/// What the model gets of an attachment stands in `rendered`; one without it is for the person, or a note.
+fn attached(entry: &Value) -> Option<Line> {
+    let mut texts = Vec::new();
+    for rendered in entry["rendered"].as_array()? {
+        collect(&rendered["content"], None, &mut texts);
+    }
+    let attachment = &entry["attachment"];
+    let is_hooks = attachment["type"].as_str().is_some_and(|kind| kind.starts_with("hook_"));
+    let by = if is_hooks { Some(Carrier::Hook) } else { carrier_of(&attachment["origin"]) };
+    (!texts.is_empty()).then_some(Line::Shown { by, texts })
+}
+
+/// A request, as the messages that it is made of.
+fn request(entry: &Value) -> Option<Line> {
+    let base = entry["base"].as_str().map(|base| (base.to_owned(), entry["keep"].as_u64().unwrap_or(0)));
+    let base = base.map(|(base, keep)| (base, usize::try_from(keep).unwrap_or(usize::MAX)));
+    let tail = entry["tail"].as_array()?.iter().filter_map(|name| Some(name.as_str()?.to_owned())).collect();
+    Some(Line::Request { name: entry["id"].as_str()?.to_owned(), base, tail })
+}
+
+/// A message of requests. What the model said itself it was not shown.
+fn message(entry: &Value) -> Option<Line> {
+    let message = &entry["message"];
+    let mut texts = Vec::new();
+    if message["role"] != "assistant" {
+        collect(&message["content"], None, &mut texts);
+    }
+    Some(Line::Message { name: entry["hash"].as_str()?.to_owned(), extends: None, texts })
 }
 
 /// Which way a message came that the client had queued.
@@ -64,18 +160,26 @@ fn answered(entry: &Value) -> Option<Line> {
     if entry["isApiErrorMessage"] == true || message["model"] == "<synthetic>" {
         return None;
     }
-    message["id"].as_str().map(|id| Line::Answered(id.to_owned()))
+    let request = match (entry["requestRef"].as_str(), &entry["requestHookChanged"]) {
+        (Some(request), _) => Basis::Request(request.to_owned()),
+        (None, Value::Null) => Basis::Untold,
+        // The person's own hook changed the request before it left.
+        (None, _) => Basis::Changed,
+    };
+    let name = message["id"].as_str()?.to_owned();
+    Some(Line::Answered { name, request, is_sure: true })
 }
 
 /// The texts of a message's content: a string, or blocks, of which a tool's result has blocks again.
-fn collect(content: &Value, texts: &mut Vec<String>) {
+fn collect(content: &Value, call: Option<&str>, texts: &mut Vec<Text>) {
+    let text = |text: &str| Text { call: call.map(str::to_owned), text: text.to_owned() };
     match content {
-        Value::String(text) => texts.push(text.clone()),
+        Value::String(string) => texts.push(text(string)),
         Value::Array(blocks) => {
             for block in blocks {
                 match block["type"].as_str() {
-                    Some("text") => texts.extend(block["text"].as_str().map(str::to_owned)),
-                    Some("tool_result") => collect(&block["content"], texts),
+                    Some("text") => texts.extend(block["text"].as_str().map(text)),
+                    Some("tool_result") => collect(&block["content"], block["tool_use_id"].as_str(), texts),
                     _ => {}
                 }
             }
@@ -84,16 +188,59 @@ fn collect(content: &Value, texts: &mut Vec<String>) {
     }
 }
 
+/// The JSON that Claude Code takes the digest of: keys in order, no blanks, and nothing about caches.
+fn write_canonical(value: &Value, out: &mut String) {
+    match value {
+        Value::Array(items) => {
+            out.push('[');
+            for (place, item) in items.iter().enumerate() {
+                out.push_str(if place > 0 { "," } else { "" });
+                write_canonical(item, out);
+            }
+            out.push(']');
+        }
+        Value::Object(fields) => {
+            let mut fields: Vec<_> = fields.iter().filter(|(key, _)| *key != "cache_control").collect();
+            fields.sort_unstable_by_key(|(key, _)| *key);
+            out.push('{');
+            for (place, (key, field)) in fields.into_iter().enumerate() {
+                out.push_str(if place > 0 { "," } else { "" });
+                out.push_str(&Value::from(key.as_str()).to_string());
+                out.push(':');
+                write_canonical(field, out);
+            }
+            out.push('}');
+        }
+        other => out.push_str(&other.to_string()),
+    }
+}
+
+fn hex(digest: Sha256) -> String {
+    digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read(line: &str) -> Option<Line> {
-        Claude.read(line)
+    /// What it says besides the entry's name, and the message that it makes.
+    fn read(line: &str) -> Vec<Line> {
+        let mut said = Claude::default().read(line);
+        said.retain(|line| !matches!(line, Line::Entry(_) | Line::Message { .. }));
+        said
     }
 
-    fn shown(by: Carrier, text: &str) -> Option<Line> {
-        Some(Line::Shown { by: Some(by), texts: vec![text.to_owned()] })
+    fn shown(by: Carrier, text: &str) -> Vec<Line> {
+        vec![shown_by(by, None, text)]
+    }
+
+    fn shown_by(by: Carrier, call: Option<&str>, text: &str) -> Line {
+        let text = Text { call: call.map(str::to_owned), text: text.to_owned() };
+        Line::Shown { by: Some(by), texts: vec![text] }
+    }
+
+    fn begins(after: &str) -> Line {
+        Line::Prompt { after: Some(after.to_owned()) }
     }
 
     // The lines are 2.1.332's, shortened.
@@ -101,9 +248,10 @@ mod tests {
     #[test]
     fn the_model_is_shown_tool_results_prompts_and_what_is_rendered_of_attachments() {
         let result = r#"{"parentUuid":"c4","isSidechain":false,"promptId":"70","type":"user","message":{"role":"user","content":[{"tool_use_id":"toolu_0020","type":"tool_result","content":[{"type":"text","text":"sent\n[m-1 request]"}]}]},"uuid":"8b","toolUseResult":[{"type":"text","text":"sent"}],"sourceToolAssistantUUID":"c4"}"#;
-        assert_eq!(read(result), shown(Carrier::ToolResult, "sent\n[m-1 request]"));
+        assert_eq!(read(result), [shown_by(Carrier::ToolResult, Some("toolu_0020"), "sent\n[m-1 request]")]);
         let woken = r#"{"parentUuid":"5","isSidechain":false,"type":"user","message":{"role":"user","content":"Another Claude session sent a message:\n[m-1 request]"},"isMeta":true,"origin":{"kind":"peer","from":"unknown","verifiedPeerPid":14798},"turnOrigin":"peer"}"#;
-        assert_eq!(read(woken), shown(Carrier::InboxSocket, "Another Claude session sent a message:\n[m-1 request]"));
+        let post = shown_by(Carrier::InboxSocket, None, "Another Claude session sent a message:\n[m-1 request]");
+        assert_eq!(read(woken), [begins("5"), post]);
         let queued = r#"{"parentUuid":"37","isSidechain":false,"attachment":{"type":"queued_command","prompt":"[m-1 request]","commandMode":"prompt","origin":{"kind":"peer"},"isMeta":true},"type":"attachment","rendered":[{"content":"<system-reminder>\nAnother Claude session sent a message while you were working:\n[m-1 request]\n</system-reminder>"}],"renderedRole":"system"}"#;
         assert_eq!(
             read(queued),
@@ -112,7 +260,7 @@ mod tests {
                 "<system-reminder>\nAnother Claude session sent a message while you were working:\n[m-1 request]\n</system-reminder>"
             )
         );
-        let hook = r#"{"isSidechain":false,"attachment":{"type":"hook_additional_context","hookName":"PostToolBatch","content":["[m-1 request]"],"hookEvent":"PostToolBatch"},"type":"attachment","rendered":[{"content":"<system-reminder>\nPostToolBatch hook additional context: [m-1 request]\n</system-reminder>"}]}"#;
+        let hook = r#"{"parentUuid":"8","isSidechain":false,"attachment":{"type":"hook_additional_context","hookName":"PostToolBatch","content":["[m-1 request]"],"hookEvent":"PostToolBatch"},"type":"attachment","rendered":[{"content":"<system-reminder>\nPostToolBatch hook additional context: [m-1 request]\n</system-reminder>"}]}"#;
         assert_eq!(
             read(hook),
             shown(Carrier::Hook, "<system-reminder>\nPostToolBatch hook additional context: [m-1 request]\n</system-reminder>")
@@ -123,16 +271,15 @@ mod tests {
     fn what_is_queued_noted_or_a_subagents_is_not_shown() {
         let notes = [
             r#"{"type":"queue-operation","operation":"enqueue","sessionId":"d7","content":"[m-1 request] for the user"}"#,
-            r#"{"type":"api-request-blob","content":[{"type":"text","text":"[m-1 request]"}],"role":"user"}"#,
-            r#"{"isSidechain":false,"attachment":{"type":"hook_success","hookName":"Stop","content":"","stdout":"{\"additionalContext\":\"[m-1 request]\"}"},"type":"attachment"}"#,
-            r#"{"type":"system","subtype":"stop_hook_summary","isSidechain":false,"content":"\"user\" [m-1 request]"}"#,
-            r#"{"isSidechain":true,"type":"user","message":{"role":"user","content":"[m-1 request]"}}"#,
-            r#"{"isSidechain":true,"type":"assistant","message":{"id":"msg_1","role":"assistant","content":[]}}"#,
-            r#"{"type":"user","message":"#,
-            "\"assistant\"",
+            r#"{"parentUuid":"8","isSidechain":false,"attachment":{"type":"hook_success","hookName":"Stop","content":"","stdout":"{\"additionalContext\":\"[m-1 request]\"}"},"type":"attachment"}"#,
+            r#"{"parentUuid":"8","type":"system","subtype":"stop_hook_summary","isSidechain":false,"content":"\"user\" [m-1 request]"}"#,
+            r#"{"parentUuid":"8","isSidechain":true,"type":"user","message":{"role":"user","content":"[m-1 request]"}}"#,
+            r#"{"parentUuid":"8","isSidechain":true,"type":"assistant","message":{"id":"msg_1","role":"assistant","content":[]}}"#,
+            r#"{"parentUuid":"8","type":"user","message":"#,
+            "\"parentUuid\"",
         ];
         for line in notes {
-            assert_eq!(read(line), None, "{line}");
+            assert_eq!(read(line), [], "{line}");
         }
     }
 
@@ -140,13 +287,74 @@ mod tests {
     fn an_answer_is_known_by_the_name_that_its_parts_share() {
         let part = |content: &str| {
             format!(
-                r#"{{"isSidechain":false,"message":{{"id":"msg_001","type":"message","role":"assistant","model":"claude-opus-5-5","content":[{content}]}},"requestId":"req_001","type":"assistant","uuid":"7"}}"#
+                r#"{{"parentUuid":"6","isSidechain":false,"message":{{"id":"msg_001","type":"message","role":"assistant","model":"claude-opus-5-5","content":[{content}]}},"requestId":"req_001","type":"assistant","uuid":"7"}}"#
             )
         };
+        let answer = |request| Line::Answered { name: "msg_001".into(), request, is_sure: true };
         for content in [r#"{"type":"text","text":"calling"}"#, r#"{"type":"tool_use","id":"toolu_1","name":"x","input":{}}"#] {
-            assert_eq!(read(&part(content)), Some(Line::Answered("msg_001".into())));
+            assert_eq!(read(&part(content)), [answer(Basis::Untold)]);
         }
-        let failed = r#"{"isSidechain":false,"message":{"id":"a1","role":"assistant","model":"<synthetic>","content":[{"type":"text","text":"API Error"}]},"isApiErrorMessage":true,"type":"assistant"}"#;
-        assert_eq!(read(failed), None);
+        let told = part("").replace("\"requestId\"", "\"requestRef\":\"r1\",\"requestId\"");
+        assert_eq!(read(&told), [answer(Basis::Request("r1".into()))]);
+        let changed = told.replace("\"requestRef\":\"r1\"", r#""requestHookChanged":{"record":"r1","what":["body"]}"#);
+        assert_eq!(read(&changed), [answer(Basis::Changed)]);
+        let failed = r#"{"parentUuid":"6","isSidechain":false,"message":{"id":"a1","role":"assistant","model":"<synthetic>","content":[{"type":"text","text":"API Error"}]},"isApiErrorMessage":true,"type":"assistant"}"#;
+        assert_eq!(read(failed), []);
+    }
+
+    #[test]
+    fn a_prompt_begins_a_turn_and_results_notes_and_interruptions_do_not() {
+        let user = |fields: &str, content: &str| {
+            read(&format!(
+                r#"{{"parentUuid":"8","type":"user","message":{{"role":"user","content":{content}}},"uuid":"9"{fields}}}"#
+            ))
+        };
+        let is_prompt = |said: Vec<Line>| said.contains(&begins("8"));
+        assert!(is_prompt(user("", r#""go""#)) && is_prompt(user(r#","isMeta":true,"origin":{"kind":"peer"}"#, r#""go""#)));
+        assert!(!is_prompt(user("", r#"[{"type":"tool_result","tool_use_id":"t","content":""}]"#)));
+        assert!(!is_prompt(user(r#","isMeta":true"#, r#""a skill""#)));
+        assert!(!is_prompt(user("", r#"[{"type":"text","text":"[Request interrupted by user for tool use]"}]"#)));
+        let summary = user(r#","isCompactSummary":true"#, r#""[m-1 request]""#);
+        assert_eq!(summary, [], "the model wrote it");
+        let compacted = r#"{"parentUuid":null,"type":"system","subtype":"compact_boundary","uuid":"9"}"#;
+        assert_eq!(read(compacted), [Line::Compacted(Vec::new())]);
+    }
+
+    #[test]
+    fn a_request_is_made_of_messages_by_their_digests() {
+        let request =
+            r#"{"type":"api-request","id":"r2","querySource":"repl_main_thread","base":"r1","keep":2,"tail":["a","b"]}"#;
+        let expected = Line::Request { name: "r2".into(), base: Some(("r1".into(), 2)), tail: vec!["a".into(), "b".into()] };
+        assert_eq!(read(request), [expected]);
+        let blob = r#"{"type":"api-request-blob","hash":"a","message":{"role":"system","content":[{"type":"text","text":"[m-1 request]"}]}}"#;
+        let texts = vec![Text { call: None, text: "[m-1 request]".into() }];
+        assert_eq!(Claude::default().read(blob), [Line::Message { name: "a".into(), extends: None, texts }]);
+        let own = Claude::default().read(&blob.replace("system", "assistant"));
+        assert_eq!(own, [Line::Message { name: "a".into(), extends: None, texts: Vec::new() }]);
+    }
+
+    /// The digest is one that 2.1.332 wrote: of `{"content":[{"text":"the other thing","type":"text"}],"role":"user"}`.
+    #[test]
+    fn entries_in_a_row_make_one_message_by_the_digest_that_the_client_takes() {
+        let entry = |text: &str| {
+            format!(r#"{{"parentUuid":"8","type":"user","message":{{"role":"user","content":"{text}"}},"uuid":"9"}}"#)
+        };
+        let names = |claude: &mut Claude, line: &str| {
+            claude.read(line).into_iter().find_map(|line| match line {
+                Line::Message { name, extends, .. } => Some((name, extends)),
+                _ => None,
+            })
+        };
+        let mut claude = Claude::default();
+        let first = names(&mut claude, &entry("the other thing"));
+        let expected = "f4b322d533a66893cf9598e0f3c67fa72b251f6f41f6cb4233aab4f908f60b62";
+        assert_eq!(first, Some((expected.to_owned(), None)));
+        let second = names(&mut claude, &entry("and more"));
+        assert!(second.is_some_and(|(name, extends)| name != expected && extends.as_deref() == Some(expected)));
+        claude.gap();
+        assert_eq!(names(&mut claude, &entry("the rest of a row")), None, "nobody knows how it began");
+        let answer = r#"{"parentUuid":"8","type":"assistant","message":{"id":"m","role":"assistant","content":[]}}"#;
+        assert_eq!(names(&mut claude, answer), None);
+        assert_eq!(names(&mut claude, &entry("the other thing")), Some((expected.to_owned(), None)));
     }
 }

@@ -4,28 +4,28 @@
 //! come one after the other, and a `token_usage_record` closes them. The calls of one answer carry no common name, and they
 //! run one after the other: an answer is named here by counting what ends one. `event_msg` lines repeat much of it for the
 //! person's eyes, tool results included, and prove nothing. A subagent has a record of its own.
+//!
+//! A model that is asked for a summary answers in the same form, and only the `compacted` line that follows tells it. That
+//! line has what the conversation goes on with. Where the person goes back to an earlier prompt, the thread goes on in
+//! another file.
 
 use peer_proto::message::Carrier;
 use serde_json::Value;
 
-use super::{Dialect, Line};
+use super::{Basis, Dialect, Line, Text};
 
 /// What ends an answer, or makes sure that none is under way.
-const BOUNDARIES: [&str; 3] = ["task_started", "task_complete", "turn_aborted"];
+const BOUNDARIES: [&str; 4] = ["task_started", "task_complete", "turn_aborted", ROLLED_BACK];
 
-/// What only a model makes, beside messages of its own.
-const ANSWERS: [&str; 7] = [
-    "function_call",
-    "custom_tool_call",
-    "local_shell_call",
-    "web_search_call",
-    "tool_search_call",
-    "image_generation_call",
-    "reasoning",
-];
+/// How Codex says that it dropped the latest turns.
+const ROLLED_BACK: &str = "thread_rolled_back";
 
-/// How Codex writes the prompt that a Stop hook makes.
-const STOP_HOOK: &str = "<hook_prompt";
+/// What only a model makes, beside messages of its own, and what it is not asked for where it makes a summary.
+const ACTS: [&str; 6] =
+    ["function_call", "custom_tool_call", "local_shell_call", "web_search_call", "tool_search_call", "image_generation_call"];
+
+/// How Codex begins what a Stop hook says to the model, and how it ends it. What stands between is escaped for XML.
+const HOOK_PROMPT: (&str, &str) = ("<hook_prompt", "</hook_prompt>");
 
 /// How Codex writes its record.
 #[derive(Debug, Default)]
@@ -35,56 +35,80 @@ pub(crate) struct Codex {
 }
 
 impl Dialect for Codex {
-    fn read(&mut self, line: &str) -> Option<Line> {
+    fn read(&mut self, line: &str) -> Vec<Line> {
         // Most lines are long and none of ours: those that cannot matter are not parsed. Within a text these words would
         // stand between escaped quotation marks.
-        let is_boundary = line.contains("\"token_usage_record\"")
-            || BOUNDARIES.iter().any(|boundary| line.contains(&format!("\"{boundary}\"")));
-        if !is_boundary && !line.contains("\"response_item\"") {
-            return None;
-        }
-        let entry: Value = serde_json::from_str(line).ok()?;
+        let says = |word: &str| line.contains(&format!("\"{word}\""));
+        let may_matter = ["response_item", "token_usage_record", "compacted"].into_iter().chain(BOUNDARIES).any(says);
+        let entry: Option<Value> = may_matter.then(|| serde_json::from_str(line).ok()).flatten();
+        let Some(entry) = entry else { return Vec::new() };
         let payload = &entry["payload"];
-        match entry["type"].as_str()? {
-            "token_usage_record" => self.ended += 1,
-            "event_msg" if BOUNDARIES.iter().any(|boundary| payload["type"] == *boundary) => self.ended += 1,
-            "response_item" => return self.item(payload),
-            _ => {}
+        match (entry["type"].as_str(), payload["type"].as_str()) {
+            (Some("response_item"), _) => self.item(payload).into_iter().collect(),
+            (Some("compacted"), _) => {
+                let items = payload["replacement_history"].as_array().into_iter().flatten();
+                vec![Line::Compacted(items.filter_map(shown).flat_map(|(_, texts)| texts).collect())]
+            }
+            (Some("token_usage_record"), _) => {
+                self.ended += 1;
+                Vec::new()
+            }
+            (Some("event_msg"), Some(event)) if BOUNDARIES.contains(&event) => {
+                self.ended += 1;
+                match event {
+                    "task_complete" => vec![Line::WentOn],
+                    "turn_aborted" => vec![Line::Aborted],
+                    // Which turns are gone the line does not tell.
+                    ROLLED_BACK => vec![Line::Compacted(Vec::new())],
+                    _ => Vec::new(),
+                }
+            }
+            _ => Vec::new(),
         }
-        None
     }
+
+    fn gap(&mut self) {}
 }
 
 impl Codex {
     fn item(&self, item: &Value) -> Option<Line> {
-        let answered = || Some(Line::Answered(self.ended.to_string()));
-        match item["type"].as_str()? {
-            "message" if item["role"] == "assistant" => answered(),
-            "message" => {
-                let texts = texts(&item["content"]);
-                let by_hook = item["role"] == "developer" || texts.iter().any(|text| text.starts_with(STOP_HOOK));
-                shown(by_hook.then_some(Carrier::Hook), texts)
-            }
-            "function_call_output" | "custom_tool_call_output" => {
-                // What a client adds to a turn is written as the output of a call that nobody made.
-                let by = if item["call_id"].is_string() { Carrier::ToolResult } else { Carrier::AppServer };
-                shown(Some(by), texts(&item["output"]))
-            }
-            kind if ANSWERS.contains(&kind) => answered(),
-            _ => None,
+        let kind = item["type"].as_str()?;
+        let is_said = kind == "reasoning" || (kind == "message" && item["role"] == "assistant");
+        if is_said || ACTS.contains(&kind) {
+            let name = self.ended.to_string();
+            return Some(Line::Answered { name, request: Basis::Untold, is_sure: !is_said });
         }
+        let (by, texts) = shown(item)?;
+        Some(Line::Shown { by, texts })
     }
 }
 
-fn shown(by: Option<Carrier>, texts: Vec<String>) -> Option<Line> {
-    (!texts.is_empty()).then_some(Line::Shown { by, texts })
+/// What an item shows to the model, and by which carrier.
+fn shown(item: &Value) -> Option<(Option<Carrier>, Vec<Text>)> {
+    let (by, texts) = match item["type"].as_str()? {
+        "message" if item["role"] != "assistant" => {
+            let texts = texts(&item["content"], None);
+            let is_prompt = texts.iter().any(|text| text.text.starts_with(HOOK_PROMPT.0));
+            let by_hook = item["role"] == "developer" || is_prompt;
+            (by_hook.then_some(Carrier::Hook), texts.into_iter().map(hook_prompt).collect())
+        }
+        "function_call_output" | "custom_tool_call_output" => {
+            // What a client adds to a turn is written as the output of a call that nobody made.
+            let call = item["call_id"].as_str();
+            let by = if call.is_some() { Carrier::ToolResult } else { Carrier::AppServer };
+            (Some(by), texts(&item["output"], call))
+        }
+        _ => return None,
+    };
+    (!texts.is_empty()).then_some((by, texts))
 }
 
 /// The texts of a content: one, or several parts.
-fn texts(content: &Value) -> Vec<String> {
+fn texts(content: &Value, call: Option<&str>) -> Vec<Text> {
+    let text = |text: String| Text { call: call.map(str::to_owned), text };
     match content {
-        Value::String(text) => vec![text.clone()],
-        Value::Array(parts) => parts.iter().filter_map(|part| part["text"].as_str()).map(unwrapped).collect(),
+        Value::String(string) => vec![text(string.clone())],
+        Value::Array(parts) => parts.iter().filter_map(|part| part["text"].as_str()).map(unwrapped).map(text).collect(),
         _ => Vec::new(),
     }
 }
@@ -97,12 +121,60 @@ fn unwrapped(text: &str) -> String {
     if texts.is_empty() { text.to_owned() } else { texts.join("\n") }
 }
 
+/// What a Stop hook said, without what Codex puts around it; other texts as they are. Each hook's stands in an element of its
+/// own, and what it said cannot end one: that is escaped.
+fn hook_prompt(Text { call, text }: Text) -> Text {
+    let mut said = String::new();
+    let mut rest = text.as_str();
+    while let Some(element) = rest.strip_prefix(HOOK_PROMPT.0) {
+        let Some((inner, after)) = element.split_once('>').and_then(|(_, inner)| inner.split_once(HOOK_PROMPT.1)) else { break };
+        said.push_str(&unescaped(inner));
+        said.push('\n');
+        rest = after.trim_start();
+    }
+    said.push_str(rest);
+    Text { call, text: said }
+}
+
+/// XML's escapes, resolved. What is none is left as it is.
+fn unescaped(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, from)) = rest.find('&').map(|place| rest.split_at(place)) {
+        plain.push_str(before);
+        let named = from.find(';').map(|end| (&from[1..end], &from[end + 1..]));
+        let code = |name: &str| match name.strip_prefix("#x") {
+            Some(digits) => u32::from_str_radix(digits, 16).ok(),
+            None => name.strip_prefix('#')?.parse().ok(),
+        };
+        let found = named.and_then(|(name, after)| {
+            let known = [("lt", '<'), ("gt", '>'), ("amp", '&'), ("quot", '"'), ("apos", '\'')];
+            let letter = known.into_iter().find(|(known, _)| *known == name).map(|(_, letter)| letter);
+            letter.or_else(|| code(name).and_then(char::from_u32)).map(|letter| (letter, after))
+        });
+        let (letter, after) = found.unwrap_or(('&', &from[1..]));
+        plain.push(letter);
+        rest = after;
+    }
+    plain.push_str(rest);
+    plain
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn by(carrier: Carrier, text: &str) -> Option<Line> {
-        Some(Line::Shown { by: Some(carrier), texts: vec![text.to_owned()] })
+    fn text(call: Option<&str>, text: &str) -> Text {
+        Text { call: call.map(str::to_owned), text: text.to_owned() }
+    }
+
+    fn by(carrier: Carrier, call: Option<&str>, shown: &str) -> Vec<Line> {
+        vec![Line::Shown { by: Some(carrier), texts: vec![text(call, shown)] }]
+    }
+
+    fn name(said: &[Line]) -> &str {
+        let [Line::Answered { name, .. }] = said else { panic!("no answer: {said:?}") };
+        name
     }
 
     // The lines are 0.171.0's, shortened.
@@ -113,37 +185,55 @@ mod tests {
     #[test]
     fn what_the_model_is_shown_tells_the_carrier() {
         let mut codex = Codex::default();
-        assert_eq!(codex.read(RESULT), by(Carrier::ToolResult, "[m-1 request]"));
+        assert_eq!(codex.read(RESULT), by(Carrier::ToolResult, Some("call_a"), "[m-1 request]"));
         let shell =
             r#"{"type":"response_item","payload":{"type":"function_call_output","call_id":"c","output":"Output:\nhi\n"}}"#;
-        assert_eq!(codex.read(shell), by(Carrier::ToolResult, "Output:\nhi\n"));
+        assert_eq!(codex.read(shell), by(Carrier::ToolResult, Some("c"), "Output:\nhi\n"));
         let program = r#"{"type":"response_item","payload":{"type":"custom_tool_call_output","call_id":"c","output":[{"type":"input_text","text":"Script completed\n"},{"type":"input_text","text":"{\"content\":[{\"type\":\"text\",\"text\":\"[m-1 request]\\n| a\"}],\"isError\":false}"}]}}"#;
-        let texts = vec!["Script completed\n".to_owned(), "[m-1 request]\n| a".to_owned()];
-        assert_eq!(codex.read(program), Some(Line::Shown { by: Some(Carrier::ToolResult), texts }));
+        let texts = vec![text(Some("c"), "Script completed\n"), text(Some("c"), "[m-1 request]\n| a")];
+        assert_eq!(codex.read(program), [Line::Shown { by: Some(Carrier::ToolResult), texts }]);
         let steered = r#"{"type":"response_item","payload":{"type":"function_call_output","id":"fco_2","name":"peers","namespace":"agent","output":"[PEER INBOX] 1 message.\n[m-1 request]"}}"#;
-        assert_eq!(codex.read(steered), by(Carrier::AppServer, "[PEER INBOX] 1 message.\n[m-1 request]"));
+        assert_eq!(codex.read(steered), by(Carrier::AppServer, None, "[PEER INBOX] 1 message.\n[m-1 request]"));
         let hook = r#"{"type":"response_item","payload":{"type":"message","role":"developer","content":[{"type":"input_text","text":"[m-1 request]"}]}}"#;
-        assert_eq!(codex.read(hook), by(Carrier::Hook, "[m-1 request]"));
-        let stop = r#"{"type":"response_item","payload":{"type":"message","role":"user","content":[{"type":"input_text","text":"<hook_prompt hook_run_id=\"x\">[m-1 request]</hook_prompt>"}]}}"#;
-        assert_eq!(codex.read(stop), by(Carrier::Hook, "<hook_prompt hook_run_id=\"x\">[m-1 request]</hook_prompt>"));
+        assert_eq!(codex.read(hook), by(Carrier::Hook, None, "[m-1 request]"));
         let person = r#"{"type":"response_item","payload":{"type":"message","role":"user","content":[{"type":"input_text","text":"go"}]}}"#;
-        assert_eq!(codex.read(person), Some(Line::Shown { by: None, texts: vec!["go".into()] }));
+        assert_eq!(codex.read(person), [Line::Shown { by: None, texts: vec![text(None, "go")] }]);
+    }
+
+    /// Written by 0.171.0 for a body of `</hook_prompt> <b>&amp; "quoted"` and another hook's output behind it.
+    #[test]
+    fn what_a_stop_hook_said_is_read_without_codexs_own_frame_and_escapes() {
+        let stop = r#"{"type":"response_item","payload":{"type":"message","role":"user","content":[{"type":"input_text","text":"<hook_prompt hook_run_id=\"stop:4:/c\">[m-1 request] from x\n| &lt;/hook_prompt&gt; &lt;b&gt;&amp;amp; \"quoted\" &#39; &#x27; &no; & &;\n| last</hook_prompt>"},{"type":"input_text","text":"<hook_prompt hook_run_id=\"stop:5:/c\">another one's</hook_prompt>"}]}}"#;
+        let expected = "[m-1 request] from x\n| </hook_prompt> <b>&amp; \"quoted\" ' ' &no; & &;\n| last\n";
+        let texts = vec![text(None, expected), text(None, "another one's\n")];
+        assert_eq!(Codex::default().read(stop), [Line::Shown { by: Some(Carrier::Hook), texts }]);
     }
 
     #[test]
     fn two_calls_of_one_answer_have_one_name_and_those_of_the_next_another() {
         let mut codex = Codex::default();
         let first = codex.read(CALL);
-        assert!(first.is_some() && first == codex.read(CALL));
-        assert_eq!((codex.read(USAGE), codex.read(RESULT).is_some()), (None, true));
+        assert_eq!(first, codex.read(CALL));
+        assert_eq!((codex.read(USAGE), codex.read(RESULT).len()), (vec![], 1));
         let second = codex.read(CALL);
-        assert!(second.is_some() && second != first);
+        assert_ne!(name(&second), name(&first));
         // A turn that was interrupted has no usage of its last answer.
         let aborted = r#"{"type":"event_msg","payload":{"type":"turn_aborted","reason":"interrupted"}}"#;
-        assert_eq!(codex.read(aborted), None);
+        assert_eq!(codex.read(aborted), [Line::Aborted]);
         let spoken = r#"{"type":"response_item","payload":{"type":"message","role":"assistant","content":[{"type":"output_text","text":"ok"}]}}"#;
         let third = codex.read(spoken);
-        assert!(third.is_some() && third != second);
+        assert_ne!(name(&third), name(&second));
+        assert!(matches!(third[..], [Line::Answered { is_sure: false, .. }]), "it may be a summary");
+    }
+
+    #[test]
+    fn a_compaction_tells_what_the_conversation_goes_on_with() {
+        let compacted = r#"{"type":"compacted","payload":{"message":"[m-1 request]","replacement_history":[{"type":"message","role":"user","content":[{"type":"input_text","text":"[m-2 request]"}]},{"type":"message","role":"assistant","content":[{"type":"output_text","text":"[m-3 request]"}]}]}}"#;
+        assert_eq!(Codex::default().read(compacted), [Line::Compacted(vec![text(None, "[m-2 request]")])]);
+        let remote = r#"{"type":"compacted","payload":{"message":"[m-1 request]"}}"#;
+        assert_eq!(Codex::default().read(remote), [Line::Compacted(Vec::new())]);
+        let rolled_back = r#"{"type":"event_msg","payload":{"type":"thread_rolled_back","num_turns":1}}"#;
+        assert_eq!(Codex::default().read(rolled_back), [Line::Compacted(Vec::new())]);
     }
 
     #[test]
@@ -153,13 +243,12 @@ mod tests {
             r#"{"type":"event_msg","payload":{"type":"item_completed","item":{"type":"McpToolCall","result":{"content":[{"type":"text","text":"[m-1 request] \"response_item\""}]}}}}"#,
             r#"{"type":"event_msg","payload":{"type":"token_count","info":{}}}"#,
             r#"{"type":"session_meta","payload":{"id":"01","base_instructions":{"text":"[m-1 request]"}}}"#,
-            r#"{"type":"compacted","payload":{"message":"[m-1 request]"}}"#,
             r#"{"type":"response_item","payload":{"type":"ghost_snapshot"}}"#,
             r#"{"type":"response_item","payload":"#,
             "\"response_item\"",
         ];
         for line in notes {
-            assert_eq!(codex.read(line), None, "{line}");
+            assert_eq!(codex.read(line), [], "{line}");
         }
         assert_eq!(codex.ended, 0);
     }

@@ -24,7 +24,11 @@ impl Record {
     }
 
     fn look(&self, transcript: &mut Transcript) -> Vec<Seen> {
-        transcript.look(ClientKind::Claude, &self.path, &[id(1), id(2)])
+        self.look_all(transcript).seen
+    }
+
+    fn look_all(&self, transcript: &mut Transcript) -> Looked {
+        transcript.look(ClientKind::Claude, &self.path, &[id(1), id(2)], true)
     }
 }
 
@@ -46,12 +50,12 @@ fn quoted(number: u32, text: &str) -> String {
 
 fn answer(name: &str) -> String {
     let message = serde_json::json!({"id": name, "model": "claude-opus-5-5", "content": [{"type": "text", "text": "ok"}]});
-    format!("{}\n", serde_json::json!({"isSidechain": false, "type": "assistant", "message": message}))
+    format!("{}\n", serde_json::json!({"parentUuid": "0", "isSidechain": false, "type": "assistant", "message": message}))
 }
 
 fn result(text: &str) -> String {
     let content = serde_json::json!([{"type": "tool_result", "content": [{"type": "text", "text": text}]}]);
-    let entry = serde_json::json!({"isSidechain": false, "type": "user", "message": {"content": content}, "sourceToolAssistantUUID": "1"});
+    let entry = serde_json::json!({"parentUuid": "0", "isSidechain": false, "type": "user", "message": {"content": content}, "sourceToolAssistantUUID": "1"});
     format!("{entry}\n")
 }
 
@@ -60,7 +64,8 @@ fn queued(text: &str) -> String {
 }
 
 fn seen(number: u32, piece: &str) -> [Seen; 1] {
-    [Seen { message: id(number), by: Some(Carrier::ToolResult), piece: piece.to_owned() }]
+    let by = Some(Carrier::ToolResult);
+    [Seen { message: id(number), by, in_result: false, piece: piece.to_owned() }]
 }
 
 #[test]
@@ -180,4 +185,18 @@ fn a_header_is_read_behind_words_of_the_client_but_not_behind_a_quotation_mark()
     {
         assert_eq!(header(other), None, "{other}");
     }
+}
+
+#[test]
+fn nothing_is_read_twice_when_something_is_looked_for_again() {
+    let (record, mut transcript) = (Record::new(), Transcript::default());
+    let compacted = "{\"parentUuid\":null,\"type\":\"system\",\"subtype\":\"compact_boundary\",\"uuid\":\"c\"}\n";
+    record.append(&(result(&quoted(1, "ping")) + compacted));
+    assert_eq!(record.look_all(&mut transcript).withdrawn, [(id(1), Some(Carrier::ToolResult))]);
+    let paused = transcript.look(ClientKind::Claude, &record.path, &[id(1), id(2)], false);
+    assert_eq!(paused, Looked::default());
+    record.append(&result(&quoted(1, "ping")));
+    assert_eq!(record.look_all(&mut transcript), Looked::default(), "it was given again, and stands there again");
+    record.append(&answer("msg_1"));
+    assert_eq!(record.look(&mut transcript), seen(1, "ping"));
 }

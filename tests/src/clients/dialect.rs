@@ -122,6 +122,15 @@ impl Request {
         if self.body["stream"] == true { "text/event-stream" } else { "application/json" }
     }
 
+    /// An answer's events, cut before the one that ends its first part.
+    pub(super) fn halves<'a>(&self, events: &'a str) -> (&'a str, &'a str) {
+        let cut = match self.dialect {
+            Dialect::Anthropic => "event: content_block_stop",
+            Dialect::OpenAi => "event: response.output_item.done",
+        };
+        events.split_at(events.find(cut).unwrap_or(events.len()))
+    }
+
     pub(super) fn saying(&self, answer: usize, text: &str) -> String {
         match self.dialect {
             Dialect::Anthropic => self.anthropic(answer, &[json!({"type": "text", "text": text})], "end_turn"),

@@ -139,6 +139,17 @@ impl<'stage> Claude<'stage> {
         self
     }
 
+    /// Another hook of the person's, which may refuse a prompt: a command that prints its decision.
+    #[must_use]
+    pub fn refusing(mut self, command: &str) -> Self {
+        let hook = json!({"hooks": [{"type": "command", "command": command}]});
+        match &mut self.settings["hooks"]["UserPromptSubmit"] {
+            Value::Array(hooks) => hooks.push(hook),
+            other => *other = json!([hook]),
+        }
+        self
+    }
+
     /// Nothing runs without a prompt: neither our tools nor the shell are allowed beforehand.
     #[must_use]
     pub fn asking(mut self) -> Self {

@@ -18,7 +18,7 @@ mod terminal;
 pub use dialect::{Dialect, Request, Shown};
 pub use hostile::hostile_body;
 pub use launch::{Claude, Codex, Program};
-pub use model::{Call, Gate, Model, Step, Talk, call, calls, given, say};
+pub use model::{Call, Gate, Model, Step, Talk, call, calls, fail, given, say};
 pub use news::News;
 pub use terminal::Terminal;
 

@@ -22,11 +22,14 @@ const HELD_MAX: Duration = Duration::from_secs(300);
 pub struct Step {
     act: Act,
     gate: Option<Gate>,
+    /// The first half of the answer does not wait.
+    begins: bool,
 }
 
 enum Act {
     Say(String),
     Call(Vec<Call>),
+    Fail(u16),
     Given(Box<dyn FnOnce(&Request) -> Step + Send>),
 }
 
@@ -74,7 +77,13 @@ impl Call {
 /// The model says something, and its turn ends.
 #[must_use]
 pub fn say(text: &str) -> Step {
-    Step { act: Act::Say(text.to_owned()), gate: None }
+    Step::new(Act::Say(text.to_owned()))
+}
+
+/// The model's service refuses the request with this status.
+#[must_use]
+pub fn fail(status: u16) -> Step {
+    Step::new(Act::Fail(status))
 }
 
 /// The model calls one tool.
@@ -86,21 +95,32 @@ pub fn call(call: Call) -> Step {
 /// The model calls several tools in one message.
 #[must_use]
 pub fn calls(calls: impl IntoIterator<Item = Call>) -> Step {
-    Step { act: Act::Call(calls.into_iter().collect()), gate: None }
+    Step::new(Act::Call(calls.into_iter().collect()))
 }
 
 /// What the model does depends on what it was shown.
 #[must_use]
 pub fn given(decide: impl FnOnce(&Request) -> Step + Send + 'static) -> Step {
-    Step { act: Act::Given(Box::new(decide)), gate: None }
+    Step::new(Act::Given(Box::new(decide)))
 }
 
 impl Step {
+    fn new(act: Act) -> Self {
+        Self { act, gate: None, begins: false }
+    }
+
     /// The answer is held back until the test opens `gate`.
     #[must_use]
     pub fn held(mut self, gate: &Gate) -> Self {
         self.gate = Some(gate.clone());
         self
+    }
+
+    /// The answer begins at once, and its end is held back until the test opens `gate`.
+    #[must_use]
+    pub fn held_at_its_end(mut self, gate: &Gate) -> Self {
+        self.begins = true;
+        self.held(gate)
     }
 }
 
@@ -371,17 +391,23 @@ impl Shared {
             (step.unwrap_or_else(|| say("Done.")), answer)
         };
         self.changed.notify_all();
-        let events = loop {
-            if let Some(gate) = &step.gate {
+        let id = format!("req_{answer:06}");
+        let (events, gate) = loop {
+            if let Some(gate) = step.gate.as_ref().filter(|_| !step.begins) {
                 gate.pass();
             }
             match step.act {
                 Act::Given(decide) => step = decide(&request),
-                Act::Say(text) => break request.saying(answer, &text),
-                Act::Call(calls) => break request.calling(answer, &calls),
+                Act::Say(text) => break (request.saying(answer, &text), step.gate.filter(|_| step.begins)),
+                Act::Call(calls) => break (request.calling(answer, &calls), step.gate.filter(|_| step.begins)),
+                Act::Fail(status) => return refuse(stream, status, &id),
             }
         };
-        reply(stream, request.media_type(), &format!("req_{answer:06}"), events.as_bytes())
+        let media_type = request.media_type();
+        match gate {
+            None => reply(stream, media_type, &id, events.as_bytes()),
+            Some(gate) => reply_in_halves(stream, media_type, &id, request.halves(&events), &gate),
+        }
     }
 }
 
@@ -421,12 +447,39 @@ fn read_request(reader: &mut impl BufRead) -> std::io::Result<Option<(String, St
     }
 }
 
+/// The head of an answer.
+fn head(status: &str, media_type: &str, request_id: &str, length: usize) -> String {
+    format!(
+        "HTTP/1.1 {status}\r\ncontent-type: {media_type}\r\ncontent-length: {length}\r\nrequest-id: {request_id}\r\nx-request-id: {request_id}\r\nconnection: close\r\n\r\n"
+    )
+}
+
 fn reply(mut stream: TcpStream, media_type: &str, request_id: &str, body: &[u8]) -> std::io::Result<()> {
-    let length = body.len();
-    let head = format!(
-        "HTTP/1.1 200 OK\r\ncontent-type: {media_type}\r\ncontent-length: {length}\r\nrequest-id: {request_id}\r\nx-request-id: {request_id}\r\nconnection: close\r\n\r\n"
-    );
-    stream.write_all(head.as_bytes())?;
+    stream.write_all(head("200 OK", media_type, request_id, body.len()).as_bytes())?;
     stream.write_all(body)?;
+    stream.flush()
+}
+
+/// The second half waits for `gate`.
+fn reply_in_halves(
+    mut stream: TcpStream,
+    media_type: &str,
+    request_id: &str,
+    (first, second): (&str, &str),
+    gate: &Gate,
+) -> std::io::Result<()> {
+    stream.write_all(head("200 OK", media_type, request_id, first.len() + second.len()).as_bytes())?;
+    stream.write_all(first.as_bytes())?;
+    stream.flush()?;
+    gate.pass();
+    stream.write_all(second.as_bytes())?;
+    stream.flush()
+}
+
+/// An error in a form that both clients understand.
+fn refuse(mut stream: TcpStream, status: u16, request_id: &str) -> std::io::Result<()> {
+    let body = r#"{"type":"error","error":{"type":"api_error","code":"server_error","message":"the test refuses this"}}"#;
+    stream.write_all(head(&format!("{status} Refused"), "application/json", request_id, body.len()).as_bytes())?;
+    stream.write_all(body.as_bytes())?;
     stream.flush()
 }

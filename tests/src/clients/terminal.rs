@@ -133,6 +133,22 @@ impl Terminal {
         run(self.tmux("send-keys").arg(key));
     }
 
+    /// Presses a key until `look` is satisfied with the screen: a program that is busy drops keys.
+    ///
+    /// # Panics
+    /// Where it is not within [`PATIENCE`].
+    #[track_caller]
+    pub fn press_until(&self, key: &str, look: impl Fn(&str) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            self.key(key);
+            match self.look_for(KEY_LOST_AFTER, &look) {
+                Ok(()) => return,
+                Err(screen) => assert!(Instant::now() < deadline, "{key} has no effect:\n{screen}"),
+            }
+        }
+    }
+
     /// Chooses the entry of a dialog that holds `label`, as a person does: with the arrow keys and Enter.
     ///
     /// # Panics
