@@ -3,6 +3,9 @@
 
 use peer_tests::clients::{Call, Gate, News, Stage, Talk, Terminal, call, say};
 
+/// What stands in the header of a repeat. Our instructions have the words in brackets too.
+const MARKED: &str = "· 13 chars (shown before)";
+
 /// Claude Code writes no record: a file stands where it would make the directory.
 fn without_a_record(stage: &Stage) {
     let claude = stage.home.home().join(".claude");
@@ -34,11 +37,11 @@ fn take_back(tui: &Terminal, talk: &Talk) {
 
 /// The message is shown again, marked, and only that counts.
 fn is_shown_again(stage: &Stage, talk: &Talk, news: &News, id: &str) {
-    talk.request_with("(shown before)");
+    talk.request_with(MARKED);
     let _ = news.wait("presented", id);
     let requests = talk.requests();
     let last = requests.last().expect("there are requests");
-    assert!(last.count("| which bcrypt?") == 1 && last.shows("(shown before)"), "the living conversation has it once");
+    assert!(last.count("| which bcrypt?") == 1 && last.shows(MARKED), "the living conversation has it once");
     assert_eq!(stage.trace(id), ["stored", "offered hook", "offered hook", "presented hook"]);
 }
 
@@ -54,6 +57,9 @@ fn claude_escape_takes_the_prompt_back() {
     take_back(&tui, &talk);
     tui.submit("the other thing");
     assert_eq!(talk.request_with("the other thing").count("which bcrypt?"), 0, "the client dropped it");
+    // The end of this turn carries it, or where the record was late, the next prompt.
+    tui.wait_for("the other is done");
+    tui.submit("a third thing");
     is_shown_again(&stage, &talk, &news, &id);
     tui.wait_for("heard it again");
     gate.open();
@@ -121,6 +127,9 @@ fn claude_rewind_drops_what_was_shown() {
     tui.key("C-u");
     tui.submit("the other thing");
     assert_eq!(talk.request_with("the other thing").count("which bcrypt?"), 0, "the client dropped it");
+    // The end of this turn carries it, or where the record was late, the next prompt.
+    tui.wait_for("the other is done");
+    tui.submit("a third thing");
     is_shown_again(&stage, &talk, &news, &id);
     never.open();
     tui.close();
@@ -167,6 +176,6 @@ fn codex_asks_for_a_summary_before_the_model_sees_it() {
     gate.open();
     let _ = news.wait("presented", &id);
     let _ = running.wait().success();
-    assert!(stage.model.requests().iter().any(|request| request.shows("(shown before)")), "it was shown again");
+    assert!(stage.model.requests().iter().any(|request| request.shows(MARKED)), "it was shown again");
     assert_eq!(stage.trace(&id), ["stored", "offered hook", "offered hook", "presented hook"]);
 }
