@@ -1,7 +1,7 @@
 //! The client against a broker's end of the socket that the test plays byte by byte.
 
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
@@ -17,7 +17,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
 
-/// A state directory, and the endpoint in it. The executable says what a start would: nothing, it must not be run.
+/// A state directory, and the endpoint in it. Its executable must not be run, and cannot be: it is a file without the right
+/// to be one. A path that leads nowhere would do for less: a start then looks for another peerctl, and may find the user's.
 struct Place {
     endpoint: Endpoint,
     dir: TempDir,
@@ -27,7 +28,9 @@ impl Place {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let location = Location::resolve(Some(dir.path()), None).unwrap();
-        Self { endpoint: Endpoint { location, executable: PathBuf::from("/nonexistent/peerctl"), start: Start::Never }, dir }
+        let executable = dir.path().join("peerctl");
+        std::fs::write(&executable, "").unwrap();
+        Self { endpoint: Endpoint { location, executable, start: Start::Never }, dir }
     }
 
     fn listen(&self) -> UnixListener {
@@ -222,7 +225,7 @@ async fn a_broker_of_another_version_is_named_with_its_executable() {
     let Err(error) = opened else { panic!("the versions do not meet") };
     assert!(error.is_lasting());
     let text = error.to_string();
-    assert!(text.contains("/new/peerctl") && text.contains("/nonexistent/peerctl"), "{text}");
+    assert!(text.contains("/new/peerctl") && text.contains(place.endpoint.executable.to_str().unwrap()), "{text}");
 }
 
 #[tokio::test]
@@ -240,7 +243,7 @@ async fn a_start_that_fails_says_what_was_run() {
     let mut place = Place::new();
     place.endpoint.start = Start::IfNeeded;
     let Err(ConnectError::StartFailed { message }) = place.open().await else { panic!("nothing can be started") };
-    assert!(message.contains("/nonexistent/peerctl"), "{message}");
+    assert!(message.contains(place.endpoint.executable.to_str().unwrap()), "{message}");
 }
 
 #[tokio::test]
