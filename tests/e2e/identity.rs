@@ -129,9 +129,8 @@ fn round(how: End, asks: Option<Asks>) -> Result<(), String> {
 /// All rounds of one kind: how many times the session kept what is its own, and what went wrong in the others.
 fn cell(how: End, with_stranger: bool, rounds: usize) -> (usize, Vec<String>) {
     let asks = |n: usize| with_stranger.then_some(if n.is_multiple_of(2) { Asks::Name } else { Asks::Seat });
-    let wrong: Vec<_> = (0..rounds)
-        .filter_map(|n| round(how, asks(n)).err().map(|why| format!("{how:?}, {:?}: {why}", asks(n))))
-        .collect();
+    let wrong: Vec<_> =
+        (0..rounds).filter_map(|n| round(how, asks(n)).err().map(|why| format!("{how:?}, {:?}: {why}", asks(n)))).collect();
     (rounds - wrong.len(), wrong)
 }
 
