@@ -6,13 +6,13 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use futures_util::StreamExt;
 use peer_core::input::ConnectionId;
-use peer_proto::codec::{self, DecodeError, HEADER_BYTES};
+use peer_proto::codec::{self, DecodeError};
 use peer_proto::handshake::{FIXED_BYTES, Preface, PrefaceError};
 use peer_proto::limits::{FRAME_BYTES_MAX, HELLO_BYTES_MAX, REQUESTS_IN_FLIGHT_MAX};
 use peer_proto::refusal::{ErrorCode, Refusal};
@@ -23,10 +23,11 @@ use tokio::net::UnixStream;
 use tokio::net::unix::{ReadHalf, WriteHalf};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
-use tokio_util::codec::{FramedRead, LengthDelimitedCodec, LengthDelimitedCodecError};
 
 use crate::ancestry;
+use crate::budget::Budget;
 use crate::engine::Arrival;
+use crate::frames::{FrameFault, Frames};
 use crate::outbox::{Outbox, Taken};
 
 /// How long a connection that is ending may take to read its last frames.
@@ -41,13 +42,15 @@ pub(crate) struct Desk {
     pub(crate) arrivals: Sender<Arrival>,
     /// What the broker says of itself before anything else.
     pub(crate) preface: Preface,
-    /// How long a new connection has for its preface and its hello.
-    pub(crate) hello_timeout: Duration,
+    /// Room for what is taken from sockets.
+    pub(crate) budget: Arc<Budget>,
+    /// How long a new connection has for its preface and its hello, and any connection for the rest of a frame.
+    pub(crate) timeout: Duration,
 }
 
 /// Serves one connection to its end. `pid` is the kernel's word on who connected.
 pub(crate) async fn serve(mut stream: UnixStream, connection: ConnectionId, pid: Option<u32>, desk: &Desk) {
-    let deadline = Instant::now() + desk.hello_timeout;
+    let deadline = Instant::now() + desk.timeout;
     let protocol = match timeout_at(deadline, greet(&mut stream, &desk.preface)).await.unwrap_or(Err(Fault::Silent)) {
         Ok(protocol) => protocol,
         Err(fault) => return report(connection, pid, &fault),
@@ -55,7 +58,7 @@ pub(crate) async fn serve(mut stream: UnixStream, connection: ConnectionId, pid:
 
     let (outbox, in_flight) = (Outbox::default(), Semaphore::new(REQUESTS_IN_FLIGHT_MAX));
     let (read, write) = stream.split();
-    let frames = FramedRead::new(read, framing());
+    let frames = Frames::of_a_stranger(read, desk.budget.share(pid), desk.timeout);
     let mut reader = Reader { connection, frames, in_flight: &in_flight, outbox: &outbox, desk, said_hello: false };
     let mut writer = Writer { write, unwritten: BytesMut::new(), answers: 0, in_flight: &in_flight, outbox: &outbox };
 
@@ -121,18 +124,9 @@ async fn greet(stream: &mut UnixStream, ours: &Preface) -> Result<u16, Fault> {
     Ok(ours.agree(&theirs)?)
 }
 
-/// Frames before the hello. A stranger gets little.
-fn framing() -> LengthDelimitedCodec {
-    LengthDelimitedCodec::builder()
-        .length_field_length(HEADER_BYTES)
-        .little_endian()
-        .max_frame_length(HELLO_BYTES_MAX)
-        .new_codec()
-}
-
 struct Reader<'a> {
     connection: ConnectionId,
-    frames: FramedRead<ReadHalf<'a>, LengthDelimitedCodec>,
+    frames: Frames<ReadHalf<'a>>,
     in_flight: &'a Semaphore,
     outbox: &'a Outbox,
     desk: &'a Desk,
@@ -142,8 +136,10 @@ struct Reader<'a> {
 impl Reader<'_> {
     /// Reads until the program ends the connection.
     async fn run(&mut self, deadline: Instant, protocol: u16, pid: Option<u32>) -> Result<(), Fault> {
-        let Some(first) = timeout_at(deadline, self.frames.next()).await.map_err(|_| Fault::Silent)? else { return Ok(()) };
-        let (id, hello) = match decode(first)? {
+        let first = timeout_at(deadline, self.frames.next()).await.map_err(|_| Fault::Silent)??;
+        // The frame ends here, with the room that it takes.
+        let Some(first) = first.map(|frame| frame.decode()).transpose()? else { return Ok(()) };
+        let (id, hello) = match first {
             ClientFrame { id, request: Request::Hello(hello) } => (id, hello),
             ClientFrame { id, .. } => return Err(Fault::NoHello { id }),
         };
@@ -155,14 +151,9 @@ impl Reader<'_> {
     async fn requests(&mut self) -> Result<(), Fault> {
         loop {
             self.make_room().await?;
-            let Some(frame) = self.frames.next().await else { return Ok(()) };
-            let ClientFrame { id, request } = decode(frame)?;
-            if let Request::Hello(_) = request {
-                self.outbox.reply(id, Err(second_hello()));
-            } else {
-                let arrival = Arrival::Asked { connection: self.connection, id, request };
-                self.desk.arrivals.send(arrival).map_err(|_| Fault::Stopping)?;
-            }
+            let Some(frame) = self.frames.next().await? else { return Ok(()) };
+            let arrival = Arrival::Asked { connection: self.connection, frame };
+            self.desk.arrivals.send(arrival).map_err(|_| Fault::Stopping)?;
         }
     }
 
@@ -173,7 +164,7 @@ impl Reader<'_> {
         self.desk.arrivals.send(arrival).map_err(|_| Fault::Stopping)?;
         self.said_hello = true;
         self.take_room();
-        self.frames.decoder_mut().set_max_frame_length(FRAME_BYTES_MAX);
+        self.frames.allow(FRAME_BYTES_MAX);
         Ok(())
     }
 
@@ -186,7 +177,7 @@ impl Reader<'_> {
         if self.take_room() {
             return Ok(());
         }
-        let same_socket = self.frames.get_ref().as_ref().as_fd().try_clone_to_owned()?;
+        let same_socket = self.frames.socket().as_ref().as_fd().try_clone_to_owned()?;
         let hangup = UnixStream::from_std(same_socket.into())?;
         loop {
             tokio::select! {
@@ -207,19 +198,6 @@ impl Reader<'_> {
 
     fn take_room(&self) -> bool {
         self.in_flight.try_acquire().map(|room| room.forget()).is_ok()
-    }
-}
-
-fn decode(frame: io::Result<BytesMut>) -> Result<ClientFrame, Fault> {
-    Ok(codec::decode(&frame?)?)
-}
-
-fn second_hello() -> Refusal {
-    Refusal {
-        code: ErrorCode::OutOfOrder,
-        message: "hello was said on this connection already".into(),
-        hint: "open another connection for another role".into(),
-        retry_after_ms: None,
     }
 }
 
@@ -263,6 +241,8 @@ enum Fault {
     Preface(#[from] PrefaceError),
     #[error("its frame is larger than {HELLO_BYTES_MAX} bytes before hello, or {FRAME_BYTES_MAX} after")]
     FrameTooLarge,
+    #[error("its frame was begun and did not arrive whole in time")]
+    FrameSlow,
     #[error(transparent)]
     Frame(#[from] DecodeError),
     #[error("its first request is not hello")]
@@ -273,11 +253,18 @@ enum Fault {
     Socket(io::Error),
 }
 
+impl From<FrameFault> for Fault {
+    fn from(fault: FrameFault) -> Self {
+        match fault {
+            FrameFault::TooLarge => Self::FrameTooLarge,
+            FrameFault::Slow => Self::FrameSlow,
+            FrameFault::Socket(error) => Self::Socket(error),
+        }
+    }
+}
+
 impl From<io::Error> for Fault {
     fn from(error: io::Error) -> Self {
-        if error.get_ref().is_some_and(|inner| inner.is::<LengthDelimitedCodecError>()) {
-            return Self::FrameTooLarge;
-        }
         Self::Socket(error)
     }
 }
@@ -286,19 +273,25 @@ impl Fault {
     /// What the program hears before its connection closes; nothing where it could not understand it.
     fn answer(&self) -> Option<(RequestId, Refusal)> {
         let (id, code, hint) = match self {
-            Self::FrameTooLarge | Self::Frame(_) => {
-                (0, ErrorCode::BadFrame, "see docs/protocol.md; the broker closes this connection")
-            }
+            Self::Frame(error) => return Some((0, bad_frame(error))),
+            Self::FrameTooLarge | Self::FrameSlow => (0, ErrorCode::BadFrame, BAD_FRAME_HINT),
             Self::NoHello { id } => (*id, ErrorCode::OutOfOrder, "say hello first; the broker closes this connection"),
             Self::Silent | Self::Preface(_) | Self::Stopping | Self::Socket(_) => return None,
         };
-        let mut message = self.to_string();
-        // The decoder's own reason stands one level down, and is all that helps whoever writes a client.
-        if let Self::Frame(DecodeError::Value(reason)) = self {
-            message = format!("{message}: {reason}");
-        }
-        Some((id, Refusal { code, message, hint: hint.into(), retry_after_ms: None }))
+        Some((id, Refusal { code, message: self.to_string(), hint: hint.into(), retry_after_ms: None }))
     }
+}
+
+const BAD_FRAME_HINT: &str = "see docs/protocol.md; the broker closes this connection";
+
+/// What a program hears whose frame is no value of the protocol, before its connection closes. The answer's id is 0.
+pub(crate) fn bad_frame(error: &DecodeError) -> Refusal {
+    let mut message = error.to_string();
+    // The decoder's own reason stands one level down, and is all that helps whoever writes a client.
+    if let DecodeError::Value(reason) = error {
+        message = format!("{message}: {reason}");
+    }
+    Refusal { code: ErrorCode::BadFrame, message, hint: BAD_FRAME_HINT.into(), retry_after_ms: None }
 }
 
 fn report(connection: ConnectionId, pid: Option<u32>, fault: &Fault) {
@@ -311,7 +304,6 @@ fn report(connection: ConnectionId, pid: Option<u32>, fault: &Fault) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::sync::mpsc::channel;
 
     use peer_proto::request::{Push, Role};
@@ -330,7 +322,8 @@ mod tests {
         // Which of the two is noticed first is left to chance each time.
         for _ in 0..32 {
             let (arrivals, arrived) = channel();
-            let desk = Desk { arrivals, preface: Preface::ours("/x/peerctl"), hello_timeout: Duration::from_secs(20) };
+            let (budget, timeout) = (Arc::default(), Duration::from_secs(20));
+            let desk = Desk { arrivals, preface: Preface::ours("/x/peerctl"), budget, timeout };
             let (mut program, broker_end) = UnixStream::pair().unwrap();
             let serving = tokio::spawn({
                 let desk = Arc::new(desk);

@@ -22,11 +22,13 @@ use peer_proto::ids::{MessageId, Token};
 use peer_proto::limits::DISK_RESERVE_BYTES;
 use peer_proto::message::Delivery;
 use peer_proto::refusal::{ErrorCode, Refusal};
-use peer_proto::request::{Goodbye, Hello, Push, Reply, Request, RequestId, Status};
+use peer_proto::request::{ClientFrame, Goodbye, Hello, Push, Reply, Request, RequestId, Status};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::clock::Clock;
+use crate::connection::bad_frame;
+use crate::frames::Frame;
 use crate::outbox::Outbox;
 use crate::search::Searching;
 use crate::store::{Store, StoreError};
@@ -35,8 +37,8 @@ use crate::{ancestry, query, state_dir};
 /// Inputs that one batch takes at most: beyond it a commit costs more per message, and the first of them wait longer.
 const BATCH_INPUTS_MAX: usize = 256;
 
-/// Bytes of texts that one batch takes at most, so that a transaction stays small in memory.
-const BATCH_TEXT_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of requests that one batch takes at most, so that a transaction stays small in memory.
+const BATCH_REQUEST_BYTES_MAX: usize = 1024 * 1024;
 
 /// Batches that are still worked on after the end was asked for.
 const LAST_BATCHES_MAX: usize = 16;
@@ -61,7 +63,7 @@ pub(crate) enum Arrival {
         outbox: Outbox,
     },
     /// A connection that said hello asks.
-    Asked { connection: ConnectionId, id: RequestId, request: Request },
+    Asked { connection: ConnectionId, frame: Frame },
     /// A connection that said hello is gone.
     Gone { connection: ConnectionId },
     /// The process shall end.
@@ -101,6 +103,8 @@ pub(crate) struct Engine {
 struct Line {
     outbox: Outbox,
     protocol: u16,
+    /// It sent what is no request: nothing more is heard from it.
+    misspoke: bool,
 }
 
 impl Engine {
@@ -189,15 +193,15 @@ impl Engine {
         }
         self.sweep(now, first.is_none())?;
         self.broker.handle_timeout(now, &mut self.step);
-        let (mut inputs, mut text_bytes) = (0, 0);
+        let (mut inputs, mut request_bytes) = (0, 0);
         let mut next = first;
         while let Some(arrival) = next {
             inputs += 1;
-            if let Arrival::Asked { request: Request::Send(send), .. } = &arrival {
-                text_bytes += send.text.len();
+            if let Arrival::Asked { frame, .. } = &arrival {
+                request_bytes += frame.bytes();
             }
             self.apply(now, arrival)?;
-            let full = inputs >= BATCH_INPUTS_MAX || text_bytes >= BATCH_TEXT_BYTES_MAX;
+            let full = inputs >= BATCH_INPUTS_MAX || request_bytes >= BATCH_REQUEST_BYTES_MAX;
             next = if full { None } else { self.arrivals.try_recv().ok() };
         }
         if inputs > 0 {
@@ -222,10 +226,11 @@ impl Engine {
     fn apply(&mut self, now: Now, arrival: Arrival) -> Result<(), EngineError> {
         let input = match arrival {
             Arrival::Hello { connection, id, hello, protocol, ancestors, outbox } => {
-                self.lines.insert(connection, Line { outbox, protocol });
+                self.lines.insert(connection, Line { outbox, protocol, misspoke: false });
                 Input::Connected { connection, id, role: hello.role, ancestors, seat: hello.seat }
             }
-            Arrival::Asked { connection, id, request } => {
+            Arrival::Asked { connection, frame } => {
+                let Some(ClientFrame { id, request }) = self.heard(connection, &frame) else { return Ok(()) };
                 // What a program wrote before it died still counts: an adapter reports what it is about to show and may be
                 // killed right after showing it (docs/adr/0006-offered-is-reported-before-the-bytes-leave.md).
                 let lookups = self.broker.lookups(connection, &request);
@@ -246,6 +251,26 @@ impl Engine {
         };
         self.broker.handle(now, input, &mut self.step);
         Ok(())
+    }
+
+    /// What a frame says. None: it says nothing that is to be handled, and its connection hears so.
+    fn heard(&mut self, connection: ConnectionId, frame: &Frame) -> Option<ClientFrame> {
+        let line = self.lines.get_mut(&connection).filter(|line| !line.misspoke)?;
+        let (id, refusal) = match frame.decode() {
+            Ok(ClientFrame { id, request: Request::Hello(_) }) => (id, second_hello()),
+            Ok(heard) => return Some(heard),
+            Err(error) => {
+                line.misspoke = true;
+                tracing::warn!(connection = connection.0, cause = %error, "connection ended");
+                (0, bad_frame(&error))
+            }
+        };
+        // After what was asked before it.
+        self.step.effects.push(Effect::Reply { connection, id, result: Err(refusal) });
+        if line.misspoke {
+            self.step.effects.push(Effect::Close { connection });
+        }
+        None
     }
 
     fn facts(&self, request: &Request, lookups: Lookups) -> Result<Facts, EngineError> {
@@ -461,6 +486,15 @@ fn log_effect(effect: &Effect) {
     }
 }
 
+fn second_hello() -> Refusal {
+    Refusal {
+        code: ErrorCode::OutOfOrder,
+        message: "hello was said on this connection already".into(),
+        hint: "open another connection for another role".into(),
+        retry_after_ms: None,
+    }
+}
+
 /// What programs hear when the disk is full to the last page. Unlike the core's refusal of a send, this says nothing of what
 /// was asked: a commit that failed may have left all of it behind.
 fn no_space() -> Refusal {
@@ -527,11 +561,13 @@ mod tests {
                 host: "here".into(),
                 resume: None,
             });
-            engine.work(Some(Arrival::Asked { connection, id: 2, request })).unwrap();
+            let frame = Frame::of(&ClientFrame { id: 2, request });
+            engine.work(Some(Arrival::Asked { connection, frame })).unwrap();
         }
         fill();
         let request = Request::Describe { summary: Some("testing".into()), state: None, task: None };
-        arrivals.send(Arrival::Asked { connection: ConnectionId(1), id: 3, request }).unwrap();
+        let frame = Frame::of(&ClientFrame { id: 3, request });
+        arrivals.send(Arrival::Asked { connection: ConnectionId(1), frame }).unwrap();
         let error = engine.run().unwrap_err();
         assert!(matches!(&error, EngineError::Commit(error) if error.is_no_space()), "{error}");
         for outbox in &outboxes {

@@ -5,7 +5,7 @@
 //!
 //! - [`config`]: what the person may change.
 //! - `state_dir`, `listener`, `reach`: the directory, the lock, the socket.
-//! - `connection`: bytes to requests, and answers to bytes.
+//! - `budget`, `frames`, `connection`: bytes to frames, where there is room for them, and answers to bytes.
 //! - `engine`: batch, apply, commit once, release.
 //! - `outbox`: what waits for each connection.
 //! - `query`: what the store answers by itself.
@@ -13,7 +13,7 @@
 //! - [`store`]: what is durable.
 
 use std::path::PathBuf;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use peer_core::broker::Broker;
@@ -36,10 +36,12 @@ pub mod search;
 pub mod store;
 
 mod ancestry;
+mod budget;
 mod clock;
 mod connection;
 mod detach;
 mod engine;
+mod frames;
 mod inherited;
 mod listener;
 mod outbox;
@@ -121,7 +123,7 @@ fn take_lock(location: &Location) -> Result<Lock, RunError> {
     })
 }
 
-fn run_with(options: RunOptions, hello_timeout: Duration, ready: impl FnOnce()) -> Result<(), RunError> {
+fn run_with(options: RunOptions, timeout: Duration, ready: impl FnOnce()) -> Result<(), RunError> {
     if options.detached {
         detach::leave_starter()?;
     }
@@ -134,7 +136,7 @@ fn run_with(options: RunOptions, hello_timeout: Duration, ready: impl FnOnce()) 
     if options.detached {
         telemetry::log_panics();
     }
-    let outcome = serve(&options, &lock, hello_timeout, ready);
+    let outcome = serve(&options, &lock, timeout, ready);
     if let Err(error) = &outcome {
         // Nobody may be there any more to read it from stderr.
         tracing::error!(cause = %Chain(error), "broker down");
@@ -142,7 +144,7 @@ fn run_with(options: RunOptions, hello_timeout: Duration, ready: impl FnOnce()) 
     outcome
 }
 
-fn serve(options: &RunOptions, lock: &Lock, hello_timeout: Duration, ready: impl FnOnce()) -> Result<(), RunError> {
+fn serve(options: &RunOptions, lock: &Lock, timeout: Duration, ready: impl FnOnce()) -> Result<(), RunError> {
     let location = &options.location;
     let clock = Clock::start();
     let settings = config::load(&location.config())?;
@@ -173,7 +175,7 @@ fn serve(options: &RunOptions, lock: &Lock, hello_timeout: Duration, ready: impl
         .map_err(RunError::Runtime)?;
 
     let mut at_ready = Ok(());
-    let desk = Desk { arrivals: to_engine, preface: desk_preface, hello_timeout };
+    let desk = Desk { arrivals: to_engine, preface: desk_preface, budget: Arc::default(), timeout };
     let up = || {
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),

@@ -26,6 +26,8 @@ use peer_proto::request::{
 
 use super::*;
 
+mod neighbours;
+
 /// How long a test waits for what must come; it fails then.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -41,11 +43,11 @@ impl Running {
         Self::start_in(tempfile::tempdir().unwrap(), PATIENCE)
     }
 
-    fn start_in(root: tempfile::TempDir, hello_timeout: Duration) -> Self {
+    fn start_in(root: tempfile::TempDir, timeout: Duration) -> Self {
         let location = location_in(root.path());
         let options = options(&location);
         let (ready, is_ready) = mpsc::channel();
-        let thread = std::thread::spawn(move || run_with(options, hello_timeout, || ready.send(()).unwrap()));
+        let thread = std::thread::spawn(move || run_with(options, timeout, || ready.send(()).unwrap()));
         if is_ready.recv_timeout(PATIENCE).is_err() {
             panic!("the broker did not start: {:?}", thread.join());
         }

@@ -1,8 +1,7 @@
 //! Values to frame payloads and back. The one module that says bincode: whoever replaces the encoding changes this file.
 //!
-//! A frame is a little-endian `u32` length and that many bytes of payload. tokio-util's length-delimited codec does the
-//! framing where there is a socket; this module does the payload, and [`HEADER_BYTES`] and [`crate::limits`] say how to
-//! set that codec up.
+//! A frame is a little-endian `u32` length and that many bytes of payload. Whoever has a socket does the framing; this
+//! module does the payload, and [`HEADER_BYTES`] and [`crate::limits`] say what the framing needs to know.
 //!
 //! What bincode does not do by itself is done here (each was reproduced with 2.0.1): without a limit a nine-byte payload
 //! aborts the process by asking for an exabyte; the limit counts memory, not encoded bytes; encoding is not limited at

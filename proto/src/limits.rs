@@ -8,11 +8,31 @@ pub const FRAME_BYTES_MAX: usize = 1024 * 1024;
 /// Largest frame a program may send before it has said [`Hello`](crate::request::Request::Hello): a stranger gets little.
 pub const HELLO_BYTES_MAX: usize = 16 * 1024;
 
-/// How long the broker waits for the preface and the first request of a new connection.
+/// How long the broker waits for the preface and the first request of a new connection, and for the rest of a frame that
+/// was begun.
 pub const HELLO_TIMEOUT_MS: u64 = 10_000;
 
 /// Requests of one connection that may be unanswered at once; beyond it the broker stops reading from that connection.
 pub const REQUESTS_IN_FLIGHT_MAX: usize = 256;
+
+/// Bytes of one connection's requests that may wait for the broker to work on them; beyond it that connection is not read.
+/// A single request may have more.
+pub const CONNECTION_BYTES_MAX: usize = 256 * 1024;
+
+/// Bytes of requests that may wait for all connections of one process together, so that one program leaves room for others.
+/// What a stranger may send ([`HELLO_BYTES_MAX`]) is not counted here: every connection has that much of its own, and
+/// small requests never wait for room.
+pub const PROCESS_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Bytes of requests that may wait for all connections together, counted as for [`PROCESS_BYTES_MAX`].
+pub const REQUESTS_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// No request that the rules allow is larger. A larger frame is read only to be refused in words.
+pub const REQUEST_BYTES_MAX: usize = 128 * 1024;
+
+/// Bytes of frames beyond [`REQUEST_BYTES_MAX`] that are read at once, for all connections together. The others wait, and
+/// nobody waits for them.
+pub const OVERSIZED_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Largest text of a message. With redb's overhead a record then stays below 64 KiB: its pages are powers of two, and a
 /// record of 64 KiB took 143 KiB when measured.
