@@ -36,6 +36,7 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         // A client takes some exit codes of its hooks for a veto: not even a wrong call may have one.
         Err(error) if is_hook(std::env::args_os().skip(1)) => {
+            commands::hook::ignore_input();
             let _ = error.print();
             return ExitCode::SUCCESS;
         }

@@ -4,8 +4,11 @@
 //! everything that a peer wrote goes through [`peer_proto::text`] before a terminal sees it. JSON carries it as it is.
 
 use std::io::{self, IsTerminal, Write};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use peer_proto::ids::Timestamp;
 use peer_proto::text::{body_lines, single_line};
 use serde_json::{Value, json};
@@ -52,8 +55,7 @@ impl Output {
 
     /// One line of data.
     pub(crate) fn line(&self, text: &str) -> Result<(), Failure> {
-        let mut stdout = io::stdout().lock();
-        writeln!(stdout, "{text}").and_then(|()| stdout.flush()).map_err(Failure::Output)
+        write_line(text).map_err(Failure::Output)
     }
 
     /// A JSON value: over several lines where it is all that a command prints.
@@ -69,7 +71,7 @@ impl Output {
     /// A remark for whoever watches; never data.
     pub(crate) fn remark(&self, text: &str) {
         // Nobody can be told that standard error is closed.
-        let _ = writeln!(io::stderr().lock(), "{text}");
+        let _ = write_whole(&mut io::stderr().lock(), format!("{text}\n").as_bytes());
     }
 
     /// An error, for people on standard error and with `--json` for programs on standard output, in one object with what
@@ -127,6 +129,43 @@ impl Output {
             self.line(&format!("{} {line}", self.paint(Tone::Faint, "|")))?;
         }
         Ok(())
+    }
+}
+
+/// One line to standard output, whole; see [`write_whole`].
+pub(crate) fn write_line(text: &str) -> io::Result<()> {
+    write_whole(&mut io::stdout().lock(), format!("{text}\n").as_bytes())
+}
+
+/// Writes all bytes and flushes. Whoever gave us the pipe may have made it non-blocking: then this waits until the reader
+/// has made room, as it would at any other pipe.
+pub(crate) fn write_whole(output: &mut (impl Write + AsFd), mut bytes: &[u8]) -> io::Result<()> {
+    loop {
+        let written = if bytes.is_empty() { output.flush().map(|()| None) } else { output.write(bytes).map(Some) };
+        match written {
+            Ok(None) => return Ok(()),
+            Ok(Some(0)) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(Some(count)) => bytes = &bytes[count..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let _ = poll(&mut [PollFd::new(output.as_fd(), PollFlags::POLLOUT)], PollTimeout::NONE);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Waits until the file can be read or written as asked, or has ended or failed; `false` where `end` came before.
+pub(crate) fn is_ready(file: BorrowedFd<'_>, wanted: PollFlags, end: Instant) -> bool {
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(file, wanted)], timeout) {
+            Ok(ready) => return ready > 0,
+            Err(Errno::EINTR) => {}
+            // Nothing is known: the read or write says more.
+            Err(_) => return true,
+        }
     }
 }
 
@@ -208,7 +247,23 @@ pub(crate) fn size(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+    use std::os::unix::net::UnixStream;
+
     use super::*;
+
+    #[test]
+    fn what_a_slow_reader_of_a_non_blocking_pipe_gets_is_whole() {
+        let (mut ours, mut theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let bytes: Vec<u8> = (0..3_000_000_u32).flat_map(u32::to_le_bytes).collect();
+        let expected = bytes.clone();
+        let writing = std::thread::spawn(move || write_whole(&mut ours, &bytes).unwrap());
+        let mut read = Vec::new();
+        theirs.read_to_end(&mut read).unwrap();
+        writing.join().unwrap();
+        assert!(read == expected);
+    }
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {

@@ -14,6 +14,7 @@
 //! - `render`: quoted text. Pure.
 //! - `claude`, `transcript`, `watch`: what the client itself says of its session, in files.
 //! - `summary`, `title`: what others and the person see of the session before it says a word.
+//! - `lenient`, `json_scan`: what odd clients write, understood. Pure.
 //! - `stdio`, `parent`, `git`, `child`: the pipe to the client, the client's life, the repository, other programs.
 
 mod carriers;
@@ -24,6 +25,8 @@ mod config;
 mod git;
 mod hook_input;
 mod inbox;
+mod json_scan;
+mod lenient;
 mod parent;
 mod render;
 mod server;
@@ -42,6 +45,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use hook_input::hook_call_in;
+pub use json_scan::JsonScan;
 use peer_client::{ConnectError, Endpoint};
 
 use rmcp::ServiceExt;

@@ -4,26 +4,31 @@
 //! waits for the client. [`ClientPipe`] is rmcp's transport over it; it also notes where each tool call stands in the
 //! stream of bytes, because a call is evidence for an earlier result only if it came after that result had left.
 //!
-//! Knows bytes and call ids; knows no message and no broker. Invariant: the queue holds at most [`QUEUE_BYTES_MAX`]; a
-//! client that lets it grow beyond that gets nothing more (the process ends, and its leases return to the broker).
+//! Knows bytes and call ids; knows no message and no broker. Invariants: the queue holds at most [`QUEUE_BYTES_MAX`]; a
+//! client that lets it grow beyond that gets nothing more (the process ends, and its leases return to the broker). What
+//! carries an id is answered under it, whatever else is wrong with it.
 
-use std::collections::HashMap;
-use std::io;
+use std::collections::{HashMap, VecDeque};
+use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use rmcp::model::{ClientNotification, ClientRequest, ErrorData, GetExtensions, JsonRpcMessage, RequestId};
 use rmcp::service::{RoleServer, RxJsonRpcMessage, TxJsonRpcMessage};
 use rmcp::transport::Transport;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::sync::Notify;
+
+use crate::json_scan::JsonScan;
+use crate::lenient::{self, Read};
 
 /// Bytes that may wait for a client that does not read. The longest result is far below it.
 pub(crate) const QUEUE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Longest line from the client; what its longest legal message needs is far below it.
-const LINE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Longest line from the client. The longest text that a message may have needs less, also where each of its characters is
+/// escaped.
+const LINE_BYTES_MAX: usize = 1024 * 1024;
 
 /// Bytes written at once; how much has left is known to this grain.
 const WRITE_BYTES_MAX: usize = 64 * 1024;
@@ -160,10 +165,14 @@ pub(crate) struct ClientPipe<R> {
     input: BufReader<R>,
     /// What was read of a line so far. Not in the reading future, which may be dropped at any time.
     line: Vec<u8>,
-    /// The line is longer than a line may be: the rest of it is skipped.
-    overlong: bool,
+    /// The line is longer than a line may be: its id is looked for, and the rest of it is skipped.
+    overlong: Option<JsonScan>,
+    /// What is still to be read of a batch.
+    batch: VecDeque<Value>,
     /// The client has begun with `initialize`.
     introduced: bool,
+    /// Something that the client wrote could be read, or the person was told that nothing could.
+    understood: bool,
     outgoing: Outgoing,
     unanswered: HashMap<RequestId, Arc<Call>>,
     closed: Arc<Notify>,
@@ -175,32 +184,94 @@ impl<R: AsyncRead + Send + Unpin> ClientPipe<R> {
         Self {
             input: BufReader::new(input),
             line: Vec::new(),
-            overlong: false,
+            overlong: None,
+            batch: VecDeque::new(),
             introduced: false,
+            understood: false,
             outgoing,
             unanswered: HashMap::new(),
             closed,
         }
     }
 
-    /// The next line, with its end; none at the end of the input.
+    /// The next line; none at the end of the input. A last line counts without its end.
     async fn next_line(&mut self) -> Option<Line> {
         loop {
-            let available = self.input.fill_buf().await.ok().filter(|available| !available.is_empty())?;
+            let available = self.input.fill_buf().await.unwrap_or_default();
             let end = available.iter().position(|byte| *byte == b'\n');
             let taken = end.map_or(available.len(), |end| end + 1);
-            self.overlong |= self.line.len() + taken > LINE_BYTES_MAX;
-            if self.overlong {
-                self.line = Vec::new();
-            } else {
-                self.line.extend_from_slice(&available[..taken]);
+            let over = taken == 0 || end.is_some();
+            if self.overlong.is_none() && self.line.len() + taken > LINE_BYTES_MAX {
+                self.overlong.insert(JsonScan::default()).read(&std::mem::take(&mut self.line));
+            }
+            match &mut self.overlong {
+                Some(scan) => scan.read(&available[..taken]),
+                None => self.line.extend_from_slice(&available[..taken]),
             }
             self.input.consume(taken);
-            if end.is_some() {
+            if over {
                 let line = std::mem::take(&mut self.line);
-                return Some(if std::mem::take(&mut self.overlong) { Line::Overlong } else { Line::Whole(line) });
+                return match self.overlong.take() {
+                    Some(scan) => Some(Line::Overlong(scan.id())),
+                    None if taken == 0 && line.is_empty() => None,
+                    None => Some(Line::Whole(line)),
+                };
             }
         }
+    }
+
+    /// What the line says. A list is a batch: its parts are read one by one, and each is answered by itself.
+    fn read(&mut self, line: Line) -> Read {
+        let mut line = match line {
+            Line::Whole(line) => line,
+            Line::Overlong(id) => {
+                let why = format!(
+                    "a line of more than {LINE_BYTES_MAX} bytes was skipped; write long texts to a file and send its path"
+                );
+                return Read::Refused(id, ErrorData::invalid_request(why, None));
+            }
+        };
+        // Most lines are exact; what rmcp takes for a custom request may be an odd one of another kind.
+        if let Ok(message) = serde_json::from_slice(&line)
+            && !lenient::is_custom(&message)
+        {
+            return Read::Message(Box::new(message));
+        }
+        mend_surrogates(&mut line);
+        let text = String::from_utf8_lossy(&line);
+        let text = text.trim_start_matches('\u{feff}').trim();
+        match serde_json::from_str(text) {
+            Ok(Value::Array(parts)) if !parts.is_empty() => {
+                self.batch.extend(parts);
+                Read::Nothing
+            }
+            Ok(value) => lenient::read(value),
+            // What does not even begin as a message may be an echo of our own words: nobody waits for an answer to it.
+            Err(_) if !text.starts_with(['{', '[']) => {
+                if !text.is_empty() {
+                    self.complain_of(text.as_bytes());
+                }
+                Read::Nothing
+            }
+            Err(reason) => {
+                self.complain_of(text.as_bytes());
+                let mut scan = JsonScan::default();
+                scan.read(text.as_bytes());
+                Read::Refused(scan.id(), lenient::no_json(&reason.to_string()))
+            }
+        }
+    }
+
+    /// Says on standard error, once, that the client does not speak MCP as it is spoken here.
+    fn complain_of(&mut self, line: &[u8]) {
+        if std::mem::replace(&mut self.understood, true) {
+            return;
+        }
+        let framed = line.len() >= HEADER.len() && line[..HEADER.len()].eq_ignore_ascii_case(HEADER.as_bytes());
+        let what = if framed { "a Content-Length header, as LSP has it" } else { "no JSON" };
+        let why = format!("the client began with {what}; MCP is one JSON-RPC 2.0 object per line, without headers");
+        // Nobody may be reading it.
+        let _ = writeln!(io::stderr(), "peerctl: {why}");
     }
 
     /// Queues a message; returns where it ends in the output's stream.
@@ -256,23 +327,31 @@ impl<R: AsyncRead + Send + Unpin + 'static> Transport<RoleServer> for ClientPipe
 
     async fn receive(&mut self) -> Option<RxJsonRpcMessage<RoleServer>> {
         loop {
-            // The one await: rmcp drops this future whenever something else happens, and nothing may be lost then.
-            let Some(line) = self.next_line().await else {
-                self.closed.notify_one();
-                return None;
-            };
-            let answer = match line.message() {
-                Ok(mut message) => {
-                    if self.admit(&mut message) {
-                        return Some(message);
-                    }
-                    continue;
+            let read = match self.batch.pop_front() {
+                Some(value) => lenient::read(value),
+                None => {
+                    // The one await: rmcp drops this future whenever something else happens, and nothing may be lost then.
+                    let Some(line) = self.next_line().await else {
+                        self.closed.notify_one();
+                        return None;
+                    };
+                    self.read(line)
                 }
-                Err(Unreadable::Ignored) => continue,
-                Err(Unreadable::Answered { id, why }) => JsonRpcMessage::error(ErrorData::invalid_request(why, None), id),
             };
-            // What cannot be written shows at the next answer.
-            let _ = self.queue(&answer);
+            match read {
+                Read::Message(mut message) => {
+                    self.understood = true;
+                    if self.admit(&mut message) {
+                        return Some(*message);
+                    }
+                }
+                Read::Nothing => {}
+                Read::Refused(id, why) => {
+                    // rmcp leaves the id out where there is none; JSON-RPC asks for null.
+                    let answer = json!({ "jsonrpc": "2.0", "id": id, "error": why });
+                    self.outgoing.push(format!("{answer}\n").as_bytes());
+                }
+            }
         }
     }
 
@@ -283,46 +362,14 @@ impl<R: AsyncRead + Send + Unpin + 'static> Transport<RoleServer> for ClientPipe
 
 /// One line from the client.
 enum Line {
-    /// With its end.
+    /// As it came, mostly with its end.
     Whole(Vec<u8>),
-    /// Longer than [`LINE_BYTES_MAX`], and skipped.
-    Overlong,
+    /// Longer than [`LINE_BYTES_MAX`], and skipped; its id, where it has one.
+    Overlong(Option<RequestId>),
 }
 
-/// Why a line is no message.
-enum Unreadable {
-    /// Nobody waits for an answer: no JSON (which may be an echo of our own words), or a notification that means nothing.
-    Ignored,
-    /// Somebody may wait.
-    Answered { id: Option<RequestId>, why: String },
-}
-
-impl Line {
-    fn message(self) -> Result<RxJsonRpcMessage<RoleServer>, Unreadable> {
-        let Self::Whole(mut line) = self else {
-            let why =
-                format!("a line longer than {LINE_BYTES_MAX} bytes was skipped; write long texts to a file and send its path");
-            return Err(Unreadable::Answered { id: None, why });
-        };
-        if let Ok(message) = serde_json::from_slice(&line) {
-            return Ok(message);
-        }
-        mend_surrogates(&mut line);
-        let line = String::from_utf8_lossy(&line);
-        let line = line.trim_start_matches('\u{feff}');
-        let reason = match serde_json::from_str(line) {
-            Ok(message) => return Ok(message),
-            Err(reason) => reason,
-        };
-        let Ok(value) = serde_json::from_str::<Value>(line) else { return Err(Unreadable::Ignored) };
-        let id = value.get("id");
-        if id.is_none() && value.get("method").is_some() {
-            return Err(Unreadable::Ignored);
-        }
-        let id = id.and_then(|id| serde_json::from_value(id.clone()).ok());
-        Err(Unreadable::Answered { id, why: format!("this is no MCP message: {reason}; send one JSON-RPC 2.0 object per line") })
-    }
-}
+/// How a client begins that frames its messages as LSP does.
+const HEADER: &str = "content-length:";
 
 /// Replaces half surrogate pairs by the replacement character, in place. A client in JavaScript writes `\ud83d` where a
 /// text was cut within a character; JSON allows it, no string of ours can hold it, and the call must not stay unanswered.
@@ -433,19 +480,42 @@ mod tests {
     #[tokio::test]
     async fn what_is_no_message_is_answered_where_somebody_may_wait_and_the_next_is_read() {
         let ping = br#"{"jsonrpc":"2.0","id":7,"method":"ping"}"#;
-        for (line, answer) in [
-            (br#"{"jsonrpc":"1.0","id":5,"method":"ping"}"#.to_vec(), r#""id":5,"error""#),
-            (br#"[{"jsonrpc":"2.0","id":5,"method":"ping"}]"#.to_vec(), r#""error""#),
-            (vec![b'x'; LINE_BYTES_MAX + 1], "was skipped"),
-            (b"garbage".to_vec(), ""),
-            (b"\r".to_vec(), ""),
-            (br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#.to_vec(), ""),
+        let call = r#"{"jsonrpc":"2.0","method":"tools/call","params":{"name":"x","arguments":{"a":"#;
+        let deep = format!("{call}{}{}}}}},\"id\":5}}", "[".repeat(300), "]".repeat(300));
+        let long = format!("{call}\"{}\"}}}},\"id\":\"five\"}}", "x".repeat(2 * LINE_BYTES_MAX));
+        let (not_json, invalid) = (r#""code":-32700"#, r#""code":-32600"#);
+        for (line, told) in [
+            (&br#"{"jsonrpc":"2.0","id":5}"#[..], &[r#""id":5"#, invalid][..]),
+            (b"[]", &[r#""id":null"#, invalid]),
+            (b"[7]", &[r#""id":null"#, invalid]),
+            (deep.as_bytes(), &[r#""id":5"#, not_json]),
+            (br#"{"jsonrpc":"2.0","id":5,"method":"ping","params":{"x":NaN}}"#, &[r#""id":5"#, not_json]),
+            (br#"{"jsonrpc":"2.0","id":5,"method":"ping"}Content-Length: 40"#, &[r#""id":5"#, not_json]),
+            (b"{", &[r#""id":null"#, not_json]),
+            (long.as_bytes(), &[r#""id":"five""#, "was skipped"]),
+            (b"garbage", &[]),
+            (b"\r", &[]),
+            (b"Content-Length: 40\r", &[]),
+            (br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#, &[]),
         ] {
-            let (mut pipe, outgoing) = pipe(&[&line[..], b"\n", ping, b"\n"].concat());
+            let (mut pipe, outgoing) = pipe(&[line, b"\n", ping, b"\n"].concat());
             assert!(matches!(pipe.receive().await, Some(JsonRpcMessage::Request(request)) if request.id == RequestId::Number(7)));
             let answers = answers(&outgoing);
-            assert!(answers.contains(answer) && answers.is_empty() == answer.is_empty(), "{answers}");
+            assert_eq!(answers.lines().count(), usize::from(!told.is_empty()), "{answers}");
+            assert!(told.iter().all(|part| answers.contains(part)), "{answers}");
         }
+    }
+
+    #[tokio::test]
+    async fn the_parts_of_a_batch_are_read_one_by_one_and_a_last_line_needs_no_end() {
+        let part = |id: u8| format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"ping"}}"#);
+        let (mut pipe, outgoing) = pipe(format!("[{}, 7, {}]\n{}", part(1), part(2), part(3)).as_bytes());
+        for id in 1..=3 {
+            let Some(JsonRpcMessage::Request(request)) = pipe.receive().await else { panic!("{id}") };
+            assert_eq!(request.id, RequestId::Number(id));
+        }
+        assert!(pipe.receive().await.is_none());
+        assert_eq!(answers(&outgoing).lines().count(), 1, "7 is no message");
     }
 
     #[test]

@@ -22,7 +22,7 @@ fn a_call_of_another_form_fails_with_the_form_that_it_should_have() {
     let home = peer_tests::home!();
     let luna = home.claude("luna");
     for params in
-        [json!({"name": 5}), json!({"name": "list_peers", "arguments": [1]}), json!({"name": "list_peers", "arguments": "{}"})]
+        [json!({"name": 5}), json!({"name": "list_peers", "arguments": [1]}), json!({"name": "list_peers", "arguments": "all"})]
     {
         let reply = luna.request("tools/call", params);
         assert_eq!(reply["result"]["isError"], true, "{reply}");

@@ -154,7 +154,7 @@ fn bad_arguments_are_named() {
     for (tool, arguments, expected) in [
         ("ask_peer", json!({}), "needs the argument question"),
         ("ask_peer", json!({"question": "x", "to": "nobody-here"}), "no peer is called"),
-        ("ask_peer", json!({"question": "x", "to": "human", "wait_s": "5"}), "must be a whole number"),
+        ("ask_peer", json!({"question": "x", "to": "human", "wait_s": "soon"}), "must be a whole number"),
         ("ask_peer", json!({"question": "x".repeat(61_441), "to": "human"}), "is the most"),
         ("answer_question", json!({"answer": "x"}), "needs the argument question_id"),
         ("answer_question", json!({"question_id": "m-1", "answer": "x"}), "an id such as"),

@@ -1,12 +1,13 @@
 //! `peerctl completions`: a script for the shell.
 
-use std::io::{self, Write};
+use std::io;
 
 use clap::CommandFactory;
 use clap_complete::Shell;
 
 use crate::args::Cli;
 use crate::error::Failure;
+use crate::output::write_whole;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -25,5 +26,5 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "peerctl", &mut script);
-    io::stdout().lock().write_all(&script).map_err(Failure::Output)
+    write_whole(&mut io::stdout().lock(), &script).map_err(Failure::Output)
 }

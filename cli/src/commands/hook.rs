@@ -2,20 +2,31 @@
 //! prints what the adapter wants the client's model to see.
 //!
 //! The invariant: it never fails its caller, and never keeps it waiting for long. Whatever goes wrong, it prints nothing
-//! and ends well; no broker is started for it.
+//! and ends well; no broker is started for it. Whatever it is called for, it first reads its input: a client that writes to
+//! a hook that has ended fails with a broken pipe.
 
-use std::io::{IsTerminal, Read, Write};
-use std::time::Duration;
+use std::io::{self, IsTerminal, Read};
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
 
+use nix::poll::PollFlags;
 use peer_client::{Connection, Endpoint, Start};
+use peer_mcp::JsonScan;
 use peer_proto::hook::HookCall;
 use peer_proto::request::{Reply, Request, Role};
 
-/// How long all of it may take, in milliseconds: an adapter answers in a few, and clients wait for their hooks.
+use crate::output;
+
+/// How long the adapter's answer may take, in milliseconds: it takes a few, and clients wait for their hooks.
 const PATIENCE_MS: u64 = 2_000;
 
-/// Longest input that is read. A client passes whole tool results; what is wanted of them is small.
-const INPUT_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// How long a client may take to write its JSON, in milliseconds. Together with [`PATIENCE_MS`] it is below the timeout that
+/// `setup` writes into the clients' configuration.
+const INPUT_MS: u64 = 2_000;
+
+/// Longest input that is kept; what follows is read and dropped. A client passes whole tool results; what is wanted of them
+/// is small.
+const INPUT_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 const AFTER_HELP: &str = "\
 `peerctl setup` writes these calls into the clients' own configuration:
@@ -39,11 +50,12 @@ pub(crate) struct Args {
 
 /// Runs one hook to its end.
 pub(crate) fn run(args: &Args) {
+    let input = input();
     let is_off = |name: &str| std::env::var(name).is_ok_and(|value| value.trim() == "0");
     if is_off("PEERD_ENABLED") || is_off("AGENT_PEERS_ENABLED") {
         return;
     }
-    let (Some(hook), Ok(endpoint)) = (read(args), Endpoint::from_env(Start::Never)) else { return };
+    let (Some(hook), Ok(endpoint)) = (understood(args, input), Endpoint::from_env(Start::Never)) else { return };
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
     let patience = Duration::from_millis(PATIENCE_MS);
     let output = runtime.block_on(async { tokio::time::timeout(patience, relay(&endpoint, hook)).await });
@@ -52,21 +64,46 @@ pub(crate) fn run(args: &Args) {
         && !output.is_empty()
     {
         // A client that closed the pipe wants nothing any more.
-        let _ = writeln!(std::io::stdout(), "{output}");
+        let _ = output::write_line(&output);
     }
 }
 
-/// The client's JSON. A person at a terminal has none.
-fn read(args: &Args) -> Option<HookCall> {
-    let mut input = std::io::stdin().lock();
-    if input.is_terminal() {
-        return None;
-    }
-    let mut text = Vec::new();
-    input.by_ref().take(INPUT_BYTES_MAX).read_to_end(&mut text).ok()?;
-    let mut hook = peer_mcp::hook_call_in(&args.client, args.event.as_deref(), text)?;
+/// Reads what the client writes to a hook that does nothing, so that its write succeeds.
+pub(crate) fn ignore_input() {
+    let _ = input();
+}
+
+/// What the client says of its hook.
+fn understood(args: &Args, input: Vec<u8>) -> Option<HookCall> {
+    let mut hook = peer_mcp::hook_call_in(&args.client, args.event.as_deref(), input)?;
     hook.name = std::env::var("PEER_NAME").ok().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
     Some(hook)
+}
+
+/// The client's JSON: up to the end of the input or of the first whole object, because some clients leave the pipe open;
+/// for [`INPUT_MS`] at most. A person at a terminal has none.
+fn input() -> Vec<u8> {
+    let mut input = io::stdin().lock();
+    let mut text = Vec::new();
+    if input.is_terminal() {
+        return text;
+    }
+    let end = Instant::now() + Duration::from_millis(INPUT_MS);
+    let mut scan = JsonScan::default();
+    let mut piece = vec![0; 64 * 1024];
+    // What follows a whole object is read where it is there already, and not waited for.
+    while output::is_ready(input.as_fd(), PollFlags::POLLIN, if scan.is_complete() { Instant::now() } else { end }) {
+        match input.read(&mut piece) {
+            Ok(0) => break,
+            Ok(count) => {
+                scan.read(&piece[..count]);
+                text.extend_from_slice(&piece[..count.min(INPUT_BYTES_MAX - text.len())]);
+            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+            Err(_) => break,
+        }
+    }
+    text
 }
 
 async fn relay(endpoint: &Endpoint, hook: HookCall) -> Option<String> {

@@ -1,4 +1,7 @@
-//! A tool's arguments, read strictly: what is unknown, missing or of the wrong type is named, nothing is guessed.
+//! A tool's arguments: what is unknown, missing or of the wrong type is named, nothing is guessed.
+//!
+//! Some clients write every number and every flag as a text, and a list as a list or as JSON within a text, whatever the
+//! schema says. The model cannot mend that, and the meaning is certain: such a text is read as what it says.
 
 use rmcp::model::JsonObject;
 use serde_json::Value;
@@ -63,28 +66,33 @@ impl Arguments {
         self.text(name)?.ok_or(error)
     }
 
-    /// A whole number.
+    /// A whole number, also where a text says it; a text of spaces alone counts as none.
     pub(crate) fn number(&mut self, name: &'static str) -> Result<Option<u64>, ArgumentError> {
-        let value = match self.values.remove(name) {
-            None | Some(Value::Null) => return Ok(None),
-            Some(value) => value,
-        };
-        // JSON has one kind of number: 5.0 is the same as 5.
-        let whole =
-            value.as_f64().filter(|number| number.fract() == 0.0 && (0.0..=9e15).contains(number)).map(|number| number as u64);
-        match value.as_u64().or(whole) {
+        let Some(value) = self.told(name) else { return Ok(None) };
+        match whole_number(&value) {
             Some(number) => Ok(Some(number)),
-            None => Err(self.wrong_type(name, "a whole number from 0, without quotation marks", &value)),
+            None => Err(self.wrong_type(name, "a whole number from 0", &value)),
         }
     }
 
-    /// `true` or `false`; absent: `false`.
+    /// `true` or `false`, also as a text; absent: `false`.
     pub(crate) fn flag(&mut self, name: &'static str) -> Result<bool, ArgumentError> {
-        match self.values.remove(name) {
-            None | Some(Value::Null) => Ok(false),
-            Some(Value::Bool(flag)) => Ok(flag),
-            Some(other) => Err(self.wrong_type(name, "true or false", &other)),
-        }
+        let Some(value) = self.told(name) else { return Ok(false) };
+        let said = match &value {
+            Value::Bool(flag) => Some(*flag),
+            Value::String(text) => text.trim().to_ascii_lowercase().parse().ok(),
+            _ => None,
+        };
+        said.ok_or_else(|| self.wrong_type(name, "true or false", &value))
+    }
+
+    /// What `name` is, where it is anything but null or a text of spaces alone.
+    fn told(&mut self, name: &'static str) -> Option<Value> {
+        self.values.remove(name).filter(|value| match value {
+            Value::Null => false,
+            Value::String(text) => !text.trim().is_empty(),
+            _ => true,
+        })
     }
 
     /// One of several words.
@@ -111,10 +119,21 @@ impl Arguments {
         text.trim().parse().map(Some).map_err(|_| self.unfit(name, expected, text))
     }
 
-    /// The parts of a text between commas, trimmed, empty ones left out.
+    /// Texts: the parts between commas, or the elements of a list, which may also stand as JSON in the text. All are
+    /// trimmed, empty ones left out.
     pub(crate) fn list(&mut self, name: &'static str) -> Result<Vec<String>, ArgumentError> {
-        let text = self.text(name)?.unwrap_or_default();
-        Ok(text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect())
+        let parts = match self.told(name) {
+            None => Vec::new(),
+            Some(Value::String(text)) => match serde_json::from_str::<Vec<String>>(&text) {
+                Ok(parts) => parts,
+                Err(_) => text.split(',').map(str::to_owned).collect(),
+            },
+            Some(value) => match serde_json::from_value::<Vec<String>>(value.clone()) {
+                Ok(parts) => parts,
+                Err(_) => return Err(self.wrong_type(name, "a text with commas, or a list of texts", &value)),
+            },
+        };
+        Ok(parts.iter().map(|part| part.trim()).filter(|part| !part.is_empty()).map(str::to_owned).collect())
     }
 
     /// Only these of the arguments are of use here: another one that was given is named.
@@ -149,6 +168,21 @@ impl Arguments {
     }
 }
 
+/// The whole number that a value is or, as a text, says. JSON has one kind of number: 5.0 is the same as 5.
+fn whole_number(value: &Value) -> Option<u64> {
+    match value {
+        Value::Number(number) => {
+            let whole = |number: &f64| number.fract() == 0.0 && (0.0..=9e15).contains(number);
+            number.as_u64().or_else(|| number.as_f64().filter(whole).map(|number| number as u64))
+        }
+        Value::String(text) => match serde_json::from_str(text.trim()) {
+            Ok(said @ Value::Number(_)) => whole_number(&said),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -168,19 +202,46 @@ mod tests {
 
     #[test]
     fn a_wrong_type_is_named_with_what_is_expected() {
-        let mut given = arguments(json!({"to": ["x"], "wait_s": "5", "peek": 1})).unwrap();
+        let mut given = arguments(json!({"to": ["x"], "wait_s": "soon", "peek": 1})).unwrap();
         assert_eq!(
             given.text("to").unwrap_err().to_string(),
             "send_message: to is a list, but must be a text; call it again with that"
         );
         let error = given.number("wait_s").unwrap_err().to_string();
-        assert!(error.contains("wait_s is the text \"5\", but must be a whole number"), "{error}");
+        assert!(error.contains("wait_s is the text \"soon\", but must be a whole number"), "{error}");
         assert!(given.flag("peek").is_err());
-        for bad in [json!(-1), json!(1.5), json!(1e300)] {
-            assert!(arguments(json!({ "wait_s": bad })).unwrap().number("wait_s").is_err());
+        for bad in [json!(-1), json!(1.5), json!(1e300), json!(true), json!([5]), json!({"s": 5})] {
+            assert!(arguments(json!({ "wait_s": bad })).unwrap().number("wait_s").is_err(), "{bad}");
         }
-        assert_eq!(arguments(json!({"wait_s": 5.0})).unwrap().number("wait_s"), Ok(Some(5)));
-        assert_eq!(arguments(json!({"wait_s": null})).unwrap().number("wait_s"), Ok(None));
+        for bad in ["-1", "1.5", "1e300", "5 s", "0x5", "[5]", "\"5\"", "NaN", "five"] {
+            assert!(arguments(json!({ "wait_s": bad })).unwrap().number("wait_s").is_err(), "{bad}");
+        }
+        for bad in [json!("yes"), json!("1"), json!([true])] {
+            assert!(arguments(json!({ "peek": bad })).unwrap().flag("peek").is_err(), "{bad}");
+        }
+        for bad in [json!([1]), json!(["a", null]), json!({"0": "a"}), json!(7)] {
+            assert!(arguments(json!({ "to": bad })).unwrap().list("to").is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn numbers_flags_and_lists_are_read_from_texts_that_say_them() {
+        for (given, read) in
+            [(json!(5.0), Some(5)), (json!("5"), Some(5)), (json!(" 5.0 "), Some(5)), (json!(null), None), (json!(" "), None)]
+        {
+            assert_eq!(arguments(json!({ "wait_s": given })).unwrap().number("wait_s"), Ok(read), "{given}");
+        }
+        for (given, read) in [(json!("true"), true), (json!(" True"), true), (json!("FALSE"), false), (json!(""), false)] {
+            assert_eq!(arguments(json!({ "peek": given })).unwrap().flag("peek"), Ok(read), "{given}");
+        }
+        for given in [json!("a, b"), json!(["a", " b ", ""]), json!("[\"a\",\"b\"]"), json!(" [ \"a\" , \"b\" ] ")] {
+            assert_eq!(arguments(json!({ "to": given })).unwrap().list("to"), Ok(vec!["a".into(), "b".into()]), "{given}");
+        }
+        assert_eq!(arguments(json!({"to": ["a,b"]})).unwrap().list("to"), Ok(vec!["a,b".into()]), "an element is one");
+        for given in [json!([]), json!("[]"), json!(null), json!("")] {
+            assert_eq!(arguments(json!({ "to": given })).unwrap().list("to"), Ok(vec![]), "{given}");
+        }
+        assert_eq!(arguments(json!({"to": "[a"})).unwrap().list("to"), Ok(vec!["[a".into()]), "no list, a strange name");
     }
 
     #[test]

@@ -263,7 +263,7 @@ mod tests {
             (json!({"action": "set", "key": "k", "value": " "}), "value is empty"),
             (json!({"action": "append", "key": "k", "value": "v", "tags": "a"}), "tags is of no use"),
             (json!({"action": "search"}), "needs the argument query"),
-            (json!({"action": "delete", "key": "k", "if_version": "1"}), "if_version is the text \"1\""),
+            (json!({"action": "delete", "key": "k", "if_version": "last"}), "if_version is the text \"last\""),
         ] {
             let error = parsed(wrong).unwrap_err();
             assert!(error.contains(said), "{error}");
