@@ -18,7 +18,7 @@ use crate::output::{Output, Tone, cell, now, rfc3339};
 
 const AFTER_HELP: &str = "\
 Examples:
-  peerctl history                            the last 20 messages, oldest first
+  peerctl history                            the last 100 messages, oldest first
   peerctl history --peer backend -n 5
   peerctl history --peer backend --with me
   peerctl history --channel '#ops'
@@ -61,7 +61,7 @@ pub(crate) struct Args {
     refused: bool,
 
     /// At most this many, the newest (with --after the oldest)
-    #[arg(short, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(short, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     n: u32,
 }
 
