@@ -10,6 +10,7 @@
 //! - What is proved is never shown again, also where the broker, whose answer was lost, pushes it once more.
 
 mod entry;
+mod events;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -55,8 +56,8 @@ pub(crate) struct Inbox {
     record_speaks: bool,
     /// Messages that were proved, in all.
     proofs: u64,
-    /// The last turn has ended, as a hook told, and no other has begun.
-    rested: bool,
+    /// Whether a turn runs, as hooks told; none before any told of one in this conversation.
+    runs: Option<bool>,
     /// Where in the conversation the last event was.
     moment: Moment,
 }
@@ -209,6 +210,8 @@ impl Inbox {
     /// The client goes on with another conversation, such as after `/clear`: what was given to the last one and is not proved
     /// goes all its ways once more, as a repeat, and nothing that happens from now on proves what the last one was given.
     pub(crate) fn leave_conversation(&mut self) {
+        // No hook tells of the end of a turn that was broken off.
+        self.runs = None;
         for entry in self.entries.values_mut().filter(|entry| entry.proof.is_none()) {
             entry.leave_conversation();
         }
@@ -248,104 +251,6 @@ impl Inbox {
         .into_iter()
         .map(|(message, _)| message)
         .collect()
-    }
-
-    /// An event of the main conversation, as a hook told it with the client's name of the turn, and what it proves: what an
-    /// earlier hook's output carried, if the model must have been asked in between and nothing can have taken it back; and
-    /// at the user's next turn, what a tool result carried.
-    pub(crate) fn event(&mut self, event: HookEvent, turn: Option<&str>) -> Vec<(MessageId, Proof)> {
-        self.events += 1;
-        self.tells_batches |= event == HookEvent::PostToolBatch;
-        let (number, round, tells_batches) = (self.events, self.rounds, self.tells_batches);
-        // What a client had queued comes as a prompt too, also between two tools: the model was not asked before that.
-        let new_turn = event == HookEvent::UserPromptSubmit && self.rested;
-        let (hooks_count, results_count) = (!self.record_speaks, new_turn && !self.record_alone && !self.record_speaks);
-        let ends_round = match event {
-            HookEvent::PostToolBatch | HookEvent::Stop => true,
-            HookEvent::UserPromptSubmit => new_turn,
-            // Each tool stands for a round of its own where nothing tells of rounds.
-            HookEvent::PostToolUse => !self.tells_batches,
-            _ => false,
-        };
-        self.rounds += u64::from(ends_round);
-        self.rested = match event {
-            HookEvent::SessionStart | HookEvent::SessionEnd => self.rested,
-            HookEvent::Stop => true,
-            _ => false,
-        };
-        self.move_on(event, turn, new_turn);
-        let now = self.moment.clone();
-        let next_turn = matches!(event, HookEvent::Stop | HookEvent::UserPromptSubmit);
-        let evidence = if next_turn { Evidence::NextTurn } else { Evidence::NextCall };
-        self.prove(|entry| {
-            let is_kept = |hook: &Hooked| match hook.event {
-                // It waits for the first prompt, whichever that is.
-                HookEvent::SessionStart => now.continues(&hook.moment) || now.is_first_since(&hook.moment),
-                // Another hook may have refused one that came while a turn ran, and that turn goes on.
-                HookEvent::UserPromptSubmit => hook.moment.opens && now.continues(&hook.moment),
-                _ => now.continues(&hook.moment),
-            };
-            let asked_since = |hook: &Hooked| match (hook.event, event) {
-                // The conversation begins or ends: nobody was asked anything by that.
-                (_, HookEvent::SessionStart | HookEvent::SessionEnd) => false,
-                // The user spoke, or what was queued came; the model may not have been asked since.
-                (_, HookEvent::UserPromptSubmit) => false,
-                // Between the tools of one message the model is not asked.
-                (HookEvent::PreToolUse | HookEvent::PostToolUse, HookEvent::PreToolUse | HookEvent::PostToolUse) => {
-                    tells_batches && round > hook.round
-                }
-                (HookEvent::PreToolUse | HookEvent::PostToolUse, HookEvent::PostToolBatch) => round > hook.round,
-                _ => true,
-            };
-            let whole = |hook: &&Hooked| hook.number < number && hook.end >= entry.body.chars();
-            if hooks_count && entry.hooks.iter().filter(whole).any(|hook| is_kept(hook) && asked_since(hook)) {
-                return Some(Proof { carrier: Carrier::Hook, evidence });
-            }
-            let past = entry.parts.iter().filter(|part| part.call.counts() && part.is_past);
-            let by_turn = results_count && read_up_to(past).is_some_and(|end| end >= entry.body.chars());
-            by_turn.then_some(Proof { carrier: Carrier::ToolResult, evidence })
-        })
-    }
-
-    /// Follows the conversation. A turn that ends by itself has asked the model with all results that it had; one that is
-    /// broken off, or a conversation that was compacted, may have lost them.
-    fn move_on(&mut self, event: HookEvent, turn: Option<&str>, new_turn: bool) {
-        let named = turn.map(str::to_owned);
-        let is_new = named.is_some() && named != self.moment.turn;
-        match event {
-            HookEvent::SessionStart => self.moment.starts += 1,
-            HookEvent::UserPromptSubmit => {
-                self.moment.prompts += 1;
-                self.moment.opens = if named.is_some() { is_new } else { new_turn };
-            }
-            _ => {}
-        }
-        // Where some event names no turn it is the present one, and a prompt's is unknown.
-        if named.is_some() || event == HookEvent::UserPromptSubmit {
-            self.moment.turn = named;
-        }
-        if event == HookEvent::Stop {
-            for part in self.entries.values_mut().flat_map(|entry| &mut entry.parts) {
-                part.is_past |= self.moment.continues(&part.moment);
-            }
-        }
-        // Without a record nobody knows what became of the prompt before: what it carried comes again with this one.
-        if event == HookEvent::UserPromptSubmit && self.moment.opens && !self.record_speaks {
-            let rode = |entry: &&mut Entry| entry.proof.is_none() && entry.rode_on_a_prompt();
-            for entry in self.entries.values_mut().filter(rode) {
-                entry.withdraw(Some(Carrier::Hook));
-            }
-        }
-    }
-
-    /// The client took these back before the model answered. Returns whether any goes all its ways once more.
-    pub(crate) fn withdraw(&mut self, withdrawn: &[(MessageId, Option<Carrier>)]) -> bool {
-        let mut is_any = false;
-        for (message, by) in withdrawn {
-            let entry = self.entries.get_mut(message).filter(|entry| entry.proof.is_none());
-            is_any |= entry.is_some_and(|entry| entry.withdraw(*by));
-        }
-        is_any
     }
 
     /// The client's own record shows that the model was asked with these in front of it. Tells what is proved whole by that.

@@ -124,11 +124,13 @@ fn a_stop_goes_on_for_a_request_once_and_a_turn_begins_with_the_rest() {
     }
     assert_eq!(stage(&home, &late), "leased");
     let quiet = send(&home, "luna", "inform", "by the way");
-    let shown = context(&home, "claude", "UserPromptSubmit", "s-1", json!({}));
+    let shown = context(&home, "claude", "UserPromptSubmit", "s-1", json!({"prompt_id": "p-1"}));
     assert!(shown.contains("| and that") && shown.contains("| by the way"), "{shown}");
-    let _ = run(&home, "claude", "UserPromptSubmit", "s-1", json!({}));
+    // The first prompt may have been refused, or put back: what rode on it comes again with the next.
+    let shown = context(&home, "claude", "UserPromptSubmit", "s-1", json!({"prompt_id": "p-2"}));
+    assert!(shown.contains("(shown before)\n| and that") && shown.contains("(shown before)\n| by the way"), "{shown}");
     assert_eq!(stage(&home, &quiet), "offered", "the user spoke twice, the model not at all");
-    let _ = run(&home, "claude", "Stop", "s-1", json!({}));
+    let _ = run(&home, "claude", "Stop", "s-1", json!({"prompt_id": "p-2"}));
     assert_eq!(stage(&home, &quiet), "presented");
 }
 
@@ -156,16 +158,19 @@ fn a_carrier_that_lies_is_followed_by_a_hook_that_marks_the_repeat() {
     let id = send(&home, "luna", "request", "hello");
     let _ = luna.wait_channel(&id);
     let deadline = Instant::now() + PATIENCE;
-    let shown = loop {
-        let shown = context(&home, "claude", "UserPromptSubmit", "s-1", json!({}));
+    let mut prompts = 0;
+    let (shown, turn) = loop {
+        prompts += 1;
+        let turn = json!({"prompt_id": format!("p-{prompts}")});
+        let shown = context(&home, "claude", "UserPromptSubmit", "s-1", turn.clone());
         if !shown.is_empty() {
-            break shown;
+            break (shown, turn);
         }
         assert_eq!(stage(&home, &id), "offered", "the channel was not heard of");
         assert!(Instant::now() < deadline, "the hook never shows it");
     };
     assert!(shown.contains("(shown before)\n| hello"), "{shown}");
-    let _ = run(&home, "claude", "Stop", "s-1", json!({}));
+    let _ = run(&home, "claude", "Stop", "s-1", turn);
     assert_eq!(trace(&home, &id), ["stored", "offered channel", "offered hook", "presented hook next_turn"]);
     let later = send(&home, "luna", "request", "again");
     assert!(context(&home, "claude", "UserPromptSubmit", "s-1", json!({})).contains("| again"), "the channel is in doubt");

@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use super::{Basis, Dialect, Line, Text};
 
 /// What stands in lines that may matter. Most others are long and none of ours, and are not parsed.
-const WORDS: [&str; 2] = ["\"parentUuid\"", "\"api-request"];
+const WORDS: [&str; 3] = ["\"parentUuid\"", "\"isSidechain\"", "\"api-request"];
 
 /// What Claude Code writes for its person where a turn was interrupted.
 const INTERRUPTED: &str = "[Request interrupted by user";
