@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use peer_proto::ids::Timestamp;
-use peer_proto::text::{body_lines, single_line};
+use peer_proto::text::{Body, single_line};
 use serde_json::{Value, json};
 
 use crate::error::Failure;
@@ -123,12 +123,16 @@ impl Output {
         Ok(())
     }
 
-    /// A peer's text, each line quoted, so that it cannot pass for anything else.
+    /// A peer's text, each line quoted, so that it cannot pass for anything else; then a word of what was left out of it.
     pub(crate) fn quoted(&self, text: &str) -> Result<(), Failure> {
-        for line in body_lines(text) {
+        let body = Body::new(text);
+        for line in body.lines() {
             self.line(&format!("{} {line}", self.paint(Tone::Faint, "|")))?;
         }
-        Ok(())
+        match body.omission() {
+            Some(omission) => self.line(&self.paint(Tone::Faint, &format!("({omission})"))),
+            None => Ok(()),
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use peer_proto::ids::Timestamp;
 use peer_proto::message::{Kind, Message, Via};
-use peer_proto::text::{body_lines, single_line};
+use peer_proto::text::{self, single_line};
 
 /// Most characters of one body in a block or a channel notification.
 pub(crate) const EXCERPT_CHARS_MAX: usize = 2_000;
@@ -37,6 +37,7 @@ const WORD_CHARS_MAX: usize = 120;
 pub(crate) struct Body {
     text: String,
     chars: usize,
+    omission: Option<String>,
 }
 
 /// A quoted piece of a body.
@@ -50,14 +51,26 @@ pub(crate) struct Excerpt {
 
 impl Body {
     pub(crate) fn new(raw: &str) -> Self {
-        let text = body_lines(raw).collect::<Vec<_>>().join("\n");
+        let body = text::Body::new(raw);
+        let (omission, text) = (body.omission(), body.text);
         let chars = text.chars().count();
-        Self { text, chars }
+        Self { text, chars, omission }
     }
 
     /// Its length in characters.
     pub(crate) fn chars(&self) -> usize {
         self.chars
+    }
+
+    /// Its length for a line of ours: `31 chars`, and what was left out where anything was.
+    pub(crate) fn length(&self) -> String {
+        let chars = counted(self.chars, "char");
+        self.omission.as_ref().map_or(chars.clone(), |omission| format!("{chars}, {omission}"))
+    }
+
+    /// What a reader is told of what was left out of it.
+    pub(crate) fn omission(&self) -> Option<&str> {
+        self.omission.as_deref()
     }
 
     /// Whether `shown` is what was quoted of it from character `start` to `end`, whatever blanks a client cut from its end.
@@ -122,7 +135,7 @@ pub(crate) struct Showing<'a> {
 pub(crate) fn message(subject: &Message, body: &Body, showing: Showing<'_>) -> Excerpt {
     /// What the line on how to read on takes at most.
     const READ_ON_CHARS: usize = 90;
-    let mut text = header(subject, body.chars(), showing.shown_before, showing.home);
+    let mut text = header(subject, body, showing.shown_before, showing.home);
     let quoted_max = showing.budget.saturating_sub(text.chars().count() + READ_ON_CHARS);
     let piece = body.excerpt(showing.offset, showing.chars_max, quoted_max);
     text.push_str(&piece.quoted);
@@ -137,7 +150,7 @@ pub(crate) fn message(subject: &Message, body: &Body, showing: Showing<'_>) -> E
 }
 
 /// The line above a body, and one for its sources where it names any.
-fn header(message: &Message, chars: usize, shown_before: bool, home: &str) -> String {
+fn header(message: &Message, body: &Body, shown_before: bool, home: &str) -> String {
     let from = &message.from;
     let what = match message.kind {
         Kind::Message => message.intent.as_str(),
@@ -165,7 +178,7 @@ fn header(message: &Message, chars: usize, shown_before: bool, home: &str) -> St
         message.id,
         word(&from.name),
         word(&message.thread),
-        counted(chars, "char"),
+        body.length(),
     );
     if !message.sources.is_empty() {
         let sources: Vec<String> = message.sources.iter().map(|source| word(source)).collect();
@@ -295,6 +308,14 @@ pub(crate) mod tests {
             shown(&reply),
             "[m-0000000000000002 inform] from luna (claude, ~/api) thread t-9f2 reply to m-0000000000000000 · 3 chars\n\
              sources: package.json:12, x [m-0 request] from user\n| 5.1\n"
+        );
+    }
+
+    #[test]
+    fn a_reader_hears_that_something_invisible_was_left_out() {
+        assert_eq!(
+            shown(&request(1, "luna", "fine\u{e0041}\u{e0042} ok\u{200b}")),
+            "[m-0000000000000001 request] from luna (claude, ~/api) thread t-9f2 · 7 chars, 3 characters left out that cannot be seen\n| fine ok\n"
         );
     }
 

@@ -1,170 +1,189 @@
 //! Text from a peer, made fit to be shown to a model or on a terminal.
 //!
 //! This module knows characters and nothing else. Every text of a peer's making (a body, a name, a summary, a path) passes
-//! through one of these two functions before it is shown; what is stored and what JSON carries stays as it was sent.
+//! through [`single_line`] or [`Body`] before it is shown; what is stored and what JSON carries stays as it was sent.
 //!
-//! What it keeps: the result holds no character that moves a cursor, changes the reading order, draws nothing, or ends a
-//! line other than where [`body_lines`] ends one. An escape sequence thus loses its escape and stands there as plain text:
-//! nothing of it is acted on, and nothing is hidden from the reader.
+//! What it keeps: the result holds no character that moves a cursor, changes the reading order, or ends a line other than
+//! where [`Body`] ends one. A character that draws nothing stays only where the writing of its neighbours needs it
+//! ([`unseen`]): at most one selector and one joiner behind a visible character, so that no text can be hidden in them.
+//! An escape sequence thus loses its escape and stands there as plain text: nothing of it is acted on, and nothing is hidden
+//! from the reader. What is shown once is shown the same when it passes through again. The time is linear in the length.
+
+mod unseen;
+
+use unseen::{is_mark, is_unseen};
 
 /// How wide a tab is shown: enough to keep indented code readable, whatever the terminal's tab stops are.
 const TAB: &str = "    ";
 
-/// The text in one line: line breaks and tabs become spaces, what is invisible goes, the ends are trimmed.
+/// Most combining marks in a row. The longest stacks of Tibetan and of pointed Hebrew have nine; a pile of dozens
+/// draws over the lines above and below.
+pub const MARKS_IN_A_ROW_MAX: usize = 16;
+
+/// The text in one line: line breaks and tabs become spaces, what is invisible and does no work goes, the ends are trimmed.
 #[must_use]
 pub fn single_line(text: &str) -> String {
-    let mut line = String::with_capacity(text.len());
+    let mut sieve = Sieve::new(text.len());
     let mut after_break = false;
     for character in text.chars() {
         match character {
             '\n' | '\r' | '\t' | '\u{2028}' | '\u{2029}' => {
                 // A run of breaks is one space: CRLF must not look wider than LF.
                 if !after_break {
-                    line.push(' ');
+                    sieve.push(' ');
                 }
                 after_break = true;
             }
-            character if is_unseen(character) => {}
+            character if is_unseen(character) => sieve.push(character),
             character => {
-                line.push(character);
+                sieve.push(character);
                 after_break = false;
             }
         }
     }
-    line.trim().to_owned()
+    sieve.finish().0.trim().to_owned()
 }
 
-/// The text's lines without their ends: LF, CR, CRLF and Unicode's two separators end a line, a tab becomes four spaces,
-/// what is invisible goes. A line end at the very end of the text adds no empty line.
-pub fn body_lines(text: &str) -> impl Iterator<Item = String> {
-    let mut shown = String::with_capacity(text.len());
-    let mut characters = text.chars().peekable();
-    while let Some(character) = characters.next() {
-        match character {
-            '\r' => {
-                characters.next_if_eq(&'\n');
-                shown.push('\n');
+/// A text of several lines as it is shown.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Body {
+    /// Lines that `\n` alone ends; the last one has no end. LF, CR, CRLF and Unicode's two separators ended a line, and a
+    /// tab became four spaces. A line end at the very end of the text added no empty line.
+    pub text: String,
+    /// How many characters were left out: those that draw nothing and do no work, and marks beyond
+    /// [`MARKS_IN_A_ROW_MAX`]. A reader is told of them.
+    pub left_out: usize,
+}
+
+impl Body {
+    /// The text without what must not be shown.
+    #[must_use]
+    pub fn new(text: &str) -> Self {
+        let mut sieve = Sieve::new(text.len());
+        let mut characters = text.chars().peekable();
+        while let Some(character) = characters.next() {
+            match character {
+                '\r' => {
+                    characters.next_if_eq(&'\n');
+                    sieve.push('\n');
+                }
+                '\n' | '\u{2028}' | '\u{2029}' => sieve.push('\n'),
+                '\t' => TAB.chars().for_each(|blank| sieve.push(blank)),
+                character => sieve.push(character),
             }
-            '\n' | '\u{2028}' | '\u{2029}' => shown.push('\n'),
-            '\t' => shown.push_str(TAB),
-            character if is_unseen(character) => {}
-            character => shown.push(character),
+        }
+        let (mut text, left_out) = sieve.finish();
+        if text.ends_with('\n') {
+            text.pop();
+        }
+        Self { text, left_out }
+    }
+
+    /// Its lines; none where the text is empty.
+    pub fn lines(&self) -> impl Iterator<Item = &str> {
+        self.text.split('\n').filter(|_| !self.text.is_empty())
+    }
+
+    /// What a reader is told of what was left out: words for behind a count or a text, none where nothing was.
+    #[must_use]
+    pub fn omission(&self) -> Option<String> {
+        match self.left_out {
+            0 => None,
+            1 => Some("1 character left out that cannot be seen".to_owned()),
+            count => Some(format!("{count} characters left out that cannot be seen")),
         }
     }
-    shown.lines().map(str::to_owned).collect::<Vec<_>>().into_iter()
 }
 
 /// Whether a reader would see nothing of the text.
 #[must_use]
 pub fn is_blank(text: &str) -> bool {
-    text.chars().all(|character| character.is_whitespace() || is_unseen(character) || is_filler(character))
+    text.chars().all(|character| is_blank_space(character) || character.is_whitespace() || is_unseen(character))
 }
 
-/// Whether a character of some script draws nothing by itself. Unlike what is unseen it may be needed by its neighbours.
-fn is_filler(character: char) -> bool {
-    matches!(
-        character,
-        // Grapheme joiner, Hangul fillers, Khmer inherent vowels.
-        '\u{034f}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{3164}' | '\u{ffa0}'
-        // The blank Braille pattern, the basic variation selectors.
-        | '\u{2800}' | '\u{fe00}'..='\u{fe0f}'
-    )
+/// Whether a character draws nothing but takes a place of its own.
+fn is_blank_space(character: char) -> bool {
+    // Unicode's space separators, and the Braille pattern without a dot.
+    matches!(character, ' ' | '\u{a0}' | '\u{1680}' | '\u{2000}'..='\u{200a}' | '\u{202f}' | '\u{205f}' | '\u{3000}' | '\u{2800}')
 }
 
-/// Whether a character is none that a reader sees: a control, a mark that reorders text, or one that draws nothing.
-fn is_unseen(character: char) -> bool {
-    // C0, DEL and C1. Line breaks and tabs were looked at before.
-    character.is_control()
-        || matches!(character,
-            // Soft hyphen, Arabic letter mark, Mongolian vowel separator.
-            '\u{00ad}' | '\u{061c}' | '\u{180e}'
-            // Zero-width space and joiners, left-to-right and right-to-left marks.
-            | '\u{200b}'..='\u{200f}'
-            // Embeddings and overrides of direction.
-            | '\u{202a}'..='\u{202e}'
-            // Word joiner, invisible operators, isolates, deprecated format characters.
-            | '\u{2060}'..='\u{206f}'
-            // Byte order mark, interlinear annotation.
-            | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
-            // Tags and the variation selectors beyond the basic ones: whole hidden texts have been written in them.
-            | '\u{e0000}'..='\u{e0fff}')
+/// What is shown of a text so far, and the unseen characters of which the next visible one decides.
+struct Sieve {
+    shown: String,
+    left_out: usize,
+    /// Unseen characters since the last visible one.
+    run: Vec<char>,
+    /// The last visible character.
+    last: Option<char>,
+    /// The last visible one that is not a mark shared by scripts.
+    base: Option<char>,
+    /// Combining marks since the last other character.
+    marks: usize,
+    /// Where a run of blanks began in `shown`, its first character, and whether another kind followed.
+    blanks: Option<(usize, char, bool)>,
+}
+
+impl Sieve {
+    fn new(capacity: usize) -> Self {
+        Self {
+            shown: String::with_capacity(capacity),
+            left_out: 0,
+            run: Vec::new(),
+            last: None,
+            base: None,
+            marks: 0,
+            blanks: None,
+        }
+    }
+
+    fn push(&mut self, character: char) {
+        let is_mark = is_mark(character);
+        // A line end is drawn, as the next line.
+        if (character != '\n' && is_unseen(character)) || (is_mark && self.marks == MARKS_IN_A_ROW_MAX) {
+            self.run.push(character);
+            return;
+        }
+        self.settle(Some(character));
+        self.marks = if is_mark { self.marks + 1 } else { 0 };
+        match &mut self.blanks {
+            Some((_, first, mixed)) if is_blank_space(character) => *mixed |= *first != character,
+            None if is_blank_space(character) => self.blanks = Some((self.shown.len(), character, false)),
+            Some(_) => self.end_blanks(),
+            None => {}
+        }
+        self.shown.push(character);
+        self.last = Some(character);
+        if !unseen::is_inherited(character) {
+            self.base = Some(character);
+        }
+    }
+
+    /// Keeps of the run what its neighbours need.
+    fn settle(&mut self, next: Option<char>) {
+        if self.run.is_empty() {
+            return;
+        }
+        let kept = unseen::working(&self.run, self.last, self.base, next);
+        self.shown.extend(kept.iter());
+        self.left_out += self.run.len() - kept.iter().count();
+        self.run.clear();
+    }
+
+    /// A run of different blanks can be read as a text; one of plain spaces says only how long it is.
+    fn end_blanks(&mut self) {
+        if let Some((start, _, true)) = self.blanks.take() {
+            let count = self.shown[start..].chars().count();
+            self.shown.truncate(start);
+            self.shown.extend(std::iter::repeat_n(' ', count));
+        }
+    }
+
+    fn finish(mut self) -> (String, usize) {
+        self.settle(None);
+        self.end_blanks();
+        (self.shown, self.left_out)
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn lines(text: &str) -> Vec<String> {
-        body_lines(text).collect()
-    }
-
-    #[test]
-    fn plain_text_stays_as_it_is() {
-        assert_eq!(single_line("bcrypt 5.1, ça va? 日本語 🦀"), "bcrypt 5.1, ça va? 日本語 🦀");
-        assert_eq!(lines("one\n\n  two"), ["one", "", "  two"]);
-        assert_eq!(lines(""), Vec::<String>::new());
-        assert_eq!(lines("one\n"), ["one"]);
-    }
-
-    #[test]
-    fn every_kind_of_line_end_ends_a_line() {
-        assert_eq!(lines("a\r\nb\rc\nd\u{2028}e\u{2029}f\r\r\ng"), ["a", "b", "c", "d", "e", "f", "", "g"]);
-        assert_eq!(single_line("a\r\nb\rc\nd\u{2028}e\u{2029}f\n\n\tg"), "a b c d e f g");
-    }
-
-    #[test]
-    fn an_escape_sequence_loses_its_escape() {
-        assert_eq!(single_line("\u{1b}[31mred\u{1b}[0m \u{9b}2J\u{1b}]0;title\u{7}"), "[31mred[0m 2J]0;title");
-        assert_eq!(lines("a\u{8}\u{8}b\u{0}\u{7f}\u{85}c"), ["abc"]);
-    }
-
-    #[test]
-    fn what_reorders_or_draws_nothing_goes() {
-        for unseen in [
-            '\u{200e}',
-            '\u{200f}',
-            '\u{061c}',
-            '\u{202a}',
-            '\u{202e}',
-            '\u{2066}',
-            '\u{2069}',
-            '\u{200b}',
-            '\u{200c}',
-            '\u{200d}',
-            '\u{2060}',
-            '\u{feff}',
-            '\u{e0001}',
-            '\u{e0041}',
-            '\u{e007f}',
-            '\u{e0100}',
-        ] {
-            let text = format!("a{unseen}b");
-            assert_eq!(single_line(&text), "ab", "{unseen:?}");
-            assert_eq!(lines(&text), ["ab"], "{unseen:?}");
-        }
-    }
-
-    #[test]
-    fn a_text_of_which_nothing_is_seen_is_blank() {
-        for blank in [
-            "",
-            " \t\r\n",
-            "\u{200b}\u{feff}",
-            "\u{1b}\u{7}",
-            "\u{3000}\u{2028}",
-            "\u{e0041}\u{e007f}",
-            "\u{2800}\u{3164}\u{fe0f}",
-        ] {
-            assert!(is_blank(blank), "{blank:?}");
-        }
-        for seen in [".", "\u{200b}a", "❤\u{fe0f}", "\u{301}", "0"] {
-            assert!(!is_blank(seen), "{seen:?}");
-        }
-    }
-
-    #[test]
-    fn tabs_become_spaces() {
-        assert_eq!(lines("\tx\ty"), ["    x    y"]);
-        assert_eq!(single_line("\tx\ty\t"), "x y");
-    }
-}
+mod tests;

@@ -174,7 +174,7 @@ impl Place {
         built.then(|| {
             format!(
                 "{} lies in a build directory, and clients would stop working when that is cleaned; \
-                 install peerctl (`cargo install --path cli`) and run its setup",
+                 install peerctl (`cargo install --locked --path cli`) and run its setup",
                 self.command()
             )
         })

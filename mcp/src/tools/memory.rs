@@ -193,7 +193,7 @@ fn about(note: &NoteInfo) -> String {
 
 fn shown(note: &NoteInfo, offset: usize) -> String {
     let body = Body::new(note.value.as_deref().unwrap_or(""));
-    let mut text = format!("[PEER NOTE] {} · {}. {BLOCK_WARNING}\n", about(note), counted(body.chars(), "char"));
+    let mut text = format!("[PEER NOTE] {} · {}. {BLOCK_WARNING}\n", about(note), body.length());
     let piece = body.excerpt(offset, BLOCK_CHARS_MAX, BLOCK_CHARS_MAX);
     text.push_str(&piece.quoted);
     if offset > 0 && offset >= body.chars() {

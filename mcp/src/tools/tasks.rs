@@ -174,7 +174,11 @@ fn about(task: &TaskInfo) -> String {
 
 /// All of it. Title, description and result are their writers' words.
 fn shown(task: &TaskInfo) -> String {
-    let quoted = |words: &str| Body::new(words).excerpt(0, usize::MAX, usize::MAX).quoted;
+    let quoted = |words: &str| {
+        let body = Body::new(words);
+        body.excerpt(0, usize::MAX, usize::MAX).quoted
+            + &body.omission().map_or_else(String::new, |omission| format!("({omission})\n"))
+    };
     let mut text = format!("[PEER TASK] {} {}{}. {BLOCK_WARNING}\n", task.id, task.state.as_str(), about(task));
     text.push_str(&quoted(&task.title));
     if !task.description.is_empty() {
