@@ -1,3 +1,5 @@
+//! What is left out of a text, and what stays to the character.
+
 use proptest::prelude::*;
 
 use super::*;
