@@ -27,7 +27,7 @@ use crate::clock::Clock;
 use crate::connection::Desk;
 use crate::engine::{Engine, Identity};
 use crate::listener::Socket;
-use crate::search::{Index, IndexError, IndexReport, Searching};
+use crate::search::{Index, IndexError, IndexReport, Looked, Searching};
 use crate::state_dir::Lock;
 use crate::store::{OpenError, Store, StoreError};
 
@@ -100,20 +100,21 @@ pub fn reindex(location: &Location) -> Result<IndexReport, RunError> {
     let mut index = Index::create(&location.search_index())?;
     index.catch_up(&reader, || false)?;
     index.settle()?;
-    let report = index.check(&reader.snapshot().map_err(RunError::Load)?)?;
-    index.close();
-    Ok(report)
+    Ok(index.check(&reader.snapshot().map_err(RunError::Load)?)?)
 }
 
-/// Checks the search index against the store, while no broker runs; none where there is no index that could be checked: the
-/// next broker makes one. Changes nothing in the store.
+/// Checks the search index against the store, while no broker runs; none where there is no index, or one of another store or
+/// of another format: the next broker makes one. Changes nothing in the store.
 ///
 /// # Errors
 /// What was wrong with the store, or why the index cannot be read.
 pub fn check_index(location: &Location) -> Result<Option<IndexReport>, RunError> {
     let store = Store::look(&location.database())?.snapshot().map_err(RunError::Load)?;
-    let index = Index::look(&location.search_index(), &store)?;
-    Ok(index.map(|index| index.check(&store)).transpose()?)
+    Ok(match Index::look(&location.search_index(), &store)? {
+        Looked::None => None,
+        Looked::Damaged(damaged_files) => Some(IndexReport { damaged_files, ..IndexReport::default() }),
+        Looked::Sound(index) => Some(index.check(&store)?),
+    })
 }
 
 fn take_lock(location: &Location) -> Result<Lock, RunError> {

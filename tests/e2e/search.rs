@@ -180,3 +180,46 @@ fn an_index_outlives_a_kill_and_is_made_anew_where_it_is_lost() {
     let luna = session(&home, "claude-code", "luna");
     let _ = send(&luna, "human", "still here");
 }
+
+/// Of a store without an index, behind one, killed, closed, made anew, and of one that is damaged.
+#[test]
+fn verify_says_what_is_true_of_each_state_of_the_index() {
+    let home = peer_tests::home!();
+    let verified = |sound: bool| {
+        let outcome = home.peerctl(&["daemon", "verify", "--json"]);
+        let said = outcome.json();
+        let index = &said["search_index"];
+        assert_eq!((outcome.code == 0, index.is_null() || index["sound"] == sound), (sound, true), "{outcome:?}");
+        index.clone()
+    };
+    let stop = || drop(home.peerctl(&["daemon", "stop"]).success());
+    let index = home.state().join("search");
+    let luna = session(&home, "claude-code", "luna");
+    let id = send(&luna, "human", "amber one");
+    drop(luna);
+    stop();
+    fs::remove_dir_all(&index).expect("throw the index away");
+    assert_eq!(verified(true), Value::Null);
+    assert_eq!(ids(&home, &["amber"]), [id.as_str()]);
+    stop();
+    assert_eq!((&verified(true)["entries"], &verified(true)["behind"]), (&json!(1), &json!(0)));
+    let luna = session(&home, "claude-code", "luna");
+    let _ = send(&luna, "human", "amber two");
+    drop(luna);
+    home.kill_broker();
+    assert_eq!(verified(true)["behind"], 1);
+    let _ = home.peerctl(&["daemon", "reindex"]).success();
+    assert_eq!((&verified(true)["entries"], &verified(true)["behind"]), (&json!(2), &json!(0)));
+    let files = || fs::read_dir(&index).expect("the index").map(|entry| entry.expect("an entry").path());
+    let term = files().find(|path| path.extension().is_some_and(|end| end == "term")).expect("words");
+    let mut bytes = fs::read(&term).expect("read the words");
+    bytes[0] ^= 0x41;
+    fs::write(&term, bytes).expect("damage the words");
+    assert_eq!(verified(false)["damaged_files"], 1);
+    // A broker does not wait to be told.
+    assert_eq!(ids(&home, &["amber"]).len(), 2);
+    stop();
+    assert_eq!(verified(true)["entries"], 2);
+    fs::write(index.join("meta.json"), "nonsense").expect("write into the index");
+    assert_eq!(verified(false)["damaged_files"], 1);
+}

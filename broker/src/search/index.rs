@@ -3,10 +3,11 @@
 //! The only place that says tantivy, beside the words. Knows what is indexed of each thing, and how a search that the rules
 //! allowed is asked. Does not know who asks. What is found is an id or a key; everything else is read from the store.
 //!
-//! Invariants: the cursor stands in the same commit as what was indexed up to it, so that a kill at any time loses work and
-//! nothing else. An index that does not fit the store, or that cannot be read, is thrown away and made anew.
+//! Invariants: the cursor stands in the same commit as what was indexed up to it, and says how many entries there are, so that
+//! a kill at any time loses work and nothing else, and what is lost otherwise is missed. No file is read before its checksum
+//! was looked at. An index that does not fit the store, or that cannot be read, is thrown away and made anew.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::{Bound, ControlFlow};
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 use peer_core::step::Search;
 use peer_proto::ids::{MessageId, PeerId, TaskId, Timestamp};
 use peer_proto::search::HitKind;
+use sha2::{Digest, Sha256};
 use tantivy::collector::TopDocs;
 use tantivy::columnar::Column;
 use tantivy::indexer::{IndexWriterOptions, LogMergePolicy};
@@ -22,7 +24,7 @@ use tantivy::query::{
 };
 use tantivy::schema::{Field, IndexRecordOption, Value};
 use tantivy::{
-    DocAddress, IndexReader, IndexSettings, IndexWriter, Order, ReloadPolicy, Searcher, SegmentReader, TantivyDocument,
+    Directory as _, DocAddress, IndexReader, IndexSettings, IndexWriter, Order, ReloadPolicy, Searcher, SegmentReader, TantivyDocument,
     TantivyError, Term,
 };
 use thiserror::Error;
@@ -32,7 +34,7 @@ use super::words::{self, Part};
 use crate::store::{Reader, Reference, Snapshot, StoreError};
 
 /// Raised when what is indexed changes, or what a word is: an index with another number is made anew.
-const FORMAT: &str = "peerd-1";
+const FORMAT: &str = "peerd-2";
 
 /// Memory for what was indexed and is not on the disk yet: the least that tantivy takes.
 const WRITER_BYTES: usize = 15_000_000;
@@ -50,9 +52,6 @@ const BATCH_BYTES: usize = 1024 * 1024;
 /// Words that a beginning within a phrase can stand for.
 const EXPANSIONS_MAX: u32 = 1_000;
 
-/// Stands in the directory while a broker has it open. Who finds it checks what the last one left.
-const IN_USE: &str = "in-use";
-
 /// How far the store is indexed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Cursor {
@@ -62,6 +61,8 @@ struct Cursor {
     row: u64,
     /// Notes and tasks that were there when it was begun.
     things: bool,
+    /// How many entries there are.
+    entries: u64,
 }
 
 /// An open index.
@@ -78,6 +79,20 @@ pub struct Index {
     cursor: Cursor,
     uncommitted_bytes: usize,
     committed: Cursor,
+    /// What was looked at again since the last commit, by its key: whether there is an entry of it now.
+    looked_at: BTreeMap<String, bool>,
+    /// Messages were added since the last commit.
+    added: bool,
+}
+
+/// What is in a directory.
+pub enum Looked {
+    /// No index, or one of another store or another format.
+    None,
+    /// An index of which so many files are not what was written.
+    Damaged(u64),
+    /// An index that fits the store.
+    Sound(Box<Index>),
 }
 
 /// Columns of one segment.
@@ -111,8 +126,9 @@ impl Index {
     /// Where the directory cannot be written, or the store cannot be read.
     pub fn open(dir: &Path, store: &Snapshot) -> Result<Self, IndexError> {
         match Self::look(dir, store) {
-            Ok(Some(index)) => return index.marked(),
-            Ok(None) => {}
+            Ok(Looked::Sound(index)) => return Ok(*index),
+            Ok(Looked::None) => {}
+            Ok(Looked::Damaged(files)) => tracing::warn!(files, "the search index is damaged; it is made anew"),
             Err(IndexError::Store(error)) => return Err(error.into()),
             Err(error) => tracing::warn!(cause = %error, "the search index cannot be read; it is made anew"),
         }
@@ -132,19 +148,27 @@ impl Index {
         make_private(dir).map_err(io)?;
         let settings = IndexSettings { docstore_compress_dedicated_thread: false, ..IndexSettings::default() };
         let index = tantivy::Index::builder().schema(schema().0).settings(settings).create_in_dir(dir)?;
-        Self::with(dir, index, Cursor::default())?.marked()
+        Self::with(dir, index, Cursor::default())
     }
 
-    /// Opens the index in `dir` for looking alone; none where there is none that is this store's and whole.
+    /// Opens the index in `dir` for looking alone, after every file's checksum was looked at: the library trusts what it
+    /// reads, and answers wrongly or ends the process where it is wrong.
     ///
     /// # Errors
-    /// Where the index or the store cannot be read.
-    pub fn look(dir: &Path, store: &Snapshot) -> Result<Option<Self>, IndexError> {
-        if !dir.join("meta.json").exists() {
-            return Ok(None);
+    /// Where the directory or the store cannot be read.
+    pub fn look(dir: &Path, store: &Snapshot) -> Result<Looked, IndexError> {
+        match std::fs::metadata(dir.join("meta.json")) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Looked::None),
+            Err(source) => return Err(IndexError::Directory { path: dir.into(), source }),
+            Ok(_) => {}
         }
-        let index = tantivy::Index::open_in_dir(dir)?;
-        let Some(cursor) = index.load_metas()?.payload.as_deref().and_then(Cursor::parse) else { return Ok(None) };
+        // What cannot be parsed is damaged as well. The file has no checksum: what matters in it is compared below.
+        let Ok(index) = tantivy::Index::open_in_dir(dir) else { return Ok(Looked::Damaged(1)) };
+        let Ok(metas) = index.load_metas() else { return Ok(Looked::Damaged(1)) };
+        let Some(payload) = metas.payload.as_deref().filter(|payload| payload.starts_with(FORMAT)) else {
+            return Ok(Looked::None);
+        };
+        let Some(cursor) = Cursor::parse(payload) else { return Ok(Looked::Damaged(1)) };
         let fits = match cursor.message {
             Some(id) => store.message(id)?.is_some(),
             None => true,
@@ -154,12 +178,17 @@ impl Index {
             None => cursor.row == 0,
         };
         if !fits || !unbroken || index.schema() != schema().0 {
-            return Ok(None);
+            return Ok(Looked::None);
         }
-        if dir.join(IN_USE).exists() && !index.validate_checksum()?.is_empty() {
-            return Ok(None);
+        let damaged = damaged_files(&index)?;
+        if damaged > 0 {
+            return Ok(Looked::Damaged(damaged));
         }
-        Self::with(dir, index, cursor).map(Some)
+        match Self::with(dir, index, cursor) {
+            Ok(index) if index.entries() == cursor.entries => Ok(Looked::Sound(Box::new(index))),
+            Ok(_) | Err(IndexError::Index(_)) => Ok(Looked::Damaged(1)),
+            Err(error) => Err(error),
+        }
     }
 
     fn with(dir: &Path, mut index: tantivy::Index, cursor: Cursor) -> Result<Self, IndexError> {
@@ -171,23 +200,19 @@ impl Index {
         let fields = schema().1;
         let dir = dir.into();
         let columns = columns(&searching)?;
-        Ok(Self { dir, index, searching, columns, writing: None, fields, cursor, uncommitted_bytes: 0, committed: cursor })
-    }
-
-    /// Says that somebody writes here.
-    fn marked(self) -> Result<Self, IndexError> {
-        let written = std::fs::write(self.dir.join(IN_USE), []);
-        written.map_err(|source| IndexError::Directory { path: self.dir.clone(), source })?;
-        Ok(self)
-    }
-
-    /// Says that nothing was left half done. The directory can be opened again without a look at all of it.
-    pub fn close(mut self) {
-        // What was not committed is indexed again.
-        self.writing = None;
-        if let Err(error) = std::fs::remove_file(self.dir.join(IN_USE)) {
-            tracing::debug!(cause = %error, "the search index is checked at the next start");
-        }
+        Ok(Self {
+            dir,
+            index,
+            searching,
+            columns,
+            writing: None,
+            fields,
+            cursor,
+            uncommitted_bytes: 0,
+            committed: cursor,
+            looked_at: BTreeMap::new(),
+            added: false,
+        })
     }
 
     /// Up to which row the store need not keep what was to be looked at again.
@@ -233,6 +258,10 @@ impl Index {
             return Err(IndexError::Behind);
         }
         let rows = store.reindex_after(self.cursor.row, BATCH_ROWS)?;
+        if self.added && !rows.is_empty() {
+            // Whether there is an entry of what is looked at again is asked of what was committed.
+            self.commit()?;
+        }
         for (number, reference) in &rows {
             match reference {
                 // Its turn comes, and it is seen as it is then.
@@ -253,6 +282,7 @@ impl Index {
         for message in &messages {
             let entry = self.fields.message(message, &store.deliveries(message.head.id)?);
             self.add(entry, message.text.len())?;
+            self.added = true;
             self.cursor.message = Some(message.head.id);
         }
         Ok(!rows.is_empty() || !messages.is_empty())
@@ -260,22 +290,28 @@ impl Index {
 
     /// Indexes one thing as it is now, in place of what it was.
     fn look_at(&mut self, store: &Snapshot, reference: &Reference) -> Result<(), IndexError> {
-        let key = Term::from_field_text(self.fields.key, &key_of(reference));
-        self.writer()?.delete_term(key);
-        match reference {
-            Reference::Message(id) => {
-                let Some(message) = store.message(*id)? else { return Ok(()) };
-                let entry = self.fields.message(&message, &store.deliveries(*id)?);
-                self.add(entry, message.text.len())
+        let key = key_of(reference);
+        let was_there = match self.looked_at.get(&key) {
+            Some(there) => *there,
+            None => self.exactly(self.fields.key, &key).count(&self.searching.searcher())? > 0,
+        };
+        let term = Term::from_field_text(self.fields.key, &key);
+        self.writer()?.delete_term(term);
+        self.cursor.entries -= u64::from(was_there);
+        let entry = match reference {
+            Reference::Message(id) => match store.message(*id)? {
+                Some(message) => Some((self.fields.message(&message, &store.deliveries(*id)?), message.text.len())),
+                None => None,
+            },
+            Reference::Note(key) => store.note(key)?.map(|note| (self.fields.note_entry(&note), note.value.len())),
+            Reference::Task(id) => {
+                store.task(*id)?.map(|task| (self.fields.task(&task), task.description.len() + task.result.len()))
             }
-            Reference::Note(key) => match store.note(key)? {
-                Some(note) => self.add(self.fields.note_entry(&note), note.value.len()),
-                None => Ok(()),
-            },
-            Reference::Task(id) => match store.task(*id)? {
-                Some(task) => self.add(self.fields.task(&task), task.description.len() + task.result.len()),
-                None => Ok(()),
-            },
+        };
+        self.looked_at.insert(key, entry.is_some());
+        match entry {
+            Some((entry, bytes)) => self.add(entry, bytes),
+            None => Ok(()),
         }
     }
 
@@ -302,6 +338,7 @@ impl Index {
         // An entry takes some memory whatever it says.
         self.uncommitted_bytes += bytes + 64;
         self.writer()?.add_document(entry)?;
+        self.cursor.entries += 1;
         Ok(())
     }
 
@@ -313,9 +350,17 @@ impl Index {
         let mut prepared = self.writer()?.prepare_commit()?;
         prepared.set_payload(&payload);
         prepared.commit()?;
+        // Only then is it what a search sees: whoever fails in between opens the index anew.
+        self.reload()?;
+        let found = self.entries();
+        if found != self.cursor.entries {
+            return Err(IndexError::Lost { expected: self.cursor.entries, found });
+        }
         self.committed = self.cursor;
         self.uncommitted_bytes = 0;
-        self.reload()
+        self.looked_at.clear();
+        self.added = false;
+        Ok(())
     }
 
     fn reload(&mut self) -> Result<(), IndexError> {
@@ -341,7 +386,7 @@ impl Index {
     /// Where the index or the store cannot be read.
     pub fn check(&self, store: &Snapshot) -> Result<IndexReport, IndexError> {
         let searcher = self.searching.searcher();
-        let damaged_files = self.index.validate_checksum()?.len() as u64;
+        let damaged_files = damaged_files(&self.index)?;
         let mut report = IndexReport { damaged_files, entries: searcher.num_docs(), ..IndexReport::default() };
         let changed = store.reindex_after(self.cursor.row, usize::MAX)?.into_iter().filter_map(|(_, reference)| reference);
         let mut changed: BTreeSet<String> = changed.map(|reference| key_of(&reference)).collect();
@@ -546,6 +591,19 @@ impl IndexReport {
     }
 }
 
+/// How many files of the index are not what was written. The library's own check leaves out what is missing in its list of
+/// files, which has no checksum.
+fn damaged_files(index: &tantivy::Index) -> Result<u64, IndexError> {
+    let directory = index.directory();
+    let mut damaged = 0;
+    for file in index.load_metas()?.list_segment_files() {
+        // Not every segment has a file of every kind. One that is needed and not there shows when the index is opened.
+        let there = directory.exists(&file).map_err(TantivyError::from)?;
+        damaged += u64::from(there && !directory.validate_checksum(&file).unwrap_or(false));
+    }
+    Ok(damaged)
+}
+
 fn columns(searching: &IndexReader) -> Result<Vec<Columns>, IndexError> {
     let open = |segment: &SegmentReader| -> Result<Columns, TantivyError> {
         // One that no entry of the segment has, such as where all are notes, is as good as empty.
@@ -566,21 +624,31 @@ fn make_private(dir: &Path) -> io::Result<()> {
     std::fs::DirBuilder::new().mode(0o700).recursive(true).create(dir)
 }
 
+/// Bytes of the checksum behind a cursor.
+const SUM_BYTES: usize = 8;
+
+fn sum(text: &str) -> String {
+    Sha256::digest(text)[..SUM_BYTES].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 impl std::fmt::Display for Cursor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let message = self.message.map_or_else(|| "-".to_owned(), |id| id.to_string());
-        write!(f, "{FORMAT} {message} {}", self.row)
+        let text = format!("{FORMAT} {message} {} {}", self.row, self.entries);
+        write!(f, "{text} {}", sum(&text))
     }
 }
 
 impl Cursor {
-    fn parse(text: &str) -> Option<Self> {
-        let mut words = text.split(' ').skip_while(|word| *word != FORMAT).skip(1);
+    fn parse(payload: &str) -> Option<Self> {
+        let (text, said) = payload.rsplit_once(' ')?;
+        let mut words = text.strip_prefix(FORMAT)?.split_whitespace();
         let message = match words.next()? {
             "-" => None,
             id => Some(id.parse().ok()?),
         };
-        Some(Self { message, row: words.next()?.parse().ok()?, things: true })
+        let cursor = Self { message, row: words.next()?.parse().ok()?, things: true, entries: words.next()?.parse().ok()? };
+        (said == sum(text)).then_some(cursor)
     }
 }
 
@@ -598,6 +666,14 @@ pub enum IndexError {
         /// The reason.
         #[source]
         source: io::Error,
+    },
+    /// Entries that were handed over are not there.
+    #[error("the search index has {found} entries in place of {expected}, and is made anew")]
+    Lost {
+        /// What was handed over.
+        expected: u64,
+        /// What is there.
+        found: u64,
     },
     /// The store no longer knows what the index has missed.
     #[error("the search index is too far behind, and is made anew")]

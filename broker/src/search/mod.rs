@@ -31,7 +31,7 @@ use peer_proto::search::{Hit, HitKind};
 use tantivy::tokenizer::TextAnalyzer;
 use words::Part;
 
-pub use self::index::{CaughtUp, Index, IndexError, IndexReport};
+pub use self::index::{CaughtUp, Index, IndexError, IndexReport, Looked};
 
 use crate::outbox::Outbox;
 use crate::state_dir;
@@ -156,14 +156,17 @@ impl Desk {
                     let stop = || signals.busy.load(Ordering::Relaxed) || signals.stopping.load(Ordering::Relaxed);
                     if let Err(error) = self.catch_up(&stop) {
                         tracing::warn!(cause = %error, "the search index cannot go on");
+                        self.let_go();
                     }
                 }
                 Job::Ask(Question { outbox, id, search, now }) => outbox.reply(id, self.answer(&search, now)),
             }
         }
-        if let Some(index) = self.index.take() {
-            index.close();
-        }
+    }
+
+    /// After an error: opened again, the index is looked at, and made anew if that is what it needs.
+    fn let_go(&mut self) {
+        (self.index, self.whole_at) = (None, None);
     }
 
     fn open(&mut self, store: &Snapshot) -> Result<(), IndexError> {
@@ -185,7 +188,7 @@ impl Desk {
             return Err(IndexError::Directory { path: self.dir.clone(), source });
         }
         let mut caught_up = self.try_to_catch_up(stop);
-        if let Err(error @ (IndexError::Behind | IndexError::Index(_))) = &caught_up {
+        if let Err(error @ (IndexError::Behind | IndexError::Lost { .. } | IndexError::Index(_))) = &caught_up {
             tracing::warn!(cause = ?error, "the search index is made anew");
             self.index = None;
             self.index = Some(Index::create(&self.dir)?);
@@ -222,8 +225,7 @@ impl Desk {
             }),
             Err(error) => {
                 tracing::warn!(cause = ?error, "a search failed");
-                // Opened again, it is looked at as after a kill, and made anew if that is what it needs.
-                (self.index, self.whole_at) = (None, None);
+                self.let_go();
                 Err(unavailable(error.to_string()))
             }
         }

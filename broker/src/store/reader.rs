@@ -33,6 +33,8 @@ pub struct Snapshot {
     tasks: OnceCell<ReadOnlyTable<u64, &'static [u8]>>,
     peers: OnceCell<ReadOnlyTable<u64, &'static [u8]>>,
     reindex: OnceCell<ReadOnlyTable<u64, reindex::Row<'static>>>,
+    /// redb closes a database when its last owner goes, whoever reads: pages that are not in the cache by then are refused.
+    _database: Arc<Database>,
 }
 
 impl Reader {
@@ -53,6 +55,7 @@ impl Reader {
             tasks: OnceCell::new(),
             peers: OnceCell::new(),
             reindex: OnceCell::new(),
+            _database: Arc::clone(&self.database),
         })
     }
 }

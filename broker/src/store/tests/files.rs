@@ -1,5 +1,6 @@
 //! The file on the disk: whose it must be, what is refused and left as it is, and how an older one becomes a newer one.
 
+use std::ops::ControlFlow;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
@@ -10,7 +11,7 @@ use peer_proto::message::Stage;
 use redb::{Database, ReadableTable, StorageBackend, WriteTransaction};
 
 use super::super::error::{Doing, WRITE};
-use super::super::{OpenError, Problem, Row, SCHEMA_VERSION, Store, StoreError, VerifyReport, record, schema};
+use super::super::{CACHE_BYTES, OpenError, Problem, Row, SCHEMA_VERSION, Store, StoreError, VerifyReport, record, schema};
 use super::crash_disk::{CrashDisk, Draw};
 use super::{channel, contents, delivery, filled, id, new_store, open_error, peer, place, put, send, task};
 
@@ -27,6 +28,35 @@ fn a_file_is_created_for_its_user_alone_and_found_again() {
     assert_eq!(contents(&Store::open(&database, &backups).unwrap()), before);
     let names: Vec<_> = std::fs::read_dir(database.parent().unwrap()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names, ["peers.redb"], "nothing else is left");
+}
+
+/// With more in it than the cache holds: what is in the cache is read also from a database that is closed, and the checks
+/// that redb makes of itself in a build for tests fill the cache.
+#[test]
+fn a_snapshot_reads_on_where_nothing_else_holds_the_database() {
+    let (_dir, database, backups) = place();
+    let mut store = Store::open(&database, &backups).unwrap();
+    let long = "x".repeat(64 * 1024);
+    let count = 2 * CACHE_BYTES as u64 / long.len() as u64;
+    for n in 1..=count {
+        let mut sent = send(n, &[3]);
+        for change in &mut sent {
+            if let Change::PutMessage(message) = change {
+                message.text.clone_from(&long);
+            }
+        }
+        store.commit(&sent).unwrap();
+    }
+    drop(store);
+    let snapshot = Store::look(&database).unwrap().snapshot().unwrap();
+    let mut seen = 0;
+    snapshot
+        .messages_after(None, |message| {
+            seen += u64::from(message.text == long);
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert_eq!(seen, count);
 }
 
 #[test]
