@@ -24,8 +24,8 @@ use tantivy::query::{
 };
 use tantivy::schema::{Field, IndexRecordOption, Value};
 use tantivy::{
-    Directory as _, DocAddress, IndexReader, IndexSettings, IndexWriter, Order, ReloadPolicy, Searcher, SegmentReader, TantivyDocument,
-    TantivyError, Term,
+    Directory as _, DocAddress, IndexReader, IndexSettings, IndexWriter, Order, ReloadPolicy, Searcher, SegmentReader,
+    TantivyDocument, TantivyError, Term,
 };
 use thiserror::Error;
 
@@ -67,7 +67,6 @@ struct Cursor {
 
 /// An open index.
 pub struct Index {
-    dir: PathBuf,
     index: tantivy::Index,
     searching: IndexReader,
     /// Of each segment that is searched: what an entry is read from.
@@ -148,7 +147,7 @@ impl Index {
         make_private(dir).map_err(io)?;
         let settings = IndexSettings { docstore_compress_dedicated_thread: false, ..IndexSettings::default() };
         let index = tantivy::Index::builder().schema(schema().0).settings(settings).create_in_dir(dir)?;
-        Self::with(dir, index, Cursor::default())
+        Self::with(index, Cursor::default())
     }
 
     /// Opens the index in `dir` for looking alone, after every file's checksum was looked at: the library trusts what it
@@ -184,24 +183,22 @@ impl Index {
         if damaged > 0 {
             return Ok(Looked::Damaged(damaged));
         }
-        match Self::with(dir, index, cursor) {
+        match Self::with(index, cursor) {
             Ok(index) if index.entries() == cursor.entries => Ok(Looked::Sound(Box::new(index))),
             Ok(_) | Err(IndexError::Index(_)) => Ok(Looked::Damaged(1)),
             Err(error) => Err(error),
         }
     }
 
-    fn with(dir: &Path, mut index: tantivy::Index, cursor: Cursor) -> Result<Self, IndexError> {
+    fn with(mut index: tantivy::Index, cursor: Cursor) -> Result<Self, IndexError> {
         index.tokenizers().register("words", words::analyzer());
         // One thread searches: an executor of several would start them all.
         index.set_executor(tantivy::Executor::single_thread());
         // Watching for commits of others would look at the directory twice a second.
         let searching = index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?;
         let fields = schema().1;
-        let dir = dir.into();
         let columns = columns(&searching)?;
         Ok(Self {
-            dir,
             index,
             searching,
             columns,
