@@ -93,6 +93,8 @@ pub(crate) enum Known {
         carrier: Carrier,
         /// No carrier follows it.
         last: bool,
+        /// The client showed an event since.
+        tried: bool,
     },
     /// It was proved by an earlier connection; the broker did not confirm that.
     Proved(Proof),
@@ -300,6 +302,21 @@ impl Inbox {
     /// Whether the next result or hook may show what a push carrier had, and what the model may have seen by that.
     pub(crate) fn would_repeat_push(&self) -> bool {
         self.entries.values().any(|entry| entry.is_open() && entry.is_pushed_only() && entry.standing() == Standing::Overdue)
+    }
+
+    /// The client showed an event: what it was given so far, of `among` where that is given, its model may have been asked
+    /// with. Returns of which messages that is news.
+    pub(crate) fn newly_tried(&mut self, among: Option<&[MessageId]>) -> Vec<MessageId> {
+        let given = |entry: &&mut Entry| {
+            let is_meant = among.is_none_or(|among| among.contains(&entry.message.id));
+            is_meant && entry.is_open() && !entry.tried && entry.last_carrier().is_some()
+        };
+        let mut tried = Vec::new();
+        for entry in self.entries.values_mut().filter(given) {
+            entry.tried = true;
+            tried.push(entry.message.id);
+        }
+        tried
     }
 
     /// Whether anything was given to the client of which the broker does not know yet that the model was shown it.

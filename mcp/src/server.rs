@@ -90,7 +90,11 @@ impl Server {
             hook.agent.get_or_insert(thread);
         }
         let output = match hook {
-            Some(hook) => hook::answer(&self.session, &hook).await.text,
+            Some(hook) => {
+                let output = hook::answer(&self.session, &hook).await;
+                output.arrived(&self.session);
+                output.text
+            }
             None => String::new(),
         };
         // An empty object says nothing, in the words of a hook.
@@ -246,6 +250,9 @@ impl ServerHandler for Server {
             is_subagent: is_subagent
                 || tool_use.as_ref().and_then(|call| self.session.state().facts.is_subagent(call)) == Some(true),
         };
+        if self.session.carries_mail(&caller) {
+            self.session.tried(None);
+        }
         self.session.reassert_title();
         self.session.look_into_transcript();
         tool_result::prove(&self.session, &caller);

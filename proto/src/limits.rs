@@ -62,7 +62,7 @@ pub const REFUSED_REASON_CHARS_MAX: usize = 400;
 /// Most recipients of one send.
 pub const RECIPIENTS_MAX: usize = 100;
 
-/// Most identifiers in one `Offered`, `Presented`, `Ack` or `Nack`.
+/// Most identifiers in one `Offered`, `Tried`, `Presented`, `Ack` or `Nack`.
 pub const MESSAGES_PER_REQUEST_MAX: usize = 256;
 
 /// Most sources that one message names.

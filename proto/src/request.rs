@@ -218,6 +218,13 @@ pub enum Request {
     /// What brakes and policies refused lately, newest first: the caller's own, or everybody's (the person). Answer:
     /// [`Reply::Refusals`].
     Refusals,
+    /// A model may have been asked with these since they were offered: the client made a request, ran a hook or called a
+    /// tool. Only then the end of this session counts an attempt for them; what a tool result carried counts without it.
+    /// Answer: [`Reply::Done`]; what this session does not hold is no error.
+    Tried {
+        /// Offered messages of this session.
+        messages: Vec<MessageId>,
+    },
 }
 
 /// What is paused: agents' sends in it are refused. The person is never paused.
@@ -681,7 +688,7 @@ pub struct InboxEntry {
     pub stage: Stage,
     /// When it was accepted.
     pub sent_at: Timestamp,
-    /// Sessions that ended with it offered.
+    /// Sessions that ended after a model may have been asked with it.
     pub attempts: u32,
     /// The text's size.
     pub text_bytes: u32,
@@ -705,7 +712,7 @@ pub struct ShownDelivery {
     pub name: String,
     /// Where the delivery stands.
     pub stage: Stage,
-    /// Sessions that ended with it offered.
+    /// Sessions that ended after a model may have been asked with it.
     pub attempts: u32,
     /// When its reader acknowledged it.
     pub acked_at: Option<Timestamp>,

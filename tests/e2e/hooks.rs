@@ -390,3 +390,51 @@ fn a_hook_does_not_wait_long_for_a_broker_that_is_suspended() {
     let id = send(&home, "luna", "request", "go on");
     assert!(context(&home, "claude", "PostToolBatch", "s-1", json!({})).contains(&id), "it works as before");
 }
+
+/// Ends a session, and waits until the broker has counted it.
+fn end(home: &Home, adapter: &Mcp, id: &str) -> Value {
+    let returned = trace(home, id).len();
+    adapter.close_stdin();
+    let _ = adapter.wait_exit(PATIENCE);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let delivery = home.peerctl(&["show", id, "--json"]).success().json()["deliveries"][0].clone();
+        if delivery["stage"] != "offered" {
+            return delivery;
+        }
+        assert!(Instant::now() < deadline, "the session's end was not counted, {returned} lines before: {delivery}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn sessions_in_which_nobody_was_asked_bury_nothing() {
+    let home = peer_tests::home!();
+    home.configure("[limits]\nattempts_max = 2\n");
+    let luna = claude(&home, "luna", "s-1");
+    luna.close_stdin();
+    let _ = luna.wait_exit(PATIENCE);
+    let id = send(&home, "luna", "request", "for whoever comes");
+    for session in ["s-2", "s-3", "s-4"] {
+        let luna = home.adapter("claude-code").env("CLAUDE_CODE_SESSION_ID", session).env("PEER_NAME", "luna").start();
+        let _ = luna.wait_channel(&id);
+        let delivery = end(&home, &luna, &id);
+        assert_eq!((&delivery["stage"], &delivery["attempts"]), (&json!("stored"), &json!(0)), "pushed alone: {delivery}");
+    }
+    home.configure("[limits]\nattempts_max = 2\n[adapter]\ncarriers_off = [\"channel\"]\n");
+    for session in ["s-5", "s-6", "s-7"] {
+        let luna = home.adapter("claude-code").env("CLAUDE_CODE_SESSION_ID", session).env("PEER_NAME", "luna").start();
+        let shown = context(&home, "claude", "SessionStart", session, json!({ "source": "startup" }));
+        assert!(shown.contains("for whoever comes"), "{shown}");
+        assert_eq!(context(&home, "claude", "SessionEnd", session, json!({ "reason": "other" })), "");
+        let delivery = end(&home, &luna, &id);
+        assert_eq!((&delivery["stage"], &delivery["attempts"]), (&json!("stored"), &json!(0)), "opened and closed: {delivery}");
+    }
+    for (session, stage) in [("s-8", "stored"), ("s-9", "dead")] {
+        let luna = home.adapter("claude-code").env("CLAUDE_CODE_SESSION_ID", session).env("PEER_NAME", "luna").start();
+        let shown = context(&home, "claude", "UserPromptSubmit", session, json!({ "prompt": "go" }));
+        assert!(shown.contains("for whoever comes"), "{shown}");
+        let delivery = end(&home, &luna, &id);
+        assert_eq!(delivery["stage"], stage, "it rode on a prompt, and the session ended: {delivery}");
+    }
+}

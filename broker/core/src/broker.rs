@@ -223,6 +223,7 @@ impl Broker {
             Request::Receive { filter, wait } => self.receive(now, caller, &filter, wait, step),
             Request::StopWaiting(id) => self.stop_waiting(caller, id, step),
             Request::Offered { messages, carrier, last } => self.offered(now, caller, &messages, carrier, last, step),
+            Request::Tried { messages } => self.tried(caller, &messages, step),
             Request::Presented { messages, carrier, evidence } => self.presented(now, caller, &messages, carrier, evidence, step),
             Request::Ack { messages } => self.ack(now, caller, messages, facts, step),
             Request::Nack { messages } => self.nack(now, caller, &messages, step),
@@ -359,7 +360,7 @@ impl Broker {
         if let Some(expires_at) = record.brief.expires_at {
             self.expiries.insert((expires_at, record.message, record.peer));
         }
-        self.mailboxes.entry(record.peer).or_default().insert(Entry { record, lease: None });
+        self.mailboxes.entry(record.peer).or_default().insert(Entry::new(record));
     }
 
     /// Takes a pending delivery out of memory, with its timers.

@@ -198,6 +198,8 @@ impl Broker {
             }
             self.change_delivery(peer, *message, step, |entry| {
                 entry.lease = Some(Lease { offered: Some(carrier), overdue_at_ms, ..lease });
+                // The client called for it, and asks its model next.
+                entry.tried |= carrier == Carrier::ToolResult;
                 entry.record.stage = Stage::Offered;
                 trace(&mut entry.record, TraceEvent::Offered, now.wall, Some(carrier), None);
             });
@@ -210,6 +212,24 @@ impl Broker {
         }
         step.reply(caller.connection, caller.id, Reply::Done);
         self.pump(now, peer, step);
+        Ok(())
+    }
+
+    /// The client showed an event after these were offered.
+    pub(crate) fn tried(&mut self, caller: Caller, messages: &[MessageId], step: &mut Step) -> Result<(), Rejection> {
+        let peer = self.session_peer(caller)?;
+        check_count(messages)?;
+        for message in messages {
+            let is_offered = |entry: &Entry| {
+                entry.lease.is_some_and(|lease| lease.holder == caller.connection && lease.offered.is_some())
+            };
+            if let Some(mailbox) = self.mailboxes.get_mut(&peer)
+                && mailbox.get(*message).is_some_and(is_offered)
+            {
+                mailbox.update(*message, |entry| entry.tried = true);
+            }
+        }
+        step.reply(caller.connection, caller.id, Reply::Done);
         Ok(())
     }
 
@@ -325,6 +345,7 @@ impl Broker {
         if stage == Stage::Offered && cause == Cause::Nack {
             self.change_delivery(peer, message, step, |entry| {
                 entry.lease = None;
+                entry.tried = false;
                 entry.record.stage = Stage::Stored;
                 trace(&mut entry.record, TraceEvent::Returned, now.wall, None, Some(cause));
             });
@@ -370,7 +391,7 @@ impl Broker {
         }
     }
 
-    /// A session of this peer ended: what it had offered counts an attempt, what it merely held is ready again.
+    /// A session of this peer ended: what a model may have been asked with counts an attempt, the rest is ready again.
     pub(crate) fn return_leases(&mut self, now: Now, peer: PeerId, holder: ConnectionId, step: &mut Step) {
         let held = |entry: &&Entry| entry.lease.is_some_and(|lease| lease.holder == holder);
         let held: Vec<(MessageId, bool)> = self
@@ -384,30 +405,34 @@ impl Broker {
         self.count_attempts(now, peer, offered.into_iter().map(|(message, _)| message).collect(), step);
     }
 
-    /// A session ended with these messages offered and unproved. Those that have had their attempts are buried last: their
-    /// sender hears of it, and if that is the reader itself, it gets the others first.
+    /// A session ended with these messages offered and unproved. It was an attempt only where a model may have been asked:
+    /// a session that showed no event since, such as one that was closed at once, says nothing about the message. Those that
+    /// have had their attempts are buried last: their sender hears of it, and if that is the reader itself, it gets the
+    /// others first.
     pub(crate) fn count_attempts(&mut self, now: Now, peer: PeerId, messages: Vec<MessageId>, step: &mut Step) {
         let attempts_max = self.config.limits.attempts_max;
         let (spent, others): (Vec<_>, Vec<_>) = messages.into_iter().partition(|message| {
             let entry = self.mailbox(peer).and_then(|mailbox| mailbox.get(*message));
-            entry.is_some_and(|entry| entry.record.attempts + 1 >= attempts_max)
+            entry.is_some_and(|entry| entry.tried && entry.record.attempts + 1 >= attempts_max)
         });
         for message in others {
-            self.count_attempt(now, peer, message, step);
+            self.end_attempt(now, peer, message, step);
         }
         for message in spent {
             self.bury(now, peer, message, Cause::AttemptsExceeded, step);
         }
     }
 
-    fn count_attempt(&mut self, now: Now, peer: PeerId, message: MessageId, step: &mut Step) {
+    fn end_attempt(&mut self, now: Now, peer: PeerId, message: MessageId, step: &mut Step) {
         let Some(entry) = self.mailbox(peer).and_then(|mailbox| mailbox.get(message)) else { return };
-        let (attempts, overdue_at_ms) = (entry.record.attempts + 1, entry.lease.and_then(|lease| lease.overdue_at_ms));
+        let attempts = entry.record.attempts + u32::from(entry.tried);
+        let overdue_at_ms = entry.lease.and_then(|lease| lease.overdue_at_ms);
         if let Some(at_ms) = overdue_at_ms {
             self.overdue.remove(&(at_ms, message, peer));
         }
         self.change_delivery(peer, message, step, |entry| {
             entry.lease = None;
+            entry.tried = false;
             entry.record.stage = Stage::Stored;
             entry.record.attempts = attempts;
             trace(&mut entry.record, TraceEvent::Returned, now.wall, None, Some(Cause::SessionEnded));

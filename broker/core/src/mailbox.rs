@@ -21,6 +21,9 @@ pub(crate) struct Entry {
     pub(crate) record: DeliveryRecord,
     /// In memory: the session that holds it.
     pub(crate) lease: Option<Lease>,
+    /// In memory: a model may have been asked with it since it was last stored or returned, so that the end of the session
+    /// that offered it is an attempt.
+    pub(crate) tried: bool,
 }
 
 /// A session's right to one message, until evidence, a nack, or the session's end. Has no time of its own.
@@ -37,6 +40,14 @@ pub(crate) struct Lease {
 }
 
 impl Entry {
+    /// Of a delivery that no session holds. What the broker before was told of it is gone: what the client had called for
+    /// counts as asked with, and what was pushed does not.
+    pub(crate) fn new(record: DeliveryRecord) -> Self {
+        let by = record.trace.iter().rfind(|entry| entry.event == TraceEvent::Offered).and_then(|entry| entry.carrier);
+        let tried = record.stage == Stage::Offered && matches!(by, Some(Carrier::ToolResult | Carrier::Hook));
+        Self { record, lease: None, tried }
+    }
+
     /// Where it stands, leases included.
     pub(crate) fn stage(&self) -> Stage {
         match (self.record.stage, self.lease) {

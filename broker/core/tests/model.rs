@@ -74,6 +74,7 @@ enum Op {
     Presented { program: usize, messages: Vec<Draw> },
     Ack { program: usize, messages: Vec<Draw> },
     Nack { program: usize, messages: Vec<Draw> },
+    Tried { program: usize, messages: Vec<Draw> },
     Receive { program: usize, filter: Option<(u8, Draw)>, wait: bool },
     StopWaiting { program: usize, wait: Draw },
     Cancel { program: usize, message: Draw },
@@ -138,6 +139,7 @@ fn operation() -> impl Strategy<Value = Op> {
         6 => (anyone(), some()).prop_map(|(program, messages)| Op::Presented { program, messages }),
         5 => (anyone(), some()).prop_map(|(program, messages)| Op::Ack { program, messages }),
         4 => (session(), some()).prop_map(|(program, messages)| Op::Nack { program, messages }),
+        4 => (session(), some()).prop_map(|(program, messages)| Op::Tried { program, messages }),
         7 => (session(), prop::option::of((0..3_u8, any::<Draw>())), any::<bool>())
             .prop_map(|(program, filter, wait)| Op::Receive { program, filter, wait }),
         2 => (session(), any::<Draw>()).prop_map(|(program, wait)| Op::StopWaiting { program, wait }),
@@ -194,6 +196,10 @@ struct Letter {
     attempts: u32,
     /// Given to a carrier, without proof or return since.
     offered: bool,
+    /// The carrier that it was given to last is a tool result.
+    called_for: bool,
+    /// A model may have been asked with it since it was stored or returned.
+    tried: bool,
     /// Given to a carrier at any time.
     shown: bool,
     holder: Option<ConnectionId>,
@@ -219,16 +225,21 @@ impl Letter {
         self.overdue_at_ms = None;
     }
 
+    /// Of whether a model was asked with it, only the carrier is stored.
+    fn forget_what_is_not_stored(&mut self) {
+        self.tried = self.offered && self.called_for;
+    }
+
     fn settle(&mut self, stage: Stage) {
         self.release();
         self.stage = stage;
     }
 
     /// A session ended with it offered.
-    fn count_attempt(&mut self) {
+    fn end_attempt(&mut self) {
         self.release();
         self.offered = false;
-        self.attempts += 1;
+        self.attempts += u32::from(std::mem::take(&mut self.tried));
         if self.attempts >= ATTEMPTS_MAX {
             self.stage = Stage::Dead;
         }
@@ -482,6 +493,10 @@ impl Model {
                 let messages = self.draw_messages(*program, messages);
                 self.ask(*program, Request::Nack { messages });
             }
+            Op::Tried { program, messages } => {
+                let messages = self.draw_messages(*program, messages);
+                self.ask(*program, Request::Tried { messages });
+            }
             Op::Receive { program, filter, wait } => {
                 let mut wanted = Filter::default();
                 match filter {
@@ -555,7 +570,10 @@ impl Model {
                 self.lines.clear();
                 self.stale.clear();
                 self.owed.clear();
-                self.letters.values_mut().for_each(Letter::release);
+                for letter in self.letters.values_mut() {
+                    letter.release();
+                    letter.forget_what_is_not_stored();
+                }
                 self.last_now = self.world.now;
                 self.grace_until_ms = self.world.now.mono_ms + EXPIRY_GRACE_MS;
                 let peers = self.world.disk.peers.iter();
@@ -620,7 +638,7 @@ impl Model {
         self.stale.retain(|stale| *stale != connection);
         self.owed.retain(|(waiting, _), _| *waiting != connection);
         for letter in self.letters.values_mut().filter(|letter| letter.holder == Some(connection)) {
-            if counts && letter.offered { letter.count_attempt() } else { letter.release() }
+            if counts && letter.offered { letter.end_attempt() } else { letter.release() }
         }
     }
 
@@ -749,13 +767,20 @@ impl Model {
                 }
             }
             (Request::Send(send), Reply::Sent(sent)) => self.sent(line, send, sent),
-            (Request::Offered { messages, last, .. }, Reply::Done) => {
+            (Request::Offered { messages, carrier, last }, Reply::Done) => {
                 let overdue_at_ms = (!last).then_some(self.world.now.mono_ms + 30_000);
                 for letter in self.own(line.peer, messages) {
                     if letter.waits() && letter.holder == Some(connection) {
                         (letter.offered, letter.shown, letter.offered_by_holder) = (true, true, true);
                         letter.overdue_at_ms = overdue_at_ms;
+                        letter.called_for = *carrier == Carrier::ToolResult;
+                        letter.tried |= letter.called_for;
                     }
+                }
+            }
+            (Request::Tried { messages }, Reply::Done) => {
+                for letter in self.own(line.peer, messages) {
+                    letter.tried |= letter.waits() && letter.holder == Some(connection) && letter.offered_by_holder;
                 }
             }
             (Request::Presented { messages, .. }, Reply::Done) => {
@@ -786,7 +811,7 @@ impl Model {
             (Request::Nack { messages }, Reply::Done) => {
                 for letter in self.own(line.peer, messages) {
                     letter.release();
-                    letter.offered = false;
+                    (letter.offered, letter.tried) = (false, false);
                 }
             }
             (Request::Cancel(message), Reply::Settled { .. }) => {
@@ -983,7 +1008,7 @@ impl Model {
     fn forgotten_offers(&mut self, peer: PeerId) {
         for ((_, owner), letter) in &mut self.letters {
             if *owner == peer && letter.waits() && letter.offered && letter.holder.is_none() {
-                letter.count_attempt();
+                letter.end_attempt();
             }
         }
     }
@@ -1024,6 +1049,7 @@ impl Model {
             .collect();
         for message in moved {
             let mut letter = self.letters.remove(&(message, before)).expect("it was just seen");
+            letter.forget_what_is_not_stored();
             let subject = !letter.free && ![before, peer].contains(&letter.from) && !letter.shown;
             let held = subject && (policy != Policy::Accept || self.escalates(letter.from, peer));
             let first = !self.letters.get(&(message, peer)).is_some_and(Letter::waits);
@@ -1212,6 +1238,8 @@ impl Model {
                         stage: record.stage,
                         attempts: 0,
                         offered: false,
+                        called_for: false,
+                        tried: false,
                         shown: false,
                         holder: None,
                         offered_by_holder: false,
@@ -1364,7 +1392,7 @@ fn revive(letter: &mut Letter) {
     letter.release();
     letter.stage = Stage::Stored;
     letter.attempts = 0;
-    letter.offered = false;
+    (letter.offered, letter.tried) = (false, false);
     letter.expires_at = None;
     letter.kept = false;
 }

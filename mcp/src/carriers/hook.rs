@@ -33,6 +33,17 @@ pub(crate) struct Output {
     /// The client's JSON; empty: nothing.
     pub(crate) text: String,
     messages: Vec<MessageId>,
+    /// The model is asked next, with this in front of it.
+    is_asked_with: bool,
+}
+
+impl Output {
+    /// The client has it.
+    pub(crate) fn arrived(&self, session: &Session) {
+        if self.is_asked_with && !self.messages.is_empty() {
+            session.tried(Some(&self.messages));
+        }
+    }
 }
 
 /// A hook that came through the broker.
@@ -40,8 +51,8 @@ pub(crate) async fn relayed(session: Arc<Session>, call: u64, hook: HookCall) {
     let _one_at_a_time = session.hooks.lock().await;
     let output = answer(&session, &hook).await;
     let Some(connection) = session.connected() else { return };
-    let answered = connection.request(Request::HookAnswer { call, output: output.text }).await;
-    let Err(error) = answered else { return };
+    let answered = connection.request(Request::HookAnswer { call, output: output.text.clone() }).await;
+    let Err(error) = answered else { return output.arrived(&session) };
     {
         let mut state = session.state();
         match error {
@@ -65,6 +76,11 @@ pub(crate) async fn answer(session: &Arc<Session>, hook: &HookCall) -> Output {
         return Output::default();
     }
     session.state().facts.hooks_come = true;
+    // A session that only begins and ends has not asked its model anything.
+    let asks = !matches!(hook.event, HookEvent::SessionStart | HookEvent::SessionEnd);
+    if asks {
+        session.tried(None);
+    }
     note(session, hook);
     session.look_into_transcript();
     let proved = session.state().inbox.event(hook.event, hook.turn.as_deref());
@@ -131,7 +147,8 @@ async fn mail(session: &Arc<Session>, hook: &HookCall) -> Output {
         drop(connection.submit(Request::Offered { messages: messages.to_vec(), carrier: Carrier::Hook, last: false }));
     }
     session.given();
-    Output { text: rendered(session.client().kind, hook.event, &block), messages: block.offered }
+    let is_asked_with = hook.event != HookEvent::SessionStart;
+    Output { text: rendered(session.client().kind, hook.event, &block), messages: block.offered, is_asked_with }
 }
 
 /// The block in the form that the client reads. Claude Code would show what blocks a stop to the model twice.

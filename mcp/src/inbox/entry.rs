@@ -38,6 +38,8 @@ pub(super) struct Entry {
     /// Which characters the client's record shows to the model.
     pub(super) recorded: Vec<(usize, usize)>,
     pub(super) proof: Option<Proof>,
+    /// The client showed an event since a carrier was given it, and the broker was told so.
+    pub(super) tried: bool,
 }
 
 /// A push carrier was given a message.
@@ -122,6 +124,7 @@ impl Entry {
             result_overdue: false,
             recorded: Vec::new(),
             proof: None,
+            tried: false,
         }
     }
 
@@ -266,7 +269,10 @@ impl Entry {
         match (self.proof, self.last_carrier()) {
             (Some(proof), _) => Known::Proved(proof),
             (None, None) => Known::New,
-            (None, Some(carrier)) => Known::Offered { carrier, last: carrier == Carrier::ToolResult && !hooks_come },
+            (None, Some(carrier)) => {
+                let last = carrier == Carrier::ToolResult && !hooks_come;
+                Known::Offered { carrier, last, tried: self.tried }
+            }
         }
     }
 

@@ -52,6 +52,17 @@ impl Session {
         }
     }
 
+    /// The client showed an event, after which the end of this session counts as an attempt for what it was given before.
+    /// `among`: only for these.
+    pub(crate) fn tried(&self, among: Option<&[MessageId]>) {
+        // Without a connection the end of this session is counted by what is stored.
+        let Some(connection) = self.connected() else { return };
+        let tried = self.state().inbox.newly_tried(among);
+        for messages in tried.chunks(MESSAGES_PER_REQUEST_MAX) {
+            drop(connection.submit(Request::Tried { messages: messages.to_vec() }));
+        }
+    }
+
     /// Looks for proof in the client's own record of the session.
     pub(crate) fn look_into_transcript(self: &Arc<Self>) {
         let client = self.client().kind;
@@ -79,6 +90,9 @@ impl Session {
     pub(crate) fn set_activity(&self, activity: Activity) {
         let before = self.state().facts.activity.replace(activity);
         if before != Some(activity) {
+            if [before, Some(activity)].contains(&Some(Activity::Working)) {
+                self.tried(None);
+            }
             self.report();
             // Clients show in their titles that they work, and then something else again.
             self.reassert_title();

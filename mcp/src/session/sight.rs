@@ -188,6 +188,7 @@ impl Session {
         if before == Some(Activity::Working) {
             return;
         }
+        self.tried(None);
         self.report();
         if !hooks_come {
             let session = Arc::clone(self);

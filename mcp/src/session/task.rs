@@ -208,8 +208,11 @@ impl Session {
                 if let Some(connection) = self.connected() {
                     match known {
                         Known::New => self.offer(),
-                        Known::Offered { carrier, last } => {
+                        Known::Offered { carrier, last, tried } => {
                             drop(connection.submit(Request::Offered { messages: vec![message], carrier, last }));
+                            if tried {
+                                drop(connection.submit(Request::Tried { messages: vec![message] }));
+                            }
                         }
                         Known::Proved(proof) => self.prove(&connection, vec![message], proof),
                     }

@@ -113,6 +113,7 @@ variants!(REQUESTS, request_name, Request, {
     Request::Resume(_) => "resume",
     Request::Purge { .. } => "purge",
     Request::Refusals => "refusals",
+    Request::Tried { .. } => "tried",
 });
 
 variants!(REPLIES, reply_name, Reply, {

@@ -160,7 +160,7 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
         ("", Request::Offered { messages: ids.clone(), carrier: Carrier::Channel, last: false }),
         ("", Request::Presented { messages: ids.clone(), carrier: Carrier::ToolResult, evidence: Evidence::NextCall }),
         ("", Request::Ack { messages: ids.clone() }),
-        ("", Request::Nack { messages: ids }),
+        ("", Request::Nack { messages: ids.clone() }),
         ("", Request::Read(message_id(1))),
         ("", Request::Inbox { peer: Some("*".into()), held: true, after: Some(position()) }),
         (".bare", Request::Inbox { peer: None, held: false, after: None }),
@@ -273,6 +273,7 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
         ("", Request::Resume(Pausing::All)),
         ("", Request::Purge { dry_run: true }),
         ("", Request::Refusals),
+        ("", Request::Tried { messages: ids }),
     ]
 }
 

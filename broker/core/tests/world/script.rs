@@ -176,6 +176,10 @@ impl World {
                 let messages = ids(self, 2);
                 self.ask(name, Request::Offered { messages, carrier, last });
             }
+            [name, "tried", ..] => {
+                let messages = ids(self, 2);
+                self.ask(name, Request::Tried { messages });
+            }
             [name, "presented", ..] => {
                 let (carrier, _) = parse_carrier(options["by"]);
                 let evidence = match options.get("evidence").copied().unwrap_or("next_call") {
@@ -358,6 +362,8 @@ fn parse_policy(text: &str) -> Option<Policy> {
 fn parse_carrier(text: &str) -> (Carrier, bool) {
     match text {
         "channel" => (Carrier::Channel, false),
+        "inbox_socket" => (Carrier::InboxSocket, false),
+        "hook" => (Carrier::Hook, false),
         "tool_result" => (Carrier::ToolResult, true),
         "peerctl" => (Carrier::Peerctl, true),
         other => panic!("no such carrier in a script: {other}"),
