@@ -220,9 +220,8 @@ impl Broker {
         let peer = self.session_peer(caller)?;
         check_count(messages)?;
         for message in messages {
-            let is_offered = |entry: &Entry| {
-                entry.lease.is_some_and(|lease| lease.holder == caller.connection && lease.offered.is_some())
-            };
+            let is_offered =
+                |entry: &Entry| entry.lease.is_some_and(|lease| lease.holder == caller.connection && lease.offered.is_some());
             if let Some(mailbox) = self.mailboxes.get_mut(&peer)
                 && mailbox.get(*message).is_some_and(is_offered)
             {

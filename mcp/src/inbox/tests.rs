@@ -295,8 +295,14 @@ fn after_a_new_connection_only_what_is_pushed_again_is_held() {
 
     inbox.begin_session();
     assert_eq!(due(&mut inbox, &client.calls()), Block::default(), "nothing is leased");
-    assert_eq!(delivered(&mut inbox, 1, "luna", "shown"), Known::Offered { carrier: Carrier::ToolResult, last: true, tried: false });
-    assert_eq!(delivered(&mut inbox, 2, "luna", "pushed"), Known::Offered { carrier: Carrier::Channel, last: false, tried: false });
+    assert_eq!(
+        delivered(&mut inbox, 1, "luna", "shown"),
+        Known::Offered { carrier: Carrier::ToolResult, last: true, tried: false }
+    );
+    assert_eq!(
+        delivered(&mut inbox, 2, "luna", "pushed"),
+        Known::Offered { carrier: Carrier::Channel, last: false, tried: false }
+    );
     assert_eq!(delivered(&mut inbox, 3, "vega", "waiting"), Known::New);
     let block = due(&mut inbox, &client.calls());
     assert_eq!(block.offered, [id(3)], "{}", block.text);
