@@ -4,7 +4,7 @@
 //! rules. To follow a message, read connection, engine, outbox; the modules stand in that order:
 //!
 //! - [`config`]: what the person may change.
-//! - `state_dir`, `listener`, `reach`: the directory, the lock, the socket.
+//! - `state_dir`, `listener`, `reach`: the directory, the lock, the socket; `rehearsal`: whether they could be had.
 //! - `budget`, `frames`, `connection`: bytes to frames, where there is room for them, and answers to bytes.
 //! - `engine`: batch, apply, commit once, release.
 //! - `outbox`: what waits for each connection.
@@ -47,6 +47,7 @@ mod listener;
 mod outbox;
 mod query;
 mod reach;
+mod rehearsal;
 mod sandbox;
 mod shutdown;
 mod state_dir;
@@ -57,6 +58,7 @@ pub use crate::detach::DetachError;
 pub use crate::engine::EngineError;
 pub use crate::inherited::wait_for_children;
 pub use crate::listener::{ServeError, SocketError};
+pub use crate::rehearsal::{RehearsalError, rehearse};
 pub use crate::sandbox::SandboxError;
 pub use crate::state_dir::{DirError, LockError, examine, free_bytes};
 pub use crate::telemetry::LogError;
@@ -239,6 +241,9 @@ pub enum RunError {
     /// The socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
+    /// What a rehearsal found.
+    #[error(transparent)]
+    Rehearsal(#[from] RehearsalError),
     /// Leaving the starter.
     #[error(transparent)]
     Detach(#[from] DetachError),

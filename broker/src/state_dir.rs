@@ -17,23 +17,33 @@ use thiserror::Error;
 /// nobody else can enter, on a file system of this machine. In another user's directory nothing is made: whose it is would
 /// be locked out of what root makes there.
 pub(crate) fn secure(dir: &Path) -> Result<(), DirError> {
+    if place_of(dir)? == dir {
+        return Ok(());
+    }
+    let created = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    created.map_err(|source| DirError::Create { dir: dir.into(), source })?;
+    let found = dir.symlink_metadata().map_err(|source| DirError::Look { dir: dir.into(), source })?;
+    judge(dir, &found)
+}
+
+/// `dir`, where it is there and fit for a broker; what there is of its path, where it is missing and a broker may make it
+/// there. Makes nothing.
+pub(crate) fn place_of(dir: &Path) -> Result<PathBuf, DirError> {
     let home = std::env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute() && dir.starts_with(home));
     if let Some(home) = home {
         not_foreign(dir, &home)?;
     }
-    let found = match dir.symlink_metadata() {
+    match dir.symlink_metadata() {
         Err(missing) if missing.kind() == io::ErrorKind::NotFound => {
-            if let Some(above) = dir.ancestors().skip(1).find(|above| above.exists()) {
-                not_foreign(dir, above)?;
-            }
-            let created = DirBuilder::new().recursive(true).mode(0o700).create(dir);
-            created.map_err(|source| DirError::Create { dir: dir.into(), source })?;
-            dir.symlink_metadata()
+            let above = dir.ancestors().skip(1).find(|above| above.exists()).unwrap_or(Path::new("/"));
+            not_foreign(dir, above)?;
+            Ok(above.to_path_buf())
         }
-        found => found,
-    };
-    let found = found.map_err(|source| DirError::Look { dir: dir.into(), source })?;
-    judge(dir, &found)
+        found => {
+            judge(dir, &found.map_err(|source| DirError::Look { dir: dir.into(), source })?)?;
+            Ok(dir.to_path_buf())
+        }
+    }
 }
 
 /// Refuses to make `dir` in a place that belongs to another user. Root's places are nobody's: their modes say who may.

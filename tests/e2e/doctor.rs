@@ -104,6 +104,54 @@ fn a_broker_whose_executable_is_gone_is_found() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn that_no_broker_can_start_is_found_by_trying() {
+    let home = peer_tests::home!();
+    // Nobody can make anything there, not even root.
+    let tried = |state: &Path, before: &str| {
+        let mut command = std::process::Command::new("/bin/bash");
+        command.arg("-c").arg(format!("{before} \"$0\" doctor --json")).arg(home.executable()).env_clear();
+        command.env("HOME", home.home()).env("PEERD_DIR", state).env("PATH", "/usr/bin:/bin");
+        let outcome = home.run(command, "");
+        let found = findings(&outcome, "broker");
+        assert_eq!(found.len(), 1, "{outcome:?}");
+        (outcome.code, found[0].clone())
+    };
+    let (code, found) = tried(Path::new("/proc/peerd/state"), "");
+    assert_eq!((code, &found["state"]), (7, &json!("problem")), "{found}");
+    assert!(found["observed"].as_str().expect("a text").starts_with("cannot make anything in /proc"), "{found}");
+    assert!(found["hint"].as_str().expect("a text").contains("PEERD_DIR"), "{found}");
+
+    home.configure("");
+    let told = |before: &str, part: &str| {
+        let (code, found) = tried(&home.state(), before);
+        assert_eq!((code, &found["state"]), (7, &json!("problem")), "{before}: {found}");
+        assert!(found["observed"].as_str().expect("a text").contains(part), "{part:?} is not in {found}");
+    };
+    told("ulimit -f 0;", "cannot write a file");
+    let log = home.state().join("broker.log");
+    fs::create_dir(&log).expect("make a directory");
+    told("", "broker.log");
+    fs::remove_dir(&log).expect("remove a directory");
+
+    let (code, found) = tried(&home.state(), "");
+    assert_eq!((code, &found["state"]), (0, &json!("good")), "{found}");
+    let left: Vec<_> = fs::read_dir(home.state()).expect("read it").flatten().map(|entry| entry.file_name()).collect();
+    assert_eq!(left, ["config.toml"], "what was tried is removed");
+}
+
+#[test]
+fn a_broker_without_a_socket_is_found() {
+    let home = peer_tests::home!();
+    home.configure("");
+    let lock = fs::File::create(home.state().join("broker.lock")).expect("make a file");
+    fs::set_permissions(home.state().join("broker.lock"), Permissions::from_mode(0o600)).expect("set a mode");
+    lock.lock().expect("lock it");
+    let (observed, hint) = problem(&home, "broker");
+    assert!(observed.contains("holds the broker's lock") && hint.contains("daemon restart"), "{observed} {hint}");
+}
+
+#[test]
 fn a_client_that_is_told_to_run_what_is_gone_is_found_and_mended() {
     let home = peer_tests::home!();
     fs::create_dir(home.home().join(".gemini")).expect("make a directory");

@@ -14,9 +14,9 @@ use peer_client::{ConnectError, Endpoint, Start, holder};
 use serde_json::json;
 
 use self::start::{Started, start};
-pub(crate) use self::start::{detached_broker, last_words};
+pub(crate) use self::start::{detached_broker, last_words, rehearse};
 use self::stop::Stopped;
-pub(crate) use self::stop::stop;
+pub(crate) use self::stop::{stop, unreachable};
 use super::{block_on, status};
 use crate::error::Failure;
 use crate::operator::Operator;
@@ -52,6 +52,9 @@ enum What {
         #[arg(long, hide = true)]
         detached: bool,
     },
+    /// Try what a start needs, and become no broker
+    #[command(hide = true)]
+    Rehearse,
     /// Start the broker in the background, unless one runs
     Start,
     /// Stop the broker; what it accepted is on disk
@@ -70,6 +73,9 @@ pub(crate) fn run(args: Args, output: &Output, endpoint: Endpoint) -> Result<(),
     let endpoint = Endpoint { start: Start::Never, ..endpoint };
     match args.what {
         What::Run { no_sandbox, detached } => serve(endpoint, !no_sandbox, detached),
+        What::Rehearse => {
+            peer_broker::rehearse(&endpoint.location, true).map_err(|error| Failure::Broker(chain(&error)))
+        }
         What::Start => block_on(async { say_started(output, &start(&endpoint).await?) }),
         What::Stop => block_on(async {
             let stopped = stop(&endpoint).await?;

@@ -231,8 +231,37 @@ fn nobody_answered(endpoint: &Endpoint) -> String {
 
 /// The command that becomes a broker. Nothing of the starter's environment lives on in a process that serves everybody.
 pub(crate) fn detached_broker(endpoint: &Endpoint, program: &std::path::Path) -> Command {
+    inheriting_little(endpoint, program, &["daemon", "run", "--detached"])
+}
+
+/// Tries in a process of its own what a start needs; says what is missing, with the next step at its end.
+pub(crate) async fn rehearse(endpoint: &Endpoint) -> Result<(), Failure> {
+    let program = endpoint.program()?;
+    let mut command = inheriting_little(endpoint, &program, &["daemon", "rehearse"]);
+    let mut child = command.kill_on_drop(true).spawn().map_err(|source| Failure::Broker(not_run(&program, &source)))?;
+    let tried = async {
+        let words = last_words(&mut child).await?;
+        Ok::<_, io::Error>((words, child.wait().await?))
+    };
+    let Ok(tried) = tokio::time::timeout(Duration::from_millis(START_TIMEOUT_MS), tried).await else {
+        let text = format!("trying what a start needs took more than {START_TIMEOUT_MS} ms; look at the disk and the load");
+        return Err(Failure::Broker(text));
+    };
+    let (words, ended) = tried.map_err(|source| Failure::System { attempt: "trying what a start needs", source })?;
+    if ended.success() {
+        return Ok(());
+    }
+    if ended.signal().is_some() || words.is_empty() {
+        let text = format!("what tried the needs of a start died {}; no broker can start then", of_what(ended));
+        return Err(Failure::Broker(text));
+    }
+    Err(Failure::Broker(words.trim_start_matches("peerctl: ").to_owned()))
+}
+
+/// This program with `arguments`, a little of this process's environment, and its standard error to read.
+fn inheriting_little(endpoint: &Endpoint, program: &std::path::Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(program);
-    command.args(["daemon", "run", "--detached"]).current_dir("/");
+    command.args(arguments).current_dir("/");
     command.env_clear().env("PEERD_DIR", endpoint.location.dir());
     for name in ENVIRONMENT_KEPT {
         if let Some(value) = std::env::var_os(name) {

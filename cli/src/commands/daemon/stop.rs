@@ -145,7 +145,7 @@ pub(super) fn held(holder: Holder) -> String {
 }
 
 /// What `status` says of a broker that has the lock and no socket.
-pub(super) fn unreachable(socket: &Path, holder: Holder) -> String {
+pub(crate) fn unreachable(socket: &Path, holder: Holder) -> String {
     let step = match holder.phase {
         Some(Phase::Starting | Phase::Ending) => "try again in a moment, or end it with `peerctl daemon stop`",
         Some(Phase::Serving) | None => "`peerctl daemon restart` ends it and starts another",

@@ -1,13 +1,13 @@
 //! What the broker says: whether it runs, as which version, and which sessions it could never reach.
 
-use peer_client::{ConnectError, Endpoint, Start};
+use peer_client::{ConnectError, Endpoint, Start, holder};
 use peer_proto::limits::VISIBILITY_TIMEOUT_MS;
 use peer_proto::message::Carrier;
 use peer_proto::policy::{Policies, Policy};
 use peer_proto::request::{Pausing, PeerInfo, PeersQuery, Reply, Request, Status};
 
 use super::Findings;
-use crate::commands::{block_on, status};
+use crate::commands::{block_on, daemon, status};
 use crate::error::Failure;
 use crate::operator::{Operator, unexpected};
 use crate::output::{age, cell, now, span};
@@ -37,10 +37,22 @@ pub(super) fn look(endpoint: &Endpoint, findings: &mut Findings) {
     });
     match looked {
         Ok(()) => {}
-        Err(Failure::Connect(ConnectError::NotRunning { .. })) => {
-            findings.good("broker", "none runs; whatever needs it starts it");
-        }
+        Err(Failure::Connect(ConnectError::NotRunning { socket })) => match holder::look(&endpoint.location) {
+            Some(holder) => {
+                let failure = Failure::Unreachable(daemon::unreachable(&socket, holder));
+                findings.failed("broker", &failure, "a broker that can be reached, or none");
+            }
+            None => startable(endpoint, findings),
+        },
         Err(failure) => findings.failed("broker", &failure, "a broker that answers, or none"),
+    }
+}
+
+/// Tries what a start would need.
+fn startable(endpoint: &Endpoint, findings: &mut Findings) {
+    match block_on(daemon::rehearse(endpoint)) {
+        Ok(()) => findings.good("broker", "none runs, and one could start: what it needs was tried; whatever needs it starts it"),
+        Err(failure) => findings.failed("broker", &failure, "that a broker can start"),
     }
 }
 

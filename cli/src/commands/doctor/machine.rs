@@ -33,7 +33,7 @@ pub(super) fn executable(endpoint: &Endpoint, findings: &mut Findings) {
 pub(super) fn directory(location: &Location, findings: &mut Findings) {
     let dir = location.dir();
     if dir.symlink_metadata().is_err() {
-        return findings.note("directory", format!("{} is not there; the first session makes it", dir.display()), "");
+        return findings.note("directory", format!("{} is not there yet; the first broker makes it", dir.display()), "");
     }
     if let Err(error) = peer_broker::examine(dir) {
         let text = error.to_string();

@@ -1,6 +1,6 @@
 //! `peerctl doctor`: look at everything that must fit together, and say what does not and which command mends it.
 //!
-//! It changes nothing and starts nothing. Each look is a function that adds findings; this file runs them and prints what
+//! It changes nothing and starts no broker. Where none runs, a process of its own tries what a start needs. Each look is a function that adds findings; this file runs them and prints what
 //! they found.
 
 mod broker;
@@ -21,7 +21,8 @@ Examples:
 
 Exit 0 where all is well, 7 where something is to be mended. Notes are no
 problems: they are what one should know when something seems odd. It reads the
-clients' files and asks the broker where one runs; it starts none.";
+clients' files and asks the broker. Where none runs it tries what a start
+needs, and starts none.";
 
 /// Find out what is wrong, and how to mend it
 #[derive(Debug, clap::Args)]

@@ -1,0 +1,171 @@
+//! A rehearsal: whether a broker could start here, tried with all that it would need, and without becoming one.
+//!
+//! It runs in a process of its own, because the sandbox holds for good. What it makes has a name that no broker uses, and is
+//! removed again.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use nix::libc;
+use nix::unistd::chdir;
+use peer_proto::limits::DISK_RESERVE_BYTES;
+use peer_proto::location::Location;
+use thiserror::Error;
+
+use crate::{RunError, config, detach, inherited, sandbox, state_dir};
+
+/// What is written to see whether there is room: the least that a store of any use takes.
+const WRITTEN_BYTES: usize = 64 * 1024;
+
+/// Tries what a start needs: the directory and its files, a lock and a socket in it, threads, and the sandbox where it is
+/// wanted. Call it where no broker runs, in a process that does nothing else: it leaves its starter, and stays confined.
+///
+/// # Errors
+/// What a broker would end with.
+pub fn rehearse(location: &Location, with_sandbox: bool) -> Result<(), RunError> {
+    inherited::heed_signals();
+    detach::leave_starter()?;
+    let place = state_dir::place_of(location.dir())?;
+    for file in [location.lock(), location.log(), location.database()] {
+        can_be_written(&file)?;
+    }
+    config::load(&location.config())?;
+    Scratch::make(&place)?.try_files()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Runtime)?;
+    let thread = std::thread::Builder::new().name("engine".into()).spawn(|| {}).map_err(RunError::Runtime)?;
+    if with_sandbox {
+        sandbox::apply()?;
+    }
+    drop(runtime);
+    // An empty thread cannot panic.
+    let _ = thread.join();
+    Ok(())
+}
+
+/// A file that is there must be one that a broker can write.
+fn can_be_written(path: &Path) -> Result<(), RehearsalError> {
+    // A pipe that nobody reads would hold us up.
+    let opened = File::options().append(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
+    let failed = |source| RehearsalError::Open { path: path.into(), source };
+    match opened.and_then(|file| file.metadata()) {
+        Ok(found) if found.is_file() => Ok(()),
+        Ok(_) => Err(failed(io::Error::other("it is no regular file"))),
+        Err(missing) if missing.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// A directory for what is tried. Dropping it removes it.
+struct Scratch {
+    dir: PathBuf,
+}
+
+impl Scratch {
+    fn make(place: &Path) -> Result<Self, RehearsalError> {
+        let dir = place.join(format!(".peerd-rehearsal-{}", std::process::id()));
+        let made = DirBuilder::new().mode(0o700).create(&dir);
+        made.map_err(|source| RehearsalError::Make { place: place.into(), source })?;
+        Ok(Self { dir })
+    }
+
+    fn try_files(&self) -> Result<(), RehearsalError> {
+        let place = || self.dir.parent().unwrap_or(&self.dir).to_path_buf();
+        let mut file = File::create_new(self.dir.join("file")).map_err(|source| RehearsalError::Make { place: place(), source })?;
+        let written = file.write_all(&vec![1; WRITTEN_BYTES]).and_then(|()| file.sync_all());
+        written.map_err(|source| RehearsalError::Write { place: place(), source })?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => return Err(RehearsalError::Lock { place: place(), source: None }),
+            Err(fs::TryLockError::Error(source)) => {
+                return Err(RehearsalError::Lock { place: place(), source: Some(source) });
+            }
+        }
+        // By a short path: this directory's name is longer than the socket's.
+        let listened = chdir(&self.dir).map_err(io::Error::from).and_then(|()| {
+            let listener = UnixListener::bind("s")?;
+            UnixStream::connect("s")?;
+            listener.accept().map(drop)
+        });
+        let _ = chdir("/");
+        listened.map_err(|source| RehearsalError::Listen { place: place(), source })
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // It is of no use to anybody, and only half removed of no harm.
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// What a broker would fail at.
+#[derive(Debug, Error)]
+pub enum RehearsalError {
+    /// A file that is there cannot be opened for writing.
+    #[error("cannot open {} for writing; it must be a regular file of this user, else move it away", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// Nothing can be made.
+    #[error("cannot make anything in {}; make that directory writable, or set PEERD_DIR to another", place.display())]
+    Make {
+        /// The state directory, or what there is of its path.
+        place: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// A file cannot be written.
+    #[error("cannot write a file in {}; the store needs at least {DISK_RESERVE_BYTES} bytes of free space and of the quota", place.display())]
+    Write {
+        /// Where.
+        place: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// Files cannot be locked.
+    #[error("cannot lock a file in {}; set PEERD_DIR to a directory on a local file system", place.display())]
+    Lock {
+        /// Where.
+        place: PathBuf,
+        /// The system's reason, where it gave one.
+        source: Option<io::Error>,
+    },
+    /// No socket can be made.
+    #[error("cannot listen on a socket in {}; set PEERD_DIR to a directory on a local file system", place.display())]
+    Listen {
+        /// Where.
+        place: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_tried_is_removed_again() {
+        let dir = tempfile::tempdir().unwrap();
+        Scratch::make(dir.path()).unwrap().try_files().unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("broker.log");
+        assert!(can_be_written(&log).is_ok(), "one that is missing can be made");
+        nix::unistd::mkfifo(&log, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(can_be_written(&log).unwrap_err().to_string().contains("broker.log"));
+        fs::remove_file(&log).unwrap();
+        std::os::unix::fs::symlink("/etc/hostname", &log).unwrap();
+        assert!(can_be_written(&log).is_err());
+    }
+}
