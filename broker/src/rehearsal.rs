@@ -73,7 +73,8 @@ impl Scratch {
 
     fn try_files(&self) -> Result<(), RehearsalError> {
         let place = || self.dir.parent().unwrap_or(&self.dir).to_path_buf();
-        let mut file = File::create_new(self.dir.join("file")).map_err(|source| RehearsalError::Make { place: place(), source })?;
+        let mut file =
+            File::create_new(self.dir.join("file")).map_err(|source| RehearsalError::Make { place: place(), source })?;
         let written = file.write_all(&vec![1; WRITTEN_BYTES]).and_then(|()| file.sync_all());
         written.map_err(|source| RehearsalError::Write { place: place(), source })?;
         match file.try_lock() {

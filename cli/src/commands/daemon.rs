@@ -73,9 +73,7 @@ pub(crate) fn run(args: Args, output: &Output, endpoint: Endpoint) -> Result<(),
     let endpoint = Endpoint { start: Start::Never, ..endpoint };
     match args.what {
         What::Run { no_sandbox, detached } => serve(endpoint, !no_sandbox, detached),
-        What::Rehearse => {
-            peer_broker::rehearse(&endpoint.location, true).map_err(|error| Failure::Broker(chain(&error)))
-        }
+        What::Rehearse => peer_broker::rehearse(&endpoint.location, true).map_err(|error| Failure::Broker(chain(&error))),
         What::Start => block_on(async { say_started(output, &start(&endpoint).await?) }),
         What::Stop => block_on(async {
             let stopped = stop(&endpoint).await?;
