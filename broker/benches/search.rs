@@ -191,7 +191,7 @@ fn queries(language: &Language, texts: &[String], dice: &mut Dice) -> Vec<Asked>
 
 fn search(text: &str) -> Search {
     let query = SearchQuery { text: text.into(), limit: 10, ..SearchQuery::default() };
-    Search { query, seen_by: None, direct: true, channels: Vec::new(), peers: Vec::new(), kept_from: Vec::new() }
+    Search { query, seen_by: None, direct: true, channels: Vec::new(), open_channels: Vec::new(), peers: Vec::new() }
 }
 
 fn main() {

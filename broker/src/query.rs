@@ -6,7 +6,7 @@
 use std::ops::ControlFlow;
 
 use peer_core::broker::Broker;
-use peer_core::record::{DeliveryRecord, MessageHead, MessageRecord, is_kept_back};
+use peer_core::record::{DeliveryRecord, MessageHead, MessageRecord};
 use peer_core::step::{Query, Reader};
 use peer_core::thing::NoteHead;
 use peer_proto::codec;
@@ -33,9 +33,10 @@ pub(crate) fn answer(
         }
         Query::Show(id) => {
             let Some(record) = store.message(*id)? else { return Ok(Err(unknown(*id))) };
-            Ok(Ok(Reply::Shown(Box::new(shown(store, broker, record)?))))
+            let deliveries = deliveries_of(store, broker, *id)?;
+            Ok(Ok(Reply::Shown(Box::new(shown(broker, record, deliveries)))))
         }
-        Query::History { peer, with, thread, channel, since, before, after, limit, kept_from, reader } => {
+        Query::History { peer, with, thread, channel, since, before, after, limit, reader } => {
             let between = Between { peer, with, thread: thread.as_deref(), channel: channel.as_deref() };
             let span = Span { after: *after, before: *before, since: *since, oldest_first: after.is_some() };
             let mut page = Vec::new();
@@ -52,7 +53,7 @@ pub(crate) fn answer(
                     ControlFlow::Continue(())
                 }
             })?;
-            history(store, broker, page, kept_from, next).map(Ok)
+            history(store, broker, page, *reader, next).map(Ok)
         }
         Query::Orphans { after, reader } => orphans(store, broker, *after, *reader).map(Ok),
         Query::Note(key) => {
@@ -127,24 +128,24 @@ impl Between<'_> {
     }
 }
 
-/// A page of `found`, cut where the lives of its deliveries make it too large, without what others sent to `kept_from` and
-/// nobody let go. `next` is where the scan ended.
+/// A page of `found`, cut where the lives of its deliveries make it too large, without what is kept back from `reader`.
+/// `next` is where the scan ended.
 fn history(
     store: &Store,
     broker: &Broker,
     found: Vec<MessageRecord>,
-    kept_from: &[PeerId],
+    reader: Reader,
     next: Option<MessageId>,
 ) -> Result<Reply, StoreError> {
     let mut messages = Vec::with_capacity(found.len());
     let mut bytes = 0;
     let mut found = found.into_iter();
     for record in found.by_ref() {
-        let entry = shown(store, broker, record)?;
-        let kept = |delivery: &ShownDelivery| kept_from.contains(&delivery.peer) && is_kept_back(delivery.stage, &delivery.trace);
-        if !kept_from.contains(&entry.message.from.peer) && entry.deliveries.iter().any(kept) {
+        let deliveries = deliveries_of(store, broker, record.head.id)?;
+        if broker.is_kept_back_from(reader, &record.head, &deliveries) {
             continue;
         }
+        let entry = shown(broker, record, deliveries);
         bytes += codec::encode(&entry).map_or(PAGE_BYTES_MAX, |payload| payload.len());
         messages.push(entry);
         if bytes >= PAGE_BYTES_MAX {
@@ -158,23 +159,25 @@ fn history(
     Ok(Reply::History { messages, next })
 }
 
-fn shown(store: &Store, broker: &Broker, record: MessageRecord) -> Result<Shown, StoreError> {
-    let stored = store.stored(record.head.id)?.map(|stored| stored.deliveries).unwrap_or_default();
-    let deliveries = stored.into_iter().map(|delivery| {
-        // The core knows more of what is pending: who holds it now.
-        let delivery = broker.pending_delivery(delivery.message, delivery.peer).unwrap_or(delivery);
-        ShownDelivery {
-            peer: delivery.peer,
-            name: name_of(broker, delivery.peer),
-            stage: delivery.stage,
-            attempts: delivery.attempts,
-            acked_at: delivery.acked_at,
-            answered_by: delivery.answered_by,
-            trace: delivery.trace,
-        }
+/// The deliveries of a message, as of now.
+fn deliveries_of(store: &Store, broker: &Broker, message: MessageId) -> Result<Vec<DeliveryRecord>, StoreError> {
+    let stored = store.stored(message)?.map(|stored| stored.deliveries).unwrap_or_default();
+    // The core knows more of what is pending: who holds it now.
+    let now = |delivery: DeliveryRecord| broker.pending_delivery(delivery.message, delivery.peer).unwrap_or(delivery);
+    Ok(stored.into_iter().map(now).collect())
+}
+
+fn shown(broker: &Broker, record: MessageRecord, deliveries: Vec<DeliveryRecord>) -> Shown {
+    let deliveries = deliveries.into_iter().map(|delivery| ShownDelivery {
+        peer: delivery.peer,
+        name: name_of(broker, delivery.peer),
+        stage: delivery.stage,
+        attempts: delivery.attempts,
+        acked_at: delivery.acked_at,
+        answered_by: delivery.answered_by,
+        trace: delivery.trace,
     });
-    let deliveries = deliveries.collect();
-    Ok(Shown { message: message_of(record), deliveries })
+    Shown { deliveries: deliveries.collect(), message: message_of(record) }
 }
 
 fn orphans(store: &Store, broker: &Broker, after: Option<Position>, reader: Reader) -> Result<Reply, StoreError> {

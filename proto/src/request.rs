@@ -118,7 +118,8 @@ pub enum Request {
     Inbox {
         /// A name or id; absent: the caller (for an operator: the person). `*`: everyone (operators).
         peer: Option<String>,
-        /// Only what is held; without it a session hears nothing of that.
+        /// Only what is held; without it a session hears nothing of that. A held delivery is listed for the person and for the
+        /// agents at both ends.
         held: bool,
         /// Start after this one.
         after: Option<Position>,
@@ -872,7 +873,7 @@ pub struct Event {
     pub carrier: Option<Carrier>,
     /// Why, in a word.
     pub cause: Option<String>,
-    /// The text, for watchers who asked for it; only with `Stored`, and not of what is held.
+    /// The text, for watchers who asked for it; only with `Stored`, and not of what is held for any of its recipients.
     pub text: Option<String>,
 }
 

@@ -131,6 +131,63 @@ fn a_refused_sender_hears_of_it_and_the_person_and_an_asked_for_reply_come_throu
     assert!(seat.call("check_messages", json!({"message_id": id})).is_error);
 }
 
+/// Each role against each request that can show a text; the search is the real index.
+#[test]
+fn held_text_is_read_by_the_person_by_its_sender_and_by_nobody_else() {
+    let home = peer_tests::home!();
+    home.configure("[adapter]\nprofile = \"full\"\n");
+    let seated = |name: &str| {
+        let session = home.adapter("claude-code").env("PEER_NAME", name).env("CLAUDE_CODE_SESSION_ID", name).start();
+        let _ = session.call("list_peers", json!({})).success();
+        session
+    };
+    let (luna, orion, vega, zoe) = (seated("luna"), seated("orion"), seated("vega"), seated("zoe"));
+    // Several sessions of different clients below this process: it is nobody's shell, and counts as the person.
+    let codex = home.codex("lyra");
+    let _ = codex.call("list_peers", json!({})).success();
+    let _ = home.peerctl(&["policy", "orion", "hold"]).success();
+    let alone = luna.call("send_message", json!({"to": "orion", "message": "secretplan for one"})).success().message_id();
+    let both = luna.call("send_message", json!({"to": "orion,vega", "message": "secretplan for two"})).success().message_id();
+
+    // What a shell of this session, or the person, reads of one of the texts: by id, by both listings, by the search.
+    let as_operator = |of: Option<&str>, id: &str, text: &str| {
+        let run = |arguments: &[&str]| {
+            let mut command = home.command(arguments);
+            of.map(|of| command.env("CLAUDE_CODE_SESSION_ID", of));
+            home.run(command, "").stdout
+        };
+        let histories =
+            [&["history", "--json"][..], &["history", "--peer", "orion", "--json"], &["history", "--with", "luna", "--json"]];
+        let mut seen = vec![run(&["show", id]).contains(text)];
+        seen.extend(histories.map(|arguments| run(arguments).contains(text)));
+        seen.push(run(&["search", text, "--json"]).contains(id));
+        seen.push(run(&["inbox", "orion", "--json"]).contains(id));
+        seen
+    };
+    let as_session = |session: &Mcp, id: &str, text: &str| {
+        let calls = [("check_messages", json!({"message_id": id})), ("search", json!({"query": text}))];
+        calls.map(|(tool, arguments)| session.call(tool, arguments).text.contains(text)).to_vec()
+    };
+    for (id, text, who_got_it) in [(&alone, "secretplan for one", None), (&both, "secretplan for two", Some("vega"))] {
+        for of in [None, Some("luna"), Some("orion"), Some("vega"), Some("zoe")] {
+            let mut seen = as_operator(of, id, text);
+            let listed = seen.pop().expect("the listing is last");
+            // The reader's own shell sees that it waits, and no text.
+            assert_eq!(listed, of.is_none_or(|of| of == "luna" || of == "orion"), "{of:?}, {text}: the list of what waits");
+            let reads = of.is_none_or(|of| of == "luna" || who_got_it == Some(of));
+            assert_eq!(seen, vec![reads; seen.len()], "a shell of {of:?}, {text}: show, three histories, search");
+        }
+        for (name, session) in [("luna", &luna), ("orion", &orion), ("vega", &vega), ("zoe", &zoe), ("lyra", &codex)] {
+            let reads = name == "luna" || who_got_it == Some(name);
+            assert_eq!(as_session(session, id, text), vec![reads; 2], "a session of {name}, {text}: check_messages, search");
+        }
+    }
+    // Once the person let it go it is mail like any other.
+    let _ = home.peerctl(&["release", &both]).success();
+    let seen = as_operator(Some("zoe"), &both, "secretplan for two");
+    assert_eq!(seen, vec![true; seen.len()], "a shell of another, after the release");
+}
+
 #[test]
 fn policies_are_shown_set_and_kept() {
     let home = peer_tests::home!();

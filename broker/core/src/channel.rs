@@ -312,21 +312,26 @@ impl Broker {
         channel.is_none_or(|name| is_group(name) || is_open(name))
     }
 
-    /// Whether somebody may know that there is this delivery at all: what was said in a private channel concerns its members
-    /// and both ends, what answers it both ends, and neither anybody else.
+    /// Whether somebody may know that there is this delivery at all: what is held concerns the person and both ends, what was
+    /// said in a private channel its members and both ends, what answers it both ends, and none of it anybody else.
     pub(crate) fn may_know_of(&self, viewer: Viewer, record: &DeliveryRecord) -> bool {
+        let peer = match viewer {
+            Viewer::Person => return true,
+            Viewer::Unknown => None,
+            Viewer::Peer(peer) => Some(peer),
+        };
+        if peer.is_some_and(|peer| self.is_same(peer, record.brief.from) || self.is_same(peer, record.peer)) {
+            return true;
+        }
+        if record.is_kept_back() {
+            return false;
+        }
         let channel = record.brief.channel.as_deref();
-        self.is_open_to_all(channel, record.message, record.brief.reply_to)
-            || match viewer {
-                Viewer::Person => true,
-                Viewer::Unknown => false,
-                Viewer::Peer(peer) => {
-                    let said_in = channel.and_then(|name| self.channels.get(name));
-                    let is_member =
-                        said_in.is_some_and(|said_in| said_in.members.contains(&peer) && began_before(said_in, record.message));
-                    is_member || self.is_same(peer, record.brief.from) || self.is_same(peer, record.peer)
-                }
-            }
+        let said_in = channel.and_then(|name| self.channels.get(name));
+        let is_member = |peer: PeerId| {
+            said_in.is_some_and(|said_in| said_in.members.contains(&peer) && began_before(said_in, record.message))
+        };
+        self.is_open_to_all(channel, record.message, record.brief.reply_to) || peer.is_some_and(is_member)
     }
 
     /// The labels that a peer carries.

@@ -363,7 +363,10 @@ impl Broker {
             Viewer::Person => true,
             Viewer::Peer(peer) if concerns(record, peer) => !self.is_kept_from(record, peer),
             Viewer::Peer(_) if is_session => false,
-            _ => self.is_public(record.channel.as_deref(), record.question),
+            _ => {
+                let held = |peer: &PeerId| self.holds_question(record, *peer);
+                self.is_public(record.channel.as_deref(), record.question) && !record.to.iter().any(held)
+            }
         };
         let fits = |record: &&QuestionRecord| {
             (!query.open || record.state == QuestionState::Open)
@@ -382,9 +385,14 @@ impl Broker {
     /// Whether an agent must not hear of a question that the person held back from it: what is held, and what has ended
     /// unanswered, of which it is not known any more whether it was.
     fn is_kept_from(&self, record: &QuestionRecord, peer: PeerId) -> bool {
-        let held = self.mailbox(peer).and_then(|mailbox| mailbox.get(record.question));
         let ended = matches!(record.state, QuestionState::Expired | QuestionState::Cancelled);
-        !self.is_same(peer, record.asker) && (ended || held.is_some_and(|entry| entry.record.stage == Stage::Held))
+        !self.is_same(peer, record.asker) && (ended || self.holds_question(record, peer))
+    }
+
+    /// Whether a question waits for the person before this peer may be asked it.
+    fn holds_question(&self, record: &QuestionRecord, peer: PeerId) -> bool {
+        let waiting = self.mailbox(peer).and_then(|mailbox| mailbox.get(record.question));
+        waiting.is_some_and(|entry| entry.record.stage == Stage::Held)
     }
 
     fn question_info(&self, record: &QuestionRecord) -> QuestionInfo {

@@ -32,17 +32,17 @@ impl Broker {
         query.channel = query.channel.map(|name| if name.starts_with(['#', '@']) { name } else { format!("#{name}") });
         query.channel = query.channel.map(|name| name.to_ascii_lowercase());
         let ids = |peer: Option<PeerId>| peer.map(|peer| self.presence.ids_of(peer)).unwrap_or_default();
-        let kept_from = ids(self.kept_from(caller)?);
         let peers = ids(peer);
-        let (seen_by, direct, channels) = match reader {
-            Reader::Person => (None, true, Vec::new()),
-            Reader::Session(peer) => (Some(ids(Some(peer))), false, self.channels_read_by(peer).collect()),
-            Reader::Shell(peer) => {
-                let own = peer.into_iter().flat_map(|peer| self.channels_read_by(peer));
-                (Some(ids(peer)), true, self.public_channels().chain(own).collect())
-            }
+        let (finder, direct) = match reader {
+            Reader::Person => (None, true),
+            Reader::Session(peer) => (Some(peer), false),
+            Reader::Shell(peer) => (peer, true),
         };
-        let search = Search { query, seen_by, direct, peers, channels, kept_from };
+        let seen_by = (reader != Reader::Person).then(|| ids(finder));
+        let channels = finder.into_iter().flat_map(|peer| self.channels_read_by(peer)).collect();
+        let is_shell = matches!(reader, Reader::Shell(_));
+        let open_channels = self.public_channels().filter(|_| is_shell).collect();
+        let search = Search { query, seen_by, direct, peers, channels, open_channels };
         step.effects.push(Effect::Search { connection: caller.connection, id: caller.id, search: Box::new(search) });
         Ok(())
     }

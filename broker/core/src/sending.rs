@@ -186,7 +186,9 @@ impl Broker {
         self.last_message = id;
         self.messages += 1;
         self.note_stored(now, record.text.len());
-        let text = self.presence.is_watched().then(|| record.text.clone());
+        // The text of what is held for anybody is for the person to read, and others may watch.
+        let is_told = self.presence.is_watched() && recipients.iter().all(|(_, stage)| *stage != Stage::Held);
+        let text = is_told.then(|| record.text.clone());
         step.change(Change::PutMessage(Box::new(record)));
         for (peer, stage) in recipients {
             let mut delivery = DeliveryRecord {
@@ -200,8 +202,7 @@ impl Broker {
                 brief: brief.clone(),
             };
             let held = *stage == Stage::Held;
-            // What is held is for the person's eyes alone, and others may watch.
-            self.tell(EventKind::Stored, now.wall, &delivery, text.as_deref().filter(|_| !held), step);
+            self.tell(EventKind::Stored, now.wall, &delivery, text.as_deref(), step);
             if held {
                 trace(&mut delivery, TraceEvent::Held, now.wall, None, Some(Cause::Policy));
                 self.tell(EventKind::Held, now.wall, &delivery, None, step);

@@ -147,9 +147,8 @@ pub enum Query {
         after: Option<MessageId>,
         /// At most this many.
         limit: usize,
-        /// Not what was held for this peer and never let go, by all ids that it had: it asks.
-        kept_from: Vec<PeerId>,
-        /// Not what this reader may not see: [`Broker::may_see`](crate::broker::Broker::may_see).
+        /// Not what this reader may not see, [`Broker::may_see`](crate::broker::Broker::may_see), nor what is kept back from
+        /// it, [`Broker::is_kept_back_from`](crate::broker::Broker::is_kept_back_from).
         reader: Reader,
     },
     /// Dead letters and expired mail: `Reply::Orphans`.
@@ -181,16 +180,19 @@ pub enum Reader {
 pub struct Search {
     /// What is looked for. Its channel is in lower case.
     pub query: SearchQuery,
-    /// Messages may be found that one of these sent or was sent; none: all messages.
+    /// The finder, by all ids that it had: messages may be found that one of these sent, or was sent without their being
+    /// held. Absent for the person, who finds all messages.
     pub seen_by: Option<Vec<PeerId>>,
-    /// Messages may be found that were said in no channel (in a group, at most).
+    /// Messages may be found that were said in no channel (in a group, at most) and are held for nobody.
     pub direct: bool,
-    /// Messages may be found that were said in one of these, in lower case, since then.
+    /// Messages may be found that were said in one of these, in lower case, since then, and are not held for all: the
+    /// finder is a member.
     pub channels: Vec<(String, Timestamp)>,
+    /// Messages may be found that were said in one of these, in lower case, since then, and are held for nobody: they are
+    /// open to all.
+    pub open_channels: Vec<(String, Timestamp)>,
     /// Only what concerns one of these, where the query names a peer.
     pub peers: Vec<PeerId>,
-    /// Messages that others sent to these and nobody let go are not found.
-    pub kept_from: Vec<PeerId>,
 }
 
 /// The decisions of one batch, in order.

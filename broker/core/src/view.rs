@@ -13,7 +13,6 @@ use crate::channel::Viewer;
 use crate::input::{Facts, Now, StoredMessage};
 use crate::lease::delivery_to;
 use crate::mailbox::Entry;
-use crate::presence::Operator;
 use crate::record::{DeliveryRecord, MessageHead, PeerRecord};
 use crate::rejection::Rejection;
 use crate::sessions::{check_length, is_listed};
@@ -197,13 +196,12 @@ impl Broker {
             }
             peer = Some(mine);
         }
-        let kept_from = self.kept_from(caller)?;
         let limit = (query.limit as usize).clamp(1, PAGE_ENTRIES_MAX);
         let ids = |peer: Option<PeerId>| peer.map(|peer| self.presence.ids_of(peer)).unwrap_or_default();
-        let (peer, with, kept_from) = (ids(peer), ids(with), ids(kept_from));
+        let (peer, with) = (ids(peer), ids(with));
         let reader = self.reader(caller)?;
         let HistoryQuery { thread, since, before, after, .. } = query;
-        let query = Query::History { peer, with, thread, channel, since, before, after, limit, kept_from, reader };
+        let query = Query::History { peer, with, thread, channel, since, before, after, limit, reader };
         step.query(caller.connection, caller.id, query);
         Ok(())
     }
@@ -224,23 +222,45 @@ impl Broker {
         Ok(())
     }
 
-    /// A session reads what it sent or was sent, and nothing that is held for it. To anybody else a message does not exist.
+    /// A session reads what it sent or was sent, and nothing that is held for it or for the person's decision alone. To
+    /// anybody else a message does not exist.
     pub(crate) fn may_read(&self, caller: Caller, stored: &StoredMessage) -> Result<(), Rejection> {
+        let StoredMessage { head, deliveries, .. } = stored;
         let reader = self.reader(caller)?;
+        let concerned = match reader {
+            Reader::Session(peer) => {
+                self.is_same(peer, head.from.peer)
+                    || self.delivery_of(deliveries, peer).is_some()
+                    || self.reads_as_member(peer, head)
+            }
+            Reader::Shell(Some(peer)) if self.delivery_of(deliveries, peer).is_some() => true,
+            _ => self.may_see(reader, head),
+        };
+        let open = concerned && !self.is_kept_back_from(reader, head, deliveries);
+        if open { Ok(()) } else { Err(Rejection::UnknownMessage(head.id)) }
+    }
+
+    /// Whether the person's decision on a message keeps its text from a reader who may see it otherwise. A text that was held
+    /// and not let go is read by the person, by its sender and by those recipients for whom it was not held. Members of its
+    /// channel without a delivery of their own read it once it has reached one of them; any other agent's shell once nobody's
+    /// delivery is held.
+    #[must_use]
+    pub fn is_kept_back_from(&self, reader: Reader, head: &MessageHead, deliveries: &[DeliveryRecord]) -> bool {
         let peer = match reader {
-            Reader::Person => return Ok(()),
+            Reader::Person => return false,
             Reader::Session(peer) => Some(peer),
             Reader::Shell(peer) => peer,
         };
-        let own = peer.is_some_and(|peer| self.is_same(peer, stored.head.from.peer));
-        let open = match peer.and_then(|peer| self.delivery_of(&stored.deliveries, peer)) {
-            Some(delivery) => !delivery.is_kept_back(),
-            None => match reader {
-                Reader::Session(peer) => self.reads_as_member(peer, &stored.head),
-                _ => self.may_see(reader, &stored.head),
-            },
-        };
-        if own || open { Ok(()) } else { Err(Rejection::UnknownMessage(stored.head.id)) }
+        if peer.is_some_and(|peer| self.is_same(peer, head.from.peer)) {
+            return false;
+        }
+        if let Some(own) = peer.and_then(|peer| self.delivery_of(deliveries, peer)) {
+            return own.is_kept_back();
+        }
+        if peer.is_some_and(|peer| self.reads_as_member(peer, head)) {
+            return !deliveries.is_empty() && deliveries.iter().all(DeliveryRecord::is_kept_back);
+        }
+        deliveries.iter().any(DeliveryRecord::is_kept_back)
     }
 
     /// For whom the caller reads.
@@ -281,15 +301,6 @@ impl Broker {
             Reader::Shell(None) => Viewer::Unknown,
         };
         self.may_know_of(viewer, letter)
-    }
-
-    /// For whom the caller reads, where what is held for them is kept from it: an agent, through its session or its shell.
-    pub(crate) fn kept_from(&self, caller: Caller) -> Result<Option<PeerId>, Rejection> {
-        Ok(match self.actor(caller)? {
-            Actor::Session(peer) => Some(peer),
-            Actor::Operator(Operator::Shell(peer)) if !self.config.allow_operator_from_agents => peer,
-            Actor::Operator(_) => None,
-        })
     }
 
     /// Whether an id is this peer's, now or from before it was bound.

@@ -15,7 +15,7 @@ use std::env;
 
 use peer_core::broker::Config;
 use peer_core::input::{ConnectionId, Now};
-use peer_core::step::{Change, Effect, Query};
+use peer_core::step::{Change, Effect, Query, Reader};
 use peer_proto::hook::{Mode, Report};
 use peer_proto::ids::{MessageId, PeerId, Timestamp};
 use peer_proto::limits::{EXPIRY_GRACE_MS, LEASE_WINDOW_BYTES, LEASE_WINDOW_MESSAGES};
@@ -715,12 +715,16 @@ impl Model {
                 });
                 match (queried, &request) {
                     (Some(Query::Text(message) | Query::Show(message)), _) => self.reads(line, *message),
-                    (Some(Query::History { peer, kept_from, .. }), Request::History(_)) => {
+                    (Some(Query::History { peer, reader, .. }), Request::History(_)) => {
                         let own = line.program >= BOSS || line.peer.is_some_and(|mine| peer.contains(&mine));
                         assert!(own, "G6: {line:?} reads what {peer:?} said");
-                        let kept = line.peer.filter(|_| !is_person(line)).map(|peer| self.ids_of(peer)).unwrap_or_default();
-                        let (kept_from, kept) = (BTreeSet::from_iter(kept_from), BTreeSet::from_iter(&kept));
-                        assert_eq!(kept_from, kept, "nobody reads what is held for them");
+                        let reads_for = match reader {
+                            Reader::Person => None,
+                            Reader::Session(peer) | Reader::Shell(Some(peer)) => Some(*peer),
+                            Reader::Shell(None) => panic!("{line:?} is somebody"),
+                        };
+                        let expected = line.peer.filter(|_| !is_person(line));
+                        assert_eq!(reads_for, expected, "nobody reads what is held for them");
                     }
                     (None, Request::Receive { wait: true, .. }) => {}
                     other => panic!("G7: {request:?} has no answer but {other:?}"),
@@ -1156,6 +1160,12 @@ impl Model {
         assert!(
             is_person(line) || line.peer == Some(from) || !line.peer.is_some_and(held),
             "{line:?} reads {message}, which is held"
+        );
+        let held_for_others = self.letters.iter().any(|((of, _), letter)| *of == message && letter.kept);
+        let has_got_it = line.peer.is_some_and(|peer| self.own_letter(peer, message).is_some());
+        assert!(
+            is_person(line) || line.peer == Some(from) || has_got_it || !held_for_others,
+            "{line:?} reads {message}, which is held for others"
         );
     }
 

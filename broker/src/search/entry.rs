@@ -14,6 +14,12 @@ use crate::store::Reference;
 /// Stands for the channel of what was said in none; a channel's name begins with its sign.
 pub(super) const DIRECT: &str = "direct";
 
+/// Stands among those from whom a message is kept where it is kept from one of its recipients at least.
+pub(super) const KEPT_FROM_SOME: u64 = u64::MAX;
+
+/// Stands among those from whom a message is kept where it is kept from all of its recipients.
+pub(super) const KEPT_FROM_ALL: u64 = u64::MAX - 1;
+
 /// The fields of an entry.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fields {
@@ -29,7 +35,7 @@ pub(super) struct Fields {
     pub(super) from: Field,
     /// Whom it concerns: its sender, and all who have a delivery of it.
     pub(super) party: Field,
-    /// From whom it is held, and never let go.
+    /// From whom it is held, and never let go; [`KEPT_FROM_SOME`] and [`KEPT_FROM_ALL`] say how many of all.
     pub(super) kept: Field,
     pub(super) channel: Field,
     pub(super) thread: Field,
@@ -59,6 +65,13 @@ impl Fields {
             }
             if delivery.is_kept_back() {
                 entry.add_u64(fields.kept, delivery.peer.0);
+            }
+        }
+        let kept = deliveries.iter().filter(|delivery| delivery.is_kept_back()).count();
+        if kept > 0 {
+            entry.add_u64(fields.kept, KEPT_FROM_SOME);
+            if kept == deliveries.len() {
+                entry.add_u64(fields.kept, KEPT_FROM_ALL);
             }
         }
         if let Some(channel) = &head.channel {

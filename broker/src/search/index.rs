@@ -29,7 +29,7 @@ use tantivy::{
 };
 use thiserror::Error;
 
-use super::entry::{DIRECT, Fields, key_of, schema};
+use super::entry::{DIRECT, Fields, KEPT_FROM_ALL, KEPT_FROM_SOME, key_of, schema};
 use super::words::{self, Part};
 use crate::store::{Reader, Reference, Snapshot, StoreError};
 
@@ -506,8 +506,16 @@ impl Index {
         let any = |queries: Vec<Box<dyn Query>>| -> Box<dyn Query> { Box::new(BooleanQuery::union(queries)) };
         if let Some(seen_by) = &search.seen_by {
             let mut ways = self.one_of(fields.party, seen_by);
-            ways.extend(search.channels.iter().map(|(channel, began_at)| self.said_in(channel, *began_at)));
-            ways.extend(search.direct.then(|| self.said_directly()));
+            let said_in = |(channel, began_at): &(String, Timestamp)| self.said_in(channel, *began_at);
+            let as_member: Vec<_> = search.channels.iter().map(said_in).collect();
+            let mut as_anybody: Vec<_> = search.open_channels.iter().map(said_in).collect();
+            as_anybody.extend(search.direct.then(|| self.said_directly()));
+            for (found, kept) in [(as_member, KEPT_FROM_ALL), (as_anybody, KEPT_FROM_SOME)] {
+                if !found.is_empty() {
+                    let kept = self.number(fields.kept, kept);
+                    ways.push(Box::new(BooleanQuery::new(vec![(Occur::Must, any(found)), (Occur::MustNot, kept)])));
+                }
+            }
             ways.extend([HitKind::Note, HitKind::Task].map(|kind| self.number(fields.kind, kind as u64)));
             must(any(ways));
         }
@@ -526,10 +534,10 @@ impl Index {
         if let Some(since) = asked.since {
             must(self.since(since));
         }
-        if !search.kept_from.is_empty() {
+        if let Some(own) = search.seen_by.as_ref().filter(|own| !own.is_empty()) {
             let kept = BooleanQuery::new(vec![
-                (Occur::Must, any(self.one_of(fields.kept, &search.kept_from))),
-                (Occur::MustNot, any(self.one_of(fields.from, &search.kept_from))),
+                (Occur::Must, any(self.one_of(fields.kept, own))),
+                (Occur::MustNot, any(self.one_of(fields.from, own))),
             ]);
             clauses.push((Occur::MustNot, Box::new(kept)));
         }

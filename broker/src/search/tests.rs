@@ -144,11 +144,11 @@ fn task(number: u64, title: &str) -> Change {
 /// A search of the person's: newest first, so that the order is told.
 fn search(text: &str) -> Search {
     let query = SearchQuery { text: text.into(), newest: true, limit: 50, ..SearchQuery::default() };
-    Search { query, seen_by: None, direct: true, channels: Vec::new(), peers: Vec::new(), kept_from: Vec::new() }
+    Search { query, seen_by: None, direct: true, channels: Vec::new(), open_channels: Vec::new(), peers: Vec::new() }
 }
 
 fn search_of(peer: PeerId, text: &str) -> Search {
-    Search { seen_by: Some(vec![peer]), direct: false, kept_from: vec![peer], ..search(text) }
+    Search { seen_by: Some(vec![peer]), direct: false, ..search(text) }
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! A search as the shell would carry it out, without words: a text is found where it stands in another one.
 
-use peer_core::record::MessageRecord;
-use peer_core::step::Search;
+use peer_core::record::{DeliveryRecord, MessageRecord};
+use peer_core::step::{Query, Search};
 use peer_core::thing::Thing;
-use peer_proto::ids::{MessageId, PeerId};
+use peer_proto::ids::{MessageId, PeerId, Timestamp};
 use peer_proto::message::Kind;
 
 use super::World;
@@ -27,24 +27,53 @@ impl World {
         if found.is_empty() { "nothing".to_owned() } else { found.join(" ") }
     }
 
+    /// What a history shows, oldest first.
+    pub fn history_line(&self, query: &Query) -> String {
+        let Query::History { peer, with, thread, channel, reader, .. } = query else { panic!("no history: {query:?}") };
+        let shows = |message: &&MessageRecord| {
+            let head = &message.head;
+            let party = |ids: &[PeerId]| {
+                ids.is_empty() || ids.contains(&head.from.peer) || head.to.iter().any(|(to, _)| ids.contains(to))
+            };
+            let said_in = |channel: &String| head.kind != Kind::Notice && head.channel.as_ref() == Some(channel);
+            let deliveries: Vec<_> = self.deliveries_of(head.id).into_iter().cloned().collect();
+            party(peer)
+                && party(with)
+                && thread.as_ref().is_none_or(|thread| head.thread == *thread)
+                && channel.as_ref().is_none_or(said_in)
+                && self.broker.may_see(*reader, head)
+                && !self.broker.is_kept_back_from(*reader, head, &deliveries)
+        };
+        let shown: Vec<String> = self.disk.messages.values().filter(shows).map(|message| self.alias(message.head.id)).collect();
+        if shown.is_empty() { "nothing".to_owned() } else { shown.join(" ") }
+    }
+
+    fn deliveries_of(&self, message: MessageId) -> Vec<&DeliveryRecord> {
+        self.disk.deliveries.range((message, PeerId(0))..=(message, PeerId(u64::MAX))).map(|(_, delivery)| delivery).collect()
+    }
+
     fn may_find(&self, search: &Search, message: &MessageRecord) -> bool {
         let head = &message.head;
         let one_of = |peers: &[PeerId], peer: PeerId| peers.contains(&peer);
-        let deliveries =
-            self.disk.deliveries.range((head.id, PeerId(0))..=(head.id, PeerId(u64::MAX))).map(|(_, delivery)| delivery);
-        let deliveries: Vec<_> = deliveries.collect();
+        let deliveries = self.deliveries_of(head.id);
         let concerns =
             |peers: &[PeerId]| one_of(peers, head.from.peer) || deliveries.iter().any(|delivery| one_of(peers, delivery.peer));
         let channel = head.channel.as_deref().map(str::to_ascii_lowercase);
-        let said_in = search
-            .channels
-            .iter()
-            .any(|(name, began_at)| channel.as_ref() == Some(name) && head.id >= MessageId::first_at(*began_at));
+        let said_in = |channels: &[(String, Timestamp)]| {
+            let said_in = |(name, began_at): &(String, Timestamp)| {
+                channel.as_ref() == Some(name) && head.id >= MessageId::first_at(*began_at)
+            };
+            channels.iter().any(said_in)
+        };
+        let kept = deliveries.iter().filter(|delivery| delivery.is_kept_back()).count();
+        let as_member = said_in(&search.channels) && (kept == 0 || kept < deliveries.len());
         let answers = head.kind == Kind::Answer;
         let direct = search.direct && !answers && channel.as_ref().is_none_or(|channel| channel.starts_with('@'));
-        let seen = search.seen_by.as_ref().is_none_or(|peers| concerns(peers) || said_in || direct);
-        let kept = !one_of(&search.kept_from, head.from.peer)
-            && deliveries.iter().any(|delivery| one_of(&search.kept_from, delivery.peer) && delivery.is_kept_back());
+        let as_anybody = (said_in(&search.open_channels) || direct) && kept == 0;
+        let seen = search.seen_by.as_ref().is_none_or(|peers| concerns(peers) || as_member || as_anybody);
+        let own = search.seen_by.as_deref().unwrap_or_default();
+        let kept = !one_of(own, head.from.peer)
+            && deliveries.iter().any(|delivery| one_of(own, delivery.peer) && delivery.is_kept_back());
         let query = &search.query;
         seen && !kept
             && (query.peer.is_none() || concerns(&search.peers))

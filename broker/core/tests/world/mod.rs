@@ -568,10 +568,12 @@ impl World {
         match query {
             Query::Text(id) => format!("the text of {}", self.alias(*id)),
             Query::Show(id) => format!("the life of {}", self.alias(*id)),
-            Query::History { channel: Some(channel), .. } => format!("what was said in {channel}"),
+            Query::History { channel: Some(channel), .. } => {
+                format!("what was said in {channel}: {}", self.history_line(query))
+            }
             Query::History { peer, with, .. } => {
                 let name = |ids: &[PeerId]| ids.first().map_or_else(|| "anyone".to_owned(), |peer| self.peer(*peer));
-                format!("what {} and {} said", name(peer), name(with))
+                format!("what {} and {} said: {}", name(peer), name(with), self.history_line(query))
             }
             Query::Orphans { .. } => "the dead letters".to_owned(),
             Query::Note(key) => format!("the note {key}"),
