@@ -1,21 +1,29 @@
 //! `config.toml`: what the person may change, each value checked against its bounds.
 //!
-//! Every key is optional and a missing file is an empty one. A key that nobody knows is an error: a misspelt limit that
-//! is silently not applied is worse than a broker that does not start. Knows the file; knows nothing of what the values do.
+//! Every key is optional and a missing file is an empty one. A key that nobody knows is an error, and nothing of the file holds
+//! then: a misspelt limit must not be passed over in silence. What holds instead is said in `in_force`. Knows the file; knows
+//! nothing of what the values do.
+
+mod in_force;
+mod meant;
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::ops::Range;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::libc;
 use nix::unistd::geteuid;
 use peer_core::broker::Config;
 use peer_proto::limits::{LIMIT_SPECS, Limits};
 use serde::Deserialize;
 use thiserror::Error;
 use toml::Spanned;
+
+pub(crate) use self::in_force::for_start;
+pub use self::in_force::{InForce, differing, in_force};
 
 /// More than any configuration needs; a file beyond it is not one.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
@@ -402,7 +410,8 @@ fn read(path: &Path) -> Result<Option<String>, ConfigError> {
     };
     // A link of our own is how some people keep their configuration in one place; then what it leads to is checked too.
     ours(named.uid())?;
-    let file = File::open(path).map_err(failed)?;
+    // A pipe that nobody writes to would hold us up.
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(failed)?;
     let found = file.metadata().map_err(failed)?;
     ours(found.uid())?;
     if !found.is_file() {
@@ -444,7 +453,7 @@ fn parse(path: &Path, text: &str) -> Result<Settings, ConfigError> {
     let tables: Tables = toml::from_str(text).map_err(|source| ConfigError::Parse {
         path: path.into(),
         line: source.span().map_or(1, |span| line_of(text, span.start)),
-        reason: source.message().trim().replace('\n', ", "),
+        reason: meant::reason(text, &source),
     })?;
     let bounded = |key: &str, value: &Spanned<i64>, bounds: Range<u32>| {
         u32::try_from(*value.get_ref()).ok().filter(|value| bounds.contains(value)).ok_or_else(|| ConfigError::OutOfBounds {
@@ -463,6 +472,7 @@ fn parse(path: &Path, text: &str) -> Result<Settings, ConfigError> {
             return Err(ConfigError::UnknownLimit {
                 path: path.into(),
                 line: line_of(text, value.span().start),
+                meant: meant::question(Some("limits"), key),
                 key: key.clone(),
             });
         };
@@ -542,7 +552,7 @@ pub enum ConfigError {
         reason: String,
     },
     /// There is no such limit.
-    #[error("{}, line {line}: there is no limit called {key}; the limits are {}", path.display(), limit_keys())]
+    #[error("{}, line {line}: there is no limit called {key}{meant}; the limits are {}", path.display(), limit_keys())]
     UnknownLimit {
         /// The file.
         path: PathBuf,
@@ -550,6 +560,8 @@ pub enum ConfigError {
         line: usize,
         /// What it says.
         key: String,
+        /// Which one was meant, as the end of a sentence.
+        meant: String,
     },
     /// The number is too small or too large.
     #[error("{}, line {line}: {key} is {value}, and it may be {min} to {max}", path.display())]
@@ -615,6 +627,10 @@ mod tests {
             ("[limits]\n\nsender_per_minute = 0", &["/p/config.toml", "line 3", "limits.sender_per_minute", "1 to 1000000"][..]),
             ("[limits]\npair_per_minute = 99999999999", &["line 2", "limits.pair_per_minute"]),
             ("[limits]\nsender_per_hour = 5", &["line 2", "sender_per_hour", "pair_per_minute"]),
+            ("[limits]\nsender_per_minut = 5", &["line 2", "did you mean sender_per_minute?"]),
+            ("sender_per_minute = 5", &["line 1", "did you mean sender_per_minute under [limits]?"]),
+            ("[operator]\n[adapter]\nopt_inn = true", &["line 3", "did you mean opt_in?"]),
+            ("[limit]\nsender_per_minute = 5", &["line 1", "did you mean [limits]?"]),
             ("[limits]\nattempts_max = \"many\"", &["line 2", "string"]),
             ("\n[limit]\n", &["line 2", "limit", "retention"]),
             ("[retention]\nsettled_day = 3", &["line 2", "settled_day", "settled_mib"]),

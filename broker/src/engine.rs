@@ -77,6 +77,10 @@ pub(crate) struct Identity {
     pub(crate) dir: PathBuf,
     pub(crate) socket: PathBuf,
     pub(crate) sandbox: bool,
+    /// What of the configuration is in force.
+    pub(crate) config: Vec<(String, String)>,
+    /// Why that is not what the file says.
+    pub(crate) config_fault: Option<String>,
 }
 
 pub(crate) struct Engine {
@@ -423,6 +427,8 @@ impl Engine {
             paused: Vec::new(),
             refused: Vec::new(),
             used_up: Vec::new(),
+            config: self.identity.config.clone(),
+            config_fault: self.identity.config_fault.clone(),
         };
         self.broker.count(&mut status);
         status
@@ -540,7 +546,14 @@ mod tests {
         let broker = Broker::new(Config::default(), store.load().unwrap(), clock.now());
         let (arrivals, arrived) = channel();
         let path = PathBuf::from("/x");
-        let identity = Identity { executable: "/x".into(), dir: path.clone(), socket: path, sandbox: false };
+        let identity = Identity {
+            executable: "/x".into(),
+            dir: path.clone(),
+            socket: path,
+            sandbox: false,
+            config: Vec::new(),
+            config_fault: None,
+        };
         let index = tempfile::tempdir().unwrap();
         let searching = Searching::start(store.reader(), index.path().join("search")).unwrap();
         let mut engine = Engine::new(clock, broker, store, searching, arrived, identity);

@@ -150,7 +150,10 @@ fn run_with(options: RunOptions, timeout: Duration, ready: impl FnOnce()) -> Res
 fn serve(options: &RunOptions, lock: &Lock, timeout: Duration, ready: impl FnOnce()) -> Result<(), RunError> {
     let location = &options.location;
     let clock = Clock::start();
-    let settings = config::load(&location.config())?;
+    let config::InForce { settings, fault: config_fault } = config::for_start(&location.config(), &location.config_kept());
+    if let Some(fault) = &config_fault {
+        tracing::error!(cause = %fault, "the configuration is not in force");
+    }
     let store = Store::open(&location.database(), &location.backups())?;
     let image = store.load().map_err(RunError::Load)?;
     let (peers, pending, messages) = (image.peers.len(), image.pending.len(), image.messages);
@@ -162,7 +165,14 @@ fn serve(options: &RunOptions, lock: &Lock, timeout: Duration, ready: impl FnOnc
 
     let executable = options.executable.display().to_string();
     let desk_preface = Preface::ours(&executable);
-    let identity = Identity { executable, dir: location.dir().into(), socket: location.socket(), sandbox };
+    let identity = Identity {
+        executable,
+        dir: location.dir().into(),
+        socket: location.socket(),
+        sandbox,
+        config: settings.of_the_broker(),
+        config_fault,
+    };
     let (to_engine, arrivals) = mpsc::channel();
     let searching = Searching::start(store.reader(), location.search_index()).map_err(RunError::Runtime)?;
     let engine = Engine::new(clock, broker, store, searching, arrivals, identity);
@@ -223,9 +233,6 @@ pub enum RunError {
     /// The log.
     #[error(transparent)]
     Log(#[from] LogError),
-    /// The configuration.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
     /// The store does not open.
     #[error(transparent)]
     Open(#[from] OpenError),

@@ -15,7 +15,7 @@ use peer_proto::limits::DISK_RESERVE_BYTES;
 use peer_proto::location::Location;
 use thiserror::Error;
 
-use crate::{RunError, config, detach, inherited, sandbox, state_dir};
+use crate::{RunError, detach, inherited, sandbox, state_dir};
 
 /// What is written to see whether there is room: the least that a store of any use takes.
 const WRITTEN_BYTES: usize = 64 * 1024;
@@ -32,7 +32,6 @@ pub fn rehearse(location: &Location, with_sandbox: bool) -> Result<(), RunError>
     for file in [location.lock(), location.log(), location.database()] {
         can_be_written(&file)?;
     }
-    config::load(&location.config())?;
     Scratch::make(&place)?.try_files()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Runtime)?;
     let thread = std::thread::Builder::new().name("engine".into()).spawn(|| {}).map_err(RunError::Runtime)?;

@@ -545,13 +545,13 @@ fn a_directory_that_drifted_is_refused() {
 }
 
 #[test]
-fn a_mistake_in_the_configuration_is_refused_and_logged() {
+fn a_mistake_in_the_configuration_is_told_and_logged_and_stops_nothing() {
     let root = tempfile::tempdir().unwrap();
     configure(root.path(), "[limits]\nattempts_max = 0\n");
-    let location = location_in(root.path());
-    let refused = run(options(&location), || panic!("started")).unwrap_err();
-    assert!(refused.to_string().contains("line 2"), "{refused}");
-    assert!(fs::read_to_string(location.log()).unwrap().contains("limits.attempts_max"));
+    let broker = Running::start_in(root, PATIENCE);
+    let fault = broker.connect(Role::Operator).status().config_fault.unwrap();
+    assert!(fault.contains("line 2") && fault.contains("all defaults are in force"), "{fault}");
+    assert!(fs::read_to_string(broker.location.log()).unwrap().contains("limits.attempts_max"));
 }
 
 #[test]

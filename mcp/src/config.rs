@@ -1,5 +1,7 @@
-//! What `config.toml` says to adapters: its `[adapter]` table. A file that cannot be read, or that says nonsense, is the
-//! broker's to complain about; here it says nothing.
+//! What `config.toml` says to adapters: its `[adapter]` table. Of a file that is no TOML, what it said at the last start of a
+//! broker that could read it. Nonsense in a file is the broker's to complain about; here it says nothing.
+
+use std::path::Path;
 
 use peer_client::Endpoint;
 use peer_proto::message::Carrier;
@@ -27,12 +29,16 @@ pub(crate) struct Config {
 impl Config {
     /// What the file says, now.
     pub(crate) fn read(endpoint: Option<&Endpoint>) -> Self {
-        let text = endpoint.and_then(|endpoint| std::fs::read_to_string(endpoint.location.config()).ok());
-        Self::parse(&text.unwrap_or_default())
+        let Some(endpoint) = endpoint else { return Self::of(&toml::Table::new()) };
+        let location = &endpoint.location;
+        let file = match location.config().symlink_metadata() {
+            Err(missing) if missing.kind() == std::io::ErrorKind::NotFound => None,
+            _ => table(&location.config()).or_else(|| table(&location.config_kept())),
+        };
+        Self::of(&file.unwrap_or_default())
     }
 
-    fn parse(text: &str) -> Self {
-        let file: toml::Table = text.parse().unwrap_or_default();
+    fn of(file: &toml::Table) -> Self {
         let value = |key: &str| file.get("adapter").and_then(|adapter| adapter.get(key));
         let named = |name: &toml::Value| {
             let carriers = [Carrier::Channel, Carrier::InboxSocket, Carrier::AppServer, Carrier::Hook];
@@ -50,9 +56,33 @@ impl Config {
     }
 }
 
+/// What stands in a file; none where it is no TOML. Nothing but a regular file is opened: a pipe would hold us up.
+fn table(path: &Path) -> Option<toml::Table> {
+    path.metadata().ok().filter(std::fs::Metadata::is_file)?;
+    std::fs::read_to_string(path).ok()?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_file_that_is_no_toml_what_it_said_before_holds() {
+        let dir = tempfile::tempdir().unwrap();
+        let location = peer_proto::location::Location::resolve(Some(dir.path()), None).unwrap();
+        let endpoint = Endpoint { location, executable: "/x".into(), start: peer_client::Start::Never };
+        let opted = || Config::read(Some(&endpoint)).opt_in;
+        std::fs::write(endpoint.location.config_kept(), "[adapter]\nopt_in = true\n").unwrap();
+        assert!(!opted(), "a file that was removed says that all is as usual");
+        std::fs::write(endpoint.location.config(), "[adapter").unwrap();
+        assert!(opted());
+        std::fs::write(endpoint.location.config(), "").unwrap();
+        assert!(!opted());
+    }
+
+    fn parsed(text: &str) -> Config {
+        Config::of(&text.parse().unwrap_or_default())
+    }
 
     #[test]
     fn the_file_is_read_and_nonsense_says_nothing() {
@@ -63,12 +93,9 @@ mod tests {
             wakeups_per_hour: WAKEUPS_PER_HOUR,
             wake_unattended: false,
         };
-        assert_eq!(Config::parse(""), usual);
-        assert_eq!(Config::parse("no toml ]"), usual);
-        assert_eq!(
-            Config::parse("[adapter]\nopt_in = 1\nprofile = \"all\"\ncarriers_off = \"hook\"\nwakeups_per_hour = -1\n"),
-            usual
-        );
+        assert_eq!(parsed(""), usual);
+        assert_eq!(parsed("no toml ]"), usual);
+        assert_eq!(parsed("[adapter]\nopt_in = 1\nprofile = \"all\"\ncarriers_off = \"hook\"\nwakeups_per_hour = -1\n"), usual);
         let text = "[adapter]\nopt_in = true\nprofile = \"full\"\ncarriers_off = [\"hook\", \"tool_result\", \"channel\"]\nwakeups_per_hour = 0\nwake_unattended = true\n";
         let said = Config {
             opt_in: true,
@@ -77,6 +104,6 @@ mod tests {
             wakeups_per_hour: 0,
             wake_unattended: true,
         };
-        assert_eq!(Config::parse(text), said);
+        assert_eq!(parsed(text), said);
     }
 }

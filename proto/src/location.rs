@@ -73,6 +73,12 @@ impl Location {
         self.dir.join("config.toml")
     }
 
+    /// A copy of the configuration as it was at the last start that could read it.
+    #[must_use]
+    pub fn config_kept(&self) -> PathBuf {
+        self.dir.join("config.kept.toml")
+    }
+
     /// The broker's log.
     #[must_use]
     pub fn log(&self) -> PathBuf {

@@ -791,6 +791,10 @@ pub struct Status {
     pub refused: Vec<(String, u64)>,
     /// Threads that agents used up, oldest first.
     pub used_up: Vec<UsedUpThread>,
+    /// What of `config.toml` the broker goes by, as table and key with the value.
+    pub config: Vec<(String, String)>,
+    /// Why it goes by something else than `config.toml` says: the file could not be read when the broker started.
+    pub config_fault: Option<String>,
 }
 
 /// What the broker sends unasked.

@@ -261,6 +261,20 @@ fn who_is_locked_out_hears_by_whom_and_how_to_get_in() {
 }
 
 #[test]
+fn too_few_descriptors_are_told_and_no_panic() {
+    let home = peer_tests::home!();
+    for limit in 5..12 {
+        for arguments in [&["status"][..], &["daemon", "status"], &["doctor"]] {
+            let outcome = home.run(behind(&home, &format!("ulimit -n {limit}"), arguments), "");
+            assert!(outcome.code < 100, "{limit} {arguments:?}: {outcome:?}");
+            assert!(!outcome.stderr.contains("panicked"), "{limit} {arguments:?}: {outcome:?}");
+        }
+    }
+    let told = home.run(behind(&home, "ulimit -n 8", &["status"]), "");
+    assert!(told.stderr.contains("ulimit -n"), "{told:?}");
+}
+
+#[test]
 fn an_empty_home_names_no_place() {
     let home = peer_tests::home!();
     let mut command = home.command(&["status"]);

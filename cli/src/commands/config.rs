@@ -1,10 +1,14 @@
-//! `peerctl config`: the effective configuration.
+//! `peerctl config`: what is in force, and what the file says.
+//!
+//! The broker reads the file when it starts, so a running one is asked. The adapters read their table when they start.
 
-use peer_broker::config;
-use peer_client::Endpoint;
+use peer_broker::config::{self, InForce, Settings};
+use peer_client::{Endpoint, Start};
 use serde_json::{Value, json};
 
+use super::{block_on, status};
 use crate::error::Failure;
+use crate::operator::Operator;
 use crate::output::{Output, Tone};
 
 const AFTER_HELP: &str = "\
@@ -15,40 +19,80 @@ Examples:
 The file is config.toml in the state directory, every key is optional:
   [limits]
   sender_per_minute = 120
-The broker reads it when it starts: `peerctl daemon restart` after a change.";
+The broker reads it when it starts: `peerctl daemon restart` after a change.
+A value that the running broker does not go by yet has that behind it. Where
+the file cannot be read, what it said before is in force, and shown.";
 
-/// The effective configuration, with defaults and bounds
+/// The configuration: what is in force, defaults and bounds
 #[derive(Debug, clap::Args)]
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {}
 
 pub(crate) fn run(_args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
     let file = endpoint.location.config();
-    let settings = config::load(&file).map_err(|error| Failure::Broker(super::daemon::chain(&error)))?;
-    let entries = settings.entries();
+    // Where none answers, the file is all there is.
+    let running = block_on(asked(endpoint)).ok();
+    let InForce { settings, fault } = config::in_force(&file, &endpoint.location.config_kept());
+    let rows = rows(&settings, running.as_deref());
     if output.json {
-        let values: Vec<_> = entries
-            .iter()
-            .map(|entry| {
-                json!({
-                    "key": entry.key,
-                    "value": typed(&entry.value),
-                    "default": typed(&entry.default),
-                    "bounds": entry.bounds,
-                    "meaning": entry.meaning,
-                })
-            })
-            .collect();
-        return output.json(&json!({ "file": file.display().to_string(), "exists": file.exists(), "values": values }));
+        let values: Vec<_> = rows.iter().map(Row::json).collect();
+        let data = json!({
+            "file": file.display().to_string(),
+            "exists": file.exists(),
+            "broker_runs": running.is_some(),
+            "values": values,
+        });
+        return match fault {
+            None => output.json(&data),
+            Some(fault) => Err(Failure::Partly { data, failure: Box::new(Failure::Wrong(fault)) }),
+        };
     }
-    let rows: Vec<_> = entries
-        .into_iter()
-        .map(|entry| vec![entry.key, entry.value, entry.default, entry.bounds, entry.meaning.to_owned()])
-        .collect();
-    output.table(&["KEY", "VALUE", "DEFAULT", "BOUNDS", "MEANING"], &rows, "nothing can be configured")?;
+    let table: Vec<_> = rows.into_iter().map(Row::cells).collect();
+    output.table(&["KEY", "VALUE", "DEFAULT", "BOUNDS", "MEANING"], &table, "nothing can be configured")?;
     let there = if file.exists() { "" } else { " (not there: all defaults)" };
     output.remark(&output.paint(Tone::Faint, &format!("{}{there}", file.display())));
-    Ok(())
+    fault.map_or(Ok(()), |fault| Err(Failure::Wrong(fault)))
+}
+
+/// What the running broker goes by.
+async fn asked(endpoint: &Endpoint) -> Result<Vec<(String, String)>, Failure> {
+    let quiet = Endpoint { start: Start::Never, ..endpoint.clone() };
+    let operator = Operator::connect(&quiet).await?;
+    Ok(status::ask(&operator).await?.config)
+}
+
+struct Row {
+    entry: config::Entry,
+    /// What the running broker goes by, where that is something else.
+    now: Option<String>,
+}
+
+fn rows(settings: &Settings, running: Option<&[(String, String)]>) -> Vec<Row> {
+    let differing = config::differing(settings, running.unwrap_or_default());
+    let now = |key: &str| differing.iter().find(|(of, ..)| of == key).map(|(.., now)| now.clone());
+    settings.entries().into_iter().map(|entry| Row { now: now(&entry.key), entry }).collect()
+}
+
+impl Row {
+    fn json(&self) -> Value {
+        json!({
+            "key": self.entry.key,
+            "value": typed(&self.entry.value),
+            "in_force": typed(self.now.as_ref().unwrap_or(&self.entry.value)),
+            "default": typed(&self.entry.default),
+            "bounds": self.entry.bounds,
+            "meaning": self.entry.meaning,
+        })
+    }
+
+    fn cells(self) -> Vec<String> {
+        let config::Entry { key, value, default, bounds, meaning } = self.entry;
+        let value = match self.now {
+            Some(now) => format!("{value} (after a restart; now {now})"),
+            None => value,
+        };
+        vec![key, value, default, bounds, meaning.to_owned()]
+    }
 }
 
 /// Numbers and truth values as such; words as words.

@@ -11,6 +11,7 @@ use peer_broker::search::IndexReport;
 use peer_broker::store::Store;
 use peer_broker::{RunError, RunOptions};
 use peer_client::{ConnectError, Endpoint, Start, holder};
+use peer_proto::text::single_line;
 use serde_json::json;
 
 use self::start::{Started, start};
@@ -127,10 +128,15 @@ fn say_started(output: &Output, started: &Started) -> Result<(), Failure> {
             "pid": welcome.pid,
             "version": welcome.version,
             "executable": welcome.executable,
+            "config_fault": started.config_fault,
         }));
     }
     let what = if started.fresh { "the broker was started" } else { "the broker runs already" };
-    output.line(&format!("{what}: version {}, pid {}", welcome.version, welcome.pid))
+    output.line(&format!("{what}: version {}, pid {}", welcome.version, welcome.pid))?;
+    if let Some(fault) = &started.config_fault {
+        output.remark(&output.paint(Tone::Bad, &single_line(fault)));
+    }
+    Ok(())
 }
 
 fn say_stopped(output: &Output, stopped: &Stopped) -> Result<(), Failure> {

@@ -36,7 +36,7 @@ pub(crate) mod wait;
 
 use std::future::Future;
 
-use peer_client::Endpoint;
+use peer_client::{Endpoint, start};
 
 use crate::args::Command;
 use crate::error::Failure;
@@ -82,11 +82,11 @@ pub(crate) fn run(command: Command, output: &Output, endpoint: Endpoint) -> Resu
 }
 
 /// Runs a command's future on one thread.
-pub(crate) fn block_on(future: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|source| Failure::System { attempt: "starting the runtime", source })?;
+pub(crate) fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = start::runtime().map_err(|error| {
+        let step = start::what_helps(&error).unwrap_or("try again");
+        Failure::Wrong(format!("starting the runtime failed: {error}; {step}"))
+    })?;
     let done = runtime.block_on(future);
     // A blocking read of standard input or of a lock may still be under way; nobody waits for it.
     runtime.shutdown_background();

@@ -2,6 +2,7 @@
 
 use peer_client::Endpoint;
 use peer_proto::request::{Reply, Request, Status};
+use peer_proto::text::single_line;
 use serde_json::{Value, json};
 
 use crate::commands::pause;
@@ -71,7 +72,11 @@ pub(crate) fn print(output: &Output, status: &Status) -> Result<(), Failure> {
         ("refused", refused),
         ("commits", latency),
         ("disk", format!("{} free", size(status.disk_free_bytes))),
-    ])
+    ])?;
+    match &status.config_fault {
+        Some(fault) => output.facts(&[("config", output.paint(Tone::Bad, &single_line(fault)))]),
+        None => Ok(()),
+    }
 }
 
 fn json(status: &Status) -> Value {
@@ -101,5 +106,6 @@ fn json(status: &Status) -> Value {
         "oldest_ms": status.oldest_at.map(|at| now().ms_since(at)),
         "commit_us": { "p50": status.commit_us_p50, "max": status.commit_us_max },
         "disk_free_bytes": status.disk_free_bytes,
+        "config_fault": status.config_fault,
     })
 }

@@ -4,6 +4,7 @@
 //! whoever needed it first, and so that one program alone knows how several starts at once end with one broker. This
 //! module only runs that program and passes on what it says.
 
+use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::process::Stdio;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use nix::libc;
 use tokio::process::Command;
+use tokio::runtime::{Builder, Runtime};
 
 use crate::{ConnectError, Endpoint};
 
@@ -19,6 +21,9 @@ pub const ENVIRONMENT_KEPT: [&str; 3] = ["HOME", "PEERD_LOG", "PATH"];
 
 /// `daemon start` ends by itself within ten seconds; this is for the case that it cannot.
 const START_TIMEOUT_MS: u64 = 20_000;
+
+/// Descriptors that a runtime, one connection and one child take.
+const DESCRIPTORS: usize = 16;
 
 /// Runs `<executable> daemon start` and waits until it has ended.
 ///
@@ -57,16 +62,34 @@ pub async fn start_broker(endpoint: &Endpoint) -> Result<(), ConnectError> {
     Err(ConnectError::StartFailed { message })
 }
 
+/// A runtime on this thread.
+///
+/// # Errors
+/// Where the system has too little for it. tokio itself panics over too few descriptors, so they are tried first.
+pub fn runtime() -> io::Result<Runtime> {
+    let tried: Vec<File> = (0..DESCRIPTORS).map(|_| File::open("/dev/null")).collect::<Result<_, _>>()?;
+    drop(tried);
+    Builder::new_current_thread().enable_all().build()
+}
+
 /// Why a program could not be run, and what helps: a new installation only where the file itself is at fault.
 #[must_use]
 pub fn not_run(program: &Path, error: &io::Error) -> String {
     let program = program.display();
     let step = match error.raw_os_error() {
         Some(libc::ENOENT | libc::EACCES | libc::ENOEXEC | libc::EISDIR) => "reinstall peerctl",
-        Some(libc::EAGAIN) => "this user has as many processes as it may have: end some and try again (`ulimit -u`)",
-        Some(libc::EMFILE | libc::ENFILE) => "too many files are open: close some and try again (`ulimit -n`)",
-        Some(libc::ENOMEM) => "the machine has no memory left: end some programs and try again",
-        _ => "try again; `peerctl doctor` says what a start needs",
+        _ => what_helps(error).unwrap_or("try again; `peerctl doctor` says what a start needs"),
     };
     format!("`{program} daemon start` cannot be run: {error}; {step}")
+}
+
+/// What helps where the system has too little of something.
+#[must_use]
+pub fn what_helps(error: &io::Error) -> Option<&'static str> {
+    match error.raw_os_error() {
+        Some(libc::EAGAIN) => Some("this user has as many processes as it may have: end some and try again (`ulimit -u`)"),
+        Some(libc::EMFILE | libc::ENFILE) => Some("too many files are open: close some and try again (`ulimit -n`)"),
+        Some(libc::ENOMEM) => Some("the machine has no memory left: end some programs and try again"),
+        _ => None,
+    }
 }

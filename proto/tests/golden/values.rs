@@ -466,6 +466,8 @@ pub(crate) fn replies() -> Vec<(&'static str, Reply)> {
             speakers: vec!["luna".into(), "orion".into()],
             since: AT,
         }],
+        config: vec![("limits.sender_per_minute".into(), "60".into())],
+        config_fault: Some("line 1".into()),
     };
     let channel = ChannelInfo {
         name: "#ops".into(),

@@ -655,5 +655,7 @@ pub fn empty_status() -> peer_proto::request::Status {
         paused: Vec::new(),
         refused: Vec::new(),
         used_up: Vec::new(),
+        config: Vec::new(),
+        config_fault: None,
     }
 }

@@ -21,6 +21,7 @@ use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
 use super::stop;
+use crate::commands::status;
 use crate::error::{ALREADY_RUNNING, Failure};
 use crate::operator::Operator;
 
@@ -51,6 +52,8 @@ pub(super) struct Started {
     pub(super) welcome: Welcome,
     /// It did not run before.
     pub(super) fresh: bool,
+    /// Why it does not go by `config.toml`.
+    pub(super) config_fault: Option<String>,
 }
 
 /// Starts the broker unless one runs; ends when one answers.
@@ -63,7 +66,11 @@ pub(super) async fn start(endpoint: &Endpoint) -> Result<Started, Failure> {
     let mut said: Option<String> = None;
     loop {
         match Operator::connect(endpoint).await {
-            Ok(operator) => return Ok(Started { welcome: operator.welcome, fresh: ours.is_some() }),
+            Ok(operator) => {
+                // One that is about to end does not say, and another one will.
+                let config_fault = status::ask(&operator).await.ok().and_then(|status| status.config_fault);
+                return Ok(Started { welcome: operator.welcome, fresh: ours.is_some(), config_fault });
+            }
             Err(Failure::Connect(ConnectError::NotRunning { .. })) => {}
             // It was there and went while it was greeted: the lock says who is next.
             Err(Failure::Connect(ConnectError::NoWelcome { .. } | ConnectError::Io { .. })) => {}

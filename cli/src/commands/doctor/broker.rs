@@ -1,5 +1,6 @@
 //! What the broker says: whether it runs, as which version, and which sessions it could never reach.
 
+use peer_broker::config;
 use peer_client::{ConnectError, Endpoint, Start, holder};
 use peer_proto::limits::VISIBILITY_TIMEOUT_MS;
 use peer_proto::message::Carrier;
@@ -23,6 +24,7 @@ pub(super) fn look(endpoint: &Endpoint, findings: &mut Findings) {
         let status = status::ask(&operator).await?;
         let peers = operator.peers(PeersQuery::default()).await?;
         running(endpoint, &status, findings);
+        configured(endpoint, &status, findings);
         let Reply::Policies(policies) = operator.ask(Request::Policies).await? else { return Err(unexpected()) };
         stopped(&status, &policies, findings);
         for peer in peers.iter().filter(|peer| peer.full) {
@@ -78,6 +80,15 @@ fn running(endpoint: &Endpoint, status: &Status, findings: &mut Findings) {
     }
     if status.held > 0 {
         findings.note("mail", format!("{} messages wait for your word", status.held), "peerctl inbox --held");
+    }
+}
+
+/// Whether the broker goes by what the file says now. That a file cannot be read was found without asking.
+fn configured(endpoint: &Endpoint, status: &Status, findings: &mut Findings) {
+    let Ok(settings) = config::load(&endpoint.location.config()) else { return };
+    for (key, value, in_force) in config::differing(&settings, &status.config) {
+        let observed = format!("{key} is {value} in config.toml, and {in_force} is in force");
+        findings.note("config", observed, "peerctl daemon restart");
     }
 }
 

@@ -78,7 +78,7 @@ pub(super) fn config(location: &Location, findings: &mut Findings) {
         Err(error) => {
             let text = chain(&error);
             let (observed, mend) = text.rsplit_once("; ").unwrap_or((&text, "mend the file; `peerctl config` reads it again"));
-            findings.problem("config", observed, "a file that the broker can read: without it no broker starts", mend);
+            findings.problem("config", observed, "a file that can be read: until then what it said before is in force", mend);
         }
     }
 }

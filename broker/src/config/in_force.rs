@@ -1,0 +1,139 @@
+//! What a broker goes by where `config.toml` cannot be read: what the file said at the last start that could read it.
+//!
+//! A mistake in the file must not stop everybody's mail, and must not open what the person closed. So each start that could
+//! read the file keeps a copy, and a start that cannot goes by the copy and says so.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use nix::libc;
+
+use super::{Settings, read};
+
+/// What a broker goes by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InForce {
+    /// The values.
+    pub settings: Settings,
+    /// Why they are not what the file says; none where they are.
+    pub fault: Option<String>,
+}
+
+/// What a broker that starts now goes by. Changes nothing.
+#[must_use]
+pub fn in_force(file: &Path, kept: &Path) -> InForce {
+    let broken = match super::load(file) {
+        Ok(settings) => return InForce { settings, fault: None },
+        Err(error) => said(&error),
+    };
+    let (what, settings) = match kept.symlink_metadata().is_ok().then(|| super::load(kept)) {
+        Some(Ok(settings)) => ("what it said at the last start that could read it is in force", settings),
+        // Nobody changes the copy but a broker: where it cannot be read either, nothing is known of what was wanted.
+        Some(Err(_)) | None => ("no earlier start could read it, and all defaults are in force", Settings::default()),
+    };
+    InForce { settings, fault: Some(format!("{broken}: {what}; mend it, then run `peerctl daemon restart`")) }
+}
+
+/// The same, for the broker itself: it keeps a copy of a file that it can read.
+pub(crate) fn for_start(file: &Path, kept: &Path) -> InForce {
+    let in_force = in_force(file, kept);
+    if in_force.fault.is_none()
+        && let Err(error) = keep(file, kept)
+    {
+        tracing::warn!(cause = %error, "cannot keep a copy of the configuration; a mistake in it would mean all defaults");
+    }
+    in_force
+}
+
+/// Makes the copy say what the file says, in one step.
+fn keep(file: &Path, kept: &Path) -> io::Result<()> {
+    let text = read(file).map_err(io::Error::other)?.unwrap_or_default();
+    if read(kept).is_ok_and(|before| before.unwrap_or_default() == text) {
+        return Ok(());
+    }
+    let beside = kept.with_extension("new");
+    match fs::remove_file(&beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut written = File::options().write(true).create_new(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(&beside)?;
+    written.write_all(text.as_bytes())?;
+    written.sync_all()?;
+    fs::rename(&beside, kept)
+}
+
+/// What is wrong, with the system's reason and without the next step, which is another one here.
+fn said(error: &super::ConfigError) -> String {
+    let text = error.to_string();
+    let text = text.rsplit_once("; ").map_or(text.as_str(), |(text, _)| text);
+    match std::error::Error::source(error) {
+        Some(reason) => format!("{text}: {reason}"),
+        None => text.to_owned(),
+    }
+}
+
+/// Where the file says something else than what is in force: the key, what the file says, and what is in force.
+#[must_use]
+pub fn differing(file: &Settings, in_force: &[(String, String)]) -> Vec<(String, String, String)> {
+    let said = file.of_the_broker().into_iter();
+    said.filter_map(|(key, value)| {
+        let (_, now) = in_force.iter().find(|(of, _)| *of == key)?;
+        (*now != value).then(|| (key, value, now.clone()))
+    })
+    .collect()
+}
+
+impl Settings {
+    /// Every value that the broker itself goes by, as table and key with the value. The adapters go by the others, each by
+    /// what the file said when it started.
+    pub(crate) fn of_the_broker(&self) -> Vec<(String, String)> {
+        let entries = self.entries().into_iter().filter(|entry| !entry.key.starts_with("adapter."));
+        entries.map(|entry| (entry.key, entry.value)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Inbound;
+
+    #[test]
+    fn a_mistake_changes_nothing_of_what_was_in_force() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, kept) = (dir.path().join("config.toml"), dir.path().join("config.kept.toml"));
+        let start = |text: &str| {
+            fs::write(&file, text).unwrap();
+            for_start(&file, &kept)
+        };
+        let first = start("[limits");
+        assert_eq!(first.settings, Settings::default());
+        assert!(first.fault.unwrap().contains("all defaults are in force"));
+        assert!(!kept.exists());
+
+        let good = start("[policy]\ndefault = \"hold\"\n");
+        assert_eq!((good.settings.policy.default, good.fault), (Inbound::Hold, None));
+        for broken in ["[policy]\ndefault = \"hodl\"\n", "[limits]\nsender_per_minute = 0\n", "\u{0}"] {
+            let started = start(broken);
+            assert_eq!(started.settings.policy.default, Inbound::Hold, "{broken:?}");
+            let fault = started.fault.unwrap();
+            assert!(fault.contains("config.toml, line") && fault.contains("at the last start that could read it"), "{fault}");
+        }
+        fs::remove_file(&file).unwrap();
+        assert_eq!(for_start(&file, &kept).settings, Settings::default(), "no file is a file that can be read");
+        assert_eq!(start("[limits").settings, Settings::default());
+    }
+
+    #[test]
+    fn what_stands_in_the_way_of_the_copy_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, kept) = (dir.path().join("config.toml"), dir.path().join("config.kept.toml"));
+        fs::write(&file, "[limits]\nsender_per_minute = 7\n").unwrap();
+        fs::create_dir(&kept).unwrap();
+        assert_eq!(for_start(&file, &kept).settings.limits.sender_per_minute, 7);
+        fs::write(&file, "[limits").unwrap();
+        assert_eq!(for_start(&file, &kept).settings, Settings::default());
+        assert!(kept.is_dir());
+    }
+}
