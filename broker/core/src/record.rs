@@ -69,16 +69,9 @@ pub struct PeerRecord {
     /// Provisional peers that became it, oldest first: what they sent and were sent is its own.
     pub former: Vec<PeerId>,
     /// The client process of its session, where the kernel named it, while it has one.
-    #[serde(deserialize_with = "or_none")]
     pub client_process: Option<Process>,
     /// The adapter process that holds the token of its session, where the kernel named it, while it has one.
-    #[serde(deserialize_with = "or_none")]
     pub adapter_process: Option<Process>,
-}
-
-/// A record that was written before the field was there ends without it.
-fn or_none<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Process>, D::Error> {
-    Ok(Option::deserialize(deserializer).unwrap_or(None))
 }
 
 impl PeerRecord {

@@ -6,7 +6,7 @@
 //! some build knows; a file is changed only after a copy of it was made and opened; a newer file is never changed.
 //!
 //! To change the schema or a record: append a [`Step`] to [`STEPS`], and move the old record types and table definitions
-//! into this file, where they stay as they are for good. What is shipped is never edited.
+//! into a file of their own like `version_1.rs`, where they stay as they are for good. What is shipped is never edited.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -17,10 +17,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use redb::{Database, ReadableDatabase, TableError, WriteTransaction};
 
 use super::error::{Doing, OpenError, StoreError, WRITE};
-use super::{file, open_checked, record, schema, things};
+use super::{file, open_checked, record, schema, things, version_1};
 
-/// The steps from each schema to the next: the first leads from 1 to 2. None yet.
-pub(super) const STEPS: &[Step] = &[];
+/// The steps from each schema to the next: the first leads from 1 to 2.
+pub(super) const STEPS: &[Step] = &[version_1::to_version_2];
 
 /// The schema that this build writes.
 pub const SCHEMA_VERSION: u64 = newest(STEPS);

@@ -8,8 +8,8 @@
 //! - Starting costs by what is pending, never by what was ever said.
 //!
 //! Reading order: `schema` (the tables), `record` (their values), this file, `things`, `retained`, `reindex` and `reader` (the search
-//! index's side), `file` (the file on the disk), `migrate`
-//! (older files), `verify` (`peerctl daemon verify`), `error`. `docs/storage.md` tells the same for people who run it.
+//! index's side), `file` (the file on the disk), `migrate` and
+//! `version_1` (older files), `verify` (`peerctl daemon verify`), `error`. `docs/storage.md` tells the same for people who run it.
 
 mod error;
 mod file;
@@ -21,6 +21,7 @@ mod retained;
 mod schema;
 mod things;
 mod verify;
+mod version_1;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -177,7 +178,7 @@ impl Store {
         let mut peers = Vec::new();
         for row in reading.open_table(schema::PEERS).doing(READ)?.iter().doing(READ)? {
             let (id, bytes) = row.doing(READ)?;
-            peers.push(record::decode(bytes.value()).map_err(|source| Row::Peer(PeerId(id.value())).unreadable(source))?);
+            peers.push(record::decode(&Row::Peer(PeerId(id.value())), bytes.value())?);
         }
         let pending = deliveries(&reading, schema::PENDING, (Bound::Unbounded, Bound::Unbounded), usize::MAX)?;
         let messages = reading.open_table(schema::MESSAGES).doing(READ)?;
@@ -191,19 +192,19 @@ impl Store {
             None => None,
         };
         let next_peer = match meta.get(schema::META_NEXT_PEER).doing(READ)? {
-            Some(bytes) => Some(PeerId(record::decode_number(bytes.value()).map_err(|source| Row::NextPeer.unreadable(source))?)),
+            Some(bytes) => Some(PeerId(record::decode(&Row::NextPeer, bytes.value())?)),
             None => None,
         };
         let next_task = match meta.get(schema::META_NEXT_TASK).doing(READ)? {
-            Some(bytes) => Some(TaskId(record::decode_number(bytes.value()).map_err(|source| Row::NextTask.unreadable(source))?)),
+            Some(bytes) => Some(TaskId(record::decode(&Row::NextTask, bytes.value())?)),
             None => None,
         };
         let settings = match meta.get(schema::META_SETTINGS).doing(READ)? {
-            Some(bytes) => record::decode(bytes.value()).map_err(|source| Row::Settings.unreadable(source))?,
+            Some(bytes) => record::decode(&Row::Settings, bytes.value())?,
             None => SettingsRecord::default(),
         };
         let pauses = match meta.get(schema::META_PAUSES).doing(READ)? {
-            Some(bytes) => record::decode(bytes.value()).map_err(|source| Row::Pauses.unreadable(source))?,
+            Some(bytes) => record::decode(&Row::Pauses, bytes.value())?,
             None => PausesRecord::default(),
         };
         Ok(Image {
@@ -297,8 +298,7 @@ impl Store {
         let reading = self.read()?;
         let messages = reading.open_table(schema::MESSAGES).doing(READ)?;
         let Some(bytes) = messages.get(id.to_u128()).doing(READ)? else { return Ok(None) };
-        let message = record::decode_message(bytes.value()).map_err(|source| Row::Message(id).unreadable(source))?;
-        Ok(Some(message))
+        record::decode_message(&Row::Message(id), bytes.value()).map(Some)
     }
 
     /// One message's head, idempotency key and deliveries, where it exists. Its text is not copied. Deliveries come by
@@ -310,7 +310,7 @@ impl Store {
         let reading = self.read()?;
         let messages = reading.open_table(schema::MESSAGES).doing(READ)?;
         let Some(bytes) = messages.get(id.to_u128()).doing(READ)? else { return Ok(None) };
-        let (head, idempotency_key) = record::decode_head(bytes.value()).map_err(|source| Row::Message(id).unreadable(source))?;
+        let (head, idempotency_key) = record::decode_head(&Row::Message(id), bytes.value())?;
         let (first, last) = schema::keys_of_message(id).into_inner();
         let mut found = Vec::with_capacity(head.to.len());
         for table in schema::DELIVERIES {
@@ -347,7 +347,7 @@ impl Store {
     /// As [`Store::load`].
     pub fn idempotency(&self, sender: PeerId, key: &str) -> Result<Option<MessageId>, StoreError> {
         let keys = self.read()?.open_table(schema::IDEMPOTENCY).doing(READ)?;
-        match keys.get((sender.0, key)).doing(READ)? {
+        match keys.get((sender.0, key.as_bytes())).doing(READ)? {
             Some(id) => Ok(Some(message_id(id.value())?)),
             None => Ok(None),
         }
@@ -379,7 +379,7 @@ impl Store {
         while let Some(row) = if oldest_first { rows.next() } else { rows.next_back() } {
             let (key, bytes) = row.doing(READ)?;
             let id = message_id(key.value())?;
-            let message = record::decode_message(bytes.value()).map_err(|source| Row::Message(id).unreadable(source))?;
+            let message = record::decode_message(&Row::Message(id), bytes.value())?;
             looked_at += 1;
             bytes_looked_at += bytes.value().len();
             let matches = since.is_none_or(|since| message.head.sent_at >= since);
@@ -457,7 +457,7 @@ fn apply(writing: &WriteTransaction, changes: &[Change]) -> Result<(), StoreErro
         match change {
             Change::PutMessage(message) => {
                 let id = message.head.id;
-                let bytes = record::encode(message).map_err(|source| Row::Message(id).unwritable(source))?;
+                let bytes = record::encode(&Row::Message(id), message)?;
                 if messages.open()?.insert(id.to_u128(), bytes.as_slice()).doing(WRITE)?.is_some() {
                     return Err(StoreError::MessageExists { message: id });
                 }
@@ -473,39 +473,41 @@ fn apply(writing: &WriteTransaction, changes: &[Change]) -> Result<(), StoreErro
                 }
             }
             Change::PutPeer(peer) => {
-                let bytes = record::encode(peer).map_err(|source| Row::Peer(peer.id).unwritable(source))?;
+                let bytes = record::encode(&Row::Peer(peer.id), peer)?;
                 peers.open()?.insert(peer.id.0, bytes.as_slice()).doing(WRITE)?;
             }
             Change::RemovePeer(peer) => {
                 peers.open()?.remove(peer.0).doing(WRITE)?;
             }
             Change::PutIdempotencyKey { sender, key, message } => {
-                idempotency.open()?.insert((sender.0, key.as_str()), message.to_u128()).doing(WRITE)?;
+                idempotency.open()?.insert((sender.0, key.as_bytes()), message.to_u128()).doing(WRITE)?;
             }
             Change::PutNextPeer(peer) => {
-                meta.open()?.insert(schema::META_NEXT_PEER, record::encode_number(peer.0).as_slice()).doing(WRITE)?;
+                let bytes = record::encode(&Row::NextPeer, &peer.0)?;
+                meta.open()?.insert(schema::META_NEXT_PEER, bytes.as_slice()).doing(WRITE)?;
             }
             Change::PutThing(thing) => things.put(thing)?,
             Change::RemoveThing(key) => things.remove(key)?,
             Change::PutNextTask(task) => {
-                meta.open()?.insert(schema::META_NEXT_TASK, record::encode_number(task.0).as_slice()).doing(WRITE)?;
+                let bytes = record::encode(&Row::NextTask, &task.0)?;
+                meta.open()?.insert(schema::META_NEXT_TASK, bytes.as_slice()).doing(WRITE)?;
             }
             Change::RemoveMessage(message) => {
                 let key = remove_message(&mut messages, &mut deliveries, *message)?;
                 if let Some((sender, key)) = key {
-                    idempotency.open()?.remove((sender.0, key.as_str())).doing(WRITE)?;
+                    idempotency.open()?.remove((sender.0, key.as_bytes())).doing(WRITE)?;
                 }
             }
             Change::PutSettings(settings) => {
-                let bytes = record::encode(settings).map_err(|source| Row::Settings.unwritable(source))?;
+                let bytes = record::encode(&Row::Settings, settings)?;
                 meta.open()?.insert(schema::META_SETTINGS, bytes.as_slice()).doing(WRITE)?;
             }
             Change::PutKept(kept) => {
-                let bytes = record::encode(kept).map_err(|source| Row::Kept.unwritable(source))?;
+                let bytes = record::encode(&Row::Kept, kept)?;
                 meta.open()?.insert(schema::META_KEPT, bytes.as_slice()).doing(WRITE)?;
             }
             Change::PutPauses(pauses) => {
-                let bytes = record::encode(pauses).map_err(|source| Row::Pauses.unwritable(source))?;
+                let bytes = record::encode(&Row::Pauses, pauses)?;
                 meta.open()?.insert(schema::META_PAUSES, bytes.as_slice()).doing(WRITE)?;
             }
         }
@@ -524,7 +526,7 @@ fn put_delivery(
     let contradiction = || StoreError::Contradiction { message, peer, was };
     let to = schema::table_of(delivery.stage).ok_or_else(contradiction)?;
     let from = was.map(|stage| schema::table_of(stage).ok_or_else(contradiction)).transpose()?;
-    let bytes = record::encode(delivery).map_err(|source| Row::Delivery(message, peer).unwritable(source))?;
+    let bytes = record::encode(&Row::Delivery(message, peer), delivery)?;
     let key = schema::key_of(delivery);
     if let Some(from) = from.filter(|from| *from != to)
         && tables[from].open()?.remove(key).doing(WRITE)?.is_none()
@@ -547,7 +549,7 @@ fn remove_message(
 ) -> Result<Option<(PeerId, String)>, StoreError> {
     let removed = messages.open()?.remove(id.to_u128()).doing(WRITE)?;
     let Some(bytes) = removed else { return Ok(None) };
-    let (head, key) = record::decode_head(bytes.value()).map_err(|source| Row::Message(id).unreadable(source))?;
+    let (head, key) = record::decode_head(&Row::Message(id), bytes.value())?;
     let from = head.from.peer;
     drop(bytes);
     for (place, table) in deliveries.iter_mut().enumerate() {
@@ -599,7 +601,7 @@ fn deliveries(
         let (key, bytes) = row.doing(READ)?;
         let (message, peer) = key.value();
         let row = Row::Delivery(message_id(message)?, PeerId(peer));
-        found.push(record::decode(bytes.value()).map_err(|source| row.unreadable(source))?);
+        found.push(record::decode(&row, bytes.value())?);
     }
     Ok(found)
 }

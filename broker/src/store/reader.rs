@@ -7,7 +7,7 @@ use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
 use peer_core::record::{DeliveryRecord, MessageRecord, PeerRecord};
-use peer_core::thing::{NoteRecord, TaskRecord};
+use peer_core::thing::{NoteRecord, TaskRecord, ThingKey};
 use peer_proto::ids::{MessageId, PeerId, TaskId};
 use redb::{
     Database, Key, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition, Value,
@@ -15,7 +15,7 @@ use redb::{
 use serde::Deserialize;
 
 use super::error::{Doing, READ, Row, StoreError};
-use super::{Reference, message_id, record, reindex, schema};
+use super::{Reference, message_id, record, reindex, schema, things};
 
 /// Another way into an open store, for reading.
 #[derive(Clone, Debug)]
@@ -29,7 +29,7 @@ pub struct Snapshot {
     reading: ReadTransaction,
     messages: OnceCell<ReadOnlyTable<u128, &'static [u8]>>,
     deliveries: [OnceCell<ReadOnlyTable<schema::DeliveryKey, &'static [u8]>>; 4],
-    notes: OnceCell<ReadOnlyTable<&'static str, &'static [u8]>>,
+    notes: OnceCell<ReadOnlyTable<&'static [u8], &'static [u8]>>,
     tasks: OnceCell<ReadOnlyTable<u64, &'static [u8]>>,
     peers: OnceCell<ReadOnlyTable<u64, &'static [u8]>>,
     reindex: OnceCell<ReadOnlyTable<u64, reindex::Row<'static>>>,
@@ -77,7 +77,7 @@ impl Snapshot {
         self.open(&self.messages, schema::MESSAGES)
     }
 
-    fn notes(&self) -> Result<&ReadOnlyTable<&'static str, &'static [u8]>, StoreError> {
+    fn notes(&self) -> Result<&ReadOnlyTable<&'static [u8], &'static [u8]>, StoreError> {
         self.open(&self.notes, schema::NOTES)
     }
 
@@ -102,7 +102,7 @@ impl Snapshot {
     /// # Errors
     /// Where the file cannot be read, or the record makes no sense.
     pub fn message(&self, id: MessageId) -> Result<Option<MessageRecord>, StoreError> {
-        get(self.messages()?, id.to_u128(), || Row::Message(id))
+        get(self.messages()?, id.to_u128(), &Row::Message(id))
     }
 
     /// The deliveries of one message.
@@ -114,8 +114,7 @@ impl Snapshot {
         for (place, definition) in self.deliveries.iter().zip(schema::DELIVERIES) {
             for row in self.open(place, definition)?.range(schema::keys_of_message(id)).doing(READ)? {
                 let (key, bytes) = row.doing(READ)?;
-                let row = || Row::Delivery(id, PeerId(key.value().1));
-                found.push(record::decode(bytes.value()).map_err(|source| row().unreadable(source))?);
+                found.push(record::decode(&Row::Delivery(id, PeerId(key.value().1)), bytes.value())?);
             }
         }
         Ok(found)
@@ -134,7 +133,7 @@ impl Snapshot {
         for row in self.messages()?.range::<u128>((start, Bound::Unbounded)).doing(READ)? {
             let (key, bytes) = row.doing(READ)?;
             let id = message_id(key.value())?;
-            let message = record::decode_message(bytes.value()).map_err(|source| Row::Message(id).unreadable(source))?;
+            let message = record::decode_message(&Row::Message(id), bytes.value())?;
             if visit(message).is_break() {
                 break;
             }
@@ -147,7 +146,7 @@ impl Snapshot {
     /// # Errors
     /// As [`Snapshot::message`].
     pub fn note(&self, key: &str) -> Result<Option<NoteRecord>, StoreError> {
-        get(self.notes()?, key, || Row::Thing(peer_core::thing::ThingKey::Note(key.to_owned())))
+        get(self.notes()?, key.as_bytes(), &Row::Thing(ThingKey::Note(key.to_owned())))
     }
 
     /// One task, where it exists.
@@ -155,7 +154,7 @@ impl Snapshot {
     /// # Errors
     /// As [`Snapshot::message`].
     pub fn task(&self, id: TaskId) -> Result<Option<TaskRecord>, StoreError> {
-        get(self.tasks()?, id.0, || Row::Thing(peer_core::thing::ThingKey::Task(id)))
+        get(self.tasks()?, id.0, &Row::Thing(ThingKey::Task(id)))
     }
 
     /// Visits all notes and tasks by what refers to them.
@@ -165,7 +164,7 @@ impl Snapshot {
     pub fn things<E: From<StoreError>>(&self, mut visit: impl FnMut(Reference) -> Result<(), E>) -> Result<(), E> {
         for row in self.notes()?.iter().doing(READ)? {
             let (key, _) = row.doing(READ)?;
-            visit(Reference::Note(key.value().to_owned()))?;
+            visit(Reference::Note(things::text(key.value())))?;
         }
         for row in self.tasks()?.iter().doing(READ)? {
             let (key, _) = row.doing(READ)?;
@@ -179,7 +178,7 @@ impl Snapshot {
     /// # Errors
     /// As [`Snapshot::message`].
     pub fn peer_name(&self, peer: PeerId) -> Result<Option<String>, StoreError> {
-        let record: Option<PeerRecord> = get(self.open(&self.peers, schema::PEERS)?, peer.0, || Row::Peer(peer))?;
+        let record: Option<PeerRecord> = get(self.open(&self.peers, schema::PEERS)?, peer.0, &Row::Peer(peer))?;
         Ok(record.map(|record| record.name))
     }
 
@@ -210,7 +209,7 @@ impl Snapshot {
 fn get<'k, K, V, T>(
     table: &ReadOnlyTable<K, V>,
     key: impl std::borrow::Borrow<K::SelfType<'k>>,
-    row: impl FnOnce() -> Row,
+    row: &Row,
 ) -> Result<Option<T>, StoreError>
 where
     K: Key + 'static,
@@ -218,5 +217,5 @@ where
     T: for<'de> Deserialize<'de>,
 {
     let Some(bytes) = table.get(key).doing(READ)? else { return Ok(None) };
-    record::decode(bytes.value()).map(Some).map_err(|source| row().unreadable(source))
+    record::decode(row, bytes.value()).map(Some)
 }

@@ -1,21 +1,31 @@
-//! Records to bytes and back: a version byte, then bincode.
+//! Records to bytes and back: a version byte, a checksum, then bincode.
 //!
-//! Knows the encoding. Does not know the tables.
+//! Knows the encoding. Does not know the tables. This is the one place where stored bytes become a record, so no record is
+//! read whose checksum was not looked at.
 //!
-//! Invariant: what these bytes mean never changes. A record that was shipped is frozen, with every type inside it: bincode
-//! writes no field names, so a field added, removed, reordered or retyped, or an enum variant inserted anywhere but at the
-//! end, would silently read old bytes as something else. The golden bytes in this module's tests fail first. To change a
-//! record: copy the old type into `migrate.rs`, raise [`VERSION`], and add the step that rewrites the old rows. (A variant
-//! appended at the end of an enum needs that too: not for our sake, but so that an older broker refuses the file by its
-//! schema instead of stumbling over one row.)
+//! Invariants:
+//! - The checksum covers the row's name and the encoded record. So bytes that changed on the disk, and a record that stands
+//!   under another key than its own, are no record.
+//! - What these bytes mean never changes. A record that was shipped is frozen, with every type inside it: bincode writes no
+//!   field names, so a field added, removed, reordered or retyped, or an enum variant inserted anywhere but at the end,
+//!   would silently read old bytes as something else. The golden bytes in this module's tests fail first. To change a
+//!   record: copy the old type into a module of its own beside `version_1.rs`, raise [`VERSION`], and add the step that
+//!   rewrites the old rows. (A variant appended at the end of an enum needs that too: not for our sake, but so that an older
+//!   broker refuses the file by its schema instead of stumbling over one row.)
 
 use bincode::config::{Configuration, Limit, LittleEndian, Varint};
 use peer_core::record::{MessageHead, MessageRecord};
+use peer_core::thing::ThingKey;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::error::{Row, StoreError};
+
 /// The version of the records that this build writes, and the only one that it reads outside a migration.
-pub(super) const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 2;
+
+/// What stands before the encoded record: the version, and the checksum (CRC-32, little-endian).
+pub(super) const HEAD_BYTES: usize = 5;
 
 /// Largest record. The longest text takes 60 KiB; sources, recipients and paths at their own limits add 14 KiB more.
 /// redb rounds a row up to a power of two: beyond 64 KiB it takes 128 KiB, which only a message at all limits at once does.
@@ -27,24 +37,102 @@ const MEMORY_BYTES_MAX: usize = 16 * RECORD_BYTES_MAX;
 const CONFIG: Configuration<LittleEndian, Varint, Limit<MEMORY_BYTES_MAX>> =
     bincode::config::standard().with_little_endian().with_variable_int_encoding().with_limit::<MEMORY_BYTES_MAX>();
 
-/// The bytes of a record.
-pub(super) fn encode<T: Serialize>(record: &T) -> Result<Vec<u8>, RecordError> {
-    let mut bytes = vec![VERSION];
-    bincode::serde::encode_into_std_write(record, &mut bytes, CONFIG)?;
-    if bytes.len() > RECORD_BYTES_MAX {
-        return Err(RecordError::TooLarge { bytes: bytes.len() });
-    }
-    Ok(bytes)
+/// The bytes of the record that stands in `row`.
+pub(super) fn encode<T: Serialize>(row: &Row, record: &T) -> Result<Vec<u8>, StoreError> {
+    encode_body(record).map(|body| seal(row, &body)).map_err(|source| row.clone().unwritable(source))
 }
 
-/// The record that `bytes` are, if they are exactly one.
-pub(super) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, RecordError> {
-    let Some((version, body)) = bytes.split_first() else {
+/// The record that the `bytes` in `row` are, if they are exactly one and were written there.
+pub(super) fn decode<'a, T: Deserialize<'a>>(row: &Row, bytes: &'a [u8]) -> Result<T, StoreError> {
+    unseal(row, bytes).and_then(decode_body).map_err(|source| row.clone().unreadable(source))
+}
+
+/// A message's head and idempotency key, without copying its text; the text is checked all the same.
+pub(super) fn decode_head(row: &Row, bytes: &[u8]) -> Result<(MessageHead, Option<String>), StoreError> {
+    // The same fields in the same order as `MessageRecord`, with the text borrowed.
+    let (head, idempotency_key, _text): (MessageHead, Option<String>, &str) = decode(row, bytes)?;
+    Ok((head, idempotency_key))
+}
+
+/// A message, whole.
+pub(super) fn decode_message(row: &Row, bytes: &[u8]) -> Result<MessageRecord, StoreError> {
+    decode(row, bytes)
+}
+
+/// An encoded record, with what stands before it in `row`.
+pub(super) fn seal(row: &Row, body: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(HEAD_BYTES + body.len());
+    bytes.push(VERSION);
+    bytes.extend_from_slice(&checksum(row, body).to_le_bytes());
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+fn unseal<'a>(row: &Row, bytes: &'a [u8]) -> Result<&'a [u8], RecordError> {
+    let Some((version, rest)) = bytes.split_first() else {
         return Err(RecordError::Empty);
     };
     if *version != VERSION {
         return Err(RecordError::Version { found: *version });
     }
+    let Some((stored, body)) = rest.split_first_chunk() else {
+        return Err(RecordError::Checksum);
+    };
+    if u32::from_le_bytes(*stored) == checksum(row, body) { Ok(body) } else { Err(RecordError::Checksum) }
+}
+
+/// Of the row's name, then the encoded record. The name is a kind and a key, and its bytes are for good too.
+fn checksum(row: &Row, body: &[u8]) -> u32 {
+    let mut sum = crc32fast::Hasher::new();
+    match row {
+        Row::Peer(peer) => {
+            sum.update(b"peer");
+            sum.update(&peer.0.to_le_bytes());
+        }
+        Row::Message(message) => {
+            sum.update(b"message");
+            sum.update(&message.to_u128().to_le_bytes());
+        }
+        Row::Delivery(message, peer) => {
+            sum.update(b"delivery");
+            sum.update(&message.to_u128().to_le_bytes());
+            sum.update(&peer.0.to_le_bytes());
+        }
+        Row::NextPeer => sum.update(b"next_peer"),
+        Row::NextTask => sum.update(b"next_task"),
+        Row::Settings => sum.update(b"settings"),
+        Row::Pauses => sum.update(b"pauses"),
+        Row::Kept => sum.update(b"kept"),
+        Row::Thing(ThingKey::Channel(name)) => {
+            sum.update(b"channel");
+            sum.update(name.to_ascii_lowercase().as_bytes());
+        }
+        Row::Thing(ThingKey::Question(question)) => {
+            sum.update(b"question");
+            sum.update(&question.to_u128().to_le_bytes());
+        }
+        Row::Thing(ThingKey::Task(task)) => {
+            sum.update(b"task");
+            sum.update(&task.0.to_le_bytes());
+        }
+        Row::Thing(ThingKey::Note(key)) => {
+            sum.update(b"note");
+            sum.update(key.as_bytes());
+        }
+    }
+    sum.update(body);
+    sum.finalize()
+}
+
+fn encode_body<T: Serialize>(record: &T) -> Result<Vec<u8>, RecordError> {
+    let body = bincode::serde::encode_to_vec(record, CONFIG)?;
+    let bytes = HEAD_BYTES + body.len();
+    if bytes > RECORD_BYTES_MAX { Err(RecordError::TooLarge { bytes }) } else { Ok(body) }
+}
+
+/// The record that `body` is, if it is exactly one. Looks at no checksum: for [`decode`], and for what was written before
+/// there were any.
+pub(super) fn decode_body<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, RecordError> {
     let (record, consumed) = bincode::serde::borrow_decode_from_slice(body, CONFIG)?;
     if consumed != body.len() {
         return Err(RecordError::TrailingBytes { bytes: body.len() - consumed });
@@ -52,20 +140,8 @@ pub(super) fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Recor
     Ok(record)
 }
 
-/// A message's head and idempotency key, without copying its text; the text is checked all the same.
-pub(super) fn decode_head(bytes: &[u8]) -> Result<(MessageHead, Option<String>), RecordError> {
-    // The same fields in the same order as `MessageRecord`, with the text borrowed.
-    let (head, idempotency_key, _text): (MessageHead, Option<String>, &str) = decode(bytes)?;
-    Ok((head, idempotency_key))
-}
-
-/// A message, whole.
-pub(super) fn decode_message(bytes: &[u8]) -> Result<MessageRecord, RecordError> {
-    decode(bytes)
-}
-
-/// The bytes of a number in `meta`. No version byte: this form is for good, so that an older program can read a newer
-/// file's schema version.
+/// The bytes of the schema version in `meta`. No version byte: this form is for good, so that an older program can read a
+/// newer file's schema version.
 pub(super) fn encode_number(number: u64) -> [u8; 8] {
     number.to_le_bytes()
 }
@@ -88,6 +164,9 @@ pub enum RecordError {
         /// The version byte found.
         found: u8,
     },
+    /// The bytes are not those that were written there.
+    #[error("the record does not match its checksum")]
+    Checksum,
     /// More bytes than the record needs.
     #[error("{bytes} bytes follow the record")]
     TrailingBytes {

@@ -30,21 +30,21 @@ pub enum Reference {
 }
 
 /// The row of a reference: what it is, its number, its key.
-pub(super) type Row<'a> = (u8, u128, &'a str);
+pub(super) type Row<'a> = (u8, u128, &'a [u8]);
 
 impl Reference {
     fn row(&self) -> Row<'_> {
         match self {
-            Self::Message(id) => (0, id.to_u128(), ""),
-            Self::Note(key) => (1, 0, key),
-            Self::Task(id) => (2, u128::from(id.0), ""),
+            Self::Message(id) => (0, id.to_u128(), b""),
+            Self::Note(key) => (1, 0, key.as_bytes()),
+            Self::Task(id) => (2, u128::from(id.0), b""),
         }
     }
 
     pub(super) fn of((kind, number, key): Row<'_>) -> Result<Option<Self>, StoreError> {
         Ok(match kind {
             0 => Some(Self::Message(message_id(number)?)),
-            1 => Some(Self::Note(key.to_owned())),
+            1 => str::from_utf8(key).ok().map(|key| Self::Note(key.to_owned())),
             2 => u64::try_from(number).ok().map(|number| Self::Task(TaskId(number))),
             _ => None,
         })

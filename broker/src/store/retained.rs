@@ -6,7 +6,7 @@ use std::ops::Bound;
 
 use peer_core::input::StoredMessage;
 use peer_core::record::KeptRecord;
-use peer_proto::ids::MessageId;
+use peer_proto::ids::{MessageId, PeerId};
 use redb::{ReadTransaction, ReadableTable};
 
 use super::error::{Doing, READ, Row, StoreError};
@@ -18,15 +18,16 @@ pub(super) fn text_bytes(
     messages: &impl ReadableTable<u128, &'static [u8]>,
 ) -> Result<u64, StoreError> {
     let kept: Option<KeptRecord> = match meta.get(schema::META_KEPT).doing(READ)? {
-        Some(bytes) => Some(record::decode(bytes.value()).map_err(|source| Row::Kept.unreadable(source))?),
+        Some(bytes) => Some(record::decode(&Row::Kept, bytes.value())?),
         None => None,
     };
     let start = kept.map_or(Bound::Unbounded, |kept| Bound::Excluded(kept.through.to_u128()));
     let mut text_bytes = kept.map_or(0, |kept| kept.text_bytes);
     for row in messages.range::<u128>((start, Bound::Unbounded)).doing(READ)? {
-        let (_, bytes) = row.doing(READ)?;
+        let (key, bytes) = row.doing(READ)?;
         // What cannot be read is not counted: it never goes.
-        text_bytes += record::decode_head(bytes.value()).map_or(0, |(head, _)| u64::from(head.text_bytes));
+        let row = Row::Message(message_id(key.value())?);
+        text_bytes += record::decode_head(&row, bytes.value()).map_or(0, |(head, _)| u64::from(head.text_bytes));
     }
     Ok(text_bytes)
 }
@@ -52,12 +53,12 @@ pub(super) fn stored_after(
         let (key, bytes) = row.doing(READ)?;
         let id = message_id(key.value())?;
         last = Some(id);
-        let Ok((head, idempotency_key)) = record::decode_head(bytes.value()) else { continue };
+        let Ok((head, idempotency_key)) = record::decode_head(&Row::Message(id), bytes.value()) else { continue };
         let (mut deliveries, mut readable) = (Vec::with_capacity(head.to.len()), true);
         for table in &tables {
             for row in table.range(schema::keys_of_message(id)).doing(READ)? {
-                let (_, bytes) = row.doing(READ)?;
-                match record::decode(bytes.value()) {
+                let (key, bytes) = row.doing(READ)?;
+                match record::decode(&Row::Delivery(id, PeerId(key.value().1)), bytes.value()) {
                     Ok(delivery) => deliveries.push(delivery),
                     Err(_) => readable = false,
                 }

@@ -7,9 +7,11 @@
 //! who asks for its message. All of them are keyed by message, then recipient: new rows land on the last page, and the
 //! deliveries of one message are neighbours, also where an operator or a bind moved them to another recipient.
 //!
+//! Keys that are texts are plain bytes: redb panics over a text that is no UTF-8, and a damaged one may be none.
+//!
 //! `meta` is the one table that every version reads, also an older one that must refuse: its form never changes. So its
-//! values are plain bytes, while every record begins with a version byte of its own. The records in `meta`, the settings,
-//! the pauses and how much is kept, do so too: no version needs them in order to refuse.
+//! values are plain bytes, while every record begins with a version byte of its own. The records in `meta` do so too: no
+//! version needs them in order to refuse.
 
 use std::ops::RangeInclusive;
 
@@ -27,7 +29,7 @@ pub(super) const META_SCHEMA: &str = "schema";
 /// Version and executable of the program that brought the schema to its version, as UTF-8.
 pub(super) const META_WRITTEN_BY: &str = "written_by";
 
-/// The identity that the next new peer gets, a `u64`. Absent until the core said one.
+/// The identity that the next new peer gets, a record of a `u64`. Absent until the core said one.
 pub(super) const META_NEXT_PEER: &str = "next_peer";
 
 /// What the person set for all, a record. Absent until they set something.
@@ -78,7 +80,7 @@ pub(super) fn table_of(stage: Stage) -> Option<usize> {
 }
 
 /// Channel or group, in lower case and with its sign -> its record.
-pub(super) const CHANNELS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("channels");
+pub(super) const CHANNELS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("channels");
 
 /// A question's message -> its record.
 pub(super) const QUESTIONS: TableDefinition<'_, u128, &[u8]> = TableDefinition::new("questions");
@@ -87,16 +89,16 @@ pub(super) const QUESTIONS: TableDefinition<'_, u128, &[u8]> = TableDefinition::
 pub(super) const TASKS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("tasks");
 
 /// A note's key -> its record, value included.
-pub(super) const NOTES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("notes");
+pub(super) const NOTES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("notes");
 
-/// The identity that the next new task gets, a `u64`. Absent until there was one.
+/// The identity that the next new task gets, a record of a `u64`. Absent until there was one.
 pub(super) const META_NEXT_TASK: &str = "next_task";
 
 /// A count -> what the search index must look at again: what it is, its number, its key.
 pub(super) const REINDEX: TableDefinition<'_, u64, super::reindex::Row<'_>> = TableDefinition::new("reindex");
 
 /// Sender and its idempotency key -> the message that the key named.
-pub(super) const IDEMPOTENCY: TableDefinition<'_, (u64, &str), u128> = TableDefinition::new("idempotency");
+pub(super) const IDEMPOTENCY: TableDefinition<'_, (u64, &[u8]), u128> = TableDefinition::new("idempotency");
 
 /// Where a delivery stands in its table.
 pub(super) fn key_of(record: &DeliveryRecord) -> DeliveryKey {

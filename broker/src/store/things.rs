@@ -5,17 +5,16 @@
 use peer_core::thing::{NoteRecord, Thing, ThingKey, Things};
 use peer_proto::ids::TaskId;
 use redb::{ReadTransaction, ReadableTable, WriteTransaction};
-use serde::Deserialize;
 
 use super::error::{Doing, READ, Row, StoreError, WRITE};
 use super::{Touched, message_id, record, schema};
 
 /// The tables of one transaction, each opened when it is first needed.
 pub(super) struct Tables<'txn> {
-    channels: Touched<'txn, &'static str, &'static [u8]>,
+    channels: Touched<'txn, &'static [u8], &'static [u8]>,
     questions: Touched<'txn, u128, &'static [u8]>,
     tasks: Touched<'txn, u64, &'static [u8]>,
-    notes: Touched<'txn, &'static str, &'static [u8]>,
+    notes: Touched<'txn, &'static [u8], &'static [u8]>,
 }
 
 impl<'txn> Tables<'txn> {
@@ -29,17 +28,17 @@ impl<'txn> Tables<'txn> {
     }
 
     pub(super) fn put(&mut self, thing: &Thing) -> Result<(), StoreError> {
+        let row = Row::Thing(thing.key());
         let bytes = match thing {
-            Thing::Channel(channel) => record::encode(channel),
-            Thing::Question(question) => record::encode(question),
-            Thing::Task(task) => record::encode(task),
-            Thing::Note(note) => record::encode(note),
-        };
-        let bytes = bytes.map_err(|source| Row::Thing(thing.key()).unwritable(source))?;
+            Thing::Channel(channel) => record::encode(&row, channel),
+            Thing::Question(question) => record::encode(&row, question),
+            Thing::Task(task) => record::encode(&row, task),
+            Thing::Note(note) => record::encode(&row, note),
+        }?;
         match thing {
             Thing::Channel(channel) => {
                 let key = channel.name.to_ascii_lowercase();
-                self.channels.open()?.insert(key.as_str(), bytes.as_slice()).doing(WRITE)?;
+                self.channels.open()?.insert(key.as_bytes(), bytes.as_slice()).doing(WRITE)?;
             }
             Thing::Question(question) => {
                 self.questions.open()?.insert(question.question.to_u128(), bytes.as_slice()).doing(WRITE)?;
@@ -48,7 +47,7 @@ impl<'txn> Tables<'txn> {
                 self.tasks.open()?.insert(task.id.0, bytes.as_slice()).doing(WRITE)?;
             }
             Thing::Note(note) => {
-                self.notes.open()?.insert(note.head.key.as_str(), bytes.as_slice()).doing(WRITE)?;
+                self.notes.open()?.insert(note.head.key.as_bytes(), bytes.as_slice()).doing(WRITE)?;
             }
         }
         Ok(())
@@ -56,10 +55,10 @@ impl<'txn> Tables<'txn> {
 
     pub(super) fn remove(&mut self, key: &ThingKey) -> Result<(), StoreError> {
         match key {
-            ThingKey::Channel(name) => drop(self.channels.open()?.remove(name.to_ascii_lowercase().as_str()).doing(WRITE)?),
+            ThingKey::Channel(name) => drop(self.channels.open()?.remove(name.to_ascii_lowercase().as_bytes()).doing(WRITE)?),
             ThingKey::Question(question) => drop(self.questions.open()?.remove(question.to_u128()).doing(WRITE)?),
             ThingKey::Task(task) => drop(self.tasks.open()?.remove(task.0).doing(WRITE)?),
-            ThingKey::Note(key) => drop(self.notes.open()?.remove(key.as_str()).doing(WRITE)?),
+            ThingKey::Note(key) => drop(self.notes.open()?.remove(key.as_bytes()).doing(WRITE)?),
         }
         Ok(())
     }
@@ -79,20 +78,20 @@ pub(super) fn load(reading: &ReadTransaction) -> Result<Things, StoreError> {
     let mut things = Things::default();
     for row in reading.open_table(schema::CHANNELS).doing(READ)?.iter().doing(READ)? {
         let (key, bytes) = row.doing(READ)?;
-        things.channels.push(decoded(bytes.value(), || ThingKey::Channel(key.value().to_owned()))?);
+        things.channels.push(record::decode(&Row::Thing(ThingKey::Channel(text(key.value()))), bytes.value())?);
     }
     for row in reading.open_table(schema::QUESTIONS).doing(READ)?.iter().doing(READ)? {
         let (key, bytes) = row.doing(READ)?;
         let question = message_id(key.value())?;
-        things.questions.push(decoded(bytes.value(), || ThingKey::Question(question))?);
+        things.questions.push(record::decode(&Row::Thing(ThingKey::Question(question)), bytes.value())?);
     }
     for row in reading.open_table(schema::TASKS).doing(READ)?.iter().doing(READ)? {
         let (key, bytes) = row.doing(READ)?;
-        things.tasks.push(decoded(bytes.value(), || ThingKey::Task(TaskId(key.value())))?);
+        things.tasks.push(record::decode(&Row::Thing(ThingKey::Task(TaskId(key.value()))), bytes.value())?);
     }
     for row in reading.open_table(schema::NOTES).doing(READ)?.iter().doing(READ)? {
         let (key, bytes) = row.doing(READ)?;
-        let note: NoteRecord = decoded(bytes.value(), || ThingKey::Note(key.value().to_owned()))?;
+        let note: NoteRecord = record::decode(&Row::Thing(ThingKey::Note(text(key.value()))), bytes.value())?;
         things.notes.push(note.head);
     }
     Ok(things)
@@ -101,10 +100,11 @@ pub(super) fn load(reading: &ReadTransaction) -> Result<Things, StoreError> {
 /// One note, where there is one.
 pub(super) fn note(reading: &ReadTransaction, key: &str) -> Result<Option<NoteRecord>, StoreError> {
     let table = reading.open_table(schema::NOTES).doing(READ)?;
-    let Some(bytes) = table.get(key).doing(READ)? else { return Ok(None) };
-    decoded(bytes.value(), || ThingKey::Note(key.to_owned())).map(Some)
+    let Some(bytes) = table.get(key.as_bytes()).doing(READ)? else { return Ok(None) };
+    record::decode(&Row::Thing(ThingKey::Note(key.to_owned())), bytes.value()).map(Some)
 }
 
-fn decoded<'a, T: Deserialize<'a>>(bytes: &'a [u8], key: impl FnOnce() -> ThingKey) -> Result<T, StoreError> {
-    record::decode(bytes).map_err(|source| Row::Thing(key()).unreadable(source))
+/// The text that a key is. One that is no UTF-8 was damaged: whatever it becomes, no record stands under it.
+pub(super) fn text(key: &[u8]) -> String {
+    String::from_utf8_lossy(key).into_owned()
 }

@@ -13,7 +13,7 @@ use redb::{Database, Key, ReadTransaction, ReadableDatabase, ReadableTable, Read
 use serde::de::DeserializeOwned;
 
 use super::error::{Doing, OpenError, READ, Row, StoreError};
-use super::{SCHEMA_VERSION, file, message_id, migrate, open_checked, record, schema};
+use super::{SCHEMA_VERSION, file, message_id, migrate, open_checked, record, schema, things};
 
 /// Problems that a report names; beyond it they are only counted.
 const PROBLEMS_NAMED_MAX: usize = 100;
@@ -131,17 +131,17 @@ fn examine(database: &Database, report: &mut VerifyReport) -> Result<(), StoreEr
 }
 
 fn examine_things(reading: &ReadTransaction, report: &mut VerifyReport) -> Result<(), StoreError> {
-    let channel = |name: &str| Ok(ThingKey::Channel(name.to_owned()));
+    let channel = |name: &[u8]| Ok(ThingKey::Channel(things::text(name)));
     report.channels = examine_table(reading, schema::CHANNELS, channel, |record: ChannelRecord| Thing::Channel(record), report)?;
     let question = |id: u128| message_id(id).map(ThingKey::Question);
     report.questions =
         examine_table(reading, schema::QUESTIONS, question, |record: QuestionRecord| Thing::Question(record), report)?;
     let task = |id: u64| Ok(ThingKey::Task(TaskId(id)));
     report.tasks = examine_table(reading, schema::TASKS, task, |record: TaskRecord| Thing::Task(record), report)?;
-    let note = |key: &str| Ok(ThingKey::Note(key.to_owned()));
+    let note = |key: &[u8]| Ok(ThingKey::Note(things::text(key)));
     report.notes = examine_table(reading, schema::NOTES, note, |record: NoteRecord| Thing::Note(record), report)?;
     let next_task = match reading.open_table(schema::META).doing(READ)?.get(schema::META_NEXT_TASK).doing(READ)? {
-        Some(bytes) => record::decode_number(bytes.value()).ok(),
+        Some(bytes) => record::decode(&Row::NextTask, bytes.value()).ok(),
         None => Some(0),
     };
     let last_task = reading.open_table(schema::TASKS).doing(READ)?.last().doing(READ)?.map(|(key, _)| TaskId(key.value()));
@@ -165,9 +165,10 @@ fn examine_table<K: Key + 'static, T: DeserializeOwned>(
     for row in table.iter().doing(READ)? {
         let (key, bytes) = row.doing(READ)?;
         let key = key_of(key.value())?;
-        match record::decode::<T>(bytes.value()).map(&thing) {
-            Err(_) => report.add(Problem::Unreadable(Row::Thing(key))),
-            Ok(thing) if stands_under(thing.key()) != key => report.add(Problem::Misplaced(Row::Thing(key))),
+        let row = Row::Thing(key.clone());
+        match record::decode::<T>(&row, bytes.value()).map(&thing) {
+            Err(_) => report.add(Problem::Unreadable(row)),
+            Ok(thing) if stands_under(thing.key()) != key => report.add(Problem::Misplaced(row)),
             Ok(_) => {}
         }
     }
@@ -185,15 +186,15 @@ fn stands_under(key: ThingKey) -> ThingKey {
 fn examine_settings(reading: &ReadTransaction, report: &mut VerifyReport) -> Result<(), StoreError> {
     let meta = reading.open_table(schema::META).doing(READ)?;
     let settings = meta.get(schema::META_SETTINGS).doing(READ)?;
-    if settings.is_some_and(|bytes| record::decode::<SettingsRecord>(bytes.value()).is_err()) {
+    if settings.is_some_and(|bytes| record::decode::<SettingsRecord>(&Row::Settings, bytes.value()).is_err()) {
         report.add(Problem::Unreadable(Row::Settings));
     }
     let kept = meta.get(schema::META_KEPT).doing(READ)?;
-    if kept.is_some_and(|bytes| record::decode::<KeptRecord>(bytes.value()).is_err()) {
+    if kept.is_some_and(|bytes| record::decode::<KeptRecord>(&Row::Kept, bytes.value()).is_err()) {
         report.add(Problem::Unreadable(Row::Kept));
     }
     let pauses = meta.get(schema::META_PAUSES).doing(READ)?;
-    if pauses.is_some_and(|bytes| record::decode::<PausesRecord>(bytes.value()).is_err()) {
+    if pauses.is_some_and(|bytes| record::decode::<PausesRecord>(&Row::Pauses, bytes.value()).is_err()) {
         report.add(Problem::Unreadable(Row::Pauses));
     }
     Ok(())
@@ -201,7 +202,7 @@ fn examine_settings(reading: &ReadTransaction, report: &mut VerifyReport) -> Res
 
 fn examine_peers(reading: &ReadTransaction, report: &mut VerifyReport) -> Result<BTreeSet<u64>, StoreError> {
     let next_peer = match reading.open_table(schema::META).doing(READ)?.get(schema::META_NEXT_PEER).doing(READ)? {
-        Some(bytes) => record::decode_number(bytes.value()).ok(),
+        Some(bytes) => record::decode(&Row::NextPeer, bytes.value()).ok(),
         None => Some(PeerId::FIRST.0),
     };
     if next_peer.is_none() {
@@ -213,7 +214,7 @@ fn examine_peers(reading: &ReadTransaction, report: &mut VerifyReport) -> Result
     for row in table.iter().doing(READ)? {
         let (key, bytes) = row.doing(READ)?;
         let id = PeerId(key.value());
-        match record::decode::<PeerRecord>(bytes.value()) {
+        match record::decode::<PeerRecord>(&Row::Peer(id), bytes.value()) {
             Err(_) => report.add(Problem::Unreadable(Row::Peer(id))),
             Ok(peer) if peer.id != id => report.add(Problem::Misplaced(Row::Peer(id))),
             Ok(_) => {}
@@ -232,7 +233,7 @@ fn examine_messages(reading: &ReadTransaction, report: &mut VerifyReport) -> Res
     for row in table.iter().doing(READ)? {
         let (key, bytes) = row.doing(READ)?;
         let id = message_id(key.value())?;
-        match record::decode_message(bytes.value()) {
+        match record::decode_message(&Row::Message(id), bytes.value()) {
             Err(_) => report.add(Problem::Unreadable(Row::Message(id))),
             Ok(message) if message.head.id != id => report.add(Problem::Misplaced(Row::Message(id))),
             Ok(_) => {}
@@ -254,7 +255,7 @@ fn examine_deliveries(
         let (key, bytes) = row.doing(READ)?;
         let (message, peer) = key.value();
         let row = Row::Delivery(message_id(message)?, PeerId(peer));
-        match record::decode::<DeliveryRecord>(bytes.value()) {
+        match record::decode::<DeliveryRecord>(&row, bytes.value()) {
             Err(_) => report.add(Problem::Unreadable(row.clone())),
             Ok(delivery) => {
                 if schema::key_of(&delivery) != (message, peer) || schema::table_of(delivery.stage) != Some(table) {

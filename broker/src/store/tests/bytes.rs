@@ -1,9 +1,12 @@
 //! The records' bytes: they do not change by accident, and fit.
 
-use peer_core::record::{DeliveryRecord, KeptRecord, PausesRecord, PeerRecord, SettingsRecord};
+use std::fmt::Debug;
+
+use peer_core::record::{KeptRecord, SettingsRecord};
 use peer_core::step::Change;
+use peer_core::thing::ThingKey;
 use peer_proto::hook::Mode;
-use peer_proto::ids::{MessageId, PeerId, Timestamp};
+use peer_proto::ids::{MessageId, PeerId, TaskId, Timestamp};
 use peer_proto::limits::{
     IDEMPOTENCY_KEY_BYTES_MAX, NAME_CHARS_MAX, PATH_BYTES_MAX, RECIPIENTS_MAX, SOURCE_BYTES_MAX, SOURCES_MAX, TEXT_BYTES_MAX,
     THREAD_BYTES_MAX,
@@ -13,8 +16,10 @@ use peer_proto::policy::Policy;
 use peer_proto::question::QuestionState;
 use peer_proto::request::SeatKind;
 use peer_proto::task::TaskState;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
-use super::super::{RECORD_BYTES_MAX, record};
+use super::super::{RECORD_BYTES_MAX, RecordError, Row, StoreError, record};
 use super::crash_disk::CrashDisk;
 use super::{NOW, channel, delivery, id, message, new_store, note, pauses, peer, question, task};
 
@@ -28,13 +33,13 @@ fn the_largest_message_fits_its_page_and_one_at_all_limits_fits_two() {
     large.idempotency_key = Some("k".repeat(IDEMPOTENCY_KEY_BYTES_MAX));
     large.head.to = (0..10).map(|n| (PeerId(u64::MAX - n), "n".repeat(NAME_CHARS_MAX))).collect();
     large.head.sources = vec!["s".repeat(100); SOURCES_MAX];
-    let bytes = record::encode(&large).unwrap().len();
+    let bytes = encoded(&large).len();
     assert!(bytes < 65_536 - 64, "{bytes}");
 
     large.head.to = (0..RECIPIENTS_MAX as u64).map(|n| (PeerId(u64::MAX - n), "n".repeat(NAME_CHARS_MAX))).collect();
     large.head.sources = vec!["s".repeat(SOURCE_BYTES_MAX); SOURCES_MAX];
     large.head.from.client = "c".repeat(PATH_BYTES_MAX);
-    let bytes = record::encode(&large).unwrap().len();
+    let bytes = encoded(&large).len();
     assert!((65_536..RECORD_BYTES_MAX).contains(&bytes), "{bytes}");
 
     let mut store = new_store(CrashDisk::new());
@@ -46,20 +51,33 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// A record's bytes with nothing before them, in no row in particular.
+fn encoded<T: Serialize>(record: &T) -> Vec<u8> {
+    record::encode(&Row::Settings, record).unwrap()
+}
+
+fn assert_bytes<T: Serialize + DeserializeOwned + PartialEq + Debug>(row: &Row, record: &T, checksum: &str, body: &str) {
+    let bytes = record::encode(row, record).unwrap();
+    assert_eq!(hex(&bytes), format!("02{checksum}{body}"), "{row}");
+    assert_eq!(record::decode::<T>(row, &bytes).unwrap(), *record);
+}
+
 /// Whoever changes these has changed the format: see `record`'s header for what that takes.
 #[test]
 fn the_records_are_these_bytes() {
     let mut message = message(1, &[3]);
     message.head.reply_to = Some(MessageId::MIN);
-    let bytes = record::encode(&message).unwrap();
-    assert_eq!(
-        hex(&bytes),
-        "01fe00000000015e56eea101000000000000020a63616c6d2d666f782d3206636c61756465022f770001030a63616c6d2d66\
+    let row = Row::Message(id(1));
+    assert_bytes(
+        &row,
+        &message,
+        "30059d43",
+        "fe00000000015e56eea101000000000000020a63616c6d2d666f782d3206636c61756465022f770001030a63616c6d2d66\
          6f782d33000003742d31000100fd015e56eea101000001fde96156eea10100000106612e72733a310601056b65792d31067465\
-         78742031"
+         78742031",
     );
-    assert_eq!(record::decode_message(&bytes).unwrap(), message);
-    let (head, key) = record::decode_head(&bytes).unwrap();
+    let bytes = record::encode(&row, &message).unwrap();
+    let (head, key) = record::decode_head(&row, &bytes).unwrap();
     assert_eq!((head, key), (message.head, message.idempotency_key));
 
     let mut delivery = delivery(1, 3, Stage::Presented);
@@ -72,75 +90,71 @@ fn the_records_are_these_bytes() {
         carrier: Some(Carrier::ToolResult),
         cause: Some(Cause::Evidence(Evidence::NextCall)),
     });
-    let bytes = record::encode(&delivery).unwrap();
-    assert_eq!(
-        hex(&bytes),
-        "01fe00000000015e56eea10100000000000003030201fd055e56eea101000001fe00000000025e56eea10100000000000002\
+    assert_bytes(
+        &Row::Delivery(id(1), PeerId(3)),
+        &delivery,
+        "0f5f427c",
+        "fe00000000015e56eea10100000000000003030201fd055e56eea101000001fe00000000025e56eea10100000000000002\
          00fd015e56eea1010000000004fd045e56eea10100000104010002020a63616c6d2d666f782d3200000003742d310000fd015e\
-         56eea101000001fde96156eea101000006"
+         56eea101000001fde96156eea101000006",
     );
-    assert_eq!(record::decode::<DeliveryRecord>(&bytes).unwrap(), delivery);
 
-    let bytes = record::encode(&peer(2)).unwrap();
-    assert_eq!(
-        hex(&bytes),
-        "01020a63616c6d2d666f782d3201036f6c6401010237660006636c6175646503322e31022f7701022f770001680173000001\
+    assert_bytes(
+        &Row::Peer(PeerId(2)),
+        &peer(2),
+        "12a82409",
+        "020a63616c6d2d666f782d3201036f6c6401010237660006636c6175646503322e31022f7701022f770001680173000001\
          070707070707070707070707070707070707070707070707070707070707070700fd005e56eea1010000\
-         0101010201090107fb2c0100"
+         0101010201090107fb2c0100",
     );
-    assert_eq!(record::decode::<PeerRecord>(&bytes).unwrap(), peer(2));
-    // One that was written before processes were noted.
-    let before = PeerRecord { client_process: None, ..peer(2) };
-    assert_eq!(record::decode::<PeerRecord>(&bytes[..bytes.len() - 6]).unwrap(), before);
 
     let settings = SettingsRecord { default_policy: Some(Policy::Refuse), inbox_socket_in_bypass: true };
-    let bytes = record::encode(&settings).unwrap();
-    assert_eq!(hex(&bytes), "01010201");
-    assert_eq!(record::decode::<SettingsRecord>(&bytes).unwrap(), settings);
-
+    assert_bytes(&Row::Settings, &settings, "89bc6784", "010201");
     let kept = KeptRecord { through: id(1), text_bytes: 300 };
-    let bytes = record::encode(&kept).unwrap();
-    assert_eq!(hex(&bytes), "01fe00000000015e56eea101000000000000fb2c01");
-    assert_eq!(record::decode::<KeptRecord>(&bytes).unwrap(), kept);
+    assert_bytes(&Row::Kept, &kept, "ce643774", "fe00000000015e56eea101000000000000fb2c01");
+    assert_bytes(&Row::Pauses, &pauses(), "43df2655", "0102020302036c616203742d31");
+    assert_bytes(&Row::NextPeer, &300u64, "3decf08c", "fb2c01");
+    assert_bytes(&Row::NextTask, &300u64, "0ff09f21", "fb2c01");
 
-    let pauses = pauses();
-    let bytes = record::encode(&pauses).unwrap();
-    assert_eq!(hex(&bytes), "010102020302036c616203742d31");
-    assert_eq!(record::decode::<PausesRecord>(&bytes).unwrap(), pauses);
-
-    for (thing, bytes) in [
-        (record::encode(&channel()), "0104234f707305706c616e73010202fb2c01046c756e61fd005e56eea1010000"),
-        (
-            record::encode(&question(2)),
-            "01fe00000000025e56eea1010000000000000201030104234f707300fd025e56eea1010000fdea6156eea1010000\
-             0103fe00000000035e56eea101000000000000",
-        ),
-        (
-            record::encode(&task(3)),
-            "01030e6d656e6420746865206c6f67696e0b73656520617574682e7273030201030201fb2c010b6e6f206461746162\
-             617365fd005e56eea1010000fd035e56eea101000001016b",
-        ),
-        (
-            record::encode(&note("db/url", 2)),
-            "010664622f75726c02026462036f707302046c756e61fd025e56eea101000001fde86156eea1010000070776616c7565\
-             2032",
-        ),
-    ] {
-        assert_eq!(hex(&thing.unwrap()), bytes);
-    }
+    let row = Row::Thing(ThingKey::Channel("#ops".into()));
+    assert_bytes(&row, &channel(), "06c02bce", "04234f707305706c616e73010202fb2c01046c756e61fd005e56eea1010000");
+    let row = Row::Thing(ThingKey::Question(id(2)));
+    assert_bytes(
+        &row,
+        &question(2),
+        "7b368fde",
+        "fe00000000025e56eea1010000000000000201030104234f707300fd025e56eea1010000fdea6156eea1010000\
+         0103fe00000000035e56eea101000000000000",
+    );
+    let row = Row::Thing(ThingKey::Task(TaskId(3)));
+    assert_bytes(
+        &row,
+        &task(3),
+        "0a7c961f",
+        "030e6d656e6420746865206c6f67696e0b73656520617574682e7273030201030201fb2c010b6e6f206461746162\
+         617365fd005e56eea1010000fd035e56eea101000001016b",
+    );
+    let row = Row::Thing(ThingKey::Note("db/url".into()));
+    assert_bytes(
+        &row,
+        &note("db/url", 2),
+        "13344153",
+        "0664622f75726c02026462036f707302046c756e61fd025e56eea101000001fde86156eea101000007\
+         0776616c75652032",
+    );
 
     assert_eq!(hex(&record::encode_number(300)), "2c01000000000000");
     assert_eq!(record::decode_number(&record::encode_number(u64::MAX)).unwrap(), u64::MAX);
-    assert!(matches!(record::decode_number(&[1]), Err(record::RecordError::Number { bytes: 1 })));
+    assert!(matches!(record::decode_number(&[1]), Err(RecordError::Number { bytes: 1 })));
 }
 
 /// The names inside the records: a variant that moves would read old rows as something else.
 #[test]
 fn the_variants_keep_their_numbers() {
-    let numbered = |bytes: Vec<u8>| bytes[1..].to_vec();
+    let numbered = |bytes: Vec<u8>| bytes[record::HEAD_BYTES..].to_vec();
     use Stage::{Cancelled, Dead, Dropped, Expired, Held, Leased, Offered, Presented, Stored};
     for (number, stage) in [Stored, Leased, Offered, Presented, Held, Expired, Cancelled, Dead, Dropped].iter().enumerate() {
-        assert_eq!(numbered(record::encode(stage).unwrap()), [number as u8], "{stage:?}");
+        assert_eq!(numbered(encoded(stage)), [number as u8], "{stage:?}");
     }
     let events = [
         TraceEvent::Stored,
@@ -160,16 +174,16 @@ fn the_variants_keep_their_numbers() {
         TraceEvent::Dropped,
     ];
     for (number, event) in events.iter().enumerate() {
-        assert_eq!(numbered(record::encode(event).unwrap()), [number as u8], "{event:?}");
+        assert_eq!(numbered(encoded(event)), [number as u8], "{event:?}");
     }
     use TaskState::{Blocked, Claimed, Completed, Failed, Open, Started};
     let states = [Open, Claimed, Started, Blocked, Completed, Failed, TaskState::Cancelled];
     for (number, state) in states.iter().enumerate() {
-        assert_eq!(numbered(record::encode(state).unwrap()), [number as u8], "{state:?}");
+        assert_eq!(numbered(encoded(state)), [number as u8], "{state:?}");
     }
     let states = [QuestionState::Open, QuestionState::Answered, QuestionState::Expired, QuestionState::Cancelled];
     for (number, state) in states.iter().enumerate() {
-        assert_eq!(numbered(record::encode(state).unwrap()), [number as u8], "{state:?}");
+        assert_eq!(numbered(encoded(state)), [number as u8], "{state:?}");
     }
     let causes = [
         Cause::SessionEnded,
@@ -182,51 +196,73 @@ fn the_variants_keep_their_numbers() {
         Cause::Bound,
     ];
     for (number, cause) in causes.iter().enumerate() {
-        assert_eq!(numbered(record::encode(cause).unwrap()), [number as u8 + 1], "{cause:?}");
+        assert_eq!(numbered(encoded(cause)), [number as u8 + 1], "{cause:?}");
     }
     let evidence =
         [Evidence::Ack, Evidence::Reply, Evidence::NextCall, Evidence::NextTurn, Evidence::Transcript, Evidence::Printed];
     for (number, evidence) in evidence.iter().enumerate() {
-        assert_eq!(numbered(record::encode(&Cause::Evidence(*evidence)).unwrap()), [0, number as u8], "{evidence:?}");
+        assert_eq!(numbered(encoded(&Cause::Evidence(*evidence))), [0, number as u8], "{evidence:?}");
     }
     let carriers =
         [Carrier::Channel, Carrier::InboxSocket, Carrier::AppServer, Carrier::Hook, Carrier::ToolResult, Carrier::Peerctl];
     for (number, carrier) in carriers.iter().enumerate() {
-        assert_eq!(numbered(record::encode(carrier).unwrap()), [number as u8], "{carrier:?}");
+        assert_eq!(numbered(encoded(carrier)), [number as u8], "{carrier:?}");
     }
     for (number, via) in [Via::Session, Via::Person, Via::Shell, Via::Broker].iter().enumerate() {
-        assert_eq!(numbered(record::encode(via).unwrap()), [number as u8], "{via:?}");
+        assert_eq!(numbered(encoded(via)), [number as u8], "{via:?}");
     }
     for (number, kind) in [Kind::Message, Kind::Question, Kind::Answer, Kind::Notice].iter().enumerate() {
-        assert_eq!(numbered(record::encode(kind).unwrap()), [number as u8], "{kind:?}");
+        assert_eq!(numbered(encoded(kind)), [number as u8], "{kind:?}");
     }
     for (number, intent) in [Intent::Request, Intent::Inform].iter().enumerate() {
-        assert_eq!(numbered(record::encode(intent).unwrap()), [number as u8], "{intent:?}");
+        assert_eq!(numbered(encoded(intent)), [number as u8], "{intent:?}");
     }
     for (number, kind) in [SeatKind::Name, SeatKind::Claude, SeatKind::Codex, SeatKind::Other].iter().enumerate() {
-        assert_eq!(numbered(record::encode(kind).unwrap()), [number as u8], "{kind:?}");
+        assert_eq!(numbered(encoded(kind)), [number as u8], "{kind:?}");
     }
     for (number, policy) in [Policy::Accept, Policy::Hold, Policy::Refuse].iter().enumerate() {
-        assert_eq!(numbered(record::encode(policy).unwrap()), [number as u8], "{policy:?}");
+        assert_eq!(numbered(encoded(policy)), [number as u8], "{policy:?}");
     }
     for (number, mode) in [Mode::Plan, Mode::Prompting, Mode::AcceptEdits, Mode::Bypass].iter().enumerate() {
-        assert_eq!(numbered(record::encode(mode).unwrap()), [number as u8], "{mode:?}");
+        assert_eq!(numbered(encoded(mode)), [number as u8], "{mode:?}");
     }
 }
 
 #[test]
-fn a_cut_an_extended_and_a_strange_record_are_refused() {
-    let bytes = record::encode(&message(1, &[3])).unwrap();
+fn a_record_that_is_not_what_was_written_there_is_refused() {
+    fn refusal<T: Debug>(result: Result<T, StoreError>) -> RecordError {
+        match result.unwrap_err() {
+            StoreError::Unreadable { source, .. } | StoreError::Unwritable { source, .. } => source,
+            error => panic!("{error}"),
+        }
+    }
+    let row = Row::Message(id(1));
+    let bytes = record::encode(&row, &message(1, &[3])).unwrap();
     for length in 0..bytes.len() {
-        assert!(record::decode_message(&bytes[..length]).is_err(), "cut to {length}");
+        assert!(record::decode_message(&row, &bytes[..length]).is_err(), "cut to {length}");
+    }
+    for (at, bit) in (0..bytes.len()).flat_map(|at| (0..8).map(move |bit| (at, bit))) {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 1 << bit;
+        assert!(record::decode_message(&row, &damaged).is_err(), "bit {bit} of byte {at}");
+    }
+    // Whole, and in another place.
+    for other in [Row::Message(id(2)), Row::Delivery(id(1), PeerId(0)), Row::Settings] {
+        assert!(matches!(refusal(record::decode_message(&other, &bytes)), RecordError::Checksum), "{other}");
     }
     let mut longer = bytes.clone();
     longer.push(0);
-    assert!(matches!(record::decode_message(&longer), Err(record::RecordError::TrailingBytes { bytes: 1 })));
-    let mut newer = bytes;
-    newer[0] = 2;
-    assert!(matches!(record::decode_message(&newer), Err(record::RecordError::Version { found: 2 })));
-    let hostile = [1, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0x10];
-    assert!(matches!(record::decode::<&str>(&hostile), Err(record::RecordError::Decode(_))));
-    assert!(matches!(record::encode(&"x".repeat(RECORD_BYTES_MAX)), Err(record::RecordError::TooLarge { .. })));
+    assert!(matches!(refusal(record::decode_message(&row, &longer)), RecordError::Checksum));
+    let mut newer = bytes.clone();
+    newer[0] = 3;
+    assert!(matches!(refusal(record::decode_message(&row, &newer)), RecordError::Version { found: 3 }));
+    // With a good checksum, as a defect of a writer would leave it.
+    let mut longer = bytes[record::HEAD_BYTES..].to_vec();
+    longer.push(0);
+    let longer = record::seal(&row, &longer);
+    assert!(matches!(refusal(record::decode_message(&row, &longer)), RecordError::TrailingBytes { bytes: 1 }));
+    let hostile = record::seal(&row, &[0xfd, 0, 0, 0, 0, 0, 0, 0, 0x10]);
+    assert!(matches!(refusal(record::decode::<&str>(&row, &hostile)), RecordError::Decode(_)));
+    let large = "x".repeat(RECORD_BYTES_MAX);
+    assert!(matches!(refusal(record::encode(&row, &large)), RecordError::TooLarge { .. }));
 }

@@ -11,6 +11,7 @@ use peer_proto::message::Stage;
 use redb::{Database, ReadableTable, StorageBackend, WriteTransaction};
 
 use super::super::error::{Doing, WRITE};
+use super::super::migrate::{STEPS, Step};
 use super::super::{CACHE_BYTES, OpenError, Problem, Row, SCHEMA_VERSION, Store, StoreError, VerifyReport, record, schema};
 use super::crash_disk::{CrashDisk, Draw};
 use super::{channel, contents, delivery, filled, id, new_store, open_error, peer, place, put, send, task};
@@ -193,6 +194,11 @@ fn noting_step(writing: &WriteTransaction) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// The steps that there are, and these.
+fn steps(more: &[Step]) -> Vec<Step> {
+    [STEPS, more].concat()
+}
+
 fn failing_step(writing: &WriteTransaction) -> Result<(), StoreError> {
     noting_step(writing)?;
     Err(StoreError::Failed)
@@ -216,18 +222,18 @@ fn an_older_schema_is_migrated_after_a_copy_was_made_and_checked() {
     let (old, before) = (std::fs::read(&database).unwrap(), contents(&Store::open(&database, &backups).unwrap()));
     std::fs::write(&database, &old).unwrap();
 
-    let store = Store::open_with(&database, &backups, &[noting_step, noting_step]).unwrap();
+    let store = Store::open_with(&database, &backups, &steps(&[noting_step, noting_step])).unwrap();
     assert_eq!((runs(&store), contents(&store)), (2, before));
     drop(store);
     let copies = backups_in(&backups);
     assert_eq!(copies.len(), 1);
-    assert!(copies[0].file_name().unwrap().to_str().unwrap().starts_with("peers-v1-"));
+    assert!(copies[0].file_name().unwrap().to_str().unwrap().starts_with(&format!("peers-v{SCHEMA_VERSION}-")));
     assert_eq!(std::fs::metadata(&copies[0]).unwrap().permissions().mode() & 0o7777, 0o600);
     assert_eq!(std::fs::read(&copies[0]).unwrap(), old, "the copy is the file from before");
 
     // The next step alone, from where the file stands now; then none.
-    assert_eq!(runs(&Store::open_with(&database, &backups, &[noting_step, noting_step, noting_step]).unwrap()), 3);
-    assert_eq!(runs(&Store::open_with(&database, &backups, &[noting_step, noting_step, noting_step]).unwrap()), 3);
+    assert_eq!(runs(&Store::open_with(&database, &backups, &steps(&[noting_step, noting_step, noting_step])).unwrap()), 3);
+    assert_eq!(runs(&Store::open_with(&database, &backups, &steps(&[noting_step, noting_step, noting_step])).unwrap()), 3);
     assert_eq!(backups_in(&backups).len(), 2);
 }
 
@@ -248,7 +254,7 @@ fn a_file_that_was_not_closed_cleanly_is_copied_as_well() {
     let report = Store::verify(&database).unwrap();
     assert!(report.is_sound() && !report.closed_cleanly && report.messages == 1, "{report:?}");
     assert_eq!(std::fs::read(&database).unwrap(), bytes, "looking at it repairs nothing");
-    assert_eq!(runs(&Store::open_with(&database, &backups, &[noting_step]).unwrap()), 1);
+    assert_eq!(runs(&Store::open_with(&database, &backups, &steps(&[noting_step])).unwrap()), 1);
     assert_eq!(std::fs::read(&backups_in(&backups)[0]).unwrap(), bytes);
 }
 
@@ -256,10 +262,10 @@ fn a_file_that_was_not_closed_cleanly_is_copied_as_well() {
 fn a_failed_migration_leaves_the_schema_where_it_was() {
     let (_dir, database, backups) = place();
     filled(&database, &backups);
-    let error = open_error(Store::open_with(&database, &backups, &[noting_step, failing_step]));
-    assert!(matches!(error, OpenError::Migration { from: 2, .. }), "{error:?}");
+    let error = open_error(Store::open_with(&database, &backups, &steps(&[noting_step, failing_step])));
+    assert!(matches!(error, OpenError::Migration { from, .. } if from == SCHEMA_VERSION + 1), "{error:?}");
     assert_eq!(
-        runs(&Store::open_with(&database, &backups, &[noting_step]).unwrap()),
+        runs(&Store::open_with(&database, &backups, &steps(&[noting_step])).unwrap()),
         1,
         "the first step holds, the second left nothing"
     );
@@ -272,21 +278,22 @@ fn without_a_copy_there_is_no_migration() {
     filled(&database, &backups);
     std::fs::write(&backups, b"").unwrap();
     let before = std::fs::read(&database).unwrap();
-    assert!(matches!(open_error(Store::open_with(&database, &backups, &[noting_step])), OpenError::Backup { .. }));
+    assert!(matches!(open_error(Store::open_with(&database, &backups, &steps(&[noting_step]))), OpenError::Backup { .. }));
     assert_eq!(std::fs::read(&database).unwrap(), before);
 }
 
 #[test]
 fn a_newer_schema_is_refused_with_both_versions_and_left_as_it_is() {
     let (_dir, database, backups) = place();
-    drop(Store::open_with(&database, &backups, &[noting_step]).unwrap());
+    drop(Store::open_with(&database, &backups, &steps(&[noting_step])).unwrap());
     let before = std::fs::read(&database).unwrap();
     let error = open_error(Store::open(&database, &backups));
     let OpenError::Newer { found, known, .. } = &error else { panic!("{error:?}") };
-    assert_eq!((*found, *known), (2, SCHEMA_VERSION));
+    assert_eq!((*found, *known), (SCHEMA_VERSION + 1, SCHEMA_VERSION));
     let text = error.to_string();
     let executable = std::env::current_exe().unwrap();
-    for part in ["schema 2", "up to 1", env!("CARGO_PKG_VERSION"), "install", executable.to_str().unwrap()] {
+    let (newer, known) = (format!("schema {}", SCHEMA_VERSION + 1), format!("up to {SCHEMA_VERSION}"));
+    for part in [&newer, &known, env!("CARGO_PKG_VERSION"), "install", executable.to_str().unwrap()] {
         assert!(text.contains(part), "{part} is missing: {text}");
     }
     assert!(matches!(Store::verify(&database), Err(OpenError::Newer { .. })));
@@ -332,18 +339,22 @@ fn verify_names_what_does_not_fit_together() {
     store.commit(&[Change::PutIdempotencyKey { sender: PeerId(3), key: "k".into(), message: id(7) }]).unwrap();
     let writing = store.database.begin_write().unwrap();
     writing.open_table(schema::SETTLED).unwrap().insert((id(2).to_u128(), 3), [9u8].as_slice()).unwrap();
-    let misplaced = record::encode(&delivery(2, 4, Stage::Dead)).unwrap();
+    let misplaced = record::encode(&Row::Delivery(id(2), PeerId(4)), &delivery(2, 4, Stage::Dead)).unwrap();
     writing.open_table(schema::EXPIRED).unwrap().insert((id(2).to_u128(), 4), misplaced.as_slice()).unwrap();
     writing.open_table(schema::META).unwrap().insert(schema::META_SETTINGS, [9u8].as_slice()).unwrap();
     writing.open_table(schema::META).unwrap().insert(schema::META_PAUSES, [9u8].as_slice()).unwrap();
-    let task = record::encode(&task(4)).unwrap();
+    let task = record::encode(&Row::Thing(ThingKey::Task(TaskId(4))), &task(4)).unwrap();
     writing.open_table(schema::TASKS).unwrap().insert(4, task.as_slice()).unwrap();
     writing.open_table(schema::TASKS).unwrap().insert(5, task.as_slice()).unwrap();
-    writing.open_table(schema::META).unwrap().insert(schema::META_NEXT_TASK, record::encode_number(5).as_slice()).unwrap();
-    writing.open_table(schema::NOTES).unwrap().insert("lost", [9u8].as_slice()).unwrap();
-    let channel = record::encode(&channel()).unwrap();
-    writing.open_table(schema::CHANNELS).unwrap().insert("#ops", channel.as_slice()).unwrap();
-    writing.open_table(schema::CHANNELS).unwrap().insert("#Ops", channel.as_slice()).unwrap();
+    writing
+        .open_table(schema::META)
+        .unwrap()
+        .insert(schema::META_NEXT_TASK, record::encode(&Row::NextTask, &5u64).unwrap().as_slice())
+        .unwrap();
+    writing.open_table(schema::NOTES).unwrap().insert(b"lost".as_slice(), [9u8].as_slice()).unwrap();
+    let channel = record::encode(&Row::Thing(ThingKey::Channel("#ops".into())), &channel()).unwrap();
+    writing.open_table(schema::CHANNELS).unwrap().insert(b"#ops".as_slice(), channel.as_slice()).unwrap();
+    writing.open_table(schema::CHANNELS).unwrap().insert(b"#Ops".as_slice(), channel.as_slice()).unwrap();
     writing.open_table(schema::QUESTIONS).unwrap().insert(id(9).to_u128(), [9u8].as_slice()).unwrap();
     writing.commit().unwrap();
     drop(store);
@@ -359,7 +370,7 @@ fn verify_names_what_does_not_fit_together() {
         Problem::Unreadable(Row::Pauses),
         Problem::Misplaced(Row::Thing(ThingKey::Channel("#Ops".into()))),
         Problem::Unreadable(Row::Thing(ThingKey::Question(id(9)))),
-        Problem::Misplaced(Row::Thing(ThingKey::Task(TaskId(5)))),
+        Problem::Unreadable(Row::Thing(ThingKey::Task(TaskId(5)))),
         Problem::Unreadable(Row::Thing(ThingKey::Note("lost".into()))),
         Problem::TaskIdNotReserved(TaskId(5)),
     ];

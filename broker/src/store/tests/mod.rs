@@ -6,6 +6,7 @@ mod changes;
 mod crash_disk;
 mod crashes;
 mod files;
+mod older;
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -27,6 +28,7 @@ use peer_proto::request::{Seat, SeatKind};
 use peer_proto::task::TaskState;
 use tempfile::TempDir;
 
+use super::migrate::STEPS;
 use super::{OpenError, Store, StoreError, open_database};
 use crash_disk::{CrashDisk, Fault};
 
@@ -203,7 +205,7 @@ fn send(n: u64, to: &[u64]) -> Vec<Change> {
 
 fn new_store(disk: CrashDisk) -> Store {
     let (database, _) = open_database(disk).unwrap();
-    Store::create_in(database, &[]).unwrap()
+    Store::create_in(database, STEPS).unwrap()
 }
 
 /// A new store, and what fills its disk to the last page.

@@ -1,0 +1,88 @@
+//! Stores of earlier schemas, as the programs of their time wrote them.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use peer_core::record::PeerRecord;
+use peer_proto::ids::PeerId;
+use redb::{Database, ReadableTable};
+
+use super::super::{SCHEMA_VERSION, Store, schema};
+use super::crash_disk::CrashDisk;
+use super::{contents, life, live, new_store, open_error, peer, place, send};
+use crate::store::OpenError;
+
+/// A store of schema 1, closed, after [`life`] and one more send: each kind of record is in it.
+const VERSION_1: &[u8] = include_bytes!("version_1.redb");
+
+fn write_version_1(database: &Path) {
+    std::fs::write(database, VERSION_1).unwrap();
+    std::fs::set_permissions(database, std::fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+#[test]
+fn a_store_of_schema_1_with_every_kind_of_record_reads_the_same_after_its_migration() {
+    let mut fresh = new_store(CrashDisk::new());
+    for act in life() {
+        live(&mut fresh, &act).unwrap();
+    }
+    fresh.commit(&send(10, &[3])).unwrap();
+
+    let (_dir, database, backups) = place();
+    write_version_1(&database);
+    let mut store = Store::open(&database, &backups).unwrap();
+    assert_eq!(contents(&store), contents(&fresh));
+    let rows = |store: &Store| store.reader().snapshot().unwrap().reindex_after(0, 100).unwrap();
+    assert_eq!(rows(&store), rows(&fresh));
+    let copies: Vec<_> = std::fs::read_dir(&backups).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(copies.len(), 1);
+    assert_eq!(std::fs::read(&copies[0]).unwrap(), VERSION_1, "the copy is the file from before");
+
+    store.commit(&send(11, &[3])).unwrap();
+    drop(store);
+    let report = Store::verify(&database).unwrap();
+    assert!(report.is_sound(), "{report:?}");
+    assert_eq!(report.schema, SCHEMA_VERSION);
+    drop(Store::open(&database, &backups).unwrap());
+    assert_eq!(std::fs::read_dir(&backups).unwrap().count(), 1, "it is migrated once");
+}
+
+/// Its last two fields came while schema 1 was in use.
+#[test]
+fn a_peer_of_schema_1_without_the_last_fields_is_migrated_too() {
+    let (_dir, database, backups) = place();
+    write_version_1(&database);
+    let old = Database::open(&database).unwrap();
+    let writing = old.begin_write().unwrap();
+    {
+        let mut peers = writing.open_table(schema::PEERS).unwrap();
+        let whole = peers.get(3).unwrap().unwrap().value().to_vec();
+        // A process of four bytes behind its mark, and none.
+        peers.insert(3, &whole[..whole.len() - 6]).unwrap();
+        peers.insert(4, [1, 9, 9].as_slice()).unwrap();
+    }
+    writing.commit().unwrap();
+    drop(old);
+    let store = Store::open(&database, &backups).unwrap();
+    let reading = store.reader().snapshot().unwrap();
+    assert_eq!(reading.peer_name(PeerId(3)).unwrap(), Some("calm-fox-3".into()));
+    assert!(reading.peer_name(PeerId(4)).is_err(), "what could not be read cannot be read now");
+    let bytes = store.read().unwrap().open_table(schema::PEERS).unwrap().get(3).unwrap().unwrap().value().to_vec();
+    let read: PeerRecord = super::super::record::decode(&super::super::Row::Peer(PeerId(3)), &bytes).unwrap();
+    assert_eq!(read, PeerRecord { client_process: None, ..peer(3) });
+}
+
+#[test]
+fn a_damaged_store_of_schema_1_is_refused_and_not_migrated() {
+    let (_dir, database, backups) = place();
+    let mut damaged = VERSION_1.to_vec();
+    let text = b"value 2";
+    for (at, _) in VERSION_1.windows(text.len()).enumerate().filter(|(_, window)| *window == text) {
+        damaged[at] ^= 1;
+    }
+    std::fs::write(&database, &damaged).unwrap();
+    std::fs::set_permissions(&database, std::fs::Permissions::from_mode(0o600)).unwrap();
+    assert!(matches!(open_error(Store::open(&database, &backups)), OpenError::Damaged { .. }));
+    assert_eq!(std::fs::read(&database).unwrap(), damaged);
+    assert!(!backups.exists());
+}

@@ -1,0 +1,142 @@
+//! Schema 1, and the step from it to schema 2.
+//!
+//! In schema 1 a record was a version byte and bincode, without a checksum; the next peer's and the next task's ids were
+//! eight plain bytes; and keys that are texts were of redb's text type, which panics over bytes that are no UTF-8. What
+//! stands here was shipped and stays as it is.
+
+use peer_core::record::{DeliveryRecord, KeptRecord, MessageRecord, PausesRecord, PeerRecord, SettingsRecord};
+use peer_core::thing::{ChannelRecord, NoteRecord, QuestionRecord, TaskRecord, ThingKey};
+use peer_proto::ids::{MessageId, PeerId, TaskId};
+use redb::{Key, ReadableTable, TableDefinition, Value, WriteTransaction};
+use serde::de::DeserializeOwned;
+
+use super::error::{Doing, Row, StoreError, WRITE};
+use super::{record, schema};
+
+const CHANNELS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("channels");
+const NOTES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("notes");
+const IDEMPOTENCY: TableDefinition<'_, (u64, &str), u128> = TableDefinition::new("idempotency");
+const REINDEX: TableDefinition<'_, u64, (u8, u128, &str)> = TableDefinition::new("reindex");
+
+/// The version byte of its records.
+const VERSION: u8 = 1;
+
+/// Fields that were appended to a peer's record while it had this version. All of them are options.
+const PEER_FIELDS_APPENDED: usize = 2;
+
+/// Gives every record its checksum, and the tables their new types. A record that cannot be read stays as it is, and is
+/// unreadable in schema 2 as well: by its version.
+pub(super) fn to_version_2(writing: &WriteTransaction) -> Result<(), StoreError> {
+    rewrite(writing, schema::PEERS, schema::PEERS, |key, bytes, insert| {
+        insert(key, peer(&Row::Peer(PeerId(key)), bytes).as_slice())
+    })?;
+    rewrite(writing, schema::MESSAGES, schema::MESSAGES, |key, bytes, insert| {
+        let sealed = row_of(key, Row::Message).map(|row| sealed::<MessageRecord>(&row, bytes));
+        insert(key, sealed.as_deref().unwrap_or(bytes))
+    })?;
+    for table in schema::DELIVERIES {
+        rewrite(writing, table, table, |key, bytes, insert| {
+            let row = row_of(key.0, |message| Row::Delivery(message, PeerId(key.1)));
+            let sealed = row.map(|row| sealed::<DeliveryRecord>(&row, bytes));
+            insert(key, sealed.as_deref().unwrap_or(bytes))
+        })?;
+    }
+    rewrite(writing, schema::QUESTIONS, schema::QUESTIONS, |key, bytes, insert| {
+        let row = row_of(key, |question| Row::Thing(ThingKey::Question(question)));
+        let sealed = row.map(|row| sealed::<QuestionRecord>(&row, bytes));
+        insert(key, sealed.as_deref().unwrap_or(bytes))
+    })?;
+    rewrite(writing, schema::TASKS, schema::TASKS, |key, bytes, insert| {
+        insert(key, sealed::<TaskRecord>(&Row::Thing(ThingKey::Task(TaskId(key))), bytes).as_slice())
+    })?;
+    rewrite(writing, CHANNELS, schema::CHANNELS, |key, bytes, insert| {
+        let row = Row::Thing(ThingKey::Channel(key.to_owned()));
+        insert(key.as_bytes(), sealed::<ChannelRecord>(&row, bytes).as_slice())
+    })?;
+    rewrite(writing, NOTES, schema::NOTES, |key, bytes, insert| {
+        let row = Row::Thing(ThingKey::Note(key.to_owned()));
+        insert(key.as_bytes(), sealed::<NoteRecord>(&row, bytes).as_slice())
+    })?;
+    rewrite(writing, IDEMPOTENCY, schema::IDEMPOTENCY, |(sender, key), message, insert| {
+        insert((sender, key.as_bytes()), message)
+    })?;
+    rewrite(writing, REINDEX, schema::REINDEX, |number, (kind, id, key), insert| insert(number, (kind, id, key.as_bytes())))?;
+    single_values(writing)
+}
+
+fn single_values(writing: &WriteTransaction) -> Result<(), StoreError> {
+    let mut meta = writing.open_table(schema::META).doing(WRITE)?;
+    for key in [schema::META_NEXT_PEER, schema::META_NEXT_TASK, schema::META_SETTINGS, schema::META_PAUSES, schema::META_KEPT] {
+        let Some(bytes) = meta.get(key).doing(WRITE)?.map(|bytes| bytes.value().to_vec()) else { continue };
+        let rewritten = match key {
+            schema::META_NEXT_PEER => number(&Row::NextPeer, &bytes)?,
+            schema::META_NEXT_TASK => number(&Row::NextTask, &bytes)?,
+            schema::META_SETTINGS => sealed::<SettingsRecord>(&Row::Settings, &bytes),
+            schema::META_PAUSES => sealed::<PausesRecord>(&Row::Pauses, &bytes),
+            _ => sealed::<KeptRecord>(&Row::Kept, &bytes),
+        };
+        meta.insert(key, rewritten.as_slice()).doing(WRITE)?;
+    }
+    Ok(())
+}
+
+/// A plain number as a record; as it is, if it is none.
+fn number(row: &Row, bytes: &[u8]) -> Result<Vec<u8>, StoreError> {
+    match record::decode_number(bytes) {
+        Ok(number) => record::encode(row, &number),
+        Err(_) => Ok(bytes.to_vec()),
+    }
+}
+
+fn row_of(key: u128, row: impl FnOnce(MessageId) -> Row) -> Option<Row> {
+    MessageId::try_from(key).ok().map(row)
+}
+
+/// A record of version 1 with what stands before it in version 2; as it is, if it is none.
+fn sealed<T: DeserializeOwned>(row: &Row, bytes: &[u8]) -> Vec<u8> {
+    match bytes.split_first() {
+        Some((&VERSION, body)) if record::decode_body::<T>(body).is_ok() => record::seal(row, body),
+        _ => bytes.to_vec(),
+    }
+}
+
+/// As [`sealed`]. A record that was written before a field was appended ends without it; an option that is none is a zero.
+fn peer(row: &Row, bytes: &[u8]) -> Vec<u8> {
+    let mut longer = bytes.to_vec();
+    for _ in 0..=PEER_FIELDS_APPENDED {
+        let sealed = sealed::<PeerRecord>(row, &longer);
+        if sealed != longer {
+            return sealed;
+        }
+        longer.push(0);
+    }
+    bytes.to_vec()
+}
+
+/// Writes the rows of a table anew, in their order. A table that is not there is an empty one.
+fn rewrite<K1: Key + 'static, V1: Value + 'static, K2: Key + 'static, V2: Value + 'static>(
+    writing: &WriteTransaction,
+    old: TableDefinition<'static, K1, V1>,
+    new: TableDefinition<'static, K2, V2>,
+    each: impl for<'r> Fn(
+        K1::SelfType<'r>,
+        V1::SelfType<'r>,
+        &mut dyn FnMut(K2::SelfType<'_>, V2::SelfType<'_>) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    drop(writing.open_table(old).doing(WRITE)?);
+    let aside = TableDefinition::<K1, V1>::new("being_rewritten");
+    writing.rename_table(old, aside).doing(WRITE)?;
+    let from = writing.open_table(aside).doing(WRITE)?;
+    let mut to = writing.open_table(new).doing(WRITE)?;
+    for row in from.iter().doing(WRITE)? {
+        let (key, value) = row.doing(WRITE)?;
+        each(key.value(), value.value(), &mut |key, value| {
+            to.insert(key, value).doing(WRITE)?;
+            Ok(())
+        })?;
+    }
+    drop(from);
+    writing.delete_table(aside).doing(WRITE)?;
+    Ok(())
+}
