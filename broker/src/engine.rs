@@ -14,7 +14,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use peer_core::broker::Broker;
-use peer_core::input::{ConnectionId, Facts, Input, Lookups, Now};
+use peer_core::input::{ConnectionId, Damaged, Facts, Input, Lookups, Now};
 use peer_core::record::{MessageRecord, Process, TokenDigest};
 use peer_core::retention::SWEEP_ROWS_MAX;
 use peer_core::step::{Change, Effect, Step};
@@ -31,7 +31,7 @@ use crate::connection::bad_frame;
 use crate::frames::Frame;
 use crate::outbox::Outbox;
 use crate::search::Searching;
-use crate::store::{Store, StoreError};
+use crate::store::{Row, Store, StoreError};
 use crate::{ancestry, query, state_dir};
 
 /// Inputs that one batch takes at most: beyond it a commit costs more per message, and the first of them wait longer.
@@ -98,6 +98,8 @@ pub(crate) struct Engine {
     commit_times: VecDeque<u64>,
     /// When the store is to be checkpointed, on the monotonic clock. None: it is as it shall stay.
     checkpoint_at_ms: Option<u64>,
+    /// Messages that were to be pushed and cannot be read.
+    undeliverable: Vec<MessageId>,
     /// Nothing else is to do from then on, on the monotonic clock, if nothing arrives.
     quiet_at_ms: u64,
     stopping: bool,
@@ -133,6 +135,7 @@ impl Engine {
             commit_times: VecDeque::with_capacity(COMMIT_TIMES_KEPT),
             // Opening may have written.
             checkpoint_at_ms: Some(CHECKPOINT_IDLE_MS),
+            undeliverable: Vec::new(),
             quiet_at_ms: CHECKPOINT_IDLE_MS,
             stopping: false,
         }
@@ -155,6 +158,8 @@ impl Engine {
     }
 
     fn work_until_told(&mut self) -> Result<(), EngineError> {
+        // What was found damaged when the store was read is set aside before anybody can ask for it.
+        self.settle()?;
         while !self.stopping {
             let first = self.wait();
             self.work(first)?;
@@ -284,14 +289,17 @@ impl Engine {
                 stored.insert(id, message);
             }
         }
+        let named = lookups.idempotency.as_ref().map(|(_, key)| key.clone());
         let prior = match lookups.idempotency {
             Some((sender, key)) => self.store.idempotency(sender, &key).map_err(EngineError::Read)?,
             None => None,
         };
         let prior = match prior {
             Some(id) => {
-                let text = self.store.message(id).map_err(EngineError::Read)?.map(|record| record.text);
-                self.store.stored(id).map_err(EngineError::Read)?.zip(text)
+                let record = self.store.message(id).map_err(EngineError::Read)?;
+                // A damaged key may name any message.
+                let record = record.filter(|record| record.idempotency_key == named);
+                self.store.stored(id).map_err(EngineError::Read)?.zip(record.map(|record| record.text))
             }
             None => None,
         };
@@ -318,8 +326,22 @@ impl Engine {
         Ok(Facts { entropy, token, resume_digest, stored, prior, note, ended, disk_full })
     }
 
-    /// Makes what was decided durable, then lets it be seen.
+    /// Makes what was decided durable, then lets it be seen, and sets aside what was found damaged by that.
     fn settle(&mut self) -> Result<(), EngineError> {
+        self.settle_once()?;
+        // What is set aside was pending, and is no more: this ends.
+        loop {
+            let mut found: Vec<Damaged> = self.store.take_damage().iter().map(|row| damaged(row, true)).collect();
+            found.extend(self.undeliverable.drain(..).map(|message| damaged(&Row::Message(message), false)));
+            if found.is_empty() {
+                return Ok(());
+            }
+            self.broker.handle(self.clock.now(), Input::Damaged(found), &mut self.step);
+            self.settle_once()?;
+        }
+    }
+
+    fn settle_once(&mut self) -> Result<(), EngineError> {
         if self.step.is_empty() {
             return Ok(());
         }
@@ -379,8 +401,9 @@ impl Engine {
                         None => self.store.message(message).map_err(EngineError::Read)?,
                     };
                     let Some(record) = record else {
-                        // The two are written in one transaction: the file is damaged. Whoever else has mail goes on.
-                        tracing::error!(%message, "a message that waits is not in the store; run `peerctl daemon verify`");
+                        // Damaged, or gone: message and delivery are written in one transaction. Whoever else has mail goes on.
+                        self.store.note_missing(Row::Message(message));
+                        self.undeliverable.push(message);
                         continue;
                     };
                     let delivery = Delivery { message: query::message_of(record), attempts, shown_before };
@@ -429,10 +452,15 @@ impl Engine {
             used_up: Vec::new(),
             config: self.identity.config.clone(),
             config_fault: self.identity.config_fault.clone(),
+            damaged: self.store.damaged(),
         };
         self.broker.count(&mut status);
         status
     }
+}
+
+fn damaged(row: &Row, is_news: bool) -> Damaged {
+    Damaged { what: row.to_string(), stops: row.stops(), is_news }
 }
 
 fn put_message(change: &Change) -> Option<(MessageId, &MessageRecord)> {

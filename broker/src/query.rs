@@ -17,7 +17,7 @@ use peer_proto::note::NoteInfo;
 use peer_proto::refusal::{ErrorCode, Refusal};
 use peer_proto::request::{Orphan, Position, Reply, Shown, ShownDelivery, Status};
 
-use crate::store::{Span, Store, StoreError};
+use crate::store::{Row, Span, Store, StoreError};
 
 /// Answers a query. `status` is asked for what only the engine knows.
 pub(crate) fn answer(
@@ -29,10 +29,10 @@ pub(crate) fn answer(
     match query {
         Query::Text(id) => {
             let message = store.message(*id)?;
-            Ok(message.map(|record| Reply::Text(Box::new(message_of(record)))).ok_or_else(|| unknown(*id)))
+            Ok(message.map(|record| Reply::Text(Box::new(message_of(record)))).ok_or_else(|| unknown(store, *id)))
         }
         Query::Show(id) => {
-            let Some(record) = store.message(*id)? else { return Ok(Err(unknown(*id))) };
+            let Some(record) = store.message(*id)? else { return Ok(Err(unknown(store, *id))) };
             let deliveries = deliveries_of(store, broker, *id)?;
             Ok(Ok(Reply::Shown(Box::new(shown(broker, record, deliveries)))))
         }
@@ -208,7 +208,15 @@ fn name_of(broker: &Broker, peer: PeerId) -> String {
     broker.peer_name(peer).map_or_else(|| peer.to_string(), str::to_owned)
 }
 
-fn unknown(id: MessageId) -> Refusal {
+fn unknown(store: &Store, id: MessageId) -> Refusal {
+    if store.is_damaged(&Row::Message(id)) {
+        return Refusal {
+            code: ErrorCode::UnknownMessage,
+            message: format!("the record of message {id} in the database is damaged, and its text is lost"),
+            hint: "ask its sender to send it again; `peerctl orphans` lists whom it did not reach".into(),
+            retry_after_ms: None,
+        };
+    }
     Refusal {
         code: ErrorCode::UnknownMessage,
         message: format!("no message has the id {id}"),

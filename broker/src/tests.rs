@@ -26,6 +26,7 @@ use peer_proto::request::{
 
 use super::*;
 
+mod damage;
 mod neighbours;
 
 /// How long a test waits for what must come; it fails then.

@@ -322,6 +322,8 @@ pub enum Cause {
     Policy,
     /// The session moved to another peer (`Bind`), and its mail with it.
     Bound,
+    /// What the disk holds of it is not what was written there.
+    Damaged,
 }
 
 impl Cause {
@@ -338,6 +340,7 @@ impl Cause {
             Self::Operator => "operator",
             Self::Policy => "policy",
             Self::Bound => "bound",
+            Self::Damaged => "damaged",
         }
     }
 }

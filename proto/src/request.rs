@@ -795,6 +795,8 @@ pub struct Status {
     pub config: Vec<(String, String)>,
     /// Why it goes by something else than `config.toml` says: the file could not be read when the broker started.
     pub config_fault: Option<String>,
+    /// Records of the database that were found damaged since the broker started, and are left out.
+    pub damaged: u64,
 }
 
 /// What the broker sends unasked.
@@ -930,6 +932,8 @@ pub enum EventKind {
     Resumed,
     /// Agents used up a thread: nobody but the person may speak in it until it is resumed.
     Loop,
+    /// A record in the database cannot be read; `cause` says which. Only to the person.
+    Damaged,
 }
 
 impl EventKind {
@@ -960,6 +964,7 @@ impl EventKind {
             Self::Paused => "paused",
             Self::Resumed => "resumed",
             Self::Loop => "loop",
+            Self::Damaged => "damaged",
         }
     }
 }

@@ -191,6 +191,7 @@ impl Broker {
                 step.reply(connection, id, Reply::Welcome(welcome));
             }
             Input::Disconnected { connection } => self.disconnect(now, connection, step),
+            Input::Damaged(records) => self.set_damaged_aside(now, &records, step),
             Input::Asked { connection, id, request, facts } => {
                 // A connection that was closed by us may have asked before it noticed.
                 if !self.presence.connections.contains_key(&connection) {
@@ -516,6 +517,24 @@ impl Broker {
             text: None,
         };
         self.tell_watchers(&[record.id], &event, step);
+    }
+
+    /// Tells the person that a record of the store is damaged.
+    pub(crate) fn tell_damaged(&self, at: Timestamp, what: &str, step: &mut Step) {
+        let event = Event {
+            kind: EventKind::Damaged,
+            at,
+            message: None,
+            from: None,
+            to: None,
+            thread: None,
+            reply_to: None,
+            intent: None,
+            carrier: None,
+            cause: Some(what.to_owned()),
+            text: None,
+        };
+        self.tell_operators(&[], &event, |watcher| watcher == Operator::Person, step);
     }
 
     pub(crate) fn tell_watchers(&self, concerns: &[PeerId], event: &Event, step: &mut Step) {

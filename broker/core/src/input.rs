@@ -44,6 +44,8 @@ pub enum Input {
         /// The connection.
         connection: ConnectionId,
     },
+    /// Records of the store were found damaged.
+    Damaged(Vec<Damaged>),
     /// A connection that said hello asks something.
     Asked {
         /// The connection.
@@ -55,6 +57,28 @@ pub enum Input {
         /// What the shell and the store know about it.
         facts: Facts,
     },
+}
+
+/// A record of the store that is not what was written there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Damaged {
+    /// What it is of, in words.
+    pub what: String,
+    /// What waits and cannot be given out because of it.
+    pub stops: Option<Stopped>,
+    /// It was not known before.
+    pub is_news: bool,
+}
+
+/// Deliveries that cannot be given out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// All of this message: its text is lost.
+    Message(MessageId),
+    /// This one: where it stood is lost.
+    Delivery(MessageId, PeerId),
+    /// All to this peer: who it was is lost.
+    Peer(PeerId),
 }
 
 /// What [`Broker::lookups`](crate::broker::Broker::lookups) wants to know from the store before a request is handled.

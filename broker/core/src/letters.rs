@@ -6,7 +6,7 @@ use peer_proto::question::QuestionState;
 use peer_proto::request::{EventKind, Reply};
 
 use crate::broker::{Actor, Broker, Caller};
-use crate::input::{Facts, Now, StoredMessage};
+use crate::input::{Damaged, Facts, Now, Stopped, StoredMessage};
 use crate::mailbox::trace;
 use crate::presence::Operator;
 use crate::record::DeliveryRecord;
@@ -49,6 +49,7 @@ impl Broker {
         }
         let why = match cause {
             Cause::AttemptsExceeded => format!("sessions that were offered it and ended without evidence: {}", record.attempts),
+            Cause::Damaged => "its record in the database is damaged; if the text still matters, send it again".to_owned(),
             _ => "its reader was offline too long and is forgotten".to_owned(),
         };
         let text = format!(
@@ -56,6 +57,28 @@ impl Broker {
             self.name_of(peer)
         );
         self.notify_sender(now, &record, text, step);
+    }
+
+    /// What cannot be given out becomes a dead letter, and whoever watches as the person hears what is damaged.
+    pub(crate) fn set_damaged_aside(&mut self, now: Now, records: &[Damaged], step: &mut Step) {
+        for record in records {
+            if record.is_news {
+                self.tell_damaged(now.wall, &record.what, step);
+            }
+            let waiting: Vec<(PeerId, MessageId)> = match record.stops {
+                None => Vec::new(),
+                Some(Stopped::Delivery(message, peer)) => vec![(peer, message)],
+                Some(Stopped::Message(message)) => self.mailboxes.keys().map(|peer| (*peer, message)).collect(),
+                Some(Stopped::Peer(peer)) => {
+                    let mailbox = self.mailbox(peer).into_iter();
+                    mailbox.flat_map(|mailbox| mailbox.iter()).map(|entry| (peer, entry.record.message)).collect()
+                }
+            };
+            for (peer, message) in waiting {
+                self.bury(now, peer, message, Cause::Damaged, step);
+                self.pump(now, peer, step);
+            }
+        }
     }
 
     #[expect(clippy::too_many_arguments, reason = "one fact each, and every caller names them")]

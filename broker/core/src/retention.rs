@@ -306,7 +306,8 @@ impl Broker {
         self.forget_question(head.id, step);
         self.messages -= 1;
         self.dead -= dead;
-        self.retaining.text_bytes -= u64::from(head.text_bytes);
+        // What is damaged may not have been counted.
+        self.retaining.text_bytes = self.retaining.text_bytes.saturating_sub(u64::from(head.text_bytes));
     }
 
     fn sweep_tasks(&mut self, now: Now, pass: &mut Pass, step: &mut Step) {

@@ -6,6 +6,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use peer_core::input::Stopped;
 use peer_core::thing::ThingKey;
 use peer_proto::ids::{MessageId, PeerId};
 use peer_proto::message::Stage;
@@ -14,7 +15,7 @@ use thiserror::Error;
 use super::record::RecordError;
 
 /// What a record is of, for errors.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Row {
     /// A peer.
     Peer(PeerId),
@@ -34,9 +35,21 @@ pub enum Row {
     Thing(ThingKey),
     /// The identity that the next new task gets.
     NextTask,
+    /// A row under this key, which names no message.
+    Key(u128),
 }
 
 impl Row {
+    /// What waits and cannot be given out without it.
+    pub(crate) fn stops(&self) -> Option<Stopped> {
+        match self {
+            Self::Message(message) => Some(Stopped::Message(*message)),
+            Self::Delivery(message, peer) => Some(Stopped::Delivery(*message, *peer)),
+            Self::Peer(peer) => Some(Stopped::Peer(*peer)),
+            _ => None,
+        }
+    }
+
     pub(super) fn unreadable(self, source: RecordError) -> StoreError {
         StoreError::Unreadable { row: self, source }
     }
@@ -61,6 +74,7 @@ impl fmt::Display for Row {
             Self::Thing(ThingKey::Task(task)) => write!(f, "task {task}"),
             Self::Thing(ThingKey::Note(key)) => write!(f, "note {key:?}"),
             Self::NextTask => f.write_str("next task's id"),
+            Self::Key(number) => write!(f, "row under the key {number:#x}"),
         }
     }
 }
@@ -87,12 +101,6 @@ pub enum StoreError {
         row: Row,
         /// The reason.
         source: RecordError,
-    },
-    /// A key is no message id.
-    #[error("the database names a message by {number:#x}, which is no id; stop the broker and run `peerctl daemon verify`")]
-    MessageKey {
-        /// The key.
-        number: u128,
     },
     /// A record cannot be stored.
     #[error("cannot store the {row}")]

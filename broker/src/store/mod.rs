@@ -7,12 +7,14 @@
 //! - After a failed write nothing more is read or written: what the disk holds is only known again after reopening.
 //! - Starting costs by what is pending, never by what was ever said.
 //!
-//! Reading order: `schema` (the tables), `record` (their values), this file, `things`, `retained`, `reindex` and `reader` (the search
+//! Reading order: `schema` (the tables), `record` (their values), this file, `image`, `damage`, `things`, `retained`, `reindex` and `reader` (the search
 //! index's side), `file` (the file on the disk), `migrate` and
 //! `version_1` (older files), `verify` (`peerctl daemon verify`), `error`. `docs/storage.md` tells the same for people who run it.
 
+mod damage;
 mod error;
 mod file;
+mod image;
 mod migrate;
 mod reader;
 mod record;
@@ -33,16 +35,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use peer_core::input::StoredMessage;
-use peer_core::record::{DeliveryRecord, Image, KeptRecord, MessageRecord, PausesRecord, SettingsRecord};
+use peer_core::record::{DeliveryRecord, Image, KeptRecord, MessageRecord};
 use peer_core::step::Change;
 use peer_core::thing::NoteRecord;
-use peer_proto::ids::{MessageId, PeerId, TaskId, Timestamp};
+use peer_proto::ids::{MessageId, PeerId, Timestamp};
 use peer_proto::message::Stage;
 use peer_proto::request::Position;
-use redb::{
-    Database, Key, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, StorageBackend, Table,
-    TableDefinition, Value, WriteTransaction,
-};
+use redb::{Database, Key, ReadTransaction, ReadableDatabase, StorageBackend, Table, TableDefinition, Value, WriteTransaction};
 
 pub use error::{OpenError, Row, StoreError};
 pub use migrate::SCHEMA_VERSION;
@@ -51,6 +50,7 @@ pub use record::{RECORD_BYTES_MAX, RecordError};
 pub use reindex::Reference;
 pub use verify::{Problem, VerifyReport};
 
+use damage::Damage;
 use error::{Doing, READ, WRITE};
 use file::StagedFile;
 use migrate::{Origin, Step};
@@ -89,6 +89,8 @@ pub struct Store {
     needs_checkpoint: bool,
     /// A write failed: see [`StoreError::Failed`].
     failed: bool,
+    /// Shared with the readers, which find damage too.
+    damage: Damage,
 }
 
 impl Store {
@@ -121,7 +123,7 @@ impl Store {
         }
         stage.release().map_err(|source| OpenError::io(path, source))?;
         let migrated = migrate::run(path, &database, &origin, steps)?;
-        Ok(Self { database: Arc::new(database), needs_checkpoint: repaired || migrated, failed: false })
+        Ok(Self::over(database, repaired || migrated))
     }
 
     /// Creates the file under another name first: whoever is killed meanwhile leaves no half-made database behind.
@@ -140,10 +142,14 @@ impl Store {
         Ok(store)
     }
 
+    fn over(database: Database, needs_checkpoint: bool) -> Self {
+        Self { database: Arc::new(database), needs_checkpoint, failed: false, damage: Damage::default() }
+    }
+
     /// Makes the tables in an empty database.
     fn create_in(database: Database, steps: &[Step]) -> Result<Self, StoreError> {
         migrate::create(&database, migrate::newest(steps))?;
-        Ok(Self { database: Arc::new(database), needs_checkpoint: true, failed: false })
+        Ok(Self::over(database, true))
     }
 
     /// Reads the whole file, checks every checksum, decodes every record and checks them against each other. Changes
@@ -166,61 +172,16 @@ impl Store {
         let (staged, _never_released) = StagedFile::new(file).map_err(|error| OpenError::of(path, error))?;
         let (database, _) = open_database(staged).map_err(|error| OpenError::of(path, error))?;
         refuse_newer(path, &migrate::origin(path, &database)?, SCHEMA_VERSION)?;
-        Ok(Reader::new(Arc::new(database)))
+        Ok(Reader::new(Arc::new(database), Damage::default()))
     }
 
-    /// What the core keeps in memory. Pending deliveries come in the order of their messages.
+    /// What the core keeps in memory. Pending deliveries come in the order of their messages. What is damaged is left out, or
+    /// has a stand-in that is held: see [`Store::take_damage`].
     ///
     /// # Errors
-    /// Where the file cannot be read, or a record makes no sense.
+    /// Where the file cannot be read.
     pub fn load(&self) -> Result<Image, StoreError> {
-        let reading = self.read()?;
-        let mut peers = Vec::new();
-        for row in reading.open_table(schema::PEERS).doing(READ)?.iter().doing(READ)? {
-            let (id, bytes) = row.doing(READ)?;
-            peers.push(record::decode(&Row::Peer(PeerId(id.value())), bytes.value())?);
-        }
-        let pending = deliveries(&reading, schema::PENDING, (Bound::Unbounded, Bound::Unbounded), usize::MAX)?;
-        let messages = reading.open_table(schema::MESSAGES).doing(READ)?;
-        let last_message = match messages.last().doing(READ)? {
-            Some((id, _)) => Some(message_id(id.value())?),
-            None => None,
-        };
-        let meta = reading.open_table(schema::META).doing(READ)?;
-        let first_message = match messages.first().doing(READ)? {
-            Some((id, _)) => Some(message_id(id.value())?),
-            None => None,
-        };
-        let next_peer = match meta.get(schema::META_NEXT_PEER).doing(READ)? {
-            Some(bytes) => Some(PeerId(record::decode(&Row::NextPeer, bytes.value())?)),
-            None => None,
-        };
-        let next_task = match meta.get(schema::META_NEXT_TASK).doing(READ)? {
-            Some(bytes) => Some(TaskId(record::decode(&Row::NextTask, bytes.value())?)),
-            None => None,
-        };
-        let settings = match meta.get(schema::META_SETTINGS).doing(READ)? {
-            Some(bytes) => record::decode(&Row::Settings, bytes.value())?,
-            None => SettingsRecord::default(),
-        };
-        let pauses = match meta.get(schema::META_PAUSES).doing(READ)? {
-            Some(bytes) => record::decode(&Row::Pauses, bytes.value())?,
-            None => PausesRecord::default(),
-        };
-        Ok(Image {
-            peers,
-            pending,
-            last_message,
-            first_message,
-            next_peer,
-            dead: reading.open_table(schema::DEAD).doing(READ)?.len().doing(READ)?,
-            messages: messages.len().doing(READ)?,
-            text_bytes: retained::text_bytes(&meta, &messages)?,
-            settings,
-            pauses,
-            things: things::load(&reading)?,
-            next_task,
-        })
+        image::load(&self.read()?, &self.damage)
     }
 
     /// Makes all changes durable together, or none: one transaction, one sync.
@@ -287,10 +248,31 @@ impl Store {
     /// Another way in, for reading beside the engine. The file is closed when the store and all readers are gone.
     #[must_use]
     pub fn reader(&self) -> Reader {
-        Reader::new(Arc::clone(&self.database))
+        Reader::new(Arc::clone(&self.database), self.damage.clone())
     }
 
-    /// One message with its text, where it exists.
+    /// What was found damaged since this was last asked, by whoever read it: each record once.
+    pub(crate) fn take_damage(&self) -> Vec<Row> {
+        self.damage.take_news()
+    }
+
+    /// How many records were found damaged since the store was opened.
+    #[must_use]
+    pub fn damaged(&self) -> u64 {
+        self.damage.total()
+    }
+
+    /// A record was found damaged, or missing.
+    pub(crate) fn is_damaged(&self, row: &Row) -> bool {
+        self.damage.has(row)
+    }
+
+    /// Notes that a record is missing on which others rest.
+    pub(crate) fn note_missing(&self, row: Row) {
+        self.damage.note(row);
+    }
+
+    /// One message with its text, where it exists and can be read.
     ///
     /// # Errors
     /// As [`Store::load`].
@@ -298,11 +280,11 @@ impl Store {
         let reading = self.read()?;
         let messages = reading.open_table(schema::MESSAGES).doing(READ)?;
         let Some(bytes) = messages.get(id.to_u128()).doing(READ)? else { return Ok(None) };
-        record::decode_message(&Row::Message(id), bytes.value()).map(Some)
+        Ok(self.damage.read(&Row::Message(id), bytes.value()))
     }
 
     /// One message's head, idempotency key and deliveries, where it exists. Its text is not copied. Deliveries come by
-    /// recipient.
+    /// recipient. Of a damaged message the head is what its deliveries still say, and there is no key.
     ///
     /// # Errors
     /// As [`Store::load`].
@@ -310,18 +292,20 @@ impl Store {
         let reading = self.read()?;
         let messages = reading.open_table(schema::MESSAGES).doing(READ)?;
         let Some(bytes) = messages.get(id.to_u128()).doing(READ)? else { return Ok(None) };
-        let (head, idempotency_key) = record::decode_head(&Row::Message(id), bytes.value())?;
+        let read = self.damage.read_head(&Row::Message(id), bytes.value());
         let (first, last) = schema::keys_of_message(id).into_inner();
-        let mut found = Vec::with_capacity(head.to.len());
-        for table in schema::DELIVERIES {
-            found.extend(deliveries(&reading, table, (Bound::Included(first), Bound::Included(last)), usize::MAX)?);
+        let mut found = Vec::new();
+        for table in 0..schema::DELIVERIES.len() {
+            let range = (Bound::Included(first), Bound::Included(last));
+            found.extend(image::deliveries(&reading, table, range, usize::MAX, &self.damage)?);
         }
         found.sort_by_key(|delivery| delivery.peer);
-        Ok(Some(StoredMessage { head, idempotency_key, deliveries: found }))
+        let read = read.or_else(|| damage::head_from(id, &found).map(|head| (head, None)));
+        Ok(read.map(|(head, idempotency_key)| StoredMessage { head, idempotency_key, deliveries: found }))
     }
 
     /// The messages after one, oldest first, at most `rows_max` of them, and the id to go on from; none: there are no more.
-    /// Records that make no sense are passed over: `peerctl daemon verify` names them.
+    /// A damaged message is there as far as its deliveries say what it was.
     ///
     /// # Errors
     /// Where the file cannot be read.
@@ -330,7 +314,7 @@ impl Store {
         after: Option<MessageId>,
         rows_max: usize,
     ) -> Result<(Vec<StoredMessage>, Option<MessageId>), StoreError> {
-        retained::stored_after(&self.read()?, after, rows_max)
+        retained::stored_after(&self.read()?, after, rows_max, &self.damage)
     }
 
     /// One note, whole, where there is one.
@@ -338,7 +322,7 @@ impl Store {
     /// # Errors
     /// As [`Store::load`].
     pub fn note(&self, key: &str) -> Result<Option<NoteRecord>, StoreError> {
-        things::note(&self.read()?, key)
+        things::note(&self.read()?, key, &self.damage)
     }
 
     /// The message that a sender's idempotency key named, where it named one.
@@ -348,13 +332,14 @@ impl Store {
     pub fn idempotency(&self, sender: PeerId, key: &str) -> Result<Option<MessageId>, StoreError> {
         let keys = self.read()?.open_table(schema::IDEMPOTENCY).doing(READ)?;
         match keys.get((sender.0, key.as_bytes())).doing(READ)? {
-            Some(id) => Ok(Some(message_id(id.value())?)),
+            Some(id) => Ok(self.damage.message_id(id.value())),
             None => Ok(None),
         }
     }
 
     /// Visits the messages of a span in its order. Stops after `rows_max` rows, or some MiB of long ones, or when `visit`
-    /// breaks; then it returns the id to go on from, which is the last that was looked at. None: there are no more.
+    /// breaks; then it returns the id to go on from, which is the last that was looked at. None: there are no more. What is
+    /// damaged is not visited.
     ///
     /// # Errors
     /// As [`Store::load`].
@@ -378,12 +363,13 @@ impl Store {
         let mut rows = messages.range::<u128>((Bound::Included(first), end)).doing(READ)?;
         while let Some(row) = if oldest_first { rows.next() } else { rows.next_back() } {
             let (key, bytes) = row.doing(READ)?;
-            let id = message_id(key.value())?;
-            let message = record::decode_message(&Row::Message(id), bytes.value())?;
+            let Some(id) = self.damage.message_id(key.value()) else { continue };
+            let message: Option<MessageRecord> = self.damage.read(&Row::Message(id), bytes.value());
             looked_at += 1;
             bytes_looked_at += bytes.value().len();
-            let matches = since.is_none_or(|since| message.head.sent_at >= since);
-            if (matches && visit(message).is_break()) || looked_at >= rows_max || bytes_looked_at >= SCAN_BYTES_MAX {
+            let matching = message.filter(|message| since.is_none_or(|since| message.head.sent_at >= since));
+            let is_enough = matching.is_some_and(|message| visit(message).is_break());
+            if is_enough || looked_at >= rows_max || bytes_looked_at >= SCAN_BYTES_MAX {
                 return Ok(Some(id));
             }
         }
@@ -397,8 +383,10 @@ impl Store {
     pub fn orphans(&self, after: Option<Position>, limit: usize) -> Result<Vec<DeliveryRecord>, StoreError> {
         let reading = self.read()?;
         let start = after.map_or(Bound::Unbounded, |at| Bound::Excluded((at.message.to_u128(), at.peer.0)));
-        let mut found = deliveries(&reading, schema::DEAD, (start, Bound::Unbounded), limit)?;
-        found.extend(deliveries(&reading, schema::EXPIRED, (start, Bound::Unbounded), limit)?);
+        let mut found = Vec::new();
+        for table in [Stage::Dead, Stage::Expired].into_iter().filter_map(schema::table_of) {
+            found.extend(image::deliveries(&reading, table, (start, Bound::Unbounded), limit, &self.damage)?);
+        }
         found.sort_by_key(schema::key_of);
         found.truncate(limit);
         Ok(found)
@@ -492,12 +480,13 @@ fn apply(writing: &WriteTransaction, changes: &[Change]) -> Result<(), StoreErro
                 let bytes = record::encode(&Row::NextTask, &task.0)?;
                 meta.open()?.insert(schema::META_NEXT_TASK, bytes.as_slice()).doing(WRITE)?;
             }
-            Change::RemoveMessage(message) => {
-                let key = remove_message(&mut messages, &mut deliveries, *message)?;
-                if let Some((sender, key)) = key {
+            Change::RemoveMessage(message) => match remove_message(&mut messages, &mut deliveries, *message)? {
+                Removed::Whole { sender, key: Some(key) } => {
                     idempotency.open()?.remove((sender.0, key.as_bytes())).doing(WRITE)?;
                 }
-            }
+                Removed::Damaged => idempotency.open()?.retain(|_, named| named != message.to_u128()).doing(WRITE)?,
+                Removed::Whole { key: None, .. } | Removed::Nothing => {}
+            },
             Change::PutSettings(settings) => {
                 let bytes = record::encode(&Row::Settings, settings)?;
                 meta.open()?.insert(schema::META_SETTINGS, bytes.as_slice()).doing(WRITE)?;
@@ -540,17 +529,28 @@ fn put_delivery(
     Ok(())
 }
 
-/// Takes a message out, with its deliveries; returns the idempotency key that names it. One that is not settled everywhere
-/// must not go: then nothing is written.
+/// What a message was that was taken out.
+enum Removed {
+    /// There was none.
+    Nothing,
+    /// Its idempotency key can be told.
+    Whole { sender: PeerId, key: Option<String> },
+    /// Whether a key names it cannot be told from it.
+    Damaged,
+}
+
+/// Takes a message out, with its deliveries. One that is not settled everywhere must not go: then nothing is written.
 fn remove_message(
     messages: &mut Touched<'_, u128, &'static [u8]>,
     deliveries: &mut [Touched<'_, schema::DeliveryKey, &'static [u8]>],
     id: MessageId,
-) -> Result<Option<(PeerId, String)>, StoreError> {
+) -> Result<Removed, StoreError> {
     let removed = messages.open()?.remove(id.to_u128()).doing(WRITE)?;
-    let Some(bytes) = removed else { return Ok(None) };
-    let (head, key) = record::decode_head(&Row::Message(id), bytes.value())?;
-    let from = head.from.peer;
+    let Some(bytes) = removed else { return Ok(Removed::Nothing) };
+    let removed = match record::decode_head(&Row::Message(id), bytes.value()) {
+        Ok((head, key)) => Removed::Whole { sender: head.from.peer, key },
+        Err(_) => Removed::Damaged,
+    };
     drop(bytes);
     for (place, table) in deliveries.iter_mut().enumerate() {
         let table = table.open()?;
@@ -565,7 +565,7 @@ fn remove_message(
             row.doing(WRITE)?;
         }
     }
-    Ok(key.map(|key| (from, key)))
+    Ok(removed)
 }
 
 /// A table that a transaction opens once, when it first needs it.
@@ -586,26 +586,4 @@ impl<'txn, K: Key + 'static, V: Value + 'static> Touched<'txn, K, V> {
             closed => Ok(closed.insert(self.writing.open_table(self.definition).doing(WRITE)?)),
         }
     }
-}
-
-/// At most `limit` deliveries of one table, in its order.
-fn deliveries(
-    reading: &ReadTransaction,
-    table: schema::DeliveryTable,
-    range: (Bound<schema::DeliveryKey>, Bound<schema::DeliveryKey>),
-    limit: usize,
-) -> Result<Vec<DeliveryRecord>, StoreError> {
-    let table = reading.open_table(table).doing(READ)?;
-    let mut found = Vec::new();
-    for row in table.range::<schema::DeliveryKey>(range).doing(READ)?.take(limit) {
-        let (key, bytes) = row.doing(READ)?;
-        let (message, peer) = key.value();
-        let row = Row::Delivery(message_id(message)?, PeerId(peer));
-        found.push(record::decode(&row, bytes.value())?);
-    }
-    Ok(found)
-}
-
-fn message_id(number: u128) -> Result<MessageId, StoreError> {
-    MessageId::try_from(number).map_err(|_| StoreError::MessageKey { number })
 }

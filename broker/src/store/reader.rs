@@ -14,19 +14,23 @@ use redb::{
 };
 use serde::Deserialize;
 
+use super::damage::{Damage, stand_in};
 use super::error::{Doing, READ, Row, StoreError};
-use super::{Reference, message_id, record, reindex, schema, things};
+use super::image::STAND_IN_STAGES;
+use super::{Reference, reindex, schema, things};
 
 /// Another way into an open store, for reading.
 #[derive(Clone, Debug)]
 pub struct Reader {
     database: Arc<Database>,
+    damage: Damage,
 }
 
 /// The store as it was at one moment. Tables are opened when they are first needed.
 #[derive(Debug)]
 pub struct Snapshot {
     reading: ReadTransaction,
+    damage: Damage,
     messages: OnceCell<ReadOnlyTable<u128, &'static [u8]>>,
     deliveries: [OnceCell<ReadOnlyTable<schema::DeliveryKey, &'static [u8]>>; 4],
     notes: OnceCell<ReadOnlyTable<&'static [u8], &'static [u8]>>,
@@ -38,8 +42,8 @@ pub struct Snapshot {
 }
 
 impl Reader {
-    pub(super) fn new(database: Arc<Database>) -> Self {
-        Self { database }
+    pub(super) fn new(database: Arc<Database>, damage: Damage) -> Self {
+        Self { database, damage }
     }
 
     /// The store as it is now: everything that was committed.
@@ -49,6 +53,7 @@ impl Reader {
     pub fn snapshot(&self) -> Result<Snapshot, StoreError> {
         Ok(Snapshot {
             reading: self.database.begin_read().doing(READ)?,
+            damage: self.damage.clone(),
             messages: OnceCell::new(),
             deliveries: Default::default(),
             notes: OnceCell::new(),
@@ -97,30 +102,32 @@ impl Snapshot {
         Ok(self.messages()?.len().doing(READ)? + self.notes()?.len().doing(READ)? + self.tasks()?.len().doing(READ)?)
     }
 
-    /// One message, where it exists.
+    /// One message, where it exists and can be read.
     ///
     /// # Errors
-    /// Where the file cannot be read, or the record makes no sense.
+    /// Where the file cannot be read.
     pub fn message(&self, id: MessageId) -> Result<Option<MessageRecord>, StoreError> {
-        get(self.messages()?, id.to_u128(), &Row::Message(id))
+        self.get(self.messages()?, id.to_u128(), &Row::Message(id))
     }
 
-    /// The deliveries of one message.
+    /// The deliveries of one message. One that cannot be read has a stand-in, which was held and not let go.
     ///
     /// # Errors
     /// As [`Snapshot::message`].
     pub fn deliveries(&self, id: MessageId) -> Result<Vec<DeliveryRecord>, StoreError> {
         let mut found = Vec::new();
-        for (place, definition) in self.deliveries.iter().zip(schema::DELIVERIES) {
+        for ((place, definition), stage) in self.deliveries.iter().zip(schema::DELIVERIES).zip(STAND_IN_STAGES) {
             for row in self.open(place, definition)?.range(schema::keys_of_message(id)).doing(READ)? {
                 let (key, bytes) = row.doing(READ)?;
-                found.push(record::decode(&Row::Delivery(id, PeerId(key.value().1)), bytes.value())?);
+                let peer = PeerId(key.value().1);
+                let read = self.damage.read(&Row::Delivery(id, peer), bytes.value());
+                found.push(read.unwrap_or_else(|| stand_in(id, peer, stage, None)));
             }
         }
         Ok(found)
     }
 
-    /// Visits the messages after one, oldest first, until `visit` breaks.
+    /// Visits the messages after one, oldest first, until `visit` breaks. What is damaged is not visited.
     ///
     /// # Errors
     /// As [`Snapshot::message`].
@@ -132,8 +139,8 @@ impl Snapshot {
         let start = after.map_or(Bound::Unbounded, |id| Bound::Excluded(id.to_u128()));
         for row in self.messages()?.range::<u128>((start, Bound::Unbounded)).doing(READ)? {
             let (key, bytes) = row.doing(READ)?;
-            let id = message_id(key.value())?;
-            let message = record::decode_message(&Row::Message(id), bytes.value())?;
+            let Some(id) = self.damage.message_id(key.value()) else { continue };
+            let Some(message) = self.damage.read(&Row::Message(id), bytes.value()) else { continue };
             if visit(message).is_break() {
                 break;
             }
@@ -146,7 +153,7 @@ impl Snapshot {
     /// # Errors
     /// As [`Snapshot::message`].
     pub fn note(&self, key: &str) -> Result<Option<NoteRecord>, StoreError> {
-        get(self.notes()?, key.as_bytes(), &Row::Thing(ThingKey::Note(key.to_owned())))
+        self.get(self.notes()?, key.as_bytes(), &Row::Thing(ThingKey::Note(key.to_owned())))
     }
 
     /// One task, where it exists.
@@ -154,7 +161,7 @@ impl Snapshot {
     /// # Errors
     /// As [`Snapshot::message`].
     pub fn task(&self, id: TaskId) -> Result<Option<TaskRecord>, StoreError> {
-        get(self.tasks()?, id.0, &Row::Thing(ThingKey::Task(id)))
+        self.get(self.tasks()?, id.0, &Row::Thing(ThingKey::Task(id)))
     }
 
     /// Visits all notes and tasks by what refers to them.
@@ -178,7 +185,7 @@ impl Snapshot {
     /// # Errors
     /// As [`Snapshot::message`].
     pub fn peer_name(&self, peer: PeerId) -> Result<Option<String>, StoreError> {
-        let record: Option<PeerRecord> = get(self.open(&self.peers, schema::PEERS)?, peer.0, &Row::Peer(peer))?;
+        let record: Option<PeerRecord> = self.get(self.open(&self.peers, schema::PEERS)?, peer.0, &Row::Peer(peer))?;
         Ok(record.map(|record| record.name))
     }
 
@@ -200,22 +207,23 @@ impl Snapshot {
         let mut found = Vec::new();
         for row in self.reindex()?.range::<u64>((Bound::Excluded(after), Bound::Unbounded)).doing(READ)?.take(rows_max) {
             let (number, row) = row.doing(READ)?;
-            found.push((number.value(), Reference::of(row.value())?));
+            found.push((number.value(), Reference::of(row.value())));
         }
         Ok(found)
     }
-}
 
-fn get<'k, K, V, T>(
-    table: &ReadOnlyTable<K, V>,
-    key: impl std::borrow::Borrow<K::SelfType<'k>>,
-    row: &Row,
-) -> Result<Option<T>, StoreError>
-where
-    K: Key + 'static,
-    V: for<'a> Value<SelfType<'a> = &'a [u8]> + 'static,
-    T: for<'de> Deserialize<'de>,
-{
-    let Some(bytes) = table.get(key).doing(READ)? else { return Ok(None) };
-    record::decode(row, bytes.value()).map(Some)
+    fn get<'k, K, V, T>(
+        &self,
+        table: &ReadOnlyTable<K, V>,
+        key: impl std::borrow::Borrow<K::SelfType<'k>>,
+        row: &Row,
+    ) -> Result<Option<T>, StoreError>
+    where
+        K: Key + 'static,
+        V: for<'a> Value<SelfType<'a> = &'a [u8]> + 'static,
+        T: for<'de> Deserialize<'de>,
+    {
+        let Some(bytes) = table.get(key).doing(READ)? else { return Ok(None) };
+        Ok(self.damage.read(row, bytes.value()))
+    }
 }

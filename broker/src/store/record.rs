@@ -14,7 +14,7 @@
 //!   broker refuses the file by its schema instead of stumbling over one row.)
 
 use bincode::config::{Configuration, Limit, LittleEndian, Varint};
-use peer_core::record::{MessageHead, MessageRecord};
+use peer_core::record::MessageHead;
 use peer_core::thing::ThingKey;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -52,11 +52,6 @@ pub(super) fn decode_head(row: &Row, bytes: &[u8]) -> Result<(MessageHead, Optio
     // The same fields in the same order as `MessageRecord`, with the text borrowed.
     let (head, idempotency_key, _text): (MessageHead, Option<String>, &str) = decode(row, bytes)?;
     Ok((head, idempotency_key))
-}
-
-/// A message, whole.
-pub(super) fn decode_message(row: &Row, bytes: &[u8]) -> Result<MessageRecord, StoreError> {
-    decode(row, bytes)
 }
 
 /// An encoded record, with what stands before it in `row`.
@@ -98,6 +93,8 @@ fn checksum(row: &Row, body: &[u8]) -> u32 {
             sum.update(&message.to_u128().to_le_bytes());
             sum.update(&peer.0.to_le_bytes());
         }
+        // No record stands under such a key.
+        Row::Key(number) => sum.update(&number.to_le_bytes()),
         Row::NextPeer => sum.update(b"next_peer"),
         Row::NextTask => sum.update(b"next_task"),
         Row::Settings => sum.update(b"settings"),

@@ -13,7 +13,7 @@ use peer_proto::message::TraceEvent;
 use redb::{ReadableTable, WriteTransaction};
 
 use super::error::{Doing, StoreError, WRITE};
-use super::{Touched, message_id, schema};
+use super::{Touched, schema};
 
 /// Rows that are kept at most. An index that is further behind is built anew.
 pub(super) const ROWS_MAX: u64 = 100_000;
@@ -41,13 +41,14 @@ impl Reference {
         }
     }
 
-    pub(super) fn of((kind, number, key): Row<'_>) -> Result<Option<Self>, StoreError> {
-        Ok(match kind {
-            0 => Some(Self::Message(message_id(number)?)),
+    /// None where it refers to nothing that there could be.
+    pub(super) fn of((kind, number, key): Row<'_>) -> Option<Self> {
+        match kind {
+            0 => MessageId::try_from(number).ok().map(Self::Message),
             1 => str::from_utf8(key).ok().map(|key| Self::Note(key.to_owned())),
             2 => u64::try_from(number).ok().map(|number| Self::Task(TaskId(number))),
             _ => None,
-        })
+        }
     }
 
     /// What a change means for the index beyond the new messages in it.

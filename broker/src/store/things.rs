@@ -6,8 +6,9 @@ use peer_core::thing::{NoteRecord, Thing, ThingKey, Things};
 use peer_proto::ids::TaskId;
 use redb::{ReadTransaction, ReadableTable, WriteTransaction};
 
+use super::damage::Damage;
 use super::error::{Doing, READ, Row, StoreError, WRITE};
-use super::{Touched, message_id, record, schema};
+use super::{Touched, record, schema};
 
 /// The tables of one transaction, each opened when it is first needed.
 pub(super) struct Tables<'txn> {
@@ -73,35 +74,35 @@ pub(super) fn create(writing: &WriteTransaction) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// All of them; notes without their values.
-pub(super) fn load(reading: &ReadTransaction) -> Result<Things, StoreError> {
+/// All of them that can be read; notes without their values.
+pub(super) fn load(reading: &ReadTransaction, damage: &Damage) -> Result<Things, StoreError> {
     let mut things = Things::default();
     for row in reading.open_table(schema::CHANNELS).doing(READ)?.iter().doing(READ)? {
         let (key, bytes) = row.doing(READ)?;
-        things.channels.push(record::decode(&Row::Thing(ThingKey::Channel(text(key.value()))), bytes.value())?);
+        things.channels.extend(damage.read(&Row::Thing(ThingKey::Channel(text(key.value()))), bytes.value()));
     }
     for row in reading.open_table(schema::QUESTIONS).doing(READ)?.iter().doing(READ)? {
         let (key, bytes) = row.doing(READ)?;
-        let question = message_id(key.value())?;
-        things.questions.push(record::decode(&Row::Thing(ThingKey::Question(question)), bytes.value())?);
+        let Some(question) = damage.message_id(key.value()) else { continue };
+        things.questions.extend(damage.read(&Row::Thing(ThingKey::Question(question)), bytes.value()));
     }
     for row in reading.open_table(schema::TASKS).doing(READ)?.iter().doing(READ)? {
         let (key, bytes) = row.doing(READ)?;
-        things.tasks.push(record::decode(&Row::Thing(ThingKey::Task(TaskId(key.value()))), bytes.value())?);
+        things.tasks.extend(damage.read(&Row::Thing(ThingKey::Task(TaskId(key.value()))), bytes.value()));
     }
     for row in reading.open_table(schema::NOTES).doing(READ)?.iter().doing(READ)? {
         let (key, bytes) = row.doing(READ)?;
-        let note: NoteRecord = record::decode(&Row::Thing(ThingKey::Note(text(key.value()))), bytes.value())?;
-        things.notes.push(note.head);
+        let note: Option<NoteRecord> = damage.read(&Row::Thing(ThingKey::Note(text(key.value()))), bytes.value());
+        things.notes.extend(note.map(|note| note.head));
     }
     Ok(things)
 }
 
-/// One note, where there is one.
-pub(super) fn note(reading: &ReadTransaction, key: &str) -> Result<Option<NoteRecord>, StoreError> {
+/// One note, where there is one that can be read.
+pub(super) fn note(reading: &ReadTransaction, key: &str, damage: &Damage) -> Result<Option<NoteRecord>, StoreError> {
     let table = reading.open_table(schema::NOTES).doing(READ)?;
     let Some(bytes) = table.get(key.as_bytes()).doing(READ)? else { return Ok(None) };
-    record::decode(&Row::Thing(ThingKey::Note(key.to_owned())), bytes.value()).map(Some)
+    Ok(damage.read(&Row::Thing(ThingKey::Note(key.to_owned())), bytes.value()))
 }
 
 /// The text that a key is. One that is no UTF-8 was damaged: whatever it becomes, no record stands under it.

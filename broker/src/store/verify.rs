@@ -6,14 +6,14 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 
-use peer_core::record::{DeliveryRecord, KeptRecord, PausesRecord, PeerRecord, SettingsRecord};
+use peer_core::record::{DeliveryRecord, KeptRecord, MessageRecord, PausesRecord, PeerRecord, SettingsRecord};
 use peer_core::thing::{ChannelRecord, NoteRecord, QuestionRecord, TaskRecord, Thing, ThingKey};
 use peer_proto::ids::{MessageId, PeerId, TaskId};
 use redb::{Database, Key, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
 use serde::de::DeserializeOwned;
 
 use super::error::{Doing, OpenError, READ, Row, StoreError};
-use super::{SCHEMA_VERSION, file, message_id, migrate, open_checked, record, schema, things};
+use super::{SCHEMA_VERSION, file, migrate, open_checked, record, schema, things};
 
 /// Problems that a report names; beyond it they are only counted.
 const PROBLEMS_NAMED_MAX: usize = 100;
@@ -83,6 +83,8 @@ pub enum Problem {
     NoPeer(Row),
     /// An idempotency key of this sender names a message that does not exist.
     KeyWithoutMessage(PeerId, MessageId),
+    /// An idempotency key of this sender names a message that was sent under another key.
+    KeyOfAnother(PeerId, MessageId),
     /// This peer's id would be given to another one.
     PeerIdNotReserved(PeerId),
     /// This task's id would be given to another one.
@@ -98,6 +100,9 @@ impl fmt::Display for Problem {
             Self::NoPeer(row) => write!(f, "the {row} waits for a peer that is not there"),
             Self::KeyWithoutMessage(sender, message) => {
                 write!(f, "an idempotency key of {sender} names {message}, which is not there")
+            }
+            Self::KeyOfAnother(sender, message) => {
+                write!(f, "an idempotency key of {sender} names {message}, which was sent under another key")
             }
             Self::PeerIdNotReserved(peer) => write!(f, "the id of {peer} would be given to another peer"),
             Self::TaskIdNotReserved(task) => write!(f, "the id of {task} would be given to another task"),
@@ -133,7 +138,7 @@ fn examine(database: &Database, report: &mut VerifyReport) -> Result<(), StoreEr
 fn examine_things(reading: &ReadTransaction, report: &mut VerifyReport) -> Result<(), StoreError> {
     let channel = |name: &[u8]| Ok(ThingKey::Channel(things::text(name)));
     report.channels = examine_table(reading, schema::CHANNELS, channel, |record: ChannelRecord| Thing::Channel(record), report)?;
-    let question = |id: u128| message_id(id).map(ThingKey::Question);
+    let question = |id: u128| MessageId::try_from(id).map(ThingKey::Question).map_err(|_| Row::Key(id));
     report.questions =
         examine_table(reading, schema::QUESTIONS, question, |record: QuestionRecord| Thing::Question(record), report)?;
     let task = |id: u64| Ok(ThingKey::Task(TaskId(id)));
@@ -157,14 +162,20 @@ fn examine_things(reading: &ReadTransaction, report: &mut VerifyReport) -> Resul
 fn examine_table<K: Key + 'static, T: DeserializeOwned>(
     reading: &ReadTransaction,
     table: TableDefinition<'_, K, &'static [u8]>,
-    key_of: impl for<'a> Fn(K::SelfType<'a>) -> Result<ThingKey, StoreError>,
+    key_of: impl for<'a> Fn(K::SelfType<'a>) -> Result<ThingKey, Row>,
     thing: impl Fn(T) -> Thing,
     report: &mut VerifyReport,
 ) -> Result<u64, StoreError> {
     let table = reading.open_table(table).doing(READ)?;
     for row in table.iter().doing(READ)? {
         let (key, bytes) = row.doing(READ)?;
-        let key = key_of(key.value())?;
+        let key = match key_of(key.value()) {
+            Ok(key) => key,
+            Err(row) => {
+                report.add(Problem::Unreadable(row));
+                continue;
+            }
+        };
         let row = Row::Thing(key.clone());
         match record::decode::<T>(&row, bytes.value()).map(&thing) {
             Err(_) => report.add(Problem::Unreadable(row)),
@@ -232,8 +243,11 @@ fn examine_messages(reading: &ReadTransaction, report: &mut VerifyReport) -> Res
     let table = reading.open_table(schema::MESSAGES).doing(READ)?;
     for row in table.iter().doing(READ)? {
         let (key, bytes) = row.doing(READ)?;
-        let id = message_id(key.value())?;
-        match record::decode_message(&Row::Message(id), bytes.value()) {
+        let Ok(id) = MessageId::try_from(key.value()) else {
+            report.add(Problem::Unreadable(Row::Key(key.value())));
+            continue;
+        };
+        match record::decode::<MessageRecord>(&Row::Message(id), bytes.value()) {
             Err(_) => report.add(Problem::Unreadable(Row::Message(id))),
             Ok(message) if message.head.id != id => report.add(Problem::Misplaced(Row::Message(id))),
             Ok(_) => {}
@@ -254,7 +268,11 @@ fn examine_deliveries(
     for row in deliveries.iter().doing(READ)? {
         let (key, bytes) = row.doing(READ)?;
         let (message, peer) = key.value();
-        let row = Row::Delivery(message_id(message)?, PeerId(peer));
+        let Ok(id) = MessageId::try_from(message) else {
+            report.add(Problem::Unreadable(Row::Key(message)));
+            continue;
+        };
+        let row = Row::Delivery(id, PeerId(peer));
         match record::decode::<DeliveryRecord>(&row, bytes.value()) {
             Err(_) => report.add(Problem::Unreadable(row.clone())),
             Ok(delivery) => {
@@ -278,8 +296,20 @@ fn examine_idempotency_keys(reading: &ReadTransaction, report: &mut VerifyReport
     let keys = reading.open_table(schema::IDEMPOTENCY).doing(READ)?;
     for row in keys.iter().doing(READ)? {
         let (key, message) = row.doing(READ)?;
-        if messages.get(message.value()).doing(READ)?.is_none() {
-            report.add(Problem::KeyWithoutMessage(PeerId(key.value().0), message_id(message.value())?));
+        let (sender, number) = (PeerId(key.value().0), message.value());
+        let Ok(id) = MessageId::try_from(number) else {
+            report.add(Problem::Unreadable(Row::Key(number)));
+            continue;
+        };
+        match messages.get(number).doing(READ)? {
+            None => report.add(Problem::KeyWithoutMessage(sender, id)),
+            // A message that cannot be read is named already.
+            Some(bytes) => match record::decode_head(&Row::Message(id), bytes.value()) {
+                Ok((_, said)) if said.as_deref().map(str::as_bytes) != Some(key.value().1) => {
+                    report.add(Problem::KeyOfAnother(sender, id));
+                }
+                _ => {}
+            },
         }
     }
     report.idempotency_keys = keys.len().doing(READ)?;

@@ -56,6 +56,11 @@ pub(crate) fn print(output: &Output, status: &Status) -> Result<(), Failure> {
             format!("{}; `peerctl history --refused` shows the latest", counts.join(", "))
         }
     };
+    let damaged = match status.damaged {
+        0 => String::new(),
+        1 => output.paint(Tone::Bad, "; 1 damaged record is left out, see `peerctl doctor`"),
+        many => output.paint(Tone::Bad, &format!("; {many} damaged records are left out, see `peerctl doctor`")),
+    };
     output.facts(&[
         (
             "broker",
@@ -67,7 +72,7 @@ pub(crate) fn print(output: &Output, status: &Status) -> Result<(), Failure> {
         ("peers", format!("{} online, {} offline", status.peers_online, status.peers_offline)),
         ("waiting", format!("{} stored, {} leased, {} held{oldest}", status.stored, status.leased, status.held)),
         ("dead letters", status.dead.to_string()),
-        ("messages", format!("{} in the store", status.messages_total)),
+        ("messages", format!("{} in the store{damaged}", status.messages_total)),
         ("paused", pause::told_with(&status.paused, &status.used_up)),
         ("refused", refused),
         ("commits", latency),
@@ -107,5 +112,6 @@ fn json(status: &Status) -> Value {
         "commit_us": { "p50": status.commit_us_p50, "max": status.commit_us_max },
         "disk_free_bytes": status.disk_free_bytes,
         "config_fault": status.config_fault,
+        "damaged": status.damaged,
     })
 }

@@ -213,6 +213,7 @@ units!(EVENTS, event_name, EventKind, {
     Paused => "paused",
     Resumed => "resumed",
     Loop => "loop",
+    Damaged => "damaged",
 });
 
 units!(QUESTION_STATES, question_state_name, QuestionState, {
@@ -387,6 +388,7 @@ variants!(CAUSES, cause_name, Cause, {
     Cause::Operator => "operator",
     Cause::Policy => "policy",
     Cause::Bound => "bound",
+    Cause::Damaged => "damaged",
 });
 
 units!(CODES, code_name, ErrorCode, {
@@ -482,6 +484,7 @@ fn vectors() -> Vec<Vector> {
         Cause::Operator,
         Cause::Policy,
         Cause::Bound,
+        Cause::Damaged,
     ];
     all.extend(each("cause", cause_name, &causes));
     all.push(vector("token", Token([0xa5; 32])));

@@ -468,6 +468,7 @@ pub(crate) fn replies() -> Vec<(&'static str, Reply)> {
         }],
         config: vec![("limits.sender_per_minute".into(), "60".into())],
         config_fault: Some("line 1".into()),
+        damaged: 3,
     };
     let channel = ChannelInfo {
         name: "#ops".into(),

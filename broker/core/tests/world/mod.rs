@@ -657,5 +657,6 @@ pub fn empty_status() -> peer_proto::request::Status {
         used_up: Vec::new(),
         config: Vec::new(),
         config_fault: None,
+        damaged: 0,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use peer_core::record::{KeptRecord, SettingsRecord};
+use peer_core::record::{KeptRecord, MessageRecord, SettingsRecord};
 use peer_core::step::Change;
 use peer_core::thing::ThingKey;
 use peer_proto::hook::Mode;
@@ -194,6 +194,7 @@ fn the_variants_keep_their_numbers() {
         Cause::Operator,
         Cause::Policy,
         Cause::Bound,
+        Cause::Damaged,
     ];
     for (number, cause) in causes.iter().enumerate() {
         assert_eq!(numbered(encoded(cause)), [number as u8 + 1], "{cause:?}");
@@ -239,28 +240,28 @@ fn a_record_that_is_not_what_was_written_there_is_refused() {
     let row = Row::Message(id(1));
     let bytes = record::encode(&row, &message(1, &[3])).unwrap();
     for length in 0..bytes.len() {
-        assert!(record::decode_message(&row, &bytes[..length]).is_err(), "cut to {length}");
+        assert!(record::decode::<MessageRecord>(&row, &bytes[..length]).is_err(), "cut to {length}");
     }
     for (at, bit) in (0..bytes.len()).flat_map(|at| (0..8).map(move |bit| (at, bit))) {
         let mut damaged = bytes.clone();
         damaged[at] ^= 1 << bit;
-        assert!(record::decode_message(&row, &damaged).is_err(), "bit {bit} of byte {at}");
+        assert!(record::decode::<MessageRecord>(&row, &damaged).is_err(), "bit {bit} of byte {at}");
     }
     // Whole, and in another place.
     for other in [Row::Message(id(2)), Row::Delivery(id(1), PeerId(0)), Row::Settings] {
-        assert!(matches!(refusal(record::decode_message(&other, &bytes)), RecordError::Checksum), "{other}");
+        assert!(matches!(refusal(record::decode::<MessageRecord>(&other, &bytes)), RecordError::Checksum), "{other}");
     }
     let mut longer = bytes.clone();
     longer.push(0);
-    assert!(matches!(refusal(record::decode_message(&row, &longer)), RecordError::Checksum));
+    assert!(matches!(refusal(record::decode::<MessageRecord>(&row, &longer)), RecordError::Checksum));
     let mut newer = bytes.clone();
     newer[0] = 3;
-    assert!(matches!(refusal(record::decode_message(&row, &newer)), RecordError::Version { found: 3 }));
+    assert!(matches!(refusal(record::decode::<MessageRecord>(&row, &newer)), RecordError::Version { found: 3 }));
     // With a good checksum, as a defect of a writer would leave it.
     let mut longer = bytes[record::HEAD_BYTES..].to_vec();
     longer.push(0);
     let longer = record::seal(&row, &longer);
-    assert!(matches!(refusal(record::decode_message(&row, &longer)), RecordError::TrailingBytes { bytes: 1 }));
+    assert!(matches!(refusal(record::decode::<MessageRecord>(&row, &longer)), RecordError::TrailingBytes { bytes: 1 }));
     let hostile = record::seal(&row, &[0xfd, 0, 0, 0, 0, 0, 0, 0, 0x10]);
     assert!(matches!(refusal(record::decode::<&str>(&row, &hostile)), RecordError::Decode(_)));
     let large = "x".repeat(RECORD_BYTES_MAX);

@@ -5,6 +5,7 @@ mod bytes;
 mod changes;
 mod crash_disk;
 mod crashes;
+mod damaged;
 mod files;
 mod older;
 
@@ -26,6 +27,7 @@ use peer_proto::policy::Policy;
 use peer_proto::question::QuestionState;
 use peer_proto::request::{Seat, SeatKind};
 use peer_proto::task::TaskState;
+use redb::ReadableTable;
 use tempfile::TempDir;
 
 use super::migrate::STEPS;
@@ -217,7 +219,7 @@ pub(crate) fn store_on_a_disk_that_fills() -> (Store, impl FnOnce()) {
 /// Reopens what a disk holds; says whether all of it had to be walked through.
 fn reopen(disk: CrashDisk) -> (Store, bool) {
     let (database, repaired) = open_database(disk).unwrap();
-    (Store { database: database.into(), needs_checkpoint: repaired, failed: false }, repaired)
+    (Store::over(database, repaired), repaired)
 }
 
 /// All that a store holds.
@@ -315,4 +317,17 @@ fn filled(database: &Path, backups: &Path) {
     for n in 10..60 {
         store.commit(&send(n, &[3])).unwrap();
     }
+}
+
+/// Changes the record of a message in a database that nobody has open, and nothing else: its page has a good checksum.
+pub(crate) fn rewrite_message(database: &Path, id: MessageId, change: impl FnOnce(&mut Vec<u8>)) {
+    let database = redb::Database::open(database).unwrap();
+    let writing = database.begin_write().unwrap();
+    {
+        let mut messages = writing.open_table(super::schema::MESSAGES).unwrap();
+        let mut bytes = messages.get(id.to_u128()).unwrap().unwrap().value().to_vec();
+        change(&mut bytes);
+        messages.insert(id.to_u128(), bytes.as_slice()).unwrap();
+    }
+    writing.commit().unwrap();
 }

@@ -75,6 +75,10 @@ fn running(endpoint: &Endpoint, status: &Status, findings: &mut Findings) {
     if !status.sandbox && cfg!(target_os = "linux") {
         findings.note("broker", "the kernel does not keep it from opening network sockets", "peerctl daemon restart");
     }
+    if status.damaged > 0 {
+        let observed = format!("records of the database that are damaged and left out: {}", status.damaged);
+        findings.problem("database", observed, "none", "peerctl daemon stop && peerctl daemon verify");
+    }
     if status.dead > 0 {
         findings.note("mail", format!("{} dead letters", status.dead), "peerctl orphans");
     }
