@@ -79,11 +79,11 @@ fn every_argument_of_every_tool_is_held_to_its_type() {
         let schema = schemas.clone().find(|known| known["name"] == tool).expect("the tool is listed");
         for (name, value) in whole.as_object().expect("arguments are an object") {
             left.remove(&format!("{tool} {name}"));
-            let mut wrong = vec![json!(["x"]), json!({"x": 1})];
+            let mut wrong = vec![json!([["x"]]), json!({"x": 1})];
             match value {
                 Value::String(_) => wrong.extend([json!(7), json!(true)]),
-                Value::Number(_) => wrong.extend([json!("7"), json!(-1), json!(1.5)]),
-                _ => wrong.extend([json!("true"), json!(1)]),
+                Value::Number(_) => wrong.extend([json!("seven"), json!("-1"), json!(-1), json!(1.5)]),
+                _ => wrong.extend([json!("yes"), json!(1)]),
             }
             let of = &schema["inputSchema"]["properties"][name];
             if of.get("enum").is_some() {

@@ -114,9 +114,9 @@ fn a_connection_that_finds_no_room_is_told_so() {
     start.args(["-c", "ulimit -n 80 && exec \"$0\" daemon start", executable]);
     start.env("HOME", home.home()).env("PEERD_DIR", home.state());
     assert!(start.status().expect("run a shell").success());
-    // How many it takes: those who asked before may not all have left.
+    // How many it takes: whoever asked before may not have left when the crowd comes, and then leaves one place.
     let (mut crowd, mut refused) = (Vec::new(), home.peerctl(&["status", "--json"]));
-    while refused.code == 0 && crowd.len() < 32 {
+    while refused.code == 0 && crowd.len() < 320 {
         crowd.extend((0..16).map(|_| UnixStream::connect(home.socket()).expect("there is a broker")));
         refused = home.peerctl(&["status", "--json"]);
     }
@@ -179,10 +179,6 @@ fn what_is_wrong_with_the_directory_is_said_with_the_way_out() {
     std::fs::create_dir(linked.root().join("real")).expect("mkdir");
     symlink(linked.root().join("real"), linked.state()).expect("symlink");
     refused(&linked, &["is no directory", "PEERD_DIR"]);
-
-    let wrong = peer_tests::home!();
-    wrong.configure("[limits]\nsender_per_minut = 3\n");
-    refused(&wrong, &["config.toml", "sender_per_minut"]);
 
     let damaged = peer_tests::home!();
     damaged.configure("");

@@ -155,7 +155,7 @@ fn an_adapter_in_the_background_of_its_client_s_terminal_is_not_stopped() {
     tcsetattr(&terminal.slave, SetArg::TCSANOW, &settings).expect("it is a terminal");
     let adapter = terminal.adapter(&home, r#"set -m; (exec "$@" <&8 >&9 2>&7) & wait"#).start();
     registered(&adapter);
-    assert!(terminal.text().contains(&title("luna")), "{:?}", terminal.text());
+    terminal.wait(&format!("{KEEP}{}", title("luna")));
 }
 
 /// Some clients start their servers in sessions of their own: then the kernel gives the adapter no terminal.
