@@ -5,7 +5,8 @@
 //!
 //! - Messages are shown in the order of their ids, so that each sender's order is kept; what is pushed never overtakes one
 //!   that still waits for a tool result.
-//! - A message is given to one carrier at a time: to the next one only after the last one had its time, or could not.
+//! - A message is given to one carrier at a time: to the next one only after the last one had its time, or could not. One
+//!   message alone is on trial with a push carrier that was not proved, and goes with what the client calls as well.
 //! - A message is proved by a later call or event only where its whole body went to the same conversation before it.
 //! - What is proved is never shown again, also where the broker, whose answer was lost, pushes it once more.
 
@@ -301,7 +302,13 @@ impl Inbox {
 
     /// Whether the next result or hook may show what a push carrier had, and what the model may have seen by that.
     pub(crate) fn would_repeat_push(&self) -> bool {
-        self.entries.values().any(|entry| entry.is_open() && entry.is_pushed_only() && entry.standing() == Standing::Overdue)
+        // The record says nothing yet of what the next request will have.
+        let may_be_recorded = |entry: &Entry| match entry.standing() {
+            Standing::Overdue => true,
+            Standing::OnTrial => entry.pushes.iter().all(|push| push.round < self.rounds),
+            Standing::Fresh | Standing::Open => false,
+        };
+        self.entries.values().any(|entry| entry.is_open() && entry.is_pushed_only() && may_be_recorded(entry))
     }
 
     /// The client showed an event: what it was given so far, of `among` where that is given, its model may have been asked
@@ -357,13 +364,42 @@ impl Inbox {
             return None;
         }
         let quoted = self.quote(due, if one { 1 } else { room }, BLOCK_CHARS_MAX, home);
+        self.given(carrier, quoted, one, false)
+    }
+
+    /// The one message that a carrier which was not proved is tried with: the oldest, or while the reader rests, the oldest
+    /// of whoever may wake it. What the client calls next carries it too.
+    pub(crate) fn trial(&mut self, carrier: Carrier, rests: bool, one: bool, home: &str) -> Option<Post> {
+        let due = |entry: &&Entry| entry.is_due_by(carrier);
+        let first = self.entries.values().filter(due).find(|entry| !rests || entry.may_wake())?;
+        let sender = first.message.from.peer;
+        let chosen = self.entries.values().filter(due).find(|entry| entry.message.from.peer == sender)?.id();
+        let others = self.entries.values().filter(due).count() - 1;
+        let mut quoted = self.quote(|entry| entry.id() == chosen, 1, BLOCK_CHARS_MAX, home);
+        quoted.left = others;
+        self.given(carrier, quoted, one, true)
+    }
+
+    /// Whether a push carrier that was not proved has a message, and has time left.
+    pub(crate) fn is_any_on_trial(&self) -> bool {
+        self.entries.values().any(|entry| entry.is_open() && entry.is_on_trial())
+    }
+
+    /// The push carrier that alone was given this message, and so brought it if the model knows it.
+    pub(crate) fn brought_by(&self, message: MessageId) -> Option<Carrier> {
+        let entry = self.entries.get(&message).filter(|entry| entry.is_pushed_only())?;
+        entry.pushes.last().map(|push| push.carrier)
+    }
+
+    /// Counts what is about to go as given to this carrier. `one`: one message, without a head.
+    fn given(&mut self, carrier: Carrier, quoted: Quoted, one: bool, trial: bool) -> Option<Post> {
         if quoted.shown.is_empty() {
             return None;
         }
         let mut messages = Vec::new();
         for (message, end) in &quoted.shown {
             let Some(entry) = self.entries.get_mut(message) else { continue };
-            entry.pushes.push(Pushed { carrier, end: *end, overdue: false, arrived: false, round: self.rounds });
+            entry.pushes.push(Pushed { carrier, end: *end, overdue: false, arrived: false, round: self.rounds, trial });
             messages.push(entry.message.clone());
         }
         let mut text = quoted.text;
@@ -377,6 +413,11 @@ impl Inbox {
     /// Whether anything waits that this push carrier may be given.
     pub(crate) fn is_any_due_by(&self, carrier: Carrier) -> bool {
         self.entries.values().any(|entry| entry.is_due_by(carrier))
+    }
+
+    /// Whether anything waits that this push carrier may end its reader's rest with.
+    pub(crate) fn is_any_waking_by(&self, carrier: Carrier) -> bool {
+        self.entries.values().any(|entry| entry.is_due_by(carrier) && entry.may_wake())
     }
 
     /// What this push carrier was given and nothing that the client calls had, and of which the record has shown nothing.

@@ -415,7 +415,7 @@ async fn acknowledge(call: &ToolCall<'_>, messages: Vec<MessageId>) -> Result<Ou
         let Reply::Acked { acked, unknown } = call.session.request(Request::Ack { messages: some.to_vec() }).await? else {
             return Err(ToolError::OtherReply);
         };
-        call.session.state().inbox.remove(&acked);
+        call.session.settled(&acked);
         done.extend(acked);
         strangers.extend(unknown);
     }

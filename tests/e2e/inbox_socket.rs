@@ -152,18 +152,29 @@ fn a_post_says_who_speaks_and_the_record_proves_it() {
     };
     let queued = json!({"type": "queue-operation", "operation": "enqueue", "content": content});
     client.record(&[answer("msg_1"), queued, answer("msg_2"), shown(true), answer("msg_3")]);
-    let _ = luna.call("set_summary", json!({"summary": "works"})).success();
-    assert_eq!(trace(&home, &id), ["stored", "offered inbox_socket"]);
+    let result = luna.call("set_summary", json!({"summary": "works"})).success().text;
+    assert!(result.contains("(shown before)\n| which bcrypt?"), "the socket is on trial, so the result carries it too: {result}");
+    assert_eq!(trace(&home, &id), ["stored", "offered inbox_socket", "offered tool_result"]);
     client.record(&[shown(false), answer("msg_3")]);
-    let _ = luna.call("set_summary", json!({"summary": "still works"})).success();
-    assert_eq!(trace(&home, &id), ["stored", "offered inbox_socket"], "the rest of an answer that had begun before");
+    let again = luna.call("set_summary", json!({"summary": "still works"})).success().text;
+    assert!(!again.contains("| which bcrypt?"), "{again}");
+    assert_eq!(trace(&home, &id), ["stored", "offered inbox_socket", "offered tool_result"], "the rest of an answer that had begun before");
     client.record(&[answer("msg_4")]);
     let deadline = Instant::now() + PATIENCE;
     // The record is watched: nobody calls.
-    while trace(&home, &id).len() < 3 {
+    while trace(&home, &id).len() < 4 {
         assert!(Instant::now() < deadline, "it is not proved");
     }
-    assert_eq!(trace(&home, &id), ["stored", "offered inbox_socket", "presented inbox_socket"]);
+    assert_eq!(trace(&home, &id), ["stored", "offered inbox_socket", "offered tool_result", "presented inbox_socket"]);
+
+    // From now on it has its mail alone, however much there is.
+    let next: Vec<String> = ["one", "two"].map(|text| send(&orion, text)).into();
+    let mut posted = String::new();
+    while !next.iter().all(|id| posted.contains(id.as_str())) {
+        posted.push_str(&client.post()[1].to_string());
+    }
+    let result = luna.call("set_summary", json!({"summary": "goes on"})).success().text;
+    assert!(!result.contains("| one") && result.contains("came through a push"), "{result}");
 }
 
 #[test]

@@ -749,7 +749,9 @@ impl Model {
         }
         match (request, reply) {
             (Request::Register(register), Reply::Registered(registered)) => {
-                if register.resume.is_none() && self.sessions_of(registered.peer).is_empty() {
+                // What a session had offered that is expected back is still its own.
+                let is_expected = self.expected.contains_key(&registered.peer);
+                if register.resume.is_none() && !is_expected && self.sessions_of(registered.peer).is_empty() {
                     self.forgotten_offers(registered.peer);
                 }
                 let resumed = register.resume.is_some();

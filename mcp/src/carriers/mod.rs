@@ -6,7 +6,10 @@
 //! | Codex | `app_server` | `hook`, `tool_result` |
 //! | others | – | `tool_result` |
 //!
-//! - One carrier at a time has a message. After the visibility timeout without evidence the next one gets it, marked as a
+//! - A push carrier that nothing has proved in this session is on trial: it gets one message, which the next hook or tool
+//!   result carries too, marked as a repeat. Until that is settled no such carrier gets another; the rest is due to what the
+//!   client calls, at once. Settled by another way, the carrier is tried again when the session rests and a request waits.
+//! - A carrier that is proved has a message alone. After the visibility timeout without evidence the next one gets it, marked as a
 //!   repeat; what could not leave at all goes to the next one at once, unmarked.
 //! - A push carrier that had its time without evidence is left alone for a minute, then two, and so on up to an hour, until
 //!   evidence proves it ([`Facts`](crate::session::Facts)); without hooks it is used all the same where nothing else is. What
@@ -35,7 +38,7 @@ use tokio::time::Instant;
 
 use crate::codex::ControlError;
 use crate::inbox::Post;
-use crate::session::{ClientKind, Session};
+use crate::session::{ClientKind, Session, State};
 
 /// Tells the broker of an offer, before its bytes leave.
 pub(crate) struct Leave<'a> {
@@ -131,7 +134,16 @@ fn time_to_look(session: &Session) -> Option<Instant> {
 fn next_by(session: &Session, unable: &[Carrier], trusted: bool) -> Option<(Carrier, Post)> {
     let now = Instant::now();
     let known = session.state().facts.activity;
-    for carrier in pushes(session) {
+    let pushes = pushes(session);
+    // Where one is proved the others need no trial.
+    let is_any_proved = pushes.iter().any(|carrier| {
+        let is_proved = {
+            let facts = &session.state().facts;
+            facts.is_proved(*carrier) && facts.trusts(*carrier, now)
+        };
+        is_proved && !unable.contains(carrier) && is_ready(session, *carrier, known != Some(Activity::Working))
+    });
+    for carrier in pushes {
         // The channel alone is sent to at once where nobody knows whether the session rests.
         let activity = known.or((*carrier != Carrier::Channel).then_some(Activity::Idle));
         let wakes = activity != Some(Activity::Working);
@@ -140,21 +152,40 @@ fn next_by(session: &Session, unable: &[Carrier], trusted: bool) -> Option<(Carr
         }
         let mut state = session.state();
         // A call that waits shows what comes meanwhile; the client would hold a push back until that call's end.
-        if state.waits > 0 || (trusted && !state.facts.trusts(*carrier, now)) {
+        let is_proved = state.facts.is_proved(*carrier);
+        if state.waits > 0 || (is_any_proved && !is_proved) || (trusted && !state.facts.trusts(*carrier, now)) {
             continue;
         }
         let rests = activity == Some(Activity::Idle);
         if rests && !state.facts.may_wake(session.surroundings.wakeups_per_hour, now) {
             continue;
         }
-        let one = *carrier == Carrier::Channel;
-        if let Some(post) = state.inbox.post(*carrier, activity, one, &session.surroundings.home) {
+        let (one, home) = (*carrier == Carrier::Channel, &session.surroundings.home);
+        let post = if is_proved {
+            state.inbox.post(*carrier, activity, one, home)
+        } else if may_be_tried(&state, *carrier, activity, now) {
+            state.inbox.trial(*carrier, rests, one, home)
+        } else {
+            None
+        };
+        if let Some(post) = post {
+            if !is_proved {
+                state.facts.begin_trial(*carrier);
+            }
             drop(state);
             session.given();
             return Some((*carrier, post));
         }
     }
     None
+}
+
+/// Whether a carrier that nothing has proved may be given one message. One whose last trial proved nothing is tried again
+/// only to wake a session that rests: what the client calls brings everything else.
+fn may_be_tried(state: &State, carrier: Carrier, activity: Option<Activity>, now: Instant) -> bool {
+    let wakes = || activity != Some(Activity::Working) && state.inbox.is_any_waking_by(carrier);
+    let is_free = state.facts.trusts(carrier, now) && !state.inbox.is_any_on_trial();
+    is_free && (!state.facts.was_tried(carrier) || wakes())
 }
 
 /// Returns whether the carrier may have the next one at once.
@@ -174,6 +205,7 @@ async fn hand_over(session: &Arc<Session>, connection: &Connection, carrier: Car
         Ok(()) => {}
         Err(PushError::NotNow) => {
             state.inbox.take_back(&post.ids(), carrier);
+            state.facts.take_back_trial(carrier);
             return false;
         }
         Err(_) => {
@@ -181,6 +213,7 @@ async fn hand_over(session: &Arc<Session>, connection: &Connection, carrier: Car
             // What had begun to leave may have been seen: it has its time, like any other offer.
             if !left {
                 state.inbox.take_back(&post.ids(), carrier);
+                state.facts.take_back_trial(carrier);
             }
             return false;
         }

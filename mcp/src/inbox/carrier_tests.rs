@@ -401,3 +401,58 @@ fn replies_are_remembered_up_to_a_bound() {
     }
     assert_eq!(inbox.answered.len(), ANSWERED_MAX);
 }
+
+#[test]
+fn a_carrier_on_trial_gets_one_message_and_the_next_hook_carries_it_marked() {
+    let mut inbox = Inbox::default();
+    for number in 1..=3 {
+        delivered(&mut inbox, number, "luna", "x");
+    }
+    let post = inbox.trial(SOCKET, false, false, "").unwrap();
+    assert_eq!(post.ids(), [id(1)]);
+    assert!(post.text.contains("2 more wait: check_messages()") && !post.text.contains("(shown before)"), "{}", post.text);
+    assert!(inbox.is_any_on_trial());
+    inbox.event(HookEvent::PostToolBatch, None);
+    let block = inbox.hook_block(HookEvent::PostToolBatch, BLOCK_CHARS_MAX, "");
+    assert_eq!(block.offered, [id(1), id(2), id(3)], "at once, with the rest, in order");
+    assert_eq!(block.text.matches("(shown before)").count(), 1, "{}", block.text);
+    assert!(inbox.is_any_on_trial(), "until it is settled");
+    let (proved, again) = hook(&mut inbox, HookEvent::PostToolBatch);
+    assert_eq!((proofs(&proved), again), (vec![id(1), id(2), id(3)], Vec::new()), "by another way, and once");
+    assert!(!inbox.is_any_on_trial());
+}
+
+#[test]
+fn a_result_carries_what_is_on_trial_and_only_the_carrier_that_had_its_time_gives_it_to_the_next() {
+    let mut inbox = Inbox::default();
+    delivered(&mut inbox, 1, "luna", "x");
+    assert!(inbox.trial(Carrier::Channel, false, true, "").is_some());
+    assert_eq!(inbox.brought_by(id(1)), Some(Carrier::Channel), "whoever acknowledges it has seen it there");
+    assert_eq!(post(&mut inbox, SOCKET, Activity::Working), None, "one carrier has it at a time");
+    assert!(inbox.trial(SOCKET, false, false, "").is_none());
+    inbox.overdue(id(1), Carrier::Channel);
+    assert!(!inbox.is_any_on_trial());
+    assert_eq!(post(&mut inbox, SOCKET, Activity::Working), Some(vec![id(1)]));
+
+    let mut inbox = Inbox::default();
+    delivered(&mut inbox, 1, "luna", "x");
+    assert!(inbox.trial(SOCKET, false, false, "").is_some());
+    let caller = Caller { call: Arc::default(), conversation: None, is_subagent: false };
+    assert!(inbox.is_any_due());
+    let block = inbox.block(&caller, Ask::DUE, 0);
+    assert_eq!(block.offered, [id(1)]);
+    assert!(block.text.contains("(shown before)"), "{}", block.text);
+    assert_eq!(inbox.brought_by(id(1)), None, "nobody knows which of both was seen");
+}
+
+#[test]
+fn a_reader_that_rests_is_tried_with_what_may_wake_it_and_no_sender_is_overtaken() {
+    let mut inbox = Inbox::default();
+    informed(&mut inbox, 1, "luna", None);
+    informed(&mut inbox, 2, "vega", None);
+    assert!(inbox.trial(SOCKET, true, false, "").is_none(), "nothing wakes");
+    delivered(&mut inbox, 3, "vega", "x");
+    let tried = inbox.trial(SOCKET, true, false, "").unwrap().ids();
+
+    assert_eq!(tried, [id(2)]);
+}

@@ -54,6 +54,8 @@ pub(super) struct Pushed {
     pub(super) arrived: bool,
     /// [`Inbox::rounds`](super::Inbox) at that time.
     pub(super) round: u64,
+    /// The carrier was not proved then: what the client calls next carries it too.
+    pub(super) trial: bool,
 }
 
 /// A hook's output carried a message.
@@ -105,6 +107,8 @@ pub(super) enum Standing {
     Fresh,
     /// A carrier has it, and still has time.
     Open,
+    /// A push carrier has it that may not work at all: what the client calls carries it too, at once.
+    OnTrial,
     /// Each carrier that had it has had its time.
     Overdue,
 }
@@ -179,12 +183,19 @@ impl Entry {
         !self.pushes.is_empty() && self.hooks.is_empty() && !self.was_in_result()
     }
 
+    /// A push carrier has it that was not proved, and still has time.
+    pub(super) fn is_on_trial(&self) -> bool {
+        self.pushes.iter().any(|push| push.trial && !push.overdue)
+    }
+
     pub(super) fn standing(&self) -> Standing {
-        let with_push = self.pushes.iter().any(|push| !push.overdue);
+        let with_push = self.pushes.iter().any(|push| !push.overdue && !push.trial);
         let with_hook = self.hooks.iter().any(|hook| !hook.overdue);
         let in_result = self.was_in_result();
         if with_push || with_hook || (in_result && !self.result_overdue) {
             Standing::Open
+        } else if self.is_on_trial() {
+            Standing::OnTrial
         } else if in_result || !self.pushes.is_empty() || !self.hooks.is_empty() {
             Standing::Overdue
         } else {
@@ -204,15 +215,16 @@ impl Entry {
         !self.was_in_result() && self.standing() != Standing::Open
     }
 
-    /// A hook's output must carry it. `round` is the present one: what a socket was given is in the very request that comes
-    /// now, if it works at all, so one round must have passed before its silence means anything. A channel, which most
-    /// sessions do not have, is not waited for any longer.
+    /// A hook's output must carry it. `round` is the present one: what a socket that works was given is in the very request
+    /// that comes now, so one round must have passed before its silence means anything. A carrier on trial, or a channel,
+    /// which most sessions do not have, is not waited for.
     pub(super) fn is_due_in_hook(&self, round: u64) -> bool {
         match self.standing() {
             Standing::Fresh => true,
             Standing::Open => false,
+            Standing::OnTrial => self.hooks.len() < HOOKED_MAX,
             Standing::Overdue => {
-                let had_its_round = |push: &Pushed| push.carrier == Carrier::Channel || round >= push.round + 2;
+                let had_its_round = |push: &Pushed| push.trial || push.carrier == Carrier::Channel || round >= push.round + 2;
                 self.hooks.len() < HOOKED_MAX && self.pushes.iter().all(had_its_round)
             }
         }
@@ -221,7 +233,8 @@ impl Entry {
     /// A push carrier may be given it.
     pub(super) fn is_due_by(&self, carrier: Carrier) -> bool {
         let unseen = self.is_open() && self.hooks.is_empty() && !self.was_in_result();
-        unseen && self.standing() != Standing::Open && self.pushes.iter().all(|push| push.carrier != carrier)
+        let is_free = matches!(self.standing(), Standing::Fresh | Standing::Overdue);
+        unseen && is_free && self.pushes.iter().all(|push| push.carrier != carrier)
     }
 
     /// The client's record shows this of it to the model. It counts where it is what some carrier was given.

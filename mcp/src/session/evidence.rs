@@ -37,6 +37,15 @@ impl Session {
         });
     }
 
+    /// The reader acknowledged or answered these: a push carrier that alone was given one has brought it.
+    pub(crate) fn settled(&self, messages: &[MessageId]) {
+        let state = &mut *self.state();
+        for carrier in messages.iter().filter_map(|message| state.inbox.brought_by(*message)) {
+            state.facts.prove(carrier);
+        }
+        state.inbox.remove(messages);
+    }
+
     /// Submits what the inbox has found proved. Without a connection the inbox keeps the proofs, and tells them when the
     /// broker pushes the messages again.
     pub(crate) fn prove_all(self: &Arc<Self>, proved: &[(MessageId, Proof)]) {

@@ -4,7 +4,7 @@
 //! Pure but for the clock that it is handed. Invariants: a carrier that had its time without evidence is left alone for a
 //! while, longer each time, until evidence proves it again; a resting session is woken so many times an hour and no more.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -40,6 +40,10 @@ pub(crate) struct Facts {
     /// What the broker was told last, on the present connection.
     pub(crate) reported: Option<Report>,
     trust: BTreeMap<Carrier, Trust>,
+    /// Carriers that evidence of this session proved, and that have not failed since.
+    proved: BTreeSet<Carrier>,
+    /// Carriers that were given a message on trial, and that nothing proved since.
+    tried: BTreeSet<Carrier>,
     wakes: VecDeque<Instant>,
     /// Tool calls by the client's name of each, and whether a subagent made it.
     callers: VecDeque<(String, bool)>,
@@ -64,6 +68,7 @@ impl Facts {
 
     /// The carrier had its time without evidence, or could not be used.
     pub(crate) fn doubt(&mut self, carrier: Carrier, now: Instant) {
+        self.proved.remove(&carrier);
         let trust = self.trust.entry(carrier).or_default();
         // What was under way when it failed first fails with it, and says nothing more.
         if trust.doubted_until.is_none_or(|until| until <= now) {
@@ -76,6 +81,28 @@ impl Facts {
     /// There is evidence that the carrier works.
     pub(crate) fn prove(&mut self, carrier: Carrier) {
         self.trust.remove(&carrier);
+        self.tried.remove(&carrier);
+        self.proved.insert(carrier);
+    }
+
+    /// Whether evidence of this session has proved this carrier, and it has not failed since.
+    pub(crate) fn is_proved(&self, carrier: Carrier) -> bool {
+        self.proved.contains(&carrier)
+    }
+
+    /// Whether this carrier had a trial that proved nothing.
+    pub(crate) fn was_tried(&self, carrier: Carrier) -> bool {
+        self.tried.contains(&carrier)
+    }
+
+    /// The carrier is given a message on trial.
+    pub(crate) fn begin_trial(&mut self, carrier: Carrier) {
+        self.tried.insert(carrier);
+    }
+
+    /// The carrier could not take the message: that was no trial.
+    pub(crate) fn take_back_trial(&mut self, carrier: Carrier) {
+        self.tried.remove(&carrier);
     }
 
     /// Whether a resting session may be woken once more.
@@ -135,6 +162,21 @@ mod tests {
         for _ in 0..100 {
             facts.doubt(Carrier::Hook, after(u64::from(u32::MAX)));
         }
+    }
+
+    #[test]
+    fn a_carrier_is_proved_until_it_fails_and_a_trial_counts_until_it_is() {
+        let (mut facts, start) = (Facts::default(), Instant::now());
+        assert!(!facts.is_proved(Carrier::Channel) && !facts.was_tried(Carrier::Channel));
+        facts.begin_trial(Carrier::Channel);
+        assert!(facts.was_tried(Carrier::Channel) && !facts.was_tried(Carrier::InboxSocket));
+        facts.prove(Carrier::Channel);
+        assert!(facts.is_proved(Carrier::Channel) && !facts.was_tried(Carrier::Channel));
+        facts.doubt(Carrier::Channel, start);
+        assert!(!facts.is_proved(Carrier::Channel));
+        facts.begin_trial(Carrier::InboxSocket);
+        facts.take_back_trial(Carrier::InboxSocket);
+        assert!(!facts.was_tried(Carrier::InboxSocket), "it could not take the message");
     }
 
     #[test]

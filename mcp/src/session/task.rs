@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use peer_client::{ConnectError, Connection, Pushes, Reconnect, RequestError};
 use peer_proto::limits::PATH_BYTES_MAX;
+use peer_proto::message::Stage;
 use peer_proto::refusal::{ErrorCode, Refusal};
 use peer_proto::request::{Goodbye, Push, Register, Reply, Request, Role};
 use thiserror::Error;
@@ -229,8 +230,11 @@ impl Session {
                 self.offer();
                 self.inbox_changed();
             }
-            Push::Withdrawn { message, .. } => {
-                self.state().inbox.remove(&[message]);
+            Push::Withdrawn { message, stage } => {
+                match stage {
+                    Stage::Presented => self.settled(&[message]),
+                    _ => self.state().inbox.remove(&[message]),
+                }
                 self.offer();
                 self.inbox_changed();
             }

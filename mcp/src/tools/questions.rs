@@ -82,7 +82,7 @@ impl AnswerQuestion {
             return Err(ToolError::OtherReply);
         };
         // The broker settled it with the answer.
-        call.session.state().inbox.remove(&[question]);
+        call.session.settled(&[question]);
         let mut output = Output { text: deliveries(&sent), ..Output::default() };
         output.failed = sent.deliveries.iter().all(|delivery| delivery.refusal.is_some());
         if !output.failed {

@@ -52,7 +52,7 @@ impl SendMessage {
         };
         if let Some(answered) = reply_to {
             // The broker settled it with the reply.
-            call.session.state().inbox.remove(&[answered]);
+            call.session.settled(&[answered]);
         }
         let mut output = Output { text: describe(&sent), ..Output::default() };
         output.failed = !sent.deliveries.is_empty() && sent.deliveries.iter().all(|delivery| delivery.refusal.is_some());
