@@ -158,7 +158,11 @@ fn a_post_says_who_speaks_and_the_record_proves_it() {
     client.record(&[shown(false), answer("msg_3")]);
     let again = luna.call("set_summary", json!({"summary": "still works"})).success().text;
     assert!(!again.contains("| which bcrypt?"), "{again}");
-    assert_eq!(trace(&home, &id), ["stored", "offered inbox_socket", "offered tool_result"], "the rest of an answer that had begun before");
+    assert_eq!(
+        trace(&home, &id),
+        ["stored", "offered inbox_socket", "offered tool_result"],
+        "the rest of an answer that had begun before"
+    );
     client.record(&[answer("msg_4")]);
     let deadline = Instant::now() + PATIENCE;
     // The record is watched: nobody calls.
