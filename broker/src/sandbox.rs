@@ -1,9 +1,13 @@
-//! What the broker forbids itself before its socket opens: network sockets, and whatever leads around that.
+//! What the broker forbids itself before its socket opens: all but some hundred system calls.
 //!
-//! On Linux a seccomp filter holds for all threads, for good. It refuses `socket` for any domain but `AF_UNIX`, io_uring
-//! (which could open sockets past the filter), and the calls that look into other processes. Core dumps and tracing by
+//! On Linux a seccomp filter holds for all threads, for good. It lets through what stands in a list; everything else fails.
+//! Sockets are of `AF_UNIX` alone, and connect to nobody; no other program and no other process is started or looked into.
+//! Calls by another architecture's numbers end the process, those of the x32 ABI do not exist. Core dumps and tracing by
 //! others of the same user are switched off as well, because texts and tokens pass through memory. Elsewhere there is no
 //! such filter, and `status` says so.
+
+#[cfg(target_os = "linux")]
+mod calls;
 
 use thiserror::Error;
 
@@ -17,7 +21,9 @@ pub(crate) fn apply() -> Result<bool, SandboxError> {
 
     setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(SandboxError::Process)?;
     set_dumpable(false).map_err(SandboxError::Process)?;
-    seccompiler::apply_filter_all_threads(&filter()?)?;
+    for filter in filters(calls::connections()?)? {
+        seccompiler::apply_filter_all_threads(&filter)?;
+    }
     Ok(true)
 }
 
@@ -27,24 +33,24 @@ pub(crate) fn apply() -> Result<bool, SandboxError> {
     Ok(false)
 }
 
+/// The filters of a process that may make these calls, and those that every process of the broker's makes. They are applied
+/// in this order: where several refuse a call, the error is the newest one's. The last one lets no further one in.
 #[cfg(target_os = "linux")]
-fn filter() -> Result<seccompiler::BpfProgram, SandboxError> {
+fn filters(more: Vec<calls::Call>) -> Result<[seccompiler::BpfProgram; 3], SandboxError> {
     use nix::libc;
-    use seccompiler::{SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule};
+    use seccompiler::{SeccompAction, SeccompFilter};
 
-    let network = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, libc::AF_UNIX as u64)?;
-    let always = Vec::new;
-    let rules = [
-        (libc::SYS_socket, vec![SeccompRule::new(vec![network])?]),
-        (libc::SYS_io_uring_setup, always()),
-        (libc::SYS_ptrace, always()),
-        (libc::SYS_process_vm_readv, always()),
-        (libc::SYS_process_vm_writev, always()),
-        (libc::SYS_bpf, always()),
-    ];
-    let refused = SeccompAction::Errno(libc::EAFNOSUPPORT as u32);
-    let filter = SeccompFilter::new(rules.into(), SeccompAction::Allow, refused, std::env::consts::ARCH.try_into()?)?;
-    Ok(filter.try_into()?)
+    let architecture = std::env::consts::ARCH.try_into()?;
+    let filter = |calls: Vec<calls::Call>, these: SeccompAction, others: SeccompAction| {
+        SeccompFilter::new(calls.into_iter().collect(), others, these, architecture)?.try_into()
+    };
+    let error = |errno: i32| SeccompAction::Errno(errno as u32);
+    let allowed = calls::always()?.into_iter().chain(more).collect();
+    Ok([
+        filter(allowed, SeccompAction::Allow, error(libc::ENOSYS))?,
+        filter(calls::other_sockets()?, error(libc::EAFNOSUPPORT), SeccompAction::Allow)?,
+        filter(calls::refused(), error(libc::EPERM), SeccompAction::Allow)?,
+    ])
 }
 
 /// Why the process could not be confined.
@@ -65,23 +71,4 @@ pub enum SandboxError {
 }
 
 #[cfg(all(test, target_os = "linux"))]
-mod tests {
-    use super::*;
-    use nix::errno::Errno;
-    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
-
-    #[test]
-    fn a_confined_thread_opens_unix_sockets_and_no_others() {
-        // The filter holds for this one thread here: the other tests of this process need theirs.
-        let confined = std::thread::spawn(|| {
-            seccompiler::apply_filter(&filter().unwrap()).unwrap();
-            for family in [AddressFamily::Inet, AddressFamily::Inet6, AddressFamily::Netlink, AddressFamily::Vsock] {
-                let refused = socket(family, SockType::Datagram, SockFlag::empty(), None).map(drop);
-                assert_eq!(refused, Err(Errno::EAFNOSUPPORT), "{family:?}");
-            }
-            socket(AddressFamily::Unix, SockType::Stream, SockFlag::empty(), None).map(drop).unwrap();
-            std::os::unix::net::UnixStream::pair().map(drop).unwrap();
-        });
-        confined.join().unwrap();
-    }
-}
+mod tests;
