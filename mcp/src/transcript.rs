@@ -33,6 +33,10 @@ const BACKLOG_BYTES_MAX: u64 = 1024 * 1024;
 /// Longer lines are passed over: they hold pictures, or a file that was read.
 const LINE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// Bytes before the place where reading goes on that are compared with what was read there: a client may have written
+/// another file in its place, or this one anew.
+const SEAM_BYTES_MAX: usize = 256;
+
 /// What one look reads, in bytes. What is left is read by the next one.
 const LOOK_BYTES_MAX: usize = 16 * 1024 * 1024;
 
@@ -148,6 +152,8 @@ pub(crate) struct Transcript {
     dialect: Option<Box<dyn Dialect>>,
     /// Where the next unread byte stands; none before the first look.
     offset: Option<u64>,
+    /// What stood just before that.
+    seam: Vec<u8>,
     /// Nothing was looked for when it was looked at last.
     is_paused: bool,
     /// The beginning of a line whose end is not written yet.
@@ -195,9 +201,17 @@ impl Transcript {
         let is_paused = std::mem::take(&mut self.is_paused);
         let mut at = match self.offset {
             // Nothing is read twice: what was withdrawn and given again would be withdrawn once more.
-            Some(offset) if offset <= length && !(is_paused && length - offset > BACKLOG_BYTES_MAX) => offset,
-            // Never read, rewritten by the client, or too much of it while nothing was looked for.
-            _ => self.begin_near(client, length),
+            Some(offset)
+                if !(is_paused && length.saturating_sub(offset) > BACKLOG_BYTES_MAX) && self.goes_on(&mut file, offset)? =>
+            {
+                offset
+            }
+            // Never read, written anew by the client, or too much of it while nothing was looked for.
+            _ => {
+                // What stood there without an answer stands where nobody reads it any more.
+                self.scan.leave(looked);
+                self.begin_near(client, length)
+            }
         };
         file.seek(SeekFrom::Start(at))?;
         let mut chunk = vec![0; 64 * 1024];
@@ -212,14 +226,26 @@ impl Transcript {
             for piece in chunk[..count].split_inclusive(|byte| *byte == b'\n') {
                 self.take(piece, open, looked);
             }
+            self.seam.extend_from_slice(&chunk[..count]);
+            let surplus = self.seam.len().saturating_sub(SEAM_BYTES_MAX);
+            self.seam.drain(..surplus);
         }
         self.offset = Some(at);
         Ok(())
     }
 
+    /// Whether what was read before this offset still stands there.
+    fn goes_on(&self, file: &mut File, offset: u64) -> io::Result<bool> {
+        file.seek(SeekFrom::Start(offset - self.seam.len() as u64))?;
+        let mut found = Vec::with_capacity(self.seam.len());
+        file.by_ref().take(self.seam.len() as u64).read_to_end(&mut found)?;
+        Ok(found == self.seam)
+    }
+
     fn begin_near(&mut self, client: ClientKind, end: u64) -> u64 {
         let at = end.saturating_sub(BACKLOG_BYTES_MAX);
         self.begun.clear();
+        self.seam.clear();
         self.passing = at > 0;
         self.scan = Scan::default();
         self.dialect = dialect(client);

@@ -243,7 +243,8 @@ impl Scan {
             *is_answered = true;
         }
         match request {
-            Basis::Request(request) if self.tells_requests => {
+            // A client may write down an answer before its request.
+            Basis::Request(request) => {
                 if !self.prove_request(&request, looked) {
                     if self.awaited.len() == ANSWERS_MAX {
                         self.awaited.pop_front();
@@ -252,7 +253,7 @@ impl Scan {
                 }
             }
             Basis::Changed => {}
-            Basis::Request(_) | Basis::Untold => self.prove_before(self.line, looked),
+            Basis::Untold => self.prove_before(self.line, looked),
         }
     }
 

@@ -159,6 +159,56 @@ fn a_record_that_was_rewritten_is_read_again() {
     assert_eq!(record.look(&mut transcript), seen(1, "ping"));
 }
 
+/// What stood in the old one is not proved by an answer in the new one.
+#[test]
+fn a_record_that_another_takes_the_place_of_is_left_and_the_other_one_read() {
+    let shown = (id(1), Some(Carrier::ToolResult));
+    let longer = answer("msg_2") + &queued(&"x".repeat(5_000)) + &answer("msg_3");
+    let put: [fn(&Record, &str); 3] = [
+        // Written anew, and longer than before when it is looked at again.
+        |record, text| std::fs::write(&record.path, text).unwrap(),
+        |record, text| {
+            std::fs::rename(&record.path, record.path.with_extension("old")).unwrap();
+            record.append(text);
+        },
+        |record, text| {
+            std::fs::remove_file(&record.path).unwrap();
+            std::fs::create_dir(&record.path).unwrap();
+            assert!(File::open(&record.path).is_ok(), "a directory can be opened");
+            let mut transcript = Transcript::default();
+            assert_eq!(record.look_all(&mut transcript), Looked::default());
+            std::fs::remove_dir(&record.path).unwrap();
+            record.append(text);
+        },
+    ];
+    for put in put {
+        let (record, mut transcript) = (Record::new(), Transcript::default());
+        record.append(&(answer("msg_1") + &result(&quoted(1, "ping"))));
+        assert_eq!(record.look_all(&mut transcript), Looked::default());
+        put(&record, &longer);
+        let looked = record.look_all(&mut transcript);
+        assert_eq!((looked.seen, looked.withdrawn), (vec![], vec![shown]));
+        record.append(&(result(&quoted(1, "ping")) + &answer("msg_4")));
+        assert_eq!(record.look(&mut transcript), seen(1, "ping"));
+    }
+}
+
+#[test]
+fn a_record_that_cannot_be_read_for_a_while_is_read_on_from_the_same_place() {
+    let (record, mut transcript) = (Record::new(), Transcript::default());
+    record.append(&(answer("msg_1") + &result(&quoted(1, "ping"))));
+    assert_eq!(record.look_all(&mut transcript), Looked::default());
+    let aside = record.path.with_extension("aside");
+    std::fs::rename(&record.path, &aside).unwrap();
+    assert_eq!(record.look_all(&mut transcript), Looked::default());
+    std::fs::create_dir(&record.path).unwrap();
+    assert_eq!(record.look_all(&mut transcript), Looked::default());
+    std::fs::remove_dir(&record.path).unwrap();
+    std::fs::rename(&aside, &record.path).unwrap();
+    record.append(&answer("msg_2"));
+    assert_eq!(record.look(&mut transcript), seen(1, "ping"));
+}
+
 #[test]
 fn of_a_long_record_only_the_end_is_read_and_endless_lines_are_passed_over() {
     let (record, mut transcript) = (Record::new(), Transcript::default());

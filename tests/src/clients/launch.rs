@@ -141,9 +141,15 @@ impl<'stage> Claude<'stage> {
 
     /// Another hook of the person's, which may refuse a prompt: a command that prints its decision.
     #[must_use]
-    pub fn refusing(mut self, command: &str) -> Self {
+    pub fn refusing(self, command: &str) -> Self {
+        self.also("UserPromptSubmit", command)
+    }
+
+    /// Another hook of the person's on that event: a command.
+    #[must_use]
+    pub fn also(mut self, event: &str, command: &str) -> Self {
         let hook = json!({"hooks": [{"type": "command", "command": command}]});
-        match &mut self.settings["hooks"]["UserPromptSubmit"] {
+        match &mut self.settings["hooks"][event] {
             Value::Array(hooks) => hooks.push(hook),
             other => *other = json!([hook]),
         }

@@ -89,6 +89,12 @@ fn an_answer_proves_nothing_where_its_request_is_not_known_in_a_record_that_name
     assert_eq!(read(&mut scan, lines), (vec![], vec![]));
     let late = read(&mut scan, [asked("r1", Some(("r0", 1)), &["b1"])]);
     assert_eq!(late, (vec![id(1)], vec![]), "it was written down later");
+    // The first requests of a record, of which one was taken back, are written down after the first answer.
+    let mut scan = Scan::default();
+    let first = [shown("t1", 1), message("b1", None, 1), shown("t2", 2), message("b2", None, 2), told("m2", "r2")];
+    assert_eq!(read(&mut scan, first), (vec![], vec![]));
+    let late = read(&mut scan, [asked("r1", None, &["b1"]), asked("r2", Some(("r1", 0)), &["b2"])]);
+    assert_eq!(late, (vec![id(2)], vec![id(1)]));
     let changed = [asked("r0", None, &["a0"]), shown("t1", 1), message("b1", None, 1), answered("m1", Basis::Changed)];
     assert_eq!(verdict(changed), (vec![], vec![]), "nobody knows what was asked");
 }
