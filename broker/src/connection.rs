@@ -7,7 +7,6 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -29,9 +28,13 @@ use crate::budget::Budget;
 use crate::engine::Arrival;
 use crate::frames::{FrameFault, Frames};
 use crate::outbox::{Outbox, Taken};
+use crate::turns::{Closed, Entrance};
 
 /// How long a connection that is ending may take to read its last frames.
 const LAST_WORDS_MS: u64 = 1_000;
+
+/// How long a program that asked for much may leave it unread; then its connection ends.
+const UNREAD_TIMEOUT_MS: u64 = 30_000;
 
 /// When a program that found no room may look again.
 const TURNED_AWAY_RETRY_MS: u64 = 5_000;
@@ -39,7 +42,7 @@ const TURNED_AWAY_RETRY_MS: u64 = 5_000;
 /// What all connections of one run share.
 pub(crate) struct Desk {
     /// Leads to the engine.
-    pub(crate) arrivals: Sender<Arrival>,
+    pub(crate) arrivals: Entrance,
     /// What the broker says of itself before anything else.
     pub(crate) preface: Preface,
     /// Room for what is taken from sockets.
@@ -60,7 +63,8 @@ pub(crate) async fn serve(mut stream: UnixStream, connection: ConnectionId, pid:
     let (read, write) = stream.split();
     let frames = Frames::of_a_stranger(read, desk.budget.share(pid), desk.timeout);
     let mut reader = Reader { connection, frames, in_flight: &in_flight, outbox: &outbox, desk, said_hello: false };
-    let mut writer = Writer { write, unwritten: BytesMut::new(), answers: 0, in_flight: &in_flight, outbox: &outbox };
+    let (unwritten, answers) = (BytesMut::new(), 0);
+    let mut writer = Writer { write, unwritten, answers, in_flight: &in_flight, outbox: &outbox, desk };
 
     let end = tokio::select! {
         end = reader.run(deadline, protocol, pid) => end,
@@ -82,7 +86,7 @@ pub(crate) async fn serve(mut stream: UnixStream, connection: ConnectionId, pid:
     outbox.close();
     if reader.said_hello {
         // The engine may be gone already; then nobody needs to know.
-        let _ = desk.arrivals.send(Arrival::Gone { connection });
+        let _ = desk.arrivals.push(Arrival::Gone { connection });
     }
     if !matches!(end, Err(Fault::Socket(_))) {
         // A program that does not read its last words does without.
@@ -153,7 +157,7 @@ impl Reader<'_> {
             self.make_room().await?;
             let Some(frame) = self.frames.next().await? else { return Ok(()) };
             let arrival = Arrival::Asked { connection: self.connection, frame };
-            self.desk.arrivals.send(arrival).map_err(|_| Fault::Stopping)?;
+            self.desk.arrivals.push(arrival)?;
         }
     }
 
@@ -161,7 +165,7 @@ impl Reader<'_> {
         let ancestors = pid.map(ancestry::of).unwrap_or_default();
         let outbox = self.outbox.clone();
         let arrival = Arrival::Hello { connection: self.connection, id, hello, protocol, ancestors, outbox };
-        self.desk.arrivals.send(arrival).map_err(|_| Fault::Stopping)?;
+        self.desk.arrivals.push(arrival)?;
         self.said_hello = true;
         self.take_room();
         self.frames.allow(FRAME_BYTES_MAX);
@@ -209,6 +213,7 @@ struct Writer<'a> {
     answers: usize,
     in_flight: &'a Semaphore,
     outbox: &'a Outbox,
+    desk: &'a Desk,
 }
 
 impl Writer<'_> {
@@ -216,15 +221,26 @@ impl Writer<'_> {
     async fn run(&mut self) -> io::Result<()> {
         loop {
             while !self.unwritten.is_empty() {
-                if self.write.write_buf(&mut self.unwritten).await? == 0 {
-                    return Err(io::ErrorKind::WriteZero.into());
+                let written = self.write.write_buf(&mut self.unwritten);
+                match timeout(Duration::from_millis(UNREAD_TIMEOUT_MS), written).await {
+                    Ok(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
+                    Ok(written) => _ = written?,
+                    // Its requests wait for it to read, and take room that others share. Where it asked for little it may
+                    // take its time: a session may be suspended.
+                    Err(_) if self.outbox.is_crowded() => self.outbox.give_up(),
+                    Err(_) => {}
                 }
             }
             // Room for new requests comes with answers that are out, not with answers that wait: a program that asks and
             // does not read is not read either.
             self.in_flight.add_permits(std::mem::take(&mut self.answers));
             match self.outbox.take(&mut self.unwritten) {
-                Taken::Frames { answers } => self.answers = answers,
+                Taken::Frames { answers, relieved } => {
+                    self.answers = answers;
+                    if relieved {
+                        self.desk.arrivals.relieve();
+                    }
+                }
                 Taken::Nothing => self.outbox.filled().await,
                 Taken::End => return Ok(()),
             }
@@ -251,6 +267,12 @@ enum Fault {
     Stopping,
     #[error("its socket failed: {0}")]
     Socket(io::Error),
+}
+
+impl From<Closed> for Fault {
+    fn from(_: Closed) -> Self {
+        Self::Stopping
+    }
 }
 
 impl From<FrameFault> for Fault {
@@ -304,11 +326,10 @@ fn report(connection: ConnectionId, pid: Option<u32>, fault: &Fault) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::channel;
-
     use peer_proto::request::{Push, Role};
 
     use super::*;
+    use crate::turns;
 
     fn frame(id: RequestId, request: Request) -> Vec<u8> {
         let payload = codec::encode(&ClientFrame { id, request }).unwrap();
@@ -321,7 +342,7 @@ mod tests {
     async fn what_a_program_wrote_before_it_died_still_counts() {
         // Which of the two is noticed first is left to chance each time.
         for _ in 0..32 {
-            let (arrivals, arrived) = channel();
+            let (arrivals, arrived) = turns::open();
             let (budget, timeout) = (Arc::default(), Duration::from_secs(20));
             let desk = Desk { arrivals, preface: Preface::ours("/x/peerctl"), budget, timeout };
             let (mut program, broker_end) = UnixStream::pair().unwrap();
@@ -333,11 +354,11 @@ mod tests {
             program.write_all(&Preface::ours("/x").encode()).await.unwrap();
             program.write_all(&frame(1, Request::Hello(hello))).await.unwrap();
             let outbox = loop {
-                match arrived.try_recv() {
-                    Ok(Arrival::Hello { outbox, .. }) => break outbox,
-                    Ok(other) => panic!("hello was expected: {other:?}"),
+                match arrived.next() {
+                    Some(Arrival::Hello { outbox, .. }) => break outbox,
+                    Some(other) => panic!("hello was expected: {other:?}"),
                     // Everything runs on this one thread: nothing else happens until it is given away.
-                    Err(_) => tokio::task::yield_now().await,
+                    None => tokio::task::yield_now().await,
                 }
             };
             for id in 2..102 {
@@ -346,7 +367,7 @@ mod tests {
             drop(program);
             outbox.push(1, Push::Notice("nobody reads this".into()));
             serving.await.unwrap();
-            let asked = arrived.try_iter().filter(|arrival| matches!(arrival, Arrival::Asked { .. })).count();
+            let asked = std::iter::from_fn(|| arrived.next()).filter(|arrival| matches!(arrival, Arrival::Asked { .. })).count();
             assert_eq!(asked, 100);
         }
     }

@@ -10,7 +10,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use peer_core::broker::Broker;
@@ -18,11 +17,14 @@ use peer_core::input::{ConnectionId, Damaged, Facts, Input, Lookups, Now};
 use peer_core::record::{MessageRecord, Process, TokenDigest};
 use peer_core::retention::SWEEP_ROWS_MAX;
 use peer_core::step::{Change, Effect, Step};
+use peer_proto::channel::ChannelRequest;
 use peer_proto::ids::{MessageId, Token};
 use peer_proto::limits::DISK_RESERVE_BYTES;
 use peer_proto::message::Delivery;
+use peer_proto::note::NoteRequest;
 use peer_proto::refusal::{ErrorCode, Refusal};
 use peer_proto::request::{ClientFrame, Goodbye, Hello, Push, Reply, Request, RequestId, Status};
+use peer_proto::task::TaskRequest;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
@@ -30,8 +32,10 @@ use crate::clock::Clock;
 use crate::connection::bad_frame;
 use crate::frames::Frame;
 use crate::outbox::Outbox;
+use crate::readings::{Place, Readings};
 use crate::search::Searching;
 use crate::store::{Row, Store, StoreError};
+use crate::turns::Turns;
 use crate::{ancestry, query, state_dir};
 
 /// Inputs that one batch takes at most: beyond it a commit costs more per message, and the first of them wait longer.
@@ -40,8 +44,14 @@ const BATCH_INPUTS_MAX: usize = 256;
 /// Bytes of requests that one batch takes at most, so that a transaction stays small in memory.
 const BATCH_REQUEST_BYTES_MAX: usize = 1024 * 1024;
 
-/// Batches that are still worked on after the end was asked for.
-const LAST_BATCHES_MAX: usize = 16;
+/// How long one batch takes inputs: whoever waits for its commit waits about that long for the others.
+const BATCH_US_MAX: u64 = 10_000;
+
+/// How long the engine reads between two batches.
+const READING_US_MAX: u64 = 2_000;
+
+/// Batches, with what is read between them, that are still worked on after the end was asked for.
+const LAST_BATCHES_MAX: usize = 64;
 
 /// How long nothing must arrive after a commit before the store is prepared for a quick start after a kill.
 const CHECKPOINT_IDLE_MS: u64 = 1_000;
@@ -88,8 +98,11 @@ pub(crate) struct Engine {
     broker: Broker,
     store: Store,
     searching: Searching,
-    arrivals: Receiver<Arrival>,
+    arrivals: Turns,
+    readings: Readings,
     lines: BTreeMap<ConnectionId, Line>,
+    /// Those of them that sent what is no request, and have answers to come.
+    leaving: Vec<ConnectionId>,
     identity: Identity,
     step: Step,
     /// Counts commits and releases, so that outboxes can tell a burst from a backlog.
@@ -109,8 +122,8 @@ pub(crate) struct Engine {
 struct Line {
     outbox: Outbox,
     protocol: u16,
-    /// It sent what is no request: nothing more is heard from it.
-    misspoke: bool,
+    /// It sent what is no request: nothing more is heard from it, and once all before that is answered it hears this.
+    last_word: Option<Refusal>,
 }
 
 impl Engine {
@@ -119,7 +132,7 @@ impl Engine {
         broker: Broker,
         store: Store,
         searching: Searching,
-        arrivals: Receiver<Arrival>,
+        arrivals: Turns,
         identity: Identity,
     ) -> Self {
         Self {
@@ -128,7 +141,9 @@ impl Engine {
             store,
             searching,
             arrivals,
+            readings: Readings::default(),
             lines: BTreeMap::new(),
+            leaving: Vec::new(),
             identity,
             step: Step::default(),
             batch: 0,
@@ -166,29 +181,26 @@ impl Engine {
         }
         // What had arrived before the end is still answered, as long as it does not go on arriving.
         for _ in 0..LAST_BATCHES_MAX {
-            let Ok(last) = self.arrivals.try_recv() else { break };
-            self.work(Some(last))?;
+            self.arrivals.wait(Some(Duration::ZERO));
+            let last = self.arrivals.next();
+            if last.is_none() && !self.readings.can_go_on(|connection| self.place(connection)) {
+                break;
+            }
+            self.work(last)?;
         }
         Ok(())
     }
 
-    /// Sleeps until something arrives or is due.
+    /// Sleeps until something arrives, is due or can be read.
     fn wait(&self) -> Option<Arrival> {
         let now = self.clock.now();
+        let reading_ms = self.readings.can_go_on(|connection| self.place(connection)).then_some(0);
         let checkpoint_ms = self.checkpoint_at_ms.map(|at| at.saturating_sub(now.mono_ms));
         let quiet_ms = self.quiet_at_ms.saturating_sub(now.mono_ms);
         let sweep_ms = self.broker.poll_sweep(now).map(|sweep| if sweep.is_asked { 0 } else { sweep.in_ms.max(quiet_ms) });
-        let due_ms = [self.broker.poll_timeout(now), checkpoint_ms, sweep_ms].into_iter().flatten().min();
-        let arrived = match due_ms {
-            Some(due_ms) => self.arrivals.recv_timeout(Duration::from_millis(due_ms)),
-            None => self.arrivals.recv().map_err(RecvTimeoutError::from),
-        };
-        match arrived {
-            Ok(arrival) => Some(arrival),
-            Err(RecvTimeoutError::Timeout) => None,
-            // Nobody is left who could ask for anything, an end included.
-            Err(RecvTimeoutError::Disconnected) => Some(Arrival::Stop),
-        }
+        let due_ms = [self.broker.poll_timeout(now), checkpoint_ms, sweep_ms, reading_ms].into_iter().flatten().min();
+        self.arrivals.wait(due_ms.map(Duration::from_millis));
+        self.arrivals.next()
     }
 
     /// One batch: what time has brought, `first` and what has arrived since.
@@ -203,6 +215,7 @@ impl Engine {
         self.sweep(now, first.is_none())?;
         self.broker.handle_timeout(now, &mut self.step);
         let (mut inputs, mut request_bytes) = (0, 0);
+        let began_us = self.clock.mono_us();
         let mut next = first;
         while let Some(arrival) = next {
             inputs += 1;
@@ -210,14 +223,43 @@ impl Engine {
                 request_bytes += frame.bytes();
             }
             self.apply(now, arrival)?;
-            let full = inputs >= BATCH_INPUTS_MAX || request_bytes >= BATCH_REQUEST_BYTES_MAX;
-            next = if full { None } else { self.arrivals.try_recv().ok() };
+            let full = inputs >= BATCH_INPUTS_MAX
+                || request_bytes >= BATCH_REQUEST_BYTES_MAX
+                || self.clock.mono_us().saturating_sub(began_us) >= BATCH_US_MAX;
+            next = if full { None } else { self.arrivals.next() };
         }
         if inputs > 0 {
             self.quiet_at_ms = now.mono_ms + CHECKPOINT_IDLE_MS;
             self.checkpoint_at_ms = self.checkpoint_at_ms.map(|_| self.quiet_at_ms);
         }
+        self.settle()?;
+        self.read()
+    }
+
+    /// Works on what is to be read, a piece for each connection in turn, for a moment.
+    fn read(&mut self) -> Result<(), EngineError> {
+        let until_us = self.clock.mono_us() + READING_US_MAX;
+        loop {
+            let lines = &self.lines;
+            let Some((connection, mut reading)) = self.readings.next(|connection| place(lines, connection)) else { break };
+            let Some(line) = self.lines.get(&connection) else { continue };
+            let status = || self.status(line.protocol);
+            let answer = query::answer(&self.store, &self.broker, &reading.query, &mut reading.progress, status);
+            match answer.map_err(EngineError::Read)? {
+                Some(result) => line.outbox.reply(reading.id, result),
+                None => self.readings.put_back(connection, reading),
+            }
+            if self.clock.mono_us() >= until_us {
+                break;
+            }
+        }
+        self.see_off();
+        // What was found damaged on the way is set aside.
         self.settle()
+    }
+
+    fn place(&self, connection: ConnectionId) -> Place {
+        place(&self.lines, connection)
     }
 
     /// One step of retention, where it is time for one. It is a commit of its own: what is read for it must be what is stored.
@@ -235,11 +277,14 @@ impl Engine {
     fn apply(&mut self, now: Now, arrival: Arrival) -> Result<(), EngineError> {
         let input = match arrival {
             Arrival::Hello { connection, id, hello, protocol, ancestors, outbox } => {
-                self.lines.insert(connection, Line { outbox, protocol, misspoke: false });
+                self.lines.insert(connection, Line { outbox, protocol, last_word: None });
                 Input::Connected { connection, id, role: hello.role, ancestors, seat: hello.seat }
             }
             Arrival::Asked { connection, frame } => {
                 let Some(ClientFrame { id, request }) = self.heard(connection, &frame) else { return Ok(()) };
+                if lists(&request) {
+                    self.arrivals.rest(connection);
+                }
                 // What a program wrote before it died still counts: an adapter reports what it is about to show and may be
                 // killed right after showing it (docs/adr/0006-offered-is-reported-before-the-bytes-leave.md).
                 let lookups = self.broker.lookups(connection, &request);
@@ -264,22 +309,34 @@ impl Engine {
 
     /// What a frame says. None: it says nothing that is to be handled, and its connection hears so.
     fn heard(&mut self, connection: ConnectionId, frame: &Frame) -> Option<ClientFrame> {
-        let line = self.lines.get_mut(&connection).filter(|line| !line.misspoke)?;
-        let (id, refusal) = match frame.decode() {
-            Ok(ClientFrame { id, request: Request::Hello(_) }) => (id, second_hello()),
-            Ok(heard) => return Some(heard),
-            Err(error) => {
-                line.misspoke = true;
-                tracing::warn!(connection = connection.0, cause = %error, "connection ended");
-                (0, bad_frame(&error))
+        let line = self.lines.get_mut(&connection).filter(|line| line.last_word.is_none())?;
+        match frame.decode() {
+            Ok(ClientFrame { id, request: Request::Hello(_) }) => {
+                self.step.effects.push(Effect::Reply { connection, id, result: Err(second_hello()) });
+                None
             }
-        };
-        // After what was asked before it.
-        self.step.effects.push(Effect::Reply { connection, id, result: Err(refusal) });
-        if line.misspoke {
-            self.step.effects.push(Effect::Close { connection });
+            Ok(heard) => Some(heard),
+            Err(error) => {
+                tracing::warn!(connection = connection.0, cause = %error, "connection ended");
+                line.last_word = Some(bad_frame(&error));
+                self.leaving.push(connection);
+                None
+            }
         }
-        None
+    }
+
+    /// Ends the connections that sent what is no request, as soon as all that they asked before is answered.
+    fn see_off(&mut self) {
+        let (lines, readings) = (&self.lines, &self.readings);
+        self.leaving.retain(|connection| {
+            let Some(line) = lines.get(connection) else { return false };
+            let stays = readings.has(*connection);
+            if let Some(last_word) = line.last_word.clone().filter(|_| !stays) {
+                line.outbox.reply(0, Err(last_word));
+                line.outbox.close();
+            }
+            stays
+        });
     }
 
     fn facts(&self, request: &Request, lookups: Lookups) -> Result<Facts, EngineError> {
@@ -384,12 +441,7 @@ impl Engine {
                     }
                     line.outbox.reply(id, result);
                 }
-                Effect::Query { connection, id, query } => {
-                    let Some(line) = self.lines.get(&connection) else { continue };
-                    let status = || self.status(line.protocol);
-                    let result = query::answer(&self.store, &self.broker, &query, status).map_err(EngineError::Read)?;
-                    line.outbox.reply(id, result);
-                }
+                Effect::Query { connection, id, query } => self.readings.add(connection, id, query),
                 Effect::Search { connection, id, search } => {
                     let Some(line) = self.lines.get(&connection) else { continue };
                     self.searching.ask(line.outbox.clone(), id, search, self.clock.now().wall);
@@ -461,6 +513,27 @@ impl Engine {
 
 fn damaged(row: &Row, is_news: bool) -> Damaged {
     Damaged { what: row.to_string(), stops: row.stops(), is_news }
+}
+
+/// Whether a connection's reading may go on.
+fn place(lines: &BTreeMap<ConnectionId, Line>, connection: ConnectionId) -> Place {
+    match lines.get(&connection) {
+        Some(line) if line.outbox.is_ending() => Place::Gone,
+        Some(line) if line.outbox.is_crowded() => Place::Crowded,
+        Some(_) => Place::Free,
+        None => Place::Gone,
+    }
+}
+
+/// Whether what a request is answered with may be large: then its connection gets one of them in a batch.
+fn lists(request: &Request) -> bool {
+    match request {
+        Request::Peers(_) | Request::Inbox { .. } | Request::Policies | Request::Questions(_) | Request::Refusals => true,
+        Request::Channel(request) => matches!(request, ChannelRequest::List),
+        Request::Task(request) => matches!(request, TaskRequest::List(_)),
+        Request::Note(request) => matches!(request, NoteRequest::List { .. }),
+        _ => false,
+    }
 }
 
 fn put_message(change: &Change) -> Option<(MessageId, &MessageRecord)> {
@@ -558,13 +631,12 @@ pub enum EngineError {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::channel;
-
     use peer_core::broker::Config;
     use peer_proto::request::{Register, Role, ServerFrame};
 
     use super::*;
     use crate::store::tests::store_on_a_disk_that_fills;
+    use crate::turns;
 
     /// Whoever asked was cut off without a word, and could not say more than that the connection ended.
     #[test]
@@ -572,7 +644,7 @@ mod tests {
         let (store, fill) = store_on_a_disk_that_fills();
         let clock = Clock::start();
         let broker = Broker::new(Config::default(), store.load().unwrap(), clock.now());
-        let (arrivals, arrived) = channel();
+        let (arrivals, arrived) = turns::open();
         let path = PathBuf::from("/x");
         let identity = Identity {
             executable: "/x".into(),
@@ -608,7 +680,7 @@ mod tests {
         fill();
         let request = Request::Describe { summary: Some("testing".into()), state: None, task: None };
         let frame = Frame::of(&ClientFrame { id: 3, request });
-        arrivals.send(Arrival::Asked { connection: ConnectionId(1), frame }).unwrap();
+        arrivals.push(Arrival::Asked { connection: ConnectionId(1), frame }).unwrap();
         let error = engine.run().unwrap_err();
         assert!(matches!(&error, EngineError::Commit(error) if error.is_no_space()), "{error}");
         for outbox in &outboxes {

@@ -6,14 +6,15 @@
 //! - [`config`]: what the person may change.
 //! - `state_dir`, `listener`, `reach`: the directory, the lock, the socket; `rehearsal`: whether they could be had.
 //! - `budget`, `frames`, `connection`: bytes to frames, where there is room for them, and answers to bytes.
+//! - `turns`: what waits for the engine, one from each connection in turn.
 //! - `engine`: batch, apply, commit once, release.
 //! - `outbox`: what waits for each connection.
-//! - `query`: what the store answers by itself.
+//! - `readings`, `query`: what the store answers by itself, a piece at a time.
 //! - [`search`]: what was said, by its words.
 //! - [`store`]: what is durable.
 
 use std::path::PathBuf;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use std::time::Duration;
 
 use peer_core::broker::Broker;
@@ -47,11 +48,13 @@ mod listener;
 mod outbox;
 mod query;
 mod reach;
+mod readings;
 mod rehearsal;
 mod sandbox;
 mod shutdown;
 mod state_dir;
 mod telemetry;
+mod turns;
 
 pub use crate::config::ConfigError;
 pub use crate::detach::DetachError;
@@ -173,7 +176,7 @@ fn serve(options: &RunOptions, lock: &Lock, timeout: Duration, ready: impl FnOnc
         config: settings.of_the_broker(),
         config_fault,
     };
-    let (to_engine, arrivals) = mpsc::channel();
+    let (to_engine, arrivals) = turns::open();
     let searching = Searching::start(store.reader(), location.search_index()).map_err(RunError::Runtime)?;
     let engine = Engine::new(clock, broker, store, searching, arrivals, identity);
     let (engine_ended, ended) = oneshot::channel();

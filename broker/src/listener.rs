@@ -146,7 +146,7 @@ pub(crate) async fn serve<E>(
         Some(outcome) => outcome,
         None => {
             // The engine may have ended by itself in this moment; then it has said so already.
-            let _ = desk.arrivals.send(Arrival::Stop);
+            let _ = desk.arrivals.push(Arrival::Stop);
             engine.await
         }
     };

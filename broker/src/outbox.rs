@@ -18,6 +18,9 @@ use tokio::sync::Notify;
 /// below it; only a program that asks and does not read comes here.
 const BACKLOG_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// Answers that may wait unread before nothing more is worked on for that connection: pages come as fast as they are read.
+const ANSWERS_BYTES_MAX: usize = 256 * 1024;
+
 /// What the writer takes at once: enough to make a system call cheap per frame, little enough to copy.
 const WRITE_BATCH_BYTES: usize = 256 * 1024;
 
@@ -40,6 +43,8 @@ struct Shared {
 struct Queue {
     frames: VecDeque<Frame>,
     bytes: usize,
+    /// Those of them that answer requests.
+    answer_bytes: usize,
     /// It got an event: the narrower bound holds.
     watches: bool,
     /// The engine's batch that last pushed an event here, and what waited when that batch began. A burst within one batch
@@ -62,6 +67,8 @@ pub(crate) enum Taken {
     Frames {
         /// Requests that are answered by them.
         answers: usize,
+        /// It was crowded, and is not any more.
+        relieved: bool,
     },
     /// Nothing now.
     Nothing,
@@ -114,6 +121,22 @@ impl Outbox {
         self.queue().ended
     }
 
+    /// Whether so many answers wait that its program shall read before it gets more.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.queue().is_crowded()
+    }
+
+    /// Ends the connection, because its program does not read: what waits is dropped, and it hears why.
+    pub(crate) fn give_up(&self) {
+        let mut queue = self.queue();
+        if !queue.ended {
+            queue.give_up();
+        }
+        drop(queue);
+        self.shared.filled.notify_one();
+        self.shared.ending.notify_one();
+    }
+
     /// Returns once the connection is ending. For one waiter.
     pub(crate) async fn ending(&self) {
         while !self.is_ending() {
@@ -130,17 +153,19 @@ impl Outbox {
     pub(crate) fn take(&self, bytes: &mut BytesMut) -> Taken {
         let mut queue = self.queue();
         let (mut answers, mut any) = (0, false);
+        let was_crowded = queue.is_crowded();
         while bytes.len() < WRITE_BATCH_BYTES
             && let Some(frame) = queue.frames.pop_front()
         {
             queue.bytes -= frame.bytes();
+            queue.answer_bytes -= if frame.answers { frame.bytes() } else { 0 };
             bytes.put_u32_le(frame.payload.len() as u32);
             bytes.put_slice(&frame.payload);
             answers += usize::from(frame.answers);
             any = true;
         }
         match (any, queue.ended) {
-            (true, _) => Taken::Frames { answers },
+            (true, _) => Taken::Frames { answers, relieved: was_crowded && !queue.is_crowded() },
             (false, true) => Taken::End,
             (false, false) => Taken::Nothing,
         }
@@ -165,8 +190,13 @@ impl Queue {
     fn add(&mut self, frame: Frame) {
         if !self.ended {
             self.bytes += frame.bytes();
+            self.answer_bytes += if frame.answers { frame.bytes() } else { 0 };
             self.frames.push_back(frame);
         }
+    }
+
+    fn is_crowded(&self) -> bool {
+        !self.ended && self.answer_bytes >= ANSWERS_BYTES_MAX
     }
 
     fn is_too_long(&self) -> bool {
@@ -177,7 +207,7 @@ impl Queue {
     /// Drops what waits, says why, ends.
     fn give_up(&mut self) {
         self.frames.clear();
-        self.bytes = 0;
+        (self.bytes, self.answer_bytes) = (0, 0);
         let payload = codec::encode(&ServerFrame::Push(Push::Goodbye(Goodbye::TooSlow))).expect("a goodbye fits a frame");
         self.add(Frame { payload, answers: false });
         self.ended = true;
@@ -238,7 +268,7 @@ mod tests {
         outbox.reply(7, Ok(Reply::Done));
         outbox.push(1, notice(1));
         let mut bytes = BytesMut::new();
-        assert_eq!(outbox.take(&mut bytes), Taken::Frames { answers: 1 });
+        assert_eq!(outbox.take(&mut bytes), Taken::Frames { answers: 1, relieved: false });
         assert_eq!(outbox.take(&mut bytes), Taken::Nothing);
         outbox.close();
         assert_eq!(outbox.take(&mut bytes), Taken::End);

@@ -1,7 +1,7 @@
 //! Questions that the store answers, once the rules have allowed them.
 //!
-//! Knows how records become what a program reads. Changes nothing. Invariant: an answer fits a frame, however much is
-//! stored; what does not fit is on the next page.
+//! Knows how records become what a program reads. Changes nothing. Invariants: an answer fits a frame, however much is
+//! stored; what does not fit is on the next page. One call is some milliseconds' work at most.
 
 use std::ops::ControlFlow;
 
@@ -19,43 +19,47 @@ use peer_proto::request::{Orphan, Position, Reply, Shown, ShownDelivery, Status}
 
 use crate::store::{Row, Span, Store, StoreError};
 
-/// Answers a query. `status` is asked for what only the engine knows.
+/// Rows that one piece of a history looks at, and messages that it shows: some milliseconds' work at most.
+const PIECE_ROWS_MAX: usize = 64;
+const PIECE_ENTRIES_MAX: usize = 16;
+
+/// How far a history has come; everything else is answered in one piece.
+#[derive(Debug, Default)]
+pub(crate) struct Progress {
+    messages: Vec<Shown>,
+    /// Messages that matched, shown or not, and the bytes of their texts.
+    matched: usize,
+    text_bytes: usize,
+    /// Bytes of what is shown.
+    bytes: usize,
+    rows: usize,
+    /// The message after which to go on, in the order of the reading.
+    cursor: Option<MessageId>,
+}
+
+/// Works on a query, a piece at a time. None: call it again, with the same `progress`. `status` is asked for what only the
+/// engine knows.
 pub(crate) fn answer(
     store: &Store,
     broker: &Broker,
     query: &Query,
+    progress: &mut Progress,
     status: impl FnOnce() -> Status,
-) -> Result<Result<Reply, Refusal>, StoreError> {
-    match query {
+) -> Result<Option<Result<Reply, Refusal>>, StoreError> {
+    Ok(Some(match query {
         Query::Text(id) => {
             let message = store.message(*id)?;
-            Ok(message.map(|record| Reply::Text(Box::new(message_of(record)))).ok_or_else(|| unknown(store, *id)))
+            message.map(|record| Reply::Text(Box::new(message_of(record)))).ok_or_else(|| unknown(store, *id))
         }
-        Query::Show(id) => {
-            let Some(record) = store.message(*id)? else { return Ok(Err(unknown(store, *id))) };
-            let deliveries = deliveries_of(store, broker, *id)?;
-            Ok(Ok(Reply::Shown(Box::new(shown(broker, record, deliveries)))))
-        }
-        Query::History { peer, with, thread, channel, since, before, after, limit, reader } => {
-            let between = Between { peer, with, thread: thread.as_deref(), channel: channel.as_deref() };
-            let span = Span { after: *after, before: *before, since: *since, oldest_first: after.is_some() };
-            let mut page = Vec::new();
-            let mut text_bytes = 0;
-            let limit = (*limit).clamp(1, PAGE_ENTRIES_MAX);
-            let next = store.scan(span, HISTORY_ROWS_MAX, |record| {
-                if between.includes(&record.head) && broker.may_see(*reader, &record.head) {
-                    text_bytes += record.text.len();
-                    page.push(record);
-                }
-                if page.len() >= limit || text_bytes >= PAGE_BYTES_MAX {
-                    ControlFlow::Break(())
-                } else {
-                    ControlFlow::Continue(())
-                }
-            })?;
-            history(store, broker, page, *reader, next).map(Ok)
-        }
-        Query::Orphans { after, reader } => orphans(store, broker, *after, *reader).map(Ok),
+        Query::Show(id) => match store.message(*id)? {
+            Some(record) => {
+                let deliveries = deliveries_of(store, broker, *id)?;
+                Ok(Reply::Shown(Box::new(shown(broker, record, deliveries))))
+            }
+            None => Err(unknown(store, *id)),
+        },
+        Query::History { .. } => return Ok(history(store, broker, query, progress)?.map(Ok)),
+        Query::Orphans { after, reader } => Ok(orphans(store, broker, *after, *reader)?),
         Query::Note(key) => {
             let note = store.note(key)?;
             let missing = || Refusal {
@@ -64,10 +68,10 @@ pub(crate) fn answer(
                 hint: "`peerctl memory list` shows the keys".to_owned(),
                 retry_after_ms: None,
             };
-            Ok(note.map(|note| Reply::Note(note_of(note.head, Some(note.value)))).ok_or_else(missing))
+            note.map(|note| Reply::Note(note_of(note.head, Some(note.value)))).ok_or_else(missing)
         }
-        Query::Status => Ok(Ok(Reply::Status(Box::new(status())))),
-    }
+        Query::Status => Ok(Reply::Status(Box::new(status()))),
+    }))
 }
 
 /// A stored note as a program reads it.
@@ -128,35 +132,55 @@ impl Between<'_> {
     }
 }
 
-/// A page of `found`, cut where the lives of its deliveries make it too large, without what is kept back from `reader`.
-/// `next` is where the scan ended.
-fn history(
-    store: &Store,
-    broker: &Broker,
-    found: Vec<MessageRecord>,
-    reader: Reader,
-    next: Option<MessageId>,
-) -> Result<Reply, StoreError> {
-    let mut messages = Vec::with_capacity(found.len());
-    let mut bytes = 0;
+/// A piece of a page: what matches among the next rows, without what is kept back from the reader. The page ends where it
+/// is full, where enough rows were looked at, or with the last row.
+fn history(store: &Store, broker: &Broker, query: &Query, progress: &mut Progress) -> Result<Option<Reply>, StoreError> {
+    let Query::History { peer, with, thread, channel, since, before, after, limit, reader } = query else {
+        return Ok(None);
+    };
+    let between = Between { peer, with, thread: thread.as_deref(), channel: channel.as_deref() };
+    let mut span = Span { after: *after, before: *before, since: *since, oldest_first: after.is_some() };
+    match progress.cursor {
+        Some(cursor) if span.oldest_first => span.after = Some(cursor),
+        Some(cursor) => span.before = Some(cursor),
+        None => {}
+    }
+    let limit = (*limit).clamp(1, PAGE_ENTRIES_MAX);
+    let (mut found, mut rows) = (Vec::new(), 0);
+    let mut next = store.scan(span, PIECE_ROWS_MAX, |record| {
+        rows += 1;
+        if between.includes(&record.head) && broker.may_see(*reader, &record.head) {
+            progress.matched += 1;
+            progress.text_bytes += record.text.len();
+            found.push(record);
+        }
+        let full = progress.matched >= limit || progress.text_bytes >= PAGE_BYTES_MAX;
+        if full || found.len() >= PIECE_ENTRIES_MAX { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })?;
+    // Rows that are older than wanted were looked at and not visited.
+    progress.rows += if found.len() >= PIECE_ENTRIES_MAX { rows } else { PIECE_ROWS_MAX };
     let mut found = found.into_iter();
     for record in found.by_ref() {
-        let deliveries = deliveries_of(store, broker, record.head.id)?;
-        if broker.is_kept_back_from(reader, &record.head, &deliveries) {
+        let id = record.head.id;
+        let deliveries = deliveries_of(store, broker, id)?;
+        if broker.is_kept_back_from(*reader, &record.head, &deliveries) {
             continue;
         }
         let entry = shown(broker, record, deliveries);
-        bytes += codec::encode(&entry).map_or(PAGE_BYTES_MAX, |payload| payload.len());
-        messages.push(entry);
-        if bytes >= PAGE_BYTES_MAX {
+        progress.bytes += codec::encode(&entry).map_or(PAGE_BYTES_MAX, |payload| payload.len());
+        progress.messages.push(entry);
+        // Cut where the lives of its deliveries make it too large.
+        if progress.bytes >= PAGE_BYTES_MAX {
+            next = if found.as_slice().is_empty() { next } else { Some(id) };
             break;
         }
     }
-    let next = match messages.last() {
-        Some(last) if !found.as_slice().is_empty() => Some(last.message.id),
-        _ => next,
-    };
-    Ok(Reply::History { messages, next })
+    progress.cursor = next;
+    let full = progress.matched >= limit || progress.text_bytes.max(progress.bytes) >= PAGE_BYTES_MAX;
+    if next.is_none() || full || progress.rows >= HISTORY_ROWS_MAX {
+        return Ok(Some(Reply::History { messages: std::mem::take(&mut progress.messages), next }));
+    }
+    Ok(None)
 }
 
 /// The deliveries of a message, as of now.

@@ -36,16 +36,25 @@ pub(crate) fn with_suffix(base: &str, n: u64) -> String {
     format!("{}{suffix}", &base[..keep])
 }
 
-/// Up to three of `names` that are most like `wanted`, nearest first.
+/// Names that are compared letter by letter for one refusal: among thousands a mistyped name would hold up everybody.
+const COMPARED_MAX: usize = 500;
+
+/// Up to three of `names` that are most like `wanted`, nearest first. Where there are very many, not all are looked at.
 pub(crate) fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Vec<String> {
     let wanted = wanted.to_ascii_lowercase();
+    let is_part = |name: &str| name.contains(&wanted) || (!name.is_empty() && wanted.contains(name));
+    let mut compared = 0;
     let mut ranked: Vec<(usize, &str)> = names
         .filter_map(|name| {
             let lower = name.to_ascii_lowercase();
+            let (is_part, near) = (is_part(&lower), 1 + lower.len() / 4);
+            // Each letter more or less is a step of the distance.
+            if (!is_part && wanted.len().abs_diff(lower.len()) > near) || compared >= COMPARED_MAX {
+                return None;
+            }
+            compared += 1;
             let distance = distance(&wanted, &lower);
-            let alike =
-                lower.contains(&wanted) || (!lower.is_empty() && wanted.contains(&lower)) || distance <= 1 + lower.len() / 4;
-            alike.then_some((distance, name))
+            (is_part || distance <= near).then_some((distance, name))
         })
         .collect();
     ranked.sort_unstable();
@@ -101,5 +110,8 @@ mod tests {
         assert_eq!(nearest("lunna", names.into_iter()), ["luna"]);
         assert_eq!(nearest("back", names.into_iter()), ["backend"]);
         assert_eq!(nearest("Orian", names.into_iter()), ["orion"]);
+        let crowd: Vec<String> = (0..10_000).map(|number| format!("agent-{number}-at-work")).collect();
+        let names = crowd.iter().map(String::as_str).chain(["luna"]);
+        assert_eq!(nearest("lnua", names), ["luna"], "names of another length are passed over");
     }
 }

@@ -42,3 +42,65 @@ fn a_request_larger_than_any_that_is_allowed_is_refused_in_words_and_costs_no_co
         assert!(refusal.message.contains("61440") || refusal.message.contains("61,440"), "{refusal}");
     }
 }
+
+/// A broker that stores that many messages of that size, and a session that sent them.
+fn with_history(messages: u64, text_bytes: usize) -> (Running, Wire) {
+    let root = tempfile::tempdir().unwrap();
+    let limits = ["sender_per_minute", "pair_per_minute", "pending_per_peer"].map(|key| format!("{key} = 1000000\n"));
+    configure(root.path(), &format!("[limits]\n{}", limits.concat()));
+    let broker = Running::start_in(root, PATIENCE);
+    let _ = broker.session("luna");
+    let mut operator = broker.connect(Role::Operator);
+    for number in 0..messages {
+        operator.send(send_to("luna", &format!("{number} {}", "x".repeat(text_bytes))));
+        if number % 10 == 9 {
+            let last = operator.last_id;
+            for id in last - 9..=last {
+                message_sent(operator.answer(id));
+            }
+        }
+    }
+    (broker, operator)
+}
+
+fn page() -> Request {
+    Request::History(HistoryQuery { limit: 200, ..HistoryQuery::default() })
+}
+
+#[test]
+fn whoever_asks_one_thing_does_not_wait_for_all_the_histories_that_another_asked_for() {
+    let (broker, mut greedy) = with_history(1_000, 100);
+    let mut modest = broker.connect(Role::Operator);
+    let mut reading = Wire { stream: greedy.stream.try_clone().unwrap(), last_id: 0, pushes: Vec::new() };
+    let first = greedy.last_id + 1;
+    for _ in 0..200 {
+        greedy.send(page());
+    }
+    let (answered, is_answered) = mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        for id in first..first + 200 {
+            assert!(matches!(reading.answer(id), Ok(Reply::History { messages, .. }) if messages.len() == 200));
+            answered.send(()).unwrap();
+        }
+    });
+    is_answered.recv_timeout(PATIENCE).unwrap();
+    modest.status();
+    let before = 1 + is_answered.try_iter().count();
+    assert!(before < 100, "{before} histories were answered first");
+    reader.join().unwrap();
+}
+
+#[test]
+fn many_pages_that_were_asked_for_at_once_come_as_fast_as_they_are_read() {
+    let (broker, mut wire) = with_history(10, 60_000);
+    let mut witness = broker.connect(Role::Operator);
+    let first = wire.last_id + 1;
+    for _ in 0..60 {
+        wire.send(page());
+    }
+    // Nobody reads yet. All of it would be far more than may wait for a connection.
+    witness.status();
+    for id in first..first + 60 {
+        assert!(matches!(wire.answer(id), Ok(Reply::History { .. })));
+    }
+}
