@@ -59,9 +59,13 @@ impl LogFile {
             std::fs::rename(path, &aside).map_err(|source| LogError::SetAside { path: path.into(), source })?;
         }
         let failed = |source| LogError::Open { path: path.into(), source };
-        let file =
-            File::options().append(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path).map_err(failed)?;
+        // A pipe that nobody reads would hold us up.
+        let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+        let file = File::options().append(true).create(true).mode(0o600).custom_flags(flags).open(path).map_err(failed)?;
         let found = file.metadata().map_err(failed)?;
+        if !found.is_file() {
+            return Err(failed(io::Error::other("it is no regular file")));
+        }
         Ok(Self { path: path.into(), file, identity: (found.dev(), found.ino()) })
     }
 
@@ -171,9 +175,14 @@ mod tests {
     }
 
     #[test]
-    fn a_symbolic_link_is_no_log() {
+    fn a_symbolic_link_or_a_pipe_is_no_log() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("broker.log");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(matches!(open(&path), Err(LogError::Open { .. })));
+        let _reader = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&path).unwrap();
+        assert!(matches!(open(&path), Err(LogError::Open { .. })), "somebody reads it");
+        std::fs::remove_file(&path).unwrap();
         std::os::unix::fs::symlink(dir.path().join("elsewhere"), &path).unwrap();
         assert!(matches!(open(&path), Err(LogError::Open { .. })));
         assert!(!dir.path().join("elsewhere").exists());

@@ -15,7 +15,8 @@
 //! - `claude`, `transcript`, `watch`: what the client itself says of its session, in files.
 //! - `summary`, `title`: what others and the person see of the session before it says a word.
 //! - `lenient`, `json_scan`: what odd clients write, understood. Pure.
-//! - `stdio`, `parent`, `git`, `child`: the pipe to the client, the client's life, the repository, other programs.
+//! - `stdio`, `interrupt`, `parent`, `git`, `child`: the pipe to the client, its Ctrl-C, its life, the repository, other
+//!   programs.
 
 mod carriers;
 mod child;
@@ -25,6 +26,7 @@ mod config;
 mod git;
 mod hook_input;
 mod inbox;
+mod interrupt;
 mod json_scan;
 mod lenient;
 mod parent;
@@ -38,22 +40,24 @@ mod tools;
 mod transcript;
 mod watch;
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 pub use hook_input::hook_call_in;
 pub use json_scan::JsonScan;
-use peer_client::{ConnectError, Endpoint};
+use peer_client::{ConnectError, Endpoint, start};
 
 use rmcp::ServiceExt;
 use rmcp::service::ServerInitializeError;
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 
 use crate::config::Config;
+use crate::interrupt::Interrupts;
 use crate::server::Server;
 use crate::session::{Session, Surroundings};
 use crate::stdio::{ClientPipe, Outgoing};
@@ -69,17 +73,46 @@ const FAREWELL_MS: u64 = 300;
 /// The exit code is 0 where the client ended it, by closing a pipe, by a signal, or by being gone; 1 where the client spoke
 /// no MCP or did not read what it was sent.
 pub fn main(endpoint: Result<Endpoint, ConnectError>) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let interrupts = Interrupts::take();
+    let runtime = match start::runtime().and_then(with_threads) {
         Ok(runtime) => runtime,
-        Err(error) => return fail(&format!("starting the adapter's runtime: {error}")),
+        Err(error) => {
+            let step = start::what_helps(&error).unwrap_or("start it again");
+            return fail(&format!("starting the adapter's runtime failed: {error}; {step}"));
+        }
     };
-    let code = runtime.block_on(run(endpoint));
+    let code = runtime.block_on(run(endpoint, interrupts));
     // A thread may still be blocked on reading standard input; it ends with the process.
     runtime.shutdown_background();
     code
 }
 
-async fn run(endpoint: Result<Endpoint, ConnectError>) -> ExitCode {
+/// Makes the threads that block, with an error to tell: tokio panics where it has to make the first and cannot. One reads
+/// standard input and one writes standard output where these are no pipes; others look at files, and wait for one of the two
+/// where there is no third.
+fn with_threads(runtime: Runtime) -> io::Result<Runtime> {
+    const THREADS: usize = 2;
+
+    let (release, held) = mpsc::channel::<()>();
+    let held = Arc::new(Mutex::new(held));
+    let block = || {
+        let held = Arc::clone(&held);
+        move || drop(held.lock().map(|held| held.recv()))
+    };
+    let tried: io::Result<Vec<_>> = (0..THREADS).map(|_| std::thread::Builder::new().spawn(block())).collect();
+    if tried.is_ok() {
+        // Asked for while those are held, so that there is room for both kinds; tokio keeps its own.
+        (0..THREADS).for_each(|_| drop(runtime.spawn_blocking(block())));
+    }
+    drop(release);
+    for thread in tried? {
+        // It does nothing that could panic.
+        let _ = thread.join();
+    }
+    Ok(runtime)
+}
+
+async fn run(endpoint: Result<Endpoint, ConnectError>, interrupts: Interrupts) -> ExitCode {
     let config = Config::read(endpoint.as_ref().ok());
     let dormant = is_dormant(&config);
     let (input, output) = rmcp::transport::io::stdio_pipes();
@@ -115,6 +148,7 @@ async fn run(endpoint: Result<Endpoint, ConnectError>) -> ExitCode {
             ExitCode::SUCCESS
         }
         () = signalled() => ExitCode::SUCCESS,
+        () = interrupts.asking_to_end() => ExitCode::SUCCESS,
         () = parent::gone() => ExitCode::SUCCESS,
         // The client closed its end of our output.
         _ = &mut writing => ExitCode::SUCCESS,
@@ -143,7 +177,6 @@ async fn signalled() {
         Err(_) => std::future::pending().await,
     };
     tokio::select! {
-        () = wait(SignalKind::interrupt()) => {}
         () = wait(SignalKind::terminate()) => {}
         () = wait(SignalKind::hangup()) => {}
     }

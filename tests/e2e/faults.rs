@@ -1,6 +1,7 @@
 //! The faults that users of earlier systems reported, each as a test that fails where the fault is: docs/known-issues.md
 //! says what is left. The core's own scenarios prove the rules; here the real processes do.
 
+use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -41,7 +42,21 @@ fn an_adapter_ends_with_its_stdin_and_its_mail_is_ready_again() {
 }
 
 #[test]
-fn an_adapter_ends_on_sigint_and_on_sigterm() {
+#[cfg(target_os = "linux")]
+fn an_adapter_outlives_the_ctrl_c_that_its_client_outlives() {
+    let home = peer_tests::home!();
+    let adapter = home.claude("luna");
+    let _ = adapter.call("list_peers", json!({})).success();
+    // Somebody else than the client: a terminal's own comes from nobody.
+    let sent = Command::new("/bin/sh").arg("-c").arg(format!("kill -INT {}", adapter.pid())).status().expect("run a shell");
+    assert!(sent.success());
+    let _ = adapter.call("set_summary", json!({"summary": "still here"})).success();
+    adapter.signal(Signal::SIGTERM);
+    assert_eq!(adapter.wait_exit(PATIENCE).code, 0);
+}
+
+#[test]
+fn an_adapter_ends_on_its_clients_sigint_and_on_sigterm() {
     let home = peer_tests::home!();
     for (name, which) in [("luna", Signal::SIGINT), ("orion", Signal::SIGTERM)] {
         let adapter = home.claude(name);

@@ -81,6 +81,88 @@ fn nothing_of_its_starters_signals_limits_and_nice_value_reaches_the_broker() {
 }
 
 #[test]
+fn signals_that_its_starter_blocked_reach_the_broker() {
+    let home = peer_tests::home!();
+    let outcome = home.run(behind(&home, "exec env --block-signal=TERM,INT,HUP,CHLD \"$0\" \"$@\"", &["status"]), "");
+    if outcome.stderr.contains("unrecognized option") || outcome.stderr.contains("illegal option") {
+        // An `env` that cannot block them.
+        return;
+    }
+    let _ = outcome.success();
+    let pid = home.broker_pid().expect("a broker runs");
+    kill(Pid::from_raw(pid.cast_signed()), Signal::SIGTERM).expect("end it");
+    home.wait_for_no_broker();
+}
+
+/// A program and its arguments that give another one a world of its own, by these options of `unshare`; none where this
+/// system has no such worlds.
+fn apart(options: &'static str) -> Option<[&'static str; 2]> {
+    let tried = Command::new("unshare").args([options, "true"]).stderr(std::process::Stdio::null()).status();
+    tried.is_ok_and(|status| status.success()).then_some(["unshare", options])
+}
+
+#[test]
+fn without_proc_commands_adapters_and_brokers_start() {
+    let home = peer_tests::home!();
+    let Some([program, options]) = apart("-Urm") else { return };
+    // By an absolute path, by a relative one, and by one on PATH.
+    let script = "mount -t tmpfs none /proc || exit 99; bin=$(dirname \"$0\"); base=$(basename \"$0\"); set -e; \
+                  \"$0\" status >/dev/null; \"$0\" daemon restart >/dev/null; \"$0\" daemon stop >/dev/null; \
+                  cd \"$bin\"; ./$base status > /dev/null; ./$base daemon stop >/dev/null; cd /; \
+                  \"$0\" doctor >/dev/null; \"$0\" demo >/dev/null; echo all";
+    let mut command = Command::new(program);
+    command.args([options, "bash", "-c", script]).arg(home.executable()).env_clear();
+    command.env("HOME", home.home()).env("PEERD_DIR", home.state()).env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin");
+    let outcome = home.run(command, "");
+    if outcome.code == 99 {
+        return;
+    }
+    assert_eq!((outcome.code, &*outcome.stdout), (0, "all\n"), "{outcome:?}");
+}
+
+#[test]
+fn an_adapter_serves_the_first_process_of_a_container_and_ends_with_a_wrapper() {
+    let home = peer_tests::home!();
+    let wrapped = ["/bin/sh", "-c", "\"$0\" \"$@\"; true"];
+    if let Some(apart) = apart("-Urpf") {
+        let launcher: Vec<&str> = apart.into_iter().chain(["--mount-proc"]).chain(wrapped).collect();
+        let first = home.adapter("claude-code").env("PEER_NAME", "first").through(&launcher).start();
+        let _ = first.call("list_peers", json!({})).success();
+        first.close_stdin();
+        assert_eq!(first.wait_exit(peer_tests::PATIENCE).code, 0);
+    }
+    let luna = home.adapter("claude-code").env("PEER_NAME", "luna").through(&wrapped).start();
+    let _ = luna.call("list_peers", json!({})).success();
+    luna.kill();
+    let begun = Instant::now();
+    while home.peerctl(&["peers", "luna", "--json"]).success().json()[0]["online"] != false {
+        assert!(begun.elapsed() < peer_tests::PATIENCE, "the adapter of a wrapper that was killed lives on");
+    }
+}
+
+#[test]
+fn the_log_of_a_broker_that_runs_is_bounded_and_made_again() {
+    let home = peer_tests::home!();
+    let _ = home.peerctl(&["status"]).success();
+    let log = home.state().join("broker.log");
+    fs::OpenOptions::new().write(true).open(&log).expect("open the log").set_len(11 << 20).expect("make it large");
+    // What a broker logs.
+    let complaint = || {
+        use std::io::{Read, Write};
+        let mut stream = std::os::unix::net::UnixStream::connect(home.socket()).expect("connect");
+        stream.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("write");
+        // It is logged before the connection ends.
+        let _ = stream.read_to_end(&mut Vec::new());
+    };
+    complaint();
+    assert_eq!(fs::metadata(home.state().join("broker.log.1")).expect("it was set aside").len(), 11 << 20);
+    assert!(fs::metadata(&log).expect("another one").len() < 1 << 20);
+    fs::remove_file(&log).expect("remove the log");
+    complaint();
+    assert!(fs::read_to_string(&log).expect("it was made again").contains("connection"));
+}
+
+#[test]
 fn an_adapter_and_a_command_start_a_broker_where_sigchld_is_ignored() {
     let home = peer_tests::home!();
     let _ = home.run(behind(&home, "trap '' CHLD", &["status"]), "").success();
@@ -258,6 +340,24 @@ fn who_is_locked_out_hears_by_whom_and_how_to_get_in() {
     fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).expect("set a mode");
     let closed_by_mode = asked();
     assert!(closed_by_mode["hint"].as_str().expect("a text").contains("chmod u+rwx"), "{closed_by_mode}");
+}
+
+#[test]
+fn an_adapter_that_may_make_no_thread_says_so() {
+    let home = peer_tests::home!();
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    fs::set_permissions(home.root(), fs::Permissions::from_mode(0o755)).expect("set a mode");
+    fs::set_permissions(home.home(), fs::Permissions::from_mode(0o755)).expect("set a mode");
+    // A user of whom no other process runs.
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", "64713", "--regid", "64713", "--clear-groups"]);
+    command.args(["/bin/bash", "-c", "ulimit -u 1; exec \"$0\" mcp"]).arg(home.executable());
+    command.env_clear().env("HOME", home.home()).env("PATH", "/usr/bin:/bin");
+    let outcome = home.run(command, "{}\n");
+    assert_eq!(outcome.code, 1, "{outcome:?}");
+    assert!(outcome.stderr.contains("ulimit -u") && !outcome.stderr.contains("panicked"), "{outcome:?}");
 }
 
 #[test]

@@ -408,6 +408,12 @@ impl Mcp {
         self.stdin.lock().expect("no writer panicked").take();
     }
 
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
     /// Sends it a signal.
     pub fn signal(&self, which: Signal) {
         if self.shared.lock().ended.is_none() {

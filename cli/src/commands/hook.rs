@@ -56,7 +56,7 @@ pub(crate) fn run(args: &Args) {
         return;
     }
     let (Some(hook), Ok(endpoint)) = (understood(args, input), Endpoint::from_env(Start::Never)) else { return };
-    let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
+    let Ok(runtime) = peer_client::start::runtime() else { return };
     let patience = Duration::from_millis(PATIENCE_MS);
     let output = runtime.block_on(async { tokio::time::timeout(patience, relay(&endpoint, hook)).await });
     runtime.shutdown_background();

@@ -22,6 +22,9 @@ pub const ENVIRONMENT_KEPT: [&str; 3] = ["HOME", "PEERD_LOG", "PATH"];
 /// `daemon start` ends by itself within ten seconds; this is for the case that it cannot.
 const START_TIMEOUT_MS: u64 = 20_000;
 
+/// How long threads for what blocks are kept: for ever. tokio panics where it has to make another and cannot.
+const THREADS_KEPT: Duration = Duration::from_secs(10 * 365 * 24 * 3_600);
+
 /// Descriptors that a runtime, one connection and one child take.
 const DESCRIPTORS: usize = 16;
 
@@ -69,7 +72,7 @@ pub async fn start_broker(endpoint: &Endpoint) -> Result<(), ConnectError> {
 pub fn runtime() -> io::Result<Runtime> {
     let tried: Vec<File> = (0..DESCRIPTORS).map(|_| File::open("/dev/null")).collect::<Result<_, _>>()?;
     drop(tried);
-    Builder::new_current_thread().enable_all().build()
+    Builder::new_current_thread().enable_all().thread_keep_alive(THREADS_KEPT).build()
 }
 
 /// Why a program could not be run, and what helps: a new installation only where the file itself is at fault.
