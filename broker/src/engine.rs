@@ -34,9 +34,9 @@ use crate::frames::Frame;
 use crate::outbox::Outbox;
 use crate::readings::{Place, Readings};
 use crate::search::Searching;
-use crate::store::{Row, Store, StoreError};
+use crate::store::{Row, Store, StoreError, Walk};
 use crate::turns::Turns;
-use crate::{ancestry, query, state_dir};
+use crate::{ancestry, query, state_dir, telemetry};
 
 /// Inputs that one batch takes at most: beyond it a commit costs more per message, and the first of them wait longer.
 const BATCH_INPUTS_MAX: usize = 256;
@@ -111,6 +111,8 @@ pub(crate) struct Engine {
     commit_times: VecDeque<u64>,
     /// When the store is to be checkpointed, on the monotonic clock. None: it is as it shall stay.
     checkpoint_at_ms: Option<u64>,
+    /// What is still to be read of a database that was too large to be checked at the start.
+    walk: Option<Walk>,
     /// Messages that were to be pushed and cannot be read.
     undeliverable: Vec<MessageId>,
     /// Nothing else is to do from then on, on the monotonic clock, if nothing arrives.
@@ -138,6 +140,7 @@ impl Engine {
         Self {
             clock,
             broker,
+            walk: store.walk(),
             store,
             searching,
             arrivals,
@@ -198,7 +201,8 @@ impl Engine {
         let checkpoint_ms = self.checkpoint_at_ms.map(|at| at.saturating_sub(now.mono_ms));
         let quiet_ms = self.quiet_at_ms.saturating_sub(now.mono_ms);
         let sweep_ms = self.broker.poll_sweep(now).map(|sweep| if sweep.is_asked { 0 } else { sweep.in_ms.max(quiet_ms) });
-        let due_ms = [self.broker.poll_timeout(now), checkpoint_ms, sweep_ms, reading_ms].into_iter().flatten().min();
+        let walk_ms = self.walk.as_ref().map(|_| quiet_ms);
+        let due_ms = [self.broker.poll_timeout(now), checkpoint_ms, sweep_ms, reading_ms, walk_ms].into_iter().flatten().min();
         self.arrivals.wait(due_ms.map(Duration::from_millis));
         self.arrivals.next()
     }
@@ -213,6 +217,7 @@ impl Engine {
             self.searching.go_on();
         }
         self.sweep(now, first.is_none())?;
+        self.look_on(now, first.is_none())?;
         self.broker.handle_timeout(now, &mut self.step);
         let (mut inputs, mut request_bytes) = (0, 0);
         let began_us = self.clock.mono_us();
@@ -270,6 +275,16 @@ impl Engine {
         let (rows, next) = self.store.stored_after(due.after, SWEEP_ROWS_MAX).map_err(EngineError::Read)?;
         if let Some(gone) = self.broker.sweep(now, &rows, next, &mut self.step) {
             tracing::info!(?gone, "purged what was kept long enough");
+        }
+        self.settle()
+    }
+
+    /// One step of the look at a large database, where nothing else is to do. What it finds damaged is set aside.
+    fn look_on(&mut self, now: Now, idle: bool) -> Result<(), EngineError> {
+        let Some(walk) = self.walk.as_mut().filter(|_| idle && self.quiet_at_ms <= now.mono_ms) else { return Ok(()) };
+        if !self.store.look_on(walk).map_err(EngineError::Read)? {
+            tracing::info!(records = walk.records(), damaged = self.store.damaged(), "every record of the database was read");
+            self.walk = None;
         }
         self.settle()
     }
@@ -405,7 +420,7 @@ impl Engine {
         let mut step = std::mem::take(&mut self.step);
         if !step.changes.is_empty() {
             for change in &step.changes {
-                log_change(change);
+                telemetry::log_change(change);
             }
             self.searching.hold();
             let started_us = self.clock.mono_us();
@@ -430,7 +445,7 @@ impl Engine {
     fn release(&mut self, step: &mut Step) -> Result<(), EngineError> {
         let fresh: BTreeMap<MessageId, &MessageRecord> = step.changes.iter().filter_map(put_message).collect();
         for effect in step.effects.drain(..) {
-            log_effect(&effect);
+            telemetry::log_effect(&effect);
             match effect {
                 Effect::Reply { connection, id, mut result } => {
                     let Some(line) = self.lines.get(&connection) else { continue };
@@ -552,45 +567,6 @@ fn fresh_token() -> Result<(Token, TokenDigest), EngineError> {
 
 fn digest(token: &Token) -> TokenDigest {
     TokenDigest(Sha256::digest(token.0).into())
-}
-
-fn log_change(change: &Change) {
-    match change {
-        Change::PutMessage(record) => {
-            tracing::debug!(message = %record.head.id, peer = %record.head.from.peer, "put_message");
-        }
-        Change::PutDelivery { record, was } => {
-            let (stage, was) = (record.stage.as_str(), was.map(|was| was.as_str()));
-            tracing::debug!(message = %record.message, peer = %record.peer, stage, was, "put_delivery");
-        }
-        Change::RemoveDelivery { message, peer, .. } => tracing::debug!(%message, %peer, "remove_delivery"),
-        Change::PutPeer(record) => tracing::debug!(peer = %record.id, name = record.name, "put_peer"),
-        Change::RemovePeer(peer) => tracing::debug!(%peer, "remove_peer"),
-        Change::PutIdempotencyKey { sender, message, .. } => tracing::debug!(peer = %sender, %message, "put_idempotency_key"),
-        Change::PutNextPeer(peer) => tracing::debug!(%peer, "put_next_peer"),
-        Change::PutSettings(_) => tracing::debug!("put_settings"),
-        Change::PutPauses(_) => tracing::debug!("put_pauses"),
-        Change::PutKept(_) => tracing::debug!("put_kept"),
-        Change::PutThing(thing) => tracing::debug!(key = ?thing.key(), "put_thing"),
-        Change::RemoveThing(key) => tracing::debug!(?key, "remove_thing"),
-        Change::PutNextTask(task) => tracing::debug!(%task, "put_next_task"),
-        Change::RemoveMessage(message) => tracing::debug!(%message, "remove_message"),
-    }
-}
-
-fn log_effect(effect: &Effect) {
-    match effect {
-        Effect::Reply { connection, id, result: Ok(_) } => tracing::debug!(connection = connection.0, id, "reply"),
-        Effect::Reply { connection, id, result: Err(refusal) } => {
-            tracing::debug!(connection = connection.0, id, cause = %refusal.code, "refuse");
-        }
-        Effect::Query { connection, id, .. } => tracing::debug!(connection = connection.0, id, "query"),
-        Effect::Search { connection, id, .. } => tracing::debug!(connection = connection.0, id, "search"),
-        Effect::Deliver { connection, message, .. } => tracing::debug!(connection = connection.0, %message, "deliver"),
-        Effect::Push { connection, .. } => tracing::debug!(connection = connection.0, "push"),
-        Effect::Close { connection } => tracing::debug!(connection = connection.0, "close"),
-        Effect::Stop => tracing::debug!("stop"),
-    }
 }
 
 fn second_hello() -> Refusal {

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use nix::libc;
+use peer_core::step::{Change, Effect};
 use thiserror::Error;
 use tracing::Dispatch;
 use tracing_subscriber::EnvFilter;
@@ -116,6 +117,47 @@ pub enum LogError {
         /// The system's reason.
         source: std::io::Error,
     },
+}
+
+/// What the engine stores, in a line for who debugs.
+pub(crate) fn log_change(change: &Change) {
+    match change {
+        Change::PutMessage(record) => {
+            tracing::debug!(message = %record.head.id, peer = %record.head.from.peer, "put_message");
+        }
+        Change::PutDelivery { record, was } => {
+            let (stage, was) = (record.stage.as_str(), was.map(|was| was.as_str()));
+            tracing::debug!(message = %record.message, peer = %record.peer, stage, was, "put_delivery");
+        }
+        Change::RemoveDelivery { message, peer, .. } => tracing::debug!(%message, %peer, "remove_delivery"),
+        Change::PutPeer(record) => tracing::debug!(peer = %record.id, name = record.name, "put_peer"),
+        Change::RemovePeer(peer) => tracing::debug!(%peer, "remove_peer"),
+        Change::PutIdempotencyKey { sender, message, .. } => tracing::debug!(peer = %sender, %message, "put_idempotency_key"),
+        Change::PutNextPeer(peer) => tracing::debug!(%peer, "put_next_peer"),
+        Change::PutSettings(_) => tracing::debug!("put_settings"),
+        Change::PutPauses(_) => tracing::debug!("put_pauses"),
+        Change::PutKept(_) => tracing::debug!("put_kept"),
+        Change::PutThing(thing) => tracing::debug!(key = ?thing.key(), "put_thing"),
+        Change::RemoveThing(key) => tracing::debug!(?key, "remove_thing"),
+        Change::PutNextTask(task) => tracing::debug!(%task, "put_next_task"),
+        Change::RemoveMessage(message) => tracing::debug!(%message, "remove_message"),
+    }
+}
+
+/// What the engine lets be seen, in a line for who debugs.
+pub(crate) fn log_effect(effect: &Effect) {
+    match effect {
+        Effect::Reply { connection, id, result: Ok(_) } => tracing::debug!(connection = connection.0, id, "reply"),
+        Effect::Reply { connection, id, result: Err(refusal) } => {
+            tracing::debug!(connection = connection.0, id, cause = %refusal.code, "refuse");
+        }
+        Effect::Query { connection, id, .. } => tracing::debug!(connection = connection.0, id, "query"),
+        Effect::Search { connection, id, .. } => tracing::debug!(connection = connection.0, id, "search"),
+        Effect::Deliver { connection, message, .. } => tracing::debug!(connection = connection.0, %message, "deliver"),
+        Effect::Push { connection, .. } => tracing::debug!(connection = connection.0, "push"),
+        Effect::Close { connection } => tracing::debug!(connection = connection.0, "close"),
+        Effect::Stop => tracing::debug!("stop"),
+    }
 }
 
 #[cfg(test)]

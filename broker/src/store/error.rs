@@ -37,6 +37,8 @@ pub enum Row {
     NextTask,
     /// A row under this key, which names no message.
     Key(u128),
+    /// All that the last commit stored: the database was found at an earlier one.
+    LastCommit,
 }
 
 impl Row {
@@ -74,6 +76,7 @@ impl fmt::Display for Row {
             Self::Thing(ThingKey::Task(task)) => write!(f, "task {task}"),
             Self::Thing(ThingKey::Note(key)) => write!(f, "note {key:?}"),
             Self::NextTask => f.write_str("next task's id"),
+            Self::LastCommit => f.write_str("last commit, which is missing"),
             Self::Key(number) => write!(f, "row under the key {number:#x}"),
         }
     }

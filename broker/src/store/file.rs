@@ -25,19 +25,19 @@ use redb::{BackendError, StorageBackend};
 use super::error::OpenError;
 
 /// Where redb's file format (version 3, as redb's own design document has it) keeps its flags: one byte after the magic number.
-const FLAGS_OFFSET: usize = 9;
+pub(super) const FLAGS_OFFSET: usize = 9;
 /// Which of the two commit slots counts.
-const FLAG_PRIMARY: u8 = 1;
+pub(super) const FLAG_PRIMARY: u8 = 1;
 /// Somebody has the file open, or was killed.
 const FLAG_IN_USE: u8 = 2;
 /// The slot that counts was synced before it was made to count, so that it cannot be half written.
 const FLAG_TWO_PHASE: u8 = 4;
 /// Where each commit slot starts, and how long it is.
-const SLOT_OFFSETS: [usize; 2] = [64, 192];
+pub(super) const SLOT_OFFSETS: [usize; 2] = [64, 192];
 const SLOT_BYTES: usize = 128;
 const FORMAT_VERSION: u8 = 3;
 /// Flags and slots end here.
-const HEAD_BYTES: usize = SLOT_OFFSETS[1] + SLOT_BYTES;
+pub(super) const HEAD_BYTES: usize = SLOT_OFFSETS[1] + SLOT_BYTES;
 
 /// The mode of every file that holds messages.
 const MODE: u32 = 0o600;
@@ -112,6 +112,17 @@ struct Inner {
     file: FileBackend,
     /// Absent once released.
     held: Mutex<Option<Held>>,
+    /// Nobody else may open the file meanwhile.
+    locks: bool,
+}
+
+/// Whether others may open the file at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    /// They may not.
+    Alone,
+    /// They may.
+    Beside,
 }
 
 /// What was not carried out yet.
@@ -133,19 +144,18 @@ enum Operation {
 impl StagedFile {
     /// Stages all writes to `file` from now on.
     pub(super) fn new(file: File) -> Result<(Self, Stage), redb::DatabaseError> {
-        let staged = Self::staging(file, Vec::new())?;
-        let stage = Stage { inner: Arc::clone(&staged.inner) };
-        Ok((staged, stage))
+        Self::staging(file, Vec::new(), true)
     }
 
-    /// Shows `file` so that redb checks all of it, and holds all writes back for good. Also says whether the file was
-    /// closed by who had it open last.
+    /// Shows `file` so that redb checks all of it; what it writes is to be held back for good. Also says whether the file
+    /// was closed by who had it open last. With `Access::Beside`, a broker may open it meanwhile, and what is read then may
+    /// make no sense.
     ///
     /// A file that looks as if its user was killed within a plain commit is walked through, checksums first. There redb
     /// would go back to the commit before, if the last one is not whole; but where the last one was a two-phase one (and a
     /// clean close is), that is no crash but damage, and would lose mail without a word. So the other slot is shown as a
     /// copy of the one that counts: there is nothing to go back to.
-    pub(super) fn distrusted(file: File) -> Result<(Self, bool), redb::DatabaseError> {
+    pub(super) fn distrusted(file: File, access: Access) -> Result<(Self, Stage, bool), redb::DatabaseError> {
         let mut head = [0; HEAD_BYTES];
         let whole = file.read_exact_at(&mut head, 0).is_ok();
         let flags = head[FLAGS_OFFSET];
@@ -156,16 +166,28 @@ impl StagedFile {
             shown.push(Operation::Write(to as u64, head[from..from + SLOT_BYTES].to_vec()));
             shown.push(Operation::Write(FLAGS_OFFSET as u64, vec![(flags | FLAG_IN_USE) & !FLAG_TWO_PHASE]));
         }
-        Ok((Self::staging(file, shown)?, flags & FLAG_IN_USE == 0))
+        let (staged, stage) = Self::staging(file, shown, access == Access::Alone)?;
+        Ok((staged, stage, flags & FLAG_IN_USE == 0))
     }
 
-    fn staging(file: File, operations: Vec<Operation>) -> Result<Self, redb::DatabaseError> {
+    fn staging(file: File, operations: Vec<Operation>, locks: bool) -> Result<(Self, Stage), redb::DatabaseError> {
         let held = Mutex::new(Some(Held { bytes: None, operations }));
-        Ok(Self { inner: Arc::new(Inner { file: FileBackend::new(file)?, held }) })
+        let inner = Arc::new(Inner { file: FileBackend::new(file)?, held, locks });
+        Ok((Self { inner: Arc::clone(&inner) }, Stage { inner }))
     }
 }
 
 impl Stage {
+    /// The first bytes of the file, as whoever opened it sees them.
+    pub(super) fn head(&self) -> io::Result<[u8; HEAD_BYTES]> {
+        let mut head = [0; HEAD_BYTES];
+        match &*self.inner.held() {
+            Some(held) => held.read(&self.inner.file, 0, &mut head)?,
+            None => self.inner.file.read(0, &mut head)?,
+        }
+        Ok(head)
+    }
+
     /// Carries out what was held back, in order, and holds nothing back from now on.
     ///
     /// # Errors
@@ -276,23 +298,23 @@ impl StorageBackend for StagedFile {
     }
 
     fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.inner.file.try_lock_range(start, end)
+        if self.inner.locks { self.inner.file.try_lock_range(start, end) } else { Ok(true) }
     }
 
     fn try_lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.inner.file.try_lock_shared_range(start, end)
+        if self.inner.locks { self.inner.file.try_lock_shared_range(start, end) } else { Ok(true) }
     }
 
     fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.inner.file.lock_range(start, end)
+        if self.inner.locks { self.inner.file.lock_range(start, end) } else { Ok(()) }
     }
 
     fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.inner.file.lock_shared_range(start, end)
+        if self.inner.locks { self.inner.file.lock_shared_range(start, end) } else { Ok(()) }
     }
 
     fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.inner.file.unlock_range(start, end)
+        if self.inner.locks { self.inner.file.unlock_range(start, end) } else { Ok(()) }
     }
 
     fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {

@@ -11,13 +11,15 @@
 use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use redb::backends::FileBackend;
 use redb::{Database, ReadableDatabase, TableError, WriteTransaction};
 
 use super::error::{Doing, OpenError, StoreError, WRITE};
-use super::{file, open_checked, record, schema, things, version_1};
+use super::file::Access;
+use super::{file, open_checked, open_database, record, schema, things, version_1};
 
 /// The steps from each schema to the next: the first leads from 1 to 2.
 pub(super) const STEPS: &[Step] = &[version_1::to_version_2];
@@ -107,7 +109,7 @@ fn copy_file(path: &Path, backups_dir: &Path, copy: &Path) -> io::Result<()> {
 /// Opens the copy, without changing it, and checks all of it.
 fn check_copy(copy: &Path, origin: &Origin) -> Result<(), OpenError> {
     let Some(file) = file::open_existing(copy)? else { return Err(OpenError::Missing { path: copy.into() }) };
-    let (database, _) = open_checked(copy, file)?;
+    let (database, ..) = open_checked(copy, file, Access::Alone)?;
     if self::origin(copy, &database)?.schema != origin.schema {
         return Err(OpenError::Foreign { path: copy.into() });
     }
@@ -125,6 +127,23 @@ pub(super) fn run(path: &Path, database: &Database, origin: &Origin, steps: &[St
         })?;
     }
     Ok(taken < steps.len())
+}
+
+/// An older database at `path` as the steps would make it, for reading. It is a copy beside the database that has no name
+/// any more once this returns.
+pub(super) fn migrated_copy(path: &Path, origin: &Origin) -> Result<Database, OpenError> {
+    let mut copy = path.as_os_str().to_owned();
+    copy.push(".read");
+    let copy = PathBuf::from(copy);
+    let failed = |source| OpenError::io(&copy, source);
+    let mut file = file::create_new(&copy).map_err(failed)?;
+    std::fs::remove_file(&copy).map_err(failed)?;
+    let mut from = OpenOptions::new().read(true).open(path).map_err(|source| OpenError::io(path, source))?;
+    io::copy(&mut from, &mut file).map_err(failed)?;
+    let backend = FileBackend::new(file).map_err(|error| OpenError::of(&copy, error))?;
+    let (database, _) = open_database(backend).map_err(|error| OpenError::of(&copy, error))?;
+    run(&copy, &database, origin, STEPS)?;
+    Ok(database)
 }
 
 fn migrate(database: &Database, from: u64, step: Step) -> Result<(), StoreError> {

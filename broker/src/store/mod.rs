@@ -8,7 +8,7 @@
 //! - Starting costs by what is pending, never by what was ever said.
 //!
 //! Reading order: `schema` (the tables), `record` (their values), this file, `image`, `damage`, `things`, `retained`, `reindex` and `reader` (the search
-//! index's side), `file` (the file on the disk), `migrate` and
+//! index's side), `walk`, `file` and `witness` (the files on the disk), `migrate` and
 //! `version_1` (older files), `verify` (`peerctl daemon verify`), `error`. `docs/storage.md` tells the same for people who run it.
 
 mod damage;
@@ -24,12 +24,15 @@ mod schema;
 mod things;
 mod verify;
 mod version_1;
+mod walk;
+mod witness;
 
 #[cfg(test)]
 pub(crate) mod tests;
 
 use std::fs::File;
 use std::ops::{Bound, ControlFlow};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -52,15 +55,18 @@ pub use verify::{Problem, VerifyReport};
 
 use damage::Damage;
 use error::{Doing, READ, WRITE};
-use file::StagedFile;
+use file::{Access, StagedFile};
 use migrate::{Origin, Step};
+pub(crate) use walk::Walk;
+use witness::{Head, Witness};
 
 /// Memory for pages, of reads and of the running transaction together. Enough for the inner pages of a million messages;
 /// redb's own default is 1 GiB.
 const CACHE_BYTES: usize = 8 * 1024 * 1024;
 
-/// A file up to this size is checked against its checksums at every start, which takes some milliseconds; a larger one
-/// only after a kill without a checkpoint, and by `peerctl daemon verify`.
+/// A file up to this size is checked against its checksums at every start, which takes some milliseconds. The records of a
+/// larger one are read in the idle time after the start; its pages are checked after a kill without a checkpoint, and by
+/// `peerctl daemon verify`.
 const CHECKED_AT_OPEN_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// Bytes of records that one [`Store::scan`] looks at, so that long texts do not stop the engine for long either.
@@ -91,6 +97,10 @@ pub struct Store {
     failed: bool,
     /// Shared with the readers, which find damage too.
     damage: Damage,
+    /// Absent where the last commit cannot be noted, and in tests without a file.
+    witness: Option<Witness>,
+    /// The file was too large to be checked when it was opened.
+    is_unread: bool,
 }
 
 impl Store {
@@ -111,8 +121,12 @@ impl Store {
         let file_bytes = file.metadata().map_err(|source| OpenError::io(path, source))?.len();
         if file_bytes <= CHECKED_AT_OPEN_BYTES_MAX {
             let same_file = file.try_clone().map_err(|source| OpenError::io(path, source))?;
-            drop(open_checked(path, same_file)?);
+            drop(open_checked(path, same_file, Access::Alone)?);
         }
+        let noted = witness::noted(path);
+        let same_file = file.try_clone().map_err(|source| OpenError::io(path, source))?;
+        let mut before = [0; file::HEAD_BYTES];
+        let has_head = same_file.read_exact_at(&mut before, 0).is_ok();
         let (staged, stage) = StagedFile::new(file).map_err(|error| OpenError::of(path, error))?;
         let (database, repaired) = open_database(staged).map_err(|error| OpenError::of(path, error))?;
         let origin = migrate::origin(path, &database)?;
@@ -121,9 +135,16 @@ impl Store {
         if origin.schema < known {
             migrate::back_up(path, backups_dir, &origin)?;
         }
+        let opened = stage.head().map_err(|source| OpenError::io(path, source))?;
         stage.release().map_err(|source| OpenError::io(path, source))?;
         let migrated = migrate::run(path, &database, &origin, steps)?;
-        Ok(Self::over(database, repaired || migrated))
+        let mut store = Self::over(database, repaired || migrated);
+        if has_head && noted.is_some_and(|noted| witness::is_behind(&noted, &before, &opened)) {
+            store.damage.note(Row::LastCommit);
+        }
+        store.is_unread = file_bytes > CHECKED_AT_OPEN_BYTES_MAX;
+        store.bear_witness(path, same_file);
+        Ok(store)
     }
 
     /// Creates the file under another name first: whoever is killed meanwhile leaves no half-made database behind.
@@ -132,18 +153,56 @@ impl Store {
         unfinished.push(".new");
         let unfinished = PathBuf::from(unfinished);
         let file = file::create_new(&unfinished).map_err(|source| OpenError::io(&unfinished, source))?;
+        let same_file = file.try_clone().map_err(|source| OpenError::io(&unfinished, source))?;
         let (staged, stage) = StagedFile::new(file).map_err(|error| OpenError::of(&unfinished, error))?;
         let (database, _) = open_database(staged).map_err(|error| OpenError::of(&unfinished, error))?;
         stage.release().map_err(|source| OpenError::io(&unfinished, source))?;
-        let store = Self::create_in(database, steps)
+        let mut store = Self::create_in(database, steps)
             .map_err(|source| OpenError::Creation { path: path.into(), source: Box::new(source) })?;
         std::fs::rename(&unfinished, path).map_err(|source| OpenError::io(path, source))?;
         file::sync_directory_of(path).map_err(|source| OpenError::io(path, source))?;
+        store.bear_witness(path, same_file);
         Ok(store)
     }
 
     fn over(database: Database, needs_checkpoint: bool) -> Self {
-        Self { database: Arc::new(database), needs_checkpoint, failed: false, damage: Damage::default() }
+        Self {
+            database: Arc::new(database),
+            needs_checkpoint,
+            failed: false,
+            damage: Damage::default(),
+            witness: None,
+            is_unread: false,
+        }
+    }
+
+    /// Notes each commit beside the database at `path` from now on. Where that is not possible, mail goes on without.
+    fn bear_witness(&mut self, path: &Path, database: File) {
+        match Witness::open(path, database) {
+            Ok(witness) => self.witness = Some(witness),
+            Err(error) => tracing::warn!(cause = %error, "cannot note the last commit beside the database"),
+        }
+        self.note_commit();
+    }
+
+    fn note_commit(&mut self) {
+        if let Some(Err(error)) = self.witness.as_ref().map(Witness::note) {
+            tracing::warn!(cause = %error, "cannot note the last commit beside the database any more");
+            self.witness = None;
+        }
+    }
+
+    /// A look at every record that the start did not read, where none was taken yet: see [`Store::look_on`].
+    pub(crate) fn walk(&self) -> Option<Walk> {
+        self.is_unread.then(Walk::default)
+    }
+
+    /// One step of a walk, of less than a millisecond. Says whether there are more.
+    ///
+    /// # Errors
+    /// Where the file cannot be read.
+    pub(crate) fn look_on(&self, walk: &mut Walk) -> Result<bool, StoreError> {
+        walk.step(&self.read()?, &self.damage)
     }
 
     /// Makes the tables in an empty database.
@@ -159,7 +218,15 @@ impl Store {
     /// Where there is no file, another process has it open, or it cannot be read at all. What is wrong in a file that can
     /// be read is in the report.
     pub fn verify(database: &Path) -> Result<VerifyReport, OpenError> {
-        verify::verify(database)
+        verify::verify(database, Access::Alone)
+    }
+
+    /// As [`Store::verify`], and a broker may start meanwhile. Then what is said is worth nothing.
+    ///
+    /// # Errors
+    /// As [`Store::verify`].
+    pub fn glance(database: &Path) -> Result<VerifyReport, OpenError> {
+        verify::verify(database, Access::Beside)
     }
 
     /// Opens a database file for reading alone, and changes nothing on the disk. Nobody else may have it open.
@@ -171,7 +238,9 @@ impl Store {
         // What it would write to the file is held back for good.
         let (staged, _never_released) = StagedFile::new(file).map_err(|error| OpenError::of(path, error))?;
         let (database, _) = open_database(staged).map_err(|error| OpenError::of(path, error))?;
-        refuse_newer(path, &migrate::origin(path, &database)?, SCHEMA_VERSION)?;
+        let origin = migrate::origin(path, &database)?;
+        refuse_newer(path, &origin, SCHEMA_VERSION)?;
+        let database = if origin.schema < SCHEMA_VERSION { migrate::migrated_copy(path, &origin)? } else { database };
         Ok(Reader::new(Arc::new(database), Damage::default()))
     }
 
@@ -200,6 +269,7 @@ impl Store {
         apply(&writing, changes)?;
         writing.commit().doing(WRITE)?;
         self.failed = false;
+        self.note_commit();
         self.needs_checkpoint = true;
         Ok(())
     }
@@ -223,6 +293,7 @@ impl Store {
         }
         writing.commit().doing(WRITE)?;
         self.failed = false;
+        self.note_commit();
         self.needs_checkpoint = false;
         Ok(())
     }
@@ -241,6 +312,7 @@ impl Store {
         reindex::trim(&writing, seen)?;
         writing.commit().doing(WRITE)?;
         self.failed = false;
+        self.note_commit();
         self.needs_checkpoint = true;
         Ok(())
     }
@@ -422,12 +494,13 @@ fn refuse_newer(path: &Path, origin: &Origin, known: u64) -> Result<(), OpenErro
     Err(OpenError::Newer { path: path.into(), found, written_by, known, software: migrate::software() })
 }
 
-/// Opens a file after every page of it was checked against its checksum, and never writes to it. Also says whether it was
-/// closed by who had it open last.
-fn open_checked(path: &Path, file: File) -> Result<(Database, bool), OpenError> {
-    let (distrusted, closed) = StagedFile::distrusted(file).map_err(|error| OpenError::of(path, error))?;
+/// Opens a file after every page of it was checked against its checksum, and never writes to it. Also gives its head as it
+/// was opened, and says whether it was closed by who had it open last.
+fn open_checked(path: &Path, file: File, access: Access) -> Result<(Database, Head, bool), OpenError> {
+    let (distrusted, stage, closed) = StagedFile::distrusted(file, access).map_err(|error| OpenError::of(path, error))?;
     let (database, _) = open_database(distrusted).map_err(|error| OpenError::of(path, error))?;
-    Ok((database, closed))
+    let opened = stage.head().map_err(|source| OpenError::io(path, source))?;
+    Ok((database, opened, closed))
 }
 
 /// Carries out `changes`, in order. Each table is opened when the first change needs it: a table that is touched costs

@@ -93,8 +93,9 @@ fn checksum(row: &Row, body: &[u8]) -> u32 {
             sum.update(&message.to_u128().to_le_bytes());
             sum.update(&peer.0.to_le_bytes());
         }
-        // No record stands under such a key.
+        // No record stands under these.
         Row::Key(number) => sum.update(&number.to_le_bytes()),
+        Row::LastCommit => sum.update(b"last_commit"),
         Row::NextPeer => sum.update(b"next_peer"),
         Row::NextTask => sum.update(b"next_task"),
         Row::Settings => sum.update(b"settings"),

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use peer_core::record::{DeliveryRecord, KeptRecord, MessageRecord, PausesRecord, PeerRecord, SettingsRecord};
@@ -13,6 +14,8 @@ use redb::{Database, Key, ReadTransaction, ReadableDatabase, ReadableTable, Read
 use serde::de::DeserializeOwned;
 
 use super::error::{Doing, OpenError, READ, Row, StoreError};
+use super::file::Access;
+use super::witness;
 use super::{SCHEMA_VERSION, file, migrate, open_checked, record, schema, things};
 
 /// Problems that a report names; beyond it they are only counted.
@@ -89,6 +92,8 @@ pub enum Problem {
     PeerIdNotReserved(PeerId),
     /// This task's id would be given to another one.
     TaskIdNotReserved(TaskId),
+    /// The last commit that was noted beside the file is not in it: it is at an earlier one.
+    TakenBack,
 }
 
 impl fmt::Display for Problem {
@@ -105,19 +110,27 @@ impl fmt::Display for Problem {
                 write!(f, "an idempotency key of {sender} names {message}, which was sent under another key")
             }
             Self::PeerIdNotReserved(peer) => write!(f, "the id of {peer} would be given to another peer"),
+            Self::TakenBack => f.write_str("the last commit is missing: its page or the file's head is damaged"),
             Self::TaskIdNotReserved(task) => write!(f, "the id of {task} would be given to another task"),
         }
     }
 }
 
 /// See [`Store::verify`](super::Store::verify).
-pub(super) fn verify(path: &Path) -> Result<VerifyReport, OpenError> {
+pub(super) fn verify(path: &Path, access: Access) -> Result<VerifyReport, OpenError> {
     let Some(file) = file::open_existing(path)? else { return Err(OpenError::Missing { path: path.into() }) };
     let file_bytes = file.metadata().map_err(|source| OpenError::io(path, source))?.len();
-    let (database, closed_cleanly) = open_checked(path, file)?;
+    let mut before = [0; file::HEAD_BYTES];
+    file.read_exact_at(&mut before, 0).map_err(|source| OpenError::of(path, redb::Error::Io(source)))?;
+    let (database, opened, closed_cleanly) = open_checked(path, file, access)?;
     let origin = migrate::origin(path, &database)?;
     super::refuse_newer(path, &origin, SCHEMA_VERSION)?;
+    // Records of an older schema are those that the migration makes of them.
+    let database = if origin.schema < SCHEMA_VERSION { migrate::migrated_copy(path, &origin)? } else { database };
     let mut report = VerifyReport { schema: origin.schema, file_bytes, closed_cleanly, ..Default::default() };
+    if witness::noted(path).is_some_and(|noted| witness::is_behind(&noted, &before, &opened)) {
+        report.add(Problem::TakenBack);
+    }
     examine(&database, &mut report).map_err(|source| OpenError::Unreadable { path: path.into(), source: Box::new(source) })?;
     Ok(report)
 }

@@ -176,7 +176,7 @@ impl StorageBackend for CrashDisk {
 
 /// A small generator of numbers (splitmix64), so that a seed replays a run.
 #[derive(Debug)]
-pub(super) struct Draw(pub(super) u64);
+pub(super) struct Draw(pub(crate) u64);
 
 impl Draw {
     pub(super) fn next(&mut self) -> u64 {

@@ -8,7 +8,7 @@ use peer_proto::message::Stage;
 use peer_proto::policy::Policy;
 use redb::{Key, ReadableTable, TableDefinition};
 
-use super::super::{Problem, Row, Store, schema};
+use super::super::{Problem, Row, Store, Walk, schema};
 use super::{channel, delivery, id, message, moved, note, pauses, peer, place, put_thing, question, send, settings, task};
 
 fn everything() -> Vec<Change> {
@@ -221,4 +221,29 @@ fn a_key_that_is_no_utf_8_is_a_damaged_record_too() {
     assert_eq!(store.reader().snapshot().unwrap().reindex_after(899, 9).unwrap(), [(900, None)]);
     drop(store);
     assert_eq!(Store::verify(&database).unwrap().problems_total, 2);
+}
+
+#[test]
+fn a_walk_reads_every_record_in_small_steps_and_names_what_is_damaged() {
+    let (_dir, database, backups) = place();
+    let mut store = Store::open(&database, &backups).unwrap();
+    let mut changes = vec![Change::PutPeer(Box::new(peer(3)))];
+    for n in 0..700 {
+        changes.extend(send(n, &[3]));
+        changes.push(moved(n, 3, Stage::Stored, Stage::Presented));
+    }
+    store.commit(&changes).unwrap();
+    assert!(store.walk().is_none(), "a small file is checked when it is opened");
+    drop(store);
+    for n in [3, 256, 699] {
+        super::rewrite_message(&database, id(n), |bytes| *bytes.last_mut().unwrap() ^= 1);
+    }
+    let store = Store::open(&database, &backups).unwrap();
+    let (mut walk, mut steps) = (Walk::default(), 1);
+    while store.look_on(&mut walk).unwrap() {
+        steps += 1;
+    }
+    assert_eq!(walk.records(), 1_400);
+    assert!(steps >= 6, "{steps} steps");
+    assert_eq!(store.take_damage(), [3, 256, 699].map(|n| Row::Message(id(n))));
 }

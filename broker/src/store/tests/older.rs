@@ -87,3 +87,21 @@ fn a_damaged_store_of_schema_1_is_refused_and_not_migrated() {
     assert_eq!(std::fs::read(&database).unwrap(), damaged);
     assert!(!backups.exists());
 }
+
+#[test]
+fn verify_says_of_a_store_of_schema_1_what_its_migration_makes_of_it() {
+    let (dir, database, backups) = place();
+    write_version_1(&database);
+    let report = Store::verify(&database).unwrap();
+    assert!(report.is_sound(), "{report:?}");
+    assert_eq!(report.schema, 1);
+    assert_eq!(std::fs::read(&database).unwrap(), VERSION_1, "it changes nothing");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "it leaves nothing");
+    let reading = Store::look(&database).unwrap().snapshot().unwrap();
+    assert_eq!(reading.peer_name(PeerId(3)).unwrap(), Some("calm-fox-3".into()));
+    drop(reading);
+    drop(Store::open(&database, &backups).unwrap());
+    let migrated = Store::verify(&database).unwrap();
+    assert!(migrated.is_sound() && migrated.schema == SCHEMA_VERSION, "{migrated:?}");
+    assert_eq!((migrated.messages, migrated.pending), (report.messages, report.pending));
+}

@@ -1,6 +1,7 @@
 //! What the broker says: whether it runs, as which version, and which sessions it could never reach.
 
 use peer_broker::config;
+use peer_broker::store::{OpenError, Store};
 use peer_client::{ConnectError, Endpoint, Start, holder};
 use peer_proto::limits::VISIBILITY_TIMEOUT_MS;
 use peer_proto::message::Carrier;
@@ -8,10 +9,11 @@ use peer_proto::policy::{Policies, Policy};
 use peer_proto::request::{Pausing, PeerInfo, PeersQuery, Reply, Request, Status};
 
 use super::Findings;
+use crate::commands::daemon::chain;
 use crate::commands::{block_on, daemon, status};
 use crate::error::Failure;
 use crate::operator::{Operator, unexpected};
-use crate::output::{age, cell, now, span};
+use crate::output::{age, cell, now, size, span};
 
 /// Mail that waits this long without a sign of having been seen is no matter of the moment: four visibility timeouts.
 const WAITING_LONG_MS: u64 = 4 * VISIBILITY_TIMEOUT_MS;
@@ -44,7 +46,10 @@ pub(super) fn look(endpoint: &Endpoint, findings: &mut Findings) {
                 let failure = Failure::Unreachable(daemon::unreachable(&socket, holder));
                 findings.failed("broker", &failure, "a broker that can be reached, or none");
             }
-            None => startable(endpoint, findings),
+            None => {
+                startable(endpoint, findings);
+                database(endpoint, findings);
+            }
         },
         Err(failure) => findings.failed("broker", &failure, "a broker that answers, or none"),
     }
@@ -55,6 +60,27 @@ fn startable(endpoint: &Endpoint, findings: &mut Findings) {
     match block_on(daemon::rehearse(endpoint)) {
         Ok(()) => findings.good("broker", "none runs, and one could start: what it needs was tried; whatever needs it starts it"),
         Err(failure) => findings.failed("broker", &failure, "that a broker can start"),
+    }
+}
+
+/// The database, while no broker has it open.
+fn database(endpoint: &Endpoint, findings: &mut Findings) {
+    let looked = Store::glance(&endpoint.location.database());
+    // One that started meanwhile writes what was being read.
+    if holder::look(&endpoint.location).is_some() {
+        return;
+    }
+    match looked {
+        Ok(report) if report.is_sound() => {
+            findings.good("database", format!("{}, {} messages, sound", size(report.file_bytes), report.messages));
+        }
+        Ok(report) => {
+            let first = report.problems.first().map(ToString::to_string).unwrap_or_default();
+            let observed = format!("problems in it: {}; {}", report.problems_total, cell(&first));
+            findings.problem("database", observed, "every record is as it was written", "peerctl daemon verify");
+        }
+        Err(OpenError::Missing { .. }) => findings.good("database", "none yet; the first broker makes it"),
+        Err(error) => findings.failed("database", &Failure::Broker(chain(&error)), "a database that can be opened"),
     }
 }
 

@@ -1,0 +1,96 @@
+//! A look at every record of a large database, in small steps, while nothing else is to do.
+//!
+//! What the start reads anyway (peers, what waits, settings, what sessions share) is not read again. Damage that is found is
+//! noted, as by any other reader.
+
+use std::ops::Bound;
+
+use peer_core::record::MessageRecord;
+use redb::ReadTransaction;
+
+use super::damage::Damage;
+use super::error::{Doing, READ, Row, StoreError};
+use super::{image, schema};
+
+/// Bytes of messages that one step reads: some tenths of a millisecond.
+const STEP_BYTES_MAX: usize = 256 * 1024;
+
+/// Rows that one step reads.
+const STEP_ROWS_MAX: usize = 256;
+
+/// How far it is.
+#[derive(Debug, Default)]
+pub(crate) struct Walk {
+    table: Table,
+    after: Option<schema::DeliveryKey>,
+    records: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Table {
+    #[default]
+    Messages,
+    /// One of [`schema::DELIVERIES`]; what waits was read at the start.
+    Deliveries(usize),
+    Nothing,
+}
+
+impl Walk {
+    /// Reads on for one step. Says whether there is more to read.
+    ///
+    /// # Errors
+    /// Where the file cannot be read.
+    pub(super) fn step(&mut self, reading: &ReadTransaction, damage: &Damage) -> Result<bool, StoreError> {
+        let last = match self.table {
+            Table::Messages => self.messages(reading, damage)?,
+            Table::Deliveries(table) => self.deliveries(reading, table, damage)?,
+            Table::Nothing => return Ok(false),
+        };
+        self.after = last;
+        if last.is_none() {
+            self.table = match self.table {
+                Table::Messages => Table::Deliveries(1),
+                Table::Deliveries(table) if table + 1 < schema::DELIVERIES.len() => Table::Deliveries(table + 1),
+                _ => Table::Nothing,
+            };
+        }
+        Ok(self.table != Table::Nothing)
+    }
+
+    /// How many records were read.
+    pub(crate) fn records(&self) -> u64 {
+        self.records
+    }
+
+    /// The last that was read; none: there are no more.
+    fn messages(&mut self, reading: &ReadTransaction, damage: &Damage) -> Result<Option<schema::DeliveryKey>, StoreError> {
+        let table = reading.open_table(schema::MESSAGES).doing(READ)?;
+        let start = self.after.map_or(Bound::Unbounded, |(message, _)| Bound::Excluded(message));
+        let (mut rows, mut bytes) = (0, 0);
+        for row in table.range::<u128>((start, Bound::Unbounded)).doing(READ)? {
+            let (key, value) = row.doing(READ)?;
+            if let Some(id) = damage.message_id(key.value()) {
+                let _: Option<MessageRecord> = damage.read(&Row::Message(id), value.value());
+            }
+            self.records += 1;
+            rows += 1;
+            bytes += value.value().len();
+            if rows >= STEP_ROWS_MAX || bytes >= STEP_BYTES_MAX {
+                return Ok(Some((key.value(), 0)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn deliveries(
+        &mut self,
+        reading: &ReadTransaction,
+        table: usize,
+        damage: &Damage,
+    ) -> Result<Option<schema::DeliveryKey>, StoreError> {
+        let start = self.after.map_or(Bound::Unbounded, Bound::Excluded);
+        let read = image::deliveries(reading, table, (start, Bound::Unbounded), STEP_ROWS_MAX, damage)?;
+        self.records += read.len() as u64;
+        Ok(read.last().filter(|_| read.len() == STEP_ROWS_MAX).map(schema::key_of))
+    }
+}
