@@ -4,24 +4,21 @@
 //! removed again.
 
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use nix::libc;
 use nix::unistd::chdir;
-use peer_proto::limits::DISK_RESERVE_BYTES;
 use peer_proto::location::Location;
 use thiserror::Error;
 
+use crate::store::Store;
 use crate::{RunError, detach, inherited, sandbox, state_dir};
 
-/// What is written to see whether there is room: the least that a store of any use takes.
-const WRITTEN_BYTES: usize = 64 * 1024;
-
-/// Tries what a start needs: the directory and its files, a lock and a socket in it, threads, and the sandbox where it is
-/// wanted. Call it where no broker runs, in a process that does nothing else: it leaves its starter, and stays confined.
+/// Tries what a start needs: the directory and its files, a lock, a socket and a store in it, threads, and the sandbox where it
+/// is wanted. A store that is there is opened for reading. Call it where no broker runs, in a process that does nothing else: it leaves its starter, and stays confined.
 ///
 /// # Errors
 /// What a broker would end with.
@@ -32,7 +29,14 @@ pub fn rehearse(location: &Location, with_sandbox: bool) -> Result<(), RunError>
     for file in [location.lock(), location.log(), location.database()] {
         can_be_written(&file)?;
     }
-    Scratch::make(&place)?.try_files()?;
+    let scratch = Scratch::make(&place)?;
+    scratch.try_files()?;
+    // A new store is larger than many limits allow, and asks of a file system all that redb does.
+    drop(Store::open(&scratch.dir.join("peers.redb"), &scratch.dir.join("backups"))?);
+    drop(scratch);
+    if location.database().exists() {
+        drop(Store::look(&location.database())?);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Runtime)?;
     let thread = std::thread::Builder::new().name("engine".into()).spawn(|| {}).map_err(RunError::Runtime)?;
     if with_sandbox {
@@ -72,10 +76,7 @@ impl Scratch {
 
     fn try_files(&self) -> Result<(), RehearsalError> {
         let place = || self.dir.parent().unwrap_or(&self.dir).to_path_buf();
-        let mut file =
-            File::create_new(self.dir.join("file")).map_err(|source| RehearsalError::Make { place: place(), source })?;
-        let written = file.write_all(&vec![1; WRITTEN_BYTES]).and_then(|()| file.sync_all());
-        written.map_err(|source| RehearsalError::Write { place: place(), source })?;
+        let file = File::create_new(self.dir.join("file")).map_err(|source| RehearsalError::Make { place: place(), source })?;
         match file.try_lock() {
             Ok(()) => {}
             Err(fs::TryLockError::WouldBlock) => return Err(RehearsalError::Lock { place: place(), source: None }),
@@ -116,14 +117,6 @@ pub enum RehearsalError {
     #[error("cannot make anything in {}; make that directory writable, or set PEERD_DIR to another", place.display())]
     Make {
         /// The state directory, or what there is of its path.
-        place: PathBuf,
-        /// The system's reason.
-        source: io::Error,
-    },
-    /// A file cannot be written.
-    #[error("cannot write a file in {}; the store needs at least {DISK_RESERVE_BYTES} bytes of free space and of the quota", place.display())]
-    Write {
-        /// Where.
         place: PathBuf,
         /// The system's reason.
         source: io::Error,

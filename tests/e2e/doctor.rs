@@ -128,11 +128,20 @@ fn that_no_broker_can_start_is_found_by_trying() {
         assert_eq!((code, &found["state"]), (7, &json!("problem")), "{before}: {found}");
         assert!(found["observed"].as_str().expect("a text").contains(part), "{part:?} is not in {found}");
     };
-    told("ulimit -f 0;", "cannot write a file");
+    for limit in ["ulimit -f 0;", "ulimit -f 500;"] {
+        told(limit, "File too large");
+    }
     let log = home.state().join("broker.log");
     fs::create_dir(&log).expect("make a directory");
     told("", "broker.log");
     fs::remove_dir(&log).expect("remove a directory");
+
+    let database = home.state().join("peers.redb");
+    fs::write(&database, "hello").expect("write a file");
+    fs::set_permissions(&database, Permissions::from_mode(0o600)).expect("set a mode");
+    told("", "peers.redb");
+    assert_eq!(fs::read_to_string(&database).expect("read it"), "hello");
+    fs::remove_file(&database).expect("remove it");
 
     let (code, found) = tried(&home.state(), "");
     assert_eq!((code, &found["state"]), (0, &json!("good")), "{found}");

@@ -115,6 +115,10 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
                 None => format!("{text}: {cause_text}"),
             };
         }
+        let helps = cause.downcast_ref::<std::io::Error>().and_then(peer_client::start::what_helps);
+        if let Some(step) = helps.filter(|_| !text.contains("; ")) {
+            text = format!("{text}; {step}");
+        }
         source = cause.source();
     }
     text

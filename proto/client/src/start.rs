@@ -93,6 +93,10 @@ pub fn what_helps(error: &io::Error) -> Option<&'static str> {
         Some(libc::EAGAIN) => Some("this user has as many processes as it may have: end some and try again (`ulimit -u`)"),
         Some(libc::EMFILE | libc::ENFILE) => Some("too many files are open: close some and try again (`ulimit -n`)"),
         Some(libc::ENOMEM) => Some("the machine has no memory left: end some programs and try again"),
+        Some(libc::EFBIG) => Some("a limit on the size of files is in the way: raise it and try again (`ulimit -f`)"),
+        Some(libc::ENOSPC) => Some("the disk is full: make some room and try again"),
+        Some(libc::EDQUOT) => Some("this user's share of the disk is used up: make some room and try again"),
+        Some(libc::EROFS) => Some("that file system is read-only: mount it writable, or set PEERD_DIR to another directory"),
         _ => None,
     }
 }
