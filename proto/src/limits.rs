@@ -101,6 +101,10 @@ pub const TTL_MS_MIN: u64 = 1_000;
 /// Nothing expires this soon after the broker started or the machine woke: mail that fell due meanwhile gets one chance.
 pub const EXPIRY_GRACE_MS: u64 = 30_000;
 
+/// Nothing expires for at most this long after the wall clock was set forward: for as long as it was set forward by, but at
+/// least [`EXPIRY_GRACE_MS`]. A wrong date is often mended within minutes.
+pub const CLOCK_STEP_GRACE_MS: u64 = 3_600_000;
+
 /// An offline peer without mail leaves the default listing after this long.
 pub const LISTED_OFFLINE_MS: u64 = 10 * 60_000;
 

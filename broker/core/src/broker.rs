@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use peer_proto::ids::{MessageId, PeerId, Timestamp};
-use peer_proto::limits::{EXPIRY_GRACE_MS, Limits, MESSAGES_PER_REQUEST_MAX};
+use peer_proto::limits::{CLOCK_STEP_GRACE_MS, EXPIRY_GRACE_MS, Limits, MESSAGES_PER_REQUEST_MAX};
 use peer_proto::message::{Stage, TraceEntry, TraceEvent};
 use peer_proto::policy::Policy;
 use peer_proto::request::{Event, EventKind, Push, Reply, Request, Role, Status, Welcome};
@@ -38,8 +38,8 @@ pub struct Config {
     pub retention: Retention,
 }
 
-/// The wall clock ran ahead of the monotonic one by this much between two inputs: the machine slept, or was set.
-const WAKE_DRIFT_MS: u64 = 5_000;
+/// Clocks that differ by more than this between two inputs do so because the machine slept, or the wall clock was set.
+const CLOCK_DRIFT_MS: u64 = 5_000;
 
 /// All rules and all that they remember.
 #[derive(Debug)]
@@ -181,7 +181,7 @@ impl Broker {
 
     /// Applies one input. A refused request leaves no change behind.
     pub fn handle(&mut self, now: Now, input: Input, step: &mut Step) {
-        self.notice_a_wake(now);
+        self.notice_lost_time(now);
         match input {
             Input::Connected { connection, id, role, ancestors, seat } => {
                 let open = Connection { role, ancestors, seat, session: None, waits: Vec::new() };
@@ -277,7 +277,7 @@ impl Broker {
 
     /// Applies what time has brought: visibility timeouts, ends of time to live, forgotten peers.
     pub fn handle_timeout(&mut self, now: Now, step: &mut Step) {
-        self.notice_a_wake(now);
+        self.notice_lost_time(now);
         // Only here, never between a request's lookups and its handling: both must see the same sender.
         if now.mono_ms >= self.expected_until_ms {
             for lost in self.presence.expect_nobody() {
@@ -565,12 +565,19 @@ impl Broker {
         self.tell_some_watchers(concerns, event, |watcher| may_know(self.presence.operator(watcher)), step);
     }
 
-    fn notice_a_wake(&mut self, now: Now) {
-        let wall_ms = now.wall.ms_since(self.last_now.wall);
-        let mono_ms = now.mono_ms.saturating_sub(self.last_now.mono_ms);
-        if wall_ms > mono_ms.saturating_add(WAKE_DRIFT_MS) {
-            self.grace_until_ms = now.mono_ms.saturating_add(EXPIRY_GRACE_MS);
-        }
+    /// Looks for time that nobody could use: the machine slept, or somebody set the wall clock forward. A wrong date may
+    /// be mended soon, so the longer such a step is, the longer nothing expires after it.
+    fn notice_lost_time(&mut self, now: Now) {
+        let last = self.last_now;
+        let slept_ms = now.slept_ms.saturating_sub(last.slept_ms);
+        let passed_ms = now.mono_ms.saturating_sub(last.mono_ms).saturating_add(slept_ms);
+        let step_ms = now.wall.ms_since(last.wall).saturating_sub(passed_ms);
+        let grace_ms = match step_ms > CLOCK_DRIFT_MS {
+            true => step_ms.clamp(EXPIRY_GRACE_MS, CLOCK_STEP_GRACE_MS),
+            false if slept_ms > CLOCK_DRIFT_MS => EXPIRY_GRACE_MS,
+            false => 0,
+        };
+        self.grace_until_ms = self.grace_until_ms.max(now.mono_ms.saturating_add(grace_ms));
         self.last_now = now;
     }
 }

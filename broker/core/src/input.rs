@@ -20,6 +20,8 @@ pub struct Now {
     pub wall: Timestamp,
     /// Milliseconds on the monotonic clock that stops while the machine sleeps: what visibility timeouts and rates count in.
     pub mono_ms: u64,
+    /// Milliseconds that the machine slept, since the same moment as `mono_ms`; 0 where the system does not count them.
+    pub slept_ms: u64,
 }
 
 /// Something that happened.

@@ -44,6 +44,12 @@ impl World {
                 self.sleep(duration_ms(duration));
                 while self.tick() {}
             }
+            ["clock", by] => {
+                let (sign, duration) = by.split_at(1);
+                let by_ms = i64::try_from(duration_ms(duration)).expect("not so far");
+                self.set_clock(if sign == "-" { -by_ms } else { by_ms });
+                while self.tick() {}
+            }
             ["timer"] => {
                 let timer = self.broker.poll_timeout(self.now).map_or_else(|| "none".to_owned(), |ms| format!("{ms} ms"));
                 writeln!(self.said, "    > timer: {timer}").unwrap();
