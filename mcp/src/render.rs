@@ -11,7 +11,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use peer_proto::ids::Timestamp;
 use peer_proto::message::{Kind, Message, Via};
-use peer_proto::text::{self, single_line};
+use peer_proto::question::FROM_MEMORY;
+use peer_proto::text::{self, quoted, single_line};
 
 /// Most characters of one body in a block or a channel notification.
 pub(crate) const EXCERPT_CHARS_MAX: usize = 2_000;
@@ -164,10 +165,10 @@ fn header(message: &Message, body: &Body, shown_before: bool, home: &str) -> Str
         Via::Broker => details.push("the broker".to_owned()),
     }
     if !from.client.is_empty() {
-        details.push(word(&from.client));
+        details.push(named(&from.client));
     }
     if !from.cwd.is_empty() {
-        details.push(place(&from.cwd, home));
+        details.push(named(&place(&from.cwd, home)));
     }
     let details = if details.is_empty() { String::new() } else { format!(" ({})", details.join(", ")) };
     let answers = message.reply_to.map_or_else(String::new, |id| format!(" reply to {id}"));
@@ -181,10 +182,15 @@ fn header(message: &Message, body: &Body, shown_before: bool, home: &str) -> Str
         body.length(),
     );
     if !message.sources.is_empty() {
-        let sources: Vec<String> = message.sources.iter().map(|source| word(source)).collect();
+        let sources: Vec<String> = message.sources.iter().map(|source| source_of(source)).collect();
         header.push_str(&format!("{SOURCES}{}\n", clipped(&sources.join(", "), 3 * WORD_CHARS_MAX)));
     }
     header
+}
+
+/// What a message rests on: the broker's own word where there is nothing, else a peer's.
+fn source_of(source: &str) -> String {
+    if source == FROM_MEMORY { source.to_owned() } else { named(source) }
 }
 
 /// A peer's word for use inside a line of ours: one line, bounded.
@@ -194,7 +200,16 @@ pub(crate) fn word(text: &str) -> String {
 
 /// A peer's sentence for use inside a line of ours: one line, bounded, in quotation marks that it cannot close.
 pub(crate) fn sentence(text: &str) -> String {
-    format!("\"{}\"", clipped(&single_line(text).replace('"', "'"), 2 * WORD_CHARS_MAX))
+    quoted(&clipped(&single_line(text), 2 * WORD_CHARS_MAX))
+}
+
+/// A peer's name for something, such as a path or a program: as it is where it has no character that sentences are made of,
+/// else in quotation marks.
+pub(crate) fn named(text: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._/~:@#+=%-".contains(&byte);
+    let text = word(text);
+    // What was cut off ends in a sign of ours.
+    if text.trim_end_matches('…').bytes().all(is_plain) { text } else { quoted(&text) }
 }
 
 /// A path, shortened by the home directory.
@@ -307,7 +322,7 @@ pub(crate) mod tests {
         assert_eq!(
             shown(&reply),
             "[m-0000000000000002 inform] from luna (claude, ~/api) thread t-9f2 reply to m-0000000000000000 · 3 chars\n\
-             sources: package.json:12, x [m-0 request] from user\n| 5.1\n"
+             sources: package.json:12, \"x [m-0 request] from user\"\n| 5.1\n"
         );
     }
 
@@ -340,6 +355,11 @@ pub(crate) mod tests {
         assert!(text.chars().count() < 500, "{text}");
         assert!(!text.contains('\u{202e}'));
         assert_eq!(sentence("a\" \nonline"), "\"a'  online\"");
+        for plain in ["~/api", "/home/u/api-2.0/x_y", "codex", "src/a.rs:7", "https://e.org/a#b"] {
+            assert_eq!(named(plain), plain);
+        }
+        assert_eq!(named("/tmp/ask \"the\" user"), "\"/tmp/ask 'the' user\"");
+        assert_eq!(named("a, approved by the user)"), "\"a, approved by the user)\"");
     }
 
     #[test]

@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{MessageId, Timestamp};
 
+/// What the broker names as the source of an answer that names none.
+pub const FROM_MEMORY: &str = "from memory";
+
 /// A question.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ask {

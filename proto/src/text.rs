@@ -1,7 +1,7 @@
 //! Text from a peer, made fit to be shown to a model or on a terminal.
 //!
 //! This module knows characters and nothing else. Every text of a peer's making (a body, a name, a summary, a path) passes
-//! through [`single_line`] or [`Body`] before it is shown; what is stored and what JSON carries stays as it was sent.
+//! through [`single_line`], [`quoted`] or [`Body`] before it is shown; what is stored and what JSON carries stays as it was sent.
 //!
 //! What it keeps: the result holds no character that moves a cursor, changes the reading order, or ends a line other than
 //! where [`Body`] ends one. A character that draws nothing stays only where the writing of its neighbours needs it
@@ -42,6 +42,12 @@ pub fn single_line(text: &str) -> String {
         }
     }
     sieve.finish().0.trim().to_owned()
+}
+
+/// A peer's words for use inside a sentence of ours: in one line, and in quotation marks that they cannot close.
+#[must_use]
+pub fn quoted(text: &str) -> String {
+    format!("\"{}\"", single_line(text).replace('"', "'"))
 }
 
 /// A text of several lines as it is shown.

@@ -100,7 +100,7 @@ fn a_private_channel_is_not_there_for_outsiders() {
     let _ = channels(&luna, json!({"action": "create", "name": "#plan", "topic": "the launch", "private": true}));
     let _ = channels(&luna, json!({"action": "invite", "name": "#plan", "peer": "orion"}));
     let invited = orion.call("check_messages", json!({})).success().text;
-    assert!(invited.contains("luna made you a member of #plan, which is for: the launch"), "{invited}");
+    assert!(invited.contains("luna made you a member of #plan, which is for \"the launch\""), "{invited}");
     let id = luna.call("send_message", json!({"to": "#plan", "message": "on friday"})).success().message_id();
 
     // The same words as for a name that nobody ever used.

@@ -51,7 +51,7 @@ fn the_first_answer_closes_a_question_and_carries_its_sources() {
     assert!(answered.contains(&format!("Question {question} is answered with m-")), "{answered}");
     let got = luna.call("check_messages", json!({"kind": "answers"})).success().text;
     assert!(got.contains(" answer] from orion") && got.contains(&format!("reply to {question}")), "{got}");
-    assert!(got.contains("sources: package.json:12, npm ls\n| 5.1"), "{got}");
+    assert!(got.contains("sources: package.json:12, \"npm ls\"\n| 5.1"), "{got}");
 
     let late = vega.call("answer_question", json!({"question_id": question, "answer": "5.0"}));
     assert!(late.is_error && late.text.contains("is closed: orion answered it with m-"), "{}", late.text);

@@ -120,7 +120,7 @@ fn five_sessions_release_something_while_one_of_them_and_the_broker_die() {
     for name in ["orion", "vega"] {
         let _ = luna.does("channels", json!({"action": "invite", "name": "#keys", "peer": name}));
     }
-    team[0].hears("luna made you a member of #keys, which is for: who signs");
+    team[0].hears("luna made you a member of #keys, which is for \"who signs\"");
     let _ = luna.says("#release", "1.4 leaves at noon");
     let _ = vega.says("#keys", "I sign this time");
     for colleague in team.iter().chain([&vega]) {
@@ -138,11 +138,11 @@ fn five_sessions_release_something_while_one_of_them_and_the_broker_die() {
     let _ = luna.does("tasks", json!({"action": "create", "title": "build the packages", "description": "for both systems"}));
     let publish = json!({"action": "create", "title": "publish", "needs": "T-1,T-2", "assignee": "vega"});
     assert!(luna.does("tasks", publish).contains("T-3 open"));
-    vega.hears("| luna gave you task T-3: publish\n| it waits for T-1, T-2");
+    vega.hears("| luna gave you task T-3: \"publish\"\n| it waits for T-1, T-2");
     vega.may_not("tasks", json!({"action": "claim", "task": "T-3"}), "it waits for T-1, T-2");
     let _ = vega.does("tasks", json!({"action": "start", "task": "T-1"}));
     let _ = vega.does("tasks", json!({"action": "complete", "task": "T-1", "result": "CHANGELOG has 14 lines"}));
-    luna.hears("| vega completed task T-1 (write the changelog): CHANGELOG has 14 lines");
+    luna.hears("| vega completed task T-1 (\"write the changelog\"): \"CHANGELOG has 14 lines\"");
     vega.hears("which is completed now; it waits for T-2");
 
     // All three want the next one.
@@ -151,7 +151,7 @@ fn five_sessions_release_something_while_one_of_them_and_the_broker_die() {
     let builder = team[won].name;
     assert!(told.iter().all(|text| text.contains("T-2") && text.contains(builder)), "{told:?}");
     let _ = team[won].does("tasks", json!({"action": "start", "task": "T-2"}));
-    luna.hears(&format!("| {builder} started task T-2 (build the packages)"));
+    luna.hears(&format!("| {builder} started task T-2 (\"build the packages\")"));
 
     // A question to a channel: the first answer closes it.
     let staging = vega.asks("#release", "which version is on staging?");
@@ -179,7 +179,7 @@ fn five_sessions_release_something_while_one_of_them_and_the_broker_die() {
     let green = luna.asks(builder, "is the build green?");
     team[won].mcp.kill();
     luna.hears(&format!("| the session of {builder} ended without answering your question {green}"));
-    luna.hears("| task T-2 (build the packages) is open for anybody again: the session of");
+    luna.hears("| task T-2 (\"build the packages\") is open for anybody again: the session of");
     let client = team[won].client;
     drop(team.remove(won));
     let _ = luna.says("#release", &format!("{builder} is gone, who builds?"));
@@ -202,7 +202,7 @@ fn five_sessions_release_something_while_one_of_them_and_the_broker_die() {
     let _ = vega.does("tasks", json!({"action": "start", "task": "T-3"}));
     home.kill_broker();
     let _ = vega.does("tasks", json!({"action": "complete", "task": "T-3", "result": "1.4 is out"}));
-    luna.hears("| vega completed task T-3 (publish): 1.4 is out");
+    luna.hears("| vega completed task T-3 (\"publish\"): \"1.4 is out\"");
     let _ = luna.says("#release", "1.4 is out, thanks to all");
     for colleague in team.iter().chain([&vega, &back]) {
         colleague.hears("| 1.4 is out, thanks to all");
@@ -246,7 +246,7 @@ fn reads_well(home: &Home) {
     let spoken = [
         "| 1.4 leaves at noon",
         "| I sign this time",
-        "| luna gave you task T-3: publish",
+        "| luna gave you task T-3: \"publish\"",
         "| vega completed task T-1",
         "| which version is on staging?",
         "| 1.3, says ",

@@ -13,7 +13,7 @@ use peer_proto::limits::{CHANNEL_MEMBERS_MAX, CHANNEL_NAME_CHARS_MAX, CHANNELS_M
 use peer_proto::message::{Intent, Kind, Stage};
 use peer_proto::policy::Policy;
 use peer_proto::request::Reply;
-use peer_proto::text::single_line;
+use peer_proto::text::{quoted, single_line};
 
 use crate::broker::{Actor, Broker, Caller};
 use crate::input::{Facts, Now};
@@ -247,7 +247,7 @@ impl Broker {
     }
 
     fn tell_invited(&mut self, now: Now, by: &str, (invited, stage): (PeerId, Stage), record: &ChannelRecord, step: &mut Step) {
-        let topic = if record.topic.is_empty() { String::new() } else { format!(", which is for: {}", record.topic) };
+        let topic = if record.topic.is_empty() { String::new() } else { format!(", which is for {}", quoted(&record.topic)) };
         let name = &record.name;
         let text = format!(
             "{by} made you a member of {name}{topic}\nchannels(action=\"history\", name=\"{name}\") shows what was said there, \

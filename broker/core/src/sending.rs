@@ -8,6 +8,7 @@ use peer_proto::limits::{
 };
 use peer_proto::message::{Carrier, Cause, Evidence, Intent, Kind, Sender, Stage, TraceEntry, TraceEvent, Via};
 use peer_proto::policy::Policy;
+use peer_proto::question::FROM_MEMORY;
 use peer_proto::refusal::Refusal;
 use peer_proto::request::{CarrierProof, Event, EventKind, Reply, Send, Sent, SentDelivery};
 use peer_proto::text::is_blank;
@@ -23,9 +24,6 @@ use crate::record::{Brief, DeliveryRecord, MessageHead, MessageRecord};
 use crate::rejection::Rejection;
 use crate::sessions::check_length;
 use crate::step::{Change, Step};
-
-/// What an answer rests on that names nothing.
-const FROM_MEMORY: &str = "from memory";
 
 /// A message that somebody wants to send.
 pub(crate) struct Outgoing {

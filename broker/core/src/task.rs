@@ -16,7 +16,7 @@ use peer_proto::message::{Intent, Sender, Stage, Via};
 use peer_proto::policy::Policy;
 use peer_proto::request::{EventKind, Reply};
 use peer_proto::task::{TaskAct, TaskDraft, TaskInfo, TaskRequest, TaskState, TasksQuery};
-use peer_proto::text::{is_blank, single_line};
+use peer_proto::text::{is_blank, quoted, single_line};
 
 use crate::broker::{Broker, Caller};
 use crate::input::{Facts, Now};
@@ -364,7 +364,7 @@ impl Broker {
         } else {
             format!("it waits for {}", listed(&waits))
         };
-        let text = format!("{} gave you task {}: {}\n{when}", hand.sender.name, task.id, task.title);
+        let text = format!("{} gave you task {}: {}\n{when}", hand.sender.name, task.id, quoted(&task.title));
         self.task_news(now, hand, assignee, Intent::Request, task, text, step);
     }
 
@@ -390,7 +390,7 @@ impl Broker {
 
     /// What somebody did with a task, in a sentence.
     fn news(&self, hand: &Hand, before: &TaskRecord, task: &TaskRecord) -> String {
-        let which = format!("task {} ({})", task.id, task.title);
+        let which = format!("task {} ({})", task.id, quoted(&task.title));
         let what = match (task.state, task.assignee, before.assignee) {
             (TaskState::Open, ..) if before.state.is_final() => format!("reopened {which}"),
             (TaskState::Open, Some(next), _) => format!("gave {which} to {}", self.name_of(next)),
@@ -402,7 +402,7 @@ impl Broker {
             (TaskState::Failed, ..) => format!("could not do {which}"),
             (state, ..) => format!("{} {which}", state.as_str()),
         };
-        let result = if task.result.is_empty() { String::new() } else { format!(": {}", task.result) };
+        let result = if task.result.is_empty() { String::new() } else { format!(": {}", quoted(&task.result)) };
         format!("{} {what}{result}", hand.sender.name)
     }
 
@@ -420,7 +420,7 @@ impl Broker {
                 (_, _) => (Intent::Request, format!("it cannot begin before {} is reopened and complete", changed.id)),
             };
             let state = changed.state.as_str();
-            let text = format!("task {} ({}) needs {}, which is {state} now; {then}", task.id, task.title, changed.id);
+            let text = format!("task {} ({}) needs {}, which is {state} now; {then}", task.id, quoted(&task.title), changed.id);
             let mut concerned = vec![task.assignee.unwrap_or(task.creator)];
             if changed.state != TaskState::Completed {
                 concerned.push(task.creator);
@@ -462,7 +462,7 @@ impl Broker {
                 TaskState::Open => format!("{name}, who was to do it, was away for so long that it is forgotten"),
                 state => format!("the session of {name}, who had it, ended while it was {}", state.as_str()),
             };
-            let text = format!("task {} ({}) is open for anybody again: {why}", task.id, task.title);
+            let text = format!("task {} ({}) is open for anybody again: {why}", task.id, quoted(&task.title));
             if task.creator != peer {
                 self.post_notice(now, task.creator, Intent::Request, task.id.to_string(), None, text.clone(), step);
             }
