@@ -167,6 +167,46 @@ fn claude_rewind_drops_what_was_shown_where_no_requests_are_recorded() {
     rewind_drops_what_was_shown(without_requests);
 }
 
+/// The model that makes the summary is asked first, and its answer proves nothing. The client keeps the latest turn beside it.
+fn compacted_after_escape(set: impl FnOnce(Claude<'_>) -> Claude<'_>, offers: usize) {
+    let stage = peer_tests::stage!();
+    let (talk, shown, never, gate) = (stage.model.talk("luna-begin", []), Gate::new(), Gate::new(), Gate::new());
+    let tui = ready_with(&stage, &talk, set);
+    let news = stage.news();
+    talk.then([call(Call::shell("true")).held(&shown), say("never heard").held(&never)]);
+    tui.submit("the first thing");
+    talk.request_with("the first thing");
+    let id = stage.send("luna", "which bcrypt?");
+    let _ = news.wait("leased", &id);
+    shown.open();
+    talk.request_with("| which bcrypt?");
+    tui.wait_until(|screen| screen.contains('…')).expect("the turn runs");
+    tui.press_until("Escape", |screen| screen.contains("Interrupted"));
+    talk.then([say("<summary>luna-begin, and nothing else</summary>"), say("heard it").held(&gate)]);
+    tui.submit("/compact");
+    tui.wait_for("ompacted");
+    tui.submit("the other thing");
+    assert_eq!(talk.request_with("the other thing").count("| which bcrypt?"), offers);
+    let mut expected = vec!["stored"];
+    expected.extend(vec!["offered hook"; offers]);
+    assert_eq!(stage.trace(&id), expected, "nobody but the summariser has answered yet");
+    gate.open();
+    let _ = news.wait("presented", &id);
+    never.open();
+    tui.close();
+}
+
+#[test]
+fn claude_compacted_after_escape() {
+    compacted_after_escape(|claude| claude, 1);
+}
+
+/// Nobody knows what the client keeps.
+#[test]
+fn claude_compacted_after_escape_where_no_requests_are_recorded() {
+    compacted_after_escape(without_requests, 2);
+}
+
 /// Codex writes what a Stop hook says in an element of XML, its end on the last line of the body, and escaped.
 #[test]
 fn codex_stop_hook_is_settled() {
@@ -378,6 +418,29 @@ fn codex_stop_hook_is_settled_in_a_terminal() {
     assert_eq!(stage.trace(&id), ["stored", "offered hook", "presented hook"]);
     tui.wait_for("second");
     tui.close();
+}
+
+/// Codex keeps no record: what a hook showed is proved by the end of its turn, unless a summary came in between.
+#[test]
+fn codex_asks_for_a_summary_without_a_record() {
+    let stage = peer_tests::stage!();
+    stage.leave_only("hook");
+    let news = stage.news();
+    for (prompt, tokens) in [("luna-begin", "100000"), ("luna-again", "900")] {
+        let gate = Gate::new();
+        let talk = stage.model.talk(prompt, [call(Call::shell("true")).held(&gate)]);
+        let limit = format!("model_auto_compact_token_limit={tokens}");
+        let running = stage.codex().name("luna").hooked().args(["--ephemeral", "-c", &limit]).exec(prompt);
+        talk.request(0);
+        let id = stage.send("luna", "which bcrypt?");
+        let _ = news.wait("leased", &id);
+        talk.then([say("a summary without it, or an end"), say("the turn is over"), say("once more")]);
+        gate.open();
+        let _ = running.wait().success();
+        news.wait_offline("luna");
+        let fate = if tokens == "900" { "returned" } else { "presented hook" };
+        assert_eq!(stage.trace(&id), ["stored", "offered hook", fate]);
+    }
 }
 
 /// Killed before the model answered, and resumed: the conversation has it already, and is shown it again.

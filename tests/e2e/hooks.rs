@@ -419,7 +419,7 @@ fn end(home: &Home, adapter: &Mcp, id: &str) -> Value {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let delivery = home.peerctl(&["show", id, "--json"]).success().json()["deliveries"][0].clone();
-        if delivery["stage"] != "offered" {
+        if delivery["stage"] != "offered" && delivery["stage"] != "leased" {
             return delivery;
         }
         assert!(Instant::now() < deadline, "the session's end was not counted: {delivery}");
