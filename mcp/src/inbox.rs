@@ -12,11 +12,12 @@
 
 mod entry;
 mod events;
+mod push;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use peer_proto::hook::{Activity, HookEvent};
+use peer_proto::hook::HookEvent;
 use peer_proto::ids::{MessageId, PeerId};
 use peer_proto::message::{Carrier, Delivery, Evidence, Intent, Message};
 
@@ -24,10 +25,7 @@ use crate::render::{self, BLOCK_CHARS_MAX, Body, EXCERPT_CHARS_MAX, Showing, cou
 use crate::stdio::Call;
 use crate::transcript::Seen;
 
-use entry::{Entry, Hooked, Moment, Part, Pushed, Standing, read_up_to};
-
-/// Messages that a push carrier may have in flight without proof; the rest waits for what the client calls.
-const PUSH_UNPROVED_MAX: usize = 32;
+use entry::{Entry, Hooked, Moment, Part, Standing, read_up_to};
 
 /// Messages whose replies are remembered, to tell a first reply from later ones.
 const ANSWERED_MAX: usize = 1_024;
@@ -297,7 +295,8 @@ impl Inbox {
 
     /// Whether the next result would show anything unasked.
     pub(crate) fn is_any_due(&self) -> bool {
-        self.entries.values().any(|entry| entry.is_open() && entry.is_due_in_result())
+        let in_flight = self.in_flight();
+        self.entries.values().any(|entry| entry.is_open() && entry.is_due_in_result() && !is_behind(entry, &in_flight))
     }
 
     /// Whether the next result or hook may show what a push carrier had, and what the model may have seen by that.
@@ -351,100 +350,14 @@ impl Inbox {
         self.proofs
     }
 
-    // ---- push carriers
-
-    /// What this carrier may hand over now, counted as given to it; `None` where nothing may go. A reader that rests is
-    /// disturbed only for what may wake it, and then gets everything earlier as well. `one`: one message, without a head.
-    pub(crate) fn post(&mut self, carrier: Carrier, activity: Option<Activity>, one: bool, home: &str) -> Option<Post> {
-        let in_flight = |entry: &&Entry| entry.is_open() && entry.pushes.iter().any(|push| push.carrier == carrier);
-        let room = PUSH_UNPROVED_MAX - self.entries.values().filter(in_flight).take(PUSH_UNPROVED_MAX).count();
-        let due = |entry: &Entry| entry.is_due_by(carrier);
-        let wakes = |entry: &Entry| due(entry) && entry.may_wake();
-        if room == 0 || (activity == Some(Activity::Idle) && !self.entries.values().any(wakes)) {
-            return None;
-        }
-        let quoted = self.quote(due, if one { 1 } else { room }, BLOCK_CHARS_MAX, home);
-        self.given(carrier, quoted, one, false)
-    }
-
-    /// The one message that a carrier which was not proved is tried with: the oldest, or while the reader rests, the oldest
-    /// of whoever may wake it. What the client calls next carries it too.
-    pub(crate) fn trial(&mut self, carrier: Carrier, rests: bool, one: bool, home: &str) -> Option<Post> {
-        let due = |entry: &&Entry| entry.is_due_by(carrier);
-        let first = self.entries.values().filter(due).find(|entry| !rests || entry.may_wake())?;
-        let sender = first.message.from.peer;
-        let chosen = self.entries.values().filter(due).find(|entry| entry.message.from.peer == sender)?.id();
-        let others = self.entries.values().filter(due).count() - 1;
-        let mut quoted = self.quote(|entry| entry.id() == chosen, 1, BLOCK_CHARS_MAX, home);
-        quoted.left = others;
-        self.given(carrier, quoted, one, true)
-    }
-
-    /// Whether a push carrier that was not proved has a message, and has time left.
-    pub(crate) fn is_any_on_trial(&self) -> bool {
-        self.entries.values().any(|entry| entry.is_open() && entry.is_on_trial())
-    }
-
-    /// The push carrier that alone was given this message, and so brought it if the model knows it.
-    pub(crate) fn brought_by(&self, message: MessageId) -> Option<Carrier> {
-        let entry = self.entries.get(&message).filter(|entry| entry.is_pushed_only())?;
-        entry.pushes.last().map(|push| push.carrier)
-    }
-
-    /// Counts what is about to go as given to this carrier. `one`: one message, without a head.
-    fn given(&mut self, carrier: Carrier, quoted: Quoted, one: bool, trial: bool) -> Option<Post> {
-        if quoted.shown.is_empty() {
-            return None;
-        }
-        let mut messages = Vec::new();
-        for (message, end) in &quoted.shown {
-            let Some(entry) = self.entries.get_mut(message) else { continue };
-            entry.pushes.push(Pushed { carrier, end: *end, overdue: false, arrived: false, round: self.rounds, trial });
-            messages.push(entry.message.clone());
-        }
-        let mut text = quoted.text;
-        if !one {
-            text.insert_str(0, &render::block_head(messages.len()));
-            push_more(&mut text, quoted.left);
-        }
-        Some(Post { messages, text })
-    }
-
-    /// Whether anything waits that this push carrier may be given.
-    pub(crate) fn is_any_due_by(&self, carrier: Carrier) -> bool {
-        self.entries.values().any(|entry| entry.is_due_by(carrier))
-    }
-
-    /// Whether anything waits that this push carrier may end its reader's rest with.
-    pub(crate) fn is_any_waking_by(&self, carrier: Carrier) -> bool {
-        self.entries.values().any(|entry| entry.is_due_by(carrier) && entry.may_wake())
-    }
-
-    /// What this push carrier was given and nothing that the client calls had, and of which the record has shown nothing.
-    pub(crate) fn only_with(&self, carrier: Carrier) -> Vec<MessageId> {
-        let with = |entry: &&Entry| {
-            let pushed = entry.pushes.iter().any(|push| push.carrier == carrier && !push.arrived);
-            pushed && entry.is_open() && entry.is_pushed_only() && entry.recorded.is_empty()
-        };
-        self.entries.values().filter(with).map(Entry::id).collect()
-    }
-
-    /// A push carrier could not hand these over: they are as they were before.
-    pub(crate) fn take_back(&mut self, messages: &[MessageId], carrier: Carrier) {
-        for message in messages {
-            if let Some(entry) = self.entries.get_mut(message) {
-                entry.pushes.retain(|push| push.carrier != carrier);
-            }
-        }
-    }
-
     // ---- hooks
 
     /// What a hook's output shall carry, now counted as carried by it. Where the model would rest after this event, only
     /// what may end its rest is carried, with everything earlier.
     pub(crate) fn hook_block(&mut self, event: HookEvent, budget: usize, home: &str) -> Block {
         let round = self.rounds;
-        let due = |entry: &Entry| entry.is_open() && entry.is_due_in_hook(round);
+        let in_flight = self.in_flight();
+        let due = |entry: &Entry| entry.is_open() && entry.is_due_in_hook(round) && !is_behind(entry, &in_flight);
         if event == HookEvent::Stop && !self.entries.values().any(|entry| due(entry) && entry.may_wake()) {
             return Block::default();
         }
@@ -466,6 +379,21 @@ impl Inbox {
         push_more(&mut text, quoted.left);
         let offered: Vec<MessageId> = quoted.shown.iter().map(|(message, _)| *message).collect();
         Block { text, shown: offered.len(), offered }
+    }
+
+    /// Whether a tool result carries mail that the model has not been asked with yet, as far as is known. A client that puts
+    /// the text of a call's hook before its result would show what came last first.
+    pub(crate) fn is_result_under_way(&self) -> bool {
+        let is_unseen = |entry: &Entry, part: &Part| {
+            let may_be = if self.record_speaks {
+                !entry.recorded.contains(&(part.start, part.end)) && !entry.result_overdue
+            } else {
+                // This very event is the first since.
+                part.events + 1 >= self.events
+            };
+            may_be && part.call.counts() && self.moment.continues(&part.moment)
+        };
+        self.entries.values().any(|entry| entry.is_open() && entry.parts.iter().any(|part| is_unseen(entry, part)))
     }
 
     /// Nobody knows whether the hook had its output: it proves nothing, and what shows these next says that it is a repeat.
@@ -523,7 +451,7 @@ impl Inbox {
         let shown = render::message(&entry.message, &entry.body, entry.showing(home, offset, usize::MAX, BLOCK_CHARS_MAX));
         let first = !peek && !entry.was_in_result();
         if !peek {
-            entry.parts.push(Part::new(caller, &self.moment, offset, shown.end));
+            entry.parts.push(Part::new(caller, (self.events, &self.moment), offset, shown.end));
         }
         Some((shown.quoted, first))
     }
@@ -534,10 +462,12 @@ impl Inbox {
         let held = self.entries.values().filter(|entry| entry.is_open()).count();
         let also = |entry: &Entry| ask.also == Some(entry.id());
         // Whatever shows a message shows everything earlier from its sender, which only a push carrier may have had.
-        let carried = self.latest_by_sender(|entry| entry.is_open() && (entry.is_due_in_result() || also(entry)));
+        let in_flight = self.in_flight();
+        let due = |entry: &Entry| entry.is_due_in_result() && !is_behind(entry, &in_flight);
+        let carried = self.latest_by_sender(|entry| entry.is_open() && (due(entry) || also(entry)));
         let wanted = |entry: &Entry| {
             let matched = match ask.among {
-                None => entry.is_due_in_result() || overtaken(entry, &carried),
+                None => due(entry) || overtaken(entry, &carried),
                 Some(matched) => !entry.was_in_result() && matched.contains(&entry.id()),
             };
             entry.is_open() && (matched || also(entry))
@@ -551,7 +481,7 @@ impl Inbox {
         if !ask.peek {
             for (message, end) in quoted.shown {
                 if let Some(entry) = self.entries.get_mut(&message) {
-                    entry.parts.push(Part::new(caller, &self.moment, 0, end));
+                    entry.parts.push(Part::new(caller, (self.events, &self.moment), 0, end));
                     entry.result_overdue = false;
                     offered.push(message);
                 }
@@ -608,6 +538,17 @@ impl Inbox {
 
     // ---- shared
 
+    /// The first message of each sender that a push carrier which works has, and nothing else had: the model is about to be
+    /// asked with it, so what the sender wrote after it must come after it.
+    fn in_flight(&self) -> BTreeMap<PeerId, MessageId> {
+        let mut first = BTreeMap::new();
+        let pushed = |entry: &&Entry| entry.is_open() && entry.is_pushed_only() && entry.standing() == Standing::Open;
+        for entry in self.entries.values().filter(pushed) {
+            first.entry(entry.message.from.peer).or_insert(entry.message.id);
+        }
+        first
+    }
+
     /// The last message of each sender among these.
     fn latest_by_sender(&self, among: impl Fn(&Entry) -> bool) -> BTreeMap<PeerId, MessageId> {
         let chosen = self.entries.values().filter(|entry| among(entry));
@@ -637,6 +578,11 @@ impl Inbox {
         }
         quoted
     }
+}
+
+/// Something earlier from the same sender is in flight: this waits until it has arrived, or had its time.
+fn is_behind(entry: &Entry, in_flight: &BTreeMap<PeerId, MessageId>) -> bool {
+    in_flight.get(&entry.message.from.peer).is_some_and(|first| *first < entry.message.id)
 }
 
 /// Something later from the same sender is shown, and this only a push carrier had.

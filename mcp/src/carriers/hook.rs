@@ -135,6 +135,11 @@ async fn mail(session: &Arc<Session>, hook: &HookCall) -> Output {
     }
     let Some(Ok(_)) = in_time(receive(session, Filter::default())).await else { return Output::default() };
     let Some(connection) = session.connected().filter(|_| !session.is_closing()) else { return Output::default() };
+    // Codex puts a hook's text before the output of the call.
+    let is_before = session.client().kind == ClientKind::Codex && hook.event == HookEvent::PostToolUse;
+    if is_before && session.state().inbox.is_result_under_way() {
+        return Output::default();
+    }
     let budget = match session.client().kind {
         ClientKind::Codex => CODEX_CHARS_MAX,
         ClientKind::Claude | ClientKind::Other => BLOCK_CHARS_MAX,

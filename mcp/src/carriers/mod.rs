@@ -6,7 +6,7 @@
 //! | Codex | `app_server` | `hook`, `tool_result` |
 //! | others | – | `tool_result` |
 //!
-//! - A push carrier that nothing has proved in this session is on trial: it gets one message, which the next hook or tool
+//! - A push carrier that the client does not answer and nothing has proved in this session is on trial: it gets one message, which the next hook or tool
 //!   result carries too, marked as a repeat. Until that is settled no such carrier gets another; the rest is due to what the
 //!   client calls, at once. Settled by another way, the carrier is tried again when the session rests and a request waits.
 //! - A carrier that is proved has a message alone. After the visibility timeout without evidence the next one gets it, marked as a
@@ -14,6 +14,9 @@
 //! - A push carrier that had its time without evidence is left alone for a minute, then two, and so on up to an hour, until
 //!   evidence proves it ([`Facts`](crate::session::Facts)); without hooks it is used all the same where nothing else is. What
 //!   the client calls is always there.
+//! - Posts into Claude Code's inbox socket are paced, because the client drops what is too much for it without a word; what
+//!   does not fit one post is left to the hooks of a model at work. What a sender wrote after a message in flight waits
+//!   until that has arrived or had its time.
 //! - A session that rests is woken only by what may wake it, and only so many times an hour; the rest waits for its next
 //!   turn. Where nobody knows whether it rests, the channel is used at once and the others as if it did.
 //!
@@ -38,7 +41,7 @@ use tokio::time::Instant;
 
 use crate::codex::ControlError;
 use crate::inbox::Post;
-use crate::session::{ClientKind, Session, State};
+use crate::session::{ClientKind, Facts, Session, State};
 
 /// Tells the broker of an offer, before its bytes leave.
 pub(crate) struct Leave<'a> {
@@ -121,14 +124,16 @@ fn next(session: &Session, unable: &[Carrier]) -> Option<(Connection, Carrier, P
     found.map(|(carrier, post)| (connection, carrier, post))
 }
 
-/// When time alone makes a difference: at the next end of a doubt, or, where something waits, of the hour of a wake-up.
+/// When time alone makes a difference: at the next end of a doubt, or, where something waits, of the hour of a wake-up, or
+/// of the client's memory of a post.
 fn time_to_look(session: &Session) -> Option<Instant> {
     let (now, carriers) = (Instant::now(), pushes(session));
     let state = session.state();
     let doubts = carriers.iter().filter_map(|carrier| state.facts.doubted_until(*carrier, now));
     let is_any_due = carriers.iter().any(|carrier| state.inbox.is_any_due_by(*carrier));
     let woken_enough = state.facts.may_wake_from(session.surroundings.wakeups_per_hour, now);
-    doubts.chain(woken_enough.filter(|_| is_any_due)).min()
+    let may_post = state.facts.may_post_from(now).filter(|_| carriers.contains(&Carrier::InboxSocket));
+    doubts.chain(woken_enough.into_iter().chain(may_post).filter(|_| is_any_due)).min()
 }
 
 fn next_by(session: &Session, unable: &[Carrier], trusted: bool) -> Option<(Carrier, Post)> {
@@ -139,7 +144,7 @@ fn next_by(session: &Session, unable: &[Carrier], trusted: bool) -> Option<(Carr
     let is_any_proved = pushes.iter().any(|carrier| {
         let is_proved = {
             let facts = &session.state().facts;
-            facts.is_proved(*carrier) && facts.trusts(*carrier, now)
+            is_proved(facts, *carrier) && facts.trusts(*carrier, now)
         };
         is_proved && !unable.contains(carrier) && is_ready(session, *carrier, known != Some(Activity::Working))
     });
@@ -152,12 +157,20 @@ fn next_by(session: &Session, unable: &[Carrier], trusted: bool) -> Option<(Carr
         }
         let mut state = session.state();
         // A call that waits shows what comes meanwhile; the client would hold a push back until that call's end.
-        let is_proved = state.facts.is_proved(*carrier);
+        let is_proved = is_proved(&state.facts, *carrier);
         if state.waits > 0 || (is_any_proved && !is_proved) || (trusted && !state.facts.trusts(*carrier, now)) {
             continue;
         }
         let rests = activity == Some(Activity::Idle);
         if rests && !state.facts.may_wake(session.surroundings.wakeups_per_hour, now) {
+            continue;
+        }
+        if *carrier == Carrier::InboxSocket && state.facts.may_post_from(now).is_some() {
+            continue;
+        }
+        // What is too much for one post comes sooner with the model's next step.
+        let comes_by_hook = is_proved && state.facts.hooks_come && activity == Some(Activity::Working);
+        if comes_by_hook && state.inbox.is_backlog(*carrier) {
             continue;
         }
         let (one, home) = (*carrier == Carrier::Channel, &session.surroundings.home);
@@ -180,6 +193,11 @@ fn next_by(session: &Session, unable: &[Carrier], trusted: bool) -> Option<(Carr
     None
 }
 
+/// Whether evidence of this session proved this carrier. Codex answers each push, so nothing that it took is on trial.
+fn is_proved(facts: &Facts, carrier: Carrier) -> bool {
+    carrier == Carrier::AppServer || facts.is_proved(carrier)
+}
+
 /// Whether a carrier that nothing has proved may be given one message. One whose last trial proved nothing is tried again
 /// only to wake a session that rests: what the client calls brings everything else.
 fn may_be_tried(state: &State, carrier: Carrier, activity: Option<Activity>, now: Instant) -> bool {
@@ -200,6 +218,9 @@ async fn hand_over(session: &Arc<Session>, connection: &Connection, carrier: Car
         Carrier::Hook | Carrier::ToolResult | Carrier::Peerctl => Err(PushError::Gone),
     };
     let mut state = session.state();
+    if left && carrier == Carrier::InboxSocket {
+        state.facts.posted(Instant::now());
+    }
     match pushed {
         Ok(()) if rests => state.facts.woke(Instant::now()),
         Ok(()) => {}

@@ -1,7 +1,9 @@
 //! Scenarios of push carriers and hooks: what goes when, what follows what, and what proves it.
 
+use peer_proto::hook::Activity;
 use peer_proto::message::Intent;
 
+use super::push::PUSH_UNPROVED_MAX;
 use super::tests::{delivered, id};
 use super::*;
 use crate::render::tests::request;
@@ -455,4 +457,50 @@ fn a_reader_that_rests_is_tried_with_what_may_wake_it_and_no_sender_is_overtaken
     let tried = inbox.trial(SOCKET, true, false, "").unwrap().ids();
 
     assert_eq!(tried, [id(2)]);
+}
+
+#[test]
+fn a_hook_carries_nothing_that_its_sender_wrote_after_a_message_in_flight() {
+    let mut inbox = Inbox::default();
+    delivered(&mut inbox, 1, "luna", "one");
+    assert_eq!(post(&mut inbox, SOCKET, Activity::Working), Some(vec![id(1)]));
+    delivered(&mut inbox, 2, "luna", "two");
+    delivered(&mut inbox, 3, "vega", "three");
+    assert_eq!(hook(&mut inbox, HookEvent::PostToolBatch).1, [id(3)]);
+    inbox.recorded(&[seen(1, Some(SOCKET), "one")]);
+    assert_eq!(hook(&mut inbox, HookEvent::PostToolBatch).1, [id(2)], "it has arrived");
+}
+
+#[test]
+fn more_than_one_post_holds_is_a_backlog() {
+    let mut inbox = Inbox::default();
+    for number in 1..=2 {
+        delivered(&mut inbox, number, "luna", &"x".repeat(2_500));
+    }
+    assert!(!inbox.is_backlog(SOCKET));
+    delivered(&mut inbox, 3, "luna", &"x".repeat(2_500));
+    assert!(inbox.is_backlog(SOCKET));
+    assert_eq!(post(&mut inbox, SOCKET, Activity::Working), Some(vec![id(1), id(2)]));
+    assert!(!inbox.is_backlog(SOCKET), "what a carrier has waits for none");
+}
+
+#[test]
+fn a_result_is_under_way_until_the_model_was_asked_with_it() {
+    let caller = Caller { call: Arc::default(), conversation: None, is_subagent: false };
+    for speaks in [true, false] {
+        let mut inbox = Inbox::default();
+        inbox.note_record(speaks);
+        inbox.event(HookEvent::UserPromptSubmit, Some("t"));
+        delivered(&mut inbox, 1, "luna", "one");
+        assert!(!inbox.is_result_under_way());
+        assert_eq!(inbox.block(&caller, Ask::DUE, 0).offered, [id(1)]);
+        inbox.event(HookEvent::PostToolUse, Some("t"));
+        assert!(inbox.is_result_under_way(), "the hook of that call; the record speaks: {speaks}");
+        inbox.event(HookEvent::PostToolUse, Some("t"));
+        assert_eq!(inbox.is_result_under_way(), speaks, "the hook of a call around it, as far as is known");
+        inbox.recorded(&[Seen { in_result: true, ..seen(1, Some(Carrier::ToolResult), "one") }]);
+        assert!(!inbox.is_result_under_way() || !speaks);
+        inbox.event(HookEvent::UserPromptSubmit, Some("u"));
+        assert!(!inbox.is_result_under_way(), "another turn");
+    }
 }

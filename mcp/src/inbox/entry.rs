@@ -93,6 +93,8 @@ pub(super) struct Part {
     pub(super) call: Arc<Call>,
     /// Where in the conversation it was given; of hooks' words alone.
     pub(super) moment: Moment,
+    /// Events of the main conversation that came before it.
+    pub(super) events: u64,
     /// The turn in which it was given has ended by itself.
     pub(super) is_past: bool,
     pub(super) conversation: Option<String>,
@@ -300,9 +302,9 @@ impl Entry {
 }
 
 impl Part {
-    pub(super) fn new(caller: &Caller, moment: &Moment, start: usize, end: usize) -> Self {
+    pub(super) fn new(caller: &Caller, (events, moment): (u64, &Moment), start: usize, end: usize) -> Self {
         let (call, conversation) = (Arc::clone(&caller.call), caller.conversation.clone());
-        Self { call, conversation, moment: moment.clone(), is_past: false, start, end }
+        Self { call, conversation, moment: moment.clone(), events, is_past: false, start, end }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Scenarios of what is shown when, and what proves it.
 
+use super::push::PUSH_UNPROVED_MAX;
 use super::*;
 use crate::render::tests::request;
 
@@ -217,14 +218,18 @@ fn the_channel_goes_in_order_and_its_offer_is_named_not_repeated() {
 }
 
 #[test]
-fn a_message_that_the_channel_did_not_take_does_not_overtake_those_that_it_did() {
-    let (mut inbox, client) = (Inbox::default(), Client::claude());
+fn a_message_waits_for_those_of_its_sender_that_are_in_flight() {
+    let (mut inbox, mut client) = (Inbox::default(), Client::claude());
     delivered(&mut inbox, 1, "luna", "one");
-    channel(&mut inbox).unwrap();
+    channel(&mut inbox);
     delivered(&mut inbox, 2, "luna", "two");
-    let block = due(&mut inbox, &client.calls());
-    assert_eq!(block.offered, [id(1), id(2)]);
-    assert!(block.text.contains("(shown before)\n| one\n") && block.text.ends_with("| two\n"), "{}", block.text);
+    delivered(&mut inbox, 3, "vega", "three");
+    let call = client.calls();
+    assert_eq!(due(&mut inbox, &call).offered, [id(3)], "another sender's waits for nobody");
+    client.gets_result_of(&call);
+    assert!(!inbox.is_any_due());
+    inbox.overdue(id(1), Carrier::Channel);
+    assert_eq!(due(&mut inbox, &client.calls()).offered, [id(1), id(2)], "what was lost comes first");
 }
 
 #[test]

@@ -18,6 +18,13 @@ const BACKOFF_MS: u64 = 60_000;
 /// The longest that a push carrier is left alone, in milliseconds.
 const BACKOFF_MS_MAX: u64 = 3_600_000;
 
+/// Posts that may follow each other at once. Claude Code takes 30 and then one every two seconds, from all who post to a
+/// session, and drops what is beyond that without a word.
+const POSTS_MAX: u64 = 24;
+
+/// How long one post less may follow at once, in milliseconds.
+const POST_MS: u64 = 2_500;
+
 /// Tool calls of which it is remembered who made them.
 const CALLERS_MAX: usize = 256;
 
@@ -45,6 +52,8 @@ pub(crate) struct Facts {
     /// Carriers that were given a message on trial, and that nothing proved since.
     tried: BTreeSet<Carrier>,
     wakes: VecDeque<Instant>,
+    /// When the client has forgotten all posts into its inbox socket.
+    posts_forgotten: Option<Instant>,
     /// Tool calls by the client's name of each, and whether a subagent made it.
     callers: VecDeque<(String, bool)>,
 }
@@ -119,6 +128,18 @@ impl Facts {
         Some(*first + Duration::from_millis(WAKES_SPAN_MS)).filter(|time| *time > now)
     }
 
+    /// When something may be posted again into the client's inbox socket, where nothing may be at this time.
+    pub(crate) fn may_post_from(&self, now: Instant) -> Option<Instant> {
+        let from = self.posts_forgotten?.checked_sub(Duration::from_millis((POSTS_MAX - 1) * POST_MS))?;
+        (from > now).then_some(from)
+    }
+
+    /// Something was posted into the client's inbox socket.
+    pub(crate) fn posted(&mut self, now: Instant) {
+        let forgotten = self.posts_forgotten.filter(|at| *at > now).unwrap_or(now);
+        self.posts_forgotten = Some(forgotten + Duration::from_millis(POST_MS));
+    }
+
     /// The session was woken.
     pub(crate) fn woke(&mut self, now: Instant) {
         self.wakes.push_back(now);
@@ -177,6 +198,28 @@ mod tests {
         facts.begin_trial(Carrier::InboxSocket);
         facts.take_back_trial(Carrier::InboxSocket);
         assert!(!facts.was_tried(Carrier::InboxSocket), "it could not take the message");
+    }
+
+    #[test]
+    fn posts_are_paced_so_that_the_client_drops_none() {
+        let (mut facts, start) = (Facts::default(), Instant::now() + Duration::from_secs(3_600));
+        let after = |ms: u64| start + Duration::from_millis(ms);
+        // As the client counts: a bucket of 30, refilled every two seconds, in milliseconds.
+        let (mut bucket_ms, mut at, mut now, mut posts) = (60_000_u64, 0_u64, 0_u64, 0);
+        while now < 600_000 {
+            match facts.may_post_from(after(now)) {
+                None => {
+                    bucket_ms = (bucket_ms + now - at).min(60_000);
+                    assert!(bucket_ms >= 2_000, "post {posts} at {now} ms is dropped");
+                    bucket_ms -= 2_000;
+                    facts.posted(after(now));
+                    (at, posts) = (now, posts + 1);
+                }
+                Some(from) => now = u64::try_from(from.duration_since(start).as_millis()).unwrap().max(now + 1),
+            }
+        }
+        assert!(posts > 200, "{posts} posts in ten minutes");
+        assert_eq!(facts.may_post_from(after(900_000)), None);
     }
 
     #[test]
