@@ -165,6 +165,18 @@ impl Wire {
         self.answer(id)
     }
 
+    /// As [`Wire::ask`]; none where the broker closed the connection.
+    fn try_ask(&mut self, request: Request) -> Option<Result<Reply, Refusal>> {
+        self.last_id += 1;
+        let payload = codec::encode(&ClientFrame { id: self.last_id, request }).unwrap();
+        self.stream.write_all(&(payload.len() as u32).to_le_bytes()).ok()?;
+        self.stream.write_all(&payload).ok()?;
+        match self.next()? {
+            ServerFrame::Reply { result, .. } => Some(result),
+            push => panic!("nothing is pushed to who asks alone: {push:?}"),
+        }
+    }
+
     fn status(&mut self) -> Status {
         match self.ask(Request::Status) {
             Ok(Reply::Status(status)) => *status,

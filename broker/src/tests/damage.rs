@@ -102,3 +102,73 @@ fn a_damaged_message_is_passed_over_in_history() {
         other => panic!("no history: {other:?}"),
     }
 }
+
+/// Bytes of the texts in the test below: the database is then larger than what a start checks.
+const LARGE_BYTES: usize = 18 * 1024 * 1024;
+
+/// The text that carries this number: long, and like no other at any byte.
+fn numbered_text(number: usize) -> String {
+    let mut text = format!("text {number}:");
+    let mut state = number as u64 + 1;
+    while text.len() < 55_000 {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        text.push_str(&format!("{:08x}", state >> 32));
+    }
+    text
+}
+
+/// What a machine's disk may do to one place of a file.
+fn damage_one_place(bytes: &mut [u8], seed: u64) {
+    let mut draw = crate::store::tests::Draw(seed);
+    let at = 8_192 + draw.below(bytes.len() - 16_384);
+    match seed % 4 {
+        0 => bytes[at] ^= 1 << draw.below(8),
+        1 => bytes[at] = 0xff,
+        2 => bytes[at..at + 1 + draw.below(64)].fill(0),
+        _ => (0..1 + draw.below(512)).for_each(|offset| bytes[at + offset] = draw.next() as u8),
+    }
+}
+
+/// A file that is too large to be checked at the start, with a damage in one place each time: nobody reads a text that was
+/// not sent, and the broker answers.
+#[test]
+fn a_large_database_with_a_damage_gives_out_no_wrong_text_and_answers() {
+    let root = tempfile::tempdir().unwrap();
+    configure(root.path(), "[limits]\nsender_per_minute = 1000000\npair_per_minute = 1000000\n");
+    let broker = Running::start_in(root, PATIENCE);
+    drop(broker.session("orion"));
+    let mut person = broker.connect(Role::Operator);
+    let texts: Vec<String> = (0..LARGE_BYTES / 55_000).map(numbered_text).collect();
+    let ids: Vec<MessageId> = texts.iter().map(|text| message_sent(person.ask(send_to("orion", text)))).collect();
+    drop(person);
+    let database = broker.location.database();
+    let mut root = broker.end();
+    let whole = fs::read(&database).unwrap();
+    assert!(whole.len() > 16 * 1024 * 1024, "{}", whole.len());
+    let runs = std::env::var("PEERD_DAMAGES").ok().and_then(|runs| runs.parse().ok()).unwrap_or(16);
+    let mut lost_in_all = 0;
+    for seed in 0..runs {
+        let mut damaged = whole.clone();
+        damage_one_place(&mut damaged, seed);
+        fs::write(&database, &damaged).unwrap();
+        let broker = Running::start_in(root, PATIENCE);
+        let mut person = broker.connect(Role::Operator);
+        let mut lost = 0;
+        for (id, text) in ids.iter().zip(&texts) {
+            match person.try_ask(Request::Read(*id)) {
+                Some(Ok(Reply::Text(message))) => assert!(message.text == *text, "seed {seed}: a text that nobody sent"),
+                Some(Err(refusal)) if refusal.message.contains("damaged") => lost += 1,
+                other => {
+                    let log = fs::read_to_string(broker.location.log()).unwrap_or_default();
+                    panic!("seed {seed}: {other:?}; the log ends with {:?}", log.lines().rev().take(3).collect::<Vec<_>>());
+                }
+            }
+        }
+        assert!(lost <= 2, "seed {seed}: {lost} were lost by damage in one place");
+        assert!(person.status().damaged >= lost, "seed {seed}: other records may be damaged too, and none less");
+        lost_in_all += lost;
+        drop(person);
+        root = broker.end();
+    }
+    assert!(lost_in_all >= runs / 2, "{lost_in_all} records were damaged in {runs} runs");
+}

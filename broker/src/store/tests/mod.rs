@@ -33,6 +33,7 @@ use tempfile::TempDir;
 
 use super::migrate::STEPS;
 use super::{OpenError, Store, StoreError, open_database};
+pub(crate) use crash_disk::Draw;
 use crash_disk::{CrashDisk, Fault};
 
 /// No space left on the device.
