@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use peer_client::{Connection, Endpoint, Pushes, RequestError, Start};
-use peer_proto::ids::MessageId;
+use peer_proto::ids::{MessageId, called_peer};
 use peer_proto::message::{Carrier, Evidence, Message};
 use peer_proto::refusal::ErrorCode;
 use peer_proto::request::{
@@ -150,6 +150,7 @@ impl Operator {
 
 /// The place of the peer that goes by this name, id or, where nobody does, earlier name.
 pub(crate) fn find(peers: &[PeerInfo], given: &str) -> Option<usize> {
+    let given = called_peer(given);
     let by_name = |peer: &PeerInfo| peer.name.eq_ignore_ascii_case(given) || peer.id.to_string() == given;
     let by_alias = |peer: &PeerInfo| peer.aliases.iter().any(|alias| alias.eq_ignore_ascii_case(given));
     peers.iter().position(by_name).or_else(|| peers.iter().position(by_alias))
@@ -157,6 +158,7 @@ pub(crate) fn find(peers: &[PeerInfo], given: &str) -> Option<usize> {
 
 /// The person's name as a peer, where `given` means the person; listings of peers do not have it.
 pub(crate) fn person(given: &str) -> Option<&'static str> {
+    let given = called_peer(given);
     ["me", "human", "user"].iter().any(|name| given.eq_ignore_ascii_case(name)).then_some("human")
 }
 

@@ -65,10 +65,10 @@ impl Inherited {
     }
 
     /// The record of a session that began in `cwd`. It may not be there yet.
-    pub(crate) fn transcript(&self, session: &str, cwd: &str) -> Option<PathBuf> {
+    pub(crate) fn transcript(&self, session: &str, cwd: Option<&Path>) -> Option<PathBuf> {
         let file = is_session_id(session).then(|| format!("{session}.jsonl"))?;
         let projects = self.config.join("projects");
-        let expected = projects.join(directory_name(cwd)).join(&file);
+        let expected = projects.join(directory_name(&cwd.unwrap_or(Path::new("")).to_string_lossy())).join(&file);
         if expected.exists() {
             return Some(expected);
         }
@@ -125,11 +125,12 @@ const MANAGED: &str = "/etc/claude-code";
 /// the press of a key, which is told nowhere. True where that cannot be ruled out.
 ///
 /// A mode that no option and no settings name cannot be reached: the key then leads through the other modes only.
-pub(crate) fn may_bypass(config: &Path, pid: u32, cwd: &str) -> bool {
+pub(crate) fn may_bypass(config: &Path, pid: u32, cwd: Option<&Path>) -> bool {
     let of_process =
         |what: &str| std::fs::read(format!("/proc/{pid}/{what}")).map(|text| String::from_utf8_lossy(&text).into_owned());
     let (Ok(command), Ok(environment)) = (of_process("cmdline"), of_process("environ")) else { return true };
-    let cwd = Path::new(cwd);
+    // Settings of a directory that is not known cannot be read.
+    let Some(cwd) = cwd else { return true };
     let directories = cwd.ancestors().map(|directory| directory.join(".claude")).chain([config.to_owned()]);
     let usual = directories.flat_map(|directory| settings_in(&directory)).chain(managed());
     let mut settings = usual.filter(|path| path.symlink_metadata().is_ok()).chain(settings_named(&command, cwd));
@@ -282,12 +283,12 @@ mod tests {
         let inherited = Inherited { config: dir.path().into(), ..Inherited::default() };
         assert_eq!(directory_name("/home/u/my.app_é🦀"), "-home-u-my-app----");
         let expected = dir.path().join("projects/-home-u-api/s-1.jsonl");
-        assert_eq!(inherited.transcript("s-1", "/home/u/api"), Some(expected));
+        assert_eq!(inherited.transcript("s-1", Some("/home/u/api".as_ref())), Some(expected));
         let elsewhere = dir.path().join("projects/-home-u");
         fs::create_dir_all(&elsewhere).unwrap();
         fs::write(elsewhere.join("s-1.jsonl"), "").unwrap();
-        assert_eq!(inherited.transcript("s-1", "/home/u/api"), Some(elsewhere.join("s-1.jsonl")));
-        assert_eq!(inherited.transcript("../s-1", "/home/u/api"), None);
+        assert_eq!(inherited.transcript("s-1", Some("/home/u/api".as_ref())), Some(elsewhere.join("s-1.jsonl")));
+        assert_eq!(inherited.transcript("../s-1", Some("/home/u/api".as_ref())), None);
     }
 
     #[test]
@@ -314,7 +315,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (config, work) = (dir.path().join("config"), dir.path().join("work"));
         fs::create_dir_all(work.join(".claude")).unwrap();
-        let may_bypass = |pid| super::may_bypass(&config, pid, &work.to_string_lossy());
+        let may_bypass = |pid| super::may_bypass(&config, pid, Some(&work));
         // The test's own command line names none of it.
         assert!(!may_bypass(std::process::id()));
         assert!(may_bypass(u32::MAX), "no such process");

@@ -4,8 +4,10 @@
 //! Knows `.git` directories, `.git` files of linked work trees and submodules, and the `commondir` and `HEAD` files. Does
 //! not know git's environment variables: a session's repository is that of its directory.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// A `.git`, `commondir` or `HEAD` file holds one path.
@@ -29,6 +31,7 @@ impl Repository {
     /// What is checked out: a branch, or else a commit. None where git keeps that elsewhere than in a file.
     pub(crate) fn head(&self) -> Option<Head> {
         let line = read_line(&self.git_dir.join("HEAD"))?;
+        let line = String::from_utf8_lossy(&line);
         match line.strip_prefix("ref:") {
             Some(reference) => {
                 let reference = reference.trim();
@@ -57,19 +60,25 @@ pub(crate) fn repository_of(directory: &Path) -> Option<Repository> {
         let entry = candidate.join(".git");
         entry.exists().then(|| (candidate.to_path_buf(), entry))
     })?;
-    let git_dir = if entry.is_dir() { entry } else { root.join(read_line(&entry)?.strip_prefix("gitdir:")?.trim()) };
+    let git_dir = if entry.is_dir() { entry } else { root.join(path_in(read_line(&entry)?.strip_prefix(b"gitdir:")?)) };
     let common = match read_line(&git_dir.join("commondir")) {
-        Some(relative) => git_dir.join(relative),
+        Some(relative) => git_dir.join(path_in(&relative)),
         None => git_dir.clone(),
     };
     Some(Repository { root, common: common.canonicalize().ok()?, git_dir })
 }
 
-fn read_line(path: &Path) -> Option<String> {
-    let mut text = String::new();
-    File::open(path).ok()?.take(FILE_BYTES_MAX).read_to_string(&mut text).ok()?;
-    let line = text.lines().next()?.trim_end();
-    (!line.is_empty()).then(|| line.to_owned())
+/// The first line of a file. A path in it need not be UTF-8.
+fn read_line(path: &Path) -> Option<Vec<u8>> {
+    let mut text = Vec::new();
+    File::open(path).ok()?.take(FILE_BYTES_MAX).read_to_end(&mut text).ok()?;
+    let line = text.split(|byte| *byte == b'\n').next()?.trim_ascii_end();
+    (!line.is_empty()).then(|| line.to_vec())
+}
+
+/// The path in a line.
+fn path_in(line: &[u8]) -> &Path {
+    Path::new(OsStr::from_bytes(line.trim_ascii()))
 }
 
 #[cfg(test)]
@@ -97,6 +106,15 @@ mod tests {
         assert_eq!(places(&main.join("src/deep")), (main.clone(), main.join(".git")));
         assert_eq!(places(&linked), (linked.clone(), main.join(".git")));
         assert_eq!(places(&main.join("sub")), (main.join("sub"), main.join(".git/modules/sub")));
+
+        // Linked from a work tree whose path, as git wrote it, is no UTF-8.
+        let latin = top.join(OsStr::from_bytes(b"caf\xe9"));
+        fs::create_dir_all(latin.join(".git/worktrees/linked")).unwrap();
+        let away = top.join("away");
+        fs::create_dir_all(&away).unwrap();
+        fs::write(away.join(".git"), [b"gitdir: ", latin.as_os_str().as_bytes(), b"/.git/worktrees/linked\n"].concat()).unwrap();
+        fs::write(latin.join(".git/worktrees/linked/commondir"), "../..\n").unwrap();
+        assert_eq!(places(&away), (away.clone(), latin.join(".git")));
 
         fs::write(main.join(".git/HEAD"), "ref: refs/heads/feature/x\n").unwrap();
         fs::write(main.join(".git/worktrees/linked/HEAD"), "0123456789abcdef0123456789abcdef01234567\n").unwrap();

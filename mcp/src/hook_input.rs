@@ -8,6 +8,7 @@ use peer_proto::limits::{NAME_CHARS_MAX, PATH_BYTES_MAX, SEAT_KEY_BYTES_MAX};
 use peer_proto::request::{Seat, SeatKind};
 use serde_json::Value;
 
+use crate::directory::spelled;
 use crate::stdio::mend_surrogates;
 
 /// Reads what a client wrote to a hook's standard input. What it passes of a tool's result may have been cut within a
@@ -42,7 +43,7 @@ pub(crate) fn hook_call(client: &str, event: Option<&str>, input: &Value) -> Opt
     Some(HookCall {
         event,
         seat: Seat { kind, key: text("session_id", SEAT_KEY_BYTES_MAX)? },
-        cwd: text("cwd", PATH_BYTES_MAX).unwrap_or_default(),
+        cwd: text("cwd", usize::MAX).map_or_else(String::new, |cwd| spelled(cwd.as_ref())),
         transcript: text("transcript_path", PATH_BYTES_MAX),
         mode: text("permission_mode", NAME_CHARS_MAX).and_then(|mode| mode_named(&mode)),
         agent: text("agent_id", SEAT_KEY_BYTES_MAX),

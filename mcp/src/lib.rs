@@ -15,6 +15,7 @@
 //! - `claude`, `transcript`, `watch`: what the client itself says of its session, in files.
 //! - `summary`, `title`: what others and the person see of the session before it says a word.
 //! - `lenient`, `json_scan`: what odd clients write, understood. Pure.
+//! - `directory`: how a directory is told to the broker. Pure.
 //! - `stdio`, `interrupt`, `parent`, `git`, `child`: the pipe to the client, its Ctrl-C, its life, the repository, other
 //!   programs.
 
@@ -23,6 +24,7 @@ mod child;
 mod claude;
 mod codex;
 mod config;
+mod directory;
 mod git;
 mod hook_input;
 mod inbox;
@@ -189,7 +191,7 @@ fn surroundings(config: Config) -> Surroundings {
         client: variable("PEERD_CLIENT").map(|client| client.trim().to_owned()),
         claude_session: variable("CLAUDE_CODE_SESSION_ID"),
         home: variable("HOME").unwrap_or_default(),
-        cwd: std::env::current_dir().map(|cwd| cwd.to_string_lossy().into_owned()).unwrap_or_default(),
+        cwd: std::env::current_dir().ok(),
         client_pid: nix::unistd::getppid().as_raw().unsigned_abs(),
         tab_title: title::is_wanted(variable),
         summarizer: variable("PEERD_SUMMARIZER"),

@@ -31,6 +31,7 @@ use tokio::time::Instant;
 use crate::carriers;
 use crate::claude::Inherited;
 use crate::codex::Codex;
+use crate::directory::spelled;
 use crate::git;
 use crate::inbox::{Caller, Inbox};
 use crate::render;
@@ -85,8 +86,8 @@ pub(crate) struct Surroundings {
     pub(crate) claude_session: Option<String>,
     /// The home directory; empty where there is none.
     pub(crate) home: String,
-    /// The working directory; empty where it is gone.
-    pub(crate) cwd: String,
+    /// The working directory; none where it is gone or may not be read.
+    pub(crate) cwd: Option<PathBuf>,
     /// The client's process.
     pub(crate) client_pid: u32,
     /// Whether the title of the client's tab may be set.
@@ -103,6 +104,13 @@ pub(crate) struct Surroundings {
     pub(crate) wake_unattended: bool,
     /// `CODEX_HOME`, else `.codex` under the home directory.
     pub(crate) codex_config: PathBuf,
+}
+
+impl Surroundings {
+    /// The working directory as the broker is told of it; empty where it is not known.
+    pub(crate) fn directory(&self) -> String {
+        self.cwd.as_deref().map_or_else(String::new, spelled)
+    }
 }
 
 /// Who we are at the broker.

@@ -139,7 +139,7 @@ struct Facts {
 
 impl Facts {
     async fn gather(session: &Session) -> Self {
-        let cwd = session.surroundings.cwd.clone();
+        let cwd = session.surroundings.directory();
         let Some(repository) = session.state().repository.clone() else { return Self { cwd, ..Self::default() } };
         let files = changed_files(&repository, &session.surroundings.home).await;
         Self { head: repository.head(), files, cwd }

@@ -87,6 +87,11 @@ pub(crate) enum ToolError {
     Call(#[from] CallError),
     #[error("this session's directory ({cwd}) is in no git repository; use scope \"directory\" or \"machine\"")]
     NoRepository { cwd: String },
+    #[error(
+        "this session's directory is not known (it was removed, or may not be read), and is equal to no other; \
+         list_peers() without scope lists all peers, each with its directory"
+    )]
+    NoDirectory,
     #[error("set_summary was given nothing to set; give summary, state or task")]
     NothingToSet,
     #[error(

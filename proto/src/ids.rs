@@ -221,6 +221,26 @@ pub fn is_reserved_name(name: &str) -> bool {
     ["human", "user", "system", "all", "me"].iter().any(|reserved| name.eq_ignore_ascii_case(reserved))
 }
 
+/// A name as it was meant by who wrote it with blanks or quotation marks around it.
+#[must_use]
+pub fn unquoted(text: &str) -> &str {
+    let mut name = text.trim();
+    for mark in ['"', '\'', '`'] {
+        if let Some(inner) = name.strip_prefix(mark).and_then(|name| name.strip_suffix(mark)) {
+            name = inner.trim();
+        }
+    }
+    name
+}
+
+/// A peer's name or id as it was meant by who wrote it so: `@bob`, as people are called elsewhere, is `bob`. Where a group
+/// can be meant too, that comes first.
+#[must_use]
+pub fn called_peer(text: &str) -> &str {
+    let name = unquoted(text);
+    name.strip_prefix('@').unwrap_or(name)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -258,6 +278,17 @@ mod tests {
         for bad in ["", "-a", "_a", "a b", "é", "human", "HUMAN", "me", "p-7", "m-0123456789ABCDEF", &"n".repeat(33)] {
             assert!(!is_peer_name(bad), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn a_name_is_read_as_it_was_meant() {
+        for text in ["bob", " bob\n", "@bob", "\"bob\"", "'@bob'", "`bob`", " \" @bob \" "] {
+            assert_eq!(called_peer(text), "bob", "{text:?}");
+        }
+        for text in ["@@bob", "#bob", "\"bob", "bo b", "\"", ""] {
+            assert_ne!(called_peer(text), "bob", "{text:?}");
+        }
+        assert_eq!(unquoted("\"@api\""), "@api");
     }
 
     #[test]

@@ -298,7 +298,7 @@ pub struct Register {
     pub client_version: String,
     /// The client's process; the broker prefers what the kernel says.
     pub client_pid: u32,
-    /// Where it works.
+    /// Where it works; another text for another directory. Empty where that is not known: it is then equal to no other.
     pub cwd: String,
     /// The top of its git work tree.
     pub git_root: Option<String>,

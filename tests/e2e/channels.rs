@@ -146,6 +146,30 @@ fn a_group_is_a_label_and_several_may_be_named_at_once() {
 }
 
 #[test]
+fn a_peer_may_be_called_with_an_at_sign_or_in_quotation_marks() {
+    let home = peer_tests::home!();
+    let (luna, orion, _vega) = three(&home);
+    for (count, to) in ["@orion", "@Orion", " ORION ", "\"orion\"", "'@orion'", "`orion`, @orion"].into_iter().enumerate() {
+        let sent =
+            luna.call("send_message", json!({"to": to, "message": format!("number {count}"), "intent": "inform"})).success();
+        assert!(sent.text.contains("- orion: "), "{to}: {}", sent.text);
+        let seen = orion.call("check_messages", json!({"from": "@luna"})).success().text;
+        assert!(seen.contains(&format!("| number {count}")), "{to}: {seen}");
+    }
+    assert!(home.peerctl(&["peers", "@orion"]).success().stdout.contains("orion"));
+
+    let unknown = luna.call("send_message", json!({"to": "@orio", "message": "x"}));
+    assert!(unknown.is_error && unknown.text.contains("did you mean orion?"), "{}", unknown.text);
+    let channel = luna.call("send_message", json!({"to": "#orion", "message": "x"}));
+    assert!(channel.is_error && channel.text.contains("did you mean orion?"), "{}", channel.text);
+
+    // A group of that name comes first.
+    let _ = channels(&luna, json!({"action": "join", "name": "@orion"}));
+    let empty = luna.call("send_message", json!({"to": "@orion", "message": "x"}));
+    assert!(empty.is_error && empty.text.contains("nobody else carries @orion"), "{}", empty.text);
+}
+
+#[test]
 fn a_message_to_all_is_bounded() {
     let home = peer_tests::home!();
     home.configure("[limits]\nbroadcast_max = 1\n");

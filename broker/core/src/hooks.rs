@@ -13,6 +13,7 @@ use peer_proto::request::{EventKind, Push, Reply, RequestId, Role};
 
 use crate::broker::{Broker, Caller};
 use crate::input::{ConnectionId, Now};
+use crate::presence::is_same_place;
 use crate::rejection::Rejection;
 use crate::sessions::{check_length, check_seat};
 use crate::step::Step;
@@ -95,7 +96,7 @@ impl Broker {
                     let mut fitting = several.iter().filter(|adapter| {
                         let peer = self.presence.session(**adapter).and_then(|session| self.presence.get(session.peer));
                         peer.is_some_and(|peer| {
-                            peer.cwd == hook.cwd && !peer.seats.iter().any(|seat| seat.kind == hook.seat.kind)
+                            is_same_place(&peer.cwd, &hook.cwd) && !peer.seats.iter().any(|seat| seat.kind == hook.seat.kind)
                         })
                     });
                     return fitting.next().copied().filter(|_| fitting.next().is_none());

@@ -14,6 +14,9 @@ const NOUNS: [&str; 32] = [
     "robin", "seal", "stoat", "tapir", "wren",
 ];
 
+/// Most names that are offered in place of an unknown one.
+pub(crate) const NEAREST_MAX: usize = 3;
+
 /// An `adjective-noun` that `is_free` accepts, drawn by `entropy`; with a number once the pairs are used up.
 pub(crate) fn friendly(entropy: u64, is_free: impl Fn(&str) -> bool) -> String {
     let pairs = ADJECTIVES.len() * NOUNS.len();
@@ -39,7 +42,7 @@ pub(crate) fn with_suffix(base: &str, n: u64) -> String {
 /// Names that are compared letter by letter for one refusal: among thousands a mistyped name would hold up everybody.
 const COMPARED_MAX: usize = 500;
 
-/// Up to three of `names` that are most like `wanted`, nearest first. Where there are very many, not all are looked at.
+/// Up to [`NEAREST_MAX`] of `names` that are most like `wanted`, nearest first. Where there are very many, not all are looked at.
 pub(crate) fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Vec<String> {
     let wanted = wanted.to_ascii_lowercase();
     let is_part = |name: &str| name.contains(&wanted) || (!name.is_empty() && wanted.contains(name));
@@ -58,7 +61,7 @@ pub(crate) fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) ->
         })
         .collect();
     ranked.sort_unstable();
-    ranked.truncate(3);
+    ranked.truncate(NEAREST_MAX);
     ranked.into_iter().map(|(_, name)| name.to_owned()).collect()
 }
 

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use peer_proto::hook::{Activity, Mode};
-use peer_proto::ids::{PeerId, Timestamp, is_reserved_name, is_well_formed_name};
+use peer_proto::ids::{PeerId, Timestamp, called_peer, is_reserved_name, is_well_formed_name};
 use peer_proto::limits::{ALIASES_MAX, SEATS_MAX};
 use peer_proto::message::Carrier;
 use peer_proto::request::{Authority, RequestId, Role, Seat, SeatKind};
@@ -280,9 +280,10 @@ impl Presence {
         self.names.get(&name.to_ascii_lowercase()).copied()
     }
 
-    /// The peer that `text` means: an id, a name or an alias; `human`, `user`; `me` where the caller is a peer.
+    /// The peer that `text` means: an id, a name or an alias; `human`, `user`; `me` where the caller is a peer. Quotation
+    /// marks around it and an `@` before it change nothing.
     pub(crate) fn resolve(&self, text: &str, me: Option<PeerId>) -> Result<PeerId, Rejection> {
-        let text = text.trim();
+        let text = called_peer(text);
         let found = match text.to_ascii_lowercase().as_str() {
             "human" | "user" => Some(PeerId::HUMAN),
             "me" => me,
@@ -298,9 +299,14 @@ impl Presence {
             if name.len() < text.len() {
                 name.push('…');
             }
-            let candidates = self.peers.values().filter(|record| record.id != PeerId::HUMAN).map(|record| record.name.as_str());
-            Rejection::UnknownPeer { nearest: names::nearest(&name, candidates), name }
+            Rejection::UnknownPeer { nearest: self.nearest_names(&name), name }
         })
+    }
+
+    /// Names of peers like this one, nearest first.
+    pub(crate) fn nearest_names(&self, name: &str) -> Vec<String> {
+        let candidates = self.peers.values().filter(|record| record.id != PeerId::HUMAN).map(|record| record.name.as_str());
+        names::nearest(name, candidates)
     }
 
     pub(crate) fn friendly_name(&self, entropy: u64) -> String {
@@ -481,6 +487,11 @@ impl Presence {
             }
         }
     }
+}
+
+/// Whether two directories or repositories are known to be the same. One that is not known is the same as none.
+pub(crate) fn is_same_place(one: &str, other: &str) -> bool {
+    !one.is_empty() && one == other
 }
 
 /// Whether `name` may be given to a peer.

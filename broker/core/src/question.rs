@@ -16,6 +16,7 @@ use peer_proto::text::{is_blank, single_line};
 use crate::broker::{Broker, Caller};
 use crate::channel::{Viewer, began_before};
 use crate::input::{Facts, Now, StoredMessage};
+use crate::presence::is_same_place;
 use crate::rejection::Rejection;
 use crate::sending::{Audience, Outgoing};
 use crate::step::{Change, Step};
@@ -140,10 +141,13 @@ impl Broker {
         let (sender, _) = self.sender(caller)?;
         let asker = self.presence.get(sender.peer).filter(|record| record.id != PeerId::HUMAN).ok_or(Rejection::NobodyToAsk)?;
         let here = || self.presence.iter().filter(|record| record.id != asker.id && self.presence.is_online(record.id));
-        let in_repository = here().filter(|record| record.repo.is_some() && record.repo == asker.repo);
+        let in_repository = here().filter(|record| match (&record.repo, &asker.repo) {
+            (Some(theirs), Some(ours)) => is_same_place(theirs, ours),
+            _ => false,
+        });
         let mut peers: Vec<PeerId> = in_repository.map(|record| record.id).collect();
         if peers.is_empty() {
-            peers = here().filter(|record| !record.cwd.is_empty() && record.cwd == asker.cwd).map(|record| record.id).collect();
+            peers = here().filter(|record| is_same_place(&record.cwd, &asker.cwd)).map(|record| record.id).collect();
         }
         match peers.len() {
             0 => Err(Rejection::NobodyToAsk),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use peer_proto::ids::{MessageId, PeerId};
+use peer_proto::ids::{MessageId, PeerId, unquoted};
 use peer_proto::limits::{
     IDEMPOTENCY_KEY_BYTES_MAX, RECIPIENTS_MAX, SOURCE_BYTES_MAX, SOURCES_MAX, THREAD_BYTES_MAX, TTL_MS_MAX, TTL_MS_MIN,
 };
@@ -18,6 +18,7 @@ use crate::channel::{is_channel_name, is_group};
 use crate::input::{Facts, Now, StoredMessage};
 use crate::lease::Proof;
 use crate::mailbox::trace;
+use crate::names::NEAREST_MAX;
 use crate::presence::Operator;
 use crate::quota::Driver;
 use crate::record::{Brief, DeliveryRecord, MessageHead, MessageRecord};
@@ -365,14 +366,20 @@ impl Broker {
     ) -> Result<Audience, Rejection> {
         let mut recipients: Vec<PeerId> = Vec::new();
         let mut channel: Option<(String, Vec<PeerId>)> = None;
-        let names = send.to.iter().flat_map(|name| name.split(',')).map(str::trim).filter(|name| !name.is_empty());
+        let names = send.to.iter().flat_map(|name| name.split(',')).map(unquoted).filter(|name| !name.is_empty());
         for (count, name) in names.enumerate() {
             // Names count, not peers: the same one a hundred thousand times is as much work.
             if count == RECIPIENTS_MAX {
                 return Err(Rejection::too_many_recipients());
             }
             if is_channel_name(name) {
-                let found = self.audience_of(self.viewer(caller)?, sender, name)?;
+                let found = match self.audience_of(self.viewer(caller)?, sender, name) {
+                    Ok(found) => found,
+                    Err(unknown) => {
+                        recipients.push(self.peer_for_channel(name, sender, unknown)?);
+                        continue;
+                    }
+                };
                 match &channel {
                     Some((other, _)) if *other != found.0 => {
                         let bound = "one channel or group, and names".to_owned();
@@ -407,6 +414,19 @@ impl Broker {
             );
         }
         Ok(Audience { peers: each_once(recipients), channel: None })
+    }
+
+    /// The peer that was called as if it were a group, `@bob`; else the refusal, with peers of a like name among its offers.
+    fn peer_for_channel(&self, name: &str, sender: PeerId, unknown: Rejection) -> Result<PeerId, Rejection> {
+        let Rejection::UnknownChannel { name: asked, mut nearest } = unknown else { return Err(unknown) };
+        if is_group(name)
+            && let Ok(peer) = self.presence.resolve(name, Some(sender))
+        {
+            return Ok(peer);
+        }
+        nearest.extend(self.presence.nearest_names(&name[1..]));
+        nearest.truncate(NEAREST_MAX);
+        Err(Rejection::UnknownChannel { name: asked, nearest })
     }
 
     /// Whom a message to `all` goes to: every other agent that is here.

@@ -13,6 +13,7 @@ use crate::channel::Viewer;
 use crate::input::{Facts, Now, StoredMessage};
 use crate::lease::delivery_to;
 use crate::mailbox::Entry;
+use crate::presence::is_same_place;
 use crate::record::{DeliveryRecord, MessageHead, PeerRecord};
 use crate::rejection::Rejection;
 use crate::sessions::{check_length, is_listed};
@@ -36,8 +37,8 @@ impl Broker {
                 && found
                 && query.state.as_ref().is_none_or(|state| self.state_of(record).eq_ignore_ascii_case(state.trim()))
                 && query.client.as_ref().is_none_or(|client| record.client.eq_ignore_ascii_case(client.trim()))
-                && query.cwd.as_ref().is_none_or(|cwd| *cwd == record.cwd)
-                && query.repo.as_ref().is_none_or(|repo| record.repo.as_ref() == Some(repo))
+                && query.cwd.as_ref().is_none_or(|cwd| is_same_place(cwd, &record.cwd))
+                && query.repo.as_ref().is_none_or(|repo| record.repo.as_ref().is_some_and(|theirs| is_same_place(repo, theirs)))
         };
         let mut peers: Vec<PeerInfo> = Vec::new();
         let mut next = None;

@@ -74,7 +74,7 @@ pub(crate) async fn push(session: &Session, post: &Post, leave: Leave<'_>) -> Re
 fn may_bypass(session: &Session) -> bool {
     static MAY_BYPASS: OnceLock<bool> = OnceLock::new();
     let Surroundings { claude, client_pid, cwd, .. } = &session.surroundings;
-    *MAY_BYPASS.get_or_init(|| claude::may_bypass(&claude.config, *client_pid, cwd))
+    *MAY_BYPASS.get_or_init(|| claude::may_bypass(&claude.config, *client_pid, cwd.as_deref()))
 }
 
 fn socket(session: &Session) -> Option<&InboxSocket> {

@@ -167,7 +167,7 @@ impl Session {
             let _ = self.rebind(seat).await;
         }
         // What was given before is looked for in the record that was there then, and from now on in the new one.
-        let transcript = self.surroundings.claude.transcript(&registered.session, &self.surroundings.cwd);
+        let transcript = self.surroundings.claude.transcript(&registered.session, self.surroundings.cwd.as_deref());
         if let Some(transcript) = transcript {
             self.move_on_to(transcript);
         }

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::{ClientKind, Link, Session, Unstarted, renamed};
 use crate::carriers::hook;
 use crate::codex;
+use crate::directory::spelled;
 use crate::git;
 use crate::inbox::Known;
 use crate::render;
@@ -104,7 +105,7 @@ impl Session {
     /// Looks up what is slow: after the client has its first answer, and off this thread.
     async fn look_around(&self) {
         let cwd = self.surroundings.cwd.clone();
-        let repository = tokio::task::spawn_blocking(move || git::repository_of(cwd.as_ref())).await;
+        let repository = tokio::task::spawn_blocking(move || cwd.and_then(|cwd| git::repository_of(&cwd))).await;
         self.state().repository = repository.ok().flatten();
     }
 
@@ -148,16 +149,15 @@ impl Session {
         let client = self.client();
         let seat = self.seat();
         let state = self.state();
-        let path = |path: &std::path::Path| bounded(&path.to_string_lossy(), PATH_BYTES_MAX);
         Register {
             name: state.codex.name(self.surroundings.name.clone()).filter(|_| !state.name_refused),
             seat,
             client: client.name,
             client_version: client.version,
             client_pid: self.surroundings.client_pid,
-            cwd: bounded(&self.surroundings.cwd, PATH_BYTES_MAX),
-            git_root: state.repository.as_ref().map(|repository| path(&repository.root)),
-            repo: state.repository.as_ref().map(|repository| path(&repository.common)),
+            cwd: self.surroundings.directory(),
+            git_root: state.repository.as_ref().map(|repository| spelled(&repository.root)),
+            repo: state.repository.as_ref().map(|repository| spelled(&repository.common)),
             host: nix::unistd::gethostname()
                 .map_or_else(|_| String::new(), |host| bounded(&host.to_string_lossy(), PATH_BYTES_MAX)),
             resume: state.identity.as_ref().map(|identity| identity.resume.clone()),

@@ -7,6 +7,7 @@ use peer_proto::request::{PeerInfo, PeersQuery, Reply, Request};
 use super::arguments::{ArgumentError, Arguments};
 use super::send_message::reached;
 use super::{Output, ToolCall, ToolError};
+use crate::directory::spelled;
 use crate::render::{ago, counted, named, place, sentence, word};
 
 /// Peers that one answer lists; the query narrows them down.
@@ -46,10 +47,14 @@ impl ListPeers {
         };
         match self.scope {
             Scope::Machine => {}
-            Scope::Directory => query.cwd = Some(session.surroundings.cwd.clone()),
+            Scope::Directory => match &session.surroundings.cwd {
+                Some(directory) => query.cwd = Some(spelled(directory)),
+                None => return Err(ToolError::NoDirectory),
+            },
             Scope::Repo => match &session.state().repository {
-                Some(repository) => query.repo = Some(repository.common.to_string_lossy().into_owned()),
-                None => return Err(ToolError::NoRepository { cwd: word(&session.surroundings.cwd) }),
+                Some(repository) => query.repo = Some(spelled(&repository.common)),
+                None if session.surroundings.cwd.is_none() => return Err(ToolError::NoDirectory),
+                None => return Err(ToolError::NoRepository { cwd: word(&session.surroundings.directory()) }),
             },
         }
         let mut found: Vec<PeerInfo> = Vec::new();
@@ -133,8 +138,10 @@ fn line(peer: &PeerInfo, is_own: bool, home: &str) -> String {
     if !peer.client.is_empty() {
         who.push(named(&peer.client));
     }
-    if !peer.cwd.is_empty() {
-        who.push(sentence(&place(&peer.cwd, home)));
+    match (peer.cwd.is_empty(), peer.id == PeerId::HUMAN) {
+        (false, _) => who.push(sentence(&place(&peer.cwd, home))),
+        (true, true) => {}
+        (true, false) => who.push("in no known directory".to_owned()),
     }
     format!("- {} ({}): {}\n", word(&peer.name), who.join(", "), parts.join(" · "))
 }
@@ -189,6 +196,13 @@ mod tests {
         assert!(
             line(&known, false, "/home/u").contains(" · permissions bypass · mail to it is held until the user releases it · ")
         );
+    }
+
+    #[test]
+    fn a_directory_that_is_not_known_is_said_to_be_none() {
+        let mut lost = peer("orion");
+        lost.cwd = String::new();
+        assert!(line(&lost, false, "/home/u").starts_with("- orion (p-7, codex, in no known directory): online"));
     }
 
     #[test]
