@@ -203,13 +203,9 @@ pub(crate) fn sentence(text: &str) -> String {
     quoted(&clipped(&single_line(text), 2 * WORD_CHARS_MAX))
 }
 
-/// A peer's name for something, such as a path or a program: as it is where it has no character that sentences are made of,
-/// else in quotation marks.
-pub(crate) fn named(text: &str) -> String {
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._/~:@#+=%-".contains(&byte);
-    let text = word(text);
-    // What was cut off ends in a sign of ours.
-    if text.trim_end_matches('…').bytes().all(is_plain) { text } else { quoted(&text) }
+/// A peer's name for something for use inside a line of ours: bounded, and in quotation marks where it is no plain word.
+pub(crate) fn named(name: &str) -> String {
+    text::named(&word(name))
 }
 
 /// A path, shortened by the home directory.

@@ -1,7 +1,7 @@
 //! Text from a peer, made fit to be shown to a model or on a terminal.
 //!
 //! This module knows characters and nothing else. Every text of a peer's making (a body, a name, a summary, a path) passes
-//! through [`single_line`], [`quoted`] or [`Body`] before it is shown; what is stored and what JSON carries stays as it was sent.
+//! through [`single_line`], [`quoted`], [`named`] or [`Body`] before it is shown; what is stored and what JSON carries stays as it was sent.
 //!
 //! What it keeps: the result holds no character that moves a cursor, changes the reading order, or ends a line other than
 //! where [`Body`] ends one. A character that draws nothing stays only where the writing of its neighbours needs it
@@ -48,6 +48,16 @@ pub fn single_line(text: &str) -> String {
 #[must_use]
 pub fn quoted(text: &str) -> String {
     format!("\"{}\"", single_line(text).replace('"', "'"))
+}
+
+/// A peer's name for something, such as a path, a program or a state: in one line, as it is where it has no character that
+/// sentences are made of, else in quotation marks.
+#[must_use]
+pub fn named(text: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._/~:@#+=%-".contains(&byte);
+    let line = single_line(text);
+    // What was cut off ends in a sign of ours.
+    if line.trim_end_matches('…').bytes().all(is_plain) { line } else { quoted(&line) }
 }
 
 /// A text of several lines as it is shown.

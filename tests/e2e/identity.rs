@@ -44,7 +44,11 @@ fn end(home: &Home, end: End) {
 
 /// An adapter under a client process of its own, which a shell stands for; and that process.
 fn of_its_own_client(home: &Home, name: Option<&str>, seat: Option<&str>) -> Mcp {
-    let mut adapter = home.adapter("claude-code");
+    of_a_client(home, "claude-code", name, seat)
+}
+
+fn of_a_client(home: &Home, client: &str, name: Option<&str>, seat: Option<&str>) -> Mcp {
+    let mut adapter = home.adapter(client);
     if let Some(name) = name {
         adapter = adapter.env("PEER_NAME", name);
     }
@@ -179,27 +183,37 @@ fn a_tab_that_was_closed_while_no_broker_ran_gets_its_name_back_at_once() {
     assert_eq!(id_of(&home, "fox"), Some(id));
 }
 
-/// A client that has ended leaves an adapter behind that looks for its last words. Here it is stopped, so that it is
-/// certainly still there.
+/// A client that has ended leaves an adapter behind that looks for its last words: so does `codex exec`, whose next run may
+/// follow within a second. Here the adapter is stopped, so that it is certainly still there.
 #[test]
 fn the_next_session_of_a_name_gets_it_while_the_dead_ones_adapter_is_still_there() {
-    let home = home();
-    let luna = of_its_own_client(&home, Some("luna"), None);
-    let orion = of_its_own_client(&home, Some("orion"), None);
-    for adapter in [&luna, &orion] {
-        let _ = adapter.call("list_peers", json!({})).success();
+    for client in ["claude-code", "codex-mcp-client"] {
+        for was_shown in [false, true] {
+            let home = home();
+            let luna = of_a_client(&home, client, Some("luna"), None);
+            let orion = of_its_own_client(&home, Some("orion"), None);
+            for adapter in [&luna, &orion] {
+                let _ = adapter.call("list_peers", json!({})).success();
+            }
+            let id = id_of(&home, "luna").expect("luna is there");
+            let _ = orion.call("send_message", json!({"to": "luna", "message": "for whoever is luna"})).success();
+            if was_shown {
+                // Nothing proves that the model saw this result: it is the last one.
+                let shown = luna.call("check_messages", json!({})).success().text;
+                assert!(shown.contains("| for whoever is luna"), "{shown}");
+            }
+            let adapter = child_of(luna.pid);
+            signal(adapter, Signal::SIGSTOP);
+            signal(luna.pid, Signal::SIGKILL);
+            let _ = luna.wait_exit(PATIENCE);
+            let next = of_a_client(&home, client, Some("luna"), None);
+            let mail = next.call("check_messages", json!({})).success().text;
+            assert!(mail.contains("| for whoever is luna"), "{client}: {mail}");
+            assert!(!was_shown || mail.contains("(shown before)"), "{client}: {mail}");
+            assert_eq!(id_of(&home, "luna"), Some(id), "{client}");
+            signal(adapter, Signal::SIGCONT);
+        }
     }
-    let id = id_of(&home, "luna").expect("luna is there");
-    let _ = orion.call("send_message", json!({"to": "luna", "message": "for whoever is luna"})).success();
-    let adapter = child_of(luna.pid);
-    signal(adapter, Signal::SIGSTOP);
-    signal(luna.pid, Signal::SIGKILL);
-    let _ = luna.wait_exit(PATIENCE);
-    let next = of_its_own_client(&home, Some("luna"), None);
-    let mail = next.call("check_messages", json!({})).success().text;
-    assert!(mail.contains("| for whoever is luna"), "{mail}");
-    assert_eq!(id_of(&home, "luna"), Some(id));
-    signal(adapter, Signal::SIGCONT);
 }
 
 /// An agent's shell, which ran `arguments`.

@@ -4,7 +4,7 @@ use peer_proto::ids::{MessageId, PeerId, Timestamp};
 use peer_proto::limits::{NAME_CHARS_MAX, PATH_BYTES_MAX, PEERS_MAX, SEAT_KEY_BYTES_MAX, SUMMARY_BYTES_MAX, TRACE_ENTRIES_MAX};
 use peer_proto::message::{Cause, Stage, TraceEvent};
 use peer_proto::request::{EventKind, Goodbye, Push, Register, Registered, Reply, Role, Seat, SeatKind};
-use peer_proto::text::quoted;
+use peer_proto::text::named;
 
 use crate::broker::{Actor, Broker, Caller};
 use crate::claim::{Asker, Conflict, Found, Standing};
@@ -441,7 +441,7 @@ impl Broker {
         ]
         .into_iter()
         .filter(|(_, before, after)| before != after)
-        .map(|(what, _, after)| format!("{what}: {}", quoted(after)));
+        .map(|(what, _, after)| format!("{what}: {}", named(after)));
         let news = news.collect::<Vec<_>>().join(", ");
         self.update_peer(record.clone(), step);
         step.reply(caller.connection, caller.id, Reply::Done);
