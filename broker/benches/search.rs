@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ChildStdin, Command, Stdio};
 use std::time::Instant;
 
-use peer_broker::search::{Index, find};
+use peer_broker::search::LocalIndex;
 use peer_broker::store::Store;
 use peer_core::record::{Brief, DeliveryRecord, MessageHead, MessageRecord};
 use peer_core::step::{Change, Search};
@@ -235,7 +235,7 @@ fn main() {
     let asked = queries(&language, &samples, &mut dice);
     let reader = store.reader();
     let begun = Instant::now();
-    let mut index = Index::open(&dir.join("search"), &reader.snapshot().expect("a snapshot")).expect("an index");
+    let mut index = LocalIndex::open(&dir.join("search"), &reader.snapshot().expect("a snapshot")).expect("an index");
     index.catch_up(&reader, || false).expect("an index of everything");
     let indexed = begun.elapsed().as_secs_f64();
     index.settle().expect("a settled index");
@@ -278,7 +278,7 @@ fn main() {
                 let ns = if side == 0 {
                     let begun = Instant::now();
                     let (_, total) =
-                        find(&index, &reader.snapshot().unwrap(), &search(&query.ours), Timestamp(0)).expect("an answer");
+                        index.find(&reader.snapshot().unwrap(), &search(&query.ours), Timestamp(0)).expect("an answer");
                     found[0] = total;
                     begun.elapsed().as_nanos() as u64
                 } else {

@@ -46,6 +46,14 @@ pub(crate) fn leave_starter() -> Result<(), DetachError> {
     Ok(())
 }
 
+/// Closes everything but `kept` and stdio.
+pub(crate) fn close_all_but(kept: RawFd) {
+    for descriptor in inherited().into_iter().filter(|descriptor| *descriptor != kept) {
+        // EBADF: the descriptor that listed the directory.
+        let _ = close(descriptor);
+    }
+}
+
 /// Lets go of the starter's stdin, stdout and stderr.
 pub(crate) fn drop_stdio() -> Result<(), DetachError> {
     let nowhere = Path::new("/dev/null");

@@ -631,7 +631,7 @@ mod tests {
             config_fault: None,
         };
         let index = tempfile::tempdir().unwrap();
-        let searching = Searching::start(store.reader(), index.path().join("search")).unwrap();
+        let searching = Searching::new(store.reader(), index.path().join("search"), None);
         let mut engine = Engine::new(clock, broker, store, searching, arrived, identity);
         let outboxes: Vec<Outbox> = (1..=2).map(|_| Outbox::default()).collect();
         for (connection, outbox) in (1..).map(ConnectionId).zip(&outboxes) {

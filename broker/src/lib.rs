@@ -28,7 +28,7 @@ use crate::clock::Clock;
 use crate::connection::Desk;
 use crate::engine::{Engine, Identity};
 use crate::listener::Socket;
-use crate::search::{Index, IndexError, IndexReport, Looked, Searching};
+use crate::search::{IndexError, IndexReport, LocalIndex, LocalLooked, Parent, Searching};
 use crate::state_dir::Lock;
 use crate::store::{OpenError, Store, StoreError};
 
@@ -102,23 +102,32 @@ pub fn reindex(location: &Location) -> Result<IndexReport, RunError> {
     let _lock = take_lock(location)?;
     let store = Store::open(&location.database(), &location.backups())?;
     let reader = store.reader();
-    let mut index = Index::create(&location.search_index())?;
+    let mut index = LocalIndex::create(&location.search_index())?;
     index.catch_up(&reader, || false)?;
     index.settle()?;
     Ok(index.check(&reader.snapshot().map_err(RunError::Load)?)?)
 }
 
 /// Checks the search index against the store, while no broker runs; none where there is no index, or one of another store or
-/// of another format: the next broker makes one. Changes nothing in the store.
+/// of another format: the next broker makes one. Changes nothing in the store. Must be called before this process has a
+/// thread: a child looks, because an index that is wrong can end the process that reads it, and then it counts as damaged.
 ///
 /// # Errors
 /// What was wrong with the store, or why the index cannot be read.
 pub fn check_index(location: &Location) -> Result<Option<IndexReport>, RunError> {
+    let looked = search::in_a_child(|| look_at_index(location).map_err(|error| Chain(&error).to_string()));
+    match looked.map_err(RunError::Runtime)? {
+        Some(report) => report.map_err(RunError::Check),
+        None => Ok(Some(IndexReport { damaged_files: 1, ..IndexReport::default() })),
+    }
+}
+
+fn look_at_index(location: &Location) -> Result<Option<IndexReport>, RunError> {
     let store = Store::look(&location.database())?.snapshot().map_err(RunError::Load)?;
-    Ok(match Index::look(&location.search_index(), &store)? {
-        Looked::None => None,
-        Looked::Damaged(damaged_files) => Some(IndexReport { damaged_files, ..IndexReport::default() }),
-        Looked::Sound(index) => Some(index.check(&store)?),
+    Ok(match LocalIndex::look(&location.search_index(), &store)? {
+        LocalLooked::None => None,
+        LocalLooked::Damaged(damaged_files) => Some(IndexReport { damaged_files, ..IndexReport::default() }),
+        LocalLooked::Sound(index) => Some(index.check(&store)?),
     })
 }
 
@@ -134,6 +143,9 @@ fn run_with(options: RunOptions, timeout: Duration, ready: impl FnOnce()) -> Res
         detach::leave_starter()?;
     }
     let location = &options.location;
+    // Before this process has anything that another one could hold on to. A broker whose searches are refused is better than
+    // none.
+    let parent = Parent::fork(location.search_index(), options.sandbox);
     state_dir::secure(location.dir())?;
     // Dropped last: whoever gets it next finds the store closed and the socket gone.
     let lock = take_lock(location)?;
@@ -142,7 +154,8 @@ fn run_with(options: RunOptions, timeout: Duration, ready: impl FnOnce()) -> Res
     if options.detached {
         telemetry::log_panics();
     }
-    let outcome = serve(&options, &lock, timeout, ready);
+    let parent = parent.inspect_err(|error| tracing::warn!(cause = %error, "there will be no search")).ok();
+    let outcome = serve(&options, &lock, parent, timeout, ready);
     if let Err(error) = &outcome {
         // Nobody may be there any more to read it from stderr.
         tracing::error!(cause = %Chain(error), "broker down");
@@ -150,7 +163,13 @@ fn run_with(options: RunOptions, timeout: Duration, ready: impl FnOnce()) -> Res
     outcome
 }
 
-fn serve(options: &RunOptions, lock: &Lock, timeout: Duration, ready: impl FnOnce()) -> Result<(), RunError> {
+fn serve(
+    options: &RunOptions,
+    lock: &Lock,
+    parent: Option<Parent>,
+    timeout: Duration,
+    ready: impl FnOnce(),
+) -> Result<(), RunError> {
     let location = &options.location;
     let clock = Clock::start();
     let config::InForce { settings, fault: config_fault } = config::for_start(&location.config(), &location.config_kept());
@@ -177,7 +196,7 @@ fn serve(options: &RunOptions, lock: &Lock, timeout: Duration, ready: impl FnOnc
         config_fault,
     };
     let (to_engine, arrivals) = turns::open();
-    let searching = Searching::start(store.reader(), location.search_index()).map_err(RunError::Runtime)?;
+    let searching = Searching::new(store.reader(), location.search_index(), parent);
     let engine = Engine::new(clock, broker, store, searching, arrivals, identity);
     let (engine_ended, ended) = oneshot::channel();
     let log = tracing::dispatcher::get_default(Clone::clone);
@@ -245,6 +264,9 @@ pub enum RunError {
     /// The search index.
     #[error(transparent)]
     Index(#[from] IndexError),
+    /// The search index could not be checked.
+    #[error("{0}")]
+    Check(String),
     /// The sandbox.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),

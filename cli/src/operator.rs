@@ -6,13 +6,18 @@ use std::time::Duration;
 use peer_client::{Connection, Endpoint, Pushes, RequestError, Start};
 use peer_proto::ids::{MessageId, called_peer};
 use peer_proto::message::{Carrier, Evidence, Message};
-use peer_proto::refusal::ErrorCode;
+use peer_proto::refusal::{ErrorCode, Refusal};
 use peer_proto::request::{
     Authority, InboxEntry, PeerInfo, PeersQuery, Reply, Request, Role, Seat, SeatKind, Send, Sent, Shown, Welcome,
 };
+use peer_proto::search::{Hit, SearchQuery};
+use tokio::time::Instant;
 
 use crate::error::Failure;
 use crate::output::Output;
+
+/// How long a search may take in all, in milliseconds.
+const SEARCH_PATIENCE_MS: u64 = 5_000;
 
 /// A greeted connection with the operator's role.
 pub(crate) struct Operator {
@@ -57,6 +62,26 @@ impl Operator {
     /// Asks, and waits for the answer.
     pub(crate) async fn ask(&self, request: Request) -> Result<Reply, Failure> {
         Ok(self.connection.request(request).await?)
+    }
+
+    /// One page of a search: the hits, how many there are in all, and how many things were not looked at. Where the index is
+    /// behind or the search was given up, it is asked for again, as long as a person may wait.
+    pub(crate) async fn search(&self, query: &SearchQuery) -> Result<(Vec<Hit>, u64, u64), Failure> {
+        let deadline = Instant::now() + Duration::from_millis(SEARCH_PATIENCE_MS);
+        loop {
+            match self.connection.request(Request::Search(query.clone())).await {
+                // The broker has waited before it says so.
+                Ok(Reply::Hits { behind, .. }) if behind > 0 && Instant::now() < deadline => {}
+                Ok(Reply::Hits { hits, total, behind }) => return Ok((hits, total, behind)),
+                Ok(_) => return Err(unexpected()),
+                Err(RequestError::Refused(Refusal { code: ErrorCode::Overloaded, retry_after_ms: Some(pause_ms), .. }))
+                    if Instant::now() + Duration::from_millis(pause_ms) < deadline =>
+                {
+                    tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     /// Asks for something that is answered with a bare "done".

@@ -189,6 +189,9 @@ pub const NOTES_MAX: usize = 100_000;
 /// Longest text to search for, in bytes.
 pub const SEARCH_BYTES_MAX: usize = 1_000;
 
+/// Most beginnings (`word*`) in one search.
+pub const SEARCH_BEGINNINGS_MAX: usize = 8;
+
 /// Most hits of a search that can be left out from the front.
 pub const SEARCH_OFFSET_MAX: u32 = 10_000;
 

@@ -506,6 +506,8 @@ pub enum Reply {
         hits: Vec<Hit>,
         /// How many there are in all, as far as they were counted.
         total: u64,
+        /// How many messages, notes and tasks were not looked at, because the index is behind; 0: the answer is whole.
+        behind: u64,
     },
     /// To `Pause` and `Resume`.
     Paused(Vec<Pausing>),

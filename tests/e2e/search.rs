@@ -105,9 +105,11 @@ fn what_channels_keep_and_what_is_held_is_not_found() {
 }
 
 #[test]
-fn an_idle_broker_indexes_before_anybody_asks() {
+fn an_idle_broker_indexes_before_anybody_asks_again() {
     let home = peer_tests::home!();
     let luna = session(&home, "claude-code", "luna");
+    // Before the first search there is nobody who could.
+    assert!(ids(&home, &["umber"]).is_empty());
     let id = send(&luna, "human", "umber");
     // Its own commit says how far the index is.
     let meta = home.state().join("search/meta.json");
@@ -131,6 +133,7 @@ fn bad_questions_are_refused_and_odd_ones_find_nothing() {
         (json!({"query": "a", "since": "2h"}), "search has no argument \"since\""),
         (json!({"query": "a", "from": "nobody"}), "no peer is called \"nobody\""),
         (json!({"query": "a".repeat(1_001)}), "at most 1000 bytes"),
+        (json!({"query": "a* b* c* d* e* f* g* h* i*"}), "at most 8 of them; whole words have no star"),
     ] {
         let result = luna.call("search", arguments.clone());
         assert!(result.is_error && result.text.contains(said), "{arguments}: {}", result.text);
@@ -198,7 +201,7 @@ fn verify_says_what_is_true_of_each_state_of_the_index() {
     let id = send(&luna, "human", "amber one");
     drop(luna);
     stop();
-    fs::remove_dir_all(&index).expect("throw the index away");
+    assert!(!index.exists(), "nobody searched");
     assert_eq!(verified(true), Value::Null);
     assert_eq!(ids(&home, &["amber"]), [id.as_str()]);
     stop();
@@ -222,4 +225,18 @@ fn verify_says_what_is_true_of_each_state_of_the_index() {
     assert_eq!(verified(true)["entries"], 2);
     fs::write(index.join("meta.json"), "nonsense").expect("write into the index");
     assert_eq!(verified(false)["damaged_files"], 1);
+}
+
+#[test]
+fn who_finds_little_hears_of_longer_words() {
+    let home = peer_tests::home!();
+    let luna = session(&home, "claude-code", "luna");
+    for text in ["passkey", "two passkeys", "passkey-login"] {
+        let _ = send(&luna, "human", text);
+    }
+    let told = home.peerctl(&["search", "passkey"]).success();
+    assert!(told.stdout.contains("passkey-login") && !told.stdout.contains("two passkeys"), "{told:?}");
+    assert!(told.stderr.contains("1 more for passkey*"), "{told:?}");
+    assert!(!home.peerctl(&["search", "passkey*"]).success().stderr.contains("more for"));
+    assert!(!home.peerctl(&["search", "two"]).success().stderr.contains("more for"));
 }

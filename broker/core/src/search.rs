@@ -4,7 +4,9 @@
 //! shell looks for them. Invariant: nothing is found that its finder could not read otherwise.
 
 use peer_proto::ids::{PeerId, Timestamp};
-use peer_proto::limits::{CHANNEL_NAME_CHARS_MAX, PAGE_ENTRIES_MAX, SEARCH_BYTES_MAX, SEARCH_OFFSET_MAX, THREAD_BYTES_MAX};
+use peer_proto::limits::{
+    CHANNEL_NAME_CHARS_MAX, PAGE_ENTRIES_MAX, SEARCH_BEGINNINGS_MAX, SEARCH_BYTES_MAX, SEARCH_OFFSET_MAX, THREAD_BYTES_MAX,
+};
 use peer_proto::policy::Policy;
 use peer_proto::search::SearchQuery;
 use peer_proto::text::is_blank;
@@ -22,6 +24,11 @@ impl Broker {
         check_length("the channel", query.channel.as_deref().unwrap_or(""), CHANNEL_NAME_CHARS_MAX + 1)?;
         if is_blank(&query.text) {
             return Err(Rejection::OutOfBounds { what: "the text to look for", bound: "a word at least".to_owned() });
+        }
+        // Each stands for all words that begin so.
+        if query.text.matches('*').count() > SEARCH_BEGINNINGS_MAX {
+            let bound = format!("at most {SEARCH_BEGINNINGS_MAX} of them; whole words have no star");
+            return Err(Rejection::OutOfBounds { what: "the number of stars (word*)", bound });
         }
         if query.offset > SEARCH_OFFSET_MAX {
             return Err(Rejection::OutOfBounds { what: "the offset", bound: format!("at most {SEARCH_OFFSET_MAX}") });

@@ -8,6 +8,7 @@ use peer_proto::refusal::Refusal;
 use peer_proto::request::{Position, Push, Reply, RequestId};
 
 use peer_proto::search::SearchQuery;
+use serde::{Deserialize, Serialize};
 
 use crate::input::{ConnectionId, Lookups};
 use crate::record::{DeliveryRecord, KeptRecord, MessageRecord, PausesRecord, PeerRecord, SettingsRecord};
@@ -176,7 +177,7 @@ pub enum Reader {
 }
 
 /// A search, allowed by the rules already. Notes and tasks are there for everybody.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Search {
     /// What is looked for. Its channel is in lower case.
     pub query: SearchQuery,

@@ -2,13 +2,14 @@
 //!
 //! Knows the fields. Does not know how they are searched. Whatever changes here raises the index's format.
 
-use peer_core::record::{DeliveryRecord, MessageRecord};
+use peer_core::record::MessageRecord;
 use peer_core::thing::{NoteRecord, TaskRecord};
 use peer_proto::message::Kind;
 use peer_proto::search::HitKind;
 use tantivy::TantivyDocument;
 use tantivy::schema::{FAST, Field, INDEXED, IndexRecordOption, STORED, STRING, Schema, TextFieldIndexing, TextOptions};
 
+use super::wire::{Entry, Party};
 use crate::store::Reference;
 
 /// Stands for the channel of what was said in none; a channel's name begins with its sign.
@@ -43,8 +44,17 @@ pub(super) struct Fields {
 }
 
 impl Fields {
+    /// The entry of a thing.
+    pub(super) fn entry(&self, entry: &Entry) -> TantivyDocument {
+        match entry {
+            Entry::Message(message, parties) => self.message(message, parties),
+            Entry::Note(note) => self.note_entry(note),
+            Entry::Task(task) => self.task(task),
+        }
+    }
+
     /// The entry of a message.
-    pub(super) fn message(&self, message: &MessageRecord, deliveries: &[DeliveryRecord]) -> TantivyDocument {
+    fn message(&self, message: &MessageRecord, deliveries: &[Party]) -> TantivyDocument {
         let (fields, head) = (self, &message.head);
         let kind = match head.kind {
             Kind::Question => HitKind::Question,
@@ -87,7 +97,7 @@ impl Fields {
     }
 
     /// The entry of a note.
-    pub(super) fn note_entry(&self, note: &NoteRecord) -> TantivyDocument {
+    fn note_entry(&self, note: &NoteRecord) -> TantivyDocument {
         let (fields, head) = (self, &note.head);
         let mut entry = TantivyDocument::new();
         entry.add_text(fields.key, key_of(&Reference::Note(head.key.clone())));
@@ -101,7 +111,7 @@ impl Fields {
     }
 
     /// The entry of a task.
-    pub(super) fn task(&self, task: &TaskRecord) -> TantivyDocument {
+    fn task(&self, task: &TaskRecord) -> TantivyDocument {
         let fields = self;
         let mut entry = TantivyDocument::new();
         entry.add_text(fields.key, task.id.to_string());

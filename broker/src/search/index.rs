@@ -1,16 +1,17 @@
 //! The index: which words stand in which message, note and task, in a directory that can be thrown away.
 //!
 //! The only place that says tantivy, beside the words. Knows what is indexed of each thing, and how a search that the rules
-//! allowed is asked. Does not know who asks. What is found is an id or a key; everything else is read from the store.
+//! allowed is asked. Does not know who asks, nor the store. What is found is an id or a key.
 //!
 //! Invariants: the cursor stands in the same commit as what was indexed up to it, and says how many entries there are, so that
 //! a kill at any time loses work and nothing else, and what is lost otherwise is missed. No file is read before its checksum
-//! was looked at. An index that does not fit the store, or that cannot be read, is thrown away and made anew.
+//! was looked at. An index that cannot be read is thrown away and made anew.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
-use std::ops::{Bound, ControlFlow};
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use peer_core::step::Search;
 use peer_proto::ids::{MessageId, PeerId, TaskId, Timestamp};
@@ -30,68 +31,77 @@ use tantivy::{
 use thiserror::Error;
 
 use super::entry::{DIRECT, Fields, KEPT_FROM_ALL, KEPT_FROM_SOME, key_of, schema};
+use super::wire::{Cursor, Found, Put};
 use super::words::{self, Part};
-use crate::store::{Reader, Reference, Snapshot, StoreError};
+use crate::store::{Reference, StoreError};
 
 /// Raised when what is indexed changes, or what a word is: an index with another number is made anew.
-const FORMAT: &str = "peerd-2";
+const FORMAT: &str = "peerd-3";
 
 /// Memory for what was indexed and is not on the disk yet: the least that tantivy takes.
 const WRITER_BYTES: usize = 15_000_000;
 
 /// Bytes of texts between two commits: what waits for tantivy's thread is not bounded otherwise.
-const COMMIT_BYTES: usize = 8 * 1024 * 1024;
+pub(super) const COMMIT_BYTES: usize = 8 * 1024 * 1024;
 
 /// As many pieces of about one size become one.
 const MERGED_SEGMENTS_MIN: usize = 4;
 
-/// What one snapshot is held for.
-const BATCH_ROWS: usize = 1_000;
-const BATCH_BYTES: usize = 1024 * 1024;
-
 /// Words that a beginning within a phrase can stand for.
 const EXPANSIONS_MAX: u32 = 1_000;
 
-/// How far the store is indexed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Cursor {
-    /// All messages up to this one.
-    message: Option<MessageId>,
-    /// All rows of what had to be looked at again, up to this number.
-    row: u64,
-    /// Notes and tasks that were there when it was begun.
-    things: bool,
-    /// How many entries there are.
-    entries: u64,
-}
-
 /// An open index.
-pub struct Index {
+pub(super) struct Index {
     index: tantivy::Index,
     searching: IndexReader,
-    /// Of each segment that is searched: what an entry is read from.
-    columns: Vec<Columns>,
+    views: Views,
     /// Opened when there is something to write.
     writing: Option<IndexWriter>,
     fields: Fields,
-    /// What was handed to the writer, committed or not.
-    cursor: Cursor,
-    uncommitted_bytes: usize,
     committed: Cursor,
+    /// How far it is with the last batch that was handed to the writer whole.
+    handed: Cursor,
+    /// How many entries there are, with those that were handed to the writer.
+    entries: u64,
+    /// Something was handed to the writer since the last commit.
+    touched: bool,
     /// What was looked at again since the last commit, by its key: whether there is an entry of it now.
     looked_at: BTreeMap<String, bool>,
-    /// Messages were added since the last commit.
+    /// Something new was added since the last commit.
     added: bool,
 }
 
 /// What is in a directory.
-pub enum Looked {
-    /// No index, or one of another store or another format.
+pub(super) enum Looked {
+    /// No index, or one of another format.
     None,
     /// An index of which so many files are not what was written.
     Damaged(u64),
-    /// An index that fits the store.
+    /// An index that can be read.
     Sound(Box<Index>),
+}
+
+/// What was committed, for whoever looks while the next is written.
+pub(super) struct View {
+    searcher: Searcher,
+    /// Of each segment that is searched: what an entry is read from.
+    columns: Vec<Columns>,
+    fields: Fields,
+}
+
+/// The newest view of an index.
+#[derive(Clone)]
+pub(super) struct Views(Arc<RwLock<Arc<View>>>);
+
+impl Views {
+    /// The view of what is committed now.
+    pub(super) fn current(&self) -> Arc<View> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn set(&self, view: View) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(view);
+    }
 }
 
 /// Columns of one segment.
@@ -101,61 +111,24 @@ struct Columns {
     number: Column<u64>,
 }
 
-/// What a catching-up came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CaughtUp {
-    /// Everything that the store held is indexed.
-    Whole,
-    /// It was told to stop before.
-    Part,
-}
-
-/// What was found: keys in order, and how many there are in all.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Found {
-    pub(super) references: Vec<Reference>,
-    pub(super) total: u64,
-}
-
 impl Index {
-    /// Opens the index in `dir`, or begins a new one where there is none, where it is not of this store, or where it
-    /// cannot be read.
-    ///
-    /// # Errors
-    /// Where the directory cannot be written, or the store cannot be read.
-    pub fn open(dir: &Path, store: &Snapshot) -> Result<Self, IndexError> {
-        match Self::look(dir, store) {
-            Ok(Looked::Sound(index)) => return Ok(*index),
-            Ok(Looked::None) => {}
-            Ok(Looked::Damaged(files)) => tracing::warn!(files, "the search index is damaged; it is made anew"),
-            Err(IndexError::Store(error)) => return Err(error.into()),
-            Err(error) => tracing::warn!(cause = %error, "the search index cannot be read; it is made anew"),
-        }
-        Self::create(dir)
-    }
-
-    /// Throws away what is there and begins a new index.
+    /// Empties `dir`, which must be there, and begins a new index.
     ///
     /// # Errors
     /// Where the directory cannot be written.
-    pub fn create(dir: &Path) -> Result<Self, IndexError> {
-        let io = |source| IndexError::Directory { path: dir.into(), source };
-        match std::fs::remove_dir_all(dir) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error)),
-            _ => {}
-        }
-        make_private(dir).map_err(io)?;
+    pub(super) fn create(dir: &Path) -> Result<Self, IndexError> {
+        empty(dir).map_err(|source| IndexError::Directory { path: dir.into(), source })?;
         let settings = IndexSettings { docstore_compress_dedicated_thread: false, ..IndexSettings::default() };
         let index = tantivy::Index::builder().schema(schema().0).settings(settings).create_in_dir(dir)?;
-        Self::with(index, Cursor::default())
+        Self::with(index, Cursor::default(), 0)
     }
 
     /// Opens the index in `dir` for looking alone, after every file's checksum was looked at: the library trusts what it
     /// reads, and answers wrongly or ends the process where it is wrong.
     ///
     /// # Errors
-    /// Where the directory or the store cannot be read.
-    pub fn look(dir: &Path, store: &Snapshot) -> Result<Looked, IndexError> {
+    /// Where the directory cannot be read.
+    pub(super) fn look(dir: &Path) -> Result<Looked, IndexError> {
         match std::fs::metadata(dir.join("meta.json")) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Looked::None),
             Err(source) => return Err(IndexError::Directory { path: dir.into(), source }),
@@ -167,149 +140,85 @@ impl Index {
         let Some(payload) = metas.payload.as_deref().filter(|payload| payload.starts_with(FORMAT)) else {
             return Ok(Looked::None);
         };
-        let Some(cursor) = Cursor::parse(payload) else { return Ok(Looked::Damaged(1)) };
-        let fits = match cursor.message {
-            Some(id) => store.message(id)?.is_some(),
-            None => true,
-        };
-        let unbroken = match store.reindex_bounds()? {
-            Some((first, last)) => first <= cursor.row + 1 && cursor.row <= last,
-            None => cursor.row == 0,
-        };
-        if !fits || !unbroken || index.schema() != schema().0 {
+        let Some((cursor, entries)) = parsed(payload) else { return Ok(Looked::Damaged(1)) };
+        if index.schema() != schema().0 {
             return Ok(Looked::None);
         }
         let damaged = damaged_files(&index)?;
         if damaged > 0 {
             return Ok(Looked::Damaged(damaged));
         }
-        match Self::with(index, cursor) {
-            Ok(index) if index.entries() == cursor.entries => Ok(Looked::Sound(Box::new(index))),
+        match Self::with(index, cursor, entries) {
+            Ok(index) if index.searching.searcher().num_docs() == entries => Ok(Looked::Sound(Box::new(index))),
             Ok(_) | Err(IndexError::Index(_)) => Ok(Looked::Damaged(1)),
             Err(error) => Err(error),
         }
     }
 
-    fn with(mut index: tantivy::Index, cursor: Cursor) -> Result<Self, IndexError> {
+    fn with(mut index: tantivy::Index, committed: Cursor, entries: u64) -> Result<Self, IndexError> {
         index.tokenizers().register("words", words::analyzer());
         // One thread searches: an executor of several would start them all.
         index.set_executor(tantivy::Executor::single_thread());
         // Watching for commits of others would look at the directory twice a second.
-        let searching = index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?;
-        let fields = schema().1;
-        let columns = columns(&searching)?;
+        let searching: IndexReader = index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?;
+        let views = Views(Arc::new(RwLock::new(Arc::new(view(&searching)?))));
         Ok(Self {
             index,
             searching,
-            columns,
+            views,
             writing: None,
-            fields,
-            cursor,
-            uncommitted_bytes: 0,
-            committed: cursor,
+            fields: schema().1,
+            committed,
+            handed: committed,
+            entries,
+            touched: false,
             looked_at: BTreeMap::new(),
             added: false,
         })
     }
 
-    /// Up to which row the store need not keep what was to be looked at again.
-    #[must_use]
-    pub fn seen_row(&self) -> u64 {
-        self.committed.row
+    /// What is committed, now and later.
+    pub(super) fn views(&self) -> Views {
+        self.views.clone()
+    }
+
+    /// How far it is, for good.
+    pub(super) fn cursor(&self) -> Cursor {
+        self.committed
     }
 
     /// How many entries there are.
-    #[must_use]
-    pub fn entries(&self) -> u64 {
-        self.searching.searcher().num_docs()
+    pub(super) fn entries(&self) -> u64 {
+        self.entries
     }
 
-    /// Indexes what the store has and the index has not. `stop` is asked now and then.
+    /// Indexes one thing as it is now, in place of what it was. In a batch, what is not new comes first.
     ///
     /// # Errors
-    /// [`IndexError::Behind`] where the index must be made anew; or the index cannot be written, or the store not be read.
-    pub fn catch_up(&mut self, store: &Reader, mut stop: impl FnMut() -> bool) -> Result<CaughtUp, IndexError> {
-        loop {
-            let more = self.batch(&store.snapshot()?)?;
-            let stopped = more && stop();
-            if !more || stopped || self.uncommitted_bytes >= COMMIT_BYTES {
+    /// Where the index cannot be written. It must be opened anew then.
+    pub(super) fn put(&mut self, put: &Put) -> Result<(), IndexError> {
+        self.touched = true;
+        if !put.fresh {
+            let key = key_of(&put.reference);
+            if self.added {
+                // Whether there is an entry is asked of what was committed. What is looked at again comes first in a batch.
                 self.commit()?;
             }
-            match (more, stopped) {
-                (false, _) => return Ok(CaughtUp::Whole),
-                (_, true) => return Ok(CaughtUp::Part),
-                _ => {}
-            }
+            let was_there = match self.looked_at.get(&key) {
+                Some(there) => *there,
+                None => self.views.current().count(&key)? > 0,
+            };
+            let term = Term::from_field_text(self.fields.key, &key);
+            self.writer()?.delete_term(term);
+            self.entries -= u64::from(was_there);
+            self.looked_at.insert(key, put.entry.is_some());
         }
-    }
-
-    /// One batch of work; says whether there was any.
-    fn batch(&mut self, store: &Snapshot) -> Result<bool, IndexError> {
-        if !self.cursor.things {
-            self.cursor.row = store.reindex_bounds()?.map_or(0, |(_, last)| last);
-            store.things(|reference| self.look_at(store, &reference))?;
-            self.cursor.things = true;
-            return Ok(true);
-        }
-        if store.reindex_bounds()?.is_some_and(|(first, _)| first > self.cursor.row + 1) {
-            return Err(IndexError::Behind);
-        }
-        let rows = store.reindex_after(self.cursor.row, BATCH_ROWS)?;
-        if self.added && !rows.is_empty() {
-            // Whether there is an entry of what is looked at again is asked of what was committed.
-            self.commit()?;
-        }
-        for (number, reference) in &rows {
-            match reference {
-                // Its turn comes, and it is seen as it is then.
-                Some(Reference::Message(id)) if Some(*id) > self.cursor.message => {}
-                Some(reference) => self.look_at(store, reference)?,
-                // Written by a newer broker.
-                None => {}
-            }
-            self.cursor.row = *number;
-        }
-        let mut messages = Vec::new();
-        let mut bytes = 0;
-        store.messages_after(self.cursor.message, |message| {
-            bytes += message.text.len();
-            messages.push(message);
-            if messages.len() >= BATCH_ROWS || bytes >= BATCH_BYTES { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })?;
-        for message in &messages {
-            let entry = self.fields.message(message, &store.deliveries(message.head.id)?);
-            self.add(entry, message.text.len())?;
-            self.added = true;
-            self.cursor.message = Some(message.head.id);
-        }
-        Ok(!rows.is_empty() || !messages.is_empty())
-    }
-
-    /// Indexes one thing as it is now, in place of what it was.
-    fn look_at(&mut self, store: &Snapshot, reference: &Reference) -> Result<(), IndexError> {
-        let key = key_of(reference);
-        let was_there = match self.looked_at.get(&key) {
-            Some(there) => *there,
-            None => self.exactly(self.fields.key, &key).count(&self.searching.searcher())? > 0,
-        };
-        let term = Term::from_field_text(self.fields.key, &key);
-        self.writer()?.delete_term(term);
-        self.cursor.entries -= u64::from(was_there);
-        let entry = match reference {
-            Reference::Message(id) => match store.message(*id)? {
-                Some(message) => Some((self.fields.message(&message, &store.deliveries(*id)?), message.text.len())),
-                None => None,
-            },
-            Reference::Note(key) => store.note(key)?.map(|note| (self.fields.note_entry(&note), note.value.len())),
-            Reference::Task(id) => {
-                store.task(*id)?.map(|task| (self.fields.task(&task), task.description.len() + task.result.len()))
-            }
-        };
-        self.looked_at.insert(key, entry.is_some());
-        match entry {
-            Some((entry, bytes)) => self.add(entry, bytes),
-            None => Ok(()),
-        }
+        let Some(entry) = &put.entry else { return Ok(()) };
+        self.added |= put.fresh;
+        let entry = self.fields.entry(entry);
+        self.writer()?.add_document(entry)?;
+        self.entries += 1;
+        Ok(())
     }
 
     fn writer(&mut self) -> Result<&mut IndexWriter, IndexError> {
@@ -331,38 +240,37 @@ impl Index {
         }
     }
 
-    fn add(&mut self, entry: TantivyDocument, bytes: usize) -> Result<(), IndexError> {
-        // An entry takes some memory whatever it says.
-        self.uncommitted_bytes += bytes + 64;
-        self.writer()?.add_document(entry)?;
-        self.cursor.entries += 1;
-        Ok(())
+    /// Says that what was put since is a whole batch, with which the index is at `cursor`.
+    pub(super) fn through(&mut self, cursor: Cursor) {
+        self.handed = cursor;
     }
 
-    fn commit(&mut self) -> Result<(), IndexError> {
-        if self.cursor == self.committed {
+    /// Makes the batches that were put durable and lets them be found.
+    ///
+    /// # Errors
+    /// Where the index cannot be written, or lost something. It must be opened anew then.
+    pub(super) fn commit(&mut self) -> Result<(), IndexError> {
+        if !self.touched && self.handed == self.committed {
             return Ok(());
         }
-        let payload = self.cursor.to_string();
+        let payload = payload(self.handed, self.entries);
         let mut prepared = self.writer()?.prepare_commit()?;
         prepared.set_payload(&payload);
         prepared.commit()?;
-        // Only then is it what a search sees: whoever fails in between opens the index anew.
         self.reload()?;
-        let found = self.entries();
-        if found != self.cursor.entries {
-            return Err(IndexError::Lost { expected: self.cursor.entries, found });
+        let found = self.searching.searcher().num_docs();
+        if found != self.entries {
+            return Err(IndexError::Lost { expected: self.entries, found });
         }
-        self.committed = self.cursor;
-        self.uncommitted_bytes = 0;
+        self.committed = self.handed;
         self.looked_at.clear();
-        self.added = false;
+        (self.touched, self.added) = (false, false);
         Ok(())
     }
 
     fn reload(&mut self) -> Result<(), IndexError> {
         self.searching.reload()?;
-        self.columns = columns(&self.searching)?;
+        self.views.set(view(&self.searching)?);
         Ok(())
     }
 
@@ -370,56 +278,18 @@ impl Index {
     ///
     /// # Errors
     /// Where the index cannot be written.
-    pub fn settle(&mut self) -> Result<(), IndexError> {
+    pub(super) fn settle(&mut self) -> Result<(), IndexError> {
         if let Some(writer) = self.writing.take() {
             writer.wait_merging_threads()?;
         }
         self.reload()
     }
+}
 
-    /// Checks the index against the store: every file's checksum, and one entry for each thing that it has seen.
-    ///
-    /// # Errors
-    /// Where the index or the store cannot be read.
-    pub fn check(&self, store: &Snapshot) -> Result<IndexReport, IndexError> {
-        let searcher = self.searching.searcher();
-        let damaged_files = damaged_files(&self.index)?;
-        let mut report = IndexReport { damaged_files, entries: searcher.num_docs(), ..IndexReport::default() };
-        let changed = store.reindex_after(self.cursor.row, usize::MAX)?.into_iter().filter_map(|(_, reference)| reference);
-        let mut changed: BTreeSet<String> = changed.map(|reference| key_of(&reference)).collect();
-        let mut accounted = 0;
-        let mut look = |report: &mut IndexReport, key: String, seen: bool| -> Result<(), IndexError> {
-            let query = TermQuery::new(Term::from_field_text(self.fields.key, &key), IndexRecordOption::Basic);
-            let count = query.count(&searcher)? as u64;
-            accounted += count;
-            match seen && !changed.remove(&key) {
-                true => report.missing += u64::from(count != 1),
-                false => report.behind += 1,
-            }
-            Ok(())
-        };
-        store.things(|reference| look(&mut report, key_of(&reference), true))?;
-        let mut last = None;
-        loop {
-            let mut ids = Vec::new();
-            store.messages_after(last, |message| {
-                ids.push(message.head.id);
-                if ids.len() >= BATCH_ROWS { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            })?;
-            let Some(newest) = ids.last() else { break };
-            last = Some(*newest);
-            for id in ids {
-                look(&mut report, id.to_string(), Some(id) <= self.cursor.message)?;
-            }
-        }
-        // What is gone from the store and not yet from the index.
-        for key in std::mem::take(&mut changed) {
-            let query = TermQuery::new(Term::from_field_text(self.fields.key, &key), IndexRecordOption::Basic);
-            accounted += query.count(&searcher)? as u64;
-            report.behind += 1;
-        }
-        report.left_over = report.entries.saturating_sub(accounted);
-        Ok(report)
+impl View {
+    /// How many entries stand under a key.
+    pub(super) fn count(&self, key: &str) -> Result<u64, IndexError> {
+        Ok(self.exactly(self.fields.key, key).count(&self.searcher)? as u64)
     }
 
     /// What is found for `parts`, among what the search may find.
@@ -435,7 +305,7 @@ impl Index {
             Some((Occur::Must, only)) if clauses.is_empty() => only,
             last => Box::new(BooleanQuery::new(clauses.into_iter().chain(last).collect())),
         };
-        let searcher = self.searching.searcher();
+        let searcher = &self.searcher;
         let top = TopDocs::with_limit((asked.limit as usize).max(1)).and_offset(asked.offset as usize);
         // Beginnings have no rank: all that matches matches alike.
         let unranked = parts.iter().all(|part| part.open && part.words.len() == 1);
@@ -449,16 +319,16 @@ impl Index {
         // Where the page is not full, the end was seen.
         let seen = u64::from(asked.offset) + addresses.len() as u64;
         let ended = addresses.len() < asked.limit as usize && (asked.offset == 0 || !addresses.is_empty());
-        let total = if ended { seen } else { query.count(&searcher)? as u64 };
+        let total = if ended { seen } else { query.count(searcher)? as u64 };
         let mut references = Vec::with_capacity(addresses.len());
         for address in addresses {
-            references.extend(self.reference(&searcher, address)?);
+            references.extend(self.reference(address)?);
         }
         Ok(Found { references, total })
     }
 
     /// What an entry stands for.
-    fn reference(&self, searcher: &Searcher, address: DocAddress) -> Result<Option<Reference>, IndexError> {
+    fn reference(&self, address: DocAddress) -> Result<Option<Reference>, IndexError> {
         let Some(columns) = self.columns.get(address.segment_ord as usize) else { return Ok(None) };
         let read = |column: &Column<u64>| column.first(address.doc_id).unwrap_or(0);
         let kind = read(&columns.kind);
@@ -466,7 +336,7 @@ impl Index {
             return Ok(Some(Reference::Task(TaskId(read(&columns.number)))));
         }
         if kind == HitKind::Note as u64 {
-            let entry: TantivyDocument = searcher.doc(address)?;
+            let entry: TantivyDocument = self.searcher.doc(address)?;
             let key = entry.get_first(self.fields.note).and_then(|value| value.as_str().map(str::to_owned));
             return Ok(key.map(Reference::Note));
         }
@@ -573,29 +443,6 @@ impl Index {
     }
 }
 
-/// What a check of the index found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct IndexReport {
-    /// Files that are not what was written.
-    pub damaged_files: u64,
-    /// Entries that can be found.
-    pub entries: u64,
-    /// What changed since: it is indexed with the next search, or when the broker is idle.
-    pub behind: u64,
-    /// Things of the store that are not there once.
-    pub missing: u64,
-    /// Entries of things that are not in the store.
-    pub left_over: u64,
-}
-
-impl IndexReport {
-    /// Nothing is wrong.
-    #[must_use]
-    pub fn is_sound(&self) -> bool {
-        self.damaged_files == 0 && self.missing == 0 && self.left_over == 0
-    }
-}
-
 /// How many files of the index are not what was written. The library's own check leaves out what is missing in its list of
 /// files, which has no checksum.
 fn damaged_files(index: &tantivy::Index) -> Result<u64, IndexError> {
@@ -609,7 +456,23 @@ fn damaged_files(index: &tantivy::Index) -> Result<u64, IndexError> {
     Ok(damaged)
 }
 
-fn columns(searching: &IndexReader) -> Result<Vec<Columns>, IndexError> {
+/// Takes everything out of a directory but the lock of who has it.
+fn empty(dir: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_name() == LOCK {
+            continue;
+        }
+        if entry.file_type()?.is_dir() {
+            std::fs::remove_dir_all(entry.path())?;
+        } else {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn view(searching: &IndexReader) -> Result<View, IndexError> {
     let open = |segment: &SegmentReader| -> Result<Columns, TantivyError> {
         // One that no entry of the segment has, such as where all are notes, is as good as empty.
         let column = |name: &str| Ok::<_, TantivyError>(segment.fast_fields().u64_lenient(name)?.map(|(column, _)| column));
@@ -620,13 +483,9 @@ fn columns(searching: &IndexReader) -> Result<Vec<Columns>, IndexError> {
             number: column("number")?.unwrap_or_else(empty),
         })
     };
-    Ok(searching.searcher().segment_readers().iter().map(open).collect::<Result<_, _>>()?)
-}
-
-/// A directory that nobody else can read.
-fn make_private(dir: &Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new().mode(0o700).recursive(true).create(dir)
+    let searcher = searching.searcher();
+    let columns = searcher.segment_readers().iter().map(open).collect::<Result<_, _>>()?;
+    Ok(View { searcher, columns, fields: schema().1 })
 }
 
 /// Bytes of the checksum behind a cursor.
@@ -636,26 +495,27 @@ fn sum(text: &str) -> String {
     Sha256::digest(text)[..SUM_BYTES].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-impl std::fmt::Display for Cursor {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let message = self.message.map_or_else(|| "-".to_owned(), |id| id.to_string());
-        let text = format!("{FORMAT} {message} {} {}", self.row, self.entries);
-        write!(f, "{text} {}", sum(&text))
-    }
+/// What stands in a commit: how far the index is with it, and how many entries it has, under a checksum.
+fn payload(cursor: Cursor, entries: u64) -> String {
+    let message = cursor.message.map_or_else(|| "-".to_owned(), |id| id.to_string());
+    let text = format!("{FORMAT} {message} {} {} {entries}", cursor.row, u8::from(cursor.things));
+    format!("{text} {}", sum(&text))
 }
 
-impl Cursor {
-    fn parse(payload: &str) -> Option<Self> {
-        let (text, said) = payload.rsplit_once(' ')?;
-        let mut words = text.strip_prefix(FORMAT)?.split_whitespace();
-        let message = match words.next()? {
-            "-" => None,
-            id => Some(id.parse().ok()?),
-        };
-        let cursor = Self { message, row: words.next()?.parse().ok()?, things: true, entries: words.next()?.parse().ok()? };
-        (said == sum(text)).then_some(cursor)
-    }
+fn parsed(payload: &str) -> Option<(Cursor, u64)> {
+    let (text, said) = payload.rsplit_once(' ')?;
+    let mut words = text.strip_prefix(FORMAT)?.split_whitespace();
+    let message = match words.next()? {
+        "-" => None,
+        id => Some(id.parse().ok()?),
+    };
+    let cursor = Cursor { message, row: words.next()?.parse().ok()?, things: words.next()? == "1" };
+    let entries = words.next()?.parse().ok()?;
+    (said == sum(text)).then_some((cursor, entries))
 }
+
+/// Held by whoever has the index open: one that was told to end may need a moment.
+pub(super) const LOCK: &str = ".process.lock";
 
 /// Why the index could not do what it was asked.
 #[derive(Debug, Error)]

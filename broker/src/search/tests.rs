@@ -12,6 +12,8 @@ use peer_proto::message::{Intent, Kind, Sender, Stage, TraceEntry, TraceEvent, V
 use peer_proto::search::SearchQuery;
 use peer_proto::task::TaskState;
 
+use peer_proto::search::HitKind;
+
 use super::*;
 use crate::store::Store;
 
@@ -46,8 +48,8 @@ impl Place {
     }
 
     /// As the thread does it.
-    fn open(&self) -> Index {
-        Index::open(&self.dir(), &self.store.reader().snapshot().unwrap()).unwrap()
+    fn open(&self) -> LocalIndex {
+        LocalIndex::open(&self.dir(), &self.store.reader().snapshot().unwrap()).unwrap()
     }
 
     /// Indexes what is missing and looks; nobody else has the index open.
@@ -56,10 +58,10 @@ impl Place {
         self.finds_with(&mut index, search)
     }
 
-    fn finds_with(&self, index: &mut Index, search: &Search) -> Vec<String> {
+    fn finds_with(&self, index: &mut LocalIndex, search: &Search) -> Vec<String> {
         let reader = self.store.reader();
         assert_eq!(index.catch_up(&reader, || false).unwrap(), CaughtUp::Whole);
-        let (hits, total) = find(index, &reader.snapshot().unwrap(), search, Timestamp(1)).unwrap();
+        let (hits, total) = index.find(&reader.snapshot().unwrap(), search, Timestamp(1)).unwrap();
         assert_eq!(hits.len() as u64, total.saturating_sub(u64::from(search.query.offset)).min(u64::from(search.query.limit)));
         hits.into_iter().map(|hit| hit.id).collect()
     }
@@ -350,7 +352,7 @@ fn entries_that_the_index_lost_in_silence_are_missed() {
     segments.pop();
     fs::write(&meta, value.to_string()).unwrap();
     let store = place.store.reader().snapshot().unwrap();
-    assert!(matches!(Index::look(&place.dir(), &store), Ok(Looked::Damaged(1))));
+    assert!(matches!(LocalIndex::look(&place.dir(), &store), Ok(LocalLooked::Damaged(1))));
     assert_eq!(place.finds(&search("blue")).len(), 3);
 }
 

@@ -11,6 +11,7 @@ use peer_core::thing::{Thing, ThingKey};
 use peer_proto::ids::{MessageId, TaskId};
 use peer_proto::message::TraceEvent;
 use redb::{ReadableTable, WriteTransaction};
+use serde::{Deserialize, Serialize};
 
 use super::error::{Doing, StoreError, WRITE};
 use super::{Touched, schema};
@@ -19,7 +20,7 @@ use super::{Touched, schema};
 pub(super) const ROWS_MAX: u64 = 100_000;
 
 /// Something that the index may hold.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reference {
     /// A message.
     Message(MessageId),

@@ -203,9 +203,10 @@ fn show(output: &Output, note: &NoteInfo) -> Result<(), Failure> {
 
 async fn search(output: &Output, endpoint: &Endpoint, text: String) -> Result<(), Failure> {
     let query = SearchQuery { text, kinds: vec![HitKind::Note], limit: PAGE_ENTRIES_MAX as u32, ..SearchQuery::default() };
-    let Reply::Hits { hits, .. } = Operator::connect(endpoint).await?.ask(Request::Search(query)).await? else {
-        return Err(unexpected());
-    };
+    let (hits, _, behind) = Operator::connect(endpoint).await?.search(&query).await?;
+    if behind > 0 {
+        output.remark(&format!("not all was looked at: {behind} are not indexed yet; ask again in a moment"));
+    }
     if output.json {
         let hits = hits
             .iter()

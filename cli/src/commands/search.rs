@@ -3,14 +3,13 @@
 use clap::ValueEnum;
 use peer_client::Endpoint;
 use peer_proto::ids::Timestamp;
-use peer_proto::limits::{PAGE_ENTRIES_MAX, SEARCH_OFFSET_MAX};
-use peer_proto::request::{Reply, Request};
+use peer_proto::limits::{PAGE_ENTRIES_MAX, SEARCH_BEGINNINGS_MAX, SEARCH_OFFSET_MAX};
 use peer_proto::search::{Hit, HitKind, SearchQuery};
 use serde_json::{Value, json};
 
 use super::history;
 use crate::error::Failure;
-use crate::operator::{Operator, message_id, person, unexpected};
+use crate::operator::{Operator, message_id, person};
 use crate::output::{Output, Tone, cell, rfc3339};
 
 const AFTER_HELP: &str = "\
@@ -61,6 +60,9 @@ pub(crate) struct Args {
     n: u32,
 }
 
+/// Where less is found, the person is told whether a beginning finds more.
+const FEW_HITS: u64 = 5;
+
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Kind {
     Message,
@@ -96,7 +98,8 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
         offset: 0,
     };
     let channel = query.channel.clone();
-    let (hits, total) = read(&operator, query).await?;
+    let asked = query.clone();
+    let (hits, total, behind) = read(&operator, query).await?;
     if let Some(name) = channel.filter(|_| hits.is_empty()) {
         history::must_be_known(&operator, &name).await?;
     }
@@ -115,7 +118,24 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
         shown if shown < total => output.remark(&format!("{shown} of {total}; -n shows more")),
         _ => {}
     }
+    if behind > 0 {
+        output.remark(&format!("not all was looked at: {behind} are not indexed yet; ask again in a moment"));
+    } else if total < FEW_HITS
+        && let Some(longer) = with_star(&asked.text)
+    {
+        let (_, with_star, _) = operator.search(&SearchQuery { text: longer.clone(), limit: 1, ..asked }).await?;
+        if with_star > total {
+            output.remark(&format!("{} more for {longer}", with_star - total));
+        }
+    }
     Ok(())
+}
+
+/// The query with its last word as a beginning, where that word is a whole one.
+fn with_star(text: &str) -> Option<String> {
+    let text = text.trim_end();
+    let can_go_on = text.ends_with(char::is_alphanumeric) && text.matches('"').count().is_multiple_of(2);
+    (can_go_on && text.matches('*').count() < SEARCH_BEGINNINGS_MAX).then(|| format!("{text}*"))
 }
 
 /// What the shell left of the query, as the broker reads it. A word of several, which the shell had in quotation marks, is
@@ -136,19 +156,18 @@ fn quotation_marks(word: &str) -> String {
     }
 }
 
-/// As many hits as the query's limit says, over as many pages as it takes; and how many there are in all.
-async fn read(operator: &Operator, mut query: SearchQuery) -> Result<(Vec<Hit>, u64), Failure> {
+/// As many hits as the query's limit says, over as many pages as it takes; how many there are in all; and how many things
+/// were not looked at.
+async fn read(operator: &Operator, mut query: SearchQuery) -> Result<(Vec<Hit>, u64, u64), Failure> {
     let wanted = query.limit as usize;
     let mut all: Vec<Hit> = Vec::new();
     loop {
         query.limit = u32::try_from((wanted - all.len()).min(PAGE_ENTRIES_MAX)).unwrap_or(u32::MAX);
-        let Reply::Hits { hits, total } = operator.ask(Request::Search(query.clone())).await? else {
-            return Err(unexpected());
-        };
+        let (hits, total, behind) = operator.search(&query).await?;
         let page = hits.len();
         all.extend(hits);
         if page == 0 || all.len() >= wanted || all.len() as u64 >= total {
-            return Ok((all, total));
+            return Ok((all, total, behind));
         }
         query.offset += query.limit;
     }
@@ -185,6 +204,14 @@ async fn row(operator: &Operator, hit: &Hit) -> Result<Value, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_whole_last_word_can_go_on() {
+        assert_eq!(with_star("the passkey ").as_deref(), Some("the passkey*"));
+        for text in ["passk*", "\"blue green\"", "\"not closed", "what?", "a* b* c* d* e* f* g* h* i"] {
+            assert_eq!(with_star(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn single_quotation_marks_are_double_ones_and_apostrophes_are_not() {

@@ -8,7 +8,7 @@ use peer_proto::search::{Hit, HitKind, SearchQuery};
 use serde_json::{Value, json};
 
 use super::arguments::{ArgumentError, Arguments};
-use super::{Mail, Output, ToolCall, ToolError};
+use super::{Mail, Output, ToolCall, ToolError, search};
 use crate::render::{BLOCK_CHARS_MAX, BLOCK_WARNING, Body, ago, counted, rfc3339, word};
 use crate::session::CallError;
 
@@ -87,10 +87,8 @@ impl Memory {
             Self::List { prefix, tag } => (list(call, prefix, tag).await?, false),
             Self::Search(query) => {
                 let query = SearchQuery { text: query, kinds: vec![HitKind::Note], limit: HITS_MAX, ..SearchQuery::default() };
-                match call.session.request(Request::Search(query)).await? {
-                    Reply::Hits { hits, total } => (found(&hits, total), false),
-                    _ => return Err(ToolError::OtherReply),
-                }
+                let looked = search::look_for(call, query).await?;
+                (found(&looked.hits, looked.total) + &search::said_of_the_rest(looked.behind), false)
             }
         };
         let budget = BLOCK_CHARS_MAX.saturating_sub(text.chars().count());

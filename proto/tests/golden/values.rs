@@ -562,7 +562,7 @@ pub(crate) fn replies() -> Vec<(&'static str, Reply)> {
         ("", Reply::Tasks { tasks: vec![task], next: Some(TaskId(12)) }),
         ("", Reply::Note(note.clone())),
         ("", Reply::Notes { notes: vec![NoteInfo { value: None, expires_at: None, ..note }], next: Some("api/port".into()) }),
-        ("", Reply::Hits { hits: vec![hit], total: 1 }),
+        ("", Reply::Hits { hits: vec![hit], total: 1, behind: 12 }),
         ("", Reply::Paused(pausings())),
         ("", Reply::Purged { counts: vec![("messages".into(), 251)], text_bytes: 65_536 }),
         (

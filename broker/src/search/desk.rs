@@ -1,0 +1,548 @@
+//! The broker's thread for searching: feeds the search process, asks it, and answers from what it found.
+//!
+//! It reads the store through its own snapshots and never holds up the engine, which only hands it what is asked and says
+//! when it is idle. A search first waits for what came before it to be indexed, but not for ever: after [`CATCH_UP`] it is
+//! answered from what is indexed, and says how much is not. Does not know who may see what: that was ruled before.
+//!
+//! Invariants: the thread sleeps while nothing is asked, nothing is under way and the engine does not go idle. It waits for
+//! nothing that the search process says; one that does not answer, or says nonsense, is ended. After its death it is started
+//! again when somebody asks, at once the first time, then after a pause. An index that it broke on is not read again.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::{Duration, Instant};
+
+use peer_core::step::Search;
+use peer_proto::ids::Timestamp;
+use peer_proto::limits::DISK_RESERVE_BYTES;
+use peer_proto::refusal::{ErrorCode, Refusal};
+use peer_proto::request::{Reply, RequestId};
+use tantivy::tokenizer::TextAnalyzer;
+
+use super::feed::{self, Batch};
+use super::index::{COMMIT_BYTES, IndexError};
+use super::local::make_private;
+use super::parent::{Ended, Parent};
+use super::wire::{self, Asked, Cursor, Found, Said};
+use super::{Signals, answer, words};
+use crate::outbox::Outbox;
+use crate::state_dir;
+use crate::store::Reader;
+
+/// A search is answered from what is indexed after this long, and refused where the rest of the deadline was not enough.
+const CATCH_UP: Duration = Duration::from_millis(300);
+
+/// The deadline of a search.
+pub(super) const DEADLINE: Duration = Duration::from_millis(500);
+
+/// The search process is ended where looking takes this long, so that the next search need not wait for it.
+const FINDING: Duration = Duration::from_secs(2);
+
+/// The search process is ended where opening the index or one batch takes this long.
+const WORKING: Duration = Duration::from_secs(60);
+
+/// How long a frame may wait for room. The process reads at once what is not a search.
+const WRITING: Duration = Duration::from_secs(2);
+
+/// The pause after the second death in a row; doubled after each further one.
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// What reaches the thread.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// The engine is idle.
+    Idle,
+    /// Somebody asks.
+    Ask(Question),
+    /// The search process of this number said something; none: its line ended.
+    Said(u64, Option<Said>),
+    /// The broker ends.
+    Stop,
+}
+
+#[derive(Debug)]
+pub(super) struct Question {
+    pub(super) outbox: Outbox,
+    pub(super) id: RequestId,
+    pub(super) search: Box<Search>,
+    pub(super) now: Timestamp,
+    pub(super) asked_at: Instant,
+    /// The engine's commits when it was asked: what they stored is to be found.
+    pub(super) commits: u64,
+}
+
+/// A question that waits.
+struct Pending {
+    question: Question,
+    /// Its number, and how much was not indexed, where the process looks for it.
+    sent: Option<(u64, u64)>,
+}
+
+/// The line to a search process.
+struct Line {
+    stream: UnixStream,
+    number: u64,
+    /// What was sent, since when there is no answer.
+    doing: Option<(Doing, Instant)>,
+    /// Since when a search has no answer.
+    finding: Option<(u64, Instant)>,
+    opened: bool,
+    cursor: Cursor,
+    /// How many entries can be found.
+    entries: u64,
+    uncommitted_bytes: usize,
+    uncommitted: bool,
+    /// Everything is indexed up to this commit of the engine's, and can be found.
+    whole_at: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Doing {
+    Opening,
+    /// A batch that came from the store as it was at this commit; `last`: there was nothing more.
+    Batch {
+        commits: u64,
+        last: bool,
+        row: u64,
+    },
+}
+
+/// For whom what is missing shall be indexed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    Not,
+    /// For the future, as long as the engine has nothing to do.
+    Idle,
+    /// Somebody asked for it.
+    Now,
+}
+
+/// The thread's own.
+pub(super) struct Desk {
+    reader: Reader,
+    dir: PathBuf,
+    parent: Parent,
+    signals: Arc<Signals>,
+    events: Sender<Event>,
+    analyzer: TextAnalyzer,
+    line: Option<Line>,
+    lines: u64,
+    finds: u64,
+    pending: VecDeque<Pending>,
+    wanted: Wanted,
+    /// Search processes that died since one last answered.
+    deaths: u32,
+    not_before: Option<Instant>,
+    /// What is in the directory is not to be read.
+    distrusted: bool,
+    last_words: String,
+}
+
+impl Desk {
+    pub(super) fn new(reader: Reader, dir: PathBuf, parent: Parent, signals: Arc<Signals>, events: Sender<Event>) -> Self {
+        Self {
+            reader,
+            dir,
+            parent,
+            signals,
+            events,
+            analyzer: words::analyzer(),
+            line: None,
+            lines: 0,
+            finds: 0,
+            pending: VecDeque::new(),
+            wanted: Wanted::Not,
+            deaths: 0,
+            not_before: None,
+            distrusted: false,
+            last_words: String::new(),
+        }
+    }
+
+    pub(super) fn run(mut self, arriving: &Receiver<Event>) {
+        loop {
+            let arrived = match self.due() {
+                Some(at) => arriving.recv_timeout(at.saturating_duration_since(Instant::now())),
+                None => arriving.recv().map_err(RecvTimeoutError::from),
+            };
+            match arrived {
+                Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => break,
+                Ok(event) => self.take(event),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            self.go_on(Instant::now());
+        }
+        for pending in self.pending.drain(..) {
+            let message = "the broker is stopping".into();
+            let hint = "ask again: the next command starts it".into();
+            let refusal = Refusal { code: ErrorCode::Stopping, message, hint, retry_after_ms: None };
+            pending.question.outbox.reply(pending.question.id, Err(refusal));
+        }
+        // Dropping the parent ends what is left.
+    }
+
+    /// When something is due that nobody announces.
+    fn due(&self) -> Option<Instant> {
+        let questions = self.pending.iter().map(|pending| match pending.sent {
+            None if self.line.as_ref().is_some_and(|line| line.finding.is_none() && line.opened) => {
+                pending.question.asked_at + CATCH_UP
+            }
+            _ => pending.question.asked_at + DEADLINE,
+        });
+        let doing = self.line.as_ref().and_then(|line| line.doing).map(|(_, since)| since + WORKING);
+        let finding = self.line.as_ref().and_then(|line| line.finding).map(|(_, since)| since + FINDING);
+        questions.chain(doing).chain(finding).min()
+    }
+
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Idle if self.line.is_some() => self.wanted = self.wanted.max_of(Wanted::Idle),
+            Event::Idle | Event::Stop => {}
+            Event::Ask(question) => {
+                self.wanted = Wanted::Now;
+                self.pending.push_back(Pending { question, sent: None });
+            }
+            Event::Said(number, said) => {
+                if self.line.as_ref().is_some_and(|line| line.number == number) {
+                    match said {
+                        Some(said) => self.hear(said),
+                        None => self.died(),
+                    }
+                }
+            }
+        }
+    }
+
+    fn hear(&mut self, said: Said) {
+        let Some(line) = &mut self.line else { return };
+        match said {
+            Said::Opened { cursor, entries, damaged } => {
+                if damaged > 0 {
+                    tracing::warn!(files = damaged, "the search index was damaged; it is made anew");
+                }
+                (line.doing, line.opened, line.whole_at) = (None, true, None);
+                (line.cursor, line.entries) = (cursor, entries);
+                (line.uncommitted, line.uncommitted_bytes) = (false, 0);
+                let fits = self.reader.snapshot().and_then(|store| feed::fits(&store, cursor));
+                match fits {
+                    Ok(true) => self.signals.seen_row.store(cursor.row, Ordering::Relaxed),
+                    Ok(false) => self.begin(),
+                    Err(error) => self.refuse_all(&error.into()),
+                }
+            }
+            Said::Done { committed } => {
+                let Some((Doing::Batch { commits, last, row }, _)) = line.doing.take() else {
+                    return self.end("spoke out of turn");
+                };
+                if let Some(entries) = committed {
+                    line.entries = entries;
+                    (line.uncommitted, line.uncommitted_bytes) = (false, 0);
+                    line.whole_at = last.then_some(commits);
+                    self.signals.seen_row.store(row, Ordering::Relaxed);
+                }
+            }
+            Said::Found { number, found } => {
+                if line.finding.take().is_none_or(|(sent, _)| sent != number) {
+                    return self.end("spoke out of turn");
+                }
+                self.deaths = 0;
+                self.found(number, &found);
+            }
+            Said::Failed { why } => self.last_words = why,
+        }
+    }
+
+    /// One step after another, until something has to be waited for.
+    fn go_on(&mut self, now: Instant) {
+        self.give_up(now);
+        while self.wanted != Wanted::Not || !self.pending.is_empty() {
+            if self.line.is_none() && !self.start(now) {
+                return;
+            }
+            if !self.step(now) {
+                return;
+            }
+        }
+    }
+
+    /// One step; says whether there may be another.
+    fn step(&mut self, now: Instant) -> bool {
+        let Some(line) = &mut self.line else { return false };
+        if !line.opened || matches!(line.doing, Some((Doing::Opening, _))) {
+            return false;
+        }
+        // Until one search is over there is neither another nor a batch: both would wait for it.
+        if line.finding.is_some() {
+            return false;
+        }
+        let whole_at = line.whole_at;
+        let is_due =
+            |question: &Question| whole_at.is_some_and(|at| at >= question.commits) || now >= question.asked_at + CATCH_UP;
+        let next = self.pending.iter().position(|pending| pending.sent.is_none() && is_due(&pending.question));
+        if let Some(place) = next {
+            return self.look_for(place, now);
+        }
+        if line.doing.is_some() {
+            return false;
+        }
+        self.index_more(now)
+    }
+
+    /// Has the process look for a question.
+    fn look_for(&mut self, place: usize, now: Instant) -> bool {
+        self.finds += 1;
+        let (Some(line), Some(pending)) = (&mut self.line, self.pending.get_mut(place)) else { return false };
+        let whole = line.whole_at.is_some_and(|at| at >= pending.question.commits);
+        let behind = match whole {
+            true => 0,
+            false => self
+                .reader
+                .snapshot()
+                .and_then(|store| store.entries())
+                .map_or(1, |entries| entries.saturating_sub(line.entries).max(1)),
+        };
+        let asked = Asked::Find { number: self.finds, search: pending.question.search.clone() };
+        pending.sent = Some((self.finds, behind));
+        line.finding = Some((self.finds, now));
+        if let Err(error) = wire::write(&mut line.stream, &asked) {
+            self.end(&format!("does not listen: {error}"));
+        }
+        true
+    }
+
+    /// Sends the next batch; says whether something else may be done.
+    fn index_more(&mut self, now: Instant) -> bool {
+        let commits = self.signals.commits.load(Ordering::Acquire);
+        let busy = self.wanted == Wanted::Idle && self.signals.busy.load(Ordering::Relaxed);
+        let Some(line) = &mut self.line else { return false };
+        if line.whole_at == Some(commits) || (busy && !line.uncommitted) {
+            self.wanted = Wanted::Not;
+            // Questions that still wait are answered now.
+            return !self.pending.is_empty() && line.whole_at == Some(commits);
+        }
+        let free = state_dir::free_bytes(self.dir.parent().unwrap_or(Path::new("/")));
+        if free.is_ok_and(|free| free < DISK_RESERVE_BYTES) {
+            let source = io::ErrorKind::StorageFull.into();
+            self.refuse_all(&IndexError::Directory { path: self.dir.clone(), source });
+            return false;
+        }
+        let batch = match self.reader.snapshot().and_then(|store| feed::batch(&store, line.cursor)) {
+            Ok(batch) => batch,
+            Err(error) => {
+                self.refuse_all(&error.into());
+                return false;
+            }
+        };
+        let (puts, cursor, bytes, last) = match batch {
+            Batch::Behind => {
+                self.begin();
+                return true;
+            }
+            Batch::Nothing => (Vec::new(), line.cursor, 0, true),
+            Batch::Work { puts, cursor, bytes } => (puts, cursor, bytes, false),
+        };
+        if last && !line.uncommitted {
+            line.whole_at = Some(commits);
+            return true;
+        }
+        line.uncommitted = true;
+        line.uncommitted_bytes += bytes;
+        line.cursor = cursor;
+        let commit = last || busy || line.uncommitted_bytes >= COMMIT_BYTES;
+        line.doing = Some((Doing::Batch { commits, last, row: cursor.row }, now));
+        let puts = puts.into_iter().map(|put| Asked::Put(Box::new(put)));
+        for asked in puts.chain([Asked::Through { cursor, commit }]) {
+            if let Err(error) = wire::write(&mut line.stream, &asked) {
+                self.end(&format!("does not listen: {error}"));
+                return true;
+            }
+        }
+        true
+    }
+
+    /// The store is not the one that the index was made from, or went on without it.
+    fn begin(&mut self) {
+        let Some(line) = &mut self.line else { return };
+        tracing::warn!("the search index does not fit the store; it is made anew");
+        (line.opened, line.doing, line.whole_at) = (false, Some((Doing::Opening, Instant::now())), None);
+        if let Err(error) = wire::write(&mut line.stream, &Asked::Begin) {
+            self.end(&format!("does not listen: {error}"));
+        }
+    }
+
+    /// Starts a search process; says whether there is one.
+    fn start(&mut self, now: Instant) -> bool {
+        if let Some(at) = self.not_before.filter(|at| *at > now) {
+            let refusal = Refusal {
+                code: ErrorCode::Overloaded,
+                message: format!("the search process died {} times: {}", self.deaths, self.last_words),
+                hint: "ask again later: it is started again after a pause; `peerctl history` reads without it".into(),
+                retry_after_ms: Some(at.duration_since(now).as_millis() as u64 + 1),
+            };
+            self.refuse(&refusal);
+            return false;
+        }
+        match self.try_to_start(now) {
+            Ok(line) => {
+                self.line = Some(line);
+                true
+            }
+            Err(source) => {
+                self.refuse_all(&IndexError::Directory { path: self.dir.clone(), source });
+                false
+            }
+        }
+    }
+
+    fn try_to_start(&mut self, now: Instant) -> io::Result<Line> {
+        make_private(&self.dir)?;
+        let stream = self.parent.start(self.distrusted)?;
+        stream.set_write_timeout(Some(WRITING))?;
+        let mut hearing = stream.try_clone()?;
+        *self.signals.line.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(stream.try_clone()?);
+        self.lines += 1;
+        let (number, events) = (self.lines, self.events.clone());
+        self.last_words.clear();
+        std::thread::Builder::new().name("search-line".into()).spawn(move || {
+            loop {
+                let said = wire::read(&mut hearing).ok().flatten();
+                let over = said.is_none();
+                if events.send(Event::Said(number, said)).is_err() || over {
+                    break;
+                }
+            }
+        })?;
+        tracing::debug!(anew = self.distrusted, "the search process is up");
+        self.distrusted = false;
+        Ok(Line {
+            stream,
+            number,
+            doing: Some((Doing::Opening, now)),
+            finding: None,
+            opened: false,
+            cursor: Cursor::default(),
+            entries: 0,
+            uncommitted_bytes: 0,
+            uncommitted: false,
+            whole_at: None,
+        })
+    }
+
+    /// Ends a search process that does not do what it must.
+    fn end(&mut self, why: &str) {
+        self.last_words = format!("it {why}, and was ended");
+        // The second time in a row it is the index.
+        self.distrusted |= self.deaths > 0;
+        self.died();
+    }
+
+    /// The search process is gone, or goes now.
+    fn died(&mut self) {
+        if let Some(line) = self.line.take() {
+            let _ = line.stream.shutdown(Shutdown::Both);
+        }
+        match self.parent.end() {
+            Ok(Ended::Broke(code)) => {
+                self.distrusted = true;
+                if self.last_words.is_empty() {
+                    self.last_words = match code < 0 {
+                        true => format!("signal {}", -code),
+                        false => format!("exit code {code}"),
+                    };
+                }
+            }
+            Ok(Ended::Killed | Ended::None) if self.last_words.is_empty() => self.last_words = "it was killed".into(),
+            Ok(_) => {}
+            Err(error) => self.last_words = format!("its parent is gone ({error}); restart the broker"),
+        }
+        self.deaths += 1;
+        tracing::warn!(cause = %self.last_words, deaths = self.deaths, anew = self.distrusted, "the search process ended");
+        self.not_before = (self.deaths > 1).then(|| {
+            let doubled = PAUSE_MIN.saturating_mul(1 << (self.deaths - 2).min(6));
+            Instant::now() + doubled.min(PAUSE_MAX)
+        });
+        // They are asked again, as long as they may wait.
+        self.pending.iter_mut().for_each(|pending| pending.sent = None);
+        if self.wanted == Wanted::Idle || self.pending.is_empty() {
+            self.wanted = Wanted::Not;
+        }
+    }
+
+    /// Answers what waited too long, and ends a process that does.
+    fn give_up(&mut self, now: Instant) {
+        while let Some(place) = self.pending.iter().position(|pending| now >= pending.question.asked_at + DEADLINE) {
+            let Some(Pending { question, sent }) = self.pending.remove(place) else { break };
+            let answer = match (sent, &self.line) {
+                (Some(_), _) => Err(Refusal {
+                    code: ErrorCode::Overloaded,
+                    message: format!("the search was given up after {} ms", DEADLINE.as_millis()),
+                    hint: "look for whole words or longer beginnings; or ask again, where the machine is busy".into(),
+                    retry_after_ms: Some(DEADLINE.as_millis() as u64),
+                }),
+                // Nothing was looked at.
+                (None, _) => {
+                    let entries = self.reader.snapshot().and_then(|store| store.entries());
+                    Ok(Reply::Hits { hits: Vec::new(), total: 0, behind: entries.unwrap_or(1).max(1) })
+                }
+            };
+            question.outbox.reply(question.id, answer);
+        }
+        let Some(line) = &self.line else { return };
+        if line.finding.is_some_and(|(_, since)| now >= since + FINDING) {
+            self.end("did not answer a search in time");
+        } else if line.doing.is_some_and(|(_, since)| now >= since + WORKING) {
+            self.end("did not answer in time");
+        }
+    }
+
+    /// Answers the question of this number.
+    fn found(&mut self, number: u64, found: &Found) {
+        let of = |pending: &Pending| pending.sent.is_some_and(|(sent, _)| sent == number);
+        let Some(place) = self.pending.iter().position(of) else { return };
+        let Some(Pending { question, sent }) = self.pending.remove(place) else { return };
+        let behind = sent.map_or(0, |(_, behind)| behind);
+        let parts = words::parts(&question.search.query.text);
+        let answer = self
+            .reader
+            .snapshot()
+            .and_then(|store| answer::hits(&store, &mut self.analyzer, &parts, found, question.now))
+            .map(|(hits, total)| Reply::Hits { hits, total, behind })
+            .map_err(|error| unavailable(error.to_string()));
+        question.outbox.reply(question.id, answer);
+    }
+
+    fn refuse_all(&mut self, error: &IndexError) {
+        tracing::warn!(cause = %crate::Chain(error), "the search index cannot go on");
+        self.refuse(&unavailable(error.to_string()));
+    }
+
+    fn refuse(&mut self, refusal: &Refusal) {
+        self.wanted = Wanted::Not;
+        for pending in self.pending.drain(..) {
+            pending.question.outbox.reply(pending.question.id, Err(refusal.clone()));
+        }
+    }
+}
+
+impl Wanted {
+    fn max_of(self, other: Self) -> Self {
+        if self == Self::Now { self } else { other }
+    }
+}
+
+pub(super) fn unavailable(message: String) -> Refusal {
+    Refusal {
+        code: ErrorCode::Overloaded,
+        message,
+        hint: "`peerctl history` reads without the index; `peerctl daemon stop`, then `peerctl daemon reindex` makes it anew"
+            .into(),
+        retry_after_ms: None,
+    }
+}

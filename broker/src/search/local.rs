@@ -1,0 +1,210 @@
+//! An index in this process, over an open store: for making one anew, for checks, for tests and measurements.
+//!
+//! The broker never has one: it leaves its index to a process of its own.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use peer_core::step::Search;
+use peer_proto::ids::Timestamp;
+use peer_proto::search::Hit;
+use serde::{Deserialize, Serialize};
+
+use super::entry::key_of;
+use super::feed::{self, Batch};
+use super::index::{COMMIT_BYTES, Index, IndexError, Looked};
+use super::wire::Cursor;
+use super::{answer, words};
+use crate::store::{Reader, Reference, Snapshot};
+
+/// What a catching-up came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CaughtUp {
+    /// Everything that the store held is indexed.
+    Whole,
+    /// It was told to stop before.
+    Part,
+}
+
+/// An index and how far it is.
+pub struct LocalIndex {
+    index: Index,
+    cursor: Cursor,
+}
+
+/// What is in a directory.
+pub enum LocalLooked {
+    /// No index, or one of another store or another format.
+    None,
+    /// An index of which so many files are not what was written.
+    Damaged(u64),
+    /// An index that fits the store.
+    Sound(Box<LocalIndex>),
+}
+
+impl LocalIndex {
+    /// Opens the index in `dir`, or begins a new one where there is none, where it is not of this store, or where it
+    /// cannot be read.
+    ///
+    /// # Errors
+    /// Where the directory cannot be written, or the store cannot be read.
+    pub fn open(dir: &Path, store: &Snapshot) -> Result<Self, IndexError> {
+        match Self::look(dir, store)? {
+            LocalLooked::Sound(index) => Ok(*index),
+            LocalLooked::None | LocalLooked::Damaged(_) => Self::create(dir),
+        }
+    }
+
+    /// Opens the index in `dir` for looking alone.
+    ///
+    /// # Errors
+    /// Where the directory or the store cannot be read.
+    pub fn look(dir: &Path, store: &Snapshot) -> Result<LocalLooked, IndexError> {
+        Ok(match Index::look(dir)? {
+            Looked::None => LocalLooked::None,
+            Looked::Damaged(files) => LocalLooked::Damaged(files),
+            Looked::Sound(index) if feed::fits(store, index.cursor())? => {
+                let cursor = index.cursor();
+                LocalLooked::Sound(Box::new(Self { index: *index, cursor }))
+            }
+            Looked::Sound(_) => LocalLooked::None,
+        })
+    }
+
+    /// Throws away what is there and begins a new index.
+    ///
+    /// # Errors
+    /// Where the directory cannot be written.
+    pub fn create(dir: &Path) -> Result<Self, IndexError> {
+        make_private(dir).map_err(|source| IndexError::Directory { path: dir.into(), source })?;
+        Ok(Self { index: Index::create(dir)?, cursor: Cursor::default() })
+    }
+
+    /// Indexes what the store has and the index has not. `stop` is asked now and then.
+    ///
+    /// # Errors
+    /// [`IndexError::Behind`] where the index must be made anew; or the index cannot be written, or the store not be read.
+    pub fn catch_up(&mut self, store: &Reader, mut stop: impl FnMut() -> bool) -> Result<CaughtUp, IndexError> {
+        let mut uncommitted_bytes = 0;
+        loop {
+            let (puts, cursor, bytes) = match feed::batch(&store.snapshot()?, self.cursor)? {
+                Batch::Nothing => break,
+                Batch::Behind => return Err(IndexError::Behind),
+                Batch::Work { puts, cursor, bytes } => (puts, cursor, bytes),
+            };
+            for put in &puts {
+                self.index.put(put)?;
+            }
+            self.index.through(cursor);
+            self.cursor = cursor;
+            uncommitted_bytes += bytes;
+            let stopped = stop();
+            if stopped || uncommitted_bytes >= COMMIT_BYTES {
+                self.index.commit()?;
+                uncommitted_bytes = 0;
+            }
+            if stopped {
+                return Ok(CaughtUp::Part);
+            }
+        }
+        self.index.commit()?;
+        Ok(CaughtUp::Whole)
+    }
+
+    /// How many entries there are.
+    #[must_use]
+    pub fn entries(&self) -> u64 {
+        self.index.entries()
+    }
+
+    /// Up to which row the store need not keep what was to be looked at again.
+    #[must_use]
+    pub fn seen_row(&self) -> u64 {
+        self.index.cursor().row
+    }
+
+    /// Waits until what was committed is in as few pieces as it shall be, for measurements.
+    ///
+    /// # Errors
+    /// Where the index cannot be written.
+    pub fn settle(&mut self) -> Result<(), IndexError> {
+        self.index.settle()
+    }
+
+    /// Runs a search that the rules allowed on what is indexed: what was found, and how much there is in all.
+    ///
+    /// # Errors
+    /// Where the index or the store cannot be read.
+    pub fn find(&self, store: &Snapshot, search: &Search, now: Timestamp) -> Result<(Vec<Hit>, u64), IndexError> {
+        let parts = words::parts(&search.query.text);
+        let found = self.index.views().current().find(search, &parts)?;
+        Ok(answer::hits(store, &mut words::analyzer(), &parts, &found, now)?)
+    }
+
+    /// Checks the index against the store: one entry for each thing that it has seen.
+    ///
+    /// # Errors
+    /// Where the index or the store cannot be read.
+    pub fn check(&self, store: &Snapshot) -> Result<IndexReport, IndexError> {
+        let view = self.index.views().current();
+        let mut report = IndexReport { entries: self.entries(), ..IndexReport::default() };
+        let changed = store.reindex_after(self.cursor.row, usize::MAX)?.into_iter().filter_map(|(_, reference)| reference);
+        let mut changed: BTreeSet<String> = changed.map(|reference| key_of(&reference)).collect();
+        let mut accounted = 0;
+        let mut look = |report: &mut IndexReport, key: String, seen: bool| -> Result<(), IndexError> {
+            let count = view.count(&key)?;
+            accounted += count;
+            match seen && !changed.remove(&key) {
+                true => report.missing += u64::from(count != 1),
+                false => report.behind += 1,
+            }
+            Ok(())
+        };
+        store.things(|reference| look(&mut report, key_of(&reference), true))?;
+        let mut ids = Vec::new();
+        store.messages_after(None, |message| {
+            ids.push(message.head.id);
+            ControlFlow::Continue(())
+        })?;
+        for id in ids {
+            look(&mut report, key_of(&Reference::Message(id)), Some(id) <= self.cursor.message)?;
+        }
+        // What is gone from the store and not yet from the index.
+        for key in std::mem::take(&mut changed) {
+            accounted += view.count(&key)?;
+            report.behind += 1;
+        }
+        report.left_over = report.entries.saturating_sub(accounted);
+        Ok(report)
+    }
+}
+
+/// What a check of the index found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IndexReport {
+    /// Files that are not what was written.
+    pub damaged_files: u64,
+    /// Entries that can be found.
+    pub entries: u64,
+    /// What changed since: it is indexed before the next search is answered.
+    pub behind: u64,
+    /// Things of the store that are not there once.
+    pub missing: u64,
+    /// Entries of things that are not in the store.
+    pub left_over: u64,
+}
+
+impl IndexReport {
+    /// Nothing is wrong.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.damaged_files == 0 && self.missing == 0 && self.left_over == 0
+    }
+}
+
+/// A directory that nobody else can read.
+pub(super) fn make_private(dir: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().mode(0o700).recursive(true).create(dir)
+}

@@ -1,0 +1,156 @@
+//! The search process: it has the index open, and nothing else.
+//!
+//! One thread reads what the broker asks and looks in what was committed, so that no search waits for a disk; the other
+//! writes. Whatever goes wrong in the index ends this process and no other. It also ends with its line to the broker, and
+//! with its parent.
+
+use std::fs::File;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::index::{Index, IndexError, LOCK, Looked, Views};
+use super::parent::call_it;
+use super::wire::{self, Asked, Said};
+use super::{confine, words};
+
+/// The end of the line to which all threads write.
+#[derive(Clone)]
+struct Voice(Arc<Mutex<UnixStream>>);
+
+impl Voice {
+    /// Says one thing. Where nobody hears it, the broker is gone: so is this process.
+    fn say(&self, said: &Said) {
+        let mut line = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if wire::write(&mut *line, said).is_err() {
+            leave(0);
+        }
+    }
+
+    fn fail(&self, why: String) -> ! {
+        self.say(&Said::Failed { why });
+        leave(1)
+    }
+}
+
+/// Ends the process at once, whatever its threads do.
+#[allow(unsafe_code, reason = "std's exit runs what the process that this one was forked from registered for its own end")]
+fn leave(code: i32) -> ! {
+    // SAFETY: it takes a number and does not return.
+    unsafe { nix::libc::_exit(code) }
+}
+
+/// Serves the index in `dir` over `line` until the line ends. `anew`: what is there is not to be read.
+pub(super) fn run(line: UnixStream, dir: &Path, anew: bool, confined: bool) -> ! {
+    die_with_parent();
+    call_it("peerd-search");
+    let Ok(voice) = line.try_clone() else { leave(1) };
+    let voice = Voice(Arc::new(Mutex::new(voice)));
+    let of_panics = voice.clone();
+    std::panic::set_hook(Box::new(move |panic| of_panics.fail(panic.to_string())));
+    if let Err(why) = hold(dir) {
+        voice.fail(format!("cannot lock {}: {why}", dir.display()));
+    }
+    if confined && let Err(why) = confine::confine(dir) {
+        voice.fail(format!("cannot confine the search process: {why}"));
+    }
+    match open(dir, anew) {
+        Ok((index, damaged)) => serve(line, dir, index, damaged, &voice),
+        Err(error) => voice.fail(said(&error)),
+    }
+}
+
+/// Waits until no other process has the index, and has it from then on.
+fn hold(dir: &Path) -> std::io::Result<()> {
+    let lock = File::options().create(true).truncate(false).write(true).open(dir.join(LOCK))?;
+    lock.lock()?;
+    // It is let go with the process.
+    std::mem::forget(lock);
+    Ok(())
+}
+
+fn open(dir: &Path, anew: bool) -> Result<(Index, u64), IndexError> {
+    let damaged = match anew {
+        true => 0,
+        false => match Index::look(dir)? {
+            Looked::Sound(index) => return Ok((*index, 0)),
+            Looked::Damaged(files) => files,
+            Looked::None => 0,
+        },
+    };
+    Ok((Index::create(dir)?, damaged))
+}
+
+fn serve(mut line: UnixStream, dir: &Path, index: Index, damaged: u64, voice: &Voice) -> ! {
+    let views = Arc::new(Mutex::new(index.views()));
+    voice.say(&Said::Opened { cursor: index.cursor(), entries: index.entries(), damaged });
+    let (work, works) = mpsc::channel();
+    let writer = {
+        let (dir, views, voice) = (dir.to_owned(), Arc::clone(&views), voice.clone());
+        move || match write(&dir, index, &works, &views, &voice) {
+            Ok(()) => {}
+            Err(error) => voice.fail(said(&error)),
+        }
+    };
+    if let Err(why) = std::thread::Builder::new().name("search-writer".into()).spawn(writer) {
+        voice.fail(format!("cannot start a thread: {why}"));
+    }
+    loop {
+        match wire::read(&mut line) {
+            Ok(Some(Asked::Find { number, search })) => {
+                let view = views.lock().unwrap_or_else(PoisonError::into_inner).current();
+                match view.find(&search, &words::parts(&search.query.text)) {
+                    Ok(found) => voice.say(&Said::Found { number, found }),
+                    Err(error) => voice.fail(said(&error)),
+                }
+            }
+            Ok(Some(asked)) => {
+                if work.send(asked).is_err() {
+                    leave(1);
+                }
+            }
+            Ok(None) | Err(_) => leave(0),
+        }
+    }
+}
+
+/// Writes what comes, in order.
+fn write(dir: &Path, mut index: Index, works: &Receiver<Asked>, views: &Mutex<Views>, voice: &Voice) -> Result<(), IndexError> {
+    for asked in works {
+        match asked {
+            Asked::Begin => {
+                // Its threads end before its files go.
+                drop(index);
+                index = Index::create(dir)?;
+                *views.lock().unwrap_or_else(PoisonError::into_inner) = index.views();
+                voice.say(&Said::Opened { cursor: index.cursor(), entries: index.entries(), damaged: 0 });
+            }
+            Asked::Put(put) => index.put(&put)?,
+            Asked::Through { cursor, commit } => {
+                index.through(cursor);
+                if commit {
+                    index.commit()?;
+                }
+                voice.say(&Said::Done { committed: commit.then(|| index.entries()) });
+            }
+            // The other thread's.
+            Asked::Find { .. } => {}
+        }
+    }
+    Ok(())
+}
+
+/// An error with what it rests on.
+fn said(error: &IndexError) -> String {
+    crate::Chain(error).to_string()
+}
+
+/// Has the kernel end this process with the one that forked it.
+fn die_with_parent() {
+    #[cfg(target_os = "linux")]
+    {
+        // Where this is refused the line's end does the same, a moment later.
+        let _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
+    }
+}
