@@ -15,7 +15,7 @@ use peer_proto::codec::{self, DecodeError};
 use peer_proto::handshake::{FIXED_BYTES, Preface, PrefaceError};
 use peer_proto::limits::{FRAME_BYTES_MAX, HELLO_BYTES_MAX, REQUESTS_IN_FLIGHT_MAX};
 use peer_proto::refusal::{ErrorCode, Refusal};
-use peer_proto::request::{ClientFrame, Hello, Request, RequestId, ServerFrame};
+use peer_proto::request::{ClientFrame, Hello, Request, RequestId, Role, ServerFrame};
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
@@ -28,6 +28,7 @@ use crate::budget::Budget;
 use crate::engine::Arrival;
 use crate::frames::{FrameFault, Frames};
 use crate::outbox::{Outbox, Taken};
+use crate::telemetry::Throttle;
 use crate::turns::{Closed, Entrance};
 
 /// How long a connection that is ending may take to read its last frames.
@@ -39,6 +40,17 @@ const UNREAD_TIMEOUT_MS: u64 = 30_000;
 /// When a program that found no room may look again.
 const TURNED_AWAY_RETRY_MS: u64 = 5_000;
 
+/// How long a connection on an operator's place has for its preface and its hello: others wait for the place.
+const OPERATOR_HELLO_MS: u64 = 1_000;
+
+/// For whom a place among the connections is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    Anybodys,
+    /// One of the last: the person must get through when sessions took all others.
+    Operators,
+}
+
 /// What all connections of one run share.
 pub(crate) struct Desk {
     /// Leads to the engine.
@@ -47,22 +59,28 @@ pub(crate) struct Desk {
     pub(crate) preface: Preface,
     /// Room for what is taken from sockets.
     pub(crate) budget: Arc<Budget>,
+    /// What programs can cause at will.
+    pub(crate) warnings: Throttle,
     /// How long a new connection has for its preface and its hello, and any connection for the rest of a frame.
     pub(crate) timeout: Duration,
 }
 
 /// Serves one connection to its end. `pid` is the kernel's word on who connected.
-pub(crate) async fn serve(mut stream: UnixStream, connection: ConnectionId, pid: Option<u32>, desk: &Desk) {
-    let deadline = Instant::now() + desk.timeout;
+pub(crate) async fn serve(mut stream: UnixStream, connection: ConnectionId, pid: Option<u32>, place: Place, desk: &Desk) {
+    let patience = match place {
+        Place::Anybodys => desk.timeout,
+        Place::Operators => desk.timeout.min(Duration::from_millis(OPERATOR_HELLO_MS)),
+    };
+    let deadline = Instant::now() + patience;
     let protocol = match timeout_at(deadline, greet(&mut stream, &desk.preface)).await.unwrap_or(Err(Fault::Silent)) {
         Ok(protocol) => protocol,
-        Err(fault) => return report(connection, pid, &fault),
+        Err(fault) => return report(connection, pid, &fault, desk),
     };
 
     let (outbox, in_flight) = (Outbox::default(), Semaphore::new(REQUESTS_IN_FLIGHT_MAX));
     let (read, write) = stream.split();
     let frames = Frames::of_a_stranger(read, desk.budget.share(pid), desk.timeout);
-    let mut reader = Reader { connection, frames, in_flight: &in_flight, outbox: &outbox, desk, said_hello: false };
+    let mut reader = Reader { connection, frames, in_flight: &in_flight, outbox: &outbox, desk, place, said_hello: false };
     let (unwritten, answers) = (BytesMut::new(), 0);
     let mut writer = Writer { write, unwritten, answers, in_flight: &in_flight, outbox: &outbox, desk };
 
@@ -81,7 +99,7 @@ pub(crate) async fn serve(mut stream: UnixStream, connection: ConnectionId, pid:
         if let Some((id, refusal)) = fault.answer() {
             outbox.reply(id, Err(refusal));
         }
-        report(connection, pid, fault);
+        report(connection, pid, fault, desk);
     }
     outbox.close();
     if reader.said_hello {
@@ -134,6 +152,7 @@ struct Reader<'a> {
     in_flight: &'a Semaphore,
     outbox: &'a Outbox,
     desk: &'a Desk,
+    place: Place,
     said_hello: bool,
 }
 
@@ -147,6 +166,9 @@ impl Reader<'_> {
             ClientFrame { id, request: Request::Hello(hello) } => (id, hello),
             ClientFrame { id, .. } => return Err(Fault::NoHello { id }),
         };
+        if self.place == Place::Operators && hello.role != Role::Operator {
+            return Err(Fault::NoPlace { id });
+        }
         self.hello(id, hello, protocol, pid)?;
         self.requests().await
     }
@@ -263,6 +285,8 @@ enum Fault {
     Frame(#[from] DecodeError),
     #[error("its first request is not hello")]
     NoHello { id: RequestId },
+    #[error("the broker has no room for more sessions' connections; the last places are the person's")]
+    NoPlace { id: RequestId },
     #[error("the broker is stopping")]
     Stopping,
     #[error("its socket failed: {0}")]
@@ -297,6 +321,16 @@ impl Fault {
         let (id, code, hint) = match self {
             Self::Frame(error) => return Some((0, bad_frame(error))),
             Self::FrameTooLarge | Self::FrameSlow => (0, ErrorCode::BadFrame, BAD_FRAME_HINT),
+            Self::NoPlace { id } => {
+                let hint = "end sessions that nobody needs, and try again".into();
+                let refusal = Refusal {
+                    code: ErrorCode::Overloaded,
+                    message: self.to_string(),
+                    hint,
+                    retry_after_ms: Some(TURNED_AWAY_RETRY_MS),
+                };
+                return Some((*id, refusal));
+            }
             Self::NoHello { id } => (*id, ErrorCode::OutOfOrder, "say hello first; the broker closes this connection"),
             Self::Silent | Self::Preface(_) | Self::Stopping | Self::Socket(_) => return None,
         };
@@ -316,17 +350,27 @@ pub(crate) fn bad_frame(error: &DecodeError) -> Refusal {
     Refusal { code: ErrorCode::BadFrame, message, hint: BAD_FRAME_HINT.into(), retry_after_ms: None }
 }
 
-fn report(connection: ConnectionId, pid: Option<u32>, fault: &Fault) {
-    match fault {
+fn report(connection: ConnectionId, pid: Option<u32>, fault: &Fault, desk: &Desk) {
+    let kind = match fault {
         // A program that was killed, or that came while the broker went: nothing that anybody could act on.
-        Fault::Socket(_) | Fault::Stopping => tracing::debug!(connection = connection.0, pid, cause = %fault, "connection ended"),
-        _ => tracing::warn!(connection = connection.0, pid, cause = %fault, "connection ended"),
+        Fault::Socket(_) | Fault::Stopping => {
+            return tracing::debug!(connection = connection.0, pid, cause = %fault, "connection ended");
+        }
+        Fault::Silent => "silent",
+        Fault::Preface(PrefaceError::Magic) => "preface",
+        Fault::Preface(_) => "versions",
+        Fault::FrameTooLarge | Fault::FrameSlow | Fault::Frame(_) => "frame",
+        Fault::NoHello { .. } => "no hello",
+        Fault::NoPlace { .. } => "no place",
+    };
+    if let Some(unsaid) = desk.warnings.due(kind) {
+        tracing::warn!(connection = connection.0, pid, cause = %fault, unsaid, "connection ended");
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use peer_proto::request::{Push, Role};
+    use peer_proto::request::Push;
 
     use super::*;
     use crate::turns;
@@ -343,12 +387,12 @@ mod tests {
         // Which of the two is noticed first is left to chance each time.
         for _ in 0..32 {
             let (arrivals, arrived) = turns::open();
-            let (budget, timeout) = (Arc::default(), Duration::from_secs(20));
-            let desk = Desk { arrivals, preface: Preface::ours("/x/peerctl"), budget, timeout };
+            let (budget, warnings, timeout) = (Arc::default(), Throttle::default(), Duration::from_secs(20));
+            let desk = Desk { arrivals, preface: Preface::ours("/x/peerctl"), budget, warnings, timeout };
             let (mut program, broker_end) = UnixStream::pair().unwrap();
             let serving = tokio::spawn({
                 let desk = Arc::new(desk);
-                async move { serve(broker_end, ConnectionId(1), None, &desk).await }
+                async move { serve(broker_end, ConnectionId(1), None, Place::Anybodys, &desk).await }
             });
             let hello = Hello { role: Role::Adapter, version: "0".into(), executable: "/x".into(), seat: None };
             program.write_all(&Preface::ours("/x").encode()).await.unwrap();

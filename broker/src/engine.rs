@@ -35,6 +35,7 @@ use crate::outbox::Outbox;
 use crate::readings::{Place, Readings};
 use crate::search::Searching;
 use crate::store::{Row, Store, StoreError, Walk};
+use crate::telemetry::Throttle;
 use crate::turns::Turns;
 use crate::{ancestry, query, state_dir, telemetry};
 
@@ -101,7 +102,8 @@ pub(crate) struct Engine {
     arrivals: Turns,
     readings: Readings,
     lines: BTreeMap<ConnectionId, Line>,
-    /// Those of them that sent what is no request, and have answers to come.
+    warnings: Throttle,
+    /// Those connections that sent what is no request, and have answers to come.
     leaving: Vec<ConnectionId>,
     identity: Identity,
     step: Step,
@@ -146,6 +148,7 @@ impl Engine {
             arrivals,
             readings: Readings::default(),
             lines: BTreeMap::new(),
+            warnings: Throttle::default(),
             leaving: Vec::new(),
             identity,
             step: Step::default(),
@@ -332,7 +335,9 @@ impl Engine {
             }
             Ok(heard) => Some(heard),
             Err(error) => {
-                tracing::warn!(connection = connection.0, cause = %error, "connection ended");
+                if let Some(unsaid) = self.warnings.due("frame") {
+                    tracing::warn!(connection = connection.0, cause = %error, unsaid, "connection ended");
+                }
                 line.last_word = Some(bad_frame(&error));
                 self.leaving.push(connection);
                 None

@@ -31,6 +31,7 @@ use crate::listener::Socket;
 use crate::search::{IndexError, IndexReport, LocalIndex, LocalLooked, Parent, Searching};
 use crate::state_dir::Lock;
 use crate::store::{OpenError, Store, StoreError};
+use crate::telemetry::Throttle;
 
 pub mod config;
 pub mod search;
@@ -210,7 +211,8 @@ fn serve(
         .map_err(RunError::Runtime)?;
 
     let mut at_ready = Ok(());
-    let desk = Desk { arrivals: to_engine, preface: desk_preface, budget: Arc::default(), timeout };
+    let (budget, warnings) = (Arc::default(), Throttle::default());
+    let desk = Desk { arrivals: to_engine, preface: desk_preface, budget, warnings, timeout };
     let up = || {
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),

@@ -12,14 +12,14 @@ use std::time::Duration;
 
 use nix::unistd::geteuid;
 use peer_core::input::ConnectionId;
-use peer_proto::limits::CONNECTIONS_MAX;
+use peer_proto::limits::{CONNECTIONS_MAX, OPERATOR_CONNECTIONS};
 use thiserror::Error;
 use tokio::net::unix::UCred;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-use crate::connection::{self, Desk};
+use crate::connection::{self, Desk, Place};
 use crate::engine::Arrival;
 use crate::reach::{Changes, Reach};
 use crate::shutdown::Signals;
@@ -91,6 +91,7 @@ pub(crate) async fn serve<E>(
     let listener = UnixListener::from_std(listener).map_err(ServeError::Listen)?;
     let desk = Arc::new(desk);
     let connections_max = connections_max();
+    let for_anybody = connections_max - OPERATOR_CONNECTIONS.min(connections_max / 4);
     let (mut connections, mut turned_away) = (JoinSet::new(), JoinSet::new());
     let mut last_connection = 0;
     // Each complaint is logged when it begins, not for each connection that meets it.
@@ -106,21 +107,25 @@ pub(crate) async fn serve<E>(
             signal = signals.next() => break (None, signal),
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) if connections.len() >= connections_max => {
-                    if !std::mem::replace(&mut full, true) {
-                        tracing::warn!(connections = connections.len(), "no room for more connections; turning new ones away");
+                    if !std::mem::replace(&mut full, true)
+                        && let Some(unsaid) = desk.warnings.due("full")
+                    {
+                        let connections = connections.len();
+                        tracing::warn!(connections, unsaid, "no room for more connections; turning new ones away");
                     }
-                    if turned_away.len() < TURNED_AWAY_MAX && same_user(&stream).is_some() {
+                    if turned_away.len() < TURNED_AWAY_MAX && same_user(&stream, &desk).is_some() {
                         let desk = desk.clone();
                         turned_away.spawn(async move { connection::turn_away(stream, connections_max, &desk).await });
                     }
                 }
                 Ok((stream, _)) => {
                     failing = false;
-                    if let Some(them) = same_user(&stream) {
+                    if let Some(them) = same_user(&stream, &desk) {
                         last_connection += 1;
                         let pid = them.pid().and_then(|pid| u32::try_from(pid).ok());
                         let (desk, connection) = (desk.clone(), ConnectionId(last_connection));
-                        connections.spawn(async move { connection::serve(stream, connection, pid, &desk).await });
+                        let place = if connections.len() < for_anybody { Place::Anybodys } else { Place::Operators };
+                        connections.spawn(async move { connection::serve(stream, connection, pid, place, &desk).await });
                     }
                 }
                 Err(error) => {
@@ -162,15 +167,19 @@ pub(crate) async fn serve<E>(
 }
 
 /// The kernel's word on who connected, where it is this user. Anybody else is logged and hears nothing.
-fn same_user(stream: &UnixStream) -> Option<UCred> {
+fn same_user(stream: &UnixStream, desk: &Desk) -> Option<UCred> {
     match stream.peer_cred() {
         Ok(them) if them.uid() == geteuid().as_raw() => Some(them),
         Ok(them) => {
-            tracing::warn!(uid = them.uid(), pid = them.pid(), "refused a connection of another user");
+            if let Some(unsaid) = desk.warnings.due("another user") {
+                tracing::warn!(uid = them.uid(), pid = them.pid(), unsaid, "refused a connection of another user");
+            }
             None
         }
         Err(error) => {
-            tracing::warn!(cause = %error, "refused a connection whose user the kernel does not tell");
+            if let Some(unsaid) = desk.warnings.due("an unknown user") {
+                tracing::warn!(cause = %error, unsaid, "refused a connection whose user the kernel does not tell");
+            }
             None
         }
     }

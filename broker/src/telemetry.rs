@@ -1,17 +1,20 @@
 //! The broker's log: one file, one line per event, read by people and by `grep`.
 //!
-//! Field names are fixed: `connection`, `peer`, `message`, `cause`, `uid`, `pid`, `elapsed_us`. Levels: `info` is the
+//! Field names are fixed: `connection`, `peer`, `message`, `cause`, `uid`, `pid`, `elapsed_us`,
+//! `unsaid`. Levels: `info` is the
 //! broker's own life (one line up, one line down), `warn` what an operator may act on, `error` that the broker stops,
 //! `debug` each change and each effect by its kind. Invariant: neither texts nor tokens are ever logged.
 //!
 //! The log belongs to the broker's two threads and not to the process, so that several brokers in one process (tests)
 //! keep their logs apart.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use nix::libc;
 use peer_core::step::{Change, Effect};
@@ -21,6 +24,9 @@ use tracing_subscriber::EnvFilter;
 
 /// A log larger than this is set aside at its next line; two of them are kept.
 const LOG_BYTES_MAX: u64 = 10 * 1024 * 1024;
+
+/// Between two warnings of one kind.
+const WARNINGS_APART: Duration = Duration::from_secs(60);
 
 /// Names a filter in `tracing`'s own syntax.
 const FILTER_VARIABLE: &str = "PEERD_LOG";
@@ -90,6 +96,38 @@ impl Write for LogFile {
 
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
+    }
+}
+
+/// Warnings that any program can cause as often as it likes: of each kind one a minute is logged, with how many were not.
+#[derive(Debug, Default)]
+pub(crate) struct Throttle {
+    /// When each kind was logged last, and how often it was not since.
+    kinds: Mutex<BTreeMap<&'static str, (Instant, u64)>>,
+}
+
+impl Throttle {
+    /// Whether one of this kind is to be logged now: then how many were not since the last. None: it counts as not logged.
+    pub(crate) fn due(&self, kind: &'static str) -> Option<u64> {
+        self.due_at(kind, Instant::now())
+    }
+
+    fn due_at(&self, kind: &'static str, now: Instant) -> Option<u64> {
+        let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
+        match kinds.get_mut(kind) {
+            Some((last, unsaid)) if now.saturating_duration_since(*last) < WARNINGS_APART => {
+                *unsaid += 1;
+                None
+            }
+            Some((last, unsaid)) => {
+                *last = now;
+                Some(std::mem::take(unsaid))
+            }
+            None => {
+                kinds.insert(kind, (now, 0));
+                Some(0)
+            }
+        }
     }
 }
 
@@ -214,6 +252,19 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
         say("and on");
         assert!(std::fs::read_to_string(&path).unwrap().contains("and on"));
+    }
+
+    #[test]
+    fn of_many_warnings_of_one_kind_one_a_minute_is_said_with_how_many_were_not() {
+        let (throttle, start) = (Throttle::default(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(throttle.due_at("frame", at(0)), Some(0));
+        assert_eq!(throttle.due_at("silent", at(1)), Some(0), "another kind is none of this");
+        for _ in 0..200 {
+            assert_eq!(throttle.due_at("frame", at(59)), None);
+        }
+        assert_eq!(throttle.due_at("frame", at(60)), Some(200));
+        assert_eq!(throttle.due_at("frame", at(61)), None);
     }
 
     #[test]

@@ -41,8 +41,9 @@ const TIMED_FILES_MAX: usize = 2_000;
 /// Changed files that the person's program is told, newest first.
 const TOLD_FILES_MAX: usize = 100;
 
-/// Changed files that our own sentence names.
-const NAMED_FILES_MAX: usize = 3;
+/// Directories that our own sentence names, and how long the name of one may be.
+const NAMED_DIRECTORIES_MAX: usize = 3;
+const DIRECTORY_CHARS_MAX: usize = 16;
 
 /// Which peer's first summary is made or was made, and whether that peer has said one itself meanwhile.
 #[derive(Debug, Default)]
@@ -157,9 +158,9 @@ impl Facts {
             None => {}
             Some([]) => parts.push("no changes".to_owned()),
             Some(files) => {
-                let named = &files[..files.len().min(NAMED_FILES_MAX)];
-                let more = if named.len() < files.len() { ", …" } else { "" };
-                parts.push(format!("{}: {}{more}", counted(files.len(), "changed file"), named.join(", ")));
+                let directories = directories(files);
+                let place = if directories.is_empty() { String::new() } else { format!(" in {}", directories.join(", ")) };
+                parts.push(format!("{}{place}", counted(files.len(), "changed file")));
             }
         }
         fit(&parts.join(", "))
@@ -181,6 +182,20 @@ impl Facts {
         let output = child::run(command, facts.as_bytes(), limit, LINE_BYTES_MAX).await?;
         Ok(String::from_utf8_lossy(&output.bytes).lines().next().and_then(fit))
     }
+}
+
+/// The directories at the top of the work tree that the files lie in, the first few. Only those whose name is a short word of
+/// plain letters: others read it, and in a repository of anybody's a name may be an instruction.
+fn directories(files: &[String]) -> Vec<&str> {
+    let is_word =
+        |name: &&str| (1..=DIRECTORY_CHARS_MAX).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphabetic());
+    let mut named: Vec<&str> = Vec::new();
+    for name in files.iter().filter_map(|file| file.split_once('/')).map(|(top, _)| top).filter(is_word) {
+        if named.len() < NAMED_DIRECTORIES_MAX && !named.contains(&name) {
+            named.push(name);
+        }
+    }
+    named
 }
 
 /// The files of the work tree that differ from what is checked out, those that changed last first; a directory of new

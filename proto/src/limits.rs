@@ -114,8 +114,21 @@ pub const FORGET_OFFLINE_MS: u64 = 7 * 24 * 3_600_000;
 /// Peers that the broker retains, online or not.
 pub const PEERS_MAX: usize = 10_000;
 
+/// New peers that programs of one process may register in any minute: more than any person starts sessions.
+pub const NEW_PEERS_PER_PROCESS: u32 = 300;
+
+/// New peers that all programs together may register in any minute.
+pub const NEW_PEERS_PER_MINUTE: u32 = 1_000;
+
+/// A peer that was seen this recently is not forgotten to make room for another: a day.
+pub const KEPT_FROM_ROOM_MS: u64 = 24 * 3_600_000;
+
 /// Connections that the broker keeps open at once.
 pub const CONNECTIONS_MAX: usize = 4_096;
+
+/// Of these, the last ones that are kept for operators: so `peerctl` gets through when sessions took all others. Where there
+/// may be few connections, a quarter of them.
+pub const OPERATOR_CONNECTIONS: usize = 16;
 
 /// Aliases that one peer keeps; the oldest gives way.
 pub const ALIASES_MAX: usize = 16;

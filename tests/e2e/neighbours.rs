@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use peer_proto::codec;
 use peer_proto::handshake::{FIXED_BYTES, Preface};
 use peer_proto::limits::FRAME_BYTES_MAX;
+use peer_proto::refusal::ErrorCode;
 use peer_proto::request::{ClientFrame, Hello, Register, Request, RequestId, Role, Send, ServerFrame};
 use peer_tests::{Home, PATIENCE};
 
@@ -16,6 +17,20 @@ struct Program {
 
 impl Program {
     fn connect(home: &Home, role: Role) -> Self {
+        let mut program = Self::greeted(home);
+        let answer = program.say_hello(role);
+        assert!(matches!(answer, Some(ServerFrame::Reply { id: 1, result: Ok(_) })), "{answer:?}");
+        program
+    }
+
+    fn say_hello(&mut self, role: Role) -> Option<ServerFrame> {
+        let hello = Hello { role, version: "0".into(), executable: "/x".into(), seat: None };
+        self.send(1, Request::Hello(hello));
+        self.next()
+    }
+
+    /// After both prefaces.
+    fn greeted(home: &Home) -> Self {
         let mut stream = UnixStream::connect(home.socket()).expect("the broker listens");
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.write_all(&Preface::ours("/x/program").encode()).unwrap();
@@ -23,10 +38,7 @@ impl Program {
         stream.read_exact(&mut fixed).unwrap();
         let (_, software_bytes) = Preface::decode_fixed(&fixed).unwrap();
         stream.read_exact(&mut vec![0; software_bytes]).unwrap();
-        let mut program = Self { stream };
-        let hello = Hello { role, version: "0".into(), executable: "/x".into(), seat: None };
-        program.ask(1, Request::Hello(hello));
-        program
+        Self { stream }
     }
 
     fn send(&mut self, id: RequestId, request: Request) {
@@ -161,4 +173,59 @@ fn programs_that_send_faster_than_the_broker_stores_wait_and_cost_little_memory(
         thread.join().unwrap();
     }
     assert!(most.saturating_sub(before) < 120 * 1024, "{before} KiB before, at most {most} KiB");
+}
+
+#[test]
+fn the_person_gets_through_when_sessions_took_all_other_connections() {
+    let home = peer_tests::home!();
+    let executable = home.executable().to_str().expect("UTF-8");
+    let mut start = std::process::Command::new("sh");
+    // Sixteen connections, four of them for operators, and the descriptors that are none.
+    start.args(["-c", "ulimit -n 80 && exec \"$0\" daemon start", executable]);
+    start.env("HOME", home.home()).env("PEERD_DIR", home.state());
+    assert!(start.status().expect("run a shell").success());
+    let (mut crowd, mut refused) = (Vec::new(), None);
+    while refused.is_none() && crowd.len() < 16 {
+        let mut program = Program::greeted(&home);
+        match program.say_hello(Role::Adapter) {
+            Some(ServerFrame::Reply { result: Err(refusal), .. }) => refused = Some(refusal),
+            _ => crowd.push(program),
+        }
+    }
+    let refused = refused.expect("the last places are for operators");
+    assert_eq!(refused.code, ErrorCode::Overloaded, "{refused}");
+    assert!(refused.message.contains("the person's"), "{refused}");
+    for _ in 0..3 {
+        let _ = home.peerctl(&["status", "--json"]).success();
+    }
+    let _ = home.peerctl(&["daemon", "stop"]).success();
+}
+
+#[test]
+fn an_adapter_in_a_repository_of_pipes_is_a_peer_all_the_same() {
+    let home = peer_tests::home!();
+    for (number, place) in [".git", ".git/commondir", ".git/HEAD", ".git/config"].into_iter().enumerate() {
+        let root = home.root().join(number.to_string());
+        let pipe = root.join(place);
+        std::fs::create_dir_all(pipe.parent().unwrap()).unwrap();
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let name = format!("luna{number}");
+        let adapter = home.adapter("claude-code").env("PEER_NAME", &name).cwd(&root).start();
+        let _ = adapter.call("list_peers", serde_json::json!({})).success();
+        let peers = home.peerctl(&["peers", "--json"]).success().json();
+        assert!(peers.as_array().unwrap().iter().any(|peer| peer["name"] == name.as_str()), "{place}: {peers}");
+    }
+}
+
+#[test]
+fn frames_that_say_nothing_do_not_fill_the_log() {
+    let home = peer_tests::home!();
+    let _ = home.peerctl(&["daemon", "start"]).success();
+    for _ in 0..50 {
+        let mut program = Program::connect(&home, Role::Adapter);
+        program.stream.write_all(&[2, 0, 0, 0, 7, 250]).unwrap();
+        assert!(matches!(program.next(), Some(ServerFrame::Reply { id: 0, result: Err(_) })));
+    }
+    let log = std::fs::read_to_string(home.state().join("broker.log")).unwrap();
+    assert!(log.lines().filter(|line| line.contains("WARN")).count() < 5, "{log}");
 }

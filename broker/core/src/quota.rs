@@ -5,9 +5,10 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use peer_proto::ids::{MessageId, PeerId, Timestamp};
-use peer_proto::limits::Limits;
+use peer_proto::limits::{Limits, NEW_PEERS_PER_MINUTE, NEW_PEERS_PER_PROCESS};
 use peer_proto::refusal::ErrorCode;
 
+use crate::record::Process;
 use crate::rejection::Rejection;
 
 /// The window that rates count in.
@@ -49,6 +50,8 @@ pub(crate) struct Quota {
     pairs: Rates<(PeerId, PeerId)>,
     said: Said,
     threads: BTreeMap<String, Turns>,
+    /// Registrations of new peers: those of a process, and all.
+    newcomers: Rates<Option<Process>>,
     /// What was refused since the broker started.
     refused: BTreeMap<ErrorCode, u64>,
 }
@@ -102,6 +105,25 @@ impl Quota {
                 per_minute: limits.pair_per_minute,
                 retry_after_ms,
             }),
+        }
+    }
+
+    /// Whether one of these processes may register a new peer now.
+    pub(crate) fn check_newcomer(&self, now_ms: u64, processes: &[Process]) -> Result<(), Rejection> {
+        let of_all = (None, NEW_PEERS_PER_MINUTE);
+        let of_each = processes.iter().map(|process| (Some(*process), NEW_PEERS_PER_PROCESS));
+        for (key, per_minute) in of_each.chain([of_all]) {
+            if let Some(retry_after_ms) = retry_after(self.newcomers.sent.get(&key), now_ms, per_minute) {
+                return Err(Rejection::TooManyNewPeers { per_minute, of_one: key.is_some(), retry_after_ms });
+            }
+        }
+        Ok(())
+    }
+
+    /// A new peer was registered by a program of these processes.
+    pub(crate) fn count_newcomer(&mut self, now_ms: u64, processes: &[Process]) {
+        for key in processes.iter().map(|process| Some(*process)).chain([None]) {
+            self.newcomers.count(key, now_ms);
         }
     }
 
@@ -292,6 +314,31 @@ mod tests {
 
     const A: PeerId = PeerId(2);
     const B: PeerId = PeerId(3);
+
+    #[test]
+    fn a_process_that_registers_more_peers_than_anybody_needs_waits_and_others_do_not() {
+        let mut quota = Quota::default();
+        let (greedy, modest) = (Process { pid: 7, started: 1 }, Process { pid: 8, started: 1 });
+        for n in 0..u64::from(NEW_PEERS_PER_PROCESS) {
+            assert_eq!(quota.check_newcomer(n, &[greedy]), Ok(()));
+            quota.count_newcomer(n, &[greedy]);
+        }
+        let refused = quota.check_newcomer(1_000, &[modest, greedy]).unwrap_err();
+        assert!(matches!(refused, Rejection::TooManyNewPeers { of_one: true, retry_after_ms: 59_000, .. }), "{refused:?}");
+        assert_eq!(quota.check_newcomer(1_000, &[modest]), Ok(()));
+        for pid in 9.. {
+            let each = Process { pid, started: 1 };
+            match quota.check_newcomer(1_000, &[each]) {
+                Ok(()) => quota.count_newcomer(1_000, &[each]),
+                Err(refused) => {
+                    assert!(matches!(refused, Rejection::TooManyNewPeers { of_one: false, .. }), "{refused:?}");
+                    assert_eq!(pid - 9, NEW_PEERS_PER_MINUTE - NEW_PEERS_PER_PROCESS);
+                    break;
+                }
+            }
+        }
+        assert_eq!(quota.check_newcomer(61_000, &[greedy]), Ok(()));
+    }
 
     #[test]
     fn the_sixty_first_message_in_a_minute_waits_for_the_first_to_age() {

@@ -161,6 +161,19 @@ pub enum Rejection {
         /// How many.
         peers: usize,
     },
+    /// Too many new peers in a minute.
+    #[error(
+        "more than {per_minute} new peers were registered within a minute{}",
+        if *of_one { " by programs of this process" } else { "" }
+    )]
+    TooManyNewPeers {
+        /// How many there may be.
+        per_minute: u32,
+        /// That many of one process, and not of all.
+        of_one: bool,
+        /// When to try again.
+        retry_after_ms: u64,
+    },
     /// Too many kept-back answers.
     #[error("this connection waits for mail {waits} times already")]
     TooManyWaits {
@@ -383,8 +396,15 @@ impl From<Rejection> for Refusal {
                 (ErrorCode::TooLate, "what the answer carried was shown to nobody: offer it again".to_owned(), None)
             }
             Rejection::NoSpace => (ErrorCode::NoSpace, "free some space; sending works again by itself".to_owned(), None),
-            Rejection::TooManyPeers { .. } => {
-                (ErrorCode::Overloaded, "close sessions, or lower limits.forget_offline_hours".to_owned(), None)
+            Rejection::TooManyPeers { .. } => (
+                ErrorCode::Overloaded,
+                "lower limits.forget_offline_hours in config.toml and run `peerctl daemon restart`; `peerctl peers --all` lists them"
+                    .to_owned(),
+                None,
+            ),
+            Rejection::TooManyNewPeers { retry_after_ms, .. } => {
+                let hint = "resume the sessions that there are, or try again later; `peerctl peers --all` shows who came";
+                (ErrorCode::Overloaded, hint.to_owned(), Some(retry_after_ms))
             }
             Rejection::TooManyWaits { .. } => {
                 (ErrorCode::Overloaded, "end one of them first: StopWaiting with its request's id".to_owned(), None)

@@ -1,7 +1,9 @@
 //! How sessions come and go: registration, binding to a seat, names, and the end.
 
 use peer_proto::ids::{MessageId, PeerId, Timestamp};
-use peer_proto::limits::{NAME_CHARS_MAX, PATH_BYTES_MAX, PEERS_MAX, SEAT_KEY_BYTES_MAX, SUMMARY_BYTES_MAX, TRACE_ENTRIES_MAX};
+use peer_proto::limits::{
+    KEPT_FROM_ROOM_MS, NAME_CHARS_MAX, PATH_BYTES_MAX, PEERS_MAX, SEAT_KEY_BYTES_MAX, SUMMARY_BYTES_MAX, TRACE_ENTRIES_MAX,
+};
 use peer_proto::message::{Cause, Stage, TraceEvent};
 use peer_proto::request::{EventKind, Goodbye, Push, Register, Registered, Reply, Role, Seat, SeatKind};
 use peer_proto::text::named;
@@ -12,7 +14,7 @@ use crate::input::{ConnectionId, Facts, Now};
 use crate::lease::delivery_to;
 use crate::mailbox::trace;
 use crate::presence::{Host, Operator, Session, add_alias, add_former, add_seat, check_name, rename};
-use crate::record::{DeliveryRecord, PeerRecord};
+use crate::record::{DeliveryRecord, PeerRecord, Process};
 use crate::rejection::Rejection;
 use crate::step::{Change, Effect, Step};
 
@@ -60,7 +62,15 @@ impl Broker {
         let (peer, shared) = match found {
             Found::Free(peer) => (peer, false),
             Found::Shared(peer) => (peer, true),
-            Found::Nobody(name) => (self.new_peer(now, name, facts, step)?, false),
+            Found::Nobody(name) => {
+                // The program that connected, and what started it.
+                let ancestors = self.presence.connections.get(&caller.connection).map(|open| open.ancestors.as_slice());
+                let processes: Vec<Process> = ancestors.unwrap_or_default().iter().take(2).copied().collect();
+                self.quota.check_newcomer(now.mono_ms, &processes)?;
+                let peer = self.new_peer(now, name, facts, step)?;
+                self.quota.count_newcomer(now.mono_ms, &processes);
+                (peer, false)
+            }
         };
         let notice = match conflict {
             _ if shared && self.presence.is_online(peer) => {
@@ -96,11 +106,9 @@ impl Broker {
 
     fn new_peer(&mut self, now: Now, name: Option<String>, facts: &Facts, step: &mut Step) -> Result<PeerId, Rejection> {
         if self.presence.len() >= PEERS_MAX {
-            let unused = self
-                .presence
-                .offline()
-                .map(|(_, peer)| peer)
-                .find(|peer| self.mailbox(*peer).is_none() && self.presence.absent(*peer).is_none());
+            // The one that was away longest, and nothing of the person's or of others' goes with it.
+            let long_ago = |(at, _): &(Timestamp, PeerId)| at.plus_ms(KEPT_FROM_ROOM_MS) <= now.wall;
+            let unused = self.presence.offline().take_while(long_ago).map(|(_, peer)| peer).find(|peer| self.is_unused(*peer));
             match unused {
                 Some(peer) => self.forget_peer(now, peer, step),
                 None => return Err(Rejection::TooManyPeers { peers: self.presence.len() }),
@@ -115,6 +123,15 @@ impl Broker {
         step.change(Change::PutNextPeer(self.next_peer));
         self.presence.put(record);
         Ok(id)
+    }
+
+    /// Whether nothing is lost with a peer: no mail, no policy, no pause, no place in a channel, and no session that is
+    /// expected back.
+    fn is_unused(&self, peer: PeerId) -> bool {
+        let has_policy = self.presence.get(peer).is_some_and(|record| record.policy.is_some());
+        let is_paused = self.pauses.peers.iter().any(|paused| self.is_same(peer, *paused));
+        let is_member = self.channels.of(peer).next().is_some();
+        !has_policy && !is_paused && !is_member && self.mailbox(peer).is_none() && self.presence.absent(peer).is_none()
     }
 
     fn begin_session(

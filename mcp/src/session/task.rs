@@ -27,6 +27,9 @@ use crate::render;
 /// broker that was stopped on purpose is left alone, so that one that is not replaced is started again.
 const LOSS_PATIENCE_MS: u64 = 30_000;
 
+/// How long the first registration waits for what the session's directory is, in milliseconds.
+const LOOK_MS_MAX: u64 = 1_000;
+
 impl Session {
     /// Connects, serves the connection, and comes back, until the session is over.
     pub(super) async fn run(self: Arc<Self>, unstarted: Unstarted) {
@@ -102,11 +105,19 @@ impl Session {
         self.inbox_changed();
     }
 
-    /// Looks up what is slow: after the client has its first answer, and off this thread.
-    async fn look_around(&self) {
-        let cwd = self.surroundings.cwd.clone();
-        let repository = tokio::task::spawn_blocking(move || cwd.and_then(|cwd| git::repository_of(&cwd))).await;
-        self.state().repository = repository.ok().flatten();
+    /// Looks up what may be slow: after the client has its first answer, and off this thread. A file system that does not
+    /// answer keeps nobody from the broker: what is found later is told at the next registration.
+    async fn look_around(self: &Arc<Self>) {
+        let session = Arc::clone(self);
+        let (done, looked) = oneshot::channel();
+        // A thread of its own, because the runtime would wait for one of its at the end.
+        std::thread::spawn(move || {
+            let repository = session.surroundings.cwd.as_deref().and_then(git::repository_of);
+            session.state().repository = repository;
+            // Nobody may wait any more.
+            let _ = done.send(());
+        });
+        let _ = tokio::time::timeout(Duration::from_millis(LOOK_MS_MAX), looked).await;
     }
 
     /// One attempt to connect and register.
