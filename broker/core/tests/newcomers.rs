@@ -10,7 +10,7 @@ use peer_proto::policy::Policy;
 use peer_proto::refusal::{ErrorCode, Refusal};
 use peer_proto::request::{Register, Registered, Reply, Request, Role};
 
-const NOW: Now = Now { wall: Timestamp(10 * KEPT_FROM_ROOM_MS), mono_ms: 1_000 };
+const NOW: Now = Now { wall: Timestamp(10 * KEPT_FROM_ROOM_MS), mono_ms: 1_000, slept_ms: 0 };
 
 /// A broker that knows as many peers as it may, the person among them: those whose number is in `long_ago` were last seen more
 /// than a day ago, the first one first.
