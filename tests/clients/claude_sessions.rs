@@ -104,7 +104,8 @@ fn a_turn_that_is_interrupted_loses_nothing() {
     tui.key("Escape");
     gate.open();
     let request = talk.request_with("| which bcrypt?");
-    assert_eq!(request.count("| which bcrypt?"), 1);
+    // The post is on trial, and a hook may carry it as well.
+    assert!((1..=2).contains(&request.count("| which bcrypt?")));
     let _ = news.wait("presented", &id);
     tui.close();
 }
@@ -163,7 +164,9 @@ fn two_adapters_of_one_session_are_one_peer_and_show_a_message_once() {
     let _ = news.wait("presented", &id);
     let _ = running.wait().success();
     let last = talk.requests().pop().expect("there are requests");
-    assert_eq!(last.count("| which bcrypt?"), 1);
+    let marked = last.count("13 chars (shown before)");
+    assert_eq!(last.count("| which bcrypt?"), 1 + marked, "once, or once more with a mark while the first post is on trial");
+    assert!(marked <= 1);
     assert!(!last.shows("more waits"), "the one that takes no mail says that some waits");
 }
 

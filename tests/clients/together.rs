@@ -60,7 +60,8 @@ fn a_question_wakes_codex_and_its_answer_wakes_claude() {
 
     let answered = claude.request_with("| it is 5.1.1");
     latency("claude", "inbox_socket (a turn just ended)", before, &answered);
-    assert_eq!(answered.count("| it is 5.1.1"), 1);
+    // The first post of a session is on trial: the hook of the prompt that it makes carries it as well, marked.
+    assert!((1..=2).contains(&answered.count("| it is 5.1.1")));
     let question = id_of(&asked, "| which bcrypt");
     assert!(answered.shows(&format!("thread auth reply to {question}")), "the answer says what it answers");
     luna.wait_for("thanks, noted");
@@ -99,7 +100,9 @@ fn both_get_what_comes_while_they_work() {
         let shown = talk.request_with("| the port is taken");
         latency(client, "all that setup installs", sent, &shown);
         let last = talk.requests().pop().expect("there are requests");
-        assert_eq!(last.count("| the port is taken"), 1, "{client} is shown it once");
+        // Claude Code's first post is on trial, and a hook carries it as well, marked.
+        let most = if client == "claude" { 2 } else { 1 };
+        assert!((1..=most).contains(&last.count("| the port is taken")), "{client} is shown it once");
         assert_eq!(talk.requests().len(), 3, "{client} is not woken again");
     }
 }
