@@ -223,10 +223,12 @@ const REFUSED: &[libc::c_long] = &[
 ];
 
 /// What every process of the broker's may do.
+#[allow(clippy::unnecessary_cast, reason = "glibc and musl have different types for the requests of ioctl")]
 pub(super) fn always() -> Result<Vec<Call>, BackendError> {
     let mut calls: Vec<Call> = ALWAYS.iter().chain(ALWAYS_HERE).map(|call| (*call, Vec::new())).collect();
     let own_process = u64::from(std::process::id());
-    let (thread, name, terminal) = (libc::CLONE_THREAD as u64, libc::PR_SET_NAME as u64, libc::TCGETS);
+    let (thread, name) = (libc::CLONE_THREAD as u64, libc::PR_SET_NAME as u64);
+    let asks = [libc::FIONBIO, libc::FIOCLEX, libc::FIONREAD, libc::TCGETS].map(|request| request as u64);
     let namespaces = libc::CLONE_NEWCGROUP
         | libc::CLONE_NEWIPC
         | libc::CLONE_NEWNET
@@ -245,7 +247,7 @@ pub(super) fn always() -> Result<Vec<Call>, BackendError> {
         // Reading limits, not setting them.
         (libc::SYS_prlimit64, any_of([is_null(2)?])?),
         // Whether a read waits, what can be read, and whether it is a terminal. Not what types into one.
-        (libc::SYS_ioctl, any_of([is(1, libc::FIONBIO)?, is(1, libc::FIOCLEX)?, is(1, libc::FIONREAD)?, is(1, terminal)?])?),
+        (libc::SYS_ioctl, any_of([is(1, asks[0])?, is(1, asks[1])?, is(1, asks[2])?, is(1, asks[3])?])?),
         // The next filter, which refuses it.
         (libc::SYS_seccomp, Vec::new()),
     ]);
@@ -285,8 +287,8 @@ fn the(argument: u8, is: SeccompCmpOp, value: u64) -> Result<SeccompCondition, B
     SeccompCondition::new(argument, SeccompCmpArgLen::Dword, is, value)
 }
 
-fn is(argument: u8, value: impl Into<u64>) -> Result<SeccompCondition, BackendError> {
-    the(argument, SeccompCmpOp::Eq, value.into())
+fn is(argument: u8, value: u64) -> Result<SeccompCondition, BackendError> {
+    the(argument, SeccompCmpOp::Eq, value)
 }
 
 fn is_null(argument: u8) -> Result<SeccompCondition, BackendError> {
