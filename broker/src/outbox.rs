@@ -121,6 +121,11 @@ impl Outbox {
         self.queue().ended
     }
 
+    /// Whether both lead to the same connection.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
     /// Whether so many answers wait that its program shall read before it gets more.
     pub(crate) fn is_crowded(&self) -> bool {
         self.queue().is_crowded()

@@ -5,7 +5,7 @@
 //!
 //! What it keeps: the result holds no character that moves a cursor, changes the reading order, or ends a line other than
 //! where [`Body`] ends one. A character that draws nothing stays only where the writing of its neighbours needs it
-//! ([`unseen`]): at most one selector and one joiner behind a visible character, so that no text can be hidden in them.
+//! (`unseen`): at most one selector and one joiner behind a visible character, so that no text can be hidden in them.
 //! An escape sequence thus loses its escape and stands there as plain text: nothing of it is acted on, and nothing is hidden
 //! from the reader. What is shown once is shown the same when it passes through again. The time is linear in the length.
 

@@ -72,9 +72,12 @@ fn one_of_many_wins_a_claim_and_work_goes_on_where_its_needs_are_met() {
     let _ = tasks(winner, json!({"action": "start", "task": "T-1"}));
     let _ = tasks(winner, json!({"action": "block", "task": "T-1", "result": "no database here"}));
     hears(&luna, "cannot go on with task T-1 (\"mend the login\"): \"no database here\"");
-    let _ = tasks(winner, json!({"action": "complete", "task": "T-1", "result": "merged as 4f2a"}));
+    let completed = tasks(winner, json!({"action": "complete", "task": "T-1", "result": "merged as 4f2a"}));
     hears(&luna, "completed task T-1 (\"mend the login\"): \"merged as 4f2a\"");
-    hears(&others[1], "it can begin");
+    // Where vega did it, that result may carry the news.
+    if !completed.contains("it can begin") {
+        hears(&others[1], "it can begin");
+    }
     let _ = tasks(&others[1], json!({"action": "start", "task": "T-2"}));
 
     let listed = tasks(&luna, json!({"action": "list"}));

@@ -167,7 +167,7 @@ async def bad_arguments_are_named(home):
             ("send_message", {"to": "orion", "message": "x", "intent": "shout"}, "intent"),
             ("send_message", {"to": "orion", "message": "x", "reply_to": "m-0000000000000000"}, "m-0000000000000000"),
             ("send_message", {"to": "orion", "message": "x", "volume": 11}, "volume"),
-            ("send_message", {"to": ["orion"], "message": "x"}, "to"),
+            ("send_message", {"to": [["orion"]], "message": "x"}, "to"),
             ("check_messages", {"limit": "many"}, "limit"),
             ("check_messages", {"kind": "gossip"}, "kind"),
             ("ack_messages", {"message_ids": "nonsense"}, "nonsense"),

@@ -1027,7 +1027,8 @@ impl Model {
         for letter in self.letters.values_mut().filter(|letter| letter.holder == Some(connection)) {
             letter.release();
         }
-        if self.sessions_of(peer).is_empty() {
+        // One that is expected back with its token has not ended: this session shares its peer.
+        if self.sessions_of(peer).is_empty() && !self.expected.contains_key(&peer) {
             self.forgotten_offers(peer);
         }
         let (policy, moved) = (self.policy_of(peer), !self.world.disk.peers.contains_key(&before));
@@ -1177,8 +1178,8 @@ impl Model {
         self.world.changes.clear();
         self.world.effects.clear();
         let now = self.world.now;
-        let slept = now.wall.ms_since(self.last_now.wall) > now.mono_ms.saturating_sub(self.last_now.mono_ms) + WAKE_DRIFT_MS;
-        if slept {
+        // Nobody sets the clock forward here; a clock that was set back may hide from the wall that the machine slept.
+        if now.slept_ms - self.last_now.slept_ms > WAKE_DRIFT_MS {
             self.grace_until_ms = now.mono_ms + EXPIRY_GRACE_MS;
         }
         self.last_now = now;

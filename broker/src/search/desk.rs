@@ -311,9 +311,14 @@ impl Desk {
         let asked = Asked::Find { number: self.finds, search: pending.question.search.clone() };
         pending.sent = Some((self.finds, behind));
         line.finding = Some((self.finds, now));
+        let asker = pending.question.outbox.clone();
         if let Err(error) = wire::write(&mut line.stream, &asked) {
             self.end(&format!("does not listen: {error}"));
         }
+        // Whoever asked has had its turn: what else it asks waits behind the others' questions.
+        let (others, its): (Vec<_>, Vec<_>) =
+            self.pending.drain(..).partition(|pending| !pending.question.outbox.is_same(&asker));
+        self.pending.extend(others.into_iter().chain(its));
         true
     }
 
@@ -477,17 +482,19 @@ impl Desk {
 
     /// Answers what waited too long, and ends a process that does.
     fn give_up(&mut self, now: Instant) {
+        // What is being looked for already ends by itself.
+        self.pending.retain(|pending| pending.sent.is_some() || !pending.question.outbox.is_ending());
         while let Some(place) = self.pending.iter().position(|pending| now >= pending.question.asked_at + DEADLINE) {
             let Some(Pending { question, sent }) = self.pending.remove(place) else { break };
-            let answer = match (sent, &self.line) {
-                (Some(_), _) => Err(Refusal {
+            let answer = match sent {
+                Some(_) => Err(Refusal {
                     code: ErrorCode::Overloaded,
                     message: format!("the search was given up after {} ms", DEADLINE.as_millis()),
                     hint: "look for whole words or longer beginnings; or ask again, where the machine is busy".into(),
                     retry_after_ms: Some(DEADLINE.as_millis() as u64),
                 }),
                 // Nothing was looked at.
-                (None, _) => {
+                None => {
                     let entries = self.reader.snapshot().and_then(|store| store.entries());
                     Ok(Reply::Hits { hits: Vec::new(), total: 0, behind: entries.unwrap_or(1).max(1) })
                 }

@@ -1,5 +1,9 @@
 //! What one program costs the others: it begins frames and does not end them, or asks faster than anybody could answer.
 
+use std::time::Instant;
+
+use peer_proto::search::SearchQuery;
+
 use super::*;
 
 #[test]
@@ -103,4 +107,36 @@ fn many_pages_that_were_asked_for_at_once_come_as_fast_as_they_are_read() {
     for id in first..first + 60 {
         assert!(matches!(wire.answer(id), Ok(Reply::History { .. })));
     }
+}
+
+#[test]
+fn whoever_searches_once_does_not_wait_for_all_the_searches_of_another() {
+    let (broker, mut greedy) = with_history(1_000, 100);
+    let mut modest = broker.connect(Role::Operator);
+    let search = || {
+        let text = "xxx* 1*".to_owned();
+        Request::Search(SearchQuery { text, limit: 100, ..SearchQuery::default() })
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while !matches!(modest.ask(search()), Ok(Reply::Hits { total: 1.., behind: 0, .. })) {
+        assert!(Instant::now() < deadline, "everything is indexed at last");
+    }
+    let mut reading = Wire { stream: greedy.stream.try_clone().unwrap(), last_id: 0, pushes: Vec::new() };
+    let first = greedy.last_id + 1;
+    for _ in 0..200 {
+        greedy.send(search());
+    }
+    let (answered, is_answered) = mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        for id in first..first + 200 {
+            // Those that come too late are refused, or answered with nothing.
+            assert!(matches!(reading.answer(id), Ok(Reply::Hits { .. }) | Err(_)));
+            answered.send(()).unwrap();
+        }
+    });
+    is_answered.recv_timeout(PATIENCE).unwrap();
+    assert!(matches!(modest.ask(search()), Ok(Reply::Hits { total: 1.., .. })));
+    let before = 1 + is_answered.try_iter().count();
+    assert!(before < 100, "{before} searches were answered first");
+    reader.join().unwrap();
 }
