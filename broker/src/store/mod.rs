@@ -245,7 +245,7 @@ impl Store {
     }
 
     /// What the core keeps in memory. Pending deliveries come in the order of their messages. What is damaged is left out, or
-    /// has a stand-in that is held: see [`Store::take_damage`].
+    /// has a stand-in that is held: see `Store::take_damage`.
     ///
     /// # Errors
     /// Where the file cannot be read.
