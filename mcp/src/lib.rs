@@ -229,7 +229,12 @@ fn is_dormant(config: &Config) -> bool {
 
 /// Says on standard error why the adapter ends.
 fn fail(why: &str) -> ExitCode {
+    complain(why);
+    ExitCode::FAILURE
+}
+
+/// Says something on standard error, for whoever looks after the client.
+fn complain(why: &str) {
     // Nobody may be reading it.
     let _ = writeln!(std::io::stderr(), "peerctl: {why}");
-    ExitCode::FAILURE
 }

@@ -9,7 +9,7 @@
 //! carries an id is answered under it, whatever else is wrong with it.
 
 use std::collections::{HashMap, VecDeque};
-use std::io::{self, Write};
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -270,8 +270,7 @@ impl<R: AsyncRead + Send + Unpin> ClientPipe<R> {
         let framed = line.len() >= HEADER.len() && line[..HEADER.len()].eq_ignore_ascii_case(HEADER.as_bytes());
         let what = if framed { "a Content-Length header, as LSP has it" } else { "no JSON" };
         let why = format!("the client began with {what}; MCP is one JSON-RPC 2.0 object per line, without headers");
-        // Nobody may be reading it.
-        let _ = writeln!(io::stderr(), "peerctl: {why}");
+        crate::complain(&why);
     }
 
     /// Queues a message; returns where it ends in the output's stream.
