@@ -231,10 +231,11 @@ fn an_adapter_goes_on_after_the_upgrade_that_removed_its_version() {
 #[test]
 fn a_broker_that_nobody_can_reach_is_got_over_by_a_start_and_told_by_status() {
     let home = peer_tests::home!();
-    // Without a watch on the directory: all inotify instances are taken.
-    let script = "echo 0 > /proc/sys/user/max_inotify_instances; \"$0\" status >/dev/null && rm \"$PEERD_DIR/broker.sock\" && \
+    // Without a watch on the directory: all inotify instances are taken. The end of a connection makes the broker look for
+    // its socket, so that must be over before the socket goes.
+    let script = "echo 0 > /proc/sys/user/max_inotify_instances; \"$0\" status >/dev/null && sleep 1 && rm \"$PEERD_DIR/broker.sock\" && \
                   { \"$0\" daemon status; echo \"exit $?\"; \"$0\" --json status && \"$0\" daemon status >/dev/null; echo \"exit $?\"; }; \
-                  rm \"$PEERD_DIR/broker.sock\"; \"$0\" daemon stop; \"$0\" daemon stop";
+                  sleep 1; rm \"$PEERD_DIR/broker.sock\"; \"$0\" daemon stop; \"$0\" daemon stop";
     let mut command = Command::new("unshare");
     command.args(["-Ur", "bash", "-c", script]).arg(home.executable()).env_clear();
     command.env("HOME", home.home()).env("PEERD_DIR", home.state()).env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin");
