@@ -8,9 +8,11 @@
 pub mod clients;
 mod home;
 mod mcp;
+mod news;
 
 pub use home::{Home, Outcome};
 pub use mcp::{Adapter, Mcp, ToolResult};
+pub use news::News;
 
 use std::time::Duration;
 

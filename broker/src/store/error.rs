@@ -165,7 +165,7 @@ pub enum OpenError {
     /// Written by a newer version.
     #[error(
         "{} has schema {found} (written by peerctl {written_by}), and this is peerctl {software}, which knows schemas up to \
-         {known}; the file was left as it is: install that version of peerctl or a newer one",
+         {known}, so the file was left as it is; install that version of peerctl or a newer one",
         path.display()
     )]
     Newer {
@@ -182,8 +182,7 @@ pub enum OpenError {
     },
     /// Its bytes are not what was written.
     #[error(
-        "{} is damaged; the file was left as it is: put a good copy in its place, or move it away to start without its mail; \
-         `peerctl daemon verify` checks it again",
+        "{} is damaged, and was left as it is; put a good copy in its place, or move it away to start without its mail",
         path.display()
     )]
     Damaged {
@@ -192,6 +191,16 @@ pub enum OpenError {
         /// What was found.
         #[source]
         source: Box<redb::Error>,
+    },
+    /// It does not begin as a redb database does: another program's, or damaged there.
+    #[error(
+        "{} is no database of peerd, or its beginning is damaged, and was left as it is; put a good copy in its place, or move it \
+         away to start without its mail",
+        path.display()
+    )]
+    NoDatabase {
+        /// The file.
+        path: PathBuf,
     },
     /// It is empty: cut off, or made by somebody else.
     #[error(

@@ -24,6 +24,8 @@ use redb::{BackendError, StorageBackend};
 
 use super::error::OpenError;
 
+/// What every file of redb's begins with, as its design document has it.
+const MAGIC: &[u8] = b"redb\x1a\x0a\xa9\x0d\x0a";
 /// Where redb's file format (version 3, as redb's own design document has it) keeps its flags: one byte after the magic number.
 pub(super) const FLAGS_OFFSET: usize = 9;
 /// Which of the two commit slots counts.
@@ -45,7 +47,8 @@ const MODE: u32 = 0o600;
 /// Opens the database file that exists at `path`; none where nothing is there.
 ///
 /// # Errors
-/// Where it is no regular file, a symlink, not the user's own, readable by others, or empty (we never leave an empty one).
+/// Where it is no regular file, a symlink, not the user's own, readable by others, empty (we never leave an empty one), or
+/// does not begin as a database does.
 pub(super) fn open_existing(path: &Path) -> Result<Option<File>, OpenError> {
     // O_NONBLOCK: opening a FIFO must not wait for its other end.
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
@@ -68,7 +71,12 @@ pub(super) fn open_existing(path: &Path) -> Result<Option<File>, OpenError> {
     if metadata.len() == 0 {
         return Err(OpenError::Empty { path: path.into() });
     }
-    Ok(Some(file))
+    let mut begins = [0; MAGIC.len()];
+    match file.read_exact_at(&mut begins, 0) {
+        Ok(()) if begins == *MAGIC => Ok(Some(file)),
+        Err(source) if source.kind() != io::ErrorKind::UnexpectedEof => Err(OpenError::io(path, source)),
+        _ => Err(OpenError::NoDatabase { path: path.into() }),
+    }
 }
 
 /// Why a path could not be opened: by what lies there, where that says more than the error.

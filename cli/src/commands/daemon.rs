@@ -115,7 +115,10 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
                 None => format!("{text}: {cause_text}"),
             };
         }
-        let helps = cause.downcast_ref::<std::io::Error>().and_then(peer_client::start::what_helps);
+        let helps = cause.downcast_ref::<std::io::Error>().and_then(|error| match error.kind() {
+            std::io::ErrorKind::PermissionDenied => Some("check who owns it and its mode: this user must read and write it"),
+            _ => peer_client::start::what_helps(error),
+        });
         if let Some(step) = helps.filter(|_| !text.contains("; ")) {
             text = format!("{text}; {step}");
         }
@@ -258,7 +261,8 @@ fn verify(output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
         return Err(Failure::Partly { data, failure: Box::new(Failure::Wrong(message.to_owned())) });
     }
     let message = format!(
-        "problems found in {1}: {0}; restore a copy from the backups beside it",
+        "problems found in {1}: {0}, which a broker leaves out; start it and go on without them, or put a good copy of the file in \
+         its place",
         report.problems_total,
         database.display()
     );

@@ -12,14 +12,12 @@ mod dialect;
 mod hostile;
 mod launch;
 mod model;
-mod news;
 mod terminal;
 
 pub use dialect::{Dialect, Request, Shown};
 pub use hostile::hostile_body;
 pub use launch::{Claude, Codex, Program};
 pub use model::{Call, Gate, Model, Step, Talk, call, calls, fail, given, say};
-pub use news::News;
 pub use terminal::Terminal;
 
 use std::ffi::OsString;
@@ -30,6 +28,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::Home;
+pub use crate::news::News;
 
 /// How long a test with real programs waits for what must happen. They start slowly, and several run at once.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -101,7 +100,7 @@ impl Stage {
     #[must_use]
     #[track_caller]
     pub fn news(&self) -> News {
-        News::start(self)
+        News::start(&self.home)
     }
 
     /// Sends as the person; returns the message's id.

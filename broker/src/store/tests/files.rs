@@ -123,7 +123,10 @@ fn a_damaged_file_is_refused_by_name_and_left_as_it_is() {
     let refused = |damaged: &[u8], what: &str| {
         std::fs::write(&database, damaged).unwrap();
         let error = open_error(Store::open(&database, &backups));
-        assert!(matches!(error, OpenError::Damaged { .. } | OpenError::Empty { .. }), "{what}: {error:?}");
+        assert!(
+            matches!(error, OpenError::Damaged { .. } | OpenError::NoDatabase { .. } | OpenError::Empty { .. }),
+            "{what}: {error:?}"
+        );
         assert!(error.to_string().contains("peers.redb"), "{what}: {error}");
         assert!(error.to_string().contains("in its place"), "{what}: {error}");
         assert!(Store::verify(&database).is_err(), "{what}");
@@ -179,7 +182,7 @@ fn bytes_flipped_anywhere_are_refused_or_do_no_harm() {
         match Store::open(&database, &backups) {
             Ok(store) => assert_eq!(contents(&store), before, "seed {seed}: a free page, or nothing at all"),
             Err(error) => {
-                assert!(matches!(error, OpenError::Damaged { .. }), "seed {seed}: {error:?}");
+                assert!(matches!(error, OpenError::Damaged { .. } | OpenError::NoDatabase { .. }), "seed {seed}: {error:?}");
                 assert_eq!(std::fs::read(&database).unwrap(), damaged, "seed {seed}: the file was changed");
                 refused += 1;
             }

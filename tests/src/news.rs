@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use super::{PATIENCE, Stage};
+use crate::Home;
+use crate::clients::PATIENCE;
 
 /// A running `peerctl tail`. Dropping it ends it.
 #[derive(Debug)]
@@ -17,9 +18,14 @@ pub struct News {
 }
 
 impl News {
+    /// Watches the broker of `home`, which is started where none runs; returns once it watches.
+    ///
+    /// # Panics
+    /// Where it cannot.
+    #[must_use]
     #[track_caller]
-    pub(super) fn start(stage: &Stage) -> Self {
-        let mut command = stage.home.command(&["tail", "--json"]);
+    pub fn start(home: &Home) -> Self {
+        let mut command = home.command(&["tail", "--json"]);
         let mut child =
             command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("run peerctl tail");
         let mut ready = String::new();
@@ -47,6 +53,15 @@ impl News {
         self.wait_until(|told| told["event"] == event && told["id"] == id, &format!("{id} is not {event}"))
     }
 
+    /// Waits until something of this kind happened, to whatever it did, from where the last wait ended.
+    ///
+    /// # Panics
+    /// Where it does not within [`PATIENCE`].
+    #[track_caller]
+    pub fn wait_any(&self, event: &str) -> Value {
+        self.wait_until(|told| told["event"] == event, &format!("nothing is {event}"))
+    }
+
     /// Waits until the peer of this name is online, from where the last wait ended.
     ///
     /// # Panics
@@ -62,7 +77,7 @@ impl News {
     /// Where none is within [`PATIENCE`].
     #[track_caller]
     pub fn wait_online_any(&self) {
-        let _ = self.wait_until(|told| told["event"] == "peer_online", "nobody is online");
+        let _ = self.wait_any("peer_online");
     }
 
     /// Waits until the peer of this name is offline, from where the last wait ended.
