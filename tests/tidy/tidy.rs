@@ -164,6 +164,17 @@ fn the_rules_have_no_clock_no_randomness_no_order_of_hashes_and_no_world() {
     none(said(&forbidden, &["broker/core/src/", "proto/src/"], &["proto/src/codec.rs"]));
 }
 
+/// A delivery's stage, trace, attempts and receipts change in one table, and its time stands in one index.
+#[test]
+fn only_transitions_change_a_delivery() {
+    let writes = [".stage = ", "trace.push(", "trace.insert(", ".attempts +=", ".attempts =", "acked_at =", "answered_by ="];
+    none(said(
+        &writes,
+        &["broker/src/", "broker/core/src/"],
+        &["broker/core/src/delivery.rs", "broker/src/store/damage.rs", "broker/src/store/tests/", "broker/src/search/tests.rs"],
+    ));
+}
+
 #[test]
 fn nothing_ticks() {
     none(said(&["time::interval", "interval_at(", "MissedTickBehavior"], PRODUCT, &[]));

@@ -1,18 +1,17 @@
 //! The one match from input to room, and the state that the rooms share.
 
-use std::collections::BTreeSet;
-
 use peer_proto::ids::{MessageId, PeerId, Timestamp};
 use peer_proto::limits::{CLOCK_STEP_GRACE_MS, EXPIRY_GRACE_MS, Limits, MESSAGES_PER_REQUEST_MAX};
-use peer_proto::message::{Stage, TraceEntry, TraceEvent};
 use peer_proto::policy::Policy;
 use peer_proto::request::{Event, EventKind, Push, Reply, Request, Role, Status, Welcome};
 
 use crate::brake::Refusals;
 use crate::channel::Channels;
+use crate::delivery::News;
 use crate::hooks::HookCalls;
 use crate::input::{ConnectionId, Facts, Input, Lookups, Now};
-use crate::mailbox::{Entry, Mailbox};
+use crate::mailbox::Mailbox;
+use crate::mailboxes::Mailboxes;
 use crate::note::Notes;
 use crate::presence::{Connection, HUMAN_NAME, Operator, Presence, Watch};
 use crate::question::Questions;
@@ -46,7 +45,7 @@ const CLOCK_DRIFT_MS: u64 = 5_000;
 pub struct Broker {
     pub(crate) config: Config,
     pub(crate) presence: Presence,
-    pub(crate) mailboxes: std::collections::BTreeMap<PeerId, Mailbox>,
+    pub(crate) mailboxes: Mailboxes,
     pub(crate) quota: Quota,
     pub(crate) hooks: HookCalls,
     pub(crate) channels: Channels,
@@ -57,13 +56,8 @@ pub struct Broker {
     pub(crate) pauses: PausesRecord,
     pub(crate) refusals: Refusals,
     pub(crate) retaining: Retaining,
-    /// Pending deliveries with a time to live, by its end.
-    pub(crate) expiries: BTreeSet<(Timestamp, MessageId, PeerId)>,
-    /// Offered deliveries whose carrier has a successor, by the end of its time on the monotonic clock.
-    pub(crate) overdue: BTreeSet<(u64, MessageId, PeerId)>,
     pub(crate) last_message: MessageId,
     pub(crate) next_peer: PeerId,
-    pub(crate) dead: u64,
     pub(crate) messages: u64,
     last_now: Now,
     /// Nothing expires before this, on the monotonic clock.
@@ -106,7 +100,7 @@ impl Broker {
         let mut broker = Self {
             config,
             presence: Presence::load(peers),
-            mailboxes: std::collections::BTreeMap::new(),
+            mailboxes: Mailboxes::load(image.pending, image.dead),
             quota: Quota::default(),
             hooks: HookCalls::default(),
             channels,
@@ -117,19 +111,13 @@ impl Broker {
             pauses: image.pauses,
             refusals: Refusals::default(),
             retaining: Retaining::default(),
-            expiries: BTreeSet::new(),
-            overdue: BTreeSet::new(),
             last_message,
             next_peer: PeerId(last_peer.max(PeerId::FIRST.0)).max(image.next_peer.unwrap_or(PeerId::FIRST)),
-            dead: image.dead,
             messages: image.messages,
             last_now: now,
             grace_until_ms: now.mono_ms.saturating_add(EXPIRY_GRACE_MS),
             expected_until_ms: now.mono_ms.saturating_add(EXPIRY_GRACE_MS),
         };
-        for record in image.pending {
-            broker.enqueue(record);
-        }
         broker.start_retaining(now, image.text_bytes, image.first_message);
         broker
     }
@@ -301,8 +289,8 @@ impl Broker {
     #[must_use]
     pub fn poll_timeout(&self, now: Now) -> Option<u64> {
         let grace_ms = self.grace_ms(now);
-        let overdue = self.overdue.first().map(|(at_ms, ..)| at_ms.saturating_sub(now.mono_ms));
-        let expiry = self.expiries.first().map(|(at, ..)| at.ms_since(now.wall).max(grace_ms));
+        let overdue = self.mailboxes.next_overdue().map(|(at_ms, ..)| at_ms.saturating_sub(now.mono_ms));
+        let expiry = self.mailboxes.next_expiry().map(|(at, ..)| at.ms_since(now.wall).max(grace_ms));
         let forget =
             self.presence.longest_offline().map(|(at, _)| at.plus_ms(self.forget_offline_ms()).ms_since(now.wall).max(grace_ms));
         let awaits = self.presence.expects_anybody() || self.tasks.is_unreviewed();
@@ -326,13 +314,7 @@ impl Broker {
     /// A pending delivery as it stands now, with leases: its stage may be `Leased`, and its trace ends with it then.
     #[must_use]
     pub fn pending_delivery(&self, message: MessageId, peer: PeerId) -> Option<DeliveryRecord> {
-        let entry = self.mailboxes.get(&peer)?.get(message)?;
-        let mut record = entry.record.clone();
-        record.stage = entry.stage();
-        if let Some(lease) = entry.lease.filter(|_| record.stage == Stage::Leased) {
-            crate::mailbox::trace(&mut record, TraceEvent::Leased, lease.at, None, None);
-        }
-        Some(record)
+        Some(self.mailboxes.get(peer, message)?.with_lease())
     }
 
     /// Fills in the counts of a status.
@@ -340,48 +322,24 @@ impl Broker {
         let online = self.presence.iter().filter(|record| self.presence.is_online(record.id)).count();
         status.peers_online = online as u64;
         status.peers_offline = self.presence.offline().count() as u64;
-        for mailbox in self.mailboxes.values() {
+        for (_, mailbox) in self.mailboxes.iter() {
             status.held += mailbox.held() as u64;
             status.leased += mailbox.leased() as u64;
             status.stored += (mailbox.len() - mailbox.held() - mailbox.leased()) as u64;
         }
-        status.dead = self.dead;
+        status.dead = self.mailboxes.dead();
         status.messages_total = self.messages;
         status.paused = self.paused();
         status.refused = self.quota.refused();
         status.used_up = self.used_up_threads();
         status.oldest_at =
-            self.mailboxes.values().filter_map(|mailbox| mailbox.iter().next()).map(|entry| entry.record.brief.sent_at).min();
+            self.mailboxes.iter().filter_map(|(_, mailbox)| mailbox.iter().next()).map(|entry| entry.record.brief.sent_at).min();
     }
 
     // ---- what the rooms share
 
-    /// Puts a pending delivery into its mailbox in memory.
-    pub(crate) fn enqueue(&mut self, record: DeliveryRecord) {
-        if let Some(expires_at) = record.brief.expires_at {
-            self.expiries.insert((expires_at, record.message, record.peer));
-        }
-        self.mailboxes.entry(record.peer).or_default().insert(Entry::new(record));
-    }
-
-    /// Takes a pending delivery out of memory, with its timers.
-    pub(crate) fn dequeue(&mut self, peer: PeerId, message: MessageId) -> Option<Entry> {
-        let mailbox = self.mailboxes.get_mut(&peer)?;
-        let entry = mailbox.remove(message)?;
-        if mailbox.len() == 0 {
-            self.mailboxes.remove(&peer);
-        }
-        if let Some(expires_at) = entry.record.brief.expires_at {
-            self.expiries.remove(&(expires_at, message, peer));
-        }
-        if let Some(at_ms) = entry.lease.and_then(|lease| lease.overdue_at_ms) {
-            self.overdue.remove(&(at_ms, message, peer));
-        }
-        Some(entry)
-    }
-
     pub(crate) fn mailbox(&self, peer: PeerId) -> Option<&Mailbox> {
-        self.mailboxes.get(&peer)
+        self.mailboxes.of(peer)
     }
 
     /// The peer whose session asks.
@@ -445,19 +403,12 @@ impl Broker {
     }
 
     /// Tells watchers about one delivery.
-    pub(crate) fn tell(&self, kind: EventKind, at: Timestamp, record: &DeliveryRecord, text: Option<&str>, step: &mut Step) {
+    pub(crate) fn tell(&self, news: News, at: Timestamp, record: &DeliveryRecord, text: Option<&str>, step: &mut Step) {
         if !self.presence.is_watched() {
             return;
         }
-        // A lease leaves no line in the trace, and its end leaves none where nothing was offered.
-        let traced = |entry: &TraceEntry| match kind {
-            EventKind::Leased => false,
-            EventKind::Returned => entry.event == TraceEvent::Returned,
-            _ => true,
-        };
-        let last = record.trace.last().copied().filter(traced);
         let event = Event {
-            kind,
+            kind: news.kind,
             at,
             message: Some(record.message),
             from: Some(record.brief.from_name.clone()),
@@ -465,8 +416,8 @@ impl Broker {
             thread: Some(record.brief.thread.clone()),
             reply_to: record.brief.reply_to,
             intent: Some(record.brief.intent),
-            carrier: last.and_then(|entry| entry.carrier),
-            cause: last.and_then(|entry| entry.cause).map(|cause| cause.as_str().to_owned()),
+            carrier: news.carrier,
+            cause: news.cause.map(|cause| cause.as_str().to_owned()),
             text: text.map(str::to_owned),
         };
         let present = |peer: PeerId| self.presence.present(peer).unwrap_or(peer);

@@ -7,12 +7,13 @@ use std::collections::BTreeSet;
 
 use peer_proto::ids::{MessageId, PeerId};
 use peer_proto::limits::{LEASE_WINDOW_BYTES, LEASE_WINDOW_MESSAGES, MESSAGES_PER_REQUEST_MAX, THREAD_BYTES_MAX};
-use peer_proto::message::{Carrier, Cause, Evidence, Intent, Stage, TraceEvent};
-use peer_proto::request::{EventKind, Filter, Push, Received, Reply, RequestId};
+use peer_proto::message::{Carrier, Cause, Evidence, Intent, Stage};
+use peer_proto::request::{Filter, Push, Received, Reply, RequestId};
 
 use crate::broker::{Actor, Broker, Caller};
+use crate::delivery::Transition;
 use crate::input::{ConnectionId, Facts, Now};
-use crate::mailbox::{Entry, Lease, trace};
+use crate::mailbox::{Entry, Lease};
 use crate::presence::{Matcher, Operator, Wait};
 use crate::record::{Brief, DeliveryRecord};
 use crate::rejection::Rejection;
@@ -45,7 +46,7 @@ impl Broker {
     /// Pushes what waits for a peer to the session that takes its mail, as far as the window goes.
     pub(crate) fn pump(&mut self, now: Now, peer: PeerId, step: &mut Step) {
         let Some(reader) = self.presence.reader(peer) else { return };
-        while let Some(mailbox) = self.mailboxes.get(&peer) {
+        while let Some(mailbox) = self.mailboxes.of(peer) {
             let (messages, bytes) = mailbox.window();
             let Some(message) = mailbox.first_ready() else { return };
             if messages >= LEASE_WINDOW_MESSAGES || bytes >= LEASE_WINDOW_BYTES {
@@ -56,17 +57,15 @@ impl Broker {
     }
 
     fn lease(&mut self, now: Now, peer: PeerId, message: MessageId, reader: ConnectionId, step: &mut Step) {
-        let lease = Lease { holder: reader, at: now.wall, offered: None, overdue_at_ms: None };
-        self.mailboxes.get_mut(&peer).and_then(|mailbox| mailbox.update(message, |entry| entry.lease = Some(lease)));
-        let Some(entry) = self.mailbox(peer).and_then(|mailbox| mailbox.get(message)) else { return };
+        let Some(entry) = self.mailboxes.get(peer, message) else { return };
         step.effects.push(Effect::Deliver {
             connection: reader,
             message,
             attempts: entry.record.attempts,
             shown_before: entry.shown_before(),
         });
-        let record = &entry.record;
-        self.tell(EventKind::Leased, now.wall, record, None, step);
+        let lease = Lease { holder: reader, at: now.wall, offered: None, overdue_at_ms: None };
+        self.advance(now, peer, message, &[Transition::Lease(lease)], None, step);
     }
 
     pub(crate) fn receive(
@@ -100,7 +99,7 @@ impl Broker {
     /// Leases what matches, and says what of it the session on this connection holds: nothing, where another adapter of
     /// the same client takes the mail.
     fn received(&mut self, now: Now, peer: PeerId, connection: ConnectionId, matcher: &Matcher, step: &mut Step) -> Received {
-        let Some(mailbox) = self.mailboxes.get(&peer) else { return Received { messages: Vec::new(), waiting: 0 } };
+        let Some(mailbox) = self.mailboxes.of(peer) else { return Received { messages: Vec::new(), waiting: 0 } };
         let takes_mail = self.presence.reader(peer) == Some(connection);
         // Without a filter the window is the answer: nothing is looked at beyond it.
         if *matcher == Matcher::default() {
@@ -120,7 +119,7 @@ impl Broker {
             }
         }
         let held = |message: &MessageId| {
-            let lease = self.mailbox(peer).and_then(|mailbox| mailbox.get(*message)).and_then(|entry| entry.lease);
+            let lease = self.mailboxes.get(peer, *message).and_then(|entry| entry.lease);
             lease.is_some_and(|lease| lease.holder == connection)
         };
         let messages = matching.iter().copied().filter(held).take(RECEIVED_MESSAGES_MAX).collect();
@@ -182,30 +181,16 @@ impl Broker {
     ) -> Result<(), Rejection> {
         let peer = self.session_peer(caller)?;
         check_count(messages)?;
+        let timeout_ms = u64::from(self.config.limits.visibility_timeout_ms);
+        let overdue_at_ms = (!last).then(|| now.mono_ms.saturating_add(timeout_ms));
         let mut offered_any = false;
         for message in messages {
-            let held = self.mailbox(peer).and_then(|mailbox| mailbox.get(*message)).and_then(|entry| entry.lease);
             // What was settled meanwhile, or is another session's, is no longer this session's to offer.
-            let Some(lease) = held.filter(|lease| lease.holder == caller.connection) else { continue };
-            if let Some(at_ms) = lease.overdue_at_ms {
-                self.overdue.remove(&(at_ms, *message, peer));
+            if !self.holds(caller.connection, peer, *message) {
+                continue;
             }
             offered_any = true;
-            let timeout_ms = u64::from(self.config.limits.visibility_timeout_ms);
-            let overdue_at_ms = (!last).then(|| now.mono_ms.saturating_add(timeout_ms));
-            if let Some(at_ms) = overdue_at_ms {
-                self.overdue.insert((at_ms, *message, peer));
-            }
-            self.change_delivery(peer, *message, step, |entry| {
-                entry.lease = Some(Lease { offered: Some(carrier), overdue_at_ms, ..lease });
-                // The client called for it, and asks its model next.
-                entry.tried |= carrier == Carrier::ToolResult;
-                entry.record.stage = Stage::Offered;
-                trace(&mut entry.record, TraceEvent::Offered, now.wall, Some(carrier), None);
-            });
-            if let Some(entry) = self.mailbox(peer).and_then(|mailbox| mailbox.get(*message)) {
-                self.tell(EventKind::Offered, now.wall, &entry.record, None, step);
-            }
+            self.advance(now, peer, *message, &[Transition::Offer { carrier, overdue_at_ms }], None, step);
         }
         if offered_any {
             self.note_carrier(caller.connection, carrier, None);
@@ -222,10 +207,8 @@ impl Broker {
         for message in messages {
             let is_offered =
                 |entry: &Entry| entry.lease.is_some_and(|lease| lease.holder == caller.connection && lease.offered.is_some());
-            if let Some(mailbox) = self.mailboxes.get_mut(&peer)
-                && mailbox.get(*message).is_some_and(is_offered)
-            {
-                mailbox.update(*message, |entry| entry.tried = true);
+            if self.mailboxes.get(peer, *message).is_some_and(is_offered) {
+                self.mailboxes.update(peer, *message, |entry| entry.tried = true);
             }
         }
         step.reply(caller.connection, caller.id, Reply::Done);
@@ -247,7 +230,7 @@ impl Broker {
         for message in messages {
             // Evidence needs something that was shown: a message that never left the broker is not settled by it.
             let offered = |entry: &Entry| entry.lease.is_some() || entry.record.stage == Stage::Offered || peer == PeerId::HUMAN;
-            if self.mailbox(peer).and_then(|mailbox| mailbox.get(*message)).is_some_and(offered) {
+            if self.mailboxes.get(peer, *message).is_some_and(offered) {
                 let proof = Proof { carrier: Some(carrier), evidence, answer: None, told: Some(caller.connection) };
                 self.settle_presented(now, peer, *message, proof, step);
                 proved_any = true;
@@ -277,7 +260,7 @@ impl Broker {
         messages.retain(|message| named.insert(*message));
         let (mut acked, mut unknown) = (Vec::new(), Vec::new());
         for message in messages {
-            let waits = self.mailbox(peer).and_then(|mailbox| mailbox.get(message)).map(|entry| &entry.record);
+            let waits = self.mailboxes.get(peer, message).map(|entry| &entry.record);
             let stored = || facts.stored.get(&message).and_then(|stored| self.delivery_of(&stored.deliveries, peer));
             let known = waits.or_else(stored);
             // What was held and not let go, its reader was not shown and does not know.
@@ -290,7 +273,9 @@ impl Broker {
                 self.settle_presented(now, peer, message, proof, step);
             } else {
                 let settled = known.clone();
-                self.ack_settled(now, settled, step);
+                if settled.acked_at.is_none() {
+                    self.receipt(now, settled, Evidence::Ack, Transition::Ack, step);
+                }
             }
             acked.push(message);
         }
@@ -299,109 +284,139 @@ impl Broker {
         Ok(())
     }
 
-    /// An ack for what is no longer pending. A dead letter whose reader did see it is settled by that.
-    fn ack_settled(&mut self, now: Now, mut record: DeliveryRecord, step: &mut Step) {
-        if record.acked_at.is_some() {
-            return;
-        }
+    /// A receipt for what is no longer pending. A dead letter whose reader did see it is settled by that.
+    pub(crate) fn receipt(
+        &mut self,
+        now: Now,
+        mut record: DeliveryRecord,
+        evidence: Evidence,
+        receipt: Transition,
+        step: &mut Step,
+    ) {
         let was = record.stage;
-        record.acked_at = Some(now.wall);
         if was == Stage::Dead {
-            self.dead -= 1;
-            record.stage = Stage::Presented;
-            trace(&mut record, TraceEvent::Presented, now.wall, None, Some(Cause::Evidence(Evidence::Ack)));
+            self.apply(now, &mut record, Transition::Present { carrier: None, evidence }, step);
         }
-        trace(&mut record, TraceEvent::Acked, now.wall, None, None);
-        self.tell(EventKind::Acked, now.wall, &record, None, step);
-        step.change(Change::PutDelivery { record: Box::new(record), was: Some(was) });
+        self.apply(now, &mut record, receipt, step);
+        self.put_delivery(&record, Some(was), step);
     }
 
     pub(crate) fn nack(&mut self, now: Now, caller: Caller, messages: &[MessageId], step: &mut Step) -> Result<(), Rejection> {
         let peer = self.session_peer(caller)?;
         check_count(messages)?;
-        let holds = |message: &MessageId| {
-            let lease = self.mailbox(peer).and_then(|mailbox| mailbox.get(*message)).and_then(|entry| entry.lease);
-            lease.is_some_and(|lease| lease.holder == caller.connection)
-        };
-        if let Some(foreign) = messages.iter().find(|message| !holds(message)) {
+        if let Some(foreign) = messages.iter().find(|message| !self.holds(caller.connection, peer, **message)) {
             return Err(Rejection::NotLeased(*foreign));
         }
         for message in messages {
-            self.release(now, peer, *message, Cause::Nack, step);
+            // A message that is named twice is given back once.
+            if !self.holds(caller.connection, peer, *message) {
+                continue;
+            }
+            let is_offered = self.mailboxes.get(peer, *message).is_some_and(|entry| entry.record.stage == Stage::Offered);
+            let transition = if is_offered { Transition::Return(Cause::Nack) } else { Transition::Unlease };
+            self.advance(now, peer, *message, &[transition], None, step);
         }
         step.reply(caller.connection, caller.id, Reply::Done);
         self.pump(now, peer, step);
         Ok(())
     }
 
-    /// Takes a lease back without counting an attempt.
-    pub(crate) fn release(&mut self, now: Now, peer: PeerId, message: MessageId, cause: Cause, step: &mut Step) {
-        let Some(entry) = self.mailbox(peer).and_then(|mailbox| mailbox.get(message)) else { return };
-        let (Some(lease), stage) = (entry.lease, entry.record.stage) else { return };
-        if let Some(at_ms) = lease.overdue_at_ms {
-            self.overdue.remove(&(at_ms, message, peer));
+    /// Settles a pending delivery on evidence.
+    pub(crate) fn settle_presented(&mut self, now: Now, peer: PeerId, message: MessageId, proof: Proof, step: &mut Step) {
+        let Some(lease) = self.mailboxes.get(peer, message).map(|entry| entry.lease) else { return };
+        let carrier = proof.carrier.or_else(|| lease.and_then(|lease| lease.offered));
+        if let (Some(lease), Some(carrier)) = (lease, carrier) {
+            self.note_carrier(lease.holder, carrier, Some(now));
         }
-        if stage == Stage::Offered && cause == Cause::Nack {
-            self.change_delivery(peer, message, step, |entry| {
-                entry.lease = None;
-                entry.tried = false;
-                entry.record.stage = Stage::Stored;
-                trace(&mut entry.record, TraceEvent::Returned, now.wall, None, Some(cause));
-            });
-        } else if let Some(mailbox) = self.mailboxes.get_mut(&peer) {
-            mailbox.update(message, |entry| entry.lease = None);
+        let presented = Transition::Present { carrier, evidence: proof.evidence };
+        let acked = (proof.evidence == Evidence::Ack).then_some(Transition::Ack);
+        let transitions = [Some(presented), acked, proof.answer.map(Transition::Answer)];
+        let transitions: Vec<_> = transitions.into_iter().flatten().collect();
+        self.advance(now, peer, message, &transitions, proof.told, step);
+    }
+
+    /// Whether the session on this connection holds this delivery.
+    fn holds(&self, connection: ConnectionId, peer: PeerId, message: MessageId) -> bool {
+        let lease = self.mailboxes.get(peer, message).and_then(|entry| entry.lease);
+        lease.is_some_and(|lease| lease.holder == connection)
+    }
+
+    /// Carries out transitions of a pending delivery: in memory, in the store, and at the watchers. Returns the entry where
+    /// they settled it. Then whoever holds it is told, unless that is `told`, which said so.
+    pub(crate) fn advance(
+        &mut self,
+        now: Now,
+        peer: PeerId,
+        message: MessageId,
+        transitions: &[Transition],
+        told: Option<ConnectionId>,
+        step: &mut Step,
+    ) -> Option<Entry> {
+        let mut entry = self.mailboxes.remove(peer, message)?;
+        let was = entry.record.stage;
+        for transition in transitions {
+            if let Some(news) = entry.apply(*transition, now.wall) {
+                self.tell(news, now.wall, &entry.record, None, step);
+            }
         }
-        if let Some(entry) = self.mailbox(peer).and_then(|mailbox| mailbox.get(message)) {
-            self.tell(EventKind::Returned, now.wall, &entry.record, None, step);
+        if transitions.iter().any(|transition| transition.is_durable()) {
+            self.put_delivery(&entry.record, Some(was), step);
+        }
+        if entry.record.stage.is_pending() {
+            self.mailboxes.insert(entry);
+            return None;
+        }
+        self.withdraw(&entry, told, step);
+        Some(entry)
+    }
+
+    /// Carries out a transition of a delivery that is in no mailbox. The caller stores it.
+    pub(crate) fn apply(&self, now: Now, record: &mut DeliveryRecord, transition: Transition, step: &mut Step) {
+        if let Some(news) = record.apply(transition, now.wall) {
+            self.tell(news, now.wall, record, None, step);
         }
     }
 
-    /// Settles a pending delivery on evidence.
-    pub(crate) fn settle_presented(&mut self, now: Now, peer: PeerId, message: MessageId, proof: Proof, step: &mut Step) {
-        let Some(mut entry) = self.dequeue(peer, message) else { return };
-        let was = entry.record.stage;
-        let carrier = proof.carrier.or_else(|| entry.lease.and_then(|lease| lease.offered));
-        if let (Some(lease), Some(carrier)) = (entry.lease, carrier) {
-            self.note_carrier(lease.holder, carrier, Some(now));
+    /// Stores a delivery. `was`: its stage in the store; none where it is not there.
+    pub(crate) fn put_delivery(&mut self, record: &DeliveryRecord, was: Option<Stage>, step: &mut Step) {
+        self.mailboxes.count(was, Some(record.stage));
+        step.change(Change::PutDelivery { record: Box::new(record.clone()), was });
+    }
+
+    /// Takes a delivery out of the store; `record` is what the store has.
+    pub(crate) fn remove_delivery(&mut self, record: &DeliveryRecord, step: &mut Step) {
+        self.mailboxes.count(Some(record.stage), None);
+        step.change(Change::RemoveDelivery { message: record.message, peer: record.peer, was: record.stage });
+    }
+
+    /// Another delivery of a message to the same reader is gone: the pending one says that it was offered.
+    pub(crate) fn note_shown(&mut self, peer: PeerId, message: MessageId, other: &DeliveryRecord, step: &mut Step) {
+        let kept = self.mailboxes.update(peer, message, |kept| {
+            kept.record.note_shown(other);
+            kept.record.clone()
+        });
+        if let Some(kept) = kept {
+            self.put_delivery(&kept, Some(kept.stage), step);
         }
-        entry.record.stage = Stage::Presented;
-        trace(&mut entry.record, TraceEvent::Presented, now.wall, carrier, Some(Cause::Evidence(proof.evidence)));
-        self.tell(EventKind::Presented, now.wall, &entry.record, None, step);
-        if proof.evidence == Evidence::Ack {
-            entry.record.acked_at = Some(now.wall);
-            trace(&mut entry.record, TraceEvent::Acked, now.wall, None, None);
-            self.tell(EventKind::Acked, now.wall, &entry.record, None, step);
-        }
-        if let Some(answer) = proof.answer {
-            entry.record.answered_by = Some(answer);
-            trace(&mut entry.record, TraceEvent::Answered, now.wall, None, None);
-            self.tell(EventKind::Answered, now.wall, &entry.record, None, step);
-        }
-        self.withdraw(&entry, Stage::Presented, proof.told, step);
-        step.change(Change::PutDelivery { record: Box::new(entry.record), was: Some(was) });
     }
 
     /// Tells the session that held a delivery that it holds it no longer, unless it was the one who said so.
-    pub(crate) fn withdraw(&self, entry: &Entry, stage: Stage, told: Option<ConnectionId>, step: &mut Step) {
+    fn withdraw(&self, entry: &Entry, told: Option<ConnectionId>, step: &mut Step) {
         // A holder that is no session any more is ending: it knows.
         let here = |lease: &Lease| self.presence.session(lease.holder).is_some();
         if let Some(lease) = entry.lease.filter(|lease| Some(lease.holder) != told && here(lease)) {
-            step.push(lease.holder, Push::Withdrawn { message: entry.record.message, stage });
+            step.push(lease.holder, Push::Withdrawn { message: entry.record.message, stage: entry.record.stage });
         }
     }
 
     /// A session of this peer ended: what a model may have been asked with counts an attempt, the rest is ready again.
     pub(crate) fn return_leases(&mut self, now: Now, peer: PeerId, holder: ConnectionId, step: &mut Step) {
-        let held = |entry: &&Entry| entry.lease.is_some_and(|lease| lease.holder == holder);
-        let held: Vec<(MessageId, bool)> = self
-            .mailbox(peer)
-            .map(|mailbox| mailbox.iter().filter(held).map(|e| (e.record.message, e.record.stage == Stage::Offered)).collect())
-            .unwrap_or_default();
-        let (offered, merely_held): (Vec<_>, Vec<_>) = held.into_iter().partition(|(_, offered)| *offered);
-        for (message, _) in merely_held {
-            self.release(now, peer, message, Cause::SessionEnded, step);
+        let is_held = |entry: &Entry| entry.lease.is_some_and(|lease| lease.holder == holder);
+        let offered = self.mailboxes.messages(peer, |entry| is_held(entry) && entry.record.stage == Stage::Offered);
+        for message in self.mailboxes.messages(peer, |entry| is_held(entry) && entry.record.stage != Stage::Offered) {
+            self.advance(now, peer, message, &[Transition::Unlease], None, step);
         }
-        self.count_attempts(now, peer, offered.into_iter().map(|(message, _)| message).collect(), step);
+        self.count_attempts(now, peer, offered, step);
     }
 
     /// A session ended with these messages offered and unproved. It was an attempt only where a model may have been asked:
@@ -411,42 +426,21 @@ impl Broker {
     pub(crate) fn count_attempts(&mut self, now: Now, peer: PeerId, messages: Vec<MessageId>, step: &mut Step) {
         let attempts_max = self.config.limits.attempts_max;
         let (spent, others): (Vec<_>, Vec<_>) = messages.into_iter().partition(|message| {
-            let entry = self.mailbox(peer).and_then(|mailbox| mailbox.get(*message));
+            let entry = self.mailboxes.get(peer, *message);
             entry.is_some_and(|entry| entry.tried && entry.record.attempts + 1 >= attempts_max)
         });
         for message in others {
-            self.end_attempt(now, peer, message, step);
+            self.advance(now, peer, message, &[Transition::Return(Cause::SessionEnded)], None, step);
         }
         for message in spent {
             self.bury(now, peer, message, Cause::AttemptsExceeded, step);
         }
     }
 
-    fn end_attempt(&mut self, now: Now, peer: PeerId, message: MessageId, step: &mut Step) {
-        let Some(entry) = self.mailbox(peer).and_then(|mailbox| mailbox.get(message)) else { return };
-        let attempts = entry.record.attempts + u32::from(entry.tried);
-        let overdue_at_ms = entry.lease.and_then(|lease| lease.overdue_at_ms);
-        if let Some(at_ms) = overdue_at_ms {
-            self.overdue.remove(&(at_ms, message, peer));
-        }
-        self.change_delivery(peer, message, step, |entry| {
-            entry.lease = None;
-            entry.tried = false;
-            entry.record.stage = Stage::Stored;
-            entry.record.attempts = attempts;
-            trace(&mut entry.record, TraceEvent::Returned, now.wall, None, Some(Cause::SessionEnded));
-        });
-        if let Some(entry) = self.mailbox(peer).and_then(|mailbox| mailbox.get(message)) {
-            self.tell(EventKind::Returned, now.wall, &entry.record, None, step);
-        }
-    }
-
     /// Tells sessions whose carrier had its time to try the next one. Each is told once.
     pub(crate) fn report_overdue(&mut self, now: Now, step: &mut Step) {
-        while let Some((at_ms, message, peer)) = self.overdue.first().copied().filter(|(at_ms, ..)| *at_ms <= now.mono_ms) {
-            self.overdue.remove(&(at_ms, message, peer));
-            let Some(mailbox) = self.mailboxes.get_mut(&peer) else { continue };
-            let lease = mailbox.update(message, |entry| {
+        while let Some((_, message, peer)) = self.mailboxes.next_overdue().filter(|(at_ms, ..)| *at_ms <= now.mono_ms) {
+            let lease = self.mailboxes.update(peer, message, |entry| {
                 if let Some(lease) = &mut entry.lease {
                     lease.overdue_at_ms = None;
                 }
@@ -455,19 +449,6 @@ impl Broker {
             if let Some(Lease { holder, offered: Some(carrier), .. }) = lease.flatten() {
                 step.push(holder, Push::Overdue { message, carrier });
             }
-        }
-    }
-
-    /// Changes a pending delivery in memory and in the store.
-    pub(crate) fn change_delivery(&mut self, peer: PeerId, message: MessageId, step: &mut Step, change: impl FnOnce(&mut Entry)) {
-        let Some(mailbox) = self.mailboxes.get_mut(&peer) else { return };
-        let changed = mailbox.update(message, |entry| {
-            let was = entry.record.stage;
-            change(entry);
-            (was, entry.record.clone())
-        });
-        if let Some((was, record)) = changed {
-            step.change(Change::PutDelivery { record: Box::new(record), was: Some(was) });
         }
     }
 

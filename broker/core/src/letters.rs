@@ -1,31 +1,27 @@
 //! How deliveries end without being presented: expiry, withdrawal, dead letters, and what an operator does with those.
 
 use peer_proto::ids::{MessageId, PeerId};
-use peer_proto::message::{Cause, Kind, Stage, TraceEvent};
+use peer_proto::message::{Cause, Kind, Stage};
 use peer_proto::question::QuestionState;
-use peer_proto::request::{EventKind, Reply};
+use peer_proto::request::Reply;
 
 use crate::broker::{Actor, Broker, Caller};
+use crate::delivery::Transition;
 use crate::input::{Damaged, Facts, Now, Stopped, StoredMessage};
-use crate::mailbox::trace;
+use crate::mailbox::Entry;
 use crate::presence::Operator;
 use crate::record::DeliveryRecord;
 use crate::rejection::Rejection;
-use crate::step::{Change, Step};
+use crate::step::Step;
 
 impl Broker {
     /// Ends the pending deliveries whose time to live is over.
     pub(crate) fn expire(&mut self, now: Now, step: &mut Step) {
         // All of them end before anybody is told, or gets what there is room for now: nothing that is over is pushed.
         let mut ended = Vec::new();
-        while let Some((_, message, peer)) = self.expiries.first().copied().filter(|(at, ..)| *at <= now.wall) {
-            let cause = Some(Cause::TtlEnded);
-            match self.end(now, peer, message, Stage::Expired, TraceEvent::Expired, cause, EventKind::Expired, step) {
-                Some(record) => ended.push(record),
-                None => {
-                    self.expiries.pop_first();
-                }
-            }
+        while let Some((_, message, peer)) = self.mailboxes.next_expiry().filter(|(at, ..)| *at <= now.wall) {
+            let Some(record) = self.end(now, peer, message, Transition::Expire, step) else { break };
+            ended.push(record);
         }
         // A question that nobody answered is told of once, by whoever keeps the questions.
         for record in ended.iter().filter(|record| record.brief.kind != Kind::Question) {
@@ -39,10 +35,7 @@ impl Broker {
 
     /// Makes a pending delivery a dead letter, and tells its sender.
     pub(crate) fn bury(&mut self, now: Now, peer: PeerId, message: MessageId, cause: Cause, step: &mut Step) {
-        let Some(record) = self.end(now, peer, message, Stage::Dead, TraceEvent::Dead, Some(cause), EventKind::Dead, step) else {
-            return;
-        };
-        self.dead += 1;
+        let Some(record) = self.end(now, peer, message, Transition::DeadLetter(cause), step) else { return };
         // Whoever is being forgotten gets no more mail, not even about what it sent to itself.
         if cause == Cause::PeerForgotten && self.is_same(peer, record.brief.from) {
             return;
@@ -68,10 +61,9 @@ impl Broker {
             let waiting: Vec<(PeerId, MessageId)> = match record.stops {
                 None => Vec::new(),
                 Some(Stopped::Delivery(message, peer)) => vec![(peer, message)],
-                Some(Stopped::Message(message)) => self.mailboxes.keys().map(|peer| (*peer, message)).collect(),
+                Some(Stopped::Message(message)) => self.mailboxes.iter().map(|(peer, _)| (peer, message)).collect(),
                 Some(Stopped::Peer(peer)) => {
-                    let mailbox = self.mailbox(peer).into_iter();
-                    mailbox.flat_map(|mailbox| mailbox.iter()).map(|entry| (peer, entry.record.message)).collect()
+                    self.mailboxes.messages(peer, |_| true).into_iter().map(|message| (peer, message)).collect()
                 }
             };
             for (peer, message) in waiting {
@@ -81,29 +73,16 @@ impl Broker {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one fact each, and every caller names them")]
+    /// Settles a pending delivery without presenting it.
     pub(crate) fn end(
         &mut self,
         now: Now,
         peer: PeerId,
         message: MessageId,
-        stage: Stage,
-        event: TraceEvent,
-        cause: Option<Cause>,
-        kind: EventKind,
+        transition: Transition,
         step: &mut Step,
     ) -> Option<DeliveryRecord> {
-        let mut entry = self.dequeue(peer, message)?;
-        let was = entry.record.stage;
-        if cause == Some(Cause::AttemptsExceeded) {
-            entry.record.attempts += 1;
-        }
-        entry.record.stage = stage;
-        trace(&mut entry.record, event, now.wall, None, cause);
-        self.withdraw(&entry, stage, None, step);
-        self.tell(kind, now.wall, &entry.record, None, step);
-        step.change(Change::PutDelivery { record: Box::new(entry.record.clone()), was: Some(was) });
-        Some(entry.record)
+        self.advance(now, peer, message, &[transition], None, step).map(|entry| entry.record)
     }
 
     pub(crate) fn cancel(
@@ -131,7 +110,7 @@ impl Broker {
             .deliveries
             .iter()
             .map(|delivery| delivery.peer)
-            .filter(|peer| self.mailbox(*peer).is_some_and(|mailbox| mailbox.get(message).is_some()))
+            .filter(|peer| self.mailboxes.get(*peer, message).is_some())
             .collect();
         let is_open_question = self.questions.is_open(message);
         if pending.is_empty() && !is_open_question {
@@ -142,7 +121,7 @@ impl Broker {
         }
         let mut deliveries = Vec::new();
         for peer in pending {
-            self.end(now, peer, message, Stage::Cancelled, TraceEvent::Cancelled, cause, EventKind::Cancelled, step);
+            self.end(now, peer, message, Transition::Cancel(cause), step);
             deliveries.push((self.name_of(peer), Stage::Cancelled));
             self.pump(now, peer, step);
         }
@@ -166,7 +145,7 @@ impl Broker {
         let mut deliveries = Vec::new();
         for letter in letters {
             let peer = letter.peer;
-            self.revive(now, letter, peer, TraceEvent::Requeued, step);
+            self.revive(now, letter, Transition::Requeue, step);
             deliveries.push((self.name_of(peer), Stage::Stored));
         }
         step.reply(caller.connection, caller.id, Reply::Settled { deliveries });
@@ -193,7 +172,7 @@ impl Broker {
         letters.sort_by_key(|letter| letter.peer != heir);
         let mut letters = letters.into_iter();
         if let Some(first) = letters.next() {
-            self.revive(now, first, heir, TraceEvent::Reassigned, step);
+            self.revive(now, first, Transition::Reassign(heir), step);
         }
         for letter in letters {
             self.drop_one(now, letter, step);
@@ -222,32 +201,22 @@ impl Broker {
 
     fn drop_one(&mut self, now: Now, mut letter: DeliveryRecord, step: &mut Step) {
         let was = letter.stage;
-        self.dead -= u64::from(was == Stage::Dead);
-        letter.stage = Stage::Dropped;
-        trace(&mut letter, TraceEvent::Dropped, now.wall, None, Some(Cause::Operator));
-        self.tell(EventKind::Dropped, now.wall, &letter, None, step);
-        step.change(Change::PutDelivery { record: Box::new(letter), was: Some(was) });
+        self.apply(now, &mut letter, Transition::Drop, step);
+        self.put_delivery(&letter, Some(was), step);
     }
 
     /// Puts a dead letter back into a queue, as if it had just been accepted; its trace goes on.
-    fn revive(&mut self, now: Now, mut letter: DeliveryRecord, heir: PeerId, event: TraceEvent, step: &mut Step) {
-        let (was, before) = (letter.stage, letter.peer);
-        self.dead -= u64::from(was == Stage::Dead);
-        letter.stage = Stage::Stored;
-        letter.attempts = 0;
-        letter.peer = heir;
-        // What expired once must not expire again at once.
-        letter.brief.expires_at = None;
-        trace(&mut letter, event, now.wall, None, Some(Cause::Operator));
-        self.tell(EventKind::Stored, now.wall, &letter, None, step);
-        if before == heir {
-            step.change(Change::PutDelivery { record: Box::new(letter.clone()), was: Some(was) });
+    fn revive(&mut self, now: Now, mut letter: DeliveryRecord, transition: Transition, step: &mut Step) {
+        let before = letter.clone();
+        self.apply(now, &mut letter, transition, step);
+        let (heir, brief) = (letter.peer, letter.brief.clone());
+        if before.peer == heir {
+            self.put_delivery(&letter, Some(before.stage), step);
         } else {
-            step.change(Change::RemoveDelivery { message: letter.message, peer: before, was });
-            step.change(Change::PutDelivery { record: Box::new(letter.clone()), was: None });
+            self.remove_delivery(&before, step);
+            self.put_delivery(&letter, None, step);
         }
-        let brief = letter.brief.clone();
-        self.enqueue(letter);
+        self.mailboxes.insert(Entry::new(letter));
         self.pump(now, heir, step);
         self.wake_waits(now, heir, &brief, step);
     }

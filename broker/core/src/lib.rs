@@ -11,19 +11,22 @@
 //! - [`step`]: what is decided.
 //! - [`record`]: what is durable.
 //! - [`broker`]: the one match from input to room; then the rooms: `presence` and `sessions` (who is here), `sending`,
-//!   `quota`, `pause` and `policy` (who may say what), `mailbox`, `lease` and `letters` (what becomes of it), `retention`
+//!   `quota`, `pause` and `policy` (who may say what), `delivery` (its stages), `mailbox`, `mailboxes`, `lease` and
+//!   `letters` (what becomes of it), `retention`
 //!   (when it goes), `view` (what others see); and what sessions share: `channel`, `question`, `task` and `note`.
 
 mod brake;
 pub mod broker;
 mod channel;
 mod claim;
+mod delivery;
 mod hooks;
 pub mod input;
 mod invariants;
 mod lease;
 mod letters;
 mod mailbox;
+mod mailboxes;
 mod names;
 mod note;
 mod pause;

@@ -8,8 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use peer_proto::ids::{MessageId, Timestamp};
-use peer_proto::limits::TRACE_ENTRIES_MAX;
-use peer_proto::message::{Carrier, Cause, Stage, TraceEntry, TraceEvent};
+use peer_proto::message::{Carrier, Stage, TraceEvent};
 
 use crate::input::ConnectionId;
 use crate::record::DeliveryRecord;
@@ -58,7 +57,12 @@ impl Entry {
 
     /// A model may have seen it.
     pub(crate) fn shown_before(&self) -> bool {
-        self.record.attempts > 0 || self.record.trace.iter().any(|entry| entry.event == TraceEvent::Offered)
+        self.record.attempts > 0 || self.record.was_offered()
+    }
+
+    /// When the carrier that it was offered by has had its time.
+    pub(crate) fn overdue_at_ms(&self) -> Option<u64> {
+        self.lease.and_then(|lease| lease.overdue_at_ms)
     }
 
     /// Its lease counts against its session's window: pushed, and not yet handed to a carrier.
@@ -140,14 +144,6 @@ impl Mailbox {
         Some(entry)
     }
 
-    /// Changes an entry, and keeps the counts right.
-    pub(crate) fn update<T>(&mut self, message: MessageId, change: impl FnOnce(&mut Entry) -> T) -> Option<T> {
-        let mut entry = self.remove(message)?;
-        let result = change(&mut entry);
-        self.insert(entry);
-        Some(result)
-    }
-
     fn count(&mut self, entry: &Entry, add: bool) {
         let held = entry.record.stage == Stage::Held;
         if entry.lease.is_none() && !held {
@@ -169,18 +165,4 @@ impl Mailbox {
             adjust(&mut self.window_bytes, entry.record.brief.text_bytes as usize);
         }
     }
-}
-
-/// Writes one line into a delivery's trace. A full trace loses its second line: how it began stays.
-pub(crate) fn trace(
-    record: &mut DeliveryRecord,
-    event: TraceEvent,
-    at: Timestamp,
-    carrier: Option<Carrier>,
-    cause: Option<Cause>,
-) {
-    if record.trace.len() >= TRACE_ENTRIES_MAX {
-        record.trace.remove(1);
-    }
-    record.trace.push(TraceEntry { event, at, carrier, cause });
 }

@@ -6,14 +6,14 @@
 
 use peer_proto::hook::Mode;
 use peer_proto::ids::{MessageId, PeerId};
-use peer_proto::message::{Cause, Intent, Kind, Sender, Stage, TraceEvent, Via};
+use peer_proto::message::{Intent, Kind, Sender, Stage, Via};
 use peer_proto::policy::{Policies, Policy};
-use peer_proto::request::{EventKind, Push, Reply};
+use peer_proto::request::{Push, Reply};
 
 use crate::broker::{Broker, Caller};
+use crate::delivery::Transition;
 use crate::input::{Facts, Now, StoredMessage};
 use crate::letters::settled_state;
-use crate::mailbox::trace;
 use crate::record::SettingsRecord;
 use crate::rejection::Rejection;
 use crate::step::{Change, Step};
@@ -162,18 +162,11 @@ impl Broker {
         }
         let mut deliveries = Vec::new();
         for peer in held {
-            self.change_delivery(peer, message, step, |entry| {
-                entry.record.stage = Stage::Stored;
-                trace(&mut entry.record, TraceEvent::Released, now.wall, None, Some(Cause::Operator));
-            });
-            let Some(record) = self.mailbox(peer).and_then(|mailbox| mailbox.get(message)).map(|entry| entry.record.clone())
-            else {
-                continue;
-            };
-            self.tell(EventKind::Released, now.wall, &record, None, step);
+            let Some(brief) = self.mailboxes.get(peer, message).map(|entry| entry.record.brief.clone()) else { continue };
+            self.advance(now, peer, message, &[Transition::Release], None, step);
             deliveries.push((self.name_of(peer), Stage::Stored));
             self.pump(now, peer, step);
-            self.wake_waits(now, peer, &record.brief, step);
+            self.wake_waits(now, peer, &brief, step);
         }
         step.reply(caller.connection, caller.id, Reply::Settled { deliveries });
         Ok(())

@@ -8,13 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use peer_proto::ids::{MessageId, PeerId, Timestamp};
 use peer_proto::limits::{PAGE_ENTRIES_MAX, QUESTION_TTL_MS, QUESTIONS_OPEN_MAX, RECIPIENTS_MAX};
-use peer_proto::message::{Intent, Kind, Stage, TraceEvent};
+use peer_proto::message::{Intent, Kind, Stage};
 use peer_proto::question::{Answer, Ask, QuestionInfo, QuestionState, QuestionsQuery};
-use peer_proto::request::{EventKind, Reply, Send};
+use peer_proto::request::{Reply, Send};
 use peer_proto::text::{is_blank, single_line};
 
 use crate::broker::{Broker, Caller};
 use crate::channel::{Viewer, began_before};
+use crate::delivery::Transition;
 use crate::input::{Facts, Now, StoredMessage};
 use crate::presence::is_same_place;
 use crate::rejection::Rejection;
@@ -247,9 +248,9 @@ impl Broker {
         }
         for peer in record.to {
             let peer = self.presence.present(peer).unwrap_or(peer);
-            let unseen = self.mailbox(peer).and_then(|mailbox| mailbox.get(question)).is_some_and(|entry| !entry.shown_before());
+            let unseen = self.mailboxes.get(peer, question).is_some_and(|entry| !entry.shown_before());
             if unseen {
-                self.end(now, peer, question, Stage::Cancelled, TraceEvent::Cancelled, None, EventKind::Cancelled, step);
+                self.end(now, peer, question, Transition::Cancel(None), step);
                 self.pump(now, peer, step);
             }
         }
@@ -395,7 +396,7 @@ impl Broker {
 
     /// Whether a question waits for the person before this peer may be asked it.
     fn holds_question(&self, record: &QuestionRecord, peer: PeerId) -> bool {
-        let waiting = self.mailbox(peer).and_then(|mailbox| mailbox.get(record.question));
+        let waiting = self.mailboxes.get(peer, record.question);
         waiting.is_some_and(|entry| entry.record.stage == Stage::Held)
     }
 

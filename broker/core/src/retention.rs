@@ -291,13 +291,13 @@ impl Broker {
 
     fn forget_message(&mut self, stored: &StoredMessage, pass: &mut Pass, step: &mut Step) {
         let head = &stored.head;
-        let dead = stored.deliveries.iter().filter(|delivery| delivery.stage == Stage::Dead).count() as u64;
+        let dead = || stored.deliveries.iter().filter(|delivery| delivery.stage == Stage::Dead);
         match head.kind {
             Kind::Question => pass.tally.questions += 1,
             Kind::Notice => pass.tally.notices += 1,
             _ => pass.tally.messages += 1,
         }
-        pass.tally.dead_letters += dead;
+        pass.tally.dead_letters += dead().count() as u64;
         pass.tally.text_bytes += u64::from(head.text_bytes);
         if pass.dry_run {
             return;
@@ -305,7 +305,7 @@ impl Broker {
         step.change(Change::RemoveMessage(head.id));
         self.forget_question(head.id, step);
         self.messages -= 1;
-        self.dead -= dead;
+        dead().for_each(|letter| self.mailboxes.count(Some(letter.stage), None));
         // What is damaged may not have been counted.
         self.retaining.text_bytes = self.retaining.text_bytes.saturating_sub(u64::from(head.text_bytes));
     }

@@ -6,7 +6,7 @@ use peer_proto::ids::{MessageId, PeerId, unquoted};
 use peer_proto::limits::{
     IDEMPOTENCY_KEY_BYTES_MAX, RECIPIENTS_MAX, SOURCE_BYTES_MAX, SOURCES_MAX, THREAD_BYTES_MAX, TTL_MS_MAX, TTL_MS_MIN,
 };
-use peer_proto::message::{Carrier, Cause, Evidence, Intent, Kind, Sender, Stage, TraceEntry, TraceEvent, Via};
+use peer_proto::message::{Carrier, Evidence, Intent, Kind, Sender, Stage, Via};
 use peer_proto::policy::Policy;
 use peer_proto::question::FROM_MEMORY;
 use peer_proto::refusal::Refusal;
@@ -15,9 +15,10 @@ use peer_proto::text::is_blank;
 
 use crate::broker::{Actor, Broker, Caller};
 use crate::channel::{is_channel_name, is_group};
+use crate::delivery::{News, Transition};
 use crate::input::{Facts, Now, StoredMessage};
 use crate::lease::Proof;
-use crate::mailbox::trace;
+use crate::mailbox::Entry;
 use crate::names::NEAREST_MAX;
 use crate::presence::Operator;
 use crate::quota::Driver;
@@ -190,24 +191,17 @@ impl Broker {
         let text = is_told.then(|| record.text.clone());
         step.change(Change::PutMessage(Box::new(record)));
         for (peer, stage) in recipients {
-            let mut delivery = DeliveryRecord {
-                message: id,
-                peer: *peer,
-                stage: *stage,
-                attempts: 0,
-                acked_at: None,
-                answered_by: None,
-                trace: vec![TraceEntry { event: TraceEvent::Stored, at: now.wall, carrier: None, cause: None }],
-                brief: brief.clone(),
-            };
+            let mut delivery = DeliveryRecord::accepted(id, *peer, brief.clone(), now.wall);
             let held = *stage == Stage::Held;
-            self.tell(EventKind::Stored, now.wall, &delivery, text.as_deref(), step);
-            if held {
-                trace(&mut delivery, TraceEvent::Held, now.wall, None, Some(Cause::Policy));
-                self.tell(EventKind::Held, now.wall, &delivery, None, step);
+            // Whether it is held decides who may hear of it at all.
+            let held_news = if held { delivery.apply(Transition::Hold, now.wall) } else { None };
+            let stored_news = News { kind: EventKind::Stored, carrier: None, cause: None };
+            self.tell(stored_news, now.wall, &delivery, text.as_deref(), step);
+            if let Some(news) = held_news {
+                self.tell(news, now.wall, &delivery, None, step);
             }
-            step.change(Change::PutDelivery { record: Box::new(delivery.clone()), was: None });
-            self.enqueue(delivery);
+            self.put_delivery(&delivery, None, step);
+            self.mailboxes.insert(Entry::new(delivery));
             if held {
                 continue;
             }
@@ -311,16 +305,7 @@ impl Broker {
             .delivery_of(&original.deliveries, reader)
             .filter(|settled| settled.answered_by.is_none() && !settled.is_kept_back())
         {
-            let (mut record, was) = (settled.clone(), settled.stage);
-            if was == Stage::Dead {
-                self.dead -= 1;
-                record.stage = Stage::Presented;
-                trace(&mut record, TraceEvent::Presented, now.wall, None, Some(Cause::Evidence(Evidence::Reply)));
-            }
-            record.answered_by = Some(reply);
-            trace(&mut record, TraceEvent::Answered, now.wall, None, None);
-            self.tell(EventKind::Answered, now.wall, &record, None, step);
-            step.change(Change::PutDelivery { record: Box::new(record), was: Some(was) });
+            self.receipt(now, settled.clone(), Evidence::Reply, Transition::Answer(reply), step);
         }
     }
 

@@ -1,20 +1,19 @@
 //! How sessions come and go: registration, binding to a seat, names, and the end.
 
 use peer_proto::ids::{MessageId, PeerId, Timestamp};
-use peer_proto::limits::{
-    KEPT_FROM_ROOM_MS, NAME_CHARS_MAX, PATH_BYTES_MAX, PEERS_MAX, SEAT_KEY_BYTES_MAX, SUMMARY_BYTES_MAX, TRACE_ENTRIES_MAX,
-};
-use peer_proto::message::{Cause, Stage, TraceEvent};
+use peer_proto::limits::{KEPT_FROM_ROOM_MS, NAME_CHARS_MAX, PATH_BYTES_MAX, PEERS_MAX, SEAT_KEY_BYTES_MAX, SUMMARY_BYTES_MAX};
+use peer_proto::message::{Cause, Stage};
 use peer_proto::request::{EventKind, Goodbye, Push, Register, Registered, Reply, Role, Seat, SeatKind};
 use peer_proto::text::named;
 
 use crate::broker::{Actor, Broker, Caller};
 use crate::claim::{Asker, Conflict, Found, Standing};
+use crate::delivery::Transition;
 use crate::input::{ConnectionId, Facts, Now};
 use crate::lease::delivery_to;
-use crate::mailbox::trace;
+use crate::mailbox::Entry;
 use crate::presence::{Host, Operator, Session, add_alias, add_former, add_seat, check_name, rename};
-use crate::record::{DeliveryRecord, PeerRecord, Process};
+use crate::record::{PeerRecord, Process};
 use crate::rejection::Rejection;
 use crate::step::{Change, Effect, Step};
 
@@ -230,28 +229,17 @@ impl Broker {
 
     /// Takes back what a connection holds, and says what that is; its session goes on elsewhere.
     fn hand_back(&mut self, now: Now, peer: PeerId, connection: ConnectionId, step: &mut Step) -> Vec<MessageId> {
-        let held: Vec<_> = self
-            .mailbox(peer)
-            .map(|mailbox| {
-                let held = mailbox.iter().filter(|entry| entry.lease.is_some_and(|lease| lease.holder == connection));
-                held.map(|entry| entry.record.message).collect()
-            })
-            .unwrap_or_default();
+        let held = self.mailboxes.messages(peer, |entry| entry.lease.is_some_and(|lease| lease.holder == connection));
         for message in &held {
-            self.release(now, peer, *message, Cause::SessionEnded, step);
+            self.advance(now, peer, *message, &[Transition::Unlease], None, step);
         }
         held
     }
 
     /// What stands as offered though no session holds it was offered by a session that ended while no broker watched.
     fn count_forgotten_offers(&mut self, now: Now, peer: PeerId, step: &mut Step) {
-        let offered = self
-            .mailbox(peer)
-            .map(|mailbox| {
-                let orphaned = mailbox.iter().filter(|entry| entry.lease.is_none() && entry.record.stage == Stage::Offered);
-                orphaned.map(|entry| entry.record.message).collect()
-            })
-            .unwrap_or_default();
+        let is_orphaned = |entry: &Entry| entry.lease.is_none() && entry.record.stage == Stage::Offered;
+        let offered = self.mailboxes.messages(peer, is_orphaned);
         self.count_attempts(now, peer, offered, step);
     }
 
@@ -340,7 +328,7 @@ impl Broker {
         self.pump(now, owner, step);
         for message in handed_back {
             // What stayed behind was withdrawn before; this came along and waits for the person now, or was read there.
-            let stage = self.mailbox(owner).and_then(|mailbox| mailbox.get(message)).map(|entry| entry.record.stage);
+            let stage = self.mailboxes.get(owner, message).map(|entry| entry.record.stage);
             if came_along && stage.is_none_or(|stage| stage == Stage::Held) {
                 step.push(caller.connection, Push::Withdrawn { message, stage: stage.unwrap_or(Stage::Presented) });
             }
@@ -371,7 +359,7 @@ impl Broker {
     pub(crate) fn mail_to_move(&self, connection: ConnectionId, seat: &Seat) -> Vec<MessageId> {
         let mine = self.presence.session(connection).and_then(|session| self.presence.get(session.peer));
         let Some(mine) = mine.filter(|mine| mine.provisional && self.presence.by_seat(seat).is_some()) else { return Vec::new() };
-        self.mailbox(mine.id).map(|mailbox| mailbox.iter().map(|entry| entry.record.message).collect()).unwrap_or_default()
+        self.mailboxes.messages(mine.id, |_| true)
     }
 
     /// Binding changed nothing about who the session is.
@@ -396,16 +384,14 @@ impl Broker {
 
     /// Gives all pending mail of one peer to another, in one step.
     fn move_mail(&mut self, now: Now, from: PeerId, to: PeerId, facts: &Facts, step: &mut Step) {
-        let messages: Vec<_> =
-            self.mailbox(from).map(|mailbox| mailbox.iter().map(|entry| entry.record.message).collect()).unwrap_or_default();
-        for message in messages {
-            let Some(entry) = self.dequeue(from, message) else { continue };
-            step.change(Change::RemoveDelivery { message, peer: from, was: entry.record.stage });
+        for message in self.mailboxes.messages(from, |_| true) {
+            let Some(entry) = self.mailboxes.remove(from, message) else { continue };
+            self.remove_delivery(&entry.record, step);
             // A message to both waits in the other mailbox already, or was read there: once is enough.
             let known = facts.stored.get(&message).and_then(|stored| delivery_to(&stored.deliveries, to));
-            if self.mailbox(to).is_some_and(|mailbox| mailbox.get(message).is_some()) {
+            if self.mailboxes.get(to, message).is_some() {
                 if entry.shown_before() {
-                    self.change_delivery(to, message, step, |kept| note_shown(&mut kept.record, &entry.record));
+                    self.note_shown(to, message, &entry.record, step);
                 }
                 continue;
             }
@@ -414,22 +400,18 @@ impl Broker {
             }
             // What waited when it was looked up and waits no more became a dead letter in this very step.
             let was = known.map(|known| if known.stage.is_pending() { Stage::Dead } else { known.stage });
-            self.dead -= u64::from(was == Some(Stage::Dead));
             let mut record = entry.record;
-            record.peer = to;
             if let Some(known) = known {
-                note_shown(&mut record, known);
+                record.note_shown(known);
             }
-            trace(&mut record, TraceEvent::Reassigned, now.wall, None, Some(Cause::Bound));
+            self.apply(now, &mut record, Transition::Bind(to), step);
             let own = [from, to].contains(&record.brief.from);
-            let unseen = record.stage == Stage::Stored && !record.trace.iter().any(|entry| entry.event == TraceEvent::Offered);
+            let unseen = record.stage == Stage::Stored && !record.was_offered();
             if unseen && !own && self.holds_moved(record.brief.from, record.brief.via, to) {
-                record.stage = Stage::Held;
-                trace(&mut record, TraceEvent::Held, now.wall, None, Some(Cause::Policy));
-                self.tell(EventKind::Held, now.wall, &record, None, step);
+                self.apply(now, &mut record, Transition::Hold, step);
             }
-            step.change(Change::PutDelivery { record: Box::new(record.clone()), was });
-            self.enqueue(record);
+            self.put_delivery(&record, was, step);
+            self.mailboxes.insert(Entry::new(record));
         }
     }
 
@@ -565,9 +547,7 @@ impl Broker {
     }
 
     fn forget_peer(&mut self, now: Now, peer: PeerId, step: &mut Step) {
-        let messages: Vec<_> =
-            self.mailbox(peer).map(|mailbox| mailbox.iter().map(|entry| entry.record.message).collect()).unwrap_or_default();
-        for message in messages {
+        for message in self.mailboxes.messages(peer, |_| true) {
             self.bury(now, peer, message, Cause::PeerForgotten, step);
         }
         self.release_tasks(now, peer, true, step);
@@ -590,15 +570,6 @@ fn set_host(record: &mut PeerRecord, host: Host) {
     record.client_pid = Some(host.client_pid);
     record.client_process = host.client;
     record.adapter_process = host.adapter;
-}
-
-/// Of two deliveries to what is one reader now, the one that goes on says that the other was offered.
-fn note_shown(kept: &mut DeliveryRecord, other: &DeliveryRecord) {
-    let offered = |record: &DeliveryRecord| record.trace.iter().find(|entry| entry.event == TraceEvent::Offered).copied();
-    if let (None, Some(entry)) = (offered(kept), offered(other)) {
-        kept.trace.insert(1, entry);
-        kept.trace.truncate(TRACE_ENTRIES_MAX);
-    }
 }
 
 fn check_register(register: &Register) -> Result<(), Rejection> {

@@ -1,6 +1,7 @@
 //! What others may see: listings from memory, and permission to read the store.
 
 use std::collections::BTreeSet;
+use std::ops::Bound;
 use std::ops::ControlFlow;
 
 use peer_proto::ids::{MessageId, PeerId};
@@ -131,19 +132,16 @@ impl Broker {
             };
             asked_for && self.may_know_of(viewer, &entry.record)
         };
-        let mailboxes = match of {
-            Some(peer) => self.mailboxes.range(peer..=peer),
-            None => self.mailboxes.range(..),
-        };
+        let readers = of.map_or((Bound::Unbounded, Bound::Unbounded), |peer| (Bound::Included(peer), Bound::Included(peer)));
         // One more than a page tells that there are more.
         let mut page: BTreeSet<Position> = BTreeSet::new();
-        for (peer, mailbox) in mailboxes {
+        for (peer, mailbox) in self.mailboxes.range(readers) {
             let from = after.map(|after| {
                 // Within one message the mailboxes come in the order of their peers.
-                if *peer > after.peer { predecessor(after.message) } else { Some(after.message) }
+                if peer > after.peer { predecessor(after.message) } else { Some(after.message) }
             });
             for entry in mailbox.after(from.flatten()).filter(wanted).take(PAGE_ENTRIES_MAX + 1) {
-                page.insert(Position { message: entry.record.message, peer: *peer });
+                page.insert(Position { message: entry.record.message, peer });
                 if page.len() > PAGE_ENTRIES_MAX + 1 {
                     page.pop_last();
                 }
