@@ -9,6 +9,8 @@
 //!   message alone is on trial with a push carrier that was not proved, and goes with what the client calls as well.
 //! - A message is proved by a later call or event only where its whole body went to the same conversation before it.
 //! - What is proved is never shown again, also where the broker, whose answer was lost, pushes it once more.
+//! - What another adapter of this client may have shown goes with what the client calls. No push carrier has it before that
+//!   had its time, and what is new does not wait for it.
 
 mod entry;
 mod events;
@@ -59,6 +61,8 @@ pub(crate) struct Inbox {
     runs: Option<bool>,
     /// Where in the conversation the last event was.
     moment: Moment,
+    /// What the broker pushes as a repeat may have been shown in this client.
+    repeats_here: bool,
 }
 
 /// Evidence that is on its way to the broker.
@@ -170,6 +174,17 @@ impl Inbox {
         self.entries.retain(|_, entry| std::mem::replace(&mut entry.held, false));
     }
 
+    /// Whether what the broker pushes as a repeat may have been shown in this very client: by another adapter of it, or by this
+    /// one on an earlier connection.
+    pub(crate) fn note_repeats(&mut self, here: bool) {
+        self.repeats_here = here;
+    }
+
+    /// See [`Inbox::note_repeats`].
+    pub(crate) fn repeats_here(&self) -> bool {
+        self.repeats_here
+    }
+
     /// The broker pushed this. `hooks_come`: hooks of the client follow a tool result.
     pub(crate) fn deliver(&mut self, delivery: Delivery, hooks_come: bool) -> Known {
         let Delivery { mut message, shown_before, .. } = delivery;
@@ -184,15 +199,21 @@ impl Inbox {
         if self.answered.len() > ANSWERED_MAX {
             self.answered.pop_first();
         }
-        self.entries.insert(message.id, Entry::new(message, body, self.arrivals, shown_before, first_reply));
+        let with_client = shown_before && self.repeats_here;
+        let entry = Entry { with_client, first_reply, ..Entry::new(message, body, self.arrivals, shown_before) };
+        self.entries.insert(entry.id(), entry);
         self.arrivals += 1;
         Known::New
     }
 
     /// The carrier had its time without evidence. Returns whether that speaks against the carrier: what the client declined
-    /// was taken back, and of a long message the beginning may have arrived.
+    /// was taken back, of a long message the beginning may have arrived, and another adapter may have had it.
     pub(crate) fn overdue(&mut self, message: MessageId, carrier: Carrier) -> bool {
         let Some(entry) = self.entries.get_mut(&message) else { return false };
+        entry.with_client = false;
+        if !entry.went_by(carrier) {
+            return false;
+        }
         match carrier {
             Carrier::ToolResult => entry.result_overdue = true,
             Carrier::Hook => entry.hooks.iter_mut().for_each(|hook| hook.overdue = true),

@@ -159,6 +159,8 @@ pub(crate) struct Session {
 pub(crate) struct State {
     pub(crate) inbox: Inbox,
     pub(crate) identity: Option<Identity>,
+    /// Who we were last, also where the broker does not know our token any more.
+    was: Option<PeerId>,
     /// What is known of the client's session.
     pub(crate) facts: Facts,
     /// What is known of Codex's thread.
@@ -453,13 +455,17 @@ impl Session {
         }
     }
 
-    fn registered(self: &Arc<Self>, registered: Registered) {
+    /// The broker says who we are. `again`: on a new connection, where this process was a session before.
+    fn registered(self: &Arc<Self>, registered: Registered, again: bool) {
         let Registered { peer, name, token, notice, takes_mail, inbox_socket_in_bypass, .. } = registered;
         if let Some(notice) = notice {
             self.notice(notice);
         }
         self.title.show(&name);
         let mut state = self.state();
+        let is_same = state.was.replace(peer) == Some(peer);
+        let repeats_here = !takes_mail || (is_same && (again || state.inbox.repeats_here()));
+        state.inbox.note_repeats(repeats_here);
         state.identity = Some(Identity { peer, name, takes_mail, resume: Resume { peer, token } });
         state.facts.inbox_socket_in_bypass = inbox_socket_in_bypass;
         drop(state);

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use peer_tests::{Home, PATIENCE};
+use peer_tests::{Home, Mcp, PATIENCE};
 use serde_json::{Value, json};
 
 #[track_caller]
@@ -310,4 +310,77 @@ fn a_client_that_stops_reading_neither_blocks_the_adapter_nor_loses_mail() {
     wait_offline(&home, "luna");
     let pending = peer(&home, "luna").expect("luna is known")["pending"].as_u64();
     assert_eq!(pending, Some(200), "nothing that was not proved is gone");
+}
+
+/// Two adapters of one client, whose session they share, and somebody who writes to it.
+fn siblings(home: &Home) -> (Mcp, Mcp, Mcp) {
+    let adapter = || home.adapter("claude-code").env("PEER_NAME", "luna").env("CLAUDE_CODE_SESSION_ID", "s-1").start();
+    let (first, orion) = (adapter(), home.codex("orion"));
+    // The first to be there takes the mail.
+    let _ = first.call("list_peers", json!({})).success();
+    let second = adapter();
+    for adapter in [&second, &orion] {
+        let _ = adapter.call("list_peers", json!({})).success();
+    }
+    (first, second, orion)
+}
+
+fn send(from: &Mcp, text: &str) -> String {
+    from.call("send_message", json!({"to": "luna", "message": text})).success().message_id()
+}
+
+fn was_pushed(adapter: &Mcp, id: &str) -> bool {
+    adapter.notifications().iter().any(|note| note["params"]["meta"]["message_id"] == id)
+}
+
+#[test]
+fn what_one_adapter_of_a_client_pushed_the_other_shows_in_a_result_and_pushes_what_is_new() {
+    let home = peer_tests::home!();
+    let (first, second, orion) = siblings(&home);
+    let before = send(&orion, "to both");
+    let _ = first.wait_channel(&before);
+    first.close_stdin();
+    let _ = first.wait_exit(PATIENCE);
+    let after = send(&orion, "after the first");
+    let _ = second.wait_channel(&after);
+    let result = second.call("list_peers", json!({})).success().text;
+    let shown = |id: &str, body: &str| result.contains(&format!("[{id} ")) && result.contains(body);
+    assert!(shown(&before, "| to both") && shown(&after, "| after the first"), "{result}");
+    assert_eq!(result.matches("chars (shown before)\n").count(), 2, "{result}");
+    assert!(!was_pushed(&second, &before), "it was pushed twice into one client");
+}
+
+#[test]
+fn what_one_adapter_of_a_client_pushed_and_nothing_carries_the_other_pushes_after_its_time() {
+    let home = peer_tests::home!();
+    home.configure("[limits]\nvisibility_timeout_ms = 1500\n");
+    let (first, second, orion) = siblings(&home);
+    let id = send(&orion, "wake up");
+    let _ = first.wait_channel(&id);
+    let ends = std::time::Instant::now();
+    first.kill();
+    let (at, note) = second.wait_channel(&id);
+    assert!(note["params"]["content"].as_str().is_some_and(|content| content.contains("(shown before)")), "{note}");
+    assert!(at.duration_since(ends).as_millis() >= 1_500, "a hook or a result had no time to show it");
+}
+
+#[test]
+fn the_adapters_of_a_client_change_places_with_a_broker_and_push_once() {
+    let home = peer_tests::home!();
+    let (first, second, orion) = siblings(&home);
+    let before = send(&orion, "to both");
+    let _ = first.wait_channel(&before);
+    home.kill_broker();
+    // Whoever is there first takes the mail now. Neither pushes what was pushed before.
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while peer(&home, "luna").is_none_or(|luna| luna["online"] != true) {
+        assert!(std::time::Instant::now() < deadline, "nobody came back");
+    }
+    first.kill();
+    let after = send(&orion, "after the first");
+    let _ = second.wait_channel(&after);
+    let result = second.call("list_peers", json!({})).success().text;
+    assert!(result.contains("| to both") && result.contains("| after the first"), "{result}");
+    assert_eq!(result.matches("chars (shown before)\n").count(), 2, "{result}");
+    assert!(!was_pushed(&second, &before), "it was pushed twice into one client");
 }

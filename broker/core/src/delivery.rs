@@ -242,6 +242,11 @@ impl DeliveryRecord {
     pub(crate) fn was_offered(&self) -> bool {
         self.trace.iter().any(|entry| entry.event == TraceEvent::Offered)
     }
+
+    /// The carrier that any session offered it by last.
+    pub(crate) fn offered_last_by(&self) -> Option<Carrier> {
+        self.trace.iter().rfind(|entry| entry.event == TraceEvent::Offered).and_then(|entry| entry.carrier)
+    }
 }
 
 impl Entry {

@@ -1,7 +1,8 @@
 //! Leases: which session holds which message, from the push to the evidence.
 //!
 //! A lease has no time of its own. It ends with evidence, with a nack, or with its session; a visibility timeout only
-//! tells the session to try its next carrier. So an idle reader costs nothing and kills nothing.
+//! tells the session to try its next carrier, or that what an earlier session offered proved nothing. So an idle reader
+//! costs nothing and kills nothing.
 
 use std::collections::BTreeSet;
 
@@ -64,7 +65,10 @@ impl Broker {
             attempts: entry.record.attempts,
             shown_before: entry.shown_before(),
         });
-        let lease = Lease { holder: reader, at: now.wall, offered: None, overdue_at_ms: None };
+        // What a carrier of an earlier session may have brought has its time here too.
+        let timeout_ms = u64::from(self.config.limits.visibility_timeout_ms);
+        let overdue_at_ms = entry.record.offered_last_by().map(|_| now.mono_ms.saturating_add(timeout_ms));
+        let lease = Lease { holder: reader, at: now.wall, offered: None, overdue_at_ms };
         self.advance(now, peer, message, &[Transition::Lease(lease)], None, step);
     }
 
@@ -444,9 +448,9 @@ impl Broker {
                 if let Some(lease) = &mut entry.lease {
                     lease.overdue_at_ms = None;
                 }
-                entry.lease
+                entry.lease.map(|lease| (lease.holder, lease.offered.or_else(|| entry.record.offered_last_by())))
             });
-            if let Some(Lease { holder, offered: Some(carrier), .. }) = lease.flatten() {
+            if let Some((holder, Some(carrier))) = lease.flatten() {
                 step.push(holder, Push::Overdue { message, carrier });
             }
         }

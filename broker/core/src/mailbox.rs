@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use peer_proto::ids::{MessageId, Timestamp};
-use peer_proto::message::{Carrier, Stage, TraceEvent};
+use peer_proto::message::{Carrier, Stage};
 
 use crate::input::ConnectionId;
 use crate::record::DeliveryRecord;
@@ -34,7 +34,8 @@ pub(crate) struct Lease {
     pub(crate) at: Timestamp,
     /// The carrier that this session offered it by last.
     pub(crate) offered: Option<Carrier>,
-    /// When that carrier has had its time, on the monotonic clock; none where no carrier follows.
+    /// When that carrier, or the one that an earlier session offered it by, has had its time, on the monotonic clock; none
+    /// where no carrier follows, or none had it.
     pub(crate) overdue_at_ms: Option<u64>,
 }
 
@@ -42,8 +43,8 @@ impl Entry {
     /// Of a delivery that no session holds. What the broker before was told of it is gone: what the client had called for
     /// counts as asked with, and what was pushed does not.
     pub(crate) fn new(record: DeliveryRecord) -> Self {
-        let by = record.trace.iter().rfind(|entry| entry.event == TraceEvent::Offered).and_then(|entry| entry.carrier);
-        let tried = record.stage == Stage::Offered && matches!(by, Some(Carrier::ToolResult | Carrier::Hook));
+        let called_for = matches!(record.offered_last_by(), Some(Carrier::ToolResult | Carrier::Hook));
+        let tried = record.stage == Stage::Offered && called_for;
         Self { record, lease: None, tried }
     }
 

@@ -19,7 +19,7 @@ pub(crate) struct Mailboxes {
     by_peer: BTreeMap<PeerId, Mailbox>,
     /// Deliveries with a time to live, by its end.
     expiries: BTreeSet<(Timestamp, MessageId, PeerId)>,
-    /// Offered deliveries whose carrier has a successor, by the end of its time on the monotonic clock.
+    /// Leased deliveries that were offered, by the end of their carrier's time on the monotonic clock, where it has a successor.
     overdue: BTreeSet<(u64, MessageId, PeerId)>,
     /// Dead letters in the store.
     dead: u64,

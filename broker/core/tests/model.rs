@@ -1316,6 +1316,7 @@ impl Model {
         assert_eq!(attempts, letter.attempts, "{message} says how many sessions ended with it");
         assert_eq!(shown_before, letter.shown, "G4: {message} says whether it may have been seen");
         letter.holder = Some(connection);
+        letter.overdue_at_ms = letter.shown.then_some(self.world.now.mono_ms + 30_000);
         let (from, accepted) = (letter.from, letter.accepted);
         let overtaken = self.letters.iter().find(|((_, owner), letter)| {
             let ready = letter.stage == Stage::Stored && letter.holder.is_none();

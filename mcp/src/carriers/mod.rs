@@ -9,6 +9,8 @@
 //! - A push carrier that the client does not answer and nothing has proved in this session is on trial: it gets one message, which the next hook or tool
 //!   result carries too, marked as a repeat. Until that is settled no such carrier gets another; the rest is due to what the
 //!   client calls, at once. Settled by another way, the carrier is tried again when the session rests and a request waits.
+//! - What another adapter of this client had offered is left to what the client calls until that had its time: the trial is
+//!   for what is new.
 //! - A carrier that is proved has a message alone. After the visibility timeout without evidence the next one gets it, marked as a
 //!   repeat; what could not leave at all goes to the next one at once, unmarked.
 //! - A push carrier that had its time without evidence is left alone for a minute, then two, and so on up to an hour, until

@@ -504,3 +504,36 @@ fn a_result_is_under_way_until_the_model_was_asked_with_it() {
         assert!(!inbox.is_result_under_way(), "another turn");
     }
 }
+
+#[test]
+fn what_another_adapter_of_the_client_gave_goes_by_calls_until_it_had_its_time_or_was_taken_away() {
+    let repeats = |here: bool| {
+        let mut inbox = Inbox::default();
+        inbox.note_repeats(here);
+        inbox.deliver(Delivery { message: request(1, "luna", "one"), attempts: 0, shown_before: true }, false);
+        delivered(&mut inbox, 2, "luna", "two");
+        inbox
+    };
+    let trial = |inbox: &mut Inbox| inbox.trial(SOCKET, true, false, "").map(|post| post.ids());
+    assert_eq!(trial(&mut repeats(false)), Some(vec![id(1)]), "it was shown in another client");
+
+    let mut inbox = repeats(true);
+    assert_eq!(trial(&mut inbox), Some(vec![id(2)]), "the trial is for what is new");
+    let shown = hook(&mut inbox, HookEvent::UserPromptSubmit).1;
+    assert_eq!(shown, [id(1), id(2)], "and the next hook has both, in order");
+
+    let mut inbox = repeats(true);
+    assert_eq!(post(&mut inbox, SOCKET, Activity::Working), Some(vec![id(2)]), "also where the carrier is proved");
+    assert!(!inbox.overdue(id(1), SOCKET), "this adapter's carrier did not have it");
+    let post = inbox.post(SOCKET, Some(Activity::Idle), false, "").unwrap();
+    assert_eq!(post.ids(), [id(1)], "nothing else can wake");
+    assert!(post.text.contains("(shown before)"), "{}", post.text);
+
+    let mut inbox = repeats(true);
+    inbox.leave_conversation();
+    assert_eq!(trial(&mut inbox), Some(vec![id(1)]), "the new conversation was not shown it");
+
+    let mut inbox = repeats(true);
+    assert!(inbox.withdraw(&[(id(1), Some(SOCKET))]), "the client took back what the other adapter had brought");
+    assert_eq!(trial(&mut inbox), Some(vec![id(1)]));
+}

@@ -25,6 +25,9 @@ pub(super) struct Entry {
     pub(super) held: bool,
     /// The broker says that a model may have seen it.
     pub(super) shown_before: bool,
+    /// An adapter of this client may have given it to the model before, and that has its time: no push carrier is given it,
+    /// and what the client calls next carries it.
+    pub(super) with_client: bool,
     /// The first reply to something.
     pub(super) first_reply: bool,
     /// Push carriers that were given it, oldest first.
@@ -116,14 +119,15 @@ pub(super) enum Standing {
 }
 
 impl Entry {
-    pub(super) fn new(message: Message, body: Body, arrival: u64, shown_before: bool, first_reply: bool) -> Self {
+    pub(super) fn new(message: Message, body: Body, arrival: u64, shown_before: bool) -> Self {
         Self {
             message,
             body,
             arrival,
             held: true,
             shown_before,
-            first_reply,
+            with_client: false,
+            first_reply: false,
             pushes: Vec::new(),
             hooks: Vec::new(),
             parts: Vec::new(),
@@ -137,6 +141,7 @@ impl Entry {
     /// The conversation that it was given to is over.
     pub(super) fn leave_conversation(&mut self) {
         self.shown_before |= self.standing() != Standing::Fresh;
+        self.with_client = false;
         self.pushes.clear();
         self.hooks.clear();
         self.parts.clear();
@@ -149,7 +154,8 @@ impl Entry {
     pub(super) fn withdraw(&mut self, by: Option<Carrier>) -> bool {
         let by = by.filter(|carrier| self.went_by(*carrier)).or_else(|| self.last_carrier());
         match by {
-            None | Some(Carrier::Peerctl) => return false,
+            // Another adapter may have brought it; the broker said by then that it is a repeat.
+            None | Some(Carrier::Peerctl) => return std::mem::take(&mut self.with_client),
             Some(Carrier::Hook) => self.hooks.clear(),
             Some(Carrier::ToolResult) => {
                 self.parts.clear();
@@ -235,7 +241,7 @@ impl Entry {
     /// A push carrier may be given it.
     pub(super) fn is_due_by(&self, carrier: Carrier) -> bool {
         let unseen = self.is_open() && self.hooks.is_empty() && !self.was_in_result();
-        let is_free = matches!(self.standing(), Standing::Fresh | Standing::Overdue);
+        let is_free = !self.with_client && matches!(self.standing(), Standing::Fresh | Standing::Overdue);
         unseen && is_free && self.pushes.iter().all(|push| push.carrier != carrier)
     }
 

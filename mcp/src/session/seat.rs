@@ -72,7 +72,7 @@ impl Session {
         match self.request(Request::Bind(seat.clone())).await {
             Ok(Reply::Registered(registered)) => {
                 self.state().seat = Some(seat);
-                self.registered(registered);
+                self.registered(registered, false);
                 Ok(())
             }
             Ok(_) => Err(CallError::Request(RequestError::Unexpected)),

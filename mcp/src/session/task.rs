@@ -134,7 +134,7 @@ impl Session {
                         state.inbox.begin_session();
                         state.facts.reported = None;
                     }
-                    self.registered(registered);
+                    self.registered(registered, true);
                     return Ok((connection, pushes));
                 }
                 Ok(_) => return Err(AttemptError::Request(RequestError::Unexpected)),
