@@ -7,8 +7,9 @@ use std::ops::ControlFlow;
 
 use peer_core::broker::Broker;
 use peer_core::record::{DeliveryRecord, MessageHead, MessageRecord};
-use peer_core::step::{Query, Reader};
+use peer_core::step::Query;
 use peer_core::thing::NoteHead;
+use peer_core::who::Actor;
 use peer_proto::codec;
 use peer_proto::ids::{MessageId, PeerId};
 use peer_proto::limits::{HISTORY_ROWS_MAX, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX};
@@ -59,7 +60,7 @@ pub(crate) fn answer(
             None => Err(unknown(store, *id)),
         },
         Query::History { .. } => return Ok(history(store, broker, query, progress)?.map(Ok)),
-        Query::Orphans { after, reader } => Ok(orphans(store, broker, *after, *reader)?),
+        Query::Orphans { after, actor } => Ok(orphans(store, broker, *after, *actor)?),
         Query::Note(key) => {
             let note = store.note(key)?;
             let missing = || Refusal {
@@ -135,7 +136,7 @@ impl Between<'_> {
 /// A piece of a page: what matches among the next rows, without what is kept back from the reader. The page ends where it
 /// is full, where enough rows were looked at, or with the last row.
 fn history(store: &Store, broker: &Broker, query: &Query, progress: &mut Progress) -> Result<Option<Reply>, StoreError> {
-    let Query::History { peer, with, thread, channel, since, before, after, limit, reader } = query else {
+    let Query::History { peer, with, thread, channel, since, before, after, limit, actor } = query else {
         return Ok(None);
     };
     let between = Between { peer, with, thread: thread.as_deref(), channel: channel.as_deref() };
@@ -149,7 +150,7 @@ fn history(store: &Store, broker: &Broker, query: &Query, progress: &mut Progres
     let (mut found, mut rows) = (Vec::new(), 0);
     let mut next = store.scan(span, PIECE_ROWS_MAX, |record| {
         rows += 1;
-        if between.includes(&record.head) && broker.may_see(*reader, &record.head) {
+        if between.includes(&record.head) && broker.may_concern(*actor, &record.head) {
             progress.matched += 1;
             progress.text_bytes += record.text.len();
             found.push(record);
@@ -163,7 +164,7 @@ fn history(store: &Store, broker: &Broker, query: &Query, progress: &mut Progres
     for record in found.by_ref() {
         let id = record.head.id;
         let deliveries = deliveries_of(store, broker, id)?;
-        if broker.is_kept_back_from(*reader, &record.head, &deliveries) {
+        if !broker.sees_message(*actor, &record.head, &deliveries) {
             continue;
         }
         let entry = shown(broker, record, deliveries);
@@ -204,13 +205,13 @@ fn shown(broker: &Broker, record: MessageRecord, deliveries: Vec<DeliveryRecord>
     Shown { deliveries: deliveries.collect(), message: message_of(record) }
 }
 
-fn orphans(store: &Store, broker: &Broker, after: Option<Position>, reader: Reader) -> Result<Reply, StoreError> {
+fn orphans(store: &Store, broker: &Broker, after: Option<Position>, actor: Actor) -> Result<Reply, StoreError> {
     // One more than a page, to know whether there is another.
     let mut records = store.orphans(after, PAGE_ENTRIES_MAX + 1)?;
     let more = records.len() > PAGE_ENTRIES_MAX;
     records.truncate(PAGE_ENTRIES_MAX);
     let next = records.last().filter(|_| more).map(|last| Position { message: last.message, peer: last.peer });
-    records.retain(|record| broker.may_know_of_letter(reader, record));
+    records.retain(|record| broker.sees_delivery(actor, record));
     Ok(Reply::Orphans { entries: records.into_iter().map(|record| orphan(broker, record)).collect(), next })
 }
 

@@ -12,11 +12,11 @@ use peer_proto::message::{Intent, Sender, Stage, Via};
 use peer_proto::refusal::Refusal;
 use peer_proto::request::{Event, EventKind, Reply};
 
-use crate::broker::{Actor, Broker, Caller};
+use crate::broker::Broker;
 use crate::input::Now;
-use crate::presence::Operator;
 use crate::rejection::Rejection;
 use crate::step::Step;
+use crate::who::Caller;
 
 /// Names of speakers that the notice about a used-up thread lists.
 const SPEAKERS_NAMED_MAX: usize = 8;
@@ -53,8 +53,7 @@ impl Broker {
             cause: Some(format!("{turns} turns")),
             text: None,
         };
-        let may_know = |operator: Operator| private.is_none() || operator == Operator::Person;
-        self.tell_operators(&speakers, &event, may_know, step);
+        self.tell_watchers_who(&speakers, &event, |actor| private.is_none() || actor.is_person(), step);
         let text = format!(
             "thread {thread} is paused: {} took {turns} turns in it without you. `peerctl history --thread {thread}` shows \
              them, `peerctl resume --thread {thread}` lets them go on, and so does a message of yours in it",
@@ -114,13 +113,9 @@ impl Broker {
 
     /// What was refused lately: to the person all of it, to a session and its shell what was their own.
     pub(crate) fn list_refusals(&mut self, caller: Caller, step: &mut Step) -> Result<(), Rejection> {
-        let actor = self.actor(caller)?;
-        let may_know = |refused: &&Refused| match actor {
-            Actor::Operator(Operator::Person) => true,
-            Actor::Session(peer) | Actor::Operator(Operator::Shell(Some(peer))) => self.is_same(peer, refused.by),
-            Actor::Operator(Operator::Shell(None)) => refused.by == PeerId::HUMAN && refused.via == Via::Shell,
-        };
-        let refusals = self.refusals.0.iter().rev().filter(may_know).map(|refused| refused.send.clone()).collect();
+        let actor = caller.actor()?;
+        let sees = |refused: &&Refused| self.sees_refused(actor, refused.by, refused.via);
+        let refusals = self.refusals.0.iter().rev().filter(sees).map(|refused| refused.send.clone()).collect();
         step.reply(caller.connection, caller.id, Reply::Refusals(refusals));
         Ok(())
     }

@@ -3,7 +3,7 @@
 use peer_proto::ids::{MessageId, PeerId, Timestamp};
 use peer_proto::limits::{CLOCK_STEP_GRACE_MS, EXPIRY_GRACE_MS, Limits, MESSAGES_PER_REQUEST_MAX};
 use peer_proto::policy::Policy;
-use peer_proto::request::{Event, EventKind, Push, Reply, Request, Role, Status, Welcome};
+use peer_proto::request::{Event, EventKind, Push, Reply, Request, Status, Welcome};
 
 use crate::brake::Refusals;
 use crate::channel::Channels;
@@ -13,7 +13,7 @@ use crate::input::{ConnectionId, Facts, Input, Lookups, Now};
 use crate::mailbox::Mailbox;
 use crate::mailboxes::Mailboxes;
 use crate::note::Notes;
-use crate::presence::{Connection, HUMAN_NAME, Operator, Presence, Watch};
+use crate::presence::{Connection, HUMAN_NAME, Presence, Watch};
 use crate::question::Questions;
 use crate::quota::Quota;
 use crate::record::{DeliveryRecord, Image, PausesRecord, PeerRecord, SettingsRecord};
@@ -21,6 +21,7 @@ use crate::rejection::Rejection;
 use crate::retention::{Retaining, Retention};
 use crate::step::{Change, Query, Step};
 use crate::task::Tasks;
+use crate::who::{Actor, Caller};
 
 /// What the person configured.
 #[derive(Clone, Debug, Default)]
@@ -64,22 +65,6 @@ pub struct Broker {
     grace_until_ms: u64,
     /// Until then sessions that a killed broker left behind are expected back, on the monotonic clock.
     expected_until_ms: u64,
-}
-
-/// Who asks, and by which request.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Caller {
-    pub(crate) connection: ConnectionId,
-    pub(crate) id: peer_proto::request::RequestId,
-}
-
-/// Who acts, once that is settled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Actor {
-    /// A session, as this peer.
-    Session(PeerId),
-    /// Whoever uses `peerctl`.
-    Operator(Operator),
 }
 
 impl Broker {
@@ -164,7 +149,7 @@ impl Broker {
 
     /// Whose key it is that a request gives.
     fn key_of(&self, connection: ConnectionId, key: Option<&String>) -> Option<(PeerId, String)> {
-        self.sending_peer(connection).zip(key.cloned())
+        self.actor_on(connection).map(Actor::peer).zip(key.cloned())
     }
 
     /// Applies one input. A refused request leaves no change behind.
@@ -174,7 +159,7 @@ impl Broker {
             Input::Connected { connection, id, role, ancestors, seat } => {
                 let open = Connection { role, ancestors, seat, session: None, waits: Vec::new() };
                 self.presence.connections.insert(connection, open);
-                let authority = self.presence.authority(connection);
+                let authority = self.authority_on(connection);
                 let welcome = Welcome { version: String::new(), executable: String::new(), pid: 0, authority };
                 step.reply(connection, id, Reply::Welcome(welcome));
             }
@@ -185,7 +170,7 @@ impl Broker {
                 if !self.presence.connections.contains_key(&connection) {
                     return;
                 }
-                let caller = Caller { connection, id };
+                let caller = Caller { connection, id, actor: self.actor_on(connection) };
                 let (changes, effects) = (step.changes.len(), step.effects.len());
                 if let Err(rejection) = self.ask(now, caller, request, &facts, step) {
                     assert!(
@@ -221,9 +206,8 @@ impl Broker {
             Request::Inbox { peer, held, after } => self.list_inbox(caller, peer, held, after, step),
             Request::History(query) => self.list_history(caller, query, step),
             Request::Orphans { after } => {
-                self.operator(caller)?;
-                let reader = self.reader(caller)?;
-                step.query(caller.connection, caller.id, Query::Orphans { after, reader });
+                caller.check_operator()?;
+                step.query(caller.connection, caller.id, Query::Orphans { after, actor: caller.actor()? });
                 Ok(())
             }
             Request::Requeue(message) => self.requeue(now, caller, message, facts, step),
@@ -237,7 +221,7 @@ impl Broker {
                 Ok(())
             }
             Request::Shutdown => {
-                self.person(caller, "stopping the broker")?;
+                caller.check_person("stopping the broker")?;
                 step.reply(caller.connection, caller.id, Reply::Done);
                 step.effects.push(crate::step::Effect::Stop);
                 Ok(())
@@ -342,48 +326,6 @@ impl Broker {
         self.mailboxes.of(peer)
     }
 
-    /// The peer whose session asks.
-    pub(crate) fn session_peer(&self, caller: Caller) -> Result<PeerId, Rejection> {
-        self.presence.session(caller.connection).map(|session| session.peer).ok_or(Rejection::NotRegistered)
-    }
-
-    /// Who acts: a session, or whoever uses `peerctl`.
-    pub(crate) fn actor(&self, caller: Caller) -> Result<Actor, Rejection> {
-        match self.presence.connections.get(&caller.connection).map(|open| open.role) {
-            Some(Role::Operator) => Ok(Actor::Operator(self.presence.operator(caller.connection))),
-            _ => self.session_peer(caller).map(Actor::Session),
-        }
-    }
-
-    /// Whoever uses `peerctl`, the person or an agent's shell: for reading.
-    pub(crate) fn operator(&self, caller: Caller) -> Result<Operator, Rejection> {
-        match self.actor(caller)? {
-            Actor::Operator(operator) => Ok(operator),
-            Actor::Session(_) => Err(Rejection::NotPermitted { act: "this" }),
-        }
-    }
-
-    /// The person: for acts that an agent's shell may not do, unless it is allowed in the configuration.
-    pub(crate) fn person(&self, caller: Caller, act: &'static str) -> Result<(), Rejection> {
-        match self.actor(caller)? {
-            Actor::Operator(Operator::Person) => Ok(()),
-            Actor::Operator(Operator::Shell(_)) if self.config.allow_operator_from_agents => Ok(()),
-            _ => Err(Rejection::NotPermitted { act }),
-        }
-    }
-
-    /// The peer whose mailbox gets the replies to what this connection sends.
-    pub(crate) fn sending_peer(&self, connection: ConnectionId) -> Option<PeerId> {
-        let open = self.presence.connections.get(&connection)?;
-        match open.role {
-            Role::Operator => Some(match self.presence.operator(connection) {
-                Operator::Shell(Some(peer)) => peer,
-                Operator::Person | Operator::Shell(None) => PeerId::HUMAN,
-            }),
-            Role::Adapter | Role::Hook => open.session.as_ref().map(|session| session.peer),
-        }
-    }
-
     pub(crate) fn update_peer(&mut self, record: PeerRecord, step: &mut Step) {
         step.change(Change::PutPeer(Box::new(record.clone())));
         self.presence.put(record);
@@ -394,9 +336,8 @@ impl Broker {
     }
 
     fn watch(&mut self, caller: Caller, peer: Option<String>, bodies: bool, step: &mut Step) -> Result<(), Rejection> {
-        self.operator(caller)?;
-        let me = self.sending_peer(caller.connection);
-        let peer = peer.map(|name| self.presence.resolve(&name, me)).transpose()?;
+        caller.check_operator()?;
+        let peer = peer.map(|name| self.presence.resolve(&name, caller.peer())).transpose()?;
         self.presence.watch(caller.connection, Watch { peer, bodies });
         step.reply(caller.connection, caller.id, Reply::Done);
         Ok(())
@@ -422,8 +363,7 @@ impl Broker {
         };
         let present = |peer: PeerId| self.presence.present(peer).unwrap_or(peer);
         let parties = [present(record.brief.from), present(record.peer)];
-        let may_know = |watcher| self.may_know_of(self.viewer_of(self.presence.operator(watcher)), record);
-        self.tell_some_watchers(&parties, &event, may_know, step);
+        self.tell_watchers_who(&parties, &event, |actor| self.sees_delivery(actor, record), step);
     }
 
     /// Tells watchers about what sessions share.
@@ -485,16 +425,17 @@ impl Broker {
             cause: Some(what.to_owned()),
             text: None,
         };
-        self.tell_operators(&[], &event, |watcher| watcher == Operator::Person, step);
+        self.tell_watchers_who(&[], &event, Actor::is_person, step);
     }
 
     pub(crate) fn tell_watchers(&self, concerns: &[PeerId], event: &Event, step: &mut Step) {
-        self.tell_some_watchers(concerns, event, |_| true, step);
+        self.tell_watchers_who(concerns, event, |_| true, step);
     }
 
-    fn tell_some_watchers(&self, concerns: &[PeerId], event: &Event, may_know: impl Fn(ConnectionId) -> bool, step: &mut Step) {
+    /// Tells those watchers about it who may see it.
+    pub(crate) fn tell_watchers_who(&self, concerns: &[PeerId], event: &Event, sees: impl Fn(Actor) -> bool, step: &mut Step) {
         for (connection, watch) in self.presence.watchers() {
-            if watch.peer.is_some_and(|peer| !concerns.contains(&peer)) || !may_know(connection) {
+            if watch.peer.is_some_and(|peer| !concerns.contains(&peer)) || !self.actor_on(connection).is_some_and(&sees) {
                 continue;
             }
             let mut event = event.clone();
@@ -503,17 +444,6 @@ impl Broker {
             }
             step.push(connection, Push::Event(Box::new(event)));
         }
-    }
-
-    /// Tells those watchers about it whose operator may know.
-    pub(crate) fn tell_operators(
-        &self,
-        concerns: &[PeerId],
-        event: &Event,
-        may_know: impl Fn(Operator) -> bool,
-        step: &mut Step,
-    ) {
-        self.tell_some_watchers(concerns, event, |watcher| may_know(self.presence.operator(watcher)), step);
     }
 
     /// Looks for time that nobody could use: the machine slept, or somebody set the wall clock forward. A wrong date may

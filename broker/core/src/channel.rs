@@ -1,8 +1,7 @@
 //! Channels (`#name`) and groups (`@name`): names that stand for several peers.
 //!
-//! Knows who is a member of what, and who may know of it. Does not know how mail travels: a message to a channel is one
-//! message with one delivery per member. Invariants: every member is a retained peer; nothing is without members; to whom a
-//! private channel is not open, it is not there; what was said in a channel that is gone stays with those who were there,
+//! Knows who is a member of what. Does not know how mail travels: a message to a channel is one
+//! message with one delivery per member. Invariants: every member is a retained peer; nothing is without members; what was said in a channel that is gone stays with those who were there,
 //! also when another one takes its name.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,20 +9,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use peer_proto::channel::{ChannelInfo, ChannelRequest};
 use peer_proto::ids::{MessageId, PeerId, Timestamp};
 use peer_proto::limits::{CHANNEL_MEMBERS_MAX, CHANNEL_NAME_CHARS_MAX, CHANNELS_MAX, TOPIC_BYTES_MAX};
-use peer_proto::message::{Intent, Kind, Stage};
+use peer_proto::message::{Intent, Stage};
 use peer_proto::policy::Policy;
 use peer_proto::request::Reply;
 use peer_proto::text::{quoted, single_line};
 
-use crate::broker::{Actor, Broker, Caller};
+use crate::broker::Broker;
 use crate::input::{Facts, Now};
 use crate::names;
-use crate::presence::{Operator, Presence};
-use crate::record::{DeliveryRecord, MessageHead};
+use crate::presence::Presence;
 use crate::rejection::Rejection;
 use crate::sessions::check_length;
 use crate::step::{Change, Step};
 use crate::thing::{ChannelRecord, Thing, ThingKey};
+use crate::visibility::is_member;
+use crate::who::{Actor, Caller};
 
 /// All channels and groups.
 #[derive(Debug, Default)]
@@ -98,35 +98,7 @@ impl Channels {
     }
 }
 
-/// For whom somebody looks at channels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Viewer {
-    /// The person: nothing is private to them.
-    Person,
-    /// An agent, through its session or its shell.
-    Peer(PeerId),
-    /// The shell of an agent that cannot be told: an outsider everywhere.
-    Unknown,
-}
-
 impl Broker {
-    /// For whom the caller looks.
-    pub(crate) fn viewer(&self, caller: Caller) -> Result<Viewer, Rejection> {
-        Ok(match self.actor(caller)? {
-            Actor::Session(peer) => Viewer::Peer(peer),
-            Actor::Operator(operator) => self.viewer_of(operator),
-        })
-    }
-
-    pub(crate) fn viewer_of(&self, operator: Operator) -> Viewer {
-        match operator {
-            Operator::Shell(_) if self.config.allow_operator_from_agents => Viewer::Person,
-            Operator::Person => Viewer::Person,
-            Operator::Shell(Some(peer)) => Viewer::Peer(peer),
-            Operator::Shell(None) => Viewer::Unknown,
-        }
-    }
-
     pub(crate) fn channel(
         &mut self,
         now: Now,
@@ -135,37 +107,33 @@ impl Broker {
         facts: &Facts,
         step: &mut Step,
     ) -> Result<(), Rejection> {
-        let viewer = self.viewer(caller)?;
+        let actor = caller.actor()?;
         if request == ChannelRequest::List {
-            let visible = self.channels.by_name.values().filter(|record| may_know(viewer, record));
-            let channels = visible.map(|record| self.channel_info(viewer, record)).collect();
+            let visible = self.channels.by_name.values().filter(|record| self.sees_channel(actor, record));
+            let channels = visible.map(|record| self.channel_info(actor, record)).collect();
             step.reply(caller.connection, caller.id, Reply::Channels(channels));
             return Ok(());
         }
-        let me = match viewer {
-            Viewer::Peer(peer) => peer,
-            Viewer::Person => PeerId::HUMAN,
-            Viewer::Unknown => return Err(Rejection::NotPermitted { act: "changing channels" }),
-        };
+        let Some(me) = actor.member() else { return Err(Rejection::NotPermitted { act: "changing channels" }) };
         if facts.disk_full {
             return Err(Rejection::NoSpace);
         }
         let changed = match request {
             ChannelRequest::List => return Ok(()),
             ChannelRequest::Create { name, topic, private } => self.new_channel(now, me, &name, &topic, private)?,
-            ChannelRequest::Join(name) => match self.find_channel(viewer, &name) {
+            ChannelRequest::Join(name) => match self.find_channel(actor, &name) {
                 Ok(record) => joined(record.clone(), me)?,
                 // A group is made by the first who carries it.
                 Err(Rejection::UnknownChannel { .. }) if is_group(&name) => self.new_channel(now, me, &name, "", false)?,
                 Err(unknown) => return Err(unknown),
             },
             ChannelRequest::Leave(name) => {
-                let mut record = self.find_channel(viewer, &name)?.clone();
+                let mut record = self.find_channel(actor, &name)?.clone();
                 record.members.retain(|member| *member != me);
                 record
             }
             ChannelRequest::Invite { name, peer } => {
-                let record = self.member_channel(viewer, &name)?.clone();
+                let record = self.member_channel(actor, &name)?.clone();
                 let invited = self.presence.resolve(&peer, Some(me))?;
                 let is_news = !record.members.contains(&invited);
                 let record = joined(record, invited)?;
@@ -184,11 +152,11 @@ impl Broker {
                 record
             }
             ChannelRequest::SetTopic { name, topic } => {
-                let record = self.member_channel(viewer, &name)?.clone();
+                let record = self.member_channel(actor, &name)?.clone();
                 ChannelRecord { topic: checked_topic(&topic)?, ..record }
             }
         };
-        step.reply(caller.connection, caller.id, Reply::Channels(vec![self.channel_info(viewer, &changed)]));
+        step.reply(caller.connection, caller.id, Reply::Channels(vec![self.channel_info(actor, &changed)]));
         self.put_channel(changed, step);
         Ok(())
     }
@@ -257,34 +225,34 @@ impl Broker {
         self.post_notice_in(now, Some(name.clone()), invited, stage, Intent::Inform, thread, None, text, step);
     }
 
-    // ---- who may know, and who belongs
+    // ---- who belongs
 
-    /// The channel or group of this name, as far as the viewer may know of it.
-    pub(crate) fn find_channel(&self, viewer: Viewer, name: &str) -> Result<&ChannelRecord, Rejection> {
-        let known = self.channels.get(name).filter(|record| may_know(viewer, record));
+    /// The channel or group of this name, as far as the actor may know of it.
+    pub(crate) fn find_channel(&self, actor: Actor, name: &str) -> Result<&ChannelRecord, Rejection> {
+        let known = self.channels.get(name).filter(|record| self.sees_channel(actor, record));
         known.ok_or_else(|| {
             let mut asked: String = name.chars().take(64).collect();
             if asked.len() < name.len() {
                 asked.push('…');
             }
-            let visible = self.channels.by_name.values().filter(|record| may_know(viewer, record));
+            let visible = self.channels.by_name.values().filter(|record| self.sees_channel(actor, record));
             let nearest = names::nearest(&asked, visible.map(|record| record.name.as_str()));
             Rejection::UnknownChannel { name: asked, nearest }
         })
     }
 
-    /// The channel or group of this name, of which the viewer is a member, or the person.
-    pub(crate) fn member_channel(&self, viewer: Viewer, name: &str) -> Result<&ChannelRecord, Rejection> {
-        let record = self.find_channel(viewer, name)?;
-        if viewer == Viewer::Person || is_member(viewer, record) {
+    /// The channel or group of this name, of which the actor is a member, or the person.
+    pub(crate) fn member_channel(&self, actor: Actor, name: &str) -> Result<&ChannelRecord, Rejection> {
+        let record = self.find_channel(actor, name)?;
+        if actor.is_person() || is_member(actor, record) {
             return Ok(record);
         }
         Err(Rejection::NotMember { name: record.name.clone() })
     }
 
     /// Whom a message of this sender to the channel reaches: all members but the sender.
-    pub(crate) fn audience_of(&self, viewer: Viewer, sender: PeerId, name: &str) -> Result<(String, Vec<PeerId>), Rejection> {
-        let record = if is_group(name) { self.find_channel(viewer, name)? } else { self.member_channel(viewer, name)? };
+    pub(crate) fn audience_of(&self, actor: Actor, sender: PeerId, name: &str) -> Result<(String, Vec<PeerId>), Rejection> {
+        let record = if is_group(name) { self.find_channel(actor, name)? } else { self.member_channel(actor, name)? };
         let others: Vec<PeerId> = record.members.iter().copied().filter(|member| *member != sender).collect();
         if is_group(name) && others.is_empty() {
             return Err(Rejection::EmptyGroup { name: record.name.clone() });
@@ -292,54 +260,12 @@ impl Broker {
         Ok((record.name.clone(), others))
     }
 
-    /// Whether what was said in a channel may be read by way of the channel itself: its members may, for as long as it is
-    /// the same channel; the broker's words to one of them are that one's alone. What the person holds back from an agent does not reach it this way.
-    pub(crate) fn reads_as_member(&self, peer: PeerId, head: &MessageHead) -> bool {
-        let Some(record) = head.channel.as_ref().and_then(|name| self.channels.get(name)) else { return false };
-        let said = head.kind != Kind::Notice && began_before(record, head.id);
-        said && record.members.contains(&peer) && self.policy_of(peer) == Policy::Accept
-    }
-
-    /// Whether a channel of this name is private.
-    pub(crate) fn is_private(&self, name: &str) -> bool {
-        self.channels.get(name).is_some_and(|record| record.private)
-    }
-
-    /// Whether an outsider may see at all that this was said: not what was said in a private channel, nor in one that is
-    /// gone and may have been private.
-    pub(crate) fn is_public(&self, channel: Option<&str>, message: MessageId) -> bool {
-        let is_open = |name: &str| self.channels.get(name).is_some_and(|record| !record.private && began_before(record, message));
-        channel.is_none_or(|name| is_group(name) || is_open(name))
-    }
-
-    /// Whether somebody may know that there is this delivery at all: what is held concerns the person and both ends, what was
-    /// said in a private channel its members and both ends, what answers it both ends, and none of it anybody else.
-    pub(crate) fn may_know_of(&self, viewer: Viewer, record: &DeliveryRecord) -> bool {
-        let peer = match viewer {
-            Viewer::Person => return true,
-            Viewer::Unknown => None,
-            Viewer::Peer(peer) => Some(peer),
-        };
-        if peer.is_some_and(|peer| self.is_same(peer, record.brief.from) || self.is_same(peer, record.peer)) {
-            return true;
-        }
-        if record.is_kept_back() {
-            return false;
-        }
-        let channel = record.brief.channel.as_deref();
-        let said_in = channel.and_then(|name| self.channels.get(name));
-        let is_member = |peer: PeerId| {
-            said_in.is_some_and(|said_in| said_in.members.contains(&peer) && began_before(said_in, record.message))
-        };
-        self.is_open_to_all(channel, record.message, record.brief.reply_to) || peer.is_some_and(is_member)
-    }
-
     /// The labels that a peer carries.
     pub(crate) fn groups_of(&self, peer: PeerId) -> Vec<String> {
         self.channels.of(peer).filter(|record| is_group(&record.name)).map(|record| record.name.clone()).collect()
     }
 
-    fn channel_info(&self, viewer: Viewer, record: &ChannelRecord) -> ChannelInfo {
+    fn channel_info(&self, actor: Actor, record: &ChannelRecord) -> ChannelInfo {
         let mut members: Vec<String> = record.members.iter().map(|member| self.name_of(*member)).collect();
         members.sort();
         ChannelInfo {
@@ -347,7 +273,7 @@ impl Broker {
             topic: record.topic.clone(),
             private: record.private,
             members,
-            joined: is_member(viewer, record),
+            joined: is_member(actor, record),
             created_by: record.created_by.clone(),
             created_at: record.created_at,
         }
@@ -382,18 +308,6 @@ pub(crate) fn is_channel_name(name: &str) -> bool {
 /// Whether a name is that of a group: a label, which hides nothing and may wake.
 pub(crate) fn is_group(name: &str) -> bool {
     name.starts_with('@')
-}
-
-fn may_know(viewer: Viewer, record: &ChannelRecord) -> bool {
-    !record.private || viewer == Viewer::Person || is_member(viewer, record)
-}
-
-fn is_member(viewer: Viewer, record: &ChannelRecord) -> bool {
-    match viewer {
-        Viewer::Person => record.members.contains(&PeerId::HUMAN),
-        Viewer::Peer(peer) => record.members.contains(&peer),
-        Viewer::Unknown => false,
-    }
 }
 
 /// A message of an earlier channel of the same name is not this one's.

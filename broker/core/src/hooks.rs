@@ -11,12 +11,13 @@ use peer_proto::limits::{NAME_CHARS_MAX, PATH_BYTES_MAX, SEAT_KEY_BYTES_MAX};
 use peer_proto::message::Carrier;
 use peer_proto::request::{EventKind, Push, Reply, RequestId, Role};
 
-use crate::broker::{Broker, Caller};
+use crate::broker::Broker;
 use crate::input::{ConnectionId, Now};
 use crate::presence::is_same_place;
 use crate::rejection::Rejection;
 use crate::sessions::{check_length, check_seat};
 use crate::step::Step;
+use crate::who::Caller;
 
 /// Most carriers that a report names: each at most once.
 const CARRIERS_MAX: usize = 8;

@@ -11,15 +11,16 @@ use peer_proto::limits::{LEASE_WINDOW_BYTES, LEASE_WINDOW_MESSAGES, MESSAGES_PER
 use peer_proto::message::{Carrier, Cause, Evidence, Intent, Stage};
 use peer_proto::request::{Filter, Push, Received, Reply, RequestId};
 
-use crate::broker::{Actor, Broker, Caller};
+use crate::broker::Broker;
 use crate::delivery::Transition;
 use crate::input::{ConnectionId, Facts, Now};
 use crate::mailbox::{Entry, Lease};
-use crate::presence::{Matcher, Operator, Wait};
+use crate::presence::{Matcher, Wait};
 use crate::record::{Brief, DeliveryRecord};
 use crate::rejection::Rejection;
 use crate::sessions::check_length;
 use crate::step::{Change, Effect, Step};
+use crate::who::Caller;
 
 /// Messages that one filtered `Receive` may lease beyond the window.
 const FILTERED_MESSAGES_MAX: usize = 16;
@@ -228,7 +229,7 @@ impl Broker {
         evidence: Evidence,
         step: &mut Step,
     ) -> Result<(), Rejection> {
-        let peer = self.mail_owner(caller, "settling the person's mail")?;
+        let peer = caller.mail_owner("settling the person's mail")?;
         check_count(messages)?;
         let mut proved_any = false;
         for message in messages {
@@ -257,7 +258,7 @@ impl Broker {
         facts: &Facts,
         step: &mut Step,
     ) -> Result<(), Rejection> {
-        let peer = self.mail_owner(caller, "acknowledging the person's mail")?;
+        let peer = caller.mail_owner("acknowledging the person's mail")?;
         check_count(&messages)?;
         // What is named twice must not be looked up a second time: the facts are older than its first turn.
         let mut named = BTreeSet::new();
@@ -453,16 +454,6 @@ impl Broker {
             if let Some((holder, Some(carrier))) = lease.flatten() {
                 step.push(holder, Push::Overdue { message, carrier });
             }
-        }
-    }
-
-    /// Whose mail the caller may settle: a session its own, the person theirs.
-    fn mail_owner(&self, caller: Caller, act: &'static str) -> Result<PeerId, Rejection> {
-        match self.actor(caller)? {
-            Actor::Session(peer) => Ok(peer),
-            Actor::Operator(Operator::Person) => Ok(PeerId::HUMAN),
-            Actor::Operator(Operator::Shell(_)) if self.config.allow_operator_from_agents => Ok(PeerId::HUMAN),
-            Actor::Operator(Operator::Shell(_)) => Err(Rejection::NotPermitted { act }),
         }
     }
 

@@ -5,14 +5,14 @@ use peer_proto::message::{Cause, Kind, Stage};
 use peer_proto::question::QuestionState;
 use peer_proto::request::Reply;
 
-use crate::broker::{Actor, Broker, Caller};
+use crate::broker::Broker;
 use crate::delivery::Transition;
 use crate::input::{Damaged, Facts, Now, Stopped, StoredMessage};
 use crate::mailbox::Entry;
-use crate::presence::Operator;
 use crate::record::DeliveryRecord;
 use crate::rejection::Rejection;
 use crate::step::Step;
+use crate::who::{Actor, Caller};
 
 impl Broker {
     /// Ends the pending deliveries whose time to live is over.
@@ -93,16 +93,15 @@ impl Broker {
         facts: &Facts,
         step: &mut Step,
     ) -> Result<(), Rejection> {
-        let actor = self.actor(caller)?;
+        let actor = caller.actor()?;
         let stored = facts.stored.get(&message).ok_or(Rejection::UnknownMessage(message))?;
         let sender = stored.head.from.peer;
         let cause = match actor {
-            Actor::Session(peer) | Actor::Operator(Operator::Shell(Some(peer))) if self.is_same(peer, sender) => None,
-            Actor::Operator(Operator::Person) if sender == PeerId::HUMAN => None,
-            Actor::Operator(Operator::Person) => Some(Cause::Operator),
-            Actor::Operator(Operator::Shell(_)) if self.config.allow_operator_from_agents => Some(Cause::Operator),
+            Actor::Person if sender == PeerId::HUMAN => None,
+            _ if actor.agent().is_some_and(|peer| self.is_same(peer, sender)) => None,
+            _ if actor.is_person() => Some(Cause::Operator),
             _ => {
-                self.may_read(caller, stored)?;
+                self.check_sees(caller, stored)?;
                 return Err(Rejection::NotPermitted { act: "withdrawing another's message" });
             }
         };
@@ -137,7 +136,7 @@ impl Broker {
         facts: &Facts,
         step: &mut Step,
     ) -> Result<(), Rejection> {
-        self.person(caller, "requeueing a dead letter")?;
+        caller.check_person("requeueing a dead letter")?;
         let letters = self.letters(message, facts)?;
         if letters.iter().any(|letter| self.presence.get(letter.peer).is_none()) {
             return Err(Rejection::TooLate { message, state: "its reader is forgotten; reassign it to another peer instead" });
@@ -161,9 +160,9 @@ impl Broker {
         facts: &Facts,
         step: &mut Step,
     ) -> Result<(), Rejection> {
-        self.person(caller, "reassigning a dead letter")?;
+        caller.check_person("reassigning a dead letter")?;
         let mut letters = self.letters(message, facts)?;
-        let heir = self.presence.resolve(to, self.sending_peer(caller.connection))?;
+        let heir = self.presence.resolve(to, caller.peer())?;
         let has_it = |delivery: &DeliveryRecord| delivery.peer == heir && !is_letter(delivery);
         if facts.stored.get(&message).is_some_and(|stored| stored.deliveries.iter().any(has_it)) {
             return Err(Rejection::TooLate { message, state: "that peer has it already" });
@@ -189,7 +188,7 @@ impl Broker {
         facts: &Facts,
         step: &mut Step,
     ) -> Result<(), Rejection> {
-        self.person(caller, "dropping a dead letter")?;
+        caller.check_person("dropping a dead letter")?;
         let letters = self.letters(message, facts)?;
         let deliveries = letters.iter().map(|letter| (self.name_of(letter.peer), Stage::Dropped)).collect();
         for letter in letters {

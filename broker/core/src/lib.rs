@@ -10,7 +10,7 @@
 //! - [`input`]: what can happen.
 //! - [`step`]: what is decided.
 //! - [`record`]: what is durable.
-//! - [`broker`]: the one match from input to room; then the rooms: `presence` and `sessions` (who is here), `sending`,
+//! - [`broker`]: the one match from input to room; then the rooms: `who` (who acts), `visibility` (who may see what), `presence` and `sessions` (who is here), `sending`,
 //!   `quota`, `pause` and `policy` (who may say what), `delivery` (its stages), `mailbox`, `mailboxes`, `lease` and
 //!   `letters` (what becomes of it), `retention`
 //!   (when it goes), `view` (what others see); and what sessions share: `channel`, `question`, `task` and `note`.
@@ -44,3 +44,5 @@ pub mod step;
 mod task;
 pub mod thing;
 mod view;
+mod visibility;
+pub mod who;

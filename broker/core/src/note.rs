@@ -15,11 +15,12 @@ use peer_proto::note::{NoteDraft, NoteInfo, NoteRequest, is_key, is_tag};
 use peer_proto::request::Reply;
 use peer_proto::text::is_blank;
 
-use crate::broker::{Broker, Caller};
+use crate::broker::Broker;
 use crate::input::{Facts, Now};
 use crate::rejection::Rejection;
 use crate::step::{Change, Query, Step};
 use crate::thing::{NoteHead, NoteRecord, Thing, ThingKey};
+use crate::who::Caller;
 
 /// Characters of the present value that a refused write is told.
 const PRESENT_CHARS_MAX: usize = 500;

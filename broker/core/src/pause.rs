@@ -8,19 +8,20 @@ use peer_proto::message::{Sender, Via};
 use peer_proto::refusal::Refusal;
 use peer_proto::request::{Event, EventKind, Pausing, Reply};
 
-use crate::broker::{Broker, Caller};
+use crate::broker::Broker;
 use crate::input::Now;
 use crate::record::PausesRecord;
 use crate::rejection::Rejection;
 use crate::sending::check_thread;
 use crate::step::{Change, Step};
+use crate::who::Caller;
 
 /// Threads that may be paused at the same time.
 const THREADS_PAUSED_MAX: usize = 1_000;
 
 impl Broker {
     pub(crate) fn pause(&mut self, now: Now, caller: Caller, what: &Pausing, step: &mut Step) -> Result<(), Rejection> {
-        self.person(caller, "pausing")?;
+        caller.check_person("pausing")?;
         let mut pauses = self.pauses.clone();
         let (peer, event) = match what {
             Pausing::All => {
@@ -52,7 +53,7 @@ impl Broker {
     }
 
     pub(crate) fn resume(&mut self, now: Now, caller: Caller, what: &Pausing, step: &mut Step) -> Result<(), Rejection> {
-        self.person(caller, "resuming")?;
+        caller.check_person("resuming")?;
         let mut pauses = self.pauses.clone();
         let (mut peer, mut resumed) = (None, false);
         let event = match what {
@@ -134,7 +135,7 @@ impl Broker {
     }
 
     fn pausable(&self, caller: Caller, name: &str) -> Result<PeerId, Rejection> {
-        let peer = self.presence.resolve(name, self.sending_peer(caller.connection))?;
+        let peer = self.presence.resolve(name, caller.peer())?;
         if peer == PeerId::HUMAN {
             let bound = "any but the person, who is never paused".to_owned();
             return Err(Rejection::OutOfBounds { what: "the peer of a pause", bound });

@@ -10,13 +10,14 @@ use peer_proto::message::{Intent, Kind, Sender, Stage, Via};
 use peer_proto::policy::{Policies, Policy};
 use peer_proto::request::{Push, Reply};
 
-use crate::broker::{Broker, Caller};
+use crate::broker::Broker;
 use crate::delivery::Transition;
 use crate::input::{Facts, Now, StoredMessage};
 use crate::letters::settled_state;
 use crate::record::SettingsRecord;
 use crate::rejection::Rejection;
 use crate::step::{Change, Step};
+use crate::who::Caller;
 
 impl Broker {
     // ---- rulings
@@ -76,7 +77,7 @@ impl Broker {
     // ---- the person's word
 
     pub(crate) fn list_policies(&self, caller: Caller, step: &mut Step) -> Result<(), Rejection> {
-        self.operator(caller)?;
+        caller.check_operator()?;
         let own = self.presence.iter().filter_map(|record| Some((record.name.clone(), record.policy?)));
         let mut peers: Vec<(String, Policy)> = own.collect();
         peers.sort();
@@ -97,9 +98,9 @@ impl Broker {
         policy: Option<Policy>,
         step: &mut Step,
     ) -> Result<(), Rejection> {
-        self.person(caller, "setting a policy")?;
+        caller.check_person("setting a policy")?;
         if let Some(name) = peer {
-            let peer = self.presence.resolve(&name, self.sending_peer(caller.connection))?;
+            let peer = self.presence.resolve(&name, caller.peer())?;
             if peer == PeerId::HUMAN {
                 let bound = "any but the person, whose mailbox takes everything".to_owned();
                 return Err(Rejection::OutOfBounds { what: "the peer of a policy", bound });
@@ -115,7 +116,7 @@ impl Broker {
     }
 
     pub(crate) fn set_consent(&mut self, caller: Caller, inbox_socket_in_bypass: bool, step: &mut Step) -> Result<(), Rejection> {
-        self.person(caller, "saying yes to posts into inbox sockets")?;
+        caller.check_person("saying yes to posts into inbox sockets")?;
         if self.put_settings(SettingsRecord { inbox_socket_in_bypass, ..self.settings }, step) {
             for connection in self.presence.all_sessions() {
                 step.push(connection, Push::Consent { inbox_socket_in_bypass });
@@ -144,9 +145,9 @@ impl Broker {
         facts: &Facts,
         step: &mut Step,
     ) -> Result<(), Rejection> {
-        self.person(caller, "releasing held mail")?;
+        caller.check_person("releasing held mail")?;
         let stored = facts.stored.get(&message).ok_or(Rejection::UnknownMessage(message))?;
-        let to = to.map(|name| self.presence.resolve(&name, self.sending_peer(caller.connection))).transpose()?;
+        let to = to.map(|name| self.presence.resolve(&name, caller.peer())).transpose()?;
         let waits = |stage: Stage| stored.deliveries.iter().any(|delivery| delivery.stage == stage);
         let held = stored.deliveries.iter().filter(|delivery| delivery.stage == Stage::Held).map(|delivery| delivery.peer);
         let held: Vec<PeerId> = held.filter(|peer| to.is_none_or(|to| to == *peer)).collect();

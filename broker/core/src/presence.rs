@@ -9,7 +9,7 @@ use peer_proto::hook::{Activity, Mode};
 use peer_proto::ids::{PeerId, Timestamp, called_peer, is_reserved_name, is_well_formed_name};
 use peer_proto::limits::{ALIASES_MAX, SEATS_MAX};
 use peer_proto::message::Carrier;
-use peer_proto::request::{Authority, RequestId, Role, Seat, SeatKind};
+use peer_proto::request::{RequestId, Role, Seat, SeatKind};
 
 use crate::input::ConnectionId;
 use crate::names;
@@ -117,13 +117,13 @@ impl Matcher {
     }
 }
 
-/// Whose hand is on `peerctl`.
+/// Whose process a `peerctl` is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Operator {
+pub(crate) enum Ancestry {
     /// The person's, as far as can be told.
     Person,
-    /// A process of an agent's; of which one, where it can be told.
-    Shell(Option<PeerId>),
+    /// An agent's; which one's, where it can be told.
+    Agent(Option<PeerId>),
 }
 
 #[derive(Debug, Default)]
@@ -413,38 +413,28 @@ impl Presence {
 
     // ---- authority
 
-    /// Whose hand is on this connection, by ancestry: the nearest process above it that is a session's client.
+    /// Whose process this connection is, by ancestry: the nearest process above it that is a session's client.
     ///
     /// A process that hosts several sessions is one agent only where all of them are threads of one Codex daemon;
     /// otherwise it is a launcher, such as a terminal multiplexer or a test, and the search goes on above it. The seat in
     /// the environment only tells the sessions of one process apart, or stands in where no ancestor is known: a process
     /// chooses its environment itself, and the kernel's word goes before.
-    pub(crate) fn operator(&self, connection: ConnectionId) -> Operator {
-        let Some(open) = self.connections.get(&connection) else { return Operator::Shell(None) };
+    pub(crate) fn ancestry(&self, connection: ConnectionId) -> Ancestry {
+        let Some(open) = self.connections.get(&connection) else { return Ancestry::Agent(None) };
         let claimed = open.seat.as_ref().and_then(|seat| self.by_seat(seat)).filter(|peer| self.is_online(*peer));
         for process in &open.ancestors {
             let hosted: Vec<PeerId> = self.hosted_by(*process).into_iter().collect();
             match hosted.as_slice() {
                 [] => {}
-                [peer] => return Operator::Shell(Some(*peer)),
-                several if claimed.is_some_and(|peer| several.contains(&peer)) => return Operator::Shell(claimed),
+                [peer] => return Ancestry::Agent(Some(*peer)),
+                several if claimed.is_some_and(|peer| several.contains(&peer)) => return Ancestry::Agent(claimed),
                 several if several.iter().all(|peer| self.get(*peer).is_some_and(|record| record.client == "codex")) => {
-                    return Operator::Shell(None);
+                    return Ancestry::Agent(None);
                 }
                 _ => {}
             }
         }
-        claimed.map_or(Operator::Person, |peer| Operator::Shell(Some(peer)))
-    }
-
-    pub(crate) fn authority(&self, connection: ConnectionId) -> Authority {
-        match self.connections.get(&connection).map(|open| open.role) {
-            Some(Role::Operator) => match self.operator(connection) {
-                Operator::Person => Authority::Person,
-                Operator::Shell(peer) => Authority::Shell(peer.and_then(|peer| self.name(peer)).map(str::to_owned)),
-            },
-            _ => Authority::Session,
-        }
+        claimed.map_or(Ancestry::Person, |peer| Ancestry::Agent(Some(peer)))
     }
 
     // ---- invariants

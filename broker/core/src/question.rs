@@ -13,8 +13,8 @@ use peer_proto::question::{Answer, Ask, QuestionInfo, QuestionState, QuestionsQu
 use peer_proto::request::{Reply, Send};
 use peer_proto::text::{is_blank, single_line};
 
-use crate::broker::{Broker, Caller};
-use crate::channel::{Viewer, began_before};
+use crate::broker::Broker;
+use crate::channel::began_before;
 use crate::delivery::Transition;
 use crate::input::{Facts, Now, StoredMessage};
 use crate::presence::is_same_place;
@@ -22,6 +22,7 @@ use crate::rejection::Rejection;
 use crate::sending::{Audience, Outgoing};
 use crate::step::{Change, Step};
 use crate::thing::{QuestionRecord, Thing, ThingKey};
+use crate::who::Caller;
 
 /// Closed questions that are kept; beyond it the oldest are forgotten. Their messages stay.
 const CLOSED_MAX: usize = 10_000;
@@ -49,6 +50,10 @@ impl Questions {
             self.open.remove(&timer);
         }
         self.by_id.insert(record.question, record);
+    }
+
+    pub(crate) fn get(&self, question: MessageId) -> Option<&QuestionRecord> {
+        self.by_id.get(&question)
     }
 
     fn find_open(&self, question: MessageId) -> Option<&QuestionRecord> {
@@ -167,14 +172,12 @@ impl Broker {
     ) -> Result<(), Rejection> {
         let Answer { question, answer, sources, idempotency_key } = answer;
         let stored = facts.stored.get(&question).ok_or(Rejection::UnknownQuestion(question))?;
-        self.may_read(caller, stored).map_err(|_| Rejection::UnknownQuestion(question))?;
+        self.check_sees(caller, stored).map_err(|_| Rejection::UnknownQuestion(question))?;
         let record = self.questions.by_id.get(&question).ok_or(Rejection::UnknownQuestion(question))?;
         let (sender, _) = self.sender(caller)?;
-        let asked = match self.viewer(caller)? {
-            Viewer::Unknown => return Err(Rejection::NotPermitted { act: "answering for the person" }),
-            Viewer::Person => true,
-            Viewer::Peer(peer) => self.was_asked(record, peer),
-        };
+        let actor = caller.actor()?;
+        let Some(speaker) = actor.member() else { return Err(Rejection::NotPermitted { act: "answering for the person" }) };
+        let asked = actor.is_person() || self.was_asked(record, speaker);
         if self.is_same(sender.peer, record.asker) {
             return Err(Rejection::OwnQuestion(question));
         }
@@ -214,20 +217,12 @@ impl Broker {
 
     /// Whether this peer was asked, by name or as a member of the channel or group, also one that came later. A channel that
     /// took the name of one that is gone was asked nothing.
-    fn was_asked(&self, record: &QuestionRecord, peer: PeerId) -> bool {
+    pub(crate) fn was_asked(&self, record: &QuestionRecord, peer: PeerId) -> bool {
         let of_channel = || {
             let now = record.channel.as_ref().and_then(|name| self.channels.get(name));
             now.is_some_and(|now| began_before(now, record.question) && now.members.contains(&peer))
         };
         record.to.iter().any(|asked| self.is_same(peer, *asked)) || of_channel()
-    }
-
-    /// Whether an outsider may see at all that this was said, as far as that is a matter of the channel: an answer is as
-    /// private as its question, though it goes to its asker alone.
-    pub(crate) fn is_open_to_all(&self, channel: Option<&str>, message: MessageId, reply_to: Option<MessageId>) -> bool {
-        let asked = reply_to.and_then(|question| self.questions.by_id.get(&question));
-        let asked_in_public = asked.is_none_or(|asked| self.is_public(asked.channel.as_deref(), asked.question));
-        asked_in_public && self.is_public(channel, message)
     }
 
     /// Whether an ordinary reply to these recipients answers an open question.
@@ -359,25 +354,13 @@ impl Broker {
     // ---- views
 
     pub(crate) fn list_questions(&self, caller: Caller, query: &QuestionsQuery, step: &mut Step) -> Result<(), Rejection> {
-        let viewer = self.viewer(caller)?;
-        let is_session = self.presence.session(caller.connection).is_some();
-        let me = self.sending_peer(caller.connection);
-        let of = query.peer.as_ref().map(|name| self.presence.resolve(name, me)).transpose()?;
-        let concerns = |record: &QuestionRecord, peer: PeerId| self.is_same(peer, record.asker) || self.was_asked(record, peer);
-        let sees = |record: &QuestionRecord| match viewer {
-            Viewer::Person => true,
-            Viewer::Peer(peer) if concerns(record, peer) => !self.is_kept_from(record, peer),
-            Viewer::Peer(_) if is_session => false,
-            _ => {
-                let held = |peer: &PeerId| self.holds_question(record, *peer);
-                self.is_public(record.channel.as_deref(), record.question) && !record.to.iter().any(held)
-            }
-        };
+        let actor = caller.actor()?;
+        let of = query.peer.as_ref().map(|name| self.presence.resolve(name, caller.peer())).transpose()?;
         let fits = |record: &&QuestionRecord| {
             (!query.open || record.state == QuestionState::Open)
                 && query.before.is_none_or(|before| record.question < before)
-                && sees(record)
-                && of.is_none_or(|peer| concerns(record, peer))
+                && self.sees_question(actor, record)
+                && of.is_none_or(|peer| self.is_party(record, peer))
         };
         let mut found = self.questions.by_id.values().rev().filter(fits);
         let questions: Vec<QuestionInfo> =
@@ -385,19 +368,6 @@ impl Broker {
         let next = found.next().and_then(|_| questions.last()).map(|question| question.question);
         step.reply(caller.connection, caller.id, Reply::Questions { questions, next });
         Ok(())
-    }
-
-    /// Whether an agent must not hear of a question that the person held back from it: what is held, and what has ended
-    /// unanswered, of which it is not known any more whether it was.
-    fn is_kept_from(&self, record: &QuestionRecord, peer: PeerId) -> bool {
-        let ended = matches!(record.state, QuestionState::Expired | QuestionState::Cancelled);
-        !self.is_same(peer, record.asker) && (ended || self.holds_question(record, peer))
-    }
-
-    /// Whether a question waits for the person before this peer may be asked it.
-    fn holds_question(&self, record: &QuestionRecord, peer: PeerId) -> bool {
-        let waiting = self.mailboxes.get(peer, record.question);
-        waiting.is_some_and(|entry| entry.record.stage == Stage::Held)
     }
 
     fn question_info(&self, record: &QuestionRecord) -> QuestionInfo {

@@ -11,11 +11,12 @@ use peer_proto::ids::{MessageId, Timestamp};
 use peer_proto::message::{Kind, Stage};
 use peer_proto::request::Reply;
 
-use crate::broker::{Broker, Caller};
+use crate::broker::Broker;
 use crate::input::{Now, StoredMessage};
 use crate::record::KeptRecord;
 use crate::rejection::Rejection;
 use crate::step::{Change, Step};
+use crate::who::Caller;
 
 /// Messages that one step looks at: a send that comes meanwhile waits for no more than these.
 pub const SWEEP_ROWS_MAX: usize = 128;
@@ -175,7 +176,7 @@ impl Broker {
     }
 
     pub(crate) fn purge(&mut self, caller: Caller, dry_run: bool) -> Result<(), Rejection> {
-        self.person(caller, "purging")?;
+        caller.check_person("purging")?;
         if self.retaining.passes.len() >= ASKED_MAX {
             let hint = "wait until they are done";
             return Err(Rejection::TooMany { what: "purges under way", count: ASKED_MAX, hint });

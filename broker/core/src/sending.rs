@@ -13,19 +13,19 @@ use peer_proto::refusal::Refusal;
 use peer_proto::request::{CarrierProof, Event, EventKind, Reply, Send, Sent, SentDelivery};
 use peer_proto::text::is_blank;
 
-use crate::broker::{Actor, Broker, Caller};
+use crate::broker::Broker;
 use crate::channel::{is_channel_name, is_group};
 use crate::delivery::{News, Transition};
 use crate::input::{Facts, Now, StoredMessage};
 use crate::lease::Proof;
 use crate::mailbox::Entry;
 use crate::names::NEAREST_MAX;
-use crate::presence::Operator;
 use crate::quota::Driver;
 use crate::record::{Brief, DeliveryRecord, MessageHead, MessageRecord};
 use crate::rejection::Rejection;
 use crate::sessions::check_length;
 use crate::step::{Change, Step};
+use crate::who::{Actor, Caller};
 
 /// A message that somebody wants to send.
 pub(crate) struct Outgoing {
@@ -129,7 +129,7 @@ impl Broker {
         let taken = recipients.iter().zip(&verdicts).filter_map(|(peer, verdict)| Some((*peer, *verdict.as_ref().ok()?)));
         let accepted: Vec<(PeerId, Stage)> = taken.collect();
         // What an unknown agent's shell says for the person proves nothing of what the person has read.
-        let outsider = sender.peer == PeerId::HUMAN && sender.via == Via::Shell && !self.config.allow_operator_from_agents;
+        let outsider = caller.actor()?.member().is_none();
         let original = original.filter(|_| !outsider);
         if kind == Kind::Message && original.is_some_and(|original| self.is_answer(sender.peer, original, &accepted)) {
             kind = Kind::Answer;
@@ -323,22 +323,23 @@ impl Broker {
                 })
                 .ok_or(Rejection::NotRegistered)
         };
-        Ok(match self.actor(caller)? {
-            Actor::Session(peer) => (of(peer, Via::Session)?, Driver::Agent),
-            Actor::Operator(Operator::Person) => (of(PeerId::HUMAN, Via::Person)?, Driver::Person),
-            Actor::Operator(Operator::Shell(Some(peer))) => (of(peer, Via::Shell)?, Driver::Shell),
-            Actor::Operator(Operator::Shell(None)) => {
-                let mut sender = of(PeerId::HUMAN, Via::Shell)?;
-                UNKNOWN_AGENT.clone_into(&mut sender.name);
-                (sender, Driver::Shell)
-            }
-        })
+        let actor = caller.actor()?;
+        let mut sender = of(actor.peer(), actor.via())?;
+        let driver = match actor {
+            Actor::Person => Driver::Person,
+            Actor::Session(_) => Driver::Agent,
+            Actor::Shell { .. } => Driver::Shell,
+        };
+        if let Actor::Shell { agent: None, .. } = actor {
+            UNKNOWN_AGENT.clone_into(&mut sender.name);
+        }
+        Ok((sender, driver))
     }
 
     /// The message that is replied to, if it concerns the caller.
     fn original<'a>(&self, id: MessageId, caller: Caller, facts: &'a Facts) -> Result<&'a StoredMessage, Rejection> {
         let stored = facts.stored.get(&id).ok_or(Rejection::UnknownMessage(id))?;
-        self.may_read(caller, stored)?;
+        self.check_sees(caller, stored)?;
         Ok(stored)
     }
 
@@ -358,7 +359,7 @@ impl Broker {
                 return Err(Rejection::too_many_recipients());
             }
             if is_channel_name(name) {
-                let found = match self.audience_of(self.viewer(caller)?, sender, name) {
+                let found = match self.audience_of(caller.actor()?, sender, name) {
                     Ok(found) => found,
                     Err(unknown) => {
                         recipients.push(self.peer_for_channel(name, sender, unknown)?);

@@ -6,16 +6,17 @@ use peer_proto::message::{Cause, Stage};
 use peer_proto::request::{EventKind, Goodbye, Push, Register, Registered, Reply, Role, Seat, SeatKind};
 use peer_proto::text::named;
 
-use crate::broker::{Actor, Broker, Caller};
+use crate::broker::Broker;
 use crate::claim::{Asker, Conflict, Found, Standing};
 use crate::delivery::Transition;
 use crate::input::{ConnectionId, Facts, Now};
 use crate::lease::delivery_to;
 use crate::mailbox::Entry;
-use crate::presence::{Host, Operator, Session, add_alias, add_former, add_seat, check_name, rename};
+use crate::presence::{Host, Session, add_alias, add_former, add_seat, check_name, rename};
 use crate::record::{PeerRecord, Process};
 use crate::rejection::Rejection;
 use crate::step::{Change, Effect, Step};
+use crate::who::{Actor, Caller};
 
 /// How a session begins.
 struct Beginning {
@@ -458,17 +459,16 @@ impl Broker {
         new_name: String,
         step: &mut Step,
     ) -> Result<(), Rejection> {
-        let actor = self.actor(caller)?;
-        let me = self.sending_peer(caller.connection);
+        let (actor, me) = (caller.actor()?, caller.peer());
         let subject = match (actor, peer) {
             (Actor::Session(mine), None) => mine,
             (Actor::Session(mine), Some(name)) if self.presence.resolve(&name, me)? == mine => mine,
             (Actor::Session(_), Some(_)) => return Err(Rejection::NotPermitted { act: "renaming another peer" }),
-            (Actor::Operator(_), Some(name)) => {
-                self.person(caller, "renaming a peer")?;
+            (Actor::Person | Actor::Shell { .. }, Some(name)) => {
+                caller.check_person("renaming a peer")?;
                 self.presence.resolve(&name, me)?
             }
-            (Actor::Operator(Operator::Shell(Some(_)) | Operator::Shell(None) | Operator::Person), None) => {
+            (Actor::Person | Actor::Shell { .. }, None) => {
                 return Err(Rejection::NotPermitted { act: "renaming the person" });
             }
         };
@@ -503,7 +503,7 @@ impl Broker {
     }
 
     pub(crate) fn kick(&mut self, now: Now, caller: Caller, name: &str, step: &mut Step) -> Result<(), Rejection> {
-        self.person(caller, "ending a session")?;
+        caller.check_person("ending a session")?;
         let peer = self.presence.resolve(name, None)?;
         let Some(mut record) = self.presence.get(peer).cloned() else { return Err(Rejection::NotRegistered) };
         // A session that is expected back can be ended too: its token is void then, and its name free.

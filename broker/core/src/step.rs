@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::input::{ConnectionId, Lookups};
 use crate::record::{DeliveryRecord, KeptRecord, MessageRecord, PausesRecord, PeerRecord, SettingsRecord};
 use crate::thing::{Thing, ThingKey};
+use crate::who::Actor;
 
 /// A storage verb. All changes of a batch become durable together or not at all.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -148,32 +149,20 @@ pub enum Query {
         after: Option<MessageId>,
         /// At most this many.
         limit: usize,
-        /// Not what this reader may not see, [`Broker::may_see`](crate::broker::Broker::may_see), nor what is kept back from
-        /// it, [`Broker::is_kept_back_from`](crate::broker::Broker::is_kept_back_from).
-        reader: Reader,
+        /// Only what this actor sees: [`Broker::sees_message`](crate::broker::Broker::sees_message).
+        actor: Actor,
     },
     /// Dead letters and expired mail: `Reply::Orphans`.
     Orphans {
         /// Start after this one.
         after: Option<Position>,
-        /// Not what this reader may not know of: [`Broker::may_know_of_letter`](crate::broker::Broker::may_know_of_letter).
-        reader: Reader,
+        /// Only what this actor sees: [`Broker::sees_delivery`](crate::broker::Broker::sees_delivery).
+        actor: Actor,
     },
     /// One note, whole: `Reply::Note`.
     Note(String),
     /// The broker's state; the shell fills in what only it knows: `Reply::Status`.
     Status,
-}
-
-/// For whom the store is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reader {
-    /// The person: nothing is private to them.
-    Person,
-    /// An agent.
-    Session(PeerId),
-    /// An agent's shell; of which one, where it can be told.
-    Shell(Option<PeerId>),
 }
 
 /// A search, allowed by the rules already. Notes and tasks are there for everybody.

@@ -18,12 +18,13 @@ use peer_proto::request::{EventKind, Reply};
 use peer_proto::task::{TaskAct, TaskDraft, TaskInfo, TaskRequest, TaskState, TasksQuery};
 use peer_proto::text::{is_blank, quoted, single_line};
 
-use crate::broker::{Broker, Caller};
+use crate::broker::Broker;
 use crate::input::{Facts, Now};
 use crate::rejection::Rejection;
 use crate::sessions::check_length;
 use crate::step::{Change, Step};
 use crate::thing::{TaskRecord, Thing, ThingKey};
+use crate::who::Caller;
 
 /// Final tasks that are kept; beyond it the oldest are forgotten.
 const FINAL_MAX: usize = 10_000;
@@ -103,7 +104,7 @@ impl Broker {
         step: &mut Step,
     ) -> Result<(), Rejection> {
         let (sender, _) = self.sender(caller)?;
-        let hand = Hand { is_person: self.person(caller, "").is_ok(), sender };
+        let hand = Hand { is_person: caller.actor()?.is_person(), sender };
         let changes = matches!(request, TaskRequest::Create(_) | TaskRequest::Change { .. });
         // Whose hand it is decides what it may do: where that cannot be told, it is not taken for the person's.
         if changes && hand.is(PeerId::HUMAN) && hand.sender.via != Via::Person && !hand.is_person {

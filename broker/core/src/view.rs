@@ -1,4 +1,4 @@
-//! What others may see: listings from memory, and permission to read the store.
+//! Listings from memory, and what is read from the store.
 
 use std::collections::BTreeSet;
 use std::ops::Bound;
@@ -9,20 +9,19 @@ use peer_proto::limits::{PAGE_ENTRIES_MAX, SUMMARY_BYTES_MAX, THREAD_BYTES_MAX};
 use peer_proto::message::Stage;
 use peer_proto::request::{HistoryQuery, InboxEntry, PeerInfo, PeersQuery, Position, Reply};
 
-use crate::broker::{Actor, Broker, Caller};
-use crate::channel::Viewer;
-use crate::input::{Facts, Now, StoredMessage};
-use crate::lease::delivery_to;
+use crate::broker::Broker;
+use crate::input::{Facts, Now};
 use crate::mailbox::Entry;
 use crate::presence::is_same_place;
-use crate::record::{DeliveryRecord, MessageHead, PeerRecord};
+use crate::record::PeerRecord;
 use crate::rejection::Rejection;
 use crate::sessions::{check_length, is_listed};
-use crate::step::{Query, Reader, Step};
+use crate::step::{Query, Step};
+use crate::who::{Actor, Caller};
 
 impl Broker {
     pub(crate) fn list_peers(&mut self, now: Now, caller: Caller, query: &PeersQuery, step: &mut Step) -> Result<(), Rejection> {
-        self.actor(caller)?;
+        caller.actor()?;
         check_length("the text to look for", query.text.as_deref().unwrap_or(""), SUMMARY_BYTES_MAX)?;
         for (what, text) in [("the state", &query.state), ("the client's name", &query.client)] {
             check_length(what, text.as_deref().unwrap_or(""), SUMMARY_BYTES_MAX)?;
@@ -112,25 +111,23 @@ impl Broker {
         after: Option<Position>,
         step: &mut Step,
     ) -> Result<(), Rejection> {
-        let me = self.sending_peer(caller.connection);
-        let actor = self.actor(caller)?;
+        let (actor, me) = (caller.actor()?, caller.peer());
         let of = match (actor, peer.as_deref()) {
             (Actor::Session(mine), None) => Some(mine),
             (Actor::Session(mine), Some(name)) if self.presence.resolve(name, me)? == mine => Some(mine),
             (Actor::Session(_), Some(_)) => return Err(Rejection::NotPermitted { act: "reading another's inbox" }),
-            (Actor::Operator(_), Some("*")) => None,
-            (Actor::Operator(_), Some(name)) => Some(self.presence.resolve(name, me)?),
-            (Actor::Operator(_), None) => me,
+            (_, Some("*")) => None,
+            (_, Some(name)) => Some(self.presence.resolve(name, me)?),
+            (_, None) => me,
         };
         // A session that does not ask for it hears nothing of what is held.
-        let all = matches!(actor, Actor::Operator(_));
-        let viewer = self.viewer(caller)?;
+        let all = !matches!(actor, Actor::Session(_));
         let wanted = |entry: &&Entry| {
             let asked_for = match entry.record.stage {
                 Stage::Held => held || all,
                 _ => !held,
             };
-            asked_for && self.may_know_of(viewer, &entry.record)
+            asked_for && self.sees_delivery(actor, &entry.record)
         };
         let readers = of.map_or((Bound::Unbounded, Bound::Unbounded), |peer| (Bound::Included(peer), Bound::Included(peer)));
         // One more than a page tells that there are more.
@@ -172,19 +169,18 @@ impl Broker {
     }
 
     pub(crate) fn list_history(&mut self, caller: Caller, query: HistoryQuery, step: &mut Step) -> Result<(), Rejection> {
-        let me = self.sending_peer(caller.connection);
+        let (actor, me) = (caller.actor()?, caller.peer());
         check_length("the thread", query.thread.as_deref().unwrap_or(""), THREAD_BYTES_MAX)?;
         let resolve = |name: Option<String>| name.map(|name| self.presence.resolve(&name, me)).transpose();
         let (mut peer, mut with) = (resolve(query.peer)?, resolve(query.with)?);
-        let viewer = self.viewer(caller)?;
-        let channel = match (query.channel, self.actor(caller)?) {
+        let channel = match (query.channel, actor) {
             (None, _) => None,
+            (Some(name), Actor::Session(_)) => Some(self.member_channel(actor, &name)?.name.clone()),
             // What was said in a channel that is gone is still there for the person.
-            (Some(name), Actor::Operator(_)) => Some(self.find_channel(viewer, &name).map_or(name, |found| found.name.clone())),
-            (Some(name), Actor::Session(_)) => Some(self.member_channel(viewer, &name)?.name.clone()),
+            (Some(name), _) => Some(self.find_channel(actor, &name).map_or(name, |found| found.name.clone())),
         };
         // A session reads what it said and heard itself, and what its channels say, and nothing else.
-        if let (Actor::Session(mine), None) = (self.actor(caller)?, &channel) {
+        if let (Actor::Session(mine), None) = (actor, &channel) {
             match (peer, with) {
                 (Some(other), Some(me)) if me == mine => with = Some(other),
                 (Some(other), None) if other != mine => with = Some(other),
@@ -198,9 +194,8 @@ impl Broker {
         let limit = (query.limit as usize).clamp(1, PAGE_ENTRIES_MAX);
         let ids = |peer: Option<PeerId>| peer.map(|peer| self.presence.ids_of(peer)).unwrap_or_default();
         let (peer, with) = (ids(peer), ids(with));
-        let reader = self.reader(caller)?;
         let HistoryQuery { thread, since, before, after, .. } = query;
-        let query = Query::History { peer, with, thread, channel, since, before, after, limit, reader };
+        let query = Query::History { peer, with, thread, channel, since, before, after, limit, actor };
         step.query(caller.connection, caller.id, query);
         Ok(())
     }
@@ -214,102 +209,10 @@ impl Broker {
         query: Query,
         step: &mut Step,
     ) -> Result<(), Rejection> {
-        self.actor(caller)?;
         let stored = facts.stored.get(&message).ok_or(Rejection::UnknownMessage(message))?;
-        self.may_read(caller, stored)?;
+        self.check_sees(caller, stored)?;
         step.query(caller.connection, caller.id, query);
         Ok(())
-    }
-
-    /// A session reads what it sent or was sent, and nothing that is held for it or for the person's decision alone. To
-    /// anybody else a message does not exist.
-    pub(crate) fn may_read(&self, caller: Caller, stored: &StoredMessage) -> Result<(), Rejection> {
-        let StoredMessage { head, deliveries, .. } = stored;
-        let reader = self.reader(caller)?;
-        let concerned = match reader {
-            Reader::Session(peer) => {
-                self.is_same(peer, head.from.peer)
-                    || self.delivery_of(deliveries, peer).is_some()
-                    || self.reads_as_member(peer, head)
-            }
-            Reader::Shell(Some(peer)) if self.delivery_of(deliveries, peer).is_some() => true,
-            _ => self.may_see(reader, head),
-        };
-        let open = concerned && !self.is_kept_back_from(reader, head, deliveries);
-        if open { Ok(()) } else { Err(Rejection::UnknownMessage(head.id)) }
-    }
-
-    /// Whether the person's decision on a message keeps its text from a reader who may see it otherwise. A text that was held
-    /// and not let go is read by the person, by its sender and by those recipients for whom it was not held. Members of its
-    /// channel without a delivery of their own read it once it has reached one of them; any other agent's shell once nobody's
-    /// delivery is held.
-    #[must_use]
-    pub fn is_kept_back_from(&self, reader: Reader, head: &MessageHead, deliveries: &[DeliveryRecord]) -> bool {
-        let peer = match reader {
-            Reader::Person => return false,
-            Reader::Session(peer) => Some(peer),
-            Reader::Shell(peer) => peer,
-        };
-        if peer.is_some_and(|peer| self.is_same(peer, head.from.peer)) {
-            return false;
-        }
-        if let Some(own) = peer.and_then(|peer| self.delivery_of(deliveries, peer)) {
-            return own.is_kept_back();
-        }
-        if peer.is_some_and(|peer| self.reads_as_member(peer, head)) {
-            return !deliveries.is_empty() && deliveries.iter().all(DeliveryRecord::is_kept_back);
-        }
-        deliveries.iter().any(DeliveryRecord::is_kept_back)
-    }
-
-    /// For whom the caller reads.
-    pub(crate) fn reader(&self, caller: Caller) -> Result<Reader, Rejection> {
-        let is_session = matches!(self.actor(caller)?, Actor::Session(_));
-        Ok(match self.viewer(caller)? {
-            Viewer::Person => Reader::Person,
-            Viewer::Peer(peer) if is_session => Reader::Session(peer),
-            Viewer::Peer(peer) => Reader::Shell(Some(peer)),
-            Viewer::Unknown => Reader::Shell(None),
-        })
-    }
-
-    /// Whether a reader may see a message, as far as that can be told without its deliveries: those of an agent's session
-    /// sent it, were sent it, or are members of its channel; an agent's shell sees all but what channels keep to themselves.
-    #[must_use]
-    pub fn may_see(&self, reader: Reader, head: &MessageHead) -> bool {
-        let concerns = |peer: PeerId| {
-            self.is_same(peer, head.from.peer)
-                || head.to.iter().any(|(to, _)| self.is_same(peer, *to))
-                || self.reads_as_member(peer, head)
-        };
-        match reader {
-            Reader::Person => true,
-            Reader::Session(peer) => concerns(peer),
-            Reader::Shell(peer) => {
-                self.is_open_to_all(head.channel.as_deref(), head.id, head.reply_to) || peer.is_some_and(concerns)
-            }
-        }
-    }
-
-    /// Whether a reader may know of a delivery that ended without being presented.
-    #[must_use]
-    pub fn may_know_of_letter(&self, reader: Reader, letter: &DeliveryRecord) -> bool {
-        let viewer = match reader {
-            Reader::Person => Viewer::Person,
-            Reader::Session(peer) | Reader::Shell(Some(peer)) => Viewer::Peer(peer),
-            Reader::Shell(None) => Viewer::Unknown,
-        };
-        self.may_know_of(viewer, letter)
-    }
-
-    /// Whether an id is this peer's, now or from before it was bound.
-    pub(crate) fn is_same(&self, peer: PeerId, id: PeerId) -> bool {
-        peer == id || self.presence.get(peer).is_some_and(|record| record.former.contains(&id))
-    }
-
-    /// The delivery to this peer, or to one that became it.
-    pub(crate) fn delivery_of<'a>(&self, deliveries: &'a [DeliveryRecord], peer: PeerId) -> Option<&'a DeliveryRecord> {
-        self.presence.ids_of(peer).into_iter().find_map(|id| delivery_to(deliveries, id))
     }
 }
 

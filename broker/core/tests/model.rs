@@ -15,7 +15,7 @@ use std::env;
 
 use peer_core::broker::Config;
 use peer_core::input::{ConnectionId, Now};
-use peer_core::step::{Change, Effect, Query, Reader};
+use peer_core::step::{Change, Effect, Query};
 use peer_proto::hook::{Mode, Report};
 use peer_proto::ids::{MessageId, PeerId, Timestamp};
 use peer_proto::limits::{EXPIRY_GRACE_MS, LEASE_WINDOW_BYTES, LEASE_WINDOW_MESSAGES};
@@ -715,14 +715,10 @@ impl Model {
                 });
                 match (queried, &request) {
                     (Some(Query::Text(message) | Query::Show(message)), _) => self.reads(line, *message),
-                    (Some(Query::History { peer, reader, .. }), Request::History(_)) => {
+                    (Some(Query::History { peer, actor, .. }), Request::History(_)) => {
                         let own = line.program >= BOSS || line.peer.is_some_and(|mine| peer.contains(&mine));
                         assert!(own, "G6: {line:?} reads what {peer:?} said");
-                        let reads_for = match reader {
-                            Reader::Person => None,
-                            Reader::Session(peer) | Reader::Shell(Some(peer)) => Some(*peer),
-                            Reader::Shell(None) => panic!("{line:?} is somebody"),
-                        };
+                        let reads_for = if actor.is_person() { None } else { actor.agent() };
                         let expected = line.peer.filter(|_| !is_person(line));
                         assert_eq!(reads_for, expected, "nobody reads what is held for them");
                     }

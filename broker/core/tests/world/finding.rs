@@ -29,7 +29,7 @@ impl World {
 
     /// What a history shows, oldest first.
     pub fn history_line(&self, query: &Query) -> String {
-        let Query::History { peer, with, thread, channel, reader, .. } = query else { panic!("no history: {query:?}") };
+        let Query::History { peer, with, thread, channel, actor, .. } = query else { panic!("no history: {query:?}") };
         let shows = |message: &&MessageRecord| {
             let head = &message.head;
             let party = |ids: &[PeerId]| {
@@ -41,8 +41,8 @@ impl World {
                 && party(with)
                 && thread.as_ref().is_none_or(|thread| head.thread == *thread)
                 && channel.as_ref().is_none_or(said_in)
-                && self.broker.may_see(*reader, head)
-                && !self.broker.is_kept_back_from(*reader, head, &deliveries)
+                && self.broker.may_concern(*actor, head)
+                && self.broker.sees_message(*actor, head, &deliveries)
         };
         let shown: Vec<String> = self.disk.messages.values().filter(shows).map(|message| self.alias(message.head.id)).collect();
         if shown.is_empty() { "nothing".to_owned() } else { shown.join(" ") }

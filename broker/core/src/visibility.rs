@@ -1,0 +1,217 @@
+//! Who may see what: the one answer, for listings, history, search, watching, reading, refusals and notices.
+//!
+//! Knows who sent, was sent and is a member. Does not know listings. The person sees everything. Invariants: what an agent
+//! may not see does not exist for it; nothing is found by a search that could not be read.
+
+use peer_proto::ids::{MessageId, PeerId, Timestamp};
+use peer_proto::message::{Kind, Stage, Via};
+use peer_proto::policy::Policy;
+use peer_proto::question::QuestionState;
+
+use crate::broker::Broker;
+use crate::channel::{began_before, is_group};
+use crate::input::StoredMessage;
+use crate::lease::delivery_to;
+use crate::record::{DeliveryRecord, MessageHead};
+use crate::rejection::Rejection;
+use crate::thing::{ChannelRecord, QuestionRecord};
+use crate::who::{Actor, Caller};
+
+/// What a search may find of messages. Notes and tasks are there for everybody.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Scope {
+    /// The finder, by all ids that it had: what one of these sent, or was sent without its being held. Absent for the
+    /// person, who finds everything.
+    pub(crate) seen_by: Option<Vec<PeerId>>,
+    /// What was said in no channel (in a group, at most) and is held for nobody.
+    pub(crate) direct: bool,
+    /// What was said in one of these, in lower case, since then, and is not held for all: the finder is a member.
+    pub(crate) channels: Vec<(String, Timestamp)>,
+    /// What was said in one of these, in lower case, since then, and is held for nobody: they are open to all.
+    pub(crate) open_channels: Vec<(String, Timestamp)>,
+}
+
+impl Broker {
+    // ---- messages
+
+    /// Whether an actor may see a message, its text included.
+    #[must_use]
+    pub fn sees_message(&self, actor: Actor, head: &MessageHead, deliveries: &[DeliveryRecord]) -> bool {
+        let was_sent_it = |peer: PeerId| self.delivery_of(deliveries, peer).is_some();
+        let concerns = self.may_concern(actor, head) || actor.agent().is_some_and(was_sent_it);
+        concerns && !self.is_kept_back_from(actor, head, deliveries)
+    }
+
+    /// As [`Broker::sees_message`], as far as that can be told without its deliveries: a session sees what it sent, was sent,
+    /// or could read as a member of the channel; a shell sees also what no channel keeps to itself.
+    #[must_use]
+    pub fn may_concern(&self, actor: Actor, head: &MessageHead) -> bool {
+        let concerns = |peer: PeerId| {
+            self.is_same(peer, head.from.peer)
+                || head.to.iter().any(|(to, _)| self.is_same(peer, *to))
+                || self.reads_as_member(peer, head)
+        };
+        let is_open = || self.is_open_to_all(head.channel.as_deref(), head.id, head.reply_to);
+        actor.is_person() || actor.agent().is_some_and(concerns) || (matches!(actor, Actor::Shell { .. }) && is_open())
+    }
+
+    /// Whether the person's decision on a message keeps its text from an actor who may see it otherwise. A text that was held
+    /// and not released is read by the person, by its sender and by those recipients for whom it was not held. Members of its
+    /// channel without a delivery of their own read it once it has reached one of them; any other agent's shell once nobody's
+    /// delivery is held.
+    fn is_kept_back_from(&self, actor: Actor, head: &MessageHead, deliveries: &[DeliveryRecord]) -> bool {
+        let agent = actor.agent();
+        if actor.is_person() || agent.is_some_and(|peer| self.is_same(peer, head.from.peer)) {
+            return false;
+        }
+        if let Some(own) = agent.and_then(|peer| self.delivery_of(deliveries, peer)) {
+            return own.is_kept_back();
+        }
+        if agent.is_some_and(|peer| self.reads_as_member(peer, head)) {
+            return !deliveries.is_empty() && deliveries.iter().all(DeliveryRecord::is_kept_back);
+        }
+        deliveries.iter().any(DeliveryRecord::is_kept_back)
+    }
+
+    /// Refuses to read a message that the caller may not see: to it the message does not exist.
+    pub(crate) fn check_sees(&self, caller: Caller, stored: &StoredMessage) -> Result<(), Rejection> {
+        let StoredMessage { head, deliveries, .. } = stored;
+        let sees = self.sees_message(caller.actor()?, head, deliveries);
+        if sees { Ok(()) } else { Err(Rejection::UnknownMessage(head.id)) }
+    }
+
+    /// Whether an actor may know that there is this delivery: what is held concerns the person and both ends, what was said
+    /// in a private channel its members and both ends, what answers it both ends, and none of it anybody else.
+    #[must_use]
+    pub fn sees_delivery(&self, actor: Actor, record: &DeliveryRecord) -> bool {
+        let is_end = |peer: PeerId| self.is_same(peer, record.brief.from) || self.is_same(peer, record.peer);
+        if actor.is_person() || actor.agent().is_some_and(is_end) {
+            return true;
+        }
+        if record.is_kept_back() {
+            return false;
+        }
+        let channel = record.brief.channel.as_deref();
+        let said_in = channel.and_then(|name| self.channels.get(name));
+        let is_member = |peer: PeerId| {
+            said_in.is_some_and(|said_in| said_in.members.contains(&peer) && began_before(said_in, record.message))
+        };
+        self.is_open_to_all(channel, record.message, record.brief.reply_to) || actor.agent().is_some_and(is_member)
+    }
+
+    /// What a search of this actor may find.
+    pub(crate) fn scope(&self, actor: Actor) -> Scope {
+        if actor.is_person() {
+            return Scope { direct: true, ..Scope::default() };
+        }
+        let named = |record: &ChannelRecord| (record.name.to_ascii_lowercase(), record.created_at);
+        let is_shell = matches!(actor, Actor::Shell { .. });
+        let read_by = |peer: PeerId| self.channels.of(peer).filter(move |_| self.reads_channels(peer));
+        let open = self.channels.iter().filter(|record| is_shell && !record.private);
+        Scope {
+            seen_by: Some(actor.agent().map(|peer| self.presence.ids_of(peer)).unwrap_or_default()),
+            direct: is_shell,
+            channels: actor.agent().into_iter().flat_map(read_by).map(named).collect(),
+            open_channels: open.map(named).collect(),
+        }
+    }
+
+    // ---- channels
+
+    /// Whether an actor may know of a channel.
+    pub(crate) fn sees_channel(&self, actor: Actor, record: &ChannelRecord) -> bool {
+        !record.private || actor.is_person() || is_member(actor, record)
+    }
+
+    /// Whether what was said in a channel may be read by way of the channel itself: its members may, for as long as it is
+    /// the same channel; the broker's notices to one of them are that one's alone.
+    fn reads_as_member(&self, peer: PeerId, head: &MessageHead) -> bool {
+        let Some(record) = head.channel.as_ref().and_then(|name| self.channels.get(name)) else { return false };
+        let said = head.kind != Kind::Notice && began_before(record, head.id);
+        said && record.members.contains(&peer) && self.reads_channels(peer)
+    }
+
+    /// What the person holds back from an agent does not reach it by way of a channel either.
+    fn reads_channels(&self, peer: PeerId) -> bool {
+        self.policy_of(peer) == Policy::Accept
+    }
+
+    /// Whether a channel of this name is private.
+    pub(crate) fn is_private(&self, name: &str) -> bool {
+        self.channels.get(name).is_some_and(|record| record.private)
+    }
+
+    /// Whether an outsider may see at all that this was said: not what was said in a private channel, nor in one that is
+    /// gone and may have been private.
+    fn is_public(&self, channel: Option<&str>, message: MessageId) -> bool {
+        let is_open = |name: &str| self.channels.get(name).is_some_and(|record| !record.private && began_before(record, message));
+        channel.is_none_or(|name| is_group(name) || is_open(name))
+    }
+
+    /// As [`Broker::is_public`], and an answer is as private as its question, though it goes to its asker alone.
+    fn is_open_to_all(&self, channel: Option<&str>, message: MessageId, reply_to: Option<MessageId>) -> bool {
+        let asked = reply_to.and_then(|question| self.questions.get(question));
+        let asked_in_public = asked.is_none_or(|asked| self.is_public(asked.channel.as_deref(), asked.question));
+        asked_in_public && self.is_public(channel, message)
+    }
+
+    // ---- questions and refusals
+
+    /// Whether an actor may know of a question. A session knows of those that it asked or was asked.
+    pub(crate) fn sees_question(&self, actor: Actor, record: &QuestionRecord) -> bool {
+        if actor.is_person() {
+            return true;
+        }
+        match actor.agent().filter(|peer| self.is_party(record, *peer)) {
+            Some(peer) => self.is_same(peer, record.asker) || !self.is_question_kept_from(record, peer),
+            None if matches!(actor, Actor::Session(_)) => false,
+            None => {
+                let held = |peer: &PeerId| self.holds_question(record, *peer);
+                self.is_public(record.channel.as_deref(), record.question) && !record.to.iter().any(held)
+            }
+        }
+    }
+
+    /// Whether an agent asked or was asked.
+    pub(crate) fn is_party(&self, record: &QuestionRecord, peer: PeerId) -> bool {
+        self.is_same(peer, record.asker) || self.was_asked(record, peer)
+    }
+
+    /// Whether the person may have kept a question from one who was asked: it is held, or it ended unanswered, and then it
+    /// is not known any more whether it was held.
+    fn is_question_kept_from(&self, record: &QuestionRecord, peer: PeerId) -> bool {
+        matches!(record.state, QuestionState::Expired | QuestionState::Cancelled) || self.holds_question(record, peer)
+    }
+
+    /// Whether a question waits for the person before this peer may be asked it.
+    fn holds_question(&self, record: &QuestionRecord, peer: PeerId) -> bool {
+        let waiting = self.mailboxes.get(peer, record.question);
+        waiting.is_some_and(|entry| entry.record.stage == Stage::Held)
+    }
+
+    /// Whether an actor may know of a send that was refused to `by`: a session and its shell know of their own.
+    pub(crate) fn sees_refused(&self, actor: Actor, by: PeerId, via: Via) -> bool {
+        match actor.agent() {
+            _ if actor.is_person() => true,
+            Some(peer) => self.is_same(peer, by),
+            None => by == PeerId::HUMAN && via == Via::Shell,
+        }
+    }
+
+    // ---- one peer by several ids
+
+    /// Whether an id is this peer's, now or from before it was bound.
+    pub(crate) fn is_same(&self, peer: PeerId, id: PeerId) -> bool {
+        peer == id || self.presence.get(peer).is_some_and(|record| record.former.contains(&id))
+    }
+
+    /// The delivery to this peer, or to one that became it.
+    pub(crate) fn delivery_of<'a>(&self, deliveries: &'a [DeliveryRecord], peer: PeerId) -> Option<&'a DeliveryRecord> {
+        self.presence.ids_of(peer).into_iter().find_map(|id| delivery_to(deliveries, id))
+    }
+}
+
+/// Whether an actor belongs to a channel.
+pub(crate) fn is_member(actor: Actor, record: &ChannelRecord) -> bool {
+    actor.member().is_some_and(|peer| record.members.contains(&peer))
+}

@@ -1,0 +1,140 @@
+//! Who acts: the person, an agent's session, or an agent's shell.
+//!
+//! Knows connections and the operator setting of the configuration. Does not know what somebody may see or do. Each request
+//! has its actor resolved once, before anything looks at it.
+
+use peer_proto::ids::PeerId;
+use peer_proto::message::Via;
+use peer_proto::request::{Authority, RequestId, Role};
+
+use crate::broker::Broker;
+use crate::input::ConnectionId;
+use crate::presence::Ancestry;
+use crate::rejection::Rejection;
+
+/// Who acts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Actor {
+    /// The person, who uses `peerctl`, as far as can be told.
+    Person,
+    /// An agent, through its session.
+    Session(PeerId),
+    /// An agent, through `peerctl` in its process tree.
+    Shell {
+        /// Which agent, where it can be told.
+        agent: Option<PeerId>,
+        /// Whether the configuration lets an agent's shell do what the person may.
+        is_trusted: bool,
+    },
+}
+
+impl Actor {
+    /// Whether it may see and do all that the person may.
+    #[must_use]
+    pub fn is_person(self) -> bool {
+        matches!(self, Self::Person | Self::Shell { is_trusted: true, .. })
+    }
+
+    /// The agent, where it is one that can be told.
+    #[must_use]
+    pub fn agent(self) -> Option<PeerId> {
+        match self {
+            Self::Person => None,
+            Self::Session(peer) => Some(peer),
+            Self::Shell { agent, .. } => agent,
+        }
+    }
+
+    /// The peer whose name it uses, and whose mailbox gets the replies.
+    #[must_use]
+    pub fn peer(self) -> PeerId {
+        self.agent().unwrap_or(PeerId::HUMAN)
+    }
+
+    /// The door that its messages come in by.
+    #[must_use]
+    pub fn via(self) -> Via {
+        match self {
+            Self::Person => Via::Person,
+            Self::Session(_) => Via::Session,
+            Self::Shell { .. } => Via::Shell,
+        }
+    }
+
+    /// The peer as which it joins channels and is asked questions; none for the shell of an agent that cannot be told.
+    pub(crate) fn member(self) -> Option<PeerId> {
+        if self.is_person() { Some(PeerId::HUMAN) } else { self.agent() }
+    }
+}
+
+/// Who asks, and by which request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Caller {
+    pub(crate) connection: ConnectionId,
+    pub(crate) id: RequestId,
+    /// Absent for an adapter that has not registered.
+    pub(crate) actor: Option<Actor>,
+}
+
+impl Caller {
+    pub(crate) fn actor(self) -> Result<Actor, Rejection> {
+        self.actor.ok_or(Rejection::NotRegistered)
+    }
+
+    /// Refuses what only the person may do. `act` says what that is.
+    pub(crate) fn check_person(self, act: &'static str) -> Result<(), Rejection> {
+        if self.actor()?.is_person() { Ok(()) } else { Err(Rejection::NotPermitted { act }) }
+    }
+
+    /// Refuses what is for `peerctl` alone.
+    pub(crate) fn check_operator(self) -> Result<(), Rejection> {
+        match self.actor()? {
+            Actor::Session(_) => Err(Rejection::NotPermitted { act: "this" }),
+            Actor::Person | Actor::Shell { .. } => Ok(()),
+        }
+    }
+
+    /// The peer whose name the caller uses; none where it has none yet.
+    pub(crate) fn peer(self) -> Option<PeerId> {
+        self.actor.map(Actor::peer)
+    }
+
+    /// Whose mail the caller may settle: a session its own, the person theirs.
+    pub(crate) fn mail_owner(self, act: &'static str) -> Result<PeerId, Rejection> {
+        match self.actor()? {
+            Actor::Session(peer) => Ok(peer),
+            actor if actor.is_person() => Ok(PeerId::HUMAN),
+            _ => Err(Rejection::NotPermitted { act }),
+        }
+    }
+}
+
+impl Broker {
+    /// Who acts on a connection; none on one that is unknown, or an adapter's that has not registered.
+    pub(crate) fn actor_on(&self, connection: ConnectionId) -> Option<Actor> {
+        let open = self.presence.connections.get(&connection)?;
+        match open.role {
+            Role::Operator => Some(match self.presence.ancestry(connection) {
+                Ancestry::Person => Actor::Person,
+                Ancestry::Agent(agent) => Actor::Shell { agent, is_trusted: self.config.allow_operator_from_agents },
+            }),
+            Role::Adapter | Role::Hook => open.session.as_ref().map(|session| Actor::Session(session.peer)),
+        }
+    }
+
+    /// What the program on a connection is told that it may do.
+    pub(crate) fn authority_on(&self, connection: ConnectionId) -> Authority {
+        match self.actor_on(connection) {
+            Some(Actor::Person) => Authority::Person,
+            Some(Actor::Shell { agent, .. }) => {
+                Authority::Shell(agent.and_then(|peer| self.presence.name(peer)).map(str::to_owned))
+            }
+            Some(Actor::Session(_)) | None => Authority::Session,
+        }
+    }
+
+    /// The peer whose session asks.
+    pub(crate) fn session_peer(&self, caller: Caller) -> Result<PeerId, Rejection> {
+        self.presence.session(caller.connection).map(|session| session.peer).ok_or(Rejection::NotRegistered)
+    }
+}
