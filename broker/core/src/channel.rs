@@ -1,8 +1,8 @@
 //! Channels (`#name`) and groups (`@name`): names that stand for several peers.
 //!
-//! Knows who is a member of what. Does not know how mail travels: a message to a channel is one
-//! message with one delivery per member. Invariants: every member is a retained peer; nothing is without members; what was said in a channel that is gone stays with those who were there,
-//! also when another one takes its name.
+//! Knows who is a member of what. Does not know how mail travels: a message to a channel is one message with one delivery
+//! per member. Invariants: every member is a retained peer; nothing is without members; what was said in a channel that is
+//! gone stays with those who were there, also when another one takes its name.
 
 use std::collections::{BTreeMap, BTreeSet};
 
