@@ -16,15 +16,31 @@ use thiserror::Error;
 /// Afterwards `/proc/self` belongs to root: whatever must be read there is read before.
 #[cfg(target_os = "linux")]
 pub(crate) fn apply() -> Result<bool, SandboxError> {
-    use nix::sys::prctl::set_dumpable;
-    use nix::sys::resource::{Resource, setrlimit};
-
-    setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(SandboxError::Process)?;
-    set_dumpable(false).map_err(SandboxError::Process)?;
+    keep_memory_to_itself()?;
     for filter in filters(calls::connections()?)? {
         seccompiler::apply_filter_all_threads(&filter)?;
     }
     Ok(true)
+}
+
+/// Applies the sandbox of a process that has one thread, reads and writes files, and talks over what it has open: it opens no
+/// socket at all, and no other program and no other process either.
+#[cfg(target_os = "linux")]
+pub(crate) fn apply_without_sockets() -> Result<(), SandboxError> {
+    for filter in filters(calls::line()?)? {
+        seccompiler::apply_filter(&filter)?;
+    }
+    Ok(())
+}
+
+/// Switches core dumps, and tracing by others of the same user, off.
+#[cfg(target_os = "linux")]
+pub(crate) fn keep_memory_to_itself() -> Result<(), SandboxError> {
+    use nix::sys::prctl::set_dumpable;
+    use nix::sys::resource::{Resource, setrlimit};
+
+    setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(SandboxError::Process)?;
+    set_dumpable(false).map_err(SandboxError::Process)
 }
 
 /// There is no sandbox on this system.

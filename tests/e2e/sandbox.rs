@@ -110,11 +110,20 @@ fn error(errno: Errno) -> u32 {
 /// The filters of this home's broker. Nothing, and a word of it, where this user may not read them.
 fn live_filters(home: &Home) -> Option<Vec<Vec<sock_filter>>> {
     let _ = home.peerctl(&["status"]).success();
-    let pid = home.broker_pid().expect("a broker runs");
+    read_filters(home.broker_pid().expect("a broker runs"))
+}
+
+/// The process that another one forked before it had threads, which has not forked any other.
+fn child_of(pid: u32) -> u32 {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).expect("the kernel tells children");
+    children.trim().parse().unwrap_or_else(|_| panic!("{pid} has not one child but {children:?}"))
+}
+
+fn read_filters(pid: u32) -> Option<Vec<Vec<sock_filter>>> {
     match filters_of(Pid::from_raw(pid.cast_signed())) {
         Ok(filters) => Some(filters),
         Err(why) => {
-            let told = format!("NOT RUN: this user may not read the broker's filter ({why}); root may\n");
+            let told = format!("NOT RUN: this user may not read the filter of a process ({why}); root may\n");
             std::io::stderr().write_all(told.as_bytes()).expect("say why");
             None
         }
@@ -211,4 +220,42 @@ fn whatever_stands_in_no_list_does_not_exist_for_the_running_broker() {
         }
     }
     assert!(count <= 130, "{count} calls are allowed:{allowed}");
+}
+
+/// What has the search index open is held to the same list, without the calls for new sockets.
+#[test]
+fn the_running_search_process_opens_no_socket_no_program_and_no_process() {
+    let home = peer_tests::home!();
+    let _ = home.peerctl(&["send", "human", "--", "amber"]).success();
+    let _ = home.peerctl(&["search", "amber"]).success();
+    let search = child_of(child_of(home.broker_pid().expect("a broker runs")));
+    let Some(filters) = read_filters(search) else { return };
+    let ask = |number: libc::c_long, arguments: [u64; 6]| verdict(&filters, ARCHITECTURE, number, arguments);
+    for number in [libc::SYS_execve, libc::SYS_connect, libc::SYS_ptrace, libc::SYS_kill, libc::SYS_seccomp, libc::SYS_sendmsg] {
+        assert_eq!(ask(number, [0; 6]), error(Errno::EPERM), "{number}");
+    }
+    for number in [libc::SYS_bind, libc::SYS_listen, libc::SYS_accept4, libc::SYS_setsockopt, libc::SYS_clone3, libc::SYS_clone] {
+        assert_eq!(ask(number, [0; 6]), error(Errno::ENOSYS), "{number}");
+    }
+    for number in [libc::SYS_socket, libc::SYS_socketpair] {
+        assert_eq!(ask(number, [libc::AF_UNIX as u64, 1, 0, 0, 0, 0]), error(Errno::ENOSYS), "{number}");
+        assert_eq!(ask(number, [libc::AF_INET as u64, 1, 0, 0, 0, 0]), error(Errno::EAFNOSUPPORT), "{number}");
+    }
+    assert_eq!(ask(libc::SYS_sendto, [5, 0, 0, 0, 1, 16]), error(Errno::ENOSYS), "to an address");
+    // A process that died would be another one by now, and a process that works answers.
+    let _ = home.peerctl(&["send", "human", "--", "amber again"]).success();
+    let found = home.peerctl(&["search", "amber", "--json"]).success().json();
+    assert_eq!(found.as_array().map(Vec::len), Some(2), "{found}");
+    assert_eq!(child_of(child_of(home.broker_pid().expect("a broker runs"))), search);
+    let mut allowed = 0;
+    for number in 0..1_000 {
+        match ask(number, [0; 6]) {
+            ALLOW => allowed += 1,
+            refused => assert!(refused & 0xffff_0000 == ERRNO && refused & 0xffff != 0, "{number}: {refused:#x}"),
+        }
+        for architecture in FOREIGN {
+            assert_eq!(verdict(&filters, architecture, number, [0; 6]), KILL_PROCESS, "{architecture:#x} {number}");
+        }
+    }
+    assert!(allowed <= 118, "{allowed} calls are allowed");
 }

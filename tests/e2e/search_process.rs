@@ -192,3 +192,26 @@ fn nothing_is_left_of_a_broker_that_is_killed_during_a_search() {
         assert_eq!(rows.as_array().map(Vec::len), Some(1), "round {round}: {rows}");
     }
 }
+
+/// Each search indexes what came since in a piece of its own, and threads of the library make few of many.
+#[test]
+fn its_pieces_become_few_while_it_is_confined() {
+    let home = peer_tests::home!();
+    let luna = session(&home, "luna");
+    let pieces = || {
+        let entries = fs::read_dir(home.state().join("search")).expect("the index").filter_map(Result::ok);
+        entries.filter(|entry| entry.path().extension().is_some_and(|kind| kind == "store")).count()
+    };
+    send(&luna, "amber 0");
+    assert_eq!(found(&home, "amber"), 1);
+    let first = processes(&home).2;
+    for number in 1..20 {
+        send(&luna, &format!("amber {number}"));
+        assert_eq!(found(&home, "amber"), number + 1);
+    }
+    wait_for("twenty pieces have become few", || pieces() < 10);
+    assert_eq!(found(&home, "amber"), 20);
+    assert!(first.is_some() && processes(&home).2 == first, "and no other process did it");
+    let log = fs::read_to_string(home.state().join("broker.log")).expect("the log");
+    assert!(!log.contains("WARN") && !log.contains("ERROR"), "{log}");
+}

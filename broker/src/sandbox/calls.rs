@@ -151,7 +151,6 @@ const CONNECTIONS: &[libc::c_long] = &[
     libc::SYS_getsockname,
     libc::SYS_getsockopt,
     libc::SYS_listen,
-    libc::SYS_recvfrom,
     libc::SYS_setsockopt,
     libc::SYS_shutdown,
 ];
@@ -254,16 +253,18 @@ pub(super) fn always() -> Result<Vec<Call>, BackendError> {
     Ok(calls)
 }
 
-/// What a broker may do beside that.
+/// What a process may do beside that over a socket that is connected already.
+pub(super) fn line() -> Result<Vec<Call>, BackendError> {
+    // To whom it is connected, and to nobody else.
+    Ok(vec![(libc::SYS_recvfrom, Vec::new()), (libc::SYS_sendto, any_of([is_null(4)?])?)])
+}
+
+/// What a broker may do beside what every process of its may do.
 pub(super) fn connections() -> Result<Vec<Call>, BackendError> {
-    let mut calls: Vec<Call> = CONNECTIONS.iter().map(|call| (*call, Vec::new())).collect();
+    let mut calls = line()?;
+    calls.extend(CONNECTIONS.iter().map(|call| (*call, Vec::new())));
     let unix = libc::AF_UNIX as u64;
-    calls.extend([
-        (libc::SYS_socket, any_of([is(0, unix)?])?),
-        (libc::SYS_socketpair, any_of([is(0, unix)?])?),
-        // To whom it is connected, and to nobody else.
-        (libc::SYS_sendto, any_of([is_null(4)?])?),
-    ]);
+    calls.extend([(libc::SYS_socket, any_of([is(0, unix)?])?), (libc::SYS_socketpair, any_of([is(0, unix)?])?)]);
     Ok(calls)
 }
 

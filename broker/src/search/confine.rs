@@ -1,70 +1,132 @@
 //! What the search process may do: read and write the files of its index, and talk to the broker over what it has open.
 //!
-//! On Linux Landlock keeps it to the one directory, and a seccomp filter from sockets, from other programs and from other
-//! processes. Elsewhere there is neither. A kernel without Landlock is no reason not to search: the filter holds there.
+//! On Linux Landlock keeps it to the one directory, and the broker's list of system calls, without those for new sockets, from
+//! other programs and other processes. Elsewhere there is neither. A kernel without Landlock is no reason not to search: the
+//! list holds there.
 
-/// Confines this process for good. Says why where the kernel takes the filter not.
+/// Confines this process, which has one thread, for good. Says whether the kernel keeps it to `dir`; why, where it takes the
+/// filter not.
 #[cfg(target_os = "linux")]
-pub(super) fn confine(dir: &std::path::Path) -> Result<(), String> {
-    use landlock::{ABI, Access, AccessFs, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr};
-    use nix::sys::prctl::set_dumpable;
-    use nix::sys::resource::{Resource, setrlimit};
+pub(super) fn confine(dir: &std::path::Path) -> Result<bool, String> {
+    use landlock::{ABI, Access, AccessFs, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetStatus};
 
-    setrlimit(Resource::RLIMIT_CORE, 0, 0).map_err(|errno| errno.to_string())?;
-    set_dumpable(false).map_err(|errno| errno.to_string())?;
+    use crate::{Chain, sandbox};
+
+    sandbox::keep_memory_to_itself().map_err(|error| Chain(&error).to_string())?;
     let all = AccessFs::from_all(ABI::V3);
     let index = PathFd::new(dir).map_err(|error| error.to_string())?;
-    Ruleset::default()
+    let restricted = Ruleset::default()
         .handle_access(all)
         .and_then(Ruleset::create)
         .and_then(|rules| rules.add_rule(PathBeneath::new(index, all)))
         .and_then(landlock::RulesetCreated::restrict_self)
         .map_err(|error| error.to_string())?;
-    seccompiler::apply_filter(&filter().map_err(|error| error.to_string())?).map_err(|error| error.to_string())
+    sandbox::apply_without_sockets().map_err(|error| Chain(&error).to_string())?;
+    Ok(restricted.ruleset != RulesetStatus::NotEnforced)
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(super) fn confine(_dir: &std::path::Path) -> Result<(), String> {
-    Ok(())
+pub(super) fn confine(_dir: &std::path::Path) -> Result<bool, String> {
+    Ok(false)
 }
 
-#[cfg(target_os = "linux")]
-fn filter() -> Result<seccompiler::BpfProgram, seccompiler::BackendError> {
-    use nix::libc;
-    use seccompiler::{SeccompAction, SeccompFilter};
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::fs::{self, File, OpenOptions};
+    use std::io::{self, Write};
+    use std::net::TcpListener;
+    use std::os::unix::net::UnixStream;
+    use std::path::Path;
+    use std::process::Command;
 
-    let refused = [
-        libc::SYS_socket,
-        libc::SYS_connect,
-        libc::SYS_bind,
-        libc::SYS_listen,
-        libc::SYS_accept4,
-        libc::SYS_execve,
-        libc::SYS_execveat,
-        libc::SYS_kill,
-        libc::SYS_tkill,
-        libc::SYS_ptrace,
-        libc::SYS_process_vm_readv,
-        libc::SYS_process_vm_writev,
-        libc::SYS_pidfd_open,
-        libc::SYS_pidfd_getfd,
-        libc::SYS_pidfd_send_signal,
-        libc::SYS_io_uring_setup,
-        libc::SYS_bpf,
-        libc::SYS_perf_event_open,
-        libc::SYS_userfaultfd,
-        libc::SYS_keyctl,
-        libc::SYS_add_key,
-        libc::SYS_request_key,
-        libc::SYS_unshare,
-        libc::SYS_setns,
-        libc::SYS_mount,
-        libc::SYS_umount2,
-        libc::SYS_chroot,
-        libc::SYS_pivot_root,
-    ];
-    let rules = refused.into_iter().map(|call| (call, Vec::new())).collect();
-    let refuse = SeccompAction::Errno(libc::EPERM as u32);
-    let arch = std::env::consts::ARCH.try_into()?;
-    SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch)?.try_into()
+    use super::confine;
+    use crate::search::in_a_child;
+
+    /// What became of each attempt: what it was, and the system's error where it failed.
+    type Tried = Vec<(String, Option<i32>)>;
+
+    fn error_of<T>(result: io::Result<T>) -> Option<i32> {
+        // An error of ours has no number.
+        result.err().map(|error| error.raw_os_error().unwrap_or(-1))
+    }
+
+    /// Reads and writes files in `dir` and beside it.
+    fn files(dir: &Path, beside: &Path) -> Tried {
+        let at = |path: &Path| path.display().to_string();
+        let mut tried = Tried::new();
+        for dir in [dir, beside] {
+            let there = dir.join("there");
+            tried.push((format!("read {}", at(&there)), error_of(fs::read(&there))));
+            tried.push((format!("append to {}", at(&there)), error_of(OpenOptions::new().append(true).open(&there))));
+            tried.push((format!("cut {}", at(&there)), error_of(OpenOptions::new().write(true).truncate(true).open(&there))));
+            let fresh = dir.join("fresh");
+            tried.push((format!("make {}", at(&fresh)), error_of(File::create_new(&fresh))));
+            tried.push((format!("list {}", at(dir)), error_of(fs::read_dir(dir))));
+            tried.push((format!("rename {}", at(&there)), error_of(fs::rename(&there, dir.join("renamed")))));
+            let goes = dir.join("goes");
+            tried.push((format!("remove {}", at(&goes)), error_of(fs::remove_file(&goes))));
+        }
+        tried
+    }
+
+    #[test]
+    fn a_confined_process_opens_what_is_in_its_directory_and_nothing_outside() {
+        let room = tempfile::tempdir().unwrap();
+        let (dir, beside) = (room.path().join("search"), room.path().join("beside"));
+        for dir in [&dir, &beside] {
+            fs::create_dir(dir).unwrap();
+            fs::write(dir.join("there"), "words").unwrap();
+            fs::write(dir.join("goes"), "").unwrap();
+        }
+        // Within the directory, and leading out of it.
+        std::os::unix::fs::symlink(beside.join("there"), dir.join("leads_out")).unwrap();
+        let told = in_a_child(|| {
+            let kept = confine(&dir)?;
+            let mut tried = files(&dir, &beside);
+            tried.push(("read what leads out".into(), error_of(fs::read(dir.join("leads_out")))));
+            tried.push(("read /etc/passwd".into(), error_of(fs::read("/etc/passwd"))));
+            tried.push(("list /".into(), error_of(fs::read_dir("/"))));
+            Ok::<_, String>((kept, tried))
+        });
+        let (kept, tried) = told.unwrap().expect("it goes on under its rules").unwrap();
+        if !kept {
+            let word = "NOT RUN: this kernel has no Landlock, which alone keeps the search process to its directory\n";
+            io::stderr().write_all(word.as_bytes()).unwrap();
+            return;
+        }
+        let (inside, outside) = tried.split_at(7);
+        assert!(inside.iter().all(|(_, error)| error.is_none()), "{inside:?}");
+        assert_eq!(outside.len(), 10);
+        assert!(outside.iter().all(|(_, error)| *error == Some(nix::libc::EACCES)), "{outside:?}");
+        assert_eq!(fs::read_to_string(beside.join("there")).unwrap(), "words");
+        assert_eq!(fs::read_dir(&beside).unwrap().count(), 2);
+    }
+
+    #[test]
+    fn a_confined_process_has_threads_and_its_line_and_no_other_socket_program_or_process() {
+        let room = tempfile::tempdir().unwrap();
+        let socket = room.path().join("s");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let told = in_a_child(|| {
+            let (mut line, mut other) = UnixStream::pair().map_err(|error| error.to_string())?;
+            confine(room.path())?;
+            let said = line.write_all(b"word").and_then(|()| io::Read::read_exact(&mut other, &mut [0; 4]));
+            let mut tried = vec![("its line".to_owned(), error_of(said))];
+            let thread = std::thread::Builder::new().name("t".into()).spawn(|| 5);
+            tried.push(("a thread".into(), thread.map_or(Some(-1), |thread| (thread.join().ok() != Some(5)).then_some(-1))));
+            tried.push(("a Unix socket".into(), error_of(UnixStream::connect(&socket))));
+            tried.push(("a pair".into(), error_of(UnixStream::pair())));
+            tried.push(("a network socket".into(), error_of(TcpListener::bind("127.0.0.1:0"))));
+            tried.push(("a program".into(), error_of(Command::new("/bin/true").status())));
+            let parent = nix::sys::signal::kill(nix::unistd::getppid(), None);
+            tried.push(("another process".into(), error_of(parent.map_err(io::Error::from))));
+            Ok::<_, String>(tried)
+        });
+        let tried = told.unwrap().expect("it goes on under its rules").unwrap();
+        let (its_own, others) = tried.split_at(2);
+        assert!(its_own.iter().all(|(_, error)| error.is_none()), "{its_own:?}");
+        use nix::libc::{EAFNOSUPPORT, ENOSYS, EPERM};
+        let errors: Vec<_> = others.iter().map(|(_, error)| error.unwrap_or(0)).collect();
+        assert_eq!(errors, [ENOSYS, ENOSYS, EAFNOSUPPORT, ENOSYS, EPERM], "{others:?}");
+    }
 }
