@@ -11,10 +11,12 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use peer_core::input::ConnectionId;
+use peer_core::rejection::Rejection;
+use peer_core::wording::Addressee;
 use peer_proto::codec::{self, DecodeError};
 use peer_proto::handshake::{FIXED_BYTES, Preface, PrefaceError};
 use peer_proto::limits::{FRAME_BYTES_MAX, HELLO_BYTES_MAX, REQUESTS_IN_FLIGHT_MAX};
-use peer_proto::refusal::{ErrorCode, Refusal};
+use peer_proto::refusal::Refusal;
 use peer_proto::request::{ClientFrame, Hello, Request, RequestId, Role, ServerFrame};
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
@@ -115,12 +117,9 @@ pub(crate) async fn serve(mut stream: UnixStream, connection: ConnectionId, pid:
 /// Tells a program that there is no room for its connection: who we are, and the refusal of whatever it asks first. Then
 /// nothing that it says is heard.
 pub(crate) async fn turn_away(mut stream: UnixStream, connections_max: usize, desk: &Desk) {
-    let refusal = Refusal {
-        code: ErrorCode::Overloaded,
-        message: format!("the broker has {connections_max} connections, and keeps no more"),
-        hint: "end sessions that nobody needs, and try again".into(),
-        retry_after_ms: Some(TURNED_AWAY_RETRY_MS),
-    };
+    let rejection = Rejection::TooManyConnections { connections: connections_max, retry_after_ms: TURNED_AWAY_RETRY_MS };
+    // Who asks is not known yet: it reads the same for everybody.
+    let refusal = rejection.refusal(Addressee::Person);
     // Under the id that no request has: it answers whatever was asked.
     let Ok(frame) = codec::encode(&ServerFrame::Reply { id: 0, result: Err(refusal) }) else { return };
     let Ok(length) = u32::try_from(frame.len()) else { return };
@@ -318,36 +317,26 @@ impl From<io::Error> for Fault {
 impl Fault {
     /// What the program hears before its connection closes; nothing where it could not understand it.
     fn answer(&self) -> Option<(RequestId, Refusal)> {
-        let (id, code, hint) = match self {
+        let (id, rejection) = match self {
             Self::Frame(error) => return Some((0, bad_frame(error))),
-            Self::FrameTooLarge | Self::FrameSlow => (0, ErrorCode::BadFrame, BAD_FRAME_HINT),
-            Self::NoPlace { id } => {
-                let hint = "end sessions that nobody needs, and try again".into();
-                let refusal = Refusal {
-                    code: ErrorCode::Overloaded,
-                    message: self.to_string(),
-                    hint,
-                    retry_after_ms: Some(TURNED_AWAY_RETRY_MS),
-                };
-                return Some((*id, refusal));
-            }
-            Self::NoHello { id } => (*id, ErrorCode::OutOfOrder, "say hello first; the broker closes this connection"),
+            Self::FrameTooLarge | Self::FrameSlow => (0, Rejection::BadFrame { reason: self.to_string() }),
+            Self::NoPlace { id } => (*id, Rejection::NoPlace { retry_after_ms: TURNED_AWAY_RETRY_MS }),
+            Self::NoHello { id } => (*id, Rejection::NoHello),
             Self::Silent | Self::Preface(_) | Self::Stopping | Self::Socket(_) => return None,
         };
-        Some((id, Refusal { code, message: self.to_string(), hint: hint.into(), retry_after_ms: None }))
+        // They read the same for everybody.
+        Some((id, rejection.refusal(Addressee::Person)))
     }
 }
 
-const BAD_FRAME_HINT: &str = "see docs/protocol.md; the broker closes this connection";
-
 /// What a program hears whose frame is no value of the protocol, before its connection closes. The answer's id is 0.
 pub(crate) fn bad_frame(error: &DecodeError) -> Refusal {
-    let mut message = error.to_string();
+    let mut reason = error.to_string();
     // The decoder's own reason stands one level down, and is all that helps whoever writes a client.
-    if let DecodeError::Value(reason) = error {
-        message = format!("{message}: {reason}");
+    if let DecodeError::Value(of_decoder) = error {
+        reason = format!("{reason}: {of_decoder}");
     }
-    Refusal { code: ErrorCode::BadFrame, message, hint: BAD_FRAME_HINT.into(), retry_after_ms: None }
+    Rejection::BadFrame { reason }.refusal(Addressee::Person)
 }
 
 fn report(connection: ConnectionId, pid: Option<u32>, fault: &Fault, desk: &Desk) {

@@ -15,6 +15,7 @@ use std::time::Duration;
 use peer_core::broker::Broker;
 use peer_core::input::{ConnectionId, Damaged, Facts, Input, Lookups, Now};
 use peer_core::record::{MessageRecord, Process, TokenDigest};
+use peer_core::rejection::Rejection;
 use peer_core::retention::SWEEP_ROWS_MAX;
 use peer_core::step::{Change, Effect, Step};
 use peer_proto::channel::ChannelRequest;
@@ -22,8 +23,8 @@ use peer_proto::ids::{MessageId, Token};
 use peer_proto::limits::DISK_RESERVE_BYTES;
 use peer_proto::message::Delivery;
 use peer_proto::note::NoteRequest;
-use peer_proto::refusal::{ErrorCode, Refusal};
-use peer_proto::request::{ClientFrame, Goodbye, Hello, Push, Reply, Request, RequestId, Status};
+use peer_proto::refusal::Refusal;
+use peer_proto::request::{Authority, ClientFrame, Goodbye, Hello, Push, Reply, Request, RequestId, Status, Welcome};
 use peer_proto::task::TaskRequest;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
@@ -33,7 +34,7 @@ use crate::connection::bad_frame;
 use crate::frames::Frame;
 use crate::outbox::Outbox;
 use crate::readings::{Place, Readings};
-use crate::search::Searching;
+use crate::search::{Asker, Searching};
 use crate::store::{Row, Store, StoreError, Walk};
 use crate::telemetry::Throttle;
 use crate::turns::Turns;
@@ -165,11 +166,14 @@ impl Engine {
     /// Works until it is told to stop, or cannot. Then every connection is closed, and hears why as far as it can act on it.
     pub(crate) fn run(mut self) -> Result<(), EngineError> {
         let worked = self.work_until_told();
-        for line in self.lines.values() {
+        for (connection, line) in &self.lines {
             match &worked {
                 Ok(()) => line.outbox.push(self.batch, Push::Goodbye(Goodbye::Stopping)),
                 // Whatever waits for an answer gets this one: it stands under the id that no request has.
-                Err(EngineError::Commit(error)) if error.is_no_space() => line.outbox.reply(0, Err(no_space())),
+                Err(EngineError::Commit(error)) if error.is_no_space() => {
+                    let addressee = self.broker.addressee(*connection);
+                    line.outbox.reply(0, Err(Rejection::NothingStored.refusal(addressee)));
+                }
                 Err(_) => {}
             }
             line.outbox.close();
@@ -252,7 +256,7 @@ impl Engine {
             let Some((connection, mut reading)) = self.readings.next(|connection| place(lines, connection)) else { break };
             let Some(line) = self.lines.get(&connection) else { continue };
             let status = || self.status(line.protocol);
-            let answer = query::answer(&self.store, &self.broker, &reading.query, &mut reading.progress, status);
+            let answer = query::answer(&self.store, &self.broker, connection, &reading.query, &mut reading.progress, status);
             match answer.map_err(EngineError::Read)? {
                 Some(result) => line.outbox.reply(reading.id, result),
                 None => self.readings.put_back(connection, reading),
@@ -329,10 +333,6 @@ impl Engine {
     fn heard(&mut self, connection: ConnectionId, frame: &Frame) -> Option<ClientFrame> {
         let line = self.lines.get_mut(&connection).filter(|line| line.last_word.is_none())?;
         match frame.decode() {
-            Ok(ClientFrame { id, request: Request::Hello(_) }) => {
-                self.step.effects.push(Effect::Reply { connection, id, result: Err(second_hello()) });
-                None
-            }
             Ok(heard) => Some(heard),
             Err(error) => {
                 if let Some(unsaid) = self.warnings.due("frame") {
@@ -452,19 +452,19 @@ impl Engine {
         for effect in step.effects.drain(..) {
             telemetry::log_effect(&effect);
             match effect {
-                Effect::Reply { connection, id, mut result } => {
+                Effect::Reply { connection, id, result } => {
                     let Some(line) = self.lines.get(&connection) else { continue };
-                    if let Ok(Reply::Welcome(welcome)) = &mut result {
-                        welcome.version = env!("CARGO_PKG_VERSION").into();
-                        welcome.executable.clone_from(&self.identity.executable);
-                        welcome.pid = std::process::id();
-                    }
                     line.outbox.reply(id, result);
+                }
+                Effect::Welcome { connection, id, authority } => {
+                    let Some(line) = self.lines.get(&connection) else { continue };
+                    line.outbox.reply(id, Ok(Reply::Welcome(self.welcome(authority))));
                 }
                 Effect::Query { connection, id, query } => self.readings.add(connection, id, query),
                 Effect::Search { connection, id, search } => {
                     let Some(line) = self.lines.get(&connection) else { continue };
-                    self.searching.ask(line.outbox.clone(), id, search, self.clock.now().wall);
+                    let asker = Asker { outbox: line.outbox.clone(), id, addressee: self.broker.addressee(connection) };
+                    self.searching.ask(asker, search, self.clock.now().wall);
                 }
                 Effect::Deliver { connection, message, attempts, shown_before } => {
                     let Some(line) = self.lines.get(&connection) else { continue };
@@ -495,39 +495,46 @@ impl Engine {
         Ok(())
     }
 
+    fn welcome(&self, authority: Authority) -> Welcome {
+        Welcome {
+            version: env!("CARGO_PKG_VERSION").into(),
+            executable: self.identity.executable.clone(),
+            pid: std::process::id(),
+            authority,
+        }
+    }
+
     fn status(&self, protocol: u16) -> Status {
         let mut times: Vec<u64> = self.commit_times.iter().copied().collect();
         times.sort_unstable();
-        let now = self.clock.now();
-        let mut status = Status {
+        let counts = self.broker.counts();
+        Status {
             version: env!("CARGO_PKG_VERSION").into(),
             protocol,
             pid: std::process::id(),
-            uptime_ms: now.mono_ms,
+            uptime_ms: self.clock.now().mono_ms,
             socket: self.identity.socket.display().to_string(),
             dir: self.identity.dir.display().to_string(),
             executable: self.identity.executable.clone(),
             sandbox: self.identity.sandbox,
-            peers_online: 0,
-            peers_offline: 0,
-            stored: 0,
-            leased: 0,
-            held: 0,
-            dead: 0,
-            messages_total: 0,
-            oldest_at: None,
+            peers_online: counts.peers_online,
+            peers_offline: counts.peers_offline,
+            stored: counts.stored,
+            leased: counts.leased,
+            held: counts.held,
+            dead: counts.dead,
+            messages_total: counts.messages,
+            oldest_at: counts.oldest_at,
             commit_us_p50: times.get(times.len() / 2).copied().unwrap_or(0),
             commit_us_max: times.last().copied().unwrap_or(0),
             disk_free_bytes: state_dir::free_bytes(&self.identity.dir).unwrap_or(0),
-            paused: Vec::new(),
-            refused: Vec::new(),
-            used_up: Vec::new(),
+            paused: counts.paused,
+            refused: counts.refused,
+            used_up: counts.used_up,
             config: self.identity.config.clone(),
             config_fault: self.identity.config_fault.clone(),
             damaged: self.store.damaged(),
-        };
-        self.broker.count(&mut status);
-        status
+        }
     }
 }
 
@@ -574,26 +581,6 @@ fn digest(token: &Token) -> TokenDigest {
     TokenDigest(Sha256::digest(token.0).into())
 }
 
-fn second_hello() -> Refusal {
-    Refusal {
-        code: ErrorCode::OutOfOrder,
-        message: "hello was said on this connection already".into(),
-        hint: "open another connection for another role".into(),
-        retry_after_ms: None,
-    }
-}
-
-/// What programs hear when the disk is full to the last page. Unlike the core's refusal of a send, this says nothing of what
-/// was asked: a commit that failed may have left all of it behind.
-fn no_space() -> Refusal {
-    Refusal {
-        code: ErrorCode::NoSpace,
-        message: "the disk is full, and nothing more can be stored, answers and receipts included".into(),
-        hint: "free some space, and look before you repeat what was asked: it may have been done".into(),
-        retry_after_ms: None,
-    }
-}
-
 /// Why the engine ended, other than by being told to. The disk then holds whatever was acknowledged.
 #[derive(Debug, Error)]
 pub enum EngineError {
@@ -613,6 +600,7 @@ pub enum EngineError {
 #[cfg(test)]
 mod tests {
     use peer_core::broker::Config;
+    use peer_core::wording::Addressee;
     use peer_proto::request::{Register, Role, ServerFrame};
 
     use super::*;
@@ -668,7 +656,8 @@ mod tests {
             let frames = outbox.taken();
             let welcomed = frames.iter().filter(|frame| matches!(frame, ServerFrame::Reply { id: 1 | 2, result: Ok(_) })).count();
             assert_eq!(welcomed, 2, "{frames:?}");
-            assert_eq!(frames.last(), Some(&ServerFrame::Reply { id: 0, result: Err(no_space()) }), "{frames:?}");
+            let last = Err(Rejection::NothingStored.refusal(Addressee::Model));
+            assert_eq!(frames.last(), Some(&ServerFrame::Reply { id: 0, result: last }), "{frames:?}");
             assert!(!frames.iter().any(|frame| matches!(frame, ServerFrame::Reply { id: 3, .. })), "{frames:?}");
             assert!(outbox.is_ending());
         }

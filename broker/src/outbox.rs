@@ -8,9 +8,11 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{BufMut, BytesMut};
+use peer_core::rejection::Rejection;
+use peer_core::wording::Addressee;
 use peer_proto::codec::{self, HEADER_BYTES};
 use peer_proto::limits::WATCH_BACKLOG_BYTES_MAX;
-use peer_proto::refusal::{ErrorCode, Refusal};
+use peer_proto::refusal::Refusal;
 use peer_proto::request::{Goodbye, Push, Reply, RequestId, ServerFrame};
 use tokio::sync::Notify;
 
@@ -81,12 +83,8 @@ impl Outbox {
     pub(crate) fn reply(&self, id: RequestId, result: Result<Reply, Refusal>) {
         let payload = codec::encode(&ServerFrame::Reply { id, result }).unwrap_or_else(|error| {
             tracing::error!(cause = %error, "an answer does not fit a frame");
-            let refusal = Refusal {
-                code: ErrorCode::OutOfBounds,
-                message: "the answer does not fit a frame".into(),
-                hint: "ask for less at once".into(),
-                retry_after_ms: None,
-            };
+            // It reads the same for everybody.
+            let refusal = Rejection::AnswerTooLarge.refusal(Addressee::Person);
             codec::encode(&ServerFrame::Reply { id, result: Err(refusal) }).expect("a short refusal fits a frame")
         });
         self.enqueue(self.queue(), Frame { payload, answers: true });

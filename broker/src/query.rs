@@ -6,7 +6,9 @@
 use std::ops::ControlFlow;
 
 use peer_core::broker::Broker;
+use peer_core::input::ConnectionId;
 use peer_core::record::{DeliveryRecord, MessageHead, MessageRecord};
+use peer_core::rejection::Rejection;
 use peer_core::step::Query;
 use peer_core::thing::NoteHead;
 use peer_core::who::Actor;
@@ -15,7 +17,7 @@ use peer_proto::ids::{MessageId, PeerId};
 use peer_proto::limits::{HISTORY_ROWS_MAX, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX};
 use peer_proto::message::{Kind, Message, TraceEvent};
 use peer_proto::note::NoteInfo;
-use peer_proto::refusal::{ErrorCode, Refusal};
+use peer_proto::refusal::Refusal;
 use peer_proto::request::{Orphan, Position, Reply, Shown, ShownDelivery, Status};
 
 use crate::store::{Row, Span, Store, StoreError};
@@ -43,32 +45,29 @@ pub(crate) struct Progress {
 pub(crate) fn answer(
     store: &Store,
     broker: &Broker,
+    asker: ConnectionId,
     query: &Query,
     progress: &mut Progress,
     status: impl FnOnce() -> Status,
 ) -> Result<Option<Result<Reply, Refusal>>, StoreError> {
+    let refused = |rejection: Rejection| rejection.refusal(broker.addressee(asker));
     Ok(Some(match query {
         Query::Text(id) => {
             let message = store.message(*id)?;
-            message.map(|record| Reply::Text(Box::new(message_of(record)))).ok_or_else(|| unknown(store, *id))
+            message.map(|record| Reply::Text(Box::new(message_of(record)))).ok_or_else(|| refused(unknown(store, *id)))
         }
         Query::Show(id) => match store.message(*id)? {
             Some(record) => {
                 let deliveries = deliveries_of(store, broker, *id)?;
                 Ok(Reply::Shown(Box::new(shown(broker, record, deliveries))))
             }
-            None => Err(unknown(store, *id)),
+            None => Err(refused(unknown(store, *id))),
         },
         Query::History { .. } => return Ok(history(store, broker, query, progress)?.map(Ok)),
         Query::Orphans { after, actor } => Ok(orphans(store, broker, *after, *actor)?),
         Query::Note(key) => {
             let note = store.note(key)?;
-            let missing = || Refusal {
-                code: ErrorCode::UnknownNote,
-                message: format!("there is no note {key:?}"),
-                hint: "`peerctl memory list` shows the keys".to_owned(),
-                retry_after_ms: None,
-            };
+            let missing = || refused(Rejection::UnknownNote { key: key.clone() });
             note.map(|note| Reply::Note(note_of(note.head, Some(note.value)))).ok_or_else(missing)
         }
         Query::Status => Ok(Reply::Status(Box::new(status()))),
@@ -233,19 +232,6 @@ fn name_of(broker: &Broker, peer: PeerId) -> String {
     broker.peer_name(peer).map_or_else(|| peer.to_string(), str::to_owned)
 }
 
-fn unknown(store: &Store, id: MessageId) -> Refusal {
-    if store.is_damaged(&Row::Message(id)) {
-        return Refusal {
-            code: ErrorCode::UnknownMessage,
-            message: format!("the record of message {id} in the database is damaged, and its text is lost"),
-            hint: "ask its sender to send it again; `peerctl orphans` lists whom it did not reach".into(),
-            retry_after_ms: None,
-        };
-    }
-    Refusal {
-        code: ErrorCode::UnknownMessage,
-        message: format!("no message has the id {id}"),
-        hint: "`peerctl history` lists what was said".into(),
-        retry_after_ms: None,
-    }
+fn unknown(store: &Store, id: MessageId) -> Rejection {
+    if store.is_damaged(&Row::Message(id)) { Rejection::DamagedMessage(id) } else { Rejection::UnknownMessage(id) }
 }

@@ -189,6 +189,7 @@ pub(crate) fn log_effect(effect: &Effect) {
         Effect::Reply { connection, id, result: Err(refusal) } => {
             tracing::debug!(connection = connection.0, id, cause = %refusal.code, "refuse");
         }
+        Effect::Welcome { connection, id, .. } => tracing::debug!(connection = connection.0, id, "welcome"),
         Effect::Query { connection, id, .. } => tracing::debug!(connection = connection.0, id, "query"),
         Effect::Search { connection, id, .. } => tracing::debug!(connection = connection.0, id, "search"),
         Effect::Deliver { connection, message, .. } => tracing::debug!(connection = connection.0, %message, "deliver"),

@@ -27,6 +27,43 @@ pub(crate) const UNWELL: u8 = 7;
 /// What a detached broker exits with where another one has the lock.
 pub(crate) const ALREADY_RUNNING: u8 = 75;
 
+/// The exit code for a refusal: what is not there, what the broker may not do, what it does not do now.
+pub(crate) fn exit_for(code: ErrorCode) -> u8 {
+    match code {
+        ErrorCode::UnknownPeer
+        | ErrorCode::UnknownMessage
+        | ErrorCode::UnknownChannel
+        | ErrorCode::UnknownTask
+        | ErrorCode::UnknownNote => NOT_FOUND,
+        ErrorCode::RateLimited
+        | ErrorCode::MailboxFull
+        | ErrorCode::IdenticalText
+        | ErrorCode::ThreadPaused
+        | ErrorCode::RefusedByPolicy
+        | ErrorCode::NotPermitted
+        | ErrorCode::QuestionClosed
+        | ErrorCode::TaskHeld
+        | ErrorCode::Paused => REFUSED,
+        ErrorCode::Stopping => UNREACHABLE,
+        ErrorCode::BadFrame
+        | ErrorCode::OutOfOrder
+        | ErrorCode::EmptyText
+        | ErrorCode::TextTooLarge
+        | ErrorCode::BadName
+        | ErrorCode::ReservedName
+        | ErrorCode::NameTaken
+        | ErrorCode::OutOfBounds
+        | ErrorCode::TooLate
+        | ErrorCode::NoSpace
+        | ErrorCode::Overloaded
+        | ErrorCode::BadToken
+        | ErrorCode::NotLeased
+        | ErrorCode::IdempotencyConflict
+        | ErrorCode::BadTransition
+        | ErrorCode::VersionConflict => FAILED,
+    }
+}
+
 /// Why a command failed.
 #[derive(Debug, Error)]
 pub(crate) enum Failure {
@@ -85,7 +122,7 @@ impl Failure {
     pub(crate) fn exit(&self) -> u8 {
         match self {
             Self::Connect(ConnectError::Refused(refusal)) | Self::Request(RequestError::Refused(refusal)) => {
-                refusal.code.exit_code()
+                exit_for(refusal.code)
             }
             Self::Connect(ConnectError::Location(_) | ConnectError::ForeignHome { .. } | ConnectError::Executable { .. }) => {
                 FAILED
@@ -194,5 +231,25 @@ impl Failure {
              `peerctl history` lists recent ones"
         );
         Self::NotFound { code: ErrorCode::UnknownMessage.as_str(), message }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_of_the_errors_says_the_exit_codes() {
+        let document = include_str!("../../docs/errors.md");
+        let rows = document.lines().filter_map(|line| line.strip_prefix("| `"));
+        let listed: Vec<(&str, &str)> = rows
+            .map(|row| {
+                let (code, rest) = row.split_once("` | ").expect("a code has a column of its own");
+                (code, rest.split(" | ").next().unwrap_or_default())
+            })
+            .collect();
+        let known = ErrorCode::ALL.map(|code| (code.as_str(), exit_for(code).to_string()));
+        let known: Vec<(&str, &str)> = known.iter().map(|(code, exit)| (*code, exit.as_str())).collect();
+        assert_eq!(listed, known, "docs/errors.md (left) and the code (right) differ");
     }
 }

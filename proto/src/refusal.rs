@@ -169,25 +169,6 @@ impl ErrorCode {
             Self::Paused => "paused",
         }
     }
-
-    /// The exit code of `peerctl` for a refusal of this kind: 4 nothing there, 6 refused, 1 otherwise.
-    #[must_use]
-    pub fn exit_code(self) -> u8 {
-        match self {
-            Self::UnknownPeer | Self::UnknownMessage | Self::UnknownChannel | Self::UnknownTask | Self::UnknownNote => 4,
-            Self::RateLimited
-            | Self::MailboxFull
-            | Self::IdenticalText
-            | Self::ThreadPaused
-            | Self::RefusedByPolicy
-            | Self::NotPermitted
-            | Self::QuestionClosed
-            | Self::TaskHeld
-            | Self::Paused => 6,
-            Self::Stopping => 3,
-            _ => 1,
-        }
-    }
 }
 
 impl fmt::Display for ErrorCode {

@@ -22,7 +22,7 @@ fn the_person_pauses_a_session_a_thread_and_all_and_an_agents_shell_may_not() {
     assert_eq!(paused["paused"], json!([{"kind": "peer", "name": "luna"}]));
     let refused = send("nobody hears this");
     assert!(refused.is_error && refused.text.contains("the person has paused luna"), "{}", refused.text);
-    assert!(refused.text.contains("peerctl resume luna"), "{}", refused.text);
+    assert!(refused.text.contains("only your user resumes it") && !refused.text.contains("peerctl"), "{}", refused.text);
     let _ = orion.call("send_message", json!({"to": "luna", "message": "but others speak"})).success();
     let _ = home.peerctl(&["send", "orion", "--", "and so does the person"]).success();
 
@@ -41,7 +41,7 @@ fn the_person_pauses_a_session_a_thread_and_all_and_an_agents_shell_may_not() {
     let thread = shown["thread"].as_str().expect("a message has a thread").to_owned();
     let _ = home.peerctl(&["pause", &thread]).success();
     let reply = orion.call("send_message", json!({"to": "luna", "message": "in it", "thread": thread}));
-    assert!(reply.is_error && reply.text.contains(&format!("peerctl resume --thread {thread}")), "{}", reply.text);
+    assert!(reply.is_error && reply.text.contains(&format!("the person has paused {thread}")), "{}", reply.text);
     let _ = send("in another one").success();
     let _ = home.peerctl(&["pause", "all"]).success();
     assert!(send("nowhere").is_error);
@@ -75,4 +75,31 @@ fn a_loop_of_identical_texts_is_refused_and_counted() {
     }
     let status = home.peerctl(&["status", "--json"]).success().json();
     assert_eq!(status["refused"], json!({"identical_text": 1}), "{status:#}");
+}
+
+/// What to do next depends on who reads: a model calls tools, a person types commands, and an agent's shell types those that it
+/// may run.
+#[test]
+fn a_refusal_tells_a_model_a_tool_a_person_a_command_and_a_shell_none_that_is_the_persons() {
+    let home = peer_tests::home!();
+    let vega = home.adapter("claude-code").env("PEER_NAME", "vega").env("CLAUDE_CODE_SESSION_ID", "s-1").start();
+    let orion = home.claude("orion");
+    for session in [&vega, &orion] {
+        let _ = session.call("list_peers", json!({})).success();
+    }
+    let told = vega.call("send_message", json!({"to": "#nope", "message": "x"}));
+    assert!(told.is_error && told.text.contains("there is no channel or group \"#nope\""), "{}", told.text);
+    assert!(told.text.contains("channels(action=\"list\")") && !told.text.contains("peerctl"), "{}", told.text);
+    let told = home.peerctl(&["send", "#nope", "--json", "--", "x"]);
+    let error = &told.json()["error"];
+    assert_eq!((told.code, &error["message"]), (4, &json!("there is no channel or group \"#nope\"")), "{told:?}");
+    assert_eq!(error["hint"], "`peerctl channels` shows which there are");
+    assert!(told.stderr.contains("\"#nope\"; `peerctl channels` shows"), "{told:?}");
+
+    let _ = home.peerctl(&["policy", "orion", "refuse"]).success();
+    let mut from_its_shell = home.command(&["send", "orion", "--json", "--", "x"]);
+    from_its_shell.env("CLAUDE_CODE_SESSION_ID", "s-1");
+    let told = home.run(from_its_shell, "");
+    assert_eq!((told.code, &told.json()["error"]["code"]), (6, &json!("refused_by_policy")), "{told:?}");
+    assert_eq!(told.json()["error"]["hint"], "do not repeat it; the person set that, and only they change it");
 }

@@ -137,6 +137,17 @@ fn only_the_codec_and_the_store_s_records_say_bincode() {
     none(said(&["bincode::"], PRODUCT, &["proto/src/codec.rs", "broker/src/store/record.rs"]));
 }
 
+/// What a tool is called, or which command to type, is said to the reader whom it helps: one file knows who that is.
+#[test]
+fn only_one_file_of_the_rules_names_tools_and_commands() {
+    let words = ["`peerctl ", "action=\\\"", "check_messages", "list_peers shows"];
+    none(said(&words, &["broker/core/src/"], &["broker/core/src/wording.rs"]));
+    let shell = ["query", "connection", "engine", "outbox", "readings", "search/desk", "search/mod"];
+    let files: Vec<String> = shell.iter().map(|file| format!("broker/src/{file}.rs")).collect();
+    let files: Vec<&str> = files.iter().map(String::as_str).collect();
+    none(said(&["hint:", "ErrorCode::"], &files, &[]));
+}
+
 #[test]
 fn only_the_command_line_prints() {
     none(said(&["println!(", "print!(", "eprint!(", "clippy::print"], PRODUCT, &["cli/"]));

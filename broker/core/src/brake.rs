@@ -17,6 +17,7 @@ use crate::input::Now;
 use crate::rejection::Rejection;
 use crate::step::Step;
 use crate::who::Caller;
+use crate::wording;
 
 /// Names of speakers that the notice about a used-up thread lists.
 const SPEAKERS_NAMED_MAX: usize = 8;
@@ -54,11 +55,7 @@ impl Broker {
             text: None,
         };
         self.tell_watchers_who(&speakers, &event, |actor| private.is_none() || actor.is_person(), step);
-        let text = format!(
-            "thread {thread} is paused: {} took {turns} turns in it without you. `peerctl history --thread {thread}` shows \
-             them, `peerctl resume --thread {thread}` lets them go on, and so does a message of yours in it",
-            names.join(", ")
-        );
+        let text = wording::used_up_thread(thread, &names, turns);
         let stage = Stage::Stored;
         self.post_notice_in(now, private, PeerId::HUMAN, stage, Intent::Inform, thread.to_owned(), None, text, step);
     }

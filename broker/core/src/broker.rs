@@ -3,7 +3,7 @@
 use peer_proto::ids::{MessageId, PeerId, Timestamp};
 use peer_proto::limits::{CLOCK_STEP_GRACE_MS, EXPIRY_GRACE_MS, Limits, MESSAGES_PER_REQUEST_MAX};
 use peer_proto::policy::Policy;
-use peer_proto::request::{Event, EventKind, Push, Reply, Request, Status, Welcome};
+use peer_proto::request::{Event, EventKind, Push, Reply, Request};
 
 use crate::brake::Refusals;
 use crate::channel::Channels;
@@ -19,9 +19,10 @@ use crate::quota::Quota;
 use crate::record::{DeliveryRecord, Image, PausesRecord, PeerRecord, SettingsRecord};
 use crate::rejection::Rejection;
 use crate::retention::{Retaining, Retention};
-use crate::step::{Change, Query, Step};
+use crate::step::{Change, Effect, Query, Step};
 use crate::task::Tasks;
 use crate::who::{Actor, Caller};
+use crate::wording::Addressee;
 
 /// What the person configured.
 #[derive(Clone, Debug, Default)]
@@ -160,8 +161,7 @@ impl Broker {
                 let open = Connection { role, ancestors, seat, session: None, waits: Vec::new() };
                 self.presence.connections.insert(connection, open);
                 let authority = self.authority_on(connection);
-                let welcome = Welcome { version: String::new(), executable: String::new(), pid: 0, authority };
-                step.reply(connection, id, Reply::Welcome(welcome));
+                step.effects.push(Effect::Welcome { connection, id, authority });
             }
             Input::Disconnected { connection } => self.disconnect(now, connection, step),
             Input::Damaged(records) => self.set_damaged_aside(now, &records, step),
@@ -177,7 +177,7 @@ impl Broker {
                         step.changes.len() == changes && step.effects.len() == effects,
                         "a refused request leaves nothing behind: {rejection}"
                     );
-                    let refusal = rejection.into();
+                    let refusal = rejection.refusal(caller.addressee());
                     self.tell_refused(now, caller, &refusal, step);
                     step.refuse(connection, id, refusal);
                 }
@@ -223,7 +223,7 @@ impl Broker {
             Request::Shutdown => {
                 caller.check_person("stopping the broker")?;
                 step.reply(caller.connection, caller.id, Reply::Done);
-                step.effects.push(crate::step::Effect::Stop);
+                step.effects.push(Effect::Stop);
                 Ok(())
             }
             Request::Report(report) => self.report(now, caller, report, step),
@@ -301,29 +301,16 @@ impl Broker {
         Some(self.mailboxes.get(peer, message)?.with_lease())
     }
 
-    /// Fills in the counts of a status.
-    pub fn count(&self, status: &mut Status) {
-        let online = self.presence.iter().filter(|record| self.presence.is_online(record.id)).count();
-        status.peers_online = online as u64;
-        status.peers_offline = self.presence.offline().count() as u64;
-        for (_, mailbox) in self.mailboxes.iter() {
-            status.held += mailbox.held() as u64;
-            status.leased += mailbox.leased() as u64;
-            status.stored += (mailbox.len() - mailbox.held() - mailbox.leased()) as u64;
-        }
-        status.dead = self.mailboxes.dead();
-        status.messages_total = self.messages;
-        status.paused = self.paused();
-        status.refused = self.quota.refused();
-        status.used_up = self.used_up_threads();
-        status.oldest_at =
-            self.mailboxes.iter().filter_map(|(_, mailbox)| mailbox.iter().next()).map(|entry| entry.record.brief.sent_at).min();
-    }
-
     // ---- what the rooms share
 
     pub(crate) fn mailbox(&self, peer: PeerId) -> Option<&Mailbox> {
         self.mailboxes.of(peer)
+    }
+
+    /// For whom what this connection is told is worded.
+    #[must_use]
+    pub fn addressee(&self, connection: ConnectionId) -> Addressee {
+        Addressee::of(self.actor_on(connection))
     }
 
     pub(crate) fn update_peer(&mut self, record: PeerRecord, step: &mut Step) {

@@ -18,12 +18,13 @@ use crate::broker::Broker;
 use crate::input::{Facts, Now};
 use crate::names;
 use crate::presence::Presence;
-use crate::rejection::Rejection;
+use crate::rejection::{Crowd, Rejection};
 use crate::sessions::check_length;
 use crate::step::{Change, Step};
 use crate::thing::{ChannelRecord, Thing, ThingKey};
 use crate::visibility::is_member;
 use crate::who::{Actor, Caller};
+use crate::wording::{self, Addressee};
 
 /// All channels and groups.
 #[derive(Debug, Default)]
@@ -197,8 +198,7 @@ impl Broker {
             return Err(Rejection::ChannelTaken { name: name.to_owned() });
         }
         if self.channels.by_name.len() >= CHANNELS_MAX {
-            let hint = "leave some: what nobody is a member of is gone";
-            return Err(Rejection::TooMany { what: "channels and groups", count: CHANNELS_MAX, hint });
+            return Err(Rejection::TooMany { what: Crowd::Channels, count: CHANNELS_MAX });
         }
         let topic = checked_topic(topic)?;
         // What was said in an earlier channel of this name was said before this one began, whatever the clock says.
@@ -217,10 +217,7 @@ impl Broker {
     fn tell_invited(&mut self, now: Now, by: &str, (invited, stage): (PeerId, Stage), record: &ChannelRecord, step: &mut Step) {
         let topic = if record.topic.is_empty() { String::new() } else { format!(", which is for {}", quoted(&record.topic)) };
         let name = &record.name;
-        let text = format!(
-            "{by} made you a member of {name}{topic}\nchannels(action=\"history\", name=\"{name}\") shows what was said there, \
-             channels(action=\"leave\", name=\"{name}\") ends it"
-        );
+        let text = wording::invitation(by, name, &topic, Addressee::of_mail_to(invited));
         let thread = format!("channel-{}", &name[1..]);
         self.post_notice_in(now, Some(name.clone()), invited, stage, Intent::Inform, thread, None, text, step);
     }
@@ -318,8 +315,7 @@ pub(crate) fn began_before(record: &ChannelRecord, message: MessageId) -> bool {
 fn joined(mut record: ChannelRecord, peer: PeerId) -> Result<ChannelRecord, Rejection> {
     if !record.members.contains(&peer) {
         if record.members.len() >= CHANNEL_MEMBERS_MAX {
-            let hint = "somebody must leave first, or make another channel";
-            return Err(Rejection::TooMany { what: "members", count: CHANNEL_MEMBERS_MAX, hint });
+            return Err(Rejection::TooMany { what: Crowd::Members, count: CHANNEL_MEMBERS_MAX });
         }
         record.members.push(peer);
     }

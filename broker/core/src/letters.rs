@@ -10,9 +10,10 @@ use crate::delivery::Transition;
 use crate::input::{Damaged, Facts, Now, Stopped, StoredMessage};
 use crate::mailbox::Entry;
 use crate::record::DeliveryRecord;
-use crate::rejection::Rejection;
+use crate::rejection::{Rejection, Standing};
 use crate::step::Step;
 use crate::who::{Actor, Caller};
+use crate::wording::{self, Addressee};
 
 impl Broker {
     /// Ends the pending deliveries whose time to live is over.
@@ -40,15 +41,8 @@ impl Broker {
         if cause == Cause::PeerForgotten && self.is_same(peer, record.brief.from) {
             return;
         }
-        let why = match cause {
-            Cause::AttemptsExceeded => format!("sessions that were offered it and ended without evidence: {}", record.attempts),
-            Cause::Damaged => "its record in the database is damaged; if the text still matters, send it again".to_owned(),
-            _ => "its reader was offline too long and is forgotten".to_owned(),
-        };
-        let text = format!(
-            "your message {message} to {} is a dead letter: {why}. The person can requeue, reassign or drop it with `peerctl orphans`",
-            self.name_of(peer)
-        );
+        let sender = Addressee::of_mail_to(record.brief.from);
+        let text = wording::dead_letter(message, &self.name_of(peer), cause, record.attempts, sender);
         self.notify_sender(now, &record, text, step);
     }
 
@@ -113,7 +107,7 @@ impl Broker {
             .collect();
         let is_open_question = self.questions.is_open(message);
         if pending.is_empty() && !is_open_question {
-            return Err(Rejection::TooLate { message, state: settled_state(stored) });
+            return Err(Rejection::TooLate { message, standing: standing(stored) });
         }
         if is_open_question {
             self.close_question(message, QuestionState::Cancelled, None, step);
@@ -139,7 +133,7 @@ impl Broker {
         caller.check_person("requeueing a dead letter")?;
         let letters = self.letters(message, facts)?;
         if letters.iter().any(|letter| self.presence.get(letter.peer).is_none()) {
-            return Err(Rejection::TooLate { message, state: "its reader is forgotten; reassign it to another peer instead" });
+            return Err(Rejection::TooLate { message, standing: Standing::Orphaned });
         }
         let mut deliveries = Vec::new();
         for letter in letters {
@@ -165,7 +159,7 @@ impl Broker {
         let heir = self.presence.resolve(to, caller.peer())?;
         let has_it = |delivery: &DeliveryRecord| delivery.peer == heir && !is_letter(delivery);
         if facts.stored.get(&message).is_some_and(|stored| stored.deliveries.iter().any(has_it)) {
-            return Err(Rejection::TooLate { message, state: "that peer has it already" });
+            return Err(Rejection::TooLate { message, standing: Standing::There });
         }
         // Several dead letters of one message become one delivery: the heir reads it once, as its own if it had one.
         letters.sort_by_key(|letter| letter.peer != heir);
@@ -225,7 +219,7 @@ impl Broker {
         let stored = facts.stored.get(&message).ok_or(Rejection::UnknownMessage(message))?;
         let letters: Vec<DeliveryRecord> = stored.deliveries.iter().filter(|delivery| is_letter(delivery)).cloned().collect();
         if letters.is_empty() {
-            return Err(Rejection::TooLate { message, state: "it is no dead letter" });
+            return Err(Rejection::TooLate { message, standing: Standing::NoDeadLetter });
         }
         Ok(letters)
     }
@@ -235,15 +229,16 @@ fn is_letter(delivery: &DeliveryRecord) -> bool {
     matches!(delivery.stage, Stage::Dead | Stage::Expired)
 }
 
-pub(crate) fn settled_state(stored: &StoredMessage) -> &'static str {
+/// Where a message stands that waits for nobody.
+pub(crate) fn standing(stored: &StoredMessage) -> Standing {
     let any = |stage: Stage| stored.deliveries.iter().any(|delivery| delivery.stage == stage);
     if any(Stage::Presented) {
-        "it was presented already"
+        Standing::Presented
     } else if any(Stage::Cancelled) {
-        "it was withdrawn already"
+        Standing::Withdrawn
     } else if any(Stage::Dead) {
-        "it is a dead letter; `peerctl orphans drop` ends it"
+        Standing::DeadLetter
     } else {
-        "it is settled already"
+        Standing::Settled
     }
 }

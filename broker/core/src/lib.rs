@@ -10,6 +10,7 @@
 //! - [`input`]: what can happen.
 //! - [`step`]: what is decided.
 //! - [`record`]: what is durable.
+//! - [`rejection`] and [`wording`]: why a request is refused, and how that reads for whom.
 //! - [`broker`]: the one match from input to room; then the rooms: `who` (who acts), `visibility` (who may see what), `presence` and `sessions` (who is here), `sending`,
 //!   `quota`, `pause` and `policy` (who may say what), `delivery` (its stages), `mailbox`, `mailboxes`, `lease` and
 //!   `letters` (what becomes of it), `retention`
@@ -19,6 +20,7 @@ mod brake;
 pub mod broker;
 mod channel;
 mod claim;
+pub mod counts;
 mod delivery;
 mod hooks;
 pub mod input;
@@ -35,7 +37,7 @@ mod presence;
 mod question;
 mod quota;
 pub mod record;
-mod rejection;
+pub mod rejection;
 pub mod retention;
 mod search;
 mod sending;
@@ -46,3 +48,4 @@ pub mod thing;
 mod view;
 mod visibility;
 pub mod who;
+pub mod wording;

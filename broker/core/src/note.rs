@@ -17,7 +17,7 @@ use peer_proto::text::is_blank;
 
 use crate::broker::Broker;
 use crate::input::{Facts, Now};
-use crate::rejection::Rejection;
+use crate::rejection::{Crowd, Rejection};
 use crate::step::{Change, Query, Step};
 use crate::thing::{NoteHead, NoteRecord, Thing, ThingKey};
 use crate::who::Caller;
@@ -171,7 +171,7 @@ impl Broker {
         }
         let before = self.notes.live(now, &key);
         if before.is_none() && self.notes.by_key.len() >= NOTES_MAX {
-            return Err(Rejection::TooMany { what: "notes", count: NOTES_MAX, hint: "delete some: `peerctl memory delete`" });
+            return Err(Rejection::TooMany { what: Crowd::Notes, count: NOTES_MAX });
         }
         let version = before.map_or(0, |head| head.version) + 1;
         let bytes = value.len() as u32;

@@ -11,7 +11,7 @@ use peer_proto::request::{Event, EventKind, Pausing, Reply};
 use crate::broker::Broker;
 use crate::input::Now;
 use crate::record::PausesRecord;
-use crate::rejection::Rejection;
+use crate::rejection::{Crowd, Rejection};
 use crate::sending::check_thread;
 use crate::step::{Change, Step};
 use crate::who::Caller;
@@ -39,8 +39,7 @@ impl Broker {
                 check_thread(thread)?;
                 pauses.threads.insert(thread.clone());
                 if pauses.threads.len() > THREADS_PAUSED_MAX {
-                    let hint = "resume some: `peerctl status` shows what is paused";
-                    return Err(Rejection::TooMany { what: "paused threads", count: THREADS_PAUSED_MAX, hint });
+                    return Err(Rejection::TooMany { what: Crowd::PausedThreads, count: THREADS_PAUSED_MAX });
                 }
                 (None, event(now, EventKind::Paused, None, Some(thread.clone())))
             }

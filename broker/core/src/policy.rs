@@ -13,9 +13,9 @@ use peer_proto::request::{Push, Reply};
 use crate::broker::Broker;
 use crate::delivery::Transition;
 use crate::input::{Facts, Now, StoredMessage};
-use crate::letters::settled_state;
+use crate::letters::standing;
 use crate::record::SettingsRecord;
-use crate::rejection::Rejection;
+use crate::rejection::{Rejection, Standing};
 use crate::step::{Change, Step};
 use crate::who::Caller;
 
@@ -152,14 +152,14 @@ impl Broker {
         let held = stored.deliveries.iter().filter(|delivery| delivery.stage == Stage::Held).map(|delivery| delivery.peer);
         let held: Vec<PeerId> = held.filter(|peer| to.is_none_or(|to| to == *peer)).collect();
         if held.is_empty() {
-            let state = if waits(Stage::Held) {
-                "it is held for others, and not for that peer"
+            let standing = if waits(Stage::Held) {
+                Standing::HeldForOthers
             } else if waits(Stage::Stored) || waits(Stage::Offered) {
-                "it is on its way, and not held"
+                Standing::NotHeld
             } else {
-                settled_state(stored)
+                standing(stored)
             };
-            return Err(Rejection::TooLate { message, state });
+            return Err(Rejection::TooLate { message, standing });
         }
         let mut deliveries = Vec::new();
         for peer in held {

@@ -18,11 +18,12 @@ use crate::channel::began_before;
 use crate::delivery::Transition;
 use crate::input::{Facts, Now, StoredMessage};
 use crate::presence::is_same_place;
-use crate::rejection::Rejection;
+use crate::rejection::{Crowd, Rejection};
 use crate::sending::{Audience, Outgoing};
 use crate::step::{Change, Step};
 use crate::thing::{QuestionRecord, Thing, ThingKey};
 use crate::who::Caller;
+use crate::wording::{self, Addressee};
 
 /// Closed questions that are kept; beyond it the oldest are forgotten. Their messages stay.
 const CLOSED_MAX: usize = 10_000;
@@ -110,8 +111,7 @@ impl Broker {
             false => None,
         };
         if facts.prior.is_none() && self.questions.open.len() >= QUESTIONS_OPEN_MAX {
-            let hint = "withdraw some: `peerctl questions --open`, `peerctl cancel`";
-            return Err(Rejection::TooMany { what: "open questions", count: QUESTIONS_OPEN_MAX, hint });
+            return Err(Rejection::TooMany { what: Crowd::OpenQuestions, count: QUESTIONS_OPEN_MAX });
         }
         let hint = context_hint.map(|hint| single_line(&hint)).filter(|hint| !hint.is_empty());
         let send = Send {
@@ -310,18 +310,8 @@ impl Broker {
             if record.channel.is_some() && left > 0 {
                 continue;
             }
-            let others = match left {
-                0 => "nobody else who was asked is online".to_owned(),
-                1 => "1 other who was asked is online".to_owned(),
-                left => format!("{left} others who were asked are online"),
-            };
-            let text = format!(
-                "the session of {} ended without answering your question {}; {others}. It stays open, and can be withdrawn \
-                 with `peerctl cancel {}`",
-                self.name_of(gone),
-                record.question,
-                record.question
-            );
+            let asker = Addressee::of_mail_to(record.asker);
+            let text = wording::asked_session_ended(&self.name_of(gone), record.question, left, asker);
             self.tell_asker(now, &record, text, step);
         }
     }

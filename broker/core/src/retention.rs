@@ -14,7 +14,7 @@ use peer_proto::request::Reply;
 use crate::broker::Broker;
 use crate::input::{Now, StoredMessage};
 use crate::record::KeptRecord;
-use crate::rejection::Rejection;
+use crate::rejection::{Crowd, Rejection};
 use crate::step::{Change, Step};
 use crate::who::Caller;
 
@@ -178,8 +178,7 @@ impl Broker {
     pub(crate) fn purge(&mut self, caller: Caller, dry_run: bool) -> Result<(), Rejection> {
         caller.check_person("purging")?;
         if self.retaining.passes.len() >= ASKED_MAX {
-            let hint = "wait until they are done";
-            return Err(Rejection::TooMany { what: "purges under way", count: ASKED_MAX, hint });
+            return Err(Rejection::TooMany { what: Crowd::Purges, count: ASKED_MAX });
         }
         let pass = Pass { asked_by: Some(caller), dry_run, ..self.new_pass() };
         self.retaining.passes.push_back(pass);

@@ -96,7 +96,8 @@ impl Broker {
             if matches!(rejection, Rejection::ThreadPaused { .. }) {
                 self.use_up_thread(now, &thread, channel.as_deref(), step);
             }
-            self.refuse_send(now, caller, &sender, &send, channel.as_deref(), rejection.into(), step);
+            let refusal = rejection.refusal(caller.addressee());
+            self.refuse_send(now, caller, &sender, &send, channel.as_deref(), refusal, step);
             return Ok(None);
         }
         let first_reply = original.is_some_and(|original| {
@@ -110,10 +111,10 @@ impl Broker {
             && rejections.len() == recipients.len()
         {
             // Nobody takes it: one refusal, with every recipient's own reason.
-            let mut refusal = Refusal::from((*first).clone());
+            let mut refusal = first.refusal(caller.addressee());
             for other in others {
                 refusal.message += &format!("; {other}");
-                self.quota.count_refused(Refusal::from((*other).clone()).code);
+                self.quota.count_refused(other.code());
             }
             self.refuse_send(now, caller, &sender, &send, channel.as_deref(), refusal, step);
             return Ok(None);
@@ -122,7 +123,7 @@ impl Broker {
         for (peer, rejection) in
             recipients.iter().zip(&verdicts).filter_map(|(peer, verdict)| Some((peer, verdict.as_ref().err()?)))
         {
-            let refused = Refusal::from(rejection.clone());
+            let refused = rejection.refusal(caller.addressee());
             self.quota.count_refused(refused.code);
             self.tell_refused_send(now, &sender, &send, channel.as_deref(), self.name_of(*peer), &refused, step);
         }
@@ -166,7 +167,7 @@ impl Broker {
         let deliveries = recipients
             .iter()
             .zip(&verdicts)
-            .map(|(peer, verdict)| self.sent_delivery(*peer, verdict.as_ref().copied()))
+            .map(|(peer, verdict)| self.sent_delivery(caller, *peer, verdict.as_ref().copied()))
             .collect();
         step.reply(caller.connection, caller.id, Reply::Sent(Sent { message: id, thread, deduplicated: false, deliveries }));
         let record = MessageRecord { head: head.clone(), idempotency_key: send.idempotency_key, text };
@@ -462,7 +463,7 @@ impl Broker {
             .iter()
             .map(|delivery| {
                 let stage = self.pending_delivery(head.id, delivery.peer).map_or(delivery.stage, |pending| pending.stage);
-                self.sent_delivery(delivery.peer, Ok(stage))
+                self.sent_delivery(caller, delivery.peer, Ok(stage))
             })
             .collect();
         let sent = Sent { message: head.id, thread: head.thread.clone(), deduplicated: true, deliveries };
@@ -498,7 +499,7 @@ impl Broker {
         Ok(stage)
     }
 
-    fn sent_delivery(&self, peer: PeerId, verdict: Result<Stage, &Rejection>) -> SentDelivery {
+    fn sent_delivery(&self, caller: Caller, peer: PeerId, verdict: Result<Stage, &Rejection>) -> SentDelivery {
         SentDelivery {
             peer,
             name: self.name_of(peer),
@@ -510,7 +511,7 @@ impl Broker {
                 .reader(peer)
                 .and_then(|reader| self.presence.session(reader))
                 .and_then(|session| session.activity),
-            refusal: verdict.err().cloned().map(Refusal::from),
+            refusal: verdict.err().map(|rejection| rejection.refusal(caller.addressee())),
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use peer_proto::ids::{MessageId, PeerId, TaskId, Timestamp};
 use peer_proto::message::Stage;
 use peer_proto::refusal::Refusal;
-use peer_proto::request::{Position, Push, Reply, RequestId};
+use peer_proto::request::{Authority, Position, Push, Reply, RequestId};
 
 use peer_proto::search::SearchQuery;
 use serde::{Deserialize, Serialize};
@@ -78,6 +78,15 @@ pub enum Effect {
         id: RequestId,
         /// The answer.
         result: Result<Reply, Refusal>,
+    },
+    /// Answer `Hello`: the shell adds to it what only it knows, `Reply::Welcome`.
+    Welcome {
+        /// The connection.
+        connection: ConnectionId,
+        /// The request's id.
+        id: RequestId,
+        /// What the connection may do.
+        authority: Authority,
     },
     /// Answer a request with what the store holds.
     Query {
@@ -161,7 +170,7 @@ pub enum Query {
     },
     /// One note, whole: `Reply::Note`.
     Note(String),
-    /// The broker's state; the shell fills in what only it knows: `Reply::Status`.
+    /// The broker's state, of which the rules know the [`counts`](crate::counts): `Reply::Status`.
     Status,
 }
 

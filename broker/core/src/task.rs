@@ -20,11 +20,12 @@ use peer_proto::text::{is_blank, quoted, single_line};
 
 use crate::broker::Broker;
 use crate::input::{Facts, Now};
-use crate::rejection::Rejection;
+use crate::rejection::{Crowd, Rejection};
 use crate::sessions::check_length;
 use crate::step::{Change, Step};
 use crate::thing::{TaskRecord, Thing, ThingKey};
 use crate::who::Caller;
+use crate::wording::{self, Addressee};
 
 /// Final tasks that are kept; beyond it the oldest are forgotten.
 const FINAL_MAX: usize = 10_000;
@@ -248,8 +249,7 @@ impl Broker {
         if self.tasks.open < TASKS_OPEN_MAX {
             return Ok(());
         }
-        let hint = "complete or cancel some: `peerctl tasks`";
-        Err(Rejection::TooMany { what: "open tasks", count: TASKS_OPEN_MAX, hint })
+        Err(Rejection::TooMany { what: Crowd::OpenTasks, count: TASKS_OPEN_MAX })
     }
 
     /// Whether a peer's end will be noticed: its session is here, or it is the person.
@@ -361,7 +361,7 @@ impl Broker {
         let Some(assignee) = task.assignee.filter(|peer| !hand.is(*peer)) else { return };
         let waits = self.tasks.waits_for(task);
         let when = if waits.is_empty() {
-            format!("claim it with tasks(action=\"claim\", task=\"{}\")", task.id)
+            wording::claim_it(task.id, Addressee::of_mail_to(assignee))
         } else {
             format!("it waits for {}", listed(&waits))
         };

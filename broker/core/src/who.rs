@@ -11,6 +11,7 @@ use crate::broker::Broker;
 use crate::input::ConnectionId;
 use crate::presence::Ancestry;
 use crate::rejection::Rejection;
+use crate::wording::Addressee;
 
 /// Who acts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +98,11 @@ impl Caller {
     /// The peer whose name the caller uses; none where it has none yet.
     pub(crate) fn peer(self) -> Option<PeerId> {
         self.actor.map(Actor::peer)
+    }
+
+    /// For whom what the caller is told is worded.
+    pub(crate) fn addressee(self) -> Addressee {
+        Addressee::of(self.actor)
     }
 
     /// Whose mail the caller may settle: a session its own, the person theirs.

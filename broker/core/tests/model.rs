@@ -611,7 +611,7 @@ impl Model {
         let connection = self.world.programs[&program_name(program)].connection;
         let peer = (program == BOSS).then_some(PeerId::HUMAN);
         self.lines.insert(connection, Line { program, peer, since: 0, mode: None });
-        let welcomed = matches!(self.world.effects.as_slice(), [Effect::Reply { result: Ok(Reply::Welcome(_)), .. }]);
+        let welcomed = matches!(self.world.effects.as_slice(), [Effect::Welcome { .. }]);
         assert!(welcomed, "a connection is welcomed: {:?}", self.world.effects);
         self.compare();
     }
@@ -1203,7 +1203,9 @@ impl Model {
                         self.received(connection, &received);
                     }
                 }
-                Effect::Query { connection, id, .. } | Effect::Search { connection, id, .. } => {
+                Effect::Welcome { connection, id, .. }
+                | Effect::Query { connection, id, .. }
+                | Effect::Search { connection, id, .. } => {
                     assert!(self.owed.remove(&(connection, id)).is_some(), "G7: an answer to nothing, or a second one");
                 }
                 Effect::Push { connection, push: Push::Overdue { message, .. } } => {

@@ -69,7 +69,7 @@ fn a_peer_for_which_the_person_set_something_stays_and_the_newcomer_is_refused()
     let mut broker = full(5..8, |record| record.policy = Some(Policy::Hold), PausesRecord::default());
     let refusal = newcomer(&mut broker).unwrap_err();
     assert_eq!(refusal.code, ErrorCode::Overloaded);
-    assert!(refusal.hint.contains("`peerctl "), "{refusal}");
+    assert!(refusal.hint.contains("your user"), "{refusal}");
 
     let paused = PausesRecord { peers: (5..7).map(PeerId).collect(), ..PausesRecord::default() };
     let mut broker = full(5..8, |_| {}, paused);

@@ -18,20 +18,20 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
+use peer_core::rejection::Rejection;
 use peer_core::step::Search;
 use peer_proto::ids::Timestamp;
 use peer_proto::limits::DISK_RESERVE_BYTES;
-use peer_proto::refusal::{ErrorCode, Refusal};
-use peer_proto::request::{Reply, RequestId};
+use peer_proto::request::Reply;
 use tantivy::tokenizer::TextAnalyzer;
 
+use super::Asker;
 use super::feed::{self, Batch};
 use super::index::{COMMIT_BYTES, IndexError};
 use super::local::make_private;
 use super::parent::{Ended, Parent};
 use super::wire::{self, Asked, Cursor, Found, Said};
 use super::{Signals, answer, words};
-use crate::outbox::Outbox;
 use crate::state_dir;
 use crate::store::Reader;
 
@@ -69,8 +69,7 @@ pub(super) enum Event {
 
 #[derive(Debug)]
 pub(super) struct Question {
-    pub(super) outbox: Outbox,
-    pub(super) id: RequestId,
+    pub(super) asker: Asker,
     pub(super) search: Box<Search>,
     pub(super) now: Timestamp,
     pub(super) asked_at: Instant,
@@ -180,10 +179,7 @@ impl Desk {
             self.go_on(Instant::now());
         }
         for pending in self.pending.drain(..) {
-            let message = "the broker is stopping".into();
-            let hint = "ask again: the next command starts it".into();
-            let refusal = Refusal { code: ErrorCode::Stopping, message, hint, retry_after_ms: None };
-            pending.question.outbox.reply(pending.question.id, Err(refusal));
+            pending.question.asker.refuse(&Rejection::Stopping);
         }
         // Dropping the parent ends what is left.
     }
@@ -311,13 +307,13 @@ impl Desk {
         let asked = Asked::Find { number: self.finds, search: pending.question.search.clone() };
         pending.sent = Some((self.finds, behind));
         line.finding = Some((self.finds, now));
-        let asker = pending.question.outbox.clone();
+        let asker = pending.question.asker.outbox.clone();
         if let Err(error) = wire::write(&mut line.stream, &asked) {
             self.end(&format!("does not listen: {error}"));
         }
         // Whoever asked has had its turn: what else it asks waits behind the others' questions.
         let (others, its): (Vec<_>, Vec<_>) =
-            self.pending.drain(..).partition(|pending| !pending.question.outbox.is_same(&asker));
+            self.pending.drain(..).partition(|pending| !pending.question.asker.outbox.is_same(&asker));
         self.pending.extend(others.into_iter().chain(its));
         true
     }
@@ -385,13 +381,9 @@ impl Desk {
     /// Starts a search process; says whether there is one.
     fn start(&mut self, now: Instant) -> bool {
         if let Some(at) = self.not_before.filter(|at| *at > now) {
-            let refusal = Refusal {
-                code: ErrorCode::Overloaded,
-                message: format!("the search process died {} times: {}", self.deaths, self.last_words),
-                hint: "ask again later: it is started again after a pause; `peerctl history` reads without it".into(),
-                retry_after_ms: Some(at.duration_since(now).as_millis() as u64 + 1),
-            };
-            self.refuse(&refusal);
+            let retry_after_ms = at.duration_since(now).as_millis() as u64 + 1;
+            let last_words = self.last_words.clone();
+            self.refuse(&Rejection::SearchDied { deaths: self.deaths, last_words, retry_after_ms });
             return false;
         }
         match self.try_to_start(now) {
@@ -483,23 +475,18 @@ impl Desk {
     /// Answers what waited too long, and ends a process that does.
     fn give_up(&mut self, now: Instant) {
         // What is being looked for already ends by itself.
-        self.pending.retain(|pending| pending.sent.is_some() || !pending.question.outbox.is_ending());
+        self.pending.retain(|pending| pending.sent.is_some() || !pending.question.asker.outbox.is_ending());
         while let Some(place) = self.pending.iter().position(|pending| now >= pending.question.asked_at + DEADLINE) {
             let Some(Pending { question, sent }) = self.pending.remove(place) else { break };
             let answer = match sent {
-                Some(_) => Err(Refusal {
-                    code: ErrorCode::Overloaded,
-                    message: format!("the search was given up after {} ms", DEADLINE.as_millis()),
-                    hint: "look for whole words or longer beginnings; or ask again, where the machine is busy".into(),
-                    retry_after_ms: Some(DEADLINE.as_millis() as u64),
-                }),
+                Some(_) => Err(Rejection::SearchGivenUp { after_ms: DEADLINE.as_millis() as u64 }),
                 // Nothing was looked at.
                 None => {
                     let entries = self.reader.snapshot().and_then(|store| store.entries());
                     Ok(Reply::Hits { hits: Vec::new(), total: 0, behind: entries.unwrap_or(1).max(1) })
                 }
             };
-            question.outbox.reply(question.id, answer);
+            question.asker.answer(answer);
         }
         let Some(line) = &self.line else { return };
         if line.finding.is_some_and(|(_, since)| now >= since + FINDING) {
@@ -521,19 +508,19 @@ impl Desk {
             .snapshot()
             .and_then(|store| answer::hits(&store, &mut self.analyzer, &parts, found, question.now))
             .map(|(hits, total)| Reply::Hits { hits, total, behind })
-            .map_err(|error| unavailable(error.to_string()));
-        question.outbox.reply(question.id, answer);
+            .map_err(|error| Rejection::NoIndex { reason: error.to_string() });
+        question.asker.answer(answer);
     }
 
     fn refuse_all(&mut self, error: &IndexError) {
         tracing::warn!(cause = %crate::Chain(error), "the search index cannot go on");
-        self.refuse(&unavailable(error.to_string()));
+        self.refuse(&Rejection::NoIndex { reason: error.to_string() });
     }
 
-    fn refuse(&mut self, refusal: &Refusal) {
+    fn refuse(&mut self, rejection: &Rejection) {
         self.wanted = Wanted::Not;
         for pending in self.pending.drain(..) {
-            pending.question.outbox.reply(pending.question.id, Err(refusal.clone()));
+            pending.question.asker.refuse(rejection);
         }
     }
 }
@@ -541,15 +528,5 @@ impl Desk {
 impl Wanted {
     fn max_of(self, other: Self) -> Self {
         if self == Self::Now { self } else { other }
-    }
-}
-
-pub(super) fn unavailable(message: String) -> Refusal {
-    Refusal {
-        code: ErrorCode::Overloaded,
-        message,
-        hint: "`peerctl history` reads without the index; `peerctl daemon stop`, then `peerctl daemon reindex` makes it anew"
-            .into(),
-        retry_after_ms: None,
     }
 }

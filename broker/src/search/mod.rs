@@ -34,11 +34,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use peer_core::rejection::Rejection;
 use peer_core::step::Search;
+use peer_core::wording::Addressee;
 use peer_proto::ids::Timestamp;
-use peer_proto::request::RequestId;
+use peer_proto::request::{Reply, RequestId};
 
-use self::desk::{Desk, Event, Question, unavailable};
+use self::desk::{Desk, Event, Question};
 pub use self::index::IndexError;
 pub use self::local::{CaughtUp, IndexReport, LocalIndex, LocalLooked};
 pub(crate) use self::parent::{Parent, in_a_child};
@@ -54,6 +56,24 @@ pub(crate) struct Searching {
     parent: Option<Parent>,
     signals: Arc<Signals>,
     desk: Option<(Sender<Event>, JoinHandle<()>)>,
+}
+
+/// Who waits for the answer to a search.
+#[derive(Debug)]
+pub(crate) struct Asker {
+    pub(crate) outbox: Outbox,
+    pub(crate) id: RequestId,
+    pub(crate) addressee: Addressee,
+}
+
+impl Asker {
+    fn answer(&self, answer: Result<Reply, Rejection>) {
+        self.outbox.reply(self.id, answer.map_err(|rejection| rejection.refusal(self.addressee)));
+    }
+
+    fn refuse(&self, rejection: &Rejection) {
+        self.outbox.reply(self.id, Err(rejection.refusal(self.addressee)));
+    }
 }
 
 /// What the two threads tell each other beside the events.
@@ -81,15 +101,16 @@ impl Searching {
     }
 
     /// Has a search answered, some time.
-    pub(crate) fn ask(&mut self, outbox: Outbox, id: RequestId, search: Box<Search>, now: Timestamp) {
+    pub(crate) fn ask(&mut self, asker: Asker, search: Box<Search>, now: Timestamp) {
         let commits = self.signals.commits.load(Ordering::Acquire);
         let events = match self.start() {
             Ok(events) => events,
-            Err(why) => return outbox.reply(id, Err(unavailable(why))),
+            Err(reason) => return asker.refuse(&Rejection::NoIndex { reason }),
         };
-        let question = Question { outbox, id, search, now, asked_at: Instant::now(), commits };
+        let question = Question { asker, search, now, asked_at: Instant::now(), commits };
         if let Err(mpsc::SendError(Event::Ask(question))) = events.send(Event::Ask(question)) {
-            question.outbox.reply(id, Err(unavailable("the search has ended; see the end of broker.log".into())));
+            let reason = "the search has ended, and the end of broker.log says why".into();
+            question.asker.refuse(&Rejection::NoIndex { reason });
         }
     }
 
@@ -98,7 +119,7 @@ impl Searching {
         if self.desk.is_none() {
             // Until it is known how far the index is, what it must look at again is kept.
             self.signals.seen_row.store(0, Ordering::Relaxed);
-            let parent = self.parent.take().ok_or("the search has no process to start from; restart the broker")?;
+            let parent = self.parent.take().ok_or("the search has no process to start from")?;
             let (events, arriving) = mpsc::channel();
             let desk = Desk::new(self.reader.clone(), self.dir.clone(), parent, Arc::clone(&self.signals), events.clone());
             let log = tracing::dispatcher::get_default(Clone::clone);

@@ -16,7 +16,7 @@ use peer_proto::text::single_line;
 use serde_json::{Value, json};
 
 use crate::args::duration;
-use crate::error::{Failure, REFUSED};
+use crate::error::{Failure, REFUSED, exit_for};
 use crate::operator::{Operator, find, message_id, person};
 use crate::output::{Output, Tone, cell, rfc3339};
 
@@ -241,7 +241,7 @@ fn refused_by_some(deliveries: &[SentDelivery]) -> Option<Failure> {
 /// refuses the message before there are recipients to speak of; that stays as it is.
 pub(crate) async fn with_recipients(endpoint: &Endpoint, to: &[String], failure: Failure) -> Failure {
     let Failure::Request(RequestError::Refused(refusal)) = &failure else { return failure };
-    if refusal.code.exit_code() != REFUSED {
+    if exit_for(refusal.code) != REFUSED {
         return failure;
     }
     let listed = async { Operator::connect(endpoint).await?.peers(PeersQuery { all: true, ..PeersQuery::default() }).await };

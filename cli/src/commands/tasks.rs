@@ -1,10 +1,10 @@
 //! `peerctl tasks`: what is to be done, who does it, and what waits for what.
 
 use clap::Subcommand;
-use peer_client::{Endpoint, RequestError};
+use peer_client::Endpoint;
 use peer_proto::ids::TaskId;
 use peer_proto::refusal::ErrorCode;
-use peer_proto::request::{Authority, Reply, Request};
+use peer_proto::request::{Reply, Request};
 use peer_proto::task::{TaskAct, TaskDraft, TaskInfo, TaskRequest, TaskState, TasksQuery};
 use peer_proto::text::single_line;
 use serde_json::{Value, json};
@@ -150,29 +150,13 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
         What::Reopen { task } => change(&task, TaskAct::Reopen)?,
     };
     let whole = matches!(request, TaskRequest::Show(_));
-    let changed = match &request {
-        TaskRequest::Change { task, .. } => Some(*task),
-        _ => None,
-    };
     let operator = Operator::connect(endpoint).await?;
-    let answer = operator.ask(Request::Task(request)).await.map_err(|failure| freed_first(failure, changed, &operator));
-    let Reply::Tasks { tasks, .. } = answer? else { return Err(unexpected()) };
+    let Reply::Tasks { tasks, .. } = operator.ask(Request::Task(request)).await? else { return Err(unexpected()) };
     let [task] = tasks.as_slice() else { return Err(unexpected()) };
     if output.json {
         return output.json(&json(task));
     }
     if whole { show(output, task) } else { output.line(&format!("{} is {}{}", task.id, task.state.as_str(), whose(task))) }
-}
-
-/// A task that a session has: the person can free it, and is told how.
-fn freed_first(mut failure: Failure, task: Option<TaskId>, operator: &Operator) -> Failure {
-    if let (Failure::Request(RequestError::Refused(refusal)), Some(task)) = (&mut failure, task)
-        && refusal.code == ErrorCode::TaskHeld
-        && operator.welcome.authority == Authority::Person
-    {
-        refusal.hint = format!("`peerctl tasks unclaim {task}` frees it");
-    }
-    failure
 }
 
 impl From<Filter> for TasksQuery {

@@ -310,12 +310,11 @@ impl World {
         self.effects.extend(step.effects.iter().cloned());
         // What the core remembers is what the disk would give it.
         let pending = self.disk.deliveries.values().filter(|delivery| delivery.stage.is_pending()).count();
-        let mut status = empty_status();
-        self.broker.count(&mut status);
-        assert_eq!(pending as u64, status.stored + status.leased + status.held, "memory and disk agree on what waits");
+        let counts = self.broker.counts();
+        assert_eq!(pending as u64, counts.stored + counts.leased + counts.held, "memory and disk agree on what waits");
         let dead = self.disk.deliveries.values().filter(|delivery| delivery.stage == Stage::Dead).count();
-        assert_eq!(dead as u64, status.dead, "memory and disk agree on dead letters");
-        assert_eq!(self.disk.messages.len() as u64, status.messages_total);
+        assert_eq!(dead as u64, counts.dead, "memory and disk agree on dead letters");
+        assert_eq!(self.disk.messages.len() as u64, counts.messages);
     }
 
     fn remember(&mut self, effect: &Effect) {
@@ -447,6 +446,7 @@ impl World {
             Effect::Reply { connection, result: Err(refusal), .. } => {
                 format!("{}: refused: {}", to(connection), self.refusal_line(refusal))
             }
+            Effect::Welcome { connection, authority, .. } => format!("{}: welcome, {authority:?}", to(connection)),
             Effect::Query { connection, query, .. } => format!("{}: reads {}", to(connection), self.query_line(query)),
             Effect::Search { connection, search, .. } => format!("{}: finds {}", to(connection), self.found_line(search)),
             Effect::Deliver { connection, message, attempts, shown_before } => {
@@ -467,7 +467,6 @@ impl World {
 
     fn reply_line(&self, reply: &Reply) -> String {
         match reply {
-            Reply::Welcome(welcome) => format!("welcome, {:?}", welcome.authority),
             Reply::Registered(registered) => {
                 let mail = if registered.takes_mail { "" } else { ", without mail" };
                 let notice = registered.notice.as_ref().map_or(String::new(), |notice| format!("; {notice}"));
@@ -640,34 +639,4 @@ pub fn digest(token: Token) -> TokenDigest {
 
 fn allowed(yes: bool) -> &'static str {
     if yes { "allowed" } else { "not allowed" }
-}
-
-pub fn empty_status() -> peer_proto::request::Status {
-    peer_proto::request::Status {
-        version: String::new(),
-        protocol: 1,
-        pid: 0,
-        uptime_ms: 0,
-        socket: String::new(),
-        dir: String::new(),
-        executable: String::new(),
-        sandbox: false,
-        peers_online: 0,
-        peers_offline: 0,
-        stored: 0,
-        leased: 0,
-        held: 0,
-        dead: 0,
-        messages_total: 0,
-        oldest_at: None,
-        commit_us_p50: 0,
-        commit_us_max: 0,
-        disk_free_bytes: 0,
-        paused: Vec::new(),
-        refused: Vec::new(),
-        used_up: Vec::new(),
-        config: Vec::new(),
-        config_fault: None,
-        damaged: 0,
-    }
 }

@@ -286,19 +286,16 @@ impl World {
                 self.restart();
             }
             ["refused"] => {
-                let mut status = super::empty_status();
-                self.broker.count(&mut status);
-                let counts: Vec<String> = status.refused.iter().map(|(code, count)| format!("{code} {count}")).collect();
+                let counts: Vec<String> =
+                    self.broker.counts().refused.iter().map(|(code, count)| format!("{code} {count}")).collect();
                 writeln!(self.said, "    > refused: {}", counts.join(", ")).unwrap();
             }
             [name, "refusals"] => self.ask(name, Request::Refusals),
             ["used-up"] => {
-                let mut status = super::empty_status();
-                self.broker.count(&mut status);
                 let line = |thread: &peer_proto::brake::UsedUpThread| {
                     format!("{} after {} turns of {}", thread.thread, thread.turns, thread.speakers.join(" "))
                 };
-                let lines: Vec<String> = status.used_up.iter().map(line).collect();
+                let lines: Vec<String> = self.broker.counts().used_up.iter().map(line).collect();
                 writeln!(self.said, "    > used up: {}", lines.join("; ")).unwrap();
             }
             [name, "watches", bodies @ ..] => self.ask(name, Request::Watch { peer: None, bodies: bodies == ["bodies"] }),
