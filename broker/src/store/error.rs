@@ -39,6 +39,8 @@ pub enum Row {
     Key(u128),
     /// All that the last commit stored: the database was found at an earlier one.
     LastCommit,
+    /// A page of redb's, at this byte of the file; records in it may be damaged or missing.
+    Page(u64),
 }
 
 impl Row {
@@ -77,6 +79,7 @@ impl fmt::Display for Row {
             Self::Thing(ThingKey::Note(key)) => write!(f, "note {key:?}"),
             Self::NextTask => f.write_str("next task's id"),
             Self::LastCommit => f.write_str("last commit, which is missing"),
+            Self::Page(at) => write!(f, "page at byte {at} of the file"),
             Self::Key(number) => write!(f, "row under the key {number:#x}"),
         }
     }
@@ -306,6 +309,15 @@ pub enum OpenError {
         #[source]
         source: Box<StoreError>,
     },
+    /// A damaged database could not be replaced by what is left of it; it is as it was.
+    #[error("{} is damaged, and what is left of it could not be written to a new file; see the disk, then start again", path.display())]
+    Salvage {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The system refused.
     #[error("cannot open {}", path.display())]
     Io {
@@ -319,6 +331,11 @@ pub enum OpenError {
 impl OpenError {
     pub(super) fn io(path: &Path, source: io::Error) -> Self {
         Self::Io { path: path.into(), source }
+    }
+
+    /// The file at `path` is damaged, as `found` says.
+    pub(super) fn damaged(path: &Path, found: String) -> Self {
+        Self::Damaged { path: path.into(), source: Box::new(redb::Error::Corrupted(found)) }
     }
 
     /// What redb's error means for the file at `path`.

@@ -33,16 +33,21 @@ pub(super) const FLAG_PRIMARY: u8 = 1;
 /// Somebody has the file open, or was killed.
 const FLAG_IN_USE: u8 = 2;
 /// The slot that counts was synced before it was made to count, so that it cannot be half written.
-const FLAG_TWO_PHASE: u8 = 4;
+pub(super) const FLAG_TWO_PHASE: u8 = 4;
 /// Where each commit slot starts, and how long it is.
 pub(super) const SLOT_OFFSETS: [usize; 2] = [64, 192];
-const SLOT_BYTES: usize = 128;
+pub(super) const SLOT_BYTES: usize = 128;
 const FORMAT_VERSION: u8 = 3;
 /// Flags and slots end here.
 pub(super) const HEAD_BYTES: usize = SLOT_OFFSETS[1] + SLOT_BYTES;
 
 /// The mode of every file that holds messages.
 const MODE: u32 = 0o600;
+
+/// Whoever had the file with this head open last closed it.
+pub(super) fn is_closed(head: &[u8; HEAD_BYTES]) -> bool {
+    head[FLAGS_OFFSET] & FLAG_IN_USE == 0
+}
 
 /// Opens the database file that exists at `path`; none where nothing is there.
 ///
@@ -189,11 +194,16 @@ impl Stage {
     /// The first bytes of the file, as whoever opened it sees them.
     pub(super) fn head(&self) -> io::Result<[u8; HEAD_BYTES]> {
         let mut head = [0; HEAD_BYTES];
-        match &*self.inner.held() {
-            Some(held) => held.read(&self.inner.file, 0, &mut head)?,
-            None => self.inner.file.read(0, &mut head)?,
-        }
+        self.read(0, &mut head)?;
         Ok(head)
+    }
+
+    /// What the file has at `offset`, as whoever opened it sees it.
+    pub(super) fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        match &*self.inner.held() {
+            Some(held) => held.read(&self.inner.file, offset, out),
+            None => self.inner.file.read(offset, out),
+        }
     }
 
     /// Carries out what was held back, in order, and holds nothing back from now on.

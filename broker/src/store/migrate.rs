@@ -97,7 +97,7 @@ pub(super) fn back_up(path: &Path, backups_dir: &Path, origin: &Origin) -> Resul
     check_copy(&copy, origin).map_err(|source| OpenError::BackupUnsound { path: copy, source: Box::new(source) })
 }
 
-fn copy_file(path: &Path, backups_dir: &Path, copy: &Path) -> io::Result<()> {
+pub(super) fn copy_file(path: &Path, backups_dir: &Path, copy: &Path) -> io::Result<()> {
     std::fs::create_dir_all(backups_dir)?;
     let mut from = OpenOptions::new().read(true).open(path)?;
     let mut to = OpenOptions::new().write(true).create_new(true).mode(0o600).open(copy)?;

@@ -7,19 +7,23 @@
 //! - After a failed write nothing more is read or written: what the disk holds is only known again after reopening.
 //! - Starting costs by what is pending, never by what was ever said.
 //!
-//! Reading order: `schema` (the tables), `record` (their values), this file, `image`, `damage`, `things`, `retained`, `reindex` and `reader` (the search
-//! index's side), `walk`, `file` and `witness` (the files on the disk), `migrate` and
-//! `version_1` (older files), `verify` (`peerctl daemon verify`), `error`. `docs/storage.md` tells the same for people who run it.
+//! Reading order: `schema` (the tables), `record` (their values), this file, `image`, `damage`, `things`, `retained`, `reindex`
+//! and `reader` (the search index's side), `walk`, `file`, `witness` and `opening` (the files on the disk), `pages` and `salvage` (damage
+//! of what redb itself writes), `migrate` and `version_1` (older files), `verify` (`peerctl daemon verify`), `error`.
+//! `docs/storage.md` tells the same for people who run it.
 
 mod damage;
 mod error;
 mod file;
 mod image;
 mod migrate;
+mod opening;
+mod pages;
 mod reader;
 mod record;
 mod reindex;
 mod retained;
+mod salvage;
 mod schema;
 mod things;
 mod verify;
@@ -35,7 +39,6 @@ use std::ops::{Bound, ControlFlow};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use peer_core::input::StoredMessage;
 use peer_core::record::{DeliveryRecord, Image, KeptRecord, MessageRecord};
@@ -44,7 +47,7 @@ use peer_core::thing::NoteRecord;
 use peer_proto::ids::{MessageId, PeerId, Timestamp};
 use peer_proto::message::Stage;
 use peer_proto::request::Position;
-use redb::{Database, Key, ReadTransaction, ReadableDatabase, StorageBackend, Table, TableDefinition, Value, WriteTransaction};
+use redb::{Database, Key, ReadTransaction, ReadableDatabase, Table, TableDefinition, Value, WriteTransaction};
 
 pub use error::{OpenError, Row, StoreError};
 pub use migrate::SCHEMA_VERSION;
@@ -56,17 +59,17 @@ pub use verify::{Problem, VerifyReport};
 use damage::Damage;
 use error::{Doing, READ, WRITE};
 use file::{Access, StagedFile};
-use migrate::{Origin, Step};
+use migrate::Step;
+use opening::{open_checked, open_database, open_guarded, refuse_newer};
 pub(crate) use walk::Walk;
-use witness::{Head, Witness};
+use witness::Witness;
 
 /// Memory for pages, of reads and of the running transaction together. Enough for the inner pages of a million messages;
 /// redb's own default is 1 GiB.
 const CACHE_BYTES: usize = 8 * 1024 * 1024;
 
-/// A file up to this size is checked against its checksums at every start, which takes some milliseconds. The records of a
-/// larger one are read in the idle time after the start; its pages are checked after a kill without a checkpoint, and by
-/// `peerctl daemon verify`.
+/// A file up to this size is checked against its checksums at every start, which takes some milliseconds. Of a larger one the
+/// pages that lead to others are; its records are read in the idle time after the start, and each page when it is read.
 const CHECKED_AT_OPEN_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// Bytes of records that one [`Store::scan`] looks at, so that long texts do not stop the engine for long either.
@@ -111,24 +114,42 @@ impl Store {
     /// Then the file is as it was, byte for byte, except after [`OpenError::Migration`] (which leaves it at the last
     /// schema that it reached, with the copy beside it) and [`OpenError::Io`].
     pub fn open(database: &Path, backups_dir: &Path) -> Result<Self, OpenError> {
-        Self::open_with(database, backups_dir, migrate::STEPS)
+        Self::open_with(database, backups_dir, migrate::STEPS, CHECKED_AT_OPEN_BYTES_MAX)
     }
 
-    fn open_with(path: &Path, backups_dir: &Path, steps: &[Step]) -> Result<Self, OpenError> {
+    /// A file of more than `checked_max` bytes counts as a large one.
+    fn open_with(path: &Path, backups_dir: &Path, steps: &[Step], checked_max: u64) -> Result<Self, OpenError> {
         let Some(file) = file::open_existing(path)? else {
             return Self::create(path, steps);
         };
         let file_bytes = file.metadata().map_err(|source| OpenError::io(path, source))?.len();
-        if file_bytes <= CHECKED_AT_OPEN_BYTES_MAX {
+        let is_large = file_bytes > checked_max;
+        if !is_large {
             let same_file = file.try_clone().map_err(|source| OpenError::io(path, source))?;
             drop(open_checked(path, same_file, Access::Alone)?);
+            return Self::open_file(path, file, backups_dir, steps, is_large);
         }
+        match Self::open_file(path, file, backups_dir, steps, is_large) {
+            Err(OpenError::Damaged { source, .. }) => {
+                let salvaged = salvage::salvage(path, backups_dir, &source)?;
+                // What is left may be little enough to be checked.
+                let store = Self::open_with(path, backups_dir, steps, checked_max)?;
+                salvaged.into_iter().for_each(|row| store.damage.note(row));
+                Ok(store)
+            }
+            opened => opened,
+        }
+    }
+
+    /// Opens a file of the user's. Where it is damaged, it is as it was.
+    fn open_file(path: &Path, file: File, backups_dir: &Path, steps: &[Step], is_large: bool) -> Result<Self, OpenError> {
+        let damage = Damage::default();
         let noted = witness::noted(path);
         let same_file = file.try_clone().map_err(|source| OpenError::io(path, source))?;
         let mut before = [0; file::HEAD_BYTES];
         let has_head = same_file.read_exact_at(&mut before, 0).is_ok();
         let (staged, stage) = StagedFile::new(file).map_err(|error| OpenError::of(path, error))?;
-        let (database, repaired) = open_database(staged).map_err(|error| OpenError::of(path, error))?;
+        let (database, repaired) = open_guarded(path, staged, &stage, &damage)?;
         let origin = migrate::origin(path, &database)?;
         let known = migrate::newest(steps);
         refuse_newer(path, &origin, known)?;
@@ -136,13 +157,17 @@ impl Store {
             migrate::back_up(path, backups_dir, &origin)?;
         }
         let opened = stage.head().map_err(|source| OpenError::io(path, source))?;
+        let is_behind = has_head && noted.is_some_and(|noted| witness::is_behind(&noted, &before, &opened));
+        if is_behind && is_large && noted.is_some_and(|noted| salvage::has(&same_file, &noted)) {
+            return Err(OpenError::damaged(path, Row::LastCommit.to_string()));
+        }
         stage.release().map_err(|source| OpenError::io(path, source))?;
         let migrated = migrate::run(path, &database, &origin, steps)?;
-        let mut store = Self::over(database, repaired || migrated);
-        if has_head && noted.is_some_and(|noted| witness::is_behind(&noted, &before, &opened)) {
+        let mut store = Self { damage, ..Self::over(database, repaired || migrated) };
+        if is_behind {
             store.damage.note(Row::LastCommit);
         }
-        store.is_unread = file_bytes > CHECKED_AT_OPEN_BYTES_MAX;
+        store.is_unread = is_large;
         store.bear_witness(path, same_file);
         Ok(store)
     }
@@ -236,12 +261,13 @@ impl Store {
     pub fn look(path: &Path) -> Result<Reader, OpenError> {
         let Some(file) = file::open_existing(path)? else { return Err(OpenError::Missing { path: path.into() }) };
         // What it would write to the file is held back for good.
-        let (staged, _never_released) = StagedFile::new(file).map_err(|error| OpenError::of(path, error))?;
-        let (database, _) = open_database(staged).map_err(|error| OpenError::of(path, error))?;
+        let (staged, never_released) = StagedFile::new(file).map_err(|error| OpenError::of(path, error))?;
+        let damage = Damage::default();
+        let (database, _) = open_guarded(path, staged, &never_released, &damage)?;
         let origin = migrate::origin(path, &database)?;
         refuse_newer(path, &origin, SCHEMA_VERSION)?;
         let database = if origin.schema < SCHEMA_VERSION { migrate::migrated_copy(path, &origin)? } else { database };
-        Ok(Reader::new(Arc::new(database), Damage::default()))
+        Ok(Reader::new(Arc::new(database), damage))
     }
 
     /// What the core keeps in memory. Pending deliveries come in the order of their messages. What is damaged is left out, or
@@ -351,8 +377,12 @@ impl Store {
     pub fn message(&self, id: MessageId) -> Result<Option<MessageRecord>, StoreError> {
         let reading = self.read()?;
         let messages = reading.open_table(schema::MESSAGES).doing(READ)?;
-        let Some(bytes) = messages.get(id.to_u128()).doing(READ)? else { return Ok(None) };
-        Ok(self.damage.read(&Row::Message(id), bytes.value()))
+        match messages.get(id.to_u128()).doing(READ)? {
+            Some(bytes) => Ok(self.damage.read(&Row::Message(id), bytes.value())),
+            // Where there are deliveries of it, it is damaged, which is noted.
+            None if self.damage.total() > 0 => self.stored(id).map(|_| None),
+            None => Ok(None),
+        }
     }
 
     /// One message's head, idempotency key and deliveries, where it exists. Its text is not copied. Deliveries come by
@@ -363,13 +393,23 @@ impl Store {
     pub fn stored(&self, id: MessageId) -> Result<Option<StoredMessage>, StoreError> {
         let reading = self.read()?;
         let messages = reading.open_table(schema::MESSAGES).doing(READ)?;
-        let Some(bytes) = messages.get(id.to_u128()).doing(READ)? else { return Ok(None) };
-        let read = self.damage.read_head(&Row::Message(id), bytes.value());
+        let bytes = messages.get(id.to_u128()).doing(READ)?;
+        // Where a page is damaged, the row itself may be missing, and its deliveries are there.
+        if bytes.is_none() && self.damage.total() == 0 {
+            return Ok(None);
+        }
+        let read = bytes.as_ref().and_then(|bytes| self.damage.read_head(&Row::Message(id), bytes.value()));
         let (first, last) = schema::keys_of_message(id).into_inner();
         let mut found = Vec::new();
         for table in 0..schema::DELIVERIES.len() {
             let range = (Bound::Included(first), Bound::Included(last));
             found.extend(image::deliveries(&reading, table, range, usize::MAX, &self.damage)?);
+        }
+        if bytes.is_none() {
+            if found.is_empty() {
+                return Ok(None);
+            }
+            self.damage.note(Row::Message(id));
         }
         found.sort_by_key(|delivery| delivery.peer);
         let read = read.or_else(|| damage::head_from(id, &found).map(|head| (head, None)));
@@ -472,35 +512,6 @@ impl Store {
     fn is_usable(&self) -> Result<(), StoreError> {
         if self.failed { Err(StoreError::Failed) } else { Ok(()) }
     }
-}
-
-/// Opens or initializes redb on `backend`. Also says whether the whole file had to be walked through, as after a kill
-/// without a checkpoint.
-fn open_database(backend: impl StorageBackend) -> Result<(Database, bool), redb::DatabaseError> {
-    let repaired = Arc::new(AtomicBool::new(false));
-    let saw_repair = Arc::clone(&repaired);
-    let database = Database::builder()
-        .set_cache_size(CACHE_BYTES)
-        .set_repair_callback(move |_| saw_repair.store(true, Ordering::Relaxed))
-        .create_with_backend(backend)?;
-    Ok((database, repaired.load(Ordering::Relaxed)))
-}
-
-fn refuse_newer(path: &Path, origin: &Origin, known: u64) -> Result<(), OpenError> {
-    if origin.schema <= known {
-        return Ok(());
-    }
-    let (found, written_by) = (origin.schema, origin.written_by.clone());
-    Err(OpenError::Newer { path: path.into(), found, written_by, known, software: migrate::software() })
-}
-
-/// Opens a file after every page of it was checked against its checksum, and never writes to it. Also gives its head as it
-/// was opened, and says whether it was closed by who had it open last.
-fn open_checked(path: &Path, file: File, access: Access) -> Result<(Database, Head, bool), OpenError> {
-    let (distrusted, stage, closed) = StagedFile::distrusted(file, access).map_err(|error| OpenError::of(path, error))?;
-    let (database, _) = open_database(distrusted).map_err(|error| OpenError::of(path, error))?;
-    let opened = stage.head().map_err(|source| OpenError::io(path, source))?;
-    Ok((database, opened, closed))
 }
 
 /// Carries out `changes`, in order. Each table is opened when the first change needs it: a table that is touched costs

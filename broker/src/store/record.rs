@@ -96,6 +96,7 @@ fn checksum(row: &Row, body: &[u8]) -> u32 {
         // No record stands under these.
         Row::Key(number) => sum.update(&number.to_le_bytes()),
         Row::LastCommit => sum.update(b"last_commit"),
+        Row::Page(at) => sum.update(&at.to_le_bytes()),
         Row::NextPeer => sum.update(b"next_peer"),
         Row::NextTask => sum.update(b"next_task"),
         Row::Settings => sum.update(b"settings"),

@@ -102,10 +102,10 @@ impl<'txn> Log<'txn> {
         let table = self.table.open()?;
         let number = match self.next {
             Some(next) => next,
-            None => table.last().doing(WRITE)?.map_or(1, |(last, _)| last.value() + 1),
+            None => table.last().doing(WRITE)?.map_or(1, |(last, _)| last.value().saturating_add(1)),
         };
         table.insert(number, reference.row()).doing(WRITE)?;
-        self.next = Some(number + 1);
+        self.next = Some(number.saturating_add(1));
         Ok(())
     }
 }

@@ -20,6 +20,8 @@ use peer_proto::ids::MessageId;
 use peer_proto::message::Stage;
 use redb::TableDefinition;
 
+use super::pages::format::{Keys, Shape};
+
 /// Single values, by name.
 pub(super) const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 
@@ -109,3 +111,25 @@ pub(super) fn key_of(record: &DeliveryRecord) -> DeliveryKey {
 pub(super) fn keys_of_message(message: MessageId) -> RangeInclusive<DeliveryKey> {
     (message.to_u128(), 0)..=(message.to_u128(), u64::MAX)
 }
+
+const fn shape(keys: Keys, key: Option<usize>) -> Shape {
+    Shape { key, value: None, keys, value_min: 0 }
+}
+
+/// How redb lays the rows of each table out. redb panics over a text that is no UTF-8, so a damaged `meta` is not read.
+pub(super) const SHAPES: [(&str, Shape); 13] = [
+    ("meta", shape(Keys::Guarded, None)),
+    ("peers", shape(Keys::Number, Some(8))),
+    ("messages", shape(Keys::Number, Some(16))),
+    ("pending", shape(Keys::Delivery, Some(24))),
+    ("dead", shape(Keys::Delivery, Some(24))),
+    ("expired", shape(Keys::Delivery, Some(24))),
+    ("settled", shape(Keys::Delivery, Some(24))),
+    ("channels", shape(Keys::Bytes, None)),
+    ("questions", shape(Keys::Number, Some(16))),
+    ("tasks", shape(Keys::Number, Some(8))),
+    ("notes", shape(Keys::Bytes, None)),
+    // Two numbers and bytes.
+    ("reindex", Shape { value_min: 17, ..shape(Keys::Number, Some(8)) }),
+    ("idempotency", Shape { value: Some(16), ..shape(Keys::NumberAndBytes, None) }),
+];

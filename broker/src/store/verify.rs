@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -15,8 +16,8 @@ use serde::de::DeserializeOwned;
 
 use super::error::{Doing, OpenError, READ, Row, StoreError};
 use super::file::Access;
-use super::witness;
-use super::{SCHEMA_VERSION, file, migrate, open_checked, record, schema, things};
+use super::witness::{self, Head};
+use super::{CHECKED_AT_OPEN_BYTES_MAX, SCHEMA_VERSION, file, migrate, open_checked, record, salvage, schema, things};
 
 /// Problems that a report names; beyond it they are only counted.
 const PROBLEMS_NAMED_MAX: usize = 100;
@@ -122,7 +123,13 @@ pub(super) fn verify(path: &Path, access: Access) -> Result<VerifyReport, OpenEr
     let file_bytes = file.metadata().map_err(|source| OpenError::io(path, source))?.len();
     let mut before = [0; file::HEAD_BYTES];
     file.read_exact_at(&mut before, 0).map_err(|source| OpenError::of(path, redb::Error::Io(source)))?;
-    let (database, opened, closed_cleanly) = open_checked(path, file, access)?;
+    let same_file = file.try_clone().map_err(|source| OpenError::io(path, source))?;
+    let (database, opened, closed_cleanly) = match open_checked(path, file, access) {
+        Err(OpenError::Damaged { source, .. }) if file_bytes > CHECKED_AT_OPEN_BYTES_MAX => {
+            return verify_remains(path, &same_file, &before).unwrap_or(Err(OpenError::Damaged { path: path.into(), source }));
+        }
+        checked => checked?,
+    };
     let origin = migrate::origin(path, &database)?;
     super::refuse_newer(path, &origin, SCHEMA_VERSION)?;
     // Records of an older schema are those that the migration makes of them.
@@ -133,6 +140,22 @@ pub(super) fn verify(path: &Path, access: Access) -> Result<VerifyReport, OpenEr
     }
     examine(&database, &mut report).map_err(|source| OpenError::Unreadable { path: path.into(), source: Box::new(source) })?;
     Ok(report)
+}
+
+/// What is wrong in a large file with damaged pages, by what is left of it; none where nothing is.
+fn verify_remains(path: &Path, file: &File, head: &Head) -> Option<Result<VerifyReport, OpenError>> {
+    let (database, lost) = match salvage::rehearse(path, file) {
+        Ok(remains) => remains?,
+        Err(error) => return Some(Err(error)),
+    };
+    let file_bytes = file.metadata().map_or(0, |metadata| metadata.len());
+    let closed_cleanly = file::is_closed(head);
+    let mut report = VerifyReport { schema: SCHEMA_VERSION, file_bytes, closed_cleanly, ..Default::default() };
+    for row in lost {
+        report.add(if row == Row::LastCommit { Problem::TakenBack } else { Problem::Unreadable(row) });
+    }
+    let unreadable = |source| OpenError::Unreadable { path: path.into(), source: Box::new(source) };
+    Some(examine(&database, &mut report).map(|()| report).map_err(unreadable))
 }
 
 fn examine(database: &Database, report: &mut VerifyReport) -> Result<(), StoreError> {

@@ -29,6 +29,17 @@ pub(super) struct Commit {
     root: [u8; ROOT_BYTES],
 }
 
+impl Commit {
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The root of our tables, as redb writes it.
+    pub(super) fn root(&self) -> &[u8; ROOT_BYTES] {
+        &self.root
+    }
+}
+
 /// The first bytes of a database file.
 pub(super) type Head = [u8; HEAD_BYTES];
 
@@ -47,7 +58,7 @@ pub(super) fn path_of(path: &Path) -> PathBuf {
 }
 
 /// The commit that counts.
-fn present(head: &Head) -> Commit {
+pub(super) fn present(head: &Head) -> Commit {
     commits(head)[usize::from(head[FLAGS_OFFSET] & FLAG_PRIMARY != 0)]
 }
 

@@ -12,7 +12,10 @@ use redb::{Database, ReadableTable, StorageBackend, WriteTransaction};
 
 use super::super::error::{Doing, WRITE};
 use super::super::migrate::{STEPS, Step};
-use super::super::{CACHE_BYTES, OpenError, Problem, Row, SCHEMA_VERSION, Store, StoreError, VerifyReport, record, schema};
+use super::super::{
+    CACHE_BYTES, CHECKED_AT_OPEN_BYTES_MAX, OpenError, Problem, Row, SCHEMA_VERSION, Store, StoreError, VerifyReport, record,
+    schema,
+};
 use super::crash_disk::{CrashDisk, Draw};
 use super::{channel, contents, delivery, filled, id, new_store, open_error, peer, place, put, send, task};
 
@@ -227,7 +230,7 @@ fn an_older_schema_is_migrated_after_a_copy_was_made_and_checked() {
     let (old, before) = (std::fs::read(&database).unwrap(), contents(&Store::open(&database, &backups).unwrap()));
     std::fs::write(&database, &old).unwrap();
 
-    let store = Store::open_with(&database, &backups, &steps(&[noting_step, noting_step])).unwrap();
+    let store = Store::open_with(&database, &backups, &steps(&[noting_step, noting_step]), CHECKED_AT_OPEN_BYTES_MAX).unwrap();
     assert_eq!((runs(&store), contents(&store)), (2, before));
     drop(store);
     let copies = backups_in(&backups);
@@ -237,8 +240,20 @@ fn an_older_schema_is_migrated_after_a_copy_was_made_and_checked() {
     assert_eq!(std::fs::read(&copies[0]).unwrap(), old, "the copy is the file from before");
 
     // The next step alone, from where the file stands now; then none.
-    assert_eq!(runs(&Store::open_with(&database, &backups, &steps(&[noting_step, noting_step, noting_step])).unwrap()), 3);
-    assert_eq!(runs(&Store::open_with(&database, &backups, &steps(&[noting_step, noting_step, noting_step])).unwrap()), 3);
+    assert_eq!(
+        runs(
+            &Store::open_with(&database, &backups, &steps(&[noting_step, noting_step, noting_step]), CHECKED_AT_OPEN_BYTES_MAX)
+                .unwrap()
+        ),
+        3
+    );
+    assert_eq!(
+        runs(
+            &Store::open_with(&database, &backups, &steps(&[noting_step, noting_step, noting_step]), CHECKED_AT_OPEN_BYTES_MAX)
+                .unwrap()
+        ),
+        3
+    );
     assert_eq!(backups_in(&backups).len(), 2);
 }
 
@@ -259,7 +274,7 @@ fn a_file_that_was_not_closed_cleanly_is_copied_as_well() {
     let report = Store::verify(&database).unwrap();
     assert!(report.is_sound() && !report.closed_cleanly && report.messages == 1, "{report:?}");
     assert_eq!(std::fs::read(&database).unwrap(), bytes, "looking at it repairs nothing");
-    assert_eq!(runs(&Store::open_with(&database, &backups, &steps(&[noting_step])).unwrap()), 1);
+    assert_eq!(runs(&Store::open_with(&database, &backups, &steps(&[noting_step]), CHECKED_AT_OPEN_BYTES_MAX).unwrap()), 1);
     assert_eq!(std::fs::read(&backups_in(&backups)[0]).unwrap(), bytes);
 }
 
@@ -267,10 +282,11 @@ fn a_file_that_was_not_closed_cleanly_is_copied_as_well() {
 fn a_failed_migration_leaves_the_schema_where_it_was() {
     let (_dir, database, backups) = place();
     filled(&database, &backups);
-    let error = open_error(Store::open_with(&database, &backups, &steps(&[noting_step, failing_step])));
+    let error =
+        open_error(Store::open_with(&database, &backups, &steps(&[noting_step, failing_step]), CHECKED_AT_OPEN_BYTES_MAX));
     assert!(matches!(error, OpenError::Migration { from, .. } if from == SCHEMA_VERSION + 1), "{error:?}");
     assert_eq!(
-        runs(&Store::open_with(&database, &backups, &steps(&[noting_step])).unwrap()),
+        runs(&Store::open_with(&database, &backups, &steps(&[noting_step]), CHECKED_AT_OPEN_BYTES_MAX).unwrap()),
         1,
         "the first step holds, the second left nothing"
     );
@@ -283,14 +299,17 @@ fn without_a_copy_there_is_no_migration() {
     filled(&database, &backups);
     std::fs::write(&backups, b"").unwrap();
     let before = std::fs::read(&database).unwrap();
-    assert!(matches!(open_error(Store::open_with(&database, &backups, &steps(&[noting_step]))), OpenError::Backup { .. }));
+    assert!(matches!(
+        open_error(Store::open_with(&database, &backups, &steps(&[noting_step]), CHECKED_AT_OPEN_BYTES_MAX)),
+        OpenError::Backup { .. }
+    ));
     assert_eq!(std::fs::read(&database).unwrap(), before);
 }
 
 #[test]
 fn a_newer_schema_is_refused_with_both_versions_and_left_as_it_is() {
     let (_dir, database, backups) = place();
-    drop(Store::open_with(&database, &backups, &steps(&[noting_step])).unwrap());
+    drop(Store::open_with(&database, &backups, &steps(&[noting_step]), CHECKED_AT_OPEN_BYTES_MAX).unwrap());
     let before = std::fs::read(&database).unwrap();
     let error = open_error(Store::open(&database, &backups));
     let OpenError::Newer { found, known, .. } = &error else { panic!("{error:?}") };

@@ -8,6 +8,7 @@ mod crashes;
 mod damaged;
 mod files;
 mod older;
+mod pages;
 mod taken_back;
 
 use std::collections::BTreeSet;

@@ -1,0 +1,150 @@
+//! The file as redb sees it: each page is looked at when it is read from the disk.
+//!
+//! A page that is what it must be is given to redb as it is. Of a damaged leaf redb sees the rows that make sense, so that
+//! damage of a page becomes damage of records. Where a damaged page leads to others, or is redb's own, the read fails: the
+//! broker ends with a word, and the next start makes a new file of what is left.
+//!
+//! A page about which nothing is known is given as it is. Those are the file's head, and pages that no commit has.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use redb::{BackendError, StorageBackend};
+
+use super::super::damage::Damage;
+use super::super::error::Row;
+use super::super::file::StagedFile;
+use super::format::{self, Keys};
+use super::mend;
+use super::survey::{self, Expected, Known};
+
+/// Damaged pages that are kept as they were made readable. Beyond it each read does it anew.
+const READABLE_MAX: usize = 64;
+
+/// A file whose pages are looked at.
+#[derive(Debug)]
+pub(crate) struct GuardedFile {
+    file: StagedFile,
+    watch: Arc<Watch>,
+}
+
+/// What is known of the pages. Shared with who opened the file.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    known: RwLock<Known>,
+    damage: Damage,
+    /// Damaged leaves by their place: what they hold on the disk, as a checksum, and what redb sees.
+    readable: Mutex<BTreeMap<u64, (u128, Vec<u8>)>>,
+}
+
+impl GuardedFile {
+    /// What is found damaged is noted in `damage`.
+    pub(crate) fn new(file: StagedFile, known: Known, damage: Damage) -> (Self, Arc<Watch>) {
+        let watch = Arc::new(Watch { known: RwLock::new(known), damage, readable: Mutex::default() });
+        (Self { file, watch: Arc::clone(&watch) }, watch)
+    }
+
+    /// Of the page at `at`, which is not the one that was expected: what redb may see.
+    fn without_damage(&self, at: u64, page: &[u8], expected: Expected) -> io::Result<Vec<u8>> {
+        let found = format::sum(page);
+        if let Some((_, readable)) = self.watch.readable().get(&at).filter(|(of, _)| *of == found) {
+            return Ok(readable.clone());
+        }
+        self.watch.damage.note(Row::Page(at));
+        let read = |at: u64, out: &mut [u8]| self.file.read(at, out);
+        let located = survey::locate(&read, self.file.len()?, at)?;
+        let Some(located) = located.filter(|located| located.is_leaf && located.shape.keys != Keys::Guarded) else {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("the page at byte {at} of the database is damaged")));
+        };
+        let shape = expected.shape().unwrap_or(located.shape);
+        let readable = match mend::mended(page, &shape, |page| expected.is(page)) {
+            Some(mended) => mended,
+            None => mend::readable(page, &shape, &located.bounds),
+        };
+        let mut kept = self.watch.readable();
+        if kept.len() < READABLE_MAX {
+            kept.insert(at, (found, readable.clone()));
+        }
+        Ok(readable)
+    }
+}
+
+impl Watch {
+    /// From now on, what is known is this.
+    pub(crate) fn set(&self, known: Known) {
+        *self.known.write().unwrap_or_else(PoisonError::into_inner) = known;
+    }
+
+    fn expected(&self, at: u64, bytes: usize) -> Option<Expected> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).at(at, bytes)
+    }
+
+    fn readable(&self) -> MutexGuard<'_, BTreeMap<u64, (u128, Vec<u8>)>> {
+        // Each change to it is one insertion: a panic elsewhere cannot leave it half done.
+        self.readable.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl StorageBackend for GuardedFile {
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.file.read(offset, out)?;
+        if let Some(expected) = self.watch.expected(offset, out.len())
+            && !expected.is(out)
+        {
+            let readable = self.without_damage(offset, out, expected)?;
+            out.copy_from_slice(&readable);
+        }
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.watch.known.write().unwrap_or_else(PoisonError::into_inner).cut(len);
+        self.file.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        // The head has its own checksums, and parts of it are written.
+        if offset > 0 {
+            self.watch.known.write().unwrap_or_else(PoisonError::into_inner).write(offset, data);
+        }
+        self.file.write(offset, data)
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.file.close()
+    }
+
+    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.file.try_lock_range(start, end)
+    }
+
+    fn try_lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.file.try_lock_shared_range(start, end)
+    }
+
+    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.file.lock_range(start, end)
+    }
+
+    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.file.lock_shared_range(start, end)
+    }
+
+    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.file.unlock_range(start, end)
+    }
+
+    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.file.query_lock_range(start, end)
+    }
+}

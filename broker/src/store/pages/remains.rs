@@ -1,0 +1,200 @@
+//! The leaves that are left of a damaged tree.
+//!
+//! A page with the checksum that its parent states is the page that the parent means, also where the parent itself is
+//! damaged. So of a damaged branch each child is looked at by itself; one that is not where the branch says is sought in the
+//! whole file by its checksum; and one whose checksum is lost too is read where the branch says. The rows of such a leaf, and
+//! of a damaged one, are told apart from the others: they need a checksum of their own.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+
+use super::format::{self, BRANCH, Child, LEAF, PAGE_BYTES, PageNumber, Root, Shape, UNUSED};
+use super::mend::{self, Bounds, RowBytes};
+use super::survey::ReadAt;
+
+/// Children that a branch of 4 KiB may have.
+const CHILDREN_MAX: usize = PAGE_BYTES / 24;
+
+/// A leaf is read up to here when pages are sought in the file. Few are longer.
+const SOUGHT_BYTES_MAX: usize = 256 * 1024;
+
+/// Reads what is left.
+pub(crate) struct Remains<'a> {
+    read: ReadAt<'a>,
+    file_bytes: u64,
+    /// Pages that were read: a damaged number may lead in a circle.
+    seen: BTreeSet<u64>,
+    /// Where damaged pages stand.
+    pub(crate) damaged: Vec<u64>,
+}
+
+/// A page as it was found.
+struct Found {
+    at: u64,
+    page: Vec<u8>,
+    /// It is the one that its parent means.
+    is_sound: bool,
+}
+
+/// Takes the rows of a leaf, and whether they are what was written.
+pub(crate) type Sink<'a, E> = &'a mut dyn FnMut(&[RowBytes<'_>], bool) -> Result<(), E>;
+
+impl<'a> Remains<'a> {
+    pub(crate) fn new(read: ReadAt<'a>, file_bytes: u64) -> Self {
+        Self { read, file_bytes, seen: BTreeSet::new(), damaged: Vec::new() }
+    }
+
+    /// Whether the page of a root is the one that is meant.
+    pub(crate) fn is_sound(&self, root: Root, shape: &Shape) -> bool {
+        self.find(root, shape).is_some_and(|found| found.is_sound)
+    }
+
+    /// Reads the leaves of a tree. `is_named` says that what names its root is sound.
+    pub(crate) fn tree<E>(&mut self, root: Root, is_named: bool, shape: &Shape, sink: Sink<'_, E>) -> Result<(), E> {
+        let child = Child { root, after: None, up_to: None };
+        self.subtrees(&[child], is_named, shape, sink)
+    }
+
+    fn subtrees<E>(&mut self, children: &[Child], is_named: bool, shape: &Shape, sink: Sink<'_, E>) -> Result<(), E> {
+        let mut found: Vec<Option<Found>> = children.iter().map(|child| self.find(child.root, shape)).collect();
+        if !is_named {
+            self.seek(children, &mut found, shape);
+        }
+        let has_leaves = found.iter().flatten().any(|found| found.is_sound && found.page.first() == Some(&LEAF));
+        let has_branches = found.iter().flatten().any(|found| found.is_sound && found.page.first() == Some(&BRANCH));
+        for (child, found) in children.iter().zip(found) {
+            let Some(found) = found else {
+                self.damaged.push(child.root.page.place().map_or(u64::MAX, |(at, _)| at));
+                continue;
+            };
+            if !self.seen.insert(found.at) {
+                continue;
+            }
+            if !found.is_sound {
+                self.damaged.push(found.at);
+            }
+            // A damaged page is what its neighbours are.
+            let is_leaf = match found.page.first() {
+                _ if !found.is_sound && has_leaves => true,
+                _ if !found.is_sound && has_branches => false,
+                first => first != Some(&BRANCH),
+            };
+            if is_leaf {
+                let bounds =
+                    if is_named { Bounds { after: child.after.clone(), up_to: child.up_to.clone() } } else { Bounds::default() };
+                let rows = if found.is_sound { format::rows(&found.page, shape) } else { None };
+                match rows {
+                    Some(rows) => sink(&rows, true)?,
+                    None => sink(&mend::plausible_rows(&found.page, shape, &bounds), false)?,
+                }
+            } else {
+                let below = if found.is_sound {
+                    format::children(&found.page, shape, child.after.as_deref(), child.up_to.as_deref())
+                } else {
+                    self.likely_children(&found.page, shape)
+                };
+                self.subtrees(&below, found.is_sound, shape, sink)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn page(&self, number: PageNumber) -> Option<(u64, Vec<u8>)> {
+        let (at, bytes) = number.place()?;
+        // Of a file that was cut, what there is of the page.
+        let there = usize::try_from(self.file_bytes.checked_sub(at)?).ok()?.min(bytes);
+        let mut page = vec![0; bytes];
+        (self.read)(at, page.get_mut(..there)?).ok()?;
+        Some((at, page))
+    }
+
+    fn find(&self, root: Root, shape: &Shape) -> Option<Found> {
+        let (at, page) = self.page(root.page)?;
+        let is_it = |page: &[u8]| format::page_sum(page, shape) == Some(root.sum);
+        if is_it(&page) {
+            return Some(Found { at, page, is_sound: true });
+        }
+        let leaf = || if page.first() == Some(&BRANCH) { None } else { mend::mended(&page, shape, is_it) };
+        if let Some(mended) = mended_branch(&page, is_it).or_else(leaf) {
+            return Some(Found { at, page: mended, is_sound: true });
+        }
+        Some(Found { at, page, is_sound: false })
+    }
+
+    /// Looks in the whole file for the children that do not stand where a damaged branch says.
+    fn seek(&self, children: &[Child], found: &mut [Option<Found>], shape: &Shape) {
+        let sought: BTreeMap<u128, usize> = (0..children.len())
+            .filter(|child| !found[*child].as_ref().is_some_and(|found| found.is_sound))
+            .map(|child| (children[child].root.sum, child))
+            .collect();
+        if sought.is_empty() {
+            return;
+        }
+        let mut at = PAGE_BYTES as u64;
+        let mut page = vec![0; SOUGHT_BYTES_MAX];
+        while at + PAGE_BYTES as u64 <= self.file_bytes {
+            let bytes = usize::try_from(self.file_bytes - at).unwrap_or(usize::MAX).min(SOUGHT_BYTES_MAX);
+            if let Ok(sum) = self.sum_at(at, &mut page[..bytes], shape)
+                && let Some(child) = sum.and_then(|sum| sought.get(&sum))
+            {
+                found[*child] = Some(Found { at, page: page[..bytes].to_vec(), is_sound: true });
+            }
+            at += PAGE_BYTES as u64;
+        }
+    }
+
+    /// The checksum of the page at `at`, read as far as it is used. What lies beyond a page is not part of it.
+    fn sum_at(&self, at: u64, page: &mut [u8], shape: &Shape) -> io::Result<Option<u128>> {
+        (self.read)(at, &mut page[..PAGE_BYTES])?;
+        if !matches!(page[0], LEAF | BRANCH) {
+            return Ok(None);
+        }
+        if let Some(sum) = format::page_sum(&page[..PAGE_BYTES], shape) {
+            return Ok(Some(sum));
+        }
+        if format::used(page, shape).is_none_or(|used| used > page.len()) {
+            return Ok(None);
+        }
+        (self.read)(at, page)?;
+        Ok(format::page_sum(page, shape))
+    }
+
+    /// The children of a damaged branch: as it says, or with the number of keys that finds most of them.
+    fn likely_children(&self, page: &[u8], shape: &Shape) -> Vec<Child> {
+        let sound = |page: &[u8]| {
+            let children = format::children(page, shape, None, None);
+            let sound = children.iter().filter(|child| self.stands(child.root, shape)).count();
+            (sound, children)
+        };
+        let stated = sound(page);
+        if stated.0 > 0 {
+            return stated.1;
+        }
+        let mut tried = page.to_vec();
+        let most = (1..CHILDREN_MAX as u16).map(|keys| {
+            tried[2..4].copy_from_slice(&keys.to_le_bytes());
+            sound(&tried)
+        });
+        most.max_by_key(|(sound, _)| *sound).filter(|(sound, _)| *sound > 0).unwrap_or(stated).1
+    }
+
+    /// The page is the one that is meant, without a try to mend it.
+    fn stands(&self, root: Root, shape: &Shape) -> bool {
+        self.page(root.page).is_some_and(|(_, page)| format::page_sum(&page, shape) == Some(root.sum))
+    }
+}
+
+/// A branch as it was written, where only its head is wrong.
+fn mended_branch(page: &[u8], is_it: impl Fn(&[u8]) -> bool) -> Option<Vec<u8>> {
+    let mut tried = page.to_vec();
+    for unused in UNUSED {
+        for keys in std::iter::once(format::count(page) as u16).chain(1..CHILDREN_MAX as u16) {
+            let [low, high] = keys.to_le_bytes();
+            tried.get_mut(..8)?.copy_from_slice(&[BRANCH, unused, low, high, unused, unused, unused, unused]);
+            if is_it(&tried) {
+                return Some(tried);
+            }
+        }
+    }
+    None
+}
