@@ -131,6 +131,7 @@ fn sent(number: u64, text: String) -> [Change; 2] {
         expires_at: None,
         sources: Vec::new(),
         text_bytes: text.len() as u32,
+        private: false,
     };
     let entry = |event| TraceEntry { event, at, carrier: None, cause: None };
     let delivery = DeliveryRecord {

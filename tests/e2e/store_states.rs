@@ -52,7 +52,7 @@ const STATES: &[State] = &[
         what: "new and empty",
         make: |home| started_and_stopped(home),
         doctor: (0, &[STARTABLE, ", 0 messages, sound\n", "no problems, "]),
-        verify: (0, &[", schema 2, closed cleanly\n", "\nmessages    0, 0 ", "\nsound\n", "search index  none; "]),
+        verify: (0, &[", schema 3, closed cleanly\n", "\nmessages    0, 0 ", "\nsound\n", "search index  none; "]),
         status: (0, &["\nmessages      0 in the store\n"]),
         doctor_beside: ALL_WELL,
     },
@@ -63,7 +63,7 @@ const STATES: &[State] = &[
             stop(home);
         },
         doctor: (0, &[STARTABLE, ", 2 messages, sound\n", "no problems, "]),
-        verify: (0, &[", schema 2, closed cleanly\n", "\nmessages    2, 2 ", "\ndeliveries  2 wait, 0 dead, ", "\nsound\n"]),
+        verify: (0, &[", schema 3, closed cleanly\n", "\nmessages    2, 2 ", "\ndeliveries  2 wait, 0 dead, ", "\nsound\n"]),
         status: (0, &["\nwaiting       2 stored, ", "\nmessages      2 in the store\n"]),
         doctor_beside: ALL_WELL,
     },
@@ -74,7 +74,7 @@ const STATES: &[State] = &[
             home.kill_broker();
         },
         doctor: (0, &[STARTABLE, ", 2 messages, sound\n", "no problems, "]),
-        verify: (0, &[", schema 2, not closed cleanly, which is no harm\n", "\nmessages    2, 2 ", "\nsound\n"]),
+        verify: (0, &[", schema 3, not closed cleanly, which is no harm\n", "\nmessages    2, 2 ", "\nsound\n"]),
         status: (0, &["\nwaiting       2 stored, ", "\nmessages      2 in the store\n"]),
         doctor_beside: ALL_WELL,
     },
@@ -483,7 +483,7 @@ fn a_store_of_schema_1_is_copied_once_and_verified_as_what_its_migration_makes_o
     let status = home.peerctl(&["status", "--json"]).success().json();
     assert_eq!(status["messages"]["total"], before.1[1], "{status}");
     stop(&home);
-    assert_eq!(counts(&home).0, json!(2));
+    assert_eq!(counts(&home).0, json!(3));
     let copies: Vec<_> =
         fs::read_dir(home.state().join("backups")).expect("there are copies").map(|copy| copy.expect("a copy").path()).collect();
     assert_eq!(copies.len(), 1, "{copies:?}");

@@ -8,15 +8,16 @@ use std::collections::VecDeque;
 use peer_proto::brake::{RefusedSend, UsedUpThread};
 use peer_proto::ids::{PeerId, Timestamp};
 use peer_proto::limits::{REFUSALS_KEPT_MAX, REFUSED_REASON_CHARS_MAX, REFUSED_TEXT_CHARS_MAX};
-use peer_proto::message::{Intent, Sender, Stage, Via};
+use peer_proto::message::{Sender, Via};
 use peer_proto::refusal::Refusal;
 use peer_proto::request::{Event, EventKind, Reply};
 
 use crate::broker::Broker;
 use crate::input::Now;
+use crate::notice::Notice;
 use crate::rejection::Rejection;
 use crate::step::Step;
-use crate::who::Caller;
+use crate::who::{Actor, Caller};
 use crate::wording;
 
 /// Names of speakers that the notice about a used-up thread lists.
@@ -54,10 +55,12 @@ impl Broker {
             cause: Some(format!("{turns} turns")),
             text: None,
         };
-        self.tell_watchers_who(&speakers, &event, |actor| private.is_none() || actor.is_person(), step);
+        let sees = |actor: Actor| private.is_none() || actor.is_person();
+        self.tell_watchers_who(&speakers, &event, sees, step);
         let text = wording::used_up_thread(thread, &names, turns);
-        let stage = Stage::Stored;
-        self.post_notice_in(now, private, PeerId::HUMAN, stage, Intent::Inform, thread.to_owned(), None, text, step);
+        let is_private = private.is_some();
+        let notice = Notice { channel: private, private: is_private, ..Notice::new(PeerId::HUMAN, thread.to_owned(), text) };
+        self.post_notice(now, notice, step);
     }
 
     /// The threads that agents used up, oldest first.

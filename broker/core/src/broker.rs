@@ -350,7 +350,8 @@ impl Broker {
         };
         let present = |peer: PeerId| self.presence.present(peer).unwrap_or(peer);
         let parties = [present(record.brief.from), present(record.peer)];
-        self.tell_watchers_who(&parties, &event, |actor| self.sees_delivery(actor, record), step);
+        let sees = |actor: Actor| self.sees_delivery(actor, record);
+        self.push_event(&parties, &event, sees, |actor| self.sees_text_of(actor, record), step);
     }
 
     /// Tells watchers about what sessions share.
@@ -421,14 +422,22 @@ impl Broker {
 
     /// Tells those watchers about it who may see it.
     pub(crate) fn tell_watchers_who(&self, concerns: &[PeerId], event: &Event, sees: impl Fn(Actor) -> bool, step: &mut Step) {
+        self.push_event(concerns, event, sees, |_| false, step);
+    }
+
+    fn push_event(
+        &self,
+        concerns: &[PeerId],
+        event: &Event,
+        sees: impl Fn(Actor) -> bool,
+        sees_text: impl Fn(Actor) -> bool,
+        step: &mut Step,
+    ) {
         for (connection, watch) in self.presence.watchers() {
-            if watch.peer.is_some_and(|peer| !concerns.contains(&peer)) || !self.actor_on(connection).is_some_and(&sees) {
-                continue;
-            }
+            let is_concerned = watch.peer.is_none_or(|peer| concerns.contains(&peer));
+            let Some(actor) = self.actor_on(connection).filter(|actor| is_concerned && sees(*actor)) else { continue };
             let mut event = event.clone();
-            if !watch.bodies {
-                event.text = None;
-            }
+            event.text = event.text.filter(|_| watch.bodies && sees_text(actor));
             step.push(connection, Push::Event(Box::new(event)));
         }
     }

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use peer_proto::channel::{ChannelInfo, ChannelRequest};
 use peer_proto::ids::{MessageId, PeerId, Timestamp};
 use peer_proto::limits::{CHANNEL_MEMBERS_MAX, CHANNEL_NAME_CHARS_MAX, CHANNELS_MAX, TOPIC_BYTES_MAX};
-use peer_proto::message::{Intent, Stage};
+use peer_proto::message::Stage;
 use peer_proto::policy::Policy;
 use peer_proto::request::Reply;
 use peer_proto::text::{quoted, single_line};
@@ -17,6 +17,7 @@ use peer_proto::text::{quoted, single_line};
 use crate::broker::Broker;
 use crate::input::{Facts, Now};
 use crate::names;
+use crate::notice::Notice;
 use crate::presence::Presence;
 use crate::rejection::{Crowd, Rejection};
 use crate::sessions::check_length;
@@ -219,7 +220,8 @@ impl Broker {
         let name = &record.name;
         let text = wording::invitation(by, name, &topic, Addressee::of_mail_to(invited));
         let thread = format!("channel-{}", &name[1..]);
-        self.post_notice_in(now, Some(name.clone()), invited, stage, Intent::Inform, thread, None, text, step);
+        let (channel, private) = (Some(name.clone()), record.private);
+        self.post_notice(now, Notice { stage, channel, private, ..Notice::new(invited, thread, text) }, step);
     }
 
     // ---- who belongs

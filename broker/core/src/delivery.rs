@@ -344,6 +344,7 @@ mod tests {
             sent_at: Timestamp(1),
             expires_at: Some(Timestamp(90)),
             text_bytes: 0,
+            private: false,
         };
         let mut record = DeliveryRecord::accepted(MessageId::MIN, PeerId(9), brief, Timestamp(1));
         record.stage = if stage == Stage::Leased { Stage::Stored } else { stage };

@@ -31,6 +31,7 @@ mod mailbox;
 mod mailboxes;
 mod names;
 mod note;
+mod notice;
 mod pause;
 mod policy;
 mod presence;

@@ -17,6 +17,7 @@ use crate::broker::Broker;
 use crate::channel::began_before;
 use crate::delivery::Transition;
 use crate::input::{Facts, Now, StoredMessage};
+use crate::notice::Notice;
 use crate::presence::is_same_place;
 use crate::rejection::{Crowd, Rejection};
 use crate::sending::{Audience, Outgoing};
@@ -51,10 +52,6 @@ impl Questions {
             self.open.remove(&timer);
         }
         self.by_id.insert(record.question, record);
-    }
-
-    pub(crate) fn get(&self, question: MessageId) -> Option<&QuestionRecord> {
-        self.by_id.get(&question)
     }
 
     fn find_open(&self, question: MessageId) -> Option<&QuestionRecord> {
@@ -320,17 +317,10 @@ impl Broker {
     fn tell_asker(&mut self, now: Now, record: &QuestionRecord, text: String, step: &mut Step) {
         let thread = format!("t-{}", &record.question.to_string()[10..]);
         let reply_to = Some(record.question);
-        self.post_notice_in(
-            now,
-            record.channel.clone(),
-            record.asker,
-            Stage::Stored,
-            Intent::Request,
-            thread,
-            reply_to,
-            text,
-            step,
-        );
+        let private = !self.is_public(record.channel.as_deref(), record.question);
+        let channel = record.channel.clone();
+        let notice = Notice { intent: Intent::Request, reply_to, channel, private, ..Notice::new(record.asker, thread, text) };
+        self.post_notice(now, notice, step);
     }
 
     /// Who was asked, in words: a channel or group, or the peers' names of now.

@@ -132,6 +132,8 @@ pub struct MessageHead {
     pub sources: Vec<String>,
     /// The text's size.
     pub text_bytes: u32,
+    /// It was said in a private channel, or answers what was said in private.
+    pub private: bool,
 }
 
 /// A message, whole. Immutable once stored.
@@ -211,6 +213,8 @@ pub struct Brief {
     pub expires_at: Option<Timestamp>,
     /// The text's size.
     pub text_bytes: u32,
+    /// It was said in a private channel, or answers what was said in private.
+    pub private: bool,
 }
 
 impl Brief {
@@ -229,6 +233,7 @@ impl Brief {
             sent_at: head.sent_at,
             expires_at: head.expires_at,
             text_bytes: head.text_bytes,
+            private: head.private,
         }
     }
 }

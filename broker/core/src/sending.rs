@@ -129,6 +129,9 @@ impl Broker {
         }
         let taken = recipients.iter().zip(&verdicts).filter_map(|(peer, verdict)| Some((*peer, *verdict.as_ref().ok()?)));
         let accepted: Vec<(PeerId, Stage)> = taken.collect();
+        // A reply is as private as what it answers, whoever it goes to.
+        let in_private = channel.as_deref().is_some_and(|name| self.is_private(name));
+        let private = in_private || original.is_some_and(|original| original.head.private);
         // What an unknown agent's shell says for the person proves nothing of what the person has read.
         let outsider = caller.actor()?.member().is_none();
         let original = original.filter(|_| !outsider);
@@ -154,6 +157,7 @@ impl Broker {
             expires_at: send.ttl_ms.map(|ttl_ms| now.wall.plus_ms(ttl_ms)),
             sources: send.sources.clone(),
             text_bytes: send.text.len() as u32,
+            private,
         };
         let brief = Brief::of(&head);
         if let Some(key) = &send.idempotency_key {
@@ -182,7 +186,14 @@ impl Broker {
     }
 
     /// Stores a message with its deliveries, and lets those that are not held go on their way.
-    fn store_message(&mut self, now: Now, record: MessageRecord, recipients: &[(PeerId, Stage)], brief: &Brief, step: &mut Step) {
+    pub(crate) fn store_message(
+        &mut self,
+        now: Now,
+        record: MessageRecord,
+        recipients: &[(PeerId, Stage)],
+        brief: &Brief,
+        step: &mut Step,
+    ) {
         let id = record.head.id;
         self.last_message = id;
         self.messages += 1;
@@ -209,86 +220,6 @@ impl Broker {
             self.pump(now, *peer, step);
             self.wake_waits(now, *peer, brief, step);
         }
-    }
-
-    /// The broker's own word to the sender of a message, about what became of it. It is mail like any other.
-    pub(crate) fn notify_sender(&mut self, now: Now, record: &DeliveryRecord, text: String, step: &mut Step) {
-        // Who posts to a channel does not hear of each member that missed it.
-        let in_channel = record.brief.channel.as_deref().is_some_and(|name| !is_group(name));
-        let wants = record.brief.kind != Kind::Notice && !in_channel;
-        let Some(to) = self.presence.present(record.brief.from).filter(|_| wants) else { return };
-        self.post_notice(now, to, Intent::Inform, record.brief.thread.clone(), Some(record.message), text, step);
-    }
-
-    /// The broker's own word to a peer. It is mail like any other, but for policies and brakes, which never stop it.
-    #[expect(clippy::too_many_arguments, reason = "one fact each")]
-    pub(crate) fn post_notice(
-        &mut self,
-        now: Now,
-        to: PeerId,
-        intent: Intent,
-        thread: String,
-        reply_to: Option<MessageId>,
-        text: String,
-        step: &mut Step,
-    ) {
-        self.post_notice_at(now, to, Stage::Stored, intent, thread, reply_to, text, step);
-    }
-
-    /// The broker's own word about what somebody did, stored or held as that somebody's mail would be.
-    #[expect(clippy::too_many_arguments, reason = "one fact each")]
-    pub(crate) fn post_notice_at(
-        &mut self,
-        now: Now,
-        to: PeerId,
-        stage: Stage,
-        intent: Intent,
-        thread: String,
-        reply_to: Option<MessageId>,
-        text: String,
-        step: &mut Step,
-    ) {
-        self.post_notice_in(now, None, to, stage, intent, thread, reply_to, text, step);
-    }
-
-    /// The broker's own word about a channel: to whom that is not open, the word is not there either.
-    #[expect(clippy::too_many_arguments, reason = "one fact each")]
-    pub(crate) fn post_notice_in(
-        &mut self,
-        now: Now,
-        channel: Option<String>,
-        to: PeerId,
-        stage: Stage,
-        intent: Intent,
-        thread: String,
-        reply_to: Option<MessageId>,
-        text: String,
-        step: &mut Step,
-    ) {
-        let Some(to) = self.presence.present(to) else { return };
-        let id = MessageId::next(self.last_message, now.wall, 0);
-        let head = MessageHead {
-            id,
-            from: Sender {
-                peer: PeerId::SYSTEM,
-                name: "system".to_owned(),
-                client: String::new(),
-                cwd: String::new(),
-                via: Via::Broker,
-            },
-            to: vec![(to, self.name_of(to))],
-            intent,
-            kind: Kind::Notice,
-            thread,
-            channel,
-            reply_to,
-            sent_at: now.wall,
-            expires_at: None,
-            sources: Vec::new(),
-            text_bytes: text.len() as u32,
-        };
-        let brief = Brief::of(&head);
-        self.store_message(now, MessageRecord { head, idempotency_key: None, text }, &[(to, stage)], &brief, step);
     }
 
     /// A reply is evidence that its sender read what it answers.

@@ -182,7 +182,7 @@ pub struct Search {
     /// The finder, by all ids that it had: messages may be found that one of these sent, or was sent without their being
     /// held. Absent for the person, who finds all messages.
     pub seen_by: Option<Vec<PeerId>>,
-    /// Messages may be found that were said in no channel (in a group, at most) and are held for nobody.
+    /// Messages may be found that were said in no channel (in a group, at most), not in private, and are held for nobody.
     pub direct: bool,
     /// Messages may be found that were said in one of these, in lower case, since then, and are not held for all: the
     /// finder is a member.

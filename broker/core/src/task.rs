@@ -20,6 +20,7 @@ use peer_proto::text::{is_blank, quoted, single_line};
 
 use crate::broker::Broker;
 use crate::input::{Facts, Now};
+use crate::notice::Notice;
 use crate::rejection::{Crowd, Rejection};
 use crate::sessions::check_length;
 use crate::step::{Change, Step};
@@ -443,7 +444,7 @@ impl Broker {
             Policy::Hold => Stage::Held,
             Policy::Refuse => return,
         };
-        self.post_notice_at(now, to, stage, intent, task.id.to_string(), None, text, step);
+        self.post_notice(now, Notice { stage, intent, ..Notice::new(to, task.id.to_string(), text) }, step);
     }
 
     /// A session ended for good: what it held is open again. Of a peer that is forgotten, also what it was to do. The
@@ -465,12 +466,13 @@ impl Broker {
             };
             let text = format!("task {} ({}) is open for anybody again: {why}", task.id, quoted(&task.title));
             if task.creator != peer {
-                self.post_notice(now, task.creator, Intent::Request, task.id.to_string(), None, text.clone(), step);
+                let notice = Notice::new(task.creator, task.id.to_string(), text.clone());
+                self.post_notice(now, Notice { intent: Intent::Request, ..notice }, step);
             }
             // Should it come back, it must not go on as if nothing had happened.
             if !forgotten {
                 let text = format!("{text}; claim it again to go on with it");
-                self.post_notice(now, peer, Intent::Inform, task.id.to_string(), None, text, step);
+                self.post_notice(now, Notice::new(peer, task.id.to_string(), text), step);
             }
         }
     }

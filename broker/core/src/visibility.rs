@@ -23,12 +23,31 @@ pub(crate) struct Scope {
     /// The finder, by all ids that it had: what one of these sent, or was sent without its being held. Absent for the
     /// person, who finds everything.
     pub(crate) seen_by: Option<Vec<PeerId>>,
-    /// What was said in no channel (in a group, at most) and is held for nobody.
+    /// What was said in no channel (in a group, at most), not in private, and is held for nobody.
     pub(crate) direct: bool,
     /// What was said in one of these, in lower case, since then, and is not held for all: the finder is a member.
     pub(crate) channels: Vec<(String, Timestamp)>,
     /// What was said in one of these, in lower case, since then, and is held for nobody: they are open to all.
     pub(crate) open_channels: Vec<(String, Timestamp)>,
+}
+
+/// Where a message was said.
+struct Place<'a> {
+    channel: Option<&'a str>,
+    kind: Kind,
+    message: MessageId,
+    private: bool,
+}
+
+impl<'a> Place<'a> {
+    fn of(head: &'a MessageHead) -> Self {
+        Self { channel: head.channel.as_deref(), kind: head.kind, message: head.id, private: head.private }
+    }
+
+    fn of_delivery(record: &'a DeliveryRecord) -> Self {
+        let brief = &record.brief;
+        Self { channel: brief.channel.as_deref(), kind: brief.kind, message: record.message, private: brief.private }
+    }
 }
 
 impl Broker {
@@ -49,9 +68,9 @@ impl Broker {
         let concerns = |peer: PeerId| {
             self.is_same(peer, head.from.peer)
                 || head.to.iter().any(|(to, _)| self.is_same(peer, *to))
-                || self.reads_as_member(peer, head)
+                || self.reads_as_member(peer, &Place::of(head))
         };
-        let is_open = || self.is_open_to_all(head.channel.as_deref(), head.id, head.reply_to);
+        let is_open = || self.is_open_to_all(&Place::of(head));
         actor.is_person() || actor.agent().is_some_and(concerns) || (matches!(actor, Actor::Shell { .. }) && is_open())
     }
 
@@ -67,7 +86,7 @@ impl Broker {
         if let Some(own) = agent.and_then(|peer| self.delivery_of(deliveries, peer)) {
             return own.is_kept_back();
         }
-        if agent.is_some_and(|peer| self.reads_as_member(peer, head)) {
+        if agent.is_some_and(|peer| self.reads_as_member(peer, &Place::of(head))) {
             return !deliveries.is_empty() && deliveries.iter().all(DeliveryRecord::is_kept_back);
         }
         deliveries.iter().any(DeliveryRecord::is_kept_back)
@@ -91,12 +110,20 @@ impl Broker {
         if record.is_kept_back() {
             return false;
         }
-        let channel = record.brief.channel.as_deref();
-        let said_in = channel.and_then(|name| self.channels.get(name));
+        let said_in = record.brief.channel.as_deref().and_then(|name| self.channels.get(name));
         let is_member = |peer: PeerId| {
             said_in.is_some_and(|said_in| said_in.members.contains(&peer) && began_before(said_in, record.message))
         };
-        self.is_open_to_all(channel, record.message, record.brief.reply_to) || actor.agent().is_some_and(is_member)
+        self.is_open_to_all(&Place::of_delivery(record)) || actor.agent().is_some_and(is_member)
+    }
+
+    /// Whether a watcher who may know of a delivery that was accepted just now, and is held for nobody, may read its text.
+    pub(crate) fn sees_text_of(&self, actor: Actor, record: &DeliveryRecord) -> bool {
+        let (brief, place) = (&record.brief, Place::of_delivery(record));
+        let concerns = |peer: PeerId| {
+            self.is_same(peer, brief.from) || self.is_same(peer, record.peer) || self.reads_as_member(peer, &place)
+        };
+        actor.is_person() || actor.agent().is_some_and(concerns) || self.is_open_to_all(&place)
     }
 
     /// What a search of this actor may find.
@@ -125,9 +152,9 @@ impl Broker {
 
     /// Whether what was said in a channel may be read by way of the channel itself: its members may, for as long as it is
     /// the same channel; the broker's notices to one of them are that one's alone.
-    fn reads_as_member(&self, peer: PeerId, head: &MessageHead) -> bool {
-        let Some(record) = head.channel.as_ref().and_then(|name| self.channels.get(name)) else { return false };
-        let said = head.kind != Kind::Notice && began_before(record, head.id);
+    fn reads_as_member(&self, peer: PeerId, place: &Place<'_>) -> bool {
+        let Some(record) = place.channel.and_then(|name| self.channels.get(name)) else { return false };
+        let said = place.kind != Kind::Notice && began_before(record, place.message);
         said && record.members.contains(&peer) && self.reads_channels(peer)
     }
 
@@ -143,16 +170,14 @@ impl Broker {
 
     /// Whether an outsider may see at all that this was said: not what was said in a private channel, nor in one that is
     /// gone and may have been private.
-    fn is_public(&self, channel: Option<&str>, message: MessageId) -> bool {
+    pub(crate) fn is_public(&self, channel: Option<&str>, message: MessageId) -> bool {
         let is_open = |name: &str| self.channels.get(name).is_some_and(|record| !record.private && began_before(record, message));
         channel.is_none_or(|name| is_group(name) || is_open(name))
     }
 
-    /// As [`Broker::is_public`], and an answer is as private as its question, though it goes to its asker alone.
-    fn is_open_to_all(&self, channel: Option<&str>, message: MessageId, reply_to: Option<MessageId>) -> bool {
-        let asked = reply_to.and_then(|question| self.questions.get(question));
-        let asked_in_public = asked.is_none_or(|asked| self.is_public(asked.channel.as_deref(), asked.question));
-        asked_in_public && self.is_public(channel, message)
+    /// Whether it was said where everybody may hear it. What answers something private is private, whoever it goes to.
+    fn is_open_to_all(&self, place: &Place<'_>) -> bool {
+        !place.private && self.is_public(place.channel, place.message)
     }
 
     // ---- questions and refusals

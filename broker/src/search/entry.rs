@@ -12,7 +12,7 @@ use tantivy::schema::{FAST, Field, INDEXED, IndexRecordOption, STORED, STRING, S
 use super::wire::{Entry, Party};
 use crate::store::Reference;
 
-/// Stands for the channel of what was said in none; a channel's name begins with its sign.
+/// Stands for the channel of what was said in none, and not in private; a channel's name begins with its sign.
 pub(super) const DIRECT: &str = "direct";
 
 /// Stands among those from whom a message is kept where it is kept from one of its recipients at least.
@@ -87,7 +87,7 @@ impl Fields {
         if let Some(channel) = &head.channel {
             entry.add_text(fields.channel, channel.to_ascii_lowercase());
         }
-        if head.channel.as_ref().is_none_or(|channel| channel.starts_with('@')) {
+        if !head.private && head.channel.as_ref().is_none_or(|channel| channel.starts_with('@')) {
             entry.add_text(fields.channel, DIRECT);
         }
         entry.add_text(fields.thread, &head.thread);

@@ -36,7 +36,7 @@ use super::words::{self, Part};
 use crate::store::{Reference, StoreError};
 
 /// Raised when what is indexed changes, or what a word is: an index with another number is made anew.
-const FORMAT: &str = "peerd-3";
+const FORMAT: &str = "peerd-4";
 
 /// Memory for what was indexed and is not on the disk yet: the least that tantivy takes.
 const WRITER_BYTES: usize = 15_000_000;
@@ -423,11 +423,9 @@ impl View {
         Box::new(BooleanQuery::intersection(vec![self.exactly(self.fields.channel, channel), self.since(began_at)]))
     }
 
-    /// What was said in no channel. An answer may be one to a question of a private channel: it is for its ends alone.
+    /// What was said in no channel, and not in private.
     fn said_directly(&self) -> Box<dyn Query> {
-        let direct = self.exactly(self.fields.channel, DIRECT);
-        let answer = self.number(self.fields.kind, HitKind::Answer as u64);
-        Box::new(BooleanQuery::new(vec![(Occur::Must, direct), (Occur::MustNot, answer)]))
+        self.exactly(self.fields.channel, DIRECT)
     }
 
     fn since(&self, at: Timestamp) -> Box<dyn Query> {

@@ -91,6 +91,7 @@ fn sent(number: u64, text: &str, stage: Stage) -> [Change; 2] {
         expires_at: None,
         sources: Vec::new(),
         text_bytes: text.len() as u32,
+        private: false,
     };
     let delivery = delivery(&head, stage);
     let message = MessageRecord { head, idempotency_key: None, text: text.into() };

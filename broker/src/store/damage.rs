@@ -115,6 +115,8 @@ fn unknown_brief() -> Brief {
         sent_at: Timestamp(0),
         expires_at: None,
         text_bytes: 0,
+        // What it was is lost.
+        private: true,
     }
 }
 
@@ -141,5 +143,6 @@ pub(super) fn head_from(id: MessageId, deliveries: &[DeliveryRecord]) -> Option<
         expires_at: brief.expires_at,
         sources: Vec::new(),
         text_bytes: brief.text_bytes,
+        private: brief.private,
     })
 }

@@ -19,10 +19,10 @@ use redb::{Database, ReadableDatabase, TableError, WriteTransaction};
 
 use super::error::{Doing, OpenError, StoreError, WRITE};
 use super::file::Access;
-use super::{file, open_checked, open_database, record, schema, things, version_1};
+use super::{file, open_checked, open_database, record, schema, things, version_1, version_2};
 
 /// The steps from each schema to the next: the first leads from 1 to 2.
-pub(super) const STEPS: &[Step] = &[version_1::to_version_2];
+pub(super) const STEPS: &[Step] = &[version_1::to_version_2, version_2::to_version_3];
 
 /// The schema that this build writes.
 pub const SCHEMA_VERSION: u64 = newest(STEPS);

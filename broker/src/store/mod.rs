@@ -8,9 +8,9 @@
 //! - Starting costs by what is pending, never by what was ever said.
 //!
 //! Reading order: `schema` (the tables), `record` (their values), this file, `image`, `damage`, `things`, `retained`, `reindex`
-//! and `reader` (the search index's side), `walk`, `file`, `witness` and `opening` (the files on the disk), `pages` and `salvage` (damage
-//! of what redb itself writes), `migrate` and `version_1` (older files), `verify` (`peerctl daemon verify`), `error`.
-//! `docs/storage.md` tells the same for people who run it.
+//! and `reader` (the search index's side), `walk`, `file`, `witness` and `opening` (the files on the disk), `pages` and
+//! `salvage` (damage of what redb itself writes), `migrate`, `version_1` and `version_2` (older files), `verify` (`peerctl
+//! daemon verify`), `error`. `docs/storage.md` tells the same for people who run it.
 
 mod damage;
 mod error;
@@ -28,6 +28,7 @@ mod schema;
 mod things;
 mod verify;
 mod version_1;
+mod version_2;
 mod walk;
 mod witness;
 

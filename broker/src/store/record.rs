@@ -22,7 +22,7 @@ use thiserror::Error;
 use super::error::{Row, StoreError};
 
 /// The version of the records that this build writes, and the only one that it reads outside a migration.
-pub(super) const VERSION: u8 = 2;
+pub(super) const VERSION: u8 = 3;
 
 /// What stands before the encoded record: the version, and the checksum (CRC-32, little-endian).
 pub(super) const HEAD_BYTES: usize = 5;
@@ -44,7 +44,7 @@ pub(super) fn encode<T: Serialize>(row: &Row, record: &T) -> Result<Vec<u8>, Sto
 
 /// The record that the `bytes` in `row` are, if they are exactly one and were written there.
 pub(super) fn decode<'a, T: Deserialize<'a>>(row: &Row, bytes: &'a [u8]) -> Result<T, StoreError> {
-    unseal(row, bytes).and_then(decode_body).map_err(|source| row.clone().unreadable(source))
+    unseal_version(row, bytes, VERSION).and_then(decode_body).map_err(|source| row.clone().unreadable(source))
 }
 
 /// A message's head and idempotency key, without copying its text; the text is checked all the same.
@@ -56,19 +56,25 @@ pub(super) fn decode_head(row: &Row, bytes: &[u8]) -> Result<(MessageHead, Optio
 
 /// An encoded record, with what stands before it in `row`.
 pub(super) fn seal(row: &Row, body: &[u8]) -> Vec<u8> {
+    seal_version(row, body, VERSION)
+}
+
+/// As [`seal`], of an earlier version: for the steps of a migration.
+pub(super) fn seal_version(row: &Row, body: &[u8], version: u8) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEAD_BYTES + body.len());
-    bytes.push(VERSION);
+    bytes.push(version);
     bytes.extend_from_slice(&checksum(row, body).to_le_bytes());
     bytes.extend_from_slice(body);
     bytes
 }
 
-fn unseal<'a>(row: &Row, bytes: &'a [u8]) -> Result<&'a [u8], RecordError> {
-    let Some((version, rest)) = bytes.split_first() else {
+/// The encoded record of this version in `row`, once its checksum was looked at.
+pub(super) fn unseal_version<'a>(row: &Row, bytes: &'a [u8], version: u8) -> Result<&'a [u8], RecordError> {
+    let Some((found, rest)) = bytes.split_first() else {
         return Err(RecordError::Empty);
     };
-    if *version != VERSION {
-        return Err(RecordError::Version { found: *version });
+    if *found != version {
+        return Err(RecordError::Version { found: *found });
     }
     let Some((stored, body)) = rest.split_first_chunk() else {
         return Err(RecordError::Checksum);
@@ -123,7 +129,7 @@ fn checksum(row: &Row, body: &[u8]) -> u32 {
     sum.finalize()
 }
 
-fn encode_body<T: Serialize>(record: &T) -> Result<Vec<u8>, RecordError> {
+pub(super) fn encode_body<T: Serialize>(record: &T) -> Result<Vec<u8>, RecordError> {
     let body = bincode::serde::encode_to_vec(record, CONFIG)?;
     let bytes = HEAD_BYTES + body.len();
     if bytes > RECORD_BYTES_MAX { Err(RecordError::TooLarge { bytes }) } else { Ok(body) }

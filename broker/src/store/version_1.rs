@@ -4,13 +4,14 @@
 //! eight plain bytes; and keys that are texts were of redb's text type, which panics over bytes that are no UTF-8. What
 //! stands here was shipped and stays as it is.
 
-use peer_core::record::{DeliveryRecord, KeptRecord, MessageRecord, PausesRecord, PeerRecord, SettingsRecord};
+use peer_core::record::{KeptRecord, PausesRecord, PeerRecord, SettingsRecord};
 use peer_core::thing::{ChannelRecord, NoteRecord, QuestionRecord, TaskRecord, ThingKey};
 use peer_proto::ids::{MessageId, PeerId, TaskId};
 use redb::{Key, ReadableTable, TableDefinition, Value, WriteTransaction};
 use serde::de::DeserializeOwned;
 
 use super::error::{Doing, Row, StoreError, WRITE};
+use super::version_2::{self, DeliveryRecord, MessageRecord};
 use super::{record, schema};
 
 const CHANNELS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("channels");
@@ -83,7 +84,10 @@ fn single_values(writing: &WriteTransaction) -> Result<(), StoreError> {
 /// A plain number as a record; as it is, if it is none.
 fn number(row: &Row, bytes: &[u8]) -> Result<Vec<u8>, StoreError> {
     match record::decode_number(bytes) {
-        Ok(number) => record::encode(row, &number),
+        Ok(number) => {
+            let body = record::encode_body(&number).map_err(|source| row.clone().unwritable(source))?;
+            Ok(record::seal_version(row, &body, version_2::VERSION))
+        }
         Err(_) => Ok(bytes.to_vec()),
     }
 }
@@ -95,7 +99,7 @@ fn row_of(key: u128, row: impl FnOnce(MessageId) -> Row) -> Option<Row> {
 /// A record of version 1 with what stands before it in version 2; as it is, if it is none.
 fn sealed<T: DeserializeOwned>(row: &Row, bytes: &[u8]) -> Vec<u8> {
     match bytes.split_first() {
-        Some((&VERSION, body)) if record::decode_body::<T>(body).is_ok() => record::seal(row, body),
+        Some((&VERSION, body)) if record::decode_body::<T>(body).is_ok() => record::seal_version(row, body, version_2::VERSION),
         _ => bytes.to_vec(),
     }
 }
@@ -114,7 +118,7 @@ fn peer(row: &Row, bytes: &[u8]) -> Vec<u8> {
 }
 
 /// Writes the rows of a table anew, in their order. A table that is not there is an empty one.
-fn rewrite<K1: Key + 'static, V1: Value + 'static, K2: Key + 'static, V2: Value + 'static>(
+pub(super) fn rewrite<K1: Key + 'static, V1: Value + 'static, K2: Key + 'static, V2: Value + 'static>(
     writing: &WriteTransaction,
     old: TableDefinition<'static, K1, V1>,
     new: TableDefinition<'static, K2, V2>,

@@ -67,8 +67,7 @@ impl World {
         };
         let kept = deliveries.iter().filter(|delivery| delivery.is_kept_back()).count();
         let as_member = said_in(&search.channels) && (kept == 0 || kept < deliveries.len());
-        let answers = head.kind == Kind::Answer;
-        let direct = search.direct && !answers && channel.as_ref().is_none_or(|channel| channel.starts_with('@'));
+        let direct = search.direct && !head.private && channel.as_ref().is_none_or(|channel| channel.starts_with('@'));
         let as_anybody = (said_in(&search.open_channels) || direct) && kept == 0;
         let seen = search.seen_by.as_ref().is_none_or(|peers| concerns(peers) || as_member || as_anybody);
         let own = search.seen_by.as_deref().unwrap_or_default();

@@ -58,7 +58,7 @@ fn encoded<T: Serialize>(record: &T) -> Vec<u8> {
 
 fn assert_bytes<T: Serialize + DeserializeOwned + PartialEq + Debug>(row: &Row, record: &T, checksum: &str, body: &str) {
     let bytes = record::encode(row, record).unwrap();
-    assert_eq!(hex(&bytes), format!("02{checksum}{body}"), "{row}");
+    assert_eq!(hex(&bytes), format!("03{checksum}{body}"), "{row}");
     assert_eq!(record::decode::<T>(row, &bytes).unwrap(), *record);
 }
 
@@ -71,10 +71,10 @@ fn the_records_are_these_bytes() {
     assert_bytes(
         &row,
         &message,
-        "30059d43",
+        "e9d16d90",
         "fe00000000015e56eea101000000000000020a63616c6d2d666f782d3206636c61756465022f770001030a63616c6d2d66\
-         6f782d33000003742d31000100fd015e56eea101000001fde96156eea10100000106612e72733a310601056b65792d31067465\
-         78742031",
+         6f782d33000003742d31000100fd015e56eea101000001fde96156eea10100000106612e72733a31060001056b65792d310674\
+         6578742031",
     );
     let bytes = record::encode(&row, &message).unwrap();
     let (head, key) = record::decode_head(&row, &bytes).unwrap();
@@ -93,10 +93,10 @@ fn the_records_are_these_bytes() {
     assert_bytes(
         &Row::Delivery(id(1), PeerId(3)),
         &delivery,
-        "0f5f427c",
+        "43b0c142",
         "fe00000000015e56eea10100000000000003030201fd055e56eea101000001fe00000000025e56eea10100000000000002\
          00fd015e56eea1010000000004fd045e56eea10100000104010002020a63616c6d2d666f782d3200000003742d310000fd015e\
-         56eea101000001fde96156eea101000006",
+         56eea101000001fde96156eea10100000600",
     );
 
     assert_bytes(
@@ -255,8 +255,8 @@ fn a_record_that_is_not_what_was_written_there_is_refused() {
     longer.push(0);
     assert!(matches!(refusal(record::decode::<MessageRecord>(&row, &longer)), RecordError::Checksum));
     let mut newer = bytes.clone();
-    newer[0] = 3;
-    assert!(matches!(refusal(record::decode::<MessageRecord>(&row, &newer)), RecordError::Version { found: 3 }));
+    newer[0] = 4;
+    assert!(matches!(refusal(record::decode::<MessageRecord>(&row, &newer)), RecordError::Version { found: 4 }));
     // With a good checksum, as a defect of a writer would leave it.
     let mut longer = bytes[record::HEAD_BYTES..].to_vec();
     longer.push(0);

@@ -112,6 +112,7 @@ fn message(n: u64, to: &[u64]) -> MessageRecord {
             expires_at: Some(Timestamp(NOW + n + 1_000)),
             sources: vec!["a.rs:1".into()],
             text_bytes: text.len() as u32,
+            private: false,
         },
         idempotency_key: Some(format!("key-{n}")),
         text,

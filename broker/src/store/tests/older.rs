@@ -47,6 +47,44 @@ fn a_store_of_schema_1_with_every_kind_of_record_reads_the_same_after_its_migrat
     assert_eq!(std::fs::read_dir(&backups).unwrap().count(), 1, "it is migrated once");
 }
 
+/// A store of schema 2, closed: as [`VERSION_1`], and messages in a private channel (20), a public one (24), a group (23)
+/// and one that is gone (22), with replies to the first (21, and 26 to that) and the second (25).
+const VERSION_2: &[u8] = include_bytes!("version_2.redb");
+
+#[test]
+fn a_store_of_schema_2_reads_the_same_after_its_migration_and_knows_what_is_private() {
+    let (_dir, database, backups) = place();
+    std::fs::write(&database, VERSION_2).unwrap();
+    std::fs::set_permissions(&database, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let store = Store::open(&database, &backups).unwrap();
+    let mut fresh = new_store(CrashDisk::new());
+    for act in life() {
+        live(&mut fresh, &act).unwrap();
+    }
+    fresh.commit(&send(10, &[3])).unwrap();
+
+    let (found, expected) = (contents(&store), contents(&fresh));
+    // The newest come first.
+    let (said, messages) = found.messages.split_at(found.messages.len() - expected.messages.len());
+    assert_eq!(messages, expected.messages);
+    assert_eq!(found.orphans, expected.orphans);
+    assert_eq!(found.notes, expected.notes);
+    let (found_image, image) = (found.image, expected.image);
+    assert_eq!(
+        (found_image.peers, found_image.settings, found_image.pauses, found_image.things.tasks),
+        (image.peers, image.settings, image.pauses, image.things.tasks)
+    );
+    let private: Vec<(u64, bool)> = said.iter().rev().zip(20..).map(|(message, n)| (n, message.head.private)).collect();
+    assert_eq!(private, [(20, true), (21, true), (22, true), (23, false), (24, false), (25, false), (26, true)]);
+    for stored in &found.stored {
+        assert!(stored.deliveries.iter().all(|delivery| delivery.brief.private == stored.head.private), "{stored:?}");
+    }
+    drop(store);
+    let report = Store::verify(&database).unwrap();
+    assert!(report.is_sound() && report.schema == SCHEMA_VERSION, "{report:?}");
+    assert_eq!(std::fs::read(std::fs::read_dir(&backups).unwrap().next().unwrap().unwrap().path()).unwrap(), VERSION_2);
+}
+
 /// Its last two fields came while schema 1 was in use.
 #[test]
 fn a_peer_of_schema_1_without_the_last_fields_is_migrated_too() {

@@ -1,0 +1,588 @@
+//! Who may see what: random worlds, and every listing, reading, search and event in them, against a naive answer.
+//!
+//! The naive answer knows what happened: when each message was said, in which channel of that name, and whether that was
+//! private. The core knows records only. Whatever anybody is shown, the answer allows; and what it allows, somebody's way
+//! of looking finds. `PROPTEST_CASES` asks for more runs than a plain `cargo test` affords.
+
+mod world;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use peer_core::broker::Config;
+use peer_core::record::{DeliveryRecord, MessageRecord};
+use peer_core::step::{Effect, Query};
+use peer_core::thing::{ChannelRecord, QuestionRecord, Thing};
+use peer_core::who::Actor;
+use peer_proto::ids::{MessageId, PeerId, Timestamp};
+use peer_proto::message::{Kind, Stage};
+use peer_proto::policy::Policy;
+use peer_proto::question::QuestionsQuery;
+use peer_proto::refusal::ErrorCode;
+use peer_proto::request::{HistoryQuery, Push, Reply, Request};
+use peer_proto::search::SearchQuery;
+use proptest::prelude::*;
+
+use world::World;
+
+const AGENTS: [&str; 4] = ["luna", "orion", "vega", "nova"];
+const SHELLS: [&str; 4] = ["lunash", "orionsh", "vegash", "novash"];
+const CHANNELS: [&str; 3] = ["#a", "#b", "@g"];
+
+/// In every text, so that a search for it finds whatever may be found.
+const WORD: &str = "word";
+
+/// Who looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Who {
+    Person,
+    Session(usize),
+    Shell(usize),
+    Unknown,
+}
+
+const EVERYBODY: [Who; 10] = [
+    Who::Person,
+    Who::Unknown,
+    Who::Session(0),
+    Who::Session(1),
+    Who::Session(2),
+    Who::Session(3),
+    Who::Shell(0),
+    Who::Shell(1),
+    Who::Shell(2),
+    Who::Shell(3),
+];
+
+impl Who {
+    fn program(self) -> &'static str {
+        match self {
+            Self::Person => "me",
+            Self::Session(agent) => AGENTS[agent],
+            Self::Shell(agent) => SHELLS[agent],
+            Self::Unknown => "unknown",
+        }
+    }
+
+    fn agent(self) -> Option<usize> {
+        match self {
+            Self::Session(agent) | Self::Shell(agent) => Some(agent),
+            Self::Person | Self::Unknown => None,
+        }
+    }
+
+    fn is_shell(self) -> bool {
+        matches!(self, Self::Shell(_) | Self::Unknown)
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Op {
+    Create {
+        who: usize,
+        channel: usize,
+        private: bool,
+    },
+    Join {
+        who: usize,
+        channel: usize,
+    },
+    Leave {
+        who: usize,
+        channel: usize,
+    },
+    /// All leave, and another channel takes the name.
+    Refound {
+        who: usize,
+        channel: usize,
+        private: bool,
+    },
+    Invite {
+        who: usize,
+        channel: usize,
+        whom: usize,
+    },
+    Post {
+        who: usize,
+        channel: usize,
+        short: bool,
+    },
+    Say {
+        who: usize,
+        to: Vec<usize>,
+        shell: bool,
+    },
+    Reply {
+        who: usize,
+        message: usize,
+    },
+    Ask {
+        who: usize,
+        to: Result<usize, usize>,
+    },
+    Answer {
+        who: usize,
+        message: usize,
+    },
+    Cancel {
+        who: usize,
+        message: usize,
+    },
+    Policy {
+        whom: usize,
+        hold: bool,
+    },
+    Release {
+        message: usize,
+    },
+    Show {
+        whom: usize,
+    },
+    Go {
+        whom: usize,
+    },
+    Come {
+        whom: usize,
+    },
+    Pass,
+    Restart,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let who = || 0..AGENTS.len();
+    let channel = || 0..CHANNELS.len();
+    let message = || 0..16usize;
+    prop_oneof![
+        3 => (who(), channel(), any::<bool>()).prop_map(|(who, channel, private)| Op::Create { who, channel, private }),
+        2 => (who(), channel()).prop_map(|(who, channel)| Op::Join { who, channel }),
+        2 => (who(), channel()).prop_map(|(who, channel)| Op::Leave { who, channel }),
+        2 => (who(), channel(), any::<bool>()).prop_map(|(who, channel, private)| Op::Refound { who, channel, private }),
+        3 => (who(), channel(), who()).prop_map(|(who, channel, whom)| Op::Invite { who, channel, whom }),
+        5 => (who(), channel(), any::<bool>()).prop_map(|(who, channel, short)| Op::Post { who, channel, short }),
+        4 => (who(), prop::collection::vec(who(), 1..3), any::<bool>()).prop_map(|(who, to, shell)| Op::Say { who, to, shell }),
+        3 => (who(), message()).prop_map(|(who, message)| Op::Reply { who, message }),
+        3 => (who(), channel()).prop_map(|(who, to)| Op::Ask { who, to: Ok(to) }),
+        2 => (who(), who()).prop_map(|(who, to)| Op::Ask { who, to: Err(to) }),
+        5 => (who(), message()).prop_map(|(who, message)| Op::Answer { who, message }),
+        1 => (who(), message()).prop_map(|(who, message)| Op::Cancel { who, message }),
+        2 => (who(), any::<bool>()).prop_map(|(whom, hold)| Op::Policy { whom, hold }),
+        2 => message().prop_map(|message| Op::Release { message }),
+        2 => who().prop_map(|whom| Op::Show { whom }),
+        2 => who().prop_map(|whom| Op::Go { whom }),
+        2 => who().prop_map(|whom| Op::Come { whom }),
+        1 => Just(Op::Pass),
+        1 => Just(Op::Restart),
+    ]
+}
+
+/// Groups are never private.
+fn privately(channel: usize, private: bool) -> &'static str {
+    if private && !CHANNELS[channel].starts_with('@') { " private" } else { "" }
+}
+
+/// What was true when a message was said.
+#[derive(Clone, Debug)]
+struct Said {
+    /// The channel, as it was made then, and whether it was private.
+    place: Option<(String, Timestamp, bool)>,
+    /// It was said in a private channel, or answers something that was.
+    private: bool,
+}
+
+struct Run {
+    world: World,
+    online: BTreeSet<usize>,
+    said: BTreeMap<MessageId, Said>,
+    texts: u32,
+}
+
+impl Run {
+    fn new() -> Self {
+        let mut config = Config::default();
+        for (key, value) in [("sender_per_minute", 1_000_000), ("pair_per_minute", 1_000_000), ("thread_turns_max", 1_000_000)] {
+            assert!(config.limits.set(key, value), "{key}");
+        }
+        let mut world = World::new(config);
+        world.quiet = true;
+        let mut run = Self { world, online: (0..AGENTS.len()).collect(), said: BTreeMap::new(), texts: 0 };
+        (0..AGENTS.len()).for_each(|agent| run.comes(agent));
+        run.world.run("one online client=codex seat=codex:T1 pid=5");
+        run.world.run("two online client=codex seat=codex:T2 pid=5");
+        run.operators();
+        run
+    }
+
+    fn comes(&mut self, agent: usize) {
+        self.world.run(&format!("{0} online name={0} pid={1}", AGENTS[agent], 1_001 + agent));
+    }
+
+    /// Programs of the person, of every agent and of one that cannot be told; all of them watch.
+    fn operators(&mut self) {
+        self.world.run("me operator");
+        self.world.run("unknown operator under=5");
+        for (agent, shell) in SHELLS.iter().enumerate() {
+            self.world.run(&format!("{shell} operator under={}", 1_001 + agent));
+        }
+        for program in SHELLS.into_iter().chain(["me", "unknown"]) {
+            self.world.run(&format!("{program} watches bodies"));
+        }
+    }
+
+    fn peer(&self, agent: usize) -> PeerId {
+        self.world.programs[AGENTS[agent]].peer.expect("was registered")
+    }
+
+    /// Whether an agent can be told by its process: its session runs.
+    fn is_here(&self, who: Who) -> bool {
+        who.agent().is_none_or(|agent| self.online.contains(&agent))
+    }
+
+    fn nth(&self, message: usize) -> Option<String> {
+        let mut messages = self.world.disk.messages.keys().rev();
+        messages.nth(message % self.world.disk.messages.len().max(1)).map(|id| self.world.alias(*id))
+    }
+
+    fn play(&mut self, op: &Op) {
+        self.world.effects.clear();
+        self.texts += 1;
+        let text = format!("{WORD} {}", self.texts);
+        let online = self.online.clone();
+        let here = |who: usize| online.contains(&who).then(|| AGENTS[who]);
+        let line = match op {
+            Op::Create { who, channel, private } => {
+                here(*who).map(|name| format!("{name} creates {}{}", CHANNELS[*channel], privately(*channel, *private)))
+            }
+            Op::Refound { who, channel, private } => {
+                for agent in &online {
+                    self.world.run(&format!("{} leaves {}", AGENTS[*agent], CHANNELS[*channel]));
+                }
+                here(*who).map(|name| format!("{name} creates {}{}", CHANNELS[*channel], privately(*channel, *private)))
+            }
+            Op::Join { who, channel } => here(*who).map(|name| format!("{name} joins {}", CHANNELS[*channel])),
+            Op::Leave { who, channel } => here(*who).map(|name| format!("{name} leaves {}", CHANNELS[*channel])),
+            Op::Invite { who, channel, whom } => {
+                here(*who).map(|name| format!("{name} invites {} {}", AGENTS[*whom], CHANNELS[*channel]))
+            }
+            Op::Post { who, channel, short } => {
+                let ttl = if *short { " ttl=60s" } else { "" };
+                here(*who).map(|name| format!("{name} sends {}{ttl}: {text}", CHANNELS[*channel]))
+            }
+            Op::Say { who, to, shell } => {
+                let to: Vec<&str> = to.iter().map(|to| AGENTS[*to]).collect();
+                let name = if *shell { SHELLS[*who] } else { AGENTS[*who] };
+                here(*who).map(|_| format!("{name} sends {}: {text}", to.join(" ")))
+            }
+            Op::Reply { who, message } => {
+                here(*who).zip(self.nth(*message)).map(|(name, message)| format!("{name} sends re={message}: {text}"))
+            }
+            Op::Ask { who, to } => {
+                let to = to.map_or_else(|peer| AGENTS[peer], |channel| CHANNELS[channel]);
+                here(*who).map(|name| format!("{name} asks {to}: {text}"))
+            }
+            Op::Answer { who, message } => {
+                here(*who).zip(self.nth(*message)).map(|(name, message)| format!("{name} answers {message}: {text}"))
+            }
+            Op::Cancel { who, message } => {
+                here(*who).zip(self.nth(*message)).map(|(name, message)| format!("{name} cancels {message}"))
+            }
+            Op::Policy { whom, hold } => Some(format!("me sets {} {}", AGENTS[*whom], if *hold { "hold" } else { "accept" })),
+            Op::Release { message } => self.nth(*message).map(|message| format!("me releases {message}")),
+            Op::Show { whom } => {
+                let pending = self.world.disk.deliveries.values();
+                let mine = pending.filter(|delivery| delivery.peer == self.peer(*whom) && delivery.stage == Stage::Stored);
+                let mine: Vec<String> = mine.map(|delivery| self.world.alias(delivery.message)).collect();
+                let name = here(*whom).filter(|_| !mine.is_empty());
+                name.map(|name| format!("{name} offered {} by=tool_result", mine.join(" ")))
+            }
+            Op::Go { whom } => self.online.remove(whom).then(|| format!("{} offline", AGENTS[*whom])),
+            Op::Come { whom } => {
+                if self.online.insert(*whom) {
+                    self.comes(*whom);
+                }
+                None
+            }
+            Op::Pass => Some("pass 61s".to_owned()),
+            Op::Restart => {
+                self.world.restart();
+                self.online.clone().into_iter().for_each(|agent| self.world.run(&format!("{} resumes", AGENTS[agent])));
+                self.world.run("one resumes");
+                self.world.run("two resumes");
+                self.operators();
+                None
+            }
+        };
+        if let Some(line) = line {
+            self.world.run(&line);
+        }
+        self.remember();
+        self.check_events();
+    }
+
+    /// Notes what is true of the messages that were just said.
+    fn remember(&mut self) {
+        for id in self.world.disk.messages.keys().copied().collect::<Vec<_>>() {
+            if !self.said.contains_key(&id) {
+                let head = &self.world.disk.messages[&id].head;
+                let channel = head.channel.as_deref().and_then(|name| self.channel(name));
+                let place = channel.map(|record| (record.name.clone(), record.created_at, record.private));
+                let answers_private = head.reply_to.and_then(|id| self.said.get(&id)).is_some_and(|said| said.private);
+                let private = place.as_ref().is_some_and(|(.., private)| *private) || answers_private;
+                self.said.insert(id, Said { place, private });
+            }
+        }
+    }
+
+    fn channel(&self, name: &str) -> Option<&ChannelRecord> {
+        self.world.disk.things.values().find_map(|thing| match thing {
+            Thing::Channel(record) if record.name.eq_ignore_ascii_case(name) => Some(record),
+            _ => None,
+        })
+    }
+
+    fn deliveries(&self, message: MessageId) -> impl Iterator<Item = &DeliveryRecord> {
+        self.world.disk.deliveries.range((message, PeerId(0))..=(message, PeerId(u64::MAX))).map(|(_, delivery)| delivery)
+    }
+
+    // ---- the naive answer
+
+    /// The channel that a message was said in, where that is still the same one.
+    fn same_channel(&self, message: MessageId) -> Option<&ChannelRecord> {
+        let (name, made_at, _) = self.said[&message].place.as_ref()?;
+        self.channel(name).filter(|now| now.created_at == *made_at)
+    }
+
+    fn is_member(&self, agent: usize, message: MessageId) -> bool {
+        self.same_channel(message).is_some_and(|channel| channel.members.contains(&self.peer(agent)))
+    }
+
+    /// Whether a message was said where everybody may hear it.
+    fn is_open(&self, message: MessageId) -> bool {
+        match &self.said[&message].place {
+            // A group hides nothing. A notice may be about a channel that is gone.
+            None => self.world.disk.messages[&message].head.channel.as_ref().is_none_or(|name| name.starts_with('@')),
+            Some((name, ..)) if name.starts_with('@') => true,
+            Some((_, _, private)) => !private && self.same_channel(message).is_some(),
+        }
+    }
+
+    /// As that, and so was what it answers, if that was said in private.
+    fn is_open_to_all(&self, message: MessageId) -> bool {
+        self.is_open(message) && !self.said[&message].private
+    }
+
+    fn may_read(&self, who: Who, message: &MessageRecord) -> bool {
+        let id = message.head.id;
+        if who == Who::Person {
+            return true;
+        }
+        if let Some(agent) = who.agent().filter(|agent| self.peer(*agent) == message.head.from.peer) {
+            return agent < AGENTS.len();
+        }
+        let own = who.agent().and_then(|agent| self.deliveries(id).find(|delivery| delivery.peer == self.peer(agent)));
+        if let Some(own) = own {
+            return !own.is_kept_back();
+        }
+        let held = self.deliveries(id).filter(|delivery| delivery.is_kept_back()).count();
+        let reads_there = |agent: &usize| {
+            let policy = self.world.disk.peers[&self.peer(*agent)].policy.unwrap_or(Policy::Accept);
+            self.is_member(*agent, id) && policy == Policy::Accept && message.head.kind != Kind::Notice
+        };
+        if who.agent().is_some_and(|agent| reads_there(&agent)) {
+            return held == 0 || held < self.deliveries(id).count();
+        }
+        who.is_shell() && self.is_open_to_all(id) && held == 0
+    }
+
+    fn may_know_of(&self, who: Who, delivery: &DeliveryRecord) -> bool {
+        let is_end = |agent: usize| [delivery.peer, delivery.brief.from].contains(&self.peer(agent));
+        if who == Who::Person || who.agent().is_some_and(is_end) {
+            return true;
+        }
+        let is_member = who.agent().is_some_and(|agent| self.is_member(agent, delivery.message));
+        !delivery.is_kept_back() && (self.is_open_to_all(delivery.message) || is_member)
+    }
+
+    fn may_know_of_question(&self, who: Who, record: &QuestionRecord) -> bool {
+        if who == Who::Person {
+            return true;
+        }
+        let held = |peer: PeerId| {
+            let delivery = self.deliveries(record.question).find(|delivery| delivery.peer == peer);
+            delivery.is_some_and(|delivery| delivery.stage == Stage::Held)
+        };
+        let ended = record.closed_without_answer();
+        match who.agent() {
+            Some(agent) if self.peer(agent) == record.asker => true,
+            Some(agent) if record.to.contains(&self.peer(agent)) || self.is_member(agent, record.question) => {
+                !ended && !held(self.peer(agent))
+            }
+            _ => who.is_shell() && self.is_open(record.question) && !record.to.iter().any(|peer| held(*peer)),
+        }
+    }
+
+    // ---- what everybody is shown
+
+    fn ask(&mut self, who: Who, request: Request) -> Option<Result<Reply, ErrorCode>> {
+        self.world.effects.clear();
+        self.world.ask(who.program(), request);
+        let asked = self.world.requests;
+        self.world.effects.iter().find_map(|effect| match effect {
+            Effect::Reply { id, result, .. } if *id == asked => Some(result.clone().map_err(|refusal| refusal.code)),
+            _ => None,
+        })
+    }
+
+    fn query(&self) -> Option<Query> {
+        self.world.effects.iter().find_map(|effect| match effect {
+            Effect::Query { query, .. } => Some(query.clone()),
+            _ => None,
+        })
+    }
+
+    fn check_events(&self) {
+        let names: BTreeMap<String, PeerId> =
+            self.world.disk.peers.values().map(|record| (record.name.clone(), record.id)).collect();
+        for effect in &self.world.effects {
+            let Effect::Push { connection, push: Push::Event(event) } = effect else { continue };
+            let is_its = |who: &Who| self.world.programs[who.program()].connection == *connection;
+            let watcher = EVERYBODY.into_iter().find(|who| is_its(who) && self.is_here(*who));
+            let (Some(who), Some(message)) = (watcher, event.message) else { continue };
+            let Some(to) = event.to.as_ref().and_then(|name| names.get(name)) else { continue };
+            let Some(delivery) = self.deliveries(message).find(|delivery| delivery.peer == *to) else { continue };
+            let text = event.text.is_some();
+            assert!(self.may_know_of(who, delivery), "{who:?} hears of {:?} for {}", event.kind, delivery.peer);
+            assert!(!text || self.may_read(who, &self.world.disk.messages[&message]), "{who:?} hears the text of {message}");
+        }
+    }
+
+    /// Everybody looks at everything.
+    fn look(&mut self) {
+        for who in EVERYBODY.into_iter().filter(|who| self.is_here(*who)).collect::<Vec<_>>() {
+            let allowed: BTreeSet<String> = {
+                let messages = self.world.disk.messages.values().filter(|message| self.may_read(who, message));
+                messages.map(|message| self.world.alias(message.head.id)).collect()
+            };
+            self.check_readings(who, &allowed);
+            let listed = self.check_histories(who, &allowed);
+            let found = self.check_search(who, &allowed);
+            let seen: BTreeSet<String> = listed.union(&found).cloned().collect();
+            assert_eq!(seen, allowed, "what {who:?} may see is found");
+            self.check_listings(who);
+        }
+    }
+
+    fn check_readings(&mut self, who: Who, allowed: &BTreeSet<String>) {
+        for id in self.world.disk.messages.keys().copied().collect::<Vec<_>>() {
+            let refused = self.ask(who, Request::Show(id));
+            let is_allowed = allowed.contains(&self.world.alias(id));
+            assert_eq!(matches!(self.query(), Some(Query::Show(_))), is_allowed, "{who:?} reads {id}");
+            assert!(is_allowed || matches!(refused, Some(Err(ErrorCode::UnknownMessage))), "{who:?} hears {refused:?}");
+        }
+    }
+
+    fn check_histories(&mut self, who: Who, allowed: &BTreeSet<String>) -> BTreeSet<String> {
+        let mut listed = BTreeSet::new();
+        for channel in [None].into_iter().chain(CHANNELS.map(|name| Some(name.to_owned()))) {
+            let query = HistoryQuery {
+                peer: None,
+                with: None,
+                thread: None,
+                channel,
+                since: None,
+                before: None,
+                after: None,
+                limit: 100,
+            };
+            self.ask(who, Request::History(query));
+            if let Some(query @ Query::History { .. }) = self.query() {
+                let line = self.world.history_line(&query);
+                listed.extend(line.split_whitespace().filter(|alias| *alias != "nothing").map(str::to_owned));
+            }
+        }
+        assert!(listed.is_subset(allowed), "{who:?} is listed {:?}", listed.difference(allowed).collect::<Vec<_>>());
+        listed
+    }
+
+    fn check_search(&mut self, who: Who, allowed: &BTreeSet<String>) -> BTreeSet<String> {
+        self.ask(who, Request::Search(SearchQuery { text: WORD.to_owned(), ..SearchQuery::default() }));
+        let found = self.world.effects.iter().find_map(|effect| match effect {
+            Effect::Search { search, .. } => Some(self.world.found_line(search)),
+            _ => None,
+        });
+        let found = found.expect("a search");
+        let found: BTreeSet<String> = found.split_whitespace().filter(|word| *word != "nothing").map(str::to_owned).collect();
+        assert!(found.is_subset(allowed), "{who:?} finds {:?}", found.difference(allowed).collect::<Vec<_>>());
+        found
+    }
+
+    fn check_listings(&mut self, who: Who) {
+        let all = (who.agent().is_none() || who.is_shell()).then(|| "*".to_owned());
+        let is_operator = all.is_some();
+        let listed = self.ask(who, Request::Inbox { peer: all, held: false, after: None });
+        let Some(Ok(Reply::Inbox { entries, next: None })) = listed else { panic!("{who:?} is answered {listed:?}") };
+        let mut waiting = BTreeSet::new();
+        for entry in entries {
+            let delivery = self.deliveries(entry.message).find(|delivery| delivery.peer == entry.peer).expect("it waits");
+            assert!(self.may_know_of(who, delivery), "{who:?} is listed {delivery:?}");
+            waiting.insert((entry.message, entry.peer));
+        }
+        let pending = self.world.disk.deliveries.values().filter(|delivery| delivery.stage.is_pending());
+        let expected = pending.filter(|delivery| is_operator && self.may_know_of(who, delivery));
+        let expected: BTreeSet<_> = expected.map(|delivery| (delivery.message, delivery.peer)).collect();
+        assert!(!is_operator || waiting == expected, "{who:?} is listed all that it may know of");
+
+        if is_operator {
+            self.ask(who, Request::Orphans { after: None });
+            let Some(Query::Orphans { actor, .. }) = self.query() else { panic!("{who:?} is listed no dead letters") };
+            self.check_letters(who, actor);
+        }
+
+        let query = QuestionsQuery::default();
+        let listed = self.ask(who, Request::Questions(query));
+        let Some(Ok(Reply::Questions { questions, next: None })) = listed else { panic!("{who:?} is answered {listed:?}") };
+        let listed: BTreeSet<MessageId> = questions.into_iter().map(|question| question.question).collect();
+        let records = self.world.disk.things.values().filter_map(|thing| match thing {
+            Thing::Question(record) => Some(record),
+            _ => None,
+        });
+        let expected = records.filter(|record| self.may_know_of_question(who, record)).map(|record| record.question);
+        assert_eq!(listed, expected.collect(), "{who:?} is listed questions");
+    }
+
+    /// As the shell lists dead letters: those of the store that the core lets through.
+    fn check_letters(&self, who: Who, actor: Actor) {
+        for delivery in self.world.disk.deliveries.values() {
+            if matches!(delivery.stage, Stage::Dead | Stage::Expired) {
+                let listed = self.world.broker.sees_delivery(actor, delivery);
+                assert_eq!(listed, self.may_know_of(who, delivery), "{who:?} and the dead letter {delivery:?}");
+            }
+        }
+    }
+}
+
+/// What the naive answer needs of a question.
+trait Closed {
+    fn closed_without_answer(&self) -> bool;
+}
+
+impl Closed for QuestionRecord {
+    fn closed_without_answer(&self) -> bool {
+        use peer_proto::question::QuestionState;
+        matches!(self.state, QuestionState::Expired | QuestionState::Cancelled)
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn everybody_is_shown_what_they_may_see_and_finds_it(ops in prop::collection::vec(op(), 1..60)) {
+        let mut run = Run::new();
+        for (count, op) in ops.iter().enumerate() {
+            run.play(op);
+            if count % 8 == 7 {
+                run.look();
+            }
+        }
+        run.look();
+    }
+}

@@ -1,0 +1,260 @@
+//! Schema 2, and the step from it to schema 3.
+//!
+//! In schema 2 neither a message nor a delivery said whether the message was said in private. What stands here was shipped
+//! and stays as it is.
+
+use std::collections::BTreeMap;
+
+use peer_core::record as now;
+use peer_proto::ids::{MessageId, PeerId, TaskId, Timestamp};
+use peer_proto::message::{Intent, Kind, Sender, Stage, TraceEntry, Via};
+use redb::{Key, ReadableTable, TableDefinition, Value, WriteTransaction};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use peer_core::thing::{ChannelRecord, NoteRecord, QuestionRecord, TaskRecord, ThingKey};
+
+use super::error::{Doing, Row, StoreError, WRITE};
+use super::version_1::rewrite;
+use super::{record, schema};
+
+/// The version byte of its records.
+pub(super) const VERSION: u8 = 2;
+
+#[derive(Deserialize)]
+pub(super) struct MessageRecord {
+    head: MessageHead,
+    idempotency_key: Option<String>,
+    text: String,
+}
+
+#[derive(Deserialize)]
+struct MessageHead {
+    id: MessageId,
+    from: Sender,
+    to: Vec<(PeerId, String)>,
+    intent: Intent,
+    kind: Kind,
+    thread: String,
+    channel: Option<String>,
+    reply_to: Option<MessageId>,
+    sent_at: Timestamp,
+    expires_at: Option<Timestamp>,
+    sources: Vec<String>,
+    text_bytes: u32,
+}
+
+#[derive(Deserialize)]
+pub(super) struct DeliveryRecord {
+    message: MessageId,
+    peer: PeerId,
+    stage: Stage,
+    attempts: u32,
+    acked_at: Option<Timestamp>,
+    answered_by: Option<MessageId>,
+    trace: Vec<TraceEntry>,
+    brief: Brief,
+}
+
+#[derive(Deserialize)]
+struct Brief {
+    from: PeerId,
+    from_name: String,
+    via: Via,
+    intent: Intent,
+    kind: Kind,
+    thread: String,
+    channel: Option<String>,
+    reply_to: Option<MessageId>,
+    sent_at: Timestamp,
+    expires_at: Option<Timestamp>,
+    text_bytes: u32,
+}
+
+/// Which messages were said in private, as far as that can still be told: what cannot be told is private.
+struct Privacy {
+    /// The public channels of now, in lower case, and since when each is the same one.
+    open: BTreeMap<String, Timestamp>,
+    private: BTreeMap<MessageId, bool>,
+}
+
+impl Privacy {
+    /// Notes whether a message is private. Messages come in the order of time, so that what it answers is known.
+    fn note(&mut self, id: MessageId, channel: Option<&str>, reply_to: Option<MessageId>) -> bool {
+        let in_private = channel.is_some_and(|name| !self.is_open(name, id));
+        let private = in_private || reply_to.is_some_and(|answered| self.private.get(&answered).copied().unwrap_or(false));
+        self.private.insert(id, private);
+        private
+    }
+
+    fn is_open(&self, channel: &str, id: MessageId) -> bool {
+        let since = self.open.get(&channel.to_ascii_lowercase());
+        channel.starts_with('@') || since.is_some_and(|since| id >= MessageId::first_at(*since))
+    }
+
+    /// Of a delivery: as its message, or where that is not there, by what the delivery says.
+    fn of(&self, delivery: &DeliveryRecord) -> bool {
+        let known = self.private.get(&delivery.message).copied();
+        known.unwrap_or_else(|| delivery.brief.channel.as_deref().is_some_and(|name| !self.is_open(name, delivery.message)))
+    }
+}
+
+/// Writes into every message and delivery whether it was said in private, and raises the version of all records. A record
+/// that cannot be read stays as it is, and is unreadable in schema 3 as well: by its version.
+pub(super) fn to_version_3(writing: &WriteTransaction) -> Result<(), StoreError> {
+    let mut privacy = Privacy { open: open_channels(writing)?, private: BTreeMap::new() };
+    note_messages(writing, &mut privacy)?;
+    rewrite(writing, schema::MESSAGES, schema::MESSAGES, |key, bytes, insert| {
+        let row = MessageId::try_from(key).ok().map(Row::Message);
+        let changed = |row: &Row| read::<MessageRecord>(row, bytes).map(|old| record::encode(row, &message(old, &privacy)));
+        match row.as_ref().and_then(changed) {
+            Some(changed) => insert(key, changed?.as_slice()),
+            None => insert(key, bytes),
+        }
+    })?;
+    for table in schema::DELIVERIES {
+        rewrite(writing, table, table, |key, bytes, insert| {
+            let row = MessageId::try_from(key.0).ok().map(|message| Row::Delivery(message, PeerId(key.1)));
+            let changed = |row: &Row| read::<DeliveryRecord>(row, bytes).map(|old| record::encode(row, &delivery(old, &privacy)));
+            match row.as_ref().and_then(changed) {
+                Some(changed) => insert(key, changed?.as_slice()),
+                None => insert(key, bytes),
+            }
+        })?;
+    }
+    raise(writing, schema::PEERS, |key, bytes| sealed::<now::PeerRecord>(&Row::Peer(PeerId(key)), bytes))?;
+    raise(writing, schema::QUESTIONS, |key, bytes| match MessageId::try_from(key) {
+        Ok(question) => sealed::<QuestionRecord>(&Row::Thing(ThingKey::Question(question)), bytes),
+        Err(_) => bytes.to_vec(),
+    })?;
+    raise(writing, schema::TASKS, |key, bytes| sealed::<TaskRecord>(&Row::Thing(ThingKey::Task(TaskId(key))), bytes))?;
+    raise(writing, schema::CHANNELS, |key, bytes| match std::str::from_utf8(key) {
+        Ok(name) => sealed::<ChannelRecord>(&Row::Thing(ThingKey::Channel(name.to_owned())), bytes),
+        Err(_) => bytes.to_vec(),
+    })?;
+    raise(writing, schema::NOTES, |key, bytes| match std::str::from_utf8(key) {
+        Ok(key) => sealed::<NoteRecord>(&Row::Thing(ThingKey::Note(key.to_owned())), bytes),
+        Err(_) => bytes.to_vec(),
+    })?;
+    single_values(writing)
+}
+
+fn open_channels(writing: &WriteTransaction) -> Result<BTreeMap<String, Timestamp>, StoreError> {
+    let channels = writing.open_table(schema::CHANNELS).doing(WRITE)?;
+    let mut open = BTreeMap::new();
+    for row in channels.iter().doing(WRITE)? {
+        let (key, value) = row.doing(WRITE)?;
+        let Ok(name) = std::str::from_utf8(key.value()) else { continue };
+        let row = Row::Thing(ThingKey::Channel(name.to_owned()));
+        if let Some(record) = read::<ChannelRecord>(&row, value.value()).filter(|record| !record.private) {
+            open.insert(record.name.to_ascii_lowercase(), record.created_at);
+        }
+    }
+    Ok(open)
+}
+
+fn note_messages(writing: &WriteTransaction, privacy: &mut Privacy) -> Result<(), StoreError> {
+    let messages = writing.open_table(schema::MESSAGES).doing(WRITE)?;
+    for row in messages.iter().doing(WRITE)? {
+        let (key, value) = row.doing(WRITE)?;
+        let Ok(id) = MessageId::try_from(key.value()) else { continue };
+        if let Some(old) = read::<MessageRecord>(&Row::Message(id), value.value()) {
+            privacy.note(id, old.head.channel.as_deref(), old.head.reply_to);
+        }
+    }
+    Ok(())
+}
+
+fn message(old: MessageRecord, privacy: &Privacy) -> now::MessageRecord {
+    let head = old.head;
+    now::MessageRecord {
+        head: now::MessageHead {
+            private: privacy.private.get(&head.id).copied().unwrap_or(true),
+            id: head.id,
+            from: head.from,
+            to: head.to,
+            intent: head.intent,
+            kind: head.kind,
+            thread: head.thread,
+            channel: head.channel,
+            reply_to: head.reply_to,
+            sent_at: head.sent_at,
+            expires_at: head.expires_at,
+            sources: head.sources,
+            text_bytes: head.text_bytes,
+        },
+        idempotency_key: old.idempotency_key,
+        text: old.text,
+    }
+}
+
+fn delivery(old: DeliveryRecord, privacy: &Privacy) -> now::DeliveryRecord {
+    let private = privacy.of(&old);
+    let brief = old.brief;
+    now::DeliveryRecord {
+        message: old.message,
+        peer: old.peer,
+        stage: old.stage,
+        attempts: old.attempts,
+        acked_at: old.acked_at,
+        answered_by: old.answered_by,
+        trace: old.trace,
+        brief: now::Brief {
+            from: brief.from,
+            from_name: brief.from_name,
+            via: brief.via,
+            intent: brief.intent,
+            kind: brief.kind,
+            thread: brief.thread,
+            channel: brief.channel,
+            reply_to: brief.reply_to,
+            sent_at: brief.sent_at,
+            expires_at: brief.expires_at,
+            text_bytes: brief.text_bytes,
+            private,
+        },
+    }
+}
+
+fn single_values(writing: &WriteTransaction) -> Result<(), StoreError> {
+    let mut meta = writing.open_table(schema::META).doing(WRITE)?;
+    for key in [schema::META_NEXT_PEER, schema::META_NEXT_TASK, schema::META_SETTINGS, schema::META_PAUSES, schema::META_KEPT] {
+        let Some(bytes) = meta.get(key).doing(WRITE)?.map(|bytes| bytes.value().to_vec()) else { continue };
+        let raised = match key {
+            schema::META_NEXT_PEER => sealed::<u64>(&Row::NextPeer, &bytes),
+            schema::META_NEXT_TASK => sealed::<u64>(&Row::NextTask, &bytes),
+            schema::META_SETTINGS => sealed::<now::SettingsRecord>(&Row::Settings, &bytes),
+            schema::META_PAUSES => sealed::<now::PausesRecord>(&Row::Pauses, &bytes),
+            _ => sealed::<now::KeptRecord>(&Row::Kept, &bytes),
+        };
+        meta.insert(key, raised.as_slice()).doing(WRITE)?;
+    }
+    Ok(())
+}
+
+/// The record of version 2 that stands in a row; none where the bytes are none.
+fn read<T: DeserializeOwned>(row: &Row, bytes: &[u8]) -> Option<T> {
+    record::unseal_version(row, bytes, VERSION).ok().and_then(|body| record::decode_body(body).ok())
+}
+
+/// A record that did not change, with its new version; as it is, if it is none.
+fn sealed<T: DeserializeOwned>(row: &Row, bytes: &[u8]) -> Vec<u8> {
+    match (read::<T>(row, bytes), record::unseal_version(row, bytes, VERSION)) {
+        (Some(_), Ok(body)) => record::seal(row, body),
+        _ => bytes.to_vec(),
+    }
+}
+
+/// Writes the records of a table anew, each under its key.
+fn raise<K: Key + 'static>(
+    writing: &WriteTransaction,
+    table: TableDefinition<'static, K, &'static [u8]>,
+    raised: impl for<'r> Fn(K::SelfType<'r>, &'r [u8]) -> Vec<u8>,
+) -> Result<(), StoreError>
+where
+    for<'r> K::SelfType<'r>: Copy,
+{
+    rewrite(writing, table, table, |key, bytes: <&[u8] as Value>::SelfType<'_>, insert| {
+        insert(key, raised(key, bytes).as_slice())
+    })
+}
