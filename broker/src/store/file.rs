@@ -55,6 +55,17 @@ pub(super) fn is_closed(head: &[u8; HEAD_BYTES]) -> bool {
 /// Where it is no regular file, a symlink, not the user's own, readable by others, empty (we never leave an empty one), or
 /// does not begin as a database does.
 pub(super) fn open_existing(path: &Path) -> Result<Option<File>, OpenError> {
+    let Some(file) = open_users(path)? else { return Ok(None) };
+    let mut begins = [0; MAGIC.len()];
+    match file.read_exact_at(&mut begins, 0) {
+        Ok(()) if begins == *MAGIC => Ok(Some(file)),
+        Err(source) if source.kind() != io::ErrorKind::UnexpectedEof => Err(OpenError::io(path, source)),
+        _ => Err(OpenError::NoDatabase { path: path.into() }),
+    }
+}
+
+/// As [`open_existing`], however the file begins.
+pub(super) fn open_users(path: &Path) -> Result<Option<File>, OpenError> {
     // O_NONBLOCK: opening a FIFO must not wait for its other end.
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
     let file = match OpenOptions::new().read(true).write(true).custom_flags(flags.bits()).open(path) {
@@ -76,12 +87,7 @@ pub(super) fn open_existing(path: &Path) -> Result<Option<File>, OpenError> {
     if metadata.len() == 0 {
         return Err(OpenError::Empty { path: path.into() });
     }
-    let mut begins = [0; MAGIC.len()];
-    match file.read_exact_at(&mut begins, 0) {
-        Ok(()) if begins == *MAGIC => Ok(Some(file)),
-        Err(source) if source.kind() != io::ErrorKind::UnexpectedEof => Err(OpenError::io(path, source)),
-        _ => Err(OpenError::NoDatabase { path: path.into() }),
-    }
+    Ok(Some(file))
 }
 
 /// Why a path could not be opened: by what lies there, where that says more than the error.

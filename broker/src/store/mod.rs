@@ -120,26 +120,46 @@ impl Store {
 
     /// A file of more than `checked_max` bytes counts as a large one.
     fn open_with(path: &Path, backups_dir: &Path, steps: &[Step], checked_max: u64) -> Result<Self, OpenError> {
-        let Some(file) = file::open_existing(path)? else {
-            return Self::create(path, steps);
+        let file = match file::open_existing(path) {
+            Ok(Some(file)) => file,
+            Ok(None) => return Self::create(path, steps),
+            // A large file may be ours all the same, with its first bytes damaged.
+            Err(refused @ OpenError::NoDatabase { .. })
+                if std::fs::metadata(path).is_ok_and(|found| found.len() > checked_max) =>
+            {
+                return match Self::open_remains(path, backups_dir, steps, checked_max, &refused) {
+                    Err(OpenError::Damaged { .. }) => Err(refused),
+                    opened => opened,
+                };
+            }
+            Err(refused) => return Err(refused),
         };
         let file_bytes = file.metadata().map_err(|source| OpenError::io(path, source))?.len();
         let is_large = file_bytes > checked_max;
         if !is_large {
             let same_file = file.try_clone().map_err(|source| OpenError::io(path, source))?;
             drop(open_checked(path, same_file, Access::Alone)?);
-            return Self::open_file(path, file, backups_dir, steps, is_large);
         }
         match Self::open_file(path, file, backups_dir, steps, is_large) {
-            Err(OpenError::Damaged { source, .. }) => {
-                let salvaged = salvage::salvage(path, backups_dir, &source)?;
-                // What is left may be little enough to be checked.
-                let store = Self::open_with(path, backups_dir, steps, checked_max)?;
-                salvaged.into_iter().for_each(|row| store.damage.note(row));
-                Ok(store)
+            Err(OpenError::Damaged { source, .. }) if is_large => {
+                Self::open_remains(path, backups_dir, steps, checked_max, &*source)
             }
             opened => opened,
         }
+    }
+
+    /// Opens what is left of a damaged file.
+    fn open_remains(
+        path: &Path,
+        backups_dir: &Path,
+        steps: &[Step],
+        checked_max: u64,
+        found: &dyn std::error::Error,
+    ) -> Result<Self, OpenError> {
+        let lost = salvage::salvage(path, backups_dir, found)?;
+        let store = Self::open_with(path, backups_dir, steps, checked_max)?;
+        lost.into_iter().for_each(|row| store.damage.note(row));
+        Ok(store)
     }
 
     /// Opens a file of the user's. Where it is damaged, it is as it was.

@@ -119,7 +119,16 @@ impl fmt::Display for Problem {
 
 /// See [`Store::verify`](super::Store::verify).
 pub(super) fn verify(path: &Path, access: Access) -> Result<VerifyReport, OpenError> {
-    let Some(file) = file::open_existing(path)? else { return Err(OpenError::Missing { path: path.into() }) };
+    let file = match file::open_existing(path) {
+        // A large file may be ours all the same, with its first bytes damaged.
+        Err(refused @ OpenError::NoDatabase { .. }) => {
+            let file = file::open_users(path)?;
+            let large = file.filter(|file| file.metadata().is_ok_and(|found| found.len() > CHECKED_AT_OPEN_BYTES_MAX));
+            let report = large.and_then(|file| verify_remains(path, &file, &[0; file::HEAD_BYTES]));
+            return report.unwrap_or(Err(refused));
+        }
+        opened => opened?.ok_or_else(|| OpenError::Missing { path: path.into() })?,
+    };
     let file_bytes = file.metadata().map_err(|source| OpenError::io(path, source))?.len();
     let mut before = [0; file::HEAD_BYTES];
     file.read_exact_at(&mut before, 0).map_err(|source| OpenError::of(path, redb::Error::Io(source)))?;

@@ -4,6 +4,8 @@
 //! damage it takes back what was acknowledged without a word. So each commit leaves its number and the root of its tables in
 //! a small file. It is written without a sync: that costs no commit anything, outlives the process, and may be lost with the
 //! power, which is taken for no note. Nothing else rests on it.
+//!
+//! Beside it stands a copy of the page that names the tables: where that one is damaged, no other page says where they are.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -13,6 +15,7 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::OFlag;
 
 use super::file::{FLAG_PRIMARY, FLAGS_OFFSET, HEAD_BYTES, SLOT_OFFSETS};
+use super::pages::format::{PAGE_BYTES, Root};
 
 /// Where in a commit slot the root of the tables stands: page, checksum, number of rows.
 const ROOT_OFFSET: usize = 8;
@@ -83,6 +86,14 @@ pub(super) fn noted(path: &Path) -> Option<Commit> {
     Some(Commit { number: u64::from_le_bytes(*number), root: root.try_into().ok()? })
 }
 
+/// The page that names our tables, as it was noted with the commit for the database at `path`. It has a checksum, which the
+/// commit states.
+pub(super) fn noted_page(path: &Path) -> Option<Vec<u8>> {
+    let mut page = vec![0; PAGE_BYTES];
+    open(&path_of(path)).ok()?.read_exact_at(&mut page, NOTE_BYTES as u64).ok()?;
+    Some(page)
+}
+
 /// Whether a database whose head was `before` when it was opened, and is `opened` to who reads it, lacks the commit that was
 /// noted: the one that counts now is an earlier one.
 pub(super) fn is_behind(noted: &Commit, before: &Head, opened: &Head) -> bool {
@@ -119,6 +130,18 @@ impl Witness {
         note[8..8 + ROOT_BYTES].copy_from_slice(&commit.root);
         let checksum = crc32fast::hash(&note[..NOTE_BYTES - 4]);
         note[NOTE_BYTES - 4..].copy_from_slice(&checksum.to_le_bytes());
+        let mut note = note.to_vec();
+        note.extend(self.tables_page(&commit).unwrap_or_default());
         self.note.write_all_at(&note, 0)
+    }
+
+    fn tables_page(&self, commit: &Commit) -> Option<Vec<u8>> {
+        let (at, bytes) = Root::from_bytes(&commit.root).page.place()?;
+        let mut page = vec![0; bytes];
+        if bytes != PAGE_BYTES {
+            return None;
+        }
+        self.database.read_exact_at(&mut page, at).ok()?;
+        Some(page)
     }
 }

@@ -55,13 +55,15 @@ impl GuardedFile {
         self.watch.damage.note(Row::Page(at));
         let read = |at: u64, out: &mut [u8]| self.file.read(at, out);
         let located = survey::locate(&read, self.file.len()?, at)?;
-        let Some(located) = located.filter(|located| located.is_leaf && located.shape.keys != Keys::Guarded) else {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("the page at byte {at} of the database is damaged")));
-        };
-        let shape = expected.shape().unwrap_or(located.shape);
-        let readable = match mend::mended(page, &shape, |page| expected.is(page)) {
-            Some(mended) => mended,
-            None => mend::readable(page, &shape, &located.bounds),
+        let located = located.filter(|located| located.shape.keys != Keys::Guarded);
+        let mended = located.as_ref().and_then(|located| mend::mended(page, &located.shape, |page| expected.is(page)));
+        let readable = match (mended, located) {
+            (Some(mended), _) => mended,
+            (None, Some(located)) if located.is_leaf => mend::readable(page, &located.shape, &located.bounds),
+            _ => {
+                let said = format!("the page at byte {at} of the database is damaged");
+                return Err(io::Error::new(io::ErrorKind::InvalidData, said));
+            }
         };
         let mut kept = self.watch.readable();
         if kept.len() < READABLE_MAX {

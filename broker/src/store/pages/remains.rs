@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-use super::format::{self, BRANCH, Child, LEAF, PAGE_BYTES, PageNumber, Root, Shape, UNUSED};
+use super::format::{self, BRANCH, Child, LEAF, PAGE_BYTES, PageNumber, Root, Shape, TABLES, UNUSED};
 use super::mend::{self, Bounds, RowBytes};
 use super::survey::ReadAt;
 
@@ -26,6 +26,8 @@ pub(crate) struct Remains<'a> {
     seen: BTreeSet<u64>,
     /// Where damaged pages stand.
     pub(crate) damaged: Vec<u64>,
+    /// A copy of the page that names the tables, where there is one.
+    pub(crate) tables: Option<Vec<u8>>,
 }
 
 /// A page as it was found.
@@ -41,7 +43,7 @@ pub(crate) type Sink<'a, E> = &'a mut dyn FnMut(&[RowBytes<'_>], bool) -> Result
 
 impl<'a> Remains<'a> {
     pub(crate) fn new(read: ReadAt<'a>, file_bytes: u64) -> Self {
-        Self { read, file_bytes, seen: BTreeSet::new(), damaged: Vec::new() }
+        Self { read, file_bytes, seen: BTreeSet::new(), damaged: Vec::new(), tables: None }
     }
 
     /// Whether the page of a root is the one that is meant.
@@ -113,6 +115,9 @@ impl<'a> Remains<'a> {
         let is_it = |page: &[u8]| format::page_sum(page, shape) == Some(root.sum);
         if is_it(&page) {
             return Some(Found { at, page, is_sound: true });
+        }
+        if let Some(copy) = self.tables.as_ref().filter(|copy| *shape == TABLES && is_it(copy)) {
+            return Some(Found { at, page: copy.clone(), is_sound: true });
         }
         let leaf = || if page.first() == Some(&BRANCH) { None } else { mend::mended(&page, shape, is_it) };
         if let Some(mended) = mended_branch(&page, is_it).or_else(leaf) {

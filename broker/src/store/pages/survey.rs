@@ -11,6 +11,9 @@ use super::super::schema;
 use super::format::{self, BRANCH, LEAF, PAGE_BYTES, PageNumber, Root, Shape};
 use super::mend::Bounds;
 
+/// Children of a branch that are asked what they are.
+const CHILDREN_ASKED: usize = 5;
+
 /// Levels that no tree has.
 const DEPTH_MAX: usize = 64;
 
@@ -277,17 +280,16 @@ impl Walk<'_> {
         Ok(leaves)
     }
 
-    /// Whether all children of a branch are leaves, which the first and the last tell together; none where they contradict
-    /// each other, which is damage of one of them.
+    /// Whether all children of a branch are leaves, or none is: all leaves of a tree stand on one level, so that most of a few
+    /// tell. None where they do not, because one of two is damaged.
     fn children_are(&self, children: &[format::Child]) -> io::Result<Option<bool>> {
-        let (Some(first), Some(last)) = (children.first(), children.last()) else { return Ok(None) };
-        let mut types = [0; 2];
-        for (byte, child) in types.iter_mut().zip([first, last]) {
+        let (mut leaves, mut others) = (0, 0);
+        for child in children.iter().step_by((children.len() / CHILDREN_ASKED).max(1)) {
             if let Some((at, _)) = child.root.page.place().filter(|(at, _)| *at < self.file_bytes) {
-                *byte = self.first_byte(at)?;
+                if self.first_byte(at)? == LEAF { leaves += 1 } else { others += 1 }
             }
         }
-        Ok((types[0] == types[1]).then_some(types[0] == LEAF))
+        Ok((leaves != others).then_some(leaves > others))
     }
 
     fn first_byte(&self, at: u64) -> io::Result<u8> {

@@ -33,9 +33,9 @@ use writer::Writer;
 /// # Errors
 /// [`OpenError::Damaged`], with `found` as the reason, where there is nothing left, or the file has another schema. After each
 /// error the file is as it was.
-pub(super) fn salvage(path: &Path, backups_dir: &Path, found: &redb::Error) -> Result<Vec<Row>, OpenError> {
+pub(super) fn salvage(path: &Path, backups_dir: &Path, found: &dyn std::error::Error) -> Result<Vec<Row>, OpenError> {
     tracing::error!(path = %path.display(), cause = %found, "the database is damaged; a new one is made of what is left of it");
-    let Some(file) = file::open_existing(path)? else { return Err(OpenError::Missing { path: path.into() }) };
+    let Some(file) = file::open_users(path)? else { return Err(OpenError::Missing { path: path.into() }) };
     let mut new = path.as_os_str().to_owned();
     new.push(".salvaged");
     let new = PathBuf::from(new);
@@ -113,6 +113,7 @@ fn remains_into(path: &Path, file: &File, into: File) -> Result<Option<(Vec<Row>
     }
     let mut remains = Remains::new(&read, file_bytes);
     let noted = witness::noted(path);
+    remains.tables = witness::noted_page(path);
     let (tables, is_last) = tables_of(&mut remains, &head, noted.as_ref());
     if tables.is_empty() {
         return Ok(None);

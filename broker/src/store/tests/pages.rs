@@ -1,6 +1,7 @@
 //! redb's own pages are damaged: the database is opened, what is there is right, and little is lost.
 
 use std::ops::ControlFlow;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 use std::sync::LazyLock;
 
@@ -8,13 +9,15 @@ use peer_core::record::MessageRecord;
 use peer_core::step::Change;
 use peer_proto::ids::PeerId;
 use peer_proto::message::Stage;
-use redb::{Key, TableDefinition, TableHandle, Value};
+use redb::{Key, StorageBackend, TableDefinition, TableHandle, Value};
 
-use super::super::file::HEAD_BYTES;
+use super::super::damage::Damage;
+use super::super::file::{HEAD_BYTES, StagedFile};
 use super::super::migrate::STEPS;
-use super::super::pages::format::{self, LEAF, Root, Shape, TABLES};
+use super::super::pages::format::{self, LEAF, PAGE_BYTES, Root, Shape, TABLES};
+use super::super::pages::guard::GuardedFile;
 use super::super::pages::survey;
-use super::super::{OpenError, Row, Store, Walk, schema, witness};
+use super::super::{CHECKED_AT_OPEN_BYTES_MAX, OpenError, Problem, Row, Store, Walk, schema, witness};
 use super::crash_disk::Draw;
 use super::{delivery, id, message, moved, note, peer, place, put, put_thing, send};
 use peer_core::thing::Thing;
@@ -173,7 +176,7 @@ fn every_page_has_the_checksum_that_its_parent_states() {
 
 fn put_file(database: &Path, file: &[u8], note: &[u8]) {
     std::fs::write(database, file).unwrap();
-    std::fs::set_permissions(database, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    std::fs::set_permissions(database, std::fs::Permissions::from_mode(0o600)).unwrap();
     std::fs::write(witness::path_of(database), note).unwrap();
 }
 
@@ -356,4 +359,107 @@ fn no_sound_page_is_taken_for_a_damaged_one() {
         }
     }
     assert!(!backups.exists(), "nothing was salvaged");
+}
+
+/// What a read of the page gives redb where the disk changed after the start.
+#[test]
+fn a_page_that_changes_while_it_is_in_use_is_made_readable_or_not_read() {
+    let (_dir, database, backups) = place();
+    put_file(&database, &LARGE.0, &LARGE.1);
+    let disk = std::fs::OpenOptions::new().read(true).write(true).open(&database).unwrap();
+    let (staged, stage) = StagedFile::new(disk.try_clone().unwrap()).unwrap();
+    stage.release().unwrap();
+    let read = |at: u64, out: &mut [u8]| disk.read_exact_at(out, at);
+    let known = survey::survey(&read, LARGE.0.len() as u64).unwrap().known;
+    let damage = Damage::default();
+    let (guarded, _watch) = GuardedFile::new(staged, known, damage.clone());
+    let shape = schema::SHAPES[2].1;
+    // A leaf of messages in the middle, and the branch that names it.
+    let leaves =
+        |page: &[u8]| page[0] == LEAF && format::rows(page, &shape).is_some_and(|rows| rows.len() > 4 && rows[0].0.len() == 16);
+    let of = |kind: Kind| pages(&LARGE.0).into_iter().filter(move |(_, bytes, is)| *is == kind && *bytes == PAGE_BYTES);
+    let is_message =
+        |at: usize| survey::locate(&read, LARGE.0.len() as u64, at as u64).unwrap().is_some_and(|found| found.shape == shape);
+    let (at, ..) =
+        of(Kind::Leaf).filter(|(at, bytes, _)| leaves(&LARGE.0[*at..at + bytes])).find(|(at, ..)| is_message(*at)).unwrap();
+    let sound = LARGE.0[at..at + PAGE_BYTES].to_vec();
+    let seen = |change: &dyn Fn(&mut [u8])| {
+        let mut page = sound.clone();
+        change(&mut page);
+        disk.write_all_at(&page, at as u64).unwrap();
+        let mut out = vec![0; PAGE_BYTES];
+        guarded.read(at as u64, &mut out).map(|()| out)
+    };
+    for written in [false, true] {
+        assert_eq!(seen(&|_| {}).unwrap(), sound);
+        assert_eq!(damage.has(&Row::Page(at as u64)), written);
+        // One word of the layout is found again.
+        assert_eq!(format::rows(&seen(&|page| page[2] ^= 1).unwrap(), &shape), format::rows(&sound, &shape));
+        assert_eq!(format::rows(&seen(&|page| page[0] = 7).unwrap(), &shape), format::rows(&sound, &shape));
+        assert_eq!(format::rows(&seen(&|page| page[9] ^= 2).unwrap(), &shape), format::rows(&sound, &shape));
+        // A key out of its order hides no other row.
+        let keys = format::leaf_keys(format::count(&sound), &shape);
+        let seen_rows = seen(&|page| page[keys + 16..keys + 32].fill(0xff)).unwrap();
+        let (mut left, seen_rows) = (format::rows(&sound, &shape).unwrap(), format::rows(&seen_rows, &shape).unwrap());
+        left.remove(1);
+        assert_eq!(seen_rows, left);
+        // Of nothing, one row is left that is no record.
+        let nothing = seen(&|page| page.fill(0)).unwrap();
+        assert_eq!(format::rows(&nothing, &shape).map(|rows| rows.len()), Some(1));
+        assert!(damage.has(&Row::Page(at as u64)));
+        if !written {
+            guarded.write(at as u64, &sound).unwrap();
+        }
+    }
+    let (at, ..) = of(Kind::Branch).next().unwrap();
+    disk.write_all_at(&[0xee; 64], at as u64 + 40).unwrap();
+    let error = guarded.read(at as u64, &mut vec![0; PAGE_BYTES]).unwrap_err();
+    assert!(error.to_string().contains(&format!("byte {at}")), "{error}");
+    drop((guarded, backups));
+}
+
+/// With the bound that counts for users, and long texts.
+#[test]
+fn a_damaged_branch_is_told_before_the_start_and_the_damaged_file_is_kept() {
+    let (_dir, database, backups) = place();
+    let mut store = Store::open(&database, &backups).unwrap();
+    store.commit(&[Change::PutPeer(Box::new(peer(3))), Change::PutNextPeer(PeerId(4))]).unwrap();
+    for some in (1..=280).collect::<Vec<u64>>().chunks(40) {
+        let long = |n: &u64| {
+            let mut sent = send(*n, &[3]);
+            if let Change::PutMessage(message) = &mut sent[0] {
+                message.text = format!("{n} ").repeat(60 * 1024 / format!("{n} ").len());
+            }
+            sent
+        };
+        store.commit(&some.iter().flat_map(long).collect::<Vec<_>>()).unwrap();
+    }
+    drop(store);
+    let mut damaged = std::fs::read(&database).unwrap();
+    assert!(damaged.len() as u64 > CHECKED_AT_OPEN_BYTES_MAX, "{}", damaged.len());
+    assert!(Store::verify(&database).unwrap().is_sound());
+    let (branch, ..) = pages(&damaged).into_iter().find(|(_, _, is)| *is == Kind::Branch).unwrap();
+    // Where the first child stands: it is found by its checksum.
+    let children = usize::from(u16::from_le_bytes([damaged[branch + 2], damaged[branch + 3]])) + 1;
+    damaged[branch + 8 + 16 * children] ^= 1;
+    std::fs::write(&database, &damaged).unwrap();
+
+    let report = Store::verify(&database).unwrap();
+    assert_eq!(
+        (report.problems, report.messages, report.pending),
+        (vec![Problem::Unreadable(Row::Page(branch as u64))], 280, 280)
+    );
+    assert!(std::fs::read(&database).unwrap() == damaged, "looking at it changes nothing");
+    let error = Store::look(&database).unwrap_err();
+    assert!(matches!(error, OpenError::Damaged { .. }), "{error:?}");
+
+    let store = Store::open(&database, &backups).unwrap();
+    assert_eq!(store.take_damage(), [Row::Page(branch as u64)]);
+    assert_eq!(store.load().unwrap().pending.len(), 280);
+    assert_eq!(store.message(id(280)).unwrap().map(|message| message.text.len()), Some(60 * 1024));
+    drop(store);
+    assert!(Store::verify(&database).unwrap().is_sound());
+    let kept: Vec<_> = std::fs::read_dir(&backups).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(kept.len() == 1 && std::fs::read(&kept[0]).unwrap() == damaged, "{kept:?}");
+    assert_eq!(std::fs::metadata(&kept[0]).unwrap().permissions().mode() & 0o7777, 0o600);
 }
