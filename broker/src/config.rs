@@ -23,7 +23,7 @@ use thiserror::Error;
 use toml::Spanned;
 
 pub(crate) use self::in_force::for_start;
-pub use self::in_force::{InForce, differing, in_force};
+pub use self::in_force::{FAULT_HINT, InForce, differing, in_force};
 
 /// More than any configuration needs; a file beyond it is not one.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
@@ -510,13 +510,13 @@ pub enum ConfigError {
         source: io::Error,
     },
     /// Something else has its name.
-    #[error("{} is no regular file; move it away", path.display())]
+    #[error("{} is no regular file", path.display())]
     NotAFile {
         /// The file.
         path: PathBuf,
     },
     /// It, or the link that leads to it, belongs to another user.
-    #[error("{} belongs to user {owner}, and user {user} is expected; run `sudo chown -h {user} '{}'` where it should be yours", path.display(), path.display())]
+    #[error("{} belongs to user {owner}, and user {user} is expected", path.display())]
     Owner {
         /// The file.
         path: PathBuf,
@@ -526,7 +526,7 @@ pub enum ConfigError {
         user: u32,
     },
     /// Others may write it.
-    #[error("{} has mode {mode:04o}, and others may write it; run `chmod go-w '{}'`", path.display(), path.display())]
+    #[error("{} has mode {mode:04o}, and others may write it", path.display())]
     Mode {
         /// The file.
         path: PathBuf,
@@ -534,7 +534,7 @@ pub enum ConfigError {
         mode: u32,
     },
     /// It is larger than a configuration.
-    #[error("{} has {bytes} bytes, and {FILE_BYTES_MAX} are the most; is it a configuration?", path.display())]
+    #[error("{} has {bytes} bytes, and {FILE_BYTES_MAX} are the most", path.display())]
     TooLarge {
         /// The file.
         path: PathBuf,
@@ -542,7 +542,7 @@ pub enum ConfigError {
         bytes: u64,
     },
     /// It is not TOML, or has a key that nobody knows, or a value of the wrong type.
-    #[error("{}, line {line}: {reason}; `peerctl config` lists what may stand there", path.display())]
+    #[error("{}, line {line}: {reason}", path.display())]
     Parse {
         /// The file.
         path: PathBuf,
@@ -552,7 +552,7 @@ pub enum ConfigError {
         reason: String,
     },
     /// There is no such limit.
-    #[error("{}, line {line}: there is no limit called {key}{meant}; the limits are {}", path.display(), limit_keys())]
+    #[error("{}, line {line}: there is no limit called {key}{meant}", path.display())]
     UnknownLimit {
         /// The file.
         path: PathBuf,
@@ -581,6 +581,22 @@ pub enum ConfigError {
     },
 }
 
+impl ConfigError {
+    /// The next step; empty where there is none.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        match self {
+            Self::NotAFile { .. } => "move it away".to_owned(),
+            Self::Owner { path, user, .. } => format!("run `sudo chown -h {user} '{}'` where it should be yours", path.display()),
+            Self::Mode { path, .. } => format!("run `chmod go-w '{}'`", path.display()),
+            Self::TooLarge { .. } => "is it a configuration?".to_owned(),
+            Self::Parse { .. } => "`peerctl config` lists what may stand there".to_owned(),
+            Self::UnknownLimit { .. } => format!("the limits are {}", limit_keys()),
+            _ => String::new(),
+        }
+    }
+}
+
 fn limit_keys() -> String {
     let keys: Vec<&str> = LIMIT_SPECS.iter().map(|spec| spec.key).collect();
     keys.join(", ")
@@ -593,7 +609,7 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, chown, symlink};
 
     fn parsed(text: &str) -> Result<Settings, String> {
-        parse(Path::new("/p/config.toml"), text).map_err(|error| error.to_string())
+        parse(Path::new("/p/config.toml"), text).map_err(|error| format!("{error}; {}", error.hint()))
     }
 
     #[test]

@@ -83,7 +83,7 @@ fn inherited() -> Vec<RawFd> {
 #[derive(Debug, Error)]
 pub enum DetachError {
     /// A process group leader cannot start a session.
-    #[error("process {pid} cannot start a session of its own; start the broker with `peerctl daemon start`")]
+    #[error("process {pid} cannot start a session of its own")]
     Session {
         /// This process.
         pid: Pid,
@@ -102,4 +102,15 @@ pub enum DetachError {
         /// The system's reason.
         source: std::io::Error,
     },
+}
+
+impl DetachError {
+    /// The next step; empty where there is none.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Session { .. } => "start the broker with `peerctl daemon start`".to_owned(),
+            _ => String::new(),
+        }
+    }
 }

@@ -585,16 +585,26 @@ fn digest(token: &Token) -> TokenDigest {
 #[derive(Debug, Error)]
 pub enum EngineError {
     /// A batch did not become durable; none of it was seen.
-    #[error(
-        "cannot write to the store; nothing that was acknowledged is lost; mend the cause, and the next command starts the broker again"
-    )]
+    #[error("cannot write to the store, and nothing that was acknowledged is lost")]
     Commit(#[source] StoreError),
     /// The store cannot be read.
-    #[error("cannot read from the store; stop the broker and run `peerctl daemon verify`")]
+    #[error("cannot read from the store")]
     Read(#[source] StoreError),
     /// The system has no random bits.
     #[error("cannot draw random bits from the system")]
     Entropy(#[source] getrandom::Error),
+}
+
+impl EngineError {
+    /// The next step; empty where there is none.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Commit(_) => "mend the cause, and the next command starts the broker again".to_owned(),
+            Self::Read(_) => "stop the broker and run `peerctl daemon verify`".to_owned(),
+            Self::Entropy(_) => String::new(),
+        }
+    }
 }
 
 #[cfg(test)]

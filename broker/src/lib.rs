@@ -116,9 +116,9 @@ pub fn reindex(location: &Location) -> Result<IndexReport, RunError> {
 /// # Errors
 /// What was wrong with the store, or why the index cannot be read.
 pub fn check_index(location: &Location) -> Result<Option<IndexReport>, RunError> {
-    let looked = search::in_a_child(|| look_at_index(location).map_err(|error| Chain(&error).to_string()));
+    let looked = search::in_a_child(|| look_at_index(location).map_err(|error| (Chain(&error).to_string(), error.hint())));
     match looked.map_err(RunError::Runtime)? {
-        Some(report) => report.map_err(RunError::Check),
+        Some(report) => report.map_err(|(message, hint)| RunError::Check { message, hint }),
         None => Ok(Some(IndexReport { damaged_files: 1, ..IndexReport::default() })),
     }
 }
@@ -159,7 +159,7 @@ fn run_with(options: RunOptions, timeout: Duration, ready: impl FnOnce()) -> Res
     let outcome = serve(&options, &lock, parent, timeout, ready);
     if let Err(error) = &outcome {
         // Nobody may be there any more to read it from stderr.
-        tracing::error!(cause = %Chain(error), "broker down");
+        tracing::error!(cause = %Chain(error), hint = %error.hint(), "broker down");
     }
     outcome
 }
@@ -175,7 +175,7 @@ fn serve(
     let clock = Clock::start();
     let config::InForce { settings, fault: config_fault } = config::for_start(&location.config(), &location.config_kept());
     if let Some(fault) = &config_fault {
-        tracing::error!(cause = %fault, "the configuration is not in force");
+        tracing::error!(cause = %fault, hint = config::FAULT_HINT, "the configuration is not in force");
     }
     let store = Store::open(&location.database(), &location.backups())?;
     let image = store.load().map_err(RunError::Load)?;
@@ -243,7 +243,7 @@ fn serve(
 #[derive(Debug, Error)]
 pub enum RunError {
     /// Another broker holds the directory: there is nothing to do.
-    #[error("a broker runs already and holds {}; use it, or stop it with `peerctl daemon stop`", lock.display())]
+    #[error("a broker runs already and holds {}", lock.display())]
     AlreadyRunning {
         /// The lock file that it holds.
         lock: PathBuf,
@@ -261,14 +261,19 @@ pub enum RunError {
     #[error(transparent)]
     Open(#[from] OpenError),
     /// The store opens and cannot be read.
-    #[error("cannot read the store; run `peerctl daemon verify`")]
+    #[error("cannot read the store")]
     Load(#[source] StoreError),
     /// The search index.
     #[error(transparent)]
     Index(#[from] IndexError),
     /// The search index could not be checked.
-    #[error("{0}")]
-    Check(String),
+    #[error("{message}")]
+    Check {
+        /// Why.
+        message: String,
+        /// The next step.
+        hint: String,
+    },
     /// The sandbox.
     #[error(transparent)]
     Sandbox(#[from] SandboxError),
@@ -292,7 +297,31 @@ pub enum RunError {
     Engine(#[from] EngineError),
 }
 
-/// An error with everything that led to it, on one line.
+impl RunError {
+    /// The next step; empty where there is none.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        match self {
+            Self::AlreadyRunning { .. } => "use it, or stop it with `peerctl daemon stop`".to_owned(),
+            Self::Load(_) => "run `peerctl daemon verify`".to_owned(),
+            Self::Dir(error) => error.hint(),
+            Self::Lock(error) => error.hint(),
+            Self::Log(error) => error.hint(),
+            Self::Open(error) => error.hint(),
+            Self::Index(error) => error.hint(),
+            Self::Check { hint, .. } => hint.clone(),
+            Self::Sandbox(error) => error.hint(),
+            Self::Socket(error) => error.hint(),
+            Self::Rehearsal(error) => error.hint(),
+            Self::Detach(error) => error.hint(),
+            Self::Serve(error) => error.hint(),
+            Self::Engine(error) => error.hint(),
+            Self::Runtime(_) => String::new(),
+        }
+    }
+}
+
+/// An error with everything that led to it, on one line; the next step is no part of it.
 struct Chain<'a>(&'a dyn std::error::Error);
 
 impl std::fmt::Display for Chain<'_> {

@@ -205,13 +205,13 @@ fn connections_max() -> usize {
 #[derive(Debug, Error)]
 pub enum SocketError {
     /// Something else has its name.
-    #[error("{} is no socket of this user; move it away", path.display())]
+    #[error("{} is no socket of this user", path.display())]
     NotOurs {
         /// The socket's path.
         path: PathBuf,
     },
     /// A stale socket cannot be removed.
-    #[error("cannot remove the stale socket {}; remove it by hand", path.display())]
+    #[error("cannot remove the stale socket {}", path.display())]
     Stale {
         /// The socket's path.
         path: PathBuf,
@@ -219,7 +219,7 @@ pub enum SocketError {
         source: io::Error,
     },
     /// The socket cannot be bound.
-    #[error("cannot bind the socket {}; check the directory's file system, or set PEERD_DIR to another", path.display())]
+    #[error("cannot bind the socket {}", path.display())]
     Bind {
         /// The socket's path.
         path: PathBuf,
@@ -227,13 +227,26 @@ pub enum SocketError {
         source: io::Error,
     },
     /// Its mode is not what was asked for.
-    #[error("the socket {} has mode {mode:04o}, and 0600 was set; set PEERD_DIR to a directory on another file system", path.display())]
+    #[error("the socket {} has mode {mode:04o}, and 0600 was set", path.display())]
     Mode {
         /// The socket's path.
         path: PathBuf,
         /// Its permissions.
         mode: u32,
     },
+}
+
+impl SocketError {
+    /// The next step; empty where there is none.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        match self {
+            Self::NotOurs { .. } => "move it away".to_owned(),
+            Self::Stale { .. } => "remove it by hand".to_owned(),
+            Self::Bind { .. } => "check the directory's file system, or set PEERD_DIR to another".to_owned(),
+            Self::Mode { .. } => "set PEERD_DIR to a directory on another file system".to_owned(),
+        }
+    }
 }
 
 /// Why serving ended, other than by being told to.
@@ -246,6 +259,17 @@ pub enum ServeError {
     #[error("cannot wait for connections")]
     Listen(#[source] io::Error),
     /// The engine's thread ended without a word.
-    #[error("the engine thread died; see broker.log, and start the broker again")]
+    #[error("the engine thread died")]
     EngineDied,
+}
+
+impl ServeError {
+    /// The next step; empty where there is none.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        match self {
+            Self::EngineDied => "see broker.log, and start the broker again".to_owned(),
+            _ => String::new(),
+        }
+    }
 }

@@ -106,7 +106,7 @@ impl Drop for Scratch {
 #[derive(Debug, Error)]
 pub enum RehearsalError {
     /// A file that is there cannot be opened for writing.
-    #[error("cannot open {} for writing; it must be a regular file of this user, else move it away", path.display())]
+    #[error("cannot open {} for writing", path.display())]
     Open {
         /// The file.
         path: PathBuf,
@@ -114,7 +114,7 @@ pub enum RehearsalError {
         source: io::Error,
     },
     /// Nothing can be made.
-    #[error("cannot make anything in {}; make that directory writable, or set PEERD_DIR to another", place.display())]
+    #[error("cannot make anything in {}", place.display())]
     Make {
         /// The state directory, or what there is of its path.
         place: PathBuf,
@@ -122,7 +122,7 @@ pub enum RehearsalError {
         source: io::Error,
     },
     /// Files cannot be locked.
-    #[error("cannot lock a file in {}; set PEERD_DIR to a directory on a local file system", place.display())]
+    #[error("cannot lock a file in {}", place.display())]
     Lock {
         /// Where.
         place: PathBuf,
@@ -130,13 +130,25 @@ pub enum RehearsalError {
         source: Option<io::Error>,
     },
     /// No socket can be made.
-    #[error("cannot listen on a socket in {}; set PEERD_DIR to a directory on a local file system", place.display())]
+    #[error("cannot listen on a socket in {}", place.display())]
     Listen {
         /// Where.
         place: PathBuf,
         /// The system's reason.
         source: io::Error,
     },
+}
+
+impl RehearsalError {
+    /// The next step; empty where there is none.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Open { .. } => "it must be a regular file of this user, else move it away".to_owned(),
+            Self::Make { .. } => "make that directory writable, or set PEERD_DIR to another".to_owned(),
+            Self::Lock { .. } | Self::Listen { .. } => "set PEERD_DIR to a directory on a local file system".to_owned(),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -74,16 +74,24 @@ fn filters(more: Vec<calls::Call>) -> Result<[seccompiler::BpfProgram; 3], Sandb
 pub enum SandboxError {
     /// Core dumps or tracing could not be switched off.
     #[cfg(target_os = "linux")]
-    #[error("cannot switch off core dumps and tracing; `peerctl daemon run --no-sandbox` does without")]
+    #[error("cannot switch off core dumps and tracing")]
     Process(#[source] nix::errno::Errno),
     /// The filter could not be built for this machine.
     #[cfg(target_os = "linux")]
-    #[error("cannot build the system call filter for this machine; `peerctl daemon run --no-sandbox` does without")]
+    #[error("cannot build the system call filter for this machine")]
     Build(#[from] seccompiler::BackendError),
     /// The kernel does not take the filter.
     #[cfg(target_os = "linux")]
-    #[error("the kernel refuses the system call filter; `peerctl daemon run --no-sandbox` does without")]
+    #[error("the kernel refuses the system call filter")]
     Apply(#[from] seccompiler::Error),
+}
+
+impl SandboxError {
+    /// The next step, the same for all of them.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        "`peerctl daemon run --no-sandbox` does without".to_owned()
+    }
 }
 
 #[cfg(all(test, target_os = "linux"))]

@@ -204,7 +204,7 @@ mod network {
 #[derive(Debug, Error)]
 pub enum DirError {
     /// It is missing and cannot be created.
-    #[error("cannot create the directory {}; create it with `mkdir -p -m 700 '{}'`, or set PEERD_DIR to another", dir.display(), dir.display())]
+    #[error("cannot create the directory {}", dir.display())]
     Create {
         /// The directory.
         dir: PathBuf,
@@ -220,19 +220,19 @@ pub enum DirError {
         source: io::Error,
     },
     /// It is a symbolic link.
-    #[error("the directory {} is a symbolic link, and a directory is expected; set PEERD_DIR to the path that it leads to", dir.display())]
+    #[error("the directory {} is a symbolic link, and a directory is expected", dir.display())]
     Symlink {
         /// The directory.
         dir: PathBuf,
     },
     /// Something else has its name.
-    #[error("{} is no directory; move it away, or set PEERD_DIR to a directory", dir.display())]
+    #[error("{} is no directory", dir.display())]
     NotADirectory {
         /// The directory.
         dir: PathBuf,
     },
     /// It would be made in another user's place.
-    #[error("{} belongs to user {owner}, and this is user {user}: the directory {} is not made there; run it as user {owner}, or set PEERD_DIR to a directory of your own", place.display(), dir.display())]
+    #[error("{} belongs to user {owner}, and this is user {user}: the directory {} is not made there", place.display(), dir.display())]
     Foreign {
         /// The directory.
         dir: PathBuf,
@@ -244,7 +244,7 @@ pub enum DirError {
         user: u32,
     },
     /// It belongs to another user.
-    #[error("the directory {} belongs to user {owner}, and user {user} is expected; run it as user {owner}, or set PEERD_DIR to a directory of your own", dir.display())]
+    #[error("the directory {} belongs to user {owner}, and user {user} is expected", dir.display())]
     Owner {
         /// The directory.
         dir: PathBuf,
@@ -254,7 +254,7 @@ pub enum DirError {
         user: u32,
     },
     /// Others can enter it, or its owner cannot.
-    #[error("the directory {} has mode {mode:04o}, and 0700 is expected; run `chmod 700 '{}'`", dir.display(), dir.display())]
+    #[error("the directory {} has mode {mode:04o}, and 0700 is expected", dir.display())]
     Mode {
         /// The directory.
         dir: PathBuf,
@@ -262,7 +262,7 @@ pub enum DirError {
         mode: u32,
     },
     /// It is on another machine.
-    #[error("the directory {} is on a network file system ({kind}), and a local one is expected; set PEERD_DIR to a local directory", dir.display())]
+    #[error("the directory {} is on a network file system ({kind}), and a local one is expected", dir.display())]
     Network {
         /// The directory.
         dir: PathBuf,
@@ -271,17 +271,37 @@ pub enum DirError {
     },
 }
 
+impl DirError {
+    /// The next step; empty where there is none.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Create { dir, .. } => {
+                format!("create it with `mkdir -p -m 700 '{}'`, or set PEERD_DIR to another", dir.display())
+            }
+            Self::Symlink { .. } => "set PEERD_DIR to the path that it leads to".to_owned(),
+            Self::NotADirectory { .. } => "move it away, or set PEERD_DIR to a directory".to_owned(),
+            Self::Foreign { owner, .. } | Self::Owner { owner, .. } => {
+                format!("run it as user {owner}, or set PEERD_DIR to a directory of your own")
+            }
+            Self::Mode { dir, .. } => format!("run `chmod 700 '{}'`", dir.display()),
+            Self::Network { .. } => "set PEERD_DIR to a local directory".to_owned(),
+            _ => String::new(),
+        }
+    }
+}
+
 /// Why the lock was not taken.
 #[derive(Debug, Error)]
 pub enum LockError {
     /// Another broker holds it.
-    #[error("another broker holds {}; use it, or stop it with `peerctl daemon stop`", path.display())]
+    #[error("another broker holds {}", path.display())]
     Held {
         /// The lock file.
         path: PathBuf,
     },
     /// The lock file cannot be opened.
-    #[error("cannot open the lock file {}; it must be a regular file of this user, else move it away", path.display())]
+    #[error("cannot open the lock file {}", path.display())]
     Open {
         /// The lock file.
         path: PathBuf,
@@ -289,13 +309,25 @@ pub enum LockError {
         source: io::Error,
     },
     /// The file system does not lock.
-    #[error("cannot lock {}; set PEERD_DIR to a directory on a local file system", path.display())]
+    #[error("cannot lock {}", path.display())]
     Lock {
         /// The lock file.
         path: PathBuf,
         /// The system's reason.
         source: io::Error,
     },
+}
+
+impl LockError {
+    /// The next step; empty where there is none.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Held { .. } => "use it, or stop it with `peerctl daemon stop`".to_owned(),
+            Self::Open { .. } => "it must be a regular file of this user, else move it away".to_owned(),
+            Self::Lock { .. } => "set PEERD_DIR to a directory on a local file system".to_owned(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -328,7 +360,7 @@ mod tests {
         chown(&theirs, Some(64_711), Some(64_711)).unwrap();
         let error = secure(&theirs.join("a/b")).unwrap_err();
         assert!(matches!(error, DirError::Foreign { owner: 64_711, user: 0, .. }), "{error:?}");
-        assert!(error.to_string().contains("run it as user 64711"), "{error}");
+        assert!(error.hint().contains("run it as user 64711"), "{error:?}");
         assert_eq!(std::fs::read_dir(&theirs).unwrap().count(), 0);
         // A directory of ours stays ours wherever it stands.
         std::fs::create_dir(&ours).unwrap();
@@ -342,7 +374,7 @@ mod tests {
             set_permissions(root.path(), Permissions::from_mode(mode)).unwrap();
             let error = secure(root.path()).unwrap_err();
             assert!(matches!(error, DirError::Mode { .. }), "{error:?}");
-            assert!(error.to_string().contains(&format!("chmod 700 '{}'", root.path().display())), "{error}");
+            assert_eq!(error.hint(), format!("run `chmod 700 '{}'`", root.path().display()));
             assert_eq!(mode_of(root.path()), mode);
         }
     }

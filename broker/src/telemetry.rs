@@ -140,7 +140,7 @@ pub(crate) fn log_panics() {
 #[derive(Debug, Error)]
 pub enum LogError {
     /// The file cannot be opened for appending.
-    #[error("cannot open the log {} for appending; it must be a regular file of this user, else move it away", path.display())]
+    #[error("cannot open the log {} for appending", path.display())]
     Open {
         /// The log.
         path: PathBuf,
@@ -148,13 +148,24 @@ pub enum LogError {
         source: std::io::Error,
     },
     /// A large log cannot be set aside.
-    #[error("cannot rename the log {}, which has grown beyond {LOG_BYTES_MAX} bytes; move it away", path.display())]
+    #[error("cannot rename the log {}, which has grown beyond {LOG_BYTES_MAX} bytes", path.display())]
     SetAside {
         /// The log.
         path: PathBuf,
         /// The system's reason.
         source: std::io::Error,
     },
+}
+
+impl LogError {
+    /// The next step; empty where there is none.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Open { .. } => "it must be a regular file of this user, else move it away".to_owned(),
+            Self::SetAside { .. } => "move it away".to_owned(),
+        }
+    }
 }
 
 /// What the engine stores, in a line for who debugs.

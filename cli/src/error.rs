@@ -1,14 +1,16 @@
 //! Why a command did not do what it was asked, with its exit code and its JSON form.
 //!
-//! House rule: a text says what was attempted, on what and why; what follows its last "; " is the next step.
+//! House rule: a message says what was attempted, on what and why it failed; the next step is a field of its own. No text is
+//! taken apart: what an operating system or a file name says comes out whole.
 
+use std::error::Error;
 use std::io;
-use std::path::PathBuf;
+use std::path::Path;
 
+use peer_client::start::{Said, what_helps};
 use peer_client::{ConnectError, RequestError};
-use peer_proto::refusal::ErrorCode;
+use peer_proto::refusal::{ErrorCode, Refusal};
 use serde_json::Value;
-use thiserror::Error;
 
 /// Exit code: something failed.
 pub(crate) const FAILED: u8 = 1;
@@ -65,89 +67,182 @@ pub(crate) fn exit_for(code: ErrorCode) -> u8 {
 }
 
 /// Why a command failed.
-#[derive(Debug, Error)]
-pub(crate) enum Failure {
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) kind: Kind,
+    /// What was attempted, on what and why it failed.
+    pub(crate) message: String,
+    /// The next step; empty where there is none.
+    pub(crate) hint: String,
+    /// How far it came, where there is more to say than the error. With `--json` both are one object.
+    pub(crate) data: Option<Box<Value>>,
+}
+
+/// What kind of failure: decides the exit code, and the name for programs.
+#[derive(Debug)]
+pub(crate) enum Kind {
     /// There is no connection to the broker.
-    #[error(transparent)]
-    Connect(#[from] ConnectError),
-    /// The broker did not do it.
-    #[error(transparent)]
-    Request(#[from] RequestError),
+    Connect(Box<ConnectError>),
+    /// The broker refused what was asked.
+    Refused { code: ErrorCode, retry_after_ms: Option<u64> },
+    /// The connection ended before the answer.
+    Lost,
+    /// The request does not fit a frame.
+    TooLarge,
+    /// The broker, or this program, does not keep to the protocol.
+    Unexpected,
     /// The command line is well-formed but makes no sense.
-    #[error("{0}")]
-    Usage(String),
+    Usage,
     /// There is no such thing.
-    #[error("{message}")]
-    NotFound { code: &'static str, message: String },
+    NotFound(&'static str),
     /// A client could not be wired up, or is not; the code says which.
-    #[error("{message}")]
-    Setup { code: &'static str, message: String },
+    Setup(&'static str),
     /// Doctor found problems.
-    #[error("{0}")]
-    Unwell(String),
+    Unwell,
     /// It did not happen in time.
-    #[error("{0}")]
-    TimedOut(String),
-    /// It was done in part or not at all, and `data` says how far it came. With `--json` both are one object.
-    #[error("{failure}")]
-    Partly { data: Value, failure: Box<Failure> },
+    TimedOut,
     /// The broker ended, or closed the connection, while something was watched.
-    #[error("the broker ended while it was watched; run the command again")]
     WatchEnded,
     /// A broker runs and nobody can reach it.
-    #[error("{0}")]
-    Unreachable(String),
+    Unreachable,
     /// Another broker has the lock. Only `daemon start` sees it.
-    #[error("{0}")]
-    AlreadyRunning(String),
+    AlreadyRunning,
     /// A file could not be read or written.
-    #[error("{attempt} {} failed: {source}; check the path and its permissions", path.display())]
-    File { attempt: &'static str, path: PathBuf, source: io::Error },
+    File,
     /// Something else than a file or a broker failed: a process, a signal, a pipe.
-    #[error("{attempt} failed: {source}")]
-    System { attempt: &'static str, source: io::Error },
+    System,
     /// Standard output cannot be written to.
-    #[error("writing to standard output failed: {0}")]
-    Output(io::Error),
+    Output(io::ErrorKind),
     /// The broker could not be started or stopped, or ended with an error.
-    #[error("{0}")]
-    Broker(String),
+    Broker,
     /// `demo`, `bench` or `daemon verify` saw something that must not be.
-    #[error("{0}")]
-    Wrong(String),
+    Wrong,
 }
 
 impl Failure {
+    fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), hint: String::new(), data: None }
+    }
+
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self::new(Kind::Usage, message)
+    }
+
+    pub(crate) fn not_found(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(Kind::NotFound(code), message)
+    }
+
+    pub(crate) fn setup(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(Kind::Setup(code), message)
+    }
+
+    pub(crate) fn unwell(message: impl Into<String>) -> Self {
+        Self::new(Kind::Unwell, message)
+    }
+
+    pub(crate) fn timed_out(message: impl Into<String>) -> Self {
+        Self::new(Kind::TimedOut, message)
+    }
+
+    pub(crate) fn unreachable(message: impl Into<String>) -> Self {
+        Self::new(Kind::Unreachable, message)
+    }
+
+    pub(crate) fn broker(message: impl Into<String>) -> Self {
+        Self::new(Kind::Broker, message)
+    }
+
+    pub(crate) fn wrong(message: impl Into<String>) -> Self {
+        Self::new(Kind::Wrong, message)
+    }
+
+    pub(crate) fn watch_ended() -> Self {
+        Self::new(Kind::WatchEnded, "the broker ended while it was watched").hint("run the command again")
+    }
+
+    /// What this program itself refuses as the broker would.
+    pub(crate) fn refused(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self::new(Kind::Refused { code, retry_after_ms: None }, message)
+    }
+
+    pub(crate) fn file(attempt: &str, path: impl AsRef<Path>, source: io::Error) -> Self {
+        let message = format!("{attempt} {} failed: {source}", path.as_ref().display());
+        Self::new(Kind::File, message).hint("check the path and its permissions")
+    }
+
+    pub(crate) fn system(attempt: &str, source: io::Error) -> Self {
+        Self::new(Kind::System, format!("{attempt} failed: {source}"))
+    }
+
+    pub(crate) fn output(source: io::Error) -> Self {
+        Self::new(Kind::Output(source.kind()), format!("writing to standard output failed: {source}"))
+    }
+
+    /// What an error of the broker's crate says, with what it rests on as far as its own text does not say it. `hint`: its own
+    /// next step; where it has none, what helps against the system's error.
+    pub(crate) fn of_broker(error: &dyn Error, hint: String) -> Self {
+        let (mut message, mut hint) = (error.to_string(), hint);
+        let mut source = error.source();
+        while let Some(cause) = source {
+            let cause_text = cause.to_string();
+            if !message.contains(&cause_text) {
+                message = format!("{message}: {cause_text}");
+            }
+            if hint.is_empty() {
+                hint = cause.downcast_ref::<io::Error>().and_then(helps).unwrap_or_default().to_owned();
+            }
+            source = cause.source();
+        }
+        Self::broker(message).hint(hint)
+    }
+
+    /// What another `peerctl` said of its failure.
+    pub(crate) fn said_by_broker(said: Said) -> Self {
+        Self::broker(said.message).hint(said.hint)
+    }
+
+    /// The same with this next step.
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = hint.into();
+        self
+    }
+
+    /// The same with how far it came.
+    pub(crate) fn with(mut self, data: Value) -> Self {
+        self.data = Some(Box::new(data));
+        self
+    }
+
     /// What the process exits with.
     pub(crate) fn exit(&self) -> u8 {
-        match self {
-            Self::Connect(ConnectError::Refused(refusal)) | Self::Request(RequestError::Refused(refusal)) => {
-                exit_for(refusal.code)
-            }
-            Self::Connect(ConnectError::Location(_) | ConnectError::ForeignHome { .. } | ConnectError::Executable { .. }) => {
-                FAILED
-            }
-            Self::Connect(_) | Self::Request(RequestError::Lost) | Self::WatchEnded | Self::Unreachable(_) => UNREACHABLE,
-            Self::Usage(_) => USAGE,
-            Self::NotFound { .. } => NOT_FOUND,
-            Self::TimedOut(_) => TIMED_OUT,
-            Self::Unwell(_) => UNWELL,
-            Self::Partly { failure, .. } => failure.exit(),
-            Self::AlreadyRunning(_) => ALREADY_RUNNING,
-            Self::Setup { .. }
-            | Self::Request(_)
-            | Self::File { .. }
-            | Self::System { .. }
-            | Self::Output(_)
-            | Self::Broker(_)
-            | Self::Wrong(_) => FAILED,
+        match &self.kind {
+            Kind::Refused { code, .. } => exit_for(*code),
+            Kind::Connect(error) => match &**error {
+                ConnectError::Refused(refusal) => exit_for(refusal.code),
+                ConnectError::Location(_) | ConnectError::ForeignHome { .. } | ConnectError::Executable { .. } => FAILED,
+                _ => UNREACHABLE,
+            },
+            Kind::Lost | Kind::WatchEnded | Kind::Unreachable => UNREACHABLE,
+            Kind::Usage => USAGE,
+            Kind::NotFound(_) => NOT_FOUND,
+            Kind::TimedOut => TIMED_OUT,
+            Kind::Unwell => UNWELL,
+            Kind::AlreadyRunning => ALREADY_RUNNING,
+            Kind::Setup(_)
+            | Kind::TooLarge
+            | Kind::Unexpected
+            | Kind::File
+            | Kind::System
+            | Kind::Output(_)
+            | Kind::Broker
+            | Kind::Wrong => FAILED,
         }
     }
 
     /// The failure's name for programs; the broker's own code where the broker refused.
     pub(crate) fn code(&self) -> &'static str {
-        match self {
-            Self::Connect(error) => match error {
+        match &self.kind {
+            Kind::Connect(error) => match &**error {
                 ConnectError::NotRunning { .. } => "not_running",
                 ConnectError::Sandboxed { .. } => "sandboxed",
                 ConnectError::WrongOwner { .. } | ConnectError::WrongKind { .. } => "unsafe_socket",
@@ -162,81 +257,137 @@ impl Failure {
                 | ConnectError::SentAway(_) => "unreachable",
                 ConnectError::Suspended { .. } => "suspended",
             },
-            Self::Request(RequestError::Refused(refusal)) => refusal.code.as_str(),
-            Self::Request(RequestError::Lost) | Self::WatchEnded => "connection_lost",
-            Self::Request(RequestError::TooLarge { .. }) => ErrorCode::TextTooLarge.as_str(),
-            Self::Request(_) => "unexpected",
-            Self::Usage(_) => "usage",
-            Self::NotFound { code, .. } | Self::Setup { code, .. } => code,
-            Self::TimedOut(_) => "timed_out",
-            Self::Unwell(_) => "unwell",
-            Self::Partly { failure, .. } => failure.code(),
-            Self::Unreachable(_) => "unreachable",
-            Self::AlreadyRunning(_) => "already_running",
-            Self::File { .. } => "file",
-            Self::System { .. } | Self::Output(_) => "system",
-            Self::Broker(_) => "broker",
-            Self::Wrong(_) => "wrong",
+            Kind::Refused { code, .. } => code.as_str(),
+            Kind::Lost | Kind::WatchEnded => "connection_lost",
+            Kind::TooLarge => ErrorCode::TextTooLarge.as_str(),
+            Kind::Unexpected => "unexpected",
+            Kind::Usage => "usage",
+            Kind::NotFound(code) | Kind::Setup(code) => code,
+            Kind::TimedOut => "timed_out",
+            Kind::Unwell => "unwell",
+            Kind::Unreachable => "unreachable",
+            Kind::AlreadyRunning => "already_running",
+            Kind::File => "file",
+            Kind::System | Kind::Output(_) => "system",
+            Kind::Broker => "broker",
+            Kind::Wrong => "wrong",
         }
     }
 
-    /// What went wrong, and the next step where there is one.
-    pub(crate) fn parts(&self) -> (String, String) {
-        if let Self::Partly { failure, .. } = self {
-            return failure.parts();
-        }
-        if let Self::Connect(ConnectError::Refused(refusal)) | Self::Request(RequestError::Refused(refusal)) = self {
-            return (refusal.message.clone(), refusal.hint.clone());
-        }
-        let text = self.to_string();
-        match text.rsplit_once("; ") {
-            Some((message, hint)) => (message.to_owned(), hint.to_owned()),
-            None => (text, String::new()),
-        }
-    }
-
-    /// How far it came, where there is more to say than the error.
-    pub(crate) fn data(&self) -> Option<&Value> {
-        match self {
-            Self::Partly { data, .. } => Some(data),
+    /// Why there is no connection, where that is the failure.
+    pub(crate) fn connect(&self) -> Option<&ConnectError> {
+        match &self.kind {
+            Kind::Connect(error) => Some(error),
             _ => None,
         }
     }
 
+    /// Whether the failure is that no broker runs.
+    pub(crate) fn is_not_running(&self) -> bool {
+        matches!(self.connect(), Some(ConnectError::NotRunning { .. }))
+    }
+
+    /// Whether the broker refused with this code what was asked.
+    pub(crate) fn is_refused(&self, wanted: ErrorCode) -> bool {
+        matches!(&self.kind, Kind::Refused { code, .. } if *code == wanted)
+    }
+
+    /// The broker's refusal of what was asked, where that is the failure.
+    pub(crate) fn refusal(&self) -> Option<Refusal> {
+        let Kind::Refused { code, retry_after_ms } = self.kind else { return None };
+        Some(Refusal { code, message: self.message.clone(), hint: self.hint.clone(), retry_after_ms })
+    }
+
     /// Whether the broker is gone, and a later attempt may find one: it ended, or none runs yet.
     pub(crate) fn is_lost(&self) -> bool {
-        matches!(
-            self,
-            Self::WatchEnded
-                | Self::Request(RequestError::Lost)
-                | Self::Connect(
-                    ConnectError::NotRunning { .. }
-                        | ConnectError::NoWelcome { .. }
-                        | ConnectError::Io { .. }
-                        | ConnectError::SentAway(_)
-                )
-        )
+        match &self.kind {
+            Kind::WatchEnded | Kind::Lost => true,
+            Kind::Connect(error) => matches!(
+                **error,
+                ConnectError::NotRunning { .. }
+                    | ConnectError::NoWelcome { .. }
+                    | ConnectError::Io { .. }
+                    | ConnectError::SentAway(_)
+            ),
+            _ => false,
+        }
     }
 
     /// Whether it is only that nobody reads the output any more.
     pub(crate) fn is_broken_pipe(&self) -> bool {
-        matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+        matches!(self.kind, Kind::Output(io::ErrorKind::BrokenPipe))
     }
 
     /// What somebody calls a message id is none.
     pub(crate) fn no_such_message(given: &str) -> Self {
         let given = peer_proto::text::single_line(given);
-        let message = format!(
-            "no message is called {given:?}: a message id is m- and 16 letters or digits; \
-             `peerctl history` lists recent ones"
-        );
-        Self::NotFound { code: ErrorCode::UnknownMessage.as_str(), message }
+        let message = format!("no message is called {given:?}: a message id is m- and 16 letters or digits");
+        Self::not_found(ErrorCode::UnknownMessage.as_str(), message).hint("`peerctl history` lists recent ones")
+    }
+}
+
+/// What helps against a system's error in the broker, which reads and writes its own files.
+fn helps(error: &io::Error) -> Option<&'static str> {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => Some("check who owns it and its mode: this user must read and write it"),
+        _ => what_helps(error),
+    }
+}
+
+impl From<ConnectError> for Failure {
+    fn from(error: ConnectError) -> Self {
+        let (message, hint) = (error.to_string(), error.hint());
+        Self::new(Kind::Connect(Box::new(error)), message).hint(hint)
+    }
+}
+
+impl From<RequestError> for Failure {
+    fn from(error: RequestError) -> Self {
+        let (message, hint) = (error.to_string(), error.hint());
+        let kind = match error {
+            RequestError::Refused(refusal) => Kind::Refused { code: refusal.code, retry_after_ms: refusal.retry_after_ms },
+            RequestError::Lost => Kind::Lost,
+            RequestError::TooLarge { .. } => Kind::TooLarge,
+            RequestError::NotEncodable | RequestError::Unexpected => Kind::Unexpected,
+        };
+        Self::new(kind, message).hint(hint)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Error as IoError;
+
     use super::*;
+
+    /// A file's name, a disk and a parser say what they like.
+    const ODD: &str = "the disk said no; twice; and then it was gone";
+
+    #[test]
+    fn what_a_system_says_comes_out_whole() {
+        let failure = Failure::file("reading", "/a; b/c", IoError::other(ODD));
+        assert_eq!(failure.message, format!("reading /a; b/c failed: {ODD}"));
+        assert_eq!(failure.hint, "check the path and its permissions");
+        let failure = Failure::system("waiting for the broker", IoError::other(ODD));
+        assert_eq!((failure.message, failure.hint), (format!("waiting for the broker failed: {ODD}"), String::new()));
+        let socket = std::path::PathBuf::from("/a; b/broker.sock");
+        let failure = Failure::from(ConnectError::Io { attempt: "connecting to", socket, source: IoError::other(ODD) });
+        assert_eq!(failure.message, format!("connecting to /a; b/broker.sock failed: {ODD}"));
+        assert_eq!(failure.hint, "`peerctl daemon status` says whether a broker runs");
+    }
+
+    #[test]
+    fn an_error_of_the_broker_is_told_with_what_it_rests_on_and_one_next_step() {
+        let error = peer_broker::RunError::Runtime(IoError::other(ODD));
+        let failure = Failure::of_broker(&error, error.hint());
+        assert_eq!((failure.message, failure.hint), (format!("cannot start the broker's threads: {ODD}"), String::new()));
+        let error = peer_broker::RunError::Runtime(IoError::from_raw_os_error(nix::libc::EMFILE));
+        assert!(Failure::of_broker(&error, error.hint()).hint.contains("`ulimit -n`"));
+        let error = peer_broker::store::OpenError::Backup { path: "/a; b".into(), source: IoError::other(ODD) };
+        let failure = Failure::of_broker(&error, error.hint());
+        assert_eq!(failure.message, format!("cannot copy the database to /a; b before its migration: {ODD}"));
+        assert_eq!(failure.hint, "make room there, then start again");
+    }
 
     #[test]
     fn the_document_of_the_errors_says_the_exit_codes() {

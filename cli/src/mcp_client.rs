@@ -46,9 +46,9 @@ impl McpClient {
     /// Runs an adapter and initializes it; returns what it answered.
     pub(crate) async fn start(mut command: Command, who: &Introduction<'_>) -> Result<(Self, Value), Failure> {
         command.env("PEER_NAME", who.name).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().map_err(|source| Failure::System { attempt: "running an adapter", source })?;
+        let mut child = command.spawn().map_err(|source| Failure::system("running an adapter", source))?;
         let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
-            return Err(Failure::Wrong(format!("the adapter of {} has no pipes", who.name)));
+            return Err(Failure::wrong(format!("the adapter of {} has no pipes", who.name)));
         };
         let mut client = Self {
             name: who.name.to_owned(),
@@ -154,7 +154,7 @@ impl McpClient {
         match tokio::time::timeout(Duration::from_millis(PATIENCE_MS), self.child.wait()).await {
             Ok(Ok(status)) if status.success() => Ok(()),
             Ok(Ok(status)) => Err(self.wrong(format!("ended with {status} when its client left"))),
-            Ok(Err(source)) => Err(Failure::System { attempt: "waiting for an adapter", source }),
+            Ok(Err(source)) => Err(Failure::system("waiting for an adapter", source)),
             Err(_) => Err(self.wrong(format!("still ran {PATIENCE_MS} ms after its client left"))),
         }
     }
@@ -193,7 +193,7 @@ impl McpClient {
     }
 
     fn wrong(&self, what: String) -> Failure {
-        Failure::Wrong(format!("the adapter of {} {what}", self.name))
+        Failure::wrong(format!("the adapter of {} {what}", self.name))
     }
 }
 

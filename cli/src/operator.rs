@@ -195,13 +195,13 @@ pub(crate) fn message_id(given: &str) -> Result<MessageId, Failure> {
 /// Nobody goes by that name.
 pub(crate) fn no_such_peer(given: &str) -> Failure {
     let given = peer_proto::text::single_line(given);
-    let message = format!("no peer is called {given:?}; `peerctl peers --all` lists those that are known");
-    Failure::NotFound { code: ErrorCode::UnknownPeer.as_str(), message }
+    let message = format!("no peer is called {given:?}");
+    Failure::not_found(ErrorCode::UnknownPeer.as_str(), message).hint("`peerctl peers --all` lists those that are known")
 }
 
 /// The broker answered with another kind of reply than the request has.
 pub(crate) fn unexpected() -> Failure {
-    Failure::Request(RequestError::Unexpected)
+    RequestError::Unexpected.into()
 }
 
 /// The session in whose shell this program runs, as far as the clients name it in the environment.

@@ -55,7 +55,7 @@ impl Output {
 
     /// One line of data.
     pub(crate) fn line(&self, text: &str) -> Result<(), Failure> {
-        write_line(text).map_err(Failure::Output)
+        write_line(text).map_err(Failure::output)
     }
 
     /// A JSON value: over several lines where it is all that a command prints.
@@ -77,13 +77,13 @@ impl Output {
     /// An error, for people on standard error and with `--json` for programs on standard output, in one object with what
     /// there is to say besides; in one line, because it may be the last one of a stream.
     pub(crate) fn failure(&self, failure: &Failure) {
-        let (message, hint) = failure.parts();
+        let Failure { message, hint, data, .. } = failure;
         if self.json {
-            let mut told = failure.data().cloned().unwrap_or_else(|| json!({}));
+            let mut told = data.as_deref().cloned().unwrap_or_else(|| json!({}));
             told["error"] = json!({ "code": failure.code(), "message": message, "hint": hint });
             let _ = self.json_line(&told);
         }
-        let text = if hint.is_empty() { message } else { format!("{message}; {hint}") };
+        let text = if hint.is_empty() { message.clone() } else { format!("{message}; {hint}") };
         self.remark(&format!("peerctl: {}", single_line(&text)));
     }
 

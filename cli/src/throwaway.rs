@@ -56,20 +56,23 @@ impl Throwaway {
         }
         let location = Location::resolve(Some(&dir), None).map_err(peer_client::ConnectError::from)?;
         let attempt = "writing";
-        fs::write(location.config(), config).map_err(|source| Failure::File { attempt, path: location.config(), source })?;
-        prepare(&location).map_err(|source| Failure::File { attempt, path: location.dir().into(), source })?;
+        fs::write(location.config(), config).map_err(|source| Failure::file(attempt, location.config(), source))?;
+        prepare(&location).map_err(|source| Failure::file(attempt, location.dir(), source))?;
         let endpoint = Endpoint { location, executable: executable.to_path_buf(), start: Start::Never };
         let mut broker = detached_broker(&endpoint, executable)
             .env("HOME", &home)
             .kill_on_drop(true)
             .spawn()
-            .map_err(|source| Failure::File { attempt: "running", path: executable.to_path_buf(), source })?;
+            .map_err(|source| Failure::file("running", executable, source))?;
         let words = tokio::time::timeout(Duration::from_millis(PATIENCE_MS), last_words(&mut broker)).await;
         match words {
-            Ok(Ok(words)) if words.is_empty() => {}
-            Ok(Ok(words)) => return Err(Failure::Wrong(words)),
-            Ok(Err(source)) => return Err(Failure::System { attempt: "reading what the broker says", source }),
-            Err(_) => return Err(Failure::Wrong(format!("the throw-away broker was not ready within {PATIENCE_MS} ms"))),
+            Ok(Ok(words)) => {
+                if let Some(said) = words.said() {
+                    return Err(Failure::wrong(said.message).hint(said.hint));
+                }
+            }
+            Ok(Err(source)) => return Err(Failure::system("reading what the broker says", source)),
+            Err(_) => return Err(Failure::wrong(format!("the throw-away broker was not ready within {PATIENCE_MS} ms"))),
         }
         let operator = Operator::connect(&endpoint).await?;
         Ok(Self { endpoint, operator, home, broker, _room: room })
@@ -92,15 +95,15 @@ impl Throwaway {
     pub(crate) async fn stop(mut self) -> Result<(), Failure> {
         let ended = async {
             self.operator.ask_done(Request::Shutdown).await?;
-            self.broker.wait().await.map_err(|source| Failure::System { attempt: "waiting for the broker", source })
+            self.broker.wait().await.map_err(|source| Failure::system("waiting for the broker", source))
         };
         match tokio::time::timeout(Duration::from_millis(PATIENCE_MS), ended).await {
             Ok(ended) => {
                 let status = ended?;
-                if status.success() { Ok(()) } else { Err(Failure::Wrong(format!("the throw-away broker ended with {status}"))) }
+                if status.success() { Ok(()) } else { Err(Failure::wrong(format!("the throw-away broker ended with {status}"))) }
             }
             // Dropping kills it.
-            Err(_) => Err(Failure::Wrong(format!("the throw-away broker did not stop within {PATIENCE_MS} ms and was killed"))),
+            Err(_) => Err(Failure::wrong(format!("the throw-away broker did not stop within {PATIENCE_MS} ms and was killed"))),
         }
     }
 }
@@ -113,7 +116,7 @@ pub(crate) struct Interrupts {
 
 impl Interrupts {
     pub(crate) fn listen() -> Result<Self, Failure> {
-        let listen = |kind| signal(kind).map_err(|source| Failure::System { attempt: "listening for signals", source });
+        let listen = |kind| signal(kind).map_err(|source| Failure::system("listening for signals", source));
         let signals = [listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?, listen(SignalKind::hangup())?];
         Ok(Self { signals })
     }
@@ -126,7 +129,7 @@ impl Interrupts {
             _ = terminate.recv() => {}
             _ = hangup.recv() => {}
         }
-        Failure::Wrong("interrupted; what was started was stopped and removed".to_owned())
+        Failure::wrong("interrupted: what was started was stopped and removed")
     }
 }
 
@@ -137,16 +140,12 @@ fn room() -> Result<TempDir, Failure> {
     let parent = if fits { configured } else { PathBuf::from("/tmp") };
     // Resolved, because the broker refuses a directory behind a symbolic link.
     let attempt = "making a directory under";
-    let parent = fs::canonicalize(&parent).map_err(|source| Failure::File { attempt, path: parent, source })?;
-    tempfile::Builder::new().prefix("peerd-").tempdir_in(&parent).map_err(|source| Failure::File {
-        attempt,
-        path: parent,
-        source,
-    })
+    let parent = fs::canonicalize(&parent).map_err(|source| Failure::file(attempt, parent, source))?;
+    tempfile::Builder::new().prefix("peerd-").tempdir_in(&parent).map_err(|source| Failure::file(attempt, parent, source))
 }
 
 fn create_private(path: &Path) -> Result<(), Failure> {
     use std::os::unix::fs::DirBuilderExt;
     let built = fs::DirBuilder::new().mode(0o700).create(path);
-    built.map_err(|source| Failure::File { attempt: "making", path: path.to_path_buf(), source })
+    built.map_err(|source| Failure::file("making", path, source))
 }

@@ -236,7 +236,7 @@ pub(crate) enum CallError {
     #[error("the broker ended before it answered, so it may have been done; look before you repeat it")]
     Unanswered,
     /// The connection is there, the request is wrong.
-    #[error("{0}")]
+    #[error("{}", .0.for_model())]
     Request(RequestError),
 }
 

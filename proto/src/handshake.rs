@@ -118,8 +118,7 @@ pub enum PrefaceError {
     },
     /// The version ranges do not meet.
     #[error(
-        "no common protocol version: this is {ours} (protocol {ours_min} to {ours_max}), the other end is {theirs} (protocol {theirs_min} to {theirs_max}); \
-         install one version of peerctl, then run `peerctl daemon restart`"
+        "no common protocol version: this is {ours} (protocol {ours_min} to {ours_max}), the other end is {theirs} (protocol {theirs_min} to {theirs_max})"
     )]
     NoCommonVersion {
         /// This end: version and executable.
@@ -135,6 +134,17 @@ pub enum PrefaceError {
         /// Highest version the other end speaks.
         theirs_max: u16,
     },
+}
+
+impl PrefaceError {
+    /// The next step; empty where there is none.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        match self {
+            Self::NoCommonVersion { .. } => "install one version of peerctl, then run `peerctl daemon restart`".to_owned(),
+            Self::Magic | Self::Range { .. } | Self::SoftwareTooLong { .. } => String::new(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -171,9 +181,10 @@ mod tests {
         let old = Preface { min: 1, max: 1, features: 0, software: "0.1.0 /old/peerctl".into() };
         let new = Preface { min: 2, max: 3, features: 0, software: "3.0.0 /new/peerctl".into() };
         let text = old.agree(&new).unwrap_err().to_string();
-        for part in ["/old/peerctl", "/new/peerctl", "peerctl daemon restart"] {
+        for part in ["/old/peerctl", "/new/peerctl"] {
             assert!(text.contains(part), "{text}");
         }
+        assert!(old.agree(&new).unwrap_err().hint().contains("peerctl daemon restart"));
     }
 
     #[test]

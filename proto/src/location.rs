@@ -156,25 +156,34 @@ impl Holding {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum LocationError {
     /// Neither `PEERD_DIR` nor a home directory by an absolute path.
-    #[error("neither HOME nor PEERD_DIR names a directory by an absolute path; set PEERD_DIR to one")]
+    #[error("neither HOME nor PEERD_DIR names a directory by an absolute path")]
     NoHome,
     /// `PEERD_DIR` depends on the working directory.
-    #[error("PEERD_DIR is {}, which is relative; set it to an absolute path", dir.display())]
+    #[error("PEERD_DIR is {}, which is relative", dir.display())]
     Relative {
         /// What it says.
         dir: PathBuf,
     },
     /// The socket's path does not fit a socket address.
-    #[error(
-        "the socket's path {} is {bytes} bytes long, and a socket's path ends at {SOCKET_PATH_BYTES_MAX}; set PEERD_DIR to a shorter directory",
-        socket.display()
-    )]
+    #[error("the socket's path {} is {bytes} bytes long, and a socket's path ends at {SOCKET_PATH_BYTES_MAX}", socket.display())]
     TooLong {
         /// The path.
         socket: PathBuf,
         /// Its length.
         bytes: usize,
     },
+}
+
+impl LocationError {
+    /// The next step; empty where there is none.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        match self {
+            Self::NoHome => "set PEERD_DIR to one".to_owned(),
+            Self::Relative { .. } => "set it to an absolute path".to_owned(),
+            Self::TooLong { .. } => "set PEERD_DIR to a shorter directory".to_owned(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -208,8 +217,8 @@ mod tests {
         assert_eq!(Location::resolve(None, None), Err(LocationError::NoHome));
         assert_eq!(Location::resolve(None, Some(Path::new("here"))), Err(LocationError::NoHome), "it depends on who asks");
         let relative = Location::resolve(Some(Path::new("here")), None).unwrap_err();
-        assert!(relative.to_string().contains("absolute"), "{relative}");
+        assert!(relative.hint().contains("absolute"), "{relative}");
         let long = Location::resolve(Some(Path::new(&format!("/{}", "d".repeat(100)))), None).unwrap_err();
-        assert!(long.to_string().contains("PEERD_DIR"), "{long}");
+        assert!(long.hint().contains("PEERD_DIR"), "{long}");
     }
 }

@@ -428,3 +428,48 @@ fn a_dormant_adapter_has_no_tools_and_starts_no_broker() {
     let awake = home.adapter("claude-code").env("PEERD_ENABLED", "1").start();
     let _ = awake.call("list_peers", json!({})).success();
 }
+
+/// A name may have in it what stands between a message and its next step elsewhere. Whoever says the error, this process, the
+/// broker that did not start or the one that starts it: the sentence comes out whole, and its next step apart from it.
+#[test]
+fn what_a_path_or_a_system_says_is_told_whole() {
+    let home = peer_tests::home!();
+    let dir = home.root().join("a; b");
+    let told = |arguments: &[&str]| {
+        let mut command = home.command(arguments);
+        command.env("PEERD_DIR", &dir);
+        let error = home.run(command, "").json()["error"].clone();
+        let text = |key: &str| error[key].as_str().expect("a text").to_owned();
+        (text("code"), text("message"), text("hint"))
+    };
+    let text = |code: &str, message: String, hint: &str| (code.to_owned(), message, hint.to_owned());
+    let missing = home.root().join("x; y").display().to_string();
+    assert_eq!(
+        told(&["--no-start", "send", "human", "--json", "--file", &missing]),
+        text(
+            "file",
+            format!("reading the text from {missing} failed: No such file or directory (os error 2)"),
+            "check the path and its permissions"
+        )
+    );
+    assert_eq!(
+        told(&["--no-start", "status", "--json"]),
+        text(
+            "not_running",
+            format!("no broker runs behind {}", dir.join("broker.sock").display()),
+            "start it with `peerctl daemon start`"
+        )
+    );
+
+    std::fs::create_dir(&dir).expect("make a directory");
+    std::fs::set_permissions(&dir, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("set a mode");
+    let message = format!("the directory {} has mode 0755, and 0700 is expected", dir.display());
+    let hint = format!("run `chmod 700 '{}'`", dir.display());
+    assert_eq!(told(&["daemon", "start", "--json"]), text("broker", message.clone(), &hint));
+    assert_eq!(told(&["status", "--json"]), text("start_failed", message.clone(), &hint));
+
+    // A model is told the same, and that it is its user's to do.
+    let luna = home.adapter("claude-code").env("PEERD_DIR", dir.to_str().expect("a text")).start();
+    let result = luna.call("list_peers", json!({}));
+    assert!(result.is_error && result.text.contains(&format!("{message}; tell your user: {hint}")), "{}", result.text);
+}

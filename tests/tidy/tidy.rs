@@ -137,6 +137,12 @@ fn only_the_codec_and_the_store_s_records_say_bincode() {
     none(said(&["bincode::"], PRODUCT, &["proto/src/codec.rs", "broker/src/store/record.rs"]));
 }
 
+/// A next step is a field of its own: a text in which it is looked for may be an operating system's, or a path's.
+#[test]
+fn no_text_is_taken_apart_for_its_next_step() {
+    none(said(&["split_once(\"; \")", "split(\"; \")", "find(\"; \")"], PRODUCT, &[]));
+}
+
 /// What a tool is called, or which command to type, is said to the reader whom it helps: one file knows who that is.
 #[test]
 fn only_one_file_of_the_rules_names_tools_and_commands() {

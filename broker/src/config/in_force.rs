@@ -12,6 +12,9 @@ use nix::libc;
 
 use super::{Settings, read};
 
+/// The next step where the file cannot be read.
+pub const FAULT_HINT: &str = "mend it, then run `peerctl daemon restart`";
+
 /// What a broker goes by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InForce {
@@ -33,7 +36,7 @@ pub fn in_force(file: &Path, kept: &Path) -> InForce {
         // Nobody changes the copy but a broker: where it cannot be read either, nothing is known of what was wanted.
         Some(Err(_)) | None => ("no earlier start could read it, and all defaults are in force", Settings::default()),
     };
-    InForce { settings, fault: Some(format!("{broken}: {what}; mend it, then run `peerctl daemon restart`")) }
+    InForce { settings, fault: Some(format!("{broken}: {what}")) }
 }
 
 /// The same, for the broker itself: it keeps a copy of a file that it can read.
@@ -64,13 +67,11 @@ fn keep(file: &Path, kept: &Path) -> io::Result<()> {
     fs::rename(&beside, kept)
 }
 
-/// What is wrong, with the system's reason and without the next step, which is another one here.
+/// What is wrong, with the system's reason. The next step is another one here: [`FAULT_HINT`].
 fn said(error: &super::ConfigError) -> String {
-    let text = error.to_string();
-    let text = text.rsplit_once("; ").map_or(text.as_str(), |(text, _)| text);
     match std::error::Error::source(error) {
-        Some(reason) => format!("{text}: {reason}"),
-        None => text.to_owned(),
+        Some(reason) => format!("{error}: {reason}"),
+        None => error.to_string(),
     }
 }
 

@@ -519,10 +519,10 @@ pub(super) const LOCK: &str = ".process.lock";
 #[derive(Debug, Error)]
 pub enum IndexError {
     /// The index itself.
-    #[error("cannot use the search index; it is made anew when it is thrown away")]
+    #[error("cannot use the search index")]
     Index(#[from] TantivyError),
     /// Its directory.
-    #[error("cannot use the search index in {}; see the disk and who may write there", path.display())]
+    #[error("cannot use the search index in {}", path.display())]
     Directory {
         /// Where it is.
         path: PathBuf,
@@ -544,4 +544,17 @@ pub enum IndexError {
     /// What is indexed cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl IndexError {
+    /// The next step; empty where there is none.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Index(_) => "it is made anew when it is thrown away".to_owned(),
+            Self::Directory { .. } => "see the disk and who may write there".to_owned(),
+            Self::Store(error) => error.hint(),
+            Self::Lost { .. } | Self::Behind => String::new(),
+        }
+    }
 }

@@ -89,7 +89,7 @@ impl fmt::Display for Row {
 #[derive(Debug, Error)]
 pub enum StoreError {
     /// The database or the disk under it refused.
-    #[error("cannot {doing}; see the disk, then start the broker again")]
+    #[error("cannot {doing}")]
     Database {
         /// What was attempted.
         doing: &'static str,
@@ -101,7 +101,7 @@ pub enum StoreError {
     #[error("an earlier write to the database failed, and it was not reopened since")]
     Failed,
     /// A stored record makes no sense.
-    #[error("cannot read the {row}; stop the broker and run `peerctl daemon verify`")]
+    #[error("cannot read the {row}")]
     Unreadable {
         /// What it is of.
         row: Row,
@@ -132,6 +132,18 @@ pub enum StoreError {
         /// The stage that the change replaces.
         was: Option<Stage>,
     },
+}
+
+impl StoreError {
+    /// The next step; empty where there is none.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Database { .. } => "see the disk, then start the broker again".to_owned(),
+            Self::Unreadable { .. } => "stop the broker and run `peerctl daemon verify`".to_owned(),
+            _ => String::new(),
+        }
+    }
 }
 
 impl StoreError {
@@ -168,7 +180,7 @@ pub enum OpenError {
     /// Written by a newer version.
     #[error(
         "{} has schema {found} (written by peerctl {written_by}), and this is peerctl {software}, which knows schemas up to \
-         {known}, so the file was left as it is; install that version of peerctl or a newer one",
+         {known}, so the file was left as it is",
         path.display()
     )]
     Newer {
@@ -184,10 +196,7 @@ pub enum OpenError {
         software: String,
     },
     /// Its bytes are not what was written.
-    #[error(
-        "{} is damaged, and was left as it is; put a good copy in its place, or move it away to start without its mail",
-        path.display()
-    )]
+    #[error("{} is damaged, and was left as it is", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -196,57 +205,49 @@ pub enum OpenError {
         source: Box<redb::Error>,
     },
     /// It does not begin as a redb database does: another program's, or damaged there.
-    #[error(
-        "{} is no database of peerd, or its beginning is damaged, and was left as it is; put a good copy in its place, or move it \
-         away to start without its mail",
-        path.display()
-    )]
+    #[error("{} is no database of peerd, or its beginning is damaged, and was left as it is", path.display())]
     NoDatabase {
         /// The file.
         path: PathBuf,
     },
     /// It is empty: cut off, or made by somebody else.
-    #[error(
-        "{} is empty, which no database of peerd ever is; if there was no mail in it, remove it and start again, else put a \
-         copy from the backups directory in its place",
-        path.display()
-    )]
+    #[error("{} is empty, which no database of peerd ever is", path.display())]
     Empty {
         /// The file.
         path: PathBuf,
     },
     /// A redb database, but not peerd's.
-    #[error("{} is a database of another program; move it away, or set PEERD_DIR to another directory", path.display())]
+    #[error("{} is a database of another program", path.display())]
     Foreign {
         /// The file.
         path: PathBuf,
     },
     /// Another process has it open.
-    #[error("{} is open in another process; stop the broker first with `peerctl daemon stop`", path.display())]
+    #[error("{} is open in another process", path.display())]
     AlreadyOpen {
         /// The file.
         path: PathBuf,
     },
     /// There is no such file; only from [`Store::verify`](super::Store::verify).
-    #[error("{} does not exist; the broker creates it when it first starts", path.display())]
+    #[error("{} does not exist", path.display())]
     Missing {
         /// The file.
         path: PathBuf,
     },
     /// A symlink.
-    #[error("{} is a symlink, and peerd follows none; put the file itself there", path.display())]
+    #[error("{} is a symlink, and peerd follows none", path.display())]
     Symlink {
         /// The path.
         path: PathBuf,
     },
     /// A directory, FIFO, socket or device.
-    #[error("{} is not a regular file; move it away", path.display())]
+    #[error("{} is not a regular file", path.display())]
     NotAFile {
         /// The path.
         path: PathBuf,
     },
     /// Somebody else's.
-    #[error("{} belongs to user {found}, and this is user {expected}; run it as user {found}", path.display())]
+    #[error("{} belongs to user {found}, and this is user {expected}", path.display())]
     Owner {
         /// The file.
         path: PathBuf,
@@ -256,7 +257,7 @@ pub enum OpenError {
         expected: u32,
     },
     /// Open to others.
-    #[error("{} has mode {mode:04o}, so that others can get at the mail in it; run `chmod 600` on it", path.display())]
+    #[error("{} has mode {mode:04o}, so that others can get at the mail in it", path.display())]
     Mode {
         /// The file.
         path: PathBuf,
@@ -264,7 +265,7 @@ pub enum OpenError {
         mode: u32,
     },
     /// The copy before a migration could not be made or does not open; nothing was migrated.
-    #[error("cannot copy the database to {} before its migration; make room there, then start again", path.display())]
+    #[error("cannot copy the database to {} before its migration", path.display())]
     Backup {
         /// The copy.
         path: PathBuf,
@@ -281,7 +282,7 @@ pub enum OpenError {
         source: Box<OpenError>,
     },
     /// A migration failed; the database stands at schema `from`.
-    #[error("cannot migrate {} from schema {from}; a copy from before is in the backups directory", path.display())]
+    #[error("cannot migrate {} from schema {from}", path.display())]
     Migration {
         /// The file.
         path: PathBuf,
@@ -292,7 +293,7 @@ pub enum OpenError {
         source: Box<StoreError>,
     },
     /// It opens, but cannot be read through; only from [`Store::verify`](super::Store::verify).
-    #[error("cannot read all of {}; the file was left as it is", path.display())]
+    #[error("cannot read all of {}", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -310,7 +311,7 @@ pub enum OpenError {
         source: Box<StoreError>,
     },
     /// A damaged database could not be replaced by what is left of it; it is as it was.
-    #[error("{} is damaged, and what is left of it could not be written to a new file; see the disk, then start again", path.display())]
+    #[error("{} is damaged, and what is left of it could not be written to a new file", path.display())]
     Salvage {
         /// The file.
         path: PathBuf,
@@ -326,6 +327,37 @@ pub enum OpenError {
         /// The reason.
         source: io::Error,
     },
+}
+
+impl OpenError {
+    /// The next step; empty where there is none.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Newer { .. } => "install that version of peerctl or a newer one".to_owned(),
+            Self::Damaged { .. } | Self::NoDatabase { .. } => {
+                "put a good copy in its place, or move it away to start without its mail".to_owned()
+            }
+            Self::Empty { .. } => {
+                "if there was no mail in it, remove it and start again, else put a copy from the backups directory in its place"
+                    .to_owned()
+            }
+            Self::Foreign { .. } => "move it away, or set PEERD_DIR to another directory".to_owned(),
+            Self::AlreadyOpen { .. } => "stop the broker first with `peerctl daemon stop`".to_owned(),
+            Self::Missing { .. } => "the broker creates it when it first starts".to_owned(),
+            Self::Symlink { .. } => "put the file itself there".to_owned(),
+            Self::NotAFile { .. } => "move it away".to_owned(),
+            Self::Owner { found, .. } => format!("run it as user {found}"),
+            Self::Mode { .. } => "run `chmod 600` on it".to_owned(),
+            Self::Backup { .. } => "make room there, then start again".to_owned(),
+            Self::Migration { .. } => "a copy from before is in the backups directory".to_owned(),
+            Self::Unreadable { .. } => "the file was left as it is".to_owned(),
+            Self::BackupUnsound { source, .. } => source.hint(),
+            Self::Creation { source, .. } => source.hint(),
+            Self::Salvage { .. } => "see the disk, then start again".to_owned(),
+            Self::Io { .. } => String::new(),
+        }
+    }
 }
 
 impl OpenError {

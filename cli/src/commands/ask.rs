@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::send;
 use crate::args::duration;
-use crate::error::Failure;
+use crate::error::{Failure, Kind};
 use crate::operator::Operator;
 use crate::output::{Output, Tone, cell, rfc3339};
 
@@ -61,13 +61,13 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
 fn timed_out(asked: Option<MessageId>, wait: Duration) -> Failure {
     let wait = humantime::format_duration(wait);
     let Some(id) = asked else {
-        return Failure::TimedOut(format!("the broker did not take the question within {wait}; `peerctl status` says how it is"));
+        return Failure::timed_out(format!("the broker did not take the question within {wait}"))
+            .hint("`peerctl status` says how it is");
     };
-    let failure = Failure::TimedOut(format!(
-        "no reply to {id} within {wait}; the question stays, `peerctl show {id}` says how far it came and \
-         `peerctl inbox me` will have the answer"
-    ));
-    Failure::Partly { data: json!({ "id": id.to_string(), "reply": null }), failure: Box::new(failure) }
+    let step =
+        format!("the question stays, `peerctl show {id}` says how far it came and `peerctl inbox me` will have the answer");
+    let failure = Failure::timed_out(format!("no reply to {id} within {wait}"));
+    failure.hint(step).with(json!({ "id": id.to_string(), "reply": null }))
 }
 
 /// Asks and waits, over the broker's death if need be: the question keeps its key, and a reply that came meanwhile stands
@@ -82,7 +82,7 @@ async fn answer(
     loop {
         let mut operator = Operator::connect(endpoint).await?;
         match ask(output, &mut operator, question.clone(), wait, asked).await {
-            Err(Failure::Request(RequestError::Lost)) => {}
+            Err(Failure { kind: Kind::Lost, .. }) => {}
             Err(failure) => return Err(send::with_recipients(endpoint, &question.to, failure).await),
             Ok((sent, Some(reply))) => return print(output, &operator, &sent, reply).await,
             // Nobody got the question.
@@ -158,7 +158,7 @@ fn brings_reply(kind: EventKind) -> bool {
 async fn reply(output: &Output, operator: &Operator, id: MessageId) -> Result<Option<Message>, Failure> {
     match operator.read(id).await {
         Ok(message) => Ok(Some(message)),
-        Err(Failure::Request(RequestError::Refused(refusal))) if refusal.code == ErrorCode::UnknownMessage => {
+        Err(failure) if failure.is_refused(ErrorCode::UnknownMessage) => {
             output.remark(&format!("a reply came, {id}, and is held until the person releases it"));
             Ok(None)
         }

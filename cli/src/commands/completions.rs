@@ -26,5 +26,5 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "peerctl", &mut script);
-    write_whole(&mut io::stdout().lock(), &script).map_err(Failure::Output)
+    write_whole(&mut io::stdout().lock(), &script).map_err(Failure::output)
 }

@@ -44,14 +44,14 @@ pub(crate) fn run(_args: Args, output: &Output, endpoint: &Endpoint) -> Result<(
         });
         return match fault {
             None => output.json(&data),
-            Some(fault) => Err(Failure::Partly { data, failure: Box::new(Failure::Wrong(fault)) }),
+            Some(fault) => Err(Failure::wrong(fault).hint(config::FAULT_HINT).with(data)),
         };
     }
     let table: Vec<_> = rows.into_iter().map(Row::cells).collect();
     output.table(&["KEY", "VALUE", "DEFAULT", "BOUNDS", "MEANING"], &table, "nothing can be configured")?;
     let there = if file.exists() { "" } else { " (not there: all defaults)" };
     output.remark(&output.paint(Tone::Faint, &format!("{}{there}", file.display())));
-    fault.map_or(Ok(()), |fault| Err(Failure::Wrong(fault)))
+    fault.map_or(Ok(()), |fault| Err(Failure::wrong(fault).hint(config::FAULT_HINT)))
 }
 
 /// What the running broker goes by.

@@ -10,7 +10,7 @@ use clap::Subcommand;
 use peer_broker::search::IndexReport;
 use peer_broker::store::Store;
 use peer_broker::{RunError, RunOptions};
-use peer_client::{ConnectError, Endpoint, Start, holder};
+use peer_client::{Endpoint, Start, holder};
 use peer_proto::text::single_line;
 use serde_json::json;
 
@@ -19,7 +19,7 @@ pub(crate) use self::start::{detached_broker, last_words, rehearse};
 use self::stop::Stopped;
 pub(crate) use self::stop::{stop, unreachable};
 use super::{block_on, status};
-use crate::error::Failure;
+use crate::error::{Failure, Kind};
 use crate::operator::Operator;
 use crate::output::{Output, Tone, size};
 
@@ -74,7 +74,7 @@ pub(crate) fn run(args: Args, output: &Output, endpoint: Endpoint) -> Result<(),
     let endpoint = Endpoint { start: Start::Never, ..endpoint };
     match args.what {
         What::Run { no_sandbox, detached } => serve(endpoint, !no_sandbox, detached),
-        What::Rehearse => peer_broker::rehearse(&endpoint.location, true).map_err(|error| Failure::Broker(chain(&error))),
+        What::Rehearse => peer_broker::rehearse(&endpoint.location, true).map_err(of_broker),
         What::Start => block_on(async { say_started(output, &start(&endpoint).await?) }),
         What::Stop => block_on(async {
             let stopped = stop(&endpoint).await?;
@@ -97,34 +97,13 @@ pub(crate) fn run(args: Args, output: &Output, endpoint: Endpoint) -> Result<(),
 fn serve(endpoint: Endpoint, sandbox: bool, detached: bool) -> Result<(), Failure> {
     let options = RunOptions { location: endpoint.location, executable: endpoint.executable, sandbox, detached };
     peer_broker::run(options, || {}).map_err(|error| match error {
-        RunError::AlreadyRunning { .. } if detached => Failure::AlreadyRunning(error.to_string()),
-        error => Failure::Broker(chain(&error)),
+        RunError::AlreadyRunning { .. } if detached => Failure { kind: Kind::AlreadyRunning, ..of_broker(error) },
+        error => of_broker(error),
     })
 }
 
-/// An error with what it rests on, as far as its own text does not say it.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            // The next step stays at the end.
-            text = match text.rsplit_once("; ") {
-                Some((what, step)) => format!("{what}: {cause_text}; {step}"),
-                None => format!("{text}: {cause_text}"),
-            };
-        }
-        let helps = cause.downcast_ref::<std::io::Error>().and_then(|error| match error.kind() {
-            std::io::ErrorKind::PermissionDenied => Some("check who owns it and its mode: this user must read and write it"),
-            _ => peer_client::start::what_helps(error),
-        });
-        if let Some(step) = helps.filter(|_| !text.contains("; ")) {
-            text = format!("{text}; {step}");
-        }
-        source = cause.source();
-    }
-    text
+fn of_broker(error: RunError) -> Failure {
+    Failure::of_broker(&error, error.hint())
 }
 
 fn say_started(output: &Output, started: &Started) -> Result<(), Failure> {
@@ -167,9 +146,9 @@ fn say_stopped(output: &Output, stopped: &Stopped) -> Result<(), Failure> {
 async fn say_status(output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
     match Operator::connect(endpoint).await {
         Ok(operator) => status::print(output, &status::ask(&operator).await?),
-        Err(Failure::Connect(ConnectError::NotRunning { socket })) => match holder::look(&endpoint.location) {
-            Some(holder) => Err(Failure::Unreachable(stop::unreachable(&socket, holder))),
-            None => Err(Failure::Connect(ConnectError::NotRunning { socket })),
+        Err(failure) if failure.is_not_running() => match holder::look(&endpoint.location) {
+            Some(holder) => Err(stop::unreachable(&endpoint.location.socket(), holder)),
+            None => Err(failure),
         },
         Err(failure) => Err(failure),
     }
@@ -177,7 +156,7 @@ async fn say_status(output: &Output, endpoint: &Endpoint) -> Result<(), Failure>
 
 fn reindex(output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
     let begun = std::time::Instant::now();
-    let report = peer_broker::reindex(&endpoint.location).map_err(|error| Failure::Broker(chain(&error)))?;
+    let report = peer_broker::reindex(&endpoint.location).map_err(of_broker)?;
     if output.json {
         return output.json(&json!({ "entries": report.entries, "elapsed_ms": begun.elapsed().as_millis() as u64 }));
     }
@@ -186,10 +165,10 @@ fn reindex(output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
 
 fn verify(output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
     let database = &endpoint.location.database();
-    let report = Store::verify(database).map_err(|error| Failure::Broker(chain(&error)))?;
+    let report = Store::verify(database).map_err(|error| Failure::of_broker(&error, error.hint()))?;
     // An index of a damaged database says nothing.
     let index = match report.is_sound() {
-        true => peer_broker::check_index(&endpoint.location).map_err(|error| Failure::Broker(chain(&error)))?,
+        true => peer_broker::check_index(&endpoint.location).map_err(of_broker)?,
         false => None,
     };
     let index_is_sound = index.is_none_or(|index| index.is_sound());
@@ -257,16 +236,12 @@ fn verify(output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
         return Ok(());
     }
     if report.is_sound() {
-        let message = "the search index does not fit the database, which is sound; `peerctl daemon reindex` makes it anew";
-        return Err(Failure::Partly { data, failure: Box::new(Failure::Wrong(message.to_owned())) });
+        let failure = Failure::wrong("the search index does not fit the database, which is sound");
+        return Err(failure.hint("`peerctl daemon reindex` makes it anew").with(data));
     }
-    let message = format!(
-        "problems found in {1}: {0}, which a broker leaves out; start it and go on without them, or put a good copy of the file in \
-         its place",
-        report.problems_total,
-        database.display()
-    );
-    Err(Failure::Partly { data, failure: Box::new(Failure::Wrong(message)) })
+    let message = format!("problems found in {}: {}, which a broker leaves out", database.display(), report.problems_total);
+    let step = "start it and go on without them, or put a good copy of the file in its place";
+    Err(Failure::wrong(message).hint(step).with(data))
 }
 
 fn said_of(index: Option<IndexReport>) -> String {

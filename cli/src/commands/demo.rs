@@ -76,7 +76,7 @@ async fn tell(output: &Output, room: &Throwaway) -> Result<Value, Failure> {
     let (mut luna, hello) = McpClient::start(command, &introduction).await?;
     timings["initialize_claude"] = ms_since(begun);
     if hello["capabilities"]["experimental"]["claude/channel"].is_null() {
-        return Err(Failure::Wrong(format!("the adapter did not offer a Claude client its channel: {hello}")));
+        return Err(Failure::wrong(format!("the adapter did not offer a Claude client its channel: {hello}")));
     }
     let begun = Instant::now();
     let introduction =
@@ -90,7 +90,7 @@ async fn tell(output: &Output, room: &Throwaway) -> Result<Value, Failure> {
         let names: Vec<_> = tools["tools"].as_array().into_iter().flatten().filter_map(|tool| tool["name"].as_str()).collect();
         for needed in ["list_peers", "send_message", "check_messages", "ack_messages", "set_summary", "rename_peer"] {
             if !names.contains(&needed) {
-                return Err(Failure::Wrong(format!("an adapter lists no tool {needed}, only {names:?}")));
+                return Err(Failure::wrong(format!("an adapter lists no tool {needed}, only {names:?}")));
             }
         }
     }
@@ -100,7 +100,7 @@ async fn tell(output: &Output, room: &Throwaway) -> Result<Value, Failure> {
     orion.call("set_summary", json!({ "summary": "keeping the API's dependencies in order" })).await?;
     let peers = luna.call("list_peers", json!({})).await?;
     if !peers.contains("orion") {
-        return Err(Failure::Wrong(format!("luna does not see orion: {peers:?}")));
+        return Err(Failure::wrong(format!("luna does not see orion: {peers:?}")));
     }
 
     say(String::new())?;
@@ -109,7 +109,7 @@ async fn tell(output: &Output, room: &Throwaway) -> Result<Value, Failure> {
     let begun = Instant::now();
     let sent = luna.call("send_message", json!({ "to": "orion", "message": QUESTION })).await?;
     timings["send_acknowledged"] = ms_since(begun);
-    let question = message_id_in(&sent).ok_or_else(|| Failure::Wrong(format!("send_message told no id: {sent:?}")))?;
+    let question = message_id_in(&sent).ok_or_else(|| Failure::wrong(format!("send_message told no id: {sent:?}")))?;
     say(format!("  durable as {question} and acknowledged after {} ms", timings["send_acknowledged"]))?;
 
     let result = orion.call("set_summary", json!({ "state": "working" })).await?;
@@ -124,13 +124,13 @@ async fn tell(output: &Output, room: &Throwaway) -> Result<Value, Failure> {
     let begun = Instant::now();
     let sent = orion.call("send_message", json!({ "to": "luna", "message": ANSWER, "reply_to": question })).await?;
     let answer =
-        message_id_in(&sent.replace(&question, "")).ok_or_else(|| Failure::Wrong(format!("the reply has no id: {sent:?}")))?;
+        message_id_in(&sent.replace(&question, "")).ok_or_else(|| Failure::wrong(format!("the reply has no id: {sent:?}")))?;
     let (at, notification) = luna.channel(&answer).await?;
     timings["reply_to_channel"] = json!((at.duration_since(begun).as_secs_f64() * 1e6).round() / 1e3);
     let content = notification["params"]["content"].as_str().unwrap_or_default();
     for line in ANSWER.lines() {
         if !content.contains(&format!("| {line}")) {
-            return Err(Failure::Wrong(format!("the channel notification does not carry the reply: {content:?}")));
+            return Err(Failure::wrong(format!("the channel notification does not carry the reply: {content:?}")));
         }
     }
     say(String::new())?;
@@ -146,14 +146,14 @@ async fn tell(output: &Output, room: &Throwaway) -> Result<Value, Failure> {
     let (question, answer) =
         (proved(&room.operator, question, Carrier::ToolResult).await?, proved(&room.operator, answer, Carrier::Channel).await?);
     if question.deliveries[0].answered_by != Some(answer.message.id) {
-        return Err(Failure::Wrong("the question's delivery does not name its answer".to_owned()));
+        return Err(Failure::wrong("the question's delivery does not name its answer".to_owned()));
     }
     if answer.deliveries[0].acked_at.is_none() {
-        return Err(Failure::Wrong("the answer's delivery does not say that it was acknowledged".to_owned()));
+        return Err(Failure::wrong("the answer's delivery does not say that it was acknowledged".to_owned()));
     }
     let transcript = history::read(&room.operator, HistoryQuery { limit: 10, ..HistoryQuery::default() }).await?;
     if transcript.len() != 2 {
-        return Err(Failure::Wrong(format!("the broker's history has {} messages instead of two", transcript.len())));
+        return Err(Failure::wrong(format!("the broker's history has {} messages instead of two", transcript.len())));
     }
     if !output.json {
         say(String::new())?;
@@ -185,7 +185,7 @@ fn inbox_block(result: &str, id: &str, text: &str) -> Result<String, Failure> {
         Some(block) if block.contains(id) && text.lines().all(|line| block.contains(&format!("| {line}"))) => {
             Ok(block.trim().to_owned())
         }
-        _ => Err(Failure::Wrong(format!("the next tool result does not carry {id}: {result:?}"))),
+        _ => Err(Failure::wrong(format!("the next tool result does not carry {id}: {result:?}"))),
     }
 }
 
@@ -193,9 +193,9 @@ fn inbox_block(result: &str, id: &str, text: &str) -> Result<String, Failure> {
 async fn proved(operator: &Operator, id: MessageId, carrier: Carrier) -> Result<Shown, Failure> {
     let shown = operator.show(id).await?;
     let [delivery] = shown.deliveries.as_slice() else {
-        return Err(Failure::Wrong(format!("{id} has {} deliveries instead of one", shown.deliveries.len())));
+        return Err(Failure::wrong(format!("{id} has {} deliveries instead of one", shown.deliveries.len())));
     };
-    check_trace(delivery, carrier).map_err(|what| Failure::Wrong(format!("the delivery of {id} {what}")))?;
+    check_trace(delivery, carrier).map_err(|what| Failure::wrong(format!("the delivery of {id} {what}")))?;
     Ok(shown)
 }
 

@@ -150,8 +150,8 @@ pub(crate) async fn must_be_known(operator: &Operator, name: &str) -> Result<(),
     if channels.iter().any(|channel| channel.name.eq_ignore_ascii_case(name)) {
         return Ok(());
     }
-    let message = format!("there is no channel {:?}; `peerctl channels` lists them", single_line(name));
-    Err(Failure::NotFound { code: ErrorCode::UnknownChannel.as_str(), message })
+    let message = format!("there is no channel {:?}", single_line(name));
+    Err(Failure::not_found(ErrorCode::UnknownChannel.as_str(), message).hint("`peerctl channels` lists them"))
 }
 
 /// As many messages as the query's limit says, over as many pages as it takes; oldest first.

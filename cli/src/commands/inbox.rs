@@ -44,7 +44,7 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
     let mine = args.peer.as_deref().and_then(person).is_some();
     if args.ack && !mine {
-        return Err(Failure::Usage("--ack is for your own mail alone; say `peerctl inbox me --ack`".to_owned()));
+        return Err(Failure::usage("--ack is for your own mail alone").hint("say `peerctl inbox me --ack`"));
     }
     let operator = Operator::connect(endpoint).await?;
     let whose = if mine { PeerId::HUMAN.to_string() } else { args.peer.unwrap_or_else(|| "*".to_owned()) };

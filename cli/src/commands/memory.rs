@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
 use clap::Subcommand;
-use peer_client::{Endpoint, RequestError};
+use peer_client::Endpoint;
 use peer_proto::ids::Timestamp;
 use peer_proto::limits::{NOTE_BYTES_MAX, NOTE_TAGS_MAX, PAGE_ENTRIES_MAX, TTL_MS_MAX, TTL_MS_MIN};
 use peer_proto::note::{NoteDraft, NoteInfo, NoteRequest, is_key, is_tag};
@@ -230,7 +230,7 @@ async fn export(output: &Output, endpoint: &Endpoint, filter: Filter) -> Result<
             Ok(Reply::Note(note)) => output.json_line(&json(&note))?,
             Ok(_) => return Err(unexpected()),
             // It was forgotten meanwhile.
-            Err(Failure::Request(RequestError::Refused(refusal))) if refusal.code == ErrorCode::UnknownNote => {}
+            Err(failure) if failure.is_refused(ErrorCode::UnknownNote) => {}
             Err(failure) => return Err(failure),
         }
     }
@@ -251,11 +251,8 @@ async fn import(output: &Output, endpoint: &Endpoint, file: &Path, dry_run: bool
         let more = wrong.len().saturating_sub(LINES_NAMED_MAX);
         wrong.truncate(LINES_NAMED_MAX);
         let more = if more > 0 { format!(", and {more} more lines") } else { String::new() };
-        return Err(Failure::Wrong(format!(
-            "importing {} failed: {}{more}; nothing was written: mend these lines and import it again",
-            file.display(),
-            wrong.join(", ")
-        )));
+        let message = format!("importing {} failed: {}{more}", file.display(), wrong.join(", "));
+        return Err(Failure::wrong(message).hint("nothing was written: mend these lines and import it again"));
     }
     let (mut written, mut kept) = (0, 0);
     if !dry_run {
@@ -264,12 +261,9 @@ async fn import(output: &Output, endpoint: &Endpoint, file: &Path, dry_run: bool
             draft.if_version = keep.then_some(0);
             match operator.ask(Request::Note(NoteRequest::Set(draft))).await {
                 Ok(_) => written += 1,
-                Err(Failure::Request(RequestError::Refused(refusal))) if refusal.code == ErrorCode::VersionConflict => kept += 1,
+                Err(failure) if failure.is_refused(ErrorCode::VersionConflict) => kept += 1,
                 Err(failure) => {
-                    return Err(Failure::Partly {
-                        data: json!({ "written": written, "kept": kept }),
-                        failure: Box::new(failure),
-                    });
+                    return Err(failure.with(json!({ "written": written, "kept": kept })));
                 }
             }
         }
@@ -284,7 +278,7 @@ async fn import(output: &Output, endpoint: &Endpoint, file: &Path, dry_run: bool
 }
 
 fn read_lines(file: &Path) -> Result<String, Failure> {
-    let failed = |source| Failure::File { attempt: "reading", path: file.to_owned(), source };
+    let failed = |source| Failure::file("reading", file, source);
     if file != Path::new("-") {
         return std::fs::read_to_string(file).map_err(failed);
     }

@@ -85,7 +85,7 @@ pub(crate) fn run(command: Command, output: &Output, endpoint: Endpoint) -> Resu
 pub(crate) fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = start::runtime().map_err(|error| {
         let step = start::what_helps(&error).unwrap_or("try again");
-        Failure::Wrong(format!("starting the runtime failed: {error}; {step}"))
+        Failure::wrong(format!("starting the runtime failed: {error}")).hint(step)
     })?;
     let done = runtime.block_on(future);
     // A blocking read of standard input or of a lock may still be under way; nobody waits for it.

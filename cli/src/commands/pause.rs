@@ -1,6 +1,6 @@
 //! `peerctl pause` and `peerctl resume`: whether agents may send.
 
-use peer_client::{Endpoint, RequestError};
+use peer_client::Endpoint;
 use peer_proto::brake::UsedUpThread;
 use peer_proto::refusal::ErrorCode;
 use peer_proto::request::{Pausing, Reply, Request};
@@ -77,9 +77,7 @@ async fn run(given: What, output: &Output, endpoint: &Endpoint, request: fn(Paus
     } else {
         // A session may have a name that looks like a thread's: then it is meant.
         match operator.ask(request(Pausing::Peer(what.clone()))).await {
-            Err(Failure::Request(RequestError::Refused(refusal)))
-                if refusal.code == ErrorCode::UnknownPeer && what.starts_with(THREAD_PREFIX) =>
-            {
+            Err(failure) if failure.is_refused(ErrorCode::UnknownPeer) && what.starts_with(THREAD_PREFIX) => {
                 operator.ask(request(Pausing::Thread(what))).await
             }
             answer => answer,

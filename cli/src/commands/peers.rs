@@ -80,7 +80,7 @@ async fn watch(args: &Args, output: &Output, operator: &mut Operator) -> Result<
             match operator.pushes.next().await {
                 Some(Push::Event(event)) if is_about_presence(event.kind) => break,
                 Some(_) => {}
-                None => return Err(Failure::WatchEnded),
+                None => return Err(Failure::watch_ended()),
             }
         }
     }

@@ -52,7 +52,7 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
         return print(output, &policies);
     };
     if person(&who).is_some() {
-        return Err(Failure::Usage("your own mailbox takes everything; a policy is for a session's".to_owned()));
+        return Err(Failure::usage("your own mailbox takes everything").hint("a policy is for a session's"));
     }
     let request = match args.what.as_deref() {
         None => Request::Policies,
@@ -91,7 +91,7 @@ fn policy(typed: &str) -> Result<Option<Policy>, Failure> {
     let known = [Policy::Accept, Policy::Hold, Policy::Refuse].into_iter().find(|policy| policy.as_str() == typed);
     if known.is_none() && typed != "default" {
         let typed = single_line(typed);
-        return Err(Failure::Usage(format!("no policy is called {typed:?}; say accept, hold, refuse or default")));
+        return Err(Failure::usage(format!("no policy is called {typed:?}")).hint("say accept, hold, refuse or default"));
     }
     Ok(known)
 }
@@ -102,7 +102,7 @@ fn consent(typed: &str) -> Result<bool, Failure> {
         "deny" => Ok(false),
         _ => {
             let typed = single_line(typed);
-            Err(Failure::Usage(format!("posts into inbox sockets cannot be {typed:?}; say allow or deny")))
+            Err(Failure::usage(format!("posts into inbox sockets cannot be {typed:?}")).hint("say allow or deny"))
         }
     }
 }

@@ -54,7 +54,7 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
             Ok(told) => released.extend(told),
             // What went before it is on its way, and has to be told.
             Err(failure) if output.json && !released.is_empty() => {
-                return Err(Failure::Partly { data: json!({ "deliveries": released }), failure: Box::new(failure) });
+                return Err(failure.with(json!({ "deliveries": released })));
             }
             Err(failure) => return Err(failure),
         }

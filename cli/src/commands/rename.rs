@@ -27,9 +27,7 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
     if person(&args.old).is_some() {
-        return Err(Failure::Usage(
-            "the person is called human and stays so; `peerctl peers` lists who can be renamed".to_owned(),
-        ));
+        return Err(Failure::usage("the person is called human and stays so").hint("`peerctl peers` lists who can be renamed"));
     }
     let operator = Operator::connect(endpoint).await?;
     let request = Request::Rename { peer: Some(args.old.clone()), new_name: args.new };

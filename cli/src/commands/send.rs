@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::ValueEnum;
-use peer_client::{Endpoint, RequestError};
+use peer_client::Endpoint;
 use peer_proto::ids::PeerId;
 use peer_proto::limits::TEXT_BYTES_MAX;
 use peer_proto::message::{Intent, Stage};
@@ -16,7 +16,7 @@ use peer_proto::text::single_line;
 use serde_json::{Value, json};
 
 use crate::args::duration;
-use crate::error::{Failure, REFUSED, exit_for};
+use crate::error::{Failure, Kind, REFUSED, exit_for};
 use crate::operator::{Operator, find, message_id, person};
 use crate::output::{Output, Tone, cell, rfc3339};
 
@@ -105,9 +105,8 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
 pub(crate) fn recipients(to: &str) -> Result<Vec<String>, Failure> {
     let names: Vec<_> = to.split(',').map(|name| name.trim().to_owned()).collect();
     if names.iter().any(String::is_empty) {
-        let message =
-            format!("the recipients {:?} contain an empty name; write a name or several separated by commas", single_line(to));
-        return Err(Failure::Usage(message));
+        let message = format!("the recipients {:?} contain an empty name", single_line(to));
+        return Err(Failure::usage(message).hint("write a name or several separated by commas"));
     }
     Ok(names)
 }
@@ -117,23 +116,21 @@ pub(crate) fn text(words: &[String], file: Option<PathBuf>) -> Result<String, Fa
     let bytes = match file {
         Some(path) => {
             let attempt = "reading the text from";
-            let opened = std::fs::File::open(&path).map_err(|source| Failure::File { attempt, path: path.clone(), source })?;
-            bounded(opened).map_err(|source| Failure::File { attempt, path, source })?
+            let opened = std::fs::File::open(&path).map_err(|source| Failure::file(attempt, path.clone(), source))?;
+            bounded(opened).map_err(|source| Failure::file(attempt, path, source))?
         }
-        None if words.len() == 1 && words[0] == "-" => bounded(std::io::stdin().lock())
-            .map_err(|source| Failure::System { attempt: "reading the text from standard input", source })?,
+        None if words.len() == 1 && words[0] == "-" => {
+            bounded(std::io::stdin().lock()).map_err(|source| Failure::system("reading the text from standard input", source))?
+        }
         None => words.join(" ").into_bytes(),
     };
     if bytes.len() > TEXT_BYTES_MAX {
-        return Err(refused(
-            ErrorCode::TextTooLarge,
-            format!("the text has more than {TEXT_BYTES_MAX} bytes, which is the most that one message carries"),
-            "send it in parts, or send the path of a file".to_owned(),
-        ));
+        let message = format!("the text has more than {TEXT_BYTES_MAX} bytes, which is the most that one message carries");
+        return Err(Failure::refused(ErrorCode::TextTooLarge, message).hint("send it in parts, or send the path of a file"));
     }
     String::from_utf8(bytes).map_err(|error| {
         let place = error.utf8_error().valid_up_to();
-        Failure::Usage(format!("the text is not UTF-8 from byte {place} on; convert it first, for example with iconv"))
+        Failure::usage(format!("the text is not UTF-8 from byte {place} on")).hint("convert it first, for example with iconv")
     })
 }
 
@@ -142,10 +139,6 @@ fn bounded(source: impl Read) -> Result<Vec<u8>, std::io::Error> {
     let mut bytes = Vec::new();
     source.take(TEXT_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
-}
-
-fn refused(code: ErrorCode, message: String, hint: String) -> Failure {
-    Failure::Request(RequestError::Refused(Refusal { code, message, hint, retry_after_ms: None }))
 }
 
 /// An idempotency key that nobody else of this user draws: this process, this nanosecond.
@@ -160,7 +153,7 @@ async fn send_surely(endpoint: &Endpoint, send: Send) -> Result<Sent, Failure> {
     loop {
         let operator = Operator::connect(endpoint).await?;
         match operator.send(send.clone()).await {
-            Err(Failure::Request(RequestError::Lost)) if repeats < REPEATS_MAX => repeats += 1,
+            Err(Failure { kind: Kind::Lost, .. }) if repeats < REPEATS_MAX => repeats += 1,
             outcome => return outcome,
         }
     }
@@ -171,7 +164,7 @@ pub(crate) fn print(output: &Output, sent: &Sent) -> Result<(), Failure> {
     let refused = refused_by_some(&sent.deliveries);
     if output.json {
         return match refused {
-            Some(failure) => Err(Failure::Partly { data: json(sent), failure: Box::new(failure) }),
+            Some(failure) => Err(failure.with(json(sent))),
             None => output.json(&json(sent)),
         };
     }
@@ -234,30 +227,28 @@ fn refused_by_some(deliveries: &[SentDelivery]) -> Option<Failure> {
     let refusals = || deliveries.iter().filter_map(|delivery| delivery.refusal.as_ref().map(|refusal| (&delivery.name, refusal)));
     let (_, first) = refusals().next()?;
     let whys: Vec<_> = refusals().map(|(name, refusal)| format!("{}: {}", cell(name), refusal.message)).collect();
-    Some(refused(first.code, format!("not delivered to {}", whys.join(", and to ")), first.hint.clone()))
+    let message = format!("not delivered to {}", whys.join(", and to "));
+    Some(Failure::refused(first.code, message).hint(first.hint.as_str()))
 }
 
 /// A refusal of the whole message, together with the recipients that it therefore did not reach. A name that is not known
 /// refuses the message before there are recipients to speak of; that stays as it is.
 pub(crate) async fn with_recipients(endpoint: &Endpoint, to: &[String], failure: Failure) -> Failure {
-    let Failure::Request(RequestError::Refused(refusal)) = &failure else { return failure };
-    if exit_for(refusal.code) != REFUSED {
-        return failure;
-    }
+    let Some(refusal) = failure.refusal().filter(|refusal| exit_for(refusal.code) == REFUSED) else { return failure };
     let listed = async { Operator::connect(endpoint).await?.peers(PeersQuery { all: true, ..PeersQuery::default() }).await };
     // Whoever cannot be asked now leaves the refusal as it is.
     let Ok(peers) = listed.await else { return failure };
     let mut deliveries: Vec<_> = to
         .iter()
         .filter_map(|given| match person(given) {
-            Some(name) => Some(delivery_json(name, PeerId::HUMAN, None, false, Some(refusal))),
+            Some(name) => Some(delivery_json(name, PeerId::HUMAN, None, false, Some(&refusal))),
             None => find(&peers, given)
                 .and_then(|place| peers.get(place))
-                .map(|peer| delivery_json(&peer.name, peer.id, None, peer.online, Some(refusal))),
+                .map(|peer| delivery_json(&peer.name, peer.id, None, peer.online, Some(&refusal))),
         })
         .collect();
     // A peer that was named twice is one recipient.
     deliveries.dedup();
     let data = json!({ "id": null, "thread": null, "deduplicated": false, "deliveries": deliveries });
-    Failure::Partly { data, failure: Box::new(failure) }
+    failure.with(data)
 }

@@ -14,7 +14,7 @@ use super::block_on;
 use crate::error::Failure;
 use crate::operator::{Operator, unexpected};
 use crate::output::{Output, Tone};
-use crate::setup::draft::{Draft, File};
+use crate::setup::draft::{Draft, File, Remark};
 use crate::setup::runs::{Answers, Runs};
 use crate::setup::{Client, Place, alias, claude, codex, files, gemini, others, retire, terminal, undo};
 
@@ -114,8 +114,8 @@ fn chosen(args: &Args, place: &Place) -> Result<Vec<Client>, Failure> {
     }
     let installed: Vec<_> = Client::ALL.into_iter().filter(|client| place.has(*client)).collect();
     if installed.is_empty() {
-        let message = "no client was found in the home directory; name one: `peerctl setup claude`, or take `--all`".to_owned();
-        return Err(Failure::NotFound { code: "no_client", message });
+        let failure = Failure::not_found("no_client", "no client was found in the home directory");
+        return Err(failure.hint("name one: `peerctl setup claude`, or take `--all`"));
     }
     Ok(installed)
 }
@@ -126,7 +126,8 @@ pub(crate) fn named(names: &[String]) -> Result<Vec<Client>, Failure> {
     for name in names {
         let client = Client::named(name).ok_or_else(|| {
             let name = peer_proto::text::single_line(name);
-            Failure::Usage(format!("{name:?} is wired up by hand; `peerctl setup {name} --print` shows what to write"))
+            Failure::usage(format!("{name:?} is wired up by hand"))
+                .hint(format!("`peerctl setup {name} --print` shows what to write"))
         })?;
         if !clients.contains(&client) {
             clients.push(client);
@@ -198,8 +199,8 @@ fn check(output: &Output, place: &Place, runs: &Runs, clients: &[Client]) -> Res
         return if output.json { output.json(&data) } else { Ok(()) };
     }
     let names: Vec<_> = clients.iter().filter(|client| !is_wired(&draft, **client)).map(|client| client.title()).collect();
-    let message = format!("not wired up as this peerctl does it: {}; `peerctl setup` mends it", names.join(", "));
-    Err(Failure::Partly { data, failure: Box::new(Failure::Setup { code: "differs", message }) })
+    let message = format!("not wired up as this peerctl does it: {}", names.join(", "));
+    Err(Failure::setup("differs", message).hint("`peerctl setup` mends it").with(data))
 }
 
 fn is_wired(draft: &Draft, client: Client) -> bool {
@@ -246,8 +247,9 @@ fn wire(
     if retires {
         retire::take_out(&mut draft, &theirs)?;
     } else {
-        let told = |found: &retire::Found| {
-            format!("{} would be a second mailbox beside peerd; `peerctl setup --retire` takes it out", found.what)
+        let told = |found: &retire::Found| Remark {
+            what: format!("{} would be a second mailbox beside peerd", found.what),
+            step: "`peerctl setup --retire` takes it out".to_owned(),
         };
         draft.warnings.extend(theirs.iter().map(told));
     }
@@ -268,9 +270,9 @@ fn wire(
     }
     if !draft.conflicts.is_empty() {
         let first = &draft.conflicts[0];
-        let message = format!("{}: {}; {}", first.path.display(), first.what, first.step);
-        let failure = Failure::Setup { code: "conflict", message };
-        return Err(Failure::Partly { data: told(&draft, clients, false), failure: Box::new(failure) });
+        let message = format!("{}: {}", first.path.display(), first.what);
+        let failure = Failure::setup("conflict", message).hint(first.step.as_str());
+        return Err(failure.with(told(&draft, clients, false)));
     }
     let changed: Vec<&File> = draft.changed().collect();
     for file in &changed {
@@ -326,8 +328,8 @@ fn shell_line(args: &Args, asks: bool, place: &Place, draft: &mut Draft) -> Resu
     let shell = std::env::var("SHELL").ok();
     let Some(path) = alias::file(place, shell.as_deref()) else {
         if args.alias {
-            let message = "SHELL names no shell whose file is known (bash, zsh, fish); add the alias by hand".to_owned();
-            return Err(Failure::Usage(message));
+            let failure = Failure::usage("SHELL names no shell whose file is known (bash, zsh, fish)");
+            return Err(failure.hint("add the alias by hand"));
         }
         return Ok(());
     };
@@ -366,13 +368,13 @@ pub(crate) fn confirm(yes: bool, asks: bool, question: &str) -> Result<(), Failu
         return Ok(());
     }
     if !asks {
-        let message = "nobody is there to be asked; add --yes to go on, or --dry-run to see the plan alone".to_owned();
-        return Err(Failure::Usage(message));
+        let failure = Failure::usage("nobody is there to be asked");
+        return Err(failure.hint("add --yes to go on, or --dry-run to see the plan alone"));
     }
     if terminal::asks(question, false) {
         return Ok(());
     }
-    Err(Failure::Setup { code: "declined", message: "nothing was written, because the answer was no".to_owned() })
+    Err(Failure::setup("declined", "nothing was written, because the answer was no"))
 }
 
 /// Looks once more: after a setup there is nothing left to set up.
@@ -387,10 +389,8 @@ fn verify(place: &Place, runs: &mut Runs, clients: &[Client], answers: Answers) 
     if left.is_empty() {
         return Ok(());
     }
-    Err(Failure::Wrong(format!(
-        "{} reads back otherwise than it was written; `peerctl setup --undo` takes it back",
-        left.join(", ")
-    )))
+    let message = format!("{} reads back otherwise than it was written", left.join(", "));
+    Err(Failure::wrong(message).hint("`peerctl setup --undo` takes it back"))
 }
 
 fn take_back(args: &Args, output: &Output, place: &Place, runs: &mut Runs, clients: &[Client]) -> Result<(), Failure> {
@@ -461,8 +461,7 @@ fn lines(output: &Output, draft: &Draft) -> Result<(), Failure> {
 
 /// What should be looked at, settings that keep a client from running ours included.
 fn warnings(draft: &Draft) -> Vec<String> {
-    let off = draft.switched_off.iter().map(|off| format!("{}; {}", off.what, off.step));
-    off.chain(draft.warnings.iter().cloned()).collect()
+    draft.switched_off.iter().chain(&draft.warnings).map(|remark| format!("{}; {}", remark.what, remark.step)).collect()
 }
 
 /// The plan for programs.

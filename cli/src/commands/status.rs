@@ -78,10 +78,15 @@ pub(crate) fn print(output: &Output, status: &Status) -> Result<(), Failure> {
         ("commits", latency),
         ("disk", format!("{} free", size(status.disk_free_bytes))),
     ])?;
-    match &status.config_fault {
-        Some(fault) => output.facts(&[("config", output.paint(Tone::Bad, &single_line(fault)))]),
+    match config_fault(status) {
+        Some(fault) => output.facts(&[("config", output.paint(Tone::Bad, &single_line(&fault)))]),
         None => Ok(()),
     }
+}
+
+/// Why the broker does not go by `config.toml`, with the next step.
+pub(crate) fn config_fault(status: &Status) -> Option<String> {
+    status.config_fault.as_ref().map(|fault| format!("{fault}; {}", peer_broker::config::FAULT_HINT))
 }
 
 fn json(status: &Status) -> Value {
@@ -111,7 +116,7 @@ fn json(status: &Status) -> Value {
         "oldest_ms": status.oldest_at.map(|at| now().ms_since(at)),
         "commit_us": { "p50": status.commit_us_p50, "max": status.commit_us_max },
         "disk_free_bytes": status.disk_free_bytes,
-        "config_fault": status.config_fault,
+        "config_fault": config_fault(status),
         "damaged": status.damaged,
     })
 }

@@ -58,10 +58,10 @@ pub(crate) async fn next_event(operator: &mut Operator) -> Result<Event, Failure
         match operator.pushes.next().await {
             Some(Push::Event(event)) => return Ok(*event),
             Some(Push::Goodbye(Goodbye::TooSlow)) => {
-                return Err(Failure::Broker("events came faster than they were read; watch fewer, with --peer".to_owned()));
+                return Err(Failure::broker("events came faster than they were read").hint("watch fewer, with --peer"));
             }
             Some(_) => {}
-            None => return Err(Failure::WatchEnded),
+            None => return Err(Failure::watch_ended()),
         }
     }
 }

@@ -272,12 +272,9 @@ fn named(given: String) -> String {
 }
 
 fn task_id(given: &str) -> Result<TaskId, Failure> {
-    given.parse().map_err(|_| Failure::NotFound {
-        code: ErrorCode::UnknownTask.as_str(),
-        message: format!(
-            "no task is called {:?}: a task's id is T- and a number; `peerctl tasks` lists them",
-            single_line(given)
-        ),
+    given.parse().map_err(|_| {
+        let message = format!("no task is called {:?}: a task's id is T- and a number", single_line(given));
+        Failure::not_found(ErrorCode::UnknownTask.as_str(), message).hint("`peerctl tasks` lists them")
     })
 }
 

@@ -8,8 +8,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use peer_broker::config;
-use peer_client::{Endpoint, RequestError, Start};
-use peer_proto::refusal::{ErrorCode, Refusal};
+use peer_client::{Endpoint, Start};
+use peer_proto::refusal::ErrorCode;
 use peer_proto::request::Authority;
 use serde_json::json;
 
@@ -57,7 +57,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args, output: &Output, endpoint: Endpoint) -> Result<(), Failure> {
     if args.purge && !args.clients.is_empty() {
-        return Err(Failure::Usage("--purge removes what all clients share; name none with it".to_owned()));
+        return Err(Failure::usage("--purge removes what all clients share").hint("name none with it"));
     }
     if args.purge && !args.dry_run {
         may_purge(&endpoint)?;
@@ -108,12 +108,9 @@ fn may_purge(endpoint: &Endpoint) -> Result<(), Failure> {
     if !is_shell || is_allowed() {
         return Ok(());
     }
-    Err(Failure::Request(RequestError::Refused(Refusal {
-        code: ErrorCode::NotPermitted,
-        message: "removing all messages is for the person, not for an agent or its shell".to_owned(),
-        hint: "ask the person to run it in a terminal of their own, or leave --purge out".to_owned(),
-        retry_after_ms: None,
-    })))
+    let message = "removing all messages is for the person, not for an agent or its shell";
+    let step = "ask the person to run it in a terminal of their own, or leave --purge out";
+    Err(Failure::refused(ErrorCode::NotPermitted, message).hint(step))
 }
 
 /// Stops the broker and removes the state directory. What is not ours in it stays, and so does the directory then.
@@ -125,7 +122,7 @@ fn purge(yes: bool, asks: bool, endpoint: &Endpoint) -> Result<bool, Failure> {
     confirm(yes, asks, &format!("Remove {} with all messages?", dir.display()))?;
     let quiet = Endpoint { start: Start::Never, ..endpoint.clone() };
     block_on(async { daemon::stop(&quiet).await.map(drop) })?;
-    let failed = |path: &Path, source| Failure::File { attempt: "removing", path: path.to_path_buf(), source };
+    let failed = |path: &Path, source| Failure::file("removing", path, source);
     let entries = fs::read_dir(&dir).map_err(|source| failed(&dir, source))?;
     for entry in entries.flatten() {
         let name = entry.file_name();
@@ -138,7 +135,8 @@ fn purge(yes: bool, asks: bool, endpoint: &Endpoint) -> Result<bool, Failure> {
             let left: Vec<PathBuf> =
                 fs::read_dir(&dir).map(|entries| entries.flatten().map(|entry| entry.path()).collect()).unwrap_or_default();
             let left: Vec<_> = left.iter().map(|path| path.display().to_string()).collect();
-            Err(Failure::Wrong(format!("{} is not ours and was left: {}; remove it by hand", dir.display(), left.join(", "))))
+            let message = format!("{} is not ours and was left: {}", dir.display(), left.join(", "));
+            Err(Failure::wrong(message).hint("remove it by hand"))
         }
         Err(source) => Err(failed(&dir, source)),
         Ok(()) => Ok(true),

@@ -1,6 +1,6 @@
 //! `peerctl version`: which build this is, and which one runs as the broker.
 
-use peer_client::{ConnectError, Endpoint, Start};
+use peer_client::{Endpoint, Start};
 use serde_json::json;
 
 use crate::error::Failure;
@@ -23,7 +23,7 @@ pub(crate) async fn run(_args: Args, output: &Output, endpoint: &Endpoint) -> Re
     let quiet = Endpoint { start: Start::Never, ..endpoint.clone() };
     let broker = match Operator::connect(&quiet).await {
         Ok(operator) => Some(operator.welcome),
-        Err(Failure::Connect(ConnectError::NotRunning { .. })) => None,
+        Err(failure) if failure.is_not_running() => None,
         Err(failure) => return Err(failure),
     };
     let (version, executable) = (env!("CARGO_PKG_VERSION"), endpoint.executable.display().to_string());

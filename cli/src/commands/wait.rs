@@ -56,7 +56,7 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
     let waited = tokio::time::timeout(args.timeout, first_match(output, endpoint, args.from, args.to, args.thread)).await;
     let Ok(event) = waited else {
         let span = humantime::format_duration(args.timeout);
-        return Err(Failure::TimedOut(format!("no matching message within {span}; wait again with a longer --timeout")));
+        return Err(Failure::timed_out(format!("no matching message within {span}")).hint("wait again with a longer --timeout"));
     };
     let event = event?;
     if output.json {

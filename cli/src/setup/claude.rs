@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::draft::{Draft, Retired, SwitchedOff, unreadable};
+use super::draft::{Draft, Remark, Retired, unreadable};
 use super::files::is_occupied;
 use super::json::{self, Dialect, EditError, Node, Step, Value};
 use super::runs::Runs;
@@ -176,16 +176,16 @@ fn settings_file(place: &Place, tools: bool, draft: &mut Draft) -> Result<(), Fa
         value.is_some_and(|value| &text[value.span.clone()] == word)
     };
     if switched_off(&["enabledPlugins", PLUGIN], "false") {
-        draft.switched_off.push(SwitchedOff {
+        draft.switched_off.push(Remark {
             what: format!("{PLUGIN} is switched off in {}", path.display()),
             step: format!("`claude plugin enable {PLUGIN}` switches it on"),
         });
     }
     if switched_off(&["disableAllHooks"], "true") {
-        draft.warnings.push(format!(
-            "all hooks are switched off in {} (disableAllHooks); mail then waits for the next tool call",
-            path.display()
-        ));
+        draft.warnings.push(Remark {
+            what: format!("all hooks are switched off in {} (disableAllHooks)", path.display()),
+            step: "mail then waits for the next tool call".to_owned(),
+        });
     }
     let by_hand = root.as_ref().map(|root| hooks::in_json(place, THIS, &text, root)).unwrap_or_default();
     if !by_hand.is_empty() {

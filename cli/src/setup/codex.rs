@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use toml_edit::{Item, TableLike};
 
-use super::draft::{Draft, SwitchedOff, unreadable};
+use super::draft::{Draft, Remark, unreadable};
 use super::json::{self, Dialect};
 use super::toml::{self, Target};
 use super::{Client, MESSAGE_TOOLS, Place, SERVER, codex_hooks, hooks};
@@ -107,16 +107,16 @@ pub(crate) fn draft(place: &Place, tools: bool, draft: &mut Draft) -> Result<(),
     let text = draft.text(THIS, &path)?.unwrap_or_default();
     let document = toml::parse(&text).map_err(|why| unreadable(&path, why))?;
     if toml::at(&document, &["mcp_servers", SERVER, "enabled"]).and_then(Item::as_bool) == Some(false) {
-        draft.switched_off.push(SwitchedOff {
+        draft.switched_off.push(Remark {
             what: format!("the server peers is switched off in {} (enabled = false)", path.display()),
             step: "take that line out, or say enabled = true".to_owned(),
         });
     }
     if toml::at(&document, &["features", "hooks"]).and_then(Item::as_bool) == Some(false) {
-        draft.warnings.push(format!(
-            "all hooks are switched off in {} (features.hooks); mail then waits for the next tool call",
-            path.display()
-        ));
+        draft.warnings.push(Remark {
+            what: format!("all hooks are switched off in {} (features.hooks)", path.display()),
+            step: "mail then waits for the next tool call".to_owned(),
+        });
     }
     let inline_tools = toml::at(&document, &["mcp_servers", SERVER, "tools"]).is_some_and(Item::is_inline_table);
     for tool in MESSAGE_TOOLS.iter().filter(|_| tools && !inline_tools) {

@@ -77,12 +77,12 @@ pub(crate) struct Conflict {
     pub(crate) step: String,
 }
 
-/// A setting that keeps a client from running any of ours.
+/// Something that the person should look at, and what they can do about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct SwitchedOff {
-    /// What is off, and where.
+pub(crate) struct Remark {
+    /// What is, and where.
     pub(crate) what: String,
-    /// What switches it on again.
+    /// What changes it, or what it means.
     pub(crate) step: String,
 }
 
@@ -93,9 +93,9 @@ pub(crate) struct Draft {
     /// What stands in the way; where there is any, nothing is written.
     pub(crate) conflicts: Vec<Conflict>,
     /// What should be looked at, and stops nothing.
-    pub(crate) warnings: Vec<String>,
+    pub(crate) warnings: Vec<Remark>,
     /// Settings of the person's that keep a client from running any of ours.
-    pub(crate) switched_off: Vec<SwitchedOff>,
+    pub(crate) switched_off: Vec<Remark>,
     /// What the person does next.
     pub(crate) next: Vec<String>,
 }
@@ -180,17 +180,12 @@ pub(crate) fn read(path: &Path) -> Result<Option<String>, Failure> {
             }
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(Failure::File { attempt: "reading", path: path.to_path_buf(), source }),
+        Err(source) => Err(Failure::file("reading", path, source)),
     }
 }
 
 /// A file that cannot be understood is not touched, and neither is any other.
 pub(crate) fn unreadable(path: &Path, why: impl std::fmt::Display) -> Failure {
-    Failure::Setup {
-        code: "unparsable",
-        message: format!(
-            "reading {} failed: {why}; nothing was changed: mend the file, then run the command again",
-            path.display()
-        ),
-    }
+    Failure::setup("unparsable", format!("reading {} failed: {why}", path.display()))
+        .hint("nothing was changed: mend the file, then run the command again")
 }

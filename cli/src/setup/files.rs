@@ -43,14 +43,14 @@ fn behind_links(path: &Path) -> Result<PathBuf, Failure> {
             Err(_) => return Ok(path),
         }
     }
-    Err(Failure::File { attempt: "following", path, source: io::Error::other("the links go in a circle") })
+    Err(Failure::file("following", path, io::Error::other("the links go in a circle")))
 }
 
 /// Looks whether a file can be written, before anything is.
 pub(crate) fn examine(path: &Path) -> Result<Target, Failure> {
-    let refused = |path: &Path, why: String, step: &str| Failure::Setup {
-        code: "not_writable",
-        message: format!("writing {} is not possible: {why}; {step}, then run the command again", path.display()),
+    let refused = |path: &Path, why: String, step: &str| {
+        Failure::setup("not_writable", format!("writing {} is not possible: {why}", path.display()))
+            .hint(format!("{step}, then run the command again"))
     };
     let path = behind_links(path)?;
     let mut target = Target { path, mode: None, dirs: Vec::new(), linked: false };
@@ -74,7 +74,7 @@ pub(crate) fn examine(path: &Path) -> Result<Target, Failure> {
             target.linked = metadata.nlink() > 1;
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(source) => return Err(Failure::File { attempt: "looking at", path: path.clone(), source }),
+        Err(source) => return Err(Failure::file("looking at", path.clone(), source)),
     }
     let mut dir = path.parent().unwrap_or(Path::new("/"));
     while !dir.exists() {
@@ -138,15 +138,10 @@ pub(crate) fn prune<'a>(files: impl Iterator<Item = &'a File>) {
 
 fn write(target: &Target, before: Option<&str>, after: Option<&str>) -> Result<(), Failure> {
     let path = &target.path;
-    let failed = |attempt| move |source| Failure::File { attempt, path: path.clone(), source };
+    let failed = |attempt| move |source| Failure::file(attempt, path.clone(), source);
     if read(path)?.as_deref() != before {
-        return Err(Failure::Setup {
-            code: "changed_meanwhile",
-            message: format!(
-                "{} was changed by another program in this moment; nothing was written: run the command again",
-                path.display()
-            ),
-        });
+        let message = format!("{} was changed by another program in this moment", path.display());
+        return Err(Failure::setup("changed_meanwhile", message).hint("nothing was written: run the command again"));
     }
     let Some(text) = after else {
         return fs::remove_file(path).map_err(failed("removing"));
@@ -168,7 +163,7 @@ fn write(target: &Target, before: Option<&str>, after: Option<&str>) -> Result<(
     }
     if read(path)?.as_deref() != Some(text) {
         let source = io::Error::other("it reads back differently");
-        return Err(Failure::File { attempt: "checking", path: path.clone(), source });
+        return Err(Failure::file("checking", path.clone(), source));
     }
     Ok(())
 }
@@ -230,7 +225,7 @@ mod tests {
         fs::set_permissions(&second, Permissions::from_mode(0o444)).unwrap();
         let files = [change(&first, None, Some("x")), change(&second, Some("keep"), Some("y"))];
         let failure = write_all(&files.iter().collect::<Vec<_>>()).unwrap_err();
-        assert!(failure.to_string().contains("read-only"), "{failure}");
+        assert!(failure.message.contains("read-only"), "{failure:?}");
         assert!(!first.exists());
         fs::create_dir(dir.path().join("third")).unwrap();
         assert!(examine(&dir.path().join("third")).is_err());

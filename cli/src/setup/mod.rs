@@ -28,6 +28,7 @@ use peer_client::{Endpoint, whose};
 use peer_proto::location::Location;
 use serde::{Deserialize, Serialize};
 
+use self::draft::Remark;
 use crate::error::Failure;
 
 /// The server's name in every client.
@@ -98,23 +99,20 @@ impl Place {
     /// Looks at the environment.
     pub(crate) fn from_env(endpoint: &Endpoint) -> Result<Self, Failure> {
         if let Some((home, owner)) = whose::foreign_home() {
-            let message = format!(
-                "the home directory {} belongs to {}: nothing is read or written there; run it as that user",
-                home.display(),
-                whose::user(owner)
-            );
-            return Err(Failure::Usage(message));
+            let (home, owner) = (home.display(), whose::user(owner));
+            let message = format!("the home directory {home} belongs to {owner}: nothing is read or written there");
+            return Err(Failure::usage(message).hint("run it as that user"));
         }
         let home = whose::home_dir().filter(|home| home.is_absolute()).ok_or_else(|| {
-            Failure::Usage("HOME names no directory by an absolute path, and the clients' files are under it; set it".to_owned())
+            Failure::usage("HOME names no directory by an absolute path, and the clients' files are under it").hint("set it")
         })?;
         let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let claude = set("CLAUDE_CONFIG_DIR");
         let executable = lasting_path(&endpoint.executable, std::env::var_os("PATH"));
         let peerd_dir = set("PEERD_DIR");
         if let Some(path) = [Some(&executable), peerd_dir.as_ref()].into_iter().flatten().find(|path| path.to_str().is_none()) {
-            let message = format!("{} is no UTF-8, and configuration files hold nothing else; take another path", path.display());
-            return Err(Failure::Usage(message));
+            let message = format!("{} is no UTF-8, and configuration files hold nothing else", path.display());
+            return Err(Failure::usage(message).hint("take another path"));
         }
         let claude_dir = claude.clone().unwrap_or_else(|| home.join(".claude"));
         Ok(Self {
@@ -169,14 +167,11 @@ impl Place {
     }
 
     /// What should be said about the executable before clients are told to run it.
-    pub(crate) fn doubt(&self) -> Option<String> {
+    pub(crate) fn doubt(&self) -> Option<Remark> {
         let built = self.executable.ancestors().any(|dir| dir.join(".cargo-lock").exists() || dir.join("CACHEDIR.TAG").exists());
-        built.then(|| {
-            format!(
-                "{} lies in a build directory, and clients would stop working when that is cleaned; \
-                 install peerctl (`cargo install --locked --path cli`) and run its setup",
-                self.command()
-            )
+        built.then(|| Remark {
+            what: format!("{} lies in a build directory, and clients would stop working when that is cleaned", self.command()),
+            step: "install peerctl (`cargo install --locked --path cli`) and run its setup".to_owned(),
         })
     }
 }

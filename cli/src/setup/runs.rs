@@ -130,7 +130,7 @@ impl Runs {
         make(&self.dir)?;
         if self.lock.is_none() {
             let open = Open::open(&self.dir);
-            let open = open.map_err(|source| Failure::File { attempt: "opening", path: self.dir.clone(), source })?;
+            let open = open.map_err(|source| Failure::file("opening", self.dir.clone(), source))?;
             self.lock = Some(locked(open)?);
             // Another first run may have been quicker.
             self.reload()?;
@@ -174,7 +174,7 @@ impl Runs {
             }
             run.records.retain(|record| !done(record));
             if run.records.is_empty() {
-                let failed = |source| Failure::File { attempt: "removing", path: run.dir.clone(), source };
+                let failed = |source| Failure::file("removing", run.dir.clone(), source);
                 fs::remove_dir_all(&run.dir).map_err(failed)?;
             } else {
                 run.write()?;
@@ -190,7 +190,7 @@ impl Runs {
 
 /// The runs in a directory, the oldest first.
 fn scan(dir: &Path) -> Result<Vec<Run>, Failure> {
-    let failed = |source| Failure::File { attempt: "reading", path: dir.to_path_buf(), source };
+    let failed = |source| Failure::file("reading", dir, source);
     let mut names = Vec::new();
     match fs::read_dir(dir) {
         Ok(entries) => {
@@ -214,9 +214,8 @@ fn scan(dir: &Path) -> Result<Vec<Run>, Failure> {
 
 /// A directory can be locked like a file.
 fn locked(dir: Open) -> Result<Open, Failure> {
-    dir.try_lock().map_err(|_| Failure::Setup {
-        code: "busy",
-        message: "another setup or uninstall is under way; answer it or end it, then run the command again".to_owned(),
+    dir.try_lock().map_err(|_| {
+        Failure::setup("busy", "another setup or uninstall is under way").hint("answer it or end it, then run the command again")
     })?;
     Ok(dir)
 }
@@ -246,7 +245,7 @@ impl Run {
 
     fn write(&self) -> Result<(), Failure> {
         let path = self.dir.join(MANIFEST);
-        let failed = |source: io::Error| Failure::File { attempt: "writing", path: path.clone(), source };
+        let failed = |source: io::Error| Failure::file("writing", path.clone(), source);
         let text = serde_json::to_string_pretty(&self.manifest).map_err(|error| failed(error.into()))?;
         keep(&path, &text)
     }
@@ -254,7 +253,7 @@ impl Run {
 
 fn make(dir: &Path) -> Result<(), Failure> {
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
-    made.map_err(|source| Failure::File { attempt: "making the directory", path: dir.to_path_buf(), source })
+    made.map_err(|source| Failure::file("making the directory", dir, source))
 }
 
 /// Writes a file of our own in one step, readable by nobody else: it may hold what is in the clients' files.
@@ -266,5 +265,5 @@ fn keep(path: &Path, text: &str) -> Result<(), Failure> {
         new.persist(path).map_err(|error| error.error)?;
         Open::open(dir)?.sync_all()
     });
-    written.map_err(|source| Failure::File { attempt: "writing", path: path.to_path_buf(), source })
+    written.map_err(|source| Failure::file("writing", path, source))
 }

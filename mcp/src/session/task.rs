@@ -274,7 +274,7 @@ enum AttemptError {
     Connect(#[from] ConnectError),
     #[error("registering with the broker: {0}")]
     Refused(Refusal),
-    #[error("registering with the broker: {0}")]
+    #[error("registering with the broker: {}", .0.for_model())]
     Request(RequestError),
 }
 

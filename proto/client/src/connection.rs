@@ -62,27 +62,52 @@ pub struct Answer {
     _shared: Arc<Shared>,
 }
 
-/// Why a request has no reply.
+/// Why a request has no reply: what was tried and why it failed. The next step is [`RequestError::hint`].
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum RequestError {
     /// The broker said no.
-    #[error("{0}")]
+    #[error("{}", .0.message)]
     Refused(Refusal),
     /// The connection ended before the answer. Whether it was done is unknown: repeat a send under its idempotency key.
-    #[error("the connection to the broker ended before it answered; try again, a send under the same idempotency key")]
+    #[error("the connection to the broker ended before it answered")]
     Lost,
     /// Larger than a frame can be.
-    #[error("a request of {bytes} bytes does not fit into a frame of {FRAME_BYTES_MAX}; send less at once")]
+    #[error("a request of {bytes} bytes does not fit into a frame of {FRAME_BYTES_MAX}")]
     TooLarge {
         /// Its size.
         bytes: usize,
     },
     /// The encoder refused the request.
-    #[error("the request cannot be encoded; this is a defect of peerctl")]
+    #[error("the request cannot be encoded")]
     NotEncodable,
     /// A reply of another kind than the request has.
-    #[error("the broker answered with a reply of another kind; `peerctl daemon restart` makes both ends the same version")]
+    #[error("the broker answered with a reply of another kind")]
     Unexpected,
+}
+
+impl RequestError {
+    /// The next step; empty where there is none.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Lost => "try again, a send under the same idempotency key".to_owned(),
+            Self::TooLarge { .. } => "send less at once".to_owned(),
+            Self::NotEncodable => "this is a defect of peerctl".to_owned(),
+            Self::Unexpected => "`peerctl daemon restart` makes both ends the same version".to_owned(),
+            Self::Refused(refusal) => refusal.hint.clone(),
+        }
+    }
+
+    /// The error as a model should hear it: which command to type is for its user to know.
+    #[must_use]
+    pub fn for_model(&self) -> String {
+        match self {
+            Self::Unexpected => format!("{self}; tell your user: {}", self.hint()),
+            // The broker has worded it for whoever asked.
+            Self::Refused(refusal) => refusal.to_string(),
+            Self::Lost | Self::TooLarge { .. } | Self::NotEncodable => format!("{self}; {}", self.hint()),
+        }
+    }
 }
 
 struct Shared {

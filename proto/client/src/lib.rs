@@ -77,17 +77,17 @@ impl Endpoint {
     }
 }
 
-/// Why there is no connection.
+/// Why there is no connection: what was tried, on what and why it failed. The next step is [`ConnectError::hint`].
 #[derive(Debug, Error)]
 pub enum ConnectError {
     /// No broker runs, and none may be started.
-    #[error("no broker runs behind {}; start it with `peerctl daemon start`", socket.display())]
+    #[error("no broker runs behind {}", socket.display())]
     NotRunning {
         /// Its socket would be here.
         socket: PathBuf,
     },
     /// The operating system forbids the connection: a sandbox, as agents' shells have one. A broker may well run.
-    #[error("a sandbox keeps this process from {} ({source}); from within an agent's shell use the MCP tools instead", socket.display())]
+    #[error("a sandbox keeps this process from {} ({source})", socket.display())]
     Sandboxed {
         /// What may not be reached.
         socket: PathBuf,
@@ -95,7 +95,7 @@ pub enum ConnectError {
         source: io::Error,
     },
     /// Owners and modes keep this user from the socket: something on the way to it is another user's, or closed.
-    #[error("{} belongs to {} and has mode {mode:04o}, so that {} cannot get to {}; {}", path.display(), whose::user(*owner), whose::user(*ours), socket.display(), to_open(path, *owner, *ours))]
+    #[error("{} belongs to {} and has mode {mode:04o}, so that {} cannot get to {}", path.display(), whose::user(*owner), whose::user(*ours), socket.display())]
     LockedOut {
         /// What may not be passed.
         path: PathBuf,
@@ -109,7 +109,7 @@ pub enum ConnectError {
         socket: PathBuf,
     },
     /// The home directory is another user's: under `sudo`, for example. Nothing is made in it.
-    #[error("the home directory {} belongs to {}, and this is {}: nothing is made there; {}", home.display(), whose::user(*owner), whose::user(*ours), as_that_user(*owner))]
+    #[error("the home directory {} belongs to {}, and this is {}: nothing is made there", home.display(), whose::user(*owner), whose::user(*ours))]
     ForeignHome {
         /// The home directory.
         home: PathBuf,
@@ -119,7 +119,7 @@ pub enum ConnectError {
         ours: u32,
     },
     /// The socket, its directory or the process behind it belongs to another user.
-    #[error("{} belongs to {}, and this is {}: refusing to connect; {}", path.display(), whose::user(*owner), whose::user(*ours), to_whom(path, *owner, *ours))]
+    #[error("{} belongs to {}, and this is {}: refusing to connect", path.display(), whose::user(*owner), whose::user(*ours))]
     WrongOwner {
         /// What belongs to another.
         path: PathBuf,
@@ -129,7 +129,7 @@ pub enum ConnectError {
         ours: u32,
     },
     /// Something else stands where the directory or the socket belongs, a symbolic link for example.
-    #[error("{} is no {expected}: refusing to connect; move it away or set PEERD_DIR to another directory", path.display())]
+    #[error("{} is no {expected}: refusing to connect", path.display())]
     WrongKind {
         /// What was looked at.
         path: PathBuf,
@@ -147,20 +147,22 @@ pub enum ConnectError {
     /// The broker could not be started.
     #[error("{message}")]
     StartFailed {
-        /// What its start printed.
+        /// Why, by the word of what should have started it.
         message: String,
+        /// The next step, by the same word; may be empty.
+        hint: String,
     },
     /// The environment names no directory.
     #[error(transparent)]
     Location(#[from] LocationError),
     /// The executable is gone, and nothing took its place.
-    #[error("{} is not there, nor is what this program was called by, nor a peerctl on PATH that only you or root could have put there; install peerctl, or call it by an absolute path", executable.display())]
+    #[error("{} is not there, nor is what this program was called by, nor a peerctl on PATH that only you or root could have put there", executable.display())]
     Executable {
         /// What was run at the start of this program.
         executable: PathBuf,
     },
     /// The socket failed.
-    #[error("{attempt} {} failed: {source}; `peerctl daemon status` says whether a broker runs", socket.display())]
+    #[error("{attempt} {} failed: {source}", socket.display())]
     Io {
         /// What was tried, such as "connecting to".
         attempt: &'static str,
@@ -170,7 +172,7 @@ pub enum ConnectError {
         source: io::Error,
     },
     /// The broker took the connection and closed it, or said nothing for too long.
-    #[error("the broker behind {} {what}; look into broker.log beside it", socket.display())]
+    #[error("the broker behind {} {what}", socket.display())]
     NoWelcome {
         /// The socket.
         socket: PathBuf,
@@ -178,7 +180,7 @@ pub enum ConnectError {
         what: String,
     },
     /// The broker's process is suspended.
-    #[error("the broker behind {} is suspended; `kill -CONT {pid}` lets it go on", socket.display())]
+    #[error("the broker behind {} is suspended", socket.display())]
     Suspended {
         /// The socket.
         socket: PathBuf,
@@ -186,31 +188,49 @@ pub enum ConnectError {
         pid: u32,
     },
     /// The broker refused the connection.
-    #[error("{0}")]
+    #[error("{}", .0.message)]
     Refused(Refusal),
     /// The broker ended the last connection for good: see [`Goodbye::Kicked`] and [`Goodbye::Replaced`].
-    #[error("the broker ended this session ({}) and it must not come back by itself; start the client anew to return", said(*.0))]
+    #[error("the broker ended this session ({}) and it must not come back by itself", said(*.0))]
     SentAway(Goodbye),
 }
 
 impl ConnectError {
+    /// The next step, for whoever types commands; empty where there is none.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        match self {
+            Self::NotRunning { .. } => "start it with `peerctl daemon start`".to_owned(),
+            Self::Sandboxed { .. } => "from within an agent's shell use the MCP tools instead".to_owned(),
+            Self::LockedOut { path, owner, ours, .. } => to_open(path, *owner, *ours),
+            Self::ForeignHome { owner, .. } => as_that_user(*owner),
+            Self::WrongOwner { path, owner, ours } => to_whom(path, *owner, *ours),
+            Self::WrongKind { .. } => "move it away or set PEERD_DIR to another directory".to_owned(),
+            Self::Preface { source, .. } => source.hint(),
+            Self::StartFailed { hint, .. } => hint.clone(),
+            Self::Location(error) => error.hint(),
+            Self::Executable { .. } => "install peerctl, or call it by an absolute path".to_owned(),
+            Self::Io { .. } => "`peerctl daemon status` says whether a broker runs".to_owned(),
+            Self::NoWelcome { .. } => "look into broker.log beside it".to_owned(),
+            Self::Suspended { pid, .. } => format!("`kill -CONT {pid}` lets it go on"),
+            Self::Refused(refusal) => refusal.hint.clone(),
+            Self::SentAway(_) => "start the client anew to return".to_owned(),
+        }
+    }
+
     /// The error as a model in the adapter's client should hear it: what is to be done is its user's to do.
     #[must_use]
     pub fn for_model(&self) -> String {
-        let text = self.to_string();
-        match self {
-            Self::Sandboxed { socket, source } => format!(
+        match (self, self.hint()) {
+            (Self::Sandboxed { socket, source }, _) => format!(
                 "a sandbox keeps this MCP server itself from {} ({source}); \
                  tell your user: the client must start its MCP servers outside of its sandbox, or allow them that path",
                 socket.display()
             ),
-            Self::LockedOut { .. } | Self::ForeignHome { .. } | Self::WrongOwner { .. } | Self::Executable { .. } => {
-                match text.rsplit_once("; ") {
-                    Some((what, step)) => format!("{what}; tell your user: {step}"),
-                    None => text,
-                }
-            }
-            _ => text,
+            // The broker has worded it for whoever asked.
+            (Self::Refused(refusal), _) => refusal.to_string(),
+            (_, hint) if hint.is_empty() => self.to_string(),
+            (_, hint) => format!("{self}; tell your user: {hint}"),
         }
     }
 

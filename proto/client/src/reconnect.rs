@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use peer_proto::request::{Goodbye, Role, Seat, Welcome};
 
+use crate::start::Said;
 use crate::{ConnectError, Connection, Endpoint, Pushes, Start};
 
 /// The first pause after a failure, in milliseconds: a broker is back within about this long.
@@ -42,7 +43,7 @@ struct StartFailure {
     /// How often in a row.
     count: u32,
     again_at: Instant,
-    message: String,
+    said: Said,
 }
 
 struct Last {
@@ -74,7 +75,7 @@ impl Reconnect {
         }
         let respected = Duration::from_millis(STOP_RESPECTED_MS);
         let failed = self.start_failure.as_ref().filter(|failure| Instant::now() < failure.again_at);
-        let failed = failed.map(|failure| failure.message.clone());
+        let failed = failed.map(|failure| failure.said.clone());
         let start = match self.stopped_at {
             Some(stopped_at) if stopped_at.elapsed() < respected => Start::Never,
             _ if failed.is_some() => Start::Never,
@@ -102,16 +103,17 @@ impl Reconnect {
     }
 
     /// Remembers a start that failed; where none was tried because the last one failed a moment ago, says what that said.
-    fn start_failed(&mut self, error: ConnectError, failed_before: Option<String>) -> ConnectError {
+    fn start_failed(&mut self, error: ConnectError, failed_before: Option<Said>) -> ConnectError {
         match (error, failed_before) {
-            (ConnectError::StartFailed { message }, _) => {
+            (ConnectError::StartFailed { message, hint }, _) => {
                 let count = self.start_failure.as_ref().map_or(1, |failure| failure.count.saturating_add(1));
                 let again_ms = START_AGAIN_MS_MIN.saturating_mul(1 << (count - 1).min(16)).min(START_AGAIN_MS_MAX);
                 let again_at = Instant::now() + Duration::from_millis(again_ms);
-                self.start_failure = Some(StartFailure { count, again_at, message: message.clone() });
-                ConnectError::StartFailed { message }
+                let said = Said { message: message.clone(), hint: hint.clone() };
+                self.start_failure = Some(StartFailure { count, again_at, said });
+                ConnectError::StartFailed { message, hint }
             }
-            (ConnectError::NotRunning { .. }, Some(message)) => ConnectError::StartFailed { message },
+            (ConnectError::NotRunning { .. }, Some(Said { message, hint })) => ConnectError::StartFailed { message, hint },
             (error, _) => error,
         }
     }

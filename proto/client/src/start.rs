@@ -11,6 +11,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use nix::libc;
+use serde::Deserialize;
 use tokio::process::Command;
 use tokio::runtime::{Builder, Runtime};
 
@@ -36,33 +37,62 @@ pub async fn start_broker(endpoint: &Endpoint) -> Result<(), ConnectError> {
     let program = endpoint.program()?;
     let executable = program.display();
     let mut command = Command::new(&program);
-    command.args(["daemon", "start"]).env_clear().env("PEERD_DIR", endpoint.location.dir()).current_dir("/");
+    command.args(["daemon", "start", "--json"]).env_clear().env("PEERD_DIR", endpoint.location.dir()).current_dir("/");
     for name in ENVIRONMENT_KEPT {
         if let Some(value) = std::env::var_os(name) {
             command.env(name, value);
         }
     }
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let ended = tokio::time::timeout(Duration::from_millis(START_TIMEOUT_MS), command.output()).await;
-    let message = match ended {
+    let needs = || "`peerctl doctor` says what a start needs".to_owned();
+    Err(match ended {
         Ok(Ok(output)) if output.status.success() => return Ok(()),
-        Ok(Ok(output)) => {
-            let text = String::from_utf8_lossy(&output.stderr);
-            let text = text.trim().trim_start_matches("peerctl: ");
-            match text {
-                "" => format!(
-                    "`{executable} daemon start` ended with {} and no word; `peerctl doctor` says what a start needs",
-                    output.status
-                ),
-                text => text.to_owned(),
+        Ok(Ok(output)) => match said(&output.stdout, &output.stderr) {
+            Some(Said { message, hint }) => ConnectError::StartFailed { message, hint },
+            None => {
+                let message = format!("`{executable} daemon start` ended with {} and no word", output.status);
+                ConnectError::StartFailed { message, hint: needs() }
             }
+        },
+        Ok(Err(error)) => {
+            let Said { message, hint } = not_run(&program, &error);
+            ConnectError::StartFailed { message, hint }
         }
-        Ok(Err(error)) => not_run(&program, &error),
-        Err(_) => format!(
-            "`{executable} daemon start` did not end within {START_TIMEOUT_MS} ms; `peerctl doctor` says what a start needs"
-        ),
-    };
-    Err(ConnectError::StartFailed { message })
+        Err(_) => {
+            let message = format!("`{executable} daemon start` did not end within {START_TIMEOUT_MS} ms");
+            ConnectError::StartFailed { message, hint: needs() }
+        }
+    })
+}
+
+/// What a command said of its failure.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Said {
+    /// What was tried, on what and why it failed.
+    pub message: String,
+    /// The next step; empty where there is none.
+    pub hint: String,
+}
+
+/// The failure that a `peerctl` ended with that was run with `--json`: the object that it wrote last, or else its standard error
+/// whole. None where it wrote nothing.
+#[must_use]
+pub fn said(stdout: &[u8], stderr: &[u8]) -> Option<Said> {
+    let written = String::from_utf8_lossy(stdout);
+    let last = written.lines().rev().find(|line| !line.trim().is_empty());
+    if let Some(Told { error }) = last.and_then(|line| serde_json::from_str(line).ok()) {
+        return Some(error);
+    }
+    let text = String::from_utf8_lossy(stderr);
+    let text = text.trim().trim_start_matches("peerctl: ");
+    (!text.is_empty()).then(|| Said { message: text.to_owned(), hint: String::new() })
+}
+
+/// The object that `peerctl --json` writes where it fails.
+#[derive(Deserialize)]
+struct Told {
+    error: Said,
 }
 
 /// A runtime on this thread.
@@ -77,13 +107,12 @@ pub fn runtime() -> io::Result<Runtime> {
 
 /// Why a program could not be run, and what helps: a new installation only where the file itself is at fault.
 #[must_use]
-pub fn not_run(program: &Path, error: &io::Error) -> String {
-    let program = program.display();
-    let step = match error.raw_os_error() {
+pub fn not_run(program: &Path, error: &io::Error) -> Said {
+    let hint = match error.raw_os_error() {
         Some(libc::ENOENT | libc::EACCES | libc::ENOEXEC | libc::EISDIR) => "reinstall peerctl",
         _ => what_helps(error).unwrap_or("try again; `peerctl doctor` says what a start needs"),
     };
-    format!("`{program} daemon start` cannot be run: {error}; {step}")
+    Said { message: format!("`{} daemon start` cannot be run: {error}", program.display()), hint: hint.to_owned() }
 }
 
 /// What helps where the system has too little of something.

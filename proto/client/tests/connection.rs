@@ -242,7 +242,7 @@ async fn a_broker_that_hangs_up_before_the_welcome_is_told_from_none() {
 async fn a_start_that_fails_says_what_was_run() {
     let mut place = Place::new();
     place.endpoint.start = Start::IfNeeded;
-    let Err(ConnectError::StartFailed { message }) = place.open().await else { panic!("nothing can be started") };
+    let Err(ConnectError::StartFailed { message, .. }) = place.open().await else { panic!("nothing can be started") };
     assert!(message.contains(place.endpoint.executable.to_str().unwrap()), "{message}");
 }
 

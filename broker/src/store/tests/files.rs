@@ -102,7 +102,7 @@ fn what_is_no_file_of_ours_is_refused_by_name() {
     std::fs::set_permissions(&database, std::fs::Permissions::from_mode(0o640)).unwrap();
     let error = refusal();
     assert!(matches!(error, OpenError::Mode { mode: 0o640, .. }));
-    assert!(error.to_string().contains("chmod 600"), "{error}");
+    assert!(error.hint().contains("chmod 600"), "{error}");
     std::fs::remove_file(&database).unwrap();
 
     assert!(matches!(Store::verify(&database), Err(OpenError::Missing { .. })));
@@ -131,7 +131,7 @@ fn a_damaged_file_is_refused_by_name_and_left_as_it_is() {
             "{what}: {error:?}"
         );
         assert!(error.to_string().contains("peers.redb"), "{what}: {error}");
-        assert!(error.to_string().contains("in its place"), "{what}: {error}");
+        assert!(error.hint().contains("in its place"), "{what}: {error}");
         assert!(Store::verify(&database).is_err(), "{what}");
         assert_eq!(std::fs::read(&database).unwrap(), damaged, "{what}: the file was changed");
     };
@@ -314,7 +314,7 @@ fn a_newer_schema_is_refused_with_both_versions_and_left_as_it_is() {
     let error = open_error(Store::open(&database, &backups));
     let OpenError::Newer { found, known, .. } = &error else { panic!("{error:?}") };
     assert_eq!((*found, *known), (SCHEMA_VERSION + 1, SCHEMA_VERSION));
-    let text = error.to_string();
+    let text = format!("{error}; {}", error.hint());
     let executable = std::env::current_exe().unwrap();
     let (newer, known) = (format!("schema {}", SCHEMA_VERSION + 1), format!("up to {SCHEMA_VERSION}"));
     for part in [&newer, &known, env!("CARGO_PKG_VERSION"), "install", executable.to_str().unwrap()] {

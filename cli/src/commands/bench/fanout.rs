@@ -121,9 +121,9 @@ struct Pause(Pid);
 impl Pause {
     fn begin(client: &McpClient) -> Result<Self, Failure> {
         let pid = client.pid().and_then(|pid| i32::try_from(pid).ok());
-        let pid = Pid::from_raw(pid.ok_or_else(|| Failure::Wrong("the member to be stopped is gone".to_owned()))?);
+        let pid = Pid::from_raw(pid.ok_or_else(|| Failure::wrong("the member to be stopped is gone".to_owned()))?);
         let stopped = kill(pid, Signal::SIGSTOP);
-        stopped.map_err(|errno| Failure::System { attempt: "stopping a member", source: errno.into() })?;
+        stopped.map_err(|errno| Failure::system("stopping a member", errno.into()))?;
         Ok(Self(pid))
     }
 }
@@ -188,7 +188,7 @@ impl Bench {
         let ((acknowledged_us, reply), (delivered_us, last)) = tokio::try_join!(acknowledged, delivered)?;
         let id = match reply {
             Reply::Sent(sent) if Some(sent.message) == last => sent.message,
-            reply => return Err(Failure::Wrong(format!("the send was answered with {reply:?}"))),
+            reply => return Err(Failure::wrong(format!("the send was answered with {reply:?}"))),
         };
         let presented = || Request::Presented { messages: vec![id], carrier: Carrier::ToolResult, evidence: Evidence::NextCall };
         let answers: Vec<_> = readers.iter().map(|reader| reader.connection.submit(presented())).collect();
@@ -207,7 +207,7 @@ async fn next_delivery(reader: &mut Session) -> Result<MessageId, Failure> {
         match reader.pushes.next().await {
             Some(Push::Deliver(delivery)) => return Ok(delivery.message.id),
             Some(_) => {}
-            None => return Err(Failure::Wrong("a reader lost its connection".to_owned())),
+            None => return Err(Failure::wrong("a reader lost its connection".to_owned())),
         }
     }
 }

@@ -46,7 +46,7 @@ impl Floor {
     /// Prepares the file in `dir` and starts the relay for this many pairs.
     pub(super) fn start(dir: &Path, pairs: usize) -> Result<Self, Failure> {
         let path = dir.join("floor");
-        prepare(&path, pairs).map_err(|source| Failure::File { attempt: "preparing", path, source })
+        prepare(&path, pairs).map_err(|source| Failure::file("preparing", path, source))
     }
 
     /// Closes the sockets and waits for the relay.
@@ -54,8 +54,8 @@ impl Floor {
         drop(self.pairs);
         match self.relay.join() {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(source)) => Err(Failure::System { attempt: "running the floor's relay", source }),
-            Err(_) => Err(Failure::Wrong("the floor's relay died".to_owned())),
+            Ok(Err(source)) => Err(Failure::system("running the floor's relay", source)),
+            Err(_) => Err(Failure::wrong("the floor's relay died".to_owned())),
         }
     }
 }
@@ -63,7 +63,7 @@ impl Floor {
 impl Pair {
     /// Sends one record and waits for the answer and the forwarded record; says when each was there.
     pub(super) fn exchange(&mut self, record: &[u8; RECORD_BYTES]) -> Result<Exchange, Failure> {
-        self.try_exchange(record).map_err(|source| Failure::System { attempt: "talking to the floor's relay", source })
+        self.try_exchange(record).map_err(|source| Failure::system("talking to the floor's relay", source))
     }
 
     fn try_exchange(&mut self, record: &[u8; RECORD_BYTES]) -> io::Result<Exchange> {

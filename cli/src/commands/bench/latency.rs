@@ -173,14 +173,14 @@ impl Bench {
                 match pushes.next().await {
                     Some(Push::Deliver(delivery)) => return Ok((us_since(begun), delivery.message.id)),
                     Some(_) => {}
-                    None => return Err(Failure::Wrong("the receiver lost its connection".to_owned())),
+                    None => return Err(Failure::wrong("the receiver lost its connection".to_owned())),
                 }
             }
         };
         let ((acknowledged_us, reply), (pushed_us, id)) = tokio::try_join!(acknowledged, delivered)?;
         match reply {
             Reply::Sent(sent) if sent.message == id => {}
-            reply => return Err(Failure::Wrong(format!("the send was answered with {reply:?}"))),
+            reply => return Err(Failure::wrong(format!("the send was answered with {reply:?}"))),
         }
         let presented = Request::Presented { messages: vec![id], carrier: Carrier::ToolResult, evidence: Evidence::NextCall };
         match self.receiver.connection.request(presented).await? {

@@ -115,7 +115,7 @@ impl Session {
         match connection.request(Request::Register(register)).await? {
             Reply::Registered(registered) if registered.takes_mail && registered.name == name => Ok(Self { connection, pushes }),
             Reply::Registered(registered) => {
-                Err(Failure::Wrong(format!("the bench's session {name} was registered as {registered:?}")))
+                Err(Failure::wrong(format!("the bench's session {name} was registered as {registered:?}")))
             }
             _ => Err(unexpected()),
         }

@@ -119,7 +119,7 @@ async fn broker_round(lanes: Vec<Lane>, args: &Args) -> Result<(Duration, Vec<La
     let mut back = Vec::new();
     let mut took = Duration::ZERO;
     while let Some(ended) = running.join_next().await {
-        let (ended_at, lane) = ended.map_err(|_| Failure::Wrong("a lane of the bench died".to_owned()))??;
+        let (ended_at, lane) = ended.map_err(|_| Failure::wrong("a lane of the bench died".to_owned()))??;
         took = took.max(ended_at.duration_since(begun));
         back.push(lane);
     }
@@ -157,7 +157,7 @@ async fn acknowledged(answer: Option<peer_client::Answer>) -> Result<(), Failure
     let Some(answer) = answer else { return Ok(()) };
     match answer.await? {
         Reply::Sent(sent) if sent.deliveries.iter().all(|delivery| delivery.refusal.is_none()) => Ok(()),
-        reply => Err(Failure::Wrong(format!("a send was answered with {reply:?}"))),
+        reply => Err(Failure::wrong(format!("a send was answered with {reply:?}"))),
     }
 }
 
@@ -173,7 +173,7 @@ async fn receive(session: &mut Session, messages: usize) -> Result<(Instant, Vec
             match push {
                 Some(Push::Deliver(delivery)) => batch.push(delivery.message.id),
                 Some(_) => {}
-                None => return Err(Failure::Wrong("a receiver lost its connection".to_owned())),
+                None => return Err(Failure::wrong("a receiver lost its connection".to_owned())),
             }
             if batch.len() == MESSAGES_PER_REQUEST_MAX {
                 break;
@@ -208,7 +208,7 @@ fn floor_round(floor: &mut Floor, args: &Args) -> Result<Duration, Failure> {
         }
         running.into_iter().try_for_each(|lane| lane.join().unwrap_or_else(|_| Err(io::Error::other("a thread died"))))
     });
-    outcome.map_err(|source| Failure::System { attempt: "driving the floor's relay", source })?;
+    outcome.map_err(|source| Failure::system("driving the floor's relay", source))?;
     Ok(begun.elapsed())
 }
 

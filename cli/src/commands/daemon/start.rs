@@ -11,12 +11,12 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use peer_client::start::{ENVIRONMENT_KEPT, not_run};
+use peer_client::start::{ENVIRONMENT_KEPT, Said, not_run, said};
 use peer_client::{ConnectError, Endpoint, holder};
 use peer_proto::location::Phase;
 use peer_proto::request::Welcome;
 use peer_proto::text::single_line;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
@@ -63,21 +63,23 @@ pub(super) async fn start(endpoint: &Endpoint) -> Result<Started, Failure> {
     let mut deaths = 0;
     let mut ours: Option<Born> = None;
     // What the last broker of ours said before it ended; counts only where nobody else came up either.
-    let mut said: Option<String> = None;
+    let mut said: Option<Said> = None;
     loop {
         match Operator::connect(endpoint).await {
             Ok(operator) => {
                 // One that is about to end does not say, and another one will.
-                let config_fault = status::ask(&operator).await.ok().and_then(|status| status.config_fault);
+                let config_fault = status::ask(&operator).await.ok().as_ref().and_then(status::config_fault);
                 return Ok(Started { welcome: operator.welcome, fresh: ours.is_some(), config_fault });
             }
-            Err(Failure::Connect(ConnectError::NotRunning { .. })) => {}
-            // It was there and went while it was greeted: the lock says who is next.
-            Err(Failure::Connect(ConnectError::NoWelcome { .. } | ConnectError::Io { .. })) => {}
-            Err(failure) => return Err(failure),
+            Err(failure) => match failure.connect() {
+                Some(ConnectError::NotRunning { .. }) => {}
+                // It was there and went while it was greeted: the lock says who is next.
+                Some(ConnectError::NoWelcome { .. } | ConnectError::Io { .. }) => {}
+                _ => return Err(failure),
+            },
         }
-        if let Some(text) = said.take() {
-            return Err(Failure::Broker(text));
+        if let Some(said) = said.take() {
+            return Err(Failure::said_by_broker(said));
         }
         if let Some(death) = match ours.take() {
             Some(born) => death(endpoint, born).await?,
@@ -85,17 +87,16 @@ pub(super) async fn start(endpoint: &Endpoint) -> Result<Started, Failure> {
         } {
             deaths += 1;
             if deaths >= DEATHS_MAX {
-                return Err(Failure::Broker(format!(
-                    "the broker died {deaths} times at its start, {death}; `peerctl doctor` tries what a start needs"
-                )));
+                let failure = Failure::broker(format!("the broker died {deaths} times at its start, {death}"));
+                return Err(failure.hint("`peerctl doctor` tries what a start needs"));
             }
         }
         if Instant::now() >= deadline {
-            return Err(Failure::Broker(nobody_answered(endpoint)));
+            return Err(nobody_answered(endpoint));
         }
         match spawn(endpoint, deadline).await? {
             Spawned::Silent(born) => ours = Some(born),
-            Spawned::Failed { text } => said = Some(text),
+            Spawned::Failed(why) => said = Some(why),
             Spawned::Lost if lost_its_socket(endpoint).await? => {}
             Spawned::Lost => {
                 // Another one has the lock and is on its way up, or down. Nothing announces either; hence the pauses.
@@ -121,35 +122,34 @@ enum Spawned {
     /// Another broker has the lock.
     Lost,
     /// It said why it does not run.
-    Failed { text: String },
+    Failed(Said),
 }
 
 async fn spawn(endpoint: &Endpoint, deadline: Instant) -> Result<Spawned, Failure> {
     let log_bytes = endpoint.location.log().symlink_metadata().map_or(0, |log| log.len());
     let program = endpoint.program()?;
-    let mut child = detached_broker(endpoint, &program).spawn().map_err(|source| Failure::Broker(not_run(&program, &source)))?;
+    let mut child =
+        detached_broker(endpoint, &program).spawn().map_err(|source| Failure::said_by_broker(not_run(&program, &source)))?;
     let Ok(read) = tokio::time::timeout_at(deadline, last_words(&mut child)).await else {
         let pid = child.id().unwrap_or_default();
-        return Ok(Spawned::Failed {
-            text: format!(
-                "the broker (pid {pid}) did not become ready within {START_TIMEOUT_MS} ms; look into {}",
-                endpoint.location.log().display()
-            ),
-        });
+        return Ok(Spawned::Failed(Said {
+            message: format!("the broker (pid {pid}) did not become ready within {START_TIMEOUT_MS} ms"),
+            hint: format!("look into {}", endpoint.location.log().display()),
+        }));
     };
-    let words = read.map_err(|source| Failure::System { attempt: "reading what the broker says", source })?;
-    if words.is_empty() {
-        return Ok(Spawned::Silent(Born { child, words, log_bytes }));
-    }
-    let ended = child.wait().await.map_err(|source| Failure::System { attempt: "waiting for the broker", source })?;
+    let words = read.map_err(|source| Failure::system("reading what the broker says", source))?;
+    let Some(why) = words.said() else {
+        return Ok(Spawned::Silent(Born { child, words: words.stderr, log_bytes }));
+    };
+    let ended = child.wait().await.map_err(|source| Failure::system("waiting for the broker", source))?;
     if ended.code() == Some(i32::from(ALREADY_RUNNING)) {
         return Ok(Spawned::Lost);
     }
     if ended.signal().is_some() {
         // What a dying program says is no sentence for a person: it stands behind how it died.
-        return Ok(Spawned::Silent(Born { child, words, log_bytes }));
+        return Ok(Spawned::Silent(Born { child, words: words.stderr, log_bytes }));
     }
-    Ok(Spawned::Failed { text: words.trim_start_matches("peerctl: ").to_owned() })
+    Ok(Spawned::Failed(why))
 }
 
 /// How a broker that does not answer has died; none where it lives, or ended because it was told to.
@@ -157,7 +157,7 @@ async fn death(endpoint: &Endpoint, mut born: Born) -> Result<Option<String>, Fa
     let Ok(ended) = tokio::time::timeout(Duration::from_millis(END_TIMEOUT_MS), born.child.wait()).await else {
         return Ok(None);
     };
-    let ended = ended.map_err(|source| Failure::System { attempt: "waiting for the broker", source })?;
+    let ended = ended.map_err(|source| Failure::system("waiting for the broker", source))?;
     if ended.success() {
         return Ok(None);
     }
@@ -216,7 +216,7 @@ async fn lost_its_socket(endpoint: &Endpoint) -> Result<bool, Failure> {
     let serving = || holder::look(&endpoint.location).filter(|holder| holder.phase == Some(Phase::Serving));
     let Some(before) = serving() else { return Ok(false) };
     // Only after this look: a broker notes that it serves once its socket is there, and that it ends before it takes it away.
-    if !matches!(Operator::connect(endpoint).await, Err(Failure::Connect(ConnectError::NotRunning { .. }))) {
+    if !matches!(Operator::connect(endpoint).await, Err(failure) if failure.is_not_running()) {
         return Ok(false);
     }
     let Some(pid) = serving().filter(|holder| *holder == before).and_then(|holder| holder.pid) else { return Ok(false) };
@@ -224,48 +224,48 @@ async fn lost_its_socket(endpoint: &Endpoint) -> Result<bool, Failure> {
     Ok(true)
 }
 
-fn nobody_answered(endpoint: &Endpoint) -> String {
+fn nobody_answered(endpoint: &Endpoint) -> Failure {
     let log = endpoint.location.log();
+    let message = format!("no broker answered within {START_TIMEOUT_MS} ms");
     match holder::look(&endpoint.location) {
-        Some(holder) => format!(
-            "no broker answered within {START_TIMEOUT_MS} ms: {}; `peerctl daemon stop` ends it, and {} may say more",
-            stop::held(holder),
-            log.display()
-        ),
-        None => format!("no broker answered within {START_TIMEOUT_MS} ms; look into {}", log.display()),
+        Some(holder) => Failure::broker(format!("{message}: {}", stop::held(holder)))
+            .hint(format!("`peerctl daemon stop` ends it, and {} may say more", log.display())),
+        None => Failure::broker(message).hint(format!("look into {}", log.display())),
     }
 }
 
 /// The command that becomes a broker. Nothing of the starter's environment lives on in a process that serves everybody.
 pub(crate) fn detached_broker(endpoint: &Endpoint, program: &std::path::Path) -> Command {
-    inheriting_little(endpoint, program, &["daemon", "run", "--detached"])
+    inheriting_little(endpoint, program, &["daemon", "run", "--detached", "--json"])
 }
 
-/// Tries in a process of its own what a start needs; says what is missing, with the next step at its end.
+/// Tries in a process of its own what a start needs; says what is missing, with the next step.
 pub(crate) async fn rehearse(endpoint: &Endpoint) -> Result<(), Failure> {
     let program = endpoint.program()?;
-    let mut command = inheriting_little(endpoint, &program, &["daemon", "rehearse"]);
-    let mut child = command.kill_on_drop(true).spawn().map_err(|source| Failure::Broker(not_run(&program, &source)))?;
+    let mut command = inheriting_little(endpoint, &program, &["daemon", "rehearse", "--json"]);
+    let mut child = command.kill_on_drop(true).spawn().map_err(|source| Failure::said_by_broker(not_run(&program, &source)))?;
     let tried = async {
         let words = last_words(&mut child).await?;
         Ok::<_, io::Error>((words, child.wait().await?))
     };
     let Ok(tried) = tokio::time::timeout(Duration::from_millis(START_TIMEOUT_MS), tried).await else {
-        let text = format!("trying what a start needs took more than {START_TIMEOUT_MS} ms; look at the disk and the load");
-        return Err(Failure::Broker(text));
+        let failure = Failure::broker(format!("trying what a start needs took more than {START_TIMEOUT_MS} ms"));
+        return Err(failure.hint("look at the disk and the load"));
     };
-    let (words, ended) = tried.map_err(|source| Failure::System { attempt: "trying what a start needs", source })?;
+    let (words, ended) = tried.map_err(|source| Failure::system("trying what a start needs", source))?;
     if ended.success() {
         return Ok(());
     }
-    if ended.signal().is_some() || words.is_empty() {
-        let text = format!("what tried the needs of a start died {}; no broker can start then", of_what(ended));
-        return Err(Failure::Broker(text));
+    match words.said().filter(|_| ended.signal().is_none()) {
+        Some(said) => Err(Failure::said_by_broker(said)),
+        None => {
+            Err(Failure::broker(format!("what tried the needs of a start died {}", of_what(ended)))
+                .hint("no broker can start then"))
+        }
     }
-    Err(Failure::Broker(words.trim_start_matches("peerctl: ").to_owned()))
 }
 
-/// This program with `arguments`, a little of this process's environment, and its standard error to read.
+/// This program with `arguments`, a little of this process's environment, and what it writes to read.
 fn inheriting_little(endpoint: &Endpoint, program: &std::path::Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(program);
     command.args(arguments).current_dir("/");
@@ -275,15 +275,35 @@ fn inheriting_little(endpoint: &Endpoint, program: &std::path::Path, arguments: 
             command.env(name, value);
         }
     }
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
-/// What a detached broker writes before it is ready or dead.
-pub(crate) async fn last_words(child: &mut Child) -> Result<String, io::Error> {
-    let mut bytes = Vec::new();
-    if let Some(mut stderr) = child.stderr.take() {
-        stderr.read_to_end(&mut bytes).await?;
+/// What a program wrote before it let go of its output.
+pub(crate) struct Words {
+    stdout: Vec<u8>,
+    /// For people.
+    stderr: String,
+}
+
+impl Words {
+    /// The failure in it; none where it wrote nothing.
+    pub(crate) fn said(&self) -> Option<Said> {
+        said(&self.stdout, self.stderr.as_bytes())
     }
-    Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
+}
+
+/// What a detached broker writes before it is ready or dead.
+pub(crate) async fn last_words(child: &mut Child) -> Result<Words, io::Error> {
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let (stdout, stderr) = tokio::try_join!(whole(stdout), whole(stderr))?;
+    Ok(Words { stdout, stderr: String::from_utf8_lossy(&stderr).trim().to_owned() })
+}
+
+async fn whole(pipe: Option<impl AsyncRead + Unpin>) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    if let Some(mut pipe) = pipe {
+        pipe.read_to_end(&mut bytes).await?;
+    }
+    Ok(bytes)
 }

@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use peer_broker::config;
 use peer_client::holder::{self, Holder};
-use peer_client::{ConnectError, Endpoint, RequestError};
+use peer_client::{ConnectError, Endpoint};
 use peer_proto::location::Phase;
-use peer_proto::refusal::{ErrorCode, Refusal};
+use peer_proto::refusal::ErrorCode;
 use peer_proto::request::Request;
 
 use crate::agents;
-use crate::error::Failure;
+use crate::error::{Failure, Kind};
 use crate::operator::Operator;
 
 /// How long a broker may take to end after it was told to, in milliseconds: it writes what it has accepted.
@@ -41,7 +41,7 @@ pub(crate) async fn stop(endpoint: &Endpoint) -> Result<Stopped, Failure> {
         let operator = Operator::connect(endpoint).await?;
         match operator.ask_done(Request::Shutdown).await {
             // It was told before, by somebody else, and is on its way out.
-            Ok(()) | Err(Failure::Request(RequestError::Lost)) => Ok(operator),
+            Ok(()) | Err(Failure { kind: Kind::Lost, .. }) => Ok(operator),
             Err(failure) => Err(failure),
         }
     };
@@ -56,7 +56,7 @@ pub(crate) async fn stop(endpoint: &Endpoint) -> Result<Stopped, Failure> {
                 Err(_) => Err(still_there(holder::look(&endpoint.location).and_then(|holder| holder.pid))),
             };
         }
-        Ok(Err(Failure::Connect(error))) if cannot_be_asked(&error) => error.to_string(),
+        Ok(Err(failure)) if failure.connect().is_some_and(cannot_be_asked) => failure.message,
         Ok(Err(failure)) => return Err(failure),
         Err(_) => format!("it did not answer within {ASK_TIMEOUT_MS} ms"),
     };
@@ -69,16 +69,11 @@ pub(crate) async fn stop(endpoint: &Endpoint) -> Result<Stopped, Failure> {
         };
     }
     let Some(pid) = holder.pid else {
-        return Err(Failure::Broker(format!(
-            "{}, and this system does not tell which process that is; `fuser {}` may",
-            held(holder),
-            endpoint.location.lock().display()
-        )));
+        let message = format!("{}, and this system does not tell which process that is", held(holder));
+        return Err(Failure::broker(message).hint(format!("`fuser {}` may", endpoint.location.lock().display())));
     };
     may_signal(endpoint, pid)?;
     end(endpoint, pid).await?;
-    // The step at the end of the error is for who reads it as one.
-    let why = why.rsplit_once("; ").map_or(why.as_str(), |(why, _)| why).to_owned();
     Ok(Stopped::Signalled { pid, why })
 }
 
@@ -109,12 +104,8 @@ fn may_signal(endpoint: &Endpoint, pid: u32) -> Result<(), Failure> {
     if allowed || !agents::is_agents_shell() {
         return Ok(());
     }
-    Err(Failure::Request(RequestError::Refused(Refusal {
-        code: ErrorCode::NotPermitted,
-        message: format!("a shell of an agent may not end the broker (pid {pid}), which serves others as well"),
-        hint: "ask the person to run it in a terminal of their own".into(),
-        retry_after_ms: None,
-    })))
+    let message = format!("a shell of an agent may not end the broker (pid {pid}), which serves others as well");
+    Err(Failure::refused(ErrorCode::NotPermitted, message).hint("ask the person to run it in a terminal of their own"))
 }
 
 /// Waits until nobody holds the lock: the broker holds it for life.
@@ -130,7 +121,7 @@ fn still_there(pid: Option<u32>) -> Failure {
         || "`peerctl daemon status` tells its pid, for `kill`".to_owned(),
         |pid| format!("`kill -KILL {pid}` ends it all the same; what it has accepted is on the disk"),
     );
-    Failure::Broker(format!("the broker still holds its lock {STOP_TIMEOUT_MS} ms after it was told to stop; {kill}"))
+    Failure::broker(format!("the broker still holds its lock {STOP_TIMEOUT_MS} ms after it was told to stop")).hint(kill)
 }
 
 /// Who holds the lock, in words.
@@ -145,10 +136,11 @@ pub(super) fn held(holder: Holder) -> String {
 }
 
 /// What `status` says of a broker that has the lock and no socket.
-pub(crate) fn unreachable(socket: &Path, holder: Holder) -> String {
+pub(crate) fn unreachable(socket: &Path, holder: Holder) -> Failure {
     let step = match holder.phase {
         Some(Phase::Starting | Phase::Ending) => "try again in a moment, or end it with `peerctl daemon stop`",
         Some(Phase::Serving) | None => "`peerctl daemon restart` ends it and starts another",
     };
-    format!("nobody can reach a broker behind {}, although {}; {step}", socket.display(), held(holder))
+    let message = format!("nobody can reach a broker behind {}, although {}", socket.display(), held(holder));
+    Failure::unreachable(message).hint(step)
 }

@@ -2,14 +2,13 @@
 
 use peer_broker::config;
 use peer_broker::store::{OpenError, Store};
-use peer_client::{ConnectError, Endpoint, Start, holder};
+use peer_client::{Endpoint, Start, holder};
 use peer_proto::limits::VISIBILITY_TIMEOUT_MS;
 use peer_proto::message::Carrier;
 use peer_proto::policy::{Policies, Policy};
 use peer_proto::request::{Pausing, PeerInfo, PeersQuery, Reply, Request, Status};
 
 use super::Findings;
-use crate::commands::daemon::chain;
 use crate::commands::{block_on, daemon, status};
 use crate::error::Failure;
 use crate::operator::{Operator, unexpected};
@@ -41,17 +40,17 @@ pub(super) fn look(endpoint: &Endpoint, findings: &mut Findings) {
     });
     match looked {
         Ok(()) => {}
-        Err(Failure::Connect(ConnectError::NotRunning { socket })) => match holder::look(&endpoint.location) {
+        Err(failure) if failure.is_not_running() => match holder::look(&endpoint.location) {
             Some(holder) => {
-                let failure = Failure::Unreachable(daemon::unreachable(&socket, holder));
-                findings.failed("broker", &failure, "a broker that can be reached, or none");
+                let failure = daemon::unreachable(&endpoint.location.socket(), holder);
+                findings.failed("broker", failure, "a broker that can be reached, or none");
             }
             None => {
                 startable(endpoint, findings);
                 database(endpoint, findings);
             }
         },
-        Err(failure) => findings.failed("broker", &failure, "a broker that answers, or none"),
+        Err(failure) => findings.failed("broker", failure, "a broker that answers, or none"),
     }
 }
 
@@ -59,7 +58,7 @@ pub(super) fn look(endpoint: &Endpoint, findings: &mut Findings) {
 fn startable(endpoint: &Endpoint, findings: &mut Findings) {
     match block_on(daemon::rehearse(endpoint)) {
         Ok(()) => findings.good("broker", "none runs, and one could start: what it needs was tried; whatever needs it starts it"),
-        Err(failure) => findings.failed("broker", &failure, "that a broker can start"),
+        Err(failure) => findings.failed("broker", failure, "that a broker can start"),
     }
 }
 
@@ -80,7 +79,7 @@ fn database(endpoint: &Endpoint, findings: &mut Findings) {
             findings.problem("database", observed, "every record is as it was written", "peerctl daemon verify");
         }
         Err(OpenError::Missing { .. }) => findings.good("database", "none yet; the first broker makes it"),
-        Err(error) => findings.failed("database", &Failure::Broker(chain(&error)), "a database that can be opened"),
+        Err(error) => findings.failed("database", Failure::of_broker(&error, error.hint()), "a database that can be opened"),
     }
 }
 

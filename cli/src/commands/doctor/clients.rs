@@ -15,13 +15,13 @@ use crate::setup::{Client, Place, claude, codex, codex_hooks, hooks, json, retir
 pub(super) fn look(place: &Place, findings: &mut Findings) {
     let runs = match Runs::load(&place.location) {
         Ok(runs) => runs,
-        Err(failure) => return findings.failed("clients", &failure, "what setup remembers of its runs"),
+        Err(failure) => return findings.failed("clients", failure, "what setup remembers of its runs"),
     };
     let mut found = false;
     for client in Client::ALL.into_iter().filter(|client| place.has(*client)) {
         found = true;
         if let Err(failure) = one(place, &runs, client, findings) {
-            findings.failed(client.as_str(), &failure, "a file that can be read");
+            findings.failed(client.as_str(), failure, "a file that can be read");
         }
     }
     if !found {
@@ -64,8 +64,7 @@ fn one(place: &Place, runs: &Runs, client: Client, findings: &mut Findings) -> R
     // What is to be said of the executable was said.
     let doubt = place.doubt();
     for warning in wanted.warnings.iter().filter(|warning| doubt.as_ref() != Some(warning)) {
-        let (observed, mend) = warning.rsplit_once("; ").unwrap_or((warning, ""));
-        findings.note(check, observed, mend);
+        findings.note(check, warning.what.as_str(), warning.step.as_str());
     }
     match client {
         Client::Codex => trust(place, findings)?,

@@ -11,7 +11,7 @@ use peer_proto::limits::DISK_RESERVE_BYTES;
 use peer_proto::location::Location;
 
 use super::Findings;
-use crate::commands::daemon::chain;
+use crate::error::Failure;
 use crate::output::size;
 
 /// Below this the disk is called nearly full: ten times what the broker keeps free, so that there is time to act.
@@ -36,9 +36,9 @@ pub(super) fn directory(location: &Location, findings: &mut Findings) {
         return findings.note("directory", format!("{} is not there yet; the first broker makes it", dir.display()), "");
     }
     if let Err(error) = peer_broker::examine(dir) {
-        let text = error.to_string();
-        let (observed, mend) = text.rsplit_once("; ").unwrap_or((&text, "move it away; the broker makes another"));
-        return findings.problem("directory", observed, "a directory of your own, mode 0700, on a disk of this machine", mend);
+        let mend = or(error.hint(), "move it away; the broker makes another");
+        let expected = "a directory of your own, mode 0700, on a disk of this machine";
+        return findings.problem("directory", error.to_string(), expected, mend);
     }
     findings.good("directory", dir.display().to_string());
     for path in [location.socket(), location.database(), location.lock(), location.log(), location.config()] {
@@ -54,6 +54,11 @@ pub(super) fn directory(location: &Location, findings: &mut Findings) {
         Ok(free) => findings.good("disk", format!("{} free", size(free))),
         Err(error) => findings.note("disk", format!("how much is free where {} is, is not known: {error}", dir.display()), ""),
     }
+}
+
+/// The next step that is known, or else this one.
+fn or(hint: String, otherwise: &str) -> String {
+    if hint.is_empty() { otherwise.to_owned() } else { hint }
 }
 
 /// Files of ours are for nobody else's eyes.
@@ -76,9 +81,10 @@ pub(super) fn config(location: &Location, findings: &mut Findings) {
         Ok(_) if path.exists() => findings.good("config", path.display().to_string()),
         Ok(_) => findings.good("config", "all defaults"),
         Err(error) => {
-            let text = chain(&error);
-            let (observed, mend) = text.rsplit_once("; ").unwrap_or((&text, "mend the file; `peerctl config` reads it again"));
-            findings.problem("config", observed, "a file that can be read: until then what it said before is in force", mend);
+            let failure = Failure::of_broker(&error, error.hint());
+            let mend = or(failure.hint, "mend the file; `peerctl config` reads it again");
+            let expected = "a file that can be read: until then what it said before is in force";
+            findings.problem("config", failure.message, expected, mend);
         }
     }
 }

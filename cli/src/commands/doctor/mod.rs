@@ -74,10 +74,9 @@ impl Findings {
         self.add(State::Problem, check, observed, expected, mend);
     }
 
-    /// A problem whose text has its own next step at the end, as all error texts have.
-    fn failed(&mut self, check: &'static str, failure: &Failure, expected: &str) {
-        let (observed, mend) = failure.parts();
-        self.problem(check, observed, expected, mend);
+    /// A problem that is a failure, with its next step.
+    fn failed(&mut self, check: &'static str, failure: Failure, expected: &str) {
+        self.problem(check, failure.message, expected, failure.hint);
     }
 
     fn add(
@@ -96,7 +95,7 @@ pub(crate) fn run(output: &Output, endpoint: Result<Endpoint, ConnectError>) -> 
     let mut findings = Findings::default();
     match endpoint {
         Ok(endpoint) => look(&endpoint, &mut findings),
-        Err(error) => findings.failed("directory", &error.into(), "a directory for the broker's socket"),
+        Err(error) => findings.failed("directory", error.into(), "a directory for the broker's socket"),
     }
     print(output, &findings.0)
 }
@@ -110,12 +109,11 @@ fn look(endpoint: &Endpoint, findings: &mut Findings) {
     match Place::from_env(endpoint) {
         Ok(place) => {
             if let Some(doubt) = place.doubt() {
-                let (observed, mend) = doubt.rsplit_once("; ").unwrap_or((&doubt, ""));
-                findings.note("executable", observed, mend);
+                findings.note("executable", doubt.what, doubt.step);
             }
             clients::look(&place, findings);
         }
-        Err(failure) => findings.failed("clients", &failure, "a home directory in which the clients' files are"),
+        Err(failure) => findings.failed("clients", failure, "a home directory in which the clients' files are"),
     }
     machine::adapters(&endpoint.location, findings);
 }
@@ -173,6 +171,5 @@ fn print(output: &Output, findings: &[Finding]) -> Result<(), Failure> {
         return if output.json { output.json(&data) } else { output.line(&output.paint(Tone::Good, &said)) };
     }
     let what = if problems == 1 { "one problem".to_owned() } else { format!("{problems} problems") };
-    let message = format!("found {what}; what mends each stands behind it");
-    Err(Failure::Partly { data, failure: Box::new(Failure::Unwell(message)) })
+    Err(Failure::unwell(format!("found {what}")).hint("what mends each stands behind it").with(data))
 }
