@@ -243,7 +243,7 @@ fn outlive(damaged: &[u8], what: &str) -> u64 {
 }
 
 fn runs() -> u64 {
-    std::env::var("PEERD_DAMAGES").ok().and_then(|runs| runs.parse().ok()).unwrap_or(8)
+    std::env::var("PEERD_DAMAGES").ok().and_then(|runs| runs.parse().ok()).unwrap_or(4)
 }
 
 /// What a disk may do to some bytes.
