@@ -147,6 +147,36 @@ mod tests {
         }
     }
 
+    /// `docs/cli.md` is what the commands say of themselves. `PEERD_WRITE_CLI=1` writes it.
+    #[test]
+    fn the_reference_says_what_the_commands_say() {
+        let mut page = String::from(
+            "# Commands\n\nWhat `peerctl help COMMAND` prints, for every command. A test compares this page with the program; \
+             `PEERD_WRITE_CLI=1 cargo test -p peerctl --lib the_reference` writes it anew.\n",
+        );
+        let mut program = crate::args::Cli::command().term_width(100);
+        program.build();
+        reference(&mut program, 2, &mut page);
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/cli.md");
+        if std::env::var_os("PEERD_WRITE_CLI").is_some() {
+            std::fs::write(path, &page).expect("write the page");
+        }
+        let written = std::fs::read_to_string(path).expect("docs/cli.md");
+        assert!(written == page, "docs/cli.md is not what the commands say; PEERD_WRITE_CLI=1 writes it");
+    }
+
+    fn reference(command: &mut clap::Command, depth: usize, page: &mut String) {
+        let name = command.get_bin_name().unwrap_or_else(|| command.get_name()).to_owned();
+        let help = command.render_long_help().to_string();
+        let help: Vec<&str> = help.lines().map(str::trim_end).collect();
+        page.push_str(&format!("\n{} {name}\n\n```text\n{}\n```\n", "#".repeat(depth.min(4)), help.join("\n").trim_end()));
+        for command in command.get_subcommands_mut() {
+            if !command.is_hide_set() && command.get_name() != "help" {
+                reference(command, depth + 1, page);
+            }
+        }
+    }
+
     /// The words of a first command in a line, up to a pipe or to what explains it.
     fn words(line: &str) -> Vec<String> {
         let line = line.trim();

@@ -5,7 +5,7 @@
 //! Invariants:
 //! - A commit that returned is on the disk, whole; one that did not return leaves all or nothing behind.
 //! - After a failed write nothing more is read or written: what the disk holds is only known again after reopening.
-//! - Starting costs by what is pending, never by what was ever said.
+//! - Starting costs by what is pending, and by one page in eighty of a file above 16 MiB. It reads nothing else that was said.
 //!
 //! Reading order: `schema` (the tables), `record` (their values), this file, `image`, `damage`, `things`, `retained`, `reindex`
 //! and `reader` (the search index's side), `walk`, `file`, `witness` and `opening` (the files on the disk), `pages` and
