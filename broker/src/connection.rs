@@ -284,7 +284,7 @@ enum Fault {
     Frame(#[from] DecodeError),
     #[error("its first request is not hello")]
     NoHello { id: RequestId },
-    #[error("the broker has no room for more sessions' connections; the last places are the person's")]
+    #[error("it is a session's, and the last places are the person's")]
     NoPlace { id: RequestId },
     #[error("the broker is stopping")]
     Stopping,
