@@ -209,6 +209,7 @@ impl Broker {
         query: Query,
         step: &mut Step,
     ) -> Result<(), Rejection> {
+        caller.actor()?;
         let stored = facts.stored.get(&message).ok_or(Rejection::UnknownMessage(message))?;
         self.check_sees(caller, stored)?;
         step.query(caller.connection, caller.id, query);

@@ -53,22 +53,24 @@ impl<'a> Place<'a> {
 impl Broker {
     // ---- messages
 
-    /// Whether an actor may see a message, its text included.
+    /// Whether an actor may see a message, its text included. A session sees what it sent, what it has a delivery of, and what
+    /// it could read as a member of the channel; a shell sees also what no channel keeps to itself.
     #[must_use]
     pub fn sees_message(&self, actor: Actor, head: &MessageHead, deliveries: &[DeliveryRecord]) -> bool {
         let was_sent_it = |peer: PeerId| self.delivery_of(deliveries, peer).is_some();
-        let concerns = self.may_concern(actor, head) || actor.agent().is_some_and(was_sent_it);
-        concerns && !self.is_kept_back_from(actor, head, deliveries)
+        self.concerns(actor, head, was_sent_it) && !self.is_kept_back_from(actor, head, deliveries)
     }
 
-    /// As [`Broker::sees_message`], as far as that can be told without its deliveries: a session sees what it sent, was sent,
-    /// or could read as a member of the channel; a shell sees also what no channel keeps to itself.
+    /// As [`Broker::sees_message`], as far as that can be told without its deliveries: never no where the answer is yes, but
+    /// for a delivery that was given to another peer than the message was sent to.
     #[must_use]
     pub fn may_concern(&self, actor: Actor, head: &MessageHead) -> bool {
+        self.concerns(actor, head, |peer| head.to.iter().any(|(to, _)| self.is_same(peer, *to)))
+    }
+
+    fn concerns(&self, actor: Actor, head: &MessageHead, was_sent_it: impl Fn(PeerId) -> bool) -> bool {
         let concerns = |peer: PeerId| {
-            self.is_same(peer, head.from.peer)
-                || head.to.iter().any(|(to, _)| self.is_same(peer, *to))
-                || self.reads_as_member(peer, &Place::of(head))
+            self.is_same(peer, head.from.peer) || was_sent_it(peer) || self.reads_as_member(peer, &Place::of(head))
         };
         let is_open = || self.is_open_to_all(&Place::of(head));
         actor.is_person() || actor.agent().is_some_and(concerns) || (matches!(actor, Actor::Shell { .. }) && is_open())

@@ -134,6 +134,10 @@ enum Op {
     Release {
         message: usize,
     },
+    Reassign {
+        message: usize,
+        to: usize,
+    },
     Show {
         whom: usize,
     },
@@ -166,6 +170,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (who(), message()).prop_map(|(who, message)| Op::Cancel { who, message }),
         2 => (who(), any::<bool>()).prop_map(|(whom, hold)| Op::Policy { whom, hold }),
         2 => message().prop_map(|message| Op::Release { message }),
+        2 => (message(), who()).prop_map(|(message, to)| Op::Reassign { message, to }),
         2 => who().prop_map(|whom| Op::Show { whom }),
         2 => who().prop_map(|whom| Op::Go { whom }),
         2 => who().prop_map(|whom| Op::Come { whom }),
@@ -198,7 +203,12 @@ struct Run {
 impl Run {
     fn new() -> Self {
         let mut config = Config::default();
-        for (key, value) in [("sender_per_minute", 1_000_000), ("pair_per_minute", 1_000_000), ("thread_turns_max", 1_000_000)] {
+        for (key, value) in [
+            ("sender_per_minute", 1_000_000),
+            ("pair_per_minute", 1_000_000),
+            ("thread_turns_max", 1_000_000),
+            ("attempts_max", 1),
+        ] {
             assert!(config.limits.set(key, value), "{key}");
         }
         let mut world = World::new(config);
@@ -286,6 +296,7 @@ impl Run {
             }
             Op::Policy { whom, hold } => Some(format!("me sets {} {}", AGENTS[*whom], if *hold { "hold" } else { "accept" })),
             Op::Release { message } => self.nth(*message).map(|message| format!("me releases {message}")),
+            Op::Reassign { message, to } => self.nth(*message).map(|message| format!("me reassigns {message} {}", AGENTS[*to])),
             Op::Show { whom } => {
                 let pending = self.world.disk.deliveries.values();
                 let mine = pending.filter(|delivery| delivery.peer == self.peer(*whom) && delivery.stage == Stage::Stored);
