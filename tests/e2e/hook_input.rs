@@ -122,6 +122,8 @@ fn what_is_printed_into_a_non_blocking_pipe_of_a_slow_reader_is_whole() {
         let mut read = String::new();
         std::io::Read::read_to_string(&mut reading, &mut read).unwrap();
         assert!(printing.wait().unwrap().success(), "{arguments:?}");
-        assert_eq!(read.len(), whole.len(), "{arguments:?}");
+        // What waits is older the second time.
+        let without_numbers = |text: &str| text.replace(|c: char| c.is_ascii_digit(), "");
+        assert!(without_numbers(&read) == without_numbers(&whole), "{arguments:?}");
     }
 }
