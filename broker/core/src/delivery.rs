@@ -1,7 +1,8 @@
 //! The life of a delivery: every change of its stage, in one table.
 //!
-//! Knows deliveries and their leases. Does not know mailboxes, peers, nor who may do what. Invariant: nothing else in the
-//! product writes a stage, or a line of a trace. `docs/delivery.md` shows the same table, and a test compares the two.
+//! Knows deliveries and their leases. Does not know mailboxes, peers, nor who may do what. Invariant: no other
+//! rule writes a stage, or a line of a trace. `docs/delivery.md` shows the same table, and a test compares the two. The store
+//! alone makes a record up by hand, where damage took the one that was there.
 
 use peer_proto::ids::{MessageId, PeerId, Timestamp};
 use peer_proto::limits::TRACE_ENTRIES_MAX;

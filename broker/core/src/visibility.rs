@@ -58,21 +58,20 @@ impl Broker {
     #[must_use]
     pub fn sees_message(&self, actor: Actor, head: &MessageHead, deliveries: &[DeliveryRecord]) -> bool {
         let was_sent_it = |peer: PeerId| self.delivery_of(deliveries, peer).is_some();
-        self.concerns(actor, head, was_sent_it) && !self.is_kept_back_from(actor, head, deliveries)
+        self.concerns(actor, head.from.peer, &Place::of(head), was_sent_it) && !self.is_kept_back_from(actor, head, deliveries)
     }
 
-    /// As [`Broker::sees_message`], as far as that can be told without its deliveries: never no where the answer is yes, but
-    /// for a delivery that was given to another peer than the message was sent to.
+    /// A first look without the deliveries, by the recipients that the message was sent to. Where this is false, so is
+    /// [`Broker::sees_message`], with one exception: a dead letter that the person reassigned to the actor.
     #[must_use]
     pub fn may_concern(&self, actor: Actor, head: &MessageHead) -> bool {
-        self.concerns(actor, head, |peer| head.to.iter().any(|(to, _)| self.is_same(peer, *to)))
+        let was_sent_it = |peer: PeerId| head.to.iter().any(|(to, _)| self.is_same(peer, *to));
+        self.concerns(actor, head.from.peer, &Place::of(head), was_sent_it)
     }
 
-    fn concerns(&self, actor: Actor, head: &MessageHead, was_sent_it: impl Fn(PeerId) -> bool) -> bool {
-        let concerns = |peer: PeerId| {
-            self.is_same(peer, head.from.peer) || was_sent_it(peer) || self.reads_as_member(peer, &Place::of(head))
-        };
-        let is_open = || self.is_open_to_all(&Place::of(head));
+    fn concerns(&self, actor: Actor, from: PeerId, place: &Place<'_>, was_sent_it: impl Fn(PeerId) -> bool) -> bool {
+        let concerns = |peer: PeerId| self.is_same(peer, from) || was_sent_it(peer) || self.reads_as_member(peer, place);
+        let is_open = || self.is_open_to_all(place);
         actor.is_person() || actor.agent().is_some_and(concerns) || (matches!(actor, Actor::Shell { .. }) && is_open())
     }
 
@@ -101,8 +100,8 @@ impl Broker {
         if sees { Ok(()) } else { Err(Rejection::UnknownMessage(head.id)) }
     }
 
-    /// Whether an actor may know that there is this delivery: what is held concerns the person and both ends, what was said
-    /// in a private channel its members and both ends, what answers it both ends, and none of it anybody else.
+    /// Whether an actor may know that this delivery exists. The person, the sender and the recipient may. Members of its channel
+    /// may unless it is held, and any other agent may unless it is held or was said in private.
     #[must_use]
     pub fn sees_delivery(&self, actor: Actor, record: &DeliveryRecord) -> bool {
         let is_end = |peer: PeerId| self.is_same(peer, record.brief.from) || self.is_same(peer, record.peer);
@@ -121,11 +120,7 @@ impl Broker {
 
     /// Whether a watcher who may know of a delivery that was accepted just now, and is held for nobody, may read its text.
     pub(crate) fn sees_text_of(&self, actor: Actor, record: &DeliveryRecord) -> bool {
-        let (brief, place) = (&record.brief, Place::of_delivery(record));
-        let concerns = |peer: PeerId| {
-            self.is_same(peer, brief.from) || self.is_same(peer, record.peer) || self.reads_as_member(peer, &place)
-        };
-        actor.is_person() || actor.agent().is_some_and(concerns) || self.is_open_to_all(&place)
+        self.concerns(actor, record.brief.from, &Place::of_delivery(record), |peer| self.is_same(peer, record.peer))
     }
 
     /// What a search of this actor may find.

@@ -234,6 +234,22 @@ fn what_is_held_is_hidden_until_it_is_let_go() {
 }
 
 #[test]
+fn a_shell_finds_what_was_said_directly_and_not_in_private() {
+    let mut place = Place::new();
+    place.send(1, "blue");
+    let [mut put, mut put_delivery] = sent(2, "blue", Stage::Stored);
+    if let (Change::PutMessage(message), Change::PutDelivery { record, .. }) = (&mut put, &mut put_delivery) {
+        (message.head.private, record.brief.private) = (true, true);
+    }
+    place.commit(&[put, put_delivery]);
+    let shell_of = |peer| Search { direct: true, ..search_of(peer, "blue") };
+    assert_eq!(place.finds(&shell_of(PeerId(9))), ids(&[1]));
+    // Its ends find it, and so does the person.
+    assert_eq!(place.finds(&shell_of(LUNA)), ids(&[2, 1]));
+    assert_eq!(place.finds(&search("blue")), ids(&[2, 1]));
+}
+
+#[test]
 fn what_changes_and_goes_is_found_as_it_is() {
     let mut place = Place::new();
     place.commit(&[note("door", "blue"), task(1, "blue")]);
