@@ -92,7 +92,7 @@ impl Server {
         let output = match hook {
             Some(hook) => {
                 let output = hook::answer(&self.session, &hook).await;
-                output.arrived(&self.session);
+                self.session.tried(Some(output.asks_with()));
                 output.text
             }
             None => String::new(),

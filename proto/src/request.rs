@@ -170,6 +170,9 @@ pub enum Request {
         call: u64,
         /// What the hook prints; empty: nothing.
         output: String,
+        /// Messages that this session offered in it, and that the client asks its model with next: for them the end of the
+        /// session is an attempt. At most [`MESSAGES_PER_REQUEST_MAX`](crate::limits::MESSAGES_PER_REQUEST_MAX).
+        asks_with: Vec<MessageId>,
     },
     /// The policies in force (operators). Answer: [`Reply::Policies`].
     Policies,

@@ -228,7 +228,7 @@ impl Broker {
             }
             Request::Report(report) => self.report(now, caller, report, step),
             Request::Hook(hook) => self.relay_hook(caller, hook, step),
-            Request::HookAnswer { call, output } => self.hook_answer(caller, call, output, step),
+            Request::HookAnswer { call, output, asks_with } => self.hook_answer(caller, call, output, &asks_with, step),
             Request::Policies => self.list_policies(caller, step),
             Request::SetPolicy { peer, policy } => self.set_policy(caller, peer, policy, step),
             Request::SetConsent { inbox_socket_in_bypass } => self.set_consent(caller, inbox_socket_in_bypass, step),

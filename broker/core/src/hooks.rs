@@ -7,12 +7,14 @@
 use std::collections::BTreeMap;
 
 use peer_proto::hook::{HookCall, Report};
+use peer_proto::ids::MessageId;
 use peer_proto::limits::{NAME_CHARS_MAX, PATH_BYTES_MAX, SEAT_KEY_BYTES_MAX};
 use peer_proto::message::Carrier;
 use peer_proto::request::{EventKind, Push, Reply, RequestId, Role};
 
 use crate::broker::Broker;
 use crate::input::{ConnectionId, Now};
+use crate::lease::check_count;
 use crate::presence::is_same_place;
 use crate::rejection::Rejection;
 use crate::sessions::{check_length, check_seat};
@@ -107,11 +109,23 @@ impl Broker {
         None
     }
 
-    pub(crate) fn hook_answer(&mut self, caller: Caller, call: u64, output: String, step: &mut Step) -> Result<(), Rejection> {
-        self.session_peer(caller)?;
+    /// What the client asks its model with is noted in the same turn: the session may end before its adapter says more.
+    pub(crate) fn hook_answer(
+        &mut self,
+        caller: Caller,
+        call: u64,
+        output: String,
+        asks_with: &[MessageId],
+        step: &mut Step,
+    ) -> Result<(), Rejection> {
+        let peer = self.session_peer(caller)?;
+        if !asks_with.is_empty() {
+            check_count(asks_with)?;
+        }
         let asked = |wait: &&HookWait| wait.adapter == caller.connection;
         self.hooks.waiting.get(&call).filter(asked).ok_or(Rejection::HookGone)?;
         let Some(wait) = self.hooks.waiting.remove(&call) else { return Err(Rejection::HookGone) };
+        self.note_tried(caller, peer, asks_with);
         step.reply(wait.hook, wait.id, Reply::Hook { output });
         step.reply(caller.connection, caller.id, Reply::Done);
         Ok(())

@@ -209,6 +209,13 @@ impl Broker {
     pub(crate) fn tried(&mut self, caller: Caller, messages: &[MessageId], step: &mut Step) -> Result<(), Rejection> {
         let peer = self.session_peer(caller)?;
         check_count(messages)?;
+        self.note_tried(caller, peer, messages);
+        step.reply(caller.connection, caller.id, Reply::Done);
+        Ok(())
+    }
+
+    /// A model may have been asked with these: of each that this session offered, its end is an attempt.
+    pub(crate) fn note_tried(&mut self, caller: Caller, peer: PeerId, messages: &[MessageId]) {
         for message in messages {
             let is_offered =
                 |entry: &Entry| entry.lease.is_some_and(|lease| lease.holder == caller.connection && lease.offered.is_some());
@@ -216,8 +223,6 @@ impl Broker {
                 self.mailboxes.update(peer, *message, |entry| entry.tried = true);
             }
         }
-        step.reply(caller.connection, caller.id, Reply::Done);
-        Ok(())
     }
 
     pub(crate) fn presented(
@@ -467,7 +472,7 @@ impl Broker {
     }
 }
 
-fn check_count(messages: &[MessageId]) -> Result<(), Rejection> {
+pub(crate) fn check_count(messages: &[MessageId]) -> Result<(), Rejection> {
     if (1..=MESSAGES_PER_REQUEST_MAX).contains(&messages.len()) {
         Ok(())
     } else {

@@ -38,11 +38,9 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    /// The client has it.
-    pub(crate) fn arrived(&self, session: &Session) {
-        if self.is_asked_with && !self.messages.is_empty() {
-            session.tried(Some(&self.messages));
-        }
+    /// What the client asks its model with as soon as it has this.
+    pub(crate) fn asks_with(&self) -> &[MessageId] {
+        if self.is_asked_with { &self.messages } else { &[] }
     }
 }
 
@@ -51,10 +49,16 @@ pub(crate) async fn relayed(session: Arc<Session>, call: u64, hook: HookCall) {
     let _one_at_a_time = session.hooks.lock().await;
     let output = answer(&session, &hook).await;
     let Some(connection) = session.connected() else { return };
-    let answered = connection.request(Request::HookAnswer { call, output: output.text.clone() }).await;
-    let Err(error) = answered else { return output.arrived(&session) };
+    let asks_with = output.asks_with().to_vec();
+    let answer = Request::HookAnswer { call, output: output.text.clone(), asks_with };
+    let answered = connection.request(answer).await;
     {
         let mut state = session.state();
+        let Err(error) = answered else {
+            // The broker noted it with the answer.
+            state.inbox.newly_tried(Some(output.asks_with()));
+            return;
+        };
         match error {
             // The broker may have passed it on before it went.
             RequestError::Lost => state.inbox.doubt_hook(&output.messages),

@@ -214,7 +214,7 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
                 ..hook()
             }),
         ),
-        ("", Request::HookAnswer { call: 9, output: "{}".into() }),
+        ("", Request::HookAnswer { call: 9, output: "{}".into(), asks_with: vec![message_id(1)] }),
         ("", Request::Policies),
         ("", Request::SetPolicy { peer: Some("luna".into()), policy: Some(Policy::Hold) }),
         (".bare", Request::SetPolicy { peer: None, policy: None }),
