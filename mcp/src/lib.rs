@@ -9,9 +9,7 @@
 //! - `server`: what the client asks, answered.
 //! - `tools`: what each tool does.
 //! - `session`: the connection to the broker, kept alive.
-//! - `inbox`: what was pushed, what of it was shown, what is proved. Pure.
 //! - `carriers`: the ways into the model.
-//! - `render`: quoted text. Pure.
 //! - `claude`, `transcript`, `watch`: what the client itself says of its session, in files.
 //! - `summary`, `title`: what others and the person see of the session before it says a word.
 //! - `lenient`, `json_scan`: what odd clients write, understood. Pure.
@@ -27,12 +25,14 @@ mod config;
 mod directory;
 mod git;
 mod hook_input;
-mod inbox;
 mod interrupt;
 mod json_scan;
 mod lenient;
 mod parent;
 mod render;
+#[cfg(test)]
+#[path = "../core/src/samples.rs"]
+mod samples;
 mod server;
 mod session;
 mod stdio;
@@ -51,7 +51,7 @@ use std::time::Duration;
 pub use hook_input::hook_call_in;
 pub use json_scan::JsonScan;
 use peer_client::{ConnectError, Endpoint, start};
-
+use peer_mcp_core::{call, facts, inbox};
 use rmcp::ServiceExt;
 use rmcp::service::ServerInitializeError;
 use tokio::runtime::Runtime;

@@ -18,11 +18,11 @@ use rmcp::model::{
 use rmcp::service::{NotificationContext, RequestContext, RoleServer};
 use serde_json::json;
 
+use crate::call::Call;
 use crate::carriers::{hook, tool_result};
 use crate::codex;
 use crate::inbox::{Ask, Caller};
 use crate::session::{CallError, Client, ClientKind, Session};
-use crate::stdio::Call;
 use crate::tools::{Mail, Output, Profile, ToolCall, ToolError, ToolName};
 
 /// The newest protocol version that has a handshake; a channel is not registered by a client that negotiated a later one.

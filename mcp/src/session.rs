@@ -8,7 +8,6 @@
 //! - A connection is made only where something needs it: after a loss at once and for a while, then with the next call.
 
 mod evidence;
-mod facts;
 mod seat;
 mod sight;
 mod task;
@@ -32,6 +31,7 @@ use crate::carriers;
 use crate::claude::Inherited;
 use crate::codex::Codex;
 use crate::directory::spelled;
+use crate::facts::Facts;
 use crate::git;
 use crate::inbox::{Caller, Inbox};
 use crate::render;
@@ -40,7 +40,7 @@ use crate::summary::{self, FirstSummary};
 use crate::title::Title;
 use crate::transcript::Transcript;
 
-pub(crate) use facts::Facts;
+pub(crate) use peer_mcp_core::ClientKind;
 
 /// How long a tool call waits for the broker, in milliseconds. Starting one takes a fraction of it.
 const CALL_PATIENCE_MS: u64 = 10_000;
@@ -57,14 +57,6 @@ const SUSPICION_MS: u64 = 2_000;
 
 /// Notices that wait for the next tool result; the oldest give way.
 const NOTICES_MAX: usize = 8;
-
-/// Which program runs this adapter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ClientKind {
-    Claude,
-    Codex,
-    Other,
-}
 
 /// The program that runs this adapter.
 #[derive(Clone, Debug)]
@@ -128,6 +120,8 @@ pub(crate) struct Session {
     pub(crate) surroundings: Surroundings,
     pub(crate) outgoing: Outgoing,
     pub(crate) title: Title,
+    /// When time began, as the heart counts it.
+    began: Instant,
     client: OnceLock<Client>,
     state: Mutex<State>,
     link: watch::Sender<Link>,
@@ -248,6 +242,7 @@ impl Session {
             surroundings,
             outgoing,
             title,
+            began: Instant::now(),
             client: OnceLock::new(),
             state: Mutex::default(),
             link: watch::Sender::new(Link::Trying { last: None }),
@@ -264,6 +259,16 @@ impl Session {
             closing: AtomicBool::new(false),
             unstarted: Mutex::new(Some(Unstarted { endpoint, barriers: receiver })),
         })
+    }
+
+    /// The time, in milliseconds since this session was made.
+    pub(crate) fn now(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// That time as the runtime has it.
+    pub(crate) fn instant(&self, at: u64) -> Instant {
+        self.began + Duration::from_millis(at)
     }
 
     /// The client has introduced itself.

@@ -10,8 +10,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rmcp::model::{ClientNotification, ClientRequest, ErrorData, GetExtensions, JsonRpcMessage, RequestId};
 use rmcp::service::{RoleServer, RxJsonRpcMessage, TxJsonRpcMessage};
@@ -20,6 +19,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::sync::Notify;
 
+use crate::call::Call;
 use crate::json_scan::JsonScan;
 use crate::lenient::{self, Read};
 
@@ -118,45 +118,6 @@ impl Outgoing {
     fn lock(&self) -> MutexGuard<'_, Queue> {
         // The counters are changed together with the bytes; a panic in between is impossible.
         self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Where one tool call stands in the stream of bytes.
-#[derive(Debug, Default)]
-pub(crate) struct Call {
-    /// Bytes that the output had taken when the call was read.
-    written_before: u64,
-    /// Where its result ends in the output's stream, once that is queued.
-    result_end: OnceLock<u64>,
-    /// Its result will never be sent, because the client cancelled the call.
-    dropped: AtomicBool,
-}
-
-impl Call {
-    /// A call read when the output had taken `written_before` bytes.
-    pub(crate) fn new(written_before: u64) -> Self {
-        Self { written_before, ..Self::default() }
-    }
-
-    /// Whether `earlier`'s result had left before this call was read. Overlapping calls never follow each other.
-    pub(crate) fn follows(&self, earlier: &Self) -> bool {
-        earlier.result_end.get().is_some_and(|end| *end <= self.written_before)
-    }
-
-    /// Whether the result was, or may yet be, sent.
-    pub(crate) fn counts(&self) -> bool {
-        !self.dropped.load(Ordering::Relaxed)
-    }
-
-    /// Its result ends at this offset of the output.
-    pub(crate) fn answered(&self, end: u64) {
-        // Only a defective client uses an id twice; the first answer counts then.
-        let _ = self.result_end.set(end);
-    }
-
-    /// The client wants no result any more.
-    pub(crate) fn drop_result(&self) {
-        self.dropped.store(true, Ordering::Relaxed);
     }
 }
 
@@ -515,17 +476,5 @@ mod tests {
         }
         assert!(pipe.receive().await.is_none());
         assert_eq!(answers(&outgoing).lines().count(), 1, "7 is no message");
-    }
-
-    #[test]
-    fn overlapping_calls_never_follow_each_other() {
-        let first = Call::new(0);
-        let overlapping = Call::new(0);
-        assert!(!overlapping.follows(&first), "no result yet");
-        first.answered(100);
-        assert!(!overlapping.follows(&first));
-        assert!(!Call::new(99).follows(&first), "its last byte had not left");
-        assert!(Call::new(100).follows(&first));
-        assert!(!first.follows(&first));
     }
 }

@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 use peer_proto::ids::MessageId;
 use peer_proto::message::Carrier;
 
+use crate::inbox::Seen;
 use crate::render::{QUOTE, SOURCES};
 use crate::session::ClientKind;
 
@@ -120,18 +121,6 @@ pub(crate) trait Dialect: Send + std::fmt::Debug {
 
     /// A line was passed over, or reading begins in the middle.
     fn gap(&mut self);
-}
-
-/// What the model was shown of a message.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Seen {
-    pub(crate) message: MessageId,
-    /// By which carrier, where the record tells.
-    pub(crate) by: Option<Carrier>,
-    /// It stands in the result of a tool.
-    pub(crate) in_result: bool,
-    /// The body, or a part of it, without quotation marks.
-    pub(crate) piece: String,
 }
 
 /// What a look has found.

@@ -109,7 +109,7 @@ fn taken(answer: Result<Value, ControlError>) -> Result<(), PushError> {
 
 #[cfg(test)]
 mod tests {
-    use crate::render::tests::request;
+    use crate::samples::request;
 
     use super::*;
 

@@ -103,7 +103,7 @@ fn notification(message: &Message, content: &str) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use crate::render::tests::request;
+    use crate::samples::request;
 
     use super::*;
 

@@ -39,11 +39,11 @@ use peer_proto::hook::Activity;
 use peer_proto::ids::MessageId;
 use peer_proto::message::Carrier;
 use peer_proto::request::Request;
-use tokio::time::Instant;
 
 use crate::codex::ControlError;
+use crate::facts::Facts;
 use crate::inbox::Post;
-use crate::session::{ClientKind, Facts, Session, State};
+use crate::session::{ClientKind, Session, State};
 
 /// Tells the broker of an offer, before its bytes leave.
 pub(crate) struct Leave<'a> {
@@ -75,7 +75,7 @@ pub(crate) fn pushes(session: &Session) -> &'static [Carrier] {
 pub(crate) fn present(session: &Session) -> Vec<Carrier> {
     let ready = pushes(session).iter().copied().filter(|carrier| is_ready(session, *carrier, false));
     let mut present: Vec<Carrier> = ready.collect();
-    let (facts, now) = (&session.state().facts, Instant::now());
+    let (facts, now) = (&session.state().facts, session.now());
     if facts.hooks_come {
         present.retain(|carrier| facts.trusts(*carrier, now));
         present.push(Carrier::Hook);
@@ -101,7 +101,7 @@ fn is_ready(session: &Session, carrier: Carrier, wakes: bool) -> bool {
 pub(crate) async fn run(session: Arc<Session>) {
     loop {
         match time_to_look(&session) {
-            Some(time) => drop(tokio::time::timeout_at(time, session.offer_wanted()).await),
+            Some(time) => drop(tokio::time::timeout_at(session.instant(time), session.offer_wanted()).await),
             None => session.offer_wanted().await,
         }
         session.report();
@@ -128,8 +128,8 @@ fn next(session: &Session, unable: &[Carrier]) -> Option<(Connection, Carrier, P
 
 /// When time alone makes a difference: at the next end of a doubt, or, where something waits, of the hour of a wake-up, or
 /// of the client's memory of a post.
-fn time_to_look(session: &Session) -> Option<Instant> {
-    let (now, carriers) = (Instant::now(), pushes(session));
+fn time_to_look(session: &Session) -> Option<u64> {
+    let (now, carriers) = (session.now(), pushes(session));
     let state = session.state();
     let doubts = carriers.iter().filter_map(|carrier| state.facts.doubted_until(*carrier, now));
     let is_any_due = carriers.iter().any(|carrier| state.inbox.is_any_due_by(*carrier));
@@ -139,7 +139,7 @@ fn time_to_look(session: &Session) -> Option<Instant> {
 }
 
 fn next_by(session: &Session, unable: &[Carrier], trusted: bool) -> Option<(Carrier, Post)> {
-    let now = Instant::now();
+    let now = session.now();
     let known = session.state().facts.activity;
     let pushes = pushes(session);
     // Where one is proved the others need no trial.
@@ -202,7 +202,7 @@ fn is_proved(facts: &Facts, carrier: Carrier) -> bool {
 
 /// Whether a carrier that nothing has proved may be given one message. One whose last trial proved nothing is tried again
 /// only to wake a session that rests: what the client calls brings everything else.
-fn may_be_tried(state: &State, carrier: Carrier, activity: Option<Activity>, now: Instant) -> bool {
+fn may_be_tried(state: &State, carrier: Carrier, activity: Option<Activity>, now: u64) -> bool {
     let wakes = || activity != Some(Activity::Working) && state.inbox.is_any_waking_by(carrier);
     let is_free = state.facts.trusts(carrier, now) && !state.inbox.is_any_on_trial();
     is_free && (!state.facts.was_tried(carrier) || wakes())
@@ -221,10 +221,10 @@ async fn hand_over(session: &Arc<Session>, connection: &Connection, carrier: Car
     };
     let mut state = session.state();
     if left && carrier == Carrier::InboxSocket {
-        state.facts.posted(Instant::now());
+        state.facts.posted(session.now());
     }
     match pushed {
-        Ok(()) if rests => state.facts.woke(Instant::now()),
+        Ok(()) if rests => state.facts.woke(session.now()),
         Ok(()) => {}
         Err(PushError::NotNow) => {
             state.inbox.take_back(&post.ids(), carrier);
@@ -232,7 +232,7 @@ async fn hand_over(session: &Arc<Session>, connection: &Connection, carrier: Car
             return false;
         }
         Err(_) => {
-            state.facts.doubt(carrier, Instant::now());
+            state.facts.doubt(carrier, session.now());
             // What had begun to leave may have been seen: it has its time, like any other offer.
             if !left {
                 state.inbox.take_back(&post.ids(), carrier);

@@ -233,9 +233,10 @@ impl Session {
             }
             Push::Overdue { message, carrier } => {
                 {
+                    let now = self.now();
                     let mut state = self.state();
                     if state.inbox.overdue(message, carrier) {
-                        state.facts.doubt(carrier, Instant::now());
+                        state.facts.doubt(carrier, now);
                     }
                 }
                 self.offer();

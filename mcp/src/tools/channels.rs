@@ -222,7 +222,7 @@ mod tests {
     use peer_proto::ids::Timestamp;
 
     use super::*;
-    use crate::render::tests::request;
+    use crate::samples::request;
 
     fn parsed(value: Value) -> Result<Channels, String> {
         let known: Vec<&str> = arguments().into_iter().map(|(name, _)| name).collect();

@@ -196,7 +196,7 @@ mod tests {
     use peer_proto::message::Intent;
 
     use super::*;
-    use crate::render::tests::request;
+    use crate::samples::request;
 
     #[test]
     fn questions_are_new_requests_and_answers_are_replies() {

@@ -3,8 +3,8 @@
 use std::io::Write;
 
 use super::*;
-use crate::render::tests::request;
 use crate::render::{self, BLOCK_CHARS_MAX, Body, EXCERPT_CHARS_MAX, Showing};
+use crate::samples::request;
 
 struct Record {
     _dir: tempfile::TempDir,

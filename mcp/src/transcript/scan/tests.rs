@@ -1,8 +1,8 @@
 //! What proves and what does not, as scenarios of what a record says.
 
 use super::*;
-use crate::render::tests::request;
 use crate::render::{self, BLOCK_CHARS_MAX, Body, EXCERPT_CHARS_MAX, Showing};
+use crate::samples::request;
 
 const HOOK: Option<Carrier> = Some(Carrier::Hook);
 

@@ -6,8 +6,8 @@ use peer_proto::message::Intent;
 use super::push::PUSH_UNPROVED_MAX;
 use super::tests::{delivered, id};
 use super::*;
-use crate::render::tests::request;
-use crate::transcript::Seen;
+use crate::inbox::Seen;
+use crate::samples::request;
 
 const SOCKET: Carrier = Carrier::InboxSocket;
 

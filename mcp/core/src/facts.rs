@@ -6,11 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
-use std::time::Duration;
 
 use peer_proto::hook::{Activity, Mode, Report};
 use peer_proto::message::Carrier;
-use tokio::time::Instant;
 
 /// How long a push carrier is left alone after it failed for the first time, in milliseconds; doubled each time.
 const BACKOFF_MS: u64 = 60_000;
@@ -33,27 +31,27 @@ const WAKES_SPAN_MS: u64 = 3_600_000;
 
 /// What is known of the client's session.
 #[derive(Debug, Default)]
-pub(crate) struct Facts {
+pub struct Facts {
     /// Whether the model is at work.
-    pub(crate) activity: Option<Activity>,
+    pub activity: Option<Activity>,
     /// What the session may do without asking.
-    pub(crate) mode: Option<Mode>,
+    pub mode: Option<Mode>,
     /// The client's own record of the session.
-    pub(crate) transcript: Option<PathBuf>,
+    pub transcript: Option<PathBuf>,
     /// The client's hooks call us.
-    pub(crate) hooks_come: bool,
+    pub hooks_come: bool,
     /// The person lets us post into the inbox socket of a session that bypasses permissions.
-    pub(crate) inbox_socket_in_bypass: bool,
+    pub inbox_socket_in_bypass: bool,
     /// What the broker was told last, on the present connection.
-    pub(crate) reported: Option<Report>,
+    pub reported: Option<Report>,
     trust: BTreeMap<Carrier, Trust>,
     /// Carriers that evidence of this session proved, and that have not failed since.
     proved: BTreeSet<Carrier>,
     /// Carriers that were given a message on trial, and that nothing proved since.
     tried: BTreeSet<Carrier>,
-    wakes: VecDeque<Instant>,
+    wakes: VecDeque<u64>,
     /// When the client has forgotten all posts into its inbox socket.
-    posts_forgotten: Option<Instant>,
+    posts_forgotten: Option<u64>,
     /// Tool calls by the client's name of each, and whether a subagent made it.
     callers: VecDeque<(String, bool)>,
 }
@@ -61,92 +59,92 @@ pub(crate) struct Facts {
 #[derive(Clone, Copy, Debug, Default)]
 struct Trust {
     failures: u32,
-    doubted_until: Option<Instant>,
+    doubted_until: Option<u64>,
 }
 
 impl Facts {
     /// Whether this carrier may be tried at this time.
-    pub(crate) fn trusts(&self, carrier: Carrier, now: Instant) -> bool {
+    pub fn trusts(&self, carrier: Carrier, now: u64) -> bool {
         self.doubted_until(carrier, now).is_none()
     }
 
     /// When a carrier may be tried again that may not be tried at this time.
-    pub(crate) fn doubted_until(&self, carrier: Carrier, now: Instant) -> Option<Instant> {
+    pub fn doubted_until(&self, carrier: Carrier, now: u64) -> Option<u64> {
         self.trust.get(&carrier)?.doubted_until.filter(|until| *until > now)
     }
 
     /// The carrier had its time without evidence, or could not be used.
-    pub(crate) fn doubt(&mut self, carrier: Carrier, now: Instant) {
+    pub fn doubt(&mut self, carrier: Carrier, now: u64) {
         self.proved.remove(&carrier);
         let trust = self.trust.entry(carrier).or_default();
         // What was under way when it failed first fails with it, and says nothing more.
         if trust.doubted_until.is_none_or(|until| until <= now) {
             let backoff_ms = BACKOFF_MS.saturating_mul(1 << trust.failures.min(16)).min(BACKOFF_MS_MAX);
             trust.failures += 1;
-            trust.doubted_until = Some(now + Duration::from_millis(backoff_ms));
+            trust.doubted_until = Some(now + backoff_ms);
         }
     }
 
     /// There is evidence that the carrier works.
-    pub(crate) fn prove(&mut self, carrier: Carrier) {
+    pub fn prove(&mut self, carrier: Carrier) {
         self.trust.remove(&carrier);
         self.tried.remove(&carrier);
         self.proved.insert(carrier);
     }
 
     /// Whether evidence of this session has proved this carrier, and it has not failed since.
-    pub(crate) fn is_proved(&self, carrier: Carrier) -> bool {
+    pub fn is_proved(&self, carrier: Carrier) -> bool {
         self.proved.contains(&carrier)
     }
 
     /// Whether this carrier had a trial that proved nothing.
-    pub(crate) fn was_tried(&self, carrier: Carrier) -> bool {
+    pub fn was_tried(&self, carrier: Carrier) -> bool {
         self.tried.contains(&carrier)
     }
 
     /// The carrier is given a message on trial.
-    pub(crate) fn begin_trial(&mut self, carrier: Carrier) {
+    pub fn begin_trial(&mut self, carrier: Carrier) {
         self.tried.insert(carrier);
     }
 
     /// The carrier could not take the message: that was no trial.
-    pub(crate) fn take_back_trial(&mut self, carrier: Carrier) {
+    pub fn take_back_trial(&mut self, carrier: Carrier) {
         self.tried.remove(&carrier);
     }
 
     /// Whether a resting session may be woken once more.
-    pub(crate) fn may_wake(&mut self, per_hour: u32, now: Instant) -> bool {
-        while self.wakes.front().is_some_and(|at| now.duration_since(*at) >= Duration::from_millis(WAKES_SPAN_MS)) {
+    pub fn may_wake(&mut self, per_hour: u32, now: u64) -> bool {
+        while self.wakes.front().is_some_and(|at| now.saturating_sub(*at) >= WAKES_SPAN_MS) {
             self.wakes.pop_front();
         }
         self.wakes.len() < per_hour as usize
     }
 
     /// When a session may be woken again that may not be woken at this time.
-    pub(crate) fn may_wake_from(&self, per_hour: u32, now: Instant) -> Option<Instant> {
+    pub fn may_wake_from(&self, per_hour: u32, now: u64) -> Option<u64> {
         let first = self.wakes.get(self.wakes.len().checked_sub(per_hour as usize)?)?;
-        Some(*first + Duration::from_millis(WAKES_SPAN_MS)).filter(|time| *time > now)
+        Some(*first + WAKES_SPAN_MS).filter(|time| *time > now)
     }
 
     /// When something may be posted again into the client's inbox socket, where nothing may be at this time.
-    pub(crate) fn may_post_from(&self, now: Instant) -> Option<Instant> {
-        let from = self.posts_forgotten?.checked_sub(Duration::from_millis((POSTS_MAX - 1) * POST_MS))?;
+    pub fn may_post_from(&self, now: u64) -> Option<u64> {
+        let from = self.posts_forgotten?.checked_sub((POSTS_MAX - 1) * POST_MS)?;
         (from > now).then_some(from)
     }
 
     /// Something was posted into the client's inbox socket.
-    pub(crate) fn posted(&mut self, now: Instant) {
+    pub fn posted(&mut self, now: u64) {
         let forgotten = self.posts_forgotten.filter(|at| *at > now).unwrap_or(now);
-        self.posts_forgotten = Some(forgotten + Duration::from_millis(POST_MS));
+        self.posts_forgotten = Some(forgotten + POST_MS);
     }
 
     /// The session was woken.
-    pub(crate) fn woke(&mut self, now: Instant) {
+    pub fn woke(&mut self, now: u64) {
         self.wakes.push_back(now);
     }
 
     /// A hook told who makes the tool call of that name.
-    pub(crate) fn note_caller(&mut self, tool_use: String, is_subagent: bool) {
+    pub fn note_caller(&mut self, tool_use: String, is_subagent: bool) {
         if self.callers.len() == CALLERS_MAX {
             self.callers.pop_front();
         }
@@ -154,7 +152,7 @@ impl Facts {
     }
 
     /// Whether a subagent made the tool call of that name; none where no hook told.
-    pub(crate) fn is_subagent(&self, tool_use: &str) -> Option<bool> {
+    pub fn is_subagent(&self, tool_use: &str) -> Option<bool> {
         self.callers.iter().rev().find(|(name, _)| name == tool_use).map(|(_, is_subagent)| *is_subagent)
     }
 }
@@ -165,8 +163,8 @@ mod tests {
 
     #[test]
     fn a_carrier_that_failed_is_left_alone_for_longer_each_time_until_it_is_proved() {
-        let (mut facts, start) = (Facts::default(), Instant::now());
-        let after = |ms: u64| start + Duration::from_millis(ms);
+        let (mut facts, start) = (Facts::default(), 1_000);
+        let after = |ms: u64| start + ms;
         assert!(facts.trusts(Carrier::Channel, start));
         facts.doubt(Carrier::Channel, start);
         facts.doubt(Carrier::Channel, after(1));
@@ -187,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_carrier_is_proved_until_it_fails_and_a_trial_counts_until_it_is() {
-        let (mut facts, start) = (Facts::default(), Instant::now());
+        let (mut facts, start) = (Facts::default(), 1_000);
         assert!(!facts.is_proved(Carrier::Channel) && !facts.was_tried(Carrier::Channel));
         facts.begin_trial(Carrier::Channel);
         assert!(facts.was_tried(Carrier::Channel) && !facts.was_tried(Carrier::InboxSocket));
@@ -202,8 +200,8 @@ mod tests {
 
     #[test]
     fn posts_are_paced_so_that_the_client_drops_none() {
-        let (mut facts, start) = (Facts::default(), Instant::now() + Duration::from_secs(3_600));
-        let after = |ms: u64| start + Duration::from_millis(ms);
+        let (mut facts, start) = (Facts::default(), 3_600_000);
+        let after = |ms: u64| start + ms;
         // As the client counts: a bucket of 30, refilled every two seconds, in milliseconds.
         let (mut bucket_ms, mut at, mut now, mut posts) = (60_000_u64, 0_u64, 0_u64, 0);
         while now < 600_000 {
@@ -215,7 +213,7 @@ mod tests {
                     facts.posted(after(now));
                     (at, posts) = (now, posts + 1);
                 }
-                Some(from) => now = u64::try_from(from.duration_since(start).as_millis()).unwrap().max(now + 1),
+                Some(from) => now = (from - start).max(now + 1),
             }
         }
         assert!(posts > 200, "{posts} posts in ten minutes");
@@ -224,18 +222,18 @@ mod tests {
 
     #[test]
     fn wake_ups_are_counted_by_the_hour() {
-        let (mut facts, start) = (Facts::default(), Instant::now());
+        let (mut facts, start) = (Facts::default(), 1_000);
         for _ in 0..3 {
             assert!(facts.may_wake(3, start));
             facts.woke(start);
         }
-        let again = start + Duration::from_millis(WAKES_SPAN_MS);
-        assert!(!facts.may_wake(3, start + Duration::from_millis(WAKES_SPAN_MS - 1)));
+        let again = start + WAKES_SPAN_MS;
+        assert!(!facts.may_wake(3, start + WAKES_SPAN_MS - 1));
         assert_eq!(
             (facts.may_wake_from(3, start), facts.may_wake_from(4, start), facts.may_wake_from(3, again)),
             (Some(again), None, None)
         );
-        assert!(facts.may_wake(3, start + Duration::from_millis(WAKES_SPAN_MS)));
+        assert!(facts.may_wake(3, start + WAKES_SPAN_MS));
     }
 
     #[test]

@@ -23,9 +23,8 @@ use peer_proto::hook::HookEvent;
 use peer_proto::ids::{MessageId, PeerId};
 use peer_proto::message::{Carrier, Delivery, Evidence, Intent, Message};
 
+use crate::call::Call;
 use crate::render::{self, BLOCK_CHARS_MAX, Body, EXCERPT_CHARS_MAX, Showing, counted};
-use crate::stdio::Call;
-use crate::transcript::Seen;
 
 use entry::{Entry, Hooked, Moment, Part, Standing, read_up_to};
 
@@ -40,7 +39,7 @@ const LEAST_BUDGET: usize = 200;
 
 /// The deliveries of this session.
 #[derive(Debug, Default)]
-pub(crate) struct Inbox {
+pub struct Inbox {
     entries: BTreeMap<MessageId, Entry>,
     arrivals: u64,
     /// Messages that were replied to in this session's hearing.
@@ -67,27 +66,27 @@ pub(crate) struct Inbox {
 
 /// Evidence that is on its way to the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Proof {
+pub struct Proof {
     /// The carrier that is proved by it.
-    pub(crate) carrier: Carrier,
+    pub carrier: Carrier,
     /// What was seen.
-    pub(crate) evidence: Evidence,
+    pub evidence: Evidence,
 }
 
 /// Which conversation made a call, and where the call stands.
 #[derive(Clone, Debug)]
-pub(crate) struct Caller {
+pub struct Caller {
     /// The call.
-    pub(crate) call: Arc<Call>,
+    pub call: Arc<Call>,
     /// The client's name of the conversation, where it gives one.
-    pub(crate) conversation: Option<String>,
+    pub conversation: Option<String>,
     /// A hook told that a subagent made the call: no mail rides on it.
-    pub(crate) is_subagent: bool,
+    pub is_subagent: bool,
 }
 
 /// What the broker must be told about a message it has just pushed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Known {
+pub enum Known {
     /// It was not known.
     New,
     /// It was offered by an earlier connection, and there is no proof.
@@ -103,52 +102,64 @@ pub(crate) enum Known {
     Proved(Proof),
 }
 
+/// What the model was shown of a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Which message.
+    pub message: MessageId,
+    /// By which carrier, where the record tells.
+    pub by: Option<Carrier>,
+    /// It stands in the result of a tool.
+    pub in_result: bool,
+    /// The body, or a part of it, without quotation marks.
+    pub piece: String,
+}
+
 /// What a block is asked for.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Ask<'a> {
+pub struct Ask<'a> {
     /// What an explicit question matched; absent: whatever is due.
-    pub(crate) among: Option<&'a [MessageId]>,
+    pub among: Option<&'a [MessageId]>,
     /// Shown whatever became of it before.
-    pub(crate) also: Option<MessageId>,
+    pub also: Option<MessageId>,
     /// Most messages.
-    pub(crate) limit: usize,
+    pub limit: usize,
     /// Show without offering.
-    pub(crate) peek: bool,
+    pub peek: bool,
     /// Most characters of all messages together.
-    pub(crate) budget: usize,
+    pub budget: usize,
     /// The reader's home directory.
-    pub(crate) home: &'a str,
+    pub home: &'a str,
 }
 
 impl Ask<'_> {
     /// Whatever is due.
-    pub(crate) const DUE: Self =
-        Self { among: None, also: None, limit: usize::MAX, peek: false, budget: BLOCK_CHARS_MAX, home: "" };
+    pub const DUE: Self = Self { among: None, also: None, limit: usize::MAX, peek: false, budget: BLOCK_CHARS_MAX, home: "" };
 }
 
 /// What stands at the end of a tool result.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Block {
+pub struct Block {
     /// Whole lines; empty where nothing is to be said.
-    pub(crate) text: String,
+    pub text: String,
     /// Messages that it carries and the broker must be told about.
-    pub(crate) offered: Vec<MessageId>,
+    pub offered: Vec<MessageId>,
     /// How many messages it shows.
-    pub(crate) shown: usize,
+    pub shown: usize,
 }
 
 /// What a push carrier is to hand over.
 #[derive(Debug)]
-pub(crate) struct Post {
+pub struct Post {
     /// The messages, oldest first, without their texts.
-    pub(crate) messages: Vec<Message>,
+    pub messages: Vec<Message>,
     /// What the model is to be shown: a block, or for the channel one message.
-    pub(crate) text: String,
+    pub text: String,
 }
 
 impl Post {
     /// The messages' ids.
-    pub(crate) fn ids(&self) -> Vec<MessageId> {
+    pub fn ids(&self) -> Vec<MessageId> {
         self.messages.iter().map(|message| message.id).collect()
     }
 }
@@ -164,29 +175,29 @@ struct Quoted {
 
 impl Inbox {
     /// The number that the next unknown message gets: tells what came after a moment.
-    pub(crate) fn arrivals(&self) -> u64 {
+    pub fn arrivals(&self) -> u64 {
         self.arrivals
     }
 
     /// A new connection to the broker: it pushes again what this session then holds.
-    pub(crate) fn begin_session(&mut self) {
+    pub fn begin_session(&mut self) {
         // What even the connection before did not hold any more is settled, or another's.
         self.entries.retain(|_, entry| std::mem::replace(&mut entry.held, false));
     }
 
     /// Whether what the broker pushes as a repeat may have been shown in this very client: by another adapter of it, or by this
     /// one on an earlier connection.
-    pub(crate) fn note_repeats(&mut self, here: bool) {
+    pub fn note_repeats(&mut self, here: bool) {
         self.repeats_here = here;
     }
 
     /// See [`Inbox::note_repeats`].
-    pub(crate) fn repeats_here(&self) -> bool {
+    pub fn repeats_here(&self) -> bool {
         self.repeats_here
     }
 
     /// The broker pushed this. `hooks_come`: hooks of the client follow a tool result.
-    pub(crate) fn deliver(&mut self, delivery: Delivery, hooks_come: bool) -> Known {
+    pub fn deliver(&mut self, delivery: Delivery, hooks_come: bool) -> Known {
         let Delivery { mut message, shown_before, .. } = delivery;
         if let Some(entry) = self.entries.get_mut(&message.id) {
             entry.held = true;
@@ -208,7 +219,7 @@ impl Inbox {
 
     /// The carrier had its time without evidence. Returns whether that speaks against the carrier: what the client declined
     /// was taken back, of a long message the beginning may have arrived, and another adapter may have had it.
-    pub(crate) fn overdue(&mut self, message: MessageId, carrier: Carrier) -> bool {
+    pub fn overdue(&mut self, message: MessageId, carrier: Carrier) -> bool {
         let Some(entry) = self.entries.get_mut(&message) else { return false };
         entry.with_client = false;
         if !entry.went_by(carrier) {
@@ -231,7 +242,7 @@ impl Inbox {
 
     /// The client goes on with another conversation, such as after `/clear`: what was given to the last one and is not proved
     /// goes all its ways once more, as a repeat, and nothing that happens from now on proves what the last one was given.
-    pub(crate) fn leave_conversation(&mut self) {
+    pub fn leave_conversation(&mut self) {
         // No hook tells of the end of a turn that was broken off.
         self.runs = None;
         for entry in self.entries.values_mut().filter(|entry| entry.proof.is_none()) {
@@ -240,7 +251,7 @@ impl Inbox {
     }
 
     /// These are settled, or no longer this session's.
-    pub(crate) fn remove(&mut self, messages: &[MessageId]) {
+    pub fn remove(&mut self, messages: &[MessageId]) {
         for message in messages {
             self.entries.remove(message);
         }
@@ -250,18 +261,18 @@ impl Inbox {
 
     /// What this client does next does not prove what a result carried; its record does. It runs the calls of one answer one
     /// after the other, and a program that the model wrote may have made them and kept their results to itself.
-    pub(crate) fn trust_record_alone(&mut self) {
+    pub fn trust_record_alone(&mut self) {
         self.record_alone = true;
     }
 
     /// Whether the client's record tells what the model was shown. Then no event does: a client drops a hook's output without
     /// a word, such as where another hook refuses the prompt, and goes on as ever.
-    pub(crate) fn note_record(&mut self, speaks: bool) {
+    pub fn note_record(&mut self, speaks: bool) {
         self.record_speaks = speaks;
     }
 
     /// What this call proves: it came from a conversation that earlier results showed whole bodies to.
-    pub(crate) fn proved_by(&mut self, caller: &Caller) -> Vec<MessageId> {
+    pub fn proved_by(&mut self, caller: &Caller) -> Vec<MessageId> {
         let Some(conversation) = caller.conversation.as_deref().filter(|_| !self.record_alone) else { return Vec::new() };
         self.prove(|entry| {
             let followed = |part: &&Part| {
@@ -276,7 +287,7 @@ impl Inbox {
     }
 
     /// The client's own record shows that the model was asked with these in front of it. Tells what is proved whole by that.
-    pub(crate) fn recorded(&mut self, seen: &[Seen]) -> Vec<(MessageId, Proof)> {
+    pub fn recorded(&mut self, seen: &[Seen]) -> Vec<(MessageId, Proof)> {
         for seen in seen {
             if let Some(entry) = self.entries.get_mut(&seen.message) {
                 entry.note_recorded(&seen.piece, seen.in_result);
@@ -290,7 +301,7 @@ impl Inbox {
     }
 
     /// The push carriers that brought any of these, and are proved to work by that, also where a long message is not.
-    pub(crate) fn arrived(&mut self, seen: &[Seen]) -> Vec<Carrier> {
+    pub fn arrived(&mut self, seen: &[Seen]) -> Vec<Carrier> {
         let mut carriers = Vec::new();
         for seen in seen {
             let Some(entry) = self.entries.get_mut(&seen.message) else { continue };
@@ -304,24 +315,24 @@ impl Inbox {
     }
 
     /// Messages that a carrier was given and that nothing proves: what is looked for in the client's own record.
-    pub(crate) fn unproved(&self) -> Vec<MessageId> {
+    pub fn unproved(&self) -> Vec<MessageId> {
         let given = |entry: &&Entry| entry.proof.is_none() && entry.last_carrier().is_some();
         self.entries.values().filter(given).map(Entry::id).collect()
     }
 
     /// Messages that nothing proves, given to a carrier or not.
-    pub(crate) fn unsettled(&self) -> Vec<MessageId> {
+    pub fn unsettled(&self) -> Vec<MessageId> {
         self.entries.values().filter(|entry| entry.proof.is_none()).map(Entry::id).collect()
     }
 
     /// Whether the next result would show anything unasked.
-    pub(crate) fn is_any_due(&self) -> bool {
+    pub fn is_any_due(&self) -> bool {
         let in_flight = self.in_flight();
         self.entries.values().any(|entry| entry.is_open() && entry.is_due_in_result() && !is_behind(entry, &in_flight))
     }
 
     /// Whether the next result or hook may show what a push carrier had, and what the model may have seen by that.
-    pub(crate) fn would_repeat_push(&self) -> bool {
+    pub fn would_repeat_push(&self) -> bool {
         // The record says nothing yet of what the next request will have.
         let may_be_recorded = |entry: &Entry| match entry.standing() {
             Standing::Overdue => true,
@@ -333,7 +344,7 @@ impl Inbox {
 
     /// The client showed an event: what it was given so far, of `among` where that is given, its model may have been asked
     /// with. Returns of which messages that is news.
-    pub(crate) fn newly_tried(&mut self, among: Option<&[MessageId]>) -> Vec<MessageId> {
+    pub fn newly_tried(&mut self, among: Option<&[MessageId]>) -> Vec<MessageId> {
         let given = |entry: &&mut Entry| {
             let is_meant = among.is_none_or(|among| among.contains(&entry.message.id));
             is_meant && entry.is_open() && !entry.tried && entry.last_carrier().is_some()
@@ -347,7 +358,7 @@ impl Inbox {
     }
 
     /// Whether anything was given to the client of which the broker does not know yet that the model was shown it.
-    pub(crate) fn is_any_given(&self) -> bool {
+    pub fn is_any_given(&self) -> bool {
         self.entries.values().any(|entry| entry.held && entry.last_carrier().is_some())
     }
 
@@ -367,7 +378,7 @@ impl Inbox {
     }
 
     /// How many messages were proved so far: tells what a count of the broker's no longer has.
-    pub(crate) fn proofs(&self) -> u64 {
+    pub fn proofs(&self) -> u64 {
         self.proofs
     }
 
@@ -375,7 +386,7 @@ impl Inbox {
 
     /// What a hook's output shall carry, now counted as carried by it. Where the model would rest after this event, only
     /// what may end its rest is carried, with everything earlier.
-    pub(crate) fn hook_block(&mut self, event: HookEvent, budget: usize, home: &str) -> Block {
+    pub fn hook_block(&mut self, event: HookEvent, budget: usize, home: &str) -> Block {
         let round = self.rounds;
         let in_flight = self.in_flight();
         let due = |entry: &Entry| entry.is_open() && entry.is_due_in_hook(round) && !is_behind(entry, &in_flight);
@@ -404,7 +415,7 @@ impl Inbox {
 
     /// Whether a tool result carries mail that the model has not been asked with yet, as far as is known. A client that puts
     /// the text of a call's hook before its result would show what came last first.
-    pub(crate) fn is_result_under_way(&self) -> bool {
+    pub fn is_result_under_way(&self) -> bool {
         let is_unseen = |entry: &Entry, part: &Part| {
             let may_be = if self.record_speaks {
                 !entry.recorded.contains(&(part.start, part.end)) && !entry.result_overdue
@@ -418,7 +429,7 @@ impl Inbox {
     }
 
     /// Nobody knows whether the hook had its output: it proves nothing, and what shows these next says that it is a repeat.
-    pub(crate) fn doubt_hook(&mut self, messages: &[MessageId]) {
+    pub fn doubt_hook(&mut self, messages: &[MessageId]) {
         for message in messages {
             if let Some(entry) = self.entries.get_mut(message) {
                 entry.hooks.pop();
@@ -428,7 +439,7 @@ impl Inbox {
     }
 
     /// The hook was gone before it had its output.
-    pub(crate) fn take_back_hook(&mut self, messages: &[MessageId]) {
+    pub fn take_back_hook(&mut self, messages: &[MessageId]) {
         for message in messages {
             if let Some(entry) = self.entries.get_mut(message) {
                 entry.hooks.pop();
@@ -439,35 +450,28 @@ impl Inbox {
     // ---- tool results
 
     /// Whether any of these was in no tool result yet.
-    pub(crate) fn any_unseen(&self, messages: &[MessageId]) -> bool {
+    pub fn any_unseen(&self, messages: &[MessageId]) -> bool {
         messages.iter().any(|message| self.entries.get(message).is_some_and(|entry| entry.is_open() && !entry.was_in_result()))
     }
 
     /// The first request that arrived at or after `arrival` and was in no tool result yet.
-    pub(crate) fn request_since(&self, arrival: u64) -> Option<&Message> {
+    pub fn request_since(&self, arrival: u64) -> Option<&Message> {
         let new = |entry: &&Entry| entry.arrival >= arrival && entry.is_open() && !entry.was_in_result();
         self.entries.values().filter(new).map(|entry| &entry.message).find(|message| message.intent == Intent::Request)
     }
 
     /// All that this session has, oldest first.
-    pub(crate) fn open(&self) -> Vec<MessageId> {
+    pub fn open(&self) -> Vec<MessageId> {
         self.entries.values().filter(|entry| entry.is_open()).map(Entry::id).collect()
     }
 
     /// The message of that id, where this session has it.
-    pub(crate) fn message(&self, message: MessageId) -> Option<&Message> {
+    pub fn message(&self, message: MessageId) -> Option<&Message> {
         self.entries.get(&message).filter(|entry| entry.is_open()).map(|entry| &entry.message)
     }
 
     /// A part of one message's body from `offset`, and whether the broker must be told that it was offered.
-    pub(crate) fn part(
-        &mut self,
-        message: MessageId,
-        offset: usize,
-        peek: bool,
-        home: &str,
-        caller: &Caller,
-    ) -> Option<(String, bool)> {
+    pub fn part(&mut self, message: MessageId, offset: usize, peek: bool, home: &str, caller: &Caller) -> Option<(String, bool)> {
         let entry = self.entries.get_mut(&message).filter(|entry| entry.is_open())?;
         let shown = render::message(&entry.message, &entry.body, entry.showing(home, offset, usize::MAX, BLOCK_CHARS_MAX));
         let first = !peek && !entry.was_in_result();
@@ -479,7 +483,7 @@ impl Inbox {
 
     /// What stands at the end of a result, now counted as carried by it. `waiting` is how many messages the broker says
     /// wait in all; it may know of more than this session holds.
-    pub(crate) fn block(&mut self, caller: &Caller, ask: Ask<'_>, waiting: usize) -> Block {
+    pub fn block(&mut self, caller: &Caller, ask: Ask<'_>, waiting: usize) -> Block {
         let held = self.entries.values().filter(|entry| entry.is_open()).count();
         let also = |entry: &Entry| ask.also == Some(entry.id());
         // Whatever shows a message shows everything earlier from its sender, which only a push carrier may have had.

@@ -2,7 +2,7 @@
 
 use super::push::PUSH_UNPROVED_MAX;
 use super::*;
-use crate::render::tests::request;
+use crate::samples::request;
 
 /// A client's conversation and the stream of bytes that its calls and results make.
 struct Client {

@@ -7,8 +7,8 @@ use peer_proto::ids::MessageId;
 use peer_proto::message::{Carrier, Intent, Kind, Message};
 
 use super::{Caller, Known, Proof};
+use crate::call::Call;
 use crate::render::{Body, Showing};
-use crate::stdio::Call;
 
 /// Hooks that show one message before it is only reminded of.
 const HOOKED_MAX: usize = 2;
