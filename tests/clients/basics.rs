@@ -152,7 +152,7 @@ fn shown_and_said(client: Client, stage: &Stage, sender: &Mcp, arguments: Value)
     let talk = stage.model.talk("luna-begin", steps);
     let plain = client.plain(stage, "plain");
     plain.initialize();
-    let _ = plain.call("list_peers", json!({})).success();
+    plain.register();
     let running = client.start(stage, "luna", "luna-begin");
     talk.request(1);
     let sent = Instant::now();

@@ -11,7 +11,7 @@ const TEXT_WITH_HALF_A_PAIR: &str = r#"{"jsonrpc":"2.0","id":9001,"method":"tool
 fn a_text_that_was_cut_within_a_character_arrives() {
     let home = peer_tests::home!();
     let (luna, orion) = (home.claude("luna"), home.codex("orion"));
-    let _ = orion.call("list_peers", json!({})).success();
+    orion.register();
     luna.write_line(TEXT_WITH_HALF_A_PAIR);
     let _ = luna.result(9001, PATIENCE).success();
     assert!(orion.call("check_messages", json!({})).success().text.contains("| cut \u{fffd}"));
@@ -30,7 +30,7 @@ fn a_call_of_another_form_fails_with_the_form_that_it_should_have() {
         assert!(text.contains("arguments, which are one object"), "{text}");
         assert!(reply["result"]["_meta"]["chars"].is_u64() && reply["result"].get("resultType").is_none(), "{reply}");
     }
-    let _ = luna.call("list_peers", json!({})).success();
+    luna.register();
 }
 
 #[test]
@@ -52,15 +52,15 @@ fn lines_that_are_no_messages_end_nothing() {
     luna.write_line(r#"{"jsonrpc":"1.0","id":9002,"method":"ping"}"#);
     let (_, refused) = luna.reply(9002, PATIENCE).expect("an answer under its id");
     assert!(refused["error"]["message"].as_str().is_some_and(|why| why.contains("JSON-RPC 2.0")), "{refused}");
-    let _ = luna.call("list_peers", json!({})).success();
+    luna.register();
 }
 
 #[test]
 fn a_suspended_broker_keeps_no_call_waiting_and_loses_nothing() {
     let home = peer_tests::home!();
     let (luna, orion) = (home.claude("luna"), home.codex("orion"));
-    let _ = orion.call("list_peers", json!({})).success();
-    let _ = luna.call("list_peers", json!({})).success();
+    orion.register();
+    luna.register();
     let broker = Pid::from_raw(home.broker_pid().expect("a broker").cast_signed());
     kill(broker, Signal::SIGSTOP).expect("suspend the broker");
     let id = luna.submit_call("send_message", json!({"to": "orion", "message": "are you there?"}), json!({}));

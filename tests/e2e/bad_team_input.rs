@@ -3,16 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use peer_tests::{Home, Mcp};
+use peer_tests::Home;
 use serde_json::{Value, json};
-
-/// A session with all tools, registered.
-#[track_caller]
-fn session(home: &Home, name: &str) -> Mcp {
-    let mcp = home.adapter("claude-code").env("PEER_NAME", name).env("PEERD_PROFILE", "full").start();
-    let _ = mcp.call("list_peers", json!({})).success();
-    mcp
-}
 
 /// Calls in order; together they use every argument of every tool, and each is wrong only by what a test makes of it.
 fn calls() -> Vec<(&'static str, Value)> {
@@ -66,7 +58,7 @@ fn nothing_happened(home: &Home) {
 #[test]
 fn every_argument_of_every_tool_is_held_to_its_type() {
     let home = peer_tests::home!();
-    let luna = session(&home, "luna");
+    let luna = home.session("claude-code", "luna");
     let listed = luna.request("tools/list", json!({}));
     let mut left = BTreeSet::new();
     for tool in listed["result"]["tools"].as_array().expect("tools is a list") {
@@ -118,7 +110,7 @@ fn every_argument_of_every_tool_is_held_to_its_type() {
 #[test]
 fn what_a_tool_needs_is_named_and_so_is_what_an_action_has_no_use_for() {
     let home = peer_tests::home!();
-    let luna = session(&home, "luna");
+    let luna = home.session("claude-code", "luna");
     for (tool, arguments, said) in [
         ("channels", json!({}), "channels needs the argument action"),
         ("channels", json!({"action": "topic", "name": "#x"}), "channels needs the argument topic"),
@@ -161,7 +153,7 @@ fn what_a_tool_needs_is_named_and_so_is_what_an_action_has_no_use_for() {
 #[test]
 fn names_sizes_and_counts_have_bounds_that_are_told() {
     let home = peer_tests::home!();
-    let luna = session(&home, "luna");
+    let luna = home.session("claude-code", "luna");
     let many = |count: usize, each: &str| (0..count).map(|number| format!("{each}{number}")).collect::<Vec<_>>().join(",");
     let note = |key: &str, value: String, tags: String| json!({"action": "set", "key": key, "value": value, "tags": tags});
     let create = |title: String, description: String| json!({"action": "create", "title": title, "description": description});
@@ -215,8 +207,8 @@ fn names_sizes_and_counts_have_bounds_that_are_told() {
 #[test]
 fn a_command_that_makes_no_sense_says_why_and_exits_so() {
     let home = peer_tests::home!();
-    let _luna = session(&home, "luna");
-    let _orion = session(&home, "orion");
+    let _luna = home.session("claude-code", "luna");
+    let _orion = home.session("claude-code", "orion");
     let (long, message) = ("x".repeat(8_193), "m-0000000000000001");
     let cases: &[(&[&str], i32, &str)] = &[
         (&["channels", "frobnicate"], 2, "usage"),

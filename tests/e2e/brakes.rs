@@ -1,21 +1,11 @@
 //! The brakes and the person's pauses, through the real broker, adapters and `peerctl`.
 
-use peer_tests::{Home, Mcp};
 use serde_json::json;
-
-/// Two registered sessions: luna of Claude Code, orion of Codex.
-fn two_sessions(home: &Home) -> (Mcp, Mcp) {
-    let (luna, orion) = (home.claude("luna"), home.codex("orion"));
-    for session in [&luna, &orion] {
-        let _ = session.call("list_peers", json!({})).success();
-    }
-    (luna, orion)
-}
 
 #[test]
 fn the_person_pauses_a_session_a_thread_and_all_and_an_agents_shell_may_not() {
     let home = peer_tests::home!();
-    let (luna, orion) = two_sessions(&home);
+    let (luna, orion) = home.two_sessions();
     let send = |text: &str| luna.call("send_message", json!({"to": "orion", "message": text}));
 
     let paused = home.peerctl(&["pause", "luna", "--json"]).success().json();
@@ -51,7 +41,7 @@ fn the_person_pauses_a_session_a_thread_and_all_and_an_agents_shell_may_not() {
     let unknown = home.peerctl(&["pause", "nobody", "--json"]);
     assert_eq!((unknown.code, &unknown.json()["error"]["code"]), (4, &json!("unknown_peer")));
     let seat = home.adapter("claude-code").env("PEER_NAME", "vega").env("CLAUDE_CODE_SESSION_ID", "s-1").start();
-    let _ = seat.call("list_peers", json!({})).success();
+    seat.register();
     for forbidden in [&["pause", "luna", "--json"][..], &["resume", "all", "--json"], &["purge", "--json"]] {
         let mut command = home.command(forbidden);
         command.env("CLAUDE_CODE_SESSION_ID", "s-1");
@@ -63,7 +53,7 @@ fn the_person_pauses_a_session_a_thread_and_all_and_an_agents_shell_may_not() {
 #[test]
 fn a_loop_of_identical_texts_is_refused_and_counted() {
     let home = peer_tests::home!();
-    let (luna, orion) = two_sessions(&home);
+    let (luna, orion) = home.two_sessions();
     let first = luna.call("send_message", json!({"to": "orion", "message": "thanks"})).success().message_id();
     let again = luna.call("send_message", json!({"to": "orion", "message": "thanks"}));
     assert!(again.is_error && again.text.contains("the same text went to orion"), "{}", again.text);
@@ -85,7 +75,7 @@ fn a_refusal_tells_a_model_a_tool_a_person_a_command_and_a_shell_none_that_is_th
     let vega = home.adapter("claude-code").env("PEER_NAME", "vega").env("CLAUDE_CODE_SESSION_ID", "s-1").start();
     let orion = home.claude("orion");
     for session in [&vega, &orion] {
-        let _ = session.call("list_peers", json!({})).success();
+        session.register();
     }
     let told = vega.call("send_message", json!({"to": "#nope", "message": "x"}));
     assert!(told.is_error && told.text.contains("there is no channel or group \"#nope\""), "{}", told.text);

@@ -21,7 +21,7 @@ fn a_hundred_of_the_longest_texts_of_quotes_all_arrive_whole_and_in_order() {
     let home = peer_tests::home!();
     roomy(&home);
     let (luna, orion) = (home.claude("luna"), home.codex("orion"));
-    let _ = orion.call("list_peers", json!({})).success();
+    orion.register();
     orion.kill();
     let text = "\"".repeat(61_440);
     let sent: Vec<String> =
@@ -59,7 +59,7 @@ fn ten_thousand_small_ones_all_arrive_in_order() {
     let home = peer_tests::home!();
     roomy(&home);
     let (luna, orion) = (home.claude("luna"), home.codex("orion"));
-    let _ = orion.call("list_peers", json!({})).success();
+    orion.register();
     orion.kill();
     const MESSAGES: usize = 10_000;
     let mut sent = Vec::new();

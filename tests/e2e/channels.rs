@@ -4,32 +4,16 @@ use nix::sys::signal::Signal;
 use peer_tests::{Home, Mcp, PATIENCE};
 use serde_json::{Value, json};
 
-/// A session with all tools, registered.
-#[track_caller]
-fn session(home: &Home, client: &str, name: &str) -> Mcp {
-    let mcp = home.adapter(client).env("PEER_NAME", name).env("PEERD_PROFILE", "full").start();
-    let _ = mcp.call("list_peers", json!({})).success();
-    mcp
-}
-
 #[track_caller]
 fn three(home: &Home) -> (Mcp, Mcp, Mcp) {
-    let luna = session(home, "claude-code", "luna");
-    (luna, session(home, "codex-mcp-client", "orion"), session(home, "some-client", "vega"))
+    let luna = home.session("claude-code", "luna");
+    (luna, home.session("codex-mcp-client", "orion"), home.session("some-client", "vega"))
 }
 
 /// What a call of `channels` says.
 #[track_caller]
 fn channels(mcp: &Mcp, arguments: Value) -> String {
-    mcp.call("channels", arguments).success().text
-}
-
-/// Why a call of `channels` fails.
-#[track_caller]
-fn refused(mcp: &Mcp, arguments: Value) -> String {
-    let result = mcp.call("channels", arguments);
-    assert!(result.is_error, "{}", result.text);
-    result.text
+    mcp.says("channels", arguments)
 }
 
 /// The texts of a history, in its order.
@@ -79,7 +63,7 @@ fn who_was_away_finds_what_it_missed_and_who_comes_sees_what_it_asks_for() {
     for text in ["one", "two", "three"] {
         let _ = luna.call("send_message", json!({"to": "#ops", "message": text})).success();
     }
-    let orion = session(&home, "codex-mcp-client", "orion");
+    let orion = home.session("codex-mcp-client", "orion");
     let missed = orion.call("check_messages", json!({})).success().text;
     let history = channels(&orion, json!({"action": "history", "name": "#ops"}));
     for text in ["| one", "| two", "| three"] {
@@ -87,7 +71,7 @@ fn who_was_away_finds_what_it_missed_and_who_comes_sees_what_it_asks_for() {
     }
     assert!(history.starts_with("3 messages in #ops, oldest first. Quoted text"), "{history}");
 
-    let outside = refused(&vega, json!({"action": "history", "name": "#ops"}));
+    let outside = vega.refused("channels", json!({"action": "history", "name": "#ops"}));
     assert!(outside.contains("#ops is for its members") && outside.contains("action=\"join\""), "{outside}");
     let came = channels(&vega, json!({"action": "join", "name": "#ops", "limit": 2}));
     assert!(!came.contains("| one") && came.contains("| two") && came.contains("| three"), "{came}");
@@ -106,8 +90,8 @@ fn a_private_channel_is_not_there_for_outsiders() {
     // The same words as for a name that nobody ever used.
     let unknown = |error: &str, name: &str| error.replace(name, "#…");
     for act in ["join", "leave", "history"] {
-        let there = refused(&vega, json!({"action": act, "name": "#plan"}));
-        let nowhere = refused(&vega, json!({"action": act, "name": "#nothing"}));
+        let there = vega.refused("channels", json!({"action": act, "name": "#plan"}));
+        let nowhere = vega.refused("channels", json!({"action": act, "name": "#nothing"}));
         assert_eq!(unknown(&there, "#plan"), unknown(&nowhere, "#nothing"));
     }
     let post = |name: &str| unknown(&vega.call("send_message", json!({"to": name, "message": "x"})).text, name);
@@ -173,11 +157,11 @@ fn a_peer_may_be_called_with_an_at_sign_or_in_quotation_marks() {
 fn a_message_to_all_is_bounded() {
     let home = peer_tests::home!();
     home.configure("[limits]\nbroadcast_max = 1\n");
-    let luna = session(&home, "claude-code", "luna");
-    let orion = session(&home, "codex-mcp-client", "orion");
+    let luna = home.session("claude-code", "luna");
+    let orion = home.session("codex-mcp-client", "orion");
     let sent = luna.call("send_message", json!({"to": "all", "message": "hello"})).success();
     assert!(sent.text.contains("- orion: ") && !sent.text.contains("human"), "{}", sent.text);
-    let _vega = session(&home, "some-client", "vega");
+    let _vega = home.session("some-client", "vega");
     let wide = orion.call("send_message", json!({"to": "all", "message": "hello"}));
     assert!(wide.is_error && wide.text.contains("a message to all may go to 1"), "{}", wide.text);
 }
@@ -262,7 +246,7 @@ fn channels_outlive_the_broker() {
 #[test]
 fn bad_arguments_are_named() {
     let home = peer_tests::home!();
-    let luna = session(&home, "claude-code", "luna");
+    let luna = home.session("claude-code", "luna");
     for (arguments, expected) in [
         (json!({}), "needs the argument action"),
         (json!({"action": "destroy"}), "must be list, create, join"),
@@ -276,7 +260,7 @@ fn bad_arguments_are_named() {
         (json!({"action": "invite", "name": "#x"}), "needs the argument peer"),
         (json!({"action": "join", "name": "#x", "color": "red"}), "has no argument \"color\""),
     ] {
-        let error = refused(&luna, arguments.clone());
+        let error = luna.refused("channels", arguments.clone());
         assert!(error.contains(expected), "{arguments}: {error}");
     }
     // The core profile has no such tool.

@@ -43,7 +43,7 @@ fn a_mistake_in_the_file_stops_no_mail_and_opens_nothing_and_is_told_everywhere(
 
     // Nothing of the broken file holds, and what held before does.
     let (luna, orion) = (home.codex("luna"), home.claude("orion"));
-    let _ = luna.call("list_peers", json!({})).success();
+    luna.register();
     let _ = orion.call("send_message", json!({"to": "luna", "message": "are you there?"})).success();
     let status = home.peerctl(&["status", "--json"]).success().json();
     assert_eq!(status["messages"]["held"], 1, "{status}");
@@ -76,5 +76,5 @@ fn where_nothing_is_known_of_what_was_wanted_the_defaults_hold() {
     let status = home.peerctl(&["status", "--json"]).success().json();
     assert!(status["config_fault"].as_str().expect("a text").contains("all defaults are in force"), "{status}");
     let luna = home.codex("luna");
-    let _ = luna.call("list_peers", json!({})).success();
+    luna.register();
 }

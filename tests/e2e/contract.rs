@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use peer_tests::{Home, Mcp, Outcome};
+use peer_tests::{Home, Outcome};
 use serde_json::{Value, json};
 
 /// Checks that `value` has each of the named fields, of that type. A `?` behind a type allows null.
@@ -77,19 +77,10 @@ impl Drop for Stream {
     }
 }
 
-/// Two registered sessions: whoever starts one adapter alone is taken for an agent, whoever starts two for a launcher.
-#[track_caller]
-fn two_sessions(home: &Home) -> (Mcp, Mcp) {
-    let (luna, orion) = (home.claude("luna"), home.codex("orion"));
-    let _ = luna.call("list_peers", json!({})).success();
-    let _ = orion.call("list_peers", json!({})).success();
-    (luna, orion)
-}
-
 #[test]
 fn status_peers_and_config_have_the_fields_of_the_contract() {
     let home = peer_tests::home!();
-    let (luna, _orion) = two_sessions(&home);
+    let (luna, _orion) = home.two_sessions();
     let _ = luna.call("set_summary", json!({"summary": "s", "state": "working", "task": "t"})).success();
     let _ = luna.call("send_message", json!({"to": "orion", "message": "x"})).success();
 
@@ -149,7 +140,7 @@ fn status_peers_and_config_have_the_fields_of_the_contract() {
 #[test]
 fn a_message_is_told_the_same_way_from_its_sending_to_its_history() {
     let home = peer_tests::home!();
-    let (luna, orion) = two_sessions(&home);
+    let (luna, orion) = home.two_sessions();
     let send = ["send", "luna,orion", "--json", "--thread", "t-mine", "--idempotency-key", "k", "--", "all well?"];
     let sent = home.peerctl(&send).success().json();
     has(&sent, &[("id", "id"), ("deduplicated", "flag"), ("deliveries", "list")]);
@@ -211,7 +202,7 @@ fn a_message_is_told_the_same_way_from_its_sending_to_its_history() {
 fn a_refused_recipient_is_told_beside_the_error() {
     let home = peer_tests::home!();
     home.configure("[limits]\npending_per_peer = 1\n");
-    let (_luna, _orion) = two_sessions(&home);
+    let (_luna, _orion) = home.two_sessions();
     let _ = home.peerctl(&["send", "luna", "--", "first"]).success();
 
     let some = error(&home.peerctl(&["send", "luna,orion", "--json", "--", "x"]), 6, "mailbox_full");
@@ -251,7 +242,7 @@ fn exit_codes_and_errors_are_those_of_the_contract() {
     assert_eq!(home.peerctl(&["daemon", "status"]).code, 3);
     assert_eq!(home.broker_pid(), None, "none of that starts a broker");
 
-    let (_luna, orion) = two_sessions(&home);
+    let (_luna, orion) = home.two_sessions();
     for missing in [["peers", "nobody"], ["inbox", "nobody"], ["kick", "nobody"], ["rename", "nobody"]] {
         let mut words = missing.to_vec();
         if missing[0] == "rename" {
@@ -271,14 +262,14 @@ fn exit_codes_and_errors_are_those_of_the_contract() {
     error(&home.peerctl(&["kick", "me", "--json"]), 2, "usage");
     // With two others here, this process is still a launcher's and no agent's.
     let vega = home.claude("vega");
-    let _ = vega.call("list_peers", json!({})).success();
+    vega.register();
     let _ = home.peerctl(&["kick", "luna"]).success();
     let ended = home.peerctl(&["kick", "luna", "--json"]);
     error(&ended, 1, "too_late");
     assert!(ended.stderr.contains("luna has no session that could be ended: it is offline"), "{ended:?}");
     error(&home.peerctl(&["rename", "human", "boss", "--json"]), 2, "usage");
     let _ = orion.call("check_messages", json!({})).success();
-    let _ = orion.call("list_peers", json!({})).success();
+    orion.register();
     error(&home.peerctl(&["cancel", asked["id"].as_str().expect("an id is a string"), "--json"]), 1, "too_late");
     let version = home.peerctl(&["--version"]).success().stdout;
     assert!(version.starts_with("peerctl ") && version.lines().count() == 1, "{version}");
@@ -305,7 +296,7 @@ fn a_profile_that_does_not_exist_is_told_and_lists_the_usual_tools() {
 fn an_agents_shell_does_not_operate() {
     let home = peer_tests::home!();
     let luna = home.adapter("claude-code").env("PEER_NAME", "luna").env("CLAUDE_CODE_SESSION_ID", "s-1").start();
-    let _ = luna.call("list_peers", json!({})).success();
+    luna.register();
     let mut command = home.command(&["kick", "luna", "--json"]);
     command.env("CLAUDE_CODE_SESSION_ID", "s-1");
     error(&home.run(command, ""), 6, "not_permitted");
@@ -314,7 +305,7 @@ fn an_agents_shell_does_not_operate() {
 #[test]
 fn streams_print_one_object_a_line_and_end_when_told() {
     let home = peer_tests::home!();
-    let (luna, orion) = two_sessions(&home);
+    let (luna, orion) = home.two_sessions();
     let tail = Stream::start(&home, &["tail", "--json", "-n", "3"]);
     let bodies = Stream::start(&home, &["tail", "--json", "--bodies", "--peer", "luna", "-n", "1"]);
     let wait = Stream::start(&home, &["wait", "--from", "luna", "--to", "orion", "--thread", "t-here", "--json"]);
@@ -340,7 +331,7 @@ fn streams_print_one_object_a_line_and_end_when_told() {
 #[test]
 fn an_answer_is_printed_and_settled() {
     let home = peer_tests::home!();
-    let (luna, _orion) = two_sessions(&home);
+    let (luna, _orion) = home.two_sessions();
     let mut ask = home.command(&["ask", "luna", "--wait", "30s", "--json", "--", "green?"]);
     let ask = ask.stdout(Stdio::piped()).spawn().expect("run peerctl");
     let (_, note) = luna.wait_notification(|note| note["method"] == "notifications/claude/channel");
@@ -375,7 +366,7 @@ fn a_client_is_told_what_the_contract_says() {
     let names: Vec<_> = tools.as_array().expect("tools is a list").iter().map(|tool| &tool["name"]).collect();
     assert_eq!(names, ["list_peers", "send_message", "check_messages", "ack_messages", "set_summary", "rename_peer"]);
 
-    let _ = orion.call("list_peers", json!({})).success();
+    orion.register();
     let message = json!({"to_id": "orion", "message": "bcrypt version in package.json?", "thread": "t-9f2"});
     let id = luna.call("send_message", message).success().message_id();
     let checked = orion.call("check_messages", json!({"wait_s": 5_000}));
@@ -426,7 +417,7 @@ fn a_dormant_adapter_has_no_tools_and_starts_no_broker() {
     assert_eq!(asleep.request("tools/list", json!({}))["result"]["tools"], json!([]));
     assert_eq!(home.broker_pid(), None);
     let awake = home.adapter("claude-code").env("PEERD_ENABLED", "1").start();
-    let _ = awake.call("list_peers", json!({})).success();
+    awake.register();
 }
 
 /// A name may have in it what stands between a message and its next step elsewhere. Whoever says the error, this process, the

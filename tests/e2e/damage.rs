@@ -89,6 +89,7 @@ fn whoever_watches_hears_what_is_damaged_when_it_is_found() {
 /// A start reads what waits, and a file of this size is not checked as a whole. Nobody ever asks for this message.
 #[test]
 fn a_damaged_record_of_a_settled_message_in_a_large_database_is_found_by_itself() {
+    let _serial = peer_tests::serial();
     let home = peer_tests::home!();
     home.configure("[limits]\nsender_per_minute = 1000000\npair_per_minute = 1000000\n");
     let luna = home.claude("luna");

@@ -264,7 +264,7 @@ fn a_session_that_gave_no_sign_is_named() {
     let home = peer_tests::home!();
     let quiet = home.adapter("cursor").env("PEER_NAME", "quiet").start();
     // It is registered when its first call is answered.
-    let _ = quiet.call("list_peers", json!({})).success();
+    quiet.register();
     let _ = home.peerctl(&["send", "quiet", "are you there?"]).success();
     let outcome = home.peerctl(&["doctor", "--json"]).success();
     let found = findings(&outcome, "sessions");

@@ -286,7 +286,7 @@ fn a_client_that_a_tool_resumed_takes_neither_the_mailbox_nor_the_mail() {
 fn a_provisional_codex_session_is_bound_by_its_hook_and_keeps_its_mail() {
     let home = peer_tests::home!();
     let orion = home.adapter("codex-mcp-client").cwd(&home.home()).start();
-    let _ = orion.call("list_peers", json!({})).success();
+    orion.register();
     let provisional = home.peerctl(&["peers", "--json"]).success().json()[0]["name"].as_str().expect("a name").to_owned();
     let _ = send(&home, &provisional, "request", "before the bind");
     let shown = context(&home, "codex", "SessionStart", "t-1", json!({"source": "startup"}));
@@ -329,7 +329,7 @@ fn a_pipe_in_the_place_of_a_record_stops_nothing() {
     let id = send(&home, "luna", "request", "hello");
     let shown = context(&home, "claude", "PostToolBatch", "s-1", json!({"transcript_path": pipe}));
     assert!(shown.contains(&id), "{shown}");
-    let _ = luna.call("list_peers", json!({})).success();
+    luna.register();
 }
 
 #[test]

@@ -86,7 +86,7 @@ fn round(how: End, asks: Option<Asks>) -> Result<(), String> {
     let victim = of_its_own_client(&home, Some("victim"), Some("seat-of-victim"));
     let luna = of_its_own_client(&home, Some("luna"), None);
     for adapter in [&victim, &luna] {
-        let _ = adapter.call("list_peers", json!({})).success();
+        adapter.register();
     }
     let before = id_of(&home, "victim").ok_or("the victim is not there")?;
     let _ = luna.call("send_message", json!({"to": "victim", "message": "before the end"})).success();
@@ -101,7 +101,7 @@ fn round(how: End, asks: Option<Asks>) -> Result<(), String> {
         Asks::Seat => of_its_own_client(&home, None, Some("seat-of-victim")),
     });
     if let Some(stranger) = &stranger {
-        let _ = stranger.call("list_peers", json!({})).success();
+        stranger.register();
         signal(adapter, Signal::SIGCONT);
     }
     let back = victim.call("list_peers", json!({})).success().text;
@@ -141,6 +141,7 @@ fn cell(how: End, with_stranger: bool, rounds: usize) -> (usize, Vec<String>) {
 /// The figure: over each kind of end, with and without a new adapter that asks for the same name or seat meanwhile.
 #[test]
 fn a_running_session_keeps_its_name_id_and_mailbox_over_every_end_of_the_broker() {
+    let _serial = peer_tests::serial();
     let rounds = rounds();
     let ends = [End::Stop, End::Restart, End::Kill];
     // Most of a round is waiting for processes, so the kinds run side by side.
@@ -168,7 +169,7 @@ fn a_tab_that_was_closed_while_no_broker_ran_gets_its_name_back_at_once() {
     let tab = of_its_own_client(&home, Some("fox"), None);
     let luna = of_its_own_client(&home, Some("luna"), None);
     for adapter in [&tab, &luna] {
-        let _ = adapter.call("list_peers", json!({})).success();
+        adapter.register();
     }
     let id = id_of(&home, "fox").expect("the tab is there");
     let adapter = child_of(tab.pid);
@@ -193,7 +194,7 @@ fn the_next_session_of_a_name_gets_it_while_the_dead_ones_adapter_is_still_there
             let luna = of_a_client(&home, client, Some("luna"), None);
             let orion = of_its_own_client(&home, Some("orion"), None);
             for adapter in [&luna, &orion] {
-                let _ = adapter.call("list_peers", json!({})).success();
+                adapter.register();
             }
             let id = id_of(&home, "luna").expect("luna is there");
             let _ = orion.call("send_message", json!({"to": "luna", "message": "for whoever is luna"})).success();

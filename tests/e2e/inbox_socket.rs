@@ -91,7 +91,7 @@ fn both(client: &Client<'_>, luna: Adapter<'_>) -> (Mcp, Mcp) {
     // Where it was started by a launcher, that is the client.
     client.register(luna.pid, json!({}));
     luna.initialize();
-    let _ = orion.call("list_peers", json!({})).success();
+    orion.register();
     let _ = luna.call("set_summary", json!({"summary": "rests"})).success();
     (luna, orion)
 }

@@ -19,7 +19,7 @@ fn kill_the_next_broker(home: &Home) {
 
 fn ready(adapters: &[&Mcp]) {
     for adapter in adapters {
-        let _ = adapter.call("list_peers", json!({})).success();
+        adapter.register();
     }
 }
 
@@ -137,6 +137,7 @@ fn a_wait_survives_the_broker_that_it_waited_at() {
 
 #[test]
 fn a_conversation_goes_on_while_the_broker_is_killed_again_and_again() {
+    let _serial = peer_tests::serial();
     let home = peer_tests::home!();
     home.configure("[limits]\nsender_per_minute = 100000\npair_per_minute = 100000\npending_per_peer = 100000\n");
     let (luna, orion) = (home.claude("luna"), home.codex("orion"));

@@ -16,6 +16,7 @@ fn rounds() -> usize {
 
 #[test]
 fn twenty_adapters_at_once_have_one_broker_and_twenty_names() {
+    let _serial = peer_tests::serial();
     for round in 0..rounds() {
         let home = peer_tests::home!();
         let adapters: Vec<_> = (0..20).map(|_| home.adapter("codex-mcp-client").start()).collect();
@@ -71,10 +72,11 @@ fn activity(pid: u32) -> (u64, u64) {
 #[cfg(target_os = "linux")]
 #[test]
 fn an_idle_broker_and_an_idle_adapter_do_not_wake_and_write_nothing() {
+    let _serial = peer_tests::serial();
     let home = peer_tests::home!();
     let (luna, orion) = (home.claude("luna"), home.codex("orion"));
     for adapter in [&luna, &orion] {
-        let _ = adapter.call("list_peers", json!({})).success();
+        adapter.register();
     }
     // Unread mail, offered by the last carrier: no timer may run for it.
     let _ = luna.call("send_message", json!({"to": "orion", "message": "unread"})).success();
@@ -107,6 +109,7 @@ fn a_broker_whose_socket_is_gone_ends_and_makes_room() {
 
 #[test]
 fn a_connection_that_finds_no_room_is_told_so() {
+    let _serial = peer_tests::serial();
     let home = peer_tests::home!();
     let executable = home.executable().to_str().expect("UTF-8");
     let mut start = std::process::Command::new("sh");

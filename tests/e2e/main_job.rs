@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use peer_tests::{Home, Mcp, PATIENCE};
+use peer_tests::{Home, PATIENCE};
 use serde_json::{Value, json};
 
 /// What `peerctl show` says of the one delivery of a message.
@@ -41,17 +41,11 @@ fn online(home: &Home) -> Vec<String> {
     peers.map(|peer| peer["name"].as_str().expect("a name is a string").to_owned()).collect()
 }
 
-/// Waits until the session is registered: a tool call does.
-#[track_caller]
-fn registered(mcp: &Mcp) {
-    let _ = mcp.call("list_peers", json!({})).success();
-}
-
 #[test]
 fn two_sessions_ask_and_answer_and_the_trace_tells_how() {
     let home = peer_tests::home!();
     let (luna, orion) = (home.claude("luna"), home.codex("orion"));
-    registered(&orion);
+    orion.register();
     let peers = luna.call("list_peers", json!({})).success();
     assert!(peers.text.contains("orion") && peers.text.contains("luna"), "{}", peers.text);
 
@@ -97,7 +91,7 @@ fn two_sessions_ask_and_answer_and_the_trace_tells_how() {
 fn the_person_writes_to_a_session_and_a_session_to_the_person() {
     let home = peer_tests::home!();
     let luna = home.claude("luna");
-    registered(&luna);
+    luna.register();
     let sent = home.peerctl(&["send", "luna", "--json", "--", "stop and look at the build"]).success().json();
     let id = sent["id"].as_str().expect("an id is a string").to_owned();
     let (_, note) = luna.wait_channel(&id);
@@ -114,7 +108,7 @@ fn what_a_killed_session_had_not_settled_comes_to_the_next_and_says_that_it_is_a
     let home = peer_tests::home!();
     let luna = home.claude("luna");
     let orion = home.codex("orion");
-    registered(&orion);
+    orion.register();
     let sent = luna.call("send_message", json!({"to": "orion", "message": "are you there"})).success();
     let id = sent.message_id();
     let carried = orion.call("list_peers", json!({})).success();
@@ -136,7 +130,7 @@ fn a_message_to_a_known_peer_that_is_away_waits_for_it() {
     let home = peer_tests::home!();
     let luna = home.claude("luna");
     let orion = home.codex("orion");
-    registered(&orion);
+    orion.register();
     orion.close_stdin();
     assert_eq!(orion.wait_exit(PATIENCE).code, 0);
     let sent = luna.call("send_message", json!({"to": "orion", "message": "for later"})).success();
@@ -149,10 +143,11 @@ fn a_message_to_a_known_peer_that_is_away_waits_for_it() {
 
 #[test]
 fn sessions_survive_the_death_of_the_broker_and_lose_nothing() {
+    let _serial = peer_tests::serial();
     let home = peer_tests::home!();
     let (luna, orion) = (home.claude("luna"), home.codex("orion"));
-    registered(&luna);
-    registered(&orion);
+    luna.register();
+    orion.register();
     let before = luna.call("send_message", json!({"to": "orion", "message": "before the end"})).success().message_id();
     let old = home.kill_broker();
 
@@ -170,10 +165,11 @@ fn sessions_survive_the_death_of_the_broker_and_lose_nothing() {
 
 #[test]
 fn an_adapter_ends_with_its_client() {
+    let _serial = peer_tests::serial();
     let home = peer_tests::home!();
     for end in ["stdin", "SIGINT", "SIGTERM"] {
         let mcp = home.claude("luna");
-        registered(&mcp);
+        mcp.register();
         let begun = Instant::now();
         match end {
             "SIGINT" => mcp.signal(Signal::SIGINT),
@@ -187,6 +183,7 @@ fn an_adapter_ends_with_its_client() {
 
 #[test]
 fn a_client_that_stops_reading_loses_nothing_and_holds_up_nobody() {
+    let _serial = peer_tests::serial();
     let home = peer_tests::home!();
     home.configure("[limits]\nsender_per_minute = 100000\npair_per_minute = 100000\nidentical_text_ms = 0\n");
     let deaf = home.adapter("claude-code").env("PEER_NAME", "deaf").not_reading().spawn();
@@ -228,7 +225,7 @@ fn a_session_with_only_home_and_path_finds_the_same_broker_as_one_with_a_full_en
         .env("XDG_STATE_HOME", &home.root().join("state-home").to_string_lossy())
         .env("PEER_NAME", "full")
         .start();
-    registered(&full);
+    full.register();
     let peers = bare.call("list_peers", json!({})).success();
     assert!(peers.text.contains("full"), "{}", peers.text);
     let mut command = home.command(&["peers", "--json"]);

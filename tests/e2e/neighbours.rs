@@ -97,6 +97,7 @@ fn memory_kib(home: &Home) -> u64 {
 #[cfg(target_os = "linux")]
 #[test]
 fn programs_that_begin_large_frames_and_do_not_end_them_cost_little_memory_and_then_their_connections() {
+    let _serial = peer_tests::serial();
     let home = peer_tests::home!();
     assert_eq!(home.peerctl(&["daemon", "start"]).code, 0);
     let mut witness = Program::registered(&home, "witness");
@@ -132,6 +133,7 @@ fn programs_that_begin_large_frames_and_do_not_end_them_cost_little_memory_and_t
 #[cfg(target_os = "linux")]
 #[test]
 fn programs_that_send_faster_than_the_broker_stores_wait_and_cost_little_memory() {
+    let _serial = peer_tests::serial();
     const SENDS: u64 = 64;
     let home = peer_tests::home!();
     assert_eq!(home.peerctl(&["daemon", "start"]).code, 0);
@@ -177,6 +179,7 @@ fn programs_that_send_faster_than_the_broker_stores_wait_and_cost_little_memory(
 
 #[test]
 fn the_person_gets_through_when_sessions_took_all_other_connections() {
+    let _serial = peer_tests::serial();
     let home = peer_tests::home!();
     let executable = home.executable().to_str().expect("UTF-8");
     let mut start = std::process::Command::new("sh");

@@ -102,7 +102,7 @@ fn a_client_that_speaks_something_else_is_told_on_standard_error() {
 fn arguments_may_say_in_texts_what_they_are() {
     let home = peer_tests::home!();
     let (alice, bob) = (home.claude("alice"), home.codex("bob"));
-    let _ = bob.call("list_peers", json!({})).success();
+    bob.register();
     for to in [json!("bob"), json!(["bob"]), json!("[\"bob\"]"), json!(" [ \"bob\" ] ")] {
         let sent = json!({ "to": to, "message": format!("to {to}"), "sources": ["a.rs", "b.rs"], "ttl_s": "600" });
         let _ = alice.call("send_message", sent).success();

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use peer_tests::{Home, Mcp, PATIENCE};
+use peer_tests::{Mcp, PATIENCE};
 use serde_json::{Value, json};
 
 fn root() -> PathBuf {
@@ -16,14 +16,6 @@ fn root() -> PathBuf {
 #[track_caller]
 fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|why| panic!("read {path}: {why}"))
-}
-
-/// A session with all tools, registered.
-#[track_caller]
-fn session(home: &Home, client: &str, name: &str) -> Mcp {
-    let mcp = home.adapter(client).env("PEER_NAME", name).env("PEERD_PROFILE", "full").start();
-    let _ = mcp.call("list_peers", json!({})).success();
-    mcp
 }
 
 /// The texts of a history, in its order.
@@ -139,7 +131,7 @@ fn the_store_has_the_fields_that_the_page_on_security_lists() {
 #[test]
 fn a_client_of_any_kind_uses_all_that_sessions_share_and_every_result_is_measured() {
     let home = peer_tests::home!();
-    let (gemini, editor) = (session(&home, "gemini-cli", "gemini"), session(&home, "an-editor", "editor"));
+    let (gemini, editor) = (home.session("gemini-cli", "gemini"), home.session("an-editor", "editor"));
     let question = gemini.call("ask_peer", json!({"to": "editor", "question": "which port?"})).success().message_id();
     let message = editor.call("send_message", json!({"to": "gemini", "message": "hello"})).success().message_id();
     for (tool, arguments) in [
@@ -173,7 +165,7 @@ fn a_client_of_any_kind_uses_all_that_sessions_share_and_every_result_is_measure
 fn what_two_said_and_what_a_group_was_told_is_read_on_while_mail_arrives() {
     let home = peer_tests::home!();
     let (luna, orion, vega) =
-        (session(&home, "claude-code", "luna"), session(&home, "codex-mcp-client", "orion"), session(&home, "an-editor", "vega"));
+        (home.session("claude-code", "luna"), home.session("codex-mcp-client", "orion"), home.session("an-editor", "vega"));
     let _ = orion.call("channels", json!({"action": "join", "name": "@build"})).success();
     let _ = vega.call("channels", json!({"action": "join", "name": "@build"})).success();
     let say = |from: &Mcp, to: &str, text: &str| {
@@ -209,7 +201,7 @@ fn what_two_said_and_what_a_group_was_told_is_read_on_while_mail_arrives() {
 #[test]
 fn what_a_session_says_of_itself_is_listed_and_it_is_the_same_when_it_returns() {
     let home = peer_tests::home!();
-    let (luna, orion) = (session(&home, "claude-code", "luna"), session(&home, "codex-mcp-client", "orion"));
+    let (luna, orion) = (home.session("claude-code", "luna"), home.session("codex-mcp-client", "orion"));
     let said = json!({"summary": "waits for the key", "state": "blocked", "task": "sign the build"});
     let _ = orion.call("set_summary", said).success();
     let listed = luna.call("list_peers", json!({})).success().text;
@@ -223,14 +215,14 @@ fn what_a_session_says_of_itself_is_listed_and_it_is_the_same_when_it_returns() 
     orion.close_stdin();
     let _ = orion.wait_exit(PATIENCE);
     assert_eq!((&row()["online"], &row()["id"]), (&json!(false), &here["id"]));
-    let _back = session(&home, "codex-mcp-client", "orion");
+    let _back = home.session("codex-mcp-client", "orion");
     assert_eq!((&row()["online"], &row()["id"]), (&json!(true), &here["id"]), "the same name is the same peer");
 }
 
 #[test]
 fn a_message_goes_to_an_id_as_to_a_name() {
     let home = peer_tests::home!();
-    let (luna, orion) = (session(&home, "claude-code", "luna"), session(&home, "codex-mcp-client", "orion"));
+    let (luna, orion) = (home.session("claude-code", "luna"), home.session("codex-mcp-client", "orion"));
     let peer = home.peerctl(&["peers", "orion", "--json"]).success().json()[0]["id"].as_str().expect("an id").to_owned();
     let _ = orion.call("rename_peer", json!({"new_name": "rigel"})).success();
     let _ = luna.call("send_message", json!({"to_id": peer, "message": "by id"})).success();
@@ -258,7 +250,7 @@ fn who_is_in_the_same_repository_is_listed_across_worktrees() {
     git(&["worktree", "add", "-q", "-b", "other", &tree.to_string_lossy()]);
     let at = |name: &str, dir: &Path| {
         let mcp = home.adapter("claude-code").env("PEER_NAME", name).cwd(dir).start();
-        let _ = mcp.call("list_peers", json!({})).success();
+        mcp.register();
         mcp
     };
     let luna = at("luna", &main);

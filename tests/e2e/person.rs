@@ -7,10 +7,6 @@ use std::sync::mpsc::{Receiver, channel};
 use peer_tests::{Home, Mcp, PATIENCE};
 use serde_json::{Value, json};
 
-fn registered(session: &Mcp) {
-    let _ = session.call("list_peers", json!({})).success();
-}
-
 fn list(home: &Home, arguments: &[&str]) -> Vec<Value> {
     home.peerctl(arguments).success().json().as_array().expect("a list").clone()
 }
@@ -70,8 +66,8 @@ fn a_used_up_thread_is_named_wherever_the_person_looks() {
     let home = peer_tests::home!();
     home.configure("[limits]\nthread_turns_max = 2\n");
     let (luna, orion) = (home.claude("luna"), home.codex("orion"));
-    registered(&luna);
-    registered(&orion);
+    luna.register();
+    orion.register();
     let tail = Stream::start(home.command(&["tail", "--json"]));
     let _ = Stream::until(&tail.stderr, "watching");
     let say =
@@ -107,7 +103,7 @@ fn a_refused_message_can_be_looked_up_with_its_reason() {
     home.configure("[limits]\npending_per_peer = 1\n");
     let (luna, orion, vega) = (home.claude("luna"), home.codex("orion"), home.codex("vega"));
     for session in [&luna, &orion, &vega] {
-        registered(session);
+        session.register();
     }
     let _ = luna.call("send_message", json!({"to": "orion", "message": "first"})).success();
     let long = format!("second {}", "x".repeat(200));
@@ -128,7 +124,7 @@ fn a_refused_message_can_be_looked_up_with_its_reason() {
 
     // Another agent's shell hears nothing of it.
     let seat = home.adapter("claude-code").env("PEER_NAME", "nova").env("CLAUDE_CODE_SESSION_ID", "s-1").start();
-    registered(&seat);
+    seat.register();
     let mut shell = home.command(&["history", "--refused", "--json"]);
     shell.env("CLAUDE_CODE_SESSION_ID", "s-1");
     assert_eq!(home.run(shell, "").success().json(), json!([]));
@@ -138,7 +134,7 @@ fn a_refused_message_can_be_looked_up_with_its_reason() {
 fn what_peers_says_is_true_now() {
     let home = peer_tests::home!();
     let (luna, orion) = (home.claude("luna"), home.codex("orion"));
-    registered(&luna);
+    luna.register();
     let _ = orion.call("set_summary", json!({"summary": "porting", "state": "working", "task": "T-1"})).success();
     let row = |name: &str| -> String {
         let table = home.peerctl(&["peers", "--all"]).success().stdout;
@@ -170,8 +166,8 @@ fn doctor_names_what_the_person_stopped_and_a_mailbox_that_is_full() {
     let home = peer_tests::home!();
     home.configure("[limits]\npending_per_peer = 1\n");
     let (luna, orion) = (home.codex("luna"), home.claude("orion"));
-    registered(&luna);
-    registered(&orion);
+    luna.register();
+    orion.register();
     assert!(home.peerctl(&["doctor"]).success().stdout.contains("no problems, "), "a note stands under it");
     let _ = home.peerctl(&["pause", "all"]).success();
     let _ = home.peerctl(&["policy", "all", "hold"]).success();
@@ -196,7 +192,7 @@ fn watchers_outlive_a_restart_of_the_broker() {
     let home = peer_tests::home!();
     // Of two clients: a process with the sessions of one only is taken for an agent's shell, which may not stop the broker.
     let sessions = [home.codex("luna"), home.claude("orion")];
-    sessions.iter().for_each(registered);
+    sessions.iter().for_each(Mcp::register);
     let tail = Stream::start(home.command(&["tail", "--json", "--peer", "luna"]));
     let wait = Stream::start(home.command(&["wait", "--to", "luna", "--timeout", "2m", "--json"]));
     let peers = Stream::start(home.command(&["peers", "-w"]));
@@ -222,7 +218,7 @@ fn watchers_outlive_a_restart_of_the_broker() {
 fn ask_says_whom_it_waits_for() {
     let home = peer_tests::home!();
     let sessions = [home.codex("luna"), home.codex("orion")];
-    sessions.iter().for_each(registered);
+    sessions.iter().for_each(Mcp::register);
     let asked = home.peerctl(&["ask", "luna", "--wait", "2s", "--", "are you there?"]);
     assert_eq!(asked.code, 5, "{asked:?}");
     assert!(asked.stderr.contains("asked luna (online, sees mail with its next call"), "{asked:?}");
@@ -234,7 +230,7 @@ fn the_person_is_told_how_to_free_a_task_and_what_was_meant() {
     let home = peer_tests::home!();
     let luna = home.adapter("codex-mcp-client").env("PEER_NAME", "luna").env("PEERD_PROFILE", "full").start();
     let orion = home.claude("orion");
-    registered(&orion);
+    orion.register();
     let _ = luna.call("tasks", json!({"action": "create", "title": "staging"})).success();
     let _ = luna.call("tasks", json!({"action": "claim", "task": "T-1"})).success();
     let refused = home.peerctl(&["tasks", "complete", "T-1", "done", "--json"]);

@@ -12,7 +12,7 @@ use serde_json::json;
 #[track_caller]
 fn session_in(home: &Home, name: &str, directory: &Path) -> Mcp {
     let mcp = home.adapter("some-client").env("PEER_NAME", name).cwd(directory).start();
-    let _ = mcp.call("list_peers", json!({})).success();
+    mcp.register();
     mcp
 }
 
@@ -61,7 +61,7 @@ fn sessions_whose_directories_are_gone_are_in_no_directory_with_each_other() {
         let script = r#"cd "$0" && rmdir "$0" && exec "$@""#;
         let launcher = ["sh", "-c", script, directory.to_str().unwrap()];
         let mcp = home.adapter("some-client").env("PEER_NAME", name).env("PEERD_PROFILE", "full").through(&launcher).start();
-        let _ = mcp.call("list_peers", json!({})).success();
+        mcp.register();
         mcp
     };
     let (luna, orion) = (gone("luna"), gone("orion"));

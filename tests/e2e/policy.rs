@@ -5,20 +5,6 @@ use std::process::Stdio;
 use peer_tests::{Home, Mcp, Outcome};
 use serde_json::{Value, json};
 
-/// Two registered sessions: luna of Claude Code, orion of Codex.
-fn two_sessions(home: &Home) -> (Mcp, Mcp) {
-    let (luna, orion) = (home.claude("luna"), home.codex("orion"));
-    for session in [&luna, &orion] {
-        let _ = session.call("list_peers", json!({})).success();
-    }
-    (luna, orion)
-}
-
-#[track_caller]
-fn refused(outcome: &Outcome, code: i32, name: &str) {
-    assert_eq!((outcome.code, &outcome.json()["error"]["code"]), (code, &json!(name)), "{outcome:?}");
-}
-
 /// The stages in the trace of a message's one delivery.
 fn trace(home: &Home, id: &str) -> Vec<String> {
     let shown = home.peerctl(&["show", id, "--json"]).success().json();
@@ -33,7 +19,7 @@ fn held(home: &Home) -> Vec<Value> {
 #[test]
 fn held_mail_reaches_nobody_until_the_person_releases_it() {
     let home = peer_tests::home!();
-    let (luna, orion) = two_sessions(&home);
+    let (luna, orion) = home.two_sessions();
     let set = home.peerctl(&["policy", "orion", "hold", "--json"]).success().json();
     assert_eq!((&set["name"], &set["policy"], &set["own"]), (&json!("orion"), &json!("hold"), &json!("hold")));
     let listed = luna.call("list_peers", json!({})).success().text;
@@ -73,13 +59,13 @@ fn held_mail_reaches_nobody_until_the_person_releases_it() {
     let stages = trace(&home, &id);
     assert_eq!(stages[..3], ["stored", "held", "released"], "{stages:?}");
     assert_eq!(stages.last().map(String::as_str), Some("acked"), "{stages:?}");
-    refused(&home.peerctl(&["release", &id, "--json"]), 1, "too_late");
+    home.peerctl(&["release", &id, "--json"]).refused(1, "too_late");
 }
 
 #[test]
 fn a_refused_sender_hears_of_it_and_the_person_and_an_asked_for_reply_come_through() {
     let home = peer_tests::home!();
-    let (luna, orion) = two_sessions(&home);
+    let (luna, orion) = home.two_sessions();
     let _ = home.peerctl(&["policy", "luna", "refuse"]).success();
     let sent = orion.call("send_message", json!({"to": "luna", "message": "x"}));
     assert!(sent.is_error && sent.text.contains("its inbound policy is refuse"), "{}", sent.text);
@@ -97,13 +83,13 @@ fn a_refused_sender_hears_of_it_and_the_person_and_an_asked_for_reply_come_throu
 
     // From an agent's shell it is an agent's, and exit 6.
     let seat = home.adapter("claude-code").env("PEER_NAME", "vega").env("CLAUDE_CODE_SESSION_ID", "s-1").start();
-    let _ = seat.call("list_peers", json!({})).success();
+    seat.register();
     let shell = |arguments: &[&str]| {
         let mut command = home.command(arguments);
         command.env("CLAUDE_CODE_SESSION_ID", "s-1");
         home.run(command, "")
     };
-    refused(&shell(&["send", "luna", "--json", "--", "x"]), 6, "refused_by_policy");
+    shell(&["send", "luna", "--json", "--", "x"]).refused(6, "refused_by_policy");
     for forbidden in [
         &["policy", "luna", "accept", "--json"][..],
         &["policy", "all", "accept", "--json"],
@@ -111,7 +97,7 @@ fn a_refused_sender_hears_of_it_and_the_person_and_an_asked_for_reply_come_throu
         &["release", "m-0000000000000001", "--json"],
         &["uninstall", "--purge", "--yes", "--json"],
     ] {
-        refused(&shell(forbidden), 6, "not_permitted");
+        shell(forbidden).refused(6, "not_permitted");
     }
     let _ = home.peerctl(&["policy", "luna", "hold"]).success();
     let held = shell(&["send", "luna", "--", "x"]).success().stdout;
@@ -138,13 +124,13 @@ fn held_text_is_read_by_the_person_by_its_sender_and_by_nobody_else() {
     home.configure("[adapter]\nprofile = \"full\"\n");
     let seated = |name: &str| {
         let session = home.adapter("claude-code").env("PEER_NAME", name).env("CLAUDE_CODE_SESSION_ID", name).start();
-        let _ = session.call("list_peers", json!({})).success();
+        session.register();
         session
     };
     let (luna, orion, vega, zoe) = (seated("luna"), seated("orion"), seated("vega"), seated("zoe"));
     // Several sessions of different clients below this process: it is nobody's shell, and counts as the person.
     let codex = home.codex("lyra");
-    let _ = codex.call("list_peers", json!({})).success();
+    codex.register();
     let _ = home.peerctl(&["policy", "orion", "hold"]).success();
     let alone = luna.call("send_message", json!({"to": "orion", "message": "secretplan for one"})).success().message_id();
     let both = luna.call("send_message", json!({"to": "orion,vega", "message": "secretplan for two"})).success().message_id();
@@ -192,7 +178,7 @@ fn held_text_is_read_by_the_person_by_its_sender_and_by_nobody_else() {
 fn policies_are_shown_set_and_kept() {
     let home = peer_tests::home!();
     home.configure("[policy]\ndefault = \"hold\"\nescalation = \"hold\"\n");
-    let (_luna, orion) = two_sessions(&home);
+    let (_luna, orion) = home.two_sessions();
     let policies = |home: &Home| home.peerctl(&["policy", "--json"]).success().json();
     let expected = json!({"default": "hold", "escalation": "hold", "inbox_socket": false, "peers": []});
     assert_eq!(policies(&home), expected, "as config.toml says");
@@ -219,26 +205,26 @@ fn policies_are_shown_set_and_kept() {
     }
     assert_eq!((policies(&home), own(&home)), (expected, Value::Null), "all as it was");
 
-    refused(&home.peerctl(&["policy", "nobody", "hold", "--json"]), 4, "unknown_peer");
-    refused(&home.peerctl(&["policy", "nobody", "--json"]), 4, "unknown_peer");
-    refused(&home.peerctl(&["release", "m-0000000000000001", "--json"]), 4, "unknown_message");
-    refused(&home.peerctl(&["release", "--from", "nobody", "--json"]), 4, "unknown_peer");
+    home.peerctl(&["policy", "nobody", "hold", "--json"]).refused(4, "unknown_peer");
+    home.peerctl(&["policy", "nobody", "--json"]).refused(4, "unknown_peer");
+    home.peerctl(&["release", "m-0000000000000001", "--json"]).refused(4, "unknown_message");
+    home.peerctl(&["release", "--from", "nobody", "--json"]).refused(4, "unknown_peer");
     for wrong in [
         &["policy", "luna", "sometimes", "--json"][..],
         &["policy", "me", "hold", "--json"],
         &["policy", "inbox-socket", "hold", "--json"],
         &["release", "--json"],
     ] {
-        refused(&home.peerctl(wrong), 2, "usage");
+        home.peerctl(wrong).refused(2, "usage");
     }
 }
 
 #[test]
 fn held_mail_is_released_by_sender_and_by_reader() {
     let home = peer_tests::home!();
-    let (luna, orion) = two_sessions(&home);
+    let (luna, orion) = home.two_sessions();
     let vega = home.claude("vega");
-    let _ = vega.call("list_peers", json!({})).success();
+    vega.register();
     let _ = home.peerctl(&["policy", "all", "hold"]).success();
     let send =
         |from: &Mcp, to: &str, text: &str| from.call("send_message", json!({"to": to, "message": text})).success().message_id();
@@ -270,7 +256,7 @@ fn a_session_that_may_do_less_is_held_before_one_that_bypasses_permissions() {
     let luna = home.adapter("claude-code").env("PEER_NAME", "luna").env("CLAUDE_CODE_SESSION_ID", "s-1").start();
     let orion = home.codex("orion");
     for session in [&luna, &orion] {
-        let _ = session.call("list_peers", json!({})).success();
+        session.register();
     }
     let hook = |mode: &str| {
         let input = json!({
@@ -278,7 +264,7 @@ fn a_session_that_may_do_less_is_held_before_one_that_bypasses_permissions() {
         });
         let _ = home.peerctl_with_input(&["hook", "claude", "UserPromptSubmit"], &input.to_string()).success();
         // The hook's report stands before the answer to a later call.
-        let _ = luna.call("list_peers", json!({})).success();
+        luna.register();
         home.peerctl(&["peers", "luna", "--json"]).success().json()[0]["mode"].clone()
     };
     let told = |from: &Mcp, to: &str| from.call("send_message", json!({"to": to, "message": "x"})).success().text;

@@ -3,17 +3,9 @@
 use peer_tests::{Home, Mcp, PATIENCE};
 use serde_json::{Value, json};
 
-/// A session with all tools, registered.
-#[track_caller]
-fn session(home: &Home, client: &str, name: &str) -> Mcp {
-    let mcp = home.adapter(client).env("PEER_NAME", name).env("PEERD_PROFILE", "full").start();
-    let _ = mcp.call("list_peers", json!({})).success();
-    mcp
-}
-
 #[track_caller]
 fn two(home: &Home) -> (Mcp, Mcp) {
-    (session(home, "claude-code", "luna"), session(home, "codex-mcp-client", "orion"))
+    (home.session("claude-code", "luna"), home.session("codex-mcp-client", "orion"))
 }
 
 /// The questions that `peerctl` lists.
@@ -27,7 +19,7 @@ fn listed(home: &Home, arguments: &[&str]) -> Vec<Value> {
 fn the_first_answer_closes_a_question_and_carries_its_sources() {
     let home = peer_tests::home!();
     let (luna, orion) = two(&home);
-    let vega = session(&home, "some-client", "vega");
+    let vega = home.session("some-client", "vega");
     let asked = luna
         .call("ask_peer", json!({"question": "which bcrypt version?", "to": "orion,vega", "context_hint": "package.json"}))
         .success();
@@ -38,7 +30,7 @@ fn the_first_answer_closes_a_question_and_carries_its_sources() {
     assert!(seen.contains(&format!("[{question} question] from luna")), "{seen}");
     assert!(seen.contains("| which bcrypt version?\n| context: package.json"), "{seen}");
     // Seen is not answered: it stays on the list.
-    let _ = orion.call("list_peers", json!({})).success();
+    orion.register();
     let again = orion.call("check_messages", json!({"kind": "questions"})).success().text;
     assert!(
         again.contains(&format!("Still open; check_messages(message_id=…) shows one again:\n- {question} from luna, asked ")),
@@ -100,7 +92,7 @@ fn an_asker_hears_when_the_asked_session_ends_and_when_time_is_over() {
     assert_eq!(listed(&home, &[])[0]["state"], "cancelled");
 
     // Whoever starts one session alone is taken for it.
-    let _vega = session(&home, "some-client", "vega");
+    let _vega = home.session("some-client", "vega");
     let asked = home.peerctl(&["questions", "ask", "--to", "luna", "--ttl", "1h", "--json", "--", "and you?"]).success().json();
     assert_eq!(asked["deliveries"][0]["to"], "luna", "{asked:#}");
     let answer = home.peerctl(&["questions", "answer", asked["id"].as_str().expect("an id"), "--", "mine"]);
@@ -117,7 +109,7 @@ fn a_question_to_nobody_in_particular_goes_to_the_neighbours() {
     }
     let session = |name: &str, dir: &std::path::Path| {
         let mcp = home.adapter("claude-code").env("PEER_NAME", name).env("PEERD_PROFILE", "full").cwd(dir).start();
-        let _ = mcp.call("list_peers", json!({})).success();
+        mcp.register();
         mcp
     };
     let luna = session("luna", &near);
@@ -150,7 +142,7 @@ fn a_channels_question_is_for_whoever_is_or_comes_there() {
 #[test]
 fn bad_arguments_are_named() {
     let home = peer_tests::home!();
-    let luna = session(&home, "claude-code", "luna");
+    let luna = home.session("claude-code", "luna");
     for (tool, arguments, expected) in [
         ("ask_peer", json!({}), "needs the argument question"),
         ("ask_peer", json!({"question": "x", "to": "nobody-here"}), "no peer is called"),

@@ -22,7 +22,7 @@ fn too_much_goes_from_the_oldest_settled_on_and_what_waits_stays() {
     let (luna, vega, orion) = (home.claude("luna"), home.claude("vega"), home.codex("orion"));
     let all_here = |sessions: &[&Mcp]| {
         for session in sessions {
-            let _ = session.call("list_peers", json!({})).success();
+            session.register();
         }
     };
     all_here(&[&luna, &vega, &orion]);

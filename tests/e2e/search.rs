@@ -3,16 +3,14 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use peer_tests::{Home, Mcp, Outcome, PATIENCE};
+use peer_tests::{Home, Mcp, PATIENCE};
 use serde_json::{Value, json};
 
 /// An adapter that offers all tools.
 fn session(home: &Home, client: &str, name: &str) -> Mcp {
     let adapter = home.adapter(client).env("PEER_NAME", name).env("PEERD_PROFILE", "full");
     let adapter = if client == "claude-code" { adapter.env("CLAUDE_CODE_SESSION_ID", name) } else { adapter.thread_id(name) };
-    let adapter = adapter.start();
-    let _ = adapter.call("list_peers", json!({})).success();
-    adapter
+    adapter.registered()
 }
 
 fn send(from: &Mcp, to: &str, text: &str) -> String {
@@ -28,12 +26,6 @@ fn found(home: &Home, arguments: &[&str]) -> Vec<Value> {
 #[track_caller]
 fn ids(home: &Home, arguments: &[&str]) -> Vec<String> {
     found(home, arguments).iter().map(|row| row["id"].as_str().expect("an id is a text").to_owned()).collect()
-}
-
-#[track_caller]
-fn refused(outcome: &Outcome, code: i32, name: &str) {
-    let error: Value = serde_json::from_str(&outcome.stdout).unwrap_or_else(|_| panic!("no JSON error: {outcome:?}"));
-    assert_eq!((outcome.code, error["error"]["code"].as_str()), (code, Some(name)), "{outcome:?}");
 }
 
 #[test]
@@ -141,10 +133,10 @@ fn bad_questions_are_refused_and_odd_ones_find_nothing() {
     for odd in ["???", "\" ( AND", "*", "-NOT:x^2~", "\u{0}x\u{7}", "部署", &"x ".repeat(500)] {
         assert!(luna.call("search", json!({"query": odd})).success().text.starts_with("Nothing is found"), "{odd}");
     }
-    refused(&home.peerctl(&["search", " ", "--json"]), 1, "out_of_bounds");
-    refused(&home.peerctl(&["search", "x", "--peer", "nobody", "--json"]), 4, "unknown_peer");
-    refused(&home.peerctl(&["search", "--json"]), 2, "usage");
-    refused(&home.peerctl(&["search", "x", "--kind", "memo", "--json"]), 2, "usage");
+    home.peerctl(&["search", " ", "--json"]).refused(1, "out_of_bounds");
+    home.peerctl(&["search", "x", "--peer", "nobody", "--json"]).refused(4, "unknown_peer");
+    home.peerctl(&["search", "--json"]).refused(2, "usage");
+    home.peerctl(&["search", "x", "--kind", "memo", "--json"]).refused(2, "usage");
     assert_eq!(home.peerctl(&["search", "nothing-like-it"]).success().stdout, "");
 }
 
@@ -169,7 +161,7 @@ fn an_index_outlives_a_kill_and_is_made_anew_where_it_is_lost() {
     let _ = home.peerctl(&["daemon", "stop"]).success();
     fs::remove_dir_all(&index).expect("throw the index away");
     assert_eq!(ids(&home, &["amber"]).len(), 2);
-    refused(&home.peerctl(&["daemon", "reindex", "--json"]), 1, "broker");
+    home.peerctl(&["daemon", "reindex", "--json"]).refused(1, "broker");
     let _ = home.peerctl(&["daemon", "stop"]).success();
     let made = home.peerctl(&["daemon", "reindex", "--json"]).success().json();
     assert!(made["entries"].as_u64().is_some_and(|entries| entries >= 2), "{made}");
@@ -179,7 +171,7 @@ fn an_index_outlives_a_kill_and_is_made_anew_where_it_is_lost() {
     fs::remove_dir_all(&index).expect("throw the index away");
     fs::write(&index, "in the way").expect("put a file in the way");
     let told = home.peerctl(&["search", "amber", "--json"]);
-    refused(&told, 1, "overloaded");
+    told.refused(1, "overloaded");
     let luna = session(&home, "claude-code", "luna");
     let _ = send(&luna, "human", "still here");
 }

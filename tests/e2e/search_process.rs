@@ -10,9 +10,7 @@ use peer_tests::{Home, Mcp, PATIENCE};
 use serde_json::{Value, json};
 
 fn session(home: &Home, name: &str) -> Mcp {
-    let adapter = home.adapter("claude-code").env("PEER_NAME", name).env("CLAUDE_CODE_SESSION_ID", name).start();
-    let _ = adapter.call("list_peers", json!({})).success();
-    adapter
+    home.adapter("claude-code").env("PEER_NAME", name).env("CLAUDE_CODE_SESSION_ID", name).registered()
 }
 
 fn send(from: &Mcp, text: &str) {

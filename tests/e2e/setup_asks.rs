@@ -2,11 +2,10 @@
 
 #![cfg(unix)]
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{Read, Write};
 use std::process::Stdio;
 
-use nix::pty::openpty;
 use peer_tests::Home;
 use serde_json::Value;
 
@@ -19,10 +18,10 @@ struct Asked {
 
 /// Runs a command at a terminal; each question gets the first answer whose key is part of it, and "no" where none is.
 fn at_a_terminal(home: &Home, arguments: &[&str], answers: &[(&str, &str)]) -> Asked {
-    let pair = openpty(None, None).expect("a pseudo-terminal");
+    let (mut master, slave) = peer_tests::pseudo_terminal();
     let mut command = home.command(arguments);
     command.env("SHELL", "/bin/bash");
-    command.stdin(Stdio::from(pair.slave.try_clone().expect("another end"))).stderr(Stdio::from(pair.slave));
+    command.stdin(Stdio::from(slave.try_clone().expect("another end"))).stderr(Stdio::from(slave));
     let mut child = command.stdout(Stdio::piped()).spawn().expect("run peerctl");
     // The command holds the terminal's other end, and nobody else does.
     drop(command);
@@ -32,7 +31,6 @@ fn at_a_terminal(home: &Home, arguments: &[&str], answers: &[(&str, &str)]) -> A
         stdout.read_to_string(&mut text).expect("read its output");
         text
     });
-    let mut master = File::from(pair.master);
     let (mut seen, mut asked, mut questions) = (String::new(), 0, Vec::new());
     let mut some = [0; 4_096];
     // An error is the end: the command has let go of the terminal.

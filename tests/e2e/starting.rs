@@ -127,12 +127,12 @@ fn an_adapter_serves_the_first_process_of_a_container_and_ends_with_a_wrapper() 
     if let Some(apart) = apart("-Urpf") {
         let launcher: Vec<&str> = apart.into_iter().chain(["--mount-proc"]).chain(wrapped).collect();
         let first = home.adapter("claude-code").env("PEER_NAME", "first").through(&launcher).start();
-        let _ = first.call("list_peers", json!({})).success();
+        first.register();
         first.close_stdin();
         assert_eq!(first.wait_exit(peer_tests::PATIENCE).code, 0);
     }
     let luna = home.adapter("claude-code").env("PEER_NAME", "luna").through(&wrapped).start();
-    let _ = luna.call("list_peers", json!({})).success();
+    luna.register();
     luna.kill();
     let begun = Instant::now();
     while home.peerctl(&["peers", "luna", "--json"]).success().json()[0]["online"] != false {
@@ -173,6 +173,7 @@ fn an_adapter_and_a_command_start_a_broker_where_sigchld_is_ignored() {
 
 #[test]
 fn a_broker_that_dies_at_its_start_is_started_twice_and_no_more_and_it_is_said_of_what_it_died() {
+    let _serial = peer_tests::serial();
     let home = peer_tests::home!();
     for (run, told) in [
         ("kill -KILL $$", &["signal 9, SIGKILL", "without a word"][..]),
@@ -220,7 +221,7 @@ fn an_adapter_goes_on_after_the_upgrade_that_removed_its_version() {
     }
     symlink(v1.join("peerctl"), &link).expect("link");
     let adapter = home.adapter("codex-mcp-client").start();
-    let _ = adapter.call("list_peers", json!({})).success();
+    adapter.register();
     fs::remove_file(&link).expect("unlink");
     symlink(v2.join("peerctl"), &link).expect("link");
     fs::remove_dir_all(&v1).expect("remove a version");
@@ -272,6 +273,7 @@ fn a_suspended_broker_is_stopped_by_the_person_and_not_by_an_agents_shell() {
 
 #[test]
 fn a_stranger_that_listens_and_says_nothing_is_no_broker() {
+    let _serial = peer_tests::serial();
     let home = peer_tests::home!();
     home.configure("");
     let stranger = UnixListener::bind(home.socket()).expect("listen");

@@ -8,17 +8,15 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use nix::pty::openpty;
 use nix::sys::signal::{Signal, killpg};
 use nix::sys::termios::{FlowArg, LocalFlags, SetArg, tcflow, tcgetattr, tcsetattr};
 use nix::unistd::{Pid, ttyname};
-use peer_tests::{Adapter, Home, Mcp, PATIENCE};
+use peer_tests::{Adapter, Home, PATIENCE};
 use serde_json::json;
 
 /// What a terminal gets when a title is shown for the first time.
@@ -41,16 +39,15 @@ fn title(name: &str) -> String {
 
 /// A pseudo-terminal, and everything that was written to it.
 struct Terminal {
-    slave: OwnedFd,
+    slave: File,
     written: Arc<(Mutex<Vec<u8>>, Condvar)>,
 }
 
 impl Terminal {
     fn open() -> Self {
-        let pair = openpty(None, None).expect("a pseudo-terminal");
+        let (mut master, slave) = peer_tests::pseudo_terminal();
         let written = Arc::new((Mutex::new(Vec::new()), Condvar::new()));
         let ours = Arc::clone(&written);
-        let mut master = File::from(pair.master);
         std::thread::spawn(move || {
             let mut some = [0; 4_096];
             // An error is its end: the last program on it is gone.
@@ -59,7 +56,7 @@ impl Terminal {
                 ours.1.notify_all();
             }
         });
-        Self { slave: pair.slave, written }
+        Self { slave, written }
     }
 
     fn path(&self) -> PathBuf {
@@ -95,12 +92,6 @@ impl Terminal {
             does,
         ])
     }
-}
-
-/// Waits until the adapter has registered; what it writes at that time, it has written.
-#[track_caller]
-fn registered(adapter: &Mcp) {
-    let _ = adapter.call("list_peers", json!({})).success();
 }
 
 #[test]
@@ -154,7 +145,7 @@ fn an_adapter_in_the_background_of_its_client_s_terminal_is_not_stopped() {
     settings.local_flags |= LocalFlags::TOSTOP;
     tcsetattr(&terminal.slave, SetArg::TCSANOW, &settings).expect("it is a terminal");
     let adapter = terminal.adapter(&home, r#"set -m; (exec "$@" <&8 >&9 2>&7) & wait"#).start();
-    registered(&adapter);
+    adapter.register();
     terminal.wait(&format!("{KEEP}{}", title("luna")));
 }
 
@@ -179,7 +170,7 @@ fn a_terminal_that_takes_nothing_delays_nothing() {
     tcflow(&terminal.slave, FlowArg::TCOOFF).expect("it is a terminal");
     let adapter = terminal.adapter(&home, CLIENT).start();
     let began = Instant::now();
-    registered(&adapter);
+    adapter.register();
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     adapter.close_stdin();
     let _ = adapter.wait_exit(PATIENCE);
@@ -212,7 +203,7 @@ fn a_tab_that_is_not_the_client_s_stays_as_it_is() {
         let home = peer_tests::home!();
         let terminal = Terminal::open();
         let adapter = terminal.adapter(&home, &format!("export {variable}={value}; {does}")).start();
-        registered(&adapter);
+        adapter.register();
         adapter.close_stdin();
         let _ = adapter.wait_exit(PATIENCE);
         assert_eq!(terminal.text(), "", "{why}");
@@ -272,7 +263,7 @@ fn the_first_summary_comes_from_git_and_gives_way_to_the_session_s_own() {
     let root = repository(&home);
     let start = |name| {
         let adapter = home.adapter("claude-code").env("PEER_NAME", name).cwd(&root).start();
-        registered(&adapter);
+        adapter.register();
         adapter
     };
     let luna = start("luna");
@@ -294,7 +285,7 @@ fn the_person_s_own_program_makes_the_first_summary() {
     let said = home.root().join("said");
     let program = format!("tee '{}' | tr '{{' '[' | cut -c 1-12; echo more", said.display());
     let luna = home.adapter("claude-code").env("PEER_NAME", "luna").env("PEERD_SUMMARIZER", &program).cwd(&root).start();
-    registered(&luna);
+    luna.register();
     wait_for_summary(&home, "luna", r#"["branch":"t"#);
     let facts: serde_json::Value = serde_json::from_slice(&std::fs::read(said).expect("it was asked")).expect("JSON");
     assert_eq!(facts["branch"], "topic/bcrypt");
@@ -322,7 +313,7 @@ fn a_program_that_hangs_delays_nobody_and_ends_with_the_session() {
     let luna = home.adapter("claude-code").env("PEER_NAME", "luna").env("PEERD_SUMMARIZER", &program).start();
     let pid = std::fs::read_to_string(&started).expect("it says its number");
     let began = Instant::now();
-    registered(&luna);
+    luna.register();
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     let group = Pid::from_raw(pid.trim().parse().expect("a number"));
     assert_eq!(killpg(group, None), Ok(()));

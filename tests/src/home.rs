@@ -67,6 +67,15 @@ impl Outcome {
         assert_eq!(self.code, 0, "the command did not succeed: {self:?}");
         self
     }
+
+    /// Checks that the command, given `--json`, ended with the exit code `code` and the error `name`.
+    ///
+    /// # Panics
+    /// Where it did not.
+    #[track_caller]
+    pub fn refused(&self, code: i32, name: &str) {
+        assert_eq!((self.code, &self.json()["error"]["code"]), (code, &Value::from(name)), "{self:?}");
+    }
 }
 
 impl Home {

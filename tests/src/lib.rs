@@ -9,11 +9,14 @@ pub mod clients;
 mod home;
 mod mcp;
 mod news;
+mod pty;
 
 pub use home::{Home, Outcome};
 pub use mcp::{Adapter, Mcp, ToolResult};
 pub use news::News;
+pub use pty::pseudo_terminal;
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// How long a test waits for what must happen before it fails. Generous: the machine may be busy with other tests.
@@ -25,4 +28,13 @@ macro_rules! home {
     () => {
         $crate::Home::new(env!("CARGO_BIN_EXE_peerctl-under-test"))
     };
+}
+
+/// Held by a test that fills the machine or measures it: no two of them run at the same time. Other tests run beside it.
+///
+/// A test begins with `let _serial = peer_tests::serial();`, before it makes a [`Home`].
+pub fn serial() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    // A test that failed has not spoilt anything for the next.
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }

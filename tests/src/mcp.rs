@@ -49,6 +49,23 @@ impl Home {
     pub fn codex(&self, name: &str) -> Mcp {
         self.adapter("codex-mcp-client").env("PEER_NAME", name).thread_id(&format!("thread-of-{name}")).start()
     }
+
+    /// A registered session of `client`, whose person chose `name`, and which has the tools of the full profile.
+    #[must_use]
+    #[track_caller]
+    pub fn session(&self, client: &str, name: &str) -> Mcp {
+        self.adapter(client).env("PEER_NAME", name).env("PEERD_PROFILE", "full").registered()
+    }
+
+    /// Two registered sessions: luna of Claude Code, orion of Codex.
+    #[must_use]
+    #[track_caller]
+    pub fn two_sessions(&self) -> (Mcp, Mcp) {
+        let (luna, orion) = (self.claude("luna"), self.codex("orion"));
+        luna.register();
+        orion.register();
+        (luna, orion)
+    }
 }
 
 impl Adapter<'_> {
@@ -119,6 +136,18 @@ impl Adapter<'_> {
     pub fn start(self) -> Mcp {
         let mcp = self.spawn();
         mcp.initialize();
+        mcp
+    }
+
+    /// Starts it, initializes it and makes its first call: from then on it is a peer.
+    ///
+    /// # Panics
+    /// Where it cannot be started or the call fails.
+    #[must_use]
+    #[track_caller]
+    pub fn registered(self) -> Mcp {
+        let mcp = self.start();
+        mcp.register();
         mcp
     }
 
@@ -305,6 +334,54 @@ impl Mcp {
     pub fn call(&self, tool: &str, arguments: Value) -> ToolResult {
         let id = self.submit_call(tool, arguments, json!({}));
         self.result(id, PATIENCE)
+    }
+
+    /// Makes the call by which an adapter that was only initialized becomes a peer.
+    ///
+    /// # Panics
+    /// Where it fails.
+    #[track_caller]
+    pub fn register(&self) {
+        let _ = self.call("list_peers", json!({})).success();
+    }
+
+    /// What a call says that succeeds.
+    ///
+    /// # Panics
+    /// Where it fails.
+    #[must_use]
+    #[track_caller]
+    pub fn says(&self, tool: &str, arguments: Value) -> String {
+        self.call(tool, arguments).success().text
+    }
+
+    /// What a call says that fails.
+    ///
+    /// # Panics
+    /// Where it succeeds.
+    #[must_use]
+    #[track_caller]
+    pub fn refused(&self, tool: &str, arguments: Value) -> String {
+        let result = self.call(tool, arguments);
+        assert!(result.is_error, "{tool} was not refused: {}", result.text);
+        result.text
+    }
+
+    /// Reads messages until one result contains `words`.
+    ///
+    /// # Panics
+    /// Where twenty results, each of which may wait for mail, do not.
+    #[track_caller]
+    pub fn hears(&self, words: &str) {
+        let mut all = String::new();
+        for _ in 0..20 {
+            let text = self.says("check_messages", json!({"wait_s": 5}));
+            if text.contains(words) {
+                return;
+            }
+            all.push_str(&text);
+        }
+        panic!("never told {words:?}: {all}");
     }
 
     /// Calls a tool with `_meta` besides what this client always sends, and waits for its result.

@@ -313,15 +313,25 @@ fn decisions_are_numbered_without_gaps() {
 
 #[test]
 fn every_end_to_end_test_is_run() {
-    let manifest = fs::read_to_string(root().join("tests/Cargo.toml")).expect("read the manifest");
-    let forgotten = files(&[".rs"]).into_iter().filter_map(|(path, _)| {
-        let path = path.strip_prefix("tests/")?.to_owned();
-        let (dir, file) = path.split_once('/')?;
-        let listed = manifest.contains(&format!("path = \"{path}\""));
-        (["e2e", "tidy", "clients"].contains(&dir) && !file.contains('/') && !listed)
-            .then(|| format!("tests/{path} is in no [[test]]"))
-    });
-    none(forgotten.collect());
+    let files: BTreeMap<String, String> = files(&[".rs", "Cargo.toml"]).into_iter().collect();
+    let mut findings = Vec::new();
+    for (dir, main) in [("e2e", "main"), ("clients", "main"), ("tidy", "tidy")] {
+        let main = format!("tests/{dir}/{main}.rs");
+        let entry = format!("path = \"{}\"", main.trim_start_matches("tests/"));
+        if !files["tests/Cargo.toml"].contains(&entry) {
+            findings.push(format!("{main} is in no [[test]]"));
+        }
+        let modules: BTreeSet<&str> =
+            files[&main].lines().filter_map(|line| line.strip_prefix("mod ")?.strip_suffix(';')).collect();
+        for path in files.keys().filter(|path| **path != main) {
+            let Some(file) = path.strip_prefix(&format!("tests/{dir}/")) else { continue };
+            let module = file.trim_end_matches(".rs").trim_end_matches("/mod");
+            if !module.contains('/') && !modules.contains(module) {
+                findings.push(format!("{path} is no module of {main}"));
+            }
+        }
+    }
+    none(findings);
 }
 
 /// `docs/clients.md` says what was observed of which version, and by which test, as `file::name`.
