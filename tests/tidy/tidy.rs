@@ -194,6 +194,43 @@ fn only_transitions_change_a_delivery() {
     ));
 }
 
+/// State stands below rules: an index knows nothing of who changes it.
+#[test]
+fn what_the_rules_remember_knows_no_rule() {
+    none(said(&["Broker", "crate::broker", "crate::rules"], &["broker/core/src/state/"], &[]));
+}
+
+/// The modules of the core import each other in one direction: it can be read, and changed, from below.
+#[test]
+fn no_module_of_the_rules_imports_itself_by_way_of_others() {
+    const CORE: &str = "broker/core/src/";
+    let sources: BTreeMap<String, String> = files(&[".rs"])
+        .into_iter()
+        .filter_map(|(path, text)| {
+            let module = path.strip_prefix(CORE)?.strip_suffix(".rs")?.replace('/', "::");
+            let product = text.split("#[cfg(test)]").next().unwrap_or_default();
+            Some((module, code(product).map(|(_, line)| line).collect::<Vec<_>>().join("\n")))
+        })
+        .collect();
+    let imports = |module: &str, text: &str| {
+        let names = |other: &&String| {
+            let path = format!("crate::{other}");
+            let ends = |rest: &str| !rest.starts_with(|next: char| next.is_alphanumeric() || next == '_');
+            *other != module && text.split(&path).skip(1).any(ends)
+        };
+        sources.keys().filter(names).cloned().collect::<Vec<String>>()
+    };
+    let mut above: BTreeMap<&String, Vec<String>> =
+        sources.iter().map(|(module, text)| (module, imports(module, text))).collect();
+    assert!(above.values().map(Vec::len).sum::<usize>() > 50, "the imports of the core are found");
+    // What imports nothing that is left stands lowest. What never does is part of a circle, or above one.
+    while let Some(lowest) = above.iter().find(|(_, imports)| imports.is_empty()).map(|(module, _)| (*module).clone()) {
+        above.remove(&lowest);
+        above.values_mut().for_each(|imports| imports.retain(|module| *module != lowest));
+    }
+    none(above.iter().map(|(module, imports)| format!("{module} imports {}", imports.join(", "))).collect());
+}
+
 #[test]
 fn nothing_ticks() {
     none(said(&["time::interval", "interval_at(", "MissedTickBehavior"], PRODUCT, &[]));

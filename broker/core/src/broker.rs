@@ -3,26 +3,24 @@
 use peer_proto::ids::{MessageId, PeerId, Timestamp};
 use peer_proto::limits::{CLOCK_STEP_GRACE_MS, EXPIRY_GRACE_MS, Limits, MESSAGES_PER_REQUEST_MAX};
 use peer_proto::policy::Policy;
-use peer_proto::request::{Event, EventKind, Push, Reply, Request};
+use peer_proto::request::{Reply, Request};
 
-use crate::brake::Refusals;
-use crate::channel::Channels;
-use crate::delivery::News;
-use crate::hooks::HookCalls;
 use crate::input::{ConnectionId, Facts, Input, Lookups, Now};
-use crate::mailbox::Mailbox;
-use crate::mailboxes::Mailboxes;
-use crate::note::Notes;
-use crate::presence::{Connection, HUMAN_NAME, Presence, Watch};
-use crate::question::Questions;
-use crate::quota::Quota;
-use crate::record::{DeliveryRecord, Image, PausesRecord, PeerRecord, SettingsRecord};
+use crate::record::{Image, PausesRecord, PeerRecord, SettingsRecord};
 use crate::rejection::Rejection;
-use crate::retention::{Retaining, Retention};
-use crate::step::{Change, Effect, Query, Step};
-use crate::task::Tasks;
+use crate::retention::Retention;
+use crate::state::channels::Channels;
+use crate::state::hook_calls::HookCalls;
+use crate::state::mailboxes::Mailboxes;
+use crate::state::notes::Notes;
+use crate::state::presence::{Connection, HUMAN_NAME, Presence};
+use crate::state::questions::Questions;
+use crate::state::quota::Quota;
+use crate::state::refusals::Refusals;
+use crate::state::retained::Retaining;
+use crate::state::tasks::Tasks;
+use crate::step::{Effect, Query, Step};
 use crate::who::{Actor, Caller};
-use crate::wording::Addressee;
 
 /// What the person configured.
 #[derive(Clone, Debug, Default)]
@@ -289,157 +287,10 @@ impl Broker {
         self.grace_until_ms.saturating_sub(now.mono_ms)
     }
 
-    /// The present name of a retained peer.
-    #[must_use]
-    pub fn peer_name(&self, peer: PeerId) -> Option<&str> {
-        self.presence.name(peer)
-    }
-
-    /// A pending delivery as it stands now, with leases: its stage may be `Leased`, and its trace ends with it then.
-    #[must_use]
-    pub fn pending_delivery(&self, message: MessageId, peer: PeerId) -> Option<DeliveryRecord> {
-        Some(self.mailboxes.get(peer, message)?.with_lease())
-    }
-
     // ---- what the rooms share
-
-    pub(crate) fn mailbox(&self, peer: PeerId) -> Option<&Mailbox> {
-        self.mailboxes.of(peer)
-    }
-
-    /// For whom what this connection is told is worded.
-    #[must_use]
-    pub fn addressee(&self, connection: ConnectionId) -> Addressee {
-        Addressee::of(self.actor_on(connection))
-    }
-
-    pub(crate) fn update_peer(&mut self, record: PeerRecord, step: &mut Step) {
-        step.change(Change::PutPeer(Box::new(record.clone())));
-        self.presence.put(record);
-    }
 
     pub(crate) fn forget_offline_ms(&self) -> u64 {
         u64::from(self.config.limits.forget_offline_hours) * 3_600_000
-    }
-
-    fn watch(&mut self, caller: Caller, peer: Option<String>, bodies: bool, step: &mut Step) -> Result<(), Rejection> {
-        caller.check_operator()?;
-        let peer = peer.map(|name| self.presence.resolve(&name, caller.peer())).transpose()?;
-        self.presence.watch(caller.connection, Watch { peer, bodies });
-        step.reply(caller.connection, caller.id, Reply::Done);
-        Ok(())
-    }
-
-    /// Tells watchers about one delivery.
-    pub(crate) fn tell(&self, news: News, at: Timestamp, record: &DeliveryRecord, text: Option<&str>, step: &mut Step) {
-        if !self.presence.is_watched() {
-            return;
-        }
-        let event = Event {
-            kind: news.kind,
-            at,
-            message: Some(record.message),
-            from: Some(record.brief.from_name.clone()),
-            to: Some(self.presence.name(record.peer).map_or_else(|| record.peer.to_string(), str::to_owned)),
-            thread: Some(record.brief.thread.clone()),
-            reply_to: record.brief.reply_to,
-            intent: Some(record.brief.intent),
-            carrier: news.carrier,
-            cause: news.cause.map(|cause| cause.as_str().to_owned()),
-            text: text.map(str::to_owned),
-        };
-        let present = |peer: PeerId| self.presence.present(peer).unwrap_or(peer);
-        let parties = [present(record.brief.from), present(record.peer)];
-        let sees = |actor: Actor| self.sees_delivery(actor, record);
-        self.push_event(&parties, &event, sees, |actor| self.sees_text_of(actor, record), step);
-    }
-
-    /// Tells watchers about what sessions share.
-    pub(crate) fn tell_thing(&self, kind: EventKind, now: Now, what: &str, to: Option<String>, state: &str, step: &mut Step) {
-        let event = Event {
-            kind,
-            at: now.wall,
-            message: None,
-            from: Some(what.to_owned()),
-            to,
-            thread: Some(what.to_owned()),
-            reply_to: None,
-            intent: None,
-            carrier: None,
-            cause: Some(state.to_owned()),
-            text: None,
-        };
-        self.tell_watchers(&[], &event, step);
-    }
-
-    /// Tells watchers about a peer.
-    pub(crate) fn tell_peer(
-        &self,
-        kind: EventKind,
-        at: Timestamp,
-        record: &PeerRecord,
-        to: Option<String>,
-        cause: Option<&str>,
-        step: &mut Step,
-    ) {
-        let event = Event {
-            kind,
-            at,
-            message: None,
-            from: Some(record.name.clone()),
-            to,
-            thread: None,
-            reply_to: None,
-            intent: None,
-            carrier: None,
-            cause: cause.map(str::to_owned),
-            text: None,
-        };
-        self.tell_watchers(&[record.id], &event, step);
-    }
-
-    /// Tells the person that a record of the store is damaged.
-    pub(crate) fn tell_damaged(&self, at: Timestamp, what: &str, step: &mut Step) {
-        let event = Event {
-            kind: EventKind::Damaged,
-            at,
-            message: None,
-            from: None,
-            to: None,
-            thread: None,
-            reply_to: None,
-            intent: None,
-            carrier: None,
-            cause: Some(what.to_owned()),
-            text: None,
-        };
-        self.tell_watchers_who(&[], &event, Actor::is_person, step);
-    }
-
-    pub(crate) fn tell_watchers(&self, concerns: &[PeerId], event: &Event, step: &mut Step) {
-        self.tell_watchers_who(concerns, event, |_| true, step);
-    }
-
-    /// Tells those watchers about it who may see it.
-    pub(crate) fn tell_watchers_who(&self, concerns: &[PeerId], event: &Event, sees: impl Fn(Actor) -> bool, step: &mut Step) {
-        self.push_event(concerns, event, sees, |_| false, step);
-    }
-
-    fn push_event(
-        &self,
-        concerns: &[PeerId],
-        event: &Event,
-        sees: impl Fn(Actor) -> bool,
-        sees_text: impl Fn(Actor) -> bool,
-        step: &mut Step,
-    ) {
-        for (connection, watch) in self.presence.watchers() {
-            let is_concerned = watch.peer.is_none_or(|peer| concerns.contains(&peer));
-            let Some(actor) = self.actor_on(connection).filter(|actor| is_concerned && sees(*actor)) else { continue };
-            let mut event = event.clone();
-            event.text = event.text.filter(|_| watch.bodies && sees_text(actor));
-            step.push(connection, Push::Event(Box::new(event)));
-        }
     }
 
     /// Looks for time that nobody could use: the machine slept, or somebody set the wall clock forward. A wrong date may

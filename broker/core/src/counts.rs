@@ -4,8 +4,6 @@ use peer_proto::brake::UsedUpThread;
 use peer_proto::ids::Timestamp;
 use peer_proto::request::Pausing;
 
-use crate::broker::Broker;
-
 /// What the rules know of the broker's state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counts {
@@ -31,29 +29,4 @@ pub struct Counts {
     pub refused: Vec<(String, u64)>,
     /// Threads that agents used up, oldest first.
     pub used_up: Vec<UsedUpThread>,
-}
-
-impl Broker {
-    /// Counts what there is now.
-    #[must_use]
-    pub fn counts(&self) -> Counts {
-        let total = |each: fn(&crate::mailbox::Mailbox) -> usize| {
-            self.mailboxes.iter().map(|(_, mailbox)| each(mailbox)).sum::<usize>() as u64
-        };
-        let online = self.presence.iter().filter(|record| self.presence.is_online(record.id)).count();
-        let oldest = self.mailboxes.iter().filter_map(|(_, mailbox)| mailbox.iter().next());
-        Counts {
-            peers_online: online as u64,
-            peers_offline: self.presence.offline().count() as u64,
-            stored: total(|mailbox| mailbox.len() - mailbox.held() - mailbox.leased()),
-            leased: total(|mailbox| mailbox.leased()),
-            held: total(|mailbox| mailbox.held()),
-            dead: self.mailboxes.dead(),
-            messages: self.messages,
-            oldest_at: oldest.map(|entry| entry.record.brief.sent_at).min(),
-            paused: self.paused(),
-            refused: self.quota.refused(),
-            used_up: self.used_up_threads(),
-        }
-    }
 }

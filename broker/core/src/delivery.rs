@@ -9,8 +9,8 @@ use peer_proto::limits::TRACE_ENTRIES_MAX;
 use peer_proto::message::{Carrier, Cause, Evidence, Stage, TraceEntry, TraceEvent};
 use peer_proto::request::EventKind;
 
-use crate::mailbox::{Entry, Lease};
 use crate::record::{Brief, DeliveryRecord};
+use crate::state::mailbox::{Entry, Lease};
 
 /// What happens to a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

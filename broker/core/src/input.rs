@@ -4,9 +4,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use peer_proto::ids::{MessageId, PeerId, Timestamp, Token};
+use peer_proto::message::Stage;
 use peer_proto::request::{Request, RequestId, Role, Seat};
 
 use crate::record::{DeliveryRecord, MessageHead, Process, TokenDigest};
+use crate::rejection::Standing;
 use crate::thing::NoteRecord;
 
 /// One open connection, named by the broker's shell; never used twice in one run.
@@ -126,4 +128,20 @@ pub struct StoredMessage {
     pub idempotency_key: Option<String>,
     /// Its deliveries, pending and settled, by recipient.
     pub deliveries: Vec<DeliveryRecord>,
+}
+
+impl StoredMessage {
+    /// Where a message stands that waits for nobody.
+    pub(crate) fn standing(&self) -> Standing {
+        let any = |stage: Stage| self.deliveries.iter().any(|delivery| delivery.stage == stage);
+        if any(Stage::Presented) {
+            Standing::Presented
+        } else if any(Stage::Cancelled) {
+            Standing::Withdrawn
+        } else if any(Stage::Dead) {
+            Standing::DeadLetter
+        } else {
+            Standing::Settled
+        }
+    }
 }

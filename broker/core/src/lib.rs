@@ -5,48 +5,37 @@
 //! The core has no `async`, no clock, no randomness, no hash order and no I/O: time, entropy and what the store knows are
 //! arguments, so that the same inputs give the same run.
 //!
-//! Modules, in the order in which to read them:
-//!
-//! - [`input`]: what can happen.
-//! - [`step`]: what is decided.
-//! - [`record`]: what is durable.
-//! - [`rejection`] and [`wording`]: why a request is refused, and how that reads for whom.
-//! - [`broker`]: the one match from input to room; then the rooms: `who` (who acts), `visibility` (who may see what), `presence` and `sessions` (who is here), `sending`,
-//!   `quota`, `pause` and `policy` (who may say what), `delivery` (its stages), `mailbox`, `mailboxes`, `lease` and
-//!   `letters` (what becomes of it), `retention`
-//!   (when it goes), `view` (what others see); and what sessions share: `channel`, `question`, `task` and `note`.
+//! The modules stand in the order in which to read them. `AGENTS.md` beside this crate says where a change goes.
 
-mod brake;
-pub mod broker;
-mod channel;
-mod claim;
-pub mod counts;
-mod delivery;
-mod hooks;
+// What goes in, what comes out, and what is durable.
 pub mod input;
-mod invariants;
-mod lease;
-mod letters;
-mod mailbox;
-mod mailboxes;
-mod names;
-mod note;
-mod notice;
-mod pause;
-mod policy;
-mod presence;
-mod question;
-mod quota;
-pub mod record;
-pub mod rejection;
-pub mod retention;
-mod search;
-mod sending;
-mod sessions;
 pub mod step;
-mod task;
+
+pub mod record;
 pub mod thing;
-mod view;
-mod visibility;
-pub mod who;
+
+// Why a request is refused, and how that reads for whom.
+pub mod rejection;
 pub mod wording;
+
+// Who acts.
+pub mod who;
+
+// The one match from input to room, and time.
+pub mod broker;
+
+// The life of one delivery.
+mod delivery;
+
+// What is remembered, and the rules over it.
+mod state;
+
+mod rules;
+
+// What several rooms use.
+mod check;
+mod names;
+
+// The words of what the shell asks beside requests.
+pub mod counts;
+pub mod retention;

@@ -295,3 +295,8 @@ pub struct Image {
     /// The next task's identity.
     pub next_task: Option<TaskId>,
 }
+
+/// The delivery to this very id.
+pub(crate) fn delivery_to(deliveries: &[DeliveryRecord], peer: PeerId) -> Option<&DeliveryRecord> {
+    deliveries.iter().find(|delivery| delivery.peer == peer)
+}

@@ -1,34 +1,12 @@
-//! Retention: what is settled long enough, or is too much, goes.
+//! The words of retention: how long and how much is kept, the next step of a pass, and what went.
 //!
-//! Knows what goes when, how much there is, and how far a pass has come. Does not know the store: the shell reads it, oldest
-//! first, a few rows at a time, when nothing else is to do, and a pass that the person asked for also in between. Invariants:
-//! what waits never goes, nor a question that is open; a dead letter has its own time; the newest message stays, because ids
-//! count on from it.
+//! The rules are in `rules/retention.rs`, what they remember in `state/retained.rs`.
 
-use std::collections::VecDeque;
-
-use peer_proto::ids::{MessageId, Timestamp};
-use peer_proto::message::{Kind, Stage};
+use peer_proto::ids::MessageId;
 use peer_proto::request::Reply;
-
-use crate::broker::Broker;
-use crate::input::{Now, StoredMessage};
-use crate::record::KeptRecord;
-use crate::rejection::{Crowd, Rejection};
-use crate::step::{Change, Step};
-use crate::who::Caller;
 
 /// Messages that one step looks at: a send that comes meanwhile waits for no more than these.
 pub const SWEEP_ROWS_MAX: usize = 128;
-
-/// Passes that people may have asked for at the same time.
-const ASKED_MAX: usize = 8;
-
-/// How long a pass that nobody asked for leaves the store alone. What comes due meanwhile goes together.
-const REST_MS: u64 = 3_600_000;
-
-/// Where there is too much, this part of the bound goes with it, so that the next message does not make it too much again.
-const SLACK: u64 = 20;
 
 /// How long and how much is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,11 +65,11 @@ pub struct Tally {
 }
 
 impl Tally {
-    fn rows(&self) -> u64 {
+    pub(crate) fn rows(&self) -> u64 {
         self.messages + self.questions + self.notices
     }
 
-    fn reply(&self) -> Reply {
+    pub(crate) fn reply(&self) -> Reply {
         let counts = [
             ("messages", self.messages),
             ("questions", self.questions),
@@ -104,232 +82,4 @@ impl Tally {
             text_bytes: self.text_bytes,
         }
     }
-}
-
-/// How much there is, and the passes.
-#[derive(Debug, Default)]
-pub(crate) struct Retaining {
-    /// Of all messages.
-    text_bytes: u64,
-    /// When the next pass that nobody asks for is due.
-    due_at: Option<Timestamp>,
-    /// None before this.
-    rests_until: Timestamp,
-    /// Passes under way, the first one now.
-    passes: VecDeque<Pass>,
-}
-
-/// One walk through what is stored, from the oldest on.
-#[derive(Debug, Default)]
-struct Pass {
-    /// Who waits for it.
-    asked_by: Option<Caller>,
-    dry_run: bool,
-    after: Option<MessageId>,
-    tally: Tally,
-    /// What it makes room for, where there is too much.
-    messages_max: Option<u64>,
-    bytes_max: Option<u64>,
-    /// When the first of what was left is due.
-    due_at: Option<Timestamp>,
-}
-
-impl Pass {
-    fn is_due(&mut self, at: Timestamp) {
-        self.due_at = Some(self.due_at.map_or(at, |due_at| due_at.min(at)));
-    }
-}
-
-/// What becomes of one message.
-enum Verdict {
-    Goes,
-    Stays,
-    StaysUntil(Timestamp),
-}
-
-impl Broker {
-    /// Begins to count: `first` is the oldest message.
-    pub(crate) fn start_retaining(&mut self, now: Now, text_bytes: u64, first: Option<MessageId>) {
-        self.retaining.text_bytes = text_bytes;
-        let due_at = first.map(|first| accepted_by(first).plus_ms(self.shortest_ms()));
-        self.retaining.due_at = if self.is_too_much() { Some(now.wall) } else { due_at };
-        if let Some(at) = self.tasks.first_ended() {
-            self.retaining.is_due(at.plus_ms(self.config.retention.tasks_ms));
-        }
-    }
-
-    /// The next step of retention, where there is one.
-    #[must_use]
-    pub fn poll_sweep(&self, now: Now) -> Option<Sweep> {
-        let is_asked = self.retaining.passes.iter().any(|pass| pass.asked_by.is_some());
-        if let Some(pass) = self.retaining.passes.front() {
-            return Some(Sweep { in_ms: 0, is_asked, after: pass.after });
-        }
-        let in_ms = self.retaining.due_at?.ms_since(now.wall).max(self.grace_ms(now));
-        Some(Sweep { in_ms, is_asked, after: None })
-    }
-
-    /// How much is stored, for the store to remember: then it need not count it when it opens.
-    #[must_use]
-    pub fn kept(&self) -> KeptRecord {
-        KeptRecord { through: self.last_message, text_bytes: self.retaining.text_bytes }
-    }
-
-    pub(crate) fn purge(&mut self, caller: Caller, dry_run: bool) -> Result<(), Rejection> {
-        caller.check_person("purging")?;
-        if self.retaining.passes.len() >= ASKED_MAX {
-            return Err(Rejection::TooMany { what: Crowd::Purges, count: ASKED_MAX });
-        }
-        let pass = Pass { asked_by: Some(caller), dry_run, ..self.new_pass() };
-        self.retaining.passes.push_back(pass);
-        Ok(())
-    }
-
-    /// One step: `rows` are the messages after [`Sweep::after`], oldest first; `next` is where the step after it goes on, and
-    /// none where there are no more. Returns what went, where a pass ended by this.
-    pub fn sweep(&mut self, now: Now, rows: &[StoredMessage], next: Option<MessageId>, step: &mut Step) -> Option<Tally> {
-        let mut pass = self.retaining.passes.pop_front().unwrap_or_else(|| self.new_pass());
-        if pass.after.is_none() {
-            self.sweep_tasks(now, &mut pass, step);
-        }
-        let rows_before = pass.tally.rows();
-        let mut ended = next.is_none();
-        for stored in rows {
-            // Whatever follows was accepted later: it is not due before this one would be.
-            let earliest = accepted_by(stored.head.id).plus_ms(self.shortest_ms());
-            if earliest > now.wall && !self.is_over(&pass) {
-                pass.is_due(earliest);
-                ended = true;
-                break;
-            }
-            match self.judge(now, stored, &pass) {
-                Verdict::Goes => self.forget_message(stored, &mut pass, step),
-                Verdict::Stays => {}
-                Verdict::StaysUntil(at) => pass.is_due(at),
-            }
-        }
-        if !pass.dry_run && pass.tally.rows() > rows_before {
-            step.change(Change::PutKept(self.kept()));
-        }
-        pass.after = next;
-        if !ended {
-            self.retaining.passes.push_front(pass);
-            return None;
-        }
-        if let Some(caller) = pass.asked_by {
-            step.reply(caller.connection, caller.id, pass.tally.reply());
-        }
-        if pass.dry_run {
-            return None;
-        }
-        self.retaining.rests_until = now.wall.plus_ms(REST_MS);
-        // What waits now may be settled by then.
-        let due_at = pass.due_at.or((self.messages > 0).then(|| now.wall.plus_ms(self.shortest_ms())));
-        self.retaining.due_at = due_at.map(|at| at.max(self.retaining.rests_until));
-        Some(pass.tally).filter(|tally| *tally != Tally::default())
-    }
-
-    /// One more message is stored.
-    pub(crate) fn note_stored(&mut self, now: Now, text_bytes: usize) {
-        self.retaining.text_bytes += text_bytes as u64;
-        if self.is_too_much() {
-            self.retaining.is_due(self.retaining.rests_until.max(now.wall));
-        } else if self.retaining.due_at.is_none() {
-            self.retaining.is_due(now.wall.plus_ms(self.shortest_ms()));
-        }
-    }
-
-    /// A task ended.
-    pub(crate) fn note_task_ended(&mut self, now: Now) {
-        let at = now.wall.plus_ms(self.config.retention.tasks_ms);
-        self.retaining.is_due(at.max(self.retaining.rests_until));
-    }
-
-    fn new_pass(&self) -> Pass {
-        let bounds = &self.config.retention;
-        let with_slack = |bound: u64| bound - bound / SLACK;
-        Pass {
-            messages_max: (self.messages > bounds.settled_count).then(|| with_slack(bounds.settled_count)),
-            bytes_max: (self.retaining.text_bytes > bounds.settled_bytes).then(|| with_slack(bounds.settled_bytes)),
-            ..Pass::default()
-        }
-    }
-
-    fn is_too_much(&self) -> bool {
-        let bounds = &self.config.retention;
-        self.messages > bounds.settled_count || self.retaining.text_bytes > bounds.settled_bytes
-    }
-
-    /// Whether a pass has still to make room.
-    fn is_over(&self, pass: &Pass) -> bool {
-        // A dry run changes nothing: what would be gone is subtracted here.
-        let (rows, bytes) = if pass.dry_run { (pass.tally.rows(), pass.tally.text_bytes) } else { (0, 0) };
-        pass.messages_max.is_some_and(|max| self.messages.saturating_sub(rows) > max)
-            || pass.bytes_max.is_some_and(|max| self.retaining.text_bytes.saturating_sub(bytes) > max)
-    }
-
-    /// Nothing goes sooner after it was accepted.
-    fn shortest_ms(&self) -> u64 {
-        self.config.retention.settled_ms.min(self.config.retention.dead_ms)
-    }
-
-    fn judge(&self, now: Now, stored: &StoredMessage, pass: &Pass) -> Verdict {
-        let id = stored.head.id;
-        let waits = stored.deliveries.iter().any(|delivery| delivery.stage.is_pending());
-        if waits || id == self.last_message || self.questions.is_open(id) {
-            return Verdict::Stays;
-        }
-        let bounds = &self.config.retention;
-        let ends = stored.deliveries.iter().map(|delivery| {
-            let settled_at = delivery.trace.last().map_or(stored.head.sent_at, |entry| entry.at);
-            settled_at.plus_ms(if delivery.stage == Stage::Dead { bounds.dead_ms } else { bounds.settled_ms })
-        });
-        let ends_at = ends.max().unwrap_or_else(|| stored.head.sent_at.plus_ms(bounds.settled_ms));
-        let is_letter = stored.deliveries.iter().any(|delivery| delivery.stage == Stage::Dead);
-        if ends_at <= now.wall || (!is_letter && self.is_over(pass)) { Verdict::Goes } else { Verdict::StaysUntil(ends_at) }
-    }
-
-    fn forget_message(&mut self, stored: &StoredMessage, pass: &mut Pass, step: &mut Step) {
-        let head = &stored.head;
-        let dead = || stored.deliveries.iter().filter(|delivery| delivery.stage == Stage::Dead);
-        match head.kind {
-            Kind::Question => pass.tally.questions += 1,
-            Kind::Notice => pass.tally.notices += 1,
-            _ => pass.tally.messages += 1,
-        }
-        pass.tally.dead_letters += dead().count() as u64;
-        pass.tally.text_bytes += u64::from(head.text_bytes);
-        if pass.dry_run {
-            return;
-        }
-        step.change(Change::RemoveMessage(head.id));
-        self.forget_question(head.id, step);
-        self.messages -= 1;
-        dead().for_each(|letter| self.mailboxes.count(Some(letter.stage), None));
-        // What is damaged may not have been counted.
-        self.retaining.text_bytes = self.retaining.text_bytes.saturating_sub(u64::from(head.text_bytes));
-    }
-
-    fn sweep_tasks(&mut self, now: Now, pass: &mut Pass, step: &mut Step) {
-        let tasks_ms = self.config.retention.tasks_ms;
-        let ended = self.tasks_ended_by(now.wall, tasks_ms);
-        pass.tally.tasks = ended.len() as u64;
-        if !pass.dry_run {
-            self.forget_tasks(ended, step);
-            if let Some(at) = self.tasks.first_ended() {
-                pass.is_due(at.plus_ms(tasks_ms));
-            }
-        }
-    }
-}
-
-impl Retaining {
-    fn is_due(&mut self, at: Timestamp) {
-        self.due_at = Some(self.due_at.map_or(at, |due_at| due_at.min(at)));
-    }
-}
-
-/// The time in an id: the message was accepted then, or earlier where the clock went backwards.
-fn accepted_by(id: MessageId) -> Timestamp {
-    Timestamp((id.to_u128() >> 32) as u64)
 }

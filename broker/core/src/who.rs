@@ -1,17 +1,14 @@
 //! Who acts: the person, an agent's session, or an agent's shell.
 //!
-//! Knows connections and the operator setting of the configuration. Does not know what somebody may see or do. Each request
-//! has its actor resolved once, before anything looks at it.
+//! Each request has its actor resolved once, before anything looks at it (`rules/actors.rs`). Does not know what somebody may see
+//! or do.
 
 use peer_proto::ids::PeerId;
 use peer_proto::message::Via;
-use peer_proto::request::{Authority, RequestId, Role};
+use peer_proto::request::RequestId;
 
-use crate::broker::Broker;
 use crate::input::ConnectionId;
-use crate::presence::Ancestry;
 use crate::rejection::Rejection;
-use crate::wording::Addressee;
 
 /// Who acts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,11 +97,6 @@ impl Caller {
         self.actor.map(Actor::peer)
     }
 
-    /// For whom what the caller is told is worded.
-    pub(crate) fn addressee(self) -> Addressee {
-        Addressee::of(self.actor)
-    }
-
     /// Whose mail the caller may settle: a session its own, the person theirs.
     pub(crate) fn mail_owner(self, act: &'static str) -> Result<PeerId, Rejection> {
         match self.actor()? {
@@ -112,35 +104,5 @@ impl Caller {
             actor if actor.is_person() => Ok(PeerId::HUMAN),
             _ => Err(Rejection::NotPermitted { act }),
         }
-    }
-}
-
-impl Broker {
-    /// Who acts on a connection; none on one that is unknown, or an adapter's that has not registered.
-    pub(crate) fn actor_on(&self, connection: ConnectionId) -> Option<Actor> {
-        let open = self.presence.connections.get(&connection)?;
-        match open.role {
-            Role::Operator => Some(match self.presence.ancestry(connection) {
-                Ancestry::Person => Actor::Person,
-                Ancestry::Agent(agent) => Actor::Shell { agent, is_trusted: self.config.allow_operator_from_agents },
-            }),
-            Role::Adapter | Role::Hook => open.session.as_ref().map(|session| Actor::Session(session.peer)),
-        }
-    }
-
-    /// What the program on a connection is told that it may do.
-    pub(crate) fn authority_on(&self, connection: ConnectionId) -> Authority {
-        match self.actor_on(connection) {
-            Some(Actor::Person) => Authority::Person,
-            Some(Actor::Shell { agent, .. }) => {
-                Authority::Shell(agent.and_then(|peer| self.presence.name(peer)).map(str::to_owned))
-            }
-            Some(Actor::Session(_)) | None => Authority::Session,
-        }
-    }
-
-    /// The peer whose session asks.
-    pub(crate) fn session_peer(&self, caller: Caller) -> Result<PeerId, Rejection> {
-        self.presence.session(caller.connection).map(|session| session.peer).ok_or(Rejection::NotRegistered)
     }
 }

@@ -12,7 +12,7 @@ use peer_proto::message::Cause;
 use peer_proto::refusal::Refusal;
 
 use crate::rejection::{Crowd, Rejection, Standing};
-use crate::who::Actor;
+use crate::who::{Actor, Caller};
 
 /// For whom a text is worded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +23,13 @@ pub enum Addressee {
     Person,
     /// An agent's shell: it types commands too, and may not run all of them.
     Shell,
+}
+
+impl Caller {
+    /// For whom what the caller is told is worded.
+    pub(crate) fn addressee(self) -> Addressee {
+        Addressee::of(self.actor)
+    }
 }
 
 impl Addressee {

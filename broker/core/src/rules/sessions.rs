@@ -1,22 +1,26 @@
 //! How sessions come and go: registration, binding to a seat, names, and the end.
 
+use peer_proto::hook::Report;
 use peer_proto::ids::{MessageId, PeerId, Timestamp};
-use peer_proto::limits::{KEPT_FROM_ROOM_MS, NAME_CHARS_MAX, PATH_BYTES_MAX, PEERS_MAX, SEAT_KEY_BYTES_MAX, SUMMARY_BYTES_MAX};
-use peer_proto::message::{Cause, Stage};
+use peer_proto::limits::{KEPT_FROM_ROOM_MS, NAME_CHARS_MAX, PATH_BYTES_MAX, PEERS_MAX, SUMMARY_BYTES_MAX};
+use peer_proto::message::{Carrier, Cause, Stage};
 use peer_proto::request::{EventKind, Goodbye, Push, Register, Registered, Reply, Role, Seat, SeatKind};
 use peer_proto::text::named;
 
 use crate::broker::Broker;
-use crate::claim::{Asker, Conflict, Found, Standing};
+use crate::check::{check_length, check_name, check_seat};
 use crate::delivery::Transition;
 use crate::input::{ConnectionId, Facts, Now};
-use crate::lease::delivery_to;
-use crate::mailbox::Entry;
-use crate::presence::{Host, Session, add_alias, add_former, add_seat, check_name, rename};
 use crate::record::{PeerRecord, Process};
 use crate::rejection::Rejection;
+use crate::rules::claim::{Conflict, Found};
+use crate::state::mailbox::Entry;
+use crate::state::presence::{Host, Session, add_seat, rename};
 use crate::step::{Change, Effect, Step};
 use crate::who::{Actor, Caller};
+
+/// Most carriers that a report names: each at most once.
+const CARRIERS_MAX: usize = 8;
 
 /// How a session begins.
 struct Beginning {
@@ -131,7 +135,7 @@ impl Broker {
         let has_policy = self.presence.get(peer).is_some_and(|record| record.policy.is_some());
         let is_paused = self.pauses.peers.iter().any(|paused| self.is_same(peer, *paused));
         let is_member = self.channels.of(peer).next().is_some();
-        !has_policy && !is_paused && !is_member && self.mailbox(peer).is_none() && self.presence.absent(peer).is_none()
+        !has_policy && !is_paused && !is_member && self.mailboxes.of(peer).is_none() && self.presence.absent(peer).is_none()
     }
 
     fn begin_session(
@@ -190,14 +194,20 @@ impl Broker {
         Ok(())
     }
 
-    fn registered(&self, peer: PeerId, connection: ConnectionId, token: peer_proto::ids::Token, notice: Option<String>) -> Reply {
+    pub(crate) fn registered(
+        &self,
+        peer: PeerId,
+        connection: ConnectionId,
+        token: peer_proto::ids::Token,
+        notice: Option<String>,
+    ) -> Reply {
         Reply::Registered(Registered {
             peer,
             name: self.name_of(peer),
             token,
             takes_mail: self.presence.reader(peer) == Some(connection),
             notice,
-            waiting: self.mailbox(peer).map_or(0, |mailbox| (mailbox.len() - mailbox.held()) as u64),
+            waiting: self.mailboxes.of(peer).map_or(0, |mailbox| (mailbox.len() - mailbox.held()) as u64),
             inbox_socket_in_bypass: self.settings.inbox_socket_in_bypass,
         })
     }
@@ -216,7 +226,7 @@ impl Broker {
             self.hand_back(now, peer, connection, step);
             self.presence.detach(connection, now.wall);
             self.presence.hang_up(connection);
-            self.hooks.hang_up(connection, step);
+            self.hang_up_hooks(connection, step);
             step.push(connection, Push::Goodbye(Goodbye::Replaced));
             step.effects.push(Effect::Close { connection });
         }
@@ -229,7 +239,7 @@ impl Broker {
     }
 
     /// Takes back what a connection holds, and says what that is; its session goes on elsewhere.
-    fn hand_back(&mut self, now: Now, peer: PeerId, connection: ConnectionId, step: &mut Step) -> Vec<MessageId> {
+    pub(crate) fn hand_back(&mut self, now: Now, peer: PeerId, connection: ConnectionId, step: &mut Step) -> Vec<MessageId> {
         let held = self.mailboxes.messages(peer, |entry| entry.lease.is_some_and(|lease| lease.holder == connection));
         for message in &held {
             self.advance(now, peer, *message, &[Transition::Unlease], None, step);
@@ -238,108 +248,14 @@ impl Broker {
     }
 
     /// What stands as offered though no session holds it was offered by a session that ended while no broker watched.
-    fn count_forgotten_offers(&mut self, now: Now, peer: PeerId, step: &mut Step) {
+    pub(crate) fn count_forgotten_offers(&mut self, now: Now, peer: PeerId, step: &mut Step) {
         let is_orphaned = |entry: &Entry| entry.lease.is_none() && entry.record.stage == Stage::Offered;
         let offered = self.mailboxes.messages(peer, is_orphaned);
         self.count_attempts(now, peer, offered, step);
     }
 
-    /// The client told the session which seat it sits on.
-    pub(crate) fn bind(&mut self, now: Now, caller: Caller, seat: Seat, facts: &Facts, step: &mut Step) -> Result<(), Rejection> {
-        let mine = self.session_peer(caller)?;
-        check_seat(&seat)?;
-        let Some(record) = self.presence.get(mine).cloned() else { return Err(Rejection::NotRegistered) };
-        let Some(session) = self.presence.session(caller.connection) else { return Err(Rejection::NotRegistered) };
-        let host = session.host;
-        let Some((token, digest)) = facts.token else { return Err(Rejection::BadToken) };
-        let owner = match self.presence.by_seat(&seat) {
-            None if self.is_name_of_another(&seat, mine) => return Err(Rejection::NameTaken { name: seat.key }),
-            None => {
-                let mut record = record;
-                add_seat(&mut record, seat);
-                return self.stay(now, caller, record, (token, digest), None, step);
-            }
-            Some(owner) if owner == mine => return self.stay(now, caller, record, (token, digest), None, step),
-            Some(owner) => owner,
-        };
-        let standing = self.standing(owner, Asker { host, seat: Some(&seat), ended: &facts.ended });
-        if standing == Standing::Taken {
-            let (owner_name, my_name) = (self.name_of(owner), record.name.clone());
-            let text =
-                format!("another process claims the session of {owner_name}; it is {my_name}, and {owner_name} stays yours");
-            self.tell_owner(owner, &text, step);
-            let notice = if self.presence.is_online(owner) {
-                format!("this client session is live as {owner_name} in another process: this one stays {my_name}")
-            } else {
-                format!("this client session is {owner_name}'s, which is expected back: this one stays {my_name}")
-            };
-            return self.stay(now, caller, record, (token, digest), Some(notice), step);
-        }
-        let holds_token = standing == Standing::Free;
-        if holds_token {
-            self.end_sessions_of_the_dead(now, owner, step);
-        }
-        // The session moves to the peer that the seat belongs to. A provisional peer goes with it, mail and name.
-        let handed_back = self.hand_back(now, mine, caller.connection, step);
-        let session = self.presence.detach(caller.connection, now.wall).unwrap_or_else(|| Session::new(mine, host));
-        let Some(mut adopted) = self.presence.get(owner).cloned() else { return Err(Rejection::NotRegistered) };
-        let came_online = !self.presence.is_online(owner);
-        if holds_token {
-            // Before the mail moves: what this session itself had offered is not a lost session's.
-            self.count_forgotten_offers(now, owner, step);
-        }
-        let came_along = record.provisional && !self.presence.is_online(mine);
-        if came_along {
-            self.move_mail(now, mine, owner, facts, step);
-            self.presence.remove(mine);
-            step.change(Change::RemovePeer(mine));
-            self.quota.forget(mine);
-            add_alias(&mut adopted, record.name.clone());
-            add_former(&mut adopted, mine);
-            // What the person set for either holds; the stricter word where they set both.
-            adopted.policy = adopted.policy.max(record.policy);
-        } else {
-            for message in &handed_back {
-                step.push(caller.connection, Push::Withdrawn { message: *message, stage: Stage::Stored });
-            }
-            self.leave_peer(now, mine, step);
-        }
-        if holds_token {
-            adopted.token = Some(digest);
-            set_host(&mut adopted, host);
-        }
-        adopted.client.clone_from(&record.client);
-        adopted.client_version.clone_from(&record.client_version);
-        adopted.cwd.clone_from(&record.cwd);
-        adopted.git_root.clone_from(&record.git_root);
-        adopted.repo.clone_from(&record.repo);
-        adopted.host.clone_from(&record.host);
-        adopted.last_seen = now.wall;
-        adopted.mode = session.mode.or(adopted.mode);
-        self.update_peer(adopted.clone(), step);
-        if came_along {
-            self.move_tasks(mine, owner, step);
-            self.move_memberships(mine, owner, step);
-        }
-        self.presence.attach(caller.connection, Session { peer: owner, holds_token, ..session }, false);
-        step.reply(caller.connection, caller.id, self.registered(owner, caller.connection, token, None));
-        if came_online {
-            self.tell_peer(EventKind::PeerOnline, now.wall, &adopted, None, None, step);
-        }
-        self.pump(now, owner, step);
-        for message in handed_back {
-            // What stayed behind was withdrawn before; this came along and waits for the person now, or was read there.
-            let stage = self.mailboxes.get(owner, message).map(|entry| entry.record.stage);
-            if came_along && stage.is_none_or(|stage| stage == Stage::Held) {
-                step.push(caller.connection, Push::Withdrawn { message, stage: stage.unwrap_or(Stage::Presented) });
-            }
-        }
-        self.review_waits(now, owner, caller.connection, step);
-        Ok(())
-    }
-
     /// A session of this peer is gone: another adapter of the same client goes on with the mail, or the peer is offline.
-    fn leave_peer(&mut self, now: Now, peer: PeerId, step: &mut Step) {
+    pub(crate) fn leave_peer(&mut self, now: Now, peer: PeerId, step: &mut Step) {
         if let Some(reader) = self.presence.reader(peer) {
             self.pump(now, peer, step);
             self.review_waits(now, peer, reader, step);
@@ -352,68 +268,8 @@ impl Broker {
     }
 
     /// Whether a seat of a chosen name would lead to somebody else than the name itself does.
-    fn is_name_of_another(&self, seat: &Seat, peer: PeerId) -> bool {
+    pub(crate) fn is_name_of_another(&self, seat: &Seat, peer: PeerId) -> bool {
         seat.kind == SeatKind::Name && self.presence.by_name(&seat.key).is_some_and(|owner| owner != peer)
-    }
-
-    /// What a `Bind` to this seat would move to another peer.
-    pub(crate) fn mail_to_move(&self, connection: ConnectionId, seat: &Seat) -> Vec<MessageId> {
-        let mine = self.presence.session(connection).and_then(|session| self.presence.get(session.peer));
-        let Some(mine) = mine.filter(|mine| mine.provisional && self.presence.by_seat(seat).is_some()) else { return Vec::new() };
-        self.mailboxes.messages(mine.id, |_| true)
-    }
-
-    /// Binding changed nothing about who the session is.
-    fn stay(
-        &mut self,
-        now: Now,
-        caller: Caller,
-        mut record: PeerRecord,
-        (token, digest): (peer_proto::ids::Token, crate::record::TokenDigest),
-        notice: Option<String>,
-        step: &mut Step,
-    ) -> Result<(), Rejection> {
-        let peer = record.id;
-        if self.presence.session(caller.connection).is_some_and(|session| session.holds_token) {
-            record.token = Some(digest);
-        }
-        record.last_seen = now.wall;
-        self.update_peer(record, step);
-        step.reply(caller.connection, caller.id, self.registered(peer, caller.connection, token, notice));
-        Ok(())
-    }
-
-    /// Gives all pending mail of one peer to another, in one step.
-    fn move_mail(&mut self, now: Now, from: PeerId, to: PeerId, facts: &Facts, step: &mut Step) {
-        for message in self.mailboxes.messages(from, |_| true) {
-            let Some(entry) = self.mailboxes.remove(from, message) else { continue };
-            self.remove_delivery(&entry.record, step);
-            // A message to both waits in the other mailbox already, or was read there: once is enough.
-            let known = facts.stored.get(&message).and_then(|stored| delivery_to(&stored.deliveries, to));
-            if self.mailboxes.get(to, message).is_some() {
-                if entry.shown_before() {
-                    self.note_shown(to, message, &entry.record, step);
-                }
-                continue;
-            }
-            if known.is_some_and(|known| known.stage == Stage::Presented) {
-                continue;
-            }
-            // What waited when it was looked up and waits no more became a dead letter in this very step.
-            let was = known.map(|known| if known.stage.is_pending() { Stage::Dead } else { known.stage });
-            let mut record = entry.record;
-            if let Some(known) = known {
-                record.note_shown(known);
-            }
-            self.apply(now, &mut record, Transition::Bind(to), step);
-            let own = [from, to].contains(&record.brief.from);
-            let unseen = record.stage == Stage::Stored && !record.was_offered();
-            if unseen && !own && self.holds_moved(record.brief.from, record.brief.via, to) {
-                self.apply(now, &mut record, Transition::Hold, step);
-            }
-            self.put_delivery(&record, was, step);
-            self.mailboxes.insert(Entry::new(record));
-        }
     }
 
     pub(crate) fn describe(
@@ -535,7 +391,37 @@ impl Broker {
             self.leave_peer(now, session.peer, step);
         }
         self.presence.hang_up(connection);
-        self.hooks.hang_up(connection, step);
+        self.hang_up_hooks(connection, step);
+    }
+
+    pub(crate) fn report(&mut self, now: Now, caller: Caller, report: Report, step: &mut Step) -> Result<(), Rejection> {
+        let peer = self.session_peer(caller)?;
+        if report.carriers.as_ref().is_some_and(|carriers| carriers.len() > CARRIERS_MAX) {
+            return Err(Rejection::OutOfBounds { what: "the list of carriers", bound: format!("at most {CARRIERS_MAX}") });
+        }
+        if report.carriers.as_ref().is_some_and(|carriers| carriers.contains(&Carrier::Peerctl)) {
+            return Err(Rejection::NotPermitted { act: "offering the person's terminal as a carrier" });
+        }
+        let mut changed = None;
+        if let Some(session) = self.presence.connections.get_mut(&caller.connection).and_then(|open| open.session.as_mut()) {
+            session.mode = report.mode.or(session.mode);
+            changed = report.activity.filter(|activity| session.activity != Some(*activity));
+            session.activity = report.activity.or(session.activity);
+            if let Some(carriers) = report.carriers {
+                session.carriers = carriers;
+            }
+        }
+        if let Some(mode) = report.mode {
+            self.note_mode(peer, mode, step);
+        }
+        step.reply(caller.connection, caller.id, Reply::Done);
+        // Of several adapters of one client the one that takes the mail tells for all.
+        let told = changed.filter(|_| self.presence.reader(peer) == Some(caller.connection));
+        if let Some((activity, record)) = told.zip(self.presence.get(peer)) {
+            let news = format!("activity: {}", activity.as_str());
+            self.tell_peer(EventKind::PeerChanged, now.wall, record, None, Some(&news), step);
+        }
+        Ok(())
     }
 
     /// Forgets peers that have been offline too long.
@@ -560,13 +446,18 @@ impl Broker {
         }
     }
 
+    pub(crate) fn update_peer(&mut self, record: PeerRecord, step: &mut Step) {
+        step.change(Change::PutPeer(Box::new(record.clone())));
+        self.presence.put(record);
+    }
+
     pub(crate) fn name_of(&self, peer: PeerId) -> String {
         self.presence.name(peer).map_or_else(|| peer.to_string(), str::to_owned)
     }
 }
 
 /// Notes where the session runs whose token resumes it.
-fn set_host(record: &mut PeerRecord, host: Host) {
+pub(crate) fn set_host(record: &mut PeerRecord, host: Host) {
     record.client_pid = Some(host.client_pid);
     record.client_process = host.client;
     record.adapter_process = host.adapter;
@@ -585,28 +476,4 @@ fn check_register(register: &Register) -> Result<(), Rejection> {
     check_length("the git root", register.git_root.as_deref().unwrap_or(""), PATH_BYTES_MAX)?;
     check_length("the repository", register.repo.as_deref().unwrap_or(""), PATH_BYTES_MAX)?;
     check_length("the host's name", &register.host, PATH_BYTES_MAX)
-}
-
-pub(crate) fn check_seat(seat: &Seat) -> Result<(), Rejection> {
-    if seat.key.is_empty() {
-        return Err(Rejection::OutOfBounds { what: "the seat", bound: format!("1 to {SEAT_KEY_BYTES_MAX} bytes") });
-    }
-    // A chosen name is claimed by Register or Rename, where its form is checked.
-    if seat.kind == SeatKind::Name {
-        return check_name(&seat.key);
-    }
-    check_length("the seat", &seat.key, SEAT_KEY_BYTES_MAX)
-}
-
-pub(crate) fn check_length(what: &'static str, text: &str, bytes_max: usize) -> Result<(), Rejection> {
-    if text.len() <= bytes_max {
-        Ok(())
-    } else {
-        Err(Rejection::OutOfBounds { what, bound: format!("at most {bytes_max} bytes") })
-    }
-}
-
-/// When a peer that went offline at `last_seen` leaves the default listing.
-pub(crate) fn is_listed(now: Timestamp, last_seen: Timestamp) -> bool {
-    now.ms_since(last_seen) < peer_proto::limits::LISTED_OFFLINE_MS
 }

@@ -4,9 +4,7 @@
 //! answer are messages like any other. Invariants: a question is closed once, by its first answer, its time or its asker;
 //! its asker hears how it ended, once.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use peer_proto::ids::{MessageId, PeerId, Timestamp};
+use peer_proto::ids::{MessageId, PeerId};
 use peer_proto::limits::{PAGE_ENTRIES_MAX, QUESTION_TTL_MS, QUESTIONS_OPEN_MAX, RECIPIENTS_MAX};
 use peer_proto::message::{Intent, Kind, Stage};
 use peer_proto::question::{Answer, Ask, QuestionInfo, QuestionState, QuestionsQuery};
@@ -14,72 +12,18 @@ use peer_proto::request::{Reply, Send};
 use peer_proto::text::{is_blank, single_line};
 
 use crate::broker::Broker;
-use crate::channel::began_before;
 use crate::delivery::Transition;
 use crate::input::{Facts, Now, StoredMessage};
-use crate::notice::Notice;
-use crate::presence::is_same_place;
 use crate::rejection::{Crowd, Rejection};
-use crate::sending::{Audience, Outgoing};
+use crate::rules::notices::Notice;
+use crate::rules::sending::{Audience, Outgoing};
+use crate::state::channels::began_before;
+use crate::state::presence::is_same_place;
 use crate::step::{Change, Step};
 use crate::thing::{QuestionRecord, Thing, ThingKey};
 use crate::who::Caller;
-use crate::wording::{self, Addressee};
-
-/// Closed questions that are kept; beyond it the oldest are forgotten. Their messages stay.
-const CLOSED_MAX: usize = 10_000;
-
-/// All questions.
-#[derive(Debug, Default)]
-pub(crate) struct Questions {
-    by_id: BTreeMap<MessageId, QuestionRecord>,
-    /// The open ones, by the end of their time.
-    open: BTreeSet<(Timestamp, MessageId)>,
-}
-
-impl Questions {
-    pub(crate) fn load(records: Vec<QuestionRecord>) -> Self {
-        let mut questions = Self::default();
-        records.into_iter().for_each(|record| questions.put(record));
-        questions
-    }
-
-    fn put(&mut self, record: QuestionRecord) {
-        let timer = (record.expires_at, record.question);
-        if record.state == QuestionState::Open {
-            self.open.insert(timer);
-        } else {
-            self.open.remove(&timer);
-        }
-        self.by_id.insert(record.question, record);
-    }
-
-    fn find_open(&self, question: MessageId) -> Option<&QuestionRecord> {
-        self.by_id.get(&question).filter(|record| record.state == QuestionState::Open)
-    }
-
-    pub(crate) fn is_open(&self, question: MessageId) -> bool {
-        self.find_open(question).is_some()
-    }
-
-    /// When the next question expires.
-    pub(crate) fn next_expiry(&self) -> Option<Timestamp> {
-        self.open.first().map(|(at, _)| *at)
-    }
-
-    pub(crate) fn assert_invariants(&self) {
-        let open = self.by_id.values().filter(|record| record.state == QuestionState::Open);
-        assert!(
-            open.map(|record| (record.expires_at, record.question)).eq(self.open_by_id()),
-            "each open question has its timer"
-        );
-    }
-
-    fn open_by_id(&self) -> impl Iterator<Item = (Timestamp, MessageId)> {
-        let by_id: BTreeMap<MessageId, Timestamp> = self.open.iter().map(|(at, question)| (*question, *at)).collect();
-        by_id.into_iter().map(|(question, at)| (at, question))
-    }
-}
+use crate::wording;
+use crate::wording::Addressee;
 
 impl Broker {
     pub(crate) fn ask_question(
@@ -107,7 +51,7 @@ impl Broker {
             true => Some(self.whoever_works_there(caller)?),
             false => None,
         };
-        if facts.prior.is_none() && self.questions.open.len() >= QUESTIONS_OPEN_MAX {
+        if facts.prior.is_none() && self.questions.open_count() >= QUESTIONS_OPEN_MAX {
             return Err(Rejection::TooMany { what: Crowd::OpenQuestions, count: QUESTIONS_OPEN_MAX });
         }
         let hint = context_hint.map(|hint| single_line(&hint)).filter(|hint| !hint.is_empty());
@@ -170,7 +114,7 @@ impl Broker {
         let Answer { question, answer, sources, idempotency_key } = answer;
         let stored = facts.stored.get(&question).ok_or(Rejection::UnknownQuestion(question))?;
         self.check_sees(caller, stored).map_err(|_| Rejection::UnknownQuestion(question))?;
-        let record = self.questions.by_id.get(&question).ok_or(Rejection::UnknownQuestion(question))?;
+        let record = self.questions.get(question).ok_or(Rejection::UnknownQuestion(question))?;
         let (sender, _) = self.sender(caller)?;
         let actor = caller.actor()?;
         let Some(speaker) = actor.member() else { return Err(Rejection::NotPermitted { act: "answering for the person" }) };
@@ -267,18 +211,14 @@ impl Broker {
 
     /// A message is being forgotten: if it was a question, it is closed, and its record goes with it.
     pub(crate) fn forget_question(&mut self, question: MessageId, step: &mut Step) {
-        if self.questions.by_id.remove(&question).is_some() {
+        if self.questions.remove(question) {
             step.change(Change::RemoveThing(ThingKey::Question(question)));
         }
     }
 
     fn forget_old_questions(&mut self, step: &mut Step) {
-        let surplus = (self.questions.by_id.len() - self.questions.open.len()).saturating_sub(CLOSED_MAX);
-        let closed = self.questions.by_id.values().filter(|record| record.state != QuestionState::Open);
-        let old: Vec<MessageId> = closed.map(|record| record.question).take(surplus).collect();
-        for question in old {
-            self.questions.by_id.remove(&question);
-            step.change(Change::RemoveThing(ThingKey::Question(question)));
+        for question in self.questions.surplus() {
+            self.forget_question(question, step);
         }
     }
 
@@ -286,8 +226,8 @@ impl Broker {
 
     /// Ends the questions whose time is over.
     pub(crate) fn expire_questions(&mut self, now: Now, step: &mut Step) {
-        while let Some((_, question)) = self.questions.open.first().copied().filter(|(at, _)| *at <= now.wall) {
-            let Some(record) = self.questions.by_id.get(&question).cloned() else { return };
+        while let Some(record) = self.questions.expired(now.wall).cloned() {
+            let question = record.question;
             self.close_question(question, QuestionState::Expired, None, step);
             let text = format!("your question {question} to {} expired: nobody answered it", self.asked(&record).join(", "));
             self.tell_asker(now, &record, text, step);
@@ -296,8 +236,9 @@ impl Broker {
 
     /// A session ended. Whoever waits for an answer of it hears: of a channel, once nobody is left there to answer.
     pub(crate) fn tell_askers(&mut self, now: Now, gone: PeerId, step: &mut Step) {
-        let open = self.questions.open.iter().filter_map(|(_, question)| self.questions.by_id.get(question));
-        let concerned: Vec<QuestionRecord> = open
+        let concerned: Vec<QuestionRecord> = self
+            .questions
+            .open()
             .filter(|record| record.to.iter().any(|asked| self.is_same(gone, *asked)) && !self.is_same(gone, record.asker))
             .cloned()
             .collect();
@@ -342,7 +283,7 @@ impl Broker {
                 && self.sees_question(actor, record)
                 && of.is_none_or(|peer| self.is_party(record, peer))
         };
-        let mut found = self.questions.by_id.values().rev().filter(fits);
+        let mut found = self.questions.iter().rev().filter(fits);
         let questions: Vec<QuestionInfo> =
             found.by_ref().take(PAGE_ENTRIES_MAX).map(|record| self.question_info(record)).collect();
         let next = found.next().and_then(|_| questions.last()).map(|question| question.question);

@@ -1,25 +1,60 @@
 //! Listings from memory, and what is read from the store.
 
 use std::collections::BTreeSet;
-use std::ops::Bound;
-use std::ops::ControlFlow;
+use std::ops::{Bound, ControlFlow};
 
-use peer_proto::ids::{MessageId, PeerId};
+use peer_proto::ids::{MessageId, PeerId, Timestamp};
 use peer_proto::limits::{PAGE_ENTRIES_MAX, SUMMARY_BYTES_MAX, THREAD_BYTES_MAX};
-use peer_proto::message::Stage;
-use peer_proto::request::{HistoryQuery, InboxEntry, PeerInfo, PeersQuery, Position, Reply};
+use peer_proto::message::{Carrier, Stage};
+use peer_proto::request::{CarrierProof, HistoryQuery, InboxEntry, PeerInfo, PeersQuery, Position, Reply};
 
 use crate::broker::Broker;
+use crate::check::check_length;
+use crate::counts::Counts;
 use crate::input::{Facts, Now};
-use crate::mailbox::Entry;
-use crate::presence::is_same_place;
-use crate::record::PeerRecord;
+use crate::record::{DeliveryRecord, PeerRecord};
 use crate::rejection::Rejection;
-use crate::sessions::{check_length, is_listed};
+use crate::state::mailbox::Entry;
+use crate::state::presence::is_same_place;
 use crate::step::{Query, Step};
 use crate::who::{Actor, Caller};
 
 impl Broker {
+    /// The present name of a retained peer.
+    #[must_use]
+    pub fn peer_name(&self, peer: PeerId) -> Option<&str> {
+        self.presence.name(peer)
+    }
+
+    /// A pending delivery as it stands now, with leases: its stage may be `Leased`, and its trace ends with it then.
+    #[must_use]
+    pub fn pending_delivery(&self, message: MessageId, peer: PeerId) -> Option<DeliveryRecord> {
+        Some(self.mailboxes.get(peer, message)?.with_lease())
+    }
+
+    /// Counts what there is now.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let total = |each: fn(&crate::state::mailbox::Mailbox) -> usize| {
+            self.mailboxes.iter().map(|(_, mailbox)| each(mailbox)).sum::<usize>() as u64
+        };
+        let online = self.presence.iter().filter(|record| self.presence.is_online(record.id)).count();
+        let oldest = self.mailboxes.iter().filter_map(|(_, mailbox)| mailbox.iter().next());
+        Counts {
+            peers_online: online as u64,
+            peers_offline: self.presence.offline().count() as u64,
+            stored: total(|mailbox| mailbox.len() - mailbox.held() - mailbox.leased()),
+            leased: total(|mailbox| mailbox.leased()),
+            held: total(|mailbox| mailbox.held()),
+            dead: self.mailboxes.dead(),
+            messages: self.messages,
+            oldest_at: oldest.map(|entry| entry.record.brief.sent_at).min(),
+            paused: self.paused(),
+            refused: self.quota.refused(),
+            used_up: self.used_up_threads(),
+        }
+    }
+
     pub(crate) fn list_peers(&mut self, now: Now, caller: Caller, query: &PeersQuery, step: &mut Step) -> Result<(), Rejection> {
         caller.actor()?;
         check_length("the text to look for", query.text.as_deref().unwrap_or(""), SUMMARY_BYTES_MAX)?;
@@ -28,7 +63,7 @@ impl Broker {
         }
         let text = query.text.as_ref().map(|text| text.to_lowercase());
         let matches = |record: &PeerRecord| {
-            let pending = self.mailbox(record.id).is_some();
+            let pending = self.mailboxes.of(record.id).is_some();
             let listed = query.all || pending || self.presence.is_online(record.id) || is_listed(now.wall, record.last_seen);
             let fields = [&record.name, &record.summary, &record.task, &record.client, &record.cwd, &record.state];
             let found = text.as_ref().is_none_or(|text| fields.iter().any(|field| field.to_lowercase().contains(text)));
@@ -69,10 +104,25 @@ impl Broker {
         session.and_then(|session| session.activity).map_or("", |activity| activity.as_str())
     }
 
+    /// The carriers of the session that takes the peer's mail: those that are there, then others that were tried.
+    pub(crate) fn carriers(&self, peer: PeerId) -> Vec<CarrierProof> {
+        let Some(session) = self.presence.reader(peer).and_then(|reader| self.presence.session(reader)) else {
+            return Vec::new();
+        };
+        let tried = session.proofs.keys().filter(|carrier| !session.carriers.contains(carrier));
+        let proven_at = |carrier: &Carrier| session.proofs.get(carrier).copied().flatten();
+        session
+            .carriers
+            .iter()
+            .chain(tried)
+            .map(|carrier| CarrierProof { carrier: *carrier, proven_at: proven_at(carrier) })
+            .collect()
+    }
+
     fn peer_info(&self, now: Now, record: &PeerRecord) -> PeerInfo {
         let online = self.presence.is_online(record.id);
         let session = self.presence.reader(record.id).and_then(|reader| self.presence.session(reader));
-        let mailbox = self.mailbox(record.id);
+        let mailbox = self.mailboxes.of(record.id);
         PeerInfo {
             id: record.id,
             name: record.name.clone(),
@@ -146,7 +196,7 @@ impl Broker {
         }
         let more = page.len() > PAGE_ENTRIES_MAX && page.pop_last().is_some();
         let next = page.last().copied().filter(|_| more);
-        let entry = |at: Position| Some(self.inbox_entry(at.peer, self.mailbox(at.peer)?.get(at.message)?));
+        let entry = |at: Position| Some(self.inbox_entry(at.peer, self.mailboxes.get(at.peer, at.message)?));
         let entries = page.into_iter().filter_map(entry).collect();
         step.reply(caller.connection, caller.id, Reply::Inbox { entries, next });
         Ok(())
@@ -215,6 +265,11 @@ impl Broker {
         step.query(caller.connection, caller.id, query);
         Ok(())
     }
+}
+
+/// When a peer that went offline at `last_seen` leaves the default listing.
+fn is_listed(now: Timestamp, last_seen: Timestamp) -> bool {
+    now.ms_since(last_seen) < peer_proto::limits::LISTED_OFFLINE_MS
 }
 
 fn predecessor(message: MessageId) -> Option<MessageId> {

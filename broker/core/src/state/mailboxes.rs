@@ -9,8 +9,8 @@ use std::ops::RangeBounds;
 use peer_proto::ids::{MessageId, PeerId, Timestamp};
 use peer_proto::message::Stage;
 
-use crate::mailbox::{Entry, Mailbox};
 use crate::record::DeliveryRecord;
+use crate::state::mailbox::{Entry, Mailbox};
 
 /// All that waits, by reader.
 #[derive(Debug, Default)]

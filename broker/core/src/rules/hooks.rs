@@ -1,54 +1,22 @@
 //! Hooks find their session: a hook's word goes to the adapter that serves the same client, and the answer goes back.
 //!
-//! Nothing here is durable but a session's mode (`policy`), and no mail is touched: the adapter holds the leases, so the adapter alone decides what a hook
+//! Nothing here is durable, and no mail is touched: the adapter holds the leases, so the adapter alone decides what a hook
 //! shows. Invariants: a call is answered once, with nothing where the adapter goes first; a hook reaches a session only
 //! where the kernel says that both descend from one client process, or where nothing is known of the hook's ancestors.
 
-use std::collections::BTreeMap;
-
-use peer_proto::hook::{HookCall, Report};
+use peer_proto::hook::HookCall;
 use peer_proto::ids::MessageId;
 use peer_proto::limits::{NAME_CHARS_MAX, PATH_BYTES_MAX, SEAT_KEY_BYTES_MAX};
-use peer_proto::message::Carrier;
-use peer_proto::request::{EventKind, Push, Reply, RequestId, Role};
+use peer_proto::request::{Push, Reply, Role};
 
 use crate::broker::Broker;
-use crate::input::{ConnectionId, Now};
-use crate::lease::check_count;
-use crate::presence::is_same_place;
+use crate::check::{check_count, check_length, check_seat};
+use crate::input::ConnectionId;
 use crate::rejection::Rejection;
-use crate::sessions::{check_length, check_seat};
+use crate::state::hook_calls::HookWait;
+use crate::state::presence::is_same_place;
 use crate::step::Step;
 use crate::who::Caller;
-
-/// Most carriers that a report names: each at most once.
-const CARRIERS_MAX: usize = 8;
-
-/// Hooks that wait for an adapter.
-#[derive(Debug, Default)]
-pub(crate) struct HookCalls {
-    waiting: BTreeMap<u64, HookWait>,
-    last: u64,
-}
-
-#[derive(Debug)]
-struct HookWait {
-    hook: ConnectionId,
-    id: RequestId,
-    adapter: ConnectionId,
-}
-
-impl HookCalls {
-    /// A connection is gone: its hooks wait no more, and hooks that wait for it get nothing.
-    pub(crate) fn hang_up(&mut self, connection: ConnectionId, step: &mut Step) {
-        self.waiting.retain(|_, wait| {
-            if wait.adapter == connection {
-                step.reply(wait.hook, wait.id, Reply::Hook { output: String::new() });
-            }
-            wait.adapter != connection && wait.hook != connection
-        });
-    }
-}
 
 impl Broker {
     pub(crate) fn relay_hook(&mut self, caller: Caller, hook: HookCall, step: &mut Step) -> Result<(), Rejection> {
@@ -71,9 +39,7 @@ impl Broker {
             step.reply(caller.connection, caller.id, Reply::Hook { output: String::new() });
             return Ok(());
         };
-        self.hooks.last += 1;
-        let call = self.hooks.last;
-        self.hooks.waiting.insert(call, HookWait { hook: caller.connection, id: caller.id, adapter });
+        let call = self.hooks.begin(HookWait { hook: caller.connection, id: caller.id, adapter });
         step.push(adapter, Push::Hook { call, hook: Box::new(hook) });
         Ok(())
     }
@@ -122,42 +88,17 @@ impl Broker {
         if !asks_with.is_empty() {
             check_count(asks_with)?;
         }
-        let asked = |wait: &&HookWait| wait.adapter == caller.connection;
-        self.hooks.waiting.get(&call).filter(asked).ok_or(Rejection::HookGone)?;
-        let Some(wait) = self.hooks.waiting.remove(&call) else { return Err(Rejection::HookGone) };
+        let wait = self.hooks.answer(call, caller.connection).ok_or(Rejection::HookGone)?;
         self.note_tried(caller, peer, asks_with);
         step.reply(wait.hook, wait.id, Reply::Hook { output });
         step.reply(caller.connection, caller.id, Reply::Done);
         Ok(())
     }
 
-    pub(crate) fn report(&mut self, now: Now, caller: Caller, report: Report, step: &mut Step) -> Result<(), Rejection> {
-        let peer = self.session_peer(caller)?;
-        if report.carriers.as_ref().is_some_and(|carriers| carriers.len() > CARRIERS_MAX) {
-            return Err(Rejection::OutOfBounds { what: "the list of carriers", bound: format!("at most {CARRIERS_MAX}") });
+    /// A connection is gone: hooks that wait for it get nothing.
+    pub(crate) fn hang_up_hooks(&mut self, connection: ConnectionId, step: &mut Step) {
+        for wait in self.hooks.hang_up(connection) {
+            step.reply(wait.hook, wait.id, Reply::Hook { output: String::new() });
         }
-        if report.carriers.as_ref().is_some_and(|carriers| carriers.contains(&Carrier::Peerctl)) {
-            return Err(Rejection::NotPermitted { act: "offering the person's terminal as a carrier" });
-        }
-        let mut changed = None;
-        if let Some(session) = self.presence.connections.get_mut(&caller.connection).and_then(|open| open.session.as_mut()) {
-            session.mode = report.mode.or(session.mode);
-            changed = report.activity.filter(|activity| session.activity != Some(*activity));
-            session.activity = report.activity.or(session.activity);
-            if let Some(carriers) = report.carriers {
-                session.carriers = carriers;
-            }
-        }
-        if let Some(mode) = report.mode {
-            self.note_mode(peer, mode, step);
-        }
-        step.reply(caller.connection, caller.id, Reply::Done);
-        // Of several adapters of one client the one that takes the mail tells for all.
-        let told = changed.filter(|_| self.presence.reader(peer) == Some(caller.connection));
-        if let Some((activity, record)) = told.zip(self.presence.get(peer)) {
-            let news = format!("activity: {}", activity.as_str());
-            self.tell_peer(EventKind::PeerChanged, now.wall, record, None, Some(&news), step);
-        }
-        Ok(())
     }
 }

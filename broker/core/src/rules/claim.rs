@@ -12,8 +12,8 @@ use peer_proto::request::{Goodbye, Push, Register, Seat, SeatKind};
 use crate::broker::Broker;
 use crate::input::{ConnectionId, Facts, Now};
 use crate::names::with_suffix;
-use crate::presence::Host;
 use crate::record::Process;
+use crate::state::presence::Host;
 use crate::step::{Effect, Step};
 
 /// What a registration found.
@@ -37,7 +37,7 @@ pub(crate) enum Conflict {
 
 /// What a peer is to whoever asks for its name or seat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub(crate) enum Ownership {
     /// Nobody's: it can be taken up.
     Free,
     /// The asker's own client has it: both share it.
@@ -73,10 +73,10 @@ impl Broker {
                 let taken = match (self.owner_of_name(&candidate), self.presence.by_name(&candidate)) {
                     (None, None) => return (Found::Nobody(Some(candidate)), conflict),
                     (None, Some(owner)) => Conflict::Alias(owner),
-                    (Some(owner), _) => match self.standing(owner, asker) {
-                        Standing::Free => return (Found::Free(owner), conflict),
-                        Standing::Shared => return (Found::Shared(owner), conflict),
-                        Standing::Taken => Conflict::Taken(owner),
+                    (Some(owner), _) => match self.ownership(owner, asker) {
+                        Ownership::Free => return (Found::Free(owner), conflict),
+                        Ownership::Shared => return (Found::Shared(owner), conflict),
+                        Ownership::Taken => Conflict::Taken(owner),
                     },
                 };
                 conflict.get_or_insert(taken);
@@ -86,10 +86,10 @@ impl Broker {
         let Some(owner) = register.seat.as_ref().and_then(|seat| self.presence.by_seat(seat)) else {
             return (Found::Nobody(None), None);
         };
-        match self.standing(owner, asker) {
-            Standing::Free => (Found::Free(owner), None),
-            Standing::Shared => (Found::Shared(owner), None),
-            Standing::Taken => (Found::Nobody(None), Some(Conflict::Taken(owner))),
+        match self.ownership(owner, asker) {
+            Ownership::Free => (Found::Free(owner), None),
+            Ownership::Shared => (Found::Shared(owner), None),
+            Ownership::Taken => (Found::Nobody(None), Some(Conflict::Taken(owner))),
         }
     }
 
@@ -108,26 +108,26 @@ impl Broker {
     /// Two adapters of one client process share its session where the client itself gave both the same seat. A common
     /// parent alone says nothing: a launcher has many children. But where the adapter that had the session has ended, the
     /// same client asks for its own peer again, with a seat or without.
-    pub(crate) fn standing(&self, owner: PeerId, asker: Asker<'_>) -> Standing {
+    pub(crate) fn ownership(&self, owner: PeerId, asker: Asker<'_>) -> Ownership {
         let ended = |process: Option<Process>| process.is_some_and(|process| asker.ended.contains(&process));
         let same_seat = asker.seat.is_some_and(|seat| self.presence.by_seat(seat) == Some(owner));
         let mut hosts = self.hosts_of(owner).peekable();
         if hosts.peek().is_some() {
             let hosts: Vec<Host> = hosts.collect();
             return if same_seat && hosts.iter().any(|host| host.has_client_of(&asker.host)) {
-                Standing::Shared
+                Ownership::Shared
             } else if hosts.iter().all(|host| ended(host.client)) {
-                Standing::Free
+                Ownership::Free
             } else {
-                Standing::Taken
+                Ownership::Taken
             };
         }
         match self.presence.absent(owner).map(|absent| absent.host) {
-            None => Standing::Free,
-            Some(host) if ended(host.client) || (host.client.is_none() && ended(host.adapter)) => Standing::Free,
-            Some(host) if host.has_client_of(&asker.host) && ended(host.adapter) => Standing::Free,
-            Some(host) if host.has_client_of(&asker.host) && same_seat => Standing::Shared,
-            Some(_) => Standing::Taken,
+            None => Ownership::Free,
+            Some(host) if ended(host.client) || (host.client.is_none() && ended(host.adapter)) => Ownership::Free,
+            Some(host) if host.has_client_of(&asker.host) && ended(host.adapter) => Ownership::Free,
+            Some(host) if host.has_client_of(&asker.host) && same_seat => Ownership::Shared,
+            Some(_) => Ownership::Taken,
         }
     }
 

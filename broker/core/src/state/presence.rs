@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use peer_proto::hook::{Activity, Mode};
-use peer_proto::ids::{PeerId, Timestamp, called_peer, is_reserved_name, is_well_formed_name};
+use peer_proto::ids::{PeerId, Timestamp, called_peer};
 use peer_proto::limits::{ALIASES_MAX, SEATS_MAX};
 use peer_proto::message::Carrier;
 use peer_proto::request::{RequestId, Role, Seat, SeatKind};
@@ -482,17 +482,6 @@ impl Presence {
 /// Whether two directories or repositories are known to be the same. One that is not known is the same as none.
 pub(crate) fn is_same_place(one: &str, other: &str) -> bool {
     !one.is_empty() && one == other
-}
-
-/// Whether `name` may be given to a peer.
-pub(crate) fn check_name(name: &str) -> Result<(), Rejection> {
-    if is_reserved_name(name) {
-        return Err(Rejection::ReservedName { name: name.to_owned() });
-    }
-    if !is_well_formed_name(name) {
-        return Err(Rejection::BadName { name: name.chars().take(64).collect() });
-    }
-    Ok(())
 }
 
 /// Gives a peer another name; the old one still leads to it.

@@ -3,37 +3,24 @@
 //! In memory only, like the brakes themselves. Invariants: a used-up thread is shut for everyone but the person, who hears
 //! of it as mail and in every listing of pauses; of a refused send the person and its sender may know, nobody else.
 
-use std::collections::VecDeque;
-
 use peer_proto::brake::{RefusedSend, UsedUpThread};
 use peer_proto::ids::{PeerId, Timestamp};
-use peer_proto::limits::{REFUSALS_KEPT_MAX, REFUSED_REASON_CHARS_MAX, REFUSED_TEXT_CHARS_MAX};
-use peer_proto::message::{Sender, Via};
+use peer_proto::limits::{REFUSED_REASON_CHARS_MAX, REFUSED_TEXT_CHARS_MAX};
+use peer_proto::message::Sender;
 use peer_proto::refusal::Refusal;
 use peer_proto::request::{Event, EventKind, Reply};
 
 use crate::broker::Broker;
 use crate::input::Now;
-use crate::notice::Notice;
 use crate::rejection::Rejection;
+use crate::rules::notices::Notice;
+use crate::state::refusals::Refused;
 use crate::step::Step;
 use crate::who::{Actor, Caller};
 use crate::wording;
 
 /// Names of speakers that the notice about a used-up thread lists.
 const SPEAKERS_NAMED_MAX: usize = 8;
-
-/// What was refused lately, oldest first.
-#[derive(Debug, Default)]
-pub(crate) struct Refusals(VecDeque<Refused>);
-
-/// A refused send, and whose it was.
-#[derive(Debug)]
-struct Refused {
-    by: PeerId,
-    via: Via,
-    send: RefusedSend,
-}
 
 impl Broker {
     /// A send met the limit of turns in its thread. From now on nobody but the person may speak there, and the person hears
@@ -93,29 +80,23 @@ impl Broker {
         refusal: &Refusal,
     ) {
         let beginning = |text: &str, chars_max: usize| text.chars().take(chars_max).collect::<String>();
-        if self.refusals.0.len() >= REFUSALS_KEPT_MAX {
-            self.refusals.0.pop_front();
-        }
-        self.refusals.0.push_back(Refused {
-            by: sender.peer,
-            via: sender.via,
-            send: RefusedSend {
-                at,
-                from: sender.name.clone(),
-                to: beginning(to, REFUSED_REASON_CHARS_MAX),
-                thread: thread.map(str::to_owned),
-                code: refusal.code,
-                message: beginning(&refusal.message, REFUSED_REASON_CHARS_MAX),
-                beginning: beginning(text, REFUSED_TEXT_CHARS_MAX),
-            },
-        });
+        let send = RefusedSend {
+            at,
+            from: sender.name.clone(),
+            to: beginning(to, REFUSED_REASON_CHARS_MAX),
+            thread: thread.map(str::to_owned),
+            code: refusal.code,
+            message: beginning(&refusal.message, REFUSED_REASON_CHARS_MAX),
+            beginning: beginning(text, REFUSED_TEXT_CHARS_MAX),
+        };
+        self.refusals.push(Refused { by: sender.peer, via: sender.via, send });
     }
 
     /// What was refused lately: to the person all of it, to a session and its shell what was their own.
     pub(crate) fn list_refusals(&mut self, caller: Caller, step: &mut Step) -> Result<(), Rejection> {
         let actor = caller.actor()?;
         let sees = |refused: &&Refused| self.sees_refused(actor, refused.by, refused.via);
-        let refusals = self.refusals.0.iter().rev().filter(sees).map(|refused| refused.send.clone()).collect();
+        let refusals = self.refusals.iter().filter(sees).map(|refused| refused.send.clone()).collect();
         step.reply(caller.connection, caller.id, Reply::Refusals(refusals));
         Ok(())
     }

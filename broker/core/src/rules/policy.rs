@@ -13,7 +13,6 @@ use peer_proto::request::{Push, Reply};
 use crate::broker::Broker;
 use crate::delivery::Transition;
 use crate::input::{Facts, Now, StoredMessage};
-use crate::letters::standing;
 use crate::record::SettingsRecord;
 use crate::rejection::{Rejection, Standing};
 use crate::step::{Change, Step};
@@ -157,7 +156,7 @@ impl Broker {
             } else if waits(Stage::Stored) || waits(Stage::Offered) {
                 Standing::NotHeld
             } else {
-                standing(stored)
+                stored.standing()
             };
             return Err(Rejection::TooLate { message, standing });
         }

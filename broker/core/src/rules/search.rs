@@ -11,10 +11,10 @@ use peer_proto::search::SearchQuery;
 use peer_proto::text::is_blank;
 
 use crate::broker::Broker;
+use crate::check::check_length;
 use crate::rejection::Rejection;
-use crate::sessions::check_length;
+use crate::rules::visibility::Scope;
 use crate::step::{Effect, Search, Step};
-use crate::visibility::Scope;
 use crate::who::Caller;
 
 impl Broker {
@@ -39,7 +39,6 @@ impl Broker {
         query.channel = query.channel.map(|name| if name.starts_with(['#', '@']) { name } else { format!("#{name}") });
         query.channel = query.channel.map(|name| name.to_ascii_lowercase());
         let ids = |peer: Option<PeerId>| peer.map(|peer| self.presence.ids_of(peer)).unwrap_or_default();
-        let _peers = ids(peer);
         let Scope { seen_by, direct, channels, open_channels } = self.scope(actor);
         let search = Search { query, seen_by, direct, peers: ids(peer), channels, open_channels };
         step.effects.push(Effect::Search { connection: caller.connection, id: caller.id, search: Box::new(search) });

@@ -3,29 +3,27 @@
 use std::collections::BTreeSet;
 
 use peer_proto::ids::{MessageId, PeerId, unquoted};
-use peer_proto::limits::{
-    IDEMPOTENCY_KEY_BYTES_MAX, RECIPIENTS_MAX, SOURCE_BYTES_MAX, SOURCES_MAX, THREAD_BYTES_MAX, TTL_MS_MAX, TTL_MS_MIN,
-};
-use peer_proto::message::{Carrier, Evidence, Intent, Kind, Sender, Stage, Via};
+use peer_proto::limits::{IDEMPOTENCY_KEY_BYTES_MAX, RECIPIENTS_MAX, SOURCE_BYTES_MAX, SOURCES_MAX, TTL_MS_MAX, TTL_MS_MIN};
+use peer_proto::message::{Evidence, Intent, Kind, Sender, Stage};
 use peer_proto::policy::Policy;
 use peer_proto::question::FROM_MEMORY;
 use peer_proto::refusal::Refusal;
-use peer_proto::request::{CarrierProof, Event, EventKind, Reply, Send, Sent, SentDelivery};
+use peer_proto::request::{EventKind, Reply, Send, Sent, SentDelivery};
 use peer_proto::text::is_blank;
 
 use crate::broker::Broker;
-use crate::channel::{is_channel_name, is_group};
+use crate::check::{check_length, check_thread};
 use crate::delivery::{News, Transition};
 use crate::input::{Facts, Now, StoredMessage};
-use crate::lease::Proof;
-use crate::mailbox::Entry;
 use crate::names::NEAREST_MAX;
-use crate::quota::Driver;
 use crate::record::{Brief, DeliveryRecord, MessageHead, MessageRecord};
 use crate::rejection::Rejection;
-use crate::sessions::check_length;
+use crate::rules::lease::Proof;
+use crate::state::channels::{is_channel_name, is_group};
+use crate::state::mailbox::Entry;
+use crate::state::quota::Driver;
 use crate::step::{Change, Step};
-use crate::who::{Actor, Caller};
+use crate::who::Caller;
 
 /// A message that somebody wants to send.
 pub(crate) struct Outgoing {
@@ -41,9 +39,6 @@ pub(crate) struct Audience {
     /// The channel or group that it is said in.
     pub(crate) channel: Option<String>,
 }
-
-/// What a shell is called whose agent cannot be told.
-const UNKNOWN_AGENT: &str = "unknown-agent";
 
 impl Broker {
     pub(crate) fn send(&mut self, now: Now, caller: Caller, send: Send, facts: &Facts, step: &mut Step) -> Result<(), Rejection> {
@@ -225,7 +220,7 @@ impl Broker {
     /// A reply is evidence that its sender read what it answers.
     fn note_reply(&mut self, now: Now, reader: PeerId, reply: MessageId, original: &StoredMessage, step: &mut Step) {
         let message = original.head.id;
-        if let Some(entry) = self.mailbox(reader).and_then(|mailbox| mailbox.get(message)) {
+        if let Some(entry) = self.mailboxes.get(reader, message) {
             // What is held was shown to nobody, whatever somebody says.
             if entry.record.stage == Stage::Held {
                 return;
@@ -239,33 +234,6 @@ impl Broker {
         {
             self.receipt(now, settled.clone(), Evidence::Reply, Transition::Answer(reply), step);
         }
-    }
-
-    /// The sender, stamped by the broker.
-    pub(crate) fn sender(&self, caller: Caller) -> Result<(Sender, Driver), Rejection> {
-        let of = |peer: PeerId, via: Via| {
-            self.presence
-                .get(peer)
-                .map(|record| Sender {
-                    peer,
-                    name: record.name.clone(),
-                    client: record.client.clone(),
-                    cwd: record.cwd.clone(),
-                    via,
-                })
-                .ok_or(Rejection::NotRegistered)
-        };
-        let actor = caller.actor()?;
-        let mut sender = of(actor.peer(), actor.via())?;
-        let driver = match actor {
-            Actor::Person => Driver::Person,
-            Actor::Session(_) => Driver::Agent,
-            Actor::Shell { .. } => Driver::Shell,
-        };
-        if let Actor::Shell { agent: None, .. } = actor {
-            UNKNOWN_AGENT.clone_into(&mut sender.name);
-        }
-        Ok((sender, driver))
     }
 
     /// The message that is replied to, if it concerns the caller.
@@ -419,7 +387,7 @@ impl Broker {
             Policy::Hold => Stage::Held,
             Policy::Refuse => return Err(Rejection::RefusedByPolicy { name }),
         };
-        let pending = self.mailbox(peer).map_or(0, |mailbox| mailbox.len()) as u32;
+        let pending = self.mailboxes.of(peer).map_or(0, |mailbox| mailbox.len()) as u32;
         if pending >= limits.pending_per_peer {
             return Err(Rejection::MailboxFull { name, pending });
         }
@@ -446,21 +414,6 @@ impl Broker {
         }
     }
 
-    /// The carriers of the session that takes the peer's mail: those that are there, then others that were tried.
-    pub(crate) fn carriers(&self, peer: PeerId) -> Vec<CarrierProof> {
-        let Some(session) = self.presence.reader(peer).and_then(|reader| self.presence.session(reader)) else {
-            return Vec::new();
-        };
-        let tried = session.proofs.keys().filter(|carrier| !session.carriers.contains(carrier));
-        let proven_at = |carrier: &Carrier| session.proofs.get(carrier).copied().flatten();
-        session
-            .carriers
-            .iter()
-            .chain(tried)
-            .map(|carrier| CarrierProof { carrier: *carrier, proven_at: proven_at(carrier) })
-            .collect()
-    }
-
     /// A brake refused the whole send: the sender hears, and so does whoever watches.
     #[expect(clippy::too_many_arguments, reason = "one fact each")]
     fn refuse_send(
@@ -477,53 +430,12 @@ impl Broker {
         self.tell_refused_send(now, sender, send, channel, send.to.join(","), &refusal, step);
         step.refuse(caller.connection, caller.id, refusal);
     }
-
-    /// Remembers, and tells watchers, that a brake or a policy refused a message, or refused it for one of its recipients.
-    #[expect(clippy::too_many_arguments, reason = "one fact each")]
-    fn tell_refused_send(
-        &mut self,
-        now: Now,
-        sender: &Sender,
-        send: &Send,
-        channel: Option<&str>,
-        to: String,
-        refusal: &Refusal,
-        step: &mut Step,
-    ) {
-        self.remember_refused(now.wall, sender, (&to, send.thread.as_deref(), &send.text), refusal);
-        // Watchers learn of no private channel.
-        let is_private = channel.is_some_and(|name| self.is_private(name));
-        let event = Event {
-            kind: EventKind::Refused,
-            at: now.wall,
-            message: None,
-            from: Some(sender.name.clone()),
-            to: (!is_private).then_some(to),
-            thread: send.thread.clone(),
-            reply_to: send.reply_to,
-            intent: send.intent,
-            carrier: None,
-            cause: Some(refusal.code.as_str().to_owned()),
-            text: None,
-        };
-        self.tell_watchers(&[sender.peer], &event, step);
-    }
 }
 
 fn each_once(mut peers: Vec<PeerId>) -> Vec<PeerId> {
     let mut seen = BTreeSet::new();
     peers.retain(|peer| seen.insert(*peer));
     peers
-}
-
-/// Whether this can be the name of a thread.
-pub(crate) fn check_thread(thread: &str) -> Result<(), Rejection> {
-    let fits = (1..=THREAD_BYTES_MAX).contains(&thread.len());
-    if fits && thread.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) {
-        return Ok(());
-    }
-    let bound = format!("1 to {THREAD_BYTES_MAX} letters, digits, -, _ or .");
-    Err(Rejection::OutOfBounds { what: "the thread", bound })
 }
 
 fn check_send(send: &Send, text_bytes_max: u32) -> Result<(), Rejection> {

@@ -4,8 +4,6 @@
 //! per member. Invariants: every member is a retained peer; nothing is without members; what was said in a channel that is
 //! gone stays with those who were there, also when another one takes its name.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use peer_proto::channel::{ChannelInfo, ChannelRequest};
 use peer_proto::ids::{MessageId, PeerId, Timestamp};
 use peer_proto::limits::{CHANNEL_MEMBERS_MAX, CHANNEL_NAME_CHARS_MAX, CHANNELS_MAX, TOPIC_BYTES_MAX};
@@ -15,90 +13,18 @@ use peer_proto::request::Reply;
 use peer_proto::text::{quoted, single_line};
 
 use crate::broker::Broker;
+use crate::check::check_length;
 use crate::input::{Facts, Now};
 use crate::names;
-use crate::notice::Notice;
-use crate::presence::Presence;
 use crate::rejection::{Crowd, Rejection};
-use crate::sessions::check_length;
+use crate::rules::notices::Notice;
+use crate::rules::visibility::is_member;
+use crate::state::channels::is_group;
 use crate::step::{Change, Step};
 use crate::thing::{ChannelRecord, Thing, ThingKey};
-use crate::visibility::is_member;
 use crate::who::{Actor, Caller};
-use crate::wording::{self, Addressee};
-
-/// All channels and groups.
-#[derive(Debug, Default)]
-pub(crate) struct Channels {
-    /// By name in lower case: two names that differ in case alone would be a trap.
-    by_name: BTreeMap<String, ChannelRecord>,
-    /// What each peer is a member of, by those names.
-    of_peer: BTreeMap<PeerId, BTreeSet<String>>,
-}
-
-impl Channels {
-    pub(crate) fn load(records: Vec<ChannelRecord>) -> Self {
-        let mut channels = Self::default();
-        records.into_iter().for_each(|record| channels.put(record));
-        channels
-    }
-
-    fn put(&mut self, record: ChannelRecord) {
-        let key = record.name.to_ascii_lowercase();
-        self.remove(&key);
-        for member in &record.members {
-            self.of_peer.entry(*member).or_default().insert(key.clone());
-        }
-        self.by_name.insert(key, record);
-    }
-
-    fn remove(&mut self, key: &str) {
-        let Some(record) = self.by_name.remove(key) else { return };
-        for member in record.members {
-            if let Some(own) = self.of_peer.get_mut(&member) {
-                own.remove(key);
-                if own.is_empty() {
-                    self.of_peer.remove(&member);
-                }
-            }
-        }
-    }
-
-    /// The first id that a message of the newest channel can have. Ids go on from there also after a restart, though the
-    /// clock may not have come that far.
-    pub(crate) fn newest_from(&self) -> MessageId {
-        let newest = self.by_name.values().map(|record| record.created_at).max();
-        newest.map_or(MessageId::MIN, MessageId::first_at)
-    }
-
-    pub(crate) fn get(&self, name: &str) -> Option<&ChannelRecord> {
-        self.by_name.get(&name.to_ascii_lowercase())
-    }
-
-    /// All of them.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &ChannelRecord> {
-        self.by_name.values()
-    }
-
-    /// What a peer is a member of.
-    pub(crate) fn of(&self, peer: PeerId) -> impl Iterator<Item = &ChannelRecord> {
-        self.of_peer.get(&peer).into_iter().flatten().filter_map(|key| self.by_name.get(key))
-    }
-
-    pub(crate) fn assert_invariants(&self, presence: &Presence) {
-        let mut indexed = 0;
-        for (key, record) in &self.by_name {
-            assert!(!record.members.is_empty(), "{key} is without members");
-            assert_eq!(*key, record.name.to_ascii_lowercase());
-            for member in &record.members {
-                indexed += 1;
-                assert!(presence.get(*member).is_some(), "{member} in {key} is not retained");
-                assert!(self.of_peer[member].contains(key), "{member} is known to be in {key}");
-            }
-        }
-        assert_eq!(indexed, self.of_peer.values().map(BTreeSet::len).sum::<usize>(), "no membership twice, none left over");
-    }
-}
+use crate::wording;
+use crate::wording::Addressee;
 
 impl Broker {
     pub(crate) fn channel(
@@ -111,7 +37,7 @@ impl Broker {
     ) -> Result<(), Rejection> {
         let actor = caller.actor()?;
         if request == ChannelRequest::List {
-            let visible = self.channels.by_name.values().filter(|record| self.sees_channel(actor, record));
+            let visible = self.channels.iter().filter(|record| self.sees_channel(actor, record));
             let channels = visible.map(|record| self.channel_info(actor, record)).collect();
             step.reply(caller.connection, caller.id, Reply::Channels(channels));
             return Ok(());
@@ -164,7 +90,7 @@ impl Broker {
     }
 
     /// Stores a channel's new state; one without members is gone. What is the same already is left alone.
-    fn put_channel(&mut self, record: ChannelRecord, step: &mut Step) {
+    pub(crate) fn put_channel(&mut self, record: ChannelRecord, step: &mut Step) {
         let before = self.channels.get(&record.name);
         if before == Some(&record) {
             return;
@@ -198,7 +124,7 @@ impl Broker {
         if self.channels.get(name).is_some() {
             return Err(Rejection::ChannelTaken { name: name.to_owned() });
         }
-        if self.channels.by_name.len() >= CHANNELS_MAX {
+        if self.channels.len() >= CHANNELS_MAX {
             return Err(Rejection::TooMany { what: Crowd::Channels, count: CHANNELS_MAX });
         }
         let topic = checked_topic(topic)?;
@@ -234,7 +160,7 @@ impl Broker {
             if asked.len() < name.len() {
                 asked.push('…');
             }
-            let visible = self.channels.by_name.values().filter(|record| self.sees_channel(actor, record));
+            let visible = self.channels.iter().filter(|record| self.sees_channel(actor, record));
             let nearest = names::nearest(&asked, visible.map(|record| record.name.as_str()));
             Rejection::UnknownChannel { name: asked, nearest }
         })
@@ -280,16 +206,6 @@ impl Broker {
 
     // ---- members come and go
 
-    /// A peer became another one (`Bind`): its memberships go with it.
-    pub(crate) fn move_memberships(&mut self, from: PeerId, to: PeerId, step: &mut Step) {
-        for mut record in self.channels.of(from).cloned().collect::<Vec<_>>() {
-            let there = record.members.contains(&to);
-            record.members.retain(|member| !there || *member != from);
-            record.members.iter_mut().filter(|member| **member == from).for_each(|member| *member = to);
-            self.put_channel(record, step);
-        }
-    }
-
     /// A peer is forgotten: it is a member of nothing any more.
     pub(crate) fn end_memberships(&mut self, peer: PeerId, step: &mut Step) {
         for mut record in self.channels.of(peer).cloned().collect::<Vec<_>>() {
@@ -297,21 +213,6 @@ impl Broker {
             self.put_channel(record, step);
         }
     }
-}
-
-/// Whether a name is that of a channel or a group, by its sign.
-pub(crate) fn is_channel_name(name: &str) -> bool {
-    name.starts_with(['#', '@'])
-}
-
-/// Whether a name is that of a group: a label, which hides nothing and may wake.
-pub(crate) fn is_group(name: &str) -> bool {
-    name.starts_with('@')
-}
-
-/// A message of an earlier channel of the same name is not this one's.
-pub(crate) fn began_before(record: &ChannelRecord, message: MessageId) -> bool {
-    message >= MessageId::first_at(record.created_at)
 }
 
 fn joined(mut record: ChannelRecord, peer: PeerId) -> Result<ChannelRecord, Rejection> {

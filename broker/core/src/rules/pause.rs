@@ -5,14 +5,14 @@
 
 use peer_proto::ids::PeerId;
 use peer_proto::message::{Sender, Via};
-use peer_proto::refusal::Refusal;
-use peer_proto::request::{Event, EventKind, Pausing, Reply};
+use peer_proto::request::{EventKind, Pausing, Reply};
 
 use crate::broker::Broker;
+use crate::check::check_thread;
 use crate::input::Now;
 use crate::record::PausesRecord;
 use crate::rejection::{Crowd, Rejection};
-use crate::sending::check_thread;
+use crate::rules::events::event;
 use crate::step::{Change, Step};
 use crate::who::Caller;
 
@@ -120,19 +120,6 @@ impl Broker {
         self.put_pauses(pauses, step);
     }
 
-    /// A brake refused something that is no message: whoever watches hears of it, as of a refused send.
-    pub(crate) fn tell_refused(&mut self, now: Now, caller: Caller, refusal: &Refusal, step: &mut Step) {
-        if !self.quota.count_refused(refusal.code) {
-            return;
-        }
-        let Ok((sender, _)) = self.sender(caller) else { return };
-        self.remember_refused(now.wall, &sender, ("", None, ""), refusal);
-        let mut event = event(now, EventKind::Refused, None, None);
-        event.from = Some(sender.name);
-        event.cause = Some(refusal.code.as_str().to_owned());
-        self.tell_watchers(&[sender.peer], &event, step);
-    }
-
     fn pausable(&self, caller: Caller, name: &str) -> Result<PeerId, Rejection> {
         let peer = self.presence.resolve(name, caller.peer())?;
         if peer == PeerId::HUMAN {
@@ -157,21 +144,5 @@ impl Broker {
             assert!(self.presence.present(*peer).is_some(), "{peer} is paused, and not retained");
         }
         assert!(self.pauses.threads.len() <= THREADS_PAUSED_MAX);
-    }
-}
-
-fn event(now: Now, kind: EventKind, to: Option<String>, thread: Option<String>) -> Event {
-    Event {
-        kind,
-        at: now.wall,
-        message: None,
-        from: None,
-        to,
-        thread,
-        reply_to: None,
-        intent: None,
-        carrier: None,
-        cause: None,
-        text: None,
     }
 }

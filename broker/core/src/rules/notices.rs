@@ -6,9 +6,9 @@ use peer_proto::ids::{MessageId, PeerId};
 use peer_proto::message::{Intent, Kind, Sender, Stage, Via};
 
 use crate::broker::Broker;
-use crate::channel::is_group;
 use crate::input::Now;
 use crate::record::{Brief, DeliveryRecord, MessageHead, MessageRecord};
+use crate::state::channels::is_group;
 use crate::step::Step;
 
 /// A notice, before it is posted.

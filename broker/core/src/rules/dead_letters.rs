@@ -7,13 +7,14 @@ use peer_proto::request::Reply;
 
 use crate::broker::Broker;
 use crate::delivery::Transition;
-use crate::input::{Damaged, Facts, Now, Stopped, StoredMessage};
-use crate::mailbox::Entry;
+use crate::input::{Damaged, Facts, Now, Stopped};
 use crate::record::DeliveryRecord;
 use crate::rejection::{Rejection, Standing};
+use crate::state::mailbox::Entry;
 use crate::step::Step;
 use crate::who::{Actor, Caller};
-use crate::wording::{self, Addressee};
+use crate::wording;
+use crate::wording::Addressee;
 
 impl Broker {
     /// Ends the pending deliveries whose time to live is over.
@@ -107,7 +108,7 @@ impl Broker {
             .collect();
         let is_open_question = self.questions.is_open(message);
         if pending.is_empty() && !is_open_question {
-            return Err(Rejection::TooLate { message, standing: standing(stored) });
+            return Err(Rejection::TooLate { message, standing: stored.standing() });
         }
         if is_open_question {
             self.close_question(message, QuestionState::Cancelled, None, step);
@@ -227,18 +228,4 @@ impl Broker {
 
 fn is_letter(delivery: &DeliveryRecord) -> bool {
     matches!(delivery.stage, Stage::Dead | Stage::Expired)
-}
-
-/// Where a message stands that waits for nobody.
-pub(crate) fn standing(stored: &StoredMessage) -> Standing {
-    let any = |stage: Stage| stored.deliveries.iter().any(|delivery| delivery.stage == stage);
-    if any(Stage::Presented) {
-        Standing::Presented
-    } else if any(Stage::Cancelled) {
-        Standing::Withdrawn
-    } else if any(Stage::Dead) {
-        Standing::DeadLetter
-    } else {
-        Standing::Settled
-    }
 }

@@ -9,11 +9,10 @@ use peer_proto::policy::Policy;
 use peer_proto::question::QuestionState;
 
 use crate::broker::Broker;
-use crate::channel::{began_before, is_group};
 use crate::input::StoredMessage;
-use crate::lease::delivery_to;
-use crate::record::{DeliveryRecord, MessageHead};
+use crate::record::{DeliveryRecord, MessageHead, delivery_to};
 use crate::rejection::Rejection;
+use crate::state::channels::{began_before, is_group};
 use crate::thing::{ChannelRecord, QuestionRecord};
 use crate::who::{Actor, Caller};
 

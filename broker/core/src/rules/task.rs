@@ -6,9 +6,7 @@
 //! has a holder, and the holder's session is there; a task begins only when all that it needs is complete; what a task needs
 //! was there before it, so nothing ever waits for itself; creators and assignees follow a provisional peer to what it becomes.
 
-use std::collections::BTreeMap;
-
-use peer_proto::ids::{PeerId, TaskId, Timestamp};
+use peer_proto::ids::{PeerId, TaskId};
 use peer_proto::limits::{
     IDEMPOTENCY_KEY_BYTES_MAX, PAGE_ENTRIES_MAX, TASK_NEEDS_MAX, TASK_TEXT_BYTES_MAX, TASK_TITLE_BYTES_MAX, TASKS_OPEN_MAX,
 };
@@ -19,68 +17,16 @@ use peer_proto::task::{TaskAct, TaskDraft, TaskInfo, TaskRequest, TaskState, Tas
 use peer_proto::text::{is_blank, quoted, single_line};
 
 use crate::broker::Broker;
+use crate::check::check_length;
 use crate::input::{Facts, Now};
-use crate::notice::Notice;
 use crate::rejection::{Crowd, Rejection};
-use crate::sessions::check_length;
+use crate::rules::notices::Notice;
+use crate::state::tasks::is_held;
 use crate::step::{Change, Step};
 use crate::thing::{TaskRecord, Thing, ThingKey};
 use crate::who::Caller;
-use crate::wording::{self, Addressee};
-
-/// Final tasks that are kept; beyond it the oldest are forgotten.
-const FINAL_MAX: usize = 10_000;
-
-/// All tasks.
-#[derive(Debug, Default)]
-pub(crate) struct Tasks {
-    by_id: BTreeMap<TaskId, TaskRecord>,
-    next: u64,
-    open: usize,
-    /// Some holders may be sessions of the last broker's time, and whether they come back is not known yet.
-    unreviewed: bool,
-}
-
-impl Tasks {
-    pub(crate) fn load(records: Vec<TaskRecord>, next: Option<TaskId>) -> Self {
-        let mut tasks = Self { next: next.map_or(1, |id| id.0), ..Self::default() };
-        records.into_iter().for_each(|record| tasks.put(record));
-        tasks.unreviewed = tasks.open > 0;
-        tasks
-    }
-
-    fn put(&mut self, record: TaskRecord) {
-        self.next = self.next.max(record.id.0 + 1);
-        self.open += usize::from(!record.state.is_final());
-        if let Some(before) = self.by_id.insert(record.id, record) {
-            self.open -= usize::from(!before.state.is_final());
-        }
-    }
-
-    fn get(&self, id: TaskId) -> Result<&TaskRecord, Rejection> {
-        self.by_id.get(&id).ok_or(Rejection::UnknownTask(id))
-    }
-
-    /// What of a task's needs is not complete. What is forgotten was final, and only completed tasks are needed for good.
-    fn waits_for(&self, task: &TaskRecord) -> Vec<TaskId> {
-        let open = |id: &TaskId| self.by_id.get(id).is_some_and(|needed| needed.state != TaskState::Completed);
-        task.needs.iter().copied().filter(open).collect()
-    }
-
-    /// Whether holders that a broker before this one knew may be gone.
-    pub(crate) fn is_unreviewed(&self) -> bool {
-        self.unreviewed
-    }
-
-    /// When the first of those that ended did.
-    pub(crate) fn first_ended(&self) -> Option<Timestamp> {
-        self.iter().filter(|task| task.state.is_final()).map(|task| task.changed_at).min()
-    }
-
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &TaskRecord> {
-        self.by_id.values()
-    }
-}
+use crate::wording;
+use crate::wording::Addressee;
 
 /// Who changes a task.
 #[derive(Clone, Debug)]
@@ -174,7 +120,7 @@ impl Broker {
         self.check_room()?;
         self.check_rate(now, hand)?;
         self.quota.count_act(now.mono_ms, hand.sender.peer);
-        let id = TaskId(self.tasks.next);
+        let id = self.tasks.next_id();
         let task = TaskRecord {
             id,
             title,
@@ -192,7 +138,7 @@ impl Broker {
         self.put_task(now, task.clone(), step);
         step.reply(caller.connection, caller.id, Reply::Tasks { tasks: vec![self.task_info(&task)], next: None });
         self.tell_assignee(now, hand, &task, step);
-        self.forget_old_tasks(step);
+        self.forget_tasks(self.tasks.surplus(), step);
         Ok(())
     }
 
@@ -224,7 +170,8 @@ impl Broker {
             self.note_task_ended(now);
         }
         // A shell whose session is expected back may act for it; if it does not come, nobody would notice its end.
-        self.tasks.unreviewed |= is_held(task.state) && task.assignee.is_some_and(|holder| !self.may_hold(holder));
+        let is_unwatched = is_held(task.state) && task.assignee.is_some_and(|holder| !self.may_hold(holder));
+        self.tasks.set_unreviewed(self.tasks.is_unreviewed() || is_unwatched);
         self.put_task(now, task.clone(), step);
         step.reply(caller.connection, caller.id, Reply::Tasks { tasks: vec![self.task_info(&task)], next: None });
         self.tell_change(now, hand, &before, &task, step);
@@ -247,7 +194,7 @@ impl Broker {
     }
 
     fn check_room(&self) -> Result<(), Rejection> {
-        if self.tasks.open < TASKS_OPEN_MAX {
+        if self.tasks.open_count() < TASKS_OPEN_MAX {
             return Ok(());
         }
         Err(Rejection::TooMany { what: Crowd::OpenTasks, count: TASKS_OPEN_MAX })
@@ -479,7 +426,7 @@ impl Broker {
 
     /// Sessions that a killed broker left behind have had their time to come back: what the others held is open again.
     pub(crate) fn release_tasks_of_the_lost(&mut self, now: Now, step: &mut Step) {
-        self.tasks.unreviewed = false;
+        self.tasks.set_unreviewed(false);
         let held = self.tasks.iter().filter(|task| is_held(task.state));
         let mut lost: Vec<PeerId> = held.filter_map(|task| task.assignee).filter(|peer| !self.may_hold(*peer)).collect();
         lost.sort_unstable();
@@ -489,54 +436,22 @@ impl Broker {
         }
     }
 
-    /// A provisional peer became another one: its tasks go with it.
-    pub(crate) fn move_tasks(&mut self, from: PeerId, to: PeerId, step: &mut Step) {
-        let concerns = |task: &&TaskRecord| task.creator == from || task.assignee == Some(from);
-        let moved: Vec<TaskRecord> = self.tasks.iter().filter(concerns).cloned().collect();
-        let after = |peer: PeerId| if peer == from { to } else { peer };
-        for mut task in moved {
-            (task.creator, task.assignee) = (after(task.creator), task.assignee.map(after));
-            step.change(Change::PutThing(Box::new(Thing::Task(task.clone()))));
-            self.tasks.put(task);
-        }
-    }
-
-    fn forget_old_tasks(&mut self, step: &mut Step) {
-        let surplus = (self.tasks.by_id.len() - self.tasks.open).saturating_sub(FINAL_MAX);
-        let ended = self.tasks.iter().filter(|task| task.state.is_final());
-        let old: Vec<TaskId> = ended.map(|task| task.id).take(surplus).filter(|id| !self.is_needed(*id)).collect();
-        self.forget_tasks(old, step);
-    }
-
-    /// Whether a task that is not final waits for this one.
-    fn is_needed(&self, id: TaskId) -> bool {
-        self.tasks.iter().any(|task| !task.state.is_final() && task.needs.contains(&id))
-    }
-
-    /// The tasks that ended so long ago, and for which nothing waits.
-    pub(crate) fn tasks_ended_by(&self, now: Timestamp, after_ms: u64) -> Vec<TaskId> {
-        let old = |task: &&TaskRecord| task.state.is_final() && task.changed_at.plus_ms(after_ms) <= now;
-        self.tasks.iter().filter(old).map(|task| task.id).filter(|id| !self.is_needed(*id)).collect()
-    }
-
     /// Takes final tasks out.
     pub(crate) fn forget_tasks(&mut self, tasks: Vec<TaskId>, step: &mut Step) {
         for id in tasks {
-            self.tasks.by_id.remove(&id);
+            self.tasks.remove(id);
             step.change(Change::RemoveThing(ThingKey::Task(id)));
         }
     }
 
     /// Checks what must hold of tasks between two inputs.
     pub(crate) fn assert_task_invariants(&self) {
-        let open = self.tasks.iter().filter(|task| !task.state.is_final()).count();
-        assert_eq!(open, self.tasks.open, "open tasks are counted");
-        for (id, task) in &self.tasks.by_id {
-            assert!(*id == task.id && id.0 < self.tasks.next, "{id} stands under its own id, which is not given again");
-            assert!(task.needs.iter().all(|needed| needed < id), "{id} needs what was there before it");
+        self.tasks.assert_invariants();
+        for task in self.tasks.iter() {
+            let id = task.id;
             if is_held(task.state) {
                 let holder = task.assignee.expect("what is held has a holder");
-                assert!(self.tasks.unreviewed || self.may_hold(holder), "{holder} holds {id} and has no session");
+                assert!(self.tasks.is_unreviewed() || self.may_hold(holder), "{holder} holds {id} and has no session");
             }
             if let Some(assignee) = task.assignee.filter(|_| !task.state.is_final()) {
                 assert!(self.presence.get(assignee).is_some(), "{id} is for {assignee}, who is not retained");
@@ -560,7 +475,7 @@ impl Broker {
                     .as_ref()
                     .is_none_or(|text| task.title.to_lowercase().contains(text) || task.description.to_lowercase().contains(text))
         };
-        let mut found = self.tasks.by_id.values().rev().filter(fits);
+        let mut found = self.tasks.iter().rev().filter(fits);
         // A description may be long: fewer of them fit a frame than heads do.
         let tasks: Vec<TaskInfo> = found.by_ref().take(PAGE_ENTRIES_MAX / 4).map(|task| self.task_info(task)).collect();
         let next = found.next().and_then(|_| tasks.last()).map(|task| task.id);
@@ -583,11 +498,6 @@ impl Broker {
             changed_at: task.changed_at,
         }
     }
-}
-
-/// Somebody has it in hand.
-fn is_held(state: TaskState) -> bool {
-    matches!(state, TaskState::Claimed | TaskState::Started | TaskState::Blocked)
 }
 
 /// The task can be claimed, by anybody or by this peer.

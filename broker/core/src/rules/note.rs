@@ -4,7 +4,6 @@
 //! Invariants: a version counts up by one with each change of a note; what has expired is not there for anybody, also
 //! before it is taken out.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
 use peer_proto::ids::Timestamp;
@@ -18,6 +17,7 @@ use peer_proto::text::is_blank;
 use crate::broker::Broker;
 use crate::input::{Facts, Now};
 use crate::rejection::{Crowd, Rejection};
+use crate::state::notes::is_live;
 use crate::step::{Change, Query, Step};
 use crate::thing::{NoteHead, NoteRecord, Thing, ThingKey};
 use crate::who::Caller;
@@ -27,53 +27,6 @@ const PRESENT_CHARS_MAX: usize = 500;
 
 /// Expired notes that one step takes out.
 const FORGOTTEN_AT_ONCE_MAX: usize = 256;
-
-/// All notes, by key.
-#[derive(Debug, Default)]
-pub(crate) struct Notes {
-    by_key: BTreeMap<String, NoteHead>,
-    expiries: BTreeSet<(Timestamp, String)>,
-}
-
-impl Notes {
-    pub(crate) fn load(heads: Vec<NoteHead>) -> Self {
-        let mut notes = Self::default();
-        heads.into_iter().for_each(|head| notes.put(head));
-        notes
-    }
-
-    fn put(&mut self, head: NoteHead) {
-        self.remove(&head.key);
-        self.expiries.extend(head.expires_at.map(|at| (at, head.key.clone())));
-        self.by_key.insert(head.key.clone(), head);
-    }
-
-    fn remove(&mut self, key: &str) -> Option<NoteHead> {
-        let head = self.by_key.remove(key)?;
-        if let Some(at) = head.expires_at {
-            self.expiries.remove(&(at, head.key.clone()));
-        }
-        Some(head)
-    }
-
-    fn live(&self, now: Now, key: &str) -> Option<&NoteHead> {
-        self.by_key.get(key).filter(|head| is_live(now, head))
-    }
-
-    /// Checks what must hold of notes between two inputs.
-    pub(crate) fn assert_invariants(&self) {
-        let expiring = self.by_key.values().filter(|head| head.expires_at.is_some()).count();
-        assert_eq!(expiring, self.expiries.len(), "each note that expires has its time, and no other");
-        for (key, head) in &self.by_key {
-            assert!(head.key == *key && head.version > 0, "{key} stands under its key, and was written");
-        }
-    }
-
-    /// When the next note is forgotten.
-    pub(crate) fn next_expiry(&self) -> Option<Timestamp> {
-        self.expiries.first().map(|(at, _)| *at)
-    }
-}
 
 impl Broker {
     /// The note whose value this request needs.
@@ -170,7 +123,7 @@ impl Broker {
             return Err(Rejection::NoSpace);
         }
         let before = self.notes.live(now, &key);
-        if before.is_none() && self.notes.by_key.len() >= NOTES_MAX {
+        if before.is_none() && self.notes.len() >= NOTES_MAX {
             return Err(Rejection::TooMany { what: Crowd::Notes, count: NOTES_MAX });
         }
         let version = before.map_or(0, |head| head.version) + 1;
@@ -188,7 +141,7 @@ impl Broker {
             _ => Bound::Included(prefix),
         };
         let tagged = |head: &&NoteHead| tag.is_none_or(|tag| head.tags.iter().any(|own| own == tag));
-        let heads = self.notes.by_key.range::<str, _>((start, Bound::Unbounded)).map(|(_, head)| head);
+        let heads = self.notes.from(start);
         let mut found = heads.take_while(|head| head.key.starts_with(prefix)).filter(|head| is_live(now, head)).filter(tagged);
         let notes: Vec<NoteInfo> = found.by_ref().take(PAGE_ENTRIES_MAX).map(info).collect();
         let next = found.next().and_then(|_| notes.last()).map(|note| note.key.clone());
@@ -198,15 +151,11 @@ impl Broker {
     /// Takes out what has expired, some at a time: the next time comes at once where there are more.
     pub(crate) fn forget_notes(&mut self, now: Now, step: &mut Step) {
         for _ in 0..FORGOTTEN_AT_ONCE_MAX {
-            let Some((_, key)) = self.notes.expiries.first().filter(|(at, _)| *at <= now.wall).cloned() else { break };
+            let Some(key) = self.notes.expired(now) else { break };
             self.notes.remove(&key);
             step.change(Change::RemoveThing(ThingKey::Note(key)));
         }
     }
-}
-
-fn is_live(now: Now, head: &NoteHead) -> bool {
-    head.expires_at.is_none_or(|at| at > now.wall)
 }
 
 fn unknown(key: &str) -> Rejection {

@@ -7,18 +7,18 @@
 use std::collections::BTreeSet;
 
 use peer_proto::ids::{MessageId, PeerId};
-use peer_proto::limits::{LEASE_WINDOW_BYTES, LEASE_WINDOW_MESSAGES, MESSAGES_PER_REQUEST_MAX, THREAD_BYTES_MAX};
+use peer_proto::limits::{LEASE_WINDOW_BYTES, LEASE_WINDOW_MESSAGES, THREAD_BYTES_MAX};
 use peer_proto::message::{Carrier, Cause, Evidence, Intent, Stage};
 use peer_proto::request::{Filter, Push, Received, Reply, RequestId};
 
 use crate::broker::Broker;
+use crate::check::{check_count, check_length};
 use crate::delivery::Transition;
 use crate::input::{ConnectionId, Facts, Now};
-use crate::mailbox::{Entry, Lease};
-use crate::presence::{Matcher, Wait};
 use crate::record::{Brief, DeliveryRecord};
 use crate::rejection::Rejection;
-use crate::sessions::check_length;
+use crate::state::mailbox::{Entry, Lease};
+use crate::state::presence::{Matcher, Wait};
 use crate::step::{Change, Effect, Step};
 use crate::who::Caller;
 
@@ -399,17 +399,6 @@ impl Broker {
         step.change(Change::RemoveDelivery { message: record.message, peer: record.peer, was: record.stage });
     }
 
-    /// Another delivery of a message to the same reader is gone: the pending one says that it was offered.
-    pub(crate) fn note_shown(&mut self, peer: PeerId, message: MessageId, other: &DeliveryRecord, step: &mut Step) {
-        let kept = self.mailboxes.update(peer, message, |kept| {
-            kept.record.note_shown(other);
-            kept.record.clone()
-        });
-        if let Some(kept) = kept {
-            self.put_delivery(&kept, Some(kept.stage), step);
-        }
-    }
-
     /// Tells the session that held a delivery that it holds it no longer, unless it was the one who said so.
     fn withdraw(&self, entry: &Entry, told: Option<ConnectionId>, step: &mut Step) {
         // A holder that is no session any more is ending: it knows.
@@ -470,16 +459,4 @@ impl Broker {
             }
         }
     }
-}
-
-pub(crate) fn check_count(messages: &[MessageId]) -> Result<(), Rejection> {
-    if (1..=MESSAGES_PER_REQUEST_MAX).contains(&messages.len()) {
-        Ok(())
-    } else {
-        Err(Rejection::OutOfBounds { what: "the list of messages", bound: format!("1 to {MESSAGES_PER_REQUEST_MAX}") })
-    }
-}
-
-pub(crate) fn delivery_to(deliveries: &[DeliveryRecord], peer: PeerId) -> Option<&DeliveryRecord> {
-    deliveries.iter().find(|delivery| delivery.peer == peer)
 }

@@ -1,0 +1,102 @@
+//! Questions by their message, and when each open one expires.
+//!
+//! Does not know rules, nor who was asked. Invariant: each open question has its timer, and no other has one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use peer_proto::ids::{MessageId, Timestamp};
+use peer_proto::question::QuestionState;
+
+use crate::thing::QuestionRecord;
+
+/// Closed questions that are kept; beyond it the oldest are forgotten. Their messages stay.
+const CLOSED_MAX: usize = 10_000;
+
+/// All questions.
+#[derive(Debug, Default)]
+pub(crate) struct Questions {
+    by_id: BTreeMap<MessageId, QuestionRecord>,
+    /// The open ones, by the end of their time.
+    open: BTreeSet<(Timestamp, MessageId)>,
+}
+
+impl Questions {
+    pub(crate) fn load(records: Vec<QuestionRecord>) -> Self {
+        let mut questions = Self::default();
+        records.into_iter().for_each(|record| questions.put(record));
+        questions
+    }
+
+    pub(crate) fn put(&mut self, record: QuestionRecord) {
+        let timer = (record.expires_at, record.question);
+        if record.state == QuestionState::Open {
+            self.open.insert(timer);
+        } else {
+            self.open.remove(&timer);
+        }
+        self.by_id.insert(record.question, record);
+    }
+
+    pub(crate) fn find_open(&self, question: MessageId) -> Option<&QuestionRecord> {
+        self.by_id.get(&question).filter(|record| record.state == QuestionState::Open)
+    }
+
+    pub(crate) fn is_open(&self, question: MessageId) -> bool {
+        self.find_open(question).is_some()
+    }
+
+    /// When the next question expires.
+    pub(crate) fn next_expiry(&self) -> Option<Timestamp> {
+        self.open.first().map(|(at, _)| *at)
+    }
+
+    pub(crate) fn assert_invariants(&self) {
+        let open = self.by_id.values().filter(|record| record.state == QuestionState::Open);
+        assert!(
+            open.map(|record| (record.expires_at, record.question)).eq(self.open_by_id()),
+            "each open question has its timer"
+        );
+    }
+
+    pub(crate) fn get(&self, question: MessageId) -> Option<&QuestionRecord> {
+        self.by_id.get(&question)
+    }
+
+    /// All of them, the oldest first.
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &QuestionRecord> {
+        self.by_id.values()
+    }
+
+    /// The open ones, in the order in which they expire.
+    pub(crate) fn open(&self) -> impl Iterator<Item = &QuestionRecord> {
+        self.open.iter().filter_map(|(_, question)| self.by_id.get(question))
+    }
+
+    /// An open one whose time is over, the first to expire.
+    pub(crate) fn expired(&self, now: Timestamp) -> Option<&QuestionRecord> {
+        self.open().next().filter(|record| record.expires_at <= now)
+    }
+
+    pub(crate) fn open_count(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Whether there was one.
+    pub(crate) fn remove(&mut self, question: MessageId) -> bool {
+        let Some(record) = self.by_id.remove(&question) else { return false };
+        self.open.remove(&(record.expires_at, question));
+        true
+    }
+
+    /// The closed ones that are too many, the oldest first.
+    pub(crate) fn surplus(&self) -> Vec<MessageId> {
+        let surplus = (self.by_id.len() - self.open.len()).saturating_sub(CLOSED_MAX);
+        let closed = self.by_id.values().filter(|record| record.state != QuestionState::Open);
+        closed.map(|record| record.question).take(surplus).collect()
+    }
+
+    fn open_by_id(&self) -> impl Iterator<Item = (Timestamp, MessageId)> {
+        let by_id: BTreeMap<MessageId, Timestamp> = self.open.iter().map(|(at, question)| (*question, *at)).collect();
+        by_id.into_iter().map(|(question, at)| (at, question))
+    }
+}

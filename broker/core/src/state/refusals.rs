@@ -1,0 +1,37 @@
+//! The sends that were refused lately, oldest first. In memory only.
+//!
+//! Does not know who may see them. Invariant: no more than a fixed number are kept.
+
+use std::collections::VecDeque;
+
+use peer_proto::brake::RefusedSend;
+use peer_proto::ids::PeerId;
+use peer_proto::limits::REFUSALS_KEPT_MAX;
+use peer_proto::message::Via;
+
+/// What was refused lately, oldest first.
+#[derive(Debug, Default)]
+pub(crate) struct Refusals(VecDeque<Refused>);
+
+/// A refused send, and whose it was.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) by: PeerId,
+    pub(crate) via: Via,
+    pub(crate) send: RefusedSend,
+}
+
+impl Refusals {
+    /// Remembers one more; the oldest gives way.
+    pub(crate) fn push(&mut self, refused: Refused) {
+        if self.0.len() >= REFUSALS_KEPT_MAX {
+            self.0.pop_front();
+        }
+        self.0.push_back(refused);
+    }
+
+    /// The newest first.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Refused> {
+        self.0.iter().rev()
+    }
+}
