@@ -234,10 +234,10 @@ fn main() {
     );
 
     let asked = queries(&language, &samples, &mut dice);
-    let reader = store.reader();
+    let snapshots = store.snapshots();
     let begun = Instant::now();
-    let mut index = LocalIndex::open(&dir.join("search"), &reader.snapshot().expect("a snapshot")).expect("an index");
-    index.catch_up(&reader, || false).expect("an index of everything");
+    let mut index = LocalIndex::open(&dir.join("search"), &snapshots.take().expect("a snapshot")).expect("an index");
+    index.catch_up(&snapshots, || false).expect("an index of everything");
     let indexed = begun.elapsed().as_secs_f64();
     index.settle().expect("a settled index");
     let bytes: u64 =
@@ -279,7 +279,7 @@ fn main() {
                 let ns = if side == 0 {
                     let begun = Instant::now();
                     let (_, total) =
-                        index.find(&reader.snapshot().unwrap(), &search(&query.ours), Timestamp(0)).expect("an answer");
+                        index.find(&snapshots.take().unwrap(), &search(&query.ours), Timestamp(0)).expect("an answer");
                     found[0] = total;
                     begun.elapsed().as_nanos() as u64
                 } else {

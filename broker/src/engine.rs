@@ -35,10 +35,13 @@ use crate::frames::Frame;
 use crate::outbox::Outbox;
 use crate::readings::{Place, Readings};
 use crate::search::{Asker, Searching};
-use crate::store::{Row, Store, StoreError, Walk};
+use crate::store::{Row, Snapshot, Store, StoreError, Walk};
 use crate::telemetry::Throttle;
 use crate::turns::Turns;
 use crate::{ancestry, query, state_dir, telemetry};
+
+#[cfg(test)]
+mod tests;
 
 /// Inputs that one batch takes at most: beyond it a commit costs more per message, and the first of them wait longer.
 const BATCH_INPUTS_MAX: usize = 256;
@@ -256,8 +259,9 @@ impl Engine {
             let Some((connection, mut reading)) = self.readings.next(|connection| place(lines, connection)) else { break };
             let Some(line) = self.lines.get(&connection) else { continue };
             let status = || self.status(line.protocol);
-            let answer = query::answer(&self.store, &self.broker, connection, &reading.query, &mut reading.progress, status);
-            match answer.map_err(EngineError::Read)? {
+            let (query, progress) = (&reading.query, &mut reading.progress);
+            let answer = self.read_store(|store| query::answer(store, &self.broker, connection, query, progress, status))?;
+            match answer {
                 Some(result) => line.outbox.reply(reading.id, result),
                 None => self.readings.put_back(connection, reading),
             }
@@ -279,7 +283,7 @@ impl Engine {
         let quiet = idle && self.quiet_at_ms <= now.mono_ms;
         let due = self.broker.poll_sweep(now).filter(|sweep| sweep.is_asked || (sweep.in_ms == 0 && quiet));
         let Some(due) = due else { return Ok(()) };
-        let (rows, next) = self.store.stored_after(due.after, SWEEP_ROWS_MAX).map_err(EngineError::Read)?;
+        let (rows, next) = self.read_store(|store| store.stored_after(due.after, SWEEP_ROWS_MAX))?;
         if let Some(gone) = self.broker.sweep(now, &rows, next, &mut self.step) {
             tracing::info!(?gone, "purged what was kept long enough");
         }
@@ -359,25 +363,20 @@ impl Engine {
         });
     }
 
+    /// Reads from the store as of the last commit.
+    fn read_store<T>(&self, read: impl FnOnce(&Snapshot) -> Result<T, StoreError>) -> Result<T, EngineError> {
+        self.store.snapshot().and_then(read).map_err(EngineError::Read)
+    }
+
     fn facts(&self, request: &Request, lookups: Lookups) -> Result<Facts, EngineError> {
         let mut stored = BTreeMap::new();
         for id in lookups.messages {
-            if let Some(message) = self.store.stored(id).map_err(EngineError::Read)? {
+            if let Some(message) = self.read_store(|store| store.stored(id))? {
                 stored.insert(id, message);
             }
         }
-        let named = lookups.idempotency.as_ref().map(|(_, key)| key.clone());
         let prior = match lookups.idempotency {
-            Some((sender, key)) => self.store.idempotency(sender, &key).map_err(EngineError::Read)?,
-            None => None,
-        };
-        let prior = match prior {
-            Some(id) => {
-                let record = self.store.message(id).map_err(EngineError::Read)?;
-                // A damaged key may name any message.
-                let record = record.filter(|record| record.idempotency_key == named);
-                self.store.stored(id).map_err(EngineError::Read)?.zip(record.map(|record| record.text))
-            }
+            Some((sender, key)) => self.read_store(|store| store.sent_under(sender, &key))?,
             None => None,
         };
         let token = match request {
@@ -396,7 +395,7 @@ impl Engine {
         let disk_full = stores && state_dir::free_bytes(&self.identity.dir).is_ok_and(|free| free < DISK_RESERVE_BYTES);
         let entropy = getrandom::u64().map_err(EngineError::Entropy)?;
         let note = match lookups.note {
-            Some(key) => self.store.note(&key).map_err(EngineError::Read)?,
+            Some(key) => self.read_store(|store| store.note(&key))?,
             None => None,
         };
         let ended = lookups.processes.into_iter().filter(|process| ancestry::has_ended(*process)).collect();
@@ -470,11 +469,14 @@ impl Engine {
                     let Some(line) = self.lines.get(&connection) else { continue };
                     let record = match fresh.get(&message) {
                         Some(record) => Some((*record).clone()),
-                        None => self.store.message(message).map_err(EngineError::Read)?,
+                        None => self.read_store(|store| store.message(message))?,
                     };
                     let Some(record) = record else {
                         // Damaged, or gone: message and delivery are written in one transaction. Whoever else has mail goes on.
-                        self.store.note_missing(Row::Message(message));
+                        self.read_store(|store| {
+                            store.note_missing(Row::Message(message));
+                            Ok(())
+                        })?;
                         self.undeliverable.push(message);
                         continue;
                     };
@@ -603,73 +605,6 @@ impl EngineError {
             Self::Commit(_) => "mend the cause, and the next command starts the broker again".to_owned(),
             Self::Read(_) => "stop the broker and run `peerctl daemon verify`".to_owned(),
             Self::Entropy(_) => String::new(),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use peer_core::broker::Config;
-    use peer_core::wording::Addressee;
-    use peer_proto::request::{Register, Role, ServerFrame};
-
-    use super::*;
-    use crate::store::tests::store_on_a_disk_that_fills;
-    use crate::turns;
-
-    /// Whoever asked was cut off without a word, and could not say more than that the connection ended.
-    #[test]
-    fn a_disk_that_is_full_to_the_last_page_is_named_to_everyone_who_is_connected() {
-        let (store, fill) = store_on_a_disk_that_fills();
-        let clock = Clock::start();
-        let broker = Broker::new(Config::default(), store.load().unwrap(), clock.now());
-        let (arrivals, arrived) = turns::open();
-        let path = PathBuf::from("/x");
-        let identity = Identity {
-            executable: "/x".into(),
-            dir: path.clone(),
-            socket: path,
-            sandbox: false,
-            config: Vec::new(),
-            config_fault: None,
-        };
-        let index = tempfile::tempdir().unwrap();
-        let searching = Searching::new(store.reader(), index.path().join("search"), None);
-        let mut engine = Engine::new(clock, broker, store, searching, arrived, identity);
-        let outboxes: Vec<Outbox> = (1..=2).map(|_| Outbox::default()).collect();
-        for (connection, outbox) in (1..).map(ConnectionId).zip(&outboxes) {
-            let hello = Hello { role: Role::Adapter, version: "0".into(), executable: "/x".into(), seat: None };
-            let (ancestors, outbox) = (Vec::new(), outbox.clone());
-            engine.work(Some(Arrival::Hello { connection, id: 1, hello, protocol: 1, ancestors, outbox })).unwrap();
-            let request = Request::Register(Register {
-                name: None,
-                seat: None,
-                client: "claude".into(),
-                client_version: "1".into(),
-                client_pid: 7,
-                cwd: "/w".into(),
-                git_root: None,
-                repo: None,
-                host: "here".into(),
-                resume: None,
-            });
-            let frame = Frame::of(&ClientFrame { id: 2, request });
-            engine.work(Some(Arrival::Asked { connection, frame })).unwrap();
-        }
-        fill();
-        let request = Request::Describe { summary: Some("testing".into()), state: None, task: None };
-        let frame = Frame::of(&ClientFrame { id: 3, request });
-        arrivals.push(Arrival::Asked { connection: ConnectionId(1), frame }).unwrap();
-        let error = engine.run().unwrap_err();
-        assert!(matches!(&error, EngineError::Commit(error) if error.is_no_space()), "{error}");
-        for outbox in &outboxes {
-            let frames = outbox.taken();
-            let welcomed = frames.iter().filter(|frame| matches!(frame, ServerFrame::Reply { id: 1 | 2, result: Ok(_) })).count();
-            assert_eq!(welcomed, 2, "{frames:?}");
-            let last = Err(Rejection::NothingStored.refusal(Addressee::Model));
-            assert_eq!(frames.last(), Some(&ServerFrame::Reply { id: 0, result: last }), "{frames:?}");
-            assert!(!frames.iter().any(|frame| matches!(frame, ServerFrame::Reply { id: 3, .. })), "{frames:?}");
-            assert!(outbox.is_ending());
         }
     }
 }

@@ -30,7 +30,7 @@ use crate::engine::{Engine, Identity};
 use crate::listener::Socket;
 use crate::search::{IndexError, IndexReport, LocalIndex, LocalLooked, Parent, Searching};
 use crate::state_dir::Lock;
-use crate::store::{OpenError, Store, StoreError};
+use crate::store::{OpenError, Snapshot, Store, StoreError};
 use crate::telemetry::Throttle;
 
 pub mod config;
@@ -102,11 +102,11 @@ pub fn reindex(location: &Location) -> Result<IndexReport, RunError> {
     state_dir::secure(location.dir())?;
     let _lock = take_lock(location)?;
     let store = Store::open(&location.database(), &location.backups())?;
-    let reader = store.reader();
+    let snapshots = store.snapshots();
     let mut index = LocalIndex::create(&location.search_index())?;
-    index.catch_up(&reader, || false)?;
+    index.catch_up(&snapshots, || false)?;
     index.settle()?;
-    Ok(index.check(&reader.snapshot().map_err(RunError::Load)?)?)
+    Ok(index.check(&snapshots.take().map_err(RunError::Load)?)?)
 }
 
 /// Checks the search index against the store, while no broker runs; none where there is no index, or one of another store or
@@ -124,7 +124,7 @@ pub fn check_index(location: &Location) -> Result<Option<IndexReport>, RunError>
 }
 
 fn look_at_index(location: &Location) -> Result<Option<IndexReport>, RunError> {
-    let store = Store::look(&location.database())?.snapshot().map_err(RunError::Load)?;
+    let store = Store::open_for_reading(&location.database())?.take().map_err(RunError::Load)?;
     Ok(match LocalIndex::look(&location.search_index(), &store)? {
         LocalLooked::None => None,
         LocalLooked::Damaged(damaged_files) => Some(IndexReport { damaged_files, ..IndexReport::default() }),
@@ -178,7 +178,7 @@ fn serve(
         tracing::error!(cause = %fault, hint = config::FAULT_HINT, "the configuration is not in force");
     }
     let store = Store::open(&location.database(), &location.backups())?;
-    let image = store.load().map_err(RunError::Load)?;
+    let image = store.snapshot().and_then(Snapshot::image).map_err(RunError::Load)?;
     let (peers, pending, messages) = (image.peers.len(), image.pending.len(), image.messages);
     let broker = Broker::new(settings.rules(), image, clock.now());
 
@@ -197,7 +197,7 @@ fn serve(
         config_fault,
     };
     let (to_engine, arrivals) = turns::open();
-    let searching = Searching::new(store.reader(), location.search_index(), parent);
+    let searching = Searching::new(store.snapshots(), location.search_index(), parent);
     let engine = Engine::new(clock, broker, store, searching, arrivals, identity);
     let (engine_ended, ended) = oneshot::channel();
     let log = tracing::dispatcher::get_default(Clone::clone);

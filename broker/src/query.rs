@@ -20,7 +20,7 @@ use peer_proto::note::NoteInfo;
 use peer_proto::refusal::Refusal;
 use peer_proto::request::{Orphan, Position, Reply, Shown, ShownDelivery, Status};
 
-use crate::store::{Row, Span, Store, StoreError};
+use crate::store::{Row, Snapshot, Span, StoreError};
 
 /// Rows that one piece of a history looks at, and messages that it shows: some milliseconds' work at most.
 const PIECE_ROWS_MAX: usize = 64;
@@ -43,7 +43,7 @@ pub(crate) struct Progress {
 /// Works on a query, a piece at a time. None: call it again, with the same `progress`. `status` is asked for what only the
 /// engine knows.
 pub(crate) fn answer(
-    store: &Store,
+    store: &Snapshot,
     broker: &Broker,
     asker: ConnectionId,
     query: &Query,
@@ -134,7 +134,7 @@ impl Between<'_> {
 
 /// A piece of a page: what matches among the next rows, without what is kept back from the reader. The page ends where it
 /// is full, where enough rows were looked at, or with the last row.
-fn history(store: &Store, broker: &Broker, query: &Query, progress: &mut Progress) -> Result<Option<Reply>, StoreError> {
+fn history(store: &Snapshot, broker: &Broker, query: &Query, progress: &mut Progress) -> Result<Option<Reply>, StoreError> {
     let Query::History { peer, with, thread, channel, since, before, after, limit, actor } = query else {
         return Ok(None);
     };
@@ -184,8 +184,8 @@ fn history(store: &Store, broker: &Broker, query: &Query, progress: &mut Progres
 }
 
 /// The deliveries of a message, as of now.
-fn deliveries_of(store: &Store, broker: &Broker, message: MessageId) -> Result<Vec<DeliveryRecord>, StoreError> {
-    let stored = store.stored(message)?.map(|stored| stored.deliveries).unwrap_or_default();
+fn deliveries_of(store: &Snapshot, broker: &Broker, message: MessageId) -> Result<Vec<DeliveryRecord>, StoreError> {
+    let stored = store.deliveries(message)?;
     // The core knows more of what is pending: who holds it now.
     let now = |delivery: DeliveryRecord| broker.pending_delivery(delivery.message, delivery.peer).unwrap_or(delivery);
     Ok(stored.into_iter().map(now).collect())
@@ -204,7 +204,7 @@ fn shown(broker: &Broker, record: MessageRecord, deliveries: Vec<DeliveryRecord>
     Shown { deliveries: deliveries.collect(), message: message_of(record) }
 }
 
-fn orphans(store: &Store, broker: &Broker, after: Option<Position>, actor: Actor) -> Result<Reply, StoreError> {
+fn orphans(store: &Snapshot, broker: &Broker, after: Option<Position>, actor: Actor) -> Result<Reply, StoreError> {
     // One more than a page, to know whether there is another.
     let mut records = store.orphans(after, PAGE_ENTRIES_MAX + 1)?;
     let more = records.len() > PAGE_ENTRIES_MAX;
@@ -232,6 +232,6 @@ fn name_of(broker: &Broker, peer: PeerId) -> String {
     broker.peer_name(peer).map_or_else(|| peer.to_string(), str::to_owned)
 }
 
-fn unknown(store: &Store, id: MessageId) -> Rejection {
+fn unknown(store: &Snapshot, id: MessageId) -> Rejection {
     if store.is_damaged(&Row::Message(id)) { Rejection::DamagedMessage(id) } else { Rejection::UnknownMessage(id) }
 }

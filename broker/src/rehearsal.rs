@@ -35,7 +35,7 @@ pub fn rehearse(location: &Location, with_sandbox: bool) -> Result<(), RunError>
     drop(Store::open(&scratch.dir.join("peers.redb"), &scratch.dir.join("backups"))?);
     drop(scratch);
     if location.database().exists() {
-        drop(Store::look(&location.database())?);
+        drop(Store::open_for_reading(&location.database())?);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Runtime)?;
     let thread = std::thread::Builder::new().name("engine".into()).spawn(|| {}).map_err(RunError::Runtime)?;

@@ -33,7 +33,7 @@ use super::parent::{Ended, Parent};
 use super::wire::{self, Asked, Cursor, Found, Said};
 use super::{Signals, answer, words};
 use crate::state_dir;
-use crate::store::Reader;
+use crate::store::Snapshots;
 
 /// A search is answered from what is indexed after this long, and refused where the rest of the deadline was not enough.
 const CATCH_UP: Duration = Duration::from_millis(300);
@@ -125,7 +125,7 @@ enum Wanted {
 
 /// The thread's own.
 pub(super) struct Desk {
-    reader: Reader,
+    snapshots: Snapshots,
     dir: PathBuf,
     parent: Parent,
     signals: Arc<Signals>,
@@ -145,9 +145,9 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    pub(super) fn new(reader: Reader, dir: PathBuf, parent: Parent, signals: Arc<Signals>, events: Sender<Event>) -> Self {
+    pub(super) fn new(snapshots: Snapshots, dir: PathBuf, parent: Parent, signals: Arc<Signals>, events: Sender<Event>) -> Self {
         Self {
-            reader,
+            snapshots,
             dir,
             parent,
             signals,
@@ -226,7 +226,7 @@ impl Desk {
                 (line.doing, line.opened, line.whole_at) = (None, true, None);
                 (line.cursor, line.entries) = (cursor, entries);
                 (line.uncommitted, line.uncommitted_bytes) = (false, 0);
-                let fits = self.reader.snapshot().and_then(|store| feed::fits(&store, cursor));
+                let fits = self.snapshots.take().and_then(|store| feed::fits(&store, cursor));
                 match fits {
                     Ok(true) => self.signals.seen_row.store(cursor.row, Ordering::Relaxed),
                     Ok(false) => self.begin(),
@@ -299,8 +299,8 @@ impl Desk {
         let behind = match whole {
             true => 0,
             false => self
-                .reader
-                .snapshot()
+                .snapshots
+                .take()
                 .and_then(|store| store.entries())
                 .map_or(1, |entries| entries.saturating_sub(line.entries).max(1)),
         };
@@ -334,7 +334,7 @@ impl Desk {
             self.refuse_all(&IndexError::Directory { path: self.dir.clone(), source });
             return false;
         }
-        let batch = match self.reader.snapshot().and_then(|store| feed::batch(&store, line.cursor)) {
+        let batch = match self.snapshots.take().and_then(|store| feed::batch(&store, line.cursor)) {
             Ok(batch) => batch,
             Err(error) => {
                 self.refuse_all(&error.into());
@@ -482,7 +482,7 @@ impl Desk {
                 Some(_) => Err(Rejection::SearchGivenUp { after_ms: DEADLINE.as_millis() as u64 }),
                 // Nothing was looked at.
                 None => {
-                    let entries = self.reader.snapshot().and_then(|store| store.entries());
+                    let entries = self.snapshots.take().and_then(|store| store.entries());
                     Ok(Reply::Hits { hits: Vec::new(), total: 0, behind: entries.unwrap_or(1).max(1) })
                 }
             };
@@ -504,8 +504,8 @@ impl Desk {
         let behind = sent.map_or(0, |(_, behind)| behind);
         let parts = words::parts(&question.search.query.text);
         let answer = self
-            .reader
-            .snapshot()
+            .snapshots
+            .take()
             .and_then(|store| answer::hits(&store, &mut self.analyzer, &parts, found, question.now))
             .map(|(hits, total)| Reply::Hits { hits, total, behind })
             .map_err(|error| Rejection::NoIndex { reason: error.to_string() });

@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use peer_proto::ids::MessageId;
 
 use super::wire::{Cursor, Entry, Party, Put};
-use crate::store::{Reference, Snapshot, StoreError};
+use crate::store::{Reference, Snapshot, Span, StoreError};
 
 /// What one snapshot is held for.
 const BATCH_ROWS: usize = 1_000;
@@ -45,12 +45,7 @@ pub(super) fn batch(store: &Snapshot, mut cursor: Cursor) -> Result<Batch, Store
     let mut puts = Vec::new();
     let bounds = store.reindex_bounds()?;
     if !cursor.things {
-        let mut things = Vec::new();
-        store.things(|reference| {
-            things.push(reference);
-            Ok::<_, StoreError>(())
-        })?;
-        for reference in things {
+        for reference in store.notes_and_tasks()? {
             puts.push(look_at(store, reference)?);
         }
         cursor = Cursor { message: None, row: bounds.map_or(0, |(_, last)| last), things: true };
@@ -72,10 +67,11 @@ pub(super) fn batch(store: &Snapshot, mut cursor: Cursor) -> Result<Batch, Store
         cursor.row = number;
     }
     let (mut messages, mut bytes) = (Vec::new(), 0);
-    store.messages_after(cursor.message, |message| {
+    let span = Span { after: cursor.message, oldest_first: true, ..Span::default() };
+    let next = store.scan(span, BATCH_ROWS, |message| {
         bytes += message.text.len();
         messages.push(message);
-        if messages.len() >= BATCH_ROWS || bytes >= BATCH_BYTES { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if bytes >= BATCH_BYTES { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
     for message in messages {
         any = true;
@@ -83,6 +79,11 @@ pub(super) fn batch(store: &Snapshot, mut cursor: Cursor) -> Result<Batch, Store
         let entry = Some(Entry::Message(Box::new(message), parties(store, id)?));
         puts.push(Put { reference: Reference::Message(id), fresh: true, entry });
         cursor.message = Some(id);
+    }
+    if next.is_some() {
+        // Damaged messages are not visited: the batch may end with them, and there are more.
+        any = true;
+        cursor.message = next;
     }
     if !any {
         return Ok(Batch::Nothing);

@@ -16,7 +16,7 @@ use super::feed::{self, Batch};
 use super::index::{COMMIT_BYTES, Index, IndexError, Looked};
 use super::wire::Cursor;
 use super::{answer, words};
-use crate::store::{Reader, Reference, Snapshot};
+use crate::store::{Reference, Snapshot, Snapshots, Span};
 
 /// What a catching-up came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,10 +85,10 @@ impl LocalIndex {
     ///
     /// # Errors
     /// [`IndexError::Behind`] where the index must be made anew; or the index cannot be written, or the store not be read.
-    pub fn catch_up(&mut self, store: &Reader, mut stop: impl FnMut() -> bool) -> Result<CaughtUp, IndexError> {
+    pub fn catch_up(&mut self, store: &Snapshots, mut stop: impl FnMut() -> bool) -> Result<CaughtUp, IndexError> {
         let mut uncommitted_bytes = 0;
         loop {
-            let (puts, cursor, bytes) = match feed::batch(&store.snapshot()?, self.cursor)? {
+            let (puts, cursor, bytes) = match feed::batch(&store.take()?, self.cursor)? {
                 Batch::Nothing => break,
                 Batch::Behind => return Err(IndexError::Behind),
                 Batch::Work { puts, cursor, bytes } => (puts, cursor, bytes),
@@ -161,12 +161,21 @@ impl LocalIndex {
             }
             Ok(())
         };
-        store.things(|reference| look(&mut report, key_of(&reference), true))?;
+        for reference in store.notes_and_tasks()? {
+            look(&mut report, key_of(&reference), true)?;
+        }
         let mut ids = Vec::new();
-        store.messages_after(None, |message| {
-            ids.push(message.head.id);
-            ControlFlow::Continue(())
-        })?;
+        let mut span = Span { oldest_first: true, ..Span::default() };
+        loop {
+            let next = store.scan(span, usize::MAX, |message| {
+                ids.push(message.head.id);
+                ControlFlow::Continue(())
+            })?;
+            if next.is_none() {
+                break;
+            }
+            span.after = next;
+        }
         for id in ids {
             look(&mut report, key_of(&Reference::Message(id)), Some(id) <= self.cursor.message)?;
         }

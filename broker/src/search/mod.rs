@@ -45,12 +45,12 @@ pub use self::index::IndexError;
 pub use self::local::{CaughtUp, IndexReport, LocalIndex, LocalLooked};
 pub(crate) use self::parent::{Parent, in_a_child};
 use crate::outbox::Outbox;
-use crate::store::Reader;
+use crate::store::Snapshots;
 
 /// The engine's handle on the search. Dropped, it ends the thread and the processes, and waits for their end.
 #[derive(Debug)]
 pub(crate) struct Searching {
-    reader: Reader,
+    snapshots: Snapshots,
     dir: PathBuf,
     /// The thread's, once it was started.
     parent: Option<Parent>,
@@ -91,13 +91,13 @@ struct Signals {
 
 impl Searching {
     /// Nothing is started before somebody searches the index in `dir`. Without a parent every search is refused.
-    pub(crate) fn new(reader: Reader, dir: PathBuf, parent: Option<Parent>) -> Self {
+    pub(crate) fn new(snapshots: Snapshots, dir: PathBuf, parent: Option<Parent>) -> Self {
         let signals = Signals::default();
         if !dir.join("meta.json").exists() {
             // Whoever makes an index looks at everything.
             signals.seen_row.store(u64::MAX, Ordering::Relaxed);
         }
-        Self { reader, dir, parent, signals: Arc::new(signals), desk: None }
+        Self { snapshots, dir, parent, signals: Arc::new(signals), desk: None }
     }
 
     /// Has a search answered, some time.
@@ -121,7 +121,7 @@ impl Searching {
             self.signals.seen_row.store(0, Ordering::Relaxed);
             let parent = self.parent.take().ok_or("the search has no process to start from")?;
             let (events, arriving) = mpsc::channel();
-            let desk = Desk::new(self.reader.clone(), self.dir.clone(), parent, Arc::clone(&self.signals), events.clone());
+            let desk = Desk::new(self.snapshots.clone(), self.dir.clone(), parent, Arc::clone(&self.signals), events.clone());
             let log = tracing::dispatcher::get_default(Clone::clone);
             let run = move || {
                 let _logging = tracing::dispatcher::set_default(&log);

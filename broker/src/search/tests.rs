@@ -49,7 +49,7 @@ impl Place {
 
     /// As the thread does it.
     fn open(&self) -> LocalIndex {
-        LocalIndex::open(&self.dir(), &self.store.reader().snapshot().unwrap()).unwrap()
+        LocalIndex::open(&self.dir(), self.store.snapshot().unwrap()).unwrap()
     }
 
     /// Indexes what is missing and looks; nobody else has the index open.
@@ -59,9 +59,9 @@ impl Place {
     }
 
     fn finds_with(&self, index: &mut LocalIndex, search: &Search) -> Vec<String> {
-        let reader = self.store.reader();
-        assert_eq!(index.catch_up(&reader, || false).unwrap(), CaughtUp::Whole);
-        let (hits, total) = index.find(&reader.snapshot().unwrap(), search, Timestamp(1)).unwrap();
+        let snapshots = self.store.snapshots();
+        assert_eq!(index.catch_up(&snapshots, || false).unwrap(), CaughtUp::Whole);
+        let (hits, total) = index.find(&snapshots.take().unwrap(), search, Timestamp(1)).unwrap();
         assert_eq!(hits.len() as u64, total.saturating_sub(u64::from(search.query.offset)).min(u64::from(search.query.limit)));
         hits.into_iter().map(|hit| hit.id).collect()
     }
@@ -262,7 +262,7 @@ fn what_changes_and_goes_is_found_as_it_is() {
     assert_eq!(place.finds_with(&mut index, &search("red")).len(), 2);
     place.commit(&[Change::RemoveThing(ThingKey::Note("door".into())), Change::RemoveThing(ThingKey::Task(TaskId(1)))]);
     assert!(place.finds_with(&mut index, &search("red")).is_empty());
-    assert!(index.check(&place.store.reader().snapshot().unwrap()).unwrap().is_sound());
+    assert!(index.check(place.store.snapshot().unwrap()).unwrap().is_sound());
 }
 
 #[test]
@@ -368,8 +368,8 @@ fn entries_that_the_index_lost_in_silence_are_missed() {
     assert!(segments.len() > 1, "{text}");
     segments.pop();
     fs::write(&meta, value.to_string()).unwrap();
-    let store = place.store.reader().snapshot().unwrap();
-    assert!(matches!(LocalIndex::look(&place.dir(), &store), Ok(LocalLooked::Damaged(1))));
+    let store = place.store.snapshot().unwrap();
+    assert!(matches!(LocalIndex::look(&place.dir(), store), Ok(LocalLooked::Damaged(1))));
     assert_eq!(place.finds(&search("blue")).len(), 3);
 }
 
@@ -387,7 +387,7 @@ fn entries_are_counted_whatever_happens_to_a_thing_between_two_commits() {
     place.commit(&changes);
     place.commit(&[Change::RemoveMessage(id(1)), Change::RemoveMessage(id(1_400))]);
     assert_eq!(place.finds_with(&mut index, &search("blue")).len(), 50);
-    let report = index.check(&place.store.reader().snapshot().unwrap()).unwrap();
+    let report = index.check(place.store.snapshot().unwrap()).unwrap();
     assert!(report.is_sound() && report.entries == 1_498, "{report:?}");
     assert_eq!(place.open().entries(), 1_498);
 }
@@ -404,7 +404,7 @@ fn what_the_index_has_seen_is_forgotten_and_a_gap_is_noticed() {
     assert_eq!(place.finds_with(&mut index, &search("blue")).len(), 4);
     assert_eq!(index.seen_row(), 4);
     place.store.trim_reindex(index.seen_row()).unwrap();
-    assert_eq!(place.store.reader().snapshot().unwrap().reindex_bounds().unwrap(), Some((4, 4)));
+    assert_eq!(place.store.snapshot().unwrap().reindex_bounds().unwrap(), Some((4, 4)));
     drop(index);
     // What was written down is gone before this index has seen it.
     place.commit(&[note("e", "blue"), note("f", "blue"), Change::RemoveThing(ThingKey::Note("a".into()))]);
@@ -420,14 +420,14 @@ fn indexing_stops_when_it_is_told_to_and_goes_on_later() {
         place.commit(&changes);
     }
     let mut index = place.open();
-    let reader = place.store.reader();
-    assert_eq!(index.catch_up(&reader, || true).unwrap(), CaughtUp::Part);
+    let snapshots = place.store.snapshots();
+    assert_eq!(index.catch_up(&snapshots, || true).unwrap(), CaughtUp::Part);
     let before = index.entries();
     assert!(before <= 2_000, "{before}");
     drop(index);
     let mut index = place.open();
-    assert_eq!(index.catch_up(&reader, || false).unwrap(), CaughtUp::Whole);
+    assert_eq!(index.catch_up(&snapshots, || false).unwrap(), CaughtUp::Whole);
     assert_eq!(index.entries(), 3_000);
-    let report = index.check(&reader.snapshot().unwrap()).unwrap();
+    let report = index.check(&snapshots.take().unwrap()).unwrap();
     assert!(report.is_sound() && report.entries == 3_000, "{report:?}");
 }

@@ -90,6 +90,9 @@ impl Damage {
     }
 }
 
+/// The stage of a delivery of which nothing is known but its table, one for each of `schema::DELIVERIES`.
+pub(super) const STAND_IN_STAGES: [Stage; 4] = [Stage::Held, Stage::Dead, Stage::Expired, Stage::Cancelled];
+
 /// Stands in for the damaged delivery of a message in the table of `stage`. It counts as held and not let go: whether it was
 /// is lost.
 pub(super) fn stand_in(message: MessageId, peer: PeerId, stage: Stage, head: Option<&MessageHead>) -> DeliveryRecord {

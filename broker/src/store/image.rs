@@ -5,26 +5,25 @@
 
 use std::ops::Bound;
 
-use peer_core::record::{DeliveryRecord, Image, MessageHead, PausesRecord, SettingsRecord};
+use peer_core::record::{Image, KeptRecord, PausesRecord, SettingsRecord};
 use peer_proto::ids::{PeerId, TaskId};
-use peer_proto::message::Stage;
 use peer_proto::policy::Policy;
-use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata};
+use redb::{ReadableTable, ReadableTableMetadata};
 
-use super::damage::{Damage, stand_in};
 use super::error::{Doing, READ, Row, StoreError};
-use super::{retained, schema, things};
+use super::{Snapshot, schema, things};
 
-/// See [`Store::load`](super::Store::load).
-pub(super) fn load(reading: &ReadTransaction, damage: &Damage) -> Result<Image, StoreError> {
+/// See [`Snapshot::image`].
+pub(super) fn load(snapshot: &Snapshot) -> Result<Image, StoreError> {
+    let (reading, damage) = (snapshot.reading(), snapshot.damage());
     let mut peers = Vec::new();
     let table = reading.open_table(schema::PEERS).doing(READ)?;
     for row in table.iter().doing(READ)? {
         let (id, bytes) = row.doing(READ)?;
         peers.extend(damage.read(&Row::Peer(PeerId(id.value())), bytes.value()));
     }
-    let pending = deliveries(reading, 0, (Bound::Unbounded, Bound::Unbounded), usize::MAX, damage)?;
-    let messages = reading.open_table(schema::MESSAGES).doing(READ)?;
+    let pending = snapshot.deliveries_in(0, (Bound::Unbounded, Bound::Unbounded), usize::MAX)?;
+    let messages = snapshot.messages()?;
     let last_message = messages.last().doing(READ)?.and_then(|(id, _)| damage.message_id(id.value()));
     let first_message = messages.first().doing(READ)?.and_then(|(id, _)| damage.message_id(id.value()));
     let meta = reading.open_table(schema::META).doing(READ)?;
@@ -57,7 +56,7 @@ pub(super) fn load(reading: &ReadTransaction, damage: &Damage) -> Result<Image, 
         next_peer,
         dead: reading.open_table(schema::DEAD).doing(READ)?.len().doing(READ)?,
         messages: messages.len().doing(READ)?,
-        text_bytes: retained::text_bytes(&meta, &messages, damage)?,
+        text_bytes: text_bytes(snapshot, &meta)?,
         settings,
         pauses,
         things,
@@ -65,47 +64,20 @@ pub(super) fn load(reading: &ReadTransaction, damage: &Damage) -> Result<Image, 
     })
 }
 
-/// At most `limit` deliveries of one of [`schema::DELIVERIES`], in its order. What cannot be read has a stand-in.
-pub(super) fn deliveries(
-    reading: &ReadTransaction,
-    table: usize,
-    range: (Bound<schema::DeliveryKey>, Bound<schema::DeliveryKey>),
-    limit: usize,
-    damage: &Damage,
-) -> Result<Vec<DeliveryRecord>, StoreError> {
-    let rows = reading.open_table(schema::DELIVERIES[table]).doing(READ)?;
-    let mut found = Vec::new();
-    for row in rows.range::<schema::DeliveryKey>(range).doing(READ)? {
-        if found.len() == limit {
-            break;
-        }
+/// Bytes of texts in the store: what was counted when it was last written down, and what came since.
+fn text_bytes(snapshot: &Snapshot, meta: &impl ReadableTable<&'static str, &'static [u8]>) -> Result<u64, StoreError> {
+    let damage = snapshot.damage();
+    let kept: Option<KeptRecord> = match meta.get(schema::META_KEPT).doing(READ)? {
+        Some(bytes) => damage.read(&Row::Kept, bytes.value()),
+        None => None,
+    };
+    let start = kept.map_or(Bound::Unbounded, |kept| Bound::Excluded(kept.through.to_u128()));
+    let mut text_bytes = kept.map_or(0, |kept| kept.text_bytes);
+    for row in snapshot.messages()?.range::<u128>((start, Bound::Unbounded)).doing(READ)? {
         let (key, bytes) = row.doing(READ)?;
-        let (message, peer) = (key.value().0, PeerId(key.value().1));
-        let Some(message) = damage.message_id(message) else { continue };
-        let row = Row::Delivery(message, peer);
-        let readable = damage.read(&row, bytes.value());
-        found.push(match readable.filter(|delivery: &DeliveryRecord| schema::table_of(delivery.stage) == Some(table)) {
-            Some(delivery) => delivery,
-            None => {
-                damage.note(row);
-                let head = head_of(&reading.open_table(schema::MESSAGES).doing(READ)?, message.to_u128(), damage)?;
-                stand_in(message, peer, STAND_IN_STAGES[table], head.as_ref())
-            }
-        });
+        // A record that cannot be read is not counted.
+        let Some(id) = damage.message_id(key.value()) else { continue };
+        text_bytes += damage.read_head(&Row::Message(id), bytes.value()).map_or(0, |(head, _)| u64::from(head.text_bytes));
     }
-    Ok(found)
-}
-
-/// The stage of a delivery of which nothing is known but its table.
-pub(super) const STAND_IN_STAGES: [Stage; 4] = [Stage::Held, Stage::Dead, Stage::Expired, Stage::Cancelled];
-
-/// The head of a message that can be read.
-pub(super) fn head_of(
-    messages: &impl ReadableTable<u128, &'static [u8]>,
-    key: u128,
-    damage: &Damage,
-) -> Result<Option<MessageHead>, StoreError> {
-    let Some(id) = damage.message_id(key) else { return Ok(None) };
-    let Some(bytes) = messages.get(key).doing(READ)? else { return Ok(None) };
-    Ok(damage.read_head(&Row::Message(id), bytes.value()).map(|(head, _)| head))
+    Ok(text_bytes)
 }

@@ -14,7 +14,8 @@ use redb::{ReadableTable, WriteTransaction};
 use serde::{Deserialize, Serialize};
 
 use super::error::{Doing, StoreError, WRITE};
-use super::{Touched, schema};
+use super::schema;
+use super::writing::Touched;
 
 /// Rows that are kept at most. An index that is further behind is built anew.
 pub(super) const ROWS_MAX: u64 = 100_000;

@@ -8,7 +8,8 @@ use redb::{ReadTransaction, ReadableTable, WriteTransaction};
 
 use super::damage::Damage;
 use super::error::{Doing, READ, Row, StoreError, WRITE};
-use super::{Touched, record, schema};
+use super::writing::Touched;
+use super::{record, schema};
 
 /// The tables of one transaction, each opened when it is first needed.
 pub(super) struct Tables<'txn> {
@@ -96,13 +97,6 @@ pub(super) fn load(reading: &ReadTransaction, damage: &Damage) -> Result<Things,
         things.notes.extend(note.map(|note| note.head));
     }
     Ok(things)
-}
-
-/// One note, where there is one that can be read.
-pub(super) fn note(reading: &ReadTransaction, key: &str, damage: &Damage) -> Result<Option<NoteRecord>, StoreError> {
-    let table = reading.open_table(schema::NOTES).doing(READ)?;
-    let Some(bytes) = table.get(key.as_bytes()).doing(READ)? else { return Ok(None) };
-    Ok(damage.read(&Row::Thing(ThingKey::Note(key.to_owned())), bytes.value()))
 }
 
 /// The text that a key is. One that is no UTF-8 was damaged: whatever it becomes, no record stands under it.

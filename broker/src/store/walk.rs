@@ -6,11 +6,9 @@
 use std::ops::Bound;
 
 use peer_core::record::MessageRecord;
-use redb::ReadTransaction;
 
-use super::damage::Damage;
 use super::error::{Doing, READ, Row, StoreError};
-use super::{image, schema};
+use super::{Snapshot, schema};
 
 /// Bytes of messages that one step reads: some tenths of a millisecond.
 const STEP_BYTES_MAX: usize = 256 * 1024;
@@ -40,10 +38,10 @@ impl Walk {
     ///
     /// # Errors
     /// Where the file cannot be read.
-    pub(super) fn step(&mut self, reading: &ReadTransaction, damage: &Damage) -> Result<bool, StoreError> {
+    pub(super) fn step(&mut self, snapshot: &Snapshot) -> Result<bool, StoreError> {
         let last = match self.table {
-            Table::Messages => self.messages(reading, damage)?,
-            Table::Deliveries(table) => self.deliveries(reading, table, damage)?,
+            Table::Messages => self.messages(snapshot)?,
+            Table::Deliveries(table) => self.deliveries(snapshot, table)?,
             Table::Nothing => return Ok(false),
         };
         self.after = last;
@@ -63,11 +61,11 @@ impl Walk {
     }
 
     /// The last that was read; none: there are no more.
-    fn messages(&mut self, reading: &ReadTransaction, damage: &Damage) -> Result<Option<schema::DeliveryKey>, StoreError> {
-        let table = reading.open_table(schema::MESSAGES).doing(READ)?;
+    fn messages(&mut self, snapshot: &Snapshot) -> Result<Option<schema::DeliveryKey>, StoreError> {
+        let damage = snapshot.damage();
         let start = self.after.map_or(Bound::Unbounded, |(message, _)| Bound::Excluded(message));
         let (mut rows, mut bytes) = (0, 0);
-        for row in table.range::<u128>((start, Bound::Unbounded)).doing(READ)? {
+        for row in snapshot.messages()?.range::<u128>((start, Bound::Unbounded)).doing(READ)? {
             let (key, value) = row.doing(READ)?;
             if let Some(id) = damage.message_id(key.value()) {
                 let _: Option<MessageRecord> = damage.read(&Row::Message(id), value.value());
@@ -82,14 +80,9 @@ impl Walk {
         Ok(None)
     }
 
-    fn deliveries(
-        &mut self,
-        reading: &ReadTransaction,
-        table: usize,
-        damage: &Damage,
-    ) -> Result<Option<schema::DeliveryKey>, StoreError> {
+    fn deliveries(&mut self, snapshot: &Snapshot, table: usize) -> Result<Option<schema::DeliveryKey>, StoreError> {
         let start = self.after.map_or(Bound::Unbounded, Bound::Excluded);
-        let read = image::deliveries(reading, table, (start, Bound::Unbounded), STEP_ROWS_MAX, damage)?;
+        let read = snapshot.deliveries_in(table, (start, Bound::Unbounded), STEP_ROWS_MAX)?;
         self.records += read.len() as u64;
         Ok(read.last().filter(|_| read.len() == STEP_ROWS_MAX).map(schema::key_of))
     }

@@ -44,7 +44,7 @@ fn the_largest_message_fits_its_page_and_one_at_all_limits_fits_two() {
 
     let mut store = new_store(CrashDisk::new());
     store.commit(&[Change::PutMessage(Box::new(large.clone()))]).unwrap();
-    assert_eq!(store.message(large.head.id).unwrap(), Some(large));
+    assert_eq!(store.snapshot().unwrap().message(large.head.id).unwrap(), Some(large));
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -10,14 +10,14 @@ use peer_proto::message::Stage;
 use peer_proto::policy::Policy;
 use peer_proto::request::Position;
 
-use super::super::{Span, Store, StoreError};
+use super::super::{Snapshot, Span, Store, StoreError};
 use super::crash_disk::CrashDisk;
-use super::{NOW, contents, delivery, id, message, moved, new_store, peer, put, reopen, send, settings};
+use super::{NOW, contents, delivery, id, message, moved, named, new_store, peer, put, reopen, send, settings};
 
 #[test]
 fn every_change_is_found_again() {
     let mut store = new_store(CrashDisk::new());
-    assert_eq!(store.load().unwrap(), Image::default());
+    assert_eq!(store.snapshot().and_then(Snapshot::image).unwrap(), Image::default());
 
     store.commit(&[Change::PutPeer(Box::new(peer(2))), Change::PutPeer(Box::new(peer(3)))]).unwrap();
     store.commit(&[Change::PutNextPeer(PeerId(4)), Change::RemovePeer(PeerId(2))]).unwrap();
@@ -25,7 +25,7 @@ fn every_change_is_found_again() {
     store.commit(&send(2, &[3])).unwrap();
     store.commit(&[Change::PutSettings(settings(Policy::Hold)), Change::PutSettings(settings(Policy::Refuse))]).unwrap();
 
-    let image = store.load().unwrap();
+    let image = store.snapshot().and_then(Snapshot::image).unwrap();
     assert_eq!(image.peers, [peer(3)]);
     assert_eq!(image.next_peer, Some(PeerId(4)));
     assert_eq!(image.last_message, Some(id(2)));
@@ -34,18 +34,18 @@ fn every_change_is_found_again() {
     let expected = [(1, 2), (1, 3), (2, 3)].map(|(n, peer)| delivery(n, peer, Stage::Stored));
     assert_eq!(image.pending, expected, "by message, then recipient");
 
-    assert_eq!(store.message(id(1)).unwrap(), Some(message(1, &[3, 2])));
-    assert_eq!(store.message(id(9)).unwrap(), None);
-    assert_eq!(store.idempotency(PeerId(2), "key-2").unwrap(), Some(id(2)));
-    assert_eq!(store.idempotency(PeerId(3), "key-2").unwrap(), None, "keys are the sender's own");
+    assert_eq!(store.snapshot().unwrap().message(id(1)).unwrap(), Some(message(1, &[3, 2])));
+    assert_eq!(store.snapshot().unwrap().message(id(9)).unwrap(), None);
+    assert_eq!(named(&store, 2, "key-2"), Some(id(2)));
+    assert_eq!(named(&store, 3, "key-2"), None, "keys are the sender's own");
 
     store.commit(&[Change::RemoveDelivery { message: id(1), peer: PeerId(2), was: Stage::Stored }]).unwrap();
     store.commit(&[put(delivery(1, 7, Stage::Stored), None)]).unwrap();
-    let stored = store.stored(id(1)).unwrap().unwrap();
+    let stored = store.snapshot().unwrap().stored(id(1)).unwrap().unwrap();
     assert_eq!(stored.head, message(1, &[3, 2]).head);
     assert_eq!(stored.idempotency_key.as_deref(), Some("key-1"));
     assert_eq!(stored.deliveries, [3, 7].map(|peer| delivery(1, peer, Stage::Stored)), "also where it was moved to");
-    assert_eq!(store.stored(id(9)).unwrap(), None);
+    assert_eq!(store.snapshot().unwrap().stored(id(9)).unwrap(), None);
 }
 
 #[test]
@@ -59,11 +59,11 @@ fn a_delivery_stands_in_one_table_whatever_its_stages() {
     for to in stages.iter().flat_map(|first| stages.iter().flat_map(move |second| [*first, *second])) {
         store.commit(&[moved(1, 3, was, to)]).unwrap();
         was = to;
-        let image = store.load().unwrap();
-        assert_eq!(store.stored(id(1)).unwrap().unwrap().deliveries, [delivery(1, 3, to)]);
+        let image = store.snapshot().and_then(Snapshot::image).unwrap();
+        assert_eq!(store.snapshot().unwrap().stored(id(1)).unwrap().unwrap().deliveries, [delivery(1, 3, to)]);
         assert_eq!(image.pending.len(), usize::from(to.is_pending()), "{to:?}");
         assert_eq!(image.dead, u64::from(to == Dead), "{to:?}");
-        let orphans = store.orphans(None, 9).unwrap();
+        let orphans = store.snapshot().unwrap().orphans(None, 9).unwrap();
         assert_eq!(orphans.len(), usize::from(matches!(to, Dead | Expired)), "{to:?}");
     }
 }
@@ -88,11 +88,27 @@ fn a_change_that_contradicts_what_is_stored_is_refused_whole() {
         let before = contents(&store);
         let error = store.commit(&[Change::PutPeer(Box::new(peer(9))), contradiction]).unwrap_err();
         assert!(matches!(error, StoreError::Contradiction { .. } | StoreError::MessageExists { .. }), "{what}: {error:?}");
-        assert!(matches!(store.load(), Err(StoreError::Failed)), "{what}");
+        assert!(matches!(store.snapshot().and_then(Snapshot::image), Err(StoreError::Failed)), "{what}");
         let after = disk.after_kill();
         drop(store);
         assert_eq!(contents(&reopen(after).0), before, "{what}");
     }
+}
+
+#[test]
+fn all_reads_between_two_commits_are_of_one_snapshot() {
+    let mut store = new_store(CrashDisk::new());
+    store.commit(&send(1, &[3])).unwrap();
+    let beside = store.snapshots().take().unwrap();
+    let first: *const Snapshot = store.snapshot().unwrap();
+    assert!(store.snapshot().unwrap().message(id(1)).unwrap().is_some());
+    assert!(std::ptr::eq(first, store.snapshot().unwrap()) && store.current.get().is_some());
+    store.commit(&[moved(1, 3, Stage::Stored, Stage::Presented)]).unwrap();
+    assert!(store.current.get().is_none(), "a commit could not reuse the pages that it keeps");
+    assert_eq!(store.snapshot().unwrap().deliveries(id(1)).unwrap(), [delivery(1, 3, Stage::Presented)]);
+    assert_eq!(beside.deliveries(id(1)).unwrap(), [delivery(1, 3, Stage::Stored)], "another one is of its own time");
+    store.checkpoint(None).unwrap();
+    assert!(store.current.get().is_none());
 }
 
 #[test]
@@ -103,7 +119,7 @@ fn history_is_read_backwards_in_pages() {
     }
     let page = |store: &Store, before, since, rows_max, break_at: Option<u64>| {
         let mut seen = Vec::new();
-        let next = store.scan(Span { before, since, ..Span::default() }, rows_max, |message| {
+        let next = store.snapshot().unwrap().scan(Span { before, since, ..Span::default() }, rows_max, |message| {
             seen.push(message.head.sent_at.0 - NOW);
             if break_at == seen.last().copied() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
@@ -119,10 +135,11 @@ fn history_is_read_backwards_in_pages() {
 
     let onwards = |after, before, break_at: Option<u64>| {
         let mut seen = Vec::new();
-        let next = store.scan(Span { after, before, oldest_first: true, ..Span::default() }, 100, |message| {
-            seen.push(message.head.sent_at.0 - NOW);
-            if break_at == seen.last().copied() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        });
+        let next =
+            store.snapshot().unwrap().scan(Span { after, before, oldest_first: true, ..Span::default() }, 100, |message| {
+                seen.push(message.head.sent_at.0 - NOW);
+                if break_at == seen.last().copied() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            });
         (seen, next.unwrap())
     };
     assert_eq!(onwards(Some(MessageId::MIN), None, Some(3)), (vec![1, 2, 3], Some(id(3))));
@@ -150,7 +167,7 @@ fn a_page_of_long_texts_ends_early() {
     }
     let (mut seen, mut pages, mut before) = (0, 0, None);
     loop {
-        let next = store.scan(Span { before, ..Span::default() }, 5_000, |_| {
+        let next = store.snapshot().unwrap().scan(Span { before, ..Span::default() }, 5_000, |_| {
             seen += 1;
             ControlFlow::Continue(())
         });
@@ -171,11 +188,11 @@ fn orphans_come_in_order_from_both_tables() {
         store.commit(&send(n, &[3, 4])).unwrap();
         store.commit(&[moved(n, 3, Stage::Stored, stage), moved(n, 4, Stage::Stored, Stage::Expired)]).unwrap();
     }
-    assert_eq!(store.load().unwrap().dead, 3);
+    assert_eq!(store.snapshot().and_then(Snapshot::image).unwrap().dead, 3);
     let mut all = Vec::new();
     let mut after = None;
     loop {
-        let page = store.orphans(after, 5).unwrap();
+        let page = store.snapshot().unwrap().orphans(after, 5).unwrap();
         let Some(last) = page.last() else { break };
         after = Some(Position { message: last.message, peer: last.peer });
         all.extend(page.iter().map(|orphan| (orphan.message, orphan.peer.0)));
@@ -201,7 +218,7 @@ fn what_was_settled_costs_no_start() {
         let (store, repaired) = reopen(disk.clone());
         assert!(!repaired, "it was closed cleanly");
         let before = disk.reads();
-        let image = store.load().unwrap();
+        let image = store.snapshot().and_then(Snapshot::image).unwrap();
         assert_eq!((image.pending.len(), image.messages), (1, settled + 1));
         disk.reads() - before
     };
@@ -216,13 +233,21 @@ fn how_much_is_kept_is_counted_from_where_it_was_written_down() {
         store.commit(&send(n, &[3])).unwrap();
     }
     let each = u64::from(message(1, &[3]).head.text_bytes);
-    assert_eq!(store.load().unwrap().text_bytes, 4 * each, "nothing is written down: all is counted");
-    assert_eq!(store.load().unwrap().first_message, Some(id(1)));
+    assert_eq!(
+        store.snapshot().and_then(Snapshot::image).unwrap().text_bytes,
+        4 * each,
+        "nothing is written down: all is counted"
+    );
+    assert_eq!(store.snapshot().and_then(Snapshot::image).unwrap().first_message, Some(id(1)));
     store.checkpoint(Some(&KeptRecord { through: id(3), text_bytes: 1_000 })).unwrap();
-    assert_eq!(store.load().unwrap().text_bytes, 1_000 + each, "it is believed, and only what came since is counted");
+    assert_eq!(
+        store.snapshot().and_then(Snapshot::image).unwrap().text_bytes,
+        1_000 + each,
+        "it is believed, and only what came since is counted"
+    );
     store.commit(&[moved(1, 3, Stage::Stored, Stage::Presented), Change::RemoveMessage(id(1))]).unwrap();
     store.commit(&[Change::PutKept(KeptRecord { through: id(4), text_bytes: 3 * each })]).unwrap();
-    let image = store.load().unwrap();
+    let image = store.snapshot().and_then(Snapshot::image).unwrap();
     assert_eq!((image.text_bytes, image.messages, image.first_message), (3 * each, 3, Some(id(2))));
 }
 
@@ -232,12 +257,12 @@ fn the_oldest_are_read_some_at_a_time_and_what_waits_is_not_taken_out() {
     for n in 1..=5 {
         store.commit(&send(n, &[3, 7])).unwrap();
     }
-    let (rows, next) = store.stored_after(None, 2).unwrap();
-    assert_eq!(rows, [1, 2].map(|n| store.stored(id(n)).unwrap().unwrap()));
+    let (rows, next) = store.snapshot().unwrap().stored_after(None, 2).unwrap();
+    assert_eq!(rows, [1, 2].map(|n| store.snapshot().unwrap().stored(id(n)).unwrap().unwrap()));
     assert_eq!(next, Some(id(2)));
-    let (rows, next) = store.stored_after(next, 3).unwrap();
+    let (rows, next) = store.snapshot().unwrap().stored_after(next, 3).unwrap();
     assert_eq!((rows.len(), next), (3, None), "there are no more");
-    assert_eq!(store.stored_after(Some(id(5)), 3).unwrap(), (Vec::new(), None));
+    assert_eq!(store.snapshot().unwrap().stored_after(Some(id(5)), 3).unwrap(), (Vec::new(), None));
 
     store.commit(&[moved(1, 3, Stage::Stored, Stage::Presented)]).unwrap();
     let refused = store.commit(&[Change::RemoveMessage(id(1))]);

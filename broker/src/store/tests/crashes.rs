@@ -1,7 +1,7 @@
 //! The power goes, or the disk fails, at every single operation of a short life: what was returned is there, and of what
 //! was not, all or nothing.
 
-use super::super::{StoreError, open_database};
+use super::super::{Snapshot, StoreError, open_database};
 use super::crash_disk::{CrashDisk, Draw, Fault};
 use super::{Contents, ENOSPC, contents, id, life, live, new_store, reopen, send};
 
@@ -40,8 +40,7 @@ fn disturbed_life(fault: Fault) -> (CrashDisk, usize, Option<StoreError>) {
     if failure.is_some() {
         assert!(matches!(store.commit(&send(9, &[3])), Err(StoreError::Failed)));
         assert!(matches!(store.checkpoint(None), Err(StoreError::Failed)));
-        assert!(matches!(store.load(), Err(StoreError::Failed)));
-        assert!(matches!(store.message(id(1)), Err(StoreError::Failed)));
+        assert!(matches!(store.snapshot().and_then(Snapshot::image), Err(StoreError::Failed)));
     }
     drop(store);
     (disk, returned, failure)
@@ -54,8 +53,9 @@ fn assert_whole(history: &[Contents], returned: usize, disk: CrashDisk, what: &s
     let may_be = &history[returned..(returned + 2).min(history.len())];
     assert!(may_be.contains(&found), "{what}: {found:#?}");
     store.commit(&send(9, &[3])).unwrap();
-    assert_eq!(store.stored(id(9)).unwrap().unwrap().deliveries.len(), 1, "{what}");
-    assert!(std::sync::Arc::get_mut(&mut store.database).unwrap().check_integrity().unwrap(), "{what}");
+    assert_eq!(store.snapshot().unwrap().stored(id(9)).unwrap().unwrap().deliveries.len(), 1, "{what}");
+    store.current.take();
+    assert!(std::sync::Arc::get_mut(&mut store.snapshots.database).unwrap().check_integrity().unwrap(), "{what}");
 }
 
 #[test]

@@ -8,8 +8,8 @@ use peer_proto::message::Stage;
 use peer_proto::policy::Policy;
 use redb::{Key, ReadableTable, TableDefinition};
 
-use super::super::{Problem, Row, Store, Walk, schema};
-use super::{channel, delivery, id, message, moved, note, pauses, peer, place, put_thing, question, send, settings, task};
+use super::super::{Problem, Row, Snapshot, Store, Walk, schema};
+use super::{channel, delivery, id, message, moved, named, note, pauses, peer, place, put_thing, question, send, settings, task};
 
 fn everything() -> Vec<Change> {
     let mut changes = vec![Change::PutPeer(Box::new(peer(2))), Change::PutPeer(Box::new(peer(3)))];
@@ -68,7 +68,7 @@ fn with_damaged<K: Key + 'static>(
         let report = Store::verify(&database).unwrap();
         assert_eq!(report.problems, [Problem::Unreadable(row.clone())]);
         let store = Store::open(&database, &backups).unwrap();
-        let image = store.load().unwrap();
+        let image = store.snapshot().and_then(Snapshot::image).unwrap();
         check(&store, &image);
         assert_eq!(store.take_damage(), std::slice::from_ref(row), "it is named once");
         assert_eq!((store.take_damage(), store.damaged()), (vec![], 1));
@@ -79,7 +79,7 @@ fn undamaged() -> Image {
     let (_dir, database, backups) = place();
     let mut store = Store::open(&database, &backups).unwrap();
     store.commit(&everything()).unwrap();
-    store.load().unwrap()
+    store.snapshot().and_then(Snapshot::image).unwrap()
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn a_damaged_peer_setting_or_shared_thing_is_left_out_and_the_rest_is_read() {
         &row,
         |store, image| {
             gone(image, &|image| image.things.notes.clear());
-            assert_eq!(store.note("db/url").unwrap(), None);
+            assert_eq!(store.snapshot().unwrap().note("db/url").unwrap(), None);
         },
     );
     // Ids that were given are not given again.
@@ -148,13 +148,17 @@ fn a_damaged_message_is_what_its_deliveries_still_say() {
         &Row::Message(id(1)),
         |store, image| {
             assert_eq!(image.pending, whole.pending);
-            assert_eq!(store.message(id(1)).unwrap(), None);
-            let stored = store.stored(id(1)).unwrap().unwrap();
+            assert_eq!(store.snapshot().unwrap().message(id(1)).unwrap(), None);
+            let stored = store.snapshot().unwrap().stored(id(1)).unwrap().unwrap();
             let said = message(1, &[3]).head;
             assert_eq!((stored.head.from.peer, stored.head.sent_at, &*stored.head.thread), (said.from.peer, said.sent_at, "t-1"));
             assert_eq!((stored.deliveries, stored.idempotency_key), (vec![delivery(1, 3, Stage::Stored)], None));
-            assert_eq!(store.stored_after(None, 10).unwrap().0.len(), 4, "it goes with time as the others do");
-            assert_eq!(store.message(id(2)).unwrap(), Some(message(2, &[3])));
+            assert_eq!(
+                store.snapshot().unwrap().stored_after(None, 10).unwrap().0.len(),
+                4,
+                "it goes with time as the others do"
+            );
+            assert_eq!(store.snapshot().unwrap().message(id(2)).unwrap(), Some(message(2, &[3])));
         },
     );
 }
@@ -172,13 +176,13 @@ fn a_damaged_delivery_is_withheld() {
             || (id(n).to_u128(), 3),
             &Row::Delivery(id(n), PeerId(3)),
             |store, _| {
-                let stored = store.stored(id(n)).unwrap().unwrap();
+                let stored = store.snapshot().unwrap().stored(id(n)).unwrap().unwrap();
                 let [found] = stored.deliveries.as_slice() else { panic!("{stored:?}") };
                 assert_eq!((found.stage, &found.brief), (stage, &delivery(n, 3, stage).brief));
                 assert!(found.is_kept_back(), "{found:?}");
-                let seen_by_search = store.reader().snapshot().unwrap().deliveries(id(n)).unwrap();
+                let seen_by_search = store.snapshot().unwrap().deliveries(id(n)).unwrap();
                 assert!(seen_by_search.iter().all(|delivery| delivery.is_kept_back()));
-                assert_eq!(store.message(id(n)).unwrap(), Some(message(n, &[3])));
+                assert_eq!(store.snapshot().unwrap().message(id(n)).unwrap(), Some(message(n, &[3])));
             },
         );
     }
@@ -193,8 +197,8 @@ fn a_damaged_message_goes_with_the_key_that_names_it() {
     super::rewrite_message(&database, id(4), |bytes| bytes[7] ^= 1);
     let mut store = Store::open(&database, &backups).unwrap();
     store.commit(&[Change::RemoveMessage(id(4))]).unwrap();
-    assert_eq!(store.idempotency(PeerId(2), "key-4").unwrap(), None);
-    assert_eq!(store.idempotency(PeerId(2), "key-3").unwrap(), Some(id(3)));
+    assert_eq!(named(&store, 2, "key-4"), None);
+    assert_eq!(named(&store, 2, "key-3"), Some(id(3)));
     drop(store);
     assert!(Store::verify(&database).unwrap().is_sound());
 }
@@ -205,7 +209,7 @@ fn a_key_that_is_no_utf_8_is_a_damaged_record_too() {
     let (_dir, database, backups) = place();
     let mut store = Store::open(&database, &backups).unwrap();
     store.commit(&everything()).unwrap();
-    let writing = store.database.begin_write().unwrap();
+    let writing = store.snapshots.database.begin_write().unwrap();
     {
         let mut notes = writing.open_table(schema::NOTES).unwrap();
         let bytes = notes.get(b"db/url".as_slice()).unwrap().unwrap().value().to_vec();
@@ -216,9 +220,9 @@ fn a_key_that_is_no_utf_8_is_a_damaged_record_too() {
         reindex.insert(900, (1, 0, b"\xff".as_slice())).unwrap();
     }
     writing.commit().unwrap();
-    assert_eq!(store.load().unwrap().things.notes.len(), 1);
-    assert_eq!(store.idempotency(PeerId(2), "key-1").unwrap(), Some(id(1)));
-    assert_eq!(store.reader().snapshot().unwrap().reindex_after(899, 9).unwrap(), [(900, None)]);
+    assert_eq!(store.snapshot().and_then(Snapshot::image).unwrap().things.notes.len(), 1);
+    assert_eq!(named(&store, 2, "key-1"), Some(id(1)));
+    assert_eq!(store.snapshot().unwrap().reindex_after(899, 9).unwrap(), [(900, None)]);
     drop(store);
     assert_eq!(Store::verify(&database).unwrap().problems_total, 2);
 }

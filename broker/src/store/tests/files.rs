@@ -13,8 +13,8 @@ use redb::{Database, ReadableTable, StorageBackend, WriteTransaction};
 use super::super::error::{Doing, WRITE};
 use super::super::migrate::{STEPS, Step};
 use super::super::{
-    CACHE_BYTES, CHECKED_AT_OPEN_BYTES_MAX, OpenError, Problem, Row, SCHEMA_VERSION, Store, StoreError, VerifyReport, record,
-    schema,
+    CACHE_BYTES, CHECKED_AT_OPEN_BYTES_MAX, OpenError, Problem, Row, SCHEMA_VERSION, Snapshot, Span, Store, StoreError,
+    VerifyReport, record, schema,
 };
 use super::crash_disk::{CrashDisk, Draw};
 use super::{channel, contents, delivery, filled, id, new_store, open_error, peer, place, put, send, task};
@@ -54,14 +54,19 @@ fn a_snapshot_reads_on_where_nothing_else_holds_the_database() {
         store.commit(&sent).unwrap();
     }
     drop(store);
-    let snapshot = Store::look(&database).unwrap().snapshot().unwrap();
+    let snapshot = Store::open_for_reading(&database).unwrap().take().unwrap();
     let mut seen = 0;
-    snapshot
-        .messages_after(None, |message| {
+    let mut span = Span { oldest_first: true, ..Span::default() };
+    loop {
+        let next = snapshot.scan(span, usize::MAX, |message| {
             seen += u64::from(message.text == long);
             ControlFlow::Continue(())
-        })
-        .unwrap();
+        });
+        span.after = next.unwrap();
+        if span.after.is_none() {
+            break;
+        }
+    }
     assert_eq!(seen, count);
 }
 
@@ -70,7 +75,7 @@ fn a_creation_that_was_killed_does_not_matter() {
     let (_dir, database, backups) = place();
     std::fs::write(database.with_extension("redb.new"), b"half a database").unwrap();
     Store::open(&database, &backups).unwrap().commit(&send(1, &[3])).unwrap();
-    assert_eq!(Store::open(&database, &backups).unwrap().load().unwrap().messages, 1);
+    assert_eq!(Store::open(&database, &backups).unwrap().snapshot().and_then(Snapshot::image).unwrap().messages, 1);
     assert!(!database.with_extension("redb.new").exists());
 }
 
@@ -213,7 +218,7 @@ fn failing_step(writing: &WriteTransaction) -> Result<(), StoreError> {
 }
 
 fn runs(store: &Store) -> u8 {
-    let meta = store.read().unwrap().open_table(schema::META).unwrap();
+    let meta = store.snapshot().unwrap().reading().open_table(schema::META).unwrap();
     meta.get("runs").unwrap().map_or(0, |bytes| bytes.value()[0])
 }
 
@@ -361,7 +366,7 @@ fn verify_names_what_does_not_fit_together() {
     store.commit(&[put(delivery(1, 3, Stage::Stored), None)]).unwrap();
     store.commit(&send(2, &[1, 8])).unwrap();
     store.commit(&[Change::PutIdempotencyKey { sender: PeerId(3), key: "k".into(), message: id(7) }]).unwrap();
-    let writing = store.database.begin_write().unwrap();
+    let writing = store.snapshots.database.begin_write().unwrap();
     writing.open_table(schema::SETTLED).unwrap().insert((id(2).to_u128(), 3), [9u8].as_slice()).unwrap();
     let misplaced = record::encode(&Row::Delivery(id(2), PeerId(4)), &delivery(2, 4, Stage::Dead)).unwrap();
     writing.open_table(schema::EXPIRED).unwrap().insert((id(2).to_u128(), 4), misplaced.as_slice()).unwrap();

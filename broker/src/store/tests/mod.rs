@@ -33,7 +33,7 @@ use redb::ReadableTable;
 use tempfile::TempDir;
 
 use super::migrate::STEPS;
-use super::{OpenError, Store, StoreError, open_database};
+use super::{OpenError, Snapshot, Store, StoreError, open_database};
 pub(crate) use crash_disk::Draw;
 use crash_disk::{CrashDisk, Fault};
 
@@ -220,6 +220,11 @@ pub(crate) fn store_on_a_disk_that_fills() -> (Store, impl FnOnce()) {
     (new_store(disk.clone()), move || disk.fail(Fault::FailsFrom(1, ENOSPC)))
 }
 
+/// A new store in memory.
+pub(crate) fn store_on_a_disk_that_lasts() -> Store {
+    new_store(CrashDisk::new())
+}
+
 /// Reopens what a disk holds; says whether all of it had to be walked through.
 fn reopen(disk: CrashDisk) -> (Store, bool) {
     let (database, repaired) = open_database(disk).unwrap();
@@ -239,18 +244,25 @@ struct Contents {
 
 fn contents(store: &Store) -> Contents {
     let mut messages = Vec::new();
-    let next = store.scan(super::Span::default(), usize::MAX, |message| {
+    let next = store.snapshot().unwrap().scan(super::Span::default(), usize::MAX, |message| {
         messages.push(message);
         ControlFlow::Continue(())
     });
     assert_eq!(next.unwrap(), None);
-    let stored: Vec<_> = messages.iter().map(|message| store.stored(message.head.id).unwrap().unwrap()).collect();
+    let stored: Vec<_> =
+        messages.iter().map(|message| store.snapshot().unwrap().stored(message.head.id).unwrap().unwrap()).collect();
     let keys = messages.iter().filter_map(|message| message.idempotency_key.as_deref());
-    let keys = keys.filter_map(|key| store.idempotency(PeerId(2), key).unwrap()).collect();
-    let orphans = store.orphans(None, usize::MAX).unwrap();
-    let image = store.load().unwrap();
-    let notes = image.things.notes.iter().map(|head| store.note(&head.key).unwrap().unwrap()).collect();
+    let keys = keys.filter_map(|key| named(store, 2, key)).collect();
+    let orphans = store.snapshot().unwrap().orphans(None, usize::MAX).unwrap();
+    let image = store.snapshot().and_then(Snapshot::image).unwrap();
+    let notes = image.things.notes.iter().map(|head| store.snapshot().unwrap().note(&head.key).unwrap().unwrap()).collect();
     Contents { image, messages, stored, orphans, keys, notes }
+}
+
+/// The message that an idempotency key named.
+fn named(store: &Store, sender: u64, key: &str) -> Option<MessageId> {
+    let sent = store.snapshot().unwrap().sent_under(PeerId(sender), key).unwrap();
+    sent.map(|(stored, _)| stored.head.id)
 }
 
 /// A directory with a database path and a backups directory.

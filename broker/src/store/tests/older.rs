@@ -32,7 +32,7 @@ fn a_store_of_schema_1_with_every_kind_of_record_reads_the_same_after_its_migrat
     write_version_1(&database);
     let mut store = Store::open(&database, &backups).unwrap();
     assert_eq!(contents(&store), contents(&fresh));
-    let rows = |store: &Store| store.reader().snapshot().unwrap().reindex_after(0, 100).unwrap();
+    let rows = |store: &Store| store.snapshot().unwrap().reindex_after(0, 100).unwrap();
     assert_eq!(rows(&store), rows(&fresh));
     let copies: Vec<_> = std::fs::read_dir(&backups).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert_eq!(copies.len(), 1);
@@ -102,11 +102,11 @@ fn a_peer_of_schema_1_without_the_last_fields_is_migrated_too() {
     writing.commit().unwrap();
     drop(old);
     let store = Store::open(&database, &backups).unwrap();
-    let reading = store.reader().snapshot().unwrap();
+    let reading = store.snapshot().unwrap();
     assert_eq!(reading.peer_name(PeerId(3)).unwrap(), Some("calm-fox-3".into()));
     assert_eq!(reading.peer_name(PeerId(4)).unwrap(), None);
     assert_eq!(store.take_damage(), [Row::Peer(PeerId(4))], "what could not be read cannot be read now");
-    let bytes = store.read().unwrap().open_table(schema::PEERS).unwrap().get(3).unwrap().unwrap().value().to_vec();
+    let bytes = store.snapshot().unwrap().reading().open_table(schema::PEERS).unwrap().get(3).unwrap().unwrap().value().to_vec();
     let read: PeerRecord = record::decode(&Row::Peer(PeerId(3)), &bytes).unwrap();
     assert_eq!(read, PeerRecord { client_process: None, ..peer(3) });
 }
@@ -135,7 +135,7 @@ fn verify_says_of_a_store_of_schema_1_what_its_migration_makes_of_it() {
     assert_eq!(report.schema, 1);
     assert_eq!(std::fs::read(&database).unwrap(), VERSION_1, "it changes nothing");
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "it leaves nothing");
-    let reading = Store::look(&database).unwrap().snapshot().unwrap();
+    let reading = Store::open_for_reading(&database).unwrap().take().unwrap();
     assert_eq!(reading.peer_name(PeerId(3)).unwrap(), Some("calm-fox-3".into()));
     drop(reading);
     drop(Store::open(&database, &backups).unwrap());

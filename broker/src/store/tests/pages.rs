@@ -17,7 +17,7 @@ use super::super::migrate::STEPS;
 use super::super::pages::format::{self, LEAF, PAGE_BYTES, Root, Shape, TABLES};
 use super::super::pages::guard::GuardedFile;
 use super::super::pages::survey;
-use super::super::{CHECKED_AT_OPEN_BYTES_MAX, OpenError, Problem, Row, Store, Walk, schema, witness};
+use super::super::{CHECKED_AT_OPEN_BYTES_MAX, OpenError, Problem, Row, Snapshot, Store, Walk, schema, witness};
 use super::crash_disk::Draw;
 use super::{delivery, id, message, moved, note, peer, place, put, put_thing, send};
 use peer_core::thing::Thing;
@@ -183,7 +183,7 @@ fn put_file(database: &Path, file: &[u8], note: &[u8]) {
 /// Every message that is found, whichever way it is sought, is the one that was stored. Returns how many are not found.
 fn missing(store: &Store, what: &str) -> u64 {
     let mut found = vec![false; MESSAGES as usize + 1];
-    let next = store.scan(super::super::Span::default(), usize::MAX, |stored| {
+    let next = store.snapshot().unwrap().scan(super::super::Span::default(), usize::MAX, |stored| {
         let n = stored.head.sent_at.0 - super::NOW;
         if n <= MESSAGES {
             assert!(stored == large_message(n), "{what}: message {n}");
@@ -194,11 +194,11 @@ fn missing(store: &Store, what: &str) -> u64 {
     assert_eq!(next.unwrap(), None);
     let mut missing = 0;
     for n in 1..=MESSAGES {
-        let stored = store.message(id(n)).unwrap();
+        let stored = store.snapshot().unwrap().message(id(n)).unwrap();
         assert!(stored.is_none() != found[n as usize], "{what}: message {n} is found in one way and not in the other");
         missing += u64::from(stored.is_none());
         if n.is_multiple_of(7)
-            && let Some(stored) = store.stored(id(n)).unwrap()
+            && let Some(stored) = store.snapshot().unwrap().stored(id(n)).unwrap()
         {
             assert!(stored.deliveries.iter().all(|found| found.is_kept_back() || *found == delivery_of(n)), "{what}: {n}");
         }
@@ -215,7 +215,7 @@ fn outlive(damaged: &[u8], what: &str) -> u64 {
     let (_dir, database, backups) = place();
     put_file(&database, damaged, &LARGE.1);
     let mut store = open(&database, &backups).unwrap_or_else(|error| panic!("{what}: {error:?}"));
-    let image = store.load().unwrap();
+    let image = store.snapshot().and_then(Snapshot::image).unwrap();
     let lost = missing(&store, what);
     let mut walk = Walk::default();
     while store.look_on(&mut walk).unwrap() {}
@@ -225,7 +225,7 @@ fn outlive(damaged: &[u8], what: &str) -> u64 {
     // Writing goes through the same pages.
     let mut changes = Vec::new();
     for n in (1..MESSAGES - WAITING).step_by(11) {
-        let stored = store.stored(id(n)).unwrap();
+        let stored = store.snapshot().unwrap().stored(id(n)).unwrap();
         if stored.is_some_and(|stored| stored.deliveries == [delivery_of(n)]) {
             changes.push(Change::RemoveMessage(id(n)));
         }
@@ -234,11 +234,11 @@ fn outlive(damaged: &[u8], what: &str) -> u64 {
     changes.push(put(delivery(MESSAGES + 90, 3, Stage::Held), None));
     store.commit(&changes).unwrap_or_else(|error| panic!("{what}: {error:?}"));
     store.checkpoint(None).unwrap();
-    assert_eq!(store.message(id(MESSAGES + 1)).unwrap(), Some(message(MESSAGES + 1, &[3])), "{what}");
+    assert_eq!(store.snapshot().unwrap().message(id(MESSAGES + 1)).unwrap(), Some(message(MESSAGES + 1, &[3])), "{what}");
     drop(store);
     let store = open(&database, &backups).unwrap_or_else(|error| panic!("{what}, again: {error:?}"));
-    assert_eq!(store.message(id(MESSAGES + 1)).unwrap(), Some(message(MESSAGES + 1, &[3])), "{what}, again");
-    store.load().unwrap();
+    assert_eq!(store.snapshot().unwrap().message(id(MESSAGES + 1)).unwrap(), Some(message(MESSAGES + 1, &[3])), "{what}, again");
+    store.snapshot().and_then(Snapshot::image).unwrap();
     lost
 }
 
@@ -336,7 +336,7 @@ fn no_sound_page_is_taken_for_a_damaged_one() {
                 next += 1;
             }
             let purged = 1 + draw.next() % (MESSAGES - WAITING);
-            if store.message(id(purged)).unwrap().is_some() {
+            if store.snapshot().unwrap().message(id(purged)).unwrap().is_some() {
                 changes.push(Change::RemoveMessage(id(purged)));
             }
             store.commit(&changes).unwrap();
@@ -344,7 +344,7 @@ fn no_sound_page_is_taken_for_a_damaged_one() {
                 store.checkpoint(None).unwrap();
             }
             for _ in 0..20 {
-                store.stored(id(1 + draw.next() % next)).unwrap();
+                store.snapshot().unwrap().stored(id(1 + draw.next() % next)).unwrap();
             }
         }
         let mut walk = Walk::default();
@@ -450,13 +450,13 @@ fn a_damaged_branch_is_told_before_the_start_and_the_damaged_file_is_kept() {
         (vec![Problem::Unreadable(Row::Page(branch as u64))], 280, 280)
     );
     assert!(std::fs::read(&database).unwrap() == damaged, "looking at it changes nothing");
-    let error = Store::look(&database).unwrap_err();
+    let error = Store::open_for_reading(&database).unwrap_err();
     assert!(matches!(error, OpenError::Damaged { .. }), "{error:?}");
 
     let store = Store::open(&database, &backups).unwrap();
     assert_eq!(store.take_damage(), [Row::Page(branch as u64)]);
-    assert_eq!(store.load().unwrap().pending.len(), 280);
-    assert_eq!(store.message(id(280)).unwrap().map(|message| message.text.len()), Some(60 * 1024));
+    assert_eq!(store.snapshot().and_then(Snapshot::image).unwrap().pending.len(), 280);
+    assert_eq!(store.snapshot().unwrap().message(id(280)).unwrap().map(|message| message.text.len()), Some(60 * 1024));
     drop(store);
     assert!(Store::verify(&database).unwrap().is_sound());
     let kept: Vec<_> = std::fs::read_dir(&backups).unwrap().map(|entry| entry.unwrap().path()).collect();

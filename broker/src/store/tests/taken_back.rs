@@ -6,7 +6,7 @@ use peer_core::step::Change;
 use peer_proto::ids::PeerId;
 use peer_proto::policy::Policy;
 
-use super::super::{Problem, Row, Store, witness};
+use super::super::{Problem, Row, Snapshot, Store, witness};
 use super::crash_disk::Draw;
 use super::{peer, place, send, settings};
 
@@ -44,7 +44,10 @@ fn a_kill_and_a_clean_end_take_nothing_back() {
     put(&database, &image, &note);
     assert!(Store::verify(&database).unwrap().is_sound());
     let store = Store::open(&database, &backups).unwrap();
-    assert_eq!((store.take_damage(), store.load().unwrap().settings), (vec![], settings(Policy::Hold)));
+    assert_eq!(
+        (store.take_damage(), store.snapshot().and_then(Snapshot::image).unwrap().settings),
+        (vec![], settings(Policy::Hold))
+    );
 }
 
 /// The note is not synced: a power cut may leave one of an earlier commit, or none.
@@ -74,7 +77,7 @@ fn a_wrong_bit_that_takes_the_last_commit_back_is_said_at_the_start() {
         let report = Store::verify(&database);
         match Store::open(&database, &backups) {
             Ok(store) => {
-                let lost = store.load().unwrap().settings != settings(Policy::Hold);
+                let lost = store.snapshot().and_then(Snapshot::image).unwrap().settings != settings(Policy::Hold);
                 assert_eq!(store.take_damage() == [Row::LastCommit], lost, "bit {bit} of the slot");
                 let problems = report.unwrap().problems;
                 assert_eq!(problems == [Problem::TakenBack], lost, "bit {bit} of the slot: {problems:?}");
@@ -98,7 +101,7 @@ fn no_wrong_bit_anywhere_takes_the_last_commit_back_in_silence() {
         damaged[at] ^= 1 << draw.below(8);
         put(&database, &damaged, &note);
         let Ok(store) = Store::open(&database, &backups) else { continue };
-        let lost = store.load().unwrap().settings != settings(Policy::Hold);
+        let lost = store.snapshot().and_then(Snapshot::image).unwrap().settings != settings(Policy::Hold);
         assert!(!lost || store.damaged() > 0, "seed {seed}");
     }
 }
