@@ -30,6 +30,7 @@ pub(crate) use control::{Control, ControlError};
 use control::{Notes, SOCKET};
 use processes::{Hosted, Process};
 
+use crate::event::Event;
 use crate::session::Session;
 use crate::title;
 
@@ -129,12 +130,12 @@ pub(crate) async fn settle(session: &Arc<Session>) -> bool {
 }
 
 /// A host without a control socket names its threads by the files that it holds open.
-fn settle_by_files(session: &Session, hosted: &Hosted) -> bool {
+fn settle_by_files(session: &Arc<Session>, hosted: &Hosted) -> bool {
     match hosted.threads.as_slice() {
         [] => true,
         [only] => {
             session.state().codex.heard_of(only, false);
-            session.settle_on(seat(only), Some(only.clone()));
+            session.handle(Event::SettledOn { seat: seat(only), conversation: Some(only.clone()) });
             find_record(session);
             true
         }
@@ -143,22 +144,22 @@ fn settle_by_files(session: &Session, hosted: &Hosted) -> bool {
         // One terminal's. This one's is a later one: another conversation there, or a subagent. Either shares the first one's
         // mailbox, and the client's first call tells which it is.
         [first, ..] => {
-            session.settle_on(seat(first), None);
+            session.handle(Event::SettledOn { seat: seat(first), conversation: None });
             true
         }
     }
 }
 
 /// Looks for the thread's record among what its host writes, unless it is known.
-pub(crate) fn find_record(session: &Session) {
+pub(crate) fn find_record(session: &Arc<Session>) {
     let thread = {
         let state = session.state();
-        state.codex.thread.clone().filter(|_| state.facts.transcript.is_none() && !state.codex.is_subagent)
+        state.codex.thread.clone().filter(|_| state.core.record().is_none() && !state.codex.is_subagent)
     };
     let Some(thread) = thread else { return };
     let hosted = Hosted::by(session.surroundings.client_pid);
     if let Some(record) = hosted.record(&thread) {
-        session.state().facts.transcript = Some(record.to_path_buf());
+        session.handle(Event::RecordAt(record.to_path_buf()));
     }
 }
 
@@ -178,16 +179,16 @@ async fn settle_with_host(session: &Arc<Session>, control: Control, mut notes: N
         state.codex.terminal = terminal;
         state.codex.asked_name = Some(if is_subagent { None } else { asked_name(session, terminal) });
         session.title.is_in(terminal.and_then(|terminal| titled_tab(session, terminal)).filter(|_| !is_subagent));
-        if !is_subagent {
-            state.facts.transcript = about["path"].as_str().map(PathBuf::from);
-            state.facts.activity = activity(&about["status"]);
-        }
     }
     if is_subagent {
-        session.settle_on(seat(&root), Some(root));
+        session.handle(Event::SettledOn { seat: seat(&root), conversation: Some(root) });
         session.state().codex.control = None;
         return true;
     }
+    if let Some(record) = about["path"].as_str() {
+        session.handle(Event::RecordAt(PathBuf::from(record)));
+    }
+    session.handle(Event::HostSays(activity(&about["status"])));
     let before = match terminal {
         Some(terminal) => supersede(&control, &thread, terminal).await,
         None => None,
@@ -201,7 +202,7 @@ async fn settle_with_host(session: &Arc<Session>, control: Control, mut notes: N
     let before = before.filter(|_| !is_fork);
     let own = seat(&root);
     let moves_on_to = own.clone().filter(|_| before.is_some());
-    session.settle_on(before.as_deref().map_or(own, seat), Some(root));
+    session.handle(Event::SettledOn { seat: before.as_deref().map_or(own, seat), conversation: Some(root) });
     tokio::spawn(attend(Arc::clone(session), notes, moves_on_to));
     true
 }
@@ -342,24 +343,19 @@ async fn attend(session: Arc<Session>, mut notes: Notes, moved_on_to: Option<Sea
                     let mut state = session.state();
                     state.codex.terminal = None;
                     state.codex.was_closed = true;
-                    state.facts.activity != Some(Activity::Working)
+                    state.core.activity() != Some(Activity::Working)
                 };
                 if is_idle {
                     rest(&session).await;
                 }
-                session.report();
+                session.see_ways();
             }
         }
     }
     // Nobody tells any more whether it works.
-    {
-        let mut state = session.state();
-        state.codex.control = None;
-        if !state.facts.hooks_come {
-            state.facts.activity = None;
-        }
-    }
-    session.report();
+    session.state().codex.control = None;
+    session.see_ways();
+    session.handle(Event::HostSays(None));
 }
 
 async fn heard(session: &Arc<Session>, method: &str, params: &Value) {
@@ -382,9 +378,7 @@ async fn heard(session: &Arc<Session>, method: &str, params: &Value) {
             if activity == Activity::Idle {
                 take_back_what_was_dropped(session, &control, &thread).await;
             }
-            session.set_activity(activity);
-            // A hook may have told before, when nothing could be pushed yet.
-            session.offer();
+            session.handle(Event::HostSays(Some(activity)));
             if activity == Activity::Idle && session.state().codex.was_closed {
                 rest(session).await;
             }
@@ -400,7 +394,7 @@ async fn heard(session: &Arc<Session>, method: &str, params: &Value) {
 /// Codex forgets what was steered into a turn that its user then interrupted: what its record does not have was shown to
 /// nobody.
 async fn take_back_what_was_dropped(session: &Arc<Session>, control: &Control, thread: &str) {
-    if session.state().inbox.only_with(Carrier::AppServer).is_empty() {
+    if session.state().core.inbox().only_with(Carrier::AppServer).is_empty() {
         return;
     }
     let newest = json!({ "threadId": thread, "limit": 1, "sortDirection": "desc" });
@@ -409,10 +403,12 @@ async fn take_back_what_was_dropped(session: &Arc<Session>, control: &Control, t
         return;
     }
     session.look_into_transcript();
-    let state = &mut *session.state();
-    let given = state.inbox.only_with(Carrier::AppServer);
-    let dropped: Vec<_> = given.into_iter().filter(|message| !state.transcript.has(*message)).collect();
-    state.inbox.take_back(&dropped, Carrier::AppServer);
+    let messages = {
+        let state = session.state();
+        let given = state.core.inbox().only_with(Carrier::AppServer);
+        given.into_iter().filter(|message| !state.transcript.has(*message)).collect()
+    };
+    session.handle(Event::Dropped { carrier: Carrier::AppServer, messages });
 }
 
 /// A conversation that no terminal has open, and that has nothing to do, reads nothing: its mail waits.

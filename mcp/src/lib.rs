@@ -1,15 +1,15 @@
 //! The MCP adapter: an MCP server on standard input and output on one side, a session with the broker on the other.
 //!
-//! It turns pushed frames into what the client's model can see, and what the client then does into evidence. It knows MCP
-//! and the broker's protocol, and decides nothing about delivery: the broker does. It never prints: standard output is
-//! the client's.
+//! It turns pushed frames into what the client's model can see, and what the client then does into evidence. What decides is
+//! [`peer_mcp_core`], which has no clock and no file; here are its hands. They know MCP, the broker's protocol, and what a
+//! client writes and listens to. They never print: standard output is the client's.
 //!
 //! Modules, in the order in which to read them:
 //!
 //! - `server`: what the client asks, answered.
 //! - `tools`: what each tool does.
-//! - `session`: the connection to the broker, kept alive.
-//! - `carriers`: the ways into the model.
+//! - `session`: the connection to the broker, kept alive, and `Session::handle`, through which everything reaches the core.
+//! - `carriers`: the ways into the model, one file for each.
 //! - `claude`, `transcript`, `watch`: what the client itself says of its session, in files.
 //! - `summary`, `title`: what others and the person see of the session before it says a word.
 //! - `lenient`, `json_scan`: what odd clients write, understood. Pure.
@@ -51,7 +51,7 @@ use std::time::Duration;
 pub use hook_input::hook_call_in;
 pub use json_scan::JsonScan;
 use peer_client::{ConnectError, Endpoint, start};
-use peer_mcp_core::{call, facts, inbox};
+use peer_mcp_core::{call, event, inbox, ways};
 use rmcp::ServiceExt;
 use rmcp::service::ServerInitializeError;
 use tokio::runtime::Runtime;
@@ -122,7 +122,9 @@ async fn run(endpoint: Result<Endpoint, ConnectError>, interrupts: Interrupts) -
     let input_closed = Arc::new(Notify::new());
     let (profile, odd_profile) = profile(config.profile);
     let session = Session::new(surroundings(config), endpoint, outgoing.clone());
-    let pipe = ClientPipe::new(input, outgoing.clone(), Arc::clone(&input_closed));
+    let told = Arc::clone(&session);
+    let tell = move |event| drop(told.handle(event));
+    let pipe = ClientPipe::new(input, outgoing.clone(), Arc::clone(&input_closed), tell);
     let server = Server::new(Arc::clone(&session), dormant, profile);
     if let Some(notice) = odd_profile {
         session.notice(notice);

@@ -18,11 +18,12 @@ use rmcp::model::{
 use rmcp::service::{NotificationContext, RequestContext, RoleServer};
 use serde_json::json;
 
-use crate::call::Call;
+use crate::call::Caller;
 use crate::carriers::{hook, tool_result};
 use crate::codex;
-use crate::inbox::{Ask, Caller};
+use crate::event::{Due, Event, HookOutcome};
 use crate::session::{CallError, Client, ClientKind, Session};
+use crate::stdio::Call;
 use crate::tools::{Mail, Output, Profile, ToolCall, ToolError, ToolName};
 
 /// The newest protocol version that has a handshake; a channel is not registered by a client that negotiated a later one.
@@ -91,9 +92,10 @@ impl Server {
         }
         let output = match hook {
             Some(hook) => {
-                let output = hook::answer(&self.session, &hook).await;
-                self.session.tried(Some(output.asks_with()));
-                output.text
+                let mut output = hook::answer(&self.session, &hook).await;
+                let text = std::mem::take(&mut output.text);
+                output.answered(&self.session, HookOutcome::Handed);
+                text
             }
             None => String::new(),
         };
@@ -109,7 +111,7 @@ impl Server {
         root: Option<&str>,
         context: &RequestContext<RoleServer>,
     ) -> Output {
-        let since = self.session.state().inbox.arrivals();
+        let since = self.session.state().core.inbox().arrivals();
         let call = ToolCall { session: &self.session, caller, context, since };
         let acted = match tool.parse(arguments) {
             Ok(act) => match &caller.conversation {
@@ -139,18 +141,18 @@ impl Server {
         }
         text.push_str(&output.text);
         let Mail::Due { also, budget } = output.mail else { return text };
-        if self.session.connected().is_none() || !self.session.carries_mail(caller) {
+        if self.session.connected().is_none() || !self.session.state().core.carries_mail(caller.call) {
             return text;
         }
         // Lost just now: what is due comes with the next result.
         let Ok(received) = tool_result::receive(&self.session, Filter::default()).await else { return text };
-        if let Some(tool_use) = tool_use.filter(|_| self.session.state().inbox.is_any_due())
+        if let Some(tool_use) = tool_use.filter(|_| self.session.state().core.inbox().is_any_due())
             && self.session.is_subagents_call(tool_use).await
         {
             return text;
         }
-        let ask = Ask { also, budget, home: &self.session.surroundings.home, ..Ask::DUE };
-        let block = tool_result::block(&self.session, caller, ask, received.waiting);
+        let due = Due { among: None, also, limit: usize::MAX, peek: false, budget, waiting: received.waiting };
+        let block = tool_result::block(&self.session, caller.call, due);
         if !block.text.is_empty() {
             if !text.ends_with('\n') {
                 text.push('\n');
@@ -225,7 +227,7 @@ impl ServerHandler for Server {
             self.session.state().codex.heard_of(thread, is_subagent);
         }
         if context.meta.0.0.contains_key(codex::TURN) {
-            self.session.state().inbox.trust_record_alone();
+            self.session.handle(Event::RecordAlone);
         }
         if request.name == HOOK_TOOL {
             return Ok(self.hook(request.arguments.unwrap_or_default(), thread, began).await);
@@ -243,19 +245,17 @@ impl ServerHandler for Server {
             return Err(ErrorData::invalid_params(format!("there is no tool {name}; the tools are {}", known.join(", ")), None));
         };
         let tool_use = meta("claudecode/toolUseId");
-        let caller = Caller {
-            // Calls come through our own pipe, which marks each; one that did not proves nothing and is proved by nothing.
-            call: context.extensions.get::<Arc<Call>>().cloned().unwrap_or_default(),
-            conversation: thread,
-            is_subagent: is_subagent
-                || tool_use.as_ref().and_then(|call| self.session.state().facts.is_subagent(call)) == Some(true),
-        };
-        if self.session.carries_mail(&caller) {
-            self.session.tried(None);
-        }
-        self.session.reassert_title();
+        // Calls come through our own pipe, which marks each; one that did not proves nothing and is proved by nothing.
+        let Call { id: call, written_before } = context.extensions.get::<Call>().copied().unwrap_or_default();
+        let caller = Caller { call, written_before, conversation: thread.clone(), is_subagent };
         self.session.look_into_transcript();
-        tool_result::prove(&self.session, &caller);
+        self.session.handle(Event::ToolCalled {
+            call,
+            written_before,
+            conversation: thread,
+            is_subagent,
+            tool_use: tool_use.clone(),
+        });
         let output = self.answer(tool, request.arguments.unwrap_or_default(), &caller, root.as_deref(), &context).await;
         let text = self.with_mail(&output, &caller, tool_use.as_deref()).await;
         Ok(result(&text, output.failed, began).into())

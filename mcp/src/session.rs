@@ -1,13 +1,13 @@
-//! This adapter's session with the broker: the connection, who we are there, and what the broker pushed.
+//! This adapter's session with the broker: the connection, and the core that everything is told to.
 //!
-//! Knows when to connect, register, bind and come back, and keeps the [`Inbox`] in step with the pushes. Does not know
-//! what tools there are, nor what a client shows. The invariants:
+//! Knows when to connect, register and come back, and does what the core wants done at the broker. Does not know what tools
+//! there are, what a client shows, nor what follows from an event. The invariants:
 //!
+//! - Whatever changes what the adapter decides goes through [`Session::handle`], which awaits nothing.
 //! - One task ([`task`]) owns the connection's pushes and applies them in order; [`Session::settle_pushes`] waits for it, so that
 //!   whoever has an answer has also what was pushed before it.
 //! - A connection is made only where something needs it: after a loss at once and for a while, then with the next call.
 
-mod evidence;
 mod seat;
 mod sight;
 mod task;
@@ -19,10 +19,11 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use peer_client::{ConnectError, Connection, Endpoint, RequestError};
-use peer_proto::ids::PeerId;
+use peer_mcp_core::adapter::{Adapter, Settings};
+use peer_proto::ids::MessageId;
 use peer_proto::message::Carrier;
 use peer_proto::refusal::{ErrorCode, Refusal};
-use peer_proto::request::{Registered, Reply, Request, Resume, Seat};
+use peer_proto::request::{Reply, Request};
 use thiserror::Error;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -31,16 +32,15 @@ use crate::carriers;
 use crate::claude::Inherited;
 use crate::codex::Codex;
 use crate::directory::spelled;
-use crate::facts::Facts;
+use crate::event::{Action, Event};
 use crate::git;
-use crate::inbox::{Caller, Inbox};
-use crate::render;
 use crate::stdio::Outgoing;
 use crate::summary::{self, FirstSummary};
 use crate::title::Title;
 use crate::transcript::Transcript;
 
 pub(crate) use peer_mcp_core::ClientKind;
+pub(crate) use peer_mcp_core::adapter::renamed;
 
 /// How long a tool call waits for the broker, in milliseconds. Starting one takes a fraction of it.
 const CALL_PATIENCE_MS: u64 = 10_000;
@@ -105,16 +105,6 @@ impl Surroundings {
     }
 }
 
-/// Who we are at the broker.
-#[derive(Clone, Debug)]
-pub(crate) struct Identity {
-    pub(crate) peer: PeerId,
-    pub(crate) name: String,
-    /// Mail comes to this adapter, and not to another one of this client.
-    pub(crate) takes_mail: bool,
-    resume: Resume,
-}
-
 /// The session. Shared by the tools, the client's notifications and the task that serves the connection.
 pub(crate) struct Session {
     pub(crate) surroundings: Surroundings,
@@ -135,28 +125,24 @@ pub(crate) struct Session {
     leaving: Mutex<Option<&'static str>>,
     /// Wakes the task that serves the connection, to leave.
     leave: Notify,
-    /// There may be something to push.
-    offer: Notify,
+    /// The core wants to know which ways into the client there are.
+    look: Notify,
+    /// The core may name another time than before.
+    timer: Notify,
     /// Something was given to the client, and its record may tell what became of it.
     given: Notify,
     barriers: mpsc::UnboundedSender<oneshot::Sender<()>>,
     binding: tokio::sync::Mutex<()>,
     /// One relayed hook at a time: what a hook that was gone had taken is back before the next one looks.
     pub(crate) hooks: tokio::sync::Mutex<()>,
-    closing: AtomicBool,
     /// What the task needs, until it is started.
     unstarted: Mutex<Option<Unstarted>>,
 }
 
 /// What several parties change. No lock is held while anything is awaited.
-#[derive(Default)]
 pub(crate) struct State {
-    pub(crate) inbox: Inbox,
-    pub(crate) identity: Option<Identity>,
-    /// Who we were last, also where the broker does not know our token any more.
-    was: Option<PeerId>,
-    /// What is known of the client's session.
-    pub(crate) facts: Facts,
+    /// What decides. It is told of everything by [`Session::handle`]; others only read it.
+    pub(crate) core: Adapter,
     /// What is known of Codex's thread.
     pub(crate) codex: Codex,
     /// How far the client's own record of it was read.
@@ -166,13 +152,33 @@ pub(crate) struct State {
     pub(crate) first_summary: FirstSummary,
     /// The client has said that it is ready for notifications of ours, and may show them.
     pub(crate) channel_open: bool,
-    /// Tool calls that wait for a message: what comes meanwhile is theirs to show.
-    pub(crate) waits: usize,
-    /// The conversation that mail rides on: the first that called a tool.
-    main_conversation: Option<String>,
-    seat: Option<Seat>,
+    /// When the core wants to be asked again.
+    timeout: Option<u64>,
     name_refused: bool,
     notices: VecDeque<String>,
+}
+
+impl State {
+    fn new(surroundings: &Surroundings) -> Self {
+        let core = Adapter::new(Settings {
+            home: surroundings.home.clone(),
+            claude_session: surroundings.claude_session.clone(),
+            carriers_off: surroundings.carriers_off.clone(),
+            wakeups_per_hour: surroundings.wakeups_per_hour,
+            wake_unattended: surroundings.wake_unattended,
+        });
+        Self {
+            core,
+            codex: Codex::default(),
+            transcript: Transcript::default(),
+            repository: None,
+            first_summary: FirstSummary::default(),
+            channel_open: false,
+            timeout: None,
+            name_refused: false,
+            notices: VecDeque::new(),
+        }
+    }
 }
 
 struct Unstarted {
@@ -239,25 +245,25 @@ impl Session {
         let (barriers, receiver) = mpsc::unbounded_channel();
         let title = Title::of_tab(surroundings.tab_title.then_some(surroundings.client_pid));
         Arc::new(Self {
-            surroundings,
             outgoing,
             title,
             began: Instant::now(),
             client: OnceLock::new(),
-            state: Mutex::default(),
+            state: Mutex::new(State::new(&surroundings)),
             link: watch::Sender::new(Link::Trying { last: None }),
             news: watch::Sender::new(0),
             wanted: AtomicBool::new(false),
             call_came: Notify::new(),
             leaving: Mutex::default(),
             leave: Notify::new(),
-            offer: Notify::new(),
+            look: Notify::new(),
+            timer: Notify::new(),
             given: Notify::new(),
             barriers,
             binding: tokio::sync::Mutex::default(),
             hooks: tokio::sync::Mutex::default(),
-            closing: AtomicBool::new(false),
             unstarted: Mutex::new(Some(Unstarted { endpoint, barriers: receiver })),
+            surroundings,
         })
     }
 
@@ -271,10 +277,84 @@ impl Session {
         self.began + Duration::from_millis(at)
     }
 
+    /// Tells the core what happened, and does what it wants done. Returns what only whoever told it can do: a block to show,
+    /// a push to make, a seat to ask for.
+    ///
+    /// Nothing is awaited, and all of the adapter runs on one thread: what the broker is told stands in the connection's queue
+    /// in the order in which it was decided.
+    pub(crate) fn handle(self: &Arc<Self>, event: Event) -> Vec<Action> {
+        let now = self.now();
+        let (actions, is_other_time) = {
+            let state = &mut *self.state();
+            let actions = state.core.handle(now, event);
+            let timeout = state.core.next_timeout(now);
+            (actions, std::mem::replace(&mut state.timeout, timeout) != timeout)
+        };
+        if is_other_time {
+            self.timer.notify_one();
+        }
+        actions.into_iter().filter_map(|action| self.act(action)).collect()
+    }
+
+    fn act(self: &Arc<Self>, action: Action) -> Option<Action> {
+        match action {
+            Action::Tell(request) => {
+                if let Some(connection) = self.connected() {
+                    drop(connection.submit(request));
+                }
+            }
+            Action::Ask { ticket, request } => {
+                let answer = self.connected().map(|connection| connection.submit(request));
+                let session = Arc::clone(self);
+                tokio::spawn(async move {
+                    let done = match answer {
+                        Some(answer) => is_done(&answer.await),
+                        None => false,
+                    };
+                    session.handle(Event::Answered { ticket, done });
+                });
+            }
+            Action::Look => self.look.notify_one(),
+            Action::Watch => self.given.notify_one(),
+            Action::News => self.inbox_changed(),
+            Action::Notice(text) => self.notice(text),
+            Action::Title(name) => self.title.show(&name),
+            Action::Summarize(peer) => summary::begin(self, peer),
+            action => return Some(action),
+        }
+        None
+    }
+
+    /// What the core wants next: to know the ways into the client, or that its time has come.
+    pub(crate) async fn look_wanted(&self) -> Event {
+        loop {
+            let timeout = self.state().timeout;
+            let time_comes = async {
+                match timeout {
+                    Some(at) => tokio::time::sleep_until(self.instant(at)).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = self.look.notified() => return Event::Ways(carriers::ways(self)),
+                () = time_comes => return Event::Tick,
+                () = self.timer.notified() => {}
+            }
+        }
+    }
+
+    /// Tells the core which ways into the client there are now.
+    pub(crate) fn see_ways(self: &Arc<Self>) {
+        self.handle(Event::WaysSeen(carriers::ways(self)));
+    }
+
     /// The client has introduced itself.
-    pub(crate) fn set_client(&self, client: Client) {
+    pub(crate) fn set_client(self: &Arc<Self>, client: Client) {
+        let kind = client.kind;
         // A client that initializes twice is still the same process.
-        let _ = self.client.set(client);
+        if self.client.set(client).is_ok() {
+            self.handle(Event::Introduced(kind));
+        }
     }
 
     /// The client; unknown ones get the least.
@@ -298,12 +378,8 @@ impl Session {
     }
 
     /// The client is gone: nothing may be offered to it any more.
-    pub(crate) fn close(&self) {
-        self.closing.store(true, Ordering::Relaxed);
-    }
-
-    pub(crate) fn is_closing(&self) -> bool {
-        self.closing.load(Ordering::Relaxed)
+    pub(crate) fn close(self: &Arc<Self>) {
+        self.handle(Event::Closing);
     }
 
     /// Changes of the inbox from now on.
@@ -312,27 +388,17 @@ impl Session {
     }
 
     /// There may be something to push.
-    pub(crate) fn offer(&self) {
-        self.offer.notify_one();
+    pub(crate) fn offer(self: &Arc<Self>) {
+        self.handle(Event::WaysChanged);
     }
 
-    /// Waits until there may be something to push.
-    pub(crate) async fn offer_wanted(&self) {
-        self.offer.notified().await;
-    }
-
-    /// A message is about to be given to the client: its record is watched until there is proof.
-    pub(crate) fn given(&self) {
-        self.given.notify_one();
-    }
-
-    /// Whether the person switched this carrier off.
-    pub(crate) fn is_carrier_off(&self, carrier: Carrier) -> bool {
-        self.surroundings.carriers_off.contains(&carrier)
+    /// The reader acknowledged or answered these.
+    pub(crate) fn settled(self: &Arc<Self>, messages: &[MessageId]) {
+        self.handle(Event::Settled(messages.to_vec()));
     }
 
     /// Tells those who wait that the inbox changed.
-    pub(crate) fn inbox_changed(&self) {
+    fn inbox_changed(&self) {
         self.news.send_modify(|changes| *changes += 1);
     }
 
@@ -451,50 +517,9 @@ impl Session {
         }
     }
 
-    /// Whether mail rides on this conversation. A caller that does not say which one it is may be the main one.
-    pub(crate) fn carries_mail(&self, caller: &Caller) -> bool {
-        match (&self.state().main_conversation, caller.conversation.as_deref()) {
-            _ if caller.is_subagent => false,
-            (Some(main), Some(conversation)) => main == conversation,
-            _ => true,
-        }
-    }
-
-    /// The broker says who we are. `again`: on a new connection, where this process was a session before.
-    fn registered(self: &Arc<Self>, registered: Registered, again: bool) {
-        let Registered { peer, name, token, notice, takes_mail, inbox_socket_in_bypass, .. } = registered;
-        if let Some(notice) = notice {
-            self.notice(notice);
-        }
-        self.title.show(&name);
-        let mut state = self.state();
-        let is_same = state.was.replace(peer) == Some(peer);
-        let repeats_here = !takes_mail || (is_same && (again || state.inbox.repeats_here()));
-        state.inbox.note_repeats(repeats_here);
-        state.identity = Some(Identity { peer, name, takes_mail, resume: Resume { peer, token } });
-        state.facts.inbox_socket_in_bypass = inbox_socket_in_bypass;
-        drop(state);
-        // A second adapter of one client leaves it to the first.
-        if takes_mail {
-            summary::begin(self, peer);
-        }
-    }
-
-    /// This session has this name from now on.
-    pub(crate) fn named(&self, name: String) {
-        self.title.show(&name);
-        if let Some(identity) = &mut self.state().identity {
-            identity.name = name;
-        }
-    }
-
-    /// Shows this session's name in the client's tab, where it has one.
-    pub(crate) fn reassert_title(&self) {
-        let name = self.state().identity.as_ref().map(|identity| identity.name.clone());
-        // Without a session it has no name that anybody knows.
-        if let Some(name) = name.filter(|_| self.connected().is_some()) {
-            self.title.show(&name);
-        }
+    /// This session has renamed itself.
+    pub(crate) fn named(self: &Arc<Self>, name: String) {
+        self.handle(Event::Named(name));
     }
 
     /// Tells the model, with the next tool result.
@@ -514,6 +539,15 @@ impl Session {
     }
 }
 
+/// Whether what was asked is done for good. Lost, or cut off by a full disk: it must be said again. Refused: no longer ours.
+fn is_done(answer: &Result<Reply, RequestError>) -> bool {
+    match answer {
+        Err(RequestError::Lost) => false,
+        Err(RequestError::Refused(refusal)) => refusal.code != ErrorCode::NoSpace,
+        _ => true,
+    }
+}
+
 /// The answer, or why none came in time.
 async fn answer(connection: &Connection, request: Request) -> Result<Result<Reply, RequestError>, CallError> {
     let mut answer = connection.submit(request);
@@ -526,9 +560,4 @@ async fn answer(connection: &Connection, request: Request) -> Result<Result<Repl
         }
     }
     Err(CallError::Silent)
-}
-
-/// What the model is told when an operator renamed its session.
-pub(crate) fn renamed(name: &str) -> String {
-    format!("this session's name among the peers is now {}", render::word(name))
 }

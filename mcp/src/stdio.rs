@@ -19,7 +19,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::sync::Notify;
 
-use crate::call::Call;
+use crate::call::CallId;
+use crate::event::Event;
 use crate::json_scan::JsonScan;
 use crate::lenient::{self, Read};
 
@@ -121,8 +122,16 @@ impl Outgoing {
     }
 }
 
-/// rmcp's transport: lines of JSON in, lines into the queue out.
-pub(crate) struct ClientPipe<R> {
+/// Where one tool call stands in the stream of bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Call {
+    pub(crate) id: CallId,
+    /// Bytes that the output had taken when the call was read.
+    pub(crate) written_before: u64,
+}
+
+/// rmcp's transport: lines of JSON in, lines into the queue out. `tell` hears what becomes of the calls.
+pub(crate) struct ClientPipe<R, T> {
     input: BufReader<R>,
     /// What was read of a line so far. Not in the reading future, which may be dropped at any time.
     line: Vec<u8>,
@@ -135,13 +144,15 @@ pub(crate) struct ClientPipe<R> {
     /// Something that the client wrote could be read, or the person was told that nothing could.
     understood: bool,
     outgoing: Outgoing,
-    unanswered: HashMap<RequestId, Arc<Call>>,
+    unanswered: HashMap<RequestId, CallId>,
+    calls: u64,
     closed: Arc<Notify>,
+    tell: T,
 }
 
-impl<R: AsyncRead + Send + Unpin> ClientPipe<R> {
+impl<R: AsyncRead + Send + Unpin, T: Fn(Event)> ClientPipe<R, T> {
     /// Reads from `input`; `closed` hears of its end.
-    pub(crate) fn new(input: R, outgoing: Outgoing, closed: Arc<Notify>) -> Self {
+    pub(crate) fn new(input: R, outgoing: Outgoing, closed: Arc<Notify>, tell: T) -> Self {
         Self {
             input: BufReader::new(input),
             line: Vec::new(),
@@ -151,7 +162,9 @@ impl<R: AsyncRead + Send + Unpin> ClientPipe<R> {
             understood: false,
             outgoing,
             unanswered: HashMap::new(),
+            calls: 0,
             closed,
+            tell,
         }
     }
 
@@ -248,8 +261,9 @@ impl<R: AsyncRead + Send + Unpin> ClientPipe<R> {
             JsonRpcMessage::Request(request) => match &mut request.request {
                 ClientRequest::InitializeRequest(_) => self.introduced = true,
                 ClientRequest::CallToolRequest(_) => {
-                    let call = Arc::new(Call::new(self.outgoing.written()));
-                    self.unanswered.insert(request.id.clone(), Arc::clone(&call));
+                    self.calls += 1;
+                    let call = Call { id: CallId(self.calls), written_before: self.outgoing.written() };
+                    self.unanswered.insert(request.id.clone(), call.id);
                     request.request.extensions_mut().insert(call);
                 }
                 _ => {}
@@ -260,7 +274,7 @@ impl<R: AsyncRead + Send + Unpin> ClientPipe<R> {
                 if let ClientNotification::CancelledNotification(cancelled) = &notification.notification
                     && let Some(call) = cancelled.params.request_id.as_ref().and_then(|id| self.unanswered.remove(id))
                 {
-                    call.drop_result();
+                    (self.tell)(Event::CallDropped(call));
                 }
             }
             JsonRpcMessage::Response(_) | JsonRpcMessage::Error(_) => {}
@@ -269,7 +283,11 @@ impl<R: AsyncRead + Send + Unpin> ClientPipe<R> {
     }
 }
 
-impl<R: AsyncRead + Send + Unpin + 'static> Transport<RoleServer> for ClientPipe<R> {
+impl<R, T> Transport<RoleServer> for ClientPipe<R, T>
+where
+    R: AsyncRead + Send + Unpin + 'static,
+    T: Fn(Event) + Send + 'static,
+{
     type Error = io::Error;
 
     fn send(&mut self, item: TxJsonRpcMessage<RoleServer>) -> impl Future<Output = Result<(), Self::Error>> + Send + 'static {
@@ -280,7 +298,7 @@ impl<R: AsyncRead + Send + Unpin + 'static> Transport<RoleServer> for ClientPipe
         };
         let queued = self.queue(&item);
         if let (Ok(end), Some(call)) = (&queued, answered) {
-            call.answered(*end);
+            (self.tell)(Event::ResultQueued { call, end: *end });
         }
         std::future::ready(queued.map(drop))
     }
@@ -402,9 +420,11 @@ mod tests {
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
     }
 
-    fn pipe(input: &[u8]) -> (ClientPipe<io::Cursor<Vec<u8>>>, Outgoing) {
+    type TestPipe = ClientPipe<io::Cursor<Vec<u8>>, fn(Event)>;
+
+    fn pipe(input: &[u8]) -> (TestPipe, Outgoing) {
         let outgoing = Outgoing::default();
-        (ClientPipe::new(io::Cursor::new(input.to_vec()), outgoing.clone(), Arc::default()), outgoing)
+        (ClientPipe::new(io::Cursor::new(input.to_vec()), outgoing.clone(), Arc::default(), |_| {}), outgoing)
     }
 
     fn answers(outgoing: &Outgoing) -> String {

@@ -24,7 +24,7 @@ use rmcp::service::{RequestContext, RoleServer};
 use serde_json::{Value, json};
 use thiserror::Error;
 
-use crate::inbox::Caller;
+use crate::call::Caller;
 use crate::render::{BLOCK_CHARS_MAX, counted, word};
 use crate::session::{CallError, Session, renamed};
 use arguments::{ArgumentError, Arguments};

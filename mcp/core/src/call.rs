@@ -1,60 +1,56 @@
-//! Where a tool call stands in the stream of bytes between the client and this adapter.
+//! Tool calls, and where each stands in the stream of bytes between the client and this adapter.
+//!
+//! A call is evidence for an earlier result only if it was read after that result had left.
 
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::BTreeMap;
 
-/// Where one tool call stands in the stream of bytes.
+/// Calls whose results were not queued that are remembered. A client has a few at a time; of what it cancelled nobody says
+/// when the work on it ends.
+const CALLS_MAX: usize = 1_024;
+
+/// Names a tool call of this adapter's client. No two calls have the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CallId(pub u64);
+
+/// Which conversation made a call, and where the call stands.
+#[derive(Clone, Debug, Default)]
+pub struct Caller {
+    /// The call.
+    pub call: CallId,
+    /// Bytes that had left for the client when the call was read.
+    pub written_before: u64,
+    /// The client's name of the conversation, where it gives one.
+    pub conversation: Option<String>,
+    /// A subagent made the call: no mail rides on it.
+    pub is_subagent: bool,
+}
+
+/// The calls that have no result yet.
 #[derive(Debug, Default)]
-pub struct Call {
-    /// Bytes that the output had taken when the call was read.
-    written_before: u64,
-    /// Where its result ends in the output's stream, once that is queued.
-    result_end: OnceLock<u64>,
-    /// Its result will never be sent, because the client cancelled the call.
-    dropped: AtomicBool,
+pub(crate) struct Calls {
+    open: BTreeMap<CallId, (Caller, bool)>,
 }
 
-impl Call {
-    /// A call read when the output had taken `written_before` bytes.
-    pub fn new(written_before: u64) -> Self {
-        Self { written_before, ..Self::default() }
+impl Calls {
+    pub(crate) fn begin(&mut self, caller: Caller) {
+        if self.open.len() == CALLS_MAX {
+            self.open.pop_first();
+        }
+        self.open.insert(caller.call, (caller, false));
     }
 
-    /// Whether `earlier`'s result had left before this call was read. Overlapping calls never follow each other.
-    pub fn follows(&self, earlier: &Self) -> bool {
-        earlier.result_end.get().is_some_and(|end| *end <= self.written_before)
+    /// Who made the call, unless the client wants no result of it any more.
+    pub(crate) fn caller(&self, call: CallId) -> Option<&Caller> {
+        self.open.get(&call).filter(|(_, is_dropped)| !is_dropped).map(|(caller, _)| caller)
     }
 
-    /// Whether the result was, or may yet be, sent.
-    pub fn counts(&self) -> bool {
-        !self.dropped.load(Ordering::Relaxed)
+    pub(crate) fn drop(&mut self, call: CallId) {
+        if let Some((_, is_dropped)) = self.open.get_mut(&call) {
+            *is_dropped = true;
+        }
     }
 
-    /// Its result ends at this offset of the output.
-    pub fn answered(&self, end: u64) {
-        // Only a defective client uses an id twice; the first answer counts then.
-        let _ = self.result_end.set(end);
-    }
-
-    /// The client wants no result any more.
-    pub fn drop_result(&self) {
-        self.dropped.store(true, Ordering::Relaxed);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn overlapping_calls_never_follow_each_other() {
-        let first = Call::new(0);
-        let overlapping = Call::new(0);
-        assert!(!overlapping.follows(&first), "no result yet");
-        first.answered(100);
-        assert!(!overlapping.follows(&first));
-        assert!(!Call::new(99).follows(&first), "its last byte had not left");
-        assert!(Call::new(100).follows(&first));
-        assert!(!first.follows(&first));
+    pub(crate) fn end(&mut self, call: CallId) {
+        self.open.remove(&call);
     }
 }

@@ -5,9 +5,8 @@
 //! while, longer each time, until evidence proves it again; a resting session is woken so many times an hour and no more.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::path::PathBuf;
 
-use peer_proto::hook::{Activity, Mode, Report};
+use peer_proto::hook::{Activity, Mode};
 use peer_proto::message::Carrier;
 
 /// How long a push carrier is left alone after it failed for the first time, in milliseconds; doubled each time.
@@ -31,19 +30,15 @@ const WAKES_SPAN_MS: u64 = 3_600_000;
 
 /// What is known of the client's session.
 #[derive(Debug, Default)]
-pub struct Facts {
+pub(crate) struct Facts {
     /// Whether the model is at work.
-    pub activity: Option<Activity>,
+    pub(crate) activity: Option<Activity>,
     /// What the session may do without asking.
-    pub mode: Option<Mode>,
-    /// The client's own record of the session.
-    pub transcript: Option<PathBuf>,
+    pub(crate) mode: Option<Mode>,
     /// The client's hooks call us.
-    pub hooks_come: bool,
+    pub(crate) hooks_come: bool,
     /// The person lets us post into the inbox socket of a session that bypasses permissions.
-    pub inbox_socket_in_bypass: bool,
-    /// What the broker was told last, on the present connection.
-    pub reported: Option<Report>,
+    pub(crate) inbox_socket_in_bypass: bool,
     trust: BTreeMap<Carrier, Trust>,
     /// Carriers that evidence of this session proved, and that have not failed since.
     proved: BTreeSet<Carrier>,
@@ -64,17 +59,17 @@ struct Trust {
 
 impl Facts {
     /// Whether this carrier may be tried at this time.
-    pub fn trusts(&self, carrier: Carrier, now: u64) -> bool {
+    pub(crate) fn trusts(&self, carrier: Carrier, now: u64) -> bool {
         self.doubted_until(carrier, now).is_none()
     }
 
     /// When a carrier may be tried again that may not be tried at this time.
-    pub fn doubted_until(&self, carrier: Carrier, now: u64) -> Option<u64> {
+    pub(crate) fn doubted_until(&self, carrier: Carrier, now: u64) -> Option<u64> {
         self.trust.get(&carrier)?.doubted_until.filter(|until| *until > now)
     }
 
     /// The carrier had its time without evidence, or could not be used.
-    pub fn doubt(&mut self, carrier: Carrier, now: u64) {
+    pub(crate) fn doubt(&mut self, carrier: Carrier, now: u64) {
         self.proved.remove(&carrier);
         let trust = self.trust.entry(carrier).or_default();
         // What was under way when it failed first fails with it, and says nothing more.
@@ -86,34 +81,34 @@ impl Facts {
     }
 
     /// There is evidence that the carrier works.
-    pub fn prove(&mut self, carrier: Carrier) {
+    pub(crate) fn prove(&mut self, carrier: Carrier) {
         self.trust.remove(&carrier);
         self.tried.remove(&carrier);
         self.proved.insert(carrier);
     }
 
     /// Whether evidence of this session has proved this carrier, and it has not failed since.
-    pub fn is_proved(&self, carrier: Carrier) -> bool {
+    pub(crate) fn is_proved(&self, carrier: Carrier) -> bool {
         self.proved.contains(&carrier)
     }
 
     /// Whether this carrier had a trial that proved nothing.
-    pub fn was_tried(&self, carrier: Carrier) -> bool {
+    pub(crate) fn was_tried(&self, carrier: Carrier) -> bool {
         self.tried.contains(&carrier)
     }
 
     /// The carrier is given a message on trial.
-    pub fn begin_trial(&mut self, carrier: Carrier) {
+    pub(crate) fn begin_trial(&mut self, carrier: Carrier) {
         self.tried.insert(carrier);
     }
 
     /// The carrier could not take the message: that was no trial.
-    pub fn take_back_trial(&mut self, carrier: Carrier) {
+    pub(crate) fn take_back_trial(&mut self, carrier: Carrier) {
         self.tried.remove(&carrier);
     }
 
     /// Whether a resting session may be woken once more.
-    pub fn may_wake(&mut self, per_hour: u32, now: u64) -> bool {
+    pub(crate) fn may_wake(&mut self, per_hour: u32, now: u64) -> bool {
         while self.wakes.front().is_some_and(|at| now.saturating_sub(*at) >= WAKES_SPAN_MS) {
             self.wakes.pop_front();
         }
@@ -121,30 +116,30 @@ impl Facts {
     }
 
     /// When a session may be woken again that may not be woken at this time.
-    pub fn may_wake_from(&self, per_hour: u32, now: u64) -> Option<u64> {
+    pub(crate) fn may_wake_from(&self, per_hour: u32, now: u64) -> Option<u64> {
         let first = self.wakes.get(self.wakes.len().checked_sub(per_hour as usize)?)?;
         Some(*first + WAKES_SPAN_MS).filter(|time| *time > now)
     }
 
     /// When something may be posted again into the client's inbox socket, where nothing may be at this time.
-    pub fn may_post_from(&self, now: u64) -> Option<u64> {
+    pub(crate) fn may_post_from(&self, now: u64) -> Option<u64> {
         let from = self.posts_forgotten?.checked_sub((POSTS_MAX - 1) * POST_MS)?;
         (from > now).then_some(from)
     }
 
     /// Something was posted into the client's inbox socket.
-    pub fn posted(&mut self, now: u64) {
+    pub(crate) fn posted(&mut self, now: u64) {
         let forgotten = self.posts_forgotten.filter(|at| *at > now).unwrap_or(now);
         self.posts_forgotten = Some(forgotten + POST_MS);
     }
 
     /// The session was woken.
-    pub fn woke(&mut self, now: u64) {
+    pub(crate) fn woke(&mut self, now: u64) {
         self.wakes.push_back(now);
     }
 
     /// A hook told who makes the tool call of that name.
-    pub fn note_caller(&mut self, tool_use: String, is_subagent: bool) {
+    pub(crate) fn note_caller(&mut self, tool_use: String, is_subagent: bool) {
         if self.callers.len() == CALLERS_MAX {
             self.callers.pop_front();
         }
@@ -152,7 +147,7 @@ impl Facts {
     }
 
     /// Whether a subagent made the tool call of that name; none where no hook told.
-    pub fn is_subagent(&self, tool_use: &str) -> Option<bool> {
+    pub(crate) fn is_subagent(&self, tool_use: &str) -> Option<bool> {
         self.callers.iter().rev().find(|(name, _)| name == tool_use).map(|(_, is_subagent)| *is_subagent)
     }
 }

@@ -17,13 +17,12 @@ mod events;
 mod push;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use peer_proto::hook::HookEvent;
 use peer_proto::ids::{MessageId, PeerId};
 use peer_proto::message::{Carrier, Delivery, Evidence, Intent, Message};
 
-use crate::call::Call;
+use crate::call::{CallId, Caller};
 use crate::render::{self, BLOCK_CHARS_MAX, Body, EXCERPT_CHARS_MAX, Showing, counted};
 
 use entry::{Entry, Hooked, Moment, Part, Standing, read_up_to};
@@ -71,17 +70,6 @@ pub struct Proof {
     pub carrier: Carrier,
     /// What was seen.
     pub evidence: Evidence,
-}
-
-/// Which conversation made a call, and where the call stands.
-#[derive(Clone, Debug)]
-pub struct Caller {
-    /// The call.
-    pub call: Arc<Call>,
-    /// The client's name of the conversation, where it gives one.
-    pub conversation: Option<String>,
-    /// A hook told that a subagent made the call: no mail rides on it.
-    pub is_subagent: bool,
 }
 
 /// What the broker must be told about a message it has just pushed.
@@ -275,9 +263,8 @@ impl Inbox {
     pub fn proved_by(&mut self, caller: &Caller) -> Vec<MessageId> {
         let Some(conversation) = caller.conversation.as_deref().filter(|_| !self.record_alone) else { return Vec::new() };
         self.prove(|entry| {
-            let followed = |part: &&Part| {
-                part.conversation.as_deref() == Some(conversation) && part.call.counts() && caller.call.follows(&part.call)
-            };
+            let followed =
+                |part: &&Part| part.conversation.as_deref() == Some(conversation) && part.counts() && part.left_before(caller);
             let whole = read_up_to(entry.parts.iter().filter(followed)).is_some_and(|end| end >= entry.body.chars());
             whole.then_some(Proof { carrier: Carrier::ToolResult, evidence: Evidence::NextCall })
         })
@@ -423,7 +410,7 @@ impl Inbox {
                 // This very event is the first since.
                 part.events + 1 >= self.events
             };
-            may_be && part.call.counts() && self.moment.continues(&part.moment)
+            may_be && part.counts() && self.moment.continues(&part.moment)
         };
         self.entries.values().any(|entry| entry.is_open() && entry.parts.iter().any(|part| is_unseen(entry, part)))
     }
@@ -448,6 +435,23 @@ impl Inbox {
     }
 
     // ---- tool results
+
+    /// The result of this call is queued, and ends at that byte of all that the client is sent.
+    pub(crate) fn result_queued(&mut self, call: CallId, end: u64) {
+        for part in self.parts_of(call) {
+            // Only a defective client uses an id twice; the first answer counts then.
+            part.result_end.get_or_insert(end);
+        }
+    }
+
+    /// The client wants no result of this call: what it would have carried was shown to nobody.
+    pub(crate) fn call_dropped(&mut self, call: CallId) {
+        self.parts_of(call).for_each(|part| part.is_dropped = true);
+    }
+
+    fn parts_of(&mut self, call: CallId) -> impl Iterator<Item = &mut Part> {
+        self.entries.values_mut().flat_map(|entry| &mut entry.parts).filter(move |part| part.call == call)
+    }
 
     /// Whether any of these was in no tool result yet.
     pub fn any_unseen(&self, messages: &[MessageId]) -> bool {
@@ -515,15 +519,15 @@ impl Inbox {
         let mut text = if shown > 0 { render::block_head(shown) } else { String::new() };
         text.push_str(&quoted.text);
         push_more(&mut text, left);
-        text.push_str(&self.reminders(&caller.call, ask.among.is_none()));
+        text.push_str(&self.reminders(caller.call, ask.among.is_none()));
         Block { text, offered, shown }
     }
 
     /// One line about what a result, a hook or a push carried and nobody confirmed, without its text.
-    fn reminders(&self, now: &Arc<Call>, name_pushed: bool) -> String {
+    fn reminders(&self, now: CallId, name_pushed: bool) -> String {
         let mut text = String::new();
         let open = || self.entries.values().filter(|entry| entry.is_open());
-        let earlier = |entry: &&Entry| entry.was_in_result() && !entry.parts.iter().any(|part| Arc::ptr_eq(&part.call, now));
+        let earlier = |entry: &&Entry| entry.was_in_result() && !entry.parts.iter().any(|part| part.call == now);
         let (whole, cut): (Vec<&Entry>, Vec<&Entry>) = open().filter(earlier).partition(|entry| entry.was_in_result_whole());
         if !whole.is_empty() {
             let verb = if whole.len() == 1 { "is" } else { "are" };
@@ -534,7 +538,7 @@ impl Inbox {
             ));
         }
         if let Some(first) = cut.first() {
-            let end = read_up_to(first.parts.iter().filter(|part| part.call.counts())).unwrap_or(0);
+            let end = read_up_to(first.parts.iter().filter(|part| part.counts())).unwrap_or(0);
             text.push_str(&format!(
                 "{} shown before in part: check_messages(message_id=\"{}\", offset={end})\n",
                 counted(cut.len(), "message"),

@@ -9,45 +9,42 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use peer_proto::hook::Activity;
 use serde_json::{Value, json};
 
-use super::{Leave, PushError};
+use super::{Leave, PushCarrier, PushError};
 use crate::codex::{Control, ControlError};
 use crate::inbox::Post;
 use crate::render::counted;
 use crate::session::Session;
+use crate::ways::Ways;
 
 /// What the model sees as the tool whose output the mail is.
 const CONTEXT: &str = "peers";
 
-/// Whether the thread can be reached; `wakes`: also to begin a turn.
-pub(crate) fn is_ready(session: &Session, wakes: bool) -> bool {
-    let state = session.state();
-    state.codex.way_in().is_some() && (!wakes || session.surroundings.wake_unattended || state.codex.is_attended())
-}
+/// The carrier.
+pub(crate) struct AppServer;
 
-/// Hands it over.
-pub(crate) async fn push(session: &Arc<Session>, post: &Post, leave: Leave<'_>) -> Result<(), PushError> {
-    let Some((control, thread)) = session.state().codex.way_in() else { return Err(PushError::Gone) };
-    match running_turn(&control, &thread).await? {
-        Some(turn) => {
-            session.set_activity(Activity::Working);
-            let mut steer = params(&thread, post);
-            steer["expectedTurnId"] = turn.into();
-            leave.now();
-            taken(control.ask("turn/steer", steer).await)
-        }
-        None if session.state().facts.activity == Some(Activity::Working) => {
-            // It was chosen for a turn that runs, and may not be worth a new one.
-            session.set_activity(Activity::Idle);
-            Err(PushError::NotNow)
-        }
-        None if !is_ready(session, true) => Err(PushError::NotNow),
-        None => {
-            leave.now();
-            taken(control.ask("turn/start", params(&thread, post)).await)
-        }
+impl PushCarrier for AppServer {
+    fn see(session: &Session, ways: &mut Ways) {
+        let state = session.state();
+        ways.app_server = state.codex.way_in().is_some();
+        ways.attended = state.codex.is_attended();
+    }
+
+    async fn push(session: &Arc<Session>, post: &Post, leave: Leave<'_>) -> Result<(), PushError> {
+        let Some((control, thread)) = session.state().codex.way_in() else { return Err(PushError::Gone) };
+        let turn = running_turn(&control, &thread).await?;
+        session.see_ways();
+        leave.now(Some(turn.is_some()))?;
+        let mut params = params(&thread, post);
+        let method = match turn {
+            Some(turn) => {
+                params["expectedTurnId"] = turn.into();
+                "turn/steer"
+            }
+            None => "turn/start",
+        };
+        taken(control.ask(method, params).await)
     }
 }
 

@@ -4,35 +4,37 @@
 //! an offer and never evidence. Invariants: the broker is told of an offer before its bytes are queued, and nothing is
 //! offered to a client that has not read what it was sent before.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use peer_proto::message::Message;
 use serde_json::json;
 
-use super::{Leave, PushError};
+use super::{Leave, PushCarrier, PushError};
 use crate::inbox::Post;
 use crate::render::{rfc3339, word};
 use crate::session::Session;
+use crate::ways::Ways;
 
 /// What names a channel on Claude Code's command line.
 const FLAGS: [&str; 2] = ["--channels", "--dangerously-load-development-channels"];
 
-/// Whether the client has said that it is ready, may show a notification, and has read the one before.
-pub(crate) fn is_ready(session: &Session) -> bool {
-    session.state().channel_open && session.outgoing.is_drained() && loaded(session) != Loaded::No
-}
+/// The carrier.
+pub(crate) struct Channel;
 
-/// Whether the client was started with a channel of ours.
-pub(crate) fn is_known_to_be_loaded(session: &Session) -> bool {
-    loaded(session) == Loaded::Yes
-}
+impl PushCarrier for Channel {
+    fn see(session: &Session, ways: &mut Ways) {
+        let loaded = loaded(session);
+        // The client has said that it is ready, may show a notification, and has read the one before.
+        ways.channel = session.state().channel_open && session.outgoing.is_drained() && loaded != Loaded::No;
+        ways.channel_loaded = loaded == Loaded::Yes;
+    }
 
-/// Queues the notification of one message.
-pub(crate) fn push(session: &Session, post: &Post, leave: Leave<'_>) -> Result<(), PushError> {
-    let [message] = post.messages.as_slice() else { return Err(PushError::Gone) };
-    leave.now();
-    session.outgoing.push(&notification(message, &post.text));
-    Ok(())
+    async fn push(session: &Arc<Session>, post: &Post, leave: Leave<'_>) -> Result<(), PushError> {
+        let [message] = post.messages.as_slice() else { return Err(PushError::Gone) };
+        leave.now(None)?;
+        session.outgoing.push(&notification(message, &post.text));
+        Ok(())
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,19 +14,19 @@
 
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use nix::unistd::geteuid;
-use peer_proto::hook::Mode;
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 
-use super::{Leave, PushError};
-use crate::claude::{self, InboxSocket};
+use super::{Leave, PushCarrier, PushError};
+use crate::claude;
 use crate::inbox::Post;
 use crate::session::{Session, Surroundings};
+use crate::ways::Ways;
 
 /// How long a post may take, in milliseconds. A client that is alive reads at once.
 const POST_MS_MAX: u64 = 2_000;
@@ -36,38 +36,37 @@ const WHO_SPEAKS: &str = "From peerd, the mailbox between agent sessions on this
                           above it; they may be other programs than Claude. Answer with the tool send_message of the MCP \
                           server `peers` (reply_to = the message's id), not with SendMessage.";
 
-/// Whether this session may be posted to, and can be.
-pub(crate) fn is_ready(session: &Session) -> bool {
-    let (mode, is_allowed_always) = {
-        let facts = &session.state().facts;
-        (facts.mode, facts.inbox_socket_in_bypass)
-    };
-    let asks_first = || mode != Some(Mode::Bypass) && !may_bypass(session);
-    (is_allowed_always || asks_first()) && socket(session).is_some_and(|socket| is_the_clients(session, socket).is_ok())
-}
+/// The carrier.
+pub(crate) struct InboxSocket;
 
-/// Posts the block.
-pub(crate) async fn push(session: &Session, post: &Post, leave: Leave<'_>) -> Result<(), PushError> {
-    let socket = socket(session).ok_or(PushError::Gone)?;
-    is_the_clients(session, socket)?;
-    let lines = lines(&socket.token, &post.text);
-    let posting = async {
-        let mut stream = UnixStream::connect(&socket.path).await?;
-        let listener = stream.peer_cred()?;
-        let pid = listener.pid().and_then(|pid| u32::try_from(pid).ok());
-        if listener.uid() != geteuid().as_raw() || pid.is_some_and(|pid| pid != session.surroundings.client_pid) {
-            return Err(PushError::Refused("another process than the client listens on its socket".into()));
-        }
-        leave.now();
-        // Another task writes to the broker, and is let do so before this one writes to the client: an adapter that is killed
-        // between the two has said what it was about to do.
-        tokio::task::yield_now().await;
-        stream.write_all(lines.as_bytes()).await?;
-        stream.shutdown().await?;
-        Ok(())
-    };
-    let in_time = tokio::time::timeout(Duration::from_millis(POST_MS_MAX), posting).await;
-    in_time.unwrap_or_else(|_| Err(PushError::Refused("the client does not read from its socket".into())))
+impl PushCarrier for InboxSocket {
+    fn see(session: &Session, ways: &mut Ways) {
+        ways.inbox_socket = socket(session).is_some_and(|socket| is_the_clients(session, socket).is_ok());
+        ways.asks_first = ways.inbox_socket && !may_bypass(session);
+    }
+
+    async fn push(session: &Arc<Session>, post: &Post, leave: Leave<'_>) -> Result<(), PushError> {
+        let socket = socket(session).ok_or(PushError::Gone)?;
+        is_the_clients(session, socket)?;
+        let lines = lines(&socket.token, &post.text);
+        let posting = async {
+            let mut stream = UnixStream::connect(&socket.path).await?;
+            let listener = stream.peer_cred()?;
+            let pid = listener.pid().and_then(|pid| u32::try_from(pid).ok());
+            if listener.uid() != geteuid().as_raw() || pid.is_some_and(|pid| pid != session.surroundings.client_pid) {
+                return Err(PushError::Refused("another process than the client listens on its socket".into()));
+            }
+            leave.now(None)?;
+            // Another task writes to the broker, and is let do so before this one writes to the client: an adapter that is
+            // killed between the two has said what it was about to do.
+            tokio::task::yield_now().await;
+            stream.write_all(lines.as_bytes()).await?;
+            stream.shutdown().await?;
+            Ok(())
+        };
+        let in_time = tokio::time::timeout(Duration::from_millis(POST_MS_MAX), posting).await;
+        in_time.unwrap_or_else(|_| Err(PushError::Refused("the client does not read from its socket".into())))
+    }
 }
 
 /// The same for as long as the client lives, so it is looked up once.
@@ -77,11 +76,11 @@ fn may_bypass(session: &Session) -> bool {
     *MAY_BYPASS.get_or_init(|| claude::may_bypass(&claude.config, *client_pid, cwd.as_deref()))
 }
 
-fn socket(session: &Session) -> Option<&InboxSocket> {
+fn socket(session: &Session) -> Option<&claude::InboxSocket> {
     session.surroundings.claude.inbox.as_ref()
 }
 
-fn is_the_clients(session: &Session, socket: &InboxSocket) -> Result<(), PushError> {
+fn is_the_clients(session: &Session, socket: &claude::InboxSocket) -> Result<(), PushError> {
     let registered = session.surroundings.claude.registered(session.surroundings.client_pid).ok_or(PushError::Gone)?;
     if registered.inbox.as_deref() != Some(&socket.path) {
         return Err(PushError::Refused("the client's registry names another socket".into()));

@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use peer_proto::hook::Activity;
 use peer_proto::request::{Seat, SeatKind};
 use tokio::time::Instant;
 
 use super::{ClientKind, Session};
 use crate::claude;
+use crate::event::Event;
+use crate::transcript::Looked;
 use crate::watch::Watch;
 
 /// How late a client writes its record, in milliseconds, with some to spare: up to 100 were seen.
@@ -22,9 +23,6 @@ const RECORD_LAG_MS: u64 = 250;
 /// How long Codex may take to write its last words, in milliseconds, on a machine that is busy. It ends its servers before it
 /// has written them, and kills those that are still there after two seconds.
 const LAST_WORDS_MS: u64 = 1_500;
-
-/// How long a client takes at most from the beginning of a turn to its first request, in milliseconds.
-const PROMPT_MS: u64 = 1_000;
 
 impl Session {
     /// Never returns.
@@ -49,6 +47,20 @@ impl Session {
         }
     }
 
+    /// Looks for proof in the client's own record of the session.
+    pub(crate) fn look_into_transcript(self: &Arc<Self>) {
+        let client = self.client().kind;
+        let (looked, speaks) = {
+            let state = &mut *self.state();
+            let inbox = state.core.inbox();
+            let (open, wanted) = (inbox.unsettled(), !inbox.unproved().is_empty());
+            let Some(path) = state.core.record().map(Path::to_owned) else { return };
+            (state.transcript.look(client, &path, &open, wanted), state.transcript.speaks())
+        };
+        let Looked { seen, withdrawn } = looked;
+        self.handle(Event::Recorded { seen, withdrawn, speaks });
+    }
+
     /// Waits for what the client's record is about to say, where a message would be shown once more without it. Clients
     /// write their records a little late.
     pub(crate) async fn settle_record(self: &Arc<Self>) {
@@ -58,7 +70,7 @@ impl Session {
             self.look_into_transcript();
             let record = {
                 let state = self.state();
-                state.facts.transcript.clone().filter(|_| state.inbox.would_repeat_push())
+                state.core.record().filter(|_| state.core.inbox().would_repeat_push()).map(Path::to_owned)
             };
             let Some(record) = record else { return };
             let Some(watch) = &mut watch else {
@@ -85,7 +97,7 @@ impl Session {
             self.look_into_transcript();
             let record = {
                 let state = self.state();
-                state.facts.transcript.clone().filter(|_| state.inbox.is_any_given())
+                state.core.record().filter(|_| state.core.inbox().is_any_given()).map(Path::to_owned)
             };
             let Some(record) = record.filter(|_| self.connected().is_some()) else { return };
             let Some(watch) = &mut watch else {
@@ -106,12 +118,12 @@ impl Session {
     }
 
     /// Whether a subagent made the tool call of this name: as a hook told, else as the client's records say.
-    pub(crate) async fn is_subagents_call(&self, tool_use: &str) -> bool {
+    pub(crate) async fn is_subagents_call(self: &Arc<Self>, tool_use: &str) -> bool {
         let deadline = Instant::now() + Duration::from_millis(RECORD_LAG_MS);
         loop {
             let (told, record) = {
                 let state = self.state();
-                (state.facts.is_subagent(tool_use), state.facts.transcript.clone())
+                (state.core.is_subagents_call(tool_use), state.core.record().map(Path::to_owned))
             };
             if let Some(told) = told {
                 return told;
@@ -122,7 +134,7 @@ impl Session {
             watched.extend([record.clone(), record.with_extension("").join("subagents/new")]);
             let mut watch = Watch::on(watched);
             if let Some(is_subagents) = claude::is_subagents_call(&record, tool_use) {
-                self.state().facts.note_caller(tool_use.to_owned(), is_subagents);
+                self.handle(Event::CallerTold { tool_use: Some(tool_use.to_owned()), is_subagent: is_subagents });
                 return is_subagents;
             }
             if tokio::time::timeout_at(deadline, watch.changed()).await.is_err() {
@@ -150,9 +162,8 @@ impl Session {
     fn files_to_watch(&self) -> Vec<PathBuf> {
         let registry =
             (self.client().kind == ClientKind::Claude).then(|| self.surroundings.claude.registry(self.surroundings.client_pid));
-        let state = self.state();
-        let transcript = state.facts.transcript.clone().filter(|_| !state.inbox.unproved().is_empty());
-        registry.into_iter().chain(transcript).collect()
+        let record = self.state().core.record_to_watch().map(Path::to_owned);
+        registry.into_iter().chain(record).collect()
     }
 
     /// What Claude Code says of its session.
@@ -171,42 +182,20 @@ impl Session {
         if let Some(transcript) = transcript {
             self.move_on_to(transcript);
         }
-        match registered.activity {
-            Some(Activity::Working) => self.turn_begins(),
-            Some(Activity::Idle) => self.set_activity(Activity::Idle),
-            None => {}
-        }
-    }
-
-    /// The client takes its user's prompt just now, and a post would come before it. What waits goes with the hook of that
-    /// prompt, or where none comes, when the turn is under way.
-    fn turn_begins(self: &Arc<Self>) {
-        let (before, hooks_come) = {
-            let facts = &mut self.state().facts;
-            (facts.activity.replace(Activity::Working), facts.hooks_come)
-        };
-        if before == Some(Activity::Working) {
-            return;
-        }
-        self.tried(None);
-        self.report();
-        if !hooks_come {
-            let session = Arc::clone(self);
-            tokio::spawn(async move {
-                tokio::time::sleep(Duration::from_millis(PROMPT_MS)).await;
-                session.offer();
-            });
+        self.see_ways();
+        if let Some(activity) = registered.activity {
+            self.handle(Event::RegistrySays(activity));
         }
     }
 
     fn move_on_to(self: &Arc<Self>, transcript: PathBuf) {
-        let before = self.state().facts.transcript.clone();
+        let before = self.state().core.record().map(Path::to_owned);
         // A hook knows better where the record of this session will be; before it is there, ours is a guess.
         if before.is_some_and(|before| before.file_name() == transcript.file_name() && (before.exists() || !transcript.exists()))
         {
             return;
         }
         self.look_into_transcript();
-        self.state().facts.transcript = Some(transcript);
+        self.handle(Event::RecordAt(transcript));
     }
 }

@@ -6,21 +6,20 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use peer_client::{ConnectError, Connection, Pushes, Reconnect, RequestError};
+use peer_client::{ConnectError, Pushes, Reconnect, RequestError};
 use peer_proto::limits::PATH_BYTES_MAX;
-use peer_proto::message::Stage;
 use peer_proto::refusal::{ErrorCode, Refusal};
 use peer_proto::request::{Goodbye, Push, Register, Reply, Request, Role};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::{ClientKind, Link, Session, Unstarted, renamed};
+use super::{ClientKind, Link, Session, Unstarted};
 use crate::carriers::hook;
 use crate::codex;
 use crate::directory::spelled;
+use crate::event::Event;
 use crate::git;
-use crate::inbox::Known;
 use crate::render;
 
 /// How long a lost broker is looked for unasked, in milliseconds; after that the next tool call does it. Longer than a
@@ -56,13 +55,10 @@ impl Session {
                 () = release(&mut barriers) => continue,
             };
             let error = match attempt {
-                Ok((connection, mut pushes)) => {
+                Ok(mut pushes) => {
                     self.wanted.store(false, Ordering::Relaxed);
-                    self.link.send_replace(Link::Up(connection));
-                    // The broker knows nothing of this session's ways yet.
-                    self.offer();
                     let goodbye = self.serve(&mut pushes, &mut barriers).await;
-                    self.link.send_replace(Link::Trying { last: None });
+                    self.lose();
                     match goodbye {
                         Some(Goodbye::Kicked) => return self.end("an operator ended this session".into()),
                         Some(Goodbye::Replaced) => return self.end("another adapter took this session over".into()),
@@ -105,6 +101,11 @@ impl Session {
         self.inbox_changed();
     }
 
+    fn lose(self: &Arc<Self>) {
+        self.link.send_replace(Link::Trying { last: None });
+        self.handle(Event::Lost);
+    }
+
     /// Looks up what may be slow: after the client has its first answer, and off this thread. A file system that does not
     /// answer keeps nobody from the broker: what is found later is told at the next registration.
     async fn look_around(self: &Arc<Self>) {
@@ -121,7 +122,7 @@ impl Session {
     }
 
     /// One attempt to connect and register.
-    async fn attempt(self: &Arc<Self>, reconnect: &mut Reconnect) -> Result<(Connection, Pushes), AttemptError> {
+    async fn attempt(self: &Arc<Self>, reconnect: &mut Reconnect) -> Result<Pushes, AttemptError> {
         reconnect.set_seat(self.seat());
         let (connection, pushes, _) = reconnect.next().await?;
         loop {
@@ -129,18 +130,17 @@ impl Session {
             let (named, resumes) = (register.name.clone(), register.resume.is_some());
             match connection.request(Request::Register(register)).await {
                 Ok(Reply::Registered(registered)) => {
-                    {
-                        let mut state = self.state();
-                        state.inbox.begin_session();
-                        state.facts.reported = None;
-                    }
-                    self.registered(registered, true);
-                    return Ok((connection, pushes));
+                    // What the core wants told at once goes by this connection.
+                    self.link.send_replace(Link::Up(connection));
+                    self.handle(Event::Registered(registered));
+                    return Ok(pushes);
                 }
                 Ok(_) => return Err(AttemptError::Request(RequestError::Unexpected)),
                 Err(RequestError::Refused(refusal)) => match (refusal.code, named) {
                     // The broker does not know the session any more: become one anew.
-                    (ErrorCode::BadToken | ErrorCode::UnknownPeer, _) if resumes => self.state().identity = None,
+                    (ErrorCode::BadToken | ErrorCode::UnknownPeer, _) if resumes => {
+                        self.handle(Event::Forgotten);
+                    }
                     (ErrorCode::BadName | ErrorCode::ReservedName | ErrorCode::NameTaken, Some(name)) => {
                         self.notice(format!(
                             "the name that PEER_NAME asks for ({}) cannot be had: {refusal}; this session goes by another name, \
@@ -171,7 +171,7 @@ impl Session {
             repo: state.repository.as_ref().map(|repository| spelled(&repository.common)),
             host: nix::unistd::gethostname()
                 .map_or_else(|_| String::new(), |host| bounded(&host.to_string_lossy(), PATH_BYTES_MAX)),
-            resume: state.identity.as_ref().map(|identity| identity.resume.clone()),
+            resume: state.core.identity().map(|identity| identity.resume.clone()),
         }
     }
 
@@ -187,7 +187,8 @@ impl Session {
                 biased;
                 push = pushes.next() => match push? {
                     Push::Goodbye(goodbye) => return Some(goodbye),
-                    push => self.apply(push),
+                    Push::Hook { call, hook } => drop(tokio::spawn(hook::relayed(Arc::clone(self), call, *hook))),
+                    push => drop(self.handle(Event::Pushed(push))),
                 },
                 Some(done) = barriers.recv() => {
                     // Whoever asked may have been cancelled.
@@ -196,74 +197,11 @@ impl Session {
                 () = self.outgoing.drained() => self.offer(),
                 () = self.leave.notified() => {
                     // With the last of its handles the connection ends; the broker ends its half once it has taken note.
-                    self.link.send_replace(Link::Trying { last: None });
+                    self.lose();
                     while pushes.next().await.is_some() {}
                     return None;
                 }
             }
-        }
-    }
-
-    fn apply(self: &Arc<Self>, push: Push) {
-        match push {
-            Push::Deliver(delivery) => {
-                let message = delivery.message.id;
-                let known = {
-                    let mut state = self.state();
-                    let hooks_come = state.facts.hooks_come;
-                    if let Some(identity) = &mut state.identity {
-                        // The other adapter of this client has ended.
-                        identity.takes_mail = true;
-                    }
-                    state.inbox.deliver(*delivery, hooks_come)
-                };
-                if let Some(connection) = self.connected() {
-                    match known {
-                        Known::New => self.offer(),
-                        Known::Offered { carrier, last, tried } => {
-                            drop(connection.submit(Request::Offered { messages: vec![message], carrier, last }));
-                            if tried {
-                                drop(connection.submit(Request::Tried { messages: vec![message] }));
-                            }
-                        }
-                        Known::Proved(proof) => self.prove(&connection, vec![message], proof),
-                    }
-                }
-                self.inbox_changed();
-            }
-            Push::Overdue { message, carrier } => {
-                {
-                    let now = self.now();
-                    let mut state = self.state();
-                    if state.inbox.overdue(message, carrier) {
-                        state.facts.doubt(carrier, now);
-                    }
-                }
-                self.offer();
-                self.inbox_changed();
-            }
-            Push::Withdrawn { message, stage } => {
-                match stage {
-                    Stage::Presented => self.settled(&[message]),
-                    _ => self.state().inbox.remove(&[message]),
-                }
-                self.offer();
-                self.inbox_changed();
-            }
-            Push::Renamed { name } => {
-                self.notice(renamed(&name));
-                self.named(name);
-            }
-            Push::Notice(text) => self.notice(text),
-            Push::Hook { call, hook } => {
-                tokio::spawn(hook::relayed(Arc::clone(self), call, *hook));
-            }
-            Push::Consent { inbox_socket_in_bypass } => {
-                self.state().facts.inbox_socket_in_bypass = inbox_socket_in_bypass;
-                self.offer();
-            }
-            // Adapters do not watch; goodbyes end the loop that calls this.
-            Push::Event(_) | Push::Goodbye(_) => {}
         }
     }
 }

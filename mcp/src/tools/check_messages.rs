@@ -8,7 +8,7 @@ use super::arguments::{ArgumentError, Arguments};
 use super::wait::{Ended, Waiting, Wanted, WantedKind, clamped};
 use super::{Mail, Output, ToolCall, ToolError, questions};
 use crate::carriers::tool_result;
-use crate::inbox::Ask;
+use crate::event::Due;
 use crate::render::{self, BLOCK_CHARS_MAX, Body, Showing, counted};
 
 /// The checked arguments.
@@ -59,14 +59,9 @@ impl CheckMessages {
         let home = &call.session.surroundings.home;
         // The message may be on its way to the inbox; there it is known how much of it was shown.
         tool_result::receive(call.session, Filter::default()).await?;
-        let held = call.session.state().inbox.part(id, self.offset, self.peek, home, call.caller);
+        let held = tool_result::part(call.session, call.caller.call, id, self.offset, self.peek);
         let text = match held {
-            Some((text, first)) => {
-                if let Some(connection) = call.session.connected().filter(|_| first) {
-                    tool_result::offered(call.session, &connection, &[id]);
-                }
-                text
-            }
+            Some(text) => text,
             None => {
                 let Reply::Text(message) = call.session.request(Request::Read(id)).await? else {
                     return Err(ToolError::OtherReply);
@@ -109,13 +104,14 @@ impl CheckMessages {
         };
         if self.kind == WantedKind::Questions {
             let state = call.session.state();
-            let is_question = |id: &MessageId| state.inbox.message(*id).is_some_and(|message| message.kind == Kind::Question);
+            let is_question =
+                |id: &MessageId| state.core.inbox().message(*id).is_some_and(|message| message.kind == Kind::Question);
             matched.retain(|id| !is_question(id) || questions.iter().any(|open| open.question == *id));
         }
-        let ask =
-            Ask { among: Some(&matched), limit: self.limit, peek: self.peek, home: &call.session.surroundings.home, ..Ask::DUE };
-        let in_all = if self.is_filtered() { 0 } else { waiting };
-        let block = tool_result::block(call.session, call.caller, ask, in_all);
+        let waiting = if self.is_filtered() { 0 } else { waiting };
+        let (among, limit, peek) = (Some(matched), self.limit, self.peek);
+        let due = Due { among, also: None, limit, peek, budget: BLOCK_CHARS_MAX, waiting };
+        let block = tool_result::block(call.session, call.caller.call, due);
         let mut text = instead;
         if block.shown == 0 && text.is_empty() {
             text = match self.is_filtered() {

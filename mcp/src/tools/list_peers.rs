@@ -68,7 +68,7 @@ impl ListPeers {
                 None => break,
             }
         }
-        let own = session.state().identity.as_ref().map(|identity| identity.peer);
+        let own = session.state().core.identity().map(|identity| identity.peer);
         found.sort_by_key(|peer| (Some(peer.id) != own, !peer.online, peer.id));
         Ok(Output::text(self.describe(&found, own, &session.surroundings.home)))
     }

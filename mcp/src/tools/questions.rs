@@ -99,7 +99,7 @@ pub(super) async fn open_to_us(call: &ToolCall<'_>) -> Result<Vec<QuestionInfo>,
     let Reply::Questions { mut questions, .. } = call.session.request(Request::Questions(query)).await? else {
         return Err(ToolError::OtherReply);
     };
-    let own = call.session.state().identity.as_ref().map(|identity| identity.name.clone());
+    let own = call.session.state().core.identity().map(|identity| identity.name.clone());
     questions.retain(|question| Some(&question.from) != own.as_ref());
     Ok(questions)
 }

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::{ToolCall, ToolError};
 use crate::carriers::tool_result;
+use crate::event::Event;
 use crate::render::word;
 use crate::session::{ClientKind, Session};
 
@@ -61,15 +62,14 @@ pub(crate) struct Waiting {
 
 impl Waiting {
     pub(crate) fn begin(session: &Arc<Session>) -> Self {
-        session.state().waits += 1;
+        session.handle(Event::WaitBegins);
         Self { session: Arc::clone(session) }
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.session.state().waits -= 1;
-        self.session.offer();
+        self.session.handle(Event::WaitEnds);
     }
 }
 
@@ -92,10 +92,10 @@ impl Wanted {
         let state = call.session.state();
         // Without a filter the broker names only what no carrier had yet; everything that this session has matches.
         let matching = match self.filter == Filter::default() {
-            true => state.inbox.open(),
+            true => state.core.inbox().open(),
             false => received.messages,
         };
-        let fits = |id: &MessageId| state.inbox.message(*id).is_some_and(|message| self.kind.fits(message));
+        let fits = |id: &MessageId| state.core.inbox().message(*id).is_some_and(|message| self.kind.fits(message));
         Ok((matching.into_iter().filter(fits).collect(), received.waiting))
     }
 
@@ -114,10 +114,10 @@ impl Wanted {
             let (matched, _) = self.now(call).await?;
             {
                 let state = call.session.state();
-                if state.inbox.any_unseen(&matched) {
+                if state.core.inbox().any_unseen(&matched) {
                     break Ended::Matched(matched);
                 }
-                if let Some(request) = state.inbox.request_since(call.since) {
+                if let Some(request) = state.core.inbox().request_since(call.since) {
                     break Ended::Request { message: request.id, from: word(&request.from.name) };
                 }
             }

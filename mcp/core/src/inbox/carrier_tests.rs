@@ -4,7 +4,7 @@ use peer_proto::hook::Activity;
 use peer_proto::message::Intent;
 
 use super::push::PUSH_UNPROVED_MAX;
-use super::tests::{delivered, id};
+use super::tests::{caller, delivered, id};
 use super::*;
 use crate::inbox::Seen;
 use crate::samples::request;
@@ -295,9 +295,9 @@ fn a_long_message_is_proved_by_its_parts_whoever_brought_them() {
     assert_eq!(proofs(&inbox.recorded(&[seen(1, Some(SOCKET), &quoted(&pushed))])), []);
     let mut offset = rest(&pushed);
     while let Some(from) = offset {
-        let caller = Caller { call: Arc::new(Call::new(0)), conversation: None, is_subagent: false };
-        let part = inbox.part(id(1), from, false, "", &caller).unwrap().0;
-        caller.call.answered(100);
+        let call = caller(0);
+        let part = inbox.part(id(1), from, false, "", &call).unwrap().0;
+        inbox.result_queued(call.call, 100);
         offset = rest(&part);
         let proved = inbox.recorded(&[seen(1, Some(Carrier::ToolResult), &quoted(&part))]);
         assert_eq!(proved.is_empty(), offset.is_some(), "from {from}");
@@ -353,9 +353,9 @@ fn the_users_next_turn_proves_what_a_result_showed_whole() {
     inbox.event(HookEvent::UserPromptSubmit, Some("t"));
     delivered(&mut inbox, 1, "luna", "whole");
     delivered(&mut inbox, 2, "luna", &"x".repeat(9_000));
-    let caller = Caller { call: Arc::new(Call::new(0)), conversation: None, is_subagent: false };
-    assert_eq!(inbox.block(&caller, Ask::DUE, 0).offered, [id(1), id(2)]);
-    caller.call.answered(100);
+    let call = caller(0);
+    assert_eq!(inbox.block(&call, Ask::DUE, 0).offered, [id(1), id(2)]);
+    inbox.result_queued(call.call, 100);
     let turn = Some("t");
     assert_eq!(proofs(&inbox.event(HookEvent::PreToolUse, turn)), [], "a subagent may have been shown it");
     assert_eq!(proofs(&inbox.event(HookEvent::UserPromptSubmit, turn)), [], "the turn goes on");
@@ -373,9 +373,9 @@ fn the_users_next_turn_proves_nothing_of_a_turn_that_was_broken_off_or_compacted
         let mut inbox = Inbox::default();
         hook_in(&mut inbox, UserPromptSubmit, Some("t"));
         delivered(&mut inbox, 1, "luna", "whole");
-        let caller = Caller { call: Arc::new(Call::new(0)), conversation: None, is_subagent: false };
-        assert_eq!(inbox.block(&caller, Ask::DUE, 0).offered, [id(1)]);
-        caller.call.answered(100);
+        let call = caller(0);
+        assert_eq!(inbox.block(&call, Ask::DUE, 0).offered, [id(1)]);
+        inbox.result_queued(call.call, 100);
         for (event, turn) in between {
             assert_eq!(proofs(&inbox.event(event, turn)), []);
         }
@@ -387,8 +387,8 @@ fn the_users_next_turn_proves_nothing_of_a_turn_that_was_broken_off_or_compacted
 fn what_a_subagent_swallowed_comes_again_through_a_hook() {
     let mut inbox = Inbox::default();
     delivered(&mut inbox, 1, "luna", "x");
-    let caller = Caller { call: Arc::new(Call::new(0)), conversation: None, is_subagent: false };
-    inbox.block(&caller, Ask::DUE, 0);
+    let call = caller(0);
+    inbox.block(&call, Ask::DUE, 0);
     assert_eq!(hook(&mut inbox, HookEvent::PostToolBatch).1, [], "the result has its time");
     inbox.overdue(id(1), Carrier::ToolResult);
     let block = inbox.hook_block(HookEvent::PostToolBatch, BLOCK_CHARS_MAX, "");
@@ -439,9 +439,9 @@ fn a_result_carries_what_is_on_trial_and_only_the_carrier_that_had_its_time_give
     let mut inbox = Inbox::default();
     delivered(&mut inbox, 1, "luna", "x");
     assert!(inbox.trial(SOCKET, false, false, "").is_some());
-    let caller = Caller { call: Arc::default(), conversation: None, is_subagent: false };
+    let call = caller(0);
     assert!(inbox.is_any_due());
-    let block = inbox.block(&caller, Ask::DUE, 0);
+    let block = inbox.block(&call, Ask::DUE, 0);
     assert_eq!(block.offered, [id(1)]);
     assert!(block.text.contains("(shown before)"), "{}", block.text);
     assert_eq!(inbox.brought_by(id(1)), None, "nobody knows which of both was seen");
@@ -486,14 +486,14 @@ fn more_than_one_post_holds_is_a_backlog() {
 
 #[test]
 fn a_result_is_under_way_until_the_model_was_asked_with_it() {
-    let caller = Caller { call: Arc::default(), conversation: None, is_subagent: false };
+    let call = caller(0);
     for speaks in [true, false] {
         let mut inbox = Inbox::default();
         inbox.note_record(speaks);
         inbox.event(HookEvent::UserPromptSubmit, Some("t"));
         delivered(&mut inbox, 1, "luna", "one");
         assert!(!inbox.is_result_under_way());
-        assert_eq!(inbox.block(&caller, Ask::DUE, 0).offered, [id(1)]);
+        assert_eq!(inbox.block(&call, Ask::DUE, 0).offered, [id(1)]);
         inbox.event(HookEvent::PostToolUse, Some("t"));
         assert!(inbox.is_result_under_way(), "the hook of that call; the record speaks: {speaks}");
         inbox.event(HookEvent::PostToolUse, Some("t"));

@@ -1,13 +1,11 @@
 //! One message of this session: what it was given to, and how far the model was shown it.
 
-use std::sync::Arc;
-
 use peer_proto::hook::HookEvent;
 use peer_proto::ids::MessageId;
 use peer_proto::message::{Carrier, Intent, Kind, Message};
 
-use super::{Caller, Known, Proof};
-use crate::call::Call;
+use super::{Known, Proof};
+use crate::call::{CallId, Caller};
 use crate::render::{Body, Showing};
 
 /// Hooks that show one message before it is only reminded of.
@@ -93,7 +91,11 @@ pub(super) struct Moment {
 /// A piece of a body in a tool result.
 #[derive(Debug)]
 pub(super) struct Part {
-    pub(super) call: Arc<Call>,
+    pub(super) call: CallId,
+    /// Where its result ends in the stream of bytes to the client, once that is queued.
+    pub(super) result_end: Option<u64>,
+    /// Its result will never be sent, because the client cancelled the call.
+    pub(super) is_dropped: bool,
     /// Where in the conversation it was given; of hooks' words alone.
     pub(super) moment: Moment,
     /// Events of the main conversation that came before it.
@@ -179,11 +181,11 @@ impl Entry {
     }
 
     pub(super) fn was_in_result(&self) -> bool {
-        self.parts.iter().any(|part| part.call.counts())
+        self.parts.iter().any(|part| part.counts())
     }
 
     pub(super) fn was_in_result_whole(&self) -> bool {
-        read_up_to(self.parts.iter().filter(|part| part.call.counts())).is_some_and(|end| end >= self.body.chars())
+        read_up_to(self.parts.iter().filter(|part| part.counts())).is_some_and(|end| end >= self.body.chars())
     }
 
     /// A push carrier has it, and nothing that the client calls had it.
@@ -250,7 +252,7 @@ impl Entry {
         let pushed = self.pushes.iter().map(|push| (0, push.end));
         let hooked = self.hooks.iter().map(|hook| (0, hook.end));
         // Only a tool's result has what was given with one.
-        let parts = self.parts.iter().filter(|part| in_result && part.call.counts()).map(|part| (part.start, part.end));
+        let parts = self.parts.iter().filter(|part| in_result && part.counts()).map(|part| (part.start, part.end));
         // Parts that are all alike are told apart by counting.
         let is_it = |span: &(usize, usize)| !self.recorded.contains(span) && self.body.is_piece(span.0, span.1, piece);
         let found = parts.chain(pushed).chain(hooked).find(is_it);
@@ -309,8 +311,18 @@ impl Entry {
 
 impl Part {
     pub(super) fn new(caller: &Caller, (events, moment): (u64, &Moment), start: usize, end: usize) -> Self {
-        let (call, conversation) = (Arc::clone(&caller.call), caller.conversation.clone());
-        Self { call, conversation, moment: moment.clone(), events, is_past: false, start, end }
+        let (call, conversation, moment) = (caller.call, caller.conversation.clone(), moment.clone());
+        Self { call, result_end: None, is_dropped: false, conversation, moment, events, is_past: false, start, end }
+    }
+
+    /// Whether the result was, or may yet be, sent.
+    pub(super) fn counts(&self) -> bool {
+        !self.is_dropped
+    }
+
+    /// Whether the result had left before that call was read. Overlapping calls never follow each other.
+    pub(super) fn left_before(&self, caller: &Caller) -> bool {
+        self.result_end.is_some_and(|end| end <= caller.written_before)
     }
 }
 

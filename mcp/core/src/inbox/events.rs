@@ -63,7 +63,7 @@ impl Inbox {
             if hooks_count && entry.hooks.iter().filter(whole).any(|hook| is_kept(hook) && asked_since(hook)) {
                 return Some(Proof { carrier: Carrier::Hook, evidence });
             }
-            let past = entry.parts.iter().filter(|part| part.call.counts() && part.is_past);
+            let past = entry.parts.iter().filter(|part| part.counts() && part.is_past);
             let by_turn = results_count && read_up_to(past).is_some_and(|end| end >= entry.body.chars());
             by_turn.then_some(Proof { carrier: Carrier::ToolResult, evidence })
         })

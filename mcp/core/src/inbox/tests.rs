@@ -1,5 +1,7 @@
 //! Scenarios of what is shown when, and what proves it.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use super::push::PUSH_UNPROVED_MAX;
 use super::*;
 use crate::samples::request;
@@ -20,13 +22,19 @@ impl Client {
     }
 
     fn calls(&self) -> Caller {
-        Caller { call: Arc::new(Call::new(self.written)), conversation: self.conversation.map(str::to_owned), is_subagent: false }
+        Caller { conversation: self.conversation.map(str::to_owned), ..caller(self.written) }
     }
 
-    fn gets_result_of(&mut self, caller: &Caller) {
+    fn gets_result_of(&mut self, inbox: &mut Inbox, caller: &Caller) {
         self.written += 100;
-        caller.call.answered(self.written);
+        inbox.result_queued(caller.call, self.written);
     }
+}
+
+/// A call that was read when the client had been sent so many bytes.
+pub(super) fn caller(written_before: u64) -> Caller {
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    Caller { call: CallId(CALLS.fetch_add(1, Ordering::Relaxed)), written_before, ..Caller::default() }
 }
 
 pub(super) fn id(number: u32) -> MessageId {
@@ -56,7 +64,7 @@ fn the_next_call_of_the_same_conversation_proves_what_a_result_showed() {
     assert_eq!(block.offered, [id(1)]);
     assert!(block.text.starts_with("[PEER INBOX] 1 message. Quoted text"), "{}", block.text);
     assert!(block.text.contains("| hello\n"));
-    client.gets_result_of(&first);
+    client.gets_result_of(&mut inbox, &first);
 
     let second = client.calls();
     assert_eq!(inbox.proved_by(&second), [id(1)]);
@@ -74,7 +82,7 @@ fn overlapping_calls_other_conversations_and_unknown_callers_prove_nothing() {
     delivered(&mut inbox, 1, "luna", "hello");
     let (first, overlapping) = (client.calls(), client.calls());
     due(&mut inbox, &first);
-    client.gets_result_of(&first);
+    client.gets_result_of(&mut inbox, &first);
     assert_eq!(inbox.proved_by(&overlapping), []);
     client.conversation = Some("thread-2");
     assert_eq!(inbox.proved_by(&client.calls()), []);
@@ -90,7 +98,7 @@ fn an_unconfirmed_message_is_reminded_of_and_not_shown_again() {
     delivered(&mut inbox, 1, "luna", "hello");
     let first = client.calls();
     assert!(!due(&mut inbox, &first).text.contains("not confirmed"), "not in the result that shows it");
-    client.gets_result_of(&first);
+    client.gets_result_of(&mut inbox, &first);
     let block = due(&mut inbox, &client.calls());
     assert_eq!(block.text, "1 message shown before is not confirmed; when dealt with: ack_messages(\"m-0000000000000001\")\n");
     assert_eq!((block.shown, block.offered), (0, Vec::new()));
@@ -104,7 +112,7 @@ fn a_result_that_the_client_cancelled_showed_nothing() {
     delivered(&mut inbox, 1, "luna", "hello");
     let cancelled = client.calls();
     due(&mut inbox, &cancelled);
-    cancelled.call.drop_result();
+    inbox.call_dropped(cancelled.call);
     let block = due(&mut inbox, &client.calls());
     assert!(block.text.contains("| hello\n"), "{}", block.text);
 }
@@ -116,21 +124,21 @@ fn a_long_message_is_proved_once_its_last_part_was_shown() {
     let first = client.calls();
     let block = due(&mut inbox, &first);
     assert!(block.text.contains("7,000 more characters"), "{}", block.text);
-    client.gets_result_of(&first);
+    client.gets_result_of(&mut inbox, &first);
 
     let second = client.calls();
     assert_eq!(inbox.proved_by(&second), [], "a part is not the whole");
     let (text, first_time) = inbox.part(id(1), 2_000, false, "", &second).unwrap();
     assert!(text.contains("offset=") && !first_time, "{text}");
     let reminder = due(&mut inbox, &second).text;
-    client.gets_result_of(&second);
+    client.gets_result_of(&mut inbox, &second);
     assert_eq!(reminder, "", "the call that reads on is not reminded of it");
 
     let third = client.calls();
     assert_eq!(inbox.proved_by(&third), []);
     let offset = text.rsplit_once("offset=").unwrap().1.trim_end_matches(")\n").parse().unwrap();
     inbox.part(id(1), offset, false, "", &third).unwrap();
-    client.gets_result_of(&third);
+    client.gets_result_of(&mut inbox, &third);
     assert_eq!(inbox.proved_by(&client.calls()), [id(1)]);
 }
 
@@ -141,7 +149,7 @@ fn a_gap_between_parts_is_no_proof() {
     let first = client.calls();
     due(&mut inbox, &first);
     inbox.part(id(1), 4_000, false, "", &first).unwrap();
-    client.gets_result_of(&first);
+    client.gets_result_of(&mut inbox, &first);
     assert_eq!(inbox.proved_by(&client.calls()), []);
     let block = due(&mut inbox, &client.calls());
     assert_eq!(block.text, "1 message shown before in part: check_messages(message_id=\"m-0000000000000001\", offset=2000)\n");
@@ -158,7 +166,7 @@ fn a_block_is_bounded_in_order_and_says_how_many_wait() {
         let caller = client.calls();
         inbox.proved_by(&caller);
         let block = due(&mut inbox, &caller);
-        client.gets_result_of(&caller);
+        client.gets_result_of(&mut inbox, &caller);
         assert!(block.text.chars().count() < BLOCK_CHARS_MAX + 700, "{}", block.text.chars().count());
         for shown in &block.offered {
             assert_eq!(*shown, id(next));
@@ -226,7 +234,7 @@ fn a_message_waits_for_those_of_its_sender_that_are_in_flight() {
     delivered(&mut inbox, 3, "vega", "three");
     let call = client.calls();
     assert_eq!(due(&mut inbox, &call).offered, [id(3)], "another sender's waits for nobody");
-    client.gets_result_of(&call);
+    client.gets_result_of(&mut inbox, &call);
     assert!(!inbox.is_any_due());
     inbox.overdue(id(1), Carrier::Channel);
     assert_eq!(due(&mut inbox, &client.calls()).offered, [id(1), id(2)], "what was lost comes first");
@@ -270,7 +278,7 @@ fn a_message_that_is_asked_for_is_shown_whatever_became_of_it() {
     delivered(&mut inbox, 1, "luna", "the reply");
     let first = client.calls();
     due(&mut inbox, &first);
-    client.gets_result_of(&first);
+    client.gets_result_of(&mut inbox, &first);
     let block = inbox.block(&client.calls(), Ask { also: Some(id(1)), ..Ask::DUE }, 1);
     assert!(block.text.contains("(shown before)\n| the reply\n"), "{}", block.text);
 }
@@ -293,7 +301,7 @@ fn after_a_new_connection_only_what_is_pushed_again_is_held() {
     delivered(&mut inbox, 1, "luna", "shown");
     let first = client.calls();
     due(&mut inbox, &first);
-    client.gets_result_of(&first);
+    client.gets_result_of(&mut inbox, &first);
     delivered(&mut inbox, 2, "luna", "pushed");
     channel(&mut inbox).unwrap();
     delivered(&mut inbox, 3, "vega", "waiting");
@@ -333,4 +341,18 @@ fn a_wait_sees_new_requests_only() {
     delivered(&mut inbox, 2, "vega", "new");
     assert_eq!(inbox.request_since(start).map(|message| message.id), Some(id(2)));
     assert!(inbox.any_unseen(&[id(1)]) && !inbox.any_unseen(&[id(9)]));
+}
+
+#[test]
+fn overlapping_calls_never_follow_each_other() {
+    let mut inbox = Inbox::default();
+    delivered(&mut inbox, 1, "luna", "hello");
+    let in_thread = |written| Caller { conversation: Some("thread-1".into()), ..caller(written) };
+    let first = in_thread(0);
+    due(&mut inbox, &first);
+    assert_eq!(inbox.proved_by(&in_thread(1_000)), [], "no result yet");
+    inbox.result_queued(first.call, 100);
+    assert_eq!(inbox.proved_by(&in_thread(0)), []);
+    assert_eq!(inbox.proved_by(&in_thread(99)), [], "its last byte had not left");
+    assert_eq!(inbox.proved_by(&in_thread(100)), [id(1)]);
 }
