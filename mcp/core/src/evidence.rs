@@ -62,7 +62,7 @@ impl Adapter {
         if !self.is_connected {
             return;
         }
-        let tried = self.inbox.newly_tried(among);
+        let tried = self.inbox.newly_tried(among, self.pushing.held_up());
         for messages in tried.chunks(MESSAGES_PER_REQUEST_MAX) {
             self.tell(Request::Tried { messages: messages.to_vec() });
         }

@@ -77,7 +77,7 @@ impl Adapter {
     pub(crate) fn hook_answered(&mut self, messages: &[MessageId], asks: bool, outcome: HookOutcome) {
         match outcome {
             HookOutcome::Handed if asks => self.tried(Some(messages)),
-            HookOutcome::Relayed if asks => drop(self.inbox.newly_tried(Some(messages))),
+            HookOutcome::Relayed if asks => drop(self.inbox.newly_tried(Some(messages), &[])),
             HookOutcome::Handed | HookOutcome::Relayed => {}
             HookOutcome::Unknown => {
                 self.inbox.doubt_hook(messages);

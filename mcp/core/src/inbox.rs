@@ -330,11 +330,12 @@ impl Inbox {
     }
 
     /// The client showed an event: what it was given so far, of `among` where that is given, its model may have been asked
-    /// with. Returns of which messages that is news.
-    pub fn newly_tried(&mut self, among: Option<&[MessageId]>) -> Vec<MessageId> {
+    /// with. Returns of which messages that is news. `held_up`: what a push has chosen and not let go yet.
+    pub fn newly_tried(&mut self, among: Option<&[MessageId]>, held_up: &[MessageId]) -> Vec<MessageId> {
         let given = |entry: &&mut Entry| {
             let is_meant = among.is_none_or(|among| among.contains(&entry.message.id));
-            is_meant && entry.is_open() && !entry.tried && entry.last_carrier().is_some()
+            let is_with_client = || !entry.is_pushed_once_only() || !held_up.contains(&entry.message.id);
+            is_meant && entry.is_open() && !entry.tried && entry.last_carrier().is_some() && is_with_client()
         };
         let mut tried = Vec::new();
         for entry in self.entries.values_mut().filter(given) {

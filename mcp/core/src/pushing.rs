@@ -64,6 +64,13 @@ struct UnderWay {
     left: bool,
 }
 
+impl Pushing {
+    /// What was chosen for a carrier and has not begun to leave: the client has nothing of it.
+    pub(crate) fn held_up(&self) -> &[MessageId] {
+        self.under_way.as_ref().filter(|under_way| !under_way.left).map_or(&[], |under_way| &under_way.messages)
+    }
+}
+
 impl Adapter {
     /// There may be something to push, or other ways to do it.
     pub(crate) fn look(&mut self) {

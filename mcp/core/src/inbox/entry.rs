@@ -193,6 +193,11 @@ impl Entry {
         !self.pushes.is_empty() && self.hooks.is_empty() && !self.was_in_result()
     }
 
+    /// One push is all that it was given to.
+    pub(super) fn is_pushed_once_only(&self) -> bool {
+        self.is_pushed_only() && self.pushes.len() == 1
+    }
+
     /// A push carrier has it that was not proved, and still has time.
     pub(super) fn is_on_trial(&self) -> bool {
         self.pushes.iter().any(|push| push.trial && !push.overdue)

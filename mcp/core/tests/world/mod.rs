@@ -33,6 +33,8 @@ enum Taking {
     Fails,
     /// It breaks after the first byte.
     Breaks,
+    /// It is not ready to write yet.
+    Waits,
     /// It has let the first byte go, and does not end.
     Stalls,
 }
@@ -115,6 +117,11 @@ impl World {
                 let timeout = timeout.map_or_else(|| "none".to_owned(), |ms| format!("{ms} ms"));
                 writeln!(self.said, "    > timeout: {timeout}").unwrap();
             }
+            ["waiting", "goes"] => {
+                let carrier = self.stalled.take().expect("a push is under way");
+                self.taking.remove(&carrier);
+                self.hand_over(carrier);
+            }
             ["stalled", "ends", how] => {
                 let carrier = self.stalled.take().expect("a push is under way");
                 let result = if *how == "well" { PushResult::Left } else { PushResult::Failed };
@@ -183,6 +190,7 @@ impl World {
                     "busy" => Taking::Busy,
                     "fails" => Taking::Fails,
                     "breaks" => Taking::Breaks,
+                    "waits" => Taking::Waits,
                     "stalls" => Taking::Stalls,
                     other => panic!("no way to take: {other}"),
                 };
@@ -398,6 +406,10 @@ impl World {
     fn hand_over(&mut self, carrier: Carrier) {
         let taking = self.taking.get(&carrier).copied().unwrap_or(Taking::Takes);
         let result = match taking {
+            Taking::Waits => {
+                self.stalled = Some(carrier);
+                return;
+            }
             Taking::Busy => PushResult::NotNow,
             Taking::Fails => PushResult::Failed,
             Taking::Takes | Taking::Breaks | Taking::Stalls => {
