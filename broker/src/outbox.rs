@@ -92,7 +92,7 @@ impl Outbox {
 
     /// Pushes something in the engine's batch of that number.
     pub(crate) fn push(&self, batch: u64, push: Push) {
-        let event = matches!(push, Push::Event(_));
+        let event = matches!(push, Push::Event { .. });
         match codec::encode(&ServerFrame::Push(push)) {
             Ok(payload) => {
                 let mut queue = self.queue();
@@ -249,20 +249,8 @@ mod tests {
     }
 
     fn event(bytes: usize) -> Push {
-        let at = peer_proto::ids::Timestamp(0);
-        Push::Event(Box::new(peer_proto::request::Event {
-            kind: peer_proto::request::EventKind::Stored,
-            at,
-            message: None,
-            from: None,
-            to: None,
-            thread: None,
-            reply_to: None,
-            intent: None,
-            carrier: None,
-            cause: None,
-            text: Some("t".repeat(bytes)),
-        }))
+        let event = peer_proto::request::Event::Damaged { what: "t".repeat(bytes) };
+        Push::Event { at: peer_proto::ids::Timestamp(0), event: Box::new(event) }
     }
 
     #[test]

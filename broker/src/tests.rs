@@ -20,8 +20,8 @@ use peer_proto::limits::{FRAME_BYTES_MAX, HELLO_BYTES_MAX, REQUESTS_IN_FLIGHT_MA
 use peer_proto::location::Location;
 use peer_proto::refusal::{ErrorCode, Refusal};
 use peer_proto::request::{
-    ClientFrame, EventKind, Filter, Goodbye, Hello, HistoryQuery, PeersQuery, Push, Register, Registered, Reply, Request,
-    RequestId, Resume, Role, Send, ServerFrame, Status,
+    ClientFrame, Event, Filter, Goodbye, Hello, HistoryQuery, PeersQuery, Push, Register, Registered, Reply, Request, RequestId,
+    Resume, Role, Send, ServerFrame, Status,
 };
 
 use super::*;
@@ -375,8 +375,8 @@ fn the_end_of_a_session_is_seen_while_it_is_not_read() {
     drop(session);
     loop {
         match operator.pushed() {
-            Push::Event(event) if event.kind == EventKind::PeerOffline => break,
-            Push::Event(_) => {}
+            Push::Event { event, .. } if matches!(*event, Event::PeerOffline { .. }) => break,
+            Push::Event { .. } => {}
             other => panic!("an event was expected: {other:?}"),
         }
     }

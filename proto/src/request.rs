@@ -10,13 +10,13 @@ use crate::brake::{RefusedSend, UsedUpThread};
 use crate::channel::{ChannelInfo, ChannelRequest};
 use crate::hook::{Activity, HookCall, Mode, Report};
 use crate::ids::{MessageId, PeerId, TaskId, Timestamp, Token};
-use crate::message::{Carrier, Delivery, Evidence, Intent, Kind, Message, Stage, TraceEntry, Via};
+use crate::message::{Carrier, Cause, Delivery, Evidence, Intent, Kind, Message, Stage, TraceEntry, Via};
 use crate::note::{NoteInfo, NoteRequest};
 use crate::policy::{Policies, Policy};
 use crate::question::{Answer, Ask, QuestionInfo, QuestionsQuery};
-use crate::refusal::Refusal;
+use crate::refusal::{ErrorCode, Refusal};
 use crate::search::{Hit, SearchQuery};
-use crate::task::{TaskInfo, TaskRequest};
+use crate::task::{TaskInfo, TaskRequest, TaskState};
 
 /// Names a request within its connection. The program chooses it; the reply carries it back.
 pub type RequestId = u64;
@@ -831,7 +831,12 @@ pub enum Push {
     /// Something the session should tell its user or model, in a sentence.
     Notice(String),
     /// To watchers.
-    Event(Box<Event>),
+    Event {
+        /// When it happened.
+        at: Timestamp,
+        /// What happened.
+        event: Box<Event>,
+    },
     /// The broker ends this connection, and why.
     Goodbye(Goodbye),
     /// A hook of this session's client runs: answer with [`Request::HookAnswer`], at once.
@@ -863,113 +868,227 @@ pub enum Goodbye {
 
 /// Something that happened, for watchers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Event {
-    /// What.
-    pub kind: EventKind,
-    /// When.
-    pub at: Timestamp,
-    /// The message it is about.
-    pub message: Option<MessageId>,
-    /// The sender's name, or the peer that the event is about.
-    pub from: Option<String>,
-    /// The recipient's name; for a rename, the new name.
-    pub to: Option<String>,
+pub enum Event {
+    /// Something happened to a delivery.
+    Delivery {
+        /// Which delivery.
+        delivery: WatchedDelivery,
+        /// What.
+        what: DeliveryEvent,
+    },
+    /// A send was refused, or refused for one of its recipients.
+    Refused {
+        /// The name of who sent it.
+        from: String,
+        /// Whom it was meant for, as the sender named them; absent for a private channel, and where it was no message.
+        to: Option<String>,
+        /// The thread that the send named.
+        thread: Option<String>,
+        /// The message that it answers.
+        reply_to: Option<MessageId>,
+        /// Whether it was to wake its reader, where the send said so.
+        intent: Option<Intent>,
+        /// Why.
+        code: ErrorCode,
+    },
+    /// A session came.
+    PeerOnline {
+        /// The peer's name.
+        peer: String,
+    },
+    /// A session went.
+    PeerOffline {
+        /// The peer's name.
+        peer: String,
+    },
+    /// A name changed.
+    PeerRenamed {
+        /// The name before.
+        peer: String,
+        /// The name now.
+        new_name: String,
+    },
+    /// A peer was forgotten.
+    PeerForgotten {
+        /// The name that it had.
+        peer: String,
+    },
+    /// A peer's state, task, summary or activity changed.
+    PeerChanged {
+        /// The peer's name.
+        peer: String,
+        /// What changed, in words.
+        news: String,
+    },
+    /// A task changed.
+    TaskChanged {
+        /// The task.
+        task: TaskId,
+        /// The name of who has it or is to do it.
+        assignee: Option<String>,
+        /// Where it stands now.
+        state: TaskState,
+    },
+    /// Something was paused.
+    Paused(Pausing),
+    /// Something was resumed.
+    Resumed(Pausing),
+    /// Agents used up a thread: nobody but the person may speak in it until it is resumed.
+    Loop {
+        /// The thread.
+        thread: String,
+        /// How many turns it had.
+        turns: u32,
+    },
+    /// A record in the database cannot be read. Only to the person.
+    Damaged {
+        /// What it is of, in words.
+        what: String,
+    },
+}
+
+/// The delivery that an event is about.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchedDelivery {
+    /// The message.
+    pub message: MessageId,
+    /// The sender's name.
+    pub from: String,
+    /// The recipient's name.
+    pub to: String,
     /// The message's thread.
-    pub thread: Option<String>,
+    pub thread: String,
     /// The message that it answers.
     pub reply_to: Option<MessageId>,
     /// Whether it may wake its reader.
-    pub intent: Option<Intent>,
-    /// The carrier involved.
-    pub carrier: Option<Carrier>,
-    /// Why, in a word.
-    pub cause: Option<String>,
-    /// The text, for watchers who asked for it; only with `Stored`, and not of what is held for any of its recipients.
-    pub text: Option<String>,
+    pub intent: Intent,
 }
 
-/// What happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum EventKind {
-    /// A message is durable. One event per recipient.
-    Stored,
+/// What happened to a delivery.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DeliveryEvent {
+    /// The message is durable, or waits again. One event per recipient.
+    Stored {
+        /// Why it waits again; absent where it was accepted just now.
+        cause: Option<Cause>,
+        /// The text, for watchers who asked for it; not of what is held for any of the recipients.
+        text: Option<String>,
+    },
     /// Pushed to a session.
     Leased,
     /// Handed to a carrier.
-    Offered,
+    Offered {
+        /// The carrier.
+        carrier: Carrier,
+    },
     /// Given back.
-    Returned,
+    Returned {
+        /// Why; absent where no carrier had it.
+        cause: Option<Cause>,
+    },
     /// Proved.
-    Presented,
+    Presented {
+        /// The carrier that showed it, where that is known.
+        carrier: Option<Carrier>,
+        /// What proved it.
+        evidence: Evidence,
+    },
     /// Acknowledged.
     Acked,
     /// Replied to.
     Answered,
     /// Held by policy.
     Held,
+    /// Held mail was released by the person.
+    Released,
     /// Its time to live ended.
     Expired,
     /// Withdrawn.
-    Cancelled,
+    Cancelled {
+        /// By whom, where it was not the sender.
+        cause: Option<Cause>,
+    },
     /// Became a dead letter.
-    Dead,
+    Dead {
+        /// Why.
+        cause: Cause,
+    },
     /// Dropped by an operator.
     Dropped,
-    /// A send was refused.
-    Refused,
-    /// A session came.
-    PeerOnline,
-    /// A session went.
-    PeerOffline,
-    /// A name changed.
-    PeerRenamed,
-    /// A peer was forgotten.
-    PeerForgotten,
-    /// Held mail was released by the person.
-    Released,
-    /// A peer's state, task, summary or activity changed.
-    PeerChanged,
-    /// A task changed.
-    TaskChanged,
-    /// Something was paused.
-    Paused,
-    /// Something was resumed.
-    Resumed,
-    /// Agents used up a thread: nobody but the person may speak in it until it is resumed.
-    Loop,
-    /// A record in the database cannot be read; `cause` says which. Only to the person.
-    Damaged,
 }
 
-impl EventKind {
+impl Event {
     /// The event's name in text.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub fn as_str(&self) -> &'static str {
         match self {
-            Self::Stored => "stored",
+            Self::Delivery { what, .. } => what.as_str(),
+            Self::Refused { .. } => "refused",
+            Self::PeerOnline { .. } => "peer_online",
+            Self::PeerOffline { .. } => "peer_offline",
+            Self::PeerRenamed { .. } => "peer_renamed",
+            Self::PeerForgotten { .. } => "peer_forgotten",
+            Self::PeerChanged { .. } => "peer_changed",
+            Self::TaskChanged { .. } => "task_changed",
+            Self::Paused(_) => "paused",
+            Self::Resumed(_) => "resumed",
+            Self::Loop { .. } => "loop",
+            Self::Damaged { .. } => "damaged",
+        }
+    }
+}
+
+impl DeliveryEvent {
+    /// The event's name in text.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Stored { .. } => "stored",
             Self::Leased => "leased",
-            Self::Offered => "offered",
-            Self::Returned => "returned",
-            Self::Presented => "presented",
+            Self::Offered { .. } => "offered",
+            Self::Returned { .. } => "returned",
+            Self::Presented { .. } => "presented",
             Self::Acked => "acked",
             Self::Answered => "answered",
             Self::Held => "held",
-            Self::Expired => "expired",
-            Self::Cancelled => "cancelled",
-            Self::Dead => "dead",
-            Self::Dropped => "dropped",
-            Self::Refused => "refused",
-            Self::PeerOnline => "peer_online",
-            Self::PeerOffline => "peer_offline",
-            Self::PeerRenamed => "peer_renamed",
-            Self::PeerForgotten => "peer_forgotten",
             Self::Released => "released",
-            Self::PeerChanged => "peer_changed",
-            Self::TaskChanged => "task_changed",
-            Self::Paused => "paused",
-            Self::Resumed => "resumed",
-            Self::Loop => "loop",
-            Self::Damaged => "damaged",
+            Self::Expired => "expired",
+            Self::Cancelled { .. } => "cancelled",
+            Self::Dead { .. } => "dead",
+            Self::Dropped => "dropped",
+        }
+    }
+
+    /// The carrier involved.
+    #[must_use]
+    pub fn carrier(&self) -> Option<Carrier> {
+        match self {
+            Self::Offered { carrier } => Some(*carrier),
+            Self::Presented { carrier, .. } => *carrier,
+            _ => None,
+        }
+    }
+
+    /// Why it happened; absent where the event itself says it.
+    #[must_use]
+    pub fn cause(&self) -> Option<Cause> {
+        match self {
+            Self::Stored { cause, .. } | Self::Returned { cause } | Self::Cancelled { cause } => *cause,
+            Self::Dead { cause } => Some(*cause),
+            Self::Presented { evidence, .. } => Some(Cause::Evidence(*evidence)),
+            Self::Held => Some(Cause::Policy),
+            Self::Expired => Some(Cause::TtlEnded),
+            Self::Released | Self::Dropped => Some(Cause::Operator),
+            Self::Leased | Self::Offered { .. } | Self::Acked | Self::Answered => None,
+        }
+    }
+
+    /// The text, where this watcher gets it.
+    #[must_use]
+    pub fn text(&self) -> Option<&str> {
+        match self {
+            Self::Stored { text, .. } => text.as_deref(),
+            _ => None,
         }
     }
 }

@@ -7,7 +7,7 @@
 use peer_proto::ids::{MessageId, PeerId, Timestamp};
 use peer_proto::limits::TRACE_ENTRIES_MAX;
 use peer_proto::message::{Carrier, Cause, Evidence, Stage, TraceEntry, TraceEvent};
-use peer_proto::request::EventKind;
+use peer_proto::request::DeliveryEvent;
 
 use crate::record::{Brief, DeliveryRecord};
 use crate::state::mailbox::{Entry, Lease};
@@ -51,14 +51,6 @@ pub(crate) enum Transition {
     Bind(PeerId),
     /// The person drops a dead letter.
     Drop,
-}
-
-/// What watchers are told of a transition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct News {
-    pub(crate) kind: EventKind,
-    pub(crate) carrier: Option<Carrier>,
-    pub(crate) cause: Option<Cause>,
 }
 
 impl Transition {
@@ -108,23 +100,23 @@ impl Transition {
     }
 
     /// What watchers are told; none where they are not.
-    fn event(self) -> Option<EventKind> {
+    fn event(self) -> Option<DeliveryEvent> {
         Some(match self {
             Self::Bind(_) => return None,
-            Self::Hold => EventKind::Held,
-            Self::Release => EventKind::Released,
-            Self::Lease(_) => EventKind::Leased,
-            Self::Offer { .. } => EventKind::Offered,
-            Self::Unlease | Self::Return(_) => EventKind::Returned,
-            Self::Present { .. } => EventKind::Presented,
-            Self::Ack => EventKind::Acked,
-            Self::Answer(_) => EventKind::Answered,
-            Self::Expire => EventKind::Expired,
-            Self::Cancel(_) => EventKind::Cancelled,
-            Self::DeadLetter(_) => EventKind::Dead,
+            Self::Hold => DeliveryEvent::Held,
+            Self::Release => DeliveryEvent::Released,
+            Self::Lease(_) => DeliveryEvent::Leased,
+            Self::Offer { carrier, .. } => DeliveryEvent::Offered { carrier },
+            Self::Unlease | Self::Return(_) => DeliveryEvent::Returned { cause: self.cause() },
+            Self::Present { carrier, evidence } => DeliveryEvent::Presented { carrier, evidence },
+            Self::Ack => DeliveryEvent::Acked,
+            Self::Answer(_) => DeliveryEvent::Answered,
+            Self::Expire => DeliveryEvent::Expired,
+            Self::Cancel(cause) => DeliveryEvent::Cancelled { cause },
+            Self::DeadLetter(cause) => DeliveryEvent::Dead { cause },
             // It waits as if it had just been accepted.
-            Self::Requeue | Self::Reassign(_) => EventKind::Stored,
-            Self::Drop => EventKind::Dropped,
+            Self::Requeue | Self::Reassign(_) => DeliveryEvent::Stored { cause: self.cause(), text: None },
+            Self::Drop => DeliveryEvent::Dropped,
         })
     }
 
@@ -186,12 +178,12 @@ impl DeliveryRecord {
     }
 
     /// Carries out a transition of a delivery that no session holds. Returns what watchers are told.
-    pub(crate) fn apply(&mut self, transition: Transition, at: Timestamp) -> Option<News> {
+    pub(crate) fn apply(&mut self, transition: Transition, at: Timestamp) -> Option<DeliveryEvent> {
         let stage = self.stage;
         self.apply_from(stage, transition, at)
     }
 
-    fn apply_from(&mut self, from: Stage, transition: Transition, at: Timestamp) -> Option<News> {
+    fn apply_from(&mut self, from: Stage, transition: Transition, at: Timestamp) -> Option<DeliveryEvent> {
         let next = transition.next(from);
         debug_assert!(next.is_some(), "{transition:?} of {} for {}, which is {from:?}", self.message, self.peer);
         self.stage = match next {
@@ -219,7 +211,7 @@ impl DeliveryRecord {
         if let Some(event) = transition.traced() {
             self.trace(TraceEntry { event, at, carrier, cause });
         }
-        transition.event().map(|kind| News { kind, carrier, cause })
+        transition.event()
     }
 
     /// Writes one line. A full trace loses its second line: how it began stays.
@@ -252,7 +244,7 @@ impl DeliveryRecord {
 
 impl Entry {
     /// Carries out a transition, its lease included. Returns what watchers are told.
-    pub(crate) fn apply(&mut self, transition: Transition, at: Timestamp) -> Option<News> {
+    pub(crate) fn apply(&mut self, transition: Transition, at: Timestamp) -> Option<DeliveryEvent> {
         let from = self.stage();
         if transition == Transition::Return(Cause::SessionEnded) {
             self.record.attempts += u32::from(self.tried);
@@ -399,7 +391,9 @@ mod tests {
             let news = entry.apply(transition, Timestamp(3));
             assert_eq!(entry.stage(), to, "{transition:?} from {from:?}");
             assert_eq!(entry.record.trace.len() - before, usize::from(transition.is_durable()), "{transition:?} from {from:?}");
-            assert_eq!(news.map(|news| news.kind), transition.event());
+            let told = |event: &DeliveryEvent| (event.carrier(), event.cause());
+            assert_eq!(news.as_ref().map(told), transition.event().map(|_| (transition.carrier(), transition.cause())));
+            assert_eq!(news, transition.event());
             assert_eq!(entry.record.attempts, u32::from(transition == Transition::DeadLetter(Cause::AttemptsExceeded)));
             let is_new = matches!(transition, Transition::Requeue | Transition::Reassign(_));
             assert_eq!(entry.record.brief.expires_at.is_none(), is_new, "{transition:?} from {from:?}");

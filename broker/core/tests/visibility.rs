@@ -18,7 +18,7 @@ use peer_proto::message::{Kind, Stage};
 use peer_proto::policy::Policy;
 use peer_proto::question::QuestionsQuery;
 use peer_proto::refusal::ErrorCode;
-use peer_proto::request::{HistoryQuery, Push, Reply, Request};
+use peer_proto::request::{Event, HistoryQuery, Push, Reply, Request};
 use peer_proto::search::SearchQuery;
 use proptest::prelude::*;
 
@@ -453,14 +453,16 @@ impl Run {
         let names: BTreeMap<String, PeerId> =
             self.world.disk.peers.values().map(|record| (record.name.clone(), record.id)).collect();
         for effect in &self.world.effects {
-            let Effect::Push { connection, push: Push::Event(event) } = effect else { continue };
+            let Effect::Push { connection, push: Push::Event { event, .. } } = effect else { continue };
+            let Event::Delivery { delivery: watched, what } = &**event else { continue };
+            let message = watched.message;
             let is_its = |who: &Who| self.world.programs[who.program()].connection == *connection;
             let watcher = EVERYBODY.into_iter().find(|who| is_its(who) && self.is_here(*who));
-            let (Some(who), Some(message)) = (watcher, event.message) else { continue };
-            let Some(to) = event.to.as_ref().and_then(|name| names.get(name)) else { continue };
+            let Some(who) = watcher else { continue };
+            let Some(to) = names.get(&watched.to) else { continue };
             let Some(delivery) = self.deliveries(message).find(|delivery| delivery.peer == *to) else { continue };
-            let text = event.text.is_some();
-            assert!(self.may_know_of(who, delivery), "{who:?} hears of {:?} for {}", event.kind, delivery.peer);
+            let text = what.text().is_some();
+            assert!(self.may_know_of(who, delivery), "{who:?} hears of {} for {}", what.as_str(), delivery.peer);
             assert!(!text || self.may_read(who, &self.world.disk.messages[&message]), "{who:?} hears the text of {message}");
         }
     }

@@ -7,7 +7,7 @@ use peer_proto::ids::MessageId;
 use peer_proto::message::{Intent, Message, Stage};
 use peer_proto::reach::Reach;
 use peer_proto::refusal::ErrorCode;
-use peer_proto::request::{EventKind, Push, Request, Send, Sent, SentDelivery};
+use peer_proto::request::{DeliveryEvent, Event, Push, Request, Send, Sent, SentDelivery};
 use serde_json::json;
 
 use super::send;
@@ -120,8 +120,8 @@ async fn ask(
     }
     loop {
         match operator.pushes.next().await {
-            Some(Push::Event(event)) if brings_reply(event.kind) && event.reply_to == Some(sent.message) => {
-                let Some(message) = event.message else { continue };
+            Some(Push::Event { event, .. }) => {
+                let Some(message) = brought_reply(&event, sent.message) else { continue };
                 if let Some(reply) = reply(output, operator, message).await? {
                     return Ok((sent, Some(reply)));
                 }
@@ -150,8 +150,14 @@ fn wait_told(wait: Duration) -> String {
     humantime::format_duration(wait).to_string()
 }
 
-fn brings_reply(kind: EventKind) -> bool {
-    matches!(kind, EventKind::Stored | EventKind::Released)
+/// The reply to this question that an event brings.
+fn brought_reply(event: &Event, question: MessageId) -> Option<MessageId> {
+    match event {
+        Event::Delivery { delivery, what: DeliveryEvent::Stored { .. } | DeliveryEvent::Released } => {
+            (delivery.reply_to == Some(question)).then_some(delivery.message)
+        }
+        _ => None,
+    }
 }
 
 /// The reply, unless it is held for whoever asked: an agent's shell may not read it before the person has.

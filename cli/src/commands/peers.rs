@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use peer_client::Endpoint;
 use peer_proto::policy::Policy;
-use peer_proto::request::{EventKind, Pausing, PeerInfo, PeersQuery, Push, Request};
+use peer_proto::request::{Event, Pausing, PeerInfo, PeersQuery, Push, Request};
 use peer_proto::text::single_line;
 use serde_json::{Value, json};
 
@@ -78,7 +78,7 @@ async fn watch(args: &Args, output: &Output, operator: &mut Operator) -> Result<
         }
         loop {
             match operator.pushes.next().await {
-                Some(Push::Event(event)) if is_about_presence(event.kind) => break,
+                Some(Push::Event { event, .. }) if is_about_presence(&event) => break,
                 Some(_) => {}
                 None => return Err(Failure::watch_ended()),
             }
@@ -86,17 +86,17 @@ async fn watch(args: &Args, output: &Output, operator: &mut Operator) -> Result<
     }
 }
 
-fn is_about_presence(kind: EventKind) -> bool {
+fn is_about_presence(event: &Event) -> bool {
     matches!(
-        kind,
-        EventKind::PeerOnline
-            | EventKind::PeerOffline
-            | EventKind::PeerRenamed
-            | EventKind::PeerForgotten
-            | EventKind::PeerChanged
-            | EventKind::Paused
-            | EventKind::Resumed
-            | EventKind::Loop
+        event,
+        Event::PeerOnline { .. }
+            | Event::PeerOffline { .. }
+            | Event::PeerRenamed { .. }
+            | Event::PeerForgotten { .. }
+            | Event::PeerChanged { .. }
+            | Event::Paused(_)
+            | Event::Resumed(_)
+            | Event::Loop { .. }
     )
 }
 

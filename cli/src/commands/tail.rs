@@ -1,7 +1,9 @@
 //! `peerctl tail`: what happens, as it happens.
 
 use peer_client::Endpoint;
-use peer_proto::request::{Event, EventKind, Goodbye, Push, Request};
+use peer_proto::ids::{MessageId, Timestamp};
+use peer_proto::message::{Carrier, Intent};
+use peer_proto::request::{Event, Goodbye, Pausing, Push, Request};
 use serde_json::{Value, json};
 
 use crate::error::Failure;
@@ -39,7 +41,7 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
     let mut left = args.n.unwrap_or(u64::MAX);
     while left > 0 {
         match next_event(&mut operator).await {
-            Ok(event) => print(output, &event)?,
+            Ok((at, event)) => print(output, at, &event)?,
             Err(failure) if failure.is_lost() => {
                 operator = operator::reconnect(output, endpoint).await?;
                 operator.ask_done(Request::Watch { peer: args.peer.clone(), bodies: args.bodies }).await?;
@@ -52,11 +54,11 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
     Ok(())
 }
 
-/// The next event; a failure once there can be no more.
-pub(crate) async fn next_event(operator: &mut Operator) -> Result<Event, Failure> {
+/// The next event, and when it happened; a failure once there can be no more.
+pub(crate) async fn next_event(operator: &mut Operator) -> Result<(Timestamp, Event), Failure> {
     loop {
         match operator.pushes.next().await {
-            Some(Push::Event(event)) => return Ok(*event),
+            Some(Push::Event { at, event }) => return Ok((at, *event)),
             Some(Push::Goodbye(Goodbye::TooSlow)) => {
                 return Err(Failure::broker("events came faster than they were read").hint("watch fewer, with --peer"));
             }
@@ -66,66 +68,123 @@ pub(crate) async fn next_event(operator: &mut Operator) -> Result<Event, Failure
     }
 }
 
-fn print(output: &Output, event: &Event) -> Result<(), Failure> {
-    if output.json {
-        return output.json_line(&json(event));
+/// What an event tells, as fields that are alike for all events: absent where one does not apply.
+#[derive(Default)]
+struct Told {
+    message: Option<MessageId>,
+    /// The sender, or whom or what the event is about.
+    from: Option<String>,
+    to: Option<String>,
+    thread: Option<String>,
+    reply_to: Option<MessageId>,
+    intent: Option<Intent>,
+    carrier: Option<Carrier>,
+    reason: Option<String>,
+    text: Option<String>,
+    task: Option<String>,
+    peer: Option<String>,
+}
+
+impl Told {
+    fn by(event: &Event) -> Self {
+        let of_peer = |peer: &String| Self { from: Some(peer.clone()), peer: Some(peer.clone()), ..Self::default() };
+        match event {
+            Event::Delivery { delivery, what } => Self {
+                message: Some(delivery.message),
+                from: Some(delivery.from.clone()),
+                to: Some(delivery.to.clone()),
+                thread: Some(delivery.thread.clone()),
+                reply_to: delivery.reply_to,
+                intent: Some(delivery.intent),
+                carrier: what.carrier(),
+                reason: what.cause().map(|cause| cause.as_str().to_owned()),
+                text: what.text().map(str::to_owned),
+                ..Self::default()
+            },
+            Event::Refused { from, to, thread, reply_to, intent, code } => Self {
+                from: Some(from.clone()),
+                to: to.clone(),
+                thread: thread.clone(),
+                reply_to: *reply_to,
+                intent: *intent,
+                reason: Some(code.as_str().to_owned()),
+                ..Self::default()
+            },
+            Event::PeerOnline { peer } | Event::PeerOffline { peer } | Event::PeerForgotten { peer } => of_peer(peer),
+            Event::PeerRenamed { peer, new_name } => {
+                Self { to: Some(new_name.clone()), peer: Some(new_name.clone()), ..of_peer(peer) }
+            }
+            Event::PeerChanged { peer, news } => Self { reason: Some(news.clone()), ..of_peer(peer) },
+            Event::TaskChanged { task, assignee, state } => Self {
+                from: Some(task.to_string()),
+                to: assignee.clone(),
+                thread: Some(task.to_string()),
+                reason: Some(state.as_str().to_owned()),
+                task: Some(task.to_string()),
+                ..Self::default()
+            },
+            Event::Paused(what) | Event::Resumed(what) => match what {
+                Pausing::All => Self { to: Some("all".to_owned()), ..Self::default() },
+                Pausing::Peer(peer) => Self { to: Some(peer.clone()), ..Self::default() },
+                Pausing::Thread(thread) => Self { thread: Some(thread.clone()), ..Self::default() },
+            },
+            Event::Loop { thread, turns } => {
+                Self { thread: Some(thread.clone()), reason: Some(format!("{turns} turns")), ..Self::default() }
+            }
+            Event::Damaged { what } => Self { reason: Some(what.clone()), ..Self::default() },
+        }
     }
-    let mut line = format!("{} {:<12}", output.paint(Tone::Faint, &clock(event.at)), event.kind.as_str());
-    match (&event.from, &event.to) {
+}
+
+fn print(output: &Output, at: Timestamp, event: &Event) -> Result<(), Failure> {
+    if output.json {
+        return output.json_line(&json(at, event));
+    }
+    let told = Told::by(event);
+    let mut line = format!("{} {:<12}", output.paint(Tone::Faint, &clock(at)), event.as_str());
+    match (&told.from, &told.to) {
         (Some(from), Some(to)) => line.push_str(&format!(" {} -> {}", cell(from), cell(to))),
         (Some(one), None) | (None, Some(one)) => line.push_str(&format!(" {}", cell(one))),
         (None, None) => {}
     }
-    if let Some(thread) =
-        event.thread.as_ref().filter(|_| matches!(event.kind, EventKind::Paused | EventKind::Resumed | EventKind::Loop))
-    {
+    if let (Event::Paused(_) | Event::Resumed(_) | Event::Loop { .. }, Some(thread)) = (event, &told.thread) {
         line.push_str(&format!(" thread {}", cell(thread)));
     }
-    if let Some(message) = event.message {
+    if let Some(message) = told.message {
         line.push_str(&format!(" {message}"));
     }
-    if let Some(carrier) = event.carrier {
+    if let Some(carrier) = told.carrier {
         line.push_str(&format!(" by {}", carrier.as_str()));
     }
-    if let Some(cause) = &event.cause {
-        line.push_str(&format!(" ({})", cell(cause)));
+    if let Some(reason) = &told.reason {
+        line.push_str(&format!(" ({})", cell(reason)));
     }
     output.line(&line)?;
-    if let Some(text) = &event.text {
+    if let Some(text) = &told.text {
         output.quoted(text)?;
     }
     Ok(())
 }
 
 /// Only what applies to the event.
-pub(crate) fn json(event: &Event) -> Value {
-    let mut told = json!({ "event": event.kind.as_str(), "at": rfc3339(event.at) });
+pub(crate) fn json(at: Timestamp, event: &Event) -> Value {
+    let told = Told::by(event);
+    let mut line = json!({ "event": event.as_str(), "at": rfc3339(at) });
     let mut put = |key: &str, value: Option<String>| {
         if let Some(value) = value {
-            told[key] = json!(value);
+            line[key] = json!(value);
         }
     };
-    put("id", event.message.map(|id| id.to_string()));
-    put("from", event.from.clone());
-    put("to", event.to.clone());
-    put("thread", event.thread.clone());
-    put("reply_to", event.reply_to.map(|id| id.to_string()));
-    put("intent", event.intent.map(|intent| intent.as_str().to_owned()));
-    put("carrier", event.carrier.map(|carrier| carrier.as_str().to_owned()));
-    put("reason", event.cause.clone());
-    put("text", event.text.clone());
-    if event.kind == EventKind::TaskChanged {
-        put("task", event.from.clone());
-    }
-    if matches!(
-        event.kind,
-        EventKind::PeerOnline
-            | EventKind::PeerOffline
-            | EventKind::PeerRenamed
-            | EventKind::PeerForgotten
-            | EventKind::PeerChanged
-    ) {
-        put("peer", event.to.clone().filter(|_| event.kind == EventKind::PeerRenamed).or_else(|| event.from.clone()));
-    }
-    told
+    put("id", told.message.map(|id| id.to_string()));
+    put("from", told.from);
+    put("to", told.to);
+    put("thread", told.thread);
+    put("reply_to", told.reply_to.map(|id| id.to_string()));
+    put("intent", told.intent.map(|intent| intent.as_str().to_owned()));
+    put("carrier", told.carrier.map(|carrier| carrier.as_str().to_owned()));
+    put("reason", told.reason);
+    put("text", told.text);
+    put("task", told.task);
+    put("peer", told.peer);
+    line
 }

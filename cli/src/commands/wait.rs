@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use peer_client::Endpoint;
 use peer_proto::ids::Timestamp;
-use peer_proto::request::{Event, EventKind, HistoryQuery, Request};
+use peer_proto::request::{DeliveryEvent, Event, HistoryQuery, Request, WatchedDelivery};
 
 use super::{history, tail};
 use crate::args::duration;
@@ -45,6 +45,9 @@ pub(crate) struct Args {
 /// Messages that are looked through after the broker was away, the newest: it was away for moments.
 const MISSED_MAX: u32 = 1_000;
 
+/// When a message was stored, for whom, and its text.
+type Stored = (Timestamp, WatchedDelivery, DeliveryEvent);
+
 /// What is waited for, with the peers' present names: those are what events carry.
 struct Wanted {
     from: Option<String>,
@@ -54,18 +57,16 @@ struct Wanted {
 
 pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
     let waited = tokio::time::timeout(args.timeout, first_match(output, endpoint, args.from, args.to, args.thread)).await;
-    let Ok(event) = waited else {
+    let Ok(stored) = waited else {
         let span = humantime::format_duration(args.timeout);
         return Err(Failure::timed_out(format!("no matching message within {span}")).hint("wait again with a longer --timeout"));
     };
-    let event = event?;
+    let (at, delivery, what) = stored?;
     if output.json {
-        return output.json(&tail::json(&event));
+        return output.json(&tail::json(at, &Event::Delivery { delivery, what }));
     }
-    let name = |name: &Option<String>| name.as_deref().map(cell).unwrap_or_default();
-    let id = event.message.map(|id| id.to_string()).unwrap_or_default();
-    output.line(&format!("{id} from {} to {}", name(&event.from), name(&event.to)))?;
-    output.quoted(event.text.as_deref().unwrap_or_default())
+    output.line(&format!("{} from {} to {}", delivery.message, cell(&delivery.from), cell(&delivery.to)))?;
+    output.quoted(what.text().unwrap_or_default())
 }
 
 async fn first_match(
@@ -74,7 +75,7 @@ async fn first_match(
     from: Option<String>,
     to: Option<String>,
     thread: Option<String>,
-) -> Result<Event, Failure> {
+) -> Result<Stored, Failure> {
     let mut operator = Operator::connect(endpoint).await?;
     operator.ask_done(Request::Watch { peer: None, bodies: true }).await?;
     let mut wanted = Wanted { from: None, to: None, thread };
@@ -87,23 +88,25 @@ async fn first_match(
     output.remark("waiting; Ctrl-C ends it");
     let begun = now();
     loop {
-        let event = match tail::next_event(&mut operator).await {
-            Ok(event) => event,
+        let (at, event) = match tail::next_event(&mut operator).await {
+            Ok(next) => next,
             Err(failure) if failure.is_lost() => {
                 operator = operator::reconnect(output, endpoint).await?;
                 operator.ask_done(Request::Watch { peer: None, bodies: true }).await?;
                 // What was stored while nobody watched stands in the history.
                 match wanted.stored_since(&operator, begun).await? {
-                    Some(event) => return Ok(event),
+                    Some(missed) => return Ok(missed),
                     None => continue,
                 }
             }
             Err(failure) => return Err(failure),
         };
-        if event.kind == EventKind::PeerRenamed {
-            wanted.renamed(&event);
-        } else if event.kind == EventKind::Stored && wanted.matches(&event) {
-            return Ok(event);
+        match event {
+            Event::PeerRenamed { peer, new_name } => wanted.renamed(&peer, &new_name),
+            Event::Delivery { delivery, what: what @ DeliveryEvent::Stored { .. } } if wanted.matches(&delivery) => {
+                return Ok((at, delivery, what));
+            }
+            _ => {}
         }
     }
 }
@@ -117,13 +120,13 @@ async fn present_name(operator: &Operator, given: &str) -> Result<String, Failur
 }
 
 impl Wanted {
-    fn matches(&self, event: &Event) -> bool {
-        let agrees = |wanted: &Option<String>, found: &Option<String>| wanted.is_none() || wanted == found;
-        agrees(&self.from, &event.from) && agrees(&self.to, &event.to) && agrees(&self.thread, &event.thread)
+    fn matches(&self, delivery: &WatchedDelivery) -> bool {
+        let agrees = |wanted: &Option<String>, found: &str| wanted.as_deref().is_none_or(|wanted| wanted == found);
+        agrees(&self.from, &delivery.from) && agrees(&self.to, &delivery.to) && agrees(&self.thread, &delivery.thread)
     }
 
     /// The first matching message that was stored since then, as the event that told of it.
-    async fn stored_since(&self, operator: &Operator, since: Timestamp) -> Result<Option<Event>, Failure> {
+    async fn stored_since(&self, operator: &Operator, since: Timestamp) -> Result<Option<Stored>, Failure> {
         let query = HistoryQuery {
             peer: None,
             with: None,
@@ -134,31 +137,29 @@ impl Wanted {
             before: None,
             limit: MISSED_MAX,
         };
-        let messages = history::read(operator, query).await?;
-        let events = messages.into_iter().flat_map(|shown| {
-            let message = shown.message;
-            let event = |to: &String| Event {
-                kind: EventKind::Stored,
-                at: message.sent_at,
-                message: Some(message.id),
-                from: Some(message.from.name.clone()),
-                to: Some(to.clone()),
-                thread: Some(message.thread.clone()),
-                reply_to: message.reply_to,
-                intent: Some(message.intent),
-                carrier: None,
-                cause: None,
-                text: Some(message.text.clone()),
-            };
-            message.to.iter().map(event).collect::<Vec<_>>()
-        });
-        Ok(events.into_iter().find(|event| self.matches(event)))
+        for message in history::read(operator, query).await?.into_iter().map(|shown| shown.message) {
+            for to in &message.to {
+                let delivery = WatchedDelivery {
+                    message: message.id,
+                    from: message.from.name.clone(),
+                    to: to.clone(),
+                    thread: message.thread.clone(),
+                    reply_to: message.reply_to,
+                    intent: message.intent,
+                };
+                if self.matches(&delivery) {
+                    let what = DeliveryEvent::Stored { cause: None, text: Some(message.text) };
+                    return Ok(Some((message.sent_at, delivery, what)));
+                }
+            }
+        }
+        Ok(None)
     }
 
-    fn renamed(&mut self, event: &Event) {
+    fn renamed(&mut self, before: &str, now: &str) {
         for name in [&mut self.from, &mut self.to] {
-            if name.is_some() && *name == event.from {
-                name.clone_from(&event.to);
+            if name.as_deref() == Some(before) {
+                *name = Some(now.to_owned());
             }
         }
     }

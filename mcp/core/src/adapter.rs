@@ -254,7 +254,7 @@ impl Adapter {
                 self.look();
             }
             // The hands run hooks; adapters do not watch; a goodbye comes before the loss.
-            Push::Hook { .. } | Push::Event(_) | Push::Goodbye(_) => {}
+            Push::Hook { .. } | Push::Event { .. } | Push::Goodbye(_) => {}
         }
     }
 

@@ -27,8 +27,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use values::{
-    channel_requests, message_id, note_requests, pausings, pushes, refusal_frame, replies, reply_frame, requests, task_acts,
-    task_requests,
+    channel_requests, delivery_events, events, message_id, note_requests, pausings, pushes, refusal_frame, replies, reply_frame,
+    requests, task_acts, task_requests,
 };
 
 /// A named value, its bytes, and a check that bytes say that value.
@@ -151,7 +151,7 @@ variants!(PUSHES, push_name, Push, {
     Push::Withdrawn { .. } => "withdrawn",
     Push::Renamed { .. } => "renamed",
     Push::Notice(_) => "notice",
-    Push::Event(_) => "event",
+    Push::Event { .. } => "event",
     Push::Goodbye(_) => "goodbye",
     Push::Hook { .. } => "hook",
     Push::Consent { .. } => "consent",
@@ -189,31 +189,35 @@ units!(GOODBYES, goodbye_name, Goodbye, {
     TooSlow => "too_slow",
 });
 
-units!(EVENTS, event_name, EventKind, {
-    Stored => "stored",
-    Leased => "leased",
-    Offered => "offered",
-    Returned => "returned",
-    Presented => "presented",
-    Acked => "acked",
-    Answered => "answered",
-    Held => "held",
-    Expired => "expired",
-    Cancelled => "cancelled",
-    Dead => "dead",
-    Dropped => "dropped",
-    Refused => "refused",
-    PeerOnline => "peer_online",
-    PeerOffline => "peer_offline",
-    PeerRenamed => "peer_renamed",
-    PeerForgotten => "peer_forgotten",
-    Released => "released",
-    PeerChanged => "peer_changed",
-    TaskChanged => "task_changed",
-    Paused => "paused",
-    Resumed => "resumed",
-    Loop => "loop",
-    Damaged => "damaged",
+variants!(EVENTS, event_name, Event, {
+    Event::Delivery { .. } => "delivery",
+    Event::Refused { .. } => "refused",
+    Event::PeerOnline { .. } => "peer_online",
+    Event::PeerOffline { .. } => "peer_offline",
+    Event::PeerRenamed { .. } => "peer_renamed",
+    Event::PeerForgotten { .. } => "peer_forgotten",
+    Event::PeerChanged { .. } => "peer_changed",
+    Event::TaskChanged { .. } => "task_changed",
+    Event::Paused(_) => "paused",
+    Event::Resumed(_) => "resumed",
+    Event::Loop { .. } => "loop",
+    Event::Damaged { .. } => "damaged",
+});
+
+variants!(DELIVERY_EVENTS, delivery_event_name, DeliveryEvent, {
+    DeliveryEvent::Stored { .. } => "stored",
+    DeliveryEvent::Leased => "leased",
+    DeliveryEvent::Offered { .. } => "offered",
+    DeliveryEvent::Returned { .. } => "returned",
+    DeliveryEvent::Presented { .. } => "presented",
+    DeliveryEvent::Acked => "acked",
+    DeliveryEvent::Answered => "answered",
+    DeliveryEvent::Held => "held",
+    DeliveryEvent::Released => "released",
+    DeliveryEvent::Expired => "expired",
+    DeliveryEvent::Cancelled { .. } => "cancelled",
+    DeliveryEvent::Dead { .. } => "dead",
+    DeliveryEvent::Dropped => "dropped",
 });
 
 units!(QUESTION_STATES, question_state_name, QuestionState, {
@@ -454,7 +458,10 @@ fn vectors() -> Vec<Vector> {
     let authorities = [Authority::Person, Authority::Shell(Some("luna".into())), Authority::Session];
     all.extend(each("authority", authority_name, &authorities));
     all.extend(each("goodbye", goodbye_name, GOODBYES));
-    all.extend(each("event", event_name, EVENTS));
+    for (suffix, event) in events() {
+        all.push(vector(format!("event.{}{suffix}", event_name(&event)), event));
+    }
+    all.extend(each("delivery_event", delivery_event_name, &delivery_events()));
     all.extend(each("hook_event", hook_event_name, HOOK_EVENTS));
     all.extend(each("mode", mode_name, MODES));
     all.extend(each("activity", activity_name, ACTIVITIES));
@@ -560,6 +567,8 @@ fn every_variant_has_a_vector() {
         ("push", PUSHES),
         ("frame", FRAMES),
         ("authority", AUTHORITIES),
+        ("event", EVENTS),
+        ("delivery_event", DELIVERY_EVENTS),
         ("channel_request", CHANNEL_REQUESTS),
         ("task_request", TASK_REQUESTS),
         ("task_act", TASK_ACTS),

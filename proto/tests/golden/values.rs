@@ -580,40 +580,85 @@ pub(crate) fn replies() -> Vec<(&'static str, Reply)> {
     ]
 }
 
+fn watched_delivery(reply_to: Option<MessageId>) -> WatchedDelivery {
+    WatchedDelivery {
+        message: message_id(1),
+        from: "luna".into(),
+        to: "orion".into(),
+        thread: "t-9f2".into(),
+        reply_to,
+        intent: Intent::Request,
+    }
+}
+
+pub(crate) fn events() -> Vec<(&'static str, Event)> {
+    let stored = DeliveryEvent::Stored { cause: Some(Cause::Operator), text: Some("bcrypt version?".into()) };
+    let bare = DeliveryEvent::Stored { cause: None, text: None };
+    vec![
+        ("", Event::Delivery { delivery: watched_delivery(Some(message_id(0))), what: stored }),
+        (".bare", Event::Delivery { delivery: watched_delivery(None), what: bare }),
+        (
+            "",
+            Event::Refused {
+                from: "luna".into(),
+                to: Some("orion".into()),
+                thread: Some("t-9f2".into()),
+                reply_to: Some(message_id(0)),
+                intent: Some(Intent::Inform),
+                code: ErrorCode::ThreadPaused,
+            },
+        ),
+        (
+            ".bare",
+            Event::Refused {
+                from: "luna".into(),
+                to: None,
+                thread: None,
+                reply_to: None,
+                intent: None,
+                code: ErrorCode::RateLimited,
+            },
+        ),
+        ("", Event::PeerOnline { peer: "luna".into() }),
+        ("", Event::PeerOffline { peer: "luna".into() }),
+        ("", Event::PeerRenamed { peer: "luna".into(), new_name: "nova".into() }),
+        ("", Event::PeerForgotten { peer: "luna".into() }),
+        ("", Event::PeerChanged { peer: "luna".into(), news: "activity: busy".into() }),
+        ("", Event::TaskChanged { task: TaskId(3), assignee: Some("orion".into()), state: TaskState::Claimed }),
+        (".bare", Event::TaskChanged { task: TaskId(3), assignee: None, state: TaskState::Open }),
+        ("", Event::Paused(Pausing::Peer("luna".into()))),
+        ("", Event::Resumed(Pausing::All)),
+        ("", Event::Loop { thread: "t-9f2".into(), turns: 24 }),
+        ("", Event::Damaged { what: "a message".into() }),
+    ]
+}
+
+pub(crate) fn delivery_events() -> Vec<DeliveryEvent> {
+    vec![
+        DeliveryEvent::Stored { cause: None, text: None },
+        DeliveryEvent::Leased,
+        DeliveryEvent::Offered { carrier: Carrier::Hook },
+        DeliveryEvent::Returned { cause: Some(Cause::Nack) },
+        DeliveryEvent::Presented { carrier: Some(Carrier::Hook), evidence: Evidence::Transcript },
+        DeliveryEvent::Acked,
+        DeliveryEvent::Answered,
+        DeliveryEvent::Held,
+        DeliveryEvent::Released,
+        DeliveryEvent::Expired,
+        DeliveryEvent::Cancelled { cause: Some(Cause::Operator) },
+        DeliveryEvent::Dead { cause: Cause::AttemptsExceeded },
+        DeliveryEvent::Dropped,
+    ]
+}
+
 pub(crate) fn pushes() -> Vec<(&'static str, Push)> {
-    let event = Event {
-        kind: EventKind::Stored,
-        at: AT,
-        message: Some(message_id(1)),
-        from: Some("luna".into()),
-        to: Some("orion".into()),
-        thread: Some("t-9f2".into()),
-        reply_to: Some(message_id(0)),
-        intent: Some(Intent::Request),
-        carrier: Some(Carrier::Hook),
-        cause: Some("nack".into()),
-        text: Some("bcrypt version?".into()),
-    };
-    let bare = Event {
-        message: None,
-        from: None,
-        to: None,
-        thread: None,
-        reply_to: None,
-        intent: None,
-        carrier: None,
-        cause: None,
-        text: None,
-        ..event.clone()
-    };
     vec![
         ("", Push::Deliver(Box::new(Delivery { message: message(), attempts: 1, shown_before: true }))),
         ("", Push::Overdue { message: message_id(1), carrier: Carrier::Channel }),
         ("", Push::Withdrawn { message: message_id(1), stage: Stage::Expired }),
         ("", Push::Renamed { name: "nova".into() }),
         ("", Push::Notice("your client was kicked".into())),
-        ("", Push::Event(Box::new(event))),
-        (".bare", Push::Event(Box::new(bare))),
+        ("", Push::Event { at: AT, event: Box::new(Event::PeerOnline { peer: "luna".into() }) }),
         ("", Push::Goodbye(Goodbye::Stopping)),
         ("", Push::Hook { call: 9, hook: Box::new(hook()) }),
         ("", Push::Consent { inbox_socket_in_bypass: true }),

@@ -8,7 +8,7 @@ use peer_proto::ids::{PeerId, Timestamp};
 use peer_proto::limits::{REFUSED_REASON_CHARS_MAX, REFUSED_TEXT_CHARS_MAX};
 use peer_proto::message::Sender;
 use peer_proto::refusal::Refusal;
-use peer_proto::request::{Event, EventKind, Reply};
+use peer_proto::request::{Event, Reply};
 
 use crate::broker::Broker;
 use crate::input::Now;
@@ -29,21 +29,9 @@ impl Broker {
         let private = channel.filter(|name| self.is_private(name)).map(str::to_owned);
         let Some((turns, speakers)) = self.quota.use_up_thread(thread, now.wall) else { return };
         let names = self.speakers(&speakers);
-        let event = Event {
-            kind: EventKind::Loop,
-            at: now.wall,
-            message: None,
-            from: None,
-            to: None,
-            thread: Some(thread.to_owned()),
-            reply_to: None,
-            intent: None,
-            carrier: None,
-            cause: Some(format!("{turns} turns")),
-            text: None,
-        };
+        let event = Event::Loop { thread: thread.to_owned(), turns };
         let sees = |actor: Actor| private.is_none() || actor.is_person();
-        self.tell_watchers_who(&speakers, &event, sees, step);
+        self.tell_watchers_who(now.wall, &speakers, &event, sees, step);
         let text = wording::used_up_thread(thread, &names, turns);
         let is_private = private.is_some();
         let notice = Notice { channel: private, private: is_private, ..Notice::new(PeerId::HUMAN, thread.to_owned(), text) };

@@ -6,12 +6,11 @@
 use peer_proto::ids::{PeerId, Timestamp};
 use peer_proto::message::Sender;
 use peer_proto::refusal::Refusal;
-use peer_proto::request::{Event, EventKind, Push, Reply, Send};
+use peer_proto::request::{DeliveryEvent, Event, Push, Reply, Send, WatchedDelivery};
 
 use crate::broker::Broker;
-use crate::delivery::News;
-use crate::input::Now;
-use crate::record::{DeliveryRecord, PeerRecord};
+use crate::input::{ConnectionId, Now};
+use crate::record::DeliveryRecord;
 use crate::rejection::Rejection;
 use crate::state::presence::Watch;
 use crate::step::Step;
@@ -27,115 +26,71 @@ impl Broker {
     }
 
     /// Tells watchers about one delivery.
-    pub(crate) fn tell(&self, news: News, at: Timestamp, record: &DeliveryRecord, text: Option<&str>, step: &mut Step) {
+    pub(crate) fn tell(&self, at: Timestamp, what: DeliveryEvent, record: &DeliveryRecord, step: &mut Step) {
         if !self.presence.is_watched() {
             return;
         }
-        let event = Event {
-            kind: news.kind,
-            at,
-            message: Some(record.message),
-            from: Some(record.brief.from_name.clone()),
-            to: Some(self.presence.name(record.peer).map_or_else(|| record.peer.to_string(), str::to_owned)),
-            thread: Some(record.brief.thread.clone()),
+        let delivery = WatchedDelivery {
+            message: record.message,
+            from: record.brief.from_name.clone(),
+            to: self.presence.name(record.peer).map_or_else(|| record.peer.to_string(), str::to_owned),
+            thread: record.brief.thread.clone(),
             reply_to: record.brief.reply_to,
-            intent: Some(record.brief.intent),
-            carrier: news.carrier,
-            cause: news.cause.map(|cause| cause.as_str().to_owned()),
-            text: text.map(str::to_owned),
+            intent: record.brief.intent,
         };
+        let without_text = match &what {
+            DeliveryEvent::Stored { cause, text: Some(_) } => {
+                let what = DeliveryEvent::Stored { cause: *cause, text: None };
+                Some(Event::Delivery { delivery: delivery.clone(), what })
+            }
+            _ => None,
+        };
+        let event = Event::Delivery { delivery, what };
         let present = |peer: PeerId| self.presence.present(peer).unwrap_or(peer);
         let parties = [present(record.brief.from), present(record.peer)];
-        let sees = |actor: Actor| self.sees_delivery(actor, record);
-        self.push_event(&parties, &event, sees, |actor| self.sees_text_of(actor, record), step);
-    }
-
-    /// Tells watchers about what sessions share.
-    pub(crate) fn tell_thing(&self, kind: EventKind, now: Now, what: &str, to: Option<String>, state: &str, step: &mut Step) {
-        let event = Event {
-            kind,
-            at: now.wall,
-            message: None,
-            from: Some(what.to_owned()),
-            to,
-            thread: Some(what.to_owned()),
-            reply_to: None,
-            intent: None,
-            carrier: None,
-            cause: Some(state.to_owned()),
-            text: None,
-        };
-        self.tell_watchers(&[], &event, step);
-    }
-
-    /// Tells watchers about a peer.
-    pub(crate) fn tell_peer(
-        &self,
-        kind: EventKind,
-        at: Timestamp,
-        record: &PeerRecord,
-        to: Option<String>,
-        cause: Option<&str>,
-        step: &mut Step,
-    ) {
-        let event = Event {
-            kind,
-            at,
-            message: None,
-            from: Some(record.name.clone()),
-            to,
-            thread: None,
-            reply_to: None,
-            intent: None,
-            carrier: None,
-            cause: cause.map(str::to_owned),
-            text: None,
-        };
-        self.tell_watchers(&[record.id], &event, step);
+        let watchers = self.watchers_who(&parties, |actor| self.sees_delivery(actor, record));
+        for (connection, actor, bodies) in watchers {
+            let reads = bodies && self.sees_text_of(actor, record);
+            let event = without_text.as_ref().filter(|_| !reads).unwrap_or(&event);
+            step.push(connection, Push::Event { at, event: Box::new(event.clone()) });
+        }
     }
 
     /// Tells the person that a record of the store is damaged.
     pub(crate) fn tell_damaged(&self, at: Timestamp, what: &str, step: &mut Step) {
-        let event = Event {
-            kind: EventKind::Damaged,
-            at,
-            message: None,
-            from: None,
-            to: None,
-            thread: None,
-            reply_to: None,
-            intent: None,
-            carrier: None,
-            cause: Some(what.to_owned()),
-            text: None,
-        };
-        self.tell_watchers_who(&[], &event, Actor::is_person, step);
+        self.tell_watchers_who(at, &[], &Event::Damaged { what: what.to_owned() }, Actor::is_person, step);
     }
 
-    pub(crate) fn tell_watchers(&self, concerns: &[PeerId], event: &Event, step: &mut Step) {
-        self.tell_watchers_who(concerns, event, |_| true, step);
+    /// Tells watchers what happened. `concerns`: the peers that it is about.
+    pub(crate) fn tell_watchers(&self, at: Timestamp, concerns: &[PeerId], event: &Event, step: &mut Step) {
+        self.tell_watchers_who(at, concerns, event, |_| true, step);
     }
 
     /// Tells those watchers about it who may see it.
-    pub(crate) fn tell_watchers_who(&self, concerns: &[PeerId], event: &Event, sees: impl Fn(Actor) -> bool, step: &mut Step) {
-        self.push_event(concerns, event, sees, |_| false, step);
-    }
-
-    fn push_event(
+    pub(crate) fn tell_watchers_who(
         &self,
+        at: Timestamp,
         concerns: &[PeerId],
         event: &Event,
         sees: impl Fn(Actor) -> bool,
-        sees_text: impl Fn(Actor) -> bool,
         step: &mut Step,
     ) {
-        for (connection, watch) in self.presence.watchers() {
-            let is_concerned = watch.peer.is_none_or(|peer| concerns.contains(&peer));
-            let Some(actor) = self.actor_on(connection).filter(|actor| is_concerned && sees(*actor)) else { continue };
-            let mut event = event.clone();
-            event.text = event.text.filter(|_| watch.bodies && sees_text(actor));
-            step.push(connection, Push::Event(Box::new(event)));
+        for (connection, ..) in self.watchers_who(concerns, sees) {
+            step.push(connection, Push::Event { at, event: Box::new(event.clone()) });
         }
+    }
+
+    /// The watchers who wait for news of one of these peers, or of all, and who may see it; and whether each wants texts.
+    fn watchers_who(
+        &self,
+        concerns: &[PeerId],
+        sees: impl Fn(Actor) -> bool,
+    ) -> impl Iterator<Item = (ConnectionId, Actor, bool)> {
+        self.presence.watchers().filter_map(move |(connection, watch)| {
+            let is_concerned = watch.peer.is_none_or(|peer| concerns.contains(&peer));
+            let actor = self.actor_on(connection).filter(|actor| is_concerned && sees(*actor))?;
+            Some((connection, actor, watch.bodies))
+        })
     }
 
     /// A brake refused something that is no message: whoever watches hears of it, as of a refused send.
@@ -145,10 +100,9 @@ impl Broker {
         }
         let Ok((sender, _)) = self.sender(caller) else { return };
         self.remember_refused(now.wall, &sender, ("", None, ""), refusal);
-        let mut event = event(now, EventKind::Refused, None, None);
-        event.from = Some(sender.name);
-        event.cause = Some(refusal.code.as_str().to_owned());
-        self.tell_watchers(&[sender.peer], &event, step);
+        let (to, thread, reply_to, intent) = (None, None, None, None);
+        let event = Event::Refused { from: sender.name, to, thread, reply_to, intent, code: refusal.code };
+        self.tell_watchers(now.wall, &[sender.peer], &event, step);
     }
 
     /// Remembers, and tells watchers, that a brake or a policy refused a message, or refused it for one of its recipients.
@@ -166,35 +120,14 @@ impl Broker {
         self.remember_refused(now.wall, sender, (&to, send.thread.as_deref(), &send.text), refusal);
         // Watchers learn of no private channel.
         let is_private = channel.is_some_and(|name| self.is_private(name));
-        let event = Event {
-            kind: EventKind::Refused,
-            at: now.wall,
-            message: None,
-            from: Some(sender.name.clone()),
+        let event = Event::Refused {
+            from: sender.name.clone(),
             to: (!is_private).then_some(to),
             thread: send.thread.clone(),
             reply_to: send.reply_to,
             intent: send.intent,
-            carrier: None,
-            cause: Some(refusal.code.as_str().to_owned()),
-            text: None,
+            code: refusal.code,
         };
-        self.tell_watchers(&[sender.peer], &event, step);
-    }
-}
-
-pub(crate) fn event(now: Now, kind: EventKind, to: Option<String>, thread: Option<String>) -> Event {
-    Event {
-        kind,
-        at: now.wall,
-        message: None,
-        from: None,
-        to,
-        thread,
-        reply_to: None,
-        intent: None,
-        carrier: None,
-        cause: None,
-        text: None,
+        self.tell_watchers(now.wall, &[sender.peer], &event, step);
     }
 }

@@ -366,7 +366,7 @@ impl Broker {
         let was = entry.record.stage;
         for transition in transitions {
             if let Some(news) = entry.apply(*transition, now.wall) {
-                self.tell(news, now.wall, &entry.record, None, step);
+                self.tell(now.wall, news, &entry.record, step);
             }
         }
         if transitions.iter().any(|transition| transition.is_durable()) {
@@ -383,7 +383,7 @@ impl Broker {
     /// Carries out a transition of a delivery that is in no mailbox. The caller stores it.
     pub(crate) fn apply(&self, now: Now, record: &mut DeliveryRecord, transition: Transition, step: &mut Step) {
         if let Some(news) = record.apply(transition, now.wall) {
-            self.tell(news, now.wall, record, None, step);
+            self.tell(now.wall, news, record, step);
         }
     }
 

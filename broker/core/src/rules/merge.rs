@@ -5,7 +5,7 @@
 
 use peer_proto::ids::{MessageId, PeerId};
 use peer_proto::message::Stage;
-use peer_proto::request::{EventKind, Push, Seat};
+use peer_proto::request::{Event, Push, Seat};
 
 use crate::broker::Broker;
 use crate::check::check_seat;
@@ -102,7 +102,7 @@ impl Broker {
         self.presence.attach(caller.connection, Session { peer: owner, holds_token, ..session }, false);
         step.reply(caller.connection, caller.id, self.registered(owner, caller.connection, token, None));
         if came_online {
-            self.tell_peer(EventKind::PeerOnline, now.wall, &adopted, None, None, step);
+            self.tell_watchers(now.wall, &[owner], &Event::PeerOnline { peer: adopted.name }, step);
         }
         self.pump(now, owner, step);
         for message in handed_back {

@@ -5,14 +5,13 @@
 
 use peer_proto::ids::PeerId;
 use peer_proto::message::{Sender, Via};
-use peer_proto::request::{EventKind, Pausing, Reply};
+use peer_proto::request::{Event, Pausing, Reply};
 
 use crate::broker::Broker;
 use crate::check::check_thread;
 use crate::input::Now;
 use crate::record::PausesRecord;
 use crate::rejection::{Crowd, Rejection};
-use crate::rules::events::event;
 use crate::step::{Change, Step};
 use crate::who::Caller;
 
@@ -23,17 +22,17 @@ impl Broker {
     pub(crate) fn pause(&mut self, now: Now, caller: Caller, what: &Pausing, step: &mut Step) -> Result<(), Rejection> {
         caller.check_person("pausing")?;
         let mut pauses = self.pauses.clone();
-        let (peer, event) = match what {
+        let (peer, paused) = match what {
             Pausing::All => {
                 pauses.all = true;
-                (None, event(now, EventKind::Paused, Some("all".to_owned()), None))
+                (None, Pausing::All)
             }
             Pausing::Peer(name) => {
                 let peer = self.pausable(caller, name)?;
                 if !pauses.peers.iter().any(|paused| self.is_same(peer, *paused)) {
                     pauses.peers.insert(peer);
                 }
-                (Some(peer), event(now, EventKind::Paused, Some(self.name_of(peer)), None))
+                (Some(peer), Pausing::Peer(self.name_of(peer)))
             }
             Pausing::Thread(thread) => {
                 check_thread(thread)?;
@@ -41,11 +40,11 @@ impl Broker {
                 if pauses.threads.len() > THREADS_PAUSED_MAX {
                     return Err(Rejection::TooMany { what: Crowd::PausedThreads, count: THREADS_PAUSED_MAX });
                 }
-                (None, event(now, EventKind::Paused, None, Some(thread.clone())))
+                (None, what.clone())
             }
         };
         if self.put_pauses(pauses, step) {
-            self.tell_watchers(peer.as_slice(), &event, step);
+            self.tell_watchers(now.wall, peer.as_slice(), &Event::Paused(paused), step);
         }
         step.reply(caller.connection, caller.id, Reply::Paused(self.paused()));
         Ok(())
@@ -54,32 +53,32 @@ impl Broker {
     pub(crate) fn resume(&mut self, now: Now, caller: Caller, what: &Pausing, step: &mut Step) -> Result<(), Rejection> {
         caller.check_person("resuming")?;
         let mut pauses = self.pauses.clone();
-        let (mut peer, mut resumed) = (None, false);
-        let event = match what {
+        let (mut peer, mut was_used_up) = (None, false);
+        let resumed = match what {
             // Whoever lets everything go on does not mean all but some.
             Pausing::All => {
                 for thread in &pauses.threads {
                     self.quota.resume_thread(thread);
                 }
                 pauses = PausesRecord::default();
-                event(now, EventKind::Resumed, Some("all".to_owned()), None)
+                Pausing::All
             }
             Pausing::Peer(name) => {
                 let id = self.pausable(caller, name)?;
                 pauses.peers.retain(|paused| !self.is_same(id, *paused));
                 peer = Some(id);
-                event(now, EventKind::Resumed, Some(self.name_of(id)), None)
+                Pausing::Peer(self.name_of(id))
             }
             Pausing::Thread(thread) => {
                 check_thread(thread)?;
                 pauses.threads.remove(thread);
                 // Its agents may also have paused it by themselves.
-                resumed = self.quota.resume_thread(thread);
-                event(now, EventKind::Resumed, None, Some(thread.clone()))
+                was_used_up = self.quota.resume_thread(thread);
+                what.clone()
             }
         };
-        if self.put_pauses(pauses, step) || resumed {
-            self.tell_watchers(peer.as_slice(), &event, step);
+        if self.put_pauses(pauses, step) || was_used_up {
+            self.tell_watchers(now.wall, peer.as_slice(), &Event::Resumed(resumed), step);
         }
         step.reply(caller.connection, caller.id, Reply::Paused(self.paused()));
         Ok(())

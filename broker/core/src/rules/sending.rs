@@ -8,12 +8,12 @@ use peer_proto::message::{Evidence, Intent, Kind, Sender, Stage};
 use peer_proto::policy::Policy;
 use peer_proto::question::FROM_MEMORY;
 use peer_proto::refusal::Refusal;
-use peer_proto::request::{EventKind, Reply, Send, Sent, SentDelivery};
+use peer_proto::request::{DeliveryEvent, Reply, Send, Sent, SentDelivery};
 use peer_proto::text::is_blank;
 
 use crate::broker::Broker;
 use crate::check::{check_length, check_thread};
-use crate::delivery::{News, Transition};
+use crate::delivery::Transition;
 use crate::input::{Facts, Now, StoredMessage};
 use crate::names::NEAREST_MAX;
 use crate::record::{Brief, DeliveryRecord, MessageHead, MessageRecord};
@@ -202,10 +202,9 @@ impl Broker {
             let held = *stage == Stage::Held;
             // Whether it is held decides who may hear of it at all.
             let held_news = if held { delivery.apply(Transition::Hold, now.wall) } else { None };
-            let stored_news = News { kind: EventKind::Stored, carrier: None, cause: None };
-            self.tell(stored_news, now.wall, &delivery, text.as_deref(), step);
+            self.tell(now.wall, DeliveryEvent::Stored { cause: None, text: text.clone() }, &delivery, step);
             if let Some(news) = held_news {
-                self.tell(news, now.wall, &delivery, None, step);
+                self.tell(now.wall, news, &delivery, step);
             }
             self.put_delivery(&delivery, None, step);
             self.mailboxes.insert(Entry::new(delivery));

@@ -4,7 +4,7 @@ use peer_proto::hook::Report;
 use peer_proto::ids::{MessageId, PeerId, Timestamp};
 use peer_proto::limits::{KEPT_FROM_ROOM_MS, NAME_CHARS_MAX, PATH_BYTES_MAX, PEERS_MAX, SUMMARY_BYTES_MAX};
 use peer_proto::message::{Carrier, Cause, Stage};
-use peer_proto::request::{EventKind, Goodbye, Push, Register, Registered, Reply, Role, Seat, SeatKind};
+use peer_proto::request::{Event, Goodbye, Push, Register, Registered, Reply, Role, Seat, SeatKind};
 use peer_proto::text::named;
 
 use crate::broker::Broker;
@@ -188,7 +188,7 @@ impl Broker {
         self.presence.attach(caller.connection, Session { mode, holds_token, ..Session::new(peer, host) }, takes_over);
         step.reply(caller.connection, caller.id, self.registered(peer, caller.connection, token, notice));
         if came_online {
-            self.tell_peer(EventKind::PeerOnline, now.wall, &record, None, None, step);
+            self.tell_watchers(now.wall, &[peer], &Event::PeerOnline { peer: record.name }, step);
         }
         self.pump(now, peer, step);
         Ok(())
@@ -261,7 +261,7 @@ impl Broker {
             self.review_waits(now, peer, reader, step);
         } else if let Some(record) = self.presence.get(peer).cloned() {
             step.change(Change::PutPeer(Box::new(record.clone())));
-            self.tell_peer(EventKind::PeerOffline, now.wall, &record, None, None, step);
+            self.tell_watchers(now.wall, &[peer], &Event::PeerOffline { peer: record.name }, step);
             self.release_tasks(now, peer, false, step);
             self.tell_askers(now, peer, step);
         }
@@ -302,7 +302,7 @@ impl Broker {
         self.update_peer(record.clone(), step);
         step.reply(caller.connection, caller.id, Reply::Done);
         if !news.is_empty() {
-            self.tell_peer(EventKind::PeerChanged, now.wall, &record, None, Some(&news), step);
+            self.tell_watchers(now.wall, &[peer], &Event::PeerChanged { peer: record.name, news }, step);
         }
         Ok(())
     }
@@ -354,7 +354,7 @@ impl Broker {
                 step.push(connection, Push::Renamed { name: new_name.clone() });
             }
         }
-        self.tell_peer(EventKind::PeerRenamed, now.wall, &before, Some(new_name), None, step);
+        self.tell_watchers(now.wall, &[subject], &Event::PeerRenamed { peer: before.name, new_name }, step);
         Ok(())
     }
 
@@ -419,7 +419,8 @@ impl Broker {
         let told = changed.filter(|_| self.presence.reader(peer) == Some(caller.connection));
         if let Some((activity, record)) = told.zip(self.presence.get(peer)) {
             let news = format!("activity: {}", activity.as_str());
-            self.tell_peer(EventKind::PeerChanged, now.wall, record, None, Some(&news), step);
+            let event = Event::PeerChanged { peer: record.name.clone(), news };
+            self.tell_watchers(now.wall, &[peer], &event, step);
         }
         Ok(())
     }
@@ -442,7 +443,7 @@ impl Broker {
         if let Some(record) = self.presence.remove(peer) {
             step.change(Change::RemovePeer(peer));
             self.quota.forget(peer);
-            self.tell_peer(EventKind::PeerForgotten, now.wall, &record, None, None, step);
+            self.tell_watchers(now.wall, &[peer], &Event::PeerForgotten { peer: record.name }, step);
         }
     }
 

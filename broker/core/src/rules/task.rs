@@ -12,7 +12,7 @@ use peer_proto::limits::{
 };
 use peer_proto::message::{Intent, Sender, Stage, Via};
 use peer_proto::policy::Policy;
-use peer_proto::request::{EventKind, Reply};
+use peer_proto::request::{Event, Reply};
 use peer_proto::task::{TaskAct, TaskDraft, TaskInfo, TaskRequest, TaskState, TasksQuery};
 use peer_proto::text::{is_blank, quoted, single_line};
 
@@ -298,7 +298,8 @@ impl Broker {
 
     fn put_task(&mut self, now: Now, task: TaskRecord, step: &mut Step) {
         let assignee = task.assignee.map(|peer| self.name_of(peer));
-        self.tell_thing(EventKind::TaskChanged, now, &task.id.to_string(), assignee, task.state.as_str(), step);
+        let event = Event::TaskChanged { task: task.id, assignee, state: task.state };
+        self.tell_watchers(now.wall, &[], &event, step);
         step.change(Change::PutThing(Box::new(Thing::Task(task.clone()))));
         self.tasks.put(task);
     }

@@ -24,7 +24,7 @@ use peer_proto::message::{Carrier, Kind, Stage};
 use peer_proto::policy::Policy;
 use peer_proto::question::QuestionInfo;
 use peer_proto::refusal::Refusal;
-use peer_proto::request::{Goodbye, Pausing, Push, Register, Reply, Request, Role, Seat};
+use peer_proto::request::{Event, Goodbye, Pausing, Push, Register, Reply, Request, Role, Seat};
 
 /// What is durable, as maps.
 #[derive(Clone, Debug, Default)]
@@ -606,17 +606,35 @@ impl World {
                     Goodbye::TooSlow => "too slow",
                 }
             ),
-            Push::Event(event) => {
-                let message = event.message.map_or(String::new(), |id| format!(" {}", self.alias(id)));
-                let who = [&event.from, &event.to].into_iter().flatten().cloned().collect::<Vec<_>>().join("->");
-                let carrier = event.carrier.map_or(String::new(), |carrier| format!(" {}", carrier.as_str()));
-                let cause = event.cause.as_ref().map_or(String::new(), |cause| format!(" ({cause})"));
-                let text = event.text.as_ref().map_or(String::new(), |text| format!(": {text}"));
-                format!("event {}{message} {who}{carrier}{cause}{text}", event.kind.as_str())
-            }
+            Push::Event { event, .. } => format!("event {} {}", event.as_str(), self.event_line(event)),
             Push::Hook { call, hook } => format!("hook {call}, {}", hook.event.as_str()),
             Push::Consent { inbox_socket_in_bypass } => format!("inbox socket {}", allowed(*inbox_socket_in_bypass)),
             Push::Deliver(_) => unreachable!("the core says Deliver as an effect of its own"),
+        }
+    }
+
+    fn event_line(&self, event: &Event) -> String {
+        match event {
+            Event::Delivery { delivery, what } => {
+                let carrier = what.carrier().map_or(String::new(), |carrier| format!(" {}", carrier.as_str()));
+                let cause = what.cause().map_or(String::new(), |cause| format!(" ({})", cause.as_str()));
+                let text = what.text().map_or(String::new(), |text| format!(": {text}"));
+                format!("{} {}->{}{carrier}{cause}{text}", self.alias(delivery.message), delivery.from, delivery.to)
+            }
+            Event::Refused { from, to: None, code, .. } => format!("{from} ({})", code.as_str()),
+            Event::Refused { from, to: Some(to), code, .. } => format!("{from}->{to} ({})", code.as_str()),
+            Event::PeerOnline { peer } | Event::PeerOffline { peer } | Event::PeerForgotten { peer } => peer.clone(),
+            Event::PeerRenamed { peer, new_name } => format!("{peer}->{new_name}"),
+            Event::PeerChanged { peer, news } => format!("{peer} ({news})"),
+            Event::TaskChanged { task, assignee: None, state } => format!("{task} ({})", state.as_str()),
+            Event::TaskChanged { task, assignee: Some(assignee), state } => format!("{task}->{assignee} ({})", state.as_str()),
+            Event::Paused(what) | Event::Resumed(what) => match what {
+                Pausing::All => "all".to_owned(),
+                Pausing::Peer(peer) => peer.clone(),
+                Pausing::Thread(_) => String::new(),
+            },
+            Event::Loop { turns, .. } => format!(" ({turns} turns)"),
+            Event::Damaged { what } => format!(" ({what})"),
         }
     }
 }
