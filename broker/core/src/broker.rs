@@ -20,6 +20,7 @@ use crate::state::refusals::Refusals;
 use crate::state::retained::Retaining;
 use crate::state::tasks::Tasks;
 use crate::step::{Effect, Query, Step};
+use crate::turn::Turn;
 use crate::who::{Actor, Caller};
 
 /// What the person configured.
@@ -154,117 +155,119 @@ impl Broker {
     /// Applies one input. A refused request leaves no change behind.
     pub fn handle(&mut self, now: Now, input: Input, step: &mut Step) {
         self.notice_lost_time(now);
+        let turn = &mut Turn { now, step };
         match input {
             Input::Connected { connection, id, role, ancestors, seat } => {
                 let open = Connection { role, ancestors, seat, session: None, waits: Vec::new() };
                 self.presence.connections.insert(connection, open);
                 let authority = self.authority_on(connection);
-                step.effects.push(Effect::Welcome { connection, id, authority });
+                turn.effect(Effect::Welcome { connection, id, authority });
             }
-            Input::Disconnected { connection } => self.disconnect(now, connection, step),
-            Input::Damaged(records) => self.set_damaged_aside(now, &records, step),
+            Input::Disconnected { connection } => self.disconnect(turn, connection),
+            Input::Damaged(records) => self.set_damaged_aside(turn, &records),
             Input::Asked { connection, id, request, facts } => {
                 // A connection that was closed by us may have asked before it noticed.
                 if !self.presence.connections.contains_key(&connection) {
                     return;
                 }
                 let caller = Caller { connection, id, actor: self.actor_on(connection) };
-                let (changes, effects) = (step.changes.len(), step.effects.len());
-                if let Err(rejection) = self.ask(now, caller, request, &facts, step) {
+                let (changes, effects) = (turn.step.changes.len(), turn.step.effects.len());
+                if let Err(rejection) = self.ask(turn, caller, request, &facts) {
                     assert!(
-                        step.changes.len() == changes && step.effects.len() == effects,
+                        turn.step.changes.len() == changes && turn.step.effects.len() == effects,
                         "a refused request leaves nothing behind: {rejection}"
                     );
                     let refusal = rejection.refusal(caller.addressee());
-                    self.tell_refused(now, caller, &refusal, step);
-                    step.refuse(connection, id, refusal);
+                    self.tell_refused(turn, caller, &refusal);
+                    turn.refuse(caller, refusal);
                 }
             }
         }
     }
 
-    fn ask(&mut self, now: Now, caller: Caller, request: Request, facts: &Facts, step: &mut Step) -> Result<(), Rejection> {
+    fn ask(&mut self, turn: &mut Turn<'_>, caller: Caller, request: Request, facts: &Facts) -> Result<(), Rejection> {
         match request {
             Request::Hello(_) => Err(Rejection::HelloTwice),
-            Request::Register(register) => self.register(now, caller, register, facts, step),
-            Request::Bind(seat) => self.bind(now, caller, seat, facts, step),
-            Request::Describe { summary, state, task } => self.describe(now, caller, summary, state, task, step),
-            Request::Rename { peer, new_name } => self.rename(now, caller, peer, new_name, step),
-            Request::Peers(query) => self.list_peers(now, caller, &query, step),
-            Request::Send(send) => self.send(now, caller, send, facts, step),
-            Request::Receive { filter, wait } => self.receive(now, caller, &filter, wait, step),
-            Request::StopWaiting(id) => self.stop_waiting(caller, id, step),
-            Request::Offered { messages, carrier, last } => self.offered(now, caller, &messages, carrier, last, step),
-            Request::Tried { messages } => self.tried(caller, &messages, step),
-            Request::Presented { messages, carrier, evidence } => self.presented(now, caller, &messages, carrier, evidence, step),
-            Request::Ack { messages } => self.ack(now, caller, messages, facts, step),
-            Request::Nack { messages } => self.nack(now, caller, &messages, step),
-            Request::Read(message) => self.reading(caller, message, facts, Query::Text(message), step),
-            Request::Show(message) => self.reading(caller, message, facts, Query::Show(message), step),
-            Request::Inbox { peer, held, after } => self.list_inbox(caller, peer, held, after, step),
-            Request::History(query) => self.list_history(caller, query, step),
+            Request::Register(register) => self.register(turn, caller, register, facts),
+            Request::Bind(seat) => self.bind(turn, caller, seat, facts),
+            Request::Describe { summary, state, task } => self.describe(turn, caller, summary, state, task),
+            Request::Rename { peer, new_name } => self.rename(turn, caller, peer, new_name),
+            Request::Peers(query) => self.list_peers(turn, caller, &query),
+            Request::Send(send) => self.send(turn, caller, send, facts),
+            Request::Receive { filter, wait } => self.receive(turn, caller, &filter, wait),
+            Request::StopWaiting(id) => self.stop_waiting(turn, caller, id),
+            Request::Offered { messages, carrier, last } => self.offered(turn, caller, &messages, carrier, last),
+            Request::Tried { messages } => self.tried(turn, caller, &messages),
+            Request::Presented { messages, carrier, evidence } => self.presented(turn, caller, &messages, carrier, evidence),
+            Request::Ack { messages } => self.ack(turn, caller, messages, facts),
+            Request::Nack { messages } => self.nack(turn, caller, &messages),
+            Request::Read(message) => self.reading(turn, caller, message, facts, Query::Text(message)),
+            Request::Show(message) => self.reading(turn, caller, message, facts, Query::Show(message)),
+            Request::Inbox { peer, held, after } => self.list_inbox(turn, caller, peer, held, after),
+            Request::History(query) => self.list_history(turn, caller, query),
             Request::Orphans { after } => {
                 caller.check_operator()?;
-                step.query(caller.connection, caller.id, Query::Orphans { after, actor: caller.actor()? });
+                turn.query(caller, Query::Orphans { after, actor: caller.actor()? });
                 Ok(())
             }
-            Request::Requeue(message) => self.requeue(now, caller, message, facts, step),
-            Request::Reassign { message, to } => self.reassign(now, caller, message, &to, facts, step),
-            Request::Drop(message) => self.drop_letter(now, caller, message, facts, step),
-            Request::Cancel(message) => self.cancel(now, caller, message, facts, step),
-            Request::Watch { peer, bodies } => self.watch(caller, peer, bodies, step),
-            Request::Kick(peer) => self.kick(now, caller, &peer, step),
+            Request::Requeue(message) => self.requeue(turn, caller, message, facts),
+            Request::Reassign { message, to } => self.reassign(turn, caller, message, &to, facts),
+            Request::Drop(message) => self.drop_letter(turn, caller, message, facts),
+            Request::Cancel(message) => self.cancel(turn, caller, message, facts),
+            Request::Watch { peer, bodies } => self.watch(turn, caller, peer, bodies),
+            Request::Kick(peer) => self.kick(turn, caller, &peer),
             Request::Status => {
-                step.query(caller.connection, caller.id, Query::Status);
+                turn.query(caller, Query::Status);
                 Ok(())
             }
             Request::Shutdown => {
                 caller.check_person("stopping the broker")?;
-                step.reply(caller.connection, caller.id, Reply::Done);
-                step.effects.push(Effect::Stop);
+                turn.reply(caller, Reply::Done);
+                turn.effect(Effect::Stop);
                 Ok(())
             }
-            Request::Report(report) => self.report(now, caller, report, step),
-            Request::Hook(hook) => self.relay_hook(caller, hook, step),
-            Request::HookAnswer { call, output, asks_with } => self.hook_answer(caller, call, output, &asks_with, step),
-            Request::Policies => self.list_policies(caller, step),
-            Request::SetPolicy { peer, policy } => self.set_policy(caller, peer, policy, step),
-            Request::SetConsent { inbox_socket_in_bypass } => self.set_consent(caller, inbox_socket_in_bypass, step),
-            Request::Release { message, to } => self.release_held(now, caller, message, to, facts, step),
-            Request::Channel(request) => self.channel(now, caller, request, facts, step),
-            Request::Ask(ask) => self.ask_question(now, caller, ask, facts, step),
-            Request::Answer(answer) => self.answer_question(now, caller, answer, facts, step),
-            Request::Questions(query) => self.list_questions(caller, &query, step),
-            Request::Task(request) => self.task(now, caller, request, facts, step),
-            Request::Note(request) => self.note(now, caller, request, facts, step),
-            Request::Search(query) => self.search(caller, query, step),
-            Request::Pause(what) => self.pause(now, caller, &what, step),
-            Request::Resume(what) => self.resume(now, caller, &what, step),
+            Request::Report(report) => self.report(turn, caller, report),
+            Request::Hook(hook) => self.relay_hook(turn, caller, hook),
+            Request::HookAnswer { call, output, asks_with } => self.hook_answer(turn, caller, call, output, &asks_with),
+            Request::Policies => self.list_policies(turn, caller),
+            Request::SetPolicy { peer, policy } => self.set_policy(turn, caller, peer, policy),
+            Request::SetConsent { inbox_socket_in_bypass } => self.set_consent(turn, caller, inbox_socket_in_bypass),
+            Request::Release { message, to } => self.release_held(turn, caller, message, to, facts),
+            Request::Channel(request) => self.channel(turn, caller, request, facts),
+            Request::Ask(ask) => self.ask_question(turn, caller, ask, facts),
+            Request::Answer(answer) => self.answer_question(turn, caller, answer, facts),
+            Request::Questions(query) => self.list_questions(turn, caller, &query),
+            Request::Task(request) => self.task(turn, caller, request, facts),
+            Request::Note(request) => self.note(turn, caller, request, facts),
+            Request::Search(query) => self.search(turn, caller, query),
+            Request::Pause(what) => self.pause(turn, caller, &what),
+            Request::Resume(what) => self.resume(turn, caller, &what),
             Request::Purge { dry_run } => self.purge(caller, dry_run),
-            Request::Refusals => self.list_refusals(caller, step),
+            Request::Refusals => self.list_refusals(turn, caller),
         }
     }
 
     /// Applies what time has brought: visibility timeouts, ends of time to live, forgotten peers.
     pub fn handle_timeout(&mut self, now: Now, step: &mut Step) {
         self.notice_lost_time(now);
+        let turn = &mut Turn { now, step };
         // Only here, never between a request's lookups and its handling: both must see the same sender.
         if now.mono_ms >= self.expected_until_ms {
             for lost in self.presence.expect_nobody() {
-                self.tell_askers(now, lost, step);
+                self.tell_askers(turn, lost);
             }
             if self.tasks.is_unreviewed() {
-                self.release_tasks_of_the_lost(now, step);
+                self.release_tasks_of_the_lost(turn);
             }
         }
         // Expiry first: what is over needs no other carrier.
         if now.mono_ms >= self.grace_until_ms {
-            self.expire(now, step);
-            self.expire_questions(now, step);
-            self.forget_old_peers(now, step);
-            self.forget_notes(now, step);
+            self.expire(turn);
+            self.expire_questions(turn);
+            self.forget_old_peers(turn);
+            self.forget_notes(turn);
         }
-        self.report_overdue(now, step);
+        self.report_overdue(turn);
     }
 
     /// In how many milliseconds `handle_timeout` is next worth calling; none while nothing runs.

@@ -11,6 +11,8 @@
 pub mod input;
 pub mod step;
 
+mod turn;
+
 pub mod record;
 pub mod thing;
 

@@ -264,20 +264,4 @@ impl Step {
         }
         self.changes.push(change);
     }
-
-    pub(crate) fn reply(&mut self, connection: ConnectionId, id: RequestId, reply: Reply) {
-        self.effects.push(Effect::Reply { connection, id, result: Ok(reply) });
-    }
-
-    pub(crate) fn refuse(&mut self, connection: ConnectionId, id: RequestId, refusal: Refusal) {
-        self.effects.push(Effect::Reply { connection, id, result: Err(refusal) });
-    }
-
-    pub(crate) fn push(&mut self, connection: ConnectionId, push: Push) {
-        self.effects.push(Effect::Push { connection, push });
-    }
-
-    pub(crate) fn query(&mut self, connection: ConnectionId, id: RequestId, query: Query) {
-        self.effects.push(Effect::Query { connection, id, query });
-    }
 }

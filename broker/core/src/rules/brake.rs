@@ -11,11 +11,10 @@ use peer_proto::refusal::Refusal;
 use peer_proto::request::{Event, Reply};
 
 use crate::broker::Broker;
-use crate::input::Now;
 use crate::rejection::Rejection;
 use crate::rules::notices::Notice;
 use crate::state::refusals::Refused;
-use crate::step::Step;
+use crate::turn::Turn;
 use crate::who::{Actor, Caller};
 use crate::wording;
 
@@ -25,17 +24,17 @@ const SPEAKERS_NAMED_MAX: usize = 8;
 impl Broker {
     /// A send met the limit of turns in its thread. From now on nobody but the person may speak there, and the person hears
     /// of it. `channel`: where the send was meant for; of a private one other agents' shells may not know.
-    pub(crate) fn use_up_thread(&mut self, now: Now, thread: &str, channel: Option<&str>, step: &mut Step) {
+    pub(crate) fn use_up_thread(&mut self, turn: &mut Turn<'_>, thread: &str, channel: Option<&str>) {
         let private = channel.filter(|name| self.is_private(name)).map(str::to_owned);
-        let Some((turns, speakers)) = self.quota.use_up_thread(thread, now.wall) else { return };
+        let Some((turns, speakers)) = self.quota.use_up_thread(thread, turn.now.wall) else { return };
         let names = self.speakers(&speakers);
         let event = Event::Loop { thread: thread.to_owned(), turns };
         let sees = |actor: Actor| private.is_none() || actor.is_person();
-        self.tell_watchers_who(now.wall, &speakers, &event, sees, step);
+        self.tell_watchers_who(turn, turn.now.wall, &speakers, &event, sees);
         let text = wording::used_up_thread(thread, &names, turns);
         let is_private = private.is_some();
         let notice = Notice { channel: private, private: is_private, ..Notice::new(PeerId::HUMAN, thread.to_owned(), text) };
-        self.post_notice(now, notice, step);
+        self.post_notice(turn, notice);
     }
 
     /// The threads that agents used up, oldest first.
@@ -81,11 +80,11 @@ impl Broker {
     }
 
     /// What was refused lately: to the person all of it, to a session and its shell what was their own.
-    pub(crate) fn list_refusals(&mut self, caller: Caller, step: &mut Step) -> Result<(), Rejection> {
+    pub(crate) fn list_refusals(&mut self, turn: &mut Turn<'_>, caller: Caller) -> Result<(), Rejection> {
         let actor = caller.actor()?;
         let sees = |refused: &&Refused| self.sees_refused(actor, refused.by, refused.via);
         let refusals = self.refusals.iter().filter(sees).map(|refused| refused.send.clone()).collect();
-        step.reply(caller.connection, caller.id, Reply::Refusals(refusals));
+        turn.reply(caller, Reply::Refusals(refusals));
         Ok(())
     }
 }

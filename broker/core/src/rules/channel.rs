@@ -20,8 +20,9 @@ use crate::rejection::{Crowd, Rejection};
 use crate::rules::notices::Notice;
 use crate::rules::visibility::is_member;
 use crate::state::channels::is_group;
-use crate::step::{Change, Step};
+use crate::step::Change;
 use crate::thing::{ChannelRecord, Thing, ThingKey};
+use crate::turn::Turn;
 use crate::who::{Actor, Caller};
 use crate::wording;
 use crate::wording::Addressee;
@@ -29,17 +30,16 @@ use crate::wording::Addressee;
 impl Broker {
     pub(crate) fn channel(
         &mut self,
-        now: Now,
+        turn: &mut Turn<'_>,
         caller: Caller,
         request: ChannelRequest,
         facts: &Facts,
-        step: &mut Step,
     ) -> Result<(), Rejection> {
         let actor = caller.actor()?;
         if request == ChannelRequest::List {
             let visible = self.channels.iter().filter(|record| self.sees_channel(actor, record));
             let channels = visible.map(|record| self.channel_info(actor, record)).collect();
-            step.reply(caller.connection, caller.id, Reply::Channels(channels));
+            turn.reply(caller, Reply::Channels(channels));
             return Ok(());
         }
         let Some(me) = actor.member() else { return Err(Rejection::NotPermitted { act: "changing channels" }) };
@@ -48,11 +48,11 @@ impl Broker {
         }
         let changed = match request {
             ChannelRequest::List => return Ok(()),
-            ChannelRequest::Create { name, topic, private } => self.new_channel(now, me, &name, &topic, private)?,
+            ChannelRequest::Create { name, topic, private } => self.new_channel(turn.now, me, &name, &topic, private)?,
             ChannelRequest::Join(name) => match self.find_channel(actor, &name) {
                 Ok(record) => joined(record.clone(), me)?,
                 // A group is made by the first who carries it.
-                Err(Rejection::UnknownChannel { .. }) if is_group(&name) => self.new_channel(now, me, &name, "", false)?,
+                Err(Rejection::UnknownChannel { .. }) if is_group(&name) => self.new_channel(turn.now, me, &name, "", false)?,
                 Err(unknown) => return Err(unknown),
             },
             ChannelRequest::Leave(name) => {
@@ -74,8 +74,8 @@ impl Broker {
                         Policy::Hold => Stage::Held,
                         Policy::Refuse => return Err(Rejection::RefusedByPolicy { name: self.name_of(invited) }),
                     };
-                    self.put_channel(record.clone(), step);
-                    self.tell_invited(now, &sender.name, (invited, stage), &record, step);
+                    self.put_channel(turn, record.clone());
+                    self.tell_invited(turn, &sender.name, (invited, stage), &record);
                 }
                 record
             }
@@ -84,13 +84,13 @@ impl Broker {
                 ChannelRecord { topic: checked_topic(&topic)?, ..record }
             }
         };
-        step.reply(caller.connection, caller.id, Reply::Channels(vec![self.channel_info(actor, &changed)]));
-        self.put_channel(changed, step);
+        turn.reply(caller, Reply::Channels(vec![self.channel_info(actor, &changed)]));
+        self.put_channel(turn, changed);
         Ok(())
     }
 
     /// Stores a channel's new state; one without members is gone. What is the same already is left alone.
-    pub(crate) fn put_channel(&mut self, record: ChannelRecord, step: &mut Step) {
+    pub(crate) fn put_channel(&mut self, turn: &mut Turn<'_>, record: ChannelRecord) {
         let before = self.channels.get(&record.name);
         if before == Some(&record) {
             return;
@@ -98,10 +98,10 @@ impl Broker {
         if record.members.is_empty() {
             if before.is_some() {
                 self.channels.remove(&record.name.to_ascii_lowercase());
-                step.change(Change::RemoveThing(ThingKey::Channel(record.name)));
+                turn.change(Change::RemoveThing(ThingKey::Channel(record.name)));
             }
         } else {
-            step.change(Change::PutThing(Box::new(Thing::Channel(record.clone()))));
+            turn.change(Change::PutThing(Box::new(Thing::Channel(record.clone()))));
             self.channels.put(record);
         }
     }
@@ -141,13 +141,13 @@ impl Broker {
         })
     }
 
-    fn tell_invited(&mut self, now: Now, by: &str, (invited, stage): (PeerId, Stage), record: &ChannelRecord, step: &mut Step) {
+    fn tell_invited(&mut self, turn: &mut Turn<'_>, by: &str, (invited, stage): (PeerId, Stage), record: &ChannelRecord) {
         let topic = if record.topic.is_empty() { String::new() } else { format!(", which is for {}", quoted(&record.topic)) };
         let name = &record.name;
         let text = wording::invitation(by, name, &topic, Addressee::of_mail_to(invited));
         let thread = format!("channel-{}", &name[1..]);
         let (channel, private) = (Some(name.clone()), record.private);
-        self.post_notice(now, Notice { stage, channel, private, ..Notice::new(invited, thread, text) }, step);
+        self.post_notice(turn, Notice { stage, channel, private, ..Notice::new(invited, thread, text) });
     }
 
     // ---- who belongs
@@ -207,10 +207,10 @@ impl Broker {
     // ---- members come and go
 
     /// A peer is forgotten: it is a member of nothing any more.
-    pub(crate) fn end_memberships(&mut self, peer: PeerId, step: &mut Step) {
+    pub(crate) fn end_memberships(&mut self, turn: &mut Turn<'_>, peer: PeerId) {
         for mut record in self.channels.of(peer).cloned().collect::<Vec<_>>() {
             record.members.retain(|member| *member != peer);
-            self.put_channel(record, step);
+            self.put_channel(turn, record);
         }
     }
 }

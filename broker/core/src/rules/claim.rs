@@ -10,11 +10,12 @@ use peer_proto::ids::PeerId;
 use peer_proto::request::{Goodbye, Push, Register, Seat, SeatKind};
 
 use crate::broker::Broker;
-use crate::input::{ConnectionId, Facts, Now};
+use crate::input::{ConnectionId, Facts};
 use crate::names::with_suffix;
 use crate::record::Process;
 use crate::state::presence::Host;
-use crate::step::{Effect, Step};
+use crate::step::Effect;
+use crate::turn::Turn;
 
 /// What a registration found.
 pub(crate) enum Found {
@@ -172,20 +173,20 @@ impl Broker {
     }
 
     /// Tells whoever has a peer, now or when its session comes back.
-    pub(crate) fn tell_owner(&mut self, owner: PeerId, text: &str, step: &mut Step) {
+    pub(crate) fn tell_owner(&mut self, turn: &mut Turn<'_>, owner: PeerId, text: &str) {
         for connection in self.presence.sessions_of(owner) {
-            step.push(*connection, Push::Notice(text.to_owned()));
+            turn.push(*connection, Push::Notice(text.to_owned()));
         }
         self.presence.tell_absent(owner, text.to_owned());
     }
 
     /// Ends the sessions of a client that has ended itself, and whose adapter has not noticed yet or looks for last words.
-    pub(crate) fn end_sessions_of_the_dead(&mut self, now: Now, peer: PeerId, step: &mut Step) {
+    pub(crate) fn end_sessions_of_the_dead(&mut self, turn: &mut Turn<'_>, peer: PeerId) {
         // The one that takes the mail ends last, so that none of the others gets it on the way.
         for connection in self.presence.sessions_of(peer).to_vec().into_iter().rev() {
-            step.push(connection, Push::Goodbye(Goodbye::Replaced));
-            step.effects.push(Effect::Close { connection });
-            self.disconnect(now, connection, step);
+            turn.push(connection, Push::Goodbye(Goodbye::Replaced));
+            turn.effect(Effect::Close { connection });
+            self.disconnect(turn, connection);
         }
     }
 }

@@ -7,51 +7,51 @@ use peer_proto::request::Reply;
 
 use crate::broker::Broker;
 use crate::delivery::Transition;
-use crate::input::{Damaged, Facts, Now, Stopped};
+use crate::input::{Damaged, Facts, Stopped};
 use crate::record::DeliveryRecord;
 use crate::rejection::{Rejection, Standing};
 use crate::state::mailbox::Entry;
-use crate::step::Step;
+use crate::turn::Turn;
 use crate::who::{Actor, Caller};
 use crate::wording;
 use crate::wording::Addressee;
 
 impl Broker {
     /// Ends the pending deliveries whose time to live is over.
-    pub(crate) fn expire(&mut self, now: Now, step: &mut Step) {
+    pub(crate) fn expire(&mut self, turn: &mut Turn<'_>) {
         // All of them end before anybody is told, or gets what there is room for now: nothing that is over is pushed.
         let mut ended = Vec::new();
-        while let Some((_, message, peer)) = self.mailboxes.next_expiry().filter(|(at, ..)| *at <= now.wall) {
-            let Some(record) = self.end(now, peer, message, Transition::Expire, step) else { break };
+        while let Some((_, message, peer)) = self.mailboxes.next_expiry().filter(|(at, ..)| *at <= turn.now.wall) {
+            let Some(record) = self.end(turn, peer, message, Transition::Expire) else { break };
             ended.push(record);
         }
         // A question that nobody answered is told of once, by whoever keeps the questions.
         for record in ended.iter().filter(|record| record.brief.kind != Kind::Question) {
             let (message, name) = (record.message, self.name_of(record.peer));
-            self.notify_sender(now, record, format!("your message {message} to {name} expired before it was presented"), step);
+            self.notify_sender(turn, record, format!("your message {message} to {name} expired before it was presented"));
         }
         for record in &ended {
-            self.pump(now, record.peer, step);
+            self.pump(turn, record.peer);
         }
     }
 
     /// Makes a pending delivery a dead letter, and tells its sender.
-    pub(crate) fn bury(&mut self, now: Now, peer: PeerId, message: MessageId, cause: Cause, step: &mut Step) {
-        let Some(record) = self.end(now, peer, message, Transition::DeadLetter(cause), step) else { return };
+    pub(crate) fn bury(&mut self, turn: &mut Turn<'_>, peer: PeerId, message: MessageId, cause: Cause) {
+        let Some(record) = self.end(turn, peer, message, Transition::DeadLetter(cause)) else { return };
         // Whoever is being forgotten gets no more mail, not even about what it sent to itself.
         if cause == Cause::PeerForgotten && self.is_same(peer, record.brief.from) {
             return;
         }
         let sender = Addressee::of_mail_to(record.brief.from);
         let text = wording::dead_letter(message, &self.name_of(peer), cause, record.attempts, sender);
-        self.notify_sender(now, &record, text, step);
+        self.notify_sender(turn, &record, text);
     }
 
     /// What cannot be given out becomes a dead letter, and whoever watches as the person hears what is damaged.
-    pub(crate) fn set_damaged_aside(&mut self, now: Now, records: &[Damaged], step: &mut Step) {
+    pub(crate) fn set_damaged_aside(&mut self, turn: &mut Turn<'_>, records: &[Damaged]) {
         for record in records {
             if record.is_news {
-                self.tell_damaged(now.wall, &record.what, step);
+                self.tell_damaged(turn, turn.now.wall, &record.what);
             }
             let waiting: Vec<(PeerId, MessageId)> = match record.stops {
                 None => Vec::new(),
@@ -62,8 +62,8 @@ impl Broker {
                 }
             };
             for (peer, message) in waiting {
-                self.bury(now, peer, message, Cause::Damaged, step);
-                self.pump(now, peer, step);
+                self.bury(turn, peer, message, Cause::Damaged);
+                self.pump(turn, peer);
             }
         }
     }
@@ -71,22 +71,20 @@ impl Broker {
     /// Settles a pending delivery without presenting it.
     pub(crate) fn end(
         &mut self,
-        now: Now,
+        turn: &mut Turn<'_>,
         peer: PeerId,
         message: MessageId,
         transition: Transition,
-        step: &mut Step,
     ) -> Option<DeliveryRecord> {
-        self.advance(now, peer, message, &[transition], None, step).map(|entry| entry.record)
+        self.advance(turn, peer, message, &[transition], None).map(|entry| entry.record)
     }
 
     pub(crate) fn cancel(
         &mut self,
-        now: Now,
+        turn: &mut Turn<'_>,
         caller: Caller,
         message: MessageId,
         facts: &Facts,
-        step: &mut Step,
     ) -> Result<(), Rejection> {
         let actor = caller.actor()?;
         let stored = facts.stored.get(&message).ok_or(Rejection::UnknownMessage(message))?;
@@ -111,25 +109,24 @@ impl Broker {
             return Err(Rejection::TooLate { message, standing: stored.standing() });
         }
         if is_open_question {
-            self.close_question(message, QuestionState::Cancelled, None, step);
+            self.close_question(turn, message, QuestionState::Cancelled, None);
         }
         let mut deliveries = Vec::new();
         for peer in pending {
-            self.end(now, peer, message, Transition::Cancel(cause), step);
+            self.end(turn, peer, message, Transition::Cancel(cause));
             deliveries.push((self.name_of(peer), Stage::Cancelled));
-            self.pump(now, peer, step);
+            self.pump(turn, peer);
         }
-        step.reply(caller.connection, caller.id, Reply::Settled { deliveries });
+        turn.reply(caller, Reply::Settled { deliveries });
         Ok(())
     }
 
     pub(crate) fn requeue(
         &mut self,
-        now: Now,
+        turn: &mut Turn<'_>,
         caller: Caller,
         message: MessageId,
         facts: &Facts,
-        step: &mut Step,
     ) -> Result<(), Rejection> {
         caller.check_person("requeueing a dead letter")?;
         let letters = self.letters(message, facts)?;
@@ -139,21 +136,20 @@ impl Broker {
         let mut deliveries = Vec::new();
         for letter in letters {
             let peer = letter.peer;
-            self.revive(now, letter, Transition::Requeue, step);
+            self.revive(turn, letter, Transition::Requeue);
             deliveries.push((self.name_of(peer), Stage::Stored));
         }
-        step.reply(caller.connection, caller.id, Reply::Settled { deliveries });
+        turn.reply(caller, Reply::Settled { deliveries });
         Ok(())
     }
 
     pub(crate) fn reassign(
         &mut self,
-        now: Now,
+        turn: &mut Turn<'_>,
         caller: Caller,
         message: MessageId,
         to: &str,
         facts: &Facts,
-        step: &mut Step,
     ) -> Result<(), Rejection> {
         caller.check_person("reassigning a dead letter")?;
         let mut letters = self.letters(message, facts)?;
@@ -166,53 +162,52 @@ impl Broker {
         letters.sort_by_key(|letter| letter.peer != heir);
         let mut letters = letters.into_iter();
         if let Some(first) = letters.next() {
-            self.revive(now, first, Transition::Reassign(heir), step);
+            self.revive(turn, first, Transition::Reassign(heir));
         }
         for letter in letters {
-            self.drop_one(now, letter, step);
+            self.drop_one(turn, letter);
         }
-        step.reply(caller.connection, caller.id, Reply::Settled { deliveries: vec![(self.name_of(heir), Stage::Stored)] });
+        turn.reply(caller, Reply::Settled { deliveries: vec![(self.name_of(heir), Stage::Stored)] });
         Ok(())
     }
 
     pub(crate) fn drop_letter(
         &mut self,
-        now: Now,
+        turn: &mut Turn<'_>,
         caller: Caller,
         message: MessageId,
         facts: &Facts,
-        step: &mut Step,
     ) -> Result<(), Rejection> {
         caller.check_person("dropping a dead letter")?;
         let letters = self.letters(message, facts)?;
         let deliveries = letters.iter().map(|letter| (self.name_of(letter.peer), Stage::Dropped)).collect();
         for letter in letters {
-            self.drop_one(now, letter, step);
+            self.drop_one(turn, letter);
         }
-        step.reply(caller.connection, caller.id, Reply::Settled { deliveries });
+        turn.reply(caller, Reply::Settled { deliveries });
         Ok(())
     }
 
-    fn drop_one(&mut self, now: Now, mut letter: DeliveryRecord, step: &mut Step) {
+    fn drop_one(&mut self, turn: &mut Turn<'_>, mut letter: DeliveryRecord) {
         let was = letter.stage;
-        self.apply(now, &mut letter, Transition::Drop, step);
-        self.put_delivery(&letter, Some(was), step);
+        self.apply(turn, &mut letter, Transition::Drop);
+        self.put_delivery(turn, &letter, Some(was));
     }
 
     /// Puts a dead letter back into a queue, as if it had just been accepted; its trace goes on.
-    fn revive(&mut self, now: Now, mut letter: DeliveryRecord, transition: Transition, step: &mut Step) {
+    fn revive(&mut self, turn: &mut Turn<'_>, mut letter: DeliveryRecord, transition: Transition) {
         let before = letter.clone();
-        self.apply(now, &mut letter, transition, step);
+        self.apply(turn, &mut letter, transition);
         let (heir, brief) = (letter.peer, letter.brief.clone());
         if before.peer == heir {
-            self.put_delivery(&letter, Some(before.stage), step);
+            self.put_delivery(turn, &letter, Some(before.stage));
         } else {
-            self.remove_delivery(&before, step);
-            self.put_delivery(&letter, None, step);
+            self.remove_delivery(turn, &before);
+            self.put_delivery(turn, &letter, None);
         }
         self.mailboxes.insert(Entry::new(letter));
-        self.pump(now, heir, step);
-        self.wake_waits(now, heir, &brief, step);
+        self.pump(turn, heir);
+        self.wake_waits(turn, heir, &brief);
     }
 
     /// The dead and expired deliveries of a message.

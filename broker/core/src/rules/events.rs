@@ -9,24 +9,30 @@ use peer_proto::refusal::Refusal;
 use peer_proto::request::{DeliveryEvent, Event, Push, Reply, Send, WatchedDelivery};
 
 use crate::broker::Broker;
-use crate::input::{ConnectionId, Now};
+use crate::input::ConnectionId;
 use crate::record::DeliveryRecord;
 use crate::rejection::Rejection;
 use crate::state::presence::Watch;
-use crate::step::Step;
+use crate::turn::Turn;
 use crate::who::{Actor, Caller};
 
 impl Broker {
-    pub(crate) fn watch(&mut self, caller: Caller, peer: Option<String>, bodies: bool, step: &mut Step) -> Result<(), Rejection> {
+    pub(crate) fn watch(
+        &mut self,
+        turn: &mut Turn<'_>,
+        caller: Caller,
+        peer: Option<String>,
+        bodies: bool,
+    ) -> Result<(), Rejection> {
         caller.check_operator()?;
         let peer = peer.map(|name| self.presence.resolve(&name, caller.peer())).transpose()?;
         self.presence.watch(caller.connection, Watch { peer, bodies });
-        step.reply(caller.connection, caller.id, Reply::Done);
+        turn.reply(caller, Reply::Done);
         Ok(())
     }
 
     /// Tells watchers about one delivery.
-    pub(crate) fn tell(&self, at: Timestamp, what: DeliveryEvent, record: &DeliveryRecord, step: &mut Step) {
+    pub(crate) fn tell(&self, turn: &mut Turn<'_>, at: Timestamp, what: DeliveryEvent, record: &DeliveryRecord) {
         if !self.presence.is_watched() {
             return;
         }
@@ -52,31 +58,31 @@ impl Broker {
         for (connection, actor, bodies) in watchers {
             let reads = bodies && self.sees_text_of(actor, record);
             let event = without_text.as_ref().filter(|_| !reads).unwrap_or(&event);
-            step.push(connection, Push::Event { at, event: Box::new(event.clone()) });
+            turn.push(connection, Push::Event { at, event: Box::new(event.clone()) });
         }
     }
 
     /// Tells the person that a record of the store is damaged.
-    pub(crate) fn tell_damaged(&self, at: Timestamp, what: &str, step: &mut Step) {
-        self.tell_watchers_who(at, &[], &Event::Damaged { what: what.to_owned() }, Actor::is_person, step);
+    pub(crate) fn tell_damaged(&self, turn: &mut Turn<'_>, at: Timestamp, what: &str) {
+        self.tell_watchers_who(turn, at, &[], &Event::Damaged { what: what.to_owned() }, Actor::is_person);
     }
 
     /// Tells watchers what happened. `concerns`: the peers that it is about.
-    pub(crate) fn tell_watchers(&self, at: Timestamp, concerns: &[PeerId], event: &Event, step: &mut Step) {
-        self.tell_watchers_who(at, concerns, event, |_| true, step);
+    pub(crate) fn tell_watchers(&self, turn: &mut Turn<'_>, at: Timestamp, concerns: &[PeerId], event: &Event) {
+        self.tell_watchers_who(turn, at, concerns, event, |_| true);
     }
 
     /// Tells those watchers about it who may see it.
     pub(crate) fn tell_watchers_who(
         &self,
+        turn: &mut Turn<'_>,
         at: Timestamp,
         concerns: &[PeerId],
         event: &Event,
         sees: impl Fn(Actor) -> bool,
-        step: &mut Step,
     ) {
         for (connection, ..) in self.watchers_who(concerns, sees) {
-            step.push(connection, Push::Event { at, event: Box::new(event.clone()) });
+            turn.push(connection, Push::Event { at, event: Box::new(event.clone()) });
         }
     }
 
@@ -94,30 +100,28 @@ impl Broker {
     }
 
     /// A brake refused something that is no message: whoever watches hears of it, as of a refused send.
-    pub(crate) fn tell_refused(&mut self, now: Now, caller: Caller, refusal: &Refusal, step: &mut Step) {
+    pub(crate) fn tell_refused(&mut self, turn: &mut Turn<'_>, caller: Caller, refusal: &Refusal) {
         if !self.quota.count_refused(refusal.code) {
             return;
         }
         let Ok((sender, _)) = self.sender(caller) else { return };
-        self.remember_refused(now.wall, &sender, ("", None, ""), refusal);
+        self.remember_refused(turn.now.wall, &sender, ("", None, ""), refusal);
         let (to, thread, reply_to, intent) = (None, None, None, None);
         let event = Event::Refused { from: sender.name, to, thread, reply_to, intent, code: refusal.code };
-        self.tell_watchers(now.wall, &[sender.peer], &event, step);
+        self.tell_watchers(turn, turn.now.wall, &[sender.peer], &event);
     }
 
     /// Remembers, and tells watchers, that a brake or a policy refused a message, or refused it for one of its recipients.
-    #[expect(clippy::too_many_arguments, reason = "one fact each")]
     pub(crate) fn tell_refused_send(
         &mut self,
-        now: Now,
+        turn: &mut Turn<'_>,
         sender: &Sender,
         send: &Send,
         channel: Option<&str>,
         to: String,
         refusal: &Refusal,
-        step: &mut Step,
     ) {
-        self.remember_refused(now.wall, sender, (&to, send.thread.as_deref(), &send.text), refusal);
+        self.remember_refused(turn.now.wall, sender, (&to, send.thread.as_deref(), &send.text), refusal);
         // Watchers learn of no private channel.
         let is_private = channel.is_some_and(|name| self.is_private(name));
         let event = Event::Refused {
@@ -128,6 +132,6 @@ impl Broker {
             intent: send.intent,
             code: refusal.code,
         };
-        self.tell_watchers(now.wall, &[sender.peer], &event, step);
+        self.tell_watchers(turn, turn.now.wall, &[sender.peer], &event);
     }
 }

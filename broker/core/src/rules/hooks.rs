@@ -15,11 +15,11 @@ use crate::input::ConnectionId;
 use crate::rejection::Rejection;
 use crate::state::hook_calls::HookWait;
 use crate::state::presence::is_same_place;
-use crate::step::Step;
+use crate::turn::Turn;
 use crate::who::Caller;
 
 impl Broker {
-    pub(crate) fn relay_hook(&mut self, caller: Caller, hook: HookCall, step: &mut Step) -> Result<(), Rejection> {
+    pub(crate) fn relay_hook(&mut self, turn: &mut Turn<'_>, caller: Caller, hook: HookCall) -> Result<(), Rejection> {
         if self.presence.connections.get(&caller.connection).map(|open| open.role) != Some(Role::Hook) {
             return Err(Rejection::NotPermitted { act: "speaking as a client's hook" });
         }
@@ -36,11 +36,11 @@ impl Broker {
             check_length(what, text.map_or("", String::as_str), bytes_max)?;
         }
         let Some(adapter) = self.adapter_of(caller.connection, &hook) else {
-            step.reply(caller.connection, caller.id, Reply::Hook { output: String::new() });
+            turn.reply(caller, Reply::Hook { output: String::new() });
             return Ok(());
         };
         let call = self.hooks.begin(HookWait { hook: caller.connection, id: caller.id, adapter });
-        step.push(adapter, Push::Hook { call, hook: Box::new(hook) });
+        turn.push(adapter, Push::Hook { call, hook: Box::new(hook) });
         Ok(())
     }
 
@@ -78,11 +78,11 @@ impl Broker {
     /// What the client asks its model with is noted in the same turn: the session may end before its adapter says more.
     pub(crate) fn hook_answer(
         &mut self,
+        turn: &mut Turn<'_>,
         caller: Caller,
         call: u64,
         output: String,
         asks_with: &[MessageId],
-        step: &mut Step,
     ) -> Result<(), Rejection> {
         let peer = self.session_peer(caller)?;
         if !asks_with.is_empty() {
@@ -90,15 +90,15 @@ impl Broker {
         }
         let wait = self.hooks.answer(call, caller.connection).ok_or(Rejection::HookGone)?;
         self.note_tried(caller, peer, asks_with);
-        step.reply(wait.hook, wait.id, Reply::Hook { output });
-        step.reply(caller.connection, caller.id, Reply::Done);
+        turn.reply_to(wait.hook, wait.id, Reply::Hook { output });
+        turn.reply(caller, Reply::Done);
         Ok(())
     }
 
     /// A connection is gone: hooks that wait for it get nothing.
-    pub(crate) fn hang_up_hooks(&mut self, connection: ConnectionId, step: &mut Step) {
+    pub(crate) fn hang_up_hooks(&mut self, turn: &mut Turn<'_>, connection: ConnectionId) {
         for wait in self.hooks.hang_up(connection) {
-            step.reply(wait.hook, wait.id, Reply::Hook { output: String::new() });
+            turn.reply_to(wait.hook, wait.id, Reply::Hook { output: String::new() });
         }
     }
 }

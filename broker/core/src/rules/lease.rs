@@ -19,7 +19,8 @@ use crate::record::{Brief, DeliveryRecord};
 use crate::rejection::Rejection;
 use crate::state::mailbox::{Entry, Lease};
 use crate::state::presence::{Matcher, Wait};
-use crate::step::{Change, Effect, Step};
+use crate::step::{Change, Effect};
+use crate::turn::Turn;
 use crate::who::Caller;
 
 /// Messages that one filtered `Receive` may lease beyond the window.
@@ -46,7 +47,7 @@ pub(crate) struct Proof {
 
 impl Broker {
     /// Pushes what waits for a peer to the session that takes its mail, as far as the window goes.
-    pub(crate) fn pump(&mut self, now: Now, peer: PeerId, step: &mut Step) {
+    pub(crate) fn pump(&mut self, turn: &mut Turn<'_>, peer: PeerId) {
         let Some(reader) = self.presence.reader(peer) else { return };
         while let Some(mailbox) = self.mailboxes.of(peer) {
             let (messages, bytes) = mailbox.window();
@@ -54,13 +55,13 @@ impl Broker {
             if messages >= LEASE_WINDOW_MESSAGES || bytes >= LEASE_WINDOW_BYTES {
                 return;
             }
-            self.lease(now, peer, message, reader, step);
+            self.lease(turn, peer, message, reader);
         }
     }
 
-    fn lease(&mut self, now: Now, peer: PeerId, message: MessageId, reader: ConnectionId, step: &mut Step) {
+    fn lease(&mut self, turn: &mut Turn<'_>, peer: PeerId, message: MessageId, reader: ConnectionId) {
         let Some(entry) = self.mailboxes.get(peer, message) else { return };
-        step.effects.push(Effect::Deliver {
+        turn.effect(Effect::Deliver {
             connection: reader,
             message,
             attempts: entry.record.attempts,
@@ -68,19 +69,12 @@ impl Broker {
         });
         // What a carrier of an earlier session may have brought has its time here too.
         let timeout_ms = u64::from(self.config.limits.visibility_timeout_ms);
-        let overdue_at_ms = entry.record.offered_last_by().map(|_| now.mono_ms.saturating_add(timeout_ms));
-        let lease = Lease { holder: reader, at: now.wall, offered: None, overdue_at_ms };
-        self.advance(now, peer, message, &[Transition::Lease(lease)], None, step);
+        let overdue_at_ms = entry.record.offered_last_by().map(|_| turn.now.mono_ms.saturating_add(timeout_ms));
+        let lease = Lease { holder: reader, at: turn.now.wall, offered: None, overdue_at_ms };
+        self.advance(turn, peer, message, &[Transition::Lease(lease)], None);
     }
 
-    pub(crate) fn receive(
-        &mut self,
-        now: Now,
-        caller: Caller,
-        filter: &Filter,
-        wait: bool,
-        step: &mut Step,
-    ) -> Result<(), Rejection> {
+    pub(crate) fn receive(&mut self, turn: &mut Turn<'_>, caller: Caller, filter: &Filter, wait: bool) -> Result<(), Rejection> {
         let peer = self.session_peer(caller)?;
         check_length("the thread", filter.thread.as_deref().unwrap_or(""), THREAD_BYTES_MAX)?;
         let from = filter.from.as_deref().map(|name| self.presence.resolve(name, Some(peer))).transpose()?;
@@ -90,20 +84,20 @@ impl Broker {
         if wait && waiting >= WAITS_MAX {
             return Err(Rejection::TooManyWaits { waits: waiting });
         }
-        let received = self.received(now, peer, caller.connection, &matcher, step);
+        let received = self.received(turn, peer, caller.connection, &matcher);
         if wait && received.messages.is_empty() {
             if let Some(open) = self.presence.connections.get_mut(&caller.connection) {
                 open.waits.push(Wait { id: caller.id, filter: matcher });
             }
         } else {
-            step.reply(caller.connection, caller.id, Reply::Received(received));
+            turn.reply(caller, Reply::Received(received));
         }
         Ok(())
     }
 
     /// Leases what matches, and says what of it the session on this connection holds: nothing, where another adapter of
     /// the same client takes the mail.
-    fn received(&mut self, now: Now, peer: PeerId, connection: ConnectionId, matcher: &Matcher, step: &mut Step) -> Received {
+    fn received(&mut self, turn: &mut Turn<'_>, peer: PeerId, connection: ConnectionId, matcher: &Matcher) -> Received {
         let Some(mailbox) = self.mailboxes.of(peer) else { return Received { messages: Vec::new(), waiting: 0 } };
         let takes_mail = self.presence.reader(peer) == Some(connection);
         // Without a filter the window is the answer: nothing is looked at beyond it.
@@ -120,7 +114,7 @@ impl Broker {
             matching.iter().copied().filter(|message| mailbox.is_ready(*message)).take(FILTERED_MESSAGES_MAX).collect();
         if takes_mail {
             for message in beyond {
-                self.lease(now, peer, message, connection, step);
+                self.lease(turn, peer, message, connection);
             }
         }
         let held = |message: &MessageId| {
@@ -133,28 +127,28 @@ impl Broker {
 
     /// Answers the kept-back `Receive`s that a new message is the end of: those that it matches, and, if it is a request,
     /// all of them, so that two sessions that wait for each other do not starve.
-    pub(crate) fn wake_waits(&mut self, now: Now, peer: PeerId, brief: &Brief, step: &mut Step) {
+    pub(crate) fn wake_waits(&mut self, turn: &mut Turn<'_>, peer: PeerId, brief: &Brief) {
         for connection in self.presence.sessions_of(peer).to_vec() {
             let Some(open) = self.presence.connections.get_mut(&connection) else { continue };
             let ends = |wait: &Wait| brief.intent == Intent::Request || wait.filter.matches(brief);
             let (ended, waits) = std::mem::take(&mut open.waits).into_iter().partition(ends);
             open.waits = waits;
             for wait in ended as Vec<Wait> {
-                let received = self.received(now, peer, connection, &wait.filter, step);
-                step.reply(connection, wait.id, Reply::Received(received));
+                let received = self.received(turn, peer, connection, &wait.filter);
+                turn.reply_to(connection, wait.id, Reply::Received(received));
             }
         }
     }
 
     /// Answers the kept-back `Receive`s of a session that has come by mail which was there before.
-    pub(crate) fn review_waits(&mut self, now: Now, peer: PeerId, connection: ConnectionId, step: &mut Step) {
+    pub(crate) fn review_waits(&mut self, turn: &mut Turn<'_>, peer: PeerId, connection: ConnectionId) {
         let Some(open) = self.presence.connections.get_mut(&connection) else { return };
         let mut kept = std::mem::take(&mut open.waits);
         kept.retain(|wait| {
-            let received = self.received(now, peer, connection, &wait.filter, step);
+            let received = self.received(turn, peer, connection, &wait.filter);
             let go_on = received.messages.is_empty();
             if !go_on {
-                step.reply(connection, wait.id, Reply::Received(received));
+                turn.reply_to(connection, wait.id, Reply::Received(received));
             }
             go_on
         });
@@ -163,31 +157,30 @@ impl Broker {
         }
     }
 
-    pub(crate) fn stop_waiting(&mut self, caller: Caller, id: RequestId, step: &mut Step) -> Result<(), Rejection> {
+    pub(crate) fn stop_waiting(&mut self, turn: &mut Turn<'_>, caller: Caller, id: RequestId) -> Result<(), Rejection> {
         self.session_peer(caller)?;
         if let Some(open) = self.presence.connections.get_mut(&caller.connection)
             && let Some(place) = open.waits.iter().position(|wait| wait.id == id)
         {
             open.waits.remove(place);
-            step.reply(caller.connection, id, Reply::Received(Received { messages: Vec::new(), waiting: 0 }));
+            turn.reply_to(caller.connection, id, Reply::Received(Received { messages: Vec::new(), waiting: 0 }));
         }
-        step.reply(caller.connection, caller.id, Reply::Done);
+        turn.reply(caller, Reply::Done);
         Ok(())
     }
 
     pub(crate) fn offered(
         &mut self,
-        now: Now,
+        turn: &mut Turn<'_>,
         caller: Caller,
         messages: &[MessageId],
         carrier: Carrier,
         last: bool,
-        step: &mut Step,
     ) -> Result<(), Rejection> {
         let peer = self.session_peer(caller)?;
         check_count(messages)?;
         let timeout_ms = u64::from(self.config.limits.visibility_timeout_ms);
-        let overdue_at_ms = (!last).then(|| now.mono_ms.saturating_add(timeout_ms));
+        let overdue_at_ms = (!last).then(|| turn.now.mono_ms.saturating_add(timeout_ms));
         let mut offered_any = false;
         for message in messages {
             // What was settled meanwhile, or is another session's, is no longer this session's to offer.
@@ -195,22 +188,22 @@ impl Broker {
                 continue;
             }
             offered_any = true;
-            self.advance(now, peer, *message, &[Transition::Offer { carrier, overdue_at_ms }], None, step);
+            self.advance(turn, peer, *message, &[Transition::Offer { carrier, overdue_at_ms }], None);
         }
         if offered_any {
             self.note_carrier(caller.connection, carrier, None);
         }
-        step.reply(caller.connection, caller.id, Reply::Done);
-        self.pump(now, peer, step);
+        turn.reply(caller, Reply::Done);
+        self.pump(turn, peer);
         Ok(())
     }
 
     /// The client showed an event after these were offered.
-    pub(crate) fn tried(&mut self, caller: Caller, messages: &[MessageId], step: &mut Step) -> Result<(), Rejection> {
+    pub(crate) fn tried(&mut self, turn: &mut Turn<'_>, caller: Caller, messages: &[MessageId]) -> Result<(), Rejection> {
         let peer = self.session_peer(caller)?;
         check_count(messages)?;
         self.note_tried(caller, peer, messages);
-        step.reply(caller.connection, caller.id, Reply::Done);
+        turn.reply(caller, Reply::Done);
         Ok(())
     }
 
@@ -227,12 +220,11 @@ impl Broker {
 
     pub(crate) fn presented(
         &mut self,
-        now: Now,
+        turn: &mut Turn<'_>,
         caller: Caller,
         messages: &[MessageId],
         carrier: Carrier,
         evidence: Evidence,
-        step: &mut Step,
     ) -> Result<(), Rejection> {
         let peer = caller.mail_owner("settling the person's mail")?;
         check_count(messages)?;
@@ -242,26 +234,25 @@ impl Broker {
             let offered = |entry: &Entry| entry.lease.is_some() || entry.record.stage == Stage::Offered || peer == PeerId::HUMAN;
             if self.mailboxes.get(peer, *message).is_some_and(offered) {
                 let proof = Proof { carrier: Some(carrier), evidence, answer: None, told: Some(caller.connection) };
-                self.settle_presented(now, peer, *message, proof, step);
+                self.settle_presented(turn, peer, *message, proof);
                 proved_any = true;
             }
         }
         // What was settled before, or never was this session's, proves nothing of a carrier.
         if proved_any {
-            self.note_carrier(caller.connection, carrier, Some(now));
+            self.note_carrier(caller.connection, carrier, Some(turn.now));
         }
-        step.reply(caller.connection, caller.id, Reply::Done);
-        self.pump(now, peer, step);
+        turn.reply(caller, Reply::Done);
+        self.pump(turn, peer);
         Ok(())
     }
 
     pub(crate) fn ack(
         &mut self,
-        now: Now,
+        turn: &mut Turn<'_>,
         caller: Caller,
         mut messages: Vec<MessageId>,
         facts: &Facts,
-        step: &mut Step,
     ) -> Result<(), Rejection> {
         let peer = caller.mail_owner("acknowledging the person's mail")?;
         check_count(&messages)?;
@@ -280,38 +271,31 @@ impl Broker {
             };
             if waits.is_some() {
                 let proof = Proof { carrier: None, evidence: Evidence::Ack, answer: None, told: None };
-                self.settle_presented(now, peer, message, proof, step);
+                self.settle_presented(turn, peer, message, proof);
             } else {
                 let settled = known.clone();
                 if settled.acked_at.is_none() {
-                    self.receipt(now, settled, Evidence::Ack, Transition::Ack, step);
+                    self.receipt(turn, settled, Evidence::Ack, Transition::Ack);
                 }
             }
             acked.push(message);
         }
-        step.reply(caller.connection, caller.id, Reply::Acked { acked, unknown });
-        self.pump(now, peer, step);
+        turn.reply(caller, Reply::Acked { acked, unknown });
+        self.pump(turn, peer);
         Ok(())
     }
 
     /// A receipt for what is no longer pending. A dead letter whose reader did see it is settled by that.
-    pub(crate) fn receipt(
-        &mut self,
-        now: Now,
-        mut record: DeliveryRecord,
-        evidence: Evidence,
-        receipt: Transition,
-        step: &mut Step,
-    ) {
+    pub(crate) fn receipt(&mut self, turn: &mut Turn<'_>, mut record: DeliveryRecord, evidence: Evidence, receipt: Transition) {
         let was = record.stage;
         if was == Stage::Dead {
-            self.apply(now, &mut record, Transition::Present { carrier: None, evidence }, step);
+            self.apply(turn, &mut record, Transition::Present { carrier: None, evidence });
         }
-        self.apply(now, &mut record, receipt, step);
-        self.put_delivery(&record, Some(was), step);
+        self.apply(turn, &mut record, receipt);
+        self.put_delivery(turn, &record, Some(was));
     }
 
-    pub(crate) fn nack(&mut self, now: Now, caller: Caller, messages: &[MessageId], step: &mut Step) -> Result<(), Rejection> {
+    pub(crate) fn nack(&mut self, turn: &mut Turn<'_>, caller: Caller, messages: &[MessageId]) -> Result<(), Rejection> {
         let peer = self.session_peer(caller)?;
         check_count(messages)?;
         if let Some(foreign) = messages.iter().find(|message| !self.holds(caller.connection, peer, **message)) {
@@ -324,25 +308,25 @@ impl Broker {
             }
             let is_offered = self.mailboxes.get(peer, *message).is_some_and(|entry| entry.record.stage == Stage::Offered);
             let transition = if is_offered { Transition::Return(Cause::Nack) } else { Transition::Unlease };
-            self.advance(now, peer, *message, &[transition], None, step);
+            self.advance(turn, peer, *message, &[transition], None);
         }
-        step.reply(caller.connection, caller.id, Reply::Done);
-        self.pump(now, peer, step);
+        turn.reply(caller, Reply::Done);
+        self.pump(turn, peer);
         Ok(())
     }
 
     /// Settles a pending delivery on evidence.
-    pub(crate) fn settle_presented(&mut self, now: Now, peer: PeerId, message: MessageId, proof: Proof, step: &mut Step) {
+    pub(crate) fn settle_presented(&mut self, turn: &mut Turn<'_>, peer: PeerId, message: MessageId, proof: Proof) {
         let Some(lease) = self.mailboxes.get(peer, message).map(|entry| entry.lease) else { return };
         let carrier = proof.carrier.or_else(|| lease.and_then(|lease| lease.offered));
         if let (Some(lease), Some(carrier)) = (lease, carrier) {
-            self.note_carrier(lease.holder, carrier, Some(now));
+            self.note_carrier(lease.holder, carrier, Some(turn.now));
         }
         let presented = Transition::Present { carrier, evidence: proof.evidence };
         let acked = (proof.evidence == Evidence::Ack).then_some(Transition::Ack);
         let transitions = [Some(presented), acked, proof.answer.map(Transition::Answer)];
         let transitions: Vec<_> = transitions.into_iter().flatten().collect();
-        self.advance(now, peer, message, &transitions, proof.told, step);
+        self.advance(turn, peer, message, &transitions, proof.told);
     }
 
     /// Whether the session on this connection holds this delivery.
@@ -355,90 +339,89 @@ impl Broker {
     /// they settled it. Then whoever holds it is told, unless that is `told`, which said so.
     pub(crate) fn advance(
         &mut self,
-        now: Now,
+        turn: &mut Turn<'_>,
         peer: PeerId,
         message: MessageId,
         transitions: &[Transition],
         told: Option<ConnectionId>,
-        step: &mut Step,
     ) -> Option<Entry> {
         let mut entry = self.mailboxes.remove(peer, message)?;
         let was = entry.record.stage;
         for transition in transitions {
-            if let Some(news) = entry.apply(*transition, now.wall) {
-                self.tell(now.wall, news, &entry.record, step);
+            if let Some(news) = entry.apply(*transition, turn.now.wall) {
+                self.tell(turn, turn.now.wall, news, &entry.record);
             }
         }
         if transitions.iter().any(|transition| transition.is_durable()) {
-            self.put_delivery(&entry.record, Some(was), step);
+            self.put_delivery(turn, &entry.record, Some(was));
         }
         if entry.record.stage.is_pending() {
             self.mailboxes.insert(entry);
             return None;
         }
-        self.withdraw(&entry, told, step);
+        self.withdraw(turn, &entry, told);
         Some(entry)
     }
 
     /// Carries out a transition of a delivery that is in no mailbox. The caller stores it.
-    pub(crate) fn apply(&self, now: Now, record: &mut DeliveryRecord, transition: Transition, step: &mut Step) {
-        if let Some(news) = record.apply(transition, now.wall) {
-            self.tell(now.wall, news, record, step);
+    pub(crate) fn apply(&self, turn: &mut Turn<'_>, record: &mut DeliveryRecord, transition: Transition) {
+        if let Some(news) = record.apply(transition, turn.now.wall) {
+            self.tell(turn, turn.now.wall, news, record);
         }
     }
 
     /// Stores a delivery. `was`: its stage in the store; none where it is not there.
-    pub(crate) fn put_delivery(&mut self, record: &DeliveryRecord, was: Option<Stage>, step: &mut Step) {
+    pub(crate) fn put_delivery(&mut self, turn: &mut Turn<'_>, record: &DeliveryRecord, was: Option<Stage>) {
         self.mailboxes.count(was, Some(record.stage));
-        step.change(Change::PutDelivery { record: Box::new(record.clone()), was });
+        turn.change(Change::PutDelivery { record: Box::new(record.clone()), was });
     }
 
     /// Takes a delivery out of the store; `record` is what the store has.
-    pub(crate) fn remove_delivery(&mut self, record: &DeliveryRecord, step: &mut Step) {
+    pub(crate) fn remove_delivery(&mut self, turn: &mut Turn<'_>, record: &DeliveryRecord) {
         self.mailboxes.count(Some(record.stage), None);
-        step.change(Change::RemoveDelivery { message: record.message, peer: record.peer, was: record.stage });
+        turn.change(Change::RemoveDelivery { message: record.message, peer: record.peer, was: record.stage });
     }
 
     /// Tells the session that held a delivery that it holds it no longer, unless it was the one who said so.
-    fn withdraw(&self, entry: &Entry, told: Option<ConnectionId>, step: &mut Step) {
+    fn withdraw(&self, turn: &mut Turn<'_>, entry: &Entry, told: Option<ConnectionId>) {
         // A holder that is no session any more is ending: it knows.
         let here = |lease: &Lease| self.presence.session(lease.holder).is_some();
         if let Some(lease) = entry.lease.filter(|lease| Some(lease.holder) != told && here(lease)) {
-            step.push(lease.holder, Push::Withdrawn { message: entry.record.message, stage: entry.record.stage });
+            turn.push(lease.holder, Push::Withdrawn { message: entry.record.message, stage: entry.record.stage });
         }
     }
 
     /// A session of this peer ended: what a model may have been asked with counts an attempt, the rest is ready again.
-    pub(crate) fn return_leases(&mut self, now: Now, peer: PeerId, holder: ConnectionId, step: &mut Step) {
+    pub(crate) fn return_leases(&mut self, turn: &mut Turn<'_>, peer: PeerId, holder: ConnectionId) {
         let is_held = |entry: &Entry| entry.lease.is_some_and(|lease| lease.holder == holder);
         let offered = self.mailboxes.messages(peer, |entry| is_held(entry) && entry.record.stage == Stage::Offered);
         for message in self.mailboxes.messages(peer, |entry| is_held(entry) && entry.record.stage != Stage::Offered) {
-            self.advance(now, peer, message, &[Transition::Unlease], None, step);
+            self.advance(turn, peer, message, &[Transition::Unlease], None);
         }
-        self.count_attempts(now, peer, offered, step);
+        self.count_attempts(turn, peer, offered);
     }
 
     /// A session ended with these messages offered and unproved. It was an attempt only where a model may have been asked:
     /// a session that showed no event since, such as one that was closed at once, says nothing about the message. Those that
     /// have had their attempts are buried last: their sender hears of it, and if that is the reader itself, it gets the
     /// others first.
-    pub(crate) fn count_attempts(&mut self, now: Now, peer: PeerId, messages: Vec<MessageId>, step: &mut Step) {
+    pub(crate) fn count_attempts(&mut self, turn: &mut Turn<'_>, peer: PeerId, messages: Vec<MessageId>) {
         let attempts_max = self.config.limits.attempts_max;
         let (spent, others): (Vec<_>, Vec<_>) = messages.into_iter().partition(|message| {
             let entry = self.mailboxes.get(peer, *message);
             entry.is_some_and(|entry| entry.tried && entry.record.attempts + 1 >= attempts_max)
         });
         for message in others {
-            self.advance(now, peer, message, &[Transition::Return(Cause::SessionEnded)], None, step);
+            self.advance(turn, peer, message, &[Transition::Return(Cause::SessionEnded)], None);
         }
         for message in spent {
-            self.bury(now, peer, message, Cause::AttemptsExceeded, step);
+            self.bury(turn, peer, message, Cause::AttemptsExceeded);
         }
     }
 
     /// Tells sessions whose carrier had its time to try the next one. Each is told once.
-    pub(crate) fn report_overdue(&mut self, now: Now, step: &mut Step) {
-        while let Some((_, message, peer)) = self.mailboxes.next_overdue().filter(|(at_ms, ..)| *at_ms <= now.mono_ms) {
+    pub(crate) fn report_overdue(&mut self, turn: &mut Turn<'_>) {
+        while let Some((_, message, peer)) = self.mailboxes.next_overdue().filter(|(at_ms, ..)| *at_ms <= turn.now.mono_ms) {
             let lease = self.mailboxes.update(peer, message, |entry| {
                 if let Some(lease) = &mut entry.lease {
                     lease.overdue_at_ms = None;
@@ -446,7 +429,7 @@ impl Broker {
                 entry.lease.map(|lease| (lease.holder, lease.offered.or_else(|| entry.record.offered_last_by())))
             });
             if let Some((holder, Some(carrier))) = lease.flatten() {
-                step.push(holder, Push::Overdue { message, carrier });
+                turn.push(holder, Push::Overdue { message, carrier });
             }
         }
     }

@@ -16,7 +16,8 @@ use crate::record::{DeliveryRecord, PeerRecord};
 use crate::rejection::Rejection;
 use crate::state::mailbox::Entry;
 use crate::state::presence::is_same_place;
-use crate::step::{Query, Step};
+use crate::step::Query;
+use crate::turn::Turn;
 use crate::who::{Actor, Caller};
 
 impl Broker {
@@ -55,7 +56,7 @@ impl Broker {
         }
     }
 
-    pub(crate) fn list_peers(&mut self, now: Now, caller: Caller, query: &PeersQuery, step: &mut Step) -> Result<(), Rejection> {
+    pub(crate) fn list_peers(&mut self, turn: &mut Turn<'_>, caller: Caller, query: &PeersQuery) -> Result<(), Rejection> {
         caller.actor()?;
         check_length("the text to look for", query.text.as_deref().unwrap_or(""), SUMMARY_BYTES_MAX)?;
         for (what, text) in [("the state", &query.state), ("the client's name", &query.client)] {
@@ -64,7 +65,7 @@ impl Broker {
         let text = query.text.as_ref().map(|text| text.to_lowercase());
         let matches = |record: &PeerRecord| {
             let pending = self.mailboxes.of(record.id).is_some();
-            let listed = query.all || pending || self.presence.is_online(record.id) || is_listed(now.wall, record.last_seen);
+            let listed = query.all || pending || self.presence.is_online(record.id) || is_listed(turn.now.wall, record.last_seen);
             let fields = [&record.name, &record.summary, &record.task, &record.client, &record.cwd, &record.state];
             let found = text.as_ref().is_none_or(|text| fields.iter().any(|field| field.to_lowercase().contains(text)));
             record.id != PeerId::HUMAN
@@ -81,13 +82,13 @@ impl Broker {
             if peers.len() == PAGE_ENTRIES_MAX {
                 return ControlFlow::Break(());
             }
-            peers.push(self.peer_info(now, record));
+            peers.push(self.peer_info(turn.now, record));
             ControlFlow::Continue(())
         });
         if full.is_break() {
             next = peers.last().map(|peer| peer.id);
         }
-        step.reply(caller.connection, caller.id, Reply::Peers { peers, next });
+        turn.reply(caller, Reply::Peers { peers, next });
         Ok(())
     }
 
@@ -155,11 +156,11 @@ impl Broker {
 
     pub(crate) fn list_inbox(
         &mut self,
+        turn: &mut Turn<'_>,
         caller: Caller,
         peer: Option<String>,
         held: bool,
         after: Option<Position>,
-        step: &mut Step,
     ) -> Result<(), Rejection> {
         let (actor, me) = (caller.actor()?, caller.peer());
         let of = match (actor, peer.as_deref()) {
@@ -198,7 +199,7 @@ impl Broker {
         let next = page.last().copied().filter(|_| more);
         let entry = |at: Position| Some(self.inbox_entry(at.peer, self.mailboxes.get(at.peer, at.message)?));
         let entries = page.into_iter().filter_map(entry).collect();
-        step.reply(caller.connection, caller.id, Reply::Inbox { entries, next });
+        turn.reply(caller, Reply::Inbox { entries, next });
         Ok(())
     }
 
@@ -218,7 +219,7 @@ impl Broker {
         }
     }
 
-    pub(crate) fn list_history(&mut self, caller: Caller, query: HistoryQuery, step: &mut Step) -> Result<(), Rejection> {
+    pub(crate) fn list_history(&mut self, turn: &mut Turn<'_>, caller: Caller, query: HistoryQuery) -> Result<(), Rejection> {
         let (actor, me) = (caller.actor()?, caller.peer());
         check_length("the thread", query.thread.as_deref().unwrap_or(""), THREAD_BYTES_MAX)?;
         let resolve = |name: Option<String>| name.map(|name| self.presence.resolve(&name, me)).transpose();
@@ -246,23 +247,23 @@ impl Broker {
         let (peer, with) = (ids(peer), ids(with));
         let HistoryQuery { thread, since, before, after, .. } = query;
         let query = Query::History { peer, with, thread, channel, since, before, after, limit, actor };
-        step.query(caller.connection, caller.id, query);
+        turn.query(caller, query);
         Ok(())
     }
 
     /// Lets the caller read a message that concerns it.
     pub(crate) fn reading(
         &mut self,
+        turn: &mut Turn<'_>,
         caller: Caller,
         message: MessageId,
         facts: &Facts,
         query: Query,
-        step: &mut Step,
     ) -> Result<(), Rejection> {
         caller.actor()?;
         let stored = facts.stored.get(&message).ok_or(Rejection::UnknownMessage(message))?;
         self.check_sees(caller, stored)?;
-        step.query(caller.connection, caller.id, query);
+        turn.query(caller, query);
         Ok(())
     }
 }

@@ -10,20 +10,21 @@ use peer_proto::request::{Event, Push, Seat};
 use crate::broker::Broker;
 use crate::check::check_seat;
 use crate::delivery::Transition;
-use crate::input::{ConnectionId, Facts, Now};
+use crate::input::{ConnectionId, Facts};
 use crate::record::{DeliveryRecord, PeerRecord, delivery_to};
 use crate::rejection::Rejection;
 use crate::rules::claim::{Asker, Ownership};
 use crate::rules::sessions::set_host;
 use crate::state::mailbox::Entry;
 use crate::state::presence::{Session, add_alias, add_former, add_seat};
-use crate::step::{Change, Step};
+use crate::step::Change;
 use crate::thing::{TaskRecord, Thing};
+use crate::turn::Turn;
 use crate::who::Caller;
 
 impl Broker {
     /// The client told the session which seat it sits on.
-    pub(crate) fn bind(&mut self, now: Now, caller: Caller, seat: Seat, facts: &Facts, step: &mut Step) -> Result<(), Rejection> {
+    pub(crate) fn bind(&mut self, turn: &mut Turn<'_>, caller: Caller, seat: Seat, facts: &Facts) -> Result<(), Rejection> {
         let mine = self.session_peer(caller)?;
         check_seat(&seat)?;
         let Some(record) = self.presence.get(mine).cloned() else { return Err(Rejection::NotRegistered) };
@@ -35,9 +36,9 @@ impl Broker {
             None => {
                 let mut record = record;
                 add_seat(&mut record, seat);
-                return self.stay(now, caller, record, (token, digest), None, step);
+                return self.stay(turn, caller, record, (token, digest), None);
             }
-            Some(owner) if owner == mine => return self.stay(now, caller, record, (token, digest), None, step),
+            Some(owner) if owner == mine => return self.stay(turn, caller, record, (token, digest), None),
             Some(owner) => owner,
         };
         let ownership = self.ownership(owner, Asker { host, seat: Some(&seat), ended: &facts.ended });
@@ -45,32 +46,32 @@ impl Broker {
             let (owner_name, my_name) = (self.name_of(owner), record.name.clone());
             let text =
                 format!("another process claims the session of {owner_name}; it is {my_name}, and {owner_name} stays yours");
-            self.tell_owner(owner, &text, step);
+            self.tell_owner(turn, owner, &text);
             let notice = if self.presence.is_online(owner) {
                 format!("this client session is live as {owner_name} in another process: this one stays {my_name}")
             } else {
                 format!("this client session is {owner_name}'s, which is expected back: this one stays {my_name}")
             };
-            return self.stay(now, caller, record, (token, digest), Some(notice), step);
+            return self.stay(turn, caller, record, (token, digest), Some(notice));
         }
         let holds_token = ownership == Ownership::Free;
         if holds_token {
-            self.end_sessions_of_the_dead(now, owner, step);
+            self.end_sessions_of_the_dead(turn, owner);
         }
         // The session moves to the peer that the seat belongs to. A provisional peer goes with it, mail and name.
-        let handed_back = self.hand_back(now, mine, caller.connection, step);
-        let session = self.presence.detach(caller.connection, now.wall).unwrap_or_else(|| Session::new(mine, host));
+        let handed_back = self.hand_back(turn, mine, caller.connection);
+        let session = self.presence.detach(caller.connection, turn.now.wall).unwrap_or_else(|| Session::new(mine, host));
         let Some(mut adopted) = self.presence.get(owner).cloned() else { return Err(Rejection::NotRegistered) };
         let came_online = !self.presence.is_online(owner);
         if holds_token {
             // Before the mail moves: what this session itself had offered is not a lost session's.
-            self.count_forgotten_offers(now, owner, step);
+            self.count_forgotten_offers(turn, owner);
         }
         let came_along = record.provisional && !self.presence.is_online(mine);
         if came_along {
-            self.move_mail(now, mine, owner, facts, step);
+            self.move_mail(turn, mine, owner, facts);
             self.presence.remove(mine);
-            step.change(Change::RemovePeer(mine));
+            turn.change(Change::RemovePeer(mine));
             self.quota.forget(mine);
             add_alias(&mut adopted, record.name.clone());
             add_former(&mut adopted, mine);
@@ -78,9 +79,9 @@ impl Broker {
             adopted.policy = adopted.policy.max(record.policy);
         } else {
             for message in &handed_back {
-                step.push(caller.connection, Push::Withdrawn { message: *message, stage: Stage::Stored });
+                turn.push(caller.connection, Push::Withdrawn { message: *message, stage: Stage::Stored });
             }
-            self.leave_peer(now, mine, step);
+            self.leave_peer(turn, mine);
         }
         if holds_token {
             adopted.token = Some(digest);
@@ -92,27 +93,27 @@ impl Broker {
         adopted.git_root.clone_from(&record.git_root);
         adopted.repo.clone_from(&record.repo);
         adopted.host.clone_from(&record.host);
-        adopted.last_seen = now.wall;
+        adopted.last_seen = turn.now.wall;
         adopted.mode = session.mode.or(adopted.mode);
-        self.update_peer(adopted.clone(), step);
+        self.update_peer(turn, adopted.clone());
         if came_along {
-            self.move_tasks(mine, owner, step);
-            self.move_memberships(mine, owner, step);
+            self.move_tasks(turn, mine, owner);
+            self.move_memberships(turn, mine, owner);
         }
         self.presence.attach(caller.connection, Session { peer: owner, holds_token, ..session }, false);
-        step.reply(caller.connection, caller.id, self.registered(owner, caller.connection, token, None));
+        turn.reply(caller, self.registered(owner, caller.connection, token, None));
         if came_online {
-            self.tell_watchers(now.wall, &[owner], &Event::PeerOnline { peer: adopted.name }, step);
+            self.tell_watchers(turn, turn.now.wall, &[owner], &Event::PeerOnline { peer: adopted.name });
         }
-        self.pump(now, owner, step);
+        self.pump(turn, owner);
         for message in handed_back {
             // What stayed behind was withdrawn before; this came along and waits for the person now, or was read there.
             let stage = self.mailboxes.get(owner, message).map(|entry| entry.record.stage);
             if came_along && stage.is_none_or(|stage| stage == Stage::Held) {
-                step.push(caller.connection, Push::Withdrawn { message, stage: stage.unwrap_or(Stage::Presented) });
+                turn.push(caller.connection, Push::Withdrawn { message, stage: stage.unwrap_or(Stage::Presented) });
             }
         }
-        self.review_waits(now, owner, caller.connection, step);
+        self.review_waits(turn, owner, caller.connection);
         Ok(())
     }
 
@@ -126,33 +127,32 @@ impl Broker {
     /// Binding changed nothing about who the session is.
     fn stay(
         &mut self,
-        now: Now,
+        turn: &mut Turn<'_>,
         caller: Caller,
         mut record: PeerRecord,
         (token, digest): (peer_proto::ids::Token, crate::record::TokenDigest),
         notice: Option<String>,
-        step: &mut Step,
     ) -> Result<(), Rejection> {
         let peer = record.id;
         if self.presence.session(caller.connection).is_some_and(|session| session.holds_token) {
             record.token = Some(digest);
         }
-        record.last_seen = now.wall;
-        self.update_peer(record, step);
-        step.reply(caller.connection, caller.id, self.registered(peer, caller.connection, token, notice));
+        record.last_seen = turn.now.wall;
+        self.update_peer(turn, record);
+        turn.reply(caller, self.registered(peer, caller.connection, token, notice));
         Ok(())
     }
 
     /// Gives all pending mail of one peer to another, in one step.
-    fn move_mail(&mut self, now: Now, from: PeerId, to: PeerId, facts: &Facts, step: &mut Step) {
+    fn move_mail(&mut self, turn: &mut Turn<'_>, from: PeerId, to: PeerId, facts: &Facts) {
         for message in self.mailboxes.messages(from, |_| true) {
             let Some(entry) = self.mailboxes.remove(from, message) else { continue };
-            self.remove_delivery(&entry.record, step);
+            self.remove_delivery(turn, &entry.record);
             // A message to both waits in the other mailbox already, or was read there: once is enough.
             let known = facts.stored.get(&message).and_then(|stored| delivery_to(&stored.deliveries, to));
             if self.mailboxes.get(to, message).is_some() {
                 if entry.shown_before() {
-                    self.note_shown(to, message, &entry.record, step);
+                    self.note_shown(turn, to, message, &entry.record);
                 }
                 continue;
             }
@@ -165,47 +165,47 @@ impl Broker {
             if let Some(known) = known {
                 record.note_shown(known);
             }
-            self.apply(now, &mut record, Transition::Bind(to), step);
+            self.apply(turn, &mut record, Transition::Bind(to));
             let own = [from, to].contains(&record.brief.from);
             let unseen = record.stage == Stage::Stored && !record.was_offered();
             if unseen && !own && self.holds_moved(record.brief.from, record.brief.via, to) {
-                self.apply(now, &mut record, Transition::Hold, step);
+                self.apply(turn, &mut record, Transition::Hold);
             }
-            self.put_delivery(&record, was, step);
+            self.put_delivery(turn, &record, was);
             self.mailboxes.insert(Entry::new(record));
         }
     }
 
     /// Another delivery of a message to the same reader is gone: the pending one says that it was offered.
-    pub(crate) fn note_shown(&mut self, peer: PeerId, message: MessageId, other: &DeliveryRecord, step: &mut Step) {
+    pub(crate) fn note_shown(&mut self, turn: &mut Turn<'_>, peer: PeerId, message: MessageId, other: &DeliveryRecord) {
         let kept = self.mailboxes.update(peer, message, |kept| {
             kept.record.note_shown(other);
             kept.record.clone()
         });
         if let Some(kept) = kept {
-            self.put_delivery(&kept, Some(kept.stage), step);
+            self.put_delivery(turn, &kept, Some(kept.stage));
         }
     }
 
     /// A provisional peer became another one: its tasks go with it.
-    pub(crate) fn move_tasks(&mut self, from: PeerId, to: PeerId, step: &mut Step) {
+    pub(crate) fn move_tasks(&mut self, turn: &mut Turn<'_>, from: PeerId, to: PeerId) {
         let concerns = |task: &&TaskRecord| task.creator == from || task.assignee == Some(from);
         let moved: Vec<TaskRecord> = self.tasks.iter().filter(concerns).cloned().collect();
         let after = |peer: PeerId| if peer == from { to } else { peer };
         for mut task in moved {
             (task.creator, task.assignee) = (after(task.creator), task.assignee.map(after));
-            step.change(Change::PutThing(Box::new(Thing::Task(task.clone()))));
+            turn.change(Change::PutThing(Box::new(Thing::Task(task.clone()))));
             self.tasks.put(task);
         }
     }
 
     /// A peer became another one (`Bind`): its memberships go with it.
-    pub(crate) fn move_memberships(&mut self, from: PeerId, to: PeerId, step: &mut Step) {
+    pub(crate) fn move_memberships(&mut self, turn: &mut Turn<'_>, from: PeerId, to: PeerId) {
         for mut record in self.channels.of(from).cloned().collect::<Vec<_>>() {
             let there = record.members.contains(&to);
             record.members.retain(|member| !there || *member != from);
             record.members.iter_mut().filter(|member| **member == from).for_each(|member| *member = to);
-            self.put_channel(record, step);
+            self.put_channel(turn, record);
         }
     }
 }

@@ -18,8 +18,9 @@ use crate::broker::Broker;
 use crate::input::{Facts, Now};
 use crate::rejection::{Crowd, Rejection};
 use crate::state::notes::is_live;
-use crate::step::{Change, Query, Step};
+use crate::step::{Change, Query};
 use crate::thing::{NoteHead, NoteRecord, Thing, ThingKey};
+use crate::turn::Turn;
 use crate::who::Caller;
 
 /// Characters of the present value that a refused write is told.
@@ -41,19 +42,18 @@ impl Broker {
 
     pub(crate) fn note(
         &mut self,
-        now: Now,
+        turn: &mut Turn<'_>,
         caller: Caller,
         request: NoteRequest,
         facts: &Facts,
-        step: &mut Step,
     ) -> Result<(), Rejection> {
         let (author, _) = self.sender(caller)?;
-        let present = facts.note.as_ref().filter(|note| is_live(now, &note.head));
+        let present = facts.note.as_ref().filter(|note| is_live(turn.now, &note.head));
         match request {
             NoteRequest::Get(key) => {
                 check_key(&key)?;
-                self.notes.live(now, &key).ok_or_else(|| unknown(&key))?;
-                step.query(caller.connection, caller.id, Query::Note(key));
+                self.notes.live(turn.now, &key).ok_or_else(|| unknown(&key))?;
+                turn.query(caller, Query::Note(key));
                 Ok(())
             }
             NoteRequest::Set(draft) => {
@@ -63,9 +63,9 @@ impl Broker {
                 if ttl_ms.is_some_and(|ttl_ms| !(TTL_MS_MIN..=TTL_MS_MAX).contains(&ttl_ms)) {
                     return Err(Rejection::OutOfBounds { what: "the time to live", bound: "1 second to 30 days".to_owned() });
                 }
-                self.check_version(now, &key, if_version, present)?;
-                let expires_at = ttl_ms.map(|ttl_ms| now.wall.plus_ms(ttl_ms));
-                self.write_note(now, caller, key, value, (tags, expires_at), author.name, facts, step)
+                self.check_version(turn.now, &key, if_version, present)?;
+                let expires_at = ttl_ms.map(|ttl_ms| turn.now.wall.plus_ms(ttl_ms));
+                self.write_note(turn, caller, key, value, (tags, expires_at), author.name, facts)
             }
             NoteRequest::Append { key, text } => {
                 check_key(&key)?;
@@ -74,19 +74,19 @@ impl Broker {
                     None => (text.clone(), Vec::new(), None),
                 };
                 check_text(&text)?;
-                self.write_note(now, caller, key, value, (tags, expires_at), author.name, facts, step)
+                self.write_note(turn, caller, key, value, (tags, expires_at), author.name, facts)
             }
             NoteRequest::List { prefix, tag, after } => {
-                self.list_notes(now, caller, &prefix, tag.as_deref(), after.as_deref(), step);
+                self.list_notes(turn, caller, &prefix, tag.as_deref(), after.as_deref());
                 Ok(())
             }
             NoteRequest::Delete { key, if_version } => {
                 check_key(&key)?;
-                self.check_version(now, &key, if_version, present)?;
-                let head = self.notes.live(now, &key).cloned().ok_or_else(|| unknown(&key))?;
+                self.check_version(turn.now, &key, if_version, present)?;
+                let head = self.notes.live(turn.now, &key).cloned().ok_or_else(|| unknown(&key))?;
                 self.notes.remove(&key);
-                step.change(Change::RemoveThing(ThingKey::Note(key)));
-                step.reply(caller.connection, caller.id, Reply::Note(info(&head)));
+                turn.change(Change::RemoveThing(ThingKey::Note(key)));
+                turn.reply(caller, Reply::Note(info(&head)));
                 Ok(())
             }
         }
@@ -105,14 +105,13 @@ impl Broker {
     #[expect(clippy::too_many_arguments, reason = "one fact each, and both callers have them at hand")]
     fn write_note(
         &mut self,
-        now: Now,
+        turn: &mut Turn<'_>,
         caller: Caller,
         key: String,
         value: String,
         (tags, expires_at): (Vec<String>, Option<Timestamp>),
         author: String,
         facts: &Facts,
-        step: &mut Step,
     ) -> Result<(), Rejection> {
         if value.len() > NOTE_BYTES_MAX {
             let bound = format!("at most {NOTE_BYTES_MAX} bytes; this would be {}", value.len());
@@ -122,38 +121,39 @@ impl Broker {
         if facts.disk_full {
             return Err(Rejection::NoSpace);
         }
-        let before = self.notes.live(now, &key);
+        let before = self.notes.live(turn.now, &key);
         if before.is_none() && self.notes.len() >= NOTES_MAX {
             return Err(Rejection::TooMany { what: Crowd::Notes, count: NOTES_MAX });
         }
         let version = before.map_or(0, |head| head.version) + 1;
         let bytes = value.len() as u32;
-        let head = NoteHead { key, tags, version, author, changed_at: now.wall, expires_at, bytes };
-        step.reply(caller.connection, caller.id, Reply::Note(info(&head)));
-        step.change(Change::PutThing(Box::new(Thing::Note(NoteRecord { head: head.clone(), value }))));
+        let head = NoteHead { key, tags, version, author, changed_at: turn.now.wall, expires_at, bytes };
+        turn.reply(caller, Reply::Note(info(&head)));
+        turn.change(Change::PutThing(Box::new(Thing::Note(NoteRecord { head: head.clone(), value }))));
         self.notes.put(head);
         Ok(())
     }
 
-    fn list_notes(&self, now: Now, caller: Caller, prefix: &str, tag: Option<&str>, after: Option<&str>, step: &mut Step) {
+    fn list_notes(&self, turn: &mut Turn<'_>, caller: Caller, prefix: &str, tag: Option<&str>, after: Option<&str>) {
         let start = match after {
             Some(after) if after >= prefix => Bound::Excluded(after),
             _ => Bound::Included(prefix),
         };
         let tagged = |head: &&NoteHead| tag.is_none_or(|tag| head.tags.iter().any(|own| own == tag));
         let heads = self.notes.from(start);
-        let mut found = heads.take_while(|head| head.key.starts_with(prefix)).filter(|head| is_live(now, head)).filter(tagged);
+        let mut found =
+            heads.take_while(|head| head.key.starts_with(prefix)).filter(|head| is_live(turn.now, head)).filter(tagged);
         let notes: Vec<NoteInfo> = found.by_ref().take(PAGE_ENTRIES_MAX).map(info).collect();
         let next = found.next().and_then(|_| notes.last()).map(|note| note.key.clone());
-        step.reply(caller.connection, caller.id, Reply::Notes { notes, next });
+        turn.reply(caller, Reply::Notes { notes, next });
     }
 
     /// Takes out what has expired, some at a time: the next time comes at once where there are more.
-    pub(crate) fn forget_notes(&mut self, now: Now, step: &mut Step) {
+    pub(crate) fn forget_notes(&mut self, turn: &mut Turn<'_>) {
         for _ in 0..FORGOTTEN_AT_ONCE_MAX {
-            let Some(key) = self.notes.expired(now) else { break };
+            let Some(key) = self.notes.expired(turn.now) else { break };
             self.notes.remove(&key);
-            step.change(Change::RemoveThing(ThingKey::Note(key)));
+            turn.change(Change::RemoveThing(ThingKey::Note(key)));
         }
     }
 }

@@ -6,10 +6,9 @@ use peer_proto::ids::{MessageId, PeerId};
 use peer_proto::message::{Intent, Kind, Sender, Stage, Via};
 
 use crate::broker::Broker;
-use crate::input::Now;
 use crate::record::{Brief, DeliveryRecord, MessageHead, MessageRecord};
 use crate::state::channels::is_group;
-use crate::step::Step;
+use crate::turn::Turn;
 
 /// A notice, before it is posted.
 #[derive(Clone, Debug)]
@@ -36,9 +35,9 @@ impl Notice {
 
 impl Broker {
     /// Posts a notice. A peer that is not retained any more gets none.
-    pub(crate) fn post_notice(&mut self, now: Now, notice: Notice, step: &mut Step) {
+    pub(crate) fn post_notice(&mut self, turn: &mut Turn<'_>, notice: Notice) {
         let Some(to) = self.presence.present(notice.to) else { return };
-        let id = MessageId::next(self.last_message, now.wall, 0);
+        let id = MessageId::next(self.last_message, turn.now.wall, 0);
         let head = MessageHead {
             id,
             from: Sender {
@@ -54,7 +53,7 @@ impl Broker {
             thread: notice.thread,
             channel: notice.channel,
             reply_to: notice.reply_to,
-            sent_at: now.wall,
+            sent_at: turn.now.wall,
             expires_at: None,
             sources: Vec::new(),
             text_bytes: notice.text.len() as u32,
@@ -62,11 +61,11 @@ impl Broker {
         };
         let brief = Brief::of(&head);
         let record = MessageRecord { head, idempotency_key: None, text: notice.text };
-        self.store_message(now, record, &[(to, notice.stage)], &brief, step);
+        self.store_message(turn, record, &[(to, notice.stage)], &brief);
     }
 
     /// Tells the sender of a message what became of it.
-    pub(crate) fn notify_sender(&mut self, now: Now, record: &DeliveryRecord, text: String, step: &mut Step) {
+    pub(crate) fn notify_sender(&mut self, turn: &mut Turn<'_>, record: &DeliveryRecord, text: String) {
         let brief = &record.brief;
         // Who posts to a channel does not hear of each member that missed it.
         let in_channel = brief.channel.as_deref().is_some_and(|name| !is_group(name));
@@ -78,6 +77,6 @@ impl Broker {
             private: brief.private,
             ..Notice::new(brief.from, brief.thread.clone(), text)
         };
-        self.post_notice(now, notice, step);
+        self.post_notice(turn, notice);
     }
 }

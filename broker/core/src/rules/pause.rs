@@ -9,17 +9,17 @@ use peer_proto::request::{Event, Pausing, Reply};
 
 use crate::broker::Broker;
 use crate::check::check_thread;
-use crate::input::Now;
 use crate::record::PausesRecord;
 use crate::rejection::{Crowd, Rejection};
-use crate::step::{Change, Step};
+use crate::step::Change;
+use crate::turn::Turn;
 use crate::who::Caller;
 
 /// Threads that may be paused at the same time.
 const THREADS_PAUSED_MAX: usize = 1_000;
 
 impl Broker {
-    pub(crate) fn pause(&mut self, now: Now, caller: Caller, what: &Pausing, step: &mut Step) -> Result<(), Rejection> {
+    pub(crate) fn pause(&mut self, turn: &mut Turn<'_>, caller: Caller, what: &Pausing) -> Result<(), Rejection> {
         caller.check_person("pausing")?;
         let mut pauses = self.pauses.clone();
         let (peer, paused) = match what {
@@ -43,14 +43,14 @@ impl Broker {
                 (None, what.clone())
             }
         };
-        if self.put_pauses(pauses, step) {
-            self.tell_watchers(now.wall, peer.as_slice(), &Event::Paused(paused), step);
+        if self.put_pauses(turn, pauses) {
+            self.tell_watchers(turn, turn.now.wall, peer.as_slice(), &Event::Paused(paused));
         }
-        step.reply(caller.connection, caller.id, Reply::Paused(self.paused()));
+        turn.reply(caller, Reply::Paused(self.paused()));
         Ok(())
     }
 
-    pub(crate) fn resume(&mut self, now: Now, caller: Caller, what: &Pausing, step: &mut Step) -> Result<(), Rejection> {
+    pub(crate) fn resume(&mut self, turn: &mut Turn<'_>, caller: Caller, what: &Pausing) -> Result<(), Rejection> {
         caller.check_person("resuming")?;
         let mut pauses = self.pauses.clone();
         let (mut peer, mut was_used_up) = (None, false);
@@ -77,10 +77,10 @@ impl Broker {
                 what.clone()
             }
         };
-        if self.put_pauses(pauses, step) || was_used_up {
-            self.tell_watchers(now.wall, peer.as_slice(), &Event::Resumed(resumed), step);
+        if self.put_pauses(turn, pauses) || was_used_up {
+            self.tell_watchers(turn, turn.now.wall, peer.as_slice(), &Event::Resumed(resumed));
         }
-        step.reply(caller.connection, caller.id, Reply::Paused(self.paused()));
+        turn.reply(caller, Reply::Paused(self.paused()));
         Ok(())
     }
 
@@ -113,10 +113,10 @@ impl Broker {
     }
 
     /// A peer is being forgotten, and the pauses of it and of those that became it.
-    pub(crate) fn forget_pauses(&mut self, peer: PeerId, step: &mut Step) {
+    pub(crate) fn forget_pauses(&mut self, turn: &mut Turn<'_>, peer: PeerId) {
         let mut pauses = self.pauses.clone();
         pauses.peers.retain(|paused| !self.is_same(peer, *paused));
-        self.put_pauses(pauses, step);
+        self.put_pauses(turn, pauses);
     }
 
     fn pausable(&self, caller: Caller, name: &str) -> Result<PeerId, Rejection> {
@@ -129,10 +129,10 @@ impl Broker {
     }
 
     /// Stores what is paused; says whether it is news.
-    fn put_pauses(&mut self, pauses: PausesRecord, step: &mut Step) -> bool {
+    fn put_pauses(&mut self, turn: &mut Turn<'_>, pauses: PausesRecord) -> bool {
         let is_news = pauses != self.pauses;
         if is_news {
-            step.change(Change::PutPauses(Box::new(pauses.clone())));
+            turn.change(Change::PutPauses(Box::new(pauses.clone())));
             self.pauses = pauses;
         }
         is_news

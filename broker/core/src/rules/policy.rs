@@ -12,10 +12,11 @@ use peer_proto::request::{Push, Reply};
 
 use crate::broker::Broker;
 use crate::delivery::Transition;
-use crate::input::{Facts, Now, StoredMessage};
+use crate::input::{Facts, StoredMessage};
 use crate::record::SettingsRecord;
 use crate::rejection::{Rejection, Standing};
-use crate::step::{Change, Step};
+use crate::step::Change;
+use crate::turn::Turn;
 use crate::who::Caller;
 
 impl Broker {
@@ -66,16 +67,16 @@ impl Broker {
     }
 
     /// A session said what it may do without asking. It is kept: mail to a reader that is away is ruled by it.
-    pub(crate) fn note_mode(&mut self, peer: PeerId, mode: Mode, step: &mut Step) {
+    pub(crate) fn note_mode(&mut self, turn: &mut Turn<'_>, peer: PeerId, mode: Mode) {
         if let Some(mut record) = self.presence.get(peer).filter(|record| record.mode != Some(mode)).cloned() {
             record.mode = Some(mode);
-            self.update_peer(record, step);
+            self.update_peer(turn, record);
         }
     }
 
     // ---- the person's word
 
-    pub(crate) fn list_policies(&self, caller: Caller, step: &mut Step) -> Result<(), Rejection> {
+    pub(crate) fn list_policies(&self, turn: &mut Turn<'_>, caller: Caller) -> Result<(), Rejection> {
         caller.check_operator()?;
         let own = self.presence.iter().filter_map(|record| Some((record.name.clone(), record.policy?)));
         let mut peers: Vec<(String, Policy)> = own.collect();
@@ -86,16 +87,16 @@ impl Broker {
             inbox_socket_in_bypass: self.settings.inbox_socket_in_bypass,
             peers,
         };
-        step.reply(caller.connection, caller.id, Reply::Policies(policies));
+        turn.reply(caller, Reply::Policies(policies));
         Ok(())
     }
 
     pub(crate) fn set_policy(
         &mut self,
+        turn: &mut Turn<'_>,
         caller: Caller,
         peer: Option<String>,
         policy: Option<Policy>,
-        step: &mut Step,
     ) -> Result<(), Rejection> {
         caller.check_person("setting a policy")?;
         if let Some(name) = peer {
@@ -106,30 +107,35 @@ impl Broker {
             }
             if let Some(mut record) = self.presence.get(peer).filter(|record| record.policy != policy).cloned() {
                 record.policy = policy;
-                self.update_peer(record, step);
+                self.update_peer(turn, record);
             }
         } else {
-            self.put_settings(SettingsRecord { default_policy: policy, ..self.settings }, step);
+            self.put_settings(turn, SettingsRecord { default_policy: policy, ..self.settings });
         }
-        self.list_policies(caller, step)
+        self.list_policies(turn, caller)
     }
 
-    pub(crate) fn set_consent(&mut self, caller: Caller, inbox_socket_in_bypass: bool, step: &mut Step) -> Result<(), Rejection> {
+    pub(crate) fn set_consent(
+        &mut self,
+        turn: &mut Turn<'_>,
+        caller: Caller,
+        inbox_socket_in_bypass: bool,
+    ) -> Result<(), Rejection> {
         caller.check_person("saying yes to posts into inbox sockets")?;
-        if self.put_settings(SettingsRecord { inbox_socket_in_bypass, ..self.settings }, step) {
+        if self.put_settings(turn, SettingsRecord { inbox_socket_in_bypass, ..self.settings }) {
             for connection in self.presence.all_sessions() {
-                step.push(connection, Push::Consent { inbox_socket_in_bypass });
+                turn.push(connection, Push::Consent { inbox_socket_in_bypass });
             }
         }
-        self.list_policies(caller, step)
+        self.list_policies(turn, caller)
     }
 
     /// Stores the settings; says whether they are news.
-    fn put_settings(&mut self, settings: SettingsRecord, step: &mut Step) -> bool {
+    fn put_settings(&mut self, turn: &mut Turn<'_>, settings: SettingsRecord) -> bool {
         let is_news = settings != self.settings;
         if is_news {
             self.settings = settings;
-            step.change(Change::PutSettings(settings));
+            turn.change(Change::PutSettings(settings));
         }
         is_news
     }
@@ -137,12 +143,11 @@ impl Broker {
     /// Lets a held message go on to everybody for whom it is held, or to one of them.
     pub(crate) fn release_held(
         &mut self,
-        now: Now,
+        turn: &mut Turn<'_>,
         caller: Caller,
         message: MessageId,
         to: Option<String>,
         facts: &Facts,
-        step: &mut Step,
     ) -> Result<(), Rejection> {
         caller.check_person("releasing held mail")?;
         let stored = facts.stored.get(&message).ok_or(Rejection::UnknownMessage(message))?;
@@ -163,12 +168,12 @@ impl Broker {
         let mut deliveries = Vec::new();
         for peer in held {
             let Some(brief) = self.mailboxes.get(peer, message).map(|entry| entry.record.brief.clone()) else { continue };
-            self.advance(now, peer, message, &[Transition::Release], None, step);
+            self.advance(turn, peer, message, &[Transition::Release], None);
             deliveries.push((self.name_of(peer), Stage::Stored));
-            self.pump(now, peer, step);
-            self.wake_waits(now, peer, &brief, step);
+            self.pump(turn, peer);
+            self.wake_waits(turn, peer, &brief);
         }
-        step.reply(caller.connection, caller.id, Reply::Settled { deliveries });
+        turn.reply(caller, Reply::Settled { deliveries });
         Ok(())
     }
 }

@@ -13,27 +13,21 @@ use peer_proto::text::{is_blank, single_line};
 
 use crate::broker::Broker;
 use crate::delivery::Transition;
-use crate::input::{Facts, Now, StoredMessage};
+use crate::input::{Facts, StoredMessage};
 use crate::rejection::{Crowd, Rejection};
 use crate::rules::notices::Notice;
 use crate::rules::sending::{Audience, Outgoing};
 use crate::state::channels::began_before;
 use crate::state::presence::is_same_place;
-use crate::step::{Change, Step};
+use crate::step::Change;
 use crate::thing::{QuestionRecord, Thing, ThingKey};
+use crate::turn::Turn;
 use crate::who::Caller;
 use crate::wording;
 use crate::wording::Addressee;
 
 impl Broker {
-    pub(crate) fn ask_question(
-        &mut self,
-        now: Now,
-        caller: Caller,
-        ask: Ask,
-        facts: &Facts,
-        step: &mut Step,
-    ) -> Result<(), Rejection> {
+    pub(crate) fn ask_question(&mut self, turn: &mut Turn<'_>, caller: Caller, ask: Ask, facts: &Facts) -> Result<(), Rejection> {
         let Ask { to, question, context_hint, ttl_ms, idempotency_key } = ask;
         if is_blank(&question) {
             return Err(Rejection::EmptyText);
@@ -66,7 +60,7 @@ impl Broker {
             idempotency_key,
         };
         let outgoing = Outgoing { send, kind: Kind::Question, audience };
-        let Some(head) = self.post(now, caller, outgoing, facts, step)? else { return Ok(()) };
+        let Some(head) = self.post(turn, caller, outgoing, facts)? else { return Ok(()) };
         let record = QuestionRecord {
             question: head.id,
             asker: head.from.peer,
@@ -77,8 +71,8 @@ impl Broker {
             expires_at: head.expires_at.unwrap_or(head.sent_at.plus_ms(QUESTION_TTL_MS)),
             answered: None,
         };
-        self.put_question(record, step);
-        self.forget_old_questions(step);
+        self.put_question(turn, record);
+        self.forget_old_questions(turn);
         Ok(())
     }
 
@@ -105,11 +99,10 @@ impl Broker {
 
     pub(crate) fn answer_question(
         &mut self,
-        now: Now,
+        turn: &mut Turn<'_>,
         caller: Caller,
         answer: Answer,
         facts: &Facts,
-        step: &mut Step,
     ) -> Result<(), Rejection> {
         let Answer { question, answer, sources, idempotency_key } = answer;
         let stored = facts.stored.get(&question).ok_or(Rejection::UnknownQuestion(question))?;
@@ -144,7 +137,7 @@ impl Broker {
             idempotency_key,
         };
         let audience = Some(Audience { peers: vec![asker], channel: None });
-        self.post(now, caller, Outgoing { send, kind: Kind::Answer, audience }, facts, step).map(drop)
+        self.post(turn, caller, Outgoing { send, kind: Kind::Answer, audience }, facts).map(drop)
     }
 
     fn closed(&self, record: &QuestionRecord) -> Rejection {
@@ -176,9 +169,9 @@ impl Broker {
     }
 
     /// The question has its answer. Others who were asked by name and have not seen it need not any more.
-    pub(crate) fn close_answered(&mut self, now: Now, question: MessageId, answered: (PeerId, MessageId), step: &mut Step) {
+    pub(crate) fn close_answered(&mut self, turn: &mut Turn<'_>, question: MessageId, answered: (PeerId, MessageId)) {
         let Some(record) = self.questions.find_open(question).cloned() else { return };
-        self.close_question(question, QuestionState::Answered, Some(answered), step);
+        self.close_question(turn, question, QuestionState::Answered, Some(answered));
         if record.channel.is_some() {
             return;
         }
@@ -186,56 +179,56 @@ impl Broker {
             let peer = self.presence.present(peer).unwrap_or(peer);
             let unseen = self.mailboxes.get(peer, question).is_some_and(|entry| !entry.shown_before());
             if unseen {
-                self.end(now, peer, question, Transition::Cancel(None), step);
-                self.pump(now, peer, step);
+                self.end(turn, peer, question, Transition::Cancel(None));
+                self.pump(turn, peer);
             }
         }
     }
 
     pub(crate) fn close_question(
         &mut self,
+        turn: &mut Turn<'_>,
         question: MessageId,
         state: QuestionState,
         answered: Option<(PeerId, MessageId)>,
-        step: &mut Step,
     ) {
         if let Some(record) = self.questions.find_open(question).cloned() {
-            self.put_question(QuestionRecord { state, answered, ..record }, step);
+            self.put_question(turn, QuestionRecord { state, answered, ..record });
         }
     }
 
-    fn put_question(&mut self, record: QuestionRecord, step: &mut Step) {
-        step.change(Change::PutThing(Box::new(Thing::Question(record.clone()))));
+    fn put_question(&mut self, turn: &mut Turn<'_>, record: QuestionRecord) {
+        turn.change(Change::PutThing(Box::new(Thing::Question(record.clone()))));
         self.questions.put(record);
     }
 
     /// A message is being forgotten: if it was a question, it is closed, and its record goes with it.
-    pub(crate) fn forget_question(&mut self, question: MessageId, step: &mut Step) {
+    pub(crate) fn forget_question(&mut self, turn: &mut Turn<'_>, question: MessageId) {
         if self.questions.remove(question) {
-            step.change(Change::RemoveThing(ThingKey::Question(question)));
+            turn.change(Change::RemoveThing(ThingKey::Question(question)));
         }
     }
 
-    fn forget_old_questions(&mut self, step: &mut Step) {
+    fn forget_old_questions(&mut self, turn: &mut Turn<'_>) {
         for question in self.questions.surplus() {
-            self.forget_question(question, step);
+            self.forget_question(turn, question);
         }
     }
 
     // ---- what askers hear
 
     /// Ends the questions whose time is over.
-    pub(crate) fn expire_questions(&mut self, now: Now, step: &mut Step) {
-        while let Some(record) = self.questions.expired(now.wall).cloned() {
+    pub(crate) fn expire_questions(&mut self, turn: &mut Turn<'_>) {
+        while let Some(record) = self.questions.expired(turn.now.wall).cloned() {
             let question = record.question;
-            self.close_question(question, QuestionState::Expired, None, step);
+            self.close_question(turn, question, QuestionState::Expired, None);
             let text = format!("your question {question} to {} expired: nobody answered it", self.asked(&record).join(", "));
-            self.tell_asker(now, &record, text, step);
+            self.tell_asker(turn, &record, text);
         }
     }
 
     /// A session ended. Whoever waits for an answer of it hears: of a channel, once nobody is left there to answer.
-    pub(crate) fn tell_askers(&mut self, now: Now, gone: PeerId, step: &mut Step) {
+    pub(crate) fn tell_askers(&mut self, turn: &mut Turn<'_>, gone: PeerId) {
         let concerned: Vec<QuestionRecord> = self
             .questions
             .open()
@@ -250,18 +243,18 @@ impl Broker {
             }
             let asker = Addressee::of_mail_to(record.asker);
             let text = wording::asked_session_ended(&self.name_of(gone), record.question, left, asker);
-            self.tell_asker(now, &record, text, step);
+            self.tell_asker(turn, &record, text);
         }
     }
 
     /// Whoever waits must be able to go on: it may wake.
-    fn tell_asker(&mut self, now: Now, record: &QuestionRecord, text: String, step: &mut Step) {
+    fn tell_asker(&mut self, turn: &mut Turn<'_>, record: &QuestionRecord, text: String) {
         let thread = format!("t-{}", &record.question.to_string()[10..]);
         let reply_to = Some(record.question);
         let private = !self.is_public(record.channel.as_deref(), record.question);
         let channel = record.channel.clone();
         let notice = Notice { intent: Intent::Request, reply_to, channel, private, ..Notice::new(record.asker, thread, text) };
-        self.post_notice(now, notice, step);
+        self.post_notice(turn, notice);
     }
 
     /// Who was asked, in words: a channel or group, or the peers' names of now.
@@ -274,7 +267,7 @@ impl Broker {
 
     // ---- views
 
-    pub(crate) fn list_questions(&self, caller: Caller, query: &QuestionsQuery, step: &mut Step) -> Result<(), Rejection> {
+    pub(crate) fn list_questions(&self, turn: &mut Turn<'_>, caller: Caller, query: &QuestionsQuery) -> Result<(), Rejection> {
         let actor = caller.actor()?;
         let of = query.peer.as_ref().map(|name| self.presence.resolve(name, caller.peer())).transpose()?;
         let fits = |record: &&QuestionRecord| {
@@ -287,7 +280,7 @@ impl Broker {
         let questions: Vec<QuestionInfo> =
             found.by_ref().take(PAGE_ENTRIES_MAX).map(|record| self.question_info(record)).collect();
         let next = found.next().and_then(|_| questions.last()).map(|question| question.question);
-        step.reply(caller.connection, caller.id, Reply::Questions { questions, next });
+        turn.reply(caller, Reply::Questions { questions, next });
         Ok(())
     }
 

@@ -15,6 +15,7 @@ use crate::rejection::{Crowd, Rejection};
 use crate::retention::{Sweep, Tally};
 use crate::state::retained::Pass;
 use crate::step::{Change, Step};
+use crate::turn::Turn;
 use crate::who::Caller;
 
 /// Passes that people may have asked for at the same time.
@@ -74,9 +75,10 @@ impl Broker {
     /// One step: `rows` are the messages after [`Sweep::after`], oldest first; `next` is where the step after it goes on, and
     /// none where there are no more. Returns what went, where a pass ended by this.
     pub fn sweep(&mut self, now: Now, rows: &[StoredMessage], next: Option<MessageId>, step: &mut Step) -> Option<Tally> {
+        let turn = &mut Turn { now, step };
         let mut pass = self.retaining.passes.pop_front().unwrap_or_else(|| self.new_pass());
         if pass.after.is_none() {
-            self.sweep_tasks(now, &mut pass, step);
+            self.sweep_tasks(turn, &mut pass);
         }
         let rows_before = pass.tally.rows();
         let mut ended = next.is_none();
@@ -89,13 +91,13 @@ impl Broker {
                 break;
             }
             match self.judge(now, stored, &pass) {
-                Verdict::Goes => self.forget_message(stored, &mut pass, step),
+                Verdict::Goes => self.forget_message(turn, stored, &mut pass),
                 Verdict::Stays => {}
                 Verdict::StaysUntil(at) => pass.bring_forward(at),
             }
         }
         if !pass.dry_run && pass.tally.rows() > rows_before {
-            step.change(Change::PutKept(self.kept()));
+            turn.change(Change::PutKept(self.kept()));
         }
         pass.after = next;
         if !ended {
@@ -103,7 +105,7 @@ impl Broker {
             return None;
         }
         if let Some(caller) = pass.asked_by {
-            step.reply(caller.connection, caller.id, pass.tally.reply());
+            turn.reply(caller, pass.tally.reply());
         }
         if pass.dry_run {
             return None;
@@ -175,7 +177,7 @@ impl Broker {
         if ends_at <= now.wall || (!is_letter && self.is_over(pass)) { Verdict::Goes } else { Verdict::StaysUntil(ends_at) }
     }
 
-    fn forget_message(&mut self, stored: &StoredMessage, pass: &mut Pass, step: &mut Step) {
+    fn forget_message(&mut self, turn: &mut Turn<'_>, stored: &StoredMessage, pass: &mut Pass) {
         let head = &stored.head;
         let dead = || stored.deliveries.iter().filter(|delivery| delivery.stage == Stage::Dead);
         match head.kind {
@@ -188,20 +190,20 @@ impl Broker {
         if pass.dry_run {
             return;
         }
-        step.change(Change::RemoveMessage(head.id));
-        self.forget_question(head.id, step);
+        turn.change(Change::RemoveMessage(head.id));
+        self.forget_question(turn, head.id);
         self.messages -= 1;
         dead().for_each(|letter| self.mailboxes.count(Some(letter.stage), None));
         // What is damaged may not have been counted.
         self.retaining.text_bytes = self.retaining.text_bytes.saturating_sub(u64::from(head.text_bytes));
     }
 
-    fn sweep_tasks(&mut self, now: Now, pass: &mut Pass, step: &mut Step) {
+    fn sweep_tasks(&mut self, turn: &mut Turn<'_>, pass: &mut Pass) {
         let tasks_ms = self.config.retention.tasks_ms;
-        let ended = self.tasks.ended_by(now.wall, tasks_ms);
+        let ended = self.tasks.ended_by(turn.now.wall, tasks_ms);
         pass.tally.tasks = ended.len() as u64;
         if !pass.dry_run {
-            self.forget_tasks(ended, step);
+            self.forget_tasks(turn, ended);
             if let Some(at) = self.tasks.first_ended() {
                 pass.bring_forward(at.plus_ms(tasks_ms));
             }

@@ -14,11 +14,12 @@ use crate::broker::Broker;
 use crate::check::check_length;
 use crate::rejection::Rejection;
 use crate::rules::visibility::Scope;
-use crate::step::{Effect, Search, Step};
+use crate::step::{Effect, Search};
+use crate::turn::Turn;
 use crate::who::Caller;
 
 impl Broker {
-    pub(crate) fn search(&mut self, caller: Caller, mut query: SearchQuery, step: &mut Step) -> Result<(), Rejection> {
+    pub(crate) fn search(&mut self, turn: &mut Turn<'_>, caller: Caller, mut query: SearchQuery) -> Result<(), Rejection> {
         let actor = caller.actor()?;
         check_length("the text to look for", &query.text, SEARCH_BYTES_MAX)?;
         check_length("the thread", query.thread.as_deref().unwrap_or(""), THREAD_BYTES_MAX)?;
@@ -41,7 +42,7 @@ impl Broker {
         let ids = |peer: Option<PeerId>| peer.map(|peer| self.presence.ids_of(peer)).unwrap_or_default();
         let Scope { seen_by, direct, channels, open_channels } = self.scope(actor);
         let search = Search { query, seen_by, direct, peers: ids(peer), channels, open_channels };
-        step.effects.push(Effect::Search { connection: caller.connection, id: caller.id, search: Box::new(search) });
+        turn.effect(Effect::Search { connection: caller.connection, id: caller.id, search: Box::new(search) });
         Ok(())
     }
 }

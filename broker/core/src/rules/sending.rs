@@ -22,7 +22,8 @@ use crate::rules::lease::Proof;
 use crate::state::channels::{is_channel_name, is_group};
 use crate::state::mailbox::Entry;
 use crate::state::quota::Driver;
-use crate::step::{Change, Step};
+use crate::step::Change;
+use crate::turn::Turn;
 use crate::who::Caller;
 
 /// A message that somebody wants to send.
@@ -41,18 +42,17 @@ pub(crate) struct Audience {
 }
 
 impl Broker {
-    pub(crate) fn send(&mut self, now: Now, caller: Caller, send: Send, facts: &Facts, step: &mut Step) -> Result<(), Rejection> {
-        self.post(now, caller, Outgoing { send, kind: Kind::Message, audience: None }, facts, step).map(drop)
+    pub(crate) fn send(&mut self, turn: &mut Turn<'_>, caller: Caller, send: Send, facts: &Facts) -> Result<(), Rejection> {
+        self.post(turn, caller, Outgoing { send, kind: Kind::Message, audience: None }, facts).map(drop)
     }
 
     /// Accepts a message, and says what was stored: nothing where all its recipients refused it, or where it is a repeat.
     pub(crate) fn post(
         &mut self,
-        now: Now,
+        turn: &mut Turn<'_>,
         caller: Caller,
         outgoing: Outgoing,
         facts: &Facts,
-        step: &mut Step,
     ) -> Result<Option<MessageHead>, Rejection> {
         let Outgoing { mut send, mut kind, audience } = outgoing;
         let (sender, driver) = self.sender(caller)?;
@@ -66,14 +66,14 @@ impl Broker {
         };
         if let Some(prior) = &facts.prior {
             let recipients = audience.as_ref().ok().map(|audience| audience.peers.as_slice());
-            self.repeat(caller, &send, prior, recipients, chosen, step)?;
+            self.repeat(turn, caller, &send, prior, recipients, chosen)?;
             return Ok(None);
         }
         let (original, Audience { peers: recipients, channel }) = (original?, audience?);
         if facts.disk_full {
             return Err(Rejection::NoSpace);
         }
-        let id = MessageId::next(self.last_message, now.wall, facts.entropy as u32);
+        let id = MessageId::next(self.last_message, turn.now.wall, facts.entropy as u32);
         let thread = match (&send.thread, original) {
             (Some(thread), _) => thread.clone(),
             (None, Some(original)) => original.head.thread.clone(),
@@ -82,17 +82,17 @@ impl Broker {
         };
         let mut checked = self.check_pause(&sender, Some(&thread));
         if checked.is_ok() {
-            checked = self.quota.check_sender(&limits, now.mono_ms, sender.peer, &sender.name);
+            checked = self.quota.check_sender(&limits, turn.now.mono_ms, sender.peer, &sender.name);
         }
         if checked.is_ok() && driver != Driver::Person {
             checked = self.quota.check_thread(&limits, &thread, sender.peer);
         }
         if let Err(rejection) = checked {
             if matches!(rejection, Rejection::ThreadPaused { .. }) {
-                self.use_up_thread(now, &thread, channel.as_deref(), step);
+                self.use_up_thread(turn, &thread, channel.as_deref());
             }
             let refusal = rejection.refusal(caller.addressee());
-            self.refuse_send(now, caller, &sender, &send, channel.as_deref(), refusal, step);
+            self.refuse_send(turn, caller, &sender, &send, channel.as_deref(), refusal);
             return Ok(None);
         }
         let first_reply = original.is_some_and(|original| {
@@ -100,7 +100,7 @@ impl Broker {
         });
         let braked = driver == Driver::Agent && !first_reply;
         let verdicts: Vec<Result<Stage, Rejection>> =
-            recipients.iter().map(|peer| self.check_delivery(now, &send, &sender, *peer, original, braked)).collect();
+            recipients.iter().map(|peer| self.check_delivery(turn.now, &send, &sender, *peer, original, braked)).collect();
         let rejections: Vec<&Rejection> = verdicts.iter().filter_map(|verdict| verdict.as_ref().err()).collect();
         if let [first, others @ ..] = rejections.as_slice()
             && rejections.len() == recipients.len()
@@ -111,7 +111,7 @@ impl Broker {
                 refusal.message += &format!("; {other}");
                 self.quota.count_refused(other.code());
             }
-            self.refuse_send(now, caller, &sender, &send, channel.as_deref(), refusal, step);
+            self.refuse_send(turn, caller, &sender, &send, channel.as_deref(), refusal);
             return Ok(None);
         }
 
@@ -120,7 +120,7 @@ impl Broker {
         {
             let refused = rejection.refusal(caller.addressee());
             self.quota.count_refused(refused.code);
-            self.tell_refused_send(now, &sender, &send, channel.as_deref(), self.name_of(*peer), &refused, step);
+            self.tell_refused_send(turn, &sender, &send, channel.as_deref(), self.name_of(*peer), &refused);
         }
         let taken = recipients.iter().zip(&verdicts).filter_map(|(peer, verdict)| Some((*peer, *verdict.as_ref().ok()?)));
         let accepted: Vec<(PeerId, Stage)> = taken.collect();
@@ -148,19 +148,19 @@ impl Broker {
             thread: thread.clone(),
             channel,
             reply_to: send.reply_to,
-            sent_at: now.wall,
-            expires_at: send.ttl_ms.map(|ttl_ms| now.wall.plus_ms(ttl_ms)),
+            sent_at: turn.now.wall,
+            expires_at: send.ttl_ms.map(|ttl_ms| turn.now.wall.plus_ms(ttl_ms)),
             sources: send.sources.clone(),
             text_bytes: send.text.len() as u32,
             private,
         };
         let brief = Brief::of(&head);
         if let Some(key) = &send.idempotency_key {
-            step.change(Change::PutIdempotencyKey { sender: sender.peer, key: key.clone(), message: id });
+            turn.change(Change::PutIdempotencyKey { sender: sender.peer, key: key.clone(), message: id });
         }
-        self.quota.count_send(now.mono_ms, sender.peer, driver, &thread);
+        self.quota.count_send(turn.now.mono_ms, sender.peer, driver, &thread);
         for (peer, _) in &accepted {
-            self.quota.count_delivery(&limits, now.mono_ms, sender.peer, *peer, send.reply_to, &send.text);
+            self.quota.count_delivery(&limits, turn.now.mono_ms, sender.peer, *peer, send.reply_to, &send.text);
         }
         let text = send.text;
         let deliveries = recipients
@@ -168,13 +168,13 @@ impl Broker {
             .zip(&verdicts)
             .map(|(peer, verdict)| self.sent_delivery(caller, *peer, verdict.as_ref().copied()))
             .collect();
-        step.reply(caller.connection, caller.id, Reply::Sent(Sent { message: id, thread, deduplicated: false, deliveries }));
+        turn.reply(caller, Reply::Sent(Sent { message: id, thread, deduplicated: false, deliveries }));
         let record = MessageRecord { head: head.clone(), idempotency_key: send.idempotency_key, text };
-        self.store_message(now, record, &accepted, &brief, step);
+        self.store_message(turn, record, &accepted, &brief);
         if let Some(original) = original {
-            self.note_reply(now, sender.peer, id, original, step);
+            self.note_reply(turn, sender.peer, id, original);
             if kind == Kind::Answer {
-                self.close_answered(now, original.head.id, (sender.peer, id), step);
+                self.close_answered(turn, original.head.id, (sender.peer, id));
             }
         }
         Ok(Some(head))
@@ -183,41 +183,40 @@ impl Broker {
     /// Stores a message with its deliveries, and lets those that are not held go on their way.
     pub(crate) fn store_message(
         &mut self,
-        now: Now,
+        turn: &mut Turn<'_>,
         record: MessageRecord,
         recipients: &[(PeerId, Stage)],
         brief: &Brief,
-        step: &mut Step,
     ) {
         let id = record.head.id;
         self.last_message = id;
         self.messages += 1;
-        self.note_stored(now, record.text.len());
+        self.note_stored(turn.now, record.text.len());
         // The text of what is held for anybody is for the person to read, and others may watch.
         let is_told = self.presence.is_watched() && recipients.iter().all(|(_, stage)| *stage != Stage::Held);
         let text = is_told.then(|| record.text.clone());
-        step.change(Change::PutMessage(Box::new(record)));
+        turn.change(Change::PutMessage(Box::new(record)));
         for (peer, stage) in recipients {
-            let mut delivery = DeliveryRecord::accepted(id, *peer, brief.clone(), now.wall);
+            let mut delivery = DeliveryRecord::accepted(id, *peer, brief.clone(), turn.now.wall);
             let held = *stage == Stage::Held;
             // Whether it is held decides who may hear of it at all.
-            let held_news = if held { delivery.apply(Transition::Hold, now.wall) } else { None };
-            self.tell(now.wall, DeliveryEvent::Stored { cause: None, text: text.clone() }, &delivery, step);
+            let held_news = if held { delivery.apply(Transition::Hold, turn.now.wall) } else { None };
+            self.tell(turn, turn.now.wall, DeliveryEvent::Stored { cause: None, text: text.clone() }, &delivery);
             if let Some(news) = held_news {
-                self.tell(now.wall, news, &delivery, step);
+                self.tell(turn, turn.now.wall, news, &delivery);
             }
-            self.put_delivery(&delivery, None, step);
+            self.put_delivery(turn, &delivery, None);
             self.mailboxes.insert(Entry::new(delivery));
             if held {
                 continue;
             }
-            self.pump(now, *peer, step);
-            self.wake_waits(now, *peer, brief, step);
+            self.pump(turn, *peer);
+            self.wake_waits(turn, *peer, brief);
         }
     }
 
     /// A reply is evidence that its sender read what it answers.
-    fn note_reply(&mut self, now: Now, reader: PeerId, reply: MessageId, original: &StoredMessage, step: &mut Step) {
+    fn note_reply(&mut self, turn: &mut Turn<'_>, reader: PeerId, reply: MessageId, original: &StoredMessage) {
         let message = original.head.id;
         if let Some(entry) = self.mailboxes.get(reader, message) {
             // What is held was shown to nobody, whatever somebody says.
@@ -225,13 +224,13 @@ impl Broker {
                 return;
             }
             let proof = Proof { carrier: None, evidence: Evidence::Reply, answer: Some(reply), told: None };
-            self.settle_presented(now, reader, message, proof, step);
-            self.pump(now, reader, step);
+            self.settle_presented(turn, reader, message, proof);
+            self.pump(turn, reader);
         } else if let Some(settled) = self
             .delivery_of(&original.deliveries, reader)
             .filter(|settled| settled.answered_by.is_none() && !settled.is_kept_back())
         {
-            self.receipt(now, settled.clone(), Evidence::Reply, Transition::Answer(reply), step);
+            self.receipt(turn, settled.clone(), Evidence::Reply, Transition::Answer(reply));
         }
     }
 
@@ -332,12 +331,12 @@ impl Broker {
     /// accepted any more, such as after a recipient was forgotten: that changes nothing about what it was the first time.
     fn repeat(
         &self,
+        turn: &mut Turn<'_>,
         caller: Caller,
         send: &Send,
         prior: &(StoredMessage, String),
         recipients: Option<&[PeerId]>,
         chosen: bool,
-        step: &mut Step,
     ) -> Result<(), Rejection> {
         let (prior, text) = prior;
         let head = &prior.head;
@@ -365,7 +364,7 @@ impl Broker {
             })
             .collect();
         let sent = Sent { message: head.id, thread: head.thread.clone(), deduplicated: true, deliveries };
-        step.reply(caller.connection, caller.id, Reply::Sent(sent));
+        turn.reply(caller, Reply::Sent(sent));
         Ok(())
     }
 
@@ -414,20 +413,18 @@ impl Broker {
     }
 
     /// A brake refused the whole send: the sender hears, and so does whoever watches.
-    #[expect(clippy::too_many_arguments, reason = "one fact each")]
     fn refuse_send(
         &mut self,
-        now: Now,
+        turn: &mut Turn<'_>,
         caller: Caller,
         sender: &Sender,
         send: &Send,
         channel: Option<&str>,
         refusal: Refusal,
-        step: &mut Step,
     ) {
         self.quota.count_refused(refusal.code);
-        self.tell_refused_send(now, sender, send, channel, send.to.join(","), &refusal, step);
-        step.refuse(caller.connection, caller.id, refusal);
+        self.tell_refused_send(turn, sender, send, channel, send.to.join(","), &refusal);
+        turn.refuse(caller, refusal);
     }
 }
 

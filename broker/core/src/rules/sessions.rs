@@ -10,13 +10,14 @@ use peer_proto::text::named;
 use crate::broker::Broker;
 use crate::check::{check_length, check_name, check_seat};
 use crate::delivery::Transition;
-use crate::input::{ConnectionId, Facts, Now};
+use crate::input::{ConnectionId, Facts};
 use crate::record::{PeerRecord, Process};
 use crate::rejection::Rejection;
 use crate::rules::claim::{Conflict, Found};
 use crate::state::mailbox::Entry;
 use crate::state::presence::{Host, Session, add_seat, rename};
-use crate::step::{Change, Effect, Step};
+use crate::step::{Change, Effect};
+use crate::turn::Turn;
 use crate::who::{Actor, Caller};
 
 /// Most carriers that a report names: each at most once.
@@ -36,11 +37,10 @@ struct Beginning {
 impl Broker {
     pub(crate) fn register(
         &mut self,
-        now: Now,
+        turn: &mut Turn<'_>,
         caller: Caller,
         register: Register,
         facts: &Facts,
-        step: &mut Step,
     ) -> Result<(), Rejection> {
         let Some(open) = self.presence.connections.get(&caller.connection) else { return Ok(()) };
         if open.session.is_some() {
@@ -57,10 +57,10 @@ impl Broker {
                 return Err(Rejection::BadToken);
             }
             let peer = resume.peer;
-            let takes_over = self.make_way(now, peer, host, step);
+            let takes_over = self.make_way(turn, peer, host);
             let notice = self.presence.give_up(peer).and_then(|absent| absent.notice);
             let beginning = Beginning { peer, host, notice, takes_over, holds_token: true };
-            return self.begin_session(now, caller, beginning, &register, facts, step);
+            return self.begin_session(turn, caller, beginning, &register, facts);
         }
         let (found, conflict) = self.find_peer(&register, host, facts);
         let (peer, shared) = match found {
@@ -70,9 +70,9 @@ impl Broker {
                 // The program that connected, and what started it.
                 let ancestors = self.presence.connections.get(&caller.connection).map(|open| open.ancestors.as_slice());
                 let processes: Vec<Process> = ancestors.unwrap_or_default().iter().take(2).copied().collect();
-                self.quota.check_newcomer(now.mono_ms, &processes)?;
-                let peer = self.new_peer(now, name, facts, step)?;
-                self.quota.count_newcomer(now.mono_ms, &processes);
+                self.quota.check_newcomer(turn.now.mono_ms, &processes)?;
+                let peer = self.new_peer(turn, name, facts)?;
+                self.quota.count_newcomer(turn.now.mono_ms, &processes);
                 (peer, false)
             }
         };
@@ -85,7 +85,7 @@ impl Broker {
                 let (owner_name, new_name) = (self.name_of(owner), self.name_of(peer));
                 let text =
                     format!("another session asked to be {owner_name}; it is {new_name} now, and {owner_name} stays yours");
-                self.tell_owner(owner, &text, step);
+                self.tell_owner(turn, owner, &text);
                 Some(if self.presence.is_online(owner) {
                     format!("{owner_name} is live in another session: this one is {new_name}")
                 } else {
@@ -99,22 +99,22 @@ impl Broker {
             None => None,
         };
         if !shared {
-            self.end_sessions_of_the_dead(now, peer, step);
+            self.end_sessions_of_the_dead(turn, peer);
             // Sessions of an earlier process ended without a word, such as in a crash of the machine: what they had offered
             // counts as their attempt.
-            self.count_forgotten_offers(now, peer, step);
+            self.count_forgotten_offers(turn, peer);
         }
         let beginning = Beginning { peer, host, notice, takes_over: false, holds_token: !shared };
-        self.begin_session(now, caller, beginning, &register, facts, step)
+        self.begin_session(turn, caller, beginning, &register, facts)
     }
 
-    fn new_peer(&mut self, now: Now, name: Option<String>, facts: &Facts, step: &mut Step) -> Result<PeerId, Rejection> {
+    fn new_peer(&mut self, turn: &mut Turn<'_>, name: Option<String>, facts: &Facts) -> Result<PeerId, Rejection> {
         if self.presence.len() >= PEERS_MAX {
             // The one that was away longest, and nothing of the person's or of others' goes with it.
-            let long_ago = |(at, _): &(Timestamp, PeerId)| at.plus_ms(KEPT_FROM_ROOM_MS) <= now.wall;
+            let long_ago = |(at, _): &(Timestamp, PeerId)| at.plus_ms(KEPT_FROM_ROOM_MS) <= turn.now.wall;
             let unused = self.presence.offline().take_while(long_ago).map(|(_, peer)| peer).find(|peer| self.is_unused(*peer));
             match unused {
-                Some(peer) => self.forget_peer(now, peer, step),
+                Some(peer) => self.forget_peer(turn, peer),
                 None => return Err(Rejection::TooManyPeers { peers: self.presence.len() }),
             }
         }
@@ -123,8 +123,8 @@ impl Broker {
         let provisional = name.is_none();
         let name = name.unwrap_or_else(|| self.presence.friendly_name(facts.entropy));
         let seats = if provisional { Vec::new() } else { vec![Seat { kind: SeatKind::Name, key: name.clone() }] };
-        let record = PeerRecord { seats, provisional, ..PeerRecord::new(id, name, now.wall) };
-        step.change(Change::PutNextPeer(self.next_peer));
+        let record = PeerRecord { seats, provisional, ..PeerRecord::new(id, name, turn.now.wall) };
+        turn.change(Change::PutNextPeer(self.next_peer));
         self.presence.put(record);
         Ok(id)
     }
@@ -140,12 +140,11 @@ impl Broker {
 
     fn begin_session(
         &mut self,
-        now: Now,
+        turn: &mut Turn<'_>,
         caller: Caller,
         beginning: Beginning,
         register: &Register,
         facts: &Facts,
-        step: &mut Step,
     ) -> Result<(), Rejection> {
         let Beginning { peer, host, notice, takes_over, holds_token } = beginning;
         let (Some(mut record), Some((token, digest))) = (self.presence.get(peer).cloned(), facts.token) else {
@@ -158,7 +157,7 @@ impl Broker {
         record.git_root.clone_from(&register.git_root);
         record.repo.clone_from(&register.repo);
         record.host.clone_from(&register.host);
-        record.last_seen = now.wall;
+        record.last_seen = turn.now.wall;
         // A second adapter shares the session; the first keeps the token that resumes it.
         if holds_token {
             set_host(&mut record, host);
@@ -182,15 +181,15 @@ impl Broker {
         if let Some(seat) = register.seat.clone().filter(free) {
             add_seat(&mut record, seat);
         }
-        self.update_peer(record.clone(), step);
+        self.update_peer(turn, record.clone());
         // Whoever resumes is the same session, and does what it did.
         let mode = if register.resume.is_some() { record.mode } else { None };
         self.presence.attach(caller.connection, Session { mode, holds_token, ..Session::new(peer, host) }, takes_over);
-        step.reply(caller.connection, caller.id, self.registered(peer, caller.connection, token, notice));
+        turn.reply(caller, self.registered(peer, caller.connection, token, notice));
         if came_online {
-            self.tell_watchers(now.wall, &[peer], &Event::PeerOnline { peer: record.name }, step);
+            self.tell_watchers(turn, turn.now.wall, &[peer], &Event::PeerOnline { peer: record.name });
         }
-        self.pump(now, peer, step);
+        self.pump(turn, peer);
         Ok(())
     }
 
@@ -215,7 +214,7 @@ impl Broker {
     /// Makes way for the adapter that holds the token. The connection that it had before ends: its client is the same, so
     /// nothing counts as an attempt. Other adapters of that client stay, and hand the mail back. Says whether the adapter
     /// takes the mail now.
-    fn make_way(&mut self, now: Now, peer: PeerId, host: Host, step: &mut Step) -> bool {
+    fn make_way(&mut self, turn: &mut Turn<'_>, peer: PeerId, host: Host) -> bool {
         let holder = |connection: &&ConnectionId| self.presence.session(**connection).is_some_and(|session| session.holds_token);
         let held = self.presence.sessions_of(peer).iter().find(holder).copied();
         if let Some(connection) = held {
@@ -223,47 +222,47 @@ impl Broker {
             if !same {
                 return false;
             }
-            self.hand_back(now, peer, connection, step);
-            self.presence.detach(connection, now.wall);
+            self.hand_back(turn, peer, connection);
+            self.presence.detach(connection, turn.now.wall);
             self.presence.hang_up(connection);
-            self.hang_up_hooks(connection, step);
-            step.push(connection, Push::Goodbye(Goodbye::Replaced));
-            step.effects.push(Effect::Close { connection });
+            self.hang_up_hooks(turn, connection);
+            turn.push(connection, Push::Goodbye(Goodbye::Replaced));
+            turn.effect(Effect::Close { connection });
         }
         if let Some(reader) = self.presence.reader(peer) {
-            for message in self.hand_back(now, peer, reader, step) {
-                step.push(reader, Push::Withdrawn { message, stage: Stage::Stored });
+            for message in self.hand_back(turn, peer, reader) {
+                turn.push(reader, Push::Withdrawn { message, stage: Stage::Stored });
             }
         }
         true
     }
 
     /// Takes back what a connection holds, and says what that is; its session goes on elsewhere.
-    pub(crate) fn hand_back(&mut self, now: Now, peer: PeerId, connection: ConnectionId, step: &mut Step) -> Vec<MessageId> {
+    pub(crate) fn hand_back(&mut self, turn: &mut Turn<'_>, peer: PeerId, connection: ConnectionId) -> Vec<MessageId> {
         let held = self.mailboxes.messages(peer, |entry| entry.lease.is_some_and(|lease| lease.holder == connection));
         for message in &held {
-            self.advance(now, peer, *message, &[Transition::Unlease], None, step);
+            self.advance(turn, peer, *message, &[Transition::Unlease], None);
         }
         held
     }
 
     /// What stands as offered though no session holds it was offered by a session that ended while no broker watched.
-    pub(crate) fn count_forgotten_offers(&mut self, now: Now, peer: PeerId, step: &mut Step) {
+    pub(crate) fn count_forgotten_offers(&mut self, turn: &mut Turn<'_>, peer: PeerId) {
         let is_orphaned = |entry: &Entry| entry.lease.is_none() && entry.record.stage == Stage::Offered;
         let offered = self.mailboxes.messages(peer, is_orphaned);
-        self.count_attempts(now, peer, offered, step);
+        self.count_attempts(turn, peer, offered);
     }
 
     /// A session of this peer is gone: another adapter of the same client goes on with the mail, or the peer is offline.
-    pub(crate) fn leave_peer(&mut self, now: Now, peer: PeerId, step: &mut Step) {
+    pub(crate) fn leave_peer(&mut self, turn: &mut Turn<'_>, peer: PeerId) {
         if let Some(reader) = self.presence.reader(peer) {
-            self.pump(now, peer, step);
-            self.review_waits(now, peer, reader, step);
+            self.pump(turn, peer);
+            self.review_waits(turn, peer, reader);
         } else if let Some(record) = self.presence.get(peer).cloned() {
-            step.change(Change::PutPeer(Box::new(record.clone())));
-            self.tell_watchers(now.wall, &[peer], &Event::PeerOffline { peer: record.name }, step);
-            self.release_tasks(now, peer, false, step);
-            self.tell_askers(now, peer, step);
+            turn.change(Change::PutPeer(Box::new(record.clone())));
+            self.tell_watchers(turn, turn.now.wall, &[peer], &Event::PeerOffline { peer: record.name });
+            self.release_tasks(turn, peer, false);
+            self.tell_askers(turn, peer);
         }
     }
 
@@ -274,12 +273,11 @@ impl Broker {
 
     pub(crate) fn describe(
         &mut self,
-        now: Now,
+        turn: &mut Turn<'_>,
         caller: Caller,
         summary: Option<String>,
         state: Option<String>,
         task: Option<String>,
-        step: &mut Step,
     ) -> Result<(), Rejection> {
         let peer = self.session_peer(caller)?;
         for (what, text) in [("the summary", &summary), ("the state", &state), ("the task", &task)] {
@@ -299,21 +297,20 @@ impl Broker {
         .filter(|(_, before, after)| before != after)
         .map(|(what, _, after)| format!("{what}: {}", named(after)));
         let news = news.collect::<Vec<_>>().join(", ");
-        self.update_peer(record.clone(), step);
-        step.reply(caller.connection, caller.id, Reply::Done);
+        self.update_peer(turn, record.clone());
+        turn.reply(caller, Reply::Done);
         if !news.is_empty() {
-            self.tell_watchers(now.wall, &[peer], &Event::PeerChanged { peer: record.name, news }, step);
+            self.tell_watchers(turn, turn.now.wall, &[peer], &Event::PeerChanged { peer: record.name, news });
         }
         Ok(())
     }
 
     pub(crate) fn rename(
         &mut self,
-        now: Now,
+        turn: &mut Turn<'_>,
         caller: Caller,
         peer: Option<String>,
         new_name: String,
-        step: &mut Step,
     ) -> Result<(), Rejection> {
         let (actor, me) = (caller.actor()?, caller.peer());
         let subject = match (actor, peer) {
@@ -343,22 +340,22 @@ impl Broker {
         if self.presence.by_seat(&seat).is_none() {
             add_seat(&mut record, seat);
         }
-        self.update_peer(record, step);
-        step.reply(caller.connection, caller.id, Reply::Renamed { peer: subject, name: new_name.clone() });
+        self.update_peer(turn, record);
+        turn.reply(caller, Reply::Renamed { peer: subject, name: new_name.clone() });
         // Choosing the name that one has is no news to anybody.
         if before.name == new_name {
             return Ok(());
         }
         for connection in self.presence.sessions_of(subject).to_vec() {
             if connection != caller.connection {
-                step.push(connection, Push::Renamed { name: new_name.clone() });
+                turn.push(connection, Push::Renamed { name: new_name.clone() });
             }
         }
-        self.tell_watchers(now.wall, &[subject], &Event::PeerRenamed { peer: before.name, new_name }, step);
+        self.tell_watchers(turn, turn.now.wall, &[subject], &Event::PeerRenamed { peer: before.name, new_name });
         Ok(())
     }
 
-    pub(crate) fn kick(&mut self, now: Now, caller: Caller, name: &str, step: &mut Step) -> Result<(), Rejection> {
+    pub(crate) fn kick(&mut self, turn: &mut Turn<'_>, caller: Caller, name: &str) -> Result<(), Rejection> {
         caller.check_person("ending a session")?;
         let peer = self.presence.resolve(name, None)?;
         let Some(mut record) = self.presence.get(peer).cloned() else { return Err(Rejection::NotRegistered) };
@@ -368,33 +365,33 @@ impl Broker {
         }
         // The one that takes the mail ends last, so that none of the others gets it on the way.
         for connection in self.presence.sessions_of(peer).to_vec().into_iter().rev() {
-            step.push(connection, Push::Goodbye(Goodbye::Kicked));
-            step.effects.push(Effect::Close { connection });
-            self.disconnect(now, connection, step);
+            turn.push(connection, Push::Goodbye(Goodbye::Kicked));
+            turn.effect(Effect::Close { connection });
+            self.disconnect(turn, connection);
         }
         // Without a token the session cannot resume by itself.
         record.token = None;
         record.client_pid = None;
         record.client_process = None;
         record.adapter_process = None;
-        record.last_seen = now.wall;
-        self.update_peer(record, step);
-        step.reply(caller.connection, caller.id, Reply::Done);
+        record.last_seen = turn.now.wall;
+        self.update_peer(turn, record);
+        turn.reply(caller, Reply::Done);
         Ok(())
     }
 
     /// A connection ended. What its session held is ready again before anything else happens.
-    pub(crate) fn disconnect(&mut self, now: Now, connection: ConnectionId, step: &mut Step) {
+    pub(crate) fn disconnect(&mut self, turn: &mut Turn<'_>, connection: ConnectionId) {
         // It is no session any more before its mail goes anywhere: nothing may be pushed to it now.
-        if let Some(session) = self.presence.detach(connection, now.wall) {
-            self.return_leases(now, session.peer, connection, step);
-            self.leave_peer(now, session.peer, step);
+        if let Some(session) = self.presence.detach(connection, turn.now.wall) {
+            self.return_leases(turn, session.peer, connection);
+            self.leave_peer(turn, session.peer);
         }
         self.presence.hang_up(connection);
-        self.hang_up_hooks(connection, step);
+        self.hang_up_hooks(turn, connection);
     }
 
-    pub(crate) fn report(&mut self, now: Now, caller: Caller, report: Report, step: &mut Step) -> Result<(), Rejection> {
+    pub(crate) fn report(&mut self, turn: &mut Turn<'_>, caller: Caller, report: Report) -> Result<(), Rejection> {
         let peer = self.session_peer(caller)?;
         if report.carriers.as_ref().is_some_and(|carriers| carriers.len() > CARRIERS_MAX) {
             return Err(Rejection::OutOfBounds { what: "the list of carriers", bound: format!("at most {CARRIERS_MAX}") });
@@ -412,43 +409,43 @@ impl Broker {
             }
         }
         if let Some(mode) = report.mode {
-            self.note_mode(peer, mode, step);
+            self.note_mode(turn, peer, mode);
         }
-        step.reply(caller.connection, caller.id, Reply::Done);
+        turn.reply(caller, Reply::Done);
         // Of several adapters of one client the one that takes the mail tells for all.
         let told = changed.filter(|_| self.presence.reader(peer) == Some(caller.connection));
         if let Some((activity, record)) = told.zip(self.presence.get(peer)) {
             let news = format!("activity: {}", activity.as_str());
             let event = Event::PeerChanged { peer: record.name.clone(), news };
-            self.tell_watchers(now.wall, &[peer], &event, step);
+            self.tell_watchers(turn, turn.now.wall, &[peer], &event);
         }
         Ok(())
     }
 
     /// Forgets peers that have been offline too long.
-    pub(crate) fn forget_old_peers(&mut self, now: Now, step: &mut Step) {
+    pub(crate) fn forget_old_peers(&mut self, turn: &mut Turn<'_>) {
         let after_ms = self.forget_offline_ms();
-        while let Some((_, peer)) = self.presence.longest_offline().filter(|(at, _)| at.plus_ms(after_ms) <= now.wall) {
-            self.forget_peer(now, peer, step);
+        while let Some((_, peer)) = self.presence.longest_offline().filter(|(at, _)| at.plus_ms(after_ms) <= turn.now.wall) {
+            self.forget_peer(turn, peer);
         }
     }
 
-    fn forget_peer(&mut self, now: Now, peer: PeerId, step: &mut Step) {
+    fn forget_peer(&mut self, turn: &mut Turn<'_>, peer: PeerId) {
         for message in self.mailboxes.messages(peer, |_| true) {
-            self.bury(now, peer, message, Cause::PeerForgotten, step);
+            self.bury(turn, peer, message, Cause::PeerForgotten);
         }
-        self.release_tasks(now, peer, true, step);
-        self.end_memberships(peer, step);
-        self.forget_pauses(peer, step);
+        self.release_tasks(turn, peer, true);
+        self.end_memberships(turn, peer);
+        self.forget_pauses(turn, peer);
         if let Some(record) = self.presence.remove(peer) {
-            step.change(Change::RemovePeer(peer));
+            turn.change(Change::RemovePeer(peer));
             self.quota.forget(peer);
-            self.tell_watchers(now.wall, &[peer], &Event::PeerForgotten { peer: record.name }, step);
+            self.tell_watchers(turn, turn.now.wall, &[peer], &Event::PeerForgotten { peer: record.name });
         }
     }
 
-    pub(crate) fn update_peer(&mut self, record: PeerRecord, step: &mut Step) {
-        step.change(Change::PutPeer(Box::new(record.clone())));
+    pub(crate) fn update_peer(&mut self, turn: &mut Turn<'_>, record: PeerRecord) {
+        turn.change(Change::PutPeer(Box::new(record.clone())));
         self.presence.put(record);
     }
 

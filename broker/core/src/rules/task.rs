@@ -22,8 +22,9 @@ use crate::input::{Facts, Now};
 use crate::rejection::{Crowd, Rejection};
 use crate::rules::notices::Notice;
 use crate::state::tasks::is_held;
-use crate::step::{Change, Step};
+use crate::step::Change;
 use crate::thing::{TaskRecord, Thing, ThingKey};
+use crate::turn::Turn;
 use crate::who::Caller;
 use crate::wording;
 use crate::wording::Addressee;
@@ -45,11 +46,10 @@ impl Hand {
 impl Broker {
     pub(crate) fn task(
         &mut self,
-        now: Now,
+        turn: &mut Turn<'_>,
         caller: Caller,
         request: TaskRequest,
         facts: &Facts,
-        step: &mut Step,
     ) -> Result<(), Rejection> {
         let (sender, _) = self.sender(caller)?;
         let hand = Hand { is_person: caller.actor()?.is_person(), sender };
@@ -59,12 +59,12 @@ impl Broker {
             return Err(Rejection::NotPermitted { act: "changing tasks from the shell of an agent that cannot be told" });
         }
         match request {
-            TaskRequest::Create(draft) => self.create_task(now, caller, &hand, draft, facts, step),
-            TaskRequest::Change { task, act } => self.change_task(now, caller, &hand, task, act, facts, step),
-            TaskRequest::List(query) => self.list_tasks(caller, hand.sender.peer, query, step),
+            TaskRequest::Create(draft) => self.create_task(turn, caller, &hand, draft, facts),
+            TaskRequest::Change { task, act } => self.change_task(turn, caller, &hand, task, act, facts),
+            TaskRequest::List(query) => self.list_tasks(turn, caller, hand.sender.peer, query),
             TaskRequest::Show(task) => {
                 let task = self.task_info(self.tasks.get(task)?);
-                step.reply(caller.connection, caller.id, Reply::Tasks { tasks: vec![task], next: None });
+                turn.reply(caller, Reply::Tasks { tasks: vec![task], next: None });
                 Ok(())
             }
         }
@@ -72,12 +72,11 @@ impl Broker {
 
     fn create_task(
         &mut self,
-        now: Now,
+        turn: &mut Turn<'_>,
         caller: Caller,
         hand: &Hand,
         draft: TaskDraft,
         facts: &Facts,
-        step: &mut Step,
     ) -> Result<(), Rejection> {
         let TaskDraft { title, description, assignee, mut needs, idempotency_key } = draft;
         let title = single_line(&title);
@@ -100,7 +99,7 @@ impl Broker {
                 return Err(Rejection::OutOfBounds { what: "the idempotency key", bound });
             }
             let task = self.task_info(task);
-            step.reply(caller.connection, caller.id, Reply::Tasks { tasks: vec![task], next: None });
+            turn.reply(caller, Reply::Tasks { tasks: vec![task], next: None });
             return Ok(());
         }
         for needed in &needs {
@@ -118,8 +117,8 @@ impl Broker {
             return Err(Rejection::NoSpace);
         }
         self.check_room()?;
-        self.check_rate(now, hand)?;
-        self.quota.count_act(now.mono_ms, hand.sender.peer);
+        self.check_rate(turn.now, hand)?;
+        self.quota.count_act(turn.now.mono_ms, hand.sender.peer);
         let id = self.tasks.next_id();
         let task = TaskRecord {
             id,
@@ -130,28 +129,26 @@ impl Broker {
             assignee,
             needs,
             result: String::new(),
-            created_at: now.wall,
-            changed_at: now.wall,
+            created_at: turn.now.wall,
+            changed_at: turn.now.wall,
             idempotency_key,
         };
-        step.change(Change::PutNextTask(TaskId(id.0 + 1)));
-        self.put_task(now, task.clone(), step);
-        step.reply(caller.connection, caller.id, Reply::Tasks { tasks: vec![self.task_info(&task)], next: None });
-        self.tell_assignee(now, hand, &task, step);
-        self.forget_tasks(self.tasks.surplus(), step);
+        turn.change(Change::PutNextTask(TaskId(id.0 + 1)));
+        self.put_task(turn, task.clone());
+        turn.reply(caller, Reply::Tasks { tasks: vec![self.task_info(&task)], next: None });
+        self.tell_assignee(turn, hand, &task);
+        self.forget_tasks(turn, self.tasks.surplus());
         Ok(())
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one fact each, and the only caller has them at hand")]
     fn change_task(
         &mut self,
-        now: Now,
+        turn: &mut Turn<'_>,
         caller: Caller,
         hand: &Hand,
         id: TaskId,
         act: TaskAct,
         facts: &Facts,
-        step: &mut Step,
     ) -> Result<(), Rejection> {
         let before = self.tasks.get(id)?.clone();
         let mut task = before.clone();
@@ -160,21 +157,21 @@ impl Broker {
             return Err(Rejection::NoSpace);
         }
         if task == before {
-            step.reply(caller.connection, caller.id, Reply::Tasks { tasks: vec![self.task_info(&task)], next: None });
+            turn.reply(caller, Reply::Tasks { tasks: vec![self.task_info(&task)], next: None });
             return Ok(());
         }
-        self.check_rate(now, hand)?;
-        self.quota.count_act(now.mono_ms, hand.sender.peer);
-        task.changed_at = now.wall;
+        self.check_rate(turn.now, hand)?;
+        self.quota.count_act(turn.now.mono_ms, hand.sender.peer);
+        task.changed_at = turn.now.wall;
         if task.state.is_final() {
-            self.note_task_ended(now);
+            self.note_task_ended(turn.now);
         }
         // A shell whose session is expected back may act for it; if it does not come, nobody would notice its end.
         let is_unwatched = is_held(task.state) && task.assignee.is_some_and(|holder| !self.may_hold(holder));
         self.tasks.set_unreviewed(self.tasks.is_unreviewed() || is_unwatched);
-        self.put_task(now, task.clone(), step);
-        step.reply(caller.connection, caller.id, Reply::Tasks { tasks: vec![self.task_info(&task)], next: None });
-        self.tell_change(now, hand, &before, &task, step);
+        self.put_task(turn, task.clone());
+        turn.reply(caller, Reply::Tasks { tasks: vec![self.task_info(&task)], next: None });
+        self.tell_change(turn, hand, &before, &task);
         Ok(())
     }
 
@@ -296,17 +293,17 @@ impl Broker {
         Ok(())
     }
 
-    fn put_task(&mut self, now: Now, task: TaskRecord, step: &mut Step) {
+    fn put_task(&mut self, turn: &mut Turn<'_>, task: TaskRecord) {
         let assignee = task.assignee.map(|peer| self.name_of(peer));
         let event = Event::TaskChanged { task: task.id, assignee, state: task.state };
-        self.tell_watchers(now.wall, &[], &event, step);
-        step.change(Change::PutThing(Box::new(Thing::Task(task.clone()))));
+        self.tell_watchers(turn, turn.now.wall, &[], &event);
+        turn.change(Change::PutThing(Box::new(Thing::Task(task.clone()))));
         self.tasks.put(task);
     }
 
     // ---- news
 
-    fn tell_assignee(&mut self, now: Now, hand: &Hand, task: &TaskRecord, step: &mut Step) {
+    fn tell_assignee(&mut self, turn: &mut Turn<'_>, hand: &Hand, task: &TaskRecord) {
         let Some(assignee) = task.assignee.filter(|peer| !hand.is(*peer)) else { return };
         let waits = self.tasks.waits_for(task);
         let when = if waits.is_empty() {
@@ -315,13 +312,13 @@ impl Broker {
             format!("it waits for {}", listed(&waits))
         };
         let text = format!("{} gave you task {}: {}\n{when}", hand.sender.name, task.id, quoted(&task.title));
-        self.task_news(now, hand, assignee, Intent::Request, task, text, step);
+        self.task_news(turn, hand, assignee, Intent::Request, task, text);
     }
 
-    fn tell_change(&mut self, now: Now, hand: &Hand, before: &TaskRecord, task: &TaskRecord, step: &mut Step) {
+    fn tell_change(&mut self, turn: &mut Turn<'_>, hand: &Hand, before: &TaskRecord, task: &TaskRecord) {
         let news = self.news(hand, before, task);
         if task.state == TaskState::Open && task.assignee != before.assignee {
-            self.tell_assignee(now, hand, task, step);
+            self.tell_assignee(turn, hand, task);
         }
         let mut concerned = vec![task.creator];
         concerned.extend(before.assignee);
@@ -331,10 +328,10 @@ impl Broker {
             // Its creator may wait for the end, or can help; who lost it must stop.
             let acts = task.state.is_final() || task.state == TaskState::Blocked || before.assignee == Some(peer);
             let intent = if acts { Intent::Request } else { Intent::Inform };
-            self.task_news(now, hand, peer, intent, task, news.clone(), step);
+            self.task_news(turn, hand, peer, intent, task, news.clone());
         }
         if task.state.is_final() || before.state.is_final() {
-            self.tell_dependents(now, hand, task, step);
+            self.tell_dependents(turn, hand, task);
         }
     }
 
@@ -357,7 +354,7 @@ impl Broker {
     }
 
     /// Whoever waits for this task hears that it has ended, and whether theirs can begin; or that it is open again.
-    fn tell_dependents(&mut self, now: Now, hand: &Hand, changed: &TaskRecord, step: &mut Step) {
+    fn tell_dependents(&mut self, turn: &mut Turn<'_>, hand: &Hand, changed: &TaskRecord) {
         let waiting = |task: &&TaskRecord| !task.state.is_final() && task.needs.contains(&changed.id);
         let dependents: Vec<TaskRecord> = self.tasks.iter().filter(waiting).cloned().collect();
         for task in dependents {
@@ -378,26 +375,25 @@ impl Broker {
             concerned.dedup();
             for peer in concerned {
                 if !hand.is(peer) || changed.state == TaskState::Completed {
-                    self.task_news(now, hand, peer, intent, &task, text.clone(), step);
+                    self.task_news(turn, hand, peer, intent, &task, text.clone());
                 }
             }
         }
     }
 
     /// News that somebody's act brings. What the reader would not take from them in a message does not reach it this way.
-    #[expect(clippy::too_many_arguments, reason = "one fact each, and all callers have them at hand")]
-    fn task_news(&mut self, now: Now, hand: &Hand, to: PeerId, intent: Intent, task: &TaskRecord, text: String, step: &mut Step) {
+    fn task_news(&mut self, turn: &mut Turn<'_>, hand: &Hand, to: PeerId, intent: Intent, task: &TaskRecord, text: String) {
         let stage = match self.rule_on(&hand.sender, to, None) {
             Policy::Accept => Stage::Stored,
             Policy::Hold => Stage::Held,
             Policy::Refuse => return,
         };
-        self.post_notice(now, Notice { stage, intent, ..Notice::new(to, task.id.to_string(), text) }, step);
+        self.post_notice(turn, Notice { stage, intent, ..Notice::new(to, task.id.to_string(), text) });
     }
 
     /// A session ended for good: what it held is open again. Of a peer that is forgotten, also what it was to do. The
     /// creators hear, and so does the peer where it may come back.
-    pub(crate) fn release_tasks(&mut self, now: Now, peer: PeerId, forgotten: bool, step: &mut Step) {
+    pub(crate) fn release_tasks(&mut self, turn: &mut Turn<'_>, peer: PeerId, forgotten: bool) {
         let left = |task: &&TaskRecord| {
             task.assignee == Some(peer) && (is_held(task.state) || (forgotten && task.state == TaskState::Open))
         };
@@ -406,8 +402,8 @@ impl Broker {
         for before in left {
             let mut task = before.clone();
             become_open(&mut task, None);
-            task.changed_at = now.wall;
-            self.put_task(now, task.clone(), step);
+            task.changed_at = turn.now.wall;
+            self.put_task(turn, task.clone());
             let why = match before.state {
                 TaskState::Open => format!("{name}, who was to do it, was away for so long that it is forgotten"),
                 state => format!("the session of {name}, who had it, ended while it was {}", state.as_str()),
@@ -415,33 +411,33 @@ impl Broker {
             let text = format!("task {} ({}) is open for anybody again: {why}", task.id, quoted(&task.title));
             if task.creator != peer {
                 let notice = Notice::new(task.creator, task.id.to_string(), text.clone());
-                self.post_notice(now, Notice { intent: Intent::Request, ..notice }, step);
+                self.post_notice(turn, Notice { intent: Intent::Request, ..notice });
             }
             // Should it come back, it must not go on as if nothing had happened.
             if !forgotten {
                 let text = format!("{text}; claim it again to go on with it");
-                self.post_notice(now, Notice::new(peer, task.id.to_string(), text), step);
+                self.post_notice(turn, Notice::new(peer, task.id.to_string(), text));
             }
         }
     }
 
     /// Sessions that a killed broker left behind have had their time to come back: what the others held is open again.
-    pub(crate) fn release_tasks_of_the_lost(&mut self, now: Now, step: &mut Step) {
+    pub(crate) fn release_tasks_of_the_lost(&mut self, turn: &mut Turn<'_>) {
         self.tasks.set_unreviewed(false);
         let held = self.tasks.iter().filter(|task| is_held(task.state));
         let mut lost: Vec<PeerId> = held.filter_map(|task| task.assignee).filter(|peer| !self.may_hold(*peer)).collect();
         lost.sort_unstable();
         lost.dedup();
         for peer in lost {
-            self.release_tasks(now, peer, false, step);
+            self.release_tasks(turn, peer, false);
         }
     }
 
     /// Takes final tasks out.
-    pub(crate) fn forget_tasks(&mut self, tasks: Vec<TaskId>, step: &mut Step) {
+    pub(crate) fn forget_tasks(&mut self, turn: &mut Turn<'_>, tasks: Vec<TaskId>) {
         for id in tasks {
             self.tasks.remove(id);
-            step.change(Change::RemoveThing(ThingKey::Task(id)));
+            turn.change(Change::RemoveThing(ThingKey::Task(id)));
         }
     }
 
@@ -462,7 +458,7 @@ impl Broker {
 
     // ---- views
 
-    fn list_tasks(&self, caller: Caller, me: PeerId, query: TasksQuery, step: &mut Step) -> Result<(), Rejection> {
+    fn list_tasks(&self, turn: &mut Turn<'_>, caller: Caller, me: PeerId, query: TasksQuery) -> Result<(), Rejection> {
         let resolve = |name: Option<String>| name.map(|name| self.presence.resolve(&name, Some(me))).transpose();
         check_length("the text to look for", query.text.as_deref().unwrap_or(""), TASK_TITLE_BYTES_MAX)?;
         let (assignee, creator) = (resolve(query.assignee)?, resolve(query.creator)?);
@@ -480,7 +476,7 @@ impl Broker {
         // A description may be long: fewer of them fit a frame than heads do.
         let tasks: Vec<TaskInfo> = found.by_ref().take(PAGE_ENTRIES_MAX / 4).map(|task| self.task_info(task)).collect();
         let next = found.next().and_then(|_| tasks.last()).map(|task| task.id);
-        step.reply(caller.connection, caller.id, Reply::Tasks { tasks, next });
+        turn.reply(caller, Reply::Tasks { tasks, next });
         Ok(())
     }
 
