@@ -30,7 +30,7 @@ impl Broker {
         let names = self.speakers(&speakers);
         let event = Event::Loop { thread: thread.to_owned(), turns };
         let sees = |actor: Actor| private.is_none() || actor.is_person();
-        self.tell_watchers_who(turn, turn.now.wall, &speakers, &event, sees);
+        self.tell_watchers_who(turn, &speakers, &event, sees);
         let text = wording::used_up_thread(thread, &names, turns);
         let is_private = private.is_some();
         let notice = Notice { channel: private, private: is_private, ..Notice::new(PeerId::HUMAN, thread.to_owned(), text) };

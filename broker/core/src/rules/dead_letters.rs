@@ -51,7 +51,7 @@ impl Broker {
     pub(crate) fn set_damaged_aside(&mut self, turn: &mut Turn<'_>, records: &[Damaged]) {
         for record in records {
             if record.is_news {
-                self.tell_damaged(turn, turn.now.wall, &record.what);
+                self.tell_damaged(turn, &record.what);
             }
             let waiting: Vec<(PeerId, MessageId)> = match record.stops {
                 None => Vec::new(),

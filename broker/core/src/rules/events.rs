@@ -3,7 +3,7 @@
 //! Knows who watches, and asks the visibility room what they may see. Does not decide that something happens. Invariant: an
 //! event reaches only those who may see what it is about, and a text only those who may read it.
 
-use peer_proto::ids::{PeerId, Timestamp};
+use peer_proto::ids::PeerId;
 use peer_proto::message::Sender;
 use peer_proto::refusal::Refusal;
 use peer_proto::request::{DeliveryEvent, Event, Push, Reply, Send, WatchedDelivery};
@@ -32,7 +32,7 @@ impl Broker {
     }
 
     /// Tells watchers about one delivery.
-    pub(crate) fn tell(&self, turn: &mut Turn<'_>, at: Timestamp, what: DeliveryEvent, record: &DeliveryRecord) {
+    pub(crate) fn tell(&self, turn: &mut Turn<'_>, what: DeliveryEvent, record: &DeliveryRecord) {
         if !self.presence.is_watched() {
             return;
         }
@@ -58,31 +58,30 @@ impl Broker {
         for (connection, actor, bodies) in watchers {
             let reads = bodies && self.sees_text_of(actor, record);
             let event = without_text.as_ref().filter(|_| !reads).unwrap_or(&event);
-            turn.push(connection, Push::Event { at, event: Box::new(event.clone()) });
+            turn.push(connection, Push::Event { at: turn.now.wall, event: Box::new(event.clone()) });
         }
     }
 
     /// Tells the person that a record of the store is damaged.
-    pub(crate) fn tell_damaged(&self, turn: &mut Turn<'_>, at: Timestamp, what: &str) {
-        self.tell_watchers_who(turn, at, &[], &Event::Damaged { what: what.to_owned() }, Actor::is_person);
+    pub(crate) fn tell_damaged(&self, turn: &mut Turn<'_>, what: &str) {
+        self.tell_watchers_who(turn, &[], &Event::Damaged { what: what.to_owned() }, Actor::is_person);
     }
 
     /// Tells watchers what happened. `concerns`: the peers that it is about.
-    pub(crate) fn tell_watchers(&self, turn: &mut Turn<'_>, at: Timestamp, concerns: &[PeerId], event: &Event) {
-        self.tell_watchers_who(turn, at, concerns, event, |_| true);
+    pub(crate) fn tell_watchers(&self, turn: &mut Turn<'_>, concerns: &[PeerId], event: &Event) {
+        self.tell_watchers_who(turn, concerns, event, |_| true);
     }
 
     /// Tells those watchers about it who may see it.
     pub(crate) fn tell_watchers_who(
         &self,
         turn: &mut Turn<'_>,
-        at: Timestamp,
         concerns: &[PeerId],
         event: &Event,
         sees: impl Fn(Actor) -> bool,
     ) {
         for (connection, ..) in self.watchers_who(concerns, sees) {
-            turn.push(connection, Push::Event { at, event: Box::new(event.clone()) });
+            turn.push(connection, Push::Event { at: turn.now.wall, event: Box::new(event.clone()) });
         }
     }
 
@@ -108,7 +107,7 @@ impl Broker {
         self.remember_refused(turn.now.wall, &sender, ("", None, ""), refusal);
         let (to, thread, reply_to, intent) = (None, None, None, None);
         let event = Event::Refused { from: sender.name, to, thread, reply_to, intent, code: refusal.code };
-        self.tell_watchers(turn, turn.now.wall, &[sender.peer], &event);
+        self.tell_watchers(turn, &[sender.peer], &event);
     }
 
     /// Remembers, and tells watchers, that a brake or a policy refused a message, or refused it for one of its recipients.
@@ -132,6 +131,6 @@ impl Broker {
             intent: send.intent,
             code: refusal.code,
         };
-        self.tell_watchers(turn, turn.now.wall, &[sender.peer], &event);
+        self.tell_watchers(turn, &[sender.peer], &event);
     }
 }

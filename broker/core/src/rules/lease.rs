@@ -349,7 +349,7 @@ impl Broker {
         let was = entry.record.stage;
         for transition in transitions {
             if let Some(news) = entry.apply(*transition, turn.now.wall) {
-                self.tell(turn, turn.now.wall, news, &entry.record);
+                self.tell(turn, news, &entry.record);
             }
         }
         if transitions.iter().any(|transition| transition.is_durable()) {
@@ -366,7 +366,7 @@ impl Broker {
     /// Carries out a transition of a delivery that is in no mailbox. The caller stores it.
     pub(crate) fn apply(&self, turn: &mut Turn<'_>, record: &mut DeliveryRecord, transition: Transition) {
         if let Some(news) = record.apply(transition, turn.now.wall) {
-            self.tell(turn, turn.now.wall, news, record);
+            self.tell(turn, news, record);
         }
     }
 

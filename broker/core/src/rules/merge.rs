@@ -103,7 +103,7 @@ impl Broker {
         self.presence.attach(caller.connection, Session { peer: owner, holds_token, ..session }, false);
         turn.reply(caller, self.registered(owner, caller.connection, token, None));
         if came_online {
-            self.tell_watchers(turn, turn.now.wall, &[owner], &Event::PeerOnline { peer: adopted.name });
+            self.tell_watchers(turn, &[owner], &Event::PeerOnline { peer: adopted.name });
         }
         self.pump(turn, owner);
         for message in handed_back {

@@ -44,7 +44,7 @@ impl Broker {
             }
         };
         if self.put_pauses(turn, pauses) {
-            self.tell_watchers(turn, turn.now.wall, peer.as_slice(), &Event::Paused(paused));
+            self.tell_watchers(turn, peer.as_slice(), &Event::Paused(paused));
         }
         turn.reply(caller, Reply::Paused(self.paused()));
         Ok(())
@@ -78,7 +78,7 @@ impl Broker {
             }
         };
         if self.put_pauses(turn, pauses) || was_used_up {
-            self.tell_watchers(turn, turn.now.wall, peer.as_slice(), &Event::Resumed(resumed));
+            self.tell_watchers(turn, peer.as_slice(), &Event::Resumed(resumed));
         }
         turn.reply(caller, Reply::Paused(self.paused()));
         Ok(())

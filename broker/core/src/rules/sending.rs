@@ -201,9 +201,9 @@ impl Broker {
             let held = *stage == Stage::Held;
             // Whether it is held decides who may hear of it at all.
             let held_news = if held { delivery.apply(Transition::Hold, turn.now.wall) } else { None };
-            self.tell(turn, turn.now.wall, DeliveryEvent::Stored { cause: None, text: text.clone() }, &delivery);
+            self.tell(turn, DeliveryEvent::Stored { cause: None, text: text.clone() }, &delivery);
             if let Some(news) = held_news {
-                self.tell(turn, turn.now.wall, news, &delivery);
+                self.tell(turn, news, &delivery);
             }
             self.put_delivery(turn, &delivery, None);
             self.mailboxes.insert(Entry::new(delivery));

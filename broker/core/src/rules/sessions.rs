@@ -187,7 +187,7 @@ impl Broker {
         self.presence.attach(caller.connection, Session { mode, holds_token, ..Session::new(peer, host) }, takes_over);
         turn.reply(caller, self.registered(peer, caller.connection, token, notice));
         if came_online {
-            self.tell_watchers(turn, turn.now.wall, &[peer], &Event::PeerOnline { peer: record.name });
+            self.tell_watchers(turn, &[peer], &Event::PeerOnline { peer: record.name });
         }
         self.pump(turn, peer);
         Ok(())
@@ -260,7 +260,7 @@ impl Broker {
             self.review_waits(turn, peer, reader);
         } else if let Some(record) = self.presence.get(peer).cloned() {
             turn.change(Change::PutPeer(Box::new(record.clone())));
-            self.tell_watchers(turn, turn.now.wall, &[peer], &Event::PeerOffline { peer: record.name });
+            self.tell_watchers(turn, &[peer], &Event::PeerOffline { peer: record.name });
             self.release_tasks(turn, peer, false);
             self.tell_askers(turn, peer);
         }
@@ -300,7 +300,7 @@ impl Broker {
         self.update_peer(turn, record.clone());
         turn.reply(caller, Reply::Done);
         if !news.is_empty() {
-            self.tell_watchers(turn, turn.now.wall, &[peer], &Event::PeerChanged { peer: record.name, news });
+            self.tell_watchers(turn, &[peer], &Event::PeerChanged { peer: record.name, news });
         }
         Ok(())
     }
@@ -351,7 +351,7 @@ impl Broker {
                 turn.push(connection, Push::Renamed { name: new_name.clone() });
             }
         }
-        self.tell_watchers(turn, turn.now.wall, &[subject], &Event::PeerRenamed { peer: before.name, new_name });
+        self.tell_watchers(turn, &[subject], &Event::PeerRenamed { peer: before.name, new_name });
         Ok(())
     }
 
@@ -417,7 +417,7 @@ impl Broker {
         if let Some((activity, record)) = told.zip(self.presence.get(peer)) {
             let news = format!("activity: {}", activity.as_str());
             let event = Event::PeerChanged { peer: record.name.clone(), news };
-            self.tell_watchers(turn, turn.now.wall, &[peer], &event);
+            self.tell_watchers(turn, &[peer], &event);
         }
         Ok(())
     }
@@ -440,7 +440,7 @@ impl Broker {
         if let Some(record) = self.presence.remove(peer) {
             turn.change(Change::RemovePeer(peer));
             self.quota.forget(peer);
-            self.tell_watchers(turn, turn.now.wall, &[peer], &Event::PeerForgotten { peer: record.name });
+            self.tell_watchers(turn, &[peer], &Event::PeerForgotten { peer: record.name });
         }
     }
 

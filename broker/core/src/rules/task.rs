@@ -296,7 +296,7 @@ impl Broker {
     fn put_task(&mut self, turn: &mut Turn<'_>, task: TaskRecord) {
         let assignee = task.assignee.map(|peer| self.name_of(peer));
         let event = Event::TaskChanged { task: task.id, assignee, state: task.state };
-        self.tell_watchers(turn, turn.now.wall, &[], &event);
+        self.tell_watchers(turn, &[], &event);
         turn.change(Change::PutThing(Box::new(Thing::Task(task.clone()))));
         self.tasks.put(task);
     }
