@@ -4,17 +4,16 @@
 //! there are, what a client shows, nor what follows from an event. The invariants:
 //!
 //! - Whatever changes what the adapter decides goes through [`Session::handle`], which awaits nothing.
-//! - One task ([`task`]) owns the connection's pushes and applies them in order; [`Session::settle_pushes`] waits for it, so that
+//! - One task ([`link`]) owns the connection's pushes and applies them in order; [`Session::settle_pushes`] waits for it, so that
 //!   whoever has an answer has also what was pushed before it.
 //! - A connection is made only where something needs it: after a loss at once and for a while, then with the next call.
 
+mod client_watch;
+mod link;
 mod seat;
-mod sight;
-mod task;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -38,6 +37,8 @@ use crate::stdio::Outgoing;
 use crate::summary::{self, FirstSummary};
 use crate::title::Title;
 use crate::transcript::Transcript;
+
+use link::{Order, Orders};
 
 pub(crate) use peer_mcp_core::ClientKind;
 pub(crate) use peer_mcp_core::adapter::renamed;
@@ -117,26 +118,15 @@ pub(crate) struct Session {
     link: watch::Sender<Link>,
     /// Counts changes of the inbox, for those who wait for one.
     news: watch::Sender<u64>,
-    /// A tool call needs the broker: the next attempt shall not wait.
-    wanted: AtomicBool,
-    /// Wakes the task where it has given up.
-    call_came: Notify,
-    /// Why this session shall leave the broker until the client's next call, where it shall.
-    leaving: Mutex<Option<&'static str>>,
-    /// Wakes the task that serves the connection, to leave.
-    leave: Notify,
-    /// The core wants to know which ways into the client there are.
-    look: Notify,
-    /// The core may name another time than before.
-    timer: Notify,
+    /// What the task that serves the connection is to do.
+    orders: mpsc::UnboundedSender<Order>,
+    /// The core wants to know which ways into the client there are, or names another time than before.
+    core_wants: Notify,
     /// Something was given to the client, and its record may tell what became of it.
     given: Notify,
-    barriers: mpsc::UnboundedSender<oneshot::Sender<()>>,
     binding: tokio::sync::Mutex<()>,
     /// One relayed hook at a time: what a hook that was gone had taken is back before the next one looks.
     pub(crate) hooks: tokio::sync::Mutex<()>,
-    /// What the task needs, until it is started.
-    unstarted: Mutex<Option<Unstarted>>,
 }
 
 /// What several parties change. No lock is held while anything is awaited.
@@ -152,14 +142,18 @@ pub(crate) struct State {
     pub(crate) first_summary: FirstSummary,
     /// The client has said that it is ready for notifications of ours, and may show them.
     pub(crate) channel_open: bool,
+    /// The core wants to know which ways into the client there are.
+    is_look_wanted: bool,
     /// When the core wants to be asked again.
     timeout: Option<u64>,
+    /// What the task that serves the connection needs, until it is started.
+    unstarted: Option<(Result<Endpoint, ConnectError>, Orders)>,
     name_refused: bool,
     notices: VecDeque<String>,
 }
 
 impl State {
-    fn new(surroundings: &Surroundings) -> Self {
+    fn new(surroundings: &Surroundings, unstarted: (Result<Endpoint, ConnectError>, Orders)) -> Self {
         let core = Adapter::new(Settings {
             home: surroundings.home.clone(),
             claude_session: surroundings.claude_session.clone(),
@@ -174,16 +168,13 @@ impl State {
             repository: None,
             first_summary: FirstSummary::default(),
             channel_open: false,
+            is_look_wanted: false,
             timeout: None,
+            unstarted: Some(unstarted),
             name_refused: false,
             notices: VecDeque::new(),
         }
     }
-}
-
-struct Unstarted {
-    endpoint: Result<Endpoint, ConnectError>,
-    barriers: mpsc::UnboundedReceiver<oneshot::Sender<()>>,
 }
 
 #[derive(Clone)]
@@ -242,27 +233,21 @@ pub(crate) enum CallError {
 
 impl Session {
     pub(crate) fn new(surroundings: Surroundings, endpoint: Result<Endpoint, ConnectError>, outgoing: Outgoing) -> Arc<Self> {
-        let (barriers, receiver) = mpsc::unbounded_channel();
+        let (orders, ordered) = Orders::new();
         let title = Title::of_tab(surroundings.tab_title.then_some(surroundings.client_pid));
         Arc::new(Self {
             outgoing,
             title,
             began: Instant::now(),
             client: OnceLock::new(),
-            state: Mutex::new(State::new(&surroundings)),
+            state: Mutex::new(State::new(&surroundings, (endpoint, ordered))),
             link: watch::Sender::new(Link::Trying { last: None }),
             news: watch::Sender::new(0),
-            wanted: AtomicBool::new(false),
-            call_came: Notify::new(),
-            leaving: Mutex::default(),
-            leave: Notify::new(),
-            look: Notify::new(),
-            timer: Notify::new(),
+            orders,
+            core_wants: Notify::new(),
             given: Notify::new(),
-            barriers,
             binding: tokio::sync::Mutex::default(),
             hooks: tokio::sync::Mutex::default(),
-            unstarted: Mutex::new(Some(Unstarted { endpoint, barriers: receiver })),
             surroundings,
         })
     }
@@ -291,7 +276,7 @@ impl Session {
             (actions, std::mem::replace(&mut state.timeout, timeout) != timeout)
         };
         if is_other_time {
-            self.timer.notify_one();
+            self.core_wants.notify_one();
         }
         actions.into_iter().filter_map(|action| self.act(action)).collect()
     }
@@ -314,7 +299,10 @@ impl Session {
                     session.handle(Event::Answered { ticket, done });
                 });
             }
-            Action::Look => self.look.notify_one(),
+            Action::Look => {
+                self.state().is_look_wanted = true;
+                self.core_wants.notify_one();
+            }
             Action::Watch => self.given.notify_one(),
             Action::News => self.inbox_changed(),
             Action::Notice(text) => self.notice(text),
@@ -328,7 +316,13 @@ impl Session {
     /// What the core wants next: to know the ways into the client, or that its time has come.
     pub(crate) async fn look_wanted(&self) -> Event {
         loop {
-            let timeout = self.state().timeout;
+            let (is_look_wanted, timeout) = {
+                let mut state = self.state();
+                (std::mem::take(&mut state.is_look_wanted), state.timeout)
+            };
+            if is_look_wanted {
+                return Event::Ways(carriers::ways(self));
+            }
             let time_comes = async {
                 match timeout {
                     Some(at) => tokio::time::sleep_until(self.instant(at)).await,
@@ -336,9 +330,8 @@ impl Session {
                 }
             };
             tokio::select! {
-                () = self.look.notified() => return Event::Ways(carriers::ways(self)),
+                () = self.core_wants.notified() => {}
                 () = time_comes => return Event::Tick,
-                () = self.timer.notified() => {}
             }
         }
     }
@@ -365,9 +358,8 @@ impl Session {
 
     /// Connects, in a task of its own. The second and later times nothing happens.
     pub(crate) fn start(self: &Arc<Self>) {
-        let Some(unstarted) = self.unstarted.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
-        let session = Arc::clone(self);
-        tokio::spawn(async move { session.run(unstarted).await });
+        let Some((endpoint, orders)) = self.state().unstarted.take() else { return };
+        tokio::spawn(Arc::clone(self).run(endpoint, orders));
         tokio::spawn(carriers::run(Arc::clone(self)));
         tokio::spawn(Arc::clone(self).watch_client());
     }
@@ -417,33 +409,30 @@ impl Session {
 
     /// The broker is wanted: where this session has given up or left, it tries again.
     pub(crate) fn come_back(&self) {
-        self.wanted.store(true, Ordering::Relaxed);
-        let gave_up = self.link.send_if_modified(|link| {
+        self.link.send_if_modified(|link| {
             let gave_up = matches!(link, Link::Down { .. });
             if gave_up {
                 *link = Link::Trying { last: None };
             }
             gave_up
         });
-        if gave_up {
-            self.call_came.notify_one();
-        }
+        self.order(Order::ComeBack);
     }
 
     /// Leaves the broker until the client's next call: others see this session offline, and its mail waits for whoever
     /// takes its place. Returns once the broker has let it go.
     pub(crate) async fn leave(&self, why: &'static str) {
-        *self.leaving.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
         self.title.give_back();
-        self.leave.notify_one();
+        self.order(Order::Leave(why));
         let mut link = self.link.subscribe();
         let gone = link.wait_for(|link| matches!(link, Link::Down { .. } | Link::Ended { .. }));
         // Whatever holds it up, the next attempt to serve finds the wish.
         let _ = tokio::time::timeout(Duration::from_millis(LEAVE_PATIENCE_MS), gone).await;
     }
 
-    fn take_leaving(&self) -> Option<&'static str> {
-        self.leaving.lock().unwrap_or_else(PoisonError::into_inner).take()
+    fn order(&self, order: Order) {
+        // The task is gone only where the session has ended.
+        let _ = self.orders.send(order);
     }
 
     /// The connection, after waiting for it until `deadline`.
@@ -511,10 +500,9 @@ impl Session {
     /// Waits until everything that the broker pushed so far is in the inbox.
     pub(crate) async fn settle_pushes(&self) {
         let (done, settled) = oneshot::channel();
-        // The task is gone only where the session has ended; then nothing is pushed.
-        if self.barriers.send(done).is_ok() {
-            let _ = settled.await;
-        }
+        self.order(Order::Settle(done));
+        // Where the session has ended, nothing is pushed.
+        let _ = settled.await;
     }
 
     /// This session has renamed itself.

@@ -168,24 +168,24 @@ impl Inbox {
     }
 
     /// A new connection to the broker: it pushes again what this session then holds.
-    pub fn begin_session(&mut self) {
+    pub(crate) fn begin_session(&mut self) {
         // What even the connection before did not hold any more is settled, or another's.
         self.entries.retain(|_, entry| std::mem::replace(&mut entry.held, false));
     }
 
     /// Whether what the broker pushes as a repeat may have been shown in this very client: by another adapter of it, or by this
     /// one on an earlier connection.
-    pub fn note_repeats(&mut self, here: bool) {
+    pub(crate) fn note_repeats(&mut self, here: bool) {
         self.repeats_here = here;
     }
 
     /// See [`Inbox::note_repeats`].
-    pub fn repeats_here(&self) -> bool {
+    pub(crate) fn repeats_here(&self) -> bool {
         self.repeats_here
     }
 
     /// The broker pushed this. `hooks_come`: hooks of the client follow a tool result.
-    pub fn deliver(&mut self, delivery: Delivery, hooks_come: bool) -> Known {
+    pub(crate) fn deliver(&mut self, delivery: Delivery, hooks_come: bool) -> Known {
         let Delivery { mut message, shown_before, .. } = delivery;
         if let Some(entry) = self.entries.get_mut(&message.id) {
             entry.held = true;
@@ -207,7 +207,7 @@ impl Inbox {
 
     /// The carrier had its time without evidence. Returns whether that speaks against the carrier: what the client declined
     /// was taken back, of a long message the beginning may have arrived, and another adapter may have had it.
-    pub fn overdue(&mut self, message: MessageId, carrier: Carrier) -> bool {
+    pub(crate) fn overdue(&mut self, message: MessageId, carrier: Carrier) -> bool {
         let Some(entry) = self.entries.get_mut(&message) else { return false };
         entry.with_client = false;
         if !entry.went_by(carrier) {
@@ -230,7 +230,7 @@ impl Inbox {
 
     /// The client goes on with another conversation, such as after `/clear`: what was given to the last one and is not proved
     /// goes all its ways once more, as a repeat, and nothing that happens from now on proves what the last one was given.
-    pub fn leave_conversation(&mut self) {
+    pub(crate) fn leave_conversation(&mut self) {
         // No hook tells of the end of a turn that was broken off.
         self.runs = None;
         for entry in self.entries.values_mut().filter(|entry| entry.proof.is_none()) {
@@ -239,7 +239,7 @@ impl Inbox {
     }
 
     /// These are settled, or no longer this session's.
-    pub fn remove(&mut self, messages: &[MessageId]) {
+    pub(crate) fn remove(&mut self, messages: &[MessageId]) {
         for message in messages {
             self.entries.remove(message);
         }
@@ -249,18 +249,18 @@ impl Inbox {
 
     /// What this client does next does not prove what a result carried; its record does. It runs the calls of one answer one
     /// after the other, and a program that the model wrote may have made them and kept their results to itself.
-    pub fn trust_record_alone(&mut self) {
+    pub(crate) fn trust_record_alone(&mut self) {
         self.record_alone = true;
     }
 
     /// Whether the client's record tells what the model was shown. Then no event does: a client drops a hook's output without
     /// a word, such as where another hook refuses the prompt, and goes on as ever.
-    pub fn note_record(&mut self, speaks: bool) {
+    pub(crate) fn note_record(&mut self, speaks: bool) {
         self.record_speaks = speaks;
     }
 
     /// What this call proves: it came from a conversation that earlier results showed whole bodies to.
-    pub fn proved_by(&mut self, caller: &Caller) -> Vec<MessageId> {
+    pub(crate) fn proved_by(&mut self, caller: &Caller) -> Vec<MessageId> {
         let Some(conversation) = caller.conversation.as_deref().filter(|_| !self.record_alone) else { return Vec::new() };
         self.prove(|entry| {
             let followed =
@@ -274,7 +274,7 @@ impl Inbox {
     }
 
     /// The client's own record shows that the model was asked with these in front of it. Tells what is proved whole by that.
-    pub fn recorded(&mut self, seen: &[Seen]) -> Vec<(MessageId, Proof)> {
+    pub(crate) fn recorded(&mut self, seen: &[Seen]) -> Vec<(MessageId, Proof)> {
         for seen in seen {
             if let Some(entry) = self.entries.get_mut(&seen.message) {
                 entry.note_recorded(&seen.piece, seen.in_result);
@@ -288,7 +288,7 @@ impl Inbox {
     }
 
     /// The push carriers that brought any of these, and are proved to work by that, also where a long message is not.
-    pub fn arrived(&mut self, seen: &[Seen]) -> Vec<Carrier> {
+    pub(crate) fn arrived(&mut self, seen: &[Seen]) -> Vec<Carrier> {
         let mut carriers = Vec::new();
         for seen in seen {
             let Some(entry) = self.entries.get_mut(&seen.message) else { continue };
@@ -331,7 +331,7 @@ impl Inbox {
 
     /// The client showed an event: what it was given so far, of `among` where that is given, its model may have been asked
     /// with. Returns of which messages that is news. `held_up`: what a push has chosen and not let go yet.
-    pub fn newly_tried(&mut self, among: Option<&[MessageId]>, held_up: &[MessageId]) -> Vec<MessageId> {
+    pub(crate) fn newly_tried(&mut self, among: Option<&[MessageId]>, held_up: &[MessageId]) -> Vec<MessageId> {
         let given = |entry: &&mut Entry| {
             let is_meant = among.is_none_or(|among| among.contains(&entry.message.id));
             let is_with_client = || !entry.is_pushed_once_only() || !held_up.contains(&entry.message.id);
@@ -374,7 +374,7 @@ impl Inbox {
 
     /// What a hook's output shall carry, now counted as carried by it. Where the model would rest after this event, only
     /// what may end its rest is carried, with everything earlier.
-    pub fn hook_block(&mut self, event: HookEvent, budget: usize, home: &str) -> Block {
+    pub(crate) fn hook_block(&mut self, event: HookEvent, budget: usize, home: &str) -> Block {
         let round = self.rounds;
         let in_flight = self.in_flight();
         let due = |entry: &Entry| entry.is_open() && entry.is_due_in_hook(round) && !is_behind(entry, &in_flight);
@@ -403,7 +403,7 @@ impl Inbox {
 
     /// Whether a tool result carries mail that the model has not been asked with yet, as far as is known. A client that puts
     /// the text of a call's hook before its result would show what came last first.
-    pub fn is_result_under_way(&self) -> bool {
+    pub(crate) fn is_result_under_way(&self) -> bool {
         let is_unseen = |entry: &Entry, part: &Part| {
             let may_be = if self.record_speaks {
                 !entry.recorded.contains(&(part.start, part.end)) && !entry.result_overdue
@@ -417,7 +417,7 @@ impl Inbox {
     }
 
     /// Nobody knows whether the hook had its output: it proves nothing, and what shows these next says that it is a repeat.
-    pub fn doubt_hook(&mut self, messages: &[MessageId]) {
+    pub(crate) fn doubt_hook(&mut self, messages: &[MessageId]) {
         for message in messages {
             if let Some(entry) = self.entries.get_mut(message) {
                 entry.hooks.pop();
@@ -427,7 +427,7 @@ impl Inbox {
     }
 
     /// The hook was gone before it had its output.
-    pub fn take_back_hook(&mut self, messages: &[MessageId]) {
+    pub(crate) fn take_back_hook(&mut self, messages: &[MessageId]) {
         for message in messages {
             if let Some(entry) = self.entries.get_mut(message) {
                 entry.hooks.pop();
@@ -476,7 +476,7 @@ impl Inbox {
     }
 
     /// A part of one message's body from `offset`, and whether the broker must be told that it was offered.
-    pub fn part(&mut self, message: MessageId, offset: usize, peek: bool, home: &str, caller: &Caller) -> Option<(String, bool)> {
+    pub(crate) fn part(&mut self, message: MessageId, offset: usize, peek: bool, home: &str, caller: &Caller) -> Option<(String, bool)> {
         let entry = self.entries.get_mut(&message).filter(|entry| entry.is_open())?;
         let shown = render::message(&entry.message, &entry.body, entry.showing(home, offset, usize::MAX, BLOCK_CHARS_MAX));
         let first = !peek && !entry.was_in_result();
@@ -488,7 +488,7 @@ impl Inbox {
 
     /// What stands at the end of a result, now counted as carried by it. `waiting` is how many messages the broker says
     /// wait in all; it may know of more than this session holds.
-    pub fn block(&mut self, caller: &Caller, ask: Ask<'_>, waiting: usize) -> Block {
+    pub(crate) fn block(&mut self, caller: &Caller, ask: Ask<'_>, waiting: usize) -> Block {
         let held = self.entries.values().filter(|entry| entry.is_open()).count();
         let also = |entry: &Entry| ask.also == Some(entry.id());
         // Whatever shows a message shows everything earlier from its sender, which only a push carrier may have had.

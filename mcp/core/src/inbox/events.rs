@@ -14,7 +14,7 @@ impl Inbox {
     /// An event of the main conversation, as a hook told it with the client's name of the turn, and what it proves: what an
     /// earlier hook's output carried, if the model must have been asked in between and nothing can have taken it back; and
     /// at the user's next turn, what a tool result carried.
-    pub fn event(&mut self, event: HookEvent, turn: Option<&str>) -> Vec<(MessageId, Proof)> {
+    pub(crate) fn event(&mut self, event: HookEvent, turn: Option<&str>) -> Vec<(MessageId, Proof)> {
         self.events += 1;
         self.tells_batches |= event == HookEvent::PostToolBatch;
         let (number, round, tells_batches) = (self.events, self.rounds, self.tells_batches);
@@ -101,7 +101,7 @@ impl Inbox {
     }
 
     /// The client took these back before the model answered. Returns whether any goes all its ways once more.
-    pub fn withdraw(&mut self, withdrawn: &[(MessageId, Option<Carrier>)]) -> bool {
+    pub(crate) fn withdraw(&mut self, withdrawn: &[(MessageId, Option<Carrier>)]) -> bool {
         let mut is_any = false;
         for (message, by) in withdrawn {
             let entry = self.entries.get_mut(message).filter(|entry| entry.proof.is_none());

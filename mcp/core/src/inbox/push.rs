@@ -19,7 +19,7 @@ const HEADER_CHARS: usize = 120;
 impl Inbox {
     /// What this carrier may hand over now, counted as given to it; `None` where nothing may go. A reader that rests is
     /// disturbed only for what may wake it, and then gets everything earlier as well. `one`: one message, without a head.
-    pub fn post(&mut self, carrier: Carrier, activity: Option<Activity>, one: bool, home: &str) -> Option<Post> {
+    pub(crate) fn post(&mut self, carrier: Carrier, activity: Option<Activity>, one: bool, home: &str) -> Option<Post> {
         let in_flight = |entry: &&Entry| entry.is_open() && entry.pushes.iter().any(|push| push.carrier == carrier);
         let room = PUSH_UNPROVED_MAX - self.entries.values().filter(in_flight).take(PUSH_UNPROVED_MAX).count();
         let due = |entry: &Entry| entry.is_due_by(carrier);
@@ -33,7 +33,7 @@ impl Inbox {
 
     /// The one message that a carrier which was not proved is tried with: the oldest, or while the reader rests, the oldest
     /// of whoever may wake it. What the client calls next carries it too.
-    pub fn trial(&mut self, carrier: Carrier, rests: bool, one: bool, home: &str) -> Option<Post> {
+    pub(crate) fn trial(&mut self, carrier: Carrier, rests: bool, one: bool, home: &str) -> Option<Post> {
         let due = |entry: &&Entry| entry.is_due_by(carrier);
         let first = self.entries.values().filter(due).find(|entry| !rests || entry.may_wake())?;
         let sender = first.message.from.peer;
@@ -45,12 +45,12 @@ impl Inbox {
     }
 
     /// Whether a push carrier that was not proved has a message, and has time left.
-    pub fn is_any_on_trial(&self) -> bool {
+    pub(crate) fn is_any_on_trial(&self) -> bool {
         self.entries.values().any(|entry| entry.is_open() && entry.is_on_trial())
     }
 
     /// The push carrier that alone was given this message, and so brought it if the model knows it.
-    pub fn brought_by(&self, message: MessageId) -> Option<Carrier> {
+    pub(crate) fn brought_by(&self, message: MessageId) -> Option<Carrier> {
         let entry = self.entries.get(&message).filter(|entry| entry.is_pushed_only())?;
         entry.pushes.last().map(|push| push.carrier)
     }
@@ -75,19 +75,19 @@ impl Inbox {
     }
 
     /// Whether anything waits that this push carrier may be given.
-    pub fn is_any_due_by(&self, carrier: Carrier) -> bool {
+    pub(crate) fn is_any_due_by(&self, carrier: Carrier) -> bool {
         self.entries.values().any(|entry| entry.is_due_by(carrier))
     }
 
     /// Whether more waits than one post of this carrier holds.
-    pub fn is_backlog(&self, carrier: Carrier) -> bool {
+    pub(crate) fn is_backlog(&self, carrier: Carrier) -> bool {
         let due = self.entries.values().filter(|entry| entry.is_due_by(carrier));
         let chars: usize = due.map(|entry| entry.body.chars().min(EXCERPT_CHARS_MAX) + HEADER_CHARS).sum();
         chars > BLOCK_CHARS_MAX
     }
 
     /// Whether anything waits that this push carrier may end its reader's rest with.
-    pub fn is_any_waking_by(&self, carrier: Carrier) -> bool {
+    pub(crate) fn is_any_waking_by(&self, carrier: Carrier) -> bool {
         self.entries.values().any(|entry| entry.is_due_by(carrier) && entry.may_wake())
     }
 
@@ -101,7 +101,7 @@ impl Inbox {
     }
 
     /// A push carrier could not hand these over: they are as they were before.
-    pub fn take_back(&mut self, messages: &[MessageId], carrier: Carrier) {
+    pub(crate) fn take_back(&mut self, messages: &[MessageId], carrier: Carrier) {
         for message in messages {
             if let Some(entry) = self.entries.get_mut(message) {
                 entry.pushes.retain(|push| push.carrier != carrier);

@@ -2,11 +2,11 @@
 //!
 //! Knows when an attempt is worth making. Does not know what a tool wants of the broker, only that one wants it.
 
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use peer_client::{ConnectError, Pushes, Reconnect, RequestError};
+use peer_client::{ConnectError, Endpoint, Pushes, Reconnect, RequestError};
 use peer_proto::limits::PATH_BYTES_MAX;
 use peer_proto::refusal::{ErrorCode, Refusal};
 use peer_proto::request::{Goodbye, Push, Register, Reply, Request, Role};
@@ -14,7 +14,7 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::{ClientKind, Link, Session, Unstarted};
+use super::{ClientKind, Link, Session};
 use crate::carriers::hook;
 use crate::codex;
 use crate::directory::spelled;
@@ -29,35 +29,90 @@ const LOSS_PATIENCE_MS: u64 = 30_000;
 /// How long the first registration waits for what the session's directory is, in milliseconds.
 const LOOK_MS_MAX: u64 = 1_000;
 
+/// What others want of the task that serves the connection.
+pub(super) enum Order {
+    /// The broker is wanted: the next attempt shall not wait.
+    ComeBack,
+    /// Leave the broker until the client's next call, and tell that call why.
+    Leave(&'static str),
+    /// Say when everything that was pushed so far is in the inbox.
+    Settle(oneshot::Sender<()>),
+}
+
+/// The orders, and what of them is still to be done.
+pub(super) struct Orders {
+    queue: mpsc::UnboundedReceiver<Order>,
+    /// The broker was wanted since this was looked at last.
+    is_wanted: bool,
+    /// Why this session is to leave.
+    leaving: Option<&'static str>,
+}
+
+impl Orders {
+    pub(super) fn new() -> (mpsc::UnboundedSender<Order>, Self) {
+        let (sender, queue) = mpsc::unbounded_channel();
+        (sender, Self { queue, is_wanted: false, leaving: None })
+    }
+
+    /// Notes the next order. The session, which holds the sender, outlives the task.
+    async fn next(&mut self) {
+        match self.queue.recv().await {
+            Some(order) => self.note(order),
+            None => std::future::pending().await,
+        }
+    }
+
+    fn note_all(&mut self) {
+        while let Ok(order) = self.queue.try_recv() {
+            self.note(order);
+        }
+    }
+
+    fn note(&mut self, order: Order) {
+        match order {
+            Order::ComeBack => self.is_wanted = true,
+            Order::Leave(why) => self.leaving = Some(why),
+            // Whoever asked may have been cancelled. While there is no connection nothing is pushed.
+            Order::Settle(done) => drop(done.send(())),
+        }
+    }
+
+    /// Notes what comes meanwhile.
+    async fn noted_during<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                () = self.next() => {}
+            }
+        }
+    }
+}
+
 impl Session {
     /// Connects, serves the connection, and comes back, until the session is over.
-    pub(super) async fn run(self: Arc<Self>, unstarted: Unstarted) {
-        let Unstarted { endpoint, mut barriers } = unstarted;
+    pub(super) async fn run(self: Arc<Self>, endpoint: Result<Endpoint, ConnectError>, mut orders: Orders) {
         let endpoint = match endpoint {
             Ok(endpoint) => endpoint,
             Err(error) => return self.end(error.for_model()),
         };
         self.look_around().await;
         while self.client().kind == ClientKind::Codex && !codex::settle(&self).await {
-            self.wait_for_call("this adapter is in no conversation yet", &mut barriers).await;
+            self.wait_for_call("this adapter is in no conversation yet", &mut orders).await;
         }
         let mut reconnect = Reconnect::new(endpoint, Role::Adapter);
         let patience = Duration::from_millis(LOSS_PATIENCE_MS);
         let mut give_up_at = Instant::now() + patience;
         loop {
-            if let Some(why) = self.take_leaving() {
-                self.wait_for_call(why, &mut barriers).await;
+            if let Some(why) = orders.leaving.take() {
+                self.wait_for_call(why, &mut orders).await;
                 give_up_at = Instant::now() + patience;
                 reconnect.hurry();
             }
-            let attempt = tokio::select! {
-                attempt = self.attempt(&mut reconnect) => attempt,
-                () = release(&mut barriers) => continue,
-            };
-            let error = match attempt {
+            let error = match orders.noted_during(self.attempt(&mut reconnect)).await {
                 Ok(mut pushes) => {
-                    self.wanted.store(false, Ordering::Relaxed);
-                    let goodbye = self.serve(&mut pushes, &mut barriers).await;
+                    orders.is_wanted = false;
+                    let goodbye = self.serve(&mut pushes, &mut orders).await;
                     self.lose();
                     match goodbye {
                         Some(Goodbye::Kicked) => return self.end("an operator ended this session".into()),
@@ -69,12 +124,12 @@ impl Session {
                 }
                 Err(error) => error,
             };
-            let is_wanted = self.wanted.swap(false, Ordering::Relaxed);
+            let is_wanted = std::mem::take(&mut orders.is_wanted);
             if is_wanted {
                 reconnect.hurry();
             }
             if error.is_lasting() || (!is_wanted && Instant::now() >= give_up_at) {
-                self.wait_for_call(&error.to_string(), &mut barriers).await;
+                self.wait_for_call(&error.to_string(), &mut orders).await;
                 give_up_at = Instant::now() + patience;
                 reconnect.hurry();
             } else if error.is_verdict() {
@@ -87,11 +142,17 @@ impl Session {
     }
 
     /// Does nothing until the client calls, or something else wants the broker.
-    async fn wait_for_call(&self, why: &str, barriers: &mut mpsc::UnboundedReceiver<oneshot::Sender<()>>) {
+    async fn wait_for_call(&self, why: &str, orders: &mut Orders) {
+        // Whoever called before this hears of it.
+        orders.note_all();
+        orders.is_wanted = false;
+        let why = orders.leaving.take().unwrap_or(why);
         self.link.send_replace(Link::Down { why: why.to_owned() });
-        tokio::select! {
-            () = self.call_came.notified() => {}
-            () = release(barriers) => {}
+        while !orders.is_wanted {
+            orders.next().await;
+            if let Some(why) = orders.leaving.take() {
+                self.link.send_replace(Link::Down { why: why.to_owned() });
+            }
         }
     }
 
@@ -176,31 +237,24 @@ impl Session {
     }
 
     /// Applies pushes until the connection ends; returns the broker's goodbye, where it said one.
-    async fn serve(
-        self: &Arc<Self>,
-        pushes: &mut Pushes,
-        barriers: &mut mpsc::UnboundedReceiver<oneshot::Sender<()>>,
-    ) -> Option<Goodbye> {
+    async fn serve(self: &Arc<Self>, pushes: &mut Pushes, orders: &mut Orders) -> Option<Goodbye> {
         loop {
+            if orders.leaving.is_some() {
+                // With the last of its handles the connection ends; the broker ends its half once it has taken note.
+                self.lose();
+                while pushes.next().await.is_some() {}
+                return None;
+            }
             tokio::select! {
-                // Pushes first: a barrier is answered when no push waits any more.
+                // Pushes first: who waits for them is answered when none waits any more.
                 biased;
                 push = pushes.next() => match push? {
                     Push::Goodbye(goodbye) => return Some(goodbye),
                     Push::Hook { call, hook } => drop(tokio::spawn(hook::relayed(Arc::clone(self), call, *hook))),
                     push => drop(self.handle(Event::Pushed(push))),
                 },
-                Some(done) = barriers.recv() => {
-                    // Whoever asked may have been cancelled.
-                    let _ = done.send(());
-                }
+                () = orders.next() => {}
                 () = self.outgoing.drained() => self.offer(),
-                () = self.leave.notified() => {
-                    // With the last of its handles the connection ends; the broker ends its half once it has taken note.
-                    self.lose();
-                    while pushes.next().await.is_some() {}
-                    return None;
-                }
             }
         }
     }
@@ -235,14 +289,6 @@ impl AttemptError {
             Self::Refused(refusal) => !matches!(refusal.code, ErrorCode::Overloaded | ErrorCode::Stopping | ErrorCode::NoSpace),
             Self::Request(error) => *error != RequestError::Lost,
         }
-    }
-}
-
-/// Answers barriers while there is no connection, and thus no push. Never returns while the session lives.
-async fn release(barriers: &mut mpsc::UnboundedReceiver<oneshot::Sender<()>>) {
-    while let Some(done) = barriers.recv().await {
-        // Whoever asked may have been cancelled.
-        let _ = done.send(());
     }
 }
 
