@@ -180,7 +180,7 @@ fn the_rules_have_no_clock_no_randomness_no_order_of_hashes_and_no_world() {
         "getrandom",
         "rand::",
     ];
-    none(said(&forbidden, &["broker/core/src/", "proto/src/"], &["proto/src/codec.rs"]));
+    none(said(&forbidden, &["broker/core/src/", "mcp/core/src/", "proto/src/"], &["proto/src/codec.rs"]));
 }
 
 /// A delivery's stage, trace, attempts and receipts change in one table, and its time stands in one index.
@@ -203,11 +203,17 @@ fn what_the_rules_remember_knows_no_rule() {
 /// The modules of the core import each other in one direction: it can be read, and changed, from below.
 #[test]
 fn no_module_of_the_rules_imports_itself_by_way_of_others() {
-    const CORE: &str = "broker/core/src/";
+    for (core, imports_least) in [("broker/core/src/", 50), ("mcp/core/src/", 15)] {
+        none(circles(core, imports_least));
+    }
+}
+
+/// The modules of a crate that import themselves by way of others, or stand above such.
+fn circles(core: &str, imports_least: usize) -> Vec<String> {
     let sources: BTreeMap<String, String> = files(&[".rs"])
         .into_iter()
         .filter_map(|(path, text)| {
-            let module = path.strip_prefix(CORE)?.strip_suffix(".rs")?.replace('/', "::");
+            let module = path.strip_prefix(core)?.strip_suffix(".rs")?.replace('/', "::");
             let product = text.split("#[cfg(test)]").next().unwrap_or_default();
             Some((module, code(product).map(|(_, line)| line).collect::<Vec<_>>().join("\n")))
         })
@@ -222,13 +228,19 @@ fn no_module_of_the_rules_imports_itself_by_way_of_others() {
     };
     let mut above: BTreeMap<&String, Vec<String>> =
         sources.iter().map(|(module, text)| (module, imports(module, text))).collect();
-    assert!(above.values().map(Vec::len).sum::<usize>() > 50, "the imports of the core are found");
+    assert!(above.values().map(Vec::len).sum::<usize>() > imports_least, "the imports of {core} are found");
     // What imports nothing that is left stands lowest. What never does is part of a circle, or above one.
     while let Some(lowest) = above.iter().find(|(_, imports)| imports.is_empty()).map(|(module, _)| (*module).clone()) {
         above.remove(&lowest);
         above.values_mut().for_each(|imports| imports.retain(|module| *module != lowest));
     }
-    none(above.iter().map(|(module, imports)| format!("{module} imports {}", imports.join(", "))).collect());
+    above.iter().map(|(module, imports)| format!("{core}{module} imports {}", imports.join(", "))).collect()
+}
+
+/// Whatever the adapter decides, it decides in one place, in the order in which it was told.
+#[test]
+fn only_the_session_tells_the_adapters_core_anything() {
+    none(said(&["core.handle("], &["mcp/src/"], &["mcp/src/session.rs"]));
 }
 
 #[test]

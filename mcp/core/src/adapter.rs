@@ -24,8 +24,8 @@ use crate::call::{Caller, Calls};
 use crate::event::{Action, Event};
 use crate::facts::Facts;
 use crate::inbox::{Inbox, Known};
-use crate::pushing::Pushing;
 use crate::render;
+use crate::under_way::Pushing;
 use crate::ways::Carriers;
 
 /// What does not change while the adapter lives.

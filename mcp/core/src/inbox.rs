@@ -476,7 +476,14 @@ impl Inbox {
     }
 
     /// A part of one message's body from `offset`, and whether the broker must be told that it was offered.
-    pub(crate) fn part(&mut self, message: MessageId, offset: usize, peek: bool, home: &str, caller: &Caller) -> Option<(String, bool)> {
+    pub(crate) fn part(
+        &mut self,
+        message: MessageId,
+        offset: usize,
+        peek: bool,
+        home: &str,
+        caller: &Caller,
+    ) -> Option<(String, bool)> {
         let entry = self.entries.get_mut(&message).filter(|entry| entry.is_open())?;
         let shown = render::message(&entry.message, &entry.body, entry.showing(home, offset, usize::MAX, BLOCK_CHARS_MAX));
         let first = !peek && !entry.was_in_result();

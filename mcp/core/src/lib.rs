@@ -18,6 +18,7 @@ mod hooks;
 mod pushing;
 mod results;
 mod seat;
+mod under_way;
 
 pub use seat::Whose;
 

@@ -21,10 +21,7 @@
 //! [`Event::Leaving`](crate::event::Event::Leaving) → the broker is told, [`Action::Go`] →
 //! [`Event::PushedOut`](crate::event::Event::PushedOut), and then the next.
 
-use std::collections::BTreeSet;
-
 use peer_proto::hook::Activity;
-use peer_proto::ids::MessageId;
 use peer_proto::message::Carrier;
 use peer_proto::request::Request;
 
@@ -32,44 +29,11 @@ use crate::adapter::Adapter;
 use crate::event::{Action, PushResult};
 use crate::facts::Facts;
 use crate::inbox::Post;
+use crate::under_way::UnderWay;
 use crate::ways::Ways;
 
 /// How long a client takes at most from the beginning of a turn to its first request, in milliseconds.
 const PROMPT_MS: u64 = 1_000;
-
-/// How far pushing has got.
-#[derive(Debug, Default)]
-pub(crate) struct Pushing {
-    /// The hands have told once which ways there are.
-    pub(crate) knows_ways: bool,
-    /// The hands were asked for the ways, and have not told yet.
-    is_looking: bool,
-    /// Something happened since the ways were told last: carriers that could do nothing may be able to now.
-    is_changed: bool,
-    /// What is being handed over.
-    under_way: Option<UnderWay>,
-    /// Carriers that could do nothing since something happened last.
-    unable: BTreeSet<Carrier>,
-    /// When the turn that has begun is sure to be under way.
-    turn_runs_at: Option<u64>,
-}
-
-#[derive(Debug)]
-struct UnderWay {
-    carrier: Carrier,
-    messages: Vec<MessageId>,
-    /// The session rested when this was chosen: it is woken by it.
-    rests: bool,
-    /// Its bytes were let go.
-    left: bool,
-}
-
-impl Pushing {
-    /// What was chosen for a carrier and has not begun to leave: the client has nothing of it.
-    pub(crate) fn held_up(&self) -> &[MessageId] {
-        self.under_way.as_ref().filter(|under_way| !under_way.left).map_or(&[], |under_way| &under_way.messages)
-    }
-}
 
 impl Adapter {
     /// There may be something to push, or other ways to do it.
