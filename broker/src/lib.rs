@@ -180,7 +180,7 @@ fn serve(
     let store = Store::open(&location.database(), &location.backups())?;
     let image = store.snapshot().and_then(Snapshot::image).map_err(RunError::Load)?;
     let (peers, pending, messages) = (image.peers.len(), image.pending.len(), image.messages);
-    let broker = Broker::new(settings.rules(), image, clock.now());
+    let broker = Broker::new(config::rules(&settings), image, clock.now());
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Runtime)?;
     let sandbox = options.sandbox && sandbox::apply()?;
@@ -193,7 +193,7 @@ fn serve(
         dir: location.dir().into(),
         socket: location.socket(),
         sandbox,
-        config: settings.of_the_broker(),
+        config: config::of_the_broker(&settings),
         config_fault,
     };
     let (to_engine, arrivals) = turns::open();

@@ -1,35 +1,29 @@
-//! What `config.toml` says to adapters: its `[adapter]` table. Of a file that is no TOML, what it said at the last start of a
-//! broker that could read it. Nonsense in a file is the broker's to complain about; here it says nothing.
+//! What `config.toml` says to adapters: its `[adapter]` table, read leniently.
+//!
+//! Knows the file. The keys and their bounds are in `peer_proto::settings`. A value that a key may not have leaves the key at
+//! its default and is told as a notice. A file that is no TOML counts as what it said at the last start of a broker that could
+//! read it. Every other mistake is left to the broker to report.
 
 use std::path::Path;
 
 use peer_client::Endpoint;
-use peer_proto::message::Carrier;
+use peer_proto::settings::{Adapter, KEYS, Key, Settings, Value};
 
-use crate::tools::Profile;
+use crate::render;
 
-/// How often a session that rests may be woken in an hour, unless the file says otherwise.
-const WAKEUPS_PER_HOUR: u32 = 30;
-
-/// `[adapter]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// `[adapter]`, and what was wrong with it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Config {
-    /// Dormant unless the environment says otherwise.
-    pub(crate) opt_in: bool,
-    /// Which tools are offered, unless the environment says otherwise.
-    pub(crate) profile: Profile,
-    /// Carriers that are not to be used.
-    pub(crate) carriers_off: Vec<Carrier>,
-    /// How often a session that rests may be woken in an hour.
-    pub(crate) wakeups_per_hour: u32,
-    /// A session that rests and that no terminal has open may be woken too.
-    pub(crate) wake_unattended: bool,
+    /// What holds.
+    pub(crate) adapter: Adapter,
+    /// One sentence for each value that does not hold.
+    pub(crate) notices: Vec<String>,
 }
 
 impl Config {
     /// What the file says, now.
     pub(crate) fn read(endpoint: Option<&Endpoint>) -> Self {
-        let Some(endpoint) = endpoint else { return Self::of(&toml::Table::new()) };
+        let Some(endpoint) = endpoint else { return Self::default() };
         let location = &endpoint.location;
         let file = match location.config().symlink_metadata() {
             Err(missing) if missing.kind() == std::io::ErrorKind::NotFound => None,
@@ -39,24 +33,46 @@ impl Config {
     }
 
     fn of(file: &toml::Table) -> Self {
-        let value = |key: &str| file.get("adapter").and_then(|adapter| adapter.get(key));
-        let named = |name: &toml::Value| {
-            let carriers = [Carrier::Channel, Carrier::InboxSocket, Carrier::AppServer, Carrier::Hook];
-            carriers.into_iter().find(|carrier| Some(carrier.as_str()) == name.as_str())
-        };
-        let carriers_off = value("carriers_off").and_then(toml::Value::as_array);
-        let wakeups_per_hour = value("wakeups_per_hour").and_then(toml::Value::as_integer);
-        Self {
-            opt_in: value("opt_in").and_then(toml::Value::as_bool) == Some(true),
-            profile: value("profile").and_then(toml::Value::as_str).and_then(Profile::named).unwrap_or_default(),
-            carriers_off: carriers_off.into_iter().flatten().filter_map(named).collect(),
-            wakeups_per_hour: wakeups_per_hour.and_then(|count| u32::try_from(count).ok()).unwrap_or(WAKEUPS_PER_HOUR),
-            wake_unattended: value("wake_unattended").and_then(toml::Value::as_bool) == Some(true),
+        let (mut settings, mut notices) = (Settings::default(), Vec::new());
+        for key in KEYS.iter().filter(|key| key.table == "adapter") {
+            let Some(value) = file.get(key.table).and_then(|adapter| adapter.get(key.name)) else { continue };
+            let value = value_of(value);
+            if let Err(misfit) = key.set(&mut settings, &value) {
+                // A misspelt carrier must not switch the others on again.
+                let _ = key.set(&mut settings, &allowed(key, value));
+                let holds = key.get(&settings);
+                let said = match &misfit.value {
+                    Value::Text(text) => render::sentence(text),
+                    other => render::word(&other.to_string()),
+                };
+                let (path, bounds) = (misfit.key, misfit.bounds);
+                notices.push(format!("{path} in config.toml is {said}, and it may be {bounds}; {holds} is in force here"));
+            }
         }
+        Self { adapter: settings.adapter, notices }
     }
 }
 
-/// What stands in a file; none where it is no TOML. Nothing but a regular file is opened: a pipe would hold us up.
+/// Of a list, the items that may stand in it.
+fn allowed(key: &Key, value: Value) -> Value {
+    let Value::List(items) = value else { return value };
+    let may_stand = |item: &Value| key.set(&mut Settings::default(), &Value::List(vec![item.clone()])).is_ok();
+    Value::List(items.into_iter().filter(may_stand).collect())
+}
+
+fn value_of(value: &toml::Value) -> Value {
+    match value {
+        toml::Value::String(text) => Value::Text(text.clone()),
+        toml::Value::Integer(number) => Value::Number(*number),
+        toml::Value::Boolean(truth) => Value::Truth(*truth),
+        toml::Value::Array(items) => Value::List(items.iter().map(value_of).collect()),
+        toml::Value::Float(_) => Value::Other("a number with a point"),
+        toml::Value::Datetime(_) => Value::Other("a date"),
+        toml::Value::Table(_) => Value::Other("a table"),
+    }
+}
+
+/// What stands in a file; `None` where it is no TOML. Nothing but a regular file is opened: a pipe would block.
 fn table(path: &Path) -> Option<toml::Table> {
     path.metadata().ok().filter(std::fs::Metadata::is_file)?;
     std::fs::read_to_string(path).ok()?.parse().ok()
@@ -65,13 +81,15 @@ fn table(path: &Path) -> Option<toml::Table> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use peer_proto::message::Carrier;
+    use peer_proto::settings::Profile;
 
     #[test]
     fn of_a_file_that_is_no_toml_what_it_said_before_holds() {
         let dir = tempfile::tempdir().unwrap();
         let location = peer_proto::location::Location::resolve(Some(dir.path()), None).unwrap();
         let endpoint = Endpoint { location, executable: "/x".into(), start: peer_client::Start::Never };
-        let opted = || Config::read(Some(&endpoint)).opt_in;
+        let opted = || Config::read(Some(&endpoint)).adapter.opt_in;
         std::fs::write(endpoint.location.config_kept(), "[adapter]\nopt_in = true\n").unwrap();
         assert!(!opted(), "a file that was removed says that all is as usual");
         std::fs::write(endpoint.location.config(), "[adapter").unwrap();
@@ -85,25 +103,24 @@ mod tests {
     }
 
     #[test]
-    fn the_file_is_read_and_nonsense_says_nothing() {
-        let usual = Config {
-            opt_in: false,
-            profile: Profile::Core,
-            carriers_off: Vec::new(),
-            wakeups_per_hour: WAKEUPS_PER_HOUR,
-            wake_unattended: false,
-        };
-        assert_eq!(parsed(""), usual);
-        assert_eq!(parsed("no toml ]"), usual);
-        assert_eq!(parsed("[adapter]\nopt_in = 1\nprofile = \"all\"\ncarriers_off = \"hook\"\nwakeups_per_hour = -1\n"), usual);
+    fn the_file_is_read_and_a_value_that_cannot_be_is_told_and_passed_over() {
+        assert_eq!(parsed(""), Config::default());
+        assert_eq!(parsed("no toml ]"), Config::default());
+        assert_eq!(parsed("adapter = 1\n[limits]\nattempts_max = 0\n"), Config::default());
+        let odd = parsed("[adapter]\nopt_in = 1\nprofile = \"all\"\ncarriers_off = \"hook\"\nwakeups_per_hour = -1\n");
+        assert_eq!((&odd.adapter, odd.notices.len()), (&Adapter::default(), 4), "{odd:?}");
+        assert_eq!(odd.notices[1], "adapter.profile in config.toml is \"all\", and it may be core, full; core is in force here");
         let text = "[adapter]\nopt_in = true\nprofile = \"full\"\ncarriers_off = [\"hook\", \"tool_result\", \"channel\"]\nwakeups_per_hour = 0\nwake_unattended = true\n";
-        let said = Config {
+        let said = Adapter {
             opt_in: true,
             profile: Profile::Full,
             carriers_off: vec![Carrier::Hook, Carrier::Channel],
             wakeups_per_hour: 0,
             wake_unattended: true,
         };
-        assert_eq!(parsed(text), said);
+        let config = parsed(text);
+        assert_eq!(config.adapter, said);
+        let [notice] = config.notices.as_slice() else { panic!("{config:?}") };
+        assert!(notice.contains("tool_result") && notice.ends_with("hook, channel is in force here"), "{notice}");
     }
 }

@@ -52,6 +52,7 @@ pub use hook_input::hook_call_in;
 pub use json_scan::JsonScan;
 use peer_client::{ConnectError, Endpoint, start};
 use peer_mcp_core::{call, event, inbox, ways};
+use peer_proto::settings::{Adapter, Profile};
 use rmcp::ServiceExt;
 use rmcp::service::ServerInitializeError;
 use tokio::runtime::Runtime;
@@ -63,7 +64,6 @@ use crate::interrupt::Interrupts;
 use crate::server::Server;
 use crate::session::{Session, Surroundings};
 use crate::stdio::{ClientPipe, Outgoing};
-use crate::tools::Profile;
 
 /// After the client closed our input, calls that are being answered have this long, in milliseconds. Short, because the
 /// session's mail is somebody else's as soon as this process has ended.
@@ -120,13 +120,14 @@ async fn run(endpoint: Result<Endpoint, ConnectError>, interrupts: Interrupts) -
     let (input, output) = rmcp::transport::io::stdio_pipes();
     let outgoing = Outgoing::default();
     let input_closed = Arc::new(Notify::new());
-    let (profile, odd_profile) = profile(config.profile);
-    let session = Session::new(surroundings(config), endpoint, outgoing.clone());
+    let (profile, odd_profile) = profile(config.adapter.profile);
+    let notices: Vec<String> = config.notices.iter().cloned().chain(odd_profile).collect();
+    let session = Session::new(surroundings(config.adapter), endpoint, outgoing.clone());
     let told = Arc::clone(&session);
     let tell = move |event| drop(told.handle(event));
     let pipe = ClientPipe::new(input, outgoing.clone(), Arc::clone(&input_closed), tell);
     let server = Server::new(Arc::clone(&session), dormant, profile);
-    if let Some(notice) = odd_profile {
+    for notice in notices {
         session.notice(notice);
     }
 
@@ -186,7 +187,7 @@ async fn signalled() {
     }
 }
 
-fn surroundings(config: Config) -> Surroundings {
+fn surroundings(adapter: Adapter) -> Surroundings {
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
     Surroundings {
         name: variable("PEER_NAME").map(|name| name.trim().to_owned()),
@@ -198,16 +199,15 @@ fn surroundings(config: Config) -> Surroundings {
         tab_title: title::is_wanted(variable),
         summarizer: variable("PEERD_SUMMARIZER"),
         claude: claude::Inherited::from(variable),
-        carriers_off: config.carriers_off,
-        wakeups_per_hour: config.wakeups_per_hour,
-        wake_unattended: config.wake_unattended,
+        carriers_off: adapter.carriers_off,
+        wakeups_per_hour: adapter.wakeups_per_hour,
+        wake_unattended: adapter.wake_unattended,
         codex_config: variable("CODEX_HOME")
             .map_or_else(|| Path::new(&variable("HOME").unwrap_or_default()).join(".codex"), PathBuf::from),
     }
 }
 
-/// Which tools are offered: `PEERD_PROFILE` before what the file says; and what is wrong with the former. An odd
-/// `adapter.profile` in `config.toml` the broker complains about.
+/// Which tools are offered: `PEERD_PROFILE` before what the file says; and what is wrong with the former.
 fn profile(configured: Profile) -> (Profile, Option<String>) {
     let said = std::env::var("PEERD_PROFILE").ok().filter(|said| !said.trim().is_empty());
     let Some(said) = said else { return (configured, None) };
@@ -226,7 +226,7 @@ fn is_dormant(config: &Config) -> bool {
     let switches: Vec<String> =
         ["PEERD_ENABLED", "AGENT_PEERS_ENABLED"].iter().filter_map(|name| std::env::var(name).ok()).collect();
     let says = |value: &str| switches.iter().any(|switch| switch.trim() == value);
-    says("0") || (!says("1") && config.opt_in)
+    says("0") || (!says("1") && config.adapter.opt_in)
 }
 
 /// Says on standard error why the adapter ends.

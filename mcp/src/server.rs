@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use peer_proto::request::Filter;
+use peer_proto::settings::Profile;
 use rmcp::handler::server::ServerHandler;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, CustomRequest, CustomResult, ErrorCode, ErrorData,
@@ -24,7 +25,7 @@ use crate::codex;
 use crate::event::{Due, Event, HookOutcome};
 use crate::session::{CallError, Client, ClientKind, Session};
 use crate::stdio::Call;
-use crate::tools::{Mail, Output, Profile, ToolCall, ToolError, ToolName};
+use crate::tools::{Mail, Output, ToolCall, ToolError, ToolName, offered};
 
 /// The newest protocol version that has a handshake; a channel is not registered by a client that negotiated a later one.
 const VERSION_MAX: ProtocolVersion = ProtocolVersion::V_2025_11_25;
@@ -209,7 +210,7 @@ impl ServerHandler for Server {
         _: Option<PaginatedRequestParams>,
         _: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
-        let tools = if self.dormant { Vec::new() } else { self.profile.tools().map(ToolName::definition).collect() };
+        let tools = if self.dormant { Vec::new() } else { offered(self.profile).map(ToolName::definition).collect() };
         Ok(ListToolsResult::with_all_items(tools))
     }
 
@@ -239,8 +240,8 @@ impl ServerHandler for Server {
         if self.dormant {
             return Err(ErrorData::invalid_params(format!("there are no tools: {DORMANT_INSTRUCTIONS}"), None));
         }
-        let Some(tool) = self.profile.tools().find(|tool| tool.as_str() == request.name) else {
-            let known: Vec<&str> = self.profile.tools().map(ToolName::as_str).collect();
+        let Some(tool) = offered(self.profile).find(|tool| tool.as_str() == request.name) else {
+            let known: Vec<&str> = offered(self.profile).map(ToolName::as_str).collect();
             let name = crate::render::sentence(&request.name);
             return Err(ErrorData::invalid_params(format!("there is no tool {name}; the tools are {}", known.join(", ")), None));
         };

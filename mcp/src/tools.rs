@@ -19,6 +19,7 @@ use std::sync::Arc;
 use peer_proto::ids::{IdError, MessageId};
 use peer_proto::limits::MESSAGES_PER_REQUEST_MAX;
 use peer_proto::request::{Reply, Request};
+use peer_proto::settings::Profile;
 use rmcp::model::{JsonObject, MetaObject, Tool};
 use rmcp::service::{RequestContext, RoleServer};
 use serde_json::{Value, json};
@@ -103,30 +104,9 @@ pub(crate) enum ToolError {
     OtherReply,
 }
 
-/// Which tools a session is offered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Profile {
-    /// Messages.
-    #[default]
-    Core,
-    /// Also what sessions share beside messages.
-    Full,
-}
-
-impl Profile {
-    /// The profile of that name.
-    pub(crate) fn named(name: &str) -> Option<Self> {
-        match name.trim() {
-            "core" => Some(Self::Core),
-            "full" => Some(Self::Full),
-            _ => None,
-        }
-    }
-
-    /// The tools that are offered.
-    pub(crate) fn tools(self) -> impl Iterator<Item = ToolName> {
-        ToolName::ALL.into_iter().filter(move |tool| self == Self::Full || tool.is_core())
-    }
+/// The tools that a session of this profile is offered.
+pub(crate) fn offered(profile: Profile) -> impl Iterator<Item = ToolName> {
+    ToolName::ALL.into_iter().filter(move |tool| profile == Profile::Full || tool.is_core())
 }
 
 /// The tools by name.
@@ -453,7 +433,7 @@ mod tests {
     #[test]
     fn all_schemas_together_stay_small() {
         for (profile, bytes_max) in [(Profile::Core, 5_000), (Profile::Full, 9_000)] {
-            let tools: Vec<Tool> = profile.tools().map(ToolName::definition).collect();
+            let tools: Vec<Tool> = offered(profile).map(ToolName::definition).collect();
             let all = serde_json::to_vec(&tools).unwrap().len();
             assert!(all < bytes_max, "{all} bytes of schemas in every session's context");
         }

@@ -9,6 +9,7 @@
 //! - [`ids`]: what things are called on the wire and in text.
 //! - [`limits`]: every bound, with its unit and its reason.
 //! - [`message`]: a message, its delivery, and the stages of its life.
+//! - [`settings`]: every key of `config.toml`, with its default and bounds.
 //! - [`hook`] and [`policy`]: what a client's hooks tell, and what a mailbox takes.
 //! - [`brake`]: threads that agents used up, and what was refused lately.
 //! - [`channel`], [`question`], [`task`], [`note`] and [`search`]: what a team shares.
@@ -36,6 +37,7 @@ pub mod reach;
 pub mod refusal;
 pub mod request;
 pub mod search;
+pub mod settings;
 pub mod task;
 pub mod text;
 pub mod version;

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 
 use peer_proto::codec::HEADER_BYTES;
 use peer_proto::handshake::{MAGIC, Preface, SOFTWARE_BYTES_MAX};
-use peer_proto::limits::{LIMIT_SPECS, Limits};
 use peer_proto::refusal::ErrorCode;
+use peer_proto::settings::{KEYS, Settings, TABLES};
 
 /// What a type is made of: a structure's fields, or an enum's variants with theirs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -188,17 +188,28 @@ fn every_limit_is_listed_with_its_value() {
     let listed: BTreeMap<String, u64> =
         table(&document, "## Limits").iter().map(|row| (code(&row[0]), number(&row[1]))).collect();
     assert_eq!(listed, known, "docs/protocol.md (left) and proto/src/limits.rs (right) differ");
+}
 
-    let limits = Limits::default();
-    let rows = table(&document, "`config.toml` may change these, under `[limits]`:");
-    assert_eq!(rows.len(), LIMIT_SPECS.len());
-    for (row, spec) in rows.iter().zip(LIMIT_SPECS) {
-        assert_eq!(code(&row[0]), spec.key);
-        let numbers = [number(&row[1]), number(&row[2]), number(&row[3])];
-        assert_eq!(numbers, [spec.default, spec.min, spec.max].map(u64::from), "{}", spec.key);
-        assert_eq!(limits.get(spec.key), Some(spec.default));
-        assert_eq!(row[4], spec.meaning, "{}", spec.key);
+/// `docs/configuration.md` has a table for each table of `config.toml`.
+#[test]
+fn every_key_of_the_configuration_is_listed_with_its_default_and_bounds() {
+    let document = repository_file("docs/configuration.md");
+    for name in TABLES {
+        let listed: Vec<[String; 4]> = table(&document, &format!("## `[{name}]`"))
+            .into_iter()
+            .map(|row| [code(&row[0]), code(&row[1]), code(&row[2]), row[3].clone()])
+            .collect();
+        let keys = KEYS.iter().filter(|key| key.table == *name);
+        let known: Vec<[String; 4]> = keys
+            .map(|key| {
+                let usual = key.get(&Settings::default());
+                [key.name.to_owned(), usual.to_string(), key.bounds.to_string(), key.meaning.to_owned()]
+            })
+            .collect();
+        assert_eq!(listed, known, "docs/configuration.md (left) and proto/src/settings.rs (right) differ");
     }
+    let tables = document.lines().filter(|line| line.starts_with("## `["));
+    assert_eq!(tables.count(), TABLES.len());
 }
 
 /// Sentences of the document that repeat a limit say the same number.

@@ -1,9 +1,10 @@
 //! The one match from input to room, and the state that the rooms share.
 
 use peer_proto::ids::{MessageId, PeerId, Timestamp};
-use peer_proto::limits::{CLOCK_STEP_GRACE_MS, EXPIRY_GRACE_MS, Limits, MESSAGES_PER_REQUEST_MAX};
+use peer_proto::limits::{CLOCK_STEP_GRACE_MS, EXPIRY_GRACE_MS, MESSAGES_PER_REQUEST_MAX};
 use peer_proto::policy::Policy;
 use peer_proto::request::{Reply, Request};
+use peer_proto::settings::Limits;
 
 use crate::input::{ConnectionId, Facts, Input, Lookups, Now};
 use crate::record::{Image, PausesRecord, PeerRecord, SettingsRecord};

@@ -4,6 +4,7 @@
 
 use peer_proto::ids::MessageId;
 use peer_proto::request::Reply;
+use peer_proto::settings;
 
 /// Messages that one step looks at: a send that comes meanwhile waits for no more than these.
 pub const SWEEP_ROWS_MAX: usize = 128;
@@ -25,13 +26,20 @@ pub struct Retention {
 
 impl Default for Retention {
     fn default() -> Self {
-        const DAY_MS: u64 = 24 * 3_600_000;
+        Self::from(&settings::Retention::default())
+    }
+}
+
+/// In the units that the rules count in.
+impl From<&settings::Retention> for Retention {
+    fn from(configured: &settings::Retention) -> Self {
+        let ms = |days: u32| u64::from(days) * 24 * 3_600_000;
         Self {
-            settled_ms: 30 * DAY_MS,
-            settled_count: 1_000_000,
-            settled_bytes: 512 * 1024 * 1024,
-            dead_ms: 30 * DAY_MS,
-            tasks_ms: 30 * DAY_MS,
+            settled_ms: ms(configured.settled_days),
+            settled_count: configured.settled_count.into(),
+            settled_bytes: u64::from(configured.settled_mib) * 1024 * 1024,
+            dead_ms: ms(configured.dead_days),
+            tasks_ms: ms(configured.tasks_days),
         }
     }
 }

@@ -10,7 +10,9 @@ use std::path::Path;
 
 use nix::libc;
 
-use super::{Settings, read};
+use peer_proto::settings::{KEYS, Settings};
+
+use super::read;
 
 /// The next step where the file cannot be read.
 pub const FAULT_HINT: &str = "mend it, then run `peerctl daemon restart`";
@@ -78,7 +80,7 @@ fn said(error: &super::ConfigError) -> String {
 /// Where the file says something else than what is in force: the key, what the file says, and what is in force.
 #[must_use]
 pub fn differing(file: &Settings, in_force: &[(String, String)]) -> Vec<(String, String, String)> {
-    let said = file.of_the_broker().into_iter();
+    let said = of_the_broker(file).into_iter();
     said.filter_map(|(key, value)| {
         let (_, now) = in_force.iter().find(|(of, _)| *of == key)?;
         (*now != value).then(|| (key, value, now.clone()))
@@ -86,19 +88,17 @@ pub fn differing(file: &Settings, in_force: &[(String, String)]) -> Vec<(String,
     .collect()
 }
 
-impl Settings {
-    /// Every value that the broker itself goes by, as table and key with the value. The adapters go by the others, each by
-    /// what the file said when it started.
-    pub(crate) fn of_the_broker(&self) -> Vec<(String, String)> {
-        let entries = self.entries().into_iter().filter(|entry| !entry.key.starts_with("adapter."));
-        entries.map(|entry| (entry.key, entry.value)).collect()
-    }
+/// Every value that the broker itself goes by, as table and key with the value. The adapters go by the others, each by what
+/// the file said when it started.
+pub(crate) fn of_the_broker(settings: &Settings) -> Vec<(String, String)> {
+    let keys = KEYS.iter().filter(|key| key.table != "adapter");
+    keys.map(|key| (key.path(), key.get(settings).to_string())).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Inbound;
+    use peer_proto::policy::Policy;
 
     #[test]
     fn a_mistake_changes_nothing_of_what_was_in_force() {
@@ -114,10 +114,10 @@ mod tests {
         assert!(!kept.exists());
 
         let good = start("[policy]\ndefault = \"hold\"\n");
-        assert_eq!((good.settings.policy.default, good.fault), (Inbound::Hold, None));
+        assert_eq!((good.settings.policy.default, good.fault), (Policy::Hold, None));
         for broken in ["[policy]\ndefault = \"hodl\"\n", "[limits]\nsender_per_minute = 0\n", "\u{0}"] {
             let started = start(broken);
-            assert_eq!(started.settings.policy.default, Inbound::Hold, "{broken:?}");
+            assert_eq!(started.settings.policy.default, Policy::Hold, "{broken:?}");
             let fault = started.fault.unwrap();
             assert!(fault.contains("config.toml, line") && fault.contains("at the last start that could read it"), "{fault}");
         }

@@ -1,17 +1,6 @@
 //! Which key of `config.toml` was meant, where nobody knows the one that stands there.
 
-use super::Settings;
-
-/// The parser's reason. Where it is a key that nobody knows, also which one was meant.
-pub(super) fn reason(text: &str, error: &toml::de::Error) -> String {
-    let reason = error.message().trim().replace('\n', ", ");
-    let Some(typed) = reason.strip_prefix("unknown field `").and_then(|rest| rest.split('`').next()) else { return reason };
-    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
-    let opened = before.lines().rev().find_map(|line| line.trim().strip_prefix('[')?.split(']').next());
-    // The table's own name is what nobody knows.
-    let table = opened.map(str::trim).filter(|table| *table != typed && !table.is_empty());
-    format!("{reason}{}", question(table, typed))
-}
+use peer_proto::settings::{KEYS, TABLES};
 
 /// The question which key was meant, as the end of a sentence; empty where none is like it.
 pub(super) fn question(table: Option<&str>, typed: &str) -> String {
@@ -23,12 +12,10 @@ fn nearest(table: Option<&str>, typed: &str) -> Option<String> {
     /// From 0 to 1: a slip of the fingers is above it, another word below.
     const SIMILARITY_MIN: f64 = 0.7;
 
-    let entries = Settings::default().entries();
-    let keys = entries.iter().filter_map(|entry| entry.key.split_once('.'));
     let alike = |name: &str| strsim::normalized_damerau_levenshtein(typed, name);
-    let best = keys.map(|(of, name)| (alike(name), of, name)).max_by(|(one, ..), (other, ..)| one.total_cmp(other));
-    let tables = ["limits", "retention", "policy", "operator", "adapter"].map(|name| (alike(name), name));
-    let near_table = tables.into_iter().max_by(|(one, _), (other, _)| one.total_cmp(other));
+    let best =
+        KEYS.iter().map(|key| (alike(key.name), key.table, key.name)).max_by(|(one, ..), (other, ..)| one.total_cmp(other));
+    let near_table = TABLES.iter().map(|name| (alike(name), *name)).max_by(|(one, _), (other, _)| one.total_cmp(other));
     match (best, near_table.filter(|_| table.is_none())) {
         (Some((key, ..)), Some((of_table, name))) if of_table >= SIMILARITY_MIN && of_table > key => Some(format!("[{name}]")),
         (Some((key, of, name)), _) if key >= SIMILARITY_MIN => {

@@ -2,8 +2,9 @@
 //!
 //! The broker reads the file when it starts, so a running one is asked. The adapters read their table when they start.
 
-use peer_broker::config::{self, InForce, Settings};
+use peer_broker::config::{self, InForce};
 use peer_client::{Endpoint, Start};
+use peer_proto::settings::{KEYS, Key, Settings, Value as Setting};
 use serde_json::{Value, json};
 
 use super::{block_on, status};
@@ -61,37 +62,44 @@ async fn asked(endpoint: &Endpoint) -> Result<Vec<(String, String)>, Failure> {
     Ok(status::ask(&operator).await?.config)
 }
 
+/// One key, as it is printed.
 struct Row {
-    entry: config::Entry,
+    key: &'static Key,
+    /// What the file says.
+    value: Setting,
+    default: Setting,
     /// What the running broker goes by, where that is something else.
     now: Option<String>,
 }
 
 fn rows(settings: &Settings, running: Option<&[(String, String)]>) -> Vec<Row> {
     let differing = config::differing(settings, running.unwrap_or_default());
-    let now = |key: &str| differing.iter().find(|(of, ..)| of == key).map(|(.., now)| now.clone());
-    settings.entries().into_iter().map(|entry| Row { now: now(&entry.key), entry }).collect()
+    let now = |path: &str| differing.iter().find(|(of, ..)| of == path).map(|(.., now)| now.clone());
+    let usual = Settings::default();
+    let row = |key: &'static Key| Row { key, value: key.get(settings), default: key.get(&usual), now: now(&key.path()) };
+    KEYS.iter().map(row).collect()
 }
 
 impl Row {
     fn json(&self) -> Value {
+        let value = self.value.to_string();
         json!({
-            "key": self.entry.key,
-            "value": typed(&self.entry.value),
-            "in_force": typed(self.now.as_ref().unwrap_or(&self.entry.value)),
-            "default": typed(&self.entry.default),
-            "bounds": self.entry.bounds,
-            "meaning": self.entry.meaning,
+            "key": self.key.path(),
+            "value": typed(&value),
+            "in_force": typed(self.now.as_ref().unwrap_or(&value)),
+            "default": typed(&self.default.to_string()),
+            "bounds": self.key.bounds.to_string(),
+            "meaning": self.key.meaning,
         })
     }
 
     fn cells(self) -> Vec<String> {
-        let config::Entry { key, value, default, bounds, meaning } = self.entry;
         let value = match self.now {
-            Some(now) => format!("{value} (after a restart; now {now})"),
-            None => value,
+            Some(now) => format!("{} (after a restart; now {now})", self.value),
+            None => self.value.to_string(),
         };
-        vec![key, value, default, bounds, meaning.to_owned()]
+        let Key { bounds, meaning, .. } = self.key;
+        vec![self.key.path(), value, self.default.to_string(), bounds.to_string(), (*meaning).to_owned()]
     }
 }
 

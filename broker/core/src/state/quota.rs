@@ -5,8 +5,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use peer_proto::ids::{MessageId, PeerId, Timestamp};
-use peer_proto::limits::{Limits, NEW_PEERS_PER_MINUTE, NEW_PEERS_PER_PROCESS};
+use peer_proto::limits::{NEW_PEERS_PER_MINUTE, NEW_PEERS_PER_PROCESS};
 use peer_proto::refusal::ErrorCode;
+use peer_proto::settings::Limits;
 
 use crate::record::Process;
 use crate::rejection::Rejection;
@@ -370,8 +371,7 @@ mod tests {
 
     #[test]
     fn a_thread_that_is_used_up_is_shut_for_the_last_speaker_too() {
-        let mut limits = Limits::default();
-        limits.set("thread_turns_max", 2);
+        let limits = Limits { thread_turns_max: 2, ..Limits::default() };
         let mut quota = Quota::default();
         for speaker in [A, B] {
             quota.count_send(0, speaker, Driver::Agent, "t");
@@ -399,8 +399,7 @@ mod tests {
 
     #[test]
     fn an_identical_text_is_refused_for_as_long_as_configured() {
-        let mut limits = Limits::default();
-        limits.set("identical_text_ms", 60_000);
+        let limits = Limits { identical_text_ms: 60_000, ..Limits::default() };
         let mut quota = Quota::default();
         quota.count_delivery(&limits, 0, A, B, None, "hi");
         assert!(quota.check_text(&limits, 1, A, (B, "b"), None, "hi").is_err());
