@@ -15,6 +15,7 @@
 mod entry;
 mod events;
 mod push;
+mod terms;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,7 +26,10 @@ use peer_proto::message::{Carrier, Delivery, Evidence, Intent, Message};
 use crate::call::{CallId, Caller};
 use crate::render::{self, BLOCK_CHARS_MAX, Body, EXCERPT_CHARS_MAX, Showing, counted};
 
+pub use terms::{Ask, Block, Known, Post, Proof, Seen};
+
 use entry::{Entry, Hooked, Moment, Part, Standing, read_up_to};
+use terms::Quoted;
 
 /// Messages whose replies are remembered, to tell a first reply from later ones.
 const ANSWERED_MAX: usize = 1_024;
@@ -61,104 +65,6 @@ pub struct Inbox {
     moment: Moment,
     /// What the broker pushes as a repeat may have been shown in this client.
     repeats_here: bool,
-}
-
-/// Evidence that is on its way to the broker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Proof {
-    /// The carrier that is proved by it.
-    pub carrier: Carrier,
-    /// What was seen.
-    pub evidence: Evidence,
-}
-
-/// What the broker must be told about a message it has just pushed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Known {
-    /// It was not known.
-    New,
-    /// It was offered by an earlier connection, and there is no proof.
-    Offered {
-        /// By this carrier.
-        carrier: Carrier,
-        /// No carrier follows it.
-        last: bool,
-        /// The client showed an event since.
-        tried: bool,
-    },
-    /// It was proved by an earlier connection; the broker did not confirm that.
-    Proved(Proof),
-}
-
-/// What the model was shown of a message.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seen {
-    /// Which message.
-    pub message: MessageId,
-    /// By which carrier, where the record tells.
-    pub by: Option<Carrier>,
-    /// It stands in the result of a tool.
-    pub in_result: bool,
-    /// The body, or a part of it, without quotation marks.
-    pub piece: String,
-}
-
-/// What a block is asked for.
-#[derive(Clone, Copy, Debug)]
-pub struct Ask<'a> {
-    /// What an explicit question matched; absent: whatever is due.
-    pub among: Option<&'a [MessageId]>,
-    /// Shown whatever became of it before.
-    pub also: Option<MessageId>,
-    /// Most messages.
-    pub limit: usize,
-    /// Show without offering.
-    pub peek: bool,
-    /// Most characters of all messages together.
-    pub budget: usize,
-    /// The reader's home directory.
-    pub home: &'a str,
-}
-
-impl Ask<'_> {
-    /// Whatever is due.
-    pub const DUE: Self = Self { among: None, also: None, limit: usize::MAX, peek: false, budget: BLOCK_CHARS_MAX, home: "" };
-}
-
-/// What stands at the end of a tool result.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub struct Block {
-    /// Whole lines; empty where nothing is to be said.
-    pub text: String,
-    /// Messages that it carries and the broker must be told about.
-    pub offered: Vec<MessageId>,
-    /// How many messages it shows.
-    pub shown: usize,
-}
-
-/// What a push carrier is to hand over.
-#[derive(Debug)]
-pub struct Post {
-    /// The messages, oldest first, without their texts.
-    pub messages: Vec<Message>,
-    /// What the model is to be shown: a block, or for the channel one message.
-    pub text: String,
-}
-
-impl Post {
-    /// The messages' ids.
-    pub fn ids(&self) -> Vec<MessageId> {
-        self.messages.iter().map(|message| message.id).collect()
-    }
-}
-
-/// Messages in the form in which they are shown.
-struct Quoted {
-    text: String,
-    /// How far each body goes.
-    shown: Vec<(MessageId, usize)>,
-    /// Messages that were wanted and had no room.
-    left: usize,
 }
 
 impl Inbox {

@@ -1,0 +1,145 @@
+//! What a tool asks of the broker: by the connection that is there, or that comes in time.
+//!
+//! Knows how long a call waits, and in which words it is told why there is no answer. Does not know what is asked. Invariant:
+//! what would be done twice if it was asked twice is asked once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use peer_client::{Connection, RequestError};
+use peer_proto::refusal::{ErrorCode, Refusal};
+use peer_proto::request::{Reply, Request};
+use thiserror::Error;
+use tokio::time::Instant;
+
+use super::{Link, Session};
+
+/// How long a tool call waits for the broker, in milliseconds. Starting one takes a fraction of it.
+const CALL_PATIENCE_MS: u64 = 10_000;
+
+/// How long one request waits for its answer, in milliseconds. Far more than the slowest disk takes, and less than clients
+/// wait for a tool, also where a call asks twice.
+const ANSWER_PATIENCE_MS: u64 = 20_000;
+
+/// How long an answer may take before it is looked whether the broker is suspended, in milliseconds.
+const SUSPICION_MS: u64 = 2_000;
+
+/// Why a tool has no answer from the broker. The texts are for the model.
+#[derive(Debug, Error)]
+pub(crate) enum CallError {
+    /// The broker said no.
+    #[error("{0}")]
+    Refused(Refusal),
+    /// There is no broker.
+    #[error("the broker cannot be reached: {why}; nothing was lost, try again or ask the user to run `peerctl daemon status`")]
+    Unreachable {
+        /// What the last attempt said.
+        why: String,
+    },
+    /// This session must not come back.
+    #[error("{why}; mail for this session waits until the client is started anew")]
+    Ended {
+        /// Who ended it.
+        why: String,
+    },
+    /// The broker was stopped by a signal.
+    #[error(
+        "the broker is suspended; what was asked may still be done when it goes on: ask the user to let it, `kill -CONT {pid}`, \
+         and look before you repeat it"
+    )]
+    Suspended {
+        /// Its process.
+        pid: u32,
+    },
+    /// The connection is there, and nothing comes: the disk hangs, or the broker cannot be seen from here.
+    #[error(
+        "the broker has not answered for {} s, though it is there; what was asked may still be done when it goes on: ask the user \
+         whether it is suspended (`peerctl daemon status`), and look before you repeat it",
+        ANSWER_PATIENCE_MS / 1_000
+    )]
+    Silent,
+    /// The broker ended before it answered what must not be asked twice.
+    #[error("the broker ended before it answered, so it may have been done; look before you repeat it")]
+    Unanswered,
+    /// The connection is there, the request is wrong.
+    #[error("{}", .0.for_model())]
+    Request(RequestError),
+}
+
+impl Session {
+    /// The connection, after waiting for it until `deadline`.
+    async fn connection(self: &Arc<Self>, deadline: Instant) -> Result<Connection, CallError> {
+        self.start();
+        if let Some(connection) = self.connected() {
+            return Ok(connection);
+        }
+        self.come_back();
+        let mut link = self.link.subscribe();
+        let decided = |link: &Link| match link {
+            Link::Trying { .. } => false,
+            Link::Up(connection) => connection.is_open(),
+            Link::Down { .. } | Link::Ended { .. } => true,
+        };
+        let found = tokio::time::timeout_at(deadline, link.wait_for(decided)).await.map(|found| found.map(|link| link.clone()));
+        match found {
+            Ok(Ok(Link::Up(connection))) => Ok(connection),
+            Ok(Ok(Link::Down { why })) => Err(CallError::Unreachable { why }),
+            Ok(Ok(Link::Ended { why })) => Err(CallError::Ended { why }),
+            Ok(Ok(Link::Trying { .. }) | Err(_)) | Err(_) => {
+                let why = match &*self.link.borrow() {
+                    Link::Trying { last: Some(last) } => last.clone(),
+                    _ => format!("it did not answer within {} s", CALL_PATIENCE_MS / 1_000),
+                };
+                Err(CallError::Unreachable { why })
+            }
+        }
+    }
+
+    /// Waits until this session has begun at the broker.
+    pub(crate) async fn ready(self: &Arc<Self>) -> Result<(), CallError> {
+        self.connection(Instant::now() + Duration::from_millis(CALL_PATIENCE_MS)).await.map(drop)
+    }
+
+    /// Asks, and asks again on the next connection where one ended before the answer: every request of a session may be
+    /// repeated, a send because it carries an idempotency key. For what may not, see [`Session::request_once`].
+    pub(crate) async fn request(self: &Arc<Self>, request: Request) -> Result<Reply, CallError> {
+        self.ask(request, true).await
+    }
+
+    /// Asks what would be done twice if it was asked twice.
+    pub(crate) async fn request_once(self: &Arc<Self>, request: Request) -> Result<Reply, CallError> {
+        self.ask(request, false).await
+    }
+
+    async fn ask(self: &Arc<Self>, request: Request, repeatable: bool) -> Result<Reply, CallError> {
+        let deadline = Instant::now() + Duration::from_millis(CALL_PATIENCE_MS);
+        loop {
+            let connection = self.connection(deadline).await?;
+            match answer(&connection, request.clone()).await? {
+                Ok(reply) => return Ok(reply),
+                Err(RequestError::Lost) if repeatable => {}
+                Err(RequestError::Lost) => return Err(CallError::Unanswered),
+                Err(RequestError::Refused(refusal)) if refusal.code == ErrorCode::Stopping => {
+                    // It says so once and then closes.
+                    let _ = tokio::time::timeout_at(deadline, connection.closed()).await;
+                }
+                Err(RequestError::Refused(refusal)) => return Err(CallError::Refused(refusal)),
+                Err(error) => return Err(CallError::Request(error)),
+            }
+        }
+    }
+}
+
+/// The answer, or why none came in time.
+async fn answer(connection: &Connection, request: Request) -> Result<Result<Reply, RequestError>, CallError> {
+    let mut answer = connection.submit(request);
+    for patience_ms in [SUSPICION_MS, ANSWER_PATIENCE_MS - SUSPICION_MS] {
+        if let Ok(answer) = tokio::time::timeout(Duration::from_millis(patience_ms), &mut answer).await {
+            return Ok(answer);
+        }
+        if let Some(pid) = connection.suspended_broker() {
+            return Err(CallError::Suspended { pid });
+        }
+    }
+    Err(CallError::Silent)
+}
