@@ -59,6 +59,18 @@ impl MessageId {
         Self(u128::from(at.0 & 0xffff_ffff_ffff) << 32)
     }
 
+    /// The time in it: the message was accepted then, or earlier where the clock had gone backwards.
+    #[must_use]
+    pub fn accepted_at(self) -> Timestamp {
+        Timestamp((self.0 >> 32) as u64)
+    }
+
+    /// The thread that a message begins which names none: after the last digits of its identifier, which are random.
+    #[must_use]
+    pub fn default_thread(self) -> String {
+        format!("t-{}", &self.to_string()[10..])
+    }
+
     /// The identifier as a number below 2^80; its order is the order of time.
     #[must_use]
     pub fn to_u128(self) -> u128 {

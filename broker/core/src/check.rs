@@ -1,7 +1,7 @@
 //! Bounds of what a request names: lengths, counts and forms that several rooms check.
 
 use peer_proto::ids::{MessageId, is_reserved_name, is_well_formed_name};
-use peer_proto::limits::{MESSAGES_PER_REQUEST_MAX, SEAT_KEY_BYTES_MAX, THREAD_BYTES_MAX};
+use peer_proto::limits::{IDEMPOTENCY_KEY_BYTES_MAX, MESSAGES_PER_REQUEST_MAX, SEAT_KEY_BYTES_MAX, THREAD_BYTES_MAX};
 use peer_proto::request::{Seat, SeatKind};
 
 use crate::rejection::Rejection;
@@ -23,6 +23,15 @@ pub(crate) fn check_seat(seat: &Seat) -> Result<(), Rejection> {
         return check_name(&seat.key);
     }
     check_length("the seat", &seat.key, SEAT_KEY_BYTES_MAX)
+}
+
+/// Whether this can be the name that a sender gives to what it asks once.
+pub(crate) fn check_idempotency_key(key: Option<&str>) -> Result<(), Rejection> {
+    if key.is_none_or(|key| (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len())) {
+        return Ok(());
+    }
+    let bound = format!("1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes");
+    Err(Rejection::OutOfBounds { what: "the idempotency key", bound })
 }
 
 /// Whether this can be the name of a thread.

@@ -65,7 +65,7 @@ impl Fields {
         entry.add_text(fields.key, head.id.to_string());
         entry.add_u64(fields.kind, kind as u64);
         // Of its id, which keeps the order of time also where the clock went backwards.
-        entry.add_u64(fields.at, (head.id.to_u128() >> 32) as u64);
+        entry.add_u64(fields.at, head.id.accepted_at().0);
         entry.add_u64(fields.number, head.id.to_u128() as u64 & u64::from(u32::MAX));
         entry.add_u64(fields.from, head.from.peer.0);
         entry.add_u64(fields.party, head.from.peer.0);

@@ -5,7 +5,7 @@
 //! gone stays with those who were there, also when another one takes its name.
 
 use peer_proto::channel::{ChannelInfo, ChannelRequest};
-use peer_proto::ids::{MessageId, PeerId, Timestamp};
+use peer_proto::ids::{MessageId, PeerId};
 use peer_proto::limits::{CHANNEL_MEMBERS_MAX, CHANNEL_NAME_CHARS_MAX, CHANNELS_MAX, TOPIC_BYTES_MAX};
 use peer_proto::message::Stage;
 use peer_proto::policy::Policy;
@@ -24,8 +24,7 @@ use crate::step::Change;
 use crate::thing::{ChannelRecord, Thing, ThingKey};
 use crate::turn::Turn;
 use crate::who::{Actor, Caller};
-use crate::wording;
-use crate::wording::Addressee;
+use crate::wording::{self, Addressee};
 
 impl Broker {
     pub(crate) fn channel(
@@ -129,7 +128,7 @@ impl Broker {
         }
         let topic = checked_topic(topic)?;
         // What was said in an earlier channel of this name was said before this one began, whatever the clock says.
-        let created_at = now.wall.max(Timestamp((self.last_message.to_u128() >> 32) as u64).plus_ms(1));
+        let created_at = now.wall.max(self.last_message.accepted_at().plus_ms(1));
         self.last_message = self.last_message.max(MessageId::first_at(created_at));
         Ok(ChannelRecord {
             name: name.to_owned(),

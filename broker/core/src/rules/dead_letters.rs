@@ -13,8 +13,7 @@ use crate::rejection::{Rejection, Standing};
 use crate::state::mailbox::Entry;
 use crate::turn::Turn;
 use crate::who::{Actor, Caller};
-use crate::wording;
-use crate::wording::Addressee;
+use crate::wording::{self, Addressee};
 
 impl Broker {
     /// Ends the pending deliveries whose time to live is over.

@@ -16,6 +16,14 @@ use crate::state::presence::Watch;
 use crate::turn::Turn;
 use crate::who::{Actor, Caller};
 
+/// A send that was refused, or refused for one of its recipients.
+#[derive(Clone, Copy)]
+pub(crate) struct RefusedSend<'a> {
+    pub(crate) sender: &'a Sender,
+    pub(crate) send: &'a Send,
+    pub(crate) channel: Option<&'a str>,
+}
+
 impl Broker {
     pub(crate) fn watch(
         &mut self,
@@ -111,15 +119,8 @@ impl Broker {
     }
 
     /// Remembers, and tells watchers, that a brake or a policy refused a message, or refused it for one of its recipients.
-    pub(crate) fn tell_refused_send(
-        &mut self,
-        turn: &mut Turn<'_>,
-        sender: &Sender,
-        send: &Send,
-        channel: Option<&str>,
-        to: String,
-        refusal: &Refusal,
-    ) {
+    pub(crate) fn tell_refused_send(&mut self, turn: &mut Turn<'_>, refused: &RefusedSend<'_>, to: String, refusal: &Refusal) {
+        let RefusedSend { sender, send, channel } = *refused;
         self.remember_refused(turn.now.wall, sender, (&to, send.thread.as_deref(), &send.text), refusal);
         // Watchers learn of no private channel.
         let is_private = channel.is_some_and(|name| self.is_private(name));

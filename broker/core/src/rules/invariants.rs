@@ -2,9 +2,11 @@
 //! costs, so the running broker does not.
 
 use peer_proto::ids::PeerId;
+use peer_proto::limits::{LEASE_WINDOW_BYTES, LEASE_WINDOW_MESSAGES};
 use peer_proto::message::Stage;
 
 use crate::broker::Broker;
+use crate::state::mailbox::Entry;
 
 impl Broker {
     /// Checks everything that must hold between two inputs.
@@ -22,50 +24,42 @@ impl Broker {
         for (peer, mailbox) in self.mailboxes.iter() {
             assert!(self.presence.get(peer).is_some(), "mail waits for {peer}, who is not retained");
             assert!(mailbox.len() > 0, "an empty mailbox of {peer} is kept");
-            let (mut held, mut leased, mut window, mut bytes, mut ready) = (0, 0, 0, 0, 0);
+            mailbox.assert_invariants();
             for entry in mailbox.iter() {
-                let record = &entry.record;
-                assert_eq!(record.peer, peer, "{} stands in its reader's mailbox", record.message);
-                assert!(
-                    matches!(record.stage, Stage::Stored | Stage::Offered | Stage::Held),
-                    "{} is {:?} in the store and yet pending",
-                    record.message,
-                    record.stage
-                );
-                assert!(!record.trace.is_empty(), "{} has no trace", record.message);
-                assert!(record.attempts < self.config.limits.attempts_max, "{} has had its attempts", record.message);
-                held += usize::from(record.stage == Stage::Held);
-                leased += usize::from(entry.lease.is_some());
-                window += usize::from(entry.in_window());
-                bytes += if entry.in_window() { record.brief.text_bytes as usize } else { 0 };
-                let is_ready = mailbox.is_ready(record.message);
-                ready += usize::from(is_ready);
-                assert_eq!(is_ready, entry.lease.is_none() && record.stage != Stage::Held, "{} is ready or not", record.message);
-                if let Some(lease) = entry.lease {
-                    assert!(record.stage != Stage::Held, "{} is held, and with a session", record.message);
-                    assert_eq!(
-                        self.presence.reader(peer),
-                        Some(lease.holder),
-                        "{} is leased to its peer's reader",
-                        record.message
-                    );
-                    assert_eq!(lease.offered.is_some() && record.stage == Stage::Offered, lease.offered.is_some());
-                    if let Some(at_ms) = lease.overdue_at_ms {
-                        overdue += 1;
-                        assert!(self.mailboxes.has_overdue(at_ms, record.message, peer), "{} has its timer", record.message);
-                    }
-                }
-                if let Some(at) = record.brief.expires_at {
-                    expiries += 1;
-                    assert!(self.mailboxes.has_expiry(at, record.message, peer), "{} has its expiry", record.message);
-                }
+                self.assert_entry(peer, entry);
+                expiries += usize::from(entry.record.brief.expires_at.is_some());
+                overdue += usize::from(entry.overdue_at_ms().is_some());
             }
-            assert_eq!((held, leased, (window, bytes)), (mailbox.held(), mailbox.leased(), mailbox.window()), "counts of {peer}");
             // A reader with room in its window has been pushed whatever is ready.
-            let room = window < peer_proto::limits::LEASE_WINDOW_MESSAGES && bytes < peer_proto::limits::LEASE_WINDOW_BYTES;
-            assert!(ready == 0 || !room || self.presence.reader(peer).is_none(), "{ready} messages of {peer} were not pushed");
+            let (messages, bytes) = mailbox.window();
+            let room = messages < LEASE_WINDOW_MESSAGES && bytes < LEASE_WINDOW_BYTES;
+            let waits = mailbox.first_ready().filter(|_| room && self.presence.reader(peer).is_some());
+            assert_eq!(waits, None, "a message of {peer} was not pushed");
         }
         assert_eq!((expiries, overdue), self.mailboxes.indexed(), "no timer without its delivery");
         assert!(self.presence.get(PeerId::HUMAN).is_some(), "the person is a peer");
+    }
+
+    /// Checks one delivery against the rooms around it.
+    fn assert_entry(&self, peer: PeerId, entry: &Entry) {
+        let record = &entry.record;
+        let message = record.message;
+        assert_eq!(record.peer, peer, "{message} stands in its reader's mailbox");
+        let stage = record.stage;
+        let is_pending = matches!(stage, Stage::Stored | Stage::Offered | Stage::Held);
+        assert!(is_pending, "{message} is {stage:?} in the store and yet pending");
+        assert!(!record.trace.is_empty(), "{message} has no trace");
+        assert!(record.attempts < self.config.limits.attempts_max, "{message} has had its attempts");
+        if let Some(lease) = entry.lease {
+            assert!(stage != Stage::Held, "{message} is held, and with a session");
+            assert_eq!(self.presence.reader(peer), Some(lease.holder), "{message} is leased to its peer's reader");
+            assert!(lease.offered.is_none() || stage == Stage::Offered, "{message} was offered by the session that holds it");
+        }
+        if let Some(at_ms) = entry.overdue_at_ms() {
+            assert!(self.mailboxes.has_overdue(at_ms, message, peer), "{message} has its timer");
+        }
+        if let Some(at) = record.brief.expires_at {
+            assert!(self.mailboxes.has_expiry(at, message, peer), "{message} has its expiry");
+        }
     }
 }

@@ -3,7 +3,7 @@
 //! Knows what of a peer moves: mail, tasks, memberships, names. Does not know whose a seat is (`claim`). Invariant: a message
 //! to both peers is shown once, and as a repeat where the other one was offered it.
 
-use peer_proto::ids::{MessageId, PeerId};
+use peer_proto::ids::{MessageId, PeerId, Token};
 use peer_proto::message::Stage;
 use peer_proto::request::{Event, Push, Seat};
 
@@ -11,16 +11,26 @@ use crate::broker::Broker;
 use crate::check::check_seat;
 use crate::delivery::Transition;
 use crate::input::{ConnectionId, Facts};
-use crate::record::{DeliveryRecord, PeerRecord, delivery_to};
+use crate::record::{DeliveryRecord, PeerRecord, TokenDigest, delivery_to};
 use crate::rejection::Rejection;
 use crate::rules::claim::{Asker, Ownership};
 use crate::rules::sessions::set_host;
 use crate::state::mailbox::Entry;
-use crate::state::presence::{Session, add_alias, add_former, add_seat};
+use crate::state::presence::{Host, Session, add_alias, add_former, add_seat};
 use crate::step::Change;
 use crate::thing::{TaskRecord, Thing};
 use crate::turn::Turn;
 use crate::who::Caller;
+
+/// A session that moves to the peer that its seat belongs to.
+struct Moving {
+    /// The peer that the session was.
+    mine: PeerRecord,
+    owner: PeerId,
+    host: Host,
+    /// It holds the token that resumes the session.
+    holds_token: bool,
+}
 
 impl Broker {
     /// The client told the session which seat it sits on.
@@ -43,29 +53,47 @@ impl Broker {
         };
         let ownership = self.ownership(owner, Asker { host, seat: Some(&seat), ended: &facts.ended });
         if ownership == Ownership::Taken {
-            let (owner_name, my_name) = (self.name_of(owner), record.name.clone());
-            let text =
-                format!("another process claims the session of {owner_name}; it is {my_name}, and {owner_name} stays yours");
-            self.tell_owner(turn, owner, &text);
-            let notice = if self.presence.is_online(owner) {
-                format!("this client session is live as {owner_name} in another process: this one stays {my_name}")
-            } else {
-                format!("this client session is {owner_name}'s, which is expected back: this one stays {my_name}")
-            };
+            let notice = self.tell_seat_taken(turn, owner, &record.name);
             return self.stay(turn, caller, record, (token, digest), Some(notice));
         }
-        let holds_token = ownership == Ownership::Free;
+        let moving = Moving { mine: record, owner, host, holds_token: ownership == Ownership::Free };
+        self.move_session(turn, caller, moving, (token, digest), facts)
+    }
+
+    /// Tells the peer that has a seat that another session asked for it. Returns what that session is told.
+    fn tell_seat_taken(&mut self, turn: &mut Turn<'_>, owner: PeerId, my_name: &str) -> String {
+        let owner_name = self.name_of(owner);
+        let text = format!("another process claims the session of {owner_name}; it is {my_name}, and {owner_name} stays yours");
+        self.tell_owner(turn, owner, &text);
+        if self.presence.is_online(owner) {
+            format!("this client session is live as {owner_name} in another process: this one stays {my_name}")
+        } else {
+            format!("this client session is {owner_name}'s, which is expected back: this one stays {my_name}")
+        }
+    }
+
+    /// The session moves to the peer that the seat belongs to. A provisional peer goes with it, mail and name.
+    fn move_session(
+        &mut self,
+        turn: &mut Turn<'_>,
+        caller: Caller,
+        Moving { mine: record, owner, host, holds_token }: Moving,
+        (token, digest): (Token, TokenDigest),
+        facts: &Facts,
+    ) -> Result<(), Rejection> {
+        let mine = record.id;
         if holds_token {
             self.end_sessions_of_the_dead(turn, owner);
         }
-        // The session moves to the peer that the seat belongs to. A provisional peer goes with it, mail and name.
+        let Some(mut adopted) = self.presence.get(owner).cloned() else { return Err(Rejection::NotRegistered) };
         let handed_back = self.hand_back(turn, mine, caller.connection);
         let session = self.presence.detach(caller.connection, turn.now.wall).unwrap_or_else(|| Session::new(mine, host));
-        let Some(mut adopted) = self.presence.get(owner).cloned() else { return Err(Rejection::NotRegistered) };
         let came_online = !self.presence.is_online(owner);
         if holds_token {
             // Before the mail moves: what this session itself had offered is not a lost session's.
             self.count_forgotten_offers(turn, owner);
+            adopted.token = Some(digest);
+            set_host(&mut adopted, host);
         }
         let came_along = record.provisional && !self.presence.is_online(mine);
         if came_along {
@@ -83,18 +111,9 @@ impl Broker {
             }
             self.leave_peer(turn, mine);
         }
-        if holds_token {
-            adopted.token = Some(digest);
-            set_host(&mut adopted, host);
-        }
-        adopted.client.clone_from(&record.client);
-        adopted.client_version.clone_from(&record.client_version);
-        adopted.cwd.clone_from(&record.cwd);
-        adopted.git_root.clone_from(&record.git_root);
-        adopted.repo.clone_from(&record.repo);
-        adopted.host.clone_from(&record.host);
         adopted.last_seen = turn.now.wall;
         adopted.mode = session.mode.or(adopted.mode);
+        work_as(&mut adopted, record);
         self.update_peer(turn, adopted.clone());
         if came_along {
             self.move_tasks(turn, mine, owner);
@@ -130,7 +149,7 @@ impl Broker {
         turn: &mut Turn<'_>,
         caller: Caller,
         mut record: PeerRecord,
-        (token, digest): (peer_proto::ids::Token, crate::record::TokenDigest),
+        (token, digest): (Token, TokenDigest),
         notice: Option<String>,
     ) -> Result<(), Rejection> {
         let peer = record.id;
@@ -208,4 +227,14 @@ impl Broker {
             self.put_channel(turn, record);
         }
     }
+}
+
+/// A peer's session runs in the client and at the place of another record now.
+fn work_as(adopted: &mut PeerRecord, record: PeerRecord) {
+    adopted.client = record.client;
+    adopted.client_version = record.client_version;
+    adopted.cwd = record.cwd;
+    adopted.git_root = record.git_root;
+    adopted.repo = record.repo;
+    adopted.host = record.host;
 }

@@ -19,6 +19,7 @@ mod merge;
 mod pause;
 mod policy;
 
+mod audience;
 mod brake;
 mod sending;
 

@@ -29,6 +29,15 @@ const PRESENT_CHARS_MAX: usize = 500;
 /// Expired notes that one step takes out.
 const FORGOTTEN_AT_ONCE_MAX: usize = 256;
 
+/// A note as it will stand.
+struct Writing {
+    key: String,
+    value: String,
+    tags: Vec<String>,
+    expires_at: Option<Timestamp>,
+    author: String,
+}
+
 impl Broker {
     /// The note whose value this request needs.
     pub(crate) fn note_to_read(request: &NoteRequest) -> Option<String> {
@@ -65,7 +74,7 @@ impl Broker {
                 }
                 self.check_version(turn.now, &key, if_version, present)?;
                 let expires_at = ttl_ms.map(|ttl_ms| turn.now.wall.plus_ms(ttl_ms));
-                self.write_note(turn, caller, key, value, (tags, expires_at), author.name, facts)
+                self.write_note(turn, caller, Writing { key, value, tags, expires_at, author: author.name }, facts)
             }
             NoteRequest::Append { key, text } => {
                 check_key(&key)?;
@@ -74,7 +83,7 @@ impl Broker {
                     None => (text.clone(), Vec::new(), None),
                 };
                 check_text(&text)?;
-                self.write_note(turn, caller, key, value, (tags, expires_at), author.name, facts)
+                self.write_note(turn, caller, Writing { key, value, tags, expires_at, author: author.name }, facts)
             }
             NoteRequest::List { prefix, tag, after } => {
                 self.list_notes(turn, caller, &prefix, tag.as_deref(), after.as_deref());
@@ -102,17 +111,8 @@ impl Broker {
         Err(Rejection::VersionConflict { key: key.to_owned(), version, value })
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one fact each, and both callers have them at hand")]
-    fn write_note(
-        &mut self,
-        turn: &mut Turn<'_>,
-        caller: Caller,
-        key: String,
-        value: String,
-        (tags, expires_at): (Vec<String>, Option<Timestamp>),
-        author: String,
-        facts: &Facts,
-    ) -> Result<(), Rejection> {
+    fn write_note(&mut self, turn: &mut Turn<'_>, caller: Caller, writing: Writing, facts: &Facts) -> Result<(), Rejection> {
+        let Writing { key, value, tags, expires_at, author } = writing;
         if value.len() > NOTE_BYTES_MAX {
             let bound = format!("at most {NOTE_BYTES_MAX} bytes; this would be {}", value.len());
             return Err(Rejection::OutOfBounds { what: "the note", bound });

@@ -15,16 +15,16 @@ use crate::broker::Broker;
 use crate::delivery::Transition;
 use crate::input::{Facts, StoredMessage};
 use crate::rejection::{Crowd, Rejection};
+use crate::rules::audience::Audience;
 use crate::rules::notices::Notice;
-use crate::rules::sending::{Audience, Outgoing};
+use crate::rules::sending::Outgoing;
 use crate::state::channels::began_before;
 use crate::state::presence::is_same_place;
 use crate::step::Change;
 use crate::thing::{QuestionRecord, Thing, ThingKey};
 use crate::turn::Turn;
 use crate::who::Caller;
-use crate::wording;
-use crate::wording::Addressee;
+use crate::wording::{self, Addressee};
 
 impl Broker {
     pub(crate) fn ask_question(&mut self, turn: &mut Turn<'_>, caller: Caller, ask: Ask, facts: &Facts) -> Result<(), Rejection> {
@@ -60,20 +60,13 @@ impl Broker {
             idempotency_key,
         };
         let outgoing = Outgoing { send, kind: Kind::Question, audience };
-        let Some(head) = self.post(turn, caller, outgoing, facts)? else { return Ok(()) };
-        let record = QuestionRecord {
-            question: head.id,
-            asker: head.from.peer,
-            to: head.to.iter().map(|(peer, _)| *peer).collect(),
-            channel: head.channel,
-            state: QuestionState::Open,
-            asked_at: head.sent_at,
-            expires_at: head.expires_at.unwrap_or(head.sent_at.plus_ms(QUESTION_TTL_MS)),
-            answered: None,
-        };
+        self.post(turn, caller, outgoing, facts)
+    }
+
+    /// A question was sent.
+    pub(crate) fn open_question(&mut self, turn: &mut Turn<'_>, record: QuestionRecord) {
         self.put_question(turn, record);
         self.forget_old_questions(turn);
-        Ok(())
     }
 
     /// Whom a question to nobody in particular goes to: whoever is here and works in the same repository, or else in the
@@ -137,7 +130,7 @@ impl Broker {
             idempotency_key,
         };
         let audience = Some(Audience { peers: vec![asker], channel: None });
-        self.post(turn, caller, Outgoing { send, kind: Kind::Answer, audience }, facts).map(drop)
+        self.post(turn, caller, Outgoing { send, kind: Kind::Answer, audience }, facts)
     }
 
     fn closed(&self, record: &QuestionRecord) -> Rejection {
@@ -249,7 +242,7 @@ impl Broker {
 
     /// Whoever waits must be able to go on: it may wake.
     fn tell_asker(&mut self, turn: &mut Turn<'_>, record: &QuestionRecord, text: String) {
-        let thread = format!("t-{}", &record.question.to_string()[10..]);
+        let thread = record.question.default_thread();
         let reply_to = Some(record.question);
         let private = !self.is_public(record.channel.as_deref(), record.question);
         let channel = record.channel.clone();

@@ -38,7 +38,7 @@ impl Broker {
     /// Begins to count: `first` is the oldest message.
     pub(crate) fn start_retaining(&mut self, now: Now, text_bytes: u64, first: Option<MessageId>) {
         self.retaining.text_bytes = text_bytes;
-        let due_at = first.map(|first| accepted_by(first).plus_ms(self.shortest_ms()));
+        let due_at = first.map(|first| first.accepted_at().plus_ms(self.shortest_ms()));
         self.retaining.due_at = if self.is_too_much() { Some(now.wall) } else { due_at };
         if let Some(at) = self.tasks.first_ended() {
             self.retaining.bring_forward(at.plus_ms(self.config.retention.tasks_ms));
@@ -84,7 +84,7 @@ impl Broker {
         let mut ended = next.is_none();
         for stored in rows {
             // Whatever follows was accepted later: it is not due before this one would be.
-            let earliest = accepted_by(stored.head.id).plus_ms(self.shortest_ms());
+            let earliest = stored.head.id.accepted_at().plus_ms(self.shortest_ms());
             if earliest > now.wall && !self.is_over(&pass) {
                 pass.bring_forward(earliest);
                 ended = true;
@@ -209,9 +209,4 @@ impl Broker {
             }
         }
     }
-}
-
-/// The time in an id: the message was accepted then, or earlier where the clock went backwards.
-fn accepted_by(id: MessageId) -> Timestamp {
-    Timestamp((id.to_u128() >> 32) as u64)
 }

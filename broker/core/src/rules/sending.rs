@@ -1,28 +1,30 @@
 //! Sending: who may say what to whom, and what is stored when they do.
+//!
+//! A send is planned first, which changes nothing, and then committed, which refuses nothing. Knows brakes and policies. Does not
+//! know what becomes of a delivery once it is stored.
 
-use std::collections::BTreeSet;
-
-use peer_proto::ids::{MessageId, PeerId, unquoted};
-use peer_proto::limits::{IDEMPOTENCY_KEY_BYTES_MAX, RECIPIENTS_MAX, SOURCE_BYTES_MAX, SOURCES_MAX, TTL_MS_MAX, TTL_MS_MIN};
+use peer_proto::ids::{MessageId, PeerId};
+use peer_proto::limits::{RECIPIENTS_MAX, SOURCE_BYTES_MAX, SOURCES_MAX, TTL_MS_MAX, TTL_MS_MIN};
 use peer_proto::message::{Evidence, Intent, Kind, Sender, Stage};
 use peer_proto::policy::Policy;
 use peer_proto::question::FROM_MEMORY;
-use peer_proto::refusal::Refusal;
 use peer_proto::request::{DeliveryEvent, Reply, Send, Sent, SentDelivery};
 use peer_proto::text::is_blank;
 
 use crate::broker::Broker;
-use crate::check::{check_length, check_thread};
+use crate::check::{check_idempotency_key, check_length, check_thread};
 use crate::delivery::Transition;
 use crate::input::{Facts, Now, StoredMessage};
-use crate::names::NEAREST_MAX;
 use crate::record::{Brief, DeliveryRecord, MessageHead, MessageRecord};
 use crate::rejection::Rejection;
+use crate::rules::audience::Audience;
+use crate::rules::events::RefusedSend;
 use crate::rules::lease::Proof;
-use crate::state::channels::{is_channel_name, is_group};
+use crate::state::channels::is_group;
 use crate::state::mailbox::Entry;
-use crate::state::quota::Driver;
+use crate::state::quota::{Driver, Saying};
 use crate::step::Change;
+use crate::thing::QuestionRecord;
 use crate::turn::Turn;
 use crate::who::Caller;
 
@@ -34,150 +36,201 @@ pub(crate) struct Outgoing {
     pub(crate) audience: Option<Audience>,
 }
 
-/// Whom a message is for.
-pub(crate) struct Audience {
-    pub(crate) peers: Vec<PeerId>,
-    /// The channel or group that it is said in.
-    pub(crate) channel: Option<String>,
+/// What a send becomes. Nothing is changed yet.
+enum Posting<'a> {
+    /// It was accepted before: the first outcome, as it stands now.
+    Repeat(Sent),
+    New(Box<NewMessage<'a>>),
+}
+
+/// A message that will be stored.
+struct NewMessage<'a> {
+    head: MessageHead,
+    driver: Driver,
+    /// The recipients who take it, and whether it is held.
+    accepted: Vec<(PeerId, Stage)>,
+    refused: Vec<(PeerId, Rejection)>,
+    /// The message that its sender read, as this reply to it shows.
+    answers: Option<&'a StoredMessage>,
+    /// What the sender is told.
+    sent: Sent,
+}
+
+/// Why a send becomes nothing.
+enum Refused {
+    /// A refusal like any other: nothing remembers it.
+    Rejected(Rejection),
+    Braked(Box<Braked>),
+}
+
+impl From<Rejection> for Refused {
+    fn from(rejection: Rejection) -> Self {
+        Self::Rejected(rejection)
+    }
+}
+
+/// A send that a brake refused, or all its recipients. The person can look it up.
+struct Braked {
+    sender: Sender,
+    thread: String,
+    channel: Option<String>,
+    /// The brake's, or one of each recipient.
+    rejections: Vec<Rejection>,
+}
+
+/// A send as one recipient looks at it.
+#[derive(Clone, Copy)]
+struct Attempt<'a> {
+    now: Now,
+    send: &'a Send,
+    sender: &'a Sender,
+    driver: Driver,
+    original: Option<&'a StoredMessage>,
 }
 
 impl Broker {
     pub(crate) fn send(&mut self, turn: &mut Turn<'_>, caller: Caller, send: Send, facts: &Facts) -> Result<(), Rejection> {
-        self.post(turn, caller, Outgoing { send, kind: Kind::Message, audience: None }, facts).map(drop)
+        self.post(turn, caller, Outgoing { send, kind: Kind::Message, audience: None }, facts)
     }
 
-    /// Accepts a message, and says what was stored: nothing where all its recipients refused it, or where it is a repeat.
+    /// Plans a message and stores it. A send that a brake or all its recipients refused is answered here: what was refused is
+    /// remembered, with its text.
     pub(crate) fn post(
         &mut self,
         turn: &mut Turn<'_>,
         caller: Caller,
         outgoing: Outgoing,
         facts: &Facts,
-    ) -> Result<Option<MessageHead>, Rejection> {
-        let Outgoing { mut send, mut kind, audience } = outgoing;
+    ) -> Result<(), Rejection> {
+        match self.plan(turn.now, caller, &outgoing, facts) {
+            Ok(Posting::New(message)) => self.commit(turn, caller, outgoing.send, *message),
+            Ok(Posting::Repeat(sent)) => turn.reply(caller, Reply::Sent(sent)),
+            Err(Refused::Rejected(rejection)) => return Err(rejection),
+            Err(Refused::Braked(braked)) => self.refuse_send(turn, caller, &outgoing.send, &braked),
+        }
+        Ok(())
+    }
+
+    /// What becomes of a message. Changes nothing.
+    fn plan<'a>(&self, now: Now, caller: Caller, outgoing: &Outgoing, facts: &'a Facts) -> Result<Posting<'a>, Refused> {
+        let send = &outgoing.send;
         let (sender, driver) = self.sender(caller)?;
-        let limits = self.config.limits.clone();
-        check_send(&send, limits.text_bytes_max)?;
+        check_send(send, self.config.limits.text_bytes_max)?;
         let original = send.reply_to.map(|id| self.original(id, caller, facts)).transpose();
-        let chosen = audience.is_some();
-        let audience = match audience {
-            Some(audience) => Ok(audience),
-            None => self.audience(caller, &send, sender.peer, original.as_ref().ok().copied().flatten()),
+        let audience = match &outgoing.audience {
+            Some(audience) => Ok(audience.clone()),
+            None => self.audience(caller, send, sender.peer, original.as_ref().ok().copied().flatten()),
         };
         if let Some(prior) = &facts.prior {
             let recipients = audience.as_ref().ok().map(|audience| audience.peers.as_slice());
-            self.repeat(turn, caller, &send, prior, recipients, chosen)?;
-            return Ok(None);
+            return Ok(Posting::Repeat(self.repeat(caller, outgoing, prior, recipients)?));
         }
-        let (original, Audience { peers: recipients, channel }) = (original?, audience?);
+        let (original, Audience { peers, channel }) = (original?, audience?);
         if facts.disk_full {
-            return Err(Rejection::NoSpace);
+            return Err(Rejection::NoSpace.into());
         }
-        let id = MessageId::next(self.last_message, turn.now.wall, facts.entropy as u32);
+        let id = MessageId::next(self.last_message, now.wall, facts.entropy as u32);
         let thread = match (&send.thread, original) {
             (Some(thread), _) => thread.clone(),
             (None, Some(original)) => original.head.thread.clone(),
-            // The last digits of the message's id: its random part.
-            (None, None) => format!("t-{}", &id.to_string()[10..]),
+            (None, None) => id.default_thread(),
         };
-        let mut checked = self.check_pause(&sender, Some(&thread));
-        if checked.is_ok() {
-            checked = self.quota.check_sender(&limits, turn.now.mono_ms, sender.peer, &sender.name);
+        if let Err(rejection) = self.check_brakes(now, &sender, driver, &thread) {
+            return Err(Refused::Braked(Box::new(Braked { sender, thread, channel, rejections: vec![rejection] })));
         }
-        if checked.is_ok() && driver != Driver::Person {
-            checked = self.quota.check_thread(&limits, &thread, sender.peer);
+        let attempt = Attempt { now, send, sender: &sender, driver, original };
+        let verdicts: Vec<(PeerId, Result<Stage, Rejection>)> =
+            peers.into_iter().map(|peer| (peer, self.check_delivery(&attempt, peer))).collect();
+        if !verdicts.is_empty() && verdicts.iter().all(|(_, verdict)| verdict.is_err()) {
+            let rejections = verdicts.into_iter().filter_map(|(_, verdict)| verdict.err()).collect();
+            return Err(Refused::Braked(Box::new(Braked { sender, thread, channel, rejections })));
         }
-        if let Err(rejection) = checked {
-            if matches!(rejection, Rejection::ThreadPaused { .. }) {
-                self.use_up_thread(turn, &thread, channel.as_deref());
+        let deliveries = verdicts.iter().map(|(peer, verdict)| self.sent_delivery(caller, *peer, verdict.as_ref().copied()));
+        let sent = Sent { message: id, thread: thread.clone(), deduplicated: false, deliveries: deliveries.collect() };
+        let (mut accepted, mut refused) = (Vec::new(), Vec::new());
+        for (peer, verdict) in verdicts {
+            match verdict {
+                Ok(stage) => accepted.push((peer, stage)),
+                Err(rejection) => refused.push((peer, rejection)),
             }
-            let refusal = rejection.refusal(caller.addressee());
-            self.refuse_send(turn, caller, &sender, &send, channel.as_deref(), refusal);
-            return Ok(None);
         }
-        let first_reply = original.is_some_and(|original| {
-            self.delivery_of(&original.deliveries, sender.peer).is_some_and(|delivery| delivery.answered_by.is_none())
-        });
-        let braked = driver == Driver::Agent && !first_reply;
-        let verdicts: Vec<Result<Stage, Rejection>> =
-            recipients.iter().map(|peer| self.check_delivery(turn.now, &send, &sender, *peer, original, braked)).collect();
-        let rejections: Vec<&Rejection> = verdicts.iter().filter_map(|verdict| verdict.as_ref().err()).collect();
-        if let [first, others @ ..] = rejections.as_slice()
-            && rejections.len() == recipients.len()
-        {
-            // Nobody takes it: one refusal, with every recipient's own reason.
-            let mut refusal = first.refusal(caller.addressee());
-            for other in others {
-                refusal.message += &format!("; {other}");
-                self.quota.count_refused(other.code());
-            }
-            self.refuse_send(turn, caller, &sender, &send, channel.as_deref(), refusal);
-            return Ok(None);
-        }
-
-        for (peer, rejection) in
-            recipients.iter().zip(&verdicts).filter_map(|(peer, verdict)| Some((peer, verdict.as_ref().err()?)))
-        {
-            let refused = rejection.refusal(caller.addressee());
-            self.quota.count_refused(refused.code);
-            self.tell_refused_send(turn, &sender, &send, channel.as_deref(), self.name_of(*peer), &refused);
-        }
-        let taken = recipients.iter().zip(&verdicts).filter_map(|(peer, verdict)| Some((*peer, *verdict.as_ref().ok()?)));
-        let accepted: Vec<(PeerId, Stage)> = taken.collect();
+        // What an unknown agent's shell says for the person proves nothing of what the person has read.
+        let answers = original.filter(|_| caller.actor.is_some_and(|actor| actor.member().is_some()));
+        let is_answer = answers.is_some_and(|original| self.is_answer(sender.peer, original, &accepted));
+        let kind = if outgoing.kind == Kind::Message && is_answer { Kind::Answer } else { outgoing.kind };
+        let to = accepted.iter().map(|(peer, _)| (*peer, self.name_of(*peer))).collect();
         // A reply is as private as what it answers, whoever it goes to.
         let in_private = channel.as_deref().is_some_and(|name| self.is_private(name));
         let private = in_private || original.is_some_and(|original| original.head.private);
-        // What an unknown agent's shell says for the person proves nothing of what the person has read.
-        let outsider = caller.actor()?.member().is_none();
-        let original = original.filter(|_| !outsider);
-        if kind == Kind::Message && original.is_some_and(|original| self.is_answer(sender.peer, original, &accepted)) {
-            kind = Kind::Answer;
-        }
-        if kind == Kind::Answer && send.sources.is_empty() {
-            send.sources.push(FROM_MEMORY.to_owned());
-        }
-        let usual = if send.reply_to.is_some() { Intent::Inform } else { Intent::Request };
-        // Nobody is woken by what is said in a channel.
-        let quiet = channel.as_deref().is_some_and(|name| !is_group(name));
         let head = MessageHead {
             id,
-            from: sender.clone(),
-            to: accepted.iter().map(|(peer, _)| (*peer, self.name_of(*peer))).collect(),
-            intent: if quiet { Intent::Inform } else { send.intent.unwrap_or(usual) },
+            from: sender,
+            to,
+            intent: intent_of(send, channel.as_deref()),
             kind,
-            thread: thread.clone(),
+            thread,
             channel,
             reply_to: send.reply_to,
-            sent_at: turn.now.wall,
-            expires_at: send.ttl_ms.map(|ttl_ms| turn.now.wall.plus_ms(ttl_ms)),
-            sources: send.sources.clone(),
+            sent_at: now.wall,
+            expires_at: send.ttl_ms.map(|ttl_ms| now.wall.plus_ms(ttl_ms)),
+            sources: sources_of(send, kind),
             text_bytes: send.text.len() as u32,
             private,
         };
-        let brief = Brief::of(&head);
+        Ok(Posting::New(Box::new(NewMessage { head, driver, accepted, refused, answers, sent })))
+    }
+
+    /// Stores a planned message, tells its sender, and settles what it answers.
+    fn commit(&mut self, turn: &mut Turn<'_>, caller: Caller, send: Send, message: NewMessage<'_>) {
+        let NewMessage { head, driver, accepted, refused, answers, sent } = message;
+        for (peer, rejection) in &refused {
+            let refusal = rejection.refusal(caller.addressee());
+            self.quota.count_refused(refusal.code);
+            let refused = RefusedSend { sender: &head.from, send: &send, channel: head.channel.as_deref() };
+            self.tell_refused_send(turn, &refused, self.name_of(*peer), &refusal);
+        }
+        let (id, sender, kind) = (head.id, head.from.peer, head.kind);
         if let Some(key) = &send.idempotency_key {
-            turn.change(Change::PutIdempotencyKey { sender: sender.peer, key: key.clone(), message: id });
+            turn.change(Change::PutIdempotencyKey { sender, key: key.clone(), message: id });
         }
-        self.quota.count_send(turn.now.mono_ms, sender.peer, driver, &thread);
-        for (peer, _) in &accepted {
-            self.quota.count_delivery(&limits, turn.now.mono_ms, sender.peer, *peer, send.reply_to, &send.text);
+        self.quota.count_send(turn.now.mono_ms, sender, driver, &head.thread);
+        for (recipient, _) in &accepted {
+            let saying = Saying { sender, recipient: *recipient, reply_to: send.reply_to, text: &send.text };
+            self.quota.count_delivery(&self.config.limits, turn.now.mono_ms, saying);
         }
-        let text = send.text;
-        let deliveries = recipients
-            .iter()
-            .zip(&verdicts)
-            .map(|(peer, verdict)| self.sent_delivery(caller, *peer, verdict.as_ref().copied()))
-            .collect();
-        turn.reply(caller, Reply::Sent(Sent { message: id, thread, deduplicated: false, deliveries }));
-        let record = MessageRecord { head: head.clone(), idempotency_key: send.idempotency_key, text };
+        turn.reply(caller, Reply::Sent(sent));
+        let brief = Brief::of(&head);
+        let question = (kind == Kind::Question).then(|| QuestionRecord::asked(&head));
+        let record = MessageRecord { head, idempotency_key: send.idempotency_key, text: send.text };
         self.store_message(turn, record, &accepted, &brief);
-        if let Some(original) = original {
-            self.note_reply(turn, sender.peer, id, original);
+        if let Some(original) = answers {
+            self.note_reply(turn, sender, id, original);
             if kind == Kind::Answer {
-                self.close_answered(turn, original.head.id, (sender.peer, id));
+                self.close_answered(turn, original.head.id, (sender, id));
             }
         }
-        Ok(Some(head))
+        if let Some(question) = question {
+            self.open_question(turn, question);
+        }
+    }
+
+    /// A brake refused a whole send, or all its recipients did: the sender hears, with every recipient's own reason, and so
+    /// does whoever watches.
+    fn refuse_send(&mut self, turn: &mut Turn<'_>, caller: Caller, send: &Send, braked: &Braked) {
+        let Braked { sender, thread, channel, rejections } = braked;
+        let Some((first, others)) = rejections.split_first() else { return };
+        if matches!(first, Rejection::ThreadPaused { .. }) {
+            self.use_up_thread(turn, thread, channel.as_deref());
+        }
+        let mut refusal = first.refusal(caller.addressee());
+        self.quota.count_refused(refusal.code);
+        for other in others {
+            refusal.message += &format!("; {other}");
+            self.quota.count_refused(other.code());
+        }
+        let refused = RefusedSend { sender, send, channel: channel.as_deref() };
+        self.tell_refused_send(turn, &refused, send.to.join(","), &refusal);
+        turn.refuse(caller, refusal);
     }
 
     /// Stores a message with its deliveries, and lets those that are not held go on their way.
@@ -241,111 +294,23 @@ impl Broker {
         Ok(stored)
     }
 
-    fn audience(
-        &self,
-        caller: Caller,
-        send: &Send,
-        sender: PeerId,
-        original: Option<&StoredMessage>,
-    ) -> Result<Audience, Rejection> {
-        let mut recipients: Vec<PeerId> = Vec::new();
-        let mut channel: Option<(String, Vec<PeerId>)> = None;
-        let names = send.to.iter().flat_map(|name| name.split(',')).map(unquoted).filter(|name| !name.is_empty());
-        for (count, name) in names.enumerate() {
-            // Names count, not peers: the same one a hundred thousand times is as much work.
-            if count == RECIPIENTS_MAX {
-                return Err(Rejection::too_many_recipients());
-            }
-            if is_channel_name(name) {
-                let found = match self.audience_of(caller.actor()?, sender, name) {
-                    Ok(found) => found,
-                    Err(unknown) => {
-                        recipients.push(self.peer_for_channel(name, sender, unknown)?);
-                        continue;
-                    }
-                };
-                match &channel {
-                    Some((other, _)) if *other != found.0 => {
-                        let bound = "one channel or group, and names".to_owned();
-                        return Err(Rejection::OutOfBounds { what: "the list of recipients", bound });
-                    }
-                    _ => channel = Some(found),
-                }
-            } else if name.eq_ignore_ascii_case("all") && self.config.limits.broadcast_max > 0 {
-                recipients.extend(self.everybody_online(sender)?);
-            } else {
-                recipients.push(self.presence.resolve(name, Some(sender))?);
-            }
-        }
-        if let Some((name, members)) = channel {
-            let is_private = self.is_private(&name);
-            let outside = |peer: &&PeerId| is_private && **peer != PeerId::HUMAN && !members.contains(peer) && **peer != sender;
-            if let Some(stranger) = recipients.iter().find(outside) {
-                return Err(Rejection::OutsideChannel { channel: name, name: self.name_of(*stranger) });
-            }
-            recipients.extend(members);
-            return Ok(Audience { peers: each_once(recipients), channel: Some(name) });
-        }
-        if recipients.is_empty() {
-            let back = original.map(|original| &original.head.from).ok_or_else(Rejection::too_many_recipients)?;
-            if back.peer == PeerId::SYSTEM {
-                self.presence.resolve("system", None)?;
-            }
-            recipients.push(
-                self.presence
-                    .present(back.peer)
-                    .ok_or_else(|| Rejection::UnknownPeer { name: back.name.clone(), nearest: Vec::new() })?,
-            );
-        }
-        Ok(Audience { peers: each_once(recipients), channel: None })
-    }
-
-    /// The peer that was called as if it were a group, `@bob`; else the refusal, with peers of a like name among its offers.
-    fn peer_for_channel(&self, name: &str, sender: PeerId, unknown: Rejection) -> Result<PeerId, Rejection> {
-        let Rejection::UnknownChannel { name: asked, mut nearest } = unknown else { return Err(unknown) };
-        if is_group(name)
-            && let Ok(peer) = self.presence.resolve(name, Some(sender))
-        {
-            return Ok(peer);
-        }
-        nearest.extend(self.presence.nearest_names(&name[1..]));
-        nearest.truncate(NEAREST_MAX);
-        Err(Rejection::UnknownChannel { name: asked, nearest })
-    }
-
-    /// Whom a message to `all` goes to: every other agent that is here.
-    fn everybody_online(&self, sender: PeerId) -> Result<Vec<PeerId>, Rejection> {
-        let here = |peer: &PeerId| *peer != sender && *peer != PeerId::HUMAN && self.presence.is_online(*peer);
-        let online: Vec<PeerId> = self.presence.iter().map(|record| record.id).filter(here).collect();
-        let broadcast_max = self.config.limits.broadcast_max;
-        if online.is_empty() {
-            return Err(Rejection::NoMailbox { name: "all".to_owned(), why: "no other agent is online" });
-        }
-        if online.len() > broadcast_max as usize {
-            return Err(Rejection::BroadcastTooWide { online: online.len(), broadcast_max });
-        }
-        Ok(online)
-    }
-
     /// A known idempotency key: the first outcome, as it stands now. `recipients` is none where the request could not be
     /// accepted any more, such as after a recipient was forgotten: that changes nothing about what it was the first time.
     fn repeat(
         &self,
-        turn: &mut Turn<'_>,
         caller: Caller,
-        send: &Send,
-        prior: &(StoredMessage, String),
+        outgoing: &Outgoing,
+        (prior, text): &(StoredMessage, String),
         recipients: Option<&[PeerId]>,
-        chosen: bool,
-    ) -> Result<(), Rejection> {
-        let (prior, text) = prior;
+    ) -> Result<Sent, Rejection> {
+        let send = &outgoing.send;
         let head = &prior.head;
         let gone = |peer: &PeerId| self.presence.get(*peer).is_none();
         let names =
             |wanted: &str| send.to.iter().flat_map(|name| name.split(',')).any(|name| name.trim().eq_ignore_ascii_case(wanted));
         let same_recipients = match recipients {
             // Members come and go, and so does who is online.
-            _ if chosen || names("all") => true,
+            _ if outgoing.audience.is_some() || names("all") => true,
             _ if head.channel.is_some() => head.channel.as_deref().is_some_and(names),
             Some(recipients) => head.to.iter().all(|(peer, _)| recipients.contains(peer) || gone(peer)),
             None => head.to.iter().any(|(peer, _)| gone(peer)),
@@ -363,21 +328,20 @@ impl Broker {
                 self.sent_delivery(caller, delivery.peer, Ok(stage))
             })
             .collect();
-        let sent = Sent { message: head.id, thread: head.thread.clone(), deduplicated: true, deliveries };
-        turn.reply(caller, Reply::Sent(sent));
-        Ok(())
+        Ok(Sent { message: head.id, thread: head.thread.clone(), deduplicated: true, deliveries })
+    }
+
+    /// Whether this sender may say something in this thread now.
+    fn check_brakes(&self, now: Now, sender: &Sender, driver: Driver, thread: &str) -> Result<(), Rejection> {
+        let limits = &self.config.limits;
+        self.check_pause(sender, Some(thread))?;
+        self.quota.check_sender(limits, now.mono_ms, sender.peer, &sender.name)?;
+        if driver == Driver::Person { Ok(()) } else { self.quota.check_thread(limits, thread, sender.peer) }
     }
 
     /// Whether this recipient takes this message, and as what: stored or held.
-    fn check_delivery(
-        &self,
-        now: Now,
-        send: &Send,
-        sender: &Sender,
-        peer: PeerId,
-        original: Option<&StoredMessage>,
-        braked: bool,
-    ) -> Result<Stage, Rejection> {
+    fn check_delivery(&self, attempt: &Attempt<'_>, peer: PeerId) -> Result<Stage, Rejection> {
+        let Attempt { now, send, sender, driver, original } = *attempt;
         let limits = &self.config.limits;
         let name = self.name_of(peer);
         let stage = match self.rule_on(sender, peer, original) {
@@ -389,11 +353,18 @@ impl Broker {
         if pending >= limits.pending_per_peer {
             return Err(Rejection::MailboxFull { name, pending });
         }
-        if braked {
+        if driver == Driver::Agent && !self.is_first_reply(sender.peer, original) {
             self.quota.check_pair(limits, now.mono_ms, (sender.peer, &sender.name), (peer, &name))?;
-            self.quota.check_text(limits, now.mono_ms, sender.peer, (peer, &name), send.reply_to, &send.text)?;
+            let saying = Saying { sender: sender.peer, recipient: peer, reply_to: send.reply_to, text: &send.text };
+            self.quota.check_text(limits, now.mono_ms, saying, &name)?;
         }
         Ok(stage)
+    }
+
+    /// Whether the sender has a delivery of the message that it replies to, and has not replied to it before.
+    fn is_first_reply(&self, sender: PeerId, original: Option<&StoredMessage>) -> bool {
+        let own = original.and_then(|original| self.delivery_of(&original.deliveries, sender));
+        own.is_some_and(|delivery| delivery.answered_by.is_none())
     }
 
     fn sent_delivery(&self, caller: Caller, peer: PeerId, verdict: Result<Stage, &Rejection>) -> SentDelivery {
@@ -411,27 +382,19 @@ impl Broker {
             refusal: verdict.err().map(|rejection| rejection.refusal(caller.addressee())),
         }
     }
-
-    /// A brake refused the whole send: the sender hears, and so does whoever watches.
-    fn refuse_send(
-        &mut self,
-        turn: &mut Turn<'_>,
-        caller: Caller,
-        sender: &Sender,
-        send: &Send,
-        channel: Option<&str>,
-        refusal: Refusal,
-    ) {
-        self.quota.count_refused(refusal.code);
-        self.tell_refused_send(turn, sender, send, channel, send.to.join(","), &refusal);
-        turn.refuse(caller, refusal);
-    }
 }
 
-fn each_once(mut peers: Vec<PeerId>) -> Vec<PeerId> {
-    let mut seen = BTreeSet::new();
-    peers.retain(|peer| seen.insert(*peer));
-    peers
+/// Whether a message may wake its readers. Nobody is woken by what is said in a channel.
+fn intent_of(send: &Send, channel: Option<&str>) -> Intent {
+    let usual = if send.reply_to.is_some() { Intent::Inform } else { Intent::Request };
+    let is_quiet = channel.is_some_and(|name| !is_group(name));
+    if is_quiet { Intent::Inform } else { send.intent.unwrap_or(usual) }
+}
+
+/// What a message says that it rests on. An answer rests on something.
+fn sources_of(send: &Send, kind: Kind) -> Vec<String> {
+    let from_memory = kind == Kind::Answer && send.sources.is_empty();
+    if from_memory { vec![FROM_MEMORY.to_owned()] } else { send.sources.clone() }
 }
 
 fn check_send(send: &Send, text_bytes_max: u32) -> Result<(), Rejection> {
@@ -456,13 +419,5 @@ fn check_send(send: &Send, text_bytes_max: u32) -> Result<(), Rejection> {
     for source in &send.sources {
         check_length("a source", source, SOURCE_BYTES_MAX)?;
     }
-    if let Some(key) = &send.idempotency_key
-        && !(1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len())
-    {
-        return Err(Rejection::OutOfBounds {
-            what: "the idempotency key",
-            bound: format!("1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes"),
-        });
-    }
-    Ok(())
+    check_idempotency_key(send.idempotency_key.as_deref())
 }

@@ -66,36 +66,14 @@ impl Broker {
         let (peer, shared) = match found {
             Found::Free(peer) => (peer, false),
             Found::Shared(peer) => (peer, true),
-            Found::Nobody(name) => {
-                // The program that connected, and what started it.
-                let ancestors = self.presence.connections.get(&caller.connection).map(|open| open.ancestors.as_slice());
-                let processes: Vec<Process> = ancestors.unwrap_or_default().iter().take(2).copied().collect();
-                self.quota.check_newcomer(turn.now.mono_ms, &processes)?;
-                let peer = self.new_peer(turn, name, facts)?;
-                self.quota.count_newcomer(turn.now.mono_ms, &processes);
-                (peer, false)
-            }
+            Found::Nobody(name) => (self.newcomer(turn, caller, name, facts)?, false),
         };
         let notice = match conflict {
             _ if shared && self.presence.is_online(peer) => {
                 Some("another adapter of this client takes this peer's mail; this one only serves tools".to_owned())
             }
             _ if shared => None,
-            Some(Conflict::Taken(owner)) => {
-                let (owner_name, new_name) = (self.name_of(owner), self.name_of(peer));
-                let text =
-                    format!("another session asked to be {owner_name}; it is {new_name} now, and {owner_name} stays yours");
-                self.tell_owner(turn, owner, &text);
-                Some(if self.presence.is_online(owner) {
-                    format!("{owner_name} is live in another session: this one is {new_name}")
-                } else {
-                    format!("{owner_name} is another session's, which is expected back: this one is {new_name}")
-                })
-            }
-            Some(Conflict::Alias(owner)) => {
-                let (asked, owner_name) = (register.name.as_deref().unwrap_or(""), self.name_of(owner));
-                Some(format!("{asked} is an earlier name of {owner_name}: this session is {}", self.name_of(peer)))
-            }
+            Some(conflict) => Some(self.tell_conflict(turn, peer, conflict, register.name.as_deref())),
             None => None,
         };
         if !shared {
@@ -106,6 +84,44 @@ impl Broker {
         }
         let beginning = Beginning { peer, host, notice, takes_over: false, holds_token: !shared };
         self.begin_session(turn, caller, beginning, &register, facts)
+    }
+
+    /// A program registers that is no peer yet, as far as its processes may have more of them.
+    fn newcomer(
+        &mut self,
+        turn: &mut Turn<'_>,
+        caller: Caller,
+        name: Option<String>,
+        facts: &Facts,
+    ) -> Result<PeerId, Rejection> {
+        // The program that connected, and what started it.
+        let ancestors = self.presence.connections.get(&caller.connection).map(|open| open.ancestors.as_slice());
+        let processes: Vec<Process> = ancestors.unwrap_or_default().iter().take(2).copied().collect();
+        self.quota.check_newcomer(turn.now.mono_ms, &processes)?;
+        let peer = self.new_peer(turn, name, facts)?;
+        self.quota.count_newcomer(turn.now.mono_ms, &processes);
+        Ok(peer)
+    }
+
+    /// A session did not get the name or seat that it asked for. Tells whoever has it, and returns what the session is told.
+    fn tell_conflict(&mut self, turn: &mut Turn<'_>, peer: PeerId, conflict: Conflict, asked: Option<&str>) -> String {
+        let name = self.name_of(peer);
+        match conflict {
+            Conflict::Taken(owner) => {
+                let owner_name = self.name_of(owner);
+                let text = format!("another session asked to be {owner_name}; it is {name} now, and {owner_name} stays yours");
+                self.tell_owner(turn, owner, &text);
+                if self.presence.is_online(owner) {
+                    format!("{owner_name} is live in another session: this one is {name}")
+                } else {
+                    format!("{owner_name} is another session's, which is expected back: this one is {name}")
+                }
+            }
+            Conflict::Alias(owner) => {
+                let (asked, owner_name) = (asked.unwrap_or(""), self.name_of(owner));
+                format!("{asked} is an earlier name of {owner_name}: this session is {name}")
+            }
+        }
     }
 
     fn new_peer(&mut self, turn: &mut Turn<'_>, name: Option<String>, facts: &Facts) -> Result<PeerId, Rejection> {

@@ -7,9 +7,7 @@
 //! was there before it, so nothing ever waits for itself; creators and assignees follow a provisional peer to what it becomes.
 
 use peer_proto::ids::{PeerId, TaskId};
-use peer_proto::limits::{
-    IDEMPOTENCY_KEY_BYTES_MAX, PAGE_ENTRIES_MAX, TASK_NEEDS_MAX, TASK_TEXT_BYTES_MAX, TASK_TITLE_BYTES_MAX, TASKS_OPEN_MAX,
-};
+use peer_proto::limits::{PAGE_ENTRIES_MAX, TASK_NEEDS_MAX, TASK_TEXT_BYTES_MAX, TASK_TITLE_BYTES_MAX, TASKS_OPEN_MAX};
 use peer_proto::message::{Intent, Sender, Stage, Via};
 use peer_proto::policy::Policy;
 use peer_proto::request::{Event, Reply};
@@ -17,7 +15,7 @@ use peer_proto::task::{TaskAct, TaskDraft, TaskInfo, TaskRequest, TaskState, Tas
 use peer_proto::text::{is_blank, quoted, single_line};
 
 use crate::broker::Broker;
-use crate::check::check_length;
+use crate::check::{check_idempotency_key, check_length};
 use crate::input::{Facts, Now};
 use crate::rejection::{Crowd, Rejection};
 use crate::rules::notices::Notice;
@@ -26,12 +24,12 @@ use crate::step::Change;
 use crate::thing::{TaskRecord, Thing, ThingKey};
 use crate::turn::Turn;
 use crate::who::Caller;
-use crate::wording;
-use crate::wording::Addressee;
+use crate::wording::{self, Addressee};
 
 /// Who changes a task.
 #[derive(Clone, Debug)]
 struct Hand {
+    caller: Caller,
     sender: Sender,
     /// The person may do what the creator may.
     is_person: bool,
@@ -52,15 +50,15 @@ impl Broker {
         facts: &Facts,
     ) -> Result<(), Rejection> {
         let (sender, _) = self.sender(caller)?;
-        let hand = Hand { is_person: caller.actor()?.is_person(), sender };
+        let hand = Hand { caller, is_person: caller.actor()?.is_person(), sender };
         let changes = matches!(request, TaskRequest::Create(_) | TaskRequest::Change { .. });
         // Whose hand it is decides what it may do: where that cannot be told, it is not taken for the person's.
         if changes && hand.is(PeerId::HUMAN) && hand.sender.via != Via::Person && !hand.is_person {
             return Err(Rejection::NotPermitted { act: "changing tasks from the shell of an agent that cannot be told" });
         }
         match request {
-            TaskRequest::Create(draft) => self.create_task(turn, caller, &hand, draft, facts),
-            TaskRequest::Change { task, act } => self.change_task(turn, caller, &hand, task, act, facts),
+            TaskRequest::Create(draft) => self.create_task(turn, &hand, draft, facts),
+            TaskRequest::Change { task, act } => self.change_task(turn, &hand, task, act, facts),
             TaskRequest::List(query) => self.list_tasks(turn, caller, hand.sender.peer, query),
             TaskRequest::Show(task) => {
                 let task = self.task_info(self.tasks.get(task)?);
@@ -70,38 +68,14 @@ impl Broker {
         }
     }
 
-    fn create_task(
-        &mut self,
-        turn: &mut Turn<'_>,
-        caller: Caller,
-        hand: &Hand,
-        draft: TaskDraft,
-        facts: &Facts,
-    ) -> Result<(), Rejection> {
-        let TaskDraft { title, description, assignee, mut needs, idempotency_key } = draft;
-        let title = single_line(&title);
-        check_words("the title", &title)?;
-        check_length("the title", &title, TASK_TITLE_BYTES_MAX)?;
-        check_length("the description", &description, TASK_TEXT_BYTES_MAX)?;
-        if idempotency_key.as_ref().is_some_and(|key| !(1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len())) {
-            let bound = format!("1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes");
-            return Err(Rejection::OutOfBounds { what: "the idempotency key", bound });
-        }
-        needs.sort();
-        needs.dedup();
-        if needs.len() > TASK_NEEDS_MAX {
-            return Err(Rejection::OutOfBounds { what: "the list of needs", bound: format!("at most {TASK_NEEDS_MAX}") });
-        }
-        let again = |task: &&TaskRecord| task.idempotency_key == idempotency_key && hand.is(task.creator);
-        if let Some(task) = idempotency_key.as_ref().and_then(|_| self.tasks.iter().find(again)) {
-            if (&task.title, &task.description, &task.needs) != (&title, &description, &needs) {
-                let bound = format!("a new one for a new task; this one named {}", task.id);
-                return Err(Rejection::OutOfBounds { what: "the idempotency key", bound });
-            }
+    fn create_task(&mut self, turn: &mut Turn<'_>, hand: &Hand, draft: TaskDraft, facts: &Facts) -> Result<(), Rejection> {
+        let draft = checked_draft(draft)?;
+        if let Some(task) = self.made_before(hand, &draft)? {
             let task = self.task_info(task);
-            turn.reply(caller, Reply::Tasks { tasks: vec![task], next: None });
+            turn.reply(hand.caller, Reply::Tasks { tasks: vec![task], next: None });
             return Ok(());
         }
+        let TaskDraft { title, description, assignee, needs, idempotency_key } = draft;
         for needed in &needs {
             let state = self.tasks.get(*needed)?.state;
             if matches!(state, TaskState::Failed | TaskState::Cancelled) {
@@ -135,16 +109,26 @@ impl Broker {
         };
         turn.change(Change::PutNextTask(TaskId(id.0 + 1)));
         self.put_task(turn, task.clone());
-        turn.reply(caller, Reply::Tasks { tasks: vec![self.task_info(&task)], next: None });
+        turn.reply(hand.caller, Reply::Tasks { tasks: vec![self.task_info(&task)], next: None });
         self.tell_assignee(turn, hand, &task);
         self.forget_tasks(turn, self.tasks.surplus());
         Ok(())
     }
 
+    /// The task that this hand made under the same idempotency key, where the draft is the same.
+    fn made_before(&self, hand: &Hand, draft: &TaskDraft) -> Result<Option<&TaskRecord>, Rejection> {
+        let again = |task: &&TaskRecord| task.idempotency_key == draft.idempotency_key && hand.is(task.creator);
+        let Some(task) = draft.idempotency_key.as_ref().and_then(|_| self.tasks.iter().find(again)) else { return Ok(None) };
+        if (&task.title, &task.description, &task.needs) == (&draft.title, &draft.description, &draft.needs) {
+            return Ok(Some(task));
+        }
+        let bound = format!("a new one for a new task; this one named {}", task.id);
+        Err(Rejection::OutOfBounds { what: "the idempotency key", bound })
+    }
+
     fn change_task(
         &mut self,
         turn: &mut Turn<'_>,
-        caller: Caller,
         hand: &Hand,
         id: TaskId,
         act: TaskAct,
@@ -157,7 +141,7 @@ impl Broker {
             return Err(Rejection::NoSpace);
         }
         if task == before {
-            turn.reply(caller, Reply::Tasks { tasks: vec![self.task_info(&task)], next: None });
+            turn.reply(hand.caller, Reply::Tasks { tasks: vec![self.task_info(&task)], next: None });
             return Ok(());
         }
         self.check_rate(turn.now, hand)?;
@@ -170,7 +154,7 @@ impl Broker {
         let is_unwatched = is_held(task.state) && task.assignee.is_some_and(|holder| !self.may_hold(holder));
         self.tasks.set_unreviewed(self.tasks.is_unreviewed() || is_unwatched);
         self.put_task(turn, task.clone());
-        turn.reply(caller, Reply::Tasks { tasks: vec![self.task_info(&task)], next: None });
+        turn.reply(hand.caller, Reply::Tasks { tasks: vec![self.task_info(&task)], next: None });
         self.tell_change(turn, hand, &before, &task);
         Ok(())
     }
@@ -312,7 +296,8 @@ impl Broker {
             format!("it waits for {}", listed(&waits))
         };
         let text = format!("{} gave you task {}: {}\n{when}", hand.sender.name, task.id, quoted(&task.title));
-        self.task_news(turn, hand, assignee, Intent::Request, task, text);
+        let notice = Notice::new(assignee, task.id.to_string(), text);
+        self.task_news(turn, hand, Notice { intent: Intent::Request, ..notice });
     }
 
     fn tell_change(&mut self, turn: &mut Turn<'_>, hand: &Hand, before: &TaskRecord, task: &TaskRecord) {
@@ -328,7 +313,8 @@ impl Broker {
             // Its creator may wait for the end, or can help; who lost it must stop.
             let acts = task.state.is_final() || task.state == TaskState::Blocked || before.assignee == Some(peer);
             let intent = if acts { Intent::Request } else { Intent::Inform };
-            self.task_news(turn, hand, peer, intent, task, news.clone());
+            let notice = Notice::new(peer, task.id.to_string(), news.clone());
+            self.task_news(turn, hand, Notice { intent, ..notice });
         }
         if task.state.is_final() || before.state.is_final() {
             self.tell_dependents(turn, hand, task);
@@ -375,20 +361,21 @@ impl Broker {
             concerned.dedup();
             for peer in concerned {
                 if !hand.is(peer) || changed.state == TaskState::Completed {
-                    self.task_news(turn, hand, peer, intent, &task, text.clone());
+                    let notice = Notice::new(peer, task.id.to_string(), text.clone());
+                    self.task_news(turn, hand, Notice { intent, ..notice });
                 }
             }
         }
     }
 
     /// News that somebody's act brings. What the reader would not take from them in a message does not reach it this way.
-    fn task_news(&mut self, turn: &mut Turn<'_>, hand: &Hand, to: PeerId, intent: Intent, task: &TaskRecord, text: String) {
-        let stage = match self.rule_on(&hand.sender, to, None) {
+    fn task_news(&mut self, turn: &mut Turn<'_>, hand: &Hand, notice: Notice) {
+        let stage = match self.rule_on(&hand.sender, notice.to, None) {
             Policy::Accept => Stage::Stored,
             Policy::Hold => Stage::Held,
             Policy::Refuse => return,
         };
-        self.post_notice(turn, Notice { stage, intent, ..Notice::new(to, task.id.to_string(), text) });
+        self.post_notice(turn, Notice { stage, ..notice });
     }
 
     /// A session ended for good: what it held is open again. Of a peer that is forgotten, also what it was to do. The
@@ -516,6 +503,21 @@ fn end(task: &mut TaskRecord, state: TaskState, words: String) -> Result<(), Rej
 /// Whether an act that ends a task did so before, by the same hand and with the same words: its answer was lost.
 fn repeats(task: &TaskRecord, by_the_same: bool, state: TaskState, words: &str) -> bool {
     by_the_same && task.state == state && task.result == words
+}
+
+/// The draft within its bounds: the title in one line, each need once.
+fn checked_draft(mut draft: TaskDraft) -> Result<TaskDraft, Rejection> {
+    draft.title = single_line(&draft.title);
+    check_words("the title", &draft.title)?;
+    check_length("the title", &draft.title, TASK_TITLE_BYTES_MAX)?;
+    check_length("the description", &draft.description, TASK_TEXT_BYTES_MAX)?;
+    check_idempotency_key(draft.idempotency_key.as_deref())?;
+    draft.needs.sort();
+    draft.needs.dedup();
+    if draft.needs.len() > TASK_NEEDS_MAX {
+        return Err(Rejection::OutOfBounds { what: "the list of needs", bound: format!("at most {TASK_NEEDS_MAX}") });
+    }
+    Ok(draft)
 }
 
 fn check_words(what: &'static str, words: &str) -> Result<(), Rejection> {

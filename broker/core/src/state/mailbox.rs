@@ -145,6 +145,21 @@ impl Mailbox {
         Some(entry)
     }
 
+    /// Checks that the counters and indexes are those of the entries.
+    pub(crate) fn assert_invariants(&self) {
+        let mut counted = Self::default();
+        for entry in self.entries.values() {
+            counted.count(entry, true);
+        }
+        assert_eq!((self.held, self.leased, self.window_bytes), (counted.held, counted.leased, counted.window_bytes));
+        assert_eq!((&self.ready, &self.window), (&counted.ready, &counted.window));
+        for message in &self.ready {
+            let entry = &self.entries[message];
+            let is_ready = entry.lease.is_none() && entry.record.stage != Stage::Held;
+            assert!(is_ready, "{message} is ready while it is neither leased nor held");
+        }
+    }
+
     fn count(&mut self, entry: &Entry, add: bool) {
         let held = entry.record.stage == Stage::Held;
         if entry.lease.is_none() && !held {

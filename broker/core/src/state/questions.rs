@@ -5,8 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use peer_proto::ids::{MessageId, Timestamp};
+use peer_proto::limits::QUESTION_TTL_MS;
 use peer_proto::question::QuestionState;
 
+use crate::record::MessageHead;
 use crate::thing::QuestionRecord;
 
 /// Closed questions that are kept; beyond it the oldest are forgotten. Their messages stay.
@@ -18,6 +20,22 @@ pub(crate) struct Questions {
     by_id: BTreeMap<MessageId, QuestionRecord>,
     /// The open ones, by the end of their time.
     open: BTreeSet<(Timestamp, MessageId)>,
+}
+
+impl QuestionRecord {
+    /// An open question, as its message asks it.
+    pub(crate) fn asked(head: &MessageHead) -> Self {
+        Self {
+            question: head.id,
+            asker: head.from.peer,
+            to: head.to.iter().map(|(peer, _)| *peer).collect(),
+            channel: head.channel.clone(),
+            state: QuestionState::Open,
+            asked_at: head.sent_at,
+            expires_at: head.expires_at.unwrap_or(head.sent_at.plus_ms(QUESTION_TTL_MS)),
+            answered: None,
+        }
+    }
 }
 
 impl Questions {

@@ -57,10 +57,28 @@ pub(crate) struct Quota {
     refused: BTreeMap<ErrorCode, u64>,
 }
 
-/// When each text was said last: by whom, to whom, in reply to what, and its digest.
+/// Something that one peer says to another.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Saying<'a> {
+    pub(crate) sender: PeerId,
+    pub(crate) recipient: PeerId,
+    pub(crate) reply_to: Option<MessageId>,
+    pub(crate) text: &'a str,
+}
+
+/// By whom, to whom, in reply to what, and the text's digest.
+type SaidKey = (PeerId, PeerId, Option<MessageId>, u64);
+
+impl Saying<'_> {
+    fn key(&self) -> SaidKey {
+        (self.sender, self.recipient, self.reply_to, fnv1a(self.text))
+    }
+}
+
+/// When each text was said last.
 #[derive(Debug, Default)]
 struct Said {
-    at: BTreeMap<(PeerId, PeerId, Option<MessageId>, u64), u64>,
+    at: BTreeMap<SaidKey, u64>,
     /// How many there may be before those that are too old to matter are looked for, as in [`Rates`].
     searched_beyond: usize,
 }
@@ -133,13 +151,11 @@ impl Quota {
         &self,
         limits: &Limits,
         now_ms: u64,
-        sender: PeerId,
-        (recipient, recipient_name): (PeerId, &str),
-        reply_to: Option<MessageId>,
-        text: &str,
+        saying: Saying<'_>,
+        recipient_name: &str,
     ) -> Result<(), Rejection> {
         let window_ms = u64::from(limits.identical_text_ms);
-        match self.said.at.get(&(sender, recipient, reply_to, fnv1a(text))) {
+        match self.said.at.get(&saying.key()) {
             Some(said_at) if now_ms.saturating_sub(*said_at) < window_ms => {
                 let ago_ms = now_ms.saturating_sub(*said_at);
                 Err(Rejection::IdenticalText { name: recipient_name.to_owned(), ago_ms, retry_after_ms: window_ms - ago_ms })
@@ -201,23 +217,15 @@ impl Quota {
     }
 
     /// Counts one accepted delivery.
-    pub(crate) fn count_delivery(
-        &mut self,
-        limits: &Limits,
-        now_ms: u64,
-        sender: PeerId,
-        recipient: PeerId,
-        reply_to: Option<MessageId>,
-        text: &str,
-    ) {
-        self.pairs.count((sender, recipient), now_ms);
+    pub(crate) fn count_delivery(&mut self, limits: &Limits, now_ms: u64, saying: Saying<'_>) {
+        self.pairs.count((saying.sender, saying.recipient), now_ms);
         let window_ms = u64::from(limits.identical_text_ms);
         if window_ms > 0 {
             if self.said.at.len() >= RATES_MAX.max(self.said.searched_beyond) {
                 self.said.at.retain(|_, said_at| now_ms.saturating_sub(*said_at) < window_ms);
                 self.said.searched_beyond = 2 * self.said.at.len();
             }
-            self.said.at.insert((sender, recipient, reply_to, fnv1a(text)), now_ms);
+            self.said.at.insert(saying.key(), now_ms);
         }
     }
 
@@ -401,11 +409,12 @@ mod tests {
     fn an_identical_text_is_refused_for_as_long_as_configured() {
         let limits = Limits { identical_text_ms: 60_000, ..Limits::default() };
         let mut quota = Quota::default();
-        quota.count_delivery(&limits, 0, A, B, None, "hi");
-        assert!(quota.check_text(&limits, 1, A, (B, "b"), None, "hi").is_err());
-        assert!(quota.check_text(&limits, 1, A, (B, "b"), None, "ho").is_ok());
-        quota.count_delivery(&limits, 1, A, B, None, "ho");
-        assert!(quota.check_text(&limits, 2, A, (B, "b"), None, "hi").is_err(), "also with another text between them");
-        assert!(quota.check_text(&limits, 60_000, A, (B, "b"), None, "hi").is_ok());
+        let saying = |text| Saying { sender: A, recipient: B, reply_to: None, text };
+        quota.count_delivery(&limits, 0, saying("hi"));
+        assert!(quota.check_text(&limits, 1, saying("hi"), "b").is_err());
+        assert!(quota.check_text(&limits, 1, saying("ho"), "b").is_ok());
+        quota.count_delivery(&limits, 1, saying("ho"));
+        assert!(quota.check_text(&limits, 2, saying("hi"), "b").is_err(), "also with another text between them");
+        assert!(quota.check_text(&limits, 60_000, saying("hi"), "b").is_ok());
     }
 }
