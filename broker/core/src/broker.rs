@@ -1,4 +1,6 @@
-//! The one match from input to room, and the state that the rooms share.
+//! The one match from input to room, time, and the state that the rooms share.
+//!
+//! Knows every room of `state`, and calls the rules by name. Does not know what they decide.
 
 use peer_proto::ids::{MessageId, PeerId, Timestamp};
 use peer_proto::limits::{CLOCK_STEP_GRACE_MS, EXPIRY_GRACE_MS, MESSAGES_PER_REQUEST_MAX};
@@ -43,6 +45,18 @@ pub struct Config {
 const CLOCK_DRIFT_MS: u64 = 5_000;
 
 /// All rules and all that they remember.
+///
+/// The shell calls it from one thread. For each batch, with one [`Step`] for its decisions:
+///
+/// 1. [`Broker::handle_timeout`], at the latest when [`Broker::poll_timeout`] said after the batch before.
+/// 2. For each input: if it is a request, [`Broker::lookups`] says what the store must be asked about it, and what the shell
+///    reads there becomes [`Facts`]. If [`Step::outdates`] says that this batch has changed one of these values, the shell commits
+///    first. Then [`Broker::handle`], at once: nothing else may be handled between a request's lookups and its handling.
+/// 3. The shell commits all changes of the step, and then carries out its effects in order. If the commit fails, it carries out
+///    none of them and drops the broker, which would remember what the store does not have.
+///
+/// When nothing arrives, and before the next batch where somebody waits for it, [`Broker::poll_sweep`] says which messages
+/// retention looks at next. The shell reads them, calls [`Broker::sweep`] with them, and commits that step by itself.
 #[derive(Debug)]
 pub struct Broker {
     pub(crate) config: Config,
