@@ -10,7 +10,7 @@ use peer_proto::settings::Limits;
 
 use crate::input::{ConnectionId, Facts, Input, Lookups, Now};
 use crate::record::{Image, PausesRecord, PeerRecord, SettingsRecord};
-use crate::rejection::Rejection;
+use crate::rejection::{Act, Rejection};
 use crate::retention::Retention;
 use crate::state::channels::Channels;
 use crate::state::hook_calls::HookCalls;
@@ -236,7 +236,7 @@ impl Broker {
                 Ok(())
             }
             Request::Shutdown => {
-                caller.check_person("stopping the broker")?;
+                caller.check_person(Act::StopBroker)?;
                 turn.reply(caller, Reply::Done);
                 turn.effect(Effect::Stop);
                 Ok(())

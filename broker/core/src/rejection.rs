@@ -8,6 +8,82 @@ use peer_proto::task::TaskState;
 /// When trying again makes sense where a mailbox is full: nobody knows when its reader will read.
 const MAILBOX_FULL_RETRY_MS: u64 = 60_000;
 
+/// What only the person may do, or only whoever owns the thing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is worded in wording.rs, and a comment would repeat it")]
+pub enum Act {
+    ReadOthersInbox,
+    ReadOthersMail,
+    ChangeChannels,
+    RegisterAsPeer,
+    RenameOther,
+    RenamePeer,
+    RenamePerson,
+    EndSession,
+    OfferTerminal,
+    AnswerForPerson,
+    WithdrawOthers,
+    Requeue,
+    Reassign,
+    Drop,
+    SpeakAsHook,
+    Purge,
+    Pause,
+    Resume,
+    SettlePersonsMail,
+    AckPersonsMail,
+    ChangeTasksUntold,
+    GiveAwayTask,
+    CancelTask,
+    ReopenTask,
+    SetPolicy,
+    ConsentToInboxSockets,
+    ReleaseHeld,
+    StopBroker,
+    UsePeerctl,
+}
+
+/// Why a name that is understood leads to no mailbox.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoMailbox {
+    /// It is the broker itself.
+    Broker,
+    /// Messages to everybody are off.
+    BroadcastOff,
+    /// A message to everybody would reach nobody.
+    NobodyOnline,
+}
+
+/// How a question ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum QuestionEnd {
+    /// This peer answered it, with this message.
+    Answered(String, MessageId),
+    /// Its asker withdrew it.
+    Withdrawn,
+    /// Its time ended.
+    Expired,
+}
+
+/// What stands in the way of a change to a task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TaskBar {
+    /// It failed or was cancelled, so no task can need it.
+    WillNotComplete,
+    /// It has ended.
+    Ended,
+    /// It has ended, and reopening it is the way on.
+    ReopenFirst,
+    /// It has not ended.
+    NotEnded,
+    /// Nobody holds it, and claiming it is the way on.
+    ClaimFirst,
+    /// Nobody has it.
+    NobodyHasIt,
+    /// These must be complete first.
+    WaitsFor(Vec<TaskId>),
+}
+
 /// A refused request. Nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rejection {
@@ -29,7 +105,7 @@ pub enum Rejection {
         /// What was asked for.
         name: String,
         /// Why not.
-        why: &'static str,
+        why: NoMailbox,
     },
     /// No such message, or not the caller's.
     UnknownMessage(MessageId),
@@ -115,7 +191,7 @@ pub enum Rejection {
     /// Only the person may.
     NotPermitted {
         /// What was tried.
-        act: &'static str,
+        act: Act,
     },
     /// The message is not where it could be acted on.
     TooLate {
@@ -217,9 +293,7 @@ pub enum Rejection {
         /// The question.
         question: MessageId,
         /// How it ended.
-        why: String,
-        /// The answer, where it has one.
-        answer: Option<MessageId>,
+        ended: QuestionEnd,
     },
     /// There are as many of them as there may be.
     TooMany {
@@ -258,7 +332,7 @@ pub enum Rejection {
         /// Where it stands.
         state: TaskState,
         /// Why not.
-        why: String,
+        why: TaskBar,
     },
     // ---- what the shell around the rules refuses
     /// The frame is no request of the protocol.

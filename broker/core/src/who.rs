@@ -8,7 +8,7 @@ use peer_proto::message::Via;
 use peer_proto::request::RequestId;
 
 use crate::input::ConnectionId;
-use crate::rejection::Rejection;
+use crate::rejection::{Act, Rejection};
 
 /// Who acts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,14 +80,14 @@ impl Caller {
     }
 
     /// Refuses what only the person may do. `act` says what that is.
-    pub(crate) fn check_person(self, act: &'static str) -> Result<(), Rejection> {
+    pub(crate) fn check_person(self, act: Act) -> Result<(), Rejection> {
         if self.actor()?.is_person() { Ok(()) } else { Err(Rejection::NotPermitted { act }) }
     }
 
     /// Refuses what is for `peerctl` alone.
     pub(crate) fn check_operator(self) -> Result<(), Rejection> {
         match self.actor()? {
-            Actor::Session(_) => Err(Rejection::NotPermitted { act: "this" }),
+            Actor::Session(_) => Err(Rejection::NotPermitted { act: Act::UsePeerctl }),
             Actor::Person | Actor::Shell { .. } => Ok(()),
         }
     }
@@ -98,7 +98,7 @@ impl Caller {
     }
 
     /// Whose mail the caller may settle: a session its own, the person theirs.
-    pub(crate) fn mail_owner(self, act: &'static str) -> Result<PeerId, Rejection> {
+    pub(crate) fn mail_owner(self, act: Act) -> Result<PeerId, Rejection> {
         match self.actor()? {
             Actor::Session(peer) => Ok(peer),
             actor if actor.is_person() => Ok(PeerId::HUMAN),

@@ -11,7 +11,7 @@ use peer_proto::limits::{CHANNEL_NAME_CHARS_MAX, NAME_CHARS_MAX};
 use peer_proto::message::Cause;
 use peer_proto::refusal::Refusal;
 
-use crate::rejection::{Crowd, Rejection, Standing};
+use crate::rejection::{Act, Crowd, NoMailbox, QuestionEnd, Rejection, Standing, TaskBar};
 use crate::who::{Actor, Caller};
 
 /// For whom a text is worded.
@@ -206,8 +206,8 @@ impl Rejection {
                 "leave it to those whom you asked",
                 format!("where you need no answer, `peerctl cancel {question}` withdraws it"),
             ),
-            Self::QuestionClosed { answer: Some(_), .. } => "its asker has the answer; if you know better, send a message".into(),
-            Self::QuestionClosed { answer: None, .. } => "nobody waits for it; if it still matters, send a message".into(),
+            Self::QuestionClosed { ended: QuestionEnd::Answered(..), .. } => "its asker has the answer; if you know better, send a message".into(),
+            Self::QuestionClosed { .. } => "nobody waits for it; if it still matters, send a message".into(),
 
             Self::UnknownNote { .. } => {
                 format!("list the keys: {}", to.pick("memory(action=\"list\")", "`peerctl memory list`"))
@@ -302,7 +302,7 @@ impl fmt::Display for Rejection {
             Self::AlreadyRegistered => f.write_str("this connection is a session already"),
             Self::HelloTwice => f.write_str("hello was said on this connection already"),
             Self::UnknownPeer { name, .. } => write!(f, "no peer is called {name:?}"),
-            Self::NoMailbox { name, why } => write!(f, "{name:?} cannot be written to: {why}"),
+            Self::NoMailbox { name, why } => write!(f, "{name:?} cannot be written to: {}", no_mailbox(*why)),
             Self::UnknownMessage(message) => write!(f, "no message {message} that concerns you"),
             Self::DamagedMessage(message) => {
                 write!(f, "the record of message {message} in the database is damaged, and its text is lost")
@@ -325,7 +325,7 @@ impl fmt::Display for Rejection {
             Self::RefusedByPolicy { name } => {
                 write!(f, "{name} takes no mail from other sessions: its inbound policy is refuse")
             }
-            Self::NotPermitted { act } => write!(f, "{act} is for the person, not for an agent or its shell"),
+            Self::NotPermitted { act } => write!(f, "{} is for the person, not for an agent or its shell", act_words(*act)),
             Self::TooLate { message, standing } => write!(f, "it is too late for {message}: {}", stands(*standing)),
             Self::NoSession { name } => write!(f, "{name} has no session that could be ended: it is offline"),
             Self::HookGone => f.write_str("the hook does not wait for its answer any more"),
@@ -354,7 +354,14 @@ impl fmt::Display for Rejection {
             Self::AskedOneself => f.write_str("a question to yourself alone has nobody who may answer it"),
             Self::UnknownQuestion(question) => write!(f, "no question {question} that you were asked"),
             Self::OwnQuestion(question) => write!(f, "question {question} is your own"),
-            Self::QuestionClosed { question, why, .. } => write!(f, "question {question} is closed: {why}"),
+            Self::QuestionClosed { question, ended } => {
+                write!(f, "question {question} is closed: ")?;
+                match ended {
+                    QuestionEnd::Answered(by, answer) => write!(f, "{by} answered it with {answer}"),
+                    QuestionEnd::Withdrawn => f.write_str("its asker withdrew it"),
+                    QuestionEnd::Expired => f.write_str("its time ended"),
+                }
+            }
             Self::TooMany { what, count } => write!(f, "there are {count} {} already", crowd(*what)),
             Self::UnknownNote { key } => write!(f, "there is no note {key:?}"),
             Self::VersionConflict { key, version, value } => {
@@ -362,7 +369,7 @@ impl fmt::Display for Rejection {
             }
             Self::UnknownTask(task) => write!(f, "there is no task {task}"),
             Self::TaskHeld { task, holder } => write!(f, "task {task} is {holder}'s"),
-            Self::BadTransition { task, state, why } => write!(f, "task {task} is {}: {why}", state.as_str()),
+            Self::BadTransition { task, state, why } => write!(f, "task {task} is {}: {}", state.as_str(), task_bar(why)),
             Self::BadFrame { reason } => f.write_str(reason),
             Self::NoHello => f.write_str("the first request is not hello"),
             Self::TooManyConnections { connections, .. } => {
@@ -379,6 +386,66 @@ impl fmt::Display for Rejection {
             Self::SearchGivenUp { after_ms } => write!(f, "the search was given up after {after_ms} ms"),
         }
     }
+}
+
+/// What was tried, as the subject of a sentence.
+fn act_words(act: Act) -> &'static str {
+    match act {
+        Act::ReadOthersInbox => "reading another's inbox",
+        Act::ReadOthersMail => "reading what others said to each other",
+        Act::ChangeChannels => "changing channels",
+        Act::RegisterAsPeer => "registering as a peer",
+        Act::RenameOther => "renaming another peer",
+        Act::RenamePeer => "renaming a peer",
+        Act::RenamePerson => "renaming the person",
+        Act::EndSession => "ending a session",
+        Act::OfferTerminal => "offering the person's terminal as a carrier",
+        Act::AnswerForPerson => "answering for the person",
+        Act::WithdrawOthers => "withdrawing another's message",
+        Act::Requeue => "requeueing a dead letter",
+        Act::Reassign => "reassigning a dead letter",
+        Act::Drop => "dropping a dead letter",
+        Act::SpeakAsHook => "speaking as a client's hook",
+        Act::Purge => "purging",
+        Act::Pause => "pausing",
+        Act::Resume => "resuming",
+        Act::SettlePersonsMail => "settling the person's mail",
+        Act::AckPersonsMail => "acknowledging the person's mail",
+        Act::ChangeTasksUntold => "changing tasks from the shell of an agent that cannot be told",
+        Act::GiveAwayTask => "giving away a task that another made and holds",
+        Act::CancelTask => "cancelling a task that another made",
+        Act::ReopenTask => "reopening a task that another made",
+        Act::SetPolicy => "setting a policy",
+        Act::ConsentToInboxSockets => "saying yes to posts into inbox sockets",
+        Act::ReleaseHeld => "releasing held mail",
+        Act::StopBroker => "stopping the broker",
+        Act::UsePeerctl => "this",
+    }
+}
+
+fn no_mailbox(why: NoMailbox) -> &'static str {
+    match why {
+        NoMailbox::Broker => "it is the broker itself and reads nothing",
+        NoMailbox::BroadcastOff => "sending to everyone is not switched on",
+        NoMailbox::NobodyOnline => "no other agent is online",
+    }
+}
+
+fn task_bar(why: &TaskBar) -> String {
+    match why {
+        TaskBar::WillNotComplete => "it will not be completed, so nothing can need it".into(),
+        TaskBar::Ended => "it has ended".into(),
+        TaskBar::ReopenFirst => "it has ended; reopen it first".into(),
+        TaskBar::NotEnded => "it has not ended".into(),
+        TaskBar::ClaimFirst => "nobody holds it; claim it first".into(),
+        TaskBar::NobodyHasIt => "nobody has it".into(),
+        TaskBar::WaitsFor(tasks) => format!("it waits for {}", listed(tasks)),
+    }
+}
+
+/// Tasks by their ids.
+pub(crate) fn listed(tasks: &[TaskId]) -> String {
+    tasks.iter().map(TaskId::to_string).collect::<Vec<_>>().join(", ")
 }
 
 fn stands(standing: Standing) -> &'static str {
@@ -531,7 +598,7 @@ mod tests {
             Rejection::HelloTwice,
             Rejection::UnknownPeer { name: luna(), nearest: Vec::new() },
             Rejection::UnknownPeer { name: luna(), nearest: near() },
-            Rejection::NoMailbox { name: luna(), why: "it reads nothing" },
+            Rejection::NoMailbox { name: luna(), why: NoMailbox::Broker },
             Rejection::UnknownMessage(id),
             Rejection::DamagedMessage(id),
             Rejection::EmptyText,
@@ -547,7 +614,7 @@ mod tests {
             Rejection::Paused { what: luna(), is_thread: false },
             Rejection::Paused { what: "t".to_owned(), is_thread: true },
             Rejection::RefusedByPolicy { name: luna() },
-            Rejection::NotPermitted { act: "pausing" },
+            Rejection::NotPermitted { act: Act::Pause },
             Rejection::NoSession { name: luna() },
             Rejection::HookGone,
             Rejection::NoSpace,
@@ -569,13 +636,13 @@ mod tests {
             Rejection::AskedOneself,
             Rejection::UnknownQuestion(id),
             Rejection::OwnQuestion(id),
-            Rejection::QuestionClosed { question: id, why: "its time ended".to_owned(), answer: None },
-            Rejection::QuestionClosed { question: id, why: "luna answered it".to_owned(), answer: Some(id) },
+            Rejection::QuestionClosed { question: id, ended: QuestionEnd::Expired },
+            Rejection::QuestionClosed { question: id, ended: QuestionEnd::Answered(luna(), id) },
             Rejection::UnknownNote { key: "k".to_owned() },
             Rejection::VersionConflict { key: "k".to_owned(), version: 1, value: String::new() },
             Rejection::UnknownTask(task),
             Rejection::TaskHeld { task, holder: luna() },
-            Rejection::BadTransition { task, state: TaskState::Open, why: "it waits for T-2".to_owned() },
+            Rejection::BadTransition { task, state: TaskState::Open, why: TaskBar::WaitsFor(vec![TaskId(2)]) },
             Rejection::BadFrame { reason: "its frame is too large".to_owned() },
             Rejection::NoHello,
             Rejection::TooManyConnections { connections: 1, retry_after_ms: 1 },

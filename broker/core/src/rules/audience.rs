@@ -12,7 +12,7 @@ use peer_proto::request::Send;
 use crate::broker::Broker;
 use crate::input::StoredMessage;
 use crate::names::NEAREST_MAX;
-use crate::rejection::Rejection;
+use crate::rejection::{NoMailbox, Rejection};
 use crate::state::channels::{is_channel_name, is_group};
 use crate::who::Caller;
 
@@ -104,7 +104,7 @@ impl Broker {
         let online: Vec<PeerId> = self.presence.iter().map(|record| record.id).filter(here).collect();
         let broadcast_max = self.config.limits.broadcast_max;
         if online.is_empty() {
-            return Err(Rejection::NoMailbox { name: "all".to_owned(), why: "no other agent is online" });
+            return Err(Rejection::NoMailbox { name: "all".to_owned(), why: NoMailbox::NobodyOnline });
         }
         if online.len() > broadcast_max as usize {
             return Err(Rejection::BroadcastTooWide { online: online.len(), broadcast_max });

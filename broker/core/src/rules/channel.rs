@@ -16,7 +16,7 @@ use crate::broker::Broker;
 use crate::check::check_length;
 use crate::input::{Facts, Now};
 use crate::names;
-use crate::rejection::{Crowd, Rejection};
+use crate::rejection::{Act, Crowd, Rejection};
 use crate::rules::notices::Notice;
 use crate::rules::visibility::is_member;
 use crate::state::channels::is_group;
@@ -41,7 +41,7 @@ impl Broker {
             turn.reply(caller, Reply::Channels(channels));
             return Ok(());
         }
-        let Some(me) = actor.member() else { return Err(Rejection::NotPermitted { act: "changing channels" }) };
+        let Some(me) = actor.member() else { return Err(Rejection::NotPermitted { act: Act::ChangeChannels }) };
         if facts.disk_full {
             return Err(Rejection::NoSpace);
         }

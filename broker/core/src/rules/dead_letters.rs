@@ -9,7 +9,7 @@ use crate::broker::Broker;
 use crate::delivery::Transition;
 use crate::input::{Damaged, Facts, Stopped};
 use crate::record::DeliveryRecord;
-use crate::rejection::{Rejection, Standing};
+use crate::rejection::{Act, Rejection, Standing};
 use crate::state::mailbox::Entry;
 use crate::turn::Turn;
 use crate::who::{Actor, Caller};
@@ -94,7 +94,7 @@ impl Broker {
             _ if actor.is_person() => Some(Cause::Operator),
             _ => {
                 self.check_sees(caller, stored)?;
-                return Err(Rejection::NotPermitted { act: "withdrawing another's message" });
+                return Err(Rejection::NotPermitted { act: Act::WithdrawOthers });
             }
         };
         let pending: Vec<PeerId> = stored
@@ -127,7 +127,7 @@ impl Broker {
         message: MessageId,
         facts: &Facts,
     ) -> Result<(), Rejection> {
-        caller.check_person("requeueing a dead letter")?;
+        caller.check_person(Act::Requeue)?;
         let letters = self.letters(message, facts)?;
         if letters.iter().any(|letter| self.presence.get(letter.peer).is_none()) {
             return Err(Rejection::TooLate { message, standing: Standing::Orphaned });
@@ -150,7 +150,7 @@ impl Broker {
         to: &str,
         facts: &Facts,
     ) -> Result<(), Rejection> {
-        caller.check_person("reassigning a dead letter")?;
+        caller.check_person(Act::Reassign)?;
         let mut letters = self.letters(message, facts)?;
         let heir = self.presence.resolve(to, caller.peer())?;
         let has_it = |delivery: &DeliveryRecord| delivery.peer == heir && !is_letter(delivery);
@@ -177,7 +177,7 @@ impl Broker {
         message: MessageId,
         facts: &Facts,
     ) -> Result<(), Rejection> {
-        caller.check_person("dropping a dead letter")?;
+        caller.check_person(Act::Drop)?;
         let letters = self.letters(message, facts)?;
         let deliveries = letters.iter().map(|letter| (self.name_of(letter.peer), Stage::Dropped)).collect();
         for letter in letters {

@@ -12,7 +12,7 @@ use peer_proto::request::{Push, Reply, Role};
 use crate::broker::Broker;
 use crate::check::{check_count, check_length, check_seat};
 use crate::input::ConnectionId;
-use crate::rejection::Rejection;
+use crate::rejection::{Act, Rejection};
 use crate::state::hook_calls::HookWait;
 use crate::state::presence::is_same_place;
 use crate::turn::Turn;
@@ -21,7 +21,7 @@ use crate::who::Caller;
 impl Broker {
     pub(crate) fn relay_hook(&mut self, turn: &mut Turn<'_>, caller: Caller, hook: HookCall) -> Result<(), Rejection> {
         if self.presence.connections.get(&caller.connection).map(|open| open.role) != Some(Role::Hook) {
-            return Err(Rejection::NotPermitted { act: "speaking as a client's hook" });
+            return Err(Rejection::NotPermitted { act: Act::SpeakAsHook });
         }
         check_seat(&hook.seat)?;
         for (what, text, bytes_max) in [

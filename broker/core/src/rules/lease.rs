@@ -16,7 +16,7 @@ use crate::check::{check_count, check_length};
 use crate::delivery::Transition;
 use crate::input::{ConnectionId, Facts, Now};
 use crate::record::{Brief, DeliveryRecord};
-use crate::rejection::Rejection;
+use crate::rejection::{Act, Rejection};
 use crate::state::mailbox::{Entry, Lease};
 use crate::state::presence::{Matcher, Wait};
 use crate::step::{Change, Effect};
@@ -226,7 +226,7 @@ impl Broker {
         carrier: Carrier,
         evidence: Evidence,
     ) -> Result<(), Rejection> {
-        let peer = caller.mail_owner("settling the person's mail")?;
+        let peer = caller.mail_owner(Act::SettlePersonsMail)?;
         check_count(messages)?;
         let mut proved_any = false;
         for message in messages {
@@ -254,7 +254,7 @@ impl Broker {
         mut messages: Vec<MessageId>,
         facts: &Facts,
     ) -> Result<(), Rejection> {
-        let peer = caller.mail_owner("acknowledging the person's mail")?;
+        let peer = caller.mail_owner(Act::AckPersonsMail)?;
         check_count(&messages)?;
         // What is named twice must not be looked up a second time: the facts are older than its first turn.
         let mut named = BTreeSet::new();

@@ -13,7 +13,7 @@ use crate::check::check_length;
 use crate::counts::Counts;
 use crate::input::{Facts, Now};
 use crate::record::{DeliveryRecord, PeerRecord};
-use crate::rejection::Rejection;
+use crate::rejection::{Act, Rejection};
 use crate::state::mailbox::Entry;
 use crate::state::presence::is_same_place;
 use crate::step::Query;
@@ -166,7 +166,7 @@ impl Broker {
         let of = match (actor, peer.as_deref()) {
             (Actor::Session(mine), None) => Some(mine),
             (Actor::Session(mine), Some(name)) if self.presence.resolve(name, me)? == mine => Some(mine),
-            (Actor::Session(_), Some(_)) => return Err(Rejection::NotPermitted { act: "reading another's inbox" }),
+            (Actor::Session(_), Some(_)) => return Err(Rejection::NotPermitted { act: Act::ReadOthersInbox }),
             (_, Some("*")) => None,
             (_, Some(name)) => Some(self.presence.resolve(name, me)?),
             (_, None) => me,
@@ -236,7 +236,7 @@ impl Broker {
                 (Some(other), Some(me)) if me == mine => with = Some(other),
                 (Some(other), None) if other != mine => with = Some(other),
                 (Some(other), Some(_)) if other != mine => {
-                    return Err(Rejection::NotPermitted { act: "reading what others said to each other" });
+                    return Err(Rejection::NotPermitted { act: Act::ReadOthersMail });
                 }
                 _ => {}
             }

@@ -10,7 +10,7 @@ use peer_proto::request::{Event, Pausing, Reply};
 use crate::broker::Broker;
 use crate::check::check_thread;
 use crate::record::PausesRecord;
-use crate::rejection::{Crowd, Rejection};
+use crate::rejection::{Act, Crowd, Rejection};
 use crate::step::Change;
 use crate::turn::Turn;
 use crate::who::Caller;
@@ -20,7 +20,7 @@ const THREADS_PAUSED_MAX: usize = 1_000;
 
 impl Broker {
     pub(crate) fn pause(&mut self, turn: &mut Turn<'_>, caller: Caller, what: &Pausing) -> Result<(), Rejection> {
-        caller.check_person("pausing")?;
+        caller.check_person(Act::Pause)?;
         let mut pauses = self.pauses.clone();
         let (peer, paused) = match what {
             Pausing::All => {
@@ -51,7 +51,7 @@ impl Broker {
     }
 
     pub(crate) fn resume(&mut self, turn: &mut Turn<'_>, caller: Caller, what: &Pausing) -> Result<(), Rejection> {
-        caller.check_person("resuming")?;
+        caller.check_person(Act::Resume)?;
         let mut pauses = self.pauses.clone();
         let (mut peer, mut was_used_up) = (None, false);
         let resumed = match what {

@@ -14,7 +14,7 @@ use crate::broker::Broker;
 use crate::delivery::Transition;
 use crate::input::{Facts, StoredMessage};
 use crate::record::SettingsRecord;
-use crate::rejection::{Rejection, Standing};
+use crate::rejection::{Act, Rejection, Standing};
 use crate::step::Change;
 use crate::turn::Turn;
 use crate::who::Caller;
@@ -98,7 +98,7 @@ impl Broker {
         peer: Option<String>,
         policy: Option<Policy>,
     ) -> Result<(), Rejection> {
-        caller.check_person("setting a policy")?;
+        caller.check_person(Act::SetPolicy)?;
         if let Some(name) = peer {
             let peer = self.presence.resolve(&name, caller.peer())?;
             if peer == PeerId::HUMAN {
@@ -121,7 +121,7 @@ impl Broker {
         caller: Caller,
         inbox_socket_in_bypass: bool,
     ) -> Result<(), Rejection> {
-        caller.check_person("saying yes to posts into inbox sockets")?;
+        caller.check_person(Act::ConsentToInboxSockets)?;
         if self.put_settings(turn, SettingsRecord { inbox_socket_in_bypass, ..self.settings }) {
             for connection in self.presence.all_sessions() {
                 turn.push(connection, Push::Consent { inbox_socket_in_bypass });
@@ -149,7 +149,7 @@ impl Broker {
         to: Option<String>,
         facts: &Facts,
     ) -> Result<(), Rejection> {
-        caller.check_person("releasing held mail")?;
+        caller.check_person(Act::ReleaseHeld)?;
         let stored = facts.stored.get(&message).ok_or(Rejection::UnknownMessage(message))?;
         let to = to.map(|name| self.presence.resolve(&name, caller.peer())).transpose()?;
         let waits = |stage: Stage| stored.deliveries.iter().any(|delivery| delivery.stage == stage);

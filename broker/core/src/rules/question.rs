@@ -14,7 +14,7 @@ use peer_proto::text::{is_blank, single_line};
 use crate::broker::Broker;
 use crate::delivery::Transition;
 use crate::input::{Facts, StoredMessage};
-use crate::rejection::{Crowd, Rejection};
+use crate::rejection::{Act, Crowd, QuestionEnd, Rejection};
 use crate::rules::audience::Audience;
 use crate::rules::notices::Notice;
 use crate::rules::sending::Outgoing;
@@ -103,7 +103,7 @@ impl Broker {
         let record = self.questions.get(question).ok_or(Rejection::UnknownQuestion(question))?;
         let (sender, _) = self.sender(caller)?;
         let actor = caller.actor()?;
-        let Some(speaker) = actor.member() else { return Err(Rejection::NotPermitted { act: "answering for the person" }) };
+        let Some(speaker) = actor.member() else { return Err(Rejection::NotPermitted { act: Act::AnswerForPerson }) };
         let asked = actor.is_person() || self.was_asked(record, speaker);
         if self.is_same(sender.peer, record.asker) {
             return Err(Rejection::OwnQuestion(question));
@@ -134,12 +134,12 @@ impl Broker {
     }
 
     fn closed(&self, record: &QuestionRecord) -> Rejection {
-        let why = match record.answered {
-            Some((by, answer)) => format!("{} answered it with {answer}", self.name_of(by)),
-            None if record.state == QuestionState::Cancelled => "its asker withdrew it".to_owned(),
-            None => "its time ended".to_owned(),
+        let ended = match record.answered {
+            Some((by, answer)) => QuestionEnd::Answered(self.name_of(by), answer),
+            None if record.state == QuestionState::Cancelled => QuestionEnd::Withdrawn,
+            None => QuestionEnd::Expired,
         };
-        Rejection::QuestionClosed { question: record.question, why, answer: record.answered.map(|(_, answer)| answer) }
+        Rejection::QuestionClosed { question: record.question, ended }
     }
 
     /// Whether this peer was asked, by name or as a member of the channel or group, also one that came later. A channel that

@@ -11,7 +11,7 @@ use peer_proto::message::{Kind, Stage};
 use crate::broker::Broker;
 use crate::input::{Now, StoredMessage};
 use crate::record::KeptRecord;
-use crate::rejection::{Crowd, Rejection};
+use crate::rejection::{Act, Crowd, Rejection};
 use crate::retention::{Sweep, Tally};
 use crate::state::retained::Pass;
 use crate::step::{Change, Step};
@@ -63,7 +63,7 @@ impl Broker {
     }
 
     pub(crate) fn purge(&mut self, caller: Caller, dry_run: bool) -> Result<(), Rejection> {
-        caller.check_person("purging")?;
+        caller.check_person(Act::Purge)?;
         if self.retaining.passes.len() >= ASKED_MAX {
             return Err(Rejection::TooMany { what: Crowd::Purges, count: ASKED_MAX });
         }

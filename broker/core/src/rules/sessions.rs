@@ -12,7 +12,7 @@ use crate::check::{check_length, check_name, check_seat};
 use crate::delivery::Transition;
 use crate::input::{ConnectionId, Facts};
 use crate::record::{PeerRecord, Process};
-use crate::rejection::Rejection;
+use crate::rejection::{Act, Rejection};
 use crate::rules::claim::{Conflict, Found};
 use crate::state::mailbox::Entry;
 use crate::state::presence::{Host, Session, add_seat, rename};
@@ -47,7 +47,7 @@ impl Broker {
             return Err(Rejection::AlreadyRegistered);
         }
         if open.role != Role::Adapter {
-            return Err(Rejection::NotPermitted { act: "registering as a peer" });
+            return Err(Rejection::NotPermitted { act: Act::RegisterAsPeer });
         }
         check_register(&register)?;
         let host = self.host_of(caller.connection, register.client_pid);
@@ -332,17 +332,17 @@ impl Broker {
         let subject = match (actor, peer) {
             (Actor::Session(mine), None) => mine,
             (Actor::Session(mine), Some(name)) if self.presence.resolve(&name, me)? == mine => mine,
-            (Actor::Session(_), Some(_)) => return Err(Rejection::NotPermitted { act: "renaming another peer" }),
+            (Actor::Session(_), Some(_)) => return Err(Rejection::NotPermitted { act: Act::RenameOther }),
             (Actor::Person | Actor::Shell { .. }, Some(name)) => {
-                caller.check_person("renaming a peer")?;
+                caller.check_person(Act::RenamePeer)?;
                 self.presence.resolve(&name, me)?
             }
             (Actor::Person | Actor::Shell { .. }, None) => {
-                return Err(Rejection::NotPermitted { act: "renaming the person" });
+                return Err(Rejection::NotPermitted { act: Act::RenamePerson });
             }
         };
         if subject == PeerId::HUMAN {
-            return Err(Rejection::NotPermitted { act: "renaming the person" });
+            return Err(Rejection::NotPermitted { act: Act::RenamePerson });
         }
         check_name(&new_name)?;
         if self.presence.by_name(&new_name).is_some_and(|owner| owner != subject) {
@@ -372,7 +372,7 @@ impl Broker {
     }
 
     pub(crate) fn kick(&mut self, turn: &mut Turn<'_>, caller: Caller, name: &str) -> Result<(), Rejection> {
-        caller.check_person("ending a session")?;
+        caller.check_person(Act::EndSession)?;
         let peer = self.presence.resolve(name, None)?;
         let Some(mut record) = self.presence.get(peer).cloned() else { return Err(Rejection::NotRegistered) };
         // A session that is expected back can be ended too: its token is void then, and its name free.
@@ -413,7 +413,7 @@ impl Broker {
             return Err(Rejection::OutOfBounds { what: "the list of carriers", bound: format!("at most {CARRIERS_MAX}") });
         }
         if report.carriers.as_ref().is_some_and(|carriers| carriers.contains(&Carrier::Peerctl)) {
-            return Err(Rejection::NotPermitted { act: "offering the person's terminal as a carrier" });
+            return Err(Rejection::NotPermitted { act: Act::OfferTerminal });
         }
         let mut changed = None;
         if let Some(session) = self.presence.connections.get_mut(&caller.connection).and_then(|open| open.session.as_mut()) {

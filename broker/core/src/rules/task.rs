@@ -17,14 +17,14 @@ use peer_proto::text::{is_blank, quoted, single_line};
 use crate::broker::Broker;
 use crate::check::{check_idempotency_key, check_length};
 use crate::input::{Facts, Now};
-use crate::rejection::{Crowd, Rejection};
+use crate::rejection::{Act, Crowd, Rejection, TaskBar};
 use crate::rules::notices::Notice;
 use crate::state::tasks::is_held;
 use crate::step::Change;
 use crate::thing::{TaskRecord, Thing, ThingKey};
 use crate::turn::Turn;
 use crate::who::Caller;
-use crate::wording::{self, Addressee};
+use crate::wording::{self, Addressee, listed};
 
 /// Who changes a task.
 #[derive(Clone, Debug)]
@@ -54,7 +54,7 @@ impl Broker {
         let changes = matches!(request, TaskRequest::Create(_) | TaskRequest::Change { .. });
         // Whose hand it is decides what it may do: where that cannot be told, it is not taken for the person's.
         if changes && hand.is(PeerId::HUMAN) && hand.sender.via != Via::Person && !hand.is_person {
-            return Err(Rejection::NotPermitted { act: "changing tasks from the shell of an agent that cannot be told" });
+            return Err(Rejection::NotPermitted { act: Act::ChangeTasksUntold });
         }
         match request {
             TaskRequest::Create(draft) => self.create_task(turn, &hand, draft, facts),
@@ -79,11 +79,7 @@ impl Broker {
         for needed in &needs {
             let state = self.tasks.get(*needed)?.state;
             if matches!(state, TaskState::Failed | TaskState::Cancelled) {
-                return Err(Rejection::BadTransition {
-                    task: *needed,
-                    state,
-                    why: "it will not be completed, so nothing can need it".to_owned(),
-                });
+                return Err(Rejection::BadTransition { task: *needed, state, why: TaskBar::WillNotComplete });
             }
         }
         let assignee = assignee.map(|name| self.assignee_for(hand, &name)).transpose()?;
@@ -194,26 +190,26 @@ impl Broker {
         let holder = task.assignee.filter(|_| is_held(task.state));
         let is_holder = holder.is_some() && is_assignee;
         let (id, state) = (task.id, task.state);
-        let wrong = |why: &str| Rejection::BadTransition { task: id, state, why: why.to_owned() };
+        let wrong = |why: TaskBar| Rejection::BadTransition { task: id, state, why };
         let held = || match holder {
             Some(holder) => Rejection::TaskHeld { task: id, holder: self.name_of(holder) },
-            None if state.is_final() => wrong("it has ended"),
-            None => wrong("nobody holds it; claim it first"),
+            None if state.is_final() => wrong(TaskBar::Ended),
+            None => wrong(TaskBar::ClaimFirst),
         };
         let can_begin = |task: &TaskRecord| {
             if let Some(other) = task.assignee.filter(|_| !is_assignee) {
                 return Err(Rejection::TaskHeld { task: id, holder: self.name_of(other) });
             }
             let waits_for = self.tasks.waits_for(task);
-            if waits_for.is_empty() { Ok(()) } else { Err(wrong(&format!("it waits for {}", listed(&waits_for)))) }
+            if waits_for.is_empty() { Ok(()) } else { Err(wrong(TaskBar::WaitsFor(waits_for))) }
         };
         match act {
             TaskAct::Assign(name) => {
                 if state.is_final() {
-                    return Err(wrong("it has ended; reopen it first"));
+                    return Err(wrong(TaskBar::ReopenFirst));
                 }
                 if !is_creator && !is_holder {
-                    return Err(Rejection::NotPermitted { act: "giving away a task that another made and holds" });
+                    return Err(Rejection::NotPermitted { act: Act::GiveAwayTask });
                 }
                 let peer = self.assignee_for(hand, &name)?;
                 if task.assignee != Some(peer) {
@@ -231,7 +227,7 @@ impl Broker {
             // Whom it was given to may say no as well.
             TaskAct::Unclaim => {
                 if task.assignee.is_none() || state.is_final() {
-                    return Err(wrong(if state.is_final() { "it has ended" } else { "nobody has it" }));
+                    return Err(wrong(if state.is_final() { TaskBar::Ended } else { TaskBar::NobodyHasIt }));
                 }
                 if !is_creator && !is_assignee {
                     let holder = task.assignee.map(|peer| self.name_of(peer)).unwrap_or_default();
@@ -256,19 +252,19 @@ impl Broker {
             TaskAct::Block(_) | TaskAct::Complete(_) | TaskAct::Fail(_) => return Err(held()),
             TaskAct::Cancel(why) => {
                 if state.is_final() && !repeats(task, is_creator, Cancelled, &why) {
-                    return Err(wrong("it has ended"));
+                    return Err(wrong(TaskBar::Ended));
                 }
                 if !is_creator {
-                    return Err(Rejection::NotPermitted { act: "cancelling a task that another made" });
+                    return Err(Rejection::NotPermitted { act: Act::CancelTask });
                 }
                 end(task, Cancelled, why)?;
             }
             TaskAct::Reopen => {
                 if !state.is_final() {
-                    return Err(wrong("it has not ended"));
+                    return Err(wrong(TaskBar::NotEnded));
                 }
                 if !is_creator {
-                    return Err(Rejection::NotPermitted { act: "reopening a task that another made" });
+                    return Err(Rejection::NotPermitted { act: Act::ReopenTask });
                 }
                 self.check_room()?;
                 become_open(task, None);
@@ -522,8 +518,4 @@ fn checked_draft(mut draft: TaskDraft) -> Result<TaskDraft, Rejection> {
 
 fn check_words(what: &'static str, words: &str) -> Result<(), Rejection> {
     if is_blank(words) { Err(Rejection::OutOfBounds { what, bound: "it needs some text".to_owned() }) } else { Ok(()) }
-}
-
-fn listed(tasks: &[TaskId]) -> String {
-    tasks.iter().map(TaskId::to_string).collect::<Vec<_>>().join(", ")
 }

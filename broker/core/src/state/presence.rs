@@ -14,7 +14,7 @@ use peer_proto::request::{RequestId, Role, Seat, SeatKind};
 use crate::input::ConnectionId;
 use crate::names;
 use crate::record::{PeerRecord, Process};
-use crate::rejection::Rejection;
+use crate::rejection::{NoMailbox, Rejection};
 
 /// The name of the person's peer.
 pub(crate) const HUMAN_NAME: &str = "human";
@@ -287,8 +287,8 @@ impl Presence {
         let found = match text.to_ascii_lowercase().as_str() {
             "human" | "user" => Some(PeerId::HUMAN),
             "me" => me,
-            "system" => return Err(no_mailbox(text, "it is the broker itself and reads nothing")),
-            "all" => return Err(no_mailbox(text, "sending to everyone is not switched on")),
+            "system" => return Err(no_mailbox(text, NoMailbox::Broker)),
+            "all" => return Err(no_mailbox(text, NoMailbox::BroadcastOff)),
             _ => match text.parse::<PeerId>() {
                 Ok(id) => self.present(id),
                 Err(_) => self.by_name(text),
@@ -527,6 +527,6 @@ pub(crate) fn add_seat(record: &mut PeerRecord, seat: Seat) {
     }
 }
 
-fn no_mailbox(name: &str, why: &'static str) -> Rejection {
+fn no_mailbox(name: &str, why: NoMailbox) -> Rejection {
     Rejection::NoMailbox { name: name.to_owned(), why }
 }
