@@ -10,7 +10,6 @@ use serde_json::Value;
 /// Files that may be longer than [`LINES_MAX`], each with its reason.
 const LONG_FILES: &[(&str, &str)] = &[
     ("proto/src/request.rs", "every request, reply and push in wire order: the protocol on one page"),
-    ("broker/core/tests/model.rs", "a naive model of all rules and the operations that drive both, read side by side"),
 ];
 
 /// A source file longer than this holds more than one concept.
