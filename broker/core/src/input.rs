@@ -8,7 +8,7 @@ use peer_proto::message::Stage;
 use peer_proto::request::{Request, RequestId, Role, Seat};
 
 use crate::record::{DeliveryRecord, MessageHead, Process, TokenDigest};
-use crate::rejection::Standing;
+use crate::rejection::{Rejection, Standing};
 use crate::thing::NoteRecord;
 
 /// One open connection, named by the broker's shell; never used twice in one run.
@@ -128,6 +128,13 @@ pub struct StoredMessage {
     pub idempotency_key: Option<String>,
     /// Its deliveries, pending and settled, by recipient.
     pub deliveries: Vec<DeliveryRecord>,
+}
+
+impl Facts {
+    /// Refuses what would be stored anew on a full disk.
+    pub(crate) fn check_space(&self) -> Result<(), Rejection> {
+        if self.disk_full { Err(Rejection::NoSpace) } else { Ok(()) }
+    }
 }
 
 impl StoredMessage {

@@ -42,9 +42,7 @@ impl Broker {
             return Ok(());
         }
         let Some(me) = actor.member() else { return Err(Rejection::NotPermitted { act: Act::ChangeChannels }) };
-        if facts.disk_full {
-            return Err(Rejection::NoSpace);
-        }
+        facts.check_space()?;
         let changed = match request {
             ChannelRequest::List => return Ok(()),
             ChannelRequest::Create { name, topic, private } => self.new_channel(turn.now, me, &name, &topic, private)?,

@@ -5,8 +5,8 @@ use std::ops::{Bound, ControlFlow};
 
 use peer_proto::ids::{MessageId, PeerId, Timestamp};
 use peer_proto::limits::{PAGE_ENTRIES_MAX, SUMMARY_BYTES_MAX, THREAD_BYTES_MAX};
-use peer_proto::message::{Carrier, Stage};
-use peer_proto::request::{CarrierProof, HistoryQuery, InboxEntry, PeerInfo, PeersQuery, Position, Reply};
+use peer_proto::message::Stage;
+use peer_proto::request::{HistoryQuery, InboxEntry, PeerInfo, PeersQuery, Position, Reply};
 
 use crate::broker::Broker;
 use crate::check::check_length;
@@ -105,21 +105,6 @@ impl Broker {
         session.and_then(|session| session.activity).map_or("", |activity| activity.as_str())
     }
 
-    /// The carriers of the session that takes the peer's mail: those that are there, then others that were tried.
-    pub(crate) fn carriers(&self, peer: PeerId) -> Vec<CarrierProof> {
-        let Some(session) = self.presence.reader(peer).and_then(|reader| self.presence.session(reader)) else {
-            return Vec::new();
-        };
-        let tried = session.proofs.keys().filter(|carrier| !session.carriers.contains(carrier));
-        let proven_at = |carrier: &Carrier| session.proofs.get(carrier).copied().flatten();
-        session
-            .carriers
-            .iter()
-            .chain(tried)
-            .map(|carrier| CarrierProof { carrier: *carrier, proven_at: proven_at(carrier) })
-            .collect()
-    }
-
     fn peer_info(&self, now: Now, record: &PeerRecord) -> PeerInfo {
         let online = self.presence.is_online(record.id);
         let session = self.presence.reader(record.id).and_then(|reader| self.presence.session(reader));
@@ -142,7 +127,7 @@ impl Broker {
             pending: mailbox.map_or(0, |mailbox| mailbox.len() as u64),
             leased: mailbox.map_or(0, |mailbox| mailbox.leased() as u64),
             last_seen: if online { now.wall } else { record.last_seen },
-            carriers: self.carriers(record.id),
+            carriers: self.presence.carriers(record.id),
             activity: session.and_then(|session| session.activity),
             mode: session.and_then(|session| session.mode),
             policy: self.policy_of(record.id),

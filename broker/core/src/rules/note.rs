@@ -118,9 +118,7 @@ impl Broker {
             return Err(Rejection::OutOfBounds { what: "the note", bound });
         }
         check_text(&value)?;
-        if facts.disk_full {
-            return Err(Rejection::NoSpace);
-        }
+        facts.check_space()?;
         let before = self.notes.live(turn.now, &key);
         if before.is_none() && self.notes.len() >= NOTES_MAX {
             return Err(Rejection::TooMany { what: Crowd::Notes, count: NOTES_MAX });

@@ -78,6 +78,9 @@ struct Braked {
     rejections: Vec<Rejection>,
 }
 
+/// A recipient, and whether it takes the message: stored, held, or why not.
+type Verdict = (PeerId, Result<Stage, Rejection>);
+
 /// A send as one recipient looks at it.
 #[derive(Clone, Copy)]
 struct Attempt<'a> {
@@ -126,25 +129,14 @@ impl Broker {
             return Ok(Posting::Repeat(self.repeat(caller, outgoing, prior, recipients)?));
         }
         let (original, Audience { peers, channel }) = (original?, audience?);
-        if facts.disk_full {
-            return Err(Rejection::NoSpace.into());
-        }
+        facts.check_space()?;
         let id = MessageId::next(self.last_message, now.wall, facts.entropy as u32);
-        let thread = match (&send.thread, original) {
-            (Some(thread), _) => thread.clone(),
-            (None, Some(original)) => original.head.thread.clone(),
-            (None, None) => id.default_thread(),
-        };
-        if let Err(rejection) = self.check_brakes(now, &sender, driver, &thread) {
-            return Err(Refused::Braked(Box::new(Braked { sender, thread, channel, rejections: vec![rejection] })));
-        }
+        let thread = thread_of(send, original, id);
         let attempt = Attempt { now, send, sender: &sender, driver, original };
-        let verdicts: Vec<(PeerId, Result<Stage, Rejection>)> =
-            peers.into_iter().map(|peer| (peer, self.check_delivery(&attempt, peer))).collect();
-        if !verdicts.is_empty() && verdicts.iter().all(|(_, verdict)| verdict.is_err()) {
-            let rejections = verdicts.into_iter().filter_map(|(_, verdict)| verdict.err()).collect();
-            return Err(Refused::Braked(Box::new(Braked { sender, thread, channel, rejections })));
-        }
+        let verdicts = match self.verdicts(&attempt, &thread, peers) {
+            Ok(verdicts) => verdicts,
+            Err(rejections) => return Err(Refused::Braked(Box::new(Braked { sender, thread, channel, rejections }))),
+        };
         let deliveries = verdicts.iter().map(|(peer, verdict)| self.sent_delivery(caller, *peer, verdict.as_ref().copied()));
         let sent = Sent { message: id, thread: thread.clone(), deduplicated: false, deliveries: deliveries.collect() };
         let (mut accepted, mut refused) = (Vec::new(), Vec::new());
@@ -159,9 +151,7 @@ impl Broker {
         let is_answer = answers.is_some_and(|original| self.is_answer(sender.peer, original, &accepted));
         let kind = if outgoing.kind == Kind::Message && is_answer { Kind::Answer } else { outgoing.kind };
         let to = accepted.iter().map(|(peer, _)| (*peer, self.name_of(*peer))).collect();
-        // A reply is as private as what it answers, whoever it goes to.
-        let in_private = channel.as_deref().is_some_and(|name| self.is_private(name));
-        let private = in_private || original.is_some_and(|original| original.head.private);
+        let private = self.is_said_in_private(channel.as_deref(), original);
         let head = MessageHead {
             id,
             from: sender,
@@ -331,6 +321,16 @@ impl Broker {
         Ok(Sent { message: head.id, thread: head.thread.clone(), deduplicated: true, deliveries })
     }
 
+    /// What each recipient says to the message. Refused where a brake does, or where all of them do.
+    fn verdicts(&self, attempt: &Attempt<'_>, thread: &str, peers: Vec<PeerId>) -> Result<Vec<Verdict>, Vec<Rejection>> {
+        self.check_brakes(attempt.now, attempt.sender, attempt.driver, thread).map_err(|rejection| vec![rejection])?;
+        let verdicts: Vec<Verdict> = peers.into_iter().map(|peer| (peer, self.check_delivery(attempt, peer))).collect();
+        if verdicts.is_empty() || verdicts.iter().any(|(_, verdict)| verdict.is_ok()) {
+            return Ok(verdicts);
+        }
+        Err(verdicts.into_iter().filter_map(|(_, verdict)| verdict.err()).collect())
+    }
+
     /// Whether this sender may say something in this thread now.
     fn check_brakes(&self, now: Now, sender: &Sender, driver: Driver, thread: &str) -> Result<(), Rejection> {
         let limits = &self.config.limits;
@@ -361,6 +361,11 @@ impl Broker {
         Ok(stage)
     }
 
+    /// A reply is as private as what it answers, whoever it goes to.
+    fn is_said_in_private(&self, channel: Option<&str>, original: Option<&StoredMessage>) -> bool {
+        channel.is_some_and(|name| self.is_private(name)) || original.is_some_and(|original| original.head.private)
+    }
+
     /// Whether the sender has a delivery of the message that it replies to, and has not replied to it before.
     fn is_first_reply(&self, sender: PeerId, original: Option<&StoredMessage>) -> bool {
         let own = original.and_then(|original| self.delivery_of(&original.deliveries, sender));
@@ -373,7 +378,7 @@ impl Broker {
             name: self.name_of(peer),
             stage: verdict.ok(),
             online: self.presence.is_online(peer),
-            carriers: self.carriers(peer),
+            carriers: self.presence.carriers(peer),
             activity: self
                 .presence
                 .reader(peer)
@@ -381,6 +386,15 @@ impl Broker {
                 .and_then(|session| session.activity),
             refusal: verdict.err().map(|rejection| rejection.refusal(caller.addressee())),
         }
+    }
+}
+
+/// The thread that the sender names, or that of the message that it answers, or a new one.
+fn thread_of(send: &Send, original: Option<&StoredMessage>, id: MessageId) -> String {
+    match (&send.thread, original) {
+        (Some(thread), _) => thread.clone(),
+        (None, Some(original)) => original.head.thread.clone(),
+        (None, None) => id.default_thread(),
     }
 }
 

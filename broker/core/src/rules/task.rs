@@ -83,9 +83,7 @@ impl Broker {
             }
         }
         let assignee = assignee.map(|name| self.assignee_for(hand, &name)).transpose()?;
-        if facts.disk_full {
-            return Err(Rejection::NoSpace);
-        }
+        facts.check_space()?;
         self.check_room()?;
         self.check_rate(turn.now, hand)?;
         self.quota.count_act(turn.now.mono_ms, hand.sender.peer);
@@ -133,9 +131,7 @@ impl Broker {
         let before = self.tasks.get(id)?.clone();
         let mut task = before.clone();
         self.decide(hand, &mut task, act)?;
-        if facts.disk_full {
-            return Err(Rejection::NoSpace);
-        }
+        facts.check_space()?;
         if task == before {
             turn.reply(hand.caller, Reply::Tasks { tasks: vec![self.task_info(&task)], next: None });
             return Ok(());

@@ -9,7 +9,7 @@ use peer_proto::hook::{Activity, Mode};
 use peer_proto::ids::{PeerId, Timestamp, called_peer};
 use peer_proto::limits::{ALIASES_MAX, SEATS_MAX};
 use peer_proto::message::Carrier;
-use peer_proto::request::{RequestId, Role, Seat, SeatKind};
+use peer_proto::request::{CarrierProof, RequestId, Role, Seat, SeatKind};
 
 use crate::input::ConnectionId;
 use crate::names;
@@ -357,6 +357,15 @@ impl Presence {
     /// All sessions, those included that take no mail.
     pub(crate) fn all_sessions(&self) -> impl Iterator<Item = ConnectionId> + '_ {
         self.sessions.values().flatten().copied()
+    }
+
+    /// The carriers of the session that takes the peer's mail: those that are there, then others that were tried.
+    pub(crate) fn carriers(&self, peer: PeerId) -> Vec<CarrierProof> {
+        let Some(session) = self.reader(peer).and_then(|reader| self.session(reader)) else { return Vec::new() };
+        let tried = session.proofs.keys().filter(|carrier| !session.carriers.contains(carrier));
+        let proven_at = |carrier: &Carrier| session.proofs.get(carrier).copied().flatten();
+        let proof = |carrier: &Carrier| CarrierProof { carrier: *carrier, proven_at: proven_at(carrier) };
+        session.carriers.iter().chain(tried).map(proof).collect()
     }
 
     pub(crate) fn is_online(&self, peer: PeerId) -> bool {
