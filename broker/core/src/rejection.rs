@@ -47,7 +47,7 @@ pub enum Act {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoMailbox {
     /// It is the broker itself.
-    Broker,
+    System,
     /// Messages to everybody are off.
     BroadcastOff,
     /// A message to everybody would reach nobody.

@@ -425,7 +425,7 @@ fn act_words(act: Act) -> &'static str {
 
 fn no_mailbox(why: NoMailbox) -> &'static str {
     match why {
-        NoMailbox::Broker => "it is the broker itself and reads nothing",
+        NoMailbox::System => "it is the broker itself and reads nothing",
         NoMailbox::BroadcastOff => "sending to everyone is not switched on",
         NoMailbox::NobodyOnline => "no other agent is online",
     }

@@ -287,7 +287,7 @@ impl Presence {
         let found = match text.to_ascii_lowercase().as_str() {
             "human" | "user" => Some(PeerId::HUMAN),
             "me" => me,
-            "system" => return Err(no_mailbox(text, NoMailbox::Broker)),
+            "system" => return Err(no_mailbox(text, NoMailbox::System)),
             "all" => return Err(no_mailbox(text, NoMailbox::BroadcastOff)),
             _ => match text.parse::<PeerId>() {
                 Ok(id) => self.present(id),

@@ -65,7 +65,7 @@ fn every_rejection() -> Vec<Rejection> {
         Rejection::HelloTwice,
         Rejection::UnknownPeer { name: luna(), nearest: Vec::new() },
         Rejection::UnknownPeer { name: luna(), nearest: near() },
-        Rejection::NoMailbox { name: luna(), why: NoMailbox::Broker },
+        Rejection::NoMailbox { name: luna(), why: NoMailbox::System },
         Rejection::UnknownMessage(id),
         Rejection::DamagedMessage(id),
         Rejection::EmptyText,
