@@ -16,11 +16,11 @@ use crate::state::channels::Channels;
 use crate::state::hook_calls::HookCalls;
 use crate::state::mailboxes::Mailboxes;
 use crate::state::notes::Notes;
-use crate::state::presence::{Connection, HUMAN_NAME, Presence};
+use crate::state::presence::{HUMAN_NAME, OpenConnection, Presence};
 use crate::state::questions::Questions;
-use crate::state::quota::Quota;
 use crate::state::refusals::Refusals;
 use crate::state::retained::Retaining;
+use crate::state::send_limits::SendLimits;
 use crate::state::tasks::Tasks;
 use crate::step::{Effect, Query, Step};
 use crate::turn::Turn;
@@ -50,8 +50,8 @@ const CLOCK_DRIFT_MS: u64 = 5_000;
 ///
 /// 1. [`Broker::handle_timeout`], at the latest when [`Broker::poll_timeout`] said after the batch before.
 /// 2. For each input: if it is a request, [`Broker::lookups`] says what the store must be asked about it, and what the shell
-///    reads there becomes [`Facts`]. If [`Step::outdates`] says that this batch has changed one of these values, the shell commits
-///    first. Then [`Broker::handle`], at once: nothing else may be handled between a request's lookups and its handling.
+///    reads there becomes [`Facts`]. If [`Step::outdates`] says that this batch has changed one of these values, the shell
+///    commits first. Then [`Broker::handle`], at once: nothing else may be handled between a request's lookups and its handling.
 /// 3. The shell commits all changes of the step, and then carries out its effects in order. If the commit fails, it carries out
 ///    none of them and drops the broker, which would remember what the store does not have.
 ///
@@ -62,7 +62,7 @@ pub struct Broker {
     pub(crate) config: Config,
     pub(crate) presence: Presence,
     pub(crate) mailboxes: Mailboxes,
-    pub(crate) quota: Quota,
+    pub(crate) send_limits: SendLimits,
     pub(crate) hooks: HookCalls,
     pub(crate) channels: Channels,
     pub(crate) questions: Questions,
@@ -101,7 +101,7 @@ impl Broker {
             config,
             presence: Presence::load(peers),
             mailboxes: Mailboxes::load(image.pending, image.dead),
-            quota: Quota::default(),
+            send_limits: SendLimits::default(),
             hooks: HookCalls::default(),
             channels,
             questions: Questions::load(image.things.questions),
@@ -173,7 +173,7 @@ impl Broker {
         let turn = &mut Turn { now, step };
         match input {
             Input::Connected { connection, id, role, ancestors, seat } => {
-                let open = Connection { role, ancestors, seat, session: None, waits: Vec::new() };
+                let open = OpenConnection { role, ancestors, seat, session: None, waits: Vec::new() };
                 self.presence.connections.insert(connection, open);
                 let authority = self.authority_on(connection);
                 turn.effect(Effect::Welcome { connection, id, authority });
@@ -193,7 +193,7 @@ impl Broker {
                         "a refused request leaves nothing behind: {rejection}"
                     );
                     let refusal = rejection.refusal(caller.addressee());
-                    self.tell_refused(turn, caller, &refusal);
+                    self.emit_refusal(turn, caller, &refusal);
                     turn.refuse(caller, refusal);
                 }
             }
@@ -269,10 +269,10 @@ impl Broker {
         // Only here, never between a request's lookups and its handling: both must see the same sender.
         if now.mono_ms >= self.expected_until_ms {
             for lost in self.presence.expect_nobody() {
-                self.tell_askers(turn, lost);
+                self.notify_askers(turn, lost);
             }
             if self.tasks.is_unreviewed() {
-                self.release_tasks_of_the_lost(turn);
+                self.unclaim_tasks_of_the_lost(turn);
             }
         }
         // Expiry first: what is over needs no other carrier.

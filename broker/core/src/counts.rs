@@ -25,7 +25,7 @@ pub struct Counts {
     pub oldest_at: Option<Timestamp>,
     /// What is paused, by the names of now.
     pub paused: Vec<Pausing>,
-    /// How often each brake refused a send since the broker started, by error code.
+    /// How often each send limit refused a send since the broker started, by error code.
     pub refused: Vec<(String, u64)>,
     /// Threads that agents used up, oldest first.
     pub used_up: Vec<UsedUpThread>,

@@ -10,7 +10,7 @@ use peer_proto::message::{Carrier, Cause, Evidence, Stage, TraceEntry, TraceEven
 use peer_proto::request::DeliveryEvent;
 
 use crate::record::{Brief, DeliveryRecord};
-use crate::state::mailbox::{Entry, Lease};
+use crate::state::mailbox::{Lease, MailboxEntry};
 
 /// What happens to a delivery.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -223,7 +223,7 @@ impl DeliveryRecord {
     }
 
     /// Two deliveries became one, this one: copies the other's offer, so that a model is told of a repeat.
-    pub(crate) fn note_shown(&mut self, other: &Self) {
+    pub(crate) fn copy_offer(&mut self, other: &Self) {
         let offered = |record: &Self| record.trace.iter().find(|entry| entry.event == TraceEvent::Offered).copied();
         if let (None, Some(entry)) = (offered(self), offered(other)) {
             self.trace.insert(1, entry);
@@ -242,7 +242,7 @@ impl DeliveryRecord {
     }
 }
 
-impl Entry {
+impl MailboxEntry {
     /// Carries out a transition, its lease included. Returns what watchers are told.
     pub(crate) fn apply(&mut self, transition: Transition, at: Timestamp) -> Option<DeliveryEvent> {
         let from = self.stage();
@@ -324,7 +324,7 @@ mod tests {
         ]
     }
 
-    fn entry(stage: Stage) -> Entry {
+    fn entry(stage: Stage) -> MailboxEntry {
         let brief = Brief {
             from: PeerId::SYSTEM,
             from_name: String::new(),
@@ -341,7 +341,7 @@ mod tests {
         };
         let mut record = DeliveryRecord::accepted(MessageId::MIN, PeerId(9), brief, Timestamp(1));
         record.stage = if stage == Stage::Leased { Stage::Stored } else { stage };
-        Entry { record, lease: (stage == Stage::Leased).then_some(LEASE), tried: false }
+        MailboxEntry { record, lease: (stage == Stage::Leased).then_some(LEASE), tried: false }
     }
 
     /// The arrows of the picture: from, what happens, to. A frame stands for all stages in it.
@@ -403,7 +403,7 @@ mod tests {
     #[test]
     fn the_end_of_a_session_is_an_attempt_where_a_model_may_have_been_asked() {
         for tried in [false, true] {
-            let mut entry = Entry { tried, ..entry(Stage::Offered) };
+            let mut entry = MailboxEntry { tried, ..entry(Stage::Offered) };
             entry.apply(Transition::Return(Cause::SessionEnded), Timestamp(3));
             assert_eq!((entry.record.attempts, entry.tried), (u32::from(tried), false));
         }

@@ -8,7 +8,7 @@ use peer_proto::message::Stage;
 use peer_proto::request::{Request, RequestId, Role, Seat};
 
 use crate::record::{DeliveryRecord, MessageHead, Process, TokenDigest};
-use crate::rejection::{Rejection, Standing};
+use crate::rejection::{Obstacle, Rejection};
 use crate::thing::NoteRecord;
 
 /// One open connection, named by the broker's shell; never used twice in one run.
@@ -139,16 +139,16 @@ impl Facts {
 
 impl StoredMessage {
     /// Where a message stands that waits for nobody.
-    pub(crate) fn standing(&self) -> Standing {
+    pub(crate) fn obstacle(&self) -> Obstacle {
         let any = |stage: Stage| self.deliveries.iter().any(|delivery| delivery.stage == stage);
         if any(Stage::Presented) {
-            Standing::Presented
+            Obstacle::Presented
         } else if any(Stage::Cancelled) {
-            Standing::Withdrawn
+            Obstacle::Withdrawn
         } else if any(Stage::Dead) {
-            Standing::DeadLetter
+            Obstacle::DeadLetter
         } else {
-            Standing::Settled
+            Obstacle::Settled
         }
     }
 }

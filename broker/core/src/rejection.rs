@@ -198,7 +198,7 @@ pub enum Rejection {
         /// The message.
         message: MessageId,
         /// Where it is instead.
-        standing: Standing,
+        obstacle: Obstacle,
     },
     /// The peer is offline.
     NoSession {
@@ -383,7 +383,7 @@ pub enum Rejection {
 
 /// Where a message is that cannot be acted on as was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum Obstacle {
     /// It was presented.
     Presented,
     /// It was withdrawn.

@@ -11,7 +11,7 @@ use peer_proto::limits::{CHANNEL_NAME_CHARS_MAX, NAME_CHARS_MAX};
 use peer_proto::message::Cause;
 use peer_proto::refusal::Refusal;
 
-use crate::rejection::{Act, Crowd, NoMailbox, QuestionEnd, Rejection, Standing, TaskBar};
+use crate::rejection::{Act, Crowd, NoMailbox, Obstacle, QuestionEnd, Rejection, TaskBar};
 use crate::who::{Actor, Caller};
 
 /// For whom a text is worded.
@@ -131,7 +131,7 @@ impl Rejection {
             Self::OutOfBounds { .. } => "keep to these bounds, and try again".into(),
             Self::IdempotencyConflict { .. } => "use a new key for a new message".into(),
             Self::NotLeased(_) => "only what this session holds can be given back".into(),
-            Self::TooLate { message, standing } => too_late(*message, *standing, to),
+            Self::TooLate { message, obstacle } => too_late(*message, *obstacle, to),
             Self::BroadcastTooWide { .. } => to.pick_of(
                 "name whom you mean, or a channel or group; your user sets limits.broadcast_max in config.toml",
                 "name whom you mean, or a channel or group; limits.broadcast_max in config.toml sets the limit",
@@ -251,24 +251,24 @@ fn suggest(nearest: &[String], shown: String) -> String {
     }
 }
 
-fn too_late(message: MessageId, standing: Standing, to: Addressee) -> String {
+fn too_late(message: MessageId, obstacle: Obstacle, to: Addressee) -> String {
     let look = format!("`peerctl show {message}` tells what happened to it");
-    match standing {
-        Standing::DeadLetter => {
+    match obstacle {
+        Obstacle::DeadLetter => {
             to.pick_of("to say it again, send another message", format!("`peerctl orphans drop {message}` ends it"), look)
         }
-        Standing::Orphaned => to.pick_of(
+        Obstacle::Orphaned => to.pick_of(
             "to say it again, send another message",
             format!("`peerctl orphans reassign {message} PEER` gives it to another peer"),
             look,
         ),
-        Standing::Presented
-        | Standing::Withdrawn
-        | Standing::Settled
-        | Standing::There
-        | Standing::NoDeadLetter
-        | Standing::HeldForOthers
-        | Standing::NotHeld => to.pick("to correct what was said, send another message", look),
+        Obstacle::Presented
+        | Obstacle::Withdrawn
+        | Obstacle::Settled
+        | Obstacle::There
+        | Obstacle::NoDeadLetter
+        | Obstacle::HeldForOthers
+        | Obstacle::NotHeld => to.pick("to correct what was said, send another message", look),
     }
 }
 
@@ -326,7 +326,7 @@ impl fmt::Display for Rejection {
                 write!(f, "{name} takes no mail from other sessions: its inbound policy is refuse")
             }
             Self::NotPermitted { act } => write!(f, "{} is for the person, not for an agent or its shell", act_words(*act)),
-            Self::TooLate { message, standing } => write!(f, "it is too late for {message}: {}", stands(*standing)),
+            Self::TooLate { message, obstacle } => write!(f, "it is too late for {message}: {}", stands(*obstacle)),
             Self::NoSession { name } => write!(f, "{name} has no session that could be ended: it is offline"),
             Self::HookGone => f.write_str("the hook does not wait for its answer any more"),
             Self::NoSpace => f.write_str("the disk is full; nothing new is accepted, what is stored is still delivered"),
@@ -448,17 +448,17 @@ pub(crate) fn listed(tasks: &[TaskId]) -> String {
     tasks.iter().map(TaskId::to_string).collect::<Vec<_>>().join(", ")
 }
 
-fn stands(standing: Standing) -> &'static str {
-    match standing {
-        Standing::Presented => "it was presented already",
-        Standing::Withdrawn => "it was withdrawn already",
-        Standing::DeadLetter => "it is a dead letter",
-        Standing::Settled => "it is settled already",
-        Standing::Orphaned => "its reader is forgotten",
-        Standing::There => "that peer has it already",
-        Standing::NoDeadLetter => "it is no dead letter",
-        Standing::HeldForOthers => "it is held for others, and not for that peer",
-        Standing::NotHeld => "it is on its way, and not held",
+fn stands(obstacle: Obstacle) -> &'static str {
+    match obstacle {
+        Obstacle::Presented => "it was presented already",
+        Obstacle::Withdrawn => "it was withdrawn already",
+        Obstacle::DeadLetter => "it is a dead letter",
+        Obstacle::Settled => "it is settled already",
+        Obstacle::Orphaned => "its reader is forgotten",
+        Obstacle::There => "that peer has it already",
+        Obstacle::NoDeadLetter => "it is no dead letter",
+        Obstacle::HeldForOthers => "it is held for others, and not for that peer",
+        Obstacle::NotHeld => "it is on its way, and not held",
     }
 }
 

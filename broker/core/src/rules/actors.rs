@@ -10,7 +10,7 @@ use crate::broker::Broker;
 use crate::input::ConnectionId;
 use crate::rejection::Rejection;
 use crate::state::presence::Ancestry;
-use crate::state::quota::Driver;
+use crate::state::send_limits::SenderClass;
 use crate::who::{Actor, Caller};
 use crate::wording::Addressee;
 
@@ -53,7 +53,7 @@ impl Broker {
     }
 
     /// The sender, stamped by the broker.
-    pub(crate) fn sender(&self, caller: Caller) -> Result<(Sender, Driver), Rejection> {
+    pub(crate) fn sender(&self, caller: Caller) -> Result<(Sender, SenderClass), Rejection> {
         let of = |peer: PeerId, via: Via| {
             self.presence
                 .get(peer)
@@ -68,14 +68,14 @@ impl Broker {
         };
         let actor = caller.actor()?;
         let mut sender = of(actor.peer(), actor.via())?;
-        let driver = match actor {
-            Actor::Person => Driver::Person,
-            Actor::Session(_) => Driver::Agent,
-            Actor::Shell { .. } => Driver::Shell,
+        let class = match actor {
+            Actor::Person => SenderClass::Person,
+            Actor::Session(_) => SenderClass::Agent,
+            Actor::Shell { .. } => SenderClass::Shell,
         };
         if let Actor::Shell { agent: None, .. } = actor {
             UNKNOWN_AGENT.clone_into(&mut sender.name);
         }
-        Ok((sender, driver))
+        Ok((sender, class))
     }
 }

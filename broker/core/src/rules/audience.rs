@@ -78,7 +78,7 @@ impl Broker {
             }
             recipients.push(
                 self.presence
-                    .present(back.peer)
+                    .current(back.peer)
                     .ok_or_else(|| Rejection::UnknownPeer { name: back.name.clone(), nearest: Vec::new() })?,
             );
         }

@@ -72,7 +72,7 @@ impl Broker {
                         Policy::Refuse => return Err(Rejection::RefusedByPolicy { name: self.name_of(invited) }),
                     };
                     self.put_channel(turn, record.clone());
-                    self.tell_invited(turn, &sender.name, (invited, stage), &record);
+                    self.notify_invited(turn, &sender.name, (invited, stage), &record);
                 }
                 record
             }
@@ -138,7 +138,7 @@ impl Broker {
         })
     }
 
-    fn tell_invited(&mut self, turn: &mut Turn<'_>, by: &str, (invited, stage): (PeerId, Stage), record: &ChannelRecord) {
+    fn notify_invited(&mut self, turn: &mut Turn<'_>, by: &str, (invited, stage): (PeerId, Stage), record: &ChannelRecord) {
         let topic = if record.topic.is_empty() { String::new() } else { format!(", which is for {}", quoted(&record.topic)) };
         let name = &record.name;
         let text = wording::invitation(by, name, &topic, Addressee::of_mail_to(invited));

@@ -173,11 +173,11 @@ impl Broker {
     }
 
     /// Tells whoever has a peer, now or when its session comes back.
-    pub(crate) fn tell_owner(&mut self, turn: &mut Turn<'_>, owner: PeerId, text: &str) {
+    pub(crate) fn notify_owner(&mut self, turn: &mut Turn<'_>, owner: PeerId, text: &str) {
         for connection in self.presence.sessions_of(owner) {
             turn.push(*connection, Push::Notice(text.to_owned()));
         }
-        self.presence.tell_absent(owner, text.to_owned());
+        self.presence.notify_absent(owner, text.to_owned());
     }
 
     /// Ends the sessions of a client that has ended itself, and whose adapter has not noticed yet or looks for last words.

@@ -9,8 +9,8 @@ use crate::broker::Broker;
 use crate::delivery::Transition;
 use crate::input::{Damaged, Facts, Stopped};
 use crate::record::DeliveryRecord;
-use crate::rejection::{Act, Rejection, Standing};
-use crate::state::mailbox::Entry;
+use crate::rejection::{Act, Obstacle, Rejection};
+use crate::state::mailbox::MailboxEntry;
 use crate::turn::Turn;
 use crate::who::{Actor, Caller};
 use crate::wording::{self, Addressee};
@@ -30,12 +30,12 @@ impl Broker {
             self.notify_sender(turn, record, format!("your message {message} to {name} expired before it was presented"));
         }
         for record in &ended {
-            self.pump(turn, record.peer);
+            self.fill_window(turn, record.peer);
         }
     }
 
     /// Makes a pending delivery a dead letter, and tells its sender.
-    pub(crate) fn bury(&mut self, turn: &mut Turn<'_>, peer: PeerId, message: MessageId, cause: Cause) {
+    pub(crate) fn dead_letter(&mut self, turn: &mut Turn<'_>, peer: PeerId, message: MessageId, cause: Cause) {
         let Some(record) = self.end(turn, peer, message, Transition::DeadLetter(cause)) else { return };
         // Whoever is being forgotten gets no more mail, not even about what it sent to itself.
         if cause == Cause::PeerForgotten && self.is_same(peer, record.brief.from) {
@@ -50,7 +50,7 @@ impl Broker {
     pub(crate) fn set_damaged_aside(&mut self, turn: &mut Turn<'_>, records: &[Damaged]) {
         for record in records {
             if record.is_news {
-                self.tell_damaged(turn, &record.what);
+                self.emit_damaged(turn, &record.what);
             }
             let waiting: Vec<(PeerId, MessageId)> = match record.stops {
                 None => Vec::new(),
@@ -61,8 +61,8 @@ impl Broker {
                 }
             };
             for (peer, message) in waiting {
-                self.bury(turn, peer, message, Cause::Damaged);
-                self.pump(turn, peer);
+                self.dead_letter(turn, peer, message, Cause::Damaged);
+                self.fill_window(turn, peer);
             }
         }
     }
@@ -105,7 +105,7 @@ impl Broker {
             .collect();
         let is_open_question = self.questions.is_open(message);
         if pending.is_empty() && !is_open_question {
-            return Err(Rejection::TooLate { message, standing: stored.standing() });
+            return Err(Rejection::TooLate { message, obstacle: stored.obstacle() });
         }
         if is_open_question {
             self.close_question(turn, message, QuestionState::Cancelled, None);
@@ -114,7 +114,7 @@ impl Broker {
         for peer in pending {
             self.end(turn, peer, message, Transition::Cancel(cause));
             deliveries.push((self.name_of(peer), Stage::Cancelled));
-            self.pump(turn, peer);
+            self.fill_window(turn, peer);
         }
         turn.reply(caller, Reply::Settled { deliveries });
         Ok(())
@@ -130,7 +130,7 @@ impl Broker {
         caller.check_person(Act::Requeue)?;
         let letters = self.letters(message, facts)?;
         if letters.iter().any(|letter| self.presence.get(letter.peer).is_none()) {
-            return Err(Rejection::TooLate { message, standing: Standing::Orphaned });
+            return Err(Rejection::TooLate { message, obstacle: Obstacle::Orphaned });
         }
         let mut deliveries = Vec::new();
         for letter in letters {
@@ -155,7 +155,7 @@ impl Broker {
         let heir = self.presence.resolve(to, caller.peer())?;
         let has_it = |delivery: &DeliveryRecord| delivery.peer == heir && !is_letter(delivery);
         if facts.stored.get(&message).is_some_and(|stored| stored.deliveries.iter().any(has_it)) {
-            return Err(Rejection::TooLate { message, standing: Standing::There });
+            return Err(Rejection::TooLate { message, obstacle: Obstacle::There });
         }
         // Several dead letters of one message become one delivery: the heir reads it once, as its own if it had one.
         letters.sort_by_key(|letter| letter.peer != heir);
@@ -204,8 +204,8 @@ impl Broker {
             self.remove_delivery(turn, &before);
             self.put_delivery(turn, &letter, None);
         }
-        self.mailboxes.insert(Entry::new(letter));
-        self.pump(turn, heir);
+        self.mailboxes.insert(MailboxEntry::new(letter));
+        self.fill_window(turn, heir);
         self.wake_waits(turn, heir, &brief);
     }
 
@@ -214,7 +214,7 @@ impl Broker {
         let stored = facts.stored.get(&message).ok_or(Rejection::UnknownMessage(message))?;
         let letters: Vec<DeliveryRecord> = stored.deliveries.iter().filter(|delivery| is_letter(delivery)).cloned().collect();
         if letters.is_empty() {
-            return Err(Rejection::TooLate { message, standing: Standing::NoDeadLetter });
+            return Err(Rejection::TooLate { message, obstacle: Obstacle::NoDeadLetter });
         }
         Ok(letters)
     }

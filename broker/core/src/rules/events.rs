@@ -12,7 +12,7 @@ use crate::broker::Broker;
 use crate::input::ConnectionId;
 use crate::record::DeliveryRecord;
 use crate::rejection::Rejection;
-use crate::state::presence::Watch;
+use crate::state::presence::WatchFilter;
 use crate::turn::Turn;
 use crate::who::{Actor, Caller};
 
@@ -34,13 +34,13 @@ impl Broker {
     ) -> Result<(), Rejection> {
         caller.check_operator()?;
         let peer = peer.map(|name| self.presence.resolve(&name, caller.peer())).transpose()?;
-        self.presence.watch(caller.connection, Watch { peer, bodies });
+        self.presence.watch(caller.connection, WatchFilter { peer, bodies });
         turn.reply(caller, Reply::Done);
         Ok(())
     }
 
     /// Tells watchers about one delivery.
-    pub(crate) fn tell(&self, turn: &mut Turn<'_>, what: DeliveryEvent, record: &DeliveryRecord) {
+    pub(crate) fn emit_delivery(&self, turn: &mut Turn<'_>, what: DeliveryEvent, record: &DeliveryRecord) {
         if !self.presence.is_watched() {
             return;
         }
@@ -60,7 +60,7 @@ impl Broker {
             _ => None,
         };
         let event = Event::Delivery { delivery, what };
-        let present = |peer: PeerId| self.presence.present(peer).unwrap_or(peer);
+        let present = |peer: PeerId| self.presence.current(peer).unwrap_or(peer);
         let parties = [present(record.brief.from), present(record.peer)];
         let watchers = self.watchers_who(&parties, |actor| self.sees_delivery(actor, record));
         for (connection, actor, bodies) in watchers {
@@ -71,23 +71,17 @@ impl Broker {
     }
 
     /// Tells the person that a record of the store is damaged.
-    pub(crate) fn tell_damaged(&self, turn: &mut Turn<'_>, what: &str) {
-        self.tell_watchers_who(turn, &[], &Event::Damaged { what: what.to_owned() }, Actor::is_person);
+    pub(crate) fn emit_damaged(&self, turn: &mut Turn<'_>, what: &str) {
+        self.emit_where(turn, &[], &Event::Damaged { what: what.to_owned() }, Actor::is_person);
     }
 
     /// Tells watchers what happened. `concerns`: the peers that it is about.
-    pub(crate) fn tell_watchers(&self, turn: &mut Turn<'_>, concerns: &[PeerId], event: &Event) {
-        self.tell_watchers_who(turn, concerns, event, |_| true);
+    pub(crate) fn emit(&self, turn: &mut Turn<'_>, concerns: &[PeerId], event: &Event) {
+        self.emit_where(turn, concerns, event, |_| true);
     }
 
     /// Tells those watchers about it who may see it.
-    pub(crate) fn tell_watchers_who(
-        &self,
-        turn: &mut Turn<'_>,
-        concerns: &[PeerId],
-        event: &Event,
-        sees: impl Fn(Actor) -> bool,
-    ) {
+    pub(crate) fn emit_where(&self, turn: &mut Turn<'_>, concerns: &[PeerId], event: &Event, sees: impl Fn(Actor) -> bool) {
         for (connection, ..) in self.watchers_who(concerns, sees) {
             turn.push(connection, Push::Event { at: turn.now.wall, event: Box::new(event.clone()) });
         }
@@ -106,20 +100,20 @@ impl Broker {
         })
     }
 
-    /// A brake refused something that is no message: whoever watches hears of it, as of a refused send.
-    pub(crate) fn tell_refused(&mut self, turn: &mut Turn<'_>, caller: Caller, refusal: &Refusal) {
-        if !self.quota.count_refused(refusal.code) {
+    /// A send limit refused something that is no message: whoever watches hears of it, as of a refused send.
+    pub(crate) fn emit_refusal(&mut self, turn: &mut Turn<'_>, caller: Caller, refusal: &Refusal) {
+        if !self.send_limits.count_refused(refusal.code) {
             return;
         }
         let Ok((sender, _)) = self.sender(caller) else { return };
         self.remember_refused(turn.now.wall, &sender, ("", None, ""), refusal);
         let (to, thread, reply_to, intent) = (None, None, None, None);
         let event = Event::Refused { from: sender.name, to, thread, reply_to, intent, code: refusal.code };
-        self.tell_watchers(turn, &[sender.peer], &event);
+        self.emit(turn, &[sender.peer], &event);
     }
 
-    /// Remembers, and tells watchers, that a brake or a policy refused a message, or refused it for one of its recipients.
-    pub(crate) fn tell_refused_send(&mut self, turn: &mut Turn<'_>, refused: &RefusedSend<'_>, to: String, refusal: &Refusal) {
+    /// Remembers, and tells watchers, that a send limit or a policy refused a message, or refused it for one of its recipients.
+    pub(crate) fn emit_refused_send(&mut self, turn: &mut Turn<'_>, refused: &RefusedSend<'_>, to: String, refusal: &Refusal) {
         let RefusedSend { sender, send, channel } = *refused;
         self.remember_refused(turn.now.wall, sender, (&to, send.thread.as_deref(), &send.text), refusal);
         // Watchers learn of no private channel.
@@ -132,6 +126,6 @@ impl Broker {
             intent: send.intent,
             code: refusal.code,
         };
-        self.tell_watchers(turn, &[sender.peer], &event);
+        self.emit(turn, &[sender.peer], &event);
     }
 }

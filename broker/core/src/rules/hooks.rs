@@ -89,7 +89,7 @@ impl Broker {
             check_count(asks_with)?;
         }
         let wait = self.hooks.answer(call, caller.connection).ok_or(Rejection::HookGone)?;
-        self.note_tried(caller, peer, asks_with);
+        self.record_tried(caller, peer, asks_with);
         turn.reply_to(wait.hook, wait.id, Reply::Hook { output });
         turn.reply(caller, Reply::Done);
         Ok(())

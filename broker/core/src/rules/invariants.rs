@@ -6,7 +6,7 @@ use peer_proto::limits::{LEASE_WINDOW_BYTES, LEASE_WINDOW_MESSAGES};
 use peer_proto::message::Stage;
 
 use crate::broker::Broker;
-use crate::state::mailbox::Entry;
+use crate::state::mailbox::MailboxEntry;
 
 impl Broker {
     /// Checks everything that must hold between two inputs.
@@ -41,7 +41,7 @@ impl Broker {
     }
 
     /// Checks one delivery against the rooms around it.
-    fn assert_entry(&self, peer: PeerId, entry: &Entry) {
+    fn assert_entry(&self, peer: PeerId, entry: &MailboxEntry) {
         let record = &entry.record;
         let message = record.message;
         assert_eq!(record.peer, peer, "{message} stands in its reader's mailbox");

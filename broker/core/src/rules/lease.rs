@@ -17,7 +17,7 @@ use crate::delivery::Transition;
 use crate::input::{ConnectionId, Facts, Now};
 use crate::record::{Brief, DeliveryRecord};
 use crate::rejection::{Act, Rejection};
-use crate::state::mailbox::{Entry, Lease};
+use crate::state::mailbox::{Lease, MailboxEntry};
 use crate::state::presence::{Matcher, Wait};
 use crate::step::{Change, Effect};
 use crate::turn::Turn;
@@ -35,7 +35,7 @@ const WAITS_MAX: usize = 32;
 
 /// Why a pending delivery is settled as presented.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Proof {
+pub(crate) struct Settlement {
     /// The carrier that is proved by it; absent: the one that had the message last.
     pub(crate) carrier: Option<Carrier>,
     pub(crate) evidence: Evidence,
@@ -47,7 +47,7 @@ pub(crate) struct Proof {
 
 impl Broker {
     /// Pushes what waits for a peer to the session that takes its mail, as far as the window goes.
-    pub(crate) fn pump(&mut self, turn: &mut Turn<'_>, peer: PeerId) {
+    pub(crate) fn fill_window(&mut self, turn: &mut Turn<'_>, peer: PeerId) {
         let Some(reader) = self.presence.reader(peer) else { return };
         while let Some(mailbox) = self.mailboxes.of(peer) {
             let (messages, bytes) = mailbox.window();
@@ -191,10 +191,10 @@ impl Broker {
             self.advance(turn, peer, *message, &[Transition::Offer { carrier, overdue_at_ms }], None);
         }
         if offered_any {
-            self.note_carrier(caller.connection, carrier, None);
+            self.record_carrier(caller.connection, carrier, None);
         }
         turn.reply(caller, Reply::Done);
-        self.pump(turn, peer);
+        self.fill_window(turn, peer);
         Ok(())
     }
 
@@ -202,16 +202,17 @@ impl Broker {
     pub(crate) fn tried(&mut self, turn: &mut Turn<'_>, caller: Caller, messages: &[MessageId]) -> Result<(), Rejection> {
         let peer = self.session_peer(caller)?;
         check_count(messages)?;
-        self.note_tried(caller, peer, messages);
+        self.record_tried(caller, peer, messages);
         turn.reply(caller, Reply::Done);
         Ok(())
     }
 
     /// A model may have been asked with these: of each that this session offered, its end is an attempt.
-    pub(crate) fn note_tried(&mut self, caller: Caller, peer: PeerId, messages: &[MessageId]) {
+    pub(crate) fn record_tried(&mut self, caller: Caller, peer: PeerId, messages: &[MessageId]) {
         for message in messages {
-            let is_offered =
-                |entry: &Entry| entry.lease.is_some_and(|lease| lease.holder == caller.connection && lease.offered.is_some());
+            let is_offered = |entry: &MailboxEntry| {
+                entry.lease.is_some_and(|lease| lease.holder == caller.connection && lease.offered.is_some())
+            };
             if self.mailboxes.get(peer, *message).is_some_and(is_offered) {
                 self.mailboxes.update(peer, *message, |entry| entry.tried = true);
             }
@@ -231,19 +232,20 @@ impl Broker {
         let mut proved_any = false;
         for message in messages {
             // Evidence needs something that was shown: a message that never left the broker is not settled by it.
-            let offered = |entry: &Entry| entry.lease.is_some() || entry.record.stage == Stage::Offered || peer == PeerId::HUMAN;
+            let offered =
+                |entry: &MailboxEntry| entry.lease.is_some() || entry.record.stage == Stage::Offered || peer == PeerId::HUMAN;
             if self.mailboxes.get(peer, *message).is_some_and(offered) {
-                let proof = Proof { carrier: Some(carrier), evidence, answer: None, told: Some(caller.connection) };
+                let proof = Settlement { carrier: Some(carrier), evidence, answer: None, told: Some(caller.connection) };
                 self.settle_presented(turn, peer, *message, proof);
                 proved_any = true;
             }
         }
         // What was settled before, or never was this session's, proves nothing of a carrier.
         if proved_any {
-            self.note_carrier(caller.connection, carrier, Some(turn.now));
+            self.record_carrier(caller.connection, carrier, Some(turn.now));
         }
         turn.reply(caller, Reply::Done);
-        self.pump(turn, peer);
+        self.fill_window(turn, peer);
         Ok(())
     }
 
@@ -270,7 +272,7 @@ impl Broker {
                 continue;
             };
             if waits.is_some() {
-                let proof = Proof { carrier: None, evidence: Evidence::Ack, answer: None, told: None };
+                let proof = Settlement { carrier: None, evidence: Evidence::Ack, answer: None, told: None };
                 self.settle_presented(turn, peer, message, proof);
             } else {
                 let settled = known.clone();
@@ -281,7 +283,7 @@ impl Broker {
             acked.push(message);
         }
         turn.reply(caller, Reply::Acked { acked, unknown });
-        self.pump(turn, peer);
+        self.fill_window(turn, peer);
         Ok(())
     }
 
@@ -311,16 +313,16 @@ impl Broker {
             self.advance(turn, peer, *message, &[transition], None);
         }
         turn.reply(caller, Reply::Done);
-        self.pump(turn, peer);
+        self.fill_window(turn, peer);
         Ok(())
     }
 
     /// Settles a pending delivery on evidence.
-    pub(crate) fn settle_presented(&mut self, turn: &mut Turn<'_>, peer: PeerId, message: MessageId, proof: Proof) {
+    pub(crate) fn settle_presented(&mut self, turn: &mut Turn<'_>, peer: PeerId, message: MessageId, proof: Settlement) {
         let Some(lease) = self.mailboxes.get(peer, message).map(|entry| entry.lease) else { return };
         let carrier = proof.carrier.or_else(|| lease.and_then(|lease| lease.offered));
         if let (Some(lease), Some(carrier)) = (lease, carrier) {
-            self.note_carrier(lease.holder, carrier, Some(turn.now));
+            self.record_carrier(lease.holder, carrier, Some(turn.now));
         }
         let presented = Transition::Present { carrier, evidence: proof.evidence };
         let acked = (proof.evidence == Evidence::Ack).then_some(Transition::Ack);
@@ -344,12 +346,12 @@ impl Broker {
         message: MessageId,
         transitions: &[Transition],
         told: Option<ConnectionId>,
-    ) -> Option<Entry> {
+    ) -> Option<MailboxEntry> {
         let mut entry = self.mailboxes.remove(peer, message)?;
         let was = entry.record.stage;
         for transition in transitions {
             if let Some(news) = entry.apply(*transition, turn.now.wall) {
-                self.tell(turn, news, &entry.record);
+                self.emit_delivery(turn, news, &entry.record);
             }
         }
         if transitions.iter().any(|transition| transition.is_durable()) {
@@ -366,7 +368,7 @@ impl Broker {
     /// Carries out a transition of a delivery that is in no mailbox. The caller stores it.
     pub(crate) fn apply(&self, turn: &mut Turn<'_>, record: &mut DeliveryRecord, transition: Transition) {
         if let Some(news) = record.apply(transition, turn.now.wall) {
-            self.tell(turn, news, record);
+            self.emit_delivery(turn, news, record);
         }
     }
 
@@ -383,7 +385,7 @@ impl Broker {
     }
 
     /// Tells the session that held a delivery that it holds it no longer, unless it was the one who said so.
-    fn withdraw(&self, turn: &mut Turn<'_>, entry: &Entry, told: Option<ConnectionId>) {
+    fn withdraw(&self, turn: &mut Turn<'_>, entry: &MailboxEntry, told: Option<ConnectionId>) {
         // A holder that is no session any more is ending: it knows.
         let here = |lease: &Lease| self.presence.session(lease.holder).is_some();
         if let Some(lease) = entry.lease.filter(|lease| Some(lease.holder) != told && here(lease)) {
@@ -393,7 +395,7 @@ impl Broker {
 
     /// A session of this peer ended: what a model may have been asked with counts an attempt, the rest is ready again.
     pub(crate) fn return_leases(&mut self, turn: &mut Turn<'_>, peer: PeerId, holder: ConnectionId) {
-        let is_held = |entry: &Entry| entry.lease.is_some_and(|lease| lease.holder == holder);
+        let is_held = |entry: &MailboxEntry| entry.lease.is_some_and(|lease| lease.holder == holder);
         let offered = self.mailboxes.messages(peer, |entry| is_held(entry) && entry.record.stage == Stage::Offered);
         for message in self.mailboxes.messages(peer, |entry| is_held(entry) && entry.record.stage != Stage::Offered) {
             self.advance(turn, peer, message, &[Transition::Unlease], None);
@@ -415,7 +417,7 @@ impl Broker {
             self.advance(turn, peer, message, &[Transition::Return(Cause::SessionEnded)], None);
         }
         for message in spent {
-            self.bury(turn, peer, message, Cause::AttemptsExceeded);
+            self.dead_letter(turn, peer, message, Cause::AttemptsExceeded);
         }
     }
 
@@ -434,7 +436,7 @@ impl Broker {
         }
     }
 
-    fn note_carrier(&mut self, connection: ConnectionId, carrier: Carrier, proven: Option<Now>) {
+    fn record_carrier(&mut self, connection: ConnectionId, carrier: Carrier, proven: Option<Now>) {
         if let Some(session) = self.presence.connections.get_mut(&connection).and_then(|open| open.session.as_mut()) {
             let proof = session.proofs.entry(carrier).or_insert(None);
             if let Some(now) = proven {

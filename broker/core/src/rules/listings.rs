@@ -14,7 +14,7 @@ use crate::counts::Counts;
 use crate::input::{Facts, Now};
 use crate::record::{DeliveryRecord, PeerRecord};
 use crate::rejection::{Act, Rejection};
-use crate::state::mailbox::Entry;
+use crate::state::mailbox::MailboxEntry;
 use crate::state::presence::is_same_place;
 use crate::step::Query;
 use crate::turn::Turn;
@@ -51,7 +51,7 @@ impl Broker {
             messages: self.messages,
             oldest_at: oldest.map(|entry| entry.record.brief.sent_at).min(),
             paused: self.paused(),
-            refused: self.quota.refused(),
+            refused: self.send_limits.refused(),
             used_up: self.used_up_threads(),
         }
     }
@@ -158,7 +158,7 @@ impl Broker {
         };
         // A session that does not ask for it hears nothing of what is held.
         let all = !matches!(actor, Actor::Session(_));
-        let wanted = |entry: &&Entry| {
+        let wanted = |entry: &&MailboxEntry| {
             let asked_for = match entry.record.stage {
                 Stage::Held => held || all,
                 _ => !held,
@@ -188,7 +188,7 @@ impl Broker {
         Ok(())
     }
 
-    fn inbox_entry(&self, peer: PeerId, entry: &Entry) -> InboxEntry {
+    fn inbox_entry(&self, peer: PeerId, entry: &MailboxEntry) -> InboxEntry {
         let brief = &entry.record.brief;
         InboxEntry {
             message: entry.record.message,

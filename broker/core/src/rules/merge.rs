@@ -15,8 +15,8 @@ use crate::record::{DeliveryRecord, PeerRecord, TokenDigest, delivery_to};
 use crate::rejection::Rejection;
 use crate::rules::claim::{Asker, Ownership};
 use crate::rules::sessions::set_host;
-use crate::state::mailbox::Entry;
-use crate::state::presence::{Host, Session, add_alias, add_former, add_seat};
+use crate::state::mailbox::MailboxEntry;
+use crate::state::presence::{Host, PeerSession, add_alias, add_former, add_seat};
 use crate::step::Change;
 use crate::thing::{TaskRecord, Thing};
 use crate::turn::Turn;
@@ -53,7 +53,7 @@ impl Broker {
         };
         let ownership = self.ownership(owner, Asker { host, seat: Some(&seat), ended: &facts.ended });
         if ownership == Ownership::Taken {
-            let notice = self.tell_seat_taken(turn, owner, &record.name);
+            let notice = self.notify_seat_taken(turn, owner, &record.name);
             return self.stay(turn, caller, record, (token, digest), Some(notice));
         }
         let moving = Moving { mine: record, owner, host, holds_token: ownership == Ownership::Free };
@@ -61,10 +61,10 @@ impl Broker {
     }
 
     /// Tells the peer that has a seat that another session asked for it. Returns what that session is told.
-    fn tell_seat_taken(&mut self, turn: &mut Turn<'_>, owner: PeerId, my_name: &str) -> String {
+    fn notify_seat_taken(&mut self, turn: &mut Turn<'_>, owner: PeerId, my_name: &str) -> String {
         let owner_name = self.name_of(owner);
         let text = format!("another process claims the session of {owner_name}; it is {my_name}, and {owner_name} stays yours");
-        self.tell_owner(turn, owner, &text);
+        self.notify_owner(turn, owner, &text);
         if self.presence.is_online(owner) {
             format!("this client session is live as {owner_name} in another process: this one stays {my_name}")
         } else {
@@ -87,7 +87,7 @@ impl Broker {
         }
         let Some(mut adopted) = self.presence.get(owner).cloned() else { return Err(Rejection::NotRegistered) };
         let handed_back = self.hand_back(turn, mine, caller.connection);
-        let session = self.presence.detach(caller.connection, turn.now.wall).unwrap_or_else(|| Session::new(mine, host));
+        let session = self.presence.detach(caller.connection, turn.now.wall).unwrap_or_else(|| PeerSession::new(mine, host));
         let came_online = !self.presence.is_online(owner);
         if holds_token {
             // Before the mail moves: what this session itself had offered is not a lost session's.
@@ -100,7 +100,7 @@ impl Broker {
             self.move_mail(turn, mine, owner, facts);
             self.presence.remove(mine);
             turn.change(Change::RemovePeer(mine));
-            self.quota.forget(mine);
+            self.send_limits.forget(mine);
             add_alias(&mut adopted, record.name.clone());
             add_former(&mut adopted, mine);
             // What the person set for either holds; the stricter word where they set both.
@@ -119,12 +119,12 @@ impl Broker {
             self.move_tasks(turn, mine, owner);
             self.move_memberships(turn, mine, owner);
         }
-        self.presence.attach(caller.connection, Session { peer: owner, holds_token, ..session }, false);
+        self.presence.attach(caller.connection, PeerSession { peer: owner, holds_token, ..session }, false);
         turn.reply(caller, self.registered(owner, caller.connection, token, None));
         if came_online {
-            self.tell_watchers(turn, &[owner], &Event::PeerOnline { peer: adopted.name });
+            self.emit(turn, &[owner], &Event::PeerOnline { peer: adopted.name });
         }
-        self.pump(turn, owner);
+        self.fill_window(turn, owner);
         for message in handed_back {
             // What stayed behind was withdrawn before; this came along and waits for the person now, or was read there.
             let stage = self.mailboxes.get(owner, message).map(|entry| entry.record.stage);
@@ -171,7 +171,7 @@ impl Broker {
             let known = facts.stored.get(&message).and_then(|stored| delivery_to(&stored.deliveries, to));
             if self.mailboxes.get(to, message).is_some() {
                 if entry.shown_before() {
-                    self.note_shown(turn, to, message, &entry.record);
+                    self.copy_offer(turn, to, message, &entry.record);
                 }
                 continue;
             }
@@ -182,7 +182,7 @@ impl Broker {
             let was = known.map(|known| if known.stage.is_pending() { Stage::Dead } else { known.stage });
             let mut record = entry.record;
             if let Some(known) = known {
-                record.note_shown(known);
+                record.copy_offer(known);
             }
             self.apply(turn, &mut record, Transition::Bind(to));
             let own = [from, to].contains(&record.brief.from);
@@ -191,14 +191,14 @@ impl Broker {
                 self.apply(turn, &mut record, Transition::Hold);
             }
             self.put_delivery(turn, &record, was);
-            self.mailboxes.insert(Entry::new(record));
+            self.mailboxes.insert(MailboxEntry::new(record));
         }
     }
 
     /// Another delivery of a message to the same reader is gone: the pending one says that it was offered.
-    pub(crate) fn note_shown(&mut self, turn: &mut Turn<'_>, peer: PeerId, message: MessageId, other: &DeliveryRecord) {
+    pub(crate) fn copy_offer(&mut self, turn: &mut Turn<'_>, peer: PeerId, message: MessageId, other: &DeliveryRecord) {
         let kept = self.mailboxes.update(peer, message, |kept| {
-            kept.record.note_shown(other);
+            kept.record.copy_offer(other);
             kept.record.clone()
         });
         if let Some(kept) = kept {

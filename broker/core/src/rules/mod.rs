@@ -20,7 +20,7 @@ mod pause;
 mod policy;
 
 mod audience;
-mod brake;
+mod refusals;
 mod sending;
 
 mod notices;

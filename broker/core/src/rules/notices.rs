@@ -1,6 +1,6 @@
 //! Notices: what the broker itself tells a peer, as mail like any other.
 //!
-//! Knows how a notice becomes a message. Does not know why it is posted. Policies and brakes never stop one.
+//! Knows how a notice becomes a message. Does not know why it is posted. Policies and send limits never stop one.
 
 use peer_proto::ids::{MessageId, PeerId};
 use peer_proto::message::{Intent, Kind, Sender, Stage, Via};
@@ -36,7 +36,7 @@ impl Notice {
 impl Broker {
     /// Posts a notice. A peer that is not retained any more gets none.
     pub(crate) fn post_notice(&mut self, turn: &mut Turn<'_>, notice: Notice) {
-        let Some(to) = self.presence.present(notice.to) else { return };
+        let Some(to) = self.presence.current(notice.to) else { return };
         let id = MessageId::next(self.last_message, turn.now.wall, 0);
         let head = MessageHead {
             id,

@@ -44,7 +44,7 @@ impl Broker {
             }
         };
         if self.put_pauses(turn, pauses) {
-            self.tell_watchers(turn, peer.as_slice(), &Event::Paused(paused));
+            self.emit(turn, peer.as_slice(), &Event::Paused(paused));
         }
         turn.reply(caller, Reply::Paused(self.paused()));
         Ok(())
@@ -58,7 +58,7 @@ impl Broker {
             // Whoever lets everything go on does not mean all but some.
             Pausing::All => {
                 for thread in &pauses.threads {
-                    self.quota.resume_thread(thread);
+                    self.send_limits.resume_thread(thread);
                 }
                 pauses = PausesRecord::default();
                 Pausing::All
@@ -73,12 +73,12 @@ impl Broker {
                 check_thread(thread)?;
                 pauses.threads.remove(thread);
                 // Its agents may also have paused it by themselves.
-                was_used_up = self.quota.resume_thread(thread);
+                was_used_up = self.send_limits.resume_thread(thread);
                 what.clone()
             }
         };
         if self.put_pauses(turn, pauses) || was_used_up {
-            self.tell_watchers(turn, peer.as_slice(), &Event::Resumed(resumed));
+            self.emit(turn, peer.as_slice(), &Event::Resumed(resumed));
         }
         turn.reply(caller, Reply::Paused(self.paused()));
         Ok(())
@@ -104,7 +104,7 @@ impl Broker {
     /// What is paused, by the names of now.
     pub(crate) fn paused(&self) -> Vec<Pausing> {
         let all = self.pauses.all.then_some(Pausing::All);
-        let name = |peer: &PeerId| self.name_of(self.presence.present(*peer).unwrap_or(*peer));
+        let name = |peer: &PeerId| self.name_of(self.presence.current(*peer).unwrap_or(*peer));
         let peers = self.pauses.peers.iter().map(|peer| Pausing::Peer(name(peer)));
         let threads = self.pauses.threads.iter().map(|thread| Pausing::Thread(thread.clone()));
         let mut paused: Vec<Pausing> = all.into_iter().chain(peers).chain(threads).collect();
@@ -140,7 +140,7 @@ impl Broker {
 
     pub(crate) fn assert_pause_invariants(&self) {
         for peer in &self.pauses.peers {
-            assert!(self.presence.present(*peer).is_some(), "{peer} is paused, and not retained");
+            assert!(self.presence.current(*peer).is_some(), "{peer} is paused, and not retained");
         }
         assert!(self.pauses.threads.len() <= THREADS_PAUSED_MAX);
     }

@@ -14,7 +14,7 @@ use crate::broker::Broker;
 use crate::delivery::Transition;
 use crate::input::{Facts, StoredMessage};
 use crate::record::SettingsRecord;
-use crate::rejection::{Act, Rejection, Standing};
+use crate::rejection::{Act, Obstacle, Rejection};
 use crate::step::Change;
 use crate::turn::Turn;
 use crate::who::Caller;
@@ -67,7 +67,7 @@ impl Broker {
     }
 
     /// A session said what it may do without asking. It is kept: mail to a reader that is away is ruled by it.
-    pub(crate) fn note_mode(&mut self, turn: &mut Turn<'_>, peer: PeerId, mode: Mode) {
+    pub(crate) fn record_mode(&mut self, turn: &mut Turn<'_>, peer: PeerId, mode: Mode) {
         if let Some(mut record) = self.presence.get(peer).filter(|record| record.mode != Some(mode)).cloned() {
             record.mode = Some(mode);
             self.update_peer(turn, record);
@@ -156,21 +156,21 @@ impl Broker {
         let held = stored.deliveries.iter().filter(|delivery| delivery.stage == Stage::Held).map(|delivery| delivery.peer);
         let held: Vec<PeerId> = held.filter(|peer| to.is_none_or(|to| to == *peer)).collect();
         if held.is_empty() {
-            let standing = if waits(Stage::Held) {
-                Standing::HeldForOthers
+            let obstacle = if waits(Stage::Held) {
+                Obstacle::HeldForOthers
             } else if waits(Stage::Stored) || waits(Stage::Offered) {
-                Standing::NotHeld
+                Obstacle::NotHeld
             } else {
-                stored.standing()
+                stored.obstacle()
             };
-            return Err(Rejection::TooLate { message, standing });
+            return Err(Rejection::TooLate { message, obstacle });
         }
         let mut deliveries = Vec::new();
         for peer in held {
             let Some(brief) = self.mailboxes.get(peer, message).map(|entry| entry.record.brief.clone()) else { continue };
             self.advance(turn, peer, message, &[Transition::Release], None);
             deliveries.push((self.name_of(peer), Stage::Stored));
-            self.pump(turn, peer);
+            self.fill_window(turn, peer);
             self.wake_waits(turn, peer, &brief);
         }
         turn.reply(caller, Reply::Settled { deliveries });

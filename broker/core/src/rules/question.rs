@@ -117,7 +117,7 @@ impl Broker {
         }
         let asker = self
             .presence
-            .present(record.asker)
+            .current(record.asker)
             .ok_or_else(|| Rejection::UnknownPeer { name: stored.head.from.name.clone(), nearest: Vec::new() })?;
         let send = Send {
             to: Vec::new(),
@@ -155,7 +155,7 @@ impl Broker {
     /// Whether an ordinary reply to these recipients answers an open question.
     pub(crate) fn is_answer(&self, speaker: PeerId, original: &StoredMessage, recipients: &[(PeerId, Stage)]) -> bool {
         self.questions.find_open(original.head.id).is_some_and(|record| {
-            let asker = self.presence.present(record.asker);
+            let asker = self.presence.current(record.asker);
             let reaches = recipients.iter().any(|(peer, _)| Some(*peer) == asker);
             reaches && !self.is_same(speaker, record.asker) && self.was_asked(record, speaker)
         })
@@ -169,11 +169,11 @@ impl Broker {
             return;
         }
         for peer in record.to {
-            let peer = self.presence.present(peer).unwrap_or(peer);
+            let peer = self.presence.current(peer).unwrap_or(peer);
             let unseen = self.mailboxes.get(peer, question).is_some_and(|entry| !entry.shown_before());
             if unseen {
                 self.end(turn, peer, question, Transition::Cancel(None));
-                self.pump(turn, peer);
+                self.fill_window(turn, peer);
             }
         }
     }
@@ -216,12 +216,12 @@ impl Broker {
             let question = record.question;
             self.close_question(turn, question, QuestionState::Expired, None);
             let text = format!("your question {question} to {} expired: nobody answered it", self.asked(&record).join(", "));
-            self.tell_asker(turn, &record, text);
+            self.notify_asker(turn, &record, text);
         }
     }
 
     /// A session ended. Whoever waits for an answer of it hears: of a channel, once nobody is left there to answer.
-    pub(crate) fn tell_askers(&mut self, turn: &mut Turn<'_>, gone: PeerId) {
+    pub(crate) fn notify_askers(&mut self, turn: &mut Turn<'_>, gone: PeerId) {
         let concerned: Vec<QuestionRecord> = self
             .questions
             .open()
@@ -229,19 +229,19 @@ impl Broker {
             .cloned()
             .collect();
         for record in concerned {
-            let here = |peer: &&PeerId| self.presence.present(**peer).is_some_and(|peer| self.presence.is_online(peer));
+            let here = |peer: &&PeerId| self.presence.current(**peer).is_some_and(|peer| self.presence.is_online(peer));
             let left = record.to.iter().filter(here).count();
             if record.channel.is_some() && left > 0 {
                 continue;
             }
             let asker = Addressee::of_mail_to(record.asker);
             let text = wording::asked_session_ended(&self.name_of(gone), record.question, left, asker);
-            self.tell_asker(turn, &record, text);
+            self.notify_asker(turn, &record, text);
         }
     }
 
     /// Whoever waits must be able to go on: it may wake.
-    fn tell_asker(&mut self, turn: &mut Turn<'_>, record: &QuestionRecord, text: String) {
+    fn notify_asker(&mut self, turn: &mut Turn<'_>, record: &QuestionRecord, text: String) {
         let thread = record.question.default_thread();
         let reply_to = Some(record.question);
         let private = !self.is_public(record.channel.as_deref(), record.question);

@@ -118,7 +118,7 @@ impl Broker {
     }
 
     /// One more message is stored.
-    pub(crate) fn note_stored(&mut self, now: Now, text_bytes: usize) {
+    pub(crate) fn record_stored(&mut self, now: Now, text_bytes: usize) {
         self.retaining.text_bytes += text_bytes as u64;
         if self.is_too_much() {
             self.retaining.bring_forward(self.retaining.rests_until.max(now.wall));
@@ -128,7 +128,7 @@ impl Broker {
     }
 
     /// A task ended.
-    pub(crate) fn note_task_ended(&mut self, now: Now) {
+    pub(crate) fn record_task_ended(&mut self, now: Now) {
         let at = now.wall.plus_ms(self.config.retention.tasks_ms);
         self.retaining.bring_forward(at.max(self.retaining.rests_until));
     }

@@ -1,7 +1,7 @@
 //! Sending: who may say what to whom, and what is stored when they do.
 //!
-//! A send is planned first, which changes nothing, and then committed, which refuses nothing. Knows brakes and policies. Does not
-//! know what becomes of a delivery once it is stored.
+//! A send is planned first, which changes nothing, and then committed, which refuses nothing. Knows send limits and policies.
+//! Does not know what becomes of a delivery once it is stored.
 
 use peer_proto::ids::{MessageId, PeerId};
 use peer_proto::limits::{RECIPIENTS_MAX, SOURCE_BYTES_MAX, SOURCES_MAX, TTL_MS_MAX, TTL_MS_MIN};
@@ -19,10 +19,10 @@ use crate::record::{Brief, DeliveryRecord, MessageHead, MessageRecord};
 use crate::rejection::Rejection;
 use crate::rules::audience::Audience;
 use crate::rules::events::RefusedSend;
-use crate::rules::lease::Proof;
+use crate::rules::lease::Settlement;
 use crate::state::channels::is_group;
-use crate::state::mailbox::Entry;
-use crate::state::quota::{Driver, Saying};
+use crate::state::mailbox::MailboxEntry;
+use crate::state::send_limits::{Saying, SenderClass};
 use crate::step::Change;
 use crate::thing::QuestionRecord;
 use crate::turn::Turn;
@@ -46,7 +46,7 @@ enum Posting<'a> {
 /// A message that will be stored.
 struct NewMessage<'a> {
     head: MessageHead,
-    driver: Driver,
+    class: SenderClass,
     /// The recipients who take it, and whether it is held.
     accepted: Vec<(PeerId, Stage)>,
     refused: Vec<(PeerId, Rejection)>,
@@ -60,7 +60,7 @@ struct NewMessage<'a> {
 enum Refused {
     /// A refusal like any other: nothing remembers it.
     Rejected(Rejection),
-    Braked(Box<Braked>),
+    Limited(Box<Limited>),
 }
 
 impl From<Rejection> for Refused {
@@ -69,12 +69,12 @@ impl From<Rejection> for Refused {
     }
 }
 
-/// A send that a brake refused, or all its recipients. The person can look it up.
-struct Braked {
+/// A send that a send limit refused, or all its recipients. The person can look it up.
+struct Limited {
     sender: Sender,
     thread: String,
     channel: Option<String>,
-    /// The brake's, or one of each recipient.
+    /// The send limit's, or one of each recipient.
     rejections: Vec<Rejection>,
 }
 
@@ -87,7 +87,7 @@ struct Attempt<'a> {
     now: Now,
     send: &'a Send,
     sender: &'a Sender,
-    driver: Driver,
+    class: SenderClass,
     original: Option<&'a StoredMessage>,
 }
 
@@ -96,8 +96,8 @@ impl Broker {
         self.post(turn, caller, Outgoing { send, kind: Kind::Message, audience: None }, facts)
     }
 
-    /// Plans a message and stores it. A send that a brake or all its recipients refused is answered here: what was refused is
-    /// remembered, with its text.
+    /// Plans a message and stores it. A send that a send limit or all its recipients refused is answered here: what was refused
+    /// is remembered, with its text.
     pub(crate) fn post(
         &mut self,
         turn: &mut Turn<'_>,
@@ -109,7 +109,7 @@ impl Broker {
             Ok(Posting::New(message)) => self.commit(turn, caller, outgoing.send, *message),
             Ok(Posting::Repeat(sent)) => turn.reply(caller, Reply::Sent(sent)),
             Err(Refused::Rejected(rejection)) => return Err(rejection),
-            Err(Refused::Braked(braked)) => self.refuse_send(turn, caller, &outgoing.send, &braked),
+            Err(Refused::Limited(limited)) => self.refuse_send(turn, caller, &outgoing.send, &limited),
         }
         Ok(())
     }
@@ -117,7 +117,7 @@ impl Broker {
     /// What becomes of a message. Changes nothing.
     fn plan<'a>(&self, now: Now, caller: Caller, outgoing: &Outgoing, facts: &'a Facts) -> Result<Posting<'a>, Refused> {
         let send = &outgoing.send;
-        let (sender, driver) = self.sender(caller)?;
+        let (sender, class) = self.sender(caller)?;
         check_send(send, self.config.limits.text_bytes_max)?;
         let original = send.reply_to.map(|id| self.original(id, caller, facts)).transpose();
         let audience = match &outgoing.audience {
@@ -132,10 +132,10 @@ impl Broker {
         facts.check_space()?;
         let id = MessageId::next(self.last_message, now.wall, facts.entropy as u32);
         let thread = thread_of(send, original, id);
-        let attempt = Attempt { now, send, sender: &sender, driver, original };
+        let attempt = Attempt { now, send, sender: &sender, class, original };
         let verdicts = match self.verdicts(&attempt, &thread, peers) {
             Ok(verdicts) => verdicts,
-            Err(rejections) => return Err(Refused::Braked(Box::new(Braked { sender, thread, channel, rejections }))),
+            Err(rejections) => return Err(Refused::Limited(Box::new(Limited { sender, thread, channel, rejections }))),
         };
         let deliveries = verdicts.iter().map(|(peer, verdict)| self.sent_delivery(caller, *peer, verdict.as_ref().copied()));
         let sent = Sent { message: id, thread: thread.clone(), deduplicated: false, deliveries: deliveries.collect() };
@@ -167,26 +167,26 @@ impl Broker {
             text_bytes: send.text.len() as u32,
             private,
         };
-        Ok(Posting::New(Box::new(NewMessage { head, driver, accepted, refused, answers, sent })))
+        Ok(Posting::New(Box::new(NewMessage { head, class, accepted, refused, answers, sent })))
     }
 
     /// Stores a planned message, tells its sender, and settles what it answers.
     fn commit(&mut self, turn: &mut Turn<'_>, caller: Caller, send: Send, message: NewMessage<'_>) {
-        let NewMessage { head, driver, accepted, refused, answers, sent } = message;
+        let NewMessage { head, class, accepted, refused, answers, sent } = message;
         for (peer, rejection) in &refused {
             let refusal = rejection.refusal(caller.addressee());
-            self.quota.count_refused(refusal.code);
+            self.send_limits.count_refused(refusal.code);
             let refused = RefusedSend { sender: &head.from, send: &send, channel: head.channel.as_deref() };
-            self.tell_refused_send(turn, &refused, self.name_of(*peer), &refusal);
+            self.emit_refused_send(turn, &refused, self.name_of(*peer), &refusal);
         }
         let (id, sender, kind) = (head.id, head.from.peer, head.kind);
         if let Some(key) = &send.idempotency_key {
             turn.change(Change::PutIdempotencyKey { sender, key: key.clone(), message: id });
         }
-        self.quota.count_send(turn.now.mono_ms, sender, driver, &head.thread);
+        self.send_limits.count_send(turn.now.mono_ms, sender, class, &head.thread);
         for (recipient, _) in &accepted {
             let saying = Saying { sender, recipient: *recipient, reply_to: send.reply_to, text: &send.text };
-            self.quota.count_delivery(&self.config.limits, turn.now.mono_ms, saying);
+            self.send_limits.count_delivery(&self.config.limits, turn.now.mono_ms, saying);
         }
         turn.reply(caller, Reply::Sent(sent));
         let brief = Brief::of(&head);
@@ -194,7 +194,7 @@ impl Broker {
         let record = MessageRecord { head, idempotency_key: send.idempotency_key, text: send.text };
         self.store_message(turn, record, &accepted, &brief);
         if let Some(original) = answers {
-            self.note_reply(turn, sender, id, original);
+            self.record_reply(turn, sender, id, original);
             if kind == Kind::Answer {
                 self.close_answered(turn, original.head.id, (sender, id));
             }
@@ -204,22 +204,22 @@ impl Broker {
         }
     }
 
-    /// A brake refused a whole send, or all its recipients did: the sender hears, with every recipient's own reason, and so
+    /// A send limit refused a whole send, or all its recipients did: the sender hears, with every recipient's own reason, and so
     /// does whoever watches.
-    fn refuse_send(&mut self, turn: &mut Turn<'_>, caller: Caller, send: &Send, braked: &Braked) {
-        let Braked { sender, thread, channel, rejections } = braked;
+    fn refuse_send(&mut self, turn: &mut Turn<'_>, caller: Caller, send: &Send, limited: &Limited) {
+        let Limited { sender, thread, channel, rejections } = limited;
         let Some((first, others)) = rejections.split_first() else { return };
         if matches!(first, Rejection::ThreadPaused { .. }) {
             self.use_up_thread(turn, thread, channel.as_deref());
         }
         let mut refusal = first.refusal(caller.addressee());
-        self.quota.count_refused(refusal.code);
+        self.send_limits.count_refused(refusal.code);
         for other in others {
             refusal.message += &format!("; {other}");
-            self.quota.count_refused(other.code());
+            self.send_limits.count_refused(other.code());
         }
         let refused = RefusedSend { sender, send, channel: channel.as_deref() };
-        self.tell_refused_send(turn, &refused, send.to.join(","), &refusal);
+        self.emit_refused_send(turn, &refused, send.to.join(","), &refusal);
         turn.refuse(caller, refusal);
     }
 
@@ -234,7 +234,7 @@ impl Broker {
         let id = record.head.id;
         self.last_message = id;
         self.messages += 1;
-        self.note_stored(turn.now, record.text.len());
+        self.record_stored(turn.now, record.text.len());
         // The text of what is held for anybody is for the person to read, and others may watch.
         let is_told = self.presence.is_watched() && recipients.iter().all(|(_, stage)| *stage != Stage::Held);
         let text = is_told.then(|| record.text.clone());
@@ -244,31 +244,31 @@ impl Broker {
             let held = *stage == Stage::Held;
             // Whether it is held decides who may hear of it at all.
             let held_news = if held { delivery.apply(Transition::Hold, turn.now.wall) } else { None };
-            self.tell(turn, DeliveryEvent::Stored { cause: None, text: text.clone() }, &delivery);
+            self.emit_delivery(turn, DeliveryEvent::Stored { cause: None, text: text.clone() }, &delivery);
             if let Some(news) = held_news {
-                self.tell(turn, news, &delivery);
+                self.emit_delivery(turn, news, &delivery);
             }
             self.put_delivery(turn, &delivery, None);
-            self.mailboxes.insert(Entry::new(delivery));
+            self.mailboxes.insert(MailboxEntry::new(delivery));
             if held {
                 continue;
             }
-            self.pump(turn, *peer);
+            self.fill_window(turn, *peer);
             self.wake_waits(turn, *peer, brief);
         }
     }
 
     /// A reply is evidence that its sender read what it answers.
-    fn note_reply(&mut self, turn: &mut Turn<'_>, reader: PeerId, reply: MessageId, original: &StoredMessage) {
+    fn record_reply(&mut self, turn: &mut Turn<'_>, reader: PeerId, reply: MessageId, original: &StoredMessage) {
         let message = original.head.id;
         if let Some(entry) = self.mailboxes.get(reader, message) {
             // What is held was shown to nobody, whatever somebody says.
             if entry.record.stage == Stage::Held {
                 return;
             }
-            let proof = Proof { carrier: None, evidence: Evidence::Reply, answer: Some(reply), told: None };
+            let proof = Settlement { carrier: None, evidence: Evidence::Reply, answer: Some(reply), told: None };
             self.settle_presented(turn, reader, message, proof);
-            self.pump(turn, reader);
+            self.fill_window(turn, reader);
         } else if let Some(settled) = self
             .delivery_of(&original.deliveries, reader)
             .filter(|settled| settled.answered_by.is_none() && !settled.is_kept_back())
@@ -321,9 +321,9 @@ impl Broker {
         Ok(Sent { message: head.id, thread: head.thread.clone(), deduplicated: true, deliveries })
     }
 
-    /// What each recipient says to the message. Refused where a brake does, or where all of them do.
+    /// What each recipient says to the message. Refused where a send limit does, or where all of them do.
     fn verdicts(&self, attempt: &Attempt<'_>, thread: &str, peers: Vec<PeerId>) -> Result<Vec<Verdict>, Vec<Rejection>> {
-        self.check_brakes(attempt.now, attempt.sender, attempt.driver, thread).map_err(|rejection| vec![rejection])?;
+        self.check_send_limits(attempt.now, attempt.sender, attempt.class, thread).map_err(|rejection| vec![rejection])?;
         let verdicts: Vec<Verdict> = peers.into_iter().map(|peer| (peer, self.check_delivery(attempt, peer))).collect();
         if verdicts.is_empty() || verdicts.iter().any(|(_, verdict)| verdict.is_ok()) {
             return Ok(verdicts);
@@ -332,16 +332,16 @@ impl Broker {
     }
 
     /// Whether this sender may say something in this thread now.
-    fn check_brakes(&self, now: Now, sender: &Sender, driver: Driver, thread: &str) -> Result<(), Rejection> {
+    fn check_send_limits(&self, now: Now, sender: &Sender, class: SenderClass, thread: &str) -> Result<(), Rejection> {
         let limits = &self.config.limits;
         self.check_pause(sender, Some(thread))?;
-        self.quota.check_sender(limits, now.mono_ms, sender.peer, &sender.name)?;
-        if driver == Driver::Person { Ok(()) } else { self.quota.check_thread(limits, thread, sender.peer) }
+        self.send_limits.check_sender(limits, now.mono_ms, sender.peer, &sender.name)?;
+        if class == SenderClass::Person { Ok(()) } else { self.send_limits.check_thread(limits, thread, sender.peer) }
     }
 
     /// Whether this recipient takes this message, and as what: stored or held.
     fn check_delivery(&self, attempt: &Attempt<'_>, peer: PeerId) -> Result<Stage, Rejection> {
-        let Attempt { now, send, sender, driver, original } = *attempt;
+        let Attempt { now, send, sender, class, original } = *attempt;
         let limits = &self.config.limits;
         let name = self.name_of(peer);
         let stage = match self.rule_on(sender, peer, original) {
@@ -353,10 +353,10 @@ impl Broker {
         if pending >= limits.pending_per_peer {
             return Err(Rejection::MailboxFull { name, pending });
         }
-        if driver == Driver::Agent && !self.is_first_reply(sender.peer, original) {
-            self.quota.check_pair(limits, now.mono_ms, (sender.peer, &sender.name), (peer, &name))?;
+        if class == SenderClass::Agent && !self.is_first_reply(sender.peer, original) {
+            self.send_limits.check_pair(limits, now.mono_ms, (sender.peer, &sender.name), (peer, &name))?;
             let saying = Saying { sender: sender.peer, recipient: peer, reply_to: send.reply_to, text: &send.text };
-            self.quota.check_text(limits, now.mono_ms, saying, &name)?;
+            self.send_limits.check_text(limits, now.mono_ms, saying, &name)?;
         }
         Ok(stage)
     }

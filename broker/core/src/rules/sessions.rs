@@ -14,8 +14,8 @@ use crate::input::{ConnectionId, Facts};
 use crate::record::{PeerRecord, Process};
 use crate::rejection::{Act, Rejection};
 use crate::rules::claim::{Conflict, Found};
-use crate::state::mailbox::Entry;
-use crate::state::presence::{Host, Session, add_seat, rename};
+use crate::state::mailbox::MailboxEntry;
+use crate::state::presence::{Host, PeerSession, add_seat, rename};
 use crate::step::{Change, Effect};
 use crate::turn::Turn;
 use crate::who::{Actor, Caller};
@@ -73,7 +73,7 @@ impl Broker {
                 Some("another adapter of this client takes this peer's mail; this one only serves tools".to_owned())
             }
             _ if shared => None,
-            Some(conflict) => Some(self.tell_conflict(turn, peer, conflict, register.name.as_deref())),
+            Some(conflict) => Some(self.notify_conflict(turn, peer, conflict, register.name.as_deref())),
             None => None,
         };
         if !shared {
@@ -97,20 +97,20 @@ impl Broker {
         // The program that connected, and what started it.
         let ancestors = self.presence.connections.get(&caller.connection).map(|open| open.ancestors.as_slice());
         let processes: Vec<Process> = ancestors.unwrap_or_default().iter().take(2).copied().collect();
-        self.quota.check_newcomer(turn.now.mono_ms, &processes)?;
+        self.send_limits.check_newcomer(turn.now.mono_ms, &processes)?;
         let peer = self.new_peer(turn, name, facts)?;
-        self.quota.count_newcomer(turn.now.mono_ms, &processes);
+        self.send_limits.count_newcomer(turn.now.mono_ms, &processes);
         Ok(peer)
     }
 
     /// A session did not get the name or seat that it asked for. Tells whoever has it, and returns what the session is told.
-    fn tell_conflict(&mut self, turn: &mut Turn<'_>, peer: PeerId, conflict: Conflict, asked: Option<&str>) -> String {
+    fn notify_conflict(&mut self, turn: &mut Turn<'_>, peer: PeerId, conflict: Conflict, asked: Option<&str>) -> String {
         let name = self.name_of(peer);
         match conflict {
             Conflict::Taken(owner) => {
                 let owner_name = self.name_of(owner);
                 let text = format!("another session asked to be {owner_name}; it is {name} now, and {owner_name} stays yours");
-                self.tell_owner(turn, owner, &text);
+                self.notify_owner(turn, owner, &text);
                 if self.presence.is_online(owner) {
                     format!("{owner_name} is live in another session: this one is {name}")
                 } else {
@@ -200,12 +200,12 @@ impl Broker {
         self.update_peer(turn, record.clone());
         // Whoever resumes is the same session, and does what it did.
         let mode = if register.resume.is_some() { record.mode } else { None };
-        self.presence.attach(caller.connection, Session { mode, holds_token, ..Session::new(peer, host) }, takes_over);
+        self.presence.attach(caller.connection, PeerSession { mode, holds_token, ..PeerSession::new(peer, host) }, takes_over);
         turn.reply(caller, self.registered(peer, caller.connection, token, notice));
         if came_online {
-            self.tell_watchers(turn, &[peer], &Event::PeerOnline { peer: record.name });
+            self.emit(turn, &[peer], &Event::PeerOnline { peer: record.name });
         }
-        self.pump(turn, peer);
+        self.fill_window(turn, peer);
         Ok(())
     }
 
@@ -264,7 +264,7 @@ impl Broker {
 
     /// What stands as offered though no session holds it was offered by a session that ended while no broker watched.
     pub(crate) fn count_forgotten_offers(&mut self, turn: &mut Turn<'_>, peer: PeerId) {
-        let is_orphaned = |entry: &Entry| entry.lease.is_none() && entry.record.stage == Stage::Offered;
+        let is_orphaned = |entry: &MailboxEntry| entry.lease.is_none() && entry.record.stage == Stage::Offered;
         let offered = self.mailboxes.messages(peer, is_orphaned);
         self.count_attempts(turn, peer, offered);
     }
@@ -272,13 +272,13 @@ impl Broker {
     /// A session of this peer is gone: another adapter of the same client goes on with the mail, or the peer is offline.
     pub(crate) fn leave_peer(&mut self, turn: &mut Turn<'_>, peer: PeerId) {
         if let Some(reader) = self.presence.reader(peer) {
-            self.pump(turn, peer);
+            self.fill_window(turn, peer);
             self.review_waits(turn, peer, reader);
         } else if let Some(record) = self.presence.get(peer).cloned() {
             turn.change(Change::PutPeer(Box::new(record.clone())));
-            self.tell_watchers(turn, &[peer], &Event::PeerOffline { peer: record.name });
-            self.release_tasks(turn, peer, false);
-            self.tell_askers(turn, peer);
+            self.emit(turn, &[peer], &Event::PeerOffline { peer: record.name });
+            self.unclaim_tasks(turn, peer, false);
+            self.notify_askers(turn, peer);
         }
     }
 
@@ -316,7 +316,7 @@ impl Broker {
         self.update_peer(turn, record.clone());
         turn.reply(caller, Reply::Done);
         if !news.is_empty() {
-            self.tell_watchers(turn, &[peer], &Event::PeerChanged { peer: record.name, news });
+            self.emit(turn, &[peer], &Event::PeerChanged { peer: record.name, news });
         }
         Ok(())
     }
@@ -367,7 +367,7 @@ impl Broker {
                 turn.push(connection, Push::Renamed { name: new_name.clone() });
             }
         }
-        self.tell_watchers(turn, &[subject], &Event::PeerRenamed { peer: before.name, new_name });
+        self.emit(turn, &[subject], &Event::PeerRenamed { peer: before.name, new_name });
         Ok(())
     }
 
@@ -425,7 +425,7 @@ impl Broker {
             }
         }
         if let Some(mode) = report.mode {
-            self.note_mode(turn, peer, mode);
+            self.record_mode(turn, peer, mode);
         }
         turn.reply(caller, Reply::Done);
         // Of several adapters of one client the one that takes the mail tells for all.
@@ -433,7 +433,7 @@ impl Broker {
         if let Some((activity, record)) = told.zip(self.presence.get(peer)) {
             let news = format!("activity: {}", activity.as_str());
             let event = Event::PeerChanged { peer: record.name.clone(), news };
-            self.tell_watchers(turn, &[peer], &event);
+            self.emit(turn, &[peer], &event);
         }
         Ok(())
     }
@@ -448,15 +448,15 @@ impl Broker {
 
     fn forget_peer(&mut self, turn: &mut Turn<'_>, peer: PeerId) {
         for message in self.mailboxes.messages(peer, |_| true) {
-            self.bury(turn, peer, message, Cause::PeerForgotten);
+            self.dead_letter(turn, peer, message, Cause::PeerForgotten);
         }
-        self.release_tasks(turn, peer, true);
+        self.unclaim_tasks(turn, peer, true);
         self.end_memberships(turn, peer);
         self.forget_pauses(turn, peer);
         if let Some(record) = self.presence.remove(peer) {
             turn.change(Change::RemovePeer(peer));
-            self.quota.forget(peer);
-            self.tell_watchers(turn, &[peer], &Event::PeerForgotten { peer: record.name });
+            self.send_limits.forget(peer);
+            self.emit(turn, &[peer], &Event::PeerForgotten { peer: record.name });
         }
     }
 

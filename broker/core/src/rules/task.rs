@@ -28,14 +28,14 @@ use crate::wording::{self, Addressee, listed};
 
 /// Who changes a task.
 #[derive(Clone, Debug)]
-struct Hand {
+struct TaskActor {
     caller: Caller,
     sender: Sender,
     /// The person may do what the creator may.
     is_person: bool,
 }
 
-impl Hand {
+impl TaskActor {
     fn is(&self, peer: PeerId) -> bool {
         self.sender.peer == peer
     }
@@ -50,16 +50,16 @@ impl Broker {
         facts: &Facts,
     ) -> Result<(), Rejection> {
         let (sender, _) = self.sender(caller)?;
-        let hand = Hand { caller, is_person: caller.actor()?.is_person(), sender };
+        let actor = TaskActor { caller, is_person: caller.actor()?.is_person(), sender };
         let changes = matches!(request, TaskRequest::Create(_) | TaskRequest::Change { .. });
-        // Whose hand it is decides what it may do: where that cannot be told, it is not taken for the person's.
-        if changes && hand.is(PeerId::HUMAN) && hand.sender.via != Via::Person && !hand.is_person {
+        // Who acts decides what may be done: an actor that cannot be told is not taken for the person.
+        if changes && actor.is(PeerId::HUMAN) && actor.sender.via != Via::Person && !actor.is_person {
             return Err(Rejection::NotPermitted { act: Act::ChangeTasksUntold });
         }
         match request {
-            TaskRequest::Create(draft) => self.create_task(turn, &hand, draft, facts),
-            TaskRequest::Change { task, act } => self.change_task(turn, &hand, task, act, facts),
-            TaskRequest::List(query) => self.list_tasks(turn, caller, hand.sender.peer, query),
+            TaskRequest::Create(draft) => self.create_task(turn, &actor, draft, facts),
+            TaskRequest::Change { task, act } => self.change_task(turn, &actor, task, act, facts),
+            TaskRequest::List(query) => self.list_tasks(turn, caller, actor.sender.peer, query),
             TaskRequest::Show(task) => {
                 let task = self.task_info(self.tasks.get(task)?);
                 turn.reply(caller, Reply::Tasks { tasks: vec![task], next: None });
@@ -68,11 +68,11 @@ impl Broker {
         }
     }
 
-    fn create_task(&mut self, turn: &mut Turn<'_>, hand: &Hand, draft: TaskDraft, facts: &Facts) -> Result<(), Rejection> {
+    fn create_task(&mut self, turn: &mut Turn<'_>, actor: &TaskActor, draft: TaskDraft, facts: &Facts) -> Result<(), Rejection> {
         let draft = checked_draft(draft)?;
-        if let Some(task) = self.made_before(hand, &draft)? {
+        if let Some(task) = self.made_before(actor, &draft)? {
             let task = self.task_info(task);
-            turn.reply(hand.caller, Reply::Tasks { tasks: vec![task], next: None });
+            turn.reply(actor.caller, Reply::Tasks { tasks: vec![task], next: None });
             return Ok(());
         }
         let TaskDraft { title, description, assignee, needs, idempotency_key } = draft;
@@ -82,18 +82,18 @@ impl Broker {
                 return Err(Rejection::BadTransition { task: *needed, state, why: TaskBar::WillNotComplete });
             }
         }
-        let assignee = assignee.map(|name| self.assignee_for(hand, &name)).transpose()?;
+        let assignee = assignee.map(|name| self.assignee_for(actor, &name)).transpose()?;
         facts.check_space()?;
         self.check_room()?;
-        self.check_rate(turn.now, hand)?;
-        self.quota.count_act(turn.now.mono_ms, hand.sender.peer);
+        self.check_rate(turn.now, actor)?;
+        self.send_limits.count_act(turn.now.mono_ms, actor.sender.peer);
         let id = self.tasks.next_id();
         let task = TaskRecord {
             id,
             title,
             description,
             state: TaskState::Open,
-            creator: hand.sender.peer,
+            creator: actor.sender.peer,
             assignee,
             needs,
             result: String::new(),
@@ -103,15 +103,15 @@ impl Broker {
         };
         turn.change(Change::PutNextTask(TaskId(id.0 + 1)));
         self.put_task(turn, task.clone());
-        turn.reply(hand.caller, Reply::Tasks { tasks: vec![self.task_info(&task)], next: None });
-        self.tell_assignee(turn, hand, &task);
+        turn.reply(actor.caller, Reply::Tasks { tasks: vec![self.task_info(&task)], next: None });
+        self.notify_assignee(turn, actor, &task);
         self.forget_tasks(turn, self.tasks.surplus());
         Ok(())
     }
 
-    /// The task that this hand made under the same idempotency key, where the draft is the same.
-    fn made_before(&self, hand: &Hand, draft: &TaskDraft) -> Result<Option<&TaskRecord>, Rejection> {
-        let again = |task: &&TaskRecord| task.idempotency_key == draft.idempotency_key && hand.is(task.creator);
+    /// The task that this actor made under the same idempotency key, where the draft is the same.
+    fn made_before(&self, actor: &TaskActor, draft: &TaskDraft) -> Result<Option<&TaskRecord>, Rejection> {
+        let again = |task: &&TaskRecord| task.idempotency_key == draft.idempotency_key && actor.is(task.creator);
         let Some(task) = draft.idempotency_key.as_ref().and_then(|_| self.tasks.iter().find(again)) else { return Ok(None) };
         if (&task.title, &task.description, &task.needs) == (&draft.title, &draft.description, &draft.needs) {
             return Ok(Some(task));
@@ -123,47 +123,47 @@ impl Broker {
     fn change_task(
         &mut self,
         turn: &mut Turn<'_>,
-        hand: &Hand,
+        actor: &TaskActor,
         id: TaskId,
         act: TaskAct,
         facts: &Facts,
     ) -> Result<(), Rejection> {
         let before = self.tasks.get(id)?.clone();
         let mut task = before.clone();
-        self.decide(hand, &mut task, act)?;
+        self.decide(actor, &mut task, act)?;
         facts.check_space()?;
         if task == before {
-            turn.reply(hand.caller, Reply::Tasks { tasks: vec![self.task_info(&task)], next: None });
+            turn.reply(actor.caller, Reply::Tasks { tasks: vec![self.task_info(&task)], next: None });
             return Ok(());
         }
-        self.check_rate(turn.now, hand)?;
-        self.quota.count_act(turn.now.mono_ms, hand.sender.peer);
+        self.check_rate(turn.now, actor)?;
+        self.send_limits.count_act(turn.now.mono_ms, actor.sender.peer);
         task.changed_at = turn.now.wall;
         if task.state.is_final() {
-            self.note_task_ended(turn.now);
+            self.record_task_ended(turn.now);
         }
         // A shell whose session is expected back may act for it; if it does not come, nobody would notice its end.
         let is_unwatched = is_held(task.state) && task.assignee.is_some_and(|holder| !self.may_hold(holder));
         self.tasks.set_unreviewed(self.tasks.is_unreviewed() || is_unwatched);
         self.put_task(turn, task.clone());
-        turn.reply(hand.caller, Reply::Tasks { tasks: vec![self.task_info(&task)], next: None });
-        self.tell_change(turn, hand, &before, &task);
+        turn.reply(actor.caller, Reply::Tasks { tasks: vec![self.task_info(&task)], next: None });
+        self.notify_change(turn, actor, &before, &task);
         Ok(())
     }
 
-    /// The peer that a task is given to, if it takes anything from this hand.
-    fn assignee_for(&self, hand: &Hand, name: &str) -> Result<PeerId, Rejection> {
-        let peer = self.presence.resolve(name, Some(hand.sender.peer))?;
-        match self.rule_on(&hand.sender, peer, None) {
+    /// The peer that a task is given to, if it takes anything from this actor.
+    fn assignee_for(&self, actor: &TaskActor, name: &str) -> Result<PeerId, Rejection> {
+        let peer = self.presence.resolve(name, Some(actor.sender.peer))?;
+        match self.rule_on(&actor.sender, peer, None) {
             Policy::Refuse => Err(Rejection::RefusedByPolicy { name: self.name_of(peer) }),
             Policy::Accept | Policy::Hold => Ok(peer),
         }
     }
 
     /// Acts on tasks are mail to others: they count as what their sender sends.
-    fn check_rate(&self, now: Now, hand: &Hand) -> Result<(), Rejection> {
-        self.check_pause(&hand.sender, None)?;
-        self.quota.check_sender(&self.config.limits, now.mono_ms, hand.sender.peer, &hand.sender.name)
+    fn check_rate(&self, now: Now, actor: &TaskActor) -> Result<(), Rejection> {
+        self.check_pause(&actor.sender, None)?;
+        self.send_limits.check_sender(&self.config.limits, now.mono_ms, actor.sender.peer, &actor.sender.name)
     }
 
     fn check_room(&self) -> Result<(), Rejection> {
@@ -178,11 +178,11 @@ impl Broker {
         peer == PeerId::HUMAN || self.presence.is_online(peer)
     }
 
-    /// Which state an act leads to, and whether this hand may do it.
-    fn decide(&self, hand: &Hand, task: &mut TaskRecord, act: TaskAct) -> Result<(), Rejection> {
+    /// Which state an act leads to, and whether this actor may do it.
+    fn decide(&self, actor: &TaskActor, task: &mut TaskRecord, act: TaskAct) -> Result<(), Rejection> {
         use TaskState::{Blocked, Cancelled, Claimed, Completed, Failed, Open, Started};
-        let is_creator = hand.is_person || hand.is(task.creator);
-        let is_assignee = task.assignee.is_some_and(|peer| hand.is(peer));
+        let is_creator = actor.is_person || actor.is(task.creator);
+        let is_assignee = task.assignee.is_some_and(|peer| actor.is(peer));
         let holder = task.assignee.filter(|_| is_held(task.state));
         let is_holder = holder.is_some() && is_assignee;
         let (id, state) = (task.id, task.state);
@@ -207,7 +207,7 @@ impl Broker {
                 if !is_creator && !is_holder {
                     return Err(Rejection::NotPermitted { act: Act::GiveAwayTask });
                 }
-                let peer = self.assignee_for(hand, &name)?;
+                let peer = self.assignee_for(actor, &name)?;
                 if task.assignee != Some(peer) {
                     become_open(task, Some(peer));
                 }
@@ -216,7 +216,7 @@ impl Broker {
             TaskAct::Claim => match state {
                 Open => {
                     can_begin(task)?;
-                    (task.state, task.assignee) = (Claimed, Some(hand.sender.peer));
+                    (task.state, task.assignee) = (Claimed, Some(actor.sender.peer));
                 }
                 Claimed | Started | Blocked | Completed | Failed | Cancelled => return Err(held()),
             },
@@ -234,7 +234,7 @@ impl Broker {
             TaskAct::Start => match state {
                 Open | Claimed | Blocked if state == Open || is_holder => {
                     can_begin(task)?;
-                    (task.state, task.assignee) = (Started, Some(hand.sender.peer));
+                    (task.state, task.assignee) = (Started, Some(actor.sender.peer));
                     task.result.clear();
                 }
                 Started if is_holder => {}
@@ -272,54 +272,54 @@ impl Broker {
     fn put_task(&mut self, turn: &mut Turn<'_>, task: TaskRecord) {
         let assignee = task.assignee.map(|peer| self.name_of(peer));
         let event = Event::TaskChanged { task: task.id, assignee, state: task.state };
-        self.tell_watchers(turn, &[], &event);
+        self.emit(turn, &[], &event);
         turn.change(Change::PutThing(Box::new(Thing::Task(task.clone()))));
         self.tasks.put(task);
     }
 
     // ---- news
 
-    fn tell_assignee(&mut self, turn: &mut Turn<'_>, hand: &Hand, task: &TaskRecord) {
-        let Some(assignee) = task.assignee.filter(|peer| !hand.is(*peer)) else { return };
+    fn notify_assignee(&mut self, turn: &mut Turn<'_>, actor: &TaskActor, task: &TaskRecord) {
+        let Some(assignee) = task.assignee.filter(|peer| !actor.is(*peer)) else { return };
         let waits = self.tasks.waits_for(task);
         let when = if waits.is_empty() {
             wording::claim_it(task.id, Addressee::of_mail_to(assignee))
         } else {
             format!("it waits for {}", listed(&waits))
         };
-        let text = format!("{} gave you task {}: {}\n{when}", hand.sender.name, task.id, quoted(&task.title));
+        let text = format!("{} gave you task {}: {}\n{when}", actor.sender.name, task.id, quoted(&task.title));
         let notice = Notice::new(assignee, task.id.to_string(), text);
-        self.task_news(turn, hand, Notice { intent: Intent::Request, ..notice });
+        self.task_news(turn, actor, Notice { intent: Intent::Request, ..notice });
     }
 
-    fn tell_change(&mut self, turn: &mut Turn<'_>, hand: &Hand, before: &TaskRecord, task: &TaskRecord) {
-        let news = self.news(hand, before, task);
+    fn notify_change(&mut self, turn: &mut Turn<'_>, actor: &TaskActor, before: &TaskRecord, task: &TaskRecord) {
+        let news = self.news(actor, before, task);
         if task.state == TaskState::Open && task.assignee != before.assignee {
-            self.tell_assignee(turn, hand, task);
+            self.notify_assignee(turn, actor, task);
         }
         let mut concerned = vec![task.creator];
         concerned.extend(before.assignee);
-        concerned.retain(|peer| !hand.is(*peer));
+        concerned.retain(|peer| !actor.is(*peer));
         concerned.dedup();
         for peer in concerned {
             // Its creator may wait for the end, or can help; who lost it must stop.
             let acts = task.state.is_final() || task.state == TaskState::Blocked || before.assignee == Some(peer);
             let intent = if acts { Intent::Request } else { Intent::Inform };
             let notice = Notice::new(peer, task.id.to_string(), news.clone());
-            self.task_news(turn, hand, Notice { intent, ..notice });
+            self.task_news(turn, actor, Notice { intent, ..notice });
         }
         if task.state.is_final() || before.state.is_final() {
-            self.tell_dependents(turn, hand, task);
+            self.notify_dependents(turn, actor, task);
         }
     }
 
     /// What somebody did with a task, in a sentence.
-    fn news(&self, hand: &Hand, before: &TaskRecord, task: &TaskRecord) -> String {
+    fn news(&self, actor: &TaskActor, before: &TaskRecord, task: &TaskRecord) -> String {
         let which = format!("task {} ({})", task.id, quoted(&task.title));
         let what = match (task.state, task.assignee, before.assignee) {
             (TaskState::Open, ..) if before.state.is_final() => format!("reopened {which}"),
             (TaskState::Open, Some(next), _) => format!("gave {which} to {}", self.name_of(next)),
-            (TaskState::Open, None, Some(last)) if !hand.is(last) => {
+            (TaskState::Open, None, Some(last)) if !actor.is(last) => {
                 format!("took {which} from {}: it is open for anybody", self.name_of(last))
             }
             (TaskState::Open, ..) => format!("gave {which} back: it is open for anybody"),
@@ -328,11 +328,11 @@ impl Broker {
             (state, ..) => format!("{} {which}", state.as_str()),
         };
         let result = if task.result.is_empty() { String::new() } else { format!(": {}", quoted(&task.result)) };
-        format!("{} {what}{result}", hand.sender.name)
+        format!("{} {what}{result}", actor.sender.name)
     }
 
     /// Whoever waits for this task hears that it has ended, and whether theirs can begin; or that it is open again.
-    fn tell_dependents(&mut self, turn: &mut Turn<'_>, hand: &Hand, changed: &TaskRecord) {
+    fn notify_dependents(&mut self, turn: &mut Turn<'_>, actor: &TaskActor, changed: &TaskRecord) {
         let waiting = |task: &&TaskRecord| !task.state.is_final() && task.needs.contains(&changed.id);
         let dependents: Vec<TaskRecord> = self.tasks.iter().filter(waiting).cloned().collect();
         for task in dependents {
@@ -352,17 +352,17 @@ impl Broker {
             }
             concerned.dedup();
             for peer in concerned {
-                if !hand.is(peer) || changed.state == TaskState::Completed {
+                if !actor.is(peer) || changed.state == TaskState::Completed {
                     let notice = Notice::new(peer, task.id.to_string(), text.clone());
-                    self.task_news(turn, hand, Notice { intent, ..notice });
+                    self.task_news(turn, actor, Notice { intent, ..notice });
                 }
             }
         }
     }
 
     /// News that somebody's act brings. What the reader would not take from them in a message does not reach it this way.
-    fn task_news(&mut self, turn: &mut Turn<'_>, hand: &Hand, notice: Notice) {
-        let stage = match self.rule_on(&hand.sender, notice.to, None) {
+    fn task_news(&mut self, turn: &mut Turn<'_>, actor: &TaskActor, notice: Notice) {
+        let stage = match self.rule_on(&actor.sender, notice.to, None) {
             Policy::Accept => Stage::Stored,
             Policy::Hold => Stage::Held,
             Policy::Refuse => return,
@@ -372,7 +372,7 @@ impl Broker {
 
     /// A session ended for good: what it held is open again. Of a peer that is forgotten, also what it was to do. The
     /// creators hear, and so does the peer where it may come back.
-    pub(crate) fn release_tasks(&mut self, turn: &mut Turn<'_>, peer: PeerId, forgotten: bool) {
+    pub(crate) fn unclaim_tasks(&mut self, turn: &mut Turn<'_>, peer: PeerId, forgotten: bool) {
         let left = |task: &&TaskRecord| {
             task.assignee == Some(peer) && (is_held(task.state) || (forgotten && task.state == TaskState::Open))
         };
@@ -401,14 +401,14 @@ impl Broker {
     }
 
     /// Sessions that a killed broker left behind have had their time to come back: what the others held is open again.
-    pub(crate) fn release_tasks_of_the_lost(&mut self, turn: &mut Turn<'_>) {
+    pub(crate) fn unclaim_tasks_of_the_lost(&mut self, turn: &mut Turn<'_>) {
         self.tasks.set_unreviewed(false);
         let held = self.tasks.iter().filter(|task| is_held(task.state));
         let mut lost: Vec<PeerId> = held.filter_map(|task| task.assignee).filter(|peer| !self.may_hold(*peer)).collect();
         lost.sort_unstable();
         lost.dedup();
         for peer in lost {
-            self.release_tasks(turn, peer, false);
+            self.unclaim_tasks(turn, peer, false);
         }
     }
 
@@ -492,7 +492,7 @@ fn end(task: &mut TaskRecord, state: TaskState, words: String) -> Result<(), Rej
     Ok(())
 }
 
-/// Whether an act that ends a task did so before, by the same hand and with the same words: its answer was lost.
+/// Whether an act that ends a task did so before, by the same actor and with the same words: its answer was lost.
 fn repeats(task: &TaskRecord, by_the_same: bool, state: TaskState, words: &str) -> bool {
     by_the_same && task.state == state && task.result == words
 }

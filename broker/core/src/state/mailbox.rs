@@ -15,7 +15,7 @@ use crate::record::DeliveryRecord;
 
 /// One pending delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Entry {
+pub(crate) struct MailboxEntry {
     /// What is durable of it.
     pub(crate) record: DeliveryRecord,
     /// In memory: the session that holds it.
@@ -39,7 +39,7 @@ pub(crate) struct Lease {
     pub(crate) overdue_at_ms: Option<u64>,
 }
 
-impl Entry {
+impl MailboxEntry {
     /// Of a delivery that no session holds. What the broker before was told of it is gone: what the client had called for
     /// counts as asked with, and what was pushed does not.
     pub(crate) fn new(record: DeliveryRecord) -> Self {
@@ -75,7 +75,7 @@ impl Entry {
 /// All that waits for one peer.
 #[derive(Debug, Default)]
 pub(crate) struct Mailbox {
-    entries: BTreeMap<MessageId, Entry>,
+    entries: BTreeMap<MessageId, MailboxEntry>,
     ready: BTreeSet<MessageId>,
     /// Pushed, and not yet handed to a carrier.
     window: BTreeSet<MessageId>,
@@ -111,15 +111,15 @@ impl Mailbox {
         self.window.iter().copied()
     }
 
-    pub(crate) fn get(&self, message: MessageId) -> Option<&Entry> {
+    pub(crate) fn get(&self, message: MessageId) -> Option<&MailboxEntry> {
         self.entries.get(&message)
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Entry> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &MailboxEntry> {
         self.entries.values()
     }
 
-    pub(crate) fn after(&self, message: Option<MessageId>) -> impl Iterator<Item = &Entry> {
+    pub(crate) fn after(&self, message: Option<MessageId>) -> impl Iterator<Item = &MailboxEntry> {
         let from = message.map_or(Bound::Unbounded, Bound::Excluded);
         self.entries.range((from, Bound::Unbounded)).map(|(_, entry)| entry)
     }
@@ -133,13 +133,13 @@ impl Mailbox {
         self.ready.contains(&message)
     }
 
-    pub(crate) fn insert(&mut self, entry: Entry) {
+    pub(crate) fn insert(&mut self, entry: MailboxEntry) {
         debug_assert!(!self.entries.contains_key(&entry.record.message), "a delivery stands in its mailbox once");
         self.count(&entry, true);
         self.entries.insert(entry.record.message, entry);
     }
 
-    pub(crate) fn remove(&mut self, message: MessageId) -> Option<Entry> {
+    pub(crate) fn remove(&mut self, message: MessageId) -> Option<MailboxEntry> {
         let entry = self.entries.remove(&message)?;
         self.count(&entry, false);
         Some(entry)
@@ -160,7 +160,7 @@ impl Mailbox {
         }
     }
 
-    fn count(&mut self, entry: &Entry, add: bool) {
+    fn count(&mut self, entry: &MailboxEntry, add: bool) {
         let held = entry.record.stage == Stage::Held;
         if entry.lease.is_none() && !held {
             if add {

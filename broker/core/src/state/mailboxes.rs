@@ -10,7 +10,7 @@ use peer_proto::ids::{MessageId, PeerId, Timestamp};
 use peer_proto::message::Stage;
 
 use crate::record::DeliveryRecord;
-use crate::state::mailbox::{Entry, Mailbox};
+use crate::state::mailbox::{Mailbox, MailboxEntry};
 
 /// All that waits, by reader.
 #[derive(Debug, Default)]
@@ -30,7 +30,7 @@ impl Mailboxes {
     pub(crate) fn load(pending: Vec<DeliveryRecord>, dead: u64) -> Self {
         let mut mailboxes = Self { dead, ..Self::default() };
         for record in pending {
-            mailboxes.insert(Entry::new(record));
+            mailboxes.insert(MailboxEntry::new(record));
         }
         mailboxes
     }
@@ -39,7 +39,7 @@ impl Mailboxes {
         self.by_peer.get(&peer)
     }
 
-    pub(crate) fn get(&self, peer: PeerId, message: MessageId) -> Option<&Entry> {
+    pub(crate) fn get(&self, peer: PeerId, message: MessageId) -> Option<&MailboxEntry> {
         self.by_peer.get(&peer)?.get(message)
     }
 
@@ -53,12 +53,12 @@ impl Mailboxes {
     }
 
     /// The messages that wait for a peer and that `wanted` names, oldest first.
-    pub(crate) fn messages(&self, peer: PeerId, wanted: impl Fn(&Entry) -> bool) -> Vec<MessageId> {
+    pub(crate) fn messages(&self, peer: PeerId, wanted: impl Fn(&MailboxEntry) -> bool) -> Vec<MessageId> {
         let waiting = self.of(peer).into_iter().flat_map(Mailbox::iter);
         waiting.filter(|entry| wanted(entry)).map(|entry| entry.record.message).collect()
     }
 
-    pub(crate) fn insert(&mut self, entry: Entry) {
+    pub(crate) fn insert(&mut self, entry: MailboxEntry) {
         let (peer, message) = (entry.record.peer, entry.record.message);
         if let Some(at) = entry.record.brief.expires_at {
             self.expiries.insert((at, message, peer));
@@ -69,7 +69,7 @@ impl Mailboxes {
         self.by_peer.entry(peer).or_default().insert(entry);
     }
 
-    pub(crate) fn remove(&mut self, peer: PeerId, message: MessageId) -> Option<Entry> {
+    pub(crate) fn remove(&mut self, peer: PeerId, message: MessageId) -> Option<MailboxEntry> {
         let mailbox = self.by_peer.get_mut(&peer)?;
         let entry = mailbox.remove(message)?;
         if mailbox.len() == 0 {
@@ -85,7 +85,12 @@ impl Mailboxes {
     }
 
     /// Changes an entry, and keeps all indexes right.
-    pub(crate) fn update<T>(&mut self, peer: PeerId, message: MessageId, change: impl FnOnce(&mut Entry) -> T) -> Option<T> {
+    pub(crate) fn update<T>(
+        &mut self,
+        peer: PeerId,
+        message: MessageId,
+        change: impl FnOnce(&mut MailboxEntry) -> T,
+    ) -> Option<T> {
         let mut entry = self.remove(peer, message)?;
         let result = change(&mut entry);
         self.insert(entry);

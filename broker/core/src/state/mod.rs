@@ -1,6 +1,7 @@
 //! What the rules remember: one room an index, with what must hold of it.
 //!
-//! These rooms know records and each other. They do not know the rules, nor what holds all rooms together; `tests/tidy` checks it.
+//! These rooms know records and each other. They do not know the rules, nor what holds all rooms together. `tests/tidy` checks
+//! it.
 
 // Who is here.
 pub(crate) mod presence;
@@ -10,8 +11,8 @@ pub(crate) mod mailbox;
 pub(crate) mod mailboxes;
 
 // How much was said, and what was refused.
-pub(crate) mod quota;
 pub(crate) mod refusals;
+pub(crate) mod send_limits;
 
 // What sessions share.
 pub(crate) mod channels;

@@ -21,20 +21,20 @@ pub(crate) const HUMAN_NAME: &str = "human";
 
 /// One open connection.
 #[derive(Debug)]
-pub(crate) struct Connection {
+pub(crate) struct OpenConnection {
     pub(crate) role: Role,
     /// The connecting process, its parent, and so on.
     pub(crate) ancestors: Vec<Process>,
     /// The seat that its environment named.
     pub(crate) seat: Option<Seat>,
-    pub(crate) session: Option<Session>,
+    pub(crate) session: Option<PeerSession>,
     /// `Receive`s whose answer is kept back.
     pub(crate) waits: Vec<Wait>,
 }
 
 /// What makes a connection a peer's session.
 #[derive(Debug)]
-pub(crate) struct Session {
+pub(crate) struct PeerSession {
     pub(crate) peer: PeerId,
     pub(crate) host: Host,
     /// It holds the token that resumes the peer's session; other adapters of its client do not.
@@ -47,7 +47,7 @@ pub(crate) struct Session {
     pub(crate) activity: Option<Activity>,
 }
 
-impl Session {
+impl PeerSession {
     /// A session of which nothing is known yet but whose it is, and where it runs.
     pub(crate) fn new(peer: PeerId, host: Host) -> Self {
         let (proofs, carriers) = (BTreeMap::new(), Vec::new());
@@ -86,7 +86,7 @@ pub(crate) struct Absent {
 
 /// What a watcher wants to hear.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Watch {
+pub(crate) struct WatchFilter {
     pub(crate) peer: Option<PeerId>,
     pub(crate) bodies: bool,
 }
@@ -132,7 +132,7 @@ pub(crate) struct Presence {
     /// Names and aliases, in lower case: two names that differ in case alone would be a trap.
     names: BTreeMap<String, PeerId>,
     /// Provisional peers that are no more, and who they became.
-    heirs: BTreeMap<PeerId, PeerId>,
+    merged_into: BTreeMap<PeerId, PeerId>,
     seats: BTreeMap<Seat, PeerId>,
     offline: BTreeSet<(Timestamp, PeerId)>,
     /// Peers that were online when the last broker ended, and whose session has not come back. Each is its token's: for a
@@ -141,9 +141,9 @@ pub(crate) struct Presence {
     absent: BTreeMap<PeerId, Absent>,
     /// Those of them that are still expected: their tasks and questions wait until the grace is over.
     expected: BTreeSet<PeerId>,
-    pub(crate) connections: BTreeMap<ConnectionId, Connection>,
+    pub(crate) connections: BTreeMap<ConnectionId, OpenConnection>,
     /// Connections that watch, apart from the others: every event asks for them.
-    watchers: BTreeMap<ConnectionId, Watch>,
+    watchers: BTreeMap<ConnectionId, WatchFilter>,
     sessions: BTreeMap<PeerId, Vec<ConnectionId>>,
 }
 
@@ -178,7 +178,7 @@ impl Presence {
     }
 
     /// Keeps a notice for a session that has not come back.
-    pub(crate) fn tell_absent(&mut self, peer: PeerId, notice: String) {
+    pub(crate) fn notify_absent(&mut self, peer: PeerId, notice: String) {
         if let Some(absent) = self.absent.get_mut(&peer) {
             absent.notice = Some(notice);
         }
@@ -201,7 +201,7 @@ impl Presence {
             self.seats.insert(seat.clone(), id);
         }
         for former in &record.former {
-            self.heirs.insert(*former, id);
+            self.merged_into.insert(*former, id);
         }
         if !self.is_online(id) && id != PeerId::HUMAN {
             self.offline.insert((record.last_seen, id));
@@ -223,7 +223,7 @@ impl Presence {
             self.seats.remove(seat);
         }
         for former in &record.former {
-            self.heirs.remove(former);
+            self.merged_into.remove(former);
         }
         self.offline.remove(&(record.last_seen, id));
         Some(record)
@@ -257,13 +257,13 @@ impl Presence {
     pub(crate) fn name(&self, id: PeerId) -> Option<&str> {
         match id {
             PeerId::SYSTEM => Some("system"),
-            _ => self.peers.get(&self.present(id)?).map(|record| record.name.as_str()),
+            _ => self.peers.get(&self.current(id)?).map(|record| record.name.as_str()),
         }
     }
 
     /// The retained peer that this id means: its own, or that of the peer which a provisional one became.
-    pub(crate) fn present(&self, id: PeerId) -> Option<PeerId> {
-        if self.peers.contains_key(&id) { Some(id) } else { self.heirs.get(&id).copied() }
+    pub(crate) fn current(&self, id: PeerId) -> Option<PeerId> {
+        if self.peers.contains_key(&id) { Some(id) } else { self.merged_into.get(&id).copied() }
     }
 
     /// All ids that a peer goes or went by, its present one first.
@@ -290,7 +290,7 @@ impl Presence {
             "system" => return Err(no_mailbox(text, NoMailbox::System)),
             "all" => return Err(no_mailbox(text, NoMailbox::BroadcastOff)),
             _ => match text.parse::<PeerId>() {
-                Ok(id) => self.present(id),
+                Ok(id) => self.current(id),
                 Err(_) => self.by_name(text),
             },
         };
@@ -321,7 +321,7 @@ impl Presence {
         self.watchers.remove(&connection);
     }
 
-    pub(crate) fn watch(&mut self, connection: ConnectionId, watch: Watch) {
+    pub(crate) fn watch(&mut self, connection: ConnectionId, watch: WatchFilter) {
         self.watchers.insert(connection, watch);
     }
 
@@ -329,13 +329,13 @@ impl Presence {
         !self.watchers.is_empty()
     }
 
-    pub(crate) fn watchers(&self) -> impl Iterator<Item = (ConnectionId, Watch)> + '_ {
+    pub(crate) fn watchers(&self) -> impl Iterator<Item = (ConnectionId, WatchFilter)> + '_ {
         self.watchers.iter().map(|(connection, watch)| (*connection, *watch))
     }
 
     // ---- sessions
 
-    pub(crate) fn session(&self, connection: ConnectionId) -> Option<&Session> {
+    pub(crate) fn session(&self, connection: ConnectionId) -> Option<&PeerSession> {
         self.connections.get(&connection)?.session.as_ref()
     }
 
@@ -373,7 +373,7 @@ impl Presence {
     }
 
     /// Begins a session; `takes_over` puts it before others of its peer, as the one that takes the mail.
-    pub(crate) fn attach(&mut self, connection: ConnectionId, session: Session, takes_over: bool) {
+    pub(crate) fn attach(&mut self, connection: ConnectionId, session: PeerSession, takes_over: bool) {
         let peer = session.peer;
         self.expected.remove(&peer);
         if session.holds_token {
@@ -390,7 +390,7 @@ impl Presence {
     }
 
     /// Ends a connection's session, and says which it was.
-    pub(crate) fn detach(&mut self, connection: ConnectionId, now: Timestamp) -> Option<Session> {
+    pub(crate) fn detach(&mut self, connection: ConnectionId, now: Timestamp) -> Option<PeerSession> {
         let session = self.connections.get_mut(&connection)?.session.take()?;
         let peer = session.peer;
         let sessions = self.sessions.entry(peer).or_default();
@@ -469,7 +469,7 @@ impl Presence {
             assert!(self.peers.contains_key(peer), "{peer} is retained, as its session is expected back: {absent:?}");
         }
         assert!(self.watchers.keys().all(|watcher| self.connections.contains_key(watcher)), "a watcher is connected");
-        for (former, id) in &self.heirs {
+        for (former, id) in &self.merged_into {
             assert!(!self.peers.contains_key(former), "{former} is retained, and became {id}");
             assert!(self.peers[id].former.contains(former), "{former} leads to {id}, which it did not become");
         }

@@ -6,16 +6,16 @@ use peer_proto::task::TaskState;
 
 use super::*;
 
-const STANDINGS: [Standing; 9] = [
-    Standing::Presented,
-    Standing::Withdrawn,
-    Standing::DeadLetter,
-    Standing::Settled,
-    Standing::Orphaned,
-    Standing::There,
-    Standing::NoDeadLetter,
-    Standing::HeldForOthers,
-    Standing::NotHeld,
+const STANDINGS: [Obstacle; 9] = [
+    Obstacle::Presented,
+    Obstacle::Withdrawn,
+    Obstacle::DeadLetter,
+    Obstacle::Settled,
+    Obstacle::Orphaned,
+    Obstacle::There,
+    Obstacle::NoDeadLetter,
+    Obstacle::HeldForOthers,
+    Obstacle::NotHeld,
 ];
 
 const CROWDS: [Crowd; 7] =
@@ -121,7 +121,7 @@ fn every_rejection() -> Vec<Rejection> {
         Rejection::SearchDied { deaths: 2, last_words: "killed".to_owned(), retry_after_ms: 1 },
         Rejection::SearchGivenUp { after_ms: 1 },
     ];
-    all.extend(STANDINGS.map(|standing| Rejection::TooLate { message: id, standing }));
+    all.extend(STANDINGS.map(|obstacle| Rejection::TooLate { message: id, obstacle }));
     all.extend(CROWDS.map(|what| Rejection::TooMany { what, count: 1 }));
     all
 }
@@ -144,7 +144,7 @@ fn name(text: impl AsRef<str>) -> String {
 fn these_tests_know_every_refusal() {
     let known = |all: Vec<String>| all.iter().map(name).collect::<BTreeSet<String>>();
     assert_eq!(known(every_rejection().iter().map(|one| format!("{one:?}")).collect()), variants("Rejection"));
-    assert_eq!(known(STANDINGS.map(|one| format!("{one:?}")).to_vec()), variants("Standing"));
+    assert_eq!(known(STANDINGS.map(|one| format!("{one:?}")).to_vec()), variants("Obstacle"));
     assert_eq!(known(CROWDS.map(|one| format!("{one:?}")).to_vec()), variants("Crowd"));
 }
 

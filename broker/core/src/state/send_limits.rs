@@ -1,6 +1,6 @@
-//! The brakes: how much one sender may send, to whom, and how long agents may go back and forth by themselves.
+//! The send limits: how much one sender may send, to whom, and how long agents may go back and forth by themselves.
 //!
-//! In memory only: a restart of the broker opens the brakes once, which is bounded by how often a broker restarts.
+//! In memory only: a restart of the broker opens the send limits once, which is bounded by how often a broker restarts.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -24,7 +24,7 @@ const SPEAKERS_MAX: usize = 8;
 /// Pairs and senders that are remembered before those without a recent message are looked for and dropped.
 const RATES_MAX: usize = 4_096;
 
-/// What brakes and policies refuse with.
+/// What send limits and policies refuse with.
 const COUNTED: [ErrorCode; 6] = [
     ErrorCode::RateLimited,
     ErrorCode::MailboxFull,
@@ -34,9 +34,9 @@ const COUNTED: [ErrorCode; 6] = [
     ErrorCode::Paused,
 ];
 
-/// Who is sending, as far as the brakes care.
+/// Who is sending, as far as the send limits care.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Driver {
+pub(crate) enum SenderClass {
     /// An agent.
     Agent,
     /// An agent's shell: its scripts may say the same thing often, but it is not the person.
@@ -46,7 +46,7 @@ pub(crate) enum Driver {
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct Quota {
+pub(crate) struct SendLimits {
     senders: Rates<PeerId>,
     pairs: Rates<(PeerId, PeerId)>,
     said: Said,
@@ -94,7 +94,7 @@ struct Turns {
     used_up_at: Option<Timestamp>,
 }
 
-impl Quota {
+impl SendLimits {
     /// Whether `sender` may send anything now.
     pub(crate) fn check_sender(&self, limits: &Limits, now_ms: u64, sender: PeerId, name: &str) -> Result<(), Rejection> {
         match retry_after(self.senders.sent.get(&sender), now_ms, limits.sender_per_minute) {
@@ -183,9 +183,9 @@ impl Quota {
     }
 
     /// Counts one accepted message.
-    pub(crate) fn count_send(&mut self, now_ms: u64, sender: PeerId, driver: Driver, thread: &str) {
+    pub(crate) fn count_send(&mut self, now_ms: u64, sender: PeerId, class: SenderClass, thread: &str) {
         self.senders.count(sender, now_ms);
-        if driver == Driver::Person {
+        if class == SenderClass::Person {
             self.threads.remove(thread);
             return;
         }
@@ -229,7 +229,7 @@ impl Quota {
         }
     }
 
-    /// Counts a refusal, where a brake or a policy spoke it; says whether one did.
+    /// Counts a refusal, where a send limit or a policy spoke it; says whether one did.
     pub(crate) fn count_refused(&mut self, code: ErrorCode) -> bool {
         let counts = COUNTED.contains(&code);
         if counts {
@@ -238,7 +238,7 @@ impl Quota {
         counts
     }
 
-    /// How often each brake refused something since the broker started, by error code.
+    /// How often each send limit refused something since the broker started, by error code.
     pub(crate) fn refused(&self) -> Vec<(String, u64)> {
         self.refused.iter().map(|(code, count)| (code.as_str().to_owned(), *count)).collect()
     }
@@ -326,19 +326,19 @@ mod tests {
 
     #[test]
     fn a_process_that_registers_more_peers_than_anybody_needs_waits_and_others_do_not() {
-        let mut quota = Quota::default();
+        let mut sent = SendLimits::default();
         let (greedy, modest) = (Process { pid: 7, started: 1 }, Process { pid: 8, started: 1 });
         for n in 0..u64::from(NEW_PEERS_PER_PROCESS) {
-            assert_eq!(quota.check_newcomer(n, &[greedy]), Ok(()));
-            quota.count_newcomer(n, &[greedy]);
+            assert_eq!(sent.check_newcomer(n, &[greedy]), Ok(()));
+            sent.count_newcomer(n, &[greedy]);
         }
-        let refused = quota.check_newcomer(1_000, &[modest, greedy]).unwrap_err();
+        let refused = sent.check_newcomer(1_000, &[modest, greedy]).unwrap_err();
         assert!(matches!(refused, Rejection::TooManyNewPeers { of_one: true, retry_after_ms: 59_000, .. }), "{refused:?}");
-        assert_eq!(quota.check_newcomer(1_000, &[modest]), Ok(()));
+        assert_eq!(sent.check_newcomer(1_000, &[modest]), Ok(()));
         for pid in 9.. {
             let each = Process { pid, started: 1 };
-            match quota.check_newcomer(1_000, &[each]) {
-                Ok(()) => quota.count_newcomer(1_000, &[each]),
+            match sent.check_newcomer(1_000, &[each]) {
+                Ok(()) => sent.count_newcomer(1_000, &[each]),
                 Err(refused) => {
                     assert!(matches!(refused, Rejection::TooManyNewPeers { of_one: false, .. }), "{refused:?}");
                     assert_eq!(pid - 9, NEW_PEERS_PER_MINUTE - NEW_PEERS_PER_PROCESS);
@@ -346,75 +346,75 @@ mod tests {
                 }
             }
         }
-        assert_eq!(quota.check_newcomer(61_000, &[greedy]), Ok(()));
+        assert_eq!(sent.check_newcomer(61_000, &[greedy]), Ok(()));
     }
 
     #[test]
     fn the_sixty_first_message_in_a_minute_waits_for_the_first_to_age() {
         let limits = Limits::default();
-        let mut quota = Quota::default();
+        let mut sent = SendLimits::default();
         for n in 0..u64::from(limits.sender_per_minute) {
-            assert_eq!(quota.check_sender(&limits, n, A, "a"), Ok(()));
-            quota.count_send(n, A, Driver::Agent, "t");
+            assert_eq!(sent.check_sender(&limits, n, A, "a"), Ok(()));
+            sent.count_send(n, A, SenderClass::Agent, "t");
         }
-        let refused = quota.check_sender(&limits, 1_000, A, "a").unwrap_err();
+        let refused = sent.check_sender(&limits, 1_000, A, "a").unwrap_err();
         assert!(matches!(refused, Rejection::RateLimited { retry_after_ms: 59_000, .. }), "{refused:?}");
-        assert_eq!(quota.check_sender(&limits, 60_000, A, "a"), Ok(()));
-        assert_eq!(quota.check_sender(&limits, 1_000, B, "b"), Ok(()), "one sender's rate never stops another");
+        assert_eq!(sent.check_sender(&limits, 60_000, A, "a"), Ok(()));
+        assert_eq!(sent.check_sender(&limits, 1_000, B, "b"), Ok(()), "one sender's rate never stops another");
     }
 
     #[test]
     fn a_thread_pauses_after_its_turns_and_the_person_lets_it_go_on() {
         let limits = Limits::default();
-        let mut quota = Quota::default();
+        let mut sent = SendLimits::default();
         for n in 0..limits.thread_turns_max {
             let speaker = if n % 2 == 0 { A } else { B };
-            assert_eq!(quota.check_thread(&limits, "t", speaker), Ok(()));
-            quota.count_send(0, speaker, Driver::Agent, "t");
+            assert_eq!(sent.check_thread(&limits, "t", speaker), Ok(()));
+            sent.count_send(0, speaker, SenderClass::Agent, "t");
         }
-        assert!(matches!(quota.check_thread(&limits, "t", A), Err(Rejection::ThreadPaused { .. })));
-        quota.count_send(0, PeerId::HUMAN, Driver::Person, "t");
-        assert_eq!(quota.check_thread(&limits, "t", A), Ok(()));
+        assert!(matches!(sent.check_thread(&limits, "t", A), Err(Rejection::ThreadPaused { .. })));
+        sent.count_send(0, PeerId::HUMAN, SenderClass::Person, "t");
+        assert_eq!(sent.check_thread(&limits, "t", A), Ok(()));
     }
 
     #[test]
     fn a_thread_that_is_used_up_is_shut_for_the_last_speaker_too() {
         let limits = Limits { thread_turns_max: 2, ..Limits::default() };
-        let mut quota = Quota::default();
+        let mut sent = SendLimits::default();
         for speaker in [A, B] {
-            quota.count_send(0, speaker, Driver::Agent, "t");
+            sent.count_send(0, speaker, SenderClass::Agent, "t");
         }
-        assert_eq!(quota.check_thread(&limits, "t", B), Ok(()), "its turn goes on while nobody was refused");
-        assert!(quota.check_thread(&limits, "t", A).is_err());
-        assert_eq!(quota.use_up_thread("t", Timestamp(5)), Some((2, vec![A, B])));
-        assert_eq!(quota.use_up_thread("t", Timestamp(6)), None, "it is told once");
-        assert!(quota.check_thread(&limits, "t", B).is_err());
-        assert_eq!(quota.used_up_threads().map(|(thread, ..)| thread).collect::<Vec<_>>(), ["t"]);
-        assert!(quota.resume_thread("t"));
-        assert_eq!(quota.check_thread(&limits, "t", A), Ok(()));
-        assert_eq!(quota.used_up_threads().count(), 0);
+        assert_eq!(sent.check_thread(&limits, "t", B), Ok(()), "its turn goes on while nobody was refused");
+        assert!(sent.check_thread(&limits, "t", A).is_err());
+        assert_eq!(sent.use_up_thread("t", Timestamp(5)), Some((2, vec![A, B])));
+        assert_eq!(sent.use_up_thread("t", Timestamp(6)), None, "it is told once");
+        assert!(sent.check_thread(&limits, "t", B).is_err());
+        assert_eq!(sent.used_up_threads().map(|(thread, ..)| thread).collect::<Vec<_>>(), ["t"]);
+        assert!(sent.resume_thread("t"));
+        assert_eq!(sent.check_thread(&limits, "t", A), Ok(()));
+        assert_eq!(sent.used_up_threads().count(), 0);
     }
 
     #[test]
     fn what_one_speaker_says_in_a_row_is_one_turn() {
         let limits = Limits::default();
-        let mut quota = Quota::default();
+        let mut sent = SendLimits::default();
         for _ in 0..100 {
-            assert_eq!(quota.check_thread(&limits, "t", A), Ok(()));
-            quota.count_send(0, A, Driver::Agent, "t");
+            assert_eq!(sent.check_thread(&limits, "t", A), Ok(()));
+            sent.count_send(0, A, SenderClass::Agent, "t");
         }
     }
 
     #[test]
     fn an_identical_text_is_refused_for_as_long_as_configured() {
         let limits = Limits { identical_text_ms: 60_000, ..Limits::default() };
-        let mut quota = Quota::default();
+        let mut sent = SendLimits::default();
         let saying = |text| Saying { sender: A, recipient: B, reply_to: None, text };
-        quota.count_delivery(&limits, 0, saying("hi"));
-        assert!(quota.check_text(&limits, 1, saying("hi"), "b").is_err());
-        assert!(quota.check_text(&limits, 1, saying("ho"), "b").is_ok());
-        quota.count_delivery(&limits, 1, saying("ho"));
-        assert!(quota.check_text(&limits, 2, saying("hi"), "b").is_err(), "also with another text between them");
-        assert!(quota.check_text(&limits, 60_000, saying("hi"), "b").is_ok());
+        sent.count_delivery(&limits, 0, saying("hi"));
+        assert!(sent.check_text(&limits, 1, saying("hi"), "b").is_err());
+        assert!(sent.check_text(&limits, 1, saying("ho"), "b").is_ok());
+        sent.count_delivery(&limits, 1, saying("ho"));
+        assert!(sent.check_text(&limits, 2, saying("hi"), "b").is_err(), "also with another text between them");
+        assert!(sent.check_text(&limits, 60_000, saying("hi"), "b").is_ok());
     }
 }

@@ -1,6 +1,6 @@
-//! What the brakes leave behind for the person: threads that agents used up, and what was refused lately.
+//! What the send limits leave behind for the person: threads that agents used up, and what was refused lately.
 //!
-//! In memory only, like the brakes themselves. Invariants: a used-up thread is shut for everyone but the person, who hears
+//! In memory only, like the send limits themselves. Invariants: a used-up thread is shut for everyone but the person, who hears
 //! of it as mail and in every listing of pauses; of a refused send the person and its sender may know, nobody else.
 
 use peer_proto::brake::{RefusedSend, UsedUpThread};
@@ -26,11 +26,11 @@ impl Broker {
     /// of it. `channel`: where the send was meant for; of a private one other agents' shells may not know.
     pub(crate) fn use_up_thread(&mut self, turn: &mut Turn<'_>, thread: &str, channel: Option<&str>) {
         let private = channel.filter(|name| self.is_private(name)).map(str::to_owned);
-        let Some((turns, speakers)) = self.quota.use_up_thread(thread, turn.now.wall) else { return };
+        let Some((turns, speakers)) = self.send_limits.use_up_thread(thread, turn.now.wall) else { return };
         let names = self.speakers(&speakers);
         let event = Event::Loop { thread: thread.to_owned(), turns };
         let sees = |actor: Actor| private.is_none() || actor.is_person();
-        self.tell_watchers_who(turn, &speakers, &event, sees);
+        self.emit_where(turn, &speakers, &event, sees);
         let text = wording::used_up_thread(thread, &names, turns);
         let is_private = private.is_some();
         let notice = Notice { channel: private, private: is_private, ..Notice::new(PeerId::HUMAN, thread.to_owned(), text) };
@@ -40,7 +40,7 @@ impl Broker {
     /// The threads that agents used up, oldest first.
     pub(crate) fn used_up_threads(&self) -> Vec<UsedUpThread> {
         let mut threads: Vec<UsedUpThread> = self
-            .quota
+            .send_limits
             .used_up_threads()
             .map(|(thread, turns, speakers, since)| UsedUpThread {
                 thread: thread.to_owned(),
@@ -54,11 +54,11 @@ impl Broker {
     }
 
     fn speakers(&self, speakers: &[PeerId]) -> Vec<String> {
-        let name = |peer: &PeerId| self.name_of(self.presence.present(*peer).unwrap_or(*peer));
+        let name = |peer: &PeerId| self.name_of(self.presence.current(*peer).unwrap_or(*peer));
         speakers.iter().take(SPEAKERS_NAMED_MAX).map(name).collect()
     }
 
-    /// Remembers a refusal of a brake or a policy. `to` and `text` are empty where it was no message.
+    /// Remembers a refusal of a send limit or a policy. `to` and `text` are empty where it was no message.
     pub(crate) fn remember_refused(
         &mut self,
         at: Timestamp,
