@@ -4,8 +4,8 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     ask, bench, cancel, channels, completions, config, daemon, demo, doctor, history, hook, inbox, kick, mcp, memory, orphans,
-    pause, peers, policy, purge, questions, release, rename, search, send, setup, show, status, tail, tasks, uninstall, version,
-    wait,
+    pause, peers, policy, purge, questions, release, rename, schema, search, send, setup, show, status, tail, tasks, uninstall,
+    version, wait,
 };
 
 const AFTER_HELP: &str = "\
@@ -37,9 +37,18 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
+/// All commands, by what they need to run. The help lists them in this order.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    Mcp(mcp::Args),
+    #[command(flatten)]
+    At(At),
+    #[command(flatten)]
+    Alone(Alone),
+}
+
+/// What needs to know where the broker is.
+#[derive(Debug, Subcommand)]
+pub(crate) enum At {
     Daemon(daemon::Args),
     Demo(demo::Args),
     Status(status::Args),
@@ -68,17 +77,19 @@ pub(crate) enum Command {
     #[command(alias = "dead")]
     Orphans(orphans::Args),
     Cancel(cancel::Args),
-    Hook(hook::Args),
     Setup(setup::Args),
-    Doctor(doctor::Args),
     Uninstall(uninstall::Args),
     Config(config::Args),
-    Completions(completions::Args),
     Version(version::Args),
     Bench(bench::Args),
 }
 
-/// A span of time, such as `90s` or `5m`.
-pub(crate) fn duration(text: &str) -> Result<std::time::Duration, String> {
-    humantime::parse_duration(text).map_err(|error| format!("{error}; write a span such as 90s, 5m or 2h"))
+/// What does its work, or says what is wrong, also where nobody knows where the broker is.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Alone {
+    Doctor(doctor::Args),
+    Completions(completions::Args),
+    Schema(schema::Args),
+    Hook(hook::Args),
+    Mcp(mcp::Args),
 }

@@ -10,6 +10,7 @@ use std::path::Path;
 use peer_client::start::{Said, what_helps};
 use peer_client::{ConnectError, RequestError};
 use peer_proto::refusal::{ErrorCode, Refusal};
+use serde::Serialize;
 use serde_json::Value;
 
 /// Exit code: something failed.
@@ -178,6 +179,11 @@ impl Failure {
         Self::new(Kind::Output(source.kind()), format!("writing to standard output failed: {source}"))
     }
 
+    /// A value that cannot be written as JSON, which no type of ours should allow.
+    pub(crate) fn unwritable(source: serde_json::Error) -> Self {
+        Self::wrong(format!("writing the answer as JSON failed: {source}"))
+    }
+
     /// What an error of the broker's crate says, with what it rests on as far as its own text does not say it. `hint`: its own
     /// next step; where it has none, what helps against the system's error.
     pub(crate) fn of_broker(error: &dyn Error, hint: String) -> Self {
@@ -207,9 +213,9 @@ impl Failure {
         self
     }
 
-    /// The same with how far it came.
-    pub(crate) fn with(mut self, data: Value) -> Self {
-        self.data = Some(Box::new(data));
+    /// The same with how far it came: an object.
+    pub(crate) fn with(mut self, data: impl Serialize) -> Self {
+        self.data = serde_json::to_value(data).ok().map(Box::new);
         self
     }
 

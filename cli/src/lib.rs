@@ -10,9 +10,11 @@ mod agents;
 mod args;
 mod commands;
 mod error;
+mod json;
 mod mcp_client;
 mod operator;
 mod output;
+mod parse;
 mod setup;
 mod throwaway;
 
@@ -22,10 +24,10 @@ use std::process::ExitCode;
 use clap::Parser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use peer_client::{Endpoint, Start};
-use serde_json::json;
 
-use crate::args::{Cli, Command};
+use crate::args::{Alone, Cli, Command};
 use crate::error::{Failure, USAGE};
+use crate::json::{Error, Failed};
 use crate::output::Output;
 
 /// Runs the program with the process's own arguments and environment.
@@ -42,22 +44,21 @@ pub fn main() -> ExitCode {
         }
         Err(error) => return explain(without_far_fetched_tips(error)),
     };
-    if let Command::Hook(args) = &cli.command {
-        commands::hook::run(args);
-        return ExitCode::SUCCESS;
-    }
     let output = Output::from_env(cli.json);
-    let start = if cli.no_start { Start::Never } else { Start::IfNeeded };
-    let endpoint = Endpoint::from_env(start);
-    if let Command::Mcp(_) = cli.command {
+    let endpoint = || Endpoint::from_env(if cli.no_start { Start::Never } else { Start::IfNeeded });
+    let done = match cli.command {
+        Command::At(command) => endpoint().map_err(Failure::from).and_then(|endpoint| commands::run(command, &output, endpoint)),
+        Command::Alone(Alone::Hook(args)) => {
+            commands::hook::run(&args);
+            return ExitCode::SUCCESS;
+        }
         // The adapter answers its client also where no broker can be reached: it tells the model why.
-        return peer_mcp::main(endpoint);
-    }
-    if let Command::Doctor(_) = cli.command {
+        Command::Alone(Alone::Mcp(_)) => return peer_mcp::main(endpoint()),
         // It also says why there is no endpoint.
-        return ended(commands::doctor::run(&output, endpoint), &output);
-    }
-    let done = endpoint.map_err(Failure::from).and_then(|endpoint| commands::run(cli.command, &output, endpoint));
+        Command::Alone(Alone::Doctor(_)) => commands::doctor::run(&output, endpoint()),
+        Command::Alone(Alone::Completions(args)) => commands::completions::run(&args),
+        Command::Alone(Alone::Schema(args)) => commands::schema::run(&args, &output),
+    };
     ended(done, &output)
 }
 
@@ -117,7 +118,8 @@ fn explain(error: clap::Error) -> ExitCode {
             _ => wrong.trim_start_matches("error: "),
         };
         let hint = "`peerctl --help` lists the commands, `peerctl COMMAND --help` its options";
-        let _ = Output::from_env(true).json_line(&json!({ "error": { "code": "usage", "message": message, "hint": hint } }));
+        let error = Error { code: "usage", message: message.to_owned(), hint: hint.to_owned() };
+        let _ = Output::from_env(true).json_line(&Failed { error, data: None });
     }
     ExitCode::from(USAGE)
 }

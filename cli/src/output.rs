@@ -11,9 +11,10 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use peer_proto::ids::Timestamp;
 use peer_proto::text::{Body, single_line};
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use crate::error::Failure;
+use crate::json::{Error, Failed};
 
 /// The last millisecond that RFC 3339 can write: the end of the year 9999.
 const RFC3339_MS_MAX: u64 = 253_402_300_799_999;
@@ -59,13 +60,18 @@ impl Output {
     }
 
     /// A JSON value: over several lines where it is all that a command prints.
-    pub(crate) fn json(&self, value: &Value) -> Result<(), Failure> {
-        self.line(&format!("{value:#}"))
+    pub(crate) fn json(&self, value: &impl Serialize) -> Result<(), Failure> {
+        self.line(&serde_json::to_string_pretty(value).map_err(Failure::unwritable)?)
+    }
+
+    /// A JSON array of all rows.
+    pub(crate) fn json_rows<T: Serialize>(&self, rows: impl IntoIterator<Item = T>) -> Result<(), Failure> {
+        self.json(&rows.into_iter().collect::<Vec<T>>())
     }
 
     /// A JSON value in one line, for streams.
-    pub(crate) fn json_line(&self, value: &Value) -> Result<(), Failure> {
-        self.line(&value.to_string())
+    pub(crate) fn json_line(&self, value: &impl Serialize) -> Result<(), Failure> {
+        self.line(&serde_json::to_string(value).map_err(Failure::unwritable)?)
     }
 
     /// A remark for whoever watches; never data.
@@ -79,9 +85,8 @@ impl Output {
     pub(crate) fn failure(&self, failure: &Failure) {
         let Failure { message, hint, data, .. } = failure;
         if self.json {
-            let mut told = data.as_deref().cloned().unwrap_or_else(|| json!({}));
-            told["error"] = json!({ "code": failure.code(), "message": message, "hint": hint });
-            let _ = self.json_line(&told);
+            let error = Error { code: failure.code(), message: message.clone(), hint: hint.clone() };
+            let _ = self.json_line(&Failed { error, data: data.as_deref().cloned() });
         }
         let text = if hint.is_empty() { message.clone() } else { format!("{message}; {hint}") };
         self.remark(&format!("peerctl: {}", single_line(&text)));

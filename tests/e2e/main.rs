@@ -18,6 +18,7 @@ mod hook_input;
 mod hooks;
 mod identity;
 mod inbox_socket;
+mod json;
 mod kills;
 mod lifecycle;
 mod main_job;

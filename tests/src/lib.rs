@@ -10,6 +10,7 @@ mod home;
 mod mcp;
 mod news;
 mod pty;
+pub mod schema;
 
 pub use home::{Home, Outcome};
 pub use mcp::{Adapter, Mcp, ToolResult};

@@ -90,6 +90,22 @@ impl News {
             self.wait_until(|told| told["event"] == "peer_offline" && told["from"] == name, &format!("{name} is not offline"));
     }
 
+    /// All that happened up to the first event of this kind, from where the last wait ended.
+    ///
+    /// # Panics
+    /// Where there is none within [`PATIENCE`].
+    #[must_use]
+    #[track_caller]
+    pub fn until(&self, event: &str) -> Vec<Value> {
+        let heard = std::cell::RefCell::new(Vec::new());
+        let is_it = |told: &Value| {
+            heard.borrow_mut().push(told.clone());
+            told["event"] == event
+        };
+        let _ = self.wait_until(is_it, &format!("nothing is {event}"));
+        heard.into_inner()
+    }
+
     #[track_caller]
     fn wait_until(&self, is_it: impl Fn(&Value) -> bool, otherwise: &str) -> Value {
         let deadline = Instant::now() + PATIENCE;

@@ -8,13 +8,15 @@ use peer_proto::message::{Intent, Message, Stage};
 use peer_proto::reach::Reach;
 use peer_proto::refusal::ErrorCode;
 use peer_proto::request::{DeliveryEvent, Event, Push, Request, Send, Sent, SentDelivery};
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::send;
-use crate::args::duration;
 use crate::error::{Failure, Kind};
+use crate::json::{Id, Time};
 use crate::operator::Operator;
-use crate::output::{Output, Tone, cell, rfc3339};
+use crate::output::{Output, Tone, cell};
+use crate::parse;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -36,20 +38,41 @@ pub(crate) struct Args {
     text: Vec<String>,
 
     /// How long to wait
-    #[arg(long, default_value = "5m", value_parser = duration, value_name = "SPAN")]
+    #[arg(long, default_value = "5m", value_parser = parse::duration, value_name = "SPAN")]
     wait: Duration,
+}
+
+/// A question, and its first reply.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Asked {
+    /// The question.
+    id: Id,
+    /// Its thread; absent where no reply came in time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    thread: Option<String>,
+    /// Null where none came in time.
+    reply: Option<Replied>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct Replied {
+    id: Id,
+    /// Its sender's name.
+    from: String,
+    text: String,
+    at: Time,
 }
 
 pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
     let question = Send {
-        to: send::recipients(&args.to)?,
-        text: send::text(&args.text, None)?,
+        to: parse::recipients(&args.to)?,
+        text: parse::text(&args.text, None)?,
         intent: Some(Intent::Request),
         reply_to: None,
         thread: None,
         ttl_ms: None,
         sources: Vec::new(),
-        idempotency_key: Some(send::fresh_key()),
+        idempotency_key: Some(parse::fresh_key()),
     };
     let mut asked = None;
     match tokio::time::timeout(args.wait, answer(output, endpoint, question, args.wait, &mut asked)).await {
@@ -67,7 +90,7 @@ fn timed_out(asked: Option<MessageId>, wait: Duration) -> Failure {
     let step =
         format!("the question stays, `peerctl show {id}` says how far it came and `peerctl inbox me` will have the answer");
     let failure = Failure::timed_out(format!("no reply to {id} within {wait}"));
-    failure.hint(step).with(json!({ "id": id.to_string(), "reply": null }))
+    failure.hint(step).with(Asked { id: Id(id), thread: None, reply: None })
 }
 
 /// Asks and waits, over the broker's death if need be: the question keeps its key, and a reply that came meanwhile stands
@@ -174,16 +197,9 @@ async fn reply(output: &Output, operator: &Operator, id: MessageId) -> Result<Op
 
 async fn print(output: &Output, operator: &Operator, sent: &Sent, reply: Message) -> Result<(), Failure> {
     if output.json {
-        output.json(&json!({
-            "id": sent.message.to_string(),
-            "thread": sent.thread,
-            "reply": {
-                "id": reply.id.to_string(),
-                "from": reply.from.name,
-                "text": reply.text,
-                "at": rfc3339(reply.sent_at),
-            },
-        }))?;
+        let replied =
+            Replied { id: Id(reply.id), from: reply.from.name.clone(), text: reply.text.clone(), at: Time(reply.sent_at) };
+        output.json(&Asked { id: Id(sent.message), thread: Some(sent.thread.clone()), reply: Some(replied) })?;
     } else {
         let from = output.paint(Tone::Strong, &cell(&reply.from.name));
         output.remark(&format!("{} from {from}, in reply to {}", reply.id, sent.message));

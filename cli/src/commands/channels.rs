@@ -4,12 +4,15 @@ use clap::Subcommand;
 use peer_client::Endpoint;
 use peer_proto::channel::{ChannelInfo, ChannelRequest};
 use peer_proto::request::{HistoryQuery, Reply, Request};
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::history;
 use crate::error::Failure;
+use crate::json::Time;
 use crate::operator::{Operator, unexpected};
-use crate::output::{Output, Tone, cell, rfc3339};
+use crate::output::{Output, Tone, cell};
+use crate::parse;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -82,6 +85,36 @@ enum What {
     },
 }
 
+/// A channel or group.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct ChannelRow {
+    /// With its sign.
+    name: String,
+    topic: String,
+    /// Hidden from all sessions but its members.
+    private: bool,
+    /// Names.
+    members: Vec<String>,
+    /// Whether you are a member.
+    joined: bool,
+    created_by: String,
+    created_at: Time,
+}
+
+impl From<&ChannelInfo> for ChannelRow {
+    fn from(channel: &ChannelInfo) -> Self {
+        Self {
+            name: channel.name.clone(),
+            topic: channel.topic.clone(),
+            private: channel.private,
+            members: channel.members.clone(),
+            joined: channel.joined,
+            created_by: channel.created_by.clone(),
+            created_at: Time(channel.created_at),
+        }
+    }
+}
+
 pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
     let operator = Operator::connect(endpoint).await?;
     let request = match args.what.unwrap_or(What::List) {
@@ -90,7 +123,7 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
             return print(output, &channels);
         }
         What::History { name, n } => {
-            let query = HistoryQuery { channel: Some(history::signed(name)), limit: n, ..HistoryQuery::default() };
+            let query = HistoryQuery { channel: Some(parse::channel(name)), limit: n, ..HistoryQuery::default() };
             return history::show(output, &operator, query).await;
         }
         What::Create { name, topic, private } => ChannelRequest::Create { name, topic, private },
@@ -102,7 +135,7 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
     let channels = ask(&operator, request).await?;
     let channel = channels.first().ok_or_else(unexpected)?;
     if output.json {
-        return output.json(&json(channel));
+        return output.json(&ChannelRow::from(channel));
     }
     let members = match channel.members.is_empty() {
         true => "nobody is a member any more, so it is gone; what was said there stays".to_owned(),
@@ -120,7 +153,7 @@ async fn ask(operator: &Operator, request: ChannelRequest) -> Result<Vec<Channel
 
 fn print(output: &Output, channels: &[ChannelInfo]) -> Result<(), Failure> {
     if output.json {
-        return output.json(&Value::Array(channels.iter().map(json).collect()));
+        return output.json_rows(channels.iter().map(ChannelRow::from));
     }
     let row = |channel: &ChannelInfo| {
         vec![
@@ -136,16 +169,4 @@ fn print(output: &Output, channels: &[ChannelInfo]) -> Result<(), Failure> {
 
 fn names(channel: &ChannelInfo) -> String {
     channel.members.iter().map(|name| cell(name)).collect::<Vec<_>>().join(", ")
-}
-
-fn json(channel: &ChannelInfo) -> Value {
-    json!({
-        "name": channel.name,
-        "topic": channel.topic,
-        "private": channel.private,
-        "members": channel.members,
-        "joined": channel.joined,
-        "created_by": channel.created_by,
-        "created_at": rfc3339(channel.created_at),
-    })
 }

@@ -6,13 +6,16 @@
 mod start;
 mod stop;
 
+use std::path::Path;
+
 use clap::Subcommand;
 use peer_broker::search::IndexReport;
-use peer_broker::store::Store;
+use peer_broker::store::{Store, VerifyReport};
 use peer_broker::{RunError, RunOptions};
 use peer_client::{Endpoint, Start, holder};
 use peer_proto::text::single_line;
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use self::start::{Started, start};
 pub(crate) use self::start::{detached_broker, last_words, rehearse};
@@ -70,6 +73,82 @@ enum What {
     Reindex,
 }
 
+/// The broker that was started, or that ran already.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct StartedBroker {
+    /// Whether it was started now.
+    started: bool,
+    pid: u32,
+    version: String,
+    executable: String,
+    /// Why it does not go by `config.toml`.
+    config_fault: Option<String>,
+}
+
+/// What became of the broker that was told to stop.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct StoppedBroker {
+    /// False where none ran.
+    stopped: bool,
+    /// The process that got SIGTERM because it could not be asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signalled: Option<u32>,
+}
+
+/// The search index that was made anew.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Reindexed {
+    entries: u64,
+    elapsed_ms: u64,
+}
+
+/// What a check of the whole database found.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Verified {
+    /// Its path.
+    database: String,
+    /// Nothing is wrong with it.
+    sound: bool,
+    schema: u64,
+    file_bytes: u64,
+    /// The broker that had it open last closed it; else it was killed, which is no harm.
+    closed_cleanly: bool,
+    peers: u64,
+    messages: u64,
+    /// Deliveries that wait.
+    pending: u64,
+    /// Dead letters.
+    dead: u64,
+    /// Deliveries that expired.
+    expired: u64,
+    /// Deliveries that are settled.
+    settled: u64,
+    idempotency_keys: u64,
+    /// Channels and groups.
+    channels: u64,
+    questions: u64,
+    tasks: u64,
+    notes: u64,
+    /// Null where there is none, or where the database is damaged.
+    search_index: Option<VerifiedIndex>,
+    problems_total: u64,
+    /// The first hundred.
+    problems: Vec<String>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct VerifiedIndex {
+    /// It fits the database.
+    sound: bool,
+    entries: u64,
+    /// Changes that are not in it yet.
+    behind: u64,
+    missing: u64,
+    /// Entries of what is not in the database.
+    left_over: u64,
+    damaged_files: u64,
+}
+
 pub(crate) fn run(args: Args, output: &Output, endpoint: Endpoint) -> Result<(), Failure> {
     let endpoint = Endpoint { start: Start::Never, ..endpoint };
     match args.what {
@@ -109,13 +188,13 @@ fn of_broker(error: RunError) -> Failure {
 fn say_started(output: &Output, started: &Started) -> Result<(), Failure> {
     let welcome = &started.welcome;
     if output.json {
-        return output.json(&json!({
-            "started": started.fresh,
-            "pid": welcome.pid,
-            "version": welcome.version,
-            "executable": welcome.executable,
-            "config_fault": started.config_fault,
-        }));
+        return output.json(&StartedBroker {
+            started: started.fresh,
+            pid: welcome.pid,
+            version: welcome.version.clone(),
+            executable: welcome.executable.clone(),
+            config_fault: started.config_fault.clone(),
+        });
     }
     let what = if started.fresh { "the broker was started" } else { "the broker runs already" };
     output.line(&format!("{what}: version {}, pid {}", welcome.version, welcome.pid))?;
@@ -128,9 +207,9 @@ fn say_started(output: &Output, started: &Started) -> Result<(), Failure> {
 fn say_stopped(output: &Output, stopped: &Stopped) -> Result<(), Failure> {
     if output.json {
         return output.json(&match stopped {
-            Stopped::NoneRan => json!({ "stopped": false }),
-            Stopped::Asked => json!({ "stopped": true }),
-            Stopped::Signalled { pid, .. } => json!({ "stopped": true, "signalled": pid }),
+            Stopped::NoneRan => StoppedBroker { stopped: false, signalled: None },
+            Stopped::Asked => StoppedBroker { stopped: true, signalled: None },
+            Stopped::Signalled { pid, .. } => StoppedBroker { stopped: true, signalled: Some(*pid) },
         });
     }
     match stopped {
@@ -158,7 +237,7 @@ fn reindex(output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
     let begun = std::time::Instant::now();
     let report = peer_broker::reindex(&endpoint.location).map_err(of_broker)?;
     if output.json {
-        return output.json(&json!({ "entries": report.entries, "elapsed_ms": begun.elapsed().as_millis() as u64 }));
+        return output.json(&Reindexed { entries: report.entries, elapsed_ms: begun.elapsed().as_millis() as u64 });
     }
     output.line(&format!("{} entries were indexed in {:.1} s", report.entries, begun.elapsed().as_secs_f64()))
 }
@@ -171,77 +250,77 @@ fn verify(output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
         true => peer_broker::check_index(&endpoint.location).map_err(of_broker)?,
         false => None,
     };
-    let index_is_sound = index.is_none_or(|index| index.is_sound());
-    let data = json!({
-        "database": database.display().to_string(),
-        "sound": report.is_sound(),
-        "schema": report.schema,
-        "file_bytes": report.file_bytes,
-        "closed_cleanly": report.closed_cleanly,
-        "peers": report.peers,
-        "messages": report.messages,
-        "pending": report.pending,
-        "dead": report.dead,
-        "expired": report.expired,
-        "settled": report.settled,
-        "idempotency_keys": report.idempotency_keys,
-        "channels": report.channels,
-        "questions": report.questions,
-        "tasks": report.tasks,
-        "notes": report.notes,
-        "search_index": index.map(|index| json!({
-            "sound": index.is_sound(),
-            "entries": index.entries,
-            "behind": index.behind,
-            "missing": index.missing,
-            "left_over": index.left_over,
-            "damaged_files": index.damaged_files,
-        })),
-        "problems_total": report.problems_total,
-        "problems": report.problems.iter().map(ToString::to_string).collect::<Vec<_>>(),
-    });
-    if output.json {
-        if report.is_sound() && index_is_sound {
-            output.json(&data)?;
-        }
-    } else {
-        let closed = if report.closed_cleanly { "closed cleanly" } else { "not closed cleanly, which is no harm" };
-        output.facts(&[
-            ("database", format!("{}, {}, schema {}, {closed}", database.display(), size(report.file_bytes), report.schema)),
-            ("peers", report.peers.to_string()),
-            ("messages", format!("{}, {} idempotency keys", report.messages, report.idempotency_keys)),
-            (
-                "shared",
-                format!(
-                    "{} channels and groups, {} questions, {} tasks, {} notes",
-                    report.channels, report.questions, report.tasks, report.notes
-                ),
-            ),
-            (
-                "deliveries",
-                format!("{} wait, {} dead, {} expired, {} settled", report.pending, report.dead, report.expired, report.settled),
-            ),
-        ])?;
-        if report.is_sound() {
-            output.facts(&[("search index", said_of(index))])?;
-        }
-        for problem in &report.problems {
-            output.line(&output.paint(Tone::Bad, &problem.to_string()))?;
-        }
-        if report.is_sound() && index_is_sound {
-            output.line(&output.paint(Tone::Good, "sound"))?;
-        }
+    let verified = verified(database, &report, index);
+    let all_sound = report.is_sound() && index.is_none_or(|index| index.is_sound());
+    if !output.json {
+        print_verified(output, &verified, index, all_sound)?;
+    } else if all_sound {
+        output.json(&verified)?;
     }
-    if report.is_sound() && index_is_sound {
+    if all_sound {
         return Ok(());
     }
     if report.is_sound() {
         let failure = Failure::wrong("the search index does not fit the database, which is sound");
-        return Err(failure.hint("`peerctl daemon reindex` makes it anew").with(data));
+        return Err(failure.hint("`peerctl daemon reindex` makes it anew").with(verified));
     }
     let message = format!("problems found in {}: {}, which a broker leaves out", database.display(), report.problems_total);
     let step = "start it and go on without them, or put a good copy of the file in its place";
-    Err(Failure::wrong(message).hint(step).with(data))
+    Err(Failure::wrong(message).hint(step).with(verified))
+}
+
+fn verified(database: &Path, report: &VerifyReport, index: Option<IndexReport>) -> Verified {
+    Verified {
+        database: database.display().to_string(),
+        sound: report.is_sound(),
+        schema: report.schema,
+        file_bytes: report.file_bytes,
+        closed_cleanly: report.closed_cleanly,
+        peers: report.peers,
+        messages: report.messages,
+        pending: report.pending,
+        dead: report.dead,
+        expired: report.expired,
+        settled: report.settled,
+        idempotency_keys: report.idempotency_keys,
+        channels: report.channels,
+        questions: report.questions,
+        tasks: report.tasks,
+        notes: report.notes,
+        search_index: index.map(|index| VerifiedIndex {
+            sound: index.is_sound(),
+            entries: index.entries,
+            behind: index.behind,
+            missing: index.missing,
+            left_over: index.left_over,
+            damaged_files: index.damaged_files,
+        }),
+        problems_total: report.problems_total,
+        problems: report.problems.iter().map(ToString::to_string).collect(),
+    }
+}
+
+fn print_verified(output: &Output, told: &Verified, index: Option<IndexReport>, all_sound: bool) -> Result<(), Failure> {
+    let closed = if told.closed_cleanly { "closed cleanly" } else { "not closed cleanly, which is no harm" };
+    let shared = format!(
+        "{} channels and groups, {} questions, {} tasks, {} notes",
+        told.channels, told.questions, told.tasks, told.notes
+    );
+    let deliveries = format!("{} wait, {} dead, {} expired, {} settled", told.pending, told.dead, told.expired, told.settled);
+    output.facts(&[
+        ("database", format!("{}, {}, schema {}, {closed}", told.database, size(told.file_bytes), told.schema)),
+        ("peers", told.peers.to_string()),
+        ("messages", format!("{}, {} idempotency keys", told.messages, told.idempotency_keys)),
+        ("shared", shared),
+        ("deliveries", deliveries),
+    ])?;
+    if told.sound {
+        output.facts(&[("search index", said_of(index))])?;
+    }
+    for problem in &told.problems {
+        output.line(&output.paint(Tone::Bad, problem))?;
+    }
+    if all_sound { output.line(&output.paint(Tone::Good, "sound")) } else { Ok(()) }
 }
 
 fn said_of(index: Option<IndexReport>) -> String {

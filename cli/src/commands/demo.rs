@@ -8,9 +8,12 @@ use peer_client::Endpoint;
 use peer_proto::ids::MessageId;
 use peer_proto::message::{Carrier, Stage, TraceEvent};
 use peer_proto::request::{HistoryQuery, Shown, ShownDelivery};
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::json;
 
-use super::{history, show};
+use super::history::{self, MessageRow};
+use super::show::{self, WholeMessage};
 use crate::error::Failure;
 use crate::mcp_client::{Introduction, McpClient, message_id_in};
 use crate::operator::{Operator, message_id};
@@ -36,6 +39,27 @@ const ANSWER: &str = "bcrypt ^5.1.1\n(from package.json, line 14)";
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {}
 
+/// The two messages of the demonstration, and how long each step took.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Story {
+    messages: Vec<WholeMessage>,
+    /// The same as `history` has them.
+    transcript: Vec<MessageRow>,
+    timings_ms: Timings,
+}
+
+/// In milliseconds.
+#[derive(Debug, Default, Serialize, JsonSchema)]
+struct Timings {
+    initialize_claude: f64,
+    initialize_codex: f64,
+    /// From the call of `send_message` to its result: the message is durable.
+    send_acknowledged: f64,
+    /// From the call of `send_message` to the notification of the other session.
+    reply_to_channel: f64,
+    whole: f64,
+}
+
 pub(crate) async fn run(_args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
     let begun = Instant::now();
     let mut interrupts = Interrupts::listen()?;
@@ -48,7 +72,7 @@ pub(crate) async fn run(_args: Args, output: &Output, endpoint: &Endpoint) -> Re
     let stopped = room.stop().await;
     let mut story = told?;
     stopped?;
-    story["timings_ms"]["whole"] = ms_since(begun);
+    story.timings_ms.whole = ms_between(begun, Instant::now());
     if output.json {
         return output.json(&story);
     }
@@ -57,24 +81,41 @@ pub(crate) async fn run(_args: Args, output: &Output, endpoint: &Endpoint) -> Re
     output.line(&output.paint(Tone::Good, &format!("done in {whole:.1} s; the broker was stopped and its directory removed")))
 }
 
-fn ms_since(begun: Instant) -> Value {
-    // Microseconds are as fine as a person or a script can use.
-    json!((begun.elapsed().as_secs_f64() * 1e6).round() / 1e3)
+/// Microseconds are as fine as a person or a script can use.
+fn ms_between(begun: Instant, ended: Instant) -> f64 {
+    (ended.duration_since(begun).as_secs_f64() * 1e6).round() / 1e3
 }
 
 /// Plays the story and checks each step of it.
-async fn tell(output: &Output, room: &Throwaway) -> Result<Value, Failure> {
-    let say = |text: String| if output.json { Ok(()) } else { output.line(&text) };
-    let name = |name: &str| output.paint(Tone::Strong, name);
-    let mut timings = json!({});
-    say(format!("a broker of its own, pid {}, and two adapters over pipes:", room.operator.welcome.pid))?;
+async fn tell(output: &Output, room: &Throwaway) -> Result<Story, Failure> {
+    let mut timings = Timings::default();
+    let (mut luna, mut orion) = sessions(output, room, &mut timings).await?;
+    let question = ask(output, &mut luna, &mut orion, &mut timings).await?;
+    let answer = reply(output, &mut luna, &mut orion, &question, &mut timings).await?;
+    let story = read_back(output, room, &question, &answer, timings).await?;
+    luna.stop().await?;
+    orion.stop().await?;
+    Ok(story)
+}
 
+/// A line for people; nothing with `--json`.
+fn say(output: &Output, text: &str) -> Result<(), Failure> {
+    if output.json { Ok(()) } else { output.line(text) }
+}
+
+fn name(output: &Output, name: &str) -> String {
+    output.paint(Tone::Strong, name)
+}
+
+/// Two sessions, which are registered and see each other: luna of Claude Code, orion of Codex.
+async fn sessions(output: &Output, room: &Throwaway, timings: &mut Timings) -> Result<(McpClient, McpClient), Failure> {
+    say(output, &format!("a broker of its own, pid {}, and two adapters over pipes:", room.operator.welcome.pid))?;
     let begun = Instant::now();
     let introduction = Introduction { name: "luna", client: "claude-code", thread_id: None };
     let mut command = room.command(&["mcp"]);
     command.env("PEERD_CLIENT", "claude");
     let (mut luna, hello) = McpClient::start(command, &introduction).await?;
-    timings["initialize_claude"] = ms_since(begun);
+    timings.initialize_claude = ms_between(begun, Instant::now());
     if hello["capabilities"]["experimental"]["claude/channel"].is_null() {
         return Err(Failure::wrong(format!("the adapter did not offer a Claude client its channel: {hello}")));
     }
@@ -84,7 +125,7 @@ async fn tell(output: &Output, room: &Throwaway) -> Result<Value, Failure> {
     let mut command = room.command(&["mcp"]);
     command.env("PEERD_CLIENT", "codex");
     let (mut orion, _) = McpClient::start(command, &introduction).await?;
-    timings["initialize_codex"] = ms_since(begun);
+    timings.initialize_codex = ms_between(begun, Instant::now());
     for client in [&mut luna, &mut orion] {
         let tools = client.request("tools/list", json!({})).await?;
         let names: Vec<_> = tools["tools"].as_array().into_iter().flatten().filter_map(|tool| tool["name"].as_str()).collect();
@@ -94,57 +135,78 @@ async fn tell(output: &Output, room: &Throwaway) -> Result<Value, Failure> {
             }
         }
     }
-    say(format!("  {} as Claude Code would run it, {} as Codex would", name("luna"), name("orion")))?;
-
+    say(output, &format!("  {} as Claude Code would run it, {} as Codex would", name(output, "luna"), name(output, "orion")))?;
     // A tool's answer means that the session is registered.
     orion.call("set_summary", json!({ "summary": "keeping the API's dependencies in order" })).await?;
     let peers = luna.call("list_peers", json!({})).await?;
     if !peers.contains("orion") {
         return Err(Failure::wrong(format!("luna does not see orion: {peers:?}")));
     }
+    Ok((luna, orion))
+}
 
-    say(String::new())?;
-    say(format!("{} asks {}, by the tool send_message:", name("luna"), name("orion")))?;
+/// Luna asks, and orion finds the question in its next tool result. Returns the question's id.
+async fn ask(output: &Output, luna: &mut McpClient, orion: &mut McpClient, timings: &mut Timings) -> Result<String, Failure> {
+    say(output, "")?;
+    say(output, &format!("{} asks {}, by the tool send_message:", name(output, "luna"), name(output, "orion")))?;
     output_quoted(output, QUESTION)?;
     let begun = Instant::now();
     let sent = luna.call("send_message", json!({ "to": "orion", "message": QUESTION })).await?;
-    timings["send_acknowledged"] = ms_since(begun);
+    timings.send_acknowledged = ms_between(begun, Instant::now());
     let question = message_id_in(&sent).ok_or_else(|| Failure::wrong(format!("send_message told no id: {sent:?}")))?;
-    say(format!("  durable as {question} and acknowledged after {} ms", timings["send_acknowledged"]))?;
+    say(output, &format!("  durable as {question} and acknowledged after {} ms", timings.send_acknowledged))?;
 
     let result = orion.call("set_summary", json!({ "state": "working" })).await?;
     let block = inbox_block(&result, &question, QUESTION)?;
-    say(String::new())?;
-    say(format!("{} finds it at the end of its next tool result, whatever the tool was:", name("orion")))?;
+    say(output, "")?;
+    say(output, &format!("{} finds it at the end of its next tool result, whatever the tool was:", name(output, "orion")))?;
     output_quoted(output, &block)?;
+    Ok(question)
+}
 
-    say(String::new())?;
-    say(format!("{} replies:", name("orion")))?;
+/// Orion replies, and luna is notified through the channel. Returns the reply's id.
+async fn reply(
+    output: &Output,
+    luna: &mut McpClient,
+    orion: &mut McpClient,
+    question: &str,
+    timings: &mut Timings,
+) -> Result<String, Failure> {
+    say(output, "")?;
+    say(output, &format!("{} replies:", name(output, "orion")))?;
     output_quoted(output, ANSWER)?;
     let begun = Instant::now();
     let sent = orion.call("send_message", json!({ "to": "luna", "message": ANSWER, "reply_to": question })).await?;
     let answer =
-        message_id_in(&sent.replace(&question, "")).ok_or_else(|| Failure::wrong(format!("the reply has no id: {sent:?}")))?;
+        message_id_in(&sent.replace(question, "")).ok_or_else(|| Failure::wrong(format!("the reply has no id: {sent:?}")))?;
     let (at, notification) = luna.channel(&answer).await?;
-    timings["reply_to_channel"] = json!((at.duration_since(begun).as_secs_f64() * 1e6).round() / 1e3);
+    timings.reply_to_channel = ms_between(begun, at);
     let content = notification["params"]["content"].as_str().unwrap_or_default();
     for line in ANSWER.lines() {
         if !content.contains(&format!("| {line}")) {
             return Err(Failure::wrong(format!("the channel notification does not carry the reply: {content:?}")));
         }
     }
-    say(String::new())?;
-    say(format!(
-        "{} is notified through the channel, {} ms after the reply was called:",
-        name("luna"),
-        timings["reply_to_channel"]
-    ))?;
+    say(output, "")?;
+    let after = timings.reply_to_channel;
+    let luna_name = name(output, "luna");
+    say(output, &format!("{luna_name} is notified through the channel, {after} ms after the reply was called:"))?;
     output_quoted(output, content)?;
     luna.call("ack_messages", json!({ "message_ids": answer })).await?;
+    Ok(answer)
+}
 
-    let (question, answer) = (message_id(&question)?, message_id(&answer)?);
-    let (question, answer) =
-        (proved(&room.operator, question, Carrier::ToolResult).await?, proved(&room.operator, answer, Carrier::Channel).await?);
+/// What the broker stored of both messages, checked.
+async fn read_back(
+    output: &Output,
+    room: &Throwaway,
+    question: &str,
+    answer: &str,
+    timings_ms: Timings,
+) -> Result<Story, Failure> {
+    let (question, answer) = (message_id(question)?, message_id(answer)?);
+    let question = proved(&room.operator, question, Carrier::ToolResult).await?;
+    let answer = proved(&room.operator, answer, Carrier::Channel).await?;
     if question.deliveries[0].answered_by != Some(answer.message.id) {
         return Err(Failure::wrong("the question's delivery does not name its answer".to_owned()));
     }
@@ -156,22 +218,20 @@ async fn tell(output: &Output, room: &Throwaway) -> Result<Value, Failure> {
         return Err(Failure::wrong(format!("the broker's history has {} messages instead of two", transcript.len())));
     }
     if !output.json {
-        say(String::new())?;
-        say("what became of each, as the broker stored it:".to_owned())?;
+        output.line("")?;
+        output.line("what became of each, as the broker stored it:")?;
         for shown in [&question, &answer] {
             show::print_trace(output, &format!("{} ", shown.message.id), &shown.deliveries[0])?;
         }
-        say(String::new())?;
-        say("the transcript, read back from the broker:".to_owned())?;
+        output.line("")?;
+        output.line("the transcript, read back from the broker:")?;
         history::print(output, &transcript)?;
     }
-    luna.stop().await?;
-    orion.stop().await?;
-    Ok(json!({
-        "messages": [show::json(&question), show::json(&answer)],
-        "transcript": transcript.iter().map(history::json).collect::<Vec<_>>(),
-        "timings_ms": timings,
-    }))
+    Ok(Story {
+        messages: vec![WholeMessage::from(&question), WholeMessage::from(&answer)],
+        transcript: transcript.iter().map(MessageRow::from).collect(),
+        timings_ms,
+    })
 }
 
 fn output_quoted(output: &Output, text: &str) -> Result<(), Failure> {

@@ -1,6 +1,6 @@
 //! `peerctl history`: what was said.
 
-use std::time::UNIX_EPOCH;
+use std::collections::BTreeMap;
 
 use peer_client::Endpoint;
 use peer_proto::brake::RefusedSend;
@@ -10,11 +10,14 @@ use peer_proto::message::{Kind, Stage};
 use peer_proto::refusal::ErrorCode;
 use peer_proto::request::{HistoryQuery, Reply, Request, Shown};
 use peer_proto::text::single_line;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::error::Failure;
+use crate::json::{Id, Time};
 use crate::operator::{Operator, message_id, person, unexpected};
-use crate::output::{Output, Tone, cell, now, rfc3339};
+use crate::output::{Output, Tone, cell, rfc3339};
+use crate::parse;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -53,7 +56,7 @@ pub(crate) struct Args {
     after: Option<String>,
 
     /// Only since then: a day or time (UTC) such as 2026-11-20T08:00:00Z, or how long ago, such as 2h
-    #[arg(long, value_parser = moment, value_name = "WHEN")]
+    #[arg(long, value_parser = parse::moment, value_name = "WHEN")]
     since: Option<Timestamp>,
 
     /// What brakes and policies refused lately, and why: of that nothing was stored
@@ -65,16 +68,105 @@ pub(crate) struct Args {
     n: u32,
 }
 
+/// A message.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct MessageRow {
+    pub(crate) id: Id,
+    /// Its sender's name.
+    pub(crate) from: String,
+    /// The names of its readers, or the channel's.
+    pub(crate) to: Vec<String>,
+    pub(crate) text: String,
+    /// `request` or `inform`: whether it may wake its reader.
+    pub(crate) intent: &'static str,
+    pub(crate) thread: String,
+    /// The message that it answers.
+    pub(crate) reply_to: Option<Id>,
+    pub(crate) at: Time,
+    /// Of several deliveries the one that still waits, or went wrong; null where there is none.
+    pub(crate) stage: Option<&'static str>,
+    pub(crate) kind: &'static str,
+    #[serde(flatten)]
+    pub(crate) more: MessageMore,
+}
+
+/// What only a message has, and no other thing that can be searched.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct MessageMore {
+    /// The door it came in by.
+    via: &'static str,
+    /// The channel or group that it was sent to.
+    channel: Option<String>,
+    /// What an answer rests on.
+    sources: Vec<String>,
+    /// The stage of each delivery, by the reader's name.
+    stages: BTreeMap<String, &'static str>,
+}
+
+impl From<&Shown> for MessageRow {
+    fn from(shown: &Shown) -> Self {
+        let message = &shown.message;
+        let stage = shown.deliveries.iter().map(|delivery| delivery.stage).reduce(least_settled);
+        Self {
+            id: Id(message.id),
+            from: message.from.name.clone(),
+            to: message.to.clone(),
+            text: message.text.clone(),
+            intent: message.intent.as_str(),
+            thread: message.thread.clone(),
+            reply_to: message.reply_to.map(Id),
+            at: Time(message.sent_at),
+            stage: stage.map(Stage::as_str),
+            kind: message.kind.as_str(),
+            more: MessageMore {
+                via: message.from.via.as_str(),
+                channel: message.channel.clone(),
+                sources: message.sources.clone(),
+                stages: shown.deliveries.iter().map(|delivery| (delivery.name.clone(), delivery.stage.as_str())).collect(),
+            },
+        }
+    }
+}
+
+/// What a limit or a policy refused. Nothing of it was stored.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct RefusedRow {
+    at: Time,
+    /// Its sender's name.
+    from: String,
+    /// The recipients as they were given.
+    to: String,
+    thread: Option<String>,
+    code: &'static str,
+    reason: String,
+    /// How its text begins.
+    beginning: String,
+}
+
+impl From<&RefusedSend> for RefusedRow {
+    fn from(refused: &RefusedSend) -> Self {
+        Self {
+            at: Time(refused.at),
+            from: refused.from.clone(),
+            to: refused.to.clone(),
+            thread: refused.thread.clone(),
+            code: refused.code.as_str(),
+            reason: refused.message.clone(),
+            beginning: refused.beginning.clone(),
+        }
+    }
+}
+
 pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
     let operator = Operator::connect(endpoint).await?;
     if args.refused {
         return refused(&args, output, &operator).await;
     }
     let query = HistoryQuery {
-        peer: args.peer.map(named),
-        with: args.with.map(named),
+        peer: args.peer.map(parse::peer),
+        with: args.with.map(parse::peer),
         thread: args.thread,
-        channel: args.channel.map(signed),
+        channel: args.channel.map(parse::channel),
         after: args.after.as_deref().map(message_id).transpose()?,
         since: args.since,
         before: None,
@@ -100,7 +192,7 @@ async fn refused(args: &Args, output: &Output, operator: &Operator) -> Result<()
     refusals.truncate(args.n as usize);
     refusals.reverse();
     if output.json {
-        return output.json(&Value::Array(refusals.iter().map(refused_json).collect()));
+        return output.json_rows(refusals.iter().map(RefusedRow::from));
     }
     if refusals.is_empty() {
         output.remark("nothing was refused since the broker started, or nothing of that is remembered");
@@ -114,18 +206,6 @@ async fn refused(args: &Args, output: &Output, operator: &Operator) -> Result<()
     Ok(())
 }
 
-fn refused_json(refused: &RefusedSend) -> Value {
-    json!({
-        "at": rfc3339(refused.at),
-        "from": refused.from,
-        "to": refused.to,
-        "thread": refused.thread,
-        "code": refused.code.as_str(),
-        "reason": refused.message,
-        "beginning": refused.beginning,
-    })
-}
-
 /// Asks, and prints what was said.
 pub(crate) async fn show(output: &Output, operator: &Operator, query: HistoryQuery) -> Result<(), Failure> {
     let channel = query.channel.clone();
@@ -134,14 +214,9 @@ pub(crate) async fn show(output: &Output, operator: &Operator, query: HistoryQue
         must_be_known(operator, &name).await?;
     }
     if output.json {
-        return output.json(&Value::Array(messages.iter().map(json).collect()));
+        return output.json_rows(messages.iter().map(MessageRow::from));
     }
     print(output, &messages)
-}
-
-/// A channel's name; one without its sign is a channel's.
-pub(crate) fn signed(name: String) -> String {
-    if name.starts_with(['#', '@']) { name } else { format!("#{name}") }
 }
 
 /// Tells a channel in which nothing was said from one that is not there, or that the caller may not know of.
@@ -202,27 +277,6 @@ pub(crate) fn print(output: &Output, messages: &[Shown]) -> Result<(), Failure> 
     Ok(())
 }
 
-pub(crate) fn json(shown: &Shown) -> Value {
-    let message = &shown.message;
-    let stage = shown.deliveries.iter().map(|delivery| delivery.stage).reduce(least_settled);
-    json!({
-        "id": message.id.to_string(),
-        "from": message.from.name,
-        "via": message.from.via.as_str(),
-        "to": message.to,
-        "text": message.text,
-        "intent": message.intent.as_str(),
-        "thread": message.thread,
-        "channel": message.channel,
-        "kind": message.kind.as_str(),
-        "sources": message.sources,
-        "reply_to": message.reply_to.map(|id| id.to_string()),
-        "at": rfc3339(message.sent_at),
-        "stage": stage.map(|stage| stage.as_str()),
-        "stages": shown.deliveries.iter().map(|delivery| (delivery.name.clone(), json!(delivery.stage.as_str()))).collect::<serde_json::Map<_, _>>(),
-    })
-}
-
 /// Each distinct stage once, in the order of the recipients.
 fn stages(shown: &Shown) -> String {
     let mut names: Vec<&str> = Vec::new();
@@ -248,35 +302,4 @@ fn least_settled(one: Stage, other: Stage) -> Stage {
         Stage::Presented => 8,
     };
     if rank(other) < rank(one) { other } else { one }
-}
-
-/// The name that the broker knows a peer by, also for the person.
-fn named(given: String) -> String {
-    person(&given).map_or(given, str::to_owned)
-}
-
-/// A time, or how long ago.
-pub(crate) fn moment(text: &str) -> Result<Timestamp, String> {
-    if let Ok(ago) = humantime::parse_duration(text) {
-        let ago = u64::try_from(ago.as_millis()).unwrap_or(u64::MAX);
-        return Ok(Timestamp(now().0.saturating_sub(ago)));
-    }
-    let at = humantime::parse_rfc3339_weak(text)
-        .or_else(|_| humantime::parse_rfc3339_weak(&format!("{text}T00:00:00")))
-        .map_err(|_| "neither a day or time (UTC) such as 2026-11-20 or 2026-11-20T08:00:00Z nor a span such as 2h".to_owned())?;
-    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-    Ok(Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_moment_is_a_time_or_a_span_ago() {
-        assert_eq!(moment("2026-11-18T11:06:40.123Z"), Ok(Timestamp(1_795_000_000_123)));
-        assert_eq!(moment("2026-11-18"), moment("2026-11-18T00:00:00Z"));
-        assert!(now().ms_since(moment("2h").unwrap()) >= 7_200_000);
-        assert!(moment("yesterday").is_err());
-    }
 }

@@ -4,12 +4,14 @@ use peer_client::Endpoint;
 use peer_proto::ids::PeerId;
 use peer_proto::message::{Message, Stage};
 use peer_proto::request::{InboxEntry, Reply, Request};
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::commands::{pause, status};
 use crate::error::Failure;
+use crate::json::{Id, Time};
 use crate::operator::{Operator, person, unexpected};
-use crate::output::{Output, Tone, age, cell, now, rfc3339, size};
+use crate::output::{Output, Tone, age, cell, now, size};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -39,6 +41,57 @@ pub(crate) struct Args {
     /// Acknowledge what was printed; only for `me`
     #[arg(long)]
     ack: bool,
+}
+
+/// A message that waits for its reader.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct InboxRow {
+    id: Id,
+    /// Its sender's name.
+    from: String,
+    /// The door it came in by.
+    via: &'static str,
+    /// Its reader's name.
+    to: String,
+    to_id: String,
+    /// `request` or `inform`: whether it may wake its reader.
+    intent: &'static str,
+    stage: &'static str,
+    at: Time,
+    age_ms: u64,
+    /// Sessions that ended after a model may have been asked with it.
+    attempts: u32,
+    /// The size of its text.
+    bytes: u32,
+}
+
+impl From<&InboxEntry> for InboxRow {
+    fn from(entry: &InboxEntry) -> Self {
+        Self {
+            id: Id(entry.message),
+            from: entry.from.clone(),
+            via: entry.via.as_str(),
+            to: entry.to.clone(),
+            to_id: entry.peer.to_string(),
+            intent: entry.intent.as_str(),
+            stage: entry.stage.as_str(),
+            at: Time(entry.sent_at),
+            age_ms: now().ms_since(entry.sent_at),
+            attempts: entry.attempts,
+            bytes: entry.text_bytes,
+        }
+    }
+}
+
+/// A message that waits for you, with its text.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Letter {
+    #[serde(flatten)]
+    row: InboxRow,
+    text: String,
+    thread: String,
+    /// The message that it answers.
+    reply_to: Option<Id>,
 }
 
 pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
@@ -73,7 +126,7 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
 
 fn print(output: &Output, entries: &[InboxEntry], empty: &str) -> Result<(), Failure> {
     if output.json {
-        return output.json(&Value::Array(entries.iter().map(json).collect()));
+        return output.json_rows(entries.iter().map(InboxRow::from));
     }
     let rows: Vec<_> = entries
         .iter()
@@ -102,17 +155,14 @@ async fn print_mine(output: &Output, operator: &Operator, entries: &[InboxEntry]
     for entry in entries {
         let message = operator.read(entry.message).await?;
         if output.json {
-            let mut told = json(entry);
-            told["text"] = json!(message.text);
-            told["thread"] = json!(message.thread);
-            told["reply_to"] = json!(message.reply_to.map(|id| id.to_string()));
-            all.push(told);
+            let (text, thread, reply_to) = (message.text, message.thread, message.reply_to.map(Id));
+            all.push(Letter { row: entry.into(), text, thread, reply_to });
         } else {
             print_letter(output, entry, &message)?;
         }
     }
     if output.json {
-        return output.json(&Value::Array(all));
+        return output.json(&all);
     }
     output.remark(match entries.is_empty() {
         true => "no mail for you",
@@ -127,20 +177,4 @@ fn print_letter(output: &Output, entry: &InboxEntry, message: &Message) -> Resul
     output.line(&format!("{} {} from {from}{reply}, {} ago", entry.message, entry.intent.as_str(), age(entry.sent_at)))?;
     output.quoted(&message.text)?;
     output.line("")
-}
-
-fn json(entry: &InboxEntry) -> Value {
-    json!({
-        "id": entry.message.to_string(),
-        "from": entry.from,
-        "via": entry.via.as_str(),
-        "to": entry.to,
-        "to_id": entry.peer.to_string(),
-        "intent": entry.intent.as_str(),
-        "stage": entry.stage.as_str(),
-        "at": rfc3339(entry.sent_at),
-        "age_ms": now().ms_since(entry.sent_at),
-        "attempts": entry.attempts,
-        "bytes": entry.text_bytes,
-    })
 }

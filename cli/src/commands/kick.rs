@@ -2,7 +2,8 @@
 
 use peer_client::Endpoint;
 use peer_proto::request::Request;
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::error::Failure;
 use crate::operator::{Operator, person};
@@ -23,6 +24,13 @@ pub(crate) struct Args {
     peer: String,
 }
 
+/// The session that was ended.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Kicked {
+    /// Its peer, as it was given.
+    kicked: String,
+}
+
 pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
     if person(&args.peer).is_some() {
         return Err(Failure::usage("the person has no session that could be ended").hint("`peerctl peers` lists those who have"));
@@ -30,7 +38,7 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
     let operator = Operator::connect(endpoint).await?;
     operator.ask_done(Request::Kick(args.peer.clone())).await?;
     if output.json {
-        return output.json(&json!({ "kicked": args.peer }));
+        return output.json(&Kicked { kicked: args.peer });
     }
     output.line(&format!("the session of {} was ended; its mail waits", cell(&args.peer)))
 }

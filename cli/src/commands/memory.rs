@@ -13,13 +13,15 @@ use peer_proto::refusal::ErrorCode;
 use peer_proto::request::{Reply, Request};
 use peer_proto::search::{HitKind, SearchQuery};
 use peer_proto::text::is_blank;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
 
-use super::send;
-use crate::args::duration;
 use crate::error::Failure;
+use crate::json::Time;
 use crate::operator::{Operator, unexpected};
 use crate::output::{Output, age, cell, now, rfc3339};
+use crate::parse;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -67,7 +69,7 @@ enum What {
         #[arg(long, value_name = "TAG")]
         tag: Vec<String>,
         /// It is forgotten after this long
-        #[arg(long, value_parser = duration, value_name = "SPAN")]
+        #[arg(long, value_parser = parse::duration, value_name = "SPAN")]
         ttl: Option<Duration>,
         /// Only if it still has this version; 0: only if there is none
         #[arg(long, value_name = "N")]
@@ -114,6 +116,58 @@ enum What {
     },
 }
 
+/// A note.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct NoteRow {
+    key: String,
+    tags: Vec<String>,
+    version: u64,
+    /// The name of whoever wrote it last.
+    author: String,
+    changed_at: Time,
+    expires_at: Option<Time>,
+    /// The size of its value.
+    bytes: u32,
+    /// Absent in a list, and of a note that was deleted or appended to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<String>,
+}
+
+impl From<&NoteInfo> for NoteRow {
+    fn from(note: &NoteInfo) -> Self {
+        Self {
+            key: note.key.clone(),
+            tags: note.tags.clone(),
+            version: note.version,
+            author: note.author.clone(),
+            changed_at: Time(note.changed_at),
+            expires_at: note.expires_at.map(Time),
+            bytes: note.bytes,
+            value: note.value.clone(),
+        }
+    }
+}
+
+/// A note that was found by its words.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct NoteHit {
+    key: String,
+    author: String,
+    changed_at: Time,
+    /// The part of its value that fits best.
+    snippet: String,
+}
+
+/// What an import did.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Imported {
+    written: usize,
+    /// Notes that were there and were left as they are.
+    kept: usize,
+    /// With `--dry-run`: notes that would be written.
+    would_write: usize,
+}
+
 pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
     let request = match args.what.unwrap_or_else(|| What::List(Filter::default())) {
         What::List(filter) => return list(output, &heads(&Operator::connect(endpoint).await?, filter).await?),
@@ -122,16 +176,16 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
         What::Export(filter) => return export(output, endpoint, filter).await,
         What::Import { file, dry_run, keep } => return import(output, endpoint, &file, dry_run, keep).await,
         What::Set { key, tag, ttl, if_version, file, value } => {
-            let ttl_ms = ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
-            NoteRequest::Set(NoteDraft { key, value: send::text(&value, file)?, tags: tag, ttl_ms, if_version })
+            let ttl_ms = ttl.map(parse::millis);
+            NoteRequest::Set(NoteDraft { key, value: parse::text(&value, file)?, tags: tag, ttl_ms, if_version })
         }
-        What::Append { key, text } => NoteRequest::Append { key, text: send::text(&text, None)? },
+        What::Append { key, text } => NoteRequest::Append { key, text: parse::text(&text, None)? },
         What::Delete { key, if_version } => NoteRequest::Delete { key, if_version },
     };
     let deletes = matches!(request, NoteRequest::Delete { .. });
     let note = ask(endpoint, request).await?;
     if output.json {
-        return output.json(&json(&note));
+        return output.json(&NoteRow::from(&note));
     }
     let what = if deletes { "is forgotten; it had version" } else { "has version" };
     output.line(&format!("{} {what} {}", cell(&note.key), note.version))
@@ -160,7 +214,7 @@ async fn heads(operator: &Operator, filter: Filter) -> Result<Vec<NoteInfo>, Fai
 
 fn list(output: &Output, notes: &[NoteInfo]) -> Result<(), Failure> {
     if output.json {
-        return output.json(&Value::Array(notes.iter().map(json).collect()));
+        return output.json_rows(notes.iter().map(NoteRow::from));
     }
     let rows: Vec<_> = notes
         .iter()
@@ -184,7 +238,7 @@ fn list(output: &Output, notes: &[NoteInfo]) -> Result<(), Failure> {
 
 fn show(output: &Output, note: &NoteInfo) -> Result<(), Failure> {
     if output.json {
-        return output.json(&json(note));
+        return output.json(&NoteRow::from(note));
     }
     let mut facts = vec![
         ("key", cell(&note.key)),
@@ -208,10 +262,12 @@ async fn search(output: &Output, endpoint: &Endpoint, text: String) -> Result<()
         output.remark(&format!("not all was looked at: {behind} are not indexed yet; ask again in a moment"));
     }
     if output.json {
-        let hits = hits
-            .iter()
-            .map(|hit| json!({ "key": hit.id, "author": hit.from, "changed_at": rfc3339(hit.at), "snippet": hit.snippet }));
-        return output.json(&Value::Array(hits.collect()));
+        return output.json_rows(hits.into_iter().map(|hit| NoteHit {
+            key: hit.id,
+            author: hit.from,
+            changed_at: Time(hit.at),
+            snippet: hit.snippet,
+        }));
     }
     if hits.is_empty() {
         output.remark("found in no note");
@@ -227,7 +283,7 @@ async fn export(output: &Output, endpoint: &Endpoint, filter: Filter) -> Result<
     let operator = Operator::connect(endpoint).await?;
     for head in heads(&operator, filter).await? {
         match operator.ask(Request::Note(NoteRequest::Get(head.key))).await {
-            Ok(Reply::Note(note)) => output.json_line(&json(&note))?,
+            Ok(Reply::Note(note)) => output.json_line(&NoteRow::from(&note))?,
             Ok(_) => return Err(unexpected()),
             // It was forgotten meanwhile.
             Err(failure) if failure.is_refused(ErrorCode::UnknownNote) => {}
@@ -262,14 +318,12 @@ async fn import(output: &Output, endpoint: &Endpoint, file: &Path, dry_run: bool
             match operator.ask(Request::Note(NoteRequest::Set(draft))).await {
                 Ok(_) => written += 1,
                 Err(failure) if failure.is_refused(ErrorCode::VersionConflict) => kept += 1,
-                Err(failure) => {
-                    return Err(failure.with(json!({ "written": written, "kept": kept })));
-                }
+                Err(failure) => return Err(failure.with(Imported { written, kept, would_write: 0 })),
             }
         }
     }
     if output.json {
-        return output.json(&json!({ "written": written, "kept": kept, "would_write": drafts.len() }));
+        return output.json(&Imported { written, kept, would_write: drafts.len() });
     }
     output.line(&match dry_run {
         true => format!("{} notes would be written", drafts.len()),
@@ -317,22 +371,6 @@ fn draft(line: &str, now: Timestamp) -> Result<Option<NoteDraft>, String> {
     }
     let ttl_ms = ttl_ms.map(|ttl_ms| ttl_ms.min(TTL_MS_MAX));
     Ok(Some(NoteDraft { key: key.to_owned(), value: said.to_owned(), tags, ttl_ms, if_version: None }))
-}
-
-fn json(note: &NoteInfo) -> Value {
-    let mut told = json!({
-        "key": note.key,
-        "tags": note.tags,
-        "version": note.version,
-        "author": note.author,
-        "changed_at": rfc3339(note.changed_at),
-        "expires_at": note.expires_at.map(rfc3339),
-        "bytes": note.bytes,
-    });
-    if let Some(value) = &note.value {
-        told["value"] = json!(value);
-    }
-    told
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ pub(crate) mod purge;
 pub(crate) mod questions;
 pub(crate) mod release;
 pub(crate) mod rename;
+pub(crate) mod schema;
 pub(crate) mod search;
 pub(crate) mod send;
 pub(crate) mod setup;
@@ -38,46 +39,43 @@ use std::future::Future;
 
 use peer_client::{Endpoint, start};
 
-use crate::args::Command;
+use crate::args::At;
 use crate::error::Failure;
 use crate::output::Output;
 
 /// Runs one command to its end.
-pub(crate) fn run(command: Command, output: &Output, endpoint: Endpoint) -> Result<(), Failure> {
+pub(crate) fn run(command: At, output: &Output, endpoint: Endpoint) -> Result<(), Failure> {
     match command {
-        Command::Mcp(_) | Command::Hook(_) => unreachable!("main runs these before it comes here"),
-        Command::Daemon(args) => daemon::run(args, output, endpoint),
-        Command::Doctor(_) => unreachable!("main lets doctor look also where there is no endpoint"),
-        Command::Setup(args) => setup::run(args, output, endpoint),
-        Command::Uninstall(args) => uninstall::run(args, output, endpoint),
-        Command::Config(args) => config::run(args, output, &endpoint),
-        Command::Completions(args) => completions::run(&args),
-        Command::Demo(args) => block_on(demo::run(args, output, &endpoint)),
-        Command::Bench(args) => block_on(bench::run(args, output, &endpoint)),
-        Command::Version(args) => block_on(version::run(args, output, &endpoint)),
-        Command::Status(args) => block_on(status::run(args, output, &endpoint)),
-        Command::Peers(args) => block_on(peers::run(args, output, &endpoint)),
-        Command::Send(args) => block_on(send::run(args, output, &endpoint)),
-        Command::Ask(args) => block_on(ask::run(args, output, &endpoint)),
-        Command::Inbox(args) => block_on(inbox::run(args, output, &endpoint)),
-        Command::Show(args) => block_on(show::run(args, output, &endpoint)),
-        Command::History(args) => block_on(history::run(args, output, &endpoint)),
-        Command::Search(args) => block_on(search::run(args, output, &endpoint)),
-        Command::Channels(args) => block_on(channels::run(args, output, &endpoint)),
-        Command::Questions(args) => block_on(questions::run(args, output, &endpoint)),
-        Command::Tasks(args) => block_on(tasks::run(args, output, &endpoint)),
-        Command::Memory(args) => block_on(memory::run(args, output, &endpoint)),
-        Command::Tail(args) => block_on(tail::run(args, output, &endpoint)),
-        Command::Wait(args) => block_on(wait::run(args, output, &endpoint)),
-        Command::Rename(args) => block_on(rename::run(args, output, &endpoint)),
-        Command::Kick(args) => block_on(kick::run(args, output, &endpoint)),
-        Command::Policy(args) => block_on(policy::run(args, output, &endpoint)),
-        Command::Pause(args) => block_on(pause::pause(args, output, &endpoint)),
-        Command::Resume(args) => block_on(pause::resume(args, output, &endpoint)),
-        Command::Purge(args) => block_on(purge::run(args, output, &endpoint)),
-        Command::Release(args) => block_on(release::run(args, output, &endpoint)),
-        Command::Orphans(args) => block_on(orphans::run(args, output, &endpoint)),
-        Command::Cancel(args) => block_on(cancel::run(args, output, &endpoint)),
+        At::Daemon(args) => daemon::run(args, output, endpoint),
+        At::Setup(args) => setup::run(args, output, endpoint),
+        At::Uninstall(args) => uninstall::run(args, output, endpoint),
+        At::Config(args) => config::run(args, output, &endpoint),
+        At::Demo(args) => block_on(demo::run(args, output, &endpoint)),
+        At::Bench(args) => block_on(bench::run(args, output, &endpoint)),
+        At::Version(args) => block_on(version::run(args, output, &endpoint)),
+        At::Status(args) => block_on(status::run(args, output, &endpoint)),
+        At::Peers(args) => block_on(peers::run(args, output, &endpoint)),
+        At::Send(args) => block_on(send::run(args, output, &endpoint)),
+        At::Ask(args) => block_on(ask::run(args, output, &endpoint)),
+        At::Inbox(args) => block_on(inbox::run(args, output, &endpoint)),
+        At::Show(args) => block_on(show::run(args, output, &endpoint)),
+        At::History(args) => block_on(history::run(args, output, &endpoint)),
+        At::Search(args) => block_on(search::run(args, output, &endpoint)),
+        At::Channels(args) => block_on(channels::run(args, output, &endpoint)),
+        At::Questions(args) => block_on(questions::run(args, output, &endpoint)),
+        At::Tasks(args) => block_on(tasks::run(args, output, &endpoint)),
+        At::Memory(args) => block_on(memory::run(args, output, &endpoint)),
+        At::Tail(args) => block_on(tail::run(args, output, &endpoint)),
+        At::Wait(args) => block_on(wait::run(args, output, &endpoint)),
+        At::Rename(args) => block_on(rename::run(args, output, &endpoint)),
+        At::Kick(args) => block_on(kick::run(args, output, &endpoint)),
+        At::Policy(args) => block_on(policy::run(args, output, &endpoint)),
+        At::Pause(args) => block_on(pause::pause(args, output, &endpoint)),
+        At::Resume(args) => block_on(pause::resume(args, output, &endpoint)),
+        At::Purge(args) => block_on(purge::run(args, output, &endpoint)),
+        At::Release(args) => block_on(release::run(args, output, &endpoint)),
+        At::Orphans(args) => block_on(orphans::run(args, output, &endpoint)),
+        At::Cancel(args) => block_on(cancel::run(args, output, &endpoint)),
     }
 }
 

@@ -4,11 +4,13 @@ use clap::Subcommand;
 use peer_client::Endpoint;
 use peer_proto::message::Stage;
 use peer_proto::request::{Orphan, Reply, Request};
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::error::Failure;
+use crate::json::{Id, Time};
 use crate::operator::{Operator, message_id, unexpected};
-use crate::output::{Output, age, cell, rfc3339, size};
+use crate::output::{Output, age, cell, size};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -51,6 +53,53 @@ enum What {
     },
 }
 
+/// A dead letter or an expired message.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct OrphanRow {
+    id: Id,
+    /// Its sender's name.
+    from: String,
+    /// Its reader's name; its id where it was forgotten.
+    to: String,
+    to_id: String,
+    /// `dead` or `expired`.
+    stage: &'static str,
+    /// Why, in a word.
+    cause: String,
+    /// When it became so.
+    at: Time,
+    /// The size of its text.
+    bytes: u32,
+}
+
+impl From<&Orphan> for OrphanRow {
+    fn from(orphan: &Orphan) -> Self {
+        Self {
+            id: Id(orphan.message),
+            from: orphan.from.clone(),
+            to: orphan.to.clone(),
+            to_id: orphan.peer.to_string(),
+            stage: orphan.stage.as_str(),
+            cause: orphan.cause.clone(),
+            at: Time(orphan.at),
+            bytes: orphan.text_bytes,
+        }
+    }
+}
+
+/// What became of the deliveries that a command changed.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Settled {
+    deliveries: Vec<SettledDelivery>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct SettledDelivery {
+    /// Its reader's name.
+    to: String,
+    stage: &'static str,
+}
+
 pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
     let request = match args.what.unwrap_or(What::Ls) {
         What::Ls => return list(output, endpoint).await,
@@ -66,8 +115,8 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
 /// What became of the deliveries that a command changed.
 pub(crate) fn print_settled(output: &Output, deliveries: &[(String, Stage)]) -> Result<(), Failure> {
     if output.json {
-        let told: Vec<_> = deliveries.iter().map(|(to, stage)| json!({ "to": to, "stage": stage.as_str() })).collect();
-        return output.json(&json!({ "deliveries": told }));
+        let settled = |(to, stage): &(String, Stage)| SettledDelivery { to: to.clone(), stage: stage.as_str() };
+        return output.json(&Settled { deliveries: deliveries.iter().map(settled).collect() });
     }
     for (to, stage) in deliveries {
         output.line(&format!("to {}: {}", cell(to), stage.as_str()))?;
@@ -88,7 +137,7 @@ async fn list(output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
         }
     }
     if output.json {
-        return output.json(&Value::Array(all.iter().map(json).collect()));
+        return output.json_rows(all.iter().map(OrphanRow::from));
     }
     let rows: Vec<_> = all
         .iter()
@@ -110,17 +159,4 @@ async fn list(output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
         output.remark(&format!("refused lately, and never stored: {}; `peerctl history --refused` shows why", refusals.len()));
     }
     Ok(())
-}
-
-fn json(orphan: &Orphan) -> Value {
-    json!({
-        "id": orphan.message.to_string(),
-        "from": orphan.from,
-        "to": orphan.to,
-        "to_id": orphan.peer.to_string(),
-        "stage": orphan.stage.as_str(),
-        "cause": orphan.cause,
-        "at": rfc3339(orphan.at),
-        "bytes": orphan.text_bytes,
-    })
 }

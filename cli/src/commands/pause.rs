@@ -4,11 +4,13 @@ use peer_client::Endpoint;
 use peer_proto::brake::UsedUpThread;
 use peer_proto::refusal::ErrorCode;
 use peer_proto::request::{Pausing, Reply, Request};
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::error::Failure;
+use crate::json::Time;
 use crate::operator::{Operator, unexpected};
-use crate::output::{Output, cell, rfc3339};
+use crate::output::{Output, cell};
 
 /// How the threads begin that have no name of their own.
 const THREAD_PREFIX: &str = "t-";
@@ -59,6 +61,43 @@ struct What {
     thread: bool,
 }
 
+/// What is paused after the command.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Paused {
+    paused: Vec<Pause>,
+}
+
+/// Something of which agents may not send.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub(crate) enum Pause {
+    /// All agents.
+    All,
+    /// What one peer sends.
+    Peer { name: String },
+    /// What agents say in one thread.
+    Thread { name: String },
+    /// A thread in which agents took as many turns as they may without you.
+    Loop { name: String, turns: u32, speakers: Vec<String>, since: Time },
+}
+
+impl From<&Pausing> for Pause {
+    fn from(paused: &Pausing) -> Self {
+        match paused {
+            Pausing::All => Self::All,
+            Pausing::Peer(name) => Self::Peer { name: name.clone() },
+            Pausing::Thread(name) => Self::Thread { name: name.clone() },
+        }
+    }
+}
+
+impl From<&UsedUpThread> for Pause {
+    fn from(thread: &UsedUpThread) -> Self {
+        let (name, speakers) = (thread.thread.clone(), thread.speakers.clone());
+        Self::Loop { name, turns: thread.turns, speakers, since: Time(thread.since) }
+    }
+}
+
 pub(crate) async fn pause(args: PauseArgs, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
     run(args.what, output, endpoint, Request::Pause).await
 }
@@ -85,7 +124,7 @@ async fn run(given: What, output: &Output, endpoint: &Endpoint, request: fn(Paus
     };
     let Reply::Paused(paused) = answer? else { return Err(unexpected()) };
     if output.json {
-        return output.json(&json!({ "paused": json(&paused) }));
+        return output.json(&Paused { paused: paused.iter().map(Pause::from).collect() });
     }
     output.line(&format!("paused: {}", told(&paused)))
 }
@@ -115,28 +154,4 @@ pub(crate) fn told(paused: &[Pausing]) -> String {
         [] => "nothing".to_owned(),
         some => some.iter().map(word).collect::<Vec<_>>().join(", "),
     }
-}
-
-/// The threads that agents used up, as data; beside [`json`] in one list.
-pub(crate) fn used_up_json(used_up: &[UsedUpThread]) -> Vec<Value> {
-    let entry = |thread: &UsedUpThread| {
-        json!({
-            "kind": "loop",
-            "name": thread.thread,
-            "turns": thread.turns,
-            "speakers": thread.speakers,
-            "since": rfc3339(thread.since),
-        })
-    };
-    used_up.iter().map(entry).collect()
-}
-
-/// What is paused, as data.
-pub(crate) fn json(paused: &[Pausing]) -> Value {
-    let entry = |paused: &Pausing| match paused {
-        Pausing::All => json!({ "kind": "all" }),
-        Pausing::Peer(name) => json!({ "kind": "peer", "name": name }),
-        Pausing::Thread(thread) => json!({ "kind": "thread", "name": thread }),
-    };
-    paused.iter().map(entry).collect()
 }

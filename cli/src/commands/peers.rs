@@ -3,15 +3,18 @@
 use std::collections::BTreeSet;
 
 use peer_client::Endpoint;
+use peer_proto::hook::{Activity, Mode};
 use peer_proto::policy::Policy;
-use peer_proto::request::{Event, Pausing, PeerInfo, PeersQuery, Push, Request};
+use peer_proto::request::{CarrierProof, Event, Pausing, PeerInfo, PeersQuery, Push, Request};
 use peer_proto::text::single_line;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::commands::{pause, status};
 use crate::error::Failure;
+use crate::json::Time;
 use crate::operator::{self, Operator};
-use crate::output::{Output, Tone, age, beginning, cell, rfc3339};
+use crate::output::{Output, Tone, age, beginning, cell};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -51,6 +54,99 @@ pub(crate) struct Args {
     all: bool,
 }
 
+/// A peer.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct PeerRow {
+    id: String,
+    name: String,
+    /// Earlier names, which lead to it as well.
+    aliases: Vec<String>,
+    /// `claude`, `codex` or another; empty for the person.
+    client: String,
+    client_version: String,
+    /// The client's process, while it is online.
+    client_pid: Option<u32>,
+    /// A session that takes its mail is connected.
+    online: bool,
+    cwd: String,
+    git_root: Option<String>,
+    repo: Option<String>,
+    host: String,
+    /// What it says that it is doing.
+    summary: String,
+    /// Its state, in its own words.
+    state: String,
+    /// Its task, in its own words.
+    task: String,
+    /// Messages that wait for it, leased ones included.
+    pending: u64,
+    /// Messages that its session holds.
+    leased: u64,
+    last_seen: Time,
+    /// Whether its model is at work, where that is known.
+    activity: Option<&'static str>,
+    /// What the session may do without asking, where that is known.
+    mode: Option<&'static str>,
+    /// What becomes of mail to it.
+    policy: &'static str,
+    /// Messages that wait for your word, of those that wait for it.
+    held: u64,
+    /// Messages that a carrier of its session had, and of which nothing proves that the model saw them.
+    offered: u64,
+    /// Its mailbox takes nothing more.
+    full: bool,
+    /// You have paused what it sends.
+    paused: bool,
+    carriers: Vec<CarrierRow>,
+}
+
+/// A way by which mail can reach the model of a session.
+#[derive(Debug, Serialize, JsonSchema)]
+struct CarrierRow {
+    name: &'static str,
+    /// When it was last proved in this session; null where it never was.
+    proven_at: Option<Time>,
+}
+
+impl From<&PeerInfo> for PeerRow {
+    fn from(peer: &PeerInfo) -> Self {
+        let carrier = |proof: &CarrierProof| CarrierRow { name: proof.carrier.as_str(), proven_at: proof.proven_at.map(Time) };
+        Self {
+            id: peer.id.to_string(),
+            name: peer.name.clone(),
+            aliases: peer.aliases.clone(),
+            client: peer.client.clone(),
+            client_version: peer.client_version.clone(),
+            client_pid: peer.client_pid,
+            online: peer.online,
+            cwd: peer.cwd.clone(),
+            git_root: peer.git_root.clone(),
+            repo: peer.repo.clone(),
+            host: peer.host.clone(),
+            summary: peer.summary.clone(),
+            state: peer.state.clone(),
+            task: peer.task.clone(),
+            pending: peer.pending,
+            leased: peer.leased,
+            last_seen: Time(peer.last_seen),
+            activity: peer.activity.map(Activity::as_str),
+            mode: peer.mode.map(Mode::as_str),
+            policy: peer.policy.as_str(),
+            held: peer.held,
+            offered: peer.offered,
+            full: peer.full,
+            paused: peer.paused,
+            carriers: peer.carriers.iter().map(carrier).collect(),
+        }
+    }
+}
+
+/// All peers, each time something changes.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct PeersNow {
+    peers: Vec<PeerRow>,
+}
+
 pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
     let mut operator = Operator::connect(endpoint).await?;
     if !args.watch {
@@ -71,7 +167,7 @@ async fn watch(args: &Args, output: &Output, operator: &mut Operator) -> Result<
     loop {
         let peers = list(operator, args).await?;
         if output.json {
-            output.json_line(&json!({ "peers": peers.iter().map(json).collect::<Vec<_>>() }))?;
+            output.json_line(&PeersNow { peers: peers.iter().map(PeerRow::from).collect() })?;
         } else {
             print(output, args, operator, &peers).await?;
             output.line("")?;
@@ -111,7 +207,7 @@ async fn list(operator: &Operator, args: &Args) -> Result<Vec<PeerInfo>, Failure
 
 async fn print(output: &Output, args: &Args, operator: &Operator, peers: &[PeerInfo]) -> Result<(), Failure> {
     if output.json {
-        return output.json(&Value::Array(peers.iter().map(json).collect()));
+        return output.json_rows(peers.iter().map(PeerRow::from));
     }
     if let (Some(_), [peer]) = (&args.name, peers) {
         return print_one(output, peer);
@@ -278,39 +374,4 @@ fn end(text: &str, chars_max: usize) -> String {
         return text.to_owned();
     }
     std::iter::once('…').chain(text.chars().skip(chars + 1 - chars_max)).collect()
-}
-
-fn json(peer: &PeerInfo) -> Value {
-    let carriers: Vec<_> = peer
-        .carriers
-        .iter()
-        .map(|proof| json!({ "name": proof.carrier.as_str(), "proven_at": proof.proven_at.map(rfc3339) }))
-        .collect();
-    json!({
-        "id": peer.id.to_string(),
-        "name": peer.name,
-        "aliases": peer.aliases,
-        "client": peer.client,
-        "client_version": peer.client_version,
-        "client_pid": peer.client_pid,
-        "online": peer.online,
-        "cwd": peer.cwd,
-        "git_root": peer.git_root,
-        "repo": peer.repo,
-        "host": peer.host,
-        "summary": peer.summary,
-        "state": peer.state,
-        "task": peer.task,
-        "pending": peer.pending,
-        "leased": peer.leased,
-        "last_seen": rfc3339(peer.last_seen),
-        "activity": peer.activity.map(|activity| activity.as_str()),
-        "mode": peer.mode.map(|mode| mode.as_str()),
-        "policy": peer.policy.as_str(),
-        "held": peer.held,
-        "offered": peer.offered,
-        "full": peer.full,
-        "paused": peer.paused,
-        "carriers": carriers,
-    })
 }

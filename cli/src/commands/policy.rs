@@ -4,7 +4,8 @@ use peer_client::Endpoint;
 use peer_proto::policy::{Policies, Policy};
 use peer_proto::request::{Reply, Request};
 use peer_proto::text::single_line;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::error::Failure;
 use crate::operator::{Operator, person, unexpected};
@@ -46,6 +47,60 @@ pub(crate) struct Args {
     what: Option<String>,
 }
 
+/// All policies that are in force.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct PoliciesInForce {
+    /// For all peers without a policy of their own.
+    default: &'static str,
+    /// For mail from a session that may do less than its reader.
+    escalation: &'static str,
+    /// Whether mail may be posted into the inbox socket of a session that bypasses permissions.
+    inbox_socket: bool,
+    peers: Vec<OwnPolicy>,
+}
+
+/// A policy that a peer has of its own.
+#[derive(Debug, Serialize, JsonSchema)]
+struct OwnPolicy {
+    name: String,
+    policy: &'static str,
+}
+
+/// The policy for all peers without one of their own.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct PolicyOfAll {
+    default: &'static str,
+}
+
+/// Whether mail may be posted into the inbox socket of a session that bypasses permissions.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct InboxSocketConsent {
+    inbox_socket: bool,
+}
+
+/// The policy for one peer.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct PolicyOfPeer {
+    id: String,
+    name: String,
+    /// What holds for it.
+    policy: &'static str,
+    /// What it has of its own; null where it goes by that of all.
+    own: Option<&'static str>,
+}
+
+impl From<&Policies> for PoliciesInForce {
+    fn from(policies: &Policies) -> Self {
+        let own = |(name, policy): &(String, Policy)| OwnPolicy { name: name.clone(), policy: policy.as_str() };
+        Self {
+            default: policies.default.as_str(),
+            escalation: policies.escalation.unwrap_or_default().as_str(),
+            inbox_socket: policies.inbox_socket_in_bypass,
+            peers: policies.peers.iter().map(own).collect(),
+        }
+    }
+}
+
 pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
     let Some(who) = args.who else {
         let policies = ask(&Operator::connect(endpoint).await?, Request::Policies).await?;
@@ -62,16 +117,16 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
     let operator = Operator::connect(endpoint).await?;
     let policies = ask(&operator, request).await?;
     match who.as_str() {
-        ALL if output.json => output.json(&json!({ "default": policies.default.as_str() })),
+        ALL if output.json => output.json(&PolicyOfAll { default: policies.default.as_str() }),
         ALL => output.line(&format!("all without a policy of their own: {}", told(policies.default))),
-        INBOX_SOCKET if output.json => output.json(&json!({ "inbox_socket": policies.inbox_socket_in_bypass })),
+        INBOX_SOCKET if output.json => output.json(&InboxSocketConsent { inbox_socket: policies.inbox_socket_in_bypass }),
         INBOX_SOCKET => output.line(&format!("inbox socket: {}", told_consent(policies.inbox_socket_in_bypass))),
         _ => {
             let peer = operator.peer(&who).await?;
             let own = policies.peers.iter().find(|(name, _)| *name == peer.name).map(|(_, own)| own.as_str());
             if output.json {
-                let id = peer.id.to_string();
-                return output.json(&json!({ "id": id, "name": peer.name, "policy": peer.policy.as_str(), "own": own }));
+                let policy = peer.policy.as_str();
+                return output.json(&PolicyOfPeer { id: peer.id.to_string(), name: peer.name, policy, own });
             }
             let by = if own.is_some() { "" } else { ", by default" };
             output.line(&format!("{}: {}{by}", output.paint(Tone::Strong, &cell(&peer.name)), told(peer.policy)))
@@ -125,7 +180,7 @@ fn told_consent(allowed: bool) -> &'static str {
 
 fn print(output: &Output, policies: &Policies) -> Result<(), Failure> {
     if output.json {
-        return output.json(&json(policies));
+        return output.json(&PoliciesInForce::from(policies));
     }
     let escalation = match policies.escalation {
         Some(policy) => format!("{} (mail from a session that may do less than its reader)", policy.as_str()),
@@ -138,14 +193,4 @@ fn print(output: &Output, policies: &Policies) -> Result<(), Failure> {
     ])?;
     let rows: Vec<_> = policies.peers.iter().map(|(name, policy)| vec![cell(name), told(*policy)]).collect();
     output.table(&["PEER", "POLICY"], &rows, "no session has a policy of its own")
-}
-
-fn json(policies: &Policies) -> Value {
-    let peers = policies.peers.iter().map(|(name, policy)| json!({ "name": name, "policy": policy.as_str() }));
-    json!({
-        "default": policies.default.as_str(),
-        "escalation": policies.escalation.unwrap_or_default().as_str(),
-        "inbox_socket": policies.inbox_socket_in_bypass,
-        "peers": peers.collect::<Vec<_>>(),
-    })
 }

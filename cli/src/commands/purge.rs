@@ -1,8 +1,11 @@
 //! `peerctl purge`: apply the configured retention now.
 
+use std::collections::BTreeMap;
+
 use peer_client::Endpoint;
 use peer_proto::request::{Reply, Request};
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::error::Failure;
 use crate::operator::{Operator, unexpected};
@@ -26,6 +29,16 @@ pub(crate) struct Args {
     dry_run: bool,
 }
 
+/// What went, or would go.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Purged {
+    /// Nothing went: this is what would.
+    dry_run: bool,
+    /// How many of each kind.
+    purged: BTreeMap<String, u64>,
+    text_bytes: u64,
+}
+
 pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
     let operator = Operator::connect(endpoint).await?;
     let dry_run = args.dry_run;
@@ -33,9 +46,8 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
         return Err(unexpected());
     };
     if output.json {
-        let counts: serde_json::Map<String, _> =
-            counts.into_iter().map(|(kind, count)| (kind.replace(' ', "_"), json!(count))).collect();
-        return output.json(&json!({ "dry_run": dry_run, "purged": counts, "text_bytes": text_bytes }));
+        let purged = counts.into_iter().map(|(kind, count)| (kind.replace(' ', "_"), count)).collect();
+        return output.json(&Purged { dry_run, purged, text_bytes });
     }
     let gone: Vec<String> =
         counts.iter().filter(|(_, count)| *count > 0).map(|(kind, count)| format!("{count} {kind}")).collect();

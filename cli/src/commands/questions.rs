@@ -4,16 +4,17 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use peer_client::Endpoint;
-use peer_proto::ids::MessageId;
 use peer_proto::question::{Answer, Ask, QuestionInfo, QuestionsQuery};
 use peer_proto::request::{Reply, Request};
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::send;
-use crate::args::duration;
 use crate::error::Failure;
-use crate::operator::{Operator, message_id, person, unexpected};
-use crate::output::{Output, age, cell, rfc3339};
+use crate::json::{Id, Time};
+use crate::operator::{Operator, message_id, unexpected};
+use crate::output::{Output, age, cell};
+use crate::parse;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -60,7 +61,7 @@ enum What {
         #[arg(long)]
         hint: Option<String>,
         /// It expires when nobody answered it after this long
-        #[arg(long, value_parser = duration, value_name = "SPAN")]
+        #[arg(long, value_parser = parse::duration, value_name = "SPAN")]
         ttl: Option<Duration>,
         /// The question; - reads standard input
         #[arg(required = true)]
@@ -79,26 +80,62 @@ enum What {
     },
 }
 
+/// A question.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct QuestionRow {
+    id: Id,
+    /// The name of whoever asked.
+    from: String,
+    /// The names of those who were asked.
+    to: Vec<String>,
+    state: &'static str,
+    asked_at: Time,
+    expires_at: Time,
+    /// The answer that closed it.
+    answered: Option<AnsweredBy>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct AnsweredBy {
+    by: String,
+    /// The answer.
+    id: Id,
+}
+
+impl From<&QuestionInfo> for QuestionRow {
+    fn from(question: &QuestionInfo) -> Self {
+        Self {
+            id: Id(question.question),
+            from: question.from.clone(),
+            to: question.to.clone(),
+            state: question.state.as_str(),
+            asked_at: Time(question.asked_at),
+            expires_at: Time(question.expires_at),
+            answered: question.answered.as_ref().map(|(by, id)| AnsweredBy { by: by.clone(), id: Id(*id) }),
+        }
+    }
+}
+
 pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
     let request = match args.what {
         None => {
-            let peer = args.peer.map(|given| person(&given).map_or(given, str::to_owned));
+            let peer = args.peer.map(parse::peer);
             let query = QuestionsQuery { open: args.open, peer, before: None };
             let questions = read(&Operator::connect(endpoint).await?, query, args.n).await?;
             return print(output, &questions);
         }
         Some(What::Ask { to, hint, ttl, text }) => Request::Ask(Ask {
-            to: send::recipients(&to)?,
-            question: send::text(&text, None)?,
+            to: parse::recipients(&to)?,
+            question: parse::text(&text, None)?,
             context_hint: hint,
-            ttl_ms: ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
-            idempotency_key: Some(send::fresh_key()),
+            ttl_ms: ttl.map(parse::millis),
+            idempotency_key: Some(parse::fresh_key()),
         }),
         Some(What::Answer { question, source, text }) => Request::Answer(Answer {
             question: message_id(&question)?,
-            answer: send::text(&text, None)?,
+            answer: parse::text(&text, None)?,
             sources: source,
-            idempotency_key: Some(send::fresh_key()),
+            idempotency_key: Some(parse::fresh_key()),
         }),
     };
     match Operator::connect(endpoint).await?.ask(request).await? {
@@ -126,7 +163,7 @@ async fn read(operator: &Operator, mut query: QuestionsQuery, wanted: usize) -> 
 
 fn print(output: &Output, questions: &[QuestionInfo]) -> Result<(), Failure> {
     if output.json {
-        return output.json(&Value::Array(questions.iter().map(json).collect()));
+        return output.json_rows(questions.iter().map(QuestionRow::from));
     }
     let answered = |question: &QuestionInfo| match &question.answered {
         Some((by, answer)) => format!("{} {answer}", cell(by)),
@@ -145,17 +182,4 @@ fn print(output: &Output, questions: &[QuestionInfo]) -> Result<(), Failure> {
     };
     let rows: Vec<_> = questions.iter().map(row).collect();
     output.table(&["ID", "FROM", "TO", "STATE", "AGE", "ANSWERED BY"], &rows, "there is no such question")
-}
-
-fn json(question: &QuestionInfo) -> Value {
-    let answer = |(by, id): &(String, MessageId)| json!({ "by": by, "id": id.to_string() });
-    json!({
-        "id": question.question.to_string(),
-        "from": question.from,
-        "to": question.to,
-        "state": question.state.as_str(),
-        "asked_at": rfc3339(question.asked_at),
-        "expires_at": rfc3339(question.expires_at),
-        "answered": question.answered.as_ref().map(answer),
-    })
 }

@@ -3,9 +3,11 @@
 use peer_client::Endpoint;
 use peer_proto::ids::{MessageId, PeerId};
 use peer_proto::request::{InboxEntry, PeerInfo, PeersQuery, Reply, Request};
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::error::Failure;
+use crate::json::Id;
 use crate::operator::{Operator, find, message_id, no_such_peer, unexpected};
 use crate::output::{Output, cell};
 
@@ -41,6 +43,20 @@ pub(crate) struct Args {
     all: bool,
 }
 
+/// What was held and goes its way.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Released {
+    deliveries: Vec<ReleasedDelivery>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct ReleasedDelivery {
+    id: Id,
+    /// Its reader's name.
+    to: String,
+    stage: &'static str,
+}
+
 /// One message to release, and to whom; none: to all for whom it is held.
 type Wanted = (MessageId, Option<String>);
 
@@ -54,13 +70,13 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
             Ok(told) => released.extend(told),
             // What went before it is on its way, and has to be told.
             Err(failure) if output.json && !released.is_empty() => {
-                return Err(failure.with(json!({ "deliveries": released })));
+                return Err(failure.with(Released { deliveries: released }));
             }
             Err(failure) => return Err(failure),
         }
     }
     if output.json {
-        return output.json(&json!({ "deliveries": released }));
+        return output.json(&Released { deliveries: released });
     }
     if released.is_empty() {
         output.remark("nothing of that is held");
@@ -68,14 +84,19 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
     Ok(())
 }
 
-async fn release(output: &Output, operator: &Operator, message: MessageId, to: Option<String>) -> Result<Vec<Value>, Failure> {
+async fn release(
+    output: &Output,
+    operator: &Operator,
+    message: MessageId,
+    to: Option<String>,
+) -> Result<Vec<ReleasedDelivery>, Failure> {
     let Reply::Settled { deliveries } = operator.ask(Request::Release { message, to }).await? else { return Err(unexpected()) };
     let mut told = Vec::new();
     for (name, stage) in deliveries {
         if !output.json {
             output.line(&format!("{message}  {} for {}", stage.as_str(), cell(&name)))?;
         }
-        told.push(json!({ "id": message.to_string(), "to": name, "stage": stage.as_str() }));
+        told.push(ReleasedDelivery { id: Id(message), to: name, stage: stage.as_str() });
     }
     Ok(told)
 }

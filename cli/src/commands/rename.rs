@@ -2,7 +2,8 @@
 
 use peer_client::Endpoint;
 use peer_proto::request::{Reply, Request};
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::error::Failure;
 use crate::operator::{Operator, person, unexpected};
@@ -25,6 +26,13 @@ pub(crate) struct Args {
     new: String,
 }
 
+/// A peer, with its new name.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Renamed {
+    id: String,
+    name: String,
+}
+
 pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
     if person(&args.old).is_some() {
         return Err(Failure::usage("the person is called human and stays so").hint("`peerctl peers` lists who can be renamed"));
@@ -33,7 +41,7 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
     let request = Request::Rename { peer: Some(args.old.clone()), new_name: args.new };
     let Reply::Renamed { peer, name } = operator.ask(request).await? else { return Err(unexpected()) };
     if output.json {
-        return output.json(&json!({ "id": peer.to_string(), "name": name }));
+        return output.json(&Renamed { id: peer.to_string(), name });
     }
     output.line(&format!("{} is now {}", cell(&args.old), cell(&name)))
 }

@@ -5,12 +5,15 @@ use peer_client::Endpoint;
 use peer_proto::ids::Timestamp;
 use peer_proto::limits::{PAGE_ENTRIES_MAX, SEARCH_BEGINNINGS_MAX, SEARCH_OFFSET_MAX};
 use peer_proto::search::{Hit, HitKind, SearchQuery};
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 
-use super::history;
+use super::history::{self, MessageMore, MessageRow};
 use crate::error::Failure;
-use crate::operator::{Operator, message_id, person};
+use crate::json::{Id, Time};
+use crate::operator::{Operator, message_id};
 use crate::output::{Output, Tone, cell, rfc3339};
+use crate::parse;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -48,7 +51,7 @@ pub(crate) struct Args {
     thread: Option<String>,
 
     /// Only since then: a day or time (UTC) such as 2026-11-20T08:00:00Z, or how long ago, such as 2h
-    #[arg(long, value_parser = history::moment, value_name = "WHEN")]
+    #[arg(long, value_parser = parse::moment, value_name = "WHEN")]
     since: Option<Timestamp>,
 
     /// Newest first, instead of best first
@@ -84,13 +87,40 @@ impl Kind {
     }
 }
 
+/// What was found: a message as `history` has it, or a note or task.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct FoundRow {
+    /// A message's or task's id, or a note's key.
+    id: String,
+    /// Who said, wrote or made it.
+    from: String,
+    to: Vec<String>,
+    /// Null for what is no message, as the next three fields are.
+    text: Option<String>,
+    intent: Option<&'static str>,
+    thread: Option<String>,
+    reply_to: Option<Id>,
+    at: Time,
+    /// Null for what is no message.
+    stage: Option<&'static str>,
+    /// `message`, `question`, `answer`, `note` or `task`.
+    kind: &'static str,
+    /// The part of its text that fits best, in one line.
+    snippet: String,
+    /// Byte ranges of the snippet that were looked for.
+    matches: Vec<(u32, u32)>,
+    /// Only of a message.
+    #[serde(flatten)]
+    more: Option<MessageMore>,
+}
+
 pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
     let operator = Operator::connect(endpoint).await?;
     let query = SearchQuery {
         text: text(&args.query),
         kinds: args.kind.into_iter().map(Kind::word).collect(),
-        peer: args.peer.map(|peer| person(&peer).map_or(peer, str::to_owned)),
-        channel: args.channel.map(history::signed),
+        peer: args.peer.map(parse::peer),
+        channel: args.channel.map(parse::channel),
         thread: args.thread,
         since: args.since,
         newest: args.newest,
@@ -108,7 +138,7 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
         for hit in &hits {
             rows.push(row(&operator, hit).await?);
         }
-        return output.json(&Value::Array(rows));
+        return output.json(&rows);
     }
     for hit in &hits {
         print(output, hit)?;
@@ -187,18 +217,46 @@ fn print(output: &Output, hit: &Hit) -> Result<(), Failure> {
 }
 
 /// A row as `history` has it, with what it is and why it was found. What is no message has no intent, reply or stage.
-async fn row(operator: &Operator, hit: &Hit) -> Result<Value, Failure> {
-    let mut row = match hit.kind {
-        HitKind::Message | HitKind::Question | HitKind::Answer => history::json(&operator.show(message_id(&hit.id)?).await?),
-        HitKind::Note | HitKind::Task => json!({
-            "id": hit.id, "from": hit.from, "to": hit.to, "text": null, "intent": null,
-            "thread": null, "reply_to": null, "at": rfc3339(hit.at), "stage": null,
-        }),
+async fn row(operator: &Operator, hit: &Hit) -> Result<FoundRow, Failure> {
+    let message = match hit.kind {
+        HitKind::Message | HitKind::Question | HitKind::Answer => {
+            Some(MessageRow::from(&operator.show(message_id(&hit.id)?).await?))
+        }
+        HitKind::Note | HitKind::Task => None,
     };
-    row["kind"] = json!(hit.kind.as_str());
-    row["snippet"] = json!(hit.snippet);
-    row["matches"] = json!(hit.matches);
-    Ok(row)
+    let (kind, snippet, matches) = (hit.kind.as_str(), hit.snippet.clone(), hit.matches.clone());
+    Ok(match message {
+        Some(MessageRow { id: _, from, to, text, intent, thread, reply_to, at, stage, kind: _, more }) => FoundRow {
+            id: hit.id.clone(),
+            from,
+            to,
+            text: Some(text),
+            intent: Some(intent),
+            thread: Some(thread),
+            reply_to,
+            at,
+            stage,
+            kind,
+            snippet,
+            matches,
+            more: Some(more),
+        },
+        None => FoundRow {
+            id: hit.id.clone(),
+            from: hit.from.clone(),
+            to: hit.to.clone(),
+            text: None,
+            intent: None,
+            thread: None,
+            reply_to: None,
+            at: Time(hit.at),
+            stage: None,
+            kind,
+            snippet,
+            matches,
+            more: None,
+        },
+    })
 }
 
 #[cfg(test)]

@@ -1,24 +1,23 @@
 //! `peerctl send`: write to a session as the person.
 
-use std::io::Read;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use clap::ValueEnum;
 use peer_client::Endpoint;
 use peer_proto::ids::PeerId;
-use peer_proto::limits::TEXT_BYTES_MAX;
 use peer_proto::message::{Intent, Stage};
 use peer_proto::reach::Reach;
-use peer_proto::refusal::{ErrorCode, Refusal};
+use peer_proto::refusal::Refusal;
 use peer_proto::request::{PeersQuery, Send, Sent, SentDelivery};
-use peer_proto::text::single_line;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 
-use crate::args::duration;
 use crate::error::{Failure, Kind, REFUSED, exit_for};
+use crate::json::{Id, Time};
 use crate::operator::{Operator, find, message_id, person};
-use crate::output::{Output, Tone, cell, rfc3339};
+use crate::output::{Output, Tone, cell};
+use crate::parse;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -61,7 +60,7 @@ pub(crate) struct Args {
     thread: Option<String>,
 
     /// It expires when it was not read after this long
-    #[arg(long, value_parser = duration, value_name = "SPAN")]
+    #[arg(long, value_parser = parse::duration, value_name = "SPAN")]
     ttl: Option<Duration>,
 
     /// Your name for this act: a repeat gets the first outcome and sends nothing
@@ -80,71 +79,97 @@ enum IntentArg {
     Inform,
 }
 
+/// What became of a message that was sent.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct SentMessage {
+    /// Null where it was refused as a whole: nothing was stored.
+    id: Option<Id>,
+    thread: Option<String>,
+    /// It was sent before, under the same idempotency key.
+    deduplicated: bool,
+    deliveries: Vec<SentTo>,
+}
+
+/// What became of it for one recipient.
+#[derive(Debug, PartialEq, Serialize, JsonSchema)]
+struct SentTo {
+    /// The recipient's name.
+    to: String,
+    to_id: String,
+    /// Null where the recipient refused it: nothing was stored for it.
+    stage: Option<&'static str>,
+    online: bool,
+    /// When the recipient's model sees it; absent where it is offline or refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reach: Option<String>,
+    /// When the carrier that brings it was last proved; null where it never was in this session.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reach_proven_at: Option<Option<Time>>,
+    /// Only where the recipient refused it.
+    #[serde(flatten)]
+    refusal: Option<RefusedBy>,
+}
+
+/// Why a recipient refused a message.
+#[derive(Debug, PartialEq, Serialize, JsonSchema)]
+struct RefusedBy {
+    reason: String,
+    code: &'static str,
+    /// When to try again; null where that is not known.
+    retry_after_ms: Option<u64>,
+}
+
+impl From<&Refusal> for RefusedBy {
+    fn from(refusal: &Refusal) -> Self {
+        Self { reason: refusal.to_string(), code: refusal.code.as_str(), retry_after_ms: refusal.retry_after_ms }
+    }
+}
+
+impl From<&SentDelivery> for SentTo {
+    fn from(delivery: &SentDelivery) -> Self {
+        let reach = (delivery.online && delivery.stage.is_some()).then(|| Reach::of(&delivery.carriers, delivery.activity));
+        Self {
+            to: delivery.name.clone(),
+            to_id: delivery.peer.to_string(),
+            stage: delivery.stage.map(Stage::as_str),
+            online: delivery.online,
+            reach: reach.as_ref().map(ToString::to_string),
+            reach_proven_at: reach.map(|reach| reach.carrier().proven_at.map(Time)),
+            refusal: delivery.refusal.as_ref().map(RefusedBy::from),
+        }
+    }
+}
+
+impl From<&Sent> for SentMessage {
+    fn from(sent: &Sent) -> Self {
+        Self {
+            id: Some(Id(sent.message)),
+            thread: Some(sent.thread.clone()),
+            deduplicated: sent.deduplicated,
+            deliveries: sent.deliveries.iter().map(SentTo::from).collect(),
+        }
+    }
+}
+
 pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
     let send = Send {
-        to: recipients(&args.to)?,
-        text: text(&args.text, args.file)?,
+        to: parse::recipients(&args.to)?,
+        text: parse::text(&args.text, args.file)?,
         intent: args.intent.map(|intent| match intent {
             IntentArg::Request => Intent::Request,
             IntentArg::Inform => Intent::Inform,
         }),
         reply_to: args.reply_to.as_deref().map(message_id).transpose()?,
         thread: args.thread,
-        ttl_ms: args.ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
+        ttl_ms: args.ttl.map(parse::millis),
         sources: Vec::new(),
-        idempotency_key: Some(args.idempotency_key.unwrap_or_else(fresh_key)),
+        idempotency_key: Some(args.idempotency_key.unwrap_or_else(parse::fresh_key)),
     };
     let to = send.to.clone();
     match send_surely(endpoint, send).await {
         Ok(sent) => print(output, &sent),
         Err(failure) => Err(with_recipients(endpoint, &to, failure).await),
     }
-}
-
-/// Names out of "a,b"; empty ones are a slip that would silently reach fewer than meant.
-pub(crate) fn recipients(to: &str) -> Result<Vec<String>, Failure> {
-    let names: Vec<_> = to.split(',').map(|name| name.trim().to_owned()).collect();
-    if names.iter().any(String::is_empty) {
-        let message = format!("the recipients {:?} contain an empty name", single_line(to));
-        return Err(Failure::usage(message).hint("write a name or several separated by commas"));
-    }
-    Ok(names)
-}
-
-/// The text from the command line, a file, or standard input, exactly as it is there.
-pub(crate) fn text(words: &[String], file: Option<PathBuf>) -> Result<String, Failure> {
-    let bytes = match file {
-        Some(path) => {
-            let attempt = "reading the text from";
-            let opened = std::fs::File::open(&path).map_err(|source| Failure::file(attempt, path.clone(), source))?;
-            bounded(opened).map_err(|source| Failure::file(attempt, path, source))?
-        }
-        None if words.len() == 1 && words[0] == "-" => {
-            bounded(std::io::stdin().lock()).map_err(|source| Failure::system("reading the text from standard input", source))?
-        }
-        None => words.join(" ").into_bytes(),
-    };
-    if bytes.len() > TEXT_BYTES_MAX {
-        let message = format!("the text has more than {TEXT_BYTES_MAX} bytes, which is the most that one message carries");
-        return Err(Failure::refused(ErrorCode::TextTooLarge, message).hint("send it in parts, or send the path of a file"));
-    }
-    String::from_utf8(bytes).map_err(|error| {
-        let place = error.utf8_error().valid_up_to();
-        Failure::usage(format!("the text is not UTF-8 from byte {place} on")).hint("convert it first, for example with iconv")
-    })
-}
-
-/// One byte more than a text may have is enough to know that it has too many.
-fn bounded(source: impl Read) -> Result<Vec<u8>, std::io::Error> {
-    let mut bytes = Vec::new();
-    source.take(TEXT_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
-/// An idempotency key that nobody else of this user draws: this process, this nanosecond.
-pub(crate) fn fresh_key() -> String {
-    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_nanos());
-    format!("peerctl-{}-{nanos}", std::process::id())
 }
 
 /// Sends; where the broker dies before it answers, asks the next one under the same key, so that it is sent once.
@@ -164,8 +189,8 @@ pub(crate) fn print(output: &Output, sent: &Sent) -> Result<(), Failure> {
     let refused = refused_by_some(&sent.deliveries);
     if output.json {
         return match refused {
-            Some(failure) => Err(failure.with(json(sent))),
-            None => output.json(&json(sent)),
+            Some(failure) => Err(failure.with(SentMessage::from(sent))),
+            None => output.json(&SentMessage::from(sent)),
         };
     }
     if sent.deliveries.is_empty() {
@@ -193,33 +218,17 @@ pub(crate) fn print(output: &Output, sent: &Sent) -> Result<(), Failure> {
     refused.map_or(Ok(()), Err)
 }
 
-fn json(sent: &Sent) -> Value {
-    let deliveries: Vec<_> = sent
-        .deliveries
-        .iter()
-        .map(|delivery| {
-            let stage = delivery.stage.map(|stage| stage.as_str());
-            let mut told = delivery_json(&delivery.name, delivery.peer, stage, delivery.online, delivery.refusal.as_ref());
-            if delivery.online && stage.is_some() {
-                let reach = Reach::of(&delivery.carriers, delivery.activity);
-                told["reach"] = json!(reach.to_string());
-                told["reach_proven_at"] = json!(reach.carrier().proven_at.map(rfc3339));
-            }
-            told
-        })
-        .collect();
-    json!({ "id": sent.message.to_string(), "thread": sent.thread, "deduplicated": sent.deduplicated, "deliveries": deliveries })
-}
-
-/// One recipient; `stage` is null where it refused, because nothing was stored for it.
-fn delivery_json(to: &str, peer: PeerId, stage: Option<&str>, online: bool, refusal: Option<&Refusal>) -> Value {
-    let mut told = json!({ "to": to, "to_id": peer.to_string(), "stage": stage, "online": online });
-    if let Some(refusal) = refusal {
-        told["reason"] = json!(refusal.to_string());
-        told["code"] = json!(refusal.code.as_str());
-        told["retry_after_ms"] = json!(refusal.retry_after_ms);
+/// A recipient of a message that was refused as a whole.
+fn refused_to(name: &str, peer: PeerId, online: bool, refusal: &Refusal) -> SentTo {
+    SentTo {
+        to: name.to_owned(),
+        to_id: peer.to_string(),
+        stage: None,
+        online,
+        reach: None,
+        reach_proven_at: None,
+        refusal: Some(refusal.into()),
     }
-    told
 }
 
 /// The failure that says which recipients refused, if any did.
@@ -241,14 +250,13 @@ pub(crate) async fn with_recipients(endpoint: &Endpoint, to: &[String], failure:
     let mut deliveries: Vec<_> = to
         .iter()
         .filter_map(|given| match person(given) {
-            Some(name) => Some(delivery_json(name, PeerId::HUMAN, None, false, Some(&refusal))),
+            Some(name) => Some(refused_to(name, PeerId::HUMAN, false, &refusal)),
             None => find(&peers, given)
                 .and_then(|place| peers.get(place))
-                .map(|peer| delivery_json(&peer.name, peer.id, None, peer.online, Some(&refusal))),
+                .map(|peer| refused_to(&peer.name, peer.id, peer.online, &refusal)),
         })
         .collect();
     // A peer that was named twice is one recipient.
     deliveries.dedup();
-    let data = json!({ "id": null, "thread": null, "deduplicated": false, "deliveries": deliveries });
-    failure.with(data)
+    failure.with(SentMessage { id: None, thread: None, deduplicated: false, deliveries })
 }

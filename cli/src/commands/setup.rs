@@ -8,13 +8,14 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use peer_client::Endpoint;
 use peer_proto::request::{Reply, Request};
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::block_on;
 use crate::error::Failure;
 use crate::operator::{Operator, unexpected};
 use crate::output::{Output, Tone};
-use crate::setup::draft::{Draft, File, Remark};
+use crate::setup::draft::{Conflict, Draft, File, Remark};
 use crate::setup::runs::{Answers, Runs};
 use crate::setup::{Client, Place, alias, claude, codex, files, gemini, others, retire, terminal, undo};
 
@@ -78,6 +79,84 @@ pub(crate) struct Args {
     /// Write an alias that starts Claude Code with the channel into the shell's file
     #[arg(long)]
     alias: bool,
+}
+
+/// What is, or was, changed in the clients' files.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Wiring {
+    clients: Vec<WiredClient>,
+    /// Whether anything was written.
+    written: bool,
+    /// What should be looked at.
+    warnings: Vec<String>,
+    /// What is left for you to do.
+    next: Vec<String>,
+    /// Where copies of what was changed are; null where nothing was. Absent where nothing was to be written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backup: Option<Option<String>>,
+    /// Whether the state directory was removed. Only `uninstall` says it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    purged: Option<bool>,
+}
+
+impl Wiring {
+    /// The same with whether the state directory was removed.
+    pub(crate) fn purged(self, purged: bool) -> Self {
+        Self { purged: Some(purged), ..self }
+    }
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct WiredClient {
+    client: &'static str,
+    state: WiredState,
+    files: Vec<ChangedFile>,
+    conflicts: Vec<ConflictRow>,
+}
+
+/// How a client's files are.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum WiredState {
+    /// Something stands in the way.
+    Conflict,
+    /// They are as they should be.
+    Unchanged,
+    /// They were changed.
+    Changed,
+    /// They are to be changed.
+    Differs,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct ChangedFile {
+    path: String,
+    action: &'static str,
+    what: Vec<String>,
+    /// With secrets masked.
+    diff: String,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct ConflictRow {
+    path: String,
+    what: String,
+    /// The next step.
+    hint: String,
+}
+
+/// What belongs where.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Snippets {
+    snippets: Vec<Snippet>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct Snippet {
+    client: String,
+    /// The file that it belongs into.
+    place: String,
+    text: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -179,10 +258,10 @@ fn print(args: &Args, output: &Output, place: &Place) -> Result<(), Failure> {
                 output.remark(&output.paint(Tone::Faint, &format!("{path}:")));
                 output.line(text.trim_end())?;
             }
-            printed.push(json!({ "client": name, "place": path, "text": text }));
+            printed.push(Snippet { client: name.clone(), place: path, text });
         }
     }
-    if output.json { output.json(&json!({ "snippets": printed })) } else { Ok(()) }
+    if output.json { output.json(&Snippets { snippets: printed }) } else { Ok(()) }
 }
 
 fn check(output: &Output, place: &Place, runs: &Runs, clients: &[Client]) -> Result<(), Failure> {
@@ -300,9 +379,8 @@ fn wire(
         consent(yes, output, endpoint)?;
     }
     if output.json {
-        let mut data = told(&draft, clients, kept.is_some());
-        data["backup"] = json!(kept.as_ref().map(|path: &PathBuf| path.display().to_string()));
-        return output.json(&data);
+        let backup = Some(kept.as_ref().map(|path: &PathBuf| path.display().to_string()));
+        return output.json(&Wiring { backup, ..told(&draft, clients, kept.is_some()) });
     }
     if let Some(kept) = kept {
         output.line(&output.paint(Tone::Good, "done"))?;
@@ -465,34 +543,30 @@ fn warnings(draft: &Draft) -> Vec<String> {
 }
 
 /// The plan for programs.
-pub(crate) fn told(draft: &Draft, clients: &[Client], written: bool) -> Value {
-    let clients: Vec<_> = clients
-        .iter()
-        .map(|client| {
-            let conflicts: Vec<_> = draft.conflicts.iter().filter(|conflict| conflict.client == *client).collect();
-            let files: Vec<_> = draft.changed().filter(|file| file.client == *client).collect();
-            let state = match (conflicts.is_empty(), files.is_empty(), written) {
-                (false, _, _) => "conflict",
-                (true, true, _) => "unchanged",
-                (true, false, true) => "changed",
-                (true, false, false) => "differs",
-            };
-            json!({
-                "client": client.as_str(),
-                "state": state,
-                "files": files.iter().map(|file| json!({
-                    "path": file.path.display().to_string(),
-                    "action": file.action(),
-                    "what": file.what,
-                    "diff": file.diff().join("\n"),
-                })).collect::<Vec<_>>(),
-                "conflicts": conflicts.iter().map(|conflict| json!({
-                    "path": conflict.path.display().to_string(),
-                    "what": conflict.what,
-                    "hint": conflict.step,
-                })).collect::<Vec<_>>(),
-            })
-        })
-        .collect();
-    json!({ "clients": clients, "written": written, "warnings": warnings(draft), "next": draft.next })
+pub(crate) fn told(draft: &Draft, clients: &[Client], written: bool) -> Wiring {
+    let clients = clients.iter().map(|client| wired(draft, *client, written)).collect();
+    Wiring { clients, written, warnings: warnings(draft), next: draft.next.clone(), backup: None, purged: None }
+}
+
+fn wired(draft: &Draft, client: Client, written: bool) -> WiredClient {
+    let conflict = |conflict: &Conflict| ConflictRow {
+        path: conflict.path.display().to_string(),
+        what: conflict.what.clone(),
+        hint: conflict.step.clone(),
+    };
+    let file = |file: &File| ChangedFile {
+        path: file.path.display().to_string(),
+        action: file.action(),
+        what: file.what.clone(),
+        diff: file.diff().join("\n"),
+    };
+    let conflicts: Vec<_> = draft.conflicts.iter().filter(|conflict| conflict.client == client).map(conflict).collect();
+    let files: Vec<_> = draft.changed().filter(|file| file.client == client).map(file).collect();
+    let state = match (conflicts.is_empty(), files.is_empty(), written) {
+        (false, _, _) => WiredState::Conflict,
+        (true, true, _) => WiredState::Unchanged,
+        (true, false, true) => WiredState::Changed,
+        (true, false, false) => WiredState::Differs,
+    };
+    WiredClient { client: client.as_str(), state, files, conflicts }
 }

@@ -2,11 +2,13 @@
 
 use peer_client::Endpoint;
 use peer_proto::ids::PeerId;
-use peer_proto::message::Stage;
+use peer_proto::message::{Carrier, Cause, Stage, TraceEntry};
 use peer_proto::request::{Shown, ShownDelivery};
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::error::Failure;
+use crate::json::{Id, Time};
 use crate::operator::{Operator, message_id};
 use crate::output::{Output, Tone, cell, clock, rfc3339};
 
@@ -25,6 +27,103 @@ pub(crate) struct Args {
     id: String,
 }
 
+/// A message, and what became of it at each recipient.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct WholeMessage {
+    id: Id,
+    /// Its sender's name.
+    from: String,
+    from_id: String,
+    /// The door it came in by.
+    via: &'static str,
+    /// The names of its readers, or the channel's.
+    to: Vec<String>,
+    /// `request` or `inform`: whether it may wake its reader.
+    intent: &'static str,
+    kind: &'static str,
+    thread: String,
+    /// The message that it answers.
+    reply_to: Option<Id>,
+    at: Time,
+    expires_at: Option<Time>,
+    /// What an answer rests on.
+    sources: Vec<String>,
+    text: String,
+    deliveries: Vec<WholeDelivery>,
+}
+
+/// What became of a message at one recipient.
+#[derive(Debug, Serialize, JsonSchema)]
+struct WholeDelivery {
+    /// The recipient's name.
+    to: String,
+    to_id: String,
+    /// `stored`, `leased`, `offered`, `presented`, `held`, `expired`, `cancelled`, `dead` or `dropped`.
+    stage: &'static str,
+    /// Sessions that ended after a model may have been asked with it.
+    attempts: u32,
+    trace: Vec<TraceRow>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    acked_at: Option<Time>,
+    /// The message that answered it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    answered_by: Option<Id>,
+}
+
+/// A step in the life of a delivery.
+#[derive(Debug, Serialize, JsonSchema)]
+struct TraceRow {
+    /// A stage, or `acked` or `answered`.
+    stage: &'static str,
+    at: Time,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    carrier: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+}
+
+impl From<&Shown> for WholeMessage {
+    fn from(shown: &Shown) -> Self {
+        let message = &shown.message;
+        Self {
+            id: Id(message.id),
+            from: message.from.name.clone(),
+            from_id: message.from.peer.to_string(),
+            via: message.from.via.as_str(),
+            to: message.to.clone(),
+            intent: message.intent.as_str(),
+            kind: message.kind.as_str(),
+            thread: message.thread.clone(),
+            reply_to: message.reply_to.map(Id),
+            at: Time(message.sent_at),
+            expires_at: message.expires_at.map(Time),
+            sources: message.sources.clone(),
+            text: message.text.clone(),
+            deliveries: shown.deliveries.iter().map(WholeDelivery::from).collect(),
+        }
+    }
+}
+
+impl From<&ShownDelivery> for WholeDelivery {
+    fn from(delivery: &ShownDelivery) -> Self {
+        let step = |entry: &TraceEntry| TraceRow {
+            stage: entry.event.as_str(),
+            at: Time(entry.at),
+            carrier: entry.carrier.map(Carrier::as_str),
+            reason: entry.cause.map(Cause::as_str),
+        };
+        Self {
+            to: delivery.name.clone(),
+            to_id: delivery.peer.to_string(),
+            stage: delivery.stage.as_str(),
+            attempts: delivery.attempts,
+            trace: delivery.trace.iter().map(step).collect(),
+            acked_at: delivery.acked_at.map(Time),
+            answered_by: delivery.answered_by.map(Id),
+        }
+    }
+}
+
 pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
     let id = message_id(&args.id)?;
     let operator = Operator::connect(endpoint).await?;
@@ -38,7 +137,7 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
 
 fn print(output: &Output, shown: &Shown) -> Result<(), Failure> {
     if output.json {
-        return output.json(&json(shown));
+        return output.json(&WholeMessage::from(shown));
     }
     let message = &shown.message;
     let to: Vec<_> = message.to.iter().map(|name| cell(name)).collect();
@@ -86,55 +185,4 @@ pub(crate) fn print_trace(output: &Output, lead: &str, delivery: &ShownDelivery)
         output.line(&format!("  answered by {reply}"))?;
     }
     Ok(())
-}
-
-pub(crate) fn json(shown: &Shown) -> Value {
-    let message = &shown.message;
-    json!({
-        "id": message.id.to_string(),
-        "from": message.from.name,
-        "from_id": message.from.peer.to_string(),
-        "via": message.from.via.as_str(),
-        "to": message.to,
-        "intent": message.intent.as_str(),
-        "kind": message.kind.as_str(),
-        "thread": message.thread,
-        "reply_to": message.reply_to.map(|id| id.to_string()),
-        "at": rfc3339(message.sent_at),
-        "expires_at": message.expires_at.map(rfc3339),
-        "sources": message.sources,
-        "text": message.text,
-        "deliveries": shown.deliveries.iter().map(delivery_json).collect::<Vec<_>>(),
-    })
-}
-
-fn delivery_json(delivery: &ShownDelivery) -> Value {
-    let trace: Vec<_> = delivery
-        .trace
-        .iter()
-        .map(|entry| {
-            let mut told = json!({ "stage": entry.event.as_str(), "at": rfc3339(entry.at) });
-            if let Some(carrier) = entry.carrier {
-                told["carrier"] = json!(carrier.as_str());
-            }
-            if let Some(cause) = entry.cause {
-                told["reason"] = json!(cause.as_str());
-            }
-            told
-        })
-        .collect();
-    let mut told = json!({
-        "to": delivery.name,
-        "to_id": delivery.peer.to_string(),
-        "stage": delivery.stage.as_str(),
-        "attempts": delivery.attempts,
-        "trace": trace,
-    });
-    if let Some(at) = delivery.acked_at {
-        told["acked_at"] = json!(rfc3339(at));
-    }
-    if let Some(reply) = delivery.answered_by {
-        told["answered_by"] = json!(reply.to_string());
-    }
-    told
 }

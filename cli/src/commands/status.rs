@@ -1,11 +1,14 @@
 //! `peerctl status`: how the broker is.
 
+use std::collections::BTreeMap;
+
 use peer_client::Endpoint;
 use peer_proto::request::{Reply, Request, Status};
 use peer_proto::text::single_line;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 
-use crate::commands::pause;
+use crate::commands::pause::{self, Pause};
 use crate::error::Failure;
 use crate::operator::{Operator, unexpected};
 use crate::output::{Output, Tone, age, now, size, span};
@@ -21,6 +24,94 @@ Examples:
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {}
 
+/// How the broker is.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct BrokerStatus {
+    version: String,
+    /// The version of the protocol that it speaks with this program.
+    protocol: u16,
+    pid: u32,
+    uptime_ms: u64,
+    socket: String,
+    /// Its state directory.
+    dir: String,
+    executable: String,
+    /// The kernel keeps it from opening network sockets.
+    sandbox: bool,
+    peers: PeerCounts,
+    messages: MessageCounts,
+    paused: Vec<Pause>,
+    /// How many sends were refused since it started, by error code.
+    refused: BTreeMap<String, u64>,
+    /// How long the oldest message waits; null where none does.
+    oldest_ms: Option<u64>,
+    commit_us: CommitTimes,
+    disk_free_bytes: u64,
+    /// Why it does not go by `config.toml`.
+    config_fault: Option<String>,
+    /// Records of the database that were found damaged and are left out.
+    damaged: u64,
+}
+
+/// The person is not counted.
+#[derive(Debug, Serialize, JsonSchema)]
+struct PeerCounts {
+    online: u64,
+    offline: u64,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct MessageCounts {
+    /// Deliveries that wait for a session.
+    stored: u64,
+    /// Deliveries that a session holds.
+    leased: u64,
+    /// Deliveries that wait for your word.
+    held: u64,
+    /// Dead letters.
+    dead: u64,
+    /// Messages in the database, settled ones included.
+    total: u64,
+}
+
+/// Of the latest commits, in microseconds; zero before the first.
+#[derive(Debug, Serialize, JsonSchema)]
+struct CommitTimes {
+    p50: u64,
+    max: u64,
+}
+
+impl From<&Status> for BrokerStatus {
+    fn from(status: &Status) -> Self {
+        let paused = status.paused.iter().map(Pause::from).chain(status.used_up.iter().map(Pause::from));
+        Self {
+            version: status.version.clone(),
+            protocol: status.protocol,
+            pid: status.pid,
+            uptime_ms: status.uptime_ms,
+            socket: status.socket.clone(),
+            dir: status.dir.clone(),
+            executable: status.executable.clone(),
+            sandbox: status.sandbox,
+            peers: PeerCounts { online: status.peers_online, offline: status.peers_offline },
+            messages: MessageCounts {
+                stored: status.stored,
+                leased: status.leased,
+                held: status.held,
+                dead: status.dead,
+                total: status.messages_total,
+            },
+            paused: paused.collect(),
+            refused: status.refused.iter().cloned().collect(),
+            oldest_ms: status.oldest_at.map(|at| now().ms_since(at)),
+            commit_us: CommitTimes { p50: status.commit_us_p50, max: status.commit_us_max },
+            disk_free_bytes: status.disk_free_bytes,
+            config_fault: config_fault(status),
+            damaged: status.damaged,
+        }
+    }
+}
+
 pub(crate) async fn run(_args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
     let operator = Operator::connect(endpoint).await?;
     print(output, &ask(&operator).await?)
@@ -35,7 +126,7 @@ pub(crate) async fn ask(operator: &Operator) -> Result<Status, Failure> {
 
 pub(crate) fn print(output: &Output, status: &Status) -> Result<(), Failure> {
     if output.json {
-        return output.json(&json(status));
+        return output.json(&BrokerStatus::from(status));
     }
     let sandbox = if status.sandbox {
         output.paint(Tone::Good, "on: the kernel refuses it any network socket")
@@ -87,36 +178,4 @@ pub(crate) fn print(output: &Output, status: &Status) -> Result<(), Failure> {
 /// Why the broker does not go by `config.toml`, with the next step.
 pub(crate) fn config_fault(status: &Status) -> Option<String> {
     status.config_fault.as_ref().map(|fault| format!("{fault}; {}", peer_broker::config::FAULT_HINT))
-}
-
-fn json(status: &Status) -> Value {
-    let mut paused = pause::json(&status.paused);
-    if let Value::Array(entries) = &mut paused {
-        entries.extend(pause::used_up_json(&status.used_up));
-    }
-    json!({
-        "version": status.version,
-        "protocol": status.protocol,
-        "pid": status.pid,
-        "uptime_ms": status.uptime_ms,
-        "socket": status.socket,
-        "dir": status.dir,
-        "executable": status.executable,
-        "sandbox": status.sandbox,
-        "peers": { "online": status.peers_online, "offline": status.peers_offline },
-        "messages": {
-            "stored": status.stored,
-            "leased": status.leased,
-            "held": status.held,
-            "dead": status.dead,
-            "total": status.messages_total,
-        },
-        "paused": paused,
-        "refused": status.refused.iter().cloned().collect::<std::collections::BTreeMap<String, u64>>(),
-        "oldest_ms": status.oldest_at.map(|at| now().ms_since(at)),
-        "commit_us": { "p50": status.commit_us_p50, "max": status.commit_us_max },
-        "disk_free_bytes": status.disk_free_bytes,
-        "config_fault": config_fault(status),
-        "damaged": status.damaged,
-    })
 }

@@ -1,14 +1,16 @@
 //! `peerctl tail`: what happens, as it happens.
 
 use peer_client::Endpoint;
-use peer_proto::ids::{MessageId, Timestamp};
+use peer_proto::ids::Timestamp;
 use peer_proto::message::{Carrier, Intent};
 use peer_proto::request::{Event, Goodbye, Pausing, Push, Request};
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::error::Failure;
+use crate::json::{Id, Time};
 use crate::operator::{self, Operator};
-use crate::output::{Output, Tone, cell, clock, rfc3339};
+use crate::output::{Output, Tone, cell, clock};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -68,20 +70,54 @@ pub(crate) async fn next_event(operator: &mut Operator) -> Result<(Timestamp, Ev
     }
 }
 
+/// Something that happened.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct EventRow {
+    event: &'static str,
+    at: Time,
+    #[serde(flatten)]
+    told: Told,
+}
+
+impl EventRow {
+    pub(crate) fn of(at: Timestamp, event: &Event) -> Self {
+        Self { event: event.as_str(), at: Time(at), told: Told::by(event) }
+    }
+}
+
 /// What an event tells, as fields that are alike for all events: absent where one does not apply.
-#[derive(Default)]
+#[derive(Debug, Default, Serialize, JsonSchema)]
 struct Told {
-    message: Option<MessageId>,
+    /// The message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<Id>,
     /// The sender, or whom or what the event is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
     from: Option<String>,
+    /// The recipient; for a rename, the new name.
+    #[serde(skip_serializing_if = "Option::is_none")]
     to: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     thread: Option<String>,
-    reply_to: Option<MessageId>,
-    intent: Option<Intent>,
-    carrier: Option<Carrier>,
+    /// The message that it answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reply_to: Option<Id>,
+    /// `request` or `inform`: whether it may wake its reader.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    intent: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    carrier: Option<&'static str>,
+    /// Why, in a word or a few.
+    #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+    /// The text of a message that was stored, where it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
     text: Option<String>,
+    /// The task that it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
     task: Option<String>,
+    /// The peer that it is about, by its present name.
+    #[serde(skip_serializing_if = "Option::is_none")]
     peer: Option<String>,
 }
 
@@ -90,13 +126,13 @@ impl Told {
         let of_peer = |peer: &String| Self { from: Some(peer.clone()), peer: Some(peer.clone()), ..Self::default() };
         match event {
             Event::Delivery { delivery, what } => Self {
-                message: Some(delivery.message),
+                id: Some(Id(delivery.message)),
                 from: Some(delivery.from.clone()),
                 to: Some(delivery.to.clone()),
                 thread: Some(delivery.thread.clone()),
-                reply_to: delivery.reply_to,
-                intent: Some(delivery.intent),
-                carrier: what.carrier(),
+                reply_to: delivery.reply_to.map(Id),
+                intent: Some(delivery.intent.as_str()),
+                carrier: what.carrier().map(Carrier::as_str),
                 reason: what.cause().map(|cause| cause.as_str().to_owned()),
                 text: what.text().map(str::to_owned),
                 ..Self::default()
@@ -105,8 +141,8 @@ impl Told {
                 from: Some(from.clone()),
                 to: to.clone(),
                 thread: thread.clone(),
-                reply_to: *reply_to,
-                intent: *intent,
+                reply_to: reply_to.map(Id),
+                intent: intent.map(Intent::as_str),
                 reason: Some(code.as_str().to_owned()),
                 ..Self::default()
             },
@@ -138,7 +174,7 @@ impl Told {
 
 fn print(output: &Output, at: Timestamp, event: &Event) -> Result<(), Failure> {
     if output.json {
-        return output.json_line(&json(at, event));
+        return output.json_line(&EventRow::of(at, event));
     }
     let told = Told::by(event);
     let mut line = format!("{} {:<12}", output.paint(Tone::Faint, &clock(at)), event.as_str());
@@ -150,11 +186,11 @@ fn print(output: &Output, at: Timestamp, event: &Event) -> Result<(), Failure> {
     if let (Event::Paused(_) | Event::Resumed(_) | Event::Loop { .. }, Some(thread)) = (event, &told.thread) {
         line.push_str(&format!(" thread {}", cell(thread)));
     }
-    if let Some(message) = told.message {
+    if let Some(Id(message)) = told.id {
         line.push_str(&format!(" {message}"));
     }
     if let Some(carrier) = told.carrier {
-        line.push_str(&format!(" by {}", carrier.as_str()));
+        line.push_str(&format!(" by {carrier}"));
     }
     if let Some(reason) = &told.reason {
         line.push_str(&format!(" ({})", cell(reason)));
@@ -164,27 +200,4 @@ fn print(output: &Output, at: Timestamp, event: &Event) -> Result<(), Failure> {
         output.quoted(text)?;
     }
     Ok(())
-}
-
-/// Only what applies to the event.
-pub(crate) fn json(at: Timestamp, event: &Event) -> Value {
-    let told = Told::by(event);
-    let mut line = json!({ "event": event.as_str(), "at": rfc3339(at) });
-    let mut put = |key: &str, value: Option<String>| {
-        if let Some(value) = value {
-            line[key] = json!(value);
-        }
-    };
-    put("id", told.message.map(|id| id.to_string()));
-    put("from", told.from);
-    put("to", told.to);
-    put("thread", told.thread);
-    put("reply_to", told.reply_to.map(|id| id.to_string()));
-    put("intent", told.intent.map(|intent| intent.as_str().to_owned()));
-    put("carrier", told.carrier.map(|carrier| carrier.as_str().to_owned()));
-    put("reason", told.reason);
-    put("text", told.text);
-    put("task", told.task);
-    put("peer", told.peer);
-    line
 }

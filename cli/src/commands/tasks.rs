@@ -7,12 +7,14 @@ use peer_proto::refusal::ErrorCode;
 use peer_proto::request::{Reply, Request};
 use peer_proto::task::{TaskAct, TaskDraft, TaskInfo, TaskRequest, TaskState, TasksQuery};
 use peer_proto::text::single_line;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 
-use super::send;
 use crate::error::Failure;
-use crate::operator::{Operator, person, unexpected};
-use crate::output::{Output, age, beginning, cell, rfc3339};
+use crate::json::Time;
+use crate::operator::{Operator, unexpected};
+use crate::output::{Output, age, beginning, cell};
+use crate::parse;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -123,6 +125,46 @@ enum What {
     Reopen { task: String },
 }
 
+/// A task.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct TaskRow {
+    id: String,
+    title: String,
+    description: String,
+    state: &'static str,
+    /// The name of whoever made it.
+    creator: String,
+    /// The name of whoever has it or is to do it.
+    assignee: Option<String>,
+    /// Tasks that must be complete first.
+    needs: Vec<String>,
+    /// Those of them that are not.
+    waits_for: Vec<String>,
+    /// What came of it, or why it cannot be done.
+    result: String,
+    created_at: Time,
+    changed_at: Time,
+}
+
+impl From<&TaskInfo> for TaskRow {
+    fn from(task: &TaskInfo) -> Self {
+        let ids = |ids: &[TaskId]| ids.iter().map(TaskId::to_string).collect();
+        Self {
+            id: task.id.to_string(),
+            title: task.title.clone(),
+            description: task.description.clone(),
+            state: task.state.as_str(),
+            creator: task.creator.clone(),
+            assignee: task.assignee.clone(),
+            needs: ids(&task.needs),
+            waits_for: ids(&task.waits_for),
+            result: task.result.clone(),
+            created_at: Time(task.created_at),
+            changed_at: Time(task.changed_at),
+        }
+    }
+}
+
 pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
     let change = |task: &str, act: TaskAct| Ok::<_, Failure>(TaskRequest::Change { task: task_id(task)?, act });
     let request = match args.what.unwrap_or(What::List(args.filter)) {
@@ -135,11 +177,11 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
         What::Create { assignee, needs, description, idempotency_key, title } => TaskRequest::Create(TaskDraft {
             title: title.join(" "),
             description: description.unwrap_or_default(),
-            assignee: assignee.map(named),
+            assignee: assignee.map(parse::peer),
             needs: needs.iter().flat_map(|ids| ids.split(',')).map(|id| task_id(id.trim())).collect::<Result<_, _>>()?,
-            idempotency_key: Some(idempotency_key.unwrap_or_else(send::fresh_key)),
+            idempotency_key: Some(idempotency_key.unwrap_or_else(parse::fresh_key)),
         }),
-        What::Assign { task, peer } => change(&task, TaskAct::Assign(named(peer)))?,
+        What::Assign { task, peer } => change(&task, TaskAct::Assign(parse::peer(peer)))?,
         What::Claim { task } => change(&task, TaskAct::Claim)?,
         What::Unclaim { task } => change(&task, TaskAct::Unclaim)?,
         What::Start { task } => change(&task, TaskAct::Start)?,
@@ -154,7 +196,7 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
     let Reply::Tasks { tasks, .. } = operator.ask(Request::Task(request)).await? else { return Err(unexpected()) };
     let [task] = tasks.as_slice() else { return Err(unexpected()) };
     if output.json {
-        return output.json(&json(task));
+        return output.json(&TaskRow::from(task));
     }
     if whole { show(output, task) } else { output.line(&format!("{} is {}{}", task.id, task.state.as_str(), whose(task))) }
 }
@@ -162,7 +204,7 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
 impl From<Filter> for TasksQuery {
     fn from(filter: Filter) -> Self {
         let Filter { state, all, assignee, creator, text, n: _ } = filter;
-        Self { state, all, assignee: assignee.map(named), creator: creator.map(named), text, before: None }
+        Self { state, all, assignee: assignee.map(parse::peer), creator: creator.map(parse::peer), text, before: None }
     }
 }
 
@@ -184,7 +226,7 @@ async fn read(operator: &Operator, mut query: TasksQuery, wanted: usize) -> Resu
 
 fn list(output: &Output, tasks: &[TaskInfo]) -> Result<(), Failure> {
     if output.json {
-        return output.json(&Value::Array(tasks.iter().map(json).collect()));
+        return output.json_rows(tasks.iter().map(TaskRow::from));
     }
     let rows: Vec<_> = tasks
         .iter()
@@ -240,35 +282,13 @@ fn whose(task: &TaskInfo) -> String {
     }
 }
 
-fn json(task: &TaskInfo) -> Value {
-    let ids = |ids: &[TaskId]| ids.iter().map(TaskId::to_string).collect::<Vec<_>>();
-    json!({
-        "id": task.id.to_string(),
-        "title": task.title,
-        "description": task.description,
-        "state": task.state.as_str(),
-        "creator": task.creator,
-        "assignee": task.assignee,
-        "needs": ids(&task.needs),
-        "waits_for": ids(&task.waits_for),
-        "result": task.result,
-        "created_at": rfc3339(task.created_at),
-        "changed_at": rfc3339(task.changed_at),
-    })
-}
-
 fn ids(ids: &[TaskId]) -> String {
     ids.iter().map(TaskId::to_string).collect::<Vec<_>>().join(",")
 }
 
 /// What was said about a task; nothing is nothing.
 fn words(words: &[String]) -> Result<String, Failure> {
-    if words.is_empty() { Ok(String::new()) } else { send::text(words, None) }
-}
-
-/// The name that the broker knows a peer by, also for the person.
-fn named(given: String) -> String {
-    person(&given).map_or(given, str::to_owned)
+    if words.is_empty() { Ok(String::new()) } else { parse::text(words, None) }
 }
 
 fn task_id(given: &str) -> Result<TaskId, Failure> {

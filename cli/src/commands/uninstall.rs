@@ -11,7 +11,6 @@ use peer_broker::config;
 use peer_client::{Endpoint, Start};
 use peer_proto::refusal::ErrorCode;
 use peer_proto::request::Authority;
-use serde_json::json;
 
 use super::setup::{confirm, named, show, told, write};
 use super::{block_on, daemon};
@@ -83,9 +82,7 @@ pub(crate) fn run(args: Args, output: &Output, endpoint: Endpoint) -> Result<(),
     runs.forget(|record| clients.contains(&record.client) && record.retired.is_empty())?;
     let purged = args.purge && purge(args.yes, asks, &endpoint)?;
     if output.json {
-        let mut data = told(&draft, &clients, written);
-        data["purged"] = json!(purged);
-        return output.json(&data);
+        return output.json(&told(&draft, &clients, written).purged(purged));
     }
     let done = if written || purged { output.paint(Tone::Good, "done") } else { "nothing of ours is there".to_owned() };
     output.line(&done)?;

@@ -1,7 +1,9 @@
 //! `peerctl version`: which build this is, and which one runs as the broker.
 
 use peer_client::{Endpoint, Start};
-use serde_json::json;
+use peer_proto::request::Welcome;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::error::Failure;
 use crate::operator::Operator;
@@ -19,6 +21,22 @@ It starts no broker.";
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {}
 
+/// This program, and the broker that runs.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Versions {
+    version: String,
+    executable: String,
+    /// Null where none runs.
+    broker: Option<RunningBroker>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct RunningBroker {
+    version: String,
+    executable: String,
+    pid: u32,
+}
+
 pub(crate) async fn run(_args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
     let quiet = Endpoint { start: Start::Never, ..endpoint.clone() };
     let broker = match Operator::connect(&quiet).await {
@@ -28,9 +46,9 @@ pub(crate) async fn run(_args: Args, output: &Output, endpoint: &Endpoint) -> Re
     };
     let (version, executable) = (env!("CARGO_PKG_VERSION"), endpoint.executable.display().to_string());
     if output.json {
-        let broker =
-            broker.map(|welcome| json!({ "version": welcome.version, "executable": welcome.executable, "pid": welcome.pid }));
-        return output.json(&json!({ "version": version, "executable": executable, "broker": broker }));
+        let running =
+            |welcome: Welcome| RunningBroker { version: welcome.version, executable: welcome.executable, pid: welcome.pid };
+        return output.json(&Versions { version: version.to_owned(), executable, broker: broker.map(running) });
     }
     let running = match broker {
         Some(welcome) => format!("{}, pid {}, {}", welcome.version, welcome.pid, welcome.executable),

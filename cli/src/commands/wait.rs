@@ -6,11 +6,12 @@ use peer_client::Endpoint;
 use peer_proto::ids::Timestamp;
 use peer_proto::request::{DeliveryEvent, Event, HistoryQuery, Request, WatchedDelivery};
 
-use super::{history, tail};
-use crate::args::duration;
+use super::history;
+use super::tail::{self, EventRow};
 use crate::error::Failure;
 use crate::operator::{self, Operator, person};
 use crate::output::{Output, cell, now};
+use crate::parse;
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -38,7 +39,7 @@ pub(crate) struct Args {
     thread: Option<String>,
 
     /// How long to wait
-    #[arg(long, default_value = "60s", value_parser = duration, value_name = "SPAN")]
+    #[arg(long, default_value = "60s", value_parser = parse::duration, value_name = "SPAN")]
     timeout: Duration,
 }
 
@@ -63,7 +64,7 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
     };
     let (at, delivery, what) = stored?;
     if output.json {
-        return output.json(&tail::json(at, &Event::Delivery { delivery, what }));
+        return output.json(&EventRow::of(at, &Event::Delivery { delivery, what }));
     }
     output.line(&format!("{} from {} to {}", delivery.message, cell(&delivery.from), cell(&delivery.to)))?;
     output.quoted(what.text().unwrap_or_default())

@@ -9,6 +9,8 @@ use peer_proto::ids::MessageId;
 use peer_proto::limits::CHANNEL_MEMBERS_MAX;
 use peer_proto::message::{Carrier, Evidence};
 use peer_proto::request::{Push, Reply, Request};
+use schemars::JsonSchema;
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::report::{Ratios, hundredths, percentile, us_since};
@@ -73,6 +75,46 @@ struct Bench {
     readers: Vec<Session>,
     stoppable: McpClient,
     sent: u64,
+}
+
+/// What a post to a channel of many costs.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Fanout {
+    what: &'static str,
+    /// Beside the sender.
+    members: u32,
+    rounds: u32,
+    /// Of each kind in a round.
+    samples: u32,
+    text_bytes: usize,
+    /// Where the random order began.
+    seed: u64,
+    series: Vec<KindRow>,
+    per_member_us: Parts<f64>,
+    /// The ratio of all members with one stopped to all members.
+    one_stopped: Parts<Ratios>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct KindRow {
+    name: &'static str,
+    acknowledged: PartRow,
+    delivered: PartRow,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct PartRow {
+    p50_us: f64,
+    p99_us: f64,
+}
+
+/// The two times of a send.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Parts<T> {
+    /// To the acknowledgement.
+    acknowledged: T,
+    /// To the last reader.
+    delivered: T,
 }
 
 pub(super) async fn run(args: &Args, output: &Output, room: &Throwaway) -> Result<(), Failure> {
@@ -243,30 +285,27 @@ fn print(args: &Args, seed: u64, output: &Output, kinds: &[Kind; 4]) -> Result<(
     let per_member = |of| (median(all, of) - median(one, of)) / more;
     let harm = [acknowledged, delivered].map(|of| all_stopped.against(all, of));
     if output.json {
-        let series: Vec<Value> = kinds
-            .iter()
-            .map(|kind| {
-                let told = |of| {
-                    let all = kind.all(of);
-                    json!({ "p50_us": hundredths(percentile(&all, 0.5)), "p99_us": hundredths(percentile(&all, 0.99)) })
-                };
-                json!({ "name": kind.name, "acknowledged": told(acknowledged), "delivered": told(delivered) })
-            })
-            .collect();
-        return output.json(&json!({
-            "what": "fanout",
-            "members": args.members,
-            "rounds": args.rounds,
-            "samples": args.samples,
-            "text_bytes": TEXT_BYTES,
-            "seed": seed,
-            "series": series,
-            "per_member_us": {
-                "acknowledged": hundredths(per_member(acknowledged)),
-                "delivered": hundredths(per_member(delivered)),
+        let part = |kind: &Kind, of: Part| {
+            let all = kind.all(of);
+            PartRow { p50_us: hundredths(percentile(&all, 0.5)), p99_us: hundredths(percentile(&all, 0.99)) }
+        };
+        let row =
+            |kind: &Kind| KindRow { name: kind.name, acknowledged: part(kind, acknowledged), delivered: part(kind, delivered) };
+        let [stopped_acknowledged, stopped_delivered] = harm;
+        return output.json(&Fanout {
+            what: "fanout",
+            members: args.members,
+            rounds: args.rounds,
+            samples: args.samples,
+            text_bytes: TEXT_BYTES,
+            seed,
+            series: kinds.iter().map(row).collect(),
+            per_member_us: Parts {
+                acknowledged: hundredths(per_member(acknowledged)),
+                delivered: hundredths(per_member(delivered)),
             },
-            "one_stopped": { "acknowledged": harm[0].json(), "delivered": harm[1].json() },
-        }));
+            one_stopped: Parts { acknowledged: stopped_acknowledged, delivered: stopped_delivered },
+        });
     }
     let rounds = format!("{} rounds of {}", args.rounds, args.samples);
     output

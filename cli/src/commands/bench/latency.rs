@@ -4,11 +4,10 @@ use std::time::Instant;
 
 use peer_proto::message::{Carrier, Evidence};
 use peer_proto::request::{Push, Reply, Request};
-use serde_json::json;
 
 use super::adapters::Adapters;
 use super::floor::{Floor, RECORD_BYTES};
-use super::report::{self, Series, us_since};
+use super::report::{self, Head, Series, us_since};
 use super::{Dice, Session, TEXT_BYTES, message};
 use crate::error::Failure;
 use crate::operator::unexpected;
@@ -85,13 +84,8 @@ pub(super) async fn run(args: &Args, output: &Output, room: &Throwaway) -> Resul
             bench.act(act).await?;
         }
     }
-    let head = json!({
-        "what": "latency",
-        "rounds": args.rounds,
-        "samples": args.samples,
-        "text_bytes": TEXT_BYTES,
-        "seed": seed,
-    });
+    let (rounds, samples) = (args.rounds, args.samples);
+    let head = Head { what: "latency", rounds, samples, text_bytes: Some(TEXT_BYTES), seed };
     if !output.json {
         let rounds = format!("{} rounds of {}", args.rounds, args.samples);
         output

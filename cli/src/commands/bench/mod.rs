@@ -4,12 +4,12 @@
 //! measured in the same run, in random order with the rest: see [`floor`].
 
 mod adapters;
-mod fanout;
+pub(crate) mod fanout;
 mod floor;
 mod latency;
-mod report;
+pub(crate) mod report;
 mod search;
-mod throughput;
+pub(crate) mod throughput;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

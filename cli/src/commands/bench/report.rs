@@ -2,13 +2,56 @@
 
 use std::time::Instant;
 
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::{Serialize, Serializer};
 
 use crate::error::Failure;
 use crate::output::Output;
 
-/// The percentiles that are told.
-const PERCENTILES: [(&str, f64); 3] = [("p50", 0.50), ("p90", 0.90), ("p99", 0.99)];
+/// The percentiles that are told: half, most, nearly all.
+const PERCENTILES: [f64; 3] = [0.50, 0.90, 0.99];
+
+/// What was measured of single acts.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Measured {
+    #[serde(flatten)]
+    pub(super) head: Head,
+    series: Vec<SeriesRow>,
+}
+
+/// What was measured, and how.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Head {
+    pub(super) what: &'static str,
+    pub(super) rounds: u32,
+    /// Of each kind in a round.
+    pub(super) samples: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) text_bytes: Option<usize>,
+    /// Where the random order began.
+    pub(super) seed: u64,
+}
+
+/// One kind of measurement, over all rounds.
+#[derive(Debug, Serialize, JsonSchema)]
+struct SeriesRow {
+    name: &'static str,
+    /// The name of the series that it is compared with.
+    against: Option<&'static str>,
+    p50_us: f64,
+    p90_us: f64,
+    p99_us: f64,
+    /// To the series that it is compared with, round by round.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ratio: Option<RatioRow>,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
+struct RatioRow {
+    p50: Ratios,
+    p90: Ratios,
+    p99: Ratios,
+}
 
 /// One kind of measurement, in microseconds, round by round.
 pub(super) struct Series {
@@ -35,6 +78,14 @@ impl Series {
     }
 }
 
+impl Series {
+    /// A percentile of each round against that of another series.
+    fn ratios(&self, base: &Self, share: f64) -> Ratios {
+        let rounds = self.rounds.iter().zip(&base.rounds);
+        Ratios::of(&rounds.map(|(own, base)| percentile(own, share) / percentile(base, share)).collect::<Vec<_>>())
+    }
+}
+
 /// Microseconds since then.
 pub(super) fn us_since(begun: Instant) -> f64 {
     begun.elapsed().as_secs_f64() * 1e6
@@ -54,9 +105,13 @@ pub(super) fn percentile(samples: &[f64], share: f64) -> f64 {
 }
 
 /// The middle and the ends of the rounds' ratios.
+#[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
 pub(super) struct Ratios {
+    #[serde(serialize_with = "in_hundredths")]
     pub(super) median: f64,
+    #[serde(serialize_with = "in_hundredths")]
     pub(super) min: f64,
+    #[serde(serialize_with = "in_hundredths")]
     pub(super) max: f64,
 }
 
@@ -68,49 +123,34 @@ impl Ratios {
     pub(super) fn text(&self) -> String {
         format!("{:.2} ({:.2}-{:.2})", self.median, self.min, self.max)
     }
-
-    pub(super) fn json(&self) -> Value {
-        json!({ "median": hundredths(self.median), "min": hundredths(self.min), "max": hundredths(self.max) })
-    }
 }
 
 pub(super) fn hundredths(value: f64) -> f64 {
     (value * 100.0).round() / 100.0
 }
 
+fn in_hundredths<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(hundredths(*value))
+}
+
 /// Prints all series: their percentiles over all rounds, and the ratios to what they are compared with, round by round.
-pub(super) fn print(output: &Output, head: Value, series: &[Series]) -> Result<(), Failure> {
-    let mut rows = Vec::new();
-    let mut told = Vec::new();
+pub(super) fn print(output: &Output, head: Head, series: &[Series]) -> Result<(), Failure> {
+    let (mut rows, mut told) = (Vec::new(), Vec::new());
     for one in series {
         let all = one.rounds.concat();
+        let us = PERCENTILES.map(|share| percentile(&all, share));
         let base = one.against.and_then(|name| series.iter().find(|other| other.name == name));
+        let ratios = base.map(|base| PERCENTILES.map(|share| one.ratios(base, share)));
         let mut row = vec![one.label.to_owned()];
-        let mut values = json!({ "name": one.name, "against": one.against });
-        for (name, share) in PERCENTILES {
-            let us = percentile(&all, share);
-            row.push(format!("{:.3}", us / 1e3));
-            values[format!("{name}_us")] = json!(hundredths(us));
-        }
-        for (name, share) in PERCENTILES {
-            let Some(base) = base else { continue };
-            let ratios: Vec<_> = one
-                .rounds
-                .iter()
-                .zip(&base.rounds)
-                .map(|(round, base)| percentile(round, share) / percentile(base, share))
-                .collect();
-            let ratios = Ratios::of(&ratios);
-            row.push(ratios.text());
-            values["ratio"][name] = ratios.json();
-        }
+        row.extend(us.map(|us| format!("{:.3}", us / 1e3)));
+        row.extend(ratios.iter().flatten().map(Ratios::text));
         rows.push(row);
-        told.push(values);
+        let [p50_us, p90_us, p99_us] = us.map(hundredths);
+        let ratio = ratios.map(|[p50, p90, p99]| RatioRow { p50, p90, p99 });
+        told.push(SeriesRow { name: one.name, against: one.against, p50_us, p90_us, p99_us, ratio });
     }
     if output.json {
-        let mut head = head;
-        head["series"] = json!(told);
-        return output.json(&head);
+        return output.json(&Measured { head, series: told });
     }
     let heading = ["IN MS", "P50", "P90", "P99", "P50 x FLOOR", "P90 x FLOOR", "P99 x FLOOR"];
     output.table(&heading, &rows, "nothing was measured")?;

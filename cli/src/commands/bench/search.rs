@@ -11,9 +11,8 @@ use std::time::{Duration, Instant};
 use peer_client::Connection;
 use peer_proto::request::{Reply, Request, Role};
 use peer_proto::search::SearchQuery;
-use serde_json::json;
 
-use super::report::{self, Series, us_since};
+use super::report::{self, Head, Series, us_since};
 use super::{CONFIG, Dice, Session, message};
 use crate::error::Failure;
 use crate::operator::unexpected;
@@ -108,6 +107,6 @@ async fn measure(args: &Args, output: &Output, with: &Throwaway, without: &Throw
             series.iter_mut().for_each(|series| series.rounds.clear());
         }
     }
-    let head = json!({ "what": "search", "rounds": args.rounds, "samples": args.samples, "seed": seed });
+    let head = Head { what: "search", rounds: args.rounds, samples: args.samples, text_bytes: None, seed };
     report::print(output, head, &series)
 }

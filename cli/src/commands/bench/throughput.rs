@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use peer_proto::limits::{MESSAGES_PER_REQUEST_MAX, REQUESTS_IN_FLIGHT_MAX};
 use peer_proto::message::{Carrier, Evidence};
 use peer_proto::request::{Push, Reply, Request};
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 use tokio::task::JoinSet;
 
 use super::floor::{ANSWER_BYTES, Floor, Pair, RECORD_BYTES};
@@ -46,6 +47,26 @@ struct Lane {
     next: u64,
 }
 
+/// Messages that were durable, acknowledged and delivered, in a second.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Throughput {
+    what: &'static str,
+    rounds: u32,
+    producers: u32,
+    /// Messages that each producer has under way.
+    window: u32,
+    /// Messages of each producer in a round.
+    messages: u32,
+    text_bytes: usize,
+    /// Where the random order began.
+    seed: u64,
+    per_second: f64,
+    /// Of a relay that only writes, syncs and forwards.
+    floor_per_second: f64,
+    /// Of the two, round by round.
+    ratio: Ratios,
+}
+
 pub(super) async fn run(args: &Args, output: &Output, room: &Throwaway) -> Result<(), Failure> {
     let mut dice = Dice::seeded();
     let seed = dice.0;
@@ -80,18 +101,18 @@ pub(super) async fn run(args: &Args, output: &Output, room: &Throwaway) -> Resul
     let ratios = Ratios::of(&ratios);
     let (broker, floor) = (percentile(&broker_rates, 0.5), percentile(&floor_rates, 0.5));
     if output.json {
-        return output.json(&json!({
-            "what": "throughput",
-            "rounds": args.rounds,
-            "producers": args.producers,
-            "window": args.window,
-            "messages": args.messages,
-            "text_bytes": TEXT_BYTES,
-            "seed": seed,
-            "per_second": hundredths(broker),
-            "floor_per_second": hundredths(floor),
-            "ratio": ratios.json(),
-        }));
+        return output.json(&Throughput {
+            what: "throughput",
+            rounds: args.rounds,
+            producers: args.producers,
+            window: args.window,
+            messages: args.messages,
+            text_bytes: TEXT_BYTES,
+            seed,
+            per_second: hundredths(broker),
+            floor_per_second: hundredths(floor),
+            ratio: ratios,
+        });
     }
     output.line(&format!(
         "{TEXT_BYTES} bytes, {} producers with {} under way each, {} rounds of {} messages per producer (seed {seed})",

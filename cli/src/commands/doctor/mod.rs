@@ -8,7 +8,8 @@ mod clients;
 mod machine;
 
 use peer_client::{ConnectError, Endpoint};
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use crate::error::Failure;
 use crate::output::{Output, Tone};
@@ -29,8 +30,17 @@ needs, and starts none.";
 #[command(after_help = AFTER_HELP)]
 pub(crate) struct Args {}
 
+/// What was found.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Report {
+    /// How many findings are problems.
+    problems: usize,
+    findings: Vec<Finding>,
+}
+
 /// How bad a finding is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 enum State {
     Good,
     Note,
@@ -38,16 +48,17 @@ enum State {
 }
 
 /// One thing that was looked at.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 struct Finding {
-    state: State,
     /// What was looked at, in a word for programs.
     check: &'static str,
+    state: State,
     /// What is.
     observed: String,
     /// What should be; empty where it is.
     expected: String,
     /// What mends it; empty where nothing need be mended.
+    #[serde(rename = "hint")]
     mend: String,
 }
 
@@ -97,7 +108,7 @@ pub(crate) fn run(output: &Output, endpoint: Result<Endpoint, ConnectError>) -> 
         Ok(endpoint) => look(&endpoint, &mut findings),
         Err(error) => findings.failed("directory", error.into(), "a directory for the broker's socket"),
     }
-    print(output, &findings.0)
+    print(output, findings.0)
 }
 
 fn look(endpoint: &Endpoint, findings: &mut Findings) {
@@ -128,24 +139,10 @@ fn environment(findings: &mut Findings) {
     }
 }
 
-fn print(output: &Output, findings: &[Finding]) -> Result<(), Failure> {
+fn print(output: &Output, findings: Vec<Finding>) -> Result<(), Failure> {
     let problems = findings.iter().filter(|finding| finding.state == State::Problem).count();
-    let data = json!({
-        "problems": problems,
-        "findings": findings.iter().map(|finding| json!({
-            "check": finding.check,
-            "state": match finding.state {
-                State::Good => "good",
-                State::Note => "note",
-                State::Problem => "problem",
-            },
-            "observed": finding.observed,
-            "expected": finding.expected,
-            "hint": finding.mend,
-        })).collect::<Vec<_>>(),
-    });
     if !output.json {
-        for finding in findings {
+        for finding in &findings {
             let (tone, word) = match finding.state {
                 State::Good => (Tone::Good, "good"),
                 State::Note => (Tone::Strong, "note"),
@@ -168,8 +165,12 @@ fn print(output: &Output, findings: &[Finding]) -> Result<(), Failure> {
             1 => "no problems, 1 note".to_owned(),
             notes => format!("no problems, {notes} notes"),
         };
-        return if output.json { output.json(&data) } else { output.line(&output.paint(Tone::Good, &said)) };
+        return if output.json {
+            output.json(&Report { problems, findings })
+        } else {
+            output.line(&output.paint(Tone::Good, &said))
+        };
     }
     let what = if problems == 1 { "one problem".to_owned() } else { format!("{problems} problems") };
-    Err(Failure::unwell(format!("found {what}")).hint("what mends each stands behind it").with(data))
+    Err(Failure::unwell(format!("found {what}")).hint("what mends each stands behind it").with(Report { problems, findings }))
 }

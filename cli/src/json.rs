@@ -1,0 +1,82 @@
+//! What `--json` prints has a type: this file has the parts that the commands' types share.
+//!
+//! Each command's type stands beside the command and says what it is in its doc comments: they are the descriptions in the
+//! schema that `peerctl schema` prints. A type only ever gains fields; `docs/schema` keeps what was published.
+
+use std::borrow::Cow;
+
+use peer_proto::ids::{MessageId, Timestamp};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Serialize, Serializer};
+use serde_json::Value;
+
+use crate::output::rfc3339;
+
+/// A moment, in RFC 3339 with milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Time(pub(crate) Timestamp);
+
+impl Serialize for Time {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&rfc3339(self.0))
+    }
+}
+
+impl JsonSchema for Time {
+    fn schema_name() -> Cow<'static, str> {
+        "Time".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "format": "date-time" })
+    }
+}
+
+/// The id of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Id(pub(crate) MessageId);
+
+impl Serialize for Id {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+impl JsonSchema for Id {
+    fn schema_name() -> Cow<'static, str> {
+        "Id".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "pattern": "^m-" })
+    }
+}
+
+/// Why a command failed: with `--json` on standard output, and in words on standard error.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Failed {
+    pub(crate) error: Error,
+    /// How far the command came, where it has a type for that: these are the fields of that type.
+    #[serde(flatten)]
+    #[schemars(skip)]
+    pub(crate) data: Option<Value>,
+}
+
+/// A failure.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Error {
+    /// A word that stays the same from version to version; `docs/errors.md` has those of the broker.
+    pub(crate) code: &'static str,
+    /// What was tried, on what, and why it failed.
+    pub(crate) message: String,
+    /// The next step. Empty where there is none.
+    pub(crate) hint: String,
+}

@@ -1,0 +1,105 @@
+//! What stands on the command line, as the broker takes it: spans, moments, names, texts.
+
+use std::io::Read;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use peer_proto::ids::Timestamp;
+use peer_proto::limits::TEXT_BYTES_MAX;
+use peer_proto::refusal::ErrorCode;
+use peer_proto::text::single_line;
+
+use crate::error::Failure;
+use crate::operator::person;
+use crate::output::now;
+
+/// A span of time, such as `90s` or `5m`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| format!("{error}; write a span such as 90s, 5m or 2h"))
+}
+
+/// A span as the protocol has it. One that is too long for it is as long as can be.
+pub(crate) fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A time, or how long ago.
+pub(crate) fn moment(text: &str) -> Result<Timestamp, String> {
+    if let Ok(ago) = humantime::parse_duration(text) {
+        return Ok(Timestamp(now().0.saturating_sub(millis(ago))));
+    }
+    let at = humantime::parse_rfc3339_weak(text)
+        .or_else(|_| humantime::parse_rfc3339_weak(&format!("{text}T00:00:00")))
+        .map_err(|_| "neither a day or time (UTC) such as 2026-11-20 or 2026-11-20T08:00:00Z nor a span such as 2h".to_owned())?;
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    Ok(Timestamp(millis(since)))
+}
+
+/// The name that the broker knows a peer by, also for the person.
+pub(crate) fn peer(given: String) -> String {
+    person(&given).map_or(given, str::to_owned)
+}
+
+/// A channel's name; one without its sign is a channel's.
+pub(crate) fn channel(name: String) -> String {
+    if name.starts_with(['#', '@']) { name } else { format!("#{name}") }
+}
+
+/// Names out of "a,b"; empty ones are a slip that would silently reach fewer than meant.
+pub(crate) fn recipients(to: &str) -> Result<Vec<String>, Failure> {
+    let names: Vec<_> = to.split(',').map(|name| name.trim().to_owned()).collect();
+    if names.iter().any(String::is_empty) {
+        let message = format!("the recipients {:?} contain an empty name", single_line(to));
+        return Err(Failure::usage(message).hint("write a name or several separated by commas"));
+    }
+    Ok(names)
+}
+
+/// The text from the command line, a file, or standard input, exactly as it is there.
+pub(crate) fn text(words: &[String], file: Option<PathBuf>) -> Result<String, Failure> {
+    let bytes = match file {
+        Some(path) => {
+            let attempt = "reading the text from";
+            let opened = std::fs::File::open(&path).map_err(|source| Failure::file(attempt, path.clone(), source))?;
+            bounded(opened).map_err(|source| Failure::file(attempt, path, source))?
+        }
+        None if words.len() == 1 && words[0] == "-" => {
+            bounded(std::io::stdin().lock()).map_err(|source| Failure::system("reading the text from standard input", source))?
+        }
+        None => words.join(" ").into_bytes(),
+    };
+    if bytes.len() > TEXT_BYTES_MAX {
+        let message = format!("the text has more than {TEXT_BYTES_MAX} bytes, which is the most that one message carries");
+        return Err(Failure::refused(ErrorCode::TextTooLarge, message).hint("send it in parts, or send the path of a file"));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let place = error.utf8_error().valid_up_to();
+        Failure::usage(format!("the text is not UTF-8 from byte {place} on")).hint("convert it first, for example with iconv")
+    })
+}
+
+/// One byte more than a text may have is enough to know that it has too many.
+fn bounded(source: impl Read) -> Result<Vec<u8>, std::io::Error> {
+    let mut bytes = Vec::new();
+    source.take(TEXT_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// An idempotency key that nobody else of this user draws: this process, this nanosecond.
+pub(crate) fn fresh_key() -> String {
+    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_nanos());
+    format!("peerctl-{}-{nanos}", std::process::id())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_is_a_time_or_a_span_ago() {
+        assert_eq!(moment("2026-11-18T11:06:40.123Z"), Ok(Timestamp(1_795_000_000_123)));
+        assert_eq!(moment("2026-11-18"), moment("2026-11-18T00:00:00Z"));
+        assert!(now().ms_since(moment("2h").unwrap()) >= 7_200_000);
+        assert!(moment("yesterday").is_err());
+    }
+}
