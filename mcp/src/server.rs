@@ -25,7 +25,7 @@ use crate::codex;
 use crate::event::{Due, Event, HookOutcome};
 use crate::session::{CallError, Client, ClientKind, Session};
 use crate::stdio::Call;
-use crate::tools::{Mail, Output, ToolCall, ToolError, ToolName, offered};
+use crate::tools::{Mail, Output, Row, ToolCall, ToolError, offered};
 
 /// The newest protocol version that has a handshake; a channel is not registered by a client that negotiated a later one.
 const VERSION_MAX: ProtocolVersion = ProtocolVersion::V_2025_11_25;
@@ -106,7 +106,7 @@ impl Server {
 
     async fn answer(
         &self,
-        tool: ToolName,
+        tool: &Row,
         arguments: JsonObject,
         caller: &Caller,
         root: Option<&str>,
@@ -117,10 +117,10 @@ impl Server {
         let acted = match tool.parse(arguments) {
             Ok(act) => match &caller.conversation {
                 Some(conversation) => match self.session.bind(root.unwrap_or(conversation)).await {
-                    Ok(()) => act.run(&call).await,
+                    Ok(()) => act.act(&call).await,
                     Err(error) => Err(error.into()),
                 },
-                None => act.run(&call).await,
+                None => act.act(&call).await,
             },
             Err(error) => Err(error),
         };
@@ -210,7 +210,7 @@ impl ServerHandler for Server {
         _: Option<PaginatedRequestParams>,
         _: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
-        let tools = if self.dormant { Vec::new() } else { offered(self.profile).map(ToolName::definition).collect() };
+        let tools = if self.dormant { Vec::new() } else { offered(self.profile).map(Row::definition).collect() };
         Ok(ListToolsResult::with_all_items(tools))
     }
 
@@ -240,8 +240,8 @@ impl ServerHandler for Server {
         if self.dormant {
             return Err(ErrorData::invalid_params(format!("there are no tools: {DORMANT_INSTRUCTIONS}"), None));
         }
-        let Some(tool) = offered(self.profile).find(|tool| tool.as_str() == request.name) else {
-            let known: Vec<&str> = offered(self.profile).map(ToolName::as_str).collect();
+        let Some(tool) = offered(self.profile).find(|tool| tool.name == request.name) else {
+            let known: Vec<&str> = offered(self.profile).map(|tool| tool.name).collect();
             let name = crate::render::sentence(&request.name);
             return Err(ErrorData::invalid_params(format!("there is no tool {name}; the tools are {}", known.join(", ")), None));
         };

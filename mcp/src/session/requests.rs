@@ -31,7 +31,9 @@ pub(crate) enum CallError {
     #[error("{0}")]
     Refused(Refusal),
     /// There is no broker.
-    #[error("the broker cannot be reached: {why}; nothing was lost, try again or ask the user to run `peerctl daemon status`")]
+    #[error(
+        "the broker cannot be reached: {why}; nothing was lost: call the tool again, and tell your user if that does not help"
+    )]
     Unreachable {
         /// What the last attempt said.
         why: String,
@@ -44,8 +46,8 @@ pub(crate) enum CallError {
     },
     /// The broker was stopped by a signal.
     #[error(
-        "the broker is suspended; what was asked may still be done when it goes on: ask the user to let it, `kill -CONT {pid}`, \
-         and look before you repeat it"
+        "the broker is suspended; what was asked may still be done when it goes on: tell your user that \
+         `kill -CONT {pid}` resumes it, and look before you repeat it"
     )]
     Suspended {
         /// Its process.
@@ -53,8 +55,8 @@ pub(crate) enum CallError {
     },
     /// The connection is there, and nothing comes: the disk hangs, or the broker cannot be seen from here.
     #[error(
-        "the broker has not answered for {} s, though it is there; what was asked may still be done when it goes on: ask the user \
-         whether it is suspended (`peerctl daemon status`), and look before you repeat it",
+        "the broker has not answered for {} s, though it is there; what was asked may still be done when it goes on: tell your \
+         user, and look before you repeat it",
         ANSWER_PATIENCE_MS / 1_000
     )]
     Silent,

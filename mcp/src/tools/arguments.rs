@@ -4,8 +4,47 @@
 //! schema says. The model cannot mend that, and the meaning is certain: such a text is read as what it says.
 
 use rmcp::model::JsonObject;
-use serde_json::Value;
+use serde_json::{Value, json};
 use thiserror::Error;
+
+/// An argument as a client is told of it: its name and its schema.
+pub(crate) type Argument = (&'static str, Value);
+
+/// An argument that is a text.
+pub(crate) fn text(name: &'static str, description: &str) -> Argument {
+    (name, json!({"type": "string", "description": description}))
+}
+
+/// An argument that is a whole number, `least` or more.
+pub(crate) fn number(name: &'static str, least: u64, description: &str) -> Argument {
+    (name, json!({"type": "integer", "minimum": least, "description": description}))
+}
+
+/// An argument that is `true` or `false`.
+pub(crate) fn flag(name: &'static str, description: &str) -> Argument {
+    (name, json!({"type": "boolean", "description": description}))
+}
+
+/// An argument that is one of several words.
+pub(crate) fn one_of<T>(name: &'static str, choices: &[(&'static str, T)]) -> Argument {
+    let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+    (name, json!({"type": "string", "enum": words}))
+}
+
+/// The same with a description.
+pub(crate) fn described((name, mut schema): Argument, description: &str) -> Argument {
+    schema["description"] = json!(description);
+    (name, schema)
+}
+
+/// Words as a sentence has them: `a, b or c`.
+fn listed(words: &[&str]) -> String {
+    match words {
+        [] => String::new(),
+        [one] => (*one).to_owned(),
+        [first @ .., last] => format!("{} or {last}", first.join(", ")),
+    }
+}
 
 /// The arguments of one call, each taken once.
 #[derive(Debug)]
@@ -28,7 +67,7 @@ pub(crate) enum ArgumentError {
     #[error("{tool}: {name} is {found}, but must be {expected}; call it again with that")]
     WrongType { tool: &'static str, name: &'static str, expected: &'static str, found: String },
     #[error("{tool}: {name} is {}, but must be {expected}; call it again with that", crate::render::sentence(found))]
-    Unfit { tool: &'static str, name: &'static str, expected: &'static str, found: String },
+    Unfit { tool: &'static str, name: &'static str, expected: String, found: String },
 }
 
 impl Arguments {
@@ -96,17 +135,20 @@ impl Arguments {
     }
 
     /// One of several words.
-    pub(crate) fn choice<T: Copy>(
-        &mut self,
-        name: &'static str,
-        expected: &'static str,
-        choices: &[(&str, T)],
-    ) -> Result<Option<T>, ArgumentError> {
+    pub(crate) fn choice<T: Copy>(&mut self, name: &'static str, choices: &[(&str, T)]) -> Result<Option<T>, ArgumentError> {
         let Some(text) = self.text(name)? else { return Ok(None) };
         match choices.iter().find(|(word, _)| *word == text.trim()) {
             Some((_, choice)) => Ok(Some(*choice)),
-            None => Err(self.unfit(name, expected, text)),
+            None => {
+                let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+                Err(self.unfit(name, &listed(&words), text))
+            }
         }
+    }
+
+    /// One of several words, which must be there.
+    pub(crate) fn chosen<T: Copy>(&mut self, name: &'static str, choices: &[(&str, T)]) -> Result<T, ArgumentError> {
+        self.choice(name, choices)?.ok_or_else(|| self.missing(name))
     }
 
     /// A text in some notation, such as an id.
@@ -151,8 +193,8 @@ impl Arguments {
     }
 
     /// What `name` is does not fit.
-    pub(crate) fn unfit(&self, name: &'static str, expected: &'static str, found: String) -> ArgumentError {
-        ArgumentError::Unfit { tool: self.tool, name, expected, found }
+    pub(crate) fn unfit(&self, name: &'static str, expected: &str, found: String) -> ArgumentError {
+        ArgumentError::Unfit { tool: self.tool, name, expected: expected.to_owned(), found }
     }
 
     fn wrong_type(&self, name: &'static str, expected: &'static str, found: &Value) -> ArgumentError {

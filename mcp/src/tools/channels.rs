@@ -3,10 +3,9 @@
 use peer_proto::channel::{ChannelInfo, ChannelRequest};
 use peer_proto::limits::PAGE_ENTRIES_MAX;
 use peer_proto::request::{HistoryQuery, Reply, Request, Shown};
-use serde_json::{Value, json};
 
-use super::arguments::{ArgumentError, Arguments};
-use super::{Mail, Output, ToolCall, ToolError};
+use super::arguments::{Argument, Arguments, flag, number, one_of, text};
+use super::{Mail, Output, Profile, Tool, ToolCall, ToolError};
 use crate::render::{self, BLOCK_CHARS_MAX, BLOCK_WARNING, Body, EXCERPT_CHARS_MAX, Showing, ago, counted, sentence, word};
 
 /// Channels that one answer lists.
@@ -19,20 +18,15 @@ const MEMBERS_NAMED_MAX: usize = 20;
 const HISTORY_MESSAGES: u64 = 20;
 
 /// What the acts are called.
-const ACTIONS: &str = "list, create, join, leave, invite, history or topic";
-
-/// The arguments that clients are told of.
-pub(super) fn arguments() -> Vec<(&'static str, Value)> {
-    let text = |description: &str| json!({"type": "string", "description": description});
-    vec![
-        ("action", json!({"type": "string", "enum": ["list", "create", "join", "leave", "invite", "history", "topic"]})),
-        ("name", text("#channel or @group")),
-        ("topic", text("with create and topic")),
-        ("private", json!({"type": "boolean", "description": "with create: hidden from all but its members"})),
-        ("peer", text("with invite")),
-        ("limit", json!({"type": "integer", "minimum": 0, "description": "with history and join: messages to show"})),
-    ]
-}
+const ACTIONS: [(&str, Action); 7] = [
+    ("list", Action::List),
+    ("create", Action::Create),
+    ("join", Action::Join),
+    ("leave", Action::Leave),
+    ("invite", Action::Invite),
+    ("history", Action::History),
+    ("topic", Action::Topic),
+];
 
 /// The checked arguments.
 #[derive(Debug)]
@@ -59,18 +53,25 @@ enum Action {
     Topic,
 }
 
-impl Channels {
-    pub(crate) fn parse(given: &mut Arguments) -> Result<Self, ArgumentError> {
-        let actions = [
-            ("list", Action::List),
-            ("create", Action::Create),
-            ("join", Action::Join),
-            ("leave", Action::Leave),
-            ("invite", Action::Invite),
-            ("history", Action::History),
-            ("topic", Action::Topic),
-        ];
-        let Some(action) = given.choice("action", ACTIONS, &actions)? else { return Err(given.missing("action")) };
+impl Tool for Channels {
+    const NAME: &'static str = "channels";
+    const DESCRIPTION: &'static str = "Channels (#name) have members who hear what is sent to them; posts wake nobody. Groups (@name) are labels: join to carry one.";
+    const PROFILE: Profile = Profile::Full;
+    const NEEDED: usize = 1;
+
+    fn arguments() -> Vec<Argument> {
+        vec![
+            one_of("action", &ACTIONS),
+            text("name", "#channel or @group"),
+            text("topic", "with create and topic"),
+            flag("private", "with create: hidden from all but its members"),
+            text("peer", "with invite"),
+            number("limit", 0, "with history and join: messages to show"),
+        ]
+    }
+
+    fn parse(given: &mut Arguments) -> Result<Self, ToolError> {
+        let action = given.chosen("action", &ACTIONS)?;
         let takes: &[&str] = match action {
             Action::List => &[],
             Action::Create => &["name", "topic", "private"],
@@ -99,7 +100,7 @@ impl Channels {
                     Action::Invite => ChannelAct::Ask(ChannelRequest::Invite { name, peer: trimmed(given.needed("peer")?) }),
                     Action::Topic => match given.text_or_empty("topic")? {
                         Some(topic) => ChannelAct::Ask(ChannelRequest::SetTopic { name, topic }),
-                        None => return Err(given.missing("topic")),
+                        None => return Err(given.missing("topic").into()),
                     },
                     Action::History | Action::List => {
                         history = given.number("limit")?.unwrap_or(HISTORY_MESSAGES);
@@ -111,7 +112,7 @@ impl Channels {
         Ok(Self { act, history })
     }
 
-    pub(crate) async fn run(self, call: &ToolCall<'_>) -> Result<Output, ToolError> {
+    async fn run(self, call: &ToolCall<'_>) -> Result<Output, ToolError> {
         let (mut text, name) = match self.act {
             ChannelAct::History(name) => (String::new(), name),
             ChannelAct::Ask(request) => {
@@ -220,21 +221,20 @@ fn line(channel: &ChannelInfo) -> String {
 #[cfg(test)]
 mod tests {
     use peer_proto::ids::Timestamp;
+    use serde_json::{Value, json};
 
+    use super::super::read;
     use super::*;
     use crate::samples::request;
 
     fn parsed(value: Value) -> Result<Channels, String> {
-        let known: Vec<&str> = arguments().into_iter().map(|(name, _)| name).collect();
-        let mut given =
-            Arguments::new("channels", &known, value.as_object().unwrap().clone()).map_err(|error| error.to_string())?;
-        Channels::parse(&mut given).map_err(|error| error.to_string())
+        read::<Channels>(value.as_object().unwrap().clone()).map_err(|error| error.to_string())
     }
 
     #[test]
     fn an_action_takes_its_own_arguments_and_no_others() {
         assert!(parsed(json!({})).unwrap_err().contains("needs the argument action"));
-        assert!(parsed(json!({"action": "drop"})).unwrap_err().contains(ACTIONS));
+        assert!(parsed(json!({"action": "drop"})).unwrap_err().contains("list, create, join, leave, invite, history or topic"));
         assert!(parsed(json!({"action": "join"})).unwrap_err().contains("needs the argument name"));
         assert!(parsed(json!({"action": "topic", "name": "#a"})).unwrap_err().contains("needs the argument topic"));
         let error = parsed(json!({"action": "list", "peer": "x"})).unwrap_err();

@@ -4,9 +4,9 @@ use peer_proto::ids::MessageId;
 use peer_proto::message::Kind;
 use peer_proto::request::{Filter, Reply, Request};
 
-use super::arguments::{ArgumentError, Arguments};
+use super::arguments::{Argument, Arguments, described, flag, number, one_of, text};
 use super::wait::{Ended, Waiting, Wanted, WantedKind, clamped};
-use super::{Mail, Output, ToolCall, ToolError, questions};
+use super::{Mail, Output, Profile, Tool, ToolCall, ToolError, questions};
 use crate::carriers::tool_result;
 use crate::event::Due;
 use crate::render::{self, BLOCK_CHARS_MAX, Body, Showing, counted};
@@ -23,15 +23,35 @@ pub(crate) struct CheckMessages {
     peek: bool,
 }
 
-impl CheckMessages {
-    pub(crate) fn parse(given: &mut Arguments) -> Result<Self, ArgumentError> {
-        const KIND: &str = "all, questions or answers";
-        let kinds = [("all", WantedKind::All), ("questions", WantedKind::Questions), ("answers", WantedKind::Answers)];
+const KINDS: [(&str, WantedKind); 3] =
+    [("all", WantedKind::All), ("questions", WantedKind::Questions), ("answers", WantedKind::Answers)];
+
+impl Tool for CheckMessages {
+    const NAME: &'static str = "check_messages";
+    const DESCRIPTION: &'static str = "Shows messages that wait for you, optionally only some of them; the others stay. With message_id: the whole text of one, in parts.";
+    const PROFILE: Profile = Profile::Core;
+    const NEEDED: usize = 0;
+    const ALWAYS_LOADED: bool = true;
+
+    fn arguments() -> Vec<Argument> {
+        vec![
+            text("from", "only from this name or id"),
+            text("thread", "only this thread"),
+            described(one_of("kind", &KINDS), "questions: open ones, requests; answers: replies"),
+            text("message_id", "read this one"),
+            number("offset", 0, "with message_id: first character"),
+            number("wait_s", 0, "seconds to wait"),
+            number("limit", 1, "most messages"),
+            flag("peek", "look without taking"),
+        ]
+    }
+
+    fn parse(given: &mut Arguments) -> Result<Self, ToolError> {
         let size = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
         let check = Self {
             from: given.text("from")?.map(|from| from.trim().to_owned()),
             thread: given.text("thread")?.map(|thread| thread.trim().to_owned()),
-            kind: given.choice("kind", KIND, &kinds)?.unwrap_or(WantedKind::All),
+            kind: given.choice("kind", &KINDS)?.unwrap_or(WantedKind::All),
             message_id: given.parsed("message_id", "an id such as m-01JDK3V7QX8Z2M4T")?,
             offset: given.number("offset")?.map_or(0, size),
             wait_s: given.number("wait_s")?.unwrap_or(0),
@@ -39,21 +59,23 @@ impl CheckMessages {
             peek: given.flag("peek")?,
         };
         if check.limit == 0 {
-            return Err(given.unfit("limit", "at least 1", "0".into()));
+            return Err(given.unfit("limit", "at least 1", "0".into()).into());
         }
         if check.offset > 0 && check.message_id.is_none() {
-            return Err(given.missing("message_id"));
+            return Err(given.missing("message_id").into());
         }
         Ok(check)
     }
 
-    pub(crate) async fn run(self, call: &ToolCall<'_>) -> Result<Output, ToolError> {
+    async fn run(self, call: &ToolCall<'_>) -> Result<Output, ToolError> {
         match self.message_id {
             Some(message) => self.read(call, message).await,
             None => self.look(call).await,
         }
     }
+}
 
+impl CheckMessages {
     /// One message from an offset, also where it was settled before.
     async fn read(self, call: &ToolCall<'_>, id: MessageId) -> Result<Output, ToolError> {
         let home = &call.session.surroundings.home;

@@ -4,9 +4,9 @@ use peer_proto::ids::PeerId;
 use peer_proto::policy::Policy;
 use peer_proto::request::{PeerInfo, PeersQuery, Reply, Request};
 
-use super::arguments::{ArgumentError, Arguments};
+use super::arguments::{Argument, Arguments, described, one_of, text};
 use super::send_message::reached;
-use super::{Output, ToolCall, ToolError};
+use super::{Output, Profile, Tool, ToolCall, ToolError};
 use crate::directory::spelled;
 use crate::render::{ago, counted, named, place, sentence, word};
 
@@ -28,14 +28,30 @@ enum Scope {
     Repo,
 }
 
-impl ListPeers {
-    pub(crate) fn parse(given: &mut Arguments) -> Result<Self, ArgumentError> {
-        let scopes = [("machine", Scope::Machine), ("directory", Scope::Directory), ("repo", Scope::Repo)];
-        let scope = given.choice("scope", "machine, directory or repo", &scopes)?.unwrap_or(Scope::Machine);
+const SCOPES: [(&str, Scope); 3] = [("machine", Scope::Machine), ("directory", Scope::Directory), ("repo", Scope::Repo)];
+
+impl Tool for ListPeers {
+    const NAME: &'static str = "list_peers";
+    const DESCRIPTION: &'static str =
+        "Lists the agents on this machine: name, what each is doing, whether it is online and how it can be reached.";
+    const PROFILE: Profile = Profile::Core;
+    const NEEDED: usize = 0;
+
+    fn arguments() -> Vec<Argument> {
+        vec![
+            described(one_of("scope", &SCOPES), "default machine"),
+            text("query", "only where this stands in name, summary, task, client or directory"),
+            text("state", "only of this state, such as idle"),
+            text("client", "only of this client, such as codex"),
+        ]
+    }
+
+    fn parse(given: &mut Arguments) -> Result<Self, ToolError> {
+        let scope = given.choice("scope", &SCOPES)?.unwrap_or(Scope::Machine);
         Ok(Self { scope, query: given.text("query")?, state: given.text("state")?, client: given.text("client")? })
     }
 
-    pub(crate) async fn run(self, call: &ToolCall<'_>) -> Result<Output, ToolError> {
+    async fn run(self, call: &ToolCall<'_>) -> Result<Output, ToolError> {
         let session = call.session;
         // Where we are in git is known once the session has begun.
         session.ready().await?;
@@ -72,7 +88,9 @@ impl ListPeers {
         found.sort_by_key(|peer| (Some(peer.id) != own, !peer.online, peer.id));
         Ok(Output::text(self.describe(&found, own, &session.surroundings.home)))
     }
+}
 
+impl ListPeers {
     fn describe(&self, peers: &[PeerInfo], own: Option<PeerId>, home: &str) -> String {
         let scope = match self.scope {
             Scope::Machine => "on this machine",
@@ -108,7 +126,7 @@ fn line(peer: &PeerInfo, is_own: bool, home: &str) -> String {
         parts.push("you".to_owned());
     }
     match (peer.id == PeerId::HUMAN, peer.online) {
-        (true, _) => parts.push("the user, reads with peerctl".to_owned()),
+        (true, _) => parts.push("the user".to_owned()),
         (false, true) => parts.push("online".to_owned()),
         (false, false) => parts.push(format!("offline, seen {}", ago(peer.last_seen))),
     }

@@ -5,10 +5,9 @@ use peer_proto::note::{NoteDraft, NoteInfo, NoteRequest};
 use peer_proto::refusal::ErrorCode;
 use peer_proto::request::{Reply, Request};
 use peer_proto::search::{Hit, HitKind, SearchQuery};
-use serde_json::{Value, json};
 
-use super::arguments::{ArgumentError, Arguments};
-use super::{Mail, Output, ToolCall, ToolError, search};
+use super::arguments::{Argument, Arguments, number, one_of, text};
+use super::{Mail, Output, Profile, Tool, ToolCall, ToolError, search};
 use crate::render::{BLOCK_CHARS_MAX, BLOCK_WARNING, Body, ago, counted, rfc3339, word};
 use crate::session::CallError;
 
@@ -16,24 +15,37 @@ use crate::session::CallError;
 const HITS_MAX: u32 = 20;
 
 /// What the acts are called.
-const ACTIONS: &str = "get, set, append, list, search or delete";
+const ACTIONS: [(&str, Action); 6] = [
+    ("get", Action::Get),
+    ("set", Action::Set),
+    ("append", Action::Append),
+    ("list", Action::List),
+    ("search", Action::Search),
+    ("delete", Action::Delete),
+];
 
-/// The arguments that clients are told of.
-pub(super) fn arguments() -> Vec<(&'static str, Value)> {
-    let text = |description: &str| json!({"type": "string", "description": description});
-    let whole = |description: &str| json!({"type": "integer", "minimum": 0, "description": description});
-    vec![
-        ("action", json!({"type": "string", "enum": ["get", "set", "append", "list", "search", "delete"]})),
-        ("key", text("such as db/url")),
-        ("value", text("set: replaces it; append: one more line")),
-        ("tags", text("set: separated by commas")),
-        ("ttl_s", whole("set: forgotten after these seconds")),
-        ("if_version", whole("set, delete: only if it still has this version; 0: only if there is none")),
-        ("prefix", text("list: only keys that begin so")),
-        ("tag", text("list: only notes with it")),
-        ("query", text("search: words")),
-        ("offset", whole("get: first character")),
-    ]
+#[derive(Clone, Copy, Debug)]
+enum Action {
+    Get,
+    Set,
+    Append,
+    List,
+    Search,
+    Delete,
+}
+
+impl Action {
+    /// The arguments that it has a use for.
+    fn takes(self) -> &'static [&'static str] {
+        match self {
+            Self::Get => &["key", "offset"],
+            Self::Set => &["key", "value", "tags", "ttl_s", "if_version"],
+            Self::Append => &["key", "value"],
+            Self::List => &["prefix", "tag"],
+            Self::Search => &["query"],
+            Self::Delete => &["key", "if_version"],
+        }
+    }
 }
 
 /// The checked arguments.
@@ -45,42 +57,54 @@ pub(crate) enum Memory {
     Search(String),
 }
 
-impl Memory {
-    pub(crate) fn parse(given: &mut Arguments) -> Result<Self, ArgumentError> {
-        let actions = ["get", "set", "append", "list", "search", "delete"].map(|action| (action, action));
-        let Some(action) = given.choice("action", ACTIONS, &actions)? else { return Err(given.missing("action")) };
-        given.only(match action {
-            "get" => &["key", "offset"],
-            "set" => &["key", "value", "tags", "ttl_s", "if_version"],
-            "append" => &["key", "value"],
-            "list" => &["prefix", "tag"],
-            "search" => &["query"],
-            _ => &["key", "if_version"],
-        })?;
+impl Tool for Memory {
+    const NAME: &'static str = "memory";
+    const DESCRIPTION: &'static str = "Notes that all agents share, under keys; they survive restarts.";
+    const PROFILE: Profile = Profile::Full;
+    const NEEDED: usize = 1;
+
+    fn arguments() -> Vec<Argument> {
+        vec![
+            one_of("action", &ACTIONS),
+            text("key", "such as db/url"),
+            text("value", "set: replaces it; append: one more line"),
+            text("tags", "set: separated by commas"),
+            number("ttl_s", 0, "set: forgotten after these seconds"),
+            number("if_version", 0, "set, delete: only if it still has this version; 0: only if there is none"),
+            text("prefix", "list: only keys that begin so"),
+            text("tag", "list: only notes with it"),
+            text("query", "search: words"),
+            number("offset", 0, "get: first character"),
+        ]
+    }
+
+    fn parse(given: &mut Arguments) -> Result<Self, ToolError> {
+        let action = given.chosen("action", &ACTIONS)?;
+        given.only(action.takes())?;
         let key = |given: &mut Arguments| given.needed("key").map(|key| key.trim().to_owned());
         Ok(match action {
-            "get" => {
+            Action::Get => {
                 let offset = given.number("offset")?.map_or(0, |offset| usize::try_from(offset).unwrap_or(usize::MAX));
                 Self::Get { key: key(given)?, offset }
             }
-            "set" => Self::Write(NoteRequest::Set(NoteDraft {
+            Action::Set => Self::Write(NoteRequest::Set(NoteDraft {
                 key: key(given)?,
                 value: given.needed("value")?,
                 tags: given.list("tags")?,
                 ttl_ms: given.number("ttl_s")?.map(|ttl_s| ttl_s.saturating_mul(1_000)),
                 if_version: given.number("if_version")?,
             })),
-            "append" => Self::Write(NoteRequest::Append { key: key(given)?, text: given.needed("value")? }),
-            "list" => Self::List {
+            Action::Append => Self::Write(NoteRequest::Append { key: key(given)?, text: given.needed("value")? }),
+            Action::List => Self::List {
                 prefix: given.text("prefix")?.map(|prefix| prefix.trim().to_owned()).unwrap_or_default(),
                 tag: given.text("tag")?.map(|tag| tag.trim().to_owned()),
             },
-            "search" => Self::Search(given.needed("query")?),
-            _ => Self::Write(NoteRequest::Delete { key: key(given)?, if_version: given.number("if_version")? }),
+            Action::Search => Self::Search(given.needed("query")?),
+            Action::Delete => Self::Write(NoteRequest::Delete { key: key(given)?, if_version: given.number("if_version")? }),
         })
     }
 
-    pub(crate) async fn run(self, call: &ToolCall<'_>) -> Result<Output, ToolError> {
+    async fn run(self, call: &ToolCall<'_>) -> Result<Output, ToolError> {
         let (text, failed) = match self {
             Self::Get { key, offset } => (shown(&read(call, key).await?, offset), false),
             Self::Write(request) => write(call, request).await?,
@@ -218,14 +242,13 @@ fn found(hits: &[Hit], total: u64) -> String {
 #[cfg(test)]
 mod tests {
     use peer_proto::ids::Timestamp;
+    use serde_json::{Value, json};
 
+    use super::super::read;
     use super::*;
 
     fn parsed(value: Value) -> Result<Memory, String> {
-        let known: Vec<&str> = arguments().into_iter().map(|(name, _)| name).collect();
-        let mut given =
-            Arguments::new("memory", &known, value.as_object().unwrap().clone()).map_err(|error| error.to_string())?;
-        Memory::parse(&mut given).map_err(|error| error.to_string())
+        read::<Memory>(value.as_object().unwrap().clone()).map_err(|error| error.to_string())
     }
 
     fn note(value: &str) -> NoteInfo {

@@ -7,11 +7,10 @@ use std::time::Duration;
 use peer_proto::refusal::{ErrorCode, Refusal};
 use peer_proto::request::{Reply, Request};
 use peer_proto::search::{Hit, HitKind, SearchQuery};
-use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::arguments::{ArgumentError, Arguments};
-use super::{Mail, Output, ToolCall, ToolError};
+use super::arguments::{Argument, Arguments, flag, number, one_of, text};
+use super::{Mail, Output, Profile, Tool, ToolCall, ToolError};
 use crate::render::{BLOCK_CHARS_MAX, BLOCK_WARNING, QUOTE, ago, counted, word};
 use crate::session::CallError;
 
@@ -25,37 +24,45 @@ const PATIENCE_MS: u64 = 5_000;
 /// Recipients that a line names.
 const RECIPIENTS_NAMED_MAX: usize = 5;
 
-/// The arguments that clients are told of.
-pub(super) fn arguments() -> Vec<(&'static str, Value)> {
-    let text = |description: &str| json!({"type": "string", "description": description});
-    vec![
-        ("query", text("all of these words; \"a phrase\", begin*")),
-        ("kind", json!({"type": "string", "enum": HitKind::ALL.map(HitKind::as_str)})),
-        ("from", text("only what concerns this name or id")),
-        ("channel", text("only in this #channel")),
-        ("thread", text("only this thread")),
-        ("newest", json!({"type": "boolean", "description": "newest first, not best first"})),
-        ("limit", json!({"type": "integer", "minimum": 1, "description": "default 10"})),
-    ]
-}
-
 /// The checked arguments.
 #[derive(Debug)]
 pub(crate) struct Search {
     query: SearchQuery,
 }
 
-impl Search {
-    pub(crate) fn parse(given: &mut Arguments) -> Result<Self, ArgumentError> {
+/// What can be searched for.
+fn kinds() -> [(&'static str, HitKind); 5] {
+    HitKind::ALL.map(|kind| (kind.as_str(), kind))
+}
+
+impl Tool for Search {
+    const NAME: &'static str = "search";
+    const DESCRIPTION: &'static str =
+        "Finds messages you sent or were sent, your channels' posts, notes and tasks by their words.";
+    const PROFILE: Profile = Profile::Full;
+    const NEEDED: usize = 1;
+
+    fn arguments() -> Vec<Argument> {
+        vec![
+            text("query", "all of these words; \"a phrase\", begin*"),
+            one_of("kind", &kinds()),
+            text("from", "only what concerns this name or id"),
+            text("channel", "only in this #channel"),
+            text("thread", "only this thread"),
+            flag("newest", "newest first, not best first"),
+            number("limit", 1, "default 10"),
+        ]
+    }
+
+    fn parse(given: &mut Arguments) -> Result<Self, ToolError> {
         let trimmed = |text: Option<String>| text.map(|text| text.trim().to_owned());
-        let kinds = HitKind::ALL.map(|kind| (kind.as_str(), kind));
         let limit = given.number("limit")?.unwrap_or(HITS);
         if limit == 0 {
-            return Err(given.unfit("limit", "at least 1", "0".into()));
+            return Err(given.unfit("limit", "at least 1", "0".into()).into());
         }
         let query = SearchQuery {
             text: given.needed("query")?,
-            kinds: given.choice("kind", "message, question, answer, note or task", &kinds)?.into_iter().collect(),
+            kinds: given.choice("kind", &kinds())?.into_iter().collect(),
             peer: trimmed(given.text("from")?),
             channel: trimmed(given.text("channel")?),
             thread: trimmed(given.text("thread")?),
@@ -67,7 +74,7 @@ impl Search {
         Ok(Self { query })
     }
 
-    pub(crate) async fn run(self, call: &ToolCall<'_>) -> Result<Output, ToolError> {
+    async fn run(self, call: &ToolCall<'_>) -> Result<Output, ToolError> {
         let newest = self.query.newest;
         let found = look_for(call, self.query).await?;
         let text = described(&found, newest);
@@ -149,7 +156,9 @@ fn line(hit: &Hit) -> String {
 #[cfg(test)]
 mod tests {
     use peer_proto::ids::Timestamp;
+    use serde_json::{Value, json};
 
+    use super::super::read;
     use super::*;
 
     fn hit(kind: HitKind, id: &str, snippet: &str) -> Hit {
@@ -185,11 +194,7 @@ mod tests {
 
     #[test]
     fn arguments_are_read_strictly() {
-        let parse = |value: Value| {
-            let known: Vec<&str> = arguments().into_iter().map(|(name, _)| name).collect();
-            Arguments::new("search", &known, value.as_object().cloned().unwrap_or_default())
-                .and_then(|mut given| Search::parse(&mut given))
-        };
+        let parse = |value: Value| read::<Search>(value.as_object().cloned().unwrap_or_default());
         let query =
             parse(json!({"query": "a b*", "kind": "note", "from": " luna ", "newest": true, "limit": 500})).unwrap().query;
         assert_eq!(

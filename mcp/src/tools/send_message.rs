@@ -9,9 +9,9 @@ use peer_proto::message::{Intent, Stage};
 use peer_proto::reach::Reach;
 use peer_proto::request::{CarrierProof, Filter, Reply, Request, Send, Sent, SentDelivery};
 
-use super::arguments::{ArgumentError, Arguments};
+use super::arguments::{Argument, Arguments, described, number, one_of, text};
 use super::wait::{Ended, Waiting, Wanted, WantedKind, clamped};
-use super::{Mail, Output, ToolCall, ToolError};
+use super::{Mail, Output, Profile, Tool, ToolCall, ToolError};
 use crate::render::{BLOCK_CHARS_MAX, ago, word};
 
 /// The checked arguments.
@@ -20,20 +20,42 @@ pub(crate) struct SendMessage {
     wait_s: u64,
 }
 
-impl SendMessage {
-    pub(crate) fn parse(given: &mut Arguments) -> Result<Self, ArgumentError> {
-        let intents = [("request", Intent::Request), ("inform", Intent::Inform)];
+const INTENTS: [(&str, Intent); 2] = [("request", Intent::Request), ("inform", Intent::Inform)];
+
+impl Tool for SendMessage {
+    const NAME: &'static str = "send_message";
+    const DESCRIPTION: &'static str = "Sends a message to other agents or to the user (human). It is stored before this returns, and waits for those who are offline. Answer a message with reply_to.";
+    const PROFILE: Profile = Profile::Core;
+    const NEEDED: usize = 2;
+    const ALWAYS_LOADED: bool = true;
+    const ALSO_TAKEN: &'static [&'static str] = &["to_id"];
+
+    fn arguments() -> Vec<Argument> {
+        vec![
+            text("to", "name or id, human, #channel, @group, or several separated by commas"),
+            text("message", "at most 60 KiB"),
+            described(one_of("intent", &INTENTS), "request (default) may wake its reader; a reply defaults to inform"),
+            text("reply_to", "id of the message you answer"),
+            text("thread", "default: that of reply_to, or a new one"),
+            number("ttl_s", 0, "expires if not seen within these seconds"),
+            number("wait_s", 0, "seconds to wait for the reply"),
+            text("sources", "what your claims rest on, separated by commas"),
+            text("idempotency_key", "repeating it does not send again"),
+        ]
+    }
+
+    fn parse(given: &mut Arguments) -> Result<Self, ToolError> {
         let mut to = given.list("to")?;
         to.extend(given.list("to_id")?);
         let reply_to = given.parsed("reply_to", "an id such as m-01JDK3V7QX8Z2M4T")?;
         if to.is_empty() && reply_to.is_none() {
-            return Err(given.missing("to"));
+            return Err(given.missing("to").into());
         }
         let trimmed = |text: String| text.trim().to_owned();
         let send = Send {
             to,
             text: given.needed("message")?,
-            intent: given.choice("intent", "request or inform", &intents)?,
+            intent: given.choice("intent", &INTENTS)?,
             reply_to,
             thread: given.text("thread")?.map(trimmed),
             ttl_ms: given.number("ttl_s")?.map(|seconds| seconds.saturating_mul(1_000)),
@@ -43,7 +65,7 @@ impl SendMessage {
         Ok(Self { send, wait_s: given.number("wait_s")?.unwrap_or(0) })
     }
 
-    pub(crate) async fn run(self, call: &ToolCall<'_>) -> Result<Output, ToolError> {
+    async fn run(self, call: &ToolCall<'_>) -> Result<Output, ToolError> {
         let Self { send, wait_s } = self;
         let reply_to = send.reply_to;
         let wants_reply = send.intent.map_or(reply_to.is_none(), |intent| intent == Intent::Request);
@@ -59,11 +81,10 @@ impl SendMessage {
         if output.failed {
             return Ok(output);
         }
-        // Whoever waits for what waits for the user waits in vain.
         if sent.deliveries.is_empty() {
             output.text.push_str("Nobody else is a member: it stands in the channel's history.\n");
         } else if !sent.deliveries.iter().any(is_on_its_way) {
-            output.text.push_str("Tell your user: `peerctl inbox --held` shows it, `peerctl release` lets it go.\n");
+            output.text.push_str("Do not wait for a reply: tell your user that it waits until they release it.\n");
         } else if wait_s > 0 {
             wait_for_reply(call, sent.message, wait_s, &mut output).await?;
         } else if wants_reply {
@@ -124,7 +145,7 @@ pub(super) fn deliveries(sent: &Sent) -> String {
         let state = match (refusal, stage) {
             (Some(refusal), _) => format!("refused, nothing was stored for it: {refusal}"),
             (None, Some(Stage::Stored | Stage::Leased | Stage::Offered)) if delivery.peer == PeerId::HUMAN => {
-                "stored, the user finds it with `peerctl inbox me`".to_owned()
+                "stored, the user finds it in their inbox".to_owned()
             }
             (None, Some(stage @ (Stage::Stored | Stage::Leased | Stage::Offered))) if *online => {
                 format!("{}, online, {}", stage.as_str(), reached(carriers, *activity))

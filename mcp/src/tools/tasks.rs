@@ -4,77 +4,107 @@
 use peer_proto::ids::TaskId;
 use peer_proto::request::{Reply, Request};
 use peer_proto::task::{TaskAct, TaskDraft, TaskInfo, TaskRequest, TaskState, TasksQuery};
-use serde_json::{Value, json};
 
-use super::arguments::{ArgumentError, Arguments};
+use super::arguments::{Argument, ArgumentError, Arguments, one_of, text};
 use super::send_message::fresh_key;
-use super::{Mail, Output, ToolCall, ToolError};
+use super::{Mail, Output, Profile, Tool, ToolCall, ToolError};
 use crate::render::{BLOCK_CHARS_MAX, BLOCK_WARNING, Body, ago, counted, sentence, word};
 
 /// Characters of a list of tasks.
 const LIST_CHARS_MAX: usize = BLOCK_CHARS_MAX;
 
 /// What the acts are called.
-const ACTIONS: &str = "create, list, show, assign, claim, unclaim, start, block, complete, fail, cancel or reopen";
+const ACTIONS: [(&str, Action); 12] = [
+    ("create", Action::Create),
+    ("list", Action::List),
+    ("show", Action::Show),
+    ("assign", Action::Assign),
+    ("claim", Action::Claim),
+    ("unclaim", Action::Unclaim),
+    ("start", Action::Start),
+    ("block", Action::Block),
+    ("complete", Action::Complete),
+    ("fail", Action::Fail),
+    ("cancel", Action::Cancel),
+    ("reopen", Action::Reopen),
+];
 
-/// Which states can be asked for.
-const STATES: &str = "open, claimed, started, blocked, completed, failed, cancelled or all";
+#[derive(Clone, Copy, Debug)]
+enum Action {
+    Create,
+    List,
+    Show,
+    Assign,
+    Claim,
+    Unclaim,
+    Start,
+    Block,
+    Complete,
+    Fail,
+    Cancel,
+    Reopen,
+}
 
-/// The arguments that clients are told of.
-pub(super) fn arguments() -> Vec<(&'static str, Value)> {
-    let text = |description: &str| json!({"type": "string", "description": description});
-    let actions: Vec<&str> = ACTIONS.split([',', ' ']).filter(|word| !matches!(*word, "" | "or")).collect();
-    vec![
-        ("action", json!({"type": "string", "enum": actions})),
-        ("task", text("T-…; for all but create and list")),
-        ("title", text("create: what is to be done, one line")),
-        ("description", text("create")),
-        ("needs", text("create: tasks to complete before, T-1,T-2")),
-        ("assignee", text("create, assign, list: a name or id")),
-        ("result", text("complete, block, fail, cancel: what came of it, or why")),
-        ("state", text("list: such as open; all: also ended ones")),
-        ("query", text("list: stands in title or description")),
-    ]
+impl Action {
+    /// The arguments that it has a use for.
+    fn takes(self) -> &'static [&'static str] {
+        match self {
+            Self::Create => &["title", "description", "needs", "assignee"],
+            Self::List => &["state", "assignee", "query"],
+            Self::Assign => &["task", "assignee"],
+            Self::Block | Self::Complete | Self::Fail | Self::Cancel => &["task", "result"],
+            Self::Show | Self::Claim | Self::Unclaim | Self::Start | Self::Reopen => &["task"],
+        }
+    }
 }
 
 /// The checked arguments.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Tasks(TaskRequest);
 
-impl Tasks {
-    pub(crate) fn parse(given: &mut Arguments) -> Result<Self, ArgumentError> {
-        let actions: Vec<(&str, &str)> =
-            ACTIONS.split([',', ' ']).filter(|word| !matches!(*word, "" | "or")).map(|word| (word, word)).collect();
-        let Some(action) = given.choice("action", ACTIONS, &actions)? else { return Err(given.missing("action")) };
-        given.only(match action {
-            "create" => &["title", "description", "needs", "assignee"],
-            "list" => &["state", "assignee", "query"],
-            "assign" => &["task", "assignee"],
-            "block" | "complete" | "fail" | "cancel" => &["task", "result"],
-            _ => &["task"],
-        })?;
-        match action {
-            "create" => return create(given),
-            "list" => return list(given),
-            _ => {}
-        }
-        let task = given.parsed::<TaskId>("task", "the id of a task, such as T-12")?.ok_or_else(|| given.missing("task"))?;
-        let act = match action {
-            "show" => return Ok(Self(TaskRequest::Show(task))),
-            "assign" => TaskAct::Assign(given.needed("assignee")?),
-            "claim" => TaskAct::Claim,
-            "unclaim" => TaskAct::Unclaim,
-            "start" => TaskAct::Start,
-            "block" => TaskAct::Block(given.needed("result")?),
-            "fail" => TaskAct::Fail(given.needed("result")?),
-            "complete" => TaskAct::Complete(given.text("result")?.unwrap_or_default()),
-            "cancel" => TaskAct::Cancel(given.text("result")?.unwrap_or_default()),
-            _ => TaskAct::Reopen,
-        };
-        Ok(Self(TaskRequest::Change { task, act }))
+impl Tool for Tasks {
+    const NAME: &'static str = "tasks";
+    const DESCRIPTION: &'static str = "Tasks that the agents share. One of many wins a claim; creator and assignee hear of changes, and whoever waits for a task when it ends. A claim ends with its session.";
+    const PROFILE: Profile = Profile::Full;
+    const NEEDED: usize = 1;
+
+    fn arguments() -> Vec<Argument> {
+        vec![
+            one_of("action", &ACTIONS),
+            text("task", "T-…; for all but create and list"),
+            text("title", "create: what is to be done, one line"),
+            text("description", "create"),
+            text("needs", "create: tasks to complete before, T-1,T-2"),
+            text("assignee", "create, assign, list: a name or id"),
+            text("result", "complete, block, fail, cancel: what came of it, or why"),
+            text("state", "list: such as open; all: also ended ones"),
+            text("query", "list: stands in title or description"),
+        ]
     }
 
-    pub(crate) async fn run(self, call: &ToolCall<'_>) -> Result<Output, ToolError> {
+    fn parse(given: &mut Arguments) -> Result<Self, ToolError> {
+        let action = given.chosen("action", &ACTIONS)?;
+        given.only(action.takes())?;
+        // The id comes first, so that a call without it is told of it first; `create` and `list` have none.
+        let task = task(given);
+        let change = |task, act| Ok(Self(TaskRequest::Change { task, act }));
+        match action {
+            Action::Create => Ok(create(given)?),
+            Action::List => Ok(list(given)?),
+            Action::Show => Ok(Self(TaskRequest::Show(task?))),
+            Action::Assign => change(task?, TaskAct::Assign(given.needed("assignee")?)),
+            Action::Claim => change(task?, TaskAct::Claim),
+            Action::Unclaim => change(task?, TaskAct::Unclaim),
+            Action::Start => change(task?, TaskAct::Start),
+            Action::Block => change(task?, TaskAct::Block(given.needed("result")?)),
+            Action::Complete => change(task?, TaskAct::Complete(given.text("result")?.unwrap_or_default())),
+            Action::Fail => change(task?, TaskAct::Fail(given.needed("result")?)),
+            Action::Cancel => change(task?, TaskAct::Cancel(given.text("result")?.unwrap_or_default())),
+            Action::Reopen => change(task?, TaskAct::Reopen),
+        }
+    }
+
+    async fn run(self, call: &ToolCall<'_>) -> Result<Output, ToolError> {
         let lists = matches!(self.0, TaskRequest::List(_));
         // Whoever takes a task up wants to know all about it.
         let whole = matches!(self.0, TaskRequest::Show(_) | TaskRequest::Change { act: TaskAct::Claim | TaskAct::Start, .. });
@@ -90,6 +120,10 @@ impl Tasks {
         let budget = BLOCK_CHARS_MAX.saturating_sub(text.chars().count());
         Ok(Output { text, mail: Mail::Due { also: None, budget }, ..Output::default() })
     }
+}
+
+fn task(given: &mut Arguments) -> Result<TaskId, ArgumentError> {
+    given.parsed("task", "the id of a task, such as T-12")?.ok_or_else(|| given.missing("task"))
 }
 
 fn create(given: &mut Arguments) -> Result<Tasks, ArgumentError> {
@@ -111,7 +145,7 @@ fn list(given: &mut Arguments) -> Result<Tasks, ArgumentError> {
     let mut choices: Vec<(&str, Option<TaskState>)> =
         TaskState::ALL.into_iter().map(|state| (state.as_str(), Some(state))).collect();
     choices.push(("all", None));
-    let state = given.choice("state", STATES, &choices)?;
+    let state = given.choice("state", &choices)?;
     Ok(Tasks(TaskRequest::List(TasksQuery {
         state: state.flatten(),
         all: state == Some(None),
@@ -194,13 +228,13 @@ fn shown(task: &TaskInfo) -> String {
 #[cfg(test)]
 mod tests {
     use peer_proto::ids::Timestamp;
+    use serde_json::{Value, json};
 
+    use super::super::read;
     use super::*;
 
     fn parsed(value: Value) -> Result<TaskRequest, String> {
-        let known: Vec<&str> = arguments().into_iter().map(|(name, _)| name).collect();
-        let mut given = Arguments::new("tasks", &known, value.as_object().unwrap().clone()).map_err(|error| error.to_string())?;
-        Tasks::parse(&mut given).map(|tasks| tasks.0).map_err(|error| error.to_string())
+        read::<Tasks>(value.as_object().unwrap().clone()).map(|tasks| tasks.0).map_err(|error| error.to_string())
     }
 
     #[test]
