@@ -1,15 +1,17 @@
 //! The adapter's core: one value, changed by one function.
 //!
-//! How it is called: [`Adapter::handle`] with each [`Event`] as it happens, and then each [`Action`] it returns, in order and
-//! before the next event; at the time that [`Adapter::next_timeout`] names, with [`Event::Tick`]. What is asked for by an
-//! action comes back as an event later. Everything else here only reads.
+//! The adapter calls [`Adapter::handle`] with each [`Event`] as it happens. It performs each
+//! [`Action`] that the call returns, in order and before the next event.
+//! At the time that [`Adapter::next_timeout`] names, it calls `handle` with [`Event::Tick`]. The
+//! result of an action comes back as a later event. All other functions only read.
 //!
-//! Knows whether there is a connection, who this session is, and which room decides what. Does not know how anything is done.
-//! The invariants:
+//! Knows whether there is a connection, who this session is, and which module takes which decision.
+//! Does not know how an action is performed. The invariants:
 //!
 //! - The broker is told of an offer before the action that lets its bytes leave.
-//! - Nothing is told to the broker without a connection; what it missed is told when it pushes the message again.
-//! - One push is under way at a time.
+//! - Without a connection, the core sends nothing to the broker. The broker learns the rest when it
+//!   pushes the message again.
+//! - At most one push is under way.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -28,31 +30,31 @@ use crate::render;
 use crate::under_way::Pushing;
 use crate::ways::Carriers;
 
-/// What does not change while the adapter lives.
+/// The settings that do not change while the adapter runs.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
-    /// The reader's home directory, which paths are shortened by; may be empty.
+    /// The home directory by which paths are shortened; may be empty.
     pub home: String,
-    /// The client's own name of its session, as the environment has it (`CLAUDE_CODE_SESSION_ID`).
+    /// The client's own name of its session, from the environment (`CLAUDE_CODE_SESSION_ID`).
     pub claude_session: Option<String>,
     /// Carriers that the person switched off.
     pub carriers_off: Vec<Carrier>,
-    /// How often a session that rests may be woken in an hour.
+    /// How often an idle session may be woken in an hour.
     pub wakeups_per_hour: u32,
-    /// A session that rests and that nobody has open may be woken too.
+    /// Whether an idle session may also be woken while nobody has it open.
     pub wake_unattended: bool,
 }
 
-/// Who we are at the broker.
+/// Which peer this session is at the broker.
 #[derive(Clone, Debug)]
 pub struct Identity {
-    /// The peer.
+    /// The peer's id.
     pub peer: PeerId,
-    /// Its name.
+    /// The peer's name.
     pub name: String,
-    /// Mail comes to this adapter, and not to another one of this client.
+    /// Whether this adapter takes the peer's mail, rather than another adapter of the same client.
     pub takes_mail: bool,
-    /// What resumes this session on a new connection.
+    /// The credentials that resume this session on a new connection.
     pub resume: Resume,
 }
 
@@ -65,35 +67,35 @@ pub struct Adapter {
     pub(crate) calls: Calls,
     pub(crate) carriers: Carriers,
     pub(crate) pushing: Pushing,
-    /// There is a connection, and this adapter is a session on it.
+    /// Whether there is a connection on which this adapter is a session.
     pub(crate) is_connected: bool,
-    /// The client is gone.
+    /// Whether the client has ended.
     pub(crate) is_closing: bool,
     pub(crate) identity: Option<Identity>,
-    /// Who we were last, also where the broker does not know our token any more.
+    /// The last known peer of this session, also if the broker no longer knows its token.
     pub(crate) was: Option<PeerId>,
     pub(crate) seat: Option<Seat>,
-    /// The conversation that mail rides on: the first that called a tool.
+    /// The conversation that gets the mail: the first one that called a tool.
     pub(crate) main_conversation: Option<String>,
-    /// The conversation that the seat which is asked for belongs to.
+    /// The conversation whose seat was requested.
     pub(crate) speaking: Option<String>,
-    /// Tool calls that wait for a message: what comes meanwhile is theirs to show.
+    /// Tool calls that wait for a message: they show the messages that arrive meanwhile.
     pub(crate) waits: usize,
-    /// Where the client's own record of the session is.
+    /// The path of the client's record of the session.
     pub(crate) record: Option<PathBuf>,
-    /// Evidence that the broker has not confirmed yet.
+    /// Evidence that the broker has not confirmed yet, by ticket.
     pub(crate) asked: BTreeMap<u64, Vec<MessageId>>,
     tickets: u64,
-    /// What the broker was told last, on the present connection.
+    /// The last report to the broker on the current connection.
     reported: Option<Report>,
-    /// What the present event leads to.
+    /// The actions that the current event leads to.
     pub(crate) actions: Vec<Action>,
-    /// What of it is for whoever told the event: it comes last, when the broker has been told.
+    /// The actions for the caller of `handle`. They come last, after the requests to the broker.
     pub(crate) replies: Vec<Action>,
 }
 
 impl Adapter {
-    /// The adapter of a client that has not introduced itself.
+    /// Returns the adapter of a client that has not introduced itself.
     pub fn new(settings: Settings) -> Self {
         let carriers = Carriers {
             client: ClientKind::Other,
@@ -125,7 +127,8 @@ impl Adapter {
         }
     }
 
-    /// Takes note of what happened at `now`, in milliseconds since any fixed moment; returns what is to be done.
+    /// Applies an event that happened at `now`, in milliseconds since any fixed moment. Returns the
+    /// actions to perform.
     pub fn handle(&mut self, now: u64, event: Event) -> Vec<Action> {
         match event {
             Event::Introduced(client) => self.carriers.client = client,
@@ -168,7 +171,7 @@ impl Adapter {
             Event::RegistrySays(Activity::Idle) => self.set_activity(Activity::Idle),
             Event::HostSays(Some(activity)) => {
                 self.set_activity(activity);
-                // A hook may have told before, when nothing could be pushed yet.
+                // A hook may have reported this before, when nothing could be pushed yet.
                 self.look();
             }
             Event::HostSays(None) => self.host_is_silent(),
@@ -199,13 +202,13 @@ impl Adapter {
         self.inbox.begin_session();
         (self.reported, self.is_connected) = (None, true);
         self.registered(registered, true);
-        // The broker knows nothing of this session's ways yet.
+        // The broker does not know this session's carriers yet.
         self.look();
     }
 
     fn lose(&mut self) {
         self.is_connected = false;
-        // Nobody knows what became of them: the broker pushes the messages again, or has them settled.
+        // Their outcome is unknown: the broker pushes these messages again, or they are settled.
         self.asked.clear();
     }
 
@@ -253,19 +256,21 @@ impl Adapter {
                 self.facts.inbox_socket_in_bypass = inbox_socket_in_bypass;
                 self.look();
             }
-            // The hands run hooks; adapters do not watch; a goodbye comes before the loss.
+            // The adapter itself handles hooks and goodbyes, and it never watches; a goodbye comes
+            // before the loss.
             Push::Hook { .. } | Push::Event { .. } | Push::Goodbye(_) => {}
         }
     }
 
-    /// The broker is told, where there is one.
+    /// Sends the broker a request that needs no answer, if there is a connection.
     pub(crate) fn tell(&mut self, request: Request) {
         if self.is_connected {
             self.actions.push(Action::Tell(request));
         }
     }
 
-    /// The broker is told of evidence for these, and says when that is durable.
+    /// Sends the broker evidence for these messages. The broker answers when the evidence is
+    /// durable.
     pub(crate) fn ask(&mut self, messages: Vec<MessageId>, request: Request) {
         if self.is_connected {
             self.tickets += 1;
@@ -274,7 +279,8 @@ impl Adapter {
         }
     }
 
-    /// Tells the broker what it does not know yet of this session. Nothing rests on it: a refusal changes nothing.
+    /// Reports changes of this session to the broker. Nothing depends on the answer: a refusal
+    /// changes nothing.
     fn report(&mut self, now: u64) {
         if !self.is_connected || !self.pushing.knows_ways {
             return;
@@ -287,55 +293,55 @@ impl Adapter {
         }
     }
 
-    // ---- what others may read
+    // ---- read access
 
-    /// What this session holds.
+    /// Returns the inbox of this session.
     pub fn inbox(&self) -> &Inbox {
         &self.inbox
     }
 
-    /// Who we are at the broker.
+    /// Returns which peer this session is at the broker.
     pub fn identity(&self) -> Option<&Identity> {
         self.identity.as_ref()
     }
 
-    /// There is a connection, and this adapter is a session on it.
+    /// Whether there is a connection on which this adapter is a session.
     pub fn is_connected(&self) -> bool {
         self.is_connected
     }
 
-    /// Whether the model is at work, as far as anybody told.
+    /// Whether the model is at work, according to the latest report.
     pub fn activity(&self) -> Option<Activity> {
         self.facts.activity
     }
 
-    /// Whether the client's hooks call us.
+    /// Whether the client's hooks reach this adapter.
     pub fn hooks_come(&self) -> bool {
         self.facts.hooks_come
     }
 
-    /// Whether a subagent made the tool call of that name; none where nobody told.
+    /// Whether a subagent made the tool call of that name; `None`: no hook reported it.
     pub fn is_subagents_call(&self, tool_use: &str) -> Option<bool> {
         self.facts.is_subagent(tool_use)
     }
 
-    /// The client's own record of the session.
+    /// Returns the path of the client's record of the session.
     pub fn record(&self) -> Option<&Path> {
         self.record.as_deref()
     }
 
-    /// The client's own record, while it may bring a proof that is wanted.
+    /// Returns the path of the client's record while it may contain evidence that is still needed.
     pub fn record_to_watch(&self) -> Option<&Path> {
         self.record().filter(|_| !self.inbox.unproved().is_empty())
     }
 
-    /// The next time that makes a difference by itself.
+    /// Returns the next time at which `handle` must be called with a tick.
     pub fn next_timeout(&self, now: u64) -> Option<u64> {
         self.pushing_timeout(now)
     }
 }
 
-/// What the model is told when its session was renamed by somebody else.
+/// Returns the text for the model when another actor renamed its session.
 pub fn renamed(name: &str) -> String {
     format!("this session's name among the peers is now {}", render::word(name))
 }

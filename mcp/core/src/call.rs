@@ -1,27 +1,27 @@
-//! Tool calls, and where each stands in the stream of bytes between the client and this adapter.
+//! Tool calls, and the position of each in the byte stream between the client and this adapter.
 //!
 //! A call is evidence for an earlier result only if it was read after that result had left.
 
 use std::collections::BTreeMap;
 
-/// Calls whose results were not queued that are remembered. A client has a few at a time; of what it cancelled nobody says
-/// when the work on it ends.
+/// Calls without a queued result that are remembered. A client has a few at a time. No message
+/// reports when the work on a cancelled call ends.
 const CALLS_MAX: usize = 1_024;
 
-/// Names a tool call of this adapter's client. No two calls have the same.
+/// The id of a tool call of this adapter's client. No two calls have the same id.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CallId(pub u64);
 
-/// Which conversation made a call, and where the call stands.
+/// The conversation that made a call, and the position of the call.
 #[derive(Clone, Debug, Default)]
 pub struct Caller {
-    /// The call.
+    /// The call's id.
     pub call: CallId,
     /// Bytes that had left for the client when the call was read.
     pub written_before: u64,
-    /// The client's name of the conversation, where it gives one.
+    /// The client's name of the conversation, if the client gives one.
     pub conversation: Option<String>,
-    /// A subagent made the call: no mail rides on it.
+    /// Whether a subagent made the call: its results carry no mail.
     pub is_subagent: bool,
 }
 
@@ -39,7 +39,7 @@ impl Calls {
         self.open.insert(caller.call, (caller, false));
     }
 
-    /// Who made the call, unless the client wants no result of it any more.
+    /// Returns who made the call, unless the client cancelled it.
     pub(crate) fn caller(&self, call: CallId) -> Option<&Caller> {
         self.open.get(&call).filter(|(_, is_dropped)| !is_dropped).map(|(caller, _)| caller)
     }

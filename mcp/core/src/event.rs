@@ -1,7 +1,10 @@
-//! What the adapter's core is told, and what it wants done.
+//! The events that the adapter's core receives, and the actions that it requests.
 //!
-//! An [`Event`] is a fact that something outside has found out: a push of the broker, a call of the client, what a file says.
-//! An [`Action`] is something that only the outside can do. Neither holds a handle, so a run can be written down and repeated.
+//! An [`Event`] is a fact that the adapter found out: a push of the broker, a call of the client,
+//! the content of a file. An [`Action`] is an act that only the adapter can perform.
+//!
+//! Knows the values of both. Does not know what follows from an event, nor how an action is
+//! performed. Invariant: neither holds a handle, so that a run can be recorded and repeated.
 
 use std::path::PathBuf;
 
@@ -15,66 +18,67 @@ use crate::call::CallId;
 use crate::inbox::{Block, Post, Seen};
 use crate::ways::Ways;
 
-/// Something that happened. The hand that found it out tells it at once, in the order in which things happened.
+/// An event. The adapter reports events at once, in the order in which they happened.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// The client has said which program it is.
+    /// The client identified itself.
     Introduced(ClientKind),
-    /// Which session of the client this is, and the conversation that mail rides on, as far as both are known before the
-    /// session begins at the broker.
+    /// The seat of this session and the conversation that gets the mail, as far as both are known
+    /// before the session registers at the broker.
     SettledOn {
         /// The client's own name of the session.
         seat: Option<Seat>,
         /// The conversation.
         conversation: Option<String>,
     },
-    /// This adapter is a session at the broker, on a new connection.
+    /// This adapter registered as a session at the broker, on a new connection.
     Registered(Registered),
-    /// The broker does not know this session any more: it begins anew.
+    /// The broker no longer knows this session: it registers as a new one.
     Forgotten,
-    /// The session has renamed itself.
+    /// The session renamed itself.
     Named(String),
-    /// The connection to the broker has ended.
+    /// The connection to the broker ended.
     Lost,
-    /// The broker pushed this. A relayed hook and a goodbye concern the hands alone.
+    /// The broker pushed this. The adapter itself handles a relayed hook and a goodbye.
     Pushed(Push),
-    /// The broker answered an [`Action::Ask`], or will not.
+    /// The broker answered an [`Action::Ask`], or the answer will never come.
     Answered {
         /// The number of the action.
         ticket: u64,
-        /// Whether what was asked is done for good: accepted, or refused because it is no longer this session's.
+        /// Whether the request needs no repeat: it was accepted, or refused because the message no
+        /// longer belongs to this session.
         done: bool,
     },
     /// The broker answered an [`Action::Bind`].
     Bound {
         /// The seat.
         seat: Seat,
-        /// What it said.
+        /// The broker's answer.
         outcome: BindOutcome,
     },
-    /// The client calls a tool. Its record was read just before.
+    /// The client called a tool. The adapter read the client's record just before.
     ToolCalled {
-        /// Names the call from now on.
+        /// The id of the call.
         call: CallId,
         /// Bytes that had left for the client when the call was read.
         written_before: u64,
-        /// The client's name of the conversation that calls, where it gives one.
+        /// The client's name of the calling conversation, if the client gives one.
         conversation: Option<String>,
-        /// The client says that a subagent calls.
+        /// Whether the client says that a subagent makes the call.
         is_subagent: bool,
         /// The client's name of the call.
         tool_use: Option<String>,
     },
-    /// A conversation calls a tool for the first time, or again.
+    /// A conversation called a tool, for the first time or again.
     Speaks {
-        /// The conversation, of a subagent the one at its root.
+        /// The conversation; for a subagent, its root conversation.
         conversation: String,
     },
-    /// The call's result is made: what shall stand at its end?
+    /// The result of the call is complete but for its end: the core decides which mail it carries.
     ResultDue {
         /// The call.
         call: CallId,
-        /// What the result asks for.
+        /// The bounds that the result sets.
         due: Due,
     },
     /// The call reads one message from an offset.
@@ -85,215 +89,224 @@ pub enum Event {
         message: MessageId,
         /// The first character.
         offset: usize,
-        /// Show without offering.
+        /// Whether to show the text without offering it.
         peek: bool,
     },
-    /// The call's result is queued for the client, and ends at this byte of all that the client is sent.
+    /// The result of the call is queued for the client, and ends at this byte of the output.
     ResultQueued {
         /// The call.
         call: CallId,
-        /// The byte behind its last one.
+        /// The offset behind its last byte.
         end: u64,
     },
-    /// The client wants no result of the call any more.
+    /// The client cancelled the call.
     CallDropped(CallId),
-    /// The client runs calls from a program that its model wrote: what it does next does not prove what a result carried.
+    /// The client runs calls from a program that its model wrote: no later event proves what a
+    /// result carried.
     RecordAlone,
-    /// It is known who makes a tool call.
+    /// The adapter learned who makes a tool call.
     CallerTold {
-        /// The client's name of the call; none where the event names no call.
+        /// The client's name of the call; `None`: the event names no call.
         tool_use: Option<String>,
-        /// A subagent makes it.
+        /// Whether a subagent makes it.
         is_subagent: bool,
     },
-    /// A hook of the main conversation came. The client's record was read just before.
+    /// A hook of the main conversation arrived. The adapter read the client's record just before.
     HookCame {
-        /// What happened.
+        /// The hook's event.
         event: HookEvent,
         /// The client's name of the turn.
         turn: Option<String>,
-        /// What the session may do without asking.
+        /// The acts that the session may do without asking.
         mode: Option<Mode>,
-        /// The turn's end was put off by an earlier hook.
+        /// Whether an earlier hook already prolonged this turn.
         prolonged: bool,
     },
-    /// The hands have done what [`Action::Receive`] asked for, or could not in time.
+    /// The adapter performed [`Action::Receive`], or ran out of time.
     HookReady {
-        /// What happened in the client.
+        /// The hook's event.
         event: HookEvent,
-        /// The broker has confirmed what this session holds.
+        /// Whether the broker confirmed what this session holds.
         received: bool,
     },
-    /// A hook was given its output, or was not.
+    /// A hook got its output, or did not.
     HookAnswered {
-        /// What the output carried.
+        /// The messages that the output carried.
         messages: Vec<MessageId>,
-        /// The client asks its model with the output as soon as it has it.
+        /// Whether the client asks its model with the output as soon as it has it.
         asks: bool,
-        /// What became of it.
+        /// The outcome.
         outcome: HookOutcome,
     },
     /// The client's record of the session is this file from now on.
     RecordAt(PathBuf),
-    /// The client's record was read.
+    /// The adapter read the client's record.
     Recorded {
-        /// What the model was shown and has answered.
+        /// The texts that the model was shown and has answered.
         seen: Vec<Seen>,
-        /// What stood in the record, and the client took back before the model answered; by which carrier, where known.
+        /// The messages that the client removed from the record before the model answered, with the
+        /// carrier if it is known.
         withdrawn: Vec<(MessageId, Option<Carrier>)>,
-        /// The record is written in a form that is known here: what is not in it was not shown.
+        /// Whether the format of the record is known. If it is, a message that the record lacks was
+        /// not shown.
         speaks: bool,
     },
-    /// The client's own list of sessions says whether the model works.
+    /// The client's registry reports whether the model works.
     RegistrySays(Activity),
-    /// The client's host says whether the model works; none: nobody says it any more.
+    /// The client's host reports whether the model works; `None`: no host reports it any more.
     HostSays(Option<Activity>),
-    /// The client says that its session goes by another id now. Its old record was read just before.
+    /// The client reports that its session has a new id. The adapter read the old record just
+    /// before.
     GoesBy(Seat),
-    /// The client forgot these before its model was asked with them.
+    /// The client dropped these messages before its model was asked with them.
     Dropped {
-        /// Which carrier had brought them.
+        /// The carrier that had brought them.
         carrier: Carrier,
         /// The messages.
         messages: Vec<MessageId>,
     },
-    /// The reader acknowledged or answered these, and the broker has taken note.
+    /// The recipient acknowledged or answered these, and the broker has stored that.
     Settled(Vec<MessageId>),
-    /// A tool call waits for a message from now on.
+    /// A tool call begins to wait for a message.
     WaitBegins,
-    /// It waits no more.
+    /// A tool call ends its wait.
     WaitEnds,
-    /// The ways into the model may have changed.
+    /// The available carriers may have changed.
     WaysChanged,
-    /// The ways that are there, found out beside something else.
+    /// The available carriers, found out beside another task.
     WaysSeen(Ways),
-    /// The answer to [`Action::Look`]: the ways that are there.
+    /// The answer to [`Action::Look`]: the available carriers.
     Ways(Ways),
-    /// The next thing that a push does is to let bytes leave. See [`Action::Go`].
+    /// The bytes of a push are about to leave. See [`Action::Go`].
     Leaving {
-        /// The carrier that hands over.
+        /// The carrier.
         carrier: Carrier,
-        /// Whether a turn runs, where the client was asked just now.
+        /// Whether a turn runs, if the client was asked just now.
         runs: Option<bool>,
     },
-    /// A push is over.
+    /// A push ended.
     PushedOut {
         /// The carrier.
         carrier: Carrier,
-        /// What came of it.
+        /// The outcome.
         result: PushResult,
     },
-    /// The time has come that [`next_timeout`](crate::adapter::Adapter::next_timeout) named.
+    /// The time that [`next_timeout`](crate::adapter::Adapter::next_timeout) named has come.
     Tick,
-    /// The client is gone: nothing may be given to it any more.
+    /// The client has ended: nothing may be given to it any more.
     Closing,
 }
 
-/// What the broker said of a seat.
+/// The broker's answer about a seat.
 #[derive(Clone, Debug)]
 pub enum BindOutcome {
-    /// Who this session is from now on.
+    /// The seat is taken: this session is now this peer.
     Done(Registered),
-    /// It said no, in these words.
+    /// The broker refused, with this message.
     Refused(String),
-    /// It could not be asked.
+    /// The request could not be made.
     Failed,
 }
 
 /// What became of a hook's output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HookOutcome {
-    /// The client has it, and the broker does not know.
+    /// The client has it. The broker has not been told.
     Handed,
-    /// The broker passed it on, and knows.
+    /// The broker passed it on, and has recorded that.
     Relayed,
-    /// The broker was lost, and may have passed it on.
+    /// The connection was lost: the broker may have passed it on.
     Unknown,
-    /// The hook was gone.
+    /// The hook had ended.
     Gone,
 }
 
-/// What came of a push.
+/// The outcome of a push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PushResult {
-    /// It left.
+    /// The bytes left.
     Left,
-    /// The client takes nothing now, or it was not let go: nobody was shown anything.
+    /// The client takes nothing now, or the core did not let it go: no model was shown anything.
     NotNow,
-    /// It could not be done.
+    /// The push failed.
     Failed,
 }
 
-/// What a tool result asks to be shown at its end.
+/// The bounds of the mail at the end of a tool result.
 #[derive(Clone, Debug)]
 pub struct Due {
-    /// What an explicit question matched; absent: whatever is due.
+    /// The messages that an explicit filter matched; `None`: all due messages.
     pub among: Option<Vec<MessageId>>,
-    /// Shown whatever became of it before.
+    /// A message that is shown in any case.
     pub also: Option<MessageId>,
-    /// Most messages.
+    /// The largest number of messages.
     pub limit: usize,
-    /// Show without offering.
+    /// Whether to show the messages without offering them.
     pub peek: bool,
-    /// Most characters of all messages together.
+    /// The largest number of characters of all messages together.
     pub budget: usize,
-    /// How many messages wait, as the broker says.
+    /// The number of waiting messages that the broker reports.
     pub waiting: u64,
 }
 
-/// Something to do, in the order in which they stand.
+/// An action. Actions are performed in the order in which they are returned.
 #[derive(Debug)]
 pub enum Action {
-    /// Send the broker this; no answer is needed.
+    /// Send the broker this request; no answer is needed.
     Tell(Request),
-    /// Send the broker this, and answer with [`Event::Answered`].
+    /// Send the broker this request, and report the answer with [`Event::Answered`].
     Ask {
-        /// Names it in the answer.
+        /// The number that the answer repeats.
         ticket: u64,
         /// The request.
         request: Request,
     },
-    /// Ask the broker for this seat, and answer with [`Event::Bound`].
+    /// Ask the broker for this seat, and report the answer with [`Event::Bound`].
     Bind(Seat),
-    /// Find out which ways into the model there are, as soon as nothing else is at hand, and answer with [`Event::Ways`].
+    /// Find out which carriers are available once no other work is queued, and report them with
+    /// [`Event::Ways`].
     Look,
-    /// Hand this over. Tell [`Event::Leaving`] just before the first byte leaves, and [`Event::PushedOut`] in any case.
+    /// Hand this over. Report [`Event::Leaving`] just before the first byte leaves, and
+    /// [`Event::PushedOut`] in any case.
     Push {
-        /// By which carrier.
+        /// The carrier.
         carrier: Carrier,
-        /// What.
+        /// The messages and their text.
         post: Post,
     },
-    /// The push that is about to leave may: the broker has been told. Without this answer to [`Event::Leaving`] it must not.
+    /// Let the push that reported [`Event::Leaving`] leave: the broker has been told. Without this
+    /// action it must not leave.
     Go,
-    /// The end of a call's result, or the part of a message that it reads. An empty text: nothing.
+    /// Append this to the result of a call, or return it as the part of a message that the call
+    /// reads. An empty text appends nothing.
     Show {
         /// The call.
         call: CallId,
-        /// What is shown.
+        /// The block.
         block: Block,
     },
-    /// Ask the broker what this session holds, have all of it pushed, read the client's record; then tell
-    /// [`Event::HookReady`].
+    /// Ask the broker what this session holds, wait until all of it was pushed, and read the
+    /// client's record. Then report [`Event::HookReady`].
     Receive {
-        /// What happened in the client.
+        /// The hook's event.
         event: HookEvent,
     },
-    /// The hook's output; nothing where the block is empty.
+    /// Print the hook's output; nothing if the block is empty.
     Print {
-        /// What it shows.
+        /// The block.
         block: Block,
-        /// The client asks its model with it as soon as it has it.
+        /// Whether the client asks its model with the output as soon as it has it.
         asks: bool,
     },
-    /// Tell the model, with the next result.
+    /// Show this text to the model with the next result.
     Notice(String),
-    /// Show this name where the person sees it.
+    /// Show this name in the title of the person's terminal.
     Title(String),
-    /// See that this peer has a summary.
+    /// Make a summary for this peer, unless it has one.
     Summarize(PeerId),
-    /// The files that are to be watched may be others now: see [`record_to_watch`](crate::adapter::Adapter::record_to_watch).
+    /// The set of watched files may have changed: see
+    /// [`record_to_watch`](crate::adapter::Adapter::record_to_watch).
     Watch,
-    /// The inbox changed: those who wait for a message look again.
+    /// The inbox changed: calls that wait for a message check it again.
     News,
 }

@@ -1,7 +1,9 @@
-//! What is proved, what the broker is told of it, and what is known of the model's work.
+//! Evidence: what is proved, which requests report it to the broker, and whether the model is at
+//! work.
 //!
-//! Knows which event is evidence for which messages. Does not know where the event was read. Invariant: a message is
-//! forgotten only when the broker has said that the evidence is durable, or that the message is no longer this session's.
+//! Knows which event is evidence for which messages. Does not know where the event was read.
+//! Invariant: the core forgets a message only after the broker's answer. That answer confirms that
+//! the evidence is durable, or that the message no longer belongs to this session.
 
 use std::collections::BTreeMap;
 
@@ -16,15 +18,15 @@ use crate::event::Action;
 use crate::inbox::{Proof, Seen};
 
 impl Adapter {
-    /// Tells the broker of evidence, and forgets the messages once it is durable.
+    /// Sends the broker evidence, and forgets the messages once it is durable.
     pub(crate) fn prove(&mut self, messages: Vec<MessageId>, proof: Proof) {
         let Proof { carrier, evidence } = proof;
         self.facts.prove(carrier);
         self.ask(messages.clone(), Request::Presented { messages, carrier, evidence });
     }
 
-    /// Tells the broker of everything that the inbox has found proved. Without a connection the inbox keeps the proofs, and
-    /// tells them when the broker pushes the messages again.
+    /// Sends the broker all evidence that the inbox found. Without a connection the inbox keeps the
+    /// evidence until the broker pushes the messages again.
     pub(crate) fn prove_all(&mut self, proved: &[(MessageId, Proof)]) {
         if !self.is_connected {
             return;
@@ -40,7 +42,8 @@ impl Adapter {
         }
     }
 
-    /// The broker answered. Lost, or cut off by a full disk: it pushes the messages again, and they are proved again.
+    /// Handles the broker's answer to evidence. After a loss or a full disk, the broker pushes the
+    /// messages again, and they are proved again.
     pub(crate) fn answered(&mut self, ticket: u64, done: bool) {
         let Some(messages) = self.asked.remove(&ticket).filter(|_| done) else { return };
         self.inbox.remove(&messages);
@@ -48,7 +51,8 @@ impl Adapter {
         self.actions.push(Action::News);
     }
 
-    /// The reader acknowledged or answered these: a push carrier that alone was given one has brought it.
+    /// Removes messages that the recipient acknowledged or answered. If only one push carrier had
+    /// such a message, that carrier is proved.
     pub(crate) fn settled(&mut self, messages: &[MessageId]) {
         for carrier in messages.iter().filter_map(|message| self.inbox.brought_by(*message)) {
             self.facts.prove(carrier);
@@ -56,8 +60,9 @@ impl Adapter {
         self.inbox.remove(messages);
     }
 
-    /// The client showed an event, after which the end of this session counts as an attempt for what it was given before.
-    /// `among`: only for these. Without a connection the broker counts the end of this session by what it has stored.
+    /// Reports that the client showed an event: if the session ends now, that counts as an attempt
+    /// for the messages that it was given before. `among`: only for these. Without a connection the
+    /// broker decides by what it has stored.
     pub(crate) fn tried(&mut self, among: Option<&[MessageId]>) {
         if !self.is_connected {
             return;
@@ -68,7 +73,7 @@ impl Adapter {
         }
     }
 
-    /// The client's own record was read.
+    /// Applies what the client's record shows.
     pub(crate) fn recorded(&mut self, seen: &[Seen], withdrawn: &[(MessageId, Option<Carrier>)], speaks: bool) {
         self.inbox.note_record(speaks);
         // Seeing the first part of a long message does not prove the message, but it proves the carrier.
@@ -83,21 +88,21 @@ impl Adapter {
         }
     }
 
-    /// The model is at work, or rests.
+    /// Sets whether the model is at work.
     pub(crate) fn set_activity(&mut self, activity: Activity) {
         let before = self.facts.activity.replace(activity);
         if before != Some(activity) {
             if [before, Some(activity)].contains(&Some(Activity::Working)) {
                 self.tried(None);
             }
-            // Clients show in their titles that they work, and then something else again.
+            // Clients set titles of their own while they work.
             self.reassert_title();
-            // What could not go before may now: mail that rides along, or mail that may wake.
+            // Mail that had to wait may go now: mail for a running turn, or mail that may wake.
             self.look();
         }
     }
 
-    /// The client's host tells nothing any more: nobody but hooks knows whether the model works.
+    /// Clears the activity that the client's host reported: from now on only hooks report it.
     pub(crate) fn host_is_silent(&mut self) {
         if !self.facts.hooks_come {
             self.facts.activity = None;

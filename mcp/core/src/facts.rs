@@ -1,43 +1,49 @@
-//! What is known of the client's session, beyond what the broker knows: from hooks, from the client's own files and
-//! sockets, and from how its carriers fared.
+//! Facts about the client's session that the broker does not have: from hooks, from the client's
+//! files and sockets, and from the results of its carriers.
 //!
-//! Pure but for the clock that it is handed. Invariants: a carrier that had its time without evidence is left alone for a
-//! while, longer each time, until evidence proves it again; a resting session is woken so many times an hour and no more.
+//! Knows these facts. Does not know the messages. Pure except for the time that it is passed. The
+//! invariants:
+//!
+//! - A carrier that timed out without evidence is distrusted for a while, longer each time, until
+//!   evidence proves it again.
+//! - An idle session is woken at most a configured number of times an hour.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use peer_proto::hook::{Activity, Mode};
 use peer_proto::message::Carrier;
 
-/// How long a push carrier is left alone after it failed for the first time, in milliseconds; doubled each time.
+/// How long a push carrier is distrusted after its first failure, in milliseconds; doubled each
+/// time.
 const BACKOFF_MS: u64 = 60_000;
 
-/// The longest that a push carrier is left alone, in milliseconds.
+/// The longest time for which a push carrier is distrusted, in milliseconds.
 const BACKOFF_MS_MAX: u64 = 3_600_000;
 
-/// Posts that may follow each other at once. Claude Code takes 30 and then one every two seconds, from all who post to a
-/// session, and drops what is beyond that without a word.
+/// Posts that may follow each other without a pause. Claude Code accepts 30 and then one every two
+/// seconds, from all senders to a session. It drops the rest silently.
 const POSTS_MAX: u64 = 24;
 
-/// How long one post less may follow at once, in milliseconds.
+/// The time after which one more post is possible, in milliseconds.
 const POST_MS: u64 = 2_500;
 
-/// Tool calls of which it is remembered who made them.
+/// Tool calls whose makers are remembered.
 const CALLERS_MAX: usize = 256;
 
-/// An hour: what wake-ups are counted in.
+/// The period for which wake-ups are counted: one hour, in milliseconds.
 const WAKES_SPAN_MS: u64 = 3_600_000;
 
-/// What is known of the client's session.
+/// Facts about the client's session.
 #[derive(Debug, Default)]
 pub(crate) struct Facts {
     /// Whether the model is at work.
     pub(crate) activity: Option<Activity>,
-    /// What the session may do without asking.
+    /// The acts that the session may do without asking.
     pub(crate) mode: Option<Mode>,
-    /// The client's hooks call us.
+    /// Whether the client's hooks reach this adapter.
     pub(crate) hooks_come: bool,
-    /// The person lets us post into the inbox socket of a session that bypasses permissions.
+    /// Whether the person allows posts into the inbox socket of a session that bypasses
+    /// permissions.
     pub(crate) inbox_socket_in_bypass: bool,
     trust: BTreeMap<Carrier, Trust>,
     /// Carriers that evidence of this session proved, and that have not failed since.
@@ -45,7 +51,7 @@ pub(crate) struct Facts {
     /// Carriers that were given a message on trial, and that nothing proved since.
     tried: BTreeSet<Carrier>,
     wakes: VecDeque<u64>,
-    /// When the client has forgotten all posts into its inbox socket.
+    /// The time at which the client has forgotten all posts into its inbox socket.
     posts_forgotten: Option<u64>,
     /// Tool calls by the client's name of each, and whether a subagent made it.
     callers: VecDeque<(String, bool)>,
@@ -63,16 +69,16 @@ impl Facts {
         self.doubted_until(carrier, now).is_none()
     }
 
-    /// When a carrier may be tried again that may not be tried at this time.
+    /// Returns the time until which a distrusted carrier must not be tried.
     pub(crate) fn doubted_until(&self, carrier: Carrier, now: u64) -> Option<u64> {
         self.trust.get(&carrier)?.doubted_until.filter(|until| *until > now)
     }
 
-    /// The carrier had its time without evidence, or could not be used.
+    /// Distrusts a carrier that timed out without evidence, or that could not be used.
     pub(crate) fn doubt(&mut self, carrier: Carrier, now: u64) {
         self.proved.remove(&carrier);
         let trust = self.trust.entry(carrier).or_default();
-        // What was under way when it failed first fails with it, and says nothing more.
+        // Pushes already under way at the first failure do not count as further failures.
         if trust.doubted_until.is_none_or(|until| until <= now) {
             let backoff_ms = BACKOFF_MS.saturating_mul(1 << trust.failures.min(16)).min(BACKOFF_MS_MAX);
             trust.failures += 1;
@@ -80,7 +86,7 @@ impl Facts {
         }
     }
 
-    /// There is evidence that the carrier works.
+    /// Trusts a carrier after evidence.
     pub(crate) fn prove(&mut self, carrier: Carrier) {
         self.trust.remove(&carrier);
         self.tried.remove(&carrier);
@@ -97,17 +103,17 @@ impl Facts {
         self.tried.contains(&carrier)
     }
 
-    /// The carrier is given a message on trial.
+    /// Records that the carrier is given a message on trial.
     pub(crate) fn begin_trial(&mut self, carrier: Carrier) {
         self.tried.insert(carrier);
     }
 
-    /// The carrier could not take the message: that was no trial.
+    /// Undoes the trial of a carrier that could not take the message.
     pub(crate) fn take_back_trial(&mut self, carrier: Carrier) {
         self.tried.remove(&carrier);
     }
 
-    /// Whether a resting session may be woken once more.
+    /// Whether an idle session may be woken once more.
     pub(crate) fn may_wake(&mut self, per_hour: u32, now: u64) -> bool {
         while self.wakes.front().is_some_and(|at| now.saturating_sub(*at) >= WAKES_SPAN_MS) {
             self.wakes.pop_front();
@@ -115,30 +121,30 @@ impl Facts {
         self.wakes.len() < per_hour as usize
     }
 
-    /// When a session may be woken again that may not be woken at this time.
+    /// Returns the next time at which an idle session may be woken, if that is later than now.
     pub(crate) fn may_wake_from(&self, per_hour: u32, now: u64) -> Option<u64> {
         let first = self.wakes.get(self.wakes.len().checked_sub(per_hour as usize)?)?;
         Some(*first + WAKES_SPAN_MS).filter(|time| *time > now)
     }
 
-    /// When something may be posted again into the client's inbox socket, where nothing may be at this time.
+    /// Returns the next time at which the inbox socket may get a post, if that is later than now.
     pub(crate) fn may_post_from(&self, now: u64) -> Option<u64> {
         let from = self.posts_forgotten?.checked_sub((POSTS_MAX - 1) * POST_MS)?;
         (from > now).then_some(from)
     }
 
-    /// Something was posted into the client's inbox socket.
+    /// Counts a post into the client's inbox socket.
     pub(crate) fn posted(&mut self, now: u64) {
         let forgotten = self.posts_forgotten.filter(|at| *at > now).unwrap_or(now);
         self.posts_forgotten = Some(forgotten + POST_MS);
     }
 
-    /// The session was woken.
+    /// Counts a wake-up of the session.
     pub(crate) fn woke(&mut self, now: u64) {
         self.wakes.push_back(now);
     }
 
-    /// A hook told who makes the tool call of that name.
+    /// Records who makes the tool call of that name, as a hook reported it.
     pub(crate) fn note_caller(&mut self, tool_use: String, is_subagent: bool) {
         if self.callers.len() == CALLERS_MAX {
             self.callers.pop_front();
@@ -146,7 +152,7 @@ impl Facts {
         self.callers.push_back((tool_use, is_subagent));
     }
 
-    /// Whether a subagent made the tool call of that name; none where no hook told.
+    /// Whether a subagent made the tool call of that name; `None`: no hook reported it.
     pub(crate) fn is_subagent(&self, tool_use: &str) -> Option<bool> {
         self.callers.iter().rev().find(|(name, _)| name == tool_use).map(|(_, is_subagent)| *is_subagent)
     }
@@ -197,7 +203,7 @@ mod tests {
     fn posts_are_paced_so_that_the_client_drops_none() {
         let (mut facts, start) = (Facts::default(), 3_600_000);
         let after = |ms: u64| start + ms;
-        // As the client counts: a bucket of 30, refilled every two seconds, in milliseconds.
+        // The client's own count: a bucket of 30, refilled every two seconds, in milliseconds.
         let (mut bucket_ms, mut at, mut now, mut posts) = (60_000_u64, 0_u64, 0_u64, 0);
         while now < 600_000 {
             match facts.may_post_from(after(now)) {

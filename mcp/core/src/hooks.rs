@@ -1,9 +1,18 @@
-//! The client's hooks: what happened in the session, what that proves, and mail in the hook's output.
+//! The client's hooks: the events that they report, the evidence in them, and the mail in their
+//! output.
 //!
-//! A hook goes so: [`Event::HookCame`](crate::event::Event::HookCame) → [`Action::Receive`], where it may carry mail →
-//! [`Event::HookReady`](crate::event::Event::HookReady) → the broker is told, [`Action::Print`] →
-//! [`Event::HookAnswered`](crate::event::Event::HookAnswered). Invariants: what happens in a subagent does not come here; the
-//! broker is told of an offer before the output can leave; an output that its hook did not wait for counts as never offered.
+//! The sequence of a hook that may carry mail:
+//!
+//! 1. [`Event::HookCame`](crate::event::Event::HookCame) leads to [`Action::Receive`].
+//! 2. [`Event::HookReady`](crate::event::Event::HookReady) leads to a request to the broker, and
+//! then to [`Action::Print`].
+//! 3. [`Event::HookAnswered`](crate::event::Event::HookAnswered) reports the outcome.
+//!
+//! Knows which events may carry mail. Does not know how a client reads the output. The invariants:
+//!
+//! - Events of subagents do not reach this file.
+//! - The broker is told of an offer before the output can leave.
+//! - If the hook did not wait for its output, its messages count as never offered.
 
 use peer_proto::hook::{Activity, HookEvent, Mode};
 use peer_proto::ids::MessageId;
@@ -17,13 +26,14 @@ use crate::event::{Action, HookOutcome};
 use crate::inbox::Block;
 use crate::render::BLOCK_CHARS_MAX;
 
-/// Most characters of mail in the output of a Codex hook. It counts 2,500 tokens of four bytes, and no character has more.
+/// The largest number of characters of mail in the output of a Codex hook. Codex allows 2,500
+/// tokens of four bytes, and no character has more.
 const CODEX_CHARS_MAX: usize = 2_400;
 
 impl Adapter {
     pub(crate) fn hook_came(&mut self, event: HookEvent, turn: Option<&str>, mode: Option<Mode>, prolonged: bool) {
         self.facts.hooks_come = true;
-        // A session that only begins and ends has not asked its model anything.
+        // The model of a session that only begins and ends was never asked.
         if !matches!(event, HookEvent::SessionStart | HookEvent::SessionEnd) {
             self.tried(None);
         }
@@ -66,7 +76,8 @@ impl Adapter {
             HookEvent::SessionEnd => true,
             _ => false,
         };
-        // The model is asked next with what any hook carries, but for one that only begins the session.
+        // The model is asked next with the output of any hook, except one that only begins the
+        // session.
         let asks = !block.offered.is_empty() && event != HookEvent::SessionStart;
         self.replies.push(Action::Print { block, asks });
         if rests {
@@ -91,7 +102,8 @@ impl Adapter {
     }
 }
 
-/// Whether the client shows its model what a hook of this event says. A turn that a hook has prolonged already ends.
+/// Whether the client shows its model the output of a hook for this event. A stop hook that already
+/// prolonged its turn shows nothing.
 fn shows_mail(event: HookEvent, prolonged: bool) -> bool {
     match event {
         HookEvent::SessionStart | HookEvent::UserPromptSubmit | HookEvent::PostToolUse | HookEvent::PostToolBatch => true,
