@@ -5,7 +5,7 @@
 //!
 //! 1. [`Event::HookCame`](crate::event::Event::HookCame) leads to [`Action::Receive`].
 //! 2. [`Event::HookReady`](crate::event::Event::HookReady) leads to a request to the broker, and
-//! then to [`Action::Print`].
+//!    then to [`Action::Print`].
 //! 3. [`Event::HookAnswered`](crate::event::Event::HookAnswered) reports the outcome.
 //!
 //! Knows which events may carry mail. Does not know how a client reads the output. The invariants:

@@ -1,16 +1,22 @@
-//! What this session holds, and what of it a model was shown. Pure: no clock, no socket, no task.
+//! The inbox: the deliveries of this session, and how far a model was shown each. Pure: no clock,
+//! no socket, no OS thread.
 //!
-//! Knows each delivery the broker pushed, by which carrier it was offered, which characters of it went where, and whether
-//! there is proof. Does not know how anything is sent, nor which carriers there are now. The invariants:
+//! Knows each delivery that the broker pushed, the carriers that it was offered by, the characters
+//! that each carrier had, and the evidence. Does not know how a carrier sends, nor which carriers
+//! are available now. The invariants:
 //!
-//! - Messages are shown in the order of their ids, so that each sender's order is kept; what is pushed never overtakes one
-//!   that still waits for a tool result.
-//! - A message is given to one carrier at a time: to the next one only after the last one had its time, or could not. One
-//!   message alone is on trial with a push carrier that was not proved, and goes with what the client calls as well.
-//! - A message is proved by a later call or event only where its whole body went to the same conversation before it.
-//! - What is proved is never shown again, also where the broker, whose answer was lost, pushes it once more.
-//! - What another adapter of this client may have shown goes with what the client calls. No push carrier has it before that
-//!   had its time, and what is new does not wait for it.
+//! - Messages are shown in the order of their ids, so that each sender's order is kept. A push
+//!   never overtakes a message that still waits for a tool result.
+//! - A message is given to one carrier at a time: to the next one only after the last one timed out
+//!   or failed. The exception is one message on trial with an unproved push carrier: hooks and tool
+//!   results carry it as well.
+//! - A later call or event proves a message only if its whole body went to the same conversation
+//!   before.
+//! - A proved message is never shown again, even if the broker pushes it once more because its
+//!   answer was lost.
+//! - A message that another adapter of this client may have shown goes into hooks and tool results.
+//!   No push carrier gets it before that adapter's carrier timed out. New messages do not wait for
+//!   it.
 
 mod entry;
 mod events;
@@ -34,10 +40,11 @@ use terms::Quoted;
 /// Messages whose replies are remembered, to tell a first reply from later ones.
 const ANSWERED_MAX: usize = 1_024;
 
-/// Ids that one reminder names.
+/// The number of ids that one reminder names.
 const REMINDED_MAX: usize = 8;
 
-/// A message is cut, instead of left for the next block, only where it stands first.
+/// The smallest budget to which a message is cut. Only the first message of a block is cut; another
+/// one is left for the next block.
 const LEAST_BUDGET: usize = 200;
 
 /// The deliveries of this session.
@@ -45,52 +52,57 @@ const LEAST_BUDGET: usize = 200;
 pub struct Inbox {
     entries: BTreeMap<MessageId, Entry>,
     arrivals: u64,
-    /// Messages that were replied to in this session's hearing.
+    /// Messages to which this session has seen a reply.
     answered: BTreeSet<MessageId>,
-    /// Events of the main conversation that hooks told of.
+    /// Events of the main conversation that hooks reported.
     events: u64,
-    /// Times that the model was about to be asked, or had ended its turn, as hooks told of them.
+    /// How often the model was about to be asked, or had ended its turn, as hooks reported it.
     rounds: u64,
-    /// Hooks tell when all tools of one message have run.
+    /// Whether hooks report the moment when all tools of one message have run.
     tells_batches: bool,
-    /// A result that left need not have been shown.
+    /// Whether a result that left proves nothing: its text may not have been shown.
     record_alone: bool,
-    /// The client's record tells what the model was shown.
+    /// Whether the client's record shows the model's messages.
     record_speaks: bool,
-    /// Messages that were proved, in all.
+    /// The number of messages that were proved.
     proofs: u64,
-    /// Whether a turn runs, as hooks told; none before any told of one in this conversation.
+    /// Whether a turn runs, as hooks reported it; `None`: no hook of this conversation has reported
+    /// it.
     runs: Option<bool>,
-    /// Where in the conversation the last event was.
+    /// The position of the last event in the conversation.
     moment: Moment,
-    /// What the broker pushes as a repeat may have been shown in this client.
+    /// Whether a message that the broker pushes as a repeat may have been shown in this client.
     repeats_here: bool,
 }
 
 impl Inbox {
-    /// The number that the next unknown message gets: tells what came after a moment.
+    /// Returns the arrival number of the next unknown message: messages with a lower one came
+    /// before this moment.
     pub fn arrivals(&self) -> u64 {
         self.arrivals
     }
 
-    /// A new connection to the broker: it pushes again what this session then holds.
+    /// Begins a new connection to the broker, which pushes again the messages that this session
+    /// then holds.
     pub(crate) fn begin_session(&mut self) {
-        // What even the connection before did not hold any more is settled, or another's.
+        // Drop entries that the previous connection had already lost: they were settled, or went to
+        // another session.
         self.entries.retain(|_, entry| std::mem::replace(&mut entry.held, false));
     }
 
-    /// Whether what the broker pushes as a repeat may have been shown in this very client: by another adapter of it, or by this
-    /// one on an earlier connection.
+    /// Sets whether messages that the broker pushes as repeats may have been shown in this client.
+    /// Another adapter of the client may have shown them, or this one on an earlier connection.
     pub(crate) fn note_repeats(&mut self, here: bool) {
         self.repeats_here = here;
     }
 
-    /// See [`Inbox::note_repeats`].
+    /// Returns the value that [`Inbox::note_repeats`] set.
     pub(crate) fn repeats_here(&self) -> bool {
         self.repeats_here
     }
 
-    /// The broker pushed this. `hooks_come`: hooks of the client follow a tool result.
+    /// Adds a delivery that the broker pushed. `hooks_come`: whether hooks of the client follow a
+    /// tool result.
     pub(crate) fn deliver(&mut self, delivery: Delivery, hooks_come: bool) -> Known {
         let Delivery { mut message, shown_before, .. } = delivery;
         if let Some(entry) = self.entries.get_mut(&message.id) {
@@ -98,7 +110,7 @@ impl Inbox {
             return entry.known(hooks_come);
         }
         let body = Body::new(&message.text);
-        // The body stands in for the text: nothing else of it is ever shown.
+        // The body replaces the text: no other part of it is ever shown.
         message.text = String::new();
         let first_reply = message.reply_to.is_some_and(|answered| self.answered.insert(answered));
         if self.answered.len() > ANSWERED_MAX {
@@ -111,8 +123,9 @@ impl Inbox {
         Known::New
     }
 
-    /// The carrier had its time without evidence. Returns whether that speaks against the carrier: what the client declined
-    /// was taken back, of a long message the beginning may have arrived, and another adapter may have had it.
+    /// Handles the timeout of a carrier without evidence. Returns whether to distrust the carrier.
+    /// Not if the client declined the message and it was taken back, if the beginning of a long
+    /// message arrived, or if another adapter may have had it.
     pub(crate) fn overdue(&mut self, message: MessageId, carrier: Carrier) -> bool {
         let Some(entry) = self.entries.get_mut(&message) else { return false };
         entry.with_client = false;
@@ -134,17 +147,18 @@ impl Inbox {
         true
     }
 
-    /// The client goes on with another conversation, such as after `/clear`: what was given to the last one and is not proved
-    /// goes all its ways once more, as a repeat, and nothing that happens from now on proves what the last one was given.
+    /// Handles the client's change to another conversation, for example after `/clear`. Unproved
+    /// messages of the last conversation go to all carriers once more, as repeats. No later event
+    /// proves them.
     pub(crate) fn leave_conversation(&mut self) {
-        // No hook tells of the end of a turn that was broken off.
+        // No hook reports the end of a turn that was interrupted.
         self.runs = None;
         for entry in self.entries.values_mut().filter(|entry| entry.proof.is_none()) {
             entry.leave_conversation();
         }
     }
 
-    /// These are settled, or no longer this session's.
+    /// Removes messages that are settled, or that no longer belong to this session.
     pub(crate) fn remove(&mut self, messages: &[MessageId]) {
         for message in messages {
             self.entries.remove(message);
@@ -153,19 +167,22 @@ impl Inbox {
 
     // ---- evidence
 
-    /// What this client does next does not prove what a result carried; its record does. It runs the calls of one answer one
-    /// after the other, and a program that the model wrote may have made them and kept their results to itself.
+    /// Makes the client's record the only evidence for tool results. Such a client runs the calls
+    /// of one answer one after the other. A program that the model wrote may make them and hide
+    /// their results from the model.
     pub(crate) fn trust_record_alone(&mut self) {
         self.record_alone = true;
     }
 
-    /// Whether the client's record tells what the model was shown. Then no event does: a client drops a hook's output without
-    /// a word, such as where another hook refuses the prompt, and goes on as ever.
+    /// Sets whether the client's record shows the model's messages. If it does, no event is
+    /// evidence: a client may silently drop a hook's output, for example if another hook refuses
+    /// the prompt.
     pub(crate) fn note_record(&mut self, speaks: bool) {
         self.record_speaks = speaks;
     }
 
-    /// What this call proves: it came from a conversation that earlier results showed whole bodies to.
+    /// Returns the messages that this call proves: their whole bodies were shown to the calling
+    /// conversation in earlier results.
     pub(crate) fn proved_by(&mut self, caller: &Caller) -> Vec<MessageId> {
         let Some(conversation) = caller.conversation.as_deref().filter(|_| !self.record_alone) else { return Vec::new() };
         self.prove(|entry| {
@@ -179,7 +196,8 @@ impl Inbox {
         .collect()
     }
 
-    /// The client's own record shows that the model was asked with these in front of it. Tells what is proved whole by that.
+    /// Applies what the client's record shows that the model was asked with. Returns the messages
+    /// that are now proved whole.
     pub(crate) fn recorded(&mut self, seen: &[Seen]) -> Vec<(MessageId, Proof)> {
         for seen in seen {
             if let Some(entry) = self.entries.get_mut(&seen.message) {
@@ -193,7 +211,8 @@ impl Inbox {
         })
     }
 
-    /// The push carriers that brought any of these, and are proved to work by that, also where a long message is not.
+    /// Returns the push carriers that brought any of these. They are proved to work, even if a long
+    /// message is not yet proved.
     pub(crate) fn arrived(&mut self, seen: &[Seen]) -> Vec<Carrier> {
         let mut carriers = Vec::new();
         for seen in seen {
@@ -207,26 +226,28 @@ impl Inbox {
         carriers
     }
 
-    /// Messages that a carrier was given and that nothing proves: what is looked for in the client's own record.
+    /// Returns the messages that a carrier was given without evidence so far: the client's record
+    /// is searched for them.
     pub fn unproved(&self) -> Vec<MessageId> {
         let given = |entry: &&Entry| entry.proof.is_none() && entry.last_carrier().is_some();
         self.entries.values().filter(given).map(Entry::id).collect()
     }
 
-    /// Messages that nothing proves, given to a carrier or not.
+    /// Returns all messages without evidence, given to a carrier or not.
     pub fn unsettled(&self) -> Vec<MessageId> {
         self.entries.values().filter(|entry| entry.proof.is_none()).map(Entry::id).collect()
     }
 
-    /// Whether the next result would show anything unasked.
+    /// Whether the next result would show any message without a filter.
     pub fn is_any_due(&self) -> bool {
         let in_flight = self.in_flight();
         self.entries.values().any(|entry| entry.is_open() && entry.is_due_in_result() && !is_behind(entry, &in_flight))
     }
 
-    /// Whether the next result or hook may show what a push carrier had, and what the model may have seen by that.
+    /// Whether the next result or hook may repeat a message that a push carrier had and that the
+    /// model may have seen.
     pub fn would_repeat_push(&self) -> bool {
-        // The record says nothing yet of what the next request will have.
+        // The record does not show yet what the next request will contain.
         let may_be_recorded = |entry: &Entry| match entry.standing() {
             Standing::Overdue => true,
             Standing::OnTrial => entry.pushes.iter().all(|push| push.round < self.rounds),
@@ -235,8 +256,9 @@ impl Inbox {
         self.entries.values().any(|entry| entry.is_open() && entry.is_pushed_only() && may_be_recorded(entry))
     }
 
-    /// The client showed an event: what it was given so far, of `among` where that is given, its model may have been asked
-    /// with. Returns of which messages that is news. `held_up`: what a push has chosen and not let go yet.
+    /// Marks messages as tried after the client showed an event: its model may have been asked with
+    /// all that it was given. Returns the newly marked ones. `among`: only these. `held_up`: the
+    /// messages of a push that has not left yet.
     pub(crate) fn newly_tried(&mut self, among: Option<&[MessageId]>, held_up: &[MessageId]) -> Vec<MessageId> {
         let given = |entry: &&mut Entry| {
             let is_meant = among.is_none_or(|among| among.contains(&entry.message.id));
@@ -251,12 +273,13 @@ impl Inbox {
         tried
     }
 
-    /// Whether anything was given to the client of which the broker does not know yet that the model was shown it.
+    /// Whether the client was given a message whose evidence the broker has not stored yet.
     pub fn is_any_given(&self) -> bool {
         self.entries.values().any(|entry| entry.held && entry.last_carrier().is_some())
     }
 
-    /// Notes proofs. Also for what a connection that was lost held: the proof outlives it.
+    /// Records evidence. This includes messages of a lost connection: the evidence outlives the
+    /// connection.
     fn prove(&mut self, proof: impl Fn(&Entry) -> Option<Proof>) -> Vec<(MessageId, Proof)> {
         let mut proved = Vec::new();
         let mut entries = std::mem::take(&mut self.entries);
@@ -271,15 +294,15 @@ impl Inbox {
         proved
     }
 
-    /// How many messages were proved so far: tells what a count of the broker's no longer has.
+    /// Returns how many messages were proved so far, to correct an older count of the broker.
     pub fn proofs(&self) -> u64 {
         self.proofs
     }
 
     // ---- hooks
 
-    /// What a hook's output shall carry, now counted as carried by it. Where the model would rest after this event, only
-    /// what may end its rest is carried, with everything earlier.
+    /// Returns the mail for a hook's output, and counts it as carried. If the model would be idle
+    /// after this event, the output carries only messages that may wake, with all earlier ones.
     pub(crate) fn hook_block(&mut self, event: HookEvent, budget: usize, home: &str) -> Block {
         let round = self.rounds;
         let in_flight = self.in_flight();
@@ -287,7 +310,8 @@ impl Inbox {
         if event == HookEvent::Stop && !self.entries.values().any(|entry| due(entry) && entry.may_wake()) {
             return Block::default();
         }
-        // Whatever shows a message shows everything earlier from its sender, which only a push carrier may have had.
+        // A block that shows a message also shows all earlier messages of its sender that only a
+        // push carrier had.
         let carried = self.latest_by_sender(due);
         let wanted = |entry: &Entry| entry.is_open() && (due(entry) || overtaken(entry, &carried));
         let quoted = self.quote(wanted, usize::MAX, budget, home);
@@ -307,14 +331,15 @@ impl Inbox {
         Block { text, shown: offered.len(), offered }
     }
 
-    /// Whether a tool result carries mail that the model has not been asked with yet, as far as is known. A client that puts
-    /// the text of a call's hook before its result would show what came last first.
+    /// Whether a tool result carries mail that the model has not been asked with yet, as far as is
+    /// known. If the client puts a hook's text before the result of its call, the order would be
+    /// wrong.
     pub(crate) fn is_result_under_way(&self) -> bool {
         let is_unseen = |entry: &Entry, part: &Part| {
             let may_be = if self.record_speaks {
                 !entry.recorded.contains(&(part.start, part.end)) && !entry.result_overdue
             } else {
-                // This very event is the first since.
+                // This event is the first one since.
                 part.events + 1 >= self.events
             };
             may_be && part.counts() && self.moment.continues(&part.moment)
@@ -322,7 +347,8 @@ impl Inbox {
         self.entries.values().any(|entry| entry.is_open() && entry.parts.iter().any(|part| is_unseen(entry, part)))
     }
 
-    /// Nobody knows whether the hook had its output: it proves nothing, and what shows these next says that it is a repeat.
+    /// Marks messages whose hook may or may not have had its output: that proves nothing, and the
+    /// next time they are shown as repeats.
     pub(crate) fn doubt_hook(&mut self, messages: &[MessageId]) {
         for message in messages {
             if let Some(entry) = self.entries.get_mut(message) {
@@ -332,7 +358,7 @@ impl Inbox {
         }
     }
 
-    /// The hook was gone before it had its output.
+    /// Undoes an offer whose hook ended before it had its output.
     pub(crate) fn take_back_hook(&mut self, messages: &[MessageId]) {
         for message in messages {
             if let Some(entry) = self.entries.get_mut(message) {
@@ -343,15 +369,15 @@ impl Inbox {
 
     // ---- tool results
 
-    /// The result of this call is queued, and ends at that byte of all that the client is sent.
+    /// Records that the result of this call is queued, and ends at that byte of the output.
     pub(crate) fn result_queued(&mut self, call: CallId, end: u64) {
         for part in self.parts_of(call) {
-            // Only a defective client uses an id twice; the first answer counts then.
+            // Only a defective client uses an id twice; then the first answer counts.
             part.result_end.get_or_insert(end);
         }
     }
 
-    /// The client wants no result of this call: what it would have carried was shown to nobody.
+    /// Undoes the offers in the result of a cancelled call: no model was shown it.
     pub(crate) fn call_dropped(&mut self, call: CallId) {
         self.parts_of(call).for_each(|part| part.is_dropped = true);
     }
@@ -365,23 +391,24 @@ impl Inbox {
         messages.iter().any(|message| self.entries.get(message).is_some_and(|entry| entry.is_open() && !entry.was_in_result()))
     }
 
-    /// The first request that arrived at or after `arrival` and was in no tool result yet.
+    /// Returns the first request that arrived at or after `arrival` and was in no tool result yet.
     pub fn request_since(&self, arrival: u64) -> Option<&Message> {
         let new = |entry: &&Entry| entry.arrival >= arrival && entry.is_open() && !entry.was_in_result();
         self.entries.values().filter(new).map(|entry| &entry.message).find(|message| message.intent == Intent::Request)
     }
 
-    /// All that this session has, oldest first.
+    /// Returns all unsettled messages of this session, oldest first.
     pub fn open(&self) -> Vec<MessageId> {
         self.entries.values().filter(|entry| entry.is_open()).map(Entry::id).collect()
     }
 
-    /// The message of that id, where this session has it.
+    /// Returns the message with that id, if this session has it.
     pub fn message(&self, message: MessageId) -> Option<&Message> {
         self.entries.get(&message).filter(|entry| entry.is_open()).map(|entry| &entry.message)
     }
 
-    /// A part of one message's body from `offset`, and whether the broker must be told that it was offered.
+    /// Returns a part of one message's body from `offset`, and whether the broker must be told of
+    /// an offer.
     pub(crate) fn part(
         &mut self,
         message: MessageId,
@@ -399,12 +426,13 @@ impl Inbox {
         Some((shown.quoted, first))
     }
 
-    /// What stands at the end of a result, now counted as carried by it. `waiting` is how many messages the broker says
-    /// wait in all; it may know of more than this session holds.
+    /// Returns the block for the end of a result, and counts its messages as carried. `waiting` is
+    /// the broker's count of waiting messages, which may be more than this session holds.
     pub(crate) fn block(&mut self, caller: &Caller, ask: Ask<'_>, waiting: usize) -> Block {
         let held = self.entries.values().filter(|entry| entry.is_open()).count();
         let also = |entry: &Entry| ask.also == Some(entry.id());
-        // Whatever shows a message shows everything earlier from its sender, which only a push carrier may have had.
+        // A block that shows a message also shows all earlier messages of its sender that only a
+        // push carrier had.
         let in_flight = self.in_flight();
         let due = |entry: &Entry| entry.is_due_in_result() && !is_behind(entry, &in_flight);
         let carried = self.latest_by_sender(|entry| entry.is_open() && (due(entry) || also(entry)));
@@ -437,7 +465,8 @@ impl Inbox {
         Block { text, offered, shown }
     }
 
-    /// One line about what a result, a hook or a push carried and nobody confirmed, without its text.
+    /// Returns one line about messages that a result, hook or push carried and that nobody
+    /// confirmed, without their texts.
     fn reminders(&self, now: CallId, name_pushed: bool) -> String {
         let mut text = String::new();
         let open = || self.entries.values().filter(|entry| entry.is_open());
@@ -473,7 +502,7 @@ impl Inbox {
         text
     }
 
-    /// What the model knows the push carrier as.
+    /// Returns the model's name of the push carrier.
     fn way(&self) -> &'static str {
         let carriers = || self.entries.values().filter_map(|entry| entry.pushes.last()).map(|push| push.carrier);
         if carriers().all(|carrier| carrier == Carrier::Channel) { "the channel" } else { "a push" }
@@ -481,8 +510,8 @@ impl Inbox {
 
     // ---- shared
 
-    /// The first message of each sender that a push carrier which works has, and nothing else had: the model is about to be
-    /// asked with it, so what the sender wrote after it must come after it.
+    /// Returns the first message of each sender that only a working push carrier has. The model is
+    /// about to be asked with it, so later messages of the sender must come after it.
     fn in_flight(&self) -> BTreeMap<PeerId, MessageId> {
         let mut first = BTreeMap::new();
         let pushed = |entry: &&Entry| entry.is_open() && entry.is_pushed_only() && entry.standing() == Standing::Open;
@@ -492,13 +521,14 @@ impl Inbox {
         first
     }
 
-    /// The last message of each sender among these.
+    /// Returns the last message of each sender among these.
     fn latest_by_sender(&self, among: impl Fn(&Entry) -> bool) -> BTreeMap<PeerId, MessageId> {
         let chosen = self.entries.values().filter(|entry| among(entry));
         chosen.map(|entry| (entry.message.from.peer, entry.message.id)).collect()
     }
 
-    /// The wanted messages, oldest first, as far as there is room. What comes later never overtakes what has none.
+    /// Quotes the wanted messages, oldest first, as far as there is room. A message never overtakes
+    /// an earlier one that had no room.
     fn quote(&self, wanted: impl Fn(&Entry) -> bool, limit: usize, mut budget: usize, home: &str) -> Quoted {
         let mut quoted = Quoted { text: String::new(), shown: Vec::new(), left: 0 };
         for entry in self.entries.values().filter(|entry| wanted(entry)) {
@@ -523,17 +553,18 @@ impl Inbox {
     }
 }
 
-/// Something earlier from the same sender is in flight: this waits until it has arrived, or had its time.
+/// Whether an earlier message of the same sender is in flight: this one waits until that has
+/// arrived or timed out.
 fn is_behind(entry: &Entry, in_flight: &BTreeMap<PeerId, MessageId>) -> bool {
     in_flight.get(&entry.message.from.peer).is_some_and(|first| *first < entry.message.id)
 }
 
-/// Something later from the same sender is shown, and this only a push carrier had.
+/// Whether a later message of the same sender is shown, and only a push carrier had this one.
 fn overtaken(entry: &Entry, carried: &BTreeMap<PeerId, MessageId>) -> bool {
     entry.is_pushed_only() && carried.get(&entry.message.from.peer) > Some(&entry.message.id)
 }
 
-/// The line about what had no room.
+/// Appends the line about messages that had no room.
 fn push_more(text: &mut String, left: usize) {
     if left > 0 {
         let verb = if left == 1 { "waits" } else { "wait" };

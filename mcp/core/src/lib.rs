@@ -1,8 +1,10 @@
-//! The adapter's core: which message goes by which carrier, what the client's doings prove, and what the broker is told.
+//! The adapter's core: decides which message goes by which carrier, which events of the client are
+//! evidence, and what the broker is told.
 //!
-//! It has no clock, no file, no socket, no task and no hash order: time and everything that was read come in as arguments. It
-//! does not know how a carrier writes, how a client's record is spelled, nor what a tool does. `AGENTS.md` beside this crate
-//! says how to change it.
+//! Knows the session, its messages and its carriers. Does not know how a carrier writes, the format
+//! of a client's record, or what a tool does. Invariant: it has no clock, no file, no socket, no OS
+//! thread and no hash order. The time and all that was read come in as arguments. `AGENTS.md`
+//! beside this crate says how to change it.
 
 pub mod adapter;
 pub mod event;
@@ -25,7 +27,7 @@ pub use seat::Whose;
 #[cfg(test)]
 mod samples;
 
-/// Which program runs this adapter.
+/// The client that runs this adapter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientKind {
     /// Claude Code.

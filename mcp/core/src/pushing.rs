@@ -1,25 +1,37 @@
-//! What is pushed next, by which carrier, and when. The rules:
+//! Decides which messages are pushed next, by which carrier, and when.
 //!
-//! - A push carrier that the client does not answer and nothing has proved in this session is on trial: it gets one message,
-//!   which the next hook or tool result carries too, marked as a repeat. Until that is settled no such carrier gets another;
-//!   the rest is due to what the client calls, at once. Settled by another way, the carrier is tried again when the session
-//!   rests and a request waits.
-//! - What another adapter of this client had offered is left to what the client calls until that had its time: the trial is
-//!   for what is new.
-//! - A carrier that is proved has a message alone. After the visibility timeout without evidence the next one gets it, marked
-//!   as a repeat; what could not leave at all goes to the next one at once, unmarked.
-//! - A push carrier that had its time without evidence is left alone for a minute, then two, and so on up to an hour, until
-//!   evidence proves it ([`Facts`]). Without hooks, one that is not on trial is used all the same. What the client calls is
-//!   always there.
-//! - Posts into Claude Code's inbox socket are paced, because the client drops what is too much for it without a word; what
-//!   does not fit one post is left to the hooks of a model at work. What a sender wrote after a message in flight waits until
-//!   that has arrived or had its time.
-//! - A session that rests is woken only by what may wake it, and only so many times an hour; the rest waits for its next turn.
-//!   Where nobody knows whether it rests, the channel is used at once and the others as if it did.
+//! Knows the carriers, their trials and the limits. Does not know how a carrier writes. Invariant:
+//! no byte leaves before the broker was told of the offer. The rules:
 //!
-//! A push goes so: [`Action::Look`] → [`Event::Ways`](crate::event::Event::Ways) → [`Action::Push`] →
-//! [`Event::Leaving`](crate::event::Event::Leaving) → the broker is told, [`Action::Go`] →
-//! [`Event::PushedOut`](crate::event::Event::PushedOut), and then the next.
+//! - A push carrier is on trial if the client does not answer it and nothing has proved it in this
+//!   session. It gets one message, which the next hook or tool result carries too, marked as a
+//!   repeat.
+//! - Until that message is settled, no carrier on trial gets another one; hooks and tool results
+//!   carry the rest at once. If another carrier settled it, the carrier is tried again once the
+//!   session is idle and a request waits.
+//! - Hooks and tool results carry the messages that another adapter of this client had offered,
+//!   until that offer timed out. The trial is for new messages.
+//! - A proved carrier has a message alone. After the visibility timeout without evidence, the next
+//!   carrier gets it, marked as a repeat. A message that could not leave goes to the next carrier
+//!   at once, unmarked.
+//! - A push carrier that timed out without evidence is distrusted for a minute, then two, up to an
+//!   hour, until evidence proves it ([`Facts`]). Without hooks, a distrusted carrier that is not on
+//!   trial is used all the same. Hooks and tool results are always used.
+//! - Posts into Claude Code's inbox socket are paced, because the client silently drops posts
+//!   beyond its limit. Messages that do not fit one post go by the hooks of a working model.
+//! - Later messages of the sender of a message in flight wait until that has arrived or timed out.
+//! - An idle session is woken only by messages that may wake it, and only so many times an hour.
+//!   The rest waits for its next turn. If it is unknown whether the session is idle, the channel is
+//!   used at once, and the other carriers as for an idle session.
+//!
+//! The sequence of a push:
+//!
+//! 1. [`Action::Look`] asks for the available carriers, and
+//!    [`Event::Ways`](crate::event::Event::Ways) answers.
+//! 2. [`Action::Push`] leads to [`Event::Leaving`](crate::event::Event::Leaving).
+//! 3. The broker is told of the offer, and then [`Action::Go`] is returned.
+//! 4. [`Event::PushedOut`](crate::event::Event::PushedOut) ends the push, and the next one may
+//!    begin.
 
 use peer_proto::hook::Activity;
 use peer_proto::message::Carrier;
@@ -32,11 +44,12 @@ use crate::inbox::Post;
 use crate::under_way::UnderWay;
 use crate::ways::Ways;
 
-/// How long a client takes at most from the beginning of a turn to its first request, in milliseconds.
+/// The longest time from the beginning of a client's turn to its first request, in milliseconds.
 const PROMPT_MS: u64 = 1_000;
 
 impl Adapter {
-    /// There may be something to push, or other ways to do it.
+    /// Starts a search for carriers: there may be a message to push, or the carriers may have
+    /// changed.
     pub(crate) fn look(&mut self) {
         self.pushing.is_changed = true;
         self.ask_for_ways();
@@ -49,13 +62,14 @@ impl Adapter {
         }
     }
 
-    /// The hands have seen which ways there are.
+    /// Applies the carriers that the adapter found while it did something else.
     pub(crate) fn ways_are(&mut self, ways: Ways) {
         self.carriers.ways = ways;
         self.pushing.knows_ways = true;
     }
 
-    /// The hands have looked for ways because there may be something to push.
+    /// Pushes the next message by one of these carriers, which the adapter found because a push may
+    /// be due.
     pub(crate) fn push_next(&mut self, now: u64, ways: Ways) {
         self.ways_are(ways);
         self.pushing.is_looking = false;
@@ -65,7 +79,7 @@ impl Adapter {
         if self.pushing.under_way.is_some() || !self.is_connected || self.is_closing {
             return;
         }
-        // Where no hook comes, a carrier in doubt is better than to wait for the next tool call.
+        // If no hooks arrive, a distrusted carrier is better than waiting for the next tool call.
         let found = self.next_by(now, true).or_else(|| if self.facts.hooks_come { None } else { self.next_by(now, false) });
         if let Some((carrier, post)) = found {
             let rests = self.facts.activity == Some(Activity::Idle);
@@ -75,7 +89,8 @@ impl Adapter {
         }
     }
 
-    /// The bytes of a push are about to leave. `runs`: whether the client was found in a turn just now.
+    /// Handles the moment before the bytes of a push leave. `runs`: whether the client was in a
+    /// turn just now.
     pub(crate) fn leaving(&mut self, carrier: Carrier, runs: Option<bool>) {
         let was_at_work = self.facts.activity == Some(Activity::Working);
         match runs {
@@ -83,7 +98,8 @@ impl Adapter {
             Some(false) if was_at_work => self.set_activity(Activity::Idle),
             Some(false) | None => {}
         }
-        // What was chosen for a turn that runs may not be worth a new one, and that needs somebody who sees it.
+        // A message that was chosen for a running turn may not justify a new turn, and a new turn
+        // needs somebody who sees it.
         let begins = runs == Some(false);
         let may_begin = !begins || !was_at_work && self.carriers.is_ready(carrier, true, &self.facts);
         if !self.is_connected || self.is_closing || !may_begin {
@@ -111,7 +127,8 @@ impl Adapter {
             PushResult::NotNow => true,
             PushResult::Failed => {
                 self.facts.doubt(carrier, now);
-                // What had begun to leave may have been seen: it has its time, like any other offer.
+                // A push whose bytes began to leave may have been seen: it times out like any other
+                // offer.
                 !under_way.left
             }
         };
@@ -130,8 +147,9 @@ impl Adapter {
         self.look();
     }
 
-    /// The client takes its user's prompt just now, and a post would come before it. What waits goes with the hook of that
-    /// prompt, or where none comes, when the turn is under way.
+    /// Delays pushes while the client takes its user's prompt, because a post would come before the
+    /// prompt. Waiting messages go with the hook of that prompt, or without hooks once the turn is
+    /// under way.
     pub(crate) fn turn_begins(&mut self, now: u64) {
         if self.facts.activity.replace(Activity::Working) == Some(Activity::Working) {
             return;
@@ -142,8 +160,8 @@ impl Adapter {
         }
     }
 
-    /// When time alone makes a difference: at the next end of a doubt, or, where something waits, of the hour of a wake-up, or
-    /// of the client's memory of a post.
+    /// Returns when a push depends on time alone: at the next end of a distrust. If a message
+    /// waits, it may also be the end of a wake-up's hour, or of the client's memory of a post.
     pub(crate) fn pushing_timeout(&self, now: u64) -> Option<u64> {
         let carriers = self.carriers.pushed();
         let doubts = carriers.iter().filter_map(|carrier| self.facts.doubted_until(*carrier, now));
@@ -154,10 +172,11 @@ impl Adapter {
         doubts.chain(when_due).chain(self.pushing.turn_runs_at).min()
     }
 
-    /// What goes next, and by which carrier; counted as given to it. `trusted`: not by one that is in doubt.
+    /// Returns the next push and its carrier, and counts it as given. `trusted`: without distrusted
+    /// carriers.
     fn next_by(&mut self, now: u64, trusted: bool) -> Option<(Carrier, Post)> {
         let known = self.facts.activity;
-        // Where one is proved the others need no trial.
+        // If one carrier is proved, the others need no trial.
         let is_any_proved = self.carriers.pushed().iter().any(|carrier| {
             is_proved(&self.facts, *carrier)
                 && self.facts.trusts(*carrier, now)
@@ -165,7 +184,7 @@ impl Adapter {
                 && self.carriers.is_ready(*carrier, known != Some(Activity::Working), &self.facts)
         });
         for carrier in self.carriers.pushed() {
-            // The channel alone is sent to at once where nobody knows whether the session rests.
+            // If it is unknown whether the session is idle, only the channel is used at once.
             let activity = known.or((*carrier != Carrier::Channel).then_some(Activity::Idle));
             let is_passed_over = (is_any_proved && !is_proved(&self.facts, *carrier))
                 || (trusted && !self.facts.trusts(*carrier, now))
@@ -182,9 +201,10 @@ impl Adapter {
     fn may_use(&mut self, carrier: Carrier, activity: Option<Activity>, now: u64) -> bool {
         let wakes = activity != Some(Activity::Working);
         let rests = activity == Some(Activity::Idle);
-        // What is too much for one post comes sooner with the model's next step.
+        // A backlog beyond one post arrives sooner with the model's next step.
         let comes_by_hook = is_proved(&self.facts, carrier) && self.facts.hooks_come && !wakes;
-        // A call that waits shows what comes meanwhile; the client would hold a push back until that call's end.
+        // A waiting call shows the messages that arrive meanwhile; the client would delay a push
+        // until that call's end.
         self.waits == 0
             && !self.pushing.unable.contains(&carrier)
             && self.carriers.is_ready(carrier, wakes, &self.facts)
@@ -208,8 +228,8 @@ impl Adapter {
         post
     }
 
-    /// Whether a carrier that nothing has proved may be given one message. One whose last trial proved nothing is tried again
-    /// only to wake a session that rests: what the client calls brings everything else.
+    /// Whether an unproved carrier may be given one message. If its last trial proved nothing, it
+    /// is tried again only to wake an idle session: hooks and tool results carry the rest.
     fn may_be_tried(&self, carrier: Carrier, activity: Option<Activity>, now: u64) -> bool {
         let wakes = || activity != Some(Activity::Working) && self.inbox.is_any_waking_by(carrier);
         let is_free = self.facts.trusts(carrier, now) && !self.inbox.is_any_on_trial();
@@ -217,7 +237,8 @@ impl Adapter {
     }
 }
 
-/// Whether evidence of this session proved this carrier. Codex answers each push, so nothing that it took is on trial.
+/// Whether evidence of this session proved this carrier. Codex answers each push, so a message that
+/// it took is not on trial.
 fn is_proved(facts: &Facts, carrier: Carrier) -> bool {
     carrier == Carrier::AppServer || facts.is_proved(carrier)
 }

@@ -1,7 +1,11 @@
-//! Tool calls and their results: the one way in that every client has.
+//! Tool calls and their results: the carrier that every client has.
 //!
-//! Before a call acts, what it proves goes to the broker; after it acted, what is due goes into its result. Invariants: the
-//! broker is told of an offer before the result can leave; a call that the client cancelled is given nothing.
+//! Knows which mail a result carries. Does not know how a result is written. The invariants:
+//!
+//! - Before a call acts, its evidence goes to the broker; afterwards the due mail goes into its
+//!   result.
+//! - The broker is told of an offer before the result can leave.
+//! - A cancelled call gets no mail.
 
 use peer_proto::ids::MessageId;
 use peer_proto::limits::MESSAGES_PER_REQUEST_MAX;
@@ -26,8 +30,8 @@ impl Adapter {
         }
     }
 
-    /// Whether mail rides on the conversation that made the call. A caller that does not say which one it is may be the main
-    /// one.
+    /// Whether the conversation that made the call gets mail. A caller that does not name its
+    /// conversation may be the main one.
     pub fn carries_mail(&self, call: CallId) -> bool {
         self.calls.caller(call).is_some_and(|caller| self.is_main(caller))
     }
@@ -43,7 +47,7 @@ impl Adapter {
     pub(crate) fn result_due(&mut self, call: CallId, due: &Due) {
         let caller = self.calls.caller(call).filter(|_| self.is_connected && !self.is_closing);
         let Some(caller) = caller else { return self.replies.push(Action::Show { call, block: Block::default() }) };
-        // What another adapter of this client takes cannot be had here.
+        // Mail that another adapter of this client takes is not available here.
         let takes_mail = self.identity.as_ref().is_some_and(|identity| identity.takes_mail);
         let waiting = if takes_mail { usize::try_from(due.waiting).unwrap_or(usize::MAX) } else { 0 };
         let ask = Ask {
@@ -71,10 +75,11 @@ impl Adapter {
         self.replies.push(Action::Show { call, block });
     }
 
-    /// Tells the broker, before the result can leave, that it carries these. The answer says nothing that matters here: what
-    /// was withdrawn meanwhile is shown once more than needed.
+    /// Tells the broker, before the result can leave, that it carries these. The answer does not
+    /// matter: a message that was withdrawn meanwhile is shown once more than needed.
     fn offered(&mut self, messages: &[MessageId]) {
-        // Where hooks come, what was shown to somebody else, such as a subagent, has another way.
+        // If hooks arrive, a message that was shown to another conversation, such as a subagent's,
+        // has another carrier.
         let last = !self.facts.hooks_come;
         for messages in messages.chunks(MESSAGES_PER_REQUEST_MAX) {
             self.tell(Request::Offered { messages: messages.to_vec(), carrier: Carrier::ToolResult, last });

@@ -1,4 +1,4 @@
-//! A message for tests, of this crate and of the adapter's hands.
+//! Sample messages for the tests of this crate and of the adapter.
 
 use peer_proto::ids::{MessageId, PeerId, Timestamp};
 use peer_proto::message::{Intent, Kind, Message, Sender, Via};
@@ -7,7 +7,7 @@ pub(crate) fn request(number: u32, from: &str, text: &str) -> Message {
     Message {
         id: MessageId::try_from(u128::from(number)).unwrap(),
         from: Sender {
-            // Another name, another peer.
+            // Each name stands for a different peer.
             peer: PeerId(from.bytes().map(u64::from).sum()),
             name: from.into(),
             client: "claude".into(),

@@ -1,7 +1,8 @@
-//! Who this session is, and which of the client's own sessions that is, as it comes to be known: from the environment, a tool
-//! call, a hook, or the client's own files. The broker finds the mailbox by it.
+//! Which peer this session is, and which of the client's sessions, as the environment, tool calls,
+//! hooks and the client's files reveal it. The broker finds the mailbox by it.
 //!
-//! Knows when the client has gone on with another conversation. Does not know the files that say so.
+//! Knows when the client changed to another conversation. Does not know the files that record it.
+//! Invariant: without a known session of the client there is no seat.
 
 use peer_proto::hook::{HookCall, HookEvent};
 use peer_proto::limits::SEAT_KEY_BYTES_MAX;
@@ -11,26 +12,27 @@ use crate::ClientKind;
 use crate::adapter::{Adapter, Identity};
 use crate::event::{Action, BindOutcome};
 
-/// Why a Claude Code session may go on under another id.
+/// The reasons for which a Claude Code session may get another id.
 const CHANGES_OF_SESSION: [&str; 4] = ["clear", "resume", "compact", "fork"];
 
-/// Whose a hook is.
+/// The session that a hook belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Whose {
-    /// This session's.
+    /// This session.
     Ours,
-    /// Another session's: a client that a tool of this session started runs hooks too.
+    /// Another session: a client that a tool of this session started runs hooks too.
     Anothers,
-    /// This session's, if it speaks for the conversation that this adapter serves, or comes to.
+    /// This session, if the hook's conversation is the one that this adapter serves, or becomes
+    /// that one.
     OursIfItSpeaks,
-    /// This session's under another id, if the client's own list of sessions has that id for this client.
+    /// This session under another id, if the client's registry has that id for this client.
     OursIfListed,
-    /// This session's under another id.
+    /// This session under another id.
     OursByAnotherName,
 }
 
 impl Adapter {
-    /// The client's own name of the session, as far as it is known.
+    /// Returns the client's own name of the session, if it is known.
     pub fn seat(&self) -> Option<Seat> {
         let claude = || {
             let key = self.settings.claude_session.clone().filter(|_| self.carriers.client == ClientKind::Claude)?;
@@ -39,20 +41,20 @@ impl Adapter {
         self.seat.clone().or_else(claude)
     }
 
-    /// Whether it is known which conversation mail rides on.
+    /// Whether the conversation that gets the mail is known.
     pub fn has_conversation(&self) -> bool {
         self.main_conversation.is_some()
     }
 
-    /// Whether a hook is one of this session's. The kernel's word alone cannot tell this client from one that a tool of it
-    /// started; Claude Code's own list of sessions can.
+    /// Returns the session that a hook belongs to. The process tree alone cannot tell this client
+    /// from one that its tool started. Claude Code's registry can.
     pub fn whose(&self, hook: &HookCall) -> Whose {
         let known = self.seat();
         if known.as_ref() == Some(&hook.seat) {
             return Whose::Ours;
         }
         match (self.carriers.client, hook.seat.kind) {
-            // One adapter serves one thread, and the first that it hears of is the one.
+            // One adapter serves one thread: the first that a hook names.
             (ClientKind::Codex, SeatKind::Codex) => Whose::OursIfItSpeaks,
             (ClientKind::Claude, SeatKind::Claude) => {
                 let source = hook.source.as_deref().unwrap_or("");
@@ -64,8 +66,9 @@ impl Adapter {
         }
     }
 
-    /// The first conversation that calls a tool is the one that mail rides on; the broker learns the client's own name of it,
-    /// which finds its mailbox again. Of a subagent that is the conversation at its root.
+    /// Makes the first conversation that calls a tool the one that gets the mail. The broker learns
+    /// the client's name of it, which finds its mailbox again. For a subagent that is its root
+    /// conversation.
     pub(crate) fn speaks(&mut self, conversation: String) {
         if self.main_conversation.is_some() {
             return;
@@ -78,7 +81,7 @@ impl Adapter {
         }
     }
 
-    /// The client says that this session goes by another id of its own now, such as after its conversation was emptied.
+    /// Handles a new id of this session, for example after its conversation was emptied.
     pub(crate) fn goes_by(&mut self, seat: Seat) {
         let before = self.seat();
         if before.as_ref() == Some(&seat) {
@@ -90,7 +93,7 @@ impl Adapter {
         if self.is_connected {
             self.replies.push(Action::Bind(seat));
         } else {
-            // Told with the registration.
+            // The registration reports it.
             self.seat = Some(seat);
         }
     }
@@ -102,7 +105,7 @@ impl Adapter {
                 self.seat = Some(seat);
                 self.registered(registered, false);
             }
-            // Such as a key beyond its bound: the session works on under its provisional name.
+            // For example, the key is too long: the session works on under its provisional name.
             BindOutcome::Refused(why) => {
                 self.actions.push(Action::Notice(format!("this conversation has no lasting mailbox: {why}")));
             }
@@ -111,7 +114,8 @@ impl Adapter {
         self.main_conversation = speaking.or(self.main_conversation.take());
     }
 
-    /// The broker says who we are. `again`: on a new connection, where this process was a session before.
+    /// Applies a registration at the broker. `again`: on a new connection of a process that was a
+    /// session before.
     pub(crate) fn registered(&mut self, registered: Registered, again: bool) {
         let Registered { peer, name, token, notice, takes_mail, inbox_socket_in_bypass, .. } = registered;
         self.actions.extend(notice.map(Action::Notice));
@@ -121,13 +125,13 @@ impl Adapter {
         self.inbox.note_repeats(repeats_here);
         self.identity = Some(Identity { peer, name, takes_mail, resume: Resume { peer, token } });
         self.facts.inbox_socket_in_bypass = inbox_socket_in_bypass;
-        // A second adapter of one client leaves it to the first.
+        // A second adapter of one client leaves the title to the first.
         if takes_mail {
             self.actions.push(Action::Summarize(peer));
         }
     }
 
-    /// This session has this name from now on.
+    /// Sets this session's name.
     pub(crate) fn named(&mut self, name: String) {
         self.actions.push(Action::Title(name.clone()));
         if let Some(identity) = &mut self.identity {
@@ -135,7 +139,7 @@ impl Adapter {
         }
     }
 
-    /// Shows this session's name in the client's tab. Without a session it has no name that anybody knows.
+    /// Shows this session's name in the client's tab. An unregistered session has no known name.
     pub(crate) fn reassert_title(&mut self) {
         let name = self.identity.as_ref().map(|identity| identity.name.clone());
         self.actions.extend(name.filter(|_| self.is_connected).map(Action::Title));

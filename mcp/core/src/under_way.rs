@@ -1,42 +1,43 @@
-//! How far pushing has got: what is being handed over, and what was asked of the hands.
+//! The state of pushing: the push that is under way, and the open requests to the adapter.
 //!
-//! Knows no rule: what follows from it stands in [`pushing`](crate::pushing). Invariant: one push is under way at a time.
+//! Knows the state only. Does not know the rules, which are in [`pushing`](crate::pushing).
+//! Invariant: at most one push is under way.
 
 use std::collections::BTreeSet;
 
 use peer_proto::ids::MessageId;
 use peer_proto::message::Carrier;
 
-/// How far pushing has got.
+/// The state of pushing.
 #[derive(Debug, Default)]
 pub(crate) struct Pushing {
-    /// The hands have told once which ways there are.
+    /// Whether the available carriers were reported at least once.
     pub(crate) knows_ways: bool,
-    /// The hands were asked for the ways, and have not told yet.
+    /// Whether the available carriers were requested and not reported yet.
     pub(crate) is_looking: bool,
-    /// Something happened since the ways were told last: carriers that could do nothing may be able to now.
+    /// Whether an event happened since the last report: carriers that were unable may be able now.
     pub(crate) is_changed: bool,
-    /// What is being handed over.
+    /// The push that is under way.
     pub(crate) under_way: Option<UnderWay>,
-    /// Carriers that could do nothing since something happened last.
+    /// Carriers that could do nothing since the last event.
     pub(crate) unable: BTreeSet<Carrier>,
-    /// When the turn that has begun is sure to be under way.
+    /// The time at which the turn that has begun is certainly under way.
     pub(crate) turn_runs_at: Option<u64>,
 }
 
-/// A push that was chosen and is not over.
+/// A push that was chosen and has not ended.
 #[derive(Debug)]
 pub(crate) struct UnderWay {
     pub(crate) carrier: Carrier,
     pub(crate) messages: Vec<MessageId>,
-    /// The session rested when this was chosen: it is woken by it.
+    /// Whether the session was idle when this was chosen: the push wakes it.
     pub(crate) rests: bool,
-    /// Its bytes were let go.
+    /// Whether its bytes were let go.
     pub(crate) left: bool,
 }
 
 impl Pushing {
-    /// What was chosen for a carrier and has not begun to leave: the client has nothing of it.
+    /// Returns the messages of a push that has not begun to leave: the client has none of them.
     pub(crate) fn held_up(&self) -> &[MessageId] {
         self.under_way.as_ref().filter(|under_way| !under_way.left).map_or(&[], |under_way| &under_way.messages)
     }

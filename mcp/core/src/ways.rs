@@ -1,4 +1,4 @@
-//! The ways into a client's model: one row for each client.
+//! The carriers of each client: one row for each client.
 //!
 //! | client | pushed, in this order | taken when the client calls |
 //! |---|---|---|
@@ -6,9 +6,10 @@
 //! | Codex | `app_server` | `hook`, `tool_result` |
 //! | others | – | `hook`, `tool_result` |
 //!
-//! Knows which carriers a client has, in which order they are tried, and what each needs in order to be used. Does not know
-//! what any of them carries. A new client is a new row; a new carrier is a file beside the other hands, a field in [`Ways`]
-//! and an arm in [`Carriers::is_ready`].
+//! Knows which carriers a client has, in which order they are tried, and what each needs. Does not
+//! know what any of them carries. Invariant: a distrusted carrier is left out only if hooks can
+//! deliver instead. A new client is a new row. A new carrier is a file beside the other carriers of
+//! the adapter, a field in [`Ways`] and an arm in [`Carriers::is_ready`].
 
 use peer_proto::hook::Mode;
 use peer_proto::message::Carrier;
@@ -16,20 +17,21 @@ use peer_proto::message::Carrier;
 use crate::ClientKind;
 use crate::facts::Facts;
 
-/// Which ways into the model there are, as the hands see them at one moment.
+/// The carriers that the adapter found available at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ways {
-    /// The client is ready for notifications, may show them, and has read what it was sent before.
+    /// Whether the client is ready for notifications, may show them, and has read all that it was
+    /// sent before.
     pub channel: bool,
-    /// The client was started with a channel of ours.
+    /// Whether the client was started with a channel of ours.
     pub channel_loaded: bool,
-    /// The client's inbox socket is there, and is the client's.
+    /// Whether the client's inbox socket exists and belongs to the client.
     pub inbox_socket: bool,
-    /// Nothing lets the client's session come to act without asking.
+    /// Whether nothing can make the client's session act without asking.
     pub asks_first: bool,
-    /// The client's thread can be reached through its host.
+    /// Whether the client's thread can be reached through its host.
     pub app_server: bool,
-    /// Somebody has the conversation open.
+    /// Whether somebody has the conversation open.
     pub attended: bool,
 }
 
@@ -37,7 +39,7 @@ pub struct Ways {
 struct Row {
     client: ClientKind,
     pushed: &'static [Carrier],
-    /// Where the client is known to have loaded the channel.
+    /// The order if the client is known to have loaded the channel.
     pushed_with_channel: &'static [Carrier],
 }
 
@@ -51,31 +53,32 @@ const ROWS: [Row; 3] = [
     Row { client: ClientKind::Other, pushed: &[], pushed_with_channel: &[] },
 ];
 
-/// The carriers of this session's client, and what the person allows.
+/// The carriers of this session's client, and the person's choices.
 #[derive(Clone, Debug)]
 pub(crate) struct Carriers {
     pub(crate) client: ClientKind,
     pub(crate) ways: Ways,
     /// Carriers that the person switched off.
     pub(crate) off: Vec<Carrier>,
-    /// A session that rests and that nobody has open may be woken too.
+    /// Whether an idle session may also be woken while nobody has it open.
     pub(crate) wake_unattended: bool,
 }
 
 impl Carriers {
-    /// The push carriers of this client, the first to be tried first.
+    /// Returns the push carriers of this client, in the order in which they are tried.
     pub(crate) fn pushed(&self) -> &'static [Carrier] {
         let row = ROWS.iter().find(|row| row.client == self.client);
         row.map_or(&[], |row| if self.ways.channel_loaded { row.pushed_with_channel } else { row.pushed })
     }
 
-    /// Whether this push carrier can be used now; `wakes`: to begin a turn.
+    /// Whether this push carrier can be used now. `wakes`: whether the push begins a turn.
     pub(crate) fn is_ready(&self, carrier: Carrier, wakes: bool, facts: &Facts) -> bool {
         let ways = &self.ways;
         !self.off.contains(&carrier)
             && match carrier {
                 Carrier::Channel => ways.channel,
-                // Not into a session that acts without asking, or may come to, unless the person has said yes to that.
+                // Posts into a session that acts without asking, or may come to, need the person's
+                // permission.
                 Carrier::InboxSocket => {
                     let asks_first = facts.mode != Some(Mode::Bypass) && ways.asks_first;
                     ways.inbox_socket && (facts.inbox_socket_in_bypass || asks_first)
@@ -85,8 +88,8 @@ impl Carriers {
             }
     }
 
-    /// All carriers that are there now, in the order in which they are tried. One in doubt is left out where hooks can
-    /// deliver instead.
+    /// Returns all available carriers, in the order in which they are tried. A distrusted carrier
+    /// is left out if hooks can deliver instead.
     pub(crate) fn present(&self, facts: &Facts, now: u64) -> Vec<Carrier> {
         let ready = self.pushed().iter().copied().filter(|carrier| self.is_ready(*carrier, false, facts));
         let mut present: Vec<Carrier> = ready.collect();

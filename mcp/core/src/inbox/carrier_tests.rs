@@ -1,4 +1,5 @@
-//! Scenarios of push carriers and hooks: what goes when, what follows what, and what proves it.
+//! Scenarios of push carriers and hooks: which message goes when, which carrier follows which, and
+//! which events are evidence.
 
 use peer_proto::hook::Activity;
 use peer_proto::message::Intent;
@@ -94,7 +95,7 @@ fn a_push_has_a_whole_round_before_a_hook_between_tools_repeats_it() {
     hook(&mut inbox, HookEvent::PostToolBatch);
     delivered(&mut inbox, 1, "luna", "x");
     post(&mut inbox, SOCKET, Activity::Working);
-    // A tool ran longer than a carrier has time: the client shows the post after it.
+    // A tool ran longer than the carrier's timeout: the client shows the post after it.
     inbox.overdue(id(1), SOCKET);
     assert_eq!(hook(&mut inbox, HookEvent::PostToolBatch).1, [], "the post is in the request that comes now");
     assert_eq!(hook(&mut inbox, HookEvent::PostToolBatch).1, [id(1)], "it was not");
@@ -123,7 +124,8 @@ fn a_prompt_between_two_tools_begins_no_turn() {
     assert_eq!(proofs(&inbox.event(Stop, turn)), [id(1)]);
 }
 
-/// What proves first what a hook of the first event carried; each event with its turn, or none where the client names none.
+/// Returns the first event that proves the output of a hook of the first event. Each event has its
+/// turn, or none if the client names none.
 fn first_proof(carried: (HookEvent, &str), later: &[(HookEvent, &str)]) -> Option<HookEvent> {
     let mut inbox = Inbox::default();
     let turn = |name: &'static str| (!name.is_empty()).then_some(name);
@@ -158,7 +160,7 @@ fn which_event_proves_what_an_earlier_hook_carried() {
     assert_eq!(in_turn(Stop, &[Stop]), Some(Stop));
 }
 
-/// The client may have dropped it with a prompt that was refused or taken back, or with what a compaction left out.
+/// The client may have dropped it with a prompt that was refused or taken back, or in a compaction.
 #[test]
 fn no_event_proves_what_a_hook_carried_once_the_conversation_may_have_lost_it() {
     use HookEvent::{PostToolBatch, SessionStart, Stop, UserPromptSubmit};

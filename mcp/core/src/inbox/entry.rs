@@ -1,4 +1,8 @@
-//! One message of this session: what it was given to, and how far the model was shown it.
+//! One message of this session: the carriers that it was given to, and how far the model was shown
+//! it.
+//!
+//! Knows what each carrier had of one message. Does not know other messages, nor the time.
+//! Invariant: only evidence settles an entry.
 
 use peer_proto::hook::HookEvent;
 use peer_proto::ids::MessageId;
@@ -8,25 +12,26 @@ use super::{Known, Proof};
 use crate::call::{CallId, Caller};
 use crate::render::{Body, Showing};
 
-/// Hooks that show one message before it is only reminded of.
+/// The number of hooks that show one message before it is only mentioned in a reminder.
 const HOOKED_MAX: usize = 2;
 
 /// A message that the broker pushed.
 #[derive(Debug)]
 pub(super) struct Entry {
-    /// Its text is empty: the body stands in for it.
+    /// The message. Its text is empty: the body replaces it.
     pub(super) message: Message,
     pub(super) body: Body,
-    /// Counts up with each message that was not known before.
+    /// The arrival number, which grows with each new message.
     pub(super) arrival: u64,
-    /// The present session has its lease. Entries of an earlier connection are kept for what is known of them.
+    /// Whether the current session has its lease. Entries of an earlier connection stay for what is
+    /// known of them.
     pub(super) held: bool,
-    /// The broker says that a model may have seen it.
+    /// Whether the broker says that a model may have seen it.
     pub(super) shown_before: bool,
-    /// An adapter of this client may have given it to the model before, and that has its time: no push carrier is given it,
-    /// and what the client calls next carries it.
+    /// Whether another adapter of this client may have given it to the model, and that offer has
+    /// not timed out. No push carrier gets it; the next hook or tool result carries it.
     pub(super) with_client: bool,
-    /// The first reply to something.
+    /// Whether it is the first reply to a message.
     pub(super) first_reply: bool,
     /// Push carriers that were given it, oldest first.
     pub(super) pushes: Vec<Pushed>,
@@ -34,57 +39,58 @@ pub(super) struct Entry {
     pub(super) hooks: Vec<Hooked>,
     /// Pieces that went into tool results.
     pub(super) parts: Vec<Part>,
-    /// A tool result carried it, and had its time.
+    /// Whether a tool result carried it and timed out.
     pub(super) result_overdue: bool,
-    /// Which characters the client's record shows to the model.
+    /// The characters that the model was shown according to the client's record.
     pub(super) recorded: Vec<(usize, usize)>,
     pub(super) proof: Option<Proof>,
-    /// The client showed an event since a carrier was given it, and the broker was told so.
+    /// Whether the client showed an event since a carrier was given it, and the broker was told so.
     pub(super) tried: bool,
 }
 
-/// A push carrier was given a message.
+/// One push of a message.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pushed {
     pub(super) carrier: Carrier,
-    /// How far the body went.
+    /// The end of the part of the body that went.
     pub(super) end: usize,
-    /// It had its time without evidence, or could not be used.
+    /// Whether it timed out without evidence, or the carrier could not be used.
     pub(super) overdue: bool,
-    /// The model was shown what went, which was not the whole of it.
+    /// Whether the model was shown the part that went, if that was not the whole body.
     pub(super) arrived: bool,
     /// [`Inbox::rounds`](super::Inbox) at that time.
     pub(super) round: u64,
-    /// The carrier was not proved then: what the client calls next carries it too.
+    /// Whether the carrier was unproved then: the next hook or tool result carries the message too.
     pub(super) trial: bool,
 }
 
-/// A hook's output carried a message.
+/// A hook's output that carried a message.
 #[derive(Clone, Debug)]
 pub(super) struct Hooked {
     pub(super) event: HookEvent,
-    /// Which of the session's events it was.
+    /// The number of the session's event.
     pub(super) number: u64,
-    /// Where in the conversation.
+    /// The position in the conversation.
     pub(super) moment: Moment,
     /// [`Inbox::rounds`](super::Inbox) at that time.
     pub(super) round: u64,
-    /// How far the body went.
+    /// The end of the part of the body that went.
     pub(super) end: usize,
-    /// It had its time without evidence, or the hook was gone.
+    /// Whether it timed out without evidence, or the hook had ended.
     pub(super) overdue: bool,
 }
 
-/// A place in the conversation, as hooks tell it.
+/// A position in the conversation, as hooks report it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Moment {
     /// The client's name of the turn.
     pub(super) turn: Option<String>,
-    /// Prompts so far.
+    /// The number of prompts so far.
     pub(super) prompts: u64,
-    /// Times that the session began, went on, or was compacted.
+    /// How often the session began, was resumed, or was compacted.
     pub(super) starts: u64,
-    /// It is the prompt that begins the turn: another one may be refused while the turn goes on.
+    /// Whether it is the prompt that begins the turn: another prompt may be refused while the turn
+    /// goes on.
     pub(super) opens: bool,
 }
 
@@ -92,31 +98,31 @@ pub(super) struct Moment {
 #[derive(Debug)]
 pub(super) struct Part {
     pub(super) call: CallId,
-    /// Where its result ends in the stream of bytes to the client, once that is queued.
+    /// The end of its result in the output to the client, once that is queued.
     pub(super) result_end: Option<u64>,
-    /// Its result will never be sent, because the client cancelled the call.
+    /// Whether its result will never be sent, because the client cancelled the call.
     pub(super) is_dropped: bool,
-    /// Where in the conversation it was given; of hooks' words alone.
+    /// The position in the conversation at that time, from hooks only.
     pub(super) moment: Moment,
-    /// Events of the main conversation that came before it.
+    /// The number of events of the main conversation before it.
     pub(super) events: u64,
-    /// The turn in which it was given has ended by itself.
+    /// Whether the turn of its call has ended without an interruption.
     pub(super) is_past: bool,
     pub(super) conversation: Option<String>,
     pub(super) start: usize,
     pub(super) end: usize,
 }
 
-/// Whether a message is with a carrier.
+/// The state of a message with its carriers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
     /// No carrier had it.
     Fresh,
-    /// A carrier has it, and still has time.
+    /// A carrier has it, and has not timed out.
     Open,
-    /// A push carrier has it that may not work at all: what the client calls carries it too, at once.
+    /// An unproved push carrier has it: the next hook or tool result carries it too, at once.
     OnTrial,
-    /// Each carrier that had it has had its time.
+    /// Each carrier that had it has timed out.
     Overdue,
 }
 
@@ -140,7 +146,7 @@ impl Entry {
         }
     }
 
-    /// The conversation that it was given to is over.
+    /// Handles the end of the conversation that it was given to.
     pub(super) fn leave_conversation(&mut self) {
         self.shown_before |= self.standing() != Standing::Fresh;
         self.with_client = false;
@@ -151,12 +157,13 @@ impl Entry {
         self.result_overdue = false;
     }
 
-    /// The client took back what this carrier had brought, or some carrier where nobody knows which: it goes all its ways
-    /// once more, as a repeat. Returns whether any carrier had brought it.
+    /// Handles the removal of this message from the record by the client. It goes to all carriers
+    /// once more, as a repeat. `by`: the carrier that had brought it, if it is known. Returns
+    /// whether any carrier had brought it.
     pub(super) fn withdraw(&mut self, by: Option<Carrier>) -> bool {
         let by = by.filter(|carrier| self.went_by(*carrier)).or_else(|| self.last_carrier());
         match by {
-            // Another adapter may have brought it; the broker said by then that it is a repeat.
+            // Another adapter may have brought it; the broker marked it as a repeat in that case.
             None | Some(Carrier::Peerctl) => return std::mem::take(&mut self.with_client),
             Some(Carrier::Hook) => self.hooks.clear(),
             Some(Carrier::ToolResult) => {
@@ -169,13 +176,14 @@ impl Entry {
         true
     }
 
-    /// Nothing tells whether the prompt that a hook's output rode on was taken: another one began.
+    /// Whether the last hook that carried it was a prompt's, and carried the whole of it. Once
+    /// another prompt begins, it is unknown whether that prompt was accepted.
     pub(super) fn rode_on_a_prompt(&self) -> bool {
         let last = self.hooks.last();
         last.is_some_and(|hook| hook.event == HookEvent::UserPromptSubmit && hook.end >= self.body.chars())
     }
 
-    /// This session holds it, and it is not settled.
+    /// Whether this session holds it, and it is not settled.
     pub(super) fn is_open(&self) -> bool {
         self.held && self.proof.is_none()
     }
@@ -188,17 +196,17 @@ impl Entry {
         read_up_to(self.parts.iter().filter(|part| part.counts())).is_some_and(|end| end >= self.body.chars())
     }
 
-    /// A push carrier has it, and nothing that the client calls had it.
+    /// Whether a push carrier has it, and no hook or tool result had it.
     pub(super) fn is_pushed_only(&self) -> bool {
         !self.pushes.is_empty() && self.hooks.is_empty() && !self.was_in_result()
     }
 
-    /// One push is all that it was given to.
+    /// Whether one push is the only offer of it.
     pub(super) fn is_pushed_once_only(&self) -> bool {
         self.is_pushed_only() && self.pushes.len() == 1
     }
 
-    /// A push carrier has it that was not proved, and still has time.
+    /// Whether an unproved push carrier has it, and has not timed out.
     pub(super) fn is_on_trial(&self) -> bool {
         self.pushes.iter().any(|push| push.trial && !push.overdue)
     }
@@ -218,21 +226,23 @@ impl Entry {
         }
     }
 
-    /// It may end its reader's rest. What is said in a channel never may; a group is only a way to name several.
+    /// Whether it may wake an idle session. A post to a `#channel` never does; mail to a `@group`
+    /// may.
     pub(super) fn may_wake(&self) -> bool {
         let in_channel = self.message.channel.as_ref().is_some_and(|name| name.starts_with('#'));
         let said_there = in_channel && self.message.kind != Kind::Notice;
         !said_there && (self.message.intent == Intent::Request || self.first_reply)
     }
 
-    /// A tool result must carry it unasked.
+    /// Whether a tool result must carry it without a filter.
     pub(super) fn is_due_in_result(&self) -> bool {
         !self.was_in_result() && self.standing() != Standing::Open
     }
 
-    /// A hook's output must carry it. `round` is the present one: what a socket that works was given is in the very request
-    /// that comes now, so one round must have passed before its silence means anything. A carrier on trial, or a channel,
-    /// which most sessions do not have, is not waited for.
+    /// Whether a hook's output must carry it. `round` is the current round. A message that went to
+    /// a working socket is in the very next request. So one round must pass before missing evidence
+    /// means anything. A carrier on trial is not waited for, nor a channel, which most sessions do
+    /// not have.
     pub(super) fn is_due_in_hook(&self, round: u64) -> bool {
         match self.standing() {
             Standing::Fresh => true,
@@ -245,20 +255,21 @@ impl Entry {
         }
     }
 
-    /// A push carrier may be given it.
+    /// Whether a push carrier may be given it.
     pub(super) fn is_due_by(&self, carrier: Carrier) -> bool {
         let unseen = self.is_open() && self.hooks.is_empty() && !self.was_in_result();
         let is_free = !self.with_client && matches!(self.standing(), Standing::Fresh | Standing::Overdue);
         unseen && is_free && self.pushes.iter().all(|push| push.carrier != carrier)
     }
 
-    /// The client's record shows this of it to the model. It counts where it is what some carrier was given.
+    /// Applies a piece that the client's record shows. The piece counts if it is equal to one that
+    /// some carrier was given.
     pub(super) fn note_recorded(&mut self, piece: &str, in_result: bool) {
         let pushed = self.pushes.iter().map(|push| (0, push.end));
         let hooked = self.hooks.iter().map(|hook| (0, hook.end));
-        // Only a tool's result has what was given with one.
+        // Only a tool's result contains a piece that was given with one.
         let parts = self.parts.iter().filter(|part| in_result && part.counts()).map(|part| (part.start, part.end));
-        // Parts that are all alike are told apart by counting.
+        // Equal parts are told apart by counting.
         let is_it = |span: &(usize, usize)| !self.recorded.contains(span) && self.body.is_piece(span.0, span.1, piece);
         let found = parts.chain(pushed).chain(hooked).find(is_it);
         self.recorded.extend(found);
@@ -281,7 +292,7 @@ impl Entry {
         }
     }
 
-    /// The carrier that was given it last.
+    /// Returns the carrier that was given it last.
     pub(super) fn last_carrier(&self) -> Option<Carrier> {
         if self.was_in_result() {
             Some(Carrier::ToolResult)
@@ -292,7 +303,7 @@ impl Entry {
         }
     }
 
-    /// What the broker must hear when it pushes this again.
+    /// Returns what the broker must be told when it pushes this again.
     pub(super) fn known(&self, hooks_come: bool) -> Known {
         match (self.proof, self.last_carrier()) {
             (Some(proof), _) => Known::Proved(proof),
@@ -320,20 +331,21 @@ impl Part {
         Self { call, result_end: None, is_dropped: false, conversation, moment, events, is_past: false, start, end }
     }
 
-    /// Whether the result was, or may yet be, sent.
+    /// Whether the result was sent, or may still be sent.
     pub(super) fn counts(&self) -> bool {
         !self.is_dropped
     }
 
-    /// Whether the result had left before that call was read. Overlapping calls never follow each other.
+    /// Whether the result had left before that call was read. Of two overlapping calls, neither
+    /// follows the other.
     pub(super) fn left_before(&self, caller: &Caller) -> bool {
         self.result_end.is_some_and(|end| end <= caller.written_before)
     }
 }
 
 impl Moment {
-    /// Whether this is the same turn as that earlier place, with nothing in between that may have taken back what was said
-    /// there. Where the client does not name its turns, no prompt came since.
+    /// Whether this position is in the same turn as an earlier one, with no event in between that
+    /// may have removed its text. If the client does not name its turns: no prompt came since.
     pub(super) fn continues(&self, earlier: &Self) -> bool {
         let is_same = match (&earlier.turn, &self.turn) {
             (Some(earlier), Some(now)) => earlier == now,
@@ -342,18 +354,19 @@ impl Moment {
         is_same && earlier.starts == self.starts
     }
 
-    /// Whether this is the turn of the first prompt since the session began at that earlier place.
+    /// Whether this position is in the turn of the first prompt since the session began at that
+    /// earlier position.
     pub(super) fn is_first_since(&self, earlier: &Self) -> bool {
         self.prompts == earlier.prompts + 1 && self.starts == earlier.starts
     }
 }
 
-/// How far these parts reach without a gap from the beginning; `None` where there is no part at all.
+/// Returns how far these parts reach without a gap from the beginning; `None`: there is no part.
 pub(super) fn read_up_to<'a>(parts: impl Iterator<Item = &'a Part>) -> Option<usize> {
     reached(parts.map(|part| (part.start, part.end)))
 }
 
-/// The same, of spans.
+/// Returns how far these spans reach without a gap from the beginning.
 fn reached(spans: impl Iterator<Item = (usize, usize)>) -> Option<usize> {
     let mut spans: Vec<(usize, usize)> = spans.collect();
     spans.sort_unstable();

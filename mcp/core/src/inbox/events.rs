@@ -1,7 +1,8 @@
-//! What the client's events tell of what the model was shown, and what of it the client took back. Pure.
+//! Derives from the client's events which messages the model was shown, and which ones the client
+//! removed. Pure.
 //!
-//! Knows in which turn each event came, and what each may have taken back. Does not know the client's record: where that
-//! tells, no event proves anything.
+//! Knows the turn of each event, and what each event may have removed. Does not know the client's
+//! record. Invariant: if the record shows the model's messages, no event is evidence.
 
 use peer_proto::hook::HookEvent;
 use peer_proto::ids::MessageId;
@@ -11,21 +12,24 @@ use super::entry::{Entry, Hooked, read_up_to};
 use super::{Inbox, Proof};
 
 impl Inbox {
-    /// An event of the main conversation, as a hook told it with the client's name of the turn, and what it proves: what an
-    /// earlier hook's output carried, if the model must have been asked in between and nothing can have taken it back; and
-    /// at the user's next turn, what a tool result carried.
+    /// Applies an event of the main conversation, with the client's name of the turn. Returns the
+    /// messages that it proves.
+    ///
+    /// An event proves the output of an earlier hook if the model must have been asked in between
+    /// and no event can have removed the output. The user's next turn proves a tool result.
     pub(crate) fn event(&mut self, event: HookEvent, turn: Option<&str>) -> Vec<(MessageId, Proof)> {
         self.events += 1;
         self.tells_batches |= event == HookEvent::PostToolBatch;
         let (number, round, tells_batches) = (self.events, self.rounds, self.tells_batches);
-        // What a client had queued comes as a prompt too, also between two tools: the model was not asked before that.
+        // Prompts that a client had queued arrive as prompts too, also between two tools: the model
+        // was not asked before them.
         let new_turn = event == HookEvent::UserPromptSubmit && self.runs == Some(false);
         let begins = self.runs != Some(true);
         let (hooks_count, results_count) = (!self.record_speaks, new_turn && !self.record_alone && !self.record_speaks);
         let ends_round = match event {
             HookEvent::PostToolBatch | HookEvent::Stop => true,
             HookEvent::UserPromptSubmit => new_turn,
-            // Each tool stands for a round of its own where nothing tells of rounds.
+            // Each tool counts as a round of its own if no hook reports rounds.
             HookEvent::PostToolUse => !self.tells_batches,
             _ => false,
         };
@@ -41,16 +45,18 @@ impl Inbox {
         let evidence = if next_turn { Evidence::NextTurn } else { Evidence::NextCall };
         self.prove(|entry| {
             let is_kept = |hook: &Hooked| match hook.event {
-                // It waits for the first prompt, whichever that is.
+                // Its output waits for the first prompt, whichever that is.
                 HookEvent::SessionStart => now.continues(&hook.moment) || now.is_first_since(&hook.moment),
-                // Another hook may have refused one that came while a turn ran, and that turn goes on.
+                // Another hook may have refused a prompt that came while a turn ran, and that turn
+                // goes on.
                 HookEvent::UserPromptSubmit => hook.moment.opens && now.continues(&hook.moment),
                 _ => now.continues(&hook.moment),
             };
             let asked_since = |hook: &Hooked| match (hook.event, event) {
-                // The conversation begins or ends: nobody was asked anything by that.
+                // The conversation begins or ends: no model was asked.
                 (_, HookEvent::SessionStart | HookEvent::SessionEnd) => false,
-                // The user spoke, or what was queued came; the model may not have been asked since.
+                // A prompt of the user or of the queue came; the model may not have been asked
+                // since.
                 (_, HookEvent::UserPromptSubmit) => false,
                 // Between the tools of one message the model is not asked.
                 (HookEvent::PreToolUse | HookEvent::PostToolUse, HookEvent::PreToolUse | HookEvent::PostToolUse) => {
@@ -69,8 +75,8 @@ impl Inbox {
         })
     }
 
-    /// Follows the conversation. A turn that ends by itself has asked the model with all results that it had; one that is
-    /// broken off, or a conversation that was compacted, may have lost them.
+    /// Moves the position in the conversation. A turn that ends by itself has asked the model with
+    /// all its results. An interrupted turn, or a compacted conversation, may have lost them.
     fn move_on(&mut self, event: HookEvent, turn: Option<&str>, begins: bool) {
         let named = turn.map(str::to_owned);
         let is_new = named.is_some() && named != self.moment.turn;
@@ -82,7 +88,8 @@ impl Inbox {
             }
             _ => {}
         }
-        // Where some event names no turn it is the present one, and a prompt's is unknown.
+        // An event that names no turn belongs to the current turn; the turn of such a prompt is
+        // unknown.
         if named.is_some() || event == HookEvent::UserPromptSubmit {
             self.moment.turn = named;
         }
@@ -91,7 +98,8 @@ impl Inbox {
                 part.is_past |= self.moment.continues(&part.moment);
             }
         }
-        // Without a record nobody knows what became of the prompt before: what it carried comes again with this one.
+        // Without a record the fate of the previous prompt is unknown: its messages come again with
+        // this one.
         if event == HookEvent::UserPromptSubmit && self.moment.opens && !self.record_speaks {
             let rode = |entry: &&mut Entry| entry.proof.is_none() && entry.rode_on_a_prompt();
             for entry in self.entries.values_mut().filter(rode) {
@@ -100,7 +108,8 @@ impl Inbox {
         }
     }
 
-    /// The client took these back before the model answered. Returns whether any goes all its ways once more.
+    /// Removes the offers that the client undid before the model answered. Returns whether any
+    /// message goes to its carriers once more.
     pub(crate) fn withdraw(&mut self, withdrawn: &[(MessageId, Option<Carrier>)]) -> bool {
         let mut is_any = false;
         for (message, by) in withdrawn {

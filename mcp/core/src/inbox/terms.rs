@@ -1,4 +1,4 @@
-//! What the inbox is asked, and what it answers. Values, without a rule.
+//! The arguments and results of the inbox: values without rules.
 
 use peer_proto::ids::MessageId;
 use peer_proto::message::{Carrier, Evidence, Message};
@@ -8,87 +8,87 @@ use crate::render::BLOCK_CHARS_MAX;
 /// Evidence that is on its way to the broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Proof {
-    /// The carrier that is proved by it.
+    /// The carrier that it proves.
     pub carrier: Carrier,
-    /// What was seen.
+    /// The kind of evidence.
     pub evidence: Evidence,
 }
 
-/// What the broker must be told about a message it has just pushed.
+/// What the broker must be told about a message that it has just pushed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Known {
-    /// It was not known.
+    /// The message is new to this session.
     New,
-    /// It was offered by an earlier connection, and there is no proof.
+    /// An earlier connection offered it, without evidence so far.
     Offered {
-        /// By this carrier.
+        /// The carrier that was offered it.
         carrier: Carrier,
-        /// No carrier follows it.
+        /// Whether no other carrier follows.
         last: bool,
-        /// The client showed an event since.
+        /// Whether the client showed an event since.
         tried: bool,
     },
-    /// It was proved by an earlier connection; the broker did not confirm that.
+    /// An earlier connection proved it; the broker did not confirm that.
     Proved(Proof),
 }
 
-/// What the model was shown of a message.
+/// A text of a message that the model was shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
-    /// Which message.
+    /// The message's id.
     pub message: MessageId,
-    /// By which carrier, where the record tells.
+    /// The carrier, if the record shows it.
     pub by: Option<Carrier>,
-    /// It stands in the result of a tool.
+    /// Whether it is in the result of a tool.
     pub in_result: bool,
     /// The body, or a part of it, without quotation marks.
     pub piece: String,
 }
 
-/// What a block is asked for.
+/// The bounds of a block.
 #[derive(Clone, Copy, Debug)]
 pub struct Ask<'a> {
-    /// What an explicit question matched; absent: whatever is due.
+    /// The messages that an explicit filter matched; `None`: all due messages.
     pub among: Option<&'a [MessageId]>,
-    /// Shown whatever became of it before.
+    /// A message that is shown in any case.
     pub also: Option<MessageId>,
-    /// Most messages.
+    /// The largest number of messages.
     pub limit: usize,
-    /// Show without offering.
+    /// Whether to show the messages without offering them.
     pub peek: bool,
-    /// Most characters of all messages together.
+    /// The largest number of characters of all messages together.
     pub budget: usize,
-    /// The reader's home directory.
+    /// The home directory by which paths are shortened.
     pub home: &'a str,
 }
 
 impl Ask<'_> {
-    /// Whatever is due.
+    /// All due messages, without bounds.
     pub const DUE: Self = Self { among: None, also: None, limit: usize::MAX, peek: false, budget: BLOCK_CHARS_MAX, home: "" };
 }
 
-/// What stands at the end of a tool result.
+/// The block at the end of a tool result.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Block {
-    /// Whole lines; empty where nothing is to be said.
+    /// Whole lines; empty if there is nothing to show.
     pub text: String,
     /// Messages that it carries and the broker must be told about.
     pub offered: Vec<MessageId>,
-    /// How many messages it shows.
+    /// The number of messages that it shows.
     pub shown: usize,
 }
 
-/// What a push carrier is to hand over.
+/// The content of a push.
 #[derive(Debug)]
 pub struct Post {
     /// The messages, oldest first, without their texts.
     pub messages: Vec<Message>,
-    /// What the model is to be shown: a block, or for the channel one message.
+    /// The text for the model: a block, or for the channel one message.
     pub text: String,
 }
 
 impl Post {
-    /// The messages' ids.
+    /// Returns the messages' ids.
     pub fn ids(&self) -> Vec<MessageId> {
         self.messages.iter().map(|message| message.id).collect()
     }
@@ -97,8 +97,8 @@ impl Post {
 /// Messages in the form in which they are shown.
 pub(super) struct Quoted {
     pub(super) text: String,
-    /// How far each body goes.
+    /// How far the body of each message goes.
     pub(super) shown: Vec<(MessageId, usize)>,
-    /// Messages that were wanted and had no room.
+    /// The number of wanted messages that had no room.
     pub(super) left: usize,
 }

@@ -1,4 +1,4 @@
-//! Scenarios of what is shown when, and what proves it.
+//! Scenarios of the inbox: which message is shown when, and which events are evidence.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -6,7 +6,7 @@ use super::push::PUSH_UNPROVED_MAX;
 use super::*;
 use crate::samples::request;
 
-/// A client's conversation and the stream of bytes that its calls and results make.
+/// A client's conversation, and the byte stream of its calls and results.
 struct Client {
     conversation: Option<&'static str>,
     written: u64,
@@ -31,7 +31,7 @@ impl Client {
     }
 }
 
-/// A call that was read when the client had been sent so many bytes.
+/// Returns a call that was read when the client had been sent so many bytes.
 pub(super) fn caller(written_before: u64) -> Caller {
     static CALLS: AtomicU64 = AtomicU64::new(0);
     Caller { call: CallId(CALLS.fetch_add(1, Ordering::Relaxed)), written_before, ..Caller::default() }
@@ -45,7 +45,7 @@ pub(super) fn delivered(inbox: &mut Inbox, number: u32, from: &str, text: &str) 
     inbox.deliver(Delivery { message: request(number, from, text), attempts: 0, shown_before: false }, false)
 }
 
-/// What the channel is given next.
+/// Returns the next push for the channel.
 fn channel(inbox: &mut Inbox) -> Option<Post> {
     inbox.post(Carrier::Channel, None, true, "")
 }
