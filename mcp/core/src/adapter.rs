@@ -208,6 +208,10 @@ impl Adapter {
 
     fn lose(&mut self) {
         self.is_connected = false;
+        // Relayed hooks that run before the next connection are missed.
+        if self.facts.hooks_are_relayed {
+            self.inbox.lose_order();
+        }
         // Their outcome is unknown: the broker pushes these messages again, or they are settled.
         self.asked.clear();
     }

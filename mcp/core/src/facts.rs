@@ -42,6 +42,8 @@ pub(crate) struct Facts {
     pub(crate) mode: Option<Mode>,
     /// Whether the client's hooks reach this adapter.
     pub(crate) hooks_come: bool,
+    /// Whether those hooks come through the broker. Without a connection they are missed.
+    pub(crate) hooks_are_relayed: bool,
     /// Whether the person allows posts into the inbox socket of a session that bypasses
     /// permissions.
     pub(crate) inbox_socket_in_bypass: bool,

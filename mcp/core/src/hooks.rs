@@ -53,6 +53,9 @@ impl Adapter {
     }
 
     pub(crate) fn hook_ready(&mut self, event: HookEvent, received: bool) {
+        if received && self.is_connected {
+            self.inbox.note_all_held();
+        }
         // Codex puts a hook's text before the output of the call.
         let is_before = self.carriers.client == ClientKind::Codex && event == HookEvent::PostToolUse;
         let is_blocked = is_before && self.inbox.is_result_under_way();
@@ -86,16 +89,19 @@ impl Adapter {
     }
 
     pub(crate) fn hook_answered(&mut self, messages: &[MessageId], asks: bool, outcome: HookOutcome) {
+        self.facts.hooks_are_relayed = outcome != HookOutcome::Handed;
         match outcome {
             HookOutcome::Handed if asks => self.tried(Some(messages)),
             HookOutcome::Relayed if asks => drop(self.inbox.newly_tried(Some(messages), &[])),
             HookOutcome::Handed | HookOutcome::Relayed => {}
             HookOutcome::Unknown => {
                 self.inbox.doubt_hook(messages);
+                self.inbox.lose_order();
                 self.look();
             }
             HookOutcome::Gone => {
                 self.inbox.take_back_hook(messages);
+                self.inbox.lose_order();
                 self.look();
             }
         }

@@ -73,6 +73,8 @@ pub struct Inbox {
     moment: Moment,
     /// Whether a message that the broker pushes as a repeat may have been shown in this client.
     repeats_here: bool,
+    /// Whether the present connection has brought every message that this session holds.
+    holds_all: bool,
 }
 
 impl Inbox {
@@ -85,9 +87,15 @@ impl Inbox {
     /// Begins a new connection to the broker, which pushes again the messages that this session
     /// then holds.
     pub(crate) fn begin_session(&mut self) {
-        // Drop entries that the previous connection had already lost: they were settled, or went to
-        // another session.
-        self.entries.retain(|_, entry| std::mem::replace(&mut entry.held, false));
+        // If the previous connection had brought every message that this session held, drop the
+        // others: they were settled, or went to another session. It may have been lost before.
+        let is_known = std::mem::take(&mut self.holds_all);
+        self.entries.retain(|_, entry| std::mem::replace(&mut entry.held, false) || !is_known);
+    }
+
+    /// The broker has pushed every message that this session holds on the present connection.
+    pub(crate) fn note_all_held(&mut self) {
+        self.holds_all = true;
     }
 
     /// Sets whether messages that the broker pushes as repeats may have been shown in this client.
@@ -364,6 +372,16 @@ impl Inbox {
             if let Some(entry) = self.entries.get_mut(message) {
                 entry.hooks.pop();
             }
+        }
+    }
+
+    /// The order of events is not known any more. A hook was reported late because its client did
+    /// not wait for it, or hooks were missed without a connection. Events no longer prove messages
+    /// that were given before.
+    pub(crate) fn lose_order(&mut self) {
+        self.moment.starts += 1;
+        for part in self.entries.values_mut().flat_map(|entry| &mut entry.parts) {
+            part.is_past = false;
         }
     }
 

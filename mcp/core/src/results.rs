@@ -47,6 +47,7 @@ impl Adapter {
     pub(crate) fn result_due(&mut self, call: CallId, due: &Due) {
         let caller = self.calls.caller(call).filter(|_| self.is_connected && !self.is_closing);
         let Some(caller) = caller else { return self.replies.push(Action::Show { call, block: Block::default() }) };
+        self.inbox.note_all_held();
         // Mail that another adapter of this client takes is not available here.
         let takes_mail = self.identity.as_ref().is_some_and(|identity| identity.takes_mail);
         let waiting = if takes_mail { usize::try_from(due.waiting).unwrap_or(usize::MAX) } else { 0 };

@@ -39,22 +39,22 @@ impl Broker {
         check_seat(&seat)?;
         let Some(record) = self.presence.get(mine).cloned() else { return Err(Rejection::NotRegistered) };
         let Some(session) = self.presence.session(caller.connection) else { return Err(Rejection::NotRegistered) };
-        let host = session.host;
+        let (host, present_token) = (session.host, session.token);
         let Some((token, digest)) = facts.token else { return Err(Rejection::BadToken) };
         let owner = match self.presence.by_seat(&seat) {
             None if self.is_name_of_another(&seat, mine) => return Err(Rejection::NameTaken { name: seat.key }),
             None => {
                 let mut record = record;
                 add_seat(&mut record, seat);
-                return self.stay(turn, caller, record, (token, digest), None);
+                return self.stay(turn, caller, record, present_token, None);
             }
-            Some(owner) if owner == mine => return self.stay(turn, caller, record, (token, digest), None),
+            Some(owner) if owner == mine => return self.stay(turn, caller, record, present_token, None),
             Some(owner) => owner,
         };
         let ownership = self.ownership(owner, Asker { host, seat: Some(&seat), ended: &facts.ended });
         if ownership == Ownership::Taken {
             let notice = self.notify_seat_taken(turn, owner, &record.name);
-            return self.stay(turn, caller, record, (token, digest), Some(notice));
+            return self.stay(turn, caller, record, present_token, Some(notice));
         }
         let moving = Moving { mine: record, owner, host, holds_token: ownership == Ownership::Free };
         self.move_session(turn, caller, moving, (token, digest), facts)
@@ -87,7 +87,8 @@ impl Broker {
         }
         let Some(mut adopted) = self.presence.get(owner).cloned() else { return Err(Rejection::NotRegistered) };
         let handed_back = self.hand_back(turn, mine, caller.connection);
-        let session = self.presence.detach(caller.connection, turn.now.wall).unwrap_or_else(|| PeerSession::new(mine, host));
+        let session =
+            self.presence.detach(caller.connection, turn.now.wall).unwrap_or_else(|| PeerSession::new(mine, host, token));
         let came_online = !self.presence.is_online(owner);
         if holds_token {
             // Before the mail moves: what this session itself had offered is not a lost session's.
@@ -119,7 +120,7 @@ impl Broker {
             self.move_tasks(turn, mine, owner);
             self.move_memberships(turn, mine, owner);
         }
-        self.presence.attach(caller.connection, PeerSession { peer: owner, holds_token, ..session }, false);
+        self.presence.attach(caller.connection, PeerSession { peer: owner, token, holds_token, ..session }, false);
         turn.reply(caller, self.registered(owner, caller.connection, token, None));
         if came_online {
             self.emit(turn, &[owner], &Event::PeerOnline { peer: adopted.name });
@@ -149,13 +150,10 @@ impl Broker {
         turn: &mut Turn<'_>,
         caller: Caller,
         mut record: PeerRecord,
-        (token, digest): (Token, TokenDigest),
+        token: Token,
         notice: Option<String>,
     ) -> Result<(), Rejection> {
         let peer = record.id;
-        if self.presence.session(caller.connection).is_some_and(|session| session.holds_token) {
-            record.token = Some(digest);
-        }
         record.last_seen = turn.now.wall;
         self.update_peer(turn, record);
         turn.reply(caller, self.registered(peer, caller.connection, token, notice));

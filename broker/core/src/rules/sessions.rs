@@ -200,7 +200,11 @@ impl Broker {
         self.update_peer(turn, record.clone());
         // Whoever resumes is the same session, and does what it did.
         let mode = if register.resume.is_some() { record.mode } else { None };
-        self.presence.attach(caller.connection, PeerSession { mode, holds_token, ..PeerSession::new(peer, host) }, takes_over);
+        self.presence.attach(
+            caller.connection,
+            PeerSession { mode, holds_token, ..PeerSession::new(peer, host, token) },
+            takes_over,
+        );
         turn.reply(caller, self.registered(peer, caller.connection, token, notice));
         if came_online {
             self.emit(turn, &[peer], &Event::PeerOnline { peer: record.name });

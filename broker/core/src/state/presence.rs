@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use peer_proto::hook::{Activity, Mode};
-use peer_proto::ids::{PeerId, Timestamp, called_peer};
+use peer_proto::ids::{PeerId, Timestamp, Token, called_peer};
 use peer_proto::limits::{ALIASES_MAX, SEATS_MAX};
 use peer_proto::message::Carrier;
 use peer_proto::request::{CarrierProof, RequestId, Role, Seat, SeatKind};
@@ -37,6 +37,9 @@ pub(crate) struct OpenConnection {
 pub(crate) struct PeerSession {
     pub(crate) peer: PeerId,
     pub(crate) host: Host,
+    /// What it was given at its beginning. A `Bind` that changes nothing about who it is gives it again: the answer may be
+    /// lost, and then the old one must still be good.
+    pub(crate) token: Token,
     /// It holds the token that resumes the peer's session; other adapters of its client do not.
     pub(crate) holds_token: bool,
     /// Carriers that were tried, and when evidence last proved each.
@@ -49,9 +52,9 @@ pub(crate) struct PeerSession {
 
 impl PeerSession {
     /// A session of which nothing is known yet but whose it is, and where it runs.
-    pub(crate) fn new(peer: PeerId, host: Host) -> Self {
+    pub(crate) fn new(peer: PeerId, host: Host, token: Token) -> Self {
         let (proofs, carriers) = (BTreeMap::new(), Vec::new());
-        Self { peer, host, holds_token: false, proofs, carriers, mode: None, activity: None }
+        Self { peer, host, token, holds_token: false, proofs, carriers, mode: None, activity: None }
     }
 }
 

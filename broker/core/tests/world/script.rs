@@ -118,6 +118,12 @@ impl World {
             }
             [name, "offline"] => self.disconnect(name),
             [name, "binds", seat] => self.ask(name, Request::Bind(parse_seat(seat))),
+            // The answer is lost on its way.
+            [name, "binds", seat, "unanswered"] => {
+                let before = self.programs[*name].token;
+                self.ask(name, Request::Bind(parse_seat(seat)));
+                self.programs.get_mut(*name).expect("a known program").token = before;
+            }
             [name, "sends", to @ ..] => {
                 let send = Send {
                     to: to.iter().map(|to| (*to).to_owned()).collect(),

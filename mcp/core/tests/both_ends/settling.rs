@@ -1,0 +1,213 @@
+//! The end of a world: everybody behaves for a while, and then every message has been presented to its reader.
+
+use peer_mcp_core::event::{Event, PushResult};
+use peer_proto::hook::{Activity, HookEvent};
+use peer_proto::message::{Carrier, Stage};
+use peer_proto::request::Request;
+
+use crate::client::{Doing, Piece};
+use crate::ends::{Ends, Wait};
+use crate::moves::{read_part, to_read_on};
+
+/// Turns in which the clients behave. Each takes more than a visibility timeout.
+const TURNS: usize = 60;
+
+/// Lets the clients behave until nothing waits.
+pub fn settle(ends: &mut Ends) {
+    ends.log.push("everybody behaves from now on".into());
+    ends.is_honest = true;
+    for at in 0..ends.sessions.len() {
+        ends.sessions[at].client.shows_pushes = true;
+        if !ends.sessions[at].is_alive {
+            ends.start(at);
+        } else if ends.sessions[at].program.is_none() {
+            ends.connect(at);
+        }
+    }
+    for _ in 0..TURNS {
+        for at in 0..ends.sessions.len() {
+            turn(ends, at);
+        }
+        if waiting(ends).is_none() {
+            break;
+        }
+        ends.world.pass(31_000);
+        while ends.world.tick() {
+            ends.route();
+        }
+    }
+    if let Some(lost) = waiting(ends) {
+        panic!("{}", ends.story(&format!("{lost} still waits, though its reader has behaved for {TURNS} turns")));
+    }
+}
+
+/// A delivery that nobody was shown, and is in nobody's hand any more.
+fn waiting(ends: &Ends) -> Option<String> {
+    let open = ends
+        .world
+        .disk
+        .deliveries
+        .values()
+        .find(|delivery| ends.bodies.contains_key(&delivery.message) && delivery.stage != Stage::Presented);
+    open.map(|delivery| format!("{} to {}, which is {:?}", delivery.message, delivery.peer, delivery.stage))
+}
+
+/// Everything that is under way arrives.
+fn flow(ends: &mut Ends, at: usize) {
+    loop {
+        let mut moved = ends.deliver_up(at) | ends.deliver_down(at);
+        let now = ends.world.now.mono_ms;
+        if ends.sessions[at].adapter.next_timeout(now).is_some_and(|time| time <= now) && ends.random.chance(50) {
+            ends.tell(at, Event::Tick);
+        }
+        if std::mem::take(&mut ends.sessions[at].look_wanted) {
+            let ways = ends.ways(at);
+            ends.tell(at, Event::Ways(ways));
+            moved = true;
+        }
+        moved |= push(ends, at);
+        if !moved {
+            return;
+        }
+    }
+}
+
+fn push(ends: &mut Ends, at: usize) -> bool {
+    let Some((carrier, _)) = &ends.sessions[at].push else { return false };
+    let carrier = *carrier;
+    let runs = (carrier == Carrier::AppServer).then(|| ends.sessions[at].client.works());
+    let go = ends.tell(at, Event::Leaving { carrier, runs }).go;
+    let Some((_, post)) = ends.sessions[at].push.take() else { return false };
+    let result = if go { PushResult::Left } else { PushResult::NotNow };
+    ends.tell(at, Event::PushedOut { carrier, result });
+    if go {
+        let client = &mut ends.sessions[at].client;
+        let piece = Piece { text: post.text, by: carrier };
+        if client.doing == Doing::Resting {
+            client.begin_turn();
+            client.pending.push(piece);
+            client.doing = Doing::Ready;
+            ends.says(at, Activity::Working);
+        } else {
+            client.queued.push(piece);
+        }
+    }
+    true
+}
+
+fn read(ends: &mut Ends, at: usize) {
+    ends.sessions[at].client.write_record();
+    ends.look_into_record(at);
+}
+
+/// Goes on until the client does something else than waiting.
+fn wait_for_hooks(ends: &mut Ends, at: usize) {
+    flow(ends, at);
+    for _ in 0..10 {
+        if !matches!(ends.sessions[at].client.doing, Doing::Hooking { .. }) {
+            break;
+        }
+        // What came by a connection that is gone is answered by nobody.
+        ends.give_up_hook(at);
+        flow(ends, at);
+    }
+}
+
+fn ask_and_answer(ends: &mut Ends, at: usize) {
+    for _ in 0..10 {
+        wait_for_hooks(ends, at);
+        match ends.sessions[at].client.doing {
+            Doing::Ready => ends.sessions[at].client.ask(true),
+            Doing::Asked => {
+                let bodies = std::mem::take(&mut ends.bodies);
+                ends.sessions[at].client.answer(&bodies);
+                ends.bodies = bodies;
+                read(ends, at);
+                flow(ends, at);
+                return;
+            }
+            Doing::Calling => results(ends, at),
+            _ => return,
+        }
+    }
+}
+
+/// All results arrive, and the hooks after them run.
+fn results(ends: &mut Ends, at: usize) {
+    flow(ends, at);
+    let calls = std::mem::take(&mut ends.sessions[at].client.calls);
+    for call in calls {
+        let session = &mut ends.sessions[at];
+        let (text, end) = call.result.unwrap_or_default();
+        session.left_bytes = session.left_bytes.max(end);
+        if call.is_wanted && !call.is_subagents && !text.is_empty() {
+            session.client.pending.push(Piece { text, by: Carrier::ToolResult });
+        }
+    }
+    let client = &mut ends.sessions[at].client;
+    client.doing = Doing::Ready;
+    if client.hooks {
+        client.hooks_to_run.push_back(HookEvent::PostToolUse);
+        if client.kind == peer_mcp_core::ClientKind::Claude {
+            client.hooks_to_run.push_back(HookEvent::PostToolBatch);
+        }
+        ends.next_of_client(at);
+    }
+    wait_for_hooks(ends, at);
+}
+
+/// One turn: the model calls a tool, reads on where it was shown a part, acknowledges what it has seen, and ends.
+fn turn(ends: &mut Ends, at: usize) {
+    ask_and_answer(ends, at);
+    if ends.sessions[at].client.doing == Doing::Resting {
+        ends.sessions[at].client.begin_turn();
+        ends.sessions[at].client.doing = Doing::Ready;
+        ends.says(at, Activity::Working);
+        if ends.sessions[at].client.hooks {
+            ends.run_hook(at, HookEvent::UserPromptSubmit, None, None);
+        }
+        ask_and_answer(ends, at);
+    }
+    for _ in 0..6 {
+        if ends.sessions[at].client.doing != Doing::Answered {
+            break;
+        }
+        ends.sessions[at].client.doing = Doing::Calling;
+        match to_read_on(ends, at) {
+            Some((message, offset)) => {
+                let call = ends.call(at, false, false);
+                read_part(ends, at, call, message, offset);
+            }
+            None => drop(ends.call(at, false, true)),
+        }
+        results(ends, at);
+        ask_and_answer(ends, at);
+    }
+    acknowledge(ends, at);
+    if ends.sessions[at].client.doing == Doing::Answered {
+        if ends.sessions[at].client.hooks {
+            ends.run_hook(at, HookEvent::Stop, None, None);
+            wait_for_hooks(ends, at);
+        } else {
+            ends.sessions[at].client.doing = Doing::Resting;
+            ends.rests(at);
+        }
+    }
+    read(ends, at);
+    flow(ends, at);
+    ask_and_answer(ends, at);
+}
+
+/// A client without a record and without names for its conversations proves nothing else.
+fn acknowledge(ends: &mut Ends, at: usize) {
+    let session = &ends.sessions[at];
+    if session.client.records {
+        return;
+    }
+    let seen = ends.bodies.keys().filter(|message| session.client.has_seen(**message) && !session.proved.contains(message));
+    let seen: Vec<_> = seen.copied().collect();
+    for message in seen {
+        ends.sessions[at].up.push_back((Request::Ack { messages: vec![message] }, Wait::Acked(vec![message])));
+    }
+    flow(ends, at);
+}
