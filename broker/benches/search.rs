@@ -239,7 +239,7 @@ fn main() {
     let mut index = LocalIndex::open(&dir.join("search"), &snapshots.take().expect("a snapshot")).expect("an index");
     index.catch_up(&snapshots, || false).expect("an index of everything");
     let indexed = begun.elapsed().as_secs_f64();
-    index.settle().expect("a settled index");
+    index.merge().expect("a merged index");
     let bytes: u64 =
         fs::read_dir(dir.join("search")).expect("the index").map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
     println!(

@@ -54,7 +54,7 @@ pub(crate) enum Place {
 }
 
 /// What all connections of one run share.
-pub(crate) struct Desk {
+pub(crate) struct Shared {
     /// Leads to the engine.
     pub(crate) arrivals: Entrance,
     /// What the broker says of itself before anything else.
@@ -68,23 +68,23 @@ pub(crate) struct Desk {
 }
 
 /// Serves one connection to its end. `pid` is the kernel's word on who connected.
-pub(crate) async fn serve(mut stream: UnixStream, connection: ConnectionId, pid: Option<u32>, place: Place, desk: &Desk) {
+pub(crate) async fn serve(mut stream: UnixStream, connection: ConnectionId, pid: Option<u32>, place: Place, shared: &Shared) {
     let patience = match place {
-        Place::Anybodys => desk.timeout,
-        Place::Operators => desk.timeout.min(Duration::from_millis(OPERATOR_HELLO_MS)),
+        Place::Anybodys => shared.timeout,
+        Place::Operators => shared.timeout.min(Duration::from_millis(OPERATOR_HELLO_MS)),
     };
     let deadline = Instant::now() + patience;
-    let protocol = match timeout_at(deadline, greet(&mut stream, &desk.preface)).await.unwrap_or(Err(Fault::Silent)) {
+    let protocol = match timeout_at(deadline, greet(&mut stream, &shared.preface)).await.unwrap_or(Err(Fault::Silent)) {
         Ok(protocol) => protocol,
-        Err(fault) => return report(connection, pid, &fault, desk),
+        Err(fault) => return report(connection, pid, &fault, shared),
     };
 
     let (outbox, in_flight) = (Outbox::default(), Semaphore::new(REQUESTS_IN_FLIGHT_MAX));
     let (read, write) = stream.split();
-    let frames = Frames::of_a_stranger(read, desk.budget.share(pid), desk.timeout);
-    let mut reader = Reader { connection, frames, in_flight: &in_flight, outbox: &outbox, desk, place, said_hello: false };
+    let frames = Frames::of_a_stranger(read, shared.budget.share(pid), shared.timeout);
+    let mut reader = Reader { connection, frames, in_flight: &in_flight, outbox: &outbox, shared, place, said_hello: false };
     let (unwritten, answers) = (BytesMut::new(), 0);
-    let mut writer = Writer { write, unwritten, answers, in_flight: &in_flight, outbox: &outbox, desk };
+    let mut writer = Writer { write, unwritten, answers, in_flight: &in_flight, outbox: &outbox, shared };
 
     let end = tokio::select! {
         end = reader.run(deadline, protocol, pid) => end,
@@ -101,12 +101,12 @@ pub(crate) async fn serve(mut stream: UnixStream, connection: ConnectionId, pid:
         if let Some((id, refusal)) = fault.answer() {
             outbox.reply(id, Err(refusal));
         }
-        report(connection, pid, fault, desk);
+        report(connection, pid, fault, shared);
     }
     outbox.close();
     if reader.said_hello {
         // The engine may be gone already; then nobody needs to know.
-        let _ = desk.arrivals.push(Arrival::Gone { connection });
+        let _ = shared.arrivals.push(Arrival::Gone { connection });
     }
     if !matches!(end, Err(Fault::Socket(_))) {
         // A program that does not read its last words does without.
@@ -116,14 +116,14 @@ pub(crate) async fn serve(mut stream: UnixStream, connection: ConnectionId, pid:
 
 /// Tells a program that there is no room for its connection: who we are, and the refusal of whatever it asks first. Then
 /// nothing that it says is heard.
-pub(crate) async fn turn_away(mut stream: UnixStream, connections_max: usize, desk: &Desk) {
+pub(crate) async fn turn_away(mut stream: UnixStream, connections_max: usize, shared: &Shared) {
     let rejection = Rejection::TooManyConnections { connections: connections_max, retry_after_ms: TURNED_AWAY_RETRY_MS };
     // Who asks is not known yet: it reads the same for everybody.
     let refusal = rejection.refusal(Addressee::Person);
     // Under the id that no request has: it answers whatever was asked.
     let Ok(frame) = codec::encode(&ServerFrame::Reply { id: 0, result: Err(refusal) }) else { return };
     let Ok(length) = u32::try_from(frame.len()) else { return };
-    let said = [&desk.preface.encode()[..], &length.to_le_bytes(), &frame].concat();
+    let said = [&shared.preface.encode()[..], &length.to_le_bytes(), &frame].concat();
     let last_words = async {
         stream.write_all(&said).await?;
         stream.shutdown().await?;
@@ -150,7 +150,7 @@ struct Reader<'a> {
     frames: Frames<ReadHalf<'a>>,
     in_flight: &'a Semaphore,
     outbox: &'a Outbox,
-    desk: &'a Desk,
+    shared: &'a Shared,
     place: Place,
     said_hello: bool,
 }
@@ -178,7 +178,7 @@ impl Reader<'_> {
             self.make_room().await?;
             let Some(frame) = self.frames.next().await? else { return Ok(()) };
             let arrival = Arrival::Asked { connection: self.connection, frame };
-            self.desk.arrivals.push(arrival)?;
+            self.shared.arrivals.push(arrival)?;
         }
     }
 
@@ -186,7 +186,7 @@ impl Reader<'_> {
         let ancestors = pid.map(ancestry::of).unwrap_or_default();
         let outbox = self.outbox.clone();
         let arrival = Arrival::Hello { connection: self.connection, id, hello, protocol, ancestors, outbox };
-        self.desk.arrivals.push(arrival)?;
+        self.shared.arrivals.push(arrival)?;
         self.said_hello = true;
         self.take_room();
         self.frames.allow(FRAME_BYTES_MAX);
@@ -234,7 +234,7 @@ struct Writer<'a> {
     answers: usize,
     in_flight: &'a Semaphore,
     outbox: &'a Outbox,
-    desk: &'a Desk,
+    shared: &'a Shared,
 }
 
 impl Writer<'_> {
@@ -259,7 +259,7 @@ impl Writer<'_> {
                 Taken::Frames { answers, relieved } => {
                     self.answers = answers;
                     if relieved {
-                        self.desk.arrivals.relieve();
+                        self.shared.arrivals.relieve();
                     }
                 }
                 Taken::Nothing => self.outbox.filled().await,
@@ -339,7 +339,7 @@ pub(crate) fn bad_frame(error: &DecodeError) -> Refusal {
     Rejection::BadFrame { reason }.refusal(Addressee::Person)
 }
 
-fn report(connection: ConnectionId, pid: Option<u32>, fault: &Fault, desk: &Desk) {
+fn report(connection: ConnectionId, pid: Option<u32>, fault: &Fault, shared: &Shared) {
     let kind = match fault {
         // A program that was killed, or that came while the broker went: nothing that anybody could act on.
         Fault::Socket(_) | Fault::Stopping => {
@@ -352,7 +352,7 @@ fn report(connection: ConnectionId, pid: Option<u32>, fault: &Fault, desk: &Desk
         Fault::NoHello { .. } => "no hello",
         Fault::NoPlace { .. } => "no place",
     };
-    if let Some(unsaid) = desk.warnings.due(kind) {
+    if let Some(unsaid) = shared.warnings.due(kind) {
         tracing::warn!(connection = connection.0, pid, cause = %fault, unsaid, "connection ended");
     }
 }
@@ -377,11 +377,11 @@ mod tests {
         for _ in 0..32 {
             let (arrivals, arrived) = turns::open();
             let (budget, warnings, timeout) = (Arc::default(), Throttle::default(), Duration::from_secs(20));
-            let desk = Desk { arrivals, preface: Preface::ours("/x/peerctl"), budget, warnings, timeout };
+            let shared = Shared { arrivals, preface: Preface::ours("/x/peerctl"), budget, warnings, timeout };
             let (mut program, broker_end) = UnixStream::pair().unwrap();
             let serving = tokio::spawn({
-                let desk = Arc::new(desk);
-                async move { serve(broker_end, ConnectionId(1), None, Place::Anybodys, &desk).await }
+                let shared = Arc::new(shared);
+                async move { serve(broker_end, ConnectionId(1), None, Place::Anybodys, &shared).await }
             });
             let hello = Hello { role: Role::Adapter, version: "0".into(), executable: "/x".into(), seat: None };
             program.write_all(&Preface::ours("/x").encode()).await.unwrap();

@@ -187,7 +187,7 @@ impl Engine {
 
     fn work_until_told(&mut self) -> Result<(), EngineError> {
         // What was found damaged when the store was read is set aside before anybody can ask for it.
-        self.settle()?;
+        self.commit_batch()?;
         while !self.stopping {
             let first = self.wait();
             self.work(first)?;
@@ -227,7 +227,7 @@ impl Engine {
             self.searching.go_on();
         }
         self.sweep(now, first.is_none())?;
-        self.look_on(now, first.is_none())?;
+        self.read_on(now, first.is_none())?;
         self.broker.handle_timeout(now, &mut self.step);
         let (mut inputs, mut request_bytes) = (0, 0);
         let began_us = self.clock.mono_us();
@@ -247,7 +247,7 @@ impl Engine {
             self.quiet_at_ms = now.mono_ms + CHECKPOINT_IDLE_MS;
             self.checkpoint_at_ms = self.checkpoint_at_ms.map(|_| self.quiet_at_ms);
         }
-        self.settle()?;
+        self.commit_batch()?;
         self.read()
     }
 
@@ -271,7 +271,7 @@ impl Engine {
         }
         self.see_off();
         // What was found damaged on the way is set aside.
-        self.settle()
+        self.commit_batch()
     }
 
     fn place(&self, connection: ConnectionId) -> Place {
@@ -287,17 +287,17 @@ impl Engine {
         if let Some(gone) = self.broker.sweep(now, &rows, next, &mut self.step) {
             tracing::info!(?gone, "purged what was kept long enough");
         }
-        self.settle()
+        self.commit_batch()
     }
 
     /// One step of the look at a large database, where nothing else is to do. What it finds damaged is set aside.
-    fn look_on(&mut self, now: Now, idle: bool) -> Result<(), EngineError> {
+    fn read_on(&mut self, now: Now, idle: bool) -> Result<(), EngineError> {
         let Some(walk) = self.walk.as_mut().filter(|_| idle && self.quiet_at_ms <= now.mono_ms) else { return Ok(()) };
-        if !self.store.look_on(walk).map_err(EngineError::Read)? {
+        if !self.store.read_on(walk).map_err(EngineError::Read)? {
             tracing::info!(records = walk.records(), damaged = self.store.damaged(), "every record of the database was read");
             self.walk = None;
         }
-        self.settle()
+        self.commit_batch()
     }
 
     fn apply(&mut self, now: Now, arrival: Arrival) -> Result<(), EngineError> {
@@ -315,7 +315,7 @@ impl Engine {
                 // killed right after showing it (docs/adr/0006-offered-is-reported-before-the-bytes-leave.md).
                 let lookups = self.broker.lookups(connection, &request);
                 if self.step.outdates(&lookups) {
-                    self.settle()?;
+                    self.commit_batch()?;
                 }
                 let facts = self.facts(&request, lookups)?;
                 Input::Asked { connection, id, request, facts }
@@ -403,8 +403,8 @@ impl Engine {
     }
 
     /// Makes what was decided durable, then lets it be seen, and sets aside what was found damaged by that.
-    fn settle(&mut self) -> Result<(), EngineError> {
-        self.settle_once()?;
+    fn commit_batch(&mut self) -> Result<(), EngineError> {
+        self.commit_step()?;
         // What is set aside was pending, and is no more: this ends.
         loop {
             let mut found: Vec<Damaged> = self.store.take_damage().iter().map(|row| damaged(row, true)).collect();
@@ -413,11 +413,11 @@ impl Engine {
                 return Ok(());
             }
             self.broker.handle(self.clock.now(), Input::Damaged(found), &mut self.step);
-            self.settle_once()?;
+            self.commit_step()?;
         }
     }
 
-    fn settle_once(&mut self) -> Result<(), EngineError> {
+    fn commit_step(&mut self) -> Result<(), EngineError> {
         if self.step.is_empty() {
             return Ok(());
         }
@@ -439,14 +439,14 @@ impl Engine {
             self.checkpoint_at_ms = Some(ended_us / 1_000 + CHECKPOINT_IDLE_MS);
         }
         self.batch += 1;
-        self.release(&mut step)?;
+        self.carry_out(&mut step)?;
         step.clear();
         // The emptied step goes back, so that its memory is used again.
         self.step = step;
         Ok(())
     }
 
-    fn release(&mut self, step: &mut Step) -> Result<(), EngineError> {
+    fn carry_out(&mut self, step: &mut Step) -> Result<(), EngineError> {
         let fresh: BTreeMap<MessageId, &MessageRecord> = step.changes.iter().filter_map(put_message).collect();
         for effect in step.effects.drain(..) {
             telemetry::log_effect(&effect);

@@ -4,7 +4,7 @@
 //! rules. To follow a message, read connection, engine, outbox; the modules stand in that order:
 //!
 //! - [`config`]: what the person may change.
-//! - `state_dir`, `listener`, `reach`: the directory, the lock, the socket; `rehearsal`: whether they could be had.
+//! - `state_dir`, `listener`, `socket_path`: the directory, the lock, the socket; `rehearsal`: whether they could be had.
 //! - `budget`, `frames`, `connection`: bytes to frames, where there is room for them, and answers to bytes.
 //! - `turns`: what waits for the engine, one from each connection in turn.
 //! - `engine`: batch, apply, commit once, release.
@@ -25,7 +25,7 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 
 use crate::clock::Clock;
-use crate::connection::Desk;
+use crate::connection::Shared;
 use crate::engine::{Engine, Identity};
 use crate::listener::Socket;
 use crate::search::{IndexError, IndexReport, LocalIndex, LocalLooked, Parent, Searching};
@@ -48,11 +48,11 @@ mod inherited;
 mod listener;
 mod outbox;
 mod query;
-mod reach;
 mod readings;
 mod rehearsal;
 mod sandbox;
 mod shutdown;
+mod socket_path;
 mod state_dir;
 mod telemetry;
 mod turns;
@@ -105,7 +105,7 @@ pub fn reindex(location: &Location) -> Result<IndexReport, RunError> {
     let snapshots = store.snapshots();
     let mut index = LocalIndex::create(&location.search_index())?;
     index.catch_up(&snapshots, || false)?;
-    index.settle()?;
+    index.merge()?;
     Ok(index.check(&snapshots.take().map_err(RunError::Load)?)?)
 }
 
@@ -187,7 +187,7 @@ fn serve(
     let socket = Socket::bind(&location.socket())?;
 
     let executable = options.executable.display().to_string();
-    let desk_preface = Preface::ours(&executable);
+    let our_preface = Preface::ours(&executable);
     let identity = Identity {
         executable,
         dir: location.dir().into(),
@@ -212,7 +212,7 @@ fn serve(
 
     let mut at_ready = Ok(());
     let (budget, warnings) = (Arc::default(), Throttle::default());
-    let desk = Desk { arrivals: to_engine, preface: desk_preface, budget, warnings, timeout };
+    let shared = Shared { arrivals: to_engine, preface: our_preface, budget, warnings, timeout };
     let up = || {
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
@@ -230,8 +230,8 @@ fn serve(
             at_ready = detach::drop_stdio();
         }
     };
-    let served = runtime.block_on(listener::serve(socket, desk, ended, up, || lock.note(Phase::Ending)));
-    // The desk is dropped with its way to the engine, so that the thread ends in any case.
+    let served = runtime.block_on(listener::serve(socket, shared, ended, up, || lock.note(Phase::Ending)));
+    // It is dropped with its way to the engine, so that the thread ends in any case.
     let thread = thread.join();
     at_ready?;
     let outcome = served?;

@@ -19,10 +19,10 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-use crate::connection::{self, Desk, Place};
+use crate::connection::{self, Place, Shared};
 use crate::engine::Arrival;
-use crate::reach::{Changes, Reach};
 use crate::shutdown::Signals;
+use crate::socket_path::{Changes, SocketPath};
 
 /// Descriptors that are not connections: the store, the log, the runtime's own.
 const DESCRIPTORS_RESERVED: u64 = 64;
@@ -40,7 +40,7 @@ const STOP_TIMEOUT_MS: u64 = 2_000;
 /// A bound socket, mode 0600, and the path that leads to it.
 pub(crate) struct Socket {
     listener: StdListener,
-    reach: Reach,
+    socket_path: SocketPath,
     dir: PathBuf,
 }
 
@@ -59,7 +59,7 @@ impl Socket {
             mode => return Err(SocketError::Mode { path: path.into(), mode }),
         }
         let dir = path.parent().unwrap_or(path).to_path_buf();
-        Ok(Self { listener, reach: Reach::of(path).map_err(failed)?, dir })
+        Ok(Self { listener, socket_path: SocketPath::of(path).map_err(failed)?, dir })
     }
 }
 
@@ -80,16 +80,16 @@ fn remove_stale(path: &Path) -> Result<(), SocketError> {
 /// `ready` is called once connections are accepted, `ending` before the socket goes.
 pub(crate) async fn serve<E>(
     socket: Socket,
-    desk: Desk,
+    shared: Shared,
     mut engine: oneshot::Receiver<Result<(), E>>,
     ready: impl FnOnce(),
     ending: impl FnOnce(),
 ) -> Result<Result<(), E>, ServeError> {
-    let Socket { listener, reach, dir } = socket;
+    let Socket { listener, socket_path, dir } = socket;
     let mut changes = Changes::watch(&dir);
     let mut signals = Signals::take().map_err(ServeError::Signals)?;
     let listener = UnixListener::from_std(listener).map_err(ServeError::Listen)?;
-    let desk = Arc::new(desk);
+    let shared = Arc::new(shared);
     let connections_max = connections_max();
     let for_anybody = connections_max - OPERATOR_CONNECTIONS.min(connections_max / 4);
     let (mut connections, mut turned_away) = (JoinSet::new(), JoinSet::new());
@@ -99,7 +99,7 @@ pub(crate) async fn serve<E>(
     ready();
 
     let (outcome, cause) = loop {
-        if !reach.is_kept() {
+        if !socket_path.is_kept() {
             break (None, "the loss of the socket's path");
         }
         tokio::select! {
@@ -108,24 +108,24 @@ pub(crate) async fn serve<E>(
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) if connections.len() >= connections_max => {
                     if !std::mem::replace(&mut full, true)
-                        && let Some(unsaid) = desk.warnings.due("full")
+                        && let Some(unsaid) = shared.warnings.due("full")
                     {
                         let connections = connections.len();
                         tracing::warn!(connections, unsaid, "no room for more connections; turning new ones away");
                     }
-                    if turned_away.len() < TURNED_AWAY_MAX && same_user(&stream, &desk).is_some() {
-                        let desk = desk.clone();
-                        turned_away.spawn(async move { connection::turn_away(stream, connections_max, &desk).await });
+                    if turned_away.len() < TURNED_AWAY_MAX && same_user(&stream, &shared).is_some() {
+                        let shared = shared.clone();
+                        turned_away.spawn(async move { connection::turn_away(stream, connections_max, &shared).await });
                     }
                 }
                 Ok((stream, _)) => {
                     failing = false;
-                    if let Some(them) = same_user(&stream, &desk) {
+                    if let Some(them) = same_user(&stream, &shared) {
                         last_connection += 1;
                         let pid = them.pid().and_then(|pid| u32::try_from(pid).ok());
-                        let (desk, connection) = (desk.clone(), ConnectionId(last_connection));
+                        let (shared, connection) = (shared.clone(), ConnectionId(last_connection));
                         let place = if connections.len() < for_anybody { Place::Anybodys } else { Place::Operators };
-                        connections.spawn(async move { connection::serve(stream, connection, pid, place, &desk).await });
+                        connections.spawn(async move { connection::serve(stream, connection, pid, place, &shared).await });
                     }
                 }
                 Err(error) => {
@@ -143,7 +143,7 @@ pub(crate) async fn serve<E>(
 
     // Nobody new, from here on.
     ending();
-    if let Err(error) = reach.unlink() {
+    if let Err(error) = socket_path.unlink() {
         tracing::warn!(cause = %error, "cannot remove the socket; the next broker will");
     }
     drop(listener);
@@ -151,7 +151,7 @@ pub(crate) async fn serve<E>(
         Some(outcome) => outcome,
         None => {
             // The engine may have ended by itself in this moment; then it has said so already.
-            let _ = desk.arrivals.push(Arrival::Stop);
+            let _ = shared.arrivals.push(Arrival::Stop);
             engine.await
         }
     };
@@ -167,17 +167,17 @@ pub(crate) async fn serve<E>(
 }
 
 /// The kernel's word on who connected, where it is this user. Anybody else is logged and hears nothing.
-fn same_user(stream: &UnixStream, desk: &Desk) -> Option<UCred> {
+fn same_user(stream: &UnixStream, shared: &Shared) -> Option<UCred> {
     match stream.peer_cred() {
         Ok(them) if them.uid() == geteuid().as_raw() => Some(them),
         Ok(them) => {
-            if let Some(unsaid) = desk.warnings.due("another user") {
+            if let Some(unsaid) = shared.warnings.due("another user") {
                 tracing::warn!(uid = them.uid(), pid = them.pid(), unsaid, "refused a connection of another user");
             }
             None
         }
         Err(error) => {
-            if let Some(unsaid) = desk.warnings.due("an unknown user") {
+            if let Some(unsaid) = shared.warnings.due("an unknown user") {
                 tracing::warn!(cause = %error, unsaid, "refused a connection whose user the kernel does not tell");
             }
             None

@@ -148,7 +148,7 @@ fn no_text_is_taken_apart_for_its_next_step() {
 fn only_one_file_of_the_rules_names_tools_and_commands() {
     let words = ["`peerctl ", "action=\\\"", "check_messages", "list_peers shows"];
     none(said(&words, &["broker/core/src/"], &["broker/core/src/wording"]));
-    let shell = ["query", "connection", "engine", "outbox", "readings", "search/desk", "search/mod"];
+    let shell = ["query", "connection", "engine", "outbox", "readings", "search/indexer", "search/mod"];
     let files: Vec<String> = shell.iter().map(|file| format!("broker/src/{file}.rs")).collect();
     let files: Vec<&str> = files.iter().map(String::as_str).collect();
     none(said(&["hint:", "ErrorCode::"], &files, &[]));

@@ -87,7 +87,7 @@ impl Place {
             let frame = Frame::of(&ClientFrame { id: self.last_id, request });
             self.engine.apply(now, Arrival::Asked { connection, frame }).unwrap();
         }
-        self.engine.settle().unwrap();
+        self.engine.commit_batch().unwrap();
         self.engine.read().unwrap();
         let reply = |frame| match frame {
             ServerFrame::Reply { result, .. } => Some(result),

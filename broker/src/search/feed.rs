@@ -46,7 +46,7 @@ pub(super) fn batch(store: &Snapshot, mut cursor: Cursor) -> Result<Batch, Store
     let bounds = store.reindex_bounds()?;
     if !cursor.things {
         for reference in store.notes_and_tasks()? {
-            puts.push(look_at(store, reference)?);
+            puts.push(put_of(store, reference)?);
         }
         cursor = Cursor { message: None, row: bounds.map_or(0, |(_, last)| last), things: true };
         return Ok(Batch::Work { bytes: puts.iter().map(bytes_of).sum(), puts, cursor });
@@ -60,7 +60,7 @@ pub(super) fn batch(store: &Snapshot, mut cursor: Cursor) -> Result<Batch, Store
         match reference {
             // Its turn comes, and it is seen as it is then.
             Some(Reference::Message(id)) if Some(id) > cursor.message => {}
-            Some(reference) => puts.push(look_at(store, reference)?),
+            Some(reference) => puts.push(put_of(store, reference)?),
             // Written by a newer broker.
             None => {}
         }
@@ -92,7 +92,7 @@ pub(super) fn batch(store: &Snapshot, mut cursor: Cursor) -> Result<Batch, Store
 }
 
 /// One thing as it is now, in place of what it was.
-fn look_at(store: &Snapshot, reference: Reference) -> Result<Put, StoreError> {
+fn put_of(store: &Snapshot, reference: Reference) -> Result<Put, StoreError> {
     let entry = match &reference {
         Reference::Message(id) => match store.message(*id)? {
             Some(message) => Some(Entry::Message(Box::new(message), parties(store, *id)?)),

@@ -278,7 +278,7 @@ impl Index {
     ///
     /// # Errors
     /// Where the index cannot be written.
-    pub(super) fn settle(&mut self) -> Result<(), IndexError> {
+    pub(super) fn merge(&mut self) -> Result<(), IndexError> {
         if let Some(writer) = self.writing.take() {
             writer.wait_merging_threads()?;
         }

@@ -128,8 +128,8 @@ impl LocalIndex {
     ///
     /// # Errors
     /// Where the index cannot be written.
-    pub fn settle(&mut self) -> Result<(), IndexError> {
-        self.index.settle()
+    pub fn merge(&mut self) -> Result<(), IndexError> {
+        self.index.merge()
     }
 
     /// Runs a search that the rules allowed on what is indexed: what was found, and how much there is in all.

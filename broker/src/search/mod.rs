@@ -2,7 +2,7 @@
 //!
 //! The index is made by a library that trusts its files: over a wrong byte it ends its process, and over a file that was cut
 //! while it was mapped the system does. Nothing of that may reach the mail. So the index is open in another process
-//! (`process`), which is forked by a small parent (`parent`) and may touch the index alone (`confine`). The thread (`desk`)
+//! (`process`), which is forked by a small parent (`parent`) and may touch the index alone (`confine`). The thread (`indexer`)
 //! reads the store, sends what is to be indexed (`feed`, `wire`), and makes answers of what was found (`answer`). Neither
 //! knows who may see what: that was ruled before.
 //!
@@ -11,10 +11,10 @@
 
 mod answer;
 mod confine;
-mod desk;
 mod entry;
 mod feed;
 mod index;
+mod indexer;
 mod local;
 mod parent;
 mod process;
@@ -40,8 +40,8 @@ use peer_core::wording::Addressee;
 use peer_proto::ids::Timestamp;
 use peer_proto::request::{Reply, RequestId};
 
-use self::desk::{Desk, Event, Question};
 pub use self::index::IndexError;
+use self::indexer::{Event, Indexer, Question};
 pub use self::local::{CaughtUp, IndexReport, LocalIndex, LocalLooked};
 pub(crate) use self::parent::{Parent, in_a_child};
 use crate::outbox::Outbox;
@@ -55,7 +55,7 @@ pub(crate) struct Searching {
     /// The thread's, once it was started.
     parent: Option<Parent>,
     signals: Arc<Signals>,
-    desk: Option<(Sender<Event>, JoinHandle<()>)>,
+    indexer: Option<(Sender<Event>, JoinHandle<()>)>,
 }
 
 /// Who waits for the answer to a search.
@@ -97,7 +97,7 @@ impl Searching {
             // Whoever makes an index looks at everything.
             signals.seen_row.store(u64::MAX, Ordering::Relaxed);
         }
-        Self { snapshots, dir, parent, signals: Arc::new(signals), desk: None }
+        Self { snapshots, dir, parent, signals: Arc::new(signals), indexer: None }
     }
 
     /// Has a search answered, some time.
@@ -116,22 +116,23 @@ impl Searching {
 
     /// The thread, started where it does not run.
     fn start(&mut self) -> Result<&Sender<Event>, String> {
-        if self.desk.is_none() {
+        if self.indexer.is_none() {
             // Until it is known how far the index is, what it must look at again is kept.
             self.signals.seen_row.store(0, Ordering::Relaxed);
             let parent = self.parent.take().ok_or("the search has no process to start from")?;
             let (events, arriving) = mpsc::channel();
-            let desk = Desk::new(self.snapshots.clone(), self.dir.clone(), parent, Arc::clone(&self.signals), events.clone());
+            let indexer =
+                Indexer::new(self.snapshots.clone(), self.dir.clone(), parent, Arc::clone(&self.signals), events.clone());
             let log = tracing::dispatcher::get_default(Clone::clone);
             let run = move || {
                 let _logging = tracing::dispatcher::set_default(&log);
-                desk.run(&arriving);
+                indexer.run(&arriving);
             };
             let thread = std::thread::Builder::new().name("search".into()).spawn(run);
             let thread = thread.map_err(|error| format!("the search's thread cannot be started: {error}"))?;
-            self.desk = Some((events, thread));
+            self.indexer = Some((events, thread));
         }
-        self.desk.as_ref().map(|(events, _)| events).ok_or_else(|| "the search has ended".to_owned())
+        self.indexer.as_ref().map(|(events, _)| events).ok_or_else(|| "the search has ended".to_owned())
     }
 
     /// The engine works: what is indexed ahead of need waits.
@@ -148,7 +149,7 @@ impl Searching {
     pub(crate) fn go_on(&self) {
         self.signals.busy.store(false, Ordering::Relaxed);
         // Whether it still lives shows when somebody asks.
-        let _ = self.desk.as_ref().map(|(events, _)| events.send(Event::Idle));
+        let _ = self.indexer.as_ref().map(|(events, _)| events.send(Event::Idle));
     }
 
     /// The row up to which the store need not keep what the index was to look at again.
@@ -159,7 +160,7 @@ impl Searching {
 
 impl Drop for Searching {
     fn drop(&mut self) {
-        let Some((events, thread)) = self.desk.take() else { return };
+        let Some((events, thread)) = self.indexer.take() else { return };
         let _ = events.send(Event::Stop);
         if let Some(line) = self.signals.line.lock().unwrap_or_else(PoisonError::into_inner).take() {
             let _ = line.shutdown(Shutdown::Both);

@@ -4,7 +4,7 @@
 //!
 //! redb writes to a file as soon as it opens it: it repairs, marks the file as in use, and records its state on closing.
 //! So a file that must be refused (damaged, or of a newer schema) would be changed by looking at it. [`StagedFile`] keeps
-//! such writes in memory until [`Stage::release`], which carries them out in order, syncs included; if that never
+//! such writes in memory until [`StagedWrites::carry_out`], which carries them out in order, syncs included; if that never
 //! happens, the file stays as it was, byte for byte.
 //!
 //! And redb trusts what it closed itself: it does not look at the checksums of such a file, and panics over pages that
@@ -114,7 +114,7 @@ pub(super) fn sync_directory_of(path: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-/// A file whose writes are held back until they are released.
+/// A file whose writes are held back until they are carried out.
 #[derive(Debug)]
 pub(super) struct StagedFile {
     inner: Arc<Inner>,
@@ -122,14 +122,14 @@ pub(super) struct StagedFile {
 
 /// The other handle of a [`StagedFile`]: decides what becomes of its writes.
 #[derive(Debug)]
-pub(super) struct Stage {
+pub(super) struct StagedWrites {
     inner: Arc<Inner>,
 }
 
 #[derive(Debug)]
 struct Inner {
     file: FileBackend,
-    /// Absent once released.
+    /// Absent once they were carried out.
     held: Mutex<Option<Held>>,
     /// Nobody else may open the file meanwhile.
     locks: bool,
@@ -162,7 +162,7 @@ enum Operation {
 
 impl StagedFile {
     /// Stages all writes to `file` from now on.
-    pub(super) fn new(file: File) -> Result<(Self, Stage), redb::DatabaseError> {
+    pub(super) fn new(file: File) -> Result<(Self, StagedWrites), redb::DatabaseError> {
         Self::staging(file, Vec::new(), true)
     }
 
@@ -174,7 +174,7 @@ impl StagedFile {
     /// would go back to the commit before, if the last one is not whole; but where the last one was a two-phase one (and a
     /// clean close is), that is no crash but damage, and would lose mail without a word. So the other slot is shown as a
     /// copy of the one that counts: there is nothing to go back to.
-    pub(super) fn distrusted(file: File, access: Access) -> Result<(Self, Stage, bool), redb::DatabaseError> {
+    pub(super) fn distrusted(file: File, access: Access) -> Result<(Self, StagedWrites, bool), redb::DatabaseError> {
         let mut head = [0; HEAD_BYTES];
         let whole = file.read_exact_at(&mut head, 0).is_ok();
         let flags = head[FLAGS_OFFSET];
@@ -189,14 +189,14 @@ impl StagedFile {
         Ok((staged, stage, flags & FLAG_IN_USE == 0))
     }
 
-    fn staging(file: File, operations: Vec<Operation>, locks: bool) -> Result<(Self, Stage), redb::DatabaseError> {
+    fn staging(file: File, operations: Vec<Operation>, locks: bool) -> Result<(Self, StagedWrites), redb::DatabaseError> {
         let held = Mutex::new(Some(Held { bytes: None, operations }));
         let inner = Arc::new(Inner { file: FileBackend::new(file)?, held, locks });
-        Ok((Self { inner: Arc::clone(&inner) }, Stage { inner }))
+        Ok((Self { inner: Arc::clone(&inner) }, StagedWrites { inner }))
     }
 }
 
-impl Stage {
+impl StagedWrites {
     /// The first bytes of the file, as whoever opened it sees them.
     pub(super) fn head(&self) -> io::Result<[u8; HEAD_BYTES]> {
         let mut head = [0; HEAD_BYTES];
@@ -216,7 +216,7 @@ impl Stage {
     ///
     /// # Errors
     /// Then the file may have got a part of it, as if the machine had stopped in between; the rest stays held for good.
-    pub(super) fn release(self) -> io::Result<()> {
+    pub(super) fn carry_out(self) -> io::Result<()> {
         let mut held = self.inner.held();
         for operation in held.iter().flat_map(|held| &held.operations) {
             match operation {

@@ -162,7 +162,7 @@ impl Store {
         if is_behind && is_large && noted.is_some_and(|noted| salvage::has(&same_file, &noted)) {
             return Err(OpenError::damaged(path, Row::LastCommit.to_string()));
         }
-        stage.release().map_err(|source| OpenError::io(path, source))?;
+        stage.carry_out().map_err(|source| OpenError::io(path, source))?;
         let migrated = migrate::run(path, &database, &origin, steps)?;
         let mut store = Self::over(database, repaired || migrated);
         if is_behind {
@@ -183,7 +183,7 @@ impl Store {
         let same_file = file.try_clone().map_err(|source| OpenError::io(&unfinished, source))?;
         let (staged, stage) = StagedFile::new(file).map_err(|error| OpenError::of(&unfinished, error))?;
         let (database, _) = open_database(staged).map_err(|error| OpenError::of(&unfinished, error))?;
-        stage.release().map_err(|source| OpenError::io(&unfinished, source))?;
+        stage.carry_out().map_err(|source| OpenError::io(&unfinished, source))?;
         let mut store = Self::create_in(database, steps)
             .map_err(|source| OpenError::Creation { path: path.into(), source: Box::new(source) })?;
         std::fs::rename(&unfinished, path).map_err(|source| OpenError::io(path, source))?;
@@ -219,7 +219,7 @@ impl Store {
         }
     }
 
-    /// A look at every record that the start did not read, where none was taken yet: see [`Store::look_on`].
+    /// A look at every record that the start did not read, where none was taken yet: see [`Store::read_on`].
     pub(crate) fn walk(&self) -> Option<Walk> {
         self.is_unread.then(Walk::default)
     }
@@ -228,7 +228,7 @@ impl Store {
     ///
     /// # Errors
     /// Where the file cannot be read.
-    pub(crate) fn look_on(&self, walk: &mut Walk) -> Result<bool, StoreError> {
+    pub(crate) fn read_on(&self, walk: &mut Walk) -> Result<bool, StoreError> {
         walk.step(self.snapshot()?)
     }
 
@@ -263,9 +263,9 @@ impl Store {
     pub fn open_for_reading(path: &Path) -> Result<Snapshots, OpenError> {
         let Some(file) = file::open_existing(path)? else { return Err(OpenError::Missing { path: path.into() }) };
         // What it would write to the file is held back for good.
-        let (staged, never_released) = StagedFile::new(file).map_err(|error| OpenError::of(path, error))?;
+        let (staged, never_carried_out) = StagedFile::new(file).map_err(|error| OpenError::of(path, error))?;
         let damage = Damage::default();
-        let (database, _) = open_guarded(path, staged, &never_released, &damage)?;
+        let (database, _) = open_guarded(path, staged, &never_carried_out, &damage)?;
         let origin = migrate::origin(path, &database)?;
         refuse_newer(path, &origin, SCHEMA_VERSION)?;
         let database = if origin.schema < SCHEMA_VERSION { migrate::migrated_copy(path, &origin)? } else { database };

@@ -35,7 +35,7 @@ pub(super) fn open_database(backend: impl StorageBackend) -> Result<(Database, b
 pub(super) fn open_guarded(
     path: &Path,
     staged: StagedFile,
-    stage: &file::Stage,
+    stage: &file::StagedWrites,
     damage: &Damage,
 ) -> Result<(Database, bool), OpenError> {
     let failed = |source| OpenError::of(path, redb::Error::Io(source));

@@ -244,7 +244,7 @@ fn a_walk_reads_every_record_in_small_steps_and_names_what_is_damaged() {
     }
     let store = Store::open(&database, &backups).unwrap();
     let (mut walk, mut steps) = (Walk::default(), 1);
-    while store.look_on(&mut walk).unwrap() {
+    while store.read_on(&mut walk).unwrap() {
         steps += 1;
     }
     assert_eq!(walk.records(), 1_400);

@@ -218,7 +218,7 @@ fn outlive(damaged: &[u8], what: &str) -> u64 {
     let image = store.snapshot().and_then(Snapshot::image).unwrap();
     let lost = missing(&store, what);
     let mut walk = Walk::default();
-    while store.look_on(&mut walk).unwrap() {}
+    while store.read_on(&mut walk).unwrap() {}
     let damage = store.take_damage();
     assert!(lost == 0 || !damage.is_empty(), "{what}: {lost} are lost in silence");
     assert!(image.pending.len() as u64 + lost + damage.len() as u64 >= WAITING, "{what}: {} wait", image.pending.len());
@@ -348,7 +348,7 @@ fn no_sound_page_is_taken_for_a_damaged_one() {
             }
         }
         let mut walk = Walk::default();
-        while store.look_on(&mut walk).unwrap() {}
+        while store.read_on(&mut walk).unwrap() {}
         assert_eq!(store.take_damage(), Vec::<Row>::new(), "round {round}");
         if round.is_multiple_of(2) {
             // As after a kill.
@@ -368,7 +368,7 @@ fn a_page_that_changes_while_it_is_in_use_is_made_readable_or_not_read() {
     put_file(&database, &LARGE.0, &LARGE.1);
     let disk = std::fs::OpenOptions::new().read(true).write(true).open(&database).unwrap();
     let (staged, stage) = StagedFile::new(disk.try_clone().unwrap()).unwrap();
-    stage.release().unwrap();
+    stage.carry_out().unwrap();
     let read = |at: u64, out: &mut [u8]| disk.read_exact_at(out, at);
     let known = survey::survey(&read, LARGE.0.len() as u64).unwrap().known;
     let damage = Damage::default();

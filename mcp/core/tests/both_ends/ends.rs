@@ -593,7 +593,7 @@ impl Ends {
         let is_claude = takes && session.client.kind == ClientKind::Claude;
         Ways {
             channel: is_claude,
-            channel_loaded: is_claude && session.number % 2 == 0,
+            channel_loaded: is_claude && session.number.is_multiple_of(2),
             inbox_socket: is_claude,
             asks_first: true,
             app_server: takes && session.client.kind == ClientKind::Codex,

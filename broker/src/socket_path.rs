@@ -15,12 +15,12 @@ const LOOK_MS: u64 = 60_000;
 
 /// A bound socket and the path that shall lead to it.
 #[derive(Debug)]
-pub(crate) struct Reach {
+pub(crate) struct SocketPath {
     socket: PathBuf,
     identity: (u64, u64),
 }
 
-impl Reach {
+impl SocketPath {
     /// Remembers which socket stands at the path now.
     pub(crate) fn of(socket: &Path) -> io::Result<Self> {
         let found = socket.symlink_metadata()?;

@@ -124,7 +124,7 @@ enum Wanted {
 }
 
 /// The thread's own.
-pub(super) struct Desk {
+pub(super) struct Indexer {
     snapshots: Snapshots,
     dir: PathBuf,
     parent: Parent,
@@ -144,7 +144,7 @@ pub(super) struct Desk {
     last_words: String,
 }
 
-impl Desk {
+impl Indexer {
     pub(super) fn new(snapshots: Snapshots, dir: PathBuf, parent: Parent, signals: Arc<Signals>, events: Sender<Event>) -> Self {
         Self {
             snapshots,
