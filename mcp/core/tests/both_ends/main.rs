@@ -13,6 +13,7 @@
 
 mod client;
 mod ends;
+mod hooks;
 mod moves;
 mod random;
 mod settling;
