@@ -1,7 +1,8 @@
-//! A program run to its end, within bounds of time and of output.
+//! Runs a program to its end, with a limit of time and of output.
 //!
-//! Knows processes and pipes, and not what the program is for. Invariant: whatever the program does, nothing of it is left
-//! once its time is up or nobody waits for it any more; it has a process group of its own, which is killed whole.
+//! Knows processes and pipes. Does not know the purpose of the program. Invariant: no process of
+//! the program outlives its time limit, or its caller's wait. It has its own process group, which
+//! is killed as a whole.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 
-/// Why a program gave nothing. The texts go on after the program's name.
+/// Why a program gave no output. The texts follow the program's name.
 #[derive(Debug, Error)]
 pub(crate) enum ChildError {
     #[error("cannot be run: {0}")]
@@ -29,12 +30,12 @@ pub(crate) enum ChildError {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Output {
     pub(crate) bytes: Vec<u8>,
-    /// It wrote more than was wanted, or just as much, and its end was not waited for.
+    /// Whether it wrote the limit or more, and its end was not waited for.
     pub(crate) is_cut: bool,
 }
 
-/// Runs `command` with `input` on its standard input, and returns what it wrote to standard output, at most `bytes_max`.
-/// A program that writes more is not waited for.
+/// Runs `command` with `input` on its standard input. Returns its standard output, at most
+/// `bytes_max`. A program that writes more is not waited for.
 pub(crate) async fn run(mut command: Command, input: &[u8], limit: Duration, bytes_max: usize) -> Result<Output, ChildError> {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0);
     let mut group = Group(command.spawn().map_err(ChildError::Start)?);
@@ -63,12 +64,13 @@ pub(crate) async fn run(mut command: Command, input: &[u8], limit: Duration, byt
     tokio::time::timeout(limit, running).await.unwrap_or(Err(ChildError::TooLong { limit }))
 }
 
-/// A program and all that it started, killed when this is dropped before the program's end was seen.
+/// A program and all processes that it started. Dropping this before the program's end was seen
+/// kills them.
 struct Group(Child);
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // As long as its end was not seen, the kernel gives its number to nobody else.
+        // Until its end was seen, the kernel does not reuse its number.
         if let Some(pid) = self.0.id().and_then(|pid| i32::try_from(pid).ok()) {
             let _ = killpg(Pid::from_raw(pid), Signal::SIGKILL);
         }
@@ -94,7 +96,7 @@ mod tests {
         assert_eq!(run(shell("cat; echo more"), b"input\n", LIMIT, 100).await.unwrap().bytes, b"input\nmore\n");
         let much = vec![b'x'; 1 << 20];
         assert_eq!(run(shell("exec <&-; echo deaf"), &much, LIMIT, 100).await.unwrap().bytes, b"deaf\n");
-        // More than pipes hold, both ways at once.
+        // More than pipes hold, in both directions at once.
         assert_eq!(run(shell("cat"), &much, LIMIT, 2 << 20).await.unwrap(), Output { bytes: much.clone(), is_cut: false });
     }
 
@@ -119,12 +121,12 @@ mod tests {
         let fifo = |path| nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).unwrap();
         fifo(&lock);
         fifo(&held);
-        // The grandchild holds the pipe open for as long as it lives, and does not hear the polite signals.
+        // The grandchild holds the pipe open while it runs, and ignores the polite signals.
         let script = format!("(trap '' TERM HUP INT; exec 9<'{}'; sleep 600) & wait", lock.display());
         let reader = std::thread::spawn(move || {
             use std::io::Write;
             let mut pipe = std::fs::OpenOptions::new().write(true).open(lock).unwrap();
-            // Nobody holds its other end any more when this fails.
+            // This fails once no process holds the other end.
             while pipe.write_all(&[0; 4_096]).is_ok() {}
         });
         let began = Instant::now();

@@ -1,8 +1,12 @@
-//! What Claude Code leaves on disk about its sessions, and what it hands down to its children. Reads, never writes.
+//! Claude Code's files about its sessions, and the environment of its children. Reads, never
+//! writes.
 //!
-//! Observed with 2.1.332: a registry of running sessions, `<config>/sessions/<pid>.json`, rewritten in place whenever a
-//! turn begins or ends and when the conversation is emptied; and a record per conversation,
-//! `<config>/projects/<directory>/<session>.jsonl`. Does not know what peerd makes of it.
+//! Observed with 2.1.332: a registry of running sessions, `<config>/sessions/<pid>.json`. The
+//! client rewrites it in place at each begin and end of a turn, and when the conversation is
+//! emptied. Each conversation has a record, `<config>/projects/<directory>/<session>.jsonl`.
+//!
+//! Knows the formats of these files. Does not know what the adapter derives from them. Invariant:
+//! where a bypass of permissions cannot be excluded, it counts as possible.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -12,13 +16,14 @@ use peer_proto::hook::Activity;
 use peer_proto::limits::SEAT_KEY_BYTES_MAX;
 use serde_json::Value;
 
-/// The longest directory name that Claude Code makes of a path; it cuts what is longer and adds a hash of its own.
+/// The longest directory name that Claude Code makes of a path; it cuts longer ones and adds a
+/// hash.
 const DIRECTORY_NAME_MAX: usize = 200;
 
-/// How much of the end of a record a tool call that is being made is looked for in, in bytes.
+/// How far from the end of a record a current tool call is searched, in bytes.
 const RECENT_BYTES: u64 = 256 * 1024;
 
-/// What the client's environment says, read once at the start.
+/// The client's environment, read once at the start.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Inherited {
     /// `CLAUDE_CONFIG_DIR`, else `.claude` under the home directory.
@@ -27,7 +32,7 @@ pub(crate) struct Inherited {
     pub(crate) inbox: Option<InboxSocket>,
 }
 
-/// The session's own way in for messages from other sessions.
+/// The session's own socket for messages from other sessions.
 #[derive(Clone)]
 pub(crate) struct InboxSocket {
     pub(crate) path: PathBuf,
@@ -41,7 +46,7 @@ impl std::fmt::Debug for InboxSocket {
 }
 
 impl Inherited {
-    /// `variable` looks up a variable that is set and not blank.
+    /// Reads the environment. `variable` looks up a variable that is set and not blank.
     pub(crate) fn from(variable: impl Fn(&str) -> Option<String>) -> Self {
         let home = || variable("HOME").map(|home| Path::new(&home).join(".claude"));
         let inbox = variable("CLAUDE_CODE_MESSAGING_SOCKET").zip(variable("CLAUDE_CODE_MESSAGING_TOKEN"));
@@ -51,12 +56,13 @@ impl Inherited {
         }
     }
 
-    /// Where the client of this process id says what it does.
+    /// Returns the path of the registry's file for this process id.
     pub(crate) fn registry(&self, pid: u32) -> PathBuf {
         self.config.join("sessions").join(format!("{pid}.json"))
     }
 
-    /// What the client says; none where it says nothing, is writing just now, or was another process of the same id.
+    /// Returns the client's entry; `None`: there is none, it is being written, or it is that of
+    /// another process with the same id.
     pub(crate) fn registered(&self, pid: u32) -> Option<Registered> {
         let text = std::fs::read_to_string(self.registry(pid)).ok()?;
         let registered = Registered::parse(&text, pid)?;
@@ -64,7 +70,7 @@ impl Inherited {
         (registered.began.is_none() || began.is_none() || registered.began == began).then_some(registered)
     }
 
-    /// The record of a session that began in `cwd`. It may not be there yet.
+    /// Returns the path of the record of a session that began in `cwd`. The file may not exist yet.
     pub(crate) fn transcript(&self, session: &str, cwd: Option<&Path>) -> Option<PathBuf> {
         let file = is_session_id(session).then(|| format!("{session}.jsonl"))?;
         let projects = self.config.join("projects");
@@ -72,7 +78,7 @@ impl Inherited {
         if expected.exists() {
             return Some(expected);
         }
-        // The client may have been elsewhere when it chose the directory.
+        // The client may have been in another directory when it chose the path.
         let found = || {
             let directories = std::fs::read_dir(&projects).ok()?;
             directories.flatten().map(|directory| directory.path().join(&file)).find(|path| path.exists())
@@ -81,8 +87,8 @@ impl Inherited {
     }
 }
 
-/// Whether a subagent made the tool call of this name, as the records of a session say: each subagent has one of its own,
-/// beside the session's. None where no record has the call yet.
+/// Whether a subagent made the tool call of this name. Each subagent has a record of its own beside
+/// the session's. `None`: no record has the call yet.
 pub(crate) fn is_subagents_call(record: &Path, tool_use: &str) -> Option<bool> {
     let call = is_session_id(tool_use).then(|| format!("\"id\":\"{tool_use}\""))?;
     if ends_with_call(record, &call) {
@@ -91,14 +97,14 @@ pub(crate) fn is_subagents_call(record: &Path, tool_use: &str) -> Option<bool> {
     subagents(record).iter().any(|record| ends_with_call(record, &call)).then_some(true)
 }
 
-/// The records of a session's subagents.
+/// Returns the records of a session's subagents.
 pub(crate) fn subagents(record: &Path) -> Vec<PathBuf> {
     let files = std::fs::read_dir(record.with_extension("").join("subagents"));
     let paths = files.into_iter().flatten().flatten().map(|file| file.path());
     paths.filter(|path| path.extension().is_some_and(|extension| extension == "jsonl")).collect()
 }
 
-/// Whether the call stands near the end of the record.
+/// Whether the call is near the end of the record.
 fn ends_with_call(record: &Path, call: &str) -> bool {
     let read = || {
         let mut file = File::open(record)?;
@@ -111,25 +117,27 @@ fn ends_with_call(record: &Path, call: &str) -> bool {
     read().is_ok_and(|text| text.windows(call.len()).any(|window| window == call.as_bytes()))
 }
 
-/// What lets a session act without asking, in the client's own words on its command line and in its settings; and what
-/// names an agent, whose own file may let it.
+/// Texts on the client's command line and in its settings that let a session act without asking.
+/// Some name an agent, whose own file may allow it.
 const BYPASS: [&str; 5] = ["dangerously-skip-permissions", "bypassPermissions", "SKIP_PERMISSIONS", "--agent", "\"agent\""];
 
-/// Variables that name settings elsewhere end so.
+/// Variables that name other settings files end like this.
 const ELSEWHERE: &str = "_SETTINGS_PATH=";
 
-/// Where the machine's administrator puts settings.
+/// The directory of the machine administrator's settings.
 const MANAGED: &str = "/etc/claude-code";
 
-/// Whether the client of this process id, in this directory, may come to act without asking: as it was started, or later at
-/// the press of a key, which is told nowhere. True where that cannot be ruled out.
+/// Whether the client of this process id, in this directory, may come to act without asking. It may
+/// have been started so, or change at a key press, which is recorded nowhere. True if that cannot
+/// be ruled out.
 ///
-/// A mode that no option and no settings name cannot be reached: the key then leads through the other modes only.
+/// A mode that no option and no settings name cannot be reached: the key then leads through the
+/// other modes only.
 pub(crate) fn may_bypass(config: &Path, pid: u32, cwd: Option<&Path>) -> bool {
     let of_process =
         |what: &str| std::fs::read(format!("/proc/{pid}/{what}")).map(|text| String::from_utf8_lossy(&text).into_owned());
     let (Ok(command), Ok(environment)) = (of_process("cmdline"), of_process("environ")) else { return true };
-    // Settings of a directory that is not known cannot be read.
+    // The settings of an unknown directory cannot be read.
     let Some(cwd) = cwd else { return true };
     let directories = cwd.ancestors().map(|directory| directory.join(".claude")).chain([config.to_owned()]);
     let usual = directories.flat_map(|directory| settings_in(&directory)).chain(managed());
@@ -150,7 +158,8 @@ fn managed() -> Vec<PathBuf> {
     parts.map(|part| part.path()).chain([managed.join("managed-settings.json")]).collect()
 }
 
-/// Files that the command line names as settings. It may also have settings in place of a name.
+/// Returns the files that the command line names as settings. It may also have settings in place of
+/// a name.
 fn settings_named(command: &str, cwd: &Path) -> Vec<PathBuf> {
     let mut words = command.split('\0');
     let mut files = Vec::new();
@@ -165,18 +174,19 @@ fn says_bypass(text: &str) -> bool {
     BYPASS.iter().any(|words| text.contains(words))
 }
 
-/// What cannot be read may say anything; a pipe is not waited for.
+/// Whether a settings file may allow a bypass: also if it cannot be read, or is a pipe, which would
+/// block.
 fn says_bypass_in(settings: &Path) -> bool {
     let is_file = settings.metadata().is_ok_and(|found| found.is_file());
     !is_file || std::fs::read_to_string(settings).map_or(true, |text| says_bypass(&text))
 }
 
-/// What a client says of its session.
+/// The client's registry entry of its session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Registered {
-    /// The session's present id.
+    /// The session's current id.
     pub(crate) session: String,
-    /// Whether the model is at work; none where the client does not say.
+    /// Whether the model is at work; `None`: the client does not report it.
     pub(crate) activity: Option<Activity>,
     /// The session's socket for messages.
     pub(crate) inbox: Option<PathBuf>,
@@ -191,7 +201,7 @@ impl Registered {
             return None;
         }
         let activity = match entry["status"].as_str() {
-            // A turn that waits for an answer to a question of its own is still a turn.
+            // A turn that waits for an answer to its own question is still a turn.
             Some("busy" | "waiting") => Some(Activity::Working),
             Some("idle") => Some(Activity::Idle),
             _ => None,
@@ -205,13 +215,13 @@ impl Registered {
     }
 }
 
-/// Nothing that could lead a path elsewhere.
+/// Whether a text is a session id: it contains nothing that could lead a path elsewhere.
 fn is_session_id(text: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     !text.is_empty() && text.len() <= SEAT_KEY_BYTES_MAX.min(128) && text.bytes().all(plain)
 }
 
-/// The directory name that stands for a path.
+/// Returns the directory name for a path.
 fn directory_name(path: &str) -> String {
     // The client counts in UTF-16 units.
     let name: String = path
@@ -224,8 +234,8 @@ fn directory_name(path: &str) -> String {
     name.chars().take(DIRECTORY_NAME_MAX).collect()
 }
 
-/// When the process began, in ticks since the system did: field 22 of its line, counted from behind its name, which may
-/// hold anything.
+/// Returns when the process began, in ticks since the system did. That is field 22 of its line,
+/// counted from behind the process's name, which may contain any text.
 fn began(pid: u32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
@@ -316,7 +326,7 @@ mod tests {
         let (config, work) = (dir.path().join("config"), dir.path().join("work"));
         fs::create_dir_all(work.join(".claude")).unwrap();
         let may_bypass = |pid| super::may_bypass(&config, pid, Some(&work));
-        // The test's own command line names none of it.
+        // The test's own command line contains none of these.
         assert!(!may_bypass(std::process::id()));
         assert!(may_bypass(u32::MAX), "no such process");
         for (text, expected) in [

@@ -1,16 +1,20 @@
-//! Which Codex thread this adapter serves, in which terminal that thread is open, and whether its model works.
+//! Finds the Codex thread of this adapter, the terminal that has it open, and whether its model
+//! works.
 //!
-//! Observed with 0.171.0. One Codex process can host many threads, those of all terminals and of all subagents, and gives
-//! each an adapter of its own; what an adapter inherits from it says nothing about its thread. It is found by asking the
-//! host, over its control socket, to call the tool [`INTRODUCE`] in each thread: the adapter that is called is in that
-//! thread. A host without such a socket has one terminal or none, and its open files name its threads. Where neither
-//! tells, the first call of the client does.
+//! Observed with 0.171.0. One Codex process can host the threads of all terminals and all
+//! subagents, and gives each an adapter of its own. The environment that an adapter inherits does
+//! not name its thread.
+//!
+//! The adapter asks the host, over its control socket, to call the tool [`INTRODUCE`] in each
+//! thread: the adapter that is called is in that thread. A host without such a socket has one
+//! terminal or none, and its open files name its threads. If neither names the thread, the client's
+//! first call does.
 //!
 //! Knows threads and terminals. Does not know the mail. The invariants:
 //!
-//! - An adapter that belongs to no thread, such as one that Codex starts to ask for its tools, is no peer.
-//! - A subagent's adapter sits on its root thread's seat: it serves tools and takes no mail.
-//! - Nothing here subscribes to a thread: Codex ends a thread that nobody is subscribed to.
+//! - An adapter without a thread is not a peer. Codex starts such an adapter to ask for its tools.
+//! - A subagent's adapter has its root thread's seat: it serves tools and takes no mail.
+//! - The adapter never subscribes to a thread: Codex ends a thread without subscribers.
 
 mod control;
 mod processes;
@@ -34,10 +38,11 @@ use crate::event::Event;
 use crate::session::Session;
 use crate::title;
 
-/// The tool that adapters call in each other through their host. It is listed nowhere, so no model knows it.
+/// The tool that adapters call in each other through their host. It is listed nowhere, so no model
+/// knows it.
 pub(crate) const INTRODUCE: &str = "introduce";
 
-/// What Codex puts beside each call that its model makes.
+/// The metadata that Codex adds to each call of its model.
 pub(crate) const TURN: &str = "x-codex-turn-metadata";
 
 /// The name that `peerctl setup` gives this server in Codex's configuration.
@@ -46,36 +51,37 @@ const SERVER: &str = "peers";
 /// The server that each terminal offers to the threads that it opens.
 const TERMINAL_SERVER: &str = "codex_tui";
 
-/// Most threads that are asked which adapter they have.
+/// The number of threads that are asked for their adapter.
 const THREADS_MAX: usize = 256;
 
-/// How long a thread that starts may take to be known to its host, in milliseconds.
+/// How long a thread that starts may be unknown to its host, in milliseconds.
 const START_PATIENCE_MS: u64 = 3_000;
 
-/// What a tool call is told after its terminal went on with another conversation.
+/// The error of a tool call after its terminal changed to another conversation.
 const SUPERSEDED: &str = "its terminal has gone on with another conversation";
 
-/// What a tool call is told after its terminal was closed.
+/// The error of a tool call after its terminal was closed.
 const UNATTENDED: &str = "no terminal has this conversation open";
 
-/// What is known of the thread.
+/// The known facts about the thread.
 #[derive(Debug, Default)]
 pub(crate) struct Codex {
     /// The thread that this adapter serves.
     thread: Option<String>,
-    /// Another thread's subagent works in it.
+    /// Whether the thread is that of another thread's subagent.
     is_subagent: bool,
     control: Option<Control>,
     /// The terminal that has it open.
     terminal: Option<Process>,
-    /// A terminal had it open, and has ended.
+    /// Whether a terminal had it open, and has ended.
     was_closed: bool,
-    /// The name that the person asked for in that terminal; none: not known to be another than the inherited one.
+    /// The name that the person chose in that terminal; `None`: it is not known to differ from the
+    /// inherited one.
     asked_name: Option<Option<String>>,
 }
 
 impl Codex {
-    /// The client says in which thread it calls.
+    /// Records the thread that the client named in a call.
     pub(crate) fn heard_of(&mut self, thread: &str, is_subagent: bool) {
         if self.thread.is_none() {
             self.thread = Some(thread.to_owned());
@@ -83,32 +89,33 @@ impl Codex {
         self.is_subagent |= is_subagent;
     }
 
-    /// The name to ask for, given the inherited one.
+    /// Returns the name to request, given the inherited one.
     pub(crate) fn name(&self, inherited: Option<String>) -> Option<String> {
         self.asked_name.clone().unwrap_or(inherited)
     }
 
-    /// The way to push into the thread, and the thread.
+    /// Returns the connection by which to push into the thread, and the thread.
     pub(crate) fn way_in(&self) -> Option<(Control, String)> {
         let control = self.control.clone().filter(|control| control.is_open() && !self.is_subagent)?;
         Some((control, self.thread.clone()?))
     }
 
-    /// Somebody can see what the thread does.
+    /// Whether somebody can see what the thread does.
     pub(crate) fn is_attended(&self) -> bool {
         self.terminal.is_some_and(Process::is_alive)
     }
 }
 
-/// A conversation began in that thread. Where it is one of this adapter's own host, and that host has a single terminal, the
-/// terminal has gone on with it, and the adapter there reads from now on.
+/// Handles a conversation that began in that thread. If this adapter's host has it, and that host
+/// has a single terminal, the terminal has changed to it. From now on the adapter there takes the
+/// mail.
 pub(crate) fn gone_on(session: &Arc<Session>, thread: &str) {
     let hosts_one_terminal = {
         let state = session.state();
         state.codex.control.is_none() && !state.codex.is_subagent
     };
     let host = session.surroundings.client_pid;
-    // A client that a tool of this session started tells of its own beginnings here as well.
+    // A client that a tool of this session started reports its own conversations here as well.
     if !hosts_one_terminal || processes::is_server(host) || !Hosted::by(host).threads.iter().any(|hosted| hosted == thread) {
         return;
     }
@@ -117,19 +124,20 @@ pub(crate) fn gone_on(session: &Arc<Session>, thread: &str) {
     tokio::spawn(async move { session.leave(SUPERSEDED).await });
 }
 
-/// Finds out which thread this is. Returns whether the session may begin; if not, the client's next call says more.
+/// Finds out which thread this is. Returns whether the session may begin; if not, the client's next
+/// call reveals more.
 pub(crate) async fn settle(session: &Arc<Session>) -> bool {
     let host = session.surroundings.client_pid;
     let hosted = Hosted::by(host);
     let config = hosted.config.clone().unwrap_or_else(|| session.surroundings.codex_config.clone());
     match Control::open(&config.join(SOCKET), host).await {
         Ok((control, notes)) => settle_with_host(session, control, notes).await,
-        // It is not there, or another Codex's.
+        // It does not exist, or belongs to another Codex.
         Err(_) => settle_by_files(session, &hosted),
     }
 }
 
-/// A host without a control socket names its threads by the files that it holds open.
+/// Finds the thread by the open files of a host without a control socket.
 fn settle_by_files(session: &Arc<Session>, hosted: &Hosted) -> bool {
     match hosted.threads.as_slice() {
         [] => true,
@@ -139,10 +147,10 @@ fn settle_by_files(session: &Arc<Session>, hosted: &Hosted) -> bool {
             find_record(session);
             true
         }
-        // An editor's, with conversations side by side: the client's call tells which this one is.
+        // An editor's host, with several conversations: the client's call names this one.
         _ if processes::is_server(session.surroundings.client_pid) => session.state().codex.thread.is_some(),
-        // One terminal's. This one's is a later one: another conversation there, or a subagent. Either shares the first one's
-        // mailbox, and the client's first call tells which it is.
+        // A terminal's host, and a later thread: another conversation there, or a subagent. Either
+        // shares the first one's mailbox, and the client's first call shows which it is.
         [first, ..] => {
             session.handle(Event::SettledOn { seat: seat(first), conversation: None });
             true
@@ -150,7 +158,7 @@ fn settle_by_files(session: &Arc<Session>, hosted: &Hosted) -> bool {
     }
 }
 
-/// Looks for the thread's record among what its host writes, unless it is known.
+/// Searches the thread's record among the files that its host writes, unless it is known.
 pub(crate) fn find_record(session: &Arc<Session>) {
     let thread = {
         let state = session.state();
@@ -193,12 +201,12 @@ async fn settle_with_host(session: &Arc<Session>, control: Control, mut notes: N
         Some(terminal) => supersede(&control, &thread, terminal).await,
         None => None,
     };
-    // A fork is somebody else, and what it was forked from keeps its name and its mail.
+    // A fork is another peer; the original keeps its name and its mail.
     let is_fork = before.is_some() && before.as_deref() == about["forkedFromId"].as_str();
     if is_fork {
         session.state().codex.asked_name = Some(None);
     }
-    // The mailbox of the conversation that its terminal had before is this one's from now on.
+    // The mailbox of the terminal's previous conversation becomes this one's.
     let before = before.filter(|_| !is_fork);
     let own = seat(&root);
     let moves_on_to = own.clone().filter(|_| before.is_some());
@@ -207,7 +215,7 @@ async fn settle_with_host(session: &Arc<Session>, control: Control, mut notes: N
     true
 }
 
-/// The thread in which this adapter is called.
+/// Returns the thread in which this adapter is called.
 async fn find_thread(session: &Session, control: &Control, notes: &mut Notes) -> Option<String> {
     let known = || session.state().codex.thread.clone();
     for thread in loaded(control).await {
@@ -220,7 +228,7 @@ async fn find_thread(session: &Session, control: &Control, notes: &mut Notes) ->
         if let Some(thread) = known() {
             return Some(thread);
         }
-        // It may be on its way still.
+        // The call may still be on its way.
         let (method, params) = notes.recv().await?;
         if let ("thread/started", Some(thread)) = (method.as_str(), params["thread"]["id"].as_str()) {
             introduce(control, thread, None).await;
@@ -228,7 +236,7 @@ async fn find_thread(session: &Session, control: &Control, notes: &mut Notes) ->
     }
 }
 
-/// The threads that the host has, the newest first.
+/// Returns the threads that the host has, the newest first.
 async fn loaded(control: &Control) -> Vec<String> {
     let listed = control.ask("thread/loaded/list", json!({})).await.unwrap_or_default();
     let threads = listed["data"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned);
@@ -238,7 +246,7 @@ async fn loaded(control: &Control) -> Vec<String> {
     threads
 }
 
-/// Has the adapter in that thread called, this one or another.
+/// Requests a call of the adapter in that thread, which is this one or another.
 async fn introduce(control: &Control, thread: &str, terminal: Option<Process>) -> Option<Value> {
     let arguments = json!({ "pid": std::process::id(), "terminal": terminal.map(Process::word) });
     let call = json!({ "threadId": thread, "server": SERVER, "tool": INTRODUCE, "arguments": arguments });
@@ -247,8 +255,8 @@ async fn introduce(control: &Control, thread: &str, terminal: Option<Process>) -
     serde_json::from_str(answer["content"][0]["text"].as_str()?).ok()
 }
 
-/// An adapter was called through its host, by itself or by another one. Where the other one's terminal is ours, that
-/// terminal has gone on with another conversation.
+/// Handles a call through the host, by this adapter or by another. If the other one's terminal is
+/// ours, that terminal has changed to another conversation.
 pub(crate) async fn introduced(session: &Session, arguments: &JsonObject) -> Value {
     let ours = std::process::id();
     let (thread, gives_way) = {
@@ -259,14 +267,14 @@ pub(crate) async fn introduced(session: &Session, arguments: &JsonObject) -> Val
         (state.codex.thread.clone(), is_another && same)
     };
     if gives_way {
-        // Whoever comes back for a call of the old conversation asks for no name.
+        // A later call of the old conversation must not request the name again.
         session.state().codex.asked_name = Some(None);
         session.leave(SUPERSEDED).await;
     }
     json!({ "pid": ours, "thread": thread, "left": gives_way })
 }
 
-/// Tells the adapters of this terminal's earlier conversations that it has gone on; returns the latest one's thread.
+/// Notifies the adapters of this terminal's earlier conversations. Returns the latest one's thread.
 async fn supersede(control: &Control, thread: &str, terminal: Process) -> Option<String> {
     let mut before = None;
     for other in loaded(control).await.into_iter().filter(|other| other != thread) {
@@ -278,50 +286,51 @@ async fn supersede(control: &Control, thread: &str, terminal: Process) -> Option
     before
 }
 
-/// The terminal that has the thread open, where one is known.
+/// Returns the terminal that has the thread open; `None`: it is not known.
 async fn terminal_of(control: &Control, thread: &str) -> Option<Process> {
     if let Some(port) = terminal_port(control, thread).await
         && let Ok(Some(terminal)) = tokio::task::spawn_blocking(move || processes::listener(port)).await
     {
         return Some(terminal);
     }
-    // The host names only the terminal that opened it first. Another one was told to go on with it.
+    // The host names only the terminal that opened it first. Another one was told to resume it.
     let thread = thread.to_owned();
     tokio::task::spawn_blocking(move || processes::resuming(&thread)).await.ok().flatten()
 }
 
-/// The port at which the terminal that opened the thread serves it.
+/// Returns the port at which the terminal that opened the thread serves it.
 async fn terminal_port(control: &Control, thread: &str) -> Option<u16> {
-    // Without a server's name the host would start all servers anew to ask them.
+    // Without a server's name the host would restart all servers to ask them.
     let asked = json!({ "threadId": thread, "serverName": TERMINAL_SERVER, "detail": "toolsAndAuthOnly" });
     let status = control.ask("mcpServerStatus/list", asked).await.ok()?;
     let server = status["data"].as_array()?.iter().find(|server| server["name"] == TERMINAL_SERVER)?;
     server["httpOrigin"].as_str()?.rsplit_once(':')?.1.parse().ok()
 }
 
-/// The name that the person asked for in this terminal.
+/// Returns the name that the person chose in this terminal.
 fn asked_name(session: &Session, terminal: Option<Process>) -> Option<String> {
     let configured = session.surroundings.name.clone().filter(|name| Some(name) != of_host(session, "PEER_NAME").as_ref());
     terminal.and_then(|terminal| terminal.variable("PEER_NAME")).or(configured)
 }
 
-/// The process of this terminal, if the title of its tab is ours to set.
+/// Returns the process of this terminal, if we may set the title of its tab.
 fn titled_tab(session: &Session, terminal: Process) -> Option<u32> {
     let configured = |name: &str| std::env::var(name).ok().filter(|value| Some(value) != of_host(session, name).as_ref());
     title::is_wanted(|name| configured(name).or_else(|| terminal.variable(name))).then(|| terminal.pid())
 }
 
-/// What the host inherited came from whichever terminal was first, and says nothing of another.
+/// Returns a variable of the host. It came from the first terminal, whichever that was, and does
+/// not apply to another.
 fn of_host(session: &Session, variable: &str) -> Option<String> {
     Process::of(session.surroundings.client_pid)?.variable(variable)
 }
 
-/// Follows what the host tells of the thread, for as long as there is a connection to it.
+/// Follows the host's notifications about the thread while the connection lasts.
 async fn attend(session: Arc<Session>, mut notes: Notes, moved_on_to: Option<Seat>) {
     if let Some(seat) = moved_on_to
         && session.ready().await.is_ok()
     {
-        // Lost: the seat of the conversation before finds the mailbox as well.
+        // On a loss, the seat of the previous conversation finds the mailbox as well.
         let _ = session.rebind(seat).await;
     }
     session.offer();
@@ -352,7 +361,7 @@ async fn attend(session: Arc<Session>, mut notes: Notes, moved_on_to: Option<Sea
             }
         }
     }
-    // Nobody tells any more whether it works.
+    // No report shows any more whether it works.
     session.state().codex.control = None;
     session.see_ways();
     session.handle(Event::HostSays(None));
@@ -383,7 +392,8 @@ async fn heard(session: &Arc<Session>, method: &str, params: &Value) {
                 rest(session).await;
             }
         }
-        // The host subscribes everybody to a subagent's thread, and would keep it for as long as somebody is.
+        // The host subscribes every connection to a subagent's thread, and would keep the thread
+        // while a subscriber exists.
         "thread/started" if params["thread"]["parentThreadId"].is_string() => {
             let _ = control.ask("thread/unsubscribe", json!({ "threadId": params["thread"]["id"] })).await;
         }
@@ -391,8 +401,8 @@ async fn heard(session: &Arc<Session>, method: &str, params: &Value) {
     }
 }
 
-/// Codex forgets what was steered into a turn that its user then interrupted: what its record does not have was shown to
-/// nobody.
+/// Removes offers that Codex dropped: it forgets steered text if its user interrupts the turn. No
+/// model was shown text that its record lacks.
 async fn take_back_what_was_dropped(session: &Arc<Session>, control: &Control, thread: &str) {
     if session.state().core.inbox().only_with(Carrier::AppServer).is_empty() {
         return;
@@ -411,7 +421,8 @@ async fn take_back_what_was_dropped(session: &Arc<Session>, control: &Control, t
     session.handle(Event::Dropped { carrier: Carrier::AppServer, messages });
 }
 
-/// A conversation that no terminal has open, and that has nothing to do, reads nothing: its mail waits.
+/// Leaves the broker: a conversation that no terminal has open and that has no work reads nothing.
+/// Its mail waits.
 async fn rest(session: &Session) {
     if !session.surroundings.wake_unattended {
         session.leave(UNATTENDED).await;
@@ -426,7 +437,8 @@ fn activity(status: &Value) -> Option<Activity> {
     }
 }
 
-/// The seat of a thread. A key beyond its bound would be refused with the whole registration.
+/// Returns the seat of a thread. A key that is too long would be refused with the whole
+/// registration.
 fn seat(thread: &str) -> Option<Seat> {
     (thread.len() <= SEAT_KEY_BYTES_MAX).then(|| Seat { kind: SeatKind::Codex, key: thread.to_owned() })
 }

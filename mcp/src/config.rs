@@ -1,8 +1,11 @@
-//! What `config.toml` says to adapters: its `[adapter]` table, read leniently.
+//! Reads the `[adapter]` table of `config.toml`, leniently.
 //!
-//! Knows the file. The keys and their bounds are in `peer_proto::settings`. A value that a key may not have leaves the key at
-//! its default and is told as a notice. A file that is no TOML counts as what it said at the last start of a broker that could
-//! read it. Every other mistake is left to the broker to report.
+//! Knows the file. Does not know the keys and their bounds, which are in `peer_proto::settings`.
+//! The invariants:
+//!
+//! - A value that a key may not have leaves the key at its default, and leads to a notice.
+//! - A file that is not TOML counts as its text at the last start of a broker that could read it.
+//! - The broker reports every other mistake.
 
 use std::path::Path;
 
@@ -11,17 +14,17 @@ use peer_proto::settings::{Adapter, KEYS, Key, Settings, Value};
 
 use crate::render;
 
-/// `[adapter]`, and what was wrong with it.
+/// The `[adapter]` table and its errors.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Config {
-    /// What holds.
+    /// The effective settings.
     pub(crate) adapter: Adapter,
-    /// One sentence for each value that does not hold.
+    /// One sentence for each value that has no effect.
     pub(crate) notices: Vec<String>,
 }
 
 impl Config {
-    /// What the file says, now.
+    /// Reads the file.
     pub(crate) fn read(endpoint: Option<&Endpoint>) -> Self {
         let Some(endpoint) = endpoint else { return Self::default() };
         let location = &endpoint.location;
@@ -53,7 +56,7 @@ impl Config {
     }
 }
 
-/// Of a list, the items that may stand in it.
+/// Returns the items of a list that are allowed in it.
 fn allowed(key: &Key, value: Value) -> Value {
     let Value::List(items) = value else { return value };
     let may_stand = |item: &Value| key.set(&mut Settings::default(), &Value::List(vec![item.clone()])).is_ok();
@@ -72,7 +75,8 @@ fn value_of(value: &toml::Value) -> Value {
     }
 }
 
-/// What stands in a file; `None` where it is no TOML. Nothing but a regular file is opened: a pipe would block.
+/// Returns the content of a file; `None`: it is not TOML. Only a regular file is opened: a pipe
+/// would block.
 fn table(path: &Path) -> Option<toml::Table> {
     path.metadata().ok().filter(std::fs::Metadata::is_file)?;
     std::fs::read_to_string(path).ok()?.parse().ok()

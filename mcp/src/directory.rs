@@ -1,8 +1,9 @@
-//! How a directory is told to the broker: one text per directory, and no two with the same.
+//! Writes a directory as the text that the broker gets: one text for each directory, and a
+//! different text for each.
 //!
-//! Peers are in the same place where these texts are equal, and people and models read them. So a path that is plain text
-//! stays as it is, bytes that are no UTF-8 stand as `\xE9`, and a path that does not fit keeps its ends around a digest
-//! of the whole. Pure.
+//! Peers are in the same directory if these texts are equal, and people and models read them. So a
+//! path that is plain text stays unchanged, and bytes that are not UTF-8 become `\xE9`. A path that
+//! does not fit keeps its two ends, around a digest of the whole. Pure.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -10,21 +11,23 @@ use std::path::Path;
 use peer_proto::limits::PATH_BYTES_MAX;
 use sha2::{Digest, Sha256};
 
-/// Stands before the two digits of a byte that is no text.
+/// The prefix of the two digits of a byte that is not text.
 const ESCAPE: &str = "\\x";
 
-/// How many bytes of a path's beginning and of its end stay where it does not fit; the digest has its place between them.
+/// The number of bytes that stay of each end of a path that does not fit; the digest is between
+/// them.
 const END_BYTES: usize = (PATH_BYTES_MAX - 2 * DIGEST_BYTES - 2 * '…'.len_utf8()) / 2;
 
-/// How many bytes of the digest are told: two paths with the same are not found by chance.
+/// The number of bytes of the digest: two paths with the same are not found by chance.
 const DIGEST_BYTES: usize = 16;
 
-/// The path as text of at most [`PATH_BYTES_MAX`] bytes. Different paths have different texts.
+/// Returns the path as text of at most [`PATH_BYTES_MAX`] bytes. Different paths have different
+/// texts.
 pub(crate) fn spelled(path: &Path) -> String {
     let mut text = String::with_capacity(path.as_os_str().len());
     for chunk in path.as_os_str().as_bytes().utf8_chunks() {
         let mut rest = chunk.valid();
-        // What looks like an escaped byte was written so by whoever named the directory.
+        // An escape in the path itself was in the directory's name.
         while let Some(at) = rest.find(ESCAPE) {
             let (before, found) = rest.split_at(at);
             text.push_str(before);
@@ -64,7 +67,7 @@ mod tests {
         spelled(Path::new(OsStr::from_bytes(path)))
     }
 
-    /// The path that was spelled so.
+    /// Reads the path back from its text.
     fn read(text: &str) -> Vec<u8> {
         let mut path = Vec::new();
         let mut rest = text.as_bytes();

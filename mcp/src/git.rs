@@ -1,8 +1,9 @@
-//! Where git's work tree and repository of a directory are, and what is checked out there, told from files alone: no process
-//! is started.
+//! Finds git's work tree and repository of a directory, and the current branch, from files alone:
+//! no process is started.
 //!
-//! Knows `.git` directories, `.git` files of linked work trees and submodules, and the `commondir` and `HEAD` files. Does
-//! not know git's environment variables: a session's repository is that of its directory.
+//! Knows `.git` directories, `.git` files of linked work trees and submodules, and the `commondir`
+//! and `HEAD` files. Does not know git's environment variables: a session's repository is that of
+//! its directory.
 
 use std::ffi::OsStr;
 use std::fs::{File, Metadata};
@@ -16,7 +17,7 @@ use nix::libc;
 /// A `.git`, `commondir` or `HEAD` file holds one path.
 const FILE_BYTES_MAX: u64 = 4_096;
 
-/// Longest branch's name that is told, in bytes.
+/// The longest branch name that is reported, in bytes.
 const BRANCH_BYTES_MAX: usize = 64;
 
 /// As many digits of a commit's id as git shows.
@@ -27,21 +28,23 @@ const SHORT_ID_CHARS: usize = 7;
 pub(crate) struct Repository {
     /// The top of the work tree.
     pub(crate) root: PathBuf,
-    /// What all work trees of the repository share, canonical: equal exactly where the repository is the same.
+    /// The directory that all work trees of the repository share, canonical: equal exactly if the
+    /// repository is the same.
     pub(crate) common: PathBuf,
-    /// What is this work tree's own: the one in which `HEAD` lies.
+    /// This work tree's own directory, which contains `HEAD`.
     git_dir: PathBuf,
 }
 
 impl Repository {
-    /// What is checked out: a branch, or else a commit. None where git keeps that elsewhere than in a file.
+    /// Returns the current branch, or else the commit; `None`: git keeps that elsewhere than in a
+    /// file.
     pub(crate) fn head(&self) -> Option<Head> {
         let line = read_line(&self.git_dir.join("HEAD"))?;
         let line = String::from_utf8_lossy(&line);
         match line.strip_prefix("ref:") {
             Some(reference) => {
                 let branch = reference.trim().strip_prefix("refs/heads/")?;
-                // Git writes this name, which no branch can have, where its references are in tables of their own.
+                // Git writes this name, which no branch can have, if its references are in tables.
                 (branch != ".invalid" && is_plain(branch)).then(|| Head::Branch(branch.to_owned()))
             }
             // As git writes it: a digest in hexadecimal digits, and nothing else.
@@ -53,13 +56,14 @@ impl Repository {
     }
 }
 
-/// Whether a branch's name is one that people give: it is told to others, and the repository may be anybody's.
+/// Whether a branch's name is an ordinary one: other peers see it, and the repository may be a
+/// stranger's.
 fn is_plain(branch: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+#@".contains(&byte);
     !branch.is_empty() && branch.len() <= BRANCH_BYTES_MAX && branch.bytes().all(plain)
 }
 
-/// What is checked out.
+/// The current branch or commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Head {
     /// A branch's name.
@@ -68,7 +72,8 @@ pub(crate) enum Head {
     Commit(String),
 }
 
-/// The repository that `directory` is in; none where there is none, or where its files cannot be read.
+/// Returns the repository that contains `directory`; `None`: there is none, or its files cannot be
+/// read.
 pub(crate) fn repository_of(directory: &Path) -> Option<Repository> {
     let directory = directory.canonicalize().ok()?;
     let (root, entry) = directory.ancestors().find_map(|candidate| {
@@ -83,15 +88,15 @@ pub(crate) fn repository_of(directory: &Path) -> Option<Repository> {
     Some(Repository { root, common: common.canonicalize().ok()?, git_dir })
 }
 
-/// The first line of a regular file, and of nothing else: a link may lead to any file of the user's, and opening a pipe or a
-/// device may take for ever or do something. A path in it need not be UTF-8.
+/// Reads the first line of a regular file, and of nothing else. A link may lead to any file of the
+/// user's, and opening a pipe or device may block or have effects. A path in it need not be UTF-8.
 fn read_line(path: &Path) -> Option<Vec<u8>> {
     let is_file = |found: Metadata| found.is_file();
     if !path.symlink_metadata().is_ok_and(is_file) {
         return None;
     }
     let file = File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path).ok()?;
-    // It may be another one by now.
+    // It may be another file by now.
     if !file.metadata().is_ok_and(is_file) {
         return None;
     }
@@ -101,7 +106,7 @@ fn read_line(path: &Path) -> Option<Vec<u8>> {
     (!line.is_empty()).then(|| line.to_vec())
 }
 
-/// The path in a line.
+/// Returns the path in a line.
 fn path_in(line: &[u8]) -> &Path {
     Path::new(OsStr::from_bytes(line.trim_ascii()))
 }

@@ -1,7 +1,8 @@
-//! What a client's hook says of itself, read into the few fields that matter.
+//! Reads a client's hook input into the few fields that matter.
 //!
-//! The same fields come as JSON on a hook's standard input and as arguments of the tool that a client's `mcp_tool` hook
-//! calls; there every value is a text, and what the event lacks is empty. Pure.
+//! A hook's standard input has the fields as JSON, and an `mcp_tool` hook has them as the arguments
+//! of its tool. In the latter each value is a text, and a field that the event lacks is empty.
+//! Pure.
 
 use peer_proto::hook::{HookCall, HookEvent, Mode};
 use peer_proto::limits::{NAME_CHARS_MAX, PATH_BYTES_MAX, SEAT_KEY_BYTES_MAX};
@@ -11,8 +12,8 @@ use serde_json::Value;
 use crate::directory::spelled;
 use crate::stdio::mend_surrogates;
 
-/// Reads what a client wrote to a hook's standard input. What it passes of a tool's result may have been cut within a
-/// character; that is no reason to pass over the hook.
+/// Reads a hook's standard input. The client may have cut a tool's result within a character; the
+/// hook is used all the same.
 #[must_use]
 pub fn hook_call_in(client: &str, event: Option<&str>, mut input: Vec<u8>) -> Option<HookCall> {
     mend_surrogates(&mut input);
@@ -20,9 +21,11 @@ pub fn hook_call_in(client: &str, event: Option<&str>, mut input: Vec<u8>) -> Op
     hook_call(client, event, &serde_json::from_str(text.trim_start_matches('\u{feff}')).ok()?)
 }
 
-/// Reads the input of one hook. None where it names no session or no event that is known: such a hook is none of ours.
+/// Reads the input of one hook; `None`: it names no session or no known event, so the hook is not
+/// ours.
 ///
-/// `client` is `claude`, `codex` or another client that speaks the same JSON; `event` overrides what the input says.
+/// `client` is `claude`, `codex` or another client that uses the same JSON; `event` overrides the
+/// event in the input.
 pub(crate) fn hook_call(client: &str, event: Option<&str>, input: &Value) -> Option<HookCall> {
     let text = |field: &str, bytes_max: usize| {
         let value = input.get(field)?.as_str()?.trim();
@@ -55,13 +58,13 @@ pub(crate) fn hook_call(client: &str, event: Option<&str>, input: &Value) -> Opt
     })
 }
 
-/// The clients' own names of what a session may do without asking.
+/// Returns the mode for the client's own name of it.
 fn mode_named(name: &str) -> Option<Mode> {
     match name {
         "plan" => Some(Mode::Plan),
-        // What is not allowed is denied instead of asked about.
+        // An act that is not allowed is denied without a question.
         "default" | "dontAsk" => Some(Mode::Prompting),
-        // Each act is judged by a program before it is done.
+        // A program judges each act before it is done.
         "acceptEdits" | "auto" => Some(Mode::AcceptEdits),
         "bypassPermissions" => Some(Mode::Bypass),
         _ => None,

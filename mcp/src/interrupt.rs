@@ -1,20 +1,21 @@
-//! SIGINT, and who sent it.
+//! Handles SIGINT, depending on its sender.
 //!
-//! Ctrl-C in a terminal goes to every process of its foreground group: to the client, which may well live on, and to us. It is
-//! the client's to decide about: where it ends, our input ends or SIGTERM follows. SIGINT that the client itself sends asks us
-//! to end. Linux tells the two apart; elsewhere SIGINT ends nothing.
+//! Ctrl-C in a terminal goes to every process of its foreground group: to the client, which may
+//! continue, and to us. The client decides about it: if it ends, our input ends or SIGTERM follows.
+//! A SIGINT from the client itself asks us to end. Linux tells the two apart; elsewhere SIGINT ends
+//! nothing.
 
 /// SIGINT, taken over from its usual effect.
 pub(crate) struct Interrupts {
     #[cfg(target_os = "linux")]
     signals: Option<nix::sys::signalfd::SignalFd>,
-    /// A person runs us by hand, and there is no client that would decide.
+    /// Whether a person runs us by hand, without a client that would decide.
     by_hand: bool,
 }
 
 #[cfg(target_os = "linux")]
 impl Interrupts {
-    /// From now on SIGINT ends nothing by itself. Call it before any thread is made: threads inherit the mask.
+    /// Blocks SIGINT's usual effect. Call it before any thread is made: threads inherit the mask.
     pub(crate) fn take() -> Self {
         use std::io::IsTerminal;
 
@@ -23,13 +24,13 @@ impl Interrupts {
 
         let mut interrupt = SigSet::empty();
         interrupt.add(Signal::SIGINT);
-        // Where there is no descriptor to be had, the signal keeps its effect: it ends us.
+        // Without a free descriptor, the signal keeps its effect: it ends us.
         let signals = SignalFd::with_flags(&interrupt, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).ok();
         let signals = signals.filter(|_| pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&interrupt), None).is_ok());
         Self { signals, by_hand: std::io::stdin().is_terminal() }
     }
 
-    /// Waits for one that asks us to end.
+    /// Waits for a signal that asks us to end.
     pub(crate) async fn asking_to_end(self) {
         let Some(signals) = self.signals.and_then(watched) else { return std::future::pending().await };
         loop {
@@ -50,7 +51,7 @@ fn watched(signals: nix::sys::signalfd::SignalFd) -> Option<tokio::io::unix::Asy
     unsafe { tokio::io::unix::AsyncFd::register_with_interest(signals, tokio::io::Interest::READABLE) }.ok()
 }
 
-/// Whether a process sent it (the kernel's own codes are above zero) and that is `parent`.
+/// Whether a process sent it (the kernel's own codes are above zero) and that process is `parent`.
 #[cfg(target_os = "linux")]
 fn is_of(code: i32, sender: u32, parent: i32) -> bool {
     code <= 0 && i64::from(sender) == i64::from(parent)
@@ -58,12 +59,12 @@ fn is_of(code: i32, sender: u32, parent: i32) -> bool {
 
 #[cfg(not(target_os = "linux"))]
 impl Interrupts {
-    /// From now on SIGINT ends nothing, unless a person runs us by hand.
+    /// Blocks SIGINT's usual effect, unless a person runs us by hand.
     pub(crate) fn take() -> Self {
         Self { by_hand: std::io::IsTerminal::is_terminal(&std::io::stdin()) }
     }
 
-    /// Waits for one that asks us to end.
+    /// Waits for a signal that asks us to end.
     pub(crate) async fn asking_to_end(self) {
         use tokio::signal::unix::{SignalKind, signal};
 

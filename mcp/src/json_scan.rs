@@ -1,7 +1,8 @@
-//! Where a JSON text ends, and which id it has, found in one pass over its bytes without keeping them.
+//! Finds the end and the id of a JSON text in one pass over its bytes, without storing them.
 //!
-//! A client's line may be no JSON, nested too deeply or too long to be kept, and yet somebody waits for an answer under its
-//! id; a hook's input may be complete while its pipe stays open. Knows brackets and strings; checks no grammar.
+//! A client's line may be invalid, nested too deeply or too long to store, and yet the client waits
+//! for an answer with its id. A hook's input may be complete while its pipe stays open. Knows
+//! brackets and strings. Does not check the grammar.
 
 use rmcp::model::RequestId;
 
@@ -15,15 +16,15 @@ pub struct JsonScan {
     in_string: bool,
     escaped: bool,
     complete: bool,
-    /// What was read of a key or value of the outermost object that may be the id.
+    /// The text so far of a key or value of the outermost object that may be the id.
     piece: Vec<u8>,
-    /// The piece that is being read is the value of the key `id`.
+    /// Whether the current piece is the value of the key `id`.
     after_id: bool,
     id: Option<RequestId>,
 }
 
 impl JsonScan {
-    /// Goes on with these bytes.
+    /// Reads the next bytes.
     pub fn read(&mut self, bytes: &[u8]) {
         for byte in bytes {
             self.step(*byte);
@@ -35,7 +36,8 @@ impl JsonScan {
         self.complete
     }
 
-    /// The id of the outermost object, where one was found. One that no answer can carry (null, a fraction) is none.
+    /// Returns the id of the outermost object, if one was found. An id that no answer can carry
+    /// (null, a fraction) does not count.
     pub(crate) fn id(&self) -> Option<RequestId> {
         self.id.clone()
     }
@@ -69,7 +71,7 @@ impl JsonScan {
     }
 
     fn keep(&mut self, byte: u8) {
-        // One byte more than an id may have says that it is too long.
+        // One byte beyond the limit shows that the id is too long.
         if self.depth == 1 && self.piece.len() <= ID_BYTES_MAX {
             self.piece.push(byte);
         }

@@ -1,8 +1,9 @@
-//! Messages of clients that keep to the protocol in their own way: what they certainly mean.
+//! Reads messages of clients that deviate from the protocol, if their meaning is certain.
 //!
-//! rmcp reads a message by its exact form, takes what does not fit for a request of another kind, and refuses that in words
-//! about a version of the protocol that the client never heard of. A handshake without a version of the client, or arguments
-//! that come as JSON in a text, are common; nobody at the client's end can mend them. Pure: JSON in, a message out.
+//! rmcp reads a message by its exact form, and takes one that does not fit for a request of another
+//! kind. It refuses that with an error about a protocol version that the client never named. Common
+//! cases are a handshake without the client's version, and arguments as JSON in a text. Nobody at
+//! the client's end can fix them. Pure: JSON in, a message out.
 
 use rmcp::model::{
     ClientCapabilities, ClientNotification, ClientRequest, ErrorCode, ErrorData, Implementation, JsonRpcMessage, ProtocolVersion,
@@ -11,17 +12,17 @@ use rmcp::model::{
 use rmcp::service::{RoleServer, RxJsonRpcMessage};
 use serde_json::{Map, Value, json};
 
-/// What one JSON value from the client is.
+/// The meaning of one JSON value from the client.
 pub(crate) enum Read {
-    /// A message, perhaps put right.
+    /// A message, perhaps corrected.
     Message(Box<RxJsonRpcMessage<RoleServer>>),
-    /// Nobody waits for an answer, and it says nothing.
+    /// A value without meaning, for which no client waits.
     Nothing,
-    /// No message, and somebody may wait: the error to answer with.
+    /// Not a message, and the client may wait: the error to answer with.
     Refused(Option<RequestId>, ErrorData),
 }
 
-/// What `value` means.
+/// Returns the meaning of `value`.
 pub(crate) fn read(mut value: Value) -> Read {
     if let Some(message) = typed(&value) {
         return Read::Message(Box::new(message));
@@ -32,13 +33,14 @@ pub(crate) fn read(mut value: Value) -> Read {
     let id = fields.get("id").cloned();
     let Some(method) = fields.get("method").and_then(Value::as_str).map(str::to_owned) else {
         return match id {
-            // A response whose form is odd: we ask the client nothing that could not do without.
+            // A malformed response: the adapter never sends the client a request that it depends
+            // on.
             Some(_) if fields.contains_key("result") || fields.contains_key("error") => Read::Nothing,
             id => Read::Refused(answerable(id), invalid("it has no method")),
         };
     };
     let Some(id) = id else {
-        // A notification. rmcp serves nothing before it has heard this one, whatever its parameters.
+        // A notification. rmcp serves nothing before it got this one, whatever its parameters.
         let initialized = json!({ "jsonrpc": "2.0", "method": "notifications/initialized" });
         return match typed(&initialized) {
             Some(message) if matches!(method.as_str(), "notifications/initialized" | "initialized") => {
@@ -61,22 +63,24 @@ pub(crate) fn read(mut value: Value) -> Read {
     }
 }
 
-/// The error for what is no message.
+/// Returns the error for a value that is not a message.
 pub(crate) fn invalid(why: &str) -> ErrorData {
     ErrorData::invalid_request(format!("this is no MCP message: {why}; send one JSON-RPC 2.0 object per line"), None)
 }
 
-/// The error for what is no JSON.
+/// Returns the error for a text that is not JSON.
 pub(crate) fn no_json(why: &str) -> ErrorData {
     ErrorData::new(ErrorCode::PARSE_ERROR, format!("this is no JSON: {why}; send one JSON-RPC 2.0 object per line"), None)
 }
 
-/// The message, where it is exactly of a form that is known. A known method in another form rmcp reads as a custom request.
+/// Returns the message if it has exactly a known form. rmcp reads a known method in another form as
+/// a custom request.
 fn typed(value: &Value) -> Option<RxJsonRpcMessage<RoleServer>> {
     serde_json::from_value(value.clone()).ok().filter(|message| !is_custom(message))
 }
 
-/// Whether rmcp knows no form for it: it is something of ours, something unknown, or a known method in an odd form.
+/// Whether rmcp knows no form for it: a method of ours, an unknown one, or a known method in a
+/// wrong form.
 pub(crate) fn is_custom(message: &RxJsonRpcMessage<RoleServer>) -> bool {
     match message {
         JsonRpcMessage::Request(request) => matches!(request.request, ClientRequest::CustomRequest(_)),
@@ -87,12 +91,12 @@ pub(crate) fn is_custom(message: &RxJsonRpcMessage<RoleServer>) -> bool {
     }
 }
 
-/// The id, where an answer can carry it.
+/// Returns the id, if an answer can carry it.
 fn answerable(id: Option<Value>) -> Option<RequestId> {
     id.and_then(|id| serde_json::from_value(id).ok())
 }
 
-/// Puts a request's parameters into the form that its method has, as far as their meaning is certain.
+/// Corrects a request's parameters to the form of its method, as far as their meaning is certain.
 fn put_right(method: &str, fields: &mut Map<String, Value>) {
     let given = match fields.remove("params") {
         Some(Value::Object(given)) => Some(given),
@@ -108,7 +112,8 @@ fn put_right(method: &str, fields: &mut Map<String, Value>) {
     }
 }
 
-/// The parameters of `initialize`: what is missing or odd gets the value of a client that says nothing about itself.
+/// Corrects the parameters of `initialize`: a missing or wrong one gets the value of a client
+/// without details.
 fn handshake(given: Map<String, Value>) -> Map<String, Value> {
     let text = |value: Option<&Value>| match value {
         Some(Value::String(text)) => Some(text.clone()),
@@ -122,7 +127,7 @@ fn handshake(given: Map<String, Value>) -> Map<String, Value> {
     };
     let version = text(info.and_then(|info| info.get("version")));
     let info = Implementation::new(name.unwrap_or_default(), version.unwrap_or_default());
-    // A capability whose form is odd is kept as one that is there, an unknown one is left out.
+    // A capability in a wrong form counts as present; an unknown one is left out.
     let mut capabilities = ClientCapabilities::default();
     for (name, value) in given.get("capabilities").and_then(Value::as_object).into_iter().flatten() {
         let there = !matches!(value, Value::Null | Value::Bool(false));
@@ -134,7 +139,8 @@ fn handshake(given: Map<String, Value>) -> Map<String, Value> {
         capabilities.sampling = capabilities.sampling.take().or(one.sampling);
         capabilities.elicitation = capabilities.elicitation.take().or(one.elicitation);
     }
-    // Who names no version gets the newest that has a handshake; it can read our answer's.
+    // A client that names no version gets the newest one with a handshake; the client can read the
+    // answer's.
     let version = text(given.get("protocolVersion")).unwrap_or_else(|| ProtocolVersion::V_2025_11_25.to_string());
     Map::from_iter([
         ("protocolVersion".to_owned(), json!(version)),
@@ -143,8 +149,8 @@ fn handshake(given: Map<String, Value>) -> Map<String, Value> {
     ])
 }
 
-/// The parameters of `tools/call`: arguments that come as JSON in a text are the object in it, none are an empty object, and
-/// what is beside them and odd is left out.
+/// Corrects the parameters of `tools/call`. Arguments as JSON in a text become the object in it,
+/// missing ones an empty object. Other wrong fields are left out.
 fn call(mut given: Map<String, Value>) -> Map<String, Value> {
     let arguments = match given.remove("arguments") {
         None | Some(Value::Null) => json!({}),
@@ -234,7 +240,7 @@ mod tests {
         for none in [json!(null), json!(""), json!([])] {
             assert!(call(json!({ "name": "t", "arguments": none })).arguments.is_none_or(|given| given.is_empty()));
         }
-        // What has no certain meaning is told by the server, in the words of the tool.
+        // The server reports arguments without a certain meaning, with the tool's error.
         for odd in [json!({ "name": 7 }), json!({ "name": "t", "arguments": "text" }), json!({ "name": "t", "arguments": [1] })] {
             let odd = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": odd });
             assert!(matches!(request(odd), ClientRequest::CustomRequest(_)));

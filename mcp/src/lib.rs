@@ -1,21 +1,23 @@
-//! The MCP adapter: an MCP server on standard input and output on one side, a session with the broker on the other.
+//! The MCP adapter: an MCP server on standard input and output, and a session with the broker.
 //!
-//! It turns pushed frames into what the client's model can see, and what the client then does into evidence. What decides is
-//! [`peer_mcp_core`], which has no clock and no file; here are its hands. They know MCP, the broker's protocol, and what a
-//! client writes and listens to. They never print: standard output is the client's.
+//! It turns pushes into text for the client's model, and the client's events into evidence.
+//! [`peer_mcp_core`] takes the decisions, and has no clock and no file. This crate knows MCP, the
+//! broker's protocol, and the client's files and sockets. It does not know which message goes when.
+//! Invariant: nothing prints, because standard output is the client's.
 //!
 //! Modules, in the order in which to read them:
 //!
-//! - `server`: what the client asks, answered.
-//! - `tools`: what each tool does.
-//! - `session`: the connection to the broker, kept alive, and `Session::handle`, through which everything reaches the core.
+//! - `server`: answers the client's requests.
+//! - `tools`: the tools, one file for each.
+//! - `session`: the connection to the broker, and `Session::handle`, through which every event
+//!   reaches the core.
 //! - `carriers`: the ways into the model, one file for each.
-//! - `claude`, `transcript`, `watch`: what the client itself says of its session, in files.
-//! - `summary`, `title`: what others and the person see of the session before it says a word.
-//! - `lenient`, `json_scan`: what odd clients write, understood. Pure.
-//! - `directory`: how a directory is told to the broker. Pure.
-//! - `stdio`, `interrupt`, `parent`, `git`, `child`: the pipe to the client, its Ctrl-C, its life, the repository, other
-//!   programs.
+//! - `claude`, `transcript`, `watch`: the client's own files about its session.
+//! - `summary`, `title`: the first summary for other peers, and the tab's title for the person.
+//! - `lenient`, `json_scan`: read the messages of deviating clients. Pure.
+//! - `directory`: the text of a directory for the broker. Pure.
+//! - `stdio`, `interrupt`, `parent`, `git`, `child`: the pipe to the client, its Ctrl-C, its end,
+//!   the repository, other programs.
 
 mod carriers;
 mod child;
@@ -65,15 +67,15 @@ use crate::server::Server;
 use crate::session::{Session, Surroundings};
 use crate::stdio::{ClientPipe, Outgoing};
 
-/// After the client closed our input, calls that are being answered have this long, in milliseconds. Short, because the
-/// session's mail is somebody else's as soon as this process has ended.
+/// After the client closed our input, calls in progress have this long, in milliseconds. The time
+/// is short, because another session gets the mail once this process has ended.
 const FAREWELL_MS: u64 = 300;
 
-/// Runs the adapter on standard input and output until its client is gone. `endpoint` is how to reach the broker; an error
-/// there is told by the tools, so that the client can still show it.
+/// Runs the adapter on standard input and output until its client has ended. `endpoint` is how to
+/// reach the broker; the tools report an error in it, so that the client can still show it.
 ///
-/// The exit code is 0 where the client ended it, by closing a pipe, by a signal, or by being gone; 1 where the client spoke
-/// no MCP or did not read what it was sent.
+/// The exit code is 0 if the client ended the adapter, by closing a pipe, by a signal, or by its
+/// own end. It is 1 if the client did not speak MCP, or did not read its output.
 pub fn main(endpoint: Result<Endpoint, ConnectError>) -> ExitCode {
     let interrupts = Interrupts::take();
     let runtime = match start::runtime().and_then(with_threads) {
@@ -84,14 +86,14 @@ pub fn main(endpoint: Result<Endpoint, ConnectError>) -> ExitCode {
         }
     };
     let code = runtime.block_on(run(endpoint, interrupts));
-    // A thread may still be blocked on reading standard input; it ends with the process.
+    // An OS thread may still be blocked on reading standard input; it ends with the process.
     runtime.shutdown_background();
     code
 }
 
-/// Makes the threads that block, with an error to tell: tokio panics where it has to make the first and cannot. One reads
-/// standard input and one writes standard output where these are no pipes; others look at files, and wait for one of the two
-/// where there is no third.
+/// Makes the blocking threads, and returns an error if there are none: tokio panics if it cannot
+/// make the first. One reads standard input and one writes standard output if these are not pipes.
+/// Others read files, and wait for one of the two if there is no third.
 fn with_threads(runtime: Runtime) -> io::Result<Runtime> {
     const THREADS: usize = 2;
 
@@ -103,12 +105,13 @@ fn with_threads(runtime: Runtime) -> io::Result<Runtime> {
     };
     let tried: io::Result<Vec<_>> = (0..THREADS).map(|_| std::thread::Builder::new().spawn(block())).collect();
     if tried.is_ok() {
-        // Asked for while those are held, so that there is room for both kinds; tokio keeps its own.
+        // Requested while those are held, so that there is room for both kinds; tokio keeps its
+        // own.
         (0..THREADS).for_each(|_| drop(runtime.spawn_blocking(block())));
     }
     drop(release);
     for thread in tried? {
-        // It does nothing that could panic.
+        // Its code cannot panic.
         let _ = thread.join();
     }
     Ok(runtime)
@@ -178,7 +181,7 @@ async fn signalled() {
         Ok(mut signals) => {
             signals.recv().await;
         }
-        // Without a handler the signal ends the process by itself.
+        // Without a handler, the signal itself ends the process.
         Err(_) => std::future::pending().await,
     };
     tokio::select! {
@@ -207,7 +210,8 @@ fn surroundings(adapter: Adapter) -> Surroundings {
     }
 }
 
-/// Which tools are offered: `PEERD_PROFILE` before what the file says; and what is wrong with the former.
+/// Returns the profile of tools, where `PEERD_PROFILE` precedes the file, and an error about that
+/// variable.
 fn profile(configured: Profile) -> (Profile, Option<String>) {
     let said = std::env::var("PEERD_PROFILE").ok().filter(|said| !said.trim().is_empty());
     let Some(said) = said else { return (configured, None) };
@@ -221,7 +225,7 @@ fn profile(configured: Profile) -> (Profile, Option<String>) {
     }
 }
 
-/// Whether this adapter shall stay silent: no broker, no registration, no tools.
+/// Whether this adapter must stay inactive: no broker, no registration, no tools.
 fn is_dormant(config: &Config) -> bool {
     let switches: Vec<String> =
         ["PEERD_ENABLED", "AGENT_PEERS_ENABLED"].iter().filter_map(|name| std::env::var(name).ok()).collect();
@@ -229,14 +233,14 @@ fn is_dormant(config: &Config) -> bool {
     says("0") || (!says("1") && config.adapter.opt_in)
 }
 
-/// Says on standard error why the adapter ends.
+/// Writes to standard error why the adapter ends.
 fn fail(why: &str) -> ExitCode {
     complain(why);
     ExitCode::FAILURE
 }
 
-/// Says something on standard error, for whoever looks after the client.
+/// Writes a text to standard error, for the person who maintains the client.
 fn complain(why: &str) {
-    // Nobody may be reading it.
+    // Possibly no process reads it.
     let _ = writeln!(std::io::stderr(), "peerctl: {why}");
 }

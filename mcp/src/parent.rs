@@ -1,10 +1,10 @@
-//! When the client's process, or another one, is gone.
+//! Waits for the end of the client's process, or of another one.
 //!
-//! A client that dies closes our input, and that is the usual way to hear of it; but a descendant of the client may hold
-//! the same pipe open. On Linux the kernel tells of the process itself, by a descriptor that becomes readable. Elsewhere
-//! the pipe is all there is.
+//! The end of our input usually shows that the client died, but a descendant of the client may hold
+//! the same pipe open. On Linux a descriptor of the kernel becomes readable when the process ends.
+//! Elsewhere only the pipe shows it. Knows process ids. Does not know why an end matters.
 
-/// Returns once the process that started this one has ended; never where that cannot be told.
+/// Returns once the process that started this one has ended; never if that cannot be observed.
 pub(crate) async fn gone() {
     #[cfg(target_os = "linux")]
     if linux::watch().await.is_some() {
@@ -13,7 +13,7 @@ pub(crate) async fn gone() {
     std::future::pending().await
 }
 
-/// Returns once the process of this number has ended; never where that cannot be told.
+/// Returns once the process of this number has ended; never if that cannot be observed.
 pub(crate) async fn ended(pid: u32) {
     #[cfg(target_os = "linux")]
     if linux::watch_process(pid).await.is_some() {
@@ -33,7 +33,7 @@ mod linux {
     use tokio::io::Interest;
     use tokio::io::unix::AsyncFd;
 
-    /// `Some` once the parent is gone, `None` where the kernel does not let us watch it.
+    /// Returns `Some` once the parent has ended, `None` if the kernel does not let us watch it.
     pub(super) async fn watch() -> Option<()> {
         let parent = getppid();
         // A parent in another pid namespace has the number 0; an orphan's parent is init, which does not end.
@@ -42,7 +42,7 @@ mod linux {
         }
         let process = open(parent.as_raw())?;
         if getppid() != parent {
-            // It ended before the descriptor was there, which may thus stand for another process.
+            // It ended before the descriptor existed, which may thus stand for another process.
             return Some(());
         }
         let watched = watch_for_reading(process)?;
@@ -50,7 +50,7 @@ mod linux {
         ended.then_some(())
     }
 
-    /// `Some` once it has ended, `None` where the kernel does not let us watch it.
+    /// Returns `Some` once it has ended, `None` if the kernel does not let us watch it.
     pub(super) async fn watch_process(pid: u32) -> Option<()> {
         let watched = watch_for_reading(open(i32::try_from(pid).ok()?)?)?;
         let ended = watched.readable().await.is_ok();
@@ -63,7 +63,7 @@ mod linux {
         unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }.ok()
     }
 
-    /// A descriptor that becomes readable when the process ends.
+    /// Returns a descriptor that becomes readable when the process ends.
     #[allow(unsafe_code)]
     fn open(pid: libc::pid_t) -> Option<OwnedFd> {
         // SAFETY: pidfd_open takes two integers and touches no memory of ours; it has no safe wrapper in nix.

@@ -1,18 +1,18 @@
-//! Peer text as a model is shown it ([`peer_mcp_core::render`]), and times, which need the wall clock.
+//! Renders peer text for a model ([`peer_mcp_core::render`]), and times, which need the wall clock.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub(crate) use peer_mcp_core::render::*;
 use peer_proto::ids::Timestamp;
 
-/// RFC 3339 with milliseconds, in UTC.
+/// Renders a time by RFC 3339 with milliseconds, in UTC.
 pub(crate) fn rfc3339(at: Timestamp) -> String {
-    // Beyond the year 9999 the format has no text; such a time comes from no broker of ours.
+    // Beyond the year 9999 the format has no text; no broker of ours sends such a time.
     let millis = at.0.min(253_402_300_799_999);
     humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(millis)).to_string()
 }
 
-/// How long ago that was, in the largest unit that says something.
+/// Renders how long ago a time was, in its largest non-zero unit.
 pub(crate) fn ago(at: Timestamp) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis() as u64);
     let seconds = now.saturating_sub(at.0) / 1_000;

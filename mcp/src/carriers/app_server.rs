@@ -1,10 +1,14 @@
-//! Codex's control socket: mail into a turn that runs, or a turn begun for it.
+//! Codex's control socket: puts mail into a running turn, or begins a turn for it.
 //!
-//! The mail goes as context that is marked untrusted, which the model gets as the output of a tool, word for word; the
-//! client wants a line from the user with it, and gets a notice that says whose it is. Invariants: the thread is this
-//! adapter's own and no other; a turn is begun only where nothing runs, something may end the rest, and a terminal has the
-//! thread open or the person allowed it; what the client declines, such as mail into a review or a compaction, was shown
-//! to nobody and goes another way.
+//! Knows the requests for turns and threads. Does not know which mail is due. The mail goes as
+//! context that is marked untrusted, which the model gets verbatim as the output of a tool. Codex
+//! needs a line from the user with it: a notice that names the senders. The invariants:
+//!
+//! - Only this adapter's own thread gets mail.
+//! - A turn is begun only if no turn runs and a message may wake the session. A terminal must have
+//!   the thread open, unless the person allowed otherwise.
+//! - If the client declines mail, such as during a review or a compaction, no model was shown it,
+//!   and it goes by another carrier.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,7 +22,7 @@ use crate::render::counted;
 use crate::session::Session;
 use crate::ways::Ways;
 
-/// What the model sees as the tool whose output the mail is.
+/// The name of the tool whose output the mail is for the model.
 const CONTEXT: &str = "peers";
 
 /// The carrier.
@@ -48,7 +52,7 @@ impl PushCarrier for AppServer {
     }
 }
 
-/// The turn that runs in the thread, if one does.
+/// Returns the running turn of the thread; `None`: no turn runs.
 async fn running_turn(control: &Control, thread: &str) -> Result<Option<String>, PushError> {
     let read = control.ask("thread/read", json!({ "threadId": thread })).await?;
     if read["thread"]["status"]["type"] != "active" {
@@ -58,7 +62,7 @@ async fn running_turn(control: &Control, thread: &str) -> Result<Option<String>,
     let turns = control.ask("thread/turns/list", newest).await?;
     let turn = &turns["data"][0];
     if turn["status"] != "inProgress" {
-        // Between two turns: what happens next tells.
+        // Between two turns: the next event shows which.
         return Err(PushError::NotNow);
     }
     Ok(turn["id"].as_str().map(str::to_owned))
@@ -72,13 +76,15 @@ fn params(thread: &str, post: &Post) -> Value {
     })
 }
 
-/// A key that no push had: what stands under a key is shown when it changes, and a repeat need not differ.
+/// Returns a key that no push had. Codex shows the text of a key only when it changes, and a repeat
+/// may be equal.
 fn fresh_key() -> String {
     static PUSHES: AtomicU64 = AtomicU64::new(0);
     format!("{CONTEXT}-{}-{}", std::process::id(), PUSHES.fetch_add(1, Ordering::Relaxed))
 }
 
-/// The line that stands where the user's words do. The names are the broker's, so nobody can say anything with them.
+/// Returns the line in place of the user's text. The names are checked by the broker, so they
+/// cannot contain instructions.
 fn notice(post: &Post) -> String {
     let mut senders: Vec<String> = Vec::new();
     for message in &post.messages {
@@ -94,11 +100,11 @@ fn notice(post: &Post) -> String {
     )
 }
 
-/// What the client said of it.
+/// Translates the client's answer.
 fn taken(answer: Result<Value, ControlError>) -> Result<(), PushError> {
     match answer {
         Ok(_) => Ok(()),
-        // The turn ended meanwhile, or takes nothing.
+        // The turn ended meanwhile, or takes no input.
         Err(ControlError::Refused { .. }) => Err(PushError::NotNow),
         Err(error) => Err(error.into()),
     }

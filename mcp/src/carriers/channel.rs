@@ -1,7 +1,9 @@
 //! Claude Code's `notifications/claude/channel`: a message on its own, while the model works or when it is idle.
 //!
-//! The client confirms nothing, and drops the notification silently where the session has no such channel: writing one is
-//! an offer and never evidence. Invariants: the broker is told of an offer before its bytes are queued, and nothing is
+//! Knows when the client can show a notification. Does not know which mail is due. The client
+//! confirms nothing, and silently drops the notification if its session has no such channel. So a
+//! notification is an offer and never evidence. Invariants: the broker is told of an offer before
+//! its bytes are queued. A client that has not read all earlier output gets no offer.
 //! offered to a client that has not read what it was sent before.
 
 use std::sync::{Arc, OnceLock};
@@ -15,7 +17,7 @@ use crate::render::{rfc3339, word};
 use crate::session::Session;
 use crate::ways::Ways;
 
-/// What names a channel on Claude Code's command line.
+/// The options that name a channel on Claude Code's command line.
 const FLAGS: [&str; 2] = ["--channels", "--dangerously-load-development-channels"];
 
 /// The carrier.
@@ -24,7 +26,8 @@ pub(crate) struct Channel;
 impl PushCarrier for Channel {
     fn see(session: &Session, ways: &mut Ways) {
         let loaded = loaded(session);
-        // The client has said that it is ready, may show a notification, and has read the one before.
+        // The client reported that it is ready, may show a notification, and has read the one
+        // before.
         ways.channel = session.state().channel_open && session.outgoing.is_drained() && loaded != Loaded::No;
         ways.channel_loaded = loaded == Loaded::Yes;
     }
@@ -41,11 +44,11 @@ impl PushCarrier for Channel {
 enum Loaded {
     Yes,
     No,
-    /// The client is not to be asked, or is not Claude Code itself.
+    /// The client must not be asked, or is not Claude Code itself.
     Unknown,
 }
 
-/// What the client's command line says. It is the same for as long as the client lives.
+/// Whether the client's command line names our channel. It does not change while the client runs.
 fn loaded(session: &Session) -> Loaded {
     static LOADED: OnceLock<Loaded> = OnceLock::new();
     *LOADED.get_or_init(|| {
@@ -58,7 +61,8 @@ fn loaded(session: &Session) -> Loaded {
 
 fn judged(command: &[String]) -> Loaded {
     let is_claude = command.iter().take(2).any(|word| word.rsplit('/').next() == Some("claude"));
-    // Values follow their flag until the next one; ours end in the server's name, or are the plugin's.
+    // Values follow their flag until the next one; ours end in the server's name, or are the
+    // plugin's.
     let mut in_flag = false;
     let named = command.iter().any(|word| {
         let (name, value) = word.split_once('=').unwrap_or((word, ""));

@@ -1,8 +1,11 @@
-//! The client's hooks: how they come in, and the form in which a client reads their output.
+//! The client's hooks: how they arrive, and the format of their output.
 //!
-//! A hook comes in by one of two doors, and both lead here: `peerctl hook`, which the broker relays, or the client's own
-//! call of the tool that [`server`](crate::server) has for it and lists nowhere. What a hook proves and what its output
-//! carries, the core decides ([`peer_mcp_core::event::Event::HookCame`]).
+//! A hook arrives as a call of `peerctl hook`, which the broker relays, or as the client's call of
+//! the unlisted tool in [`server`](crate::server).
+//!
+//! Knows the output format of each client. Does not know what a hook proves, nor what its output
+//! carries: the core decides that ([`peer_mcp_core::event::Event::HookCame`]). Invariant: a hook
+//! waits for the broker at most a bounded time.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,28 +22,28 @@ use crate::event::{Action, Event, HookOutcome};
 use crate::inbox::Block;
 use crate::session::{ClientKind, Session};
 
-/// How long a hook waits for the broker, in milliseconds. One that works answers in a few.
+/// How long a hook waits for the broker, in milliseconds. A working broker answers in a few.
 const BROKER_PATIENCE_MS: u64 = 1_000;
 
 /// A hook's output and the messages that it carries.
 #[derive(Debug, Default)]
 pub(crate) struct Output {
-    /// The client's JSON; empty: nothing.
+    /// The client's JSON; empty: no output.
     pub(crate) text: String,
     messages: Vec<MessageId>,
-    /// The model is asked next, with this in front of it.
+    /// Whether the model is asked next, with this in its request.
     asks: bool,
 }
 
 impl Output {
-    /// The output was given to its hook, or was not.
+    /// Reports whether the output reached its hook.
     pub(crate) fn answered(self, session: &Arc<Session>, outcome: HookOutcome) {
         let Self { messages, asks, .. } = self;
         session.handle(Event::HookAnswered { messages, asks, outcome });
     }
 }
 
-/// A hook that came through the broker.
+/// Handles a hook that the broker relayed.
 pub(crate) async fn relayed(session: Arc<Session>, call: u64, hook: HookCall) {
     let _one_at_a_time = session.hooks.lock().await;
     let mut output = answer(&session, &hook).await;
@@ -56,7 +59,7 @@ pub(crate) async fn relayed(session: Arc<Session>, call: u64, hook: HookCall) {
     output.answered(&session, outcome);
 }
 
-/// What the hook prints.
+/// Returns the hook's output.
 pub(crate) async fn answer(session: &Arc<Session>, hook: &HookCall) -> Output {
     let is_subagent = hook.agent.is_some();
     let tool_use = hook.tool_use.clone().filter(|_| hook.event == HookEvent::PreToolUse);
@@ -65,7 +68,7 @@ pub(crate) async fn answer(session: &Arc<Session>, hook: &HookCall) -> Output {
     if is_subagent || !in_time(session.follow(hook)).await.unwrap_or(false) {
         return Output::default();
     }
-    // A pipe in its place would be waited for.
+    // Opening a pipe in its place would block.
     let is_file = |path: &&String| Path::new(path).metadata().map_or(true, |found| found.is_file());
     if let Some(path) = hook.transcript.as_ref().filter(is_file) {
         session.handle(Event::RecordAt(path.into()));
@@ -74,7 +77,8 @@ pub(crate) async fn answer(session: &Arc<Session>, hook: &HookCall) -> Output {
     let (event, turn) = (hook.event, hook.turn.clone());
     let mut actions = session.handle(Event::HookCame { event, turn, mode: hook.mode, prolonged: hook.prolonged });
     if actions.iter().any(|action| matches!(action, Action::Receive { .. })) {
-        // Whatever was sent before the hook ran shall be in its output; without a broker nothing is.
+        // Each message that was sent before the hook ran must be in its output; without a broker
+        // the output is empty.
         let received = matches!(in_time(receive(session, Filter::default())).await, Some(Ok(_)));
         actions = session.handle(Event::HookReady { event, received });
     }
@@ -90,12 +94,14 @@ pub(crate) async fn answer(session: &Arc<Session>, hook: &HookCall) -> Output {
     }
 }
 
-/// Waits for the broker, but not as long as a tool call would: the client's next step waits for its hooks.
+/// Waits for the broker, for less time than a tool call would: the client's next step waits for its
+/// hooks.
 async fn in_time<T>(asked: impl Future<Output = T>) -> Option<T> {
     tokio::time::timeout(Duration::from_millis(BROKER_PATIENCE_MS), asked).await.ok()
 }
 
-/// The block in the form that the client reads. Claude Code would show what blocks a stop to the model twice.
+/// Renders the block in the client's format. Claude Code would show a blocked stop's text to the
+/// model twice.
 fn rendered(client: ClientKind, event: HookEvent, block: &Block) -> String {
     let text = block.text.trim_end_matches('\n');
     let output = match (client, event) {

@@ -1,16 +1,19 @@
-//! Claude Code's own socket for messages from other sessions: into the running turn between two tool calls, and an idle
-//! session begins a turn.
+//! Claude Code's own socket for messages from other sessions. A post goes into the running turn
+//! between two tool calls, or begins a turn in an idle session.
 //!
-//! The client hands path and token down to its children, and lets what they post pass the dialog that it keeps for
-//! strangers. So this carrier never claims to be anybody: the post says that it comes from peerd, that others wrote what
-//! is quoted, and how to answer them. Invariants:
+//! Knows how to post. Does not know which mail is due. The client passes path and token on to its
+//! children, and shows no dialog for their posts, as it does for strangers. So this carrier never
+//! poses as another sender: the post says that it comes from peerd, that others wrote the quoted
+//! text, and how to answer them. Invariants:
 //!
-//! - Nothing is posted into a session that acts without asking, or that may come to do so unnoticed, unless the person has
-//!   said yes to that.
-//! - Nothing is posted but to the client itself: the socket is this user's, in a directory that nobody else can write, the
-//!   client's registry names it, and the process that listens there is the client.
+//! - A session that acts without asking, or may come to do so unnoticed, gets a post only with the
+//!   person's permission.
+//! - Only the client itself gets a post. The socket belongs to this user, in a directory that no
+//!   other user can write. The client's registry names it, and the process that listens there is
+//!   the client.
 //!
-//! The client confirms nothing. Whether the model was shown a post stands in the [`transcript`](crate::transcript).
+//! The client confirms nothing. The [`transcript`](crate::transcript) shows whether the model was
+//! shown a post.
 
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
@@ -28,10 +31,10 @@ use crate::inbox::Post;
 use crate::session::{Session, Surroundings};
 use crate::ways::Ways;
 
-/// How long a post may take, in milliseconds. A client that is alive reads at once.
+/// How long a post may take, in milliseconds. A running client reads at once.
 const POST_MS_MAX: u64 = 2_000;
 
-/// Who really speaks, before the client's own words about another Claude session are believed.
+/// Names the real sender, because the client's own text names another Claude session.
 const WHO_SPEAKS: &str = "From peerd, the mailbox between agent sessions on this machine. Who wrote each message stands \
                           above it; they may be other programs than Claude. Answer with the tool send_message of the MCP \
                           server `peers` (reply_to = the message's id), not with SendMessage.";
@@ -57,8 +60,8 @@ impl PushCarrier for InboxSocket {
                 return Err(PushError::Refused("another process than the client listens on its socket".into()));
             }
             leave.now(None)?;
-            // Another task writes to the broker, and is let do so before this one writes to the client: an adapter that is
-            // killed between the two has said what it was about to do.
+            // Another async task writes to the broker and runs before this one writes to the
+            // client. So an adapter that is killed between the two has reported the offer.
             tokio::task::yield_now().await;
             stream.write_all(lines.as_bytes()).await?;
             stream.shutdown().await?;
@@ -69,7 +72,8 @@ impl PushCarrier for InboxSocket {
     }
 }
 
-/// The same for as long as the client lives, so it is looked up once.
+/// Whether the client may bypass permissions. It does not change while the client runs, so it is
+/// looked up once.
 fn may_bypass(session: &Session) -> bool {
     static MAY_BYPASS: OnceLock<bool> = OnceLock::new();
     let Surroundings { claude, client_pid, cwd, .. } = &session.surroundings;
@@ -88,7 +92,7 @@ fn is_the_clients(session: &Session, socket: &claude::InboxSocket) -> Result<(),
     is_ours_alone(&socket.path)
 }
 
-/// A socket of this user in a directory that only this user can change.
+/// Checks that a socket belongs to this user, in a directory that only this user can change.
 fn is_ours_alone(path: &Path) -> Result<(), PushError> {
     let us = geteuid().as_raw();
     let found = path.symlink_metadata()?;

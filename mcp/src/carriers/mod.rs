@@ -1,8 +1,12 @@
-//! The hands of the push carriers: each sees whether its way into the client is there, and hands over what it is given.
+//! The push carriers: each checks whether it is available, and hands over its messages.
 //!
-//! Which carriers a client has and in which order they are tried stands in [`peer_mcp_core::ways`]; which of them gets which
-//! message when, in the core as well. A push carrier is one file here with an `impl` of [`PushCarrier`]. Evidence comes from
-//! elsewhere: tool calls ([`tool_result`]), hooks ([`hook`]) and the client's own record ([`transcript`](crate::transcript)).
+//! Knows how to write by each carrier. Does not know the order of the carriers, which is in
+//! [`peer_mcp_core::ways`], nor which of them gets which message: the core decides that. Invariant:
+//! a carrier reports to the core just before its first byte leaves.
+//!
+//! A push carrier is one file here with an `impl` of [`PushCarrier`]. Evidence comes from
+//! elsewhere: tool calls ([`tool_result`]), hooks ([`hook`]) and the client's record
+//! ([`transcript`](crate::transcript)).
 
 pub(crate) mod app_server;
 pub(crate) mod channel;
@@ -24,23 +28,24 @@ use app_server::AppServer;
 use channel::Channel;
 use inbox_socket::InboxSocket;
 
-/// A way into the client that needs no call of the client.
+/// A carrier that needs no call of the client.
 pub(crate) trait PushCarrier {
-    /// Notes what of it is there. Cheap and without waiting.
+    /// Records what this carrier finds available. Cheap, and without waiting.
     fn see(session: &Session, ways: &mut Ways);
 
-    /// Hands over; lets the core know just before the first byte leaves, by [`Leave::now`].
+    /// Hands over. Reports to the core just before the first byte leaves, by [`Leave::now`].
     async fn push(session: &Arc<Session>, post: &Post, leave: Leave<'_>) -> Result<(), PushError>;
 }
 
-/// The core's leave to hand over, which tells the broker of it.
+/// Asks the core for permission to hand over; the core tells the broker first.
 pub(crate) struct Leave<'a> {
     session: &'a Arc<Session>,
     carrier: Carrier,
 }
 
 impl Leave<'_> {
-    /// The next thing that happens is that bytes leave. `runs`: whether the client said just now that a turn runs.
+    /// Requests permission for bytes that leave next. `runs`: whether the client reported just now
+    /// that a turn runs.
     pub(crate) fn now(self, runs: Option<bool>) -> Result<(), PushError> {
         let actions = self.session.handle(Event::Leaving { carrier: self.carrier, runs });
         let may_go = actions.iter().any(|action| matches!(action, Action::Go));
@@ -48,7 +53,7 @@ impl Leave<'_> {
     }
 }
 
-/// The ways into the client that are there now.
+/// Returns the carriers that are available now.
 pub(crate) fn ways(session: &Session) -> Ways {
     let mut ways = Ways::default();
     Channel::see(session, &mut ways);
@@ -57,7 +62,7 @@ pub(crate) fn ways(session: &Session) -> Ways {
     ways
 }
 
-/// Looks for ways and hands over, whenever the core wants it. Never returns.
+/// Finds the available carriers and hands over, whenever the core requests it. Never returns.
 pub(crate) async fn run(session: Arc<Session>) {
     loop {
         let event = session.look_wanted().await;
@@ -84,19 +89,20 @@ async fn hand_over(session: &Arc<Session>, carrier: Carrier, post: &Post) -> Res
     }
 }
 
-/// Why a push carrier could not hand something over.
+/// Why a push carrier could not hand over.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PushError {
-    /// What it needs is not there any more.
+    /// The carrier is no longer available.
     #[error("it is not there any more")]
     Gone,
     /// The system refused.
     #[error("{0}")]
     Io(#[from] std::io::Error),
-    /// What was found is not what it should be.
+    /// The carrier found something unexpected in its place.
     #[error("{0}")]
     Refused(String),
-    /// The client takes nothing now, or the core did not let it go: another try comes with the next event.
+    /// The client takes nothing now, or the core did not let it go: the next event leads to another
+    /// attempt.
     #[error("the client takes nothing now")]
     NotNow,
     /// Codex's control socket failed.

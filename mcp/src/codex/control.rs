@@ -1,8 +1,12 @@
 //! Codex's control socket: JSON-RPC, one object per WebSocket message, over a Unix socket of the user's own.
 //!
-//! Knows how to ask and how to hear. Does not know what the questions mean. Invariants: only a server that is this
-//! adapter's own client is spoken to; a question waits for its answer for a bounded time; what the server asks of its
-//! clients, such as an approval, is the person's to answer, and never answered here.
+//! Knows the protocol of requests, answers and notifications. Does not know their meaning. The
+//! invariants:
+//!
+//! - The only server that gets requests is this adapter's own client.
+//! - A request waits for its answer at most a bounded time.
+//! - A request of the server to its clients, such as an approval, is for the person: it is never
+//!   answered here.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -16,10 +20,11 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{WebSocketStream, client_async};
 
-/// Under Codex's own directory.
+/// The socket's path below Codex's own directory.
 pub(super) const SOCKET: &str = "app-server-control/app-server-control.sock";
 
-/// How long connecting, and each question, may take, in milliseconds. A server that works answers within a few.
+/// How long connecting, and each request, may take, in milliseconds. A working server answers
+/// within a few.
 const PATIENCE_MS: u64 = 3_000;
 
 /// Notifications of no use here, which the server then does not send.
@@ -31,7 +36,7 @@ pub(crate) struct Control {
     questions: mpsc::Sender<Question>,
 }
 
-/// What the server tells unasked: the method and its parameters. Ends with the connection.
+/// The server's notifications: the method and its parameters. Ends with the connection.
 pub(super) type Notes = mpsc::UnboundedReceiver<(String, Value)>;
 
 /// Why the server gave no answer.
@@ -40,29 +45,29 @@ pub(crate) enum ControlError {
     /// It cannot be reached.
     #[error("reaching codex's control socket: {0}")]
     Io(#[from] std::io::Error),
-    /// It speaks no WebSocket, or stopped speaking it.
+    /// It does not speak WebSocket, or stopped doing so.
     #[error("speaking with codex's control socket: {0}")]
     Socket(Box<tungstenite::Error>),
-    /// Another process listens than the one that started this adapter.
+    /// The process that listens is not the one that started this adapter.
     #[error("codex's control socket belongs to process {found:?}, and this session to process {expected}")]
     Stranger {
-        /// Who listens.
+        /// The process that listens.
         found: Option<u32>,
-        /// Who should.
+        /// The expected process.
         expected: u32,
     },
     /// The connection has ended.
     #[error("codex's control socket was closed")]
     Closed,
-    /// Nothing came.
+    /// No answer came in time.
     #[error("codex's control socket did not answer within {} s", PATIENCE_MS / 1_000)]
     Silent,
-    /// The server said no.
+    /// The server refused.
     #[error("codex refused {method}: {message}")]
     Refused {
-        /// What was asked.
+        /// The request's method.
         method: &'static str,
-        /// Its reason.
+        /// The reason of the refusal.
         message: String,
     },
 }
@@ -76,11 +81,12 @@ struct Question {
 }
 
 impl Control {
-    /// Connects to the server behind `socket`, which must be the process `server`, and introduces us.
+    /// Connects to the server behind `socket`, which must be the process `server`, and initializes
+    /// the connection.
     pub(super) async fn open(socket: &Path, server: u32) -> Result<(Self, Notes), ControlError> {
         let opening = async {
             let stream = UnixStream::connect(socket).await?;
-            // Whoever can put a socket there could otherwise have our peers' mail.
+            // Otherwise, a process that can put a socket there could get our peers' mail.
             let found = stream.peer_cred()?.pid().and_then(|pid| u32::try_from(pid).ok());
             if found != Some(server) {
                 return Err(ControlError::Stranger { found, expected: server });
@@ -101,7 +107,7 @@ impl Control {
         within_patience(opening).await
     }
 
-    /// Asks, and waits for the answer.
+    /// Sends a request, and waits for the answer.
     pub(crate) async fn ask(&self, method: &'static str, params: Value) -> Result<Value, ControlError> {
         let (answer, answered) = oneshot::channel();
         let asking = async {
@@ -111,13 +117,13 @@ impl Control {
         within_patience(asking).await
     }
 
-    /// Says something that has no answer.
+    /// Sends a notification.
     async fn tell(&self, method: &'static str) -> Result<(), ControlError> {
         let (answer, _) = oneshot::channel();
         self.questions.send(Question { method, params: Value::Null, answer }).await.map_err(|_| ControlError::Closed)
     }
 
-    /// Whether the connection is there, as far as it was noticed.
+    /// Whether the connection is open, as far as known.
     pub(crate) fn is_open(&self) -> bool {
         !self.questions.is_closed()
     }
@@ -127,7 +133,8 @@ async fn within_patience<T>(attempt: impl Future<Output = Result<T, ControlError
     tokio::time::timeout(Duration::from_millis(PATIENCE_MS), attempt).await.unwrap_or(Err(ControlError::Silent))
 }
 
-/// Passes questions on and sorts what comes, until either end is gone. Dropping the answers then tells those who wait.
+/// Forwards requests and sorts incoming messages, until either end closes. Dropping the answers
+/// then wakes the waiting callers.
 async fn serve(
     mut socket: WebSocketStream<UnixStream>,
     mut asked: mpsc::Receiver<Question>,
@@ -154,7 +161,7 @@ async fn serve(
             message = socket.next() => {
                 let text = match message {
                     Some(Ok(Message::Text(text))) => text,
-                    // Pings are answered by the library.
+                    // The library answers pings.
                     Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Binary(_) | Message::Frame(_))) => continue,
                     Some(Ok(Message::Close(_)) | Err(_)) | None => break,
                 };
@@ -162,22 +169,22 @@ async fn serve(
                 match (message["method"].as_str(), message["id"].as_u64()) {
                     (Some(method), None) => {
                         let method = method.to_owned();
-                        // Whoever wants no notifications has dropped the receiver.
+                        // A caller without interest in notifications has dropped the receiver.
                         let _ = tell.send((method, message["params"].take()));
                     }
                     (None, Some(id)) => {
                         if let Some((method, answer)) = waiting.remove(&id) {
-                            // Whoever asked may have stopped waiting.
+                            // The caller may have stopped waiting.
                             let _ = answer.send(outcome(method, &mut message));
                         }
                     }
-                    // A question to the person, or nonsense.
+                    // A request to the person, or no valid message.
                     _ => {}
                 }
             }
         }
     }
-    // The server may be gone already.
+    // The server may have ended already.
     let _ = socket.close(None).await;
 }
 
@@ -205,7 +212,7 @@ mod tests {
         Message::text(message.to_string())
     }
 
-    /// A server that answers `fine` with what was asked, refuses `bad`, and hangs up on `leave`.
+    /// A server that answers `fine` with its parameters, refuses `bad`, and hangs up on `leave`.
     async fn serve_one(listener: UnixListener) {
         let (stream, _) = listener.accept().await.unwrap();
         let mut socket = accept_async(stream).await.unwrap();
@@ -217,7 +224,7 @@ mod tests {
                 "initialize" => socket.send(text(json!({ "id": id, "result": {} }))).await.unwrap(),
                 "initialized" => {
                     socket.send(text(json!({ "method": "thread/started", "params": { "a": 1 } }))).await.unwrap();
-                    // A question to the person: nobody here answers it.
+                    // A request to the person: no code here answers it.
                     socket.send(text(json!({ "id": 7, "method": "approve?", "params": {} }))).await.unwrap();
                     socket.send(Message::text("no JSON")).await.unwrap();
                 }

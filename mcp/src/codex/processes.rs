@@ -1,15 +1,17 @@
-//! What the system tells of Codex's processes: which threads one of them hosts, who listens on a port, and what was in
-//! a terminal's environment when Codex was started there. Linux only; elsewhere nothing is told.
+//! Reads the system's facts about Codex's processes: the threads that one of them hosts, the
+//! listener of a port, and the environment of a terminal's Codex. Linux only; elsewhere there are
+//! no facts.
 //!
-//! Observed with 0.171.0: a process that hosts a thread holds `<config>/thread-writer-locks/<thread>.lock` open, and the
-//! thread's record once there is one. Reads `/proc`, never writes. Only processes of the same user can be looked into.
+//! Observed with 0.171.0: a process that hosts a thread holds
+//! `<config>/thread-writer-locks/<thread>.lock` open, and the thread's record once it exists. Reads
+//! `/proc`, never writes. Only processes of the same user can be read.
 
 use std::path::{Path, PathBuf};
 
 /// The directory of the locks.
 const LOCKS: &str = "thread-writer-locks";
 
-/// A process, so that another one that gets its number later is not taken for it.
+/// A process, told apart from a later one with the same number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Process {
     pid: u32,
@@ -18,7 +20,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// The process of this number, where there is one.
+    /// Returns the process of this number, if it exists.
     pub(super) fn of(pid: u32) -> Option<Self> {
         began(pid).map(|began| Self { pid, began })
     }
@@ -32,19 +34,19 @@ impl Process {
         began(self.pid) == Some(self.began)
     }
 
-    /// Returns once it has ended; never where that cannot be told.
+    /// Returns once it has ended; never if that cannot be observed.
     pub(super) async fn ended(self) {
         if self.is_alive() {
             crate::parent::ended(self.pid).await;
         }
     }
 
-    /// Its number and beginning in one word.
+    /// Returns its number and start time as one word.
     pub(super) fn word(self) -> String {
         format!("{}:{}", self.pid, self.began)
     }
 
-    /// A variable of the environment that it was started with.
+    /// Returns a variable of the environment that it was started with.
     pub(super) fn variable(self, name: &str) -> Option<String> {
         let environment = std::fs::read(format!("/proc/{}/environ", self.pid)).ok()?;
         let value = environment.split(|byte| *byte == 0).find_map(|entry| {
@@ -55,7 +57,7 @@ impl Process {
     }
 }
 
-/// What a process has open.
+/// The open files of a process.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Hosted {
     /// Codex's own directory.
@@ -67,7 +69,7 @@ pub(super) struct Hosted {
 }
 
 impl Hosted {
-    /// What `pid` hosts.
+    /// Returns what `pid` hosts.
     pub(super) fn by(pid: u32) -> Self {
         let open = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
         Self::among(open.filter_map(|descriptor| std::fs::read_link(descriptor.path()).ok()))
@@ -86,20 +88,20 @@ impl Hosted {
                 hosted.records.push(path);
             }
         }
-        // Their names begin with the time at which they were made.
+        // Their names begin with the time of their creation.
         hosted.threads.sort_unstable();
         hosted.threads.dedup();
         hosted
     }
 
-    /// The record of a thread, once it is written.
+    /// Returns the record of a thread, once it is written.
     pub(super) fn record(&self, thread: &str) -> Option<&Path> {
         let end = format!("-{thread}.jsonl");
         self.records.iter().map(PathBuf::as_path).find(|path| path.to_str().is_some_and(|path| path.ends_with(&end)))
     }
 }
 
-/// The process of ours that listens on this port of the machine itself.
+/// Returns the process of this user that listens on this port of the loopback address.
 pub(super) fn listener(port: u16) -> Option<Process> {
     let inode = listening_inode(&std::fs::read_to_string("/proc/net/tcp").ok()?, port)?;
     let socket = PathBuf::from(format!("socket:[{inode}]"));
@@ -110,17 +112,17 @@ pub(super) fn listener(port: u16) -> Option<Process> {
     all().find(|pid| holds(*pid)).and_then(Process::of)
 }
 
-/// Whether this process is a server for other programs, and no terminal's own.
+/// Whether this process is a server for other programs, and not a terminal's own.
 pub(super) fn is_server(pid: u32) -> bool {
     command(pid).split(|byte| *byte == 0).any(|word| word == b"app-server")
 }
 
-/// The words of its command, each with a zero behind it.
+/// Returns the words of its command, each followed by a zero byte.
 fn command(pid: u32) -> Vec<u8> {
     std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()
 }
 
-/// The process that was started with the order to go on with this thread.
+/// Returns the process that was started to resume this thread.
 pub(super) fn resuming(thread: &str) -> Option<Process> {
     let is_told = |pid: &u32| {
         let command = command(*pid);
@@ -130,15 +132,15 @@ pub(super) fn resuming(thread: &str) -> Option<Process> {
     all().find(is_told).and_then(Process::of)
 }
 
-/// The numbers of all processes.
+/// Returns the numbers of all processes.
 fn all() -> impl Iterator<Item = u32> {
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     processes.filter_map(|process| process.file_name().to_str()?.parse().ok())
 }
 
-/// `table` is the system's table of TCP sockets.
+/// Returns the inode of a listening socket. `table` is the system's table of TCP sockets.
 fn listening_inode(table: &str, port: u16) -> Option<u64> {
-    // 127.0.0.1, as the table writes it, and the state of a socket that listens.
+    // 127.0.0.1, as the table writes it, and the state of a listening socket.
     let (address, listens) = (format!("0100007F:{port:04X}"), "0A");
     table.lines().find_map(|line| {
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();
@@ -147,8 +149,8 @@ fn listening_inode(table: &str, port: u16) -> Option<u64> {
     })
 }
 
-/// Field 22 of the process's line, counted from behind its name, which may hold anything. A process that has ended and
-/// that nobody has asked about yet does not count.
+/// Returns field 22 of the process's line, counted from behind the process's name, which may
+/// contain any text. A process that has ended and was not reaped yet does not count.
 fn began(pid: u32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
