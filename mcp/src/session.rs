@@ -1,12 +1,15 @@
-//! This adapter's session with the broker: the connection, and the core that everything is told to.
+//! This adapter's session with the broker: the connection, and the core that gets every event.
 //!
-//! Knows when to connect, register and come back, and does what the core wants done at the broker. Does not know what tools
-//! there are, what a client shows, nor what follows from an event. The invariants:
+//! Knows when to connect, register and reconnect, and performs the core's actions at the broker.
+//! Does not know the tools, the client's display, or what follows from an event. The invariants:
 //!
-//! - Whatever changes what the adapter decides goes through [`Session::handle`], which awaits nothing.
-//! - One task ([`link`]) owns the connection's pushes and applies them in order; [`Session::settle_pushes`] waits for it, so that
-//!   whoever has an answer has also what was pushed before it.
-//! - A connection is made only where something needs it: after a loss at once and for a while, then with the next call.
+//! - Every change of the adapter's decisions goes through [`Session::handle`], which awaits
+//!   nothing.
+//! - One async task ([`link`]) owns the connection's pushes and applies them in order.
+//!   [`Session::settle_pushes`] waits for it, so that the caller with an answer also has the
+//!   earlier pushes.
+//! - A connection is made only if it is needed: after a loss at once and for a while, then with the
+//!   next call.
 
 mod client_watch;
 mod link;
@@ -48,7 +51,7 @@ pub(crate) use peer_mcp_core::adapter::renamed;
 /// How long leaving the broker may take, in milliseconds.
 const LEAVE_PATIENCE_MS: u64 = 2_000;
 
-/// Notices that wait for the next tool result; the oldest give way.
+/// Notices that wait for the next tool result; the oldest ones are dropped.
 const NOTICES_MAX: usize = 8;
 
 /// The program that runs this adapter.
@@ -60,7 +63,7 @@ pub(crate) struct Client {
     pub(crate) version: String,
 }
 
-/// What the environment says, read once at the start.
+/// The environment, read once at the start.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Surroundings {
     /// `PEER_NAME`.
@@ -69,9 +72,9 @@ pub(crate) struct Surroundings {
     pub(crate) client: Option<String>,
     /// `CLAUDE_CODE_SESSION_ID`.
     pub(crate) claude_session: Option<String>,
-    /// The home directory; empty where there is none.
+    /// The home directory; empty if there is none.
     pub(crate) home: String,
-    /// The working directory; none where it is gone or may not be read.
+    /// The working directory; `None`: it was deleted or may not be read.
     pub(crate) cwd: Option<PathBuf>,
     /// The client's process.
     pub(crate) client_pid: u32,
@@ -79,66 +82,68 @@ pub(crate) struct Surroundings {
     pub(crate) tab_title: bool,
     /// `PEERD_SUMMARIZER`.
     pub(crate) summarizer: Option<String>,
-    /// What Claude Code hands down to its children.
+    /// The variables that Claude Code passes to its children.
     pub(crate) claude: Inherited,
     /// Carriers that the person switched off.
     pub(crate) carriers_off: Vec<Carrier>,
-    /// How often a session that rests may be woken in an hour.
+    /// How often an idle session may be woken in an hour.
     pub(crate) wakeups_per_hour: u32,
-    /// A session that rests and that no terminal has open may be woken too.
+    /// Whether an idle session may also be woken while no terminal has it open.
     pub(crate) wake_unattended: bool,
     /// `CODEX_HOME`, else `.codex` under the home directory.
     pub(crate) codex_config: PathBuf,
 }
 
 impl Surroundings {
-    /// The working directory as the broker is told of it; empty where it is not known.
+    /// Returns the working directory as the broker gets it; empty: it is not known.
     pub(crate) fn directory(&self) -> String {
         self.cwd.as_deref().map_or_else(String::new, spelled)
     }
 }
 
-/// The session. Shared by the tools, the client's notifications and the task that serves the connection.
+/// The session. The tools, the client's notifications and the async task of the connection share
+/// it.
 pub(crate) struct Session {
     pub(crate) surroundings: Surroundings,
     pub(crate) outgoing: Outgoing,
     pub(crate) title: Title,
-    /// When time began, as the heart counts it.
+    /// The zero of the core's time.
     began: Instant,
     client: OnceLock<Client>,
     state: Mutex<State>,
     link: watch::Sender<Link>,
-    /// Counts changes of the inbox, for those who wait for one.
+    /// Counts changes of the inbox, for calls that wait for one.
     news: watch::Sender<u64>,
-    /// What the task that serves the connection is to do.
+    /// Orders for the async task of the connection.
     orders: mpsc::UnboundedSender<Order>,
-    /// The core wants to know which ways into the client there are, or names another time than before.
+    /// Signals that the core requests the available carriers, or has a new timeout.
     core_wants: Notify,
-    /// Something was given to the client, and its record may tell what became of it.
+    /// Signals that the client was given a message, whose evidence may appear in its record.
     given: Notify,
     binding: tokio::sync::Mutex<()>,
-    /// One relayed hook at a time: what a hook that was gone had taken is back before the next one looks.
+    /// Admits one relayed hook at a time: the offers of an ended hook are undone before the next
+    /// one looks.
     pub(crate) hooks: tokio::sync::Mutex<()>,
 }
 
-/// What several parties change. No lock is held while anything is awaited.
+/// The shared state. No lock is held across an await.
 pub(crate) struct State {
-    /// What decides. It is told of everything by [`Session::handle`]; others only read it.
+    /// The core. [`Session::handle`] passes it every event; other functions only read it.
     pub(crate) core: Adapter,
-    /// What is known of Codex's thread.
+    /// The facts about Codex's thread.
     pub(crate) codex: Codex,
-    /// How far the client's own record of it was read.
+    /// How far the client's record was read.
     pub(crate) transcript: Transcript,
-    /// Where we are in git, once it was looked up.
+    /// The git repository of this session, once it was looked up.
     pub(crate) repository: Option<git::Repository>,
     pub(crate) first_summary: FirstSummary,
-    /// The client has said that it is ready for notifications of ours, and may show them.
+    /// Whether the client is ready for our notifications, and may show them.
     pub(crate) channel_open: bool,
-    /// The core wants to know which ways into the client there are.
+    /// Whether the core requests the available carriers.
     is_look_wanted: bool,
-    /// When the core wants to be asked again.
+    /// The core's next timeout.
     timeout: Option<u64>,
-    /// What the task that serves the connection needs, until it is started.
+    /// The arguments of the connection's async task, until it is started.
     unstarted: Option<(Result<Endpoint, ConnectError>, Orders)>,
     name_refused: bool,
     notices: VecDeque<String>,
@@ -171,13 +176,13 @@ impl State {
 
 #[derive(Clone)]
 enum Link {
-    /// Not connected yet, or being connected; with what the last attempt said.
+    /// Not connected yet, or being connected; with the error of the last attempt.
     Trying { last: Option<String> },
     /// Connected and registered.
     Up(Connection),
-    /// What a tool call is told. The next one makes it `Trying` again.
+    /// No connection; `why` is the error for a tool call. The next call makes it `Trying` again.
     Down { why: String },
-    /// Over for good.
+    /// Ended for good.
     Ended { why: String },
 }
 
@@ -202,21 +207,21 @@ impl Session {
         })
     }
 
-    /// The time, in milliseconds since this session was made.
+    /// Returns the time, in milliseconds since this session was made.
     pub(crate) fn now(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// That time as the runtime has it.
+    /// Returns the runtime's instant for that time.
     pub(crate) fn instant(&self, at: u64) -> Instant {
         self.began + Duration::from_millis(at)
     }
 
-    /// Tells the core what happened, and does what it wants done. Returns what only whoever told it can do: a block to show,
-    /// a push to make, a seat to ask for.
+    /// Passes an event to the core, and performs its actions. Returns the actions that only the
+    /// caller can perform: a block to show, a push to make, a seat to request.
     ///
-    /// Nothing is awaited, and all of the adapter runs on one thread: what the broker is told stands in the connection's queue
-    /// in the order in which it was decided.
+    /// Nothing is awaited, and all of the adapter runs on one OS thread. So the connection's queue
+    /// has the requests in the order of the decisions.
     pub(crate) fn handle(self: &Arc<Self>, event: Event) -> Vec<Action> {
         let now = self.now();
         let (actions, is_other_time) = {
@@ -263,7 +268,7 @@ impl Session {
         None
     }
 
-    /// What the core wants next: to know the ways into the client, or that its time has come.
+    /// Waits for the core's next need: the available carriers, or its timeout.
     pub(crate) async fn look_wanted(&self) -> Event {
         loop {
             let (is_look_wanted, timeout) = {
@@ -286,12 +291,12 @@ impl Session {
         }
     }
 
-    /// Tells the core which ways into the client there are now.
+    /// Reports the available carriers to the core.
     pub(crate) fn see_ways(self: &Arc<Self>) {
         self.handle(Event::WaysSeen(carriers::ways(self)));
     }
 
-    /// The client has introduced itself.
+    /// Records that the client introduced itself.
     pub(crate) fn set_client(self: &Arc<Self>, client: Client) {
         let kind = client.kind;
         // A client that initializes twice is still the same process.
@@ -300,13 +305,13 @@ impl Session {
         }
     }
 
-    /// The client; unknown ones get the least.
+    /// Returns the client; an unknown one gets the fewest features.
     pub(crate) fn client(&self) -> Client {
         let unknown = || Client { kind: ClientKind::Other, name: "unknown".into(), version: String::new() };
         self.client.get().cloned().unwrap_or_else(unknown)
     }
 
-    /// Connects, in a task of its own. The second and later times nothing happens.
+    /// Connects, in an async task of its own. A later call has no effect.
     pub(crate) fn start(self: &Arc<Self>) {
         let Some((endpoint, orders)) = self.state().unstarted.take() else { return };
         tokio::spawn(Arc::clone(self).run(endpoint, orders));
@@ -315,41 +320,42 @@ impl Session {
     }
 
     pub(crate) fn state(&self) -> MutexGuard<'_, State> {
-        // No caller panics while it holds the lock; if one did, an inbox half changed still loses nothing at the broker.
+        // No caller panics while it holds the lock. If one did, a half-changed inbox would lose
+        // nothing at the broker.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The client is gone: nothing may be offered to it any more.
+    /// Handles the client's end: nothing may be offered to it any more.
     pub(crate) fn close(self: &Arc<Self>) {
         self.handle(Event::Closing);
     }
 
-    /// Changes of the inbox from now on.
+    /// Returns the signal for changes of the inbox from now on.
     pub(crate) fn news(&self) -> watch::Receiver<u64> {
         self.news.subscribe()
     }
 
-    /// There may be something to push.
+    /// Makes the core check for messages to push.
     pub(crate) fn offer(self: &Arc<Self>) {
         self.handle(Event::WaysChanged);
     }
 
-    /// The reader acknowledged or answered these.
+    /// Reports that the recipient acknowledged or answered these.
     pub(crate) fn settled(self: &Arc<Self>, messages: &[MessageId]) {
         self.handle(Event::Settled(messages.to_vec()));
     }
 
-    /// Tells those who wait that the inbox changed.
+    /// Signals a change of the inbox to waiting calls.
     fn inbox_changed(&self) {
         self.news.send_modify(|changes| *changes += 1);
     }
 
-    /// What the model should be told, once.
+    /// Returns the notices for the model, once.
     pub(crate) fn take_notices(&self) -> Vec<String> {
         self.state().notices.drain(..).collect()
     }
 
-    /// The connection, if there is one right now.
+    /// Returns the connection, if there is one now.
     pub(crate) fn connected(&self) -> Option<Connection> {
         match &*self.link.borrow() {
             Link::Up(connection) if connection.is_open() => Some(connection.clone()),
@@ -357,7 +363,7 @@ impl Session {
         }
     }
 
-    /// The broker is wanted: where this session has given up or left, it tries again.
+    /// Requests a connection: a session that gave up or left tries again.
     pub(crate) fn come_back(&self) {
         self.link.send_if_modified(|link| {
             let gave_up = matches!(link, Link::Down { .. });
@@ -369,36 +375,36 @@ impl Session {
         self.order(Order::ComeBack);
     }
 
-    /// Leaves the broker until the client's next call: others see this session offline, and its mail waits for whoever
-    /// takes its place. Returns once the broker has let it go.
+    /// Leaves the broker until the client's next call. Other peers see this session offline, and
+    /// its mail waits for the session that takes its seat. Returns once the broker has released it.
     pub(crate) async fn leave(&self, why: &'static str) {
         self.title.give_back();
         self.order(Order::Leave(why));
         let mut link = self.link.subscribe();
         let gone = link.wait_for(|link| matches!(link, Link::Down { .. } | Link::Ended { .. }));
-        // Whatever holds it up, the next attempt to serve finds the wish.
+        // After a timeout, the next attempt to serve finds the order.
         let _ = tokio::time::timeout(Duration::from_millis(LEAVE_PATIENCE_MS), gone).await;
     }
 
     fn order(&self, order: Order) {
-        // The task is gone only where the session has ended.
+        // The async task has ended only if the session has ended.
         let _ = self.orders.send(order);
     }
 
-    /// Waits until everything that the broker pushed so far is in the inbox.
+    /// Waits until all that the broker pushed so far is in the inbox.
     pub(crate) async fn settle_pushes(&self) {
         let (done, settled) = oneshot::channel();
         self.order(Order::Settle(done));
-        // Where the session has ended, nothing is pushed.
+        // After the session's end, no push arrives.
         let _ = settled.await;
     }
 
-    /// This session has renamed itself.
+    /// Records that this session renamed itself.
     pub(crate) fn named(self: &Arc<Self>, name: String) {
         self.handle(Event::Named(name));
     }
 
-    /// Tells the model, with the next tool result.
+    /// Adds a notice for the model to the next tool result.
     pub(crate) fn notice(&self, text: String) {
         let mut state = self.state();
         if !state.notices.contains(&text) {
@@ -409,13 +415,14 @@ impl Session {
         }
     }
 
-    /// Forgets a notice that a tool's own answer makes superfluous.
+    /// Removes a notice that a tool's own answer makes superfluous.
     pub(crate) fn drop_notice(&self, text: &str) {
         self.state().notices.retain(|notice| notice != text);
     }
 }
 
-/// Whether what was asked is done for good. Lost, or cut off by a full disk: it must be said again. Refused: no longer ours.
+/// Whether a request needs no repeat. After a loss or a full disk, it must be repeated. If it was
+/// refused, the message is no longer ours.
 fn is_done(answer: &Result<Reply, RequestError>) -> bool {
     match answer {
         Err(RequestError::Lost) => false,

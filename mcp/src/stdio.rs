@@ -1,12 +1,15 @@
-//! Standard input and output, so that a client that stops reading neither blocks the adapter nor loses mail.
+//! Standard input and output. A client that stops reading neither blocks the adapter nor loses
+//! mail.
 //!
-//! Everything for the client is queued in memory, and one task drains the queue into the real output: nothing else ever
-//! waits for the client. [`ClientPipe`] is rmcp's transport over it; it also notes where each tool call stands in the
-//! stream of bytes, because a call is evidence for an earlier result only if it came after that result had left.
+//! All output for the client is queued in memory, and one async task writes the queue to the real
+//! output. No other code waits for the client. [`ClientPipe`] is rmcp's transport over it. It also
+//! records the position of each tool call in the byte stream, because a call is evidence for an
+//! earlier result only if it came after that result had left.
 //!
-//! Knows bytes and call ids; knows no message and no broker. Invariants: the queue holds at most [`QUEUE_BYTES_MAX`]; a
-//! client that lets it grow beyond that gets nothing more (the process ends, and its leases return to the broker). What
-//! carries an id is answered under it, whatever else is wrong with it.
+//! Knows bytes and call ids. Does not know messages, nor the broker. Invariants: the queue holds at
+//! most [`QUEUE_BYTES_MAX`]. A client that exceeds this gets no more output: the process ends, and
+//! its leases return to the broker. Every input with an id is answered under that id, whatever its
+//! errors.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -27,14 +30,14 @@ use crate::lenient::{self, Read};
 /// Bytes that may wait for a client that does not read. The longest result is far below it.
 pub(crate) const QUEUE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Longest line from the client. The longest text that a message may have needs less, also where each of its characters is
-/// escaped.
+/// The longest line from the client. The longest text of a message needs less, even if each of its
+/// characters is escaped.
 const LINE_BYTES_MAX: usize = 1024 * 1024;
 
-/// Bytes written at once; how much has left is known to this grain.
+/// Bytes written at once; the number of bytes that have left is known to this grain.
 const WRITE_BYTES_MAX: usize = 64 * 1024;
 
-/// The queue towards the client. A handle: clones share the queue.
+/// The output queue to the client. A handle: clones share the queue.
 #[derive(Clone, Default)]
 pub(crate) struct Outgoing(Arc<Shared>);
 
@@ -68,23 +71,23 @@ impl Outgoing {
         self.0.filled.notify_one();
     }
 
-    /// Whether the output has taken everything.
+    /// Whether the output has taken all bytes.
     pub(crate) fn is_drained(&self) -> bool {
         let queue = self.lock();
         queue.queued == queue.written
     }
 
-    /// Waits until the output has taken everything that was queued since the last time.
+    /// Waits until the output has taken all bytes that were queued since the last time.
     pub(crate) async fn drained(&self) {
         self.0.drained.notified().await;
     }
 
-    /// Waits until more is queued than may be.
+    /// Waits until the queue exceeds its limit.
     pub(crate) async fn overflown(&self) {
         self.0.overflown.notified().await;
     }
 
-    /// Writes what is queued for as long as `output` takes it; returns why it no longer does.
+    /// Writes queued bytes while `output` takes them; returns why it no longer does.
     pub(crate) async fn write_to(self, mut output: impl AsyncWrite + Unpin) -> io::Error {
         loop {
             let waiting = std::mem::take(&mut self.lock().waiting);
@@ -93,7 +96,7 @@ impl Outgoing {
                 continue;
             }
             for piece in waiting.chunks(WRITE_BYTES_MAX) {
-                // Only a flushed byte has left: an output that is no pipe buffers.
+                // Only a flushed byte has left: an output that is not a pipe buffers.
                 if let Err(error) = output.write_all(piece).await {
                     return error;
                 }
@@ -122,7 +125,7 @@ impl Outgoing {
     }
 }
 
-/// Where one tool call stands in the stream of bytes.
+/// The position of one tool call in the byte stream.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Call {
     pub(crate) id: CallId,
@@ -130,18 +133,20 @@ pub(crate) struct Call {
     pub(crate) written_before: u64,
 }
 
-/// rmcp's transport: lines of JSON in, lines into the queue out. `tell` hears what becomes of the calls.
+/// rmcp's transport: lines of JSON in, lines into the queue out. `tell` gets the outcome of each
+/// call.
 pub(crate) struct ClientPipe<R, T> {
     input: BufReader<R>,
-    /// What was read of a line so far. Not in the reading future, which may be dropped at any time.
+    /// The line so far. Not in the reading future, which may be dropped at any time.
     line: Vec<u8>,
-    /// The line is longer than a line may be: its id is looked for, and the rest of it is skipped.
+    /// The state of a line that exceeds the limit: its id is searched, and the rest of it is
+    /// skipped.
     overlong: Option<JsonScan>,
-    /// What is still to be read of a batch.
+    /// The unread rest of a batch.
     batch: VecDeque<Value>,
-    /// The client has begun with `initialize`.
+    /// Whether the client has begun with `initialize`.
     introduced: bool,
-    /// Something that the client wrote could be read, or the person was told that nothing could.
+    /// Whether a line could be read, or the person was told that none could.
     understood: bool,
     outgoing: Outgoing,
     unanswered: HashMap<RequestId, CallId>,
@@ -151,7 +156,7 @@ pub(crate) struct ClientPipe<R, T> {
 }
 
 impl<R: AsyncRead + Send + Unpin, T: Fn(Event)> ClientPipe<R, T> {
-    /// Reads from `input`; `closed` hears of its end.
+    /// Reads from `input`; `closed` is notified of its end.
     pub(crate) fn new(input: R, outgoing: Outgoing, closed: Arc<Notify>, tell: T) -> Self {
         Self {
             input: BufReader::new(input),
@@ -168,7 +173,8 @@ impl<R: AsyncRead + Send + Unpin, T: Fn(Event)> ClientPipe<R, T> {
         }
     }
 
-    /// The next line; none at the end of the input. A last line counts without its end.
+    /// Returns the next line; `None` at the end of the input. A last line counts without its line
+    /// end.
     async fn next_line(&mut self) -> Option<Line> {
         loop {
             let available = self.input.fill_buf().await.unwrap_or_default();
@@ -194,7 +200,8 @@ impl<R: AsyncRead + Send + Unpin, T: Fn(Event)> ClientPipe<R, T> {
         }
     }
 
-    /// What the line says. A list is a batch: its parts are read one by one, and each is answered by itself.
+    /// Parses the line. A list is a batch: its parts are read one by one, and each is answered by
+    /// itself.
     fn read(&mut self, line: Line) -> Read {
         let mut line = match line {
             Line::Whole(line) => line,
@@ -205,7 +212,7 @@ impl<R: AsyncRead + Send + Unpin, T: Fn(Event)> ClientPipe<R, T> {
                 return Read::Refused(id, ErrorData::invalid_request(why, None));
             }
         };
-        // Most lines are exact; what rmcp takes for a custom request may be an odd one of another kind.
+        // Most lines are exact; a custom request of rmcp may be a malformed one of another kind.
         if let Ok(message) = serde_json::from_slice(&line)
             && !lenient::is_custom(&message)
         {
@@ -220,7 +227,8 @@ impl<R: AsyncRead + Send + Unpin, T: Fn(Event)> ClientPipe<R, T> {
                 Read::Nothing
             }
             Ok(value) => lenient::read(value),
-            // What does not even begin as a message may be an echo of our own words: nobody waits for an answer to it.
+            // A line that does not even begin like a message may be an echo of our output: no
+            // client waits for an answer.
             Err(_) if !text.starts_with(['{', '[']) => {
                 if !text.is_empty() {
                     self.complain_of(text.as_bytes());
@@ -236,7 +244,7 @@ impl<R: AsyncRead + Send + Unpin, T: Fn(Event)> ClientPipe<R, T> {
         }
     }
 
-    /// Says on standard error, once, that the client does not speak MCP as it is spoken here.
+    /// Writes to standard error, once, that the client does not speak our version of MCP.
     fn complain_of(&mut self, line: &[u8]) {
         if std::mem::replace(&mut self.understood, true) {
             return;
@@ -255,7 +263,7 @@ impl<R: AsyncRead + Send + Unpin, T: Fn(Event)> ClientPipe<R, T> {
         Ok(self.outgoing.queued())
     }
 
-    /// Whether rmcp is to see this message; notes where a tool call stands.
+    /// Whether rmcp gets this message; records the position of a tool call.
     fn admit(&mut self, message: &mut RxJsonRpcMessage<RoleServer>) -> bool {
         match message {
             JsonRpcMessage::Request(request) => match &mut request.request {
@@ -268,7 +276,7 @@ impl<R: AsyncRead + Send + Unpin, T: Fn(Event)> ClientPipe<R, T> {
                 }
                 _ => {}
             },
-            // rmcp ends where anything but a request comes before `initialize`.
+            // rmcp ends at any message but a request before `initialize`.
             _ if !self.introduced => return false,
             JsonRpcMessage::Notification(notification) => {
                 if let ClientNotification::CancelledNotification(cancelled) = &notification.notification
@@ -308,7 +316,8 @@ where
             let read = match self.batch.pop_front() {
                 Some(value) => lenient::read(value),
                 None => {
-                    // The one await: rmcp drops this future whenever something else happens, and nothing may be lost then.
+                    // The only await: rmcp drops this future at any other event, and no input may
+                    // be lost then.
                     let Some(line) = self.next_line().await else {
                         self.closed.notify_one();
                         return None;
@@ -325,7 +334,7 @@ where
                 }
                 Read::Nothing => {}
                 Read::Refused(id, why) => {
-                    // rmcp leaves the id out where there is none; JSON-RPC asks for null.
+                    // rmcp omits a missing id; JSON-RPC requires null.
                     let answer = json!({ "jsonrpc": "2.0", "id": id, "error": why });
                     self.outgoing.push(format!("{answer}\n").as_bytes());
                 }
@@ -340,13 +349,13 @@ where
 
 /// One line from the client.
 enum Line {
-    /// As it came, mostly with its end.
+    /// A line as it came, mostly with its end.
     Whole(Vec<u8>),
-    /// Longer than [`LINE_BYTES_MAX`], and skipped; its id, where it has one.
+    /// A line longer than [`LINE_BYTES_MAX`], and skipped; with its id, if it has one.
     Overlong(Option<RequestId>),
 }
 
-/// How a client begins that frames its messages as LSP does.
+/// The beginning of a client that frames its messages as LSP does.
 const HEADER: &str = "content-length:";
 
 /// Replaces half surrogate pairs by the replacement character, in place. A client in JavaScript writes `\ud83d` where a
@@ -368,7 +377,7 @@ pub(crate) fn mend_surrogates(line: &mut [u8]) {
                 line[at + 2..at + 6].copy_from_slice(b"fffd");
                 6
             }
-            // Another escape: its second character is no beginning of one.
+            // Another escape: its second character does not begin one.
             _ => 2,
         };
     }

@@ -1,14 +1,22 @@
-//! The client's own record of a session: proof that a request to the model contained what a carrier was given.
+//! The client's record of a session: evidence that a request to the model contained an offered
+//! message.
 //!
-//! The rule: the request that the model answered contained a message's body, or a part of it, under the header that peerd
-//! writes. A record that names each request's content is taken at its word. In any other the text stands in an entry that
-//! the model is shown, an answer follows that had not begun before it, and nothing in between says that the client took
-//! the entry back. Knows how far the record was read. Does not know a client's format ([`Dialect`]), nor what of a message
-//! is enough, nor when there is something new to read ([`crate::watch`]). Reads, never writes. The invariants:
+//! The rule: the answered request contained a message's body, or a part of it, under the header
+//! that peerd writes. A record that names each request's content is trusted. In any other record
+//! three conditions hold:
 //!
-//! - What is only queued, shown to a subagent, or shown to a model that only makes a summary, proves nothing.
+//! - The text is in an entry that the model is shown.
+//! - An answer follows that had not begun before the entry.
+//! - No line in between shows that the client removed the entry.
+//!
+//! Knows how far the record was read. Does not know a client's format ([`Dialect`]), how much of a
+//! message is enough, or when to read again ([`crate::watch`]). Reads, never writes. The
+//! invariants:
+//!
+//! - Text that is only queued, shown to a subagent, or shown to a model that only makes a summary,
+//!   is not evidence.
 //! - A line is read when it is whole, and one look reads a bounded amount.
-//! - What is remembered of a record is bounded, and concerns messages alone that lack proof.
+//! - The memory for a record is bounded, and concerns only messages without evidence.
 
 mod claude;
 mod codex;
@@ -27,145 +35,149 @@ use crate::session::ClientKind;
 
 use scan::Scan;
 
-/// How far before its end a record is read at first, in bytes: what was given, and what answer was being given then, may
-/// have been written before the first look.
+/// How far before its end a record is read at first, in bytes. An offer, and the answer in progress
+/// then, may have been written before the first look.
 const BACKLOG_BYTES_MAX: u64 = 1024 * 1024;
 
-/// Longer lines are passed over: they hold pictures, or a file that was read.
+/// Longer lines are skipped: they contain pictures, or a file that was read.
 const LINE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Bytes before the place where reading goes on that are compared with what was read there: a client may have written
-/// another file in its place, or this one anew.
+/// Bytes before the current offset that are compared with those read there. A client may have
+/// replaced the file or rewritten it.
 const SEAM_BYTES_MAX: usize = 256;
 
-/// What one look reads, in bytes. What is left is read by the next one.
+/// The number of bytes that one look reads. The next look reads the rest.
 const LOOK_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// What a line of a record says, as far as it is evidence.
+/// The content of a record's line, as far as it is evidence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Line {
-    /// The conversation goes on with this entry, by its name.
+    /// The conversation continues with this entry, by its name.
     Entry(String),
-    /// A turn begins, behind the entry of that name; none: at the conversation's beginning. What the client has taken back
-    /// stands behind that entry too.
+    /// A turn begins, behind the entry of that name; `None`: at the conversation's beginning. Later
+    /// entries behind that entry were removed by the client.
     Prompt {
         /// The entry that it follows.
         after: Option<String>,
     },
     /// The next request to the model has these texts.
     Shown {
-        /// Which carrier leads there, where the record tells.
+        /// The carrier, if the record shows it.
         by: Option<Carrier>,
         /// The texts, as the model is shown them.
         texts: Vec<Text>,
     },
-    /// A message of which requests are made.
+    /// A message of which requests are composed.
     Message {
-        /// Its name: the digest of its content.
+        /// The message's name: the digest of its content.
         name: String,
         /// The message that it begins with.
         extends: Option<String>,
-        /// What it shows besides.
+        /// The other texts that it shows.
         texts: Vec<Text>,
     },
     /// The model was asked.
     Request {
         /// The request's name.
         name: String,
-        /// It begins like that request, with so many of its messages.
+        /// The request that it begins like, and how many of its messages it repeats.
         base: Option<(String, usize)>,
         /// The names of the messages that follow.
         tail: Vec<String>,
     },
-    /// The model answered a request. All parts of one answer have the same name, and no other answer has it.
+    /// The model answered a request. All parts of one answer have the same name, and no other
+    /// answer has it.
     Answered {
         /// The answer's name.
         name: String,
-        /// Which request it answers.
+        /// The request that it answers.
         request: Basis,
-        /// The client may have asked for a summary alone; if so, it says that before it goes on.
+        /// Whether it is certainly not a summary's answer; otherwise the client records that before
+        /// the conversation continues.
         is_sure: bool,
     },
-    /// The conversation went on: the last answer was the model's own.
+    /// The conversation continued: the last answer was the model's own.
     WentOn,
-    /// The turn was broken off: whose the last answer was is not told.
+    /// The turn was interrupted: the record does not show whose the last answer was.
     Aborted,
     /// The client replaced the conversation by a shorter one, which has these texts.
     Compacted(Vec<Text>),
 }
 
-/// Which request an answer belongs to.
+/// The request that an answer belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Basis {
-    /// The one of this name.
+    /// The request of this name.
     Request(String),
-    /// The client does not say.
+    /// The record does not name it.
     Untold,
-    /// Nobody knows what was asked: something changed the request on its way.
+    /// Unknown: a hook changed the request on its way.
     Changed,
 }
 
 /// A text that the model is shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Text {
-    /// The tool call that it is a result of.
+    /// The tool call whose result contains it.
     pub(crate) call: Option<String>,
     /// The text itself.
     pub(crate) text: String,
 }
 
-/// How one client writes its record.
+/// The format of one client's record.
 pub(crate) trait Dialect: Send + std::fmt::Debug {
-    /// What the line says, in this order; nothing for all that is no evidence, such as what is only queued.
+    /// Returns the line's content, in order; empty for a line without evidence, for example about
+    /// queued text.
     fn read(&mut self, line: &str) -> Vec<Line>;
 
-    /// A line was passed over, or reading begins in the middle.
+    /// Handles a skipped line, or a start in the middle of the record.
     fn gap(&mut self);
 }
 
-/// What a look has found.
+/// The result of a look.
 #[must_use]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Looked {
-    /// What the model was shown and has answered.
+    /// The texts that the model was shown and has answered.
     pub(crate) seen: Vec<Seen>,
-    /// What had stood in the record, and the client took back before the model answered; by which carrier, where that is
-    /// known.
+    /// The messages that the client removed from the record before the model answered, with the
+    /// carrier if it is known.
     pub(crate) withdrawn: Vec<(MessageId, Option<Carrier>)>,
 }
 
-/// How far the record was read, and what stood there that no answer has followed yet.
+/// How far the record was read, and the entries that no answer has followed yet.
 #[derive(Debug, Default)]
 pub(crate) struct Transcript {
     path: PathBuf,
     dialect: Option<Box<dyn Dialect>>,
-    /// Where the next unread byte stands; none before the first look.
+    /// The offset of the next unread byte; `None` before the first look.
     offset: Option<u64>,
-    /// What stood just before that.
+    /// The bytes just before that offset.
     seam: Vec<u8>,
-    /// Nothing was looked for when it was looked at last.
+    /// Whether no message was searched at the last look.
     is_paused: bool,
     /// The beginning of a line whose end is not written yet.
     begun: Vec<u8>,
-    /// The line that is being read is too long, or began before the place where reading began.
+    /// Whether the current line is too long, or began before the first offset.
     passing: bool,
-    /// Something in it was understood.
+    /// Whether at least one line was understood.
     speaks: bool,
     scan: Scan,
 }
 
 impl Transcript {
-    /// Whether this record is written in the form that is known here. If so, what is not in it was not shown.
+    /// Whether this record has a known format. If it has, a message that the record lacks was not
+    /// shown.
     pub(crate) fn speaks(&self) -> bool {
         self.speaks
     }
 
-    /// What the record at `path` says of the messages that are `open`, as far as it was not read before. It is read while
-    /// proof is `wanted` of any.
+    /// Reads the new lines of the record at `path`, and returns what they show of the `open`
+    /// messages. The record is read while evidence is `wanted` for any.
     pub(crate) fn look(&mut self, client: ClientKind, path: &Path, open: &[MessageId], wanted: bool) -> Looked {
         let mut looked = Looked::default();
         if self.path != path {
-            // The session goes on in another record, without what was in front of the next request here.
+            // The session continues in another record, without the unanswered entries of this one.
             self.scan.leave(&mut looked);
             *self = Self { path: path.into(), ..Self::default() };
         }
@@ -174,12 +186,13 @@ impl Transcript {
             return looked;
         }
         self.scan.keep_only(open);
-        // A record that cannot be read proves nothing; the carriers' times run out, and the next ones follow.
+        // A record that cannot be read is no evidence: the carriers time out, and the next ones
+        // follow.
         let _ = self.read(client, open, &mut looked);
         looked
     }
 
-    /// Whether the record has the message, or a part of it, in front of the model's next request.
+    /// Whether the record has the message, or a part of it, before the model's next request.
     pub(crate) fn has(&self, message: MessageId) -> bool {
         self.scan.has(message)
     }
@@ -189,15 +202,16 @@ impl Transcript {
         let length = file.metadata()?.len();
         let is_paused = std::mem::take(&mut self.is_paused);
         let mut at = match self.offset {
-            // Nothing is read twice: what was withdrawn and given again would be withdrawn once more.
+            // No line is read twice: a message that was removed and offered again would be removed
+            // once more.
             Some(offset)
                 if !(is_paused && length.saturating_sub(offset) > BACKLOG_BYTES_MAX) && self.goes_on(&mut file, offset)? =>
             {
                 offset
             }
-            // Never read, written anew by the client, or too much of it while nothing was looked for.
+            // Never read, rewritten by the client, or too long a gap while no message was searched.
             _ => {
-                // What stood there without an answer stands where nobody reads it any more.
+                // No later line is read behind the unanswered entries.
                 self.scan.leave(looked);
                 self.begin_near(client, length)
             }
@@ -223,7 +237,7 @@ impl Transcript {
         Ok(())
     }
 
-    /// Whether what was read before this offset still stands there.
+    /// Whether the bytes before this offset are still the ones that were read.
     fn goes_on(&self, file: &mut File, offset: u64) -> io::Result<bool> {
         file.seek(SeekFrom::Start(offset - self.seam.len() as u64))?;
         let mut found = Vec::with_capacity(self.seam.len());
@@ -244,7 +258,7 @@ impl Transcript {
         at
     }
 
-    /// Takes a piece of a line.
+    /// Reads a piece of a line.
     fn take(&mut self, piece: &[u8], open: &[MessageId], looked: &mut Looked) {
         let is_whole = piece.ends_with(b"\n");
         let Some(dialect) = &mut self.dialect else { return };
@@ -276,8 +290,8 @@ fn dialect(client: ClientKind) -> Option<Box<dyn Dialect>> {
     }
 }
 
-/// The messages in a text that a model is shown, with what stands there of their bodies. Only headers at the beginning of a
-/// line are peerd's own: all that peers write stands behind a mark.
+/// Returns the messages in a text for a model, with the parts of their bodies there. Only headers
+/// at the beginning of a line are peerd's own: text of peers has a mark before it.
 fn pieces(text: &str) -> Vec<(MessageId, String)> {
     let mut pieces = Vec::new();
     let mut lines = text.lines().peekable();
@@ -301,9 +315,9 @@ fn pieces(text: &str) -> Vec<(MessageId, String)> {
     pieces
 }
 
-/// The message that a header is about: `[m-… request] from … · 31 chars`.
+/// Returns the message of a header: `[m-… request] from … · 31 chars`.
 fn header(line: &str) -> Option<MessageId> {
-    // Clients put words of their own before a text, such as `PostToolBatch hook additional context: `.
+    // Clients put their own text before it, such as `PostToolBatch hook additional context: `.
     let start = if line.starts_with('[') { 0 } else { line.find(": [").filter(|_| !line.starts_with(QUOTE.trim_end()))? + 2 };
     let (id, rest) = line[start..].strip_prefix('[')?.split_once(' ')?;
     rest.contains("] from ").then(|| id.parse().ok()).flatten()

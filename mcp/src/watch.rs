@@ -1,8 +1,8 @@
-//! Tells that a file changed, also one that is not there yet.
+//! Watches files for changes, also files that do not exist yet.
 //!
-//! On Linux the kernel is asked (inotify, one descriptor for all files); elsewhere, and where the system has no watch left,
-//! nothing is told, and whoever waits looks at the client's next event instead. Nothing is asked periodically. Does not
-//! know what the files hold.
+//! On Linux the kernel reports changes (inotify, one descriptor for all files). Elsewhere, or if
+//! the system has no watch left, no change is reported, and the caller reads at the client's next
+//! event instead. Does not know the content of the files. Invariant: nothing polls.
 
 use std::path::{Path, PathBuf};
 
@@ -23,22 +23,23 @@ impl Watch {
         }
     }
 
-    /// Whether exactly these are watched.
+    /// Whether exactly these files are watched.
     pub(crate) fn is_on(&self, files: &[&Path]) -> bool {
         self.files == files
     }
 
-    /// Returns after a change since the last call, or since the watch began. What changed is for the caller to look at.
+    /// Returns after a change since the last call, or since the watch began. The caller finds out
+    /// which file changed.
     #[cfg(target_os = "linux")]
     pub(crate) async fn changed(&mut self) {
         let Some(kernel) = &mut self.kernel else { return std::future::pending().await };
-        // One that fails tells nothing any more.
+        // A failed watch reports no more changes.
         if kernel.event().await.is_err() || !kernel.is_aimed_at(&self.files) {
             self.kernel = linux::Kernel::on(&self.files);
         }
     }
 
-    /// Never returns: this system tells nothing.
+    /// Never returns: this system reports no changes.
     #[cfg(not(target_os = "linux"))]
     pub(crate) async fn changed(&mut self) {
         std::future::pending().await
@@ -55,13 +56,15 @@ mod linux {
     use tokio::io::AsyncReadExt;
     use tokio::net::unix::pipe;
 
-    /// How often the watches are set anew where what they watch comes and goes meanwhile.
+    /// How often the watches are renewed if their files come and go meanwhile.
     const TRIES_MAX: usize = 4;
 
     pub(super) struct Kernel {
-        /// An inotify descriptor is read like a pipe, and tokio has no other safe way to wait for one.
+        /// An inotify descriptor is read like a pipe, and tokio has no other safe way to wait for
+        /// one.
         events: pipe::Receiver,
-        /// What is watched for each file: it, or the nearest directory above it that exists; with device and inode.
+        /// The watched path of each file: the file, or the nearest existing directory above it;
+        /// with device and inode.
         aims: Vec<Aim>,
     }
 
@@ -72,7 +75,7 @@ mod linux {
             if files.is_empty() {
                 return None;
             }
-            // What appears while the watches are being set is aimed at once more.
+            // A file that appears while the watches are set is watched in another round.
             let aimed = (0..TRIES_MAX).map_while(|_| Self::once(files)).find(|kernel| kernel.is_aimed_at(files));
             aimed.or_else(|| Self::once(files))
         }
@@ -83,19 +86,19 @@ mod linux {
             for (path, _, _) in aims.iter().flatten() {
                 let change =
                     if path.is_dir() { AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO } else { AddWatchFlags::IN_MODIFY };
-                // One that went away meanwhile is not what is aimed at any more.
+                // A path that disappeared meanwhile is no longer the right one.
                 let _ = inotify.add_watch(path, change | AddWatchFlags::IN_DELETE_SELF | AddWatchFlags::IN_MOVE_SELF);
             }
             let events = pipe::Receiver::from_owned_fd_unchecked(inotify.into()).ok()?;
             Some(Self { events, aims })
         }
 
-        /// Waits for the next events, whatever they are.
+        /// Waits for the next events, of any kind.
         pub(super) async fn event(&mut self) -> io::Result<()> {
             self.events.read(&mut [0; 4096]).await.map(drop)
         }
 
-        /// Whether the watches are where they should be.
+        /// Whether the watches are on the right paths.
         pub(super) fn is_aimed_at(&self, files: &[PathBuf]) -> bool {
             files.iter().map(|file| nearest(file)).eq(self.aims.iter().cloned())
         }

@@ -1,8 +1,10 @@
-//! Watches what the client writes of itself: which session it is, whether it works, and what its model was shown.
+//! Watches the client's own files: which session it is, whether it works, and what its model was
+//! shown.
 //!
-//! Claude Code's registry is watched for as long as this adapter lives: it tells of a turn's beginning and end, and of a
-//! new session id, also where no hook does. A record is watched only while something that was given to the client lacks
-//! proof. Invariant: between two changes nothing is read.
+//! Claude Code's registry is watched for as long as this adapter runs. It shows each begin and end
+//! of a turn, and each new session id, also without hooks. A record is watched only while an offer
+//! to the client lacks evidence. Does not know what follows from a change. Invariant: between two
+//! changes nothing is read.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,21 +19,21 @@ use crate::event::Event;
 use crate::transcript::Looked;
 use crate::watch::Watch;
 
-/// How late a client writes its record, in milliseconds, with some to spare: up to 100 were seen.
+/// How late a client writes its record, in milliseconds, with a margin: up to 100 were seen.
 const RECORD_LAG_MS: u64 = 250;
 
-/// How long Codex may take to write its last words, in milliseconds, on a machine that is busy. It ends its servers before it
-/// has written them, and kills those that are still there after two seconds.
+/// How long Codex may take to write its last record lines, in milliseconds, on a busy machine. It
+/// ends its servers before it has written them, and kills the remaining ones after two seconds.
 const LAST_WORDS_MS: u64 = 1_500;
 
 impl Session {
-    /// Never returns.
+    /// Watches the client. Never returns.
     pub(super) async fn watch_client(self: Arc<Self>) {
         let mut watch = Watch::on(Vec::new());
         loop {
             let files = self.files_to_watch();
             let paths: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
-            // The watch is there before anything is read, so that no change is missed.
+            // The watch exists before the first read, so that no change is missed.
             if !watch.is_on(&paths) {
                 watch = Watch::on(files.clone());
             }
@@ -47,7 +49,7 @@ impl Session {
         }
     }
 
-    /// Looks for proof in the client's own record of the session.
+    /// Searches the client's record of the session for evidence.
     pub(crate) fn look_into_transcript(self: &Arc<Self>) {
         let client = self.client().kind;
         let (looked, speaks) = {
@@ -61,8 +63,8 @@ impl Session {
         self.handle(Event::Recorded { seen, withdrawn, speaks });
     }
 
-    /// Waits for what the client's record is about to say, where a message would be shown once more without it. Clients
-    /// write their records a little late.
+    /// Waits for the client's record if a message would otherwise be repeated. Clients write their
+    /// records a little late.
     pub(crate) async fn settle_record(self: &Arc<Self>) {
         let deadline = Instant::now() + Duration::from_millis(RECORD_LAG_MS);
         let mut watch = None;
@@ -74,7 +76,7 @@ impl Session {
             };
             let Some(record) = record else { return };
             let Some(watch) = &mut watch else {
-                // Looks once more, now that no change is missed.
+                // Reads once more, now that no change is missed.
                 watch = Some(Watch::on(vec![record]));
                 continue;
             };
@@ -84,7 +86,8 @@ impl Session {
         }
     }
 
-    /// The client ends this adapter: its last words may prove what it was given, and else the mail goes to the next session.
+    /// Reads the record a last time when the client ends this adapter. Without evidence, the mail
+    /// goes to the next session.
     pub(crate) async fn last_look(self: &Arc<Self>) {
         let patience_ms = match self.client().kind {
             ClientKind::Codex => LAST_WORDS_MS,
@@ -107,7 +110,7 @@ impl Session {
             let changed = async {
                 tokio::select! {
                     () = watch.changed() => {}
-                    // The broker may have confirmed a proof.
+                    // The broker may have confirmed evidence.
                     _ = news.changed() => {}
                 }
             };
@@ -117,7 +120,8 @@ impl Session {
         }
     }
 
-    /// Whether a subagent made the tool call of this name: as a hook told, else as the client's records say.
+    /// Whether a subagent made the tool call of this name, according to a hook or else the client's
+    /// records.
     pub(crate) async fn is_subagents_call(self: &Arc<Self>, tool_use: &str) -> bool {
         let deadline = Instant::now() + Duration::from_millis(RECORD_LAG_MS);
         loop {
@@ -130,7 +134,7 @@ impl Session {
             }
             let Some(record) = record.filter(|_| self.client().kind == ClientKind::Claude) else { return false };
             let mut watched = claude::subagents(&record);
-            // A subagent that is new makes a file here; the name matters to nobody.
+            // A new subagent makes a file here; its name does not matter.
             watched.extend([record.clone(), record.with_extension("").join("subagents/new")]);
             let mut watch = Watch::on(watched);
             if let Some(is_subagents) = claude::is_subagents_call(&record, tool_use) {
@@ -143,8 +147,8 @@ impl Session {
         }
     }
 
-    /// Whether Claude Code's registry has our client under this session id; where it has nothing of our client, whoever says
-    /// so is believed. The client changes it just before it tells its hooks.
+    /// Whether Claude Code's registry has our client under this session id. Without an entry for
+    /// our client, the caller is believed. The client changes the entry just before its hooks run.
     pub(super) async fn is_registered_as(&self, session: &str) -> bool {
         let (claude, pid) = (&self.surroundings.claude, self.surroundings.client_pid);
         let deadline = Instant::now() + Duration::from_millis(RECORD_LAG_MS);
@@ -166,7 +170,7 @@ impl Session {
         registry.into_iter().chain(record).collect()
     }
 
-    /// What Claude Code says of its session.
+    /// Applies Claude Code's registry entry of its session.
     async fn look_into_registry(self: &Arc<Self>) {
         if self.client().kind != ClientKind::Claude {
             return;
@@ -174,10 +178,10 @@ impl Session {
         let Some(registered) = self.surroundings.claude.registered(self.surroundings.client_pid) else { return };
         let seat = Seat { kind: SeatKind::Claude, key: registered.session.clone() };
         if self.seat().as_ref() != Some(&seat) {
-            // Told anew by the next change or the next hook, where it could not be told now.
+            // If this fails now, the next change or the next hook repeats it.
             let _ = self.rebind(seat).await;
         }
-        // What was given before is looked for in the record that was there then, and from now on in the new one.
+        // Evidence for earlier offers is in the old record; from now on the new record is read.
         let transcript = self.surroundings.claude.transcript(&registered.session, self.surroundings.cwd.as_deref());
         if let Some(transcript) = transcript {
             self.move_on_to(transcript);
@@ -190,7 +194,8 @@ impl Session {
 
     fn move_on_to(self: &Arc<Self>, transcript: PathBuf) {
         let before = self.state().core.record().map(Path::to_owned);
-        // A hook knows better where the record of this session will be; before it is there, ours is a guess.
+        // A hook knows better where the record of this session will be; until it exists, our path
+        // is a guess.
         if before.is_some_and(|before| before.file_name() == transcript.file_name() && (before.exists() || !transcript.exists()))
         {
             return;

@@ -1,6 +1,8 @@
-//! The task behind a session: it connects, registers, applies what the broker pushes, and comes back after a loss.
+//! The async task of a session: connects, registers, applies the broker's pushes, and reconnects
+//! after a loss.
 //!
-//! Knows when an attempt is worth making. Does not know what a tool wants of the broker, only that one wants it.
+//! Knows when an attempt is useful. Does not know what a tool requests of the broker, only that one
+//! does. Invariant: pushes are applied in the order in which they arrive.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -22,29 +24,30 @@ use crate::event::Event;
 use crate::git;
 use crate::render;
 
-/// How long a lost broker is looked for unasked, in milliseconds; after that the next tool call does it. Longer than a
-/// broker that was stopped on purpose is left alone, so that one that is not replaced is started again.
+/// How long a lost broker is searched without a call, in milliseconds; after that the next tool
+/// call does it. This is longer than a deliberately stopped broker is left alone, so that a broker
+/// without a successor is started again.
 const LOSS_PATIENCE_MS: u64 = 30_000;
 
-/// How long the first registration waits for what the session's directory is, in milliseconds.
+/// How long the first registration waits for facts about the session's directory, in milliseconds.
 const LOOK_MS_MAX: u64 = 1_000;
 
-/// What others want of the task that serves the connection.
+/// Orders for the async task of the connection.
 pub(super) enum Order {
-    /// The broker is wanted: the next attempt shall not wait.
+    /// Connect: the next attempt must not wait.
     ComeBack,
-    /// Leave the broker until the client's next call, and tell that call why.
+    /// Leave the broker until the client's next call; the text is that call's error.
     Leave(&'static str),
-    /// Say when everything that was pushed so far is in the inbox.
+    /// Answer when all that was pushed so far is in the inbox.
     Settle(oneshot::Sender<()>),
 }
 
-/// The orders, and what of them is still to be done.
+/// The orders, and those that are still open.
 pub(super) struct Orders {
     queue: mpsc::UnboundedReceiver<Order>,
-    /// The broker was wanted since this was looked at last.
+    /// Whether a connection was requested since the last check.
     is_wanted: bool,
-    /// Why this session is to leave.
+    /// Why this session must leave; `None`: it stays.
     leaving: Option<&'static str>,
 }
 
@@ -54,7 +57,7 @@ impl Orders {
         (sender, Self { queue, is_wanted: false, leaving: None })
     }
 
-    /// Notes the next order. The session, which holds the sender, outlives the task.
+    /// Records the next order. The session, which holds the sender, outlives this async task.
     async fn next(&mut self) {
         match self.queue.recv().await {
             Some(order) => self.note(order),
@@ -72,12 +75,12 @@ impl Orders {
         match order {
             Order::ComeBack => self.is_wanted = true,
             Order::Leave(why) => self.leaving = Some(why),
-            // Whoever asked may have been cancelled. While there is no connection nothing is pushed.
+            // The caller may have been cancelled. Without a connection there are no pushes.
             Order::Settle(done) => drop(done.send(())),
         }
     }
 
-    /// Notes what comes meanwhile.
+    /// Records the orders that arrive during `work`.
     async fn noted_during<T>(&mut self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
         loop {
@@ -90,7 +93,7 @@ impl Orders {
 }
 
 impl Session {
-    /// Connects, serves the connection, and comes back, until the session is over.
+    /// Connects, serves the connection, and reconnects, until the session has ended.
     pub(super) async fn run(self: Arc<Self>, endpoint: Result<Endpoint, ConnectError>, mut orders: Orders) {
         let endpoint = match endpoint {
             Ok(endpoint) => endpoint,
@@ -133,7 +136,7 @@ impl Session {
                 give_up_at = Instant::now() + patience;
                 reconnect.hurry();
             } else if error.is_verdict() {
-                // Whoever waits hears it now; this goes on trying all the same.
+                // Waiting callers get the error now; this loop continues all the same.
                 self.link.send_replace(Link::Down { why: error.to_string() });
             } else {
                 self.link.send_replace(Link::Trying { last: Some(error.to_string()) });
@@ -141,9 +144,9 @@ impl Session {
         }
     }
 
-    /// Does nothing until the client calls, or something else wants the broker.
+    /// Waits for the client's next call, or another request for the broker.
     async fn wait_for_call(&self, why: &str, orders: &mut Orders) {
-        // Whoever called before this hears of it.
+        // Earlier callers get this error.
         orders.note_all();
         orders.is_wanted = false;
         let why = orders.leaving.take().unwrap_or(why);
@@ -167,22 +170,23 @@ impl Session {
         self.handle(Event::Lost);
     }
 
-    /// Looks up what may be slow: after the client has its first answer, and off this thread. A file system that does not
-    /// answer keeps nobody from the broker: what is found later is told at the next registration.
+    /// Looks up slow facts after the client has its first answer, on another OS thread. A file
+    /// system that hangs does not delay the registration: later facts are reported with the next
+    /// one.
     async fn look_around(self: &Arc<Self>) {
         let session = Arc::clone(self);
         let (done, looked) = oneshot::channel();
-        // A thread of its own, because the runtime would wait for one of its at the end.
+        // A separate OS thread, because the runtime would wait for its own threads at the end.
         std::thread::spawn(move || {
             let repository = session.surroundings.cwd.as_deref().and_then(git::repository_of);
             session.state().repository = repository;
-            // Nobody may wait any more.
+            // The caller may have stopped waiting.
             let _ = done.send(());
         });
         let _ = tokio::time::timeout(Duration::from_millis(LOOK_MS_MAX), looked).await;
     }
 
-    /// One attempt to connect and register.
+    /// Makes one attempt to connect and register.
     async fn attempt(self: &Arc<Self>, reconnect: &mut Reconnect) -> Result<Pushes, AttemptError> {
         reconnect.set_seat(self.seat());
         let (connection, pushes, _) = reconnect.next().await?;
@@ -191,14 +195,14 @@ impl Session {
             let (named, resumes) = (register.name.clone(), register.resume.is_some());
             match connection.request(Request::Register(register)).await {
                 Ok(Reply::Registered(registered)) => {
-                    // What the core wants told at once goes by this connection.
+                    // The core's immediate requests go over this connection.
                     self.link.send_replace(Link::Up(connection));
                     self.handle(Event::Registered(registered));
                     return Ok(pushes);
                 }
                 Ok(_) => return Err(AttemptError::Request(RequestError::Unexpected)),
                 Err(RequestError::Refused(refusal)) => match (refusal.code, named) {
-                    // The broker does not know the session any more: become one anew.
+                    // The broker no longer knows the session: register as a new one.
                     (ErrorCode::BadToken | ErrorCode::UnknownPeer, _) if resumes => {
                         self.handle(Event::Forgotten);
                     }
@@ -236,17 +240,18 @@ impl Session {
         }
     }
 
-    /// Applies pushes until the connection ends; returns the broker's goodbye, where it said one.
+    /// Applies pushes until the connection ends; returns the broker's goodbye, if it sent one.
     async fn serve(self: &Arc<Self>, pushes: &mut Pushes, orders: &mut Orders) -> Option<Goodbye> {
         loop {
             if orders.leaving.is_some() {
-                // With the last of its handles the connection ends; the broker ends its half once it has taken note.
+                // The connection ends with the last of its handles; the broker ends its half once
+                // it has read the end.
                 self.lose();
                 while pushes.next().await.is_some() {}
                 return None;
             }
             tokio::select! {
-                // Pushes first: who waits for them is answered when none waits any more.
+                // Pushes first: a caller that waits for them is answered once none is queued.
                 biased;
                 push = pushes.next() => match push? {
                     Push::Goodbye(goodbye) => return Some(goodbye),
@@ -260,7 +265,7 @@ impl Session {
     }
 }
 
-/// Why one attempt brought no session.
+/// Why one attempt led to no session.
 #[derive(Debug, Error)]
 enum AttemptError {
     #[error("{}", .0.for_model())]
@@ -272,8 +277,8 @@ enum AttemptError {
 }
 
 impl AttemptError {
-    /// Another attempt at once would say the same: starting the broker tries for long enough by itself, and one that is
-    /// suspended or has a full disk waits for a person.
+    /// Whether another attempt at once would fail the same way. Starting the broker already retries
+    /// for long enough. A suspended broker or a full disk needs a person.
     fn is_verdict(&self) -> bool {
         match self {
             Self::Connect(ConnectError::StartFailed { .. } | ConnectError::Suspended { .. }) => true,
@@ -282,7 +287,7 @@ impl AttemptError {
         }
     }
 
-    /// Trying again unasked is pointless.
+    /// Whether an attempt without a call is pointless.
     fn is_lasting(&self) -> bool {
         match self {
             Self::Connect(error) => error.is_lasting(),
@@ -292,7 +297,7 @@ impl AttemptError {
     }
 }
 
-/// The text, cut at a character where it is longer than a field may be.
+/// Returns the text, cut at a character if it is longer than a field may be.
 fn bounded(text: &str, bytes_max: usize) -> String {
     let mut end = text.len().min(bytes_max);
     while !text.is_char_boundary(end) {

@@ -1,7 +1,7 @@
-//! What a tool asks of the broker: by the connection that is there, or that comes in time.
+//! Sends a tool's requests to the broker, over a connection that exists or comes in time.
 //!
-//! Knows how long a call waits, and in which words it is told why there is no answer. Does not know what is asked. Invariant:
-//! what would be done twice if it was asked twice is asked once.
+//! Knows how long a call waits, and the errors for a missing answer. Does not know the content of a
+//! request. Invariant: a request whose repeat would act twice is sent once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,17 +17,18 @@ use super::{Link, Session};
 /// How long a tool call waits for the broker, in milliseconds. Starting one takes a fraction of it.
 const CALL_PATIENCE_MS: u64 = 10_000;
 
-/// How long one request waits for its answer, in milliseconds. Far more than the slowest disk takes, and less than clients
-/// wait for a tool, also where a call asks twice.
+/// How long one request waits for its answer, in milliseconds. This is far more than the slowest
+/// disk takes, and less than clients wait for a tool, even if a call asks twice.
 const ANSWER_PATIENCE_MS: u64 = 20_000;
 
-/// How long an answer may take before it is looked whether the broker is suspended, in milliseconds.
+/// How long an answer may take before the adapter checks whether the broker is suspended, in
+/// milliseconds.
 const SUSPICION_MS: u64 = 2_000;
 
 /// Why a tool has no answer from the broker. The texts are for the model.
 #[derive(Debug, Error)]
 pub(crate) enum CallError {
-    /// The broker said no.
+    /// The broker refused.
     #[error("{0}")]
     Refused(Refusal),
     /// There is no broker.

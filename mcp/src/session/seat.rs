@@ -1,7 +1,7 @@
-//! Asks the broker for the seat that the core has settled on, and finds out whose a hook is.
+//! Requests the core's seat from the broker, and finds out which session a hook belongs to.
 //!
-//! Knows where a client says which session it is. What follows from it, the core decides. Invariant: one seat is asked for at
-//! a time.
+//! Knows where a client names its session. Does not know what follows from it: the core decides
+//! that. Invariant: at most one seat is requested at a time.
 
 use std::sync::Arc;
 
@@ -15,12 +15,12 @@ use crate::codex;
 use crate::event::{Action, BindOutcome, Event};
 
 impl Session {
-    /// The client's own name of the session, as far as it is known.
+    /// Returns the client's own name of the session, if it is known.
     pub(crate) fn seat(&self) -> Option<Seat> {
         self.state().core.seat()
     }
 
-    /// A conversation calls a tool: the first one is the one that mail rides on.
+    /// Handles a tool call of a conversation: the first one gets the mail.
     pub(crate) async fn bind(self: &Arc<Self>, conversation: &str) -> Result<(), CallError> {
         let _one_at_a_time = self.binding.lock().await;
         if self.client().kind == ClientKind::Codex {
@@ -29,11 +29,11 @@ impl Session {
         self.sit(Event::Speaks { conversation: conversation.to_owned() }).await
     }
 
-    /// The client says that this session goes by another id of its own now, such as after its conversation was emptied.
+    /// Handles a new id of this session, for example after its conversation was emptied.
     pub(crate) async fn rebind(self: &Arc<Self>, seat: Seat) -> Result<(), CallError> {
         let _one_at_a_time = self.binding.lock().await;
         if self.seat().as_ref() != Some(&seat) {
-            // What the last conversation's record says by now is proof; what it says later nobody reads.
+            // The previous record is evidence up to now; later lines of it are not read.
             self.look_into_transcript();
         }
         self.sit(Event::GoesBy(seat)).await
@@ -55,7 +55,8 @@ impl Session {
         result
     }
 
-    /// Whether a hook is one of this session's; where it tells of a new id of this session, that is followed.
+    /// Whether a hook belongs to this session. If the hook names a new id of this session, the
+    /// adapter adopts it.
     pub(crate) async fn follow(self: &Arc<Self>, hook: &HookCall) -> bool {
         let (whose, has_conversation) = {
             let state = self.state();
