@@ -20,7 +20,7 @@ use serde_json::Value;
 /// hash.
 const DIRECTORY_NAME_MAX: usize = 200;
 
-/// How far from the end of a record a current tool call is searched, in bytes.
+/// How far from the end of a record a current tool call is searched for, in bytes.
 const RECENT_BYTES: u64 = 256 * 1024;
 
 /// The client's environment, read once at the start.

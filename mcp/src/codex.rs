@@ -158,7 +158,7 @@ fn settle_by_files(session: &Arc<Session>, hosted: &Hosted) -> bool {
     }
 }
 
-/// Searches the thread's record among the files that its host writes, unless it is known.
+/// Finds the thread's record among the files that its host writes, unless it is known.
 pub(crate) fn find_record(session: &Arc<Session>) {
     let thread = {
         let state = session.state();

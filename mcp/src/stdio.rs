@@ -139,7 +139,7 @@ pub(crate) struct ClientPipe<R, T> {
     input: BufReader<R>,
     /// The line so far. Not in the reading future, which may be dropped at any time.
     line: Vec<u8>,
-    /// The state of a line that exceeds the limit: its id is searched, and the rest of it is
+    /// The state of a line that exceeds the limit: its id is searched for, and the rest of it is
     /// skipped.
     overlong: Option<JsonScan>,
     /// The unread rest of a batch.

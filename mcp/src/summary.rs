@@ -1,8 +1,11 @@
-//! A session's first summary, so that others see what it works on before its model has said a word.
+//! Makes a session's first summary, so that other peers see its work before its model has acted.
 //!
-//! It is made after registration, in a task of its own that nothing waits for: from git, without a network and without
-//! running any program that a repository names; or by the program in `PEERD_SUMMARIZER`. Knows git's plumbing and how that
-//! program is spoken to. Invariant: what a session said of itself is never overwritten.
+//! The summary is made after registration, in an async task that no other code waits for. It comes
+//! from git, without a network and without any program that a repository names; or from the program
+//! in `PEERD_SUMMARIZER`.
+//!
+//! Knows git's plumbing and the interface of that program. Does not know how peers are shown.
+//! Invariant: a summary that the session set itself is never overwritten.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -26,26 +29,28 @@ use crate::session::Session;
 /// How long the person's program may take, in milliseconds.
 const SUMMARIZER_TIMEOUT_MS: u64 = 10_000;
 
-/// How long git may take over one question, in milliseconds. In a work tree where it takes longer, the branch has to do.
+/// How long one git command may take, in milliseconds. If it takes longer, the summary names only
+/// the branch.
 const GIT_TIMEOUT_MS: u64 = 5_000;
 
-/// As much of the person's program's output as is read: one line, and room for what it should not have printed before.
+/// The number of bytes that are read of the program's output: one line, with room for unwanted
+/// output before it.
 const LINE_BYTES_MAX: usize = 4_096;
 
-/// As much of a list of files as is read.
+/// The number of bytes that are read of a list of files.
 const LIST_BYTES_MAX: usize = 1024 * 1024;
 
-/// Changed files whose times are looked at.
+/// The number of changed files whose times are read.
 const TIMED_FILES_MAX: usize = 2_000;
 
-/// Changed files that the person's program is told, newest first.
+/// The number of changed files that the person's program gets, newest first.
 const TOLD_FILES_MAX: usize = 100;
 
-/// Directories that our own sentence names, and how long the name of one may be.
+/// The number of directories that our own sentence names, and the largest length of a name.
 const NAMED_DIRECTORIES_MAX: usize = 3;
 const DIRECTORY_CHARS_MAX: usize = 16;
 
-/// Which peer's first summary is made or was made, and whether that peer has said one itself meanwhile.
+/// The peer whose first summary is or was made, and whether that peer has set one itself meanwhile.
 #[derive(Debug, Default)]
 pub(crate) struct FirstSummary {
     peer: Option<PeerId>,
@@ -53,7 +58,7 @@ pub(crate) struct FirstSummary {
 }
 
 impl FirstSummary {
-    /// Whether this peer's summary was not looked after yet; it is from now on.
+    /// Whether this peer's summary was not begun yet; it counts as begun from now on.
     fn begin(&mut self, peer: PeerId) -> bool {
         let is_new = self.peer != Some(peer);
         if is_new {
@@ -62,12 +67,12 @@ impl FirstSummary {
         is_new
     }
 
-    /// The session itself has said what it does.
+    /// Records that the session itself set a summary.
     pub(crate) fn said(&mut self) {
         self.is_said = true;
     }
 
-    /// The broker was lost: the next registration makes another attempt.
+    /// Allows the next registration another attempt after a loss of the broker.
     fn lost(&mut self, peer: PeerId) {
         if self.peer == Some(peer) {
             self.peer = None;
@@ -79,7 +84,7 @@ impl FirstSummary {
     }
 }
 
-/// Looks after the summary of the peer that this session has become, once for each.
+/// Begins the summary of the peer that this session has become, once for each.
 pub(crate) fn begin(session: &Arc<Session>, peer: PeerId) {
     if session.state().first_summary.begin(peer) {
         let session = Arc::clone(session);
@@ -91,9 +96,9 @@ pub(crate) fn begin(session: &Arc<Session>, peer: PeerId) {
     }
 }
 
-/// None where the broker was lost on the way.
+/// Makes the summary; `None`: the broker was lost meanwhile.
 async fn make(session: &Arc<Session>, peer: PeerId) -> Option<()> {
-    // A peer that was here before keeps what it said.
+    // A peer that existed before keeps its summary.
     if has_summary(session, peer).await? {
         return Some(());
     }
@@ -109,7 +114,8 @@ async fn make(session: &Arc<Session>, peer: PeerId) -> Option<()> {
         None => facts.sentence(),
     };
     let Some(summary) = summary else { return Some(()) };
-    // Between this look and the frame's place in the queue nothing else runs: what the session says itself comes after it.
+    // Between this check and the queued frame no other code runs: the session's own summary follows
+    // it.
     let wanted = session.state().first_summary.is_wanted(peer);
     let connection = session.connected()?;
     if wanted {
@@ -119,7 +125,7 @@ async fn make(session: &Arc<Session>, peer: PeerId) -> Option<()> {
     Some(())
 }
 
-/// Whether the peer has a summary already; none where the broker does not say.
+/// Whether the peer has a summary already; `None`: the broker does not answer.
 async fn has_summary(session: &Arc<Session>, peer: PeerId) -> Option<bool> {
     let before = PeerId(peer.0.checked_sub(1)?);
     let query = PeersQuery { all: true, after: Some(before), ..PeersQuery::default() };
@@ -129,11 +135,11 @@ async fn has_summary(session: &Arc<Session>, peer: PeerId) -> Option<bool> {
     }
 }
 
-/// What a summary is made from.
+/// The facts for a summary.
 #[derive(Debug, Default)]
 struct Facts {
     head: Option<Head>,
-    /// Changed files, those that changed last first; none where git does not say.
+    /// Changed files, the latest first; `None`: git does not report them.
     files: Option<Vec<String>>,
     cwd: String,
 }
@@ -146,7 +152,7 @@ impl Facts {
         Self { head: repository.head(), files, cwd }
     }
 
-    /// In one line, for other agents; none outside a repository.
+    /// Renders one line for other agents; `None` outside a repository.
     fn sentence(&self) -> Option<String> {
         let mut parts = Vec::new();
         match &self.head {
@@ -166,7 +172,8 @@ impl Facts {
         fit(&parts.join(", "))
     }
 
-    /// What the person's program makes of it: its first line, none where it prints none.
+    /// Runs the person's program with the facts, and returns its first line; `None`: it prints
+    /// none.
     async fn told_by(&self, program: &str) -> Result<Option<String>, ChildError> {
         let branch = match &self.head {
             Some(Head::Branch(name)) => Some(name),
@@ -176,7 +183,8 @@ impl Facts {
         let files = &files[..files.len().min(TOLD_FILES_MAX)];
         let facts = json!({"branch": branch, "files": files, "cwd": self.cwd}).to_string() + "\n";
         let mut command = Command::new("sh");
-        // It may ask an agent that runs this adapter as well, and that one must not ask in turn.
+        // It may start an agent that runs this adapter as well, and that adapter must not start the
+        // program again.
         command.args(["-c", program]).env("PEERD_ENABLED", "0").env_remove("PEERD_SUMMARIZER");
         let limit = Duration::from_millis(SUMMARIZER_TIMEOUT_MS);
         let output = child::run(command, facts.as_bytes(), limit, LINE_BYTES_MAX).await?;
@@ -184,8 +192,9 @@ impl Facts {
     }
 }
 
-/// The directories at the top of the work tree that the files lie in, the first few. Only those whose name is a short word of
-/// plain letters: others read it, and in a repository of anybody's a name may be an instruction.
+/// Returns the first few top-level directories that contain the files. Only a short name of plain
+/// letters counts: other peers read it, and in a stranger's repository a name may be an
+/// instruction.
 fn directories(files: &[String]) -> Vec<&str> {
     let is_word =
         |name: &&str| (1..=DIRECTORY_CHARS_MAX).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphabetic());
@@ -198,17 +207,18 @@ fn directories(files: &[String]) -> Vec<&str> {
     named
 }
 
-/// The files of the work tree that differ from what is checked out, those that changed last first; a directory of new
-/// files counts as one. None where git does not say.
+/// Returns the files of the work tree that differ from the checked-out commit, the latest first. A
+/// directory of new files counts as one. `None`: git does not report them.
 async fn changed_files(repository: &Repository, home: &str) -> Option<Vec<String>> {
     let mut git = Git { root: &repository.root, home, without_filters: BTreeSet::new() };
-    // Where a file's time does not tell, git compares contents, by programs that the repository may name.
+    // If a file's time is not enough, git compares contents, by programs that the repository may
+    // name.
     let filters = ["config", "--name-only", "-z", "--get-regexp", r"^filter\."];
     match git.ask(&filters).await {
         Ok(Answer { is_cut: false, entries }) => {
             git.without_filters = entries.iter().filter_map(section).collect();
         }
-        // There are none.
+        // The configuration has none.
         Err(ChildError::Failed(_)) => {}
         // More than an honest configuration has.
         _ => return None,
@@ -226,14 +236,14 @@ async fn changed_files(repository: &Repository, home: &str) -> Option<Vec<String
     tokio::task::spawn_blocking(move || newest_first(&root, names)).await.ok()
 }
 
-/// The section of the configuration that a key stands in, in git's notation. It may have any bytes in it, dots included.
+/// Returns the section of a key in git's configuration. It may contain any bytes, dots included.
 fn section(key: &OsString) -> Option<OsString> {
     let key = key.as_bytes();
     let end = key.iter().rposition(|byte| *byte == b'.')?;
     Some(OsString::from_vec(key[..end].to_vec()))
 }
 
-/// Git in one work tree, for questions whose answers are lists.
+/// Git in one work tree, for commands that list files or keys.
 struct Git<'a> {
     root: &'a Path,
     home: &'a str,
@@ -241,11 +251,11 @@ struct Git<'a> {
     without_filters: BTreeSet<OsString>,
 }
 
-/// What git lists.
+/// A list from git.
 #[derive(Default)]
 struct Answer {
     entries: BTreeSet<OsString>,
-    /// There are more.
+    /// Whether there are more.
     is_cut: bool,
 }
 
@@ -260,7 +270,8 @@ impl Git<'_> {
             .env("PATH", search_path())
             .env("HOME", self.home)
             .env("LC_ALL", "C")
-            // It takes no lock that the person's own git would meet, and fetches nothing that a partial clone lacks.
+            // It takes no lock that could delay the person's own git, and fetches no missing
+            // objects of a partial clone.
             .envs([("GIT_OPTIONAL_LOCKS", "0"), ("GIT_NO_LAZY_FETCH", "1"), ("GIT_TERMINAL_PROMPT", "0")]);
         let mut count = 0;
         for filter in &self.without_filters {
@@ -274,14 +285,15 @@ impl Git<'_> {
         command.env("GIT_CONFIG_COUNT", count.to_string());
         let child::Output { bytes, is_cut } =
             child::run(command, b"", Duration::from_millis(GIT_TIMEOUT_MS), LIST_BYTES_MAX).await?;
-        // What the bound has cut off is no entry.
+        // A name that the limit has cut does not count.
         let whole = bytes.iter().rposition(|byte| *byte == 0).map_or(&bytes[..0], |end| &bytes[..end]);
         let entries = whole.split(|byte| *byte == 0).filter(|entry| !entry.is_empty());
         Ok(Answer { entries: entries.map(|entry| OsString::from_vec(entry.to_vec())).collect(), is_cut })
     }
 }
 
-/// Where programs are looked for: a relative place would be one in the repository.
+/// Returns the search path for programs, without relative directories, which could be in the
+/// repository.
 fn search_path() -> OsString {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let absolute = std::env::split_paths(&path).filter(|place| place.is_absolute());
@@ -297,7 +309,8 @@ fn newest_first(root: &Path, names: BTreeSet<OsString>) -> Vec<String> {
     timed.into_iter().map(|(_, name)| name.to_string_lossy().into_owned()).collect()
 }
 
-/// The text as a summary may be: one line without what is invisible, of bounded length; none where nothing is left.
+/// Returns the text in the form of a summary: one line without invisible characters, bounded;
+/// `None`: nothing is left.
 fn fit(text: &str) -> Option<String> {
     let mut text = single_line(text);
     let mut end = SUMMARY_BYTES_MAX.min(text.len());

@@ -1,11 +1,15 @@
-//! The title of the client's terminal tab: `peer:<name>`, for the person who looks for a session among many tabs.
+//! The title of the client's terminal tab: `peer:<name>`, for a person who looks for a session
+//! among many tabs.
 //!
-//! Knows terminals: which one shows a process, how a title is set, kept and given back. Does not know when: its callers tell
-//! it of events. Invariants: only the tab that shows this very client is touched; writing never blocks, and whatever fails
-//! is as if there were no terminal; what was kept is given back once.
+//! Knows terminals: which one shows a process, and how a title is set, saved and restored. Does not
+//! know when: its callers report events. The invariants:
 //!
-//! A terminal that takes only a part of a title (its program reads no more) shows the rest of it with the next one: every
-//! sequence begins with ESC, which ends an unfinished one.
+//! - Only the tab that shows this client is changed.
+//! - Writing never blocks, and a failure has the effect of a missing terminal.
+//! - A saved title is restored once.
+//!
+//! If a terminal accepts only a part of a title, the rest appears with the next one: every sequence
+//! begins with ESC, which ends an unfinished one.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -18,43 +22,45 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::unistd::{getpgrp, getpid, getsid, tcgetpgrp};
 use peer_proto::ids::is_well_formed_name;
 
-/// Puts the title on the terminal's own stack. Terminals without one ignore it.
+/// Saves the title on the terminal's own stack. Terminals without one ignore it.
 const KEEP: &str = "\x1b[22;0t";
 
-/// Empties the title, for terminals without a stack, and takes the former one off the stack.
+/// Empties the title, for terminals without a stack, and takes the saved one off the stack.
 const GIVE_BACK: &str = "\x1b]0;\x07\x1b[23;0t";
 
-/// Terminals that print what they do not understand.
+/// Terminals that print sequences that they do not understand.
 const PLAIN_TERMINALS: [&str; 2] = ["dumb", "linux"];
 
-/// The tab's title, as far as it is ours to set.
+/// The tab's title, as far as we may set it.
 #[derive(Debug)]
 pub(crate) struct Title(Mutex<Tab>);
 
 #[derive(Debug, Default)]
 struct Tab {
-    /// The process that the tab shows; none where the title stays as it is.
+    /// The process that the tab shows; `None`: the title stays unchanged.
     shows: Option<u32>,
-    /// The former title is on the stack of the terminal of this process.
+    /// The process on whose terminal's stack the previous title is; `None`: none is saved.
     kept: Option<u32>,
 }
 
 impl Title {
-    /// The title of the tab that shows this process; none where it is not ours to set.
+    /// Returns the title of the tab that shows this process; `None`: we may not set it.
     pub(crate) fn of_tab(process: Option<u32>) -> Self {
         Self(Mutex::new(Tab { shows: process, kept: None }))
     }
 
-    /// The session is in the tab that shows this process from now on, or in none whose title is ours to set.
+    /// Sets the process whose tab the session is in from now on; `None`: no tab whose title we may
+    /// set.
     pub(crate) fn is_in(&self, process: Option<u32>) {
         self.tab().shows = process;
     }
 
-    /// Shows `name`, also where it was shown before: the client writes titles of its own.
+    /// Shows `name`, even if it was shown before: the client sets titles of its own.
     pub(crate) fn show(&self, name: &str) {
         let mut tab = self.tab();
         let Some(process) = tab.shows else { return };
-        // The broker lets no other name be; a title that held anything else could speak to the terminal.
+        // The broker allows no other name; a title with other characters could control the
+        // terminal.
         if !is_well_formed_name(name) {
             return;
         }
@@ -65,48 +71,50 @@ impl Title {
         }
     }
 
-    /// Gives the former title back, where one was kept.
+    /// Restores the previous title, if one was saved.
     pub(crate) fn give_back(&self) {
         let Some(process) = self.tab().kept.take() else { return };
-        // The client may be gone, or in the background: it is the shell's title that comes back.
+        // The client may have ended or be in the background: the shell's title is restored.
         if let Some(terminal) = terminal_of(process).map(|(terminal, _)| terminal).or_else(own_terminal) {
             let _ = write(terminal, GIVE_BACK);
         }
     }
 
     fn tab(&self) -> MutexGuard<'_, Tab> {
-        // Nothing is done under this lock that could leave it half changed.
+        // No code under this lock could leave it half changed.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Whether a title may be set at all, by what an environment says of the terminal and of the person's wish.
+/// Whether a title may be set at all, according to the terminal and the person's choice in an
+/// environment.
 pub(crate) fn is_wanted(variable: impl Fn(&str) -> Option<String>) -> bool {
     let said = |name: &str| variable(name).unwrap_or_default().trim().to_owned();
     matches!(said("PEERD_DISABLE_TAB_TITLE").as_str(), "" | "0") && !PLAIN_TERMINALS.contains(&said("TERM").as_str())
 }
 
-/// The terminal whose tab shows `process` now: it has the terminal's foreground. One that the person has sent to the
-/// background left the tab to the shell.
+/// Returns the terminal whose tab shows `process` now: the process is in its foreground. A process
+/// in the background left the tab to the shell.
 fn terminal_that_shows(process: u32) -> Option<File> {
-    // Whoever started us alone may have given us a terminal of our own.
+    // The program that started us may have given us a terminal of our own.
     let is_our_own = |terminal: &File| getsid(None) == Ok(getpid()) && tcgetpgrp(terminal) == Ok(getpgrp());
     let of_process = terminal_of(process).filter(|(_, is_in_foreground)| *is_in_foreground).map(|(terminal, _)| terminal);
     of_process.or_else(|| own_terminal().filter(is_our_own))
 }
 
-/// The terminal that controls this process, whichever it is by the kernel's word.
+/// Returns the terminal that controls this process, according to the kernel.
 fn own_terminal() -> Option<File> {
     open(Path::new("/dev/tty"))
 }
 
-/// For writing, without waiting for anything, and without becoming the one whom the terminal controls.
+/// Opens a terminal for writing, without blocking, and without making it our controlling terminal.
 fn open(terminal: &Path) -> Option<File> {
     OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(terminal).ok()
 }
 
-/// The terminal that controls `process`, if that is also its input or an output, and whether the process is in its
-/// foreground. A daemon has none; a client that another agent started in its own tab talks to that agent.
+/// Returns the terminal that controls `process`, if that is also its input or an output, and
+/// whether the process is in its foreground. A daemon has none. A client that another agent started
+/// in its own tab talks to that agent.
 #[cfg(target_os = "linux")]
 fn terminal_of(process: u32) -> Option<(File, bool)> {
     use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -119,13 +127,14 @@ fn terminal_of(process: u32) -> Option<(File, bool)> {
             let is_it = |found: std::io::Result<std::fs::Metadata>| {
                 found.is_ok_and(|found| found.file_type().is_char_device() && device_number(found.rdev()) == terminal)
             };
-            // Looked at before it is opened, as opening other things may do something, and after, as it may be another by then.
+            // Checked before opening, as opening another file may have effects, and after, as it
+            // may have been replaced.
             is_it(std::fs::metadata(path)).then(|| open(path)).flatten().filter(|opened| is_it(opened.metadata()))
         })
         .map(|terminal| (terminal, is_in_foreground))
 }
 
-/// Elsewhere only our own terminal is told, and whether the process is in its foreground.
+/// Elsewhere only our own terminal is used, and whether the process is in its foreground.
 #[cfg(not(target_os = "linux"))]
 fn terminal_of(process: u32) -> Option<(File, bool)> {
     let process = nix::unistd::Pid::from_raw(i32::try_from(process).ok()?);
@@ -134,7 +143,7 @@ fn terminal_of(process: u32) -> Option<(File, bool)> {
     Some((terminal, is_in_foreground))
 }
 
-/// How a process and its terminal stand to each other.
+/// The relation of a process to its terminal.
 #[cfg(target_os = "linux")]
 #[derive(Debug, PartialEq, Eq)]
 struct Control {
@@ -145,8 +154,9 @@ struct Control {
 
 #[cfg(target_os = "linux")]
 impl Control {
-    /// From a process's `stat`: its group is the fifth field, the terminal the seventh, and the group in the terminal's
-    /// foreground the eighth. The second one, in brackets, may contain anything.
+    /// Parses a process's `stat`: its group is the fifth field, the terminal the seventh, and the
+    /// group in the terminal's foreground the eighth. The second one, in brackets, may contain any
+    /// text.
     fn parse(stat: &str) -> Option<Self> {
         let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(2);
         let (group, _session, terminal, foreground) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
@@ -155,16 +165,19 @@ impl Control {
     }
 }
 
-/// A device as `stat` numbers it: the low byte of the minor number, the major number, the rest of the minor number.
+/// Returns a device as `stat` numbers it: the low byte of the minor number, the major number, the
+/// rest of the minor number.
 #[cfg(target_os = "linux")]
 fn device_number(device: libc::dev_t) -> u32 {
     let (major, minor) = (libc::major(device), libc::minor(device));
     (minor & 0xff) | (major << 8) | ((minor & !0xff) << 12)
 }
 
-/// Writes once, whatever becomes of it: the terminal may be stopped or gone. Whether it took all of it.
+/// Writes once, whatever the result: the terminal may be stopped or gone. Returns whether it took
+/// all of the text.
 fn write(mut terminal: File, text: &str) -> bool {
-    // Codex runs us in a process group of our own, and a terminal set so stops whoever writes from the background.
+    // Codex runs us in a process group of our own, and a terminal may stop background processes
+    // that write.
     let mut background_write = SigSet::empty();
     background_write.add(Signal::SIGTTOU);
     let Ok(before) = background_write.thread_swap_mask(SigmaskHow::SIG_BLOCK) else { return false };

@@ -1,9 +1,11 @@
-//! The tools: one table, a row a tool. A tool is one file with its name, its description, its arguments and what it does.
+//! The tools: one table with a row for each tool. A tool is one file with its name, description,
+//! arguments and effect.
 //!
-//! A tool answers in plain text for a model. It knows the session and the inbox's questions, not the protocol of the
-//! client: results, errors and the block at the end are made in [`crate::server`].
+//! A tool answers in plain text for a model. Knows the session and the inbox. Does not know the
+//! client's protocol: [`crate::server`] makes the results, the errors and the block at the end.
+//! Invariant: each tool checks its arguments before it acts.
 //!
-//! To add a tool: a file with a type that implements [`Tool`], and a line in [`TOOLS`].
+//! To add a tool, write a file with a type that implements [`Tool`], and add a line to [`TOOLS`].
 
 mod ack_messages;
 mod answer_question;
@@ -36,28 +38,29 @@ use crate::render::BLOCK_CHARS_MAX;
 use crate::session::{CallError, Session};
 use arguments::{Argument, ArgumentError, Arguments};
 
-/// A tool: what a client is told of it, how a call is read, and what it does.
+/// A tool: its description for a client, the parsing of a call, and its effect.
 pub(crate) trait Tool: Send + Sized + 'static {
     /// What it is called.
     const NAME: &'static str;
-    /// What a model is told that it does.
+    /// Its description for a model.
     const DESCRIPTION: &'static str;
-    /// The smallest profile in which it is offered.
+    /// The smallest profile that offers it.
     const PROFILE: Profile;
-    /// How many of its arguments, from the first on, must be given.
+    /// How many of its arguments, from the first on, are required.
     const NEEDED: usize;
-    /// Claude Code has it in every request's list, and does not search for it first.
+    /// Whether Claude Code has it in every request's list, and need not search for it first.
     const ALWAYS_LOADED: bool = false;
-    /// Names of arguments that are taken and not told: one way to say something is enough for a schema.
+    /// Names of arguments that are accepted and not listed: one name for each is enough for a
+    /// schema.
     const ALSO_TAKEN: &'static [&'static str] = &[];
 
-    /// The arguments that a client is told of.
+    /// Returns the arguments that a client is told of.
     fn arguments() -> Vec<Argument>;
 
-    /// Reads and checks a call's arguments, as far as that goes without the broker.
+    /// Reads and checks a call's arguments, as far as possible without the broker.
     fn parse(given: &mut Arguments) -> Result<Self, ToolError>;
 
-    /// Does it.
+    /// Performs the call.
     fn run(self, call: &ToolCall<'_>) -> impl Future<Output = Result<Output, ToolError>> + Send;
 }
 
@@ -91,7 +94,7 @@ const fn row<T: Tool>() -> Row {
 }
 
 impl Row {
-    /// What the client is told of the tool.
+    /// Returns the tool's description for the client.
     pub(crate) fn definition(&self) -> model::Tool {
         (self.define)()
     }
@@ -131,13 +134,13 @@ fn read<T: Tool>(values: JsonObject) -> Result<T, ToolError> {
     T::parse(&mut Arguments::new(T::NAME, &known, values)?)
 }
 
-/// A call that was read: a [`Tool`] without its type.
+/// A call that was parsed: a [`Tool`] without its type.
 pub(crate) trait Act: Send {
-    /// Does it.
+    /// Performs the call.
     fn act<'a>(self: Box<Self>, call: &'a ToolCall<'a>) -> Acting<'a>;
 }
 
-/// A call under way.
+/// The future of a call.
 pub(crate) type Acting<'a> = Pin<Box<dyn Future<Output = Result<Output, ToolError>> + Send + 'a>>;
 
 impl<T: Tool> Act for T {
@@ -146,40 +149,41 @@ impl<T: Tool> Act for T {
     }
 }
 
-/// One call of a tool, as the tool sees it.
+/// One call of a tool.
 pub(crate) struct ToolCall<'a> {
     pub(crate) session: &'a Arc<Session>,
     pub(crate) caller: &'a Caller,
     /// The client's side of the call: cancellation and progress.
     pub(crate) context: &'a RequestContext<RoleServer>,
-    /// Messages with this arrival number and later ones came after the call began.
+    /// The arrival number at the beginning of the call: later messages have this one or a higher
+    /// one.
     pub(crate) since: u64,
 }
 
-/// What a tool answers.
+/// The answer of a tool.
 #[derive(Default)]
 pub(crate) struct Output {
     /// Whole sentences; may have several lines.
     pub(crate) text: String,
-    /// The call failed, although parts of it may have been done.
+    /// Whether the call failed, although parts of it may have been done.
     pub(crate) failed: bool,
-    /// What follows the text.
+    /// The mail after the text.
     pub(crate) mail: Mail,
-    /// Held until the mail is in the result, so that the channel does not take it first.
+    /// Dropped once the mail is in the result, so that the channel does not take it first.
     pub(crate) waited: Option<wait::Waiting>,
 }
 
-/// What of the session's mail follows a tool's own text.
+/// The session's mail after a tool's own text.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Mail {
-    /// Whatever is due.
+    /// All due mail.
     Due {
-        /// Shown whatever became of it before.
+        /// A message that is shown in any case.
         also: Option<MessageId>,
-        /// Most characters.
+        /// The largest number of characters.
         budget: usize,
     },
-    /// Nothing: the text has it all.
+    /// No mail: the text contains it all.
     InText,
 }
 
@@ -220,7 +224,7 @@ pub(crate) enum ToolError {
     OtherReply,
 }
 
-/// The tools that a session of this profile is offered.
+/// Returns the tools that a session of this profile is offered.
 pub(crate) fn offered(profile: Profile) -> impl Iterator<Item = &'static Row> {
     TOOLS.iter().filter(move |tool| profile == Profile::Full || tool.profile == Profile::Core)
 }

@@ -154,7 +154,7 @@ pub(crate) struct Transcript {
     offset: Option<u64>,
     /// The bytes just before that offset.
     seam: Vec<u8>,
-    /// Whether no message was searched at the last look.
+    /// Whether no message was searched for at the last look.
     is_paused: bool,
     /// The beginning of a line whose end is not written yet.
     begun: Vec<u8>,

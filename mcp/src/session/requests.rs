@@ -39,10 +39,10 @@ pub(crate) enum CallError {
         /// What the last attempt said.
         why: String,
     },
-    /// This session must not come back.
+    /// This session must not reconnect.
     #[error("{why}; mail for this session waits until the client is started anew")]
     Ended {
-        /// Who ended it.
+        /// The session or actor that ended it.
         why: String,
     },
     /// The broker was stopped by a signal.
@@ -51,26 +51,27 @@ pub(crate) enum CallError {
          `kill -CONT {pid}` resumes it, and look before you repeat it"
     )]
     Suspended {
-        /// Its process.
+        /// The broker's process.
         pid: u32,
     },
-    /// The connection is there, and nothing comes: the disk hangs, or the broker cannot be seen from here.
+    /// The connection is open, and no answer comes: the disk hangs, or the broker's process is not
+    /// visible from here.
     #[error(
         "the broker has not answered for {} s, though it is there; what was asked may still be done when it goes on: tell your \
          user, and look before you repeat it",
         ANSWER_PATIENCE_MS / 1_000
     )]
     Silent,
-    /// The broker ended before it answered what must not be asked twice.
+    /// The broker ended before it answered a request that must not be repeated.
     #[error("the broker ended before it answered, so it may have been done; look before you repeat it")]
     Unanswered,
-    /// The connection is there, the request is wrong.
+    /// The connection is open, and the request is wrong.
     #[error("{}", .0.for_model())]
     Request(RequestError),
 }
 
 impl Session {
-    /// The connection, after waiting for it until `deadline`.
+    /// Returns the connection, after waiting for it until `deadline`.
     async fn connection(self: &Arc<Self>, deadline: Instant) -> Result<Connection, CallError> {
         self.start();
         if let Some(connection) = self.connected() {
@@ -103,13 +104,14 @@ impl Session {
         self.connection(Instant::now() + Duration::from_millis(CALL_PATIENCE_MS)).await.map(drop)
     }
 
-    /// Asks, and asks again on the next connection where one ended before the answer: every request of a session may be
-    /// repeated, a send because it carries an idempotency key. For what may not, see [`Session::request_once`].
+    /// Sends a request, and repeats it on the next connection if one ended before the answer. Every
+    /// request of a session may be repeated: a send carries an idempotency key. For the exceptions,
+    /// see [`Session::request_once`].
     pub(crate) async fn request(self: &Arc<Self>, request: Request) -> Result<Reply, CallError> {
         self.ask(request, true).await
     }
 
-    /// Asks what would be done twice if it was asked twice.
+    /// Sends a request whose repeat would act twice.
     pub(crate) async fn request_once(self: &Arc<Self>, request: Request) -> Result<Reply, CallError> {
         self.ask(request, false).await
     }
@@ -123,7 +125,7 @@ impl Session {
                 Err(RequestError::Lost) if repeatable => {}
                 Err(RequestError::Lost) => return Err(CallError::Unanswered),
                 Err(RequestError::Refused(refusal)) if refusal.code == ErrorCode::Stopping => {
-                    // It says so once and then closes.
+                    // The broker sends its reason once and then closes.
                     let _ = tokio::time::timeout_at(deadline, connection.closed()).await;
                 }
                 Err(RequestError::Refused(refusal)) => return Err(CallError::Refused(refusal)),
@@ -133,7 +135,7 @@ impl Session {
     }
 }
 
-/// The answer, or why none came in time.
+/// Returns the answer, or why none came in time.
 async fn answer(connection: &Connection, request: Request) -> Result<Result<Reply, RequestError>, CallError> {
     let mut answer = connection.submit(request);
     for patience_ms in [SUSPICION_MS, ANSWER_PATIENCE_MS - SUSPICION_MS] {

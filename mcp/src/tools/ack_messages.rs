@@ -1,4 +1,4 @@
-//! `ack_messages`: messages that need no reply are dealt with.
+//! `ack_messages`: acknowledges messages that need no reply.
 
 use peer_proto::ids::MessageId;
 use peer_proto::limits::MESSAGES_PER_REQUEST_MAX;

@@ -1,4 +1,4 @@
-//! `answer_question`: the answer that closes a question, and what it rests on.
+//! `answer_question`: the answer that closes a question, with its sources.
 
 use peer_proto::question::Answer;
 use peer_proto::request::{Reply, Request};

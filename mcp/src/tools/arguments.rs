@@ -1,43 +1,45 @@
-//! A tool's arguments: what is unknown, missing or of the wrong type is named, nothing is guessed.
+//! A tool's arguments. An unknown, missing or wrong argument leads to an error with its name; no
+//! value is guessed.
 //!
-//! Some clients write every number and every flag as a text, and a list as a list or as JSON within a text, whatever the
-//! schema says. The model cannot mend that, and the meaning is certain: such a text is read as what it says.
+//! Some clients write every number and every flag as a text, and a list as a list or as JSON in a
+//! text, whatever the schema says. The model cannot fix that, and the meaning is certain, so such a
+//! text is parsed.
 
 use rmcp::model::JsonObject;
 use serde_json::{Value, json};
 use thiserror::Error;
 
-/// An argument as a client is told of it: its name and its schema.
+/// An argument's name and schema, as a client gets them.
 pub(crate) type Argument = (&'static str, Value);
 
-/// An argument that is a text.
+/// Returns an argument that is a text.
 pub(crate) fn text(name: &'static str, description: &str) -> Argument {
     (name, json!({"type": "string", "description": description}))
 }
 
-/// An argument that is a whole number, `least` or more.
+/// Returns an argument that is a whole number, `least` or more.
 pub(crate) fn number(name: &'static str, least: u64, description: &str) -> Argument {
     (name, json!({"type": "integer", "minimum": least, "description": description}))
 }
 
-/// An argument that is `true` or `false`.
+/// Returns an argument that is `true` or `false`.
 pub(crate) fn flag(name: &'static str, description: &str) -> Argument {
     (name, json!({"type": "boolean", "description": description}))
 }
 
-/// An argument that is one of several words.
+/// Returns an argument that is one of several words.
 pub(crate) fn one_of<T>(name: &'static str, choices: &[(&'static str, T)]) -> Argument {
     let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
     (name, json!({"type": "string", "enum": words}))
 }
 
-/// The same with a description.
+/// Adds a description to an argument.
 pub(crate) fn described((name, mut schema): Argument, description: &str) -> Argument {
     schema["description"] = json!(description);
     (name, schema)
 }
 
-/// Words as a sentence has them: `a, b or c`.
+/// Lists words as in a sentence: `a, b or c`.
 fn listed(words: &[&str]) -> String {
     match words {
         [] => String::new(),
@@ -71,7 +73,7 @@ pub(crate) enum ArgumentError {
 }
 
 impl Arguments {
-    /// The arguments of a call of `tool`, which takes `known` and no others.
+    /// Returns the arguments of a call of `tool`, which takes `known` and no others.
     pub(crate) fn new(tool: &'static str, known: &[&str], values: JsonObject) -> Result<Self, ArgumentError> {
         match values.keys().find(|name| !known.contains(&name.as_str())) {
             Some(name) => Err(ArgumentError::Unknown { tool, name: name.clone(), known: known.join(", ") }),
@@ -79,7 +81,7 @@ impl Arguments {
         }
     }
 
-    /// A text; one of spaces alone counts as none.
+    /// Takes a text; one of spaces alone counts as missing.
     pub(crate) fn text(&mut self, name: &'static str) -> Result<Option<String>, ArgumentError> {
         match self.values.remove(name) {
             None | Some(Value::Null) => Ok(None),
@@ -88,7 +90,7 @@ impl Arguments {
         }
     }
 
-    /// A text as it was given, also where it is empty.
+    /// Takes a text unchanged, also if it is empty.
     pub(crate) fn text_or_empty(&mut self, name: &'static str) -> Result<Option<String>, ArgumentError> {
         match self.values.get(name) {
             Some(Value::String(text)) if text.trim().is_empty() => Ok(Some(String::new())),
@@ -96,7 +98,7 @@ impl Arguments {
         }
     }
 
-    /// A text that must be there.
+    /// Takes a required text.
     pub(crate) fn needed(&mut self, name: &'static str) -> Result<String, ArgumentError> {
         let error = match self.values.get(name) {
             None | Some(Value::Null) => self.missing(name),
@@ -105,7 +107,7 @@ impl Arguments {
         self.text(name)?.ok_or(error)
     }
 
-    /// A whole number, also where a text says it; a text of spaces alone counts as none.
+    /// Takes a whole number, also from a text; a text of spaces alone counts as missing.
     pub(crate) fn number(&mut self, name: &'static str) -> Result<Option<u64>, ArgumentError> {
         let Some(value) = self.told(name) else { return Ok(None) };
         match whole_number(&value) {
@@ -114,7 +116,7 @@ impl Arguments {
         }
     }
 
-    /// `true` or `false`, also as a text; absent: `false`.
+    /// Takes `true` or `false`, also from a text; absent: `false`.
     pub(crate) fn flag(&mut self, name: &'static str) -> Result<bool, ArgumentError> {
         let Some(value) = self.told(name) else { return Ok(false) };
         let said = match &value {
@@ -125,7 +127,7 @@ impl Arguments {
         said.ok_or_else(|| self.wrong_type(name, "true or false", &value))
     }
 
-    /// What `name` is, where it is anything but null or a text of spaces alone.
+    /// Takes the value of `name`; null and a text of spaces alone count as missing.
     fn told(&mut self, name: &'static str) -> Option<Value> {
         self.values.remove(name).filter(|value| match value {
             Value::Null => false,
@@ -134,7 +136,7 @@ impl Arguments {
         })
     }
 
-    /// One of several words.
+    /// Takes one of several words.
     pub(crate) fn choice<T: Copy>(&mut self, name: &'static str, choices: &[(&str, T)]) -> Result<Option<T>, ArgumentError> {
         let Some(text) = self.text(name)? else { return Ok(None) };
         match choices.iter().find(|(word, _)| *word == text.trim()) {
@@ -146,12 +148,12 @@ impl Arguments {
         }
     }
 
-    /// One of several words, which must be there.
+    /// Takes one of several words, which is required.
     pub(crate) fn chosen<T: Copy>(&mut self, name: &'static str, choices: &[(&str, T)]) -> Result<T, ArgumentError> {
         self.choice(name, choices)?.ok_or_else(|| self.missing(name))
     }
 
-    /// A text in some notation, such as an id.
+    /// Takes a text with a syntax, such as an id.
     pub(crate) fn parsed<T: std::str::FromStr>(
         &mut self,
         name: &'static str,
@@ -161,8 +163,8 @@ impl Arguments {
         text.trim().parse().map(Some).map_err(|_| self.unfit(name, expected, text))
     }
 
-    /// Texts: the parts between commas, or the elements of a list, which may also stand as JSON in the text. All are
-    /// trimmed, empty ones left out.
+    /// Takes texts: the parts between commas, or the elements of a list, which may also be JSON in
+    /// a text. All are trimmed, and empty ones are left out.
     pub(crate) fn list(&mut self, name: &'static str) -> Result<Vec<String>, ArgumentError> {
         let parts = match self.told(name) {
             None => Vec::new(),
@@ -178,7 +180,7 @@ impl Arguments {
         Ok(parts.iter().map(|part| part.trim()).filter(|part| !part.is_empty()).map(str::to_owned).collect())
     }
 
-    /// Only these of the arguments are of use here: another one that was given is named.
+    /// Checks that only these arguments were given; the error names another one.
     pub(crate) fn only(&self, takes: &[&str]) -> Result<(), ArgumentError> {
         let idle = |name: &&String| !takes.contains(&name.as_str());
         match self.values.keys().find(idle) {
@@ -187,12 +189,12 @@ impl Arguments {
         }
     }
 
-    /// `name` is not there.
+    /// Returns the error for a missing `name`.
     pub(crate) fn missing(&self, name: &'static str) -> ArgumentError {
         ArgumentError::Missing { tool: self.tool, name }
     }
 
-    /// What `name` is does not fit.
+    /// Returns the error for a wrong value of `name`.
     pub(crate) fn unfit(&self, name: &'static str, expected: &str, found: String) -> ArgumentError {
         ArgumentError::Unfit { tool: self.tool, name, expected: expected.to_owned(), found }
     }
@@ -210,7 +212,8 @@ impl Arguments {
     }
 }
 
-/// The whole number that a value is or, as a text, says. JSON has one kind of number: 5.0 is the same as 5.
+/// Returns the whole number of a value, or of the text in it. JSON has one kind of number: 5.0 is
+/// the same as 5.
 fn whole_number(value: &Value) -> Option<u64> {
     match value {
         Value::Number(number) => {

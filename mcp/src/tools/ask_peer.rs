@@ -42,7 +42,7 @@ impl Tool for AskPeer {
     }
 
     async fn run(self, call: &ToolCall<'_>) -> Result<Output, ToolError> {
-        // Where we are in git is known once the session has begun.
+        // The git repository is known once the session has begun.
         call.session.ready().await?;
         let Reply::Sent(sent) = call.session.request(Request::Ask(self.ask)).await? else {
             return Err(ToolError::OtherReply);

@@ -1,4 +1,4 @@
-//! `channels`: which there are, coming and going, and what was said in one.
+//! `channels`: lists channels, joins and leaves them, and shows their history.
 
 use peer_proto::channel::{ChannelInfo, ChannelRequest};
 use peer_proto::limits::PAGE_ENTRIES_MAX;
@@ -8,13 +8,13 @@ use super::arguments::{Argument, Arguments, flag, number, one_of, text};
 use super::{Mail, Output, Profile, Tool, ToolCall, ToolError};
 use crate::render::{self, BLOCK_CHARS_MAX, BLOCK_WARNING, Body, EXCERPT_CHARS_MAX, Showing, ago, counted, sentence, word};
 
-/// Channels that one answer lists.
+/// The number of channels that one answer lists.
 const LISTED_MAX: usize = 100;
 
-/// Members that a line names.
+/// The number of members that a line names.
 const MEMBERS_NAMED_MAX: usize = 20;
 
-/// Messages that `history` shows where no limit is given.
+/// The number of messages that `history` shows without a limit.
 const HISTORY_MESSAGES: u64 = 20;
 
 /// What the acts are called.
@@ -32,7 +32,7 @@ const ACTIONS: [(&str, Action); 7] = [
 #[derive(Debug)]
 pub(crate) struct Channels {
     act: ChannelAct,
-    /// Messages to show afterwards.
+    /// The number of messages to show afterwards.
     history: u64,
 }
 
@@ -134,7 +134,7 @@ impl Tool for Channels {
     }
 }
 
-/// The newest messages of a channel, newest first.
+/// Returns the newest messages of a channel, newest first.
 async fn said_in(call: &ToolCall<'_>, name: &str, limit: u32) -> Result<Vec<Shown>, ToolError> {
     let mut query = HistoryQuery { channel: Some(name.to_owned()), limit, ..HistoryQuery::default() };
     let mut said: Vec<Shown> = Vec::new();
@@ -152,7 +152,7 @@ async fn said_in(call: &ToolCall<'_>, name: &str, limit: u32) -> Result<Vec<Show
     }
 }
 
-/// As many of the newest as there is room for, oldest first.
+/// Renders as many of the newest messages as there is room for, oldest first.
 fn shown(newest_first: &[Shown], name: &str, home: &str) -> String {
     let mut left = BLOCK_CHARS_MAX;
     let mut texts = Vec::new();

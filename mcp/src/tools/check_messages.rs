@@ -1,4 +1,5 @@
-//! `check_messages`: what waits for this session, all of it or some; or one message in parts.
+//! `check_messages`: shows the waiting messages of this session, all or some; or one message in
+//! parts.
 
 use peer_proto::ids::MessageId;
 use peer_proto::message::Kind;
@@ -76,10 +77,10 @@ impl Tool for CheckMessages {
 }
 
 impl CheckMessages {
-    /// One message from an offset, also where it was settled before.
+    /// Shows one message from an offset, also if it is settled already.
     async fn read(self, call: &ToolCall<'_>, id: MessageId) -> Result<Output, ToolError> {
         let home = &call.session.surroundings.home;
-        // The message may be on its way to the inbox; there it is known how much of it was shown.
+        // The message may be on its way to the inbox, which records how much of it was shown.
         tool_result::receive(call.session, Filter::default()).await?;
         let held = tool_result::part(call.session, call.caller.call, id, self.offset, self.peek);
         let text = match held {
@@ -99,7 +100,7 @@ impl CheckMessages {
         Ok(Output { text, mail: Mail::Due { also: None, budget }, ..Output::default() })
     }
 
-    /// What waits, after waiting for it where that was asked for.
+    /// Shows the waiting messages, after a wait if the call has one.
     async fn look(self, call: &ToolCall<'_>) -> Result<Output, ToolError> {
         let filter = Filter { from: self.from.clone(), thread: self.thread.clone(), ..Filter::default() };
         let wanted = Wanted { filter, kind: self.kind };

@@ -1,4 +1,4 @@
-//! `list_peers`: who is here, in lines that no peer's words can forge.
+//! `list_peers`: lists the peers, in lines that no peer's text can forge.
 
 use peer_proto::ids::PeerId;
 use peer_proto::policy::Policy;
@@ -10,7 +10,7 @@ use super::{Output, Profile, Tool, ToolCall, ToolError};
 use crate::directory::spelled;
 use crate::render::{ago, counted, named, place, sentence, word};
 
-/// Peers that one answer lists; the query narrows them down.
+/// The number of peers that one answer lists; the query narrows them down.
 const LISTED_MAX: usize = 100;
 
 /// The checked arguments.
@@ -53,7 +53,7 @@ impl Tool for ListPeers {
 
     async fn run(self, call: &ToolCall<'_>) -> Result<Output, ToolError> {
         let session = call.session;
-        // Where we are in git is known once the session has begun.
+        // The git repository is known once the session has begun.
         session.ready().await?;
         let mut query = PeersQuery {
             text: self.query.clone(),

@@ -1,4 +1,5 @@
-//! `memory`: notes under keys that all sessions share. What a note says stands in the same frame as a message.
+//! `memory`: notes under keys that all sessions share. A note's text is quoted like that of a
+//! message.
 
 use peer_proto::limits::PAGE_ENTRIES_MAX;
 use peer_proto::note::{NoteDraft, NoteInfo, NoteRequest};
@@ -11,7 +12,7 @@ use super::{Mail, Output, Profile, Tool, ToolCall, ToolError, search};
 use crate::render::{BLOCK_CHARS_MAX, BLOCK_WARNING, Body, ago, counted, rfc3339, word};
 use crate::session::CallError;
 
-/// Notes that a search shows.
+/// The number of notes that a search shows.
 const HITS_MAX: u32 = 20;
 
 /// What the acts are called.
@@ -35,7 +36,7 @@ enum Action {
 }
 
 impl Action {
-    /// The arguments that it has a use for.
+    /// Returns the arguments that this act uses.
     fn takes(self) -> &'static [&'static str] {
         match self {
             Self::Get => &["key", "offset"],
@@ -127,7 +128,7 @@ async fn read(call: &ToolCall<'_>, key: String) -> Result<NoteInfo, ToolError> {
     }
 }
 
-/// Writes or deletes. Whoever has not read what is there now is shown it.
+/// Writes or deletes a note. A session that has not read the current version is shown it.
 async fn write(call: &ToolCall<'_>, request: NoteRequest) -> Result<(String, bool), ToolError> {
     let (key, deletes) = match &request {
         NoteRequest::Set(draft) => (draft.key.clone(), false),
@@ -135,7 +136,8 @@ async fn write(call: &ToolCall<'_>, request: NoteRequest) -> Result<(String, boo
         NoteRequest::Delete { key, .. } => (key.clone(), true),
         NoteRequest::List { .. } => (String::new(), false),
     };
-    // A line that is appended again would stand there twice, and a version that is asked for again is there no more.
+    // A repeated append would add the line twice. A repeated write of a version would not find that
+    // version any more.
     let repeatable = match &request {
         NoteRequest::Set(NoteDraft { if_version, .. }) | NoteRequest::Delete { if_version, .. } => if_version.is_none(),
         NoteRequest::Append { .. } => false,
@@ -201,7 +203,7 @@ fn listed(notes: &[NoteInfo], more: bool) -> String {
     text
 }
 
-/// Everything about a note but what it says.
+/// Renders all facts about a note except its text.
 fn about(note: &NoteInfo) -> String {
     let mut text = format!("{} version {} by {} {}", word(&note.key), note.version, word(&note.author), ago(note.changed_at));
     if !note.tags.is_empty() {

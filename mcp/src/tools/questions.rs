@@ -1,4 +1,4 @@
-//! Questions that are open to this session: a request that its first answer closes.
+//! The open questions to this session.
 
 use peer_proto::question::{QuestionInfo, QuestionsQuery};
 use peer_proto::request::{Reply, Request};
@@ -6,10 +6,10 @@ use peer_proto::request::{Reply, Request};
 use super::{ToolCall, ToolError};
 use crate::render::{ago, word};
 
-/// Questions that one answer names.
+/// The number of questions that one answer names.
 const NAMED_MAX: usize = 20;
 
-/// The questions that wait for an answer of this session.
+/// Returns the questions that wait for an answer of this session.
 pub(super) async fn open_to_us(call: &ToolCall<'_>) -> Result<Vec<QuestionInfo>, ToolError> {
     let query = QuestionsQuery { open: true, ..QuestionsQuery::default() };
     let Reply::Questions { mut questions, .. } = call.session.request(Request::Questions(query)).await? else {
@@ -20,7 +20,7 @@ pub(super) async fn open_to_us(call: &ToolCall<'_>) -> Result<Vec<QuestionInfo>,
     Ok(questions)
 }
 
-/// Open questions that a text does not show, one line each.
+/// Renders the open questions that a text does not show, one line each.
 pub(super) fn still_open(questions: &[QuestionInfo], text: &str) -> String {
     let shown = |question: &&QuestionInfo| text.contains(&format!("[{} ", question.question));
     let earlier: Vec<&QuestionInfo> = questions.iter().filter(|question| !shown(question)).collect();

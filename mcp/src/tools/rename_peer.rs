@@ -1,4 +1,4 @@
-//! `rename_peer`: another name for this session.
+//! `rename_peer`: changes the name of this session.
 
 use peer_proto::request::{Reply, Request};
 

@@ -1,6 +1,7 @@
-//! `search`: what was said, asked, noted and planned, by its words.
+//! `search`: finds messages, questions, notes and tasks by their words.
 //!
-//! A hit is never written like a message's header: who finds a message has not been shown it.
+//! Invariant: a hit never looks like a message's header, because finding a message does not count
+//! as being shown it.
 
 use std::time::Duration;
 
@@ -14,14 +15,14 @@ use super::{Mail, Output, Profile, Tool, ToolCall, ToolError};
 use crate::render::{BLOCK_CHARS_MAX, BLOCK_WARNING, QUOTE, ago, counted, word};
 use crate::session::CallError;
 
-/// Hits that are shown where no limit is given, and at most.
+/// The default and the largest number of hits.
 const HITS: u64 = 10;
 const HITS_MAX: u64 = 50;
 
-/// How long a search may take in all, in milliseconds.
+/// How long a search may take in total, in milliseconds.
 const PATIENCE_MS: u64 = 5_000;
 
-/// Recipients that a line names.
+/// The number of recipients that a line names.
 const RECIPIENTS_NAMED_MAX: usize = 5;
 
 /// The checked arguments.
@@ -30,7 +31,7 @@ pub(crate) struct Search {
     query: SearchQuery,
 }
 
-/// What can be searched for.
+/// The kinds of searchable records.
 fn kinds() -> [(&'static str, HitKind); 5] {
     HitKind::ALL.map(|kind| (kind.as_str(), kind))
 }
@@ -83,20 +84,21 @@ impl Tool for Search {
     }
 }
 
-/// What a search found.
+/// The result of a search.
 pub(super) struct Found {
     pub(super) hits: Vec<Hit>,
     pub(super) total: u64,
-    /// How many things were not looked at.
+    /// The number of records that were not searched.
     pub(super) behind: u64,
 }
 
-/// Asks the broker. Where its index is behind or it gave up, it is asked again, as long as a model may wait.
+/// Asks the broker. If its index is behind or the search timed out, the broker is asked again, as
+/// long as a model may wait.
 pub(super) async fn look_for(call: &ToolCall<'_>, query: SearchQuery) -> Result<Found, ToolError> {
     let deadline = Instant::now() + Duration::from_millis(PATIENCE_MS);
     loop {
         match call.session.request(Request::Search(query.clone())).await {
-            // The broker has waited before it says so.
+            // The broker has waited before this answer.
             Ok(Reply::Hits { behind, .. }) if behind > 0 && Instant::now() < deadline => {}
             Ok(Reply::Hits { hits, total, behind }) => return Ok(Found { hits, total, behind }),
             Ok(_) => return Err(ToolError::OtherReply),
@@ -110,7 +112,7 @@ pub(super) async fn look_for(call: &ToolCall<'_>, query: SearchQuery) -> Result<
     }
 }
 
-/// What is said of an answer that is not whole; nothing where it is.
+/// Returns the text about an incomplete answer; empty if the answer is complete.
 pub(super) fn said_of_the_rest(behind: u64) -> String {
     match behind {
         0 => String::new(),
@@ -135,7 +137,8 @@ fn described(found: &Found, newest: bool) -> String {
     text.push_str(&rest);
     for hit in hits {
         text.push_str(&line(hit));
-        // One line, without control characters: the broker promises it, and what stands here is another's.
+        // One line, without control characters: the broker guarantees it, and the text is another
+        // peer's.
         text.push_str(&format!("{QUOTE}{}\n", peer_proto::text::single_line(&hit.snippet)));
     }
     if hits.iter().any(|hit| hit.kind <= HitKind::Answer) {

@@ -1,4 +1,5 @@
-//! `send_message`: a message on its way, what became of it at each recipient, and perhaps its reply.
+//! `send_message`: sends a message, and reports its state at each recipient, and possibly its
+//! reply.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -94,7 +95,7 @@ impl Tool for SendMessage {
     }
 }
 
-/// It may reach its reader without the user's word.
+/// Whether it may reach its recipient without the person's decision.
 pub(super) fn is_on_its_way(delivery: &SentDelivery) -> bool {
     delivery.refusal.is_none() && delivery.stage != Some(Stage::Held)
 }
@@ -111,7 +112,8 @@ pub(super) async fn wait_for_reply(
     output.waited = Some(Waiting::begin(call.session));
     let ended = Wanted { filter, kind: WantedKind::All }.wait(call, wait_s).await;
     let later = format!("; the reply to {sent} comes by itself with a later tool result.\n");
-    // The message is sent whatever becomes of the wait: an error now must not look like a failed send.
+    // The message is sent whatever the result of the wait: an error now must not look like a failed
+    // send.
     match ended {
         Ok(Ended::Matched(replies)) => {
             let reply = replies.first().copied();
@@ -127,7 +129,7 @@ pub(super) async fn wait_for_reply(
     Ok(())
 }
 
-/// What became of it.
+/// Renders the result of a send.
 fn describe(sent: &Sent) -> String {
     let mut text = format!("Message {}, thread {}.\n", sent.message, word(&sent.thread));
     if sent.deduplicated {
@@ -137,7 +139,7 @@ fn describe(sent: &Sent) -> String {
     text
 }
 
-/// One line per recipient.
+/// Renders one line for each recipient.
 pub(super) fn deliveries(sent: &Sent) -> String {
     let mut text = String::new();
     for delivery in &sent.deliveries {
@@ -162,7 +164,7 @@ pub(super) fn deliveries(sent: &Sent) -> String {
     text
 }
 
-/// When and how an online session sees mail that is sent now, and how sure that is.
+/// Renders when and how an online session sees mail that is sent now, and how certain that is.
 pub(crate) fn reached(carriers: &[CarrierProof], activity: Option<Activity>) -> String {
     let reach = Reach::of(carriers, activity);
     let proof = match reach.carrier().proven_at {
@@ -176,8 +178,8 @@ pub(crate) fn reached(carriers: &[CarrierProof], activity: Option<Activity>) -> 
     }
 }
 
-/// A key for a send that was given none, so that repeating it after a lost connection sends it once. Unique among one
-/// sender's sends: by this process, the time, and a count.
+/// Returns a key for a send without one, so that a repeat after a lost connection sends it once.
+/// The key is unique among one sender's sends: it has this process, the time, and a count.
 pub(super) fn fresh_key() -> String {
     static SENDS: AtomicU64 = AtomicU64::new(0);
     let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_nanos());

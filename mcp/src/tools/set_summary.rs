@@ -1,11 +1,11 @@
-//! `set_summary`: what this session is doing, for the others to see.
+//! `set_summary`: sets the activity of this session that other peers see.
 
 use peer_proto::request::{Reply, Request};
 
 use super::arguments::{Argument, Arguments, text};
 use super::{Output, Profile, Tool, ToolCall, ToolError};
 
-/// The checked arguments: what is left out stays as it is.
+/// The checked arguments; an omitted one leaves its value unchanged.
 pub(crate) struct SetSummary {
     summary: Option<String>,
     state: Option<String>,

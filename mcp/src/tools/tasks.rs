@@ -1,5 +1,5 @@
-//! `tasks`: what is to be done, who does it, and what waits for what. What peers wrote in a task stands in the same frame as
-//! their messages.
+//! `tasks`: the shared tasks, their owners and their dependencies. A peer's text in a task is
+//! quoted like that of a message.
 
 use peer_proto::ids::TaskId;
 use peer_proto::request::{Reply, Request};
@@ -10,7 +10,7 @@ use super::send_message::fresh_key;
 use super::{Mail, Output, Profile, Tool, ToolCall, ToolError};
 use crate::render::{BLOCK_CHARS_MAX, BLOCK_WARNING, Body, ago, counted, sentence, word};
 
-/// Characters of a list of tasks.
+/// The number of characters of a list of tasks.
 const LIST_CHARS_MAX: usize = BLOCK_CHARS_MAX;
 
 /// What the acts are called.
@@ -46,7 +46,7 @@ enum Action {
 }
 
 impl Action {
-    /// The arguments that it has a use for.
+    /// Returns the arguments that this act uses.
     fn takes(self) -> &'static [&'static str] {
         match self {
             Self::Create => &["title", "description", "needs", "assignee"],
@@ -85,7 +85,8 @@ impl Tool for Tasks {
     fn parse(given: &mut Arguments) -> Result<Self, ToolError> {
         let action = given.chosen("action", &ACTIONS)?;
         given.only(action.takes())?;
-        // The id comes first, so that a call without it is told of it first; `create` and `list` have none.
+        // The id comes first, so that its absence is the first error; `create` and `list` have
+        // none.
         let task = task(given);
         let change = |task, act| Ok(Self(TaskRequest::Change { task, act }));
         match action {
@@ -106,7 +107,7 @@ impl Tool for Tasks {
 
     async fn run(self, call: &ToolCall<'_>) -> Result<Output, ToolError> {
         let lists = matches!(self.0, TaskRequest::List(_));
-        // Whoever takes a task up wants to know all about it.
+        // A session that takes up a task needs all of its text.
         let whole = matches!(self.0, TaskRequest::Show(_) | TaskRequest::Change { act: TaskAct::Claim | TaskAct::Start, .. });
         let Reply::Tasks { tasks, next } = call.session.request(Request::Task(self.0)).await? else {
             return Err(ToolError::OtherReply);
@@ -188,7 +189,7 @@ fn line(task: &TaskInfo) -> String {
     format!("- {} {}: {}{}{result}\n", task.id, task.state.as_str(), sentence(&task.title), about(task))
 }
 
-/// Whose it is and what it waits for.
+/// Renders the owner of a task and its dependencies.
 fn about(task: &TaskInfo) -> String {
     let ids = |ids: &[TaskId]| ids.iter().map(TaskId::to_string).collect::<Vec<_>>().join(", ");
     let mut text = String::new();
@@ -206,7 +207,7 @@ fn about(task: &TaskInfo) -> String {
     text
 }
 
-/// All of it. Title, description and result are their writers' words.
+/// Renders a whole task. Title, description and result are text of peers.
 fn shown(task: &TaskInfo) -> String {
     let quoted = |words: &str| {
         let body = Body::new(words);

@@ -1,9 +1,12 @@
-//! Waiting for a message within a tool call.
+//! Waits for a message within a tool call.
 //!
-//! Two things end a wait early: a matching message that no result has shown, and a request to this session that arrived
-//! since the call began, so that two sessions that wait for each other do not starve. Old mail does neither. Nothing is
-//! polled: the broker answers a waiting `Receive` when something matches, also beyond what it has pushed so far, and the
-//! inbox tells of what it did push.
+//! A wait ends early at a matching message that no result has shown. It also ends at a request to
+//! this session that arrived since the call began, so that two sessions that wait for each other
+//! can continue. Older mail does not end it.
+//!
+//! Knows the filter and the time limit. Does not know how a result is shown. Invariant: nothing
+//! polls. The broker answers a waiting `Receive` on a match, also beyond its pushes so far, and the
+//! inbox signals pushed messages.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,16 +23,18 @@ use crate::event::Event;
 use crate::render::word;
 use crate::session::{ClientKind, Session};
 
-/// What Claude Code survives in one call, in seconds: beyond two minutes it moves a call into the background.
+/// The longest wait in one call of Claude Code, in seconds: beyond two minutes it moves a call into
+/// the background.
 const CLAUDE_WAIT_S_MAX: u64 = 110;
 
-/// What Codex and unknown clients survive, in seconds: sixty is a common time limit for a tool.
+/// The longest wait in one call of Codex and unknown clients, in seconds: sixty is a common timeout
+/// for a tool.
 const OTHER_WAIT_S_MAX: u64 = 50;
 
-/// How often a client that asked for it hears that the call still waits, in seconds.
+/// How often a client that asked for progress is told that the call still waits, in seconds.
 const PROGRESS_S: u64 = 10;
 
-/// What is waited for.
+/// The condition of a wait.
 pub(crate) struct Wanted {
     pub(crate) filter: Filter,
     pub(crate) kind: WantedKind,
@@ -39,23 +44,23 @@ pub(crate) struct Wanted {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WantedKind {
     All,
-    /// Requests that answer nothing.
+    /// Requests that are not replies.
     Questions,
     /// Replies.
     Answers,
 }
 
-/// How a wait ended.
+/// The end of a wait.
 pub(crate) enum Ended {
-    /// These match, and no result has shown all of them.
+    /// These match, and at least one was in no result yet.
     Matched(Vec<MessageId>),
     /// A request from this peer came instead.
     Request { message: MessageId, from: String },
-    /// Nothing came.
+    /// No message came.
     TimedOut,
 }
 
-/// While it lives, the channel leaves what comes to the result of the call that waits.
+/// While this exists, the channel leaves new messages to the result of the waiting call.
 pub(crate) struct Waiting {
     session: Arc<Session>,
 }
@@ -73,7 +78,7 @@ impl Drop for Waiting {
     }
 }
 
-/// The time a client survives, and a line that tells the model where that is less than it asked for.
+/// Returns the longest possible wait, and a line for the model if that is less than it asked for.
 pub(crate) fn clamped(call: &ToolCall<'_>, wait_s: u64) -> (u64, String) {
     let most = match call.session.client().kind {
         ClientKind::Claude => CLAUDE_WAIT_S_MAX,
@@ -86,11 +91,13 @@ pub(crate) fn clamped(call: &ToolCall<'_>, wait_s: u64) -> (u64, String) {
 }
 
 impl Wanted {
-    /// What matches now, whether it was shown or not; and how many messages of the filter wait in all.
+    /// Returns the current matches, shown or not, and how many messages of the filter wait in
+    /// total.
     pub(crate) async fn now(&self, call: &ToolCall<'_>) -> Result<(Vec<MessageId>, u64), ToolError> {
         let received = tool_result::receive(call.session, self.filter.clone()).await?;
         let state = call.session.state();
-        // Without a filter the broker names only what no carrier had yet; everything that this session has matches.
+        // Without a filter the broker names only messages that no carrier had yet; all messages of
+        // this session match.
         let matching = match self.filter == Filter::default() {
             true => state.core.inbox().open(),
             false => received.messages,
@@ -99,7 +106,7 @@ impl Wanted {
         Ok((matching.into_iter().filter(fits).collect(), received.waiting))
     }
 
-    /// Waits until something matches, a request comes, or the time is over.
+    /// Waits until a message matches, a request comes, or the time is over.
     pub(crate) async fn wait(&self, call: &ToolCall<'_>, wait_s: u64) -> Result<Ended, ToolError> {
         let started = Instant::now();
         let deadline = started + Duration::from_secs(wait_s);
@@ -109,7 +116,7 @@ impl Wanted {
             connection.as_ref().map(|connection| connection.submit(Request::Receive { filter: self.filter.clone(), wait: true }));
         let mut progress = Progress::new(call);
         let ended = loop {
-            // Before the look, so that what comes after it is news.
+            // Before the check, so that a later message counts as a change.
             news.borrow_and_update();
             let (matched, _) = self.now(call).await?;
             {
@@ -136,7 +143,8 @@ impl Wanted {
     }
 }
 
-/// Waits for the broker's word that something matches. What it says is looked up afterwards, so a loss is no error.
+/// Waits for the broker to report a match. The match is looked up afterwards, so a loss is not an
+/// error.
 async fn answered(broker: &mut Option<peer_client::Answer>) {
     match broker {
         Some(answer) => {
@@ -160,7 +168,7 @@ impl WantedKind {
     }
 }
 
-/// Progress notifications of one call, where its client gave a token for them.
+/// Progress notifications of one call, if its client gave a token for them.
 struct Progress<'a> {
     call: &'a ToolCall<'a>,
     token: Option<ProgressToken>,
@@ -185,7 +193,7 @@ impl<'a> Progress<'a> {
         if let Some(token) = self.token.clone() {
             let mut param = ProgressNotificationParam::new(token, started.elapsed().as_secs_f64().round());
             param.message = Some("waiting for a message".into());
-            // A client that cannot be told is about to be noticed as gone.
+            // An unreachable client will soon be found to have ended.
             let _ = self.call.context.peer.notify_progress(param).await;
         }
     }

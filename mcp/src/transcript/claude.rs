@@ -1,11 +1,16 @@
 //! Claude Code's record: `<config>/projects/<directory>/<session>.jsonl`, one JSON object per line.
 //!
-//! Observed with 2.1.332. The conversation is made of `user`, `assistant`, `attachment` and `system` entries. Each request
-//! is written down beside it, unless a switch of the vendor's says otherwise: `api-request` names the messages that it is
-//! made of, each by the SHA-256 of its canonical JSON, and `requestRef` of an `assistant` entry names the request that it
-//! answers. A message stands in an `api-request-blob`, or is what the `user` entries in a row make together; then it has no
-//! blob. All other lines (`queue-operation` above all, which has every text that merely waits) are the client's own notes.
-//! Subagents have records of their own; where an entry is marked as a side chain all the same, it is passed over.
+//! Observed with 2.1.332. A conversation consists of `user`, `assistant`, `attachment` and `system`
+//! entries. Each request is recorded beside them, unless a switch of the vendor's turns that off.
+//!
+//! - `api-request` names the messages of the request, each by the SHA-256 of its canonical JSON.
+//! - `requestRef` of an `assistant` entry names the request that it answers.
+//! - A message is in an `api-request-blob`, or consists of consecutive `user` entries; then it has
+//!   no blob.
+//!
+//! All other lines are the client's own notes, above all `queue-operation`, which has every text
+//! that only waits. Subagents have records of their own; an entry that is marked as a side chain
+//! all the same is skipped.
 
 use peer_proto::message::Carrier;
 use serde_json::Value;
@@ -13,22 +18,22 @@ use sha2::{Digest as _, Sha256};
 
 use super::{Basis, Dialect, Line, Text};
 
-/// What stands in lines that may matter. Most others are long and none of ours, and are not parsed.
+/// Texts in lines that may matter. Most other lines are long and irrelevant, and are not parsed.
 const WORDS: [&str; 3] = ["\"parentUuid\"", "\"isSidechain\"", "\"api-request"];
 
-/// What Claude Code writes for its person where a turn was interrupted.
+/// The text that Claude Code writes for its person if a turn was interrupted.
 const INTERRUPTED: &str = "[Request interrupted by user";
 
 /// How Claude Code writes its record.
 #[derive(Debug, Default)]
 pub(crate) struct Claude {
-    /// The `user` entries in a row, as far as they are whole.
+    /// The consecutive `user` entries, as far as they are whole.
     row: Option<Row>,
-    /// The row that comes next began where nobody read.
+    /// Whether the next row began in an unread part.
     is_midway: bool,
 }
 
-/// The message that `user` entries in a row make.
+/// The message of consecutive `user` entries.
 #[derive(Clone, Debug)]
 struct Row {
     digest: Sha256,
@@ -81,13 +86,13 @@ impl Claude {
         }
         said.extend(self.row(content, &texts));
         let by = if is_result { Some(Carrier::ToolResult) } else { carrier_of(&entry["origin"]) };
-        // The model's own summary may repeat what it was shown.
+        // The model's own summary may repeat text that it was shown.
         if !texts.is_empty() && entry["isCompactSummary"] != true {
             said.push(Line::Shown { by, texts });
         }
     }
 
-    /// The message that this entry and those before it make.
+    /// Adds an entry to the row, and returns the row's message.
     fn row(&mut self, content: &Value, texts: &[Text]) -> Option<Line> {
         if self.is_midway {
             return None;
@@ -115,7 +120,8 @@ impl Claude {
     }
 }
 
-/// What the model gets of an attachment stands in `rendered`; one without it is for the person, or a note.
+/// Parses an attachment. Its text for the model is in `rendered`; an attachment without it is for
+/// the person, or a note.
 fn attached(entry: &Value) -> Option<Line> {
     let mut texts = Vec::new();
     for rendered in entry["rendered"].as_array()? {
@@ -127,7 +133,7 @@ fn attached(entry: &Value) -> Option<Line> {
     (!texts.is_empty()).then_some(Line::Shown { by, texts })
 }
 
-/// A request, as the messages that it is made of.
+/// Parses a request: the messages that it consists of.
 fn request(entry: &Value) -> Option<Line> {
     let base = entry["base"].as_str().map(|base| (base.to_owned(), entry["keep"].as_u64().unwrap_or(0)));
     let base = base.map(|(base, keep)| (base, usize::try_from(keep).unwrap_or(usize::MAX)));
@@ -135,7 +141,7 @@ fn request(entry: &Value) -> Option<Line> {
     Some(Line::Request { name: entry["id"].as_str()?.to_owned(), base, tail })
 }
 
-/// A message of requests. What the model said itself it was not shown.
+/// Parses a message of requests. The model was not shown its own text.
 fn message(entry: &Value) -> Option<Line> {
     let message = &entry["message"];
     let mut texts = Vec::new();
@@ -145,7 +151,7 @@ fn message(entry: &Value) -> Option<Line> {
     Some(Line::Message { name: entry["hash"].as_str()?.to_owned(), extends: None, texts })
 }
 
-/// Which way a message came that the client had queued.
+/// Returns the carrier of a message that the client had queued.
 fn carrier_of(origin: &Value) -> Option<Carrier> {
     match origin["kind"].as_str()? {
         "peer" => Some(Carrier::InboxSocket),
@@ -154,7 +160,7 @@ fn carrier_of(origin: &Value) -> Option<Carrier> {
     }
 }
 
-/// An answer of the model, and not one that the client made up where a request failed.
+/// Parses an answer of the model, and not one that the client made up after a failed request.
 fn answered(entry: &Value) -> Option<Line> {
     let message = &entry["message"];
     if entry["isApiErrorMessage"] == true || message["model"] == "<synthetic>" {
@@ -170,7 +176,8 @@ fn answered(entry: &Value) -> Option<Line> {
     Some(Line::Answered { name, request, is_sure: true })
 }
 
-/// The texts of a message's content: a string, or blocks, of which a tool's result has blocks again.
+/// Collects the texts of a message's content: a string, or blocks. A tool's result contains blocks
+/// again.
 fn collect(content: &Value, call: Option<&str>, texts: &mut Vec<Text>) {
     let text = |text: &str| Text { call: call.map(str::to_owned), text: text.to_owned() };
     match content {
@@ -188,7 +195,8 @@ fn collect(content: &Value, call: Option<&str>, texts: &mut Vec<Text>) {
     }
 }
 
-/// The JSON that Claude Code takes the digest of: keys in order, no blanks, and nothing about caches.
+/// Writes the JSON whose digest Claude Code takes: keys in order, no blanks, and nothing about
+/// caches.
 fn write_canonical(value: &Value, out: &mut String) {
     match value {
         Value::Array(items) => {
@@ -223,7 +231,7 @@ fn hex(digest: Sha256) -> String {
 mod tests {
     use super::*;
 
-    /// What it says besides the entry's name, and the message that it makes.
+    /// Returns the line's content except the entry's name, and the message that it makes.
     fn read(line: &str) -> Vec<Line> {
         let mut said = Claude::default().read(line);
         said.retain(|line| !matches!(line, Line::Entry(_) | Line::Message { .. }));
@@ -243,7 +251,7 @@ mod tests {
         Line::Prompt { after: Some(after.to_owned()) }
     }
 
-    // The lines are 2.1.332's, shortened.
+    // The lines are from 2.1.332, shortened.
 
     #[test]
     fn the_model_is_shown_tool_results_prompts_and_what_is_rendered_of_attachments() {
@@ -333,7 +341,8 @@ mod tests {
         assert_eq!(own, [Line::Message { name: "a".into(), extends: None, texts: Vec::new() }]);
     }
 
-    /// The digest is one that 2.1.332 wrote: of `{"content":[{"text":"the other thing","type":"text"}],"role":"user"}`.
+    /// The digest is one that 2.1.332 wrote: of `{"content":[{"text":"the other
+    /// thing","type":"text"}],"role":"user"}`.
     #[test]
     fn entries_in_a_row_make_one_message_by_the_digest_that_the_client_takes() {
         let entry = |text: &str| {

@@ -1,30 +1,33 @@
 //! Codex's record ("rollout"): `<config>/sessions/<date>/rollout-<time>-<thread>.jsonl`, one JSON object per line.
 //!
-//! Observed with 0.171.0. What a model is shown and what it says stand in `response_item` lines; the items of one answer
-//! come one after the other, and a `token_usage_record` closes them. The calls of one answer carry no common name, and they
-//! run one after the other: an answer is named here by counting what ends one. `event_msg` lines repeat much of it for the
-//! person's eyes, tool results included, and prove nothing. A subagent has a record of its own.
+//! Observed with 0.171.0. The model's input and output are in `response_item` lines. The items of
+//! one answer are consecutive, and a `token_usage_record` ends them. The calls of one answer have
+//! no common name, and they run one after the other. So this file names an answer by counting the
+//! lines that end one. `event_msg` lines repeat much of it for the person, tool results included,
+//! and are not evidence. A subagent has a record of its own.
 //!
-//! A model that is asked for a summary answers in the same form, and only the `compacted` line that follows tells it. That
-//! line has what the conversation goes on with. Where the person goes back to an earlier prompt, the thread goes on in
-//! another file.
+//! A model's summary has the same form as an answer, and only the following `compacted` line shows
+//! the difference. That line has the text of the new conversation. If the person goes back to an
+//! earlier prompt, the thread continues in another file.
 
 use peer_proto::message::Carrier;
 use serde_json::Value;
 
 use super::{Basis, Dialect, Line, Text};
 
-/// What ends an answer, or makes sure that none is under way.
+/// Lines that end an answer, or show that none is under way.
 const BOUNDARIES: [&str; 4] = ["task_started", "task_complete", "turn_aborted", ROLLED_BACK];
 
-/// How Codex says that it dropped the latest turns.
+/// The line by which Codex reports that it dropped the latest turns.
 const ROLLED_BACK: &str = "thread_rolled_back";
 
-/// What only a model makes, beside messages of its own, and what it is not asked for where it makes a summary.
+/// Items that only a model makes, beside its own messages, and that a model does not make in a
+/// summary.
 const ACTS: [&str; 6] =
     ["function_call", "custom_tool_call", "local_shell_call", "web_search_call", "tool_search_call", "image_generation_call"];
 
-/// How Codex begins what a Stop hook says to the model, and how it ends it. What stands between is escaped for XML.
+/// The beginning and the end of a Stop hook's text for the model. The text between them is escaped
+/// for XML.
 const HOOK_PROMPT: (&str, &str) = ("<hook_prompt", "</hook_prompt>");
 
 /// How Codex writes its record.
@@ -36,8 +39,8 @@ pub(crate) struct Codex {
 
 impl Dialect for Codex {
     fn read(&mut self, line: &str) -> Vec<Line> {
-        // Most lines are long and none of ours: those that cannot matter are not parsed. Within a text these words would
-        // stand between escaped quotation marks.
+        // Most lines are long and irrelevant: those that cannot matter are not parsed. Within a
+        // text these words would be between escaped quotation marks.
         let says = |word: &str| line.contains(&format!("\"{word}\""));
         let may_matter = ["response_item", "token_usage_record", "compacted"].into_iter().chain(BOUNDARIES).any(says);
         let entry: Option<Value> = may_matter.then(|| serde_json::from_str(line).ok()).flatten();
@@ -58,7 +61,7 @@ impl Dialect for Codex {
                 match event {
                     "task_complete" => vec![Line::WentOn],
                     "turn_aborted" => vec![Line::Aborted],
-                    // Which turns are gone the line does not tell.
+                    // The line does not show which turns are gone.
                     ROLLED_BACK => vec![Line::Compacted(Vec::new())],
                     _ => Vec::new(),
                 }
@@ -83,7 +86,7 @@ impl Codex {
     }
 }
 
-/// What an item shows to the model, and by which carrier.
+/// Returns the texts that an item shows to the model, and the carrier.
 fn shown(item: &Value) -> Option<(Option<Carrier>, Vec<Text>)> {
     let (by, texts) = match item["type"].as_str()? {
         "message" if item["role"] != "assistant" => {
@@ -93,7 +96,8 @@ fn shown(item: &Value) -> Option<(Option<Carrier>, Vec<Text>)> {
             (by_hook.then_some(Carrier::Hook), texts.into_iter().map(hook_prompt).collect())
         }
         "function_call_output" | "custom_tool_call_output" => {
-            // What a client adds to a turn is written as the output of a call that nobody made.
+            // Text that a client adds to a turn is recorded as the output of a call that no model
+            // made.
             let call = item["call_id"].as_str();
             let by = if call.is_some() { Carrier::ToolResult } else { Carrier::AppServer };
             (Some(by), texts(&item["output"], call))
@@ -103,7 +107,7 @@ fn shown(item: &Value) -> Option<(Option<Carrier>, Vec<Text>)> {
     (!texts.is_empty()).then_some((by, texts))
 }
 
-/// The texts of a content: one, or several parts.
+/// Returns the texts of a content: one, or several parts.
 fn texts(content: &Value, call: Option<&str>) -> Vec<Text> {
     let text = |text: String| Text { call: call.map(str::to_owned), text };
     match content {
@@ -113,7 +117,8 @@ fn texts(content: &Value, call: Option<&str>) -> Vec<Text> {
     }
 }
 
-/// A text, or what is in it where a program of the model's printed the whole result of a tool, which is JSON then.
+/// Returns a text, or the text in it if a program of the model's printed the whole result of a tool
+/// as JSON.
 fn unwrapped(text: &str) -> String {
     let result: Option<Value> = text.starts_with('{').then(|| serde_json::from_str(text).ok()).flatten();
     let parts = result.as_ref().and_then(|result| result["content"].as_array()).into_iter().flatten();
@@ -121,8 +126,8 @@ fn unwrapped(text: &str) -> String {
     if texts.is_empty() { text.to_owned() } else { texts.join("\n") }
 }
 
-/// What a Stop hook said, without what Codex puts around it; other texts as they are. Each hook's stands in an element of its
-/// own, and what it said cannot end one: that is escaped.
+/// Returns a Stop hook's text without Codex's element around it; other texts unchanged. Each hook's
+/// text has its own element, and cannot end one, because it is escaped.
 fn hook_prompt(Text { call, text }: Text) -> Text {
     let mut said = String::new();
     let mut rest = text.as_str();
@@ -136,7 +141,7 @@ fn hook_prompt(Text { call, text }: Text) -> Text {
     Text { call, text: said }
 }
 
-/// XML's escapes, resolved. What is none is left as it is.
+/// Resolves XML's escapes. Other text stays unchanged.
 fn unescaped(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     let mut rest = text;
@@ -177,7 +182,7 @@ mod tests {
         name
     }
 
-    // The lines are 0.171.0's, shortened.
+    // The lines are from 0.171.0, shortened.
     const CALL: &str = r#"{"timestamp":"T","type":"response_item","payload":{"type":"function_call","status":"completed","id":"fc_a","name":"list_peers","namespace":"mcp__peers","arguments":"{}","call_id":"call_a"}}"#;
     const RESULT: &str = r#"{"timestamp":"T","type":"response_item","payload":{"type":"function_call_output","id":"fco_1","call_id":"call_a","output":[{"type":"input_text","text":"[m-1 request]"}]}}"#;
     const USAGE: &str = r#"{"timestamp":"T","type":"token_usage_record","payload":{"thread_id":"01","response_id":"resp_1"}}"#;
@@ -200,7 +205,8 @@ mod tests {
         assert_eq!(codex.read(person), [Line::Shown { by: None, texts: vec![text(None, "go")] }]);
     }
 
-    /// Written by 0.171.0 for a body of `</hook_prompt> <b>&amp; "quoted"` and another hook's output behind it.
+    /// Written by 0.171.0 for a body of `</hook_prompt> <b>&amp; "quoted"` and another hook's
+    /// output behind it.
     #[test]
     fn what_a_stop_hook_said_is_read_without_codexs_own_frame_and_escapes() {
         let stop = r#"{"type":"response_item","payload":{"type":"message","role":"user","content":[{"type":"input_text","text":"<hook_prompt hook_run_id=\"stop:4:/c\">[m-1 request] from x\n| &lt;/hook_prompt&gt; &lt;b&gt;&amp;amp; \"quoted\" &#39; &#x27; &no; & &;\n| last</hook_prompt>"},{"type":"input_text","text":"<hook_prompt hook_run_id=\"stop:5:/c\">another one's</hook_prompt>"}]}}"#;
@@ -217,7 +223,7 @@ mod tests {
         assert_eq!((codex.read(USAGE), codex.read(RESULT).len()), (vec![], 1));
         let second = codex.read(CALL);
         assert_ne!(name(&second), name(&first));
-        // A turn that was interrupted has no usage of its last answer.
+        // An interrupted turn has no usage record of its last answer.
         let aborted = r#"{"type":"event_msg","payload":{"type":"turn_aborted","reason":"interrupted"}}"#;
         assert_eq!(codex.read(aborted), [Line::Aborted]);
         let spoken = r#"{"type":"response_item","payload":{"type":"message","role":"assistant","content":[{"type":"output_text","text":"ok"}]}}"#;

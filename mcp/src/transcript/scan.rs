@@ -1,9 +1,12 @@
 //! The rule of evidence, without files and without a client's format.
 //!
-//! What a carrier was given turns up in the record as an entry of the conversation, and where the client writes down its
-//! requests, in those. An answer proves what its request had. Where no request is written down, an answer proves what
-//! stood before it and was not taken back: what follows a prompt that was never answered, what stands behind the entry
-//! that a new prompt goes on from, and what a compaction left out.
+//! A message that a carrier was given appears in the record as an entry of the conversation. It
+//! also appears in the recorded requests, if the client records them. An answer proves the content
+//! of its request.
+//!
+//! Without recorded requests, an answer proves the entries before it that were not removed. The
+//! client removes entries after an unanswered prompt, entries behind the one that a new prompt
+//! continues from, and entries that a compaction left out.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -12,24 +15,26 @@ use peer_proto::message::Carrier;
 
 use super::{Basis, Line, Looked, Seen, Text, pieces};
 
-/// Answers whose names are remembered, so that the rest of an answer is not taken for a new one. Clients write the parts
-/// of one answer close together.
+/// The number of answers whose names are remembered, so that the rest of an answer does not count
+/// as a new one. Clients write the parts of one answer close together.
 const ANSWERS_MAX: usize = 16;
 
-/// Requests that are remembered. An answer's request is the last one or near it, and so is a request's base.
+/// The number of requests that are remembered. An answer's request is among the latest ones, and so
+/// is a request's base.
 const REQUESTS_MAX: usize = 64;
 
-/// Messages of requests that are remembered, of those that show unproved mail. One that is forgotten proves nothing.
+/// The number of request messages with unproved mail that are remembered. A forgotten one is not
+/// evidence.
 const MESSAGES_MAX: usize = 256;
 
-/// Entries whose names are remembered while something lacks an answer.
+/// The number of entries whose names are remembered while an entry lacks an answer.
 const ENTRIES_MAX: usize = 1_024;
 
-/// A part of a message's body in one place of the conversation.
+/// A part of a message's body at one position of the conversation.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Piece {
     message: MessageId,
-    /// The tool call whose result it stands in, and how many there are before it which are alike.
+    /// The tool call whose result contains it, and how many equal parts precede it.
     place: Option<(String, usize)>,
     text: String,
 }
@@ -39,11 +44,11 @@ struct Piece {
 struct Shown {
     piece: Piece,
     by: Option<Carrier>,
-    /// The line in which it stands.
+    /// The number of its line.
     line: u64,
-    /// The entry, counted.
+    /// The number of its entry.
     entry: u64,
-    /// The client seems to have taken it back.
+    /// Whether the client seems to have removed it.
     is_taken_back: bool,
 }
 
@@ -52,14 +57,14 @@ struct Shown {
 struct Asked {
     name: String,
     line: u64,
-    /// Which of its messages show some: place and name.
+    /// Its messages that show some: position and name.
     with: Vec<(usize, String)>,
 }
 
-/// What is remembered of a record.
+/// The memory for a record.
 #[derive(Debug, Default)]
 pub(super) struct Scan {
-    /// Lines that said something.
+    /// The number of lines with content.
     line: u64,
     shown: Vec<Shown>,
     /// The names of the latest answers, the newest last.
@@ -68,18 +73,19 @@ pub(super) struct Scan {
     unsure: Option<(String, u64)>,
     /// The line of the last prompt, and whether an answer followed it.
     prompt: Option<(u64, bool)>,
-    /// Entries so far, and the names of the latest ones.
+    /// The number of entries so far, and the names of the latest ones.
     entry: u64,
     entries: VecDeque<String>,
-    /// The client writes down its requests.
+    /// Whether the client records its requests.
     tells_requests: bool,
     requests: VecDeque<Asked>,
     /// Messages of requests that show unproved mail, and their names, the newest last.
     messages: BTreeMap<String, Vec<Piece>>,
     names: VecDeque<String>,
-    /// Requests that were answered before they were written down.
+    /// Requests that were answered before they were recorded.
     awaited: VecDeque<String>,
-    /// What was told of tool results. Two parts of a body may be alike, and no part counts twice.
+    /// The reported pieces of tool results. Two parts of a body may be equal, and no part counts
+    /// twice.
     told: BTreeSet<Piece>,
 }
 
@@ -98,12 +104,12 @@ impl Scan {
         }
     }
 
-    /// The record ends here: what no answer followed is taken back.
+    /// Handles the end of the record: entries without an answer count as removed.
     pub(super) fn leave(&mut self, looked: &mut Looked) {
         looked.withdrawn.extend(self.shown.drain(..).map(|shown| (shown.piece.message, shown.by)));
     }
 
-    /// What one line says.
+    /// Applies the content of one line.
     pub(super) fn take(&mut self, said: Vec<Line>, open: &[MessageId], looked: &mut Looked) {
         self.line += 1;
         for line in said {
@@ -120,7 +126,7 @@ impl Scan {
                 Line::WentOn => self.settle(looked),
                 Line::Aborted => self.unsure = None,
                 Line::Compacted(texts) => {
-                    // Who answered last was asked for the summary.
+                    // The last answer was the summary.
                     self.unsure = None;
                     self.take_back(looked, |_| true);
                     self.show(None, &texts, open);
@@ -139,8 +145,8 @@ impl Scan {
         self.entry += 1;
     }
 
-    /// What stands behind the entry that the prompt goes on from was taken back, and so was an earlier prompt that nothing
-    /// answered, with all that came since.
+    /// Handles a prompt. Entries behind the one that the prompt continues from were removed. So was
+    /// an earlier unanswered prompt, with all later entries.
     fn prompted(&mut self, after: Option<&str>, looked: &mut Looked) {
         let place = after.and_then(|name| self.entries.iter().rposition(|known| known == name));
         let last = place.map_or(0, |place| self.entry - (self.entries.len() - 1 - place) as u64);
@@ -149,7 +155,7 @@ impl Scan {
         self.prompt = Some((self.line, false));
     }
 
-    /// Where requests are written down, the next one tells whether it is so.
+    /// Marks pieces as removed. If requests are recorded, the next one shows whether that is so.
     fn take_back(&mut self, looked: &mut Looked, which: impl Fn(&Shown) -> bool) {
         for shown in self.shown.iter_mut().filter(|shown| which(shown)) {
             shown.is_taken_back = true;
@@ -170,7 +176,7 @@ impl Scan {
         self.shown.extend(shown.map(|piece| Shown { piece, by, line, entry, is_taken_back: false }));
     }
 
-    // ---- where the client writes down its requests
+    // ---- if the client records its requests
 
     fn keep(&mut self, name: String, extends: Option<&str>, texts: &[Text], open: &[MessageId]) {
         let mut pieces = extends.and_then(|name| self.messages.get(name)).cloned().unwrap_or_default();
@@ -203,7 +209,8 @@ impl Scan {
         }
     }
 
-    /// Tells what the request had, and that it had not what stood before it all the same.
+    /// Reports the content of the request, and the removed entries before it that the request does
+    /// not contain.
     fn prove_request(&mut self, name: &str, looked: &mut Looked) -> bool {
         let Some(asked) = self.requests.iter().rfind(|asked| asked.name == name) else { return false };
         let had: Vec<Piece> =
@@ -243,7 +250,7 @@ impl Scan {
             *is_answered = true;
         }
         match request {
-            // A client may write down an answer before its request.
+            // A client may record an answer before its request.
             Basis::Request(request) => {
                 if !self.prove_request(&request, looked) {
                     if self.awaited.len() == ANSWERS_MAX {
@@ -257,14 +264,14 @@ impl Scan {
         }
     }
 
-    /// The last answer was the model's own.
+    /// Accepts the last answer as the model's own.
     fn settle(&mut self, looked: &mut Looked) {
         if let Some((_, line)) = self.unsure.take() {
             self.prove_before(line, looked);
         }
     }
 
-    /// An answer in this line proves what stands before it.
+    /// Proves the entries before an answer in this line.
     fn prove_before(&mut self, line: u64, looked: &mut Looked) {
         self.withdraw(looked, |shown| shown.is_taken_back);
         let shown: Vec<Shown> = self.shown.extract_if(.., |shown| shown.line < line).collect();
@@ -281,7 +288,7 @@ impl Scan {
     }
 }
 
-/// What the texts of one entry show of these messages.
+/// Returns the parts of these messages that the texts of one entry show.
 fn pieces_in(texts: &[Text], open: &[MessageId]) -> Vec<Piece> {
     let mut found: Vec<Piece> = Vec::new();
     for Text { call, text } in texts {

@@ -1,4 +1,4 @@
-//! What proves, and what does not, in records made of the lines of Claude Code 2.1.332.
+//! Scenarios of evidence, in records made of the lines of Claude Code 2.1.332.
 
 use std::io::Write;
 
@@ -159,13 +159,13 @@ fn a_record_that_was_rewritten_is_read_again() {
     assert_eq!(record.look(&mut transcript), seen(1, "ping"));
 }
 
-/// What stood in the old one is not proved by an answer in the new one.
+/// An answer in the new record does not prove the text of the old one.
 #[test]
 fn a_record_that_another_takes_the_place_of_is_left_and_the_other_one_read() {
     let shown = (id(1), Some(Carrier::ToolResult));
     let longer = answer("msg_2") + &queued(&"x".repeat(5_000)) + &answer("msg_3");
     let put: [fn(&Record, &str); 3] = [
-        // Written anew, and longer than before when it is looked at again.
+        // Rewritten, and longer than before at the next look.
         |record, text| std::fs::write(&record.path, text).unwrap(),
         |record, text| {
             std::fs::rename(&record.path, record.path.with_extension("old")).unwrap();

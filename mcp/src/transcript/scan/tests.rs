@@ -1,4 +1,4 @@
-//! What proves and what does not, as scenarios of what a record says.
+//! Scenarios of a record: which lines are evidence, and which are not.
 
 use super::*;
 use crate::render::{self, BLOCK_CHARS_MAX, Body, EXCERPT_CHARS_MAX, Showing};
@@ -46,7 +46,7 @@ fn said(name: &str) -> Vec<Line> {
     vec![Line::Answered { name: name.to_owned(), request: Basis::Untold, is_sure: false }]
 }
 
-/// What is seen and what is withdrawn, by number, after all these lines.
+/// Returns the seen and the withdrawn messages, by number, after all these lines.
 fn read(scan: &mut Scan, lines: impl IntoIterator<Item = Vec<Line>>) -> (Vec<MessageId>, Vec<MessageId>) {
     let mut looked = Looked::default();
     for line in lines {
@@ -64,13 +64,13 @@ fn verdict(lines: impl IntoIterator<Item = Vec<Line>>) -> (Vec<MessageId>, Vec<M
 fn an_answer_proves_what_its_own_request_had() {
     let before = || [prompt("p1", "e0"), shown("t1", 1), message("b1", None, 1), asked("r1", None, &["a0", "b1"])];
     assert_eq!(verdict(before().into_iter().chain([told("m1", "r1")])), (vec![id(1)], vec![]));
-    // The prompt was taken back, and the next one is asked without what rode on it.
+    // The prompt was removed, and the next request lacks the mail that came with it.
     let taken_back = [prompt("p2", "e0"), asked("r2", Some(("r1", 1)), &["b2"]), told("m2", "r2")];
     assert_eq!(verdict(before().into_iter().chain(taken_back)), (vec![], vec![id(1)]));
     // Interrupted later, the conversation kept it.
     let kept = [prompt("p2", "t1"), asked("r2", Some(("r1", 2)), &["b2"]), told("m2", "r2")];
     assert_eq!(verdict(before().into_iter().chain(kept)), (vec![id(1)], vec![]));
-    // Whatever the chain of parents says.
+    // The chain of parents does not matter.
     let kept = [prompt("p2", "e0"), asked("r2", Some(("r1", 2)), &["b2"]), told("m2", "r2")];
     assert_eq!(verdict(before().into_iter().chain(kept)), (vec![id(1)], vec![]));
 }
@@ -89,7 +89,7 @@ fn an_answer_proves_nothing_where_its_request_is_not_known_in_a_record_that_name
     assert_eq!(read(&mut scan, lines), (vec![], vec![]));
     let late = read(&mut scan, [asked("r1", Some(("r0", 1)), &["b1"])]);
     assert_eq!(late, (vec![id(1)], vec![]), "it was written down later");
-    // The first requests of a record, of which one was taken back, are written down after the first answer.
+    // The first requests of a record, one of them removed, are recorded after the first answer.
     let mut scan = Scan::default();
     let first = [shown("t1", 1), message("b1", None, 1), shown("t2", 2), message("b2", None, 2), told("m2", "r2")];
     assert_eq!(read(&mut scan, first), (vec![], vec![]));
