@@ -54,8 +54,8 @@ const LOOK_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub(crate) enum Line {
     /// The conversation continues with this entry, by its name.
     Entry(String),
-    /// A turn begins, behind the entry of that name; `None`: at the conversation's beginning. Later
-    /// entries behind that entry were removed by the client.
+    /// A turn begins, behind the entry of that name; `None`: at the conversation's beginning. The
+    /// entries that the client removed are also behind that entry.
     Prompt {
         /// The entry that it follows.
         after: Option<String>,
@@ -209,7 +209,7 @@ impl Transcript {
             {
                 offset
             }
-            // Never read, rewritten by the client, or too long a gap while no message was searched.
+            // Never read, rewritten by the client, or too long a gap while no message was searched for.
             _ => {
                 // No later line is read behind the unanswered entries.
                 self.scan.leave(looked);
