@@ -1,6 +1,7 @@
-//! Who acts on a connection, and as whom it sends.
+//! Resolves who acts on a connection, and as whom that actor sends.
 //!
-//! Knows connections and the operator setting of the configuration. Does not know what somebody may see or do.
+//! Knows connections and the operator setting of the configuration. Does not know what an actor may
+//! see or do.
 
 use peer_proto::ids::PeerId;
 use peer_proto::message::{Sender, Via};
@@ -14,11 +15,12 @@ use crate::state::send_limits::SenderClass;
 use crate::who::{Actor, Caller};
 use crate::wording::Addressee;
 
-/// What a shell is called whose agent cannot be told.
+/// The name of a shell whose agent is unknown.
 const UNKNOWN_AGENT: &str = "unknown-agent";
 
 impl Broker {
-    /// Who acts on a connection; none on one that is unknown, or an adapter's that has not registered.
+    /// The actor of a connection. `None`: the connection is unknown, or its adapter has not
+    /// registered.
     pub(crate) fn actor_on(&self, connection: ConnectionId) -> Option<Actor> {
         let open = self.presence.connections.get(&connection)?;
         match open.role {
@@ -30,7 +32,7 @@ impl Broker {
         }
     }
 
-    /// What the program on a connection is told that it may do.
+    /// The authority that the program on a connection is told.
     pub(crate) fn authority_on(&self, connection: ConnectionId) -> Authority {
         match self.actor_on(connection) {
             Some(Actor::Person) => Authority::Person,
@@ -41,18 +43,18 @@ impl Broker {
         }
     }
 
-    /// The peer whose session asks.
+    /// Returns the peer of the session that asks.
     pub(crate) fn session_peer(&self, caller: Caller) -> Result<PeerId, Rejection> {
         self.presence.session(caller.connection).map(|session| session.peer).ok_or(Rejection::NotRegistered)
     }
 
-    /// For whom what this connection is told is worded.
+    /// The addressee for whom texts on this connection are worded.
     #[must_use]
     pub fn addressee(&self, connection: ConnectionId) -> Addressee {
         Addressee::of(self.actor_on(connection))
     }
 
-    /// The sender, stamped by the broker.
+    /// Returns the sender, as the broker stamps it on a message.
     pub(crate) fn sender(&self, caller: Caller) -> Result<(Sender, SenderClass), Rejection> {
         let of = |peer: PeerId, via: Via| {
             self.presence

@@ -1,7 +1,7 @@
-//! Whom a message reaches: the names that its sender gave, as peers.
+//! Resolves the names that a sender gave into the peers that a message reaches.
 //!
-//! Knows names, channels and who is online. Does not know whether a recipient takes the message. Invariants: nobody is named
-//! twice; an outsider is never among those who hear what was said in a private channel.
+//! Knows names, channels and who is online. Does not know whether a recipient accepts the message.
+//! Invariants: no peer is in an audience twice. A post to a private channel reaches members only.
 
 use std::collections::BTreeSet;
 
@@ -16,16 +16,17 @@ use crate::rejection::{NoMailbox, Rejection};
 use crate::state::channels::{is_channel_name, is_group};
 use crate::who::Caller;
 
-/// Whom a message is for.
+/// The recipients of a message.
 #[derive(Clone, Debug)]
 pub(crate) struct Audience {
     pub(crate) peers: Vec<PeerId>,
-    /// The channel or group that it is said in.
+    /// The channel or group that the message is for.
     pub(crate) channel: Option<String>,
 }
 
 impl Broker {
-    /// Whom this send reaches. Without names: whoever sent the message that it answers.
+    /// Returns the audience of a send. A reply without names goes to the sender of the message that
+    /// it answers.
     pub(crate) fn audience(
         &self,
         caller: Caller,
@@ -37,7 +38,7 @@ impl Broker {
         let mut channel: Option<(String, Vec<PeerId>)> = None;
         let names = send.to.iter().flat_map(|name| name.split(',')).map(unquoted).filter(|name| !name.is_empty());
         for (count, name) in names.enumerate() {
-            // Names count, not peers: the same one a hundred thousand times is as much work.
+            // The limit counts names, not peers: each repeat of a name costs the same work.
             if count == RECIPIENTS_MAX {
                 return Err(Rejection::too_many_recipients());
             }
@@ -85,7 +86,8 @@ impl Broker {
         Ok(Audience { peers: each_once(recipients), channel: None })
     }
 
-    /// The peer that was called as if it were a group, `@bob`; else the refusal, with peers of a like name among its offers.
+    /// Returns the peer that was named as if it were a group, as in `@bob`. Otherwise returns the
+    /// refusal, which also offers peers of a similar name.
     fn peer_for_channel(&self, name: &str, sender: PeerId, unknown: Rejection) -> Result<PeerId, Rejection> {
         let Rejection::UnknownChannel { name: asked, mut nearest } = unknown else { return Err(unknown) };
         if is_group(name)
@@ -98,7 +100,7 @@ impl Broker {
         Err(Rejection::UnknownChannel { name: asked, nearest })
     }
 
-    /// Whom a message to `all` goes to: every other agent that is here.
+    /// Returns the audience of a message to `all`: every other agent that is online.
     fn everybody_online(&self, sender: PeerId) -> Result<Vec<PeerId>, Rejection> {
         let here = |peer: &PeerId| *peer != sender && *peer != PeerId::HUMAN && self.presence.is_online(*peer);
         let online: Vec<PeerId> = self.presence.iter().map(|record| record.id).filter(here).collect();

@@ -1,8 +1,9 @@
 //! Channels (`#name`) and groups (`@name`): names that stand for several peers.
 //!
-//! Knows who is a member of what. Does not know how mail travels: a message to a channel is one message with one delivery
-//! per member. Invariants: every member is a retained peer; nothing is without members; what was said in a channel that is
-//! gone stays with those who were there, also when another one takes its name.
+//! Knows who is a member of what. Does not know how mail travels: a post is one message with one
+//! delivery per member. Invariants: every member is a retained peer. Every channel has a member.
+//! The posts of a deleted channel stay visible to those who were its members, even if a new channel
+//! takes its name.
 
 use peer_proto::channel::{ChannelInfo, ChannelRequest};
 use peer_proto::ids::{MessageId, PeerId};
@@ -48,7 +49,7 @@ impl Broker {
             ChannelRequest::Create { name, topic, private } => self.new_channel(turn.now, me, &name, &topic, private)?,
             ChannelRequest::Join(name) => match self.find_channel(actor, &name) {
                 Ok(record) => joined(record.clone(), me)?,
-                // A group is made by the first who carries it.
+                // The first peer that carries a group's label creates the group.
                 Err(Rejection::UnknownChannel { .. }) if is_group(&name) => self.new_channel(turn.now, me, &name, "", false)?,
                 Err(unknown) => return Err(unknown),
             },
@@ -63,7 +64,8 @@ impl Broker {
                 let is_news = !record.members.contains(&invited);
                 let record = joined(record, invited)?;
                 if is_news {
-                    // The topic is somebody's words: they reach whoever is invited as that somebody's mail would.
+                    // A peer wrote the topic. An invited peer gets the topic under the same policy
+                    // as that peer's mail.
                     let (sender, _) = self.sender(caller)?;
                     self.check_pause(&sender, None)?;
                     let stage = match self.rule_on(&sender, invited, None) {
@@ -86,7 +88,8 @@ impl Broker {
         Ok(())
     }
 
-    /// Stores a channel's new state; one without members is gone. What is the same already is left alone.
+    /// Stores a channel's new state, and deletes a channel without members. Writes nothing if the
+    /// state is the same.
     pub(crate) fn put_channel(&mut self, turn: &mut Turn<'_>, record: ChannelRecord) {
         let before = self.channels.get(&record.name);
         if before == Some(&record) {
@@ -125,7 +128,8 @@ impl Broker {
             return Err(Rejection::TooMany { what: Crowd::Channels, count: CHANNELS_MAX });
         }
         let topic = checked_topic(topic)?;
-        // What was said in an earlier channel of this name was said before this one began, whatever the clock says.
+        // Posts to an earlier channel of this name must be older than this channel, whatever the
+        // clock says.
         let created_at = now.wall.max(self.last_message.accepted_at().plus_ms(1));
         self.last_message = self.last_message.max(MessageId::first_at(created_at));
         Ok(ChannelRecord {
@@ -147,9 +151,9 @@ impl Broker {
         self.post_notice(turn, Notice { stage, channel, private, ..Notice::new(invited, thread, text) });
     }
 
-    // ---- who belongs
+    // ---- membership
 
-    /// The channel or group of this name, as far as the actor may know of it.
+    /// Returns the channel or group of this name, if the actor may know of it.
     pub(crate) fn find_channel(&self, actor: Actor, name: &str) -> Result<&ChannelRecord, Rejection> {
         let known = self.channels.get(name).filter(|record| self.sees_channel(actor, record));
         known.ok_or_else(|| {
@@ -163,7 +167,7 @@ impl Broker {
         })
     }
 
-    /// The channel or group of this name, of which the actor is a member, or the person.
+    /// Returns the channel or group of this name, if the actor is a member or the person.
     pub(crate) fn member_channel(&self, actor: Actor, name: &str) -> Result<&ChannelRecord, Rejection> {
         let record = self.find_channel(actor, name)?;
         if actor.is_person() || is_member(actor, record) {
@@ -172,7 +176,7 @@ impl Broker {
         Err(Rejection::NotMember { name: record.name.clone() })
     }
 
-    /// Whom a message of this sender to the channel reaches: all members but the sender.
+    /// Returns the recipients of a post by this sender: all members but the sender.
     pub(crate) fn audience_of(&self, actor: Actor, sender: PeerId, name: &str) -> Result<(String, Vec<PeerId>), Rejection> {
         let record = if is_group(name) { self.find_channel(actor, name)? } else { self.member_channel(actor, name)? };
         let others: Vec<PeerId> = record.members.iter().copied().filter(|member| *member != sender).collect();
@@ -182,7 +186,7 @@ impl Broker {
         Ok((record.name.clone(), others))
     }
 
-    /// The labels that a peer carries.
+    /// Returns the labels that a peer carries.
     pub(crate) fn groups_of(&self, peer: PeerId) -> Vec<String> {
         self.channels.of(peer).filter(|record| is_group(&record.name)).map(|record| record.name.clone()).collect()
     }
@@ -201,9 +205,9 @@ impl Broker {
         }
     }
 
-    // ---- members come and go
+    // ---- joining and leaving
 
-    /// A peer is forgotten: it is a member of nothing any more.
+    /// Ends the memberships of a peer that is being forgotten.
     pub(crate) fn end_memberships(&mut self, turn: &mut Turn<'_>, peer: PeerId) {
         for mut record in self.channels.of(peer).cloned().collect::<Vec<_>>() {
             record.members.retain(|member| *member != peer);

@@ -1,8 +1,9 @@
-//! Whose a name or a seat is when somebody asks for it.
+//! Decides which peer a registration gets when it asks for a name or a seat.
 //!
-//! A peer belongs to its live session. A peer that was online when the last broker ended belongs to the token of that
-//! session: for a grace, and longer while its client lives. Whoever else asks meanwhile becomes a peer of its own, and both
-//! are told. Knows nothing of mail. Whether a process has ended is a fact that the caller brings.
+//! A peer belongs to its live session. After a restart, a peer that was online belongs to the token
+//! of its session: for a grace period, and longer while its client lives. Another session that asks
+//! meanwhile becomes a peer of its own, and both are told. Does not know mail. The shell brings the
+//! fact whether a process has ended.
 
 use std::collections::BTreeSet;
 
@@ -17,54 +18,57 @@ use crate::state::presence::Host;
 use crate::step::Effect;
 use crate::turn::Turn;
 
-/// What a registration found.
+/// The result of looking up the peer that a registration means.
 pub(crate) enum Found {
-    /// This peer is free to be taken up.
+    /// The peer is free: the session becomes this peer.
     Free(PeerId),
-    /// This peer is live in the same client process: share it.
+    /// The peer is live in the same client process, and the session shares it.
     Shared(PeerId),
-    /// Nobody yet: a new peer of this name (none: a friendly one).
+    /// No such peer: the session becomes a new peer of this name. `None`: the broker invents a
+    /// name.
     Nobody(Option<String>),
 }
 
-/// Why a registration did not get the name or seat that it asked for.
+/// The reason why a registration did not get the name or seat that it asked for.
 #[derive(Clone, Copy)]
 pub(crate) enum Conflict {
     /// Another client process has it now, or is expected back with its token.
     Taken(PeerId),
-    /// It is an earlier name of this peer, and still leads there.
+    /// It is an earlier name of this peer, and still resolves to it.
     Alias(PeerId),
 }
 
-/// What a peer is to whoever asks for its name or seat.
+/// The relation of a peer to the session that asks for its name or seat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ownership {
-    /// Nobody's: it can be taken up.
+    /// No session has it, and the asker can take it.
     Free,
-    /// The asker's own client has it: both share it.
+    /// The asker's own client has it, and both share it.
     Shared,
-    /// Another's.
+    /// Another client has it.
     Taken,
 }
 
-/// Who asks for a name or seat.
+/// The session that asks for a name or seat.
 #[derive(Clone, Copy)]
 pub(crate) struct Asker<'a> {
     pub(crate) host: Host,
     pub(crate) seat: Option<&'a Seat>,
-    /// Processes that have certainly ended.
+    /// Processes that are known to have ended.
     pub(crate) ended: &'a BTreeSet<Process>,
 }
 
 impl Broker {
-    /// Where the session of this connection runs. What the kernel says goes before what the adapter says.
+    /// Returns where the session of this connection runs. The kernel's information takes precedence
+    /// over the adapter's.
     pub(crate) fn host_of(&self, connection: ConnectionId, claimed_pid: u32) -> Host {
         let ancestors = self.presence.connections.get(&connection).map_or(&[][..], |open| &open.ancestors);
         let (adapter, client) = (ancestors.first().copied(), ancestors.get(1).copied());
         Host { client_pid: client.map_or(claimed_pid, |client| client.pid), client, adapter }
     }
 
-    /// Which peer a fresh registration means: a chosen name before a client's seat.
+    /// Returns the peer that a new registration means. A chosen name takes precedence over a
+    /// client's seat.
     pub(crate) fn find_peer(&self, register: &Register, host: Host, facts: &Facts) -> (Found, Option<Conflict>) {
         let asker = Asker { host, seat: register.seat.as_ref(), ended: &facts.ended };
         if let Some(name) = &register.name {
@@ -94,7 +98,8 @@ impl Broker {
         }
     }
 
-    /// The peer that a chosen name leads to; none where it is only an earlier name of one.
+    /// Returns the peer that has this chosen name. `None`: no peer has it, or only as an earlier
+    /// name.
     fn owner_of_name(&self, name: &str) -> Option<PeerId> {
         let seat = Seat { kind: SeatKind::Name, key: name.to_owned() };
         let named = || {
@@ -104,11 +109,12 @@ impl Broker {
         self.presence.by_seat(&seat).or_else(named)
     }
 
-    /// What a peer is to the asker.
+    /// Returns the relation of a peer to the asker.
     ///
-    /// Two adapters of one client process share its session where the client itself gave both the same seat. A common
-    /// parent alone says nothing: a launcher has many children. But where the adapter that had the session has ended, the
-    /// same client asks for its own peer again, with a seat or without.
+    /// Two adapters of one client process share its session if the client gave both the same seat.
+    /// A common parent alone proves nothing, because a launcher has many children. If the adapter
+    /// that had the session has ended, the same client gets its own peer again, with a seat or
+    /// without.
     pub(crate) fn ownership(&self, owner: PeerId, asker: Asker<'_>) -> Ownership {
         let ended = |process: Option<Process>| process.is_some_and(|process| asker.ended.contains(&process));
         let same_seat = asker.seat.is_some_and(|seat| self.presence.by_seat(seat) == Some(owner));
@@ -132,20 +138,20 @@ impl Broker {
         }
     }
 
-    /// Where the live sessions of a peer run.
+    /// Returns where the live sessions of a peer run.
     fn hosts_of(&self, peer: PeerId) -> impl Iterator<Item = Host> + '_ {
         let sessions = self.presence.sessions_of(peer).iter();
         sessions.filter_map(|connection| self.presence.session(*connection)).map(|session| session.host)
     }
 
-    /// The processes whose end decides whether this registration gets what it asks for.
+    /// Returns the processes whose end decides whether this registration gets what it asks for.
     pub(crate) fn processes_before(&self, register: &Register) -> Vec<Process> {
         let mut processes = Vec::new();
         if register.resume.is_some() {
             return processes;
         }
         if let Some(name) = &register.name {
-            // Each candidate in turn, up to the first that is free whatever has ended.
+            // Includes each candidate name, up to the first that is free in any case.
             let mut candidate = name.clone();
             for n in 2.. {
                 match self.owner_of_name(&candidate) {
@@ -161,7 +167,7 @@ impl Broker {
         processes
     }
 
-    /// The processes whose end decides whether a peer is another's.
+    /// Returns the processes whose end decides whether a peer belongs to another session.
     pub(crate) fn processes_of(&self, peer: PeerId) -> Vec<Process> {
         let absent = self.presence.absent(peer).map(|absent| absent.host);
         let adapter = absent.and_then(|host| host.adapter);
@@ -172,7 +178,7 @@ impl Broker {
         self.presence.is_online(peer) || self.presence.absent(peer).is_some()
     }
 
-    /// Tells whoever has a peer, now or when its session comes back.
+    /// Notifies the peer that owns a name or seat, now or when its session comes back.
     pub(crate) fn notify_owner(&mut self, turn: &mut Turn<'_>, owner: PeerId, text: &str) {
         for connection in self.presence.sessions_of(owner) {
             turn.push(*connection, Push::Notice(text.to_owned()));
@@ -180,9 +186,10 @@ impl Broker {
         self.presence.notify_absent(owner, text.to_owned());
     }
 
-    /// Ends the sessions of a client that has ended itself, and whose adapter has not noticed yet or looks for last words.
+    /// Ends the sessions of a client that has ended while its adapter still runs. The adapter may
+    /// not have noticed, or may still be reading the end of the record.
     pub(crate) fn end_sessions_of_the_dead(&mut self, turn: &mut Turn<'_>, peer: PeerId) {
-        // The one that takes the mail ends last, so that none of the others gets it on the way.
+        // The receiving session ends last, so that none of the other sessions is given its mail.
         for connection in self.presence.sessions_of(peer).to_vec().into_iter().rev() {
             turn.push(connection, Push::Goodbye(Goodbye::Replaced));
             turn.effect(Effect::Close { connection });

@@ -1,4 +1,5 @@
-//! How deliveries end without being presented: expiry, withdrawal, dead letters, and what an operator does with those.
+//! Ends deliveries that were not presented: expiry, withdrawal, dead letters, and the person's
+//! decisions on dead letters.
 
 use peer_proto::ids::{MessageId, PeerId};
 use peer_proto::message::{Cause, Kind, Stage};
@@ -16,15 +17,16 @@ use crate::who::{Actor, Caller};
 use crate::wording::{self, Addressee};
 
 impl Broker {
-    /// Ends the pending deliveries whose time to live is over.
+    /// Expires the pending deliveries whose time to live has ended.
     pub(crate) fn expire(&mut self, turn: &mut Turn<'_>) {
-        // All of them end before anybody is told, or gets what there is room for now: nothing that is over is pushed.
+        // Expire every due delivery before refilling windows. Otherwise the refill could push one
+        // that is about to expire.
         let mut ended = Vec::new();
         while let Some((_, message, peer)) = self.mailboxes.next_expiry().filter(|(at, ..)| *at <= turn.now.wall) {
             let Some(record) = self.end(turn, peer, message, Transition::Expire) else { break };
             ended.push(record);
         }
-        // A question that nobody answered is told of once, by whoever keeps the questions.
+        // An expired question is reported once, by the rules of questions.
         for record in ended.iter().filter(|record| record.brief.kind != Kind::Question) {
             let (message, name) = (record.message, self.name_of(record.peer));
             self.notify_sender(turn, record, format!("your message {message} to {name} expired before it was presented"));
@@ -37,7 +39,8 @@ impl Broker {
     /// Makes a pending delivery a dead letter, and tells its sender.
     pub(crate) fn dead_letter(&mut self, turn: &mut Turn<'_>, peer: PeerId, message: MessageId, cause: Cause) {
         let Some(record) = self.end(turn, peer, message, Transition::DeadLetter(cause)) else { return };
-        // Whoever is being forgotten gets no more mail, not even about what it sent to itself.
+        // A peer that is being forgotten gets no more mail, not even a notice about its own
+        // message.
         if cause == Cause::PeerForgotten && self.is_same(peer, record.brief.from) {
             return;
         }
@@ -46,7 +49,8 @@ impl Broker {
         self.notify_sender(turn, &record, text);
     }
 
-    /// What cannot be given out becomes a dead letter, and whoever watches as the person hears what is damaged.
+    /// Makes dead letters of deliveries that the damage stops, and reports the damage to watchers
+    /// with the person's rights.
     pub(crate) fn set_damaged_aside(&mut self, turn: &mut Turn<'_>, records: &[Damaged]) {
         for record in records {
             if record.is_news {

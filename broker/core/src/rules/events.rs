@@ -1,7 +1,8 @@
-//! What watchers are told.
+//! Sends events to watchers.
 //!
-//! Knows who watches, and asks the visibility room what they may see. Does not decide that something happens. Invariant: an
-//! event reaches only those who may see what it is about, and a text only those who may read it.
+//! Knows who watches, and asks the rules of visibility what a watcher may see. Does not decide that
+//! something happens. Invariants: an event reaches only watchers that may see its subject. A text
+//! reaches only watchers that may read it.
 
 use peer_proto::ids::PeerId;
 use peer_proto::message::Sender;
@@ -16,7 +17,7 @@ use crate::state::presence::WatchFilter;
 use crate::turn::Turn;
 use crate::who::{Actor, Caller};
 
-/// A send that was refused, or refused for one of its recipients.
+/// A send that was refused, as a whole or for one of its recipients.
 #[derive(Clone, Copy)]
 pub(crate) struct RefusedSend<'a> {
     pub(crate) sender: &'a Sender,
@@ -39,7 +40,7 @@ impl Broker {
         Ok(())
     }
 
-    /// Tells watchers about one delivery.
+    /// Sends watchers an event about one delivery.
     pub(crate) fn emit_delivery(&self, turn: &mut Turn<'_>, what: DeliveryEvent, record: &DeliveryRecord) {
         if !self.presence.is_watched() {
             return;
@@ -75,19 +76,20 @@ impl Broker {
         self.emit_where(turn, &[], &Event::Damaged { what: what.to_owned() }, Actor::is_person);
     }
 
-    /// Tells watchers what happened. `concerns`: the peers that it is about.
+    /// Sends an event to watchers. `concerns`: the peers that the event is about.
     pub(crate) fn emit(&self, turn: &mut Turn<'_>, concerns: &[PeerId], event: &Event) {
         self.emit_where(turn, concerns, event, |_| true);
     }
 
-    /// Tells those watchers about it who may see it.
+    /// Sends an event to those watchers that may see it.
     pub(crate) fn emit_where(&self, turn: &mut Turn<'_>, concerns: &[PeerId], event: &Event, sees: impl Fn(Actor) -> bool) {
         for (connection, ..) in self.watchers_who(concerns, sees) {
             turn.push(connection, Push::Event { at: turn.now.wall, event: Box::new(event.clone()) });
         }
     }
 
-    /// The watchers who wait for news of one of these peers, or of all, and who may see it; and whether each wants texts.
+    /// Returns the watchers that follow one of these peers, or all, and that may see the event.
+    /// Also returns whether each wants texts.
     fn watchers_who(
         &self,
         concerns: &[PeerId],
@@ -100,7 +102,8 @@ impl Broker {
         })
     }
 
-    /// A send limit refused something that is no message: whoever watches hears of it, as of a refused send.
+    /// Reports a send limit that refused a request other than a send. Watchers get the same event
+    /// as for a refused send.
     pub(crate) fn emit_refusal(&mut self, turn: &mut Turn<'_>, caller: Caller, refusal: &Refusal) {
         if !self.send_limits.count_refused(refusal.code) {
             return;
@@ -112,11 +115,12 @@ impl Broker {
         self.emit(turn, &[sender.peer], &event);
     }
 
-    /// Remembers, and tells watchers, that a send limit or a policy refused a message, or refused it for one of its recipients.
+    /// Records that a send limit or a policy refused a message, for all or one of its recipients.
+    /// Tells watchers.
     pub(crate) fn emit_refused_send(&mut self, turn: &mut Turn<'_>, refused: &RefusedSend<'_>, to: String, refusal: &Refusal) {
         let RefusedSend { sender, send, channel } = *refused;
         self.remember_refused(turn.now.wall, sender, (&to, send.thread.as_deref(), &send.text), refusal);
-        // Watchers learn of no private channel.
+        // Watchers never see the name of a private channel.
         let is_private = channel.is_some_and(|name| self.is_private(name));
         let event = Event::Refused {
             from: sender.name.clone(),

@@ -1,8 +1,10 @@
-//! Hooks find their session: a hook's word goes to the adapter that serves the same client, and the answer goes back.
+//! Passes a client's hook call to the adapter that serves the same client, and passes the answer
+//! back.
 //!
-//! Nothing here is durable, and no mail is touched: the adapter holds the leases, so the adapter alone decides what a hook
-//! shows. Invariants: a call is answered once, with nothing where the adapter goes first; a hook reaches a session only
-//! where the kernel says that both descend from one client process, or where nothing is known of the hook's ancestors.
+//! Nothing here is durable, and no mail is touched. The adapter holds the leases, so only the
+//! adapter decides what a hook shows. Invariants: a call is answered once, and empty if the adapter
+//! disconnects first. A hook reaches a session only if the kernel shows that both descend from one
+//! client process, or if the hook's ancestors are unknown.
 
 use peer_proto::hook::HookCall;
 use peer_proto::ids::MessageId;
@@ -44,8 +46,9 @@ impl Broker {
         Ok(())
     }
 
-    /// The adapter of the session in which a hook ran. The client's own session id goes first; where no session has it yet,
-    /// the nearest process above the hook that is a session's client, if that leaves one session only.
+    /// Returns the adapter of the session in which a hook ran. The client's own session id decides.
+    /// If no session has that id, the nearest ancestor of the hook that is a client decides,
+    /// provided it has one session only.
     fn adapter_of(&self, connection: ConnectionId, hook: &HookCall) -> Option<ConnectionId> {
         let ancestors = &self.presence.connections.get(&connection)?.ancestors;
         let seated = self.presence.by_seat(&hook.seat).and_then(|peer| self.presence.reader(peer));
@@ -75,7 +78,8 @@ impl Broker {
         None
     }
 
-    /// What the client asks its model with is noted in the same turn: the session may end before its adapter says more.
+    /// Records in the same turn which messages the client asks its model with: the session may end
+    /// before its adapter reports.
     pub(crate) fn hook_answer(
         &mut self,
         turn: &mut Turn<'_>,
@@ -95,7 +99,7 @@ impl Broker {
         Ok(())
     }
 
-    /// A connection is gone: hooks that wait for it get nothing.
+    /// Answers the hooks that wait for a closed connection, with nothing.
     pub(crate) fn hang_up_hooks(&mut self, turn: &mut Turn<'_>, connection: ConnectionId) {
         for wait in self.hooks.hang_up(connection) {
             turn.reply_to(wait.hook, wait.id, Reply::Hook { output: String::new() });

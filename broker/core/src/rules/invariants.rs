@@ -1,5 +1,5 @@
-//! What must hold after every input. Tests and the property test call this after each step; it costs what the whole state
-//! costs, so the running broker does not.
+//! Checks the invariants that hold after every input. Tests call this after each step. The cost
+//! grows with the whole state, so the running broker does not call it.
 
 use peer_proto::ids::PeerId;
 use peer_proto::limits::{LEASE_WINDOW_BYTES, LEASE_WINDOW_MESSAGES};
@@ -9,10 +9,10 @@ use crate::broker::Broker;
 use crate::state::mailbox::MailboxEntry;
 
 impl Broker {
-    /// Checks everything that must hold between two inputs.
+    /// Checks every invariant that holds between two inputs.
     ///
     /// # Panics
-    /// Where something does not hold.
+    /// If an invariant does not hold.
     pub fn assert_invariants(&self) {
         self.presence.assert_invariants();
         self.assert_task_invariants();
@@ -30,7 +30,7 @@ impl Broker {
                 expiries += usize::from(entry.record.brief.expires_at.is_some());
                 overdue += usize::from(entry.overdue_at_ms().is_some());
             }
-            // A reader with room in its window has been pushed whatever is ready.
+            // A receiving session with room in its window has been pushed every ready delivery.
             let (messages, bytes) = mailbox.window();
             let room = messages < LEASE_WINDOW_MESSAGES && bytes < LEASE_WINDOW_BYTES;
             let waits = mailbox.first_ready().filter(|_| room && self.presence.reader(peer).is_some());
@@ -40,7 +40,7 @@ impl Broker {
         assert!(self.presence.get(PeerId::HUMAN).is_some(), "the person is a peer");
     }
 
-    /// Checks one delivery against the rooms around it.
+    /// Checks one delivery against the rest of the state.
     fn assert_entry(&self, peer: PeerId, entry: &MailboxEntry) {
         let record = &entry.record;
         let message = record.message;
