@@ -161,7 +161,8 @@ impl Broker {
         if facts.stored.get(&message).is_some_and(|stored| stored.deliveries.iter().any(has_it)) {
             return Err(Rejection::TooLate { message, obstacle: Obstacle::There });
         }
-        // Several dead letters of one message become one delivery: the heir reads it once, as its own if it had one.
+        // Several dead letters of one message become one delivery. A peer's own delivery is kept in
+        // preference to one of a peer that was merged into it.
         letters.sort_by_key(|letter| letter.peer != heir);
         let mut letters = letters.into_iter();
         if let Some(first) = letters.next() {
@@ -197,7 +198,8 @@ impl Broker {
         self.put_delivery(turn, &letter, Some(was));
     }
 
-    /// Puts a dead letter back into a queue, as if it had just been accepted; its trace goes on.
+    /// Puts a dead letter back into a mailbox, as if it had just been accepted. Its trace
+    /// continues.
     fn revive(&mut self, turn: &mut Turn<'_>, mut letter: DeliveryRecord, transition: Transition) {
         let before = letter.clone();
         self.apply(turn, &mut letter, transition);
@@ -213,7 +215,7 @@ impl Broker {
         self.wake_waits(turn, heir, &brief);
     }
 
-    /// The dead and expired deliveries of a message.
+    /// Returns the dead and expired deliveries of a message.
     fn letters(&self, message: MessageId, facts: &Facts) -> Result<Vec<DeliveryRecord>, Rejection> {
         let stored = facts.stored.get(&message).ok_or(Rejection::UnknownMessage(message))?;
         let letters: Vec<DeliveryRecord> = stored.deliveries.iter().filter(|delivery| is_letter(delivery)).cloned().collect();

@@ -1,8 +1,8 @@
-//! Leases: which session holds which message, from the push to the evidence.
+//! Leases: decides which session holds which message, from the push to the evidence.
 //!
-//! A lease has no time of its own. It ends with evidence, with a nack, or with its session; a visibility timeout only
-//! tells the session to try its next carrier, or that what an earlier session offered proved nothing. So an idle reader
-//! costs nothing and kills nothing.
+//! A lease has no time limit of its own. It ends with evidence, with a nack, or with its session. A
+//! visibility timeout only tells the session to try its next carrier, or that an earlier session's
+//! offer proved nothing. So an idle recipient costs nothing and loses nothing.
 
 use std::collections::BTreeSet;
 
@@ -29,24 +29,24 @@ const FILTERED_MESSAGES_MAX: usize = 16;
 /// Messages that the answer to one `Receive` names.
 const RECEIVED_MESSAGES_MAX: usize = LEASE_WINDOW_MESSAGES;
 
-/// `Receive`s of one connection whose answers may be kept back at once: fewer than the requests that may be unanswered,
-/// so that a connection that waits can still ask.
+/// Pending `Receive`s that one connection may have at once. The limit is below that of unanswered
+/// requests, so that a waiting connection can still send requests.
 const WAITS_MAX: usize = 32;
 
-/// Why a pending delivery is settled as presented.
+/// The reason why a pending delivery is settled as presented.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settlement {
-    /// The carrier that is proved by it; absent: the one that had the message last.
+    /// The carrier that the evidence proves. `None`: the carrier that had the message last.
     pub(crate) carrier: Option<Carrier>,
     pub(crate) evidence: Evidence,
     /// The reply that proves it.
     pub(crate) answer: Option<MessageId>,
-    /// The session that said so, and need not be told.
+    /// The session that reported the evidence, and so needs no push about it.
     pub(crate) told: Option<ConnectionId>,
 }
 
 impl Broker {
-    /// Pushes what waits for a peer to the session that takes its mail, as far as the window goes.
+    /// Leases deliveries to the receiving session of a peer until its window is full.
     pub(crate) fn fill_window(&mut self, turn: &mut Turn<'_>, peer: PeerId) {
         let Some(reader) = self.presence.reader(peer) else { return };
         while let Some(mailbox) = self.mailboxes.of(peer) {
@@ -67,7 +67,7 @@ impl Broker {
             attempts: entry.record.attempts,
             shown_before: entry.shown_before(),
         });
-        // What a carrier of an earlier session may have brought has its time here too.
+        // The carrier of an earlier session gets its visibility timeout here too.
         let timeout_ms = u64::from(self.config.limits.visibility_timeout_ms);
         let overdue_at_ms = entry.record.offered_last_by().map(|_| turn.now.mono_ms.saturating_add(timeout_ms));
         let lease = Lease { holder: reader, at: turn.now.wall, offered: None, overdue_at_ms };
@@ -95,12 +95,12 @@ impl Broker {
         Ok(())
     }
 
-    /// Leases what matches, and says what of it the session on this connection holds: nothing, where another adapter of
-    /// the same client takes the mail.
+    /// Leases the matching deliveries, and returns those that the session on this connection holds.
+    /// Returns none if another adapter of the same client is the receiving session.
     fn received(&mut self, turn: &mut Turn<'_>, peer: PeerId, connection: ConnectionId, matcher: &Matcher) -> Received {
         let Some(mailbox) = self.mailboxes.of(peer) else { return Received { messages: Vec::new(), waiting: 0 } };
         let takes_mail = self.presence.reader(peer) == Some(connection);
-        // Without a filter the window is the answer: nothing is looked at beyond it.
+        // Without a filter, the window is the answer, and nothing beyond it is read.
         if *matcher == Matcher::default() {
             let messages = mailbox.in_window().take(if takes_mail { RECEIVED_MESSAGES_MAX } else { 0 }).collect();
             return Received { messages, waiting: (mailbox.len() - mailbox.held()) as u64 };
@@ -125,8 +125,8 @@ impl Broker {
         Received { messages, waiting: matching.len() as u64 }
     }
 
-    /// Answers the kept-back `Receive`s that a new message is the end of: those that it matches, and, if it is a request,
-    /// all of them, so that two sessions that wait for each other do not starve.
+    /// Answers the pending `Receive`s that a new message completes. A request completes all of
+    /// them, so that two sessions that wait for each other do not block.
     pub(crate) fn wake_waits(&mut self, turn: &mut Turn<'_>, peer: PeerId, brief: &Brief) {
         for connection in self.presence.sessions_of(peer).to_vec() {
             let Some(open) = self.presence.connections.get_mut(&connection) else { continue };
@@ -140,7 +140,7 @@ impl Broker {
         }
     }
 
-    /// Answers the kept-back `Receive`s of a session that has come by mail which was there before.
+    /// Answers the pending `Receive`s of a new session with mail that was there before.
     pub(crate) fn review_waits(&mut self, turn: &mut Turn<'_>, peer: PeerId, connection: ConnectionId) {
         let Some(open) = self.presence.connections.get_mut(&connection) else { return };
         let mut kept = std::mem::take(&mut open.waits);
@@ -183,7 +183,8 @@ impl Broker {
         let overdue_at_ms = (!last).then(|| turn.now.mono_ms.saturating_add(timeout_ms));
         let mut offered_any = false;
         for message in messages {
-            // What was settled meanwhile, or is another session's, is no longer this session's to offer.
+            // A delivery that was settled meanwhile, or went to another session, is not this
+            // session's to offer.
             if !self.holds(caller.connection, peer, *message) {
                 continue;
             }
@@ -198,7 +199,7 @@ impl Broker {
         Ok(())
     }
 
-    /// The client showed an event after these were offered.
+    /// Records that the client showed an event after these messages were offered.
     pub(crate) fn tried(&mut self, turn: &mut Turn<'_>, caller: Caller, messages: &[MessageId]) -> Result<(), Rejection> {
         let peer = self.session_peer(caller)?;
         check_count(messages)?;
@@ -207,7 +208,8 @@ impl Broker {
         Ok(())
     }
 
-    /// A model may have been asked with these: of each that this session offered, its end is an attempt.
+    /// Records that a model may have been asked with these messages. If this session offered them,
+    /// its end counts as an attempt.
     pub(crate) fn record_tried(&mut self, caller: Caller, peer: PeerId, messages: &[MessageId]) {
         for message in messages {
             let is_offered = |entry: &MailboxEntry| {
@@ -231,7 +233,7 @@ impl Broker {
         check_count(messages)?;
         let mut proved_any = false;
         for message in messages {
-            // Evidence needs something that was shown: a message that never left the broker is not settled by it.
+            // Evidence needs an offer: a message that never left the broker is not settled by it.
             let offered =
                 |entry: &MailboxEntry| entry.lease.is_some() || entry.record.stage == Stage::Offered || peer == PeerId::HUMAN;
             if self.mailboxes.get(peer, *message).is_some_and(offered) {
@@ -240,7 +242,8 @@ impl Broker {
                 proved_any = true;
             }
         }
-        // What was settled before, or never was this session's, proves nothing of a carrier.
+        // A delivery that was settled before, or that this session never held, does not prove a
+        // carrier.
         if proved_any {
             self.record_carrier(caller.connection, carrier, Some(turn.now));
         }
@@ -258,7 +261,7 @@ impl Broker {
     ) -> Result<(), Rejection> {
         let peer = caller.mail_owner(Act::AckPersonsMail)?;
         check_count(&messages)?;
-        // What is named twice must not be looked up a second time: the facts are older than its first turn.
+        // Look up each message once: after its first turn the facts are outdated.
         let mut named = BTreeSet::new();
         messages.retain(|message| named.insert(*message));
         let (mut acked, mut unknown) = (Vec::new(), Vec::new());
@@ -266,7 +269,8 @@ impl Broker {
             let waits = self.mailboxes.get(peer, message).map(|entry| &entry.record);
             let stored = || facts.stored.get(&message).and_then(|stored| self.delivery_of(&stored.deliveries, peer));
             let known = waits.or_else(stored);
-            // What was held and not let go, its reader was not shown and does not know.
+            // The recipient was never shown a message that was held and not released, and must not
+            // learn of it.
             let Some(known) = known.filter(|known| !known.is_kept_back()) else {
                 unknown.push(message);
                 continue;
@@ -287,7 +291,8 @@ impl Broker {
         Ok(())
     }
 
-    /// A receipt for what is no longer pending. A dead letter whose reader did see it is settled by that.
+    /// Records a receipt for a delivery that is no longer pending. A receipt for a dead letter
+    /// settles it as presented.
     pub(crate) fn receipt(&mut self, turn: &mut Turn<'_>, mut record: DeliveryRecord, evidence: Evidence, receipt: Transition) {
         let was = record.stage;
         if was == Stage::Dead {
@@ -337,8 +342,9 @@ impl Broker {
         lease.is_some_and(|lease| lease.holder == connection)
     }
 
-    /// Carries out transitions of a pending delivery: in memory, in the store, and at the watchers. Returns the entry where
-    /// they settled it. Then whoever holds it is told, unless that is `told`, which said so.
+    /// Applies transitions to a pending delivery in memory, in the store, and at the watchers.
+    /// Returns the entry if they settled it. Notifies the session that holds it, unless `told` is
+    /// that session.
     pub(crate) fn advance(
         &mut self,
         turn: &mut Turn<'_>,
@@ -365,35 +371,37 @@ impl Broker {
         Some(entry)
     }
 
-    /// Carries out a transition of a delivery that is in no mailbox. The caller stores it.
+    /// Applies a transition to a delivery that is in no mailbox. The caller stores it.
     pub(crate) fn apply(&self, turn: &mut Turn<'_>, record: &mut DeliveryRecord, transition: Transition) {
         if let Some(news) = record.apply(transition, turn.now.wall) {
             self.emit_delivery(turn, news, record);
         }
     }
 
-    /// Stores a delivery. `was`: its stage in the store; none where it is not there.
+    /// Stores a delivery. `was`: its stage in the store. `None`: the store does not have it.
     pub(crate) fn put_delivery(&mut self, turn: &mut Turn<'_>, record: &DeliveryRecord, was: Option<Stage>) {
         self.mailboxes.count(was, Some(record.stage));
         turn.change(Change::PutDelivery { record: Box::new(record.clone()), was });
     }
 
-    /// Takes a delivery out of the store; `record` is what the store has.
+    /// Removes a delivery from the store. `record` is its state there.
     pub(crate) fn remove_delivery(&mut self, turn: &mut Turn<'_>, record: &DeliveryRecord) {
         self.mailboxes.count(Some(record.stage), None);
         turn.change(Change::RemoveDelivery { message: record.message, peer: record.peer, was: record.stage });
     }
 
-    /// Tells the session that held a delivery that it holds it no longer, unless it was the one who said so.
+    /// Tells the session that held a delivery that it does not hold it any more. Skips the session
+    /// that reported the end.
     fn withdraw(&self, turn: &mut Turn<'_>, entry: &MailboxEntry, told: Option<ConnectionId>) {
-        // A holder that is no session any more is ending: it knows.
+        // A holder without a session is ending, and knows already.
         let here = |lease: &Lease| self.presence.session(lease.holder).is_some();
         if let Some(lease) = entry.lease.filter(|lease| Some(lease.holder) != told && here(lease)) {
             turn.push(lease.holder, Push::Withdrawn { message: entry.record.message, stage: entry.record.stage });
         }
     }
 
-    /// A session of this peer ended: what a model may have been asked with counts an attempt, the rest is ready again.
+    /// Ends the leases of a session that ended. A delivery that a model may have been asked with
+    /// counts an attempt. The others are ready again.
     pub(crate) fn return_leases(&mut self, turn: &mut Turn<'_>, peer: PeerId, holder: ConnectionId) {
         let is_held = |entry: &MailboxEntry| entry.lease.is_some_and(|lease| lease.holder == holder);
         let offered = self.mailboxes.messages(peer, |entry| is_held(entry) && entry.record.stage == Stage::Offered);
@@ -403,10 +411,11 @@ impl Broker {
         self.count_attempts(turn, peer, offered);
     }
 
-    /// A session ended with these messages offered and unproved. It was an attempt only where a model may have been asked:
-    /// a session that showed no event since, such as one that was closed at once, says nothing about the message. Those that
-    /// have had their attempts are buried last: their sender hears of it, and if that is the reader itself, it gets the
-    /// others first.
+    /// Counts attempts after a session ended with these messages offered and not proved. It is an
+    /// attempt only if a model may have been asked with the message. A session without an event
+    /// since the offer, such as one closed at once, proves nothing. Messages with too many attempts
+    /// become dead letters last. Their sender gets a notice, and a sender that is also the
+    /// recipient gets the other messages first.
     pub(crate) fn count_attempts(&mut self, turn: &mut Turn<'_>, peer: PeerId, messages: Vec<MessageId>) {
         let attempts_max = self.config.limits.attempts_max;
         let (spent, others): (Vec<_>, Vec<_>) = messages.into_iter().partition(|message| {
@@ -421,7 +430,8 @@ impl Broker {
         }
     }
 
-    /// Tells sessions whose carrier had its time to try the next one. Each is told once.
+    /// Tells sessions to try the next carrier after a visibility timeout. Each is told once per
+    /// timeout.
     pub(crate) fn report_overdue(&mut self, turn: &mut Turn<'_>) {
         while let Some((_, message, peer)) = self.mailboxes.next_overdue().filter(|(at_ms, ..)| *at_ms <= turn.now.mono_ms) {
             let lease = self.mailboxes.update(peer, message, |entry| {

@@ -1,4 +1,4 @@
-//! Listings from memory, and what is read from the store.
+//! Answers listings from memory, and prepares the queries that read the store.
 
 use std::collections::BTreeSet;
 use std::ops::{Bound, ControlFlow};
@@ -21,19 +21,20 @@ use crate::turn::Turn;
 use crate::who::{Actor, Caller};
 
 impl Broker {
-    /// The present name of a retained peer.
+    /// The current name of a retained peer.
     #[must_use]
     pub fn peer_name(&self, peer: PeerId) -> Option<&str> {
         self.presence.name(peer)
     }
 
-    /// A pending delivery as it stands now, with leases: its stage may be `Leased`, and its trace ends with it then.
+    /// A pending delivery with its lease. If it is leased, its stage is `Leased`, and so is the end
+    /// of its trace.
     #[must_use]
     pub fn pending_delivery(&self, message: MessageId, peer: PeerId) -> Option<DeliveryRecord> {
         Some(self.mailboxes.get(peer, message)?.with_lease())
     }
 
-    /// Counts what there is now.
+    /// Counts the current state.
     #[must_use]
     pub fn counts(&self) -> Counts {
         let total = |each: fn(&crate::state::mailbox::Mailbox) -> usize| {
@@ -92,8 +93,9 @@ impl Broker {
         Ok(())
     }
 
-    /// What a peer says that it does, or else what its client was seen to do; nothing where neither is known. Whoever is
-    /// offline does nothing: what it said last is no present state.
+    /// Returns the state that a peer reported, or else the state that its client showed. Empty if
+    /// neither is known. Also empty for a peer that is offline, because an old state is not
+    /// current.
     fn state_of<'a>(&self, record: &'a PeerRecord) -> &'a str {
         if !self.presence.is_online(record.id) {
             return "";
@@ -156,7 +158,7 @@ impl Broker {
             (_, Some(name)) => Some(self.presence.resolve(name, me)?),
             (_, None) => me,
         };
-        // A session that does not ask for it hears nothing of what is held.
+        // A session gets held mail in a listing only if it asks for it.
         let all = !matches!(actor, Actor::Session(_));
         let wanted = |entry: &&MailboxEntry| {
             let asked_for = match entry.record.stage {
@@ -166,11 +168,11 @@ impl Broker {
             asked_for && self.sees_delivery(actor, &entry.record)
         };
         let readers = of.map_or((Bound::Unbounded, Bound::Unbounded), |peer| (Bound::Included(peer), Bound::Included(peer)));
-        // One more than a page tells that there are more.
+        // One entry more than a page tells whether there is a next page.
         let mut page: BTreeSet<Position> = BTreeSet::new();
         for (peer, mailbox) in self.mailboxes.range(readers) {
             let from = after.map(|after| {
-                // Within one message the mailboxes come in the order of their peers.
+                // Within one message, the order of mailboxes is that of their peers.
                 if peer > after.peer { predecessor(after.message) } else { Some(after.message) }
             });
             for entry in mailbox.after(from.flatten()).filter(wanted).take(PAGE_ENTRIES_MAX + 1) {
@@ -212,10 +214,10 @@ impl Broker {
         let channel = match (query.channel, actor) {
             (None, _) => None,
             (Some(name), Actor::Session(_)) => Some(self.member_channel(actor, &name)?.name.clone()),
-            // What was said in a channel that is gone is still there for the person.
+            // The person can still read the posts of a deleted channel.
             (Some(name), _) => Some(self.find_channel(actor, &name).map_or(name, |found| found.name.clone())),
         };
-        // A session reads what it said and heard itself, and what its channels say, and nothing else.
+        // A session may read the messages that it sent or received, and the posts in its channels.
         if let (Actor::Session(mine), None) = (actor, &channel) {
             match (peer, with) {
                 (Some(other), Some(me)) if me == mine => with = Some(other),
@@ -236,7 +238,7 @@ impl Broker {
         Ok(())
     }
 
-    /// Lets the caller read a message that concerns it.
+    /// Checks that the caller may read a message, and returns the query for it.
     pub(crate) fn reading(
         &mut self,
         turn: &mut Turn<'_>,

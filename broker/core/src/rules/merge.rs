@@ -1,7 +1,8 @@
-//! A session finds its seat: two peers become one, or a session moves to another peer.
+//! Merges two peers, or moves a session to another peer, when a session binds to its seat.
 //!
-//! Knows what of a peer moves: mail, tasks, memberships, names. Does not know whose a seat is (`claim`). Invariant: a message
-//! to both peers is shown once, and as a repeat where the other one was offered it.
+//! Knows which parts of a peer move: mail, tasks, memberships, names. Does not know who owns a seat
+//! (`claim`). Invariant: a message to both peers is shown once, and as a repeat if either delivery
+//! was offered.
 
 use peer_proto::ids::{MessageId, PeerId, Token};
 use peer_proto::message::Stage;
@@ -24,16 +25,16 @@ use crate::who::Caller;
 
 /// A session that moves to the peer that its seat belongs to.
 struct Moving {
-    /// The peer that the session was.
+    /// The peer that the session had until now.
     mine: PeerRecord,
     owner: PeerId,
     host: Host,
-    /// It holds the token that resumes the session.
+    /// Whether the session holds the token that resumes it.
     holds_token: bool,
 }
 
 impl Broker {
-    /// The client told the session which seat it sits on.
+    /// Binds a session to the seat that its client reported.
     pub(crate) fn bind(&mut self, turn: &mut Turn<'_>, caller: Caller, seat: Seat, facts: &Facts) -> Result<(), Rejection> {
         let mine = self.session_peer(caller)?;
         check_seat(&seat)?;
@@ -60,7 +61,8 @@ impl Broker {
         self.move_session(turn, caller, moving, (token, digest), facts)
     }
 
-    /// Tells the peer that has a seat that another session asked for it. Returns what that session is told.
+    /// Notifies the peer that has a seat that another session asked for it. Returns the text for
+    /// that session.
     fn notify_seat_taken(&mut self, turn: &mut Turn<'_>, owner: PeerId, my_name: &str) -> String {
         let owner_name = self.name_of(owner);
         let text = format!("another process claims the session of {owner_name}; it is {my_name}, and {owner_name} stays yours");
@@ -72,7 +74,8 @@ impl Broker {
         }
     }
 
-    /// The session moves to the peer that the seat belongs to. A provisional peer goes with it, mail and name.
+    /// Moves the session to the peer of the seat. A provisional peer is merged into it with its
+    /// mail and name.
     fn move_session(
         &mut self,
         turn: &mut Turn<'_>,
@@ -91,7 +94,8 @@ impl Broker {
             self.presence.detach(caller.connection, turn.now.wall).unwrap_or_else(|| PeerSession::new(mine, host, token));
         let came_online = !self.presence.is_online(owner);
         if holds_token {
-            // Before the mail moves: what this session itself had offered is not a lost session's.
+            // Count before the mail moves: this session's own offers are not those of a lost
+            // session.
             self.count_forgotten_offers(turn, owner);
             adopted.token = Some(digest);
             set_host(&mut adopted, host);
@@ -104,7 +108,7 @@ impl Broker {
             self.send_limits.forget(mine);
             add_alias(&mut adopted, record.name.clone());
             add_former(&mut adopted, mine);
-            // What the person set for either holds; the stricter word where they set both.
+            // The person may have set a policy for both peers. The stricter one holds.
             adopted.policy = adopted.policy.max(record.policy);
         } else {
             for message in &handed_back {
@@ -127,7 +131,8 @@ impl Broker {
         }
         self.fill_window(turn, owner);
         for message in handed_back {
-            // What stayed behind was withdrawn before; this came along and waits for the person now, or was read there.
+            // The mail that stayed behind was withdrawn before. This delivery moved: it is now held
+            // for the person, or was presented there.
             let stage = self.mailboxes.get(owner, message).map(|entry| entry.record.stage);
             if came_along && stage.is_none_or(|stage| stage == Stage::Held) {
                 turn.push(caller.connection, Push::Withdrawn { message, stage: stage.unwrap_or(Stage::Presented) });
@@ -137,14 +142,14 @@ impl Broker {
         Ok(())
     }
 
-    /// What a `Bind` to this seat would move to another peer.
+    /// Returns the mail that a `Bind` to this seat would move to another peer.
     pub(crate) fn mail_to_move(&self, connection: ConnectionId, seat: &Seat) -> Vec<MessageId> {
         let mine = self.presence.session(connection).and_then(|session| self.presence.get(session.peer));
         let Some(mine) = mine.filter(|mine| mine.provisional && self.presence.by_seat(seat).is_some()) else { return Vec::new() };
         self.mailboxes.messages(mine.id, |_| true)
     }
 
-    /// Binding changed nothing about who the session is.
+    /// Answers a bind that does not change the session's peer.
     fn stay(
         &mut self,
         turn: &mut Turn<'_>,
@@ -160,12 +165,13 @@ impl Broker {
         Ok(())
     }
 
-    /// Gives all pending mail of one peer to another, in one step.
+    /// Moves all pending mail of one peer to another, in one step.
     fn move_mail(&mut self, turn: &mut Turn<'_>, from: PeerId, to: PeerId, facts: &Facts) {
         for message in self.mailboxes.messages(from, |_| true) {
             let Some(entry) = self.mailboxes.remove(from, message) else { continue };
             self.remove_delivery(turn, &entry.record);
-            // A message to both waits in the other mailbox already, or was read there: once is enough.
+            // A message to both peers is pending or was presented in the other mailbox: one
+            // delivery is enough.
             let known = facts.stored.get(&message).and_then(|stored| delivery_to(&stored.deliveries, to));
             if self.mailboxes.get(to, message).is_some() {
                 if entry.shown_before() {
@@ -176,7 +182,8 @@ impl Broker {
             if known.is_some_and(|known| known.stage == Stage::Presented) {
                 continue;
             }
-            // What waited when it was looked up and waits no more became a dead letter in this very step.
+            // A delivery that was pending at the lookup and is not any more became a dead letter in
+            // this step.
             let was = known.map(|known| if known.stage.is_pending() { Stage::Dead } else { known.stage });
             let mut record = entry.record;
             if let Some(known) = known {
@@ -193,7 +200,8 @@ impl Broker {
         }
     }
 
-    /// Another delivery of a message to the same reader is gone: the pending one says that it was offered.
+    /// Marks the pending delivery as offered when another delivery of its message to the same peer
+    /// is removed.
     pub(crate) fn copy_offer(&mut self, turn: &mut Turn<'_>, peer: PeerId, message: MessageId, other: &DeliveryRecord) {
         let kept = self.mailboxes.update(peer, message, |kept| {
             kept.record.copy_offer(other);
@@ -204,7 +212,7 @@ impl Broker {
         }
     }
 
-    /// A provisional peer became another one: its tasks go with it.
+    /// Moves the tasks of a provisional peer to the peer that it was merged into.
     pub(crate) fn move_tasks(&mut self, turn: &mut Turn<'_>, from: PeerId, to: PeerId) {
         let concerns = |task: &&TaskRecord| task.creator == from || task.assignee == Some(from);
         let moved: Vec<TaskRecord> = self.tasks.iter().filter(concerns).cloned().collect();
@@ -216,7 +224,7 @@ impl Broker {
         }
     }
 
-    /// A peer became another one (`Bind`): its memberships go with it.
+    /// Moves the memberships of a merged peer to the peer that it was merged into (`Bind`).
     pub(crate) fn move_memberships(&mut self, turn: &mut Turn<'_>, from: PeerId, to: PeerId) {
         for mut record in self.channels.of(from).cloned().collect::<Vec<_>>() {
             let there = record.members.contains(&to);
@@ -227,7 +235,7 @@ impl Broker {
     }
 }
 
-/// A peer's session runs in the client and at the place of another record now.
+/// Copies the client and the directory of the session to the peer's record.
 fn work_as(adopted: &mut PeerRecord, record: PeerRecord) {
     adopted.client = record.client;
     adopted.client_version = record.client_version;

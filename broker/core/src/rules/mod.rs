@@ -1,21 +1,22 @@
-//! The rules: what each request and each moment changes.
+//! The rules: decide the changes of each request and each timeout.
 //!
-//! Each room is an `impl Broker`: it reads and changes the rooms of `state`, and writes its decisions into the step. A room may
-//! call a method of another one. What it imports from another one stands below it, in no circle.
+//! Each module is an `impl Broker`: it reads and changes the indexes of `state`, and writes its
+//! decisions into the step. A module may call a method of another one. Its imports come only from
+//! modules below it, so there is no cycle.
 
-// Who acts, what they may see, and what watchers are told.
+// Actors, visibility, and events for watchers.
 mod actors;
 mod visibility;
 
 mod events;
 
-// Who is here.
+// Peers and sessions.
 mod claim;
 mod sessions;
 
 mod merge;
 
-// Who may say what.
+// Sends, and the rules that restrict them.
 mod pause;
 mod policy;
 
@@ -25,7 +26,7 @@ mod sending;
 
 mod notices;
 
-// What becomes of a delivery.
+// The life of a delivery.
 mod lease;
 
 mod dead_letters;
@@ -33,18 +34,18 @@ mod dead_letters;
 // Hooks of clients.
 mod hooks;
 
-// What sessions share.
+// Shared records.
 mod channel;
 mod question;
 mod task;
 
 mod note;
 
-// What others see of all this.
+// Listings and searches.
 mod listings;
 mod search;
 
-// When it goes, and what must hold.
+// Retention, and the invariants of the whole state.
 mod retention;
 
 mod invariants;

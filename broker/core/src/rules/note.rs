@@ -1,8 +1,8 @@
-//! Notes: what sessions remember together, under keys.
+//! Notes: texts that peers share under keys.
 //!
-//! Knows each note's head and when it is forgotten; the values are in the store alone. Does not know what they mean.
-//! Invariants: a version counts up by one with each change of a note; what has expired is not there for anybody, also
-//! before it is taken out.
+//! Knows each note's head and when it expires. The values are in the store alone. Does not know
+//! their meaning. Invariants: each change of a note increments its version by one. An expired note
+//! is invisible even before it is deleted.
 
 use std::ops::Bound;
 
@@ -23,13 +23,13 @@ use crate::thing::{NoteHead, NoteRecord, Thing, ThingKey};
 use crate::turn::Turn;
 use crate::who::Caller;
 
-/// Characters of the present value that a refused write is told.
+/// Characters of the current value that the refusal of a write quotes.
 const PRESENT_CHARS_MAX: usize = 500;
 
-/// Expired notes that one step takes out.
+/// Expired notes that one step deletes.
 const FORGOTTEN_AT_ONCE_MAX: usize = 256;
 
-/// A note as it will stand.
+/// A note as this request will store it.
 struct Writing {
     key: String,
     value: String,
@@ -39,7 +39,7 @@ struct Writing {
 }
 
 impl Broker {
-    /// The note whose value this request needs.
+    /// Returns the key of the note whose value this request needs.
     pub(crate) fn note_to_read(request: &NoteRequest) -> Option<String> {
         match request {
             NoteRequest::Set(NoteDraft { key, if_version: Some(_), .. })
@@ -101,7 +101,7 @@ impl Broker {
         }
     }
 
-    /// Refuses a write whose writer has not read what is there now.
+    /// Refuses a write if its writer has not read the current version.
     fn check_version(&self, now: Now, key: &str, if_version: Option<u64>, present: Option<&NoteRecord>) -> Result<(), Rejection> {
         let version = self.notes.live(now, key).map_or(0, |head| head.version);
         if if_version.is_none_or(|expected| expected == version) {
@@ -146,7 +146,8 @@ impl Broker {
         turn.reply(caller, Reply::Notes { notes, next });
     }
 
-    /// Takes out what has expired, some at a time: the next time comes at once where there are more.
+    /// Deletes expired notes, a limited number per step. If more remain, the next timeout is
+    /// immediate.
     pub(crate) fn forget_notes(&mut self, turn: &mut Turn<'_>) {
         for _ in 0..FORGOTTEN_AT_ONCE_MAX {
             let Some(key) = self.notes.expired(turn.now) else { break };

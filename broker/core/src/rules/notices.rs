@@ -1,6 +1,7 @@
-//! Notices: what the broker itself tells a peer, as mail like any other.
+//! Notices: messages that the broker itself sends, delivered like other mail.
 //!
-//! Knows how a notice becomes a message. Does not know why it is posted. Policies and send limits never stop one.
+//! Knows how a notice becomes a message. Does not know why it is posted. Invariant: policies and
+//! send limits never stop a notice.
 
 use peer_proto::ids::{MessageId, PeerId};
 use peer_proto::message::{Intent, Kind, Sender, Stage, Via};
@@ -14,27 +15,28 @@ use crate::turn::Turn;
 #[derive(Clone, Debug)]
 pub(crate) struct Notice {
     pub(crate) to: PeerId,
-    /// `Held` where it repeats what somebody said whose mail to the reader would be held.
+    /// `Held` if the notice quotes a peer whose mail to this recipient would be held.
     pub(crate) stage: Stage,
     pub(crate) intent: Intent,
     pub(crate) thread: String,
     pub(crate) reply_to: Option<MessageId>,
-    /// The channel that it is about. A peer that may not see the channel may not see the notice.
+    /// The channel that the notice is about. A peer that may not see the channel may not see the
+    /// notice.
     pub(crate) channel: Option<String>,
-    /// Whether it tells of what was said in private.
+    /// Whether the notice is about a private message.
     pub(crate) private: bool,
     pub(crate) text: String,
 }
 
 impl Notice {
-    /// A notice that wakes nobody, in this thread.
+    /// A notice in this thread that does not wake its recipient.
     pub(crate) fn new(to: PeerId, thread: String, text: String) -> Self {
         Self { to, stage: Stage::Stored, intent: Intent::Inform, thread, reply_to: None, channel: None, private: false, text }
     }
 }
 
 impl Broker {
-    /// Posts a notice. A peer that is not retained any more gets none.
+    /// Posts a notice. A peer that is not retained gets none.
     pub(crate) fn post_notice(&mut self, turn: &mut Turn<'_>, notice: Notice) {
         let Some(to) = self.presence.current(notice.to) else { return };
         let id = MessageId::next(self.last_message, turn.now.wall, 0);
@@ -64,10 +66,10 @@ impl Broker {
         self.store_message(turn, record, &[(to, notice.stage)], &brief);
     }
 
-    /// Tells the sender of a message what became of it.
+    /// Tells the sender of a message the outcome of a delivery.
     pub(crate) fn notify_sender(&mut self, turn: &mut Turn<'_>, record: &DeliveryRecord, text: String) {
         let brief = &record.brief;
-        // Who posts to a channel does not hear of each member that missed it.
+        // The sender of a post gets no notice about single members who missed it.
         let in_channel = brief.channel.as_deref().is_some_and(|name| !is_group(name));
         if brief.kind == Kind::Notice || in_channel {
             return;

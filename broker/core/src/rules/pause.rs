@@ -1,7 +1,8 @@
-//! Pauses: where the person has told agents to be quiet.
+//! Pauses: stops agents' sends where the person asked for it.
 //!
-//! Knows what is paused, and what of that concerns a sender. Does not know rates. Invariants: only the person pauses and
-//! resumes, and is never paused; a pause is durable, follows its peer through a bind, and ends with it.
+//! Knows the paused scopes, and which of them apply to a sender. Does not know rates. Invariants:
+//! only the person pauses and resumes, and the person is never paused. A pause is durable, follows
+//! its peer through a bind, and ends with the peer.
 
 use peer_proto::ids::PeerId;
 use peer_proto::message::{Sender, Via};
@@ -15,7 +16,7 @@ use crate::step::Change;
 use crate::turn::Turn;
 use crate::who::Caller;
 
-/// Threads that may be paused at the same time.
+/// Threads that can be paused at the same time.
 const THREADS_PAUSED_MAX: usize = 1_000;
 
 impl Broker {
@@ -55,7 +56,7 @@ impl Broker {
         let mut pauses = self.pauses.clone();
         let (mut peer, mut was_used_up) = (None, false);
         let resumed = match what {
-            // Whoever lets everything go on does not mean all but some.
+            // `resume all` also clears the pauses of single peers and threads.
             Pausing::All => {
                 for thread in &pauses.threads {
                     self.send_limits.resume_thread(thread);
@@ -72,7 +73,7 @@ impl Broker {
             Pausing::Thread(thread) => {
                 check_thread(thread)?;
                 pauses.threads.remove(thread);
-                // Its agents may also have paused it by themselves.
+                // Agents may also have used up the thread.
                 was_used_up = self.send_limits.resume_thread(thread);
                 what.clone()
             }
@@ -84,7 +85,7 @@ impl Broker {
         Ok(())
     }
 
-    /// Whether this sender may say something now, in this thread where it is said in one.
+    /// Whether this sender may send now, in this thread if there is one.
     pub(crate) fn check_pause(&self, sender: &Sender, thread: Option<&str>) -> Result<(), Rejection> {
         if matches!(sender.via, Via::Person | Via::Broker) {
             return Ok(());
@@ -101,7 +102,7 @@ impl Broker {
         Err(Rejection::Paused { what: what.to_owned(), is_thread })
     }
 
-    /// What is paused, by the names of now.
+    /// Returns the paused scopes, with the current names.
     pub(crate) fn paused(&self) -> Vec<Pausing> {
         let all = self.pauses.all.then_some(Pausing::All);
         let name = |peer: &PeerId| self.name_of(self.presence.current(*peer).unwrap_or(*peer));
@@ -112,7 +113,7 @@ impl Broker {
         paused
     }
 
-    /// A peer is being forgotten, and the pauses of it and of those that became it.
+    /// Drops the pauses of a forgotten peer, including those of peers merged into it.
     pub(crate) fn forget_pauses(&mut self, turn: &mut Turn<'_>, peer: PeerId) {
         let mut pauses = self.pauses.clone();
         pauses.peers.retain(|paused| !self.is_same(peer, *paused));
@@ -128,7 +129,7 @@ impl Broker {
         Ok(peer)
     }
 
-    /// Stores what is paused; says whether it is news.
+    /// Stores the pauses. Returns whether they changed.
     fn put_pauses(&mut self, turn: &mut Turn<'_>, pauses: PausesRecord) -> bool {
         let is_news = pauses != self.pauses;
         if is_news {

@@ -1,8 +1,9 @@
-//! What the person lets a mailbox take: mail is accepted, held until they release it, or refused.
+//! Applies the person's policies: another session's mail is accepted, held or refused.
 //!
-//! Knows policies, permission modes and what the person set for all. Does not know how mail travels once it was let in.
-//! Invariants: the person's own word and the broker's notices are never held or refused, and neither is mail to the person
-//! or to oneself; a policy rules over what is sent while it stands, and what is held goes on by the person's word alone.
+//! Knows policies, modes and the settings for all peers. Does not know how accepted mail travels.
+//! Invariants: the person's mail and the broker's notices are never held or refused, nor is mail to
+//! the person or to oneself. A policy applies to mail that is sent while it is in force. Only the
+//! person releases held mail.
 
 use peer_proto::hook::Mode;
 use peer_proto::ids::{MessageId, PeerId};
@@ -22,13 +23,14 @@ use crate::who::Caller;
 impl Broker {
     // ---- rulings
 
-    /// The policy that mail to this peer is under.
+    /// The policy for mail to this peer.
     pub(crate) fn policy_of(&self, peer: PeerId) -> Policy {
         let own = self.presence.get(peer).and_then(|record| record.policy);
         own.or(self.settings.default_policy).unwrap_or(self.config.default_policy)
     }
 
-    /// What becomes of a message at one recipient. `original` is the message that it answers.
+    /// Decides whether one recipient accepts, holds or refuses a message. `original` is the message
+    /// that it answers.
     pub(crate) fn rule_on(&self, sender: &Sender, recipient: PeerId, original: Option<&StoredMessage>) -> Policy {
         let free = matches!(sender.via, Via::Person | Via::Broker);
         if free || recipient == PeerId::HUMAN || recipient == sender.peer {
@@ -39,25 +41,28 @@ impl Broker {
         if self.escalates(sender.peer, recipient) { policy.max(Policy::Hold) } else { policy }
     }
 
-    /// Whether another's mail to a provisional peer is held when it becomes this one: what this one would not have taken
-    /// does not reach it by way of the other. What would have been refused is held too: it was accepted before.
+    /// Whether another's mail to a provisional peer is held when that peer is merged into this one.
+    /// Mail that this peer would not accept must not reach it that way. Mail that it would refuse
+    /// is held as well, because it was already accepted.
     pub(crate) fn holds_moved(&self, from: PeerId, via: Via, recipient: PeerId) -> bool {
         let free = matches!(via, Via::Person | Via::Broker);
         !free && (self.policy_of(recipient) != Policy::Accept || self.escalates(from, recipient))
     }
 
-    /// Whether `original` is a request of the reader's own that this sender has not answered yet: the reader asked for the
-    /// reply.
+    /// Whether `original` is a request of this recipient that this sender has not answered yet: the
+    /// recipient asked for the reply.
     fn has_asked(&self, reader: PeerId, sender: PeerId, original: &StoredMessage) -> bool {
         let wants = original.head.intent == Intent::Request || original.head.kind == Kind::Question;
         let asked = wants && self.is_same(reader, original.head.from.peer);
-        // What the person was asked, the shell of an unknown agent does not answer for them.
+        // The shell of an unknown agent does not answer questions to the person on the person's
+        // behalf.
         let by_agent = sender != PeerId::HUMAN;
         asked && by_agent && self.delivery_of(&original.deliveries, sender).is_some_and(|delivery| delivery.answered_by.is_none())
     }
 
-    /// Whether the sender's session may do less without asking than the reader's. One that has not said what it may do is
-    /// taken for one that asks; a reader that is away, for the most that it was last known to do.
+    /// Whether the sender's session may do less without asking than the recipient's. A sender
+    /// without a known mode counts as one that asks. A recipient that is offline counts with its
+    /// last known mode.
     fn escalates(&self, sender: PeerId, reader: PeerId) -> bool {
         let reported = |peer: PeerId| self.presence.reader(peer).and_then(|reader| self.presence.session(reader))?.mode;
         let last_known = || self.presence.get(reader).and_then(|record| record.mode).unwrap_or(Mode::Prompting);
@@ -66,7 +71,7 @@ impl Broker {
         self.config.hold_escalation && of_sender < of_reader
     }
 
-    /// A session said what it may do without asking. It is kept: mail to a reader that is away is ruled by it.
+    /// Stores the mode that a session reported. Mail to an offline recipient is ruled by it.
     pub(crate) fn record_mode(&mut self, turn: &mut Turn<'_>, peer: PeerId, mode: Mode) {
         if let Some(mut record) = self.presence.get(peer).filter(|record| record.mode != Some(mode)).cloned() {
             record.mode = Some(mode);
@@ -74,7 +79,7 @@ impl Broker {
         }
     }
 
-    // ---- the person's word
+    // ---- the person's decisions
 
     pub(crate) fn list_policies(&self, turn: &mut Turn<'_>, caller: Caller) -> Result<(), Rejection> {
         caller.check_operator()?;
@@ -130,7 +135,7 @@ impl Broker {
         self.list_policies(turn, caller)
     }
 
-    /// Stores the settings; says whether they are news.
+    /// Stores the settings. Returns whether they changed.
     fn put_settings(&mut self, turn: &mut Turn<'_>, settings: SettingsRecord) -> bool {
         let is_news = settings != self.settings;
         if is_news {
@@ -140,7 +145,7 @@ impl Broker {
         is_news
     }
 
-    /// Lets a held message go on to everybody for whom it is held, or to one of them.
+    /// Releases a held message to one or all of the recipients for whom it is held.
     pub(crate) fn release_held(
         &mut self,
         turn: &mut Turn<'_>,

@@ -1,8 +1,9 @@
-//! Questions: requests that their first answer closes.
+//! Questions: requests that close with their first answer.
 //!
-//! Knows which questions are open, who asked whom, and when they expire. Does not know how mail travels: a question and its
-//! answer are messages like any other. Invariants: a question is closed once, by its first answer, its time or its asker;
-//! its asker hears how it ended, once.
+//! Knows which questions are open, their askers and recipients, and when they expire. Does not know
+//! how mail travels: a question and its answer are ordinary messages. Invariants: a question closes
+//! once, by its first answer, its timeout or its asker. Its asker gets one notice of an end without
+//! an answer.
 
 use peer_proto::ids::{MessageId, PeerId};
 use peer_proto::limits::{PAGE_ENTRIES_MAX, QUESTION_TTL_MS, QUESTIONS_OPEN_MAX, RECIPIENTS_MAX};
@@ -40,7 +41,7 @@ impl Broker {
             return Err(Rejection::AskedOneself);
         }
         let audience = match nobody_named {
-            // A repeat gets the first outcome, whoever is here by now.
+            // A repeat gets the first outcome, whoever is online now.
             true if facts.prior.is_some() => Some(Audience { peers: Vec::new(), channel: None }),
             true => Some(self.whoever_works_there(caller)?),
             false => None,
@@ -63,14 +64,14 @@ impl Broker {
         self.post(turn, caller, outgoing, facts)
     }
 
-    /// A question was sent.
+    /// Stores a new open question.
     pub(crate) fn open_question(&mut self, turn: &mut Turn<'_>, record: QuestionRecord) {
         self.put_question(turn, record);
         self.forget_old_questions(turn);
     }
 
-    /// Whom a question to nobody in particular goes to: whoever is here and works in the same repository, or else in the
-    /// same directory.
+    /// Returns the audience of a question without recipients: every peer that is online and works
+    /// in the same repository, or else in the same directory.
     fn whoever_works_there(&self, caller: Caller) -> Result<Audience, Rejection> {
         let (sender, _) = self.sender(caller)?;
         let asker = self.presence.get(sender.peer).filter(|record| record.id != PeerId::HUMAN).ok_or(Rejection::NobodyToAsk)?;
@@ -111,7 +112,7 @@ impl Broker {
         if !asked {
             return Err(Rejection::UnknownQuestion(question));
         }
-        // A repeat gets the first outcome, which was what closed it.
+        // A repeat gets the first outcome, even if that closed the question.
         if facts.prior.is_none() && record.state != QuestionState::Open {
             return Err(self.closed(record));
         }
@@ -142,8 +143,8 @@ impl Broker {
         Rejection::QuestionClosed { question: record.question, ended }
     }
 
-    /// Whether this peer was asked, by name or as a member of the channel or group, also one that came later. A channel that
-    /// took the name of one that is gone was asked nothing.
+    /// Whether this peer was asked, by name or as a member of the channel or group, even if it
+    /// joined later. A new channel with the name of a deleted one was not asked.
     pub(crate) fn was_asked(&self, record: &QuestionRecord, peer: PeerId) -> bool {
         let of_channel = || {
             let now = record.channel.as_ref().and_then(|name| self.channels.get(name));
@@ -161,7 +162,8 @@ impl Broker {
         })
     }
 
-    /// The question has its answer. Others who were asked by name and have not seen it need not any more.
+    /// Closes an answered question. Cancels its deliveries to other named peers that have not seen
+    /// it.
     pub(crate) fn close_answered(&mut self, turn: &mut Turn<'_>, question: MessageId, answered: (PeerId, MessageId)) {
         let Some(record) = self.questions.find_open(question).cloned() else { return };
         self.close_question(turn, question, QuestionState::Answered, Some(answered));
@@ -195,7 +197,7 @@ impl Broker {
         self.questions.put(record);
     }
 
-    /// A message is being forgotten: if it was a question, it is closed, and its record goes with it.
+    /// Closes and deletes the question of a message that is being forgotten.
     pub(crate) fn forget_question(&mut self, turn: &mut Turn<'_>, question: MessageId) {
         if self.questions.remove(question) {
             turn.change(Change::RemoveThing(ThingKey::Question(question)));
@@ -208,9 +210,9 @@ impl Broker {
         }
     }
 
-    // ---- what askers hear
+    // ---- notices to askers
 
-    /// Ends the questions whose time is over.
+    /// Expires the questions whose time has ended.
     pub(crate) fn expire_questions(&mut self, turn: &mut Turn<'_>) {
         while let Some(record) = self.questions.expired(turn.now.wall).cloned() {
             let question = record.question;
@@ -220,7 +222,8 @@ impl Broker {
         }
     }
 
-    /// A session ended. Whoever waits for an answer of it hears: of a channel, once nobody is left there to answer.
+    /// Tells askers that a session they asked has ended. For a channel, tells them once no member
+    /// is left to answer.
     pub(crate) fn notify_askers(&mut self, turn: &mut Turn<'_>, gone: PeerId) {
         let concerned: Vec<QuestionRecord> = self
             .questions
@@ -240,7 +243,7 @@ impl Broker {
         }
     }
 
-    /// Whoever waits must be able to go on: it may wake.
+    /// Sent as a `Request`, so that an idle asker is woken.
     fn notify_asker(&mut self, turn: &mut Turn<'_>, record: &QuestionRecord, text: String) {
         let thread = record.question.default_thread();
         let reply_to = Some(record.question);
@@ -250,7 +253,7 @@ impl Broker {
         self.post_notice(turn, notice);
     }
 
-    /// Who was asked, in words: a channel or group, or the peers' names of now.
+    /// Returns who was asked, as text: a channel or group, or the peers' current names.
     fn asked(&self, record: &QuestionRecord) -> Vec<String> {
         match &record.channel {
             Some(channel) => vec![channel.clone()],
@@ -258,7 +261,7 @@ impl Broker {
         }
     }
 
-    // ---- views
+    // ---- listings
 
     pub(crate) fn list_questions(&self, turn: &mut Turn<'_>, caller: Caller, query: &QuestionsQuery) -> Result<(), Rejection> {
         let actor = caller.actor()?;
