@@ -2,8 +2,8 @@
 //!
 //! Knows which questions are open, their askers and recipients, and when they expire. Does not know
 //! how mail travels: a question and its answer are ordinary messages. Invariants: a question closes
-//! once, by its first answer, its timeout or its asker. Its asker gets one notice of an end without
-//! an answer.
+//! once, by its first answer, its timeout or its asker. Its asker is told of the end
+//! exactly once.
 
 use peer_proto::ids::{MessageId, PeerId};
 use peer_proto::limits::{PAGE_ENTRIES_MAX, QUESTION_TTL_MS, QUESTIONS_OPEN_MAX, RECIPIENTS_MAX};

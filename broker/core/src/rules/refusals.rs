@@ -1,7 +1,8 @@
-//! What the send limits leave behind for the person: threads that agents used up, and what was refused lately.
+//! Records what send limits refused: threads that agents used up, and recent refusals.
 //!
-//! In memory only, like the send limits themselves. Invariants: a used-up thread is shut for everyone but the person, who hears
-//! of it as mail and in every listing of pauses; of a refused send the person and its sender may know, nobody else.
+//! In memory only, like the send limits. Invariants: in a used-up thread, nobody but the person may
+//! send. The person gets a notice of it, and sees it in every listing of pauses. Only the person
+//! and the sender may know of a refused send.
 
 use peer_proto::brake::{RefusedSend, UsedUpThread};
 use peer_proto::ids::{PeerId, Timestamp};
@@ -18,12 +19,13 @@ use crate::turn::Turn;
 use crate::who::{Actor, Caller};
 use crate::wording;
 
-/// Names of speakers that the notice about a used-up thread lists.
+/// Names of senders that the notice about a used-up thread lists.
 const SPEAKERS_NAMED_MAX: usize = 8;
 
 impl Broker {
-    /// A send met the limit of turns in its thread. From now on nobody but the person may speak there, and the person hears
-    /// of it. `channel`: where the send was meant for; of a private one other agents' shells may not know.
+    /// Closes a thread after a send met its limit of turns. From then on only the person may send
+    /// there, and gets a notice. `channel`: the channel of that send. Other agents' shells may not
+    /// learn the name of a private one.
     pub(crate) fn use_up_thread(&mut self, turn: &mut Turn<'_>, thread: &str, channel: Option<&str>) {
         let private = channel.filter(|name| self.is_private(name)).map(str::to_owned);
         let Some((turns, speakers)) = self.send_limits.use_up_thread(thread, turn.now.wall) else { return };
@@ -37,7 +39,7 @@ impl Broker {
         self.post_notice(turn, notice);
     }
 
-    /// The threads that agents used up, oldest first.
+    /// Returns the threads that agents used up, oldest first.
     pub(crate) fn used_up_threads(&self) -> Vec<UsedUpThread> {
         let mut threads: Vec<UsedUpThread> = self
             .send_limits
@@ -58,7 +60,8 @@ impl Broker {
         speakers.iter().take(SPEAKERS_NAMED_MAX).map(name).collect()
     }
 
-    /// Remembers a refusal of a send limit or a policy. `to` and `text` are empty where it was no message.
+    /// Records a refusal of a send limit or a policy. `to` and `text` are empty if the request was
+    /// not a message.
     pub(crate) fn remember_refused(
         &mut self,
         at: Timestamp,
@@ -79,7 +82,8 @@ impl Broker {
         self.refusals.push(Refused { by: sender.peer, via: sender.via, send });
     }
 
-    /// What was refused lately: to the person all of it, to a session and its shell what was their own.
+    /// Answers with the recent refusals: all of them for the person, their own for a session and
+    /// its shell.
     pub(crate) fn list_refusals(&mut self, turn: &mut Turn<'_>, caller: Caller) -> Result<(), Rejection> {
         let actor = caller.actor()?;
         let sees = |refused: &&Refused| self.sees_refused(actor, refused.by, refused.via);

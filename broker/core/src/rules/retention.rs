@@ -1,9 +1,11 @@
-//! Retention: what is settled long enough, or is too much, goes.
+//! Retention: deletes messages that were settled long ago, and the oldest settled ones when the
+//! store exceeds its limits.
 //!
-//! Knows what goes when, how much there is, and how far a pass has come. Does not know the store: the shell reads it, oldest
-//! first, a few rows at a time, when nothing else is to do, and a pass that the person asked for also in between. Invariants:
-//! what waits never goes, nor a question that is open; a dead letter has its own time; the newest message stays, because ids
-//! count on from it.
+//! Knows the rules of deletion, the totals, and the position of a pass. Does not know the store.
+//! The engine reads a few rows at a time, oldest first, while it is idle. For a pass that the
+//! person asked for, it also reads between batches. Invariants: pending deliveries and open
+//! questions are never deleted. A dead letter has a limit of its own. The newest message stays,
+//! because the ids continue from it.
 
 use peer_proto::ids::{MessageId, Timestamp};
 use peer_proto::message::{Kind, Stage};
@@ -18,16 +20,18 @@ use crate::step::{Change, Step};
 use crate::turn::Turn;
 use crate::who::Caller;
 
-/// Passes that people may have asked for at the same time.
+/// Passes that can be requested at the same time.
 const ASKED_MAX: usize = 8;
 
-/// How long a pass that nobody asked for leaves the store alone. What comes due meanwhile goes together.
+/// The time between two passes that nobody requested. Everything that is due meanwhile is deleted
+/// in one pass.
 const REST_MS: u64 = 3_600_000;
 
-/// Where there is too much, this part of the bound goes with it, so that the next message does not make it too much again.
+/// When a limit is exceeded, this fraction of it is deleted as well, so that the next message does
+/// not exceed it again.
 const SLACK: u64 = 20;
 
-/// What becomes of one message.
+/// The decision on one message.
 enum Verdict {
     Goes,
     Stays,
@@ -35,7 +39,7 @@ enum Verdict {
 }
 
 impl Broker {
-    /// Begins to count: `first` is the oldest message.
+    /// Starts the counts. `first` is the oldest message.
     pub(crate) fn start_retaining(&mut self, now: Now, text_bytes: u64, first: Option<MessageId>) {
         self.retaining.text_bytes = text_bytes;
         let due_at = first.map(|first| first.accepted_at().plus_ms(self.shortest_ms()));
@@ -45,7 +49,7 @@ impl Broker {
         }
     }
 
-    /// The next step of retention, where there is one.
+    /// Returns the next step of retention, if there is one.
     #[must_use]
     pub fn poll_sweep(&self, now: Now) -> Option<Sweep> {
         let is_asked = self.retaining.passes.iter().any(|pass| pass.asked_by.is_some());
@@ -56,7 +60,7 @@ impl Broker {
         Some(Sweep { in_ms, is_asked, after: None })
     }
 
-    /// How much is stored, for the store to remember: then it need not count it when it opens.
+    /// Returns the totals that the store records, so that it need not count them when it is opened.
     #[must_use]
     pub fn kept(&self) -> KeptRecord {
         KeptRecord { through: self.last_message, text_bytes: self.retaining.text_bytes }
@@ -72,8 +76,9 @@ impl Broker {
         Ok(())
     }
 
-    /// One step: `rows` are the messages after [`Sweep::after`], oldest first; `next` is where the step after it goes on, and
-    /// none where there are no more. Returns what went, where a pass ended by this.
+    /// Makes one step. `rows` are the messages after [`Sweep::after`], oldest first. `next` is
+    /// where the following step continues. `None`: there are no more. Returns the deleted counts if
+    /// this step ended a pass.
     pub fn sweep(&mut self, now: Now, rows: &[StoredMessage], next: Option<MessageId>, step: &mut Step) -> Option<Tally> {
         let turn = &mut Turn { now, step };
         let mut pass = self.retaining.passes.pop_front().unwrap_or_else(|| self.new_pass());
@@ -83,7 +88,8 @@ impl Broker {
         let rows_before = pass.tally.rows();
         let mut ended = next.is_none();
         for stored in rows {
-            // Whatever follows was accepted later: it is not due before this one would be.
+            // The messages that follow were accepted later, so they are not due before this one
+            // would be.
             let earliest = stored.head.id.accepted_at().plus_ms(self.shortest_ms());
             if earliest > now.wall && !self.is_over(&pass) {
                 pass.bring_forward(earliest);
@@ -111,13 +117,13 @@ impl Broker {
             return None;
         }
         self.retaining.rests_until = now.wall.plus_ms(REST_MS);
-        // What waits now may be settled by then.
+        // A message that is pending now may be settled by then.
         let due_at = pass.due_at.or((self.messages > 0).then(|| now.wall.plus_ms(self.shortest_ms())));
         self.retaining.due_at = due_at.map(|at| at.max(self.retaining.rests_until));
         Some(pass.tally).filter(|tally| *tally != Tally::default())
     }
 
-    /// One more message is stored.
+    /// Counts one more stored message.
     pub(crate) fn record_stored(&mut self, now: Now, text_bytes: usize) {
         self.retaining.text_bytes += text_bytes as u64;
         if self.is_too_much() {
@@ -127,7 +133,7 @@ impl Broker {
         }
     }
 
-    /// A task ended.
+    /// Makes a pass due after a task has ended.
     pub(crate) fn record_task_ended(&mut self, now: Now) {
         let at = now.wall.plus_ms(self.config.retention.tasks_ms);
         self.retaining.bring_forward(at.max(self.retaining.rests_until));
@@ -148,15 +154,15 @@ impl Broker {
         self.messages > bounds.settled_count || self.retaining.text_bytes > bounds.settled_bytes
     }
 
-    /// Whether a pass has still to make room.
+    /// Whether a pass must still make room.
     fn is_over(&self, pass: &Pass) -> bool {
-        // A dry run changes nothing: what would be gone is subtracted here.
+        // A dry run changes nothing: subtract here what it would have deleted.
         let (rows, bytes) = if pass.dry_run { (pass.tally.rows(), pass.tally.text_bytes) } else { (0, 0) };
         pass.messages_max.is_some_and(|max| self.messages.saturating_sub(rows) > max)
             || pass.bytes_max.is_some_and(|max| self.retaining.text_bytes.saturating_sub(bytes) > max)
     }
 
-    /// Nothing goes sooner after it was accepted.
+    /// The shortest time from acceptance to deletion.
     fn shortest_ms(&self) -> u64 {
         self.config.retention.settled_ms.min(self.config.retention.dead_ms)
     }
@@ -194,7 +200,7 @@ impl Broker {
         self.forget_question(turn, head.id);
         self.messages -= 1;
         dead().for_each(|letter| self.mailboxes.count(Some(letter.stage), None));
-        // What is damaged may not have been counted.
+        // A damaged message may not have been counted.
         self.retaining.text_bytes = self.retaining.text_bytes.saturating_sub(u64::from(head.text_bytes));
     }
 

@@ -1,7 +1,8 @@
-//! Searching: who may find what.
+//! Decides what a search may find.
 //!
-//! Knows whom a search is for, and what of all that was said, noted and planned that one may find. Does not know words: the
-//! shell looks for them. Invariant: nothing is found that its finder could not read otherwise.
+//! Knows for whom a search is, and which messages, notes and tasks that actor may find. Does not
+//! know the index: the search thread asks it. Invariant: a search finds only what its actor could
+//! also read otherwise.
 
 use peer_proto::ids::PeerId;
 use peer_proto::limits::{
@@ -27,7 +28,7 @@ impl Broker {
         if is_blank(&query.text) {
             return Err(Rejection::OutOfBounds { what: "the text to look for", bound: "a word at least".to_owned() });
         }
-        // Each stands for all words that begin so.
+        // Each `*` stands for all words with that beginning.
         if query.text.matches('*').count() > SEARCH_BEGINNINGS_MAX {
             let bound = format!("at most {SEARCH_BEGINNINGS_MAX} of them; whole words have no star");
             return Err(Rejection::OutOfBounds { what: "the number of stars (word*)", bound });

@@ -1,7 +1,7 @@
-//! Sending: who may say what to whom, and what is stored when they do.
+//! Sends: decides who may send what to whom, and what the store gets.
 //!
-//! A send is planned first, which changes nothing, and then committed, which refuses nothing. Knows send limits and policies.
-//! Does not know what becomes of a delivery once it is stored.
+//! A send is first planned, which changes nothing. It is then committed, which refuses nothing.
+//! Knows send limits and policies. Does not know what happens to a stored delivery.
 
 use peer_proto::ids::{MessageId, PeerId};
 use peer_proto::limits::{RECIPIENTS_MAX, SOURCE_BYTES_MAX, SOURCES_MAX, TTL_MS_MAX, TTL_MS_MIN};
@@ -28,17 +28,17 @@ use crate::thing::QuestionRecord;
 use crate::turn::Turn;
 use crate::who::Caller;
 
-/// A message that somebody wants to send.
+/// A message to be sent.
 pub(crate) struct Outgoing {
     pub(crate) send: Send,
     pub(crate) kind: Kind,
-    /// Chosen by the rules; absent: whom the sender names.
+    /// The audience that the rules chose. `None`: the recipients that the sender named.
     pub(crate) audience: Option<Audience>,
 }
 
-/// What a send becomes. Nothing is changed yet.
+/// The plan for a send. Nothing is changed yet.
 enum Posting<'a> {
-    /// It was accepted before: the first outcome, as it stands now.
+    /// The send was accepted before. It gets the first outcome, in its current state.
     Repeat(Sent),
     New(Box<NewMessage<'a>>),
 }
@@ -47,18 +47,18 @@ enum Posting<'a> {
 struct NewMessage<'a> {
     head: MessageHead,
     class: SenderClass,
-    /// The recipients who take it, and whether it is held.
+    /// The recipients that accept it, each with its stage: stored or held.
     accepted: Vec<(PeerId, Stage)>,
     refused: Vec<(PeerId, Rejection)>,
-    /// The message that its sender read, as this reply to it shows.
+    /// The message that this reply answers, and that its sender has therefore read.
     answers: Option<&'a StoredMessage>,
-    /// What the sender is told.
+    /// The answer to the sender.
     sent: Sent,
 }
 
-/// Why a send becomes nothing.
+/// The reason why a send is refused.
 enum Refused {
-    /// A refusal like any other: nothing remembers it.
+    /// A refusal that is not recorded.
     Rejected(Rejection),
     Limited(Box<Limited>),
 }
@@ -69,19 +69,19 @@ impl From<Rejection> for Refused {
     }
 }
 
-/// A send that a send limit refused, or all its recipients. The person can look it up.
+/// A send that a send limit or all recipients refused. It is recorded for the person.
 struct Limited {
     sender: Sender,
     thread: String,
     channel: Option<String>,
-    /// The send limit's, or one of each recipient.
+    /// The rejection of the send limit, or one of each recipient.
     rejections: Vec<Rejection>,
 }
 
-/// A recipient, and whether it takes the message: stored, held, or why not.
+/// A recipient, and its decision: stored, held, or the rejection.
 type Verdict = (PeerId, Result<Stage, Rejection>);
 
-/// A send as one recipient looks at it.
+/// One send, with the facts that each recipient's decision needs.
 #[derive(Clone, Copy)]
 struct Attempt<'a> {
     now: Now,
@@ -96,8 +96,8 @@ impl Broker {
         self.post(turn, caller, Outgoing { send, kind: Kind::Message, audience: None }, facts)
     }
 
-    /// Plans a message and stores it. A send that a send limit or all its recipients refused is answered here: what was refused
-    /// is remembered, with its text.
+    /// Plans a message and stores it. If a send limit or all recipients refuse it, answers the
+    /// sender here, and records the refusal with the text.
     pub(crate) fn post(
         &mut self,
         turn: &mut Turn<'_>,
@@ -114,7 +114,7 @@ impl Broker {
         Ok(())
     }
 
-    /// What becomes of a message. Changes nothing.
+    /// Decides on a message. Changes nothing.
     fn plan<'a>(&self, now: Now, caller: Caller, outgoing: &Outgoing, facts: &'a Facts) -> Result<Posting<'a>, Refused> {
         let send = &outgoing.send;
         let (sender, class) = self.sender(caller)?;
@@ -146,7 +146,7 @@ impl Broker {
                 Err(rejection) => refused.push((peer, rejection)),
             }
         }
-        // What an unknown agent's shell says for the person proves nothing of what the person has read.
+        // A reply by an unknown agent's shell does not prove that the person has read the original.
         let answers = original.filter(|_| caller.actor.is_some_and(|actor| actor.member().is_some()));
         let is_answer = answers.is_some_and(|original| self.is_answer(sender.peer, original, &accepted));
         let kind = if outgoing.kind == Kind::Message && is_answer { Kind::Answer } else { outgoing.kind };
@@ -170,7 +170,7 @@ impl Broker {
         Ok(Posting::New(Box::new(NewMessage { head, class, accepted, refused, answers, sent })))
     }
 
-    /// Stores a planned message, tells its sender, and settles what it answers.
+    /// Stores a planned message, answers its sender, and settles the message that it answers.
     fn commit(&mut self, turn: &mut Turn<'_>, caller: Caller, send: Send, message: NewMessage<'_>) {
         let NewMessage { head, class, accepted, refused, answers, sent } = message;
         for (peer, rejection) in &refused {
@@ -204,8 +204,8 @@ impl Broker {
         }
     }
 
-    /// A send limit refused a whole send, or all its recipients did: the sender hears, with every recipient's own reason, and so
-    /// does whoever watches.
+    /// Refuses a whole send, because a send limit or all recipients refused it. Tells the sender
+    /// the reason of each recipient, and tells watchers.
     fn refuse_send(&mut self, turn: &mut Turn<'_>, caller: Caller, send: &Send, limited: &Limited) {
         let Limited { sender, thread, channel, rejections } = limited;
         let Some((first, others)) = rejections.split_first() else { return };
@@ -223,7 +223,7 @@ impl Broker {
         turn.refuse(caller, refusal);
     }
 
-    /// Stores a message with its deliveries, and lets those that are not held go on their way.
+    /// Stores a message with its deliveries. Pushes the deliveries that are not held.
     pub(crate) fn store_message(
         &mut self,
         turn: &mut Turn<'_>,
@@ -235,14 +235,15 @@ impl Broker {
         self.last_message = id;
         self.messages += 1;
         self.record_stored(turn.now, record.text.len());
-        // The text of what is held for anybody is for the person to read, and others may watch.
+        // If the message is held for anybody, only the person may read its text, and other actors
+        // may be watching.
         let is_told = self.presence.is_watched() && recipients.iter().all(|(_, stage)| *stage != Stage::Held);
         let text = is_told.then(|| record.text.clone());
         turn.change(Change::PutMessage(Box::new(record)));
         for (peer, stage) in recipients {
             let mut delivery = DeliveryRecord::accepted(id, *peer, brief.clone(), turn.now.wall);
             let held = *stage == Stage::Held;
-            // Whether it is held decides who may hear of it at all.
+            // Whether it is held decides who may learn of the delivery.
             let held_news = if held { delivery.apply(Transition::Hold, turn.now.wall) } else { None };
             self.emit_delivery(turn, DeliveryEvent::Stored { cause: None, text: text.clone() }, &delivery);
             if let Some(news) = held_news {
@@ -258,11 +259,11 @@ impl Broker {
         }
     }
 
-    /// A reply is evidence that its sender read what it answers.
+    /// Records a reply as evidence that its sender read the message that it answers.
     fn record_reply(&mut self, turn: &mut Turn<'_>, reader: PeerId, reply: MessageId, original: &StoredMessage) {
         let message = original.head.id;
         if let Some(entry) = self.mailboxes.get(reader, message) {
-            // What is held was shown to nobody, whatever somebody says.
+            // A held message was shown to nobody, even if a reply claims so.
             if entry.record.stage == Stage::Held {
                 return;
             }
@@ -277,15 +278,16 @@ impl Broker {
         }
     }
 
-    /// The message that is replied to, if it concerns the caller.
+    /// Returns the message that is replied to, if it concerns the caller.
     fn original<'a>(&self, id: MessageId, caller: Caller, facts: &'a Facts) -> Result<&'a StoredMessage, Rejection> {
         let stored = facts.stored.get(&id).ok_or(Rejection::UnknownMessage(id))?;
         self.check_sees(caller, stored)?;
         Ok(stored)
     }
 
-    /// A known idempotency key: the first outcome, as it stands now. `recipients` is none where the request could not be
-    /// accepted any more, such as after a recipient was forgotten: that changes nothing about what it was the first time.
+    /// Answers a known idempotency key with the first outcome, in its current state. `recipients`
+    /// is `None` if the request could not be accepted now, as when a recipient was forgotten. That
+    /// does not change the first outcome.
     fn repeat(
         &self,
         caller: Caller,
@@ -299,7 +301,7 @@ impl Broker {
         let names =
             |wanted: &str| send.to.iter().flat_map(|name| name.split(',')).any(|name| name.trim().eq_ignore_ascii_case(wanted));
         let same_recipients = match recipients {
-            // Members come and go, and so does who is online.
+            // Members of a channel change, and so does who is online.
             _ if outgoing.audience.is_some() || names("all") => true,
             _ if head.channel.is_some() => head.channel.as_deref().is_some_and(names),
             Some(recipients) => head.to.iter().all(|(peer, _)| recipients.contains(peer) || gone(peer)),
@@ -321,7 +323,8 @@ impl Broker {
         Ok(Sent { message: head.id, thread: head.thread.clone(), deduplicated: true, deliveries })
     }
 
-    /// What each recipient says to the message. Refused where a send limit does, or where all of them do.
+    /// Returns each recipient's decision on the message. Returns a refusal if a send limit or all
+    /// recipients refuse.
     fn verdicts(&self, attempt: &Attempt<'_>, thread: &str, peers: Vec<PeerId>) -> Result<Vec<Verdict>, Vec<Rejection>> {
         self.check_send_limits(attempt.now, attempt.sender, attempt.class, thread).map_err(|rejection| vec![rejection])?;
         let verdicts: Vec<Verdict> = peers.into_iter().map(|peer| (peer, self.check_delivery(attempt, peer))).collect();
@@ -331,7 +334,7 @@ impl Broker {
         Err(verdicts.into_iter().filter_map(|(_, verdict)| verdict.err()).collect())
     }
 
-    /// Whether this sender may say something in this thread now.
+    /// Checks whether this sender may send in this thread now.
     fn check_send_limits(&self, now: Now, sender: &Sender, class: SenderClass, thread: &str) -> Result<(), Rejection> {
         let limits = &self.config.limits;
         self.check_pause(sender, Some(thread))?;
@@ -339,7 +342,8 @@ impl Broker {
         if class == SenderClass::Person { Ok(()) } else { self.send_limits.check_thread(limits, thread, sender.peer) }
     }
 
-    /// Whether this recipient takes this message, and as what: stored or held.
+    /// Returns how this recipient accepts this message: stored or held. Otherwise returns the
+    /// rejection.
     fn check_delivery(&self, attempt: &Attempt<'_>, peer: PeerId) -> Result<Stage, Rejection> {
         let Attempt { now, send, sender, class, original } = *attempt;
         let limits = &self.config.limits;
@@ -361,12 +365,14 @@ impl Broker {
         Ok(stage)
     }
 
-    /// A reply is as private as what it answers, whoever it goes to.
+    /// Whether a message is private. A reply is as private as the message that it answers, whoever
+    /// its recipients are.
     fn is_said_in_private(&self, channel: Option<&str>, original: Option<&StoredMessage>) -> bool {
         channel.is_some_and(|name| self.is_private(name)) || original.is_some_and(|original| original.head.private)
     }
 
-    /// Whether the sender has a delivery of the message that it replies to, and has not replied to it before.
+    /// Whether the sender has a delivery of the message that it replies to, and has not replied
+    /// before.
     fn is_first_reply(&self, sender: PeerId, original: Option<&StoredMessage>) -> bool {
         let own = original.and_then(|original| self.delivery_of(&original.deliveries, sender));
         own.is_some_and(|delivery| delivery.answered_by.is_none())
@@ -389,7 +395,7 @@ impl Broker {
     }
 }
 
-/// The thread that the sender names, or that of the message that it answers, or a new one.
+/// Returns the thread that the sender names, or that of the answered message, or a new one.
 fn thread_of(send: &Send, original: Option<&StoredMessage>, id: MessageId) -> String {
     match (&send.thread, original) {
         (Some(thread), _) => thread.clone(),
@@ -398,14 +404,14 @@ fn thread_of(send: &Send, original: Option<&StoredMessage>, id: MessageId) -> St
     }
 }
 
-/// Whether a message may wake its readers. Nobody is woken by what is said in a channel.
+/// Returns whether a message may wake its recipients. A post to a channel wakes nobody.
 fn intent_of(send: &Send, channel: Option<&str>) -> Intent {
     let usual = if send.reply_to.is_some() { Intent::Inform } else { Intent::Request };
     let is_quiet = channel.is_some_and(|name| !is_group(name));
     if is_quiet { Intent::Inform } else { send.intent.unwrap_or(usual) }
 }
 
-/// What a message says that it rests on. An answer rests on something.
+/// Returns the sources of a message. An answer must have sources.
 fn sources_of(send: &Send, kind: Kind) -> Vec<String> {
     let from_memory = kind == Kind::Answer && send.sources.is_empty();
     if from_memory { vec![FROM_MEMORY.to_owned()] } else { send.sources.clone() }

@@ -1,4 +1,4 @@
-//! How sessions come and go: registration, binding to a seat, names, and the end.
+//! The life of a session: registration, names, its state, and its end.
 
 use peer_proto::hook::Report;
 use peer_proto::ids::{MessageId, PeerId, Timestamp};
@@ -20,17 +20,17 @@ use crate::step::{Change, Effect};
 use crate::turn::Turn;
 use crate::who::{Actor, Caller};
 
-/// Most carriers that a report names: each at most once.
+/// The most carriers that a report can name, each once.
 const CARRIERS_MAX: usize = 8;
 
-/// How a session begins.
+/// The circumstances in which a session begins.
 struct Beginning {
     peer: PeerId,
     host: Host,
     notice: Option<String>,
-    /// It takes the mail before other adapters of its client.
+    /// Whether it becomes the receiving session before other adapters of its client.
     takes_over: bool,
-    /// It holds the token that resumes the session.
+    /// Whether it holds the token that resumes the session.
     holds_token: bool,
 }
 
@@ -78,15 +78,15 @@ impl Broker {
         };
         if !shared {
             self.end_sessions_of_the_dead(turn, peer);
-            // Sessions of an earlier process ended without a word, such as in a crash of the machine: what they had offered
-            // counts as their attempt.
+            // Sessions of an earlier process ended unreported, as in a crash of the machine. Their
+            // offers count as attempts.
             self.count_forgotten_offers(turn, peer);
         }
         let beginning = Beginning { peer, host, notice, takes_over: false, holds_token: !shared };
         self.begin_session(turn, caller, beginning, &register, facts)
     }
 
-    /// A program registers that is no peer yet, as far as its processes may have more of them.
+    /// Registers a program as a new peer, within the limit of new peers per process.
     fn newcomer(
         &mut self,
         turn: &mut Turn<'_>,
@@ -94,7 +94,7 @@ impl Broker {
         name: Option<String>,
         facts: &Facts,
     ) -> Result<PeerId, Rejection> {
-        // The program that connected, and what started it.
+        // The program that connected, and its ancestors.
         let ancestors = self.presence.connections.get(&caller.connection).map(|open| open.ancestors.as_slice());
         let processes: Vec<Process> = ancestors.unwrap_or_default().iter().take(2).copied().collect();
         self.send_limits.check_newcomer(turn.now.mono_ms, &processes)?;
@@ -103,7 +103,8 @@ impl Broker {
         Ok(peer)
     }
 
-    /// A session did not get the name or seat that it asked for. Tells whoever has it, and returns what the session is told.
+    /// Notifies the owner of a name or seat that a session did not get. Returns the text for that
+    /// session.
     fn notify_conflict(&mut self, turn: &mut Turn<'_>, peer: PeerId, conflict: Conflict, asked: Option<&str>) -> String {
         let name = self.name_of(peer);
         match conflict {
@@ -126,7 +127,8 @@ impl Broker {
 
     fn new_peer(&mut self, turn: &mut Turn<'_>, name: Option<String>, facts: &Facts) -> Result<PeerId, Rejection> {
         if self.presence.len() >= PEERS_MAX {
-            // The one that was away longest, and nothing of the person's or of others' goes with it.
+            // Removes the peer that was offline longest. No mail or setting of the person or of
+            // others may be lost with it.
             let long_ago = |(at, _): &(Timestamp, PeerId)| at.plus_ms(KEPT_FROM_ROOM_MS) <= turn.now.wall;
             let unused = self.presence.offline().take_while(long_ago).map(|(_, peer)| peer).find(|peer| self.is_unused(*peer));
             match unused {
@@ -145,8 +147,8 @@ impl Broker {
         Ok(id)
     }
 
-    /// Whether nothing is lost with a peer: no mail, no policy, no pause, no place in a channel, and no session that is
-    /// expected back.
+    /// Whether a peer can be removed without loss: it has no mail, no policy, no pause, no
+    /// membership, and no session that is expected back.
     fn is_unused(&self, peer: PeerId) -> bool {
         let has_policy = self.presence.get(peer).is_some_and(|record| record.policy.is_some());
         let is_paused = self.pauses.peers.iter().any(|paused| self.is_same(peer, *paused));
@@ -174,7 +176,7 @@ impl Broker {
         record.repo.clone_from(&register.repo);
         record.host.clone_from(&register.host);
         record.last_seen = turn.now.wall;
-        // A second adapter shares the session; the first keeps the token that resumes it.
+        // A second adapter shares the session. The first keeps the token that resumes it.
         if holds_token {
             set_host(&mut record, host);
         }
@@ -187,7 +189,8 @@ impl Broker {
             None => token,
         };
         if let Some(name) = register.name.as_ref().filter(|_| came_online && register.resume.is_none()) {
-            // The name asked for finds this mailbox again, whatever an operator calls the peer; a suffixed one keeps its own.
+            // The requested name finds this mailbox again, even if an operator renames the peer. A
+            // name with a suffix is its own seat.
             let seat = Seat { kind: SeatKind::Name, key: name.clone() };
             if self.presence.by_seat(&seat).is_none() && record.name.eq_ignore_ascii_case(name) {
                 add_seat(&mut record, seat);
@@ -198,7 +201,7 @@ impl Broker {
             add_seat(&mut record, seat);
         }
         self.update_peer(turn, record.clone());
-        // Whoever resumes is the same session, and does what it did.
+        // A session that resumes is the same session, with the same mode.
         let mode = if register.resume.is_some() { record.mode } else { None };
         self.presence.attach(
             caller.connection,
@@ -231,9 +234,9 @@ impl Broker {
         })
     }
 
-    /// Makes way for the adapter that holds the token. The connection that it had before ends: its client is the same, so
-    /// nothing counts as an attempt. Other adapters of that client stay, and hand the mail back. Says whether the adapter
-    /// takes the mail now.
+    /// Replaces the old connection of an adapter that holds the token. The client is the same, so
+    /// nothing counts as an attempt. Other adapters of the client stay, and give their leases back.
+    /// Returns whether this adapter is the receiving session now.
     fn make_way(&mut self, turn: &mut Turn<'_>, peer: PeerId, host: Host) -> bool {
         let holder = |connection: &&ConnectionId| self.presence.session(**connection).is_some_and(|session| session.holds_token);
         let held = self.presence.sessions_of(peer).iter().find(holder).copied();
@@ -257,7 +260,8 @@ impl Broker {
         true
     }
 
-    /// Takes back what a connection holds, and says what that is; its session goes on elsewhere.
+    /// Takes back the leases of a connection, and returns them. The session continues on another
+    /// connection.
     pub(crate) fn hand_back(&mut self, turn: &mut Turn<'_>, peer: PeerId, connection: ConnectionId) -> Vec<MessageId> {
         let held = self.mailboxes.messages(peer, |entry| entry.lease.is_some_and(|lease| lease.holder == connection));
         for message in &held {
@@ -266,14 +270,16 @@ impl Broker {
         held
     }
 
-    /// What stands as offered though no session holds it was offered by a session that ended while no broker watched.
+    /// Counts attempts for deliveries that are offered but not leased. A session offered them and
+    /// ended while no broker ran.
     pub(crate) fn count_forgotten_offers(&mut self, turn: &mut Turn<'_>, peer: PeerId) {
         let is_orphaned = |entry: &MailboxEntry| entry.lease.is_none() && entry.record.stage == Stage::Offered;
         let offered = self.mailboxes.messages(peer, is_orphaned);
         self.count_attempts(turn, peer, offered);
     }
 
-    /// A session of this peer is gone: another adapter of the same client goes on with the mail, or the peer is offline.
+    /// Ends a session's part in its peer. Another adapter of the same client becomes the receiving
+    /// session, or the peer goes offline.
     pub(crate) fn leave_peer(&mut self, turn: &mut Turn<'_>, peer: PeerId) {
         if let Some(reader) = self.presence.reader(peer) {
             self.fill_window(turn, peer);
@@ -286,7 +292,7 @@ impl Broker {
         }
     }
 
-    /// Whether a seat of a chosen name would lead to somebody else than the name itself does.
+    /// Whether a seat of a chosen name would resolve to another peer than the name itself.
     pub(crate) fn is_name_of_another(&self, seat: &Seat, peer: PeerId) -> bool {
         seat.kind == SeatKind::Name && self.presence.by_name(&seat.key).is_some_and(|owner| owner != peer)
     }
@@ -355,14 +361,15 @@ impl Broker {
         let Some(mut record) = self.presence.get(subject).cloned() else { return Err(Rejection::NotRegistered) };
         let before = record.clone();
         rename(&mut record, new_name.clone());
-        // Renaming oneself is choosing a name: asking for it at the next start finds this mailbox.
+        // A session that renames itself chooses a name: the same name at the next start finds this
+        // mailbox.
         let seat = Seat { kind: SeatKind::Name, key: new_name.clone() };
         if self.presence.by_seat(&seat).is_none() {
             add_seat(&mut record, seat);
         }
         self.update_peer(turn, record);
         turn.reply(caller, Reply::Renamed { peer: subject, name: new_name.clone() });
-        // Choosing the name that one has is no news to anybody.
+        // A rename to the current name is no event.
         if before.name == new_name {
             return Ok(());
         }
@@ -379,17 +386,18 @@ impl Broker {
         caller.check_person(Act::EndSession)?;
         let peer = self.presence.resolve(name, None)?;
         let Some(mut record) = self.presence.get(peer).cloned() else { return Err(Rejection::NotRegistered) };
-        // A session that is expected back can be ended too: its token is void then, and its name free.
+        // A session that is expected back can be ended too. Its token becomes void, and its name
+        // free.
         if self.presence.give_up(peer).is_none() && self.presence.sessions_of(peer).is_empty() {
             return Err(Rejection::NoSession { name: record.name });
         }
-        // The one that takes the mail ends last, so that none of the others gets it on the way.
+        // The receiving session ends last, so that none of the other sessions is given its mail.
         for connection in self.presence.sessions_of(peer).to_vec().into_iter().rev() {
             turn.push(connection, Push::Goodbye(Goodbye::Kicked));
             turn.effect(Effect::Close { connection });
             self.disconnect(turn, connection);
         }
-        // Without a token the session cannot resume by itself.
+        // Without a token the session cannot resume.
         record.token = None;
         record.client_pid = None;
         record.client_process = None;
@@ -400,9 +408,10 @@ impl Broker {
         Ok(())
     }
 
-    /// A connection ended. What its session held is ready again before anything else happens.
+    /// Ends a connection. The deliveries that its session held are ready again before anything else
+    /// happens.
     pub(crate) fn disconnect(&mut self, turn: &mut Turn<'_>, connection: ConnectionId) {
-        // It is no session any more before its mail goes anywhere: nothing may be pushed to it now.
+        // Detach the session before its mail moves, so that nothing is pushed to it any more.
         if let Some(session) = self.presence.detach(connection, turn.now.wall) {
             self.return_leases(turn, session.peer, connection);
             self.leave_peer(turn, session.peer);
@@ -432,7 +441,7 @@ impl Broker {
             self.record_mode(turn, peer, mode);
         }
         turn.reply(caller, Reply::Done);
-        // Of several adapters of one client the one that takes the mail tells for all.
+        // If a client has several adapters, the receiving session reports for all of them.
         let told = changed.filter(|_| self.presence.reader(peer) == Some(caller.connection));
         if let Some((activity, record)) = told.zip(self.presence.get(peer)) {
             let news = format!("activity: {}", activity.as_str());
@@ -442,7 +451,7 @@ impl Broker {
         Ok(())
     }
 
-    /// Forgets peers that have been offline too long.
+    /// Forgets peers that have been offline longer than the limit.
     pub(crate) fn forget_old_peers(&mut self, turn: &mut Turn<'_>) {
         let after_ms = self.forget_offline_ms();
         while let Some((_, peer)) = self.presence.longest_offline().filter(|(at, _)| at.plus_ms(after_ms) <= turn.now.wall) {
@@ -474,7 +483,7 @@ impl Broker {
     }
 }
 
-/// Notes where the session runs whose token resumes it.
+/// Records the processes of the session that the token resumes.
 pub(crate) fn set_host(record: &mut PeerRecord, host: Host) {
     record.client_pid = Some(host.client_pid);
     record.client_process = host.client;

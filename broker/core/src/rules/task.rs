@@ -1,10 +1,12 @@
-//! Tasks that sessions share: who does what, and what waits for what.
+//! Tasks: work that sessions share, with an assignee and dependencies.
 //!
-//! Knows each task's state and who may change it how. Does not know how the news of it travels: it is mail, from the broker
-//! to whom it concerns, in a thread of the task's own. What one session's act tells another is that session's mail as far as
-//! the inbound policy and the rate go: a task is no way around them. Invariants: a task that is claimed, started or blocked
-//! has a holder, and the holder's session is there; a task begins only when all that it needs is complete; what a task needs
-//! was there before it, so nothing ever waits for itself; creators and assignees follow a provisional peer to what it becomes.
+//! Knows each task's state, and who may change it how. Does not know how notices about it travel:
+//! they are the broker's mail to the peers concerned, in the task's own thread. A notice about one
+//! session's act is subject to the same policy and rate as that session's mail, so a task cannot
+//! bypass them. Invariants: a task that is claimed, started or blocked has a holder whose session
+//! is online. A task begins only when all tasks that it needs are complete. A task needs only older
+//! tasks, so there is no cycle. Creators and assignees follow a provisional peer to the peer that
+//! it is merged into.
 
 use peer_proto::ids::{PeerId, TaskId};
 use peer_proto::limits::{PAGE_ENTRIES_MAX, TASK_NEEDS_MAX, TASK_TEXT_BYTES_MAX, TASK_TITLE_BYTES_MAX, TASKS_OPEN_MAX};
@@ -26,12 +28,12 @@ use crate::turn::Turn;
 use crate::who::Caller;
 use crate::wording::{self, Addressee, listed};
 
-/// Who changes a task.
+/// The peer that changes a task.
 #[derive(Clone, Debug)]
 struct TaskActor {
     caller: Caller,
     sender: Sender,
-    /// The person may do what the creator may.
+    /// Whether it is the person, who may do everything that the creator may.
     is_person: bool,
 }
 
@@ -52,7 +54,8 @@ impl Broker {
         let (sender, _) = self.sender(caller)?;
         let actor = TaskActor { caller, is_person: caller.actor()?.is_person(), sender };
         let changes = matches!(request, TaskRequest::Create(_) | TaskRequest::Change { .. });
-        // Who acts decides what may be done: an actor that cannot be told is not taken for the person.
+        // The actor decides what is permitted. An unknown agent's shell is not accepted as the
+        // person.
         if changes && actor.is(PeerId::HUMAN) && actor.sender.via != Via::Person && !actor.is_person {
             return Err(Rejection::NotPermitted { act: Act::ChangeTasksUntold });
         }
@@ -109,7 +112,8 @@ impl Broker {
         Ok(())
     }
 
-    /// The task that this actor made under the same idempotency key, where the draft is the same.
+    /// Returns the task that this actor created under the same idempotency key, if the draft is the
+    /// same.
     fn made_before(&self, actor: &TaskActor, draft: &TaskDraft) -> Result<Option<&TaskRecord>, Rejection> {
         let again = |task: &&TaskRecord| task.idempotency_key == draft.idempotency_key && actor.is(task.creator);
         let Some(task) = draft.idempotency_key.as_ref().and_then(|_| self.tasks.iter().find(again)) else { return Ok(None) };
@@ -142,7 +146,8 @@ impl Broker {
         if task.state.is_final() {
             self.record_task_ended(turn.now);
         }
-        // A shell whose session is expected back may act for it; if it does not come, nobody would notice its end.
+        // A shell may act for a session that is expected back. If the session does not return, its
+        // end would go unnoticed.
         let is_unwatched = is_held(task.state) && task.assignee.is_some_and(|holder| !self.may_hold(holder));
         self.tasks.set_unreviewed(self.tasks.is_unreviewed() || is_unwatched);
         self.put_task(turn, task.clone());
@@ -151,7 +156,7 @@ impl Broker {
         Ok(())
     }
 
-    /// The peer that a task is given to, if it takes anything from this actor.
+    /// Returns the peer that a task is given to, if that peer accepts mail from this actor.
     fn assignee_for(&self, actor: &TaskActor, name: &str) -> Result<PeerId, Rejection> {
         let peer = self.presence.resolve(name, Some(actor.sender.peer))?;
         match self.rule_on(&actor.sender, peer, None) {
@@ -160,7 +165,7 @@ impl Broker {
         }
     }
 
-    /// Acts on tasks are mail to others: they count as what their sender sends.
+    /// Checks the rate. Acts on tasks are mail to others, and count as sends of the actor.
     fn check_rate(&self, now: Now, actor: &TaskActor) -> Result<(), Rejection> {
         self.check_pause(&actor.sender, None)?;
         self.send_limits.check_sender(&self.config.limits, now.mono_ms, actor.sender.peer, &actor.sender.name)
@@ -173,12 +178,12 @@ impl Broker {
         Err(Rejection::TooMany { what: Crowd::OpenTasks, count: TASKS_OPEN_MAX })
     }
 
-    /// Whether a peer's end will be noticed: its session is here, or it is the person.
+    /// Whether the end of a peer is noticed: its session is online, or it is the person.
     fn may_hold(&self, peer: PeerId) -> bool {
         peer == PeerId::HUMAN || self.presence.is_online(peer)
     }
 
-    /// Which state an act leads to, and whether this actor may do it.
+    /// Returns the state that an act leads to, or the reason why this actor may not do it.
     fn decide(&self, actor: &TaskActor, task: &mut TaskRecord, act: TaskAct) -> Result<(), Rejection> {
         use TaskState::{Blocked, Cancelled, Claimed, Completed, Failed, Open, Started};
         let is_creator = actor.is_person || actor.is(task.creator);
@@ -220,7 +225,7 @@ impl Broker {
                 }
                 Claimed | Started | Blocked | Completed | Failed | Cancelled => return Err(held()),
             },
-            // Whom it was given to may say no as well.
+            // The assignee may also decline the task.
             TaskAct::Unclaim => {
                 if task.assignee.is_none() || state.is_final() {
                     return Err(wrong(if state.is_final() { TaskBar::Ended } else { TaskBar::NobodyHasIt }));
@@ -277,7 +282,7 @@ impl Broker {
         self.tasks.put(task);
     }
 
-    // ---- news
+    // ---- notices
 
     fn notify_assignee(&mut self, turn: &mut Turn<'_>, actor: &TaskActor, task: &TaskRecord) {
         let Some(assignee) = task.assignee.filter(|peer| !actor.is(*peer)) else { return };
@@ -302,7 +307,7 @@ impl Broker {
         concerned.retain(|peer| !actor.is(*peer));
         concerned.dedup();
         for peer in concerned {
-            // Its creator may wait for the end, or can help; who lost it must stop.
+            // The creator may wait for the end, or can help. A peer that lost the task must stop.
             let acts = task.state.is_final() || task.state == TaskState::Blocked || before.assignee == Some(peer);
             let intent = if acts { Intent::Request } else { Intent::Inform };
             let notice = Notice::new(peer, task.id.to_string(), news.clone());
@@ -313,7 +318,7 @@ impl Broker {
         }
     }
 
-    /// What somebody did with a task, in a sentence.
+    /// Describes an act on a task, in one sentence.
     fn news(&self, actor: &TaskActor, before: &TaskRecord, task: &TaskRecord) -> String {
         let which = format!("task {} ({})", task.id, quoted(&task.title));
         let what = match (task.state, task.assignee, before.assignee) {
@@ -331,7 +336,8 @@ impl Broker {
         format!("{} {what}{result}", actor.sender.name)
     }
 
-    /// Whoever waits for this task hears that it has ended, and whether theirs can begin; or that it is open again.
+    /// Notifies peers whose tasks need this one that it has ended, and whether their tasks can
+    /// begin. Also notifies them if it is open again.
     fn notify_dependents(&mut self, turn: &mut Turn<'_>, actor: &TaskActor, changed: &TaskRecord) {
         let waiting = |task: &&TaskRecord| !task.state.is_final() && task.needs.contains(&changed.id);
         let dependents: Vec<TaskRecord> = self.tasks.iter().filter(waiting).cloned().collect();
@@ -360,7 +366,8 @@ impl Broker {
         }
     }
 
-    /// News that somebody's act brings. What the reader would not take from them in a message does not reach it this way.
+    /// Posts a notice about an actor's act. It is subject to the recipient's policy for mail from
+    /// that actor.
     fn task_news(&mut self, turn: &mut Turn<'_>, actor: &TaskActor, notice: Notice) {
         let stage = match self.rule_on(&actor.sender, notice.to, None) {
             Policy::Accept => Stage::Stored,
@@ -370,8 +377,8 @@ impl Broker {
         self.post_notice(turn, Notice { stage, ..notice });
     }
 
-    /// A session ended for good: what it held is open again. Of a peer that is forgotten, also what it was to do. The
-    /// creators hear, and so does the peer where it may come back.
+    /// Reopens the tasks of a session that ended. If the peer is being forgotten, also unassigns
+    /// the open tasks given to it. Notifies the creators, and the peer itself if it may come back.
     pub(crate) fn unclaim_tasks(&mut self, turn: &mut Turn<'_>, peer: PeerId, forgotten: bool) {
         let left = |task: &&TaskRecord| {
             task.assignee == Some(peer) && (is_held(task.state) || (forgotten && task.state == TaskState::Open))
@@ -392,7 +399,7 @@ impl Broker {
                 let notice = Notice::new(task.creator, task.id.to_string(), text.clone());
                 self.post_notice(turn, Notice { intent: Intent::Request, ..notice });
             }
-            // Should it come back, it must not go on as if nothing had happened.
+            // If the session comes back, it must learn that it lost the task.
             if !forgotten {
                 let text = format!("{text}; claim it again to go on with it");
                 self.post_notice(turn, Notice::new(peer, task.id.to_string(), text));
@@ -400,7 +407,8 @@ impl Broker {
         }
     }
 
-    /// Sessions that a killed broker left behind have had their time to come back: what the others held is open again.
+    /// Reopens tasks of sessions that did not come back within the grace period after a broker was
+    /// killed.
     pub(crate) fn unclaim_tasks_of_the_lost(&mut self, turn: &mut Turn<'_>) {
         self.tasks.set_unreviewed(false);
         let held = self.tasks.iter().filter(|task| is_held(task.state));
@@ -412,7 +420,7 @@ impl Broker {
         }
     }
 
-    /// Takes final tasks out.
+    /// Deletes final tasks.
     pub(crate) fn forget_tasks(&mut self, turn: &mut Turn<'_>, tasks: Vec<TaskId>) {
         for id in tasks {
             self.tasks.remove(id);
@@ -420,7 +428,7 @@ impl Broker {
         }
     }
 
-    /// Checks what must hold of tasks between two inputs.
+    /// Checks the invariants of tasks between two inputs.
     pub(crate) fn assert_task_invariants(&self) {
         self.tasks.assert_invariants();
         for task in self.tasks.iter() {
@@ -435,7 +443,7 @@ impl Broker {
         }
     }
 
-    // ---- views
+    // ---- listings
 
     fn list_tasks(&self, turn: &mut Turn<'_>, caller: Caller, me: PeerId, query: TasksQuery) -> Result<(), Rejection> {
         let resolve = |name: Option<String>| name.map(|name| self.presence.resolve(&name, Some(me))).transpose();
@@ -452,7 +460,7 @@ impl Broker {
                     .is_none_or(|text| task.title.to_lowercase().contains(text) || task.description.to_lowercase().contains(text))
         };
         let mut found = self.tasks.iter().rev().filter(fits);
-        // A description may be long: fewer of them fit a frame than heads do.
+        // A description may be long, so fewer tasks than heads fit a frame.
         let tasks: Vec<TaskInfo> = found.by_ref().take(PAGE_ENTRIES_MAX / 4).map(|task| self.task_info(task)).collect();
         let next = found.next().and_then(|_| tasks.last()).map(|task| task.id);
         turn.reply(caller, Reply::Tasks { tasks, next });
@@ -476,13 +484,13 @@ impl Broker {
     }
 }
 
-/// The task can be claimed, by anybody or by this peer.
+/// Makes the task claimable, by anybody or by this peer.
 fn become_open(task: &mut TaskRecord, assignee: Option<PeerId>) {
     (task.state, task.assignee) = (TaskState::Open, assignee);
     task.result.clear();
 }
 
-/// The task ends, or stops, with these words.
+/// Ends or stops the task, with these words.
 fn end(task: &mut TaskRecord, state: TaskState, words: String) -> Result<(), Rejection> {
     if matches!(state, TaskState::Blocked | TaskState::Failed) {
         check_words("the reason", &words)?;
@@ -492,12 +500,13 @@ fn end(task: &mut TaskRecord, state: TaskState, words: String) -> Result<(), Rej
     Ok(())
 }
 
-/// Whether an act that ends a task did so before, by the same actor and with the same words: its answer was lost.
+/// Whether an act that ends a task is a repeat by the same actor with the same words: its answer
+/// was lost.
 fn repeats(task: &TaskRecord, by_the_same: bool, state: TaskState, words: &str) -> bool {
     by_the_same && task.state == state && task.result == words
 }
 
-/// The draft within its bounds: the title in one line, each need once.
+/// Returns the draft within its bounds: the title in one line, each need once.
 fn checked_draft(mut draft: TaskDraft) -> Result<TaskDraft, Rejection> {
     draft.title = single_line(&draft.title);
     check_words("the title", &draft.title)?;

@@ -1,7 +1,9 @@
-//! Who may see what: the one answer, for listings, history, search, watching, reading, refusals and notices.
+//! Decides who may see what: for listings, history, search, watching, reading, refusals and
+//! notices.
 //!
-//! Knows who sent, was sent and is a member. Does not know listings. The person sees everything. Invariants: what an agent
-//! may not see does not exist for it; nothing is found by a search that could not be read.
+//! Knows senders, recipients and members. Does not know listings. The person sees everything.
+//! Invariants: to an agent, what it may not see looks exactly like what does not exist. A search
+//! finds only what could be read.
 
 use peer_proto::ids::{MessageId, PeerId, Timestamp};
 use peer_proto::message::{Kind, Stage, Via};
@@ -16,21 +18,24 @@ use crate::state::channels::{began_before, is_group};
 use crate::thing::{ChannelRecord, QuestionRecord};
 use crate::who::{Actor, Caller};
 
-/// What a search may find of messages. Notes and tasks are there for everybody.
+/// The messages that a search may find. Every actor may find notes and tasks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Scope {
-    /// The finder, by all ids that it had: what one of these sent, or was sent without its being held. Absent for the
-    /// person, who finds everything.
+    /// All ids of the actor: the search finds messages that one of them sent, or was sent without
+    /// their being held. `None` for the person, who finds everything.
     pub(crate) seen_by: Option<Vec<PeerId>>,
-    /// What was said in no channel (in a group, at most), not in private, and is held for nobody.
+    /// Whether the search finds messages outside of channels (groups included) that are not private
+    /// and held for nobody.
     pub(crate) direct: bool,
-    /// What was said in one of these, in lower case, since then, and is not held for all: the finder is a member.
+    /// Channels of the actor, in lower case, with the time from which their posts are found. Posts
+    /// that are held for all are left out.
     pub(crate) channels: Vec<(String, Timestamp)>,
-    /// What was said in one of these, in lower case, since then, and is held for nobody: they are open to all.
+    /// Open channels, in lower case, with the time from which their posts are found. Posts that are
+    /// held for anybody are left out.
     pub(crate) open_channels: Vec<(String, Timestamp)>,
 }
 
-/// Where a message was said.
+/// The channel, time and privacy of a message.
 struct Place<'a> {
     channel: Option<&'a str>,
     kind: Kind,
@@ -52,16 +57,18 @@ impl<'a> Place<'a> {
 impl Broker {
     // ---- messages
 
-    /// Whether an actor may see a message, its text included. A session sees what it sent, what it has a delivery of, and what
-    /// it could read as a member of the channel; a shell sees also what no channel keeps to itself.
+    /// Whether an actor may see a message, including its text. A session sees the messages that it
+    /// sent, those that it has a delivery of, and the posts it can read as a member. A shell also
+    /// sees messages that are not in a private channel.
     #[must_use]
     pub fn sees_message(&self, actor: Actor, head: &MessageHead, deliveries: &[DeliveryRecord]) -> bool {
         let was_sent_it = |peer: PeerId| self.delivery_of(deliveries, peer).is_some();
         self.concerns(actor, head.from.peer, &Place::of(head), was_sent_it) && !self.is_kept_back_from(actor, head, deliveries)
     }
 
-    /// A first look without the deliveries, by the recipients that the message was sent to. Where this is false, so is
-    /// [`Broker::sees_message`], with one exception: a dead letter that the person reassigned to the actor.
+    /// Whether an actor may see a message, as far as its named recipients tell. If this is false,
+    /// so is [`Broker::sees_message`], except for a dead letter that the person reassigned to the
+    /// actor.
     #[must_use]
     pub fn may_concern(&self, actor: Actor, head: &MessageHead) -> bool {
         let was_sent_it = |peer: PeerId| head.to.iter().any(|(to, _)| self.is_same(peer, *to));
@@ -74,10 +81,10 @@ impl Broker {
         actor.is_person() || actor.agent().is_some_and(concerns) || (matches!(actor, Actor::Shell { .. }) && is_open())
     }
 
-    /// Whether the person's decision on a message keeps its text from an actor who may see it otherwise. A text that was held
-    /// and not released is read by the person, by its sender and by those recipients for whom it was not held. Members of its
-    /// channel without a delivery of their own read it once it has reached one of them; any other agent's shell once nobody's
-    /// delivery is held.
+    /// Whether the person's decision hides a message's text from an actor that may see it
+    /// otherwise. A text that was held and not released is visible to the person, its sender, and
+    /// recipients for whom it was not held. Members of its channel without a delivery see it once
+    /// it has reached one of them. Another agent's shell sees it once no delivery is held.
     fn is_kept_back_from(&self, actor: Actor, head: &MessageHead, deliveries: &[DeliveryRecord]) -> bool {
         let agent = actor.agent();
         if actor.is_person() || agent.is_some_and(|peer| self.is_same(peer, head.from.peer)) {
@@ -92,15 +99,16 @@ impl Broker {
         deliveries.iter().any(DeliveryRecord::is_kept_back)
     }
 
-    /// Refuses to read a message that the caller may not see: to it the message does not exist.
+    /// Refuses a message that the caller may not see, as if the message did not exist.
     pub(crate) fn check_sees(&self, caller: Caller, stored: &StoredMessage) -> Result<(), Rejection> {
         let StoredMessage { head, deliveries, .. } = stored;
         let sees = self.sees_message(caller.actor()?, head, deliveries);
         if sees { Ok(()) } else { Err(Rejection::UnknownMessage(head.id)) }
     }
 
-    /// Whether an actor may know that this delivery exists. The person, the sender and the recipient may. Members of its channel
-    /// may unless it is held, and any other agent may unless it is held or was said in private.
+    /// Whether an actor may know that this delivery exists. The person, the sender and the
+    /// recipient may. Members of its channel may, unless it is held. Other agents may, unless it is
+    /// held or private.
     #[must_use]
     pub fn sees_delivery(&self, actor: Actor, record: &DeliveryRecord) -> bool {
         let is_end = |peer: PeerId| self.is_same(peer, record.brief.from) || self.is_same(peer, record.peer);
@@ -117,12 +125,13 @@ impl Broker {
         self.is_open_to_all(&Place::of_delivery(record)) || actor.agent().is_some_and(is_member)
     }
 
-    /// Whether a watcher who may know of a delivery that was accepted just now, and is held for nobody, may read its text.
+    /// Whether a watcher may read the text of a delivery that it may know of. The delivery was
+    /// accepted just now and is held for nobody.
     pub(crate) fn sees_text_of(&self, actor: Actor, record: &DeliveryRecord) -> bool {
         self.concerns(actor, record.brief.from, &Place::of_delivery(record), |peer| self.is_same(peer, record.peer))
     }
 
-    /// What a search of this actor may find.
+    /// Returns what a search of this actor may find.
     pub(crate) fn scope(&self, actor: Actor) -> Scope {
         if actor.is_person() {
             return Scope { direct: true, ..Scope::default() };
@@ -146,15 +155,16 @@ impl Broker {
         !record.private || actor.is_person() || is_member(actor, record)
     }
 
-    /// Whether what was said in a channel may be read by way of the channel itself: its members may, for as long as it is
-    /// the same channel; the broker's notices to one of them are that one's alone.
+    /// Whether a member may read a message because it is in the channel, as long as the channel is
+    /// the same. The broker's notices to one member are visible to that member only.
     fn reads_as_member(&self, peer: PeerId, place: &Place<'_>) -> bool {
         let Some(record) = place.channel.and_then(|name| self.channels.get(name)) else { return false };
         let said = place.kind != Kind::Notice && began_before(record, place.message);
         said && record.members.contains(&peer) && self.reads_channels(peer)
     }
 
-    /// What the person holds back from an agent does not reach it by way of a channel either.
+    /// Whether a peer may read channels at all. Mail that the person holds back from an agent must
+    /// not reach it through a channel.
     fn reads_channels(&self, peer: PeerId) -> bool {
         self.policy_of(peer) == Policy::Accept
     }
@@ -164,21 +174,23 @@ impl Broker {
         self.channels.get(name).is_some_and(|record| record.private)
     }
 
-    /// Whether an outsider may see at all that this was said: not what was said in a private channel, nor in one that is
-    /// gone and may have been private.
+    /// Whether a non-member may know that this message exists. Posts to a private channel are
+    /// excluded, and posts to a deleted one, which may have been private.
     pub(crate) fn is_public(&self, channel: Option<&str>, message: MessageId) -> bool {
         let is_open = |name: &str| self.channels.get(name).is_some_and(|record| !record.private && began_before(record, message));
         channel.is_none_or(|name| is_group(name) || is_open(name))
     }
 
-    /// Whether it was said where everybody may hear it. What answers something private is private, whoever it goes to.
+    /// Whether everybody may read it. A reply to a private message is private, whoever its
+    /// recipients are.
     fn is_open_to_all(&self, place: &Place<'_>) -> bool {
         !place.private && self.is_public(place.channel, place.message)
     }
 
     // ---- questions and refusals
 
-    /// Whether an actor may know of a question. A session knows of those that it asked or was asked.
+    /// Whether an actor may know of a question. A session knows of the questions that it asked or
+    /// was asked.
     pub(crate) fn sees_question(&self, actor: Actor, record: &QuestionRecord) -> bool {
         if actor.is_person() {
             return true;
@@ -198,19 +210,20 @@ impl Broker {
         self.is_same(peer, record.asker) || self.was_asked(record, peer)
     }
 
-    /// Whether the person may have kept a question from one who was asked: it is held, or it ended unanswered, and then it
-    /// is not known any more whether it was held.
+    /// Whether the person may have kept a question from a peer that was asked. True if it is held,
+    /// or if it ended unanswered, because then it is unknown whether it was held.
     fn is_question_kept_from(&self, record: &QuestionRecord, peer: PeerId) -> bool {
         matches!(record.state, QuestionState::Expired | QuestionState::Cancelled) || self.holds_question(record, peer)
     }
 
-    /// Whether a question waits for the person before this peer may be asked it.
+    /// Whether a question is held for the person's decision before this peer gets it.
     fn holds_question(&self, record: &QuestionRecord, peer: PeerId) -> bool {
         let waiting = self.mailboxes.get(peer, record.question);
         waiting.is_some_and(|entry| entry.record.stage == Stage::Held)
     }
 
-    /// Whether an actor may know of a send that was refused to `by`: a session and its shell know of their own.
+    /// Whether an actor may know of a send that was refused to `by`. A session and its shell know
+    /// of their own.
     pub(crate) fn sees_refused(&self, actor: Actor, by: PeerId, via: Via) -> bool {
         match actor.agent() {
             _ if actor.is_person() => true,
@@ -219,20 +232,20 @@ impl Broker {
         }
     }
 
-    // ---- one peer by several ids
+    // ---- one peer with several ids
 
-    /// Whether an id is this peer's, now or from before it was bound.
+    /// Whether an id belongs to this peer, now or before a merge.
     pub(crate) fn is_same(&self, peer: PeerId, id: PeerId) -> bool {
         peer == id || self.presence.get(peer).is_some_and(|record| record.former.contains(&id))
     }
 
-    /// The delivery to this peer, or to one that became it.
+    /// Returns the delivery to this peer, or to one that was merged into it.
     pub(crate) fn delivery_of<'a>(&self, deliveries: &'a [DeliveryRecord], peer: PeerId) -> Option<&'a DeliveryRecord> {
         self.presence.ids_of(peer).into_iter().find_map(|id| delivery_to(deliveries, id))
     }
 }
 
-/// Whether an actor belongs to a channel.
+/// Whether an actor is a member of a channel.
 pub(crate) fn is_member(actor: Actor, record: &ChannelRecord) -> bool {
     actor.member().is_some_and(|peer| record.members.contains(&peer))
 }
