@@ -1,6 +1,6 @@
-//! The one match from input to room, time, and the state that the rooms share.
+//! The match from each input to its rule, the timeouts, and the state that the rules share.
 //!
-//! Knows every room of `state`, and calls the rules by name. Does not know what they decide.
+//! Knows every index of `state`, and calls the rules by name. Does not know what the rules decide.
 
 use peer_proto::ids::{MessageId, PeerId, Timestamp};
 use peer_proto::limits::{CLOCK_STEP_GRACE_MS, EXPIRY_GRACE_MS, MESSAGES_PER_REQUEST_MAX};
@@ -26,37 +26,45 @@ use crate::step::{Effect, Query, Step};
 use crate::turn::Turn;
 use crate::who::{Actor, Caller};
 
-/// What the person configured.
+/// The configuration that the rules need.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
     /// Limits.
     pub limits: Limits,
     /// Whether `peerctl` from within an agent's process tree may act as an operator.
     pub allow_operator_from_agents: bool,
-    /// What becomes of mail for a peer that has no policy of its own, until the person sets something else for all.
+    /// The policy for mail to a peer without a policy of its own, until the person sets another
+    /// default.
     pub default_policy: Policy,
-    /// Whether mail from a session that may do less without asking than its reader is held.
+    /// Whether mail is held if its sender's session may do less without asking than the
+    /// recipient's.
     pub hold_escalation: bool,
-    /// How long and how much is kept.
+    /// The limits of retention.
     pub retention: Retention,
 }
 
-/// Clocks that differ by more than this between two inputs do so because the machine slept, or the wall clock was set.
+/// If the clocks differ by more than this between two inputs, the machine slept, or somebody set
+/// the wall clock.
 const CLOCK_DRIFT_MS: u64 = 5_000;
 
-/// All rules and all that they remember.
+/// The rules and their state.
 ///
 /// The shell calls it from one thread. For each batch, with one [`Step`] for its decisions:
 ///
-/// 1. [`Broker::handle_timeout`], at the latest when [`Broker::poll_timeout`] said after the batch before.
-/// 2. For each input: if it is a request, [`Broker::lookups`] says what the store must be asked about it, and what the shell
-///    reads there becomes [`Facts`]. If [`Step::outdates`] says that this batch has changed one of these values, the shell
-///    commits first. Then [`Broker::handle`], at once: nothing else may be handled between a request's lookups and its handling.
-/// 3. The shell commits all changes of the step, and then carries out its effects in order. If the commit fails, it carries out
-///    none of them and drops the broker, which would remember what the store does not have.
+/// 1. It calls [`Broker::handle_timeout`], at the latest at the time that [`Broker::poll_timeout`]
+///    returned after the batch before.
+/// 2. For each input: if it is a request, [`Broker::lookups`] names the values that the store must
+///    provide. The shell reads them, and they become [`Facts`]. If [`Step::outdates`] says that
+///    this batch has changed one of these values, the shell commits first. Then it calls
+///    [`Broker::handle`] at once: no other input may come between a request's lookups and its
+///    handling.
+/// 3. It commits all changes of the step, and then carries out its effects in order. If the commit
+///    fails, it carries out none of them and drops the broker, whose memory would be ahead of the
+///    store.
 ///
-/// When nothing arrives, and before the next batch where somebody waits for it, [`Broker::poll_sweep`] says which messages
-/// retention looks at next. The shell reads them, calls [`Broker::sweep`] with them, and commits that step by itself.
+/// While the shell is idle, [`Broker::poll_sweep`] returns the next messages that retention checks.
+/// If a request waits for the pass, the shell also calls it before the next batch. The shell reads
+/// these messages, calls [`Broker::sweep`] with them, and commits that step by itself.
 #[derive(Debug)]
 pub struct Broker {
     pub(crate) config: Config,
@@ -76,18 +84,20 @@ pub struct Broker {
     pub(crate) next_peer: PeerId,
     pub(crate) messages: u64,
     last_now: Now,
-    /// Nothing expires before this, on the monotonic clock.
+    /// Nothing expires before this time, on the monotonic clock.
     grace_until_ms: u64,
-    /// Until then sessions that a killed broker left behind are expected back, on the monotonic clock.
+    /// The time, on the monotonic clock, until which the sessions of a killed broker are expected
+    /// back.
     expected_until_ms: u64,
 }
 
 impl Broker {
-    /// A broker that goes on where the store's image ends.
+    /// Creates a broker that continues from the store's image.
     #[must_use]
     pub fn new(config: Config, image: Image, now: Now) -> Self {
         let mut peers = image.peers;
-        // Whoever had a session when the last broker ended was seen then, and not when that session began.
+        // A peer that had a session when the last broker ended was last seen then, not when the
+        // session began.
         for record in peers.iter_mut().filter(|record| record.client_pid.is_some()) {
             record.last_seen = record.last_seen.max(now.wall);
         }
@@ -122,7 +132,7 @@ impl Broker {
         broker
     }
 
-    /// What the store must be asked before this request can be handled.
+    /// Returns the values that the store must provide before this request can be handled.
     #[must_use]
     pub fn lookups(&self, connection: ConnectionId, request: &Request) -> Lookups {
         let one = |message: MessageId| Lookups { messages: vec![message], ..Lookups::default() };
@@ -140,7 +150,7 @@ impl Broker {
                 idempotency: self.key_of(connection, answer.idempotency_key.as_ref()),
                 ..Lookups::default()
             },
-            // More than the bound is refused anyway: nothing is looked up for it.
+            // A request beyond the limit is refused anyway, so nothing is looked up for it.
             Request::Ack { messages } if messages.len() <= MESSAGES_PER_REQUEST_MAX => {
                 Lookups { messages: messages.clone(), ..Lookups::default() }
             }
@@ -162,12 +172,12 @@ impl Broker {
         }
     }
 
-    /// Whose key it is that a request gives.
+    /// Returns the sender to which a request's idempotency key belongs.
     fn key_of(&self, connection: ConnectionId, key: Option<&String>) -> Option<(PeerId, String)> {
         self.actor_on(connection).map(Actor::peer).zip(key.cloned())
     }
 
-    /// Applies one input. A refused request leaves no change behind.
+    /// Applies one input. A refused request leaves no change.
     pub fn handle(&mut self, now: Now, input: Input, step: &mut Step) {
         self.notice_lost_time(now);
         let turn = &mut Turn { now, step };
@@ -181,7 +191,8 @@ impl Broker {
             Input::Disconnected { connection } => self.disconnect(turn, connection),
             Input::Damaged(records) => self.set_damaged_aside(turn, &records),
             Input::Asked { connection, id, request, facts } => {
-                // A connection that was closed by us may have asked before it noticed.
+                // The program may have sent this before it noticed that the broker closed its
+                // connection.
                 if !self.presence.connections.contains_key(&connection) {
                     return;
                 }
@@ -262,11 +273,12 @@ impl Broker {
         }
     }
 
-    /// Applies what time has brought: visibility timeouts, ends of time to live, forgotten peers.
+    /// Applies everything that is due: visibility timeouts, expired deliveries, forgotten peers.
     pub fn handle_timeout(&mut self, now: Now, step: &mut Step) {
         self.notice_lost_time(now);
         let turn = &mut Turn { now, step };
-        // Only here, never between a request's lookups and its handling: both must see the same sender.
+        // Only here, never between a request's lookups and its handling: both must see the same
+        // sender.
         if now.mono_ms >= self.expected_until_ms {
             for lost in self.presence.expect_nobody() {
                 self.notify_askers(turn, lost);
@@ -275,7 +287,7 @@ impl Broker {
                 self.unclaim_tasks_of_the_lost(turn);
             }
         }
-        // Expiry first: what is over needs no other carrier.
+        // Expire first: an expired delivery needs no next carrier.
         if now.mono_ms >= self.grace_until_ms {
             self.expire(turn);
             self.expire_questions(turn);
@@ -285,7 +297,7 @@ impl Broker {
         self.report_overdue(turn);
     }
 
-    /// In how many milliseconds `handle_timeout` is next worth calling; none while nothing runs.
+    /// Milliseconds until `handle_timeout` must be called next. `None`: no timer runs.
     #[must_use]
     pub fn poll_timeout(&self, now: Now) -> Option<u64> {
         let grace_ms = self.grace_ms(now);
@@ -300,19 +312,20 @@ impl Broker {
         [overdue, expiry, forget, expected, note, question].into_iter().flatten().min()
     }
 
-    /// For how long nothing expires yet.
+    /// Milliseconds until anything may expire.
     pub(crate) fn grace_ms(&self, now: Now) -> u64 {
         self.grace_until_ms.saturating_sub(now.mono_ms)
     }
 
-    // ---- what the rooms share
+    // ---- helpers of several rules
 
     pub(crate) fn forget_offline_ms(&self) -> u64 {
         u64::from(self.config.limits.forget_offline_hours) * 3_600_000
     }
 
-    /// Looks for time that nobody could use: the machine slept, or somebody set the wall clock forward. A wrong date may
-    /// be mended soon, so the longer such a step is, the longer nothing expires after it.
+    /// Detects time in which no peer could act: the machine slept, or somebody set the wall clock
+    /// forward. A wrong date may be fixed soon. So the longer such a step is, the longer nothing
+    /// expires after it.
     fn notice_lost_time(&mut self, now: Now) {
         let last = self.last_now;
         let slept_ms = now.slept_ms.saturating_sub(last.slept_ms);

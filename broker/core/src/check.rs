@@ -1,4 +1,4 @@
-//! Bounds of what a request names: lengths, counts and forms that several rooms check.
+//! Checks the bounds of request fields: lengths, counts and forms that several rules need.
 
 use peer_proto::ids::{MessageId, is_reserved_name, is_well_formed_name};
 use peer_proto::limits::{IDEMPOTENCY_KEY_BYTES_MAX, MESSAGES_PER_REQUEST_MAX, SEAT_KEY_BYTES_MAX, THREAD_BYTES_MAX};
@@ -18,14 +18,14 @@ pub(crate) fn check_seat(seat: &Seat) -> Result<(), Rejection> {
     if seat.key.is_empty() {
         return Err(Rejection::OutOfBounds { what: "the seat", bound: format!("1 to {SEAT_KEY_BYTES_MAX} bytes") });
     }
-    // A chosen name is claimed by Register or Rename, where its form is checked.
+    // Register and Rename check the form of a chosen name when they claim it.
     if seat.kind == SeatKind::Name {
         return check_name(&seat.key);
     }
     check_length("the seat", &seat.key, SEAT_KEY_BYTES_MAX)
 }
 
-/// Whether this can be the name that a sender gives to what it asks once.
+/// Checks that this can be an idempotency key.
 pub(crate) fn check_idempotency_key(key: Option<&str>) -> Result<(), Rejection> {
     if key.is_none_or(|key| (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len())) {
         return Ok(());
@@ -34,7 +34,7 @@ pub(crate) fn check_idempotency_key(key: Option<&str>) -> Result<(), Rejection> 
     Err(Rejection::OutOfBounds { what: "the idempotency key", bound })
 }
 
-/// Whether this can be the name of a thread.
+/// Checks that this can be the name of a thread.
 pub(crate) fn check_thread(thread: &str) -> Result<(), Rejection> {
     let fits = (1..=THREAD_BYTES_MAX).contains(&thread.len());
     if fits && thread.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) {
@@ -52,7 +52,7 @@ pub(crate) fn check_count(messages: &[MessageId]) -> Result<(), Rejection> {
     }
 }
 
-/// Whether `name` may be given to a peer.
+/// Checks that `name` may be given to a peer.
 pub(crate) fn check_name(name: &str) -> Result<(), Rejection> {
     if is_reserved_name(name) {
         return Err(Rejection::ReservedName { name: name.to_owned() });

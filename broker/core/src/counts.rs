@@ -1,29 +1,29 @@
-//! How much there is of everything, for whoever asks how the broker is.
+//! The totals that a request for the broker's status gets.
 
 use peer_proto::brake::UsedUpThread;
 use peer_proto::ids::Timestamp;
 use peer_proto::request::Pausing;
 
-/// What the rules know of the broker's state.
+/// The totals that the rules know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counts {
     /// Peers that are online, the person not counted.
     pub peers_online: u64,
     /// Retained peers that are offline, the person not counted.
     pub peers_offline: u64,
-    /// Deliveries that wait for a session.
+    /// Deliveries that are pending without a lease, and not held.
     pub stored: u64,
     /// Deliveries that a session holds, offered or not.
     pub leased: u64,
-    /// Deliveries that wait for the person.
+    /// Deliveries that are held for the person.
     pub held: u64,
     /// Dead letters.
     pub dead: u64,
     /// Messages in the store, settled ones included.
     pub messages: u64,
-    /// When the oldest waiting message was accepted.
+    /// The time at which the oldest pending message was accepted.
     pub oldest_at: Option<Timestamp>,
-    /// What is paused, by the names of now.
+    /// The pauses, with the current names.
     pub paused: Vec<Pausing>,
     /// How often each send limit refused a send since the broker started, by error code.
     pub refused: Vec<(String, u64)>,

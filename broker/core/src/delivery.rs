@@ -1,8 +1,8 @@
-//! The life of a delivery: every change of its stage, in one table.
+//! The life of a delivery: all transitions of its stage, in one table.
 //!
-//! Knows deliveries and their leases. Does not know mailboxes, peers, nor who may do what. Invariant: no other
-//! rule writes a stage, or a line of a trace. `docs/delivery.md` shows the same table, and a test compares the two. The store
-//! alone makes a record up by hand, where damage took the one that was there.
+//! Knows deliveries and their leases. Does not know mailboxes, peers, or permissions. Invariant: no
+//! other code writes a stage or a trace entry. `docs/delivery.md` shows the same table, and a test
+//! compares the two. Only the store makes up a record by itself, where damage destroyed one.
 
 use peer_proto::ids::{MessageId, PeerId, Timestamp};
 use peer_proto::limits::TRACE_ENTRIES_MAX;
@@ -12,30 +12,31 @@ use peer_proto::request::DeliveryEvent;
 use crate::record::{Brief, DeliveryRecord};
 use crate::state::mailbox::{Lease, MailboxEntry};
 
-/// What happens to a delivery.
+/// A legal change of a delivery's stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Transition {
-    /// The reader's policy holds it.
+    /// The recipient's policy holds it.
     Hold,
     /// The person releases it.
     Release,
     /// The broker pushes it to a session. In memory only.
     Lease(Lease),
-    /// The session gives it back, or ends, and no attempt is counted. In memory only.
+    /// The session gives it back or ends, without an attempt. In memory only.
     Unlease,
     /// The session handed it to a carrier.
     Offer {
         carrier: Carrier,
-        /// When the session is to try the next carrier, on the monotonic clock.
+        /// The time of the session's visibility timeout, on the monotonic clock.
         overdue_at_ms: Option<u64>,
     },
-    /// The session took its offer back, or ended. The end of a session is an attempt if it may have asked a model with it.
+    /// The session took its offer back, or ended. The end of a session is an attempt if a model may
+    /// have been asked with it.
     Return(Cause),
     /// Evidence shows that the model was shown the whole text.
     Present { carrier: Option<Carrier>, evidence: Evidence },
-    /// The reader dealt with it.
+    /// The recipient acknowledged it.
     Ack,
-    /// The reader replied, with this message.
+    /// The recipient replied with this message.
     Answer(MessageId),
     /// Its time to live ended.
     Expire,
@@ -43,18 +44,18 @@ pub(crate) enum Transition {
     Cancel(Option<Cause>),
     /// It became a dead letter.
     DeadLetter(Cause),
-    /// The person puts a dead letter back into its queue.
+    /// The person puts a dead letter back into its mailbox.
     Requeue,
     /// The person gives a dead letter to this peer.
     Reassign(PeerId),
-    /// Its reader turned out to be this peer.
+    /// Its recipient was merged into this peer.
     Bind(PeerId),
     /// The person drops a dead letter.
     Drop,
 }
 
 impl Transition {
-    /// The legal table: the stage that follows `from`; none where this cannot happen there.
+    /// Returns the stage that follows `from`. `None`: the transition is not legal there.
     fn next(self, from: Stage) -> Option<Stage> {
         use Stage::{Cancelled, Dead, Dropped, Expired, Held, Leased, Offered, Presented, Stored};
         Some(match (self, from) {
@@ -62,11 +63,12 @@ impl Transition {
             (Self::Release, Held) => Stored,
             (Self::Lease(_), Stored) => Leased,
             (Self::Unlease, Leased) => Stored,
-            // A broker that was killed leaves deliveries that are offered, and leased to nobody.
+            // A killed broker leaves deliveries that are offered without a lease.
             (Self::Lease(_) | Self::Unlease, Offered) => Offered,
             (Self::Offer { .. }, Leased | Offered) => Offered,
             (Self::Return(_), Offered) => Stored,
-            // A reader may acknowledge what it was shown before the broker was killed, or before it became a dead letter.
+            // A recipient may acknowledge a message that it was shown before the broker was killed,
+            // or before it became a dead letter.
             (Self::Present { .. }, Stored | Leased | Offered | Dead) => Presented,
             (Self::Ack | Self::Answer(_), Presented | Expired | Cancelled | Dropped) => from,
             (Self::Expire, Stored | Leased | Offered | Held) => Expired,
@@ -79,7 +81,7 @@ impl Transition {
         })
     }
 
-    /// The line that it leaves in the trace; none where it happens in memory only.
+    /// Returns its trace entry. `None`: it happens in memory only.
     fn traced(self) -> Option<TraceEvent> {
         Some(match self {
             Self::Lease(_) | Self::Unlease => return None,
@@ -99,7 +101,7 @@ impl Transition {
         })
     }
 
-    /// What watchers are told; none where they are not.
+    /// Returns the event for watchers. `None`: there is no event.
     fn event(self) -> Option<DeliveryEvent> {
         Some(match self {
             Self::Bind(_) => return None,
@@ -114,7 +116,7 @@ impl Transition {
             Self::Expire => DeliveryEvent::Expired,
             Self::Cancel(cause) => DeliveryEvent::Cancelled { cause },
             Self::DeadLetter(cause) => DeliveryEvent::Dead { cause },
-            // It waits as if it had just been accepted.
+            // It is pending as if it had just been accepted.
             Self::Requeue | Self::Reassign(_) => DeliveryEvent::Stored { cause: self.cause(), text: None },
             Self::Drop => DeliveryEvent::Dropped,
         })
@@ -141,7 +143,7 @@ impl Transition {
         }
     }
 
-    /// Its name in `docs/delivery.md`.
+    /// Returns its name in `docs/delivery.md`.
     #[cfg(test)]
     fn name(self) -> &'static str {
         match self {
@@ -164,20 +166,20 @@ impl Transition {
         }
     }
 
-    /// Whether the store is told.
+    /// Whether the store records it.
     pub(crate) fn is_durable(self) -> bool {
         self.traced().is_some()
     }
 }
 
 impl DeliveryRecord {
-    /// A delivery that was accepted just now.
+    /// Creates a delivery that was just accepted.
     pub(crate) fn accepted(message: MessageId, peer: PeerId, brief: Brief, at: Timestamp) -> Self {
         let begun = TraceEntry { event: TraceEvent::Stored, at, carrier: None, cause: None };
         Self { message, peer, stage: Stage::Stored, attempts: 0, acked_at: None, answered_by: None, trace: vec![begun], brief }
     }
 
-    /// Carries out a transition of a delivery that no session holds. Returns what watchers are told.
+    /// Applies a transition to a delivery that no session holds. Returns the event for watchers.
     pub(crate) fn apply(&mut self, transition: Transition, at: Timestamp) -> Option<DeliveryEvent> {
         let stage = self.stage;
         self.apply_from(stage, transition, at)
@@ -187,7 +189,7 @@ impl DeliveryRecord {
         let next = transition.next(from);
         debug_assert!(next.is_some(), "{transition:?} of {} for {}, which is {from:?}", self.message, self.peer);
         self.stage = match next {
-            // A lease is in memory alone.
+            // A lease exists in memory only.
             Some(Stage::Leased) => Stage::Stored,
             Some(stage) => stage,
             None => return None,
@@ -199,7 +201,7 @@ impl DeliveryRecord {
             Transition::Bind(peer) => self.peer = peer,
             Transition::Requeue | Transition::Reassign(_) => {
                 self.attempts = 0;
-                // What expired once must not expire again at once.
+                // A requeued delivery must not expire again at once.
                 self.brief.expires_at = None;
                 if let Transition::Reassign(peer) = transition {
                     self.peer = peer;
@@ -214,7 +216,8 @@ impl DeliveryRecord {
         transition.event()
     }
 
-    /// Writes one line. A full trace loses its second line: how it began stays.
+    /// Appends one trace entry. A full trace loses its second entry, because the first tells how it
+    /// began.
     fn trace(&mut self, entry: TraceEntry) {
         if self.trace.len() >= TRACE_ENTRIES_MAX {
             self.trace.remove(1);
@@ -222,7 +225,7 @@ impl DeliveryRecord {
         self.trace.push(entry);
     }
 
-    /// Two deliveries became one, this one: copies the other's offer, so that a model is told of a repeat.
+    /// Copies the offer of a dropped delivery to this one, so that it is shown as a repeat.
     pub(crate) fn copy_offer(&mut self, other: &Self) {
         let offered = |record: &Self| record.trace.iter().find(|entry| entry.event == TraceEvent::Offered).copied();
         if let (None, Some(entry)) = (offered(self), offered(other)) {
@@ -231,19 +234,19 @@ impl DeliveryRecord {
         }
     }
 
-    /// Whether it was ever handed to a carrier, as far as the trace goes back.
+    /// Whether it was ever offered, as far as the trace goes back.
     pub(crate) fn was_offered(&self) -> bool {
         self.trace.iter().any(|entry| entry.event == TraceEvent::Offered)
     }
 
-    /// The carrier that any session offered it by last.
+    /// Returns the carrier that any session offered it to last.
     pub(crate) fn offered_last_by(&self) -> Option<Carrier> {
         self.trace.iter().rfind(|entry| entry.event == TraceEvent::Offered).and_then(|entry| entry.carrier)
     }
 }
 
 impl MailboxEntry {
-    /// Carries out a transition, its lease included. Returns what watchers are told.
+    /// Applies a transition, including its lease. Returns the event for watchers.
     pub(crate) fn apply(&mut self, transition: Transition, at: Timestamp) -> Option<DeliveryEvent> {
         let from = self.stage();
         if transition == Transition::Return(Cause::SessionEnded) {
@@ -257,7 +260,7 @@ impl MailboxEntry {
                 if let Some(lease) = &mut self.lease {
                     (lease.offered, lease.overdue_at_ms) = (Some(carrier), overdue_at_ms);
                 }
-                // The client called for it, and asks its model next.
+                // The client called the tool, and asks its model with the result next.
                 self.tried |= carrier == Carrier::ToolResult;
             }
             Transition::Return(_) => {
@@ -269,7 +272,8 @@ impl MailboxEntry {
         news
     }
 
-    /// The delivery as a reader sees it: a lease is a stage, and the last line of the trace.
+    /// Returns the delivery as programs see it: with a lease as a stage and as the last trace
+    /// entry.
     pub(crate) fn with_lease(&self) -> DeliveryRecord {
         let mut record = self.record.clone();
         if let (Stage::Leased, Some(lease)) = (self.stage(), self.lease) {

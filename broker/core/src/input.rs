@@ -1,5 +1,4 @@
-//! What can happen, as facts: each [`Input`] carries whatever the rules need to know about it, so that the core never
-//! asks anybody.
+//! The inputs: events with every fact that the rules need. The core itself asks nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,26 +10,27 @@ use crate::record::{DeliveryRecord, MessageHead, Process, TokenDigest};
 use crate::rejection::{Obstacle, Rejection};
 use crate::thing::NoteRecord;
 
-/// One open connection, named by the broker's shell; never used twice in one run.
+/// One open connection, named by the broker's shell. An id is never used twice in one run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ConnectionId(pub u64);
 
 /// The time of an input, on two clocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Now {
-    /// Wall clock: shown to people, and what `ttl` counts in. May jump.
+    /// Wall clock: shown to people, and the base of `ttl`. It may jump.
     pub wall: Timestamp,
-    /// Milliseconds on the monotonic clock that stops while the machine sleeps: what visibility timeouts and rates count in.
+    /// Milliseconds on the monotonic clock that stops while the machine sleeps: the base of
+    /// visibility timeouts and rates.
     pub mono_ms: u64,
     /// Milliseconds that the machine slept, since the same moment as `mono_ms`; 0 where the system does not count them.
     pub slept_ms: u64,
 }
 
-/// Something that happened.
+/// An event, with the facts about it.
 #[derive(Clone, Debug)]
 #[expect(clippy::large_enum_variant, reason = "inputs are moved once, and nearly all of them are requests")]
 pub enum Input {
-    /// A connection said [`Hello`](peer_proto::request::Hello); the shell has checked its uid.
+    /// A connection sent [`Hello`](peer_proto::request::Hello). The shell has checked its uid.
     Connected {
         /// The connection.
         connection: ConnectionId,
@@ -38,7 +38,8 @@ pub enum Input {
         id: RequestId,
         /// What it is for.
         role: Role,
-        /// The kernel's word on who connected: the process, then its parent, and so on. Empty where it cannot be told.
+        /// The processes that connected, as the kernel reports them: the process, then its parent,
+        /// and so on. Empty if unknown.
         ancestors: Vec<Process>,
         /// The seat that the program found in its environment.
         seat: Option<Seat>,
@@ -50,7 +51,7 @@ pub enum Input {
     },
     /// Records of the store were found damaged.
     Damaged(Vec<Damaged>),
-    /// A connection that said hello asks something.
+    /// A connection that sent `Hello` makes a request.
     Asked {
         /// The connection.
         connection: ConnectionId,
@@ -58,34 +59,35 @@ pub enum Input {
         id: RequestId,
         /// The request; never `Hello`.
         request: Request,
-        /// What the shell and the store know about it.
+        /// The facts that the shell and the store provide about it.
         facts: Facts,
     },
 }
 
-/// A record of the store that is not what was written there.
+/// A record of the store that differs from what was written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damaged {
-    /// What it is of, in words.
+    /// A description of the record.
     pub what: String,
-    /// What waits and cannot be given out because of it.
+    /// The pending deliveries that cannot be given out because of it.
     pub stops: Option<Stopped>,
-    /// It was not known before.
+    /// Whether it was unknown until now.
     pub is_news: bool,
 }
 
 /// Deliveries that cannot be given out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stopped {
-    /// All of this message: its text is lost.
+    /// All deliveries of this message: its text is lost.
     Message(MessageId),
-    /// This one: where it stood is lost.
+    /// This delivery: its state is lost.
     Delivery(MessageId, PeerId),
-    /// All to this peer: who it was is lost.
+    /// All deliveries to this peer: its record is lost.
     Peer(PeerId),
 }
 
-/// What [`Broker::lookups`](crate::broker::Broker::lookups) wants to know from the store before a request is handled.
+/// The values that [`Broker::lookups`](crate::broker::Broker::lookups) needs from the store before
+/// a request is handled.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lookups {
     /// Messages whose heads and deliveries the request is about.
@@ -98,7 +100,7 @@ pub struct Lookups {
     pub processes: Vec<Process>,
 }
 
-/// What the shell and the store know about one request.
+/// The values that the shell and the store provide about one request.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
     /// Fresh random bits.
@@ -109,13 +111,13 @@ pub struct Facts {
     pub resume_digest: Option<TokenDigest>,
     /// The stored messages among [`Lookups::messages`].
     pub stored: BTreeMap<MessageId, StoredMessage>,
-    /// The message that the idempotency key named, where it is known, and its text.
+    /// The message that the idempotency key names, and its text. `None`: the key is not known.
     pub prior: Option<(StoredMessage, String)>,
-    /// The note that [`Lookups::note`] named, where there is one.
+    /// The note that [`Lookups::note`] names. `None`: there is no such note.
     pub note: Option<NoteRecord>,
-    /// Those of [`Lookups::processes`] that have certainly ended.
+    /// Those of [`Lookups::processes`] that are known to have ended.
     pub ended: BTreeSet<Process>,
-    /// So little space is left on the disk that nothing new may be accepted.
+    /// Whether the disk has too little space to accept anything new.
     pub disk_full: bool,
 }
 
@@ -131,14 +133,14 @@ pub struct StoredMessage {
 }
 
 impl Facts {
-    /// Refuses what would be stored anew on a full disk.
+    /// Refuses to store anything new on a full disk.
     pub(crate) fn check_space(&self) -> Result<(), Rejection> {
         if self.disk_full { Err(Rejection::NoSpace) } else { Ok(()) }
     }
 }
 
 impl StoredMessage {
-    /// Where a message stands that waits for nobody.
+    /// Returns the state of a message that is pending for nobody.
     pub(crate) fn obstacle(&self) -> Obstacle {
         let any = |stage: Stage| self.deliveries.iter().any(|delivery| delivery.stage == stage);
         if any(Stage::Presented) {

@@ -1,4 +1,5 @@
-//! Names: friendly ones for whoever chose none, suffixes for collisions, and the nearest ones for a mistyped one.
+//! Names: friendly names for peers without a chosen one, suffixes for collisions, and similar names
+//! for a mistyped one.
 
 use peer_proto::limits::NAME_CHARS_MAX;
 
@@ -14,7 +15,7 @@ const NOUNS: [&str; 32] = [
     "robin", "seal", "stoat", "tapir", "wren",
 ];
 
-/// Most names that are offered in place of an unknown one.
+/// The most names that a refusal offers in place of an unknown one.
 pub(crate) const NEAREST_MAX: usize = 3;
 
 /// An `adjective-noun` that `is_free` accepts, drawn by `entropy`; with a number once the pairs are used up.
@@ -39,10 +40,12 @@ pub(crate) fn with_suffix(base: &str, n: u64) -> String {
     format!("{}{suffix}", &base[..keep])
 }
 
-/// Names that are compared letter by letter for one refusal: among thousands a mistyped name would hold up everybody.
+/// Names that are compared letter by letter for one refusal. With thousands of peers, comparing all
+/// would delay every other request.
 const COMPARED_MAX: usize = 500;
 
-/// Up to [`NEAREST_MAX`] of `names` that are most like `wanted`, nearest first. Where there are very many, not all are looked at.
+/// Returns up to [`NEAREST_MAX`] of `names` that are most like `wanted`, nearest first. Compares
+/// only a limited number of them.
 pub(crate) fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Vec<String> {
     let wanted = wanted.to_ascii_lowercase();
     let is_part = |name: &str| name.contains(&wanted) || (!name.is_empty() && wanted.contains(name));
@@ -51,7 +54,7 @@ pub(crate) fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) ->
         .filter_map(|name| {
             let lower = name.to_ascii_lowercase();
             let (is_part, near) = (is_part(&lower), 1 + lower.len() / 4);
-            // Each letter more or less is a step of the distance.
+            // A difference in length is at least that distance.
             if (!is_part && wanted.len().abs_diff(lower.len()) > near) || compared >= COMPARED_MAX {
                 return None;
             }
@@ -65,7 +68,8 @@ pub(crate) fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) ->
     ranked.into_iter().map(|(_, name)| name.to_owned()).collect()
 }
 
-/// Levenshtein's distance in bytes; names are ASCII, and what was asked for is cut to a bounded length.
+/// Returns Levenshtein's distance in bytes. Names are ASCII, and `wanted` is cut to a bounded
+/// length.
 fn distance(a: &str, b: &str) -> usize {
     let (a, b) = (&a.as_bytes()[..a.len().min(2 * NAME_CHARS_MAX)], b.as_bytes());
     let mut row: Vec<usize> = (0..=b.len()).collect();

@@ -1,5 +1,5 @@
-//! What is durable. The store writes these behind a version byte; a shipped record is frozen, and a changed one gets a
-//! new version and a migration.
+//! The durable records. The store writes them behind a version byte. A shipped record is frozen: a
+//! change needs a new version and a migration.
 
 use std::collections::BTreeSet;
 

@@ -1,14 +1,16 @@
-//! Why a request is refused, as data. How that reads, and for whom, is in [`wording`](crate::wording).
+//! The reasons why a request is refused, as data. [`wording`](crate::wording) has their texts for
+//! each addressee.
 
 use peer_proto::ids::{MessageId, TaskId};
 use peer_proto::limits::RECIPIENTS_MAX;
 use peer_proto::refusal::ErrorCode;
 use peer_proto::task::TaskState;
 
-/// When trying again makes sense where a mailbox is full: nobody knows when its reader will read.
+/// The retry delay for a full mailbox. It is fixed, because nobody knows when its recipient will
+/// read.
 const MAILBOX_FULL_RETRY_MS: u64 = 60_000;
 
-/// What only the person may do, or only whoever owns the thing.
+/// An act that only the person may do, or only the owner of the shared record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "each is worded in wording.rs, and a comment would repeat it")]
 pub enum Act {
@@ -43,7 +45,7 @@ pub enum Act {
     UsePeerctl,
 }
 
-/// Why a name that is understood leads to no mailbox.
+/// The reason why a known name resolves to no mailbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoMailbox {
     /// It is the broker itself.
@@ -65,18 +67,18 @@ pub enum QuestionEnd {
     Expired,
 }
 
-/// What stands in the way of a change to a task.
+/// The reason why a task cannot be changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TaskBar {
     /// It failed or was cancelled, so no task can need it.
     WillNotComplete,
     /// It has ended.
     Ended,
-    /// It has ended, and reopening it is the way on.
+    /// It has ended, and must be reopened first.
     ReopenFirst,
     /// It has not ended.
     NotEnded,
-    /// Nobody holds it, and claiming it is the way on.
+    /// Nobody holds it, and it must be claimed first.
     ClaimFirst,
     /// Nobody has it.
     NobodyHasIt,
@@ -251,7 +253,7 @@ pub enum Rejection {
         /// The channel or group.
         name: String,
     },
-    /// Somebody who is no member of the private channel that the message is for.
+    /// The recipient is no member of the private channel that the message is for.
     OutsideChannel {
         /// The channel.
         channel: String,
@@ -280,9 +282,9 @@ pub enum Rejection {
         /// The limit.
         broadcast_max: u32,
     },
-    /// Nobody is there who could be meant by a question to nobody in particular.
+    /// No online peer matches a question without recipients.
     NobodyToAsk,
-    /// A question to its asker alone: the only one who may not answer it.
+    /// A question to its asker alone, who may not answer it.
     AskedOneself,
     /// No such question, or not the caller's to answer.
     UnknownQuestion(MessageId),

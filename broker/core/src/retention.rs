@@ -1,26 +1,26 @@
-//! The words of retention: how long and how much is kept, the next step of a pass, and what went.
+//! The types of retention: its limits, the next step of a pass, and the deleted counts.
 //!
-//! The rules are in `rules/retention.rs`, what they remember in `state/retained.rs`.
+//! The rules are in `rules/retention.rs`, and their state in `state/retained.rs`.
 
 use peer_proto::ids::MessageId;
 use peer_proto::request::Reply;
 use peer_proto::settings;
 
-/// Messages that one step looks at: a send that comes meanwhile waits for no more than these.
+/// Messages that one step checks. A send that arrives meanwhile waits for no more than these.
 pub const SWEEP_ROWS_MAX: usize = 128;
 
-/// How long and how much is kept.
+/// The limits of retention.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Retention {
-    /// How long a message is kept after it was settled.
+    /// Milliseconds that a message is retained after it was settled.
     pub settled_ms: u64,
-    /// How many messages are kept; beyond it the oldest settled ones go.
+    /// The most messages that are retained. Beyond it the oldest settled ones are deleted.
     pub settled_count: u64,
-    /// How many bytes of text are kept; beyond it the oldest settled ones go.
+    /// The most bytes of text that are retained. Beyond it the oldest settled messages are deleted.
     pub settled_bytes: u64,
-    /// How long a dead letter is kept.
+    /// Milliseconds that a dead letter is retained.
     pub dead_ms: u64,
-    /// How long a task is kept after it ended.
+    /// Milliseconds that a task is retained after it ended.
     pub tasks_ms: u64,
 }
 
@@ -30,7 +30,7 @@ impl Default for Retention {
     }
 }
 
-/// In the units that the rules count in.
+/// Converts the settings to the units of the rules.
 impl From<&settings::Retention> for Retention {
     fn from(configured: &settings::Retention) -> Self {
         let ms = |days: u32| u64::from(days) * 24 * 3_600_000;
@@ -47,15 +47,15 @@ impl From<&settings::Retention> for Retention {
 /// The next step of a pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sweep {
-    /// In how many milliseconds it is worth making.
+    /// Milliseconds until the step is due.
     pub in_ms: u64,
-    /// Somebody waits for it; else it is for when nothing else is to do.
+    /// Whether a request waits for it. Otherwise it runs while the engine is idle.
     pub is_asked: bool,
-    /// It looks at the messages after this one.
+    /// It checks the messages after this one.
     pub after: Option<MessageId>,
 }
 
-/// How much went, or would go.
+/// The counts that a pass deleted, or would delete.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Messages, answers included.

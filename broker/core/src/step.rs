@@ -1,4 +1,5 @@
-//! What is decided: [`Change`]s, which must be durable before any [`Effect`] of the same step is seen.
+//! The decisions: [`Change`]s, which must be durable before any [`Effect`] of the same step is
+//! visible.
 
 use std::collections::BTreeSet;
 
@@ -27,7 +28,7 @@ pub enum Change {
         /// The stored stage that it replaces; absent for a new delivery.
         was: Option<Stage>,
     },
-    /// Forget a delivery, because it now stands under another recipient.
+    /// Delete a delivery, because it now belongs to another recipient.
     RemoveDelivery {
         /// The message.
         message: MessageId,
@@ -40,7 +41,7 @@ pub enum Change {
     PutPeer(Box<PeerRecord>),
     /// Forget a peer.
     RemovePeer(PeerId),
-    /// Remember which message a sender's idempotency key named.
+    /// Record the message that a sender's idempotency key names.
     PutIdempotencyKey {
         /// The sender.
         sender: PeerId,
@@ -51,19 +52,19 @@ pub enum Change {
     },
     /// The identity that the next new peer gets.
     PutNextPeer(PeerId),
-    /// Store what sessions share, new or in place of its old state.
+    /// Store a shared record, new or in place of its old state.
     PutThing(Box<Thing>),
-    /// Forget what sessions share.
+    /// Delete a shared record.
     RemoveThing(ThingKey),
     /// The identity that the next new task gets.
     PutNextTask(TaskId),
-    /// Forget a message, with its deliveries, which are all settled, and its idempotency key.
+    /// Delete a message, with its deliveries, which are all settled, and its idempotency key.
     RemoveMessage(MessageId),
-    /// Store what the person set, in place of what stood there.
+    /// Store the person's settings in place of the old ones.
     PutSettings(SettingsRecord),
-    /// Store what the person has paused, in place of what stood there.
+    /// Store the pauses in place of the old ones.
     PutPauses(Box<PausesRecord>),
-    /// Store how much there is, as of this step.
+    /// Store the totals as of this step.
     PutKept(KeptRecord),
 }
 
@@ -79,7 +80,7 @@ pub enum Effect {
         /// The answer.
         result: Result<Reply, Refusal>,
     },
-    /// Answer `Hello`: the shell adds to it what only it knows, `Reply::Welcome`.
+    /// Answer `Hello` with `Reply::Welcome`. The shell adds the values that only it knows.
     Welcome {
         /// The connection.
         connection: ConnectionId,
@@ -88,7 +89,7 @@ pub enum Effect {
         /// What the connection may do.
         authority: Authority,
     },
-    /// Answer a request with what the store holds.
+    /// Answer a request with data from the store.
     Query {
         /// The connection.
         connection: ConnectionId,
@@ -97,7 +98,7 @@ pub enum Effect {
         /// What to read.
         query: Query,
     },
-    /// Answer a request with what is found, some time: `Reply::Hits`.
+    /// Answer a request with search results later: `Reply::Hits`.
     Search {
         /// The connection.
         connection: ConnectionId,
@@ -114,7 +115,7 @@ pub enum Effect {
         message: MessageId,
         /// Sessions that ended with it offered.
         attempts: u32,
-        /// A model may have seen it already.
+        /// Whether a model may have been shown it before.
         shown_before: bool,
     },
     /// Push something else.
@@ -124,7 +125,7 @@ pub enum Effect {
         /// What to push.
         push: Push,
     },
-    /// Close a connection once what was sent to it before is written.
+    /// Close a connection once everything that was sent before is written.
     Close {
         /// The connection.
         connection: ConnectionId,
@@ -133,22 +134,22 @@ pub enum Effect {
     Stop,
 }
 
-/// A reading of the store, allowed by the rules already.
+/// A query of the store that the rules have permitted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Query {
     /// One message, whole: `Reply::Text`.
     Text(MessageId),
     /// One message with its deliveries: `Reply::Shown`.
     Show(MessageId),
-    /// What was said: `Reply::History`.
+    /// Messages of the history: `Reply::History`.
     History {
-        /// Only from or to this peer, by all ids that it had; none: anyone.
+        /// Only from or to this peer, by all its ids. Empty: any peer.
         peer: Vec<PeerId>,
-        /// Only between `peer` and this one, by all ids that it had; none: anyone.
+        /// Only between `peer` and this one, by all its ids. Empty: any peer.
         with: Vec<PeerId>,
         /// Only this thread.
         thread: Option<String>,
-        /// Only what was said in this channel or group.
+        /// Only posts in this channel or group.
         channel: Option<String>,
         /// Only messages sent at or after this time.
         since: Option<Timestamp>,
@@ -158,39 +159,42 @@ pub enum Query {
         after: Option<MessageId>,
         /// At most this many.
         limit: usize,
-        /// Only what this actor sees: [`Broker::sees_message`](crate::broker::Broker::sees_message).
+        /// Only messages that this actor may see:
+        /// [`Broker::sees_message`](crate::broker::Broker::sees_message).
         actor: Actor,
     },
     /// Dead letters and expired mail: `Reply::Orphans`.
     Orphans {
         /// Start after this one.
         after: Option<Position>,
-        /// Only what this actor sees: [`Broker::sees_delivery`](crate::broker::Broker::sees_delivery).
+        /// Only deliveries that this actor may see:
+        /// [`Broker::sees_delivery`](crate::broker::Broker::sees_delivery).
         actor: Actor,
     },
     /// One note, whole: `Reply::Note`.
     Note(String),
-    /// The broker's state, of which the rules know the [`counts`](crate::counts): `Reply::Status`.
+    /// The broker's state, with the [`counts`](crate::counts) of the rules: `Reply::Status`.
     Status,
 }
 
-/// A search, allowed by the rules already. Notes and tasks are there for everybody.
+/// A search that the rules have permitted. Every actor may find notes and tasks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Search {
-    /// What is looked for. Its channel is in lower case.
+    /// The query. Its channel is in lower case.
     pub query: SearchQuery,
-    /// The finder, by all ids that it had: messages may be found that one of these sent, or was sent without their being
-    /// held. Absent for the person, who finds all messages.
+    /// All ids of the actor: the search finds messages that one of them sent, or was sent without
+    /// their being held. `None` for the person, who finds all messages.
     pub seen_by: Option<Vec<PeerId>>,
-    /// Messages may be found that were said in no channel (in a group, at most), not in private, and are held for nobody.
+    /// Whether the search finds messages outside of channels (groups included) that are not private
+    /// and held for nobody.
     pub direct: bool,
-    /// Messages may be found that were said in one of these, in lower case, since then, and are not held for all: the
-    /// finder is a member.
+    /// Channels of the actor, in lower case, with the time from which their posts are found. Posts
+    /// that are held for all are left out.
     pub channels: Vec<(String, Timestamp)>,
-    /// Messages may be found that were said in one of these, in lower case, since then, and are held for nobody: they are
-    /// open to all.
+    /// Open channels, in lower case, with the time from which their posts are found. Posts that are
+    /// held for anybody are left out.
     pub open_channels: Vec<(String, Timestamp)>,
-    /// Only what concerns one of these, where the query names a peer.
+    /// Only results that concern one of these, if the query names a peer.
     pub peers: Vec<PeerId>,
 }
 
@@ -207,8 +211,8 @@ pub struct Step {
 }
 
 impl Step {
-    /// Whether the store would answer one of these lookups with a state that this step has already left behind. Then the
-    /// step must be committed before the request is handled.
+    /// Whether this step has changed a value that the store would return for one of these lookups.
+    /// Then the step must be committed before the request is handled.
     #[must_use]
     pub fn outdates(&self, lookups: &Lookups) -> bool {
         lookups.messages.iter().any(|message| self.touched.contains(message))

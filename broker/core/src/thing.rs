@@ -1,5 +1,5 @@
-//! What sessions share beside messages, as it is durable: channels, questions, tasks and notes. Each is one row under a key
-//! of its own. The same rules as for [`record`](crate::record): what was shipped is frozen.
+//! The durable shared records: channels, questions, tasks and notes. Each is one row under its own
+//! key. As for [`record`](crate::record), a shipped record is frozen.
 
 use peer_proto::ids::{MessageId, PeerId, TaskId, Timestamp};
 use peer_proto::question::QuestionState;
@@ -112,7 +112,7 @@ pub enum Thing {
     Note(NoteRecord),
 }
 
-/// What one of them stands under.
+/// The key of a shared record.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ThingKey {
     /// A channel or group, by its name.
@@ -126,7 +126,7 @@ pub enum ThingKey {
 }
 
 impl Thing {
-    /// What it stands under.
+    /// Returns its key.
     #[must_use]
     pub fn key(&self) -> ThingKey {
         match self {
@@ -138,7 +138,7 @@ impl Thing {
     }
 }
 
-/// All of them, as the store held them when the broker started; notes without their values.
+/// All shared records that the store held when the broker started. Notes are without their values.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Things {
     /// Channels and groups.

@@ -1,6 +1,6 @@
-//! One turn of the rules: when it is, and what it decides.
+//! One turn of the rules: its time, and its decisions.
 //!
-//! Every rule that may decide something gets the turn. Does not know what is decided.
+//! Every rule that may decide something gets the turn. Does not know the decisions' meaning.
 
 use peer_proto::refusal::Refusal;
 use peer_proto::request::{Push, Reply, RequestId};

@@ -1,7 +1,7 @@
-//! Who acts: the person, an agent's session, or an agent's shell.
+//! The actors: the person, an agent's session, or an agent's shell.
 //!
-//! Each request has its actor resolved once, before anything looks at it (`rules/actors.rs`). Does not know what somebody may see
-//! or do.
+//! The actor of each request is resolved once, before any rule reads it (`rules/actors.rs`). Does
+//! not know what an actor may see or do.
 
 use peer_proto::ids::PeerId;
 use peer_proto::message::Via;
@@ -13,13 +13,13 @@ use crate::rejection::{Act, Rejection};
 /// Who acts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Actor {
-    /// The person, who uses `peerctl`, as far as can be told.
+    /// The person, who uses `peerctl`, as far as the broker can know.
     Person,
     /// An agent, through its session.
     Session(PeerId),
     /// An agent, through `peerctl` in its process tree.
     Shell {
-        /// Which agent, where it can be told.
+        /// The agent. `None`: it is unknown.
         agent: Option<PeerId>,
         /// Whether the configuration lets an agent's shell do what the person may.
         is_trusted: bool,
@@ -33,7 +33,7 @@ impl Actor {
         matches!(self, Self::Person | Self::Shell { is_trusted: true, .. })
     }
 
-    /// The agent, where it is one that can be told.
+    /// Returns the agent. `None`: it is the person, or an unknown agent.
     #[must_use]
     pub fn agent(self) -> Option<PeerId> {
         match self {
@@ -59,13 +59,14 @@ impl Actor {
         }
     }
 
-    /// The peer as which it joins channels and is asked questions; none for the shell of an agent that cannot be told.
+    /// Returns the peer as which it joins channels and is asked questions. `None` for the shell of
+    /// an unknown agent.
     pub(crate) fn member(self) -> Option<PeerId> {
         if self.is_person() { Some(PeerId::HUMAN) } else { self.agent() }
     }
 }
 
-/// Who asks, and by which request.
+/// The actor of a request, with its connection and request id.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Caller {
     pub(crate) connection: ConnectionId,
@@ -79,12 +80,12 @@ impl Caller {
         self.actor.ok_or(Rejection::NotRegistered)
     }
 
-    /// Refuses what only the person may do. `act` says what that is.
+    /// Refuses an act that only the person may do. `act` names it.
     pub(crate) fn check_person(self, act: Act) -> Result<(), Rejection> {
         if self.actor()?.is_person() { Ok(()) } else { Err(Rejection::NotPermitted { act }) }
     }
 
-    /// Refuses what is for `peerctl` alone.
+    /// Refuses a request that is for `peerctl` alone.
     pub(crate) fn check_operator(self) -> Result<(), Rejection> {
         match self.actor()? {
             Actor::Session(_) => Err(Rejection::NotPermitted { act: Act::UsePeerctl }),
@@ -92,12 +93,12 @@ impl Caller {
         }
     }
 
-    /// The peer whose name the caller uses; none where it has none yet.
+    /// Returns the peer whose name the caller uses. `None`: it has none yet.
     pub(crate) fn peer(self) -> Option<PeerId> {
         self.actor.map(Actor::peer)
     }
 
-    /// Whose mail the caller may settle: a session its own, the person theirs.
+    /// Returns whose mail the caller may settle: its own for a session, their own for the person.
     pub(crate) fn mail_owner(self, act: Act) -> Result<PeerId, Rejection> {
         match self.actor()? {
             Actor::Session(peer) => Ok(peer),

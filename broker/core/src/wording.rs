@@ -1,8 +1,9 @@
-//! How refusals and notices read, and for whom.
+//! The texts of refusals and notices, for each addressee.
 //!
-//! The one place that names an MCP tool or a `peerctl` command in a text of the broker. A session's model is told which tool to
-//! call, a person which command to type, and an agent's shell no command that it may not run. Invariants, held by the tests
-//! below: a text for a model names no command, a text for a person or a shell names no tool.
+//! Only this file names an MCP tool or a `peerctl` command in a text of the broker. A session's
+//! model is told which tool to call, and a person which command to type. An agent's shell is told
+//! no command that it may not run. Invariants, checked by the tests below: a text for a model names
+//! no command. A text for a person or a shell names no tool.
 
 use std::fmt;
 
@@ -14,7 +15,7 @@ use peer_proto::refusal::Refusal;
 use crate::rejection::{Act, Crowd, NoMailbox, Obstacle, QuestionEnd, Rejection, TaskBar};
 use crate::who::{Actor, Caller};
 
-/// For whom a text is worded.
+/// The addressee for whom a text is worded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Addressee {
     /// The model of a session: it calls tools.
@@ -26,15 +27,16 @@ pub enum Addressee {
 }
 
 impl Caller {
-    /// For whom what the caller is told is worded.
+    /// The addressee for whom the caller's texts are worded.
     pub(crate) fn addressee(self) -> Addressee {
         Addressee::of(self.actor)
     }
 }
 
 impl Addressee {
-    /// For whom an answer to this actor is worded: what a session hears reaches its model, and so does what an adapter hears
-    /// that has not registered. A shell that may act as the person reads what the person reads.
+    /// Returns the addressee of answers to this actor. Texts to a session, or to an adapter that
+    /// has not registered, reach a model. A shell with the person's rights reads the person's
+    /// texts.
     #[must_use]
     pub fn of(actor: Option<Actor>) -> Self {
         match actor {
@@ -44,12 +46,12 @@ impl Addressee {
         }
     }
 
-    /// For whom mail to this peer is worded.
+    /// Returns the addressee of mail to this peer.
     pub(crate) fn of_mail_to(peer: PeerId) -> Self {
         if peer == PeerId::HUMAN { Self::Person } else { Self::Model }
     }
 
-    /// The text of the two that is for this addressee. A shell reads what a person reads.
+    /// Picks the text for this addressee. A shell reads the person's text.
     fn pick(self, model: impl Into<String>, person: impl Into<String>) -> String {
         match self {
             Self::Model => model.into(),
@@ -57,7 +59,7 @@ impl Addressee {
         }
     }
 
-    /// The text of the three that is for this addressee.
+    /// Picks the text for this addressee.
     fn pick_of(self, model: impl Into<String>, person: impl Into<String>, shell: impl Into<String>) -> String {
         match self {
             Self::Model => model.into(),
@@ -243,7 +245,7 @@ impl Rejection {
     }
 }
 
-/// Names like the one that was asked for, or where all of them are shown.
+/// Suggests similar names, or says where all names are listed.
 fn suggest(nearest: &[String], shown: String) -> String {
     match nearest {
         [] => format!("{shown} which there are"),
@@ -272,7 +274,7 @@ fn too_late(message: MessageId, obstacle: Obstacle, to: Addressee) -> String {
     }
 }
 
-/// What makes room.
+/// Says how to make room.
 fn room_for(what: Crowd, to: Addressee) -> String {
     match what {
         Crowd::PausedThreads => to.pick_of(
@@ -294,7 +296,7 @@ fn room_for(what: Crowd, to: Addressee) -> String {
     }
 }
 
-/// What was tried, on what, and why it cannot be. The same for everybody.
+/// States the act, its object, and the reason why it is refused. The same for every addressee.
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -388,7 +390,7 @@ impl fmt::Display for Rejection {
     }
 }
 
-/// What was tried, as the subject of a sentence.
+/// Names the act as the subject of a sentence.
 fn act_words(act: Act) -> &'static str {
     match act {
         Act::ReadOthersInbox => "reading another's inbox",
@@ -443,7 +445,7 @@ fn task_bar(why: &TaskBar) -> String {
     }
 }
 
-/// Tasks by their ids.
+/// Lists tasks by their ids.
 pub(crate) fn listed(tasks: &[TaskId]) -> String {
     tasks.iter().map(TaskId::to_string).collect::<Vec<_>>().join(", ")
 }
