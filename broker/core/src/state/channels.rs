@@ -1,7 +1,7 @@
-//! Channels and groups by name, and what each peer is a member of.
+//! Channels and groups by name, and the memberships of each peer.
 //!
-//! Does not know rules, nor who may see a channel. Invariants: no channel is without members; a membership stands in both
-//! indexes or in none.
+//! Does not know rules, nor who may see a channel. Invariants: every channel has a member. A
+//! membership is in both indexes or in neither.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,9 +13,9 @@ use crate::thing::ChannelRecord;
 /// All channels and groups.
 #[derive(Debug, Default)]
 pub(crate) struct Channels {
-    /// By name in lower case: two names that differ in case alone would be a trap.
+    /// By name in lower case: two names that differ only in case would be confused.
     by_name: BTreeMap<String, ChannelRecord>,
-    /// What each peer is a member of, by those names.
+    /// The channels and groups of each peer, by those names.
     of_peer: BTreeMap<PeerId, BTreeSet<String>>,
 }
 
@@ -47,8 +47,8 @@ impl Channels {
         }
     }
 
-    /// The first id that a message of the newest channel can have. Ids go on from there also after a restart, though the
-    /// clock may not have come that far.
+    /// Returns the lowest id that a message of the newest channel can have. Ids continue from there
+    /// after a restart, even if the clock is still behind.
     pub(crate) fn newest_from(&self) -> MessageId {
         let newest = self.by_name.values().map(|record| record.created_at).max();
         newest.map_or(MessageId::MIN, MessageId::first_at)
@@ -67,7 +67,7 @@ impl Channels {
         self.by_name.values()
     }
 
-    /// What a peer is a member of.
+    /// Returns the channels and groups of a peer.
     pub(crate) fn of(&self, peer: PeerId) -> impl Iterator<Item = &ChannelRecord> {
         self.of_peer.get(&peer).into_iter().flatten().filter_map(|key| self.by_name.get(key))
     }
@@ -97,7 +97,7 @@ pub(crate) fn is_group(name: &str) -> bool {
     name.starts_with('@')
 }
 
-/// A message of an earlier channel of the same name is not this one's.
+/// Whether a message belongs to an earlier channel of the same name.
 pub(crate) fn began_before(record: &ChannelRecord, message: MessageId) -> bool {
     message >= MessageId::first_at(record.created_at)
 }

@@ -24,20 +24,22 @@ pub(crate) struct HookWait {
 }
 
 impl HookCalls {
-    /// A hook begins to wait. Returns the number of its call.
+    /// Starts to wait for a hook's answer. Returns the number of the call.
     pub(crate) fn begin(&mut self, wait: HookWait) -> u64 {
         self.last += 1;
         self.waiting.insert(self.last, wait);
         self.last
     }
 
-    /// The adapter answers: the hook does not wait any more. None where this adapter has no such call.
+    /// Ends the wait of a hook that the adapter answered. Returns `None` if this adapter has no
+    /// such call.
     pub(crate) fn answer(&mut self, call: u64, adapter: ConnectionId) -> Option<HookWait> {
         self.waiting.get(&call).filter(|wait| wait.adapter == adapter)?;
         self.waiting.remove(&call)
     }
 
-    /// A connection is gone, with its own hooks. Returns those that wait for it, in the order of their calls.
+    /// Removes the calls of a closed connection. Returns the hooks that wait for it, in the order
+    /// of their calls.
     pub(crate) fn hang_up(&mut self, connection: ConnectionId) -> Vec<HookWait> {
         let mut left = Vec::new();
         self.waiting.retain(|_, wait| {

@@ -1,8 +1,8 @@
-//! A peer's mailbox: its pending deliveries, and who holds which of them.
+//! A peer's mailbox: its pending deliveries and their leases.
 //!
-//! This room knows deliveries, their stages and their leases. It does not know who may do what, nor names. Invariant: a
-//! delivery is in exactly one mailbox while it is pending, in `ready` exactly while it is neither leased nor held, and in
-//! no mailbox once it is settled.
+//! Knows deliveries, their stages and their leases. Does not know permissions, nor names.
+//! Invariants: a pending delivery is in exactly one mailbox, and a settled one in none. A delivery
+//! is in `ready` exactly while it is neither leased nor held.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -16,39 +16,40 @@ use crate::record::DeliveryRecord;
 /// One pending delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct MailboxEntry {
-    /// What is durable of it.
+    /// The durable part.
     pub(crate) record: DeliveryRecord,
     /// In memory: the session that holds it.
     pub(crate) lease: Option<Lease>,
-    /// In memory: a model may have been asked with it since it was last stored or returned, so that the end of the session
-    /// that offered it is an attempt.
+    /// In memory: whether a model may have been asked with it since it was last stored or returned.
+    /// If so, the end of the session that offered it is an attempt.
     pub(crate) tried: bool,
 }
 
-/// A session's right to one message, until evidence, a nack, or the session's end. Has no time of its own.
+/// A session's hold on one message, until evidence, a nack, or the session's end. It has no time
+/// limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Lease {
     /// The session's connection.
     pub(crate) holder: ConnectionId,
     /// When it was pushed.
     pub(crate) at: Timestamp,
-    /// The carrier that this session offered it by last.
+    /// The carrier that this session offered it to last.
     pub(crate) offered: Option<Carrier>,
-    /// When that carrier, or the one that an earlier session offered it by, has had its time, on the monotonic clock; none
-    /// where no carrier follows, or none had it.
+    /// The time of that carrier's visibility timeout, or of an earlier session's carrier, on the
+    /// monotonic clock. `None`: no carrier follows, or it was not offered.
     pub(crate) overdue_at_ms: Option<u64>,
 }
 
 impl MailboxEntry {
-    /// Of a delivery that no session holds. What the broker before was told of it is gone: what the client had called for
-    /// counts as asked with, and what was pushed does not.
+    /// Creates the entry of a delivery that no session holds. The earlier broker's memory is lost.
+    /// A message offered as a tool result counts as asked with, and a pushed one does not.
     pub(crate) fn new(record: DeliveryRecord) -> Self {
         let called_for = matches!(record.offered_last_by(), Some(Carrier::ToolResult | Carrier::Hook));
         let tried = record.stage == Stage::Offered && called_for;
         Self { record, lease: None, tried }
     }
 
-    /// Where it stands, leases included.
+    /// Returns its stage, leases included.
     pub(crate) fn stage(&self) -> Stage {
         match (self.record.stage, self.lease) {
             (Stage::Stored, Some(_)) => Stage::Leased,
@@ -56,28 +57,28 @@ impl MailboxEntry {
         }
     }
 
-    /// A model may have seen it.
+    /// Whether a model may have seen it.
     pub(crate) fn shown_before(&self) -> bool {
         self.record.attempts > 0 || self.record.was_offered()
     }
 
-    /// When the carrier that it was offered by has had its time.
+    /// Returns the time of its visibility timeout.
     pub(crate) fn overdue_at_ms(&self) -> Option<u64> {
         self.lease.and_then(|lease| lease.overdue_at_ms)
     }
 
-    /// Its lease counts against its session's window: pushed, and not yet handed to a carrier.
+    /// Whether its lease counts against its session's window: pushed, and not yet offered.
     pub(crate) fn in_window(&self) -> bool {
         self.lease.is_some_and(|lease| lease.offered.is_none())
     }
 }
 
-/// All that waits for one peer.
+/// All pending deliveries of one peer.
 #[derive(Debug, Default)]
 pub(crate) struct Mailbox {
     entries: BTreeMap<MessageId, MailboxEntry>,
     ready: BTreeSet<MessageId>,
-    /// Pushed, and not yet handed to a carrier.
+    /// Deliveries that were pushed and not yet offered.
     window: BTreeSet<MessageId>,
     window_bytes: usize,
     held: usize,
@@ -97,7 +98,7 @@ impl Mailbox {
         self.leased
     }
 
-    /// Handed to a carrier by the session that holds it, and not proved.
+    /// Counts the deliveries that were offered by the session that holds them, and not proved.
     pub(crate) fn offered(&self) -> usize {
         self.leased - self.window.len()
     }
@@ -106,7 +107,7 @@ impl Mailbox {
         (self.window.len(), self.window_bytes)
     }
 
-    /// What counts against the window, oldest first.
+    /// Returns the messages that count against the window, oldest first.
     pub(crate) fn in_window(&self) -> impl Iterator<Item = MessageId> {
         self.window.iter().copied()
     }
@@ -124,7 +125,7 @@ impl Mailbox {
         self.entries.range((from, Bound::Unbounded)).map(|(_, entry)| entry)
     }
 
-    /// The oldest delivery that a session could get.
+    /// Returns the oldest delivery that a session could lease.
     pub(crate) fn first_ready(&self) -> Option<MessageId> {
         self.ready.first().copied()
     }
@@ -145,7 +146,7 @@ impl Mailbox {
         Some(entry)
     }
 
-    /// Checks that the counters and indexes are those of the entries.
+    /// Checks that the counters and indexes match the entries.
     pub(crate) fn assert_invariants(&self) {
         let mut counted = Self::default();
         for entry in self.entries.values() {

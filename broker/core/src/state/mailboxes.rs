@@ -1,7 +1,7 @@
-//! All mailboxes, and every index and counter that follows from the deliveries in them.
+//! All mailboxes, and the indexes and counters over their deliveries.
 //!
-//! Knows mailboxes. Does not know rules, nor the store. Invariant: an index has a delivery exactly while its mailbox has it
-//! with that time; whoever changes an entry does so through here.
+//! Knows mailboxes. Does not know rules, nor the store. Invariant: an index has a delivery exactly
+//! while its mailbox has it with that time. Every change of an entry goes through this file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeBounds;
@@ -12,21 +12,22 @@ use peer_proto::message::Stage;
 use crate::record::DeliveryRecord;
 use crate::state::mailbox::{Mailbox, MailboxEntry};
 
-/// All that waits, by reader.
+/// All pending deliveries, by recipient.
 #[derive(Debug, Default)]
 pub(crate) struct Mailboxes {
-    /// A mailbox that is empty is not kept.
+    /// An empty mailbox is not retained.
     by_peer: BTreeMap<PeerId, Mailbox>,
     /// Deliveries with a time to live, by its end.
     expiries: BTreeSet<(Timestamp, MessageId, PeerId)>,
-    /// Leased deliveries that were offered, by the end of their carrier's time on the monotonic clock, where it has a successor.
+    /// Leased deliveries that were offered, by the time of their visibility timeout, if there is a
+    /// next carrier.
     overdue: BTreeSet<(u64, MessageId, PeerId)>,
     /// Dead letters in the store.
     dead: u64,
 }
 
 impl Mailboxes {
-    /// What the store held.
+    /// Loads the pending deliveries that the store held.
     pub(crate) fn load(pending: Vec<DeliveryRecord>, dead: u64) -> Self {
         let mut mailboxes = Self { dead, ..Self::default() };
         for record in pending {
@@ -43,7 +44,7 @@ impl Mailboxes {
         self.by_peer.get(&peer)?.get(message)
     }
 
-    /// In the order of the peers.
+    /// Returns mailboxes in the order of the peers.
     pub(crate) fn range(&self, peers: impl RangeBounds<PeerId>) -> impl Iterator<Item = (PeerId, &Mailbox)> {
         self.by_peer.range(peers).map(|(peer, mailbox)| (*peer, mailbox))
     }
@@ -52,7 +53,7 @@ impl Mailboxes {
         self.range(..)
     }
 
-    /// The messages that wait for a peer and that `wanted` names, oldest first.
+    /// Returns the pending messages of a peer that `wanted` selects, oldest first.
     pub(crate) fn messages(&self, peer: PeerId, wanted: impl Fn(&MailboxEntry) -> bool) -> Vec<MessageId> {
         let waiting = self.of(peer).into_iter().flat_map(Mailbox::iter);
         waiting.filter(|entry| wanted(entry)).map(|entry| entry.record.message).collect()
@@ -84,7 +85,7 @@ impl Mailboxes {
         Some(entry)
     }
 
-    /// Changes an entry, and keeps all indexes right.
+    /// Changes an entry, and updates all indexes.
     pub(crate) fn update<T>(
         &mut self,
         peer: PeerId,
@@ -97,12 +98,12 @@ impl Mailboxes {
         Some(result)
     }
 
-    /// The next end of a time to live.
+    /// Returns the next end of a time to live.
     pub(crate) fn next_expiry(&self) -> Option<(Timestamp, MessageId, PeerId)> {
         self.expiries.first().copied()
     }
 
-    /// The next end of a carrier's time.
+    /// Returns the next visibility timeout.
     pub(crate) fn next_overdue(&self) -> Option<(u64, MessageId, PeerId)> {
         self.overdue.first().copied()
     }
@@ -111,14 +112,14 @@ impl Mailboxes {
         self.dead
     }
 
-    /// A delivery of the store changes its stage; none: it is not there.
+    /// Counts a stage change of a delivery in the store. `None`: the store does not have it.
     pub(crate) fn count(&mut self, was: Option<Stage>, is: Option<Stage>) {
         let one_if_dead = |stage: Option<Stage>| u64::from(stage == Some(Stage::Dead));
-        // Not below zero: a dead letter that is damaged may not have been counted.
+        // Not below zero: a damaged dead letter may not have been counted.
         self.dead = (self.dead + one_if_dead(is)).saturating_sub(one_if_dead(was));
     }
 
-    /// How many times there are in the two indexes.
+    /// Returns the number of entries in the two indexes.
     pub(crate) fn indexed(&self) -> (usize, usize) {
         (self.expiries.len(), self.overdue.len())
     }

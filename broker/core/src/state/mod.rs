@@ -1,26 +1,26 @@
-//! What the rules remember: one room an index, with what must hold of it.
+//! The state of the rules: one file per index, with its invariants.
 //!
-//! These rooms know records and each other. They do not know the rules, nor what holds all rooms together. `tests/tidy` checks
-//! it.
+//! These files know records and each other. They do not know the rules, nor the invariants across
+//! files. `tests/tidy` checks this.
 
-// Who is here.
+// Peers, sessions and connections.
 pub(crate) mod presence;
 
-// What waits for whom.
+// Pending deliveries.
 pub(crate) mod mailbox;
 pub(crate) mod mailboxes;
 
-// How much was said, and what was refused.
+// Send limits and recent refusals.
 pub(crate) mod refusals;
 pub(crate) mod send_limits;
 
-// What sessions share.
+// Shared records.
 pub(crate) mod channels;
 pub(crate) mod questions;
 pub(crate) mod tasks;
 
 pub(crate) mod notes;
 
-// Hooks that wait, and how much is stored.
+// Pending hooks, and the totals of the store.
 pub(crate) mod hook_calls;
 pub(crate) mod retained;

@@ -1,6 +1,7 @@
 //! The heads of all notes by key, and when each expires. The values are in the store alone.
 //!
-//! Does not know rules. Invariants: a note stands under its key; each note that expires has its time in the index.
+//! Does not know rules. Invariants: each note is under its own key. Each note that expires has its
+//! time in the index.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -46,17 +47,17 @@ impl Notes {
         self.by_key.len()
     }
 
-    /// From this key on, in the order of the keys.
+    /// Returns the notes from this key on, in the order of the keys.
     pub(crate) fn from(&self, key: Bound<&str>) -> impl Iterator<Item = &NoteHead> {
         self.by_key.range::<str, _>((key, Bound::Unbounded)).map(|(_, head)| head)
     }
 
-    /// One that has expired.
+    /// Returns the key of a note that has expired.
     pub(crate) fn expired(&self, now: Now) -> Option<String> {
         self.expiries.first().filter(|(at, _)| *at <= now.wall).map(|(_, key)| key.clone())
     }
 
-    /// Checks what must hold of notes between two inputs.
+    /// Checks the invariants of notes between two inputs.
     pub(crate) fn assert_invariants(&self) {
         let expiring = self.by_key.values().filter(|head| head.expires_at.is_some()).count();
         assert_eq!(expiring, self.expiries.len(), "each note that expires has its time, and no other");
@@ -65,7 +66,7 @@ impl Notes {
         }
     }
 
-    /// When the next note is forgotten.
+    /// Returns the time at which the next note expires.
     pub(crate) fn next_expiry(&self) -> Option<Timestamp> {
         self.expiries.first().map(|(at, _)| *at)
     }

@@ -1,7 +1,9 @@
-//! Who is here: peers with their names, aliases and seats (durable), and connections with their sessions (in memory).
+//! Presence: peers with their names, aliases and seats (durable), and connections with their
+//! sessions (in memory).
 //!
-//! This room knows identity and authority. It does not know mail. Invariants: every name and alias leads to one retained
-//! peer; every seat leads to one retained peer; a peer has at most one reader, the session that takes its mail.
+//! Knows identity and authority. Does not know mail. Invariants: every name and alias resolves to
+//! one retained peer. Every seat resolves to one retained peer. A peer has at most one receiving
+//! session.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,44 +30,45 @@ pub(crate) struct OpenConnection {
     /// The seat that its environment named.
     pub(crate) seat: Option<Seat>,
     pub(crate) session: Option<PeerSession>,
-    /// `Receive`s whose answer is kept back.
+    /// `Receive` requests whose answer is pending.
     pub(crate) waits: Vec<Wait>,
 }
 
-/// What makes a connection a peer's session.
+/// The session of a connection that is registered as a peer.
 #[derive(Debug)]
 pub(crate) struct PeerSession {
     pub(crate) peer: PeerId,
     pub(crate) host: Host,
-    /// What it was given at its beginning. A `Bind` that changes nothing about who it is gives it again: the answer may be
-    /// lost, and then the old one must still be good.
+    /// The token that it was given when it began. A `Bind` that does not change the session's peer
+    /// returns it again: the answer may be lost, and then the old token must still be valid.
     pub(crate) token: Token,
-    /// It holds the token that resumes the peer's session; other adapters of its client do not.
+    /// Whether it holds the token that resumes the peer's session. Other adapters of its client do
+    /// not.
     pub(crate) holds_token: bool,
-    /// Carriers that were tried, and when evidence last proved each.
+    /// Carriers that were tried, with the time when evidence last proved each.
     pub(crate) proofs: BTreeMap<Carrier, Option<Timestamp>>,
-    /// Carriers that are there now, as its adapter says.
+    /// Carriers that are available now, as its adapter reports.
     pub(crate) carriers: Vec<Carrier>,
     pub(crate) mode: Option<Mode>,
     pub(crate) activity: Option<Activity>,
 }
 
 impl PeerSession {
-    /// A session of which nothing is known yet but whose it is, and where it runs.
+    /// Creates a session of which only its peer, its host and its token are known.
     pub(crate) fn new(peer: PeerId, host: Host, token: Token) -> Self {
         let (proofs, carriers) = (BTreeMap::new(), Vec::new());
         Self { peer, host, token, holds_token: false, proofs, carriers, mode: None, activity: None }
     }
 }
 
-/// Where a session runs: its client, and the adapter that speaks for it.
+/// The processes of a session: its client, and its adapter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Host {
-    /// The client's process id: by the kernel's word, or else by the adapter's.
+    /// The client's process id, from the kernel, or else from the adapter.
     pub(crate) client_pid: u32,
-    /// The client's process, where the kernel named it.
+    /// The client's process. `None`: the kernel did not name it.
     pub(crate) client: Option<Process>,
-    /// The adapter's process, where the kernel named it.
+    /// The adapter's process. `None`: the kernel did not name it.
     pub(crate) adapter: Option<Process>,
 }
 
@@ -79,22 +82,22 @@ impl Host {
     }
 }
 
-/// A session that the last broker left behind, and whose adapter has not come back with its token.
+/// A session of the last broker whose adapter has not come back with its token.
 #[derive(Debug)]
 pub(crate) struct Absent {
     pub(crate) host: Host,
-    /// What it shall be told when it comes back.
+    /// The notice that it gets when it comes back.
     pub(crate) notice: Option<String>,
 }
 
-/// What a watcher wants to hear.
+/// The events that a watcher wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WatchFilter {
     pub(crate) peer: Option<PeerId>,
     pub(crate) bodies: bool,
 }
 
-/// A `Receive` whose answer is kept back.
+/// A `Receive` whose answer is pending.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Wait {
     pub(crate) id: RequestId,
@@ -104,7 +107,7 @@ pub(crate) struct Wait {
 /// A filter whose names are resolved.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Matcher {
-    /// All ids of one sender; none: anyone.
+    /// All ids of one sender. Empty: any sender.
     pub(crate) from: Vec<PeerId>,
     pub(crate) thread: Option<String>,
     pub(crate) kind: Option<peer_proto::message::Kind>,
@@ -120,32 +123,33 @@ impl Matcher {
     }
 }
 
-/// Whose process a `peerctl` is.
+/// The owner of a `peerctl` process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ancestry {
-    /// The person's, as far as can be told.
+    /// The person, as far as the broker can know.
     Person,
-    /// An agent's; which one's, where it can be told.
+    /// An agent. `None`: it is unknown which.
     Agent(Option<PeerId>),
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Presence {
     peers: BTreeMap<PeerId, PeerRecord>,
-    /// Names and aliases, in lower case: two names that differ in case alone would be a trap.
+    /// Names and aliases, in lower case: two names that differ only in case would be confused.
     names: BTreeMap<String, PeerId>,
-    /// Provisional peers that are no more, and who they became.
+    /// Provisional peers that were merged, with the peers that they were merged into.
     merged_into: BTreeMap<PeerId, PeerId>,
     seats: BTreeMap<Seat, PeerId>,
     offline: BTreeSet<(Timestamp, PeerId)>,
-    /// Peers that were online when the last broker ended, and whose session has not come back. Each is its token's: for a
-    /// grace, and longer where its process is known. They are who they were: an agent's shell does not become the person
-    /// because the broker was restarted.
+    /// Peers that were online when the last broker ended, and whose session has not come back. Each
+    /// belongs to its token: for a grace period, and longer if its process is known. Each keeps its
+    /// identity: a restart of the broker does not turn an agent's shell into the person.
     absent: BTreeMap<PeerId, Absent>,
-    /// Those of them that are still expected: their tasks and questions wait until the grace is over.
+    /// The absent peers that are still expected: their tasks and questions wait until the grace
+    /// period is over.
     expected: BTreeSet<PeerId>,
     pub(crate) connections: BTreeMap<ConnectionId, OpenConnection>,
-    /// Connections that watch, apart from the others: every event asks for them.
+    /// Connections that watch, in an index of their own because every event needs them.
     watchers: BTreeMap<ConnectionId, WatchFilter>,
     sessions: BTreeMap<PeerId, Vec<ConnectionId>>,
 }
@@ -164,30 +168,31 @@ impl Presence {
         presence
     }
 
-    /// Whether a session that a killed broker left behind may still come back.
+    /// Whether a session of a killed broker may still come back.
     pub(crate) fn expects_anybody(&self) -> bool {
         !self.expected.is_empty()
     }
 
-    /// The grace is over: these have not come back. Those of which no process is known are free for anybody now.
+    /// Ends the grace period, and returns the peers that have not come back. Those without a known
+    /// process are free for any session now.
     pub(crate) fn expect_nobody(&mut self) -> Vec<PeerId> {
         self.absent.retain(|_, absent| absent.host.client.is_some() || absent.host.adapter.is_some());
         std::mem::take(&mut self.expected).into_iter().collect()
     }
 
-    /// The session that the last broker left this peer with, if it has not come back.
+    /// Returns the last broker's session of this peer, if it has not come back.
     pub(crate) fn absent(&self, peer: PeerId) -> Option<&Absent> {
         self.absent.get(&peer)
     }
 
-    /// Keeps a notice for a session that has not come back.
+    /// Stores a notice for a session that has not come back.
     pub(crate) fn notify_absent(&mut self, peer: PeerId, notice: String) {
         if let Some(absent) = self.absent.get_mut(&peer) {
             absent.notice = Some(notice);
         }
     }
 
-    /// Nobody waits for this peer's session any more.
+    /// Stops expecting this peer's session.
     pub(crate) fn give_up(&mut self, peer: PeerId) -> Option<Absent> {
         self.expected.remove(&peer);
         self.absent.remove(&peer)
@@ -232,7 +237,8 @@ impl Presence {
         Some(record)
     }
 
-    /// The peers whose client is this process: those with a session, and those whose session is expected back.
+    /// Returns the peers whose client is this process: those with a session, and those whose
+    /// session is expected back.
     fn hosted_by(&self, process: Process) -> BTreeSet<PeerId> {
         let hosts = |host: &Host| host.client.map_or(host.client_pid == process.pid, |client| client == process);
         let sessions = self.connections.values().filter_map(|open| open.session.as_ref());
@@ -264,12 +270,12 @@ impl Presence {
         }
     }
 
-    /// The retained peer that this id means: its own, or that of the peer which a provisional one became.
+    /// Returns the retained peer of this id: its own, or the peer that it was merged into.
     pub(crate) fn current(&self, id: PeerId) -> Option<PeerId> {
         if self.peers.contains_key(&id) { Some(id) } else { self.merged_into.get(&id).copied() }
     }
 
-    /// All ids that a peer goes or went by, its present one first.
+    /// Returns all ids of a peer, its current one first.
     pub(crate) fn ids_of(&self, peer: PeerId) -> Vec<PeerId> {
         let former = self.peers.get(&peer).map_or(&[][..], |record| &record.former);
         std::iter::once(peer).chain(former.iter().copied()).collect()
@@ -283,8 +289,8 @@ impl Presence {
         self.names.get(&name.to_ascii_lowercase()).copied()
     }
 
-    /// The peer that `text` means: an id, a name or an alias; `human`, `user`; `me` where the caller is a peer. Quotation
-    /// marks around it and an `@` before it change nothing.
+    /// Resolves `text` to a peer: an id, a name or an alias; `human` or `user`; `me` if the caller
+    /// is a peer. Quotation marks around it and an `@` before it are ignored.
     pub(crate) fn resolve(&self, text: &str, me: Option<PeerId>) -> Result<PeerId, Rejection> {
         let text = called_peer(text);
         let found = match text.to_ascii_lowercase().as_str() {
@@ -306,7 +312,7 @@ impl Presence {
         })
     }
 
-    /// Names of peers like this one, nearest first.
+    /// Returns names of peers like this one, nearest first.
     pub(crate) fn nearest_names(&self, name: &str) -> Vec<String> {
         let candidates = self.peers.values().filter(|record| record.id != PeerId::HUMAN).map(|record| record.name.as_str());
         names::nearest(name, candidates)
@@ -318,7 +324,7 @@ impl Presence {
 
     // ---- connections
 
-    /// A connection ended.
+    /// Removes a closed connection.
     pub(crate) fn hang_up(&mut self, connection: ConnectionId) {
         self.connections.remove(&connection);
         self.watchers.remove(&connection);
@@ -346,23 +352,24 @@ impl Presence {
         self.sessions.get(&peer).map_or(&[], Vec::as_slice)
     }
 
-    /// The session that takes the peer's mail: its oldest.
+    /// Returns the receiving session of the peer: its oldest one.
     pub(crate) fn reader(&self, peer: PeerId) -> Option<ConnectionId> {
         self.sessions_of(peer).first().copied()
     }
 
-    /// The sessions that take mail for peers whose client is this process.
+    /// Returns the receiving sessions of peers whose client is this process.
     pub(crate) fn readers_of_client(&self, pid: u32) -> impl Iterator<Item = ConnectionId> + '_ {
         let readers = self.sessions.values().filter_map(|sessions| sessions.first().copied());
         readers.filter(move |reader| self.session(*reader).is_some_and(|session| session.host.client_pid == pid))
     }
 
-    /// All sessions, those included that take no mail.
+    /// Returns all sessions, including those that are not receiving sessions.
     pub(crate) fn all_sessions(&self) -> impl Iterator<Item = ConnectionId> + '_ {
         self.sessions.values().flatten().copied()
     }
 
-    /// The carriers of the session that takes the peer's mail: those that are there, then others that were tried.
+    /// Returns the carriers of the receiving session: the available ones, then others that were
+    /// tried.
     pub(crate) fn carriers(&self, peer: PeerId) -> Vec<CarrierProof> {
         let Some(session) = self.reader(peer).and_then(|reader| self.session(reader)) else { return Vec::new() };
         let tried = session.proofs.keys().filter(|carrier| !session.carriers.contains(carrier));
@@ -375,7 +382,7 @@ impl Presence {
         self.reader(peer).is_some()
     }
 
-    /// Begins a session; `takes_over` puts it before others of its peer, as the one that takes the mail.
+    /// Begins a session. `takes_over` makes it the receiving session before others of its peer.
     pub(crate) fn attach(&mut self, connection: ConnectionId, session: PeerSession, takes_over: bool) {
         let peer = session.peer;
         self.expected.remove(&peer);
@@ -392,7 +399,7 @@ impl Presence {
         }
     }
 
-    /// Ends a connection's session, and says which it was.
+    /// Ends a connection's session, and returns it.
     pub(crate) fn detach(&mut self, connection: ConnectionId, now: Timestamp) -> Option<PeerSession> {
         let session = self.connections.get_mut(&connection)?.session.take()?;
         let peer = session.peer;
@@ -402,7 +409,7 @@ impl Presence {
             self.sessions.remove(&peer);
             if let Some(record) = self.peers.get_mut(&peer) {
                 record.last_seen = now;
-                // Whoever is still waited for after this broker is waited for after the next one too.
+                // If a session is still expected now, the next broker expects it too.
                 if !self.absent.contains_key(&peer) {
                     record.client_pid = None;
                     record.client_process = None;
@@ -414,7 +421,7 @@ impl Presence {
         Some(session)
     }
 
-    /// The peer that has been offline longest.
+    /// Returns the peer that has been offline longest.
     pub(crate) fn longest_offline(&self) -> Option<(Timestamp, PeerId)> {
         self.offline.first().copied()
     }
@@ -425,12 +432,14 @@ impl Presence {
 
     // ---- authority
 
-    /// Whose process this connection is, by ancestry: the nearest process above it that is a session's client.
+    /// Returns the owner of this connection by ancestry: the nearest ancestor process that is a
+    /// session's client.
     ///
-    /// A process that hosts several sessions is one agent only where all of them are threads of one Codex daemon;
-    /// otherwise it is a launcher, such as a terminal multiplexer or a test, and the search goes on above it. The seat in
-    /// the environment only tells the sessions of one process apart, or stands in where no ancestor is known: a process
-    /// chooses its environment itself, and the kernel's word goes before.
+    /// A process with several sessions is one agent only if all of them are threads of one Codex
+    /// daemon. Otherwise it is a launcher, such as a terminal multiplexer or a test, and the search
+    /// continues above it. The seat in the environment only tells the sessions of one process
+    /// apart, or is used when no ancestor is known. A process chooses its own environment, so the
+    /// kernel's information takes precedence.
     pub(crate) fn ancestry(&self, connection: ConnectionId) -> Ancestry {
         let Some(open) = self.connections.get(&connection) else { return Ancestry::Agent(None) };
         let claimed = open.seat.as_ref().and_then(|seat| self.by_seat(seat)).filter(|peer| self.is_online(*peer));
@@ -491,12 +500,13 @@ impl Presence {
     }
 }
 
-/// Whether two directories or repositories are known to be the same. One that is not known is the same as none.
+/// Whether two directories or repositories are known to be the same. An unknown one is never the
+/// same.
 pub(crate) fn is_same_place(one: &str, other: &str) -> bool {
     !one.is_empty() && one == other
 }
 
-/// Gives a peer another name; the old one still leads to it.
+/// Gives a peer another name. The old one still resolves to it.
 pub(crate) fn rename(record: &mut PeerRecord, name: String) {
     let old = std::mem::replace(&mut record.name, name);
     let same = |other: &String, name: &str| other.eq_ignore_ascii_case(name);
@@ -506,7 +516,7 @@ pub(crate) fn rename(record: &mut PeerRecord, name: String) {
     }
 }
 
-/// Lets one more name lead to a peer; the oldest gives way.
+/// Adds a name that resolves to a peer. The oldest one is dropped if there are too many.
 pub(crate) fn add_alias(record: &mut PeerRecord, alias: String) {
     if alias.eq_ignore_ascii_case(&record.name) || record.aliases.iter().any(|known| known.eq_ignore_ascii_case(&alias)) {
         return;
@@ -517,7 +527,8 @@ pub(crate) fn add_alias(record: &mut PeerRecord, alias: String) {
     }
 }
 
-/// Notes that a provisional peer became this one; the oldest gives way.
+/// Records that a provisional peer was merged into this one. The oldest one is dropped if there are
+/// too many.
 pub(crate) fn add_former(record: &mut PeerRecord, former: PeerId) {
     record.former.push(former);
     if record.former.len() > ALIASES_MAX {
@@ -525,7 +536,8 @@ pub(crate) fn add_former(record: &mut PeerRecord, former: PeerId) {
     }
 }
 
-/// Lets one more seat lead to a peer; the oldest gives way, a chosen name only where there is nothing else.
+/// Adds a seat that resolves to a peer. The oldest one is dropped if there are too many, a chosen
+/// name last.
 pub(crate) fn add_seat(record: &mut PeerRecord, seat: Seat) {
     record.provisional = false;
     if record.seats.contains(&seat) {

@@ -1,6 +1,7 @@
 //! Questions by their message, and when each open one expires.
 //!
-//! Does not know rules, nor who was asked. Invariant: each open question has its timer, and no other has one.
+//! Does not know rules, nor who was asked. Invariants: each open question has its timer. No other
+//! question has one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,19 +12,19 @@ use peer_proto::question::QuestionState;
 use crate::record::MessageHead;
 use crate::thing::QuestionRecord;
 
-/// Closed questions that are kept; beyond it the oldest are forgotten. Their messages stay.
+/// Closed questions that are retained. Beyond it the oldest are forgotten, and their messages stay.
 const CLOSED_MAX: usize = 10_000;
 
 /// All questions.
 #[derive(Debug, Default)]
 pub(crate) struct Questions {
     by_id: BTreeMap<MessageId, QuestionRecord>,
-    /// The open ones, by the end of their time.
+    /// The open questions, by their expiry time.
     open: BTreeSet<(Timestamp, MessageId)>,
 }
 
 impl QuestionRecord {
-    /// An open question, as its message asks it.
+    /// Creates an open question from its message.
     pub(crate) fn asked(head: &MessageHead) -> Self {
         Self {
             question: head.id,
@@ -63,7 +64,7 @@ impl Questions {
         self.find_open(question).is_some()
     }
 
-    /// When the next question expires.
+    /// Returns the time at which the next question expires.
     pub(crate) fn next_expiry(&self) -> Option<Timestamp> {
         self.open.first().map(|(at, _)| *at)
     }
@@ -80,17 +81,17 @@ impl Questions {
         self.by_id.get(&question)
     }
 
-    /// All of them, the oldest first.
+    /// Returns all questions, the oldest first.
     pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &QuestionRecord> {
         self.by_id.values()
     }
 
-    /// The open ones, in the order in which they expire.
+    /// Returns the open questions, in the order in which they expire.
     pub(crate) fn open(&self) -> impl Iterator<Item = &QuestionRecord> {
         self.open.iter().filter_map(|(_, question)| self.by_id.get(question))
     }
 
-    /// An open one whose time is over, the first to expire.
+    /// Returns the first open question whose time has ended.
     pub(crate) fn expired(&self, now: Timestamp) -> Option<&QuestionRecord> {
         self.open().next().filter(|record| record.expires_at <= now)
     }
@@ -99,14 +100,14 @@ impl Questions {
         self.open.len()
     }
 
-    /// Whether there was one.
+    /// Removes a question. Returns whether there was one.
     pub(crate) fn remove(&mut self, question: MessageId) -> bool {
         let Some(record) = self.by_id.remove(&question) else { return false };
         self.open.remove(&(record.expires_at, question));
         true
     }
 
-    /// The closed ones that are too many, the oldest first.
+    /// Returns the closed questions beyond the limit, the oldest first.
     pub(crate) fn surplus(&self) -> Vec<MessageId> {
         let surplus = (self.by_id.len() - self.open.len()).saturating_sub(CLOSED_MAX);
         let closed = self.by_id.values().filter(|record| record.state != QuestionState::Open);

@@ -1,6 +1,6 @@
-//! The sends that were refused lately, oldest first. In memory only.
+//! Recent refused sends, oldest first. In memory only.
 //!
-//! Does not know who may see them. Invariant: no more than a fixed number are kept.
+//! Does not know who may see them. Invariant: their number is bounded.
 
 use std::collections::VecDeque;
 
@@ -9,11 +9,11 @@ use peer_proto::ids::PeerId;
 use peer_proto::limits::REFUSALS_KEPT_MAX;
 use peer_proto::message::Via;
 
-/// What was refused lately, oldest first.
+/// Recent refused sends, oldest first.
 #[derive(Debug, Default)]
 pub(crate) struct Refusals(VecDeque<Refused>);
 
-/// A refused send, and whose it was.
+/// A refused send, and its sender.
 #[derive(Debug)]
 pub(crate) struct Refused {
     pub(crate) by: PeerId,
@@ -22,7 +22,7 @@ pub(crate) struct Refused {
 }
 
 impl Refusals {
-    /// Remembers one more; the oldest gives way.
+    /// Adds one more. The oldest one is dropped if there are too many.
     pub(crate) fn push(&mut self, refused: Refused) {
         if self.0.len() >= REFUSALS_KEPT_MAX {
             self.0.pop_front();

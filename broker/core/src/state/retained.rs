@@ -1,4 +1,4 @@
-//! How much is stored, when the next pass of retention is due, and the passes under way.
+//! The totals of the store, the time of the next retention pass, and the passes under way.
 //!
 //! Does not know what a pass deletes. Invariant: the first pass of the queue is the one under way.
 
@@ -9,16 +9,16 @@ use peer_proto::ids::{MessageId, Timestamp};
 use crate::retention::Tally;
 use crate::who::Caller;
 
-/// How much there is, and the passes.
+/// The totals, and the passes.
 #[derive(Debug, Default)]
 pub(crate) struct Retaining {
     /// Of all messages.
     pub(crate) text_bytes: u64,
-    /// When the next pass that nobody asks for is due.
+    /// The time of the next pass without a request.
     pub(crate) due_at: Option<Timestamp>,
-    /// None before this.
+    /// No such pass begins before this time.
     pub(crate) rests_until: Timestamp,
-    /// Passes under way, the first one now.
+    /// The passes, of which the first is under way.
     pub(crate) passes: VecDeque<Pass>,
 }
 
@@ -28,18 +28,18 @@ impl Retaining {
     }
 }
 
-/// One walk through what is stored, from the oldest on.
+/// One walk through the stored messages, from the oldest on.
 #[derive(Debug, Default)]
 pub(crate) struct Pass {
-    /// Who waits for it.
+    /// The request that waits for it.
     pub(crate) asked_by: Option<Caller>,
     pub(crate) dry_run: bool,
     pub(crate) after: Option<MessageId>,
     pub(crate) tally: Tally,
-    /// What it makes room for, where there is too much.
+    /// The number of messages to make room for, if the limit is exceeded.
     pub(crate) messages_max: Option<u64>,
     pub(crate) bytes_max: Option<u64>,
-    /// When the first of what was left is due.
+    /// The time at which the first of the messages that stay is due.
     pub(crate) due_at: Option<Timestamp>,
 }
 

@@ -1,6 +1,8 @@
-//! The send limits: how much one sender may send, to whom, and how long agents may go back and forth by themselves.
+//! The send limits: how much one sender may send, to whom, and how long agents may exchange
+//! messages without a person.
 //!
-//! In memory only: a restart of the broker opens the send limits once, which is bounded by how often a broker restarts.
+//! In memory only: a restart of the broker resets the limits once, so the effect is bounded by how
+//! often a broker restarts.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -15,16 +17,17 @@ use crate::rejection::Rejection;
 /// The window that rates count in.
 const MINUTE_MS: u64 = 60_000;
 
-/// Threads whose turns are remembered; beyond it the half that rested longest is forgotten, so that this is rare.
+/// Threads whose turns are remembered. Beyond it the half that was idle longest is forgotten, so
+/// that this is rare.
 const THREADS_MAX: usize = 4_096;
 
 /// Speakers of a thread that are remembered.
 const SPEAKERS_MAX: usize = 8;
 
-/// Pairs and senders that are remembered before those without a recent message are looked for and dropped.
+/// Pairs and senders that are remembered. Beyond it those without a recent message are dropped.
 const RATES_MAX: usize = 4_096;
 
-/// What send limits and policies refuse with.
+/// The error codes of send limits and policies.
 const COUNTED: [ErrorCode; 6] = [
     ErrorCode::RateLimited,
     ErrorCode::MailboxFull,
@@ -34,14 +37,14 @@ const COUNTED: [ErrorCode; 6] = [
     ErrorCode::Paused,
 ];
 
-/// Who is sending, as far as the send limits care.
+/// The kind of sender, for the send limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SenderClass {
     /// An agent.
     Agent,
-    /// An agent's shell: its scripts may say the same thing often, but it is not the person.
+    /// An agent's shell. Its scripts may repeat a text often, but it is not the person.
     Shell,
-    /// The person: bound by the sender's limit alone.
+    /// The person: only the limit per sender applies.
     Person,
 }
 
@@ -51,13 +54,13 @@ pub(crate) struct SendLimits {
     pairs: Rates<(PeerId, PeerId)>,
     said: Said,
     threads: BTreeMap<String, Turns>,
-    /// Registrations of new peers: those of a process, and all.
+    /// Registrations of new peers: per process, and in all.
     newcomers: Rates<Option<Process>>,
-    /// What was refused since the broker started.
+    /// Refusals since the broker started.
     refused: BTreeMap<ErrorCode, u64>,
 }
 
-/// Something that one peer says to another.
+/// A text that one peer sends to another.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Saying<'a> {
     pub(crate) sender: PeerId,
@@ -66,7 +69,7 @@ pub(crate) struct Saying<'a> {
     pub(crate) text: &'a str,
 }
 
-/// By whom, to whom, in reply to what, and the text's digest.
+/// The sender, the recipient, the answered message, and the text's digest.
 type SaidKey = (PeerId, PeerId, Option<MessageId>, u64);
 
 impl Saying<'_> {
@@ -75,11 +78,11 @@ impl Saying<'_> {
     }
 }
 
-/// When each text was said last.
+/// The time at which each text was sent last.
 #[derive(Debug, Default)]
 struct Said {
     at: BTreeMap<SaidKey, u64>,
-    /// How many there may be before those that are too old to matter are looked for, as in [`Rates`].
+    /// The number of entries beyond which outdated ones are searched and dropped, as in [`Rates`].
     searched_beyond: usize,
 }
 
@@ -88,14 +91,15 @@ struct Turns {
     count: u32,
     last_speaker: PeerId,
     last_mono_ms: u64,
-    /// Who spoke, the first first.
+    /// The agents that sent in it, the first first.
     speakers: Vec<PeerId>,
-    /// When a send in it was first refused. From then on it is shut for all of its agents, whoever spoke last.
+    /// The time when a send in it was first refused. From then on the thread is closed to all its
+    /// agents.
     used_up_at: Option<Timestamp>,
 }
 
 impl SendLimits {
-    /// Whether `sender` may send anything now.
+    /// Checks whether `sender` may send anything now.
     pub(crate) fn check_sender(&self, limits: &Limits, now_ms: u64, sender: PeerId, name: &str) -> Result<(), Rejection> {
         match retry_after(self.senders.sent.get(&sender), now_ms, limits.sender_per_minute) {
             None => Ok(()),
@@ -108,7 +112,7 @@ impl SendLimits {
         }
     }
 
-    /// Whether `sender` may send to this recipient now.
+    /// Checks whether `sender` may send to this recipient now.
     pub(crate) fn check_pair(
         &self,
         limits: &Limits,
@@ -127,7 +131,7 @@ impl SendLimits {
         }
     }
 
-    /// Whether one of these processes may register a new peer now.
+    /// Checks whether one of these processes may register a new peer now.
     pub(crate) fn check_newcomer(&self, now_ms: u64, processes: &[Process]) -> Result<(), Rejection> {
         let of_all = (None, NEW_PEERS_PER_MINUTE);
         let of_each = processes.iter().map(|process| (Some(*process), NEW_PEERS_PER_PROCESS));
@@ -139,14 +143,14 @@ impl SendLimits {
         Ok(())
     }
 
-    /// A new peer was registered by a program of these processes.
+    /// Counts a new peer that a program of these processes registered.
     pub(crate) fn count_newcomer(&mut self, now_ms: u64, processes: &[Process]) {
         for key in processes.iter().map(|process| Some(*process)).chain([None]) {
             self.newcomers.count(key, now_ms);
         }
     }
 
-    /// Whether this text is new between the two.
+    /// Checks that this text is new between the two peers.
     pub(crate) fn check_text(
         &self,
         limits: &Limits,
@@ -164,8 +168,8 @@ impl SendLimits {
         }
     }
 
-    /// Whether agents may still speak in this thread. A run of messages of one speaker is one turn, so the last speaker may
-    /// go on until another one is refused.
+    /// Checks whether agents may still send in this thread. Consecutive messages of one sender are
+    /// one turn. So the last sender may go on until another one is refused.
     pub(crate) fn check_thread(&self, limits: &Limits, thread: &str, sender: PeerId) -> Result<(), Rejection> {
         match self.threads.get(thread) {
             Some(turns)
@@ -177,7 +181,7 @@ impl SendLimits {
         }
     }
 
-    /// Counts one act that others hear of, such as on a task, with what its sender sends.
+    /// Counts one act that notifies others, such as on a task, as one of its sender's sends.
     pub(crate) fn count_act(&mut self, now_ms: u64, sender: PeerId) {
         self.senders.count(sender, now_ms);
     }
@@ -193,7 +197,7 @@ impl SendLimits {
             let mut rested: Vec<u64> = self.threads.values().map(|turns| turns.last_mono_ms).collect();
             let (_, middle, _) = rested.select_nth_unstable(THREADS_MAX / 2);
             let middle = *middle;
-            // A used-up thread stays shut, unless there are so many of them that nothing else fits.
+            // A used-up thread stays closed, unless there are so many that no other thread fits.
             self.threads.retain(|_, turns| turns.last_mono_ms > middle || turns.used_up_at.is_some());
             if self.threads.len() >= THREADS_MAX {
                 self.threads.retain(|_, turns| turns.last_mono_ms > middle);
@@ -229,7 +233,7 @@ impl SendLimits {
         }
     }
 
-    /// Counts a refusal, where a send limit or a policy spoke it; says whether one did.
+    /// Counts a refusal by a send limit or a policy. Returns whether it was one.
     pub(crate) fn count_refused(&mut self, code: ErrorCode) -> bool {
         let counts = COUNTED.contains(&code);
         if counts {
@@ -238,31 +242,32 @@ impl SendLimits {
         counts
     }
 
-    /// How often each send limit refused something since the broker started, by error code.
+    /// Returns how often each send limit refused something since the broker started, by error code.
     pub(crate) fn refused(&self) -> Vec<(String, u64)> {
         self.refused.iter().map(|(code, count)| (code.as_str().to_owned(), *count)).collect()
     }
 
-    /// A send in this thread was refused. Says how many turns it had and who spoke, where that shuts it now.
+    /// Closes a thread in which a send was refused. If it was open, returns its number of turns and
+    /// its senders.
     pub(crate) fn use_up_thread(&mut self, thread: &str, at: Timestamp) -> Option<(u32, Vec<PeerId>)> {
         let turns = self.threads.get_mut(thread).filter(|turns| turns.used_up_at.is_none())?;
         turns.used_up_at = Some(at);
         Some((turns.count, turns.speakers.clone()))
     }
 
-    /// The threads that are shut: name, turns, who spoke, since when.
+    /// Returns the closed threads: name, turns, senders, and since when.
     pub(crate) fn used_up_threads(&self) -> impl Iterator<Item = (&str, u32, &[PeerId], Timestamp)> {
         self.threads
             .iter()
             .filter_map(|(thread, turns)| Some((thread.as_str(), turns.count, turns.speakers.as_slice(), turns.used_up_at?)))
     }
 
-    /// Counts a thread's turns anew; says whether there were any.
+    /// Resets the turns of a thread. Returns whether there were any.
     pub(crate) fn resume_thread(&mut self, thread: &str) -> bool {
         self.threads.remove(thread).is_some()
     }
 
-    /// Forgets a peer that is no more.
+    /// Deletes the state of a forgotten peer.
     pub(crate) fn forget(&mut self, peer: PeerId) {
         self.senders.sent.remove(&peer);
         self.pairs.sent.retain(|(sender, recipient), _| *sender != peer && *recipient != peer);
@@ -270,7 +275,7 @@ impl SendLimits {
     }
 }
 
-/// How long until one more is allowed; none where it is allowed now.
+/// Returns the time until one more is allowed. `None`: it is allowed now.
 fn retry_after(sent: Option<&VecDeque<u64>>, now_ms: u64, per_minute: u32) -> Option<u64> {
     let sent = sent?;
     let per_minute = per_minute as usize;
@@ -283,12 +288,13 @@ fn retry_after(sent: Option<&VecDeque<u64>>, now_ms: u64, per_minute: u32) -> Op
     (free_at > now_ms).then(|| free_at - now_ms)
 }
 
-/// When who sent, in the last minute.
+/// The times of each sender's sends in the last minute.
 #[derive(Debug)]
 struct Rates<Key> {
     sent: BTreeMap<Key, VecDeque<u64>>,
-    /// How many there may be before those without a recent message are looked for. Twice as many as the last search left,
-    /// so that searching costs each new one the same, however many are busy.
+    /// The number of entries beyond which those without a recent message are searched and dropped.
+    /// It is twice the number that the last search left, so that the cost per new entry is
+    /// constant.
     searched_beyond: usize,
 }
 
@@ -312,7 +318,8 @@ impl<Key: Ord + Copy> Rates<Key> {
     }
 }
 
-/// A 64-bit digest that tells texts apart. Whoever makes two texts collide refuses themselves a message, nothing more.
+/// Returns a 64-bit digest that tells texts apart. A sender that makes two texts collide only gets
+/// its own message refused.
 fn fnv1a(text: &str) -> u64 {
     text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }

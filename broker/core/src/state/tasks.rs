@@ -1,6 +1,7 @@
-//! Tasks by their id, and how many of them are open.
+//! Tasks by their id, and the number of open ones.
 //!
-//! Does not know rules, nor who is here. Invariants: an id is given once; a task needs only tasks that are older.
+//! Does not know rules, nor who is online. Invariants: an id is given once. A task needs only tasks
+//! that are older.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +11,7 @@ use peer_proto::task::TaskState;
 use crate::rejection::Rejection;
 use crate::thing::TaskRecord;
 
-/// Final tasks that are kept; beyond it the oldest are forgotten.
+/// Final tasks that are retained. Beyond it the oldest are forgotten.
 const FINAL_MAX: usize = 10_000;
 
 /// All tasks.
@@ -19,7 +20,8 @@ pub(crate) struct Tasks {
     by_id: BTreeMap<TaskId, TaskRecord>,
     next: u64,
     open: usize,
-    /// Some holders may be sessions of the last broker's time, and whether they come back is not known yet.
+    /// Whether some holders may be sessions of the last broker, and it is not yet known whether
+    /// they come back.
     unreviewed: bool,
 }
 
@@ -43,18 +45,19 @@ impl Tasks {
         self.by_id.get(&id).ok_or(Rejection::UnknownTask(id))
     }
 
-    /// What of a task's needs is not complete. What is forgotten was final, and only completed tasks are needed for good.
+    /// Returns the needs of a task that are not complete. A forgotten task was final, and completed
+    /// if it is still needed.
     pub(crate) fn waits_for(&self, task: &TaskRecord) -> Vec<TaskId> {
         let open = |id: &TaskId| self.by_id.get(id).is_some_and(|needed| needed.state != TaskState::Completed);
         task.needs.iter().copied().filter(open).collect()
     }
 
-    /// Whether holders that a broker before this one knew may be gone.
+    /// Whether holders that an earlier broker knew may be gone.
     pub(crate) fn is_unreviewed(&self) -> bool {
         self.unreviewed
     }
 
-    /// When the first of those that ended did.
+    /// Returns the time at which the first ended task ended.
     pub(crate) fn first_ended(&self) -> Option<Timestamp> {
         self.iter().filter(|task| task.state.is_final()).map(|task| task.changed_at).min()
     }
@@ -63,7 +66,7 @@ impl Tasks {
         self.by_id.values()
     }
 
-    /// The id that the next new task gets.
+    /// Returns the id of the next new task.
     pub(crate) fn next_id(&self) -> TaskId {
         TaskId(self.next)
     }
@@ -76,30 +79,30 @@ impl Tasks {
         self.unreviewed = unreviewed;
     }
 
-    /// Takes out a task that is final.
+    /// Removes a final task.
     pub(crate) fn remove(&mut self, id: TaskId) {
         self.by_id.remove(&id);
     }
 
-    /// The final ones that are too many, the oldest first, and for which nothing waits.
+    /// Returns the final tasks beyond the limit that no task needs, the oldest first.
     pub(crate) fn surplus(&self) -> Vec<TaskId> {
         let surplus = (self.by_id.len() - self.open).saturating_sub(FINAL_MAX);
         let ended = self.iter().filter(|task| task.state.is_final());
         ended.map(|task| task.id).take(surplus).filter(|id| !self.is_needed(*id)).collect()
     }
 
-    /// The tasks that ended so long ago, and for which nothing waits.
+    /// Returns the tasks that ended at least this long ago, and that no task needs.
     pub(crate) fn ended_by(&self, now: Timestamp, after_ms: u64) -> Vec<TaskId> {
         let old = |task: &&TaskRecord| task.state.is_final() && task.changed_at.plus_ms(after_ms) <= now;
         self.iter().filter(old).map(|task| task.id).filter(|id| !self.is_needed(*id)).collect()
     }
 
-    /// Whether a task that is not final waits for this one.
+    /// Whether a task that is not final needs this one.
     fn is_needed(&self, id: TaskId) -> bool {
         self.iter().any(|task| !task.state.is_final() && task.needs.contains(&id))
     }
 
-    /// Checks what must hold of tasks alone between two inputs.
+    /// Checks the invariants of tasks alone between two inputs.
     pub(crate) fn assert_invariants(&self) {
         let open = self.iter().filter(|task| !task.state.is_final()).count();
         assert_eq!(open, self.open, "open tasks are counted");
@@ -110,7 +113,7 @@ impl Tasks {
     }
 }
 
-/// Somebody has it in hand.
+/// Whether a peer holds a task in this state.
 pub(crate) fn is_held(state: TaskState) -> bool {
     matches!(state, TaskState::Claimed | TaskState::Started | TaskState::Blocked)
 }
