@@ -1,15 +1,18 @@
-//! Which processes stand above a connected one, and whether one of them has ended: what tells an agent's shell from the
-//! person's, and a session that will come back from one that will not.
+//! Finds the ancestors of a connected process, and whether a process has ended. This tells an
+//! agent's shell from the person's, and a session that may come back from one that cannot.
 //!
-//! It is a guard rail and no authority: a process can leave its tree. Linux alone can tell it here; elsewhere nobody has
-//! ancestors, nobody is known to have ended, and whoever asks treats that as unknown.
+//! It is a guard rail and no security boundary: a process can leave its tree. Only Linux provides
+//! this information. Elsewhere every process has no ancestors and none is known to have ended.
+//! Callers treat both as unknown.
 
 use peer_core::record::Process;
 
-/// Longest chain that is followed: deeper trees are cut, and a chain that changes under our eyes ends.
+/// The longest chain that is followed. Deeper trees are cut, and a chain that changes during the
+/// reading ends.
 const ANCESTORS_MAX: usize = 64;
 
-/// `pid`, its parent, and so on, without process 1. It ends where nothing can be told.
+/// Returns `pid`, its parent, and so on, without process 1. It ends where the information is
+/// missing.
 #[cfg(target_os = "linux")]
 pub(crate) fn of(pid: u32) -> Vec<Process> {
     let mut chain: Vec<Process> = Vec::new();
@@ -22,30 +25,31 @@ pub(crate) fn of(pid: u32) -> Vec<Process> {
     chain
 }
 
-/// Whether a process has certainly ended: it is gone, only its exit status is left, or another one has its id.
+/// Whether a process is known to have ended: it is gone, it is a zombie, or another process has its
+/// id.
 #[cfg(target_os = "linux")]
 pub(crate) fn has_ended(process: Process) -> bool {
     match look(process.pid) {
         Ok(Some(found)) => found.is_over || found.started != process.started,
         Ok(None) => false,
-        // Without `/proc` nothing is there, and nothing is known.
+        // Without `/proc` no entry exists, and nothing is known.
         Err(error) => error.kind() == std::io::ErrorKind::NotFound && std::fs::exists("/proc/self/stat").unwrap_or(false),
     }
 }
 
-/// False: this system's processes are not looked at.
+/// Always false: this system's processes are not read.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn has_ended(_process: Process) -> bool {
     false
 }
 
-/// What the kernel says of a process.
+/// The kernel's information about a process.
 #[cfg(target_os = "linux")]
 #[derive(Debug, PartialEq, Eq)]
 struct Found {
     parent: u32,
     started: u64,
-    /// Only its exit status is left.
+    /// Whether it is a zombie.
     is_over: bool,
 }
 
@@ -55,7 +59,7 @@ fn look(pid: u32) -> std::io::Result<Option<Found>> {
     Ok(parse(&String::from_utf8_lossy(&stat)).map(|found| Found { started: found.started ^ boot(), ..found }))
 }
 
-/// Differs from boot to boot: a process's start is counted from it.
+/// A number that differs from boot to boot, because a process's start is counted from the boot.
 #[cfg(target_os = "linux")]
 fn boot() -> u64 {
     static BOOT: std::sync::OnceLock<u64> = std::sync::OnceLock::new();

@@ -1,14 +1,15 @@
-//! Room for what is taken from sockets: how many bytes of requests may wait for the engine, in all and for each.
+//! The memory budget for requests from sockets: how many bytes may wait for the engine, in all and
+//! per connection and process.
 //!
-//! Whoever reads a frame takes room for it before its body is read, and the room is given back when the engine has worked
-//! on it. Where there is none the connection is not read, and its program waits. Room is taken in three steps, from the
-//! narrowest: the connection's, its process's, everybody's. So a program that begins frames and does not end them, or
-//! sends faster than anybody could store, uses up its own room first.
+//! A frame takes room before its body is read, and returns it when the engine has handled the
+//! request. Without room, the connection is not read and its program waits. Room is taken in three
+//! steps: from the connection, from its process, and from the total. So a program that leaves
+//! frames incomplete, or sends faster than the store can commit, first uses up its own room.
 //!
-//! Invariants: a connection that has nothing under way can always send [`HELLO_BYTES_MAX`] bytes, whatever others do. What
-//! the broker holds of requests in all is at most that for each connection, [`REQUESTS_BYTES_MAX`] and
-//! [`OVERSIZED_BYTES_MAX`]. Room is held without an end only by nobody: the engine never waits for a program, and a frame
-//! that was begun has a deadline.
+//! Invariants: an idle connection can always send [`HELLO_BYTES_MAX`] bytes, whatever other
+//! connections do. In all, the broker holds at most that per connection, [`REQUESTS_BYTES_MAX`] and
+//! [`OVERSIZED_BYTES_MAX`]. Room is never held without an end: the engine waits for no program, and
+//! an incomplete frame has a deadline.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -34,7 +35,8 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// The share of a new connection of that process. A process that the kernel does not name has this connection alone.
+    /// Returns the share of a new connection of that process. If the kernel names no process, the
+    /// share is for this connection alone.
     pub(crate) fn share(self: &Arc<Self>, pid: Option<u32>) -> Share {
         let process = match pid {
             Some(pid) => {
@@ -61,13 +63,13 @@ pub(crate) struct Share {
     pid: Option<u32>,
     process: Arc<Semaphore>,
     connection: Arc<Semaphore>,
-    /// What the connection has for itself.
+    /// The connection's own room.
     small: Arc<Semaphore>,
 }
 
 impl Share {
-    /// Waits until a frame of that many bytes may be read. The room is free again when it is dropped. Interrupted, it has
-    /// taken nothing.
+    /// Waits until a frame of that many bytes may be read. Dropping the room returns it. If
+    /// interrupted, it has taken nothing.
     pub(crate) async fn take(&self, frame_bytes: usize) -> Room {
         let connection = permits(&self.connection, frame_bytes.min(CONNECTION_BYTES_MAX)).await;
         if let Ok(count) = u32::try_from(frame_bytes)
@@ -92,7 +94,8 @@ impl Drop for Share {
         if let Some((_, connections)) = processes.get_mut(&pid) {
             *connections -= 1;
             if *connections == 0 {
-                // What it sent and nobody has worked on yet keeps its room in everybody's.
+                // Requests that the connection sent and that are not handled yet still hold room in
+                // the total.
                 processes.remove(&pid);
             }
         }

@@ -1,7 +1,8 @@
-//! The one place that reads time.
+//! The clocks of the broker. No other file reads time.
 //!
-//! Invariant: what it counts in milliseconds never goes backwards. It stops while the machine sleeps, as `Instant` does
-//! on Linux (`CLOCK_MONOTONIC`) and macOS (`CLOCK_UPTIME_RAW`). On Linux another clock (`CLOCK_BOOTTIME`) counts the sleep.
+//! Invariant: its milliseconds never go backwards. They stop while the machine sleeps, as `Instant`
+//! does on Linux (`CLOCK_MONOTONIC`) and macOS (`CLOCK_UPTIME_RAW`). On Linux another clock
+//! (`CLOCK_BOOTTIME`) counts the sleep.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -12,7 +13,7 @@ use peer_proto::ids::Timestamp;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
     started: Instant,
-    /// How long the machine had slept by then.
+    /// How long the machine had slept at the start.
     slept_before: Duration,
 }
 
@@ -35,14 +36,15 @@ impl Clock {
     }
 }
 
-/// How long the machine has slept since it was booted; nothing where the system does not tell.
+/// Returns how long the machine has slept since boot. Zero if the system does not report it.
 #[cfg(target_os = "linux")]
 fn slept_since_boot() -> Duration {
     use nix::time::{ClockId, clock_gettime};
 
     let read = |clock: ClockId| clock_gettime(clock).map_or(Duration::ZERO, Duration::from);
     let awake = read(ClockId::CLOCK_MONOTONIC);
-    // Read later than the other one, so the difference is never negative; microseconds of it are no sleep.
+    // This clock is read after the other one, so the difference is never negative. Some
+    // microseconds of it are not sleep.
     read(ClockId::CLOCK_BOOTTIME).saturating_sub(awake)
 }
 

@@ -1,8 +1,8 @@
-//! `config.toml` as the broker reads it: strictly.
+//! Reads `config.toml` strictly.
 //!
-//! Knows the file and where each mistake in it stands. The keys and their bounds are in `peer_proto::settings`. Invariant: a
-//! file with one mistake is not in force at all, because a misspelt limit must not be ignored in silence. `in_force` says what
-//! is in force instead.
+//! Knows the file and the place of each mistake in it. The keys and their bounds are in
+//! `peer_proto::settings`. Invariant: a file with one mistake does not take effect at all, because
+//! a misspelt limit must not be ignored. `in_force` decides which settings take effect instead.
 
 mod in_force;
 mod meant;
@@ -26,10 +26,10 @@ use toml::de::{DeString, DeTable, DeValue};
 pub use self::in_force::{FAULT_HINT, InForce, differing, in_force};
 pub(crate) use self::in_force::{for_start, of_the_broker};
 
-/// More than any configuration needs; a file beyond it is not one.
+/// The size of the largest file that is accepted.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 
-/// What the rules need of it.
+/// Converts the settings to the configuration of the rules.
 #[must_use]
 pub fn rules(settings: &Settings) -> Config {
     Config {
@@ -41,16 +41,18 @@ pub fn rules(settings: &Settings) -> Config {
     }
 }
 
-/// Reads the configuration. A missing file means that everything is as it usually is.
+/// Reads the configuration. A missing file means the default settings.
 ///
 /// # Errors
-/// Where the file is not this user's alone to write, or says something that it may not. Nothing of it holds then.
+/// If another user can write the file, or if it contains a mistake. Then no part of the file takes
+/// effect.
 pub fn load(path: &Path) -> Result<Settings, ConfigError> {
     let Some(text) = read(path)? else { return Ok(Settings::default()) };
     parse(path, &text)
 }
 
-/// The text of the file, if there is one and nobody else could have written it.
+/// Returns the text of the file. `None`: there is no file. Fails if another user could have written
+/// it.
 fn read(path: &Path) -> Result<Option<String>, ConfigError> {
     let failed = |source| ConfigError::Read { path: path.into(), source };
     let named = match path.symlink_metadata() {
@@ -61,9 +63,10 @@ fn read(path: &Path) -> Result<Option<String>, ConfigError> {
     let ours = |owner: u32| {
         if owner == user { Ok(()) } else { Err(ConfigError::Owner { path: path.into(), owner, user }) }
     };
-    // A link of our own is how some people keep their configuration in one place; then what it leads to is checked too.
+    // Some people keep their configuration elsewhere, behind a link of their own. Then the target
+    // is checked too.
     ours(named.uid())?;
-    // A pipe that nobody writes to would hold us up.
+    // Opening a pipe without a writer would block.
     let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(failed)?;
     let found = file.metadata().map_err(failed)?;
     ours(found.uid())?;
@@ -119,7 +122,7 @@ fn parse(path: &Path, text: &str) -> Result<Settings, ConfigError> {
     Ok(settings)
 }
 
-/// What stands in a table, from the top of the file on: the first mistake is the one that is named.
+/// Returns the keys of a table in the order of the file: the first mistake is reported.
 fn in_order<'t, 'i>(table: &'t DeTable<'i>) -> Vec<(&'t Spanned<DeString<'i>>, &'t Spanned<DeValue<'i>>)> {
     let mut entries: Vec<_> = table.iter().collect();
     entries.sort_by_key(|(key, _)| key.span().start);
@@ -129,7 +132,7 @@ fn in_order<'t, 'i>(table: &'t DeTable<'i>) -> Vec<(&'t Spanned<DeString<'i>>, &
 fn value_of(value: &DeValue<'_>) -> Value {
     match value {
         DeValue::String(text) => Value::Text(text.to_string()),
-        // A number that is too large for this is too large for every key.
+        // A number that is too large for this type is too large for every key.
         DeValue::Integer(number) => Value::Number(i64::from_str_radix(number.as_str(), number.radix()).unwrap_or(i64::MAX)),
         DeValue::Boolean(truth) => Value::Truth(*truth),
         DeValue::Array(items) => Value::List(items.iter().map(|item| value_of(item.get_ref())).collect()),
@@ -143,7 +146,7 @@ fn line_of(text: &str, offset: usize) -> usize {
     1 + text.as_bytes().iter().take(offset).filter(|byte| **byte == b'\n').count()
 }
 
-/// Why the configuration does not hold.
+/// The reason why the configuration does not take effect.
 #[derive(Debug, Error)]
 pub enum ConfigError {
     /// The file cannot be read.

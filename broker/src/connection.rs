@@ -1,8 +1,8 @@
-//! One connection: preface, hello, then frames in and frames out, until either end has enough.
+//! One connection: preface, `Hello`, then frames in both directions, until either end closes it.
 //!
-//! Knows bytes and requests, and nothing of what requests mean: each goes to the engine as an [`Arrival`], and what comes
-//! back is in the [`Outbox`]. Whatever a program does wrong costs it its own connection alone. Invariant: an
-//! [`Arrival::Gone`] follows each [`Arrival::Hello`], once.
+//! Knows bytes and requests, but not their meaning: each request goes to the engine as an
+//! [`Arrival`], and answers come from the [`Outbox`]. A program's mistake ends only its own
+//! connection. Invariant: exactly one [`Arrival::Gone`] follows each [`Arrival::Hello`].
 
 use std::io;
 use std::os::fd::AsFd;
@@ -36,38 +36,40 @@ use crate::turns::{Closed, Entrance};
 /// How long a connection that is ending may take to read its last frames.
 const LAST_WORDS_MS: u64 = 1_000;
 
-/// How long a program that asked for much may leave it unread; then its connection ends.
+/// How long a program may leave many answers unread. Then its connection ends.
 const UNREAD_TIMEOUT_MS: u64 = 30_000;
 
-/// When a program that found no room may look again.
+/// The retry delay for a program that was refused for lack of room.
 const TURNED_AWAY_RETRY_MS: u64 = 5_000;
 
-/// How long a connection on an operator's place has for its preface and its hello: others wait for the place.
+/// How long a connection on an operator's place has for its preface and `Hello`, because others
+/// wait for the place.
 const OPERATOR_HELLO_MS: u64 = 1_000;
 
-/// For whom a place among the connections is.
+/// Who may use a place among the connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
     Anybodys,
-    /// One of the last: the person must get through when sessions took all others.
+    /// One of the last places: the person must get through even if sessions use all others.
     Operators,
 }
 
-/// What all connections of one run share.
+/// The values that all connections of one run share.
 pub(crate) struct Shared {
-    /// Leads to the engine.
+    /// The queue to the engine.
     pub(crate) arrivals: Entrance,
-    /// What the broker says of itself before anything else.
+    /// The broker's own preface.
     pub(crate) preface: Preface,
-    /// Room for what is taken from sockets.
+    /// The budget for requests.
     pub(crate) budget: Arc<Budget>,
-    /// What programs can cause at will.
+    /// The limit on warnings that programs can cause at will.
     pub(crate) warnings: Throttle,
-    /// How long a new connection has for its preface and its hello, and any connection for the rest of a frame.
+    /// How long a new connection has for its preface and `Hello`, and any connection for the rest
+    /// of a frame.
     pub(crate) timeout: Duration,
 }
 
-/// Serves one connection to its end. `pid` is the kernel's word on who connected.
+/// Serves one connection to its end. `pid` is the connected process, as the kernel reports it.
 pub(crate) async fn serve(mut stream: UnixStream, connection: ConnectionId, pid: Option<u32>, place: Place, shared: &Shared) {
     let patience = match place {
         Place::Anybodys => shared.timeout,
@@ -94,7 +96,8 @@ pub(crate) async fn serve(mut stream: UnixStream, connection: ConnectionId, pid:
     if let Err(Fault::Socket(_)) = &end
         && reader.said_hello
     {
-        // It died while we wrote to it. What it wrote before still counts, and is at most what a socket holds.
+        // The program died while we wrote to it. Its earlier requests still count, and are at most
+        // a socket's buffer.
         let _ = timeout(Duration::from_millis(LAST_WORDS_MS), reader.requests()).await;
     }
     if let Err(fault) = &end {
@@ -105,35 +108,36 @@ pub(crate) async fn serve(mut stream: UnixStream, connection: ConnectionId, pid:
     }
     outbox.close();
     if reader.said_hello {
-        // The engine may be gone already; then nobody needs to know.
+        // If the engine has ended already, it needs no notice.
         let _ = shared.arrivals.push(Arrival::Gone { connection });
     }
     if !matches!(end, Err(Fault::Socket(_))) {
-        // A program that does not read its last words does without.
+        // A program that does not read its last frames loses them.
         let _ = timeout(Duration::from_millis(LAST_WORDS_MS), writer.run()).await;
     }
 }
 
-/// Tells a program that there is no room for its connection: who we are, and the refusal of whatever it asks first. Then
-/// nothing that it says is heard.
+/// Refuses a connection for lack of room: sends the preface, and the refusal of its first request.
+/// Everything that the program sends is discarded.
 pub(crate) async fn turn_away(mut stream: UnixStream, connections_max: usize, shared: &Shared) {
     let rejection = Rejection::TooManyConnections { connections: connections_max, retry_after_ms: TURNED_AWAY_RETRY_MS };
-    // Who asks is not known yet: it reads the same for everybody.
+    // The role is not known yet, so the text is the person's.
     let refusal = rejection.refusal(Addressee::Person);
-    // Under the id that no request has: it answers whatever was asked.
+    // No request has this id, so the refusal answers any request.
     let Ok(frame) = codec::encode(&ServerFrame::Reply { id: 0, result: Err(refusal) }) else { return };
     let Ok(length) = u32::try_from(frame.len()) else { return };
     let said = [&shared.preface.encode()[..], &length.to_le_bytes(), &frame].concat();
     let last_words = async {
         stream.write_all(&said).await?;
         stream.shutdown().await?;
-        // Closed with something unread, the socket would fail the program's own writing before it has read this.
+        // If the socket were closed with unread bytes, the program's own write would fail before it
+        // read this.
         tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
     };
     let _ = timeout(Duration::from_millis(LAST_WORDS_MS), last_words).await;
 }
 
-/// Says who we are, hears who they are, and agrees on a protocol version.
+/// Exchanges the prefaces, and agrees on a protocol version.
 async fn greet(stream: &mut UnixStream, ours: &Preface) -> Result<u16, Fault> {
     stream.write_all(&ours.encode()).await?;
     let mut fixed = [0; FIXED_BYTES];
@@ -159,7 +163,7 @@ impl Reader<'_> {
     /// Reads until the program ends the connection.
     async fn run(&mut self, deadline: Instant, protocol: u16, pid: Option<u32>) -> Result<(), Fault> {
         let first = timeout_at(deadline, self.frames.next()).await.map_err(|_| Fault::Silent)??;
-        // The frame ends here, with the room that it takes.
+        // The frame and its room are dropped here.
         let Some(first) = first.map(|frame| frame.decode()).transpose()? else { return Ok(()) };
         let (id, hello) = match first {
             ClientFrame { id, request: Request::Hello(hello) } => (id, hello),
@@ -172,7 +176,7 @@ impl Reader<'_> {
         self.requests().await
     }
 
-    /// Reads what follows the hello. May be interrupted anywhere and called again.
+    /// Reads the requests after `Hello`. It may be interrupted anywhere and called again.
     async fn requests(&mut self) -> Result<(), Fault> {
         loop {
             self.make_room().await?;
@@ -193,11 +197,13 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Waits until one more request may be unanswered, and counts it; the writer counts down.
+    /// Waits until one more request may be unanswered, and counts it. The writer decrements the
+    /// count.
     ///
-    /// While a connection is not read its end is not seen either, and a session that died with all its requests waiting
-    /// would keep its leases: so its hang-up is watched meanwhile, through a descriptor of its own. After it there is room
-    /// for the rest, which is at most what a socket holds.
+    /// While a connection is not read, its end is not seen either. A session that died with all its
+    /// requests waiting would keep its leases. So its hang-up is watched meanwhile, through a
+    /// descriptor of its own. After the hang-up there is room for the rest, which is at most a
+    /// socket's buffer.
     async fn make_room(&self) -> Result<(), Fault> {
         if self.take_room() {
             return Ok(());
@@ -214,7 +220,8 @@ impl Reader<'_> {
                     if ready?.is_read_closed() {
                         return Ok(());
                     }
-                    // More requests wait, and that is no news: forget it, so that only what comes next wakes us.
+                    // More requests wait, and that is no news. Clear the readiness, so that only
+                    // the next event wakes us.
                     let _ = hangup.try_io::<()>(Interest::READABLE, || Err(io::ErrorKind::WouldBlock.into()));
                 }
             }
@@ -228,7 +235,8 @@ impl Reader<'_> {
 
 struct Writer<'a> {
     write: WriteHalf<'a>,
-    /// Taken from the outbox, not yet in the socket. Kept here so that writing can be interrupted anywhere and go on.
+    /// Taken from the outbox, and not yet written to the socket. Stored here so that writing can be
+    /// interrupted anywhere and continue.
     unwritten: BytesMut,
     /// Requests that the bytes in `unwritten` answer.
     answers: usize,
@@ -238,7 +246,8 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// Writes what comes, many frames at once where many wait, until the connection is ended and all is written.
+    /// Writes frames, many at once if many wait, until the connection ends and everything is
+    /// written.
     async fn run(&mut self) -> io::Result<()> {
         loop {
             while !self.unwritten.is_empty() {
@@ -246,14 +255,14 @@ impl Writer<'_> {
                 match timeout(Duration::from_millis(UNREAD_TIMEOUT_MS), written).await {
                     Ok(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
                     Ok(written) => _ = written?,
-                    // Its requests wait for it to read, and take room that others share. Where it asked for little it may
-                    // take its time: a session may be suspended.
+                    // Its requests wait for it to read, and hold room that others share. If it
+                    // asked for little, it may take its time: a session may be suspended.
                     Err(_) if self.outbox.is_crowded() => self.outbox.give_up(),
                     Err(_) => {}
                 }
             }
-            // Room for new requests comes with answers that are out, not with answers that wait: a program that asks and
-            // does not read is not read either.
+            // Only answers that are written make room for new requests. So a program that sends
+            // requests without reading answers is not read either.
             self.in_flight.add_permits(std::mem::take(&mut self.answers));
             match self.outbox.take(&mut self.unwritten) {
                 Taken::Frames { answers, relieved } => {
@@ -269,7 +278,7 @@ impl Writer<'_> {
     }
 }
 
-/// Why a connection was ended by the broker.
+/// The reason why the broker ended a connection.
 #[derive(Debug, Error)]
 enum Fault {
     #[error("it said nothing in time")]
@@ -315,7 +324,8 @@ impl From<io::Error> for Fault {
 }
 
 impl Fault {
-    /// What the program hears before its connection closes; nothing where it could not understand it.
+    /// Returns the refusal that the program gets before its connection closes. `None`: it could not
+    /// understand one.
     fn answer(&self) -> Option<(RequestId, Refusal)> {
         let (id, rejection) = match self {
             Self::Frame(error) => return Some((0, bad_frame(error))),
@@ -324,15 +334,16 @@ impl Fault {
             Self::NoHello { id } => (*id, Rejection::NoHello),
             Self::Silent | Self::Preface(_) | Self::Stopping | Self::Socket(_) => return None,
         };
-        // They read the same for everybody.
+        // Both ends have agreed on nothing yet, so the text is the person's.
         Some((id, rejection.refusal(Addressee::Person)))
     }
 }
 
-/// What a program hears whose frame is no value of the protocol, before its connection closes. The answer's id is 0.
+/// The refusal of a frame that is no value of the protocol. It is sent before the connection
+/// closes, with the id 0.
 pub(crate) fn bad_frame(error: &DecodeError) -> Refusal {
     let mut reason = error.to_string();
-    // The decoder's own reason stands one level down, and is all that helps whoever writes a client.
+    // The decoder's own reason is one level down, and is all that helps the author of a client.
     if let DecodeError::Value(of_decoder) = error {
         reason = format!("{reason}: {of_decoder}");
     }
@@ -341,7 +352,8 @@ pub(crate) fn bad_frame(error: &DecodeError) -> Refusal {
 
 fn report(connection: ConnectionId, pid: Option<u32>, fault: &Fault, shared: &Shared) {
     let kind = match fault {
-        // A program that was killed, or that came while the broker went: nothing that anybody could act on.
+        // A program that was killed, or that connected while the broker stopped: nobody can act on
+        // it.
         Fault::Socket(_) | Fault::Stopping => {
             return tracing::debug!(connection = connection.0, pid, cause = %fault, "connection ended");
         }

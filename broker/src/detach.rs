@@ -1,7 +1,7 @@
-//! Leaving the starter: a session, a working directory and descriptors of our own.
+//! Detaches from the starter: a session, a working directory and descriptors of our own.
 //!
-//! The starter reads our stderr until it ends: an error text and the end mean that we failed, the end alone that we are
-//! ready. So stderr stays as it is until [`drop_stdio`].
+//! The starter reads our stderr until it is closed. An error text before that means that we failed,
+//! and no text that we are ready. So stderr stays open until [`drop_stdio`].
 
 use std::fs::File;
 use std::os::fd::RawFd;
@@ -24,8 +24,8 @@ const FIRST_INHERITED: RawFd = 3;
 /// The most descriptors that are closed one by one where the system does not list the open ones.
 const DESCRIPTORS_TRIED_MAX: RawFd = 65_536;
 
-/// Closes what was inherited beyond stdio, starts a session, leaves the working directory, masks all modes for others, and
-/// takes none of the starter's signals, limits and nice value over.
+/// Closes inherited descriptors beyond stdio, starts a session, leaves the working directory, and
+/// masks all modes for others. Resets the starter's signals, limits and nice value.
 ///
 /// Must come first in the process: a descriptor opened before by this process is closed as well.
 pub(crate) fn leave_starter() -> Result<(), DetachError> {
@@ -37,7 +37,7 @@ pub(crate) fn leave_starter() -> Result<(), DetachError> {
     inherited::raise_limits();
     match setsid() {
         Ok(_) => {}
-        // Whoever starts us may have made a session already.
+        // The starter may have made a session already.
         Err(Errno::EPERM) if getsid(None) == Ok(getpid()) => {}
         Err(source) => return Err(DetachError::Session { pid: getpid(), source }),
     }
@@ -54,7 +54,7 @@ pub(crate) fn close_all_but(kept: RawFd) {
     }
 }
 
-/// Lets go of the starter's stdin, stdout and stderr.
+/// Closes the starter's stdin, stdout and stderr.
 pub(crate) fn drop_stdio() -> Result<(), DetachError> {
     let nowhere = Path::new("/dev/null");
     let file = File::options().read(true).write(true).open(nowhere).map_err(|source| DetachError::Nowhere { source })?;
@@ -64,8 +64,8 @@ pub(crate) fn drop_stdio() -> Result<(), DetachError> {
     Ok(())
 }
 
-/// The descriptors that may be open: those that the system lists, or, where there is no `/proc`, all that may have been
-/// opened.
+/// Returns the descriptors that may be open: those that the system lists. Without `/proc`, all that
+/// may have been opened.
 fn inherited() -> Vec<RawFd> {
     let listed = std::fs::read_dir(DESCRIPTORS_DIR).map(|entries| {
         let descriptors = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
@@ -79,7 +79,7 @@ fn inherited() -> Vec<RawFd> {
     })
 }
 
-/// Why the broker could not leave its starter.
+/// The reason why the broker could not detach.
 #[derive(Debug, Error)]
 pub enum DetachError {
     /// A process group leader cannot start a session.

@@ -1,12 +1,13 @@
 //! The engine: the one thread that owns the rules and the store.
 //!
-//! It takes what has arrived, applies each input to the core, commits all changes of the batch in one transaction, and
-//! only then releases the effects, in order. While one commit is on its way the next batch gathers: that is the group
-//! commit, and it needs no timer. Knows neither sockets nor rules.
+//! Takes the inputs that have arrived, applies each to the core, and commits all changes of the
+//! batch in one transaction. Only then it carries out the effects, in order. While one commit runs,
+//! the next batch gathers: this is the group commit, and it needs no timer. Knows neither sockets
+//! nor rules.
 //!
-//! Invariants: nothing is seen before it is durable. A failed commit releases nothing and ends the broker: memory would
-//! be ahead of the disk, and programs that connect again resend under their idempotency keys. An idle engine sleeps
-//! without a timeout and writes nothing.
+//! Invariants: nothing is visible before it is durable. After a failed commit, no effect is carried
+//! out and the broker ends, because memory would be ahead of the disk. Programs connect again and
+//! resend under their idempotency keys. An idle engine sleeps without a timeout and writes nothing.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
@@ -43,58 +44,60 @@ use crate::{ancestry, query, state_dir, telemetry};
 #[cfg(test)]
 mod tests;
 
-/// Inputs that one batch takes at most: beyond it a commit costs more per message, and the first of them wait longer.
+/// The most inputs in one batch. Beyond it a commit costs more per message, and the first of them
+/// wait longer.
 const BATCH_INPUTS_MAX: usize = 256;
 
-/// Bytes of requests that one batch takes at most, so that a transaction stays small in memory.
+/// The most bytes of requests in one batch, so that a transaction stays small in memory.
 const BATCH_REQUEST_BYTES_MAX: usize = 1024 * 1024;
 
-/// How long one batch takes inputs: whoever waits for its commit waits about that long for the others.
+/// How long one batch takes inputs. A request waits about that long for the others of its batch.
 const BATCH_US_MAX: u64 = 10_000;
 
 /// How long the engine reads between two batches.
 const READING_US_MAX: u64 = 2_000;
 
-/// Batches, with what is read between them, that are still worked on after the end was asked for.
+/// The most batches, with readings between them, after the end was requested.
 const LAST_BATCHES_MAX: usize = 64;
 
-/// How long nothing must arrive after a commit before the store is prepared for a quick start after a kill.
+/// How long the engine must be idle after a commit before it prepares the store for a quick start
+/// after a kill.
 const CHECKPOINT_IDLE_MS: u64 = 1_000;
 
 /// Commits whose times `status` reports.
 const COMMIT_TIMES_KEPT: usize = 256;
 
-/// What reaches the engine.
+/// An event for the engine.
 #[derive(Debug)]
 pub(crate) enum Arrival {
-    /// A connection said hello; the kernel's word on its user is checked.
+    /// A connection sent `Hello`. The shell has checked its uid.
     Hello {
         connection: ConnectionId,
         id: RequestId,
         hello: Hello,
-        /// The version that both ends speak.
+        /// The protocol version of both ends.
         protocol: u16,
         ancestors: Vec<Process>,
         outbox: Outbox,
     },
-    /// A connection that said hello asks.
+    /// A connection that sent `Hello` makes a request.
     Asked { connection: ConnectionId, frame: Frame },
-    /// A connection that said hello is gone.
+    /// A connection that sent `Hello` has closed.
     Gone { connection: ConnectionId },
-    /// The process shall end.
+    /// The process must end.
     Stop,
 }
 
-/// What the broker says of itself in `Welcome` and `Status`.
+/// The broker's own data in `Welcome` and `Status`.
 #[derive(Clone, Debug)]
 pub(crate) struct Identity {
     pub(crate) executable: String,
     pub(crate) dir: PathBuf,
     pub(crate) socket: PathBuf,
     pub(crate) sandbox: bool,
-    /// What of the configuration is in force.
+    /// The settings that are in force.
     pub(crate) config: Vec<(String, String)>,
-    /// Why that is not what the file says.
+    /// The reason why they differ from the file.
     pub(crate) config_fault: Option<String>,
 }
 
@@ -107,30 +110,32 @@ pub(crate) struct Engine {
     readings: Readings,
     lines: BTreeMap<ConnectionId, Line>,
     warnings: Throttle,
-    /// Those connections that sent what is no request, and have answers to come.
+    /// Connections that sent an invalid frame, and still wait for answers.
     leaving: Vec<ConnectionId>,
     identity: Identity,
     step: Step,
-    /// Counts commits and releases, so that outboxes can tell a burst from a backlog.
+    /// Counts commits, so that outboxes can tell a burst from a backlog.
     batch: u64,
     /// In microseconds, latest last.
     commit_times: VecDeque<u64>,
-    /// When the store is to be checkpointed, on the monotonic clock. None: it is as it shall stay.
+    /// When the store is to be checkpointed, on the monotonic clock. `None`: nothing was written
+    /// since the last checkpoint.
     checkpoint_at_ms: Option<u64>,
-    /// What is still to be read of a database that was too large to be checked at the start.
+    /// The rest of a database that was too large to be checked at the start.
     walk: Option<Walk>,
     /// Messages that were to be pushed and cannot be read.
     undeliverable: Vec<MessageId>,
-    /// Nothing else is to do from then on, on the monotonic clock, if nothing arrives.
+    /// The time, on the monotonic clock, from which the engine is idle if nothing arrives.
     quiet_at_ms: u64,
     stopping: bool,
 }
 
-/// A connection that said hello.
+/// A connection that sent `Hello`.
 struct Line {
     outbox: Outbox,
     protocol: u16,
-    /// It sent what is no request: nothing more is heard from it, and once all before that is answered it hears this.
+    /// It sent an invalid frame: nothing more is read from it. Once everything before is answered,
+    /// it gets this refusal.
     last_word: Option<Refusal>,
 }
 
@@ -166,13 +171,14 @@ impl Engine {
         }
     }
 
-    /// Works until it is told to stop, or cannot. Then every connection is closed, and hears why as far as it can act on it.
+    /// Runs until it must stop or fails. Then closes every connection, and sends each the reason if
+    /// it can act on it.
     pub(crate) fn run(mut self) -> Result<(), EngineError> {
         let worked = self.work_until_told();
         for (connection, line) in &self.lines {
             match &worked {
                 Ok(()) => line.outbox.push(self.batch, Push::Goodbye(Goodbye::Stopping)),
-                // Whatever waits for an answer gets this one: it stands under the id that no request has.
+                // Pending requests all get this answer, under the id that no request has.
                 Err(EngineError::Commit(error)) if error.is_no_space() => {
                     let addressee = self.broker.addressee(*connection);
                     line.outbox.reply(0, Err(Rejection::NothingStored.refusal(addressee)));
@@ -186,13 +192,13 @@ impl Engine {
     }
 
     fn work_until_told(&mut self) -> Result<(), EngineError> {
-        // What was found damaged when the store was read is set aside before anybody can ask for it.
+        // Set aside the damage that was found on opening, before any request can ask for it.
         self.commit_batch()?;
         while !self.stopping {
             let first = self.wait();
             self.work(first)?;
         }
-        // What had arrived before the end is still answered, as long as it does not go on arriving.
+        // Requests that arrived before the end are still answered, up to a limit.
         for _ in 0..LAST_BATCHES_MAX {
             self.arrivals.wait(Some(Duration::ZERO));
             let last = self.arrivals.next();
@@ -217,7 +223,7 @@ impl Engine {
         self.arrivals.next()
     }
 
-    /// One batch: what time has brought, `first` and what has arrived since.
+    /// Runs one batch: everything that is due, `first`, and everything that arrived since.
     fn work(&mut self, first: Option<Arrival>) -> Result<(), EngineError> {
         let now = self.clock.now();
         if first.is_none() && self.checkpoint_at_ms.is_some_and(|at| at <= now.mono_ms) {
@@ -251,7 +257,7 @@ impl Engine {
         self.read()
     }
 
-    /// Works on what is to be read, a piece for each connection in turn, for a moment.
+    /// Works on readings for a moment, a piece for each connection in turn.
     fn read(&mut self) -> Result<(), EngineError> {
         let until_us = self.clock.mono_us() + READING_US_MAX;
         loop {
@@ -270,7 +276,7 @@ impl Engine {
             }
         }
         self.see_off();
-        // What was found damaged on the way is set aside.
+        // Set aside the damage that was found during the reading.
         self.commit_batch()
     }
 
@@ -278,7 +284,8 @@ impl Engine {
         place(&self.lines, connection)
     }
 
-    /// One step of retention, where it is time for one. It is a commit of its own: what is read for it must be what is stored.
+    /// Runs one step of retention if it is due. It is a commit of its own, because it must read
+    /// what is stored.
     fn sweep(&mut self, now: Now, idle: bool) -> Result<(), EngineError> {
         let quiet = idle && self.quiet_at_ms <= now.mono_ms;
         let due = self.broker.poll_sweep(now).filter(|sweep| sweep.is_asked || (sweep.in_ms == 0 && quiet));
@@ -290,7 +297,8 @@ impl Engine {
         self.commit_batch()
     }
 
-    /// One step of the look at a large database, where nothing else is to do. What it finds damaged is set aside.
+    /// Runs one step of the check of a large database, if the engine is idle. Sets aside the damage
+    /// that it finds.
     fn read_on(&mut self, now: Now, idle: bool) -> Result<(), EngineError> {
         let Some(walk) = self.walk.as_mut().filter(|_| idle && self.quiet_at_ms <= now.mono_ms) else { return Ok(()) };
         if !self.store.read_on(walk).map_err(EngineError::Read)? {
@@ -311,8 +319,9 @@ impl Engine {
                 if lists(&request) {
                     self.arrivals.rest(connection);
                 }
-                // What a program wrote before it died still counts: an adapter reports what it is about to show and may be
-                // killed right after showing it (docs/adr/0006-offered-is-reported-before-the-bytes-leave.md).
+                // Requests that a program wrote before it died still count. An adapter reports what
+                // it is about to show, and may be killed right after showing it
+                // (docs/adr/0006-offered-is-reported-before-the-bytes-leave.md).
                 let lookups = self.broker.lookups(connection, &request);
                 if self.step.outdates(&lookups) {
                     self.commit_batch()?;
@@ -333,7 +342,7 @@ impl Engine {
         Ok(())
     }
 
-    /// What a frame says. None: it says nothing that is to be handled, and its connection hears so.
+    /// Decodes a frame. `None`: it is invalid, and its connection gets a refusal.
     fn heard(&mut self, connection: ConnectionId, frame: &Frame) -> Option<ClientFrame> {
         let line = self.lines.get_mut(&connection).filter(|line| line.last_word.is_none())?;
         match frame.decode() {
@@ -349,7 +358,8 @@ impl Engine {
         }
     }
 
-    /// Ends the connections that sent what is no request, as soon as all that they asked before is answered.
+    /// Ends the connections that sent an invalid frame, as soon as their earlier requests are
+    /// answered.
     fn see_off(&mut self) {
         let (lines, readings) = (&self.lines, &self.readings);
         self.leaving.retain(|connection| {
@@ -387,7 +397,7 @@ impl Engine {
             Request::Register(register) => register.resume.as_ref().map(|resume| digest(&resume.token)),
             _ => None,
         };
-        // Where the file system does not say, the commit will.
+        // If the file system does not report its free space, the commit will fail instead.
         let stores = matches!(
             request,
             Request::Send(_) | Request::Ask(_) | Request::Answer(_) | Request::Task(_) | Request::Note(_) | Request::Channel(_)
@@ -402,10 +412,11 @@ impl Engine {
         Ok(Facts { entropy, token, resume_digest, stored, prior, note, ended, disk_full })
     }
 
-    /// Makes what was decided durable, then lets it be seen, and sets aside what was found damaged by that.
+    /// Commits the decisions, then carries out their effects, and sets aside the damage found by
+    /// them.
     fn commit_batch(&mut self) -> Result<(), EngineError> {
         self.commit_step()?;
-        // What is set aside was pending, and is no more: this ends.
+        // Each round sets pending deliveries aside, and they are pending no more. So the loop ends.
         loop {
             let mut found: Vec<Damaged> = self.store.take_damage().iter().map(|row| damaged(row, true)).collect();
             found.extend(self.undeliverable.drain(..).map(|message| damaged(&Row::Message(message), false)));
@@ -441,7 +452,7 @@ impl Engine {
         self.batch += 1;
         self.carry_out(&mut step)?;
         step.clear();
-        // The emptied step goes back, so that its memory is used again.
+        // Put the emptied step back, so that its memory is used again.
         self.step = step;
         Ok(())
     }
@@ -472,7 +483,8 @@ impl Engine {
                         None => self.read_store(|store| store.message(message))?,
                     };
                     let Some(record) = record else {
-                        // Damaged, or gone: message and delivery are written in one transaction. Whoever else has mail goes on.
+                        // Damaged, or gone: message and delivery are written in one transaction.
+                        // The mail of other peers goes on.
                         self.read_store(|store| {
                             store.note_missing(Row::Message(message));
                             Ok(())
@@ -554,7 +566,8 @@ fn place(lines: &BTreeMap<ConnectionId, Line>, connection: ConnectionId) -> Plac
     }
 }
 
-/// Whether what a request is answered with may be large: then its connection gets one of them in a batch.
+/// Whether the answer to a request may be large. Then its connection gets one such answer per
+/// batch.
 fn lists(request: &Request) -> bool {
     match request {
         Request::Peers(_) | Request::Inbox { .. } | Request::Policies | Request::Questions(_) | Request::Refusals => true,
@@ -583,10 +596,10 @@ fn digest(token: &Token) -> TokenDigest {
     TokenDigest(Sha256::digest(token.0).into())
 }
 
-/// Why the engine ended, other than by being told to. The disk then holds whatever was acknowledged.
+/// The reason why the engine ended by itself. The disk holds everything that was acknowledged.
 #[derive(Debug, Error)]
 pub enum EngineError {
-    /// A batch did not become durable; none of it was seen.
+    /// A batch did not become durable, and no effect of it is visible.
     #[error("cannot write to the store, and nothing that was acknowledged is lost")]
     Commit(#[source] StoreError),
     /// The store cannot be read.

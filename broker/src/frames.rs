@@ -1,8 +1,8 @@
-//! Frames from a socket, one after another, each with room in the [`budget`](crate::budget) for what it holds.
+//! Reads frames from a socket, each with room in the [`budget`](crate::budget).
 //!
-//! Knows lengths and deadlines, and not what frames say: a request is decoded when the engine comes to it, because decoded
-//! it can take many times its bytes. Invariants: a body is not read before there is room for it; a frame that was begun
-//! arrives whole within its time, or its connection ends.
+//! Knows lengths and deadlines, but not the frames' meaning. The engine decodes a request when its
+//! turn comes, because a decoded request can take many times its bytes. Invariants: a body is not
+//! read before there is room for it. A frame arrives whole within its time, or its connection ends.
 
 use std::io;
 use std::time::Duration;
@@ -16,14 +16,14 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::budget::{Room, Share};
 
-/// What is read from a socket at once where frames are small: many of them cost one system call.
+/// Bytes that are read from a socket at once if frames are small: many frames cost one system call.
 const READ_BATCH_BYTES: usize = 4 * 1024;
 
-/// One frame as it came, with the room that it takes.
+/// One undecoded frame, with the room that it takes.
 #[derive(Debug)]
 pub(crate) struct Frame {
     payload: BytesMut,
-    /// None where a test made it.
+    /// `None`: a test made the frame.
     _room: Option<Room>,
 }
 
@@ -43,7 +43,7 @@ impl Frame {
     }
 }
 
-/// Why there is no next frame.
+/// The reason why there is no next frame.
 #[derive(Debug)]
 pub(crate) enum FrameFault {
     TooLarge,
@@ -59,7 +59,7 @@ pub(crate) struct Frames<R> {
     bytes_max: usize,
     header: [u8; HEADER_BYTES],
     header_bytes: usize,
-    /// When the frame under way must be there; none between frames.
+    /// The deadline of the incomplete frame. `None`: between frames.
     deadline: Option<Instant>,
     body: Option<Body>,
 }
@@ -71,14 +71,14 @@ struct Body {
 }
 
 impl<R: AsyncRead + Unpin> Frames<R> {
-    /// Frames before the hello: a stranger gets little.
+    /// Reads frames before `Hello`: an unknown program gets little room.
     pub(crate) fn of_a_stranger(socket: R, share: Share, timeout: Duration) -> Self {
         let socket = BufReader::with_capacity(READ_BATCH_BYTES, socket);
         let (header, header_bytes) = ([0; HEADER_BYTES], 0);
         Self { socket, share, timeout, bytes_max: HELLO_BYTES_MAX, header, header_bytes, deadline: None, body: None }
     }
 
-    /// From now on frames may have that many bytes.
+    /// Sets the largest size of a frame from now on.
     pub(crate) fn allow(&mut self, bytes_max: usize) {
         self.bytes_max = bytes_max;
     }
@@ -87,8 +87,8 @@ impl<R: AsyncRead + Unpin> Frames<R> {
         self.socket.get_ref()
     }
 
-    /// The next frame; none where the program ended the connection between two. May be interrupted anywhere and called
-    /// again.
+    /// Returns the next frame. `None`: the program ended the connection between two frames. It may
+    /// be interrupted anywhere and called again.
     pub(crate) async fn next(&mut self) -> Result<Option<Frame>, FrameFault> {
         loop {
             if let Some(body) = &mut self.body {
@@ -122,12 +122,12 @@ impl<R: AsyncRead + Unpin> Frames<R> {
                 return Err(FrameFault::TooLarge);
             }
             let room = if length > REQUEST_BYTES_MAX {
-                // Few are read at once: a queue of them must not live longer than one of them may.
+                // Few are read at once: a queue of frames must not live longer than one frame may.
                 let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + self.timeout);
                 timeout_at(deadline, self.share.take(length)).await.map_err(|_| FrameFault::Slow)?
             } else {
                 let room = self.share.take(length).await;
-                // Its program did nothing wrong while there was no room.
+                // The program did nothing wrong while there was no room.
                 self.deadline = Some(Instant::now() + self.timeout);
                 room
             };
@@ -136,7 +136,7 @@ impl<R: AsyncRead + Unpin> Frames<R> {
     }
 }
 
-/// What one reading within a frame brought: not nothing, and in time.
+/// Returns the bytes of one read within a frame. Fails at the end of the stream, or too late.
 fn read_some(read: Result<io::Result<usize>, tokio::time::error::Elapsed>) -> Result<usize, FrameFault> {
     match read {
         Ok(Ok(0)) => Err(FrameFault::Socket(io::ErrorKind::UnexpectedEof.into())),

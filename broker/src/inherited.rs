@@ -1,6 +1,8 @@
-//! What a process has from whoever started it, and a broker must not keep: blocked and ignored signals, limits, a nice value.
+//! Resets what a process inherits from its starter and a broker must not keep: signals, limits, a
+//! nice value.
 //!
-//! A broker outlives its starter and serves everybody. What one starter wanted for its own child would hold for all of them.
+//! A broker outlives its starter and serves every program of its user. One starter's settings for
+//! its own child would apply to all of them.
 
 use nix::libc;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -9,8 +11,8 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 /// One more than the last signal that Linux and macOS have.
 const SIGNALS_END: libc::c_int = 65;
 
-/// Lets this process wait for its children, also where its starter ignored or blocked SIGCHLD: an ignored one makes the
-/// kernel forget how a child ended, and each wait for it fails.
+/// Lets this process wait for its children, even if its starter ignored or blocked SIGCHLD. If it
+/// is ignored, the kernel discards a child's exit status, and each wait for it fails.
 ///
 /// Call it before any thread is made.
 pub fn wait_for_children() {
@@ -21,8 +23,8 @@ pub fn wait_for_children() {
     let _ = pthread_sigmask(SigmaskHow::SIG_UNBLOCK, Some(&child), None);
 }
 
-/// Lets every signal through and gives each that was ignored its usual effect, but for two: writing to a closed pipe, and
-/// beyond the largest file, are errors of that write and not the end of the process.
+/// Unblocks every signal, and gives each ignored one its default effect, except for two. Writing to
+/// a closed pipe, and beyond the largest file, are errors of that write and do not end the process.
 ///
 /// Call it before any thread is made: threads inherit the mask.
 pub(crate) fn heed_signals() {
@@ -33,8 +35,8 @@ pub(crate) fn heed_signals() {
     let _ = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
 }
 
-/// Raises each soft limit to its hard one and takes a nice value back, as far as the system permits either. Core dumps stay
-/// off: texts and tokens pass through memory.
+/// Raises each soft limit to its hard one and resets the nice value, as far as the system permits.
+/// Core dumps stay off, because texts and tokens pass through memory.
 pub(crate) fn raise_limits() {
     let all = [
         Resource::RLIMIT_CPU,
@@ -50,7 +52,7 @@ pub(crate) fn raise_limits() {
         if let Ok((soft, hard)) = getrlimit(resource)
             && soft != hard
         {
-            // A system that does not allow it leaves the soft limit as it was.
+            // If the system does not allow it, the soft limit stays as it was.
             let _ = setrlimit(resource, hard, hard);
         }
     }
@@ -58,7 +60,7 @@ pub(crate) fn raise_limits() {
     not_nice();
 }
 
-/// The nice value of an ordinary process, where this one has a larger one.
+/// Resets the nice value to that of an ordinary process, if it is larger.
 #[allow(unsafe_code, reason = "nix has no wrapper of these two calls")]
 fn not_nice() {
     // SAFETY: both take numbers alone. Only root and those with RLIMIT_NICE may lower the value; others keep it.

@@ -1,17 +1,20 @@
 //! peerd's broker: sockets, the engine's thread and the store, around the rules of `peer-core`.
 //!
-//! This crate is the only one that opens the socket, reads clocks and randomness, and says redb. It knows none of the
-//! rules. To follow a message, read connection, engine, outbox; the modules stand in that order:
+//! Only this crate opens the socket, reads clocks and randomness, and uses redb. It knows none of
+//! the rules. To follow a message, read connection, engine, outbox. The modules are in reading
+//! order:
 //!
-//! - [`config`]: what the person may change.
-//! - `state_dir`, `listener`, `socket_path`: the directory, the lock, the socket; `rehearsal`: whether they could be had.
-//! - `budget`, `frames`, `connection`: bytes to frames, where there is room for them, and answers to bytes.
-//! - `turns`: what waits for the engine, one from each connection in turn.
-//! - `engine`: batch, apply, commit once, release.
-//! - `outbox`: what waits for each connection.
-//! - `readings`, `query`: what the store answers by itself, a piece at a time.
-//! - [`search`]: what was said, by its words.
-//! - [`store`]: what is durable.
+//! - [`config`]: the settings that the person may change.
+//! - `state_dir`, `listener`, `socket_path`: the directory, the lock, the socket. `rehearsal`:
+//!   whether a broker could have them.
+//! - `budget`, `frames`, `connection`: bytes to frames within the memory budget, and answers to
+//!   bytes.
+//! - `turns`: requests for the engine, one from each connection in turn.
+//! - `engine`: batch, apply, commit once, carry out effects.
+//! - `outbox`: frames that wait for each connection.
+//! - `readings`, `query`: answers from the store, a piece at a time.
+//! - [`search`]: search by words.
+//! - [`store`]: the durable data.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -67,37 +70,39 @@ pub use crate::sandbox::SandboxError;
 pub use crate::state_dir::{DirError, LockError, examine, free_bytes};
 pub use crate::telemetry::LogError;
 
-/// How the broker shall run.
+/// The options of a run.
 #[derive(Clone, Debug)]
 pub struct RunOptions {
     /// The state directory.
     pub location: Location,
-    /// The executable that is running, as programs that connect shall hear it.
+    /// The running executable, as reported to programs that connect.
     pub executable: PathBuf,
-    /// Whether the kernel shall keep the process from opening network sockets. For good: it holds for the whole process.
+    /// Whether the kernel must keep the process from opening network sockets. This cannot be
+    /// undone, and holds for the whole process.
     pub sandbox: bool,
-    /// Whether to leave the starter: its session, working directory and descriptors at once, its stdin, stdout and
-    /// stderr after `ready`. Then the process must do nothing else.
+    /// Whether to detach from the starter: its session, working directory and descriptors at once,
+    /// its stdin, stdout and stderr after `ready`. Then the process must do nothing else.
     pub detached: bool,
 }
 
-/// Runs the broker on this thread until it is told to stop: by SIGTERM or SIGINT, by an operator, or because its socket's
-/// path leads to it no more.
+/// Runs the broker on this thread until it must stop: by SIGTERM or SIGINT, by an operator, or
+/// because its socket's path does not lead to it any more.
 ///
 /// `ready` is called once the socket accepts connections. In detached mode the starter's stderr is closed right after.
 ///
 /// # Errors
-/// [`RunError::AlreadyRunning`] where another broker holds the directory; the others say what was wrong and what to do.
-/// Whatever was acknowledged before an error is on the disk.
+/// [`RunError::AlreadyRunning`] if another broker holds the directory. The others say what was
+/// wrong and what to do. Everything that was acknowledged before an error is on the disk.
 pub fn run(options: RunOptions, ready: impl FnOnce()) -> Result<(), RunError> {
     inherited::heed_signals();
     run_with(options, Duration::from_millis(HELLO_TIMEOUT_MS), ready)
 }
 
-/// Makes the search index anew, while no broker runs.
+/// Rebuilds the search index while no broker runs.
 ///
 /// # Errors
-/// [`RunError::AlreadyRunning`] where a broker holds the directory; else what was wrong with the store or the index.
+/// [`RunError::AlreadyRunning`] if a broker holds the directory. Otherwise the error of the store
+/// or the index.
 pub fn reindex(location: &Location) -> Result<IndexReport, RunError> {
     state_dir::secure(location.dir())?;
     let _lock = take_lock(location)?;
@@ -109,12 +114,14 @@ pub fn reindex(location: &Location) -> Result<IndexReport, RunError> {
     Ok(index.check(&snapshots.take().map_err(RunError::Load)?)?)
 }
 
-/// Checks the search index against the store, while no broker runs; none where there is no index, or one of another store or
-/// of another format: the next broker makes one. Changes nothing in the store. Must be called before this process has a
-/// thread: a child looks, because an index that is wrong can end the process that reads it, and then it counts as damaged.
+/// Checks the search index against the store while no broker runs. Changes nothing in the store.
+/// `None`: there is no index, or one of another store or format, and the next broker makes one.
+/// Must be called before this process starts a thread. A child process does the check, because a
+/// damaged index can end the process that reads it. If the child ends that way, the index counts as
+/// damaged.
 ///
 /// # Errors
-/// What was wrong with the store, or why the index cannot be read.
+/// The error of the store, or the reason why the index cannot be read.
 pub fn check_index(location: &Location) -> Result<Option<IndexReport>, RunError> {
     let looked = search::in_a_child(|| look_at_index(location).map_err(|error| (Chain(&error).to_string(), error.hint())));
     match looked.map_err(RunError::Runtime)? {
@@ -144,11 +151,11 @@ fn run_with(options: RunOptions, timeout: Duration, ready: impl FnOnce()) -> Res
         detach::leave_starter()?;
     }
     let location = &options.location;
-    // Before this process has anything that another one could hold on to. A broker whose searches are refused is better than
-    // none.
+    // Fork before this process has anything that a child could inherit. A broker whose searches are
+    // refused is better than none.
     let parent = Parent::fork(location.search_index(), options.sandbox);
     state_dir::secure(location.dir())?;
-    // Dropped last: whoever gets it next finds the store closed and the socket gone.
+    // Dropped last: the next holder of the lock finds the store closed and the socket gone.
     let lock = take_lock(location)?;
     let log = telemetry::open(&location.log())?;
     let _logging = tracing::dispatcher::set_default(&log);
@@ -158,7 +165,7 @@ fn run_with(options: RunOptions, timeout: Duration, ready: impl FnOnce()) -> Res
     let parent = parent.inspect_err(|error| tracing::warn!(cause = %error, "there will be no search")).ok();
     let outcome = serve(&options, &lock, parent, timeout, ready);
     if let Err(error) = &outcome {
-        // Nobody may be there any more to read it from stderr.
+        // The starter may not read stderr any more.
         tracing::error!(cause = %Chain(error), hint = %error.hint(), "broker down");
     }
     outcome
@@ -205,7 +212,7 @@ fn serve(
         .name("engine".into())
         .spawn(move || {
             let _logging = tracing::dispatcher::set_default(&log);
-            // Whoever would hear it may be gone: then serving failed, and that is the error to tell.
+            // If the receiver is gone, serving failed, and that error is reported.
             let _ = engine_ended.send(engine.run());
         })
         .map_err(RunError::Runtime)?;
@@ -239,7 +246,7 @@ fn serve(
     Ok(outcome?)
 }
 
-/// Why the broker did not start, or ended other than by being told to.
+/// The reason why the broker did not start, or ended by itself.
 #[derive(Debug, Error)]
 pub enum RunError {
     /// Another broker holds the directory: there is nothing to do.
@@ -321,7 +328,7 @@ impl RunError {
     }
 }
 
-/// An error with everything that led to it, on one line; the next step is no part of it.
+/// An error with its sources, on one line, without the next step.
 struct Chain<'a>(&'a dyn std::error::Error);
 
 impl std::fmt::Display for Chain<'_> {

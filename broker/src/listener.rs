@@ -1,7 +1,7 @@
-//! The socket: the one place that binds it, accepts from it and removes it.
+//! The socket: only this file binds it, accepts from it and removes it.
 //!
-//! Only the holder of the lock comes here, so that a socket file that stands in the way is stale. Invariant: whoever is
-//! served has this user's id by the kernel's word.
+//! Only the holder of the lock runs this, so a socket file that is in the way is stale. Invariant:
+//! the kernel reports this user's id for every program that is served.
 
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
@@ -27,11 +27,12 @@ use crate::socket_path::{Changes, SocketPath};
 /// Descriptors that are not connections: the store, the log, the runtime's own.
 const DESCRIPTORS_RESERVED: u64 = 64;
 
-/// Connections beyond the limit that are told so at the same time; any more are closed without a word. Each takes one of
-/// the reserved descriptors for as long as it takes to read.
+/// The most connections beyond the limit that get a refusal at the same time. Any more are closed
+/// at once. Each takes one of the reserved descriptors until it has read the refusal.
 const TURNED_AWAY_MAX: usize = 16;
 
-/// How long accepting rests after the system refused it, so that a lack of descriptors does not become a busy loop.
+/// The pause in accepting after the system refused it, so that a lack of descriptors does not
+/// become a busy loop.
 const ACCEPT_PAUSE_MS: u64 = 1_000;
 
 /// How long all connections together have for their last frames when the broker stops.
@@ -74,10 +75,11 @@ fn remove_stale(path: &Path) -> Result<(), SocketError> {
     std::fs::remove_file(path).map_err(|source| SocketError::Stale { path: path.into(), source })
 }
 
-/// Serves connections until a signal, the engine or the loss of the socket's path ends it, then until the last of them is
-/// closed or had its time. Returns what the engine said at its end; an error where it said nothing.
+/// Serves connections until a signal, the engine or the loss of the socket's path ends it. Then
+/// waits until the last of them is closed or timed out. Returns the engine's result, or an error if
+/// it has none.
 ///
-/// `ready` is called once connections are accepted, `ending` before the socket goes.
+/// `ready` is called once connections are accepted, `ending` before the socket is removed.
 pub(crate) async fn serve<E>(
     socket: Socket,
     shared: Shared,
@@ -94,7 +96,7 @@ pub(crate) async fn serve<E>(
     let for_anybody = connections_max - OPERATOR_CONNECTIONS.min(connections_max / 4);
     let (mut connections, mut turned_away) = (JoinSet::new(), JoinSet::new());
     let mut last_connection = 0;
-    // Each complaint is logged when it begins, not for each connection that meets it.
+    // Each problem is logged when it begins, not for each connection that meets it.
     let (mut full, mut failing) = (false, false);
     ready();
 
@@ -141,7 +143,7 @@ pub(crate) async fn serve<E>(
         }
     };
 
-    // Nobody new, from here on.
+    // No new connections from here on.
     ending();
     if let Err(error) = socket_path.unlink() {
         tracing::warn!(cause = %error, "cannot remove the socket; the next broker will");
@@ -150,13 +152,13 @@ pub(crate) async fn serve<E>(
     let outcome = match outcome {
         Some(outcome) => outcome,
         None => {
-            // The engine may have ended by itself in this moment; then it has said so already.
+            // The engine may have ended by itself just now. Then it has already sent its result.
             let _ = shared.arrivals.push(Arrival::Stop);
             engine.await
         }
     };
     let outcome = outcome.map_err(|_| ServeError::EngineDied)?;
-    // The engine has closed them all, and each has its last words.
+    // The engine has closed them all, and each has its last frames.
     let _ =
         tokio::time::timeout(Duration::from_millis(STOP_TIMEOUT_MS), async { while connections.join_next().await.is_some() {} })
             .await;
@@ -166,7 +168,8 @@ pub(crate) async fn serve<E>(
     Ok(outcome)
 }
 
-/// The kernel's word on who connected, where it is this user. Anybody else is logged and hears nothing.
+/// Returns the credentials of the connected process if it belongs to this user. Another user is
+/// logged, and gets no answer.
 fn same_user(stream: &UnixStream, shared: &Shared) -> Option<UCred> {
     match stream.peer_cred() {
         Ok(them) if them.uid() == geteuid().as_raw() => Some(them),
@@ -185,7 +188,8 @@ fn same_user(stream: &UnixStream, shared: &Shared) -> Option<UCred> {
     }
 }
 
-/// How many connections fit: [`CONNECTIONS_MAX`], or as many as there may be descriptors for.
+/// Returns how many connections fit: [`CONNECTIONS_MAX`], or as many as the limit of descriptors
+/// allows.
 fn connections_max() -> usize {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
@@ -201,7 +205,7 @@ fn connections_max() -> usize {
     granted.saturating_sub(DESCRIPTORS_RESERVED).max(1) as usize
 }
 
-/// Why there is no socket.
+/// The reason why there is no socket.
 #[derive(Debug, Error)]
 pub enum SocketError {
     /// Something else has its name.
@@ -249,7 +253,7 @@ impl SocketError {
     }
 }
 
-/// Why serving ended, other than by being told to.
+/// The reason why serving ended by itself.
 #[derive(Debug, Error)]
 pub enum ServeError {
     /// Signals cannot be taken over.
@@ -258,7 +262,7 @@ pub enum ServeError {
     /// The socket cannot be given to the runtime.
     #[error("cannot wait for connections")]
     Listen(#[source] io::Error),
-    /// The engine's thread ended without a word.
+    /// The engine's thread ended without a result.
     #[error("the engine thread died")]
     EngineDied,
 }
