@@ -1,8 +1,9 @@
-//! What waits to be written to one connection: filled by the engine, emptied by the connection's writer.
+//! Frames to be written to one connection: filled by the engine, emptied by the connection's
+//! writer.
 //!
-//! Filling never blocks, so that a reader that does not read cannot hold up the engine or anybody else. Invariant: what
-//! waits is bounded; whoever lets it grow beyond the bound is disconnected, and a session's deliveries are then ready
-//! for its next connection.
+//! Filling never blocks, so a program that does not read cannot delay the engine or other
+//! connections. Invariant: the waiting bytes are bounded. A connection that exceeds the bound is
+//! closed, and its session's deliveries are ready for its next connection.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,17 +17,20 @@ use peer_proto::refusal::Refusal;
 use peer_proto::request::{Goodbye, Push, Reply, RequestId, ServerFrame};
 use tokio::sync::Notify;
 
-/// What may wait for any connection. A session's lease window and the answers to the requests it may have in flight stay
-/// below it; only a program that asks and does not read comes here.
+/// The most bytes that may wait for any connection. A session's window and the answers to its
+/// unanswered requests stay below it. Only a program that sends requests and does not read reaches
+/// it.
 const BACKLOG_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Answers that may wait unread before nothing more is worked on for that connection: pages come as fast as they are read.
+/// Answers that may wait unread before no more requests of that connection are handled. Pages
+/// arrive as fast as they are read.
 const ANSWERS_BYTES_MAX: usize = 256 * 1024;
 
-/// What the writer takes at once: enough to make a system call cheap per frame, little enough to copy.
+/// Bytes that the writer takes at once: enough to make a system call cheap per frame, few enough to
+/// copy.
 const WRITE_BATCH_BYTES: usize = 256 * 1024;
 
-/// One connection's queue; clones lead to the same one.
+/// One connection's queue. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Outbox {
     shared: Arc<Shared>,
@@ -35,9 +39,9 @@ pub(crate) struct Outbox {
 #[derive(Debug, Default)]
 struct Shared {
     queue: Mutex<Queue>,
-    /// Something can be taken.
+    /// Signals that something can be taken.
     filled: Notify,
-    /// Nothing more will be accepted.
+    /// Signals that nothing more is accepted.
     ending: Notify,
 }
 
@@ -45,12 +49,12 @@ struct Shared {
 struct Queue {
     frames: VecDeque<Frame>,
     bytes: usize,
-    /// Those of them that answer requests.
+    /// Bytes of the answers among them.
     answer_bytes: usize,
-    /// It got an event: the narrower bound holds.
+    /// Whether it got an event, so that the narrower bound applies.
     watches: bool,
-    /// The engine's batch that last pushed an event here, and what waited when that batch began. A burst within one batch
-    /// is no sign of a slow reader.
+    /// The engine's batch that last pushed an event here, and the bytes that waited when that batch
+    /// began. A burst within one batch does not mean that the program reads slowly.
     batch: u64,
     bytes_before_batch: usize,
     ended: bool,
@@ -62,19 +66,19 @@ struct Frame {
     answers: bool,
 }
 
-/// What the writer found.
+/// The result of a take.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Taken {
-    /// Bytes to write, with the answers to this many requests among them.
+    /// Bytes to write, with the answers to this many requests.
     Frames {
-        /// Requests that are answered by them.
+        /// Requests that the bytes answer.
         answers: usize,
-        /// It was crowded, and is not any more.
+        /// Whether the outbox was crowded until this take.
         relieved: bool,
     },
-    /// Nothing now.
+    /// Nothing waits now.
     Nothing,
-    /// Nothing now and never again: close the connection.
+    /// Nothing waits and nothing will come: close the connection.
     End,
 }
 
@@ -83,14 +87,14 @@ impl Outbox {
     pub(crate) fn reply(&self, id: RequestId, result: Result<Reply, Refusal>) {
         let payload = codec::encode(&ServerFrame::Reply { id, result }).unwrap_or_else(|error| {
             tracing::error!(cause = %error, "an answer does not fit a frame");
-            // It reads the same for everybody.
+            // The refusal has the same text for every addressee.
             let refusal = Rejection::AnswerTooLarge.refusal(Addressee::Person);
             codec::encode(&ServerFrame::Reply { id, result: Err(refusal) }).expect("a short refusal fits a frame")
         });
         self.enqueue(self.queue(), Frame { payload, answers: true });
     }
 
-    /// Pushes something in the engine's batch of that number.
+    /// Pushes a frame in the engine's batch of that number.
     pub(crate) fn push(&self, batch: u64, push: Push) {
         let event = matches!(push, Push::Event { .. });
         match codec::encode(&ServerFrame::Push(push)) {
@@ -107,29 +111,30 @@ impl Outbox {
         }
     }
 
-    /// Ends the connection once what waits is written.
+    /// Ends the connection once the waiting frames are written.
     pub(crate) fn close(&self) {
         self.queue().ended = true;
         self.shared.filled.notify_one();
         self.shared.ending.notify_one();
     }
 
-    /// Whether the connection is ending: it hears no more, and what it asks is not worth asking.
+    /// Whether the connection is ending. It gets no more frames, and its requests need no handling.
     pub(crate) fn is_ending(&self) -> bool {
         self.queue().ended
     }
 
-    /// Whether both lead to the same connection.
+    /// Whether both belong to the same connection.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.shared, &other.shared)
     }
 
-    /// Whether so many answers wait that its program shall read before it gets more.
+    /// Whether so many answers wait that its program must read before it gets more.
     pub(crate) fn is_crowded(&self) -> bool {
         self.queue().is_crowded()
     }
 
-    /// Ends the connection, because its program does not read: what waits is dropped, and it hears why.
+    /// Ends a connection whose program does not read. Drops the waiting frames, and sends the
+    /// reason.
     pub(crate) fn give_up(&self) {
         let mut queue = self.queue();
         if !queue.ended {
@@ -147,7 +152,7 @@ impl Outbox {
         }
     }
 
-    /// Returns once there may be something to take. For one waiter.
+    /// Returns once something may be taken. For one waiter.
     pub(crate) async fn filled(&self) {
         self.shared.filled.notified().await;
     }
@@ -207,7 +212,7 @@ impl Queue {
         !self.ended && (slow_watcher || self.bytes > BACKLOG_BYTES_MAX)
     }
 
-    /// Drops what waits, says why, ends.
+    /// Drops the waiting frames, adds the reason, and ends.
     fn give_up(&mut self) {
         self.frames.clear();
         (self.bytes, self.answer_bytes) = (0, 0);
@@ -225,7 +230,7 @@ impl Frame {
 
 #[cfg(test)]
 impl Outbox {
-    /// All that waits, decoded.
+    /// Takes and decodes all waiting frames.
     pub(crate) fn taken(&self) -> Vec<ServerFrame> {
         use bytes::Buf;
 

@@ -1,7 +1,7 @@
-//! Questions that the store answers, once the rules have allowed them.
+//! Answers queries from the store, once the rules have permitted them.
 //!
-//! Knows how records become what a program reads. Changes nothing. Invariants: an answer fits a frame, however much is
-//! stored; what does not fit is on the next page. One call is some milliseconds' work at most.
+//! Knows how records become answers. Changes nothing. Invariants: an answer fits a frame, however
+//! much is stored, and the rest is on the next page. One call takes some milliseconds at most.
 
 use std::ops::ControlFlow;
 
@@ -22,26 +22,27 @@ use peer_proto::request::{Orphan, Position, Reply, Shown, ShownDelivery, Status}
 
 use crate::store::{Row, Snapshot, Span, StoreError};
 
-/// Rows that one piece of a history looks at, and messages that it shows: some milliseconds' work at most.
+/// The most rows that one piece of a history reads, and messages that it returns: some
+/// milliseconds' work.
 const PIECE_ROWS_MAX: usize = 64;
 const PIECE_ENTRIES_MAX: usize = 16;
 
-/// How far a history has come; everything else is answered in one piece.
+/// The progress of a history. All other queries are answered in one piece.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
     messages: Vec<Shown>,
-    /// Messages that matched, shown or not, and the bytes of their texts.
+    /// Messages that matched, returned or not, and the bytes of their texts.
     matched: usize,
     text_bytes: usize,
-    /// Bytes of what is shown.
+    /// Bytes of the returned messages.
     bytes: usize,
     rows: usize,
-    /// The message after which to go on, in the order of the reading.
+    /// The message after which to continue, in the order of the reading.
     cursor: Option<MessageId>,
 }
 
-/// Works on a query, a piece at a time. None: call it again, with the same `progress`. `status` is asked for what only the
-/// engine knows.
+/// Works on one piece of a query. `None`: call it again with the same `progress`. `status` provides
+/// the values that only the engine knows.
 pub(crate) fn answer(
     store: &Snapshot,
     broker: &Broker,
@@ -74,7 +75,7 @@ pub(crate) fn answer(
     }))
 }
 
-/// A stored note as a program reads it.
+/// Converts a stored note to its form in an answer.
 fn note_of(head: NoteHead, value: Option<String>) -> NoteInfo {
     NoteInfo {
         key: head.key,
@@ -88,7 +89,7 @@ fn note_of(head: NoteHead, value: Option<String>) -> NoteInfo {
     }
 }
 
-/// A stored message as a program reads it.
+/// Converts a stored message to its form in an answer.
 pub(crate) fn message_of(record: MessageRecord) -> Message {
     let MessageRecord { head, text, .. } = record;
     Message {
@@ -107,7 +108,7 @@ pub(crate) fn message_of(record: MessageRecord) -> Message {
     }
 }
 
-/// Whose messages a history is about; nobody's is everybody's.
+/// The peers whose messages a history includes. Empty: all peers.
 struct Between<'a> {
     peer: &'a [PeerId],
     with: &'a [PeerId],
@@ -132,8 +133,8 @@ impl Between<'_> {
     }
 }
 
-/// A piece of a page: what matches among the next rows, without what is kept back from the reader. The page ends where it
-/// is full, where enough rows were looked at, or with the last row.
+/// Reads a piece of a page: the matching messages among the next rows, without those hidden from
+/// the actor. The page ends when it is full, when enough rows were read, or with the last row.
 fn history(store: &Snapshot, broker: &Broker, query: &Query, progress: &mut Progress) -> Result<Option<Reply>, StoreError> {
     let Query::History { peer, with, thread, channel, since, before, after, limit, actor } = query else {
         return Ok(None);
@@ -157,7 +158,7 @@ fn history(store: &Snapshot, broker: &Broker, query: &Query, progress: &mut Prog
         let full = progress.matched >= limit || progress.text_bytes >= PAGE_BYTES_MAX;
         if full || found.len() >= PIECE_ENTRIES_MAX { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
-    // Rows that are older than wanted were looked at and not visited.
+    // Rows that are too old were read without being visited.
     progress.rows += if found.len() >= PIECE_ENTRIES_MAX { rows } else { PIECE_ROWS_MAX };
     let mut found = found.into_iter();
     for record in found.by_ref() {
@@ -169,7 +170,7 @@ fn history(store: &Snapshot, broker: &Broker, query: &Query, progress: &mut Prog
         let entry = shown(broker, record, deliveries);
         progress.bytes += codec::encode(&entry).map_or(PAGE_BYTES_MAX, |payload| payload.len());
         progress.messages.push(entry);
-        // Cut where the lives of its deliveries make it too large.
+        // Cut the page if the traces of its deliveries make it too large.
         if progress.bytes >= PAGE_BYTES_MAX {
             next = if found.as_slice().is_empty() { next } else { Some(id) };
             break;
@@ -183,10 +184,10 @@ fn history(store: &Snapshot, broker: &Broker, query: &Query, progress: &mut Prog
     Ok(None)
 }
 
-/// The deliveries of a message, as of now.
+/// Returns the deliveries of a message in their current state.
 fn deliveries_of(store: &Snapshot, broker: &Broker, message: MessageId) -> Result<Vec<DeliveryRecord>, StoreError> {
     let stored = store.deliveries(message)?;
-    // The core knows more of what is pending: who holds it now.
+    // The core knows the lease of a pending delivery.
     let now = |delivery: DeliveryRecord| broker.pending_delivery(delivery.message, delivery.peer).unwrap_or(delivery);
     Ok(stored.into_iter().map(now).collect())
 }

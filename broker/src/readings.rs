@@ -1,7 +1,8 @@
-//! Readings of the store that are under way, a queue for each connection, and a piece of one from each in turn.
+//! Long readings of the store: a queue per connection, and one piece from each in turn.
 //!
-//! A long one (a history that looks at thousands of rows) would hold up everybody's commit; so the engine works on it a
-//! piece at a time, between its batches. A reading that nobody waits for any more is dropped. Knows no rules and no store.
+//! A long reading (a history over thousands of rows) would delay every commit. So the engine works
+//! on it a piece at a time, between its batches. A reading whose connection has closed is dropped.
+//! Knows neither rules nor the store.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -16,31 +17,31 @@ use crate::query::Progress;
 pub(crate) struct Reading {
     pub(crate) id: RequestId,
     pub(crate) query: Query,
-    /// What was found up to now.
+    /// The part that was read until now.
     pub(crate) progress: Progress,
 }
 
-/// All readings that are under way.
+/// All readings under way.
 #[derive(Debug, Default)]
 pub(crate) struct Readings {
     lines: BTreeMap<ConnectionId, VecDeque<Reading>>,
-    /// Connections that wait for a reading, the next one first.
+    /// Connections with a reading, the next one first.
     turns: VecDeque<ConnectionId>,
 }
 
 /// Whether a connection's reading may go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// Its answer has room.
+    /// Its outbox has room.
     Free,
-    /// Answers wait that it does not read.
+    /// It has unread answers.
     Crowded,
-    /// Nobody waits for it.
+    /// It has closed.
     Gone,
 }
 
 impl Readings {
-    /// Takes a reading up.
+    /// Adds a reading.
     pub(crate) fn add(&mut self, connection: ConnectionId, id: RequestId, query: Query) {
         let line = self.lines.entry(connection).or_default();
         line.push_back(Reading { id, query, progress: Progress::default() });
@@ -49,8 +50,8 @@ impl Readings {
         }
     }
 
-    /// The next reading to work on, taken out; [`Readings::put_back`] it where it is not done. What nobody waits for is
-    /// dropped on the way.
+    /// Takes the next reading out. If it is not done, [`Readings::put_back`] it. Drops readings of
+    /// closed connections on the way.
     pub(crate) fn next(&mut self, place: impl Fn(ConnectionId) -> Place) -> Option<(ConnectionId, Reading)> {
         for _ in 0..self.turns.len() {
             let connection = self.turns.pop_front()?;
@@ -74,7 +75,7 @@ impl Readings {
         None
     }
 
-    /// Lays a reading back: it goes on at its connection's next turn, before what was asked after it.
+    /// Puts a reading back. It continues at its connection's next turn, before later requests.
     pub(crate) fn put_back(&mut self, connection: ConnectionId, reading: Reading) {
         let line = self.lines.entry(connection).or_default();
         line.push_front(reading);
@@ -83,12 +84,12 @@ impl Readings {
         }
     }
 
-    /// Whether a connection still waits for any.
+    /// Whether a connection still has a reading.
     pub(crate) fn has(&self, connection: ConnectionId) -> bool {
         self.lines.contains_key(&connection)
     }
 
-    /// Whether there is anything to work on.
+    /// Whether any reading can continue.
     pub(crate) fn can_go_on(&self, place: impl Fn(ConnectionId) -> Place) -> bool {
         self.turns.iter().any(|connection| place(*connection) != Place::Crowded)
     }

@@ -1,7 +1,8 @@
-//! A rehearsal: whether a broker could start here, tried with all that it would need, and without becoming one.
+//! Tests whether a broker could start here, with everything that it would need, and without
+//! becoming one.
 //!
-//! It runs in a process of its own, because the sandbox holds for good. What it makes has a name that no broker uses, and is
-//! removed again.
+//! It runs in a process of its own, because the sandbox cannot be undone. The files that it makes
+//! have names that no broker uses, and are removed again.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -17,11 +18,13 @@ use thiserror::Error;
 use crate::store::Store;
 use crate::{RunError, detach, inherited, sandbox, state_dir};
 
-/// Tries what a start needs: the directory and its files, a lock, a socket and a store in it, threads, and the sandbox where it
-/// is wanted. A store that is there is opened for reading. Call it where no broker runs, in a process that does nothing else: it leaves its starter, and stays confined.
+/// Tries everything that a start needs: the directory and its files, a lock, a socket and a store
+/// in it, threads, and optionally the sandbox. An existing store is opened for reading. Call it
+/// while no broker runs, in a process that does nothing else: it detaches from its starter, and
+/// stays confined.
 ///
 /// # Errors
-/// What a broker would end with.
+/// The error that a broker would end with.
 pub fn rehearse(location: &Location, with_sandbox: bool) -> Result<(), RunError> {
     inherited::heed_signals();
     detach::leave_starter()?;
@@ -31,7 +34,8 @@ pub fn rehearse(location: &Location, with_sandbox: bool) -> Result<(), RunError>
     }
     let scratch = Scratch::make(&place)?;
     scratch.try_files()?;
-    // A new store is larger than many limits allow, and asks of a file system all that redb does.
+    // A new store is larger than many limits permit, and needs everything from a file system that
+    // redb does.
     drop(Store::open(&scratch.dir.join("peers.redb"), &scratch.dir.join("backups"))?);
     drop(scratch);
     if location.database().exists() {
@@ -48,9 +52,9 @@ pub fn rehearse(location: &Location, with_sandbox: bool) -> Result<(), RunError>
     Ok(())
 }
 
-/// A file that is there must be one that a broker can write.
+/// Checks that an existing file can be written by a broker.
 fn can_be_written(path: &Path) -> Result<(), RehearsalError> {
-    // A pipe that nobody reads would hold us up.
+    // Opening a pipe without a reader would block.
     let opened = File::options().append(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
     let failed = |source| RehearsalError::Open { path: path.into(), source };
     match opened.and_then(|file| file.metadata()) {
@@ -61,7 +65,7 @@ fn can_be_written(path: &Path) -> Result<(), RehearsalError> {
     }
 }
 
-/// A directory for what is tried. Dropping it removes it.
+/// A directory for the test. Dropping it removes it.
 struct Scratch {
     dir: PathBuf,
 }
@@ -84,7 +88,7 @@ impl Scratch {
                 return Err(RehearsalError::Lock { place: place(), source: Some(source) });
             }
         }
-        // By a short path: this directory's name is longer than the socket's.
+        // Use a short path: this directory's name is longer than the socket's.
         let listened = chdir(&self.dir).map_err(io::Error::from).and_then(|()| {
             let listener = UnixListener::bind("s")?;
             UnixStream::connect("s")?;
@@ -97,12 +101,12 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // It is of no use to anybody, and only half removed of no harm.
+        // It is of no use, and harmless if only half removed.
         let _ = fs::remove_dir_all(&self.dir);
     }
 }
 
-/// What a broker would fail at.
+/// The reason why a broker would fail here.
 #[derive(Debug, Error)]
 pub enum RehearsalError {
     /// A file that is there cannot be opened for writing.

@@ -1,19 +1,22 @@
-//! What the broker forbids itself before its socket opens: all but some hundred system calls.
+//! The broker's sandbox: permits about a hundred system calls, and is applied before the socket
+//! opens.
 //!
-//! On Linux a seccomp filter holds for all threads, for good. It lets through what stands in a list; everything else fails.
-//! Sockets are of `AF_UNIX` alone, and connect to nobody; no other program and no other process is started or looked into.
-//! Calls by another architecture's numbers end the process, those of the x32 ABI do not exist. Core dumps and tracing by
-//! others of the same user are switched off as well, because texts and tokens pass through memory. Elsewhere there is no
-//! such filter, and `status` says so.
+//! On Linux a seccomp filter holds for all threads and cannot be undone. It permits the listed
+//! calls, and all others fail. Sockets are of `AF_UNIX` alone, and connect to nobody. No other
+//! program is started, and no other process is inspected. Calls with another architecture's numbers
+//! end the process, and those of the x32 ABI do not exist. Core dumps and tracing by other
+//! processes of the same user are also disabled, because texts and tokens pass through memory.
+//! Elsewhere there is no such filter, and `status` reports this.
 
 #[cfg(target_os = "linux")]
 mod calls;
 
 use thiserror::Error;
 
-/// Applies the sandbox to the whole process. Says whether the kernel now keeps it from opening network sockets.
+/// Applies the sandbox to the whole process. Returns whether the kernel now prevents it from
+/// opening network sockets.
 ///
-/// Afterwards `/proc/self` belongs to root: whatever must be read there is read before.
+/// Afterwards `/proc/self` belongs to root, so read it before.
 #[cfg(target_os = "linux")]
 pub(crate) fn apply() -> Result<bool, SandboxError> {
     keep_memory_to_itself()?;
@@ -23,8 +26,8 @@ pub(crate) fn apply() -> Result<bool, SandboxError> {
     Ok(true)
 }
 
-/// Applies the sandbox of a process that has one thread, reads and writes files, and talks over what it has open: it opens no
-/// socket at all, and no other program and no other process either.
+/// Applies the sandbox of a process with one thread that reads and writes files, and uses the
+/// sockets that it has open. It may open no socket, start no program and inspect no process.
 #[cfg(target_os = "linux")]
 pub(crate) fn apply_without_sockets() -> Result<(), SandboxError> {
     for filter in filters(calls::line()?)? {
@@ -33,7 +36,7 @@ pub(crate) fn apply_without_sockets() -> Result<(), SandboxError> {
     Ok(())
 }
 
-/// Switches core dumps, and tracing by others of the same user, off.
+/// Disables core dumps, and tracing by other processes of the same user.
 #[cfg(target_os = "linux")]
 pub(crate) fn keep_memory_to_itself() -> Result<(), SandboxError> {
     use nix::sys::prctl::set_dumpable;
@@ -43,14 +46,15 @@ pub(crate) fn keep_memory_to_itself() -> Result<(), SandboxError> {
     set_dumpable(false).map_err(SandboxError::Process)
 }
 
-/// There is no sandbox on this system.
+/// This system has no sandbox.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn apply() -> Result<bool, SandboxError> {
     Ok(false)
 }
 
-/// The filters of a process that may make these calls, and those that every process of the broker's makes. They are applied
-/// in this order: where several refuse a call, the error is the newest one's. The last one lets no further one in.
+/// Returns the filters of a process that may make these calls, and those that every process of the
+/// broker makes. They are applied in this order. If several refuse a call, the newest one's error
+/// is returned. The last one permits no further filter.
 #[cfg(target_os = "linux")]
 fn filters(more: Vec<calls::Call>) -> Result<[seccompiler::BpfProgram; 3], SandboxError> {
     use nix::libc;
@@ -69,7 +73,7 @@ fn filters(more: Vec<calls::Call>) -> Result<[seccompiler::BpfProgram; 3], Sandb
     ])
 }
 
-/// Why the process could not be confined.
+/// The reason why the process could not be confined.
 #[derive(Debug, Error)]
 pub enum SandboxError {
     /// Core dumps or tracing could not be switched off.

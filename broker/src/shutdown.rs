@@ -1,10 +1,11 @@
-//! The signals that end the broker, and the one that must not.
+//! The signals that end the broker, and SIGHUP, which must not.
 
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// From its creation on SIGTERM and SIGINT ask for an end and SIGHUP does nothing: the broker outlives its terminal.
+/// From its creation on, SIGTERM and SIGINT request the end, and SIGHUP does nothing: the broker
+/// outlives its terminal.
 pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -12,7 +13,7 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// Takes the signals over. Needs a tokio runtime.
+    /// Installs the handlers. Needs a tokio runtime.
     pub(crate) fn take() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
@@ -21,7 +22,7 @@ impl Signals {
         })
     }
 
-    /// The next signal that asks for an end, by its name.
+    /// Returns the name of the next signal that requests the end.
     pub(crate) async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",

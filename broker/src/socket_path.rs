@@ -1,19 +1,20 @@
-//! Whether the socket's path still leads to this broker. One that nobody can reach must not live on holding the lock.
+//! Checks that the socket's path still leads to this broker. A broker that no program can reach
+//! must give up the lock.
 //!
-//! On Linux the directory is watched, and a change is noticed at once. Where there is no watch, as on macOS and where all
-//! inotify instances are taken, the path is looked at once a minute. Where a directory further up was moved, it is noticed
-//! when the next connection ends.
+//! On Linux the directory is watched, and a change is noticed at once. Without a watch, as on macOS
+//! or when all inotify instances are in use, the path is checked once a minute. If a parent
+//! directory was moved, the next closed connection triggers the check.
 
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How long a lost socket may stay unnoticed where the system has no watch to give, in milliseconds. The one wake-up of an
-/// idle broker, and only there.
+/// How long a lost socket may go unnoticed without a watch, in milliseconds. This is the only
+/// wake-up of an idle broker, and only on such systems.
 const LOOK_MS: u64 = 60_000;
 
-/// A bound socket and the path that shall lead to it.
+/// A bound socket and the path that must lead to it.
 #[derive(Debug)]
 pub(crate) struct SocketPath {
     socket: PathBuf,
@@ -21,7 +22,7 @@ pub(crate) struct SocketPath {
 }
 
 impl SocketPath {
-    /// Remembers which socket stands at the path now.
+    /// Records which socket is at the path now.
     pub(crate) fn of(socket: &Path) -> io::Result<Self> {
         let found = socket.symlink_metadata()?;
         Ok(Self { socket: socket.into(), identity: (found.dev(), found.ino()) })
@@ -40,7 +41,7 @@ impl SocketPath {
     }
 }
 
-/// Tells that something may have changed in a directory.
+/// Signals possible changes in a directory.
 #[cfg(target_os = "linux")]
 pub(crate) struct Changes {
     /// An inotify descriptor is read like a pipe, and tokio has no other safe way to wait for one.
@@ -49,7 +50,8 @@ pub(crate) struct Changes {
 
 #[cfg(target_os = "linux")]
 impl Changes {
-    /// Watches `dir` from now on. Where the system has no watch left, nothing is told. Needs a tokio runtime.
+    /// Watches `dir` from now on. Signals nothing if the system has no watch left. Needs a tokio
+    /// runtime.
     pub(crate) fn watch(dir: &Path) -> Self {
         let events = Self::events(dir).inspect_err(|error| {
             tracing::warn!(cause = %error, "cannot watch the directory; a lost socket is looked for once a minute (fs.inotify limits)");
@@ -66,7 +68,7 @@ impl Changes {
         tokio::net::unix::pipe::Receiver::from_owned_fd_unchecked(inotify.into())
     }
 
-    /// Returns after a change, or when it is time to look. What changed is for the caller to look at.
+    /// Returns after a change, or when the path must be checked. The caller finds out what changed.
     pub(crate) async fn next(&mut self) {
         use tokio::io::AsyncReadExt;
 
@@ -90,7 +92,7 @@ impl Changes {
         Self
     }
 
-    /// Returns when it is time to look.
+    /// Returns when the path must be checked.
     pub(crate) async fn next(&mut self) {
         tokio::time::sleep(Duration::from_millis(LOOK_MS)).await
     }

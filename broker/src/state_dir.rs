@@ -1,7 +1,8 @@
-//! The one directory: private, local, and held by one broker at a time.
+//! The state directory: private, local, and held by one broker at a time.
 //!
-//! Whatever is not as it must be is refused with the command that mends it; nothing is repaired silently, because a
-//! directory that drifted may have been read by others already. Knows paths, owners and modes; no socket, no store.
+//! A wrong owner, mode or place is refused with the command that fixes it. Nothing is repaired
+//! silently, because others may have read a directory with the wrong mode already. Knows paths,
+//! owners and modes. Does not know sockets, nor the store.
 
 use std::fs::{DirBuilder, File, Metadata, TryLockError};
 use std::io;
@@ -13,9 +14,9 @@ use nix::unistd::geteuid;
 use peer_proto::location::{Holding, Phase};
 use thiserror::Error;
 
-/// Creates `dir` with mode 0700 where it is missing, parents too, and checks that it is a directory of this user that
-/// nobody else can enter, on a file system of this machine. In another user's directory nothing is made: whose it is would
-/// be locked out of what root makes there.
+/// Creates `dir` with mode 0700 if it is missing, parents too. Checks that it is a directory of
+/// this user that nobody else can enter, on a local file system. Creates nothing in another user's
+/// directory: files that root makes there would lock its owner out.
 pub(crate) fn secure(dir: &Path) -> Result<(), DirError> {
     if place_of(dir)? == dir {
         return Ok(());
@@ -26,8 +27,8 @@ pub(crate) fn secure(dir: &Path) -> Result<(), DirError> {
     judge(dir, &found)
 }
 
-/// `dir`, where it is there and fit for a broker; what there is of its path, where it is missing and a broker may make it
-/// there. Makes nothing.
+/// Returns `dir` if it exists and fits a broker. If it is missing and a broker may create it,
+/// returns the existing part of its path. Creates nothing.
 pub(crate) fn place_of(dir: &Path) -> Result<PathBuf, DirError> {
     let home = std::env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute() && dir.starts_with(home));
     if let Some(home) = home {
@@ -46,22 +47,23 @@ pub(crate) fn place_of(dir: &Path) -> Result<PathBuf, DirError> {
     }
 }
 
-/// Refuses to make `dir` in a place that belongs to another user. Root's places are nobody's: their modes say who may.
+/// Refuses to create `dir` in a directory of another user. Root's directories are allowed: their
+/// modes decide.
 fn not_foreign(dir: &Path, place: &Path) -> Result<(), DirError> {
     let user = geteuid().as_raw();
     match place.metadata() {
         Ok(found) if found.uid() != user && found.uid() != 0 => {
             Err(DirError::Foreign { dir: dir.into(), place: place.into(), owner: found.uid(), user })
         }
-        // What cannot be looked at, nothing can be made in.
+        // If it cannot be inspected, nothing can be created in it.
         _ => Ok(()),
     }
 }
 
-/// Looks whether `dir`, which exists, is what a broker takes; makes and changes nothing.
+/// Checks whether a broker would accept `dir`, which exists. Changes nothing.
 ///
 /// # Errors
-/// What a broker would refuse it for.
+/// The reason why a broker would refuse it.
 pub fn examine(dir: &Path) -> Result<(), DirError> {
     let found = dir.symlink_metadata().map_err(|source| DirError::Look { dir: dir.into(), source })?;
     judge(dir, &found)
@@ -93,8 +95,8 @@ fn check(dir: &Path, found: &Metadata) -> Result<(), DirError> {
     }
 }
 
-/// The right to be the broker of a directory. Held for life; the file stays when the broker goes, because a lock on a
-/// deleted file would exclude nobody.
+/// The right to be the broker of a directory. It is held for the life of the process. The file
+/// stays when the broker ends, because a lock on a deleted file would exclude nobody.
 #[derive(Debug)]
 pub(crate) struct Lock {
     file: File,
@@ -123,12 +125,12 @@ impl Lock {
         }
     }
 
-    /// Writes into the lock file who holds it and how far it has come. A disk that has no room for that stops nothing: then
-    /// the kernel's word on the holder is all there is.
+    /// Writes the holder and its phase into the lock file. A full disk is no error: then the kernel
+    /// still reports the holder.
     pub(crate) fn note(&self, phase: Phase) {
         let line = Holding { pid: std::process::id(), phase }.line();
         if self.file.write_all_at(line.as_bytes(), 0).is_ok() {
-            // What another kind of broker left behind the line.
+            // Another version of the broker may have left bytes after the line.
             let _ = self.file.set_len(line.len() as u64);
         }
     }
@@ -137,22 +139,22 @@ impl Lock {
 /// Free bytes on the file system of `dir`, for this user.
 ///
 /// # Errors
-/// Where the file system does not say.
+/// If the file system does not report it.
 #[allow(clippy::useless_conversion, reason = "macOS counts blocks in 32 bits")]
 pub fn free_bytes(dir: &Path) -> Result<u64, nix::errno::Errno> {
     let space = nix::sys::statvfs::statvfs(dir)?;
     Ok(u64::from(space.blocks_available()).saturating_mul(u64::from(space.fragment_size())))
 }
 
-/// Which file systems reach across machines: locks and memory maps do not hold there, and two machines would mean two
-/// brokers on one store.
+/// Detects file systems that are shared between machines. Locks and memory maps do not work across
+/// machines, so there could be two brokers on one store.
 #[cfg(target_os = "linux")]
 mod network {
     use std::path::Path;
 
     use nix::sys::statfs::{FUSE_SUPER_MAGIC, statfs};
 
-    /// File systems that `statfs` tells by their number.
+    /// File systems that `statfs` identifies by number.
     const BY_MAGIC: &[(i64, &str)] = &[
         (0x6969, "nfs"),
         (0x517b, "smb"),
@@ -166,23 +168,24 @@ mod network {
         (0x564c, "ncp"),
     ];
 
-    /// FUSE file systems that are another machine's. Other FUSE file systems are taken to be local.
+    /// FUSE file systems on another machine. Other FUSE file systems count as local.
     const REMOTE_FUSE: &[&str] = &["fuse.sshfs", "fuse.rclone", "fuse.s3fs", "fuse.glusterfs", "fuse.ceph", "fuse.davfs"];
 
-    /// The kind of network file system that holds `dir`, whose device is `device`; none where it is local or unknown.
+    /// Returns the kind of the network file system that holds `dir`, whose device is `device`.
+    /// `None`: it is local or unknown.
     pub(super) fn kind_of(dir: &Path, device: u64) -> Option<String> {
         let kind = statfs(dir).ok()?.filesystem_type();
         if kind == FUSE_SUPER_MAGIC {
             let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
             return mounted_kind(&mounts, device).filter(|kind| REMOTE_FUSE.contains(kind)).map(str::to_owned);
         }
-        // The type of the number differs between C libraries; all of them have 32 meaningful bits.
+        // The type of the number differs between C libraries. All of them have 32 meaningful bits.
         let magic = i64::from(kind.0 as u32);
         BY_MAGIC.iter().find(|(known, _)| *known == magic).map(|(_, name)| (*name).to_owned())
     }
 
-    /// The file system type of a device in the text of `/proc/self/mountinfo`: the third field is the device, and the
-    /// type follows a lone dash.
+    /// Returns the file system type of a device from the text of `/proc/self/mountinfo`. The third
+    /// field is the device, and the type follows a lone dash.
     pub(super) fn mounted_kind(mounts: &str, device: u64) -> Option<&str> {
         let wanted = format!("{}:{}", nix::sys::stat::major(device), nix::sys::stat::minor(device));
         let line = mounts.lines().find(|line| line.split(' ').nth(2) == Some(&wanted))?;
@@ -194,13 +197,13 @@ mod network {
 mod network {
     use std::path::Path;
 
-    /// This system is not asked.
+    /// Always `None`: this system is not asked.
     pub(super) fn kind_of(_dir: &Path, _device: u64) -> Option<String> {
         None
     }
 }
 
-/// Why the directory cannot be used.
+/// The reason why the directory cannot be used.
 #[derive(Debug, Error)]
 pub enum DirError {
     /// It is missing and cannot be created.
@@ -211,7 +214,7 @@ pub enum DirError {
         /// The system's reason.
         source: io::Error,
     },
-    /// It cannot be looked at.
+    /// It cannot be inspected.
     #[error("cannot look at the directory {}", dir.display())]
     Look {
         /// The directory.
@@ -231,12 +234,12 @@ pub enum DirError {
         /// The directory.
         dir: PathBuf,
     },
-    /// It would be made in another user's place.
+    /// It would be created in another user's directory.
     #[error("{} belongs to user {owner}, and this is user {user}: the directory {} is not made there", place.display(), dir.display())]
     Foreign {
         /// The directory.
         dir: PathBuf,
-        /// The home directory, or what there is of the path.
+        /// The home directory, or the existing part of the path.
         place: PathBuf,
         /// Whose that is.
         owner: u32,
@@ -291,7 +294,7 @@ impl DirError {
     }
 }
 
-/// Why the lock was not taken.
+/// The reason why the lock was not taken.
 #[derive(Debug, Error)]
 pub enum LockError {
     /// Another broker holds it.
@@ -362,7 +365,7 @@ mod tests {
         assert!(matches!(error, DirError::Foreign { owner: 64_711, user: 0, .. }), "{error:?}");
         assert!(error.hint().contains("run it as user 64711"), "{error:?}");
         assert_eq!(std::fs::read_dir(&theirs).unwrap().count(), 0);
-        // A directory of ours stays ours wherever it stands.
+        // A directory of ours stays valid in any place.
         std::fs::create_dir(&ours).unwrap();
         secure(&ours.join("a")).unwrap();
     }

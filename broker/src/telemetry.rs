@@ -5,8 +5,8 @@
 //! broker's own life (one line up, one line down), `warn` what an operator may act on, `error` that the broker stops,
 //! `debug` each change and each effect by its kind. Invariant: neither texts nor tokens are ever logged.
 //!
-//! The log belongs to the broker's two threads and not to the process, so that several brokers in one process (tests)
-//! keep their logs apart.
+//! The log belongs to the broker's two threads and not to the process. So several brokers in one
+//! process (tests) have separate logs.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -22,13 +22,13 @@ use thiserror::Error;
 use tracing::Dispatch;
 use tracing_subscriber::EnvFilter;
 
-/// A log larger than this is set aside at its next line; two of them are kept.
+/// A log larger than this is renamed at its next line. Two of them are retained.
 const LOG_BYTES_MAX: u64 = 10 * 1024 * 1024;
 
-/// Between two warnings of one kind.
+/// The time between two warnings of one kind.
 const WARNINGS_APART: Duration = Duration::from_secs(60);
 
-/// Names a filter in `tracing`'s own syntax.
+/// The environment variable with a filter in `tracing`'s own syntax.
 const FILTER_VARIABLE: &str = "PEERD_LOG";
 
 /// Opens the log, for [`tracing::dispatcher::set_default`] on each thread.
@@ -39,7 +39,8 @@ pub(crate) fn open(path: &Path) -> Result<Dispatch, LogError> {
         Ok(filter) => (filter, None),
         Err(mistake) => (EnvFilter::new("info"), Some(mistake)),
     };
-    // A line that does not fit on the disk must not go to stderr instead: the starter would take it for why we failed.
+    // If the disk has no room for a line, the line must not go to stderr instead: the starter would
+    // report it as the reason of a failed start.
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).log_internal_errors(false);
     let log = Dispatch::new(lines.with_writer(Mutex::new(file)).finish());
     if let Some(mistake) = mistake {
@@ -50,8 +51,9 @@ pub(crate) fn open(path: &Path) -> Result<Dispatch, LogError> {
     Ok(log)
 }
 
-/// The log's file. Before each line it is looked at: one that has grown too large is set aside, and one that was removed or
-/// moved away is made again. So a broker that runs for months has a bounded log too.
+/// The log's file. It is checked before each line: a file that has grown too large is renamed, and
+/// one that was removed or moved is created again. So the log stays bounded even if a broker runs
+/// for months.
 struct LogFile {
     path: PathBuf,
     file: File,
@@ -66,7 +68,7 @@ impl LogFile {
             std::fs::rename(path, &aside).map_err(|source| LogError::SetAside { path: path.into(), source })?;
         }
         let failed = |source| LogError::Open { path: path.into(), source };
-        // A pipe that nobody reads would hold us up.
+        // Opening a pipe without a reader would block.
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
         let file = File::options().append(true).create(true).mode(0o600).custom_flags(flags).open(path).map_err(failed)?;
         let found = file.metadata().map_err(failed)?;
@@ -85,8 +87,8 @@ impl LogFile {
 }
 
 impl Write for LogFile {
-    /// One line, as the formatter hands it over. Where no file can be had the line is lost: a log without a bound, or on
-    /// stderr, would be worse.
+    /// Writes one line of the formatter. If no file can be opened, the line is lost: an unbounded
+    /// log, or one on stderr, would be worse.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         if !self.is_fit() {
             *self = Self::open(&self.path).map_err(io::Error::other)?;
@@ -99,15 +101,17 @@ impl Write for LogFile {
     }
 }
 
-/// Warnings that any program can cause as often as it likes: of each kind one a minute is logged, with how many were not.
+/// Warnings that any program can cause as often as it likes. One per minute and kind is logged,
+/// with the number of suppressed ones.
 #[derive(Debug, Default)]
 pub(crate) struct Throttle {
-    /// When each kind was logged last, and how often it was not since.
+    /// When each kind was logged last, and how many were suppressed since.
     kinds: Mutex<BTreeMap<&'static str, (Instant, u64)>>,
 }
 
 impl Throttle {
-    /// Whether one of this kind is to be logged now: then how many were not since the last. None: it counts as not logged.
+    /// Returns the number suppressed since the last one, if a warning of this kind is due. `None`:
+    /// it is suppressed and counted.
     pub(crate) fn due(&self, kind: &'static str) -> Option<u64> {
         self.due_at(kind, Instant::now())
     }
@@ -131,12 +135,12 @@ impl Throttle {
     }
 }
 
-/// From now on a broken invariant anywhere in the process says so in the log: a detached broker has no stderr to say it to.
+/// From now on a panic anywhere in the process is logged, because a detached broker has no stderr.
 pub(crate) fn log_panics() {
     std::panic::set_hook(Box::new(|panic| tracing::error!(cause = %panic, "broker down: an invariant is broken")));
 }
 
-/// Why there is no log.
+/// The reason why there is no log.
 #[derive(Debug, Error)]
 pub enum LogError {
     /// The file cannot be opened for appending.
@@ -168,7 +172,7 @@ impl LogError {
     }
 }
 
-/// What the engine stores, in a line for who debugs.
+/// Logs a change, in one line for debugging.
 pub(crate) fn log_change(change: &Change) {
     match change {
         Change::PutMessage(record) => {
@@ -193,7 +197,7 @@ pub(crate) fn log_change(change: &Change) {
     }
 }
 
-/// What the engine lets be seen, in a line for who debugs.
+/// Logs an effect, in one line for debugging.
 pub(crate) fn log_effect(effect: &Effect) {
     match effect {
         Effect::Reply { connection, id, result: Ok(_) } => tracing::debug!(connection = connection.0, id, "reply"),
@@ -256,7 +260,7 @@ mod tests {
         say("after the move");
         assert!(std::fs::read_to_string(&path).unwrap().contains("after the move"));
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o600);
-        // What stands in the way is left as it is, and nothing is written through it.
+        // The obstacle stays as it is, and nothing is written through it.
         std::fs::remove_file(&path).unwrap();
         std::os::unix::fs::symlink(dir.path().join("elsewhere"), &path).unwrap();
         say("into the link");

@@ -1,5 +1,5 @@
-//! The shell with real sockets, threads and files: what a program meets that speaks wrongly, not at all, or too much, and
-//! how the broker comes and goes. The rules have their own tests in the core.
+//! The shell with real sockets, threads and files: programs that send invalid data, nothing, or too
+//! much, and the broker's start and end. The rules have their own tests in the core.
 
 use std::fs::{self, Permissions};
 use std::io::{Read, Write};
@@ -29,7 +29,7 @@ use super::*;
 mod damage;
 mod neighbours;
 
-/// How long a test waits for what must come; it fails then.
+/// How long a test waits for an expected event before it fails.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A broker on a thread of its own, in a directory of its own.
@@ -61,7 +61,7 @@ impl Running {
         stream
     }
 
-    /// A connection after preface and hello.
+    /// Opens a connection and completes its preface and `Hello`.
     fn connect(&self, role: Role) -> Wire {
         let mut wire = Wire::greeted(self.stream());
         match wire.ask(hello(role)) {
@@ -90,7 +90,7 @@ impl Running {
         }
     }
 
-    /// Takes the socket away and waits for the end.
+    /// Removes the socket's path and waits for the end.
     fn end(mut self) -> tempfile::TempDir {
         let _ = fs::remove_file(self.location.socket());
         self.wait();
@@ -140,7 +140,7 @@ impl Wire {
         self.stream.write_all(&frame).unwrap();
     }
 
-    /// The next frame; none at the end.
+    /// Returns the next frame. `None`: the end.
     fn next(&mut self) -> Option<ServerFrame> {
         let mut length = [0; 4];
         self.stream.read_exact(&mut length).ok()?;
@@ -149,7 +149,7 @@ impl Wire {
         Some(codec::decode(&payload).unwrap())
     }
 
-    /// The answer to `wanted`; what is pushed meanwhile is kept.
+    /// Returns the answer to `wanted`. Pushes that arrive meanwhile are saved.
     fn answer(&mut self, wanted: RequestId) -> Result<Reply, Refusal> {
         loop {
             match self.next().expect("the broker closed the connection") {
@@ -165,7 +165,7 @@ impl Wire {
         self.answer(id)
     }
 
-    /// As [`Wire::ask`]; none where the broker closed the connection.
+    /// Like [`Wire::ask`]. `None`: the broker closed the connection.
     fn try_ask(&mut self, request: Request) -> Option<Result<Reply, Refusal>> {
         self.last_id += 1;
         let payload = codec::encode(&ClientFrame { id: self.last_id, request }).unwrap();
@@ -184,7 +184,7 @@ impl Wire {
         }
     }
 
-    /// The next push, kept or new.
+    /// Returns the next push, saved or new.
     fn pushed(&mut self) -> Push {
         if !self.pushes.is_empty() {
             return self.pushes.remove(0);
@@ -197,12 +197,12 @@ impl Wire {
 
     fn assert_ended(&mut self) {
         let mut rest = Vec::new();
-        // Where something unread was left behind, the kernel ends the connection with an error.
+        // If unread bytes were left, the kernel ends the connection with an error.
         let _ = self.stream.read_to_end(&mut rest);
         assert_eq!(rest, b"", "the end was expected");
     }
 
-    /// The connection is refused with this code, and ends.
+    /// Asserts that the connection is refused with this code, and ends.
     fn assert_refused(&mut self, wanted_id: RequestId, wanted: ErrorCode) {
         match self.next() {
             Some(ServerFrame::Reply { id, result: Err(refusal) }) => {
@@ -355,7 +355,8 @@ fn requests_are_answered_in_order_however_many_are_pipelined() {
     let broker = Running::start();
     let mut wire = broker.connect(Role::Operator);
     let mut writing = Wire { stream: wire.stream.try_clone().unwrap(), last_id: wire.last_id, pushes: Vec::new() };
-    // Nobody reads yet: after some hundred the broker stops reading, and the rest waits in the socket.
+    // Nobody reads yet. After some hundred requests the broker stops reading, and the rest waits in
+    // the socket.
     let writer = std::thread::spawn(move || (0..5_000).map(|_| writing.send(Request::Status)).collect::<Vec<_>>());
     for id in 2..5_002 {
         assert!(wire.answer(id).is_ok());
@@ -391,7 +392,7 @@ fn a_watcher_that_does_not_read_is_dropped_and_nobody_waits_for_it() {
     let mut watcher = broker.connect(Role::Operator);
     watcher.ask(Request::Watch { peer: None, bodies: true }).unwrap();
     let mut operator = broker.connect(Role::Operator);
-    // Somewhat more than may wait and the socket holds: its last words wait for a second only.
+    // Slightly more than may wait and the socket holds: its last frames wait for a second only.
     for number in 0..90 {
         message_sent(operator.ask(send_to("luna", &format!("{number} {}", "x".repeat(60_000)))));
     }
@@ -423,7 +424,7 @@ fn a_message_is_pushed_and_shown_and_outlives_the_broker() {
     }
 
     let broker = Running::start_in(broker.end(), PATIENCE);
-    // Whoever else asks for the name is somebody else; the one with the token is back.
+    // Another session that asks for the name becomes another peer. The one with the token is back.
     let (_other, other) = broker.session("luna");
     assert_eq!(&*other.name, "luna-2");
     let (mut luna, again) = broker.resumed("luna", &registered);
@@ -591,7 +592,7 @@ fn a_broker_whose_socket_or_directory_is_gone_ends() {
 fn a_stop_says_goodbye_and_leaves_the_directory_free() {
     let mut broker = Running::start();
     let (mut luna, _) = broker.session("luna");
-    // Beside a single session this process would be an agent's shell, and a launcher of two is none.
+    // With a single session this process would be an agent's shell. With two it is a launcher.
     let mut operator = broker.connect(Role::Operator);
     let refused = operator.ask(Request::Shutdown).unwrap_err();
     assert_eq!(refused.code, ErrorCode::NotPermitted);
@@ -615,8 +616,8 @@ fn a_stop_says_goodbye_and_leaves_the_directory_free() {
     }
 }
 
-/// The broker of [`a_detached_broker_leaves_its_starter_and_is_confined`]: a process of its own, because leaving the
-/// starter and the sandbox hold for a whole process.
+/// The broker of [`a_detached_broker_leaves_its_starter_and_is_confined`]. It is a process of its
+/// own, because detaching and the sandbox hold for a whole process.
 #[test]
 #[ignore = "run by another test, as a process of its own"]
 fn detached_broker_process() {
@@ -626,7 +627,7 @@ fn detached_broker_process() {
     run(RunOptions { sandbox, detached: true, ..options(&location) }, || ()).unwrap();
 }
 
-/// Kills what a failed test leaves behind.
+/// Kills the process that a failed test leaves behind.
 struct Detached(Child);
 
 impl Drop for Detached {
@@ -650,7 +651,7 @@ fn a_detached_broker_leaves_its_starter_and_is_confined() {
         .unwrap();
     let mut broker = Detached(child);
     let mut said = String::new();
-    // Ends when the broker is ready, because it lets go of its stderr then.
+    // Ends when the broker is ready, because it closes its stderr then.
     broker.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
     assert_eq!(said, "");
 

@@ -1,12 +1,13 @@
-//! Whose turn it is: what waits for the engine, in a queue for each connection, and one arrival from each in turn.
+//! The engine's queue: a queue per connection, and one arrival from each connection in turn.
 //!
-//! Pushing never blocks and never takes more than its connection may have unanswered (the reader counts that, and the
-//! [`budget`](crate::budget) the bytes), so that the whole is bounded. However much one connection asks, another waits for
-//! one of its requests and not for all of them.
+//! Pushing never blocks. A connection has a bounded number of unanswered requests (its reader
+//! counts them) and of bytes (the [`budget`](crate::budget)), so the whole is bounded. However many
+//! requests one connection sends, another waits for only one of them per turn.
 //!
-//! Invariants: what one connection sends keeps its order. What a connection sent before it ended is handled before a
-//! connection that came after that end: a session that comes back finds what it said before. A connection that leaves its
-//! answers unread gets no turn until it reads; its end is heard all the same.
+//! Invariants: the arrivals of one connection stay in order. The arrivals of a closed connection
+//! are handled before those of a connection that came after its end. So a session that comes back
+//! finds its earlier requests handled. A connection that leaves its answers unread gets no turn
+//! until it reads, but its end is handled.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -17,19 +18,19 @@ use peer_core::input::ConnectionId;
 use crate::engine::Arrival;
 use crate::outbox::Outbox;
 
-/// The way to the engine. Dropped, it tells the engine to end, because nobody is left who could ask for anything.
+/// The sending side. Dropping it ends the engine, because no connection is left.
 #[derive(Debug)]
 pub(crate) struct Entrance {
     shared: Arc<Shared>,
 }
 
-/// The engine's side. Dropped, it lets go of what waits, and nothing more is taken.
+/// The engine's side. Dropping it drops the waiting arrivals, and nothing more is accepted.
 #[derive(Debug)]
 pub(crate) struct Turns {
     shared: Arc<Shared>,
 }
 
-/// Nobody takes arrivals any more.
+/// The engine's side was dropped.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Closed;
 
@@ -42,39 +43,39 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Queue {
     lines: BTreeMap<ConnectionId, Line>,
-    /// Connections for which something waits, the next one first.
+    /// Connections with waiting arrivals, the next one first.
     turns: VecDeque<ConnectionId>,
-    /// Connections whose turn in this batch is over.
+    /// Connections that get no more turns in this batch.
     resting: Vec<ConnectionId>,
     /// How many ends were pushed, and which of them wait.
     ends: u64,
     ends_waiting: BTreeSet<u64>,
     stop: bool,
-    /// Somebody reads again, who left too much unread.
+    /// Whether a connection reads again that had left too much unread.
     relieved: bool,
     closed: bool,
 }
 
-/// What waits for one connection.
+/// The arrivals of one connection.
 #[derive(Debug)]
 struct Line {
     waiting: VecDeque<Arrival>,
     outbox: Outbox,
-    /// It is not heard before those ends were.
+    /// It gets no turn before those ends were handled.
     after_ends: u64,
-    /// The number of its own end, once that waits.
+    /// The number of its own end. `None`: it has not ended.
     end: Option<u64>,
     rests: bool,
 }
 
-/// Both sides of an empty queue.
+/// Creates both sides of an empty queue.
 pub(crate) fn open() -> (Entrance, Turns) {
     let shared = Arc::new(Shared::default());
     (Entrance { shared: Arc::clone(&shared) }, Turns { shared })
 }
 
 impl Entrance {
-    /// Has the engine handle an arrival when it is its connection's turn.
+    /// Queues an arrival for its connection's turn.
     pub(crate) fn push(&self, arrival: Arrival) -> Result<(), Closed> {
         let mut queue = self.shared.queue();
         if queue.closed {
@@ -86,7 +87,7 @@ impl Entrance {
         Ok(())
     }
 
-    /// Tells the engine that a connection reads again whose answers it left unread.
+    /// Tells the engine that a crowded connection reads again.
     pub(crate) fn relieve(&self) {
         self.shared.queue().relieved = true;
         self.shared.arrived.notify_one();
@@ -95,13 +96,14 @@ impl Entrance {
 
 impl Drop for Entrance {
     fn drop(&mut self) {
-        // The engine may be gone already.
+        // The engine may have ended already.
         let _ = self.push(Arrival::Stop);
     }
 }
 
 impl Turns {
-    /// Sleeps until somebody has a turn, somebody reads again, or that long; none: without an end. The rests are over.
+    /// Sleeps until there is a turn, a crowded connection reads again, or the timeout. `None`: no
+    /// timeout. It clears all rests.
     pub(crate) fn wait(&self, timeout: Option<Duration>) {
         let mut queue = self.shared.queue();
         queue.end_rests();
@@ -115,7 +117,7 @@ impl Turns {
         }
     }
 
-    /// The next arrival, from whoever's turn it is; none: nobody has one now.
+    /// Returns the next arrival. `None`: no connection has a turn now.
     pub(crate) fn next(&self) -> Option<Arrival> {
         self.shared.queue().next()
     }
@@ -158,7 +160,7 @@ impl Queue {
                 return;
             }
         };
-        // Nothing is heard of a connection before its hello.
+        // Nothing of a connection is queued before its `Hello`.
         let Some(line) = self.lines.get_mut(&connection) else { return };
         if let Arrival::Gone { .. } = &arrival {
             self.ends += 1;
@@ -242,7 +244,7 @@ mod tests {
         Ok(Reply::Renamed { peer: PeerId::HUMAN, name: "n".repeat(10_000) })
     }
 
-    /// What is next, in letters: the kind, the connection, the request's id.
+    /// Describes the next arrival in letters: the kind, the connection, the request's id.
     fn said(turns: &Turns) -> Option<String> {
         Some(match turns.next()? {
             Arrival::Hello { connection, .. } => format!("hello {}", connection.0),
@@ -280,7 +282,7 @@ mod tests {
         entrance.push(gone(1)).unwrap();
         entrance.push(hello(2)).unwrap();
         entrance.push(asked(2, 1)).unwrap();
-        // An end that came later counts for nothing.
+        // An end that came later has no influence.
         entrance.push(hello(3)).unwrap();
         entrance.push(gone(3)).unwrap();
         let heard = all(&turns);
@@ -332,7 +334,7 @@ mod tests {
         assert_eq!(said(&turns), None);
         turns.wait(None);
         assert_eq!(said(&turns), Some("1 asks 2".into()));
-        // Also where nothing waits when the batch ends.
+        // This holds even if nothing waits when the batch ends.
         turns.rest(ConnectionId(1));
         turns.wait(Some(Duration::ZERO));
         entrance.push(asked(1, 3)).unwrap();
@@ -353,7 +355,7 @@ mod tests {
         });
         entrance.relieve();
         entrance.push(hello(1)).unwrap();
-        // Whether it waits already is left to chance; the test hangs where a wakening is lost.
+        // It is left to chance whether it waits already. The test hangs if a wake-up is lost.
         std::thread::yield_now();
         drop(entrance);
         waiting.join().unwrap();

@@ -1,7 +1,9 @@
-//! What a broker goes by where `config.toml` cannot be read: what the file said at the last start that could read it.
+//! The settings in force if `config.toml` cannot be read: those of the last start that could read
+//! it.
 //!
-//! A mistake in the file must not stop everybody's mail, and must not open what the person closed. So each start that could
-//! read the file keeps a copy, and a start that cannot goes by the copy and says so.
+//! A mistake in the file must not stop every peer's mail, and must not open what the person closed.
+//! So each start that can read the file saves a copy. A start that cannot uses the copy, and
+//! reports it.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -14,19 +16,19 @@ use peer_proto::settings::{KEYS, Settings};
 
 use super::read;
 
-/// The next step where the file cannot be read.
+/// The next step if the file cannot be read.
 pub const FAULT_HINT: &str = "mend it, then run `peerctl daemon restart`";
 
-/// What a broker goes by.
+/// The settings that a broker uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InForce {
     /// The values.
     pub settings: Settings,
-    /// Why they are not what the file says; none where they are.
+    /// The reason why they differ from the file. `None`: they are the file's.
     pub fault: Option<String>,
 }
 
-/// What a broker that starts now goes by. Changes nothing.
+/// Returns the settings that a broker would use if it started now. Changes nothing.
 #[must_use]
 pub fn in_force(file: &Path, kept: &Path) -> InForce {
     let broken = match super::load(file) {
@@ -35,13 +37,14 @@ pub fn in_force(file: &Path, kept: &Path) -> InForce {
     };
     let (what, settings) = match kept.symlink_metadata().is_ok().then(|| super::load(kept)) {
         Some(Ok(settings)) => ("what it said at the last start that could read it is in force", settings),
-        // Nobody changes the copy but a broker: where it cannot be read either, nothing is known of what was wanted.
+        // Only a broker changes the copy. If it cannot be read either, the earlier settings are
+        // unknown.
         Some(Err(_)) | None => ("no earlier start could read it, and all defaults are in force", Settings::default()),
     };
     InForce { settings, fault: Some(format!("{broken}: {what}")) }
 }
 
-/// The same, for the broker itself: it keeps a copy of a file that it can read.
+/// The same for the broker itself: also saves a copy of a file that it can read.
 pub(crate) fn for_start(file: &Path, kept: &Path) -> InForce {
     let in_force = in_force(file, kept);
     if in_force.fault.is_none()
@@ -52,7 +55,7 @@ pub(crate) fn for_start(file: &Path, kept: &Path) -> InForce {
     in_force
 }
 
-/// Makes the copy say what the file says, in one step.
+/// Replaces the copy by the file's content, in one step.
 fn keep(file: &Path, kept: &Path) -> io::Result<()> {
     let text = read(file).map_err(io::Error::other)?.unwrap_or_default();
     if read(kept).is_ok_and(|before| before.unwrap_or_default() == text) {
@@ -69,7 +72,7 @@ fn keep(file: &Path, kept: &Path) -> io::Result<()> {
     fs::rename(&beside, kept)
 }
 
-/// What is wrong, with the system's reason. The next step is another one here: [`FAULT_HINT`].
+/// The mistake, with the system's reason. The next step is a different one here: [`FAULT_HINT`].
 fn said(error: &super::ConfigError) -> String {
     match std::error::Error::source(error) {
         Some(reason) => format!("{error}: {reason}"),
@@ -77,7 +80,8 @@ fn said(error: &super::ConfigError) -> String {
     }
 }
 
-/// Where the file says something else than what is in force: the key, what the file says, and what is in force.
+/// Returns the settings in which the file differs from those in force: the key, the file's value,
+/// and the value in force.
 #[must_use]
 pub fn differing(file: &Settings, in_force: &[(String, String)]) -> Vec<(String, String, String)> {
     let said = of_the_broker(file).into_iter();
@@ -88,8 +92,8 @@ pub fn differing(file: &Settings, in_force: &[(String, String)]) -> Vec<(String,
     .collect()
 }
 
-/// Every value that the broker itself goes by, as table and key with the value. The adapters go by the others, each by what
-/// the file said when it started.
+/// Returns every value that the broker itself uses, as table and key with the value. Each adapter
+/// uses the others, as the file was when the adapter started.
 pub(crate) fn of_the_broker(settings: &Settings) -> Vec<(String, String)> {
     let keys = KEYS.iter().filter(|key| key.table != "adapter");
     keys.map(|key| (key.path(), key.get(settings).to_string())).collect()

@@ -1,15 +1,15 @@
-//! Which key of `config.toml` was meant, where nobody knows the one that stands there.
+//! Suggests the key of `config.toml` that an unknown key was meant to be.
 
 use peer_proto::settings::{KEYS, TABLES};
 
-/// The question which key was meant, as the end of a sentence; empty where none is like it.
+/// The question which key was meant, as the end of a sentence. Empty if no key is similar.
 pub(super) fn question(table: Option<&str>, typed: &str) -> String {
     nearest(table, typed).map(|key| format!(": did you mean {key}?")).unwrap_or_default()
 }
 
-/// The key that was meant, where one is much like `typed`: with its table, and without where `table` is the right one.
+/// Returns the key most like `typed`: with its table, or without it if `table` is the right one.
 fn nearest(table: Option<&str>, typed: &str) -> Option<String> {
-    /// From 0 to 1: a slip of the fingers is above it, another word below.
+    /// From 0 to 1: a typing mistake is above it, another word below.
     const SIMILARITY_MIN: f64 = 0.7;
 
     let alike = |name: &str| strsim::normalized_damerau_levenshtein(typed, name);

@@ -1,4 +1,4 @@
-//! The engine without sockets: batches, commits, and what one that fails leaves behind.
+//! The engine without sockets: batches, commits, and the state after one that fails.
 
 use peer_core::broker::Config;
 use peer_core::wording::Addressee;
@@ -68,7 +68,7 @@ impl Place {
         self.work();
     }
 
-    /// One batch of what has arrived.
+    /// Runs one batch of the arrivals.
     fn work(&mut self) {
         let first = self.engine.arrivals.next();
         self.engine.work(first).unwrap();
@@ -132,7 +132,7 @@ fn a_request_sees_what_an_earlier_one_of_its_batch_changed() {
     assert_eq!(first.message, second.message);
     let message = first.message;
 
-    // A delivery whose row still stands among the pending ones.
+    // A delivery whose row is still among the pending ones.
     let presented = Request::Presented { messages: vec![message], carrier: Carrier::Channel, evidence: Evidence::NextTurn };
     let offered = Request::Offered { messages: vec![message], carrier: Carrier::Channel, last: false };
     let replies = place.batch(NOVA, vec![offered, presented, Request::Ack { messages: vec![message] }]);
@@ -141,7 +141,7 @@ fn a_request_sees_what_an_earlier_one_of_its_batch_changed() {
     let shown = place.shown(LUNA, message);
     assert_eq!((shown.deliveries[0].stage, shown.deliveries[0].acked_at.is_some()), (Stage::Presented, true), "{shown:?}");
 
-    // A note that the store does not have yet, and one that is not there any more.
+    // A note that the store does not have yet, and one that was deleted.
     let draft = NoteDraft { key: "build".into(), value: "red".into(), tags: Vec::new(), ttl_ms: None, if_version: None };
     let append = |text: &str| Request::Note(NoteRequest::Append { key: "build".into(), text: text.into() });
     let get = || Request::Note(NoteRequest::Get("build".into()));
@@ -154,7 +154,7 @@ fn a_request_sees_what_an_earlier_one_of_its_batch_changed() {
     assert_eq!(note.value.as_deref(), Some("blue"));
 }
 
-/// Whoever asked was cut off without a word, and could not say more than that the connection ended.
+/// Without this, each connection would be closed with no reason given.
 #[test]
 fn a_disk_that_is_full_to_the_last_page_is_named_to_everyone_who_is_connected() {
     let (store, fill) = store_on_a_disk_that_fills();

@@ -1,16 +1,17 @@
-//! The system calls that a process of the broker's may make, and those that are refused by name.
+//! The system calls that a process of the broker may make, and those that are refused by name.
 //!
-//! Found with strace under the whole test suite, and widened by what else a C library may use for the same: another version
-//! of glibc, musl, another architecture. A call that stands in no list does not exist for the process (`ENOSYS`), because C
-//! libraries try new calls and go on with older ones where the kernel does not have them.
+//! Found with strace under the whole test suite, and extended by calls that other C libraries use
+//! for the same: another version of glibc, musl, another architecture. A call that is in no list
+//! fails with `ENOSYS`. C libraries try new calls and fall back to older ones if the kernel does
+//! not have them.
 
 use nix::libc;
 use seccompiler::{BackendError, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule};
 
-/// A system call, and the arguments with which it is meant; without rules it is meant with any.
+/// A system call, and the permitted arguments. Without rules, any arguments are permitted.
 pub(super) type Call = (libc::c_long, Vec<SeccompRule>);
 
-/// Memory, threads, time, waiting and files: what every process of the broker's needs.
+/// Memory, threads, time, waiting and files: the calls that every process of the broker needs.
 const ALWAYS: &[libc::c_long] = &[
     // Memory.
     libc::SYS_brk,
@@ -21,7 +22,7 @@ const ALWAYS: &[libc::c_long] = &[
     libc::SYS_mremap,
     libc::SYS_msync,
     libc::SYS_munmap,
-    // Threads, and the end of the process. What begins a thread is in `threads`.
+    // Threads, and the end of the process. The calls that start a thread are in `threads`.
     libc::SYS_exit,
     libc::SYS_exit_group,
     libc::SYS_futex,
@@ -111,13 +112,14 @@ const ALWAYS: &[libc::c_long] = &[
     RENAMEAT,
 ];
 
-/// The libc crate does not name it for every C library; its number is that of all architectures but x86.
+/// The libc crate does not name it for every C library. Its number is that of all architectures but
+/// x86.
 #[cfg(not(target_arch = "x86_64"))]
 const RENAMEAT: libc::c_long = 38;
 #[cfg(target_arch = "x86_64")]
 const RENAMEAT: libc::c_long = libc::SYS_renameat;
 
-/// The same in calls that younger architectures do not have. musl makes them.
+/// The same in calls that newer architectures do not have. musl makes them.
 #[cfg(target_arch = "x86_64")]
 const ALWAYS_HERE: &[libc::c_long] = &[
     libc::SYS_access,
@@ -142,7 +144,7 @@ const ALWAYS_HERE: &[libc::c_long] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const ALWAYS_HERE: &[libc::c_long] = &[];
 
-/// What a broker does with its socket and its connections. It never connects to anything.
+/// The calls for the broker's socket and its connections. It never connects to anything.
 const CONNECTIONS: &[libc::c_long] = &[
     libc::SYS_accept,
     libc::SYS_accept4,
@@ -155,8 +157,8 @@ const CONNECTIONS: &[libc::c_long] = &[
     libc::SYS_shutdown,
 ];
 
-/// What is refused by name (`EPERM`), so that whoever looks into a log sees that it was refused and not missing. Nothing of
-/// it stands in another list.
+/// Calls that are refused by name (`EPERM`), so that a log shows that they were refused and not
+/// missing. None of them is in another list.
 const REFUSED: &[libc::c_long] = &[
     // Another program.
     libc::SYS_execve,
@@ -221,7 +223,7 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_userfaultfd,
 ];
 
-/// What every process of the broker's may do.
+/// The calls of every process of the broker.
 #[allow(clippy::unnecessary_cast, reason = "glibc and musl have different types for the requests of ioctl")]
 pub(super) fn always() -> Result<Vec<Call>, BackendError> {
     let mut calls: Vec<Call> = ALWAYS.iter().chain(ALWAYS_HERE).map(|call| (*call, Vec::new())).collect();
@@ -236,16 +238,17 @@ pub(super) fn always() -> Result<Vec<Call>, BackendError> {
         | libc::CLONE_NEWUSER
         | libc::CLONE_NEWUTS;
     calls.extend([
-        // A thread, not a process, and in no namespace of its own. `clone3` hides its flags from the filter; C libraries do
-        // without it.
+        // A thread, not a process, and in no namespace of its own. `clone3` hides its flags from
+        // the filter, and C libraries work without it.
         (libc::SYS_clone, any_of([the(0, SeccompCmpOp::MaskedEq(thread | namespaces as u64), thread)?])?),
         // Ending itself, as abort does.
         (libc::SYS_tgkill, any_of([is(0, own_process)?])?),
-        // The name of a thread; and without new privileges, which a filter demands.
+        // The name of a thread, and the flag for no new privileges, which a filter needs.
         (libc::SYS_prctl, any_of([is(0, name)?, is(0, libc::PR_SET_NO_NEW_PRIVS as u64)?])?),
         // Reading limits, not setting them.
         (libc::SYS_prlimit64, any_of([is_null(2)?])?),
-        // Whether a read waits, what can be read, and whether it is a terminal. Not what types into one.
+        // Whether a read waits, how much can be read, and whether it is a terminal. Not typing into
+        // a terminal.
         (libc::SYS_ioctl, any_of([is(1, asks[0])?, is(1, asks[1])?, is(1, asks[2])?, is(1, asks[3])?])?),
         // The next filter, which refuses it.
         (libc::SYS_seccomp, Vec::new()),
@@ -253,13 +256,13 @@ pub(super) fn always() -> Result<Vec<Call>, BackendError> {
     Ok(calls)
 }
 
-/// What a process may do beside that over a socket that is connected already.
+/// The additional calls for a socket that is connected already.
 pub(super) fn line() -> Result<Vec<Call>, BackendError> {
-    // To whom it is connected, and to nobody else.
+    // To the connected end, and to nobody else.
     Ok(vec![(libc::SYS_recvfrom, Vec::new()), (libc::SYS_sendto, any_of([is_null(4)?])?)])
 }
 
-/// What a broker may do beside what every process of its may do.
+/// The additional calls of a broker.
 pub(super) fn connections() -> Result<Vec<Call>, BackendError> {
     let mut calls = line()?;
     calls.extend(CONNECTIONS.iter().map(|call| (*call, Vec::new())));
@@ -268,13 +271,13 @@ pub(super) fn connections() -> Result<Vec<Call>, BackendError> {
     Ok(calls)
 }
 
-/// The sockets that nobody opens, refused as a system refuses what it does not know.
+/// Sockets that no process of the broker opens, refused with the error of an unknown family.
 pub(super) fn other_sockets() -> Result<Vec<Call>, BackendError> {
     let other = || the(0, SeccompCmpOp::Ne, libc::AF_UNIX as u64);
     Ok(vec![(libc::SYS_socket, any_of([other()?])?), (libc::SYS_socketpair, any_of([other()?])?)])
 }
 
-/// What is refused by name.
+/// The calls that are refused by name.
 pub(super) fn refused() -> Vec<Call> {
     REFUSED.iter().map(|call| (*call, Vec::new())).collect()
 }
@@ -284,7 +287,7 @@ fn any_of<const N: usize>(conditions: [SeccompCondition; N]) -> Result<Vec<Secco
 }
 
 fn the(argument: u8, is: SeccompCmpOp, value: u64) -> Result<SeccompCondition, BackendError> {
-    // Of an argument of 32 bits the kernel does not look at the rest.
+    // Of an argument of 32 bits the kernel ignores the rest.
     SeccompCondition::new(argument, SeccompCmpArgLen::Dword, is, value)
 }
 

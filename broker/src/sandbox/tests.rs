@@ -1,5 +1,5 @@
-//! What a thread under the filter gets from the kernel. The filter holds for that thread alone: the other tests of this
-//! process need theirs.
+//! The kernel's answers to a thread under the filter. The filter holds for that thread alone,
+//! because the other tests of this process need theirs.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -23,10 +23,10 @@ fn confined<T: Send + 'static>(act: impl FnOnce() -> T + Send + 'static) -> T {
     thread.join().unwrap()
 }
 
-/// A system call with nonsense for arguments: whatever it does with them, the filter answers before.
+/// Makes a system call with invalid arguments. The filter answers before the call can use them.
 #[allow(unsafe_code, reason = "most of these calls have no wrapper, and some numbers have no name")]
 fn call(number: libc::c_long) -> Errno {
-    // SAFETY: every pointer is null, and every call that would do something with that is refused before it could.
+    // SAFETY: every pointer is null, and every call that would use one is refused before.
     let result = unsafe { libc::syscall(number, 0, 0, 0, 0, 0, 0) };
     assert_eq!(result, -1, "{number} was let through");
     Errno::last()
@@ -116,7 +116,7 @@ fn what_is_refused_by_name_is_refused_with_a_word() {
             assert!(rules.is_empty());
             assert_eq!(call(number), Errno::EPERM, "{number}");
         }
-        // With arguments that have nothing to do with it, and numbers that no kernel has.
+        // With unrelated arguments, and numbers that no kernel has.
         assert_eq!(call(libc::SYS_prctl), Errno::ENOSYS);
         assert_eq!(call(libc::SYS_ioctl), Errno::ENOSYS);
         assert_eq!(call(libc::SYS_tgkill), Errno::ENOSYS);
@@ -124,7 +124,7 @@ fn what_is_refused_by_name_is_refused_with_a_word() {
     });
 }
 
-/// The x32 ABI of x86-64 has all calls once more, under numbers of its own.
+/// The x32 ABI of x86-64 has all calls once more, under its own numbers.
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn the_calls_of_x32_do_not_exist() {
@@ -144,7 +144,7 @@ fn what_is_allowed_and_what_is_refused_by_name_are_two_lists() {
     allowed.dedup_by_key(|(number, _)| *number);
     assert_eq!(allowed.len(), count, "no call stands there twice");
     for (number, _) in calls::refused() {
-        // The next filter is let in, by the one that is followed by it.
+        // The next filter is permitted by the filter that another one follows.
         let both = allowed.iter().any(|(allowed, _)| *allowed == number);
         assert!(!both || number == libc::SYS_seccomp, "{number} stands in both lists");
     }

@@ -1,4 +1,4 @@
-//! Records of the database that are not what was written there: they are left out and said, and the rest goes on.
+//! Damaged records of the database: they are left out and reported, and everything else works.
 
 use peer_proto::message::Cause;
 use peer_proto::request::{Orphan, ShownDelivery};
@@ -28,7 +28,7 @@ fn orphans(wire: &mut Wire) -> Vec<Orphan> {
     }
 }
 
-/// What is pushed until `count` messages came.
+/// Returns the texts that are pushed until `count` messages came.
 fn delivered(wire: &mut Wire, count: usize) -> Vec<String> {
     let mut texts = Vec::new();
     while texts.len() < count {
@@ -62,13 +62,13 @@ fn assert_the_rest_goes_on(change: impl FnOnce(&mut Vec<u8>)) {
     let log = fs::read_to_string(broker.location.log()).unwrap();
     assert!(log.contains(&format!("message {}", ids[1])) && log.contains("damaged in the database"), "{log}");
 
-    // A second try ends as the first, and does not stay with its reader.
+    // A second try ends like the first, and does not stay with its recipient.
     assert!(matches!(person.ask(Request::Requeue(ids[1])), Ok(Reply::Settled { .. })));
     assert_eq!(orphans(&mut person).len(), 1);
     assert!(matches!(person.ask(Request::Drop(ids[1])), Ok(Reply::Settled { .. })));
     assert!(orphans(&mut person).is_empty());
 
-    // Its sender says it again.
+    // Its sender sends it again.
     message_sent(luna.ask(send_to("orion", "second, again")));
     assert_eq!(delivered(&mut orion, 1), ["second, again"]);
 }
@@ -117,7 +117,7 @@ fn numbered_text(number: usize) -> String {
     text
 }
 
-/// What a machine's disk may do to one place of a file.
+/// Damages one place of a file as a disk may.
 fn damage_one_place(bytes: &mut [u8], seed: u64) {
     let mut draw = crate::store::tests::Draw(seed);
     let at = 8_192 + draw.below(bytes.len() - 16_384);
@@ -129,8 +129,8 @@ fn damage_one_place(bytes: &mut [u8], seed: u64) {
     }
 }
 
-/// A file that is too large to be checked at the start, with a damage in one place each time: nobody reads a text that was
-/// not sent, and the broker answers.
+/// A file that is too large to be checked at the start, with damage in one place each time. No
+/// recipient gets a text that was not sent, and the broker answers.
 #[test]
 fn a_large_database_with_a_damage_gives_out_no_wrong_text_and_answers() {
     let root = tempfile::tempdir().unwrap();
@@ -170,6 +170,6 @@ fn a_large_database_with_a_damage_gives_out_no_wrong_text_and_answers() {
         drop(person);
         root = broker.end();
     }
-    // Where a place hits nothing that is in use, nothing is lost.
+    // If a place is not in use, nothing is lost.
     assert!(lost_in_all >= runs / 8, "{lost_in_all} records were damaged in {runs} runs");
 }

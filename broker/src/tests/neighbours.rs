@@ -1,4 +1,5 @@
-//! What one program costs the others: it begins frames and does not end them, or asks faster than anybody could answer.
+//! The cost of one program for the others: it leaves frames incomplete, or sends requests faster
+//! than any broker could answer.
 
 use std::time::Instant;
 
@@ -18,7 +19,7 @@ fn a_frame_that_was_begun_ends_its_connection_if_it_does_not_arrive_and_no_other
         wire.stream.write_all(begun).unwrap();
         wire.assert_refused(0, ErrorCode::BadFrame);
     }
-    // It was silent all the time, and between frames there is no hurry.
+    // It was idle all the time, and between frames there is no deadline.
     witness.status();
 }
 
@@ -102,7 +103,7 @@ fn many_pages_that_were_asked_for_at_once_come_as_fast_as_they_are_read() {
     for _ in 0..60 {
         wire.send(page());
     }
-    // Nobody reads yet. All of it would be far more than may wait for a connection.
+    // Nobody reads yet. The whole answer is much more than may wait for a connection.
     witness.status();
     for id in first..first + 60 {
         assert!(matches!(wire.answer(id), Ok(Reply::History { .. })));
@@ -129,7 +130,7 @@ fn whoever_searches_once_does_not_wait_for_all_the_searches_of_another() {
     let (answered, is_answered) = mpsc::channel();
     let reader = std::thread::spawn(move || {
         for id in first..first + 200 {
-            // Those that come too late are refused, or answered with nothing.
+            // Late ones are refused, or answered with nothing.
             assert!(matches!(reading.answer(id), Ok(Reply::Hits { .. }) | Err(_)));
             answered.send(()).unwrap();
         }
