@@ -1,4 +1,4 @@
-//! What is found, as a program reads it: with names, times and snippets from the store.
+//! Builds the answer to a search: hits with names, times and snippets from the store.
 //!
 //! Knows records and snippets. Does not know the index.
 
@@ -12,7 +12,7 @@ use super::wire::Found;
 use super::words::Part;
 use crate::store::{Reference, Snapshot, StoreError};
 
-/// The hits of what the index found, and how many there are in all.
+/// Returns the hits that the index found, and their total number.
 pub(super) fn hits(
     store: &Snapshot,
     analyzer: &mut TextAnalyzer,
@@ -25,7 +25,7 @@ pub(super) fn hits(
     for reference in &found.references {
         match hit(store, analyzer, parts, reference, now)? {
             Some(hit) => hits.push(hit),
-            // It was taken out since, or its time is over.
+            // It was deleted since, or has expired.
             None => total = total.saturating_sub(1),
         }
     }

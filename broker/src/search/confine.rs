@@ -1,11 +1,12 @@
-//! What the search process may do: read and write the files of its index, and talk to the broker over what it has open.
+//! Confines the search process: it may use the files of its index, and its open connection to the
+//! broker.
 //!
-//! On Linux Landlock keeps it to the one directory, and the broker's list of system calls, without those for new sockets, from
-//! other programs and other processes. Elsewhere there is neither. A kernel without Landlock is no reason not to search: the
-//! list holds there.
+//! On Linux, Landlock confines it to the one directory. The broker's list of system calls, without
+//! those for new sockets, keeps it from other programs and processes. Elsewhere there is neither.
+//! On a kernel without Landlock the search runs with the list of system calls alone.
 
-/// Confines this process, which has one thread, for good. Says whether the kernel keeps it to `dir`; why, where it takes the
-/// filter not.
+/// Confines this process, which has one thread. This cannot be undone. Returns whether the kernel
+/// confines it to `dir`, or the reason why the filter was not accepted.
 #[cfg(target_os = "linux")]
 pub(super) fn confine(dir: &std::path::Path) -> Result<bool, String> {
     use landlock::{ABI, Access, AccessFs, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetStatus};
@@ -42,11 +43,11 @@ mod tests {
     use super::confine;
     use crate::search::in_a_child;
 
-    /// What became of each attempt: what it was, and the system's error where it failed.
+    /// Each attempt, with the system's error if it failed.
     type Tried = Vec<(String, Option<i32>)>;
 
     fn error_of<T>(result: io::Result<T>) -> Option<i32> {
-        // An error of ours has no number.
+        // An error of our own has no number.
         result.err().map(|error| error.raw_os_error().unwrap_or(-1))
     }
 
@@ -78,7 +79,7 @@ mod tests {
             fs::write(dir.join("there"), "words").unwrap();
             fs::write(dir.join("goes"), "").unwrap();
         }
-        // Within the directory, and leading out of it.
+        // One link within the directory, and one that leads out of it.
         std::os::unix::fs::symlink(beside.join("there"), dir.join("leads_out")).unwrap();
         let told = in_a_child(|| {
             let kept = confine(&dir)?;

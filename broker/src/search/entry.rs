@@ -1,6 +1,7 @@
-//! Entries: what is indexed of each message, note and task.
+//! Entries: the indexed fields of each message, note and task.
 //!
-//! Knows the fields. Does not know how they are searched. Whatever changes here raises the index's format.
+//! Knows the fields. Does not know how they are searched. Each change here must increment the
+//! index's format.
 
 use peer_core::record::MessageRecord;
 use peer_core::thing::{NoteRecord, TaskRecord};
@@ -12,13 +13,14 @@ use tantivy::schema::{FAST, Field, INDEXED, IndexRecordOption, STORED, STRING, S
 use super::wire::{Entry, Party};
 use crate::store::Reference;
 
-/// Stands for the channel of what was said in none, and not in private; a channel's name begins with its sign.
+/// The channel of a message outside of channels that is not private. A channel's name begins with
+/// its sign.
 pub(super) const DIRECT: &str = "direct";
 
-/// Stands among those from whom a message is kept where it is kept from one of its recipients at least.
+/// In `kept`: the message is held from at least one of its recipients.
 pub(super) const KEPT_FROM_SOME: u64 = u64::MAX;
 
-/// Stands among those from whom a message is kept where it is kept from all of its recipients.
+/// In `kept`: the message is held from all of its recipients.
 pub(super) const KEPT_FROM_ALL: u64 = u64::MAX - 1;
 
 /// The fields of an entry.
@@ -26,17 +28,18 @@ pub(super) const KEPT_FROM_ALL: u64 = u64::MAX - 1;
 pub(super) struct Fields {
     /// The message's or task's id, or `n:` and the note's key.
     pub(super) key: Field,
-    /// The note's key again, to be read; it is the only thing that is stored.
+    /// The note's key again, to be read. It is the only stored field.
     pub(super) note: Field,
     pub(super) kind: Field,
-    /// Milliseconds since the epoch; of a message, those of its id.
+    /// Milliseconds since the epoch. For a message, those of its id.
     pub(super) at: Field,
-    /// The rest of a message's id; a task's number.
+    /// The rest of a message's id, or a task's number.
     pub(super) number: Field,
     pub(super) from: Field,
-    /// Whom it concerns: its sender, and all who have a delivery of it.
+    /// The peers that it concerns: its sender, and all who have a delivery of it.
     pub(super) party: Field,
-    /// From whom it is held, and never let go; [`KEPT_FROM_SOME`] and [`KEPT_FROM_ALL`] say how many of all.
+    /// The peers from whom it is held and not released, with [`KEPT_FROM_SOME`] and
+    /// [`KEPT_FROM_ALL`].
     pub(super) kept: Field,
     pub(super) channel: Field,
     pub(super) thread: Field,
@@ -64,7 +67,7 @@ impl Fields {
         let mut entry = TantivyDocument::new();
         entry.add_text(fields.key, head.id.to_string());
         entry.add_u64(fields.kind, kind as u64);
-        // Of its id, which keeps the order of time also where the clock went backwards.
+        // The time of its id, which keeps the order even when the clock goes backwards.
         entry.add_u64(fields.at, head.id.accepted_at().0);
         entry.add_u64(fields.number, head.id.to_u128() as u64 & u64::from(u32::MAX));
         entry.add_u64(fields.from, head.from.peer.0);
@@ -130,7 +133,7 @@ impl Fields {
     }
 }
 
-/// What stands for a thing in the index.
+/// Returns the key of an item in the index.
 pub(super) fn key_of(reference: &Reference) -> String {
     match reference {
         Reference::Message(id) => id.to_string(),
@@ -139,7 +142,7 @@ pub(super) fn key_of(reference: &Reference) -> String {
     }
 }
 
-/// The fields, as tantivy and as we know them.
+/// Returns the fields, in tantivy's form and ours.
 pub(super) fn schema() -> (Schema, Fields) {
     let mut builder = Schema::builder();
     let words = TextFieldIndexing::default().set_tokenizer("words").set_index_option(IndexRecordOption::WithFreqsAndPositions);

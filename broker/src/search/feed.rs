@@ -1,6 +1,6 @@
-//! What of the store is to be indexed next.
+//! Selects the next items of the store to index.
 //!
-//! Knows the store and how far the index is. Does not know the index.
+//! Knows the store and the position of the index. Does not know the index.
 
 use std::ops::ControlFlow;
 
@@ -9,7 +9,7 @@ use peer_proto::ids::MessageId;
 use super::wire::{Cursor, Entry, Party, Put};
 use crate::store::{Reference, Snapshot, Span, StoreError};
 
-/// What one snapshot is held for.
+/// The most rows that are read from one snapshot.
 const BATCH_ROWS: usize = 1_000;
 const BATCH_BYTES: usize = 1024 * 1024;
 
@@ -18,13 +18,13 @@ const BATCH_BYTES: usize = 1024 * 1024;
 pub(super) enum Batch {
     /// The index has everything.
     Nothing,
-    /// This is to be indexed, and then the index is there.
+    /// The items to index, and the position after them.
     Work { puts: Vec<Put>, cursor: Cursor, bytes: usize },
-    /// The store no longer knows what the index has missed: it must be made anew.
+    /// The store has deleted the changes that the index has missed: it must be rebuilt.
     Behind,
 }
 
-/// Whether an index that is so far can be of this store.
+/// Whether an index with this position can belong to this store.
 pub(super) fn fits(store: &Snapshot, cursor: Cursor) -> Result<bool, StoreError> {
     if cursor == Cursor::default() {
         return Ok(true);
@@ -40,7 +40,7 @@ pub(super) fn fits(store: &Snapshot, cursor: Cursor) -> Result<bool, StoreError>
         })
 }
 
-/// What comes after `cursor`.
+/// Returns the batch after `cursor`.
 pub(super) fn batch(store: &Snapshot, mut cursor: Cursor) -> Result<Batch, StoreError> {
     let mut puts = Vec::new();
     let bounds = store.reindex_bounds()?;
@@ -58,10 +58,10 @@ pub(super) fn batch(store: &Snapshot, mut cursor: Cursor) -> Result<Batch, Store
     for (number, reference) in store.reindex_after(cursor.row, BATCH_ROWS)? {
         any = true;
         match reference {
-            // Its turn comes, and it is seen as it is then.
+            // It is a later item of this walk, and is indexed in its state then.
             Some(Reference::Message(id)) if Some(id) > cursor.message => {}
             Some(reference) => puts.push(put_of(store, reference)?),
-            // Written by a newer broker.
+            // A newer broker wrote it.
             None => {}
         }
         cursor.row = number;
@@ -81,7 +81,7 @@ pub(super) fn batch(store: &Snapshot, mut cursor: Cursor) -> Result<Batch, Store
         cursor.message = Some(id);
     }
     if next.is_some() {
-        // Damaged messages are not visited: the batch may end with them, and there are more.
+        // Damaged messages are not visited. The batch may end with them, and there are more.
         any = true;
         cursor.message = next;
     }
@@ -91,7 +91,7 @@ pub(super) fn batch(store: &Snapshot, mut cursor: Cursor) -> Result<Batch, Store
     Ok(Batch::Work { bytes: puts.iter().map(bytes_of).sum(), puts, cursor })
 }
 
-/// One thing as it is now, in place of what it was.
+/// Reads one item in its current state.
 fn put_of(store: &Snapshot, reference: Reference) -> Result<Put, StoreError> {
     let entry = match &reference {
         Reference::Message(id) => match store.message(*id)? {
@@ -108,7 +108,7 @@ fn parties(store: &Snapshot, id: MessageId) -> Result<Vec<Party>, StoreError> {
     Ok(store.deliveries(id)?.iter().map(Party::of).collect())
 }
 
-/// About what a thing takes in memory until it is committed: an entry takes some whatever it says.
+/// Estimates the memory of an item until it is committed. Each entry has a fixed cost.
 fn bytes_of(put: &Put) -> usize {
     64 + match &put.entry {
         Some(Entry::Message(message, _)) => message.text.len(),

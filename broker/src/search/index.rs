@@ -1,11 +1,13 @@
-//! The index: which words stand in which message, note and task, in a directory that can be thrown away.
+//! The index: the words of messages, notes and tasks, in a directory that can be deleted at any
+//! time.
 //!
-//! The only place that says tantivy, beside the words. Knows what is indexed of each thing, and how a search that the rules
-//! allowed is asked. Does not know who asks, nor the store. What is found is an id or a key.
+//! Only this file and `words` use tantivy. Knows the indexed fields, and how to run a search that
+//! the rules permitted. Does not know who searches, nor the store. A hit is an id or a key.
 //!
-//! Invariants: the cursor stands in the same commit as what was indexed up to it, and says how many entries there are, so that
-//! a kill at any time loses work and nothing else, and what is lost otherwise is missed. No file is read before its checksum
-//! was looked at. An index that cannot be read is thrown away and made anew.
+//! Invariants: the cursor is in the same commit as the entries up to it, and states how many
+//! entries there are. So a kill at any time loses only work, and any other loss is detected. No
+//! file is read before its checksum was checked. An index that cannot be read is deleted and
+//! rebuilt.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -35,19 +37,20 @@ use super::wire::{Cursor, Found, Put};
 use super::words::{self, Part};
 use crate::store::{Reference, StoreError};
 
-/// Raised when what is indexed changes, or what a word is: an index with another number is made anew.
+/// Incremented when the indexed fields or the definition of a word change. An index with another
+/// number is rebuilt.
 const FORMAT: &str = "peerd-4";
 
-/// Memory for what was indexed and is not on the disk yet: the least that tantivy takes.
+/// Memory for entries that are not on the disk yet: the least that tantivy accepts.
 const WRITER_BYTES: usize = 15_000_000;
 
-/// Bytes of texts between two commits: what waits for tantivy's thread is not bounded otherwise.
+/// Bytes of texts between two commits. Nothing else bounds what waits for tantivy's thread.
 pub(super) const COMMIT_BYTES: usize = 8 * 1024 * 1024;
 
-/// As many pieces of about one size become one.
+/// The number of segments of about one size that are merged into one.
 const MERGED_SEGMENTS_MIN: usize = 4;
 
-/// Words that a beginning within a phrase can stand for.
+/// Words that a prefix within a phrase can stand for.
 const EXPANSIONS_MAX: u32 = 1_000;
 
 /// An open index.
@@ -59,32 +62,32 @@ pub(super) struct Index {
     writing: Option<IndexWriter>,
     fields: Fields,
     committed: Cursor,
-    /// How far it is with the last batch that was handed to the writer whole.
+    /// The position after the last whole batch that the writer got.
     handed: Cursor,
-    /// How many entries there are, with those that were handed to the writer.
+    /// The number of entries, including those that the writer got.
     entries: u64,
-    /// Something was handed to the writer since the last commit.
+    /// Whether the writer got anything since the last commit.
     touched: bool,
-    /// What was looked at again since the last commit, by its key: whether there is an entry of it now.
+    /// Entries that were updated since the last commit, by key: whether each exists now.
     looked_at: BTreeMap<String, bool>,
-    /// Something new was added since the last commit.
+    /// Whether anything new was added since the last commit.
     added: bool,
 }
 
-/// What is in a directory.
+/// The result of opening a directory.
 pub(super) enum Looked {
     /// No index, or one of another format.
     None,
-    /// An index of which so many files are not what was written.
+    /// An index with this number of damaged files.
     Damaged(u64),
     /// An index that can be read.
     Sound(Box<Index>),
 }
 
-/// What was committed, for whoever looks while the next is written.
+/// The committed entries, for searches during the next write.
 pub(super) struct View {
     searcher: Searcher,
-    /// Of each segment that is searched: what an entry is read from.
+    /// The columns of each segment from which an entry is read.
     columns: Vec<Columns>,
     fields: Fields,
 }
@@ -94,7 +97,7 @@ pub(super) struct View {
 pub(super) struct Views(Arc<RwLock<Arc<View>>>);
 
 impl Views {
-    /// The view of what is committed now.
+    /// Returns the view of the last commit.
     pub(super) fn current(&self) -> Arc<View> {
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -112,10 +115,10 @@ struct Columns {
 }
 
 impl Index {
-    /// Empties `dir`, which must be there, and begins a new index.
+    /// Empties `dir`, which must exist, and creates a new index.
     ///
     /// # Errors
-    /// Where the directory cannot be written.
+    /// If the directory cannot be written.
     pub(super) fn create(dir: &Path) -> Result<Self, IndexError> {
         empty(dir).map_err(|source| IndexError::Directory { path: dir.into(), source })?;
         let settings = IndexSettings { docstore_compress_dedicated_thread: false, ..IndexSettings::default() };
@@ -123,18 +126,19 @@ impl Index {
         Self::with(index, Cursor::default(), 0)
     }
 
-    /// Opens the index in `dir` for looking alone, after every file's checksum was looked at: the library trusts what it
-    /// reads, and answers wrongly or ends the process where it is wrong.
+    /// Opens the index in `dir` for reading, after the checksum of every file was checked. The
+    /// library trusts its files: on a wrong byte it returns wrong hits or ends the process.
     ///
     /// # Errors
-    /// Where the directory cannot be read.
+    /// If the directory cannot be read.
     pub(super) fn look(dir: &Path) -> Result<Looked, IndexError> {
         match std::fs::metadata(dir.join("meta.json")) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Looked::None),
             Err(source) => return Err(IndexError::Directory { path: dir.into(), source }),
             Ok(_) => {}
         }
-        // What cannot be parsed is damaged as well. The file has no checksum: what matters in it is compared below.
+        // A file that cannot be parsed is damaged as well. It has no checksum, and its relevant
+        // content is compared below.
         let Ok(index) = tantivy::Index::open_in_dir(dir) else { return Ok(Looked::Damaged(1)) };
         let Ok(metas) = index.load_metas() else { return Ok(Looked::Damaged(1)) };
         let Some(payload) = metas.payload.as_deref().filter(|payload| payload.starts_with(FORMAT)) else {
@@ -157,9 +161,9 @@ impl Index {
 
     fn with(mut index: tantivy::Index, committed: Cursor, entries: u64) -> Result<Self, IndexError> {
         index.tokenizers().register("words", words::analyzer());
-        // One thread searches: an executor of several would start them all.
+        // One thread searches. An executor with several threads would start them all.
         index.set_executor(tantivy::Executor::single_thread());
-        // Watching for commits of others would look at the directory twice a second.
+        // Watching for commits of other processes would read the directory twice a second.
         let searching: IndexReader = index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?;
         let views = Views(Arc::new(RwLock::new(Arc::new(view(&searching)?))));
         Ok(Self {
@@ -177,31 +181,33 @@ impl Index {
         })
     }
 
-    /// What is committed, now and later.
+    /// Returns the views of this and later commits.
     pub(super) fn views(&self) -> Views {
         self.views.clone()
     }
 
-    /// How far it is, for good.
+    /// Returns the durable position.
     pub(super) fn cursor(&self) -> Cursor {
         self.committed
     }
 
-    /// How many entries there are.
+    /// Returns the number of entries.
     pub(super) fn entries(&self) -> u64 {
         self.entries
     }
 
-    /// Indexes one thing as it is now, in place of what it was. In a batch, what is not new comes first.
+    /// Indexes one item in its current state, in place of its old entry. In a batch, updates come
+    /// before new items.
     ///
     /// # Errors
-    /// Where the index cannot be written. It must be opened anew then.
+    /// If the index cannot be written. Then it must be opened again.
     pub(super) fn put(&mut self, put: &Put) -> Result<(), IndexError> {
         self.touched = true;
         if !put.fresh {
             let key = key_of(&put.reference);
             if self.added {
-                // Whether there is an entry is asked of what was committed. What is looked at again comes first in a batch.
+                // Whether an entry exists is read from the last commit. Updates come first in a
+                // batch.
                 self.commit()?;
             }
             let was_there = match self.looked_at.get(&key) {
@@ -231,7 +237,8 @@ impl Index {
                     .memory_budget_per_thread(WRITER_BYTES)
                     .build();
                 let writer: IndexWriter = self.index.writer_with_options(options)?;
-                // Every piece of the index costs every search: fewer are worth more merging, which nobody waits for.
+                // Each segment costs every search. So more merging is worth it, and nobody waits
+                // for it.
                 let mut policy = LogMergePolicy::default();
                 policy.set_min_num_segments(MERGED_SEGMENTS_MIN);
                 writer.set_merge_policy(Box::new(policy));
@@ -240,15 +247,15 @@ impl Index {
         }
     }
 
-    /// Says that what was put since is a whole batch, with which the index is at `cursor`.
+    /// Marks the entries since the last call as a whole batch, which ends at `cursor`.
     pub(super) fn through(&mut self, cursor: Cursor) {
         self.handed = cursor;
     }
 
-    /// Makes the batches that were put durable and lets them be found.
+    /// Makes whole batches durable and searchable.
     ///
     /// # Errors
-    /// Where the index cannot be written, or lost something. It must be opened anew then.
+    /// If the index cannot be written, or lost entries. Then it must be opened again.
     pub(super) fn commit(&mut self) -> Result<(), IndexError> {
         if !self.touched && self.handed == self.committed {
             return Ok(());
@@ -274,10 +281,10 @@ impl Index {
         Ok(())
     }
 
-    /// Waits until what was committed is in as few pieces as it shall be, for measurements.
+    /// Waits until the commits are merged into as few segments as intended, for measurements.
     ///
     /// # Errors
-    /// Where the index cannot be written.
+    /// If the index cannot be written.
     pub(super) fn merge(&mut self) -> Result<(), IndexError> {
         if let Some(writer) = self.writing.take() {
             writer.wait_merging_threads()?;
@@ -287,12 +294,12 @@ impl Index {
 }
 
 impl View {
-    /// How many entries stand under a key.
+    /// Returns how many entries have a key.
     pub(super) fn count(&self, key: &str) -> Result<u64, IndexError> {
         Ok(self.exactly(self.fields.key, key).count(&self.searcher)? as u64)
     }
 
-    /// What is found for `parts`, among what the search may find.
+    /// Runs a search for `parts` among the entries that it may find.
     pub(super) fn find(&self, search: &Search, parts: &[Part]) -> Result<Found, IndexError> {
         if parts.is_empty() {
             return Ok(Found::default());
@@ -300,14 +307,14 @@ impl View {
         let asked = &search.query;
         let mut clauses: Vec<(Occur, Box<dyn Query>)> =
             parts.iter().map(|part| (Occur::Must, self.part_query(part))).chain(self.filters(search)).collect();
-        // One clause by itself is what tantivy answers quickest.
+        // A single clause is fastest in tantivy.
         let query = match clauses.pop() {
             Some((Occur::Must, only)) if clauses.is_empty() => only,
             last => Box::new(BooleanQuery::new(clauses.into_iter().chain(last).collect())),
         };
         let searcher = &self.searcher;
         let top = TopDocs::with_limit((asked.limit as usize).max(1)).and_offset(asked.offset as usize);
-        // Beginnings have no rank: all that matches matches alike.
+        // Prefixes have no rank: all matches are equal.
         let unranked = parts.iter().all(|part| part.open && part.words.len() == 1);
         let addresses: Vec<DocAddress> = if asked.newest || unranked {
             let found = searcher.search(&query, &top.order_by_fast_field::<u64>("at", Order::Desc))?;
@@ -316,7 +323,7 @@ impl View {
             let found = searcher.search(&query, &top.order_by_score())?;
             found.into_iter().map(|(_, address)| address).collect()
         };
-        // Where the page is not full, the end was seen.
+        // If the page is not full, the end was reached.
         let seen = u64::from(asked.offset) + addresses.len() as u64;
         let ended = addresses.len() < asked.limit as usize && (asked.offset == 0 || !addresses.is_empty());
         let total = if ended { seen } else { query.count(searcher)? as u64 };
@@ -327,7 +334,7 @@ impl View {
         Ok(Found { references, total })
     }
 
-    /// What an entry stands for.
+    /// Returns the item of an entry.
     fn reference(&self, address: DocAddress) -> Result<Option<Reference>, IndexError> {
         let Some(columns) = self.columns.get(address.segment_ord as usize) else { return Ok(None) };
         let read = |column: &Column<u64>| column.first(address.doc_id).unwrap_or(0);
@@ -349,7 +356,7 @@ impl View {
         let words: Box<dyn Query> = match (terms.as_slice(), part.open) {
             ([only], false) => Box::new(TermQuery::new(only.clone(), IndexRecordOption::WithFreqs)),
             ([only], true) => {
-                // No word has a byte of that value, so all that begin so stand before it.
+                // No word has a byte of that value, so all words with this prefix sort before it.
                 let mut end = Term::from_field_text(self.fields.text, &part.words[0]);
                 end.append_bytes(&[0xff]);
                 Box::new(InvertedIndexRangeQuery::new(Bound::Included(only.clone()), Bound::Excluded(end)))
@@ -368,7 +375,7 @@ impl View {
         }
     }
 
-    /// What a search leaves out, whatever its words are.
+    /// Returns the clauses that limit what the search may find, whatever its words are.
     fn filters(&self, search: &Search) -> Vec<(Occur, Box<dyn Query>)> {
         let (fields, asked) = (self.fields, &search.query);
         let mut clauses: Vec<(Occur, Box<dyn Query>)> = Vec::new();
@@ -418,12 +425,12 @@ impl View {
         peers.iter().map(|peer| self.number(field, peer.0)).collect()
     }
 
-    /// What was said in a channel since there is this one of that name.
+    /// Matches posts to a channel since the channel of that name was created.
     fn said_in(&self, channel: &str, began_at: Timestamp) -> Box<dyn Query> {
         Box::new(BooleanQuery::intersection(vec![self.exactly(self.fields.channel, channel), self.since(began_at)]))
     }
 
-    /// What was said in no channel, and not in private.
+    /// Matches messages outside of channels that are not private.
     fn said_directly(&self) -> Box<dyn Query> {
         self.exactly(self.fields.channel, DIRECT)
     }
@@ -441,20 +448,21 @@ impl View {
     }
 }
 
-/// How many files of the index are not what was written. The library's own check leaves out what is missing in its list of
-/// files, which has no checksum.
+/// Counts the damaged files of the index. The library's own check skips files that are missing in
+/// its list of files, which has no checksum.
 fn damaged_files(index: &tantivy::Index) -> Result<u64, IndexError> {
     let directory = index.directory();
     let mut damaged = 0;
     for file in index.load_metas()?.list_segment_files() {
-        // Not every segment has a file of every kind. One that is needed and not there shows when the index is opened.
+        // Not every segment has a file of every kind. If a needed one is missing, opening the index
+        // fails.
         let there = directory.exists(&file).map_err(TantivyError::from)?;
         damaged += u64::from(there && !directory.validate_checksum(&file).unwrap_or(false));
     }
     Ok(damaged)
 }
 
-/// Takes everything out of a directory but the lock of who has it.
+/// Deletes everything in a directory but the lock of the process that has it.
 fn empty(dir: &Path) -> io::Result<()> {
     for entry in std::fs::read_dir(dir)? {
         let entry = entry?;
@@ -472,7 +480,7 @@ fn empty(dir: &Path) -> io::Result<()> {
 
 fn view(searching: &IndexReader) -> Result<View, IndexError> {
     let open = |segment: &SegmentReader| -> Result<Columns, TantivyError> {
-        // One that no entry of the segment has, such as where all are notes, is as good as empty.
+        // A column without any entry in the segment, as when all are notes, is treated as empty.
         let column = |name: &str| Ok::<_, TantivyError>(segment.fast_fields().u64_lenient(name)?.map(|(column, _)| column));
         let empty = || Column::build_empty_column(segment.max_doc());
         Ok(Columns {
@@ -493,7 +501,7 @@ fn sum(text: &str) -> String {
     Sha256::digest(text)[..SUM_BYTES].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// What stands in a commit: how far the index is with it, and how many entries it has, under a checksum.
+/// The payload of a commit: its position and its number of entries, with a checksum.
 fn payload(cursor: Cursor, entries: u64) -> String {
     let message = cursor.message.map_or_else(|| "-".to_owned(), |id| id.to_string());
     let text = format!("{FORMAT} {message} {} {} {entries}", cursor.row, u8::from(cursor.things));
@@ -512,10 +520,10 @@ fn parsed(payload: &str) -> Option<(Cursor, u64)> {
     (said == sum(text)).then_some((cursor, entries))
 }
 
-/// Held by whoever has the index open: one that was told to end may need a moment.
+/// Locked by the process that has the index open. A process that was told to end may need a moment.
 pub(super) const LOCK: &str = ".process.lock";
 
-/// Why the index could not do what it was asked.
+/// The reason why an index operation failed.
 #[derive(Debug, Error)]
 pub enum IndexError {
     /// The index itself.
@@ -530,18 +538,18 @@ pub enum IndexError {
         #[source]
         source: io::Error,
     },
-    /// Entries that were handed over are not there.
+    /// Entries that were handed over are missing.
     #[error("the search index has {found} entries in place of {expected}, and is made anew")]
     Lost {
-        /// What was handed over.
+        /// The number that was handed over.
         expected: u64,
-        /// What is there.
+        /// The number that exists.
         found: u64,
     },
-    /// The store no longer knows what the index has missed.
+    /// The store has deleted the changes that the index has missed.
     #[error("the search index is too far behind, and is made anew")]
     Behind,
-    /// What is indexed cannot be read.
+    /// An item to index cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
 }

@@ -1,12 +1,14 @@
-//! The broker's thread for searching: feeds the search process, asks it, and answers from what it found.
+//! The broker's search thread: feeds the search process, queries it, and answers with its hits.
 //!
-//! It reads the store through its own snapshots and never holds up the engine, which only hands it what is asked and says
-//! when it is idle. A search first waits for what came before it to be indexed, but not for ever: after [`CATCH_UP`] it is
-//! answered from what is indexed, and says how much is not. Does not know who may see what: that was ruled before.
+//! It reads the store through its own snapshots and never delays the engine, which only passes
+//! searches on and reports when it is idle. A search first waits until earlier commits are indexed.
+//! After [`CATCH_UP`] it is answered from the indexed part, and states how much is missing. Does
+//! not know who may see what: the rules decided that before.
 //!
-//! Invariants: the thread sleeps while nothing is asked, nothing is under way and the engine does not go idle. It waits for
-//! nothing that the search process says; one that does not answer, or says nonsense, is ended. After its death it is started
-//! again when somebody asks, at once the first time, then after a pause. An index that it broke on is not read again.
+//! Invariants: the thread sleeps while there is no search, nothing is under way and the engine does
+//! not become idle. It never blocks on the search process. A process that does not answer, or sends
+//! an invalid frame, is ended. The next search starts it again, at once the first time, then after
+//! a pause. An index on which the process failed is not read again.
 
 use std::collections::VecDeque;
 use std::io;
@@ -35,33 +37,35 @@ use super::{Signals, answer, words};
 use crate::state_dir;
 use crate::store::Snapshots;
 
-/// A search is answered from what is indexed after this long, and refused where the rest of the deadline was not enough.
+/// The time after which a search is answered from the indexed part. It is refused if the rest of
+/// the deadline was not enough.
 const CATCH_UP: Duration = Duration::from_millis(300);
 
 /// The deadline of a search.
 pub(super) const DEADLINE: Duration = Duration::from_millis(500);
 
-/// The search process is ended where looking takes this long, so that the next search need not wait for it.
+/// The time for one search after which the search process is ended, so that the next search need
+/// not wait for it.
 const FINDING: Duration = Duration::from_secs(2);
 
-/// The search process is ended where opening the index or one batch takes this long.
+/// The time for opening the index or for one batch after which the search process is ended.
 const WORKING: Duration = Duration::from_secs(60);
 
-/// How long a frame may wait for room. The process reads at once what is not a search.
+/// The time that a frame may wait for room. The process reads all frames but searches at once.
 const WRITING: Duration = Duration::from_secs(2);
 
-/// The pause after the second death in a row; doubled after each further one.
+/// The pause after the second death in a row. It doubles with each further one.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
-/// What reaches the thread.
+/// An event for the thread.
 #[derive(Debug)]
 pub(super) enum Event {
     /// The engine is idle.
     Idle,
-    /// Somebody asks.
+    /// A search arrived.
     Ask(Question),
-    /// The search process of this number said something; none: its line ended.
+    /// The search process of this number sent a frame. `None`: its connection closed.
     Said(u64, Option<Said>),
     /// The broker ends.
     Stop,
@@ -73,24 +77,24 @@ pub(super) struct Question {
     pub(super) search: Box<Search>,
     pub(super) now: Timestamp,
     pub(super) asked_at: Instant,
-    /// The engine's commits when it was asked: what they stored is to be found.
+    /// The engine's commits at the time of the search: the search must include them.
     pub(super) commits: u64,
 }
 
-/// A question that waits.
+/// A search that waits.
 struct Pending {
     question: Question,
-    /// Its number, and how much was not indexed, where the process looks for it.
+    /// Its number and how much was not indexed, once it was sent to the process.
     sent: Option<(u64, u64)>,
 }
 
-/// The line to a search process.
+/// The connection to a search process.
 struct Line {
     stream: UnixStream,
     number: u64,
-    /// What was sent, since when there is no answer.
+    /// The request without an answer, and when it was sent.
     doing: Option<(Doing, Instant)>,
-    /// Since when a search has no answer.
+    /// The search without an answer, and when it was sent.
     finding: Option<(u64, Instant)>,
     opened: bool,
     cursor: Cursor,
@@ -98,14 +102,14 @@ struct Line {
     entries: u64,
     uncommitted_bytes: usize,
     uncommitted: bool,
-    /// Everything is indexed up to this commit of the engine's, and can be found.
+    /// The commit of the engine up to which everything is indexed and can be found.
     whole_at: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Doing {
     Opening,
-    /// A batch that came from the store as it was at this commit; `last`: there was nothing more.
+    /// A batch from the store as of this commit. `last`: there was nothing more.
     Batch {
         commits: u64,
         last: bool,
@@ -113,17 +117,17 @@ enum Doing {
     },
 }
 
-/// For whom what is missing shall be indexed.
+/// The reason for indexing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wanted {
     Not,
-    /// For the future, as long as the engine has nothing to do.
+    /// To index in advance, while the engine is idle.
     Idle,
-    /// Somebody asked for it.
+    /// A search waits for it.
     Now,
 }
 
-/// The thread's own.
+/// The state of the thread.
 pub(super) struct Indexer {
     snapshots: Snapshots,
     dir: PathBuf,
@@ -136,10 +140,10 @@ pub(super) struct Indexer {
     finds: u64,
     pending: VecDeque<Pending>,
     wanted: Wanted,
-    /// Search processes that died since one last answered.
+    /// Search processes that died since the last answer of one.
     deaths: u32,
     not_before: Option<Instant>,
-    /// What is in the directory is not to be read.
+    /// Whether the index in the directory must not be read.
     distrusted: bool,
     last_words: String,
 }
@@ -181,10 +185,10 @@ impl Indexer {
         for pending in self.pending.drain(..) {
             pending.question.asker.refuse(&Rejection::Stopping);
         }
-        // Dropping the parent ends what is left.
+        // Dropping the parent ends both processes.
     }
 
-    /// When something is due that nobody announces.
+    /// Returns the next time at which something is due without an event.
     fn due(&self) -> Option<Instant> {
         let questions = self.pending.iter().map(|pending| match pending.sent {
             None if self.line.as_ref().is_some_and(|line| line.finding.is_none() && line.opened) => {
@@ -255,7 +259,7 @@ impl Indexer {
         }
     }
 
-    /// One step after another, until something has to be waited for.
+    /// Makes one step after another, until it must wait.
     fn go_on(&mut self, now: Instant) {
         self.give_up(now);
         while self.wanted != Wanted::Not || !self.pending.is_empty() {
@@ -268,13 +272,14 @@ impl Indexer {
         }
     }
 
-    /// One step; says whether there may be another.
+    /// Makes one step. Returns whether there may be another.
     fn step(&mut self, now: Instant) -> bool {
         let Some(line) = &mut self.line else { return false };
         if !line.opened || matches!(line.doing, Some((Doing::Opening, _))) {
             return false;
         }
-        // Until one search is over there is neither another nor a batch: both would wait for it.
+        // While a search is under way, neither another search nor a batch is sent: both would wait
+        // for it.
         if line.finding.is_some() {
             return false;
         }
@@ -291,7 +296,7 @@ impl Indexer {
         self.index_more(now)
     }
 
-    /// Has the process look for a question.
+    /// Sends a search to the process.
     fn look_for(&mut self, place: usize, now: Instant) -> bool {
         self.finds += 1;
         let (Some(line), Some(pending)) = (&mut self.line, self.pending.get_mut(place)) else { return false };
@@ -311,21 +316,21 @@ impl Indexer {
         if let Err(error) = wire::write(&mut line.stream, &asked) {
             self.end(&format!("does not listen: {error}"));
         }
-        // Whoever asked has had its turn: what else it asks waits behind the others' questions.
+        // Each connection gets one turn: its other searches wait behind those of other connections.
         let (others, its): (Vec<_>, Vec<_>) =
             self.pending.drain(..).partition(|pending| !pending.question.asker.outbox.is_same(&asker));
         self.pending.extend(others.into_iter().chain(its));
         true
     }
 
-    /// Sends the next batch; says whether something else may be done.
+    /// Sends the next batch. Returns whether another step may follow.
     fn index_more(&mut self, now: Instant) -> bool {
         let commits = self.signals.commits.load(Ordering::Acquire);
         let busy = self.wanted == Wanted::Idle && self.signals.busy.load(Ordering::Relaxed);
         let Some(line) = &mut self.line else { return false };
         if line.whole_at == Some(commits) || (busy && !line.uncommitted) {
             self.wanted = Wanted::Not;
-            // Questions that still wait are answered now.
+            // Searches that still wait are answered now.
             return !self.pending.is_empty() && line.whole_at == Some(commits);
         }
         let free = state_dir::free_bytes(self.dir.parent().unwrap_or(Path::new("/")));
@@ -368,7 +373,7 @@ impl Indexer {
         true
     }
 
-    /// The store is not the one that the index was made from, or went on without it.
+    /// The index was made from another store, or the store continued without it.
     fn begin(&mut self) {
         let Some(line) = &mut self.line else { return };
         tracing::warn!("the search index does not fit the store; it is made anew");
@@ -378,7 +383,7 @@ impl Indexer {
         }
     }
 
-    /// Starts a search process; says whether there is one.
+    /// Starts a search process. Returns whether there is one.
     fn start(&mut self, now: Instant) -> bool {
         if let Some(at) = self.not_before.filter(|at| *at > now) {
             let retry_after_ms = at.duration_since(now).as_millis() as u64 + 1;
@@ -432,15 +437,15 @@ impl Indexer {
         })
     }
 
-    /// Ends a search process that does not do what it must.
+    /// Ends a search process that failed to do its work.
     fn end(&mut self, why: &str) {
         self.last_words = format!("it {why}, and was ended");
-        // The second time in a row it is the index.
+        // If it happens twice in a row, the index is the cause.
         self.distrusted |= self.deaths > 0;
         self.died();
     }
 
-    /// The search process is gone, or goes now.
+    /// Cleans up after a search process that is gone or must go.
     fn died(&mut self) {
         if let Some(line) = self.line.take() {
             let _ = line.stream.shutdown(Shutdown::Both);
@@ -465,22 +470,22 @@ impl Indexer {
             let doubled = PAUSE_MIN.saturating_mul(1 << (self.deaths - 2).min(6));
             Instant::now() + doubled.min(PAUSE_MAX)
         });
-        // They are asked again, as long as they may wait.
+        // They are sent again, as long as they may wait.
         self.pending.iter_mut().for_each(|pending| pending.sent = None);
         if self.wanted == Wanted::Idle || self.pending.is_empty() {
             self.wanted = Wanted::Not;
         }
     }
 
-    /// Answers what waited too long, and ends a process that does.
+    /// Answers searches that waited too long, and ends a process that takes too long.
     fn give_up(&mut self, now: Instant) {
-        // What is being looked for already ends by itself.
+        // A search that the process works on ends by itself.
         self.pending.retain(|pending| pending.sent.is_some() || !pending.question.asker.outbox.is_ending());
         while let Some(place) = self.pending.iter().position(|pending| now >= pending.question.asked_at + DEADLINE) {
             let Some(Pending { question, sent }) = self.pending.remove(place) else { break };
             let answer = match sent {
                 Some(_) => Err(Rejection::SearchGivenUp { after_ms: DEADLINE.as_millis() as u64 }),
-                // Nothing was looked at.
+                // The search was not sent.
                 None => {
                     let entries = self.snapshots.take().and_then(|store| store.entries());
                     Ok(Reply::Hits { hits: Vec::new(), total: 0, behind: entries.unwrap_or(1).max(1) })
@@ -496,7 +501,7 @@ impl Indexer {
         }
     }
 
-    /// Answers the question of this number.
+    /// Answers the search of this number.
     fn found(&mut self, number: u64, found: &Found) {
         let of = |pending: &Pending| pending.sent.is_some_and(|(sent, _)| sent == number);
         let Some(place) = self.pending.iter().position(of) else { return };

@@ -1,6 +1,6 @@
-//! An index in this process, over an open store: for making one anew, for checks, for tests and measurements.
+//! An index in this process, over an open store: for rebuilding, checks, tests and measurements.
 //!
-//! The broker never has one: it leaves its index to a process of its own.
+//! The broker never uses one: its index is in a process of its own.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -18,37 +18,37 @@ use super::wire::Cursor;
 use super::{answer, words};
 use crate::store::{Reference, Snapshot, Snapshots, Span};
 
-/// What a catching-up came to.
+/// The result of catching up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CaughtUp {
     /// Everything that the store held is indexed.
     Whole,
-    /// It was told to stop before.
+    /// It was stopped before.
     Part,
 }
 
-/// An index and how far it is.
+/// An index and its position.
 pub struct LocalIndex {
     index: Index,
     cursor: Cursor,
 }
 
-/// What is in a directory.
+/// The result of opening a directory.
 pub enum LocalLooked {
     /// No index, or one of another store or another format.
     None,
-    /// An index of which so many files are not what was written.
+    /// An index with this number of damaged files.
     Damaged(u64),
     /// An index that fits the store.
     Sound(Box<LocalIndex>),
 }
 
 impl LocalIndex {
-    /// Opens the index in `dir`, or begins a new one where there is none, where it is not of this store, or where it
-    /// cannot be read.
+    /// Opens the index in `dir`. Creates a new one if there is none, if it is of another store, or
+    /// if it cannot be read.
     ///
     /// # Errors
-    /// Where the directory cannot be written, or the store cannot be read.
+    /// If the directory cannot be written, or the store cannot be read.
     pub fn open(dir: &Path, store: &Snapshot) -> Result<Self, IndexError> {
         match Self::look(dir, store)? {
             LocalLooked::Sound(index) => Ok(*index),
@@ -56,10 +56,10 @@ impl LocalIndex {
         }
     }
 
-    /// Opens the index in `dir` for looking alone.
+    /// Opens the index in `dir` for reading.
     ///
     /// # Errors
-    /// Where the directory or the store cannot be read.
+    /// If the directory or the store cannot be read.
     pub fn look(dir: &Path, store: &Snapshot) -> Result<LocalLooked, IndexError> {
         Ok(match Index::look(dir)? {
             Looked::None => LocalLooked::None,
@@ -72,19 +72,20 @@ impl LocalIndex {
         })
     }
 
-    /// Throws away what is there and begins a new index.
+    /// Deletes the old index and creates a new one.
     ///
     /// # Errors
-    /// Where the directory cannot be written.
+    /// If the directory cannot be written.
     pub fn create(dir: &Path) -> Result<Self, IndexError> {
         make_private(dir).map_err(|source| IndexError::Directory { path: dir.into(), source })?;
         Ok(Self { index: Index::create(dir)?, cursor: Cursor::default() })
     }
 
-    /// Indexes what the store has and the index has not. `stop` is asked now and then.
+    /// Indexes everything that the store has and the index lacks. Calls `stop` now and then.
     ///
     /// # Errors
-    /// [`IndexError::Behind`] where the index must be made anew; or the index cannot be written, or the store not be read.
+    /// [`IndexError::Behind`] if the index must be rebuilt. Otherwise the index cannot be written,
+    /// or the store cannot be read.
     pub fn catch_up(&mut self, store: &Snapshots, mut stop: impl FnMut() -> bool) -> Result<CaughtUp, IndexError> {
         let mut uncommitted_bytes = 0;
         loop {
@@ -112,40 +113,41 @@ impl LocalIndex {
         Ok(CaughtUp::Whole)
     }
 
-    /// How many entries there are.
+    /// The number of entries.
     #[must_use]
     pub fn entries(&self) -> u64 {
         self.index.entries()
     }
 
-    /// Up to which row the store need not keep what was to be looked at again.
+    /// The row up to which the store need not retain changes for the index.
     #[must_use]
     pub fn seen_row(&self) -> u64 {
         self.index.cursor().row
     }
 
-    /// Waits until what was committed is in as few pieces as it shall be, for measurements.
+    /// Waits until the commits are merged into as few segments as intended, for measurements.
     ///
     /// # Errors
-    /// Where the index cannot be written.
+    /// If the index cannot be written.
     pub fn merge(&mut self) -> Result<(), IndexError> {
         self.index.merge()
     }
 
-    /// Runs a search that the rules allowed on what is indexed: what was found, and how much there is in all.
+    /// Runs a search that the rules permitted. Returns the hits, and their total number.
     ///
     /// # Errors
-    /// Where the index or the store cannot be read.
+    /// If the index or the store cannot be read.
     pub fn find(&self, store: &Snapshot, search: &Search, now: Timestamp) -> Result<(Vec<Hit>, u64), IndexError> {
         let parts = words::parts(&search.query.text);
         let found = self.index.views().current().find(search, &parts)?;
         Ok(answer::hits(store, &mut words::analyzer(), &parts, &found, now)?)
     }
 
-    /// Checks the index against the store: one entry for each thing that it has seen.
+    /// Checks the index against the store: there must be one entry for each item that the index has
+    /// read.
     ///
     /// # Errors
-    /// Where the index or the store cannot be read.
+    /// If the index or the store cannot be read.
     pub fn check(&self, store: &Snapshot) -> Result<IndexReport, IndexError> {
         let view = self.index.views().current();
         let mut report = IndexReport { entries: self.entries(), ..IndexReport::default() };
@@ -179,7 +181,7 @@ impl LocalIndex {
         for id in ids {
             look(&mut report, key_of(&Reference::Message(id)), Some(id) <= self.cursor.message)?;
         }
-        // What is gone from the store and not yet from the index.
+        // Items that were deleted from the store and not yet from the index.
         for key in std::mem::take(&mut changed) {
             accounted += view.count(&key)?;
             report.behind += 1;
@@ -189,18 +191,19 @@ impl LocalIndex {
     }
 }
 
-/// What a check of the index found.
+/// The result of checking the index.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IndexReport {
-    /// Files that are not what was written.
+    /// Files whose content is not what was written.
     pub damaged_files: u64,
     /// Entries that can be found.
     pub entries: u64,
-    /// What changed since: it is indexed before the next search is answered.
+    /// Changes since the position of the index. They are indexed before the next search is
+    /// answered.
     pub behind: u64,
-    /// Things of the store that are not there once.
+    /// Items of the store without exactly one entry.
     pub missing: u64,
-    /// Entries of things that are not in the store.
+    /// Entries of items that are not in the store.
     pub left_over: u64,
 }
 

@@ -1,13 +1,16 @@
-//! Searching: a process of its own that keeps an index of the store, and a thread that feeds and asks it.
+//! Search: a process of its own that has the index of the store, and a thread that feeds and
+//! queries it.
 //!
-//! The index is made by a library that trusts its files: over a wrong byte it ends its process, and over a file that was cut
-//! while it was mapped the system does. Nothing of that may reach the mail. So the index is open in another process
-//! (`process`), which is forked by a small parent (`parent`) and may touch the index alone (`confine`). The thread (`indexer`)
-//! reads the store, sends what is to be indexed (`feed`, `wire`), and makes answers of what was found (`answer`). Neither
-//! knows who may see what: that was ruled before.
+//! The index library trusts its files: on a wrong byte it ends its process, and the system does so
+//! if a mapped file is cut. Mail must not be affected by that. So the index is open in another
+//! process (`process`), which a small parent (`parent`) forks, and which may access the index only
+//! (`confine`). The thread (`desk`) reads the store, sends items to index (`feed`, `wire`), and
+//! builds answers from hits (`answer`). Neither knows who may see what: the rules decided that
+//! before.
 //!
-//! Invariants: before the first search there is no thread and no process but the parent. The engine waits for neither. The
-//! index holds nothing that the store does not, and can be thrown away at any time.
+//! Invariants: before the first search there is no thread, and no process but the parent. The
+//! engine waits for neither. The index holds nothing that the store does not, and can be deleted at
+//! any time.
 
 mod answer;
 mod confine;
@@ -47,18 +50,19 @@ pub(crate) use self::parent::{Parent, in_a_child};
 use crate::outbox::Outbox;
 use crate::store::Snapshots;
 
-/// The engine's handle on the search. Dropped, it ends the thread and the processes, and waits for their end.
+/// The engine's handle on the search. Dropping it ends the thread and the processes, and waits for
+/// their end.
 #[derive(Debug)]
 pub(crate) struct Searching {
     snapshots: Snapshots,
     dir: PathBuf,
-    /// The thread's, once it was started.
+    /// Moved to the thread when it starts.
     parent: Option<Parent>,
     signals: Arc<Signals>,
     indexer: Option<(Sender<Event>, JoinHandle<()>)>,
 }
 
-/// Who waits for the answer to a search.
+/// The connection that waits for the answer to a search.
 #[derive(Debug)]
 pub(crate) struct Asker {
     pub(crate) outbox: Outbox,
@@ -76,31 +80,32 @@ impl Asker {
     }
 }
 
-/// What the two threads tell each other beside the events.
+/// The state that the two threads share beside the events.
 #[derive(Debug, Default)]
 struct Signals {
-    /// The engine has work: what is done for the future waits.
+    /// Whether the engine has work, so that indexing in advance must wait.
     busy: AtomicBool,
     /// Counts the engine's commits.
     commits: AtomicU64,
-    /// The row up to which the index has seen what it must look at again, for good.
+    /// The row up to which the index has durably read the changes.
     seen_row: AtomicU64,
-    /// The line to the search process: cut, nobody waits for it.
+    /// The connection to the search process. Shutting it down ends every wait for the process.
     line: Mutex<Option<UnixStream>>,
 }
 
 impl Searching {
-    /// Nothing is started before somebody searches the index in `dir`. Without a parent every search is refused.
+    /// Creates the handle, without starting anything before the first search of the index in `dir`.
+    /// Without a parent every search is refused.
     pub(crate) fn new(snapshots: Snapshots, dir: PathBuf, parent: Option<Parent>) -> Self {
         let signals = Signals::default();
         if !dir.join("meta.json").exists() {
-            // Whoever makes an index looks at everything.
+            // A new index reads everything, so no changes need be retained.
             signals.seen_row.store(u64::MAX, Ordering::Relaxed);
         }
         Self { snapshots, dir, parent, signals: Arc::new(signals), indexer: None }
     }
 
-    /// Has a search answered, some time.
+    /// Queues a search. The answer comes later.
     pub(crate) fn ask(&mut self, asker: Asker, search: Box<Search>, now: Timestamp) {
         let commits = self.signals.commits.load(Ordering::Acquire);
         let events = match self.start() {
@@ -114,10 +119,10 @@ impl Searching {
         }
     }
 
-    /// The thread, started where it does not run.
+    /// Returns the thread's queue, and starts the thread if it does not run.
     fn start(&mut self) -> Result<&Sender<Event>, String> {
         if self.indexer.is_none() {
-            // Until it is known how far the index is, what it must look at again is kept.
+            // Until the position of the index is known, all changes are retained.
             self.signals.seen_row.store(0, Ordering::Relaxed);
             let parent = self.parent.take().ok_or("the search has no process to start from")?;
             let (events, arriving) = mpsc::channel();
@@ -135,24 +140,24 @@ impl Searching {
         self.indexer.as_ref().map(|(events, _)| events).ok_or_else(|| "the search has ended".to_owned())
     }
 
-    /// The engine works: what is indexed ahead of need waits.
+    /// The engine has work: pauses indexing in advance.
     pub(crate) fn hold(&self) {
         self.signals.busy.store(true, Ordering::Relaxed);
     }
 
-    /// Something was committed: a snapshot that is taken from now on has it.
+    /// Counts a commit: a snapshot that is taken from now on includes it.
     pub(crate) fn committed(&self) {
         self.signals.commits.fetch_add(1, Ordering::Release);
     }
 
-    /// The engine is idle: this is the time.
+    /// The engine is idle: resumes indexing in advance.
     pub(crate) fn go_on(&self) {
         self.signals.busy.store(false, Ordering::Relaxed);
-        // Whether it still lives shows when somebody asks.
+        // The next search finds out whether the thread still lives.
         let _ = self.indexer.as_ref().map(|(events, _)| events.send(Event::Idle));
     }
 
-    /// The row up to which the store need not keep what the index was to look at again.
+    /// The row up to which the store need not retain changes for the index.
     pub(crate) fn seen_row(&self) -> u64 {
         self.signals.seen_row.load(Ordering::Relaxed)
     }

@@ -1,12 +1,13 @@
-//! The parent of the search process: forked from the broker before the broker has anything.
+//! The parent of the search process: forked before the broker opens anything.
 //!
-//! A process inherits what its parent has open and which filter it is under. So the search process is not forked from the
-//! broker, which holds lock, socket and store by the time somebody searches, but from this one, which was forked first and
-//! holds one end of a socket pair. It waits there for two words: fork one, end it. At the end of that line it ends the search
-//! process and itself. It runs no code of the index.
+//! A process inherits its parent's descriptors and filter. At the first search, the broker already
+//! has lock, socket and store. So the search process is forked from this process, which was forked
+//! first and has one end of a socket pair. It waits there for two commands: fork a process, and end
+//! it. When that connection closes, it ends the search process and itself. It runs no code of the
+//! index.
 //!
-//! The broker's filter lets no descriptor be passed. So the parent connects to a socket that the broker opens for a moment,
-//! and the search process has that connection from it.
+//! The broker's filter does not permit passing descriptors. So the parent connects to a socket that
+//! the broker opens briefly, and passes this connection to the search process.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -25,67 +26,70 @@ use serde::de::DeserializeOwned;
 use super::{process, wire};
 use crate::detach;
 
-/// Connect, and fork a search process that has the connection. Answer: its number, or the system's error below zero.
+/// Connects, and forks a search process with the connection. Answer: its process id, or the
+/// system's error below zero.
 const FORK: u8 = b'f';
-/// As [`FORK`]; what is in the directory is not to be read.
+/// Like [`FORK`], but the existing index must not be read.
 const FORK_ANEW: u8 = b'a';
-/// End the search process. Answer: how it ended.
+/// Ends the search process. Answer: how it ended.
 const END: u8 = b'e';
 
-/// How long the parent, which only waits, may take for an answer.
+/// The time for an answer of the parent, which otherwise only waits.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How a search process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ended {
-    /// Somebody ended it from outside, the broker included, or the system for want of memory.
+    /// Another process ended it, the broker included, or the system for lack of memory.
     Killed,
-    /// By itself, or it broke: with this exit code, or by this signal where it is negative.
+    /// It ended by itself or crashed: with this exit code, or with this signal if negative.
     Broke(i32),
     /// There was none.
     None,
 }
 
-/// The broker's end. Dropped, it ends both processes and waits for their end.
+/// The broker's end. Dropping it ends both processes and waits for their end.
 #[derive(Debug)]
 pub(crate) struct Parent {
     control: UnixStream,
     pid: Pid,
-    /// Where it connects: beside the broker's own socket, whose path is as long.
+    /// The path of the socket that it connects to. It is beside the broker's own socket, whose path
+    /// is as long.
     meeting: PathBuf,
 }
 
 impl Parent {
-    /// Forks the parent of the search process over the index in `dir`. Must be called before this process has a thread, a
-    /// lock, a socket or the store open; whatever it has open is closed in the parent.
+    /// Forks the parent of the search process for the index in `dir`. Must be called before this
+    /// process has a thread, a lock, a socket or the store open. All its descriptors are closed in
+    /// the parent.
     ///
     /// # Errors
-    /// Where the system permits no further process or socket.
+    /// If the system permits no further process or socket.
     #[allow(unsafe_code, reason = "fork is unsafe: the child of a process with threads may not do everything")]
     pub(crate) fn fork(dir: PathBuf, confined: bool) -> io::Result<Self> {
         let meeting = dir.with_extension("sock");
         let (control, other) = UnixStream::pair()?;
         control.set_read_timeout(Some(PATIENCE))?;
         control.set_write_timeout(Some(PATIENCE))?;
-        // SAFETY: the broker has no thread yet. In tests it has; the child then only makes system calls, and allocates, for
-        // which the C library prepares its locks when it forks.
+        // SAFETY: the broker has no thread yet. In tests it has threads. There the child only makes
+        // system calls and allocates, and the C library prepares its locks for that when it forks.
         match unsafe { fork() }? {
             ForkResult::Parent { child } => Ok(Self { control, pid: child, meeting }),
             ForkResult::Child => {
                 drop(control);
-                // Whatever happens in here must not unwind into the broker's code.
+                // A panic here must not unwind into the broker's code.
                 let _ = std::panic::catch_unwind(|| Child { control: other, dir, meeting, confined, search: None }.run());
                 leave()
             }
         }
     }
 
-    /// Forks a search process: its line. One that is there is ended.
+    /// Forks a search process, and returns the connection to it. Ends an earlier one.
     ///
     /// # Errors
-    /// Where the parent is gone, or the system permits no further process or socket.
+    /// If the parent is gone, or the system permits no further process or socket.
     pub(super) fn start(&self, anew: bool) -> io::Result<UnixStream> {
-        // What a broker left that was killed just then.
+        // A killed broker may have left it.
         let _ = std::fs::remove_file(&self.meeting);
         let listener = UnixListener::bind(&self.meeting)?;
         let met = self.meet(&listener, anew);
@@ -99,7 +103,7 @@ impl Parent {
         if answer <= 0 {
             return Err(io::Error::from_raw_os_error(-answer));
         }
-        // It has connected before it answered. Whoever else did is not let in.
+        // The parent connected before it answered. Any other connection is refused.
         listener.set_nonblocking(true)?;
         loop {
             let (line, _) = listener.accept()?;
@@ -110,7 +114,7 @@ impl Parent {
         }
     }
 
-    /// Whether it was the parent that connected.
+    /// Whether the parent made this connection.
     fn is_parent(&self, line: &UnixStream) -> bool {
         #[cfg(target_os = "linux")]
         let pid = nix::sys::socket::getsockopt(line, nix::sys::socket::sockopt::PeerCredentials).map(|peer| peer.pid());
@@ -119,10 +123,10 @@ impl Parent {
         pid == Ok(self.pid.as_raw())
     }
 
-    /// Ends the search process, where one is left, and says how it ended.
+    /// Ends the search process, if there is one, and returns how it ended.
     ///
     /// # Errors
-    /// Where the parent is gone.
+    /// If the parent is gone.
     pub(super) fn end(&self) -> io::Result<Ended> {
         (&self.control).write_all(&[END])?;
         let code = answer(&self.control)?;
@@ -142,8 +146,9 @@ impl Parent {
 
 impl Drop for Parent {
     fn drop(&mut self) {
-        // Both end at the end of this line, and the line ends with them. The lock is let go only afterwards, so that nobody meets
-        // what is left of them. Waiting for a child is no call of the broker's; the system does it when the broker ends.
+        // Both end when this connection closes, and then the search connection closes. The lock is
+        // released only afterwards, so that the next broker does not meet them. Waiting for a child
+        // is no permitted call of the broker. The system does it when the broker ends.
         let _ = self.control.shutdown(Shutdown::Write);
         while matches!((&self.control).read(&mut [0; 4]), Ok(1..)) {}
     }
@@ -155,7 +160,7 @@ fn answer(mut control: &UnixStream) -> io::Result<i32> {
     Ok(i32::from_le_bytes(bytes))
 }
 
-/// The parent's own.
+/// The state of the parent process.
 struct Child {
     control: UnixStream,
     dir: PathBuf,
@@ -215,12 +220,12 @@ impl Child {
     }
 }
 
-/// What `look` says, called in a child of this process, so that it may end there; none where it did. This process must have
-/// one thread.
+/// Runs `look` in a child of this process, so that a crash ends only the child. `None`: it crashed.
+/// This process must have one thread.
 #[allow(unsafe_code, reason = "fork is unsafe: the child of a process with threads may not do everything")]
 pub(crate) fn in_a_child<T: Serialize + DeserializeOwned>(look: impl FnOnce() -> T) -> io::Result<Option<T>> {
     let (mut hearing, mut saying) = UnixStream::pair()?;
-    // SAFETY: this process has one thread, so says the caller.
+    // SAFETY: the caller guarantees that this process has one thread.
     match unsafe { fork() }? {
         ForkResult::Child => {
             drop(hearing);
@@ -240,12 +245,13 @@ pub(crate) fn in_a_child<T: Serialize + DeserializeOwned>(look: impl FnOnce() ->
     }
 }
 
-/// Gives this process a name of its own where processes are listed: its arguments are those of the broker, and one would take
-/// it for another one.
+/// Gives this process its own name in process listings. Otherwise its arguments are the broker's,
+/// and it would be taken for a second broker.
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code, reason = "the arguments are overwritten in place, as setproctitle does")]
 pub(super) fn call_it(name: &str) {
-    /// Where the kernel says the arguments begin and end, counted from behind the process's name.
+    /// The fields in which the kernel reports where the arguments begin and end, counted from
+    /// behind the process's name.
     const ARGUMENTS: [usize; 2] = [45, 46];
     if let Ok(short) = std::ffi::CString::new(name) {
         let _ = nix::sys::prctl::set_name(&short);
@@ -260,18 +266,19 @@ pub(super) fn call_it(name: &str) {
     }
     let mut line = vec![0; end - start];
     let bytes = name.as_bytes();
-    // The last byte stays zero: without it the kernel goes on into the environment.
+    // The last byte stays zero. Without it the kernel would continue into the environment.
     let length = bytes.len().min(line.len() - 1);
     line[..length].copy_from_slice(&bytes[..length]);
-    // SAFETY: the kernel laid these bytes, arguments alone, on this process's stack, and said so. Nothing reads the arguments
-    // after the fork, which copied them for this process alone.
+    // SAFETY: the kernel placed these bytes, arguments alone, on this process's stack, and reported
+    // their place. Nothing reads the arguments after the fork, which copied them for this process
+    // alone.
     unsafe { std::ptr::copy_nonoverlapping(line.as_ptr(), start as *mut u8, line.len()) };
 }
 
 #[cfg(not(target_os = "linux"))]
 pub(super) fn call_it(_name: &str) {}
 
-/// Whoever started the broker waits for the end of its standard error.
+/// Closes standard error, because the broker's starter waits for its end.
 fn let_go_of_stdio() -> io::Result<()> {
     let nowhere = File::options().read(true).write(true).open(Path::new("/dev/null"))?;
     dup2_stdin(&nowhere)?;

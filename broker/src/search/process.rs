@@ -1,8 +1,8 @@
 //! The search process: it has the index open, and nothing else.
 //!
-//! One thread reads what the broker asks and looks in what was committed, so that no search waits for a disk; the other
-//! writes. Whatever goes wrong in the index ends this process and no other. It also ends with its line to the broker, and
-//! with its parent.
+//! One thread reads requests and searches the last commit, so that no search waits for a disk. The
+//! other thread writes. An error in the index ends only this process. It also ends when its
+//! connection to the broker closes, and with its parent.
 
 use std::fs::File;
 use std::os::unix::net::UnixStream;
@@ -15,12 +15,12 @@ use super::parent::call_it;
 use super::wire::{self, Asked, Said};
 use super::{confine, words};
 
-/// The end of the line to which all threads write.
+/// The sending end of the connection, shared by all threads.
 #[derive(Clone)]
 struct Voice(Arc<Mutex<UnixStream>>);
 
 impl Voice {
-    /// Says one thing. Where nobody hears it, the broker is gone: so is this process.
+    /// Sends one frame. If that fails, the broker is gone, and this process ends.
     fn say(&self, said: &Said) {
         let mut line = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if wire::write(&mut *line, said).is_err() {
@@ -41,7 +41,8 @@ fn leave(code: i32) -> ! {
     unsafe { nix::libc::_exit(code) }
 }
 
-/// Serves the index in `dir` over `line` until the line ends. `anew`: what is there is not to be read.
+/// Serves the index in `dir` over `line` until `line` closes. `anew`: the existing index must not
+/// be read.
 pub(super) fn run(line: UnixStream, dir: &Path, anew: bool, confined: bool) -> ! {
     die_with_parent();
     call_it("peerd-search");
@@ -61,11 +62,11 @@ pub(super) fn run(line: UnixStream, dir: &Path, anew: bool, confined: bool) -> !
     }
 }
 
-/// Waits until no other process has the index, and has it from then on.
+/// Waits until no other process has the index, and locks it.
 fn hold(dir: &Path) -> std::io::Result<()> {
     let lock = File::options().create(true).truncate(false).write(true).open(dir.join(LOCK))?;
     lock.lock()?;
-    // It is let go with the process.
+    // The lock is released when the process ends.
     std::mem::forget(lock);
     Ok(())
 }
@@ -115,7 +116,7 @@ fn serve(mut line: UnixStream, dir: &Path, index: Index, damaged: u64, voice: &V
     }
 }
 
-/// Writes what comes, in order.
+/// Writes the entries that arrive, in order.
 fn write(dir: &Path, mut index: Index, works: &Receiver<Asked>, views: &Mutex<Views>, voice: &Voice) -> Result<(), IndexError> {
     for asked in works {
         match asked {
@@ -141,16 +142,16 @@ fn write(dir: &Path, mut index: Index, works: &Receiver<Asked>, views: &Mutex<Vi
     Ok(())
 }
 
-/// An error with what it rests on.
+/// Formats an error with its sources.
 fn said(error: &IndexError) -> String {
     crate::Chain(error).to_string()
 }
 
-/// Has the kernel end this process with the one that forked it.
+/// Tells the kernel to end this process with its parent.
 fn die_with_parent() {
     #[cfg(target_os = "linux")]
     {
-        // Where this is refused the line's end does the same, a moment later.
+        // If this is refused, the closed connection ends it a moment later.
         let _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
     }
 }

@@ -1,30 +1,31 @@
-//! The part of a text that shows best why it was found, in one line.
+//! Snippets: the part of a text that best shows why it was found, in one line.
 //!
-//! Knows words and parts of a query. Does not know what the text is. Invariants: a snippet is one line without control
-//! characters; the ranges lie on its character borders, in order, and do not overlap.
+//! Knows words and parts of a query. Does not know the kind of text. Invariants: a snippet is one
+//! line without control characters. The ranges are on its character borders, in order, and do not
+//! overlap.
 
 use tantivy::tokenizer::TextAnalyzer;
 
 use super::words::Part;
 
-/// Bytes of a snippet, about.
+/// The approximate size of a snippet in bytes.
 const SNIPPET_BYTES: usize = 160;
 
 /// Bytes before the first match that are shown with it.
 const LEAD_BYTES: usize = 40;
 
-/// A snippet and the ranges of it that were looked for.
+/// A snippet and the ranges of its matches.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Snippet {
     pub(super) text: String,
     pub(super) matches: Vec<(u32, u32)>,
 }
 
-/// The snippet of `text` for these parts; its beginning where none of them stands in it.
+/// Returns the snippet of `text` for these parts. If none of them is in it, returns its beginning.
 pub(super) fn snippet(analyzer: &mut TextAnalyzer, text: &str, parts: &[Part]) -> Snippet {
     let text = one_line(text);
     let found = matches(analyzer, &text, parts);
-    // The stretch with the most different parts; the first of them.
+    // Choose the stretch with the most different parts, and the first of several.
     let worth = |from: usize| {
         let within = found.iter().filter(|at| at.start >= from && at.end <= from + SNIPPET_BYTES - LEAD_BYTES);
         within.fold(0_u64, |seen, at| seen | 1 << (at.part % 64)).count_ones()
@@ -53,14 +54,14 @@ pub(super) fn snippet(analyzer: &mut TextAnalyzer, text: &str, parts: &[Part]) -
     Snippet { text: shown, matches }
 }
 
-/// Where a part stands in the text, as byte offsets.
+/// The place of a part in the text, as byte offsets.
 struct Match {
     start: usize,
     end: usize,
     part: usize,
 }
 
-/// A word of the text: where it stands, and where it ends among the folded ones, which stand in one text after each other.
+/// A word of the text: its place, and its end in the text of all folded words.
 struct Word {
     start: usize,
     end: usize,
@@ -94,7 +95,7 @@ fn matches(analyzer: &mut TextAnalyzer, text: &str, parts: &[Part]) -> Vec<Match
     found
 }
 
-/// A text with one space for whatever separates lines and words, and nothing that acts on a terminal.
+/// Returns a text with one space for any separator, and without characters that control a terminal.
 fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for c in text.chars() {
@@ -111,7 +112,7 @@ fn one_line(text: &str) -> String {
     line
 }
 
-/// The start of a word at `at` or soon after; else a character's border.
+/// Returns the start of a word at `at` or soon after, or else a character's border.
 fn border_after(text: &str, at: usize) -> usize {
     let at = (at..=text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(text.len());
     let near = text[at..].char_indices().take(LEAD_BYTES / 2).find(|(_, c)| *c == ' ');

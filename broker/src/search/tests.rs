@@ -1,4 +1,4 @@
-//! The index over a real store: what is found, what a change does to it, and what is left of it after a kill.
+//! The index over a real store: its hits, the effect of a change, and its state after a kill.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -20,7 +20,7 @@ use crate::store::Store;
 const LUNA: PeerId = PeerId(3);
 const ORION: PeerId = PeerId(4);
 
-/// A store, and where its index is.
+/// A store, and the directory of its index.
 struct Place {
     room: tempfile::TempDir,
     store: Store,
@@ -47,12 +47,12 @@ impl Place {
         id(number)
     }
 
-    /// As the thread does it.
+    /// Opens the index as the thread does.
     fn open(&self) -> LocalIndex {
         LocalIndex::open(&self.dir(), self.store.snapshot().unwrap()).unwrap()
     }
 
-    /// Indexes what is missing and looks; nobody else has the index open.
+    /// Indexes everything that is missing and searches. No other process has the index open.
     fn finds(&self, search: &Search) -> Vec<String> {
         let mut index = self.open();
         self.finds_with(&mut index, search)
@@ -144,7 +144,7 @@ fn task(number: u64, title: &str) -> Change {
     Change::PutThing(Box::new(Thing::Task(task)))
 }
 
-/// A search of the person's: newest first, so that the order is told.
+/// A search by the person, newest first, so that the order is determined.
 fn search(text: &str) -> Search {
     let query = SearchQuery { text: text.into(), newest: true, limit: 50, ..SearchQuery::default() };
     Search { query, seen_by: None, direct: true, channels: Vec::new(), open_channels: Vec::new(), peers: Vec::new() }
@@ -244,7 +244,7 @@ fn a_shell_finds_what_was_said_directly_and_not_in_private() {
     place.commit(&[put, put_delivery]);
     let shell_of = |peer| Search { direct: true, ..search_of(peer, "blue") };
     assert_eq!(place.finds(&shell_of(PeerId(9))), ids(&[1]));
-    // Its ends find it, and so does the person.
+    // Its sender and recipient find it, and so does the person.
     assert_eq!(place.finds(&shell_of(LUNA)), ids(&[2, 1]));
     assert_eq!(place.finds(&search("blue")), ids(&[2, 1]));
 }
@@ -274,7 +274,7 @@ fn a_killed_index_goes_on_where_its_last_commit_was() {
     assert_eq!(place.finds_with(&mut index, &search("blue")).len(), 2);
     place.send(2, "blue");
     place.commit(&[note("door", "red")]);
-    // As after a kill: nothing is said of a clean end.
+    // As after a kill: no clean end is recorded.
     drop(index);
     assert_eq!(place.finds(&search("blue")), ids(&[2, 1]));
 }
@@ -305,7 +305,7 @@ fn an_index_that_is_gone_or_of_another_store_is_made_anew() {
     assert_eq!(place.finds(&search("blue")), ids(&[3, 2, 1]));
 }
 
-/// An index with something of everything in it: several pieces, and something taken out.
+/// An index with entries of every kind, in several segments, and with deleted entries.
 fn grown() -> Place {
     let mut place = Place::new();
     for numbers in [1..3, 3..4] {
@@ -331,7 +331,7 @@ fn put_back(dir: &Path, files: &[(PathBuf, Vec<u8>)]) {
     files.iter().for_each(|(path, bytes)| fs::write(path, bytes).unwrap());
 }
 
-/// In the library's own words each of them ends the process, or finds less than there is.
+/// The library itself ends the process on each of them, or finds too little.
 #[test]
 fn a_wrong_byte_or_a_cut_in_any_file_of_the_index_costs_no_hit() {
     let place = grown();
@@ -357,7 +357,8 @@ fn a_wrong_byte_or_a_cut_in_any_file_of_the_index_costs_no_hit() {
     }
 }
 
-/// As a disk did whose files could not be mapped for a while: the library left them out, and its commit said nothing of it.
+/// This happened on a disk whose files could not be mapped for a while. The library left the
+/// entries out, and its commit reported no error.
 #[test]
 fn entries_that_the_index_lost_in_silence_are_missed() {
     let place = grown();
@@ -378,7 +379,7 @@ fn entries_are_counted_whatever_happens_to_a_thing_between_two_commits() {
     let mut place = Place::new();
     let [put, presented] = sent(1, "blue", Stage::Presented);
     place.commit(&[put, presented, note("a", "blue"), note("b", "blue")]);
-    // Looked at twice and more within one commit: changed, taken out, made again, and never there.
+    // Indexed twice and more within one commit: changed, deleted, created again, and never there.
     let mut index = place.open();
     assert_eq!(place.finds_with(&mut index, &search("blue")).len(), 3);
     let gone = |key: &str| Change::RemoveThing(ThingKey::Note(key.into()));
@@ -406,7 +407,7 @@ fn what_the_index_has_seen_is_forgotten_and_a_gap_is_noticed() {
     place.store.trim_reindex(index.seen_row()).unwrap();
     assert_eq!(place.store.snapshot().unwrap().reindex_bounds().unwrap(), Some((4, 4)));
     drop(index);
-    // What was written down is gone before this index has seen it.
+    // The recorded changes are gone before this index has read them.
     place.commit(&[note("e", "blue"), note("f", "blue"), Change::RemoveThing(ThingKey::Note("a".into()))]);
     place.store.trim_reindex(6).unwrap();
     assert_eq!(place.finds(&search("blue")).len(), 5);

@@ -1,7 +1,8 @@
-//! What the broker and the search process say to each other, in frames of a length and a payload.
+//! The frames between the broker and the search process, each with a length and a payload.
 //!
-//! The broker sends what is to be indexed and what is looked for; the process says what it has and what it found. Knows
-//! neither store nor index. The other end may be wrong in any way: a frame has a bound and is decoded strictly.
+//! The broker sends items to index and searches. The process sends its position and hits. Knows
+//! neither store nor index. The other end is not trusted: a frame has a bound and is decoded
+//! strictly.
 
 use std::io::{self, Read, Write};
 
@@ -16,18 +17,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::store::Reference;
 
-/// How far the store is indexed.
+/// The position up to which the store is indexed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Cursor {
     /// All messages up to this one.
     pub(super) message: Option<MessageId>,
-    /// All rows of what had to be looked at again, up to this number.
+    /// All rows of changes up to this number.
     pub(super) row: u64,
-    /// Notes and tasks that were there when it was begun.
+    /// Whether the notes and tasks that existed at the start are indexed.
     pub(super) things: bool,
 }
 
-/// Something as the store has it now.
+/// An item in its current state in the store.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum Entry {
     Message(Box<MessageRecord>, Vec<Party>),
@@ -35,7 +36,7 @@ pub(super) enum Entry {
     Task(Box<TaskRecord>),
 }
 
-/// Somebody who has a delivery of a message.
+/// A peer that has a delivery of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Party {
     pub(super) peer: PeerId,
@@ -47,41 +48,41 @@ impl Party {
         Self { peer: delivery.peer, kept_back: delivery.is_kept_back() }
     }
 
-    /// Whether it is held from its reader, and never let go.
+    /// Whether it is held from its recipient and not released.
     pub(super) fn is_kept_back(&self) -> bool {
         self.kept_back
     }
 }
 
-/// One thing to index.
+/// One item to index.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Put {
     pub(super) reference: Reference,
-    /// It is new: no entry of it can be there.
+    /// Whether it is new, so that it can have no entry.
     pub(super) fresh: bool,
-    /// Absent where it is in the store no more.
+    /// `None`: it is not in the store any more.
     pub(super) entry: Option<Entry>,
 }
 
 /// From the broker.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum Asked {
-    /// Throw the index away and begin a new one. Answer: [`Said::Opened`].
+    /// Delete the index and create a new one. Answer: [`Said::Opened`].
     Begin,
     /// Index this. No answer.
     Put(Box<Put>),
     /// That was one batch. Answer: [`Said::Done`].
     Through {
-        /// Up to where the index is with it.
+        /// The position of the index after it.
         cursor: Cursor,
-        /// It shall be found and be durable.
+        /// Whether it must be searchable and durable.
         commit: bool,
     },
-    /// Look for something. Answer: [`Said::Found`].
+    /// Run a search. Answer: [`Said::Found`].
     Find {
-        /// Comes back with the answer.
+        /// Returned with the answer.
         number: u64,
-        /// What is looked for, and what of it may be found.
+        /// The search, with the limits on what it may find.
         search: Box<Search>,
     },
 }
@@ -89,23 +90,23 @@ pub(super) enum Asked {
 /// From the search process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum Said {
-    /// The index is open. Comes first, without being asked for.
+    /// The index is open. Sent first, without a request.
     Opened {
-        /// How far it is.
+        /// The position.
         cursor: Cursor,
         /// How many entries there are.
         entries: u64,
-        /// Files that were damaged, so that it was begun anew.
+        /// The number of damaged files because of which it was rebuilt.
         damaged: u64,
     },
     /// A batch was taken.
     Done {
-        /// How many entries can be found now, where it was committed.
+        /// How many entries can be found now, if it was committed.
         committed: Option<u64>,
     },
     /// What was found.
     Found {
-        /// The question's.
+        /// The number of the search.
         number: u64,
         /// Keys in order, and how many there are in all.
         found: Found,
@@ -117,22 +118,22 @@ pub(super) enum Said {
     },
 }
 
-/// What was found: keys in order, and how many there are in all.
+/// The hits: keys in order, and their total number.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Found {
     pub(super) references: Vec<Reference>,
     pub(super) total: u64,
 }
 
-/// Writes one frame. One that is too large is an error before anything is written.
+/// Writes one frame. If it is too large, fails before anything is written.
 pub(super) fn write(to: &mut impl Write, frame: &impl Serialize) -> io::Result<()> {
     let payload = codec::encode(frame).map_err(io::Error::other)?;
-    // At once: the other end reads a frame at a time.
+    // One write, because the other end reads a frame at a time.
     let length = u32::try_from(payload.len()).map_err(io::Error::other)?;
     to.write_all(&[&length.to_le_bytes()[..], &payload].concat())
 }
 
-/// Reads one frame; none at the end.
+/// Reads one frame. `None`: the end.
 pub(super) fn read<T: DeserializeOwned>(from: &mut impl Read) -> io::Result<Option<T>> {
     let mut header = [0; HEADER_BYTES];
     match from.read_exact(&mut header) {

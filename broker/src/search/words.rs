@@ -1,15 +1,15 @@
-//! What a word is: to the index, to a query and to a snippet alike.
+//! The definition of a word, shared by the index, queries and snippets.
 //!
-//! A word is a run of letters and digits, whatever stands between: `snake_case`, `foo::bar` and `src/main.rs` are two or
-//! three words each, and are found again as phrases. Case and accents do not count. Scripts that put no space between words
-//! have one word per character. Knows nothing of what is indexed.
+//! A word is a run of letters and digits. `snake_case`, `foo::bar` and `src/main.rs` are two or
+//! three words each, and are found again as phrases. Case and accents are ignored. Scripts without
+//! spaces between words have one word per character. Does not know the indexed fields.
 
 use tantivy::tokenizer::{AsciiFoldingFilter, TextAnalyzer, Token, TokenStream, Tokenizer};
 
-/// Characters of a word that count; what a longer one has beyond them is not told apart.
+/// Characters of a word that count. Longer words with the same beginning are equal.
 const WORD_CHARS_MAX: usize = 64;
 
-/// The one way from a text to its words.
+/// Returns the analyzer that splits every text into words.
 pub(super) fn analyzer() -> TextAnalyzer {
     TextAnalyzer::builder(Words::default()).filter(AsciiFoldingFilter).build()
 }
@@ -66,7 +66,7 @@ impl TokenStream for WordStream<'_> {
     }
 }
 
-/// Appends a character in the form in which cases do not differ: through upper case, so that ß is ss and ς is σ.
+/// Appends a character in a form that ignores case: through upper case, so that ß is ss and ς is σ.
 fn fold(c: char, out: &mut String) {
     if c.is_ascii() {
         out.push(c.to_ascii_lowercase());
@@ -75,12 +75,12 @@ fn fold(c: char, out: &mut String) {
     }
 }
 
-/// An accent that is written as a character of its own.
+/// Whether it is an accent that is written as a character of its own.
 fn is_mark(c: char) -> bool {
     matches!(c, '\u{300}'..='\u{36f}')
 }
 
-/// A character of a script that puts no space between words.
+/// Whether it is a character of a script without spaces between words.
 fn stands_alone(c: char) -> bool {
     matches!(c,
         '\u{e00}'..='\u{eff}' | '\u{1000}'..='\u{109f}' | '\u{1780}'..='\u{17ff}' | '\u{2e80}'..='\u{2fdf}'
@@ -88,31 +88,32 @@ fn stands_alone(c: char) -> bool {
         | '\u{f900}'..='\u{faff}' | '\u{20000}'..='\u{3ffff}')
 }
 
-/// Something that a query asks for: words that follow each other.
+/// A part of a query: words that follow each other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Part {
-    /// As it was typed, without quotation marks and star: it may name a message or a task.
+    /// The part as it was typed, without quotation marks and star. It may name a message or a task.
     pub(super) typed: String,
     /// At least one.
     pub(super) words: Vec<String>,
-    /// The last word may go on.
+    /// Whether the last word is a prefix.
     pub(super) open: bool,
 }
 
-/// What a query asks for, all of it: `"several words"` are a phrase, `word*` a beginning, and so is what is one piece to
-/// who typed it and several words to us, such as `foo::bar`. Whatever else stands there means nothing.
+/// Splits a query into its parts: `"several words"` are a phrase, and `word*` a prefix. A piece
+/// without spaces that has several words, such as `foo::bar`, is also a phrase. All other
+/// characters are ignored.
 pub(super) fn parts(query: &str) -> Vec<Part> {
     let mut analyzer = analyzer();
     let mut found = Vec::new();
     for (place, piece) in query.split('"').enumerate() {
-        // Every second piece stands between quotation marks; one that is not closed ends with the query.
+        // Every second piece is between quotation marks. An open quotation ends with the query.
         let pieces: Vec<&str> = if place % 2 == 1 { vec![piece] } else { piece.split_whitespace().collect() };
         for piece in pieces {
             let open = piece.ends_with('*');
             let typed = piece.trim_end_matches('*').trim();
             let mut words = Vec::new();
             analyzer.token_stream(typed).process(&mut |token| words.push(token.text.clone()));
-            // A star after a space begins any word: it says nothing.
+            // A star after a space would match any word, so it is ignored.
             let open = open && typed.ends_with(|c: char| c.is_alphanumeric() || is_mark(c));
             if !words.is_empty() {
                 found.push(Part { typed: typed.to_owned(), words, open });
