@@ -1,15 +1,16 @@
-//! The database file: who may own it, and a way to open it that writes nothing before the answer is known.
+//! The database file: checks its owner, and opens it without writing before the answer is known.
 //!
 //! Knows files and redb's storage interface. Does not know tables.
 //!
-//! redb writes to a file as soon as it opens it: it repairs, marks the file as in use, and records its state on closing.
-//! So a file that must be refused (damaged, or of a newer schema) would be changed by looking at it. [`StagedFile`] keeps
-//! such writes in memory until [`StagedWrites::carry_out`], which carries them out in order, syncs included; if that never
-//! happens, the file stays as it was, byte for byte.
+//! redb writes to a file as soon as it opens it: it repairs, marks the file as in use, and records
+//! its state on closing. So a file that must be refused (damaged, or of a newer schema) would be
+//! changed by opening it. [`StagedFile`] holds such writes in memory until [`Stage::release`],
+//! which carries them out in order, syncs included. Without the release, the file stays unchanged,
+//! byte for byte.
 //!
-//! And redb trusts what it closed itself: it does not look at the checksums of such a file, and panics over pages that
-//! make no sense. [`StagedFile::distrusted`] shows it the same file as if it had been killed, which makes it check every
-//! page before it reads anything into it.
+//! redb also trusts a file that it closed itself: it does not check its checksums, and panics on
+//! invalid pages. [`StagedFile::distrusted`] presents the same file as if redb had been killed.
+//! Then redb checks every page before it uses it.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -24,36 +25,37 @@ use redb::{BackendError, StorageBackend};
 
 use super::error::OpenError;
 
-/// What every file of redb's begins with, as its design document has it.
+/// The first bytes of every redb file, as its design document states.
 const MAGIC: &[u8] = b"redb\x1a\x0a\xa9\x0d\x0a";
-/// Where redb's file format (version 3, as redb's own design document has it) keeps its flags: one byte after the magic number.
+/// The offset of the flags in redb's file format (version 3, as its design document states): one
+/// byte after the magic number.
 pub(super) const FLAGS_OFFSET: usize = 9;
-/// Which of the two commit slots counts.
+/// Which of the two commit slots is in force.
 pub(super) const FLAG_PRIMARY: u8 = 1;
-/// Somebody has the file open, or was killed.
+/// A process has the file open, or was killed.
 const FLAG_IN_USE: u8 = 2;
-/// The slot that counts was synced before it was made to count, so that it cannot be half written.
+/// The slot in force was synced before it became so, and cannot be half written.
 pub(super) const FLAG_TWO_PHASE: u8 = 4;
-/// Where each commit slot starts, and how long it is.
+/// The offsets of the commit slots, and their size.
 pub(super) const SLOT_OFFSETS: [usize; 2] = [64, 192];
 pub(super) const SLOT_BYTES: usize = 128;
 const FORMAT_VERSION: u8 = 3;
-/// Flags and slots end here.
+/// The end of flags and slots.
 pub(super) const HEAD_BYTES: usize = SLOT_OFFSETS[1] + SLOT_BYTES;
 
 /// The mode of every file that holds messages.
 const MODE: u32 = 0o600;
 
-/// Whoever had the file with this head open last closed it.
+/// Whether the last process that had the file with this head open closed it.
 pub(super) fn is_closed(head: &[u8; HEAD_BYTES]) -> bool {
     head[FLAGS_OFFSET] & FLAG_IN_USE == 0
 }
 
-/// Opens the database file that exists at `path`; none where nothing is there.
+/// Opens the database file that exists at `path`. `None`: there is no file.
 ///
 /// # Errors
-/// Where it is no regular file, a symlink, not the user's own, readable by others, empty (we never leave an empty one), or
-/// does not begin as a database does.
+/// If it is no regular file, a symlink, not the user's own, readable by others, empty (we never
+/// leave an empty one), or does not begin as a database does.
 pub(super) fn open_existing(path: &Path) -> Result<Option<File>, OpenError> {
     let Some(file) = open_users(path)? else { return Ok(None) };
     let mut begins = [0; MAGIC.len()];
@@ -64,7 +66,7 @@ pub(super) fn open_existing(path: &Path) -> Result<Option<File>, OpenError> {
     }
 }
 
-/// As [`open_existing`], however the file begins.
+/// Like [`open_existing`], without a check of the file's beginning.
 pub(super) fn open_users(path: &Path) -> Result<Option<File>, OpenError> {
     // O_NONBLOCK: opening a FIFO must not wait for its other end.
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
@@ -90,7 +92,8 @@ pub(super) fn open_users(path: &Path) -> Result<Option<File>, OpenError> {
     Ok(Some(file))
 }
 
-/// Why a path could not be opened: by what lies there, where that says more than the error.
+/// Returns the reason why a path could not be opened: its file type, if that explains more than the
+/// error.
 fn refusal_of(path: &Path, error: io::Error) -> OpenError {
     match std::fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_symlink() => OpenError::Symlink { path: path.into() },
@@ -99,7 +102,7 @@ fn refusal_of(path: &Path, error: io::Error) -> OpenError {
     }
 }
 
-/// Creates an empty file that nobody else can read. What stood at `path` is replaced.
+/// Creates an empty file that nobody else can read. Replaces an existing file at `path`.
 pub(super) fn create_new(path: &Path) -> io::Result<File> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -114,13 +117,13 @@ pub(super) fn sync_directory_of(path: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-/// A file whose writes are held back until they are carried out.
+/// A file whose writes are held until they are released.
 #[derive(Debug)]
 pub(super) struct StagedFile {
     inner: Arc<Inner>,
 }
 
-/// The other handle of a [`StagedFile`]: decides what becomes of its writes.
+/// The other handle of a [`StagedFile`]: decides what happens to its writes.
 #[derive(Debug)]
 pub(super) struct StagedWrites {
     inner: Arc<Inner>,
@@ -129,13 +132,13 @@ pub(super) struct StagedWrites {
 #[derive(Debug)]
 struct Inner {
     file: FileBackend,
-    /// Absent once they were carried out.
+    /// `None`: released.
     held: Mutex<Option<Held>>,
-    /// Nobody else may open the file meanwhile.
+    /// Whether it locks the file against other processes.
     locks: bool,
 }
 
-/// Whether others may open the file at the same time.
+/// Whether other processes may open the file at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Access {
     /// They may not.
@@ -144,12 +147,12 @@ pub(super) enum Access {
     Beside,
 }
 
-/// What was not carried out yet.
+/// The writes that are held.
 #[derive(Debug)]
 struct Held {
-    /// The length that the file would have; absent while that is its present one.
+    /// The length that the file would have. `None`: the current one.
     bytes: Option<u64>,
-    /// In the order in which they came. An opening makes a few dozen.
+    /// In their order. One opening makes a few dozen.
     operations: Vec<Operation>,
 }
 
@@ -161,19 +164,20 @@ enum Operation {
 }
 
 impl StagedFile {
-    /// Stages all writes to `file` from now on.
+    /// Holds all writes to `file` from now on.
     pub(super) fn new(file: File) -> Result<(Self, StagedWrites), redb::DatabaseError> {
         Self::staging(file, Vec::new(), true)
     }
 
-    /// Shows `file` so that redb checks all of it; what it writes is to be held back for good. Also says whether the file
-    /// was closed by who had it open last. With `Access::Beside`, a broker may open it meanwhile, and what is read then may
-    /// make no sense.
+    /// Presents `file` so that redb checks all of it. Its writes must never be released. Also
+    /// returns whether the last user closed the file. With `Access::Beside`, a broker may open it
+    /// meanwhile, and then the results may be inconsistent.
     ///
-    /// A file that looks as if its user was killed within a plain commit is walked through, checksums first. There redb
-    /// would go back to the commit before, if the last one is not whole; but where the last one was a two-phase one (and a
-    /// clean close is), that is no crash but damage, and would lose mail without a word. So the other slot is shown as a
-    /// copy of the one that counts: there is nothing to go back to.
+    /// redb reads the whole of a file that looks as if its user was killed within a plain commit,
+    /// and checks its checksums. If the last commit is incomplete, redb would go back to the one
+    /// before. But if the last commit was a two-phase one (and a clean close is), that is damage
+    /// and no crash, and would silently lose mail. So the other slot is presented as a copy of the
+    /// one in force, and redb has no commit to go back to.
     pub(super) fn distrusted(file: File, access: Access) -> Result<(Self, StagedWrites, bool), redb::DatabaseError> {
         let mut head = [0; HEAD_BYTES];
         let whole = file.read_exact_at(&mut head, 0).is_ok();
@@ -197,14 +201,14 @@ impl StagedFile {
 }
 
 impl StagedWrites {
-    /// The first bytes of the file, as whoever opened it sees them.
+    /// Returns the first bytes of the file, as its user sees them.
     pub(super) fn head(&self) -> io::Result<[u8; HEAD_BYTES]> {
         let mut head = [0; HEAD_BYTES];
         self.read(0, &mut head)?;
         Ok(head)
     }
 
-    /// What the file has at `offset`, as whoever opened it sees it.
+    /// Reads the file at `offset`, as its user sees it.
     pub(super) fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         match &*self.inner.held() {
             Some(held) => held.read(&self.inner.file, offset, out),
@@ -212,10 +216,11 @@ impl StagedWrites {
         }
     }
 
-    /// Carries out what was held back, in order, and holds nothing back from now on.
+    /// Carries out the held writes in order, and holds no more writes from now on.
     ///
     /// # Errors
-    /// Then the file may have got a part of it, as if the machine had stopped in between; the rest stays held for good.
+    /// If a write fails. Then a part of the writes may be in the file, as if the machine had
+    /// stopped in between. The rest stays held.
     pub(super) fn carry_out(self) -> io::Result<()> {
         let mut held = self.inner.held();
         for operation in held.iter().flat_map(|held| &held.operations) {

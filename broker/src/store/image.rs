@@ -1,7 +1,7 @@
-//! What the core keeps in memory, read once at the start.
+//! Loads the data that the core keeps in memory, once at the start.
 //!
-//! What is damaged is left out and noted. Where the person had set or paused something, and what it was cannot be read, the
-//! strictest that they may have meant holds until they say it again.
+//! A damaged record is left out and recorded as damage. If the person's settings or pauses cannot
+//! be read, the strictest possible ones hold until the person sets them again.
 
 use std::ops::Bound;
 
@@ -29,7 +29,7 @@ pub(super) fn load(snapshot: &Snapshot) -> Result<Image, StoreError> {
     let meta = reading.open_table(schema::META).doing(READ)?;
     let next_peer = meta.get(schema::META_NEXT_PEER).doing(READ)?;
     let next_peer = next_peer.map(|bytes| damage.read(&Row::NextPeer, bytes.value()).unwrap_or(PeerId::FIRST));
-    // An id is not given again, also where the record of the peer that had it is damaged.
+    // An id is never given again, even if the record of its peer is damaged.
     let last_peer = table.last().doing(READ)?.map(|(id, _)| PeerId(id.value().saturating_add(1)));
     let next_peer = if damage.total() > 0 { next_peer.max(last_peer) } else { next_peer };
     let next_task = meta.get(schema::META_NEXT_TASK).doing(READ)?;
@@ -64,7 +64,7 @@ pub(super) fn load(snapshot: &Snapshot) -> Result<Image, StoreError> {
     })
 }
 
-/// Bytes of texts in the store: what was counted when it was last written down, and what came since.
+/// Returns the bytes of texts in the store: the last recorded total, and what came since.
 fn text_bytes(snapshot: &Snapshot, meta: &impl ReadableTable<&'static str, &'static [u8]>) -> Result<u64, StoreError> {
     let damage = snapshot.damage();
     let kept: Option<KeptRecord> = match meta.get(schema::META_KEPT).doing(READ)? {

@@ -1,12 +1,14 @@
-//! Schema versions: what a file says of itself, and the steps from an older one to the present one.
+//! Schema versions: the version of a file, and the steps from an older one to the current one.
 //!
-//! Knows the `meta` table and the steps. Does not know what the tables mean, except inside a step.
+//! Knows the `meta` table and the steps. Does not know the tables' meaning, except inside a step.
 //!
-//! Invariants: a step is one transaction, which also raises the version, so that a file always stands at a version that
-//! some build knows; a file is changed only after a copy of it was made and opened; a newer file is never changed.
+//! Invariants: a step is one transaction, which also raises the version, so a file is always at a
+//! version that some build knows. A file is changed only after a copy of it was made and opened. A
+//! newer file is never changed.
 //!
-//! To change the schema or a record: append a [`Step`] to [`STEPS`], and move the old record types and table definitions
-//! into a file of their own like `version_1.rs`, where they stay as they are for good. What is shipped is never edited.
+//! To change the schema or a record: append a [`Step`] to [`STEPS`], and move the old record types
+//! and table definitions into a file of their own like `version_1.rs`. That file never changes
+//! again: shipped types are never edited.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -27,7 +29,7 @@ pub(super) const STEPS: &[Step] = &[version_1::to_version_2, version_2::to_versi
 /// The schema that this build writes.
 pub const SCHEMA_VERSION: u64 = newest(STEPS);
 
-/// Rewrites what the next schema has differently, in the transaction that it is given.
+/// Rewrites the rows that differ in the next schema, in the given transaction.
 pub(super) type Step = fn(&WriteTransaction) -> Result<(), StoreError>;
 
 /// The schema that `steps` lead to.
@@ -35,12 +37,12 @@ pub(super) const fn newest(steps: &[Step]) -> u64 {
     1 + steps.len() as u64
 }
 
-/// What a database says of itself.
+/// The origin that a database states.
 #[derive(Debug)]
 pub(super) struct Origin {
     /// Its schema.
     pub(super) schema: u64,
-    /// Version and executable of the program that brought it there.
+    /// Version and executable of the program that last raised the schema.
     pub(super) written_by: String,
 }
 
@@ -65,7 +67,7 @@ pub(super) fn create(database: &Database, schema_version: u64) -> Result<(), Sto
     writing.commit().doing(WRITE)
 }
 
-/// Reads what the database at `path` says of itself.
+/// Reads the origin of the database at `path`.
 pub(super) fn origin(path: &Path, database: &Database) -> Result<Origin, OpenError> {
     let damaged = |error: redb::Error| OpenError::of(path, error);
     let reading = database.begin_read().map_err(|error| damaged(error.into()))?;
@@ -90,7 +92,7 @@ pub(super) fn back_up(path: &Path, backups_dir: &Path, origin: &Origin) -> Resul
     let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis());
     let copy = backups_dir.join(format!("peers-v{}-{now_ms}.redb", origin.schema));
     if let Err(source) = copy_file(path, backups_dir, &copy) {
-        // What there is of it is no copy. That it cannot be removed either says nothing new.
+        // Remove the partial copy. If that fails as well, the first error is the one to report.
         let _ = std::fs::remove_file(&copy);
         return Err(OpenError::Backup { path: copy, source });
     }
@@ -116,7 +118,7 @@ fn check_copy(copy: &Path, origin: &Origin) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Takes the steps that the database lacks, one transaction each. Says whether there were any.
+/// Takes the steps that the database lacks, one transaction each. Returns whether there were any.
 pub(super) fn run(path: &Path, database: &Database, origin: &Origin, steps: &[Step]) -> Result<bool, OpenError> {
     let taken = usize::try_from(origin.schema - 1).unwrap_or(usize::MAX).min(steps.len());
     for (from, step) in (origin.schema..).zip(&steps[taken..]) {
@@ -129,8 +131,8 @@ pub(super) fn run(path: &Path, database: &Database, origin: &Origin, steps: &[St
     Ok(taken < steps.len())
 }
 
-/// An older database at `path` as the steps would make it, for reading. It is a copy beside the database that has no name
-/// any more once this returns.
+/// Returns an older database at `path` as the steps would make it, for reading. It is a copy beside
+/// the database, and has no name once this returns.
 pub(super) fn migrated_copy(path: &Path, origin: &Origin) -> Result<Database, OpenError> {
     let mut copy = path.as_os_str().to_owned();
     copy.push(".read");

@@ -1,6 +1,6 @@
-//! redb, let into a file.
+//! Opens a file with redb.
 //!
-//! Knows which look at a file comes before redb's. Does not know what becomes of one that is damaged.
+//! Knows which checks come before redb opens a file. Does not know what happens to a damaged file.
 
 use std::fs::File;
 use std::path::Path;
@@ -19,8 +19,8 @@ use super::pages::guard::GuardedFile;
 use super::pages::survey::{self, Known};
 use super::witness::Head;
 
-/// Opens or initializes redb on `backend`. Also says whether the whole file had to be walked through, as after a kill
-/// without a checkpoint.
+/// Opens or initializes redb on `backend`. Also returns whether the whole file had to be read, as
+/// after a kill without a checkpoint.
 pub(super) fn open_database(backend: impl StorageBackend) -> Result<(Database, bool), redb::DatabaseError> {
     let repaired = Arc::new(AtomicBool::new(false));
     let saw_repair = Arc::clone(&repaired);
@@ -31,7 +31,7 @@ pub(super) fn open_database(backend: impl StorageBackend) -> Result<(Database, b
     Ok((database, repaired.load(Ordering::Relaxed)))
 }
 
-/// Opens a file whose pages are looked at when redb reads them, once those that lead to others are sound.
+/// Opens a file once its inner pages were checked. Each page is checked when redb reads it.
 pub(super) fn open_guarded(
     path: &Path,
     staged: StagedFile,
@@ -41,7 +41,8 @@ pub(super) fn open_guarded(
     let failed = |source| OpenError::of(path, redb::Error::Io(source));
     let file_bytes = staged.len().map_err(failed)?;
     let read = |at: u64, out: &mut [u8]| stage.read(at, out);
-    // Where redb is going to walk through the file itself, a page of the last commit may be half written, which is no damage.
+    // If redb is going to read the whole file, a page of the last commit may be half written, which
+    // is no damage.
     let is_trusted = stage.head().is_ok_and(|head| head[file::FLAGS_OFFSET] & file::FLAG_TWO_PHASE != 0);
     let known = if is_trusted { sound_survey(path, &read, file_bytes)? } else { Known::default() };
     let (guarded, watch) = GuardedFile::new(staged, known, damage.clone());
@@ -52,7 +53,7 @@ pub(super) fn open_guarded(
     Ok((database, repaired))
 }
 
-/// What each page must be, where redb stumbles over none.
+/// Surveys the pages. Fails if redb would fail on one of them.
 fn sound_survey(path: &Path, read: survey::ReadAt<'_>, file_bytes: u64) -> Result<Known, OpenError> {
     let started = Instant::now();
     let survey = survey::survey(read, file_bytes).map_err(|source| OpenError::of(path, redb::Error::Io(source)))?;
@@ -72,8 +73,8 @@ pub(super) fn refuse_newer(path: &Path, origin: &Origin, known: u64) -> Result<(
     Err(OpenError::Newer { path: path.into(), found, written_by, known, software: migrate::software() })
 }
 
-/// Opens a file after every page of it was checked against its checksum, and never writes to it. Also gives its head as it
-/// was opened, and says whether it was closed by who had it open last.
+/// Opens a file after the checksum of every page was checked, and never writes to it. Also returns
+/// its head as it was opened, and whether its last user closed it.
 pub(super) fn open_checked(path: &Path, file: File, access: Access) -> Result<(Database, Head, bool), OpenError> {
     let (distrusted, stage, closed) = StagedFile::distrusted(file, access).map_err(|error| OpenError::of(path, error))?;
     let (database, _) = open_database(distrusted).map_err(|error| OpenError::of(path, error))?;

@@ -1,17 +1,19 @@
-//! Records to bytes and back: a version byte, a checksum, then bincode.
+//! Encodes and decodes records: a version byte, a checksum, then bincode.
 //!
-//! Knows the encoding. Does not know the tables. This is the one place where stored bytes become a record, so no record is
-//! read whose checksum was not looked at.
+//! Knows the encoding. Does not know the tables. Only this file turns stored bytes into a record,
+//! so no record is read without a check of its checksum.
 //!
 //! Invariants:
-//! - The checksum covers the row's name and the encoded record. So bytes that changed on the disk, and a record that stands
-//!   under another key than its own, are no record.
-//! - What these bytes mean never changes. A record that was shipped is frozen, with every type inside it: bincode writes no
-//!   field names, so a field added, removed, reordered or retyped, or an enum variant inserted anywhere but at the end,
-//!   would silently read old bytes as something else. The golden bytes in this module's tests fail first. To change a
-//!   record: copy the old type into a module of its own beside `version_1.rs`, raise [`VERSION`], and add the step that
-//!   rewrites the old rows. (A variant appended at the end of an enum needs that too: not for our sake, but so that an older
-//!   broker refuses the file by its schema instead of stumbling over one row.)
+//! - The checksum covers the row's name and the encoded record. So bytes that changed on the disk
+//!   are no record, and neither is a record under another key than its own.
+//! - The meaning of these bytes never changes. A shipped record is frozen, with every type inside
+//!   it, because bincode writes no field names. If a field is added, removed, reordered or retyped,
+//!   old bytes are silently read as something else. The same happens if an enum variant is inserted
+//!   anywhere but at the end. The golden bytes in this module's tests fail first. To change a
+//!   record: copy the old type into a module of its own beside `version_1.rs`, raise [`VERSION`],
+//!   and add the step that rewrites the old rows. A variant appended at the end of an enum needs
+//!   that too, so that an older broker refuses the file by its schema instead of failing on one
+//!   row.
 
 use bincode::config::{Configuration, Limit, LittleEndian, Varint};
 use peer_core::record::MessageHead;
@@ -24,11 +26,12 @@ use super::error::{Row, StoreError};
 /// The version of the records that this build writes, and the only one that it reads outside a migration.
 pub(super) const VERSION: u8 = 3;
 
-/// What stands before the encoded record: the version, and the checksum (CRC-32, little-endian).
+/// Bytes before the encoded record: the version, and the checksum (CRC-32, little-endian).
 pub(super) const HEAD_BYTES: usize = 5;
 
-/// Largest record. The longest text takes 60 KiB; sources, recipients and paths at their own limits add 14 KiB more.
-/// redb rounds a row up to a power of two: beyond 64 KiB it takes 128 KiB, which only a message at all limits at once does.
+/// The size of the largest record. The longest text takes 60 KiB. Sources, recipients and paths at
+/// their own limits add 14 KiB more. redb rounds a row up to a power of two: beyond 64 KiB it takes
+/// 128 KiB, which only a message at all limits at once does.
 pub const RECORD_BYTES_MAX: usize = 120 * 1024;
 
 /// bincode counts what decoding takes in memory, not encoded bytes.
@@ -37,29 +40,30 @@ const MEMORY_BYTES_MAX: usize = 16 * RECORD_BYTES_MAX;
 const CONFIG: Configuration<LittleEndian, Varint, Limit<MEMORY_BYTES_MAX>> =
     bincode::config::standard().with_little_endian().with_variable_int_encoding().with_limit::<MEMORY_BYTES_MAX>();
 
-/// The bytes of the record that stands in `row`.
+/// Encodes the record of `row`.
 pub(super) fn encode<T: Serialize>(row: &Row, record: &T) -> Result<Vec<u8>, StoreError> {
     encode_body(record).map(|body| seal(row, &body)).map_err(|source| row.clone().unwritable(source))
 }
 
-/// The record that the `bytes` in `row` are, if they are exactly one and were written there.
+/// Decodes the record of `row`, if `bytes` are exactly one record that was written there.
 pub(super) fn decode<'a, T: Deserialize<'a>>(row: &Row, bytes: &'a [u8]) -> Result<T, StoreError> {
     unseal_version(row, bytes, VERSION).and_then(decode_body).map_err(|source| row.clone().unreadable(source))
 }
 
-/// A message's head and idempotency key, without copying its text; the text is checked all the same.
+/// Decodes a message's head and idempotency key, without copying its text. The text is checked as
+/// well.
 pub(super) fn decode_head(row: &Row, bytes: &[u8]) -> Result<(MessageHead, Option<String>), StoreError> {
     // The same fields in the same order as `MessageRecord`, with the text borrowed.
     let (head, idempotency_key, _text): (MessageHead, Option<String>, &str) = decode(row, bytes)?;
     Ok((head, idempotency_key))
 }
 
-/// An encoded record, with what stands before it in `row`.
+/// Prepends version and checksum to an encoded record of `row`.
 pub(super) fn seal(row: &Row, body: &[u8]) -> Vec<u8> {
     seal_version(row, body, VERSION)
 }
 
-/// As [`seal`], of an earlier version: for the steps of a migration.
+/// Like [`seal`], for an earlier version, in the steps of a migration.
 pub(super) fn seal_version(row: &Row, body: &[u8], version: u8) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEAD_BYTES + body.len());
     bytes.push(version);
@@ -68,7 +72,7 @@ pub(super) fn seal_version(row: &Row, body: &[u8], version: u8) -> Vec<u8> {
     bytes
 }
 
-/// The encoded record of this version in `row`, once its checksum was looked at.
+/// Returns the encoded record of this version in `row`, after its checksum was checked.
 pub(super) fn unseal_version<'a>(row: &Row, bytes: &'a [u8], version: u8) -> Result<&'a [u8], RecordError> {
     let Some((found, rest)) = bytes.split_first() else {
         return Err(RecordError::Empty);
@@ -82,7 +86,8 @@ pub(super) fn unseal_version<'a>(row: &Row, bytes: &'a [u8], version: u8) -> Res
     if u32::from_le_bytes(*stored) == checksum(row, body) { Ok(body) } else { Err(RecordError::Checksum) }
 }
 
-/// Of the row's name, then the encoded record. The name is a kind and a key, and its bytes are for good too.
+/// Returns the checksum of the row's name and the encoded record. The name is a kind and a key, and
+/// its bytes never change.
 fn checksum(row: &Row, body: &[u8]) -> u32 {
     let mut sum = crc32fast::Hasher::new();
     match row {
@@ -99,7 +104,7 @@ fn checksum(row: &Row, body: &[u8]) -> u32 {
             sum.update(&message.to_u128().to_le_bytes());
             sum.update(&peer.0.to_le_bytes());
         }
-        // No record stands under these.
+        // No record is under these.
         Row::Key(number) => sum.update(&number.to_le_bytes()),
         Row::LastCommit => sum.update(b"last_commit"),
         Row::Page(at) => sum.update(&at.to_le_bytes()),
@@ -135,8 +140,8 @@ pub(super) fn encode_body<T: Serialize>(record: &T) -> Result<Vec<u8>, RecordErr
     if bytes > RECORD_BYTES_MAX { Err(RecordError::TooLarge { bytes }) } else { Ok(body) }
 }
 
-/// The record that `body` is, if it is exactly one. Looks at no checksum: for [`decode`], and for what was written before
-/// there were any.
+/// Decodes `body`, if it is exactly one record. Checks no checksum: for [`decode`], and for records
+/// from before there were checksums.
 pub(super) fn decode_body<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, RecordError> {
     let (record, consumed) = bincode::serde::borrow_decode_from_slice(body, CONFIG)?;
     if consumed != body.len() {
@@ -145,19 +150,19 @@ pub(super) fn decode_body<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, R
     Ok(record)
 }
 
-/// The bytes of the schema version in `meta`. No version byte: this form is for good, so that an older program can read a
-/// newer file's schema version.
+/// Encodes the schema version in `meta`. It has no version byte and its form never changes, so that
+/// an older program can read a newer file's schema version.
 pub(super) fn encode_number(number: u64) -> [u8; 8] {
     number.to_le_bytes()
 }
 
-/// The number that `bytes` in `meta` are.
+/// Decodes a number in `meta`.
 pub(super) fn decode_number(bytes: &[u8]) -> Result<u64, RecordError> {
     let bytes = bytes.try_into().map_err(|_| RecordError::Number { bytes: bytes.len() })?;
     Ok(u64::from_le_bytes(bytes))
 }
 
-/// Why bytes are no record, or a record has no bytes.
+/// The reason why bytes are no record, or a record has no bytes.
 #[derive(Debug, Error)]
 pub enum RecordError {
     /// Not even a version byte.

@@ -1,7 +1,8 @@
-//! What the search index must look at again: what changed otherwise than by a new message.
+//! Changes that the search index must read again: all but new messages.
 //!
-//! One row for each such change, counted up, written in the transaction of the change itself, so that neither can be lost
-//! without the other. New messages need none: their ids say what the index has not seen. Does not know the index.
+//! Each such change is one row with a number, written in the transaction of the change itself, so
+//! that neither can be lost alone. New messages need no row: their ids tell what the index has not
+//! read. Does not know the index.
 
 use std::ops::Bound;
 
@@ -17,10 +18,10 @@ use super::error::{Doing, StoreError, WRITE};
 use super::schema;
 use super::writing::Touched;
 
-/// Rows that are kept at most. An index that is further behind is built anew.
+/// The most rows that are retained. An index that is further behind is rebuilt.
 pub(super) const ROWS_MAX: u64 = 100_000;
 
-/// Something that the index may hold.
+/// An item that the index may hold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reference {
     /// A message.
@@ -31,7 +32,7 @@ pub enum Reference {
     Task(TaskId),
 }
 
-/// The row of a reference: what it is, its number, its key.
+/// The row of a reference: its kind, its number, its key.
 pub(super) type Row<'a> = (u8, u128, &'a [u8]);
 
 impl Reference {
@@ -43,7 +44,7 @@ impl Reference {
         }
     }
 
-    /// None where it refers to nothing that there could be.
+    /// Returns the reference of a row. `None`: it refers to no possible item.
     pub(super) fn of((kind, number, key): Row<'_>) -> Option<Self> {
         match kind {
             0 => MessageId::try_from(number).ok().map(Self::Message),
@@ -53,7 +54,7 @@ impl Reference {
         }
     }
 
-    /// What a change means for the index beyond the new messages in it.
+    /// Returns the item that a change affects in the index, new messages apart.
     fn changed_by(change: &Change) -> Option<Self> {
         match change {
             Change::RemoveMessage(id) => Some(Self::Message(*id)),
@@ -80,7 +81,8 @@ impl Reference {
     }
 }
 
-/// Whether a delivery was ever withheld from its reader or moved to another one: then who may find its message can change.
+/// Whether a delivery was ever held or moved to another recipient. Then the peers that may find its
+/// message can change.
 fn moves_or_hides(record: &DeliveryRecord) -> bool {
     let tells = |event| matches!(event, TraceEvent::Held | TraceEvent::Released | TraceEvent::Requeued | TraceEvent::Reassigned);
     record.trace.iter().any(|entry| tells(entry.event))
@@ -97,7 +99,7 @@ impl<'txn> Log<'txn> {
         Self { table: Touched::new(writing, schema::REINDEX), next: None }
     }
 
-    /// Writes down what the change means for the index.
+    /// Records the item that the change affects in the index.
     pub(super) fn see(&mut self, change: &Change) -> Result<(), StoreError> {
         let Some(reference) = Reference::changed_by(change) else { return Ok(()) };
         let table = self.table.open()?;
@@ -111,13 +113,13 @@ impl<'txn> Log<'txn> {
     }
 }
 
-/// Whether there are rows to take out.
+/// Whether there are rows to delete.
 pub(super) fn is_long(bounds: (u64, u64), seen: u64) -> bool {
     bounds.0 < first_kept(bounds.1, seen)
 }
 
-/// Takes out what the index has seen, up to and with `seen`, and what is too much. The last row stays: it says how far the
-/// count is.
+/// Deletes the rows that the index has read, up to and including `seen`, and those beyond the
+/// limit. The last row stays, because it has the last number.
 pub(super) fn trim(writing: &WriteTransaction, seen: u64) -> Result<(), StoreError> {
     let mut table = writing.open_table(schema::REINDEX).doing(WRITE)?;
     let last = table.last().doing(WRITE)?.map(|(last, _)| last.value());

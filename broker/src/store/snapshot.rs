@@ -1,11 +1,13 @@
 //! Snapshots: the only way to read the store.
 //!
-//! Knows rows, and what stands in for a damaged one. Does not know the rules, the search index or any writer.
+//! Knows rows, and the replacement of a damaged one. Does not know the rules, the search index or
+//! any writer.
 //!
 //! Invariants:
-//! - All reads of one [`Snapshot`] see the store as it was at one moment: after one commit, before the next.
-//! - Only whoever opened the store writes. A snapshot keeps the file from reusing pages, so nobody holds one for long: the
-//!   engine's ends before the next commit, and the search thread takes one for each batch.
+//! - All reads of one [`Snapshot`] see the store at one moment: after one commit, before the next.
+//! - Only the owner of the store writes. A snapshot keeps the file from reusing pages, so nobody
+//!   holds one for long. The engine's ends before the next commit, and the search thread takes one
+//!   for each batch.
 
 use std::cell::OnceCell;
 use std::fmt;
@@ -37,7 +39,7 @@ pub struct Snapshots {
     pub(super) damage: Damage,
 }
 
-/// The store as it was at one moment. Tables are opened when they are first needed.
+/// The store at one moment. Tables are opened when they are first needed.
 pub struct Snapshot {
     reading: ReadTransaction,
     damage: Damage,
@@ -48,11 +50,12 @@ pub struct Snapshot {
     tasks: OnceCell<ReadOnlyTable<u64, &'static [u8]>>,
     peers: OnceCell<ReadOnlyTable<u64, &'static [u8]>>,
     reindex: OnceCell<ReadOnlyTable<u64, reindex::Row<'static>>>,
-    /// redb closes a database when its last owner goes, whoever reads: pages that are not in the cache by then are refused.
+    /// redb closes a database when its last owner drops it, even if it is being read. Then only
+    /// cached pages could be read.
     _database: Arc<Database>,
 }
 
-/// Which messages, and in which order.
+/// The messages to visit, and their order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Span {
     /// Only those after this one.
@@ -61,15 +64,15 @@ pub struct Span {
     pub before: Option<MessageId>,
     /// Only those sent at or after this time.
     pub since: Option<Timestamp>,
-    /// In the order of time; else the newest first.
+    /// Whether the oldest come first. Otherwise the newest do.
     pub oldest_first: bool,
 }
 
 impl Snapshots {
-    /// The store as it is now: everything that was committed.
+    /// Takes a snapshot of everything that was committed.
     ///
     /// # Errors
-    /// Where the file cannot be read.
+    /// If the file cannot be read.
     pub fn take(&self) -> Result<Snapshot, StoreError> {
         Ok(Snapshot {
             reading: self.database.begin_read().doing(READ)?,
@@ -148,32 +151,33 @@ impl Snapshot {
     }
 }
 
-// ---- what the core knows
+// ---- the core's data
 
 impl Snapshot {
-    /// What the core keeps in memory. Pending deliveries come in the order of their messages. A damaged record is left out, or
-    /// a stand-in that is held takes its place: see `Store::take_damage`.
+    /// Loads the data that the core keeps in memory. Pending deliveries come in the order of their
+    /// messages. A damaged record is left out, or replaced by one that is held: see
+    /// `Store::take_damage`.
     ///
     /// # Errors
-    /// Where the file cannot be read.
+    /// If the file cannot be read.
     pub fn image(&self) -> Result<Image, StoreError> {
         image::load(self)
     }
 
-    /// How many messages, notes and tasks there are.
+    /// Counts messages, notes and tasks.
     ///
     /// # Errors
-    /// As [`Snapshot::image`].
+    /// Like [`Snapshot::image`].
     pub fn entries(&self) -> Result<u64, StoreError> {
         Ok(self.messages()?.len().doing(READ)? + self.notes()?.len().doing(READ)? + self.tasks()?.len().doing(READ)?)
     }
 
-    /// Whether a record was found damaged or missing, by any reader since the store was opened.
+    /// Whether any reader found a record damaged or missing since the store was opened.
     pub(crate) fn is_damaged(&self, row: &Row) -> bool {
         self.damage.has(row)
     }
 
-    /// Notes that a record is missing on which others rest.
+    /// Records that a record is missing that others depend on.
     pub(crate) fn note_missing(&self, row: Row) {
         self.damage.note(row);
     }
@@ -182,23 +186,24 @@ impl Snapshot {
 // ---- messages and deliveries
 
 impl Snapshot {
-    /// One message with its text, where it exists and can be read.
+    /// Returns one message with its text, if it exists and can be read.
     ///
     /// # Errors
-    /// As [`Snapshot::image`].
+    /// Like [`Snapshot::image`].
     pub fn message(&self, id: MessageId) -> Result<Option<MessageRecord>, StoreError> {
         match self.messages()?.get(id.to_u128()).doing(READ)? {
             Some(bytes) => Ok(self.damage.read(&Row::Message(id), bytes.value())),
-            // A message that is missing while its deliveries are there is damaged. That is noted.
+            // If a message is missing while its deliveries exist, this records the damage.
             None if self.damage.total() > 0 => self.stored(id).map(|_| None),
             None => Ok(None),
         }
     }
 
-    /// The deliveries of one message, by recipient. One that cannot be read has a stand-in, which is held.
+    /// Returns the deliveries of one message, by recipient. A damaged one is replaced by one that
+    /// is held.
     ///
     /// # Errors
-    /// As [`Snapshot::image`].
+    /// Like [`Snapshot::image`].
     pub fn deliveries(&self, id: MessageId) -> Result<Vec<DeliveryRecord>, StoreError> {
         let (first, last) = schema::keys_of_message(id).into_inner();
         let mut found = Vec::new();
@@ -209,7 +214,8 @@ impl Snapshot {
         Ok(found)
     }
 
-    /// At most `limit` deliveries of one of [`schema::DELIVERIES`], in its order. One that cannot be read has a stand-in.
+    /// Returns at most `limit` deliveries of one of [`schema::DELIVERIES`], in its order. A damaged
+    /// one is replaced.
     pub(super) fn deliveries_in(
         &self,
         table: usize,
@@ -238,20 +244,20 @@ impl Snapshot {
         Ok(found)
     }
 
-    /// The head of a message that can be read.
+    /// Returns the head of a message that can be read.
     fn head(&self, id: MessageId) -> Result<Option<MessageHead>, StoreError> {
         let Some(bytes) = self.messages()?.get(id.to_u128()).doing(READ)? else { return Ok(None) };
         Ok(self.damage.read_head(&Row::Message(id), bytes.value()).map(|(head, _)| head))
     }
 
-    /// One message's head, idempotency key and deliveries, where it exists. Its text is not copied. Of a damaged message the
-    /// head is what its deliveries still say, and there is no key.
+    /// Returns one message's head, idempotency key and deliveries, if it exists. Its text is not
+    /// copied. For a damaged message the head is rebuilt from its deliveries, and there is no key.
     ///
     /// # Errors
-    /// As [`Snapshot::image`].
+    /// Like [`Snapshot::image`].
     pub fn stored(&self, id: MessageId) -> Result<Option<StoredMessage>, StoreError> {
         let bytes = self.messages()?.get(id.to_u128()).doing(READ)?;
-        // Where a page is damaged, the row itself may be missing, and its deliveries are there.
+        // If a page is damaged, the row itself may be missing while its deliveries exist.
         if bytes.is_none() && self.damage.total() == 0 {
             return Ok(None);
         }
@@ -266,11 +272,11 @@ impl Snapshot {
         Ok(stored_of(id, read, deliveries))
     }
 
-    /// The messages after one, oldest first, at most `rows_max` of them, and the id to go on from; `None`: there are no more.
-    /// A damaged message is there as far as its deliveries say what it was.
+    /// Returns the messages after one, oldest first, at most `rows_max`, and the id from which to
+    /// continue. `None`: there are no more. A damaged message is rebuilt from its deliveries.
     ///
     /// # Errors
-    /// As [`Snapshot::image`].
+    /// Like [`Snapshot::image`].
     pub fn stored_after(
         &self,
         after: Option<MessageId>,
@@ -292,10 +298,11 @@ impl Snapshot {
         Ok((found, None))
     }
 
-    /// The message that a sender's idempotency key named, and its text. `None` also where the key or the message is damaged.
+    /// Returns the message that a sender's idempotency key names, and its text. `None` also if the
+    /// key or the message is damaged.
     ///
     /// # Errors
-    /// As [`Snapshot::image`].
+    /// Like [`Snapshot::image`].
     pub fn sent_under(&self, sender: PeerId, key: &str) -> Result<Option<(StoredMessage, String)>, StoreError> {
         let keys = self.open(&self.idempotency, schema::IDEMPOTENCY)?;
         let Some(named) = keys.get((sender.0, key.as_bytes())).doing(READ)? else { return Ok(None) };
@@ -306,20 +313,20 @@ impl Snapshot {
         Ok(Some((StoredMessage { head, idempotency_key, deliveries: self.deliveries(id)? }, text)))
     }
 
-    /// Visits the messages of a span in its order. Stops after `rows_max` rows, or some MiB of long ones, or when `visit`
-    /// breaks; then it returns the id to go on from, which is the last that was read. `None`: there are no more. A damaged
-    /// message is not visited.
+    /// Visits the messages of a span in its order. Stops after `rows_max` rows, or some MiB of long
+    /// ones, or when `visit` breaks. Then it returns the last id that was read, from which to
+    /// continue. `None`: there are no more. A damaged message is not visited.
     ///
     /// # Errors
-    /// As [`Snapshot::image`].
+    /// Like [`Snapshot::image`].
     pub fn scan(
         &self,
         span: Span,
         rows_max: usize,
         mut visit: impl FnMut(MessageRecord) -> ControlFlow<()>,
     ) -> Result<Option<MessageId>, StoreError> {
-        // An id is never older than the clock was when its message was accepted (it may be newer, where the clock went
-        // backwards), so no message sent since then has an id below `first_at(since)`.
+        // An id is never older than the clock at the acceptance of its message, and newer if the
+        // clock went backwards. So no message sent since then has an id below `first_at(since)`.
         let Span { after, before, since, oldest_first } = span;
         let first = since.map_or(MessageId::MIN, MessageId::first_at).to_u128();
         let first = after.map_or(first, |after| first.max(after.to_u128().saturating_add(1)));
@@ -344,10 +351,11 @@ impl Snapshot {
         Ok(None)
     }
 
-    /// At most `limit` dead letters and expired deliveries after `after`, by message, then recipient.
+    /// Returns at most `limit` dead letters and expired deliveries after `after`, by message, then
+    /// recipient.
     ///
     /// # Errors
-    /// As [`Snapshot::image`].
+    /// Like [`Snapshot::image`].
     pub fn orphans(&self, after: Option<Position>, limit: usize) -> Result<Vec<DeliveryRecord>, StoreError> {
         let start = after.map_or(Bound::Unbounded, |at| Bound::Excluded((at.message.to_u128(), at.peer.0)));
         let mut found = Vec::new();
@@ -360,7 +368,8 @@ impl Snapshot {
     }
 }
 
-/// A message as the core asks for it. `read` is absent where the message is damaged: then its deliveries say what they can.
+/// Builds a message for the core. If `read` is `None`, the message is damaged, and is rebuilt from
+/// its deliveries.
 fn stored_of(
     id: MessageId,
     read: Option<(MessageHead, Option<String>)>,
@@ -370,29 +379,29 @@ fn stored_of(
     read.map(|(head, idempotency_key)| StoredMessage { head, idempotency_key, deliveries })
 }
 
-// ---- notes, tasks, peers and what the search index missed
+// ---- notes, tasks, peers, and changes for the search index
 
 impl Snapshot {
-    /// One note with its value, where it exists and can be read.
+    /// Returns one note with its value, if it exists and can be read.
     ///
     /// # Errors
-    /// As [`Snapshot::image`].
+    /// Like [`Snapshot::image`].
     pub fn note(&self, key: &str) -> Result<Option<NoteRecord>, StoreError> {
         self.get(self.notes()?, key.as_bytes(), &Row::Thing(ThingKey::Note(key.to_owned())))
     }
 
-    /// One task, where it exists and can be read.
+    /// Returns one task, if it exists and can be read.
     ///
     /// # Errors
-    /// As [`Snapshot::image`].
+    /// Like [`Snapshot::image`].
     pub fn task(&self, id: TaskId) -> Result<Option<TaskRecord>, StoreError> {
         self.get(self.tasks()?, id.0, &Row::Thing(ThingKey::Task(id)))
     }
 
-    /// All notes, then all tasks.
+    /// Returns all notes, then all tasks.
     ///
     /// # Errors
-    /// As [`Snapshot::image`].
+    /// Like [`Snapshot::image`].
     pub fn notes_and_tasks(&self) -> Result<Vec<Reference>, StoreError> {
         let mut found = Vec::new();
         for row in self.notes()?.iter().doing(READ)? {
@@ -404,29 +413,29 @@ impl Snapshot {
         Ok(found)
     }
 
-    /// The name of a retained peer.
+    /// Returns the name of a retained peer.
     ///
     /// # Errors
-    /// As [`Snapshot::image`].
+    /// Like [`Snapshot::image`].
     pub fn peer_name(&self, peer: PeerId) -> Result<Option<String>, StoreError> {
         let record: Option<PeerRecord> = self.get(self.open(&self.peers, schema::PEERS)?, peer.0, &Row::Peer(peer))?;
         Ok(record.map(|record| record.name))
     }
 
-    /// The numbers of the first and last row of what the index must read again.
+    /// Returns the numbers of the first and last row that the index must read again.
     ///
     /// # Errors
-    /// As [`Snapshot::image`].
+    /// Like [`Snapshot::image`].
     pub fn reindex_bounds(&self) -> Result<Option<(u64, u64)>, StoreError> {
         let first = self.reindex()?.first().doing(READ)?.map(|(number, _)| number.value());
         let last = self.reindex()?.last().doing(READ)?.map(|(number, _)| number.value());
         Ok(first.zip(last))
     }
 
-    /// What the index must read again: at most `rows_max` rows after number `after`.
+    /// Returns at most `rows_max` rows after number `after` that the index must read again.
     ///
     /// # Errors
-    /// As [`Snapshot::image`].
+    /// Like [`Snapshot::image`].
     pub fn reindex_after(&self, after: u64, rows_max: usize) -> Result<Vec<(u64, Option<Reference>)>, StoreError> {
         let mut found = Vec::new();
         for row in self.reindex()?.range::<u64>((Bound::Excluded(after), Bound::Unbounded)).doing(READ)?.take(rows_max) {

@@ -1,6 +1,6 @@
-//! What sessions share beside messages: channels, questions, tasks and notes, one row each.
+//! Shared records in the store: channels, questions, tasks and notes, one row each.
 //!
-//! Knows under which key each stands. Does not know what they mean.
+//! Knows the key of each. Does not know their meaning.
 
 use peer_core::thing::{NoteRecord, Thing, ThingKey, Things};
 use peer_proto::ids::TaskId;
@@ -75,7 +75,7 @@ pub(super) fn create(writing: &WriteTransaction) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// All of them that can be read; notes without their values.
+/// Loads all of them that can be read, notes without their values.
 pub(super) fn load(reading: &ReadTransaction, damage: &Damage) -> Result<Things, StoreError> {
     let mut things = Things::default();
     for row in reading.open_table(schema::CHANNELS).doing(READ)?.iter().doing(READ)? {
@@ -99,7 +99,8 @@ pub(super) fn load(reading: &ReadTransaction, damage: &Damage) -> Result<Things,
     Ok(things)
 }
 
-/// The text that a key is. One that is no UTF-8 was damaged: whatever it becomes, no record stands under it.
+/// Returns the text of a key. A key that is no UTF-8 was damaged, and no record is under the
+/// converted text.
 pub(super) fn text(key: &[u8]) -> String {
     String::from_utf8_lossy(key).into_owned()
 }

@@ -1,6 +1,6 @@
-//! What `peerctl daemon verify` finds in a database that no broker has open.
+//! Checks a database that no broker has open, for `peerctl daemon verify`.
 //!
-//! Knows what must hold between the tables. Changes nothing on the disk.
+//! Knows the invariants between the tables. Changes nothing on the disk.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -19,23 +19,23 @@ use super::file::Access;
 use super::witness::{self, Head};
 use super::{CHECKED_AT_OPEN_BYTES_MAX, SCHEMA_VERSION, file, migrate, open_checked, record, salvage, schema, things};
 
-/// Problems that a report names; beyond it they are only counted.
+/// Problems that a report names. More are only counted.
 const PROBLEMS_NAMED_MAX: usize = 100;
 
-/// What is in a database, and what is wrong with it.
+/// The contents of a database, and its problems.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VerifyReport {
     /// Its schema.
     pub schema: u64,
     /// The size of the file.
     pub file_bytes: u64,
-    /// The broker that had it open last closed it; else it was killed.
+    /// Whether the last broker closed it. Otherwise it was killed.
     pub closed_cleanly: bool,
     /// Retained peers.
     pub peers: u64,
     /// Messages.
     pub messages: u64,
-    /// Deliveries that wait: stored, offered, held.
+    /// Pending deliveries: stored, offered, held.
     pub pending: u64,
     /// Dead letters.
     pub dead: u64,
@@ -53,7 +53,7 @@ pub struct VerifyReport {
     pub tasks: u64,
     /// Notes.
     pub notes: u64,
-    /// What is wrong, the first hundred.
+    /// The first hundred problems.
     pub problems: Vec<Problem>,
     /// How many problems there are.
     pub problems_total: u64,
@@ -77,13 +77,13 @@ impl VerifyReport {
 /// Something wrong in a database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Problem {
-    /// A record makes no sense.
+    /// A record that cannot be read.
     Unreadable(Row),
-    /// A record stands under another key than its own, or in the table of another stage.
+    /// A record under another key than its own, or in the table of another stage.
     Misplaced(Row),
     /// A delivery of a message that does not exist.
     NoMessage(Row),
-    /// A delivery that waits for a peer that does not exist.
+    /// A pending delivery for a peer that does not exist.
     NoPeer(Row),
     /// An idempotency key of this sender names a message that does not exist.
     KeyWithoutMessage(PeerId, MessageId),
@@ -93,7 +93,7 @@ pub enum Problem {
     PeerIdNotReserved(PeerId),
     /// This task's id would be given to another one.
     TaskIdNotReserved(TaskId),
-    /// The last commit that was noted beside the file is not in it: it is at an earlier one.
+    /// The commit that was recorded beside the file is missing: an earlier commit is in force.
     TakenBack,
 }
 
@@ -120,7 +120,7 @@ impl fmt::Display for Problem {
 /// See [`Store::verify`](super::Store::verify).
 pub(super) fn verify(path: &Path, access: Access) -> Result<VerifyReport, OpenError> {
     let file = match file::open_existing(path) {
-        // A large file may be ours all the same, with its first bytes damaged.
+        // A large file may still be ours, with its first bytes damaged.
         Err(refused @ OpenError::NoDatabase { .. }) => {
             let file = file::open_users(path)?;
             let large = file.filter(|file| file.metadata().is_ok_and(|found| found.len() > CHECKED_AT_OPEN_BYTES_MAX));
@@ -141,7 +141,7 @@ pub(super) fn verify(path: &Path, access: Access) -> Result<VerifyReport, OpenEr
     };
     let origin = migrate::origin(path, &database)?;
     super::refuse_newer(path, &origin, SCHEMA_VERSION)?;
-    // Records of an older schema are those that the migration makes of them.
+    // Records of an older schema are checked as the migration would make them.
     let database = if origin.schema < SCHEMA_VERSION { migrate::migrated_copy(path, &origin)? } else { database };
     let mut report = VerifyReport { schema: origin.schema, file_bytes, closed_cleanly, ..Default::default() };
     if witness::noted(path).is_some_and(|noted| witness::is_behind(&noted, &before, &opened)) {
@@ -151,7 +151,7 @@ pub(super) fn verify(path: &Path, access: Access) -> Result<VerifyReport, OpenEr
     Ok(report)
 }
 
-/// What is wrong in a large file with damaged pages, by what is left of it; none where nothing is.
+/// Checks the remains of a large file with damaged pages. `None`: nothing is left.
 fn verify_remains(path: &Path, file: &File, head: &Head) -> Option<Result<VerifyReport, OpenError>> {
     let (database, lost) = match salvage::rehearse(path, file) {
         Ok(remains) => remains?,
@@ -231,7 +231,7 @@ fn examine_table<K: Key + 'static, T: DeserializeOwned>(
     table.len().doing(READ)
 }
 
-/// The key of a row: names of channels stand in lower case.
+/// Returns the key of a row: names of channels are in lower case.
 fn stands_under(key: ThingKey) -> ThingKey {
     match key {
         ThingKey::Channel(name) => ThingKey::Channel(name.to_ascii_lowercase()),
@@ -348,7 +348,7 @@ fn examine_idempotency_keys(reading: &ReadTransaction, report: &mut VerifyReport
         };
         match messages.get(number).doing(READ)? {
             None => report.add(Problem::KeyWithoutMessage(sender, id)),
-            // A message that cannot be read is named already.
+            // A message that cannot be read was reported already.
             Some(bytes) => match record::decode_head(&Row::Message(id), bytes.value()) {
                 Ok((_, said)) if said.as_deref().map(str::as_bytes) != Some(key.value().1) => {
                     report.add(Problem::KeyOfAnother(sender, id));

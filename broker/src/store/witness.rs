@@ -1,11 +1,13 @@
-//! The last commit, noted beside the database.
+//! Records the last commit beside the database.
 //!
-//! redb keeps two commits and goes back to the older one where the newer is not whole. After a crash that is right, and after
-//! damage it takes back what was acknowledged without a word. So each commit leaves its number and the root of its tables in
-//! a small file. It is written without a sync: that costs no commit anything, outlives the process, and may be lost with the
-//! power, which is taken for no note. Nothing else rests on it.
+//! redb keeps two commits, and goes back to the older one if the newer is incomplete. That is right
+//! after a crash, but after damage it silently drops acknowledged mail. So each commit writes its
+//! number and the root of its tables to a small file. The file is written without a sync. So it
+//! costs a commit nothing and outlives the process. It may be lost in a power cut, and then counts
+//! as absent. Nothing else depends on it.
 //!
-//! Beside it stands a copy of the page that names the tables: where that one is damaged, no other page says where they are.
+//! The file also has a copy of the page that names the tables: if that page is damaged, no other
+//! page tells where they are.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -17,10 +19,10 @@ use nix::fcntl::OFlag;
 use super::file::{FLAG_PRIMARY, FLAGS_OFFSET, HEAD_BYTES, SLOT_OFFSETS};
 use super::pages::format::{PAGE_BYTES, Root};
 
-/// Where in a commit slot the root of the tables stands: page, checksum, number of rows.
+/// The offset of the tables' root in a commit slot: page, checksum, number of rows.
 const ROOT_OFFSET: usize = 8;
 const ROOT_BYTES: usize = 32;
-/// Where in a commit slot its number stands.
+/// The offset of its number in a commit slot.
 const NUMBER_OFFSET: usize = 104;
 /// Number, root, checksum.
 const NOTE_BYTES: usize = 8 + ROOT_BYTES + 4;
@@ -37,7 +39,7 @@ impl Commit {
         self.number
     }
 
-    /// The root of our tables, as redb writes it.
+    /// Returns the root of our tables, as redb writes it.
     pub(super) fn root(&self) -> &[u8; ROOT_BYTES] {
         &self.root
     }
@@ -46,21 +48,21 @@ impl Commit {
 /// The first bytes of a database file.
 pub(super) type Head = [u8; HEAD_BYTES];
 
-/// Notes the last commit of an open database.
+/// Records the last commit of an open database.
 #[derive(Debug)]
 pub(super) struct Witness {
     database: File,
     note: File,
 }
 
-/// Where the note of the database at `path` is.
+/// Returns the path of the file beside the database at `path`.
 pub(super) fn path_of(path: &Path) -> PathBuf {
     let mut note = path.as_os_str().to_owned();
     note.push(".last");
     PathBuf::from(note)
 }
 
-/// The commit that counts.
+/// Returns the commit that is in force.
 pub(super) fn present(head: &Head) -> Commit {
     commits(head)[usize::from(head[FLAGS_OFFSET] & FLAG_PRIMARY != 0)]
 }
@@ -74,7 +76,7 @@ fn commits(head: &Head) -> [Commit; 2] {
     })
 }
 
-/// The commit that was noted for the database at `path`; none where there is no note.
+/// Returns the commit that was recorded for the database at `path`. `None`: nothing was recorded.
 pub(super) fn noted(path: &Path) -> Option<Commit> {
     let mut note = [0; NOTE_BYTES];
     open(&path_of(path)).ok()?.read_exact_at(&mut note, 0).ok()?;
@@ -86,16 +88,16 @@ pub(super) fn noted(path: &Path) -> Option<Commit> {
     Some(Commit { number: u64::from_le_bytes(*number), root: root.try_into().ok()? })
 }
 
-/// The page that names our tables, as it was noted with the commit for the database at `path`. It has a checksum, which the
-/// commit states.
+/// Returns the page that names our tables, as it was recorded with the commit for the database at
+/// `path`. The commit states its checksum.
 pub(super) fn noted_page(path: &Path) -> Option<Vec<u8>> {
     let mut page = vec![0; PAGE_BYTES];
     open(&path_of(path)).ok()?.read_exact_at(&mut page, NOTE_BYTES as u64).ok()?;
     Some(page)
 }
 
-/// Whether a database whose head was `before` when it was opened, and is `opened` to who reads it, lacks the commit that was
-/// noted: the one that counts now is an earlier one.
+/// Whether a database lacks the recorded commit, because an earlier commit is in force. `before` is
+/// its head when it was opened, and `opened` the head that its user sees.
 pub(super) fn is_behind(noted: &Commit, before: &Head, opened: &Head) -> bool {
     let counts = present(opened);
     let found = commits(before).into_iter().filter(|commit| commit.root == counts.root).map(|commit| commit.number).max();
@@ -108,7 +110,7 @@ fn open(path: &Path) -> io::Result<File> {
 }
 
 impl Witness {
-    /// For the database at `path`, which `database` is.
+    /// Opens the file for the database at `path`, which is open as `database`.
     pub(super) fn open(path: &Path, database: File) -> io::Result<Self> {
         let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
         let mut options = OpenOptions::new();
@@ -120,7 +122,7 @@ impl Witness {
         Ok(Self { database, note })
     }
 
-    /// Notes the commit that counts now.
+    /// Records the commit that is in force.
     pub(super) fn note(&self) -> io::Result<()> {
         let mut head = [0; HEAD_BYTES];
         self.database.read_exact_at(&mut head, 0)?;

@@ -1,11 +1,13 @@
-//! A new database of what is left of a damaged one.
+//! Builds a new database from the remains of a damaged one.
 //!
-//! Where a page is damaged that leads to others, redb cannot be let into the file. So all that can be found is written to a
-//! new file, which takes the old one's place; the old one is kept in the backups directory as it was.
+//! If an inner page is damaged, redb cannot open the file. So everything that can be found is
+//! written to a new file, which replaces the old one. The old file is saved unchanged in the
+//! backups directory.
 //!
-//! Rows of a sound page are taken as they are. Rows of a damaged page, or of one that only a damaged page names, are taken
-//! where their own checksum is right. Invariant: nothing is made up, but what withholds: where the settings or the pauses may
-//! be lost, something unreadable stands for them, so that the strictest holds.
+//! Rows of a sound page are copied. Rows of a damaged page, or of a page that only a damaged page
+//! names, are copied if their own checksum is right. Invariant: no data is invented, except to
+//! restrict. If the settings or pauses may be lost, an unreadable record replaces them, so that the
+//! strictest values hold.
 
 mod writer;
 
@@ -28,11 +30,11 @@ use super::witness::{self, Commit};
 use super::{SCHEMA_VERSION, file, migrate, open_database, schema};
 use writer::Writer;
 
-/// Replaces the damaged database at `path` by what is left of it. Returns what is lost.
+/// Replaces the damaged database at `path` by its remains. Returns the lost records.
 ///
 /// # Errors
-/// [`OpenError::Damaged`], with `found` as the reason, where there is nothing left, or the file has another schema. After each
-/// error the file is as it was.
+/// [`OpenError::Damaged`], with `found` as the reason, if nothing is left, or if the file has
+/// another schema. After each error the file is unchanged.
 pub(super) fn salvage(path: &Path, backups_dir: &Path, found: &dyn std::error::Error) -> Result<Vec<Row>, OpenError> {
     tracing::error!(path = %path.display(), cause = %found, "the database is damaged; a new one is made of what is left of it");
     let Some(file) = file::open_users(path)? else { return Err(OpenError::Missing { path: path.into() }) };
@@ -43,7 +45,7 @@ pub(super) fn salvage(path: &Path, backups_dir: &Path, found: &dyn std::error::E
     let (lost, rows) = match remains_into(path, &file, created) {
         Ok(Some(done)) => done,
         nothing => {
-            // What there is of it is of no use. That it cannot be removed either says nothing new.
+            // Remove the partial file. If that fails as well, the first error is the one to report.
             let _ = std::fs::remove_file(&new);
             nothing?;
             return Err(OpenError::damaged(path, found.to_string()));
@@ -57,15 +59,15 @@ pub(super) fn salvage(path: &Path, backups_dir: &Path, found: &dyn std::error::E
     Ok(lost)
 }
 
-/// The page of a commit's tables is in the file.
+/// Whether the page of a commit's tables is in the file.
 pub(super) fn has(file: &File, commit: &Commit) -> bool {
     let read = |at: u64, out: &mut [u8]| file.read_exact_at(out, at);
     let file_bytes = file.metadata().map_or(0, |metadata| metadata.len());
     Remains::new(&read, file_bytes).is_sound(Root::from_bytes(commit.root()), &TABLES)
 }
 
-/// What the next start makes of the damaged database at `path`, and what is lost with it; none where it makes nothing of it.
-/// It is a file that has no name any more once this returns.
+/// Returns the database that the next start would make of the damaged one at `path`, and its
+/// losses. `None`: nothing can be made of it. The result is a file without a name.
 pub(super) fn rehearse(path: &Path, file: &File) -> Result<Option<(Database, Vec<Row>)>, OpenError> {
     let mut copy = path.as_os_str().to_owned();
     copy.push(".read");
@@ -83,27 +85,29 @@ fn failed(path: &Path, source: impl std::error::Error + Send + Sync + 'static) -
     OpenError::Salvage { path: path.into(), source: Box::new(source) }
 }
 
-/// Keeps the damaged file under another name, and gives its own to the new one. Returns where it is kept.
+/// Saves the damaged file under another name, and gives its name to the new file. Returns the path
+/// of the saved file.
 fn put_in_place(path: &Path, new: &Path, backups_dir: &Path) -> io::Result<PathBuf> {
     std::fs::create_dir_all(backups_dir)?;
     let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis());
     let kept = backups_dir.join(format!("peers-damaged-{now_ms}.redb"));
-    // A second name costs no space, which a disk that fails may not have. Another file system takes a copy.
+    // A second name costs no space, which a failing disk may not have. On another file system it is
+    // copied.
     if std::fs::hard_link(path, &kept).is_err() {
         migrate::copy_file(path, backups_dir, &kept)?;
     }
     file::sync_directory_of(&kept)?;
     std::fs::rename(new, path)?;
     file::sync_directory_of(path)?;
-    // It is of the file that was replaced.
+    // The record of the last commit belongs to the replaced file.
     match std::fs::remove_file(witness::path_of(path)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(kept),
     }
 }
 
-/// Writes what is left to `into`, synced and closed. Returns what is lost, and how many rows there are; none where there is
-/// nothing to be made of it.
+/// Writes the remains to `into`, synced and closed. Returns the losses and the number of rows.
+/// `None`: nothing can be made of it.
 fn remains_into(path: &Path, file: &File, into: File) -> Result<Option<(Vec<Row>, u64)>, OpenError> {
     let file_bytes = file.metadata().map_err(|source| OpenError::io(path, source))?.len();
     let read = |at: u64, out: &mut [u8]| file.read_exact_at(out, at);
@@ -143,15 +147,16 @@ fn remains_into(path: &Path, file: &File, into: File) -> Result<Option<(Vec<Row>
     Ok(Some((lost, rows)))
 }
 
-/// A table, as a tree of tables names it.
+/// A table that a tree of tables names.
 struct Named {
     name: String,
     root: Option<Root>,
-    /// The page that names it is sound.
+    /// Whether the page that names it is sound.
     is_sound: bool,
 }
 
-/// Our tables, by the newest commit whose tree of tables can be read; and whether that is the last one, as far as one knows.
+/// Returns our tables by the newest commit whose tree of tables can be read. Also returns whether
+/// that is known to be the last commit.
 fn tables_of(remains: &mut Remains<'_>, head: &[u8; HEAD_BYTES], noted: Option<&Commit>) -> (Vec<Named>, bool) {
     let slots = format::slots(head);
     let present = witness::present(head);
@@ -159,7 +164,7 @@ fn tables_of(remains: &mut Remains<'_>, head: &[u8; HEAD_BYTES], noted: Option<&
     let is_newer = noted.is_some_and(|noted| noted.number() > present.number() || !slots[0].is_sound);
     let first = if is_newer { note } else { None };
     let mut roots: Vec<Root> = [first, slots[0].user, note, slots[1].user].into_iter().flatten().collect();
-    // Where none of them is sound, the first that is left says as much as it can.
+    // If none of them is sound, the first that is left provides as much as it can.
     roots.sort_by_key(|root| !remains.is_sound(*root, &TABLES));
     for root in roots {
         let mut tables = Vec::new();

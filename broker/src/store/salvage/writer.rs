@@ -1,6 +1,6 @@
-//! Rows into the new database.
+//! Writes rows into the new database.
 //!
-//! Knows what each table's rows are. Does not know pages.
+//! Knows the rows of each table. Does not know pages.
 
 use peer_core::record::{DeliveryRecord, KeptRecord, MessageRecord, PausesRecord, PeerRecord, SettingsRecord};
 use peer_core::thing::{ChannelRecord, NoteRecord, QuestionRecord, TaskRecord, ThingKey};
@@ -15,7 +15,7 @@ use super::super::{SCHEMA_VERSION, record, schema, things};
 /// Bytes of rows that are written with one commit.
 const COMMIT_BYTES: usize = 32 * 1024 * 1024;
 
-/// A row that has to prove what it is, for the end.
+/// A row that must prove itself, at the end.
 struct Doubtful {
     table: String,
     key: Vec<u8>,
@@ -25,17 +25,17 @@ struct Doubtful {
 /// Writes rows to the new database.
 pub(super) struct Writer<'a> {
     database: &'a Database,
-    /// Absent after a failure.
+    /// `None`: a write failed.
     writing: Option<WriteTransaction>,
     bytes: usize,
     rows: u64,
     lost: Vec<Row>,
     doubtful: Vec<Doubtful>,
-    /// Which schema the file says that it has.
+    /// The schema that the file states.
     schema: Option<u64>,
-    /// A record was read, so that the schema is ours also where nothing says so.
+    /// Whether a record was read. Then the schema is ours even if nothing states it.
     has_records: bool,
-    /// `meta` may lack something.
+    /// Whether `meta` may lack a row.
     lacks_meta: bool,
 }
 
@@ -54,18 +54,18 @@ impl<'a> Writer<'a> {
         })
     }
 
-    /// The file has the schema that this program writes.
+    /// Whether the file has the schema that this program writes.
     pub(super) fn is_ours(&self) -> bool {
         let has_records = || self.has_records || self.doubtful.iter().any(|row| is_record(&row.table, &row.key, &row.value));
         self.schema.map_or_else(has_records, |schema| schema == SCHEMA_VERSION)
     }
 
-    /// Nothing names this table any more.
+    /// Records that nothing names this table any more.
     pub(super) fn has_no_table(&mut self, name: &str) {
         self.lacks_meta |= name == "meta";
     }
 
-    /// Takes rows of one table. `is_sound`: they are what was written there.
+    /// Takes rows of one table. `is_sound`: they are as they were written.
     pub(super) fn rows(&mut self, table: &str, rows: &[RowBytes<'_>], is_sound: bool) -> Result<(), StoreError> {
         self.lacks_meta |= table == "meta" && !is_sound;
         for (key, value) in rows {
@@ -84,7 +84,7 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Takes what proves to be what it is, and ends. Returns what is lost, and how many rows there are.
+    /// Takes the rows that prove themselves, and ends. Returns the losses and the number of rows.
     pub(super) fn finish(mut self) -> Result<(Vec<Row>, u64), StoreError> {
         for Doubtful { table, key, value } in std::mem::take(&mut self.doubtful) {
             if self.proves_itself(&table, &key, &value)? {
@@ -104,7 +104,8 @@ impl<'a> Writer<'a> {
         self.writing.take().ok_or(StoreError::Failed)?.commit().doing(WRITE)
     }
 
-    /// What of `meta` may be lost counts as damaged: the strictest then holds, and ids are not given again.
+    /// Treats possibly lost rows of `meta` as damaged. Then the strictest settings hold, and ids
+    /// are not given again.
     fn withhold(&mut self) -> Result<(), StoreError> {
         let writing = self.writing.as_ref().ok_or(StoreError::Failed)?;
         let mut meta = writing.open_table(schema::META).doing(WRITE)?;
@@ -142,7 +143,7 @@ impl<'a> Writer<'a> {
         let Ok(name) = str::from_utf8(name) else { return Ok(()) };
         match name {
             schema::META_SCHEMA => self.schema = record::decode_number(value).ok(),
-            // The new file is this program's.
+            // This program writes the new file.
             schema::META_WRITTEN_BY => {}
             _ => {
                 let writing = self.writing.as_ref().ok_or(StoreError::Failed)?;
@@ -152,7 +153,8 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// A row from a damaged page is a record by its own checksum, and no older one of what is there already.
+    /// Whether a row from a damaged page is a record by its own checksum, and not an older version
+    /// of an existing one.
     fn proves_itself(&self, table: &str, key: &[u8], value: &[u8]) -> Result<bool, StoreError> {
         let writing = self.writing.as_ref().ok_or(StoreError::Failed)?;
         if table == "meta" && key == schema::META_SCHEMA.as_bytes() {
@@ -171,7 +173,7 @@ impl<'a> Writer<'a> {
             "questions" => is_absent(writing, schema::QUESTIONS, key),
             "tasks" => is_absent(writing, schema::TASKS, key),
             "notes" => is_absent(writing, schema::NOTES, key),
-            // A delivery stands in one table alone.
+            // A delivery is in exactly one table.
             "pending" | "dead" | "expired" | "settled" => {
                 for table in schema::DELIVERIES {
                     if !is_absent(writing, table, key)? {
@@ -203,7 +205,7 @@ fn is_absent<K: Key + 'static, V: Value + 'static>(
     Ok(writing.open_table(table).doing(WRITE)?.get(K::from_bytes(key)).doing(WRITE)?.is_none())
 }
 
-/// An idempotency key has no checksum: the message that it names says which key it had.
+/// An idempotency key has no checksum. The message that it names states which key it had.
 fn names_its_message(writing: &WriteTransaction, key: &[u8], value: &[u8]) -> Result<bool, StoreError> {
     let (Some((sender, key)), Ok(message)) = (key.split_first_chunk(), <[u8; 16]>::try_from(value)) else { return Ok(false) };
     let message = u128::from_le_bytes(message);
@@ -214,7 +216,7 @@ fn names_its_message(writing: &WriteTransaction, key: &[u8], value: &[u8]) -> Re
     Ok(head.from.peer == PeerId(u64::from_le_bytes(*sender)) && said.is_some_and(|said| said.as_bytes() == key))
 }
 
-/// What a row is of, where its key can name something.
+/// Returns the item of a row, if its key can name one.
 fn row_of(table: &str, key: &[u8]) -> Option<Row> {
     let message = |bytes: &[u8]| {
         let number = u128::from_le_bytes(*bytes.first_chunk()?);
@@ -245,7 +247,7 @@ fn row_of(table: &str, key: &[u8]) -> Option<Row> {
     Some(row)
 }
 
-/// The row holds a record with a right checksum.
+/// Whether the row is a record with a right checksum.
 fn is_record(table: &str, key: &[u8], value: &[u8]) -> bool {
     fn is<T: DeserializeOwned>(row: &Row, value: &[u8]) -> bool {
         record::decode::<T>(row, value).is_ok()
