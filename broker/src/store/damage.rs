@@ -1,9 +1,9 @@
-//! Damaged records: what was found, and what stands in for it.
+//! Damaged records: which were found, and what replaces them.
 //!
-//! A record that cannot be read is left out and noted here, and everything else goes on. Whoever opened the store takes the
-//! news from here, and says it. What is lost of a message or a delivery is made up from the other, as far as it goes, so
-//! that the person can still see, drop and give to another what the damage hit. Invariant: what is made up is never less
-//! withheld than what it stands for may have been.
+//! A record that cannot be read is left out and recorded here, and everything else works. The owner
+//! of the store reads new damage from here and reports it. A lost message or delivery is rebuilt
+//! from the other as far as possible, so that the person can still see, drop and reassign it.
+//! Invariant: a replacement is never less restricted than the lost record may have been.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,10 +16,10 @@ use serde::Deserialize;
 use super::error::{Row, StoreError};
 use super::record;
 
-/// Records that are kept by name. Beyond it the disk is the story, and the log has it.
+/// The most records that are named. With more, the disk is the problem, and the log has the rest.
 const ROWS_MAX: usize = 10_000;
 
-/// What was found damaged since the store was opened, by the engine and by all readers.
+/// The damage that the engine and all readers found since the store was opened.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Damage {
     found: Arc<Mutex<Found>>,
@@ -32,17 +32,17 @@ struct Found {
 }
 
 impl Damage {
-    /// The record in `row`; none where it is damaged, which is noted.
+    /// Returns the record in `row`. `None`: it is damaged, which is recorded.
     pub(super) fn read<'a, T: Deserialize<'a>>(&self, row: &Row, bytes: &'a [u8]) -> Option<T> {
         self.unless_damaged(row, record::decode(row, bytes))
     }
 
-    /// As [`Damage::read`], of a message without its text.
+    /// Like [`Damage::read`], for a message without its text.
     pub(super) fn read_head(&self, row: &Row, bytes: &[u8]) -> Option<(MessageHead, Option<String>)> {
         self.unless_damaged(row, record::decode_head(row, bytes))
     }
 
-    /// The message that a key names; none where it names none, which is noted.
+    /// Returns the message that a key names. `None`: it names none, which is recorded.
     pub(super) fn message_id(&self, key: u128) -> Option<MessageId> {
         let id = MessageId::try_from(key).ok();
         if id.is_none() {
@@ -62,7 +62,7 @@ impl Damage {
         }
     }
 
-    /// Notes that the record in `row` cannot be read, or is not there though others rest on it.
+    /// Records that the record in `row` cannot be read, or is missing while others depend on it.
     pub(super) fn note(&self, row: Row) {
         let mut found = self.found();
         if found.rows.len() < ROWS_MAX && found.rows.insert(row.clone()) {
@@ -71,7 +71,7 @@ impl Damage {
         }
     }
 
-    /// What was noted since this was last asked.
+    /// Returns the damage that was recorded since the last call.
     pub(super) fn take_news(&self) -> Vec<Row> {
         std::mem::take(&mut self.found().news)
     }
@@ -85,16 +85,17 @@ impl Damage {
     }
 
     fn found(&self) -> MutexGuard<'_, Found> {
-        // Each change to it is whole: a panic elsewhere cannot leave it half done.
+        // Each change to it is complete: a panic elsewhere cannot leave it half done.
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The stage of a delivery of which nothing is known but its table, one for each of `schema::DELIVERIES`.
+/// The stage of a replaced delivery of which only the table is known, one for each of
+/// `schema::DELIVERIES`.
 pub(super) const STAND_IN_STAGES: [Stage; 4] = [Stage::Held, Stage::Dead, Stage::Expired, Stage::Cancelled];
 
-/// Stands in for the damaged delivery of a message in the table of `stage`. It counts as held and not let go: whether it was
-/// is lost.
+/// Replaces the damaged delivery of a message in the table of `stage`. It counts as held and not
+/// released, because that information is lost.
 pub(super) fn stand_in(message: MessageId, peer: PeerId, stage: Stage, head: Option<&MessageHead>) -> DeliveryRecord {
     let brief = head.map_or_else(unknown_brief, Brief::of);
     let entry = |event, cause| TraceEntry { event, at: brief.sent_at, carrier: None, cause };
@@ -118,12 +119,12 @@ fn unknown_brief() -> Brief {
         sent_at: Timestamp(0),
         expires_at: None,
         text_bytes: 0,
-        // What it was is lost.
+        // Whether it was private is lost.
         private: true,
     }
 }
 
-/// What the deliveries of a message still say of it; none where they say nothing.
+/// Rebuilds a message's head from its deliveries. `None`: they do not have enough.
 pub(super) fn head_from(id: MessageId, deliveries: &[DeliveryRecord]) -> Option<MessageHead> {
     let known = deliveries.iter().find(|delivery| delivery.brief.from != PeerId::SYSTEM || delivery.brief.sent_at.0 > 0)?;
     let brief = &known.brief;

@@ -1,6 +1,6 @@
-//! What can go wrong in the store, and what to do about it.
+//! The errors of the store, and their next steps.
 //!
-//! Each text says what was attempted, on what, and the next step; the reason is the error's source.
+//! Each text states the attempt, its object, and the next step. The reason is the error's source.
 
 use std::fmt;
 use std::io;
@@ -14,7 +14,7 @@ use thiserror::Error;
 
 use super::record::RecordError;
 
-/// What a record is of, for errors.
+/// The item of a record, for errors.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Row {
     /// A peer.
@@ -25,26 +25,26 @@ pub enum Row {
     Delivery(MessageId, PeerId),
     /// The identity that the next new peer gets.
     NextPeer,
-    /// What the person set for all.
+    /// The person's settings for all peers.
     Settings,
-    /// What the person has paused.
+    /// The person's pauses.
     Pauses,
-    /// How much is kept.
+    /// The totals.
     Kept,
-    /// What sessions share.
+    /// A shared record.
     Thing(ThingKey),
     /// The identity that the next new task gets.
     NextTask,
     /// A row under this key, which names no message.
     Key(u128),
-    /// All that the last commit stored: the database was found at an earlier one.
+    /// The changes of the last commit: the database was found at an earlier one.
     LastCommit,
-    /// A page of redb's, at this byte of the file; records in it may be damaged or missing.
+    /// A page of redb's, at this byte of the file. Records in it may be damaged or missing.
     Page(u64),
 }
 
 impl Row {
-    /// What waits and cannot be given out without it.
+    /// Returns the pending deliveries that cannot be given out without it.
     pub(crate) fn stops(&self) -> Option<Stopped> {
         match self {
             Self::Message(message) => Some(Stopped::Message(*message)),
@@ -85,10 +85,10 @@ impl fmt::Display for Row {
     }
 }
 
-/// Why the store could not do what it was asked.
+/// The reason why a store operation failed.
 #[derive(Debug, Error)]
 pub enum StoreError {
-    /// The database or the disk under it refused.
+    /// The database or the disk under it failed.
     #[error("cannot {doing}")]
     Database {
         /// What was attempted.
@@ -97,10 +97,10 @@ pub enum StoreError {
         #[source]
         source: Box<redb::Error>,
     },
-    /// An earlier write failed: what the disk holds is only known again after the store was reopened.
+    /// An earlier write failed: the content of the disk is known only after reopening.
     #[error("an earlier write to the database failed, and it was not reopened since")]
     Failed,
-    /// A stored record makes no sense.
+    /// A stored record cannot be decoded.
     #[error("cannot read the {row}")]
     Unreadable {
         /// What it is of.
@@ -122,7 +122,7 @@ pub enum StoreError {
         /// The message.
         message: MessageId,
     },
-    /// The change contradicts what is stored: the core and the store have parted ways.
+    /// The change contradicts the stored data: the core and the store differ.
     #[error("the change of the delivery of {message} to {peer}, from {}, contradicts what is stored", stage_name(*.was))]
     Contradiction {
         /// The message.
@@ -147,7 +147,8 @@ impl StoreError {
 }
 
 impl StoreError {
-    /// Whether the disk, or the user's quota of it, was full. Then the store can be reopened once there is space.
+    /// Whether the disk, or the user's quota of it, was full. Then the store can be reopened once
+    /// there is space.
     #[must_use]
     pub fn is_no_space(&self) -> bool {
         let Self::Database { source, .. } = self else { return false };
@@ -163,7 +164,7 @@ fn stage_name(stage: Option<Stage>) -> &'static str {
 pub(super) const READ: &str = "read the database";
 pub(super) const WRITE: &str = "write to the database";
 
-/// Says what was attempted when redb refused.
+/// Adds the attempt to an error of redb.
 pub(super) trait Doing<T> {
     fn doing(self, doing: &'static str) -> Result<T, StoreError>;
 }
@@ -174,7 +175,7 @@ impl<T, E: Into<redb::Error>> Doing<T> for Result<T, E> {
     }
 }
 
-/// Why the database was not opened.
+/// The reason why the database was not opened.
 #[derive(Debug, Error)]
 pub enum OpenError {
     /// Written by a newer version.
@@ -204,13 +205,13 @@ pub enum OpenError {
         #[source]
         source: Box<redb::Error>,
     },
-    /// It does not begin as a redb database does: another program's, or damaged there.
+    /// It does not begin as a redb database does: it is another program's file, or damaged there.
     #[error("{} is no database of peerd, or its beginning is damaged, and was left as it is", path.display())]
     NoDatabase {
         /// The file.
         path: PathBuf,
     },
-    /// It is empty: cut off, or made by somebody else.
+    /// It is empty: cut off, or created by another program.
     #[error("{} is empty, which no database of peerd ever is", path.display())]
     Empty {
         /// The file.
@@ -246,7 +247,7 @@ pub enum OpenError {
         /// The path.
         path: PathBuf,
     },
-    /// Somebody else's.
+    /// It belongs to another user.
     #[error("{} belongs to user {found}, and this is user {expected}", path.display())]
     Owner {
         /// The file.
@@ -256,7 +257,7 @@ pub enum OpenError {
         /// This process's user.
         expected: u32,
     },
-    /// Open to others.
+    /// Other users can open it.
     #[error("{} has mode {mode:04o}, so that others can get at the mail in it", path.display())]
     Mode {
         /// The file.
@@ -264,7 +265,7 @@ pub enum OpenError {
         /// Its mode.
         mode: u32,
     },
-    /// The copy before a migration could not be made or does not open; nothing was migrated.
+    /// The copy before a migration could not be made or does not open. Nothing was migrated.
     #[error("cannot copy the database to {} before its migration", path.display())]
     Backup {
         /// The copy.
@@ -272,7 +273,7 @@ pub enum OpenError {
         /// The reason.
         source: io::Error,
     },
-    /// The copy before a migration is not what was copied; nothing was migrated.
+    /// The copy before a migration differs from the original. Nothing was migrated.
     #[error("the copy of the database at {} does not check out, so it was not migrated", path.display())]
     BackupUnsound {
         /// The copy.
@@ -281,18 +282,18 @@ pub enum OpenError {
         #[source]
         source: Box<OpenError>,
     },
-    /// A migration failed; the database stands at schema `from`.
+    /// A migration failed. The database is at schema `from`.
     #[error("cannot migrate {} from schema {from}", path.display())]
     Migration {
         /// The file.
         path: PathBuf,
-        /// The schema that could not be left.
+        /// The schema at which it stays.
         from: u64,
         /// The reason.
         #[source]
         source: Box<StoreError>,
     },
-    /// It opens, but cannot be read through; only from [`Store::verify`](super::Store::verify).
+    /// It opens, but cannot be read completely. Only from [`Store::verify`](super::Store::verify).
     #[error("cannot read all of {}", path.display())]
     Unreadable {
         /// The file.
@@ -310,7 +311,7 @@ pub enum OpenError {
         #[source]
         source: Box<StoreError>,
     },
-    /// A damaged database could not be replaced by what is left of it; it is as it was.
+    /// A damaged database could not be replaced by its remains. It is unchanged.
     #[error("{} is damaged, and what is left of it could not be written to a new file", path.display())]
     Salvage {
         /// The file.
@@ -370,7 +371,7 @@ impl OpenError {
         Self::Damaged { path: path.into(), source: Box::new(redb::Error::Corrupted(found)) }
     }
 
-    /// What redb's error means for the file at `path`.
+    /// Converts redb's error for the file at `path`.
     pub(super) fn of(path: &Path, error: impl Into<redb::Error>) -> Self {
         use io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
         match error.into() {

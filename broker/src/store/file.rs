@@ -54,8 +54,8 @@ pub(super) fn is_closed(head: &[u8; HEAD_BYTES]) -> bool {
 /// Opens the database file that exists at `path`. `None`: there is no file.
 ///
 /// # Errors
-/// If it is no regular file, a symlink, not the user's own, readable by others, empty (we never
-/// leave an empty one), or does not begin as a database does.
+/// If it is no regular file, not the user's own, readable by others, or empty (we never leave an
+/// empty one). Also if it does not begin as a database does. A symlink is no regular file.
 pub(super) fn open_existing(path: &Path) -> Result<Option<File>, OpenError> {
     let Some(file) = open_users(path)? else { return Ok(None) };
     let mut begins = [0; MAGIC.len()];

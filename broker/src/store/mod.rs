@@ -1,12 +1,15 @@
-//! The store: what is durable, in one redb file.
+//! The store: the durable data, in one redb file.
 //!
-//! Knows rows, transactions and the file. Does not know the rules: it is told [`Change`]s and keeps them. [`Store`] opens the
-//! file and commits; a [`Snapshot`] is the only way to read what is in it.
+//! Knows rows, transactions and the file. Does not know the rules: it gets [`Change`]s and stores
+//! them. [`Store`] opens the file and commits. A [`Snapshot`] is the only way to read it.
 //!
 //! Invariants:
-//! - A commit that returned is on the disk, whole; one that did not return leaves all or nothing behind.
-//! - After a failed write nothing more is read or written: what the disk holds is only known again after reopening.
-//! - Starting costs by what is pending, and by one page in eighty of a file above 16 MiB. It reads nothing else that was said.
+//! - A commit that returned is on the disk, whole. A commit that did not return leaves all or
+//!   nothing behind.
+//! - After a failed write nothing more is read or written, because the content of the disk is known
+//!   only after reopening.
+//! - The cost of a start grows with pending deliveries, and with one page in eighty of a file above
+//!   16 MiB. It reads no other messages.
 //!
 //! Reading order: `schema` (the tables), `record` (their values), this file, `writing`, `things` and `reindex` (changes become
 //! rows), `snapshot` and `image` (rows become records), `damage`, `walk`, `file`, `witness` and `opening` (the files on the disk), `pages` and
@@ -61,49 +64,51 @@ use opening::{open_checked, open_database, open_guarded, refuse_newer};
 pub(crate) use walk::Walk;
 use witness::Witness;
 
-/// Memory for pages, of reads and of the running transaction together. Enough for the inner pages of a million messages;
-/// redb's own default is 1 GiB.
+/// Memory for pages, of reads and of the running transaction together. It is enough for the inner
+/// pages of a million messages. redb's own default is 1 GiB.
 const CACHE_BYTES: usize = 8 * 1024 * 1024;
 
-/// A file up to this size is checked against its checksums at every start, which takes some milliseconds. Of a larger one the
-/// pages that lead to others are; its records are read in the idle time after the start, and each page when it is read.
+/// A file up to this size is checked against its checksums at every start, which takes some
+/// milliseconds. Of a larger file only the inner pages are checked. Its records are read in the
+/// idle time after the start, and each page is checked when it is read.
 const CHECKED_AT_OPEN_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 /// The open database.
 #[derive(Debug)]
 pub struct Store {
-    /// Shared with the readers, which never write and find damage too.
+    /// Shared with the readers, which never write and also find damage.
     snapshots: Snapshots,
-    /// What was taken since the last commit.
+    /// The snapshot since the last commit.
     current: OnceCell<Snapshot>,
-    /// The file would need a walk through all of it if the process died now: something was written after the last
-    /// checkpoint.
+    /// Whether something was written after the last checkpoint. If the process died now, reopening
+    /// would have to read the whole file.
     needs_checkpoint: bool,
     /// A write failed: see [`StoreError::Failed`].
     failed: bool,
-    /// Absent where the last commit cannot be noted, and in tests without a file.
+    /// `None`: the last commit cannot be recorded, or a test has no file.
     witness: Option<Witness>,
-    /// The file was too large to be checked when it was opened.
+    /// Whether the file was too large to be checked when it was opened.
     is_unread: bool,
 }
 
 impl Store {
-    /// Opens the database file, or creates it with mode 0600. An older schema is migrated, after a verified copy of the
-    /// file was put into `backups_dir`. The caller holds the broker's lock.
+    /// Opens the database file, or creates it with mode 0600. An older schema is migrated, after a
+    /// verified copy of the file was put into `backups_dir`. The caller holds the broker's lock.
     ///
     /// # Errors
-    /// Then the file is as it was, byte for byte, except after [`OpenError::Migration`] (which leaves it at the last
-    /// schema that it reached, with the copy beside it) and [`OpenError::Io`].
+    /// The file is then unchanged, byte for byte, with two exceptions. [`OpenError::Migration`]
+    /// leaves it at the last schema that it reached, with the copy beside it. The other exception
+    /// is [`OpenError::Io`].
     pub fn open(database: &Path, backups_dir: &Path) -> Result<Self, OpenError> {
         Self::open_with(database, backups_dir, migrate::STEPS, CHECKED_AT_OPEN_BYTES_MAX)
     }
 
-    /// A file of more than `checked_max` bytes counts as a large one.
+    /// Opens the database. A file of more than `checked_max` bytes counts as a large one.
     fn open_with(path: &Path, backups_dir: &Path, steps: &[Step], checked_max: u64) -> Result<Self, OpenError> {
         let file = match file::open_existing(path) {
             Ok(Some(file)) => file,
             Ok(None) => return Self::create(path, steps),
-            // A large file may be ours all the same, with its first bytes damaged.
+            // A large file may still be ours, with its first bytes damaged.
             Err(refused @ OpenError::NoDatabase { .. })
                 if std::fs::metadata(path).is_ok_and(|found| found.len() > checked_max) =>
             {
@@ -128,7 +133,7 @@ impl Store {
         }
     }
 
-    /// Opens what is left of a damaged file.
+    /// Opens the remains of a damaged file.
     fn open_remains(
         path: &Path,
         backups_dir: &Path,
@@ -142,7 +147,7 @@ impl Store {
         Ok(store)
     }
 
-    /// Opens a file of the user's. Where it is damaged, it is as it was.
+    /// Opens a file of the user's. A damaged file stays unchanged.
     fn open_file(path: &Path, file: File, backups_dir: &Path, steps: &[Step], is_large: bool) -> Result<Self, OpenError> {
         let damage = Damage::default();
         let noted = witness::noted(path);
@@ -174,7 +179,7 @@ impl Store {
         Ok(store)
     }
 
-    /// Creates the file under another name first: whoever is killed meanwhile leaves no half-made database behind.
+    /// Creates the file under another name first, so that a kill leaves no incomplete database.
     fn create(path: &Path, steps: &[Step]) -> Result<Self, OpenError> {
         let mut unfinished = path.as_os_str().to_owned();
         unfinished.push(".new");
@@ -203,7 +208,8 @@ impl Store {
         }
     }
 
-    /// Notes each commit beside the database at `path` from now on. Where that is not possible, mail goes on without.
+    /// Records each commit beside the database at `path` from now on. If that is not possible, the
+    /// store works without.
     fn bear_witness(&mut self, path: &Path, database: File) {
         match Witness::open(path, database) {
             Ok(witness) => self.witness = Some(witness),
@@ -219,15 +225,16 @@ impl Store {
         }
     }
 
-    /// A look at every record that the start did not read, where none was taken yet: see [`Store::read_on`].
+    /// Returns a walk over every record that the start did not read, if there was none yet: see
+    /// [`Store::look_on`].
     pub(crate) fn walk(&self) -> Option<Walk> {
         self.is_unread.then(Walk::default)
     }
 
-    /// One step of a walk, of less than a millisecond. Says whether there are more.
+    /// Makes one step of a walk, of less than a millisecond. Returns whether there are more.
     ///
     /// # Errors
-    /// Where the file cannot be read.
+    /// If the file cannot be read.
     pub(crate) fn read_on(&self, walk: &mut Walk) -> Result<bool, StoreError> {
         walk.step(self.snapshot()?)
     }
@@ -238,31 +245,33 @@ impl Store {
         Ok(Self::over(database, true))
     }
 
-    /// Reads the whole file, checks every checksum, decodes every record and checks them against each other. Changes
-    /// nothing on the disk, also not in a file that was not closed cleanly. Takes two to three seconds a gigabyte.
+    /// Reads the whole file, checks every checksum, decodes every record and checks them against
+    /// each other. Changes nothing on the disk, even in a file that was not closed cleanly. Takes
+    /// two to three seconds per gigabyte.
     ///
     /// # Errors
-    /// Where there is no file, another process has it open, or it cannot be read at all. What is wrong in a file that can
-    /// be read is in the report.
+    /// If there is no file, another process has it open, or it cannot be read at all. Problems of a
+    /// readable file are in the report.
     pub fn verify(database: &Path) -> Result<VerifyReport, OpenError> {
         verify::verify(database, Access::Alone)
     }
 
-    /// As [`Store::verify`], and a broker may start meanwhile. Then what is said is worth nothing.
+    /// Like [`Store::verify`], but a broker may start meanwhile. Then the report is void.
     ///
     /// # Errors
-    /// As [`Store::verify`].
+    /// Like [`Store::verify`].
     pub fn glance(database: &Path) -> Result<VerifyReport, OpenError> {
         verify::verify(database, Access::Beside)
     }
 
-    /// Opens a database file for reading alone, and changes nothing on the disk. Nobody else may have it open.
+    /// Opens a database file for reading alone, and changes nothing on the disk. No other process
+    /// may have it open.
     ///
     /// # Errors
-    /// As [`Store::verify`].
+    /// Like [`Store::verify`].
     pub fn open_for_reading(path: &Path) -> Result<Snapshots, OpenError> {
         let Some(file) = file::open_existing(path)? else { return Err(OpenError::Missing { path: path.into() }) };
-        // What it would write to the file is held back for good.
+        // Its writes to the file are held and never released.
         let (staged, never_carried_out) = StagedFile::new(file).map_err(|error| OpenError::of(path, error))?;
         let damage = Damage::default();
         let (database, _) = open_guarded(path, staged, &never_carried_out, &damage)?;
@@ -272,11 +281,11 @@ impl Store {
         Ok(Snapshots { database: Arc::new(database), damage })
     }
 
-    /// The store as of the last commit. All that is read until the next one is read from this same snapshot. The borrow
-    /// ends with it: no code can commit and go on reading what was there before.
+    /// Returns the store as of the last commit. All reads until the next commit use this same
+    /// snapshot. The borrow ends with the commit, so no code can read older data after it.
     ///
     /// # Errors
-    /// Where the file cannot be read, or a commit failed.
+    /// If the file cannot be read, or a commit failed.
     pub fn snapshot(&self) -> Result<&Snapshot, StoreError> {
         self.is_usable()?;
         if let Some(snapshot) = self.current.get() {
@@ -286,7 +295,8 @@ impl Store {
         Ok(self.current.get_or_init(|| snapshot))
     }
 
-    /// For reading on another thread. The file is closed when the store and all of these are gone.
+    /// Returns snapshots for reading on another thread. The file is closed when the store and all
+    /// of these are dropped.
     #[must_use]
     pub fn snapshots(&self) -> Snapshots {
         self.snapshots.clone()
@@ -295,8 +305,9 @@ impl Store {
     /// Makes all changes durable together, or none: one transaction, one sync.
     ///
     /// # Errors
-    /// Then nothing of it counts, and the store is of no use until it is reopened ([`StoreError::Failed`]). After a failed
-    /// sync the reopened store may hold this commit after all, whole.
+    /// None of the changes is in force then, and the store is unusable until it is reopened
+    /// ([`StoreError::Failed`]). After a failed sync the reopened store may still hold this commit,
+    /// whole.
     pub fn commit(&mut self, changes: &[Change]) -> Result<(), StoreError> {
         self.is_usable()?;
         if changes.is_empty() {
@@ -305,12 +316,13 @@ impl Store {
         self.write(|writing| writing::apply(writing, changes))
     }
 
-    /// One commit that also records which pages are free, so that reopening after a kill takes milliseconds instead of a
-    /// walk through the file. Costs two syncs: called when the engine goes idle. Writes nothing if nothing was written
-    /// since the last one. With it goes down how much is kept, so that opening need not count it.
+    /// Makes one commit that also records which pages are free. Reopening after a kill then takes
+    /// milliseconds instead of a read of the whole file. It costs two syncs, and is called when the
+    /// engine goes idle. Writes nothing if nothing was written since the last one. It also records
+    /// the totals, so that opening need not count them.
     ///
     /// # Errors
-    /// As [`Store::commit`]. What was committed before stays durable.
+    /// Like [`Store::commit`]. Earlier commits stay durable.
     pub fn checkpoint(&mut self, kept: Option<&KeptRecord>) -> Result<(), StoreError> {
         self.is_usable()?;
         if !self.needs_checkpoint {
@@ -324,10 +336,10 @@ impl Store {
         Ok(())
     }
 
-    /// Forgets what the search index was to read again, up to and with row `seen`: it has.
+    /// Deletes the rows that the search index has read again, up to and including row `seen`.
     ///
     /// # Errors
-    /// As [`Store::commit`].
+    /// Like [`Store::commit`].
     pub fn trim_reindex(&mut self, seen: u64) -> Result<(), StoreError> {
         if !self.snapshot()?.reindex_bounds()?.is_some_and(|bounds| reindex::is_long(bounds, seen)) {
             return Ok(());
@@ -338,9 +350,9 @@ impl Store {
     /// One write transaction: the only way to change the file.
     fn write(&mut self, work: impl FnOnce(&mut WriteTransaction) -> Result<(), StoreError>) -> Result<(), StoreError> {
         self.is_usable()?;
-        // It will be out of date, and this commit could not reuse the pages that it keeps.
+        // It will be out of date, and this commit could not reuse the pages that it holds.
         self.current.take();
-        // Cleared again only by success: whichever step fails, the store is done.
+        // Only success clears it again: after any failed step, the store is unusable.
         self.failed = true;
         let mut writing = self.snapshots.database.begin_write().doing(WRITE)?;
         work(&mut writing)?;
@@ -355,12 +367,12 @@ impl Store {
         if self.failed { Err(StoreError::Failed) } else { Ok(()) }
     }
 
-    /// What was found damaged since this was last asked, by whoever read it: each record once.
+    /// Returns the damage that any reader found since the last call, each record once.
     pub(crate) fn take_damage(&self) -> Vec<Row> {
         self.snapshots.damage.take_news()
     }
 
-    /// How many records were found damaged since the store was opened.
+    /// Counts the records that were found damaged since the store was opened.
     #[must_use]
     pub fn damaged(&self) -> u64 {
         self.snapshots.damage.total()

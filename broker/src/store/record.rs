@@ -11,9 +11,9 @@
 //!   old bytes are silently read as something else. The same happens if an enum variant is inserted
 //!   anywhere but at the end. The golden bytes in this module's tests fail first. To change a
 //!   record: copy the old type into a module of its own beside `version_1.rs`, raise [`VERSION`],
-//!   and add the step that rewrites the old rows. A variant appended at the end of an enum needs
-//!   that too, so that an older broker refuses the file by its schema instead of failing on one
-//!   row.
+//!   and add the step that rewrites the old rows. A variant that is
+//!   appended at the end of an enum needs that too. Without it, an older broker would fail on one
+//!   row instead of refusing the file by its schema.
 
 use bincode::config::{Configuration, Limit, LittleEndian, Varint};
 use peer_core::record::MessageHead;

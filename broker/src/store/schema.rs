@@ -1,17 +1,20 @@
 //! The tables: their names, keys and values.
 //!
-//! Knows how rows are laid out. Does not know what a record's bytes mean (`record`), nor when rows move (`mod`).
+//! Knows the layout of rows. Does not know the meaning of a record's bytes (`record`), nor when
+//! rows move (`mod`).
 //!
-//! Deliveries are spread over tables by stage, so that start-up, sends and the counts that people ask for never cost what
-//! history costs: everything that the core keeps in memory stands in `pending`, and a settled delivery is only touched by
-//! who asks for its message. All of them are keyed by message, then recipient: new rows land on the last page, and the
-//! deliveries of one message are neighbours, also where an operator or a bind moved them to another recipient.
+//! Deliveries are divided into tables by stage, so that the cost of start-up, sends and counts does
+//! not grow with history. `pending` has everything that the core keeps in memory. A settled
+//! delivery is read only with its message. All of these tables are keyed by message, then
+//! recipient: new rows are on the last page, and the deliveries of one message are neighbours. This
+//! also holds after an operator or a bind moved them to another recipient.
 //!
-//! Keys that are texts are plain bytes: redb panics over a text that is no UTF-8, and a damaged one may be none.
+//! Text keys are plain bytes, because redb panics over a text that is no UTF-8, and a damaged one
+//! may be none.
 //!
-//! `meta` is the one table that every version reads, also an older one that must refuse: its form never changes. So its
-//! values are plain bytes, while every record begins with a version byte of its own. The records in `meta` do so too: no
-//! version needs them in order to refuse.
+//! Every version reads the table `meta`, even an older one that must refuse the file, so its form
+//! never changes. Its values are plain bytes, while every record begins with a version byte of its
+//! own. The records in `meta` have one too, because no version needs them in order to refuse.
 
 use std::ops::RangeInclusive;
 
@@ -31,16 +34,16 @@ pub(super) const META_SCHEMA: &str = "schema";
 /// Version and executable of the program that brought the schema to its version, as UTF-8.
 pub(super) const META_WRITTEN_BY: &str = "written_by";
 
-/// The identity that the next new peer gets, a record of a `u64`. Absent until the core said one.
+/// The identity that the next new peer gets, a record of a `u64`. Absent until the core stored one.
 pub(super) const META_NEXT_PEER: &str = "next_peer";
 
-/// What the person set for all, a record. Absent until they set something.
+/// The person's settings for all peers, a record. Absent until the person set something.
 pub(super) const META_SETTINGS: &str = "settings";
 
-/// What the person has paused, a record. Absent until they paused something.
+/// The person's pauses, a record. Absent until the person paused something.
 pub(super) const META_PAUSES: &str = "pauses";
 
-/// How much there was, a record. Absent: it must be counted.
+/// The last totals, a record. Absent: they must be counted.
 pub(super) const META_KEPT: &str = "kept";
 
 /// Peer -> its record.
@@ -58,7 +61,8 @@ pub(super) type DeliveryTable = TableDefinition<'static, DeliveryKey, &'static [
 /// Stored, offered and held deliveries.
 pub(super) const PENDING: DeliveryTable = TableDefinition::new("pending");
 
-/// Dead letters. Apart from the expired ones, so that counting them is one look at the table's head.
+/// Dead letters. They are separate from the expired ones, so that counting them only reads the
+/// table's head.
 pub(super) const DEAD: DeliveryTable = TableDefinition::new("dead");
 
 /// Deliveries whose time to live ended.
@@ -67,10 +71,11 @@ pub(super) const EXPIRED: DeliveryTable = TableDefinition::new("expired");
 /// Presented, cancelled and dropped deliveries.
 pub(super) const SETTLED: DeliveryTable = TableDefinition::new("settled");
 
-/// All tables of deliveries: each delivery stands in exactly one.
+/// All tables of deliveries: each delivery is in exactly one.
 pub(super) const DELIVERIES: [DeliveryTable; 4] = [PENDING, DEAD, EXPIRED, SETTLED];
 
-/// Which of [`DELIVERIES`] a delivery of this stage stands in; none for `Leased`, which is never stored.
+/// Returns which of [`DELIVERIES`] has a delivery of this stage. `None` for `Leased`, which is
+/// never stored.
 pub(super) fn table_of(stage: Stage) -> Option<usize> {
     match stage {
         Stage::Stored | Stage::Offered | Stage::Held => Some(0),
@@ -96,18 +101,18 @@ pub(super) const NOTES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new
 /// The identity that the next new task gets, a record of a `u64`. Absent until there was one.
 pub(super) const META_NEXT_TASK: &str = "next_task";
 
-/// A count -> what the search index must look at again: what it is, its number, its key.
+/// A number -> a change that the search index must read again: kind, number, key.
 pub(super) const REINDEX: TableDefinition<'_, u64, super::reindex::Row<'_>> = TableDefinition::new("reindex");
 
 /// Sender and its idempotency key -> the message that the key named.
 pub(super) const IDEMPOTENCY: TableDefinition<'_, (u64, &[u8]), u128> = TableDefinition::new("idempotency");
 
-/// Where a delivery stands in its table.
+/// Returns the key of a delivery in its table.
 pub(super) fn key_of(record: &DeliveryRecord) -> DeliveryKey {
     (record.message.to_u128(), record.peer.0)
 }
 
-/// The keys of all deliveries of one message.
+/// Returns the keys of all deliveries of one message.
 pub(super) fn keys_of_message(message: MessageId) -> RangeInclusive<DeliveryKey> {
     (message.to_u128(), 0)..=(message.to_u128(), u64::MAX)
 }
@@ -116,7 +121,8 @@ const fn shape(keys: Keys, key: Option<usize>) -> Shape {
     Shape { key, value: None, keys, value_min: 0 }
 }
 
-/// How redb lays the rows of each table out. redb panics over a text that is no UTF-8, so a damaged `meta` is not read.
+/// The layout of the rows of each table. redb panics over a text that is no UTF-8, so a damaged
+/// `meta` is not read.
 pub(super) const SHAPES: [(&str, Shape); 13] = [
     ("meta", shape(Keys::Guarded, None)),
     ("peers", shape(Keys::Number, Some(8))),

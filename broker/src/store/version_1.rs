@@ -1,8 +1,8 @@
 //! Schema 1, and the step from it to schema 2.
 //!
-//! In schema 1 a record was a version byte and bincode, without a checksum; the next peer's and the next task's ids were
-//! eight plain bytes; and keys that are texts were of redb's text type, which panics over bytes that are no UTF-8. What
-//! stands here was shipped and stays as it is.
+//! In schema 1 a record was a version byte and bincode, without a checksum. The ids of the next
+//! peer and task were eight plain bytes. Text keys had redb's text type, which panics over bytes
+//! that are no UTF-8. The types here were shipped and never change.
 
 use peer_core::record::{KeptRecord, PausesRecord, PeerRecord, SettingsRecord};
 use peer_core::thing::{ChannelRecord, NoteRecord, QuestionRecord, TaskRecord, ThingKey};
@@ -25,8 +25,8 @@ const VERSION: u8 = 1;
 /// Fields that were appended to a peer's record while it had this version. All of them are options.
 const PEER_FIELDS_APPENDED: usize = 2;
 
-/// Gives every record its checksum, and the tables their new types. A record that cannot be read stays as it is, and is
-/// unreadable in schema 2 as well: by its version.
+/// Gives every record its checksum, and the tables their new types. A record that cannot be read
+/// stays as it is. Its version makes it unreadable in schema 2 as well.
 pub(super) fn to_version_2(writing: &WriteTransaction) -> Result<(), StoreError> {
     rewrite(writing, schema::PEERS, schema::PEERS, |key, bytes, insert| {
         insert(key, peer(&Row::Peer(PeerId(key)), bytes).as_slice())
@@ -81,7 +81,7 @@ fn single_values(writing: &WriteTransaction) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// A plain number as a record; as it is, if it is none.
+/// Converts a plain number to a record. Returns other bytes unchanged.
 fn number(row: &Row, bytes: &[u8]) -> Result<Vec<u8>, StoreError> {
     match record::decode_number(bytes) {
         Ok(number) => {
@@ -96,7 +96,7 @@ fn row_of(key: u128, row: impl FnOnce(MessageId) -> Row) -> Option<Row> {
     MessageId::try_from(key).ok().map(row)
 }
 
-/// A record of version 1 with what stands before it in version 2; as it is, if it is none.
+/// Converts a record of version 1 to version 2. Returns other bytes unchanged.
 fn sealed<T: DeserializeOwned>(row: &Row, bytes: &[u8]) -> Vec<u8> {
     match bytes.split_first() {
         Some((&VERSION, body)) if record::decode_body::<T>(body).is_ok() => record::seal_version(row, body, version_2::VERSION),
@@ -104,7 +104,8 @@ fn sealed<T: DeserializeOwned>(row: &Row, bytes: &[u8]) -> Vec<u8> {
     }
 }
 
-/// As [`sealed`]. A record that was written before a field was appended ends without it; an option that is none is a zero.
+/// Like [`sealed`]. A record from before a field was appended ends without it. An option without a
+/// value is a zero.
 fn peer(row: &Row, bytes: &[u8]) -> Vec<u8> {
     let mut longer = bytes.to_vec();
     for _ in 0..=PEER_FIELDS_APPENDED {
@@ -117,7 +118,7 @@ fn peer(row: &Row, bytes: &[u8]) -> Vec<u8> {
     bytes.to_vec()
 }
 
-/// Writes the rows of a table anew, in their order. A table that is not there is an empty one.
+/// Rewrites the rows of a table, in their order. A missing table is treated as empty.
 pub(super) fn rewrite<K1: Key + 'static, V1: Value + 'static, K2: Key + 'static, V2: Value + 'static>(
     writing: &WriteTransaction,
     old: TableDefinition<'static, K1, V1>,

@@ -1,7 +1,7 @@
 //! Schema 2, and the step from it to schema 3.
 //!
-//! In schema 2 neither a message nor a delivery said whether the message was said in private. What stands here was shipped
-//! and stays as it is.
+//! In schema 2 neither a message nor a delivery recorded whether the message is private. The types
+//! here were shipped and never change.
 
 use std::collections::BTreeMap;
 
@@ -71,15 +71,16 @@ struct Brief {
     text_bytes: u32,
 }
 
-/// Which messages were said in private, as far as that can still be told: what cannot be told is private.
+/// Determines which messages are private. If that is unknown, a message is private.
 struct Privacy {
-    /// The public channels of now, in lower case, and since when each is the same one.
+    /// The current public channels, in lower case, with their times of creation.
     open: BTreeMap<String, Timestamp>,
     private: BTreeMap<MessageId, bool>,
 }
 
 impl Privacy {
-    /// Notes whether a message is private. Messages come in the order of time, so that what it answers is known.
+    /// Records whether a message is private. Messages come in the order of time, so the answered
+    /// message is known.
     fn note(&mut self, id: MessageId, channel: Option<&str>, reply_to: Option<MessageId>) -> bool {
         let in_private = channel.is_some_and(|name| !self.is_open(name, id));
         let private = in_private || reply_to.is_some_and(|answered| self.private.get(&answered).copied().unwrap_or(false));
@@ -92,15 +93,17 @@ impl Privacy {
         channel.starts_with('@') || since.is_some_and(|since| id >= MessageId::first_at(*since))
     }
 
-    /// Of a delivery: as its message, or where that is not there, by what the delivery says.
+    /// Returns whether a delivery is private: as its message, or by its own data if the message is
+    /// missing.
     fn of(&self, delivery: &DeliveryRecord) -> bool {
         let known = self.private.get(&delivery.message).copied();
         known.unwrap_or_else(|| delivery.brief.channel.as_deref().is_some_and(|name| !self.is_open(name, delivery.message)))
     }
 }
 
-/// Writes into every message and delivery whether it was said in private, and raises the version of all records. A record
-/// that cannot be read stays as it is, and is unreadable in schema 3 as well: by its version.
+/// Writes into every message and delivery whether it is private, and raises the version of all
+/// records. A record that cannot be read stays as it is. Its version makes it unreadable in schema
+/// 3 as well.
 pub(super) fn to_version_3(writing: &WriteTransaction) -> Result<(), StoreError> {
     let mut privacy = Privacy { open: open_channels(writing)?, private: BTreeMap::new() };
     note_messages(writing, &mut privacy)?;
@@ -232,12 +235,12 @@ fn single_values(writing: &WriteTransaction) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// The record of version 2 that stands in a row; none where the bytes are none.
+/// Reads the record of version 2 in a row. `None`: the bytes are no record.
 fn read<T: DeserializeOwned>(row: &Row, bytes: &[u8]) -> Option<T> {
     record::unseal_version(row, bytes, VERSION).ok().and_then(|body| record::decode_body(body).ok())
 }
 
-/// A record that did not change, with its new version; as it is, if it is none.
+/// Gives an unchanged record its new version. Returns other bytes unchanged.
 fn sealed<T: DeserializeOwned>(row: &Row, bytes: &[u8]) -> Vec<u8> {
     match (read::<T>(row, bytes), record::unseal_version(row, bytes, VERSION)) {
         (Some(_), Ok(body)) => record::seal(row, body),
@@ -245,7 +248,7 @@ fn sealed<T: DeserializeOwned>(row: &Row, bytes: &[u8]) -> Vec<u8> {
     }
 }
 
-/// Writes the records of a table anew, each under its key.
+/// Rewrites the records of a table, each under its key.
 fn raise<K: Key + 'static>(
     writing: &WriteTransaction,
     table: TableDefinition<'static, K, &'static [u8]>,

@@ -1,7 +1,7 @@
-//! A look at every record of a large database, in small steps, while nothing else is to do.
+//! Reads every record of a large database in small steps, while the engine is idle.
 //!
-//! What the start reads anyway (peers, what waits, settings, what sessions share) is not read again. Damage that is found is
-//! noted, as by any other reader.
+//! Skips the records that the start reads anyway: peers, pending deliveries, settings, shared
+//! records. Damage that is found is recorded as by any other reader.
 
 use std::ops::Bound;
 
@@ -16,7 +16,7 @@ const STEP_BYTES_MAX: usize = 256 * 1024;
 /// Rows that one step reads.
 const STEP_ROWS_MAX: usize = 256;
 
-/// How far it is.
+/// The position of a walk.
 #[derive(Debug, Default)]
 pub(crate) struct Walk {
     table: Table,
@@ -28,16 +28,16 @@ pub(crate) struct Walk {
 enum Table {
     #[default]
     Messages,
-    /// One of [`schema::DELIVERIES`]; what waits was read at the start.
+    /// One of [`schema::DELIVERIES`]. Pending deliveries were read at the start.
     Deliveries(usize),
     Nothing,
 }
 
 impl Walk {
-    /// Reads on for one step. Says whether there is more to read.
+    /// Reads on for one step. Returns whether there is more to read.
     ///
     /// # Errors
-    /// Where the file cannot be read.
+    /// If the file cannot be read.
     pub(super) fn step(&mut self, snapshot: &Snapshot) -> Result<bool, StoreError> {
         let last = match self.table {
             Table::Messages => self.messages(snapshot)?,
@@ -55,12 +55,12 @@ impl Walk {
         Ok(self.table != Table::Nothing)
     }
 
-    /// How many records were read.
+    /// The number of records that were read.
     pub(crate) fn records(&self) -> u64 {
         self.records
     }
 
-    /// The last that was read; none: there are no more.
+    /// Returns the last key that was read. `None`: there are no more.
     fn messages(&mut self, snapshot: &Snapshot) -> Result<Option<schema::DeliveryKey>, StoreError> {
         let damage = snapshot.damage();
         let start = self.after.map_or(Bound::Unbounded, |(message, _)| Bound::Excluded(message));

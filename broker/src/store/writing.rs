@@ -1,7 +1,8 @@
 //! One write transaction: changes become rows.
 //!
-//! Knows which table each [`Change`] touches. Does not know when a transaction begins or is committed. Invariant: a core that
-//! is wrong about what is stored is not believed; then the transaction fails, and nothing of it is written.
+//! Knows which table each [`Change`] affects. Does not know when a transaction begins or is
+//! committed. Invariant: if a change contradicts the stored data, the transaction fails, and
+//! nothing of it is written.
 
 use peer_core::record::{DeliveryRecord, MessageRecord};
 use peer_core::step::Change;
@@ -69,7 +70,7 @@ impl Tables<'_> {
         }
     }
 
-    /// One of the single values in `meta`.
+    /// Stores one of the single values in `meta`.
     fn put_value(&mut self, key: &str, row: &Row, value: &impl Serialize) -> Result<(), StoreError> {
         let bytes = record::encode(row, value)?;
         self.meta.open()?.insert(key, bytes.as_slice()).doing(WRITE)?;
@@ -85,7 +86,7 @@ impl Tables<'_> {
         }
     }
 
-    /// Moves a delivery from the table of the stage that it had to that of the stage that it has.
+    /// Moves a delivery from the table of its old stage to that of its new one.
     fn put_delivery(&mut self, delivery: &DeliveryRecord, was: Option<Stage>) -> Result<(), StoreError> {
         let (message, peer) = (delivery.message, delivery.peer);
         let contradiction = || StoreError::Contradiction { message, peer, was };
@@ -124,7 +125,7 @@ impl Tables<'_> {
         Ok(())
     }
 
-    /// Takes a message out, with its deliveries. One that still waits for a recipient must not go.
+    /// Deletes a message with its deliveries. Fails if one of them is still pending.
     fn remove_message(&mut self, id: MessageId) -> Result<Removed, StoreError> {
         let removed = self.messages.open()?.remove(id.to_u128()).doing(WRITE)?;
         let Some(bytes) = removed else { return Ok(Removed::Nothing) };
@@ -150,18 +151,18 @@ impl Tables<'_> {
     }
 }
 
-/// What a message was that was taken out.
+/// The result of deleting a message.
 enum Removed {
-    /// There was none.
+    /// It did not exist.
     Nothing,
     /// Its idempotency key is known.
     Whole { sender: PeerId, key: Option<String> },
-    /// Its record does not say which key names it.
+    /// Its record is damaged, so its key is unknown.
     Damaged,
 }
 
-/// A table that a transaction opens once, when the first change needs it: a table that is opened costs pages, also where
-/// nothing in it changes.
+/// A table that a transaction opens once, when the first change needs it. An opened table costs
+/// pages, even if nothing in it changes.
 pub(super) struct Touched<'txn, K: Key + 'static, V: Value + 'static> {
     writing: &'txn WriteTransaction,
     definition: TableDefinition<'static, K, V>,

@@ -1,7 +1,7 @@
 //! redb's pages as bytes: page numbers, commit slots, branch pages, leaf pages, definitions of tables.
 //!
-//! Knows file format 3, as redb's own design document has it. Reads and never panics, whatever the bytes are: each function
-//! that takes bytes from the disk says none where they make no sense.
+//! Knows file format 3, as redb's own design document states it. Reads and never panics, whatever
+//! the bytes are: each function that takes bytes from the disk returns `None` if they are invalid.
 
 use std::cmp::Ordering;
 
@@ -15,7 +15,8 @@ pub(crate) const PAGE_BYTES: usize = 4096;
 /// Pages of one region, in a file that this redb creates. They are set at the creation and never change.
 const REGION_PAGES: u32 = 1 << 20;
 
-/// No page that we write is longer: one that claims to be is not read into memory.
+/// The size of the longest page that we write. A page that claims to be longer is not read into
+/// memory.
 const PAGE_BYTES_MAX: usize = 256 * 1024 * 1024;
 
 const MAGIC: [u8; FLAGS_OFFSET] = *b"redb\x1a\x0a\xa9\x0d\x0a";
@@ -26,7 +27,8 @@ pub(crate) const LEAF: u8 = 1;
 /// The first byte of a page.
 pub(crate) const BRANCH: u8 = 2;
 
-/// What redb leaves where nothing is written: zeros, and in a build for tests something else.
+/// The bytes that redb leaves where nothing is written: zeros, and another value in a build for
+/// tests.
 pub(crate) const UNUSED: [u8; 2] = [0, 0xff];
 
 const LEAF_HEAD: usize = 4;
@@ -36,13 +38,13 @@ const NUMBER_BYTES: usize = 8;
 const CHILD_BYTES: usize = SUM_BYTES + NUMBER_BYTES;
 pub(crate) const ROOT_BYTES: usize = NUMBER_BYTES + SUM_BYTES + 8;
 
-/// Where the checksum of a commit slot stands in it.
+/// The offset of the checksum in a commit slot.
 const SLOT_SUM: usize = SLOT_BYTES - SUM_BYTES;
-/// Where in a slot the roots stand: of the user's tables, and of redb's own.
+/// The offsets of the roots in a slot: of the user's tables, and of redb's own.
 const SLOT_ROOTS: [usize; 2] = [8, 40];
 const SLOT_HAS_ROOT: [usize; 2] = [1, 2];
 
-/// Which page: region, index, and how many times doubled.
+/// The number of a page: region, index, and how many times doubled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct PageNumber(pub(crate) u64);
 
@@ -51,7 +53,7 @@ impl PageNumber {
         (self.0 >> 59) as u32
     }
 
-    /// Where the page stands in the file, and how long it is; none for a number that no page has.
+    /// Returns the place and size of the page. `None`: no page has this number.
     pub(crate) fn place(self) -> Option<(u64, usize)> {
         let index_bits = 20u32.checked_sub(self.order())?;
         let bytes = PAGE_BYTES << self.order();
@@ -80,13 +82,13 @@ impl Root {
 /// A commit, as a slot of the head names it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Slot {
-    /// The slot has the checksum that it states.
+    /// Whether the slot has the checksum that it states.
     pub(crate) is_sound: bool,
     pub(crate) user: Option<Root>,
     pub(crate) system: Option<Root>,
 }
 
-/// The slots of a head, the one that counts first.
+/// Returns the slots of a head, the one in force first.
 pub(crate) fn slots(head: &[u8; HEAD_BYTES]) -> [Slot; 2] {
     let mut slots = SLOT_OFFSETS.map(|at| slot(&head[at..at + SLOT_BYTES]));
     if head[FLAGS_OFFSET] & FLAG_PRIMARY != 0 {
@@ -104,8 +106,8 @@ fn slot(bytes: &[u8]) -> Slot {
     Slot { is_sound, user: root(0), system: root(1) }
 }
 
-/// Whether what stands before the slots is what redb writes there. Nothing of it ever changes but the flags and the size of
-/// the last region.
+/// Whether the bytes before the slots are as redb writes them. Only the flags and the size of the
+/// last region ever change.
 pub(crate) fn is_head(head: &[u8; HEAD_BYTES]) -> bool {
     let number = |at: usize| u32_at(head, at);
     head[..FLAGS_OFFSET] == MAGIC
@@ -125,17 +127,17 @@ pub(crate) enum Keys {
     NumberAndBytes,
     /// Bytes.
     Bytes,
-    /// What redb panics over where it is damaged, or what only redb knows.
+    /// Keys on which redb panics if they are damaged, or whose order only redb knows.
     Guarded,
 }
 
-/// How the rows of a table are laid out. An absent width is a different one for each row.
+/// The layout of the rows of a table. `None`: the width differs per row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shape {
     pub(crate) key: Option<usize>,
     pub(crate) value: Option<usize>,
     pub(crate) keys: Keys,
-    /// Bytes that each value has at least.
+    /// The smallest size of a value.
     pub(crate) value_min: usize,
 }
 
@@ -143,7 +145,7 @@ pub(crate) struct Shape {
 pub(crate) const TABLES: Shape = Shape { key: None, value: None, keys: Keys::Guarded, value_min: 0 };
 
 impl Shape {
-    /// Bytes that each key has at least.
+    /// Returns the smallest size of a key.
     pub(crate) fn key_min(&self) -> usize {
         match self.keys {
             Keys::NumberAndBytes => 8,
@@ -151,7 +153,7 @@ impl Shape {
         }
     }
 
-    /// Which of two keys comes first.
+    /// Returns which of two keys comes first.
     pub(crate) fn compare(&self, a: &[u8], b: &[u8]) -> Ordering {
         match self.keys {
             Keys::Number => a.iter().rev().cmp(b.iter().rev()),
@@ -168,7 +170,7 @@ fn part(bytes: &[u8], at: usize, length: usize) -> std::slice::Iter<'_, u8> {
     bytes.get(at..bytes.len().min(at.saturating_add(length))).unwrap_or_default().iter()
 }
 
-/// What redb knows of a table.
+/// The definition of a table, as redb stores it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Definition {
     pub(crate) root: Option<Root>,
@@ -176,7 +178,7 @@ pub(crate) struct Definition {
     pub(crate) value: Option<usize>,
 }
 
-/// The definition that the `bytes` in a tree of tables are.
+/// Decodes a definition from a tree of tables.
 pub(crate) fn definition(bytes: &[u8]) -> Option<Definition> {
     let width = |at: usize| match bytes.get(at)? {
         0 => Some(None),
@@ -188,12 +190,13 @@ pub(crate) fn definition(bytes: &[u8]) -> Option<Definition> {
     (bytes[0] == 3).then_some(Definition { root: has_root.then_some(root), key, value })
 }
 
-/// The checksum of a page's used bytes, as its parent states it; none where the page does not say how many are used.
+/// Returns the checksum of a page's used bytes, as its parent states it. `None`: the page does not
+/// state how many are used.
 pub(crate) fn page_sum(page: &[u8], shape: &Shape) -> Option<u128> {
     page.get(..used(page, shape)?).map(sum)
 }
 
-/// How many bytes of a page are used, by what it says.
+/// Returns how many bytes of a page are used, as it states.
 pub(crate) fn used(page: &[u8], shape: &Shape) -> Option<usize> {
     match *page.first()? {
         LEAF => leaf_used(page, shape),
@@ -207,12 +210,12 @@ pub(crate) fn sum(bytes: &[u8]) -> u128 {
     XxHash3_128::oneshot(bytes)
 }
 
-/// How many rows a leaf says that it has, or how many keys a branch.
+/// Returns how many rows a leaf states, or how many keys a branch.
 pub(crate) fn count(page: &[u8]) -> usize {
     page.get(2..4).and_then(|bytes| bytes.first_chunk()).map_or(0, |bytes| usize::from(u16::from_le_bytes(*bytes)))
 }
 
-/// Where the keys of a leaf with `rows` rows begin.
+/// Returns where the keys of a leaf with `rows` rows begin.
 pub(crate) fn leaf_keys(rows: usize, shape: &Shape) -> usize {
     LEAF_HEAD + 4 * rows * (usize::from(shape.key.is_none()) + usize::from(shape.value.is_none()))
 }
@@ -241,18 +244,18 @@ fn branch_used(page: &[u8], shape: &Shape) -> Option<usize> {
     }
 }
 
-/// The ends that a leaf states, of its keys and then of its values, as far as their widths differ.
+/// Returns the ends that a leaf states, of its keys and then of its values, if their widths differ.
 pub(crate) fn leaf_ends(page: &[u8], shape: &Shape) -> Vec<usize> {
     let words = (leaf_keys(count(page), shape) - LEAF_HEAD) / 4;
     (0..words).map_while(|word| u32_at(page, LEAF_HEAD + 4 * word)).map(|end| end as usize).collect()
 }
 
-/// Where a leaf states its end number `word`.
+/// Returns where a leaf states its end number `word`.
 pub(crate) fn leaf_word(word: usize) -> usize {
     LEAF_HEAD + 4 * word
 }
 
-/// The rows of a leaf whose layout makes sense; none where it does not.
+/// Returns the rows of a leaf. `None`: its layout is invalid.
 pub(crate) fn rows<'a>(page: &'a [u8], shape: &Shape) -> Option<Vec<(&'a [u8], &'a [u8])>> {
     let rows = count(page);
     let keys = leaf_keys(rows, shape);
@@ -272,7 +275,7 @@ pub(crate) fn rows<'a>(page: &'a [u8], shape: &Shape) -> Option<Vec<(&'a [u8], &
     Some(found)
 }
 
-/// A leaf of `bytes` bytes with these rows. None where they do not fit.
+/// Builds a leaf of `bytes` bytes with these rows. `None`: they do not fit.
 pub(crate) fn leaf(rows: &[(&[u8], &[u8])], shape: &Shape, bytes: usize) -> Option<Vec<u8>> {
     let mut page = vec![LEAF, 0];
     page.extend(u16::try_from(rows.len()).ok()?.to_le_bytes());
@@ -305,7 +308,8 @@ pub(crate) struct Child {
     pub(crate) up_to: Option<Vec<u8>>,
 }
 
-/// The children of a branch, as far as it can be read. `after` and `up_to` bound the branch itself.
+/// Returns the children of a branch, as far as it can be read. `after` and `up_to` bound the branch
+/// itself.
 pub(crate) fn children(page: &[u8], shape: &Shape, after: Option<&[u8]>, up_to: Option<&[u8]>) -> Vec<Child> {
     let keys = count(page);
     let numbers = BRANCH_HEAD + SUM_BYTES * (keys + 1);

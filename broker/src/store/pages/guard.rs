@@ -1,10 +1,12 @@
-//! The file as redb sees it: each page is looked at when it is read from the disk.
+//! The file as redb sees it: each page is checked when it is read from the disk.
 //!
-//! A page that is what it must be is given to redb as it is. Of a damaged leaf redb sees the rows that make sense, so that
-//! damage of a page becomes damage of records. Where a damaged page leads to others, or is redb's own, the read fails: the
-//! broker ends with a word, and the next start makes a new file of what is left.
+//! A sound page is given to redb unchanged. Of a damaged leaf redb sees the plausible rows, so that
+//! damage of a page becomes damage of records. If an inner page or one of redb's own pages is
+//! damaged, the read fails. Then the broker logs the damage and ends, and the next start makes a
+//! new file of the remains.
 //!
-//! A page about which nothing is known is given as it is. Those are the file's head, and pages that no commit has.
+//! A page without a known checksum is given unchanged. Those are the file's head, and pages that no
+//! commit has.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -20,33 +22,34 @@ use super::format::{self, Keys};
 use super::mend;
 use super::survey::{self, Expected, Known};
 
-/// Damaged pages that are kept as they were made readable. Beyond it each read does it anew.
+/// Damaged pages that are cached in their readable form. Others are made readable at each read.
 const READABLE_MAX: usize = 64;
 
-/// A file whose pages are looked at.
+/// A file whose pages are checked.
 #[derive(Debug)]
 pub(crate) struct GuardedFile {
     file: StagedFile,
     watch: Arc<Watch>,
 }
 
-/// What is known of the pages. Shared with who opened the file.
+/// The known checksums of the pages. Shared with the opener of the file.
 #[derive(Debug)]
 pub(crate) struct Watch {
     known: RwLock<Known>,
     damage: Damage,
-    /// Damaged leaves by their place: what they hold on the disk, as a checksum, and what redb sees.
+    /// Damaged leaves by their place: the checksum of their bytes on the disk, and the page that
+    /// redb sees.
     readable: Mutex<BTreeMap<u64, (u128, Vec<u8>)>>,
 }
 
 impl GuardedFile {
-    /// What is found damaged is noted in `damage`.
+    /// Creates the file. Damage that is found is recorded in `damage`.
     pub(crate) fn new(file: StagedFile, known: Known, damage: Damage) -> (Self, Arc<Watch>) {
         let watch = Arc::new(Watch { known: RwLock::new(known), damage, readable: Mutex::default() });
         (Self { file, watch: Arc::clone(&watch) }, watch)
     }
 
-    /// Of the page at `at`, which is not the one that was expected: what redb may see.
+    /// Returns the form in which redb may see the page at `at`, which is not the expected one.
     fn without_damage(&self, at: u64, page: &[u8], expected: Expected) -> io::Result<Vec<u8>> {
         let found = format::sum(page);
         if let Some((_, readable)) = self.watch.readable().get(&at).filter(|(of, _)| *of == found) {
@@ -74,7 +77,7 @@ impl GuardedFile {
 }
 
 impl Watch {
-    /// From now on, what is known is this.
+    /// Replaces the known checksums.
     pub(crate) fn set(&self, known: Known) {
         *self.known.write().unwrap_or_else(PoisonError::into_inner) = known;
     }
@@ -115,7 +118,7 @@ impl StorageBackend for GuardedFile {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        // The head has its own checksums, and parts of it are written.
+        // The head has its own checksums, and is written in parts.
         if offset > 0 {
             self.watch.known.write().unwrap_or_else(PoisonError::into_inner).write(offset, data);
         }

@@ -1,24 +1,26 @@
-//! What is left of a damaged leaf.
+//! Recovers the rows of a damaged leaf.
 //!
-//! Two ways. Where one word of the layout is wrong, the page's checksum says which value it had: that is the page as it was
-//! written, and nothing is lost. Otherwise the rows are kept whose place and order make sense, and the rest is left out. What
-//! is kept may be damaged still, and the checksum of each record tells.
+//! There are two ways. If one word of the layout is wrong, the page's checksum shows which value it
+//! had: the page is as it was written, and nothing is lost. Otherwise the rows with a plausible
+//! place and order are retained, and the rest is left out. Retained rows may still be damaged,
+//! which the checksum of each record shows.
 //!
-//! Invariant: redb can read what comes out, and its keys ascend and lie within the bounds of the page.
+//! Invariant: redb can read the result, and its keys ascend and are within the bounds of the page.
 
 use super::format::{self, LEAF, Shape, UNUSED};
 
-/// The keys that a page may hold: after the first, and not after the second.
+/// The keys that a page may hold: after the first bound, and not after the second.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Bounds {
     pub(crate) after: Option<Vec<u8>>,
     pub(crate) up_to: Option<Vec<u8>>,
 }
 
-/// Bytes that are summed at most in search of a wrong word: some milliseconds.
+/// The most bytes that are checksummed in search of a wrong word: some milliseconds.
 const SUMMED_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// The page as it was written, where `is_it` knows it again after one word of its layout was set right.
+/// Returns the page as it was written, if `is_it` recognizes it after one word of its layout was
+/// corrected.
 pub(crate) fn mended(page: &[u8], shape: &Shape, mut is_it: impl FnMut(&[u8]) -> bool) -> Option<Vec<u8>> {
     let mut budget = SUMMED_BYTES_MAX;
     let mut tried = page.to_vec();
@@ -26,7 +28,7 @@ pub(crate) fn mended(page: &[u8], shape: &Shape, mut is_it: impl FnMut(&[u8]) ->
         budget = budget.checked_sub(page.len())?;
         Some(is_it(page))
     };
-    // The head: what it is, and how many rows it has.
+    // The head: the kind of page, and its number of rows.
     let row_bytes =
         (format::leaf_keys(1, shape) - format::leaf_keys(0, shape)) + shape.key.unwrap_or(0) + shape.value.unwrap_or(0);
     let rows_max = u16::try_from(page.len() / row_bytes.max(1)).unwrap_or(u16::MAX);
@@ -43,7 +45,7 @@ pub(crate) fn mended(page: &[u8], shape: &Shape, mut is_it: impl FnMut(&[u8]) ->
     }
     tried[..4].copy_from_slice(&head);
     tried[0] = LEAF;
-    // One end, which lies between its neighbours.
+    // One end, which is between its neighbours.
     let ends = format::leaf_ends(&tried, shape);
     let first = format::leaf_keys(format::count(&tried), shape) + shape.key.map_or(0, |width| width * format::count(&tried));
     for (word, stated) in ends.iter().enumerate() {
@@ -64,7 +66,8 @@ pub(crate) fn mended(page: &[u8], shape: &Shape, mut is_it: impl FnMut(&[u8]) ->
 /// A row of a leaf: key and value.
 pub(crate) type RowBytes<'a> = (&'a [u8], &'a [u8]);
 
-/// The rows of a damaged leaf that stand where a row can stand, in ascending order and within the bounds.
+/// Returns the rows of a damaged leaf at plausible places, in ascending order and within the
+/// bounds.
 pub(crate) fn plausible_rows<'a>(page: &'a [u8], shape: &Shape, bounds: &Bounds) -> Vec<RowBytes<'a>> {
     let mut rows = placed_rows(page, shape);
     rows.retain(|(key, value)| {
@@ -79,8 +82,8 @@ pub(crate) fn plausible_rows<'a>(page: &'a [u8], shape: &Shape, bounds: &Bounds)
     rows
 }
 
-/// The rows whose keys stand between ends that fit with the others. A value that does not is empty, which no record is: so
-/// the row can still be named.
+/// Returns the rows whose keys are between plausible ends. If the value is not, it is returned
+/// empty, which no record is. So the row can still be named.
 fn placed_rows<'a>(page: &'a [u8], shape: &Shape) -> Vec<RowBytes<'a>> {
     let widths = format::leaf_keys(1, shape) - format::leaf_keys(0, shape) + shape.key.unwrap_or(0) + shape.value.unwrap_or(0);
     let rows = format::count(page).min((page.len() - format::leaf_keys(0, shape).min(page.len())) / widths.max(1));
@@ -94,7 +97,7 @@ fn placed_rows<'a>(page: &'a [u8], shape: &Shape) -> Vec<RowBytes<'a>> {
     for (word, kept) in within.iter().zip(longest(&places, |before, after| before <= after)) {
         fits[*word] = kept;
     }
-    // Where a part with this end ends; the first one starts where the words end.
+    // The end of a part. The first part starts after the last word.
     let end = |word: usize| fits.get(word).copied().unwrap_or(false).then(|| ends[word]);
     let values = match shape.key {
         Some(_) => Some(low),
@@ -118,9 +121,10 @@ fn end_at(page: &[u8], word: usize) -> usize {
     page.get(at..).and_then(|bytes| bytes.first_chunk()).map_or(usize::MAX, |bytes| u32::from_le_bytes(*bytes) as usize)
 }
 
-/// Which items belong to the longest part of them in which each fits after the one before.
+/// Returns which items belong to the longest sequence in which each fits after the one before.
 fn longest<T>(items: &[T], fits: impl Fn(&T, &T) -> bool) -> Vec<bool> {
-    // The item that ends the best part of each length, and what stands before each item in its part.
+    // The last item of the best sequence of each length, and the predecessor of each item in its
+    // sequence.
     let mut last: Vec<usize> = Vec::new();
     let mut before = vec![None; items.len()];
     for item in 0..items.len() {
@@ -137,7 +141,8 @@ fn longest<T>(items: &[T], fits: impl Fn(&T, &T) -> bool) -> Vec<bool> {
     kept
 }
 
-/// A leaf of the same size with the rows of a damaged one that make sense, or with one that stands for all of them.
+/// Returns a leaf of the same size with the plausible rows of a damaged one, or with one row in
+/// place of all of them.
 pub(crate) fn readable(page: &[u8], shape: &Shape, bounds: &Bounds) -> Vec<u8> {
     let rows = plausible_rows(page, shape, bounds);
     let (key, value) = stand_in(shape, bounds);
@@ -145,7 +150,7 @@ pub(crate) fn readable(page: &[u8], shape: &Shape, bounds: &Bounds) -> Vec<u8> {
     format::leaf(&rows, shape, page.len()).unwrap_or_else(|| page.to_vec())
 }
 
-/// A row that no record is, where the bounds allow a row.
+/// Returns a row that is no record, if the bounds permit a row.
 fn stand_in(shape: &Shape, bounds: &Bounds) -> (Vec<u8>, Vec<u8>) {
     let value = vec![0; shape.value.unwrap_or(shape.value_min)];
     let key = match (&bounds.up_to, &bounds.after) {
@@ -156,7 +161,8 @@ fn stand_in(shape: &Shape, bounds: &Bounds) -> (Vec<u8>, Vec<u8>) {
     (key, value)
 }
 
-/// The next greater key. Numbers are little-endian, and the recipient comes last; of bytes, a longer one is greater.
+/// Returns the next greater key. Numbers are little-endian, and the recipient comes last. Of two
+/// byte keys with the same beginning, the longer one is greater.
 fn next_key(shape: &Shape, key: &[u8]) -> Vec<u8> {
     let mut next = key.to_vec();
     let from = match shape.key {

@@ -1,9 +1,10 @@
-//! redb's pages, looked at before redb uses them.
+//! Checks redb's pages before redb uses them.
 //!
-//! redb has a checksum of each page and looks at it only where it walks through the whole file. Elsewhere it believes what a
-//! page says of where things stand, and panics where that makes no sense. So the pages are looked at here: those that lead
-//! to others at the start ([`survey`]), each one whenever it is read from the disk ([`guard`]). What is left of a damaged one
-//! is found by [`mend`]; `salvage.rs` makes a new file where that is not enough.
+//! redb has a checksum of each page, but checks it only when it reads the whole file. Otherwise it
+//! trusts the offsets in a page, and panics if they are invalid. So the pages are checked here:
+//! inner pages at the start ([`survey`]), and each page whenever it is read from the disk
+//! ([`guard`]). [`mend`] finds the remains of a damaged page. If that is not enough, `salvage.rs`
+//! makes a new file.
 //!
 //! Knows pages and checksums. Does not know records.
 

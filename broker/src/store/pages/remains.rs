@@ -1,9 +1,10 @@
-//! The leaves that are left of a damaged tree.
+//! Finds the leaves that remain of a damaged tree.
 //!
-//! A page with the checksum that its parent states is the page that the parent means, also where the parent itself is
-//! damaged. So of a damaged branch each child is looked at by itself; one that is not where the branch says is sought in the
-//! whole file by its checksum; and one whose checksum is lost too is read where the branch says. The rows of such a leaf, and
-//! of a damaged one, are told apart from the others: they need a checksum of their own.
+//! A page with the checksum that its parent states is the right page, even if the parent itself is
+//! damaged. So each child of a damaged branch is checked on its own. A child that is not at the
+//! stated place is searched in the whole file by its checksum. A child whose checksum is also lost
+//! is read at the stated place. The rows of such a leaf, and of a damaged one, are marked: they
+//! need a checksum of their own.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -15,30 +16,30 @@ use super::survey::ReadAt;
 /// Children that a branch of 4 KiB may have.
 const CHILDREN_MAX: usize = PAGE_BYTES / 24;
 
-/// A leaf is read up to here when pages are sought in the file. Few are longer.
+/// The size up to which a leaf is read when pages are searched in the file. Few are longer.
 const SOUGHT_BYTES_MAX: usize = 256 * 1024;
 
-/// Reads what is left.
+/// The reader of the remains.
 pub(crate) struct Remains<'a> {
     read: ReadAt<'a>,
     file_bytes: u64,
-    /// Pages that were read: a damaged number may lead in a circle.
+    /// Pages that were read: a damaged number may lead in a cycle.
     seen: BTreeSet<u64>,
-    /// Where damaged pages stand.
+    /// The places of damaged pages.
     pub(crate) damaged: Vec<u64>,
-    /// A copy of the page that names the tables, where there is one.
+    /// A copy of the page that names the tables, if there is one.
     pub(crate) tables: Option<Vec<u8>>,
 }
 
-/// A page as it was found.
+/// A page that was found.
 struct Found {
     at: u64,
     page: Vec<u8>,
-    /// It is the one that its parent means.
+    /// Whether it is the one that its parent means.
     is_sound: bool,
 }
 
-/// Takes the rows of a leaf, and whether they are what was written.
+/// Takes the rows of a leaf, and whether they are as they were written.
 pub(crate) type Sink<'a, E> = &'a mut dyn FnMut(&[RowBytes<'_>], bool) -> Result<(), E>;
 
 impl<'a> Remains<'a> {
@@ -46,12 +47,12 @@ impl<'a> Remains<'a> {
         Self { read, file_bytes, seen: BTreeSet::new(), damaged: Vec::new(), tables: None }
     }
 
-    /// Whether the page of a root is the one that is meant.
+    /// Whether the page of a root is the right one.
     pub(crate) fn is_sound(&self, root: Root, shape: &Shape) -> bool {
         self.find(root, shape).is_some_and(|found| found.is_sound)
     }
 
-    /// Reads the leaves of a tree. `is_named` says that what names its root is sound.
+    /// Reads the leaves of a tree. `is_named`: the page that names its root is sound.
     pub(crate) fn tree<E>(&mut self, root: Root, is_named: bool, shape: &Shape, sink: Sink<'_, E>) -> Result<(), E> {
         let child = Child { root, after: None, up_to: None };
         self.subtrees(&[child], is_named, shape, sink)
@@ -75,7 +76,7 @@ impl<'a> Remains<'a> {
             if !found.is_sound {
                 self.damaged.push(found.at);
             }
-            // A damaged page is what its neighbours are.
+            // A damaged page is of the same kind as its neighbours.
             let is_leaf = match found.page.first() {
                 _ if !found.is_sound && has_leaves => true,
                 _ if !found.is_sound && has_branches => false,
@@ -103,7 +104,7 @@ impl<'a> Remains<'a> {
 
     fn page(&self, number: PageNumber) -> Option<(u64, Vec<u8>)> {
         let (at, bytes) = number.place()?;
-        // Of a file that was cut, what there is of the page.
+        // Of a cut file, the existing part of the page.
         let there = usize::try_from(self.file_bytes.checked_sub(at)?).ok()?.min(bytes);
         let mut page = vec![0; bytes];
         (self.read)(at, page.get_mut(..there)?).ok()?;
@@ -126,7 +127,8 @@ impl<'a> Remains<'a> {
         Some(Found { at, page, is_sound: false })
     }
 
-    /// Looks in the whole file for the children that do not stand where a damaged branch says.
+    /// Searches the whole file for the children that are not at the place that a damaged branch
+    /// states.
     fn seek(&self, children: &[Child], found: &mut [Option<Found>], shape: &Shape) {
         let sought: BTreeMap<u128, usize> = (0..children.len())
             .filter(|child| !found[*child].as_ref().is_some_and(|found| found.is_sound))
@@ -148,7 +150,8 @@ impl<'a> Remains<'a> {
         }
     }
 
-    /// The checksum of the page at `at`, read as far as it is used. What lies beyond a page is not part of it.
+    /// Returns the checksum of the used part of the page at `at`. Bytes beyond the page are
+    /// ignored.
     fn sum_at(&self, at: u64, page: &mut [u8], shape: &Shape) -> io::Result<Option<u128>> {
         (self.read)(at, &mut page[..PAGE_BYTES])?;
         if !matches!(page[0], LEAF | BRANCH) {
@@ -164,7 +167,8 @@ impl<'a> Remains<'a> {
         Ok(format::page_sum(page, shape))
     }
 
-    /// The children of a damaged branch: as it says, or with the number of keys that finds most of them.
+    /// Returns the children of a damaged branch: as it states, or with the number of keys that
+    /// finds most of them.
     fn likely_children(&self, page: &[u8], shape: &Shape) -> Vec<Child> {
         let sound = |page: &[u8]| {
             let children = format::children(page, shape, None, None);
@@ -183,13 +187,13 @@ impl<'a> Remains<'a> {
         most.max_by_key(|(sound, _)| *sound).filter(|(sound, _)| *sound > 0).unwrap_or(stated).1
     }
 
-    /// The page is the one that is meant, without a try to mend it.
+    /// Whether the page is the right one, without a repair.
     fn stands(&self, root: Root, shape: &Shape) -> bool {
         self.page(root.page).is_some_and(|(_, page)| format::page_sum(&page, shape) == Some(root.sum))
     }
 }
 
-/// A branch as it was written, where only its head is wrong.
+/// Returns a branch as it was written, if only its head is wrong.
 fn mended_branch(page: &[u8], is_it: impl Fn(&[u8]) -> bool) -> Option<Vec<u8>> {
     let mut tried = page.to_vec();
     for unused in UNUSED {

@@ -1,7 +1,7 @@
-//! A walk along all pages that lead to others, which are one in eighty.
+//! Reads all inner pages, which are one in eighty.
 //!
-//! It says which of them are damaged, and what checksum each other page must have. It reads leaves only where redb keeps its
-//! own things in them.
+//! Reports which of them are damaged, and the checksum that each other page must have. It reads
+//! leaves only if redb keeps its own data in them.
 
 use std::fmt;
 use std::io;
@@ -11,35 +11,36 @@ use super::super::schema;
 use super::format::{self, BRANCH, LEAF, PAGE_BYTES, PageNumber, Root, Shape};
 use super::mend::Bounds;
 
-/// Children of a branch that are asked what they are.
+/// Children of a branch whose kind is checked.
 const CHILDREN_ASKED: usize = 5;
 
-/// Levels that no tree has.
+/// A depth that no tree has.
 const DEPTH_MAX: usize = 64;
 
 /// Reads bytes of the file.
 pub(crate) type ReadAt<'a> = &'a dyn Fn(u64, &mut [u8]) -> io::Result<()>;
 
-/// What a page must be.
+/// The expected checksum and layout of a page.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Expected {
     /// The first half of its checksum.
     sum: u64,
-    /// Which shape its table has, from one on; see [`Expected::WRITTEN`]. Zero: nothing is known of it.
+    /// The number of its table's shape, from one on: see [`Expected::WRITTEN`]. Zero: the page is
+    /// unknown.
     shape: u8,
     order: u8,
 }
 
 impl Expected {
-    /// The page was written by this process: the checksum is of all its bytes.
+    /// This process wrote the page: the checksum is of all its bytes.
     const WRITTEN: u8 = u8::MAX;
 
-    /// The shape of its table, where it is known from there.
+    /// Returns the shape of its table, if it is known from there.
     pub(crate) fn shape(self) -> Option<Shape> {
         (self.shape != Self::WRITTEN).then(|| shapes(self.shape)).flatten()
     }
 
-    /// The page is the one.
+    /// Whether the page is the expected one.
     pub(crate) fn is(self, page: &[u8]) -> bool {
         let sum = match self.shape() {
             Some(shape) => format::page_sum(page, &shape),
@@ -49,7 +50,7 @@ impl Expected {
     }
 }
 
-/// What each page of a file must be, as far as it is known: 10 bytes a page.
+/// The expected pages of a file, as far as they are known: 10 bytes per page.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
     sums: Vec<u64>,
@@ -57,7 +58,7 @@ pub(crate) struct Known {
 }
 
 impl Known {
-    /// What the page of `bytes` bytes at `at` must be; none where nothing is known of it.
+    /// Returns the expected page of `bytes` bytes at `at`. `None`: it is unknown.
     pub(crate) fn at(&self, at: u64, bytes: usize) -> Option<Expected> {
         let index = index_of(at)?;
         let (shape, order) = *self.kinds.get(index)?;
@@ -65,7 +66,7 @@ impl Known {
         (shape != 0 && PAGE_BYTES << order == bytes).then_some(expected)
     }
 
-    /// Notes a page that is being written.
+    /// Records a page that is being written.
     pub(crate) fn write(&mut self, at: u64, page: &[u8]) {
         let Some(index) = index_of(at) else { return };
         let pages = page.len() / PAGE_BYTES;
@@ -76,7 +77,7 @@ impl Known {
         }
     }
 
-    /// The file has so many bytes now.
+    /// Adapts to a new length of the file.
     pub(crate) fn cut(&mut self, bytes: u64) {
         let pages = index_of(bytes).unwrap_or(usize::MAX);
         self.sums.truncate(pages);
@@ -102,7 +103,7 @@ fn index_of(at: u64) -> Option<usize> {
     usize::try_from(at / PAGE_BYTES as u64).ok()
 }
 
-/// The shapes that there are; a number from one on.
+/// Returns a shape by its number, from one on.
 fn shapes(number: u8) -> Option<Shape> {
     let tables = &schema::SHAPES;
     match usize::from(number).checked_sub(1)? {
@@ -124,7 +125,7 @@ pub(crate) struct Table {
     number: u8,
 }
 
-/// Which trees a page is of.
+/// The trees that a page belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Trees {
     /// Ours.
@@ -133,10 +134,10 @@ pub(crate) enum Trees {
     System,
 }
 
-/// A damage that redb would stumble over.
+/// Damage on which redb would fail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// The first bytes of the file, or the slot of the commit that counts.
+    /// The first bytes of the file, or the slot of the commit in force.
     Head,
     /// The page at this place of the file.
     Page(u64),
@@ -152,7 +153,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// What was found.
+/// The result of a survey.
 #[derive(Debug, Default)]
 pub(crate) struct Survey {
     pub(crate) known: Known,
@@ -161,7 +162,7 @@ pub(crate) struct Survey {
     pub(crate) pages: u64,
 }
 
-/// A page, found again by its place.
+/// A page that was found by its place.
 #[derive(Clone, Debug)]
 pub(crate) struct Located {
     pub(crate) shape: Shape,
@@ -169,14 +170,14 @@ pub(crate) struct Located {
     pub(crate) is_leaf: bool,
 }
 
-/// Walks along the commit that counts.
+/// Surveys the commit in force.
 pub(crate) fn survey(read: ReadAt<'_>, file_bytes: u64) -> io::Result<Survey> {
     let mut walk = Walk { read, file_bytes, found: Survey::default(), sought: None, located: None };
     walk.run()?;
     Ok(walk.found)
 }
 
-/// The page at `at`, where it is one of the commit that counts.
+/// Returns the page at `at`, if it belongs to the commit in force.
 pub(crate) fn locate(read: ReadAt<'_>, file_bytes: u64, at: u64) -> io::Result<Option<Located>> {
     let mut walk = Walk { read, file_bytes, found: Survey::default(), sought: Some(at), located: None };
     walk.run()?;
@@ -213,14 +214,14 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// The tables of a tree of tables, all of which is read.
+    /// Reads all tables of a tree of tables.
     fn tables(&mut self, trees: Trees, root: Root) -> io::Result<Vec<Table>> {
         let mut tables = Vec::new();
         for leaf in self.tree(root, 1)? {
             for (name, bytes) in format::rows(&leaf, &format::TABLES).unwrap_or_default() {
                 match format::definition(bytes).map(|definition| (definition.root, number_of(trees, name, &definition))) {
                     Some((root, Some(number))) => tables.push(Table { name: name.to_vec(), root, number }),
-                    // A table that is none of ours cannot be read, and nobody reads it.
+                    // A table that is not ours is never read.
                     Some((_, None)) => {}
                     None => self.fault(root.page),
                 }
@@ -229,7 +230,7 @@ impl Walk<'_> {
         Ok(tables)
     }
 
-    /// Walks along a tree. Returns its leaves where all of them are read.
+    /// Surveys a tree. Returns its leaves if all of them are read.
     fn tree(&mut self, root: Root, number: u8) -> io::Result<Vec<Vec<u8>>> {
         let Some(shape) = shapes(number) else { return Ok(Vec::new()) };
         let reads_leaves = shape.keys == format::Keys::Guarded;
@@ -249,7 +250,8 @@ impl Walk<'_> {
             if self.sought == Some(at) {
                 self.located = Some(Located { shape, bounds: bounds.clone(), is_leaf });
             }
-            // A root that calls itself a leaf is read: whether it is one decides what becomes of a whole table.
+            // A root that claims to be a leaf is read, because a whole table depends on whether it
+            // is one.
             if is_leaf && !reads_leaves && depth > 0 {
                 continue;
             }
@@ -280,8 +282,8 @@ impl Walk<'_> {
         Ok(leaves)
     }
 
-    /// Whether all children of a branch are leaves, or none is: all leaves of a tree stand on one level, so that most of a few
-    /// tell. None where they do not, because one of two is damaged.
+    /// Returns whether all children of a branch are leaves. All leaves of a tree are on one level,
+    /// so a majority of a few decides. `None`: they differ, because one of two is damaged.
     fn children_are(&self, children: &[format::Child]) -> io::Result<Option<bool>> {
         let (mut leaves, mut others) = (0, 0);
         for child in children.iter().step_by((children.len() / CHILDREN_ASKED).max(1)) {
@@ -311,7 +313,8 @@ impl Walk<'_> {
     }
 }
 
-/// The number of a table's shape; none for a table that nobody reads, or whose definition is another one than ours.
+/// Returns the number of a table's shape. `None`: nobody reads the table, or its definition differs
+/// from ours.
 fn number_of(trees: Trees, name: &[u8], definition: &format::Definition) -> Option<u8> {
     let number = match trees {
         Trees::System => match definition.key {
