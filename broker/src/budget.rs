@@ -121,7 +121,7 @@ mod tests {
 
     use super::*;
 
-    /// What is taken at once; none: it has to wait.
+    /// Takes room at once. `None`: it must wait.
     fn at_once(share: &Share, frame_bytes: usize) -> Option<Room> {
         match pin!(share.take(frame_bytes)).poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(room) => Some(room),

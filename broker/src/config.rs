@@ -255,7 +255,7 @@ impl fmt::Display for Place {
 }
 
 impl ConfigError {
-    /// The next step; empty where there is none.
+    /// The next step. Empty: there is none.
     #[must_use]
     pub fn hint(&self) -> String {
         match self {

@@ -105,7 +105,7 @@ pub enum DetachError {
 }
 
 impl DetachError {
-    /// The next step; empty where there is none.
+    /// The next step. Empty: there is none.
     #[must_use]
     pub fn hint(&self) -> String {
         match self {

@@ -611,7 +611,7 @@ pub enum EngineError {
 }
 
 impl EngineError {
-    /// The next step; empty where there is none.
+    /// The next step. Empty: there is none.
     #[must_use]
     pub fn hint(&self) -> String {
         match self {

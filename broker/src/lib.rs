@@ -287,7 +287,7 @@ pub enum RunError {
     /// The socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
-    /// What a rehearsal found.
+    /// The rehearsal.
     #[error(transparent)]
     Rehearsal(#[from] RehearsalError),
     /// Leaving the starter.
@@ -305,7 +305,7 @@ pub enum RunError {
 }
 
 impl RunError {
-    /// The next step; empty where there is none.
+    /// The next step. Empty: there is none.
     #[must_use]
     pub fn hint(&self) -> String {
         match self {

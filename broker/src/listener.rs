@@ -241,7 +241,7 @@ pub enum SocketError {
 }
 
 impl SocketError {
-    /// The next step; empty where there is none.
+    /// The next step. Empty: there is none.
     #[must_use]
     pub fn hint(&self) -> String {
         match self {
@@ -268,7 +268,7 @@ pub enum ServeError {
 }
 
 impl ServeError {
-    /// The next step; empty where there is none.
+    /// The next step. Empty: there is none.
     #[must_use]
     pub fn hint(&self) -> String {
         match self {

@@ -76,14 +76,12 @@ pub(crate) enum Taken {
         /// Whether the outbox was crowded until this take.
         relieved: bool,
     },
-    /// Nothing waits now.
     Nothing,
     /// Nothing waits and nothing will come: close the connection.
     End,
 }
 
 impl Outbox {
-    /// Answers a request.
     pub(crate) fn reply(&self, id: RequestId, result: Result<Reply, Refusal>) {
         let payload = codec::encode(&ServerFrame::Reply { id, result }).unwrap_or_else(|error| {
             tracing::error!(cause = %error, "an answer does not fit a frame");

@@ -12,7 +12,6 @@ use peer_proto::request::RequestId;
 
 use crate::query::Progress;
 
-/// One reading.
 #[derive(Debug)]
 pub(crate) struct Reading {
     pub(crate) id: RequestId,
@@ -36,12 +35,10 @@ pub(crate) enum Place {
     Free,
     /// It has unread answers.
     Crowded,
-    /// It has closed.
     Gone,
 }
 
 impl Readings {
-    /// Adds a reading.
     pub(crate) fn add(&mut self, connection: ConnectionId, id: RequestId, query: Query) {
         let line = self.lines.entry(connection).or_default();
         line.push_back(Reading { id, query, progress: Progress::default() });

@@ -144,7 +144,7 @@ pub enum RehearsalError {
 }
 
 impl RehearsalError {
-    /// The next step; empty where there is none.
+    /// The next step. Empty: there is none.
     #[must_use]
     pub fn hint(&self) -> String {
         match self {

@@ -275,7 +275,7 @@ pub enum DirError {
 }
 
 impl DirError {
-    /// The next step; empty where there is none.
+    /// The next step. Empty: there is none.
     #[must_use]
     pub fn hint(&self) -> String {
         match self {
@@ -322,7 +322,7 @@ pub enum LockError {
 }
 
 impl LockError {
-    /// The next step; empty where there is none.
+    /// The next step. Empty: there is none.
     #[must_use]
     pub fn hint(&self) -> String {
         match self {

@@ -162,7 +162,7 @@ pub enum LogError {
 }
 
 impl LogError {
-    /// The next step; empty where there is none.
+    /// The next step. Empty: there is none.
     #[must_use]
     pub fn hint(&self) -> String {
         match self {

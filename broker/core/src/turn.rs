@@ -34,7 +34,7 @@ impl Turn<'_> {
         self.reply_to(caller.connection, caller.id, reply);
     }
 
-    /// Answers a request that was kept back.
+    /// Answers a request whose answer was pending.
     pub(crate) fn reply_to(&mut self, connection: ConnectionId, id: RequestId, reply: Reply) {
         self.effect(Effect::Reply { connection, id, result: Ok(reply) });
     }

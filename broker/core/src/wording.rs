@@ -83,7 +83,6 @@ impl Rejection {
         }
     }
 
-    /// The next step.
     fn hint(&self, to: Addressee) -> String {
         match self {
             Self::NotRegistered => "send Register first".into(),

@@ -53,7 +53,6 @@ const MERGED_SEGMENTS_MIN: usize = 4;
 /// Words that a prefix within a phrase can stand for.
 const EXPANSIONS_MAX: u32 = 1_000;
 
-/// An open index.
 pub(super) struct Index {
     index: tantivy::Index,
     searching: IndexReader,
@@ -555,7 +554,7 @@ pub enum IndexError {
 }
 
 impl IndexError {
-    /// The next step; empty where there is none.
+    /// The next step. Empty: there is none.
     #[must_use]
     pub fn hint(&self) -> String {
         match self {

@@ -63,11 +63,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 pub(super) enum Event {
     /// The engine is idle.
     Idle,
-    /// A search arrived.
     Ask(Question),
     /// The search process of this number sent a frame. `None`: its connection closed.
     Said(u64, Option<Said>),
-    /// The broker ends.
     Stop,
 }
 

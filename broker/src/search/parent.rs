@@ -44,7 +44,6 @@ pub(super) enum Ended {
     Killed,
     /// It ended by itself or crashed: with this exit code, or with this signal if negative.
     Broke(i32),
-    /// There was none.
     None,
 }
 

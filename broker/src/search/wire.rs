@@ -64,7 +64,6 @@ pub(super) struct Put {
     pub(super) entry: Option<Entry>,
 }
 
-/// From the broker.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum Asked {
     /// Delete the index and create a new one. Answer: [`Said::Opened`].
@@ -92,7 +91,6 @@ pub(super) enum Asked {
 pub(super) enum Said {
     /// The index is open. Sent first, without a request.
     Opened {
-        /// The position.
         cursor: Cursor,
         /// How many entries there are.
         entries: u64,
@@ -104,7 +102,6 @@ pub(super) enum Said {
         /// How many entries can be found now, if it was committed.
         committed: Option<u64>,
     },
-    /// What was found.
     Found {
         /// The number of the search.
         number: u64,
@@ -113,7 +110,6 @@ pub(super) enum Said {
     },
     /// The index cannot go on; the process ends.
     Failed {
-        /// Why.
         why: String,
     },
 }

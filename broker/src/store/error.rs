@@ -135,7 +135,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// The next step; empty where there is none.
+    /// The next step. Empty: there is none.
     #[must_use]
     pub fn hint(&self) -> String {
         match self {
@@ -331,7 +331,7 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// The next step; empty where there is none.
+    /// The next step. Empty: there is none.
     #[must_use]
     pub fn hint(&self) -> String {
         match self {

@@ -420,7 +420,6 @@ impl Broker {
         }
     }
 
-    /// Deletes final tasks.
     pub(crate) fn forget_tasks(&mut self, turn: &mut Turn<'_>, tasks: Vec<TaskId>) {
         for id in tasks {
             self.tasks.remove(id);

@@ -62,7 +62,6 @@ impl Channels {
         self.by_name.len()
     }
 
-    /// All of them.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &ChannelRecord> {
         self.by_name.values()
     }

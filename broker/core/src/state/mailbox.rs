@@ -13,7 +13,6 @@ use peer_proto::message::{Carrier, Stage};
 use crate::input::ConnectionId;
 use crate::record::DeliveryRecord;
 
-/// One pending delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct MailboxEntry {
     /// The durable part.

@@ -21,7 +21,6 @@ use crate::rejection::{NoMailbox, Rejection};
 /// The name of the person's peer.
 pub(crate) const HUMAN_NAME: &str = "human";
 
-/// One open connection.
 #[derive(Debug)]
 pub(crate) struct OpenConnection {
     pub(crate) role: Role,

@@ -15,7 +15,6 @@ use crate::thing::QuestionRecord;
 /// Closed questions that are retained. Beyond it the oldest are forgotten, and their messages stay.
 const CLOSED_MAX: usize = 10_000;
 
-/// All questions.
 #[derive(Debug, Default)]
 pub(crate) struct Questions {
     by_id: BTreeMap<MessageId, QuestionRecord>,

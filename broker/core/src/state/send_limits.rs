@@ -40,7 +40,6 @@ const COUNTED: [ErrorCode; 6] = [
 /// The kind of sender, for the send limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SenderClass {
-    /// An agent.
     Agent,
     /// An agent's shell. Its scripts may repeat a text often, but it is not the person.
     Shell,

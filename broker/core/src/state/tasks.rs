@@ -14,7 +14,6 @@ use crate::thing::TaskRecord;
 /// Final tasks that are retained. Beyond it the oldest are forgotten.
 const FINAL_MAX: usize = 10_000;
 
-/// All tasks.
 #[derive(Debug, Default)]
 pub(crate) struct Tasks {
     by_id: BTreeMap<TaskId, TaskRecord>,

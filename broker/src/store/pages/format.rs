@@ -125,7 +125,6 @@ pub(crate) enum Keys {
     Delivery,
     /// A number of eight bytes, then bytes.
     NumberAndBytes,
-    /// Bytes.
     Bytes,
     /// Keys on which redb panics if they are damaged, or whose order only redb knows.
     Guarded,

@@ -65,7 +65,6 @@ impl CrashDisk {
         self.disk.lock().unwrap().operations
     }
 
-    /// Reads so far.
     pub(super) fn reads(&self) -> usize {
         self.disk.lock().unwrap().reads
     }
