@@ -4,7 +4,7 @@
 //! The index library trusts its files: on a wrong byte it ends its process, and the system does so
 //! if a mapped file is cut. Mail must not be affected by that. So the index is open in another
 //! process (`process`), which a small parent (`parent`) forks, and which may access the index only
-//! (`confine`). The thread (`desk`) reads the store, sends items to index (`feed`, `wire`), and
+//! (`confine`). The thread (`indexer`) reads the store, sends items to index (`feed`, `wire`), and
 //! builds answers from hits (`answer`). Neither knows who may see what: the rules decided that
 //! before.
 //!

@@ -146,7 +146,7 @@ impl Parent {
 impl Drop for Parent {
     fn drop(&mut self) {
         // Both end when this connection closes, and then the search connection closes. The lock is
-        // released only afterwards, so that the next broker does not meet them. Waiting for a child
+        // unlocked only afterwards, so that the next broker does not meet them. Waiting for a child
         // is no permitted call of the broker. The system does it when the broker ends.
         let _ = self.control.shutdown(Shutdown::Write);
         while matches!((&self.control).read(&mut [0; 4]), Ok(1..)) {}

@@ -66,7 +66,7 @@ pub(super) fn run(line: UnixStream, dir: &Path, anew: bool, confined: bool) -> !
 fn hold(dir: &Path) -> std::io::Result<()> {
     let lock = File::options().create(true).truncate(false).write(true).open(dir.join(LOCK))?;
     lock.lock()?;
-    // The lock is released when the process ends.
+    // The lock ends with the process.
     std::mem::forget(lock);
     Ok(())
 }

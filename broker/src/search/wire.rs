@@ -110,6 +110,7 @@ pub(super) enum Said {
     },
     /// The index cannot go on; the process ends.
     Failed {
+        /// The reason.
         why: String,
     },
 }

@@ -4,9 +4,9 @@
 //!
 //! redb writes to a file as soon as it opens it: it repairs, marks the file as in use, and records
 //! its state on closing. So a file that must be refused (damaged, or of a newer schema) would be
-//! changed by opening it. [`StagedFile`] holds such writes in memory until [`Stage::release`],
-//! which carries them out in order, syncs included. Without the release, the file stays unchanged,
-//! byte for byte.
+//! changed by opening it. [`StagedFile`] holds such writes in memory until
+//! [`StagedWrites::carry_out`], which does them in order, syncs included. Without that call, the
+//! file stays unchanged, byte for byte.
 //!
 //! redb also trusts a file that it closed itself: it does not check its checksums, and panics on
 //! invalid pages. [`StagedFile::distrusted`] presents the same file as if redb had been killed.
@@ -117,7 +117,7 @@ pub(super) fn sync_directory_of(path: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-/// A file whose writes are held until they are released.
+/// A file whose writes are held until they are carried out.
 #[derive(Debug)]
 pub(super) struct StagedFile {
     inner: Arc<Inner>,
@@ -132,7 +132,7 @@ pub(super) struct StagedWrites {
 #[derive(Debug)]
 struct Inner {
     file: FileBackend,
-    /// `None`: released.
+    /// `None`: they were carried out.
     held: Mutex<Option<Held>>,
     /// Whether it locks the file against other processes.
     locks: bool,
@@ -169,7 +169,7 @@ impl StagedFile {
         Self::staging(file, Vec::new(), true)
     }
 
-    /// Presents `file` so that redb checks all of it. Its writes must never be released. Also
+    /// Presents `file` so that redb checks all of it. Its writes must never be carried out. Also
     /// returns whether the last user closed the file. With `Access::Beside`, a broker may open it
     /// meanwhile, and then the results may be inconsistent.
     ///

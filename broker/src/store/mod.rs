@@ -226,7 +226,7 @@ impl Store {
     }
 
     /// Returns a walk over every record that the start did not read, if there was none yet: see
-    /// [`Store::look_on`].
+    /// [`Store::read_on`].
     pub(crate) fn walk(&self) -> Option<Walk> {
         self.is_unread.then(Walk::default)
     }
@@ -271,7 +271,7 @@ impl Store {
     /// Like [`Store::verify`].
     pub fn open_for_reading(path: &Path) -> Result<Snapshots, OpenError> {
         let Some(file) = file::open_existing(path)? else { return Err(OpenError::Missing { path: path.into() }) };
-        // Its writes to the file are held and never released.
+        // Its writes to the file are held and never carried out.
         let (staged, never_carried_out) = StagedFile::new(file).map_err(|error| OpenError::of(path, error))?;
         let damage = Damage::default();
         let (database, _) = open_guarded(path, staged, &never_carried_out, &damage)?;
