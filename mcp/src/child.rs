@@ -26,7 +26,7 @@ pub(crate) enum ChildError {
     Failed(std::process::ExitStatus),
 }
 
-/// What a program wrote to standard output.
+/// The standard output of a program.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Output {
     pub(crate) bytes: Vec<u8>,

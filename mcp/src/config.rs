@@ -24,7 +24,6 @@ pub(crate) struct Config {
 }
 
 impl Config {
-    /// Reads the file.
     pub(crate) fn read(endpoint: Option<&Endpoint>) -> Self {
         let Some(endpoint) = endpoint else { return Self::default() };
         let location = &endpoint.location;

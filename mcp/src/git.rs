@@ -23,7 +23,6 @@ const BRANCH_BYTES_MAX: usize = 64;
 /// As many digits of a commit's id as git shows.
 const SHORT_ID_CHARS: usize = 7;
 
-/// A directory's repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Repository {
     /// The top of the work tree.
@@ -66,7 +65,6 @@ fn is_plain(branch: &str) -> bool {
 /// The current branch or commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Head {
-    /// A branch's name.
     Branch(String),
     /// The first digits of a commit's id.
     Commit(String),

@@ -76,7 +76,6 @@ pub(crate) struct Surroundings {
     pub(crate) home: String,
     /// The working directory; `None`: it was deleted or may not be read.
     pub(crate) cwd: Option<PathBuf>,
-    /// The client's process.
     pub(crate) client_pid: u32,
     /// Whether the title of the client's tab may be set.
     pub(crate) tab_title: bool,
@@ -178,7 +177,7 @@ impl State {
 enum Link {
     /// Not connected yet, or being connected; with the error of the last attempt.
     Trying { last: Option<String> },
-    /// Connected and registered.
+    /// Connected and registered at the broker.
     Up(Connection),
     /// No connection; `why` is the error for a tool call. The next call makes it `Trying` again.
     Down { why: String },

@@ -3,8 +3,8 @@
 //!
 //! All output for the client is queued in memory, and one async task writes the queue to the real
 //! output. No other code waits for the client. [`ClientPipe`] is rmcp's transport over it. It also
-//! records the position of each tool call in the byte stream, because a call is evidence for an
-//! earlier result only if it came after that result had left.
+//! records the position of each tool call in the byte stream. A call is evidence for an earlier
+//! result only if it came after that result had left.
 //!
 //! Knows bytes and call ids. Does not know messages, nor the broker. Invariants: the queue holds at
 //! most [`QUEUE_BYTES_MAX`]. A client that exceeds this gets no more output: the process ends, and
@@ -358,8 +358,9 @@ enum Line {
 /// The beginning of a client that frames its messages as LSP does.
 const HEADER: &str = "content-length:";
 
-/// Replaces half surrogate pairs by the replacement character, in place. A client in JavaScript writes `\ud83d` where a
-/// text was cut within a character; JSON allows it, no string of ours can hold it, and the call must not stay unanswered.
+/// Replaces half surrogate pairs by the replacement character, in place. A client in JavaScript
+/// writes `\ud83d` where a text was cut within a character. JSON allows it, but our strings cannot
+/// contain it, and the call must get an answer.
 pub(crate) fn mend_surrogates(line: &mut [u8]) {
     let escaped = |line: &[u8], at: usize| {
         let digits = line.get(at..at + 6)?.strip_prefix(b"\\u")?;

@@ -147,7 +147,6 @@ fn terminal_of(process: u32) -> Option<(File, bool)> {
 #[cfg(target_os = "linux")]
 #[derive(Debug, PartialEq, Eq)]
 struct Control {
-    /// The terminal's device.
     terminal: u32,
     is_in_foreground: bool,
 }

@@ -40,7 +40,6 @@ use arguments::{Argument, ArgumentError, Arguments};
 
 /// A tool: its description for a client, the parsing of a call, and its effect.
 pub(crate) trait Tool: Send + Sized + 'static {
-    /// What it is called.
     const NAME: &'static str;
     /// Its description for a model.
     const DESCRIPTION: &'static str;
@@ -60,13 +59,11 @@ pub(crate) trait Tool: Send + Sized + 'static {
     /// Reads and checks a call's arguments, as far as possible without the broker.
     fn parse(given: &mut Arguments) -> Result<Self, ToolError>;
 
-    /// Performs the call.
     fn run(self, call: &ToolCall<'_>) -> impl Future<Output = Result<Output, ToolError>> + Send;
 }
 
 /// A row of [`TOOLS`].
 pub(crate) struct Row {
-    /// What the tool is called.
     pub(crate) name: &'static str,
     profile: Profile,
     define: fn() -> model::Tool,
@@ -99,7 +96,6 @@ impl Row {
         (self.define)()
     }
 
-    /// Reads a call.
     pub(crate) fn parse(&self, values: JsonObject) -> Result<Box<dyn Act>, ToolError> {
         (self.parse)(values)
     }
@@ -136,7 +132,6 @@ fn read<T: Tool>(values: JsonObject) -> Result<T, ToolError> {
 
 /// A call that was parsed: a [`Tool`] without its type.
 pub(crate) trait Act: Send {
-    /// Performs the call.
     fn act<'a>(self: Box<Self>, call: &'a ToolCall<'a>) -> Acting<'a>;
 }
 
@@ -176,7 +171,6 @@ pub(crate) struct Output {
 /// The session's mail after a tool's own text.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Mail {
-    /// All due mail.
     Due {
         /// A message that is shown in any case.
         also: Option<MessageId>,

@@ -78,7 +78,6 @@ pub(crate) enum Line {
     },
     /// The model was asked.
     Request {
-        /// The request's name.
         name: String,
         /// The request that it begins like, and how many of its messages it repeats.
         base: Option<(String, usize)>,
@@ -88,7 +87,6 @@ pub(crate) enum Line {
     /// The model answered a request. All parts of one answer have the same name, and no other
     /// answer has it.
     Answered {
-        /// The answer's name.
         name: String,
         /// The request that it answers.
         request: Basis,
@@ -120,7 +118,6 @@ pub(crate) enum Basis {
 pub(crate) struct Text {
     /// The tool call whose result contains it.
     pub(crate) call: Option<String>,
-    /// The text itself.
     pub(crate) text: String,
 }
 

@@ -45,7 +45,7 @@ pub struct Settings {
     pub wake_unattended: bool,
 }
 
-/// Which peer this session is at the broker.
+/// The peer of this session at the broker.
 #[derive(Clone, Debug)]
 pub struct Identity {
     /// The peer's id.

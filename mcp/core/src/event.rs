@@ -208,7 +208,7 @@ pub enum BindOutcome {
     Failed,
 }
 
-/// What became of a hook's output.
+/// The outcome of a hook's output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HookOutcome {
     /// The client has it. The broker has not been told.

@@ -132,8 +132,9 @@ impl Inbox {
     }
 
     /// Handles the timeout of a carrier without evidence. Returns whether to distrust the carrier.
-    /// Not if the client declined the message and it was taken back, if the beginning of a long
-    /// message arrived, or if another adapter may have had it.
+    /// It is still trusted if the client declined the message and it was taken back, or if the
+    /// beginning of a long message arrived. It is also trusted if another adapter may have had the
+    /// message.
     pub(crate) fn overdue(&mut self, message: MessageId, carrier: Carrier) -> bool {
         let Some(entry) = self.entries.get_mut(&message) else { return false };
         entry.with_client = false;

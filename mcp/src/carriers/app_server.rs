@@ -25,7 +25,6 @@ use crate::ways::Ways;
 /// The name of the tool whose output the mail is for the model.
 const CONTEXT: &str = "peers";
 
-/// The carrier.
 pub(crate) struct AppServer;
 
 impl PushCarrier for AppServer {

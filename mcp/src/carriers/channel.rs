@@ -20,7 +20,6 @@ use crate::ways::Ways;
 /// The options that name a channel on Claude Code's command line.
 const FLAGS: [&str; 2] = ["--channels", "--dangerously-load-development-channels"];
 
-/// The carrier.
 pub(crate) struct Channel;
 
 impl PushCarrier for Channel {

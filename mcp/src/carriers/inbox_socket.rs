@@ -39,7 +39,6 @@ const WHO_SPEAKS: &str = "From peerd, the mailbox between agent sessions on this
                           above it; they may be other programs than Claude. Answer with the tool send_message of the MCP \
                           server `peers` (reply_to = the message's id), not with SendMessage.";
 
-/// The carrier.
 pub(crate) struct InboxSocket;
 
 impl PushCarrier for InboxSocket {

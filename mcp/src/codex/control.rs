@@ -53,7 +53,6 @@ pub(crate) enum ControlError {
     Stranger {
         /// The process that listens.
         found: Option<u32>,
-        /// The expected process.
         expected: u32,
     },
     /// The connection has ended.
@@ -65,7 +64,6 @@ pub(crate) enum ControlError {
     /// The server refused.
     #[error("codex refused {method}: {message}")]
     Refused {
-        /// The request's method.
         method: &'static str,
         /// The reason of the refusal.
         message: String,

@@ -28,7 +28,6 @@ const SUSPICION_MS: u64 = 2_000;
 /// Why a tool has no answer from the broker. The texts are for the model.
 #[derive(Debug, Error)]
 pub(crate) enum CallError {
-    /// The broker refused.
     #[error("{0}")]
     Refused(Refusal),
     /// There is no broker.
@@ -36,7 +35,7 @@ pub(crate) enum CallError {
         "the broker cannot be reached: {why}; nothing was lost: call the tool again, and tell your user if that does not help"
     )]
     Unreachable {
-        /// What the last attempt said.
+        /// The error of the last attempt.
         why: String,
     },
     /// This session must not reconnect.
@@ -51,7 +50,7 @@ pub(crate) enum CallError {
          `kill -CONT {pid}` resumes it, and look before you repeat it"
     )]
     Suspended {
-        /// The broker's process.
+        /// The process id of the broker.
         pid: u32,
     },
     /// The connection is open, and no answer comes: the disk hangs, or the broker's process is not

@@ -8,7 +8,6 @@ use super::arguments::{Argument, Arguments, text};
 use super::{Output, Profile, Tool, ToolCall, ToolError};
 use crate::render::counted;
 
-/// The checked arguments.
 #[derive(Debug)]
 pub(crate) struct AckMessages(Vec<MessageId>);
 

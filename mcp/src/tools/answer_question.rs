@@ -7,7 +7,6 @@ use super::arguments::{Argument, Arguments, text};
 use super::send_message::{deliveries, fresh_key};
 use super::{Output, Profile, Tool, ToolCall, ToolError};
 
-/// The checked arguments.
 pub(crate) struct AnswerQuestion {
     answer: Answer,
 }

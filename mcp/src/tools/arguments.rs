@@ -1,9 +1,9 @@
 //! A tool's arguments. An unknown, missing or wrong argument leads to an error with its name; no
 //! value is guessed.
 //!
-//! Some clients write every number and every flag as a text, and a list as a list or as JSON in a
-//! text, whatever the schema says. The model cannot fix that, and the meaning is certain, so such a
-//! text is parsed.
+//! Whatever the schema says, some clients write every number and every flag as a text. They write a
+//! list as a list, or as JSON in a text. The model cannot fix that, and the meaning is certain, so
+//! such a text is parsed.
 
 use rmcp::model::JsonObject;
 use serde_json::{Value, json};

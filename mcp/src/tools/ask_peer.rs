@@ -8,7 +8,6 @@ use super::send_message::{deliveries, fresh_key, is_on_its_way, wait_for_reply};
 use super::{Output, Profile, Tool, ToolCall, ToolError};
 use crate::render::word;
 
-/// The checked arguments.
 pub(crate) struct AskPeer {
     ask: Ask,
     wait_s: u64,

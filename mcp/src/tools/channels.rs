@@ -17,7 +17,6 @@ const MEMBERS_NAMED_MAX: usize = 20;
 /// The number of messages that `history` shows without a limit.
 const HISTORY_MESSAGES: u64 = 20;
 
-/// What the acts are called.
 const ACTIONS: [(&str, Action); 7] = [
     ("list", Action::List),
     ("create", Action::Create),
@@ -28,7 +27,6 @@ const ACTIONS: [(&str, Action); 7] = [
     ("topic", Action::Topic),
 ];
 
-/// The checked arguments.
 #[derive(Debug)]
 pub(crate) struct Channels {
     act: ChannelAct,

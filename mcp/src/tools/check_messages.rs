@@ -12,7 +12,6 @@ use crate::carriers::tool_result;
 use crate::event::Due;
 use crate::render::{self, BLOCK_CHARS_MAX, Body, Showing, counted};
 
-/// The checked arguments.
 pub(crate) struct CheckMessages {
     from: Option<String>,
     thread: Option<String>,

@@ -13,7 +13,6 @@ use crate::render::{ago, counted, named, place, sentence, word};
 /// The number of peers that one answer lists; the query narrows them down.
 const LISTED_MAX: usize = 100;
 
-/// The checked arguments.
 pub(crate) struct ListPeers {
     scope: Scope,
     query: Option<String>,

@@ -15,7 +15,6 @@ use crate::session::CallError;
 /// The number of notes that a search shows.
 const HITS_MAX: u32 = 20;
 
-/// What the acts are called.
 const ACTIONS: [(&str, Action); 6] = [
     ("get", Action::Get),
     ("set", Action::Set),
@@ -49,7 +48,6 @@ impl Action {
     }
 }
 
-/// The checked arguments.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Memory {
     Get { key: String, offset: usize },

@@ -7,7 +7,6 @@ use super::{Output, Profile, Tool, ToolCall, ToolError};
 use crate::render::word;
 use crate::session::renamed;
 
-/// The new name.
 pub(crate) struct RenamePeer(String);
 
 impl Tool for RenamePeer {

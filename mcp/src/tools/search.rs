@@ -25,7 +25,6 @@ const PATIENCE_MS: u64 = 5_000;
 /// The number of recipients that a line names.
 const RECIPIENTS_NAMED_MAX: usize = 5;
 
-/// The checked arguments.
 #[derive(Debug)]
 pub(crate) struct Search {
     query: SearchQuery,

@@ -15,7 +15,6 @@ use super::wait::{Ended, Waiting, Wanted, WantedKind, clamped};
 use super::{Mail, Output, Profile, Tool, ToolCall, ToolError};
 use crate::render::{BLOCK_CHARS_MAX, ago, word};
 
-/// The checked arguments.
 pub(crate) struct SendMessage {
     send: Send,
     wait_s: u64,

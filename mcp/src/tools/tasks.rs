@@ -13,7 +13,6 @@ use crate::render::{BLOCK_CHARS_MAX, BLOCK_WARNING, Body, ago, counted, sentence
 /// The number of characters of a list of tasks.
 const LIST_CHARS_MAX: usize = BLOCK_CHARS_MAX;
 
-/// What the acts are called.
 const ACTIONS: [(&str, Action); 12] = [
     ("create", Action::Create),
     ("list", Action::List),
@@ -58,7 +57,6 @@ impl Action {
     }
 }
 
-/// The checked arguments.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Tasks(TaskRequest);
 

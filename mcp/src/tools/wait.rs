@@ -1,8 +1,8 @@
 //! Waits for a message within a tool call.
 //!
 //! A wait ends early at a matching message that no result has shown. It also ends at a request to
-//! this session that arrived since the call began, so that two sessions that wait for each other
-//! can continue. Older mail does not end it.
+//! this session that arrived since the call began. So two sessions that wait for each other can
+//! continue. Older mail does not end it.
 //!
 //! Knows the filter and the time limit. Does not know how a result is shown. Invariant: nothing
 //! polls. The broker answers a waiting `Receive` on a match, also beyond its pushes so far, and the
@@ -46,7 +46,6 @@ pub(crate) enum WantedKind {
     All,
     /// Requests that are not replies.
     Questions,
-    /// Replies.
     Answers,
 }
 
@@ -56,7 +55,6 @@ pub(crate) enum Ended {
     Matched(Vec<MessageId>),
     /// A request from this peer came instead.
     Request { message: MessageId, from: String },
-    /// No message came.
     TimedOut,
 }
 

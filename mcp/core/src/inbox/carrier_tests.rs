@@ -277,7 +277,7 @@ fn the_record_proves_what_it_shows_whole_of_what_a_carrier_was_given() {
     assert_eq!(post(&mut inbox, SOCKET, Activity::Working), Some(vec![id(1), id(2)]));
     let others = [seen(1, Some(SOCKET), "who"), seen(2, Some(SOCKET), &"x".repeat(2_000)), seen(3, None, "whole")];
     assert_eq!(proofs(&inbox.recorded(&others)), []);
-    // It never went by a hook.
+    // No hook ever carried it.
     let proved = inbox.recorded(&[seen(1, Some(Carrier::Hook), "whole")]);
     assert_eq!(proved, [(id(1), Proof { carrier: SOCKET, evidence: Evidence::Transcript })]);
     assert_eq!(inbox.unproved(), [id(2)]);

@@ -26,7 +26,7 @@ pub(super) struct Entry {
     /// Whether the current session has its lease. Entries of an earlier connection stay for what is
     /// known of them.
     pub(super) held: bool,
-    /// Whether the broker says that a model may have seen it.
+    /// Whether the broker marked it as possibly seen by a model.
     pub(super) shown_before: bool,
     /// Whether another adapter of this client may have given it to the model, and that offer has
     /// not timed out. No push carrier gets it; the next hook or tool result carries it.

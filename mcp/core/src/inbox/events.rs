@@ -15,8 +15,9 @@ impl Inbox {
     /// Applies an event of the main conversation, with the client's name of the turn. Returns the
     /// messages that it proves.
     ///
-    /// An event proves the output of an earlier hook if the model must have been asked in between
-    /// and no event can have removed the output. The user's next turn proves a tool result.
+    /// An event proves an earlier hook's output on two conditions: the model must have been asked
+    /// in between, and no event can have removed the output. The user's next turn proves a tool
+    /// result.
     pub(crate) fn event(&mut self, event: HookEvent, turn: Option<&str>) -> Vec<(MessageId, Proof)> {
         self.events += 1;
         self.tells_batches |= event == HookEvent::PostToolBatch;
