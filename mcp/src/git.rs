@@ -135,7 +135,7 @@ mod tests {
         assert_eq!(places(&linked), (linked.clone(), main.join(".git")));
         assert_eq!(places(&main.join("sub")), (main.join("sub"), main.join(".git/modules/sub")));
 
-        // Linked from a work tree whose path, as git wrote it, is no UTF-8.
+        // Linked from a work tree whose path, as git wrote it, is not UTF-8.
         let latin = top.join(OsStr::from_bytes(b"caf\xe9"));
         fs::create_dir_all(latin.join(".git/worktrees/linked")).unwrap();
         let away = top.join("away");

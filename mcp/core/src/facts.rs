@@ -27,7 +27,7 @@ const POSTS_MAX: u64 = 24;
 /// The time after which one more post is possible, in milliseconds.
 const POST_MS: u64 = 2_500;
 
-/// Tool calls whose makers are remembered.
+/// The number of tool calls for which the maker is remembered.
 const CALLERS_MAX: usize = 256;
 
 /// The period for which wake-ups are counted: one hour, in milliseconds.

@@ -55,6 +55,7 @@ pub(crate) enum Ended {
     Matched(Vec<MessageId>),
     /// A request from this peer came instead.
     Request { message: MessageId, from: String },
+    /// No matching message came in time.
     TimedOut,
 }
 
