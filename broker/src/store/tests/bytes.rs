@@ -1,4 +1,4 @@
-//! The records' bytes: they do not change by accident, and fit.
+//! The bytes of records: they do not change by accident, and are within their bounds.
 
 use std::fmt::Debug;
 
@@ -51,7 +51,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A record's bytes with nothing before them, in no row in particular.
+/// Encodes a record without its prefix, in no particular row.
 fn encoded<T: Serialize>(record: &T) -> Vec<u8> {
     record::encode(&Row::Settings, record).unwrap()
 }
@@ -62,7 +62,7 @@ fn assert_bytes<T: Serialize + DeserializeOwned + PartialEq + Debug>(row: &Row, 
     assert_eq!(record::decode::<T>(row, &bytes).unwrap(), *record);
 }
 
-/// Whoever changes these has changed the format: see `record`'s header for what that takes.
+/// A change of these bytes changes the format: see the header of `record` for what that needs.
 #[test]
 fn the_records_are_these_bytes() {
     let mut message = message(1, &[3]);
@@ -148,7 +148,7 @@ fn the_records_are_these_bytes() {
     assert!(matches!(record::decode_number(&[1]), Err(RecordError::Number { bytes: 1 })));
 }
 
-/// The names inside the records: a variant that moves would read old rows as something else.
+/// The variants inside the records: if one moved, old rows would be read as something else.
 #[test]
 fn the_variants_keep_their_numbers() {
     let numbered = |bytes: Vec<u8>| bytes[record::HEAD_BYTES..].to_vec();
@@ -247,7 +247,7 @@ fn a_record_that_is_not_what_was_written_there_is_refused() {
         damaged[at] ^= 1 << bit;
         assert!(record::decode::<MessageRecord>(&row, &damaged).is_err(), "bit {bit} of byte {at}");
     }
-    // Whole, and in another place.
+    // Whole, and in another row.
     for other in [Row::Message(id(2)), Row::Delivery(id(1), PeerId(0)), Row::Settings] {
         assert!(matches!(refusal(record::decode::<MessageRecord>(&other, &bytes)), RecordError::Checksum), "{other}");
     }
@@ -257,7 +257,7 @@ fn a_record_that_is_not_what_was_written_there_is_refused() {
     let mut newer = bytes.clone();
     newer[0] = 4;
     assert!(matches!(refusal(record::decode::<MessageRecord>(&row, &newer)), RecordError::Version { found: 4 }));
-    // With a good checksum, as a defect of a writer would leave it.
+    // With a right checksum, as a defect of a writer would leave it.
     let mut longer = bytes[record::HEAD_BYTES..].to_vec();
     longer.push(0);
     let longer = record::seal(&row, &longer);

@@ -1,4 +1,4 @@
-//! What is stored is found again, where it belongs, and at a price that does not grow with history.
+//! Stored records are found again in the right tables, at a cost that does not grow with history.
 
 use std::ops::ControlFlow;
 
@@ -55,7 +55,7 @@ fn a_delivery_stands_in_one_table_whatever_its_stages() {
     let mut store = new_store(CrashDisk::new());
     store.commit(&send(1, &[3])).unwrap();
     let mut was = Stored;
-    // Each stage to each other one and back, whether or not the rules ever do that.
+    // From each stage to each other one and back, whether or not the rules ever do that.
     for to in stages.iter().flat_map(|first| stages.iter().flat_map(move |second| [*first, *second])) {
         store.commit(&[moved(1, 3, was, to)]).unwrap();
         was = to;

@@ -1,5 +1,5 @@
-//! The power goes, or the disk fails, at every single operation of a short life: what was returned is there, and of what
-//! was not, all or nothing.
+//! Power cuts and disk failures at every operation of a short life. A commit that returned is
+//! there. A commit that did not return is there whole, or not at all.
 
 use super::super::{Snapshot, StoreError, open_database};
 use super::crash_disk::{CrashDisk, Draw, Fault};
@@ -7,7 +7,8 @@ use super::{Contents, ENOSPC, contents, id, life, live, new_store, reopen, send}
 
 const EIO: i32 = 5;
 
-/// The contents before the life, and after each of its acts; and how many disk operations it takes.
+/// Returns the contents before the life and after each of its acts, and its number of disk
+/// operations.
 fn undisturbed_life() -> (Vec<Contents>, usize) {
     let disk = CrashDisk::new();
     let mut store = new_store(disk.clone());
@@ -20,8 +21,8 @@ fn undisturbed_life() -> (Vec<Contents>, usize) {
     (history, disk.operations() - operations_before)
 }
 
-/// Lives on a disk with this fault, until the first error. Returns the disk as the fault left it, how many acts returned,
-/// and the error.
+/// Lives on a disk with this fault, until the first error. Returns the disk after the fault, how
+/// many acts returned, and the error.
 fn disturbed_life(fault: Fault) -> (CrashDisk, usize, Option<StoreError>) {
     let disk = CrashDisk::new();
     let mut store = new_store(disk.clone());
@@ -46,7 +47,8 @@ fn disturbed_life(fault: Fault) -> (CrashDisk, usize, Option<StoreError>) {
     (disk, returned, failure)
 }
 
-/// What was returned is there, and of what was not, all or nothing; and it goes on from there.
+/// Checks that returned acts are there, that others are there whole or not at all, and that the
+/// store continues.
 fn assert_whole(history: &[Contents], returned: usize, disk: CrashDisk, what: &str) {
     let (mut store, _) = reopen(disk);
     let found = contents(&store);
@@ -67,7 +69,7 @@ fn a_power_cut_anywhere_leaves_each_commit_whole_or_absent() {
         for seed in 0..2 {
             let what = format!("power cut at operation {cut_at}, seed {seed}");
             let survivor = disk.after_power_cut(seed);
-            // And once more, while it is being repaired.
+            // And once more, during the repair.
             let mut draw = Draw(seed ^ cut_at as u64);
             survivor.fail(Fault::PowerCutAt(1 + draw.below(12)));
             if let Ok((database, _)) = open_database(survivor.clone()) {
@@ -108,7 +110,7 @@ fn a_kill_after_a_checkpoint_needs_no_walk_through_the_file() {
     assert_eq!(disk.operations(), operations, "nothing new, nothing written");
     drop(store);
 
-    // Who reopens a checkpointed file and is killed at once leaves it as quick to open.
+    // If a process reopens a checkpointed file and is killed at once, the file is as quick to open.
     let (store, _) = reopen(killed.clone());
     let killed_again = killed.after_kill();
     drop(store);

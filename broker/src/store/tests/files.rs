@@ -1,4 +1,4 @@
-//! The file on the disk: whose it must be, what is refused and left as it is, and how an older one becomes a newer one.
+//! The file on the disk: its owner, the files that are refused and stay unchanged, and migrations.
 
 use std::ops::ControlFlow;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -36,8 +36,8 @@ fn a_file_is_created_for_its_user_alone_and_found_again() {
     assert_eq!(names, ["peers.redb", "peers.redb.last"], "nothing else is left");
 }
 
-/// With more in it than the cache holds: what is in the cache is read also from a database that is closed, and the checks
-/// that redb makes of itself in a build for tests fill the cache.
+/// It holds more than the cache, because cached data can be read even from a closed database.
+/// redb's own checks in a build for tests fill the cache.
 #[test]
 fn a_snapshot_reads_on_where_nothing_else_holds_the_database() {
     let (_dir, database, backups) = place();
@@ -151,7 +151,7 @@ fn a_damaged_file_is_refused_by_name_and_left_as_it_is() {
     damaged[..512].fill(0xff);
     refused(&damaged, "head overwritten");
 
-    // Wherever a record's text is changed, the checksum of its page tells.
+    // If a record's text is changed anywhere, the checksum of its page shows it.
     let text = b"text 42";
     let mut damaged = sound.clone();
     // Pages of earlier commits may still hold it too, and nobody reads those.
@@ -160,7 +160,7 @@ fn a_damaged_file_is_refused_by_name_and_left_as_it_is() {
     }
     refused(&damaged, "one bit of a text");
 
-    // The newest commit alone: going back to the one before would lose it without a word.
+    // The newest commit alone: going back to the one before would silently lose it.
     let slot = if sound[9] & 1 == 0 { 64 } else { 192 };
     let mut damaged = sound.clone();
     damaged[slot + 8] ^= 1;
@@ -207,7 +207,7 @@ fn noting_step(writing: &WriteTransaction) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// The steps that there are, and these.
+/// Returns the existing steps, and these.
 fn steps(more: &[Step]) -> Vec<Step> {
     [STEPS, more].concat()
 }
@@ -244,7 +244,7 @@ fn an_older_schema_is_migrated_after_a_copy_was_made_and_checked() {
     assert_eq!(std::fs::metadata(&copies[0]).unwrap().permissions().mode() & 0o7777, 0o600);
     assert_eq!(std::fs::read(&copies[0]).unwrap(), old, "the copy is the file from before");
 
-    // The next step alone, from where the file stands now; then none.
+    // The next step alone, from the file's current version. Then none.
     assert_eq!(
         runs(
             &Store::open_with(&database, &backups, &steps(&[noting_step, noting_step, noting_step]), CHECKED_AT_OPEN_BYTES_MAX)

@@ -1,5 +1,5 @@
-//! What the store promises, and what the tests of it share: samples of every record, a short life of everything that the
-//! store can do, and a way to look at all that is in it.
+//! The guarantees of the store, and helpers of its tests: samples of every record, a short life of
+//! all operations, and a way to read all contents.
 
 mod bytes;
 mod changes;
@@ -40,7 +40,7 @@ use crash_disk::{CrashDisk, Fault};
 /// No space left on the device.
 const ENOSPC: i32 = 28;
 
-/// Milliseconds since the epoch at which the tests play.
+/// The time of the tests, in milliseconds since the epoch.
 const NOW: u64 = 1_795_000_000_000;
 
 fn id(n: u64) -> MessageId {
@@ -201,7 +201,7 @@ fn put_thing(thing: Thing) -> Change {
     Change::PutThing(Box::new(thing))
 }
 
-/// What a send stores.
+/// Returns the changes of a send.
 fn send(n: u64, to: &[u64]) -> Vec<Change> {
     let mut changes = vec![Change::PutMessage(Box::new(message(n, to)))];
     changes.extend(to.iter().map(|peer| put(delivery(n, *peer, Stage::Stored), None)));
@@ -214,24 +214,24 @@ fn new_store(disk: CrashDisk) -> Store {
     Store::create_in(database, STEPS).unwrap()
 }
 
-/// A new store, and what fills its disk to the last page.
+/// Returns a new store, and a function that fills its disk to the last page.
 pub(crate) fn store_on_a_disk_that_fills() -> (Store, impl FnOnce()) {
     let disk = CrashDisk::new();
     (new_store(disk.clone()), move || disk.fail(Fault::FailsFrom(1, ENOSPC)))
 }
 
-/// A new store in memory.
+/// Returns a new store in memory.
 pub(crate) fn store_on_a_disk_that_lasts() -> Store {
     new_store(CrashDisk::new())
 }
 
-/// Reopens what a disk holds; says whether all of it had to be walked through.
+/// Reopens the store of a disk. Returns whether the whole file had to be read.
 fn reopen(disk: CrashDisk) -> (Store, bool) {
     let (database, repaired) = open_database(disk).unwrap();
     (Store::over(database, repaired), repaired)
 }
 
-/// All that a store holds.
+/// The contents of a store.
 #[derive(Debug, PartialEq)]
 struct Contents {
     image: Image,
@@ -259,7 +259,7 @@ fn contents(store: &Store) -> Contents {
     Contents { image, messages, stored, orphans, keys, notes }
 }
 
-/// The message that an idempotency key named.
+/// Returns the message that an idempotency key names.
 fn named(store: &Store, sender: u64, key: &str) -> Option<MessageId> {
     let sent = store.snapshot().unwrap().sent_under(PeerId(sender), key).unwrap();
     sent.map(|(stored, _)| stored.head.id)
@@ -279,7 +279,7 @@ fn open_error(result: Result<Store, OpenError>) -> OpenError {
     }
 }
 
-/// What the crash tests do: a short life of everything that the store can do.
+/// The acts of the crash tests: a short life of all operations of the store.
 enum Act {
     Commit(Vec<Change>),
     Checkpoint,
@@ -324,7 +324,7 @@ fn live(store: &mut Store, act: &Act) -> Result<(), StoreError> {
     }
 }
 
-/// A database with something in it, as a clean stop leaves it.
+/// Creates a database with contents, as a clean stop leaves it.
 fn filled(database: &Path, backups: &Path) {
     let mut store = Store::open(database, backups).unwrap();
     for act in life() {
@@ -335,7 +335,7 @@ fn filled(database: &Path, backups: &Path) {
     }
 }
 
-/// Changes the record of a message in a database that nobody has open, and nothing else: its page has a good checksum.
+/// Changes only the record of a message in a closed database. Its page has a right checksum.
 pub(crate) fn rewrite_message(database: &Path, id: MessageId, change: impl FnOnce(&mut Vec<u8>)) {
     let database = redb::Database::open(database).unwrap();
     let writing = database.begin_write().unwrap();

@@ -85,7 +85,7 @@ fn a_store_of_schema_2_reads_the_same_after_its_migration_and_knows_what_is_priv
     assert_eq!(std::fs::read(std::fs::read_dir(&backups).unwrap().next().unwrap().unwrap().path()).unwrap(), VERSION_2);
 }
 
-/// Its last two fields came while schema 1 was in use.
+/// Its last two fields were added while schema 1 was in use.
 #[test]
 fn a_peer_of_schema_1_without_the_last_fields_is_migrated_too() {
     let (_dir, database, backups) = place();

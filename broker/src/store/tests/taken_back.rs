@@ -1,4 +1,4 @@
-//! The last commit is in the file, or the start says that it is not.
+//! The last commit is in the file, or the start reports that it is not.
 
 use std::path::Path;
 
@@ -10,7 +10,8 @@ use super::super::{Problem, Row, Snapshot, Store, witness};
 use super::crash_disk::Draw;
 use super::{peer, place, send, settings};
 
-/// A database that was killed after its last commit, which set a policy; and the file beside it.
+/// Returns a database that was killed after its last commit, which set a policy, and the file
+/// beside it.
 fn killed(database: &Path, backups: &Path) -> (Vec<u8>, Vec<u8>) {
     let mut store = Store::open(database, backups).unwrap();
     store.commit(&[Change::PutPeer(Box::new(peer(3))), Change::PutNextPeer(PeerId(4))]).unwrap();
@@ -50,7 +51,7 @@ fn a_kill_and_a_clean_end_take_nothing_back() {
     );
 }
 
-/// The note is not synced: a power cut may leave one of an earlier commit, or none.
+/// The record is not synced: a power cut may leave one of an earlier commit, or none.
 #[test]
 fn a_note_that_is_older_or_lost_says_nothing() {
     let (_dir, database, backups) = place();
@@ -89,7 +90,7 @@ fn a_wrong_bit_that_takes_the_last_commit_back_is_said_at_the_start() {
     assert!(said > 20, "{said} were said, and {refused} refused");
 }
 
-/// As bits anywhere in the file would have it: what was lost is said, or nothing is lost.
+/// Wrong bits anywhere in the file: a loss is reported, or nothing is lost.
 #[test]
 fn no_wrong_bit_anywhere_takes_the_last_commit_back_in_silence() {
     let (_dir, database, backups) = place();
