@@ -157,7 +157,7 @@ pub enum ConfigError {
         /// The system's reason.
         source: io::Error,
     },
-    /// Something else has its name.
+    /// The path has another file type.
     #[error("{} is no regular file", path.display())]
     NotAFile {
         /// The file.
@@ -173,7 +173,7 @@ pub enum ConfigError {
         /// Who runs the broker.
         user: u32,
     },
-    /// Others may write it.
+    /// Other users can write it.
     #[error("{} has mode {mode:04o}, and others may write it", path.display())]
     Mode {
         /// The file.
@@ -181,7 +181,7 @@ pub enum ConfigError {
         /// Its permissions.
         mode: u32,
     },
-    /// It is larger than a configuration.
+    /// It is larger than the limit.
     #[error("{} has {bytes} bytes, and {FILE_BYTES_MAX} are the most", path.display())]
     TooLarge {
         /// The file.
@@ -192,51 +192,51 @@ pub enum ConfigError {
     /// It is not TOML.
     #[error("{place}: {reason}")]
     Syntax {
-        /// Where.
+        /// The place of the mistake.
         place: Place,
         /// The parser's reason.
         reason: String,
     },
-    /// Something else stands where a table must, or outside of all tables.
+    /// Another value is where a table must be, or a value is outside of all tables.
     #[error("{place}: {key} {reason}{meant}")]
     NoTable {
-        /// Where.
+        /// The place of the mistake.
         place: Place,
-        /// What it says.
+        /// The key.
         key: String,
-        /// Why it cannot stand there.
+        /// The reason why the value is not allowed.
         reason: &'static str,
-        /// Which key was meant, as the end of a sentence.
+        /// The suggested key, as the end of a sentence.
         meant: String,
     },
-    /// There is no such table.
+    /// The table is unknown.
     #[error("{place}: there is no table [{table}]{meant}")]
     UnknownTable {
-        /// Where.
+        /// The place of the mistake.
         place: Place,
-        /// What it says.
+        /// The name of the table.
         table: String,
-        /// Which one was meant, as the end of a sentence.
+        /// The suggested table, as the end of a sentence.
         meant: String,
     },
-    /// There is no such key in this table.
+    /// The key is unknown in this table.
     #[error("{place}: there is no {key} under [{table}]{meant}")]
     UnknownKey {
-        /// Where.
+        /// The place of the mistake.
         place: Place,
-        /// The table that it stands in.
+        /// The table of the key.
         table: String,
-        /// What it says.
+        /// The key.
         key: String,
-        /// Which one was meant, as the end of a sentence.
+        /// The suggested key, as the end of a sentence.
         meant: String,
     },
-    /// A key may not be that.
+    /// The value is not allowed for its key.
     #[error("{place}: {misfit}")]
     Misfit {
-        /// Where.
+        /// The place of the mistake.
         place: Place,
-        /// What it says, and what it may be.
+        /// The value, and the allowed values.
         misfit: Misfit,
     },
 }

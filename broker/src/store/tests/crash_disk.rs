@@ -1,7 +1,8 @@
 //! A disk in memory that loses what was not synced, and fails when it is told to.
 //!
-//! Knows sectors and syncs, and nothing of databases. What survives a power cut follows from a seed: of each 512-byte
-//! sector, the synced content or any later one; of the length, likewise. A sector is never torn, which redb assumes too.
+//! Knows sectors and syncs, and nothing of databases. A seed decides the content after a power cut:
+//! of each 512-byte sector, the synced content or any later one, and the same for the length. A
+//! sector is never torn, which redb assumes too.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -30,11 +31,11 @@ pub(super) struct CrashDisk {
 
 #[derive(Debug, Default)]
 struct Disk {
-    /// What is read.
+    /// The content that is read.
     present: Vec<u8>,
-    /// What a power cut leaves for certain.
+    /// The content that every power cut leaves.
     synced: Vec<u8>,
-    /// What each sector held in turn since the last sync.
+    /// The contents of each sector since the last sync, in order.
     unsynced: BTreeMap<usize, Vec<Vec<u8>>>,
     /// The lengths since the last sync.
     unsynced_lengths: Vec<usize>,
@@ -69,17 +70,19 @@ impl CrashDisk {
         self.disk.lock().unwrap().reads
     }
 
-    /// The disk as the next process finds it when this one is killed now: the system keeps what was written.
+    /// Returns the disk as the next process finds it after a kill: the system keeps what was
+    /// written.
     pub(super) fn after_kill(&self) -> Self {
         Self::holding(self.disk.lock().unwrap().present.clone())
     }
 
-    /// A disk as the machine may find it when the power goes now.
+    /// Returns the disk as the machine may find it after a power cut.
     pub(super) fn after_power_cut(&self, seed: u64) -> Self {
         let disk = self.disk.lock().unwrap();
         let mut draw = Draw(seed);
         let mut bytes = disk.synced.clone();
-        // A file that grew and was not synced may have the new length without the new content, or the reverse.
+        // If a file grew and was not synced, it may have the new length without the new content, or
+        // the reverse.
         let longest = disk.unsynced_lengths.iter().copied().max().unwrap_or(0).max(bytes.len());
         let length = match draw.below(disk.unsynced_lengths.len() + 1) {
             0 => disk.synced.len(),
@@ -103,7 +106,7 @@ impl CrashDisk {
 }
 
 impl Disk {
-    /// Counts an operation; says whether its effect takes place, and what it returns.
+    /// Counts an operation. Returns whether its effect takes place, and its result.
     fn operate(&mut self) -> (bool, io::Result<()>) {
         self.operations += 1;
         match self.fault {
@@ -143,7 +146,7 @@ impl StorageBackend for CrashDisk {
     fn sync_data(&self) -> io::Result<()> {
         let mut disk = self.disk.lock().unwrap();
         let (takes_place, result) = disk.operate();
-        // A sync that the power cut short proves nothing: some sectors made it, as the seed says.
+        // An interrupted sync proves nothing: the seed decides which sectors were written.
         if takes_place && result.is_ok() {
             disk.synced = disk.present.clone();
             disk.unsynced.clear();

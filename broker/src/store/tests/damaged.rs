@@ -1,4 +1,4 @@
-//! One record after another is damaged: it is named, and everything else is read.
+//! Damages one record after another: the damage is reported, and everything else is read.
 
 use peer_core::record::{Image, PausesRecord, SettingsRecord};
 use peer_core::step::Change;
@@ -41,7 +41,8 @@ const WAYS: [Way; 5] = [
     Vec::clear,
 ];
 
-/// Reads everything, with one record damaged in each way; says what was named, and what the core gets.
+/// Reads everything with one record damaged in each way. Checks the reported damage, and the core's
+/// data.
 fn with_damaged<K: Key + 'static>(
     table: TableDefinition<'static, K, &'static [u8]>,
     key: impl Fn() -> K::SelfType<'static>,
@@ -108,7 +109,7 @@ fn a_damaged_peer_setting_or_shared_thing_is_left_out_and_the_rest_is_read() {
             assert_eq!(store.snapshot().unwrap().note("db/url").unwrap(), None);
         },
     );
-    // Ids that were given are not given again.
+    // Ids are never given again.
     with_damaged(
         schema::META,
         || schema::META_NEXT_PEER,
@@ -121,7 +122,7 @@ fn a_damaged_peer_setting_or_shared_thing_is_left_out_and_the_rest_is_read() {
         &Row::NextTask,
         |_, image| gone(image, &|image| image.next_task = Some(TaskId(4))),
     );
-    // What the person withheld is withheld.
+    // Mail that the person held stays held.
     with_damaged(
         schema::META,
         || schema::META_SETTINGS,
@@ -203,7 +204,7 @@ fn a_damaged_message_goes_with_the_key_that_names_it() {
     assert!(Store::verify(&database).unwrap().is_sound());
 }
 
-/// redb panics over a text that is no UTF-8 where a table's keys are texts.
+/// redb panics over a key of its text type that is no UTF-8.
 #[test]
 fn a_key_that_is_no_utf_8_is_a_damaged_record_too() {
     let (_dir, database, backups) = place();

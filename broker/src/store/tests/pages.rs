@@ -1,4 +1,4 @@
-//! redb's own pages are damaged: the database is opened, what is there is right, and little is lost.
+//! Damages redb's own pages: the database opens, everything in it is right, and little is lost.
 
 use std::ops::ControlFlow;
 use std::os::unix::fs::{FileExt, PermissionsExt};
@@ -25,14 +25,14 @@ use peer_core::thing::Thing;
 /// Messages in the large database: short, so that much of it is layout.
 const MESSAGES: u64 = 2_500;
 
-/// A database of more bytes counts as a large one here, so that there is time for many damages.
+/// A database of more bytes counts as a large one here, so that the test has time for many damages.
 const CHECKED_MAX: u64 = 1024 * 1024;
 
 fn open(database: &Path, backups: &Path) -> Result<Store, OpenError> {
     Store::open_with(database, backups, STEPS, CHECKED_MAX)
 }
 
-/// Of which these wait; the rest is settled in one way or another.
+/// The number of pending ones. The rest is settled in one way or another.
 const WAITING: u64 = 200;
 
 fn large_message(n: u64) -> MessageRecord {
@@ -69,7 +69,7 @@ fn fill(store: &mut Store) {
     }
 }
 
-/// The file of a large database that was closed, and the note beside it.
+/// The file of a large database that was closed, and the file of its last commit.
 static LARGE: LazyLock<(Vec<u8>, Vec<u8>)> = LazyLock::new(|| {
     let (_dir, database, backups) = place();
     let mut store = open(&database, &backups).unwrap();
@@ -80,7 +80,7 @@ static LARGE: LazyLock<(Vec<u8>, Vec<u8>)> = LazyLock::new(|| {
     (bytes, std::fs::read(witness::path_of(&database)).unwrap())
 });
 
-/// What a page is, for who aims at it.
+/// The kind of a page to damage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Branch,
@@ -91,7 +91,7 @@ enum Kind {
     System,
 }
 
-/// Every page of the commit that counts, whose checksum is looked at on the way.
+/// Returns every page of the commit in force, and checks their checksums.
 fn pages(file: &[u8]) -> Vec<(usize, usize, Kind)> {
     let head: [u8; HEAD_BYTES] = file[..HEAD_BYTES].try_into().unwrap();
     assert!(format::is_head(&head));
@@ -180,7 +180,8 @@ fn put_file(database: &Path, file: &[u8], note: &[u8]) {
     std::fs::write(witness::path_of(database), note).unwrap();
 }
 
-/// Every message that is found, whichever way it is sought, is the one that was stored. Returns how many are not found.
+/// Checks that every message that is found in any way is the one that was stored. Returns how many
+/// are not found.
 fn missing(store: &Store, what: &str) -> u64 {
     let mut found = vec![false; MESSAGES as usize + 1];
     let next = store.snapshot().unwrap().scan(super::super::Span::default(), usize::MAX, |stored| {
@@ -210,7 +211,8 @@ fn delivery_of(n: u64) -> peer_core::record::DeliveryRecord {
     delivery(n, 3, stage_of(n))
 }
 
-/// Opens the damaged file, reads and writes everything, and opens it once more. Returns how many messages are lost.
+/// Opens the damaged file, reads and writes everything, and opens it again. Returns how many
+/// messages are lost.
 fn outlive(damaged: &[u8], what: &str) -> u64 {
     let (_dir, database, backups) = place();
     put_file(&database, damaged, &LARGE.1);
@@ -246,7 +248,7 @@ fn runs() -> u64 {
     std::env::var("PEERD_DAMAGES").ok().and_then(|runs| runs.parse().ok()).unwrap_or(4)
 }
 
-/// What a disk may do to some bytes.
+/// Damages some bytes as a disk may.
 fn damage(bytes: &mut [u8], draw: &mut Draw) {
     let at = draw.below(bytes.len());
     let length = bytes.len() - at;
@@ -310,7 +312,8 @@ fn a_damaged_head_loses_nothing() {
     }
 }
 
-/// Nothing that is sound is taken for damage: thousands of changes on a file larger than the cache, with many ends.
+/// No sound page counts as damaged: thousands of changes on a file larger than the cache, with many
+/// ends.
 #[test]
 fn no_sound_page_is_taken_for_a_damaged_one() {
     let (_dir, database, backups) = place();
@@ -361,7 +364,7 @@ fn no_sound_page_is_taken_for_a_damaged_one() {
     assert!(!backups.exists(), "nothing was salvaged");
 }
 
-/// What a read of the page gives redb where the disk changed after the start.
+/// The bytes that redb gets of a page if the disk changed after the start.
 #[test]
 fn a_page_that_changes_while_it_is_in_use_is_made_readable_or_not_read() {
     let (_dir, database, backups) = place();
@@ -393,17 +396,17 @@ fn a_page_that_changes_while_it_is_in_use_is_made_readable_or_not_read() {
     for written in [false, true] {
         assert_eq!(seen(&|_| {}).unwrap(), sound);
         assert_eq!(damage.has(&Row::Page(at as u64)), written);
-        // One word of the layout is found again.
+        // One wrong word of the layout is corrected.
         assert_eq!(format::rows(&seen(&|page| page[2] ^= 1).unwrap(), &shape), format::rows(&sound, &shape));
         assert_eq!(format::rows(&seen(&|page| page[0] = 7).unwrap(), &shape), format::rows(&sound, &shape));
         assert_eq!(format::rows(&seen(&|page| page[9] ^= 2).unwrap(), &shape), format::rows(&sound, &shape));
-        // A key out of its order hides no other row.
+        // A key out of order hides no other row.
         let keys = format::leaf_keys(format::count(&sound), &shape);
         let seen_rows = seen(&|page| page[keys + 16..keys + 32].fill(0xff)).unwrap();
         let (mut left, seen_rows) = (format::rows(&sound, &shape).unwrap(), format::rows(&seen_rows, &shape).unwrap());
         left.remove(1);
         assert_eq!(seen_rows, left);
-        // Of nothing, one row is left that is no record.
+        // If nothing is left, the page has one row that is no record.
         let nothing = seen(&|page| page.fill(0)).unwrap();
         assert_eq!(format::rows(&nothing, &shape).map(|rows| rows.len()), Some(1));
         assert!(damage.has(&Row::Page(at as u64)));
@@ -418,7 +421,7 @@ fn a_page_that_changes_while_it_is_in_use_is_made_readable_or_not_read() {
     drop((guarded, backups));
 }
 
-/// With the bound that counts for users, and long texts.
+/// With the limit that users have, and long texts.
 #[test]
 fn a_damaged_branch_is_told_before_the_start_and_the_damaged_file_is_kept() {
     let (_dir, database, backups) = place();
@@ -439,7 +442,7 @@ fn a_damaged_branch_is_told_before_the_start_and_the_damaged_file_is_kept() {
     assert!(damaged.len() as u64 > CHECKED_AT_OPEN_BYTES_MAX, "{}", damaged.len());
     assert!(Store::verify(&database).unwrap().is_sound());
     let (branch, ..) = pages(&damaged).into_iter().find(|(_, _, is)| *is == Kind::Branch).unwrap();
-    // Where the first child stands: it is found by its checksum.
+    // The place of the first child: it is found by its checksum.
     let children = usize::from(u16::from_le_bytes([damaged[branch + 2], damaged[branch + 3]])) + 1;
     damaged[branch + 8 + 16 * children] ^= 1;
     std::fs::write(&database, &damaged).unwrap();
