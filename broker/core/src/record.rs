@@ -169,14 +169,16 @@ pub struct DeliveryRecord {
 }
 
 impl DeliveryRecord {
-    /// It was held and never let go: its reader has not seen it, also where it has ended by now.
+    /// Whether it was held and never released. Then its recipient has not seen it, even if it has
+    /// ended.
     #[must_use]
     pub fn is_kept_back(&self) -> bool {
         is_kept_back(self.stage, &self.trace)
     }
 }
 
-/// Whether a delivery of this stage and trace was held and never let go, by the last word that a policy or the person said.
+/// Whether a delivery of this stage and trace was held and never released. The last decision of
+/// a policy or the person counts.
 #[must_use]
 pub fn is_kept_back(stage: Stage, trace: &[TraceEntry]) -> bool {
     let let_go = |entry: &TraceEntry| match entry.event {

@@ -97,16 +97,16 @@ pub enum Rejection {
     HelloTwice,
     /// No such peer; the nearest names.
     UnknownPeer {
-        /// What was asked for.
+        /// The requested name.
         name: String,
         /// Names like it.
         nearest: Vec<String>,
     },
-    /// A name that is understood but leads nowhere.
+    /// A known name that resolves to no mailbox.
     NoMailbox {
-        /// What was asked for.
+        /// The requested name.
         name: String,
-        /// Why not.
+        /// The reason.
         why: NoMailbox,
     },
     /// No such message, or not the caller's.
@@ -124,24 +124,24 @@ pub enum Rejection {
     },
     /// Not the form of a name.
     BadName {
-        /// What was asked for.
+        /// The requested name.
         name: String,
     },
     /// A name with a meaning of its own.
     ReservedName {
-        /// What was asked for.
+        /// The requested name.
         name: String,
     },
     /// Another peer has it.
     NameTaken {
-        /// What was asked for.
+        /// The requested name.
         name: String,
     },
     /// A field beyond its bound.
     OutOfBounds {
         /// Which field.
         what: &'static str,
-        /// What is allowed.
+        /// The allowed values.
         bound: String,
     },
     /// A rate is exhausted.
@@ -152,23 +152,23 @@ pub enum Rejection {
         to: String,
         /// The limit.
         per_minute: u32,
-        /// When there is room again.
+        /// Milliseconds until the next send is allowed.
         retry_after_ms: u64,
     },
     /// The recipient's mailbox is full.
     MailboxFull {
         /// The recipient.
         name: String,
-        /// What waits.
+        /// How many deliveries are pending.
         pending: u32,
     },
-    /// The same text a moment ago.
+    /// The same text was sent a short time ago.
     IdenticalText {
         /// The recipient.
         name: String,
-        /// When.
+        /// Milliseconds since then.
         ago_ms: u64,
-        /// When it may be said again.
+        /// Milliseconds until it may be sent again.
         retry_after_ms: u64,
     },
     /// The thread is paused.
@@ -190,21 +190,21 @@ pub enum Rejection {
         /// The recipient.
         name: String,
     },
-    /// Only the person may.
+    /// The actor has no right to this act.
     NotPermitted {
-        /// What was tried.
+        /// The act.
         act: Act,
     },
-    /// The message is not where it could be acted on.
+    /// The state of the message does not permit the act.
     TooLate {
         /// The message.
         message: MessageId,
-        /// Where it is instead.
+        /// The state of the message.
         obstacle: Obstacle,
     },
     /// The peer is offline.
     NoSession {
-        /// Whose session was to end.
+        /// The peer whose session was to end.
         name: String,
     },
     /// A hook that an adapter answers has been given up by its client.
@@ -220,9 +220,9 @@ pub enum Rejection {
     TooManyNewPeers {
         /// How many there may be.
         per_minute: u32,
-        /// That many of one process, and not of all.
+        /// Whether the limit is that of one process.
         of_one: bool,
-        /// When to try again.
+        /// Milliseconds until a retry is useful.
         retry_after_ms: u64,
     },
     /// Too many kept-back answers.
@@ -238,12 +238,12 @@ pub enum Rejection {
     IdempotencyConflict {
         /// The key.
         key: String,
-        /// What it names.
+        /// The message that it names.
         message: MessageId,
     },
     /// No such channel or group, or the caller may not know of it; the nearest names.
     UnknownChannel {
-        /// What was asked for.
+        /// The requested name.
         name: String,
         /// Names like it that the caller may know of.
         nearest: Vec<String>,
@@ -257,22 +257,22 @@ pub enum Rejection {
     OutsideChannel {
         /// The channel.
         channel: String,
-        /// Whom else the message was for.
+        /// The recipient outside of the channel.
         name: String,
     },
-    /// A label that nobody but the sender carries.
+    /// A group without a member other than the sender.
     EmptyGroup {
         /// The group.
         name: String,
     },
     /// Not the form of a channel's or group's name.
     BadChannelName {
-        /// What was asked for.
+        /// The requested name.
         name: String,
     },
-    /// The name of a channel cannot be had.
+    /// The name of the channel is taken.
     ChannelTaken {
-        /// What was asked for.
+        /// The requested name.
         name: String,
     },
     /// `all` means more than the person allows.
@@ -288,16 +288,16 @@ pub enum Rejection {
     AskedOneself,
     /// No such question, or not the caller's to answer.
     UnknownQuestion(MessageId),
-    /// An answer to one's own question.
+    /// The asker cannot answer its own question.
     OwnQuestion(MessageId),
-    /// The question does not wait for an answer any more.
+    /// The question is closed.
     QuestionClosed {
         /// The question.
         question: MessageId,
         /// How it ended.
         ended: QuestionEnd,
     },
-    /// There are as many of them as there may be.
+    /// The limit of their number is reached.
     TooMany {
         /// Of what.
         what: Crowd,
@@ -306,34 +306,34 @@ pub enum Rejection {
     },
     /// No such note.
     UnknownNote {
-        /// What was asked for.
+        /// The requested key.
         key: String,
     },
-    /// The note is not what its writer believes.
+    /// The version of the note differs from the expected one.
     VersionConflict {
         /// The note.
         key: String,
-        /// Its present version; 0: it is not there.
+        /// Its current version. 0: it does not exist.
         version: u64,
-        /// What it says now, or the beginning of that.
+        /// The beginning of its current value.
         value: String,
     },
     /// No such task.
     UnknownTask(TaskId),
-    /// Another holds the task, or is to do it.
+    /// Another peer holds the task, or it is assigned to another peer.
     TaskHeld {
         /// The task.
         task: TaskId,
-        /// Whose it is.
+        /// The holder or assignee.
         holder: String,
     },
-    /// The task cannot become that.
+    /// The task cannot change to that state.
     BadTransition {
         /// The task.
         task: TaskId,
-        /// Where it stands.
+        /// Its current state.
         state: TaskState,
-        /// Why not.
+        /// The reason.
         why: TaskBar,
     },
     // ---- what the shell around the rules refuses
@@ -344,19 +344,19 @@ pub enum Rejection {
     },
     /// The first request was not `Hello`.
     NoHello,
-    /// The connection would be one too many.
+    /// The limit of connections is reached.
     TooManyConnections {
         /// How many there are.
         connections: usize,
-        /// When to try again.
+        /// Milliseconds until a retry is useful.
         retry_after_ms: u64,
     },
-    /// The last places are kept for the person, and the connection is a session's.
+    /// The last places are reserved for the person, and this is a session's connection.
     NoPlace {
-        /// When to try again.
+        /// Milliseconds until a retry is useful.
         retry_after_ms: u64,
     },
-    /// A commit failed for want of space: what was asked may or may not have been done.
+    /// A commit failed for lack of space: the request may or may not have been carried out.
     NothingStored,
     /// The answer is larger than a frame.
     AnswerTooLarge,
@@ -364,26 +364,26 @@ pub enum Rejection {
     Stopping,
     /// The search index cannot be used.
     NoIndex {
-        /// Why not.
+        /// The reason.
         reason: String,
     },
-    /// The search process died several times, and is not started at once again.
+    /// The search process died several times, and is started again only after a pause.
     SearchDied {
         /// How often.
         deaths: u32,
-        /// What it said last.
+        /// Its last error.
         last_words: String,
-        /// When it is started again.
+        /// Milliseconds until it is started again.
         retry_after_ms: u64,
     },
     /// The search took too long.
     SearchGivenUp {
-        /// How long.
+        /// Its duration in milliseconds.
         after_ms: u64,
     },
 }
 
-/// Where a message is that cannot be acted on as was asked.
+/// The state of a message that does not permit the requested act.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Obstacle {
     /// It was presented.
@@ -396,17 +396,17 @@ pub enum Obstacle {
     Settled,
     /// It is a dead letter of a peer that is forgotten.
     Orphaned,
-    /// The peer that was named has it.
+    /// The named peer has it already.
     There,
     /// It is no dead letter.
     NoDeadLetter,
-    /// It is held, and not for the peer that was named.
+    /// It is held, but not for the named peer.
     HeldForOthers,
-    /// It waits for its reader, and is not held.
+    /// It is pending, and not held.
     NotHeld,
 }
 
-/// What there can be too many of.
+/// The limited numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Crowd {
     /// Threads that the person paused.
@@ -421,7 +421,7 @@ pub enum Crowd {
     OpenTasks,
     /// Notes.
     Notes,
-    /// Purges that were asked for and are under way.
+    /// Requested purges that are under way.
     Purges,
 }
 
@@ -430,7 +430,7 @@ impl Rejection {
         Self::OutOfBounds { what: "the list of recipients", bound: format!("1 to {RECIPIENTS_MAX}") }
     }
 
-    /// Its kind, for programs.
+    /// Returns its error code.
     #[must_use]
     pub fn code(&self) -> ErrorCode {
         match self {
@@ -478,7 +478,7 @@ impl Rejection {
         }
     }
 
-    /// When trying again makes sense; `None` where time alone changes nothing.
+    /// Milliseconds until a retry is useful. `None`: time alone changes nothing.
     #[must_use]
     pub fn retry_after_ms(&self) -> Option<u64> {
         match self {
