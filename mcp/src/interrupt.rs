@@ -47,7 +47,8 @@ impl Interrupts {
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code)]
 fn watched(signals: nix::sys::signalfd::SignalFd) -> Option<tokio::io::unix::AsyncFd<nix::sys::signalfd::SignalFd>> {
-    // SAFETY: a SignalFd is the same open descriptor for as long as it lives, and it lives inside the AsyncFd.
+    // SAFETY: a SignalFd is the same open descriptor for as long as it lives, and it lives inside
+    // the AsyncFd.
     unsafe { tokio::io::unix::AsyncFd::register_with_interest(signals, tokio::io::Interest::READABLE) }.ok()
 }
 

@@ -36,7 +36,8 @@ mod linux {
     /// Returns `Some` once the parent has ended, `None` if the kernel does not let us watch it.
     pub(super) async fn watch() -> Option<()> {
         let parent = getppid();
-        // A parent in another pid namespace has the number 0; an orphan's parent is init, which does not end.
+        // A parent in another pid namespace has the number 0; an orphan's parent is init, which
+        // does not end.
         if parent.as_raw() <= 1 {
             return None;
         }
@@ -59,17 +60,20 @@ mod linux {
 
     #[allow(unsafe_code)]
     fn watch_for_reading(descriptor: OwnedFd) -> Option<AsyncFd<OwnedFd>> {
-        // SAFETY: an OwnedFd is the same open descriptor for as long as it lives, and it lives inside the AsyncFd.
+        // SAFETY: an OwnedFd is the same open descriptor for as long as it lives, and it lives
+        // inside the AsyncFd.
         unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) }.ok()
     }
 
     /// Returns a descriptor that becomes readable when the process ends.
     #[allow(unsafe_code)]
     fn open(pid: libc::pid_t) -> Option<OwnedFd> {
-        // SAFETY: pidfd_open takes two integers and touches no memory of ours; it has no safe wrapper in nix.
+        // SAFETY: pidfd_open takes two integers and touches no memory of ours; it has no safe
+        // wrapper in nix.
         let descriptor = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
         let descriptor = RawFd::try_from(descriptor).ok().filter(|descriptor| *descriptor >= 0)?;
-        // SAFETY: the kernel has just given us this descriptor, with close-on-exec set, and nobody else knows it.
+        // SAFETY: the kernel has just returned this descriptor, with close-on-exec set, and no
+        // other code has it.
         Some(unsafe { OwnedFd::from_raw_fd(descriptor) })
     }
 }

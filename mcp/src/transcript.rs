@@ -206,7 +206,8 @@ impl Transcript {
             {
                 offset
             }
-            // Never read, rewritten by the client, or too long a gap while no message was searched for.
+            // Never read, rewritten by the client, or too long a gap while no message was searched
+            // for.
             _ => {
                 // No later line is read behind the unanswered entries.
                 self.scan.leave(looked);

@@ -2,7 +2,7 @@
 //!
 //! | client | pushed, in this order | taken when the client calls |
 //! |---|---|---|
-//! | Claude Code | `inbox_socket`, `channel` (the other way round where the client says it loaded the channel) | `hook`, `tool_result` |
+//! | Claude Code | `inbox_socket`, `channel` (reversed if the client loaded the channel) | `hook`, `tool_result` |
 //! | Codex | `app_server` | `hook`, `tool_result` |
 //! | others | – | `hook`, `tool_result` |
 //!

@@ -1,4 +1,5 @@
-//! Claude Code's `notifications/claude/channel`: a message on its own, while the model works or when it is idle.
+//! Claude Code's `notifications/claude/channel`: one message each, while the model works or is
+//! idle.
 //!
 //! Knows when the client can show a notification. Does not know which mail is due. The client
 //! confirms nothing, and silently drops the notification if its session has no such channel. So a

@@ -1,4 +1,5 @@
-//! Codex's control socket: JSON-RPC, one object per WebSocket message, over a Unix socket of the user's own.
+//! Codex's control socket: JSON-RPC, one object per WebSocket message, over a Unix socket of the
+//! user's own.
 //!
 //! Knows the protocol of requests, answers and notifications. Does not know their meaning. The
 //! invariants:

@@ -24,9 +24,9 @@ use crate::event::Event;
 use crate::git;
 use crate::render;
 
-/// How long the adapter tries to reach a lost broker without a call, in milliseconds; after that the
-/// next tool call does it. This is longer than a deliberately stopped broker is left alone, so that a
-/// broker without a successor is started again.
+/// How long the adapter tries to reach a lost broker without a call, in milliseconds; after that
+/// the next tool call does it. This is longer than a deliberately stopped broker is left alone, so
+/// that a broker without a successor is started again.
 const LOSS_PATIENCE_MS: u64 = 30_000;
 
 /// How long the first registration waits for facts about the session's directory, in milliseconds.

@@ -1,4 +1,5 @@
-//! Codex's record ("rollout"): `<config>/sessions/<date>/rollout-<time>-<thread>.jsonl`, one JSON object per line.
+//! Codex's record ("rollout"), one JSON object per line:
+//! `<config>/sessions/<date>/rollout-<time>-<thread>.jsonl`.
 //!
 //! Observed with 0.171.0. The model's input and output are in `response_item` lines. The items of
 //! one answer are consecutive, and a `token_usage_record` ends them. The calls of one answer have
