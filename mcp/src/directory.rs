@@ -4,6 +4,9 @@
 //! Peers are in the same directory if these texts are equal, and people and models read them. So a
 //! path that is plain text stays unchanged, and bytes that are not UTF-8 become `\xE9`. A path that
 //! does not fit keeps its two ends, around a digest of the whole. Pure.
+//!
+//! Knows the bytes of a path. Does not know whether the directory exists. Invariant: different
+//! paths have different texts.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;

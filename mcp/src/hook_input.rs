@@ -3,6 +3,8 @@
 //! A hook's standard input has the fields as JSON, and an `mcp_tool` hook has them as the arguments
 //! of its tool. In the latter each value is a text, and a field that the event lacks is empty.
 //! Pure.
+//!
+//! Knows the clients' names of fields and events. Does not know what a hook proves.
 
 use peer_proto::hook::{HookCall, HookEvent, Mode};
 use peer_proto::limits::{NAME_CHARS_MAX, PATH_BYTES_MAX, SEAT_KEY_BYTES_MAX};

@@ -4,6 +4,8 @@
 //! continue, and to us. The client decides about it: if it ends, our input ends or SIGTERM follows.
 //! A SIGINT from the client itself asks us to end. Linux tells the two apart; elsewhere SIGINT ends
 //! nothing.
+//!
+//! Knows the sender of a signal. Does not know how the adapter ends.
 
 /// SIGINT, taken over from its usual effect.
 pub(crate) struct Interrupts {

@@ -4,6 +4,9 @@
 //! kind. It refuses that with an error about a protocol version that the client never named. Common
 //! cases are a handshake without the client's version, and arguments as JSON in a text. Nobody at
 //! the client's end can fix them. Pure: JSON in, a message out.
+//!
+//! Knows the protocol's forms. Does not know what a request does. Invariant: each request with an
+//! id gets an answer.
 
 use rmcp::model::{
     ClientCapabilities, ClientNotification, ClientRequest, ErrorCode, ErrorData, Implementation, JsonRpcMessage, ProtocolVersion,

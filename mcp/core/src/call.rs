@@ -1,6 +1,8 @@
 //! Tool calls, and the position of each in the byte stream between the client and this adapter.
 //!
 //! A call is evidence for an earlier result only if it was read after that result had left.
+//!
+//! Knows ids and positions. Does not know what a tool does.
 
 use std::collections::BTreeMap;
 

@@ -73,7 +73,7 @@ pub struct Inbox {
     moment: Moment,
     /// Whether a message that the broker pushes as a repeat may have been shown in this client.
     repeats_here: bool,
-    /// Whether the present connection has brought every message that this session holds.
+    /// Whether the current connection has brought every message that this session holds.
     holds_all: bool,
 }
 
@@ -93,7 +93,7 @@ impl Inbox {
         self.entries.retain(|_, entry| std::mem::replace(&mut entry.held, false) || !is_known);
     }
 
-    /// The broker has pushed every message that this session holds on the present connection.
+    /// Records that the broker pushed every message that this session holds on this connection.
     pub(crate) fn note_all_held(&mut self) {
         self.holds_all = true;
     }
@@ -376,7 +376,7 @@ impl Inbox {
         }
     }
 
-    /// The order of events is not known any more. A hook was reported late because its client did
+    /// Records that the order of events is unknown. A hook was reported late because its client did
     /// not wait for it, or hooks were missed without a connection. Events no longer prove messages
     /// that were given before.
     pub(crate) fn lose_order(&mut self) {

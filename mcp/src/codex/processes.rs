@@ -5,6 +5,8 @@
 //! Observed with 0.171.0: a process that hosts a thread holds
 //! `<config>/thread-writer-locks/<thread>.lock` open, and the thread's record once it exists. Reads
 //! `/proc`, never writes. Only processes of the same user can be read.
+//!
+//! Knows processes, files and sockets. Does not know which thread is this adapter's.
 
 use std::path::{Path, PathBuf};
 

@@ -3,8 +3,8 @@
 //!
 //! Claude Code's registry is watched for as long as this adapter runs. It shows each begin and end
 //! of a turn, and each new session id, also without hooks. A record is watched only while an offer
-//! to the client lacks evidence. Does not know what follows from a change. Invariant: between two
-//! changes nothing is read.
+//! to the client lacks evidence. Knows the paths of these files. Does not know what follows from a
+//! change. Invariant: between two changes nothing is read.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

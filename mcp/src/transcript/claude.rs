@@ -11,6 +11,8 @@
 //! All other lines are the client's own notes, above all `queue-operation`, which has every text
 //! that only waits. Subagents have records of their own; an entry that is marked as a side chain
 //! all the same is skipped.
+//!
+//! Knows the format of a line. Does not know which messages are searched for, nor what is evidence.
 
 use peer_proto::message::Carrier;
 use serde_json::Value;

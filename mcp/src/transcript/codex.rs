@@ -10,6 +10,8 @@
 //! A model's summary has the same form as an answer, and only the following `compacted` line shows
 //! the difference. That line has the text of the new conversation. If the person goes back to an
 //! earlier prompt, the thread continues in another file.
+//!
+//! Knows the format of a line. Does not know which messages are searched for, nor what is evidence.
 
 use peer_proto::message::Carrier;
 use serde_json::Value;

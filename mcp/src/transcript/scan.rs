@@ -7,6 +7,9 @@
 //! Without recorded requests, an answer proves the entries before it that were not removed. The
 //! client removes entries after an unanswered prompt, entries behind the one that a new prompt
 //! continues from, and entries that a compaction left out.
+//!
+//! Knows entries, requests and answers. Does not know the format of a line. Invariant: a forgotten
+//! entry is not evidence.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
