@@ -121,7 +121,7 @@ pub(crate) async fn serve(mut stream: UnixStream, connection: ConnectionId, pid:
 /// Everything that the program sends is discarded.
 pub(crate) async fn turn_away(mut stream: UnixStream, connections_max: usize, shared: &Shared) {
     let rejection = Rejection::TooManyConnections { connections: connections_max, retry_after_ms: TURNED_AWAY_RETRY_MS };
-    // The role is not known yet, so the text is the person's.
+    // The role is not known yet, and the text is the same for every addressee.
     let refusal = rejection.refusal(Addressee::Person);
     // No request has this id, so the refusal answers any request.
     let Ok(frame) = codec::encode(&ServerFrame::Reply { id: 0, result: Err(refusal) }) else { return };
@@ -334,7 +334,7 @@ impl Fault {
             Self::NoHello { id } => (*id, Rejection::NoHello),
             Self::Silent | Self::Preface(_) | Self::Stopping | Self::Socket(_) => return None,
         };
-        // Both ends have agreed on nothing yet, so the text is the person's.
+        // The text is the same for every addressee.
         Some((id, rejection.refusal(Addressee::Person)))
     }
 }

@@ -315,7 +315,7 @@ pub enum Rejection {
         key: String,
         /// Its current version. 0: it does not exist.
         version: u64,
-        /// The beginning of its current value.
+        /// Its current value, or the beginning of it.
         value: String,
     },
     /// No such task.

@@ -7,7 +7,7 @@
 //! index.
 //!
 //! The broker's filter does not permit passing descriptors. So the parent connects to a socket that
-//! the broker opens briefly, and passes this connection to the search process.
+//! the broker opens briefly, and the search process inherits this connection.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
