@@ -59,7 +59,7 @@ impl Broker {
 
     /// Whether an actor may see a message, including its text. A session sees the messages that it
     /// sent, those that it has a delivery of, and the posts it can read as a member. A shell also
-    /// sees messages that are not in a private channel.
+    /// sees messages that are not private.
     #[must_use]
     pub fn sees_message(&self, actor: Actor, head: &MessageHead, deliveries: &[DeliveryRecord]) -> bool {
         let was_sent_it = |peer: PeerId| self.delivery_of(deliveries, peer).is_some();

@@ -41,7 +41,7 @@ pub(crate) struct Lease {
 
 impl MailboxEntry {
     /// Creates the entry of a delivery that no session holds. The earlier broker's memory is lost.
-    /// A message offered by a tool result or a hook counts as asked with, and a pushed one does not.
+    /// A message offered by a tool result or a hook counts as asked with. A pushed one does not.
     pub(crate) fn new(record: DeliveryRecord) -> Self {
         let called_for = matches!(record.offered_last_by(), Some(Carrier::ToolResult | Carrier::Hook));
         let tried = record.stage == Stage::Offered && called_for;
