@@ -254,7 +254,7 @@ fn exit_codes_and_errors_are_those_of_the_contract() {
         error(&home.peerctl(&[command, &["m-0000000000000001", "--json"]].concat()), 4, "unknown_message");
     }
     error(&home.peerctl(&["wait", "--from", "orion", "--timeout", "50ms", "--json"]), 5, "timed_out");
-    let asked = error(&home.peerctl(&["ask", "orion", "--wait", "50ms", "--json", "--", "there?"]), 5, "timed_out");
+    let asked = error(&home.peerctl(&["ask", "orion", "--wait", "1s", "--json", "--", "there?"]), 5, "timed_out");
     has(&asked, &[("id", "id")]);
 
     error(&home.peerctl(&["rename", "luna", "orion", "--json"]), 1, "name_taken");

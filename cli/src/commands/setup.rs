@@ -3,7 +3,7 @@
 //! It plans first, shows the plan, asks, writes all of it or nothing, reads it back, and says what is left for the person
 //! to do. What belongs into which client is in `setup`.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use clap::ValueEnum;
 use peer_client::Endpoint;
@@ -295,60 +295,13 @@ fn wire(
     clients: &[Client],
 ) -> Result<(), Failure> {
     let asks = terminal::is_there() && !args.yes && !args.dry_run && !output.json;
-    let mut answers = runs.answers();
-    let has_tools = clients.iter().any(|client| *client != Client::Gemini);
-    answers.tools = match (args.tools, answers.tools) {
-        (Some(answer), _) => Some(answer == Answer::Yes),
-        (None, Some(known)) => Some(known),
-        (None, None) if asks && has_tools => {
-            let question = "May send_message, check_messages and ack_messages run without a dialog? (A dialog stalls a session that nobody watches.)";
-            Some(terminal::asks(question, true))
-        }
-        (None, None) => args.yes.then_some(true),
-    };
-    let known = answers.inbox_socket;
-    answers.inbox_socket = match args.inbox_socket {
-        Some(answer) => Some(answer == Answer::Yes),
-        None if known.is_none() && asks && clients.contains(&Client::Claude) => {
-            let question = "May mail be posted into Claude Code's own inbox also where a session bypasses permissions? \
-                            (There it passes the dialog that Claude Code keeps for strangers; without it mail comes by hooks and tool results.)";
-            Some(terminal::asks(question, false))
-        }
-        None => known,
-    };
-    // What a dry run shows is what `--yes` would do.
-    let mut draft = draft(place, runs, clients, answers.tools.unwrap_or(args.dry_run))?;
-    let mut theirs = Vec::new();
-    for client in clients {
-        theirs.extend(retire::find(place, *client, &mut draft)?);
-    }
-    let retires = args.retire || (asks && !theirs.is_empty() && terminal::asks(&format!("Take out {}?", listed(&theirs)), false));
-    if retires {
-        retire::take_out(&mut draft, &theirs)?;
-    } else {
-        let told = |found: &retire::Found| Remark {
-            what: format!("{} would be a second mailbox beside peerd", found.what),
-            step: "`peerctl setup --retire` takes it out".to_owned(),
-        };
-        draft.warnings.extend(theirs.iter().map(told));
-    }
-    if clients.contains(&Client::Claude) {
-        shell_line(args, asks, place, &mut draft)?;
-    }
-    if clients.contains(&Client::Codex) && draft.changed().any(|file| file.client == Client::Codex) {
-        draft.next.push(
-            "Codex passes over new hooks until you trust them: it asks when you start `codex` next, and later in /hooks"
-                .to_owned(),
-        );
-    }
-    if draft.changed().next().is_some() {
-        draft.next.push("sessions that run already see all this when they are started anew".to_owned());
-    }
+    let known = runs.answers().inbox_socket;
+    let answers = decide(args, asks, runs, clients);
+    let draft = plan(args, asks, place, runs, clients, answers)?;
     if !output.json {
         show(output, &draft)?;
     }
-    if !draft.conflicts.is_empty() {
-        let first = &draft.conflicts[0];
+    if let Some(first) = draft.conflicts.first() {
         let message = format!("{}: {}", first.path.display(), first.what);
         let failure = Failure::setup("conflict", message).hint(first.step.as_str());
         return Err(failure.with(told(&draft, clients, false)));
@@ -378,9 +331,73 @@ fn wire(
     if let Some(yes) = answers.inbox_socket.filter(|_| args.inbox_socket.is_some() || answers.inbox_socket != known) {
         consent(yes, output, endpoint)?;
     }
+    report(output, &draft, clients, kept.as_deref())
+}
+
+/// The person's answers: those of the command line, then those of an earlier run, then what the person is asked now.
+fn decide(args: &Args, asks: bool, runs: &Runs, clients: &[Client]) -> Answers {
+    let mut answers = runs.answers();
+    let has_tools = clients.iter().any(|client| *client != Client::Gemini);
+    answers.tools = match (args.tools, answers.tools) {
+        (Some(answer), _) => Some(answer == Answer::Yes),
+        (None, Some(known)) => Some(known),
+        (None, None) if asks && has_tools => {
+            let question = "May send_message, check_messages and ack_messages run without a dialog? (A dialog stalls a session that nobody watches.)";
+            Some(terminal::asks(question, true))
+        }
+        (None, None) => args.yes.then_some(true),
+    };
+    let known = answers.inbox_socket;
+    answers.inbox_socket = match args.inbox_socket {
+        Some(answer) => Some(answer == Answer::Yes),
+        None if known.is_none() && asks && clients.contains(&Client::Claude) => {
+            let question = "May mail be posted into Claude Code's own inbox also where a session bypasses permissions? \
+                            (There it passes the dialog that Claude Code keeps for strangers; without it mail comes by hooks and tool results.)";
+            Some(terminal::asks(question, false))
+        }
+        None => known,
+    };
+    answers
+}
+
+/// Every change that setup would make, with warnings and next steps. Nothing is written.
+fn plan(args: &Args, asks: bool, place: &Place, runs: &Runs, clients: &[Client], answers: Answers) -> Result<Draft, Failure> {
+    // A dry run shows what `--yes` would do.
+    let mut draft = draft(place, runs, clients, answers.tools.unwrap_or(args.dry_run))?;
+    let mut theirs = Vec::new();
+    for client in clients {
+        theirs.extend(retire::find(place, *client, &mut draft)?);
+    }
+    let retires = args.retire || (asks && !theirs.is_empty() && terminal::asks(&format!("Take out {}?", listed(&theirs)), false));
+    if retires {
+        retire::take_out(&mut draft, &theirs)?;
+    } else {
+        let told = |found: &retire::Found| Remark {
+            what: format!("{} would be a second mailbox beside peerd", found.what),
+            step: "`peerctl setup --retire` takes it out".to_owned(),
+        };
+        draft.warnings.extend(theirs.iter().map(told));
+    }
+    if clients.contains(&Client::Claude) {
+        shell_line(args, asks, place, &mut draft)?;
+    }
+    if clients.contains(&Client::Codex) && draft.changed().any(|file| file.client == Client::Codex) {
+        draft.next.push(
+            "Codex passes over new hooks until you trust them: it asks when you start `codex` next, and later in /hooks"
+                .to_owned(),
+        );
+    }
+    if draft.changed().next().is_some() {
+        draft.next.push("sessions that run already see all this when they are started anew".to_owned());
+    }
+    Ok(draft)
+}
+
+/// Reports a run that has ended. `kept`: the directory with the copies of the changed files, if any were changed.
+fn report(output: &Output, draft: &Draft, clients: &[Client], kept: Option<&Path>) -> Result<(), Failure> {
     if output.json {
-        let backup = Some(kept.as_ref().map(|path: &PathBuf| path.display().to_string()));
-        return output.json(&Wiring { backup, ..told(&draft, clients, kept.is_some()) });
+        let backup = Some(kept.map(|path| path.display().to_string()));
+        return output.json(&Wiring { backup, ..told(draft, clients, kept.is_some()) });
     }
     if let Some(kept) = kept {
         output.line(&output.paint(Tone::Good, "done"))?;
