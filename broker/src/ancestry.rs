@@ -6,6 +6,8 @@
 //! Callers treat both as unknown.
 
 use peer_core::record::Process;
+#[cfg(target_os = "linux")]
+use peer_proto::process::Stat;
 
 /// The longest chain that is followed. Deeper trees are cut, and a chain that changes during the
 /// reading ends.
@@ -30,7 +32,7 @@ pub(crate) fn of(pid: u32) -> Vec<Process> {
 #[cfg(target_os = "linux")]
 pub(crate) fn has_ended(process: Process) -> bool {
     match look(process.pid) {
-        Ok(Some(found)) => found.is_over || found.started != process.started,
+        Ok(Some(found)) => found.is_over() || found.started != process.started,
         Ok(None) => false,
         // Without `/proc` no entry exists, and nothing is known.
         Err(error) => error.kind() == std::io::ErrorKind::NotFound && std::fs::exists("/proc/self/stat").unwrap_or(false),
@@ -43,20 +45,14 @@ pub(crate) fn has_ended(_process: Process) -> bool {
     false
 }
 
-/// The kernel's information about a process.
+/// Returns the kernel's line of a process, with a start that no other boot repeats.
 #[cfg(target_os = "linux")]
-#[derive(Debug, PartialEq, Eq)]
-struct Found {
-    parent: u32,
-    started: u64,
-    /// Whether it is a zombie.
-    is_over: bool,
-}
-
-#[cfg(target_os = "linux")]
-fn look(pid: u32) -> std::io::Result<Option<Found>> {
-    let stat = std::fs::read(format!("/proc/{pid}/stat"))?;
-    Ok(parse(&String::from_utf8_lossy(&stat)).map(|found| Found { started: found.started ^ boot(), ..found }))
+fn look(pid: u32) -> std::io::Result<Option<Stat>> {
+    let stat = Stat::parse(&std::fs::read(format!("/proc/{pid}/stat"))?);
+    Ok(stat.map(|mut stat| {
+        stat.started ^= boot();
+        stat
+    }))
 }
 
 /// A number that differs from boot to boot, because a process's start is counted from the boot.
@@ -76,29 +72,9 @@ pub(crate) fn of(_pid: u32) -> Vec<Process> {
     Vec::new()
 }
 
-/// A line of `/proc/PID/stat`. The second field is the program's name in parentheses and may itself hold spaces and
-/// parentheses, so that only what follows the last one can be counted.
-#[cfg(target_os = "linux")]
-fn parse(stat: &str) -> Option<Found> {
-    let (_, after_name) = stat.rsplit_once(')')?;
-    let fields: Vec<&str> = after_name.split_ascii_whitespace().collect();
-    let (state, parent, started) = (fields.first()?, fields.get(1)?.parse().ok()?, fields.get(19)?.parse().ok()?);
-    Some(Found { parent, started, is_over: matches!(*state, "Z" | "X" | "x") })
-}
-
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_name_with_parentheses_and_spaces_does_not_move_the_fields() {
-        let rest = "7 42 42 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 9876 11 12";
-        let found = |state| Some(Found { parent: 7, started: 9_876, is_over: state });
-        assert_eq!(parse(&format!("42 (sh) S {rest}")), found(false));
-        assert_eq!(parse(&format!("42 (a) S 9 (b) R) Z {rest}")), found(true));
-        assert_eq!(parse("42 (cut"), None);
-        assert_eq!(parse("42 (sh) S 7 42"), None);
-    }
 
     #[test]
     fn the_chain_begins_with_the_process_and_its_parent() {

@@ -6,6 +6,8 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use peer_client::process;
+
 /// What clients set in the shells that they give their agents.
 const VARIABLES: [&str; 3] = ["CLAUDECODE", "CLAUDE_CODE_SESSION_ID", "CODEX_THREAD_ID"];
 
@@ -38,8 +40,7 @@ fn is_adapter(pid: u32) -> bool {
     name.starts_with("peerctl") && words.any(|word| word == b"mcp")
 }
 
-/// The process that started a process: the second field behind the command's name in parentheses.
+/// The process that started a process.
 fn parent(pid: u32) -> Option<u32> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+    process::stat(pid).map(|stat| stat.parent)
 }

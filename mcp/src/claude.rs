@@ -12,6 +12,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use peer_client::process;
 use peer_proto::hook::Activity;
 use peer_proto::limits::SEAT_KEY_BYTES_MAX;
 use serde_json::Value;
@@ -234,11 +235,9 @@ fn directory_name(path: &str) -> String {
     name.chars().take(DIRECTORY_NAME_MAX).collect()
 }
 
-/// Returns when the process began, in ticks since the system did. That is field 22 of its line,
-/// counted from behind the process's name, which may contain any text.
+/// Returns when the process began, in ticks since the system did.
 fn began(pid: u32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
+    process::stat(pid).map(|stat| stat.started)
 }
 
 #[cfg(test)]

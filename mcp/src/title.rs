@@ -119,7 +119,8 @@ fn open(terminal: &Path) -> Option<File> {
 fn terminal_of(process: u32) -> Option<(File, bool)> {
     use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
-    let Control { terminal, is_in_foreground } = Control::parse(&std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?)?;
+    let stat = peer_client::process::stat(process)?;
+    let terminal = stat.terminal?;
     (0..3)
         .find_map(|descriptor| {
             let path = format!("/proc/{process}/fd/{descriptor}");
@@ -131,7 +132,7 @@ fn terminal_of(process: u32) -> Option<(File, bool)> {
             // may have been replaced.
             is_it(std::fs::metadata(path)).then(|| open(path)).flatten().filter(|opened| is_it(opened.metadata()))
         })
-        .map(|terminal| (terminal, is_in_foreground))
+        .map(|terminal| (terminal, stat.is_in_foreground()))
 }
 
 /// Elsewhere only our own terminal is used, and whether the process is in its foreground.
@@ -141,27 +142,6 @@ fn terminal_of(process: u32) -> Option<(File, bool)> {
     let terminal = own_terminal()?;
     let is_in_foreground = nix::unistd::getpgid(Some(process)).is_ok_and(|group| tcgetpgrp(&terminal) == Ok(group));
     Some((terminal, is_in_foreground))
-}
-
-/// The relation of a process to its terminal.
-#[cfg(target_os = "linux")]
-#[derive(Debug, PartialEq, Eq)]
-struct Control {
-    terminal: u32,
-    is_in_foreground: bool,
-}
-
-#[cfg(target_os = "linux")]
-impl Control {
-    /// Parses a process's `stat`: its group is the fifth field, the terminal the seventh, and the
-    /// group in the terminal's foreground the eighth. The second one, in brackets, may contain any
-    /// text.
-    fn parse(stat: &str) -> Option<Self> {
-        let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(2);
-        let (group, _session, terminal, foreground) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
-        let terminal = terminal.parse::<i32>().ok().filter(|terminal| *terminal != 0)?.cast_unsigned();
-        Some(Self { terminal, is_in_foreground: group == foreground })
-    }
 }
 
 /// Returns a device as `stat` numbers it: the low byte of the minor number, the major number, the
@@ -198,17 +178,6 @@ mod tests {
         for unwanted in ["TERM=dumb", "TERM=linux", "PEERD_DISABLE_TAB_TITLE=1", "PEERD_DISABLE_TAB_TITLE=true"] {
             assert!(!is_wanted(said(unwanted)), "{unwanted}");
         }
-    }
-
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn the_terminal_s_number_is_found_behind_any_name() {
-        let control = Control::parse("12 (a) b) (c) S 1 12 12 34818 12 4194304 0");
-        assert_eq!(control, Some(Control { terminal: 34_818, is_in_foreground: true }));
-        let control = Control::parse("13 (sh) T 1 13 12 34818 12 4194304 0");
-        assert_eq!(control, Some(Control { terminal: 34_818, is_in_foreground: false }));
-        assert_eq!(Control::parse("12 (daemon) S 1 12 12 0 -1 4194304 0"), None);
-        assert_eq!(Control::parse("nonsense"), None);
     }
 
     #[cfg(target_os = "linux")]

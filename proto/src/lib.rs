@@ -19,6 +19,7 @@
 //! - [`version`] and [`handshake`]: the fixed preface, before any frame.
 //! - [`codec`]: frames to values and back, with every bound checked.
 //! - [`location`]: the one state directory.
+//! - [`process`]: what Linux writes of a process.
 //! - [`text`]: a peer's text, made fit to be shown.
 
 pub mod brake;
@@ -32,6 +33,7 @@ pub mod location;
 pub mod message;
 pub mod note;
 pub mod policy;
+pub mod process;
 pub mod question;
 pub mod reach;
 pub mod refusal;

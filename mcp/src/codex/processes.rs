@@ -10,6 +10,8 @@
 
 use std::path::{Path, PathBuf};
 
+use peer_client::process;
+
 /// The directory of the locks.
 const LOCKS: &str = "thread-writer-locks";
 
@@ -151,13 +153,9 @@ fn listening_inode(table: &str, port: u16) -> Option<u64> {
     })
 }
 
-/// Returns field 22 of the process's line, counted from behind the process's name, which may
-/// contain any text. A process that has ended and was not reaped yet does not count.
+/// Returns when the process began. A process that has ended and was not reaped yet does not count.
 fn began(pid: u32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
-    let is_gone = matches!(fields.next()?, "Z" | "X" | "x");
-    fields.nth(18).filter(|_| !is_gone)?.parse().ok()
+    process::stat(pid).filter(|stat| !stat.is_over()).map(|stat| stat.started)
 }
 
 #[cfg(test)]

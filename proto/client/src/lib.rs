@@ -7,16 +7,17 @@
 //! - [`reconnect`]: the next connection after a loss.
 //! - [`start`]: starting the broker, and with which file.
 //! - [`holder`]: who holds the broker's lock, where nobody answers.
+//! - [`process`]: what the system says of other processes.
 //! - [`whose`]: whose a directory is.
 
 pub mod connection;
 pub mod holder;
+pub mod process;
 pub mod reconnect;
 pub mod start;
 pub mod whose;
 
 mod executable;
-mod process;
 
 use std::io;
 use std::path::{Path, PathBuf};

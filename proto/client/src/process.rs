@@ -3,19 +3,17 @@
 //! Linux tells. Elsewhere, and where `/proc` is missing, little is known.
 
 use nix::unistd::geteuid;
+use peer_proto::process::Stat;
 
-/// Whether the process was stopped by a signal, such as `kill -STOP` or Ctrl-Z. Not known is no.
-#[cfg(target_os = "linux")]
-pub(crate) fn is_suspended(pid: u32) -> bool {
-    // The state stands behind the name, which is in brackets and may contain anything.
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(')').is_some_and(|(_, fields)| fields.trim_start().starts_with('T'))
+/// The process's line in `/proc`. None where the process is gone, or the system has no such line.
+#[must_use]
+pub fn stat(pid: u32) -> Option<Stat> {
+    Stat::parse(&std::fs::read(format!("/proc/{pid}/stat")).ok()?)
 }
 
-/// Whether the process was stopped by a signal: not known.
-#[cfg(not(target_os = "linux"))]
-pub(crate) fn is_suspended(_pid: u32) -> bool {
-    false
+/// Whether the process was stopped by a signal, such as `kill -STOP` or Ctrl-Z. Not known is no.
+pub(crate) fn is_suspended(pid: u32) -> bool {
+    stat(pid).is_some_and(|stat| stat.is_suspended())
 }
 
 /// The process that holds a lock on the file with this inode, as the kernel lists it. None where it is not told, as for a

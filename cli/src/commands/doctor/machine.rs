@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::geteuid;
 use peer_broker::config;
-use peer_client::Endpoint;
+use peer_client::{Endpoint, process};
 use peer_proto::limits::DISK_RESERVE_BYTES;
 use peer_proto::location::Location;
 
@@ -103,8 +103,8 @@ pub(super) fn adapters(location: &Location, findings: &mut Findings) {
         if !is_adapter || !own || !serves(pid, location) {
             continue;
         }
-        if let Some(parent) = parent(pid) {
-            running.push((parent, pid));
+        if let Some(stat) = process::stat(pid) {
+            running.push((stat.parent, pid));
         }
     }
     running.sort_unstable();
@@ -132,10 +132,4 @@ fn serves(pid: u32, location: &Location) -> bool {
         entries.find_map(|entry| entry.strip_prefix(name)?.strip_prefix('=').map(PathBuf::from))
     };
     Location::resolve(variable("PEERD_DIR").as_deref(), variable("HOME").as_deref()).as_ref() == Ok(location)
-}
-
-/// The process that started a process: the second field behind the command's name in parentheses.
-fn parent(pid: u32) -> Option<u32> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
