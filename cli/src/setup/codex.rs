@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use toml_edit::{Item, TableLike};
+use toml_edit::{Document, Item, TableLike};
 
 use super::draft::{Draft, Remark, unreadable};
 use super::json::{self, Dialect};
@@ -151,49 +151,15 @@ fn runs_adapter(place: &Place, server: &dyn TableLike) -> bool {
 /// Brings a server of ours up to date, and leaves what else stands there.
 fn server_in_place(place: &Place, path: &Path, text: &str, draft: &mut Draft) -> Result<(), Failure> {
     let document = toml::parse(text).map_err(|why| unreadable(path, why))?;
-    let way = ["mcp_servers", SERVER];
-    let mut wanted = Vec::new();
-    if toml::at(&document, &["mcp_servers", SERVER, "command"]).and_then(Item::as_str) != Some(&place.command()) {
-        wanted.push((way.to_vec(), "command", toml::quoted(&place.command())));
-    }
-    // A person who wrote something else there chose it.
-    if toml::at(&document, &["mcp_servers", SERVER, "omit_tools_from"]).is_none() {
-        wanted.push((way.to_vec(), "omit_tools_from", toml::list(HIDDEN_IN)));
-    }
-    let vars = toml::at(&document, &["mcp_servers", SERVER, "env_vars"]);
-    let names =
-        |item: &Item| -> Option<Vec<String>> { item.as_array()?.iter().map(|name| Some(name.as_str()?.to_owned())).collect() };
-    match vars.map(names) {
-        // Somebody wrote it in a richer form, and knows what passes.
-        Some(None) => {}
-        named => {
-            let named = named.flatten().unwrap_or_default();
-            let missing: Vec<&str> =
-                passed_on(place).into_iter().filter(|name| !named.iter().any(|named| named == name)).collect();
-            if !missing.is_empty() {
-                let all: Vec<&str> = named.iter().map(String::as_str).chain(missing).collect();
-                wanted.push((way.to_vec(), "env_vars", toml::list(&all)));
-            }
-        }
-    }
-    let env = toml::at(&document, &["mcp_servers", SERVER, "env"]);
-    let said = env.and_then(|env| env.as_table_like()?.get("PEERD_DIR")?.as_str());
-    if let Some(dir) = place.dir_beside(said) {
-        match env {
-            _ if said == Some(dir.as_str()) => {}
-            None => wanted.push((way.to_vec(), "env", format!("{{ PEERD_DIR = {} }}", toml::quoted(&dir)))),
-            Some(env) if said.is_none() && env.is_inline_table() => {
-                let members = env.span().and_then(|span| text.get(span)).unwrap_or_default();
-                let members = members.trim().trim_start_matches('{').trim_end_matches('}').trim().to_owned();
-                let comma = if members.is_empty() { "" } else { ", " };
-                wanted.push((way.to_vec(), "env", format!("{{ {members}{comma}PEERD_DIR = {} }}", toml::quoted(&dir))));
-            }
-            Some(_) => wanted.push((["mcp_servers", SERVER, "env"].to_vec(), "PEERD_DIR", toml::quoted(&dir))),
-        }
-    }
+    let wanted = [
+        wanted_command(place, &document),
+        wanted_omission(&document),
+        wanted_variables(place, &document),
+        wanted_directory(place, text, &document),
+    ];
     let mut text = text.to_owned();
-    for (way, key, value) in wanted {
-        match toml::set(&text, &way, key, &value).map_err(|why| unreadable(path, why))? {
+    for Setting { way, key, value } in wanted.into_iter().flatten() {
+        match toml::set(&text, way, key, &value).map_err(|why| unreadable(path, why))? {
             Some(new) => text = new,
             None => {
                 let step = format!("set it by hand, as `peerctl setup {} --print` shows it", THIS.as_str());
@@ -204,6 +170,66 @@ fn server_in_place(place: &Place, path: &Path, text: &str, draft: &mut Draft) ->
     }
     draft.set(path, Some(text), "the server `peers`: its command and its variables");
     Ok(())
+}
+
+/// A key of our server that shall have another value.
+struct Setting {
+    /// The table in which it stands.
+    way: &'static [&'static str],
+    key: &'static str,
+    value: String,
+}
+
+impl Setting {
+    /// One of the server itself.
+    fn of_server(key: &'static str, value: String) -> Self {
+        Self { way: &["mcp_servers", SERVER], key, value }
+    }
+}
+
+fn wanted_command(place: &Place, document: &Document<&str>) -> Option<Setting> {
+    let command = toml::at(document, &["mcp_servers", SERVER, "command"]).and_then(Item::as_str);
+    (command != Some(&place.command())).then(|| Setting::of_server("command", toml::quoted(&place.command())))
+}
+
+fn wanted_omission(document: &Document<&str>) -> Option<Setting> {
+    // A person who wrote something else there chose it.
+    let is_missing = toml::at(document, &["mcp_servers", SERVER, "omit_tools_from"]).is_none();
+    is_missing.then(|| Setting::of_server("omit_tools_from", toml::list(HIDDEN_IN)))
+}
+
+/// The names of the variables that pass: those that are named, and ours.
+fn wanted_variables(place: &Place, document: &Document<&str>) -> Option<Setting> {
+    let named: Vec<String> = match toml::at(document, &["mcp_servers", SERVER, "env_vars"]) {
+        None => Vec::new(),
+        // Where it fails, somebody wrote it in a richer form, and knows what passes.
+        Some(vars) => vars.as_array()?.iter().map(|name| Some(name.as_str()?.to_owned())).collect::<Option<_>>()?,
+    };
+    let missing: Vec<&str> = passed_on(place).into_iter().filter(|name| !named.iter().any(|named| named == name)).collect();
+    if missing.is_empty() {
+        return None;
+    }
+    let all: Vec<&str> = named.iter().map(String::as_str).chain(missing).collect();
+    Some(Setting::of_server("env_vars", toml::list(&all)))
+}
+
+/// The state directory, in whichever form the environment stands there.
+fn wanted_directory(place: &Place, text: &str, document: &Document<&str>) -> Option<Setting> {
+    let env = toml::at(document, &["mcp_servers", SERVER, "env"]);
+    let said = env.and_then(|env| env.as_table_like()?.get("PEERD_DIR")?.as_str());
+    let dir = place.dir_beside(said)?;
+    let quoted = toml::quoted(&dir);
+    match env {
+        _ if said == Some(dir.as_str()) => None,
+        None => Some(Setting::of_server("env", format!("{{ PEERD_DIR = {quoted} }}"))),
+        Some(env) if said.is_none() && env.is_inline_table() => {
+            let members = env.span().and_then(|span| text.get(span)).unwrap_or_default();
+            let members = members.trim().trim_start_matches('{').trim_end_matches('}').trim();
+            let comma = if members.is_empty() { "" } else { ", " };
+            Some(Setting::of_server("env", format!("{{ {members}{comma}PEERD_DIR = {quoted} }}")))
+        }
+        Some(_) => Some(Setting { way: &["mcp_servers", SERVER, "env"], key: "PEERD_DIR", value: quoted }),
+    }
 }
 
 /// A file's text without what is ours in it.
