@@ -7,6 +7,7 @@
 //! - [`config`]: the settings that the person may change.
 //! - `state_dir`, `listener`, `socket_path`: the directory, the lock, the socket. `rehearsal`:
 //!   whether a broker could have them.
+//! - `admission`: which accepted connections are served.
 //! - `budget`, `frames`, `connection`: bytes to frames within the memory budget, and answers to
 //!   bytes.
 //! - `turns`: requests for the engine, one from each connection in turn.
@@ -40,6 +41,7 @@ pub mod config;
 pub mod search;
 pub mod store;
 
+mod admission;
 mod ancestry;
 mod budget;
 mod clock;

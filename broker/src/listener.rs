@@ -1,7 +1,7 @@
 //! The socket: only this file binds it, accepts from it and removes it.
 //!
-//! Only the holder of the lock runs this, so a socket file that is in the way is stale. Invariant:
-//! the kernel reports this user's id for every program that is served.
+//! Only the holder of the lock runs this, so a socket file that is in the way is stale. Knows the
+//! socket's path and what ends the broker. Does not know who is served: `admission` decides that.
 
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
@@ -11,29 +11,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::unistd::geteuid;
-use peer_core::input::ConnectionId;
-use peer_proto::limits::{CONNECTIONS_MAX, OPERATOR_CONNECTIONS};
 use thiserror::Error;
-use tokio::net::unix::UCred;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixListener;
 use tokio::sync::oneshot;
-use tokio::task::JoinSet;
 
-use crate::connection::{self, Place, Shared};
+use crate::admission::Admission;
+use crate::connection::Shared;
 use crate::engine::Arrival;
 use crate::shutdown::Signals;
 use crate::socket_path::{Changes, SocketPath};
-
-/// Descriptors that are not connections: the store, the log, the runtime's own.
-const DESCRIPTORS_RESERVED: u64 = 64;
-
-/// The most connections beyond the limit that get a refusal at the same time. Any more are closed
-/// at once. Each takes one of the reserved descriptors until it has read the refusal.
-const TURNED_AWAY_MAX: usize = 16;
-
-/// The pause in accepting after the system refused it, so that a lack of descriptors does not
-/// become a busy loop.
-const ACCEPT_PAUSE_MS: u64 = 1_000;
 
 /// How long all connections together have for their last frames when the broker stops.
 const STOP_TIMEOUT_MS: u64 = 2_000;
@@ -92,12 +78,7 @@ pub(crate) async fn serve<E>(
     let mut signals = Signals::take().map_err(ServeError::Signals)?;
     let listener = UnixListener::from_std(listener).map_err(ServeError::Listen)?;
     let shared = Arc::new(shared);
-    let connections_max = connections_max();
-    let for_anybody = connections_max - OPERATOR_CONNECTIONS.min(connections_max / 4);
-    let (mut connections, mut turned_away) = (JoinSet::new(), JoinSet::new());
-    let mut last_connection = 0;
-    // Each problem is logged when it begins, not for each connection that meets it.
-    let (mut full, mut failing) = (false, false);
+    let mut admission = Admission::new(shared.clone());
     ready();
 
     let (outcome, cause) = loop {
@@ -108,37 +89,10 @@ pub(crate) async fn serve<E>(
             outcome = &mut engine => break (Some(outcome), "the engine"),
             signal = signals.next() => break (None, signal),
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) if connections.len() >= connections_max => {
-                    if !std::mem::replace(&mut full, true)
-                        && let Some(unsaid) = shared.warnings.due("full")
-                    {
-                        let connections = connections.len();
-                        tracing::warn!(connections, unsaid, "no room for more connections; turning new ones away");
-                    }
-                    if turned_away.len() < TURNED_AWAY_MAX && same_user(&stream, &shared).is_some() {
-                        let shared = shared.clone();
-                        turned_away.spawn(async move { connection::turn_away(stream, connections_max, &shared).await });
-                    }
-                }
-                Ok((stream, _)) => {
-                    failing = false;
-                    if let Some(them) = same_user(&stream, &shared) {
-                        last_connection += 1;
-                        let pid = them.pid().and_then(|pid| u32::try_from(pid).ok());
-                        let (shared, connection) = (shared.clone(), ConnectionId(last_connection));
-                        let place = if connections.len() < for_anybody { Place::Anybodys } else { Place::Operators };
-                        connections.spawn(async move { connection::serve(stream, connection, pid, place, &shared).await });
-                    }
-                }
-                Err(error) => {
-                    if !std::mem::replace(&mut failing, true) {
-                        tracing::warn!(cause = %error, "cannot accept connections; trying again after a pause");
-                    }
-                    tokio::time::sleep(Duration::from_millis(ACCEPT_PAUSE_MS)).await;
-                }
+                Ok((stream, _)) => admission.take(stream),
+                Err(error) => admission.rest(&error).await,
             },
-            Some(_) = connections.join_next() => full &= connections.len() > connections_max / 2,
-            Some(_) = turned_away.join_next() => {}
+            () = admission.one_ended() => {}
             () = changes.next() => {}
         }
     };
@@ -159,50 +113,11 @@ pub(crate) async fn serve<E>(
     };
     let outcome = outcome.map_err(|_| ServeError::EngineDied)?;
     // The engine has closed them all, and each has its last frames.
-    let _ =
-        tokio::time::timeout(Duration::from_millis(STOP_TIMEOUT_MS), async { while connections.join_next().await.is_some() {} })
-            .await;
+    admission.close(Duration::from_millis(STOP_TIMEOUT_MS)).await;
     if outcome.is_ok() {
         tracing::info!(cause, "broker down");
     }
     Ok(outcome)
-}
-
-/// Returns the credentials of the connected process if it belongs to this user. Another user is
-/// logged, and gets no answer.
-fn same_user(stream: &UnixStream, shared: &Shared) -> Option<UCred> {
-    match stream.peer_cred() {
-        Ok(them) if them.uid() == geteuid().as_raw() => Some(them),
-        Ok(them) => {
-            if let Some(unsaid) = shared.warnings.due("another user") {
-                tracing::warn!(uid = them.uid(), pid = them.pid(), unsaid, "refused a connection of another user");
-            }
-            None
-        }
-        Err(error) => {
-            if let Some(unsaid) = shared.warnings.due("an unknown user") {
-                tracing::warn!(cause = %error, unsaid, "refused a connection whose user the kernel does not tell");
-            }
-            None
-        }
-    }
-}
-
-/// Returns how many connections fit: [`CONNECTIONS_MAX`], or as many as the limit of descriptors
-/// allows.
-fn connections_max() -> usize {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-
-    let wanted = CONNECTIONS_MAX as u64 + DESCRIPTORS_RESERVED;
-    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return CONNECTIONS_MAX };
-    let granted = match soft {
-        enough if enough >= wanted => wanted,
-        little => match setrlimit(Resource::RLIMIT_NOFILE, wanted.min(hard), hard) {
-            Ok(()) => wanted.min(hard),
-            Err(_) => little,
-        },
-    };
-    granted.saturating_sub(DESCRIPTORS_RESERVED).max(1) as usize
 }
 
 /// The reason why there is no socket.
