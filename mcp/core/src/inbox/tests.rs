@@ -322,6 +322,14 @@ fn after_a_new_connection_only_what_is_pushed_again_is_held() {
 
     inbox.begin_session();
     inbox.begin_session();
+    assert_eq!(
+        delivered(&mut inbox, 1, "luna", "shown"),
+        Known::Offered { carrier: Carrier::ToolResult, last: true, tried: false },
+        "a connection that was lost at once says nothing of what is held"
+    );
+    inbox.begin_session();
+    inbox.note_all_held();
+    inbox.begin_session();
     assert_eq!(delivered(&mut inbox, 1, "luna", "shown"), Known::New, "it went elsewhere meanwhile");
 }
 
