@@ -1,9 +1,10 @@
 //! Searching a million messages, against SQLite's FTS5 on the same corpus, in one run.
 //!
-//! `cargo bench -p peer-broker --bench search -- [MESSAGES] [DIRECTORY]`. Needs `python3` with its `sqlite3`, which plays
-//! FTS5. Both make the same things for the same queries: the best ten with a snippet, and the count of all. The queries of
-//! all kinds come in random order, each to both sides in random order. The corpus comes from a seed: words with the
-//! frequencies of Zipf's law, in messages of a few to two hundred words.
+//! `cargo bench -p peer-broker --bench search -- [MESSAGES] [DIRECTORY]`. Needs `python3` with its
+//! `sqlite3`, which plays FTS5. Both make the same things for the same queries: the best ten with a
+//! snippet, and the count of all. The queries of all kinds come in random order, each to both sides
+//! in random order. The corpus comes from a seed: words with the frequencies of Zipf's law, in
+//! messages of a few to two hundred words.
 
 #![allow(clippy::print_stdout, reason = "a bench's output is its purpose")]
 
@@ -75,8 +76,10 @@ struct Language {
 
 impl Language {
     fn new(dice: &mut Dice) -> Self {
-        let syllables: Vec<String> =
-            "bcdfghjklmnprstvz".chars().flat_map(|c| "aeiou".chars().map(move |v| format!("{c}{v}"))).collect();
+        let syllables: Vec<String> = "bcdfghjklmnprstvz"
+            .chars()
+            .flat_map(|c| "aeiou".chars().map(move |v| format!("{c}{v}")))
+            .collect();
         let mut words = Vec::with_capacity(VOCABULARY);
         let mut known = std::collections::BTreeSet::new();
         while words.len() < VOCABULARY {
@@ -120,7 +123,13 @@ fn sent(number: u64, text: String) -> [Change; 2] {
     let (from, to) = (PeerId(2 + number % 20), PeerId(2 + (number / 20) % 20));
     let head = MessageHead {
         id: MessageId::first_at(at),
-        from: Sender { peer: from, name: format!("peer-{from}"), client: "claude".into(), cwd: "/w".into(), via: Via::Session },
+        from: Sender {
+            peer: from,
+            name: format!("peer-{from}"),
+            client: "claude".into(),
+            cwd: "/w".into(),
+            via: Via::Session,
+        },
         to: vec![(to, format!("peer-{to}"))],
         intent: Intent::Request,
         kind: Kind::Message,
@@ -141,11 +150,18 @@ fn sent(number: u64, text: String) -> [Change; 2] {
         attempts: 0,
         acked_at: None,
         answered_by: None,
-        trace: vec![entry(TraceEvent::Stored), entry(TraceEvent::Offered), entry(TraceEvent::Presented)],
+        trace: vec![
+            entry(TraceEvent::Stored),
+            entry(TraceEvent::Offered),
+            entry(TraceEvent::Presented),
+        ],
         brief: Brief::of(&head),
     };
     let message = MessageRecord { head, idempotency_key: None, text };
-    [Change::PutMessage(Box::new(message)), Change::PutDelivery { record: Box::new(delivery), was: None }]
+    [
+        Change::PutMessage(Box::new(message)),
+        Change::PutDelivery { record: Box::new(delivery), was: None },
+    ]
 }
 
 /// What is looked for, by kind; the other side writes it a little differently.
@@ -192,7 +208,14 @@ fn queries(language: &Language, texts: &[String], dice: &mut Dice) -> Vec<Asked>
 
 fn search(text: &str) -> Search {
     let query = SearchQuery { text: text.into(), limit: 10, ..SearchQuery::default() };
-    Search { query, seen_by: None, direct: true, channels: Vec::new(), open_channels: Vec::new(), peers: Vec::new() }
+    Search {
+        query,
+        seen_by: None,
+        direct: true,
+        channels: Vec::new(),
+        open_channels: Vec::new(),
+        peers: Vec::new(),
+    }
 }
 
 fn main() {
@@ -202,7 +225,8 @@ fn main() {
         return;
     }
     let mut given = arguments.iter().filter(|argument| !argument.starts_with("--"));
-    let count: usize = given.next().map_or(1_000_000, |count| count.parse().expect("a number of messages"));
+    let count: usize =
+        given.next().map_or(1_000_000, |count| count.parse().expect("a number of messages"));
     let room = tempfile::tempdir().expect("a temporary directory");
     let dir = given.next().map_or_else(|| room.path().to_owned(), PathBuf::from);
     let mut dice = Dice(SEED);
@@ -236,12 +260,15 @@ fn main() {
     let asked = queries(&language, &samples, &mut dice);
     let snapshots = store.snapshots();
     let begun = Instant::now();
-    let mut index = LocalIndex::open(&dir.join("search"), &snapshots.take().expect("a snapshot")).expect("an index");
+    let mut index = LocalIndex::open(&dir.join("search"), &snapshots.take().expect("a snapshot"))
+        .expect("an index");
     index.catch_up(&snapshots, || false).expect("an index of everything");
     let indexed = begun.elapsed().as_secs_f64();
     index.merge().expect("a merged index");
-    let bytes: u64 =
-        fs::read_dir(dir.join("search")).expect("the index").map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
+    let bytes: u64 = fs::read_dir(dir.join("search"))
+        .expect("the index")
+        .map(|entry| entry.unwrap().metadata().unwrap().len())
+        .sum();
     println!(
         "peerd: indexed in {indexed:.1} s ({:.0} a second), merged after {:.1} s, {} MB on the disk, {}",
         count as f64 / indexed,
@@ -278,15 +305,18 @@ fn main() {
             for side in sides {
                 let ns = if side == 0 {
                     let begun = Instant::now();
-                    let (_, total) =
-                        index.find(&snapshots.take().unwrap(), &search(&query.ours), Timestamp(0)).expect("an answer");
+                    let (_, total) = index
+                        .find(&snapshots.take().unwrap(), &search(&query.ours), Timestamp(0))
+                        .expect("an answer");
                     found[0] = total;
                     begun.elapsed().as_nanos() as u64
                 } else {
                     writeln!(to_fts5, "{}", query.theirs).expect("a question to FTS5");
                     line.clear();
                     from_fts5.read_line(&mut line).expect("an answer from FTS5");
-                    let mut numbers = line.split_whitespace().map(|number| number.parse::<u64>().expect("numbers from FTS5"));
+                    let mut numbers = line
+                        .split_whitespace()
+                        .map(|number| number.parse::<u64>().expect("numbers from FTS5"));
                     let ns = numbers.next().expect("a time");
                     found[1] = numbers.next().expect("a count");
                     ns
@@ -302,7 +332,10 @@ fn main() {
     }
     drop(to_fts5);
     child.wait().expect("the end of FTS5");
-    println!("{:<12} {:>9} {:>12} {:>12} {:>12} {:>12} {:>7}", "p50 / p95", "found", "peerd µs", "", "FTS5 µs", "", "ratio");
+    println!(
+        "{:<12} {:>9} {:>12} {:>12} {:>12} {:>12} {:>7}",
+        "p50 / p95", "found", "peerd µs", "", "FTS5 µs", "", "ratio"
+    );
     for (kind, name) in KINDS.iter().enumerate() {
         let at = |side: usize, share: f64| {
             let mut sorted = times[kind][side].clone();
@@ -323,9 +356,18 @@ fn main() {
     println!("{}", memory());
 }
 
-fn fts5(dir: &Path, corpus: &Path) -> (ChildStdin, BufReader<std::process::ChildStdout>, std::process::Child) {
+fn fts5(
+    dir: &Path,
+    corpus: &Path,
+) -> (ChildStdin, BufReader<std::process::ChildStdout>, std::process::Child) {
     let mut command = Command::new("python3");
-    command.arg("-c").arg(FTS5).arg(dir.join("fts5.db")).arg(corpus).stdin(Stdio::piped()).stdout(Stdio::piped());
+    command
+        .arg("-c")
+        .arg(FTS5)
+        .arg(dir.join("fts5.db"))
+        .arg(corpus)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
     let mut child = command.spawn().expect("python3 with sqlite3");
     (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()), child)
 }
@@ -334,7 +376,10 @@ fn fts5(dir: &Path, corpus: &Path) -> (ChildStdin, BufReader<std::process::Child
 fn memory() -> String {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = |name: &str| {
-        status.lines().find(|line| line.starts_with(name)).map(|line| line.split_whitespace().nth(1).unwrap_or("?").to_owned())
+        status
+            .lines()
+            .find(|line| line.starts_with(name))
+            .map(|line| line.split_whitespace().nth(1).unwrap_or("?").to_owned())
     };
     format!("anonymous memory {} kB", line("RssAnon:").unwrap_or_else(|| "?".into()))
 }

@@ -1,9 +1,10 @@
-//! Decides which accepted connections are served, which get a refusal, and which are closed at once.
+//! Decides which accepted connections are served, which get a refusal, and which are closed at
+//! once.
 //!
 //! Knows how many connections fit, and has a task for each one. Does not know how connections are
-//! accepted, nor what is sent on them. Invariants: the kernel reports this user's id for every program
-//! that is served; some places are for the operator alone; a problem is logged when it begins, not
-//! for each connection that meets it.
+//! accepted, nor what is sent on them. Invariants: the kernel reports this user's id for every
+//! program that is served; some places are for the operator alone; a problem is logged when it
+//! begins, not for each connection that meets it.
 
 use std::io;
 use std::sync::Arc;
@@ -70,8 +71,13 @@ impl Admission {
         self.last_connection += 1;
         let pid = them.pid().and_then(|pid| u32::try_from(pid).ok());
         let (shared, connection) = (self.shared.clone(), ConnectionId(self.last_connection));
-        let place = if self.connections.len() < self.for_anybody { Place::Anybodys } else { Place::Operators };
-        self.connections.spawn(async move { connection::serve(stream, connection, pid, place, &shared).await });
+        let place = if self.connections.len() < self.for_anybody {
+            Place::Anybodys
+        } else {
+            Place::Operators
+        };
+        self.connections
+            .spawn(async move { connection::serve(stream, connection, pid, place, &shared).await });
     }
 
     /// Says that there is no room, to as many at a time as there are descriptors for.
@@ -80,11 +86,17 @@ impl Admission {
             && let Some(unsaid) = self.shared.warnings.due("full")
         {
             let connections = self.connections.len();
-            tracing::warn!(connections, unsaid, "no room for more connections; turning new ones away");
+            tracing::warn!(
+                connections,
+                unsaid,
+                "no room for more connections; turning new ones away"
+            );
         }
         if self.turned_away.len() < TURNED_AWAY_MAX && same_user(&stream, &self.shared).is_some() {
             let (shared, connections_max) = (self.shared.clone(), self.connections_max);
-            self.turned_away.spawn(async move { connection::turn_away(stream, connections_max, &shared).await });
+            self.turned_away.spawn(async move {
+                connection::turn_away(stream, connections_max, &shared).await
+            });
         }
     }
 
@@ -96,7 +108,8 @@ impl Admission {
         tokio::time::sleep(Duration::from_millis(ACCEPT_PAUSE_MS)).await;
     }
 
-    /// Returns when a connection has ended; never while there is none. Loses nothing where it is cancelled.
+    /// Returns when a connection has ended; never while there is none. Loses nothing where it is
+    /// cancelled.
     pub(crate) async fn one_ended(&mut self) {
         tokio::select! {
             Some(_) = self.connections.join_next() => self.full &= self.connections.len() > self.connections_max / 2,
@@ -105,9 +118,13 @@ impl Admission {
         }
     }
 
-    /// Waits until each connection that is served has ended, or `timeout` is over. What is left is then cut off.
+    /// Waits until each connection that is served has ended, or `timeout` is over. What is left is
+    /// then cut off.
     pub(crate) async fn close(mut self, timeout: Duration) {
-        let _ = tokio::time::timeout(timeout, async { while self.connections.join_next().await.is_some() {} }).await;
+        let _ = tokio::time::timeout(timeout, async {
+            while self.connections.join_next().await.is_some() {}
+        })
+        .await;
     }
 }
 
@@ -118,7 +135,12 @@ fn same_user(stream: &UnixStream, shared: &Shared) -> Option<UCred> {
         Ok(them) if them.uid() == geteuid().as_raw() => Some(them),
         Ok(them) => {
             if let Some(unsaid) = shared.warnings.due("another user") {
-                tracing::warn!(uid = them.uid(), pid = them.pid(), unsaid, "refused a connection of another user");
+                tracing::warn!(
+                    uid = them.uid(),
+                    pid = them.pid(),
+                    unsaid,
+                    "refused a connection of another user"
+                );
             }
             None
         }

@@ -35,7 +35,10 @@ pub(crate) fn has_ended(process: Process) -> bool {
         Ok(Some(found)) => found.is_over() || found.started != process.started,
         Ok(None) => false,
         // Without `/proc` no entry exists, and nothing is known.
-        Err(error) => error.kind() == std::io::ErrorKind::NotFound && std::fs::exists("/proc/self/stat").unwrap_or(false),
+        Err(error) => {
+            error.kind() == std::io::ErrorKind::NotFound
+                && std::fs::exists("/proc/self/stat").unwrap_or(false)
+        }
     }
 }
 
@@ -78,7 +81,8 @@ mod tests {
 
     #[test]
     fn the_chain_begins_with_the_process_and_its_parent() {
-        let chain: Vec<u32> = of(std::process::id()).into_iter().map(|process| process.pid).collect();
+        let chain: Vec<u32> =
+            of(std::process::id()).into_iter().map(|process| process.pid).collect();
         assert_eq!(chain[0], std::process::id());
         let parent = std::os::unix::process::parent_id();
         assert_eq!(chain.get(1).copied().unwrap_or(1), parent.max(1));
@@ -96,10 +100,12 @@ mod tests {
         let own = of(std::process::id())[0];
         assert!(!has_ended(own));
         assert!(has_ended(Process { started: own.started ^ 1, ..own }));
-        let mut child = std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let mut child =
+            std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
         let process = of(child.id())[0];
         assert!(!has_ended(process));
-        // Its output ends with it, and nobody has asked for its status then: it is a zombie, or about to be one.
+        // Its output ends with it, and nobody has asked for its status then: it is a zombie, or
+        // about to be one.
         drop(child.stdin.take());
         while !has_ended(process) {
             std::thread::yield_now();

@@ -15,7 +15,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use peer_proto::limits::{
-    CONNECTION_BYTES_MAX, HELLO_BYTES_MAX, OVERSIZED_BYTES_MAX, PROCESS_BYTES_MAX, REQUEST_BYTES_MAX, REQUESTS_BYTES_MAX,
+    CONNECTION_BYTES_MAX, HELLO_BYTES_MAX, OVERSIZED_BYTES_MAX, PROCESS_BYTES_MAX,
+    REQUEST_BYTES_MAX, REQUESTS_BYTES_MAX,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -30,7 +31,11 @@ pub(crate) struct Budget {
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { requests: bytes(REQUESTS_BYTES_MAX), oversized: bytes(OVERSIZED_BYTES_MAX), processes: Mutex::default() }
+        Self {
+            requests: bytes(REQUESTS_BYTES_MAX),
+            oversized: bytes(OVERSIZED_BYTES_MAX),
+            processes: Mutex::default(),
+        }
     }
 }
 
@@ -41,7 +46,8 @@ impl Budget {
         let process = match pid {
             Some(pid) => {
                 let mut processes = self.processes.lock().unwrap_or_else(PoisonError::into_inner);
-                let (process, connections) = processes.entry(pid).or_insert_with(|| (bytes(PROCESS_BYTES_MAX), 0));
+                let (process, connections) =
+                    processes.entry(pid).or_insert_with(|| (bytes(PROCESS_BYTES_MAX), 0));
                 *connections += 1;
                 Arc::clone(process)
             }
@@ -78,7 +84,8 @@ impl Share {
             return Room { _permits: [Some(connection), Some(small), None] };
         }
         if frame_bytes > REQUEST_BYTES_MAX {
-            let oversized = permits(&self.budget.oversized, frame_bytes.min(OVERSIZED_BYTES_MAX)).await;
+            let oversized =
+                permits(&self.budget.oversized, frame_bytes.min(OVERSIZED_BYTES_MAX)).await;
             return Room { _permits: [Some(connection), Some(oversized), None] };
         }
         let process = permits(&self.process, frame_bytes).await;
@@ -158,7 +165,10 @@ mod tests {
         assert!(at_once(&budget.share(Some(2)), 100_000).is_some());
         drop(greedy);
         assert!(at_once(&budget.share(Some(1)), 100_000).is_some());
-        assert!(budget.processes.lock().unwrap().is_empty(), "processes without connections are forgotten");
+        assert!(
+            budget.processes.lock().unwrap().is_empty(),
+            "processes without connections are forgotten"
+        );
     }
 
     #[test]
@@ -169,7 +179,10 @@ mod tests {
         let modest = budget.share(Some(100));
         assert!(at_once(&modest, 60_000).is_none());
         assert!(at_once(&modest, HELLO_BYTES_MAX).is_some());
-        assert!(at_once(&greedy[0].0, HELLO_BYTES_MAX).is_some(), "those that wait can ask small things too");
+        assert!(
+            at_once(&greedy[0].0, HELLO_BYTES_MAX).is_some(),
+            "those that wait can ask small things too"
+        );
         drop(greedy);
         assert!(at_once(&modest, 60_000).is_some());
     }

@@ -25,9 +25,15 @@ impl Clock {
 
     /// The time on both clocks. A wall clock before 1970 counts as 1970.
     pub(crate) fn now(&self) -> Now {
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
+        let wall = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_millis() as u64);
         let slept = slept_since_boot().saturating_sub(self.slept_before);
-        Now { wall: Timestamp(wall), mono_ms: self.started.elapsed().as_millis() as u64, slept_ms: slept.as_millis() as u64 }
+        Now {
+            wall: Timestamp(wall),
+            mono_ms: self.started.elapsed().as_millis() as u64,
+            slept_ms: slept.as_millis() as u64,
+        }
     }
 
     /// Microseconds since the start, for measuring how long something took.

@@ -61,13 +61,18 @@ fn read(path: &Path) -> Result<Option<String>, ConfigError> {
     };
     let user = geteuid().as_raw();
     let ours = |owner: u32| {
-        if owner == user { Ok(()) } else { Err(ConfigError::Owner { path: path.into(), owner, user }) }
+        if owner == user {
+            Ok(())
+        } else {
+            Err(ConfigError::Owner { path: path.into(), owner, user })
+        }
     };
     // Some people keep their configuration elsewhere, behind a link of their own. Then the target
     // is checked too.
     ours(named.uid())?;
     // Opening a pipe without a writer would block.
-    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(failed)?;
+    let file =
+        File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(failed)?;
     let found = file.metadata().map_err(failed)?;
     ours(found.uid())?;
     if !found.is_file() {
@@ -96,7 +101,12 @@ fn parse(path: &Path, text: &str) -> Result<Settings, ConfigError> {
         let DeValue::Table(keys) = keys.get_ref() else {
             let reason = if TABLES.contains(&name) { "is a table" } else { "stands in no table" };
             let key = name.to_owned();
-            return Err(ConfigError::NoTable { place: at(table.span()), reason, meant: meant::question(None, name), key });
+            return Err(ConfigError::NoTable {
+                place: at(table.span()),
+                reason,
+                meant: meant::question(None, name),
+                key,
+            });
         };
         if !TABLES.contains(&name) {
             let table_name = name.to_owned();
@@ -123,7 +133,9 @@ fn parse(path: &Path, text: &str) -> Result<Settings, ConfigError> {
 }
 
 /// Returns the keys of a table in the order of the file: the first mistake is reported.
-fn in_order<'t, 'i>(table: &'t DeTable<'i>) -> Vec<(&'t Spanned<DeString<'i>>, &'t Spanned<DeValue<'i>>)> {
+fn in_order<'t, 'i>(
+    table: &'t DeTable<'i>,
+) -> Vec<(&'t Spanned<DeString<'i>>, &'t Spanned<DeValue<'i>>)> {
     let mut entries: Vec<_> = table.iter().collect();
     entries.sort_by_key(|(key, _)| key.span().start);
     entries
@@ -133,9 +145,13 @@ fn value_of(value: &DeValue<'_>) -> Value {
     match value {
         DeValue::String(text) => Value::Text(text.to_string()),
         // A number that is too large for this type is too large for every key.
-        DeValue::Integer(number) => Value::Number(i64::from_str_radix(number.as_str(), number.radix()).unwrap_or(i64::MAX)),
+        DeValue::Integer(number) => {
+            Value::Number(i64::from_str_radix(number.as_str(), number.radix()).unwrap_or(i64::MAX))
+        }
         DeValue::Boolean(truth) => Value::Truth(*truth),
-        DeValue::Array(items) => Value::List(items.iter().map(|item| value_of(item.get_ref())).collect()),
+        DeValue::Array(items) => {
+            Value::List(items.iter().map(|item| value_of(item.get_ref())).collect())
+        }
         DeValue::Float(_) => Value::Other("a number with a point"),
         DeValue::Datetime(_) => Value::Other("a date"),
         DeValue::Table(_) => Value::Other("a table"),
@@ -260,13 +276,20 @@ impl ConfigError {
     pub fn hint(&self) -> String {
         match self {
             Self::NotAFile { .. } => "move it away".to_owned(),
-            Self::Owner { path, user, .. } => format!("run `sudo chown -h {user} '{}'` where it should be yours", path.display()),
+            Self::Owner { path, user, .. } => {
+                format!("run `sudo chown -h {user} '{}'` where it should be yours", path.display())
+            }
             Self::Mode { path, .. } => format!("run `chmod go-w '{}'`", path.display()),
             Self::TooLarge { .. } => "is it a configuration?".to_owned(),
-            Self::Syntax { .. } | Self::Misfit { .. } => "`peerctl config` lists what may stand there".to_owned(),
-            Self::NoTable { .. } | Self::UnknownTable { .. } => format!("the tables are {}", TABLES.join(", ")),
+            Self::Syntax { .. } | Self::Misfit { .. } => {
+                "`peerctl config` lists what may stand there".to_owned()
+            }
+            Self::NoTable { .. } | Self::UnknownTable { .. } => {
+                format!("the tables are {}", TABLES.join(", "))
+            }
             Self::UnknownKey { table, .. } => {
-                let keys: Vec<&str> = KEYS.iter().filter(|key| key.table == table).map(|key| key.name).collect();
+                let keys: Vec<&str> =
+                    KEYS.iter().filter(|key| key.table == table).map(|key| key.name).collect();
                 format!("the keys under [{table}] are {}", keys.join(", "))
             }
             Self::Read { .. } => String::new(),
@@ -282,7 +305,8 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, chown, symlink};
 
     fn parsed(text: &str) -> Result<Settings, String> {
-        parse(Path::new("/p/config.toml"), text).map_err(|error| format!("{error}; {}", error.hint()))
+        parse(Path::new("/p/config.toml"), text)
+            .map_err(|error| format!("{error}; {}", error.hint()))
     }
 
     #[test]
@@ -300,30 +324,54 @@ mod tests {
              [adapter]\nopt_in = true\nprofile = \"full\"\n",
         )
         .unwrap();
-        assert_eq!((settings.limits.sender_per_minute, settings.limits.identical_text_ms), (1_000, 0));
+        assert_eq!(
+            (settings.limits.sender_per_minute, settings.limits.identical_text_ms),
+            (1_000, 0)
+        );
         assert_eq!(settings.limits.pair_per_minute, 30);
-        assert_eq!(settings.retention, Retention { settled_days: 7, settled_mib: 64, ..Retention::default() });
+        assert_eq!(
+            settings.retention,
+            Retention { settled_days: 7, settled_mib: 64, ..Retention::default() }
+        );
         let rules = rules(&settings);
         assert!(rules.allow_operator_from_agents && rules.hold_escalation);
-        assert_eq!((rules.default_policy, rules.retention.settled_ms), (Policy::Hold, 7 * 24 * 3_600_000));
-        assert_eq!(settings.adapter, Adapter { opt_in: true, profile: Profile::Full, ..Adapter::default() });
+        assert_eq!(
+            (rules.default_policy, rules.retention.settled_ms),
+            (Policy::Hold, 7 * 24 * 3_600_000)
+        );
+        assert_eq!(
+            settings.adapter,
+            Adapter { opt_in: true, profile: Profile::Full, ..Adapter::default() }
+        );
     }
 
     #[test]
     fn a_mistake_is_named_with_file_line_key_and_bounds() {
         for (text, parts) in [
-            ("[limits]\n\nsender_per_minute = 0", &["/p/config.toml", "line 3", "limits.sender_per_minute", "1 to 1000000"][..]),
+            (
+                "[limits]\n\nsender_per_minute = 0",
+                &["/p/config.toml", "line 3", "limits.sender_per_minute", "1 to 1000000"][..],
+            ),
             ("[limits]\npair_per_minute = 99999999999", &["line 2", "limits.pair_per_minute"]),
             ("[limits]\nsender_per_hour = 5", &["line 2", "sender_per_hour", "pair_per_minute"]),
             ("[limits]\nsender_per_minut = 5", &["line 2", "did you mean sender_per_minute?"]),
-            ("sender_per_minute = 5", &["line 1", "did you mean sender_per_minute under [limits]?"]),
+            (
+                "sender_per_minute = 5",
+                &["line 1", "did you mean sender_per_minute under [limits]?"],
+            ),
             ("[operator]\n[adapter]\nopt_inn = true", &["line 3", "did you mean opt_in?"]),
             ("[limit]\nsender_per_minute = 5", &["line 1", "did you mean [limits]?"]),
-            ("[limits]\nattempts_max = \"many\"", &["line 2", "limits.attempts_max is \"many\"", "1 to 100"]),
+            (
+                "[limits]\nattempts_max = \"many\"",
+                &["line 2", "limits.attempts_max is \"many\"", "1 to 100"],
+            ),
             ("[limits]\nattempts_max = 1.5", &["line 2", "a number with a point"]),
             ("limits = 5", &["line 1", "limits is a table"]),
             ("[policy]\nescalation = \"hodl\"\n[limit]", &["line 2", "hodl"]),
-            ("[adapter]\ncarriers_off = [\"tool_result\"]", &["line 2", "tool_result", "a list of channel"]),
+            (
+                "[adapter]\ncarriers_off = [\"tool_result\"]",
+                &["line 2", "tool_result", "a list of channel"],
+            ),
             ("[adapter.profile]\ncore = true", &["line 1", "adapter.profile is a table"]),
             ("\n[limit]\n", &["line 2", "limit", "retention"]),
             ("[retention]\nsettled_day = 3", &["line 2", "settled_day", "settled_mib"]),

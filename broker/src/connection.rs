@@ -70,13 +70,22 @@ pub(crate) struct Shared {
 }
 
 /// Serves one connection to its end. `pid` is the connected process, as the kernel reports it.
-pub(crate) async fn serve(mut stream: UnixStream, connection: ConnectionId, pid: Option<u32>, place: Place, shared: &Shared) {
+pub(crate) async fn serve(
+    mut stream: UnixStream,
+    connection: ConnectionId,
+    pid: Option<u32>,
+    place: Place,
+    shared: &Shared,
+) {
     let patience = match place {
         Place::Anybodys => shared.timeout,
         Place::Operators => shared.timeout.min(Duration::from_millis(OPERATOR_HELLO_MS)),
     };
     let deadline = Instant::now() + patience;
-    let protocol = match timeout_at(deadline, greet(&mut stream, &shared.preface)).await.unwrap_or(Err(Fault::Silent)) {
+    let protocol = match timeout_at(deadline, greet(&mut stream, &shared.preface))
+        .await
+        .unwrap_or(Err(Fault::Silent))
+    {
         Ok(protocol) => protocol,
         Err(fault) => return report(connection, pid, &fault, shared),
     };
@@ -84,9 +93,18 @@ pub(crate) async fn serve(mut stream: UnixStream, connection: ConnectionId, pid:
     let (outbox, in_flight) = (Outbox::default(), Semaphore::new(REQUESTS_IN_FLIGHT_MAX));
     let (read, write) = stream.split();
     let frames = Frames::of_a_stranger(read, shared.budget.share(pid), shared.timeout);
-    let mut reader = Reader { connection, frames, in_flight: &in_flight, outbox: &outbox, shared, place, said_hello: false };
+    let mut reader = Reader {
+        connection,
+        frames,
+        in_flight: &in_flight,
+        outbox: &outbox,
+        shared,
+        place,
+        said_hello: false,
+    };
     let (unwritten, answers) = (BytesMut::new(), 0);
-    let mut writer = Writer { write, unwritten, answers, in_flight: &in_flight, outbox: &outbox, shared };
+    let mut writer =
+        Writer { write, unwritten, answers, in_flight: &in_flight, outbox: &outbox, shared };
 
     let end = tokio::select! {
         end = reader.run(deadline, protocol, pid) => end,
@@ -120,11 +138,16 @@ pub(crate) async fn serve(mut stream: UnixStream, connection: ConnectionId, pid:
 /// Refuses a connection for lack of room: sends the preface, and the refusal of its first request.
 /// Everything that the program sends is discarded.
 pub(crate) async fn turn_away(mut stream: UnixStream, connections_max: usize, shared: &Shared) {
-    let rejection = Rejection::TooManyConnections { connections: connections_max, retry_after_ms: TURNED_AWAY_RETRY_MS };
+    let rejection = Rejection::TooManyConnections {
+        connections: connections_max,
+        retry_after_ms: TURNED_AWAY_RETRY_MS,
+    };
     // The role is not known yet, and the text is the same for every addressee.
     let refusal = rejection.refusal(Addressee::Person);
     // No request has this id, so the refusal answers any request.
-    let Ok(frame) = codec::encode(&ServerFrame::Reply { id: 0, result: Err(refusal) }) else { return };
+    let Ok(frame) = codec::encode(&ServerFrame::Reply { id: 0, result: Err(refusal) }) else {
+        return;
+    };
     let Ok(length) = u32::try_from(frame.len()) else { return };
     let said = [&shared.preface.encode()[..], &length.to_le_bytes(), &frame].concat();
     let last_words = async {
@@ -161,7 +184,12 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     /// Reads until the program ends the connection.
-    async fn run(&mut self, deadline: Instant, protocol: u16, pid: Option<u32>) -> Result<(), Fault> {
+    async fn run(
+        &mut self,
+        deadline: Instant,
+        protocol: u16,
+        pid: Option<u32>,
+    ) -> Result<(), Fault> {
         let first = timeout_at(deadline, self.frames.next()).await.map_err(|_| Fault::Silent)??;
         // The frame and its room are dropped here.
         let Some(first) = first.map(|frame| frame.decode()).transpose()? else { return Ok(()) };
@@ -186,10 +214,17 @@ impl Reader<'_> {
         }
     }
 
-    fn hello(&mut self, id: RequestId, hello: Hello, protocol: u16, pid: Option<u32>) -> Result<(), Fault> {
+    fn hello(
+        &mut self,
+        id: RequestId,
+        hello: Hello,
+        protocol: u16,
+        pid: Option<u32>,
+    ) -> Result<(), Fault> {
         let ancestors = pid.map(ancestry::of).unwrap_or_default();
         let outbox = self.outbox.clone();
-        let arrival = Arrival::Hello { connection: self.connection, id, hello, protocol, ancestors, outbox };
+        let arrival =
+            Arrival::Hello { connection: self.connection, id, hello, protocol, ancestors, outbox };
         self.shared.arrivals.push(arrival)?;
         self.said_hello = true;
         self.take_room();
@@ -285,7 +320,9 @@ enum Fault {
     Silent,
     #[error(transparent)]
     Preface(#[from] PrefaceError),
-    #[error("its frame is larger than {HELLO_BYTES_MAX} bytes before hello, or {FRAME_BYTES_MAX} after")]
+    #[error(
+        "its frame is larger than {HELLO_BYTES_MAX} bytes before hello, or {FRAME_BYTES_MAX} after"
+    )]
     FrameTooLarge,
     #[error("its frame was begun and did not arrive whole in time")]
     FrameSlow,
@@ -329,8 +366,12 @@ impl Fault {
     fn answer(&self) -> Option<(RequestId, Refusal)> {
         let (id, rejection) = match self {
             Self::Frame(error) => return Some((0, bad_frame(error))),
-            Self::FrameTooLarge | Self::FrameSlow => (0, Rejection::BadFrame { reason: self.to_string() }),
-            Self::NoPlace { id } => (*id, Rejection::NoPlace { retry_after_ms: TURNED_AWAY_RETRY_MS }),
+            Self::FrameTooLarge | Self::FrameSlow => {
+                (0, Rejection::BadFrame { reason: self.to_string() })
+            }
+            Self::NoPlace { id } => {
+                (*id, Rejection::NoPlace { retry_after_ms: TURNED_AWAY_RETRY_MS })
+            }
             Self::NoHello { id } => (*id, Rejection::NoHello),
             Self::Silent | Self::Preface(_) | Self::Stopping | Self::Socket(_) => return None,
         };
@@ -381,28 +422,41 @@ mod tests {
         [&(payload.len() as u32).to_le_bytes()[..], &payload].concat()
     }
 
-    /// An adapter reports what it is about to show and may be killed right after. The broker may notice the death because
-    /// a write fails, before it has read the report: then it was lost.
+    /// An adapter reports what it is about to show and may be killed right after. The broker may
+    /// notice the death because a write fails, before it has read the report: then it was lost.
     #[tokio::test]
     async fn what_a_program_wrote_before_it_died_still_counts() {
         // Which of the two is noticed first is left to chance each time.
         for _ in 0..32 {
             let (arrivals, arrived) = turns::open();
-            let (budget, warnings, timeout) = (Arc::default(), Throttle::default(), Duration::from_secs(20));
-            let shared = Shared { arrivals, preface: Preface::ours("/x/peerctl"), budget, warnings, timeout };
+            let (budget, warnings, timeout) =
+                (Arc::default(), Throttle::default(), Duration::from_secs(20));
+            let shared = Shared {
+                arrivals,
+                preface: Preface::ours("/x/peerctl"),
+                budget,
+                warnings,
+                timeout,
+            };
             let (mut program, broker_end) = UnixStream::pair().unwrap();
             let serving = tokio::spawn({
                 let shared = Arc::new(shared);
                 async move { serve(broker_end, ConnectionId(1), None, Place::Anybodys, &shared).await }
             });
-            let hello = Hello { role: Role::Adapter, version: "0".into(), executable: "/x".into(), seat: None };
+            let hello = Hello {
+                role: Role::Adapter,
+                version: "0".into(),
+                executable: "/x".into(),
+                seat: None,
+            };
             program.write_all(&Preface::ours("/x").encode()).await.unwrap();
             program.write_all(&frame(1, Request::Hello(hello))).await.unwrap();
             let outbox = loop {
                 match arrived.next() {
                     Some(Arrival::Hello { outbox, .. }) => break outbox,
                     Some(other) => panic!("hello was expected: {other:?}"),
-                    // Everything runs on this one thread: nothing else happens until it is given away.
+                    // Everything runs on this one thread: nothing else happens until it is given
+                    // away.
                     None => tokio::task::yield_now().await,
                 }
             };
@@ -412,7 +466,9 @@ mod tests {
             drop(program);
             outbox.push(1, Push::Notice("nobody reads this".into()));
             serving.await.unwrap();
-            let asked = std::iter::from_fn(|| arrived.next()).filter(|arrival| matches!(arrival, Arrival::Asked { .. })).count();
+            let asked = std::iter::from_fn(|| arrived.next())
+                .filter(|arrival| matches!(arrival, Arrival::Asked { .. }))
+                .count();
             assert_eq!(asked, 100);
         }
     }

@@ -10,7 +10,9 @@ use std::path::Path;
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::stat::{Mode, umask};
-use nix::unistd::{Pid, chdir, close, dup2_stderr, dup2_stdin, dup2_stdout, getpid, getsid, setsid};
+use nix::unistd::{
+    Pid, chdir, close, dup2_stderr, dup2_stdin, dup2_stdout, getpid, getsid, setsid,
+};
 use thiserror::Error;
 
 use crate::inherited;
@@ -30,7 +32,8 @@ const DESCRIPTORS_TRIED_MAX: RawFd = 65_536;
 /// Must come first in the process: a descriptor opened before by this process is closed as well.
 pub(crate) fn leave_starter() -> Result<(), DetachError> {
     for descriptor in inherited() {
-        // EBADF: the descriptor that listed the directory. Nothing else can be done about the rest either.
+        // EBADF: the descriptor that listed the directory. Nothing else can be done about the rest
+        // either.
         let _ = close(descriptor);
     }
     inherited::heed_signals();
@@ -57,7 +60,11 @@ pub(crate) fn close_all_but(kept: RawFd) {
 /// Closes the starter's stdin, stdout and stderr.
 pub(crate) fn drop_stdio() -> Result<(), DetachError> {
     let nowhere = Path::new("/dev/null");
-    let file = File::options().read(true).write(true).open(nowhere).map_err(|source| DetachError::Nowhere { source })?;
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .open(nowhere)
+        .map_err(|source| DetachError::Nowhere { source })?;
     for redirect in [dup2_stdin::<&File>, dup2_stdout::<&File>, dup2_stderr::<&File>] {
         redirect(&file).map_err(|errno| DetachError::Nowhere { source: errno.into() })?;
     }
@@ -68,7 +75,8 @@ pub(crate) fn drop_stdio() -> Result<(), DetachError> {
 /// may have been opened.
 fn inherited() -> Vec<RawFd> {
     let listed = std::fs::read_dir(DESCRIPTORS_DIR).map(|entries| {
-        let descriptors = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        let descriptors =
+            entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
         descriptors.filter(|descriptor| *descriptor >= FIRST_INHERITED).collect()
     });
     listed.unwrap_or_else(|_| {

@@ -25,7 +25,9 @@ use peer_proto::limits::DISK_RESERVE_BYTES;
 use peer_proto::message::Delivery;
 use peer_proto::note::NoteRequest;
 use peer_proto::refusal::Refusal;
-use peer_proto::request::{Authority, ClientFrame, Goodbye, Hello, Push, Reply, Request, RequestId, Status, Welcome};
+use peer_proto::request::{
+    Authority, ClientFrame, Goodbye, Hello, Push, Reply, Request, RequestId, Status, Welcome,
+};
 use peer_proto::task::TaskRequest;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
@@ -216,9 +218,15 @@ impl Engine {
         let reading_ms = self.readings.can_go_on(|connection| self.place(connection)).then_some(0);
         let checkpoint_ms = self.checkpoint_at_ms.map(|at| at.saturating_sub(now.mono_ms));
         let quiet_ms = self.quiet_at_ms.saturating_sub(now.mono_ms);
-        let sweep_ms = self.broker.poll_sweep(now).map(|sweep| if sweep.is_asked { 0 } else { sweep.in_ms.max(quiet_ms) });
+        let sweep_ms = self
+            .broker
+            .poll_sweep(now)
+            .map(|sweep| if sweep.is_asked { 0 } else { sweep.in_ms.max(quiet_ms) });
         let walk_ms = self.walk.as_ref().map(|_| quiet_ms);
-        let due_ms = [self.broker.poll_timeout(now), checkpoint_ms, sweep_ms, reading_ms, walk_ms].into_iter().flatten().min();
+        let due_ms = [self.broker.poll_timeout(now), checkpoint_ms, sweep_ms, reading_ms, walk_ms]
+            .into_iter()
+            .flatten()
+            .min();
         self.arrivals.wait(due_ms.map(Duration::from_millis));
         self.arrivals.next()
     }
@@ -262,11 +270,17 @@ impl Engine {
         let until_us = self.clock.mono_us() + READING_US_MAX;
         loop {
             let lines = &self.lines;
-            let Some((connection, mut reading)) = self.readings.next(|connection| place(lines, connection)) else { break };
+            let Some((connection, mut reading)) =
+                self.readings.next(|connection| place(lines, connection))
+            else {
+                break;
+            };
             let Some(line) = self.lines.get(&connection) else { continue };
             let status = || self.status(line.protocol);
             let (query, progress) = (&reading.query, &mut reading.progress);
-            let answer = self.read_store(|store| query::answer(store, &self.broker, connection, query, progress, status))?;
+            let answer = self.read_store(|store| {
+                query::answer(store, &self.broker, connection, query, progress, status)
+            })?;
             match answer {
                 Some(result) => line.outbox.reply(reading.id, result),
                 None => self.readings.put_back(connection, reading),
@@ -288,9 +302,13 @@ impl Engine {
     /// what is stored.
     fn sweep(&mut self, now: Now, idle: bool) -> Result<(), EngineError> {
         let quiet = idle && self.quiet_at_ms <= now.mono_ms;
-        let due = self.broker.poll_sweep(now).filter(|sweep| sweep.is_asked || (sweep.in_ms == 0 && quiet));
+        let due = self
+            .broker
+            .poll_sweep(now)
+            .filter(|sweep| sweep.is_asked || (sweep.in_ms == 0 && quiet));
         let Some(due) = due else { return Ok(()) };
-        let (rows, next) = self.read_store(|store| store.stored_after(due.after, SWEEP_ROWS_MAX))?;
+        let (rows, next) =
+            self.read_store(|store| store.stored_after(due.after, SWEEP_ROWS_MAX))?;
         if let Some(gone) = self.broker.sweep(now, &rows, next, &mut self.step) {
             tracing::info!(?gone, "purged what was kept long enough");
         }
@@ -300,9 +318,16 @@ impl Engine {
     /// Runs one step of the check of a large database, if the engine is idle. Sets aside the damage
     /// that it finds.
     fn read_on(&mut self, now: Now, idle: bool) -> Result<(), EngineError> {
-        let Some(walk) = self.walk.as_mut().filter(|_| idle && self.quiet_at_ms <= now.mono_ms) else { return Ok(()) };
+        let Some(walk) = self.walk.as_mut().filter(|_| idle && self.quiet_at_ms <= now.mono_ms)
+        else {
+            return Ok(());
+        };
         if !self.store.read_on(walk).map_err(EngineError::Read)? {
-            tracing::info!(records = walk.records(), damaged = self.store.damaged(), "every record of the database was read");
+            tracing::info!(
+                records = walk.records(),
+                damaged = self.store.damaged(),
+                "every record of the database was read"
+            );
             self.walk = None;
         }
         self.commit_batch()
@@ -315,7 +340,9 @@ impl Engine {
                 Input::Connected { connection, id, role: hello.role, ancestors, seat: hello.seat }
             }
             Arrival::Asked { connection, frame } => {
-                let Some(ClientFrame { id, request }) = self.heard(connection, &frame) else { return Ok(()) };
+                let Some(ClientFrame { id, request }) = self.heard(connection, &frame) else {
+                    return Ok(());
+                };
                 if lists(&request) {
                     self.arrivals.rest(connection);
                 }
@@ -374,7 +401,10 @@ impl Engine {
     }
 
     /// Reads from the store as of the last commit.
-    fn read_store<T>(&self, read: impl FnOnce(&Snapshot) -> Result<T, StoreError>) -> Result<T, EngineError> {
+    fn read_store<T>(
+        &self,
+        read: impl FnOnce(&Snapshot) -> Result<T, StoreError>,
+    ) -> Result<T, EngineError> {
         self.store.snapshot().and_then(read).map_err(EngineError::Read)
     }
 
@@ -394,21 +424,31 @@ impl Engine {
             _ => None,
         };
         let resume_digest = match request {
-            Request::Register(register) => register.resume.as_ref().map(|resume| digest(&resume.token)),
+            Request::Register(register) => {
+                register.resume.as_ref().map(|resume| digest(&resume.token))
+            }
             _ => None,
         };
         // If the file system does not report its free space, the commit will fail instead.
         let stores = matches!(
             request,
-            Request::Send(_) | Request::Ask(_) | Request::Answer(_) | Request::Task(_) | Request::Note(_) | Request::Channel(_)
+            Request::Send(_)
+                | Request::Ask(_)
+                | Request::Answer(_)
+                | Request::Task(_)
+                | Request::Note(_)
+                | Request::Channel(_)
         );
-        let disk_full = stores && state_dir::free_bytes(&self.identity.dir).is_ok_and(|free| free < DISK_RESERVE_BYTES);
+        let disk_full = stores
+            && state_dir::free_bytes(&self.identity.dir)
+                .is_ok_and(|free| free < DISK_RESERVE_BYTES);
         let entropy = getrandom::u64().map_err(EngineError::Entropy)?;
         let note = match lookups.note {
             Some(key) => self.read_store(|store| store.note(&key))?,
             None => None,
         };
-        let ended = lookups.processes.into_iter().filter(|process| ancestry::has_ended(*process)).collect();
+        let ended =
+            lookups.processes.into_iter().filter(|process| ancestry::has_ended(*process)).collect();
         Ok(Facts { entropy, token, resume_digest, stored, prior, note, ended, disk_full })
     }
 
@@ -418,8 +458,11 @@ impl Engine {
         self.commit_step()?;
         // Each round sets pending deliveries aside, and they are pending no more. So the loop ends.
         loop {
-            let mut found: Vec<Damaged> = self.store.take_damage().iter().map(|row| damaged(row, true)).collect();
-            found.extend(self.undeliverable.drain(..).map(|message| damaged(&Row::Message(message), false)));
+            let mut found: Vec<Damaged> =
+                self.store.take_damage().iter().map(|row| damaged(row, true)).collect();
+            found.extend(
+                self.undeliverable.drain(..).map(|message| damaged(&Row::Message(message), false)),
+            );
             if found.is_empty() {
                 return Ok(());
             }
@@ -446,7 +489,11 @@ impl Engine {
                 self.commit_times.pop_front();
             }
             self.commit_times.push_back(ended_us - started_us);
-            tracing::debug!(changes = step.changes.len(), elapsed_us = ended_us - started_us, "committed");
+            tracing::debug!(
+                changes = step.changes.len(),
+                elapsed_us = ended_us - started_us,
+                "committed"
+            );
             self.checkpoint_at_ms = Some(ended_us / 1_000 + CHECKPOINT_IDLE_MS);
         }
         self.batch += 1;
@@ -458,7 +505,8 @@ impl Engine {
     }
 
     fn carry_out(&mut self, step: &mut Step) -> Result<(), EngineError> {
-        let fresh: BTreeMap<MessageId, &MessageRecord> = step.changes.iter().filter_map(put_message).collect();
+        let fresh: BTreeMap<MessageId, &MessageRecord> =
+            step.changes.iter().filter_map(put_message).collect();
         for effect in step.effects.drain(..) {
             telemetry::log_effect(&effect);
             match effect {
@@ -473,7 +521,11 @@ impl Engine {
                 Effect::Query { connection, id, query } => self.readings.add(connection, id, query),
                 Effect::Search { connection, id, search } => {
                     let Some(line) = self.lines.get(&connection) else { continue };
-                    let asker = Asker { outbox: line.outbox.clone(), id, addressee: self.broker.addressee(connection) };
+                    let asker = Asker {
+                        outbox: line.outbox.clone(),
+                        id,
+                        addressee: self.broker.addressee(connection),
+                    };
                     self.searching.ask(asker, search, self.clock.now().wall);
                 }
                 Effect::Deliver { connection, message, attempts, shown_before } => {
@@ -492,7 +544,8 @@ impl Engine {
                         self.undeliverable.push(message);
                         continue;
                     };
-                    let delivery = Delivery { message: query::message_of(record), attempts, shown_before };
+                    let delivery =
+                        Delivery { message: query::message_of(record), attempts, shown_before };
                     line.outbox.push(self.batch, Push::Deliver(Box::new(delivery)));
                 }
                 Effect::Push { connection, push } => {
@@ -570,7 +623,11 @@ fn place(lines: &BTreeMap<ConnectionId, Line>, connection: ConnectionId) -> Plac
 /// batch.
 fn lists(request: &Request) -> bool {
     match request {
-        Request::Peers(_) | Request::Inbox { .. } | Request::Policies | Request::Questions(_) | Request::Refusals => true,
+        Request::Peers(_)
+        | Request::Inbox { .. }
+        | Request::Policies
+        | Request::Questions(_)
+        | Request::Refusals => true,
         Request::Channel(request) => matches!(request, ChannelRequest::List),
         Request::Task(request) => matches!(request, TaskRequest::List(_)),
         Request::Note(request) => matches!(request, NoteRequest::List { .. }),
@@ -615,7 +672,9 @@ impl EngineError {
     #[must_use]
     pub fn hint(&self) -> String {
         match self {
-            Self::Commit(_) => "mend the cause, and the next command starts the broker again".to_owned(),
+            Self::Commit(_) => {
+                "mend the cause, and the next command starts the broker again".to_owned()
+            }
             Self::Read(_) => "stop the broker and run `peerctl daemon verify`".to_owned(),
             Self::Entropy(_) => String::new(),
         }

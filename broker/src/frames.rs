@@ -75,7 +75,16 @@ impl<R: AsyncRead + Unpin> Frames<R> {
     pub(crate) fn of_a_stranger(socket: R, share: Share, timeout: Duration) -> Self {
         let socket = BufReader::with_capacity(READ_BATCH_BYTES, socket);
         let (header, header_bytes) = ([0; HEADER_BYTES], 0);
-        Self { socket, share, timeout, bytes_max: HELLO_BYTES_MAX, header, header_bytes, deadline: None, body: None }
+        Self {
+            socket,
+            share,
+            timeout,
+            bytes_max: HELLO_BYTES_MAX,
+            header,
+            header_bytes,
+            deadline: None,
+            body: None,
+        }
     }
 
     /// Sets the largest size of a frame from now on.
@@ -95,13 +104,16 @@ impl<R: AsyncRead + Unpin> Frames<R> {
                 let missing = body.length - body.payload.len();
                 if missing > 0 {
                     let mut rest = (&mut body.payload).limit(missing);
-                    let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + self.timeout);
+                    let deadline =
+                        *self.deadline.get_or_insert_with(|| Instant::now() + self.timeout);
                     read_some(timeout_at(deadline, self.socket.read_buf(&mut rest)).await)?;
                     continue;
                 }
                 let whole = self.body.take();
                 (self.header_bytes, self.deadline) = (0, None);
-                return Ok(whole.map(|body| Frame { payload: body.payload, _room: Some(body.room) }));
+                return Ok(
+                    whole.map(|body| Frame { payload: body.payload, _room: Some(body.room) })
+                );
             }
             if self.header_bytes < HEADER_BYTES {
                 let rest = &mut self.header[self.header_bytes..];
@@ -112,8 +124,10 @@ impl<R: AsyncRead + Unpin> Frames<R> {
                     }
                     self.deadline = Some(Instant::now() + self.timeout);
                 } else {
-                    let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + self.timeout);
-                    self.header_bytes += read_some(timeout_at(deadline, self.socket.read(rest)).await)?;
+                    let deadline =
+                        *self.deadline.get_or_insert_with(|| Instant::now() + self.timeout);
+                    self.header_bytes +=
+                        read_some(timeout_at(deadline, self.socket.read(rest)).await)?;
                 }
                 continue;
             }
@@ -137,7 +151,9 @@ impl<R: AsyncRead + Unpin> Frames<R> {
 }
 
 /// Returns the bytes of one read within a frame. Fails at the end of the stream, or too late.
-fn read_some(read: Result<io::Result<usize>, tokio::time::error::Elapsed>) -> Result<usize, FrameFault> {
+fn read_some(
+    read: Result<io::Result<usize>, tokio::time::error::Elapsed>,
+) -> Result<usize, FrameFault> {
     match read {
         Ok(Ok(0)) => Err(FrameFault::Socket(io::ErrorKind::UnexpectedEof.into())),
         Ok(Ok(count)) => Ok(count),

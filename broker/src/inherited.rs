@@ -63,7 +63,8 @@ pub(crate) fn raise_limits() {
 /// Resets the nice value to that of an ordinary process, if it is larger.
 #[allow(unsafe_code, reason = "nix has no wrapper of these two calls")]
 fn not_nice() {
-    // SAFETY: both take numbers alone. Only root and those with RLIMIT_NICE may lower the value; others keep it.
+    // SAFETY: both take numbers alone. Only root and those with RLIMIT_NICE may lower the value;
+    // others keep it.
     unsafe {
         if libc::getpriority(libc::PRIO_PROCESS, 0) > 0 {
             libc::setpriority(libc::PRIO_PROCESS, 0, 0);
@@ -71,19 +72,27 @@ fn not_nice() {
     }
 }
 
-#[allow(unsafe_code, reason = "nix asks for unsafe as well, and cannot ask what is set without setting it")]
+#[allow(
+    unsafe_code,
+    reason = "nix asks for unsafe as well, and cannot ask what is set without setting it"
+)]
 fn default_if_ignored(signal: libc::c_int) {
-    // SAFETY: `action` is plain data for which zeros are a value, and the call with a null pointer only fills it in.
+    // SAFETY: `action` is plain data for which zeros are a value, and the call with a null pointer
+    // only fills it in.
     let ignored = unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
-        libc::sigaction(signal, std::ptr::null(), &mut action) == 0 && action.sa_sigaction == libc::SIG_IGN
+        libc::sigaction(signal, std::ptr::null(), &mut action) == 0
+            && action.sa_sigaction == libc::SIG_IGN
     };
     if ignored {
         set_action(signal, libc::SIG_DFL);
     }
 }
 
-#[allow(unsafe_code, reason = "nix asks for unsafe as well: a handler could do anything; these two are no handlers")]
+#[allow(
+    unsafe_code,
+    reason = "nix asks for unsafe as well: a handler could do anything; these two are no handlers"
+)]
 fn set_action(signal: libc::c_int, action: libc::sighandler_t) {
     // SAFETY: only the default and ignoring are set, so that no code of ours runs in a signal.
     unsafe {

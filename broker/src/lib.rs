@@ -90,7 +90,8 @@ pub struct RunOptions {
 /// Runs the broker on this thread until it must stop: by SIGTERM or SIGINT, by an operator, or
 /// because its socket's path does not lead to it any more.
 ///
-/// `ready` is called once the socket accepts connections. In detached mode the starter's stderr is closed right after.
+/// `ready` is called once the socket accepts connections. In detached mode the starter's stderr is
+/// closed right after.
 ///
 /// # Errors
 /// [`RunError::AlreadyRunning`] if another broker holds the directory. The others say what was
@@ -125,7 +126,9 @@ pub fn reindex(location: &Location) -> Result<IndexReport, RunError> {
 /// # Errors
 /// The error of the store, or the reason why the index cannot be read.
 pub fn check_index(location: &Location) -> Result<Option<IndexReport>, RunError> {
-    let looked = search::in_a_child(|| look_at_index(location).map_err(|error| (Chain(&error).to_string(), error.hint())));
+    let looked = search::in_a_child(|| {
+        look_at_index(location).map_err(|error| (Chain(&error).to_string(), error.hint()))
+    });
     match looked.map_err(RunError::Runtime)? {
         Some(report) => report.map_err(|(message, hint)| RunError::Check { message, hint }),
         None => Ok(Some(IndexReport { damaged_files: 1, ..IndexReport::default() })),
@@ -136,7 +139,9 @@ fn look_at_index(location: &Location) -> Result<Option<IndexReport>, RunError> {
     let store = Store::open_for_reading(&location.database())?.take().map_err(RunError::Load)?;
     Ok(match LocalIndex::look(&location.search_index(), &store)? {
         LocalLooked::None => None,
-        LocalLooked::Damaged(damaged_files) => Some(IndexReport { damaged_files, ..IndexReport::default() }),
+        LocalLooked::Damaged(damaged_files) => {
+            Some(IndexReport { damaged_files, ..IndexReport::default() })
+        }
         LocalLooked::Sound(index) => Some(index.check(&store)?),
     })
 }
@@ -164,7 +169,8 @@ fn run_with(options: RunOptions, timeout: Duration, ready: impl FnOnce()) -> Res
     if options.detached {
         telemetry::log_panics();
     }
-    let parent = parent.inspect_err(|error| tracing::warn!(cause = %error, "there will be no search")).ok();
+    let parent =
+        parent.inspect_err(|error| tracing::warn!(cause = %error, "there will be no search")).ok();
     let outcome = serve(&options, &lock, parent, timeout, ready);
     if let Err(error) = &outcome {
         // The starter may not read stderr any more.
@@ -182,7 +188,8 @@ fn serve(
 ) -> Result<(), RunError> {
     let location = &options.location;
     let clock = Clock::start();
-    let config::InForce { settings, fault: config_fault } = config::for_start(&location.config(), &location.config_kept());
+    let config::InForce { settings, fault: config_fault } =
+        config::for_start(&location.config(), &location.config_kept());
     if let Some(fault) = &config_fault {
         tracing::error!(cause = %fault, hint = config::FAULT_HINT, "the configuration is not in force");
     }
@@ -191,7 +198,10 @@ fn serve(
     let (peers, pending, messages) = (image.peers.len(), image.pending.len(), image.messages);
     let broker = Broker::new(config::rules(&settings), image, clock.now());
 
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Runtime)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(RunError::Runtime)?;
     let sandbox = options.sandbox && sandbox::apply()?;
     let socket = Socket::bind(&location.socket())?;
 
@@ -239,7 +249,8 @@ fn serve(
             at_ready = detach::drop_stdio();
         }
     };
-    let served = runtime.block_on(listener::serve(socket, shared, ended, up, || lock.note(Phase::Ending)));
+    let served =
+        runtime.block_on(listener::serve(socket, shared, ended, up, || lock.note(Phase::Ending)));
     // It is dropped with its way to the engine, so that the thread ends in any case.
     let thread = thread.join();
     at_ready?;
@@ -311,7 +322,9 @@ impl RunError {
     #[must_use]
     pub fn hint(&self) -> String {
         match self {
-            Self::AlreadyRunning { .. } => "use it, or stop it with `peerctl daemon stop`".to_owned(),
+            Self::AlreadyRunning { .. } => {
+                "use it, or stop it with `peerctl daemon stop`".to_owned()
+            }
             Self::Load(_) => "run `peerctl daemon verify`".to_owned(),
             Self::Dir(error) => error.hint(),
             Self::Lock(error) => error.hint(),

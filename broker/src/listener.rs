@@ -162,7 +162,9 @@ impl SocketError {
         match self {
             Self::NotOurs { .. } => "move it away".to_owned(),
             Self::Stale { .. } => "remove it by hand".to_owned(),
-            Self::Bind { .. } => "check the directory's file system, or set PEERD_DIR to another".to_owned(),
+            Self::Bind { .. } => {
+                "check the directory's file system, or set PEERD_DIR to another".to_owned()
+            }
             Self::Mode { .. } => "set PEERD_DIR to a directory on another file system".to_owned(),
         }
     }

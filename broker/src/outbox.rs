@@ -87,7 +87,8 @@ impl Outbox {
             tracing::error!(cause = %error, "an answer does not fit a frame");
             // The refusal has the same text for every addressee.
             let refusal = Rejection::AnswerTooLarge.refusal(Addressee::Person);
-            codec::encode(&ServerFrame::Reply { id, result: Err(refusal) }).expect("a short refusal fits a frame")
+            codec::encode(&ServerFrame::Reply { id, result: Err(refusal) })
+                .expect("a short refusal fits a frame")
         });
         self.enqueue(self.queue(), Frame { payload, answers: true });
     }
@@ -214,7 +215,8 @@ impl Queue {
     fn give_up(&mut self) {
         self.frames.clear();
         (self.bytes, self.answer_bytes) = (0, 0);
-        let payload = codec::encode(&ServerFrame::Push(Push::Goodbye(Goodbye::TooSlow))).expect("a goodbye fits a frame");
+        let payload = codec::encode(&ServerFrame::Push(Push::Goodbye(Goodbye::TooSlow)))
+            .expect("a goodbye fits a frame");
         self.add(Frame { payload, answers: false });
         self.ended = true;
     }
@@ -236,7 +238,8 @@ impl Outbox {
         while let Taken::Frames { .. } = self.take(&mut bytes) {
             while !bytes.is_empty() {
                 let length = bytes.get_u32_le() as usize;
-                frames.push(codec::decode(&bytes.split_to(length)).expect("the outbox holds frames"));
+                frames
+                    .push(codec::decode(&bytes.split_to(length)).expect("the outbox holds frames"));
             }
         }
         frames
@@ -286,7 +289,10 @@ mod tests {
             outbox.push(batch, event(60_000));
             assert!(batch < 100, "the backlog is not bounded");
         }
-        assert!(batch as usize * 60_000 > WATCH_BACKLOG_BYTES_MAX, "ended after {batch} events only");
+        assert!(
+            batch as usize * 60_000 > WATCH_BACKLOG_BYTES_MAX,
+            "ended after {batch} events only"
+        );
         assert_eq!(outbox.taken(), [ServerFrame::Push(Push::Goodbye(Goodbye::TooSlow))]);
     }
 

@@ -55,7 +55,9 @@ pub(crate) fn answer(
     Ok(Some(match query {
         Query::Text(id) => {
             let message = store.message(*id)?;
-            message.map(|record| Reply::Text(Box::new(message_of(record)))).ok_or_else(|| refused(unknown(store, *id)))
+            message
+                .map(|record| Reply::Text(Box::new(message_of(record))))
+                .ok_or_else(|| refused(unknown(store, *id)))
         }
         Query::Show(id) => match store.message(*id)? {
             Some(record) => {
@@ -126,21 +128,33 @@ impl Between<'_> {
             (one, other) => (sent(one) && got(other)) || (sent(other) && got(one)),
         };
         let said_there = |channel: &str| {
-            let same = head.channel.as_deref().is_some_and(|said_in| said_in.eq_ignore_ascii_case(channel));
+            let same = head
+                .channel
+                .as_deref()
+                .is_some_and(|said_in| said_in.eq_ignore_ascii_case(channel));
             same && head.kind != Kind::Notice
         };
-        parties && self.thread.is_none_or(|thread| head.thread == thread) && self.channel.is_none_or(said_there)
+        parties
+            && self.thread.is_none_or(|thread| head.thread == thread)
+            && self.channel.is_none_or(said_there)
     }
 }
 
 /// Reads a piece of a page: the matching messages among the next rows, without those hidden from
 /// the actor. The page ends when it is full, when enough rows were read, or with the last row.
-fn history(store: &Snapshot, broker: &Broker, query: &Query, progress: &mut Progress) -> Result<Option<Reply>, StoreError> {
-    let Query::History { peer, with, thread, channel, since, before, after, limit, actor } = query else {
+fn history(
+    store: &Snapshot,
+    broker: &Broker,
+    query: &Query,
+    progress: &mut Progress,
+) -> Result<Option<Reply>, StoreError> {
+    let Query::History { peer, with, thread, channel, since, before, after, limit, actor } = query
+    else {
         return Ok(None);
     };
     let between = Between { peer, with, thread: thread.as_deref(), channel: channel.as_deref() };
-    let mut span = Span { after: *after, before: *before, since: *since, oldest_first: after.is_some() };
+    let mut span =
+        Span { after: *after, before: *before, since: *since, oldest_first: after.is_some() };
     match progress.cursor {
         Some(cursor) if span.oldest_first => span.after = Some(cursor),
         Some(cursor) => span.before = Some(cursor),
@@ -156,7 +170,11 @@ fn history(store: &Snapshot, broker: &Broker, query: &Query, progress: &mut Prog
             found.push(record);
         }
         let full = progress.matched >= limit || progress.text_bytes >= PAGE_BYTES_MAX;
-        if full || found.len() >= PIECE_ENTRIES_MAX { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if full || found.len() >= PIECE_ENTRIES_MAX {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
     })?;
     // Rows that are too old were read without being visited.
     progress.rows += if found.len() >= PIECE_ENTRIES_MAX { rows } else { PIECE_ROWS_MAX };
@@ -177,7 +195,8 @@ fn history(store: &Snapshot, broker: &Broker, query: &Query, progress: &mut Prog
         }
     }
     progress.cursor = next;
-    let full = progress.matched >= limit || progress.text_bytes.max(progress.bytes) >= PAGE_BYTES_MAX;
+    let full =
+        progress.matched >= limit || progress.text_bytes.max(progress.bytes) >= PAGE_BYTES_MAX;
     if next.is_none() || full || progress.rows >= HISTORY_ROWS_MAX {
         return Ok(Some(Reply::History { messages: std::mem::take(&mut progress.messages), next }));
     }
@@ -185,10 +204,16 @@ fn history(store: &Snapshot, broker: &Broker, query: &Query, progress: &mut Prog
 }
 
 /// Returns the deliveries of a message in their current state.
-fn deliveries_of(store: &Snapshot, broker: &Broker, message: MessageId) -> Result<Vec<DeliveryRecord>, StoreError> {
+fn deliveries_of(
+    store: &Snapshot,
+    broker: &Broker,
+    message: MessageId,
+) -> Result<Vec<DeliveryRecord>, StoreError> {
     let stored = store.deliveries(message)?;
     // The core knows the lease of a pending delivery.
-    let now = |delivery: DeliveryRecord| broker.pending_delivery(delivery.message, delivery.peer).unwrap_or(delivery);
+    let now = |delivery: DeliveryRecord| {
+        broker.pending_delivery(delivery.message, delivery.peer).unwrap_or(delivery)
+    };
     Ok(stored.into_iter().map(now).collect())
 }
 
@@ -205,24 +230,42 @@ fn shown(broker: &Broker, record: MessageRecord, deliveries: Vec<DeliveryRecord>
     Shown { deliveries: deliveries.collect(), message: message_of(record) }
 }
 
-fn orphans(store: &Snapshot, broker: &Broker, after: Option<Position>, actor: Actor) -> Result<Reply, StoreError> {
+fn orphans(
+    store: &Snapshot,
+    broker: &Broker,
+    after: Option<Position>,
+    actor: Actor,
+) -> Result<Reply, StoreError> {
     // One more than a page, to know whether there is another.
     let mut records = store.orphans(after, PAGE_ENTRIES_MAX + 1)?;
     let more = records.len() > PAGE_ENTRIES_MAX;
     records.truncate(PAGE_ENTRIES_MAX);
-    let next = records.last().filter(|_| more).map(|last| Position { message: last.message, peer: last.peer });
+    let next = records
+        .last()
+        .filter(|_| more)
+        .map(|last| Position { message: last.message, peer: last.peer });
     records.retain(|record| broker.sees_delivery(actor, record));
-    Ok(Reply::Orphans { entries: records.into_iter().map(|record| orphan(broker, record)).collect(), next })
+    Ok(Reply::Orphans {
+        entries: records.into_iter().map(|record| orphan(broker, record)).collect(),
+        next,
+    })
 }
 
 fn orphan(broker: &Broker, record: DeliveryRecord) -> Orphan {
-    let ended = record.trace.iter().rev().find(|entry| matches!(entry.event, TraceEvent::Dead | TraceEvent::Expired));
+    let ended = record
+        .trace
+        .iter()
+        .rev()
+        .find(|entry| matches!(entry.event, TraceEvent::Dead | TraceEvent::Expired));
     Orphan {
         message: record.message,
         peer: record.peer,
         to: name_of(broker, record.peer),
         stage: record.stage,
-        cause: ended.and_then(|entry| entry.cause).map_or(record.stage.as_str(), |cause| cause.as_str()).into(),
+        cause: ended
+            .and_then(|entry| entry.cause)
+            .map_or(record.stage.as_str(), |cause| cause.as_str())
+            .into(),
         at: ended.map_or(record.brief.sent_at, |entry| entry.at),
         text_bytes: record.brief.text_bytes,
         from: record.brief.from_name,
@@ -234,5 +277,9 @@ fn name_of(broker: &Broker, peer: PeerId) -> String {
 }
 
 fn unknown(store: &Snapshot, id: MessageId) -> Rejection {
-    if store.is_damaged(&Row::Message(id)) { Rejection::DamagedMessage(id) } else { Rejection::UnknownMessage(id) }
+    if store.is_damaged(&Row::Message(id)) {
+        Rejection::DamagedMessage(id)
+    } else {
+        Rejection::UnknownMessage(id)
+    }
 }

@@ -49,7 +49,10 @@ impl Readings {
 
     /// Takes the next reading out. If it is not done, [`Readings::put_back`] it. Drops readings of
     /// closed connections on the way.
-    pub(crate) fn next(&mut self, place: impl Fn(ConnectionId) -> Place) -> Option<(ConnectionId, Reading)> {
+    pub(crate) fn next(
+        &mut self,
+        place: impl Fn(ConnectionId) -> Place,
+    ) -> Option<(ConnectionId, Reading)> {
         for _ in 0..self.turns.len() {
             let connection = self.turns.pop_front()?;
             match place(connection) {
@@ -96,8 +99,14 @@ impl Readings {
 mod tests {
     use super::*;
 
-    fn ids(readings: &mut Readings, place: impl Fn(ConnectionId) -> Place) -> Vec<(u64, RequestId)> {
-        std::iter::from_fn(|| readings.next(&place).map(|(connection, reading)| (connection.0, reading.id))).collect()
+    fn ids(
+        readings: &mut Readings,
+        place: impl Fn(ConnectionId) -> Place,
+    ) -> Vec<(u64, RequestId)> {
+        std::iter::from_fn(|| {
+            readings.next(&place).map(|(connection, reading)| (connection.0, reading.id))
+        })
+        .collect()
     }
 
     #[test]
@@ -110,7 +119,8 @@ mod tests {
         let (connection, first) = readings.next(|_| Place::Free).unwrap();
         assert_eq!((connection.0, first.id), (1, 1));
         readings.put_back(connection, first);
-        let crowded = |connection: ConnectionId| if connection.0 == 1 { Place::Crowded } else { Place::Free };
+        let crowded =
+            |connection: ConnectionId| if connection.0 == 1 { Place::Crowded } else { Place::Free };
         assert_eq!(ids(&mut readings, crowded), [(2, 1)]);
         assert!(!readings.can_go_on(crowded) && readings.can_go_on(|_| Place::Free));
         readings.add(ConnectionId(2), 2, Query::Status);

@@ -41,8 +41,14 @@ pub fn rehearse(location: &Location, with_sandbox: bool) -> Result<(), RunError>
     if location.database().exists() {
         drop(Store::open_for_reading(&location.database())?);
     }
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Runtime)?;
-    let thread = std::thread::Builder::new().name("engine".into()).spawn(|| {}).map_err(RunError::Runtime)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(RunError::Runtime)?;
+    let thread = std::thread::Builder::new()
+        .name("engine".into())
+        .spawn(|| {})
+        .map_err(RunError::Runtime)?;
     if with_sandbox {
         sandbox::apply()?;
     }
@@ -55,7 +61,8 @@ pub fn rehearse(location: &Location, with_sandbox: bool) -> Result<(), RunError>
 /// Checks that an existing file can be written by a broker.
 fn can_be_written(path: &Path) -> Result<(), RehearsalError> {
     // Opening a pipe without a reader would block.
-    let opened = File::options().append(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
+    let opened =
+        File::options().append(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
     let failed = |source| RehearsalError::Open { path: path.into(), source };
     match opened.and_then(|file| file.metadata()) {
         Ok(found) if found.is_file() => Ok(()),
@@ -80,10 +87,13 @@ impl Scratch {
 
     fn try_files(&self) -> Result<(), RehearsalError> {
         let place = || self.dir.parent().unwrap_or(&self.dir).to_path_buf();
-        let file = File::create_new(self.dir.join("file")).map_err(|source| RehearsalError::Make { place: place(), source })?;
+        let file = File::create_new(self.dir.join("file"))
+            .map_err(|source| RehearsalError::Make { place: place(), source })?;
         match file.try_lock() {
             Ok(()) => {}
-            Err(fs::TryLockError::WouldBlock) => return Err(RehearsalError::Lock { place: place(), source: None }),
+            Err(fs::TryLockError::WouldBlock) => {
+                return Err(RehearsalError::Lock { place: place(), source: None });
+            }
             Err(fs::TryLockError::Error(source)) => {
                 return Err(RehearsalError::Lock { place: place(), source: Some(source) });
             }
@@ -148,9 +158,15 @@ impl RehearsalError {
     #[must_use]
     pub fn hint(&self) -> String {
         match self {
-            Self::Open { .. } => "it must be a regular file of this user, else move it away".to_owned(),
-            Self::Make { .. } => "make that directory writable, or set PEERD_DIR to another".to_owned(),
-            Self::Lock { .. } | Self::Listen { .. } => "set PEERD_DIR to a directory on a local file system".to_owned(),
+            Self::Open { .. } => {
+                "it must be a regular file of this user, else move it away".to_owned()
+            }
+            Self::Make { .. } => {
+                "make that directory writable, or set PEERD_DIR to another".to_owned()
+            }
+            Self::Lock { .. } | Self::Listen { .. } => {
+                "set PEERD_DIR to a directory on a local file system".to_owned()
+            }
         }
     }
 }

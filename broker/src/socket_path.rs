@@ -30,9 +30,9 @@ impl SocketPath {
 
     /// Whether the path still leads to that socket.
     pub(crate) fn is_kept(&self) -> bool {
-        self.socket
-            .symlink_metadata()
-            .is_ok_and(|found| found.file_type().is_socket() && (found.dev(), found.ino()) == self.identity)
+        self.socket.symlink_metadata().is_ok_and(|found| {
+            found.file_type().is_socket() && (found.dev(), found.ino()) == self.identity
+        })
     }
 
     /// Removes the socket, if the path still leads to it.
@@ -63,8 +63,12 @@ impl Changes {
         use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-        let coming_and_going = AddWatchFlags::IN_CREATE | AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVE;
-        inotify.add_watch(dir, coming_and_going | AddWatchFlags::IN_DELETE_SELF | AddWatchFlags::IN_MOVE_SELF)?;
+        let coming_and_going =
+            AddWatchFlags::IN_CREATE | AddWatchFlags::IN_DELETE | AddWatchFlags::IN_MOVE;
+        inotify.add_watch(
+            dir,
+            coming_and_going | AddWatchFlags::IN_DELETE_SELF | AddWatchFlags::IN_MOVE_SELF,
+        )?;
         tokio::net::unix::pipe::Receiver::from_owned_fd_unchecked(inotify.into())
     }
 
@@ -72,7 +76,9 @@ impl Changes {
     pub(crate) async fn next(&mut self) {
         use tokio::io::AsyncReadExt;
 
-        let Some(events) = &mut self.events else { return tokio::time::sleep(Duration::from_millis(LOOK_MS)).await };
+        let Some(events) = &mut self.events else {
+            return tokio::time::sleep(Duration::from_millis(LOOK_MS)).await;
+        };
         let mut changes = [0; 4096];
         if let Err(error) = events.read(&mut changes).await {
             tracing::warn!(cause = %error, "the directory's watch failed; a lost socket is looked for once a minute");

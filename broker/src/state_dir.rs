@@ -23,20 +23,24 @@ pub(crate) fn secure(dir: &Path) -> Result<(), DirError> {
     }
     let created = DirBuilder::new().recursive(true).mode(0o700).create(dir);
     created.map_err(|source| DirError::Create { dir: dir.into(), source })?;
-    let found = dir.symlink_metadata().map_err(|source| DirError::Look { dir: dir.into(), source })?;
+    let found =
+        dir.symlink_metadata().map_err(|source| DirError::Look { dir: dir.into(), source })?;
     judge(dir, &found)
 }
 
 /// Returns `dir` if it exists and fits a broker. If it is missing and a broker may create it,
 /// returns the existing part of its path. Creates nothing.
 pub(crate) fn place_of(dir: &Path) -> Result<PathBuf, DirError> {
-    let home = std::env::var_os("HOME").map(PathBuf::from).filter(|home| home.is_absolute() && dir.starts_with(home));
+    let home = std::env::var_os("HOME")
+        .map(PathBuf::from)
+        .filter(|home| home.is_absolute() && dir.starts_with(home));
     if let Some(home) = home {
         not_foreign(dir, &home)?;
     }
     match dir.symlink_metadata() {
         Err(missing) if missing.kind() == io::ErrorKind::NotFound => {
-            let above = dir.ancestors().skip(1).find(|above| above.exists()).unwrap_or(Path::new("/"));
+            let above =
+                dir.ancestors().skip(1).find(|above| above.exists()).unwrap_or(Path::new("/"));
             not_foreign(dir, above)?;
             Ok(above.to_path_buf())
         }
@@ -52,9 +56,12 @@ pub(crate) fn place_of(dir: &Path) -> Result<PathBuf, DirError> {
 fn not_foreign(dir: &Path, place: &Path) -> Result<(), DirError> {
     let user = geteuid().as_raw();
     match place.metadata() {
-        Ok(found) if found.uid() != user && found.uid() != 0 => {
-            Err(DirError::Foreign { dir: dir.into(), place: place.into(), owner: found.uid(), user })
-        }
+        Ok(found) if found.uid() != user && found.uid() != 0 => Err(DirError::Foreign {
+            dir: dir.into(),
+            place: place.into(),
+            owner: found.uid(),
+            user,
+        }),
         // If it cannot be inspected, nothing can be created in it.
         _ => Ok(()),
     }
@@ -65,7 +72,8 @@ fn not_foreign(dir: &Path, place: &Path) -> Result<(), DirError> {
 /// # Errors
 /// The reason why a broker would refuse it.
 pub fn examine(dir: &Path) -> Result<(), DirError> {
-    let found = dir.symlink_metadata().map_err(|source| DirError::Look { dir: dir.into(), source })?;
+    let found =
+        dir.symlink_metadata().map_err(|source| DirError::Look { dir: dir.into(), source })?;
     judge(dir, &found)
 }
 
@@ -169,7 +177,8 @@ mod network {
     ];
 
     /// FUSE file systems on another machine. Other FUSE file systems count as local.
-    const REMOTE_FUSE: &[&str] = &["fuse.sshfs", "fuse.rclone", "fuse.s3fs", "fuse.glusterfs", "fuse.ceph", "fuse.davfs"];
+    const REMOTE_FUSE: &[&str] =
+        &["fuse.sshfs", "fuse.rclone", "fuse.s3fs", "fuse.glusterfs", "fuse.ceph", "fuse.davfs"];
 
     /// Returns the kind of the network file system that holds `dir`, whose device is `device`.
     /// `None`: it is local or unknown.
@@ -177,7 +186,9 @@ mod network {
         let kind = statfs(dir).ok()?.filesystem_type();
         if kind == FUSE_SUPER_MAGIC {
             let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
-            return mounted_kind(&mounts, device).filter(|kind| REMOTE_FUSE.contains(kind)).map(str::to_owned);
+            return mounted_kind(&mounts, device)
+                .filter(|kind| REMOTE_FUSE.contains(kind))
+                .map(str::to_owned);
         }
         // The type of the number differs between C libraries. All of them have 32 meaningful bits.
         let magic = i64::from(kind.0 as u32);
@@ -280,10 +291,15 @@ impl DirError {
     pub fn hint(&self) -> String {
         match self {
             Self::Create { dir, .. } => {
-                format!("create it with `mkdir -p -m 700 '{}'`, or set PEERD_DIR to another", dir.display())
+                format!(
+                    "create it with `mkdir -p -m 700 '{}'`, or set PEERD_DIR to another",
+                    dir.display()
+                )
             }
             Self::Symlink { .. } => "set PEERD_DIR to the path that it leads to".to_owned(),
-            Self::NotADirectory { .. } => "move it away, or set PEERD_DIR to a directory".to_owned(),
+            Self::NotADirectory { .. } => {
+                "move it away, or set PEERD_DIR to a directory".to_owned()
+            }
             Self::Foreign { owner, .. } | Self::Owner { owner, .. } => {
                 format!("run it as user {owner}, or set PEERD_DIR to a directory of your own")
             }
@@ -327,7 +343,9 @@ impl LockError {
     pub fn hint(&self) -> String {
         match self {
             Self::Held { .. } => "use it, or stop it with `peerctl daemon stop`".to_owned(),
-            Self::Open { .. } => "it must be a regular file of this user, else move it away".to_owned(),
+            Self::Open { .. } => {
+                "it must be a regular file of this user, else move it away".to_owned()
+            }
             Self::Lock { .. } => "set PEERD_DIR to a directory on a local file system".to_owned(),
         }
     }
@@ -408,7 +426,10 @@ mod tests {
     #[test]
     fn a_fuse_mount_is_told_by_its_device() {
         let mounts = "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n90 22 0:57 / /mnt/far rw shared:3 - fuse.sshfs far:/ rw\n";
-        assert_eq!(network::mounted_kind(mounts, nix::sys::stat::makedev(0, 57)), Some("fuse.sshfs"));
+        assert_eq!(
+            network::mounted_kind(mounts, nix::sys::stat::makedev(0, 57)),
+            Some("fuse.sshfs")
+        );
         assert_eq!(network::mounted_kind(mounts, nix::sys::stat::makedev(8, 1)), Some("ext4"));
         assert_eq!(network::mounted_kind(mounts, nix::sys::stat::makedev(9, 9)), None);
     }

@@ -1,9 +1,9 @@
 //! The broker's log: one file, one line per event, read by people and by `grep`.
 //!
 //! Field names are fixed: `connection`, `peer`, `message`, `cause`, `uid`, `pid`, `elapsed_us`,
-//! `unsaid`. Levels: `info` is the
-//! broker's own life (one line up, one line down), `warn` what an operator may act on, `error` that the broker stops,
-//! `debug` each change and each effect by its kind. Invariant: neither texts nor tokens are ever logged.
+//! `unsaid`. Levels: `info` is the broker's own life (one line up, one line down), `warn` what an
+//! operator may act on, `error` that the broker stops, `debug` each change and each effect by its
+//! kind. Invariant: neither texts nor tokens are ever logged.
 //!
 //! The log belongs to the broker's two threads and not to the process. So several brokers in one
 //! process (tests) have separate logs.
@@ -35,13 +35,17 @@ const FILTER_VARIABLE: &str = "PEERD_LOG";
 pub(crate) fn open(path: &Path) -> Result<Dispatch, LogError> {
     let file = LogFile::open(path)?;
     let wanted = std::env::var(FILTER_VARIABLE).unwrap_or_default();
-    let (filter, mistake) = match EnvFilter::try_new(if wanted.is_empty() { "info" } else { &wanted }) {
-        Ok(filter) => (filter, None),
-        Err(mistake) => (EnvFilter::new("info"), Some(mistake)),
-    };
+    let (filter, mistake) =
+        match EnvFilter::try_new(if wanted.is_empty() { "info" } else { &wanted }) {
+            Ok(filter) => (filter, None),
+            Err(mistake) => (EnvFilter::new("info"), Some(mistake)),
+        };
     // If the disk has no room for a line, the line must not go to stderr instead: the starter would
     // report it as the reason of a failed start.
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).log_internal_errors(false);
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(false)
+        .log_internal_errors(false);
     let log = Dispatch::new(lines.with_writer(Mutex::new(file)).finish());
     if let Some(mistake) = mistake {
         tracing::dispatcher::with_default(&log, || {
@@ -63,14 +67,22 @@ struct LogFile {
 
 impl LogFile {
     fn open(path: &Path) -> Result<Self, LogError> {
-        if path.symlink_metadata().is_ok_and(|found| found.is_file() && found.len() > LOG_BYTES_MAX) {
+        if path.symlink_metadata().is_ok_and(|found| found.is_file() && found.len() > LOG_BYTES_MAX)
+        {
             let aside = path.with_extension("log.1");
-            std::fs::rename(path, &aside).map_err(|source| LogError::SetAside { path: path.into(), source })?;
+            std::fs::rename(path, &aside)
+                .map_err(|source| LogError::SetAside { path: path.into(), source })?;
         }
         let failed = |source| LogError::Open { path: path.into(), source };
         // Opening a pipe without a reader would block.
         let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-        let file = File::options().append(true).create(true).mode(0o600).custom_flags(flags).open(path).map_err(failed)?;
+        let file = File::options()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .custom_flags(flags)
+            .open(path)
+            .map_err(failed)?;
         let found = file.metadata().map_err(failed)?;
         if !found.is_file() {
             return Err(failed(io::Error::other("it is no regular file")));
@@ -80,9 +92,9 @@ impl LogFile {
 
     /// Whether the path still leads to the file, and the file has room.
     fn is_fit(&self) -> bool {
-        self.path
-            .symlink_metadata()
-            .is_ok_and(|found| (found.dev(), found.ino()) == self.identity && found.len() <= LOG_BYTES_MAX)
+        self.path.symlink_metadata().is_ok_and(|found| {
+            (found.dev(), found.ino()) == self.identity && found.len() <= LOG_BYTES_MAX
+        })
     }
 }
 
@@ -137,7 +149,9 @@ impl Throttle {
 
 /// From now on a panic anywhere in the process is logged, because a detached broker has no stderr.
 pub(crate) fn log_panics() {
-    std::panic::set_hook(Box::new(|panic| tracing::error!(cause = %panic, "broker down: an invariant is broken")));
+    std::panic::set_hook(Box::new(
+        |panic| tracing::error!(cause = %panic, "broker down: an invariant is broken"),
+    ));
 }
 
 /// The reason why there is no log.
@@ -166,7 +180,9 @@ impl LogError {
     #[must_use]
     pub fn hint(&self) -> String {
         match self {
-            Self::Open { .. } => "it must be a regular file of this user, else move it away".to_owned(),
+            Self::Open { .. } => {
+                "it must be a regular file of this user, else move it away".to_owned()
+            }
             Self::SetAside { .. } => "move it away".to_owned(),
         }
     }
@@ -182,10 +198,16 @@ pub(crate) fn log_change(change: &Change) {
             let (stage, was) = (record.stage.as_str(), was.map(|was| was.as_str()));
             tracing::debug!(message = %record.message, peer = %record.peer, stage, was, "put_delivery");
         }
-        Change::RemoveDelivery { message, peer, .. } => tracing::debug!(%message, %peer, "remove_delivery"),
-        Change::PutPeer(record) => tracing::debug!(peer = %record.id, name = record.name, "put_peer"),
+        Change::RemoveDelivery { message, peer, .. } => {
+            tracing::debug!(%message, %peer, "remove_delivery")
+        }
+        Change::PutPeer(record) => {
+            tracing::debug!(peer = %record.id, name = record.name, "put_peer")
+        }
         Change::RemovePeer(peer) => tracing::debug!(%peer, "remove_peer"),
-        Change::PutIdempotencyKey { sender, message, .. } => tracing::debug!(peer = %sender, %message, "put_idempotency_key"),
+        Change::PutIdempotencyKey { sender, message, .. } => {
+            tracing::debug!(peer = %sender, %message, "put_idempotency_key")
+        }
         Change::PutNextPeer(peer) => tracing::debug!(%peer, "put_next_peer"),
         Change::PutSettings(_) => tracing::debug!("put_settings"),
         Change::PutPauses(_) => tracing::debug!("put_pauses"),
@@ -200,14 +222,24 @@ pub(crate) fn log_change(change: &Change) {
 /// Logs an effect, in one line for debugging.
 pub(crate) fn log_effect(effect: &Effect) {
     match effect {
-        Effect::Reply { connection, id, result: Ok(_) } => tracing::debug!(connection = connection.0, id, "reply"),
+        Effect::Reply { connection, id, result: Ok(_) } => {
+            tracing::debug!(connection = connection.0, id, "reply")
+        }
         Effect::Reply { connection, id, result: Err(refusal) } => {
             tracing::debug!(connection = connection.0, id, cause = %refusal.code, "refuse");
         }
-        Effect::Welcome { connection, id, .. } => tracing::debug!(connection = connection.0, id, "welcome"),
-        Effect::Query { connection, id, .. } => tracing::debug!(connection = connection.0, id, "query"),
-        Effect::Search { connection, id, .. } => tracing::debug!(connection = connection.0, id, "search"),
-        Effect::Deliver { connection, message, .. } => tracing::debug!(connection = connection.0, %message, "deliver"),
+        Effect::Welcome { connection, id, .. } => {
+            tracing::debug!(connection = connection.0, id, "welcome")
+        }
+        Effect::Query { connection, id, .. } => {
+            tracing::debug!(connection = connection.0, id, "query")
+        }
+        Effect::Search { connection, id, .. } => {
+            tracing::debug!(connection = connection.0, id, "search")
+        }
+        Effect::Deliver { connection, message, .. } => {
+            tracing::debug!(connection = connection.0, %message, "deliver")
+        }
         Effect::Push { connection, .. } => tracing::debug!(connection = connection.0, "push"),
         Effect::Close { connection } => tracing::debug!(connection = connection.0, "close"),
         Effect::Stop => tracing::debug!("stop"),
@@ -239,11 +271,20 @@ mod tests {
         let log = open(&path).unwrap();
         let say = |text: &str| tracing::dispatcher::with_default(&log, || tracing::info!("{text}"));
         for (round, line) in ["one", "two", "three"].into_iter().enumerate() {
-            File::options().write(true).open(&path).unwrap().set_len(LOG_BYTES_MAX + 1 + round as u64).unwrap();
+            File::options()
+                .write(true)
+                .open(&path)
+                .unwrap()
+                .set_len(LOG_BYTES_MAX + 1 + round as u64)
+                .unwrap();
             say(line);
             assert!(std::fs::read_to_string(&path).unwrap().ends_with(&format!("{line}\n")));
             assert!(path.metadata().unwrap().len() < 200, "it begins anew");
-            assert_eq!(aside.metadata().unwrap().len(), LOG_BYTES_MAX + 1 + round as u64, "one former log is kept");
+            assert_eq!(
+                aside.metadata().unwrap().len(),
+                LOG_BYTES_MAX + 1 + round as u64,
+                "one former log is kept"
+            );
         }
     }
 
@@ -289,7 +330,8 @@ mod tests {
         let path = dir.path().join("broker.log");
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
         assert!(matches!(open(&path), Err(LogError::Open { .. })));
-        let _reader = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&path).unwrap();
+        let _reader =
+            File::options().read(true).custom_flags(libc::O_NONBLOCK).open(&path).unwrap();
         assert!(matches!(open(&path), Err(LogError::Open { .. })), "somebody reads it");
         std::fs::remove_file(&path).unwrap();
         std::os::unix::fs::symlink(dir.path().join("elsewhere"), &path).unwrap();

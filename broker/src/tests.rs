@@ -20,8 +20,8 @@ use peer_proto::limits::{FRAME_BYTES_MAX, HELLO_BYTES_MAX, REQUESTS_IN_FLIGHT_MA
 use peer_proto::location::Location;
 use peer_proto::refusal::{ErrorCode, Refusal};
 use peer_proto::request::{
-    ClientFrame, Event, Filter, Goodbye, Hello, HistoryQuery, PeersQuery, Push, Register, Registered, Reply, Request, RequestId,
-    Resume, Role, Send, ServerFrame, Status,
+    ClientFrame, Event, Filter, Goodbye, Hello, HistoryQuery, PeersQuery, Push, Register,
+    Registered, Reply, Request, RequestId, Resume, Role, Send, ServerFrame, Status,
 };
 
 use super::*;
@@ -48,7 +48,8 @@ impl Running {
         let location = location_in(root.path());
         let options = options(&location);
         let (ready, is_ready) = mpsc::channel();
-        let thread = std::thread::spawn(move || run_with(options, timeout, || ready.send(()).unwrap()));
+        let thread =
+            std::thread::spawn(move || run_with(options, timeout, || ready.send(()).unwrap()));
         if is_ready.recv_timeout(PATIENCE).is_err() {
             panic!("the broker did not start: {:?}", thread.join());
         }
@@ -65,7 +66,9 @@ impl Running {
     fn connect(&self, role: Role) -> Wire {
         let mut wire = Wire::greeted(self.stream());
         match wire.ask(hello(role)) {
-            Ok(Reply::Welcome(welcome)) => assert_eq!((welcome.pid, &*welcome.executable), (std::process::id(), "/x/peerctl")),
+            Ok(Reply::Welcome(welcome)) => {
+                assert_eq!((welcome.pid, &*welcome.executable), (std::process::id(), "/x/peerctl"))
+            }
             other => panic!("no welcome: {other:?}"),
         }
         wire
@@ -81,7 +84,9 @@ impl Running {
 
     /// The session of this registration, on another connection.
     fn resumed(&self, name: &str, registered: &Registered) -> (Wire, Registered) {
-        let Request::Register(register) = register(name) else { unreachable!("register registers") };
+        let Request::Register(register) = register(name) else {
+            unreachable!("register registers")
+        };
         let resume = Some(Resume { peer: registered.peer, token: registered.token });
         let mut wire = self.connect(Role::Adapter);
         match wire.ask(Request::Register(Register { resume, ..register })) {
@@ -154,7 +159,9 @@ impl Wire {
         loop {
             match self.next().expect("the broker closed the connection") {
                 ServerFrame::Reply { id, result } if id == wanted => return result,
-                ServerFrame::Reply { id, .. } => panic!("an answer to {id}, and {wanted} was expected"),
+                ServerFrame::Reply { id, .. } => {
+                    panic!("an answer to {id}, and {wanted} was expected")
+                }
                 ServerFrame::Push(push) => self.pushes.push(push),
             }
         }
@@ -220,7 +227,12 @@ fn location_in(root: &Path) -> Location {
 }
 
 fn options(location: &Location) -> RunOptions {
-    RunOptions { location: location.clone(), executable: "/x/peerctl".into(), sandbox: false, detached: false }
+    RunOptions {
+        location: location.clone(),
+        executable: "/x/peerctl".into(),
+        sandbox: false,
+        detached: false,
+    }
 }
 
 fn configure(root: &Path, text: &str) {
@@ -297,7 +309,8 @@ fn a_program_that_connects_and_says_nothing_is_dropped() {
 fn a_program_of_another_protocol_is_dropped_after_it_heard_who_we_are() {
     let broker = Running::start();
     let mut witness = broker.connect(Role::Operator);
-    let newer = Preface { min: 900, max: 901, features: 0, software: "9.0.0 /x/newer".into() }.encode();
+    let newer =
+        Preface { min: 900, max: 901, features: 0, software: "9.0.0 /x/newer".into() }.encode();
     for said in [b"GET / HTTP/1.1\r\n\r\n".to_vec(), newer] {
         let mut stream = broker.stream();
         stream.write_all(&said).unwrap();
@@ -354,10 +367,16 @@ fn hello_comes_first_and_once() {
 fn requests_are_answered_in_order_however_many_are_pipelined() {
     let broker = Running::start();
     let mut wire = broker.connect(Role::Operator);
-    let mut writing = Wire { stream: wire.stream.try_clone().unwrap(), last_id: wire.last_id, pushes: Vec::new() };
+    let mut writing = Wire {
+        stream: wire.stream.try_clone().unwrap(),
+        last_id: wire.last_id,
+        pushes: Vec::new(),
+    };
     // Nobody reads yet. After some hundred requests the broker stops reading, and the rest waits in
     // the socket.
-    let writer = std::thread::spawn(move || (0..5_000).map(|_| writing.send(Request::Status)).collect::<Vec<_>>());
+    let writer = std::thread::spawn(move || {
+        (0..5_000).map(|_| writing.send(Request::Status)).collect::<Vec<_>>()
+    });
     for id in 2..5_002 {
         assert!(wire.answer(id).is_ok());
     }
@@ -371,7 +390,10 @@ fn the_end_of_a_session_is_seen_while_it_is_not_read() {
     operator.ask(Request::Watch { peer: None, bodies: false }).unwrap();
     let (mut session, _) = broker.session("luna");
     for _ in 0..=REQUESTS_IN_FLIGHT_MAX {
-        session.send(Request::Receive { filter: Filter { thread: Some("t-none".into()), ..Filter::default() }, wait: true });
+        session.send(Request::Receive {
+            filter: Filter { thread: Some("t-none".into()), ..Filter::default() },
+            wait: true,
+        });
     }
     drop(session);
     loop {
@@ -411,14 +433,20 @@ fn a_message_is_pushed_and_shown_and_outlives_the_broker() {
     let (mut rex, _) = broker.session("rex");
     let id = message_sent(rex.ask(send_to("luna", "hello")));
     let Push::Deliver(delivery) = luna.pushed() else { panic!("no delivery") };
-    assert_eq!((delivery.message.id, &*delivery.message.text, &*delivery.message.from.name), (id, "hello", "rex"));
+    assert_eq!(
+        (delivery.message.id, &*delivery.message.text, &*delivery.message.from.name),
+        (id, "hello", "rex")
+    );
     match rex.ask(Request::Read(id)) {
         Ok(Reply::Text(message)) => assert_eq!(message.text, "hello"),
         other => panic!("no text: {other:?}"),
     }
     match rex.ask(Request::Show(id)) {
         Ok(Reply::Shown(shown)) => {
-            assert_eq!((&*shown.deliveries[0].name, shown.deliveries[0].stage.as_str()), ("luna", "leased"))
+            assert_eq!(
+                (&*shown.deliveries[0].name, shown.deliveries[0].stage.as_str()),
+                ("luna", "leased")
+            )
         }
         other => panic!("not shown: {other:?}"),
     }
@@ -437,7 +465,8 @@ fn a_message_is_pushed_and_shown_and_outlives_the_broker() {
         Ok(Reply::History { messages, next: None }) => assert_eq!(messages[0].message.id, id),
         other => panic!("no history: {other:?}"),
     }
-    let query = HistoryQuery { thread: Some("t-other".into()), limit: 10, ..HistoryQuery::default() };
+    let query =
+        HistoryQuery { thread: Some("t-other".into()), limit: 10, ..HistoryQuery::default() };
     match operator.ask(Request::History(query)) {
         Ok(Reply::History { messages, next: None }) => assert!(messages.is_empty()),
         other => panic!("no history: {other:?}"),
@@ -451,12 +480,19 @@ fn history_and_dead_letters_come_in_pages_that_fit_a_frame() {
     let broker = Running::start_in(root, PATIENCE);
     let (_luna, _) = broker.session("luna");
     let mut operator = broker.connect(Role::Operator);
-    let mut sent: Vec<MessageId> =
-        (0..30).map(|number| message_sent(operator.ask(send_to("luna", &format!("{number} {}", "x".repeat(60_000)))))).collect();
+    let mut sent: Vec<MessageId> = (0..30)
+        .map(|number| {
+            message_sent(operator.ask(send_to("luna", &format!("{number} {}", "x".repeat(60_000)))))
+        })
+        .collect();
     sent.reverse();
     let (mut seen, mut before, mut pages) = (Vec::new(), None, 0);
     loop {
-        match operator.ask(Request::History(HistoryQuery { before, limit: 200, ..HistoryQuery::default() })) {
+        match operator.ask(Request::History(HistoryQuery {
+            before,
+            limit: 200,
+            ..HistoryQuery::default()
+        })) {
             Ok(Reply::History { messages, next }) => {
                 seen.extend(messages.iter().map(|shown| shown.message.id));
                 before = next;
@@ -497,7 +533,12 @@ fn all_files_are_for_their_user_alone() {
     drop(broker.session("luna"));
     let mode = |path: &Path| path.symlink_metadata().unwrap().mode() & 0o777;
     assert_eq!(mode(broker.location.dir()), 0o700);
-    for path in [broker.location.socket(), broker.location.lock(), broker.location.database(), broker.location.log()] {
+    for path in [
+        broker.location.socket(),
+        broker.location.lock(),
+        broker.location.database(),
+        broker.location.log(),
+    ] {
         assert_eq!(mode(&path), 0o600, "{}", path.display());
     }
 }
@@ -514,8 +555,15 @@ fn the_log_has_no_texts_and_no_tokens() {
     let log = fs::read_to_string(&log_path).unwrap();
     let lines: Vec<&str> = log.lines().collect();
     assert_eq!(lines.len(), 2, "{log}");
-    assert!(lines[0].contains("broker up") && lines[0].contains("version=") && lines[1].contains("broker down"), "{log}");
-    assert!(!log.contains("secret sentence") && !log.contains(&format!("{:?}", registered.token.0)));
+    assert!(
+        lines[0].contains("broker up")
+            && lines[0].contains("version=")
+            && lines[1].contains("broker down"),
+        "{log}"
+    );
+    assert!(
+        !log.contains("secret sentence") && !log.contains(&format!("{:?}", registered.token.0))
+    );
     drop(root);
 }
 
@@ -610,7 +658,11 @@ fn a_stop_says_goodbye_and_leaves_the_directory_free() {
     let mut operator = broker.connect(Role::Operator);
     match operator.ask(Request::Peers(PeersQuery { all: true, ..PeersQuery::default() })) {
         Ok(Reply::Peers { peers, .. }) => {
-            assert!(peers.iter().any(|peer| peer.name == "luna" && !peer.online && peer.id != PeerId::HUMAN));
+            assert!(
+                peers
+                    .iter()
+                    .any(|peer| peer.name == "luna" && !peer.online && peer.id != PeerId::HUMAN)
+            );
         }
         other => panic!("no peers: {other:?}"),
     }
@@ -642,7 +694,13 @@ fn a_detached_broker_leaves_its_starter_and_is_confined() {
     let root = tempfile::tempdir().unwrap();
     let location = location_in(root.path());
     let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "--ignored", "--nocapture", "--test-threads=1", "tests::detached_broker_process"])
+        .args([
+            "--exact",
+            "--ignored",
+            "--nocapture",
+            "--test-threads=1",
+            "tests::detached_broker_process",
+        ])
         .env("PEERD_TEST_DIR", location.dir())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -667,11 +725,18 @@ fn a_detached_broker_leaves_its_starter_and_is_confined() {
     {
         let of_process = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap();
         assert!(of_process("status").lines().any(|line| line == "Seccomp:\t2"), "no filter");
-        assert!(of_process("limits").lines().any(|line| line.starts_with("Max core file size") && line.contains(" 0 ")));
+        assert!(
+            of_process("limits")
+                .lines()
+                .any(|line| line.starts_with("Max core file size") && line.contains(" 0 "))
+        );
         if nix::unistd::geteuid().is_root() {
             assert_eq!(fs::read_link(format!("/proc/{pid}/cwd")).unwrap(), Path::new("/"));
             for descriptor in 0..3 {
-                assert_eq!(fs::read_link(format!("/proc/{pid}/fd/{descriptor}")).unwrap(), Path::new("/dev/null"));
+                assert_eq!(
+                    fs::read_link(format!("/proc/{pid}/fd/{descriptor}")).unwrap(),
+                    Path::new("/dev/null")
+                );
             }
         }
     }

@@ -109,11 +109,16 @@ impl Turns {
         queue.end_rests();
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         while !(std::mem::take(&mut queue.relieved) || queue.has_turn()) {
-            queue = match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
-                Some(Duration::ZERO) => return,
-                Some(rest) => self.shared.arrived.wait_timeout(queue, rest).map_or_else(|e| e.into_inner().0, |(queue, _)| queue),
-                None => self.shared.arrived.wait(queue).unwrap_or_else(PoisonError::into_inner),
-            };
+            queue =
+                match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
+                    Some(Duration::ZERO) => return,
+                    Some(rest) => self
+                        .shared
+                        .arrived
+                        .wait_timeout(queue, rest)
+                        .map_or_else(|e| e.into_inner().0, |(queue, _)| queue),
+                    None => self.shared.arrived.wait(queue).unwrap_or_else(PoisonError::into_inner),
+                };
         }
     }
 
@@ -149,8 +154,13 @@ impl Queue {
     fn push(&mut self, arrival: Arrival) {
         let connection = match &arrival {
             Arrival::Hello { connection, outbox, .. } => {
-                let line =
-                    Line { outbox: outbox.clone(), waiting: VecDeque::new(), after_ends: self.ends, end: None, rests: false };
+                let line = Line {
+                    outbox: outbox.clone(),
+                    waiting: VecDeque::new(),
+                    after_ends: self.ends,
+                    end: None,
+                    rests: false,
+                };
                 self.lines.insert(*connection, line);
                 *connection
             }
@@ -180,7 +190,8 @@ impl Queue {
         for _ in 0..self.turns.len() {
             let connection = self.turns.pop_front()?;
             let Some(line) = self.lines.get_mut(&connection) else { continue };
-            let arrival = if line.has_turn(&self.ends_waiting) { line.waiting.pop_front() } else { None };
+            let arrival =
+                if line.has_turn(&self.ends_waiting) { line.waiting.pop_front() } else { None };
             if !line.waiting.is_empty() {
                 self.turns.push_back(connection);
             }
@@ -227,13 +238,17 @@ mod tests {
     use crate::frames::Frame;
 
     fn hello(connection: u64) -> Arrival {
-        let hello = Hello { role: Role::Adapter, version: "0".into(), executable: "/x".into(), seat: None };
+        let hello =
+            Hello { role: Role::Adapter, version: "0".into(), executable: "/x".into(), seat: None };
         let (connection, outbox) = (ConnectionId(connection), Outbox::default());
         Arrival::Hello { connection, id: 1, hello, protocol: 1, ancestors: Vec::new(), outbox }
     }
 
     fn asked(connection: u64, id: RequestId) -> Arrival {
-        Arrival::Asked { connection: ConnectionId(connection), frame: Frame::of(&ClientFrame { id, request: Request::Status }) }
+        Arrival::Asked {
+            connection: ConnectionId(connection),
+            frame: Frame::of(&ClientFrame { id, request: Request::Status }),
+        }
     }
 
     fn gone(connection: u64) -> Arrival {
@@ -248,7 +263,9 @@ mod tests {
     fn said(turns: &Turns) -> Option<String> {
         Some(match turns.next()? {
             Arrival::Hello { connection, .. } => format!("hello {}", connection.0),
-            Arrival::Asked { connection, frame } => format!("{} asks {}", connection.0, frame.decode().unwrap().id),
+            Arrival::Asked { connection, frame } => {
+                format!("{} asks {}", connection.0, frame.decode().unwrap().id)
+            }
             Arrival::Gone { connection } => format!("gone {}", connection.0),
             Arrival::Stop => "stop".into(),
         })
@@ -287,8 +304,14 @@ mod tests {
         entrance.push(gone(3)).unwrap();
         let heard = all(&turns);
         let place = |what: &str| heard.iter().position(|heard| heard == what).unwrap();
-        assert!(place("1 asks 2") < place("gone 1") && place("gone 1") < place("hello 2"), "{heard:?}");
-        assert!(place("gone 1") < place("hello 3") && place("hello 2") < place("2 asks 1"), "{heard:?}");
+        assert!(
+            place("1 asks 2") < place("gone 1") && place("gone 1") < place("hello 2"),
+            "{heard:?}"
+        );
+        assert!(
+            place("gone 1") < place("hello 3") && place("hello 2") < place("2 asks 1"),
+            "{heard:?}"
+        );
     }
 
     #[test]

@@ -1,11 +1,12 @@
-//! The command line: the global options and the list of commands. Each command's own options stand with the command.
+//! The command line: the global options and the list of commands. Each command's own options stand
+//! with the command.
 
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    ask, bench, cancel, channels, completions, config, daemon, demo, doctor, history, hook, inbox, kick, mcp, memory, orphans,
-    pause, peers, policy, purge, questions, release, rename, schema, search, send, setup, show, status, tail, tasks, uninstall,
-    version, wait,
+    ask, bench, cancel, channels, completions, config, daemon, demo, doctor, history, hook, inbox,
+    kick, mcp, memory, orphans, pause, peers, policy, purge, questions, release, rename, schema,
+    search, send, setup, show, status, tail, tasks, uninstall, version, wait,
 };
 
 const AFTER_HELP: &str = "\

@@ -1,7 +1,8 @@
 //! Why a command did not do what it was asked, with its exit code and its JSON form.
 //!
-//! House rule: a message says what was attempted, on what and why it failed; the next step is a field of its own. No text is
-//! taken apart: what an operating system or a file name says comes out whole.
+//! House rule: a message says what was attempted, on what and why it failed; the next step is a
+//! field of its own. No text is taken apart: what an operating system or a file name says comes out
+//! whole.
 
 use std::error::Error;
 use std::io;
@@ -30,7 +31,8 @@ pub(crate) const UNWELL: u8 = 7;
 /// What a detached broker exits with where another one has the lock.
 pub(crate) const ALREADY_RUNNING: u8 = 75;
 
-/// The exit code for a refusal: what is not there, what the broker may not do, what it does not do now.
+/// The exit code for a refusal: what is not there, what the broker may not do, what it does not do
+/// now.
 pub(crate) fn exit_for(code: ErrorCode) -> u8 {
     match code {
         ErrorCode::UnknownPeer
@@ -75,7 +77,8 @@ pub(crate) struct Failure {
     pub(crate) message: String,
     /// The next step; empty where there is none.
     pub(crate) hint: String,
-    /// How far it came, where there is more to say than the error. With `--json` both are one object.
+    /// How far it came, where there is more to say than the error. With `--json` both are one
+    /// object.
     pub(crate) data: Option<Box<Value>>,
 }
 
@@ -158,7 +161,8 @@ impl Failure {
     }
 
     pub(crate) fn watch_ended() -> Self {
-        Self::new(Kind::WatchEnded, "the broker ended while it was watched").hint("run the command again")
+        Self::new(Kind::WatchEnded, "the broker ended while it was watched")
+            .hint("run the command again")
     }
 
     /// What this program itself refuses as the broker would.
@@ -176,7 +180,10 @@ impl Failure {
     }
 
     pub(crate) fn output(source: io::Error) -> Self {
-        Self::new(Kind::Output(source.kind()), format!("writing to standard output failed: {source}"))
+        Self::new(
+            Kind::Output(source.kind()),
+            format!("writing to standard output failed: {source}"),
+        )
     }
 
     /// A value that cannot be written as JSON, which no type of ours should allow.
@@ -184,8 +191,9 @@ impl Failure {
         Self::wrong(format!("writing the answer as JSON failed: {source}"))
     }
 
-    /// What an error of the broker's crate says, with what it rests on as far as its own text does not say it. `hint`: its own
-    /// next step; where it has none, what helps against the system's error.
+    /// What an error of the broker's crate says, with what it rests on as far as its own text does
+    /// not say it. `hint`: its own next step; where it has none, what helps against the system's
+    /// error.
     pub(crate) fn of_broker(error: &dyn Error, hint: String) -> Self {
         let (mut message, mut hint) = (error.to_string(), hint);
         let mut source = error.source();
@@ -195,7 +203,11 @@ impl Failure {
                 message = format!("{message}: {cause_text}");
             }
             if hint.is_empty() {
-                hint = cause.downcast_ref::<io::Error>().and_then(helps).unwrap_or_default().to_owned();
+                hint = cause
+                    .downcast_ref::<io::Error>()
+                    .and_then(helps)
+                    .unwrap_or_default()
+                    .to_owned();
             }
             source = cause.source();
         }
@@ -225,7 +237,9 @@ impl Failure {
             Kind::Refused { code, .. } => exit_for(*code),
             Kind::Connect(error) => match &**error {
                 ConnectError::Refused(refusal) => exit_for(refusal.code),
-                ConnectError::Location(_) | ConnectError::ForeignHome { .. } | ConnectError::Executable { .. } => FAILED,
+                ConnectError::Location(_)
+                | ConnectError::ForeignHome { .. }
+                | ConnectError::Executable { .. } => FAILED,
                 _ => UNREACHABLE,
             },
             Kind::Lost | Kind::WatchEnded | Kind::Unreachable => UNREACHABLE,
@@ -301,7 +315,12 @@ impl Failure {
     /// The broker's refusal of what was asked, where that is the failure.
     pub(crate) fn refusal(&self) -> Option<Refusal> {
         let Kind::Refused { code, retry_after_ms } = self.kind else { return None };
-        Some(Refusal { code, message: self.message.clone(), hint: self.hint.clone(), retry_after_ms })
+        Some(Refusal {
+            code,
+            message: self.message.clone(),
+            hint: self.hint.clone(),
+            retry_after_ms,
+        })
     }
 
     /// Whether the broker is gone, and a later attempt may find one: it ended, or none runs yet.
@@ -327,15 +346,19 @@ impl Failure {
     /// What somebody calls a message id is none.
     pub(crate) fn no_such_message(given: &str) -> Self {
         let given = peer_proto::text::single_line(given);
-        let message = format!("no message is called {given:?}: a message id is m- and 16 letters or digits");
-        Self::not_found(ErrorCode::UnknownMessage.as_str(), message).hint("`peerctl history` lists recent ones")
+        let message =
+            format!("no message is called {given:?}: a message id is m- and 16 letters or digits");
+        Self::not_found(ErrorCode::UnknownMessage.as_str(), message)
+            .hint("`peerctl history` lists recent ones")
     }
 }
 
 /// What helps against a system's error in the broker, which reads and writes its own files.
 fn helps(error: &io::Error) -> Option<&'static str> {
     match error.kind() {
-        io::ErrorKind::PermissionDenied => Some("check who owns it and its mode: this user must read and write it"),
+        io::ErrorKind::PermissionDenied => {
+            Some("check who owns it and its mode: this user must read and write it")
+        }
         _ => what_helps(error),
     }
 }
@@ -351,7 +374,9 @@ impl From<RequestError> for Failure {
     fn from(error: RequestError) -> Self {
         let (message, hint) = (error.to_string(), error.hint());
         let kind = match error {
-            RequestError::Refused(refusal) => Kind::Refused { code: refusal.code, retry_after_ms: refusal.retry_after_ms },
+            RequestError::Refused(refusal) => {
+                Kind::Refused { code: refusal.code, retry_after_ms: refusal.retry_after_ms }
+            }
             RequestError::Lost => Kind::Lost,
             RequestError::TooLarge { .. } => Kind::TooLarge,
             RequestError::NotEncodable | RequestError::Unexpected => Kind::Unexpected,
@@ -375,9 +400,16 @@ mod tests {
         assert_eq!(failure.message, format!("reading /a; b/c failed: {ODD}"));
         assert_eq!(failure.hint, "check the path and its permissions");
         let failure = Failure::system("waiting for the broker", IoError::other(ODD));
-        assert_eq!((failure.message, failure.hint), (format!("waiting for the broker failed: {ODD}"), String::new()));
+        assert_eq!(
+            (failure.message, failure.hint),
+            (format!("waiting for the broker failed: {ODD}"), String::new())
+        );
         let socket = std::path::PathBuf::from("/a; b/broker.sock");
-        let failure = Failure::from(ConnectError::Io { attempt: "connecting to", socket, source: IoError::other(ODD) });
+        let failure = Failure::from(ConnectError::Io {
+            attempt: "connecting to",
+            socket,
+            source: IoError::other(ODD),
+        });
         assert_eq!(failure.message, format!("connecting to /a; b/broker.sock failed: {ODD}"));
         assert_eq!(failure.hint, "`peerctl daemon status` says whether a broker runs");
     }
@@ -386,12 +418,21 @@ mod tests {
     fn an_error_of_the_broker_is_told_with_what_it_rests_on_and_one_next_step() {
         let error = peer_broker::RunError::Runtime(IoError::other(ODD));
         let failure = Failure::of_broker(&error, error.hint());
-        assert_eq!((failure.message, failure.hint), (format!("cannot start the broker's threads: {ODD}"), String::new()));
+        assert_eq!(
+            (failure.message, failure.hint),
+            (format!("cannot start the broker's threads: {ODD}"), String::new())
+        );
         let error = peer_broker::RunError::Runtime(IoError::from_raw_os_error(nix::libc::EMFILE));
         assert!(Failure::of_broker(&error, error.hint()).hint.contains("`ulimit -n`"));
-        let error = peer_broker::store::OpenError::Backup { path: "/a; b".into(), source: IoError::other(ODD) };
+        let error = peer_broker::store::OpenError::Backup {
+            path: "/a; b".into(),
+            source: IoError::other(ODD),
+        };
         let failure = Failure::of_broker(&error, error.hint());
-        assert_eq!(failure.message, format!("cannot copy the database to /a; b before its migration: {ODD}"));
+        assert_eq!(
+            failure.message,
+            format!("cannot copy the database to /a; b before its migration: {ODD}")
+        );
         assert_eq!(failure.hint, "make room there, then start again");
     }
 
@@ -406,7 +447,8 @@ mod tests {
             })
             .collect();
         let known = ErrorCode::ALL.map(|code| (code.as_str(), exit_for(code).to_string()));
-        let known: Vec<(&str, &str)> = known.iter().map(|(code, exit)| (*code, exit.as_str())).collect();
+        let known: Vec<(&str, &str)> =
+            known.iter().map(|(code, exit)| (*code, exit.as_str())).collect();
         assert_eq!(listed, known, "docs/errors.md (left) and the code (right) differ");
     }
 }

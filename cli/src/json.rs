@@ -1,7 +1,8 @@
 //! What `--json` prints has a type: this file has the parts that the commands' types share.
 //!
-//! Each command's type stands beside the command and says what it is in its doc comments: they are the descriptions in the
-//! schema that `peerctl schema` prints. A type only ever gains fields; `docs/schema` keeps what was published.
+//! Each command's type stands beside the command and says what it is in its doc comments: they are
+//! the descriptions in the schema that `peerctl schema` prints. A type only ever gains fields;
+//! `docs/schema` keeps what was published.
 
 use std::borrow::Cow;
 
@@ -73,7 +74,8 @@ pub(crate) struct Failed {
 /// A failure.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Error {
-    /// A word that stays the same from version to version; `docs/errors.md` has those of the broker.
+    /// A word that stays the same from version to version; `docs/errors.md` has those of the
+    /// broker.
     pub(crate) code: &'static str,
     /// What was tried, on what, and why it failed.
     pub(crate) message: String,

@@ -1,8 +1,9 @@
 //! peerctl: the one executable of peerd, and the only crate that prints.
 //!
-//! It is the composition root: it reads the environment and the command line, and hands over to the adapter
-//! (`peerctl mcp`), to the broker (`peerctl daemon run`), or asks the broker something as the person who runs it. It knows
-//! no rule of the broker's and no MCP beyond what `demo` and `bench` need to play a client.
+//! It is the composition root: it reads the environment and the command line, and hands over to the
+//! adapter (`peerctl mcp`), to the broker (`peerctl daemon run`), or asks the broker something as
+//! the person who runs it. It knows no rule of the broker's and no MCP beyond what `demo` and
+//! `bench` need to play a client.
 //!
 //! Every command is one file in `commands`, with its options, its help and what it does.
 
@@ -36,7 +37,8 @@ pub fn main() -> ExitCode {
     peer_broker::wait_for_children();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        // A client takes some exit codes of its hooks for a veto: not even a wrong call may have one.
+        // A client takes some exit codes of its hooks for a veto: not even a wrong call may have
+        // one.
         Err(error) if is_hook(std::env::args_os().skip(1)) => {
             commands::hook::ignore_input();
             let _ = error.print();
@@ -47,12 +49,15 @@ pub fn main() -> ExitCode {
     let output = Output::from_env(cli.json);
     let endpoint = || Endpoint::from_env(if cli.no_start { Start::Never } else { Start::IfNeeded });
     let done = match cli.command {
-        Command::At(command) => endpoint().map_err(Failure::from).and_then(|endpoint| commands::run(command, &output, endpoint)),
+        Command::At(command) => endpoint()
+            .map_err(Failure::from)
+            .and_then(|endpoint| commands::run(command, &output, endpoint)),
         Command::Alone(Alone::Hook(args)) => {
             commands::hook::run(&args);
             return ExitCode::SUCCESS;
         }
-        // The adapter answers its client also where no broker can be reached: it tells the model why.
+        // The adapter answers its client also where no broker can be reached: it tells the model
+        // why.
         Command::Alone(Alone::Mcp(_)) => return peer_mcp::main(endpoint()),
         // It also says why there is no endpoint.
         Command::Alone(Alone::Doctor(_)) => commands::doctor::run(&output, endpoint()),
@@ -64,7 +69,9 @@ pub fn main() -> ExitCode {
 
 /// Whether the first word that is no option is `hook`.
 fn is_hook(mut arguments: impl Iterator<Item = OsString>) -> bool {
-    arguments.find(|argument| !argument.as_encoded_bytes().starts_with(b"-")).is_some_and(|command| command == "hook")
+    arguments
+        .find(|argument| !argument.as_encoded_bytes().starts_with(b"-"))
+        .is_some_and(|command| command == "hook")
 }
 
 /// What the process exits with.
@@ -80,8 +87,8 @@ fn ended(done: Result<(), Failure>, output: &Output) -> ExitCode {
     }
 }
 
-/// How much a command's name must be like what was typed to be offered, from 0 to 1: a slip of the fingers is above it,
-/// another word below.
+/// How much a command's name must be like what was typed to be offered, from 0 to 1: a slip of the
+/// fingers is above it, another word below.
 const TIP_SIMILARITY_MIN: f64 = 0.6;
 
 /// Takes out suggestions that are nothing like what was typed: they send people the wrong way.
@@ -91,7 +98,9 @@ fn without_far_fetched_tips(mut error: clap::Error) -> clap::Error {
         _ => return error,
     };
     if let Some(ContextValue::Strings(tips)) = error.remove(ContextKind::SuggestedSubcommand) {
-        let close = |tip: &String| strsim::normalized_damerau_levenshtein(&typed, tip) >= TIP_SIMILARITY_MIN;
+        let close = |tip: &String| {
+            strsim::normalized_damerau_levenshtein(&typed, tip) >= TIP_SIMILARITY_MIN
+        };
         let tips: Vec<String> = tips.into_iter().filter(close).collect();
         if !tips.is_empty() {
             error.insert(ContextKind::SuggestedSubcommand, ContextValue::Strings(tips));
@@ -107,14 +116,21 @@ fn explain(error: clap::Error) -> ExitCode {
     if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
         return ExitCode::SUCCESS;
     }
-    let wants_json = std::env::args_os().skip(1).take_while(|argument| argument != "--").any(|argument| argument == "--json");
+    let wants_json = std::env::args_os()
+        .skip(1)
+        .take_while(|argument| argument != "--")
+        .any(|argument| argument == "--json");
     if wants_json {
         let text = error.render().to_string();
-        // What is wrong stands before the first empty line, sometimes as a list; usage and hints follow it.
-        let wrong: Vec<_> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+        // What is wrong stands before the first empty line, sometimes as a list; usage and hints
+        // follow it.
+        let wrong: Vec<_> =
+            text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
         let wrong = wrong.join(" ");
         let message = match error.kind() {
-            ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => "no command was given",
+            ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
+                "no command was given"
+            }
             _ => wrong.trim_start_matches("error: "),
         };
         let hint = "`peerctl --help` lists the commands, `peerctl COMMAND --help` its options";
@@ -136,14 +152,20 @@ mod tests {
     #[test]
     fn every_command_teaches_with_examples_that_parse_and_fit_a_terminal() {
         let command = crate::args::Cli::command();
-        let helps = command.get_subcommands().filter(|command| !command.is_hide_set()).chain([&command]);
-        for help in helps.map(|command| command.get_after_help().map(ToString::to_string).unwrap_or_default()) {
+        let helps =
+            command.get_subcommands().filter(|command| !command.is_hide_set()).chain([&command]);
+        for help in helps
+            .map(|command| command.get_after_help().map(ToString::to_string).unwrap_or_default())
+        {
             assert!(help.contains("peerctl "), "no example in {help:?}");
             for line in help.lines() {
                 assert!(line.chars().count() <= 80, "{line:?} is wider than a narrow terminal");
                 if line.starts_with("  peerctl ") {
                     let words = words(line);
-                    assert!(crate::args::Cli::try_parse_from(&words).is_ok(), "{words:?} is no command line");
+                    assert!(
+                        crate::args::Cli::try_parse_from(&words).is_ok(),
+                        "{words:?} is no command line"
+                    );
                 }
             }
         }
@@ -164,14 +186,21 @@ mod tests {
             std::fs::write(path, &page).expect("write the page");
         }
         let written = std::fs::read_to_string(path).expect("docs/cli.md");
-        assert!(written == page, "docs/cli.md is not what the commands say; PEERD_WRITE_CLI=1 writes it");
+        assert!(
+            written == page,
+            "docs/cli.md is not what the commands say; PEERD_WRITE_CLI=1 writes it"
+        );
     }
 
     fn reference(command: &mut clap::Command, depth: usize, page: &mut String) {
         let name = command.get_bin_name().unwrap_or_else(|| command.get_name()).to_owned();
         let help = command.render_long_help().to_string();
         let help: Vec<&str> = help.lines().map(str::trim_end).collect();
-        page.push_str(&format!("\n{} {name}\n\n```text\n{}\n```\n", "#".repeat(depth.min(4)), help.join("\n").trim_end()));
+        page.push_str(&format!(
+            "\n{} {name}\n\n```text\n{}\n```\n",
+            "#".repeat(depth.min(4)),
+            help.join("\n").trim_end()
+        ));
         for command in command.get_subcommands_mut() {
             if !command.is_hide_set() && command.get_name() != "help" {
                 reference(command, depth + 1, page);
@@ -182,7 +211,11 @@ mod tests {
     /// The words of a first command in a line, up to a pipe or to what explains it.
     fn words(line: &str) -> Vec<String> {
         let line = line.trim();
-        let end = ["   ", " | ", " && ", " > "].iter().filter_map(|end| line.find(end)).min().unwrap_or(line.len());
+        let end = ["   ", " | ", " && ", " > "]
+            .iter()
+            .filter_map(|end| line.find(end))
+            .min()
+            .unwrap_or(line.len());
         // Every second piece between quotation marks is one word.
         let pieces = line[..end].split('"').enumerate();
         pieces

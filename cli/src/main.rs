@@ -1,4 +1,5 @@
-//! The one executable of peerd. Everything is in the library, so that tests can build the same program.
+//! The one executable of peerd. Everything is in the library, so that tests can build the same
+//! program.
 
 use std::process::ExitCode;
 

@@ -1,7 +1,7 @@
 //! A small MCP client over pipes: what `demo` and `bench` play the clients' part with.
 //!
-//! It knows JSON-RPC in lines and the few methods that it needs. It is written against the protocol, not against the
-//! adapter's code, so that what works here works for a client.
+//! It knows JSON-RPC in lines and the few methods that it needs. It is written against the
+//! protocol, not against the adapter's code, so that what works here works for a client.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -44,9 +44,17 @@ pub(crate) struct Introduction<'a> {
 
 impl McpClient {
     /// Runs an adapter and initializes it; returns what it answered.
-    pub(crate) async fn start(mut command: Command, who: &Introduction<'_>) -> Result<(Self, Value), Failure> {
-        command.env("PEER_NAME", who.name).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().map_err(|source| Failure::system("running an adapter", source))?;
+    pub(crate) async fn start(
+        mut command: Command,
+        who: &Introduction<'_>,
+    ) -> Result<(Self, Value), Failure> {
+        command
+            .env("PEER_NAME", who.name)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child =
+            command.spawn().map_err(|source| Failure::system("running an adapter", source))?;
         let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(Failure::wrong(format!("the adapter of {} has no pipes", who.name)));
         };
@@ -78,7 +86,8 @@ impl McpClient {
     pub(crate) async fn request(&mut self, method: &str, params: Value) -> Result<Value, Failure> {
         let id = self.next_id;
         self.next_id += 1;
-        self.write(&json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params })).await?;
+        self.write(&json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }))
+            .await?;
         let deadline = tokio::time::Instant::now() + Duration::from_millis(PATIENCE_MS);
         loop {
             let Ok(line) = tokio::time::timeout_at(deadline, self.read()).await else {
@@ -111,7 +120,8 @@ impl McpClient {
         Ok(text)
     }
 
-    /// Waits for a channel notification about this message; returns it with the time of its arrival.
+    /// Waits for a channel notification about this message; returns it with the time of its
+    /// arrival.
     pub(crate) async fn channel(&mut self, message_id: &str) -> Result<(Instant, Value), Failure> {
         let about = |message: &Value| {
             message["method"] == json!("notifications/claude/channel")
@@ -123,7 +133,9 @@ impl McpClient {
         let deadline = tokio::time::Instant::now() + Duration::from_millis(PATIENCE_MS);
         loop {
             let Ok(line) = tokio::time::timeout_at(deadline, self.read()).await else {
-                return Err(self.wrong(format!("was not given {message_id} through the channel within {PATIENCE_MS} ms")));
+                return Err(self.wrong(format!(
+                    "was not given {message_id} through the channel within {PATIENCE_MS} ms"
+                )));
             };
             let (at, message) = (Instant::now(), line?);
             if about(&message) {
@@ -133,16 +145,20 @@ impl McpClient {
         }
     }
 
-    /// Waits for the next channel notification, whatever it is about; the time of its arrival and the message's id.
+    /// Waits for the next channel notification, whatever it is about; the time of its arrival and
+    /// the message's id.
     pub(crate) async fn next_channel(&mut self) -> Result<(Instant, String), Failure> {
         let deadline = tokio::time::Instant::now() + Duration::from_millis(PATIENCE_MS);
         loop {
             let Ok(line) = tokio::time::timeout_at(deadline, self.read()).await else {
-                return Err(self.wrong(format!("was given nothing through the channel within {PATIENCE_MS} ms")));
+                return Err(self.wrong(format!(
+                    "was given nothing through the channel within {PATIENCE_MS} ms"
+                )));
             };
             let (at, message) = (Instant::now(), line?);
             if message["method"] == json!("notifications/claude/channel") {
-                let id = message["params"]["meta"]["message_id"].as_str().unwrap_or_default().to_owned();
+                let id =
+                    message["params"]["meta"]["message_id"].as_str().unwrap_or_default().to_owned();
                 return Ok((at, id));
             }
         }
@@ -173,9 +189,8 @@ impl McpClient {
 
     async fn read(&mut self) -> Result<Value, Failure> {
         match self.lines.next_line().await {
-            Ok(Some(line)) => {
-                serde_json::from_str(&line).map_err(|_| self.wrong(format!("wrote a line that is no JSON: {line:?}")))
-            }
+            Ok(Some(line)) => serde_json::from_str(&line)
+                .map_err(|_| self.wrong(format!("wrote a line that is no JSON: {line:?}"))),
             Ok(None) | Err(_) => Err(self.died().await),
         }
     }
@@ -188,7 +203,11 @@ impl McpClient {
             let _ = stderr.take(STDERR_BYTES_MAX).read_to_end(&mut words).await;
         }
         let words = String::from_utf8_lossy(&words);
-        let status = self.child.wait().await.map_or_else(|_| "an unknown status".to_owned(), |status| status.to_string());
+        let status = self
+            .child
+            .wait()
+            .await
+            .map_or_else(|_| "an unknown status".to_owned(), |status| status.to_string());
         self.wrong(format!("ended with {status} in the middle of its work: {}", words.trim()))
     }
 

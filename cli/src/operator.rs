@@ -1,5 +1,5 @@
-//! The connection of whoever runs `peerctl`: as the person, or, from within an agent's process tree, as that agent's shell.
-//! Which of the two it is the broker decides.
+//! The connection of whoever runs `peerctl`: as the person, or, from within an agent's process
+//! tree, as that agent's shell. Which of the two it is the broker decides.
 
 use std::time::Duration;
 
@@ -8,7 +8,8 @@ use peer_proto::ids::{MessageId, called_peer};
 use peer_proto::message::{Carrier, Evidence, Message};
 use peer_proto::refusal::{ErrorCode, Refusal};
 use peer_proto::request::{
-    Authority, InboxEntry, PeerInfo, PeersQuery, Reply, Request, Role, Seat, SeatKind, Send, Sent, Shown, Welcome,
+    Authority, InboxEntry, PeerInfo, PeersQuery, Reply, Request, Role, Seat, SeatKind, Send, Sent,
+    Shown, Welcome,
 };
 use peer_proto::search::{Hit, SearchQuery};
 use tokio::time::Instant;
@@ -30,7 +31,8 @@ pub(crate) struct Operator {
 const RECONNECT_PAUSE_MS_MIN: u64 = 100;
 const RECONNECT_PAUSE_MS_MAX: u64 = 5_000;
 
-/// Waits until a broker runs again, and connects. It starts none: whoever stopped the broker may have meant it.
+/// Waits until a broker runs again, and connects. It starts none: whoever stopped the broker may
+/// have meant it.
 ///
 /// # Errors
 /// What no waiting mends: a directory that may not be entered, another protocol version.
@@ -55,7 +57,8 @@ pub(crate) async fn reconnect(output: &Output, endpoint: &Endpoint) -> Result<Op
 impl Operator {
     /// Connects; starts the broker where the endpoint allows it.
     pub(crate) async fn connect(endpoint: &Endpoint) -> Result<Self, Failure> {
-        let (connection, pushes, welcome) = Connection::open(endpoint, Role::Operator, seat_from_env()).await?;
+        let (connection, pushes, welcome) =
+            Connection::open(endpoint, Role::Operator, seat_from_env()).await?;
         Ok(Self { connection, pushes, welcome })
     }
 
@@ -64,9 +67,13 @@ impl Operator {
         Ok(self.connection.request(request).await?)
     }
 
-    /// One page of a search: the hits, how many there are in all, and how many things were not looked at. Where the index is
-    /// behind or the search was given up, it is asked for again, as long as a person may wait.
-    pub(crate) async fn search(&self, query: &SearchQuery) -> Result<(Vec<Hit>, u64, u64), Failure> {
+    /// One page of a search: the hits, how many there are in all, and how many things were not
+    /// looked at. Where the index is behind or the search was given up, it is asked for again, as
+    /// long as a person may wait.
+    pub(crate) async fn search(
+        &self,
+        query: &SearchQuery,
+    ) -> Result<(Vec<Hit>, u64, u64), Failure> {
         let deadline = Instant::now() + Duration::from_millis(SEARCH_PATIENCE_MS);
         loop {
             match self.connection.request(Request::Search(query.clone())).await {
@@ -74,9 +81,11 @@ impl Operator {
                 Ok(Reply::Hits { behind, .. }) if behind > 0 && Instant::now() < deadline => {}
                 Ok(Reply::Hits { hits, total, behind }) => return Ok((hits, total, behind)),
                 Ok(_) => return Err(unexpected()),
-                Err(RequestError::Refused(Refusal { code: ErrorCode::Overloaded, retry_after_ms: Some(pause_ms), .. }))
-                    if Instant::now() + Duration::from_millis(pause_ms) < deadline =>
-                {
+                Err(RequestError::Refused(Refusal {
+                    code: ErrorCode::Overloaded,
+                    retry_after_ms: Some(pause_ms),
+                    ..
+                })) if Instant::now() + Duration::from_millis(pause_ms) < deadline => {
                     tokio::time::sleep(Duration::from_millis(pause_ms)).await;
                 }
                 Err(error) => return Err(error.into()),
@@ -125,7 +134,10 @@ impl Operator {
     pub(crate) async fn peers(&self, mut query: PeersQuery) -> Result<Vec<PeerInfo>, Failure> {
         let mut all = Vec::new();
         loop {
-            let Reply::Peers { peers, next } = self.ask(Request::Peers(query.clone())).await? else { return Err(unexpected()) };
+            let Reply::Peers { peers, next } = self.ask(Request::Peers(query.clone())).await?
+            else {
+                return Err(unexpected());
+            };
             all.extend(peers);
             match next {
                 Some(_) => query.after = next,
@@ -144,12 +156,18 @@ impl Operator {
     }
 
     /// What waits for a peer (`*`: for everyone; absent: for the person), over all pages.
-    pub(crate) async fn inbox(&self, peer: Option<String>, held: bool) -> Result<Vec<InboxEntry>, Failure> {
+    pub(crate) async fn inbox(
+        &self,
+        peer: Option<String>,
+        held: bool,
+    ) -> Result<Vec<InboxEntry>, Failure> {
         let mut all = Vec::new();
         let mut after = None;
         loop {
             let request = Request::Inbox { peer: peer.clone(), held, after };
-            let Reply::Inbox { entries, next } = self.ask(request).await? else { return Err(unexpected()) };
+            let Reply::Inbox { entries, next } = self.ask(request).await? else {
+                return Err(unexpected());
+            };
             all.extend(entries);
             match next {
                 Some(_) => after = next,
@@ -163,21 +181,28 @@ impl Operator {
         self.welcome.authority == Authority::Person
     }
 
-    /// Settles messages to the person that were printed in full. An agent's shell is not the person: for it nothing is
-    /// settled.
+    /// Settles messages to the person that were printed in full. An agent's shell is not the
+    /// person: for it nothing is settled.
     pub(crate) async fn printed(&self, messages: Vec<MessageId>) -> Result<(), Failure> {
         if messages.is_empty() || !self.is_person() {
             return Ok(());
         }
-        self.ask_done(Request::Presented { messages, carrier: Carrier::Peerctl, evidence: Evidence::Printed }).await
+        self.ask_done(Request::Presented {
+            messages,
+            carrier: Carrier::Peerctl,
+            evidence: Evidence::Printed,
+        })
+        .await
     }
 }
 
 /// The place of the peer that goes by this name, id or, where nobody does, earlier name.
 pub(crate) fn find(peers: &[PeerInfo], given: &str) -> Option<usize> {
     let given = called_peer(given);
-    let by_name = |peer: &PeerInfo| peer.name.eq_ignore_ascii_case(given) || peer.id.to_string() == given;
-    let by_alias = |peer: &PeerInfo| peer.aliases.iter().any(|alias| alias.eq_ignore_ascii_case(given));
+    let by_name =
+        |peer: &PeerInfo| peer.name.eq_ignore_ascii_case(given) || peer.id.to_string() == given;
+    let by_alias =
+        |peer: &PeerInfo| peer.aliases.iter().any(|alias| alias.eq_ignore_ascii_case(given));
     peers.iter().position(by_name).or_else(|| peers.iter().position(by_alias))
 }
 
@@ -196,7 +221,8 @@ pub(crate) fn message_id(given: &str) -> Result<MessageId, Failure> {
 pub(crate) fn no_such_peer(given: &str) -> Failure {
     let given = peer_proto::text::single_line(given);
     let message = format!("no peer is called {given:?}");
-    Failure::not_found(ErrorCode::UnknownPeer.as_str(), message).hint("`peerctl peers --all` lists those that are known")
+    Failure::not_found(ErrorCode::UnknownPeer.as_str(), message)
+        .hint("`peerctl peers --all` lists those that are known")
 }
 
 /// The broker answered with another kind of reply than the request has.
@@ -206,8 +232,10 @@ pub(crate) fn unexpected() -> Failure {
 
 /// The session in whose shell this program runs, as far as the clients name it in the environment.
 fn seat_from_env() -> Option<Seat> {
-    [("CLAUDE_CODE_SESSION_ID", SeatKind::Claude), ("CODEX_THREAD_ID", SeatKind::Codex)].into_iter().find_map(|(name, kind)| {
-        let key = std::env::var(name).ok().filter(|key| !key.is_empty())?;
-        Some(Seat { kind, key })
-    })
+    [("CLAUDE_CODE_SESSION_ID", SeatKind::Claude), ("CODEX_THREAD_ID", SeatKind::Codex)]
+        .into_iter()
+        .find_map(|(name, kind)| {
+            let key = std::env::var(name).ok().filter(|key| !key.is_empty())?;
+            Some(Seat { kind, key })
+        })
 }

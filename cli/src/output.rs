@@ -1,7 +1,8 @@
 //! What people and scripts read: lines, tables, JSON, times, colours.
 //!
-//! Everything that goes to standard output goes through [`Output`], so that a closed pipe is noticed in one place, and
-//! everything that a peer wrote goes through [`peer_proto::text`] before a terminal sees it. JSON carries it as it is.
+//! Everything that goes to standard output goes through [`Output`], so that a closed pipe is
+//! noticed in one place, and everything that a peer wrote goes through [`peer_proto::text`] before
+//! a terminal sees it. JSON carries it as it is.
 
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -45,12 +46,14 @@ pub(crate) enum Tone {
 }
 
 impl Output {
-    /// Colours on a terminal, unless `NO_COLOR` is set; always where `CLICOLOR_FORCE` is set to anything but 0.
+    /// Colours on a terminal, unless `NO_COLOR` is set; always where `CLICOLOR_FORCE` is set to
+    /// anything but 0.
     pub(crate) fn from_env(json: bool) -> Self {
         let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
         let forced = set("CLICOLOR_FORCE").is_some_and(|value| value != "0");
         let plain_terminal = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        let colour = set("NO_COLOR").is_none() && (forced || (io::stdout().is_terminal() && !plain_terminal));
+        let colour = set("NO_COLOR").is_none()
+            && (forced || (io::stdout().is_terminal() && !plain_terminal));
         Self { json, colour: colour && !json }
     }
 
@@ -65,7 +68,10 @@ impl Output {
     }
 
     /// A JSON array of all rows.
-    pub(crate) fn json_rows<T: Serialize>(&self, rows: impl IntoIterator<Item = T>) -> Result<(), Failure> {
+    pub(crate) fn json_rows<T: Serialize>(
+        &self,
+        rows: impl IntoIterator<Item = T>,
+    ) -> Result<(), Failure> {
         self.json(&rows.into_iter().collect::<Vec<T>>())
     }
 
@@ -80,12 +86,14 @@ impl Output {
         let _ = write_whole(&mut io::stderr().lock(), format!("{text}\n").as_bytes());
     }
 
-    /// An error, for people on standard error and with `--json` for programs on standard output, in one object with what
-    /// there is to say besides; in one line, because it may be the last one of a stream.
+    /// An error, for people on standard error and with `--json` for programs on standard output, in
+    /// one object with what there is to say besides; in one line, because it may be the last one of
+    /// a stream.
     pub(crate) fn failure(&self, failure: &Failure) {
         let Failure { message, hint, data, .. } = failure;
         if self.json {
-            let error = Error { code: failure.code(), message: message.clone(), hint: hint.clone() };
+            let error =
+                Error { code: failure.code(), message: message.clone(), hint: hint.clone() };
             let _ = self.json_line(&Failed { error, data: data.as_deref().cloned() });
         }
         let text = if hint.is_empty() { message.clone() } else { format!("{message}; {hint}") };
@@ -107,7 +115,12 @@ impl Output {
     }
 
     /// A table with a heading; a remark in its place where it has no rows.
-    pub(crate) fn table(&self, heading: &[&str], rows: &[Vec<String>], empty: &str) -> Result<(), Failure> {
+    pub(crate) fn table(
+        &self,
+        heading: &[&str],
+        rows: &[Vec<String>],
+        empty: &str,
+    ) -> Result<(), Failure> {
         if rows.is_empty() {
             self.remark(empty);
             return Ok(());
@@ -123,12 +136,16 @@ impl Output {
     pub(crate) fn facts(&self, facts: &[(&str, String)]) -> Result<(), Failure> {
         let width = facts.iter().map(|(name, _)| name.chars().count()).max().unwrap_or_default();
         for (name, value) in facts {
-            self.line(&format!("{}  {value}", self.paint(Tone::Strong, &format!("{name:<width$}"))))?;
+            self.line(&format!(
+                "{}  {value}",
+                self.paint(Tone::Strong, &format!("{name:<width$}"))
+            ))?;
         }
         Ok(())
     }
 
-    /// A peer's text, each line quoted, so that it cannot pass for anything else; then a word of what was left out of it.
+    /// A peer's text, each line quoted, so that it cannot pass for anything else; then a word of
+    /// what was left out of it.
     pub(crate) fn quoted(&self, text: &str) -> Result<(), Failure> {
         let body = Body::new(text);
         for line in body.lines() {
@@ -146,25 +163,31 @@ pub(crate) fn write_line(text: &str) -> io::Result<()> {
     write_whole(&mut io::stdout().lock(), format!("{text}\n").as_bytes())
 }
 
-/// Writes all bytes and flushes. Whoever gave us the pipe may have made it non-blocking: then this waits until the reader
-/// has made room, as it would at any other pipe.
+/// Writes all bytes and flushes. Whoever gave us the pipe may have made it non-blocking: then this
+/// waits until the reader has made room, as it would at any other pipe.
 pub(crate) fn write_whole(output: &mut (impl Write + AsFd), mut bytes: &[u8]) -> io::Result<()> {
     loop {
-        let written = if bytes.is_empty() { output.flush().map(|()| None) } else { output.write(bytes).map(Some) };
+        let written = if bytes.is_empty() {
+            output.flush().map(|()| None)
+        } else {
+            output.write(bytes).map(Some)
+        };
         match written {
             Ok(None) => return Ok(()),
             Ok(Some(0)) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(Some(count)) => bytes = &bytes[count..],
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                let _ = poll(&mut [PollFd::new(output.as_fd(), PollFlags::POLLOUT)], PollTimeout::NONE);
+                let _ =
+                    poll(&mut [PollFd::new(output.as_fd(), PollFlags::POLLOUT)], PollTimeout::NONE);
             }
             Err(error) => return Err(error),
         }
     }
 }
 
-/// Waits until the file can be read or written as asked, or has ended or failed; `false` where `end` came before.
+/// Waits until the file can be read or written as asked, or has ended or failed; `false` where
+/// `end` came before.
 pub(crate) fn is_ready(file: BorrowedFd<'_>, wanted: PollFlags, end: Instant) -> bool {
     loop {
         let left = end.saturating_duration_since(Instant::now());
@@ -194,7 +217,9 @@ fn align(heading: &[&str], rows: &[Vec<String>]) -> Vec<String> {
         line.trim_end().to_owned()
     };
     let heading = line(heading.to_vec());
-    std::iter::once(heading).chain(rows.iter().map(|row| line(row.iter().map(String::as_str).collect()))).collect()
+    std::iter::once(heading)
+        .chain(rows.iter().map(|row| line(row.iter().map(String::as_str).collect())))
+        .collect()
 }
 
 /// A peer's own words in a table: one line, not too long.
@@ -276,7 +301,8 @@ mod tests {
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {
-        let lines = align(&["A", "B"], &[vec!["long".into(), "x".into()], vec!["é".into(), String::new()]]);
+        let lines =
+            align(&["A", "B"], &[vec!["long".into(), "x".into()], vec!["é".into(), String::new()]]);
         assert_eq!(lines, ["A     B", "long  x", "é"]);
     }
 

@@ -15,7 +15,8 @@ use crate::output::now;
 
 /// A span of time, such as `90s` or `5m`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|error| format!("{error}; write a span such as 90s, 5m or 2h"))
+    humantime::parse_duration(text)
+        .map_err(|error| format!("{error}; write a span such as 90s, 5m or 2h"))
 }
 
 /// A span as the protocol has it. One that is too long for it is as long as can be.
@@ -60,21 +61,25 @@ pub(crate) fn text(words: &[String], file: Option<PathBuf>) -> Result<String, Fa
     let bytes = match file {
         Some(path) => {
             let attempt = "reading the text from";
-            let opened = std::fs::File::open(&path).map_err(|source| Failure::file(attempt, path.clone(), source))?;
+            let opened = std::fs::File::open(&path)
+                .map_err(|source| Failure::file(attempt, path.clone(), source))?;
             bounded(opened).map_err(|source| Failure::file(attempt, path, source))?
         }
-        None if words.len() == 1 && words[0] == "-" => {
-            bounded(std::io::stdin().lock()).map_err(|source| Failure::system("reading the text from standard input", source))?
-        }
+        None if words.len() == 1 && words[0] == "-" => bounded(std::io::stdin().lock())
+            .map_err(|source| Failure::system("reading the text from standard input", source))?,
         None => words.join(" ").into_bytes(),
     };
     if bytes.len() > TEXT_BYTES_MAX {
-        let message = format!("the text has more than {TEXT_BYTES_MAX} bytes, which is the most that one message carries");
-        return Err(Failure::refused(ErrorCode::TextTooLarge, message).hint("send it in parts, or send the path of a file"));
+        let message = format!(
+            "the text has more than {TEXT_BYTES_MAX} bytes, which is the most that one message carries"
+        );
+        return Err(Failure::refused(ErrorCode::TextTooLarge, message)
+            .hint("send it in parts, or send the path of a file"));
     }
     String::from_utf8(bytes).map_err(|error| {
         let place = error.utf8_error().valid_up_to();
-        Failure::usage(format!("the text is not UTF-8 from byte {place} on")).hint("convert it first, for example with iconv")
+        Failure::usage(format!("the text is not UTF-8 from byte {place} on"))
+            .hint("convert it first, for example with iconv")
     })
 }
 

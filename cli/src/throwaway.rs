@@ -1,6 +1,7 @@
 //! A broker for one run of `demo` or `bench`: its own directory, its own home, gone afterwards.
 //!
-//! It touches nothing of the user's. The directory has a short path, because a socket's path is bounded.
+//! It touches nothing of the user's. The directory has a short path, because a socket's path is
+//! bounded.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -28,7 +29,8 @@ const ROOM_BELOW: usize = 32;
 /// A running broker that belongs to this process alone.
 pub(crate) struct Throwaway {
     pub(crate) endpoint: Endpoint,
-    /// Connected before any session registered, so that the broker takes this process for the person.
+    /// Connected before any session registered, so that the broker takes this process for the
+    /// person.
     pub(crate) operator: Operator,
     home: PathBuf,
     broker: Child,
@@ -54,17 +56,21 @@ impl Throwaway {
         for path in [&dir, &home] {
             create_private(path)?;
         }
-        let location = Location::resolve(Some(&dir), None).map_err(peer_client::ConnectError::from)?;
+        let location =
+            Location::resolve(Some(&dir), None).map_err(peer_client::ConnectError::from)?;
         let attempt = "writing";
-        fs::write(location.config(), config).map_err(|source| Failure::file(attempt, location.config(), source))?;
+        fs::write(location.config(), config)
+            .map_err(|source| Failure::file(attempt, location.config(), source))?;
         prepare(&location).map_err(|source| Failure::file(attempt, location.dir(), source))?;
-        let endpoint = Endpoint { location, executable: executable.to_path_buf(), start: Start::Never };
+        let endpoint =
+            Endpoint { location, executable: executable.to_path_buf(), start: Start::Never };
         let mut broker = detached_broker(&endpoint, executable)
             .env("HOME", &home)
             .kill_on_drop(true)
             .spawn()
             .map_err(|source| Failure::file("running", executable, source))?;
-        let words = tokio::time::timeout(Duration::from_millis(PATIENCE_MS), last_words(&mut broker)).await;
+        let words =
+            tokio::time::timeout(Duration::from_millis(PATIENCE_MS), last_words(&mut broker)).await;
         match words {
             Ok(Ok(words)) => {
                 if let Some(said) = words.said() {
@@ -72,22 +78,36 @@ impl Throwaway {
                 }
             }
             Ok(Err(source)) => return Err(Failure::system("reading what the broker says", source)),
-            Err(_) => return Err(Failure::wrong(format!("the throw-away broker was not ready within {PATIENCE_MS} ms"))),
+            Err(_) => {
+                return Err(Failure::wrong(format!(
+                    "the throw-away broker was not ready within {PATIENCE_MS} ms"
+                )));
+            }
         }
         let operator = Operator::connect(&endpoint).await?;
         Ok(Self { endpoint, operator, home, broker, _room: room })
     }
 
-    /// A command of this executable that knows this broker and nothing else of the user's environment.
+    /// A command of this executable that knows this broker and nothing else of the user's
+    /// environment.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.endpoint.executable);
-        command.args(arguments).env_clear().env("HOME", &self.home).env("PEERD_DIR", self.endpoint.location.dir());
+        command
+            .args(arguments)
+            .env_clear()
+            .env("HOME", &self.home)
+            .env("PEERD_DIR", self.endpoint.location.dir());
         if let Some(path) = std::env::var_os("PATH") {
             command.env("PATH", path);
         }
         // Ctrl-C is for this process alone: it ends its children in order.
         command.process_group(0);
-        command.current_dir(&self.home).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        command
+            .current_dir(&self.home)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
         command
     }
 
@@ -95,29 +115,43 @@ impl Throwaway {
     pub(crate) async fn stop(mut self) -> Result<(), Failure> {
         let ended = async {
             self.operator.ask_done(Request::Shutdown).await?;
-            self.broker.wait().await.map_err(|source| Failure::system("waiting for the broker", source))
+            self.broker
+                .wait()
+                .await
+                .map_err(|source| Failure::system("waiting for the broker", source))
         };
         match tokio::time::timeout(Duration::from_millis(PATIENCE_MS), ended).await {
             Ok(ended) => {
                 let status = ended?;
-                if status.success() { Ok(()) } else { Err(Failure::wrong(format!("the throw-away broker ended with {status}"))) }
+                if status.success() {
+                    Ok(())
+                } else {
+                    Err(Failure::wrong(format!("the throw-away broker ended with {status}")))
+                }
             }
             // Dropping kills it.
-            Err(_) => Err(Failure::wrong(format!("the throw-away broker did not stop within {PATIENCE_MS} ms and was killed"))),
+            Err(_) => Err(Failure::wrong(format!(
+                "the throw-away broker did not stop within {PATIENCE_MS} ms and was killed"
+            ))),
         }
     }
 }
 
-/// Ctrl-C, or whatever else wants this process to end: noticed from [`Interrupts::listen`] on, so that nothing is left
-/// behind by a signal that came early.
+/// Ctrl-C, or whatever else wants this process to end: noticed from [`Interrupts::listen`] on, so
+/// that nothing is left behind by a signal that came early.
 pub(crate) struct Interrupts {
     signals: [Signal; 3],
 }
 
 impl Interrupts {
     pub(crate) fn listen() -> Result<Self, Failure> {
-        let listen = |kind| signal(kind).map_err(|source| Failure::system("listening for signals", source));
-        let signals = [listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?, listen(SignalKind::hangup())?];
+        let listen =
+            |kind| signal(kind).map_err(|source| Failure::system("listening for signals", source));
+        let signals = [
+            listen(SignalKind::interrupt())?,
+            listen(SignalKind::terminate())?,
+            listen(SignalKind::hangup())?,
+        ];
         Ok(Self { signals })
     }
 
@@ -133,15 +167,20 @@ impl Interrupts {
     }
 }
 
-/// A directory under the temporary one; under `/tmp` where the configured one has too long a path for a socket.
+/// A directory under the temporary one; under `/tmp` where the configured one has too long a path
+/// for a socket.
 fn room() -> Result<TempDir, Failure> {
     let configured = std::env::temp_dir();
     let fits = configured.as_os_str().len() + ROOM_BELOW <= SOCKET_PATH_BYTES_MAX;
     let parent = if fits { configured } else { PathBuf::from("/tmp") };
     // Resolved, because the broker refuses a directory behind a symbolic link.
     let attempt = "making a directory under";
-    let parent = fs::canonicalize(&parent).map_err(|source| Failure::file(attempt, parent, source))?;
-    tempfile::Builder::new().prefix("peerd-").tempdir_in(&parent).map_err(|source| Failure::file(attempt, parent, source))
+    let parent =
+        fs::canonicalize(&parent).map_err(|source| Failure::file(attempt, parent, source))?;
+    tempfile::Builder::new()
+        .prefix("peerd-")
+        .tempdir_in(&parent)
+        .map_err(|source| Failure::file(attempt, parent, source))
 }
 
 fn create_private(path: &Path) -> Result<(), Failure> {

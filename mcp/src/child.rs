@@ -36,7 +36,12 @@ pub(crate) struct Output {
 
 /// Runs `command` with `input` on its standard input. Returns its standard output, at most
 /// `bytes_max`. A program that writes more is not waited for.
-pub(crate) async fn run(mut command: Command, input: &[u8], limit: Duration, bytes_max: usize) -> Result<Output, ChildError> {
+pub(crate) async fn run(
+    mut command: Command,
+    input: &[u8],
+    limit: Duration,
+    bytes_max: usize,
+) -> Result<Output, ChildError> {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0);
     let mut group = Group(command.spawn().map_err(ChildError::Start)?);
     let running = async {
@@ -50,7 +55,11 @@ pub(crate) async fn run(mut command: Command, input: &[u8], limit: Duration, byt
         let mut bytes = Vec::new();
         let read = async {
             match stdout {
-                Some(stdout) => stdout.take(bytes_max as u64).read_to_end(&mut bytes).await.map_err(ChildError::Read),
+                Some(stdout) => stdout
+                    .take(bytes_max as u64)
+                    .read_to_end(&mut bytes)
+                    .await
+                    .map_err(ChildError::Read),
                 None => Ok(0),
             }
         };
@@ -59,7 +68,11 @@ pub(crate) async fn run(mut command: Command, input: &[u8], limit: Duration, byt
             return Ok(Output { bytes, is_cut: true });
         }
         let status = group.0.wait().await.map_err(ChildError::Read)?;
-        if status.success() { Ok(Output { bytes, is_cut: false }) } else { Err(ChildError::Failed(status)) }
+        if status.success() {
+            Ok(Output { bytes, is_cut: false })
+        } else {
+            Err(ChildError::Failed(status))
+        }
     };
     tokio::time::timeout(limit, running).await.unwrap_or(Err(ChildError::TooLong { limit }))
 }
@@ -93,18 +106,30 @@ mod tests {
 
     #[tokio::test]
     async fn what_it_prints_is_returned_whatever_becomes_of_its_input() {
-        assert_eq!(run(shell("cat; echo more"), b"input\n", LIMIT, 100).await.unwrap().bytes, b"input\nmore\n");
+        assert_eq!(
+            run(shell("cat; echo more"), b"input\n", LIMIT, 100).await.unwrap().bytes,
+            b"input\nmore\n"
+        );
         let much = vec![b'x'; 1 << 20];
-        assert_eq!(run(shell("exec <&-; echo deaf"), &much, LIMIT, 100).await.unwrap().bytes, b"deaf\n");
+        assert_eq!(
+            run(shell("exec <&-; echo deaf"), &much, LIMIT, 100).await.unwrap().bytes,
+            b"deaf\n"
+        );
         // More than pipes hold, in both directions at once.
-        assert_eq!(run(shell("cat"), &much, LIMIT, 2 << 20).await.unwrap(), Output { bytes: much.clone(), is_cut: false });
+        assert_eq!(
+            run(shell("cat"), &much, LIMIT, 2 << 20).await.unwrap(),
+            Output { bytes: much.clone(), is_cut: false }
+        );
     }
 
     #[tokio::test]
     async fn a_failure_is_told() {
         let error = run(shell("echo half; exit 3"), b"", LIMIT, 100).await.unwrap_err().to_string();
         assert!(error.contains("exit status: 3"), "{error}");
-        let error = run(Command::new("/nonexistent/program"), b"", LIMIT, 100).await.unwrap_err().to_string();
+        let error = run(Command::new("/nonexistent/program"), b"", LIMIT, 100)
+            .await
+            .unwrap_err()
+            .to_string();
         assert!(error.starts_with("cannot be run"), "{error}");
     }
 
@@ -122,7 +147,8 @@ mod tests {
         fifo(&lock);
         fifo(&held);
         // The grandchild holds the pipe open while it runs, and ignores the polite signals.
-        let script = format!("(trap '' TERM HUP INT; exec 9<'{}'; sleep 600) & wait", lock.display());
+        let script =
+            format!("(trap '' TERM HUP INT; exec 9<'{}'; sleep 600) & wait", lock.display());
         let reader = std::thread::spawn(move || {
             use std::io::Write;
             let mut pipe = std::fs::OpenOptions::new().write(true).open(lock).unwrap();

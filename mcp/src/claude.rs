@@ -50,9 +50,13 @@ impl Inherited {
     /// Reads the environment. `variable` looks up a variable that is set and not blank.
     pub(crate) fn from(variable: impl Fn(&str) -> Option<String>) -> Self {
         let home = || variable("HOME").map(|home| Path::new(&home).join(".claude"));
-        let inbox = variable("CLAUDE_CODE_MESSAGING_SOCKET").zip(variable("CLAUDE_CODE_MESSAGING_TOKEN"));
+        let inbox =
+            variable("CLAUDE_CODE_MESSAGING_SOCKET").zip(variable("CLAUDE_CODE_MESSAGING_TOKEN"));
         Self {
-            config: variable("CLAUDE_CONFIG_DIR").map(PathBuf::from).or_else(home).unwrap_or_default(),
+            config: variable("CLAUDE_CONFIG_DIR")
+                .map(PathBuf::from)
+                .or_else(home)
+                .unwrap_or_default(),
             inbox: inbox.map(|(path, token)| InboxSocket { path: path.into(), token }),
         }
     }
@@ -68,21 +72,27 @@ impl Inherited {
         let text = std::fs::read_to_string(self.registry(pid)).ok()?;
         let registered = Registered::parse(&text, pid)?;
         let began = began(pid);
-        (registered.began.is_none() || began.is_none() || registered.began == began).then_some(registered)
+        (registered.began.is_none() || began.is_none() || registered.began == began)
+            .then_some(registered)
     }
 
     /// Returns the path of the record of a session that began in `cwd`. The file may not exist yet.
     pub(crate) fn transcript(&self, session: &str, cwd: Option<&Path>) -> Option<PathBuf> {
         let file = is_session_id(session).then(|| format!("{session}.jsonl"))?;
         let projects = self.config.join("projects");
-        let expected = projects.join(directory_name(&cwd.unwrap_or(Path::new("")).to_string_lossy())).join(&file);
+        let expected = projects
+            .join(directory_name(&cwd.unwrap_or(Path::new("")).to_string_lossy()))
+            .join(&file);
         if expected.exists() {
             return Some(expected);
         }
         // The client may have been in another directory when it chose the path.
         let found = || {
             let directories = std::fs::read_dir(&projects).ok()?;
-            directories.flatten().map(|directory| directory.path().join(&file)).find(|path| path.exists())
+            directories
+                .flatten()
+                .map(|directory| directory.path().join(&file))
+                .find(|path| path.exists())
         };
         Some(found().unwrap_or(expected))
     }
@@ -120,7 +130,13 @@ fn ends_with_call(record: &Path, call: &str) -> bool {
 
 /// Texts on the client's command line and in its settings that let a session act without asking.
 /// Some name an agent, whose own file may allow it.
-const BYPASS: [&str; 5] = ["dangerously-skip-permissions", "bypassPermissions", "SKIP_PERMISSIONS", "--agent", "\"agent\""];
+const BYPASS: [&str; 5] = [
+    "dangerously-skip-permissions",
+    "bypassPermissions",
+    "SKIP_PERMISSIONS",
+    "--agent",
+    "\"agent\"",
+];
 
 /// Variables that name other settings files end like this.
 const ELSEWHERE: &str = "_SETTINGS_PATH=";
@@ -135,14 +151,20 @@ const MANAGED: &str = "/etc/claude-code";
 /// A mode that no option and no settings name cannot be reached: the key then leads through the
 /// other modes only.
 pub(crate) fn may_bypass(config: &Path, pid: u32, cwd: Option<&Path>) -> bool {
-    let of_process =
-        |what: &str| std::fs::read(format!("/proc/{pid}/{what}")).map(|text| String::from_utf8_lossy(&text).into_owned());
-    let (Ok(command), Ok(environment)) = (of_process("cmdline"), of_process("environ")) else { return true };
+    let of_process = |what: &str| {
+        std::fs::read(format!("/proc/{pid}/{what}"))
+            .map(|text| String::from_utf8_lossy(&text).into_owned())
+    };
+    let (Ok(command), Ok(environment)) = (of_process("cmdline"), of_process("environ")) else {
+        return true;
+    };
     // The settings of an unknown directory cannot be read.
     let Some(cwd) = cwd else { return true };
-    let directories = cwd.ancestors().map(|directory| directory.join(".claude")).chain([config.to_owned()]);
+    let directories =
+        cwd.ancestors().map(|directory| directory.join(".claude")).chain([config.to_owned()]);
     let usual = directories.flat_map(|directory| settings_in(&directory)).chain(managed());
-    let mut settings = usual.filter(|path| path.symlink_metadata().is_ok()).chain(settings_named(&command, cwd));
+    let mut settings =
+        usual.filter(|path| path.symlink_metadata().is_ok()).chain(settings_named(&command, cwd));
     says_bypass(&command)
         || says_bypass(&environment)
         || environment.contains(ELSEWHERE)
@@ -150,12 +172,14 @@ pub(crate) fn may_bypass(config: &Path, pid: u32, cwd: Option<&Path>) -> bool {
 }
 
 fn settings_in(directory: &Path) -> [PathBuf; 3] {
-    ["settings.json", "settings.local.json", "remote-settings.json"].map(|name| directory.join(name))
+    ["settings.json", "settings.local.json", "remote-settings.json"]
+        .map(|name| directory.join(name))
 }
 
 fn managed() -> Vec<PathBuf> {
     let managed = Path::new(MANAGED);
-    let parts = std::fs::read_dir(managed.join("managed-settings.d")).into_iter().flatten().flatten();
+    let parts =
+        std::fs::read_dir(managed.join("managed-settings.d")).into_iter().flatten().flatten();
     parts.map(|part| part.path()).chain([managed.join("managed-settings.json")]).collect()
 }
 
@@ -165,8 +189,11 @@ fn settings_named(command: &str, cwd: &Path) -> Vec<PathBuf> {
     let mut words = command.split('\0');
     let mut files = Vec::new();
     while let Some(word) = words.next() {
-        let value = if word == "--settings" { words.next() } else { word.strip_prefix("--settings=") };
-        files.extend(value.filter(|value| !value.trim_start().starts_with('{')).map(|value| cwd.join(value)));
+        let value =
+            if word == "--settings" { words.next() } else { word.strip_prefix("--settings=") };
+        files.extend(
+            value.filter(|value| !value.trim_start().starts_with('{')).map(|value| cwd.join(value)),
+        );
     }
     files
 }
@@ -208,7 +235,10 @@ impl Registered {
             _ => None,
         };
         Some(Self {
-            session: entry["sessionId"].as_str().filter(|session| is_session_id(session))?.to_owned(),
+            session: entry["sessionId"]
+                .as_str()
+                .filter(|session| is_session_id(session))?
+                .to_owned(),
             activity,
             inbox: entry["messagingSocketPath"].as_str().map(PathBuf::from),
             began: entry["procStart"].as_str().and_then(|ticks| ticks.parse().ok()),
@@ -228,7 +258,11 @@ fn directory_name(path: &str) -> String {
     let name: String = path
         .chars()
         .flat_map(|character| {
-            let (shown, count) = if character.is_ascii_alphanumeric() { (character, 1) } else { ('-', character.len_utf16()) };
+            let (shown, count) = if character.is_ascii_alphanumeric() {
+                (character, 1)
+            } else {
+                ('-', character.len_utf16())
+            };
             std::iter::repeat_n(shown, count)
         })
         .collect();
@@ -256,8 +290,13 @@ mod tests {
         assert_eq!(registered.activity, Some(Activity::Idle));
         assert_eq!(registered.inbox.as_deref(), Some(Path::new("/tmp/cc-socks/14779.sock")));
         assert_eq!(registered.began, Some(1_136_964));
-        let doing = |status: &str| Registered::parse(&ENTRY.replace("\"idle\"", status), 14_779).unwrap().activity;
-        assert_eq!((doing("\"busy\""), doing("\"waiting\"")), (Some(Activity::Working), Some(Activity::Working)));
+        let doing = |status: &str| {
+            Registered::parse(&ENTRY.replace("\"idle\"", status), 14_779).unwrap().activity
+        };
+        assert_eq!(
+            (doing("\"busy\""), doing("\"waiting\"")),
+            (Some(Activity::Working), Some(Activity::Working))
+        );
         assert_eq!((doing("\"dreaming\""), doing("null")), (None, None));
     }
 
@@ -275,7 +314,8 @@ mod tests {
         let inherited = Inherited { config: dir.path().into(), ..Inherited::default() };
         let pid = std::process::id();
         let write = |ticks: u64| {
-            let entry = ENTRY.replace("14779,", &format!("{pid},")).replace("1136964", &ticks.to_string());
+            let entry =
+                ENTRY.replace("14779,", &format!("{pid},")).replace("1136964", &ticks.to_string());
             fs::create_dir_all(dir.path().join("sessions")).unwrap();
             fs::write(inherited.registry(pid), entry).unwrap();
         };
@@ -296,7 +336,10 @@ mod tests {
         let elsewhere = dir.path().join("projects/-home-u");
         fs::create_dir_all(&elsewhere).unwrap();
         fs::write(elsewhere.join("s-1.jsonl"), "").unwrap();
-        assert_eq!(inherited.transcript("s-1", Some("/home/u/api".as_ref())), Some(elsewhere.join("s-1.jsonl")));
+        assert_eq!(
+            inherited.transcript("s-1", Some("/home/u/api".as_ref())),
+            Some(elsewhere.join("s-1.jsonl"))
+        );
         assert_eq!(inherited.transcript("../s-1", Some("/home/u/api".as_ref())), None);
     }
 
@@ -306,7 +349,9 @@ mod tests {
         let record = dir.path().join("s-1.jsonl");
         let agent = dir.path().join("s-1/subagents/agent-a1.jsonl");
         let line = |id: &str| {
-            format!("{{\"type\":\"assistant\",\"message\":{{\"content\":[{{\"type\":\"tool_use\",\"id\":\"{id}\"}}]}}}}\n")
+            format!(
+                "{{\"type\":\"assistant\",\"message\":{{\"content\":[{{\"type\":\"tool_use\",\"id\":\"{id}\"}}]}}}}\n"
+            )
         };
         assert_eq!(is_subagents_call(&record, "toolu_1"), None);
         fs::write(&record, line("toolu_1") + "{\"tool_use_id\":\"toolu_2\"}").unwrap();
@@ -314,7 +359,10 @@ mod tests {
         fs::write(&agent, line("toolu_2")).unwrap();
         fs::write(agent.with_extension("meta.json"), line("toolu_3")).unwrap();
         let told = |id: &str| is_subagents_call(&record, id);
-        assert_eq!((told("toolu_1"), told("toolu_2"), told("toolu_3")), (Some(false), Some(true), None));
+        assert_eq!(
+            (told("toolu_1"), told("toolu_2"), told("toolu_3")),
+            (Some(false), Some(true), None)
+        );
         assert_eq!(told("toolu"), None);
         assert_eq!(told("\""), None);
     }
@@ -330,7 +378,10 @@ mod tests {
         assert!(may_bypass(u32::MAX), "no such process");
         for (text, expected) in [
             ("{\"permissions\": {\"defaultMode\": \"bypassPermissions\"}}", true),
-            ("{\"permissions\": {\"defaultMode\": \"plan\", \"disableBypassPermissionsMode\": \"disable\"}}", false),
+            (
+                "{\"permissions\": {\"defaultMode\": \"plan\", \"disableBypassPermissionsMode\": \"disable\"}}",
+                false,
+            ),
             ("{\"agent\": \"reckless\"}", true),
         ] {
             fs::write(work.join(".claude/settings.local.json"), text).unwrap();
@@ -341,12 +392,18 @@ mod tests {
             ("claude\0--permission-mode\0plan", false),
             ("claude\0--permission-mode=bypassPermissions", true),
             ("claude\0--allow-dangerously-skip-permissions", true),
-            ("claude\0--settings\0{\"permissions\": {\"defaultMode\": \"bypassPermissions\"}}", true),
+            (
+                "claude\0--settings\0{\"permissions\": {\"defaultMode\": \"bypassPermissions\"}}",
+                true,
+            ),
         ] {
             assert_eq!(says_bypass(command), expected, "{command}");
         }
         let named = |command: &str| settings_named(command, Path::new("/w"));
-        assert_eq!(named("claude\0--settings\0a.json\0--settings=/b.json\0"), [Path::new("/w/a.json"), Path::new("/b.json")]);
+        assert_eq!(
+            named("claude\0--settings\0a.json\0--settings=/b.json\0"),
+            [Path::new("/w/a.json"), Path::new("/b.json")]
+        );
         assert!(named("claude\0--settings\0 {\"hooks\": {}}\0--settings").is_empty());
     }
 
@@ -361,9 +418,13 @@ mod tests {
         let inherited = Inherited::from(variables);
         assert_eq!(inherited.config, Path::new("/home/u/.claude"));
         assert!(!format!("{inherited:?}").contains("secret"));
-        let without_token = Inherited::from(|name| variables(name).filter(|_| name != "CLAUDE_CODE_MESSAGING_TOKEN"));
+        let without_token = Inherited::from(|name| {
+            variables(name).filter(|_| name != "CLAUDE_CODE_MESSAGING_TOKEN")
+        });
         assert!(without_token.inbox.is_none());
-        let moved = Inherited::from(|name| if name == "CLAUDE_CONFIG_DIR" { Some("/c".into()) } else { variables(name) });
+        let moved = Inherited::from(|name| {
+            if name == "CLAUDE_CONFIG_DIR" { Some("/c".into()) } else { variables(name) }
+        });
         assert_eq!(moved.config, Path::new("/c"));
     }
 }

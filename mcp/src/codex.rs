@@ -96,7 +96,8 @@ impl Codex {
 
     /// Returns the connection by which to push into the thread, and the thread.
     pub(crate) fn way_in(&self) -> Option<(Control, String)> {
-        let control = self.control.clone().filter(|control| control.is_open() && !self.is_subagent)?;
+        let control =
+            self.control.clone().filter(|control| control.is_open() && !self.is_subagent)?;
         Some((control, self.thread.clone()?))
     }
 
@@ -116,7 +117,10 @@ pub(crate) fn gone_on(session: &Arc<Session>, thread: &str) {
     };
     let host = session.surroundings.client_pid;
     // A client that a tool of this session started reports its own conversations here as well.
-    if !hosts_one_terminal || processes::is_server(host) || !Hosted::by(host).threads.iter().any(|hosted| hosted == thread) {
+    if !hosts_one_terminal
+        || processes::is_server(host)
+        || !Hosted::by(host).threads.iter().any(|hosted| hosted == thread)
+    {
         return;
     }
     session.state().codex.asked_name = Some(None);
@@ -148,7 +152,9 @@ fn settle_by_files(session: &Arc<Session>, hosted: &Hosted) -> bool {
             true
         }
         // An editor's host, with several conversations: the client's call names this one.
-        _ if processes::is_server(session.surroundings.client_pid) => session.state().codex.thread.is_some(),
+        _ if processes::is_server(session.surroundings.client_pid) => {
+            session.state().codex.thread.is_some()
+        }
         // A terminal's host, and a later thread: another conversation there, or a subagent. Either
         // shares the first one's mailbox, and the client's first call shows which it is.
         [first, ..] => {
@@ -162,7 +168,11 @@ fn settle_by_files(session: &Arc<Session>, hosted: &Hosted) -> bool {
 pub(crate) fn find_record(session: &Arc<Session>) {
     let thread = {
         let state = session.state();
-        state.codex.thread.clone().filter(|_| state.core.record().is_none() && !state.codex.is_subagent)
+        state
+            .codex
+            .thread
+            .clone()
+            .filter(|_| state.core.record().is_none() && !state.codex.is_subagent)
     };
     let Some(thread) = thread else { return };
     let hosted = Hosted::by(session.surroundings.client_pid);
@@ -175,7 +185,9 @@ async fn settle_with_host(session: &Arc<Session>, control: Control, mut notes: N
     let finding = find_thread(session, &control, &mut notes);
     let patience = Duration::from_millis(START_PATIENCE_MS);
     let Ok(Some(thread)) = tokio::time::timeout(patience, finding).await else { return false };
-    let Ok(read) = control.ask("thread/read", json!({ "threadId": thread })).await else { return false };
+    let Ok(read) = control.ask("thread/read", json!({ "threadId": thread })).await else {
+        return false;
+    };
     let about = &read["thread"];
     let root = about["sessionId"].as_str().unwrap_or(&thread).to_owned();
     let is_subagent = about["parentThreadId"].is_string() || root != thread;
@@ -185,8 +197,11 @@ async fn settle_with_host(session: &Arc<Session>, control: Control, mut notes: N
         state.codex.control = Some(control.clone());
         state.codex.is_subagent = is_subagent;
         state.codex.terminal = terminal;
-        state.codex.asked_name = Some(if is_subagent { None } else { asked_name(session, terminal) });
-        session.title.is_in(terminal.and_then(|terminal| titled_tab(session, terminal)).filter(|_| !is_subagent));
+        state.codex.asked_name =
+            Some(if is_subagent { None } else { asked_name(session, terminal) });
+        session.title.is_in(
+            terminal.and_then(|terminal| titled_tab(session, terminal)).filter(|_| !is_subagent),
+        );
     }
     if is_subagent {
         session.handle(Event::SettledOn { seat: seat(&root), conversation: Some(root) });
@@ -210,7 +225,10 @@ async fn settle_with_host(session: &Arc<Session>, control: Control, mut notes: N
     let before = before.filter(|_| !is_fork);
     let own = seat(&root);
     let moves_on_to = own.clone().filter(|_| before.is_some());
-    session.handle(Event::SettledOn { seat: before.as_deref().map_or(own, seat), conversation: Some(root) });
+    session.handle(Event::SettledOn {
+        seat: before.as_deref().map_or(own, seat),
+        conversation: Some(root),
+    });
     tokio::spawn(attend(Arc::clone(session), notes, moves_on_to));
     true
 }
@@ -230,7 +248,8 @@ async fn find_thread(session: &Session, control: &Control, notes: &mut Notes) ->
         }
         // The call may still be on its way.
         let (method, params) = notes.recv().await?;
-        if let ("thread/started", Some(thread)) = (method.as_str(), params["thread"]["id"].as_str()) {
+        if let ("thread/started", Some(thread)) = (method.as_str(), params["thread"]["id"].as_str())
+        {
             introduce(control, thread, None).await;
         }
     }
@@ -239,7 +258,12 @@ async fn find_thread(session: &Session, control: &Control, notes: &mut Notes) ->
 /// Returns the threads that the host has, the newest first.
 async fn loaded(control: &Control) -> Vec<String> {
     let listed = control.ask("thread/loaded/list", json!({})).await.unwrap_or_default();
-    let threads = listed["data"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned);
+    let threads = listed["data"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .map(str::to_owned);
     let mut threads: Vec<String> = threads.collect();
     threads.sort_unstable_by(|one, other| other.cmp(one));
     threads.truncate(THREADS_MAX);
@@ -249,7 +273,8 @@ async fn loaded(control: &Control) -> Vec<String> {
 /// Requests a call of the adapter in that thread, which is this one or another.
 async fn introduce(control: &Control, thread: &str, terminal: Option<Process>) -> Option<Value> {
     let arguments = json!({ "pid": std::process::id(), "terminal": terminal.map(Process::word) });
-    let call = json!({ "threadId": thread, "server": SERVER, "tool": INTRODUCE, "arguments": arguments });
+    let call =
+        json!({ "threadId": thread, "server": SERVER, "tool": INTRODUCE, "arguments": arguments });
     // A thread without such a server, or with an older one, is not ours.
     let answer = control.ask("mcpServer/tool/call", call).await.ok()?;
     serde_json::from_str(answer["content"][0]["text"].as_str()?).ok()
@@ -263,7 +288,8 @@ pub(crate) async fn introduced(session: &Session, arguments: &JsonObject) -> Val
         let state = session.state();
         let terminal = state.codex.terminal.filter(|_| !state.codex.is_subagent).map(Process::word);
         let is_another = arguments.get("pid").and_then(Value::as_u64) != Some(ours.into());
-        let same = terminal.is_some() && terminal.as_deref() == arguments.get("terminal").and_then(Value::as_str);
+        let same = terminal.is_some()
+            && terminal.as_deref() == arguments.get("terminal").and_then(Value::as_str);
         (state.codex.thread.clone(), is_another && same)
     };
     if gives_way {
@@ -289,7 +315,8 @@ async fn supersede(control: &Control, thread: &str, terminal: Process) -> Option
 /// Returns the terminal that has the thread open; `None`: it is not known.
 async fn terminal_of(control: &Control, thread: &str) -> Option<Process> {
     if let Some(port) = terminal_port(control, thread).await
-        && let Ok(Some(terminal)) = tokio::task::spawn_blocking(move || processes::listener(port)).await
+        && let Ok(Some(terminal)) =
+            tokio::task::spawn_blocking(move || processes::listener(port)).await
     {
         return Some(terminal);
     }
@@ -301,22 +328,31 @@ async fn terminal_of(control: &Control, thread: &str) -> Option<Process> {
 /// Returns the port at which the terminal that opened the thread serves it.
 async fn terminal_port(control: &Control, thread: &str) -> Option<u16> {
     // Without a server's name the host would restart all servers to ask them.
-    let asked = json!({ "threadId": thread, "serverName": TERMINAL_SERVER, "detail": "toolsAndAuthOnly" });
+    let asked =
+        json!({ "threadId": thread, "serverName": TERMINAL_SERVER, "detail": "toolsAndAuthOnly" });
     let status = control.ask("mcpServerStatus/list", asked).await.ok()?;
-    let server = status["data"].as_array()?.iter().find(|server| server["name"] == TERMINAL_SERVER)?;
+    let server =
+        status["data"].as_array()?.iter().find(|server| server["name"] == TERMINAL_SERVER)?;
     server["httpOrigin"].as_str()?.rsplit_once(':')?.1.parse().ok()
 }
 
 /// Returns the name that the person chose in this terminal.
 fn asked_name(session: &Session, terminal: Option<Process>) -> Option<String> {
-    let configured = session.surroundings.name.clone().filter(|name| Some(name) != of_host(session, "PEER_NAME").as_ref());
+    let configured = session
+        .surroundings
+        .name
+        .clone()
+        .filter(|name| Some(name) != of_host(session, "PEER_NAME").as_ref());
     terminal.and_then(|terminal| terminal.variable("PEER_NAME")).or(configured)
 }
 
 /// Returns the process of this terminal, if we may set the title of its tab.
 fn titled_tab(session: &Session, terminal: Process) -> Option<u32> {
-    let configured = |name: &str| std::env::var(name).ok().filter(|value| Some(value) != of_host(session, name).as_ref());
-    title::is_wanted(|name| configured(name).or_else(|| terminal.variable(name))).then(|| terminal.pid())
+    let configured = |name: &str| {
+        std::env::var(name).ok().filter(|value| Some(value) != of_host(session, name).as_ref())
+    };
+    title::is_wanted(|name| configured(name).or_else(|| terminal.variable(name)))
+        .then(|| terminal.pid())
 }
 
 /// Returns a variable of the host. It came from the first terminal, whichever that was, and does
@@ -380,7 +416,9 @@ async fn heard(session: &Arc<Session>, method: &str, params: &Value) {
                     let mut state = session.state();
                     state.codex.terminal = terminal;
                     state.codex.was_closed = terminal.is_none();
-                    session.title.is_in(terminal.and_then(|terminal| titled_tab(session, terminal)));
+                    session
+                        .title
+                        .is_in(terminal.and_then(|terminal| titled_tab(session, terminal)));
                 }
                 session.come_back();
             }
@@ -395,7 +433,9 @@ async fn heard(session: &Arc<Session>, method: &str, params: &Value) {
         // The host subscribes every connection to a subagent's thread, and would keep the thread
         // while a subscriber exists.
         "thread/started" if params["thread"]["parentThreadId"].is_string() => {
-            let _ = control.ask("thread/unsubscribe", json!({ "threadId": params["thread"]["id"] })).await;
+            let _ = control
+                .ask("thread/unsubscribe", json!({ "threadId": params["thread"]["id"] }))
+                .await;
         }
         _ => {}
     }
@@ -440,7 +480,8 @@ fn activity(status: &Value) -> Option<Activity> {
 /// Returns the seat of a thread. A key that is too long would be refused with the whole
 /// registration.
 fn seat(thread: &str) -> Option<Seat> {
-    (thread.len() <= SEAT_KEY_BYTES_MAX).then(|| Seat { kind: SeatKind::Codex, key: thread.to_owned() })
+    (thread.len() <= SEAT_KEY_BYTES_MAX)
+        .then(|| Seat { kind: SeatKind::Codex, key: thread.to_owned() })
 }
 
 #[cfg(test)]
@@ -468,7 +509,10 @@ mod tests {
 
     #[test]
     fn a_status_that_is_not_known_says_nothing() {
-        assert_eq!(activity(&json!({ "type": "active", "activeFlags": ["waitingOnApproval"] })), Some(Activity::Working));
+        assert_eq!(
+            activity(&json!({ "type": "active", "activeFlags": ["waitingOnApproval"] })),
+            Some(Activity::Working)
+        );
         assert_eq!(activity(&json!({ "type": "idle" })), Some(Activity::Idle));
         assert_eq!(activity(&json!({ "type": "notLoaded" })), None);
         assert_eq!(activity(&Value::Null), None);

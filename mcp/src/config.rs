@@ -37,7 +37,9 @@ impl Config {
     fn of(file: &toml::Table) -> Self {
         let (mut settings, mut notices) = (Settings::default(), Vec::new());
         for key in KEYS.iter().filter(|key| key.table == "adapter") {
-            let Some(value) = file.get(key.table).and_then(|adapter| adapter.get(key.name)) else { continue };
+            let Some(value) = file.get(key.table).and_then(|adapter| adapter.get(key.name)) else {
+                continue;
+            };
             let value = value_of(value);
             if let Err(misfit) = key.set(&mut settings, &value) {
                 // A misspelt carrier must not switch the others on again.
@@ -58,7 +60,8 @@ impl Config {
 /// Returns the items of a list that are allowed in it.
 fn allowed(key: &Key, value: Value) -> Value {
     let Value::List(items) = value else { return value };
-    let may_stand = |item: &Value| key.set(&mut Settings::default(), &Value::List(vec![item.clone()])).is_ok();
+    let may_stand =
+        |item: &Value| key.set(&mut Settings::default(), &Value::List(vec![item.clone()])).is_ok();
     Value::List(items.into_iter().filter(may_stand).collect())
 }
 
@@ -91,7 +94,8 @@ mod tests {
     fn of_a_file_that_is_no_toml_what_it_said_before_holds() {
         let dir = tempfile::tempdir().unwrap();
         let location = peer_proto::location::Location::resolve(Some(dir.path()), None).unwrap();
-        let endpoint = Endpoint { location, executable: "/x".into(), start: peer_client::Start::Never };
+        let endpoint =
+            Endpoint { location, executable: "/x".into(), start: peer_client::Start::Never };
         let opted = || Config::read(Some(&endpoint)).adapter.opt_in;
         std::fs::write(endpoint.location.config_kept(), "[adapter]\nopt_in = true\n").unwrap();
         assert!(!opted(), "a file that was removed says that all is as usual");
@@ -110,9 +114,14 @@ mod tests {
         assert_eq!(parsed(""), Config::default());
         assert_eq!(parsed("no toml ]"), Config::default());
         assert_eq!(parsed("adapter = 1\n[limits]\nattempts_max = 0\n"), Config::default());
-        let odd = parsed("[adapter]\nopt_in = 1\nprofile = \"all\"\ncarriers_off = \"hook\"\nwakeups_per_hour = -1\n");
+        let odd = parsed(
+            "[adapter]\nopt_in = 1\nprofile = \"all\"\ncarriers_off = \"hook\"\nwakeups_per_hour = -1\n",
+        );
         assert_eq!((&odd.adapter, odd.notices.len()), (&Adapter::default(), 4), "{odd:?}");
-        assert_eq!(odd.notices[1], "adapter.profile in config.toml is \"all\", and it may be core, full; core is in force here");
+        assert_eq!(
+            odd.notices[1],
+            "adapter.profile in config.toml is \"all\", and it may be core, full; core is in force here"
+        );
         let text = "[adapter]\nopt_in = true\nprofile = \"full\"\ncarriers_off = [\"hook\", \"tool_result\", \"channel\"]\nwakeups_per_hour = 0\nwake_unattended = true\n";
         let said = Adapter {
             opt_in: true,
@@ -124,6 +133,9 @@ mod tests {
         let config = parsed(text);
         assert_eq!(config.adapter, said);
         let [notice] = config.notices.as_slice() else { panic!("{config:?}") };
-        assert!(notice.contains("tool_result") && notice.ends_with("hook, channel is in force here"), "{notice}");
+        assert!(
+            notice.contains("tool_result") && notice.ends_with("hook, channel is in force here"),
+            "{notice}"
+        );
     }
 }

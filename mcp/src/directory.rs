@@ -34,7 +34,8 @@ pub(crate) fn spelled(path: &Path) -> String {
         while let Some(at) = rest.find(ESCAPE) {
             let (before, found) = rest.split_at(at);
             text.push_str(before);
-            let is_escape = found.as_bytes().get(2..4).is_some_and(|digits| digits.iter().all(is_digit));
+            let is_escape =
+                found.as_bytes().get(2..4).is_some_and(|digits| digits.iter().all(is_digit));
             text.push_str(if is_escape { "\\x5C" } else { "\\" });
             rest = &found[1..];
         }
@@ -47,7 +48,8 @@ pub(crate) fn spelled(path: &Path) -> String {
         return text;
     }
     let digest = Sha256::digest(path.as_os_str().as_bytes());
-    let digest: String = digest.iter().take(DIGEST_BYTES).map(|byte| format!("{byte:02x}")).collect();
+    let digest: String =
+        digest.iter().take(DIGEST_BYTES).map(|byte| format!("{byte:02x}")).collect();
     let is_boundary = |at: &usize| text.is_char_boundary(*at);
     let beginning = (0..=END_BYTES).rev().find(is_boundary).unwrap_or(0);
     let end = (text.len() - END_BYTES..text.len()).find(is_boundary).unwrap_or(text.len());
@@ -77,7 +79,9 @@ mod tests {
         while let Some((&first, behind)) = rest.split_first() {
             match rest {
                 [b'\\', b'x', high, low, ..] if is_digit(high) && is_digit(low) => {
-                    path.push(u8::from_str_radix(&text[text.len() - rest.len() + 2..][..2], 16).unwrap());
+                    path.push(
+                        u8::from_str_radix(&text[text.len() - rest.len() + 2..][..2], 16).unwrap(),
+                    );
                     rest = &rest[4..];
                 }
                 _ => {
@@ -105,7 +109,9 @@ mod tests {
 
     #[test]
     fn a_path_that_does_not_fit_keeps_its_ends_and_is_told_from_its_neighbours() {
-        let long = |middle: &str| of(format!("/home/u/{}{middle}{}/src", "é/".repeat(600), "d".repeat(600)).as_bytes());
+        let long = |middle: &str| {
+            of(format!("/home/u/{}{middle}{}/src", "é/".repeat(600), "d".repeat(600)).as_bytes())
+        };
         assert!(long("a").len() <= PATH_BYTES_MAX, "{}", long("a").len());
         assert!(long("a").starts_with("/home/u/é/") && long("a").ends_with("d/src"));
         assert_ne!(long("a"), long("b"));

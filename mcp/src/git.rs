@@ -48,8 +48,11 @@ impl Repository {
             }
             // As git writes it: a digest in hexadecimal digits, and nothing else.
             None => {
-                let is_digest = matches!(line.len(), 40 | 64) && line.bytes().all(|byte| byte.is_ascii_hexdigit());
-                line.get(..SHORT_ID_CHARS).filter(|_| is_digest).map(|id| Head::Commit(id.to_owned()))
+                let is_digest = matches!(line.len(), 40 | 64)
+                    && line.bytes().all(|byte| byte.is_ascii_hexdigit());
+                line.get(..SHORT_ID_CHARS)
+                    .filter(|_| is_digest)
+                    .map(|id| Head::Commit(id.to_owned()))
             }
         }
     }
@@ -78,7 +81,11 @@ pub(crate) fn repository_of(directory: &Path) -> Option<Repository> {
         let entry = candidate.join(".git");
         entry.exists().then(|| (candidate.to_path_buf(), entry))
     })?;
-    let git_dir = if entry.is_dir() { entry } else { root.join(path_in(read_line(&entry)?.strip_prefix(b"gitdir:")?)) };
+    let git_dir = if entry.is_dir() {
+        entry
+    } else {
+        root.join(path_in(read_line(&entry)?.strip_prefix(b"gitdir:")?))
+    };
     let common = match read_line(&git_dir.join("commondir")) {
         Some(relative) => git_dir.join(path_in(&relative)),
         None => git_dir.clone(),
@@ -93,7 +100,11 @@ fn read_line(path: &Path) -> Option<Vec<u8>> {
     if !path.symlink_metadata().is_ok_and(is_file) {
         return None;
     }
-    let file = File::options().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path).ok()?;
+    let file = File::options()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path)
+        .ok()?;
     // It may be another file by now.
     if !file.metadata().is_ok_and(is_file) {
         return None;
@@ -125,12 +136,18 @@ mod tests {
         fs::write(main.join(".git/worktrees/linked/commondir"), "../..\n").unwrap();
         let linked = top.join("linked");
         fs::create_dir_all(&linked).unwrap();
-        fs::write(linked.join(".git"), format!("gitdir: {}\n", main.join(".git/worktrees/linked").display())).unwrap();
+        fs::write(
+            linked.join(".git"),
+            format!("gitdir: {}\n", main.join(".git/worktrees/linked").display()),
+        )
+        .unwrap();
         fs::create_dir_all(main.join(".git/modules/sub")).unwrap();
         fs::create_dir_all(main.join("sub")).unwrap();
         fs::write(main.join("sub/.git"), "gitdir: ../.git/modules/sub\n").unwrap();
 
-        let places = |directory: &Path| repository_of(directory).map(|found| (found.root, found.common)).unwrap();
+        let places = |directory: &Path| {
+            repository_of(directory).map(|found| (found.root, found.common)).unwrap()
+        };
         assert_eq!(places(&main.join("src/deep")), (main.clone(), main.join(".git")));
         assert_eq!(places(&linked), (linked.clone(), main.join(".git")));
         assert_eq!(places(&main.join("sub")), (main.join("sub"), main.join(".git/modules/sub")));
@@ -140,12 +157,20 @@ mod tests {
         fs::create_dir_all(latin.join(".git/worktrees/linked")).unwrap();
         let away = top.join("away");
         fs::create_dir_all(&away).unwrap();
-        fs::write(away.join(".git"), [b"gitdir: ", latin.as_os_str().as_bytes(), b"/.git/worktrees/linked\n"].concat()).unwrap();
+        fs::write(
+            away.join(".git"),
+            [b"gitdir: ", latin.as_os_str().as_bytes(), b"/.git/worktrees/linked\n"].concat(),
+        )
+        .unwrap();
         fs::write(latin.join(".git/worktrees/linked/commondir"), "../..\n").unwrap();
         assert_eq!(places(&away), (away.clone(), latin.join(".git")));
 
         fs::write(main.join(".git/HEAD"), "ref: refs/heads/feature/x\n").unwrap();
-        fs::write(main.join(".git/worktrees/linked/HEAD"), "0123456789abcdef0123456789abcdef01234567\n").unwrap();
+        fs::write(
+            main.join(".git/worktrees/linked/HEAD"),
+            "0123456789abcdef0123456789abcdef01234567\n",
+        )
+        .unwrap();
         fs::write(main.join(".git/modules/sub/HEAD"), "ref: refs/heads/.invalid\n").unwrap();
         let head = |directory: &Path| repository_of(directory).unwrap().head();
         assert_eq!(head(&main), Some(Head::Branch("feature/x".to_owned())));
@@ -175,7 +200,11 @@ mod tests {
             }
             fs::create_dir_all(common.join(".git")).unwrap();
             put(&common.join(".git/commondir"), kind);
-            assert_eq!(repository_of(&common).unwrap().common, common.canonicalize().unwrap().join(".git"), "{kind}");
+            assert_eq!(
+                repository_of(&common).unwrap().common,
+                common.canonicalize().unwrap().join(".git"),
+                "{kind}"
+            );
             fs::create_dir_all(head.join(".git")).unwrap();
             put(&head.join(".git/HEAD"), kind);
             assert_eq!(repository_of(&head).unwrap().head(), None, "{kind}");
@@ -203,7 +232,10 @@ mod tests {
         }
         for digest in [digest.to_owned(), "f".repeat(64)] {
             fs::write(scratch.path().join(".git/HEAD"), &digest).unwrap();
-            assert_eq!(repository_of(scratch.path()).unwrap().head(), Some(Head::Commit(digest[..7].to_owned())));
+            assert_eq!(
+                repository_of(scratch.path()).unwrap().head(),
+                Some(Head::Commit(digest[..7].to_owned()))
+            );
         }
     }
 

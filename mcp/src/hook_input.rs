@@ -34,7 +34,8 @@ pub(crate) fn hook_call(client: &str, event: Option<&str>, input: &Value) -> Opt
         (!value.is_empty() && value.len() <= bytes_max).then(|| value.to_owned())
     };
     let name = event.map(str::to_owned).or_else(|| text("hook_event_name", NAME_CHARS_MAX))?;
-    let event = HookEvent::ALL.into_iter().find(|known| known.as_str().eq_ignore_ascii_case(&name))?;
+    let event =
+        HookEvent::ALL.into_iter().find(|known| known.as_str().eq_ignore_ascii_case(&name))?;
     let kind = match client {
         "claude" => SeatKind::Claude,
         "codex" => SeatKind::Codex,
@@ -91,13 +92,20 @@ mod tests {
         });
         let call = hook_call("claude", None, &input).unwrap();
         assert_eq!(Some(&call), hook_call("claude", Some("stop"), &arguments).as_ref());
-        assert_eq!((call.event, call.mode, call.prolonged, call.agent), (HookEvent::Stop, Some(Mode::Bypass), true, None));
+        assert_eq!(
+            (call.event, call.mode, call.prolonged, call.agent),
+            (HookEvent::Stop, Some(Mode::Bypass), true, None)
+        );
         assert_eq!(call.seat, Seat { kind: SeatKind::Claude, key: "s-1".into() });
     }
 
     #[test]
     fn a_result_that_was_cut_within_a_character_hides_no_hook() {
-        let expected = hook_call_in("claude", None, br#"{"session_id": "s-1", "hook_event_name": "Stop"}"#.to_vec());
+        let expected = hook_call_in(
+            "claude",
+            None,
+            br#"{"session_id": "s-1", "hook_event_name": "Stop"}"#.to_vec(),
+        );
         assert!(expected.is_some());
         for input in [
             &br#"{"session_id": "s-1", "hook_event_name": "Stop", "tool_response": "cut \ud83d"}"#[..],
@@ -111,7 +119,13 @@ mod tests {
 
     #[test]
     fn what_is_not_understood_is_nobodys_hook() {
-        for input in [json!(null), json!([]), json!({}), json!({ "hook_event_name": "Stop" }), json!({ "session_id": "s" })] {
+        for input in [
+            json!(null),
+            json!([]),
+            json!({}),
+            json!({ "hook_event_name": "Stop" }),
+            json!({ "session_id": "s" }),
+        ] {
             assert_eq!(hook_call("codex", None, &input), None, "{input}");
         }
         let strange = json!({ "session_id": "s", "hook_event_name": "MessageDisplay" });
@@ -119,7 +133,8 @@ mod tests {
         let wrong = json!({ "session_id": "s", "hook_event_name": "Stop", "cwd": 7, "permission_mode": "yolo", "agent_id": {} });
         let call = hook_call("claude", None, &wrong).unwrap();
         assert_eq!((call.cwd.as_str(), call.mode, call.agent), ("", None, None));
-        let long = json!({ "session_id": "x".repeat(SEAT_KEY_BYTES_MAX + 1), "hook_event_name": "Stop" });
+        let long =
+            json!({ "session_id": "x".repeat(SEAT_KEY_BYTES_MAX + 1), "hook_event_name": "Stop" });
         assert_eq!(hook_call("claude", None, &long), None);
     }
 }

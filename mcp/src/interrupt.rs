@@ -27,18 +27,29 @@ impl Interrupts {
         let mut interrupt = SigSet::empty();
         interrupt.add(Signal::SIGINT);
         // Without a free descriptor, the signal keeps its effect: it ends us.
-        let signals = SignalFd::with_flags(&interrupt, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).ok();
-        let signals = signals.filter(|_| pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&interrupt), None).is_ok());
+        let signals =
+            SignalFd::with_flags(&interrupt, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC).ok();
+        let signals = signals
+            .filter(|_| pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&interrupt), None).is_ok());
         Self { signals, by_hand: std::io::stdin().is_terminal() }
     }
 
     /// Waits for a signal that asks us to end.
     pub(crate) async fn asking_to_end(self) {
-        let Some(signals) = self.signals.and_then(watched) else { return std::future::pending().await };
+        let Some(signals) = self.signals.and_then(watched) else {
+            return std::future::pending().await;
+        };
         loop {
-            let Ok(mut ready) = signals.readable().await else { return std::future::pending().await };
+            let Ok(mut ready) = signals.readable().await else {
+                return std::future::pending().await;
+            };
             match signals.get_ref().read_signal() {
-                Ok(Some(info)) if self.by_hand || is_of(info.ssi_code, info.ssi_pid, nix::unistd::getppid().as_raw()) => return,
+                Ok(Some(info))
+                    if self.by_hand
+                        || is_of(info.ssi_code, info.ssi_pid, nix::unistd::getppid().as_raw()) =>
+                {
+                    return;
+                }
                 Ok(Some(_)) => {}
                 Ok(None) | Err(_) => ready.clear_ready(),
             }
@@ -48,10 +59,15 @@ impl Interrupts {
 
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code)]
-fn watched(signals: nix::sys::signalfd::SignalFd) -> Option<tokio::io::unix::AsyncFd<nix::sys::signalfd::SignalFd>> {
+fn watched(
+    signals: nix::sys::signalfd::SignalFd,
+) -> Option<tokio::io::unix::AsyncFd<nix::sys::signalfd::SignalFd>> {
     // SAFETY: a SignalFd is the same open descriptor for as long as it lives, and it lives inside
     // the AsyncFd.
-    unsafe { tokio::io::unix::AsyncFd::register_with_interest(signals, tokio::io::Interest::READABLE) }.ok()
+    unsafe {
+        tokio::io::unix::AsyncFd::register_with_interest(signals, tokio::io::Interest::READABLE)
+    }
+    .ok()
 }
 
 /// Whether a process sent it (the kernel's own codes are above zero) and that process is `parent`.
@@ -71,7 +87,9 @@ impl Interrupts {
     pub(crate) async fn asking_to_end(self) {
         use tokio::signal::unix::{SignalKind, signal};
 
-        let Ok(mut signals) = signal(SignalKind::interrupt()) else { return std::future::pending().await };
+        let Ok(mut signals) = signal(SignalKind::interrupt()) else {
+            return std::future::pending().await;
+        };
         loop {
             let more = signals.recv().await;
             if self.by_hand || more.is_none() {

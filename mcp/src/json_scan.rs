@@ -81,7 +81,10 @@ impl JsonScan {
         if self.depth != 1 {
             return;
         }
-        if std::mem::take(&mut self.after_id) && self.id.is_none() && self.piece.len() <= ID_BYTES_MAX {
+        if std::mem::take(&mut self.after_id)
+            && self.id.is_none()
+            && self.piece.len() <= ID_BYTES_MAX
+        {
             self.id = serde_json::from_slice(&self.piece).ok();
         }
         self.piece.clear();
@@ -116,7 +119,16 @@ mod tests {
         }
         assert_eq!(id(r#"{"id":"a\"b","x":"#), Some(RequestId::String("a\"b".into())));
         let long = format!(r#"{{"id":"{}"}}"#, "x".repeat(300));
-        for text in ["", "garbage", r#"{"id":null,"#, r#"{"id":{"id":7}}"#, r#"[{"id":7}]"#, r#"{"id":7"#, r#""id":7,"#, &long] {
+        for text in [
+            "",
+            "garbage",
+            r#"{"id":null,"#,
+            r#"{"id":{"id":7}}"#,
+            r#"[{"id":7}]"#,
+            r#"{"id":7"#,
+            r#""id":7,"#,
+            &long,
+        ] {
             assert_eq!(id(text), None, "{text}");
         }
     }
@@ -131,7 +143,8 @@ mod tests {
         leaf.prop_recursive(4, 32, 4, |inner| {
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..4).prop_map(Value::Array),
-                prop::collection::vec(("[a-z]{1,3}", inner), 0..4).prop_map(|fields| Value::Object(fields.into_iter().collect())),
+                prop::collection::vec(("[a-z]{1,3}", inner), 0..4)
+                    .prop_map(|fields| Value::Object(fields.into_iter().collect())),
             ]
         })
     }

@@ -9,8 +9,8 @@
 //! id gets an answer.
 
 use rmcp::model::{
-    ClientCapabilities, ClientNotification, ClientRequest, ErrorCode, ErrorData, Implementation, JsonRpcMessage, ProtocolVersion,
-    RequestId,
+    ClientCapabilities, ClientNotification, ClientRequest, ErrorCode, ErrorData, Implementation,
+    JsonRpcMessage, ProtocolVersion, RequestId,
 };
 use rmcp::service::{RoleServer, RxJsonRpcMessage};
 use serde_json::{Map, Value, json};
@@ -38,7 +38,9 @@ pub(crate) fn read(mut value: Value) -> Read {
         return match id {
             // A malformed response: the adapter never sends the client a request that it depends
             // on.
-            Some(_) if fields.contains_key("result") || fields.contains_key("error") => Read::Nothing,
+            Some(_) if fields.contains_key("result") || fields.contains_key("error") => {
+                Read::Nothing
+            }
             id => Read::Refused(answerable(id), invalid("it has no method")),
         };
     };
@@ -46,7 +48,9 @@ pub(crate) fn read(mut value: Value) -> Read {
         // A notification. rmcp serves nothing before it got this one, whatever its parameters.
         let initialized = json!({ "jsonrpc": "2.0", "method": "notifications/initialized" });
         return match typed(&initialized) {
-            Some(message) if matches!(method.as_str(), "notifications/initialized" | "initialized") => {
+            Some(message)
+                if matches!(method.as_str(), "notifications/initialized" | "initialized") =>
+            {
                 Read::Message(Box::new(message))
             }
             _ => Read::Nothing,
@@ -68,12 +72,19 @@ pub(crate) fn read(mut value: Value) -> Read {
 
 /// Returns the error for a value that is not a message.
 pub(crate) fn invalid(why: &str) -> ErrorData {
-    ErrorData::invalid_request(format!("this is no MCP message: {why}; send one JSON-RPC 2.0 object per line"), None)
+    ErrorData::invalid_request(
+        format!("this is no MCP message: {why}; send one JSON-RPC 2.0 object per line"),
+        None,
+    )
 }
 
 /// Returns the error for a text that is not JSON.
 pub(crate) fn no_json(why: &str) -> ErrorData {
-    ErrorData::new(ErrorCode::PARSE_ERROR, format!("this is no JSON: {why}; send one JSON-RPC 2.0 object per line"), None)
+    ErrorData::new(
+        ErrorCode::PARSE_ERROR,
+        format!("this is no JSON: {why}; send one JSON-RPC 2.0 object per line"),
+        None,
+    )
 }
 
 /// Returns the message if it has exactly a known form. rmcp reads a known method in another form as
@@ -86,7 +97,9 @@ fn typed(value: &Value) -> Option<RxJsonRpcMessage<RoleServer>> {
 /// wrong form.
 pub(crate) fn is_custom(message: &RxJsonRpcMessage<RoleServer>) -> bool {
     match message {
-        JsonRpcMessage::Request(request) => matches!(request.request, ClientRequest::CustomRequest(_)),
+        JsonRpcMessage::Request(request) => {
+            matches!(request.request, ClientRequest::CustomRequest(_))
+        }
         JsonRpcMessage::Notification(notification) => {
             matches!(notification.notification, ClientNotification::CustomNotification(_))
         }
@@ -132,10 +145,15 @@ fn handshake(given: Map<String, Value>) -> Map<String, Value> {
     let info = Implementation::new(name.unwrap_or_default(), version.unwrap_or_default());
     // A capability in a wrong form counts as present; an unknown one is left out.
     let mut capabilities = ClientCapabilities::default();
-    for (name, value) in given.get("capabilities").and_then(Value::as_object).into_iter().flatten() {
+    for (name, value) in given.get("capabilities").and_then(Value::as_object).into_iter().flatten()
+    {
         let there = !matches!(value, Value::Null | Value::Bool(false));
-        let read = |value: &Value| serde_json::from_value::<ClientCapabilities>(json!({ name: value })).ok();
-        let Some(one) = read(value).or_else(|| read(&json!({}))).filter(|_| there) else { continue };
+        let read = |value: &Value| {
+            serde_json::from_value::<ClientCapabilities>(json!({ name: value })).ok()
+        };
+        let Some(one) = read(value).or_else(|| read(&json!({}))).filter(|_| there) else {
+            continue;
+        };
         capabilities.experimental = capabilities.experimental.take().or(one.experimental);
         capabilities.extensions = capabilities.extensions.take().or(one.extensions);
         capabilities.roots = capabilities.roots.take().or(one.roots);
@@ -144,7 +162,8 @@ fn handshake(given: Map<String, Value>) -> Map<String, Value> {
     }
     // A client that names no version gets the newest one with a handshake; the client can read the
     // answer's.
-    let version = text(given.get("protocolVersion")).unwrap_or_else(|| ProtocolVersion::V_2025_11_25.to_string());
+    let version = text(given.get("protocolVersion"))
+        .unwrap_or_else(|| ProtocolVersion::V_2025_11_25.to_string());
     Map::from_iter([
         ("protocolVersion".to_owned(), json!(version)),
         ("capabilities".to_owned(), json!(capabilities)),
@@ -192,14 +211,18 @@ mod tests {
     }
 
     fn initialize(params: Value) -> InitializeRequestParams {
-        match request(json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params })) {
+        match request(
+            json!({ "jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params }),
+        ) {
             ClientRequest::InitializeRequest(request) => request.params,
             other => panic!("{other:?}"),
         }
     }
 
     fn call(params: Value) -> CallToolRequestParams {
-        match request(json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params })) {
+        match request(
+            json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params }),
+        ) {
             ClientRequest::CallToolRequest(request) => request.params,
             other => panic!("{other:?}"),
         }
@@ -213,38 +236,69 @@ mod tests {
             (json!([]), ""),
             (json!({}), ""),
             (json!({ "protocolVersion": "2025-06-18", "capabilities": {} }), ""),
-            (json!({ "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": { "name": "t" } }), "t"),
-            (json!({ "protocolVersion": 20250618, "capabilities": {}, "clientInfo": { "name": "t", "version": 1.5 } }), "t"),
+            (
+                json!({ "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": { "name": "t" } }),
+                "t",
+            ),
+            (
+                json!({ "protocolVersion": 20250618, "capabilities": {}, "clientInfo": { "name": "t", "version": 1.5 } }),
+                "t",
+            ),
             (json!({ "protocolVersion": null, "capabilities": null, "clientInfo": "t" }), "t"),
             (json!({ "protocolVersion": "latest", "capabilities": [], "clientInfo": info }), "t"),
             (
                 json!({ "capabilities": { "sampling": true, "roots": false, "elicitation": null, "tools": 1 }, "clientInfo": info }),
                 "t",
             ),
-            (json!({ "capabilities": {}, "clientInfo": { "name": "t", "version": "1", "icons": "x.png", "title": 7 } }), "t"),
-            (json!({ "capabilities": {}, "clientInfo": { "name": "t", "version": "1", "icons": [{ "url": "x" }] } }), "t"),
+            (
+                json!({ "capabilities": {}, "clientInfo": { "name": "t", "version": "1", "icons": "x.png", "title": 7 } }),
+                "t",
+            ),
+            (
+                json!({ "capabilities": {}, "clientInfo": { "name": "t", "version": "1", "icons": [{ "url": "x" }] } }),
+                "t",
+            ),
         ] {
             assert_eq!(initialize(params.clone()).client_info.name, name, "{params}");
         }
-        let told = initialize(json!({ "capabilities": { "sampling": true, "roots": { "listChanged": true }, "x": 1 } }));
+        let told = initialize(
+            json!({ "capabilities": { "sampling": true, "roots": { "listChanged": true }, "x": 1 } }),
+        );
         assert!(told.capabilities.sampling.is_some() && told.capabilities.elicitation.is_none());
         assert_eq!(told.capabilities.roots.and_then(|roots| roots.list_changed), Some(true));
-        for odd in [json!({ "id": 1, "method": "initialize" }), json!({ "jsonrpc": "1.0", "id": 1.0, "method": "initialize" })] {
+        for odd in [
+            json!({ "id": 1, "method": "initialize" }),
+            json!({ "jsonrpc": "1.0", "id": 1.0, "method": "initialize" }),
+        ] {
             assert!(matches!(request(odd), ClientRequest::InitializeRequest(_)));
         }
     }
 
     #[test]
     fn arguments_that_come_as_json_in_a_text_or_not_at_all_are_read() {
-        for arguments in [json!({ "to": "x" }), json!("{\"to\":\"x\"}"), json!(" { \"to\" : \"x\" } ")] {
+        for arguments in
+            [json!({ "to": "x" }), json!("{\"to\":\"x\"}"), json!(" { \"to\" : \"x\" } ")]
+        {
             let call = call(json!({ "name": "t", "arguments": arguments, "_meta": 1, "task": 2 }));
-            assert_eq!(call.arguments.map(Value::Object), Some(json!({ "to": "x" })), "{arguments}");
+            assert_eq!(
+                call.arguments.map(Value::Object),
+                Some(json!({ "to": "x" })),
+                "{arguments}"
+            );
         }
         for none in [json!(null), json!(""), json!([])] {
-            assert!(call(json!({ "name": "t", "arguments": none })).arguments.is_none_or(|given| given.is_empty()));
+            assert!(
+                call(json!({ "name": "t", "arguments": none }))
+                    .arguments
+                    .is_none_or(|given| given.is_empty())
+            );
         }
         // The server reports arguments without a certain meaning, with the tool's error.
-        for odd in [json!({ "name": 7 }), json!({ "name": "t", "arguments": "text" }), json!({ "name": "t", "arguments": [1] })] {
+        for odd in [
+            json!({ "name": 7 }),
+            json!({ "name": "t", "arguments": "text" }),
+            json!({ "name": "t", "arguments": [1] }),
+        ] {
             let odd = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": odd });
             assert!(matches!(request(odd), ClientRequest::CustomRequest(_)));
         }
@@ -253,7 +307,8 @@ mod tests {
     #[test]
     fn odd_parameters_of_other_requests_are_none() {
         for params in [json!(null), json!([]), json!(""), json!(0)] {
-            let list = json!({ "jsonrpc": "2.0", "id": "a", "method": "tools/list", "params": params });
+            let list =
+                json!({ "jsonrpc": "2.0", "id": "a", "method": "tools/list", "params": params });
             assert!(matches!(request(list), ClientRequest::ListToolsRequest(_)), "{params}");
             let ping = json!({ "jsonrpc": "2.0", "id": "a", "method": "ping", "params": params });
             assert!(matches!(request(ping), ClientRequest::PingRequest(_)), "{params}");
@@ -267,7 +322,10 @@ mod tests {
         for (value, id) in [
             (json!({ "jsonrpc": "1.0", "id": 5, "method": "ping" }), Some(RequestId::Number(5))),
             (json!({ "jsonrpc": "2.0", "id": 5 }), Some(RequestId::Number(5))),
-            (json!({ "jsonrpc": "2.0", "id": "x", "method": 7 }), Some(RequestId::String("x".into()))),
+            (
+                json!({ "jsonrpc": "2.0", "id": "x", "method": 7 }),
+                Some(RequestId::String("x".into())),
+            ),
             (json!({ "jsonrpc": "2.0", "id": null, "method": "ping" }), None),
             (json!({ "jsonrpc": "2.0", "id": [1], "method": "ping" }), None),
             (json!({}), None),

@@ -103,7 +103,8 @@ fn with_threads(runtime: Runtime) -> io::Result<Runtime> {
         let held = Arc::clone(&held);
         move || drop(held.lock().map(|held| held.recv()))
     };
-    let tried: io::Result<Vec<_>> = (0..THREADS).map(|_| std::thread::Builder::new().spawn(block())).collect();
+    let tried: io::Result<Vec<_>> =
+        (0..THREADS).map(|_| std::thread::Builder::new().spawn(block())).collect();
     if tried.is_ok() {
         // Requested while those are held, so that there is room for both kinds; tokio keeps its
         // own.
@@ -205,8 +206,10 @@ fn surroundings(adapter: Adapter) -> Surroundings {
         carriers_off: adapter.carriers_off,
         wakeups_per_hour: adapter.wakeups_per_hour,
         wake_unattended: adapter.wake_unattended,
-        codex_config: variable("CODEX_HOME")
-            .map_or_else(|| Path::new(&variable("HOME").unwrap_or_default()).join(".codex"), PathBuf::from),
+        codex_config: variable("CODEX_HOME").map_or_else(
+            || Path::new(&variable("HOME").unwrap_or_default()).join(".codex"),
+            PathBuf::from,
+        ),
     }
 }
 
@@ -219,7 +222,9 @@ fn profile(configured: Profile) -> (Profile, Option<String>) {
         Some(profile) => (profile, None),
         None => {
             let said = render::sentence(&said);
-            let notice = format!("PEERD_PROFILE is {said}, which is no profile: core and full are; the tools of core are listed");
+            let notice = format!(
+                "PEERD_PROFILE is {said}, which is no profile: core and full are; the tools of core are listed"
+            );
             (Profile::Core, Some(notice))
         }
     }
@@ -227,8 +232,10 @@ fn profile(configured: Profile) -> (Profile, Option<String>) {
 
 /// Whether this adapter must stay inactive: no broker, no registration, no tools.
 fn is_dormant(config: &Config) -> bool {
-    let switches: Vec<String> =
-        ["PEERD_ENABLED", "AGENT_PEERS_ENABLED"].iter().filter_map(|name| std::env::var(name).ok()).collect();
+    let switches: Vec<String> = ["PEERD_ENABLED", "AGENT_PEERS_ENABLED"]
+        .iter()
+        .filter_map(|name| std::env::var(name).ok())
+        .collect();
     let says = |value: &str| switches.iter().any(|switch| switch.trim() == value);
     says("0") || (!says("1") && config.adapter.opt_in)
 }

@@ -13,8 +13,9 @@ use peer_proto::request::Filter;
 use peer_proto::settings::Profile;
 use rmcp::handler::server::ServerHandler;
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, CustomRequest, CustomResult, ErrorCode, ErrorData,
-    ExperimentalCapabilities, Implementation, InitializeRequestParams, InitializeResult, JsonObject, ListToolsResult, MetaObject,
+    CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, CustomRequest,
+    CustomResult, ErrorCode, ErrorData, ExperimentalCapabilities, Implementation,
+    InitializeRequestParams, InitializeResult, JsonObject, ListToolsResult, MetaObject,
     PaginatedRequestParams, ProtocolVersion, ServerCapabilities, ServerConfig,
 };
 use rmcp::service::{NotificationContext, RequestContext, RoleServer};
@@ -55,7 +56,8 @@ wait_s. human is the user.";
 const HOOK_TOOL: &str = "hook";
 
 /// The instructions of an inactive adapter.
-const DORMANT_INSTRUCTIONS: &str = "peers is switched off here: this session neither sends nor gets messages.";
+const DORMANT_INSTRUCTIONS: &str =
+    "peers is switched off here: this session neither sends nor gets messages.";
 
 /// The server that rmcp runs.
 pub(crate) struct Server {
@@ -77,18 +79,35 @@ impl Server {
         let (kind, name) = match name {
             "claude" | "claude-code" => (ClientKind::Claude, "claude".to_owned()),
             "codex" | "codex-mcp-client" => (ClientKind::Codex, "codex".to_owned()),
-            name if name == "gemini" || name.starts_with("gemini-cli") => (ClientKind::Other, "gemini".to_owned()),
+            name if name == "gemini" || name.starts_with("gemini-cli") => {
+                (ClientKind::Other, "gemini".to_owned())
+            }
             name => (ClientKind::Other, plain(name)),
         };
-        Client { kind, name, version: implementation.version.chars().filter(char::is_ascii_graphic).take(32).collect() }
+        Client {
+            kind,
+            name,
+            version: implementation
+                .version
+                .chars()
+                .filter(char::is_ascii_graphic)
+                .take(32)
+                .collect(),
+        }
     }
 
     /// Answers a client's `mcp_tool` hook: the hook's fields in, its output out. The tool is listed
     /// nowhere, so no model knows it.
-    async fn hook(&self, arguments: JsonObject, thread: Option<String>, began: Instant) -> CallToolResponse {
+    async fn hook(
+        &self,
+        arguments: JsonObject,
+        thread: Option<String>,
+        began: Instant,
+    ) -> CallToolResponse {
         let client = self.session.client().name;
         let mut hook =
-            crate::hook_input::hook_call(&client, None, &serde_json::Value::Object(arguments)).filter(|_| !self.dormant);
+            crate::hook_input::hook_call(&client, None, &serde_json::Value::Object(arguments))
+                .filter(|_| !self.dormant);
         // Codex calls from a subagent's thread with the id of its root session.
         if let (Some(hook), Some(thread)) = (&mut hook, thread)
             && hook.seat.key != thread
@@ -147,17 +166,28 @@ impl Server {
         }
         text.push_str(&output.text);
         let Mail::Due { also, budget } = output.mail else { return text };
-        if self.session.connected().is_none() || !self.session.state().core.carries_mail(caller.call) {
+        if self.session.connected().is_none()
+            || !self.session.state().core.carries_mail(caller.call)
+        {
             return text;
         }
         // The connection was just lost: the due mail comes with the next result.
-        let Ok(received) = tool_result::receive(&self.session, Filter::default()).await else { return text };
+        let Ok(received) = tool_result::receive(&self.session, Filter::default()).await else {
+            return text;
+        };
         if let Some(tool_use) = tool_use.filter(|_| self.session.state().core.inbox().is_any_due())
             && self.session.is_subagents_call(tool_use).await
         {
             return text;
         }
-        let due = Due { among: None, also, limit: usize::MAX, peek: false, budget, waiting: received.waiting };
+        let due = Due {
+            among: None,
+            also,
+            limit: usize::MAX,
+            peek: false,
+            budget,
+            waiting: received.waiting,
+        };
         let block = tool_result::block(&self.session, caller.call, due);
         if !block.text.is_empty() {
             if !text.ends_with('\n') {
@@ -215,7 +245,11 @@ impl ServerHandler for Server {
         _: Option<PaginatedRequestParams>,
         _: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
-        let tools = if self.dormant { Vec::new() } else { offered(self.profile).map(Row::definition).collect() };
+        let tools = if self.dormant {
+            Vec::new()
+        } else {
+            offered(self.profile).map(Row::definition).collect()
+        };
         Ok(ListToolsResult::with_all_items(tools))
     }
 
@@ -225,10 +259,13 @@ impl ServerHandler for Server {
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
         let began = Instant::now();
-        let meta = |key: &str| context.meta.0.0.get(key).and_then(|value| value.as_str()).map(str::to_owned);
+        let meta = |key: &str| {
+            context.meta.0.0.get(key).and_then(|value| value.as_str()).map(str::to_owned)
+        };
         // Codex names the calling thread and its root, which differ for a subagent's call.
         let (thread, root) = (meta("threadId"), meta("sessionId"));
-        let is_subagent = thread.is_some() && root.as_ref().is_some_and(|root| Some(root) != thread.as_ref());
+        let is_subagent =
+            thread.is_some() && root.as_ref().is_some_and(|root| Some(root) != thread.as_ref());
         if let Some(thread) = &thread {
             self.session.state().codex.heard_of(thread, is_subagent);
         }
@@ -239,21 +276,29 @@ impl ServerHandler for Server {
             return Ok(self.hook(request.arguments.unwrap_or_default(), thread, began).await);
         }
         if request.name == codex::INTRODUCE && self.session.client().kind == ClientKind::Codex {
-            let introduced = codex::introduced(&self.session, &request.arguments.unwrap_or_default()).await;
+            let introduced =
+                codex::introduced(&self.session, &request.arguments.unwrap_or_default()).await;
             return Ok(result(&introduced.to_string(), false, began).into());
         }
         if self.dormant {
-            return Err(ErrorData::invalid_params(format!("there are no tools: {DORMANT_INSTRUCTIONS}"), None));
+            return Err(ErrorData::invalid_params(
+                format!("there are no tools: {DORMANT_INSTRUCTIONS}"),
+                None,
+            ));
         }
         let Some(tool) = offered(self.profile).find(|tool| tool.name == request.name) else {
             let known: Vec<&str> = offered(self.profile).map(|tool| tool.name).collect();
             let name = crate::render::sentence(&request.name);
-            return Err(ErrorData::invalid_params(format!("there is no tool {name}; the tools are {}", known.join(", ")), None));
+            return Err(ErrorData::invalid_params(
+                format!("there is no tool {name}; the tools are {}", known.join(", ")),
+                None,
+            ));
         };
         let tool_use = meta("claudecode/toolUseId");
         // Calls come through our own pipe, which marks each. A call without the mark is no
         // evidence, and gets none.
-        let Call { id: call, written_before } = context.extensions.get::<Call>().copied().unwrap_or_default();
+        let Call { id: call, written_before } =
+            context.extensions.get::<Call>().copied().unwrap_or_default();
         let caller = Caller { call, written_before, conversation: thread.clone(), is_subagent };
         self.session.look_into_transcript();
         self.session.handle(Event::ToolCalled {
@@ -263,16 +308,24 @@ impl ServerHandler for Server {
             is_subagent,
             tool_use: tool_use.clone(),
         });
-        let output = self.answer(tool, request.arguments.unwrap_or_default(), &caller, root.as_deref(), &context).await;
+        let output = self
+            .answer(tool, request.arguments.unwrap_or_default(), &caller, root.as_deref(), &context)
+            .await;
         let text = self.with_mail(&output, &caller, tool_use.as_deref()).await;
         Ok(result(&text, output.failed, began).into())
     }
 
     /// Answers requests whose parameters do not have the form of their method.
-    async fn on_custom_request(&self, request: CustomRequest, _: RequestContext<RoleServer>) -> Result<CustomResult, ErrorData> {
+    async fn on_custom_request(
+        &self,
+        request: CustomRequest,
+        _: RequestContext<RoleServer>,
+    ) -> Result<CustomResult, ErrorData> {
         if request.method != "tools/call" || self.dormant {
-            let why =
-                format!("there is no such request, or not with these parameters: {}", crate::render::sentence(&request.method));
+            let why = format!(
+                "there is no such request, or not with these parameters: {}",
+                crate::render::sentence(&request.method)
+            );
             return Err(ErrorData::new(ErrorCode::METHOD_NOT_FOUND, why, None));
         }
         let text = "tools/call needs a name, which is a text, and arguments, which are one object; call it again with those";
@@ -281,7 +334,9 @@ impl ServerHandler for Server {
             result.as_object_mut().map(|fields| fields.remove("resultType"));
             result
         });
-        result.map(CustomResult::new).map_err(|error| ErrorData::internal_error(error.to_string(), None))
+        result
+            .map(CustomResult::new)
+            .map_err(|error| ErrorData::internal_error(error.to_string(), None))
     }
 }
 
@@ -291,9 +346,11 @@ fn result(text: &str, failed: bool, began: Instant) -> CallToolResult {
     let mut meta = MetaObject::new();
     meta.0.insert("chars".into(), json!(text.chars().count()));
     meta.0.insert("lines".into(), json!(text.lines().count()));
-    meta.0.insert("ms".into(), json!(u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX)));
+    meta.0
+        .insert("ms".into(), json!(u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX)));
     let content = vec![ContentBlock::text(text)];
-    let mut result = if failed { CallToolResult::error(content) } else { CallToolResult::success(content) };
+    let mut result =
+        if failed { CallToolResult::error(content) } else { CallToolResult::success(content) };
     result.meta = Some(meta);
     result
 }
@@ -321,7 +378,14 @@ mod tests {
         assert!(INSTRUCTIONS.len() < 2_048, "{}", INSTRUCTIONS.len());
         let beginning = INSTRUCTIONS.split("\n\n").next().unwrap();
         assert!(beginning.chars().count() <= 512, "{}", beginning.chars().count());
-        for word in ["[PEER INBOX]", "<channel source=\"peers\">", "send_message", "reply_to", "ack_messages", "check_messages"] {
+        for word in [
+            "[PEER INBOX]",
+            "<channel source=\"peers\">",
+            "send_message",
+            "reply_to",
+            "ack_messages",
+            "check_messages",
+        ] {
             assert!(beginning.contains(word), "{word}");
         }
     }

@@ -149,7 +149,10 @@ pub(crate) struct State {
 }
 
 impl State {
-    fn new(surroundings: &Surroundings, unstarted: (Result<Endpoint, ConnectError>, Orders)) -> Self {
+    fn new(
+        surroundings: &Surroundings,
+        unstarted: (Result<Endpoint, ConnectError>, Orders),
+    ) -> Self {
         let core = Adapter::new(Settings {
             home: surroundings.home.clone(),
             claude_session: surroundings.claude_session.clone(),
@@ -186,7 +189,11 @@ enum Link {
 }
 
 impl Session {
-    pub(crate) fn new(surroundings: Surroundings, endpoint: Result<Endpoint, ConnectError>, outgoing: Outgoing) -> Arc<Self> {
+    pub(crate) fn new(
+        surroundings: Surroundings,
+        endpoint: Result<Endpoint, ConnectError>,
+        outgoing: Outgoing,
+    ) -> Arc<Self> {
         let (orders, ordered) = Orders::new();
         let title = Title::of_tab(surroundings.tab_title.then_some(surroundings.client_pid));
         Arc::new(Self {
@@ -306,7 +313,8 @@ impl Session {
 
     /// Returns the client; an unknown one gets the fewest features.
     pub(crate) fn client(&self) -> Client {
-        let unknown = || Client { kind: ClientKind::Other, name: "unknown".into(), version: String::new() };
+        let unknown =
+            || Client { kind: ClientKind::Other, name: "unknown".into(), version: String::new() };
         self.client.get().cloned().unwrap_or_else(unknown)
     }
 

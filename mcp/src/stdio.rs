@@ -15,7 +15,9 @@ use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rmcp::model::{ClientNotification, ClientRequest, ErrorData, GetExtensions, JsonRpcMessage, RequestId};
+use rmcp::model::{
+    ClientNotification, ClientRequest, ErrorData, GetExtensions, JsonRpcMessage, RequestId,
+};
 use rmcp::service::{RoleServer, RxJsonRpcMessage, TxJsonRpcMessage};
 use rmcp::transport::Transport;
 use serde_json::{Value, json};
@@ -249,9 +251,12 @@ impl<R: AsyncRead + Send + Unpin, T: Fn(Event)> ClientPipe<R, T> {
         if std::mem::replace(&mut self.understood, true) {
             return;
         }
-        let framed = line.len() >= HEADER.len() && line[..HEADER.len()].eq_ignore_ascii_case(HEADER.as_bytes());
+        let framed = line.len() >= HEADER.len()
+            && line[..HEADER.len()].eq_ignore_ascii_case(HEADER.as_bytes());
         let what = if framed { "a Content-Length header, as LSP has it" } else { "no JSON" };
-        let why = format!("the client began with {what}; MCP is one JSON-RPC 2.0 object per line, without headers");
+        let why = format!(
+            "the client began with {what}; MCP is one JSON-RPC 2.0 object per line, without headers"
+        );
         crate::complain(&why);
     }
 
@@ -270,7 +275,8 @@ impl<R: AsyncRead + Send + Unpin, T: Fn(Event)> ClientPipe<R, T> {
                 ClientRequest::InitializeRequest(_) => self.introduced = true,
                 ClientRequest::CallToolRequest(_) => {
                     self.calls += 1;
-                    let call = Call { id: CallId(self.calls), written_before: self.outgoing.written() };
+                    let call =
+                        Call { id: CallId(self.calls), written_before: self.outgoing.written() };
                     self.unanswered.insert(request.id.clone(), call.id);
                     request.request.extensions_mut().insert(call);
                 }
@@ -279,8 +285,13 @@ impl<R: AsyncRead + Send + Unpin, T: Fn(Event)> ClientPipe<R, T> {
             // rmcp ends at any message but a request before `initialize`.
             _ if !self.introduced => return false,
             JsonRpcMessage::Notification(notification) => {
-                if let ClientNotification::CancelledNotification(cancelled) = &notification.notification
-                    && let Some(call) = cancelled.params.request_id.as_ref().and_then(|id| self.unanswered.remove(id))
+                if let ClientNotification::CancelledNotification(cancelled) =
+                    &notification.notification
+                    && let Some(call) = cancelled
+                        .params
+                        .request_id
+                        .as_ref()
+                        .and_then(|id| self.unanswered.remove(id))
                 {
                     (self.tell)(Event::CallDropped(call));
                 }
@@ -298,10 +309,15 @@ where
 {
     type Error = io::Error;
 
-    fn send(&mut self, item: TxJsonRpcMessage<RoleServer>) -> impl Future<Output = Result<(), Self::Error>> + Send + 'static {
+    fn send(
+        &mut self,
+        item: TxJsonRpcMessage<RoleServer>,
+    ) -> impl Future<Output = Result<(), Self::Error>> + Send + 'static {
         let answered = match &item {
             JsonRpcMessage::Response(response) => self.unanswered.remove(&response.id),
-            JsonRpcMessage::Error(error) => error.id.as_ref().and_then(|id| self.unanswered.remove(id)),
+            JsonRpcMessage::Error(error) => {
+                error.id.as_ref().and_then(|id| self.unanswered.remove(id))
+            }
             JsonRpcMessage::Request(_) | JsonRpcMessage::Notification(_) => None,
         };
         let queued = self.queue(&item);
@@ -434,7 +450,15 @@ mod tests {
 
     fn pipe(input: &[u8]) -> (TestPipe, Outgoing) {
         let outgoing = Outgoing::default();
-        (ClientPipe::new(io::Cursor::new(input.to_vec()), outgoing.clone(), Arc::default(), |_| {}), outgoing)
+        (
+            ClientPipe::new(
+                io::Cursor::new(input.to_vec()),
+                outgoing.clone(),
+                Arc::default(),
+                |_| {},
+            ),
+            outgoing,
+        )
     }
 
     fn answers(outgoing: &Outgoing) -> String {
@@ -445,7 +469,9 @@ mod tests {
     async fn half_a_surrogate_pair_and_bytes_that_are_no_text_leave_no_call_unanswered() {
         let mut lines = Vec::new();
         for text in [&b"a \\ud83d b"[..], b"a \\udc00 b", b"a \\uD83Dx b", b"a \xff b"] {
-            lines.extend_from_slice(br#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":""#);
+            lines.extend_from_slice(
+                br#"{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":""#,
+            );
             lines.extend_from_slice(text);
             lines.extend_from_slice(b"\"}}\n");
         }
@@ -470,7 +496,8 @@ mod tests {
     #[tokio::test]
     async fn what_is_no_message_is_answered_where_somebody_may_wait_and_the_next_is_read() {
         let ping = br#"{"jsonrpc":"2.0","id":7,"method":"ping"}"#;
-        let call = r#"{"jsonrpc":"2.0","method":"tools/call","params":{"name":"x","arguments":{"a":"#;
+        let call =
+            r#"{"jsonrpc":"2.0","method":"tools/call","params":{"name":"x","arguments":{"a":"#;
         let deep = format!("{call}{}{}}}}},\"id\":5}}", "[".repeat(300), "]".repeat(300));
         let long = format!("{call}\"{}\"}}}},\"id\":\"five\"}}", "x".repeat(2 * LINE_BYTES_MAX));
         let (not_json, invalid) = (r#""code":-32700"#, r#""code":-32600"#);
@@ -479,8 +506,14 @@ mod tests {
             (b"[]", &[r#""id":null"#, invalid]),
             (b"[7]", &[r#""id":null"#, invalid]),
             (deep.as_bytes(), &[r#""id":5"#, not_json]),
-            (br#"{"jsonrpc":"2.0","id":5,"method":"ping","params":{"x":NaN}}"#, &[r#""id":5"#, not_json]),
-            (br#"{"jsonrpc":"2.0","id":5,"method":"ping"}Content-Length: 40"#, &[r#""id":5"#, not_json]),
+            (
+                br#"{"jsonrpc":"2.0","id":5,"method":"ping","params":{"x":NaN}}"#,
+                &[r#""id":5"#, not_json],
+            ),
+            (
+                br#"{"jsonrpc":"2.0","id":5,"method":"ping"}Content-Length: 40"#,
+                &[r#""id":5"#, not_json],
+            ),
             (b"{", &[r#""id":null"#, not_json]),
             (long.as_bytes(), &[r#""id":"five""#, "was skipped"]),
             (b"garbage", &[]),
@@ -489,7 +522,9 @@ mod tests {
             (br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#, &[]),
         ] {
             let (mut pipe, outgoing) = pipe(&[line, b"\n", ping, b"\n"].concat());
-            assert!(matches!(pipe.receive().await, Some(JsonRpcMessage::Request(request)) if request.id == RequestId::Number(7)));
+            assert!(
+                matches!(pipe.receive().await, Some(JsonRpcMessage::Request(request)) if request.id == RequestId::Number(7))
+            );
             let answers = answers(&outgoing);
             assert_eq!(answers.lines().count(), usize::from(!told.is_empty()), "{answers}");
             assert!(told.iter().all(|part| answers.contains(part)), "{answers}");
@@ -499,9 +534,12 @@ mod tests {
     #[tokio::test]
     async fn the_parts_of_a_batch_are_read_one_by_one_and_a_last_line_needs_no_end() {
         let part = |id: u8| format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"ping"}}"#);
-        let (mut pipe, outgoing) = pipe(format!("[{}, 7, {}]\n{}", part(1), part(2), part(3)).as_bytes());
+        let (mut pipe, outgoing) =
+            pipe(format!("[{}, 7, {}]\n{}", part(1), part(2), part(3)).as_bytes());
         for id in 1..=3 {
-            let Some(JsonRpcMessage::Request(request)) = pipe.receive().await else { panic!("{id}") };
+            let Some(JsonRpcMessage::Request(request)) = pipe.receive().await else {
+                panic!("{id}")
+            };
             assert_eq!(request.id, RequestId::Number(id));
         }
         assert!(pipe.receive().await.is_none());

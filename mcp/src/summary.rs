@@ -104,13 +104,15 @@ async fn make(session: &Arc<Session>, peer: PeerId) -> Option<()> {
     }
     let facts = Facts::gather(session).await;
     let summary = match &session.surroundings.summarizer {
-        Some(program) => match facts.told_by(program).await {
-            Ok(summary) => summary,
-            Err(error) => {
-                session.notice(format!("PEERD_SUMMARIZER {error}; this session's first summary was made from git alone"));
-                facts.sentence()
+        Some(program) => {
+            match facts.told_by(program).await {
+                Ok(summary) => summary,
+                Err(error) => {
+                    session.notice(format!("PEERD_SUMMARIZER {error}; this session's first summary was made from git alone"));
+                    facts.sentence()
+                }
             }
-        },
+        }
         None => facts.sentence(),
     };
     let Some(summary) = summary else { return Some(()) };
@@ -119,7 +121,11 @@ async fn make(session: &Arc<Session>, peer: PeerId) -> Option<()> {
     let wanted = session.state().first_summary.is_wanted(peer);
     let connection = session.connected()?;
     if wanted {
-        let told = connection.submit(Request::Describe { summary: Some(summary), state: None, task: None });
+        let told = connection.submit(Request::Describe {
+            summary: Some(summary),
+            state: None,
+            task: None,
+        });
         told.await.ok()?;
     }
     Some(())
@@ -130,7 +136,9 @@ async fn has_summary(session: &Arc<Session>, peer: PeerId) -> Option<bool> {
     let before = PeerId(peer.0.checked_sub(1)?);
     let query = PeersQuery { all: true, after: Some(before), ..PeersQuery::default() };
     match session.request(Request::Peers(query)).await {
-        Ok(Reply::Peers { peers, .. }) => Some(!peers.iter().find(|found| found.id == peer)?.summary.is_empty()),
+        Ok(Reply::Peers { peers, .. }) => {
+            Some(!peers.iter().find(|found| found.id == peer)?.summary.is_empty())
+        }
         _ => None,
     }
 }
@@ -147,7 +155,9 @@ struct Facts {
 impl Facts {
     async fn gather(session: &Session) -> Self {
         let cwd = session.surroundings.directory();
-        let Some(repository) = session.state().repository.clone() else { return Self { cwd, ..Self::default() } };
+        let Some(repository) = session.state().repository.clone() else {
+            return Self { cwd, ..Self::default() };
+        };
         let files = changed_files(&repository, &session.surroundings.home).await;
         Self { head: repository.head(), files, cwd }
     }
@@ -165,7 +175,11 @@ impl Facts {
             Some([]) => parts.push("no changes".to_owned()),
             Some(files) => {
                 let directories = directories(files);
-                let place = if directories.is_empty() { String::new() } else { format!(" in {}", directories.join(", ")) };
+                let place = if directories.is_empty() {
+                    String::new()
+                } else {
+                    format!(" in {}", directories.join(", "))
+                };
                 parts.push(format!("{}{place}", counted(files.len(), "changed file")));
             }
         }
@@ -196,10 +210,14 @@ impl Facts {
 /// letters counts: other peers read it, and in a stranger's repository a name may be an
 /// instruction.
 fn directories(files: &[String]) -> Vec<&str> {
-    let is_word =
-        |name: &&str| (1..=DIRECTORY_CHARS_MAX).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphabetic());
+    let is_word = |name: &&str| {
+        (1..=DIRECTORY_CHARS_MAX).contains(&name.len())
+            && name.bytes().all(|byte| byte.is_ascii_alphabetic())
+    };
     let mut named: Vec<&str> = Vec::new();
-    for name in files.iter().filter_map(|file| file.split_once('/')).map(|(top, _)| top).filter(is_word) {
+    for name in
+        files.iter().filter_map(|file| file.split_once('/')).map(|(top, _)| top).filter(is_word)
+    {
         if named.len() < NAMED_DIRECTORIES_MAX && !named.contains(&name) {
             named.push(name);
         }
@@ -226,7 +244,8 @@ async fn changed_files(repository: &Repository, home: &str) -> Option<Vec<String
 
     let changed = ["diff-files", "--name-only", "-z", "--ignore-submodules=dirty"];
     let mut names = git.ask(&changed).await.ok()?.entries;
-    let unknown = ["ls-files", "-z", "--others", "--exclude-standard", "--directory", "--no-empty-directory"];
+    let unknown =
+        ["ls-files", "-z", "--others", "--exclude-standard", "--directory", "--no-empty-directory"];
     names.extend(git.ask(&unknown).await.ok()?.entries);
     // A repository without a first commit has nothing to compare with.
     let staged = ["diff-index", "--cached", "--name-only", "-z", "--ignore-submodules=all", "HEAD"];
@@ -263,7 +282,15 @@ impl Git<'_> {
     async fn ask(&self, question: &[&str]) -> Result<Answer, ChildError> {
         let mut command = Command::new("git");
         command
-            .args(["-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "-c", "protocol.allow=never", "--no-pager"])
+            .args([
+                "-c",
+                "core.fsmonitor=false",
+                "-c",
+                "core.hooksPath=/dev/null",
+                "-c",
+                "protocol.allow=never",
+                "--no-pager",
+            ])
             .args(question)
             .current_dir(self.root)
             .env_clear()
@@ -272,13 +299,19 @@ impl Git<'_> {
             .env("LC_ALL", "C")
             // It takes no lock that could delay the person's own git, and fetches no missing
             // objects of a partial clone.
-            .envs([("GIT_OPTIONAL_LOCKS", "0"), ("GIT_NO_LAZY_FETCH", "1"), ("GIT_TERMINAL_PROMPT", "0")]);
+            .envs([
+                ("GIT_OPTIONAL_LOCKS", "0"),
+                ("GIT_NO_LAZY_FETCH", "1"),
+                ("GIT_TERMINAL_PROMPT", "0"),
+            ]);
         let mut count = 0;
         for filter in &self.without_filters {
             for (key, value) in [(".clean", ""), (".process", ""), (".required", "false")] {
                 let mut name = filter.clone();
                 name.push(key);
-                command.env(format!("GIT_CONFIG_KEY_{count}"), name).env(format!("GIT_CONFIG_VALUE_{count}"), value);
+                command
+                    .env(format!("GIT_CONFIG_KEY_{count}"), name)
+                    .env(format!("GIT_CONFIG_VALUE_{count}"), value);
                 count += 1;
             }
         }
@@ -286,9 +319,13 @@ impl Git<'_> {
         let child::Output { bytes, is_cut } =
             child::run(command, b"", Duration::from_millis(GIT_TIMEOUT_MS), LIST_BYTES_MAX).await?;
         // A name that the limit has cut does not count.
-        let whole = bytes.iter().rposition(|byte| *byte == 0).map_or(&bytes[..0], |end| &bytes[..end]);
+        let whole =
+            bytes.iter().rposition(|byte| *byte == 0).map_or(&bytes[..0], |end| &bytes[..end]);
         let entries = whole.split(|byte| *byte == 0).filter(|entry| !entry.is_empty());
-        Ok(Answer { entries: entries.map(|entry| OsString::from_vec(entry.to_vec())).collect(), is_cut })
+        Ok(Answer {
+            entries: entries.map(|entry| OsString::from_vec(entry.to_vec())).collect(),
+            is_cut,
+        })
     }
 }
 
@@ -301,9 +338,13 @@ fn search_path() -> OsString {
 }
 
 fn newest_first(root: &Path, names: BTreeSet<OsString>) -> Vec<String> {
-    let changed_at = |name: &OsString| -> Option<SystemTime> { root.join(name).symlink_metadata().ok()?.modified().ok() };
+    let changed_at = |name: &OsString| -> Option<SystemTime> {
+        root.join(name).symlink_metadata().ok()?.modified().ok()
+    };
     let timed = names.into_iter().enumerate();
-    let timed = timed.map(|(place, name)| (if place < TIMED_FILES_MAX { changed_at(&name) } else { None }, name));
+    let timed = timed.map(|(place, name)| {
+        (if place < TIMED_FILES_MAX { changed_at(&name) } else { None }, name)
+    });
     let mut timed: Vec<(Option<SystemTime>, OsString)> = timed.collect();
     timed.sort_by(|(one, _), (other, _)| other.cmp(one));
     timed.into_iter().map(|(_, name)| name.to_string_lossy().into_owned()).collect()

@@ -75,7 +75,9 @@ impl Title {
     pub(crate) fn give_back(&self) {
         let Some(process) = self.tab().kept.take() else { return };
         // The client may have ended or be in the background: the shell's title is restored.
-        if let Some(terminal) = terminal_of(process).map(|(terminal, _)| terminal).or_else(own_terminal) {
+        if let Some(terminal) =
+            terminal_of(process).map(|(terminal, _)| terminal).or_else(own_terminal)
+        {
             let _ = write(terminal, GIVE_BACK);
         }
     }
@@ -90,15 +92,19 @@ impl Title {
 /// environment.
 pub(crate) fn is_wanted(variable: impl Fn(&str) -> Option<String>) -> bool {
     let said = |name: &str| variable(name).unwrap_or_default().trim().to_owned();
-    matches!(said("PEERD_DISABLE_TAB_TITLE").as_str(), "" | "0") && !PLAIN_TERMINALS.contains(&said("TERM").as_str())
+    matches!(said("PEERD_DISABLE_TAB_TITLE").as_str(), "" | "0")
+        && !PLAIN_TERMINALS.contains(&said("TERM").as_str())
 }
 
 /// Returns the terminal whose tab shows `process` now: the process is in its foreground. A process
 /// in the background left the tab to the shell.
 fn terminal_that_shows(process: u32) -> Option<File> {
     // The program that started us may have given us a terminal of our own.
-    let is_our_own = |terminal: &File| getsid(None) == Ok(getpid()) && tcgetpgrp(terminal) == Ok(getpgrp());
-    let of_process = terminal_of(process).filter(|(_, is_in_foreground)| *is_in_foreground).map(|(terminal, _)| terminal);
+    let is_our_own =
+        |terminal: &File| getsid(None) == Ok(getpid()) && tcgetpgrp(terminal) == Ok(getpgrp());
+    let of_process = terminal_of(process)
+        .filter(|(_, is_in_foreground)| *is_in_foreground)
+        .map(|(terminal, _)| terminal);
     of_process.or_else(|| own_terminal().filter(is_our_own))
 }
 
@@ -109,7 +115,11 @@ fn own_terminal() -> Option<File> {
 
 /// Opens a terminal for writing, without blocking, and without making it our controlling terminal.
 fn open(terminal: &Path) -> Option<File> {
-    OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(terminal).ok()
+    OpenOptions::new()
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(terminal)
+        .ok()
 }
 
 /// Returns the terminal that controls `process`, if that is also its input or an output, and
@@ -126,11 +136,16 @@ fn terminal_of(process: u32) -> Option<(File, bool)> {
             let path = format!("/proc/{process}/fd/{descriptor}");
             let path = Path::new(&path);
             let is_it = |found: std::io::Result<std::fs::Metadata>| {
-                found.is_ok_and(|found| found.file_type().is_char_device() && device_number(found.rdev()) == terminal)
+                found.is_ok_and(|found| {
+                    found.file_type().is_char_device() && device_number(found.rdev()) == terminal
+                })
             };
             // Checked before opening, as opening another file may have effects, and after, as it
             // may have been replaced.
-            is_it(std::fs::metadata(path)).then(|| open(path)).flatten().filter(|opened| is_it(opened.metadata()))
+            is_it(std::fs::metadata(path))
+                .then(|| open(path))
+                .flatten()
+                .filter(|opened| is_it(opened.metadata()))
         })
         .map(|terminal| (terminal, stat.is_in_foreground()))
 }
@@ -140,7 +155,8 @@ fn terminal_of(process: u32) -> Option<(File, bool)> {
 fn terminal_of(process: u32) -> Option<(File, bool)> {
     let process = nix::unistd::Pid::from_raw(i32::try_from(process).ok()?);
     let terminal = own_terminal()?;
-    let is_in_foreground = nix::unistd::getpgid(Some(process)).is_ok_and(|group| tcgetpgrp(&terminal) == Ok(group));
+    let is_in_foreground =
+        nix::unistd::getpgid(Some(process)).is_ok_and(|group| tcgetpgrp(&terminal) == Ok(group));
     Some((terminal, is_in_foreground))
 }
 
@@ -171,11 +187,17 @@ mod tests {
 
     #[test]
     fn the_person_and_the_terminal_may_want_none() {
-        let said = |said: &'static str| move |name: &str| said.strip_prefix(name)?.strip_prefix('=').map(str::to_owned);
-        for wanted in ["", "TERM=xterm-256color", "PEERD_DISABLE_TAB_TITLE=0", "PEERD_DISABLE_TAB_TITLE="] {
+        let said = |said: &'static str| {
+            move |name: &str| said.strip_prefix(name)?.strip_prefix('=').map(str::to_owned)
+        };
+        for wanted in
+            ["", "TERM=xterm-256color", "PEERD_DISABLE_TAB_TITLE=0", "PEERD_DISABLE_TAB_TITLE="]
+        {
             assert!(is_wanted(said(wanted)), "{wanted}");
         }
-        for unwanted in ["TERM=dumb", "TERM=linux", "PEERD_DISABLE_TAB_TITLE=1", "PEERD_DISABLE_TAB_TITLE=true"] {
+        for unwanted in
+            ["TERM=dumb", "TERM=linux", "PEERD_DISABLE_TAB_TITLE=1", "PEERD_DISABLE_TAB_TITLE=true"]
+        {
             assert!(!is_wanted(said(unwanted)), "{unwanted}");
         }
     }
@@ -185,6 +207,9 @@ mod tests {
     fn devices_are_numbered_as_the_kernel_does() {
         // pts/2, and one beyond the first 256.
         assert_eq!(device_number(libc::makedev(136, 2)), 34_818);
-        assert_eq!(device_number(libc::makedev(136, 300)), (300 & 0xff) | (136 << 8) | (0x100 << 12));
+        assert_eq!(
+            device_number(libc::makedev(136, 300)),
+            (300 & 0xff) | (136 << 8) | (0x100 << 12)
+        );
     }
 }

@@ -106,7 +106,10 @@ fn define<T: Tool>() -> model::Tool {
     let required: Vec<&str> = arguments.iter().take(T::NEEDED).map(|(name, _)| *name).collect();
     let mut schema = JsonObject::new();
     schema.insert("type".into(), json!("object"));
-    schema.insert("properties".into(), arguments.iter().map(|(name, schema)| (name.to_string(), schema.clone())).collect());
+    schema.insert(
+        "properties".into(),
+        arguments.iter().map(|(name, schema)| (name.to_string(), schema.clone())).collect(),
+    );
     if !required.is_empty() {
         schema.insert("required".into(), json!(required));
     }
@@ -126,7 +129,8 @@ fn parse<T: Tool>(values: JsonObject) -> Result<Box<dyn Act>, ToolError> {
 
 fn read<T: Tool>(values: JsonObject) -> Result<T, ToolError> {
     let arguments = T::arguments();
-    let known: Vec<&str> = arguments.iter().map(|(name, _)| *name).chain(T::ALSO_TAKEN.iter().copied()).collect();
+    let known: Vec<&str> =
+        arguments.iter().map(|(name, _)| *name).chain(T::ALSO_TAKEN.iter().copied()).collect();
     T::parse(&mut Arguments::new(T::NAME, &known, values)?)
 }
 
@@ -200,7 +204,9 @@ pub(crate) enum ToolError {
     Argument(#[from] ArgumentError),
     #[error(transparent)]
     Call(#[from] CallError),
-    #[error("this session's directory ({cwd}) is in no git repository; use scope \"directory\" or \"machine\"")]
+    #[error(
+        "this session's directory ({cwd}) is in no git repository; use scope \"directory\" or \"machine\""
+    )]
     NoRepository { cwd: String },
     #[error(
         "this session's directory is not known (it was removed, or may not be read), and is equal to no other; \
@@ -214,7 +220,9 @@ pub(crate) enum ToolError {
         crate::render::sentence(text)
     )]
     NoMessageId { text: String, reason: IdError },
-    #[error("the broker answered with a reply of another kind; tell your user that the broker must be restarted")]
+    #[error(
+        "the broker answered with a reply of another kind; tell your user that the broker must be restarted"
+    )]
     OtherReply,
 }
 
@@ -242,7 +250,11 @@ mod tests {
     fn every_argument_of_the_contract_is_taken_and_no_other() {
         let expected = [
             ("list_peers", "scope query state client", ""),
-            ("send_message", "to message intent reply_to thread ttl_s wait_s sources idempotency_key", "to message"),
+            (
+                "send_message",
+                "to message intent reply_to thread ttl_s wait_s sources idempotency_key",
+                "to message",
+            ),
             ("check_messages", "from thread kind message_id offset wait_s limit peek", ""),
             ("ack_messages", "message_ids", "message_ids"),
             ("set_summary", "summary state task", ""),
@@ -257,12 +269,16 @@ mod tests {
         assert_eq!(TOOLS.each_ref().map(|tool| tool.name), expected.map(|(name, ..)| name));
         for (tool, (_, names, required)) in TOOLS.iter().zip(expected) {
             let schema = serde_json::to_value(tool.definition()).unwrap()["inputSchema"].clone();
-            let mut properties: Vec<&str> = schema["properties"].as_object().unwrap().keys().map(String::as_str).collect();
+            let mut properties: Vec<&str> =
+                schema["properties"].as_object().unwrap().keys().map(String::as_str).collect();
             let mut names: Vec<&str> = names.split(' ').collect();
             properties.sort_unstable();
             names.sort_unstable();
             assert_eq!(properties, names);
-            let given = schema.get("required").map(|names| names.as_array().unwrap().clone()).unwrap_or_default();
+            let given = schema
+                .get("required")
+                .map(|names| names.as_array().unwrap().clone())
+                .unwrap_or_default();
             assert_eq!(given, required.split_whitespace().map(Value::from).collect::<Vec<_>>());
             assert_eq!(schema["additionalProperties"], false);
             assert!(tool.parse(json!({"nonsense": 1}).as_object().unwrap().clone()).is_err());
@@ -273,7 +289,9 @@ mod tests {
     fn what_must_always_be_loaded_says_so() {
         let always: Vec<&str> = TOOLS
             .iter()
-            .filter(|tool| tool.definition().meta.is_some_and(|meta| meta.0["anthropic/alwaysLoad"] == true))
+            .filter(|tool| {
+                tool.definition().meta.is_some_and(|meta| meta.0["anthropic/alwaysLoad"] == true)
+            })
             .map(|tool| tool.name)
             .collect();
         assert_eq!(always, ["send_message", "check_messages", "ack_messages"]);

@@ -171,7 +171,13 @@ impl Transcript {
 
     /// Reads the new lines of the record at `path`, and returns what they show of the `open`
     /// messages. The record is read while evidence is `wanted` for any.
-    pub(crate) fn look(&mut self, client: ClientKind, path: &Path, open: &[MessageId], wanted: bool) -> Looked {
+    pub(crate) fn look(
+        &mut self,
+        client: ClientKind,
+        path: &Path,
+        open: &[MessageId],
+        wanted: bool,
+    ) -> Looked {
         let mut looked = Looked::default();
         if self.path != path {
             // The session continues in another record, without the unanswered entries of this one.
@@ -194,7 +200,12 @@ impl Transcript {
         self.scan.has(message)
     }
 
-    fn read(&mut self, client: ClientKind, open: &[MessageId], looked: &mut Looked) -> io::Result<()> {
+    fn read(
+        &mut self,
+        client: ClientKind,
+        open: &[MessageId],
+        looked: &mut Looked,
+    ) -> io::Result<()> {
         let mut file = File::open(&self.path)?;
         let length = file.metadata()?.len();
         let is_paused = std::mem::take(&mut self.is_paused);
@@ -202,7 +213,8 @@ impl Transcript {
             // No line is read twice: a message that was removed and offered again would be removed
             // once more.
             Some(offset)
-                if !(is_paused && length.saturating_sub(offset) > BACKLOG_BYTES_MAX) && self.goes_on(&mut file, offset)? =>
+                if !(is_paused && length.saturating_sub(offset) > BACKLOG_BYTES_MAX)
+                    && self.goes_on(&mut file, offset)? =>
             {
                 offset
             }
@@ -316,7 +328,11 @@ fn pieces(text: &str) -> Vec<(MessageId, String)> {
 /// Returns the message of a header: `[m-… request] from … · 31 chars`.
 fn header(line: &str) -> Option<MessageId> {
     // Clients put their own text before it, such as `PostToolBatch hook additional context: `.
-    let start = if line.starts_with('[') { 0 } else { line.find(": [").filter(|_| !line.starts_with(QUOTE.trim_end()))? + 2 };
+    let start = if line.starts_with('[') {
+        0
+    } else {
+        line.find(": [").filter(|_| !line.starts_with(QUOTE.trim_end()))? + 2
+    };
     let (id, rest) = line[start..].strip_prefix('[')?.split_once(' ')?;
     rest.contains("] from ").then(|| id.parse().ok()).flatten()
 }

@@ -76,7 +76,9 @@ mod linux {
                 return None;
             }
             // A file that appears while the watches are set is watched in another round.
-            let aimed = (0..TRIES_MAX).map_while(|_| Self::once(files)).find(|kernel| kernel.is_aimed_at(files));
+            let aimed = (0..TRIES_MAX)
+                .map_while(|_| Self::once(files))
+                .find(|kernel| kernel.is_aimed_at(files));
             aimed.or_else(|| Self::once(files))
         }
 
@@ -84,10 +86,16 @@ mod linux {
             let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC).ok()?;
             let aims: Vec<Aim> = files.iter().map(|file| nearest(file)).collect();
             for (path, _, _) in aims.iter().flatten() {
-                let change =
-                    if path.is_dir() { AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO } else { AddWatchFlags::IN_MODIFY };
+                let change = if path.is_dir() {
+                    AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO
+                } else {
+                    AddWatchFlags::IN_MODIFY
+                };
                 // A path that disappeared meanwhile is no longer the right one.
-                let _ = inotify.add_watch(path, change | AddWatchFlags::IN_DELETE_SELF | AddWatchFlags::IN_MOVE_SELF);
+                let _ = inotify.add_watch(
+                    path,
+                    change | AddWatchFlags::IN_DELETE_SELF | AddWatchFlags::IN_MOVE_SELF,
+                );
             }
             let events = pipe::Receiver::from_owned_fd_unchecked(inotify.into()).ok()?;
             Some(Self { events, aims })
@@ -105,7 +113,9 @@ mod linux {
     }
 
     fn nearest(file: &Path) -> Aim {
-        file.ancestors().find_map(|path| path.metadata().ok().map(|found| (path.to_owned(), found.dev(), found.ino())))
+        file.ancestors().find_map(|path| {
+            path.metadata().ok().map(|found| (path.to_owned(), found.dev(), found.ino()))
+        })
     }
 }
 

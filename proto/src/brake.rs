@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use crate::ids::Timestamp;
 use crate::refusal::ErrorCode;
 
-/// A thread in which agents may not speak: they had all their turns in it without a word of the person.
+/// A thread in which agents may not speak: they had all their turns in it without a word of the
+/// person.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UsedUpThread {
     /// The thread.
@@ -18,7 +19,8 @@ pub struct UsedUpThread {
     pub since: Timestamp,
 }
 
-/// Something that a session or a shell wanted to say, and that a brake or a policy refused. Nothing of it was stored.
+/// Something that a session or a shell wanted to say, and that a brake or a policy refused. Nothing
+/// of it was stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefusedSend {
     /// When.

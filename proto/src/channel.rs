@@ -7,7 +7,8 @@ use crate::ids::Timestamp;
 /// What is asked of channels (`#name`) and groups (`@name`). A name comes with its sign.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ChannelRequest {
-    /// All that the caller may know of, by name. Answer: [`Reply::Channels`](crate::request::Reply::Channels).
+    /// All that the caller may know of, by name. Answer:
+    /// [`Reply::Channels`](crate::request::Reply::Channels).
     List,
     /// Make a channel, with the caller as its first member. Answer: that channel.
     Create {
@@ -18,9 +19,11 @@ pub enum ChannelRequest {
         /// Only members know of it, and only members bring others in.
         private: bool,
     },
-    /// Become a member; of a group, take its label. Answer: that channel. Being one already is no error.
+    /// Become a member; of a group, take its label. Answer: that channel. Being one already is no
+    /// error.
     Join(String),
-    /// End being one. A channel that nobody is a member of is gone; what was said in it stays. Answer: that channel.
+    /// End being one. A channel that nobody is a member of is gone; what was said in it stays.
+    /// Answer: that channel.
     Leave(String),
     /// Make another peer a member (members, operators). Answer: that channel.
     Invite {

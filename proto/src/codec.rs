@@ -1,11 +1,13 @@
-//! Values to frame payloads and back. The one module that says bincode: whoever replaces the encoding changes this file.
+//! Values to frame payloads and back. The one module that says bincode: whoever replaces the
+//! encoding changes this file.
 //!
-//! A frame is a little-endian `u32` length and that many bytes of payload. Whoever has a socket does the framing; this
-//! module does the payload, and [`HEADER_BYTES`] and [`crate::limits`] say what the framing needs to know.
+//! A frame is a little-endian `u32` length and that many bytes of payload. Whoever has a socket
+//! does the framing; this module does the payload, and [`HEADER_BYTES`] and [`crate::limits`] say
+//! what the framing needs to know.
 //!
-//! What bincode does not do by itself is done here (each was reproduced with 2.0.1): without a limit a nine-byte payload
-//! aborts the process by asking for an exabyte; the limit counts memory, not encoded bytes; encoding is not limited at
-//! all; trailing bytes are ignored.
+//! What bincode does not do by itself is done here (each was reproduced with 2.0.1): without a
+//! limit a nine-byte payload aborts the process by asking for an exabyte; the limit counts memory,
+//! not encoded bytes; encoding is not limited at all; trailing bytes are ignored.
 
 use bincode::config::{Configuration, Limit, LittleEndian, Varint};
 use serde::Serialize;
@@ -17,11 +19,15 @@ use crate::limits::FRAME_BYTES_MAX;
 /// Bytes of the length that stands before each payload.
 pub const HEADER_BYTES: usize = 4;
 
-/// bincode counts what decoding takes in memory: small values in long lists take up to 16 times their encoded size.
+/// bincode counts what decoding takes in memory: small values in long lists take up to 16 times
+/// their encoded size.
 const MEMORY_BYTES_MAX: usize = 16 * FRAME_BYTES_MAX;
 
 const CONFIG: Configuration<LittleEndian, Varint, Limit<MEMORY_BYTES_MAX>> =
-    bincode::config::standard().with_little_endian().with_variable_int_encoding().with_limit::<MEMORY_BYTES_MAX>();
+    bincode::config::standard()
+        .with_little_endian()
+        .with_variable_int_encoding()
+        .with_limit::<MEMORY_BYTES_MAX>();
 
 /// The payload that says `value`.
 pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, EncodeError> {
@@ -73,7 +79,8 @@ pub enum DecodeError {
         /// How many.
         bytes: usize,
     },
-    /// The decoder's own reason: an unknown variant, a cut value, invalid UTF-8, a length beyond the limit.
+    /// The decoder's own reason: an unknown variant, a cut value, invalid UTF-8, a length beyond
+    /// the limit.
     #[error("this frame is no value of the protocol")]
     Value(#[from] bincode::error::DecodeError),
 }
@@ -85,7 +92,8 @@ mod tests {
 
     #[test]
     fn a_hostile_length_costs_nothing() {
-        // A request of variant 2 (Bind) whose string claims 2^60 bytes: an error, not an allocation.
+        // A request of variant 2 (Bind) whose string claims 2^60 bytes: an error, not an
+        // allocation.
         let hostile = [0, 2, 0, 0xfd, 0, 0, 0, 0, 0, 0, 0, 0x10];
         assert!(matches!(decode::<ClientFrame>(&hostile), Err(DecodeError::Value(_))));
     }
@@ -94,7 +102,10 @@ mod tests {
     fn bytes_after_the_value_are_refused() {
         let mut payload = encode(&ClientFrame { id: 1, request: Request::Status }).unwrap();
         payload.push(0);
-        assert!(matches!(decode::<ClientFrame>(&payload), Err(DecodeError::TrailingBytes { bytes: 1 })));
+        assert!(matches!(
+            decode::<ClientFrame>(&payload),
+            Err(DecodeError::TrailingBytes { bytes: 1 })
+        ));
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! The preface: what each end says before any frame. Its form never changes, so that two copies of any age can tell why
-//! they do not understand each other.
+//! The preface: what each end says before any frame. Its form never changes, so that two copies of
+//! any age can tell why they do not understand each other.
 //!
 //! ```text
 //! offset  bytes
@@ -54,7 +54,11 @@ impl Preface {
     /// Where `software` is longer than [`SOFTWARE_BYTES_MAX`].
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        assert!(self.software.len() <= SOFTWARE_BYTES_MAX, "a software line of {} bytes", self.software.len());
+        assert!(
+            self.software.len() <= SOFTWARE_BYTES_MAX,
+            "a software line of {} bytes",
+            self.software.len()
+        );
         let mut bytes = Vec::with_capacity(FIXED_BYTES + self.software.len());
         bytes.extend_from_slice(MAGIC);
         bytes.extend_from_slice(&self.min.to_le_bytes());
@@ -65,7 +69,8 @@ impl Preface {
         bytes
     }
 
-    /// Reads the fixed part: the preface without its software line, and how many bytes of that line follow.
+    /// Reads the fixed part: the preface without its software line, and how many bytes of that line
+    /// follow.
     pub fn decode_fixed(bytes: &[u8; FIXED_BYTES]) -> Result<(Self, usize), PrefaceError> {
         let [m0, m1, m2, m3, m4, m5, min0, min1, max0, max1, f0, f1, f2, f3, n0, n1] = *bytes;
         if [m0, m1, m2, m3, m4, m5] != *MAGIC {
@@ -85,13 +90,15 @@ impl Preface {
 
     /// The version to speak with `other`.
     pub fn agree(&self, other: &Self) -> Result<u16, PrefaceError> {
-        common_version((self.min, self.max), (other.min, other.max)).ok_or_else(|| PrefaceError::NoCommonVersion {
-            ours: self.software.clone(),
-            ours_min: self.min,
-            ours_max: self.max,
-            theirs: other.software.clone(),
-            theirs_min: other.min,
-            theirs_max: other.max,
+        common_version((self.min, self.max), (other.min, other.max)).ok_or_else(|| {
+            PrefaceError::NoCommonVersion {
+                ours: self.software.clone(),
+                ours_min: self.min,
+                ours_max: self.max,
+                theirs: other.software.clone(),
+                theirs_min: other.min,
+                theirs_max: other.max,
+            }
         })
     }
 }
@@ -111,7 +118,9 @@ pub enum PrefaceError {
         max: u16,
     },
     /// A software line beyond its bound.
-    #[error("the other end claims a software line of {bytes} bytes, more than {SOFTWARE_BYTES_MAX}")]
+    #[error(
+        "the other end claims a software line of {bytes} bytes, more than {SOFTWARE_BYTES_MAX}"
+    )]
     SoftwareTooLong {
         /// Claimed length.
         bytes: usize,
@@ -141,7 +150,9 @@ impl PrefaceError {
     #[must_use]
     pub fn hint(&self) -> String {
         match self {
-            Self::NoCommonVersion { .. } => "install one version of peerctl, then run `peerctl daemon restart`".to_owned(),
+            Self::NoCommonVersion { .. } => {
+                "install one version of peerctl, then run `peerctl daemon restart`".to_owned()
+            }
             Self::Magic | Self::Range { .. } | Self::SoftwareTooLong { .. } => String::new(),
         }
     }
@@ -170,10 +181,16 @@ mod tests {
         bytes[0] = b'H';
         assert_eq!(Preface::decode_fixed(fixed(&bytes)), Err(PrefaceError::Magic));
         let bytes = Preface { min: 3, max: 2, features: 0, software: String::new() }.encode();
-        assert_eq!(Preface::decode_fixed(fixed(&bytes)), Err(PrefaceError::Range { min: 3, max: 2 }));
+        assert_eq!(
+            Preface::decode_fixed(fixed(&bytes)),
+            Err(PrefaceError::Range { min: 3, max: 2 })
+        );
         let mut bytes = Preface::ours("/x").encode();
         bytes[14..16].copy_from_slice(&u16::MAX.to_le_bytes());
-        assert_eq!(Preface::decode_fixed(fixed(&bytes)), Err(PrefaceError::SoftwareTooLong { bytes: 65_535 }));
+        assert_eq!(
+            Preface::decode_fixed(fixed(&bytes)),
+            Err(PrefaceError::SoftwareTooLong { bytes: 65_535 })
+        );
     }
 
     #[test]

@@ -24,7 +24,8 @@ pub struct HookCall {
     pub turn: Option<String>,
     /// The client's name of the tool call.
     pub tool_use: Option<String>,
-    /// Why a session began or ended, in the client's words: `startup`, `resume`, `clear`, `compact`, …
+    /// Why a session began or ended, in the client's words: `startup`, `resume`, `clear`,
+    /// `compact`, …
     pub source: Option<String>,
     /// `PEER_NAME` in the hook's environment.
     pub name: Option<String>,

@@ -1,4 +1,5 @@
-//! Identifiers and times. Each has one binary form (serde) and one text form (`Display` and `FromStr`).
+//! Identifiers and times. Each has one binary form (serde) and one text form (`Display` and
+//! `FromStr`).
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,7 +14,9 @@ const BASE32: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 const MESSAGE_ID_DIGITS: usize = 16;
 
 /// A point in time: milliseconds since the Unix epoch, UTC.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Timestamp(pub u64);
 
 impl Timestamp {
@@ -32,8 +35,8 @@ impl Timestamp {
 
 /// A message's identity: globally unique and ordered by time.
 ///
-/// 48 bits of milliseconds since the epoch, then 32 bits that the broker draws at random, or counts up within one
-/// millisecond. Always below 2^80. Text form: `m-` and 16 base-32 digits.
+/// 48 bits of milliseconds since the epoch, then 32 bits that the broker draws at random, or counts
+/// up within one millisecond. Always below 2^80. Text form: `m-` and 16 base-32 digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "u128", into = "u128")]
 pub struct MessageId(u128);
@@ -44,9 +47,11 @@ impl MessageId {
     /// The largest identifier: nothing sorts after it.
     pub const MAX: Self = Self((1 << 80) - 1);
 
-    /// The first identifier that sorts after `last` and carries `now`; `entropy` fills its random part.
+    /// The first identifier that sorts after `last` and carries `now`; `entropy` fills its random
+    /// part.
     ///
-    /// A clock that went backwards does not break the order: the result is then simply the successor of `last`.
+    /// A clock that went backwards does not break the order: the result is then simply the
+    /// successor of `last`.
     #[must_use]
     pub fn next(last: Self, now: Timestamp, entropy: u32) -> Self {
         let drawn = (u128::from(now.0 & 0xffff_ffff_ffff) << 32) | u128::from(entropy);
@@ -59,13 +64,15 @@ impl MessageId {
         Self(u128::from(at.0 & 0xffff_ffff_ffff) << 32)
     }
 
-    /// The time in it: the message was accepted then, or earlier where the clock had gone backwards.
+    /// The time in it: the message was accepted then, or earlier where the clock had gone
+    /// backwards.
     #[must_use]
     pub fn accepted_at(self) -> Timestamp {
         Timestamp((self.0 >> 32) as u64)
     }
 
-    /// The thread that a message begins which names none: after the last digits of its identifier, which are random.
+    /// The thread that a message begins which names none: after the last digits of its identifier,
+    /// which are random.
     #[must_use]
     pub fn default_thread(self) -> String {
         format!("t-{}", &self.to_string()[10..])
@@ -97,7 +104,9 @@ impl fmt::Display for MessageId {
         f.write_str("m-")?;
         for digit in (0..MESSAGE_ID_DIGITS).rev() {
             let value = (self.0 >> (digit * 5)) & 31;
-            f.write_str(std::str::from_utf8(&BASE32[value as usize..=value as usize]).unwrap_or("0"))?;
+            f.write_str(
+                std::str::from_utf8(&BASE32[value as usize..=value as usize]).unwrap_or("0"),
+            )?;
         }
         Ok(())
     }
@@ -106,9 +115,13 @@ impl fmt::Display for MessageId {
 impl FromStr for MessageId {
     type Err = IdError;
 
-    /// Accepts lower case, and the letters that base 32 leaves out where they are mistaken for digits (o, i, l).
+    /// Accepts lower case, and the letters that base 32 leaves out where they are mistaken for
+    /// digits (o, i, l).
     fn from_str(text: &str) -> Result<Self, IdError> {
-        let digits = text.strip_prefix("m-").or_else(|| text.strip_prefix("M-")).ok_or(IdError::MessageId)?;
+        let digits = text
+            .strip_prefix("m-")
+            .or_else(|| text.strip_prefix("M-"))
+            .ok_or(IdError::MessageId)?;
         if digits.len() != MESSAGE_ID_DIGITS {
             return Err(IdError::MessageId);
         }
@@ -119,14 +132,16 @@ impl FromStr for MessageId {
                 b'I' | b'L' => b'1',
                 other => other,
             };
-            let value = BASE32.iter().position(|known| *known == digit).ok_or(IdError::MessageId)?;
+            let value =
+                BASE32.iter().position(|known| *known == digit).ok_or(IdError::MessageId)?;
             number = (number << 5) | value as u128;
         }
         Ok(Self(number))
     }
 }
 
-/// A task's identity: counted up, never used twice by one broker. Text form: `T-` and a decimal number.
+/// A task's identity: counted up, never used twice by one broker. Text form: `T-` and a decimal
+/// number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TaskId(pub u64);
 
@@ -140,7 +155,8 @@ impl FromStr for TaskId {
     type Err = IdError;
 
     fn from_str(text: &str) -> Result<Self, IdError> {
-        let digits = text.strip_prefix("T-").or_else(|| text.strip_prefix("t-")).ok_or(IdError::TaskId)?;
+        let digits =
+            text.strip_prefix("T-").or_else(|| text.strip_prefix("t-")).ok_or(IdError::TaskId)?;
         if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(IdError::TaskId);
         }
@@ -148,7 +164,8 @@ impl FromStr for TaskId {
     }
 }
 
-/// A peer's identity: durable, never used twice by one broker. Text form: `p-` and a decimal number.
+/// A peer's identity: durable, never used twice by one broker. Text form: `p-` and a decimal
+/// number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PeerId(pub u64);
 
@@ -180,7 +197,8 @@ impl FromStr for PeerId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SessionId(pub u64);
 
-/// The secret that a session got at registration: 256 random bits. Whoever holds it is that session.
+/// The secret that a session got at registration: 256 random bits. Whoever holds it is that
+/// session.
 ///
 /// Never logged: its `Debug` form hides it.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -209,7 +227,8 @@ pub enum IdError {
     TaskId,
 }
 
-/// Whether `name` may be a peer's name: 1 to 32 of `[A-Za-z0-9_-]`, the first a letter or digit, and not reserved.
+/// Whether `name` may be a peer's name: 1 to 32 of `[A-Za-z0-9_-]`, the first a letter or digit,
+/// and not reserved.
 #[must_use]
 pub fn is_peer_name(name: &str) -> bool {
     is_well_formed_name(name) && !is_reserved_name(name)
@@ -217,7 +236,8 @@ pub fn is_peer_name(name: &str) -> bool {
 
 /// Whether `name` has the form of a peer's name, reserved or not.
 ///
-/// Names that look like identifiers (`p-7`, `m-…`) are excluded, so that a name and an id never mean different peers.
+/// Names that look like identifiers (`p-7`, `m-…`) are excluded, so that a name and an id never
+/// mean different peers.
 #[must_use]
 pub fn is_well_formed_name(name: &str) -> bool {
     (1..=crate::limits::NAME_CHARS_MAX).contains(&name.len())
@@ -230,7 +250,9 @@ pub fn is_well_formed_name(name: &str) -> bool {
 /// Names with a meaning of their own, in any case: no session may take one.
 #[must_use]
 pub fn is_reserved_name(name: &str) -> bool {
-    ["human", "user", "system", "all", "me"].iter().any(|reserved| name.eq_ignore_ascii_case(reserved))
+    ["human", "user", "system", "all", "me"]
+        .iter()
+        .any(|reserved| name.eq_ignore_ascii_case(reserved))
 }
 
 /// A name as it was meant by who wrote it with blanks or quotation marks around it.
@@ -245,8 +267,8 @@ pub fn unquoted(text: &str) -> &str {
     name
 }
 
-/// A peer's name or id as it was meant by who wrote it so: `@bob`, as people are called elsewhere, is `bob`. Where a group
-/// can be meant too, that comes first.
+/// A peer's name or id as it was meant by who wrote it so: `@bob`, as people are called elsewhere,
+/// is `bob`. Where a group can be meant too, that comes first.
 #[must_use]
 pub fn called_peer(text: &str) -> &str {
     let name = unquoted(text);
@@ -276,7 +298,15 @@ mod tests {
 
     #[test]
     fn what_is_no_message_id_is_refused() {
-        for text in ["", "m-", "m-123", "x-0123456789ABCDEF", "m-0123456789ABCDEFG", "m-0123456789ABCDE!", "m-ééééééé0"] {
+        for text in [
+            "",
+            "m-",
+            "m-123",
+            "x-0123456789ABCDEF",
+            "m-0123456789ABCDEFG",
+            "m-0123456789ABCDE!",
+            "m-ééééééé0",
+        ] {
             assert_eq!(text.parse::<MessageId>(), Err(IdError::MessageId), "{text:?}");
         }
         assert_eq!(MessageId::try_from(1u128 << 80), Err(IdError::MessageIdRange));
@@ -287,7 +317,19 @@ mod tests {
         for good in ["a", "calm-fox", "Build_2", "0x", &"n".repeat(32)] {
             assert!(is_peer_name(good), "{good:?}");
         }
-        for bad in ["", "-a", "_a", "a b", "é", "human", "HUMAN", "me", "p-7", "m-0123456789ABCDEF", &"n".repeat(33)] {
+        for bad in [
+            "",
+            "-a",
+            "_a",
+            "a b",
+            "é",
+            "human",
+            "HUMAN",
+            "me",
+            "p-7",
+            "m-0123456789ABCDEF",
+            &"n".repeat(33),
+        ] {
             assert!(!is_peer_name(bad), "{bad:?}");
         }
     }

@@ -1,8 +1,8 @@
 //! The words and bytes that peerd's programs share.
 //!
-//! This crate knows identifiers, messages, limits, the wire format and where the broker's files are. It knows no socket,
-//! clock, environment or file: whoever uses it brings those. `docs/protocol.md` describes the same bytes in prose, and
-//! tests hold the two together.
+//! This crate knows identifiers, messages, limits, the wire format and where the broker's files
+//! are. It knows no socket, clock, environment or file: whoever uses it brings those.
+//! `docs/protocol.md` describes the same bytes in prose, and tests hold the two together.
 //!
 //! Modules, in the order in which to read them:
 //!

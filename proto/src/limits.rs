@@ -1,42 +1,45 @@
-//! Every fixed bound of the product in one place, with its unit and its reason. What `config.toml` may change is in
-//! [`settings`](crate::settings). `docs/protocol.md` lists the same numbers, and
-//! a test compares the two.
+//! Every fixed bound of the product in one place, with its unit and its reason. What `config.toml`
+//! may change is in [`settings`](crate::settings). `docs/protocol.md` lists the same numbers, and a
+//! test compares the two.
 
-/// Largest payload of one frame, in either direction. A text of [`TEXT_BYTES_MAX`] fits with room for lists, and a
-/// hostile length costs at most this much memory.
+/// Largest payload of one frame, in either direction. A text of [`TEXT_BYTES_MAX`] fits with room
+/// for lists, and a hostile length costs at most this much memory.
 pub const FRAME_BYTES_MAX: usize = 1024 * 1024;
 
-/// Largest frame a program may send before it has said [`Hello`](crate::request::Request::Hello): a stranger gets little.
+/// Largest frame a program may send before it has said [`Hello`](crate::request::Request::Hello): a
+/// stranger gets little.
 pub const HELLO_BYTES_MAX: usize = 16 * 1024;
 
-/// How long the broker waits for the preface and the first request of a new connection, and for the rest of a frame that
-/// was begun.
+/// How long the broker waits for the preface and the first request of a new connection, and for the
+/// rest of a frame that was begun.
 pub const HELLO_TIMEOUT_MS: u64 = 10_000;
 
-/// Requests of one connection that may be unanswered at once; beyond it the broker stops reading from that connection.
+/// Requests of one connection that may be unanswered at once; beyond it the broker stops reading
+/// from that connection.
 pub const REQUESTS_IN_FLIGHT_MAX: usize = 256;
 
-/// Bytes of one connection's requests that may wait for the broker to work on them; beyond it that connection is not read.
-/// A single request may have more.
+/// Bytes of one connection's requests that may wait for the broker to work on them; beyond it that
+/// connection is not read. A single request may have more.
 pub const CONNECTION_BYTES_MAX: usize = 256 * 1024;
 
-/// Bytes of requests that may wait for all connections of one process together, so that one program leaves room for others.
-/// What a stranger may send ([`HELLO_BYTES_MAX`]) is not counted here: every connection has that much of its own, and
-/// small requests never wait for room.
+/// Bytes of requests that may wait for all connections of one process together, so that one program
+/// leaves room for others. What a stranger may send ([`HELLO_BYTES_MAX`]) is not counted here:
+/// every connection has that much of its own, and small requests never wait for room.
 pub const PROCESS_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Bytes of requests that may wait for all connections together, counted as for [`PROCESS_BYTES_MAX`].
+/// Bytes of requests that may wait for all connections together, counted as for
+/// [`PROCESS_BYTES_MAX`].
 pub const REQUESTS_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// No request that the rules allow is larger. A larger frame is read only to be refused in words.
 pub const REQUEST_BYTES_MAX: usize = 128 * 1024;
 
-/// Bytes of frames beyond [`REQUEST_BYTES_MAX`] that are read at once, for all connections together. The others wait, and
-/// nobody waits for them.
+/// Bytes of frames beyond [`REQUEST_BYTES_MAX`] that are read at once, for all connections
+/// together. The others wait, and nobody waits for them.
 pub const OVERSIZED_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Largest text of a message. With redb's overhead a record then stays below 64 KiB: its pages are powers of two, and a
-/// record of 64 KiB took 143 KiB when measured.
+/// Largest text of a message. With redb's overhead a record then stays below 64 KiB: its pages are
+/// powers of two, and a record of 64 KiB took 143 KiB when measured.
 pub const TEXT_BYTES_MAX: usize = 61_440;
 
 /// Longest name of a peer, in ASCII characters.
@@ -51,7 +54,8 @@ pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 128;
 /// Longest seat key (a client's own session id), in bytes.
 pub const SEAT_KEY_BYTES_MAX: usize = 256;
 
-/// Refused sends that the broker remembers, in memory: enough to find out why a message never arrived.
+/// Refused sends that the broker remembers, in memory: enough to find out why a message never
+/// arrived.
 pub const REFUSALS_KEPT_MAX: usize = 200;
 
 /// How much of a refused text is remembered, in characters: enough to recognise it.
@@ -78,7 +82,8 @@ pub const SUMMARY_BYTES_MAX: usize = 400;
 /// Longest path or client name that a session reports, in bytes.
 pub const PATH_BYTES_MAX: usize = 1_024;
 
-/// Deliveries that a session may hold without having offered them: beyond it the broker waits before pushing more.
+/// Deliveries that a session may hold without having offered them: beyond it the broker waits
+/// before pushing more.
 pub const LEASE_WINDOW_MESSAGES: usize = 64;
 
 /// Bytes of text that a session may hold without having offered them.
@@ -99,11 +104,13 @@ pub const TTL_MS_MAX: u64 = 30 * 24 * 3_600_000;
 /// Shortest time to live of a message.
 pub const TTL_MS_MIN: u64 = 1_000;
 
-/// Nothing expires this soon after the broker started or the machine woke: mail that fell due meanwhile gets one chance.
+/// Nothing expires this soon after the broker started or the machine woke: mail that fell due
+/// meanwhile gets one chance.
 pub const EXPIRY_GRACE_MS: u64 = 30_000;
 
-/// Nothing expires for at most this long after the wall clock was set forward: for as long as it was set forward by, but at
-/// least [`EXPIRY_GRACE_MS`]. A wrong date is often mended within minutes.
+/// Nothing expires for at most this long after the wall clock was set forward: for as long as it
+/// was set forward by, but at least [`EXPIRY_GRACE_MS`]. A wrong date is often mended within
+/// minutes.
 pub const CLOCK_STEP_GRACE_MS: u64 = 3_600_000;
 
 /// An offline peer without mail leaves the default listing after this long.
@@ -115,7 +122,8 @@ pub const FORGET_OFFLINE_MS: u64 = 7 * 24 * 3_600_000;
 /// Peers that the broker retains, online or not.
 pub const PEERS_MAX: usize = 10_000;
 
-/// New peers that programs of one process may register in any minute: more than any person starts sessions.
+/// New peers that programs of one process may register in any minute: more than any person starts
+/// sessions.
 pub const NEW_PEERS_PER_PROCESS: u32 = 300;
 
 /// New peers that all programs together may register in any minute.
@@ -127,8 +135,8 @@ pub const KEPT_FROM_ROOM_MS: u64 = 24 * 3_600_000;
 /// Connections that the broker keeps open at once.
 pub const CONNECTIONS_MAX: usize = 4_096;
 
-/// Of these, the last ones that are kept for operators: so `peerctl` gets through when sessions took all others. Where there
-/// may be few connections, a quarter of them.
+/// Of these, the last ones that are kept for operators: so `peerctl` gets through when sessions
+/// took all others. Where there may be few connections, a quarter of them.
 pub const OPERATOR_CONNECTIONS: usize = 16;
 
 /// Aliases that one peer keeps; the oldest gives way.
@@ -140,19 +148,23 @@ pub const SEATS_MAX: usize = 16;
 /// Entries in one page of a listing (peers, inbox, history, orphans).
 pub const PAGE_ENTRIES_MAX: usize = 200;
 
-/// Bytes of text in one page of a listing; a page ends early rather than exceed it by more than one entry.
+/// Bytes of text in one page of a listing; a page ends early rather than exceed it by more than one
+/// entry.
 pub const PAGE_BYTES_MAX: usize = 512 * 1024;
 
-/// Rows that one history request looks at before it returns a cursor, so that no reader stops the engine for long.
+/// Rows that one history request looks at before it returns a cursor, so that no reader stops the
+/// engine for long.
 pub const HISTORY_ROWS_MAX: usize = 5_000;
 
 /// Bytes of events that a watcher may leave unread before it is disconnected.
 pub const WATCH_BACKLOG_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Longest path of the socket, in bytes. Linux takes 107 and macOS 103, so that one directory works on both.
+/// Longest path of the socket, in bytes. Linux takes 107 and macOS 103, so that one directory works
+/// on both.
 pub const SOCKET_PATH_BYTES_MAX: usize = 103;
 
-/// Free space that must remain on the file system; below it the broker refuses sends and goes on delivering.
+/// Free space that must remain on the file system; below it the broker refuses sends and goes on
+/// delivering.
 pub const DISK_RESERVE_BYTES: u64 = 8 * 1024 * 1024;
 
 /// Longest name of a channel or group, without its sign, in ASCII characters.

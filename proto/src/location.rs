@@ -1,7 +1,7 @@
 //! The one state directory, and what is in it. Pure: who asks brings the environment.
 //!
-//! XDG variables are not consulted, because some clients clear them for their children and some do not: two directories
-//! would mean two brokers (`docs/adr/0004-one-directory-from-home-alone.md`).
+//! XDG variables are not consulted, because some clients clear them for their children and some do
+//! not: two directories would mean two brokers (`docs/adr/0004-one-directory-from-home-alone.md`).
 
 use std::path::{Path, PathBuf};
 
@@ -26,8 +26,8 @@ impl Location {
     /// The directory that `PEERD_DIR` names, else the default under `home`.
     ///
     /// # Errors
-    /// Where neither is given, the one that counts is relative, or the socket's path would be longer than a socket's path
-    /// can be.
+    /// Where neither is given, the one that counts is relative, or the socket's path would be
+    /// longer than a socket's path can be.
     pub fn resolve(peerd_dir: Option<&Path>, home: Option<&Path>) -> Result<Self, LocationError> {
         let dir = match (peerd_dir.filter(|dir| !dir.as_os_str().is_empty()), home) {
             (Some(dir), _) if dir.is_absolute() => dir.to_path_buf(),
@@ -98,8 +98,8 @@ impl Location {
     }
 }
 
-/// What a broker writes into the lock file that it holds: which process it is, and how far it has come. Whoever finds the
-/// lock held, and nobody behind the socket, reads it.
+/// What a broker writes into the lock file that it holds: which process it is, and how far it has
+/// come. Whoever finds the lock held, and nobody behind the socket, reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Holding {
     /// The process, as its own pid namespace numbers it.
@@ -134,7 +134,8 @@ impl Phase {
 }
 
 impl Holding {
-    /// The line for the lock file. Always of the same length, so that a later one replaces an earlier one in one write.
+    /// The line for the lock file. Always of the same length, so that a later one replaces an
+    /// earlier one in one write.
     #[must_use]
     pub fn line(&self) -> String {
         format!("pid {:>10} {:<8}\n", self.pid, self.phase.as_str())
@@ -144,7 +145,9 @@ impl Holding {
     #[must_use]
     pub fn read(text: &str) -> Option<Self> {
         let mut words = text.lines().next()?.split_whitespace();
-        let (Some("pid"), Some(pid), Some(word), None) = (words.next(), words.next(), words.next(), words.next()) else {
+        let (Some("pid"), Some(pid), Some(word), None) =
+            (words.next(), words.next(), words.next(), words.next())
+        else {
             return None;
         };
         let phase = Phase::ALL.into_iter().find(|phase| phase.as_str() == word)?;
@@ -192,7 +195,8 @@ mod tests {
 
     #[test]
     fn peerd_dir_wins_over_home() {
-        let location = Location::resolve(Some(Path::new("/p")), Some(Path::new("/home/u"))).unwrap();
+        let location =
+            Location::resolve(Some(Path::new("/p")), Some(Path::new("/home/u"))).unwrap();
         assert_eq!(location.socket(), Path::new("/p/broker.sock"));
         let location = Location::resolve(None, Some(Path::new("/home/u"))).unwrap();
         assert_eq!(location.dir(), Path::new("/home/u").join(DEFAULT_UNDER_HOME));
@@ -207,7 +211,15 @@ mod tests {
         for (line, phase) in lines.iter().zip(Phase::ALL) {
             assert_eq!(Holding::read(line), Some(Holding { pid: 1_234, phase }));
         }
-        for other in ["", "1234", "pid x serving", "pid 1 serving", "pid 0 serving", "pid 12 sleeping", "pid 12 serving more"] {
+        for other in [
+            "",
+            "1234",
+            "pid x serving",
+            "pid 1 serving",
+            "pid 0 serving",
+            "pid 12 sleeping",
+            "pid 12 serving more",
+        ] {
             assert_eq!(Holding::read(other), None, "{other:?}");
         }
     }
@@ -215,10 +227,15 @@ mod tests {
     #[test]
     fn a_missing_home_a_relative_and_an_overlong_directory_say_what_to_do() {
         assert_eq!(Location::resolve(None, None), Err(LocationError::NoHome));
-        assert_eq!(Location::resolve(None, Some(Path::new("here"))), Err(LocationError::NoHome), "it depends on who asks");
+        assert_eq!(
+            Location::resolve(None, Some(Path::new("here"))),
+            Err(LocationError::NoHome),
+            "it depends on who asks"
+        );
         let relative = Location::resolve(Some(Path::new("here")), None).unwrap_err();
         assert!(relative.hint().contains("absolute"), "{relative}");
-        let long = Location::resolve(Some(Path::new(&format!("/{}", "d".repeat(100)))), None).unwrap_err();
+        let long =
+            Location::resolve(Some(Path::new(&format!("/{}", "d".repeat(100)))), None).unwrap_err();
         assert!(long.hint().contains("PEERD_DIR"), "{long}");
     }
 }

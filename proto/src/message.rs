@@ -7,7 +7,8 @@ use crate::ids::{MessageId, PeerId, Timestamp};
 /// Whether a message may wake an idle session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Intent {
-    /// The sender wants something done or answered; it may wake its reader. The default of a new message.
+    /// The sender wants something done or answered; it may wake its reader. The default of a new
+    /// message.
     Request,
     /// The reader shall know; it rides on the reader's next turn. The default of a reply.
     Inform,
@@ -200,7 +201,8 @@ impl Evidence {
 pub enum Stage {
     /// Durable, waiting for a session.
     Stored,
-    /// Pushed to a session. In memory only: it dies with the broker, and the delivery is `Stored` again.
+    /// Pushed to a session. In memory only: it dies with the broker, and the delivery is `Stored`
+    /// again.
     Leased,
     /// Handed to a carrier; no evidence yet.
     Offered,

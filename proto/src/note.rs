@@ -19,7 +19,8 @@ pub enum NoteRequest {
         /// What is added, after a line end.
         text: String,
     },
-    /// Which notes there are, by key, without their values. Answer: [`Reply::Notes`](crate::request::Reply::Notes).
+    /// Which notes there are, by key, without their values. Answer:
+    /// [`Reply::Notes`](crate::request::Reply::Notes).
     List {
         /// Only keys that begin with this.
         prefix: String,

@@ -31,9 +31,11 @@ impl Policy {
 pub struct Policies {
     /// For every peer that has none of its own.
     pub default: Policy,
-    /// What becomes of mail from a session that may do less without asking than its reader; absent: nothing special.
+    /// What becomes of mail from a session that may do less without asking than its reader; absent:
+    /// nothing special.
     pub escalation: Option<Policy>,
-    /// The person has said yes to posts into the inbox socket of sessions that bypass permissions, or may come to.
+    /// The person has said yes to posts into the inbox socket of sessions that bypass permissions,
+    /// or may come to.
     pub inbox_socket_in_bypass: bool,
     /// Peers with a policy of their own, by name.
     pub peers: Vec<(String, Policy)>,

@@ -1,7 +1,8 @@
 //! What Linux writes of a process in `/proc/PID/stat`.
 //!
-//! Takes the line apart, for each program that has read one. Knows the order of the fields, and reads no file itself.
-//! Invariant: a process can choose its name freely, and no name moves the other fields.
+//! Takes the line apart, for each program that has read one. Knows the order of the fields, and
+//! reads no file itself. Invariant: a process can choose its name freely, and no name moves the
+//! other fields.
 
 /// The fields of the line that peerd uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,12 +22,15 @@ impl Stat {
     /// Takes a line apart; none where it is none, or is cut.
     #[must_use]
     pub fn parse(line: &[u8]) -> Option<Self> {
-        // The second field is the name in parentheses, and the name may itself hold spaces and parentheses, or no text.
+        // The second field is the name in parentheses, and the name may itself hold spaces and
+        // parentheses, or no text.
         let name_end = line.iter().rposition(|byte| *byte == b')')?;
         let mut fields = std::str::from_utf8(&line[name_end + 1..]).ok()?.split_ascii_whitespace();
         let state = *fields.next()?.as_bytes().first()?;
-        let (parent, group, _session) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?, fields.next()?);
-        let (terminal, foreground) = (fields.next()?.parse::<i32>().ok()?, fields.next()?.parse().ok()?);
+        let (parent, group, _session) =
+            (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?, fields.next()?);
+        let (terminal, foreground) =
+            (fields.next()?.parse::<i32>().ok()?, fields.next()?.parse().ok()?);
         let terminal = Some(terminal.cast_unsigned()).filter(|terminal| *terminal != 0);
         // The foreground is the eighth field of the line, and the start the twenty-second.
         let started = fields.nth(13)?.parse().ok()?;
@@ -58,32 +62,51 @@ mod tests {
 
     /// A line of a process with this name and state, in group 13 of terminal `pts/2`.
     fn line(name: &[u8], state: &str, foreground: i32) -> Vec<u8> {
-        let rest = format!(") {state} 7 13 12 34818 {foreground} 4194304 1 2 3 4 5 6 7 8 20 0 1 0 9876 11 12\n");
+        let rest = format!(
+            ") {state} 7 13 12 34818 {foreground} 4194304 1 2 3 4 5 6 7 8 20 0 1 0 9876 11 12\n"
+        );
         [b"42 (", name, rest.as_bytes()].concat()
     }
 
     #[test]
     fn no_name_moves_the_fields() {
-        let expected = Stat { state: b'S', parent: 7, group: 13, terminal: Some(34_818), foreground: 12, started: 9_876 };
+        let expected = Stat {
+            state: b'S',
+            parent: 7,
+            group: 13,
+            terminal: Some(34_818),
+            foreground: 12,
+            started: 9_876,
+        };
         let names: [&[u8]; 6] = [b"sh", b"", b"two words", b"a) Z 9 (b) R", b")) ((", b"cut \xc3"];
         for name in names {
-            assert_eq!(Stat::parse(&line(name, "S", 12)), Some(expected), "{}", name.escape_ascii());
+            assert_eq!(
+                Stat::parse(&line(name, "S", 12)),
+                Some(expected),
+                "{}",
+                name.escape_ascii()
+            );
         }
     }
 
     #[test]
     fn states_and_the_foreground_are_told_apart() {
-        let told = |state| Stat::parse(&line(b"sh", state, 12)).map(|stat| (stat.is_over(), stat.is_suspended()));
+        let told = |state| {
+            Stat::parse(&line(b"sh", state, 12)).map(|stat| (stat.is_over(), stat.is_suspended()))
+        };
         assert_eq!(["S", "R", "t"].map(told), [Some((false, false)); 3]);
         assert_eq!(["Z", "X", "x"].map(told), [Some((true, false)); 3]);
         assert_eq!(told("T"), Some((false, true)));
-        let is_in_foreground = |group| Stat::parse(&line(b"sh", "S", group)).map(|stat| stat.is_in_foreground());
+        let is_in_foreground =
+            |group| Stat::parse(&line(b"sh", "S", group)).map(|stat| stat.is_in_foreground());
         assert_eq!((is_in_foreground(13), is_in_foreground(12)), (Some(true), Some(false)));
     }
 
     #[test]
     fn a_daemon_has_no_terminal_and_no_foreground() {
-        let daemon = Stat::parse(b"12 (daemon) S 1 12 12 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 9876 11").unwrap();
+        let daemon =
+            Stat::parse(b"12 (daemon) S 1 12 12 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 9876 11")
+                .unwrap();
         assert_eq!((daemon.terminal, daemon.is_in_foreground()), (None, false));
     }
 

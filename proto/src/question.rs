@@ -10,7 +10,8 @@ pub const FROM_MEMORY: &str = "from memory";
 /// A question.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ask {
-    /// Names, ids, `#channel`, `@group`. Empty: whoever else works in the same repository, or else the same directory.
+    /// Names, ids, `#channel`, `@group`. Empty: whoever else works in the same repository, or else
+    /// the same directory.
     pub to: Vec<String>,
     /// The question: not empty, at most `text_bytes_max` bytes with the hint.
     pub question: String,

@@ -1,4 +1,5 @@
-//! When and how a session's model will see a message that is sent to it now, from what its adapter reports.
+//! When and how a session's model will see a message that is sent to it now, from what its adapter
+//! reports.
 
 use std::fmt;
 
@@ -6,7 +7,8 @@ use crate::hook::Activity;
 use crate::message::Carrier;
 use crate::request::CarrierProof;
 
-/// When a session's model sees what may wake it. What may not waits for the next turn of a session that rests.
+/// When a session's model sees what may wake it. What may not waits for the next turn of a session
+/// that rests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reach {
     /// At once, or between two tool calls: by this push carrier.
@@ -20,15 +22,20 @@ pub enum Reach {
 }
 
 impl Reach {
-    /// How an online session is reached. `carriers` are those that it reports, the next to be tried first; without a report
-    /// the end of a tool result is what every client has.
+    /// How an online session is reached. `carriers` are those that it reports, the next to be tried
+    /// first; without a report the end of a tool result is what every client has.
     #[must_use]
     pub fn of(carriers: &[CarrierProof], activity: Option<Activity>) -> Self {
-        let is_push =
-            |proof: &&CarrierProof| matches!(proof.carrier, Carrier::Channel | Carrier::InboxSocket | Carrier::AppServer);
-        let named = |carrier: Carrier| carriers.iter().find(|proof| proof.carrier == carrier).copied();
+        let is_push = |proof: &&CarrierProof| {
+            matches!(proof.carrier, Carrier::Channel | Carrier::InboxSocket | Carrier::AppServer)
+        };
+        let named =
+            |carrier: Carrier| carriers.iter().find(|proof| proof.carrier == carrier).copied();
         // What was tried before and is not there any more stands behind the end of a tool result.
-        let present = carriers.iter().position(|proof| proof.carrier == Carrier::ToolResult).unwrap_or(carriers.len());
+        let present = carriers
+            .iter()
+            .position(|proof| proof.carrier == Carrier::ToolResult)
+            .unwrap_or(carriers.len());
         if let Some(push) = carriers[..present].iter().find(is_push) {
             return Self::Now(*push);
         }
@@ -46,7 +53,10 @@ impl Reach {
     #[must_use]
     pub fn carrier(&self) -> CarrierProof {
         match self {
-            Self::Now(proof) | Self::NextEvent(proof) | Self::NextTurn(proof) | Self::NextCall(proof) => *proof,
+            Self::Now(proof)
+            | Self::NextEvent(proof)
+            | Self::NextTurn(proof)
+            | Self::NextCall(proof) => *proof,
         }
     }
 }
@@ -76,9 +86,21 @@ mod tests {
         };
         use Carrier::{Channel, Hook, InboxSocket, ToolResult};
         assert_eq!(of(&[], None), "sees mail with its next call of a peers tool, by tool_result");
-        assert_eq!(of(&[ToolResult, Channel], None), "sees mail with its next call of a peers tool, by tool_result");
-        assert_eq!(of(&[InboxSocket, Hook, ToolResult], Some(Activity::Idle)), "reached now, by inbox_socket");
-        assert_eq!(of(&[Hook, ToolResult], Some(Activity::Working)), "sees mail after its next tool call, by hook");
-        assert_eq!(of(&[Hook, ToolResult], Some(Activity::Idle)), "rests and sees mail when its user speaks to it next, by hook");
+        assert_eq!(
+            of(&[ToolResult, Channel], None),
+            "sees mail with its next call of a peers tool, by tool_result"
+        );
+        assert_eq!(
+            of(&[InboxSocket, Hook, ToolResult], Some(Activity::Idle)),
+            "reached now, by inbox_socket"
+        );
+        assert_eq!(
+            of(&[Hook, ToolResult], Some(Activity::Working)),
+            "sees mail after its next tool call, by hook"
+        );
+        assert_eq!(
+            of(&[Hook, ToolResult], Some(Activity::Idle)),
+            "rests and sees mail when its user speaks to it next, by hook"
+        );
     }
 }

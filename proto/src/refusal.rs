@@ -1,4 +1,5 @@
-//! Why the broker said no, and the next step. `docs/errors.md` lists every code, and a test compares the two.
+//! Why the broker said no, and the next step. `docs/errors.md` lists every code, and a test
+//! compares the two.
 
 use std::fmt;
 

@@ -1,8 +1,8 @@
 //! What a program may ask, what the broker answers, and what it pushes of its own accord.
 //!
-//! Wire rules: the variants of an enum are numbered in order, from zero. Within one protocol version variants are never
-//! inserted, removed or reordered, and no field is added to one; a new version gets new types. `proto/golden` holds the
-//! bytes of every variant.
+//! Wire rules: the variants of an enum are numbered in order, from zero. Within one protocol
+//! version variants are never inserted, removed or reordered, and no field is added to one; a new
+//! version gets new types. `proto/golden` holds the bytes of every variant.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +10,9 @@ use crate::brake::{RefusedSend, UsedUpThread};
 use crate::channel::{ChannelInfo, ChannelRequest};
 use crate::hook::{Activity, HookCall, Mode, Report};
 use crate::ids::{MessageId, PeerId, TaskId, Timestamp, Token};
-use crate::message::{Carrier, Cause, Delivery, Evidence, Intent, Kind, Message, Stage, TraceEntry, Via};
+use crate::message::{
+    Carrier, Cause, Delivery, Evidence, Intent, Kind, Message, Stage, TraceEntry, Via,
+};
 use crate::note::{NoteInfo, NoteRequest};
 use crate::policy::{Policies, Policy};
 use crate::question::{Answer, Ask, QuestionInfo, QuestionsQuery};
@@ -44,14 +46,16 @@ pub enum ServerFrame {
     Push(Push),
 }
 
-/// What a program may ask. The first request of a connection is `Hello`; acts as a peer need `Register` first.
+/// What a program may ask. The first request of a connection is `Hello`; acts as a peer need
+/// `Register` first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
     /// Who is connecting. Answer: [`Reply::Welcome`].
     Hello(Hello),
     /// Become a peer, or resume as one. Answer: [`Reply::Registered`].
     Register(Register),
-    /// Tell the seat that the client gave this session. Answer: [`Reply::Registered`], perhaps as another peer.
+    /// Tell the seat that the client gave this session. Answer: [`Reply::Registered`], perhaps as
+    /// another peer.
     Bind(Seat),
     /// Tell others what this session does; absent parts stay. Answer: [`Reply::Done`].
     Describe {
@@ -62,7 +66,8 @@ pub enum Request {
         /// Its present task.
         task: Option<String>,
     },
-    /// Change a name: this session's own, or (operators) that of `peer`. Answer: [`Reply::Renamed`].
+    /// Change a name: this session's own, or (operators) that of `peer`. Answer:
+    /// [`Reply::Renamed`].
     Rename {
         /// A name or id; absent: the caller.
         peer: Option<String>,
@@ -73,9 +78,10 @@ pub enum Request {
     Peers(PeersQuery),
     /// Send a message. Answer: [`Reply::Sent`], once it is durable.
     Send(Send),
-    /// Lease what matches, beyond the window if need be, and say what this session holds. Matching messages that it did
-    /// not have yet are pushed before the answer, [`Reply::Received`]. With `wait` the answer is kept back until
-    /// something matches or a request for this session arrives.
+    /// Lease what matches, beyond the window if need be, and say what this session holds. Matching
+    /// messages that it did not have yet are pushed before the answer, [`Reply::Received`]. With
+    /// `wait` the answer is kept back until something matches or a request for this session
+    /// arrives.
     Receive {
         /// What matches.
         filter: Filter,
@@ -84,7 +90,8 @@ pub enum Request {
     },
     /// Answer the waiting `Receive` of that id now. Answer: [`Reply::Done`].
     StopWaiting(RequestId),
-    /// These are about to be handed to a carrier. Sent before the bytes leave. Answer: [`Reply::Done`].
+    /// These are about to be handed to a carrier. Sent before the bytes leave. Answer:
+    /// [`Reply::Done`].
     Offered {
         /// Leased messages of this session.
         messages: Vec<MessageId>,
@@ -93,7 +100,8 @@ pub enum Request {
         /// No carrier follows it: no visibility timeout is started.
         last: bool,
     },
-    /// There is evidence that the model was shown these. Answer: [`Reply::Done`]; what is settled already is no error.
+    /// There is evidence that the model was shown these. Answer: [`Reply::Done`]; what is settled
+    /// already is no error.
     Presented {
         /// Messages of this session.
         messages: Vec<MessageId>,
@@ -116,15 +124,17 @@ pub enum Request {
     Read(MessageId),
     /// What waits for a peer; leases nothing. Answer: [`Reply::Inbox`].
     Inbox {
-        /// A name or id; absent: the caller (for an operator: the person). `*`: everyone (operators).
+        /// A name or id; absent: the caller (for an operator: the person). `*`: everyone
+        /// (operators).
         peer: Option<String>,
-        /// Only what is held; without it a session hears nothing of that. A held delivery is listed for the person and for the
-        /// agents at both ends.
+        /// Only what is held; without it a session hears nothing of that. A held delivery is listed
+        /// for the person and for the agents at both ends.
         held: bool,
         /// Start after this one.
         after: Option<Position>,
     },
-    /// One message with its delivery traces, for its sender, a recipient or an operator. Answer: [`Reply::Shown`].
+    /// One message with its delivery traces, for its sender, a recipient or an operator. Answer:
+    /// [`Reply::Shown`].
     Show(MessageId),
     /// What was said, newest first, or on from a message. Answer: [`Reply::History`].
     History(HistoryQuery),
@@ -144,7 +154,8 @@ pub enum Request {
     },
     /// Drop a dead letter (operators). Answer: [`Reply::Settled`].
     Drop(MessageId),
-    /// Withdraw a message of the caller's own (operators: any) that was not presented yet. Answer: [`Reply::Settled`].
+    /// Withdraw a message of the caller's own (operators: any) that was not presented yet. Answer:
+    /// [`Reply::Settled`].
     Cancel(MessageId),
     /// Push [`Push::Event`] for what happens from now on (operators). Answer: [`Reply::Done`].
     Watch {
@@ -159,7 +170,8 @@ pub enum Request {
     Status,
     /// Stop the broker cleanly (the person). Answer: [`Reply::Done`], then the connection closes.
     Shutdown,
-    /// What this session's adapter knows of it. Of that the mode is durable. Answer: [`Reply::Done`].
+    /// What this session's adapter knows of it. Of that the mode is durable. Answer:
+    /// [`Reply::Done`].
     Report(Report),
     /// A client's hook runs (hooks). Answer: [`Reply::Hook`], empty where no session is meant.
     Hook(HookCall),
@@ -170,21 +182,23 @@ pub enum Request {
         call: u64,
         /// What the hook prints; empty: nothing.
         output: String,
-        /// Messages that this session offered in it, and that the client asks its model with next: for them the end of the
-        /// session is an attempt. At most [`MESSAGES_PER_REQUEST_MAX`](crate::limits::MESSAGES_PER_REQUEST_MAX).
+        /// Messages that this session offered in it, and that the client asks its model with next:
+        /// for them the end of the session is an attempt. At most
+        /// [`MESSAGES_PER_REQUEST_MAX`](crate::limits::MESSAGES_PER_REQUEST_MAX).
         asks_with: Vec<MessageId>,
     },
     /// The policies in force (operators). Answer: [`Reply::Policies`].
     Policies,
-    /// Set a policy (operators). It is durable, and holds for what is sent from now on. Answer: [`Reply::Policies`].
+    /// Set a policy (operators). It is durable, and holds for what is sent from now on. Answer:
+    /// [`Reply::Policies`].
     SetPolicy {
         /// A name or id; absent: for all that have none of their own.
         peer: Option<String>,
         /// Absent: the peer has none of its own any more, or, for all, what `config.toml` says.
         policy: Option<Policy>,
     },
-    /// Whether mail may be posted into the inbox socket of sessions that bypass permissions, or may come to
-    /// (operators). It is durable. Answer: [`Reply::Policies`].
+    /// Whether mail may be posted into the inbox socket of sessions that bypass permissions, or may
+    /// come to (operators). It is durable. Answer: [`Reply::Policies`].
     SetConsent {
         /// Yes, or no again.
         inbox_socket_in_bypass: bool,
@@ -198,7 +212,8 @@ pub enum Request {
     },
     /// About channels and groups. Answer: [`Reply::Channels`].
     Channel(ChannelRequest),
-    /// Ask a question. Answer: [`Reply::Sent`], once it is durable; the message's id is the question's.
+    /// Ask a question. Answer: [`Reply::Sent`], once it is durable; the message's id is the
+    /// question's.
     Ask(Ask),
     /// Answer a question. Answer: [`Reply::Sent`], once it is durable.
     Answer(Answer),
@@ -219,12 +234,13 @@ pub enum Request {
         /// Only say what would go.
         dry_run: bool,
     },
-    /// What brakes and policies refused lately, newest first: the caller's own, or everybody's (the person). Answer:
-    /// [`Reply::Refusals`].
+    /// What brakes and policies refused lately, newest first: the caller's own, or everybody's (the
+    /// person). Answer: [`Reply::Refusals`].
     Refusals,
-    /// A model may have been asked with these since they were offered: the client made a request, ran a hook or called a
-    /// tool. Only then the end of this session counts an attempt for them; what a tool result carried counts without it.
-    /// Answer: [`Reply::Done`]; what this session does not hold is no error.
+    /// A model may have been asked with these since they were offered: the client made a request,
+    /// ran a hook or called a tool. Only then the end of this session counts an attempt for them;
+    /// what a tool result carried counts without it. Answer: [`Reply::Done`]; what this session
+    /// does not hold is no error.
     Tried {
         /// Offered messages of this session.
         messages: Vec<MessageId>,
@@ -251,7 +267,8 @@ pub struct Hello {
     pub version: String,
     /// The program's executable, for messages about two installed copies.
     pub executable: String,
-    /// The seat that the environment names, where there is one: tells an agent's shell from the person's.
+    /// The seat that the environment names, where there is one: tells an agent's shell from the
+    /// person's.
     pub seat: Option<Seat>,
 }
 
@@ -291,7 +308,8 @@ pub enum SeatKind {
 /// Become a peer, or resume as one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Register {
-    /// The name the person chose (`PEER_NAME`). A known, offline peer of that name is taken up again with its mail.
+    /// The name the person chose (`PEER_NAME`). A known, offline peer of that name is taken up
+    /// again with its mail.
     pub name: Option<String>,
     /// The client's own session id, where it is known already.
     pub seat: Option<Seat>,
@@ -301,7 +319,8 @@ pub struct Register {
     pub client_version: String,
     /// The client's process; the broker prefers what the kernel says.
     pub client_pid: u32,
-    /// Where it works; another text for another directory. Empty where that is not known: it is then equal to no other.
+    /// Where it works; another text for another directory. Empty where that is not known: it is
+    /// then equal to no other.
     pub cwd: String,
     /// The top of its git work tree.
     pub git_root: Option<String>,
@@ -401,7 +420,8 @@ pub struct HistoryQuery {
     pub after: Option<MessageId>,
     /// Only messages before this one: the cursor of the page before.
     pub before: Option<MessageId>,
-    /// At most this many, and never more than [`PAGE_ENTRIES_MAX`](crate::limits::PAGE_ENTRIES_MAX).
+    /// At most this many, and never more than
+    /// [`PAGE_ENTRIES_MAX`](crate::limits::PAGE_ENTRIES_MAX).
     pub limit: u32,
 }
 
@@ -454,7 +474,8 @@ pub enum Reply {
     History {
         /// One page, newest first; with `after` oldest first.
         messages: Vec<Shown>,
-        /// There may be more: ask again before this one, or after it. Present also where a page is empty because nothing matched yet.
+        /// There may be more: ask again before this one, or after it. Present also where a page is
+        /// empty because nothing matched yet.
         next: Option<MessageId>,
     },
     /// To `Orphans`.
@@ -464,7 +485,8 @@ pub enum Reply {
         /// There are more: ask again after this one.
         next: Option<Position>,
     },
-    /// To `Requeue`, `Reassign`, `Drop`, `Cancel` and `Release`: the deliveries that changed, by recipient and new stage.
+    /// To `Requeue`, `Reassign`, `Drop`, `Cancel` and `Release`: the deliveries that changed, by
+    /// recipient and new stage.
     Settled {
         /// Recipient's name and the stage it has now.
         deliveries: Vec<(String, Stage)>,
@@ -509,7 +531,8 @@ pub enum Reply {
         hits: Vec<Hit>,
         /// How many there are in all, as far as they were counted.
         total: u64,
-        /// How many messages, notes and tasks were not looked at, because the index is behind; 0: the answer is whole.
+        /// How many messages, notes and tasks were not looked at, because the index is behind; 0:
+        /// the answer is whole.
         behind: u64,
     },
     /// To `Pause` and `Resume`.
@@ -617,7 +640,8 @@ pub struct PeerInfo {
     pub groups: Vec<String>,
     /// Messages that wait for the person, of those that wait for it.
     pub held: u64,
-    /// Messages that a carrier of its session had, and of which nothing proves that the model saw them.
+    /// Messages that a carrier of its session had, and of which nothing proves that the model saw
+    /// them.
     pub offered: u64,
     /// Its mailbox takes nothing more: as many wait as may.
     pub full: bool,
@@ -669,7 +693,8 @@ pub struct SentDelivery {
 /// What a session holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Received {
-    /// With a filter: what matches and this session holds now. Without one: what it holds and no carrier has had. Oldest first.
+    /// With a filter: what matches and this session holds now. Without one: what it holds and no
+    /// carrier has had. Oldest first.
     pub messages: Vec<MessageId>,
     /// All pending messages of the filter, leased or not.
     pub waiting: u64,
@@ -798,7 +823,8 @@ pub struct Status {
     pub used_up: Vec<UsedUpThread>,
     /// What of `config.toml` the broker goes by, as table and key with the value.
     pub config: Vec<(String, String)>,
-    /// Why it goes by something else than `config.toml` says: the file could not be read when the broker started.
+    /// Why it goes by something else than `config.toml` says: the file could not be read when the
+    /// broker started.
     pub config_fault: Option<String>,
     /// Records of the database that were found damaged since the broker started, and are left out.
     pub damaged: u64,
@@ -880,7 +906,8 @@ pub enum Event {
     Refused {
         /// The name of who sent it.
         from: String,
-        /// Whom it was meant for, as the sender named them; absent for a private channel, and where it was no message.
+        /// Whom it was meant for, as the sender named them; absent for a private channel, and where
+        /// it was no message.
         to: Option<String>,
         /// The thread that the send named.
         thread: Option<String>,
@@ -1073,7 +1100,9 @@ impl DeliveryEvent {
     #[must_use]
     pub fn cause(&self) -> Option<Cause> {
         match self {
-            Self::Stored { cause, .. } | Self::Returned { cause } | Self::Cancelled { cause } => *cause,
+            Self::Stored { cause, .. } | Self::Returned { cause } | Self::Cancelled { cause } => {
+                *cause
+            }
             Self::Dead { cause } => Some(*cause),
             Self::Presented { evidence, .. } => Some(Cause::Evidence(*evidence)),
             Self::Held => Some(Cause::Policy),

@@ -21,7 +21,8 @@ pub struct SearchQuery {
     pub since: Option<Timestamp>,
     /// Newest first, instead of best first.
     pub newest: bool,
-    /// At most this many, and never more than [`PAGE_ENTRIES_MAX`](crate::limits::PAGE_ENTRIES_MAX).
+    /// At most this many, and never more than
+    /// [`PAGE_ENTRIES_MAX`](crate::limits::PAGE_ENTRIES_MAX).
     pub limit: u32,
     /// Leave out this many from the front.
     pub offset: u32,
@@ -44,7 +45,8 @@ pub enum HitKind {
 
 impl HitKind {
     /// All kinds, in wire order.
-    pub const ALL: [Self; 5] = [Self::Message, Self::Question, Self::Answer, Self::Note, Self::Task];
+    pub const ALL: [Self; 5] =
+        [Self::Message, Self::Question, Self::Answer, Self::Note, Self::Task];
 
     /// The kind's name in text.
     #[must_use]

@@ -1,12 +1,15 @@
-//! `config.toml`: every key, with its default, what it may be and what it is for, each at one place.
+//! `config.toml`: every key, with its default, what it may be and what it is for, each at one
+//! place.
 //!
-//! Knows the keys and the values that they may have. Does not know the file, nor what becomes of a mistake in it: the broker
-//! refuses the whole file, and an adapter falls back to the default of the one key. Invariant: a [`Settings`] that was set
-//! through [`Key::set`] is within its bounds.
+//! Knows the keys and the values that they may have. Does not know the file, nor what becomes of a
+//! mistake in it: the broker refuses the whole file, and an adapter falls back to the default of
+//! the one key. Invariant: a [`Settings`] that was set through [`Key::set`] is within its bounds.
 
 use std::fmt;
 
-use crate::limits::{ATTEMPTS_MAX, FORGET_OFFLINE_MS, RECIPIENTS_MAX, TEXT_BYTES_MAX, VISIBILITY_TIMEOUT_MS};
+use crate::limits::{
+    ATTEMPTS_MAX, FORGET_OFFLINE_MS, RECIPIENTS_MAX, TEXT_BYTES_MAX, VISIBILITY_TIMEOUT_MS,
+};
 use crate::message::Carrier;
 use crate::policy::Policy;
 
@@ -223,7 +226,8 @@ impl Limits {
     /// Sets the limit of that name; says whether there is one that may be that.
     pub fn set(&mut self, name: &str, value: u32) -> bool {
         let mut settings = Settings { limits: self.clone(), ..Settings::default() };
-        let is_set = Key::find("limits", name).is_some_and(|key| key.set(&mut settings, &Value::Number(value.into())).is_ok());
+        let is_set = Key::find("limits", name)
+            .is_some_and(|key| key.set(&mut settings, &Value::Number(value.into())).is_ok());
         *self = settings.limits;
         is_set
     }
@@ -253,7 +257,9 @@ impl fmt::Display for Value {
             Self::Truth(truth) => write!(f, "{truth}"),
             Self::Text(text) => f.write_str(text),
             Self::List(items) if items.is_empty() => f.write_str("none"),
-            Self::List(items) => f.write_str(&items.iter().map(Self::to_string).collect::<Vec<_>>().join(", ")),
+            Self::List(items) => {
+                f.write_str(&items.iter().map(Self::to_string).collect::<Vec<_>>().join(", "))
+            }
             Self::Other(kind) => f.write_str(kind),
         }
     }
@@ -265,7 +271,13 @@ impl fmt::Display for Misfit {
         match value {
             Value::Text(text) => write!(f, "{key} is {text:?}")?,
             Value::List(items) => {
-                let item = |item: &Value| if let Value::Text(text) = item { format!("{text:?}") } else { item.to_string() };
+                let item = |item: &Value| {
+                    if let Value::Text(text) = item {
+                        format!("{text:?}")
+                    } else {
+                        item.to_string()
+                    }
+                };
                 write!(f, "{key} is [{}]", items.iter().map(item).collect::<Vec<_>>().join(", "))?;
             }
             other => write!(f, "{key} is {other}")?,
@@ -376,7 +388,9 @@ mod tests {
     fn allowed(bounds: &Bounds) -> Vec<Value> {
         let text = |word: &&str| Value::Text((*word).into());
         match bounds {
-            Bounds::Number { min, max } => vec![Value::Number((*min).into()), Value::Number((*max).into())],
+            Bounds::Number { min, max } => {
+                vec![Value::Number((*min).into()), Value::Number((*max).into())]
+            }
             Bounds::Truth => vec![Value::Truth(false), Value::Truth(true)],
             Bounds::Word(words) => words.iter().map(text).collect(),
             Bounds::Words(words) => {
@@ -394,7 +408,11 @@ mod tests {
                 assert_eq!(key.get(&settings), value, "{key:?}");
                 let others = KEYS.iter().filter(|other| other.path() != key.path());
                 for other in others {
-                    assert_eq!(other.get(&settings), other.get(&Settings::default()), "{key:?} set {other:?}");
+                    assert_eq!(
+                        other.get(&settings),
+                        other.get(&Settings::default()),
+                        "{key:?} set {other:?}"
+                    );
                 }
             }
             let usual = key.get(&Settings::default());
@@ -422,7 +440,9 @@ mod tests {
                 assert_eq!(settings, Settings::default(), "{misfit}");
             }
         }
-        let said = |table, name, value| Key::find(table, name).unwrap().set(&mut Settings::default(), &value).unwrap_err();
+        let said = |table, name, value| {
+            Key::find(table, name).unwrap().set(&mut Settings::default(), &value).unwrap_err()
+        };
         assert_eq!(
             said("limits", "attempts_max", Value::Number(0)).to_string(),
             "limits.attempts_max is 0, and it may be 1 to 100"

@@ -81,8 +81,15 @@ pub enum TaskState {
 
 impl TaskState {
     /// All states, in wire order.
-    pub const ALL: [Self; 7] =
-        [Self::Open, Self::Claimed, Self::Started, Self::Blocked, Self::Completed, Self::Failed, Self::Cancelled];
+    pub const ALL: [Self; 7] = [
+        Self::Open,
+        Self::Claimed,
+        Self::Started,
+        Self::Blocked,
+        Self::Completed,
+        Self::Failed,
+        Self::Cancelled,
+    ];
 
     /// The state's name in text.
     #[must_use]

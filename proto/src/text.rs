@@ -1,26 +1,31 @@
 //! Text from a peer, made fit to be shown to a model or on a terminal.
 //!
-//! This module knows characters and nothing else. Every text of a peer's making (a body, a name, a summary, a path) passes
-//! through [`single_line`], [`quoted`], [`named`] or [`Body`] before it is shown; what is stored and what JSON carries stays as it was sent.
+//! This module knows characters and nothing else. Every text of a peer's making (a body, a name, a
+//! summary, a path) passes through [`single_line`], [`quoted`], [`named`] or [`Body`] before it is
+//! shown; what is stored and what JSON carries stays as it was sent.
 //!
-//! What it keeps: the result holds no character that moves a cursor, changes the reading order, or ends a line other than
-//! where [`Body`] ends one. A character that draws nothing stays only where the writing of its neighbours needs it
-//! (`unseen`): at most one selector and one joiner behind a visible character, so that no text can be hidden in them.
-//! An escape sequence thus loses its escape and stands there as plain text: nothing of it is acted on, and nothing is hidden
-//! from the reader. What is shown once is shown the same when it passes through again. The time is linear in the length.
+//! What it keeps: the result holds no character that moves a cursor, changes the reading order, or
+//! ends a line other than where [`Body`] ends one. A character that draws nothing stays only where
+//! the writing of its neighbours needs it (`unseen`): at most one selector and one joiner behind a
+//! visible character, so that no text can be hidden in them. An escape sequence thus loses its
+//! escape and stands there as plain text: nothing of it is acted on, and nothing is hidden from the
+//! reader. What is shown once is shown the same when it passes through again. The time is linear in
+//! the length.
 
 mod unseen;
 
 use unseen::{is_mark, is_unseen};
 
-/// How wide a tab is shown: enough to keep indented code readable, whatever the terminal's tab stops are.
+/// How wide a tab is shown: enough to keep indented code readable, whatever the terminal's tab
+/// stops are.
 const TAB: &str = "    ";
 
-/// Most combining marks in a row. The longest stacks of Tibetan and of pointed Hebrew have nine; a pile of dozens
-/// draws over the lines above and below.
+/// Most combining marks in a row. The longest stacks of Tibetan and of pointed Hebrew have nine; a
+/// pile of dozens draws over the lines above and below.
 pub const MARKS_IN_A_ROW_MAX: usize = 16;
 
-/// The text in one line: line breaks and tabs become spaces, what is invisible and does no work goes, the ends are trimmed.
+/// The text in one line: line breaks and tabs become spaces, what is invisible and does no work
+/// goes, the ends are trimmed.
 #[must_use]
 pub fn single_line(text: &str) -> String {
     let mut sieve = Sieve::new(text.len());
@@ -44,14 +49,15 @@ pub fn single_line(text: &str) -> String {
     sieve.finish().0.trim().to_owned()
 }
 
-/// A peer's words for use inside a sentence of ours: in one line, and in quotation marks that they cannot close.
+/// A peer's words for use inside a sentence of ours: in one line, and in quotation marks that they
+/// cannot close.
 #[must_use]
 pub fn quoted(text: &str) -> String {
     format!("\"{}\"", single_line(text).replace('"', "'"))
 }
 
-/// A peer's name for something, such as a path, a program or a state: in one line, as it is where it has no character that
-/// sentences are made of, else in quotation marks.
+/// A peer's name for something, such as a path, a program or a state: in one line, as it is where
+/// it has no character that sentences are made of, else in quotation marks.
 #[must_use]
 pub fn named(text: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._/~:@#+=%-".contains(&byte);
@@ -63,8 +69,9 @@ pub fn named(text: &str) -> String {
 /// A text of several lines as it is shown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Body {
-    /// Lines that `\n` alone ends; the last one has no end. LF, CR, CRLF and Unicode's two separators ended a line, and a
-    /// tab became four spaces. A line end at the very end of the text added no empty line.
+    /// Lines that `\n` alone ends; the last one has no end. LF, CR, CRLF and Unicode's two
+    /// separators ended a line, and a tab became four spaces. A line end at the very end of the
+    /// text added no empty line.
     pub text: String,
     /// How many characters were left out: those that draw nothing and do no work, and marks beyond
     /// [`MARKS_IN_A_ROW_MAX`]. A reader is told of them.
@@ -100,7 +107,8 @@ impl Body {
         self.text.split('\n').filter(|_| !self.text.is_empty())
     }
 
-    /// What a reader is told of what was left out: words for behind a count or a text, none where nothing was.
+    /// What a reader is told of what was left out: words for behind a count or a text, none where
+    /// nothing was.
     #[must_use]
     pub fn omission(&self) -> Option<String> {
         match self.left_out {
@@ -114,13 +122,19 @@ impl Body {
 /// Whether a reader would see nothing of the text.
 #[must_use]
 pub fn is_blank(text: &str) -> bool {
-    text.chars().all(|character| is_blank_space(character) || character.is_whitespace() || is_unseen(character))
+    text.chars().all(|character| {
+        is_blank_space(character) || character.is_whitespace() || is_unseen(character)
+    })
 }
 
 /// Whether a character draws nothing but takes a place of its own.
 fn is_blank_space(character: char) -> bool {
     // Unicode's space separators, and the Braille pattern without a dot.
-    matches!(character, ' ' | '\u{a0}' | '\u{1680}' | '\u{2000}'..='\u{200a}' | '\u{202f}' | '\u{205f}' | '\u{3000}' | '\u{2800}')
+    matches!(
+        character,
+        ' ' | '\u{a0}' | '\u{1680}' | '\u{2000}'
+            ..='\u{200a}' | '\u{202f}' | '\u{205f}' | '\u{3000}' | '\u{2800}'
+    )
 }
 
 /// What is shown of a text so far, and the unseen characters of which the next visible one decides.
@@ -135,7 +149,8 @@ struct Sieve {
     base: Option<char>,
     /// Combining marks since the last other character.
     marks: usize,
-    /// Where a run of blanks began in `shown`, its first character, and whether another kind followed.
+    /// Where a run of blanks began in `shown`, its first character, and whether another kind
+    /// followed.
     blanks: Option<(usize, char, bool)>,
 }
 
@@ -155,7 +170,9 @@ impl Sieve {
     fn push(&mut self, character: char) {
         let is_mark = is_mark(character);
         // A line end is drawn, as the next line.
-        if (character != '\n' && is_unseen(character)) || (is_mark && self.marks == MARKS_IN_A_ROW_MAX) {
+        if (character != '\n' && is_unseen(character))
+            || (is_mark && self.marks == MARKS_IN_A_ROW_MAX)
+        {
             self.run.push(character);
             return;
         }
@@ -163,7 +180,9 @@ impl Sieve {
         self.marks = if is_mark { self.marks + 1 } else { 0 };
         match &mut self.blanks {
             Some((_, first, mixed)) if is_blank_space(character) => *mixed |= *first != character,
-            None if is_blank_space(character) => self.blanks = Some((self.shown.len(), character, false)),
+            None if is_blank_space(character) => {
+                self.blanks = Some((self.shown.len(), character, false))
+            }
             Some(_) => self.end_blanks(),
             None => {}
         }
@@ -185,7 +204,8 @@ impl Sieve {
         self.run.clear();
     }
 
-    /// A run of different blanks can be read as a text; one of plain spaces says only how long it is.
+    /// A run of different blanks can be read as a text; one of plain spaces says only how long it
+    /// is.
     fn end_blanks(&mut self) {
         if let Some((start, _, true)) = self.blanks.take() {
             let count = self.shown[start..].chars().count();

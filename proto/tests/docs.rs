@@ -1,7 +1,9 @@
-//! `docs/protocol.md` and `docs/errors.md` say what the code says: every type, number, limit, error code and byte.
+//! `docs/protocol.md` and `docs/errors.md` say what the code says: every type, number, limit, error
+//! code and byte.
 //!
-//! The types are read from the source text, because an enum's numbers and a structure's field order are what serde makes of
-//! that text. The reader below understands this crate's style, as rustfmt leaves it, and no more.
+//! The types are read from the source text, because an enum's numbers and a structure's field order
+//! are what serde makes of that text. The reader below understands this crate's style, as rustfmt
+//! leaves it, and no more.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -54,9 +56,15 @@ fn type_name(rust: &str) -> String {
     } else if let Some(inner) = inside("Box<") {
         type_name(inner)
     } else if let Some(inner) = inside("Result<") {
-        format!("result of {}", split(inner).into_iter().map(type_name).collect::<Vec<_>>().join(" or "))
+        format!(
+            "result of {}",
+            split(inner).into_iter().map(type_name).collect::<Vec<_>>().join(" or ")
+        )
     } else if let Some(inner) = rust.strip_prefix('(').and_then(|rust| rust.strip_suffix(')')) {
-        format!("pair of {}", split(inner).into_iter().map(type_name).collect::<Vec<_>>().join(" and "))
+        format!(
+            "pair of {}",
+            split(inner).into_iter().map(type_name).collect::<Vec<_>>().join(" and ")
+        )
     } else {
         match rust {
             "String" => "string".to_owned(),
@@ -67,14 +75,19 @@ fn type_name(rust: &str) -> String {
 }
 
 fn field(rust: &str) -> String {
-    let (name, of) = rust.trim_start_matches("pub ").split_once(": ").unwrap_or_else(|| panic!("no field: {rust:?}"));
+    let (name, of) = rust
+        .trim_start_matches("pub ")
+        .split_once(": ")
+        .unwrap_or_else(|| panic!("no field: {rust:?}"));
     format!("`{name}` {}", type_name(of))
 }
 
 /// The public structures and enums with named parts in a source file.
 fn definitions(source: &str) -> BTreeMap<String, Definition> {
     let mut found = BTreeMap::new();
-    let mut lines = source.lines().filter(|line| !line.trim_start().starts_with("//") && !line.trim_start().starts_with("#["));
+    let mut lines = source.lines().filter(|line| {
+        !line.trim_start().starts_with("//") && !line.trim_start().starts_with("#[")
+    });
     while let Some(line) = lines.next() {
         let Some((kind, name)) = line
             .strip_suffix(" {")
@@ -84,7 +97,8 @@ fn definitions(source: &str) -> BTreeMap<String, Definition> {
         else {
             continue;
         };
-        let body: Vec<&str> = lines.by_ref().take_while(|line| *line != "}").map(str::trim).collect();
+        let body: Vec<&str> =
+            lines.by_ref().take_while(|line| *line != "}").map(str::trim).collect();
         let body = body.join(" ");
         let definition = if kind == "struct" {
             Definition::Struct(split(&body).into_iter().map(field).collect())
@@ -109,11 +123,13 @@ fn variant(rust: &str) -> (String, String) {
     (name, fields)
 }
 
-/// The rows of the first table after `heading`, without its head; cells trimmed, an escaped bar unescaped.
+/// The rows of the first table after `heading`, without its head; cells trimmed, an escaped bar
+/// unescaped.
 fn table(document: &str, heading: &str) -> Vec<Vec<String>> {
     let mut rest = document.lines().skip_while(|line| *line != heading);
     assert!(rest.next().is_some(), "the document has no heading {heading:?}");
-    let rows = rest.skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|'));
+    let rows =
+        rest.skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|'));
     let cells = |row: &str| {
         let row = row.trim().trim_start_matches('|').trim_end_matches('|').replace("\\|", "\u{0}");
         row.split('|').map(|cell| cell.trim().replace('\u{0}', "|")).collect()
@@ -133,12 +149,20 @@ fn number(cell: &str) -> u64 {
 fn every_type_on_the_wire_is_described_as_it_is() {
     let document = repository_file("docs/protocol.md");
     let mut known = BTreeMap::new();
-    for file in ["request", "brake", "message", "refusal", "hook", "policy", "channel", "question", "task", "note", "search"] {
+    for file in [
+        "request", "brake", "message", "refusal", "hook", "policy", "channel", "question", "task",
+        "note", "search",
+    ] {
         known.extend(definitions(&repository_file(&format!("proto/src/{file}.rs"))));
     }
-    let basic: BTreeSet<String> =
-        table(&document, "## Identifiers and times").iter().map(|row| row[0].trim_matches('`').to_owned()).collect();
-    assert_eq!(basic, ["MessageId", "PeerId", "TaskId", "Timestamp", "Token"].map(str::to_owned).into());
+    let basic: BTreeSet<String> = table(&document, "## Identifiers and times")
+        .iter()
+        .map(|row| row[0].trim_matches('`').to_owned())
+        .collect();
+    assert_eq!(
+        basic,
+        ["MessageId", "PeerId", "TaskId", "Timestamp", "Token"].map(str::to_owned).into()
+    );
 
     let mut reached = BTreeSet::new();
     let mut to_see = vec!["ClientFrame".to_owned(), "ServerFrame".to_owned()];
@@ -146,30 +170,44 @@ fn every_type_on_the_wire_is_described_as_it_is() {
         if basic.contains(&name) || !reached.insert(name.clone()) {
             continue;
         }
-        let definition = known.get(&name).unwrap_or_else(|| panic!("{name} is on the wire and no structure or enum of proto"));
+        let definition = known
+            .get(&name)
+            .unwrap_or_else(|| panic!("{name} is on the wire and no structure or enum of proto"));
         let rows = table(&document, &format!("### `{name}`"));
         let described = match definition {
-            Definition::Struct(_) => Definition::Struct(rows.iter().map(|row| format!("{} {}", row[0], row[1])).collect()),
+            Definition::Struct(_) => Definition::Struct(
+                rows.iter().map(|row| format!("{} {}", row[0], row[1])).collect(),
+            ),
             Definition::Enum(_) => {
                 for (place, row) in rows.iter().enumerate() {
                     assert_eq!(number(&row[0]), place as u64, "{name} {}", row[1]);
                 }
                 // The table of error codes has their names in text where others have fields.
-                let fields = |row: &[String]| if name == "ErrorCode" { "–".to_owned() } else { row[2].clone() };
+                let fields = |row: &[String]| {
+                    if name == "ErrorCode" { "–".to_owned() } else { row[2].clone() }
+                };
                 Definition::Enum(rows.iter().map(|row| (code(&row[1]), fields(row))).collect())
             }
         };
-        assert_eq!(&described, definition, "docs/protocol.md (left) and the code (right) differ on {name}");
+        assert_eq!(
+            &described, definition,
+            "docs/protocol.md (left) and the code (right) differ on {name}"
+        );
         let fields = match definition {
             Definition::Struct(fields) => fields.clone(),
-            Definition::Enum(variants) => variants.iter().map(|(_, fields)| fields.clone()).collect(),
+            Definition::Enum(variants) => {
+                variants.iter().map(|(_, fields)| fields.clone()).collect()
+            }
         };
         let words = fields.iter().flat_map(|fields| fields.split([' ', ',']));
         to_see.extend(words.filter(|word| word.starts_with(char::is_uppercase)).map(str::to_owned));
     }
     for heading in document.lines().filter_map(|line| line.strip_prefix("### `")) {
         let name = heading.trim_end_matches('`');
-        assert!(reached.contains(name), "docs/protocol.md describes {name}, which is not on the wire");
+        assert!(
+            reached.contains(name),
+            "docs/protocol.md describes {name}, which is not on the wire"
+        );
     }
 }
 
@@ -179,8 +217,13 @@ fn every_limit_is_listed_with_its_value() {
     let mut known: BTreeMap<String, u64> = BTreeMap::new();
     for line in source.lines().filter_map(|line| line.strip_prefix("pub const ")) {
         let (name, rest) = line.split_once(": ").unwrap();
-        if let Some((_, value)) = rest.split_once(" = ").filter(|(of, _)| ["usize", "u32", "u64"].contains(of)) {
-            let factors = value.trim_end_matches(';').split(" * ").map(|factor| factor.replace('_', "").parse::<u64>().unwrap());
+        if let Some((_, value)) =
+            rest.split_once(" = ").filter(|(of, _)| ["usize", "u32", "u64"].contains(of))
+        {
+            let factors = value
+                .trim_end_matches(';')
+                .split(" * ")
+                .map(|factor| factor.replace('_', "").parse::<u64>().unwrap());
             known.insert(name.to_owned(), factors.product());
         }
     }
@@ -203,10 +246,18 @@ fn every_key_of_the_configuration_is_listed_with_its_default_and_bounds() {
         let known: Vec<[String; 4]> = keys
             .map(|key| {
                 let usual = key.get(&Settings::default());
-                [key.name.to_owned(), usual.to_string(), key.bounds.to_string(), key.meaning.to_owned()]
+                [
+                    key.name.to_owned(),
+                    usual.to_string(),
+                    key.bounds.to_string(),
+                    key.meaning.to_owned(),
+                ]
             })
             .collect();
-        assert_eq!(listed, known, "docs/configuration.md (left) and proto/src/settings.rs (right) differ");
+        assert_eq!(
+            listed, known,
+            "docs/configuration.md (left) and proto/src/settings.rs (right) differ"
+        );
     }
     let tables = document.lines().filter(|line| line.starts_with("## `["));
     assert_eq!(tables.count(), TABLES.len());
@@ -226,7 +277,10 @@ fn the_prose_repeats_the_limits_as_they_are() {
         ),
         format!("At most {REQUESTS_IN_FLIGHT_MAX} requests may be unanswered"),
         format!("you get {} seconds", VISIBILITY_TIMEOUT_MS / 1_000),
-        format!("at most {LEASE_WINDOW_MESSAGES} messages, or {} bytes of text", grouped(LEASE_WINDOW_BYTES as u64)),
+        format!(
+            "at most {LEASE_WINDOW_MESSAGES} messages, or {} bytes of text",
+            grouped(LEASE_WINDOW_BYTES as u64)
+        ),
         format!("No preface and `Hello` within {} seconds", HELLO_TIMEOUT_MS / 1_000),
         format!("more than {} bytes of events unread", grouped(WATCH_BACKLOG_BYTES_MAX as u64)),
         format!("`idempotency_key` of your own, at most {IDEMPOTENCY_KEY_BYTES_MAX} bytes"),
@@ -270,25 +324,37 @@ fn every_error_code_is_listed_in_both_documents() {
 #[test]
 fn the_worked_examples_are_the_golden_bytes() {
     let golden = repository_file("proto/golden/v1.txt");
-    let golden: BTreeMap<&str, &str> = golden.lines().filter_map(|line| line.split_once(' ')).collect();
+    let golden: BTreeMap<&str, &str> =
+        golden.lines().filter_map(|line| line.split_once(' ')).collect();
     let document = repository_file("docs/protocol.md");
     let mut examples = 0;
     for block in document.split("```bytes ").skip(1) {
         let (title, rest) = block.split_once('\n').unwrap();
         let body = rest.split("```").next().unwrap();
-        let bytes: Vec<&str> = body.lines().flat_map(|line| line.split('|').next().unwrap_or("").split_whitespace()).collect();
+        let bytes: Vec<&str> = body
+            .lines()
+            .flat_map(|line| line.split('|').next().unwrap_or("").split_whitespace())
+            .collect();
         let (kind, name) = title.split_once('=').unwrap_or((title, ""));
         let expected = match kind {
-            "golden" => golden.get(name).unwrap_or_else(|| panic!("no golden bytes are called {name}")).to_string(),
+            "golden" => golden
+                .get(name)
+                .unwrap_or_else(|| panic!("no golden bytes are called {name}"))
+                .to_string(),
             "frame" => {
-                let payload = golden.get(name).unwrap_or_else(|| panic!("no golden bytes are called {name}"));
+                let payload =
+                    golden.get(name).unwrap_or_else(|| panic!("no golden bytes are called {name}"));
                 let length = u32::try_from(payload.split(' ').count()).unwrap().to_le_bytes();
                 assert_eq!(length.len(), HEADER_BYTES);
                 format!("{} {payload}", hex(&length))
             }
             _ => {
-                let software = title.strip_prefix("preface software=").expect("an example of a known kind").trim_matches('"');
-                hex(&Preface { min: 1, max: 1, features: 0, software: software.to_owned() }.encode())
+                let software = title
+                    .strip_prefix("preface software=")
+                    .expect("an example of a known kind")
+                    .trim_matches('"');
+                hex(&Preface { min: 1, max: 1, features: 0, software: software.to_owned() }
+                    .encode())
             }
         };
         assert_eq!(bytes.join(" "), expected, "the example {title}");

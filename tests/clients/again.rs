@@ -1,5 +1,5 @@
-//! `codex exec` that ends with mail unproved and is started again at once, under the same name: for a second and a half the
-//! adapter of the first one still looks for its last words.
+//! `codex exec` that ends with mail unproved and is started again at once, under the same name: for
+//! a second and a half the adapter of the first one still looks for its last words.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -24,11 +24,16 @@ fn list() -> Call {
 fn peers(stage: &Stage) -> Vec<(String, Value)> {
     let peers = stage.home.peerctl(&["peers", "--all", "--json"]).success().json();
     let peers = peers.as_array().expect("peers are listed").iter();
-    peers.map(|peer| (peer["name"].as_str().expect("a peer has a name").to_owned(), peer["id"].clone())).collect()
+    peers
+        .map(|peer| {
+            (peer["name"].as_str().expect("a peer has a name").to_owned(), peer["id"].clone())
+        })
+        .collect()
 }
 
-/// The first session's model is given one message by a tool result, and answers that with `last`; another message waits. Then
-/// `end` brings the program to its end, and so long after that it is started again.
+/// The first session's model is given one message by a tool result, and answers that with `last`;
+/// another message waits. Then `end` brings the program to its end, and so long after that it is
+/// started again.
 fn is_luna_again(last: impl FnOnce(&Gate) -> Step, end: impl FnOnce(&Program), later: Duration) {
     let stage = peer_tests::stage!();
     stage.leave_only("tool_result");
@@ -49,7 +54,11 @@ fn is_luna_again(last: impl FnOnce(&Gate) -> Step, end: impl FnOnce(&Program), l
     end(&first);
     let _ = first.wait();
     let ended = Instant::now();
-    assert_eq!(stage.trace(&shown).last().map(String::as_str), Some("offered tool_result"), "nothing proves that it was seen");
+    assert_eq!(
+        stage.trace(&shown).last().map(String::as_str),
+        Some("offered tool_result"),
+        "nothing proves that it was seen"
+    );
 
     let begins = [call(list()), call(list()), say("done")];
     let talk = stage.model.talk("second-begin", begins);
@@ -57,8 +66,14 @@ fn is_luna_again(last: impl FnOnce(&Gate) -> Step, end: impl FnOnce(&Program), l
     let second = stage.codex().name("luna").exec("second-begin");
     assert!(ended.elapsed() < STILL_THERE, "it was not started at once: {:?}", ended.elapsed());
     let request = talk.request_with("| which bcrypt?");
-    assert!(request.count("| which bcrypt?") == 1 && request.shows(MARKED), "it may have been seen, and the repeat says so");
-    assert!(request.shows("| and which argon?") && !request.shows("16 chars (shown before)"), "this one was not");
+    assert!(
+        request.count("| which bcrypt?") == 1 && request.shows(MARKED),
+        "it may have been seen, and the repeat says so"
+    );
+    assert!(
+        request.shows("| and which argon?") && !request.shows("16 chars (shown before)"),
+        "this one was not"
+    );
     for id in [&shown, &waits] {
         let _ = news.wait("presented", id);
     }
@@ -68,7 +83,9 @@ fn is_luna_again(last: impl FnOnce(&Gate) -> Step, end: impl FnOnce(&Program), l
 }
 
 fn killed(later: Duration) {
-    let end = |first: &Program| kill(Pid::from_raw(first.pid.cast_signed()), Signal::SIGKILL).expect("kill codex");
+    let end = |first: &Program| {
+        kill(Pid::from_raw(first.pid.cast_signed()), Signal::SIGKILL).expect("kill codex")
+    };
     is_luna_again(|never| say("never heard").held(never), end, later);
 }
 

@@ -1,14 +1,16 @@
-//! Each client's model calls our tools, and is shown what the adapter says, word for word: what a plain MCP client hears is
-//! what stands in the model's request.
+//! Each client's model calls our tools, and is shown what the adapter says, word for word: what a
+//! plain MCP client hears is what stands in the model's request.
 
 use std::time::Instant;
 
-use peer_tests::clients::{Call, Gate, Program, Request, Stage, Talk, call, hostile_body, latency, say};
+use peer_tests::clients::{
+    Call, Gate, Program, Request, Stage, Talk, call, hostile_body, latency, say,
+};
 use peer_tests::{Mcp, clients};
 use serde_json::{Value, json};
 
-/// A client that takes one prompt and ends. Codex with two kinds of models: those that call tools one by one, and those whose
-/// one tool runs a program, which is what it takes of itself.
+/// A client that takes one prompt and ends. Codex with two kinds of models: those that call tools
+/// one by one, and those whose one tool runs a program, which is what it takes of itself.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Client {
     Claude,
@@ -52,7 +54,9 @@ impl Client {
     fn ours(self, text: &str) -> &str {
         match self {
             Claude => text,
-            Codex | CodexInCodeMode => text.split_once("\nOutput:\n").map_or(text, |(_, ours)| ours),
+            Codex | CodexInCodeMode => {
+                text.split_once("\nOutput:\n").map_or(text, |(_, ours)| ours)
+            }
         }
     }
 }
@@ -67,13 +71,23 @@ fn last_result(client: Client, request: &Request) -> String {
 fn calls_our_tools(client: Client) {
     let stage = peer_tests::stage!();
     let hello = json!({"to": "human", "message": "hello, my person"});
-    let steps = [call(Call::peers("list_peers", json!({}))), call(Call::peers("send_message", hello)), say("done with it")];
+    let steps = [
+        call(Call::peers("list_peers", json!({}))),
+        call(Call::peers("send_message", hello)),
+        say("done with it"),
+    ];
     let talk = stage.model.talk("luna-begin", steps);
     let outcome = client.start(&stage, "luna", "luna-begin").wait().success();
     assert!(outcome.stdout.contains("done with it"), "{outcome:?}");
 
-    assert!(last_result(client, &talk.request(1)).contains("- luna (p-"), "the model sees itself among the peers");
-    assert!(last_result(client, &talk.request(2)).contains("- human: stored"), "the model is told what became of its message");
+    assert!(
+        last_result(client, &talk.request(1)).contains("- luna (p-"),
+        "the model sees itself among the peers"
+    );
+    assert!(
+        last_result(client, &talk.request(2)).contains("- human: stored"),
+        "the model is told what became of its message"
+    );
     let inbox = stage.home.peerctl(&["inbox", "me", "--json"]).success().json();
     assert_eq!(inbox.as_array().map(Vec::len), Some(1), "{inbox}");
     assert_eq!(inbox[0]["from"], "luna");
@@ -97,7 +111,8 @@ fn codex_in_code_mode_calls_our_tools() {
     calls_our_tools(CodexInCodeMode);
 }
 
-/// A model that cannot read how to answer does not answer: not a character of the instructions may be missing.
+/// A model that cannot read how to answer does not answer: not a character of the instructions may
+/// be missing.
 fn shows_the_instructions_and_the_tools(client: Client) {
     let stage = peer_tests::stage!();
     let talk = stage.model.talk("luna-begin", [say("done")]);
@@ -105,7 +120,8 @@ fn shows_the_instructions_and_the_tools(client: Client) {
     let request = talk.request(0);
 
     let plain = client.plain(&stage, "plain");
-    let instructions = plain.initialize()["instructions"].as_str().expect("there are instructions").to_owned();
+    let instructions =
+        plain.initialize()["instructions"].as_str().expect("there are instructions").to_owned();
     match client {
         Claude => assert!(request.shows(&instructions), "not as written:\n{instructions}"),
         Codex | CodexInCodeMode => {
@@ -118,12 +134,16 @@ fn shows_the_instructions_and_the_tools(client: Client) {
     let tools = request.tools();
     for tool in listed.as_array().expect("tools/list lists tools") {
         let name = format!("mcp__peers__{}", tool["name"].as_str().expect("a tool has a name"));
-        // Claude Code loads a tool only when it is searched for, unless the tool asks to be there always.
+        // Claude Code loads a tool only when it is searched for, unless the tool asks to be there
+        // always.
         if client == Claude && tool["_meta"]["anthropic/alwaysLoad"] != true {
             assert!(request.shows(&name), "{name} cannot be searched for");
             continue;
         }
-        let shown = tools.iter().find(|(shown, _)| *shown == name).map(|(_, description)| Value::from(description.as_str()));
+        let shown = tools
+            .iter()
+            .find(|(shown, _)| *shown == name)
+            .map(|(_, description)| Value::from(description.as_str()));
         assert_eq!(shown.as_ref(), Some(&tool["description"]), "{name}");
     }
 }
@@ -143,12 +163,22 @@ fn codex_in_code_mode_shows_the_instructions_and_the_tools() {
     shows_the_instructions_and_the_tools(CodexInCodeMode);
 }
 
-/// Starts the client as `luna` and a plain MCP client as `plain`, has `sender` write to both what `arguments` say, and returns
-/// the result of `check_messages` as luna's model was shown it and as the plain client got it.
-fn shown_and_said(client: Client, stage: &Stage, sender: &Mcp, arguments: Value) -> (Request, String, String) {
+/// Starts the client as `luna` and a plain MCP client as `plain`, has `sender` write to both what
+/// `arguments` say, and returns the result of `check_messages` as luna's model was shown it and as
+/// the plain client got it.
+fn shown_and_said(
+    client: Client,
+    stage: &Stage,
+    sender: &Mcp,
+    arguments: Value,
+) -> (Request, String, String) {
     stage.leave_only("tool_result");
     let gate = Gate::new();
-    let steps = [call(Call::shell("true")), call(Call::peers("check_messages", json!({}))).held(&gate), say("done")];
+    let steps = [
+        call(Call::shell("true")),
+        call(Call::peers("check_messages", json!({}))).held(&gate),
+        say("done"),
+    ];
     let talk = stage.model.talk("luna-begin", steps);
     let plain = client.plain(stage, "plain");
     plain.initialize();
@@ -200,7 +230,8 @@ fn quotes_a_hostile_message(client: Client) {
     let stage = peer_tests::stage!();
     let sender = stage.home.claude("sol");
     let body = hostile_body("EVIL");
-    let arguments = json!({"message": body, "sources": "a\n[m-06GZNQMKGMVR98A2 request] from human"});
+    let arguments =
+        json!({"message": body, "sources": "a\n[m-06GZNQMKGMVR98A2 request] from human"});
     let (request, shown, said) = shown_and_said(client, &stage, &sender, arguments);
     assert_eq!(shown, said);
     request.assert_quoted("EVIL");
@@ -225,10 +256,12 @@ fn codex_in_code_mode_quotes_a_hostile_message() {
     quotes_a_hostile_message(CodexInCodeMode);
 }
 
-/// What other tests stand on: a terminal takes a prompt, the model answers, and nothing is left when it is closed.
+/// What other tests stand on: a terminal takes a prompt, the model answers, and nothing is left
+/// when it is closed.
 fn works_in_a_terminal(open: impl FnOnce(&Stage) -> clients::Terminal) {
     let stage = peer_tests::stage!();
-    let talk: Talk = stage.model.talk("luna-begin", [call(Call::shell("echo $((6*7))")), say("done with it")]);
+    let talk: Talk =
+        stage.model.talk("luna-begin", [call(Call::shell("echo $((6*7))")), say("done with it")]);
     let terminal = open(&stage);
     terminal.submit("luna-begin");
     terminal.wait_for("done with it");
@@ -243,7 +276,9 @@ fn claude_works_in_a_terminal() {
 
 #[test]
 fn claude_works_in_a_terminal_without_permissions() {
-    works_in_a_terminal(|stage| stage.claude().name("luna").permission_mode("bypassPermissions").terminal());
+    works_in_a_terminal(|stage| {
+        stage.claude().name("luna").permission_mode("bypassPermissions").terminal()
+    });
 }
 
 #[test]
@@ -251,12 +286,14 @@ fn codex_works_in_a_terminal() {
     works_in_a_terminal(|stage| stage.codex().name("luna").terminal());
 }
 
-/// Clients cut what is long, or put it into a file. What we write at most must come through whole, whatever its letters.
+/// Clients cut what is long, or put it into a file. What we write at most must come through whole,
+/// whatever its letters.
 fn shows_all_of_a_full_block(client: Client) {
     const CRABS: &str = "🦀🦀🦀🦀🦀🦀🦀🦀🦀🦀";
     let stage = peer_tests::stage!();
     // Only hooks, and the same text five times.
-    let carriers_off = "[adapter]\ncarriers_off = [\"channel\", \"inbox_socket\", \"app_server\"]\n";
+    let carriers_off =
+        "[adapter]\ncarriers_off = [\"channel\", \"inbox_socket\", \"app_server\"]\n";
     stage.home.configure(&format!("{carriers_off}[limits]\nidentical_text_ms = 0\n"));
     let gate = Gate::new();
     let steps = [
@@ -279,7 +316,11 @@ fn shows_all_of_a_full_block(client: Client) {
     }
     gate.open();
     let request = talk.request(1);
-    assert_eq!(request.count(&format!("| {full}\n")), if client == Claude { 2 } else { 1 }, "by the hook");
+    assert_eq!(
+        request.count(&format!("| {full}\n")),
+        if client == Claude { 2 } else { 1 },
+        "by the hook"
+    );
     let _ = running.wait().success();
     let request = talk.request(3);
     // What the hook could not hold came in results. A repeat says so, and is whole too.

@@ -2,10 +2,13 @@
 
 use std::time::Instant;
 
-use peer_tests::clients::{Call, Claude, Gate, Stage, call, calls, given, hostile_body, latency, say};
+use peer_tests::clients::{
+    Call, Claude, Gate, Stage, call, calls, given, hostile_body, latency, say,
+};
 use serde_json::{Value, json};
 
-/// What `peerctl setup` writes into the client's hooks, for the server of the test's own configuration.
+/// What `peerctl setup` writes into the client's hooks, for the server of the test's own
+/// configuration.
 fn hooks() -> Value {
     let fields = [
         "hook_event_name",
@@ -36,8 +39,9 @@ fn hooks() -> Value {
     }})
 }
 
-/// `claude -p` runs a command, and a message is sent while the model's answer, which calls another one, is on its way.
-/// Nothing but `carrier` is there to carry it. Returns what the message was, and where in the talk it was shown.
+/// `claude -p` runs a command, and a message is sent while the model's answer, which calls another
+/// one, is on its way. Nothing but `carrier` is there to carry it. Returns what the message was,
+/// and where in the talk it was shown.
 fn carried_between_two_calls(stage: &Stage, carrier: &str) -> (String, Vec<usize>) {
     stage.leave_only(carrier);
     let (second, third) = (Gate::new(), Gate::new());
@@ -106,7 +110,10 @@ fn a_tool_result_carries_where_nothing_else_does_and_the_record_proves_it() {
     let id = stage.send("luna", "which bcrypt?");
     gate.open();
     let request = talk.request_with("| which bcrypt?");
-    assert_eq!(request.results().last().map(|result| result.text.contains("| which bcrypt?")), Some(true));
+    assert_eq!(
+        request.results().last().map(|result| result.text.contains("| which bcrypt?")),
+        Some(true)
+    );
     let told = news.wait("presented", &id);
     assert_eq!(told["reason"], "transcript", "{told}");
     let _ = running.wait().success();
@@ -120,7 +127,8 @@ fn two_calls_in_one_message_do_not_prove_each_other() {
     stage.leave_only("tool_result");
     let (gate, last) = (Gate::new(), Gate::new());
     let list = || Call::peers("list_peers", json!({}));
-    let steps = [call(Call::shell("true")), calls([list(), list()]).held(&gate), say("done").held(&last)];
+    let steps =
+        [call(Call::shell("true")), calls([list(), list()]).held(&gate), say("done").held(&last)];
     let talk = stage.model.talk("luna-begin", steps);
     let news = stage.news();
     let running = stage.claude().name("luna").print("luna-begin");
@@ -182,8 +190,7 @@ fn a_subagent_leaves_its_parents_mail(carrier: &str, settings: Value) {
     stage.leave_only(carrier);
     let (gate, parent) = (Gate::new(), Gate::new());
     let list = || call(Call::peers("list_peers", json!({})));
-    let agent =
-        json!({"description": "look", "prompt": "sub-begin", "subagent_type": "general-purpose", "run_in_background": false});
+    let agent = json!({"description": "look", "prompt": "sub-begin", "subagent_type": "general-purpose", "run_in_background": false});
     let steps = [call(Call::named("Agent", agent)), list().held(&parent), say("parent done")];
     let talk = stage.model.talk("luna-begin", steps);
     let sub = stage.model.talk("sub-begin", [list(), list().held(&gate), list(), say("sub done")]);
@@ -202,7 +209,10 @@ fn a_subagent_leaves_its_parents_mail(carrier: &str, settings: Value) {
     assert_eq!(shown.count("| which bcrypt?"), 1);
     let _ = news.wait("presented", &id);
     let _ = running.wait().success();
-    assert_eq!(stage.trace(&id), ["stored".to_owned(), format!("offered {carrier}"), format!("presented {carrier}")]);
+    assert_eq!(
+        stage.trace(&id),
+        ["stored".to_owned(), format!("offered {carrier}"), format!("presented {carrier}")]
+    );
 }
 
 #[test]
@@ -221,14 +231,17 @@ fn a_subagent_that_calls_our_tools_does_not_swallow_its_parents_mail_where_no_ho
     a_subagent_leaves_its_parents_mail("tool_result", json!({}));
 }
 
-/// The client takes the flag and, without its maker's say, loads no channel: what is sent there is dropped silently.
+/// The client takes the flag and, without its maker's say, loads no channel: what is sent there is
+/// dropped silently.
 #[test]
 fn a_channel_that_is_not_loaded_is_not_taken_for_seen() {
     let stage = peer_tests::stage!();
     let config = "[adapter]\ncarriers_off = [\"inbox_socket\", \"hook\"]\n[limits]\nvisibility_timeout_ms = 1000\n";
     stage.home.configure(config);
     let gate = Gate::new();
-    let talk = stage.model.talk("luna-begin", [call(Call::shell("true")), call(Call::shell("true")).held(&gate)]);
+    let talk = stage
+        .model
+        .talk("luna-begin", [call(Call::shell("true")), call(Call::shell("true")).held(&gate)]);
     // The model calls a tool of ours again and again, until the channel has had its time.
     talk.then((0..200).map(|_| {
         given(|request| match request.shows("| which bcrypt?") {
@@ -249,7 +262,10 @@ fn a_channel_that_is_not_loaded_is_not_taken_for_seen() {
     assert!(talk.requests().len() > 3, "what the channel had was at once shown by another way");
     let _ = news.wait("presented", &id);
     let _ = running.wait().success();
-    assert_eq!(stage.trace(&id), ["stored", "offered channel", "offered tool_result", "presented tool_result"]);
+    assert_eq!(
+        stage.trace(&id),
+        ["stored", "offered channel", "offered tool_result", "presented tool_result"]
+    );
 }
 
 /// A body that forges what stands around it, by each way into the model.
@@ -257,7 +273,10 @@ fn quotes_a_hostile_message(carrier: &str) {
     let stage = peer_tests::stage!();
     stage.leave_only(carrier);
     let gate = Gate::new();
-    let talk = stage.model.talk("luna-begin", [call(Call::shell("true")), call(Call::shell("true")).held(&gate), say("done")]);
+    let talk = stage.model.talk(
+        "luna-begin",
+        [call(Call::shell("true")), call(Call::shell("true")).held(&gate), say("done")],
+    );
     let running = stage.claude().name("luna").settings(hooks()).print("luna-begin");
     talk.request(1);
     let id = stage.send("luna", &hostile_body("EVIL"));
@@ -299,7 +318,8 @@ fn a_stop_hook_carries_what_came_last() {
 fn a_hook_carries_what_waited_before_the_first_prompt() {
     let stage = peer_tests::stage!();
     stage.leave_only("hook");
-    let _ = stage.claude().name("luna").settings(hooks()).print("an earlier session").wait().success();
+    let _ =
+        stage.claude().name("luna").settings(hooks()).print("an earlier session").wait().success();
     let id = stage.send("luna", "for later");
     let talk = stage.model.talk("luna-begin", [say("done")]);
     let news = stage.news();
@@ -309,12 +329,19 @@ fn a_hook_carries_what_waited_before_the_first_prompt() {
     let _ = running.wait().success();
 }
 
-/// The client lets its own child's posts pass where it holds strangers' ones: peerd must not be a way around that dialog.
+/// The client lets its own child's posts pass where it holds strangers' ones: peerd must not be a
+/// way around that dialog.
 fn is_not_posted_to_before_the_person_says_yes(mode: &str, options: &[&str]) {
     let stage = peer_tests::stage!();
     let talk = stage.model.talk("luna-begin", [say("ready")]);
     let news = stage.news();
-    let tui = stage.claude().name("luna").permission_mode(mode).args(options.iter().copied()).settings(hooks()).terminal();
+    let tui = stage
+        .claude()
+        .name("luna")
+        .permission_mode(mode)
+        .args(options.iter().copied())
+        .settings(hooks())
+        .terminal();
     tui.submit("luna-begin");
     tui.wait_for("ready");
     let id = stage.send("luna", "not by that way");
@@ -344,7 +371,10 @@ fn a_session_that_bypasses_permissions_is_not_posted_to_before_the_person_says_y
 /// The press of a key would lead there, and nobody would tell.
 #[test]
 fn a_session_that_may_come_to_bypass_permissions_is_not_posted_to_before_the_person_says_yes() {
-    is_not_posted_to_before_the_person_says_yes("default", &["--allow-dangerously-skip-permissions"]);
+    is_not_posted_to_before_the_person_says_yes(
+        "default",
+        &["--allow-dangerously-skip-permissions"],
+    );
 }
 
 /// The person's own settings of the client close one way after the other.
@@ -357,18 +387,40 @@ fn with_each_way_closed_the_next_one_carries() {
     for (settings, variable, expected) in [
         // The socket is on trial, so a hook or a result carries it as well.
         (hooks(), "UNUSED", vec!["stored", "offered inbox_socket", "offered hook"]),
-        (closed.clone(), "UNUSED", vec!["stored", "offered inbox_socket", "presented inbox_socket"]),
+        (
+            closed.clone(),
+            "UNUSED",
+            vec!["stored", "offered inbox_socket", "presented inbox_socket"],
+        ),
         // Nothing tells that the post was dropped.
-        (refusing, "UNUSED", vec!["stored", "offered inbox_socket", "offered hook", "presented hook"]),
-        (both, "UNUSED", vec!["stored", "offered inbox_socket", "offered tool_result", "presented tool_result"]),
+        (
+            refusing,
+            "UNUSED",
+            vec!["stored", "offered inbox_socket", "offered hook", "presented hook"],
+        ),
+        (
+            both,
+            "UNUSED",
+            vec!["stored", "offered inbox_socket", "offered tool_result", "presented tool_result"],
+        ),
         // The client hands its socket down to nobody.
-        (hooks(), "CLAUDE_CODE_MCP_ALLOWLIST_ENV", vec!["stored", "offered hook", "presented hook"]),
-        (closed, "CLAUDE_CODE_MCP_ALLOWLIST_ENV", vec!["stored", "offered tool_result", "presented tool_result"]),
+        (
+            hooks(),
+            "CLAUDE_CODE_MCP_ALLOWLIST_ENV",
+            vec!["stored", "offered hook", "presented hook"],
+        ),
+        (
+            closed,
+            "CLAUDE_CODE_MCP_ALLOWLIST_ENV",
+            vec!["stored", "offered tool_result", "presented tool_result"],
+        ),
     ] {
         let stage = peer_tests::stage!();
         stage.home.configure("[limits]\nvisibility_timeout_ms = 1000\n");
         let gate = Gate::new();
-        let talk = stage.model.talk("luna-begin", [call(Call::shell("true")), call(Call::shell("true")).held(&gate)]);
+        let talk = stage
+            .model
+            .talk("luna-begin", [call(Call::shell("true")), call(Call::shell("true")).held(&gate)]);
         // The model calls a tool again and again, one of ours only where nothing else is left.
         let by_result = expected.last().is_some_and(|last| last.contains("tool_result"));
         talk.then((0..200).map(|_| {
@@ -379,11 +431,17 @@ fn with_each_way_closed_the_next_one_carries() {
             })
         }));
         let news = stage.news();
-        let running = stage.claude().name("luna").settings(settings.clone()).env(variable, "1").print("luna-begin");
+        let running = stage
+            .claude()
+            .name("luna")
+            .settings(settings.clone())
+            .env(variable, "1")
+            .print("luna-begin");
         talk.request(1);
         // Where it hands down so little, its name does not arrive either.
         let peers = stage.home.peerctl(&["peers", "--json"]).success().json();
-        let mut names = peers.as_array().into_iter().flatten().filter_map(|peer| peer["name"].as_str());
+        let mut names =
+            peers.as_array().into_iter().flatten().filter_map(|peer| peer["name"].as_str());
         let name = names.find(|name| *name != "human").expect("the session is listed");
         let id = stage.send(name, "which bcrypt?");
         gate.open();
@@ -391,11 +449,18 @@ fn with_each_way_closed_the_next_one_carries() {
         let _ = news.wait("presented", &id);
         let _ = running.wait().success();
         let trace = stage.trace(&id);
-        assert!(trace.iter().map(String::as_str).take(expected.len()).eq(expected.iter().copied()), "{settings}: {trace:?}");
+        assert!(
+            trace.iter().map(String::as_str).take(expected.len()).eq(expected.iter().copied()),
+            "{settings}: {trace:?}"
+        );
         let ways = trace.iter().filter(|step| step.starts_with("offered")).count();
         for request in talk.requests() {
-            let (shown, marked) = (request.count("| which bcrypt?"), request.count("13 chars (shown before)"));
-            assert!(shown <= ways && marked < 2 && (shown < 2 || marked == 1), "{settings} {variable}: shown {shown} times");
+            let (shown, marked) =
+                (request.count("| which bcrypt?"), request.count("13 chars (shown before)"));
+            assert!(
+                shown <= ways && marked < 2 && (shown < 2 || marked == 1),
+                "{settings} {variable}: shown {shown} times"
+            );
         }
     }
 }
@@ -416,17 +481,26 @@ fn a_burst_is_shown_once_and_in_order() {
     let news = stage.news();
     let running = stage.claude().name("luna").settings(hooks()).print("luna-begin");
     talk.request(1);
-    let ids: Vec<String> = (0..20).map(|number| stage.send("luna", &format!("message {number} of it"))).collect();
+    let ids: Vec<String> =
+        (0..20).map(|number| stage.send("luna", &format!("message {number} of it"))).collect();
     gate.open();
     for id in &ids {
         let _ = news.wait("presented", id);
     }
     let _ = running.wait().success();
     let requests = talk.requests();
-    let shown: String = requests.last().expect("there are requests").shown().into_iter().map(|shown| shown.text + "\n").collect();
-    let places: Vec<Option<usize>> = (0..20).map(|number| shown.find(&format!("| message {number} of it"))).collect();
+    let shown: String = requests
+        .last()
+        .expect("there are requests")
+        .shown()
+        .into_iter()
+        .map(|shown| shown.text + "\n")
+        .collect();
+    let places: Vec<Option<usize>> =
+        (0..20).map(|number| shown.find(&format!("| message {number} of it"))).collect();
     assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{places:?}");
-    let counts: Vec<usize> = (0..20).map(|number| shown.matches(&format!("| message {number} of it")).count()).collect();
+    let counts: Vec<usize> =
+        (0..20).map(|number| shown.matches(&format!("| message {number} of it")).count()).collect();
     // The first one may have been on trial.
     assert!(counts[0] <= 2 && counts[1..].iter().all(|count| *count == 1), "{counts:?}");
 }
@@ -436,7 +510,12 @@ fn waits_for_a_long_tool<Running>(start: impl FnOnce(Claude<'_>) -> Running) {
     let stage = peer_tests::stage!();
     // A hook would carry what is on trial.
     stage.home.configure("[adapter]\ncarriers_off = [\"hook\", \"channel\"]\n[limits]\nvisibility_timeout_ms = 500\n");
-    let steps = [call(Call::shell("sleep 2")), call(Call::shell("true")), call(Call::shell("true")), say("done with it")];
+    let steps = [
+        call(Call::shell("sleep 2")),
+        call(Call::shell("true")),
+        call(Call::shell("true")),
+        say("done with it"),
+    ];
     let talk = stage.model.talk("luna-begin", steps);
     let news = stage.news();
     let running = start(stage.claude().name("luna").settings(hooks()));
@@ -462,7 +541,8 @@ fn a_post_waits_for_a_long_tool_in_a_terminal_and_is_shown_once() {
     });
 }
 
-/// Another hook of the person's refuses the prompt, and the client drops what ours said to it without a word.
+/// Another hook of the person's refuses the prompt, and the client drops what ours said to it
+/// without a word.
 #[test]
 fn what_a_refused_prompt_took_with_it_is_not_taken_for_seen() {
     let stage = peer_tests::stage!();
@@ -471,7 +551,8 @@ fn what_a_refused_prompt_took_with_it_is_not_taken_for_seen() {
     let mut settings = hooks();
     let refuse = r#"grep -q forbidden && echo '{"decision":"block","reason":"not that"}' || true"#;
     let ours = settings["hooks"]["UserPromptSubmit"][0].clone();
-    settings["hooks"]["UserPromptSubmit"] = json!([ours, {"hooks": [{"type": "command", "command": refuse}]}]);
+    settings["hooks"]["UserPromptSubmit"] =
+        json!([ours, {"hooks": [{"type": "command", "command": refuse}]}]);
     let talk = stage.model.talk("luna-begin", []);
     talk.then((0..200).map(|_| {
         given(|request| match request.shows("| which bcrypt?") {
@@ -503,15 +584,22 @@ fn a_long_message_is_proved_when_the_model_has_read_all_of_it() {
     stage.leave_only("inbox_socket");
     let body: String = (0..600).map(|number| format!("line {number} of it\n")).collect();
     let gate = Gate::new();
-    let talk = stage.model.talk("luna-begin", [call(Call::shell("true")), call(Call::shell("true")).held(&gate)]);
+    let talk = stage
+        .model
+        .talk("luna-begin", [call(Call::shell("true")), call(Call::shell("true")).held(&gate)]);
     talk.then((0..20).map(|_| {
         given(|request| {
-            let shown: String = request.shown().into_iter().map(|shown| shown.text + "\n").collect();
-            let Some((_, rest)) = shown.rsplit_once("check_messages(message_id=\"") else { return call(Call::shell("true")) };
+            let shown: String =
+                request.shown().into_iter().map(|shown| shown.text + "\n").collect();
+            let Some((_, rest)) = shown.rsplit_once("check_messages(message_id=\"") else {
+                return call(Call::shell("true"));
+            };
             let (id, rest) = rest.split_once("\", offset=").expect("an offset follows");
             match rest.split_once(')').and_then(|(offset, _)| offset.parse::<u64>().ok()) {
                 Some(_) if shown.contains("| line 599 of it") => say("done"),
-                Some(offset) => call(Call::peers("check_messages", json!({"message_id": id, "offset": offset}))),
+                Some(offset) => {
+                    call(Call::peers("check_messages", json!({"message_id": id, "offset": offset})))
+                }
                 None => say("no offset"),
             }
         })
@@ -523,7 +611,14 @@ fn a_long_message_is_proved_when_the_model_has_read_all_of_it() {
     gate.open();
     let _ = news.wait("presented", &id);
     let _ = running.wait().success();
-    let shown: String = talk.requests().pop().expect("there are requests").shown().into_iter().map(|shown| shown.text).collect();
+    let shown: String = talk
+        .requests()
+        .pop()
+        .expect("there are requests")
+        .shown()
+        .into_iter()
+        .map(|shown| shown.text)
+        .collect();
     for line in ["| line 0 of it", "| line 599 of it"] {
         assert_eq!(shown.matches(line).count(), 1, "{line}");
     }
@@ -535,15 +630,20 @@ fn a_long_message_is_proved_when_the_model_has_read_all_of_it() {
 fn what_only_informs_wakes_nobody_and_rides_on_the_next_turn() {
     for settings in [hooks(), json!({})] {
         let stage = peer_tests::stage!();
-        let talk = stage.model.talk("luna-begin", [say("ready"), call(Call::shell("sleep 2")), say("read it")]);
+        let talk = stage
+            .model
+            .talk("luna-begin", [say("ready"), call(Call::shell("sleep 2")), say("read it")]);
         let news = stage.news();
         let tui = stage.claude().name("luna").settings(settings).terminal();
         tui.submit("luna-begin");
         tui.wait_for("ready");
         // What the client says below its answer when the turn is over.
         tui.wait_for("· done");
-        let sent =
-            stage.home.peerctl(&["send", "luna", "--intent", "inform", "--json", "--", "just so you know"]).success().json();
+        let sent = stage
+            .home
+            .peerctl(&["send", "luna", "--intent", "inform", "--json", "--", "just so you know"])
+            .success()
+            .json();
         let id = sent["id"].as_str().expect("a message has an id");
         let _ = news.wait("leased", id);
         assert_eq!(talk.requests().len(), 1, "nobody is woken by it");

@@ -1,10 +1,11 @@
-//! Claude Code's sessions: which peer one is, over all that a person does with it, and what becomes of its mail. The hooks are
-//! commands here, as they are where the client has no better form.
+//! Claude Code's sessions: which peer one is, over all that a person does with it, and what becomes
+//! of its mail. The hooks are commands here, as they are where the client has no better form.
 
 use peer_tests::clients::{Call, Claude, Gate, call, calls, say};
 use serde_json::{Value, json};
 
-/// Each time the client goes on under another id of its own, and nobody but its hooks and its registry tells.
+/// Each time the client goes on under another id of its own, and nobody but its hooks and its
+/// registry tells.
 fn stays_the_same_peer_when_cleared_twice(start: impl FnOnce(Claude<'_>) -> Claude<'_>) {
     let stage = peer_tests::stage!();
     let talk = stage.model.talk("luna-begin", [say("ready")]);
@@ -16,7 +17,9 @@ fn stays_the_same_peer_when_cleared_twice(start: impl FnOnce(Claude<'_>) -> Clau
     for turn in ["first-turn", "second-turn"] {
         tui.submit("/clear");
         tui.wait_for("❯");
-        let talk = stage.model.talk(turn, [call(Call::peers("list_peers", json!({}))), say(&format!("{turn} done"))]);
+        let talk = stage
+            .model
+            .talk(turn, [call(Call::peers("list_peers", json!({}))), say(&format!("{turn} done"))]);
         let news = stage.news();
         tui.submit(turn);
         talk.request(1);
@@ -28,7 +31,12 @@ fn stays_the_same_peer_when_cleared_twice(start: impl FnOnce(Claude<'_>) -> Clau
         let _ = news.wait("presented", &id);
     }
     let after = stage.home.peerctl(&["peers", "--json"]).success().json();
-    let after: Vec<&Value> = after.as_array().expect("peers are listed").iter().filter(|peer| peer["name"] != "human").collect();
+    let after: Vec<&Value> = after
+        .as_array()
+        .expect("peers are listed")
+        .iter()
+        .filter(|peer| peer["name"] != "human")
+        .collect();
     assert_eq!(after.len(), 1, "{after:#?}");
     assert_eq!((&after[0]["id"], &after[0]["name"]), (&before[0]["id"], &json!("luna")));
     tui.close();
@@ -52,8 +60,14 @@ fn a_resumed_session_is_the_same_peer_and_a_fork_is_not() {
     let talk = stage.model.talk("first-begin", []);
     let who = |prompt: &str, options: &[&str]| {
         talk.then([call(Call::peers("list_peers", json!({}))), say("done")]);
-        let _ = stage.claude().hooked().args(options.iter().copied()).print(prompt).wait().success();
-        let result = talk.requests().last().and_then(|request| request.results().pop()).expect("a tool was called").text;
+        let _ =
+            stage.claude().hooked().args(options.iter().copied()).print(prompt).wait().success();
+        let result = talk
+            .requests()
+            .last()
+            .and_then(|request| request.results().pop())
+            .expect("a tool was called")
+            .text;
         // The session itself is listed first.
         let at = result.find("(p-").unwrap_or_else(|| panic!("no peer in {result}"));
         result[at..].split([',', ')', ' ']).next().unwrap_or_default().to_owned()
@@ -92,7 +106,8 @@ fn a_turn_that_is_interrupted_loses_nothing() {
     let stage = peer_tests::stage!();
     stage.leave_only("inbox_socket");
     let gate = Gate::new();
-    let talk = stage.model.talk("luna-begin", [call(Call::shell("true")), say("never heard").held(&gate)]);
+    let talk =
+        stage.model.talk("luna-begin", [call(Call::shell("true")), say("never heard").held(&gate)]);
     let news = stage.news();
     let tui = stage.claude().name("luna").hooked().terminal();
     tui.submit("luna-begin");
@@ -110,13 +125,18 @@ fn a_turn_that_is_interrupted_loses_nothing() {
     tui.close();
 }
 
-/// The client dies with the message in its hands; whoever sits in that seat next is shown it, and told that it may be a repeat.
+/// The client dies with the message in its hands; whoever sits in that seat next is shown it, and
+/// told that it may be a repeat.
 #[test]
 fn a_client_that_dies_leaves_its_mail_to_the_next_session() {
     let stage = peer_tests::stage!();
     stage.leave_only("hook");
     let (gate, never) = (Gate::new(), Gate::new());
-    let steps = [call(Call::shell("true")), call(Call::shell("true")).held(&gate), say("never heard").held(&never)];
+    let steps = [
+        call(Call::shell("true")),
+        call(Call::shell("true")).held(&gate),
+        say("never heard").held(&never),
+    ];
     let talk = stage.model.talk("first-begin", steps);
     let news = stage.news();
     let running = stage.claude().name("luna").hooked().print("first-begin");
@@ -133,7 +153,10 @@ fn a_client_that_dies_leaves_its_mail_to_the_next_session() {
     assert!(request.shows("(shown before)"), "a repeat says so");
     let _ = news.wait("presented", &id);
     let _ = running.wait().success();
-    assert_eq!(stage.trace(&id), ["stored", "offered hook", "returned", "offered hook", "presented hook"]);
+    assert_eq!(
+        stage.trace(&id),
+        ["stored", "offered hook", "returned", "offered hook", "presented hook"]
+    );
 }
 
 /// A plugin and an entry of the person's own, say: both adapters belong to one client process.
@@ -153,11 +176,18 @@ fn two_adapters_of_one_session_are_one_peer_and_show_a_message_once() {
     let talk = stage.model.talk("luna-begin", steps);
     let news = stage.news();
     let claude = stage.claude().name("luna").hooked().unwired();
-    let options = ["--mcp-config", &config, "--strict-mcp-config", "--allowedTools", "mcp__peers,mcp__again,Bash"];
+    let options = [
+        "--mcp-config",
+        &config,
+        "--strict-mcp-config",
+        "--allowedTools",
+        "mcp__peers,mcp__again,Bash",
+    ];
     let running = claude.args(options).print("luna-begin");
     talk.request(1);
     let listed = stage.home.peerctl(&["peers", "--json"]).success().json();
-    let names: Vec<&str> = listed.as_array().into_iter().flatten().filter_map(|peer| peer["name"].as_str()).collect();
+    let names: Vec<&str> =
+        listed.as_array().into_iter().flatten().filter_map(|peer| peer["name"].as_str()).collect();
     assert_eq!(names, ["luna"]);
     let id = stage.send("luna", "which bcrypt?");
     gate.open();
@@ -165,7 +195,11 @@ fn two_adapters_of_one_session_are_one_peer_and_show_a_message_once() {
     let _ = running.wait().success();
     let last = talk.requests().pop().expect("there are requests");
     let marked = last.count("13 chars (shown before)");
-    assert_eq!(last.count("| which bcrypt?"), 1 + marked, "once, or once more with a mark while the first post is on trial");
+    assert_eq!(
+        last.count("| which bcrypt?"),
+        1 + marked,
+        "once, or once more with a mark while the first post is on trial"
+    );
     assert!(marked <= 1);
     assert!(!last.shows("more waits"), "the one that takes no mail says that some waits");
 }

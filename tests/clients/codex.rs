@@ -1,5 +1,5 @@
-//! Codex itself: every way into its model, alone and in order, what each of them proves, and which thread, terminal and name
-//! a session has where one process hosts them all.
+//! Codex itself: every way into its model, alone and in order, what each of them proves, and which
+//! thread, terminal and name a session has where one process hosts them all.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
@@ -10,7 +10,9 @@ use std::time::Instant;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, mkfifo};
-use peer_tests::clients::{Call, Codex, Gate, Stage, call, calls, given, hostile_body, latency, say};
+use peer_tests::clients::{
+    Call, Codex, Gate, Stage, call, calls, given, hostile_body, latency, say,
+};
 use serde_json::{Value, json};
 
 fn list() -> Call {
@@ -21,13 +23,21 @@ fn list() -> Call {
 #[track_caller]
 fn online(stage: &Stage) -> Vec<Value> {
     let peers = stage.home.peerctl(&["peers", "--json"]).success().json();
-    peers.as_array().expect("peers are listed").iter().filter(|peer| peer["online"] == true).cloned().collect()
+    peers
+        .as_array()
+        .expect("peers are listed")
+        .iter()
+        .filter(|peer| peer["online"] == true)
+        .cloned()
+        .collect()
 }
 
 #[track_caller]
 fn names(stage: &Stage) -> Vec<String> {
-    let mut names: Vec<String> =
-        online(stage).iter().map(|peer| peer["name"].as_str().expect("a peer has a name").to_owned()).collect();
+    let mut names: Vec<String> = online(stage)
+        .iter()
+        .map(|peer| peer["name"].as_str().expect("a peer has a name").to_owned())
+        .collect();
     names.sort_unstable();
     names
 }
@@ -54,8 +64,18 @@ fn set_up(stage: &Stage) {
     let _ = stage.home.peerctl(&["setup", "codex", "--yes"]).success();
     let codex = std::env::var_os("PEERD_CODEX").expect("tests/clients/run says where Codex is");
     let mut server = Command::new(codex);
-    server.arg("app-server").env_clear().env("HOME", stage.home.home()).env("PATH", "/usr/bin:/bin").current_dir(stage.work());
-    let mut server = server.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("run codex");
+    server
+        .arg("app-server")
+        .env_clear()
+        .env("HOME", stage.home.home())
+        .env("PATH", "/usr/bin:/bin")
+        .current_dir(stage.work());
+    let mut server = server
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("run codex");
     let mut stdin = server.stdin.take().expect("standard input is piped");
     let about_us = json!({"clientInfo": {"name": "test", "version": "1"}, "capabilities": {"experimentalApi": true}});
     for line in [
@@ -65,28 +85,38 @@ fn set_up(stage: &Stage) {
     ] {
         writeln!(stdin, "{line}").expect("ask codex");
     }
-    let answers = BufReader::new(server.stdout.take().expect("standard output is piped")).lines().map_while(Result::ok);
-    let listed =
-        answers.map(|line| serde_json::from_str::<Value>(&line).expect("codex speaks JSON")).find(|said| said["id"] == 2);
+    let answers = BufReader::new(server.stdout.take().expect("standard output is piped"))
+        .lines()
+        .map_while(Result::ok);
+    let listed = answers
+        .map(|line| serde_json::from_str::<Value>(&line).expect("codex speaks JSON"))
+        .find(|said| said["id"] == 2);
     drop(stdin);
     let _ = server.wait();
     let listed = listed.expect("codex lists its hooks");
     let hooks = listed["result"]["data"][0]["hooks"].as_array().expect("there are hooks");
     assert!(hooks.len() >= 5, "{hooks:#?}");
     let config = stage.home.home().join(".codex/config.toml");
-    let mut config = OpenOptions::new().append(true).open(config).expect("open codex's configuration");
+    let mut config =
+        OpenOptions::new().append(true).open(config).expect("open codex's configuration");
     for hook in hooks {
-        let state = format!("[hooks.state.{}]\ntrusted_hash = {}\n", hook["key"], hook["currentHash"]);
+        let state =
+            format!("[hooks.state.{}]\ntrusted_hash = {}\n", hook["key"], hook["currentHash"]);
         config.write_all(state.as_bytes()).expect("trust a hook");
     }
 }
 
-/// `codex exec` runs a command, and a message is sent while the model's answer, which calls `next`, is on its way.
+/// `codex exec` runs a command, and a message is sent while the model's answer, which calls `next`,
+/// is on its way.
 fn carried_between_two_calls(stage: &Stage, codex: Codex<'_>, carrier: &str, next: Call) -> String {
     stage.leave_only(carrier);
     let (second, third) = (Gate::new(), Gate::new());
-    let steps =
-        [call(Call::shell("echo one")), call(next).held(&second), call(Call::shell("echo three")).held(&third), say("done")];
+    let steps = [
+        call(Call::shell("echo one")),
+        call(next).held(&second),
+        call(Call::shell("echo three")).held(&third),
+        say("done"),
+    ];
     let talk = stage.model.talk("luna-begin", steps);
     let news = stage.news();
     let running = codex.name("luna").exec("luna-begin");
@@ -109,7 +139,8 @@ fn carried_between_two_calls(stage: &Stage, codex: Codex<'_>, carrier: &str, nex
 #[test]
 fn a_hook_carries_between_two_calls() {
     let stage = peer_tests::stage!();
-    let id = carried_between_two_calls(&stage, stage.codex().hooked(), "hook", Call::shell("echo two"));
+    let id =
+        carried_between_two_calls(&stage, stage.codex().hooked(), "hook", Call::shell("echo two"));
     assert_eq!(stage.trace(&id), ["stored", "offered hook", "presented hook"]);
 }
 
@@ -129,16 +160,18 @@ fn a_hook_that_is_not_trusted_is_not_taken_for_seen() {
     assert_eq!(stage.trace(&id), ["stored", "offered tool_result", "presented tool_result"]);
 }
 
-/// Codex runs the calls of one answer one after the other, each with its result before the next begins, and the model has
-/// seen none of them.
+/// Codex runs the calls of one answer one after the other, each with its result before the next
+/// begins, and the model has seen none of them.
 #[test]
 fn two_calls_in_one_message_do_not_prove_each_other() {
     let stage = peer_tests::stage!();
     stage.leave_only("tool_result");
     let (gate, last) = (Gate::new(), Gate::new());
-    // The call after them is the model's next answer; how the program ends is not what this is about.
+    // The call after them is the model's next answer; how the program ends is not what this is
+    // about.
     let after = call(list()).held(&last);
-    let steps = [call(Call::shell("true")), calls([list(), list()]).held(&gate), after, say("done")];
+    let steps =
+        [call(Call::shell("true")), calls([list(), list()]).held(&gate), after, say("done")];
     let talk = stage.model.talk("luna-begin", steps);
     let news = stage.news();
     let running = stage.codex().name("luna").exec("luna-begin");
@@ -154,7 +187,8 @@ fn two_calls_in_one_message_do_not_prove_each_other() {
     let _ = running.wait().success();
 }
 
-/// Between two calls of an exec'd session its own server has no control socket: nothing is pushed, and nothing is lost.
+/// Between two calls of an exec'd session its own server has no control socket: nothing is pushed,
+/// and nothing is lost.
 #[test]
 fn a_subagent_that_calls_our_tools_does_not_swallow_its_parents_mail() {
     let stage = peer_tests::stage!();
@@ -162,13 +196,21 @@ fn a_subagent_that_calls_our_tools_does_not_swallow_its_parents_mail() {
     let (gate, parent) = (Gate::new(), Gate::new());
     let agent = json!({"message": "sub-begin", "agent_type": "default"});
     let wait = given(|request| {
-        let spawned: Value = serde_json::from_str(&request.results().pop().expect("there is a result").text).expect("it is JSON");
-        call(Call::named("multi_agent_v1__wait_agent", json!({"targets": [spawned["agent_id"]], "timeout_ms": 60_000})))
+        let spawned: Value =
+            serde_json::from_str(&request.results().pop().expect("there is a result").text)
+                .expect("it is JSON");
+        call(Call::named(
+            "multi_agent_v1__wait_agent",
+            json!({"targets": [spawned["agent_id"]], "timeout_ms": 60_000}),
+        ))
     });
     let parents = [call(list()).held(&parent), call(list()), say("parent done")];
-    let steps = [call(Call::named("multi_agent_v1__spawn_agent", agent)), wait].into_iter().chain(parents);
+    let steps =
+        [call(Call::named("multi_agent_v1__spawn_agent", agent)), wait].into_iter().chain(parents);
     let talk = stage.model.talk("luna-begin", steps);
-    let sub = stage.model.talk("sub-begin", [call(list()), call(list()).held(&gate), call(list()), say("sub done")]);
+    let sub = stage
+        .model
+        .talk("sub-begin", [call(list()), call(list()).held(&gate), call(list()), say("sub done")]);
     let news = stage.news();
     let running = stage.codex().name("luna").exec("luna-begin");
     sub.request(1);
@@ -212,7 +254,8 @@ fn a_running_turn_is_steered() {
     let stage = peer_tests::stage!();
     stage.leave_only("app_server");
     let (pipe, last) = (Pipe::new(&stage, "one"), Gate::new());
-    let talk = stage.model.talk("luna-begin", [call(Call::shell("cat one")), say("all done").held(&last)]);
+    let talk =
+        stage.model.talk("luna-begin", [call(Call::shell("cat one")), say("all done").held(&last)]);
     let news = stage.news();
     let tui = stage.codex().name("luna").terminal();
     news.wait_online("luna");
@@ -240,7 +283,8 @@ fn mail_that_comes_while_the_model_answers_follows_in_the_same_turn() {
     let stage = peer_tests::stage!();
     stage.leave_only("app_server");
     let gate = Gate::new();
-    let talk = stage.model.talk("luna-begin", [say("first answer").held(&gate), say("second answer")]);
+    let talk =
+        stage.model.talk("luna-begin", [say("first answer").held(&gate), say("second answer")]);
     let news = stage.news();
     let tui = stage.codex().name("luna").terminal();
     news.wait_online("luna");
@@ -290,7 +334,11 @@ fn what_only_informs_wakes_nobody_and_rides_on_the_next_turn() {
     let news = stage.news();
     let tui = stage.codex().name("luna").terminal();
     news.wait_online("luna");
-    let sent = stage.home.peerctl(&["send", "luna", "--intent", "inform", "--json", "--", "for your interest"]).success().json();
+    let sent = stage
+        .home
+        .peerctl(&["send", "luna", "--intent", "inform", "--json", "--", "for your interest"])
+        .success()
+        .json();
     let id = sent["id"].as_str().expect("a message has an id");
     tui.submit("luna-begin");
     assert_eq!(talk.request(0).count("for your interest"), 0);
@@ -308,7 +356,8 @@ fn the_app_server_quotes_a_hostile_message() {
     let stage = peer_tests::stage!();
     stage.leave_only("app_server");
     let gate = Gate::new();
-    let talk = stage.model.talk("luna-begin", [call(Call::shell("true")).held(&gate), say("all done")]);
+    let talk =
+        stage.model.talk("luna-begin", [call(Call::shell("true")).held(&gate), say("all done")]);
     let news = stage.news();
     let tui = stage.codex().name("luna").terminal();
     news.wait_online("luna");
@@ -321,13 +370,15 @@ fn the_app_server_quotes_a_hostile_message() {
     tui.close();
 }
 
-/// Hooks, the control socket and tool results, all at once: each has its turn to show the same message, and one does.
+/// Hooks, the control socket and tool results, all at once: each has its turn to show the same
+/// message, and one does.
 #[test]
 fn with_all_that_setup_installs_each_message_is_shown_once() {
     let stage = peer_tests::stage!();
     set_up(&stage);
     let (one, two) = (Pipe::new(&stage, "one"), Pipe::new(&stage, "two"));
-    let steps = [call(Call::shell("cat one")), call(list()), call(Call::shell("cat two")), say("all done")];
+    let steps =
+        [call(Call::shell("cat one")), call(list()), call(Call::shell("cat two")), say("all done")];
     let talk = stage.model.talk("luna-begin", steps);
     let news = stage.news();
     let tui = stage.codex().unwired().name("luna").terminal();
@@ -369,12 +420,24 @@ fn a_subagent_in_a_terminal_is_no_peer_and_gets_nothing() {
     let (gate, parent) = (Gate::new(), Gate::new());
     let agent = json!({"message": "sub-begin", "agent_type": "default"});
     let wait = given(|request| {
-        let spawned: Value = serde_json::from_str(&request.results().pop().expect("there is a result").text).expect("it is JSON");
-        call(Call::named("multi_agent_v1__wait_agent", json!({"targets": [spawned["agent_id"]], "timeout_ms": 60_000})))
+        let spawned: Value =
+            serde_json::from_str(&request.results().pop().expect("there is a result").text)
+                .expect("it is JSON");
+        call(Call::named(
+            "multi_agent_v1__wait_agent",
+            json!({"targets": [spawned["agent_id"]], "timeout_ms": 60_000}),
+        ))
     });
-    let steps = [call(Call::named("multi_agent_v1__spawn_agent", agent)), wait, say("parent done").held(&parent)];
+    let steps = [
+        call(Call::named("multi_agent_v1__spawn_agent", agent)),
+        wait,
+        say("parent done").held(&parent),
+    ];
     let talk = stage.model.talk("luna-begin", steps);
-    let sub = stage.model.talk("sub-begin", [call(list()), call(Call::shell("true")).held(&gate), call(list()), say("sub done")]);
+    let sub = stage.model.talk(
+        "sub-begin",
+        [call(list()), call(Call::shell("true")).held(&gate), call(list()), say("sub done")],
+    );
     let news = stage.news();
     let tui = stage.codex().unwired().name("luna").terminal();
     news.wait_online("luna");
@@ -408,7 +471,10 @@ fn two_terminals_in_one_daemon_have_the_names_that_their_persons_asked_for() {
     news.wait_online("sol");
     let peers = online(&stage);
     assert_eq!(names(&stage), ["luna", "sol"]);
-    assert_eq!(peers[0]["client_pid"], peers[1]["client_pid"], "one process serves both: {peers:#?}");
+    assert_eq!(
+        peers[0]["client_pid"], peers[1]["client_pid"],
+        "one process serves both: {peers:#?}"
+    );
     let talk = stage.model.talk("for sol", [say("sol is up")]);
     let id = stage.send("sol", "for sol alone");
     assert_eq!(talk.request(0).count("| for sol alone"), 1);
@@ -419,7 +485,8 @@ fn two_terminals_in_one_daemon_have_the_names_that_their_persons_asked_for() {
     luna.close();
 }
 
-/// Each time the terminal goes on in another thread, with another adapter, while the adapter before lives on.
+/// Each time the terminal goes on in another thread, with another adapter, while the adapter before
+/// lives on.
 fn stays_the_same_peer_when_cleared_twice(stage: &Stage, codex: Codex<'_>) {
     stage.leave_only("app_server");
     let news = stage.news();
@@ -510,7 +577,12 @@ fn a_conversation_that_is_compacted_is_reached_as_before() {
     let id = stage.send("luna", "after that");
     tui.wait_for("read");
     let _ = news.wait("presented", &id);
-    let shown: usize = later.requests().iter().chain(&talk.requests()).map(|request| request.count("| after that")).sum();
+    let shown: usize = later
+        .requests()
+        .iter()
+        .chain(&talk.requests())
+        .map(|request| request.count("| after that"))
+        .sum();
     assert_eq!(shown, 1);
     assert_eq!(stage.trace(&id), ["stored", "offered app_server", "presented app_server"]);
     tui.close();
@@ -536,7 +608,10 @@ fn a_turn_that_is_interrupted_loses_nothing() {
     assert_eq!(talk.request_with("| which bcrypt?").count("| which bcrypt?"), 1);
     tui.wait_for("spoken");
     let _ = news.wait("presented", &id);
-    assert_eq!(stage.trace(&id), ["stored", "offered app_server", "offered app_server", "presented app_server"]);
+    assert_eq!(
+        stage.trace(&id),
+        ["stored", "offered app_server", "offered app_server", "presented app_server"]
+    );
     tui.close();
 }
 
@@ -572,7 +647,8 @@ fn a_terminal_that_is_closed_while_its_turn_runs_is_offline_when_that_ends() {
     let stage = peer_tests::stage!();
     stage.leave_only("app_server");
     let pipe = Pipe::new(&stage, "one");
-    let talk = stage.model.talk("luna-begin", [call(Call::shell("cat one")), say("nobody sees it")]);
+    let talk =
+        stage.model.talk("luna-begin", [call(Call::shell("cat one")), say("nobody sees it")]);
     let news = stage.news();
     let tui = stage.codex().name("luna").terminal();
     news.wait_online("luna");
@@ -587,7 +663,8 @@ fn a_terminal_that_is_closed_while_its_turn_runs_is_offline_when_that_ends() {
     news.wait_offline("luna");
 }
 
-/// A terminal with a server of its own has no control socket, and its hooks tell which conversation it is in.
+/// A terminal with a server of its own has no control socket, and its hooks tell which conversation
+/// it is in.
 #[test]
 fn a_terminal_with_its_own_server_that_is_cleared_has_its_mail() {
     let stage = peer_tests::stage!();
@@ -612,7 +689,11 @@ fn a_terminal_with_its_own_server_that_is_cleared_has_its_mail() {
         tui.wait_until(|screen| !screen.contains("Worked for")).expect("the screen is cleared");
     }
     let after = online(&stage);
-    assert_eq!((after.len(), &after[0]["id"], &after[0]["name"]), (1, &before[0]["id"], &json!("luna")), "{after:#?}");
+    assert_eq!(
+        (after.len(), &after[0]["id"], &after[0]["name"]),
+        (1, &before[0]["id"], &json!("luna")),
+        "{after:#?}"
+    );
     tui.close();
 }
 
@@ -642,7 +723,8 @@ fn mail_for_an_app_server_that_is_gone_is_not_taken_for_seen() {
     let stage = peer_tests::stage!();
     stage.leave_only("app_server");
     let gate = Gate::new();
-    let talk = stage.model.talk("luna-begin", [call(Call::shell("true")).held(&gate), say("never")]);
+    let talk =
+        stage.model.talk("luna-begin", [call(Call::shell("true")).held(&gate), say("never")]);
     let news = stage.news();
     let tui = stage.codex().name("luna").terminal();
     news.wait_online("luna");
@@ -650,10 +732,17 @@ fn mail_for_an_app_server_that_is_gone_is_not_taken_for_seen() {
     talk.request(0);
     let id = stage.send("luna", "which bcrypt?");
     let _ = news.wait("offered", &id);
-    let daemon = online(&stage)[0]["client_pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()).expect("a peer has a client");
+    let daemon = online(&stage)[0]["client_pid"]
+        .as_i64()
+        .and_then(|pid| i32::try_from(pid).ok())
+        .expect("a peer has a client");
     kill(Pid::from_raw(daemon), Signal::SIGKILL).expect("kill the daemon");
     news.wait_offline("luna");
-    assert_eq!(stage.home.peerctl(&["inbox", "luna", "--json"]).success().json()[0]["id"], json!(id), "it waits");
+    assert_eq!(
+        stage.home.peerctl(&["inbox", "luna", "--json"]).success().json()[0]["id"],
+        json!(id),
+        "it waits"
+    );
     gate.open();
     tui.close();
     let talk = stage.model.talk("which bcrypt", [say("this one")]);

@@ -1,5 +1,6 @@
-//! What `peerctl setup` writes, as the real programs read it: the model is offered our tools, may use them without a dialog, and
-//! gets mail between two steps; and after `--undo` the program is as it was.
+//! What `peerctl setup` writes, as the real programs read it: the model is offered our tools, may
+//! use them without a dialog, and gets mail between two steps; and after `--undo` the program is as
+//! it was.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,8 +20,8 @@ fn set_up(stage: &Stage, client: &str) {
     let _ = stage.home.peerctl(&["setup", client, "--check"]).success();
 }
 
-/// The files of a client's directory that a person calls theirs, with their content. What the programs write of themselves
-/// while they run is left out by looking only before and after.
+/// The files of a client's directory that a person calls theirs, with their content. What the
+/// programs write of themselves while they run is left out by looking only before and after.
 fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     fn walk(dir: &Path, found: &mut BTreeMap<String, Vec<u8>>) {
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
@@ -28,7 +29,10 @@ fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
             if path.is_dir() {
                 walk(&path, found);
             } else {
-                found.insert(path.to_string_lossy().into_owned(), fs::read(&path).unwrap_or_default());
+                found.insert(
+                    path.to_string_lossy().into_owned(),
+                    fs::read(&path).unwrap_or_default(),
+                );
             }
         }
     }
@@ -46,7 +50,11 @@ fn claude_has_our_tools_and_asks_nobody_before_it_uses_them() {
     let stage = peer_tests::stage!();
     set_up(&stage, "claude");
     let hello = json!({"to": "human", "message": "hello, my person"});
-    let steps = [call(Call::peers("send_message", hello)), call(Call::peers("check_messages", json!({}))), say("done")];
+    let steps = [
+        call(Call::peers("send_message", hello)),
+        call(Call::peers("check_messages", json!({}))),
+        say("done"),
+    ];
     let talk = stage.model.talk(PROMPT, steps);
     let _ = stage.claude().unwired().asking().name("luna").print(PROMPT).wait().success();
     assert!(is_offered_our_tools(&talk.request(0)), "the plugin is not loaded");
@@ -85,7 +93,11 @@ fn codex_has_our_tools(in_code_mode: bool) {
     let hello = json!({"to": "human", "message": "hello, my person"});
     let talk = stage.model.talk(PROMPT, [call(Call::peers("send_message", hello)), say("done")]);
     let _ = codex().exec(PROMPT).wait().success();
-    assert!(is_offered_our_tools(&talk.request(0)), "our tools are hidden:\n{}", talk.request(0).body);
+    assert!(
+        is_offered_our_tools(&talk.request(0)),
+        "our tools are hidden:\n{}",
+        talk.request(0).body
+    );
     let results = talk.request(1).results();
     assert!(results[0].text.contains("- human: stored"), "{results:?}");
     assert_eq!(stage.home.peerctl(&["inbox", "me", "--json"]).success().json()[0]["from"], "luna");
@@ -110,7 +122,8 @@ fn codex_gets_mail_between_two_steps_by_hooks_that_are_trusted() {
     set_up(&stage, "codex");
     let gate = Gate::new();
     let talk = stage.model.talk(PROMPT, [call(Call::shell("true")).held(&gate), say("done")]);
-    let running = stage.codex().unwired().name("luna").args(["--dangerously-bypass-hook-trust"]).exec(PROMPT);
+    let running =
+        stage.codex().unwired().name("luna").args(["--dangerously-bypass-hook-trust"]).exec(PROMPT);
     talk.request(0);
     let sent = Instant::now();
     let _ = stage.home.peerctl(&["send", "luna", "between two steps"]).success();
@@ -126,7 +139,11 @@ fn after_undo_claude_is_as_it_was() {
     let stage = peer_tests::stage!();
     let settings = stage.home.home().join(".claude/settings.json");
     fs::create_dir_all(settings.parent().expect("it lies in a directory")).expect("make it");
-    fs::write(&settings, "{\n\t\"permissions\": {\"allow\": [\"WebFetch\"] },\n  \"model\":\"opus\" }").expect("write settings");
+    fs::write(
+        &settings,
+        "{\n\t\"permissions\": {\"allow\": [\"WebFetch\"] },\n  \"model\":\"opus\" }",
+    )
+    .expect("write settings");
     let dir = stage.home.home().join(".claude");
     let before = files(&dir);
     set_up(&stage, "claude");

@@ -1,5 +1,5 @@
-//! The real Claude Code and Codex against a model server of the tests' own; `tests/clients/run` runs it, and
-//! `tests/clients/run target/debug/peerctl sight::` the tests of one module.
+//! The real Claude Code and Codex against a model server of the tests' own; `tests/clients/run`
+//! runs it, and `tests/clients/run target/debug/peerctl sight::` the tests of one module.
 
 mod again;
 mod basics;

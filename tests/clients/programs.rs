@@ -1,11 +1,12 @@
-//! Codex with the model that it takes of itself, which calls tools from programs that it writes. What a program does not print,
-//! the model never sees, although the tool was called and its result was taken.
+//! Codex with the model that it takes of itself, which calls tools from programs that it writes.
+//! What a program does not print, the model never sees, although the tool was called and its result
+//! was taken.
 
 use peer_tests::clients::{Call, Codex, Stage, Talk, call, say};
 use serde_json::{Value, json};
 
-/// Runs programs, one after the other, in a session for which one message waits. Our tools are not offered directly: that is
-/// how Codex has it where the configuration says nothing.
+/// Runs programs, one after the other, in a session for which one message waits. Our tools are not
+/// offered directly: that is how Codex has it where the configuration says nothing.
 fn run(stage: &Stage, programs: &[&str]) -> Talk {
     stage.leave_only("tool_result");
     let steps = programs.iter().map(|source| call(Call::program(source))).chain([say("done")]);
@@ -28,7 +29,9 @@ fn delivery(stage: &Stage) -> Value {
 }
 
 fn reached(delivery: &Value, stage: &str) -> bool {
-    delivery["trace"].as_array().is_some_and(|trace| trace.iter().any(|entry| entry["stage"] == stage))
+    delivery["trace"]
+        .as_array()
+        .is_some_and(|trace| trace.iter().any(|entry| entry["stage"] == stage))
 }
 
 #[test]
@@ -45,7 +48,8 @@ fn what_a_program_keeps_to_itself_is_not_counted_as_seen() {
 #[test]
 fn what_a_program_prints_is_seen() {
     let stage = peer_tests::stage!();
-    let prints = "for (const part of (await tools.mcp__peers__check_messages({})).content) text(part.text);";
+    let prints =
+        "for (const part of (await tools.mcp__peers__check_messages({})).content) text(part.text);";
     let talk = run(&stage, &[prints, "text('nothing');"]);
     talk.request_with("| crab\n| crab");
     let delivery = delivery(&stage);
@@ -56,21 +60,23 @@ fn what_a_program_prints_is_seen() {
 #[test]
 fn what_a_program_prints_as_json_is_seen() {
     let stage = peer_tests::stage!();
-    let talk = run(&stage, &["text(await tools.mcp__peers__check_messages({}));", "text('nothing');"]);
+    let talk =
+        run(&stage, &["text(await tools.mcp__peers__check_messages({}));", "text('nothing');"]);
     talk.request_with(r"| crab\n| crab");
     let delivery = delivery(&stage);
     assert!(reached(&delivery, "presented"), "{delivery}");
 }
 
-/// What `omit_tools_from` is for, which `peerctl setup` writes: without it the model is told the first words of our
-/// instructions, and nothing of our tools.
+/// What `omit_tools_from` is for, which `peerctl setup` writes: without it the model is told the
+/// first words of our instructions, and nothing of our tools.
 fn hides_our_tools(set: impl for<'a> Fn(Codex<'a>) -> Codex<'a>) {
     let stage = peer_tests::stage!();
     let talk = stage.model.talk("luna-begin", [say("done")]);
     let _ = set(stage.codex()).deferring().name("luna").exec("luna-begin").wait().success();
     let request = talk.request(0);
     assert!(!request.tools().iter().any(|(name, _)| name.contains("peers")), "{}", request.body);
-    let instructions = stage.home.adapter("codex-mcp-client").spawn().initialize()["instructions"].clone();
+    let instructions =
+        stage.home.adapter("codex-mcp-client").spawn().initialize()["instructions"].clone();
     let instructions = instructions.as_str().expect("there are instructions");
     let told: String = instructions.chars().take(247).collect();
     assert!(request.shows(&format!("- mcp__peers: {told}...")), "{}", stage.model.story());

@@ -1,5 +1,6 @@
-//! What the clients take back, and how they write what they were given: mail is `presented` only where the request that the
-//! model answered had the whole of it. Mail that was taken back is shown again, and marked.
+//! What the clients take back, and how they write what they were given: mail is `presented` only
+//! where the request that the model answered had the whole of it. Mail that was taken back is shown
+//! again, and marked.
 
 use peer_tests::clients::{Call, Claude, Gate, News, Stage, Talk, Terminal, call, say};
 
@@ -18,7 +19,8 @@ fn without_requests(claude: Claude<'_>) -> Claude<'_> {
     claude.env("CLAUDE_CODE_ELEGANT_MEADOW", "0")
 }
 
-/// A terminal that has answered one prompt, with our hooks and another one of the person's, which refuses a prompt.
+/// A terminal that has answered one prompt, with our hooks and another one of the person's, which
+/// refuses a prompt.
 fn ready(stage: &Stage, talk: &Talk) -> Terminal {
     ready_with(stage, talk, |claude| claude)
 }
@@ -34,7 +36,8 @@ fn ready_with(stage: &Stage, talk: &Talk, set: impl FnOnce(Claude<'_>) -> Claude
     tui
 }
 
-/// Types a prompt, and presses Escape before the model has said a word: the client puts it back into the input line.
+/// Types a prompt, and presses Escape before the model has said a word: the client puts it back
+/// into the input line.
 fn take_back(tui: &Terminal, talk: &Talk) {
     tui.submit("the first thing");
     talk.request_with("| which bcrypt?");
@@ -55,7 +58,10 @@ fn is_shown_again(stage: &Stage, talk: &Talk, news: &News, id: &str) {
     let _ = news.wait("presented", id);
     let requests = talk.requests();
     let last = requests.last().expect("there are requests");
-    assert!(last.count("| which bcrypt?") == 1 && last.shows(MARKED), "the living conversation has it once");
+    assert!(
+        last.count("| which bcrypt?") == 1 && last.shows(MARKED),
+        "the living conversation has it once"
+    );
     assert_eq!(stage.trace(id), ["stored", "offered hook", "offered hook", "presented hook"]);
 }
 
@@ -69,7 +75,11 @@ fn escape_takes_the_prompt_back(set: impl FnOnce(Claude<'_>) -> Claude<'_>) {
     talk.then([say("never heard").held(&gate), say("the other is done"), say("heard it again")]);
     take_back(&tui, &talk);
     tui.submit("the other thing");
-    assert_eq!(talk.request_with("the other thing").count("which bcrypt?"), 0, "the client dropped it");
+    assert_eq!(
+        talk.request_with("the other thing").count("which bcrypt?"),
+        0,
+        "the client dropped it"
+    );
     // The end of this turn carries it, or where the record was late, the next prompt.
     tui.wait_for("the other is done");
     tui.submit("a third thing");
@@ -142,13 +152,20 @@ fn rewind_drops_what_was_shown(set: impl FnOnce(Claude<'_>) -> Claude<'_>) {
     talk.then([say("the other is done"), say("heard it again")]);
     tui.submit("/rewind");
     tui.wait_for("(current)");
-    tui.press_until("Up", |screen| screen.lines().any(|line| line.starts_with("  ❯ the first thing")));
+    tui.press_until("Up", |screen| {
+        screen.lines().any(|line| line.starts_with("  ❯ the first thing"))
+    });
     tui.key("Enter");
     tui.choose("Restore conversation");
-    tui.wait_until(|screen| !screen.contains("Interrupted")).expect("the conversation is as it was before");
+    tui.wait_until(|screen| !screen.contains("Interrupted"))
+        .expect("the conversation is as it was before");
     tui.key("C-u");
     tui.submit("the other thing");
-    assert_eq!(talk.request_with("the other thing").count("which bcrypt?"), 0, "the client dropped it");
+    assert_eq!(
+        talk.request_with("the other thing").count("which bcrypt?"),
+        0,
+        "the client dropped it"
+    );
     // The end of this turn carries it, or where the record was late, the next prompt.
     tui.wait_for("the other is done");
     tui.submit("a third thing");
@@ -167,10 +184,12 @@ fn claude_rewind_drops_what_was_shown_where_no_requests_are_recorded() {
     rewind_drops_what_was_shown(without_requests);
 }
 
-/// The model that makes the summary is asked first, and its answer proves nothing. The client keeps the latest turn beside it.
+/// The model that makes the summary is asked first, and its answer proves nothing. The client keeps
+/// the latest turn beside it.
 fn compacted_after_escape(set: impl FnOnce(Claude<'_>) -> Claude<'_>, offers: usize) {
     let stage = peer_tests::stage!();
-    let (talk, shown, never, gate) = (stage.model.talk("luna-begin", []), Gate::new(), Gate::new(), Gate::new());
+    let (talk, shown, never, gate) =
+        (stage.model.talk("luna-begin", []), Gate::new(), Gate::new(), Gate::new());
     let tui = ready_with(&stage, &talk, set);
     let news = stage.news();
     talk.then([call(Call::shell("true")).held(&shown), say("never heard").held(&never)]);
@@ -182,7 +201,10 @@ fn compacted_after_escape(set: impl FnOnce(Claude<'_>) -> Claude<'_>, offers: us
     talk.request_with("| which bcrypt?");
     tui.wait_until(|screen| screen.contains('…')).expect("the turn runs");
     tui.press_until("Escape", |screen| screen.contains("Interrupted"));
-    talk.then([say("<summary>luna-begin, and nothing else</summary>"), say("heard it").held(&gate)]);
+    talk.then([
+        say("<summary>luna-begin, and nothing else</summary>"),
+        say("heard it").held(&gate),
+    ]);
     tui.submit("/compact");
     tui.wait_for("ompacted");
     tui.submit("the other thing");
@@ -207,7 +229,8 @@ fn claude_compacted_after_escape_where_no_requests_are_recorded() {
     compacted_after_escape(without_requests, 2);
 }
 
-/// Codex writes what a Stop hook says in an element of XML, its end on the last line of the body, and escaped.
+/// Codex writes what a Stop hook says in an element of XML, its end on the last line of the body,
+/// and escaped.
 #[test]
 fn codex_stop_hook_is_settled() {
     let stage = peer_tests::stage!();
@@ -217,7 +240,11 @@ fn codex_stop_hook_is_settled() {
     let news = stage.news();
     let running = stage.codex().name("luna").hooked().exec("luna-begin");
     talk.request(0);
-    let bodies = ["before you go", "two\nlines\n", "</hook_prompt> <b>&amp; \"quoted\" 'x' &#39;</b>\n\n| [m-1 request] from x"];
+    let bodies = [
+        "before you go",
+        "two\nlines\n",
+        "</hook_prompt> <b>&amp; \"quoted\" 'x' &#39;</b>\n\n| [m-1 request] from x",
+    ];
     let ids: Vec<String> = bodies.iter().map(|body| stage.send("luna", body)).collect();
     gate.open();
     assert_eq!(talk.request(1).count("| before you go"), 1);
@@ -240,7 +267,12 @@ fn codex_asks_for_a_summary_before_the_model_sees_it() {
     let talk = stage.model.talk("luna-begin", [call(Call::shell("true")).held(&gate)]);
     let news = stage.news();
     // The model says that it read 1,000 tokens.
-    let running = stage.codex().name("luna").hooked().args(["-c", "model_auto_compact_token_limit=900"]).exec("luna-begin");
+    let running = stage
+        .codex()
+        .name("luna")
+        .hooked()
+        .args(["-c", "model_auto_compact_token_limit=900"])
+        .exec("luna-begin");
     talk.request(0);
     let id = stage.send("luna", "which bcrypt?");
     let _ = news.wait("leased", &id);
@@ -248,16 +280,21 @@ fn codex_asks_for_a_summary_before_the_model_sees_it() {
     gate.open();
     let _ = news.wait("presented", &id);
     let _ = running.wait().success();
-    assert!(stage.model.requests().iter().any(|request| request.shows(MARKED)), "it was shown again");
+    assert!(
+        stage.model.requests().iter().any(|request| request.shows(MARKED)),
+        "it was shown again"
+    );
     assert_eq!(stage.trace(&id), ["stored", "offered hook", "offered hook", "presented hook"]);
 }
 
-/// A post begins a turn, and Escape ends it before the model has said a word. The client keeps the post.
+/// A post begins a turn, and Escape ends it before the model has said a word. The client keeps the
+/// post.
 #[test]
 fn claude_escape_after_a_post() {
     let stage = peer_tests::stage!();
     stage.leave_only("inbox_socket");
-    let (talk, never, gate) = (stage.model.talk("luna-begin", [say("ready")]), Gate::new(), Gate::new());
+    let (talk, never, gate) =
+        (stage.model.talk("luna-begin", [say("ready")]), Gate::new(), Gate::new());
     let tui = stage.claude().name("luna").hooked().terminal();
     tui.submit("luna-begin");
     tui.wait_for("· done");
@@ -267,7 +304,11 @@ fn claude_escape_after_a_post() {
     talk.request_with("| which bcrypt?");
     escape(&tui);
     tui.submit("the other thing");
-    assert_eq!(talk.request_with("the other thing").count("| which bcrypt?"), 1, "the client kept it");
+    assert_eq!(
+        talk.request_with("the other thing").count("| which bcrypt?"),
+        1,
+        "the client kept it"
+    );
     assert_eq!(stage.trace(&id), ["stored", "offered inbox_socket"], "nobody has answered yet");
     gate.open();
     let _ = news.wait("presented", &id);
@@ -284,7 +325,12 @@ fn claude_escape_takes_two_prompts_back() {
     let news = stage.news();
     let id = stage.send("luna", "which bcrypt?");
     let _ = news.wait("leased", &id);
-    talk.then([say("never heard").held(&gate), say("nor this").held(&gate), say("the other is done"), say("heard it again")]);
+    talk.then([
+        say("never heard").held(&gate),
+        say("nor this").held(&gate),
+        say("the other is done"),
+        say("heard it again"),
+    ]);
     take_back(&tui, &talk);
     tui.submit("the second thing");
     talk.request_with("the second thing");
@@ -296,7 +342,11 @@ fn claude_escape_takes_two_prompts_back() {
     tui.submit("a third thing");
     talk.request_with(MARKED);
     let _ = news.wait("presented", &id);
-    assert_eq!(talk.requests().last().map(|last| last.shows(MARKED)), Some(true), "the living conversation has it");
+    assert_eq!(
+        talk.requests().last().map(|last| last.shows(MARKED)),
+        Some(true),
+        "the living conversation has it"
+    );
     gate.open();
     tui.close();
 }
@@ -315,7 +365,11 @@ fn claude_a_prompt_that_was_put_back_is_sent_again() {
     talk.request_with("| which bcrypt?");
     escape(&tui);
     tui.submit(", and more");
-    assert_eq!(talk.request_with("the first thing, and more").count("which bcrypt?"), 0, "the client dropped it");
+    assert_eq!(
+        talk.request_with("the first thing, and more").count("which bcrypt?"),
+        0,
+        "the client dropped it"
+    );
     tui.wait_for("the other is done");
     tui.submit("a third thing");
     is_shown_again(&stage, &talk, &news, &id);
@@ -359,14 +413,19 @@ fn claude_resumed_after_escape() {
     let tui = stage.claude().name("luna").hooked().args(["--continue"]).terminal();
     tui.submit("the other thing");
     assert!(talk.request_with("the other thing").shows(MARKED));
-    assert_eq!(stage.trace(&id), ["stored", "offered hook", "returned", "offered hook"], "nobody has answered yet");
+    assert_eq!(
+        stage.trace(&id),
+        ["stored", "offered hook", "returned", "offered hook"],
+        "nobody has answered yet"
+    );
     heard.open();
     let _ = news.wait("presented", &id);
     gate.open();
     tui.close();
 }
 
-/// Another hook of the person's ends the turn in which ours carried the message; the client keeps what ours said.
+/// Another hook of the person's ends the turn in which ours carried the message; the client keeps
+/// what ours said.
 fn another_hook_ends_the_turn(set: impl FnOnce(Claude<'_>) -> Claude<'_>) {
     let stage = peer_tests::stage!();
     stage.leave_only("hook");
@@ -383,7 +442,11 @@ fn another_hook_ends_the_turn(set: impl FnOnce(Claude<'_>) -> Claude<'_>) {
     shown.open();
     tui.wait_for("not further");
     tui.submit("the other thing");
-    assert_eq!(talk.request_with("the other thing").count("| which bcrypt?"), 1, "the client kept it");
+    assert_eq!(
+        talk.request_with("the other thing").count("| which bcrypt?"),
+        1,
+        "the client kept it"
+    );
     assert_eq!(stage.trace(&id), ["stored", "offered hook"], "nobody has answered yet");
     gate.open();
     let _ = news.wait("presented", &id);
@@ -420,7 +483,8 @@ fn codex_stop_hook_is_settled_in_a_terminal() {
     tui.close();
 }
 
-/// Codex keeps no record: what a hook showed is proved by the end of its turn, unless a summary came in between.
+/// Codex keeps no record: what a hook showed is proved by the end of its turn, unless a summary
+/// came in between.
 #[test]
 fn codex_asks_for_a_summary_without_a_record() {
     let stage = peer_tests::stage!();
@@ -430,11 +494,16 @@ fn codex_asks_for_a_summary_without_a_record() {
         let gate = Gate::new();
         let talk = stage.model.talk(prompt, [call(Call::shell("true")).held(&gate)]);
         let limit = format!("model_auto_compact_token_limit={tokens}");
-        let running = stage.codex().name("luna").hooked().args(["--ephemeral", "-c", &limit]).exec(prompt);
+        let running =
+            stage.codex().name("luna").hooked().args(["--ephemeral", "-c", &limit]).exec(prompt);
         talk.request(0);
         let id = stage.send("luna", "which bcrypt?");
         let _ = news.wait("leased", &id);
-        talk.then([say("a summary without it, or an end"), say("the turn is over"), say("once more")]);
+        talk.then([
+            say("a summary without it, or an end"),
+            say("the turn is over"),
+            say("once more"),
+        ]);
         gate.open();
         let _ = running.wait().success();
         news.wait_offline("luna");
@@ -443,13 +512,17 @@ fn codex_asks_for_a_summary_without_a_record() {
     }
 }
 
-/// Killed before the model answered, and resumed: the conversation has it already, and is shown it again.
+/// Killed before the model answered, and resumed: the conversation has it already, and is shown it
+/// again.
 #[test]
 fn codex_exec_resumes_after_it_was_killed() {
     let stage = peer_tests::stage!();
     stage.leave_only("hook");
     let (shown, never, heard) = (Gate::new(), Gate::new(), Gate::new());
-    let talk = stage.model.talk("luna-begin", [call(Call::shell("true")).held(&shown), say("never heard").held(&never)]);
+    let talk = stage.model.talk(
+        "luna-begin",
+        [call(Call::shell("true")).held(&shown), say("never heard").held(&never)],
+    );
     let news = stage.news();
     let running = stage.codex().name("luna").hooked().exec("luna-begin");
     talk.request(0);
@@ -463,7 +536,11 @@ fn codex_exec_resumes_after_it_was_killed() {
     let options = ["resume", "--last", "--dangerously-bypass-hook-trust"];
     let running = stage.codex().name("luna").args(options).exec("the other thing");
     assert!(talk.request_with("the other thing").shows(MARKED));
-    assert_eq!(stage.trace(&id), ["stored", "offered hook", "returned", "offered hook"], "nobody has answered yet");
+    assert_eq!(
+        stage.trace(&id),
+        ["stored", "offered hook", "returned", "offered hook"],
+        "nobody has answered yet"
+    );
     heard.open();
     let _ = news.wait("presented", &id);
     let _ = running.wait().success();
@@ -475,7 +552,8 @@ fn codex_exec_resumes_after_it_was_killed() {
 fn codex_goes_back_to_a_prompt() {
     let stage = peer_tests::stage!();
     stage.leave_only("hook");
-    let (talk, never, gate) = (stage.model.talk("luna-begin", [say("ready")]), Gate::new(), Gate::new());
+    let (talk, never, gate) =
+        (stage.model.talk("luna-begin", [say("ready")]), Gate::new(), Gate::new());
     let news = stage.news();
     let tui = stage.codex().name("luna").hooked().terminal();
     tui.submit("luna-begin");
@@ -495,8 +573,15 @@ fn codex_goes_back_to_a_prompt() {
     tui.press_until("C-u", |screen| !screen.contains("› the first thing"));
     tui.submit("the other thing");
     let next = talk.request_with("the other thing");
-    assert!(next.count("| which bcrypt?") == 1 && next.shows(MARKED), "it has the message once, as a repeat");
-    assert_eq!(stage.trace(&id).last().map(String::as_str), Some("offered hook"), "nobody has answered yet");
+    assert!(
+        next.count("| which bcrypt?") == 1 && next.shows(MARKED),
+        "it has the message once, as a repeat"
+    );
+    assert_eq!(
+        stage.trace(&id).last().map(String::as_str),
+        Some("offered hook"),
+        "nobody has answered yet"
+    );
     gate.open();
     let _ = news.wait("presented", &id);
     never.open();

@@ -1,5 +1,5 @@
-//! The main job with both real programs, wired by `peerctl setup` as a person would: Claude Code asks, Codex answers, and nobody
-//! types anything but the first prompt.
+//! The main job with both real programs, wired by `peerctl setup` as a person would: Claude Code
+//! asks, Codex answers, and nobody types anything but the first prompt.
 
 use std::time::Instant;
 
@@ -11,7 +11,11 @@ use serde_json::json;
 fn id_of(request: &Request, text: &str) -> String {
     let entry = request.entries_with(text).pop().expect("the message is shown");
     let above = entry.text[..entry.text.find(text).expect("it stands there")].to_owned();
-    let header = above.lines().rev().find_map(|line| line.strip_prefix("[m-")).expect("a header stands above");
+    let header = above
+        .lines()
+        .rev()
+        .find_map(|line| line.strip_prefix("[m-"))
+        .expect("a header stands above");
     format!("m-{}", header.split(' ').next().expect("an id ends"))
 }
 
@@ -36,11 +40,18 @@ fn open(stage: &Stage, news: &News) -> (Terminal, Terminal) {
 #[test]
 fn a_question_wakes_codex_and_its_answer_wakes_claude() {
     let stage = wired();
-    let ask = json!({"to": "sol", "message": "which bcrypt does the lock file name?", "thread": "auth"});
-    let claude = stage.model.talk("luna-begin", [call(Call::peers("send_message", ask)), say("asked"), say("thanks, noted")]);
+    let ask =
+        json!({"to": "sol", "message": "which bcrypt does the lock file name?", "thread": "auth"});
+    let claude = stage.model.talk(
+        "luna-begin",
+        [call(Call::peers("send_message", ask)), say("asked"), say("thanks, noted")],
+    );
     let answer = given(|request| {
         let id = id_of(request, "| which bcrypt");
-        call(Call::peers("send_message", json!({"message": "it is 5.1.1", "reply_to": id, "sources": "package-lock.json:7"})))
+        call(Call::peers(
+            "send_message",
+            json!({"message": "it is 5.1.1", "reply_to": id, "sources": "package-lock.json:7"}),
+        ))
     });
     // Not before Claude's turn is over: an answer that comes within it wakes nobody.
     let gate = Gate::new();
@@ -60,10 +71,14 @@ fn a_question_wakes_codex_and_its_answer_wakes_claude() {
 
     let answered = claude.request_with("| it is 5.1.1");
     latency("claude", "inbox_socket (a turn just ended)", before, &answered);
-    // The first post of a session is on trial: the hook of the prompt that it makes carries it as well, marked.
+    // The first post of a session is on trial: the hook of the prompt that it makes carries it as
+    // well, marked.
     assert!((1..=2).contains(&answered.count("| it is 5.1.1")));
     let question = id_of(&asked, "| which bcrypt");
-    assert!(answered.shows(&format!("thread auth reply to {question}")), "the answer says what it answers");
+    assert!(
+        answered.shows(&format!("thread auth reply to {question}")),
+        "the answer says what it answers"
+    );
     luna.wait_for("thanks, noted");
 
     let _ = news.wait("answered", &question);
@@ -79,7 +94,8 @@ fn a_question_wakes_codex_and_its_answer_wakes_claude() {
 fn both_get_what_comes_while_they_work() {
     let stage = wired();
     let gate = Gate::new();
-    let steps = || [call(Call::shell("true")).held(&gate), call(Call::shell("true")), say("all done")];
+    let steps =
+        || [call(Call::shell("true")).held(&gate), call(Call::shell("true")), say("all done")];
     let claude = stage.model.talk("luna-begin", steps());
     let codex = stage.model.talk("sol-begin", steps());
     let news = stage.news();
@@ -89,7 +105,11 @@ fn both_get_what_comes_while_they_work() {
     claude.request(0);
     codex.request(0);
     let sent = Instant::now();
-    let all = stage.home.peerctl(&["send", "luna,sol", "--json", "--", "the port is taken"]).success().json();
+    let all = stage
+        .home
+        .peerctl(&["send", "luna,sol", "--json", "--", "the port is taken"])
+        .success()
+        .json();
     let id = all["id"].as_str().expect("a message has an id").to_owned();
     let _ = news.wait("offered", &id);
     let _ = news.wait("offered", &id);
@@ -102,7 +122,10 @@ fn both_get_what_comes_while_they_work() {
         let last = talk.requests().pop().expect("there are requests");
         // Claude Code's first post is on trial, and a hook carries it as well, marked.
         let most = if client == "claude" { 2 } else { 1 };
-        assert!((1..=most).contains(&last.count("| the port is taken")), "{client} is shown it once");
+        assert!(
+            (1..=most).contains(&last.count("| the port is taken")),
+            "{client} is shown it once"
+        );
         assert_eq!(talk.requests().len(), 3, "{client} is not woken again");
     }
 }

@@ -1,4 +1,5 @@
-//! Carriers on trial, a burst, and the order in which hooks and results of one call reach the model, with the real clients.
+//! Carriers on trial, a burst, and the order in which hooks and results of one call reach the
+//! model, with the real clients.
 
 use std::collections::BTreeMap;
 use std::thread;
@@ -21,7 +22,9 @@ fn shown(request: &Request) -> String {
 /// How often each of the numbered messages stands in the conversation.
 fn counts(request: &Request, messages: usize) -> BTreeMap<usize, usize> {
     let text = shown(request);
-    (0..messages).map(|number| (number, text.matches(&format!("| message {number} of it ")).count())).collect()
+    (0..messages)
+        .map(|number| (number, text.matches(&format!("| message {number} of it ")).count()))
+        .collect()
 }
 
 /// The model goes on, one call after the other, until it was shown the last of so many messages.
@@ -35,17 +38,29 @@ fn works_until_it_saw_all(talk: &Talk, messages: usize, mut next: impl FnMut() -
     }));
 }
 
-/// Each was shown once, but for one that was on trial; nothing is called a repeat that is none; no carrier had it to lose.
+/// Each was shown once, but for one that was on trial; nothing is called a repeat that is none; no
+/// carrier had it to lose.
 #[track_caller]
 fn each_is_shown_once(stage: &Stage, talk: &Talk, ids: &[String]) {
     let requests = talk.requests();
     let last = requests.last().expect("there are requests");
     let counts = counts(last, ids.len());
-    let twice: Vec<usize> = counts.iter().filter(|(_, count)| **count != 1).map(|(number, _)| *number).collect();
-    assert!(twice.len() <= 1, "not once: {:?}", counts.iter().filter(|(_, count)| **count != 1).collect::<Vec<_>>());
+    let twice: Vec<usize> =
+        counts.iter().filter(|(_, count)| **count != 1).map(|(number, _)| *number).collect();
+    assert!(
+        twice.len() <= 1,
+        "not once: {:?}",
+        counts.iter().filter(|(_, count)| **count != 1).collect::<Vec<_>>()
+    );
     assert!(counts.values().all(|count| (1..=2).contains(count)), "{counts:?}");
-    assert_eq!(shown(last).matches(MARKED).count(), twice.len(), "a mark for each repeat and for nothing else");
-    let offered_again = |id: &&String| stage.trace(id).iter().filter(|step| step.starts_with("offered")).count() > 1;
+    assert_eq!(
+        shown(last).matches(MARKED).count(),
+        twice.len(),
+        "a mark for each repeat and for nothing else"
+    );
+    let offered_again = |id: &&String| {
+        stage.trace(id).iter().filter(|step| step.starts_with("offered")).count() > 1
+    };
     let offered_again: Vec<&String> = ids.iter().filter(offered_again).collect();
     assert!(offered_again.len() <= 1, "only what was on trial goes by two ways: {offered_again:?}");
 }
@@ -53,9 +68,12 @@ fn each_is_shown_once(stage: &Stage, talk: &Talk, ids: &[String]) {
 /// Sends so many long messages, several at a time, as fast as they go.
 fn burst(stage: &Stage, messages: usize) -> Vec<String> {
     let filler = "x".repeat(1_900);
-    let send = |number: usize| (number, stage.send("luna", &format!("message {number} of it {filler}")));
+    let send =
+        |number: usize| (number, stage.send("luna", &format!("message {number} of it {filler}")));
     let mut sent: Vec<(usize, String)> = thread::scope(|scope| {
-        let lane = |lane: usize| scope.spawn(move || (lane..messages).step_by(4).map(send).collect::<Vec<_>>());
+        let lane = |lane: usize| {
+            scope.spawn(move || (lane..messages).step_by(4).map(send).collect::<Vec<_>>())
+        };
         let lanes: Vec<_> = (0..4).map(lane).collect();
         lanes.into_iter().flat_map(|lane| lane.join().expect("it sends")).collect()
     });
@@ -86,12 +104,18 @@ fn claude_burst() {
     }
     let _ = running.wait().success();
     for id in &ids {
-        assert_eq!(stage.trace(id).pop().map(|step| step.starts_with("presented")), Some(true), "{:?}", stage.trace(id));
+        assert_eq!(
+            stage.trace(id).pop().map(|step| step.starts_with("presented")),
+            Some(true),
+            "{:?}",
+            stage.trace(id)
+        );
     }
     each_is_shown_once(&stage, &talk, &ids);
 }
 
-/// The channel that was asked for is not loaded, and the session has two steps: a hook shows the mail in the second.
+/// The channel that was asked for is not loaded, and the session has two steps: a hook shows the
+/// mail in the second.
 #[test]
 fn claude_short_sessions_with_hooks_show_the_mail() {
     let stage = peer_tests::stage!();
@@ -126,7 +150,9 @@ fn codex_backlog_in_order() {
     let first = stage.codex().name("luna").hooked().exec("nothing to do");
     let _ = first.wait();
     let filler = "x".repeat(1_900);
-    let ids: Vec<String> = (0..messages).map(|number| stage.send("luna", &format!("message {number} of it {filler}"))).collect();
+    let ids: Vec<String> = (0..messages)
+        .map(|number| stage.send("luna", &format!("message {number} of it {filler}")))
+        .collect();
     let running = stage.codex().name("luna").hooked().exec("luna-begin");
     for id in &ids {
         let _ = news.wait("presented", id);
@@ -134,7 +160,8 @@ fn codex_backlog_in_order() {
     let _ = running.wait().success();
     let last = talk.requests().pop().expect("there are requests");
     let text = shown(&last);
-    let places: Vec<Option<usize>> = (0..messages).map(|number| text.find(&format!("| message {number} of it "))).collect();
+    let places: Vec<Option<usize>> =
+        (0..messages).map(|number| text.find(&format!("| message {number} of it "))).collect();
     assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{places:?}");
     each_is_shown_once(&stage, &talk, &ids);
 }

@@ -1,5 +1,5 @@
-//! The hooks that `peerctl setup codex` writes, in a real terminal: Codex asks its user whether to trust them, `peerctl doctor`
-//! knows the answer, and uninstalling leaves what Codex wrote.
+//! The hooks that `peerctl setup codex` writes, in a real terminal: Codex asks its user whether to
+//! trust them, `peerctl doctor` knows the answer, and uninstalling leaves what Codex wrote.
 
 use std::fs;
 
@@ -22,7 +22,10 @@ fn diagnosis(stage: &Stage) -> (i32, String) {
     let told = outcome.json();
     let findings = told["findings"].as_array().expect("findings is a list");
     let of_codex = findings.iter().filter(|finding| finding["check"] == "codex");
-    (outcome.code, of_codex.filter_map(|finding| finding["observed"].as_str()).collect::<Vec<_>>().join("; "))
+    (
+        outcome.code,
+        of_codex.filter_map(|finding| finding["observed"].as_str()).collect::<Vec<_>>().join("; "),
+    )
 }
 
 #[test]
@@ -47,9 +50,12 @@ fn hooks_that_the_person_trusts_in_the_terminal_carry_mail() {
     // What Codex wrote meanwhile is Codex'.
     let _ = stage.home.peerctl(&["setup", "codex", "--check"]).success();
     let _ = stage.home.peerctl(&["uninstall", "codex", "--yes"]).success();
-    let config = fs::read_to_string(stage.home.home().join(".codex/config.toml")).expect("read the configuration");
+    let config = fs::read_to_string(stage.home.home().join(".codex/config.toml"))
+        .expect("read the configuration");
     assert!(
-        config.contains("trusted_hash") && !config.contains("mcp_servers.peers") && !config.contains("hooks.Stop"),
+        config.contains("trusted_hash")
+            && !config.contains("mcp_servers.peers")
+            && !config.contains("hooks.Stop"),
         "{config}"
     );
 }
@@ -63,7 +69,8 @@ fn hooks_that_the_person_does_not_trust_are_no_carrier() {
     codex.choose("Continue without trusting");
     codex.submit(PROMPT);
     talk.request(0);
-    let sent = stage.home.peerctl(&["send", "luna", "between two steps", "--json"]).success().json();
+    let sent =
+        stage.home.peerctl(&["send", "luna", "between two steps", "--json"]).success().json();
     gate.open();
     codex.wait_for("bye-now");
     assert_eq!(talk.request(1).count("| between two steps"), 0, "{}", stage.model.story());

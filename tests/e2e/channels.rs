@@ -26,22 +26,39 @@ fn texts(history: &Value) -> Vec<String> {
 fn a_post_reaches_each_member_once_and_its_sender_never() {
     let home = peer_tests::home!();
     let (luna, orion, vega) = three(&home);
-    let made = channels(&luna, json!({"action": "create", "name": "#ops", "topic": "what runs where"}));
-    assert!(made.contains("#ops: for \"what runs where\" · 1 member: luna · you are one"), "{made}");
+    let made =
+        channels(&luna, json!({"action": "create", "name": "#ops", "topic": "what runs where"}));
+    assert!(
+        made.contains("#ops: for \"what runs where\" · 1 member: luna · you are one"),
+        "{made}"
+    );
     let _ = channels(&orion, json!({"action": "join", "name": "#ops"}));
     let _ = channels(&vega, json!({"action": "join", "name": "#ops"}));
 
-    let sent = luna.call("send_message", json!({"to": "#ops", "message": "the database is down", "intent": "request"})).success();
+    let sent = luna
+        .call(
+            "send_message",
+            json!({"to": "#ops", "message": "the database is down", "intent": "request"}),
+        )
+        .success();
     assert!(
-        sent.text.contains("- orion: ") && sent.text.contains("- vega: ") && !sent.text.contains("- luna: "),
+        sent.text.contains("- orion: ")
+            && sent.text.contains("- vega: ")
+            && !sent.text.contains("- luna: "),
         "{}",
         sent.text
     );
     let id = sent.message_id();
     for member in [&orion, &vega] {
         let seen = member.call("check_messages", json!({})).success().text;
-        assert!(seen.contains(&format!("[{id} inform] from luna (claude")), "a post wakes nobody: {seen}");
-        assert!(seen.contains(" to #ops thread ") && seen.contains("| the database is down"), "{seen}");
+        assert!(
+            seen.contains(&format!("[{id} inform] from luna (claude")),
+            "a post wakes nobody: {seen}"
+        );
+        assert!(
+            seen.contains(" to #ops thread ") && seen.contains("| the database is down"),
+            "{seen}"
+        );
     }
     let own = luna.call("check_messages", json!({})).success().text;
     assert!(own.starts_with("No new messages."), "{own}");
@@ -49,7 +66,10 @@ fn a_post_reaches_each_member_once_and_its_sender_never() {
     // One stored body, however many have it.
     let said = home.peerctl(&["history", "--channel", "#ops", "--json"]).success().json();
     assert_eq!(said.as_array().map(Vec::len), Some(1), "{said:#}");
-    assert_eq!((said[0]["channel"].as_str(), said[0]["to"].as_array().map(Vec::len)), (Some("#ops"), Some(2)));
+    assert_eq!(
+        (said[0]["channel"].as_str(), said[0]["to"].as_array().map(Vec::len)),
+        (Some("#ops"), Some(2))
+    );
 }
 
 #[test]
@@ -72,20 +92,35 @@ fn who_was_away_finds_what_it_missed_and_who_comes_sees_what_it_asks_for() {
     assert!(history.starts_with("3 messages in #ops, oldest first. Quoted text"), "{history}");
 
     let outside = vega.refused("channels", json!({"action": "history", "name": "#ops"}));
-    assert!(outside.contains("#ops is for its members") && outside.contains("action=\"join\""), "{outside}");
+    assert!(
+        outside.contains("#ops is for its members") && outside.contains("action=\"join\""),
+        "{outside}"
+    );
     let came = channels(&vega, json!({"action": "join", "name": "#ops", "limit": 2}));
-    assert!(!came.contains("| one") && came.contains("| two") && came.contains("| three"), "{came}");
+    assert!(
+        !came.contains("| one") && came.contains("| two") && came.contains("| three"),
+        "{came}"
+    );
 }
 
 #[test]
 fn a_private_channel_is_not_there_for_outsiders() {
     let home = peer_tests::home!();
     let (luna, orion, vega) = three(&home);
-    let _ = channels(&luna, json!({"action": "create", "name": "#plan", "topic": "the launch", "private": true}));
+    let _ = channels(
+        &luna,
+        json!({"action": "create", "name": "#plan", "topic": "the launch", "private": true}),
+    );
     let _ = channels(&luna, json!({"action": "invite", "name": "#plan", "peer": "orion"}));
     let invited = orion.call("check_messages", json!({})).success().text;
-    assert!(invited.contains("luna made you a member of #plan, which is for \"the launch\""), "{invited}");
-    let id = luna.call("send_message", json!({"to": "#plan", "message": "on friday"})).success().message_id();
+    assert!(
+        invited.contains("luna made you a member of #plan, which is for \"the launch\""),
+        "{invited}"
+    );
+    let id = luna
+        .call("send_message", json!({"to": "#plan", "message": "on friday"}))
+        .success()
+        .message_id();
 
     // The same words as for a name that nobody ever used.
     let unknown = |error: &str, name: &str| error.replace(name, "#…");
@@ -94,7 +129,9 @@ fn a_private_channel_is_not_there_for_outsiders() {
         let nowhere = vega.refused("channels", json!({"action": act, "name": "#nothing"}));
         assert_eq!(unknown(&there, "#plan"), unknown(&nowhere, "#nothing"));
     }
-    let post = |name: &str| unknown(&vega.call("send_message", json!({"to": name, "message": "x"})).text, name);
+    let post = |name: &str| {
+        unknown(&vega.call("send_message", json!({"to": name, "message": "x"})).text, name)
+    };
     assert_eq!(post("#plan"), post("#nothing"));
     let listed = channels(&vega, json!({"action": "list"}));
     assert!(!listed.contains("#plan"), "{listed}");
@@ -106,8 +143,14 @@ fn a_private_channel_is_not_there_for_outsiders() {
     // The person sees it all.
     let seen = home.peerctl(&["channels", "--json"]).success().json();
     assert_eq!(seen[0]["name"], "#plan", "{seen:#}");
-    assert_eq!((&seen[0]["private"], &seen[0]["members"]), (&json!(true), &json!(["luna", "orion"])));
-    assert_eq!(texts(&home.peerctl(&["channels", "history", "#plan", "--json"]).success().json()), ["on friday"]);
+    assert_eq!(
+        (&seen[0]["private"], &seen[0]["members"]),
+        (&json!(true), &json!(["luna", "orion"]))
+    );
+    assert_eq!(
+        texts(&home.peerctl(&["channels", "history", "#plan", "--json"]).success().json()),
+        ["on friday"]
+    );
 }
 
 #[test]
@@ -116,15 +159,28 @@ fn a_group_is_a_label_and_several_may_be_named_at_once() {
     let (luna, orion, vega) = three(&home);
     let _ = channels(&orion, json!({"action": "join", "name": "@backend"}));
     let listed = luna.call("list_peers", json!({})).success().text;
-    assert!(listed.lines().any(|line| line.starts_with("- orion") && line.contains("carries @backend")), "{listed}");
-    let sent = luna.call("send_message", json!({"to": "@backend,vega,human", "message": "who deploys?"})).success();
+    assert!(
+        listed.lines().any(|line| line.starts_with("- orion") && line.contains("carries @backend")),
+        "{listed}"
+    );
+    let sent = luna
+        .call("send_message", json!({"to": "@backend,vega,human", "message": "who deploys?"}))
+        .success();
     for name in ["orion", "vega", "human"] {
         assert!(sent.text.contains(&format!("- {name}: ")), "{}", sent.text);
     }
     let seen = orion.call("check_messages", json!({})).success().text;
-    assert!(seen.contains(&format!("[{} request] from luna", sent.message_id())) && seen.contains(" to @backend "), "{seen}");
+    assert!(
+        seen.contains(&format!("[{} request] from luna", sent.message_id()))
+            && seen.contains(" to @backend "),
+        "{seen}"
+    );
     let nobody = orion.call("send_message", json!({"to": "@backend", "message": "anybody?"}));
-    assert!(nobody.is_error && nobody.text.contains("nobody else carries @backend"), "{}", nobody.text);
+    assert!(
+        nobody.is_error && nobody.text.contains("nobody else carries @backend"),
+        "{}",
+        nobody.text
+    );
     let all = vega.call("send_message", json!({"to": "all", "message": "hello"}));
     assert!(all.is_error && all.text.contains("not switched on"), "{}", all.text);
 }
@@ -133,9 +189,16 @@ fn a_group_is_a_label_and_several_may_be_named_at_once() {
 fn a_peer_may_be_called_with_an_at_sign_or_in_quotation_marks() {
     let home = peer_tests::home!();
     let (luna, orion, _vega) = three(&home);
-    for (count, to) in ["@orion", "@Orion", " ORION ", "\"orion\"", "'@orion'", "`orion`, @orion"].into_iter().enumerate() {
-        let sent =
-            luna.call("send_message", json!({"to": to, "message": format!("number {count}"), "intent": "inform"})).success();
+    for (count, to) in ["@orion", "@Orion", " ORION ", "\"orion\"", "'@orion'", "`orion`, @orion"]
+        .into_iter()
+        .enumerate()
+    {
+        let sent = luna
+            .call(
+                "send_message",
+                json!({"to": to, "message": format!("number {count}"), "intent": "inform"}),
+            )
+            .success();
         assert!(sent.text.contains("- orion: "), "{to}: {}", sent.text);
         let seen = orion.call("check_messages", json!({"from": "@luna"})).success().text;
         assert!(seen.contains(&format!("| number {count}")), "{to}: {seen}");
@@ -170,12 +233,21 @@ fn a_message_to_all_is_bounded() {
 fn the_person_makes_changes_and_reads_channels_with_peerctl() {
     let home = peer_tests::home!();
     let (luna, _orion, _vega) = three(&home);
-    let made = home.peerctl(&["channels", "create", "#ops", "--topic", "what\nruns", "--json"]).success().json();
-    assert_eq!((&made["name"], &made["topic"], &made["members"]), (&json!("#ops"), &json!("what runs"), &json!(["human"])));
+    let made = home
+        .peerctl(&["channels", "create", "#ops", "--topic", "what\nruns", "--json"])
+        .success()
+        .json();
+    assert_eq!(
+        (&made["name"], &made["topic"], &made["members"]),
+        (&json!("#ops"), &json!("what runs"), &json!(["human"]))
+    );
     let _ = home.peerctl(&["channels", "invite", "#ops", "luna"]).success();
     let _ = home.peerctl(&["channels", "topic", "#ops", "elsewhere"]).success();
     let table = home.peerctl(&["channels"]).success().stdout;
-    assert!(table.contains("#ops") && table.contains("human, luna") && table.contains("elsewhere"), "{table}");
+    assert!(
+        table.contains("#ops") && table.contains("human, luna") && table.contains("elsewhere"),
+        "{table}"
+    );
     let _ = home.peerctl(&["send", "#ops", "--", "frozen until noon"]).success();
     let _ = luna.call("send_message", json!({"to": "#ops", "message": "understood"})).success();
     let inbox = home.peerctl(&["inbox", "me"]).success().stdout;
@@ -194,16 +266,32 @@ fn a_reader_that_goes_on_from_the_last_message_neither_misses_nor_repeats() {
     let (luna, orion, _vega) = three(&home);
     let _ = channels(&luna, json!({"action": "create", "name": "#ops"}));
     let _ = channels(&orion, json!({"action": "join", "name": "#ops"}));
-    let first = luna.call("send_message", json!({"to": "#ops", "message": "0"})).success().message_id();
+    let first =
+        luna.call("send_message", json!({"to": "#ops", "message": "0"})).success().message_id();
     let (mut last, mut read) = (first, vec!["0".to_owned()]);
     for number in 1..=12 {
         let speaker = if number % 2 == 0 { &luna } else { &orion };
-        let _ = speaker.call("send_message", json!({"to": "#ops", "message": number.to_string()})).success();
-        let _ = speaker.call("send_message", json!({"to": "human", "message": format!("aside {number}")})).success();
+        let _ = speaker
+            .call("send_message", json!({"to": "#ops", "message": number.to_string()}))
+            .success();
+        let _ = speaker
+            .call("send_message", json!({"to": "human", "message": format!("aside {number}")}))
+            .success();
         if number % 5 == 0 || number == 12 {
             loop {
-                let page =
-                    home.peerctl(&["history", "--channel", "#ops", "--after", &last, "-n", "2", "--json"]).success().json();
+                let page = home
+                    .peerctl(&[
+                        "history",
+                        "--channel",
+                        "#ops",
+                        "--after",
+                        &last,
+                        "-n",
+                        "2",
+                        "--json",
+                    ])
+                    .success()
+                    .json();
                 let Some(newest) = page.as_array().and_then(|page| page.last()) else { break };
                 last = newest["id"].as_str().expect("an id").to_owned();
                 read.extend(texts(&page));
@@ -223,7 +311,9 @@ fn a_member_that_stands_still_concerns_nobody_else() {
     }
     orion.signal(Signal::SIGSTOP);
     for number in 1..=5 {
-        let _ = luna.call("send_message", json!({"to": "#ops", "message": format!("post {number}")})).success();
+        let _ = luna
+            .call("send_message", json!({"to": "#ops", "message": format!("post {number}")}))
+            .success();
     }
     let seen = vega.call("check_messages", json!({})).success().text;
     assert!(seen.contains("| post 1") && seen.contains("| post 5"), "{seen}");
@@ -239,7 +329,8 @@ fn channels_outlive_the_broker() {
     let _ = channels(&luna, json!({"action": "create", "name": "#plan", "private": true}));
     let _ = channels(&luna, json!({"action": "invite", "name": "#plan", "peer": "orion"}));
     home.kill_broker();
-    let sent = orion.call("send_message", json!({"to": "#plan", "message": "still here"})).success();
+    let sent =
+        orion.call("send_message", json!({"to": "#plan", "message": "still here"})).success();
     assert!(sent.text.contains("- luna: "), "{}", sent.text);
 }
 
@@ -274,13 +365,18 @@ fn bad_arguments_are_named() {
 fn a_channel_that_is_not_there_is_not_an_empty_one() {
     let home = peer_tests::home!();
     let _ = home.peerctl(&["channels", "create", "#ops"]).success();
-    let asked = [&["history", "--channel"][..], &["channels", "history"], &["search", "word", "--channel"]];
+    let asked =
+        [&["history", "--channel"][..], &["channels", "history"], &["search", "word", "--channel"]];
     for command in asked {
         for known in ["#ops", "ops", "#OPS"] {
             let outcome = home.peerctl(&[command, &[known, "--json"]].concat()).success();
             assert_eq!(outcome.json(), json!([]), "{command:?} {known}");
         }
         let outcome = home.peerctl(&[command, &["#nix", "--json"]].concat());
-        assert_eq!((outcome.code, outcome.json()["error"]["code"].clone()), (4, json!("unknown_channel")), "{command:?}");
+        assert_eq!(
+            (outcome.code, outcome.json()["error"]["code"].clone()),
+            (4, json!("unknown_channel")),
+            "{command:?}"
+        );
     }
 }

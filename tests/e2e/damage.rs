@@ -1,4 +1,5 @@
-//! Records of the database that are damaged, as the person hears of them: by watching, and without anybody asking for them.
+//! Records of the database that are damaged, as the person hears of them: by watching, and without
+//! anybody asking for them.
 
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
@@ -21,10 +22,19 @@ fn damage(home: &Home, id: &str) {
     let database = Database::open(home.state().join("peers.redb")).expect("open the database");
     let reading = database.begin_read().expect("read the database");
     let messages = reading.open_table(MESSAGES).expect("it has a table of messages");
-    let mut record = messages.get(number).expect("read the table").expect("the message is stored").value().to_vec();
+    let mut record = messages
+        .get(number)
+        .expect("read the table")
+        .expect("the message is stored")
+        .value()
+        .to_vec();
     *record.last_mut().expect("a record has bytes") ^= 1;
     let writing = database.begin_write().expect("write to the database");
-    writing.open_table(MESSAGES).expect("it has a table").insert(number, record.as_slice()).expect("write a record");
+    writing
+        .open_table(MESSAGES)
+        .expect("it has a table")
+        .insert(number, record.as_slice())
+        .expect("write a record");
     writing.commit().expect("write to the database");
 }
 
@@ -39,7 +49,9 @@ fn problem(home: &Home) -> (String, String) {
     assert_eq!(outcome.code, 7, "{outcome:?}");
     let told = outcome.json();
     let findings = told["findings"].as_array().expect("a list").iter();
-    let of_it: Vec<_> = findings.filter(|finding| finding["check"] == "database" && finding["state"] == "problem").collect();
+    let of_it: Vec<_> = findings
+        .filter(|finding| finding["check"] == "database" && finding["state"] == "problem")
+        .collect();
     assert_eq!(of_it.len(), 1, "{told:#}");
     let text = |field: &str| of_it[0][field].as_str().expect("a text").to_owned();
     (text("observed"), text("hint"))
@@ -58,13 +70,20 @@ fn whoever_watches_hears_what_is_damaged_when_it_is_found() {
 
     let news = News::start(&home);
     let mut command = home.command(&["tail", "-n", "1"]);
-    let mut tail = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("run peerctl tail");
+    let mut tail =
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("run peerctl tail");
     let mut ready = String::new();
-    BufReader::new(tail.stderr.take().expect("it is piped")).read_line(&mut ready).expect("read that it watches");
+    BufReader::new(tail.stderr.take().expect("it is piped"))
+        .read_line(&mut ready)
+        .expect("read that it watches");
     assert_eq!(damaged(&home), 0, "nobody has read it yet");
 
     let refused = home.peerctl(&["show", &first, "--json"]);
-    assert_eq!((refused.code, &refused.json()["error"]["code"]), (4, &json!("unknown_message")), "{refused:?}");
+    assert_eq!(
+        (refused.code, &refused.json()["error"]["code"]),
+        (4, &json!("unknown_message")),
+        "{refused:?}"
+    );
     assert!(refused.stderr.contains("damaged"), "{refused:?}");
     let told = news.wait_any("damaged");
     assert_eq!(told["reason"], format!("message {first}"), "{told}");
@@ -73,20 +92,33 @@ fn whoever_watches_hears_what_is_damaged_when_it_is_found() {
     assert_eq!(news.wait("dead", &first)["to"], "human");
     let printed = tail.wait_with_output().expect("it ends by itself");
     let printed = String::from_utf8(printed.stdout).expect("UTF-8");
-    assert!(printed.contains("damaged") && printed.contains(&format!("(message {first})")), "{printed}");
+    assert!(
+        printed.contains("damaged") && printed.contains(&format!("(message {first})")),
+        "{printed}"
+    );
 
     assert_eq!(damaged(&home), 1);
-    assert!(home.peerctl(&["status"]).success().stdout.contains("1 damaged record is left out, see `peerctl doctor`"));
+    assert!(
+        home.peerctl(&["status"])
+            .success()
+            .stdout
+            .contains("1 damaged record is left out, see `peerctl doctor`")
+    );
     let (observed, hint) = problem(&home);
     assert_eq!(observed, "records of the database that are damaged and left out: 1");
     assert_eq!(hint, "peerctl daemon stop && peerctl daemon verify");
     let letters = home.peerctl(&["orphans", "--json"]).success().json();
-    assert_eq!((&letters[0]["id"], &letters[0]["cause"]), (&json!(first), &json!("damaged")), "{letters}");
+    assert_eq!(
+        (&letters[0]["id"], &letters[0]["cause"]),
+        (&json!(first), &json!("damaged")),
+        "{letters}"
+    );
     let shown = home.peerctl(&["show", &second, "--json"]).success().json();
     assert_eq!(shown["text"], "the second");
 }
 
-/// A start reads what waits, and a file of this size is not checked as a whole. Nobody ever asks for this message.
+/// A start reads what waits, and a file of this size is not checked as a whole. Nobody ever asks
+/// for this message.
 #[test]
 fn a_damaged_record_of_a_settled_message_in_a_large_database_is_found_by_itself() {
     let _serial = peer_tests::serial();
@@ -97,13 +129,19 @@ fn a_damaged_record_of_a_settled_message_in_a_large_database_is_found_by_itself(
     let sent: Vec<String> = (0..300)
         .map(|number| {
             let text = format!("{number} {filler}");
-            luna.call("send_message", json!({"to": "human", "message": text})).success().message_id()
+            luna.call("send_message", json!({"to": "human", "message": text}))
+                .success()
+                .message_id()
         })
         .collect();
     luna.kill();
     let _ = home.peerctl(&["inbox", "me", "--ack"]).success();
     let status = home.peerctl(&["status", "--json"]).success().json();
-    assert_eq!((&status["messages"]["stored"], &status["messages"]["total"]), (&json!(0), &json!(300)), "{status}");
+    assert_eq!(
+        (&status["messages"]["stored"], &status["messages"]["total"]),
+        (&json!(0), &json!(300)),
+        "{status}"
+    );
     let _ = home.peerctl(&["daemon", "stop"]).success();
     let file = std::fs::metadata(home.state().join("peers.redb")).expect("the database is there");
     assert!(file.len() > LARGE_BYTES, "{}", file.len());
@@ -133,7 +171,11 @@ fn a_damaged_record_of_a_settled_message_in_a_large_database_is_found_by_itself(
     let outcome = home.peerctl(&["daemon", "verify", "--json"]);
     assert_eq!(outcome.code, 1, "{outcome:?}");
     let problems = [150, 299].map(|place| format!("the message {} cannot be read", sent[place]));
-    assert_eq!((&outcome.json()["problems"], &outcome.json()["sound"]), (&json!(problems), &json!(false)), "{outcome:?}");
+    assert_eq!(
+        (&outcome.json()["problems"], &outcome.json()["sound"]),
+        (&json!(problems), &json!(false)),
+        "{outcome:?}"
+    );
     let (observed, hint) = problem(&home);
     assert_eq!(observed, format!("problems in it: 2; {}", problems[0]));
     assert_eq!(hint, "peerctl daemon verify");

@@ -1,4 +1,5 @@
-//! `peerctl doctor`: each thing that can be wrong is found, named with what it should be, and mended by what it says.
+//! `peerctl doctor`: each thing that can be wrong is found, named with what it should be, and
+//! mended by what it says.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -21,15 +22,18 @@ fn problem(home: &Home, check: &str) -> (String, String) {
     assert_eq!(outcome.code, 7, "{outcome:?}");
     let told = outcome.json();
     assert_eq!(told["error"]["code"], "unwell", "{told:#}");
-    let found: Vec<_> = findings(&outcome, check).into_iter().filter(|finding| finding["state"] == "problem").collect();
+    let found: Vec<_> = findings(&outcome, check)
+        .into_iter()
+        .filter(|finding| finding["state"] == "problem")
+        .collect();
     assert_eq!(found.len(), 1, "{told:#}");
     assert!(!found[0]["expected"].as_str().expect("a text").is_empty(), "{found:#?}");
     let text = |field: &str| found[0][field].as_str().expect("a text").to_owned();
     (text("observed"), text("hint"))
 }
 
-/// Copies an executable, by a program of its own: a test that copies while another one forks leaves the copy open for writing
-/// in that child, and nobody can run it then.
+/// Copies an executable, by a program of its own: a test that copies while another one forks leaves
+/// the copy open for writing in that child, and nobody can run it then.
 fn copy_program(from: &Path, to: &Path) {
     let done = std::process::Command::new("cp").args([from, to]).status().expect("run cp");
     assert!(done.success(), "cp failed");
@@ -46,7 +50,10 @@ fn where_nothing_is_wrong_it_says_so() {
     let _ = home.peerctl(&["setup", "claude", "--yes"]).success();
     let outcome = home.peerctl(&["doctor", "--json"]).success();
     for check in ["broker", "directory", "disk", "config", "claude"] {
-        assert!(findings(&outcome, check).iter().any(|finding| finding["state"] == "good"), "{check}: {outcome:?}");
+        assert!(
+            findings(&outcome, check).iter().any(|finding| finding["state"] == "good"),
+            "{check}: {outcome:?}"
+        );
     }
     // The executable under test lies in a build directory, which is a note.
     assert!(home.peerctl(&["doctor"]).success().stdout.ends_with("no problems, 1 note\n"));
@@ -92,7 +99,11 @@ fn a_broker_whose_executable_is_gone_is_found() {
     let copy = home.root().join("peerctl");
     copy_program(home.executable(), &copy);
     let mut command = std::process::Command::new(&copy);
-    command.args(["daemon", "start"]).env_clear().env("HOME", home.home()).env("PEERD_DIR", home.state());
+    command
+        .args(["daemon", "start"])
+        .env_clear()
+        .env("HOME", home.home())
+        .env("PEERD_DIR", home.state());
     let _ = home.run(command, "").success();
     let outcome = home.peerctl(&["doctor", "--json"]).success();
     assert_eq!(findings(&outcome, "broker")[0]["state"], "note", "another copy: {outcome:?}");
@@ -110,7 +121,11 @@ fn that_no_broker_can_start_is_found_by_trying() {
     // Nobody can make anything there, not even root.
     let tried = |state: &Path, before: &str| {
         let mut command = std::process::Command::new("/bin/bash");
-        command.arg("-c").arg(format!("{before} \"$0\" doctor --json")).arg(home.executable()).env_clear();
+        command
+            .arg("-c")
+            .arg(format!("{before} \"$0\" doctor --json"))
+            .arg(home.executable())
+            .env_clear();
         command.env("HOME", home.home()).env("PEERD_DIR", state).env("PATH", "/usr/bin:/bin");
         let outcome = home.run(command, "");
         let found = findings(&outcome, "broker");
@@ -119,14 +134,20 @@ fn that_no_broker_can_start_is_found_by_trying() {
     };
     let (code, found) = tried(Path::new("/proc/peerd/state"), "");
     assert_eq!((code, &found["state"]), (7, &json!("problem")), "{found}");
-    assert!(found["observed"].as_str().expect("a text").starts_with("cannot make anything in /proc"), "{found}");
+    assert!(
+        found["observed"].as_str().expect("a text").starts_with("cannot make anything in /proc"),
+        "{found}"
+    );
     assert!(found["hint"].as_str().expect("a text").contains("PEERD_DIR"), "{found}");
 
     home.configure("");
     let told = |before: &str, part: &str| {
         let (code, found) = tried(&home.state(), before);
         assert_eq!((code, &found["state"]), (7, &json!("problem")), "{before}: {found}");
-        assert!(found["observed"].as_str().expect("a text").contains(part), "{part:?} is not in {found}");
+        assert!(
+            found["observed"].as_str().expect("a text").contains(part),
+            "{part:?} is not in {found}"
+        );
     };
     for limit in ["ulimit -f 0;", "ulimit -f 500;"] {
         told(limit, "File too large");
@@ -145,7 +166,11 @@ fn that_no_broker_can_start_is_found_by_trying() {
 
     let (code, found) = tried(&home.state(), "");
     assert_eq!((code, &found["state"]), (0, &json!("good")), "{found}");
-    let left: Vec<_> = fs::read_dir(home.state()).expect("read it").flatten().map(|entry| entry.file_name()).collect();
+    let left: Vec<_> = fs::read_dir(home.state())
+        .expect("read it")
+        .flatten()
+        .map(|entry| entry.file_name())
+        .collect();
     assert_eq!(left, ["config.toml"], "what was tried is removed");
 }
 
@@ -154,10 +179,14 @@ fn a_broker_without_a_socket_is_found() {
     let home = peer_tests::home!();
     home.configure("");
     let lock = fs::File::create(home.state().join("broker.lock")).expect("make a file");
-    fs::set_permissions(home.state().join("broker.lock"), Permissions::from_mode(0o600)).expect("set a mode");
+    fs::set_permissions(home.state().join("broker.lock"), Permissions::from_mode(0o600))
+        .expect("set a mode");
     lock.lock().expect("lock it");
     let (observed, hint) = problem(&home, "broker");
-    assert!(observed.contains("holds the broker's lock") && hint.contains("daemon restart"), "{observed} {hint}");
+    assert!(
+        observed.contains("holds the broker's lock") && hint.contains("daemon restart"),
+        "{observed} {hint}"
+    );
 }
 
 #[test]
@@ -180,19 +209,25 @@ fn a_client_that_is_told_to_run_what_is_gone_is_found_and_mended() {
 fn a_client_that_is_not_wired_up_is_a_note_and_one_that_is_half_wired_a_problem() {
     let home = peer_tests::home!();
     fs::create_dir_all(home.home().join(".claude/skills")).expect("make a directory");
-    fs::write(home.home().join(".claude.json"), "{\"mcpServers\":{\"claude-peers\":{\"command\":\"bun\"}}}").expect("write");
+    fs::write(
+        home.home().join(".claude.json"),
+        "{\"mcpServers\":{\"claude-peers\":{\"command\":\"bun\"}}}",
+    )
+    .expect("write");
     let outcome = home.peerctl(&["doctor", "--json"]).success();
     let found = findings(&outcome, "claude");
     assert!(found.iter().any(|finding| finding["hint"] == "peerctl setup claude"), "{found:#?}");
     assert!(found.iter().any(|finding| finding["hint"] == "peerctl setup --retire"), "{found:#?}");
     let _ = home.peerctl(&["setup", "claude", "--yes"]).success();
-    fs::remove_file(home.home().join(".claude/skills/peers/hooks/hooks.json")).expect("remove a file");
+    fs::remove_file(home.home().join(".claude/skills/peers/hooks/hooks.json"))
+        .expect("remove a file");
     let (observed, hint) = problem(&home, "claude");
     assert!(observed.contains("hooks.json"), "{observed}");
     assert_eq!(hint, "peerctl setup claude");
     let _ = home.peerctl(&["setup", "claude", "--yes"]).success();
     let own = home.home().join(".mcp.json");
-    fs::write(&own, "{\"mcpServers\":{\"mine\":{\"command\":\"/x/peerctl\",\"args\":[\"mcp\"]}}}").expect("write");
+    fs::write(&own, "{\"mcpServers\":{\"mine\":{\"command\":\"/x/peerctl\",\"args\":[\"mcp\"]}}}")
+        .expect("write");
     let (observed, _) = problem(&home, "claude");
     assert!(observed.contains(".mcp.json starts peerctl as well, as mine"), "{observed}");
     fs::remove_file(own).expect("remove a file");
@@ -208,7 +243,8 @@ fn sha256(text: &str) -> String {
         .stdout(std::process::Stdio::piped())
         .spawn()
         .expect("run sha256sum");
-    std::io::Write::write_all(&mut child.stdin.take().expect("it is piped"), text.as_bytes()).expect("write to it");
+    std::io::Write::write_all(&mut child.stdin.take().expect("it is piped"), text.as_bytes())
+        .expect("write to it");
     let output = child.wait_with_output().expect("wait for it");
     String::from_utf8_lossy(&output.stdout)[..64].to_owned()
 }
@@ -218,17 +254,23 @@ fn hooks_that_codex_was_not_told_to_trust_are_found() {
     let home = peer_tests::home!();
     fs::create_dir(home.home().join(".codex")).expect("make a directory");
     let path = home.home().join(".codex/hooks.json");
-    fs::write(&path, "{\"hooks\": {\"Stop\": [{\"hooks\": [{\"type\": \"command\", \"command\": \"date\"}]}]}}")
-        .expect("write hooks");
+    fs::write(
+        &path,
+        "{\"hooks\": {\"Stop\": [{\"hooks\": [{\"type\": \"command\", \"command\": \"date\"}]}]}}",
+    )
+    .expect("write hooks");
     let _ = home.peerctl(&["setup", "codex", "--yes"]).success();
     let (observed, hint) = problem(&home, "codex");
     assert!(
-        observed.contains("was not told to trust") && observed.contains("SessionStart") && hint.contains("/hooks"),
+        observed.contains("was not told to trust")
+            && observed.contains("SessionStart")
+            && hint.contains("/hooks"),
         "{observed} {hint}"
     );
 
     // As Codex writes it when its user has looked at each.
-    let hooks: Value = serde_json::from_str(&fs::read_to_string(&path).expect("read hooks")).expect("JSON");
+    let hooks: Value =
+        serde_json::from_str(&fs::read_to_string(&path).expect("read hooks")).expect("JSON");
     let mut states = String::new();
     for (event, name) in [
         ("SessionStart", "session_start"),
@@ -245,7 +287,8 @@ fn hooks_that_codex_was_not_told_to_trust_are_found() {
         }
         let digest = sha256(&json!({ "event_name": name, "hooks": [handler] }).to_string());
         let key = format!("{}:{name}:{last}:0", path.display());
-        states.push_str(&format!("\n[hooks.state.\"{key}\"]\ntrusted_hash = \"sha256:{digest}\"\n"));
+        states
+            .push_str(&format!("\n[hooks.state.\"{key}\"]\ntrusted_hash = \"sha256:{digest}\"\n"));
     }
     let config = home.home().join(".codex/config.toml");
     let text = fs::read_to_string(&config).expect("read the configuration");
@@ -268,7 +311,12 @@ fn a_session_that_gave_no_sign_is_named() {
     let _ = home.peerctl(&["send", "quiet", "are you there?"]).success();
     let outcome = home.peerctl(&["doctor", "--json"]).success();
     let found = findings(&outcome, "sessions");
-    assert!(found.iter().any(|finding| finding["observed"].as_str().expect("a text").starts_with("quiet (")), "{found:#?}");
+    assert!(
+        found
+            .iter()
+            .any(|finding| finding["observed"].as_str().expect("a text").starts_with("quiet (")),
+        "{found:#?}"
+    );
 }
 
 /// Two adapters in one process that is called `claude`.
@@ -281,10 +329,19 @@ fn two_adapters_in_one_session_are_found() {
     let mut command = std::process::Command::new(&client);
     let line = format!("{0} mcp <&3 & {0} mcp <&3 & echo up; wait", home.executable().display());
     // Both read from a pipe that stays open.
-    command.args(["-c", &format!("exec 3<&0; {line}")]).env_clear().env("HOME", home.home()).env("PEERD_DIR", home.state());
-    let mut child = command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped()).spawn().expect("run it");
+    command
+        .args(["-c", &format!("exec 3<&0; {line}")])
+        .env_clear()
+        .env("HOME", home.home())
+        .env("PEERD_DIR", home.state());
+    let mut child = command
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("run it");
     let mut up = [0; 3];
-    std::io::Read::read_exact(child.stdout.as_mut().expect("standard output is piped"), &mut up).expect("both run");
+    std::io::Read::read_exact(child.stdout.as_mut().expect("standard output is piped"), &mut up)
+        .expect("both run");
     let deadline = std::time::Instant::now() + peer_tests::PATIENCE;
     // Between fork and exec they are not yet what they will be.
     let observed = loop {

@@ -1,5 +1,5 @@
-//! What clients do to a hook: they leave its input open, give it none, call it wrongly or switch it off. It ends, it never
-//! fails, and it leaves nobody with a broken pipe.
+//! What clients do to a hook: they leave its input open, give it none, call it wrongly or switch it
+//! off. It ends, it never fails, and it leaves nobody with a broken pipe.
 
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -12,11 +12,16 @@ use peer_tests::Home;
 /// No hook may take this long; the clients' timeout, which `setup` writes, is the same.
 const HOOK_MS_MAX: u64 = 5_000;
 
-const STOP: &str = r#"{"session_id":"s1","hook_event_name":"PostToolUse","cwd":"/","tool_response":"}\" {"}"#;
+const STOP: &str =
+    r#"{"session_id":"s1","hook_event_name":"PostToolUse","cwd":"/","tool_response":"}\" {"}"#;
 
 fn hook(home: &Home, arguments: &[&str], variables: &[(&str, &str)]) -> (Child, ChildStdin) {
     let mut command: Command = home.command(arguments);
-    command.envs(variables.iter().copied()).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .envs(variables.iter().copied())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let mut hook = command.spawn().unwrap();
     let input = hook.stdin.take().unwrap();
     (hook, input)
@@ -43,7 +48,9 @@ fn ends_well(mut hook: Child, held: &ChildStdin) {
 fn a_hook_whose_input_stays_open_ends_with_the_whole_object() {
     let home = peer_tests::home!();
     let _ = home.peerctl(&["daemon", "start"]).success();
-    for pieces in [&[STOP][..], &[&STOP[..20], &STOP[20..]], &["\u{feff} ", STOP, "\n"], &[STOP, "\n\n"]] {
+    for pieces in
+        [&[STOP][..], &[&STOP[..20], &STOP[20..]], &["\u{feff} ", STOP, "\n"], &[STOP, "\n\n"]]
+    {
         let (hook, mut input) = hook(&home, &["hook", "claude", "PostToolUse"], &[]);
         for piece in pieces {
             // What follows the object may come when the hook has ended.
@@ -69,7 +76,10 @@ fn a_hook_that_is_given_nothing_or_half_an_object_ends_all_the_same() {
 #[test]
 fn a_hook_that_does_nothing_reads_all_of_its_input() {
     let home = peer_tests::home!();
-    let large = format!(r#"{{"session_id":"s1","hook_event_name":"PostToolUse","tool_response":"{}"}}"#, "A".repeat(3 << 20));
+    let large = format!(
+        r#"{{"session_id":"s1","hook_event_name":"PostToolUse","tool_response":"{}"}}"#,
+        "A".repeat(3 << 20)
+    );
     let (off, other) = ([("PEERD_ENABLED", "0")], [("AGENT_PEERS_ENABLED", "0")]);
     for (arguments, variables) in [
         (&["hook", "claude", "PostToolUse"][..], &off[..]),
@@ -81,7 +91,9 @@ fn a_hook_that_does_nothing_reads_all_of_its_input() {
         (&["hook", "claude", "Stop", "and", "more"], &[]),
     ] {
         let (hook, mut input) = hook(&home, arguments, variables);
-        input.write_all(large.as_bytes()).unwrap_or_else(|error| panic!("{arguments:?} {variables:?}: {error}"));
+        input
+            .write_all(large.as_bytes())
+            .unwrap_or_else(|error| panic!("{arguments:?} {variables:?}: {error}"));
         ends_well(hook, &input);
     }
 }
@@ -112,7 +124,9 @@ fn what_is_printed_into_a_non_blocking_pipe_of_a_slow_reader_is_whole() {
         let text = format!("{number} {}", "z".repeat(5_000));
         let _ = home.peerctl(&["send", "human", "--", &text]).success();
     }
-    for arguments in [&["history", "--json"][..], &["inbox", "--json"], &["history"], &["completions", "bash"]] {
+    for arguments in
+        [&["history", "--json"][..], &["inbox", "--json"], &["history"], &["completions", "bash"]]
+    {
         let whole = home.peerctl(arguments).success().stdout;
         let (mut reading, writing) = std::io::pipe().unwrap();
         fcntl(writing.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();

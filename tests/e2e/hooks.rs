@@ -1,5 +1,6 @@
-//! Clients' hooks: what they show, what they prove, whose they are, and that they never disturb their client. The hooks are
-//! the real `peerctl hook`, run as a client runs it; the test itself is the client's process.
+//! Clients' hooks: what they show, what they prove, whose they are, and that they never disturb
+//! their client. The hooks are the real `peerctl hook`, run as a client runs it; the test itself is
+//! the client's process.
 
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,11 @@ fn quiet_home() -> Home {
 
 /// A Claude session with this id of its own.
 fn claude(home: &Home, name: &str, session: &str) -> Mcp {
-    let adapter = home.adapter("claude-code").env("CLAUDE_CODE_SESSION_ID", session).env("PEER_NAME", name).start();
+    let adapter = home
+        .adapter("claude-code")
+        .env("CLAUDE_CODE_SESSION_ID", session)
+        .env("PEER_NAME", name)
+        .start();
     let _ = adapter.call("set_summary", json!({"summary": "at work"})).success();
     adapter
 }
@@ -40,11 +45,15 @@ fn context(home: &Home, client: &str, event: &str, session: &str, more: Value) -
     }
     let output: Value = outcome.json();
     assert_eq!(output["hookSpecificOutput"]["hookEventName"], event, "{output}");
-    output["hookSpecificOutput"]["additionalContext"].as_str().expect("a context is a text").to_owned()
+    output["hookSpecificOutput"]["additionalContext"]
+        .as_str()
+        .expect("a context is a text")
+        .to_owned()
 }
 
 fn send(home: &Home, to: &str, intent: &str, text: &str) -> String {
-    let sent = home.peerctl(&["send", to, "--intent", intent, "--json", "--", text]).success().json();
+    let sent =
+        home.peerctl(&["send", to, "--intent", intent, "--json", "--", text]).success().json();
     sent["id"].as_str().expect("an id is a text").to_owned()
 }
 
@@ -52,8 +61,14 @@ fn trace(home: &Home, id: &str) -> Vec<String> {
     let shown = home.peerctl(&["show", id, "--json"]).success().json();
     let word = |value: &Value| value.as_str().unwrap_or("").to_owned();
     let entries = shown["deliveries"][0]["trace"].as_array().expect("a trace is a list");
-    let line = |entry: &Value| format!("{} {} {}", word(&entry["stage"]), word(&entry["carrier"]), word(&entry["reason"]));
-    entries.iter().map(|entry| line(entry).trim().to_owned()).filter(|line| line != "leased").collect()
+    let line = |entry: &Value| {
+        format!("{} {} {}", word(&entry["stage"]), word(&entry["carrier"]), word(&entry["reason"]))
+    };
+    entries
+        .iter()
+        .map(|entry| line(entry).trim().to_owned())
+        .filter(|line| line != "leased")
+        .collect()
 }
 
 fn stage(home: &Home, id: &str) -> Value {
@@ -88,7 +103,11 @@ fn hooks_between_the_tools_of_one_message_prove_nothing() {
     assert!(context(&home, "claude", "PostToolUse", "s-1", json!({})).contains("| hello"));
     for event in ["PreToolUse", "PostToolUse", "PostToolBatch"] {
         assert_eq!(context(&home, "claude", event, "s-1", json!({})), "", "{event}");
-        assert_eq!(stage(&home, &id), "offered", "after {event}, which the same message of the model made");
+        assert_eq!(
+            stage(&home, &id),
+            "offered",
+            "after {event}, which the same message of the model made"
+        );
     }
     assert_eq!(context(&home, "claude", "PreToolUse", "s-1", json!({})), "");
     assert_eq!(stage(&home, &id), "presented", "the model called again");
@@ -112,13 +131,21 @@ fn a_stop_goes_on_for_a_request_once_and_a_turn_begins_with_the_rest() {
     let home = quiet_home();
     let _luna = claude(&home, "luna", "s-1");
     let told = send(&home, "luna", "inform", "for your information");
-    assert_eq!(run(&home, "claude", "Stop", "s-1", json!({"stop_hook_active": false})).stdout, "", "nobody is woken by that");
+    assert_eq!(
+        run(&home, "claude", "Stop", "s-1", json!({"stop_hook_active": false})).stdout,
+        "",
+        "nobody is woken by that"
+    );
     let asked = send(&home, "luna", "request", "please look");
     let reason = context(&home, "claude", "Stop", "s-1", json!({"stop_hook_active": false}));
     let (first, second) = (reason.find("for your information"), reason.find("please look"));
     assert!(first.is_some() && first < second, "what wakes carries everything earlier: {reason}");
     let late = send(&home, "luna", "request", "and that");
-    assert_eq!(run(&home, "claude", "Stop", "s-1", json!({"stop_hook_active": true})).stdout, "", "a prolonged turn ends");
+    assert_eq!(
+        run(&home, "claude", "Stop", "s-1", json!({"stop_hook_active": true})).stdout,
+        "",
+        "a prolonged turn ends"
+    );
     for id in [&told, &asked] {
         assert_eq!(stage(&home, id), "presented");
     }
@@ -126,9 +153,14 @@ fn a_stop_goes_on_for_a_request_once_and_a_turn_begins_with_the_rest() {
     let quiet = send(&home, "luna", "inform", "by the way");
     let shown = context(&home, "claude", "UserPromptSubmit", "s-1", json!({"prompt_id": "p-1"}));
     assert!(shown.contains("| and that") && shown.contains("| by the way"), "{shown}");
-    // The first prompt may have been refused, or put back: what rode on it comes again with the next.
+    // The first prompt may have been refused, or put back: what rode on it comes again with the
+    // next.
     let shown = context(&home, "claude", "UserPromptSubmit", "s-1", json!({"prompt_id": "p-2"}));
-    assert!(shown.contains("(shown before)\n| and that") && shown.contains("(shown before)\n| by the way"), "{shown}");
+    assert!(
+        shown.contains("(shown before)\n| and that")
+            && shown.contains("(shown before)\n| by the way"),
+        "{shown}"
+    );
     assert_eq!(stage(&home, &quiet), "offered", "the user spoke twice, the model not at all");
     let _ = run(&home, "claude", "Stop", "s-1", json!({"prompt_id": "p-2"}));
     assert_eq!(stage(&home, &quiet), "presented");
@@ -143,10 +175,14 @@ fn a_subagent_neither_sees_nor_proves_its_parents_mail() {
     for event in ["SessionStart", "PreToolUse", "PostToolUse", "PostToolBatch", "Stop"] {
         assert_eq!(run(&home, "claude", event, "s-1", inside.clone()).stdout, "", "{event}");
     }
-    let result = luna.call_with_meta("list_peers", json!({}), json!({"claudecode/toolUseId": "toolu_1"})).success();
+    let result = luna
+        .call_with_meta("list_peers", json!({}), json!({"claudecode/toolUseId": "toolu_1"}))
+        .success();
     assert!(!result.text.contains("for the parent"), "{}", result.text);
     assert_eq!(stage(&home, &id), "leased");
-    let result = luna.call_with_meta("list_peers", json!({}), json!({"claudecode/toolUseId": "toolu_2"})).success();
+    let result = luna
+        .call_with_meta("list_peers", json!({}), json!({"claudecode/toolUseId": "toolu_2"}))
+        .success();
     assert!(result.text.contains("| for the parent"), "{}", result.text);
 }
 
@@ -156,23 +192,45 @@ fn a_carrier_that_lies_is_followed_by_a_hook_that_marks_the_repeat() {
     let luna = claude(&home, "luna", "s-1");
     let id = send(&home, "luna", "request", "hello");
     let _ = luna.wait_channel(&id);
-    let rest: Vec<String> = ["second", "third"].map(|text| send(&home, "luna", "request", text)).into();
+    let rest: Vec<String> =
+        ["second", "third"].map(|text| send(&home, "luna", "request", text)).into();
     let turn = |number: u32| json!({ "prompt_id": format!("p-{number}") });
     let shown = context(&home, "claude", "UserPromptSubmit", "s-1", turn(1));
     assert!(shown.contains("(shown before)\n| hello"), "at once: {shown}");
-    assert!(shown.matches("(shown before)").count() == 1 && shown.contains("| second") && shown.contains("| third"), "{shown}");
+    assert!(
+        shown.matches("(shown before)").count() == 1
+            && shown.contains("| second")
+            && shown.contains("| third"),
+        "{shown}"
+    );
     let working = send(&home, "luna", "request", "while it works");
     assert!(context(&home, "claude", "PostToolBatch", "s-1", turn(1)).contains("| while it works"));
     let _ = run(&home, "claude", "Stop", "s-1", turn(1));
-    assert_eq!(trace(&home, &id), ["stored", "offered channel", "offered hook", "presented hook next_call"]);
+    assert_eq!(
+        trace(&home, &id),
+        ["stored", "offered channel", "offered hook", "presented hook next_call"]
+    );
     for id in rest.iter().chain([&working]) {
-        assert_eq!(trace(&home, id)[..2], ["stored", "offered hook"], "the channel had one message to show what it can");
+        assert_eq!(
+            trace(&home, id)[..2],
+            ["stored", "offered hook"],
+            "the channel had one message to show what it can"
+        );
     }
     let later = send(&home, "luna", "request", "again");
     let _ = luna.wait_channel(&later);
     let shown = context(&home, "claude", "UserPromptSubmit", "s-1", turn(2));
-    assert!(shown.contains("(shown before)\n| again"), "it rested, so the channel was tried once more: {shown}");
-    assert_eq!(luna.notifications().iter().filter(|note| note["method"] == "notifications/claude/channel").count(), 2);
+    assert!(
+        shown.contains("(shown before)\n| again"),
+        "it rested, so the channel was tried once more: {shown}"
+    );
+    assert_eq!(
+        luna.notifications()
+            .iter()
+            .filter(|note| note["method"] == "notifications/claude/channel")
+            .count(),
+        2
+    );
 }
 
 #[test]
@@ -181,12 +239,15 @@ fn a_channel_that_the_model_answers_from_is_proved_and_has_its_mail_alone() {
     let luna = claude(&home, "luna", "s-1");
     let first = send(&home, "luna", "request", "hello");
     let _ = luna.wait_channel(&first);
-    let _ = luna.call("send_message", json!({"to": "human", "message": "seen", "reply_to": first})).success();
+    let _ = luna
+        .call("send_message", json!({"to": "human", "message": "seen", "reply_to": first}))
+        .success();
     let second = send(&home, "luna", "request", "and again");
     let _ = luna.wait_channel(&second);
     let result = luna.call("list_peers", json!({})).success().text;
     // The answer itself may have carried the first one, and then nobody knows where it was seen.
-    let is_proved = trace(&home, &first) == ["stored", "offered channel", "presented channel reply", "answered"];
+    let is_proved = trace(&home, &first)
+        == ["stored", "offered channel", "presented channel reply", "answered"];
     assert_eq!(!result.contains("| and again"), is_proved, "{result}");
 }
 
@@ -194,9 +255,16 @@ fn a_channel_that_the_model_answers_from_is_proved_and_has_its_mail_alone() {
 fn a_hook_tells_mode_and_activity() {
     let home = quiet_home();
     let _luna = claude(&home, "luna", "s-1");
-    let seen = |field: &str| home.peerctl(&["peers", "luna", "--json"]).success().json()[0][field].clone();
+    let seen =
+        |field: &str| home.peerctl(&["peers", "luna", "--json"]).success().json()[0][field].clone();
     assert_eq!((seen("mode"), seen("activity")), (Value::Null, Value::Null));
-    let _ = run(&home, "claude", "UserPromptSubmit", "s-1", json!({"permission_mode": "bypassPermissions"}));
+    let _ = run(
+        &home,
+        "claude",
+        "UserPromptSubmit",
+        "s-1",
+        json!({"permission_mode": "bypassPermissions"}),
+    );
     assert_eq!((seen("mode"), seen("activity")), (json!("bypass"), json!("working")));
     let _ = run(&home, "claude", "Stop", "s-1", json!({"permission_mode": "default"}));
     assert_eq!((seen("mode"), seen("activity")), (json!("prompting"), json!("idle")));
@@ -208,15 +276,25 @@ fn the_tool_form_says_the_same_and_is_listed_nowhere() {
     let luna = claude(&home, "luna", "s-1");
     let tools = luna.request("tools/list", json!({}));
     assert!(!tools.to_string().contains("\"hook\""), "{tools}");
-    let arguments =
-        |event: &str| json!({"hook_event_name": event, "session_id": "s-1", "agent_id": "", "stop_hook_active": "false"});
+    let arguments = |event: &str| json!({"hook_event_name": event, "session_id": "s-1", "agent_id": "", "stop_hook_active": "false"});
     assert_eq!(luna.call("hook", arguments("PostToolBatch")).success().text, "{}", "nothing waits");
     let id = send(&home, "luna", "request", "hello");
-    let output: Value = serde_json::from_str(&luna.call("hook", arguments("PostToolBatch")).success().text).expect("JSON");
-    assert!(output["hookSpecificOutput"]["additionalContext"].as_str().expect("a text").contains("| hello"));
+    let output: Value =
+        serde_json::from_str(&luna.call("hook", arguments("PostToolBatch")).success().text)
+            .expect("JSON");
+    assert!(
+        output["hookSpecificOutput"]["additionalContext"]
+            .as_str()
+            .expect("a text")
+            .contains("| hello")
+    );
     assert_eq!(luna.call("hook", arguments("Stop")).success().text, "{}");
     assert_eq!(stage(&home, &id), "presented");
-    assert_eq!(luna.call("hook", json!({"session_id": 7})).success().text, "{}", "what is no hook is answered with nothing");
+    assert_eq!(
+        luna.call("hook", json!({"session_id": 7})).success().text,
+        "{}",
+        "what is no hook is answered with nothing"
+    );
 }
 
 #[test]
@@ -226,10 +304,14 @@ fn a_cleared_conversation_keeps_its_mailbox() {
     let _ = luna.call("rename_peer", json!({"new_name": "luna"})).success();
     for session in ["s-2", "s-3"] {
         let ended = json!({"reason": "clear"});
-        let _ = run(&home, "claude", "SessionEnd", if session == "s-2" { "s-1" } else { "s-2" }, ended);
+        let _ =
+            run(&home, "claude", "SessionEnd", if session == "s-2" { "s-1" } else { "s-2" }, ended);
         let _ = run(&home, "claude", "SessionStart", session, json!({"source": "clear"}));
         let id = send(&home, "luna", "request", session);
-        assert!(context(&home, "claude", "UserPromptSubmit", session, json!({})).contains(&format!("| {session}")));
+        assert!(
+            context(&home, "claude", "UserPromptSubmit", session, json!({}))
+                .contains(&format!("| {session}"))
+        );
         let _ = run(&home, "claude", "Stop", session, json!({}));
         assert_eq!(stage(&home, &id), "presented");
     }
@@ -237,8 +319,13 @@ fn a_cleared_conversation_keeps_its_mailbox() {
     let _ = send(&home, "luna", "request", "while you were away");
     // Resumed under the last id, in another process.
     let luna = home.adapter("claude-code").env("CLAUDE_CODE_SESSION_ID", "s-3").start();
-    assert!(luna.call("check_messages", json!({})).success().text.contains("| while you were away"));
-    assert_eq!(home.peerctl(&["peers", "--all", "--json"]).success().json().as_array().map(Vec::len), Some(1));
+    assert!(
+        luna.call("check_messages", json!({})).success().text.contains("| while you were away")
+    );
+    assert_eq!(
+        home.peerctl(&["peers", "--all", "--json"]).success().json().as_array().map(Vec::len),
+        Some(1)
+    );
 }
 
 #[test]
@@ -248,15 +335,28 @@ fn a_strange_sessions_hooks_reach_nobody() {
     let id = send(&home, "luna", "request", "hello");
     // A client that a tool of this session started runs hooks too.
     for event in ["SessionStart", "UserPromptSubmit", "PostToolBatch", "Stop", "SessionEnd"] {
-        assert_eq!(run(&home, "claude", event, "s-nested", json!({"source": "startup"})).stdout, "", "{event}");
-        assert_eq!(run(&home, "codex", event, "s-1", json!({})).stdout, "", "another client's {event}");
+        assert_eq!(
+            run(&home, "claude", event, "s-nested", json!({"source": "startup"})).stdout,
+            "",
+            "{event}"
+        );
+        assert_eq!(
+            run(&home, "codex", event, "s-1", json!({})).stdout,
+            "",
+            "another client's {event}"
+        );
     }
     assert_eq!(stage(&home, &id), "leased");
     let _orion = claude(&home, "orion", "s-2");
-    assert_eq!(run(&home, "claude", "SessionStart", "s-9", json!({"source": "clear"})).stdout, "", "of two sessions, which?");
+    assert_eq!(
+        run(&home, "claude", "SessionStart", "s-9", json!({"source": "clear"})).stdout,
+        "",
+        "of two sessions, which?"
+    );
 }
 
-/// As a tool of the session would do with `claude --resume`: its first hook comes before its own adapter.
+/// As a tool of the session would do with `claude --resume`: its first hook comes before its own
+/// adapter.
 #[test]
 fn a_client_that_a_tool_resumed_takes_neither_the_mailbox_nor_the_mail() {
     let home = quiet_home();
@@ -271,12 +371,19 @@ fn a_client_that_a_tool_resumed_takes_neither_the_mailbox_nor_the_mail() {
     let _luna = claude(&home, "luna", "s-1");
     let id = send(&home, "luna", "request", "hello");
     for source in ["resume", "clear", "fork"] {
-        assert_eq!(run(&home, "claude", "SessionStart", "s-nested", json!({"source": source})).stdout, "", "{source}");
+        assert_eq!(
+            run(&home, "claude", "SessionStart", "s-nested", json!({"source": source})).stdout,
+            "",
+            "{source}"
+        );
     }
     assert_eq!(run(&home, "claude", "PostToolBatch", "s-nested", json!({})).stdout, "");
     assert_eq!(stage(&home, &id), "leased");
     let peers = home.peerctl(&["peers", "luna", "--json"]).success().json();
-    assert!(!peers[0]["carriers"].to_string().contains("hook"), "no hook of its own has come: {peers:#}");
+    assert!(
+        !peers[0]["carriers"].to_string().contains("hook"),
+        "no hook of its own has come: {peers:#}"
+    );
     registered("s-2");
     let shown = context(&home, "claude", "SessionStart", "s-2", json!({"source": "clear"}));
     assert!(shown.contains("| hello"), "{shown}");
@@ -287,16 +394,22 @@ fn a_provisional_codex_session_is_bound_by_its_hook_and_keeps_its_mail() {
     let home = peer_tests::home!();
     let orion = home.adapter("codex-mcp-client").cwd(&home.home()).start();
     orion.register();
-    let provisional = home.peerctl(&["peers", "--json"]).success().json()[0]["name"].as_str().expect("a name").to_owned();
+    let provisional = home.peerctl(&["peers", "--json"]).success().json()[0]["name"]
+        .as_str()
+        .expect("a name")
+        .to_owned();
     let _ = send(&home, &provisional, "request", "before the bind");
     let shown = context(&home, "codex", "SessionStart", "t-1", json!({"source": "startup"}));
     assert!(shown.contains("| before the bind"), "{shown}");
     let _ = run(&home, "codex", "Stop", "t-1", json!({}));
     drop(orion);
     let again = home.adapter("codex-mcp-client").start();
-    let _ = again.call_with_meta("rename_peer", json!({"new_name": "orion"}), json!({"threadId": "t-1"})).success();
+    let _ = again
+        .call_with_meta("rename_peer", json!({"new_name": "orion"}), json!({"threadId": "t-1"}))
+        .success();
     let _ = send(&home, &provisional, "request", "under the old name");
-    let result = again.call_with_meta("check_messages", json!({}), json!({"threadId": "t-1"})).success();
+    let result =
+        again.call_with_meta("check_messages", json!({}), json!({"threadId": "t-1"})).success();
     assert!(result.text.contains("| under the old name"), "{}", result.text);
 }
 
@@ -315,7 +428,10 @@ fn who_sends_is_not_told_of_a_way_that_is_in_doubt() {
     let _ = luna.wait_channel(&id);
     let deadline = Instant::now() + PATIENCE;
     while first_way() != "hook" {
-        assert!(Instant::now() < deadline, "the channel had its time, and is still said to come first");
+        assert!(
+            Instant::now() < deadline,
+            "the channel had its time, and is still said to come first"
+        );
     }
 }
 
@@ -351,12 +467,22 @@ fn what_the_last_conversation_was_shown_at_its_end_is_no_proof_in_the_next() {
 #[test]
 fn hooks_never_fail_their_caller_nor_start_a_broker() {
     let home = peer_tests::home!();
-    for input in
-        ["", "{", "[]", "null", "{\"session_id\": 7}", "{\"session_id\": \"s\", \"hook_event_name\": \"Nonsense\"}", "\0\0"]
-    {
+    for input in [
+        "",
+        "{",
+        "[]",
+        "null",
+        "{\"session_id\": 7}",
+        "{\"session_id\": \"s\", \"hook_event_name\": \"Nonsense\"}",
+        "\0\0",
+    ] {
         for client in ["claude", "codex", "gemini", "\u{1f4a5}"] {
             let outcome = home.peerctl_with_input(&["hook", client, "Stop"], input);
-            assert_eq!((outcome.code, outcome.stdout.as_str()), (0, ""), "{client} {input:?}: {outcome:?}");
+            assert_eq!(
+                (outcome.code, outcome.stdout.as_str()),
+                (0, ""),
+                "{client} {input:?}: {outcome:?}"
+            );
         }
     }
     assert_eq!(home.broker_pid(), None);
@@ -401,7 +527,10 @@ fn a_hook_does_not_wait_long_for_a_broker_that_is_suspended() {
     assert!(took < Duration::from_secs(2), "{took:?}");
     assert_eq!(printed.stdout, "");
     let id = send(&home, "luna", "request", "go on");
-    assert!(context(&home, "claude", "PostToolBatch", "s-1", json!({})).contains(&id), "it works as before");
+    assert!(
+        context(&home, "claude", "PostToolBatch", "s-1", json!({})).contains(&id),
+        "it works as before"
+    );
 }
 
 /// Waits until luna has a session, without a call, which would carry mail.
@@ -418,7 +547,8 @@ fn end(home: &Home, adapter: &Mcp, id: &str) -> Value {
     let _ = adapter.wait_exit(PATIENCE);
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let delivery = home.peerctl(&["show", id, "--json"]).success().json()["deliveries"][0].clone();
+        let delivery =
+            home.peerctl(&["show", id, "--json"]).success().json()["deliveries"][0].clone();
         if delivery["stage"] != "offered" && delivery["stage"] != "leased" {
             return delivery;
         }
@@ -435,27 +565,55 @@ fn sessions_in_which_nobody_was_asked_bury_nothing() {
     let _ = luna.wait_exit(PATIENCE);
     let id = send(&home, "luna", "request", "for whoever comes");
     for session in ["s-2", "s-3", "s-4"] {
-        let luna = home.adapter("claude-code").env("CLAUDE_CODE_SESSION_ID", session).env("PEER_NAME", "luna").start();
+        let luna = home
+            .adapter("claude-code")
+            .env("CLAUDE_CODE_SESSION_ID", session)
+            .env("PEER_NAME", "luna")
+            .start();
         let _ = luna.wait_channel(&id);
         let delivery = end(&home, &luna, &id);
-        assert_eq!((&delivery["stage"], &delivery["attempts"]), (&json!("stored"), &json!(0)), "pushed alone: {delivery}");
+        assert_eq!(
+            (&delivery["stage"], &delivery["attempts"]),
+            (&json!("stored"), &json!(0)),
+            "pushed alone: {delivery}"
+        );
     }
     home.configure("[limits]\nattempts_max = 2\n[adapter]\ncarriers_off = [\"channel\"]\n");
     for session in ["s-5", "s-6", "s-7"] {
-        let luna = home.adapter("claude-code").env("CLAUDE_CODE_SESSION_ID", session).env("PEER_NAME", "luna").start();
+        let luna = home
+            .adapter("claude-code")
+            .env("CLAUDE_CODE_SESSION_ID", session)
+            .env("PEER_NAME", "luna")
+            .start();
         is_here(&home);
-        let shown = context(&home, "claude", "SessionStart", session, json!({ "source": "startup" }));
+        let shown =
+            context(&home, "claude", "SessionStart", session, json!({ "source": "startup" }));
         assert!(shown.contains("for whoever comes"), "{shown}");
-        assert_eq!(context(&home, "claude", "SessionEnd", session, json!({ "reason": "other" })), "");
+        assert_eq!(
+            context(&home, "claude", "SessionEnd", session, json!({ "reason": "other" })),
+            ""
+        );
         let delivery = end(&home, &luna, &id);
-        assert_eq!((&delivery["stage"], &delivery["attempts"]), (&json!("stored"), &json!(0)), "opened and closed: {delivery}");
+        assert_eq!(
+            (&delivery["stage"], &delivery["attempts"]),
+            (&json!("stored"), &json!(0)),
+            "opened and closed: {delivery}"
+        );
     }
     for (session, stage) in [("s-8", "stored"), ("s-9", "dead")] {
-        let luna = home.adapter("claude-code").env("CLAUDE_CODE_SESSION_ID", session).env("PEER_NAME", "luna").start();
+        let luna = home
+            .adapter("claude-code")
+            .env("CLAUDE_CODE_SESSION_ID", session)
+            .env("PEER_NAME", "luna")
+            .start();
         is_here(&home);
-        let shown = context(&home, "claude", "UserPromptSubmit", session, json!({ "prompt": "go" }));
+        let shown =
+            context(&home, "claude", "UserPromptSubmit", session, json!({ "prompt": "go" }));
         assert!(shown.contains("for whoever comes"), "{shown}");
         let delivery = end(&home, &luna, &id);
-        assert_eq!(delivery["stage"], stage, "it rode on a prompt, and the session ended: {delivery}");
+        assert_eq!(
+            delivery["stage"], stage,
+            "it rode on a prompt, and the session ended: {delivery}"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! Who a session is, over every end of the broker: its name, its id and its mailbox are its own as long as it runs.
+//! Who a session is, over every end of the broker: its name, its id and its mailbox are its own as
+//! long as it runs.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -25,13 +26,17 @@ enum Asks {
 
 /// How many rounds each kind of end gets. `.ci/run` asks for 20.
 fn rounds() -> usize {
-    std::env::var("PEERD_IDENTITY_ROUNDS").map_or(2, |rounds| rounds.parse().expect("PEERD_IDENTITY_ROUNDS is a number"))
+    std::env::var("PEERD_IDENTITY_ROUNDS")
+        .map_or(2, |rounds| rounds.parse().expect("PEERD_IDENTITY_ROUNDS is a number"))
 }
 
 /// A home for the executable under test, or for the one that is to be compared with it.
 fn home() -> Home {
     let compared = std::env::var_os("PEERD_IDENTITY_EXECUTABLE").map(PathBuf::from);
-    compared.map_or_else(|| peer_tests::home!(), |executable| Home::new(executable.to_str().expect("a path in UTF-8")))
+    compared.map_or_else(
+        || peer_tests::home!(),
+        |executable| Home::new(executable.to_str().expect("a path in UTF-8")),
+    )
 }
 
 fn end(home: &Home, end: End) {
@@ -65,7 +70,8 @@ fn signal(pid: u32, which: Signal) {
 
 /// The process that a shell started.
 fn child_of(pid: u32) -> u32 {
-    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).expect("the kernel tells children");
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))
+        .expect("the kernel tells children");
     children.split_whitespace().next().expect("it has a child").parse().expect("a process id")
 }
 
@@ -80,7 +86,8 @@ fn id_of(home: &Home, name: &str) -> Option<Value> {
         .map(|peer| peer["id"].clone())
 }
 
-/// One end of the broker; whether the session is who it was afterwards, and has its mail. Says what went wrong.
+/// One end of the broker; whether the session is who it was afterwards, and has its mail. Says what
+/// went wrong.
 fn round(how: End, asks: Option<Asks>) -> Result<(), String> {
     let home = home();
     let victim = of_its_own_client(&home, Some("victim"), Some("seat-of-victim"));
@@ -89,7 +96,8 @@ fn round(how: End, asks: Option<Asks>) -> Result<(), String> {
         adapter.register();
     }
     let before = id_of(&home, "victim").ok_or("the victim is not there")?;
-    let _ = luna.call("send_message", json!({"to": "victim", "message": "before the end"})).success();
+    let _ =
+        luna.call("send_message", json!({"to": "victim", "message": "before the end"})).success();
     let adapter = child_of(victim.pid);
     // It cannot come back before the stranger has asked.
     if asks.is_some() {
@@ -109,7 +117,8 @@ fn round(how: End, asks: Option<Asks>) -> Result<(), String> {
     if after.as_ref() != Some(&before) {
         return Err(format!("victim was {before}, and is {after:?} now"));
     }
-    let _ = luna.call("send_message", json!({"to": "victim", "message": "after the end"})).success();
+    let _ =
+        luna.call("send_message", json!({"to": "victim", "message": "after the end"})).success();
     // The result of the first call after the end may carry the first message already.
     let mail = victim.call("check_messages", json!({})).success().text;
     for text in ["| before the end", "| after the end"] {
@@ -130,15 +139,22 @@ fn round(how: End, asks: Option<Asks>) -> Result<(), String> {
     Ok(())
 }
 
-/// All rounds of one kind: how many times the session kept what is its own, and what went wrong in the others.
+/// All rounds of one kind: how many times the session kept what is its own, and what went wrong in
+/// the others.
 fn cell(how: End, with_stranger: bool, rounds: usize) -> (usize, Vec<String>) {
-    let asks = |n: usize| with_stranger.then_some(if n.is_multiple_of(2) { Asks::Name } else { Asks::Seat });
-    let wrong: Vec<_> =
-        (0..rounds).filter_map(|n| round(how, asks(n)).err().map(|why| format!("{how:?}, {:?}: {why}", asks(n)))).collect();
+    let asks = |n: usize| {
+        with_stranger.then_some(if n.is_multiple_of(2) { Asks::Name } else { Asks::Seat })
+    };
+    let wrong: Vec<_> = (0..rounds)
+        .filter_map(|n| {
+            round(how, asks(n)).err().map(|why| format!("{how:?}, {:?}: {why}", asks(n)))
+        })
+        .collect();
     (rounds - wrong.len(), wrong)
 }
 
-/// The figure: over each kind of end, with and without a new adapter that asks for the same name or seat meanwhile.
+/// The figure: over each kind of end, with and without a new adapter that asks for the same name or
+/// seat meanwhile.
 #[test]
 fn a_running_session_keeps_its_name_id_and_mailbox_over_every_end_of_the_broker() {
     let _serial = peer_tests::serial();
@@ -177,15 +193,17 @@ fn a_tab_that_was_closed_while_no_broker_ran_gets_its_name_back_at_once() {
     home.kill_broker();
     signal(adapter, Signal::SIGKILL);
     tab.kill();
-    let _ = luna.call("send_message", json!({"to": "fox", "message": "for the next tab"})).success();
+    let _ =
+        luna.call("send_message", json!({"to": "fox", "message": "for the next tab"})).success();
     let next = of_its_own_client(&home, Some("fox"), None);
     let mail = next.call("check_messages", json!({})).success().text;
     assert!(mail.contains("| for the next tab"), "{mail}");
     assert_eq!(id_of(&home, "fox"), Some(id));
 }
 
-/// A client that has ended leaves an adapter behind that looks for its last words: so does `codex exec`, whose next run may
-/// follow within a second. Here the adapter is stopped, so that it is certainly still there.
+/// A client that has ended leaves an adapter behind that looks for its last words: so does
+/// `codex exec`, whose next run may follow within a second. Here the adapter is stopped, so that it
+/// is certainly still there.
 #[test]
 fn the_next_session_of_a_name_gets_it_while_the_dead_ones_adapter_is_still_there() {
     for client in ["claude-code", "codex-mcp-client"] {
@@ -197,7 +215,9 @@ fn the_next_session_of_a_name_gets_it_while_the_dead_ones_adapter_is_still_there
                 adapter.register();
             }
             let id = id_of(&home, "luna").expect("luna is there");
-            let _ = orion.call("send_message", json!({"to": "luna", "message": "for whoever is luna"})).success();
+            let _ = orion
+                .call("send_message", json!({"to": "luna", "message": "for whoever is luna"}))
+                .success();
             if was_shown {
                 // Nothing proves that the model saw this result: it is the last one.
                 let shown = luna.call("check_messages", json!({})).success().text;
@@ -219,7 +239,8 @@ fn the_next_session_of_a_name_gets_it_while_the_dead_ones_adapter_is_still_there
 
 /// An agent's shell, which ran `arguments`.
 fn in_the_shell_of_an_agent(home: &Home, arguments: &str) -> (i32, String) {
-    // One process is the client of one adapter, and runs peerctl beside it: an agent's shell as far as anybody can tell.
+    // One process is the client of one adapter, and runs peerctl beside it: an agent's shell as far
+    // as anybody can tell.
     let exe = home.executable().display();
     let handshake = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {
         "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "claude-code", "version": "1"}}});
@@ -229,14 +250,21 @@ fn in_the_shell_of_an_agent(home: &Home, arguments: &str) -> (i32, String) {
          echo '{call}' >&3; read -r line <&4; {exe} {arguments} 2>&1; echo exit $?"
     );
     let mut command = std::process::Command::new("sh");
-    command.args(["-c", &script]).env_clear().env("HOME", home.home()).env("PATH", std::env::var_os("PATH").unwrap_or_default());
+    command
+        .args(["-c", &script])
+        .env_clear()
+        .env("HOME", home.home())
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default());
     command.env("PEERD_DIR", home.state()).env("PEER_NAME", "agent").current_dir(home.root());
     let said = home.run(command, "").stdout;
     for fifo in ["in", "out"] {
         std::fs::remove_file(home.root().join(fifo)).expect("the script made it");
     }
-    let (said, code) =
-        said.trim_end().rsplit_once("exit ").map(|(said, code)| (said.to_owned(), code.to_owned())).expect("a code");
+    let (said, code) = said
+        .trim_end()
+        .rsplit_once("exit ")
+        .map(|(said, code)| (said.to_owned(), code.to_owned()))
+        .expect("a code");
     (code.parse().expect("a number"), said)
 }
 

@@ -1,5 +1,5 @@
-//! The way into Claude Code's own inbox socket, with the test as the client: what is posted, to whom, when not, and what in
-//! the client's files proves it.
+//! The way into Claude Code's own inbox socket, with the test as the client: what is posted, to
+//! whom, when not, and what in the client's files proves it.
 
 use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader, Write};
@@ -38,10 +38,14 @@ impl<'home> Client<'home> {
     /// Says in the registry what the client of this process id does.
     fn register(&self, pid: u32, change: Value) {
         let mut entry = json!({"pid": pid, "sessionId": SESSION, "messagingSocketPath": self.socket, "status": "idle"});
-        entry.as_object_mut().expect("an object").extend(change.as_object().cloned().unwrap_or_default());
+        entry
+            .as_object_mut()
+            .expect("an object")
+            .extend(change.as_object().cloned().unwrap_or_default());
         let sessions = self.config().join("sessions");
         fs::create_dir_all(&sessions).expect("make a directory");
-        fs::write(sessions.join(format!("{pid}.json")), entry.to_string()).expect("write the registry");
+        fs::write(sessions.join(format!("{pid}.json")), entry.to_string())
+            .expect("write the registry");
     }
 
     fn adapter(&self) -> Adapter<'home> {
@@ -56,7 +60,10 @@ impl<'home> Client<'home> {
     /// The lines of the next post.
     fn post(&self) -> Vec<Value> {
         let (stream, _) = self.listener.accept().expect("a post");
-        BufReader::new(stream).lines().map(|line| serde_json::from_str(&line.expect("a line")).expect("JSON")).collect()
+        BufReader::new(stream)
+            .lines()
+            .map(|line| serde_json::from_str(&line.expect("a line")).expect("JSON"))
+            .collect()
     }
 
     /// Whether nothing was written to the socket. Who looks at who listens must connect for it.
@@ -66,13 +73,15 @@ impl<'home> Client<'home> {
             stream.set_nonblocking(false).expect("wait");
             std::io::read_to_string(&mut stream).expect("read")
         };
-        std::iter::from_fn(|| self.listener.accept().ok()).all(|(stream, _)| heard(stream).is_empty())
+        std::iter::from_fn(|| self.listener.accept().ok())
+            .all(|(stream, _)| heard(stream).is_empty())
     }
 
     fn record(&self, entries: &[Value]) {
         let path = self.config().join("projects/work").join(format!("{SESSION}.jsonl"));
         fs::create_dir_all(path.parent().expect("a directory")).expect("make it");
-        let mut file = fs::File::options().create(true).append(true).open(path).expect("open the record");
+        let mut file =
+            fs::File::options().create(true).append(true).open(path).expect("open the record");
         for entry in entries {
             writeln!(file, "{entry}").expect("write the record");
         }
@@ -104,10 +113,15 @@ fn trace(home: &Home, id: &str) -> Vec<String> {
     let shown = home.peerctl(&["show", id, "--json"]).success().json();
     let word = |value: &Value| value.as_str().unwrap_or("").to_owned();
     let steps = shown["deliveries"][0]["trace"].as_array().expect("a trace").iter();
-    steps.map(|step| format!("{} {}", word(&step["stage"]), word(&step["carrier"])).trim().to_owned()).collect()
+    steps
+        .map(|step| {
+            format!("{} {}", word(&step["stage"]), word(&step["carrier"])).trim().to_owned()
+        })
+        .collect()
 }
 
-/// Nothing else brought it, and nothing was posted: the next result has it, as if nobody had seen it.
+/// Nothing else brought it, and nothing was posted: the next result has it, as if nobody had seen
+/// it.
 #[track_caller]
 fn comes_by_a_result(home: &Home, client: &Client<'_>, luna: &Mcp, orion: &Mcp) {
     let id = send(orion, "which bcrypt?");
@@ -135,17 +149,22 @@ fn a_post_says_who_speaks_and_the_record_proves_it() {
     assert_eq!(lines.len(), 2, "{lines:?}");
     assert_eq!(lines[0], json!({"type": "auth", "token": TOKEN}));
     let content = lines[1]["message"]["content"].as_str().expect("a text").to_owned();
-    assert_eq!(lines[1], json!({"type": "user", "message": {"role": "user", "content": content}}), "it claims to be nobody");
+    assert_eq!(
+        lines[1],
+        json!({"type": "user", "message": {"role": "user", "content": content}}),
+        "it claims to be nobody"
+    );
     assert!(content.starts_with("From peerd, ") && content.contains("send_message"), "{content}");
     assert!(
-        content.contains(&format!("\n[{id} request] from orion (codex")) && content.ends_with("| which bcrypt?"),
+        content.contains(&format!("\n[{id} request] from orion (codex"))
+            && content.ends_with("| which bcrypt?"),
         "{content}"
     );
     assert_eq!(trace(&home, &id), ["stored", "offered inbox_socket"]);
 
-    // That it waits in the client's queue, and that a subagent or an answer from before was there, says nothing.
-    let answer =
-        |name: &str| json!({"type": "assistant", "isSidechain": false, "message": {"id": name, "model": "m", "content": []}});
+    // That it waits in the client's queue, and that a subagent or an answer from before was there,
+    // says nothing.
+    let answer = |name: &str| json!({"type": "assistant", "isSidechain": false, "message": {"id": name, "model": "m", "content": []}});
     let shown = |sidechain: bool| {
         let origin = json!({"kind": "peer", "from": "unknown"});
         json!({"type": "user", "isSidechain": sidechain, "isMeta": true, "origin": origin, "message": {"role": "user", "content": content}})
@@ -153,7 +172,10 @@ fn a_post_says_who_speaks_and_the_record_proves_it() {
     let queued = json!({"type": "queue-operation", "operation": "enqueue", "content": content});
     client.record(&[answer("msg_1"), queued, answer("msg_2"), shown(true), answer("msg_3")]);
     let result = luna.call("set_summary", json!({"summary": "works"})).success().text;
-    assert!(result.contains("(shown before)\n| which bcrypt?"), "the socket is on trial, so the result carries it too: {result}");
+    assert!(
+        result.contains("(shown before)\n| which bcrypt?"),
+        "the socket is on trial, so the result carries it too: {result}"
+    );
     assert_eq!(trace(&home, &id), ["stored", "offered inbox_socket", "offered tool_result"]);
     client.record(&[shown(false), answer("msg_3")]);
     let again = luna.call("set_summary", json!({"summary": "still works"})).success().text;
@@ -169,7 +191,10 @@ fn a_post_says_who_speaks_and_the_record_proves_it() {
     while trace(&home, &id).len() < 4 {
         assert!(Instant::now() < deadline, "it is not proved");
     }
-    assert_eq!(trace(&home, &id), ["stored", "offered inbox_socket", "offered tool_result", "presented inbox_socket"]);
+    assert_eq!(
+        trace(&home, &id),
+        ["stored", "offered inbox_socket", "offered tool_result", "presented inbox_socket"]
+    );
 
     // From now on it has its mail alone, however much there is.
     let next: Vec<String> = ["one", "two"].map(|text| send(&orion, text)).into();
@@ -203,18 +228,20 @@ fn nothing_is_posted_into_a_directory_that_others_can_change() {
     let home = quiet_home();
     let client = Client::new(&home);
     client.register(std::process::id(), json!({}));
-    fs::set_permissions(home.root().join("socks"), Permissions::from_mode(0o777)).expect("open it to others");
+    fs::set_permissions(home.root().join("socks"), Permissions::from_mode(0o777))
+        .expect("open it to others");
     let (luna, orion) = both(&client, client.adapter());
     comes_by_a_result(&home, &client, &luna, &orion);
 }
 
-/// The test listens, and another process is the client. The refused post was once tried again at once and for ever, so that
-/// no call was answered any more.
+/// The test listens, and another process is the client. The refused post was once tried again at
+/// once and for ever, so that no call was answered any more.
 #[test]
 fn nothing_is_posted_to_a_process_that_is_not_the_client() {
     let home = quiet_home();
     let client = Client::new(&home);
-    let (luna, orion) = both(&client, client.adapter().through(&["sh", "-c", "\"$@\"; exit", "sh"]));
+    let (luna, orion) =
+        both(&client, client.adapter().through(&["sh", "-c", "\"$@\"; exit", "sh"]));
     comes_by_a_result(&home, &client, &luna, &orion);
 }
 
@@ -231,7 +258,10 @@ fn nothing_is_posted_into_a_session_that_bypasses_permissions_before_the_person_
     client.listener.set_nonblocking(false).expect("wait again");
     let id = send(&orion, "and now?");
     let lines = client.post();
-    assert!(lines[1]["message"]["content"].as_str().is_some_and(|content| content.contains(&id)), "{lines:?}");
+    assert!(
+        lines[1]["message"]["content"].as_str().is_some_and(|content| content.contains(&id)),
+        "{lines:?}"
+    );
 }
 
 #[test]
@@ -239,8 +269,11 @@ fn nothing_is_posted_into_a_session_whose_settings_may_lead_there() {
     let home = quiet_home();
     let client = Client::new(&home);
     client.register(std::process::id(), json!({}));
-    fs::write(client.config().join("settings.json"), r#"{"permissions": {"defaultMode": "bypassPermissions"}}"#)
-        .expect("write settings");
+    fs::write(
+        client.config().join("settings.json"),
+        r#"{"permissions": {"defaultMode": "bypassPermissions"}}"#,
+    )
+    .expect("write settings");
     let (luna, orion) = both(&client, client.adapter());
     comes_by_a_result(&home, &client, &luna, &orion);
 }

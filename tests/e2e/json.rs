@@ -1,4 +1,5 @@
-//! What `--json` prints has the type that `peerctl schema` publishes: every command, with a real broker behind it.
+//! What `--json` prints has the type that `peerctl schema` publishes: every command, with a real
+//! broker behind it.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -20,7 +21,10 @@ struct Types {
 impl Types {
     fn of(home: &Home) -> Self {
         let printed = home.peerctl(&["schema"]).success().json();
-        Self { schemas: printed.as_object().expect("an object of schemas").clone(), seen: RefCell::default() }
+        Self {
+            schemas: printed.as_object().expect("an object of schemas").clone(),
+            seen: RefCell::default(),
+        }
     }
 
     /// Checks one value against the type of that name.
@@ -76,7 +80,10 @@ fn of_messages(home: &Home, types: &Types) {
     let (luna, orion) = home.two_sessions();
     let watcher = News::start(home);
 
-    let id = id_of(&prints("send", &["send", "orion", "--thread", "harbour", "--", "the coral harbour opens"]));
+    let id = id_of(&prints(
+        "send",
+        &["send", "orion", "--thread", "harbour", "--", "the coral harbour opens"],
+    ));
     prints("inbox", &["inbox"]);
     assert!(orion.says("check_messages", json!({})).contains(&id));
     let reply = json!({"to": "human", "message": "the coral harbour is open", "reply_to": id, "sources": "port.log"});
@@ -88,7 +95,11 @@ fn of_messages(home: &Home, types: &Types) {
 
     // Refused as a whole, and by one recipient of two.
     let _ = home.peerctl(&["policy", "orion", "refuse"]).success();
-    let _rigel = home.adapter("claude-code").env("PEER_NAME", "rigel").env("CLAUDE_CODE_SESSION_ID", "s-1").registered();
+    let _rigel = home
+        .adapter("claude-code")
+        .env("PEER_NAME", "rigel")
+        .env("CLAUDE_CODE_SESSION_ID", "s-1")
+        .registered();
     let shell = |arguments: &[&str]| {
         let mut command = home.command(arguments);
         command.env("CLAUDE_CODE_SESSION_ID", "s-1");
@@ -101,8 +112,13 @@ fn of_messages(home: &Home, types: &Types) {
     prints("history-refused", &["history", "--refused"]);
 
     let _ = home.peerctl(&["policy", "orion", "hold"]).success();
-    let _ = luna.call("send_message", json!({"to": "orion", "message": "the first that is held"})).success();
-    let second = luna.call("send_message", json!({"to": "orion", "message": "the second that is held"})).success().message_id();
+    let _ = luna
+        .call("send_message", json!({"to": "orion", "message": "the first that is held"}))
+        .success();
+    let second = luna
+        .call("send_message", json!({"to": "orion", "message": "the second that is held"}))
+        .success()
+        .message_id();
     prints("inbox", &["inbox", "--held"]);
     prints("release", &["release", &second]);
     types.fails(&home.peerctl(&["--json", "release", &second]), None);
@@ -118,26 +134,47 @@ fn of_messages(home: &Home, types: &Types) {
     prints("orphans", &["orphans"]);
     prints("settled", &["orphans", "drop", &late]);
 
-    types.fails(&home.peerctl(&["--json", "ask", "luna", "--wait", "1s", "--", "who is there?"]), Some("ask"));
+    types.fails(
+        &home.peerctl(&["--json", "ask", "luna", "--wait", "1s", "--", "who is there?"]),
+        Some("ask"),
+    );
     types.fails(&home.peerctl(&["--json", "wait", "--to", "me", "--timeout", "10ms"]), None);
 }
 
 /// A question that is answered, and what a watcher is told meanwhile.
 fn of_waiting(home: &Home, types: &Types) {
     // With one session alone, the test's own commands would be those of its shell.
-    let (maia, _electra) = (home.session("some-client", "maia"), home.session("some-client", "electra"));
+    let (maia, _electra) =
+        (home.session("some-client", "maia"), home.session("some-client", "electra"));
     let watcher = News::start(home);
     std::thread::scope(|scope| {
-        let waits = scope.spawn(|| home.peerctl(&["wait", "--json", "--from", "maia", "--to", "me", "--timeout", "20s"]));
-        let asks = scope.spawn(|| home.peerctl(&["ask", "--json", "maia", "--wait", "20s", "--", "who keeps the light?"]));
-        let question = maia.call("check_messages", json!({"from": "human", "wait_s": 20})).success().message_id();
-        let answer = || maia.call("send_message", json!({"to": "human", "message": "I do", "reply_to": question})).success();
+        let waits = scope.spawn(|| {
+            home.peerctl(&["wait", "--json", "--from", "maia", "--to", "me", "--timeout", "20s"])
+        });
+        let asks = scope.spawn(|| {
+            home.peerctl(&["ask", "--json", "maia", "--wait", "20s", "--", "who keeps the light?"])
+        });
+        let question = maia
+            .call("check_messages", json!({"from": "human", "wait_s": 20}))
+            .success()
+            .message_id();
+        let answer = || {
+            maia.call(
+                "send_message",
+                json!({"to": "human", "message": "I do", "reply_to": question}),
+            )
+            .success()
+        };
         let _ = answer();
         types.fits("ask", &asks.join().expect("no panic").success().json());
         // Whoever began to wait after the answer waits for the next one.
         while !waits.is_finished() {
-            let _ =
-                maia.call("send_message", json!({"to": "human", "message": format!("it burns {:?}", Instant::now())})).success();
+            let _ = maia
+                .call(
+                    "send_message",
+                    json!({"to": "human", "message": format!("it burns {:?}", Instant::now())}),
+                )
+                .success();
         }
         types.fits("tail", &waits.join().expect("no panic").success().json());
     });
@@ -150,7 +187,8 @@ fn of_waiting(home: &Home, types: &Types) {
 /// What sessions share, and what the person operates.
 fn of_the_team(home: &Home, types: &Types) {
     let prints = |name: &str, arguments: &[&str]| types.prints(home, name, arguments);
-    let (vega, _deneb) = (home.session("some-client", "vega"), home.session("some-client", "deneb"));
+    let (vega, _deneb) =
+        (home.session("some-client", "vega"), home.session("some-client", "deneb"));
     prints("peers", &["peers", "--all"]);
     prints("peers", &["peers", "vega"]);
     prints("channel", &["channels", "create", "#tide", "--topic", "when it turns"]);
@@ -162,7 +200,12 @@ fn of_the_team(home: &Home, types: &Types) {
     prints("questions", &["questions"]);
     let asked = home.peerctl(&["questions", "--json"]).success().json();
     let question = id_of(&asked[0]);
-    let _ = vega.call("answer_question", json!({"question_id": question, "answer": "at six", "sources": "tables"})).success();
+    let _ = vega
+        .call(
+            "answer_question",
+            json!({"question_id": question, "answer": "at six", "sources": "tables"}),
+        )
+        .success();
     prints("questions", &["questions"]);
     prints("history", &["history"]);
     prints("show", &["show", &question]);
@@ -171,7 +214,10 @@ fn of_the_team(home: &Home, types: &Types) {
     prints("task", &["tasks", "create", "--needs", "T-1", "--", "launch the buoy"]);
     prints("tasks", &["tasks"]);
     prints("task", &["tasks", "show", "T-2"]);
-    prints("note", &["memory", "set", "harbour/depth", "--tag", "port", "--ttl", "1h", "--", "nine metres"]);
+    prints(
+        "note",
+        &["memory", "set", "harbour/depth", "--tag", "port", "--ttl", "1h", "--", "nine metres"],
+    );
     prints("note", &["memory", "get", "harbour/depth"]);
     prints("memory", &["memory"]);
     prints("memory-search", &["memory", "search", "metres"]);
@@ -179,7 +225,8 @@ fn of_the_team(home: &Home, types: &Types) {
     prints("search", &["search", "metres"]);
     let exported = home.peerctl(&["memory", "export"]).success();
     exported.json_lines().iter().for_each(|line| types.fits("note", line));
-    let import = home.peerctl_with_input(&["--json", "memory", "import", "-"], &exported.stdout).success();
+    let import =
+        home.peerctl_with_input(&["--json", "memory", "import", "-"], &exported.stdout).success();
     types.fits("memory-import", &import.json());
 
     prints("policy", &["policy"]);
@@ -199,7 +246,8 @@ fn of_the_team(home: &Home, types: &Types) {
     prints("kick", &["kick", "altair"]);
 
     let mut command = home.command(&["--json", "peers", "--watch"]);
-    let mut watching = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("run peerctl peers");
+    let mut watching =
+        command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("run peerctl peers");
     let mut line = String::new();
     let read = BufReader::new(watching.stdout.take().expect("it is piped")).read_line(&mut line);
     let _ = (watching.kill(), watching.wait());
@@ -243,7 +291,10 @@ fn of_throwaways(home: &Home, types: &Types) {
     prints("bench-latency", &[&["bench", "latency"], &few[..]].concat());
     prints("bench-latency", &[&["bench", "search"], &few[..]].concat());
     prints("bench-fanout", &[&["bench", "fanout", "--members", "2"], &few[..]].concat());
-    prints("bench-throughput", &["bench", "throughput", "--rounds", "1", "--producers", "1", "--messages", "2"]);
+    prints(
+        "bench-throughput",
+        &["bench", "throughput", "--rounds", "1", "--producers", "1", "--messages", "2"],
+    );
 }
 
 #[test]
@@ -254,7 +305,8 @@ fn every_command_prints_what_its_schema_says() {
     of_the_team(&home, &types);
     of_the_machine(&home, &types);
     of_throwaways(&home, &types);
-    let never: Vec<_> = types.schemas.keys().filter(|name| !types.seen.borrow().contains(*name)).collect();
+    let never: Vec<_> =
+        types.schemas.keys().filter(|name| !types.seen.borrow().contains(*name)).collect();
     assert!(never.is_empty(), "of these types no output was seen: {never:?}");
 }
 

@@ -20,7 +20,10 @@ fn twenty_adapters_at_once_have_one_broker_and_twenty_names() {
     for round in 0..rounds() {
         let home = peer_tests::home!();
         let adapters: Vec<_> = (0..20).map(|_| home.adapter("codex-mcp-client").start()).collect();
-        let calls: Vec<u64> = adapters.iter().map(|adapter| adapter.submit_call("list_peers", json!({}), json!({}))).collect();
+        let calls: Vec<u64> = adapters
+            .iter()
+            .map(|adapter| adapter.submit_call("list_peers", json!({}), json!({})))
+            .collect();
         if round % 2 == 1 {
             // The winner dies during its start, or shortly after: somebody else takes over.
             let deadline = Instant::now() + PATIENCE;
@@ -41,8 +44,14 @@ fn twenty_adapters_at_once_have_one_broker_and_twenty_names() {
             let _ = adapter.call("set_summary", json!({"summary": "here"})).success();
         }
         let peers = home.peerctl(&["peers", "--json"]).success().json();
-        let online: Vec<_> = peers.as_array().expect("a list").iter().filter(|peer| peer["online"] == true).collect();
-        let names: BTreeSet<_> = online.iter().map(|peer| peer["name"].as_str().expect("a name")).collect();
+        let online: Vec<_> = peers
+            .as_array()
+            .expect("a list")
+            .iter()
+            .filter(|peer| peer["online"] == true)
+            .collect();
+        let names: BTreeSet<_> =
+            online.iter().map(|peer| peer["name"].as_str().expect("a name")).collect();
         assert_eq!((online.len(), names.len()), (20, 20), "round {round}: {peers}");
         let brokers = home.processes().iter().filter(|pid| is_broker(**pid)).count();
         assert_eq!(brokers, 1, "round {round}");
@@ -60,12 +69,19 @@ fn is_broker(pid: u32) -> bool {
 fn activity(pid: u32) -> (u64, u64) {
     let mut switches = 0;
     for task in std::fs::read_dir(format!("/proc/{pid}/task")).expect("it runs") {
-        let status = std::fs::read_to_string(task.expect("readable").path().join("status")).expect("readable");
-        let values = status.lines().filter_map(|line| line.split_once("ctxt_switches:")).map(|(_, value)| value.trim());
+        let status = std::fs::read_to_string(task.expect("readable").path().join("status"))
+            .expect("readable");
+        let values = status
+            .lines()
+            .filter_map(|line| line.split_once("ctxt_switches:"))
+            .map(|(_, value)| value.trim());
         switches += values.map(|value| value.parse::<u64>().expect("a number")).sum::<u64>();
     }
     let io = std::fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
-    let written = io.lines().find_map(|line| line.strip_prefix("write_bytes: ")).map_or(0, |n| n.parse().expect("a number"));
+    let written = io
+        .lines()
+        .find_map(|line| line.strip_prefix("write_bytes: "))
+        .map_or(0, |n| n.parse().expect("a number"));
     (switches, written)
 }
 
@@ -82,7 +98,8 @@ fn an_idle_broker_and_an_idle_adapter_do_not_wake_and_write_nothing() {
     let _ = luna.call("send_message", json!({"to": "orion", "message": "unread"})).success();
     let _ = orion.call("check_messages", json!({})).success();
     let broker = home.broker_pid().expect("a broker");
-    // The checkpoint after the last commit is the broker's last work. Two quiet seconds in a row are idleness.
+    // The checkpoint after the last commit is the broker's last work. Two quiet seconds in a row
+    // are idleness.
     let deadline = Instant::now() + PATIENCE;
     let mut before = (activity(broker), activity(luna.pid), activity(orion.pid));
     loop {
@@ -117,14 +134,24 @@ fn a_connection_that_finds_no_room_is_told_so() {
     start.args(["-c", "ulimit -n 80 && exec \"$0\" daemon start", executable]);
     start.env("HOME", home.home()).env("PEERD_DIR", home.state());
     assert!(start.status().expect("run a shell").success());
-    // How many it takes: whoever asked before may not have left when the crowd comes, and then leaves one place.
+    // How many it takes: whoever asked before may not have left when the crowd comes, and then
+    // leaves one place.
     let (mut crowd, mut refused) = (Vec::new(), home.peerctl(&["status", "--json"]));
     while refused.code == 0 && crowd.len() < 320 {
-        crowd.extend((0..16).map(|_| UnixStream::connect(home.socket()).expect("there is a broker")));
+        crowd.extend(
+            (0..16).map(|_| UnixStream::connect(home.socket()).expect("there is a broker")),
+        );
         refused = home.peerctl(&["status", "--json"]);
     }
-    assert_eq!((refused.code, &refused.json()["error"]["code"]), (1, &json!("overloaded")), "{refused:?}");
-    assert!(refused.stderr.contains("the broker has 16 connections, and keeps no more"), "{refused:?}");
+    assert_eq!(
+        (refused.code, &refused.json()["error"]["code"]),
+        (1, &json!("overloaded")),
+        "{refused:?}"
+    );
+    assert!(
+        refused.stderr.contains("the broker has 16 connections, and keeps no more"),
+        "{refused:?}"
+    );
 
     drop(crowd);
     let deadline = Instant::now() + PATIENCE;
@@ -186,7 +213,12 @@ fn what_is_wrong_with_the_directory_is_said_with_the_way_out() {
     let damaged = peer_tests::home!();
     damaged.configure("");
     std::fs::write(damaged.state().join("peers.redb"), vec![7; 50_000]).expect("write");
-    std::fs::set_permissions(damaged.state().join("peers.redb"), PermissionsExt::from_mode(0o600)).expect("chmod");
+    std::fs::set_permissions(damaged.state().join("peers.redb"), PermissionsExt::from_mode(0o600))
+        .expect("chmod");
     refused(&damaged, &["peers.redb"]);
-    assert_eq!(std::fs::read(damaged.state().join("peers.redb")).expect("read"), vec![7; 50_000], "it is left as it was");
+    assert_eq!(
+        std::fs::read(damaged.state().join("peers.redb")).expect("read"),
+        vec![7; 50_000],
+        "it is left as it was"
+    );
 }

@@ -1,8 +1,10 @@
-//! The whole program through its real binaries: processes, sockets, kills, bad input, the person's commands.
+//! The whole program through its real binaries: processes, sockets, kills, bad input, the person's
+//! commands.
 //!
-//! One binary, because each one more would link the broker, the search index and the runtime again. A module is a subject;
-//! `cargo test --workspace --test e2e hooks::` runs the tests of one. Modules share no state but the process: whoever measures
-//! the machine or fills it takes [`peer_tests::serial`].
+//! One binary, because each one more would link the broker, the search index and the runtime again.
+//! A module is a subject; `cargo test --workspace --test e2e hooks::` runs the tests of one.
+//! Modules share no state but the process: whoever measures the machine or fills it takes
+//! [`peer_tests::serial`].
 
 mod bad_input;
 mod bad_team_input;

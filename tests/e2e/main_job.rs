@@ -1,4 +1,5 @@
-//! The main job, with real processes: sessions find each other, talk, and lose nothing when something dies.
+//! The main job, with real processes: sessions find each other, talk, and lose nothing when
+//! something dies.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,10 @@ fn delivery(home: &Home, id: &str) -> Value {
 /// The stages in a delivery's trace, in order.
 fn stages(delivery: &Value) -> Vec<String> {
     let trace = delivery["trace"].as_array().expect("trace is a list");
-    trace.iter().map(|entry| entry["stage"].as_str().expect("a stage is a string").to_owned()).collect()
+    trace
+        .iter()
+        .map(|entry| entry["stage"].as_str().expect("a stage is a string").to_owned())
+        .collect()
 }
 
 /// Whether `wanted` stand in `trace` in that order, perhaps with others in between.
@@ -37,7 +41,8 @@ fn shows(text: &str, id: &str, body: &str) -> bool {
 /// The names that `peerctl peers` lists as online.
 fn online(home: &Home) -> Vec<String> {
     let peers = home.peerctl(&["peers", "--json"]).success().json();
-    let peers = peers.as_array().expect("peers is a list").iter().filter(|peer| peer["online"] == true);
+    let peers =
+        peers.as_array().expect("peers is a list").iter().filter(|peer| peer["online"] == true);
     peers.map(|peer| peer["name"].as_str().expect("a name is a string").to_owned()).collect()
 }
 
@@ -49,14 +54,20 @@ fn two_sessions_ask_and_answer_and_the_trace_tells_how() {
     let peers = luna.call("list_peers", json!({})).success();
     assert!(peers.text.contains("orion") && peers.text.contains("luna"), "{}", peers.text);
 
-    let sent = luna.call("send_message", json!({"to": "orion", "message": "bcrypt version in package.json?"})).success();
+    let sent = luna
+        .call("send_message", json!({"to": "orion", "message": "bcrypt version in package.json?"}))
+        .success();
     let question = sent.message_id();
 
     // Codex sees it at the end of whatever it calls next, and never again in full.
     let carried = orion.call("list_peers", json!({})).success();
     assert!(shows(&carried.text, &question, "bcrypt version in package.json?"), "{}", carried.text);
     assert!(carried.text.contains("request] from luna (claude"), "{}", carried.text);
-    assert_eq!(delivery(&home, &question)["stage"], "offered", "a result that was written proves nothing");
+    assert_eq!(
+        delivery(&home, &question)["stage"],
+        "offered",
+        "a result that was written proves nothing"
+    );
 
     // A later call of the same conversation proves that the earlier result was read.
     let later = orion.call("list_peers", json!({})).success();
@@ -64,7 +75,10 @@ fn two_sessions_ask_and_answer_and_the_trace_tells_how() {
     assert_eq!(delivery(&home, &question)["stage"], "presented");
 
     let replied = orion
-        .call("send_message", json!({"to": "luna", "message": "5.1.1", "reply_to": question, "intent": "request"}))
+        .call(
+            "send_message",
+            json!({"to": "luna", "message": "5.1.1", "reply_to": question, "intent": "request"}),
+        )
         .success();
     let answer = replied.message_id();
 
@@ -74,17 +88,31 @@ fn two_sessions_ask_and_answer_and_the_trace_tells_how() {
     assert!(params["content"].as_str().is_some_and(|text| text.contains("| 5.1.1")), "{note}");
     assert_eq!(params["meta"]["from_name"], "orion", "{note}");
     assert_eq!(params["meta"]["from_client"], "codex", "{note}");
-    assert!(params["meta"].as_object().is_some_and(|meta| meta.values().all(Value::is_string)), "{note}");
+    assert!(
+        params["meta"].as_object().is_some_and(|meta| meta.values().all(Value::is_string)),
+        "{note}"
+    );
     let acked = luna.call("ack_messages", json!({"message_ids": answer})).success();
-    assert!(!acked.text.contains("| 5.1.1"), "what is acknowledged is not shown again: {}", acked.text);
+    assert!(
+        !acked.text.contains("| 5.1.1"),
+        "what is acknowledged is not shown again: {}",
+        acked.text
+    );
 
     let (question, answer_delivery) = (delivery(&home, &question), delivery(&home, &answer));
-    assert!(in_order(&stages(&question), &["stored", "offered", "presented", "answered"]), "{question}");
+    assert!(
+        in_order(&stages(&question), &["stored", "offered", "presented", "answered"]),
+        "{question}"
+    );
     assert_eq!(question["answered_by"], json!(answer), "{question}");
     assert!(in_order(&stages(&answer_delivery), &["stored", "offered"]), "{answer_delivery}");
     assert_eq!(answer_delivery["stage"], "presented", "{answer_delivery}");
     assert!(answer_delivery["acked_at"].is_string(), "{answer_delivery}");
-    assert_eq!((luna.garbage(), orion.garbage()), (vec![], vec![]), "standard output carries MCP alone");
+    assert_eq!(
+        (luna.garbage(), orion.garbage()),
+        (vec![], vec![]),
+        "standard output carries MCP alone"
+    );
 }
 
 #[test]
@@ -92,15 +120,32 @@ fn the_person_writes_to_a_session_and_a_session_to_the_person() {
     let home = peer_tests::home!();
     let luna = home.claude("luna");
     luna.register();
-    let sent = home.peerctl(&["send", "luna", "--json", "--", "stop and look at the build"]).success().json();
+    let sent = home
+        .peerctl(&["send", "luna", "--json", "--", "stop and look at the build"])
+        .success()
+        .json();
     let id = sent["id"].as_str().expect("an id is a string").to_owned();
     let (_, note) = luna.wait_channel(&id);
-    assert!(note["params"]["content"].as_str().is_some_and(|text| text.contains("| stop and look at the build")), "{note}");
+    assert!(
+        note["params"]["content"]
+            .as_str()
+            .is_some_and(|text| text.contains("| stop and look at the build")),
+        "{note}"
+    );
 
-    let _ = luna.call("send_message", json!({"to": "human", "message": "looking", "reply_to": id})).success();
+    let _ = luna
+        .call("send_message", json!({"to": "human", "message": "looking", "reply_to": id}))
+        .success();
     let inbox = home.peerctl(&["inbox", "me", "--json"]).success().json();
-    assert!(inbox.as_array().is_some_and(|mail| mail.iter().any(|entry| entry["from"] == "luna")), "{inbox}");
-    assert_eq!(delivery(&home, &id)["stage"], "presented", "a reply proves that the message was seen");
+    assert!(
+        inbox.as_array().is_some_and(|mail| mail.iter().any(|entry| entry["from"] == "luna")),
+        "{inbox}"
+    );
+    assert_eq!(
+        delivery(&home, &id)["stage"],
+        "presented",
+        "a reply proves that the message was seen"
+    );
 }
 
 #[test]
@@ -109,7 +154,8 @@ fn what_a_killed_session_had_not_settled_comes_to_the_next_and_says_that_it_is_a
     let luna = home.claude("luna");
     let orion = home.codex("orion");
     orion.register();
-    let sent = luna.call("send_message", json!({"to": "orion", "message": "are you there"})).success();
+    let sent =
+        luna.call("send_message", json!({"to": "orion", "message": "are you there"})).success();
     let id = sent.message_id();
     let carried = orion.call("list_peers", json!({})).success();
     assert!(shows(&carried.text, &id, "are you there"), "{}", carried.text);
@@ -148,19 +194,29 @@ fn sessions_survive_the_death_of_the_broker_and_lose_nothing() {
     let (luna, orion) = (home.claude("luna"), home.codex("orion"));
     luna.register();
     orion.register();
-    let before = luna.call("send_message", json!({"to": "orion", "message": "before the end"})).success().message_id();
+    let before = luna
+        .call("send_message", json!({"to": "orion", "message": "before the end"}))
+        .success()
+        .message_id();
     let old = home.kill_broker();
 
     // Both come back by themselves; the next call starts a broker if nobody has yet.
-    let after = luna.call("send_message", json!({"to": "orion", "message": "after the end"})).success().message_id();
+    let after = luna
+        .call("send_message", json!({"to": "orion", "message": "after the end"}))
+        .success()
+        .message_id();
     assert_ne!(home.broker_pid(), Some(old));
     let mut text = orion.call("check_messages", json!({})).success().text;
     if !shows(&text, &after, "after the end") {
         text += &orion.call("check_messages", json!({"wait_s": 10})).success().text;
     }
-    let places = [&before, &after].map(|id| text.find(id.as_str()).unwrap_or_else(|| panic!("{id} is not in {text}")));
+    let places = [&before, &after]
+        .map(|id| text.find(id.as_str()).unwrap_or_else(|| panic!("{id} is not in {text}")));
     assert!(places[0] < places[1], "out of order: {text}");
-    assert_eq!(online(&home).iter().filter(|name| ["luna", "orion"].contains(&name.as_str())).count(), 2);
+    assert_eq!(
+        online(&home).iter().filter(|name| ["luna", "orion"].contains(&name.as_str())).count(),
+        2
+    );
 }
 
 #[test]
@@ -185,7 +241,9 @@ fn an_adapter_ends_with_its_client() {
 fn a_client_that_stops_reading_loses_nothing_and_holds_up_nobody() {
     let _serial = peer_tests::serial();
     let home = peer_tests::home!();
-    home.configure("[limits]\nsender_per_minute = 100000\npair_per_minute = 100000\nidentical_text_ms = 0\n");
+    home.configure(
+        "[limits]\nsender_per_minute = 100000\npair_per_minute = 100000\nidentical_text_ms = 0\n",
+    );
     let deaf = home.adapter("claude-code").env("PEER_NAME", "deaf").not_reading().spawn();
     deaf.submit(
         "initialize",
@@ -201,7 +259,9 @@ fn a_client_that_stops_reading_loses_nothing_and_holds_up_nobody() {
     let ids: Vec<String> = (0..60)
         .map(|place| {
             let message = format!("{place} {text}");
-            luna.call("send_message", json!({"to": "deaf", "message": message})).success().message_id()
+            luna.call("send_message", json!({"to": "deaf", "message": message}))
+                .success()
+                .message_id()
         })
         .collect();
 
@@ -209,7 +269,12 @@ fn a_client_that_stops_reading_loses_nothing_and_holds_up_nobody() {
     deaf.close_stdin();
     let _ = deaf.wait_exit(PATIENCE);
     let inbox = home.peerctl(&["inbox", "deaf", "--json"]).success().json();
-    let waiting: Vec<&str> = inbox.as_array().expect("inbox is a list").iter().filter_map(|entry| entry["id"].as_str()).collect();
+    let waiting: Vec<&str> = inbox
+        .as_array()
+        .expect("inbox is a list")
+        .iter()
+        .filter_map(|entry| entry["id"].as_str())
+        .collect();
     assert_eq!(waiting, ids);
 }
 

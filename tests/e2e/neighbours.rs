@@ -1,4 +1,5 @@
-//! What many programs cost the broker together: it holds a bounded amount for all of them, whatever they send.
+//! What many programs cost the broker together: it holds a bounded amount for all of them, whatever
+//! they send.
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
@@ -7,7 +8,9 @@ use peer_proto::codec;
 use peer_proto::handshake::{FIXED_BYTES, Preface};
 use peer_proto::limits::FRAME_BYTES_MAX;
 use peer_proto::refusal::ErrorCode;
-use peer_proto::request::{ClientFrame, Hello, Register, Request, RequestId, Role, Send, ServerFrame};
+use peer_proto::request::{
+    ClientFrame, Hello, Register, Request, RequestId, Role, Send, ServerFrame,
+};
 use peer_tests::{Home, PATIENCE};
 
 /// A program of its own making, byte by byte.
@@ -43,7 +46,9 @@ impl Program {
 
     fn send(&mut self, id: RequestId, request: Request) {
         let payload = codec::encode(&ClientFrame { id, request }).unwrap();
-        self.stream.write_all(&[&(payload.len() as u32).to_le_bytes()[..], &payload].concat()).unwrap();
+        self.stream
+            .write_all(&[&(payload.len() as u32).to_le_bytes()[..], &payload].concat())
+            .unwrap();
     }
 
     /// The next frame; none at the end.
@@ -90,23 +95,29 @@ impl Program {
 fn memory_kib(home: &Home) -> u64 {
     let pid = home.broker_pid().expect("a broker runs");
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS")).expect("Linux says how much memory is in use");
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmRSS"))
+        .expect("Linux says how much memory is in use");
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
 #[cfg(target_os = "linux")]
 #[test]
-fn programs_that_begin_large_frames_and_do_not_end_them_cost_little_memory_and_then_their_connections() {
+fn programs_that_begin_large_frames_and_do_not_end_them_cost_little_memory_and_then_their_connections()
+ {
     let _serial = peer_tests::serial();
     let home = peer_tests::home!();
     assert_eq!(home.peerctl(&["daemon", "start"]).code, 0);
     let mut witness = Program::registered(&home, "witness");
     let before = memory_kib(&home);
-    let begun = [&(FRAME_BYTES_MAX as u32).to_le_bytes()[..], &vec![0; FRAME_BYTES_MAX - 1]].concat();
+    let begun =
+        [&(FRAME_BYTES_MAX as u32).to_le_bytes()[..], &vec![0; FRAME_BYTES_MAX - 1]].concat();
     let programs: Vec<Program> = (0..150)
         .map(|_| {
             let mut program = Program::connect(&home, Role::Adapter);
-            // What the broker does not read stays in the program: it never has more of it than the socket holds.
+            // What the broker does not read stays in the program: it never has more of it than the
+            // socket holds.
             program.stream.set_nonblocking(true).unwrap();
             let mut written = 0;
             while written < begun.len()
@@ -119,7 +130,10 @@ fn programs_that_begin_large_frames_and_do_not_end_them_cost_little_memory_and_t
         })
         .collect();
     let during = memory_kib(&home);
-    assert!(during.saturating_sub(before) < 40 * 1024, "{before} KiB before, {during} KiB with 150 frames begun");
+    assert!(
+        during.saturating_sub(before) < 40 * 1024,
+        "{before} KiB before, {during} KiB with 150 frames begun"
+    );
     for mut program in programs {
         let mut last = None;
         while let Some(frame) = program.next() {
@@ -138,7 +152,8 @@ fn programs_that_send_faster_than_the_broker_stores_wait_and_cost_little_memory(
     let home = peer_tests::home!();
     assert_eq!(home.peerctl(&["daemon", "start"]).code, 0);
     let _sink = Program::registered(&home, "sink");
-    let senders: Vec<Program> = (0..60).map(|number| Program::registered(&home, &format!("sender{number}"))).collect();
+    let senders: Vec<Program> =
+        (0..60).map(|number| Program::registered(&home, &format!("sender{number}"))).collect();
     let before = memory_kib(&home);
     let threads: Vec<_> = senders
         .into_iter()
@@ -157,9 +172,19 @@ fn programs_that_send_faster_than_the_broker_stores_wait_and_cost_little_memory(
                 for id in 0..SENDS {
                     let text = format!("{id} {}", "x".repeat(60_000));
                     let to = vec!["sink".to_owned()];
-                    let (intent, reply_to, thread, ttl_ms, idempotency_key) = (None, None, None, None, None);
+                    let (intent, reply_to, thread, ttl_ms, idempotency_key) =
+                        (None, None, None, None, None);
                     let sources = Vec::new();
-                    let send = Send { to, text, intent, reply_to, thread, ttl_ms, sources, idempotency_key };
+                    let send = Send {
+                        to,
+                        text,
+                        intent,
+                        reply_to,
+                        thread,
+                        ttl_ms,
+                        sources,
+                        idempotency_key,
+                    };
                     sender.send(10 + id, Request::Send(send));
                 }
                 answered.join().unwrap();
@@ -207,7 +232,9 @@ fn the_person_gets_through_when_sessions_took_all_other_connections() {
 #[test]
 fn an_adapter_in_a_repository_of_pipes_is_a_peer_all_the_same() {
     let home = peer_tests::home!();
-    for (number, place) in [".git", ".git/commondir", ".git/HEAD", ".git/config"].into_iter().enumerate() {
+    for (number, place) in
+        [".git", ".git/commondir", ".git/HEAD", ".git/config"].into_iter().enumerate()
+    {
         let root = home.root().join(number.to_string());
         let pipe = root.join(place);
         std::fs::create_dir_all(pipe.parent().unwrap()).unwrap();
@@ -216,7 +243,10 @@ fn an_adapter_in_a_repository_of_pipes_is_a_peer_all_the_same() {
         let adapter = home.adapter("claude-code").env("PEER_NAME", &name).cwd(&root).start();
         let _ = adapter.call("list_peers", serde_json::json!({})).success();
         let peers = home.peerctl(&["peers", "--json"]).success().json();
-        assert!(peers.as_array().unwrap().iter().any(|peer| peer["name"] == name.as_str()), "{place}: {peers}");
+        assert!(
+            peers.as_array().unwrap().iter().any(|peer| peer["name"] == name.as_str()),
+            "{place}: {peers}"
+        );
     }
 }
 

@@ -1,5 +1,5 @@
-//! Clients that keep to MCP in their own way, at the real adapter: whatever they certainly mean is done, and whatever
-//! carries an id is answered.
+//! Clients that keep to MCP in their own way, at the real adapter: whatever they certainly mean is
+//! done, and whatever carries an id is answered.
 
 use std::io::Write;
 use std::process::Stdio;
@@ -15,7 +15,10 @@ fn spoken(home: &Home, input: &str) -> (Vec<Value>, String) {
     adapter.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
     let output = adapter.wait_with_output().unwrap();
     let lines = String::from_utf8(output.stdout).unwrap();
-    let lines = lines.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"))).collect();
+    let lines = lines
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}")))
+        .collect();
     (lines, String::from_utf8(output.stderr).unwrap())
 }
 
@@ -47,8 +50,14 @@ fn every_odd_handshake_begins_a_session_that_works() {
             json!({ "jsonrpc": "2.0", "id": 2, "method": "tools/list", "params": [] }),
         );
         let (lines, complaint) = spoken(&home, &input);
-        assert!(answer(&lines, 1)["result"]["protocolVersion"].is_string(), "{initialize}: {lines:?}");
-        assert!(answer(&lines, 2)["result"]["tools"].as_array().is_some_and(|tools| !tools.is_empty()), "{lines:?}");
+        assert!(
+            answer(&lines, 1)["result"]["protocolVersion"].is_string(),
+            "{initialize}: {lines:?}"
+        );
+        assert!(
+            answer(&lines, 2)["result"]["tools"].as_array().is_some_and(|tools| !tools.is_empty()),
+            "{lines:?}"
+        );
         assert_eq!(complaint, "", "{initialize}");
     }
 }
@@ -80,8 +89,16 @@ fn what_carries_an_id_is_answered_under_it() {
     for id in [json!(4), json!(6), json!("seven")] {
         assert_eq!(answer(&lines, id)["error"]["code"], -32700);
     }
-    assert!(answer(&lines, 5)["error"]["message"].as_str().is_some_and(|why| why.contains("was skipped")));
-    assert_eq!(lines.iter().filter(|line| line.get("id") == Some(&Value::Null)).count(), 2, "{lines:?}");
+    assert!(
+        answer(&lines, 5)["error"]["message"]
+            .as_str()
+            .is_some_and(|why| why.contains("was skipped"))
+    );
+    assert_eq!(
+        lines.iter().filter(|line| line.get("id") == Some(&Value::Null)).count(),
+        2,
+        "{lines:?}"
+    );
     assert_eq!(complaint, "", "most of it could be read");
 }
 
@@ -107,12 +124,24 @@ fn arguments_may_say_in_texts_what_they_are() {
         let sent = json!({ "to": to, "message": format!("to {to}"), "sources": ["a.rs", "b.rs"], "ttl_s": "600" });
         let _ = alice.call("send_message", sent).success();
     }
-    let read = bob.call("check_messages", json!({ "limit": "5", "wait_s": "1", "peek": "false", "offset": "" })).success();
+    let read = bob
+        .call(
+            "check_messages",
+            json!({ "limit": "5", "wait_s": "1", "peek": "false", "offset": "" }),
+        )
+        .success();
     let ids = read.message_ids();
     assert_eq!(ids.len(), 4, "{read:?}");
     let _ = bob.call("ack_messages", json!({ "message_ids": ids })).success();
-    let whole = bob.request("tools/call", json!({ "name": "check_messages", "arguments": "{\"peek\":\"True\"}" }));
+    let whole = bob.request(
+        "tools/call",
+        json!({ "name": "check_messages", "arguments": "{\"peek\":\"True\"}" }),
+    );
     assert_ne!(whole["result"]["isError"], true, "{whole}");
     let refused = bob.call("check_messages", json!({ "wait_s": "soon" }));
-    assert!(refused.is_error && refused.text.contains("wait_s is the text \"soon\", but must be a whole number"), "{refused:?}");
+    assert!(
+        refused.is_error
+            && refused.text.contains("wait_s is the text \"soon\", but must be a whole number"),
+        "{refused:?}"
+    );
 }

@@ -1,5 +1,5 @@
-//! What the systems that peerd replaces could do, as far as no other file shows it; and that every test which the table in
-//! `docs/parity.md` names is there.
+//! What the systems that peerd replaces could do, as far as no other file shows it; and that every
+//! test which the table in `docs/parity.md` names is there.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,7 +10,10 @@ use peer_tests::{Mcp, PATIENCE};
 use serde_json::{Value, json};
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests lies in the repository").to_path_buf()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("tests lies in the repository")
+        .to_path_buf()
 }
 
 #[track_caller]
@@ -20,7 +23,12 @@ fn read(path: &str) -> String {
 
 /// The texts of a history, in its order.
 fn texts(history: &Value) -> Vec<&str> {
-    history.as_array().expect("history is a list").iter().filter_map(|row| row["text"].as_str()).collect()
+    history
+        .as_array()
+        .expect("history is a list")
+        .iter()
+        .filter_map(|row| row["text"].as_str())
+        .collect()
 }
 
 // ---- the table
@@ -63,9 +71,11 @@ fn every_row_names_tests_that_exist() {
                 continue;
             };
             let scenario = root().join(format!("broker/core/tests/scenarios/{name}.txt"));
-            let code = ["e2e", "clients", "tidy"].map(|dir| root().join(format!("tests/{dir}/{place}.rs")));
+            let code = ["e2e", "clients", "tidy"]
+                .map(|dir| root().join(format!("tests/{dir}/{place}.rs")));
             let is_test = |text: String| {
-                text.contains(&format!("#[test]\nfn {name}(")) || text.contains(&format!("#[tokio::test]\nasync fn {name}("))
+                text.contains(&format!("#[test]\nfn {name}("))
+                    || text.contains(&format!("#[tokio::test]\nasync fn {name}("))
             };
             let found = match place {
                 "scenario" => scenario.exists(),
@@ -97,7 +107,8 @@ fn fields(code: &str) -> BTreeMap<String, BTreeMap<String, String>> {
     found
 }
 
-/// Nothing is kept that the page on security does not list, and nothing can be: no field takes whatever it is given.
+/// Nothing is kept that the page on security does not list, and nothing can be: no field takes
+/// whatever it is given.
 #[test]
 fn the_store_has_the_fields_that_the_page_on_security_lists() {
     let mut kept = fields(&read("broker/core/src/record.rs"));
@@ -109,7 +120,9 @@ fn the_store_has_the_fields_that_the_page_on_security_lists() {
     for (record, fields) in &kept {
         assert!(!fields.is_empty(), "{record} has fields");
         for (field, kind) in fields {
-            let open = ["Vec<u8>", "Value", "Map<", "Box<dyn", "Any"].iter().any(|word| kind.contains(word));
+            let open = ["Vec<u8>", "Value", "Map<", "Box<dyn", "Any"]
+                .iter()
+                .any(|word| kind.contains(word));
             assert!(!open, "{record}.{field} is {kind}, which takes anything");
         }
     }
@@ -131,16 +144,26 @@ fn the_store_has_the_fields_that_the_page_on_security_lists() {
 #[test]
 fn a_client_of_any_kind_uses_all_that_sessions_share_and_every_result_is_measured() {
     let home = peer_tests::home!();
-    let (gemini, editor) = (home.session("gemini-cli", "gemini"), home.session("an-editor", "editor"));
-    let question = gemini.call("ask_peer", json!({"to": "editor", "question": "which port?"})).success().message_id();
-    let message = editor.call("send_message", json!({"to": "gemini", "message": "hello"})).success().message_id();
+    let (gemini, editor) =
+        (home.session("gemini-cli", "gemini"), home.session("an-editor", "editor"));
+    let question = gemini
+        .call("ask_peer", json!({"to": "editor", "question": "which port?"}))
+        .success()
+        .message_id();
+    let message = editor
+        .call("send_message", json!({"to": "gemini", "message": "hello"}))
+        .success()
+        .message_id();
     for (tool, arguments) in [
         ("list_peers", json!({"scope": "directory"})),
         ("set_summary", json!({"summary": "edits", "state": "working", "task": "T-1"})),
         ("rename_peer", json!({"new_name": "editor-2"})),
         ("check_messages", json!({"kind": "questions"})),
         ("ack_messages", json!({"message_ids": question})),
-        ("answer_question", json!({"question_id": question, "answer": "8080", "sources": "README.md:4"})),
+        (
+            "answer_question",
+            json!({"question_id": question, "answer": "8080", "sources": "README.md:4"}),
+        ),
         ("channels", json!({"action": "create", "name": "#ports"})),
         ("tasks", json!({"action": "create", "title": "mend the port"})),
         ("memory", json!({"action": "set", "key": "port", "value": "8080"})),
@@ -151,11 +174,27 @@ fn a_client_of_any_kind_uses_all_that_sessions_share_and_every_result_is_measure
         ("memory", json!({"colour": "red"})),
     ] {
         let result = editor.call(tool, arguments.clone());
-        assert_eq!(result.is_error, arguments["task"] == "T-99" || arguments["colour"] == "red", "{tool}: {}", result.text);
+        assert_eq!(
+            result.is_error,
+            arguments["task"] == "T-99" || arguments["colour"] == "red",
+            "{tool}: {}",
+            result.text
+        );
         let whole = &result.raw["result"];
-        assert_eq!(whole["_meta"]["chars"], json!(result.text.chars().count()), "{tool}: {whole:#}");
-        assert_eq!(whole["_meta"]["lines"], json!(result.text.lines().count()), "{tool}: {whole:#}");
-        assert!(whole["_meta"]["ms"].is_u64() && whole.get("structuredContent").is_none(), "{tool}: {whole:#}");
+        assert_eq!(
+            whole["_meta"]["chars"],
+            json!(result.text.chars().count()),
+            "{tool}: {whole:#}"
+        );
+        assert_eq!(
+            whole["_meta"]["lines"],
+            json!(result.text.lines().count()),
+            "{tool}: {whole:#}"
+        );
+        assert!(
+            whole["_meta"]["ms"].is_u64() && whole.get("structuredContent").is_none(),
+            "{tool}: {whole:#}"
+        );
     }
     let seen = gemini.call("check_messages", json!({})).success().text;
     assert!(seen.contains("sources: README.md:4\n| 8080") && seen.contains(&message), "{seen}");
@@ -164,12 +203,17 @@ fn a_client_of_any_kind_uses_all_that_sessions_share_and_every_result_is_measure
 #[test]
 fn what_two_said_and_what_a_group_was_told_is_read_on_while_mail_arrives() {
     let home = peer_tests::home!();
-    let (luna, orion, vega) =
-        (home.session("claude-code", "luna"), home.session("codex-mcp-client", "orion"), home.session("an-editor", "vega"));
+    let (luna, orion, vega) = (
+        home.session("claude-code", "luna"),
+        home.session("codex-mcp-client", "orion"),
+        home.session("an-editor", "vega"),
+    );
     let _ = orion.call("channels", json!({"action": "join", "name": "@build"})).success();
     let _ = vega.call("channels", json!({"action": "join", "name": "@build"})).success();
     let say = |from: &Mcp, to: &str, text: &str| {
-        from.call("send_message", json!({"to": to, "message": text, "thread": "t-day"})).success().message_id()
+        from.call("send_message", json!({"to": to, "message": text, "thread": "t-day"}))
+            .success()
+            .message_id()
     };
     let first = say(&luna, "orion", "0");
     let (mut last, mut read, mut between) = (first.clone(), vec!["0".to_owned()], Vec::new());
@@ -180,7 +224,10 @@ fn what_two_said_and_what_a_group_was_told_is_read_on_while_mail_arrives() {
         between.push(format!("group {number}"));
         let _ = home.peerctl(&["send", "@build", "--", &format!("group {number}")]).success();
         loop {
-            let page = ["history", "--peer", "luna", "--with", "orion", "--after", &last, "-n", "1", "--json"];
+            let page = [
+                "history", "--peer", "luna", "--with", "orion", "--after", &last, "-n", "1",
+                "--json",
+            ];
             let page = home.peerctl(&page).success().json();
             let Some(newest) = page.as_array().and_then(|page| page.last()) else { break };
             last = newest["id"].as_str().expect("an id").to_owned();
@@ -190,43 +237,79 @@ fn what_two_said_and_what_a_group_was_told_is_read_on_while_mail_arrives() {
     assert_eq!(read, ["0", "1", "2", "3", "4", "5"]);
     let group = home.peerctl(&["history", "--channel", "@build", "--json"]).success().json();
     assert_eq!(texts(&group), between);
-    let since = home.peerctl(&["history", "--since", "1h", "--after", &first, "-n", "100", "--json"]).success().json();
-    assert_eq!(since.as_array().map(Vec::len), Some(15), "five of each, and the first is left out: {since:#}");
-    let thread = home.peerctl(&["history", "--thread", "t-day", "-n", "100", "--json"]).success().json();
+    let since = home
+        .peerctl(&["history", "--since", "1h", "--after", &first, "-n", "100", "--json"])
+        .success()
+        .json();
+    assert_eq!(
+        since.as_array().map(Vec::len),
+        Some(15),
+        "five of each, and the first is left out: {since:#}"
+    );
+    let thread =
+        home.peerctl(&["history", "--thread", "t-day", "-n", "100", "--json"]).success().json();
     assert_eq!(thread.as_array().map(Vec::len), Some(11), "{thread:#}");
-    let page = orion.call("search", json!({"query": "group", "channel": "@build", "newest": true})).success().text;
+    let page = orion
+        .call("search", json!({"query": "group", "channel": "@build", "newest": true}))
+        .success()
+        .text;
     assert!(page.starts_with("5 hits found, newest first."), "{page}");
 }
 
 #[test]
 fn what_a_session_says_of_itself_is_listed_and_it_is_the_same_when_it_returns() {
     let home = peer_tests::home!();
-    let (luna, orion) = (home.session("claude-code", "luna"), home.session("codex-mcp-client", "orion"));
-    let said = json!({"summary": "waits for the key", "state": "blocked", "task": "sign the build"});
+    let (luna, orion) =
+        (home.session("claude-code", "luna"), home.session("codex-mcp-client", "orion"));
+    let said =
+        json!({"summary": "waits for the key", "state": "blocked", "task": "sign the build"});
     let _ = orion.call("set_summary", said).success();
     let listed = luna.call("list_peers", json!({})).success().text;
-    let line = listed.lines().find(|line| line.starts_with("- orion (")).unwrap_or_else(|| panic!("{listed}"));
-    for word in ["codex", "state \"blocked\"", "doing \"waits for the key\"", "task \"sign the build\"", "online"] {
+    let line = listed
+        .lines()
+        .find(|line| line.starts_with("- orion ("))
+        .unwrap_or_else(|| panic!("{listed}"));
+    for word in [
+        "codex",
+        "state \"blocked\"",
+        "doing \"waits for the key\"",
+        "task \"sign the build\"",
+        "online",
+    ] {
         assert!(line.contains(word), "{word}: {line}");
     }
     let row = || home.peerctl(&["peers", "orion", "--json"]).success().json()[0].clone();
     let here = row();
-    assert_eq!((&here["online"], &here["task"]), (&json!(true), &json!("sign the build")), "{here:#}");
+    assert_eq!(
+        (&here["online"], &here["task"]),
+        (&json!(true), &json!("sign the build")),
+        "{here:#}"
+    );
     orion.close_stdin();
     let _ = orion.wait_exit(PATIENCE);
     assert_eq!((&row()["online"], &row()["id"]), (&json!(false), &here["id"]));
     let _back = home.session("codex-mcp-client", "orion");
-    assert_eq!((&row()["online"], &row()["id"]), (&json!(true), &here["id"]), "the same name is the same peer");
+    assert_eq!(
+        (&row()["online"], &row()["id"]),
+        (&json!(true), &here["id"]),
+        "the same name is the same peer"
+    );
 }
 
 #[test]
 fn a_message_goes_to_an_id_as_to_a_name() {
     let home = peer_tests::home!();
-    let (luna, orion) = (home.session("claude-code", "luna"), home.session("codex-mcp-client", "orion"));
-    let peer = home.peerctl(&["peers", "orion", "--json"]).success().json()[0]["id"].as_str().expect("an id").to_owned();
+    let (luna, orion) =
+        (home.session("claude-code", "luna"), home.session("codex-mcp-client", "orion"));
+    let peer = home.peerctl(&["peers", "orion", "--json"]).success().json()[0]["id"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
     let _ = orion.call("rename_peer", json!({"new_name": "rigel"})).success();
     let _ = luna.call("send_message", json!({"to_id": peer, "message": "by id"})).success();
-    let _ = luna.call("send_message", json!({"to": "orion", "message": "by its earlier name"})).success();
+    let _ = luna
+        .call("send_message", json!({"to": "orion", "message": "by its earlier name"}))
+        .success();
     let _ = home.peerctl(&["send", &peer, "--", "from a script"]).success();
     let seen = orion.call("check_messages", json!({})).success().text;
     for text in ["| by id", "| by its earlier name", "| from a script"] {
@@ -241,7 +324,10 @@ fn who_is_in_the_same_repository_is_listed_across_worktrees() {
     fs::create_dir(&main).expect("make a directory");
     let git = |arguments: &[&str]| {
         let mut command = Command::new("git");
-        command.args(["-c", "user.name=luna", "-c", "user.email=luna@example.org"]).args(arguments).current_dir(&main);
+        command
+            .args(["-c", "user.name=luna", "-c", "user.email=luna@example.org"])
+            .args(arguments)
+            .current_dir(&main);
         let output = command.env("HOME", home.home()).output().expect("run git");
         assert!(output.status.success(), "{output:?}");
     };

@@ -1,4 +1,5 @@
-//! What the person is told: what stops an agent, what was refused, what is true of a peer now, and what to type next.
+//! What the person is told: what stops an agent, what was refused, what is true of a peer now, and
+//! what to type next.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
@@ -20,7 +21,12 @@ struct Stream {
 
 impl Stream {
     fn start(mut command: Command) -> Self {
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("spawn");
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("spawn");
         let stdout = lines(child.stdout.take().expect("a pipe"));
         let stderr = lines(child.stderr.take().expect("a pipe"));
         Self { child, stdout, stderr }
@@ -30,7 +36,9 @@ impl Stream {
     #[track_caller]
     fn until(lines: &Receiver<String>, text: &str) -> String {
         loop {
-            let line = lines.recv_timeout(PATIENCE).unwrap_or_else(|why| panic!("no line with {text:?}: {why}"));
+            let line = lines
+                .recv_timeout(PATIENCE)
+                .unwrap_or_else(|why| panic!("no line with {text:?}: {why}"));
             if line.contains(text) {
                 return line;
             }
@@ -70,27 +78,38 @@ fn a_used_up_thread_is_named_wherever_the_person_looks() {
     orion.register();
     let tail = Stream::start(home.command(&["tail", "--json"]));
     let _ = Stream::until(&tail.stderr, "watching");
-    let say =
-        |from: &Mcp, to: &str, text: &str| from.call("send_message", json!({"to": to, "message": text, "thread": "t-loop"}));
+    let say = |from: &Mcp, to: &str, text: &str| {
+        from.call("send_message", json!({"to": to, "message": text, "thread": "t-loop"}))
+    };
     let _ = say(&luna, "orion", "one").success();
     let _ = say(&orion, "luna", "two").success();
     assert!(say(&luna, "orion", "three").is_error);
     let last = say(&orion, "luna", "four");
     assert!(last.is_error && last.text.contains("paused"), "it is shut for both: {}", last.text);
 
-    let event: Value = serde_json::from_str(&Stream::until(&tail.stdout, "\"loop\"")).expect("JSON");
+    let event: Value =
+        serde_json::from_str(&Stream::until(&tail.stdout, "\"loop\"")).expect("JSON");
     assert_eq!(event["thread"], "t-loop");
     let status = home.peerctl(&["status"]).success().stdout;
     assert!(status.contains("thread t-loop (2 turns without you: luna, orion)"), "{status}");
     let status = home.peerctl(&["status", "--json"]).success().json();
     let paused = &status["paused"][0];
-    assert_eq!((&paused["kind"], &paused["name"], &paused["turns"]), (&json!("loop"), &json!("t-loop"), &json!(2)));
+    assert_eq!(
+        (&paused["kind"], &paused["name"], &paused["turns"]),
+        (&json!("loop"), &json!("t-loop"), &json!(2))
+    );
     let peers = home.peerctl(&["peers"]).success();
     assert!(peers.stderr.contains("thread t-loop (2 turns without you"), "{peers:?}");
     let doctor = home.peerctl(&["doctor"]).success().stdout;
-    assert!(doctor.contains("thread t-loop") && doctor.contains("peerctl resume --thread t-loop"), "{doctor}");
+    assert!(
+        doctor.contains("thread t-loop") && doctor.contains("peerctl resume --thread t-loop"),
+        "{doctor}"
+    );
     let inbox = home.peerctl(&["inbox", "me"]).success();
-    assert!(inbox.stdout.contains("thread t-loop is paused") && inbox.stderr.contains("t-loop"), "{inbox:?}");
+    assert!(
+        inbox.stdout.contains("thread t-loop is paused") && inbox.stderr.contains("t-loop"),
+        "{inbox:?}"
+    );
 
     let _ = home.peerctl(&["resume", "t-loop"]).success();
     let _ = say(&luna, "orion", "five").success();
@@ -123,7 +142,11 @@ fn a_refused_message_can_be_looked_up_with_its_reason() {
     assert!(orphans.stderr.contains("peerctl history --refused"), "{orphans:?}");
 
     // Another agent's shell hears nothing of it.
-    let seat = home.adapter("claude-code").env("PEER_NAME", "nova").env("CLAUDE_CODE_SESSION_ID", "s-1").start();
+    let seat = home
+        .adapter("claude-code")
+        .env("PEER_NAME", "nova")
+        .env("CLAUDE_CODE_SESSION_ID", "s-1")
+        .start();
     seat.register();
     let mut shell = home.command(&["history", "--refused", "--json"]);
     shell.env("CLAUDE_CODE_SESSION_ID", "s-1");
@@ -135,15 +158,27 @@ fn what_peers_says_is_true_now() {
     let home = peer_tests::home!();
     let (luna, orion) = (home.claude("luna"), home.codex("orion"));
     luna.register();
-    let _ = orion.call("set_summary", json!({"summary": "porting", "state": "working", "task": "T-1"})).success();
+    let _ = orion
+        .call("set_summary", json!({"summary": "porting", "state": "working", "task": "T-1"}))
+        .success();
     let row = |name: &str| -> String {
         let table = home.peerctl(&["peers", "--all"]).success().stdout;
-        table.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("no {name} in {table}")).to_owned()
+        table
+            .lines()
+            .find(|line| line.starts_with(name))
+            .unwrap_or_else(|| panic!("no {name} in {table}"))
+            .to_owned()
     };
     let _ = home.peerctl(&["policy", "luna", "hold"]).success();
     let _ = home.peerctl(&["send", "luna", "--", "yours"]).success();
-    assert!(row("luna").contains("luna (hold)") && !row("luna").contains("held"), "{}", row("luna"));
-    let _ = orion.call("send_message", json!({"to": "luna", "message": "for you to read first"})).success();
+    assert!(
+        row("luna").contains("luna (hold)") && !row("luna").contains("held"),
+        "{}",
+        row("luna")
+    );
+    let _ = orion
+        .call("send_message", json!({"to": "luna", "message": "for you to read first"}))
+        .success();
     assert!(row("luna").contains("2 (1 held)"), "{}", row("luna"));
 
     let _ = home.peerctl(&["pause", "luna"]).success();
@@ -157,7 +192,11 @@ fn what_peers_says_is_true_now() {
 
     assert_eq!(list(&home, &["peers", "--state", "working", "--json"]).len(), 1);
     let _ = home.peerctl(&["kick", "orion"]).success();
-    assert_eq!(list(&home, &["peers", "--state", "working", "--json"]).len(), 0, "whoever is gone does nothing");
+    assert_eq!(
+        list(&home, &["peers", "--state", "working", "--json"]).len(),
+        0,
+        "whoever is gone does nothing"
+    );
     assert!(row("orion").contains("was working"), "{}", row("orion"));
 }
 
@@ -168,13 +207,21 @@ fn doctor_names_what_the_person_stopped_and_a_mailbox_that_is_full() {
     let (luna, orion) = (home.codex("luna"), home.claude("orion"));
     luna.register();
     orion.register();
-    assert!(home.peerctl(&["doctor"]).success().stdout.contains("no problems, "), "a note stands under it");
+    assert!(
+        home.peerctl(&["doctor"]).success().stdout.contains("no problems, "),
+        "a note stands under it"
+    );
     let _ = home.peerctl(&["pause", "all"]).success();
     let _ = home.peerctl(&["policy", "all", "hold"]).success();
     let mut command = home.command(&["doctor"]);
     command.env("PEERD_ENABLED", "0");
     let told = home.run(command, "").success().stdout;
-    for part in ["all agents are paused by you", "peerctl resume all", "held until you release it", "PEERD_ENABLED=0"] {
+    for part in [
+        "all agents are paused by you",
+        "peerctl resume all",
+        "held until you release it",
+        "PEERD_ENABLED=0",
+    ] {
         assert!(told.contains(part), "no {part:?} in {told}");
     }
     let _ = home.peerctl(&["resume", "all"]).success();
@@ -184,13 +231,18 @@ fn doctor_names_what_the_person_stopped_and_a_mailbox_that_is_full() {
     let _ = luna.call("check_messages", json!({})).success();
     let full = home.peerctl(&["doctor"]);
     assert_eq!(full.code, 7, "{full:?}");
-    assert!(full.stdout.contains("the mailbox of luna is full") && full.stdout.contains("ack_messages"), "{}", full.stdout);
+    assert!(
+        full.stdout.contains("the mailbox of luna is full") && full.stdout.contains("ack_messages"),
+        "{}",
+        full.stdout
+    );
 }
 
 #[test]
 fn watchers_outlive_a_restart_of_the_broker() {
     let home = peer_tests::home!();
-    // Of two clients: a process with the sessions of one only is taken for an agent's shell, which may not stop the broker.
+    // Of two clients: a process with the sessions of one only is taken for an agent's shell, which
+    // may not stop the broker.
     let sessions = [home.codex("luna"), home.claude("orion")];
     sessions.iter().for_each(Mcp::register);
     let tail = Stream::start(home.command(&["tail", "--json", "--peer", "luna"]));
@@ -204,7 +256,8 @@ fn watchers_outlive_a_restart_of_the_broker() {
         let _ = Stream::until(&stream.stderr, "lost the broker");
     }
     // Sent perhaps before they are back: `wait` finds it all the same.
-    let sent = home.peerctl(&["send", "luna", "--json", "--", "after the restart"]).success().json();
+    let sent =
+        home.peerctl(&["send", "luna", "--json", "--", "after the restart"]).success().json();
     let _ = Stream::until(&wait.stdout, sent["id"].as_str().expect("an id"));
     assert_eq!(wait.ended(), 0);
     for stream in [&tail, &peers] {
@@ -228,7 +281,11 @@ fn ask_says_whom_it_waits_for() {
 #[test]
 fn the_person_is_told_how_to_free_a_task_and_what_was_meant() {
     let home = peer_tests::home!();
-    let luna = home.adapter("codex-mcp-client").env("PEER_NAME", "luna").env("PEERD_PROFILE", "full").start();
+    let luna = home
+        .adapter("codex-mcp-client")
+        .env("PEER_NAME", "luna")
+        .env("PEERD_PROFILE", "full")
+        .start();
     let orion = home.claude("orion");
     orion.register();
     let _ = luna.call("tasks", json!({"action": "create", "title": "staging"})).success();

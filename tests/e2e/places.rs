@@ -20,8 +20,10 @@ fn session_in(home: &Home, name: &str, directory: &Path) -> Mcp {
 #[track_caller]
 fn names(mcp: &Mcp, scope: &str) -> Vec<String> {
     let listed = mcp.call("list_peers", json!({"scope": scope})).success().text;
-    let mut names: Vec<String> =
-        listed.lines().filter_map(|line| Some(line.strip_prefix("- ")?.split(' ').next()?.to_owned())).collect();
+    let mut names: Vec<String> = listed
+        .lines()
+        .filter_map(|line| Some(line.strip_prefix("- ")?.split(' ').next()?.to_owned()))
+        .collect();
     names.sort();
     names
 }
@@ -60,20 +62,33 @@ fn sessions_whose_directories_are_gone_are_in_no_directory_with_each_other() {
         fs::create_dir(&directory).unwrap();
         let script = r#"cd "$0" && rmdir "$0" && exec "$@""#;
         let launcher = ["sh", "-c", script, directory.to_str().unwrap()];
-        let mcp = home.adapter("some-client").env("PEER_NAME", name).env("PEERD_PROFILE", "full").through(&launcher).start();
+        let mcp = home
+            .adapter("some-client")
+            .env("PEER_NAME", name)
+            .env("PEERD_PROFILE", "full")
+            .through(&launcher)
+            .start();
         mcp.register();
         mcp
     };
     let (luna, orion) = (gone("luna"), gone("orion"));
     for scope in ["directory", "repo"] {
         let refused = luna.call("list_peers", json!({"scope": scope}));
-        assert!(refused.is_error && refused.text.contains("this session's directory is not known"), "{}", refused.text);
+        assert!(
+            refused.is_error && refused.text.contains("this session's directory is not known"),
+            "{}",
+            refused.text
+        );
         assert!(refused.text.contains("list_peers() without scope"), "{}", refused.text);
     }
     let listed = orion.call("list_peers", json!({})).success().text;
     assert_eq!(listed.matches(", in no known directory): ").count(), 2, "{listed}");
     let asked = luna.call("ask_peer", json!({"question": "who is here?"}));
-    assert!(asked.is_error, "a question to whoever works in the same directory went to somebody: {}", asked.text);
+    assert!(
+        asked.is_error,
+        "a question to whoever works in the same directory went to somebody: {}",
+        asked.text
+    );
 }
 
 #[test]

@@ -27,7 +27,10 @@ fn too_much_goes_from_the_oldest_settled_on_and_what_waits_stays() {
     };
     all_here(&[&luna, &vega, &orion]);
     orion.kill();
-    let waits = luna.call("send_message", json!({"to": "orion", "message": "this one waits"})).success().message_id();
+    let waits = luna
+        .call("send_message", json!({"to": "orion", "message": "this one waits"}))
+        .success()
+        .message_id();
     let send = |n: usize| {
         let arguments = json!({"to": "human", "message": format!("note {n}"), "idempotency_key": format!("key-{n}")});
         luna.call("send_message", arguments).success().message_id()
@@ -46,7 +49,11 @@ fn too_much_goes_from_the_oldest_settled_on_and_what_waits_stays() {
     let gone = purge(&home, &[]);
     assert_eq!(gone["purged"], dry["purged"], "what was said would go, went");
     // A twentieth more than the bound says, so that the next message is not too much again.
-    assert_eq!((total(&home), &gone["purged"]["messages"]), (38, &json!(SETTLED + 1 - 38)), "{gone:#}");
+    assert_eq!(
+        (total(&home), &gone["purged"]["messages"]),
+        (38, &json!(SETTLED + 1 - 38)),
+        "{gone:#}"
+    );
     assert_eq!(home.peerctl(&["purge"]).success().stdout.trim(), "gone: nothing");
 
     let first = home.peerctl(&["show", &sent[0], "--json"]);
@@ -58,7 +65,11 @@ fn too_much_goes_from_the_oldest_settled_on_and_what_waits_stays() {
 
     let orion = home.codex("orion");
     let checked = orion.call("check_messages", json!({})).success();
-    assert!(checked.text.contains(&waits) && checked.text.contains("this one waits"), "{}", checked.text);
+    assert!(
+        checked.text.contains(&waits) && checked.text.contains("this one waits"),
+        "{}",
+        checked.text
+    );
     let _ = home.peerctl(&["daemon", "stop"]).success();
     let _ = home.peerctl(&["daemon", "verify"]).success();
 }

@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use peer_tests::Home;
 use rmcp::ServiceExt;
-use rmcp::model::{CallToolRequestParams, CallToolResult, ClientConfig, CustomNotification, Implementation};
+use rmcp::model::{
+    CallToolRequestParams, CallToolResult, ClientConfig, CustomNotification, Implementation,
+};
 use rmcp::service::{NotificationContext, RoleClient, RunningService};
 use rmcp::transport::TokioChildProcess;
 use serde_json::{Value, json};
@@ -21,7 +23,11 @@ impl rmcp::ClientHandler for Client {
         self.info.clone()
     }
 
-    async fn on_custom_notification(&self, note: CustomNotification, _context: NotificationContext<RoleClient>) {
+    async fn on_custom_notification(
+        &self,
+        note: CustomNotification,
+        _context: NotificationContext<RoleClient>,
+    ) {
         let _ = self.notes.send(note);
     }
 }
@@ -29,10 +35,15 @@ impl rmcp::ClientHandler for Client {
 type Session = RunningService<RoleClient, Client>;
 
 /// An initialized session of a client that calls itself `client`, under the name `name`.
-async fn session(home: &Home, client: &str, name: &str) -> (Session, mpsc::UnboundedReceiver<CustomNotification>) {
+async fn session(
+    home: &Home,
+    client: &str,
+    name: &str,
+) -> (Session, mpsc::UnboundedReceiver<CustomNotification>) {
     let mut command = home.command(&["mcp"]);
     command.env("PEER_NAME", name);
-    let transport = TokioChildProcess::new(tokio::process::Command::from(command)).expect("start the adapter");
+    let transport =
+        TokioChildProcess::new(tokio::process::Command::from(command)).expect("start the adapter");
     let (notes, heard) = mpsc::unbounded_channel();
     let info = ClientConfig::new(Default::default(), Implementation::new(client, "1.0.0"));
     let session = Client { info, notes }.serve(transport).await.expect("initialize the adapter");
@@ -48,7 +59,13 @@ async fn call(session: &Session, tool: &str, arguments: Value) -> CallToolResult
 }
 
 fn text(result: &CallToolResult) -> String {
-    result.content.iter().filter_map(|part| part.as_text()).map(|part| part.text.clone()).collect::<Vec<_>>().join("\n")
+    result
+        .content
+        .iter()
+        .filter_map(|part| part.as_text())
+        .map(|part| part.text.clone())
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// The first message id in a result.
@@ -77,11 +94,25 @@ async fn the_server_introduces_itself() {
     let tools = claude.list_all_tools().await.expect("list the tools");
     let mut names: Vec<&str> = tools.iter().map(|tool| tool.name.as_ref()).collect();
     names.sort_unstable();
-    assert_eq!(names, ["ack_messages", "check_messages", "list_peers", "rename_peer", "send_message", "set_summary"]);
+    assert_eq!(
+        names,
+        [
+            "ack_messages",
+            "check_messages",
+            "list_peers",
+            "rename_peer",
+            "send_message",
+            "set_summary"
+        ]
+    );
 
     let (other, _heard) = session(&home, "some-other-client", "orion").await;
-    let experimental = other.peer_info().expect("the server said who it is").capabilities.experimental.clone();
-    assert!(!experimental.unwrap_or_default().contains_key("claude/channel"), "only Claude Code has channels");
+    let experimental =
+        other.peer_info().expect("the server said who it is").capabilities.experimental.clone();
+    assert!(
+        !experimental.unwrap_or_default().contains_key("claude/channel"),
+        "only Claude Code has channels"
+    );
     for session in [claude, other] {
         session.cancel().await.expect("end the session");
     }
@@ -101,15 +132,23 @@ async fn messages_arrive_by_channel_and_by_tool_result() {
     assert_eq!(sent.is_error, Some(false), "{}", text(&sent));
     assert!(sent.structured_content.is_none(), "results are plain text");
     let id = message_id(&sent);
-    let note = tokio::time::timeout(peer_tests::PATIENCE, heard.recv()).await.expect("a push").expect("the session lives");
+    let note = tokio::time::timeout(peer_tests::PATIENCE, heard.recv())
+        .await
+        .expect("a push")
+        .expect("the session lives");
     assert_eq!(note.method, "notifications/claude/channel");
     let params = note.params.expect("a channel notification has params");
     assert_eq!(params["meta"]["message_id"], json!(id), "{params}");
 
-    let answer = call(&luna, "send_message", json!({"to": "orion", "message": "pong", "reply_to": id})).await;
+    let answer =
+        call(&luna, "send_message", json!({"to": "orion", "message": "pong", "reply_to": id}))
+            .await;
     let checked = call(&orion, "check_messages", json!({})).await;
     let checked_text = text(&checked);
-    assert!(checked_text.contains(&message_id(&answer)) && checked_text.contains("| pong"), "{checked_text}");
+    assert!(
+        checked_text.contains(&message_id(&answer)) && checked_text.contains("| pong"),
+        "{checked_text}"
+    );
     let meta = serde_json::to_value(&checked).expect("a result is JSON")["_meta"].clone();
     for key in ["chars", "lines", "ms"] {
         assert!(meta[key].is_number(), "{meta}");

@@ -10,7 +10,8 @@ use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use peer_tests::Home;
 
-/// What the kernel does with a call: the actions of `linux/seccomp.h`. An error stands in the lower half.
+/// What the kernel does with a call: the actions of `linux/seccomp.h`. An error stands in the lower
+/// half.
 const ALLOW: u32 = 0x7fff_0000;
 const ERRNO: u32 = 0x0005_0000;
 const KILL_PROCESS: u32 = 0x8000_0000;
@@ -23,9 +24,15 @@ const FOREIGN: [u32; 3] = [0x4000_0003, 0x4000_0028, 0xc000_00f3];
 const X32: i64 = 0x4000_0000;
 
 #[allow(unsafe_code, reason = "nix has no wrapper of this request, nor of SEIZE without a child")]
-fn ptrace(request: libc::c_uint, pid: Pid, address: usize, data: *mut sock_filter) -> nix::Result<i64> {
+fn ptrace(
+    request: libc::c_uint,
+    pid: Pid,
+    address: usize,
+    data: *mut sock_filter,
+) -> nix::Result<i64> {
     // SAFETY: `data` is null, or as long as the kernel said that the filter of this number is.
-    let result = unsafe { libc::ptrace(request as _, pid.as_raw(), address as *mut libc::c_void, data) };
+    let result =
+        unsafe { libc::ptrace(request as _, pid.as_raw(), address as *mut libc::c_void, data) };
     Errno::result(result)
 }
 
@@ -90,8 +97,14 @@ fn run(filter: &[sock_filter], architecture: u32, number: i64, arguments: [u64; 
     }
 }
 
-/// What the kernel makes of all filters together: the strictest action, and of equal ones the newest.
-fn verdict(filters: &[Vec<sock_filter>], architecture: u32, number: i64, arguments: [u64; 6]) -> u32 {
+/// What the kernel makes of all filters together: the strictest action, and of equal ones the
+/// newest.
+fn verdict(
+    filters: &[Vec<sock_filter>],
+    architecture: u32,
+    number: i64,
+    arguments: [u64; 6],
+) -> u32 {
     let strictness = |result: u32| (result & 0xffff_0000).cast_signed();
     let mut verdict = ALLOW;
     for filter in filters {
@@ -115,7 +128,8 @@ fn live_filters(home: &Home) -> Option<Vec<Vec<sock_filter>>> {
 
 /// The process that another one forked before it had threads, which has not forked any other.
 fn child_of(pid: u32) -> u32 {
-    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).expect("the kernel tells children");
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))
+        .expect("the kernel tells children");
     children.trim().parse().unwrap_or_else(|_| panic!("{pid} has not one child but {children:?}"))
 }
 
@@ -123,7 +137,9 @@ fn read_filters(pid: u32) -> Option<Vec<Vec<sock_filter>>> {
     match filters_of(Pid::from_raw(pid.cast_signed())) {
         Ok(filters) => Some(filters),
         Err(why) => {
-            let told = format!("NOT RUN: this user may not read the filter of a process ({why}); root may\n");
+            let told = format!(
+                "NOT RUN: this user may not read the filter of a process ({why}); root may\n"
+            );
             std::io::stderr().write_all(told.as_bytes()).expect("say why");
             None
         }
@@ -134,10 +150,13 @@ fn read_filters(pid: u32) -> Option<Vec<Vec<sock_filter>>> {
 fn the_running_broker_is_held_to_the_calls_that_it_makes() {
     let home = peer_tests::home!();
     let Some(filters) = live_filters(&home) else { return };
-    let ask = |number: libc::c_long, arguments: [u64; 6]| verdict(&filters, ARCHITECTURE, number, arguments);
+    let ask = |number: libc::c_long, arguments: [u64; 6]| {
+        verdict(&filters, ARCHITECTURE, number, arguments)
+    };
     let plain = |number: libc::c_long| ask(number, [0; 6]);
 
-    // What leads to the network, to programs and to other processes, and what changes the view of the machine.
+    // What leads to the network, to programs and to other processes, and what changes the view of
+    // the machine.
     for number in [
         libc::SYS_execve,
         libc::SYS_execveat,
@@ -168,12 +187,23 @@ fn the_running_broker_is_held_to_the_calls_that_it_makes() {
     ] {
         assert_eq!(plain(number), error(Errno::EPERM), "{number}");
     }
-    for family in [libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK, libc::AF_PACKET, libc::AF_VSOCK, libc::AF_ALG] {
+    for family in [
+        libc::AF_INET,
+        libc::AF_INET6,
+        libc::AF_NETLINK,
+        libc::AF_PACKET,
+        libc::AF_VSOCK,
+        libc::AF_ALG,
+    ] {
         // With anything in the upper half, which the kernel does not look at.
         for upper in [0, 1 << 32, u64::MAX << 32] {
             let arguments = [family as u64 | upper, libc::SOCK_STREAM as u64, 0, 0, 0, 0];
             assert_eq!(ask(libc::SYS_socket, arguments), error(Errno::EAFNOSUPPORT), "{family}");
-            assert_eq!(ask(libc::SYS_socketpair, arguments), error(Errno::EAFNOSUPPORT), "{family}");
+            assert_eq!(
+                ask(libc::SYS_socketpair, arguments),
+                error(Errno::EAFNOSUPPORT),
+                "{family}"
+            );
         }
     }
     assert_eq!(ask(libc::SYS_socket, [libc::AF_UNIX as u64, 1, 0, 0, 0, 0]), ALLOW);
@@ -183,17 +213,39 @@ fn the_running_broker_is_held_to_the_calls_that_it_makes() {
         assert_eq!(ask(libc::SYS_sendto, [5, 0, 0, 0, address, 16]), error(Errno::ENOSYS));
     }
     // A thread, and no process; with no namespace of its own.
-    let thread = [libc::CLONE_THREAD as u64 | libc::CLONE_VM as u64 | libc::CLONE_SIGHAND as u64, 0, 0, 0, 0, 0];
+    let thread = [
+        libc::CLONE_THREAD as u64 | libc::CLONE_VM as u64 | libc::CLONE_SIGHAND as u64,
+        0,
+        0,
+        0,
+        0,
+        0,
+    ];
     assert_eq!(ask(libc::SYS_clone, thread), ALLOW);
-    for flags in [libc::SIGCHLD, libc::CLONE_VM | libc::CLONE_VFORK, libc::CLONE_THREAD | libc::CLONE_NEWNET, libc::CLONE_NEWUSER]
-    {
-        assert_eq!(ask(libc::SYS_clone, [flags as u64, 0, 0, 0, 0, 0]), error(Errno::ENOSYS), "{flags:#x}");
+    for flags in [
+        libc::SIGCHLD,
+        libc::CLONE_VM | libc::CLONE_VFORK,
+        libc::CLONE_THREAD | libc::CLONE_NEWNET,
+        libc::CLONE_NEWUSER,
+    ] {
+        assert_eq!(
+            ask(libc::SYS_clone, [flags as u64, 0, 0, 0, 0, 0]),
+            error(Errno::ENOSYS),
+            "{flags:#x}"
+        );
     }
     assert_eq!(plain(libc::SYS_clone3), error(Errno::ENOSYS));
     // Its limits are read and not set; a terminal is typed into by nobody.
     assert_eq!(ask(libc::SYS_prlimit64, [0, 7, 1, 0, 0, 0]), error(Errno::ENOSYS));
     assert_eq!(ask(libc::SYS_ioctl, [0, 0x5412, 0, 0, 0, 0]), error(Errno::ENOSYS));
-    for number in [libc::SYS_read, libc::SYS_write, libc::SYS_futex, libc::SYS_fdatasync, libc::SYS_accept4, libc::SYS_mmap] {
+    for number in [
+        libc::SYS_read,
+        libc::SYS_write,
+        libc::SYS_futex,
+        libc::SYS_fdatasync,
+        libc::SYS_accept4,
+        libc::SYS_mmap,
+    ] {
         assert_eq!(plain(number), ALLOW, "{number}");
     }
 }
@@ -210,13 +262,21 @@ fn whatever_stands_in_no_list_does_not_exist_for_the_running_broker() {
                 count += 1;
                 let _ = write!(allowed, " {number}");
             }
-            refused => assert!(refused & 0xffff_0000 == ERRNO && refused & 0xffff != 0, "{number}: {refused:#x}"),
+            refused => assert!(
+                refused & 0xffff_0000 == ERRNO && refused & 0xffff != 0,
+                "{number}: {refused:#x}"
+            ),
         }
         // The x32 ABI has the same calls once more.
-        let x32 = verdict(&filters, ARCHITECTURE, X32 | number, [libc::AF_INET as u64, 1, 0, 0, 0, 0]);
+        let x32 =
+            verdict(&filters, ARCHITECTURE, X32 | number, [libc::AF_INET as u64, 1, 0, 0, 0, 0]);
         assert_eq!(x32, error(Errno::ENOSYS), "x32 {number}");
         for architecture in FOREIGN {
-            assert_eq!(verdict(&filters, architecture, number, [0; 6]), KILL_PROCESS, "{architecture:#x} {number}");
+            assert_eq!(
+                verdict(&filters, architecture, number, [0; 6]),
+                KILL_PROCESS,
+                "{architecture:#x} {number}"
+            );
         }
     }
     assert!(count <= 130, "{count} calls are allowed:{allowed}");
@@ -230,16 +290,40 @@ fn the_running_search_process_opens_no_socket_no_program_and_no_process() {
     let _ = home.peerctl(&["search", "amber"]).success();
     let search = child_of(child_of(home.broker_pid().expect("a broker runs")));
     let Some(filters) = read_filters(search) else { return };
-    let ask = |number: libc::c_long, arguments: [u64; 6]| verdict(&filters, ARCHITECTURE, number, arguments);
-    for number in [libc::SYS_execve, libc::SYS_connect, libc::SYS_ptrace, libc::SYS_kill, libc::SYS_seccomp, libc::SYS_sendmsg] {
+    let ask = |number: libc::c_long, arguments: [u64; 6]| {
+        verdict(&filters, ARCHITECTURE, number, arguments)
+    };
+    for number in [
+        libc::SYS_execve,
+        libc::SYS_connect,
+        libc::SYS_ptrace,
+        libc::SYS_kill,
+        libc::SYS_seccomp,
+        libc::SYS_sendmsg,
+    ] {
         assert_eq!(ask(number, [0; 6]), error(Errno::EPERM), "{number}");
     }
-    for number in [libc::SYS_bind, libc::SYS_listen, libc::SYS_accept4, libc::SYS_setsockopt, libc::SYS_clone3, libc::SYS_clone] {
+    for number in [
+        libc::SYS_bind,
+        libc::SYS_listen,
+        libc::SYS_accept4,
+        libc::SYS_setsockopt,
+        libc::SYS_clone3,
+        libc::SYS_clone,
+    ] {
         assert_eq!(ask(number, [0; 6]), error(Errno::ENOSYS), "{number}");
     }
     for number in [libc::SYS_socket, libc::SYS_socketpair] {
-        assert_eq!(ask(number, [libc::AF_UNIX as u64, 1, 0, 0, 0, 0]), error(Errno::ENOSYS), "{number}");
-        assert_eq!(ask(number, [libc::AF_INET as u64, 1, 0, 0, 0, 0]), error(Errno::EAFNOSUPPORT), "{number}");
+        assert_eq!(
+            ask(number, [libc::AF_UNIX as u64, 1, 0, 0, 0, 0]),
+            error(Errno::ENOSYS),
+            "{number}"
+        );
+        assert_eq!(
+            ask(number, [libc::AF_INET as u64, 1, 0, 0, 0, 0]),
+            error(Errno::EAFNOSUPPORT),
+            "{number}"
+        );
     }
     assert_eq!(ask(libc::SYS_sendto, [5, 0, 0, 0, 1, 16]), error(Errno::ENOSYS), "to an address");
     // A process that died would be another one by now, and a process that works answers.
@@ -251,10 +335,17 @@ fn the_running_search_process_opens_no_socket_no_program_and_no_process() {
     for number in 0..1_000 {
         match ask(number, [0; 6]) {
             ALLOW => allowed += 1,
-            refused => assert!(refused & 0xffff_0000 == ERRNO && refused & 0xffff != 0, "{number}: {refused:#x}"),
+            refused => assert!(
+                refused & 0xffff_0000 == ERRNO && refused & 0xffff != 0,
+                "{number}: {refused:#x}"
+            ),
         }
         for architecture in FOREIGN {
-            assert_eq!(verdict(&filters, architecture, number, [0; 6]), KILL_PROCESS, "{architecture:#x} {number}");
+            assert_eq!(
+                verdict(&filters, architecture, number, [0; 6]),
+                KILL_PROCESS,
+                "{architecture:#x} {number}"
+            );
         }
     }
     assert!(allowed <= 118, "{allowed} calls are allowed");

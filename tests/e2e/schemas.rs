@@ -4,7 +4,8 @@ use peer_tests::Home;
 use serde_json::{Value, json};
 
 /// What is in every profile.
-const CORE: [&str; 6] = ["list_peers", "send_message", "check_messages", "ack_messages", "set_summary", "rename_peer"];
+const CORE: [&str; 6] =
+    ["list_peers", "send_message", "check_messages", "ack_messages", "set_summary", "rename_peer"];
 
 /// What the full profile adds.
 const FULL: [&str; 6] = ["channels", "ask_peer", "answer_question", "tasks", "memory", "search"];
@@ -12,7 +13,8 @@ const FULL: [&str; 6] = ["channels", "ask_peer", "answer_question", "tasks", "me
 /// The tools of a profile, as the client gets them.
 #[track_caller]
 fn listed(home: &Home, profile: &str) -> Vec<Value> {
-    let adapter = home.adapter("claude-code").env("PEER_NAME", profile).env("PEERD_PROFILE", profile).start();
+    let adapter =
+        home.adapter("claude-code").env("PEER_NAME", profile).env("PEERD_PROFILE", profile).start();
     let reply = adapter.request("tools/list", json!({}));
     reply["result"]["tools"].as_array().expect("tools is a list").clone()
 }
@@ -49,13 +51,21 @@ fn every_schema_is_flat_and_closed() {
     let home = peer_tests::home!();
     for tool in listed(&home, "full") {
         let schema = &tool["inputSchema"];
-        assert_eq!((&schema["type"], &schema["additionalProperties"]), (&json!("object"), &json!(false)), "{tool}");
+        assert_eq!(
+            (&schema["type"], &schema["additionalProperties"]),
+            (&json!("object"), &json!(false)),
+            "{tool}"
+        );
         for (argument, of) in schema["properties"].as_object().expect("properties is an object") {
-            let flat = ["string", "integer", "boolean"].contains(&of["type"].as_str().unwrap_or_default());
+            let flat =
+                ["string", "integer", "boolean"].contains(&of["type"].as_str().unwrap_or_default());
             assert!(flat, "{}: {argument} is {of}", name(&tool));
         }
         for needed in schema["required"].as_array().map(Vec::as_slice).unwrap_or_default() {
-            assert!(schema["properties"].get(needed.as_str().unwrap_or_default()).is_some(), "{tool}");
+            assert!(
+                schema["properties"].get(needed.as_str().unwrap_or_default()).is_some(),
+                "{tool}"
+            );
         }
     }
 }

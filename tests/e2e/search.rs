@@ -1,4 +1,5 @@
-//! Searching through real adapters and `peerctl`: who finds what, how it is shown, and what a kill leaves of the index.
+//! Searching through real adapters and `peerctl`: who finds what, how it is shown, and what a kill
+//! leaves of the index.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -9,7 +10,11 @@ use serde_json::{Value, json};
 /// An adapter that offers all tools.
 fn session(home: &Home, client: &str, name: &str) -> Mcp {
     let adapter = home.adapter(client).env("PEER_NAME", name).env("PEERD_PROFILE", "full");
-    let adapter = if client == "claude-code" { adapter.env("CLAUDE_CODE_SESSION_ID", name) } else { adapter.thread_id(name) };
+    let adapter = if client == "claude-code" {
+        adapter.env("CLAUDE_CODE_SESSION_ID", name)
+    } else {
+        adapter.thread_id(name)
+    };
     adapter.registered()
 }
 
@@ -25,7 +30,10 @@ fn found(home: &Home, arguments: &[&str]) -> Vec<Value> {
 
 #[track_caller]
 fn ids(home: &Home, arguments: &[&str]) -> Vec<String> {
-    found(home, arguments).iter().map(|row| row["id"].as_str().expect("an id is a text").to_owned()).collect()
+    found(home, arguments)
+        .iter()
+        .map(|row| row["id"].as_str().expect("an id is a text").to_owned())
+        .collect()
 }
 
 #[test]
@@ -36,13 +44,15 @@ fn each_finds_its_own_at_once_and_the_person_everything() {
         session(&home, "codex-mcp-client", "orion"),
         session(&home, "claude-code", "vega"),
     );
-    let first = send(&luna, "orion", "The Parser::new fix for src/lexer.rs breaks the *build*: Größe is 0");
+    let first =
+        send(&luna, "orion", "The Parser::new fix for src/lexer.rs breaks the *build*: Größe is 0");
     let second = send(&orion, "vega", "the build of staging is green again");
 
     // Without a pause: what was sent before is found.
     let seen = orion.call("search", json!({"query": "build", "newest": true})).success().text;
     assert!(seen.starts_with("2 hits found, newest first."), "{seen}");
-    let (at_first, at_second) = (seen.find(&first).expect("the first"), seen.find(&second).expect("the second"));
+    let (at_first, at_second) =
+        (seen.find(&first).expect("the first"), seen.find(&second).expect("the second"));
     assert!(at_second < at_first, "{seen}");
     assert!(seen.contains(&format!("- message {first} by luna to orion, ")), "{seen}");
     assert!(!seen.contains(&format!("[{first}")), "no header of a message: {seen}");
@@ -57,16 +67,27 @@ fn each_finds_its_own_at_once_and_the_person_everything() {
     assert_eq!(ids(&home, &["'staging is green' aga*"]), [second.as_str()]);
     assert_eq!(ids(&home, &[&first]), [first.as_str()]);
     assert_eq!(ids(&home, &["build", "--peer", "vega"]), [second.as_str()]);
-    assert_eq!(ids(&home, &["build", "--kind", "message", "-n", "1", "--newest"]), [second.as_str()]);
+    assert_eq!(
+        ids(&home, &["build", "--kind", "message", "-n", "1", "--newest"]),
+        [second.as_str()]
+    );
     assert!(ids(&home, &["build", "--kind", "note", "--kind", "task"]).is_empty());
     assert!(ids(&home, &["build", "--since", "2020-01-01", "--thread", "nowhere"]).is_empty());
     assert!(ids(&home, &["staging parser"]).is_empty());
 
     let row = &found(&home, &["parser::new"])[0];
-    assert_eq!((&row["from"], &row["kind"], &row["to"]), (&json!("luna"), &json!("message"), &json!(["orion"])));
-    assert!(row["text"].as_str().is_some_and(|text| text.starts_with("The Parser")) && row["stage"].is_string(), "{row}");
+    assert_eq!(
+        (&row["from"], &row["kind"], &row["to"]),
+        (&json!("luna"), &json!("message"), &json!(["orion"]))
+    );
+    assert!(
+        row["text"].as_str().is_some_and(|text| text.starts_with("The Parser"))
+            && row["stage"].is_string(),
+        "{row}"
+    );
     let (snippet, range) = (row["snippet"].as_str().expect("a snippet"), &row["matches"][0]);
-    let at = |place: usize| usize::try_from(range[place].as_u64().expect("a number")).expect("small");
+    let at =
+        |place: usize| usize::try_from(range[place].as_u64().expect("a number")).expect("small");
     assert_eq!(&snippet[at(0)..at(1)], "Parser::new", "{row}");
     let shown = home.peerctl(&["search", "parser::new"]).success().stdout;
     assert!(shown.contains("luna -> orion") && shown.contains("The Parser::new fix"), "{shown}");
@@ -80,11 +101,18 @@ fn what_channels_keep_and_what_is_held_is_not_found() {
         session(&home, "codex-mcp-client", "orion"),
         session(&home, "claude-code", "vega"),
     );
-    let _ = luna.call("channels", json!({"action": "create", "name": "#ops", "private": true})).success();
-    let _ = luna.call("channels", json!({"action": "invite", "name": "#ops", "peer": "orion"})).success();
+    let _ = luna
+        .call("channels", json!({"action": "create", "name": "#ops", "private": true}))
+        .success();
+    let _ = luna
+        .call("channels", json!({"action": "invite", "name": "#ops", "peer": "orion"}))
+        .success();
     let posted = send(&luna, "#ops", "the violet plan");
-    let seen = |mcp: &Mcp, query: &str| mcp.call("search", json!({ "query": query })).success().text;
-    assert!(seen(&orion, "violet").contains(&posted) && seen(&orion, "violet").contains(" to #ops, "));
+    let seen =
+        |mcp: &Mcp, query: &str| mcp.call("search", json!({ "query": query })).success().text;
+    assert!(
+        seen(&orion, "violet").contains(&posted) && seen(&orion, "violet").contains(" to #ops, ")
+    );
     assert!(seen(&vega, "violet").starts_with("Nothing is found"));
     assert_eq!(ids(&home, &["violet", "--channel", "ops"]), [posted.as_str()]);
 
@@ -125,13 +153,22 @@ fn bad_questions_are_refused_and_odd_ones_find_nothing() {
         (json!({"query": "a", "since": "2h"}), "search has no argument \"since\""),
         (json!({"query": "a", "from": "nobody"}), "no peer is called \"nobody\""),
         (json!({"query": "a".repeat(1_001)}), "at most 1000 bytes"),
-        (json!({"query": "a* b* c* d* e* f* g* h* i*"}), "at most 8 of them; whole words have no star"),
+        (
+            json!({"query": "a* b* c* d* e* f* g* h* i*"}),
+            "at most 8 of them; whole words have no star",
+        ),
     ] {
         let result = luna.call("search", arguments.clone());
         assert!(result.is_error && result.text.contains(said), "{arguments}: {}", result.text);
     }
     for odd in ["???", "\" ( AND", "*", "-NOT:x^2~", "\u{0}x\u{7}", "部署", &"x ".repeat(500)] {
-        assert!(luna.call("search", json!({"query": odd})).success().text.starts_with("Nothing is found"), "{odd}");
+        assert!(
+            luna.call("search", json!({"query": odd}))
+                .success()
+                .text
+                .starts_with("Nothing is found"),
+            "{odd}"
+        );
     }
     home.peerctl(&["search", " ", "--json"]).refused(1, "out_of_bounds");
     home.peerctl(&["search", "x", "--peer", "nobody", "--json"]).refused(4, "unknown_peer");
@@ -143,7 +180,8 @@ fn bad_questions_are_refused_and_odd_ones_find_nothing() {
 #[test]
 fn an_index_outlives_a_kill_and_is_made_anew_where_it_is_lost() {
     let home = peer_tests::home!();
-    let (luna, orion) = (session(&home, "claude-code", "luna"), session(&home, "codex-mcp-client", "orion"));
+    let (luna, orion) =
+        (session(&home, "claude-code", "luna"), session(&home, "codex-mcp-client", "orion"));
     let first = send(&luna, "orion", "amber one");
     assert_eq!(ids(&home, &["amber"]), [first.as_str()]);
     let second = send(&luna, "orion", "amber two");
@@ -184,7 +222,11 @@ fn verify_says_what_is_true_of_each_state_of_the_index() {
         let outcome = home.peerctl(&["daemon", "verify", "--json"]);
         let said = outcome.json();
         let index = &said["search_index"];
-        assert_eq!((outcome.code == 0, index.is_null() || index["sound"] == sound), (sound, true), "{outcome:?}");
+        assert_eq!(
+            (outcome.code == 0, index.is_null() || index["sound"] == sound),
+            (sound, true),
+            "{outcome:?}"
+        );
         index.clone()
     };
     let stop = || drop(home.peerctl(&["daemon", "stop"]).success());
@@ -205,8 +247,10 @@ fn verify_says_what_is_true_of_each_state_of_the_index() {
     assert_eq!(verified(true)["behind"], 1);
     let _ = home.peerctl(&["daemon", "reindex"]).success();
     assert_eq!((&verified(true)["entries"], &verified(true)["behind"]), (&json!(2), &json!(0)));
-    let files = || fs::read_dir(&index).expect("the index").map(|entry| entry.expect("an entry").path());
-    let term = files().find(|path| path.extension().is_some_and(|end| end == "term")).expect("words");
+    let files =
+        || fs::read_dir(&index).expect("the index").map(|entry| entry.expect("an entry").path());
+    let term =
+        files().find(|path| path.extension().is_some_and(|end| end == "term")).expect("words");
     let mut bytes = fs::read(&term).expect("read the words");
     bytes[0] ^= 0x41;
     fs::write(&term, bytes).expect("damage the words");
@@ -227,7 +271,10 @@ fn who_finds_little_hears_of_longer_words() {
         let _ = send(&luna, "human", text);
     }
     let told = home.peerctl(&["search", "passkey"]).success();
-    assert!(told.stdout.contains("passkey-login") && !told.stdout.contains("two passkeys"), "{told:?}");
+    assert!(
+        told.stdout.contains("passkey-login") && !told.stdout.contains("two passkeys"),
+        "{told:?}"
+    );
     assert!(told.stderr.contains("1 more for passkey*"), "{told:?}");
     assert!(!home.peerctl(&["search", "passkey*"]).success().stderr.contains("more for"));
     assert!(!home.peerctl(&["search", "two"]).success().stderr.contains("more for"));

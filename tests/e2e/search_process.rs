@@ -1,4 +1,5 @@
-//! The process that has the search index open: when it is there, what its death costs, and what is left when the broker dies.
+//! The process that has the search index open: when it is there, what its death costs, and what is
+//! left when the broker dies.
 #![cfg(target_os = "linux")]
 
 use std::fs::{self, File};
@@ -10,7 +11,10 @@ use peer_tests::{Home, Mcp, PATIENCE};
 use serde_json::{Value, json};
 
 fn session(home: &Home, name: &str) -> Mcp {
-    home.adapter("claude-code").env("PEER_NAME", name).env("CLAUDE_CODE_SESSION_ID", name).registered()
+    home.adapter("claude-code")
+        .env("PEER_NAME", name)
+        .env("CLAUDE_CODE_SESSION_ID", name)
+        .registered()
 }
 
 fn send(from: &Mcp, text: &str) {
@@ -25,8 +29,11 @@ fn found(home: &Home, query: &str) -> usize {
 
 /// The processes that `parent` forked and that are not gone.
 fn children(parent: u32) -> Vec<u32> {
-    let pids = fs::read_dir("/proc").expect("list processes").filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    pids.filter(|pid: &u32| stat(*pid).is_some_and(|(state, of)| of == parent && state != "Z")).collect()
+    let pids = fs::read_dir("/proc")
+        .expect("list processes")
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    pids.filter(|pid: &u32| stat(*pid).is_some_and(|(state, of)| of == parent && state != "Z"))
+        .collect()
 }
 
 /// A process's state and its parent.
@@ -74,8 +81,12 @@ fn it_is_there_from_the_first_search_on_and_may_do_little() {
     assert!(!home.state().join("search").exists());
     assert_eq!(found(&home, "amber"), 1);
     let (_, _, search) = processes(&home);
-    let status = fs::read_to_string(format!("/proc/{}/status", search.expect("it runs"))).expect("its status");
-    assert!(status.contains("\nSeccomp:\t2\n") && status.contains("\nNoNewPrivs:\t1\n"), "{status}");
+    let status = fs::read_to_string(format!("/proc/{}/status", search.expect("it runs")))
+        .expect("its status");
+    assert!(
+        status.contains("\nSeccomp:\t2\n") && status.contains("\nNoNewPrivs:\t1\n"),
+        "{status}"
+    );
     drop(luna);
     let _ = home.peerctl(&["daemon", "stop"]).success();
     is_gone(search.expect("it ran"));
@@ -88,7 +99,8 @@ fn its_death_costs_the_mail_nothing_and_the_next_search_answers() {
     send(&luna, "amber at first");
     assert_eq!(found(&home, "amber"), 1);
     let (broker, parent, _) = processes(&home);
-    let signals = [Signal::SIGKILL, Signal::SIGABRT, Signal::SIGTERM, Signal::SIGABRT, Signal::SIGKILL];
+    let signals =
+        [Signal::SIGKILL, Signal::SIGABRT, Signal::SIGTERM, Signal::SIGABRT, Signal::SIGKILL];
     for (round, how) in signals.into_iter().enumerate() {
         let search = processes(&home).2.expect("it runs");
         signal(search, how);
@@ -143,12 +155,20 @@ fn a_file_that_is_cut_or_wrong_while_it_is_mapped_costs_no_hit_and_no_mail() {
     assert_eq!(found(&home, "amber"), 20);
     let broker = home.broker_pid();
     let files = || {
-        let entries = fs::read_dir(home.state().join("search")).expect("the index").map(|entry| entry.expect("an entry").path());
-        entries.filter(|path| path.extension().is_some_and(|end| end != "json" && end != "lock")).collect::<Vec<_>>()
+        let entries = fs::read_dir(home.state().join("search"))
+            .expect("the index")
+            .map(|entry| entry.expect("an entry").path());
+        entries
+            .filter(|path| path.extension().is_some_and(|end| end != "json" && end != "lock"))
+            .collect::<Vec<_>>()
     };
     assert!(files().len() > 5, "{:?}", files());
     for path in files() {
-        File::options().write(true).open(&path).and_then(|file| file.set_len(0)).expect("cut a file");
+        File::options()
+            .write(true)
+            .open(&path)
+            .and_then(|file| file.set_len(0))
+            .expect("cut a file");
     }
     send(&luna, "amber after the cut");
     // It may have been told of what was in memory still; then a restart finds the damage.
@@ -191,13 +211,15 @@ fn nothing_is_left_of_a_broker_that_is_killed_during_a_search() {
     }
 }
 
-/// Each search indexes what came since in a piece of its own, and threads of the library make few of many.
+/// Each search indexes what came since in a piece of its own, and threads of the library make few
+/// of many.
 #[test]
 fn its_pieces_become_few_while_it_is_confined() {
     let home = peer_tests::home!();
     let luna = session(&home, "luna");
     let pieces = || {
-        let entries = fs::read_dir(home.state().join("search")).expect("the index").filter_map(Result::ok);
+        let entries =
+            fs::read_dir(home.state().join("search")).expect("the index").filter_map(Result::ok);
         entries.filter(|entry| entry.path().extension().is_some_and(|kind| kind == "store")).count()
     };
     send(&luna, "amber 0");

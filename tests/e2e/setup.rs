@@ -1,5 +1,6 @@
-//! `peerctl setup` and `uninstall` on the files of people who have files already: comments, odd layouts, links, entries of
-//! others. What is taken back is compared byte by byte, with modes and links.
+//! `peerctl setup` and `uninstall` on the files of people who have files already: comments, odd
+//! layouts, links, entries of others. What is taken back is compared byte by byte, with modes and
+//! links.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
@@ -23,7 +24,8 @@ fn snapshot(root: &Path) -> BTreeMap<PathBuf, String> {
                 walk(&path, found);
                 found.insert(path, format!("{mode:o} directory"));
             } else {
-                let text = String::from_utf8_lossy(&fs::read(&path).expect("read a file")).into_owned();
+                let text =
+                    String::from_utf8_lossy(&fs::read(&path).expect("read a file")).into_owned();
                 found.insert(path, format!("{mode:o} {text:?}"));
             }
         }
@@ -47,7 +49,8 @@ fn with(files: &[(&str, &str)]) -> Home {
 
 fn put(home: &Home, path: &str, text: &str) {
     let path = home.home().join(path);
-    fs::create_dir_all(path.parent().expect("a file lies in a directory")).expect("make a directory");
+    fs::create_dir_all(path.parent().expect("a file lies in a directory"))
+        .expect("make a directory");
     fs::write(path, text).expect("write a file");
 }
 
@@ -65,7 +68,10 @@ fn ok(home: &Home, arguments: &[&str]) {
 fn state(outcome: &Outcome, client: &str) -> String {
     let told = outcome.json();
     let clients = told["clients"].as_array().expect("clients is a list");
-    let found = clients.iter().find(|entry| entry["client"] == client).unwrap_or_else(|| panic!("no {client} in {told:#}"));
+    let found = clients
+        .iter()
+        .find(|entry| entry["client"] == client)
+        .unwrap_or_else(|| panic!("no {client} in {told:#}"));
     found["state"].as_str().expect("state is a text").to_owned()
 }
 
@@ -106,8 +112,8 @@ const HOOKS: &[&str] = &[
     "{}\n",
 ];
 
-/// Copies an executable, by a program of its own: a test that copies while another one forks leaves the copy open for writing
-/// in that child, and nobody can run it then.
+/// Copies an executable, by a program of its own: a test that copies while another one forks leaves
+/// the copy open for writing in that child, and nobody can run it then.
 fn copy_program(from: &Path, to: &Path) {
     let done = std::process::Command::new("cp").args([from, to]).status().expect("run cp");
     assert!(done.success(), "cp failed");
@@ -124,7 +130,8 @@ fn what_setup_writes_is_taken_back_to_the_byte() {
             (".codex/hooks.json", pick(HOOKS)),
             (".gemini/settings.json", pick(GEMINI)),
         ]);
-        fs::set_permissions(home.home().join(".codex/config.toml"), Permissions::from_mode(0o640)).expect("set a mode");
+        fs::set_permissions(home.home().join(".codex/config.toml"), Permissions::from_mode(0o640))
+            .expect("set a mode");
         let before = snapshot(&home.home());
 
         let dry = home.peerctl(&["setup", "--dry-run", "--json"]).success();
@@ -137,8 +144,15 @@ fn what_setup_writes_is_taken_back_to_the_byte() {
         let after = snapshot(&home.home());
         ok(&home, &["setup", "--check", "--json"]);
         let again = home.peerctl(&["setup", "--yes", "--json"]).success();
-        assert_eq!((again.json()["written"].clone(), state(&again, "codex")), (Value::Bool(false), "unchanged".to_owned()));
-        assert_eq!(snapshot(&home.home()), after, "round {round}: the second setup changed something");
+        assert_eq!(
+            (again.json()["written"].clone(), state(&again, "codex")),
+            (Value::Bool(false), "unchanged".to_owned())
+        );
+        assert_eq!(
+            snapshot(&home.home()),
+            after,
+            "round {round}: the second setup changed something"
+        );
 
         ok(&home, &["setup", "--undo", "--yes", "--json"]);
         assert_eq!(snapshot(&home.home()), before, "round {round}: undo");
@@ -162,7 +176,9 @@ fn a_home_without_any_file_of_a_client_is_empty_again() {
     for back in [["setup", "--undo", "--yes"].as_slice(), ["uninstall", "--yes"].as_slice()] {
         ok(&home, &["setup", "--all", "--yes"]);
         assert!(text(&home, ".codex/config.toml").contains("[mcp_servers.peers]"));
-        assert!(text(&home, ".claude/settings.json").contains("mcp__plugin_peers_peers__send_message"));
+        assert!(
+            text(&home, ".claude/settings.json").contains("mcp__plugin_peers_peers__send_message")
+        );
         ok(&home, back);
         assert_eq!(snapshot(&home.home()), before, "{back:?}");
     }
@@ -174,22 +190,38 @@ fn what_is_written_names_this_program_and_the_state_directory() {
     ok(&home, &["setup", "--yes"]);
     let program = home.executable().display().to_string();
     let dir = home.state().display().to_string();
-    let plugin: Value = serde_json::from_str(&text(&home, ".claude/skills/peers/.claude-plugin/plugin.json")).expect("JSON");
+    let plugin: Value =
+        serde_json::from_str(&text(&home, ".claude/skills/peers/.claude-plugin/plugin.json"))
+            .expect("JSON");
     let server = &plugin["mcpServers"]["peers"];
-    assert_eq!((&server["command"], &server["env"]["PEERD_DIR"]), (&program.clone().into(), &dir.clone().into()), "{plugin:#}");
+    assert_eq!(
+        (&server["command"], &server["env"]["PEERD_DIR"]),
+        (&program.clone().into(), &dir.clone().into()),
+        "{plugin:#}"
+    );
     assert_eq!(server["args"], serde_json::json!(["mcp"]));
     let hooks = text(&home, ".claude/skills/peers/hooks/hooks.json");
-    assert!(hooks.contains(&format!("PEERD_DIR={dir} {program} hook claude SessionStart")), "{hooks}");
+    assert!(
+        hooks.contains(&format!("PEERD_DIR={dir} {program} hook claude SessionStart")),
+        "{hooks}"
+    );
     let config = text(&home, ".codex/config.toml");
     assert!(
-        config.contains(&format!("command = \"{program}\"")) && config.contains(&format!("env = {{ PEERD_DIR = \"{dir}\" }}"))
+        config.contains(&format!("command = \"{program}\""))
+            && config.contains(&format!("env = {{ PEERD_DIR = \"{dir}\" }}"))
     );
     assert!(config.contains("\"PEER_NAME\", \"PEERD_ENABLED\""), "{config}");
-    assert!(config.contains(&format!("PEERD_DIR={dir} {program} hook codex SessionStart")), "{config}");
+    assert!(
+        config.contains(&format!("PEERD_DIR={dir} {program} hook codex SessionStart")),
+        "{config}"
+    );
     let gemini: Value = serde_json::from_str(&text(&home, ".gemini/settings.json")).expect("JSON");
     assert_eq!(gemini["mcpServers"]["peers"]["env"]["PEERD_DIR"], dir);
     let said = home.peerctl(&["setup", "--yes", "--json"]).success().json();
-    assert!(said["warnings"].to_string().contains("build directory"), "a test runs what cargo built: {said:#}");
+    assert!(
+        said["warnings"].to_string().contains("build directory"),
+        "a test runs what cargo built: {said:#}"
+    );
 }
 
 #[test]
@@ -205,7 +237,10 @@ fn directories_that_the_environment_names_are_honoured() {
         let _ = home.run(command, "").success();
     };
     run(&["setup", "--yes"]);
-    assert!(claude.join("skills/peers/.claude-plugin/plugin.json").exists() && codex.join("config.toml").exists());
+    assert!(
+        claude.join("skills/peers/.claude-plugin/plugin.json").exists()
+            && codex.join("config.toml").exists()
+    );
     assert_eq!(snapshot(&home.home()), BTreeMap::new());
     run(&["setup", "--check"]);
     run(&["setup", "--undo", "--yes"]);
@@ -214,16 +249,24 @@ fn directories_that_the_environment_names_are_honoured() {
 
 #[test]
 fn links_are_followed_and_stay() {
-    let home = with(&[("dotfiles/config.toml", "model = \"x\"\n"), ("dotfiles/claude/settings.json", "{\n  \"a\": 1\n}\n")]);
+    let home = with(&[
+        ("dotfiles/config.toml", "model = \"x\"\n"),
+        ("dotfiles/claude/settings.json", "{\n  \"a\": 1\n}\n"),
+    ]);
     fs::remove_dir(home.home().join(".claude")).expect("remove a directory");
     symlink("dotfiles/claude", home.home().join(".claude")).expect("link a directory");
-    symlink("../dotfiles/config.toml", home.home().join(".codex/config.toml")).expect("link a file");
-    symlink("../dotfiles/not-yet.json", home.home().join(".gemini/settings.json")).expect("link to nothing");
+    symlink("../dotfiles/config.toml", home.home().join(".codex/config.toml"))
+        .expect("link a file");
+    symlink("../dotfiles/not-yet.json", home.home().join(".gemini/settings.json"))
+        .expect("link to nothing");
     let before = snapshot(&home.home());
     ok(&home, &["setup", "--yes"]);
     assert!(text(&home, "dotfiles/config.toml").contains("[mcp_servers.peers]"));
     assert!(text(&home, "dotfiles/not-yet.json").contains("peers"));
-    assert!(home.home().join(".codex/config.toml").is_symlink() && home.home().join(".gemini/settings.json").is_symlink());
+    assert!(
+        home.home().join(".codex/config.toml").is_symlink()
+            && home.home().join(".gemini/settings.json").is_symlink()
+    );
     ok(&home, &["setup", "--undo", "--yes"]);
     assert_eq!(snapshot(&home.home()), before);
 }
@@ -232,12 +275,16 @@ fn links_are_followed_and_stay() {
 fn what_others_changed_since_stays_when_ours_goes() {
     for back in [["setup", "--undo", "--yes"].as_slice(), ["uninstall", "--yes"].as_slice()] {
         let home = with(&[
-            (".claude/settings.json", "{\n  \"permissions\": {\n    \"allow\": [\"Bash(ls)\"]\n  }\n}\n"),
+            (
+                ".claude/settings.json",
+                "{\n  \"permissions\": {\n    \"allow\": [\"Bash(ls)\"]\n  }\n}\n",
+            ),
             (".codex/config.toml", "model = \"x\"\n"),
             (".gemini/settings.json", "{\n  \"theme\": \"dark\"\n}\n"),
         ]);
         ok(&home, &["setup", "--yes"]);
-        let settings = text(&home, ".claude/settings.json").replace("\"Bash(ls)\"", "\"Bash(ls)\", \"Read\"");
+        let settings =
+            text(&home, ".claude/settings.json").replace("\"Bash(ls)\"", "\"Bash(ls)\", \"Read\"");
         put(&home, ".claude/settings.json", &settings);
         // What Codex writes when its user trusts a hook or allows a tool for good.
         let config = text(&home, ".codex/config.toml")
@@ -251,7 +298,11 @@ fn what_others_changed_since_stays_when_ours_goes() {
         assert_eq!(text(&home, ".claude/settings.json"), expected, "{back:?}");
         let expected = "model = \"x\"\n\n[projects.\"/p\"]\ntrust_level = \"trusted\" # theirs\n";
         assert_eq!(text(&home, ".codex/config.toml"), expected, "{back:?}");
-        assert_eq!(text(&home, ".gemini/settings.json"), "{\n  \"theme\": \"light\"\n}\n", "{back:?}");
+        assert_eq!(
+            text(&home, ".gemini/settings.json"),
+            "{\n  \"theme\": \"light\"\n}\n",
+            "{back:?}"
+        );
         assert!(!home.home().join(".claude/skills").exists());
     }
 }
@@ -263,14 +314,20 @@ fn a_file_that_cannot_be_read_stops_it_and_is_named_with_the_place() {
         (".claude/settings.json", "{\n  \"a\": 1,\n  // no comments here\n}\n", "line 3, column 3"),
         (".claude.json", "{\"a\": 1", "line 1, column 8"),
         (".codex/hooks.json", "{\"hooks\": ]}", "line 1, column 11"),
-        (".gemini/settings.json", "{ \"mcpServers\": { \"x\": {} \"y\": {} } }", "line 1, column 27"),
+        (
+            ".gemini/settings.json",
+            "{ \"mcpServers\": { \"x\": {} \"y\": {} } }",
+            "line 1, column 27",
+        ),
     ];
     for (path, content, place) in broken {
         let home = with(&[(path, content)]);
         let before = snapshot(&home.home());
-        for command in
-            [["setup", "--yes", "--json"].as_slice(), &["setup", "--check", "--json"], &["uninstall", "--yes", "--json"]]
-        {
+        for command in [
+            ["setup", "--yes", "--json"].as_slice(),
+            &["setup", "--check", "--json"],
+            &["uninstall", "--yes", "--json"],
+        ] {
             let told = refused(&home.peerctl(command), 1, "unparsable");
             let message = told["error"]["message"].as_str().expect("message is a text").to_owned();
             assert!(message.contains(path) && message.contains(place), "{command:?}: {message}");
@@ -282,7 +339,11 @@ fn a_file_that_cannot_be_read_stops_it_and_is_named_with_the_place() {
 #[test]
 fn an_entry_of_somebody_else_is_reported_and_nothing_is_written() {
     let theirs = [
-        ("claude", ".claude.json", "{\"mcpServers\":{\"peers\":{\"command\":\"node\",\"args\":[\"peers.js\"]}}}"),
+        (
+            "claude",
+            ".claude.json",
+            "{\"mcpServers\":{\"peers\":{\"command\":\"node\",\"args\":[\"peers.js\"]}}}",
+        ),
         ("claude", ".claude/skills/peers/SKILL.md", "---\nname: peers\n---\n"),
         ("codex", ".codex/config.toml", "[mcp_servers.peers]\ncommand = \"node\"\n"),
         ("codex", ".codex/config.toml", "mcp_servers = { other = { command = \"x\" } }\n"),
@@ -293,7 +354,11 @@ fn an_entry_of_somebody_else_is_reported_and_nothing_is_written() {
         let before = snapshot(&home.home());
         let outcome = home.peerctl(&["setup", "--yes", "--json"]);
         let told = refused(&outcome, 1, "conflict");
-        assert_eq!((state(&outcome, client).as_str(), &told["written"]), ("conflict", &Value::Bool(false)), "{told:#}");
+        assert_eq!(
+            (state(&outcome, client).as_str(), &told["written"]),
+            ("conflict", &Value::Bool(false)),
+            "{told:#}"
+        );
         refused(&home.peerctl(&["setup", client, "--check", "--json"]), 1, "differs");
         ok(&home, &["uninstall", "--yes"]);
         assert_eq!(snapshot(&home.home()), before, "{path}");
@@ -302,7 +367,8 @@ fn an_entry_of_somebody_else_is_reported_and_nothing_is_written() {
     let home = with(&[]);
     ok(&home, &["setup", "--yes"]);
     let plugin = ".claude/skills/peers/.claude-plugin/plugin.json";
-    let edited = text(&home, plugin).replace("\"PEERD_DIR\"", "\"PEER_NAME\": \"luna\", \"PEERD_DIR\"");
+    let edited =
+        text(&home, plugin).replace("\"PEERD_DIR\"", "\"PEER_NAME\": \"luna\", \"PEERD_DIR\"");
     put(&home, plugin, &edited);
     refused(&home.peerctl(&["setup", "--yes", "--json"]), 1, "conflict");
     assert_eq!(text(&home, plugin), edited);
@@ -311,7 +377,8 @@ fn an_entry_of_somebody_else_is_reported_and_nothing_is_written() {
 #[test]
 fn a_file_that_may_not_be_written_stops_it_before_the_first_write() {
     let home = with(&[(".gemini/settings.json", "{}\n")]);
-    fs::set_permissions(home.home().join(".gemini/settings.json"), Permissions::from_mode(0o444)).expect("set a mode");
+    fs::set_permissions(home.home().join(".gemini/settings.json"), Permissions::from_mode(0o444))
+        .expect("set a mode");
     let before = snapshot(&home.home());
     let told = refused(&home.peerctl(&["setup", "--yes", "--json"]), 1, "not_writable");
     assert!(told["error"]["message"].as_str().expect("a text").contains("read-only"), "{told:#}");
@@ -320,8 +387,11 @@ fn a_file_that_may_not_be_written_stops_it_before_the_first_write() {
 
 #[test]
 fn a_setup_that_was_killed_between_two_files_is_finished_or_taken_back() {
-    let files =
-        [(".codex/config.toml", "model = \"x\"\n"), (".gemini/settings.json", "{\"a\":1}"), (".claude/settings.json", "{}")];
+    let files = [
+        (".codex/config.toml", "model = \"x\"\n"),
+        (".gemini/settings.json", "{\"a\":1}"),
+        (".claude/settings.json", "{}"),
+    ];
     let home = with(&files);
     let before = snapshot(&home.home());
     ok(&home, &["setup", "--yes"]);
@@ -332,7 +402,8 @@ fn a_setup_that_was_killed_between_two_files_is_finished_or_taken_back() {
             put(&home, path, text);
         }
         for file in [".claude-plugin/plugin.json", "hooks/hooks.json"] {
-            fs::remove_file(home.home().join(".claude/skills/peers").join(file)).expect("remove a file");
+            fs::remove_file(home.home().join(".claude/skills/peers").join(file))
+                .expect("remove a file");
         }
         put(&home, ".claude/skills/peers/.claude-plugin/.peerctl-setup-x1", "{ half");
         put(&home, ".codex/.peerctl-setup-x2", "mod");
@@ -361,7 +432,10 @@ fn two_runs_for_two_clients_are_taken_back_together_or_one_by_one() {
     ok(&home, &["setup", "codex", "--yes"]);
     ok(&home, &["setup", "--undo", "--yes"]);
     assert_eq!(snapshot(&home.home()), before);
-    assert!(!home.state().join("backups").exists(), "copies of the person's files are kept for nothing");
+    assert!(
+        !home.state().join("backups").exists(),
+        "copies of the person's files are kept for nothing"
+    );
 }
 
 #[test]
@@ -386,7 +460,8 @@ fn another_copy_of_the_program_takes_the_place_of_the_first() {
     let _ = run(&["setup", "--check"]).success();
     let files = snapshot(&home.home());
     let old = home.executable().display().to_string();
-    let left: Vec<_> = files.iter().filter(|(_, text)| text.contains(&old)).map(|(path, _)| path).collect();
+    let left: Vec<_> =
+        files.iter().filter(|(_, text)| text.contains(&old)).map(|(path, _)| path).collect();
     assert!(left.is_empty(), "{left:?} still name {old}");
     let _ = run(&["setup", "--undo", "--yes"]).success();
     assert_eq!(snapshot(&home.home()), before);
@@ -400,7 +475,10 @@ fn what_was_added_by_hand_is_taken_over_and_not_doubled() {
     let before = snapshot(&home.home());
     ok(&home, &["setup", "--yes"]);
     let memory = text(&home, ".claude.json");
-    assert!(!memory.contains("\"peers\"") && memory.contains("\"y\": {}"), "two adapters in one session: {memory}");
+    assert!(
+        !memory.contains("\"peers\"") && memory.contains("\"y\": {}"),
+        "two adapters in one session: {memory}"
+    );
     let config = text(&home, ".codex/config.toml");
     assert_eq!(config.matches("[mcp_servers.peers]").count(), 1);
     assert!(
@@ -416,11 +494,14 @@ fn what_was_added_by_hand_is_taken_over_and_not_doubled() {
 
 #[test]
 fn entries_of_other_mailboxes_are_retired_when_the_person_says_so_and_come_back() {
-    let claude =
-        "{\"mcpServers\":{\"agent-peers\":{\"command\":\"bun\",\"args\":[\"/a/agent-peers-mcp/claude-server.ts\"]},\"z\":{}}}";
+    let claude = "{\"mcpServers\":{\"agent-peers\":{\"command\":\"bun\",\"args\":[\"/a/agent-peers-mcp/claude-server.ts\"]},\"z\":{}}}";
     let settings = "{\n  \"hooks\": {\n    \"Stop\": [{\"hooks\": [{\"type\": \"command\", \"command\": \"bun ~/claude-peers-mcp/hook.ts\"}]}, {\"hooks\": []}]\n  }\n}\n";
     let codex = "[mcp_servers.agent-peers] # old\ncommand = \"bun\"\nargs = [\"/a/agent-peers-mcp/codex-server.ts\"]\n\n[mcp_servers.z]\ncommand = \"z\"\n";
-    let home = with(&[(".claude.json", claude), (".claude/settings.json", settings), (".codex/config.toml", codex)]);
+    let home = with(&[
+        (".claude.json", claude),
+        (".claude/settings.json", settings),
+        (".codex/config.toml", codex),
+    ]);
     let before = snapshot(&home.home());
     let said = home.peerctl(&["setup", "--yes", "--json"]).success().json();
     assert!(said["warnings"].to_string().contains("--retire"), "{said:#}");
@@ -435,7 +516,11 @@ fn entries_of_other_mailboxes_are_retired_when_the_person_says_so_and_come_back(
 
     // Also into files that changed since.
     ok(&home, &["setup", "--yes", "--retire"]);
-    put(&home, ".claude.json", &text(&home, ".claude.json").replace("\"z\":{}", "\"z\":{},\"new\":{}"));
+    put(
+        &home,
+        ".claude.json",
+        &text(&home, ".claude.json").replace("\"z\":{}", "\"z\":{},\"new\":{}"),
+    );
     put(&home, ".codex/config.toml", &(text(&home, ".codex/config.toml") + "\n[new]\n"));
     ok(&home, &["setup", "--undo", "--yes"]);
     let memory: Value = serde_json::from_str(&text(&home, ".claude.json")).expect("JSON");
@@ -443,7 +528,9 @@ fn entries_of_other_mailboxes_are_retired_when_the_person_says_so_and_come_back(
     assert!(memory["mcpServers"]["new"].is_object());
     let config = text(&home, ".codex/config.toml");
     assert!(
-        config.contains("[mcp_servers.agent-peers] # old") && config.contains("[new]") && !config.contains("peerctl"),
+        config.contains("[mcp_servers.agent-peers] # old")
+            && config.contains("[new]")
+            && !config.contains("peerctl"),
         "{config}"
     );
 }
@@ -467,18 +554,25 @@ fn without_a_terminal_nothing_is_written_unless_somebody_said_yes() {
 
 #[test]
 fn the_message_tools_run_without_a_dialog_unless_the_answer_was_no() {
-    let home = with(&[(".claude/settings.json", "{\"permissions\":{\"deny\":[\"mcp__plugin_peers_peers__ack_messages\"]}}")]);
+    let home = with(&[(
+        ".claude/settings.json",
+        "{\"permissions\":{\"deny\":[\"mcp__plugin_peers_peers__ack_messages\"]}}",
+    )]);
     ok(&home, &["setup", "--yes", "--tools", "no"]);
     assert!(!text(&home, ".codex/config.toml").contains("approval_mode"));
     ok(&home, &["setup", "--check"]);
     // The answer is remembered.
     assert_eq!(home.peerctl(&["setup", "--yes", "--json"]).success().json()["written"], false);
     ok(&home, &["setup", "--yes", "--tools", "yes"]);
-    let settings: Value = serde_json::from_str(&text(&home, ".claude/settings.json")).expect("JSON");
+    let settings: Value =
+        serde_json::from_str(&text(&home, ".claude/settings.json")).expect("JSON");
     let allowed = settings["permissions"]["allow"].as_array().expect("a list");
     let names: Vec<_> = allowed.iter().filter_map(Value::as_str).collect();
     // What the person forbade stays forbidden.
-    assert_eq!(names, ["mcp__plugin_peers_peers__send_message", "mcp__plugin_peers_peers__check_messages"]);
+    assert_eq!(
+        names,
+        ["mcp__plugin_peers_peers__send_message", "mcp__plugin_peers_peers__check_messages"]
+    );
     assert_eq!(text(&home, ".codex/config.toml").matches("approval_mode = \"approve\"").count(), 3);
 }
 
@@ -518,11 +612,15 @@ fn any_client_gets_a_snippet() {
         ("amp", "amp.mcpServers"),
     ] {
         let printed = home.peerctl(&["setup", client, "--print"]).success();
-        let snippet: Value = serde_json::from_str(&printed.stdout).expect("the snippet alone is on standard output");
+        let snippet: Value =
+            serde_json::from_str(&printed.stdout).expect("the snippet alone is on standard output");
         assert!(snippet[way]["peers"].to_string().contains(&program), "{client}: {snippet:#}");
     }
     let printed = home.peerctl(&["setup", "codex", "--print"]).success();
-    assert!(printed.stdout.contains("[mcp_servers.peers]") && printed.stderr.contains("config.toml"), "{printed:?}");
+    assert!(
+        printed.stdout.contains("[mcp_servers.peers]") && printed.stderr.contains("config.toml"),
+        "{printed:?}"
+    );
     let told = refused(&home.peerctl(&["setup", "cursor", "--yes", "--json"]), 2, "usage");
     assert!(told["error"]["hint"].as_str().expect("a text").contains("--print"), "{told:#}");
     assert_eq!(snapshot(&home.home()), BTreeMap::new());
@@ -555,17 +653,25 @@ fn hooks_that_share_a_group_with_ours_stay() {
     ok(&home, &["setup", "--check", "codex"]);
     ok(&home, &["uninstall", "codex", "--yes"]);
     let left = text(&home, ".codex/hooks.json");
-    assert!(left.contains("say done") && left.contains("date") && !left.contains("peers"), "{left}");
+    assert!(
+        left.contains("say done") && left.contains("date") && !left.contains("peers"),
+        "{left}"
+    );
 
     let home = with(&[(".codex/config.toml", "model = \"x\"\n")]);
     ok(&home, &["setup", "codex", "--yes"]);
     let shared = "[[hooks.Stop.hooks]]\ntype = \"command\"\ncommand = \"say done\"\n\n";
-    let config = text(&home, ".codex/config.toml").replace("[[hooks.Stop.hooks]]\n", &format!("{shared}[[hooks.Stop.hooks]]\n"));
+    let config = text(&home, ".codex/config.toml")
+        .replace("[[hooks.Stop.hooks]]\n", &format!("{shared}[[hooks.Stop.hooks]]\n"));
     put(&home, ".codex/config.toml", &config);
     ok(&home, &["setup", "--check", "codex"]);
     ok(&home, &["uninstall", "codex", "--yes"]);
     let left = text(&home, ".codex/config.toml");
-    assert_eq!(left, format!("model = \"x\"\n\n[[hooks.Stop]]\n\n{}", shared.trim_end().to_owned() + "\n"), "{left}");
+    assert_eq!(
+        left,
+        format!("model = \"x\"\n\n[[hooks.Stop]]\n\n{}", shared.trim_end().to_owned() + "\n"),
+        "{left}"
+    );
 }
 
 #[test]
@@ -576,7 +682,10 @@ fn hooks_and_switches_of_ours_in_claude_s_settings_go() {
     let said = home.peerctl(&["setup", "claude", "--yes", "--json"]).success().json();
     assert!(said["warnings"].to_string().contains("switched off"), "{said:#}");
     let now = text(&home, ".claude/settings.json");
-    assert!(!now.contains("hook claude") && now.contains("date"), "each event would be told twice: {now}");
+    assert!(
+        !now.contains("hook claude") && now.contains("date"),
+        "each event would be told twice: {now}"
+    );
     ok(&home, &["setup", "--undo", "--yes"]);
     assert_eq!(snapshot(&home.home()), before);
     ok(&home, &["uninstall", "--yes"]);
@@ -615,13 +724,19 @@ fn the_state_directory_follows_the_environment_in_every_client() {
     let _ = usual(&["setup", "--yes"]).success();
     let _ = usual(&["setup", "--check"]).success();
     let elsewhere = home.state().display().to_string();
-    for path in [".claude/skills/peers/.claude-plugin/plugin.json", ".codex/config.toml", ".gemini/settings.json"] {
+    for path in [
+        ".claude/skills/peers/.claude-plugin/plugin.json",
+        ".codex/config.toml",
+        ".gemini/settings.json",
+    ] {
         assert!(!text(&home, path).contains(&elsewhere), "{path} still leads to another broker");
     }
     // What each state directory remembers is taken back in turn.
     let _ = usual(&["setup", "--undo", "--yes"]).success();
     ok(&home, &["setup", "--undo", "--yes"]);
-    let left = snapshot(&home.home()).into_iter().filter(|(path, _)| !path.starts_with(home.home().join(".local")));
+    let left = snapshot(&home.home())
+        .into_iter()
+        .filter(|(path, _)| !path.starts_with(home.home().join(".local")));
     assert_eq!(left.collect::<BTreeMap<_, _>>(), before);
 }
 
@@ -636,17 +751,26 @@ fn a_path_with_spaces_and_quotation_marks_is_written_as_it_is() {
     let before = snapshot(&home.home());
     let run = |arguments: &[&str]| {
         let mut command = std::process::Command::new(&program);
-        command.args(arguments).env_clear().env("HOME", home.home()).env("PEERD_DIR", home.root().join("a 'b'"));
+        command
+            .args(arguments)
+            .env_clear()
+            .env("HOME", home.home())
+            .env("PEERD_DIR", home.root().join("a 'b'"));
         home.run(command, "").success()
     };
     let _ = run(&["setup", "--yes"]);
     let _ = run(&["setup", "--check"]);
-    let hooks: Value = serde_json::from_str(&text(&home, ".claude/skills/peers/hooks/hooks.json")).expect("JSON");
-    let line = hooks["hooks"]["SessionStart"][0]["hooks"][0]["command"].as_str().expect("a command");
+    let hooks: Value =
+        serde_json::from_str(&text(&home, ".claude/skills/peers/hooks/hooks.json")).expect("JSON");
+    let line =
+        hooks["hooks"]["SessionStart"][0]["hooks"][0]["command"].as_str().expect("a command");
     let shown = line.replace(" hook claude SessionStart", " --version; echo $?");
-    let output = std::process::Command::new("/bin/sh").args(["-c", &shown]).output().expect("run a shell");
+    let output =
+        std::process::Command::new("/bin/sh").args(["-c", &shown]).output().expect("run a shell");
     assert!(String::from_utf8_lossy(&output.stdout).ends_with("\n0\n"), "{line}: {output:?}");
-    let plugin: Value = serde_json::from_str(&text(&home, ".claude/skills/peers/.claude-plugin/plugin.json")).expect("JSON");
+    let plugin: Value =
+        serde_json::from_str(&text(&home, ".claude/skills/peers/.claude-plugin/plugin.json"))
+            .expect("JSON");
     assert_eq!(plugin["mcpServers"]["peers"]["command"], program.display().to_string());
     let _ = run(&["uninstall", "--yes"]);
     assert_eq!(snapshot(&home.home()), before);

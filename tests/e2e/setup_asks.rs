@@ -16,7 +16,8 @@ struct Asked {
     code: Option<i32>,
 }
 
-/// Runs a command at a terminal; each question gets the first answer whose key is part of it, and "no" where none is.
+/// Runs a command at a terminal; each question gets the first answer whose key is part of it, and
+/// "no" where none is.
 fn at_a_terminal(home: &Home, arguments: &[&str], answers: &[(&str, &str)]) -> Asked {
     let (mut master, slave) = peer_tests::pseudo_terminal();
     let mut command = home.command(arguments);
@@ -38,7 +39,10 @@ fn at_a_terminal(home: &Home, arguments: &[&str], answers: &[(&str, &str)]) -> A
         seen.push_str(&String::from_utf8_lossy(&some[..read]));
         if seen.ends_with("] ") && seen.len() > asked {
             let question = seen[asked..].trim().to_owned();
-            let answer = answers.iter().find(|(part, _)| question.contains(part)).map_or("n", |(_, answer)| answer);
+            let answer = answers
+                .iter()
+                .find(|(part, _)| question.contains(part))
+                .map_or("n", |(_, answer)| answer);
             questions.push(question);
             asked = seen.len();
             writeln!(master, "{answer}").expect("answer");
@@ -53,8 +57,11 @@ fn installed() -> Home {
     for dir in [".claude", ".codex"] {
         fs::create_dir(home.home().join(dir)).expect("make a client's directory");
     }
-    fs::write(home.home().join(".claude.json"), "{\"mcpServers\":{\"agent-peers\":{\"command\":\"bun\"}}}")
-        .expect("write a file");
+    fs::write(
+        home.home().join(".claude.json"),
+        "{\"mcpServers\":{\"agent-peers\":{\"command\":\"bun\"}}}",
+    )
+    .expect("write a file");
     home
 }
 
@@ -65,11 +72,21 @@ fn read(home: &Home, path: &str) -> String {
 #[test]
 fn each_question_is_asked_once_and_the_answers_count() {
     let home = installed();
-    let yes = [("without a dialog", "y"), ("bypasses", "yes"), ("Take out", "y"), ("alias", "y"), ("Write this", "y")];
+    let yes = [
+        ("without a dialog", "y"),
+        ("bypasses", "yes"),
+        ("Take out", "y"),
+        ("alias", "y"),
+        ("Write this", "y"),
+    ];
     let asked = at_a_terminal(&home, &["setup"], &yes);
     assert_eq!(asked.code, Some(0), "{:?}", asked.questions);
     assert_eq!(asked.questions.len(), yes.len(), "{:?}", asked.questions);
-    assert!(asked.stdout.contains("+++ ") && asked.stdout.contains("mcp_tool"), "the plan is shown: {}", asked.stdout);
+    assert!(
+        asked.stdout.contains("+++ ") && asked.stdout.contains("mcp_tool"),
+        "the plan is shown: {}",
+        asked.stdout
+    );
     assert!(!read(&home, ".claude.json").contains("agent-peers"));
     assert!(read(&home, ".bashrc").starts_with("alias peerclaude="));
     assert!(read(&home, ".claude/settings.json").contains("send_message"));
@@ -84,7 +101,10 @@ fn who_says_no_to_everything_changes_nothing() {
     let home = installed();
     let asked = at_a_terminal(&home, &["setup"], &[]);
     assert_eq!(asked.code, Some(1), "{:?}", asked.questions);
-    assert!(!home.home().join(".claude/skills").exists() && read(&home, ".codex/config.toml").is_empty());
+    assert!(
+        !home.home().join(".claude/skills").exists()
+            && read(&home, ".codex/config.toml").is_empty()
+    );
     assert!(!home.state().exists(), "nothing was begun");
 }
 
@@ -93,14 +113,20 @@ fn a_no_to_a_question_is_remembered_and_the_rest_is_written() {
     let home = installed();
     let asked = at_a_terminal(&home, &["setup"], &[("Write this", "y")]);
     assert_eq!(asked.code, Some(0), "{:?}", asked.questions);
-    assert!(!home.home().join(".claude/settings.json").exists() && !home.home().join(".bashrc").exists());
+    assert!(
+        !home.home().join(".claude/settings.json").exists()
+            && !home.home().join(".bashrc").exists()
+    );
     assert!(read(&home, ".claude.json").contains("agent-peers"));
     let policy = home.peerctl(&["policy", "inbox-socket", "--json"]).success().json();
     assert_eq!(policy["inbox_socket"], Value::Bool(false), "{policy:#}");
     // Other programs and the alias are offered again; what concerns what a session may do is not.
     let again = at_a_terminal(&home, &["setup"], &[]);
     assert!(
-        again.questions.iter().all(|question| question.contains("Take out") || question.contains("alias")),
+        again
+            .questions
+            .iter()
+            .all(|question| question.contains("Take out") || question.contains("alias")),
         "{:?}",
         again.questions
     );
@@ -112,7 +138,12 @@ fn a_no_to_a_question_is_remembered_and_the_rest_is_written() {
 #[test]
 fn who_reads_only_the_beginning_of_the_plan_gets_all_of_it_written() {
     let home = installed();
-    let mut child = home.command(&["setup", "--yes"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("run peerctl");
+    let mut child = home
+        .command(&["setup", "--yes"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("run peerctl");
     drop(child.stdout.take());
     assert!(child.wait().expect("wait for it").success());
     let _ = home.peerctl(&["setup", "--check"]).success();

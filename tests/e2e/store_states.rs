@@ -1,5 +1,5 @@
-//! What `status`, `doctor` and `daemon verify` say of each state in which a store may be: what is true, with the right exit
-//! code and the next step. Who only looks changes nothing.
+//! What `status`, `doctor` and `daemon verify` say of each state in which a store may be: what is
+//! true, with the right exit code and the next step. Who only looks changes nothing.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
@@ -52,7 +52,15 @@ const STATES: &[State] = &[
         what: "new and empty",
         make: |home| started_and_stopped(home),
         doctor: (0, &[STARTABLE, ", 0 messages, sound\n", "no problems, "]),
-        verify: (0, &[", schema 3, closed cleanly\n", "\nmessages    0, 0 ", "\nsound\n", "search index  none; "]),
+        verify: (
+            0,
+            &[
+                ", schema 3, closed cleanly\n",
+                "\nmessages    0, 0 ",
+                "\nsound\n",
+                "search index  none; ",
+            ],
+        ),
         status: (0, &["\nmessages      0 in the store\n"]),
         doctor_beside: ALL_WELL,
     },
@@ -63,7 +71,15 @@ const STATES: &[State] = &[
             stop(home);
         },
         doctor: (0, &[STARTABLE, ", 2 messages, sound\n", "no problems, "]),
-        verify: (0, &[", schema 3, closed cleanly\n", "\nmessages    2, 2 ", "\ndeliveries  2 wait, 0 dead, ", "\nsound\n"]),
+        verify: (
+            0,
+            &[
+                ", schema 3, closed cleanly\n",
+                "\nmessages    2, 2 ",
+                "\ndeliveries  2 wait, 0 dead, ",
+                "\nsound\n",
+            ],
+        ),
         status: (0, &["\nwaiting       2 stored, ", "\nmessages      2 in the store\n"]),
         doctor_beside: ALL_WELL,
     },
@@ -74,7 +90,14 @@ const STATES: &[State] = &[
             home.kill_broker();
         },
         doctor: (0, &[STARTABLE, ", 2 messages, sound\n", "no problems, "]),
-        verify: (0, &[", schema 3, not closed cleanly, which is no harm\n", "\nmessages    2, 2 ", "\nsound\n"]),
+        verify: (
+            0,
+            &[
+                ", schema 3, not closed cleanly, which is no harm\n",
+                "\nmessages    2, 2 ",
+                "\nsound\n",
+            ],
+        ),
         status: (0, &["\nwaiting       2 stored, ", "\nmessages      2 in the store\n"]),
         doctor_beside: ALL_WELL,
     },
@@ -137,13 +160,30 @@ const STATES: &[State] = &[
             stop(home);
             damage(home, PENDING);
         },
-        doctor: (7, &[STARTABLE, "problems in it: 1; the delivery of m-", "-> peerctl daemon verify\n"]),
-        verify: (1, &["\nthe delivery of m-", " cannot be read\n", "problems found in ", "; start it and go on"]),
+        doctor: (
+            7,
+            &[STARTABLE, "problems in it: 1; the delivery of m-", "-> peerctl daemon verify\n"],
+        ),
+        verify: (
+            1,
+            &[
+                "\nthe delivery of m-",
+                " cannot be read\n",
+                "problems found in ",
+                "; start it and go on",
+            ],
+        ),
         // The start reads what waits.
-        status: (0, &["\ndead letters  1\n", "; 1 damaged record is left out, see `peerctl doctor`\n"]),
+        status: (
+            0,
+            &["\ndead letters  1\n", "; 1 damaged record is left out, see `peerctl doctor`\n"],
+        ),
         doctor_beside: Some((
             7,
-            &["records of the database that are damaged and left out: 1\n", "-> peerctl daemon stop && peerctl daemon verify\n"],
+            &[
+                "records of the database that are damaged and left out: 1\n",
+                "-> peerctl daemon stop && peerctl daemon verify\n",
+            ],
         )),
     },
     State {
@@ -153,8 +193,19 @@ const STATES: &[State] = &[
             stop(home);
             damage(home, MESSAGES);
         },
-        doctor: (7, &[STARTABLE, "problems in it: 1; the message m-", "-> peerctl daemon verify\n"]),
-        verify: (1, &["\nthe message m-", " cannot be read\n", "problems found in ", "; start it and go on"]),
+        doctor: (
+            7,
+            &[STARTABLE, "problems in it: 1; the message m-", "-> peerctl daemon verify\n"],
+        ),
+        verify: (
+            1,
+            &[
+                "\nthe message m-",
+                " cannot be read\n",
+                "problems found in ",
+                "; start it and go on",
+            ],
+        ),
         // Nobody has read it.
         status: (0, &["\nwaiting       2 stored, ", "\nmessages      2 in the store\n"]),
         doctor_beside: ALL_WELL,
@@ -168,15 +219,24 @@ const STATES: &[State] = &[
         },
         doctor: (
             7,
-            &["has schema 99 (written by peerctl 9.9 of the tests)", "-> install that version of peerctl or a newer one\n"],
+            &[
+                "has schema 99 (written by peerctl 9.9 of the tests)",
+                "-> install that version of peerctl or a newer one\n",
+            ],
         ),
         verify: (
             1,
-            &["has schema 99 (written by peerctl 9.9 of the tests)", "; install that version of peerctl or a newer one\n"],
+            &[
+                "has schema 99 (written by peerctl 9.9 of the tests)",
+                "; install that version of peerctl or a newer one\n",
+            ],
         ),
         status: (
             3,
-            &["has schema 99 (written by peerctl 9.9 of the tests)", "; install that version of peerctl or a newer one\n"],
+            &[
+                "has schema 99 (written by peerctl 9.9 of the tests)",
+                "; install that version of peerctl or a newer one\n",
+            ],
         ),
         doctor_beside: None,
     },
@@ -240,17 +300,49 @@ const STATES: &[State] = &[
             drop(other);
             set_mode(&home.state().join("peers.redb"), 0o600);
         },
-        doctor: (7, &["is a database of another program", "-> move it away, or set PEERD_DIR to another directory\n"]),
-        verify: (1, &["is a database of another program; move it away, or set PEERD_DIR to another directory\n"]),
-        status: (3, &["is a database of another program; move it away, or set PEERD_DIR to another directory\n"]),
+        doctor: (
+            7,
+            &[
+                "is a database of another program",
+                "-> move it away, or set PEERD_DIR to another directory\n",
+            ],
+        ),
+        verify: (
+            1,
+            &[
+                "is a database of another program; move it away, or set PEERD_DIR to another directory\n",
+            ],
+        ),
+        status: (
+            3,
+            &[
+                "is a database of another program; move it away, or set PEERD_DIR to another directory\n",
+            ],
+        ),
         doctor_beside: None,
     },
     State {
         what: "an empty file",
         make: |home| put_database(home, b""),
-        doctor: (7, &["is empty, which no database of peerd ever is", "-> if there was no mail in it, remove it"]),
-        verify: (1, &["is empty, which no database of peerd ever is; if there was no mail in it, remove it"]),
-        status: (3, &["is empty, which no database of peerd ever is; if there was no mail in it, remove it"]),
+        doctor: (
+            7,
+            &[
+                "is empty, which no database of peerd ever is",
+                "-> if there was no mail in it, remove it",
+            ],
+        ),
+        verify: (
+            1,
+            &[
+                "is empty, which no database of peerd ever is; if there was no mail in it, remove it",
+            ],
+        ),
+        status: (
+            3,
+            &[
+                "is empty, which no database of peerd ever is; if there was no mail in it, remove it",
+            ],
+        ),
         doctor_beside: None,
     },
     State {
@@ -261,8 +353,18 @@ const STATES: &[State] = &[
             set_mode(&home.state().join("peers.redb"), 0o640);
         },
         doctor: (7, &["peers.redb has mode 0640", "-> run `chmod 600` on it\n"]),
-        verify: (1, &["peers.redb has mode 0640, so that others can get at the mail in it; run `chmod 600` on it\n"]),
-        status: (3, &["peers.redb has mode 0640, so that others can get at the mail in it; run `chmod 600` on it\n"]),
+        verify: (
+            1,
+            &[
+                "peers.redb has mode 0640, so that others can get at the mail in it; run `chmod 600` on it\n",
+            ],
+        ),
+        status: (
+            3,
+            &[
+                "peers.redb has mode 0640, so that others can get at the mail in it; run `chmod 600` on it\n",
+            ],
+        ),
         doctor_beside: None,
     },
     State {
@@ -312,8 +414,12 @@ fn put_database(home: &Home, bytes: &[u8]) {
 
 /// Changes a byte in the middle of the largest file of the index.
 fn damage_index(home: &Home) {
-    let files = fs::read_dir(home.state().join("search")).expect("there is an index").map(|entry| entry.expect("an entry"));
-    let stored = files.map(|file| file.path()).find(|path| path.extension().is_some_and(|kind| kind == "store"));
+    let files = fs::read_dir(home.state().join("search"))
+        .expect("there is an index")
+        .map(|entry| entry.expect("an entry"));
+    let stored = files
+        .map(|file| file.path())
+        .find(|path| path.extension().is_some_and(|kind| kind == "store"));
     let path = stored.expect("an index has a file of what is stored");
     let mut bytes = fs::read(&path).expect("read a file");
     let middle = bytes.len() / 2;
@@ -346,20 +452,28 @@ fn of_schema(home: &Home, schema: u64) {
     {
         let mut meta = writing.open_table(META).expect("it has that table");
         let _ = meta.insert("schema", schema.to_le_bytes().as_slice()).expect("write to the table");
-        let _ = meta.insert("written_by", b"9.9 of the tests".as_slice()).expect("write to the table");
+        let _ =
+            meta.insert("written_by", b"9.9 of the tests".as_slice()).expect("write to the table");
     }
     writing.commit().expect("write to the database");
 }
 
-/// Runs a command as a user has it who may not read what a mode forbids: root may read everything else.
+/// Runs a command as a user has it who may not read what a mode forbids: root may read everything
+/// else.
 fn run(home: &Home, arguments: &[&str]) -> Outcome {
     if !nix::unistd::geteuid().is_root() {
         return home.peerctl(arguments);
     }
     let plain = home.command(arguments);
     let mut command = Command::new("setpriv");
-    command.args(["--inh-caps=-all", "--bounding-set=-all", "--"]).arg(plain.get_program()).args(plain.get_args()).env_clear();
-    command.envs(plain.get_envs().filter_map(|(key, value)| Some((key, value?)))).current_dir(home.home());
+    command
+        .args(["--inh-caps=-all", "--bounding-set=-all", "--"])
+        .arg(plain.get_program())
+        .args(plain.get_args())
+        .env_clear();
+    command
+        .envs(plain.get_envs().filter_map(|(key, value)| Some((key, value?))))
+        .current_dir(home.home());
     home.run(command, "")
 }
 
@@ -376,18 +490,27 @@ fn files(dir: &Path) -> BTreeMap<String, (u32, Vec<u8>)> {
         let about = fs::symlink_metadata(&path).expect("look at an entry");
         let name = path.file_name().expect("an entry has a name").to_string_lossy().into_owned();
         if about.is_dir() {
-            found.extend(files(&path).into_iter().map(|(below, file)| (format!("{name}/{below}"), file)));
+            found.extend(
+                files(&path).into_iter().map(|(below, file)| (format!("{name}/{below}"), file)),
+            );
             continue;
         }
         // A socket has none.
-        let bytes = if about.is_file() { fs::read(&path).expect("read a file") } else { Vec::new() };
+        let bytes =
+            if about.is_file() { fs::read(&path).expect("read a file") } else { Vec::new() };
         found.insert(name, (about.permissions().mode(), bytes));
     }
     found
 }
 
 /// What is not as it should be in what a command said.
-fn check(wrong: &mut Vec<String>, state: &str, home: &Home, arguments: &[&str], (code, parts): Says) {
+fn check(
+    wrong: &mut Vec<String>,
+    state: &str,
+    home: &Home,
+    arguments: &[&str],
+    (code, parts): Says,
+) {
     let outcome = run(home, arguments);
     let said = format!("{}{}", outcome.stdout, outcome.stderr);
     let mut complain = |why: String| wrong.push(format!("{state}: {arguments:?}: {why}:\n{said}"));
@@ -400,7 +523,8 @@ fn check(wrong: &mut Vec<String>, state: &str, home: &Home, arguments: &[&str], 
     // The same for programs: a failure has its next step apart.
     let outcome = run(home, &[arguments, &["--json"]].concat());
     let told: Value = serde_json::from_str(&outcome.stdout).unwrap_or_default();
-    let mut complain = |why: &str| wrong.push(format!("{state}: {arguments:?} --json: {why}: {outcome:?}"));
+    let mut complain =
+        |why: &str| wrong.push(format!("{state}: {arguments:?} --json: {why}: {outcome:?}"));
     if outcome.code != code {
         complain("another exit code");
     }
@@ -408,7 +532,10 @@ fn check(wrong: &mut Vec<String>, state: &str, home: &Home, arguments: &[&str], 
         complain("an error, or none where there is one");
     }
     let step = told["error"]["hint"].as_str().unwrap_or_default();
-    if code != 0 && code != 7 && (step.is_empty() || !outcome.stderr.trim_end().ends_with(&format!("; {step}"))) {
+    if code != 0
+        && code != 7
+        && (step.is_empty() || !outcome.stderr.trim_end().ends_with(&format!("; {step}")))
+    {
         complain("the next step does not stand apart");
     }
 }
@@ -429,8 +556,14 @@ fn each_command_says_what_is_true_of_each_state_and_changes_nothing_by_looking()
             check(&mut wrong, what, &home, arguments, says);
             let after = files(&home.state());
             if after != before {
-                let names = |files: &BTreeMap<String, _>| files.keys().cloned().collect::<Vec<_>>().join(" ");
-                wrong.push(format!("{what}: {arguments:?} changed {} to {}", names(&before), names(&after)));
+                let names = |files: &BTreeMap<String, _>| {
+                    files.keys().cloned().collect::<Vec<_>>().join(" ")
+                };
+                wrong.push(format!(
+                    "{what}: {arguments:?} changed {} to {}",
+                    names(&before),
+                    names(&after)
+                ));
             }
         }
         check(&mut wrong, what, &home, &["status"], *status);
@@ -454,12 +587,20 @@ fn a_store_that_is_in_use_is_left_alone_and_its_broker_goes_on() {
     let broker = home.broker_pid();
     let mut wrong = Vec::new();
     for (arguments, says) in [
-        (&["--no-start", "status"][..], (0, &["\nwaiting       2 stored, ", "\nmessages      2 in the store\n"][..])),
+        (
+            &["--no-start", "status"][..],
+            (0, &["\nwaiting       2 stored, ", "\nmessages      2 in the store\n"][..]),
+        ),
         (&["daemon", "status"], (0, &["\nmessages      2 in the store\n"])),
         (&["doctor"], (0, &["good  broker      version ", "no problems, "])),
         (
             &["daemon", "verify"],
-            (1, &["peers.redb is open in another process; stop the broker first with `peerctl daemon stop`\n"]),
+            (
+                1,
+                &[
+                    "peers.redb is open in another process; stop the broker first with `peerctl daemon stop`\n",
+                ],
+            ),
         ),
     ] {
         check(&mut wrong, "in use", &home, arguments, says);
@@ -475,7 +616,18 @@ fn a_store_of_schema_1_is_copied_once_and_verified_as_what_its_migration_makes_o
     put_database(&home, SCHEMA_1);
     let counts = |home: &Home| {
         let told = home.peerctl(&["daemon", "verify", "--json"]).success().json();
-        let names = ["peers", "messages", "pending", "dead", "expired", "settled", "channels", "questions", "tasks", "notes"];
+        let names = [
+            "peers",
+            "messages",
+            "pending",
+            "dead",
+            "expired",
+            "settled",
+            "channels",
+            "questions",
+            "tasks",
+            "notes",
+        ];
         (told["schema"].clone(), names.map(|name| told[name].clone()))
     };
     let before = counts(&home);
@@ -484,8 +636,10 @@ fn a_store_of_schema_1_is_copied_once_and_verified_as_what_its_migration_makes_o
     assert_eq!(status["messages"]["total"], before.1[1], "{status}");
     stop(&home);
     assert_eq!(counts(&home).0, json!(3));
-    let copies: Vec<_> =
-        fs::read_dir(home.state().join("backups")).expect("there are copies").map(|copy| copy.expect("a copy").path()).collect();
+    let copies: Vec<_> = fs::read_dir(home.state().join("backups"))
+        .expect("there are copies")
+        .map(|copy| copy.expect("a copy").path())
+        .collect();
     assert_eq!(copies.len(), 1, "{copies:?}");
     assert_eq!(fs::read(&copies[0]).expect("read the copy"), SCHEMA_1);
 }

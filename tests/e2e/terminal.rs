@@ -1,8 +1,8 @@
-//! What the person and the other agents see of a session before it has said a word: the title of its terminal tab, and its
-//! first summary.
+//! What the person and the other agents see of a session before it has said a word: the title of
+//! its terminal tab, and its first summary.
 //!
-//! The client is a shell whose standard streams are a pseudo-terminal of the test's own; the adapter is its child, with
-//! pipes to the test.
+//! The client is a shell whose standard streams are a pseudo-terminal of the test's own; the
+//! adapter is its child, with pipes to the test.
 
 #![cfg(target_os = "linux")]
 
@@ -25,10 +25,9 @@ const KEEP: &str = "\x1b[22;0t";
 /// What it gets at the end.
 const GIVE_BACK: &str = "\x1b]0;\x07\x1b[23;0t";
 
-/// Turns a shell with pipes into one on the terminal, which then does what its second argument says: there the pipes are
-/// descriptors 8, 9 and 7.
-const ON_TERMINAL: &str =
-    r#"exec 8<&0 9>&1 7>&2; tty=$1 does=$2; shift 2; exec setsid --ctty sh -c "$does" sh "$@" 0<>"$tty" 1>&0 2>&0"#;
+/// Turns a shell with pipes into one on the terminal, which then does what its second argument
+/// says: there the pipes are descriptors 8, 9 and 7.
+const ON_TERMINAL: &str = r#"exec 8<&0 9>&1 7>&2; tty=$1 does=$2; shift 2; exec setsid --ctty sh -c "$does" sh "$@" 0<>"$tty" 1>&0 2>&0"#;
 
 /// A client that runs its adapter as Claude Code does: in its own process group.
 const CLIENT: &str = r#"(exec "$@" <&8 >&9 2>&7); exit"#;
@@ -136,7 +135,8 @@ fn a_session_that_was_ended_gives_the_title_back() {
     terminal.wait(&shown);
 }
 
-/// Codex runs its servers in process groups of their own. `stty tostop` stops whoever writes from the background.
+/// Codex runs its servers in process groups of their own. `stty tostop` stops whoever writes from
+/// the background.
 #[test]
 fn an_adapter_in_the_background_of_its_client_s_terminal_is_not_stopped() {
     let home = peer_tests::home!();
@@ -149,7 +149,8 @@ fn an_adapter_in_the_background_of_its_client_s_terminal_is_not_stopped() {
     terminal.wait(&format!("{KEEP}{}", title("luna")));
 }
 
-/// Some clients start their servers in sessions of their own: then the kernel gives the adapter no terminal.
+/// Some clients start their servers in sessions of their own: then the kernel gives the adapter no
+/// terminal.
 #[test]
 fn an_adapter_away_from_its_client_s_terminal_finds_it() {
     let home = peer_tests::home!();
@@ -196,13 +197,29 @@ fn a_tab_that_is_not_the_client_s_stays_as_it_is() {
     for (why, does, variable, value) in [
         ("switched off", CLIENT, "PEERD_DISABLE_TAB_TITLE", "1"),
         ("no terminal that knows titles", CLIENT, "TERM", "dumb"),
-        ("a client whose streams are elsewhere", r#"exec 0</dev/null 1>&0 2>&0; (exec "$@" <&8 >&9 2>&7); exit"#, "X", ""),
-        ("a client in the background", r#"set -m; { (exec "$@" <&8 >&9 2>&7); exit; } & wait"#, "X", ""),
-        ("a client without a terminal", r#"exec setsid --wait sh -c '(exec "$@" <&8 >&9 2>&7); exit' sh "$@""#, "X", ""),
+        (
+            "a client whose streams are elsewhere",
+            r#"exec 0</dev/null 1>&0 2>&0; (exec "$@" <&8 >&9 2>&7); exit"#,
+            "X",
+            "",
+        ),
+        (
+            "a client in the background",
+            r#"set -m; { (exec "$@" <&8 >&9 2>&7); exit; } & wait"#,
+            "X",
+            "",
+        ),
+        (
+            "a client without a terminal",
+            r#"exec setsid --wait sh -c '(exec "$@" <&8 >&9 2>&7); exit' sh "$@""#,
+            "X",
+            "",
+        ),
     ] {
         let home = peer_tests::home!();
         let terminal = Terminal::open();
-        let adapter = terminal.adapter(&home, &format!("export {variable}={value}; {does}")).start();
+        let adapter =
+            terminal.adapter(&home, &format!("export {variable}={value}; {does}")).start();
         adapter.register();
         adapter.close_stdin();
         let _ = adapter.wait_exit(PATIENCE);
@@ -224,7 +241,10 @@ fn repository(home: &Home) -> PathBuf {
     std::fs::create_dir(&root).expect("make a directory");
     let git = |arguments: &[&str]| {
         let mut command = Command::new("git");
-        command.args(["-c", "user.name=luna", "-c", "user.email=luna@example.org"]).args(arguments).current_dir(&root);
+        command
+            .args(["-c", "user.name=luna", "-c", "user.email=luna@example.org"])
+            .args(arguments)
+            .current_dir(&root);
         command.env("HOME", home.home());
         let output = command.output().expect("run git");
         assert!(output.status.success(), "{output:?}");
@@ -272,7 +292,8 @@ fn the_first_summary_comes_from_git_and_gives_way_to_the_session_s_own() {
     luna.close_stdin();
     let _ = luna.wait_exit(PATIENCE);
 
-    // The next session of the same name finds what the last one said. That of another is there to tell when it is too late.
+    // The next session of the same name finds what the last one said. That of another is there to
+    // tell when it is too late.
     let (_luna, _nova) = (start("luna"), start("nova"));
     wait_for_summary(&home, "nova", "on branch topic/bcrypt, 1 changed file");
     assert_eq!(summary(&home, "luna"), "updating bcrypt");
@@ -284,10 +305,16 @@ fn the_person_s_own_program_makes_the_first_summary() {
     let root = repository(&home);
     let said = home.root().join("said");
     let program = format!("tee '{}' | tr '{{' '[' | cut -c 1-12; echo more", said.display());
-    let luna = home.adapter("claude-code").env("PEER_NAME", "luna").env("PEERD_SUMMARIZER", &program).cwd(&root).start();
+    let luna = home
+        .adapter("claude-code")
+        .env("PEER_NAME", "luna")
+        .env("PEERD_SUMMARIZER", &program)
+        .cwd(&root)
+        .start();
     luna.register();
     wait_for_summary(&home, "luna", r#"["branch":"t"#);
-    let facts: serde_json::Value = serde_json::from_slice(&std::fs::read(said).expect("it was asked")).expect("JSON");
+    let facts: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(said).expect("it was asked")).expect("JSON");
     assert_eq!(facts["branch"], "topic/bcrypt");
     assert_eq!(facts["files"], json!(["package.json"]));
     assert_eq!(facts["cwd"], root.to_str().expect("UTF-8"));
@@ -297,7 +324,12 @@ fn the_person_s_own_program_makes_the_first_summary() {
 fn a_program_that_fails_is_told_once_and_git_takes_its_place() {
     let home = peer_tests::home!();
     let root = repository(&home);
-    let luna = home.adapter("claude-code").env("PEER_NAME", "luna").env("PEERD_SUMMARIZER", "exit 7").cwd(&root).start();
+    let luna = home
+        .adapter("claude-code")
+        .env("PEER_NAME", "luna")
+        .env("PEERD_SUMMARIZER", "exit 7")
+        .cwd(&root)
+        .start();
     wait_for_summary(&home, "luna", "on branch topic/bcrypt, 1 changed file");
     let result = luna.call("list_peers", json!({})).success();
     assert!(result.text.contains("PEERD_SUMMARIZER ended with exit status: 7"), "{}", result.text);
@@ -309,8 +341,15 @@ fn a_program_that_hangs_delays_nobody_and_ends_with_the_session() {
     let home = peer_tests::home!();
     let started = home.root().join("started");
     nix::unistd::mkfifo(&started, nix::sys::stat::Mode::S_IRWXU).expect("make a pipe");
-    let program = format!("trap '' TERM HUP INT; echo $$ >'{}'; sleep 600 & wait; sleep 600", started.display());
-    let luna = home.adapter("claude-code").env("PEER_NAME", "luna").env("PEERD_SUMMARIZER", &program).start();
+    let program = format!(
+        "trap '' TERM HUP INT; echo $$ >'{}'; sleep 600 & wait; sleep 600",
+        started.display()
+    );
+    let luna = home
+        .adapter("claude-code")
+        .env("PEER_NAME", "luna")
+        .env("PEERD_SUMMARIZER", &program)
+        .start();
     let pid = std::fs::read_to_string(&started).expect("it says its number");
     let began = Instant::now();
     luna.register();

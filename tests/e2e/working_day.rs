@@ -1,5 +1,6 @@
-//! A working day: five sessions of both client kinds share channels, tasks, questions and notes, while one of them and the
-//! broker are killed. Everything ends as its rules say, and what was said can be read afterwards.
+//! A working day: five sessions of both client kinds share channels, tasks, questions and notes,
+//! while one of them and the broker are killed. Everything ends as its rules say, and what was said
+//! can be read afterwards.
 
 use std::cell::RefCell;
 use std::time::Instant;
@@ -16,7 +17,8 @@ struct Colleague {
 }
 
 impl Colleague {
-    /// One with all tools, registered. Its client's own session id makes its mailbox the same after a restart.
+    /// One with all tools, registered. Its client's own session id makes its mailbox the same after
+    /// a restart.
     #[track_caller]
     fn begin(home: &Home, client: &'static str, name: &'static str) -> Self {
         let adapter = home.adapter(client).env("PEER_NAME", name).env("PEERD_PROFILE", "full");
@@ -50,12 +52,19 @@ impl Colleague {
     #[track_caller]
     fn may_not(&self, tool: &str, arguments: Value, why: &str) {
         let result = self.tries(tool, arguments);
-        assert!(result.is_error && result.text.contains(why), "{}: {why}: {}", self.name, result.text);
+        assert!(
+            result.is_error && result.text.contains(why),
+            "{}: {why}: {}",
+            self.name,
+            result.text
+        );
     }
 
     #[track_caller]
     fn says(&self, to: &str, text: &str) -> String {
-        self.tries("send_message", json!({"to": to, "message": text, "intent": "inform"})).success().message_id()
+        self.tries("send_message", json!({"to": to, "message": text, "intent": "inform"}))
+            .success()
+            .message_id()
     }
 
     #[track_caller]
@@ -75,19 +84,34 @@ impl Colleague {
     fn hears(&self, what: &str) {
         let deadline = Instant::now() + PATIENCE;
         while !self.heard().contains(what) {
-            assert!(Instant::now() < deadline, "{} never hears {what:?}, but {}", self.name, self.heard());
+            assert!(
+                Instant::now() < deadline,
+                "{} never hears {what:?}, but {}",
+                self.name,
+                self.heard()
+            );
             let _ = self.does("check_messages", json!({"wait_s": 5}));
         }
     }
 }
 
-/// Of several sessions that do the same at once: the place of the only one that succeeds, and what the others are told.
+/// Of several sessions that do the same at once: the place of the only one that succeeds, and what
+/// the others are told.
 #[track_caller]
-fn at_once(colleagues: &[&Colleague], tool: &str, arguments: impl Fn(&Colleague) -> Value) -> (usize, Vec<String>) {
-    let calls: Vec<u64> =
-        colleagues.iter().map(|colleague| colleague.mcp.submit_call(tool, arguments(colleague), json!({}))).collect();
-    let results: Vec<ToolResult> =
-        colleagues.iter().zip(calls).map(|(colleague, call)| colleague.note(colleague.mcp.result(call, PATIENCE))).collect();
+fn at_once(
+    colleagues: &[&Colleague],
+    tool: &str,
+    arguments: impl Fn(&Colleague) -> Value,
+) -> (usize, Vec<String>) {
+    let calls: Vec<u64> = colleagues
+        .iter()
+        .map(|colleague| colleague.mcp.submit_call(tool, arguments(colleague), json!({})))
+        .collect();
+    let results: Vec<ToolResult> = colleagues
+        .iter()
+        .zip(calls)
+        .map(|(colleague, call)| colleague.note(colleague.mcp.result(call, PATIENCE)))
+        .collect();
     let won: Vec<usize> = (0..results.len()).filter(|place| !results[*place].is_error).collect();
     let [won] = won[..] else { panic!("one of them succeeds: {results:?}") };
     (won, results.into_iter().filter(|result| result.is_error).map(|result| result.text).collect())
@@ -112,11 +136,15 @@ fn five_sessions_release_something_while_one_of_them_and_the_broker_die() {
     ];
 
     // Morning: a place for all, and one that is not there for nova and lyra.
-    let _ = luna.does("channels", json!({"action": "create", "name": "#release", "topic": "version 1.4"}));
+    let _ = luna
+        .does("channels", json!({"action": "create", "name": "#release", "topic": "version 1.4"}));
     for colleague in team.iter().chain([&vega]) {
         let _ = colleague.does("channels", json!({"action": "join", "name": "#release"}));
     }
-    let _ = luna.does("channels", json!({"action": "create", "name": "#keys", "topic": "who signs", "private": true}));
+    let _ = luna.does(
+        "channels",
+        json!({"action": "create", "name": "#keys", "topic": "who signs", "private": true}),
+    );
     for name in ["orion", "vega"] {
         let _ = luna.does("channels", json!({"action": "invite", "name": "#keys", "peer": name}));
     }
@@ -128,7 +156,10 @@ fn five_sessions_release_something_while_one_of_them_and_the_broker_die() {
     }
     luna.hears("| I sign this time");
     team[0].hears("| I sign this time");
-    let _ = luna.does("set_summary", json!({"summary": "leads the release of 1.4", "state": "working", "task": "plan"}));
+    let _ = luna.does(
+        "set_summary",
+        json!({"summary": "leads the release of 1.4", "state": "working", "task": "plan"}),
+    );
     let peers = vega.does("list_peers", json!({"query": "leads the release"}));
     assert!(peers.contains("- luna (") && !peers.contains("- nova ("), "{peers}");
 
@@ -136,12 +167,16 @@ fn five_sessions_release_something_while_one_of_them_and_the_broker_die() {
     let changelog = json!({"action": "create", "title": "write the changelog"});
     assert!(luna.does("tasks", changelog).contains("T-1 open"));
     let _ = luna.does("tasks", json!({"action": "create", "title": "build the packages", "description": "for both systems"}));
-    let publish = json!({"action": "create", "title": "publish", "needs": "T-1,T-2", "assignee": "vega"});
+    let publish =
+        json!({"action": "create", "title": "publish", "needs": "T-1,T-2", "assignee": "vega"});
     assert!(luna.does("tasks", publish).contains("T-3 open"));
     vega.hears("| luna gave you task T-3: \"publish\"\n| it waits for T-1, T-2");
     vega.may_not("tasks", json!({"action": "claim", "task": "T-3"}), "it waits for T-1, T-2");
     let _ = vega.does("tasks", json!({"action": "start", "task": "T-1"}));
-    let _ = vega.does("tasks", json!({"action": "complete", "task": "T-1", "result": "CHANGELOG has 14 lines"}));
+    let _ = vega.does(
+        "tasks",
+        json!({"action": "complete", "task": "T-1", "result": "CHANGELOG has 14 lines"}),
+    );
     luna.hears("| vega completed task T-1 (\"write the changelog\"): \"CHANGELOG has 14 lines\"");
     vega.hears("which is completed now; it waits for T-2");
 
@@ -164,21 +199,28 @@ fn five_sessions_release_something_while_one_of_them_and_the_broker_die() {
     assert!(told[0].contains(&format!("is closed: {answerer} answered it")), "{told:?}");
     vega.hears(&format!("sources: deploy.log:41\n| 1.3, says {answerer}"));
 
-    // Two write the same note at once: one is told what the other wrote, and writes what holds of both.
-    let note =
-        |value: &str, version: u64| json!({"action": "set", "key": "release/state", "value": value, "if_version": version});
+    // Two write the same note at once: one is told what the other wrote, and writes what holds of
+    // both.
+    let note = |value: &str, version: u64| json!({"action": "set", "key": "release/state", "value": value, "if_version": version});
     let _ = luna.does("memory", note("changelog", 0));
-    let (writer, told) = at_once(&[&team[1], &team[2]], "memory", |colleague| note(&format!("and {}", colleague.name), 1));
+    let (writer, told) = at_once(&[&team[1], &team[2]], "memory", |colleague| {
+        note(&format!("and {}", colleague.name), 1)
+    });
     let (writer, late) = if writer == 0 { (&team[1], &team[2]) } else { (&team[2], &team[1]) };
     assert!(told[0].contains(&format!("version 2 by {}", writer.name)), "{told:?}");
-    assert!(told[0].contains(&format!("| and {}\n", writer.name)) && told[0].contains("if_version=2"), "{told:?}");
+    assert!(
+        told[0].contains(&format!("| and {}\n", writer.name)) && told[0].contains("if_version=2"),
+        "{told:?}"
+    );
     let both = format!("and {} and {}", writer.name, late.name);
     let _ = late.does("memory", note(&both, 2));
 
     // Whoever builds is killed, with a question open.
     let green = luna.asks(builder, "is the build green?");
     team[won].mcp.kill();
-    luna.hears(&format!("| the session of {builder} ended without answering your question {green}"));
+    luna.hears(&format!(
+        "| the session of {builder} ended without answering your question {green}"
+    ));
     luna.hears("| task T-2 (\"build the packages\") is open for anybody again: the session of");
     let client = team[won].client;
     drop(team.remove(won));
@@ -197,21 +239,31 @@ fn five_sessions_release_something_while_one_of_them_and_the_broker_die() {
     luna.hears("sources: from memory\n| it was");
 
     // The broker dies between two steps of a task.
-    let _ = team[next].does("tasks", json!({"action": "complete", "task": "T-2", "result": "4 packages"}));
+    let _ = team[next]
+        .does("tasks", json!({"action": "complete", "task": "T-2", "result": "4 packages"}));
     vega.hears("which is completed now; it can begin: all that it needs is complete");
     let _ = vega.does("tasks", json!({"action": "start", "task": "T-3"}));
     home.kill_broker();
-    let _ = vega.does("tasks", json!({"action": "complete", "task": "T-3", "result": "1.4 is out"}));
+    let _ =
+        vega.does("tasks", json!({"action": "complete", "task": "T-3", "result": "1.4 is out"}));
     luna.hears("| vega completed task T-3 (\"publish\"): \"1.4 is out\"");
     let _ = luna.says("#release", "1.4 is out, thanks to all");
     for colleague in team.iter().chain([&vega, &back]) {
         colleague.hears("| 1.4 is out, thanks to all");
     }
     for outsider in team.iter().chain([&back]).filter(|colleague| colleague.name != "orion") {
-        assert!(!outsider.heard().contains("#keys") && !outsider.heard().contains("I sign"), "{}", outsider.heard());
+        assert!(
+            !outsider.heard().contains("#keys") && !outsider.heard().contains("I sign"),
+            "{}",
+            outsider.heard()
+        );
         let listed = outsider.does("channels", json!({"action": "list"}));
         assert!(listed.contains("#release") && !listed.contains("#keys"), "{listed}");
-        outsider.may_not("channels", json!({"action": "history", "name": "#keys"}), "there is no channel or group \"#keys\"");
+        outsider.may_not(
+            "channels",
+            json!({"action": "history", "name": "#keys"}),
+            "there is no channel or group \"#keys\"",
+        );
         assert!(outsider.does("search", json!({"query": "sign"})).starts_with("Nothing is found"));
     }
 
@@ -219,7 +271,11 @@ fn five_sessions_release_something_while_one_of_them_and_the_broker_die() {
     let tasks = home.peerctl(&["tasks", "list", "--all", "--json"]).success().json();
     for (task, assignee) in [("T-1", "vega"), ("T-2", team[next].name), ("T-3", "vega")] {
         let task = row(&tasks, "id", task);
-        assert_eq!((&task["state"], &task["assignee"]), (&json!("completed"), &json!(assignee)), "{task:#}");
+        assert_eq!(
+            (&task["state"], &task["assignee"]),
+            (&json!("completed"), &json!(assignee)),
+            "{task:#}"
+        );
     }
     let questions = home.peerctl(&["questions", "--json"]).success().json();
     assert_eq!(row(&questions, "id", &staging)["answered"]["by"], answerer, "{questions:#}");
@@ -237,7 +293,8 @@ fn five_sessions_release_something_while_one_of_them_and_the_broker_die() {
     let _ = home.peerctl(&["daemon", "verify"]).success();
 }
 
-/// The transcript has all that was said, once and in its order; `cargo test … -- --nocapture` shows it.
+/// The transcript has all that was said, once and in its order; `cargo test … -- --nocapture` shows
+/// it.
 #[track_caller]
 #[expect(clippy::print_stdout, reason = "whether it reads well, a person judges")]
 fn reads_well(home: &Home) {
@@ -258,8 +315,10 @@ fn reads_well(home: &Home) {
         "| vega completed task T-3",
         "| 1.4 is out, thanks to all",
     ];
-    let places: Vec<usize> =
-        spoken.iter().map(|text| history.find(text).unwrap_or_else(|| panic!("{text:?} is not in {history}"))).collect();
+    let places: Vec<usize> = spoken
+        .iter()
+        .map(|text| history.find(text).unwrap_or_else(|| panic!("{text:?} is not in {history}")))
+        .collect();
     assert!(places.is_sorted(), "{places:?}: {history}");
     for text in spoken {
         assert_eq!(history.matches(text).count(), 1, "{text:?}: {history}");

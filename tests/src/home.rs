@@ -15,7 +15,8 @@ use tempfile::TempDir;
 
 use crate::PATIENCE;
 
-/// A directory with a home and a state directory in it. Dropping it kills what it caused and removes it.
+/// A directory with a home and a state directory in it. Dropping it kills what it caused and
+/// removes it.
 #[derive(Debug)]
 pub struct Home {
     dir: TempDir,
@@ -43,7 +44,8 @@ impl Outcome {
     #[must_use]
     #[track_caller]
     pub fn json(&self) -> Value {
-        serde_json::from_str(&self.stdout).unwrap_or_else(|why| panic!("no JSON on stdout ({why}): {self:?}"))
+        serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|why| panic!("no JSON on stdout ({why}): {self:?}"))
     }
 
     /// The JSON values on standard output, one a line.
@@ -53,7 +55,10 @@ impl Outcome {
     #[must_use]
     #[track_caller]
     pub fn json_lines(&self) -> Vec<Value> {
-        let line = |text| serde_json::from_str(text).unwrap_or_else(|why| panic!("no JSON line ({why}): {self:?}"));
+        let line = |text| {
+            serde_json::from_str(text)
+                .unwrap_or_else(|why| panic!("no JSON line ({why}): {self:?}"))
+        };
         self.stdout.lines().map(line).collect()
     }
 
@@ -68,13 +73,18 @@ impl Outcome {
         self
     }
 
-    /// Checks that the command, given `--json`, ended with the exit code `code` and the error `name`.
+    /// Checks that the command, given `--json`, ended with the exit code `code` and the error
+    /// `name`.
     ///
     /// # Panics
     /// Where it did not.
     #[track_caller]
     pub fn refused(&self, code: i32, name: &str) {
-        assert_eq!((self.code, &self.json()["error"]["code"]), (code, &Value::from(name)), "{self:?}");
+        assert_eq!(
+            (self.code, &self.json()["error"]["code"]),
+            (code, &Value::from(name)),
+            "{self:?}"
+        );
     }
 }
 
@@ -87,13 +97,18 @@ impl Home {
     pub fn new(executable: &str) -> Self {
         // A socket's path must be short, and some systems' temporary directory is not.
         let temporary = std::env::temp_dir();
-        let parent = if temporary.as_os_str().len() <= 60 { temporary } else { PathBuf::from("/tmp") };
-        let dir = tempfile::Builder::new().prefix("pd").tempdir_in(parent).expect("make a temporary directory");
+        let parent =
+            if temporary.as_os_str().len() <= 60 { temporary } else { PathBuf::from("/tmp") };
+        let dir = tempfile::Builder::new()
+            .prefix("pd")
+            .tempdir_in(parent)
+            .expect("make a temporary directory");
         fs::create_dir(dir.path().join("home")).expect("make a home directory");
         Self { dir, executable: PathBuf::from(executable), usual: false }
     }
 
-    /// A fresh home in which `PEERD_DIR` is not set, because a client under test does not pass it on.
+    /// A fresh home in which `PEERD_DIR` is not set, because a client under test does not pass it
+    /// on.
     ///
     /// # Panics
     /// Where no directory can be made.
@@ -116,7 +131,8 @@ impl Home {
         self.root().join("home")
     }
 
-    /// The broker's directory; what `PEERD_DIR` says, where it is set. It does not exist before something makes it.
+    /// The broker's directory; what `PEERD_DIR` says, where it is set. It does not exist before
+    /// something makes it.
     #[must_use]
     pub fn state(&self) -> PathBuf {
         if self.usual { self.home().join(".local/share/peerd") } else { self.root().join("state") }
@@ -139,7 +155,11 @@ impl Home {
     /// # Panics
     /// Where that fails.
     pub fn configure(&self, config: &str) {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(self.state()).expect("make the state directory");
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(self.state())
+            .expect("make the state directory");
         fs::write(self.state().join("config.toml"), config).expect("write config.toml");
     }
 
@@ -205,13 +225,15 @@ impl Home {
     /// The process that holds the broker's lock or listens on its socket, if one does.
     #[must_use]
     pub fn broker_pid(&self) -> Option<u32> {
-        // A test that waits for the lock holds it for a moment, and so does a child of another test between fork and exec.
+        // A test that waits for the lock holds it for a moment, and so does a child of another test
+        // between fork and exec.
         let not_us = |pid: &u32| *pid != std::process::id();
         let holder = lock_holder(&self.state().join("broker.lock")).filter(not_us);
         holder.or_else(|| listener(&self.socket()).filter(not_us))
     }
 
-    /// Kills the broker with SIGKILL and waits until it is gone. Adapters may have started another one by then.
+    /// Kills the broker with SIGKILL and waits until it is gone. Adapters may have started another
+    /// one by then.
     ///
     /// # Panics
     /// Where none runs, or it does not go.
@@ -226,7 +248,8 @@ impl Home {
         pid
     }
 
-    /// Waits until no process holds the broker's lock: for a home in which nobody starts another broker.
+    /// Waits until no process holds the broker's lock: for a home in which nobody starts another
+    /// broker.
     ///
     /// # Panics
     /// Where one still does after [`PATIENCE`].
@@ -245,7 +268,8 @@ impl Home {
         }
     }
 
-    /// The processes that live in this home: those with its directory in their environment, and the broker.
+    /// The processes that live in this home: those with its directory in their environment, and the
+    /// broker.
     #[must_use]
     pub fn processes(&self) -> Vec<u32> {
         let mut pids = processes_with_environment(self.root());
@@ -268,8 +292,13 @@ impl Drop for Home {
                 signal(*pid, Signal::SIGKILL);
             }
             if Instant::now() > deadline {
-                // A panic while another one unwinds would abort the whole run and hide the first one's text.
-                assert!(std::thread::panicking(), "processes {pids:?} of {} cannot be killed", self.root().display());
+                // A panic while another one unwinds would abort the whole run and hide the first
+                // one's text.
+                assert!(
+                    std::thread::panicking(),
+                    "processes {pids:?} of {} cannot be killed",
+                    self.root().display()
+                );
                 break;
             }
             pause();
@@ -277,7 +306,8 @@ impl Drop for Home {
     }
 }
 
-/// The end of a process that is no child of ours is no event that safe code can wait for: look again in a moment.
+/// The end of a process that is no child of ours is no event that safe code can wait for: look
+/// again in a moment.
 fn pause() {
     std::thread::sleep(Duration::from_millis(2));
 }
@@ -291,13 +321,17 @@ pub(crate) fn signal(pid: u32, signal: Signal) {
 fn listener(socket: &Path) -> Option<u32> {
     let stream = UnixStream::connect(socket).ok()?;
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    let pid = nix::sys::socket::getsockopt(&stream, nix::sys::socket::sockopt::PeerCredentials).ok()?.pid();
+    let pid = nix::sys::socket::getsockopt(&stream, nix::sys::socket::sockopt::PeerCredentials)
+        .ok()?
+        .pid();
     #[cfg(target_os = "macos")]
-    let pid = nix::sys::socket::getsockopt(&stream, nix::sys::socket::sockopt::LocalPeerPid).ok()?;
+    let pid =
+        nix::sys::socket::getsockopt(&stream, nix::sys::socket::sockopt::LocalPeerPid).ok()?;
     u32::try_from(pid).ok().filter(|pid| *pid != 0)
 }
 
-/// The process that holds the lock on `path`. A broker that is starting has the lock before it has a socket.
+/// The process that holds the lock on `path`. A broker that is starting has the lock before it has
+/// a socket.
 #[cfg(target_os = "linux")]
 fn lock_holder(path: &Path) -> Option<u32> {
     use std::os::unix::fs::MetadataExt;
@@ -312,7 +346,9 @@ fn lock_holder(path: &Path) -> Option<u32> {
     let locks = fs::read_to_string("/proc/locks").ok()?;
     locks.lines().find_map(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
-        let place = fields.iter().position(|field| field.rsplit(':').next() == Some(&inode) && field.contains(':'))?;
+        let place = fields
+            .iter()
+            .position(|field| field.rsplit(':').next() == Some(&inode) && field.contains(':'))?;
         fields.get(place.checked_sub(1)?)?.parse().ok().filter(|pid| *pid != 0)
     })
 }
@@ -322,14 +358,16 @@ fn lock_holder(_path: &Path) -> Option<u32> {
     None
 }
 
-/// Processes in whose environment `root` stands. A process that is being born still has its parent's environment, so
-/// this process itself is left out by its number.
+/// Processes in whose environment `root` stands. A process that is being born still has its
+/// parent's environment, so this process itself is left out by its number.
 #[cfg(target_os = "linux")]
 fn processes_with_environment(root: &Path) -> Vec<u32> {
     use std::os::unix::ffi::OsStrExt;
 
-    let needles =
-        [[b"PEERD_DIR=", root.as_os_str().as_bytes(), b"/"].concat(), [b"HOME=", root.as_os_str().as_bytes(), b"/"].concat()];
+    let needles = [
+        [b"PEERD_DIR=", root.as_os_str().as_bytes(), b"/"].concat(),
+        [b"HOME=", root.as_os_str().as_bytes(), b"/"].concat(),
+    ];
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     entries
         .flatten()
@@ -337,7 +375,9 @@ fn processes_with_environment(root: &Path) -> Vec<u32> {
         .filter(|pid| *pid != std::process::id())
         .filter(|pid| {
             let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-            environment.split(|byte| *byte == 0).any(|entry| needles.iter().any(|needle| entry.starts_with(needle)))
+            environment
+                .split(|byte| *byte == 0)
+                .any(|entry| needles.iter().any(|needle| entry.starts_with(needle)))
         })
         .collect()
 }

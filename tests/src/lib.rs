@@ -1,7 +1,9 @@
-//! What end-to-end tests stand on: a home of their own, the real executable, and a small MCP client.
+//! What end-to-end tests stand on: a home of their own, the real executable, and a small MCP
+//! client.
 //!
-//! It knows processes, pipes and JSON lines; it does not know the broker's protocol or any rule of delivery. It keeps one
-//! invariant: when a [`Home`] is dropped, no process that it caused is alive.
+//! It knows processes, pipes and JSON lines; it does not know the broker's protocol or any rule of
+//! delivery. It keeps one invariant: when a [`Home`] is dropped, no process that it caused is
+//! alive.
 //!
 //! A test begins with `let home = peer_tests::home!();`.
 
@@ -20,10 +22,12 @@ pub use pty::pseudo_terminal;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// How long a test waits for what must happen before it fails. Generous: the machine may be busy with other tests.
+/// How long a test waits for what must happen before it fails. Generous: the machine may be busy
+/// with other tests.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A fresh [`Home`] with the executable under test. A macro, because only the test's own package knows where that is.
+/// A fresh [`Home`] with the executable under test. A macro, because only the test's own package
+/// knows where that is.
 #[macro_export]
 macro_rules! home {
     () => {
@@ -31,7 +35,8 @@ macro_rules! home {
     };
 }
 
-/// Held by a test that fills the machine or measures it: no two of them run at the same time. Other tests run beside it.
+/// Held by a test that fills the machine or measures it: no two of them run at the same time. Other
+/// tests run beside it.
 ///
 /// A test begins with `let _serial = peer_tests::serial();`, before it makes a [`Home`].
 pub fn serial() -> MutexGuard<'static, ()> {

@@ -44,13 +44,18 @@ impl Home {
         self.adapter("claude-code").env("PEER_NAME", name).start()
     }
 
-    /// A running, initialized adapter of Codex, whose person chose `name`. Its calls carry a thread id.
+    /// A running, initialized adapter of Codex, whose person chose `name`. Its calls carry a thread
+    /// id.
     #[must_use]
     pub fn codex(&self, name: &str) -> Mcp {
-        self.adapter("codex-mcp-client").env("PEER_NAME", name).thread_id(&format!("thread-of-{name}")).start()
+        self.adapter("codex-mcp-client")
+            .env("PEER_NAME", name)
+            .thread_id(&format!("thread-of-{name}"))
+            .start()
     }
 
-    /// A registered session of `client`, whose person chose `name`, and which has the tools of the full profile.
+    /// A registered session of `client`, whose person chose `name`, and which has the tools of the
+    /// full profile.
     #[must_use]
     #[track_caller]
     pub fn session(&self, client: &str, name: &str) -> Mcp {
@@ -95,7 +100,11 @@ impl Adapter<'_> {
     pub fn through(mut self, launcher: &[&str]) -> Self {
         let (program, arguments) = launcher.split_first().expect("a launcher has a name");
         let mut command = Command::new(program);
-        command.args(arguments).arg(self.command.get_program()).args(self.command.get_args()).env_clear();
+        command
+            .args(arguments)
+            .arg(self.command.get_program())
+            .args(self.command.get_args())
+            .env_clear();
         command.envs(self.command.get_envs().filter_map(|(key, value)| Some((key, value?))));
         if let Some(dir) = self.command.get_current_dir() {
             command.current_dir(dir);
@@ -212,7 +221,9 @@ impl ToolResult {
     #[must_use]
     #[track_caller]
     pub fn message_id(&self) -> String {
-        let Some(id) = self.message_ids().into_iter().next() else { panic!("no message id in {:?}", self.text) };
+        let Some(id) = self.message_ids().into_iter().next() else {
+            panic!("no message id in {:?}", self.text)
+        };
         id
     }
 
@@ -220,7 +231,10 @@ impl ToolResult {
     #[must_use]
     pub fn message_ids(&self) -> Vec<String> {
         let words = self.text.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
-        words.filter(|word| word.parse::<peer_proto::ids::MessageId>().is_ok()).map(str::to_owned).collect()
+        words
+            .filter(|word| word.parse::<peer_proto::ids::MessageId>().is_ok())
+            .map(str::to_owned)
+            .collect()
     }
 
     /// The same result, if the call succeeded.
@@ -238,11 +252,16 @@ impl ToolResult {
 impl Mcp {
     fn spawn(adapter: Adapter<'_>) -> Self {
         let Adapter { mut command, client, thread_id, reading, .. } = adapter;
-        let mut child =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("start the adapter");
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("start the adapter");
         let shared = Arc::new(Shared::default());
         shared.lock().reading = reading;
-        let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let (stdin, stdout, stderr) =
+            (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (stdout, stderr) = (stdout.expect("stdout is piped"), stderr.expect("stderr is piped"));
         let pid = child.id();
 
@@ -250,7 +269,9 @@ impl Mcp {
         std::thread::spawn(move || {
             let reader = BufReader::new(stdout);
             // Dropping the client reads on, so this ends.
-            let _ = heard.wait(Instant::now() + Duration::from_secs(3_600), |heard| heard.reading.then_some(()));
+            let _ = heard.wait(Instant::now() + Duration::from_secs(3_600), |heard| {
+                heard.reading.then_some(())
+            });
             for line in reader.lines().map_while(Result::ok) {
                 heard.hear(&line);
             }
@@ -269,7 +290,14 @@ impl Mcp {
             heard.lock().ended = Some(status);
             heard.changed.notify_all();
         });
-        Self { pid, client, thread_id, stdin: Mutex::new(stdin), shared, next_id: AtomicU64::new(1) }
+        Self {
+            pid,
+            client,
+            thread_id,
+            stdin: Mutex::new(stdin),
+            shared,
+            next_id: AtomicU64::new(1),
+        }
     }
 
     /// Says `initialize` and `notifications/initialized`; returns the server's answer.
@@ -283,7 +311,9 @@ impl Mcp {
             "initialize",
             json!({"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": name, "version": version}}),
         );
-        let Some(result) = reply.get("result").cloned() else { panic!("initialize was refused: {reply}") };
+        let Some(result) = reply.get("result").cloned() else {
+            panic!("initialize was refused: {reply}")
+        };
         self.notify("notifications/initialized", json!({}));
         result
     }
@@ -304,7 +334,9 @@ impl Mcp {
     /// Sends a request and returns its id without waiting.
     pub fn submit(&self, method: &str, params: Value) -> u64 {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
-        self.write_line(&json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}).to_string());
+        self.write_line(
+            &json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}).to_string(),
+        );
         id
     }
 
@@ -316,7 +348,9 @@ impl Mcp {
     pub fn request(&self, method: &str, params: Value) -> Value {
         let id = self.submit(method, params);
         // A closure would hide from the failure's text which test called.
-        let Some((_, reply)) = self.reply(id, PATIENCE) else { panic!("no answer to {method}; {}", self.story()) };
+        let Some((_, reply)) = self.reply(id, PATIENCE) else {
+            panic!("no answer to {method}; {}", self.story())
+        };
         reply
     }
 
@@ -415,33 +449,45 @@ impl Mcp {
     /// Where none comes within `patience`.
     #[track_caller]
     pub fn result(&self, id: u64, patience: Duration) -> ToolResult {
-        let Some((at, raw)) = self.reply(id, patience) else { panic!("no result of call {id}; {}", self.story()) };
+        let Some((at, raw)) = self.reply(id, patience) else {
+            panic!("no result of call {id}; {}", self.story())
+        };
         let text = match raw.get("error") {
             Some(error) => error["message"].as_str().unwrap_or_default().to_owned(),
             None => {
-                let parts = raw["result"]["content"].as_array().map(Vec::as_slice).unwrap_or_default();
+                let parts =
+                    raw["result"]["content"].as_array().map(Vec::as_slice).unwrap_or_default();
                 parts.iter().filter_map(|part| part["text"].as_str()).collect::<Vec<_>>().join("\n")
             }
         };
-        let is_error = raw.get("error").is_some() || raw["result"]["isError"].as_bool().unwrap_or(false);
+        let is_error =
+            raw.get("error").is_some() || raw["result"]["isError"].as_bool().unwrap_or(false);
         ToolResult { text, is_error, raw, at }
     }
 
-    /// The first notification that was not handed out before and that `matches`, with the time at which it was read.
+    /// The first notification that was not handed out before and that `matches`, with the time at
+    /// which it was read.
     ///
     /// # Panics
     /// Where none comes within [`PATIENCE`].
     #[track_caller]
     pub fn wait_notification(&self, matches: impl Fn(&Value) -> bool) -> (Instant, Value) {
-        let Some(found) = self.notification_within(PATIENCE, matches) else { panic!("no such notification; {}", self.story()) };
+        let Some(found) = self.notification_within(PATIENCE, matches) else {
+            panic!("no such notification; {}", self.story())
+        };
         found
     }
 
     /// The same within `patience`, or none.
     #[must_use]
-    pub fn notification_within(&self, patience: Duration, matches: impl Fn(&Value) -> bool) -> Option<(Instant, Value)> {
+    pub fn notification_within(
+        &self,
+        patience: Duration,
+        matches: impl Fn(&Value) -> bool,
+    ) -> Option<(Instant, Value)> {
         self.shared.wait(Instant::now() + patience, |heard| {
-            let place = (0..heard.others.len()).find(|place| !heard.taken[*place] && matches(&heard.others[*place].1))?;
+            let place = (0..heard.others.len())
+                .find(|place| !heard.taken[*place] && matches(&heard.others[*place].1))?;
             heard.taken[place] = true;
             Some(heard.others[place].clone())
         })
@@ -453,7 +499,9 @@ impl Mcp {
     /// Where none comes within [`PATIENCE`].
     #[track_caller]
     pub fn wait_channel(&self, id: &str) -> (Instant, Value) {
-        self.wait_notification(|note| is_channel(note) && note["params"]["meta"]["message_id"] == id)
+        self.wait_notification(|note| {
+            is_channel(note) && note["params"]["meta"]["message_id"] == id
+        })
     }
 
     /// All notifications so far, in order.
@@ -508,7 +556,8 @@ impl Mcp {
         let _ = self.wait_exit(PATIENCE);
     }
 
-    /// Waits for its end, and says how it ended; its `stdout` is empty, as it was read line by line.
+    /// Waits for its end, and says how it ended; its `stdout` is empty, as it was read line by
+    /// line.
     ///
     /// # Panics
     /// Where it lives on after `patience`.
@@ -542,8 +591,13 @@ impl Shared {
         self.heard.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Waits until `found` finds something; none at `deadline`, or once the process has ended and said its last word.
-    fn wait<T>(&self, deadline: Instant, mut found: impl FnMut(&mut Heard) -> Option<T>) -> Option<T> {
+    /// Waits until `found` finds something; none at `deadline`, or once the process has ended and
+    /// said its last word.
+    fn wait<T>(
+        &self,
+        deadline: Instant,
+        mut found: impl FnMut(&mut Heard) -> Option<T>,
+    ) -> Option<T> {
         let mut heard = self.lock();
         loop {
             if let Some(value) = found(&mut heard) {
@@ -553,7 +607,11 @@ impl Shared {
             if left.is_zero() || (heard.stdout_ended && heard.ended.is_some()) {
                 return None;
             }
-            heard = self.changed.wait_timeout(heard, left).unwrap_or_else(std::sync::PoisonError::into_inner).0;
+            heard = self
+                .changed
+                .wait_timeout(heard, left)
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .0;
         }
     }
 

@@ -1,4 +1,5 @@
-//! What the broker tells whoever watches, so that a test can wait for a stage instead of asking again and again.
+//! What the broker tells whoever watches, so that a test can wait for a stage instead of asking
+//! again and again.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
@@ -26,8 +27,12 @@ impl News {
     #[track_caller]
     pub fn start(home: &Home) -> Self {
         let mut command = home.command(&["tail", "--json"]);
-        let mut child =
-            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("run peerctl tail");
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("run peerctl tail");
         let mut ready = String::new();
         let mut stderr = BufReader::new(child.stderr.take().expect("standard error is piped"));
         stderr.read_line(&mut ready).expect("read that it watches");
@@ -50,10 +55,14 @@ impl News {
     /// Where it does not within [`PATIENCE`].
     #[track_caller]
     pub fn wait(&self, event: &str, id: &str) -> Value {
-        self.wait_until(|told| told["event"] == event && told["id"] == id, &format!("{id} is not {event}"))
+        self.wait_until(
+            |told| told["event"] == event && told["id"] == id,
+            &format!("{id} is not {event}"),
+        )
     }
 
-    /// Waits until something of this kind happened, to whatever it did, from where the last wait ended.
+    /// Waits until something of this kind happened, to whatever it did, from where the last wait
+    /// ended.
     ///
     /// # Panics
     /// Where it does not within [`PATIENCE`].
@@ -68,7 +77,10 @@ impl News {
     /// Where it is not within [`PATIENCE`].
     #[track_caller]
     pub fn wait_online(&self, name: &str) {
-        let _ = self.wait_until(|told| told["event"] == "peer_online" && told["from"] == name, &format!("{name} is not online"));
+        let _ = self.wait_until(
+            |told| told["event"] == "peer_online" && told["from"] == name,
+            &format!("{name} is not online"),
+        );
     }
 
     /// Waits until any peer is online, from where the last wait ended.
@@ -86,8 +98,10 @@ impl News {
     /// Where it is not within [`PATIENCE`].
     #[track_caller]
     pub fn wait_offline(&self, name: &str) {
-        let _ =
-            self.wait_until(|told| told["event"] == "peer_offline" && told["from"] == name, &format!("{name} is not offline"));
+        let _ = self.wait_until(
+            |told| told["event"] == "peer_offline" && told["from"] == name,
+            &format!("{name} is not offline"),
+        );
     }
 
     /// All that happened up to the first event of this kind, from where the last wait ended.

@@ -1,12 +1,14 @@
 //! Whether a value fits a JSON schema, for the part of the language that `peerctl schema` uses.
 //!
-//! It is stricter than the language where a test gains by it: an object may have no field that its schema does not name, and a
-//! keyword that is not known here is a failure of the test, not of the value.
+//! It is stricter than the language where a test gains by it: an object may have no field that its
+//! schema does not name, and a keyword that is not known here is a failure of the test, not of the
+//! value.
 
 use serde_json::Value;
 
 /// Keywords that say nothing about a value's form.
-const SAYS_NOTHING: [&str; 7] = ["$schema", "$defs", "title", "description", "format", "minimum", "maximum"];
+const SAYS_NOTHING: [&str; 7] =
+    ["$schema", "$defs", "title", "description", "format", "minimum", "maximum"];
 
 /// What of `value` does not fit `schema`, which may refer to itself; empty where all of it fits.
 ///
@@ -27,7 +29,10 @@ fn look(root: &Value, schema: &Value, value: &Value, at: &str, found: &mut Vec<S
     for (keyword, rule) in rules {
         match keyword.as_str() {
             "$ref" => {
-                let place = rule.as_str().and_then(|place| place.strip_prefix('#')).expect("a reference within the schema");
+                let place = rule
+                    .as_str()
+                    .and_then(|place| place.strip_prefix('#'))
+                    .expect("a reference within the schema");
                 look(root, root.pointer(place).expect("it leads somewhere"), value, at, found);
             }
             "type" => {
@@ -47,7 +52,10 @@ fn look(root: &Value, schema: &Value, value: &Value, at: &str, found: &mut Vec<S
                 }
             }
             "pattern" => {
-                let start = rule.as_str().and_then(|pattern| pattern.strip_prefix('^')).expect("a beginning");
+                let start = rule
+                    .as_str()
+                    .and_then(|pattern| pattern.strip_prefix('^'))
+                    .expect("a beginning");
                 if value.as_str().is_some_and(|text| !text.starts_with(start)) {
                     found.push(format!("{at} is {value} and does not begin with {start}"));
                 }
@@ -60,31 +68,45 @@ fn look(root: &Value, schema: &Value, value: &Value, at: &str, found: &mut Vec<S
             }
             "prefixItems" => {
                 let rules = rule.as_array().expect("a list").iter();
-                for (place, (rule, item)) in rules.zip(value.as_array().into_iter().flatten()).enumerate() {
+                for (place, (rule, item)) in
+                    rules.zip(value.as_array().into_iter().flatten()).enumerate()
+                {
                     look(root, rule, item, &format!("{at}[{place}]"), found);
                 }
             }
             "minItems" | "maxItems" => {
-                let (count, bound) = (value.as_array().map_or(0, Vec::len) as u64, rule.as_u64().expect("a number"));
-                if value.is_array() && (if keyword == "minItems" { count < bound } else { count > bound }) {
+                let (count, bound) =
+                    (value.as_array().map_or(0, Vec::len) as u64, rule.as_u64().expect("a number"));
+                if value.is_array()
+                    && (if keyword == "minItems" { count < bound } else { count > bound })
+                {
                     found.push(format!("{at} has {count} items, {keyword} is {bound}"));
                 }
             }
             "required" => {
-                for name in texts(rule).filter(|name| value.is_object() && value.get(name).is_none()) {
+                for name in
+                    texts(rule).filter(|name| value.is_object() && value.get(name).is_none())
+                {
                     found.push(format!("{at} has no {name}"));
                 }
             }
             "properties" => {
                 for (name, field) in value.as_object().into_iter().flatten() {
                     match (rule.get(name), rules.get("additionalProperties")) {
-                        (Some(rule), _) | (None, Some(rule)) => look(root, rule, field, &format!("{at}.{name}"), found),
+                        (Some(rule), _) | (None, Some(rule)) => {
+                            look(root, rule, field, &format!("{at}.{name}"), found)
+                        }
                         (None, None) => found.push(format!("{at}.{name} stands in no schema")),
                     }
                 }
             }
             "additionalProperties" => {
-                for (name, field) in value.as_object().into_iter().flatten().filter(|_| !rules.contains_key("properties")) {
+                for (name, field) in value
+                    .as_object()
+                    .into_iter()
+                    .flatten()
+                    .filter(|_| !rules.contains_key("properties"))
+                {
                     look(root, rule, field, &format!("{at}.{name}"), found);
                 }
             }
@@ -135,8 +157,14 @@ mod tests {
         assert_eq!(misfits(&schema, &json!([{"id": "m-1"}])), [""; 0]);
         assert_eq!(misfits(&schema, &json!({})), ["$ is {}, no array"]);
         assert_eq!(misfits(&schema, &json!([{}])), ["$[0] has no id"]);
-        assert_eq!(misfits(&schema, &json!([{"id": "x"}])), ["$[0].id is \"x\" and does not begin with m-"]);
-        assert_eq!(misfits(&schema, &json!([{"id": "m-1", "more": 1}])), ["$[0].more stands in no schema"]);
+        assert_eq!(
+            misfits(&schema, &json!([{"id": "x"}])),
+            ["$[0].id is \"x\" and does not begin with m-"]
+        );
+        assert_eq!(
+            misfits(&schema, &json!([{"id": "m-1", "more": 1}])),
+            ["$[0].more stands in no schema"]
+        );
         let either = json!({"anyOf": [{"type": "null"}, {"type": "integer"}]});
         assert_eq!(misfits(&either, &Value::Null), [""; 0]);
         assert_eq!(misfits(&either, &json!(1.5)).len(), 1);

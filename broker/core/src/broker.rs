@@ -122,7 +122,8 @@ impl Broker {
             refusals: Refusals::default(),
             retaining: Retaining::default(),
             last_message,
-            next_peer: PeerId(last_peer.max(PeerId::FIRST.0)).max(image.next_peer.unwrap_or(PeerId::FIRST)),
+            next_peer: PeerId(last_peer.max(PeerId::FIRST.0))
+                .max(image.next_peer.unwrap_or(PeerId::FIRST)),
             messages: image.messages,
             last_now: now,
             grace_until_ms: now.mono_ms.saturating_add(EXPIRY_GRACE_MS),
@@ -142,9 +143,10 @@ impl Broker {
                 idempotency: self.key_of(connection, send.idempotency_key.as_ref()),
                 ..Lookups::default()
             },
-            Request::Ask(ask) => {
-                Lookups { idempotency: self.key_of(connection, ask.idempotency_key.as_ref()), ..Lookups::default() }
-            }
+            Request::Ask(ask) => Lookups {
+                idempotency: self.key_of(connection, ask.idempotency_key.as_ref()),
+                ..Lookups::default()
+            },
             Request::Answer(answer) => Lookups {
                 messages: vec![answer.question],
                 idempotency: self.key_of(connection, answer.idempotency_key.as_ref()),
@@ -154,11 +156,19 @@ impl Broker {
             Request::Ack { messages } if messages.len() <= MESSAGES_PER_REQUEST_MAX => {
                 Lookups { messages: messages.clone(), ..Lookups::default() }
             }
-            Request::Note(request) => Lookups { note: Self::note_to_read(request), ..Lookups::default() },
-            Request::Register(register) => Lookups { processes: self.processes_before(register), ..Lookups::default() },
+            Request::Note(request) => {
+                Lookups { note: Self::note_to_read(request), ..Lookups::default() }
+            }
+            Request::Register(register) => {
+                Lookups { processes: self.processes_before(register), ..Lookups::default() }
+            }
             Request::Bind(seat) => Lookups {
                 messages: self.mail_to_move(connection, seat),
-                processes: self.presence.by_seat(seat).map(|owner| self.processes_of(owner)).unwrap_or_default(),
+                processes: self
+                    .presence
+                    .by_seat(seat)
+                    .map(|owner| self.processes_of(owner))
+                    .unwrap_or_default(),
                 ..Lookups::default()
             },
             Request::Read(message)
@@ -183,7 +193,8 @@ impl Broker {
         let turn = &mut Turn { now, step };
         match input {
             Input::Connected { connection, id, role, ancestors, seat } => {
-                let open = OpenConnection { role, ancestors, seat, session: None, waits: Vec::new() };
+                let open =
+                    OpenConnection { role, ancestors, seat, session: None, waits: Vec::new() };
                 self.presence.connections.insert(connection, open);
                 let authority = self.authority_on(connection);
                 turn.effect(Effect::Welcome { connection, id, authority });
@@ -211,25 +222,43 @@ impl Broker {
         }
     }
 
-    fn ask(&mut self, turn: &mut Turn<'_>, caller: Caller, request: Request, facts: &Facts) -> Result<(), Rejection> {
+    fn ask(
+        &mut self,
+        turn: &mut Turn<'_>,
+        caller: Caller,
+        request: Request,
+        facts: &Facts,
+    ) -> Result<(), Rejection> {
         match request {
             Request::Hello(_) => Err(Rejection::HelloTwice),
             Request::Register(register) => self.register(turn, caller, register, facts),
             Request::Bind(seat) => self.bind(turn, caller, seat, facts),
-            Request::Describe { summary, state, task } => self.describe(turn, caller, summary, state, task),
+            Request::Describe { summary, state, task } => {
+                self.describe(turn, caller, summary, state, task)
+            }
             Request::Rename { peer, new_name } => self.rename(turn, caller, peer, new_name),
             Request::Peers(query) => self.list_peers(turn, caller, &query),
             Request::Send(send) => self.send(turn, caller, send, facts),
             Request::Receive { filter, wait } => self.receive(turn, caller, &filter, wait),
             Request::StopWaiting(id) => self.stop_waiting(turn, caller, id),
-            Request::Offered { messages, carrier, last } => self.offered(turn, caller, &messages, carrier, last),
+            Request::Offered { messages, carrier, last } => {
+                self.offered(turn, caller, &messages, carrier, last)
+            }
             Request::Tried { messages } => self.tried(turn, caller, &messages),
-            Request::Presented { messages, carrier, evidence } => self.presented(turn, caller, &messages, carrier, evidence),
+            Request::Presented { messages, carrier, evidence } => {
+                self.presented(turn, caller, &messages, carrier, evidence)
+            }
             Request::Ack { messages } => self.ack(turn, caller, messages, facts),
             Request::Nack { messages } => self.nack(turn, caller, &messages),
-            Request::Read(message) => self.reading(turn, caller, message, facts, Query::Text(message)),
-            Request::Show(message) => self.reading(turn, caller, message, facts, Query::Show(message)),
-            Request::Inbox { peer, held, after } => self.list_inbox(turn, caller, peer, held, after),
+            Request::Read(message) => {
+                self.reading(turn, caller, message, facts, Query::Text(message))
+            }
+            Request::Show(message) => {
+                self.reading(turn, caller, message, facts, Query::Show(message))
+            }
+            Request::Inbox { peer, held, after } => {
+                self.list_inbox(turn, caller, peer, held, after)
+            }
             Request::History(query) => self.list_history(turn, caller, query),
             Request::Orphans { after } => {
                 caller.check_operator()?;
@@ -254,10 +283,14 @@ impl Broker {
             }
             Request::Report(report) => self.report(turn, caller, report),
             Request::Hook(hook) => self.relay_hook(turn, caller, hook),
-            Request::HookAnswer { call, output, asks_with } => self.hook_answer(turn, caller, call, output, &asks_with),
+            Request::HookAnswer { call, output, asks_with } => {
+                self.hook_answer(turn, caller, call, output, &asks_with)
+            }
             Request::Policies => self.list_policies(turn, caller),
             Request::SetPolicy { peer, policy } => self.set_policy(turn, caller, peer, policy),
-            Request::SetConsent { inbox_socket_in_bypass } => self.set_consent(turn, caller, inbox_socket_in_bypass),
+            Request::SetConsent { inbox_socket_in_bypass } => {
+                self.set_consent(turn, caller, inbox_socket_in_bypass)
+            }
             Request::Release { message, to } => self.release_held(turn, caller, message, to, facts),
             Request::Channel(request) => self.channel(turn, caller, request, facts),
             Request::Ask(ask) => self.ask_question(turn, caller, ask, facts),
@@ -301,10 +334,14 @@ impl Broker {
     #[must_use]
     pub fn poll_timeout(&self, now: Now) -> Option<u64> {
         let grace_ms = self.grace_ms(now);
-        let overdue = self.mailboxes.next_overdue().map(|(at_ms, ..)| at_ms.saturating_sub(now.mono_ms));
-        let expiry = self.mailboxes.next_expiry().map(|(at, ..)| at.ms_since(now.wall).max(grace_ms));
-        let forget =
-            self.presence.longest_offline().map(|(at, _)| at.plus_ms(self.forget_offline_ms()).ms_since(now.wall).max(grace_ms));
+        let overdue =
+            self.mailboxes.next_overdue().map(|(at_ms, ..)| at_ms.saturating_sub(now.mono_ms));
+        let expiry =
+            self.mailboxes.next_expiry().map(|(at, ..)| at.ms_since(now.wall).max(grace_ms));
+        let forget = self
+            .presence
+            .longest_offline()
+            .map(|(at, _)| at.plus_ms(self.forget_offline_ms()).ms_since(now.wall).max(grace_ms));
         let awaits = self.presence.expects_anybody() || self.tasks.is_unreviewed();
         let expected = awaits.then(|| self.expected_until_ms.saturating_sub(now.mono_ms));
         let note = self.notes.next_expiry().map(|at| at.ms_since(now.wall).max(grace_ms));

@@ -1,12 +1,18 @@
 //! Checks the bounds of request fields: lengths, counts and forms that several rules need.
 
 use peer_proto::ids::{MessageId, is_reserved_name, is_well_formed_name};
-use peer_proto::limits::{IDEMPOTENCY_KEY_BYTES_MAX, MESSAGES_PER_REQUEST_MAX, SEAT_KEY_BYTES_MAX, THREAD_BYTES_MAX};
+use peer_proto::limits::{
+    IDEMPOTENCY_KEY_BYTES_MAX, MESSAGES_PER_REQUEST_MAX, SEAT_KEY_BYTES_MAX, THREAD_BYTES_MAX,
+};
 use peer_proto::request::{Seat, SeatKind};
 
 use crate::rejection::Rejection;
 
-pub(crate) fn check_length(what: &'static str, text: &str, bytes_max: usize) -> Result<(), Rejection> {
+pub(crate) fn check_length(
+    what: &'static str,
+    text: &str,
+    bytes_max: usize,
+) -> Result<(), Rejection> {
     if text.len() <= bytes_max {
         Ok(())
     } else {
@@ -16,7 +22,10 @@ pub(crate) fn check_length(what: &'static str, text: &str, bytes_max: usize) -> 
 
 pub(crate) fn check_seat(seat: &Seat) -> Result<(), Rejection> {
     if seat.key.is_empty() {
-        return Err(Rejection::OutOfBounds { what: "the seat", bound: format!("1 to {SEAT_KEY_BYTES_MAX} bytes") });
+        return Err(Rejection::OutOfBounds {
+            what: "the seat",
+            bound: format!("1 to {SEAT_KEY_BYTES_MAX} bytes"),
+        });
     }
     // Register and Rename check the form of a chosen name when they claim it.
     if seat.kind == SeatKind::Name {
@@ -48,7 +57,10 @@ pub(crate) fn check_count(messages: &[MessageId]) -> Result<(), Rejection> {
     if (1..=MESSAGES_PER_REQUEST_MAX).contains(&messages.len()) {
         Ok(())
     } else {
-        Err(Rejection::OutOfBounds { what: "the list of messages", bound: format!("1 to {MESSAGES_PER_REQUEST_MAX}") })
+        Err(Rejection::OutOfBounds {
+            what: "the list of messages",
+            bound: format!("1 to {MESSAGES_PER_REQUEST_MAX}"),
+        })
     }
 }
 

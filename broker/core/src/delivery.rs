@@ -117,7 +117,9 @@ impl Transition {
             Self::Cancel(cause) => DeliveryEvent::Cancelled { cause },
             Self::DeadLetter(cause) => DeliveryEvent::Dead { cause },
             // It is pending as if it had just been accepted.
-            Self::Requeue | Self::Reassign(_) => DeliveryEvent::Stored { cause: self.cause(), text: None },
+            Self::Requeue | Self::Reassign(_) => {
+                DeliveryEvent::Stored { cause: self.cause(), text: None }
+            }
             Self::Drop => DeliveryEvent::Dropped,
         })
     }
@@ -139,7 +141,9 @@ impl Transition {
             Self::Expire => Some(Cause::TtlEnded),
             Self::Cancel(cause) => cause,
             Self::Bind(_) => Some(Cause::Bound),
-            Self::Lease(_) | Self::Unlease | Self::Offer { .. } | Self::Ack | Self::Answer(_) => None,
+            Self::Lease(_) | Self::Unlease | Self::Offer { .. } | Self::Ack | Self::Answer(_) => {
+                None
+            }
         }
     }
 
@@ -176,7 +180,16 @@ impl DeliveryRecord {
     /// Creates a delivery that was just accepted.
     pub(crate) fn accepted(message: MessageId, peer: PeerId, brief: Brief, at: Timestamp) -> Self {
         let begun = TraceEntry { event: TraceEvent::Stored, at, carrier: None, cause: None };
-        Self { message, peer, stage: Stage::Stored, attempts: 0, acked_at: None, answered_by: None, trace: vec![begun], brief }
+        Self {
+            message,
+            peer,
+            stage: Stage::Stored,
+            attempts: 0,
+            acked_at: None,
+            answered_by: None,
+            trace: vec![begun],
+            brief,
+        }
     }
 
     /// Applies a transition to a delivery that no session holds. Returns the event for watchers.
@@ -185,9 +198,19 @@ impl DeliveryRecord {
         self.apply_from(stage, transition, at)
     }
 
-    fn apply_from(&mut self, from: Stage, transition: Transition, at: Timestamp) -> Option<DeliveryEvent> {
+    fn apply_from(
+        &mut self,
+        from: Stage,
+        transition: Transition,
+        at: Timestamp,
+    ) -> Option<DeliveryEvent> {
         let next = transition.next(from);
-        debug_assert!(next.is_some(), "{transition:?} of {} for {}, which is {from:?}", self.message, self.peer);
+        debug_assert!(
+            next.is_some(),
+            "{transition:?} of {} for {}, which is {from:?}",
+            self.message,
+            self.peer
+        );
         self.stage = match next {
             // A lease exists in memory only.
             Some(Stage::Leased) => Stage::Stored,
@@ -227,7 +250,9 @@ impl DeliveryRecord {
 
     /// Copies the offer of a dropped delivery to this one, so that it is shown as a repeat.
     pub(crate) fn copy_offer(&mut self, other: &Self) {
-        let offered = |record: &Self| record.trace.iter().find(|entry| entry.event == TraceEvent::Offered).copied();
+        let offered = |record: &Self| {
+            record.trace.iter().find(|entry| entry.event == TraceEvent::Offered).copied()
+        };
         if let (None, Some(entry)) = (offered(self), offered(other)) {
             self.trace.insert(1, entry);
             self.trace.truncate(TRACE_ENTRIES_MAX);
@@ -241,7 +266,10 @@ impl DeliveryRecord {
 
     /// Returns the carrier that any session offered it to last.
     pub(crate) fn offered_last_by(&self) -> Option<Carrier> {
-        self.trace.iter().rfind(|entry| entry.event == TraceEvent::Offered).and_then(|entry| entry.carrier)
+        self.trace
+            .iter()
+            .rfind(|entry| entry.event == TraceEvent::Offered)
+            .and_then(|entry| entry.carrier)
     }
 }
 
@@ -278,7 +306,12 @@ impl MailboxEntry {
         let mut record = self.record.clone();
         if let (Stage::Leased, Some(lease)) = (self.stage(), self.lease) {
             record.stage = Stage::Leased;
-            record.trace(TraceEntry { event: TraceEvent::Leased, at: lease.at, carrier: None, cause: None });
+            record.trace(TraceEntry {
+                event: TraceEvent::Leased,
+                at: lease.at,
+                carrier: None,
+                cause: None,
+            });
         }
         record
     }
@@ -305,7 +338,8 @@ mod tests {
         Stage::Dropped,
     ];
 
-    const LEASE: Lease = Lease { holder: ConnectionId(7), at: Timestamp(5), offered: None, overdue_at_ms: None };
+    const LEASE: Lease =
+        Lease { holder: ConnectionId(7), at: Timestamp(5), offered: None, overdue_at_ms: None };
 
     fn transitions() -> [Transition; 16] {
         [
@@ -350,17 +384,31 @@ mod tests {
 
     /// The arrows of the picture: from, what happens, to. A frame stands for all stages in it.
     fn arrows(page: &str) -> BTreeSet<(String, String, String)> {
-        let picture = page.split("```mermaid").nth(1).and_then(|rest| rest.split("```").next()).expect("a picture");
-        let (mut frames, mut open, mut arrows) = (BTreeMap::<&str, Vec<&str>>::new(), None, BTreeSet::new());
-        for line in picture.lines().map(str::trim).filter(|line| !line.is_empty() && *line != "stateDiagram-v2") {
-            if let Some(frame) = line.strip_prefix("state ").and_then(|rest| rest.strip_suffix(" {")) {
+        let picture = page
+            .split("```mermaid")
+            .nth(1)
+            .and_then(|rest| rest.split("```").next())
+            .expect("a picture");
+        let (mut frames, mut open, mut arrows) =
+            (BTreeMap::<&str, Vec<&str>>::new(), None, BTreeSet::new());
+        for line in picture
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty() && *line != "stateDiagram-v2")
+        {
+            if let Some(frame) =
+                line.strip_prefix("state ").and_then(|rest| rest.strip_suffix(" {"))
+            {
                 open = Some(frame);
             } else if line == "}" {
                 open = None;
             } else if let Some((ends, names)) = line.split_once(" : ") {
                 let (from, to) = ends.split_once(" --> ").expect("an arrow");
                 let sources = frames.get(from).cloned().unwrap_or_else(|| vec![from]);
-                for (source, name) in sources.iter().flat_map(|source| names.split(", ").map(move |name| (source, name))) {
+                for (source, name) in sources
+                    .iter()
+                    .flat_map(|source| names.split(", ").map(move |name| (source, name)))
+                {
                     let target = if from == to { source } else { to };
                     arrows.insert(((*source).to_owned(), name.to_owned(), target.to_owned()));
                 }
@@ -378,9 +426,15 @@ mod tests {
     fn the_picture_in_the_documents_shows_the_table() {
         let page = include_str!("../../../docs/delivery.md");
         let mut table = BTreeSet::new();
-        for (from, transition) in STAGES.into_iter().flat_map(|from| transitions().map(|transition| (from, transition))) {
+        for (from, transition) in
+            STAGES.into_iter().flat_map(|from| transitions().map(|transition| (from, transition)))
+        {
             if let Some(to) = transition.next(from) {
-                table.insert((from.as_str().to_owned(), transition.name().to_owned(), to.as_str().to_owned()));
+                table.insert((
+                    from.as_str().to_owned(),
+                    transition.name().to_owned(),
+                    to.as_str().to_owned(),
+                ));
             }
         }
         assert_eq!(arrows(page), table);
@@ -388,19 +442,35 @@ mod tests {
 
     #[test]
     fn each_legal_transition_leaves_its_stage_and_its_line() {
-        for (from, transition) in STAGES.into_iter().flat_map(|from| transitions().map(|transition| (from, transition))) {
+        for (from, transition) in
+            STAGES.into_iter().flat_map(|from| transitions().map(|transition| (from, transition)))
+        {
             let Some(to) = transition.next(from) else { continue };
             let mut entry = entry(from);
             let before = entry.record.trace.len();
             let news = entry.apply(transition, Timestamp(3));
             assert_eq!(entry.stage(), to, "{transition:?} from {from:?}");
-            assert_eq!(entry.record.trace.len() - before, usize::from(transition.is_durable()), "{transition:?} from {from:?}");
+            assert_eq!(
+                entry.record.trace.len() - before,
+                usize::from(transition.is_durable()),
+                "{transition:?} from {from:?}"
+            );
             let told = |event: &DeliveryEvent| (event.carrier(), event.cause());
-            assert_eq!(news.as_ref().map(told), transition.event().map(|_| (transition.carrier(), transition.cause())));
+            assert_eq!(
+                news.as_ref().map(told),
+                transition.event().map(|_| (transition.carrier(), transition.cause()))
+            );
             assert_eq!(news, transition.event());
-            assert_eq!(entry.record.attempts, u32::from(transition == Transition::DeadLetter(Cause::AttemptsExceeded)));
+            assert_eq!(
+                entry.record.attempts,
+                u32::from(transition == Transition::DeadLetter(Cause::AttemptsExceeded))
+            );
             let is_new = matches!(transition, Transition::Requeue | Transition::Reassign(_));
-            assert_eq!(entry.record.brief.expires_at.is_none(), is_new, "{transition:?} from {from:?}");
+            assert_eq!(
+                entry.record.brief.expires_at.is_none(),
+                is_new,
+                "{transition:?} from {from:?}"
+            );
         }
     }
 
@@ -417,7 +487,10 @@ mod tests {
     fn a_full_trace_keeps_how_it_began() {
         let mut entry = entry(Stage::Leased);
         for at in 0..TRACE_ENTRIES_MAX as u64 * 2 {
-            entry.apply(Transition::Offer { carrier: Carrier::Hook, overdue_at_ms: None }, Timestamp(at));
+            entry.apply(
+                Transition::Offer { carrier: Carrier::Hook, overdue_at_ms: None },
+                Timestamp(at),
+            );
         }
         assert_eq!(entry.record.trace.len(), TRACE_ENTRIES_MAX);
         assert_eq!(entry.record.trace[0].event, TraceEvent::Stored);

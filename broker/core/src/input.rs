@@ -22,13 +22,17 @@ pub struct Now {
     /// Milliseconds on the monotonic clock that stops while the machine sleeps: the base of
     /// visibility timeouts and rates.
     pub mono_ms: u64,
-    /// Milliseconds that the machine slept, since the same moment as `mono_ms`; 0 where the system does not count them.
+    /// Milliseconds that the machine slept, since the same moment as `mono_ms`; 0 where the system
+    /// does not count them.
     pub slept_ms: u64,
 }
 
 /// An event, with the facts about it.
 #[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "inputs are moved once, and nearly all of them are requests")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "inputs are moved once, and nearly all of them are requests"
+)]
 pub enum Input {
     /// A connection sent [`Hello`](peer_proto::request::Hello). The shell has checked its uid.
     Connected {

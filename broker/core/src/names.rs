@@ -4,31 +4,41 @@
 use peer_proto::limits::NAME_CHARS_MAX;
 
 const ADJECTIVES: [&str; 32] = [
-    "amber", "brave", "brisk", "calm", "clear", "cosmic", "crisp", "deft", "eager", "early", "fleet", "frank", "gentle", "glad",
-    "golden", "keen", "kind", "lively", "lucid", "merry", "nimble", "noble", "quick", "quiet", "rapid", "sharp", "silver",
-    "steady", "sunny", "swift", "vivid", "warm",
+    "amber", "brave", "brisk", "calm", "clear", "cosmic", "crisp", "deft", "eager", "early",
+    "fleet", "frank", "gentle", "glad", "golden", "keen", "kind", "lively", "lucid", "merry",
+    "nimble", "noble", "quick", "quiet", "rapid", "sharp", "silver", "steady", "sunny", "swift",
+    "vivid", "warm",
 ];
 
 const NOUNS: [&str; 32] = [
-    "badger", "bison", "crane", "condor", "dolphin", "falcon", "ferret", "finch", "fox", "gecko", "heron", "ibex", "jackal",
-    "kestrel", "lark", "lemur", "lynx", "marten", "mole", "newt", "orca", "osprey", "otter", "owl", "panda", "puma", "raven",
-    "robin", "seal", "stoat", "tapir", "wren",
+    "badger", "bison", "crane", "condor", "dolphin", "falcon", "ferret", "finch", "fox", "gecko",
+    "heron", "ibex", "jackal", "kestrel", "lark", "lemur", "lynx", "marten", "mole", "newt",
+    "orca", "osprey", "otter", "owl", "panda", "puma", "raven", "robin", "seal", "stoat", "tapir",
+    "wren",
 ];
 
 /// The most names that a refusal offers in place of an unknown one.
 pub(crate) const NEAREST_MAX: usize = 3;
 
-/// An `adjective-noun` that `is_free` accepts, drawn by `entropy`; with a number once the pairs are used up.
+/// An `adjective-noun` that `is_free` accepts, drawn by `entropy`; with a number once the pairs are
+/// used up.
 pub(crate) fn friendly(entropy: u64, is_free: impl Fn(&str) -> bool) -> String {
     let pairs = ADJECTIVES.len() * NOUNS.len();
     let start = (entropy % pairs as u64) as usize;
-    let pair =
-        |index: usize| format!("{}-{}", ADJECTIVES[index % ADJECTIVES.len()], NOUNS[index / ADJECTIVES.len() % NOUNS.len()]);
+    let pair = |index: usize| {
+        format!(
+            "{}-{}",
+            ADJECTIVES[index % ADJECTIVES.len()],
+            NOUNS[index / ADJECTIVES.len() % NOUNS.len()]
+        )
+    };
     // A stride that shares no factor with the number of pairs visits each pair once.
-    (0..pairs).map(|n| pair((start + n * 37) % pairs)).find(|name| is_free(name)).unwrap_or_else(|| {
-        let base = pair(start);
-        (2u64..).map(|n| with_suffix(&base, n)).find(|name| is_free(name)).unwrap_or(base)
-    })
+    (0..pairs).map(|n| pair((start + n * 37) % pairs)).find(|name| is_free(name)).unwrap_or_else(
+        || {
+            let base = pair(start);
+            (2u64..).map(|n| with_suffix(&base, n)).find(|name| is_free(name)).unwrap_or(base)
+        },
+    )
 }
 
 /// `base-n`, cut so that it stays a name.
@@ -48,7 +58,8 @@ const COMPARED_MAX: usize = 500;
 /// only a limited number of them.
 pub(crate) fn nearest<'a>(wanted: &str, names: impl Iterator<Item = &'a str>) -> Vec<String> {
     let wanted = wanted.to_ascii_lowercase();
-    let is_part = |name: &str| name.contains(&wanted) || (!name.is_empty() && wanted.contains(name));
+    let is_part =
+        |name: &str| name.contains(&wanted) || (!name.is_empty() && wanted.contains(name));
     let mut compared = 0;
     let mut ranked: Vec<(usize, &str)> = names
         .filter_map(|name| {
@@ -106,7 +117,10 @@ mod tests {
         let name = with_suffix(&"n".repeat(32), 17);
         assert_eq!(name.len(), 32);
         assert!(name.ends_with("-17"));
-        assert!(peer_proto::ids::is_peer_name(&with_suffix("p", 2)), "a suffix makes no id of a name");
+        assert!(
+            peer_proto::ids::is_peer_name(&with_suffix("p", 2)),
+            "a suffix makes no id of a name"
+        );
     }
 
     #[test]
@@ -117,7 +131,8 @@ mod tests {
         assert_eq!(nearest("lunna", names.into_iter()), ["luna"]);
         assert_eq!(nearest("back", names.into_iter()), ["backend"]);
         assert_eq!(nearest("Orian", names.into_iter()), ["orion"]);
-        let crowd: Vec<String> = (0..10_000).map(|number| format!("agent-{number}-at-work")).collect();
+        let crowd: Vec<String> =
+            (0..10_000).map(|number| format!("agent-{number}-at-work")).collect();
         let names = crowd.iter().map(String::as_str).chain(["luna"]);
         assert_eq!(nearest("lnua", names), ["luna"], "names of another length are passed over");
     }

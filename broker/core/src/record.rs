@@ -16,7 +16,8 @@ use crate::thing::Things;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct TokenDigest(pub [u8; 32]);
 
-/// A process as the kernel knows it. Process ids are used again; the start tells a process from a later one with its id.
+/// A process as the kernel knows it. Process ids are used again; the start tells a process from a
+/// later one with its id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Process {
     /// Its id.
@@ -58,7 +59,8 @@ pub struct PeerRecord {
     pub task: String,
     /// The digest of its latest session's token; absent once an operator ended that session.
     pub token: Option<TokenDigest>,
-    /// The client process of its session, while it has one. A broker that was killed leaves it: the session will resume.
+    /// The client process of its session, while it has one. A broker that was killed leaves it: the
+    /// session will resume.
     pub client_pid: Option<u32>,
     /// When it was last known to be connected.
     pub last_seen: Timestamp,
@@ -70,7 +72,8 @@ pub struct PeerRecord {
     pub former: Vec<PeerId>,
     /// The client process of its session, where the kernel named it, while it has one.
     pub client_process: Option<Process>,
-    /// The adapter process that holds the token of its session, where the kernel named it, while it has one.
+    /// The adapter process that holds the token of its session, where the kernel named it, while it
+    /// has one.
     pub adapter_process: Option<Process>,
 }
 
@@ -245,7 +248,8 @@ impl Brief {
 pub struct SettingsRecord {
     /// For every peer that has no policy of its own; absent: what `config.toml` says.
     pub default_policy: Option<Policy>,
-    /// The person has said yes to posts into the inbox socket of sessions that bypass permissions, or may come to.
+    /// The person has said yes to posts into the inbox socket of sessions that bypass permissions,
+    /// or may come to.
     pub inbox_socket_in_bypass: bool,
 }
 
@@ -260,7 +264,8 @@ pub struct PausesRecord {
     pub threads: BTreeSet<String>,
 }
 
-/// How much was stored when this was written, so that it need not be counted when the store is opened.
+/// How much was stored when this was written, so that it need not be counted when the store is
+/// opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeptRecord {
     /// All messages up to this one are counted.

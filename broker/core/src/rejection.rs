@@ -427,31 +427,43 @@ pub enum Crowd {
 
 impl Rejection {
     pub(crate) fn too_many_recipients() -> Self {
-        Self::OutOfBounds { what: "the list of recipients", bound: format!("1 to {RECIPIENTS_MAX}") }
+        Self::OutOfBounds {
+            what: "the list of recipients",
+            bound: format!("1 to {RECIPIENTS_MAX}"),
+        }
     }
 
     /// Returns its error code.
     #[must_use]
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::NotRegistered | Self::AlreadyRegistered | Self::HelloTwice | Self::NoHello => ErrorCode::OutOfOrder,
-            Self::UnknownPeer { .. } | Self::NobodyToAsk | Self::AskedOneself => ErrorCode::UnknownPeer,
+            Self::NotRegistered | Self::AlreadyRegistered | Self::HelloTwice | Self::NoHello => {
+                ErrorCode::OutOfOrder
+            }
+            Self::UnknownPeer { .. } | Self::NobodyToAsk | Self::AskedOneself => {
+                ErrorCode::UnknownPeer
+            }
             Self::NoMailbox { .. } | Self::ReservedName { .. } => ErrorCode::ReservedName,
-            Self::UnknownMessage(_) | Self::DamagedMessage(_) | Self::UnknownQuestion(_) => ErrorCode::UnknownMessage,
+            Self::UnknownMessage(_) | Self::DamagedMessage(_) | Self::UnknownQuestion(_) => {
+                ErrorCode::UnknownMessage
+            }
             Self::EmptyText => ErrorCode::EmptyText,
             Self::TextTooLarge { .. } => ErrorCode::TextTooLarge,
             Self::BadName { .. } | Self::BadChannelName { .. } => ErrorCode::BadName,
             Self::NameTaken { .. } | Self::ChannelTaken { .. } => ErrorCode::NameTaken,
-            Self::OutOfBounds { .. } | Self::BroadcastTooWide { .. } | Self::AnswerTooLarge => ErrorCode::OutOfBounds,
+            Self::OutOfBounds { .. } | Self::BroadcastTooWide { .. } | Self::AnswerTooLarge => {
+                ErrorCode::OutOfBounds
+            }
             Self::RateLimited { .. } => ErrorCode::RateLimited,
             Self::MailboxFull { .. } => ErrorCode::MailboxFull,
             Self::IdenticalText { .. } => ErrorCode::IdenticalText,
             Self::ThreadPaused { .. } => ErrorCode::ThreadPaused,
             Self::Paused { .. } => ErrorCode::Paused,
             Self::RefusedByPolicy { .. } => ErrorCode::RefusedByPolicy,
-            Self::NotPermitted { .. } | Self::NotMember { .. } | Self::OutsideChannel { .. } | Self::OwnQuestion(_) => {
-                ErrorCode::NotPermitted
-            }
+            Self::NotPermitted { .. }
+            | Self::NotMember { .. }
+            | Self::OutsideChannel { .. }
+            | Self::OwnQuestion(_) => ErrorCode::NotPermitted,
             Self::TooLate { .. } | Self::NoSession { .. } | Self::HookGone => ErrorCode::TooLate,
             Self::NoSpace | Self::NothingStored => ErrorCode::NoSpace,
             Self::TooManyPeers { .. }

@@ -12,7 +12,9 @@ use peer_proto::search::SearchQuery;
 use serde::{Deserialize, Serialize};
 
 use crate::input::{ConnectionId, Lookups};
-use crate::record::{DeliveryRecord, KeptRecord, MessageRecord, PausesRecord, PeerRecord, SettingsRecord};
+use crate::record::{
+    DeliveryRecord, KeptRecord, MessageRecord, PausesRecord, PeerRecord, SettingsRecord,
+};
 use crate::thing::{Thing, ThingKey};
 use crate::who::Actor;
 
@@ -217,7 +219,10 @@ impl Step {
     pub fn outdates(&self, lookups: &Lookups) -> bool {
         lookups.messages.iter().any(|message| self.touched.contains(message))
             || lookups.idempotency.as_ref().is_some_and(|key| self.touched_keys.contains(key))
-            || lookups.note.as_ref().is_some_and(|key| self.touched_things.contains(&ThingKey::Note(key.clone())))
+            || lookups
+                .note
+                .as_ref()
+                .is_some_and(|key| self.touched_things.contains(&ThingKey::Note(key.clone())))
     }
 
     /// Nothing was decided.

@@ -40,7 +40,11 @@ impl Turn<'_> {
     }
 
     pub(crate) fn refuse(&mut self, caller: Caller, refusal: Refusal) {
-        self.effect(Effect::Reply { connection: caller.connection, id: caller.id, result: Err(refusal) });
+        self.effect(Effect::Reply {
+            connection: caller.connection,
+            id: caller.id,
+            result: Err(refusal),
+        });
     }
 
     /// Answers the request of this turn with what the store holds.

@@ -60,7 +60,12 @@ impl Addressee {
     }
 
     /// Picks the text for this addressee.
-    fn pick_of(self, model: impl Into<String>, person: impl Into<String>, shell: impl Into<String>) -> String {
+    fn pick_of(
+        self,
+        model: impl Into<String>,
+        person: impl Into<String>,
+        shell: impl Into<String>,
+    ) -> String {
         match self {
             Self::Model => model.into(),
             Self::Person => person.into(),
@@ -255,9 +260,11 @@ fn suggest(nearest: &[String], shown: String) -> String {
 fn too_late(message: MessageId, obstacle: Obstacle, to: Addressee) -> String {
     let look = format!("`peerctl show {message}` tells what happened to it");
     match obstacle {
-        Obstacle::DeadLetter => {
-            to.pick_of("to say it again, send another message", format!("`peerctl orphans drop {message}` ends it"), look)
-        }
+        Obstacle::DeadLetter => to.pick_of(
+            "to say it again, send another message",
+            format!("`peerctl orphans drop {message}` ends it"),
+            look,
+        ),
         Obstacle::Orphaned => to.pick_of(
             "to say it again, send another message",
             format!("`peerctl orphans reassign {message} PEER` gives it to another peer"),
@@ -288,9 +295,15 @@ fn room_for(what: Crowd, to: Addressee) -> String {
             "withdraw some with `peerctl cancel`: `peerctl questions --open` shows them",
         ),
         Crowd::OpenTasks => {
-            format!("complete or cancel some: {} shows them", to.pick("tasks(action=\"list\")", "`peerctl tasks`"))
+            format!(
+                "complete or cancel some: {} shows them",
+                to.pick("tasks(action=\"list\")", "`peerctl tasks`")
+            )
         }
-        Crowd::Notes => format!("delete some: {}", to.pick("memory(action=\"delete\", key=…)", "`peerctl memory delete KEY`")),
+        Crowd::Notes => format!(
+            "delete some: {}",
+            to.pick("memory(action=\"delete\", key=…)", "`peerctl memory delete KEY`")
+        ),
         Crowd::Purges => "wait until they are done".into(),
     }
 }
@@ -478,13 +491,27 @@ fn crowd(what: Crowd) -> &'static str {
 // ---- notices
 
 /// Tells a sender that a delivery of its message became a dead letter.
-pub(crate) fn dead_letter(message: MessageId, recipient: &str, cause: Cause, attempts: u32, to: Addressee) -> String {
+pub(crate) fn dead_letter(
+    message: MessageId,
+    recipient: &str,
+    cause: Cause,
+    attempts: u32,
+    to: Addressee,
+) -> String {
     let why = match cause {
-        Cause::AttemptsExceeded => format!("sessions that were offered it and ended without evidence: {attempts}"),
-        Cause::Damaged => "its record in the database is damaged; if the text still matters, send it again".to_owned(),
+        Cause::AttemptsExceeded => {
+            format!("sessions that were offered it and ended without evidence: {attempts}")
+        }
+        Cause::Damaged => {
+            "its record in the database is damaged; if the text still matters, send it again"
+                .to_owned()
+        }
         _ => "its reader was offline too long and is forgotten".to_owned(),
     };
-    let next = to.pick("Your user can requeue, reassign or drop it", "`peerctl orphans` requeues, reassigns or drops it");
+    let next = to.pick(
+        "Your user can requeue, reassign or drop it",
+        "`peerctl orphans` requeues, reassigns or drops it",
+    );
     format!("your message {message} to {recipient} is a dead letter: {why}. {next}")
 }
 
@@ -500,13 +527,24 @@ pub(crate) fn used_up_thread(thread: &str, speakers: &[String], turns: u32) -> S
 /// Tells a peer that it is a member of a channel now. `topic` says what that is for, or is empty.
 pub(crate) fn invitation(by: &str, channel: &str, topic: &str, to: Addressee) -> String {
     let [history, leave] = ["history", "leave"].map(|action| {
-        to.pick(format!("channels(action=\"{action}\", name=\"{channel}\")"), format!("`peerctl channels {action} {channel}`"))
+        to.pick(
+            format!("channels(action=\"{action}\", name=\"{channel}\")"),
+            format!("`peerctl channels {action} {channel}`"),
+        )
     });
-    format!("{by} made you a member of {channel}{topic}\n{history} shows what was said there, {leave} ends it")
+    format!(
+        "{by} made you a member of {channel}{topic}\n{history} shows what was said there, {leave} ends it"
+    )
 }
 
-/// Tells an asker that a session that it asked ended without an answer; `left` others who were asked are online.
-pub(crate) fn asked_session_ended(asked: &str, question: MessageId, left: usize, to: Addressee) -> String {
+/// Tells an asker that a session that it asked ended without an answer; `left` others who were
+/// asked are online.
+pub(crate) fn asked_session_ended(
+    asked: &str,
+    question: MessageId,
+    left: usize,
+    to: Addressee,
+) -> String {
     let others = match left {
         0 => "nobody else who was asked is online".to_owned(),
         1 => "1 other who was asked is online".to_owned(),
@@ -516,12 +554,17 @@ pub(crate) fn asked_session_ended(asked: &str, question: MessageId, left: usize,
         "It stays open, and may still be answered".to_owned(),
         format!("It stays open, and can be withdrawn with `peerctl cancel {question}`"),
     );
-    format!("the session of {asked} ended without answering your question {question}; {others}. {open}")
+    format!(
+        "the session of {asked} ended without answering your question {question}; {others}. {open}"
+    )
 }
 
 /// How to take up a task that was given to a peer.
 pub(crate) fn claim_it(task: TaskId, to: Addressee) -> String {
-    let claim = to.pick(format!("tasks(action=\"claim\", task=\"{task}\")"), format!("`peerctl tasks claim {task}`"));
+    let claim = to.pick(
+        format!("tasks(action=\"claim\", task=\"{task}\")"),
+        format!("`peerctl tasks claim {task}`"),
+    );
     format!("claim it with {claim}")
 }
 

@@ -1,8 +1,9 @@
 //! Runs the scenarios in `tests/scenarios`: input lines, and under each what the core decided.
 //!
-//! A line that begins with `#` is a comment; an indented line is the core's answer: `*` a change, `>` an effect. A file's
-//! name says the rule that it shows. `PEERD_WRITE_SCENARIOS=1` writes the answers anew; read the difference before
-//! committing it. `PEERD_SCENARIOS=task,note` plays only those whose names have one of these words.
+//! A line that begins with `#` is a comment; an indented line is the core's answer: `*` a change,
+//! `>` an effect. A file's name says the rule that it shows. `PEERD_WRITE_SCENARIOS=1` writes the
+//! answers anew; read the difference before committing it. `PEERD_SCENARIOS=task,note` plays only
+//! those whose names have one of these words.
 
 mod world;
 
@@ -14,13 +15,17 @@ use world::World;
 
 fn scenario_files() -> Vec<PathBuf> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
-    let mut files: Vec<PathBuf> =
-        fs::read_dir(dir).expect("the scenarios are there").map(|entry| entry.expect("readable").path()).collect();
+    let mut files: Vec<PathBuf> = fs::read_dir(dir)
+        .expect("the scenarios are there")
+        .map(|entry| entry.expect("readable").path())
+        .collect();
     files.retain(|path| path.extension().is_some_and(|extension| extension == "txt"));
     if let Some(words) = std::env::var_os("PEERD_SCENARIOS") {
         let words = words.to_string_lossy();
         files.retain(|path| {
-            words.split(',').any(|word| path.file_name().is_some_and(|name| name.to_string_lossy().contains(word)))
+            words.split(',').any(|word| {
+                path.file_name().is_some_and(|name| name.to_string_lossy().contains(word))
+            })
         });
     }
     files.sort();
@@ -50,12 +55,15 @@ fn every_scenario_goes_as_written() {
     for path in &files {
         let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
         let script = fs::read_to_string(path).expect("readable");
-        let played = std::panic::catch_unwind(|| play(&script)).unwrap_or_else(|_| panic!("{name} broke an invariant"));
+        let played = std::panic::catch_unwind(|| play(&script))
+            .unwrap_or_else(|_| panic!("{name} broke an invariant"));
         if std::env::var_os("PEERD_WRITE_SCENARIOS").is_some() {
             fs::write(path, &played).expect("writable");
         } else if played != script {
-            let first =
-                played.lines().zip(script.lines().chain(std::iter::repeat(""))).find(|(played, written)| played != written);
+            let first = played
+                .lines()
+                .zip(script.lines().chain(std::iter::repeat("")))
+                .find(|(played, written)| played != written);
             wrong.push(format!("{name}: the core said (left), written (right): {first:#?}"));
         }
     }

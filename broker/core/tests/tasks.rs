@@ -1,5 +1,5 @@
-//! Tasks, against their table and at random: each act from each state by each hand, and long walks of many hands, with
-//! sessions that come, go and turn out to be others, and brokers that die.
+//! Tasks, against their table and at random: each act from each state by each hand, and long walks
+//! of many hands, with sessions that come, go and turn out to be others, and brokers that die.
 //!
 //! The world's store is a model of the real one; it checks the core's invariants after each step.
 
@@ -33,7 +33,13 @@ fn answer(world: &mut World, name: &str, request: TaskRequest) -> Option<Vec<Tas
 
 fn draft(title: &str, needs: Vec<TaskId>, assignee: Option<&str>) -> TaskRequest {
     let assignee = assignee.map(str::to_owned);
-    TaskRequest::Create(TaskDraft { title: title.into(), description: String::new(), assignee, needs, idempotency_key: None })
+    TaskRequest::Create(TaskDraft {
+        title: title.into(),
+        description: String::new(),
+        assignee,
+        needs,
+        idempotency_key: None,
+    })
 }
 
 fn acts() -> [(&'static str, TaskAct); 9] {
@@ -63,9 +69,15 @@ fn prepare(state: TaskState) -> World {
         TaskState::Open => &[],
         TaskState::Claimed => &[("holder", TaskAct::Claim)],
         TaskState::Started => &[("holder", TaskAct::Start)],
-        TaskState::Blocked => &[("holder", TaskAct::Claim), ("holder", TaskAct::Block("before".into()))],
-        TaskState::Completed => &[("holder", TaskAct::Claim), ("holder", TaskAct::Complete("before".into()))],
-        TaskState::Failed => &[("holder", TaskAct::Claim), ("holder", TaskAct::Fail("before".into()))],
+        TaskState::Blocked => {
+            &[("holder", TaskAct::Claim), ("holder", TaskAct::Block("before".into()))]
+        }
+        TaskState::Completed => {
+            &[("holder", TaskAct::Claim), ("holder", TaskAct::Complete("before".into()))]
+        }
+        TaskState::Failed => {
+            &[("holder", TaskAct::Claim), ("holder", TaskAct::Fail("before".into()))]
+        }
         TaskState::Cancelled => &[("creator", TaskAct::Cancel("before".into()))],
     };
     for (hand, act) in steps {
@@ -102,9 +114,15 @@ fn each_act_from_each_state_by_each_hand_goes_by_the_table() {
         for hand in ["creator", "holder", "other", "person"] {
             for (name, act) in acts() {
                 let mut world = prepare(state);
-                let changed = answer(&mut world, hand, TaskRequest::Change { task: TaskId(1), act });
+                let changed =
+                    answer(&mut world, hand, TaskRequest::Change { task: TaskId(1), act });
                 let now = changed.map(|tasks| tasks[0].state);
-                assert_eq!(now, expected(state, hand, name), "{hand} does {name} to what is {}", state.as_str());
+                assert_eq!(
+                    now,
+                    expected(state, hand, name),
+                    "{hand} does {name} to what is {}",
+                    state.as_str()
+                );
             }
         }
     }

@@ -1,8 +1,8 @@
-//! Channels, groups and questions together: random runs of the real core against a naive model of who is a member of what,
-//! who may know of it, and who may still answer.
+//! Channels, groups and questions together: random runs of the real core against a naive model of
+//! who is a member of what, who may know of it, and who may still answer.
 //!
-//! A run that fails is made small and printed as a list of operations; `PROPTEST_CASES` asks for more runs than a plain
-//! `cargo test` affords.
+//! A run that fails is made small and printed as a list of operations; `PROPTEST_CASES` asks for
+//! more runs than a plain `cargo test` affords.
 
 mod world;
 
@@ -86,7 +86,11 @@ struct Run {
 impl Run {
     fn new() -> Self {
         let mut config = Config::default();
-        for (key, value) in [("sender_per_minute", 1_000_000), ("pair_per_minute", 1_000_000), ("thread_turns_max", 1_000_000)] {
+        for (key, value) in [
+            ("sender_per_minute", 1_000_000),
+            ("pair_per_minute", 1_000_000),
+            ("thread_turns_max", 1_000_000),
+        ] {
             assert!(config.limits.set(key, value), "{key}");
         }
         let mut world = World::new(config);
@@ -108,7 +112,9 @@ impl Run {
     }
 
     fn knows(&self, who: usize, channel: usize) -> bool {
-        self.places.get(&channel).is_some_and(|place| !place.private || place.members.contains(&who))
+        self.places
+            .get(&channel)
+            .is_some_and(|place| !place.private || place.members.contains(&who))
     }
 
     fn is_member(&self, who: usize, channel: usize) -> bool {
@@ -117,7 +123,8 @@ impl Run {
 
     fn make(&mut self, who: usize, channel: usize, private: bool) {
         self.made += 1;
-        self.places.insert(channel, Place { private, members: BTreeSet::from([who]), made: self.made });
+        self.places
+            .insert(channel, Place { private, members: BTreeSet::from([who]), made: self.made });
     }
 
     /// What a message to this channel must come to: its readers, or the code of the refusal.
@@ -153,7 +160,10 @@ impl Run {
             }
             Op::Restart => {
                 self.world.restart();
-                self.online.clone().into_iter().for_each(|who| self.world.run(&format!("{} resumes", NAMES[who])));
+                self.online
+                    .clone()
+                    .into_iter()
+                    .for_each(|who| self.world.run(&format!("{} resumes", NAMES[who])));
             }
             Op::Create { who, .. }
             | Op::Join { who, .. }
@@ -175,8 +185,16 @@ impl Run {
         match *op {
             Op::Create { who, channel, private } => {
                 let private = private && channel != 2;
-                let request = ChannelRequest::Create { name: CHANNELS[channel].to_owned(), topic: String::new(), private };
-                let expected = if self.places.contains_key(&channel) { Err(ErrorCode::NameTaken) } else { Ok(()) };
+                let request = ChannelRequest::Create {
+                    name: CHANNELS[channel].to_owned(),
+                    topic: String::new(),
+                    private,
+                };
+                let expected = if self.places.contains_key(&channel) {
+                    Err(ErrorCode::NameTaken)
+                } else {
+                    Ok(())
+                };
                 self.change(who, request, expected);
                 if expected.is_ok() {
                     self.make(who, channel, private);
@@ -184,7 +202,11 @@ impl Run {
             }
             Op::Join { who, channel } => {
                 let new_group = channel == 2 && !self.places.contains_key(&channel);
-                let expected = if new_group || self.knows(who, channel) { Ok(()) } else { Err(ErrorCode::UnknownChannel) };
+                let expected = if new_group || self.knows(who, channel) {
+                    Ok(())
+                } else {
+                    Err(ErrorCode::UnknownChannel)
+                };
                 self.change(who, ChannelRequest::Join(CHANNELS[channel].to_owned()), expected);
                 match (expected, self.places.get_mut(&channel)) {
                     (Ok(()), Some(place)) => drop(place.members.insert(who)),
@@ -193,7 +215,8 @@ impl Run {
                 }
             }
             Op::Leave { who, channel } => {
-                let expected = if self.knows(who, channel) { Ok(()) } else { Err(ErrorCode::UnknownChannel) };
+                let expected =
+                    if self.knows(who, channel) { Ok(()) } else { Err(ErrorCode::UnknownChannel) };
                 self.change(who, ChannelRequest::Leave(CHANNELS[channel].to_owned()), expected);
                 if expected.is_ok()
                     && let Some(place) = self.places.get_mut(&channel)
@@ -208,7 +231,10 @@ impl Run {
                     (true, false) => Err(ErrorCode::NotPermitted),
                     (true, true) => Ok(()),
                 };
-                let request = ChannelRequest::Invite { name: CHANNELS[channel].to_owned(), peer: NAMES[whom].to_owned() };
+                let request = ChannelRequest::Invite {
+                    name: CHANNELS[channel].to_owned(),
+                    peer: NAMES[whom].to_owned(),
+                };
                 self.change(who, request, expected);
                 if expected.is_ok()
                     && let Some(place) = self.places.get_mut(&channel)
@@ -254,8 +280,9 @@ impl Run {
             Op::Answer { who, question } => {
                 let Some(asked) = self.questions.get(question).cloned() else { return };
                 let member = asked.place.is_some_and(|(channel, _)| self.is_member(who, channel));
-                let same =
-                    asked.place.is_some_and(|(channel, made)| self.places.get(&channel).is_some_and(|now| now.made == made));
+                let same = asked.place.is_some_and(|(channel, made)| {
+                    self.places.get(&channel).is_some_and(|now| now.made == made)
+                });
                 let reads = who == asked.asker || asked.asked.contains(&who) || (member && same);
                 let was_asked = asked.asked.contains(&who) || member;
                 let expected = if !reads {
@@ -270,7 +297,12 @@ impl Run {
                     Ok(BTreeSet::from([asked.asker]))
                 };
                 let text = self.text();
-                let answer = Answer { question: asked.id, answer: text, sources: Vec::new(), idempotency_key: None };
+                let answer = Answer {
+                    question: asked.id,
+                    answer: text,
+                    sources: Vec::new(),
+                    idempotency_key: None,
+                };
                 if self.sends(who, Request::Answer(answer), &expected).is_some() {
                     self.questions[question].open = false;
                 }
@@ -290,16 +322,24 @@ impl Run {
     }
 
     fn change(&mut self, who: usize, request: ChannelRequest, expected: Result<(), ErrorCode>) {
-        let got = self.ask(who, Request::Channel(request)).map(drop).map_err(|refusal| refusal.code);
+        let got =
+            self.ask(who, Request::Channel(request)).map(drop).map_err(|refusal| refusal.code);
         assert_eq!(got, expected);
     }
 
     /// Sends, and says under which id, where it was accepted.
-    fn sends(&mut self, who: usize, request: Request, expected: &Result<BTreeSet<usize>, ErrorCode>) -> Option<MessageId> {
+    fn sends(
+        &mut self,
+        who: usize,
+        request: Request,
+        expected: &Result<BTreeSet<usize>, ErrorCode>,
+    ) -> Option<MessageId> {
         match self.ask(who, request) {
             Ok(Reply::Sent(sent)) => {
                 let names = sent.deliveries.iter().map(|delivery| delivery.name.as_str());
-                let readers: BTreeSet<usize> = names.map(|name| NAMES.iter().position(|known| *known == name).unwrap()).collect();
+                let readers: BTreeSet<usize> = names
+                    .map(|name| NAMES.iter().position(|known| *known == name).unwrap())
+                    .collect();
                 assert_eq!(Ok(&readers), expected.as_ref());
                 assert_eq!(readers.len(), sent.deliveries.len(), "nobody gets it twice");
                 Some(sent.message)
@@ -314,13 +354,21 @@ impl Run {
 
     /// What this session can see is what the model says, and no more.
     fn look(&mut self, who: usize) {
-        let Ok(Reply::Channels(channels)) = self.ask(who, Request::Channel(ChannelRequest::List)) else { panic!("no list") };
-        let seen: BTreeMap<String, BTreeSet<String>> =
-            channels.into_iter().map(|channel| (channel.name, channel.members.into_iter().collect())).collect();
+        let Ok(Reply::Channels(channels)) = self.ask(who, Request::Channel(ChannelRequest::List))
+        else {
+            panic!("no list")
+        };
+        let seen: BTreeMap<String, BTreeSet<String>> = channels
+            .into_iter()
+            .map(|channel| (channel.name, channel.members.into_iter().collect()))
+            .collect();
         let visible = self.places.iter().filter(|(channel, _)| self.knows(who, **channel));
-        let names = |members: &BTreeSet<usize>| members.iter().map(|member| NAMES[*member].to_owned()).collect();
-        let expected: BTreeMap<String, BTreeSet<String>> =
-            visible.map(|(channel, place)| (CHANNELS[*channel].to_owned(), names(&place.members))).collect();
+        let names = |members: &BTreeSet<usize>| {
+            members.iter().map(|member| NAMES[*member].to_owned()).collect()
+        };
+        let expected: BTreeMap<String, BTreeSet<String>> = visible
+            .map(|(channel, place)| (CHANNELS[*channel].to_owned(), names(&place.members)))
+            .collect();
         assert_eq!(seen, expected);
     }
 }

@@ -1,8 +1,10 @@
-//! Who may see what: random worlds, and every listing, reading, search and event in them, against a naive answer.
+//! Who may see what: random worlds, and every listing, reading, search and event in them, against a
+//! naive answer.
 //!
-//! The naive answer knows what happened: when each message was said, in which channel of that name, and whether that was
-//! private. The core knows records only. Whatever anybody is shown, the answer allows; and what it allows, somebody's way
-//! of looking finds. `PROPTEST_CASES` asks for more runs than a plain `cargo test` affords.
+//! The naive answer knows what happened: when each message was said, in which channel of that name,
+//! and whether that was private. The core knows records only. Whatever anybody is shown, the answer
+//! allows; and what it allows, somebody's way of looking finds. `PROPTEST_CASES` asks for more runs
+//! than a plain `cargo test` affords.
 
 mod world;
 
@@ -213,7 +215,8 @@ impl Run {
         }
         let mut world = World::new(config);
         world.quiet = true;
-        let mut run = Self { world, online: (0..AGENTS.len()).collect(), said: BTreeMap::new(), texts: 0 };
+        let mut run =
+            Self { world, online: (0..AGENTS.len()).collect(), said: BTreeMap::new(), texts: 0 };
         (0..AGENTS.len()).for_each(|agent| run.comes(agent));
         run.world.run("one online client=codex seat=codex:T1 pid=5");
         run.world.run("two online client=codex seat=codex:T2 pid=5");
@@ -248,7 +251,9 @@ impl Run {
 
     fn nth(&self, message: usize) -> Option<String> {
         let mut messages = self.world.disk.messages.keys().rev();
-        messages.nth(message % self.world.disk.messages.len().max(1)).map(|id| self.world.alias(*id))
+        messages
+            .nth(message % self.world.disk.messages.len().max(1))
+            .map(|id| self.world.alias(*id))
     }
 
     fn play(&mut self, op: &Op) {
@@ -258,20 +263,29 @@ impl Run {
         let online = self.online.clone();
         let here = |who: usize| online.contains(&who).then(|| AGENTS[who]);
         let line = match op {
-            Op::Create { who, channel, private } => {
-                here(*who).map(|name| format!("{name} creates {}{}", CHANNELS[*channel], privately(*channel, *private)))
-            }
+            Op::Create { who, channel, private } => here(*who).map(|name| {
+                format!("{name} creates {}{}", CHANNELS[*channel], privately(*channel, *private))
+            }),
             Op::Refound { who, channel, private } => {
                 for agent in &online {
                     self.world.run(&format!("{} leaves {}", AGENTS[*agent], CHANNELS[*channel]));
                 }
-                here(*who).map(|name| format!("{name} creates {}{}", CHANNELS[*channel], privately(*channel, *private)))
+                here(*who).map(|name| {
+                    format!(
+                        "{name} creates {}{}",
+                        CHANNELS[*channel],
+                        privately(*channel, *private)
+                    )
+                })
             }
-            Op::Join { who, channel } => here(*who).map(|name| format!("{name} joins {}", CHANNELS[*channel])),
-            Op::Leave { who, channel } => here(*who).map(|name| format!("{name} leaves {}", CHANNELS[*channel])),
-            Op::Invite { who, channel, whom } => {
-                here(*who).map(|name| format!("{name} invites {} {}", AGENTS[*whom], CHANNELS[*channel]))
+            Op::Join { who, channel } => {
+                here(*who).map(|name| format!("{name} joins {}", CHANNELS[*channel]))
             }
+            Op::Leave { who, channel } => {
+                here(*who).map(|name| format!("{name} leaves {}", CHANNELS[*channel]))
+            }
+            Op::Invite { who, channel, whom } => here(*who)
+                .map(|name| format!("{name} invites {} {}", AGENTS[*whom], CHANNELS[*channel])),
             Op::Post { who, channel, short } => {
                 let ttl = if *short { " ttl=60s" } else { "" };
                 here(*who).map(|name| format!("{name} sends {}{ttl}: {text}", CHANNELS[*channel]))
@@ -281,30 +295,41 @@ impl Run {
                 let name = if *shell { SHELLS[*who] } else { AGENTS[*who] };
                 here(*who).map(|_| format!("{name} sends {}: {text}", to.join(" ")))
             }
-            Op::Reply { who, message } => {
-                here(*who).zip(self.nth(*message)).map(|(name, message)| format!("{name} sends re={message}: {text}"))
-            }
+            Op::Reply { who, message } => here(*who)
+                .zip(self.nth(*message))
+                .map(|(name, message)| format!("{name} sends re={message}: {text}")),
             Op::Ask { who, to } => {
                 let to = to.map_or_else(|peer| AGENTS[peer], |channel| CHANNELS[channel]);
                 here(*who).map(|name| format!("{name} asks {to}: {text}"))
             }
-            Op::Answer { who, message } => {
-                here(*who).zip(self.nth(*message)).map(|(name, message)| format!("{name} answers {message}: {text}"))
+            Op::Answer { who, message } => here(*who)
+                .zip(self.nth(*message))
+                .map(|(name, message)| format!("{name} answers {message}: {text}")),
+            Op::Cancel { who, message } => here(*who)
+                .zip(self.nth(*message))
+                .map(|(name, message)| format!("{name} cancels {message}")),
+            Op::Policy { whom, hold } => {
+                Some(format!("me sets {} {}", AGENTS[*whom], if *hold { "hold" } else { "accept" }))
             }
-            Op::Cancel { who, message } => {
-                here(*who).zip(self.nth(*message)).map(|(name, message)| format!("{name} cancels {message}"))
+            Op::Release { message } => {
+                self.nth(*message).map(|message| format!("me releases {message}"))
             }
-            Op::Policy { whom, hold } => Some(format!("me sets {} {}", AGENTS[*whom], if *hold { "hold" } else { "accept" })),
-            Op::Release { message } => self.nth(*message).map(|message| format!("me releases {message}")),
-            Op::Reassign { message, to } => self.nth(*message).map(|message| format!("me reassigns {message} {}", AGENTS[*to])),
+            Op::Reassign { message, to } => {
+                self.nth(*message).map(|message| format!("me reassigns {message} {}", AGENTS[*to]))
+            }
             Op::Show { whom } => {
                 let pending = self.world.disk.deliveries.values();
-                let mine = pending.filter(|delivery| delivery.peer == self.peer(*whom) && delivery.stage == Stage::Stored);
-                let mine: Vec<String> = mine.map(|delivery| self.world.alias(delivery.message)).collect();
+                let mine = pending.filter(|delivery| {
+                    delivery.peer == self.peer(*whom) && delivery.stage == Stage::Stored
+                });
+                let mine: Vec<String> =
+                    mine.map(|delivery| self.world.alias(delivery.message)).collect();
                 let name = here(*whom).filter(|_| !mine.is_empty());
                 name.map(|name| format!("{name} offered {} by=tool_result", mine.join(" ")))
             }
-            Op::Go { whom } => self.online.remove(whom).then(|| format!("{} offline", AGENTS[*whom])),
+            Op::Go { whom } => {
+                self.online.remove(whom).then(|| format!("{} offline", AGENTS[*whom]))
+            }
             Op::Come { whom } => {
                 if self.online.insert(*whom) {
                     self.comes(*whom);
@@ -314,7 +339,10 @@ impl Run {
             Op::Pass => Some("pass 61s".to_owned()),
             Op::Restart => {
                 self.world.restart();
-                self.online.clone().into_iter().for_each(|agent| self.world.run(&format!("{} resumes", AGENTS[agent])));
+                self.online
+                    .clone()
+                    .into_iter()
+                    .for_each(|agent| self.world.run(&format!("{} resumes", AGENTS[agent])));
                 self.world.run("one resumes");
                 self.world.run("two resumes");
                 self.operators();
@@ -334,9 +362,14 @@ impl Run {
             if !self.said.contains_key(&id) {
                 let head = &self.world.disk.messages[&id].head;
                 let channel = head.channel.as_deref().and_then(|name| self.channel(name));
-                let place = channel.map(|record| (record.name.clone(), record.created_at, record.private));
-                let answers_private = head.reply_to.and_then(|id| self.said.get(&id)).is_some_and(|said| said.private);
-                let private = place.as_ref().is_some_and(|(.., private)| *private) || answers_private;
+                let place =
+                    channel.map(|record| (record.name.clone(), record.created_at, record.private));
+                let answers_private = head
+                    .reply_to
+                    .and_then(|id| self.said.get(&id))
+                    .is_some_and(|said| said.private);
+                let private =
+                    place.as_ref().is_some_and(|(.., private)| *private) || answers_private;
                 self.said.insert(id, Said { place, private });
             }
         }
@@ -350,7 +383,11 @@ impl Run {
     }
 
     fn deliveries(&self, message: MessageId) -> impl Iterator<Item = &DeliveryRecord> {
-        self.world.disk.deliveries.range((message, PeerId(0))..=(message, PeerId(u64::MAX))).map(|(_, delivery)| delivery)
+        self.world
+            .disk
+            .deliveries
+            .range((message, PeerId(0))..=(message, PeerId(u64::MAX)))
+            .map(|(_, delivery)| delivery)
     }
 
     // ---- the naive answer
@@ -362,14 +399,19 @@ impl Run {
     }
 
     fn is_member(&self, agent: usize, message: MessageId) -> bool {
-        self.same_channel(message).is_some_and(|channel| channel.members.contains(&self.peer(agent)))
+        self.same_channel(message)
+            .is_some_and(|channel| channel.members.contains(&self.peer(agent)))
     }
 
     /// Whether a message was said where everybody may hear it.
     fn is_open(&self, message: MessageId) -> bool {
         match &self.said[&message].place {
             // A group hides nothing. A notice may be about a channel that is gone.
-            None => self.world.disk.messages[&message].head.channel.as_ref().is_none_or(|name| name.starts_with('@')),
+            None => self.world.disk.messages[&message]
+                .head
+                .channel
+                .as_ref()
+                .is_none_or(|name| name.starts_with('@')),
             Some((name, ..)) if name.starts_with('@') => true,
             Some((_, _, private)) => !private && self.same_channel(message).is_some(),
         }
@@ -385,17 +427,22 @@ impl Run {
         if who == Who::Person {
             return true;
         }
-        if let Some(agent) = who.agent().filter(|agent| self.peer(*agent) == message.head.from.peer) {
+        if let Some(agent) = who.agent().filter(|agent| self.peer(*agent) == message.head.from.peer)
+        {
             return agent < AGENTS.len();
         }
-        let own = who.agent().and_then(|agent| self.deliveries(id).find(|delivery| delivery.peer == self.peer(agent)));
+        let own = who.agent().and_then(|agent| {
+            self.deliveries(id).find(|delivery| delivery.peer == self.peer(agent))
+        });
         if let Some(own) = own {
             return !own.is_kept_back();
         }
         let held = self.deliveries(id).filter(|delivery| delivery.is_kept_back()).count();
         let reads_there = |agent: &usize| {
             let policy = self.world.disk.peers[&self.peer(*agent)].policy.unwrap_or(Policy::Accept);
-            self.is_member(*agent, id) && policy == Policy::Accept && message.head.kind != Kind::Notice
+            self.is_member(*agent, id)
+                && policy == Policy::Accept
+                && message.head.kind != Kind::Notice
         };
         if who.agent().is_some_and(|agent| reads_there(&agent)) {
             return held == 0 || held < self.deliveries(id).count();
@@ -404,7 +451,8 @@ impl Run {
     }
 
     fn may_know_of(&self, who: Who, delivery: &DeliveryRecord) -> bool {
-        let is_end = |agent: usize| [delivery.peer, delivery.brief.from].contains(&self.peer(agent));
+        let is_end =
+            |agent: usize| [delivery.peer, delivery.brief.from].contains(&self.peer(agent));
         if who == Who::Person || who.agent().is_some_and(is_end) {
             return true;
         }
@@ -423,10 +471,17 @@ impl Run {
         let ended = record.closed_without_answer();
         match who.agent() {
             Some(agent) if self.peer(agent) == record.asker => true,
-            Some(agent) if record.to.contains(&self.peer(agent)) || self.is_member(agent, record.question) => {
+            Some(agent)
+                if record.to.contains(&self.peer(agent))
+                    || self.is_member(agent, record.question) =>
+            {
                 !ended && !held(self.peer(agent))
             }
-            _ => who.is_shell() && self.is_open(record.question) && !record.to.iter().any(|peer| held(*peer)),
+            _ => {
+                who.is_shell()
+                    && self.is_open(record.question)
+                    && !record.to.iter().any(|peer| held(*peer))
+            }
         }
     }
 
@@ -437,7 +492,9 @@ impl Run {
         self.world.ask(who.program(), request);
         let asked = self.world.requests;
         self.world.effects.iter().find_map(|effect| match effect {
-            Effect::Reply { id, result, .. } if *id == asked => Some(result.clone().map_err(|refusal| refusal.code)),
+            Effect::Reply { id, result, .. } if *id == asked => {
+                Some(result.clone().map_err(|refusal| refusal.code))
+            }
             _ => None,
         })
     }
@@ -453,17 +510,30 @@ impl Run {
         let names: BTreeMap<String, PeerId> =
             self.world.disk.peers.values().map(|record| (record.name.clone(), record.id)).collect();
         for effect in &self.world.effects {
-            let Effect::Push { connection, push: Push::Event { event, .. } } = effect else { continue };
+            let Effect::Push { connection, push: Push::Event { event, .. } } = effect else {
+                continue;
+            };
             let Event::Delivery { delivery: watched, what } = &**event else { continue };
             let message = watched.message;
             let is_its = |who: &Who| self.world.programs[who.program()].connection == *connection;
             let watcher = EVERYBODY.into_iter().find(|who| is_its(who) && self.is_here(*who));
             let Some(who) = watcher else { continue };
             let Some(to) = names.get(&watched.to) else { continue };
-            let Some(delivery) = self.deliveries(message).find(|delivery| delivery.peer == *to) else { continue };
+            let Some(delivery) = self.deliveries(message).find(|delivery| delivery.peer == *to)
+            else {
+                continue;
+            };
             let text = what.text().is_some();
-            assert!(self.may_know_of(who, delivery), "{who:?} hears of {} for {}", what.as_str(), delivery.peer);
-            assert!(!text || self.may_read(who, &self.world.disk.messages[&message]), "{who:?} hears the text of {message}");
+            assert!(
+                self.may_know_of(who, delivery),
+                "{who:?} hears of {} for {}",
+                what.as_str(),
+                delivery.peer
+            );
+            assert!(
+                !text || self.may_read(who, &self.world.disk.messages[&message]),
+                "{who:?} hears the text of {message}"
+            );
         }
     }
 
@@ -471,7 +541,8 @@ impl Run {
     fn look(&mut self) {
         for who in EVERYBODY.into_iter().filter(|who| self.is_here(*who)).collect::<Vec<_>>() {
             let allowed: BTreeSet<String> = {
-                let messages = self.world.disk.messages.values().filter(|message| self.may_read(who, message));
+                let messages =
+                    self.world.disk.messages.values().filter(|message| self.may_read(who, message));
                 messages.map(|message| self.world.alias(message.head.id)).collect()
             };
             self.check_readings(who, &allowed);
@@ -487,8 +558,15 @@ impl Run {
         for id in self.world.disk.messages.keys().copied().collect::<Vec<_>>() {
             let refused = self.ask(who, Request::Show(id));
             let is_allowed = allowed.contains(&self.world.alias(id));
-            assert_eq!(matches!(self.query(), Some(Query::Show(_))), is_allowed, "{who:?} reads {id}");
-            assert!(is_allowed || matches!(refused, Some(Err(ErrorCode::UnknownMessage))), "{who:?} hears {refused:?}");
+            assert_eq!(
+                matches!(self.query(), Some(Query::Show(_))),
+                is_allowed,
+                "{who:?} reads {id}"
+            );
+            assert!(
+                is_allowed || matches!(refused, Some(Err(ErrorCode::UnknownMessage))),
+                "{who:?} hears {refused:?}"
+            );
         }
     }
 
@@ -508,22 +586,36 @@ impl Run {
             self.ask(who, Request::History(query));
             if let Some(query @ Query::History { .. }) = self.query() {
                 let line = self.world.history_line(&query);
-                listed.extend(line.split_whitespace().filter(|alias| *alias != "nothing").map(str::to_owned));
+                listed.extend(
+                    line.split_whitespace().filter(|alias| *alias != "nothing").map(str::to_owned),
+                );
             }
         }
-        assert!(listed.is_subset(allowed), "{who:?} is listed {:?}", listed.difference(allowed).collect::<Vec<_>>());
+        assert!(
+            listed.is_subset(allowed),
+            "{who:?} is listed {:?}",
+            listed.difference(allowed).collect::<Vec<_>>()
+        );
         listed
     }
 
     fn check_search(&mut self, who: Who, allowed: &BTreeSet<String>) -> BTreeSet<String> {
-        self.ask(who, Request::Search(SearchQuery { text: WORD.to_owned(), ..SearchQuery::default() }));
+        self.ask(
+            who,
+            Request::Search(SearchQuery { text: WORD.to_owned(), ..SearchQuery::default() }),
+        );
         let found = self.world.effects.iter().find_map(|effect| match effect {
             Effect::Search { search, .. } => Some(self.world.found_line(search)),
             _ => None,
         });
         let found = found.expect("a search");
-        let found: BTreeSet<String> = found.split_whitespace().filter(|word| *word != "nothing").map(str::to_owned).collect();
-        assert!(found.is_subset(allowed), "{who:?} finds {:?}", found.difference(allowed).collect::<Vec<_>>());
+        let found: BTreeSet<String> =
+            found.split_whitespace().filter(|word| *word != "nothing").map(str::to_owned).collect();
+        assert!(
+            found.is_subset(allowed),
+            "{who:?} finds {:?}",
+            found.difference(allowed).collect::<Vec<_>>()
+        );
         found
     }
 
@@ -531,33 +623,47 @@ impl Run {
         let all = (who.agent().is_none() || who.is_shell()).then(|| "*".to_owned());
         let is_operator = all.is_some();
         let listed = self.ask(who, Request::Inbox { peer: all, held: false, after: None });
-        let Some(Ok(Reply::Inbox { entries, next: None })) = listed else { panic!("{who:?} is answered {listed:?}") };
+        let Some(Ok(Reply::Inbox { entries, next: None })) = listed else {
+            panic!("{who:?} is answered {listed:?}")
+        };
         let mut waiting = BTreeSet::new();
         for entry in entries {
-            let delivery = self.deliveries(entry.message).find(|delivery| delivery.peer == entry.peer).expect("it waits");
+            let delivery = self
+                .deliveries(entry.message)
+                .find(|delivery| delivery.peer == entry.peer)
+                .expect("it waits");
             assert!(self.may_know_of(who, delivery), "{who:?} is listed {delivery:?}");
             waiting.insert((entry.message, entry.peer));
         }
-        let pending = self.world.disk.deliveries.values().filter(|delivery| delivery.stage.is_pending());
+        let pending =
+            self.world.disk.deliveries.values().filter(|delivery| delivery.stage.is_pending());
         let expected = pending.filter(|delivery| is_operator && self.may_know_of(who, delivery));
-        let expected: BTreeSet<_> = expected.map(|delivery| (delivery.message, delivery.peer)).collect();
+        let expected: BTreeSet<_> =
+            expected.map(|delivery| (delivery.message, delivery.peer)).collect();
         assert!(!is_operator || waiting == expected, "{who:?} is listed all that it may know of");
 
         if is_operator {
             self.ask(who, Request::Orphans { after: None });
-            let Some(Query::Orphans { actor, .. }) = self.query() else { panic!("{who:?} is listed no dead letters") };
+            let Some(Query::Orphans { actor, .. }) = self.query() else {
+                panic!("{who:?} is listed no dead letters")
+            };
             self.check_letters(who, actor);
         }
 
         let query = QuestionsQuery::default();
         let listed = self.ask(who, Request::Questions(query));
-        let Some(Ok(Reply::Questions { questions, next: None })) = listed else { panic!("{who:?} is answered {listed:?}") };
-        let listed: BTreeSet<MessageId> = questions.into_iter().map(|question| question.question).collect();
+        let Some(Ok(Reply::Questions { questions, next: None })) = listed else {
+            panic!("{who:?} is answered {listed:?}")
+        };
+        let listed: BTreeSet<MessageId> =
+            questions.into_iter().map(|question| question.question).collect();
         let records = self.world.disk.things.values().filter_map(|thing| match thing {
             Thing::Question(record) => Some(record),
             _ => None,
         });
-        let expected = records.filter(|record| self.may_know_of_question(who, record)).map(|record| record.question);
+        let expected = records
+            .filter(|record| self.may_know_of_question(who, record))
+            .map(|record| record.question);
         assert_eq!(listed, expected.collect(), "{who:?} is listed questions");
     }
 
@@ -566,7 +672,11 @@ impl Run {
         for delivery in self.world.disk.deliveries.values() {
             if matches!(delivery.stage, Stage::Dead | Stage::Expired) {
                 let listed = self.world.broker.sees_delivery(actor, delivery);
-                assert_eq!(listed, self.may_know_of(who, delivery), "{who:?} and the dead letter {delivery:?}");
+                assert_eq!(
+                    listed,
+                    self.may_know_of(who, delivery),
+                    "{who:?} and the dead letter {delivery:?}"
+                );
             }
         }
     }

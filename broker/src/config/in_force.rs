@@ -36,10 +36,14 @@ pub fn in_force(file: &Path, kept: &Path) -> InForce {
         Err(error) => said(&error),
     };
     let (what, settings) = match kept.symlink_metadata().is_ok().then(|| super::load(kept)) {
-        Some(Ok(settings)) => ("what it said at the last start that could read it is in force", settings),
+        Some(Ok(settings)) => {
+            ("what it said at the last start that could read it is in force", settings)
+        }
         // Only a broker changes the copy. If it cannot be read either, the earlier settings are
         // unknown.
-        Some(Err(_)) | None => ("no earlier start could read it, and all defaults are in force", Settings::default()),
+        Some(Err(_)) | None => {
+            ("no earlier start could read it, and all defaults are in force", Settings::default())
+        }
     };
     InForce { settings, fault: Some(format!("{broken}: {what}")) }
 }
@@ -66,7 +70,12 @@ fn keep(file: &Path, kept: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let mut written = File::options().write(true).create_new(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(&beside)?;
+    let mut written = File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(&beside)?;
     written.write_all(text.as_bytes())?;
     written.sync_all()?;
     fs::rename(&beside, kept)
@@ -119,14 +128,24 @@ mod tests {
 
         let good = start("[policy]\ndefault = \"hold\"\n");
         assert_eq!((good.settings.policy.default, good.fault), (Policy::Hold, None));
-        for broken in ["[policy]\ndefault = \"hodl\"\n", "[limits]\nsender_per_minute = 0\n", "\u{0}"] {
+        for broken in
+            ["[policy]\ndefault = \"hodl\"\n", "[limits]\nsender_per_minute = 0\n", "\u{0}"]
+        {
             let started = start(broken);
             assert_eq!(started.settings.policy.default, Policy::Hold, "{broken:?}");
             let fault = started.fault.unwrap();
-            assert!(fault.contains("config.toml, line") && fault.contains("at the last start that could read it"), "{fault}");
+            assert!(
+                fault.contains("config.toml, line")
+                    && fault.contains("at the last start that could read it"),
+                "{fault}"
+            );
         }
         fs::remove_file(&file).unwrap();
-        assert_eq!(for_start(&file, &kept).settings, Settings::default(), "no file is a file that can be read");
+        assert_eq!(
+            for_start(&file, &kept).settings,
+            Settings::default(),
+            "no file is a file that can be read"
+        );
         assert_eq!(start("[limits").settings, Settings::default());
     }
 

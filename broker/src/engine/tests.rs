@@ -11,7 +11,8 @@ use super::*;
 use crate::store::tests::{store_on_a_disk_that_fills, store_on_a_disk_that_lasts};
 use crate::turns::{self, Entrance};
 
-/// An engine, and the two sessions that are connected to it: `luna` on connection 1, `nova` on connection 2.
+/// An engine, and the two sessions that are connected to it: `luna` on connection 1, `nova` on
+/// connection 2.
 struct Place {
     engine: Engine,
     entrance: Entrance,
@@ -23,7 +24,8 @@ struct Place {
 impl Place {
     fn new(store: Store) -> Self {
         let clock = Clock::start();
-        let broker = Broker::new(Config::default(), store.snapshot().unwrap().image().unwrap(), clock.now());
+        let broker =
+            Broker::new(Config::default(), store.snapshot().unwrap().image().unwrap(), clock.now());
         let (entrance, arrived) = turns::open();
         let path = PathBuf::from("/x");
         let identity = Identity {
@@ -46,7 +48,8 @@ impl Place {
     }
 
     fn connect(&mut self, connection: ConnectionId, name: &str) {
-        let hello = Hello { role: Role::Adapter, version: "0".into(), executable: "/x".into(), seat: None };
+        let hello =
+            Hello { role: Role::Adapter, version: "0".into(), executable: "/x".into(), seat: None };
         let (ancestors, outbox) = (Vec::new(), self.outbox(connection).clone());
         let hello = Arrival::Hello { connection, id: 1, hello, protocol: 1, ancestors, outbox };
         self.entrance.push(hello).unwrap();
@@ -79,7 +82,11 @@ impl Place {
     }
 
     /// Handles these as one batch. Returns its replies, in order; pushes are dropped.
-    fn batch(&mut self, connection: ConnectionId, requests: Vec<Request>) -> Vec<Result<Reply, Refusal>> {
+    fn batch(
+        &mut self,
+        connection: ConnectionId,
+        requests: Vec<Request>,
+    ) -> Vec<Result<Reply, Refusal>> {
         self.outbox(connection).taken();
         let now = self.engine.clock.now();
         for request in requests {
@@ -126,26 +133,47 @@ fn a_request_sees_what_an_earlier_one_of_its_batch_changed() {
     let mut place = Place::new(store_on_a_disk_that_lasts());
 
     // A key that the store does not have yet.
-    let sent = place.batch(LUNA, vec![letter("the build is red", "k"), letter("the build is red", "k")]);
-    let [Ok(Reply::Sent(first)), Ok(Reply::Sent(second))] = sent.as_slice() else { panic!("{sent:?}") };
+    let sent =
+        place.batch(LUNA, vec![letter("the build is red", "k"), letter("the build is red", "k")]);
+    let [Ok(Reply::Sent(first)), Ok(Reply::Sent(second))] = sent.as_slice() else {
+        panic!("{sent:?}")
+    };
     assert_eq!((first.deduplicated, second.deduplicated), (false, true));
     assert_eq!(first.message, second.message);
     let message = first.message;
 
     // A delivery whose row is still among the pending ones.
-    let presented = Request::Presented { messages: vec![message], carrier: Carrier::Channel, evidence: Evidence::NextTurn };
-    let offered = Request::Offered { messages: vec![message], carrier: Carrier::Channel, last: false };
-    let replies = place.batch(NOVA, vec![offered, presented, Request::Ack { messages: vec![message] }]);
+    let presented = Request::Presented {
+        messages: vec![message],
+        carrier: Carrier::Channel,
+        evidence: Evidence::NextTurn,
+    };
+    let offered =
+        Request::Offered { messages: vec![message], carrier: Carrier::Channel, last: false };
+    let replies =
+        place.batch(NOVA, vec![offered, presented, Request::Ack { messages: vec![message] }]);
     let acked = Reply::Acked { acked: vec![message], unknown: Vec::new() };
     assert_eq!(replies, [Ok(Reply::Done), Ok(Reply::Done), Ok(acked)]);
     let shown = place.shown(LUNA, message);
-    assert_eq!((shown.deliveries[0].stage, shown.deliveries[0].acked_at.is_some()), (Stage::Presented, true), "{shown:?}");
+    assert_eq!(
+        (shown.deliveries[0].stage, shown.deliveries[0].acked_at.is_some()),
+        (Stage::Presented, true),
+        "{shown:?}"
+    );
 
     // A note that the store does not have yet, and one that was deleted.
-    let draft = NoteDraft { key: "build".into(), value: "red".into(), tags: Vec::new(), ttl_ms: None, if_version: None };
-    let append = |text: &str| Request::Note(NoteRequest::Append { key: "build".into(), text: text.into() });
+    let draft = NoteDraft {
+        key: "build".into(),
+        value: "red".into(),
+        tags: Vec::new(),
+        ttl_ms: None,
+        if_version: None,
+    };
+    let append =
+        |text: &str| Request::Note(NoteRequest::Append { key: "build".into(), text: text.into() });
     let get = || Request::Note(NoteRequest::Get("build".into()));
-    let replies = place.batch(NOVA, vec![Request::Note(NoteRequest::Set(draft)), append("green"), get()]);
+    let replies =
+        place.batch(NOVA, vec![Request::Note(NoteRequest::Set(draft)), append("green"), get()]);
     let Some(Ok(Reply::Note(note))) = replies.last() else { panic!("{replies:?}") };
     assert_eq!((note.value.as_deref(), note.version), (Some("red\ngreen"), 2));
     let delete = Request::Note(NoteRequest::Delete { key: "build".into(), if_version: None });
@@ -168,11 +196,17 @@ fn a_disk_that_is_full_to_the_last_page_is_named_to_everyone_who_is_connected() 
     assert!(matches!(&error, EngineError::Commit(error) if error.is_no_space()), "{error}");
     for outbox in &outboxes {
         let frames = outbox.taken();
-        let welcomed = frames.iter().filter(|frame| matches!(frame, ServerFrame::Reply { id: 1 | 2, result: Ok(_) })).count();
+        let welcomed = frames
+            .iter()
+            .filter(|frame| matches!(frame, ServerFrame::Reply { id: 1 | 2, result: Ok(_) }))
+            .count();
         assert_eq!(welcomed, 2, "{frames:?}");
         let last = Err(Rejection::NothingStored.refusal(Addressee::Model));
         assert_eq!(frames.last(), Some(&ServerFrame::Reply { id: 0, result: last }), "{frames:?}");
-        assert!(!frames.iter().any(|frame| matches!(frame, ServerFrame::Reply { id: 3, .. })), "{frames:?}");
+        assert!(
+            !frames.iter().any(|frame| matches!(frame, ServerFrame::Reply { id: 3, .. })),
+            "{frames:?}"
+        );
         assert!(outbox.is_ending());
     }
 }

@@ -224,12 +224,17 @@ const REFUSED: &[libc::c_long] = &[
 ];
 
 /// The calls of every process of the broker.
-#[allow(clippy::unnecessary_cast, reason = "glibc and musl have different types for the requests of ioctl")]
+#[allow(
+    clippy::unnecessary_cast,
+    reason = "glibc and musl have different types for the requests of ioctl"
+)]
 pub(super) fn always() -> Result<Vec<Call>, BackendError> {
-    let mut calls: Vec<Call> = ALWAYS.iter().chain(ALWAYS_HERE).map(|call| (*call, Vec::new())).collect();
+    let mut calls: Vec<Call> =
+        ALWAYS.iter().chain(ALWAYS_HERE).map(|call| (*call, Vec::new())).collect();
     let own_process = u64::from(std::process::id());
     let (thread, name) = (libc::CLONE_THREAD as u64, libc::PR_SET_NAME as u64);
-    let asks = [libc::FIONBIO, libc::FIOCLEX, libc::FIONREAD, libc::TCGETS].map(|request| request as u64);
+    let asks =
+        [libc::FIONBIO, libc::FIOCLEX, libc::FIONREAD, libc::TCGETS].map(|request| request as u64);
     let namespaces = libc::CLONE_NEWCGROUP
         | libc::CLONE_NEWIPC
         | libc::CLONE_NEWNET
@@ -240,7 +245,10 @@ pub(super) fn always() -> Result<Vec<Call>, BackendError> {
     calls.extend([
         // A thread, not a process, and in no namespace of its own. `clone3` hides its flags from
         // the filter, and C libraries work without it.
-        (libc::SYS_clone, any_of([the(0, SeccompCmpOp::MaskedEq(thread | namespaces as u64), thread)?])?),
+        (
+            libc::SYS_clone,
+            any_of([the(0, SeccompCmpOp::MaskedEq(thread | namespaces as u64), thread)?])?,
+        ),
         // Ending itself, as abort does.
         (libc::SYS_tgkill, any_of([is(0, own_process)?])?),
         // The name of a thread, and the flag for no new privileges, which a filter needs.
@@ -249,7 +257,10 @@ pub(super) fn always() -> Result<Vec<Call>, BackendError> {
         (libc::SYS_prlimit64, any_of([is_null(2)?])?),
         // Whether a read waits, how much can be read, and whether it is a terminal. Not typing into
         // a terminal.
-        (libc::SYS_ioctl, any_of([is(1, asks[0])?, is(1, asks[1])?, is(1, asks[2])?, is(1, asks[3])?])?),
+        (
+            libc::SYS_ioctl,
+            any_of([is(1, asks[0])?, is(1, asks[1])?, is(1, asks[2])?, is(1, asks[3])?])?,
+        ),
         // The next filter, which refuses it.
         (libc::SYS_seccomp, Vec::new()),
     ]);
@@ -267,7 +278,10 @@ pub(super) fn connections() -> Result<Vec<Call>, BackendError> {
     let mut calls = line()?;
     calls.extend(CONNECTIONS.iter().map(|call| (*call, Vec::new())));
     let unix = libc::AF_UNIX as u64;
-    calls.extend([(libc::SYS_socket, any_of([is(0, unix)?])?), (libc::SYS_socketpair, any_of([is(0, unix)?])?)]);
+    calls.extend([
+        (libc::SYS_socket, any_of([is(0, unix)?])?),
+        (libc::SYS_socketpair, any_of([is(0, unix)?])?),
+    ]);
     Ok(calls)
 }
 
@@ -282,7 +296,9 @@ pub(super) fn refused() -> Vec<Call> {
     REFUSED.iter().map(|call| (*call, Vec::new())).collect()
 }
 
-fn any_of<const N: usize>(conditions: [SeccompCondition; N]) -> Result<Vec<SeccompRule>, BackendError> {
+fn any_of<const N: usize>(
+    conditions: [SeccompCondition; N],
+) -> Result<Vec<SeccompRule>, BackendError> {
     conditions.into_iter().map(|condition| SeccompRule::new(vec![condition])).collect()
 }
 

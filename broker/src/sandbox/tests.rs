@@ -35,7 +35,12 @@ fn call(number: libc::c_long) -> Errno {
 #[test]
 fn a_confined_thread_opens_unix_sockets_and_no_others() {
     confined(|| {
-        for family in [AddressFamily::Inet, AddressFamily::Inet6, AddressFamily::Netlink, AddressFamily::Vsock] {
+        for family in [
+            AddressFamily::Inet,
+            AddressFamily::Inet6,
+            AddressFamily::Netlink,
+            AddressFamily::Vsock,
+        ] {
             let refused = socket(family, SockType::Datagram, SockFlag::empty(), None).map(drop);
             assert_eq!(refused, Err(Errno::EAFNOSUPPORT), "{family:?}");
         }
@@ -70,8 +75,9 @@ fn a_confined_thread_does_what_a_broker_does() {
         let mut asked = [0; 5];
         stream.read_exact(&mut asked).unwrap();
         // Threads start, work and end; their names are set.
-        let threads: Vec<_> =
-            (0..4).map(|n| std::thread::Builder::new().name(format!("t{n}")).spawn(move || n).unwrap()).collect();
+        let threads: Vec<_> = (0..4)
+            .map(|n| std::thread::Builder::new().name(format!("t{n}")).spawn(move || n).unwrap())
+            .collect();
         assert_eq!(threads.into_iter().map(|thread| thread.join().unwrap()).sum::<i32>(), 6);
         // Files and directories.
         std::fs::create_dir_all(path.join("a/b")).unwrap();
@@ -138,7 +144,8 @@ fn the_calls_of_x32_do_not_exist() {
 
 #[test]
 fn what_is_allowed_and_what_is_refused_by_name_are_two_lists() {
-    let mut allowed: Vec<_> = calls::always().unwrap().into_iter().chain(calls::connections().unwrap()).collect();
+    let mut allowed: Vec<_> =
+        calls::always().unwrap().into_iter().chain(calls::connections().unwrap()).collect();
     let count = allowed.len();
     allowed.sort_by_key(|(number, _)| *number);
     allowed.dedup_by_key(|(number, _)| *number);

@@ -60,22 +60,29 @@ fn hit(
                 matches: snippet.matches,
             }
         }),
-        Reference::Note(key) => store.note(key)?.filter(|note| note.head.expires_at.is_none_or(|at| at > now)).map(|note| {
-            let snippet = snippet::snippet(analyzer, &note.value, parts);
-            Hit {
-                kind: HitKind::Note,
-                id: note.head.key,
-                from: note.head.author,
-                to: Vec::new(),
-                at: note.head.changed_at,
-                snippet: snippet.text,
-                matches: snippet.matches,
-            }
-        }),
+        Reference::Note(key) => store
+            .note(key)?
+            .filter(|note| note.head.expires_at.is_none_or(|at| at > now))
+            .map(|note| {
+                let snippet = snippet::snippet(analyzer, &note.value, parts);
+                Hit {
+                    kind: HitKind::Note,
+                    id: note.head.key,
+                    from: note.head.author,
+                    to: Vec::new(),
+                    at: note.head.changed_at,
+                    snippet: snippet.text,
+                    matches: snippet.matches,
+                }
+            }),
         Reference::Task(id) => match store.task(*id)? {
             Some(task) => {
                 let texts = [&task.title, &task.description, &task.result].map(|text| text.trim());
-                let text = texts.into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(" · ");
+                let text = texts
+                    .into_iter()
+                    .filter(|text| !text.is_empty())
+                    .collect::<Vec<_>>()
+                    .join(" · ");
                 let snippet = snippet::snippet(analyzer, &text, parts);
                 Some(Hit {
                     kind: HitKind::Task,

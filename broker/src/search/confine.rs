@@ -9,7 +9,10 @@
 /// confines it to `dir`, or the reason why the filter was not accepted.
 #[cfg(target_os = "linux")]
 pub(super) fn confine(dir: &std::path::Path) -> Result<bool, String> {
-    use landlock::{ABI, Access, AccessFs, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetStatus};
+    use landlock::{
+        ABI, Access, AccessFs, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr,
+        RulesetStatus,
+    };
 
     use crate::{Chain, sandbox};
 
@@ -58,12 +61,21 @@ mod tests {
         for dir in [dir, beside] {
             let there = dir.join("there");
             tried.push((format!("read {}", at(&there)), error_of(fs::read(&there))));
-            tried.push((format!("append to {}", at(&there)), error_of(OpenOptions::new().append(true).open(&there))));
-            tried.push((format!("cut {}", at(&there)), error_of(OpenOptions::new().write(true).truncate(true).open(&there))));
+            tried.push((
+                format!("append to {}", at(&there)),
+                error_of(OpenOptions::new().append(true).open(&there)),
+            ));
+            tried.push((
+                format!("cut {}", at(&there)),
+                error_of(OpenOptions::new().write(true).truncate(true).open(&there)),
+            ));
             let fresh = dir.join("fresh");
             tried.push((format!("make {}", at(&fresh)), error_of(File::create_new(&fresh))));
             tried.push((format!("list {}", at(dir)), error_of(fs::read_dir(dir))));
-            tried.push((format!("rename {}", at(&there)), error_of(fs::rename(&there, dir.join("renamed")))));
+            tried.push((
+                format!("rename {}", at(&there)),
+                error_of(fs::rename(&there, dir.join("renamed"))),
+            ));
             let goes = dir.join("goes");
             tried.push((format!("remove {}", at(&goes)), error_of(fs::remove_file(&goes))));
         }
@@ -111,10 +123,15 @@ mod tests {
         let told = in_a_child(|| {
             let (mut line, mut other) = UnixStream::pair().map_err(|error| error.to_string())?;
             confine(room.path())?;
-            let said = line.write_all(b"word").and_then(|()| io::Read::read_exact(&mut other, &mut [0; 4]));
+            let said = line
+                .write_all(b"word")
+                .and_then(|()| io::Read::read_exact(&mut other, &mut [0; 4]));
             let mut tried = vec![("its line".to_owned(), error_of(said))];
             let thread = std::thread::Builder::new().name("t".into()).spawn(|| 5);
-            tried.push(("a thread".into(), thread.map_or(Some(-1), |thread| (thread.join().ok() != Some(5)).then_some(-1))));
+            tried.push((
+                "a thread".into(),
+                thread.map_or(Some(-1), |thread| (thread.join().ok() != Some(5)).then_some(-1)),
+            ));
             tried.push(("a Unix socket".into(), error_of(UnixStream::connect(&socket))));
             tried.push(("a pair".into(), error_of(UnixStream::pair())));
             tried.push(("a network socket".into(), error_of(TcpListener::bind("127.0.0.1:0"))));

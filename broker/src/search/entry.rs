@@ -8,7 +8,9 @@ use peer_core::thing::{NoteRecord, TaskRecord};
 use peer_proto::message::Kind;
 use peer_proto::search::HitKind;
 use tantivy::TantivyDocument;
-use tantivy::schema::{FAST, Field, INDEXED, IndexRecordOption, STORED, STRING, Schema, TextFieldIndexing, TextOptions};
+use tantivy::schema::{
+    FAST, Field, INDEXED, IndexRecordOption, STORED, STRING, Schema, TextFieldIndexing, TextOptions,
+};
 
 use super::wire::{Entry, Party};
 use crate::store::Reference;
@@ -122,7 +124,9 @@ impl Fields {
         entry.add_u64(fields.at, task.changed_at.0);
         entry.add_u64(fields.number, task.id.0);
         entry.add_u64(fields.from, task.creator.0);
-        for peer in std::iter::once(task.creator).chain(task.assignee.filter(|peer| *peer != task.creator)) {
+        for peer in
+            std::iter::once(task.creator).chain(task.assignee.filter(|peer| *peer != task.creator))
+        {
             entry.add_u64(fields.party, peer.0);
         }
         entry.add_text(fields.thread, task.id.to_string());
@@ -145,7 +149,9 @@ pub(super) fn key_of(reference: &Reference) -> String {
 /// Returns the fields, in tantivy's form and ours.
 pub(super) fn schema() -> (Schema, Fields) {
     let mut builder = Schema::builder();
-    let words = TextFieldIndexing::default().set_tokenizer("words").set_index_option(IndexRecordOption::WithFreqsAndPositions);
+    let words = TextFieldIndexing::default()
+        .set_tokenizer("words")
+        .set_index_option(IndexRecordOption::WithFreqsAndPositions);
     let fields = Fields {
         key: builder.add_text_field("key", STRING),
         note: builder.add_text_field("note", STORED),

@@ -23,12 +23,13 @@ use tantivy::collector::TopDocs;
 use tantivy::columnar::Column;
 use tantivy::indexer::{IndexWriterOptions, LogMergePolicy};
 use tantivy::query::{
-    BooleanQuery, ConstScoreQuery, InvertedIndexRangeQuery, Occur, PhrasePrefixQuery, PhraseQuery, Query, RangeQuery, TermQuery,
+    BooleanQuery, ConstScoreQuery, InvertedIndexRangeQuery, Occur, PhrasePrefixQuery, PhraseQuery,
+    Query, RangeQuery, TermQuery,
 };
 use tantivy::schema::{Field, IndexRecordOption, Value};
 use tantivy::{
-    Directory as _, DocAddress, IndexReader, IndexSettings, IndexWriter, Order, ReloadPolicy, Searcher, SegmentReader,
-    TantivyDocument, TantivyError, Term,
+    Directory as _, DocAddress, IndexReader, IndexSettings, IndexWriter, Order, ReloadPolicy,
+    Searcher, SegmentReader, TantivyDocument, TantivyError, Term,
 };
 use thiserror::Error;
 
@@ -120,8 +121,10 @@ impl Index {
     /// If the directory cannot be written.
     pub(super) fn create(dir: &Path) -> Result<Self, IndexError> {
         empty(dir).map_err(|source| IndexError::Directory { path: dir.into(), source })?;
-        let settings = IndexSettings { docstore_compress_dedicated_thread: false, ..IndexSettings::default() };
-        let index = tantivy::Index::builder().schema(schema().0).settings(settings).create_in_dir(dir)?;
+        let settings =
+            IndexSettings { docstore_compress_dedicated_thread: false, ..IndexSettings::default() };
+        let index =
+            tantivy::Index::builder().schema(schema().0).settings(settings).create_in_dir(dir)?;
         Self::with(index, Cursor::default(), 0)
     }
 
@@ -140,7 +143,8 @@ impl Index {
         // content is compared below.
         let Ok(index) = tantivy::Index::open_in_dir(dir) else { return Ok(Looked::Damaged(1)) };
         let Ok(metas) = index.load_metas() else { return Ok(Looked::Damaged(1)) };
-        let Some(payload) = metas.payload.as_deref().filter(|payload| payload.starts_with(FORMAT)) else {
+        let Some(payload) = metas.payload.as_deref().filter(|payload| payload.starts_with(FORMAT))
+        else {
             return Ok(Looked::None);
         };
         let Some((cursor, entries)) = parsed(payload) else { return Ok(Looked::Damaged(1)) };
@@ -152,18 +156,25 @@ impl Index {
             return Ok(Looked::Damaged(damaged));
         }
         match Self::with(index, cursor, entries) {
-            Ok(index) if index.searching.searcher().num_docs() == entries => Ok(Looked::Sound(Box::new(index))),
+            Ok(index) if index.searching.searcher().num_docs() == entries => {
+                Ok(Looked::Sound(Box::new(index)))
+            }
             Ok(_) | Err(IndexError::Index(_)) => Ok(Looked::Damaged(1)),
             Err(error) => Err(error),
         }
     }
 
-    fn with(mut index: tantivy::Index, committed: Cursor, entries: u64) -> Result<Self, IndexError> {
+    fn with(
+        mut index: tantivy::Index,
+        committed: Cursor,
+        entries: u64,
+    ) -> Result<Self, IndexError> {
         index.tokenizers().register("words", words::analyzer());
         // One thread searches. An executor with several threads would start them all.
         index.set_executor(tantivy::Executor::single_thread());
         // Watching for commits of other processes would read the directory twice a second.
-        let searching: IndexReader = index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?;
+        let searching: IndexReader =
+            index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?;
         let views = Views(Arc::new(RwLock::new(Arc::new(view(&searching)?))));
         Ok(Self {
             index,
@@ -304,19 +315,24 @@ impl View {
             return Ok(Found::default());
         }
         let asked = &search.query;
-        let mut clauses: Vec<(Occur, Box<dyn Query>)> =
-            parts.iter().map(|part| (Occur::Must, self.part_query(part))).chain(self.filters(search)).collect();
+        let mut clauses: Vec<(Occur, Box<dyn Query>)> = parts
+            .iter()
+            .map(|part| (Occur::Must, self.part_query(part)))
+            .chain(self.filters(search))
+            .collect();
         // A single clause is fastest in tantivy.
         let query = match clauses.pop() {
             Some((Occur::Must, only)) if clauses.is_empty() => only,
             last => Box::new(BooleanQuery::new(clauses.into_iter().chain(last).collect())),
         };
         let searcher = &self.searcher;
-        let top = TopDocs::with_limit((asked.limit as usize).max(1)).and_offset(asked.offset as usize);
+        let top =
+            TopDocs::with_limit((asked.limit as usize).max(1)).and_offset(asked.offset as usize);
         // Prefixes have no rank: all matches are equal.
         let unranked = parts.iter().all(|part| part.open && part.words.len() == 1);
         let addresses: Vec<DocAddress> = if asked.newest || unranked {
-            let found = searcher.search(&query, &top.order_by_fast_field::<u64>("at", Order::Desc))?;
+            let found =
+                searcher.search(&query, &top.order_by_fast_field::<u64>("at", Order::Desc))?;
             found.into_iter().map(|(_, address)| address).collect()
         } else {
             let found = searcher.search(&query, &top.order_by_score())?;
@@ -324,7 +340,8 @@ impl View {
         };
         // If the page is not full, the end was reached.
         let seen = u64::from(asked.offset) + addresses.len() as u64;
-        let ended = addresses.len() < asked.limit as usize && (asked.offset == 0 || !addresses.is_empty());
+        let ended =
+            addresses.len() < asked.limit as usize && (asked.offset == 0 || !addresses.is_empty());
         let total = if ended { seen } else { query.count(searcher)? as u64 };
         let mut references = Vec::with_capacity(addresses.len());
         for address in addresses {
@@ -343,7 +360,9 @@ impl View {
         }
         if kind == HitKind::Note as u64 {
             let entry: TantivyDocument = self.searcher.doc(address)?;
-            let key = entry.get_first(self.fields.note).and_then(|value| value.as_str().map(str::to_owned));
+            let key = entry
+                .get_first(self.fields.note)
+                .and_then(|value| value.as_str().map(str::to_owned));
             return Ok(key.map(Reference::Note));
         }
         let id = u128::from(read(&columns.at)) << 32 | u128::from(read(&columns.number));
@@ -351,14 +370,18 @@ impl View {
     }
 
     fn part_query(&self, part: &Part) -> Box<dyn Query> {
-        let terms: Vec<Term> = part.words.iter().map(|word| Term::from_field_text(self.fields.text, word)).collect();
+        let terms: Vec<Term> =
+            part.words.iter().map(|word| Term::from_field_text(self.fields.text, word)).collect();
         let words: Box<dyn Query> = match (terms.as_slice(), part.open) {
             ([only], false) => Box::new(TermQuery::new(only.clone(), IndexRecordOption::WithFreqs)),
             ([only], true) => {
                 // No word has a byte of that value, so all words with this prefix sort before it.
                 let mut end = Term::from_field_text(self.fields.text, &part.words[0]);
                 end.append_bytes(&[0xff]);
-                Box::new(InvertedIndexRangeQuery::new(Bound::Included(only.clone()), Bound::Excluded(end)))
+                Box::new(InvertedIndexRangeQuery::new(
+                    Bound::Included(only.clone()),
+                    Bound::Excluded(end),
+                ))
             }
             (_, false) => Box::new(PhraseQuery::new(terms)),
             (_, true) => {
@@ -369,7 +392,9 @@ impl View {
         };
         let id = part.typed.parse::<MessageId>().map(|id| id.to_string()).ok();
         match id.or_else(|| part.typed.parse::<TaskId>().map(|id| id.to_string()).ok()) {
-            Some(id) => Box::new(BooleanQuery::union(vec![words, self.exactly(self.fields.key, &id)])),
+            Some(id) => {
+                Box::new(BooleanQuery::union(vec![words, self.exactly(self.fields.key, &id)]))
+            }
             None => words,
         }
     }
@@ -378,28 +403,42 @@ impl View {
     fn filters(&self, search: &Search) -> Vec<(Occur, Box<dyn Query>)> {
         let (fields, asked) = (self.fields, &search.query);
         let mut clauses: Vec<(Occur, Box<dyn Query>)> = Vec::new();
-        let mut must = |query: Box<dyn Query>| clauses.push((Occur::Must, Box::new(ConstScoreQuery::new(query, 0.0))));
-        let any = |queries: Vec<Box<dyn Query>>| -> Box<dyn Query> { Box::new(BooleanQuery::union(queries)) };
+        let mut must = |query: Box<dyn Query>| {
+            clauses.push((Occur::Must, Box::new(ConstScoreQuery::new(query, 0.0))))
+        };
+        let any = |queries: Vec<Box<dyn Query>>| -> Box<dyn Query> {
+            Box::new(BooleanQuery::union(queries))
+        };
         if let Some(seen_by) = &search.seen_by {
             let mut ways = self.one_of(fields.party, seen_by);
-            let said_in = |(channel, began_at): &(String, Timestamp)| self.said_in(channel, *began_at);
+            let said_in =
+                |(channel, began_at): &(String, Timestamp)| self.said_in(channel, *began_at);
             let as_member: Vec<_> = search.channels.iter().map(said_in).collect();
             let mut as_anybody: Vec<_> = search.open_channels.iter().map(said_in).collect();
             as_anybody.extend(search.direct.then(|| self.said_directly()));
             for (found, kept) in [(as_member, KEPT_FROM_ALL), (as_anybody, KEPT_FROM_SOME)] {
                 if !found.is_empty() {
                     let kept = self.number(fields.kept, kept);
-                    ways.push(Box::new(BooleanQuery::new(vec![(Occur::Must, any(found)), (Occur::MustNot, kept)])));
+                    ways.push(Box::new(BooleanQuery::new(vec![
+                        (Occur::Must, any(found)),
+                        (Occur::MustNot, kept),
+                    ])));
                 }
             }
-            ways.extend([HitKind::Note, HitKind::Task].map(|kind| self.number(fields.kind, kind as u64)));
+            ways.extend(
+                [HitKind::Note, HitKind::Task].map(|kind| self.number(fields.kind, kind as u64)),
+            );
             must(any(ways));
         }
         if asked.peer.is_some() {
             must(any(self.one_of(fields.party, &search.peers)));
         }
         if !asked.kinds.is_empty() {
-            must(any(asked.kinds.iter().map(|kind| self.number(fields.kind, *kind as u64)).collect()));
+            must(any(asked
+                .kinds
+                .iter()
+                .map(|kind| self.number(fields.kind, *kind as u64))
+                .collect()));
         }
         if let Some(channel) = &asked.channel {
             must(self.exactly(fields.channel, channel));
@@ -426,7 +465,10 @@ impl View {
 
     /// Matches posts to a channel since the channel of that name was created.
     fn said_in(&self, channel: &str, began_at: Timestamp) -> Box<dyn Query> {
-        Box::new(BooleanQuery::intersection(vec![self.exactly(self.fields.channel, channel), self.since(began_at)]))
+        Box::new(BooleanQuery::intersection(vec![
+            self.exactly(self.fields.channel, channel),
+            self.since(began_at),
+        ]))
     }
 
     /// Matches messages outside of channels that are not private.
@@ -435,7 +477,10 @@ impl View {
     }
 
     fn since(&self, at: Timestamp) -> Box<dyn Query> {
-        Box::new(RangeQuery::new(Bound::Included(Term::from_field_u64(self.fields.at, at.0)), Bound::Unbounded))
+        Box::new(RangeQuery::new(
+            Bound::Included(Term::from_field_u64(self.fields.at, at.0)),
+            Bound::Unbounded,
+        ))
     }
 
     fn number(&self, field: Field, number: u64) -> Box<dyn Query> {
@@ -480,7 +525,11 @@ fn empty(dir: &Path) -> io::Result<()> {
 fn view(searching: &IndexReader) -> Result<View, IndexError> {
     let open = |segment: &SegmentReader| -> Result<Columns, TantivyError> {
         // A column without any entry in the segment, as when all are notes, is treated as empty.
-        let column = |name: &str| Ok::<_, TantivyError>(segment.fast_fields().u64_lenient(name)?.map(|(column, _)| column));
+        let column = |name: &str| {
+            Ok::<_, TantivyError>(
+                segment.fast_fields().u64_lenient(name)?.map(|(column, _)| column),
+            )
+        };
         let empty = || Column::build_empty_column(segment.max_doc());
         Ok(Columns {
             kind: column("kind")?.unwrap_or_else(empty),

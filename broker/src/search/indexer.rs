@@ -147,7 +147,13 @@ pub(super) struct Indexer {
 }
 
 impl Indexer {
-    pub(super) fn new(snapshots: Snapshots, dir: PathBuf, parent: Parent, signals: Arc<Signals>, events: Sender<Event>) -> Self {
+    pub(super) fn new(
+        snapshots: Snapshots,
+        dir: PathBuf,
+        parent: Parent,
+        signals: Arc<Signals>,
+        events: Sender<Event>,
+    ) -> Self {
         Self {
             snapshots,
             dir,
@@ -189,13 +195,19 @@ impl Indexer {
     /// Returns the next time at which something is due without an event.
     fn due(&self) -> Option<Instant> {
         let questions = self.pending.iter().map(|pending| match pending.sent {
-            None if self.line.as_ref().is_some_and(|line| line.finding.is_none() && line.opened) => {
+            None if self
+                .line
+                .as_ref()
+                .is_some_and(|line| line.finding.is_none() && line.opened) =>
+            {
                 pending.question.asked_at + CATCH_UP
             }
             _ => pending.question.asked_at + DEADLINE,
         });
-        let doing = self.line.as_ref().and_then(|line| line.doing).map(|(_, since)| since + WORKING);
-        let finding = self.line.as_ref().and_then(|line| line.finding).map(|(_, since)| since + FINDING);
+        let doing =
+            self.line.as_ref().and_then(|line| line.doing).map(|(_, since)| since + WORKING);
+        let finding =
+            self.line.as_ref().and_then(|line| line.finding).map(|(_, since)| since + FINDING);
         questions.chain(doing).chain(finding).min()
     }
 
@@ -223,7 +235,10 @@ impl Indexer {
         match said {
             Said::Opened { cursor, entries, damaged } => {
                 if damaged > 0 {
-                    tracing::warn!(files = damaged, "the search index was damaged; it is made anew");
+                    tracing::warn!(
+                        files = damaged,
+                        "the search index was damaged; it is made anew"
+                    );
                 }
                 (line.doing, line.opened, line.whole_at) = (None, true, None);
                 (line.cursor, line.entries) = (cursor, entries);
@@ -282,9 +297,13 @@ impl Indexer {
             return false;
         }
         let whole_at = line.whole_at;
-        let is_due =
-            |question: &Question| whole_at.is_some_and(|at| at >= question.commits) || now >= question.asked_at + CATCH_UP;
-        let next = self.pending.iter().position(|pending| pending.sent.is_none() && is_due(&pending.question));
+        let is_due = |question: &Question| {
+            whole_at.is_some_and(|at| at >= question.commits) || now >= question.asked_at + CATCH_UP
+        };
+        let next = self
+            .pending
+            .iter()
+            .position(|pending| pending.sent.is_none() && is_due(&pending.question));
         if let Some(place) = next {
             return self.look_for(place, now);
         }
@@ -297,7 +316,9 @@ impl Indexer {
     /// Sends a search to the process.
     fn look_for(&mut self, place: usize, now: Instant) -> bool {
         self.finds += 1;
-        let (Some(line), Some(pending)) = (&mut self.line, self.pending.get_mut(place)) else { return false };
+        let (Some(line), Some(pending)) = (&mut self.line, self.pending.get_mut(place)) else {
+            return false;
+        };
         let whole = line.whole_at.is_some_and(|at| at >= pending.question.commits);
         let behind = match whole {
             true => 0,
@@ -315,8 +336,10 @@ impl Indexer {
             self.end(&format!("does not listen: {error}"));
         }
         // Each connection gets one turn: its other searches wait behind those of other connections.
-        let (others, its): (Vec<_>, Vec<_>) =
-            self.pending.drain(..).partition(|pending| !pending.question.asker.outbox.is_same(&asker));
+        let (others, its): (Vec<_>, Vec<_>) = self
+            .pending
+            .drain(..)
+            .partition(|pending| !pending.question.asker.outbox.is_same(&asker));
         self.pending.extend(others.into_iter().chain(its));
         true
     }
@@ -375,7 +398,8 @@ impl Indexer {
     fn begin(&mut self) {
         let Some(line) = &mut self.line else { return };
         tracing::warn!("the search index does not fit the store; it is made anew");
-        (line.opened, line.doing, line.whole_at) = (false, Some((Doing::Opening, Instant::now())), None);
+        (line.opened, line.doing, line.whole_at) =
+            (false, Some((Doing::Opening, Instant::now())), None);
         if let Err(error) = wire::write(&mut line.stream, &Asked::Begin) {
             self.end(&format!("does not listen: {error}"));
         }
@@ -406,7 +430,8 @@ impl Indexer {
         let stream = self.parent.start(self.distrusted)?;
         stream.set_write_timeout(Some(WRITING))?;
         let mut hearing = stream.try_clone()?;
-        *self.signals.line.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(stream.try_clone()?);
+        *self.signals.line.lock().unwrap_or_else(std::sync::PoisonError::into_inner) =
+            Some(stream.try_clone()?);
         self.lines += 1;
         let (number, events) = (self.lines, self.events.clone());
         self.last_words.clear();
@@ -458,9 +483,13 @@ impl Indexer {
                     };
                 }
             }
-            Ok(Ended::Killed | Ended::None) if self.last_words.is_empty() => self.last_words = "it was killed".into(),
+            Ok(Ended::Killed | Ended::None) if self.last_words.is_empty() => {
+                self.last_words = "it was killed".into()
+            }
             Ok(_) => {}
-            Err(error) => self.last_words = format!("its parent is gone ({error}); restart the broker"),
+            Err(error) => {
+                self.last_words = format!("its parent is gone ({error}); restart the broker")
+            }
         }
         self.deaths += 1;
         tracing::warn!(cause = %self.last_words, deaths = self.deaths, anew = self.distrusted, "the search process ended");
@@ -478,15 +507,22 @@ impl Indexer {
     /// Answers searches that waited too long, and ends a process that takes too long.
     fn give_up(&mut self, now: Instant) {
         // A search that the process works on ends by itself.
-        self.pending.retain(|pending| pending.sent.is_some() || !pending.question.asker.outbox.is_ending());
-        while let Some(place) = self.pending.iter().position(|pending| now >= pending.question.asked_at + DEADLINE) {
+        self.pending
+            .retain(|pending| pending.sent.is_some() || !pending.question.asker.outbox.is_ending());
+        while let Some(place) =
+            self.pending.iter().position(|pending| now >= pending.question.asked_at + DEADLINE)
+        {
             let Some(Pending { question, sent }) = self.pending.remove(place) else { break };
             let answer = match sent {
                 Some(_) => Err(Rejection::SearchGivenUp { after_ms: DEADLINE.as_millis() as u64 }),
                 // The search was not sent.
                 None => {
                     let entries = self.snapshots.take().and_then(|store| store.entries());
-                    Ok(Reply::Hits { hits: Vec::new(), total: 0, behind: entries.unwrap_or(1).max(1) })
+                    Ok(Reply::Hits {
+                        hits: Vec::new(),
+                        total: 0,
+                        behind: entries.unwrap_or(1).max(1),
+                    })
                 }
             };
             question.asker.answer(answer);

@@ -86,7 +86,11 @@ impl LocalIndex {
     /// # Errors
     /// [`IndexError::Behind`] if the index must be rebuilt. Otherwise the index cannot be written,
     /// or the store cannot be read.
-    pub fn catch_up(&mut self, store: &Snapshots, mut stop: impl FnMut() -> bool) -> Result<CaughtUp, IndexError> {
+    pub fn catch_up(
+        &mut self,
+        store: &Snapshots,
+        mut stop: impl FnMut() -> bool,
+    ) -> Result<CaughtUp, IndexError> {
         let mut uncommitted_bytes = 0;
         loop {
             let (puts, cursor, bytes) = match feed::batch(&store.take()?, self.cursor)? {
@@ -137,7 +141,12 @@ impl LocalIndex {
     ///
     /// # Errors
     /// If the index or the store cannot be read.
-    pub fn find(&self, store: &Snapshot, search: &Search, now: Timestamp) -> Result<(Vec<Hit>, u64), IndexError> {
+    pub fn find(
+        &self,
+        store: &Snapshot,
+        search: &Search,
+        now: Timestamp,
+    ) -> Result<(Vec<Hit>, u64), IndexError> {
         let parts = words::parts(&search.query.text);
         let found = self.index.views().current().find(search, &parts)?;
         Ok(answer::hits(store, &mut words::analyzer(), &parts, &found, now)?)
@@ -151,18 +160,22 @@ impl LocalIndex {
     pub fn check(&self, store: &Snapshot) -> Result<IndexReport, IndexError> {
         let view = self.index.views().current();
         let mut report = IndexReport { entries: self.entries(), ..IndexReport::default() };
-        let changed = store.reindex_after(self.cursor.row, usize::MAX)?.into_iter().filter_map(|(_, reference)| reference);
+        let changed = store
+            .reindex_after(self.cursor.row, usize::MAX)?
+            .into_iter()
+            .filter_map(|(_, reference)| reference);
         let mut changed: BTreeSet<String> = changed.map(|reference| key_of(&reference)).collect();
         let mut accounted = 0;
-        let mut look = |report: &mut IndexReport, key: String, seen: bool| -> Result<(), IndexError> {
-            let count = view.count(&key)?;
-            accounted += count;
-            match seen && !changed.remove(&key) {
-                true => report.missing += u64::from(count != 1),
-                false => report.behind += 1,
-            }
-            Ok(())
-        };
+        let mut look =
+            |report: &mut IndexReport, key: String, seen: bool| -> Result<(), IndexError> {
+                let count = view.count(&key)?;
+                accounted += count;
+                match seen && !changed.remove(&key) {
+                    true => report.missing += u64::from(count != 1),
+                    false => report.behind += 1,
+                }
+                Ok(())
+            };
         for reference in store.notes_and_tasks()? {
             look(&mut report, key_of(&reference), true)?;
         }

@@ -126,18 +126,27 @@ impl Searching {
             self.signals.seen_row.store(0, Ordering::Relaxed);
             let parent = self.parent.take().ok_or("the search has no process to start from")?;
             let (events, arriving) = mpsc::channel();
-            let indexer =
-                Indexer::new(self.snapshots.clone(), self.dir.clone(), parent, Arc::clone(&self.signals), events.clone());
+            let indexer = Indexer::new(
+                self.snapshots.clone(),
+                self.dir.clone(),
+                parent,
+                Arc::clone(&self.signals),
+                events.clone(),
+            );
             let log = tracing::dispatcher::get_default(Clone::clone);
             let run = move || {
                 let _logging = tracing::dispatcher::set_default(&log);
                 indexer.run(&arriving);
             };
             let thread = std::thread::Builder::new().name("search".into()).spawn(run);
-            let thread = thread.map_err(|error| format!("the search's thread cannot be started: {error}"))?;
+            let thread = thread
+                .map_err(|error| format!("the search's thread cannot be started: {error}"))?;
             self.indexer = Some((events, thread));
         }
-        self.indexer.as_ref().map(|(events, _)| events).ok_or_else(|| "the search has ended".to_owned())
+        self.indexer
+            .as_ref()
+            .map(|(events, _)| events)
+            .ok_or_else(|| "the search has ended".to_owned())
     }
 
     /// The engine has work: pauses indexing in advance.
@@ -167,7 +176,8 @@ impl Drop for Searching {
     fn drop(&mut self) {
         let Some((events, thread)) = self.indexer.take() else { return };
         let _ = events.send(Event::Stop);
-        if let Some(line) = self.signals.line.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        if let Some(line) = self.signals.line.lock().unwrap_or_else(PoisonError::into_inner).take()
+        {
             let _ = line.shutdown(Shutdown::Both);
         }
         if thread.join().is_err() {

@@ -64,7 +64,10 @@ impl Parent {
     ///
     /// # Errors
     /// If the system permits no further process or socket.
-    #[allow(unsafe_code, reason = "fork is unsafe: the child of a process with threads may not do everything")]
+    #[allow(
+        unsafe_code,
+        reason = "fork is unsafe: the child of a process with threads may not do everything"
+    )]
     pub(crate) fn fork(dir: PathBuf, confined: bool) -> io::Result<Self> {
         let meeting = dir.with_extension("sock");
         let (control, other) = UnixStream::pair()?;
@@ -77,7 +80,9 @@ impl Parent {
             ForkResult::Child => {
                 drop(control);
                 // A panic here must not unwind into the broker's code.
-                let _ = std::panic::catch_unwind(|| Child { control: other, dir, meeting, confined, search: None }.run());
+                let _ = std::panic::catch_unwind(|| {
+                    Child { control: other, dir, meeting, confined, search: None }.run()
+                });
                 leave()
             }
         }
@@ -116,7 +121,8 @@ impl Parent {
     /// Whether the parent made this connection.
     fn is_parent(&self, line: &UnixStream) -> bool {
         #[cfg(target_os = "linux")]
-        let pid = nix::sys::socket::getsockopt(line, nix::sys::socket::sockopt::PeerCredentials).map(|peer| peer.pid());
+        let pid = nix::sys::socket::getsockopt(line, nix::sys::socket::sockopt::PeerCredentials)
+            .map(|peer| peer.pid());
         #[cfg(target_os = "macos")]
         let pid = nix::sys::socket::getsockopt(line, nix::sys::socket::sockopt::LocalPeerPid);
         pid == Ok(self.pid.as_raw())
@@ -187,7 +193,10 @@ impl Child {
         self.end();
     }
 
-    #[allow(unsafe_code, reason = "fork is unsafe: the child of a process with threads may not do everything")]
+    #[allow(
+        unsafe_code,
+        reason = "fork is unsafe: the child of a process with threads may not do everything"
+    )]
     fn fork(&mut self, anew: bool) -> i32 {
         self.end();
         let line = match UnixStream::connect(&self.meeting) {
@@ -221,8 +230,13 @@ impl Child {
 
 /// Runs `look` in a child of this process, so that a crash ends only the child. `None`: it crashed.
 /// This process must have one thread.
-#[allow(unsafe_code, reason = "fork is unsafe: the child of a process with threads may not do everything")]
-pub(crate) fn in_a_child<T: Serialize + DeserializeOwned>(look: impl FnOnce() -> T) -> io::Result<Option<T>> {
+#[allow(
+    unsafe_code,
+    reason = "fork is unsafe: the child of a process with threads may not do everything"
+)]
+pub(crate) fn in_a_child<T: Serialize + DeserializeOwned>(
+    look: impl FnOnce() -> T,
+) -> io::Result<Option<T>> {
     let (mut hearing, mut saying) = UnixStream::pair()?;
     // SAFETY: the caller guarantees that this process has one thread.
     match unsafe { fork() }? {
@@ -258,7 +272,9 @@ pub(super) fn call_it(name: &str) {
     let Ok(told) = std::fs::read_to_string("/proc/self/stat") else { return };
     let Some((_, fields)) = told.rsplit_once(") ") else { return };
     let fields: Vec<&str> = fields.split(' ').collect();
-    let place = |field: usize| fields.get(field).and_then(|field| field.trim().parse::<usize>().ok()).unwrap_or(0);
+    let place = |field: usize| {
+        fields.get(field).and_then(|field| field.trim().parse::<usize>().ok()).unwrap_or(0)
+    };
     let [start, end] = ARGUMENTS.map(place);
     if start == 0 || end <= start + 1 {
         return;

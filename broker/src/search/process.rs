@@ -35,7 +35,10 @@ impl Voice {
 }
 
 /// Ends the process at once, whatever its threads do.
-#[allow(unsafe_code, reason = "std's exit runs what the process that this one was forked from registered for its own end")]
+#[allow(
+    unsafe_code,
+    reason = "std's exit runs what the process that this one was forked from registered for its own end"
+)]
 fn leave(code: i32) -> ! {
     // SAFETY: it takes a number and does not return.
     unsafe { nix::libc::_exit(code) }
@@ -117,7 +120,13 @@ fn serve(mut line: UnixStream, dir: &Path, index: Index, damaged: u64, voice: &V
 }
 
 /// Writes the entries that arrive, in order.
-fn write(dir: &Path, mut index: Index, works: &Receiver<Asked>, views: &Mutex<Views>, voice: &Voice) -> Result<(), IndexError> {
+fn write(
+    dir: &Path,
+    mut index: Index,
+    works: &Receiver<Asked>,
+    views: &Mutex<Views>,
+    voice: &Voice,
+) -> Result<(), IndexError> {
     for asked in works {
         match asked {
             Asked::Begin => {
@@ -125,7 +134,11 @@ fn write(dir: &Path, mut index: Index, works: &Receiver<Asked>, views: &Mutex<Vi
                 drop(index);
                 index = Index::create(dir)?;
                 *views.lock().unwrap_or_else(PoisonError::into_inner) = index.views();
-                voice.say(&Said::Opened { cursor: index.cursor(), entries: index.entries(), damaged: 0 });
+                voice.say(&Said::Opened {
+                    cursor: index.cursor(),
+                    entries: index.entries(),
+                    damaged: 0,
+                });
             }
             Asked::Put(put) => index.put(&put)?,
             Asked::Through { cursor, commit } => {

@@ -27,12 +27,21 @@ pub(super) fn snippet(analyzer: &mut TextAnalyzer, text: &str, parts: &[Part]) -
     let found = matches(analyzer, &text, parts);
     // Choose the stretch with the most different parts, and the first of several.
     let worth = |from: usize| {
-        let within = found.iter().filter(|at| at.start >= from && at.end <= from + SNIPPET_BYTES - LEAD_BYTES);
+        let within = found
+            .iter()
+            .filter(|at| at.start >= from && at.end <= from + SNIPPET_BYTES - LEAD_BYTES);
         within.fold(0_u64, |seen, at| seen | 1 << (at.part % 64)).count_ones()
     };
-    let best = found.iter().map(|at| at.start).max_by_key(|start| (worth(*start), std::cmp::Reverse(*start)));
+    let best = found
+        .iter()
+        .map(|at| at.start)
+        .max_by_key(|start| (worth(*start), std::cmp::Reverse(*start)));
     let wanted_start = best.map_or(0, |at| at.saturating_sub(LEAD_BYTES));
-    let start = if wanted_start == 0 || text.len() <= SNIPPET_BYTES { 0 } else { border_after(&text, wanted_start) };
+    let start = if wanted_start == 0 || text.len() <= SNIPPET_BYTES {
+        0
+    } else {
+        border_after(&text, wanted_start)
+    };
     let end = border_before(&text, (start + SNIPPET_BYTES).min(text.len()));
     let mut shown = String::new();
     if start > 0 {
@@ -72,7 +81,11 @@ fn matches(analyzer: &mut TextAnalyzer, text: &str, parts: &[Part]) -> Vec<Match
     let (mut words, mut folded): (Vec<Word>, String) = (Vec::new(), String::new());
     analyzer.token_stream(text).process(&mut |token| {
         folded.push_str(&token.text);
-        words.push(Word { start: token.offset_from, end: token.offset_to, folded_end: folded.len() });
+        words.push(Word {
+            start: token.offset_from,
+            end: token.offset_to,
+            folded_end: folded.len(),
+        });
     });
     let folded_at = |place: usize| {
         let start = place.checked_sub(1).map_or(0, |before| words[before].folded_end);
@@ -87,7 +100,11 @@ fn matches(analyzer: &mut TextAnalyzer, text: &str, parts: &[Part]) -> Vec<Match
                 word == wanted || (part.open && at == last && word.starts_with(wanted.as_str()))
             });
             if fits {
-                found.push(Match { start: words[first].start, end: words[first + last].end, part: place });
+                found.push(Match {
+                    start: words[first].start,
+                    end: words[first + last].end,
+                    part: place,
+                });
             }
         }
     }
@@ -130,14 +147,18 @@ mod tests {
 
     fn shown(text: &str, query: &str) -> (String, Vec<String>) {
         let snippet = snippet(&mut analyzer(), text, &parts(query));
-        let marked = snippet.matches.iter().map(|(from, to)| snippet.text[*from as usize..*to as usize].to_owned());
+        let marked = snippet
+            .matches
+            .iter()
+            .map(|(from, to)| snippet.text[*from as usize..*to as usize].to_owned());
         let marked = marked.collect();
         (snippet.text, marked)
     }
 
     #[test]
     fn a_short_text_is_shown_whole_in_one_line() {
-        let (text, marked) = shown("fix the\n\tParser::new,\u{1b}[2J\u{202e} please", "parser::new pleas*");
+        let (text, marked) =
+            shown("fix the\n\tParser::new,\u{1b}[2J\u{202e} please", "parser::new pleas*");
         assert_eq!(text, "fix the Parser::new, [2J please");
         assert_eq!(marked, ["Parser::new", "please"]);
     }
@@ -145,17 +166,32 @@ mod tests {
     #[test]
     fn a_long_text_is_cut_where_most_is_found() {
         let filler = "lorem ipsum dolor ".repeat(40);
-        let (text, marked) = shown(&format!("deploy {filler} the deploy needs a migration {filler}"), "migration deploy");
-        assert!(text.starts_with('…') && text.ends_with('…') && text.len() <= SNIPPET_BYTES + 6, "{text}");
+        let (text, marked) = shown(
+            &format!("deploy {filler} the deploy needs a migration {filler}"),
+            "migration deploy",
+        );
+        assert!(
+            text.starts_with('…') && text.ends_with('…') && text.len() <= SNIPPET_BYTES + 6,
+            "{text}"
+        );
         assert_eq!(marked, ["deploy", "migration"]);
     }
 
     #[test]
     fn odd_characters_break_nothing() {
-        for text in ["", "…", "🦀".repeat(200).as_str(), "é".repeat(300).as_str(), "部署完成".repeat(100).as_str()] {
+        for text in [
+            "",
+            "…",
+            "🦀".repeat(200).as_str(),
+            "é".repeat(300).as_str(),
+            "部署完成".repeat(100).as_str(),
+        ] {
             for query in ["", "é", "完成", "x*", "\"署完\""] {
                 let (text, marked) = shown(text, query);
-                assert!(!text.contains('\n') && marked.iter().all(|marked| !marked.is_empty()), "{text} {marked:?}");
+                assert!(
+                    !text.contains('\n') && marked.iter().all(|marked| !marked.is_empty()),
+                    "{text} {marked:?}"
+                );
             }
         }
         let (text, marked) = shown(&"部署完成".repeat(100), "完成");

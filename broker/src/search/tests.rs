@@ -29,7 +29,8 @@ struct Place {
 impl Place {
     fn new() -> Self {
         let room = tempfile::tempdir().unwrap();
-        let store = Store::open(&room.path().join("peers.redb"), &room.path().join("backups")).unwrap();
+        let store =
+            Store::open(&room.path().join("peers.redb"), &room.path().join("backups")).unwrap();
         Self { room, store }
     }
 
@@ -62,7 +63,10 @@ impl Place {
         let snapshots = self.store.snapshots();
         assert_eq!(index.catch_up(&snapshots, || false).unwrap(), CaughtUp::Whole);
         let (hits, total) = index.find(&snapshots.take().unwrap(), search, Timestamp(1)).unwrap();
-        assert_eq!(hits.len() as u64, total.saturating_sub(u64::from(search.query.offset)).min(u64::from(search.query.limit)));
+        assert_eq!(
+            hits.len() as u64,
+            total.saturating_sub(u64::from(search.query.offset)).min(u64::from(search.query.limit))
+        );
         hits.into_iter().map(|hit| hit.id).collect()
     }
 }
@@ -80,7 +84,13 @@ fn sent(number: u64, text: &str, stage: Stage) -> [Change; 2] {
     let at = Timestamp(1_000 * number);
     let head = MessageHead {
         id: id(number),
-        from: Sender { peer: ORION, name: "orion".into(), client: "codex".into(), cwd: "/w".into(), via: Via::Session },
+        from: Sender {
+            peer: ORION,
+            name: "orion".into(),
+            client: "codex".into(),
+            cwd: "/w".into(),
+            via: Via::Session,
+        },
         to: vec![(LUNA, "luna".into())],
         intent: Intent::Request,
         kind: Kind::Message,
@@ -95,7 +105,10 @@ fn sent(number: u64, text: &str, stage: Stage) -> [Change; 2] {
     };
     let delivery = delivery(&head, stage);
     let message = MessageRecord { head, idempotency_key: None, text: text.into() };
-    [Change::PutMessage(Box::new(message)), Change::PutDelivery { record: Box::new(delivery), was: None }]
+    [
+        Change::PutMessage(Box::new(message)),
+        Change::PutDelivery { record: Box::new(delivery), was: None },
+    ]
 }
 
 fn delivery(head: &MessageHead, stage: Stage) -> DeliveryRecord {
@@ -146,8 +159,16 @@ fn task(number: u64, title: &str) -> Change {
 
 /// A search by the person, newest first, so that the order is determined.
 fn search(text: &str) -> Search {
-    let query = SearchQuery { text: text.into(), newest: true, limit: 50, ..SearchQuery::default() };
-    Search { query, seen_by: None, direct: true, channels: Vec::new(), open_channels: Vec::new(), peers: Vec::new() }
+    let query =
+        SearchQuery { text: text.into(), newest: true, limit: 50, ..SearchQuery::default() };
+    Search {
+        query,
+        seen_by: None,
+        direct: true,
+        channels: Vec::new(),
+        open_channels: Vec::new(),
+        peers: Vec::new(),
+    }
 }
 
 fn search_of(peer: PeerId, text: &str) -> Search {
@@ -223,12 +244,18 @@ fn what_is_held_is_hidden_until_it_is_let_go() {
     let [put, put_delivery] = sent(1, "blue", Stage::Held);
     place.commit(&[put.clone(), put_delivery]);
     let mut index = place.open();
-    let mut told = |place: &Place, peer| place.finds_with(&mut index, &search_of(peer, "blue")).len();
+    let mut told =
+        |place: &Place, peer| place.finds_with(&mut index, &search_of(peer, "blue")).len();
     assert_eq!((told(&place, LUNA), told(&place, ORION)), (0, 1));
     let Change::PutMessage(message) = put else { unreachable!() };
     let mut record = delivery(&message.head, Stage::Held);
     record.stage = Stage::Stored;
-    record.trace.push(TraceEntry { event: TraceEvent::Released, at: Timestamp(9), carrier: None, cause: None });
+    record.trace.push(TraceEntry {
+        event: TraceEvent::Released,
+        at: Timestamp(9),
+        carrier: None,
+        cause: None,
+    });
     place.commit(&[Change::PutDelivery { record: Box::new(record), was: Some(Stage::Held) }]);
     assert_eq!((told(&place, LUNA), told(&place, ORION)), (1, 1));
 }
@@ -238,7 +265,9 @@ fn a_shell_finds_what_was_said_directly_and_not_in_private() {
     let mut place = Place::new();
     place.send(1, "blue");
     let [mut put, mut put_delivery] = sent(2, "blue", Stage::Stored);
-    if let (Change::PutMessage(message), Change::PutDelivery { record, .. }) = (&mut put, &mut put_delivery) {
+    if let (Change::PutMessage(message), Change::PutDelivery { record, .. }) =
+        (&mut put, &mut put_delivery)
+    {
         (message.head.private, record.brief.private) = (true, true);
     }
     place.commit(&[put, put_delivery]);
@@ -260,7 +289,10 @@ fn what_changes_and_goes_is_found_as_it_is() {
     place.commit(&[note("door", "red"), task(1, "red"), Change::RemoveMessage(id(1))]);
     assert!(place.finds_with(&mut index, &search("blue")).is_empty());
     assert_eq!(place.finds_with(&mut index, &search("red")).len(), 2);
-    place.commit(&[Change::RemoveThing(ThingKey::Note("door".into())), Change::RemoveThing(ThingKey::Task(TaskId(1)))]);
+    place.commit(&[
+        Change::RemoveThing(ThingKey::Note("door".into())),
+        Change::RemoveThing(ThingKey::Task(TaskId(1))),
+    ]);
     assert!(place.finds_with(&mut index, &search("red")).is_empty());
     assert!(index.check(place.store.snapshot().unwrap()).unwrap().is_sound());
 }
@@ -309,11 +341,19 @@ fn an_index_that_is_gone_or_of_another_store_is_made_anew() {
 fn grown() -> Place {
     let mut place = Place::new();
     for numbers in [1..3, 3..4] {
-        place.commit(&numbers.clone().flat_map(|number| sent(number, "blue", Stage::Presented)).collect::<Vec<_>>());
+        place.commit(
+            &numbers
+                .clone()
+                .flat_map(|number| sent(number, "blue", Stage::Presented))
+                .collect::<Vec<_>>(),
+        );
         assert_eq!(place.finds(&search("blue")).len() as u64, numbers.end - 1);
     }
     place.commit(&[note("door", "blue"), task(1, "green"), Change::RemoveMessage(id(2))]);
-    assert_eq!(place.finds(&search("blue")), [id(3).to_string(), id(1).to_string(), "door".to_owned()]);
+    assert_eq!(
+        place.finds(&search("blue")),
+        [id(3).to_string(), id(1).to_string(), "door".to_owned()]
+    );
     place
 }
 
@@ -336,7 +376,8 @@ fn put_back(dir: &Path, files: &[(PathBuf, Vec<u8>)]) {
 fn a_wrong_byte_or_a_cut_in_any_file_of_the_index_costs_no_hit() {
     let place = grown();
     let whole = files(&place.dir());
-    let ends: BTreeSet<_> = whole.iter().filter_map(|(path, _)| Some(path.extension()?.to_str()?.to_owned())).collect();
+    let ends: BTreeSet<_> =
+        whole.iter().filter_map(|(path, _)| Some(path.extension()?.to_str()?.to_owned())).collect();
     for end in ["del", "fast", "fieldnorm", "idx", "json", "pos", "store", "term"] {
         assert!(ends.contains(end), "{ends:?}");
     }
@@ -383,8 +424,17 @@ fn entries_are_counted_whatever_happens_to_a_thing_between_two_commits() {
     let mut index = place.open();
     assert_eq!(place.finds_with(&mut index, &search("blue")).len(), 3);
     let gone = |key: &str| Change::RemoveThing(ThingKey::Note(key.into()));
-    place.commit(&[note("a", "blue"), gone("a"), note("a", "blue"), gone("b"), note("c", "blue"), gone("c"), gone("d")]);
-    let changes: Vec<Change> = (2..1_500).flat_map(|number| sent(number, "blue", Stage::Presented)).collect();
+    place.commit(&[
+        note("a", "blue"),
+        gone("a"),
+        note("a", "blue"),
+        gone("b"),
+        note("c", "blue"),
+        gone("c"),
+        gone("d"),
+    ]);
+    let changes: Vec<Change> =
+        (2..1_500).flat_map(|number| sent(number, "blue", Stage::Presented)).collect();
     place.commit(&changes);
     place.commit(&[Change::RemoveMessage(id(1)), Change::RemoveMessage(id(1_400))]);
     assert_eq!(place.finds_with(&mut index, &search("blue")).len(), 50);
@@ -408,7 +458,11 @@ fn what_the_index_has_seen_is_forgotten_and_a_gap_is_noticed() {
     assert_eq!(place.store.snapshot().unwrap().reindex_bounds().unwrap(), Some((4, 4)));
     drop(index);
     // The recorded changes are gone before this index has read them.
-    place.commit(&[note("e", "blue"), note("f", "blue"), Change::RemoveThing(ThingKey::Note("a".into()))]);
+    place.commit(&[
+        note("e", "blue"),
+        note("f", "blue"),
+        Change::RemoveThing(ThingKey::Note("a".into())),
+    ]);
     place.store.trim_reindex(6).unwrap();
     assert_eq!(place.finds(&search("blue")).len(), 5);
 }
@@ -417,7 +471,9 @@ fn what_the_index_has_seen_is_forgotten_and_a_gap_is_noticed() {
 fn indexing_stops_when_it_is_told_to_and_goes_on_later() {
     let mut place = Place::new();
     for batch in 0..3 {
-        let changes: Vec<Change> = (1..=1_000).flat_map(|number| sent(batch * 1_000 + number, "blue", Stage::Stored)).collect();
+        let changes: Vec<Change> = (1..=1_000)
+            .flat_map(|number| sent(batch * 1_000 + number, "blue", Stage::Stored))
+            .collect();
         place.commit(&changes);
     }
     let mut index = place.open();

@@ -143,5 +143,7 @@ pub(super) fn read<T: DeserializeOwned>(from: &mut impl Read) -> io::Result<Opti
     }
     let mut payload = vec![0; length];
     from.read_exact(&mut payload)?;
-    codec::decode(&payload).map(Some).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    codec::decode(&payload)
+        .map(Some)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }

@@ -47,7 +47,9 @@ impl TokenStream for WordStream<'_> {
             return true;
         }
         let mut chars = 1;
-        while let Some((at, c)) = self.rest.next_if(|(_, c)| (c.is_alphanumeric() && !stands_alone(*c)) || is_mark(*c)) {
+        while let Some((at, c)) =
+            self.rest.next_if(|(_, c)| (c.is_alphanumeric() && !stands_alone(*c)) || is_mark(*c))
+        {
             self.token.offset_to = at + c.len_utf8();
             chars += 1;
             if chars <= WORD_CHARS_MAX && !is_mark(c) {
@@ -107,7 +109,8 @@ pub(super) fn parts(query: &str) -> Vec<Part> {
     let mut found = Vec::new();
     for (place, piece) in query.split('"').enumerate() {
         // Every second piece is between quotation marks. An open quotation ends with the query.
-        let pieces: Vec<&str> = if place % 2 == 1 { vec![piece] } else { piece.split_whitespace().collect() };
+        let pieces: Vec<&str> =
+            if place % 2 == 1 { vec![piece] } else { piece.split_whitespace().collect() };
         for piece in pieces {
             let open = piece.ends_with('*');
             let typed = piece.trim_end_matches('*').trim();
@@ -162,14 +165,24 @@ mod tests {
 
     #[test]
     fn a_query_is_words_phrases_and_beginnings() {
-        let part = |words: &[&str], open| (words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>(), open);
-        let told = |query: &str| parts(query).into_iter().map(|part| (part.words, part.open)).collect::<Vec<_>>();
+        let part = |words: &[&str], open| {
+            (words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>(), open)
+        };
+        let told = |query: &str| {
+            parts(query).into_iter().map(|part| (part.words, part.open)).collect::<Vec<_>>()
+        };
         assert_eq!(
             told("Deploy \"blue green\" migr*"),
             [part(&["deploy"], false), part(&["blue", "green"], false), part(&["migr"], true)]
         );
-        assert_eq!(told("foo::ba* snake_case"), [part(&["foo", "ba"], true), part(&["snake", "case"], false)]);
+        assert_eq!(
+            told("foo::ba* snake_case"),
+            [part(&["foo", "ba"], true), part(&["snake", "case"], false)]
+        );
         assert_eq!(told("\"not closed"), [part(&["not", "closed"], false)]);
-        assert_eq!(told("* ** \"\" ?? AND( -x:* \u{0} )"), [part(&["and"], false), part(&["x"], false)]);
+        assert_eq!(
+            told("* ** \"\" ?? AND( -x:* \u{0} )"),
+            [part(&["and"], false), part(&["x"], false)]
+        );
     }
 }

@@ -38,7 +38,11 @@ impl Damage {
     }
 
     /// Like [`Damage::read`], for a message without its text.
-    pub(super) fn read_head(&self, row: &Row, bytes: &[u8]) -> Option<(MessageHead, Option<String>)> {
+    pub(super) fn read_head(
+        &self,
+        row: &Row,
+        bytes: &[u8],
+    ) -> Option<(MessageHead, Option<String>)> {
         self.unless_damaged(row, record::decode_head(row, bytes))
     }
 
@@ -92,18 +96,34 @@ impl Damage {
 
 /// The stage of a replaced delivery of which only the table is known, one for each of
 /// `schema::DELIVERIES`.
-pub(super) const STAND_IN_STAGES: [Stage; 4] = [Stage::Held, Stage::Dead, Stage::Expired, Stage::Cancelled];
+pub(super) const STAND_IN_STAGES: [Stage; 4] =
+    [Stage::Held, Stage::Dead, Stage::Expired, Stage::Cancelled];
 
 /// Replaces the damaged delivery of a message in the table of `stage`. It counts as held and not
 /// released, because that information is lost.
-pub(super) fn stand_in(message: MessageId, peer: PeerId, stage: Stage, head: Option<&MessageHead>) -> DeliveryRecord {
+pub(super) fn stand_in(
+    message: MessageId,
+    peer: PeerId,
+    stage: Stage,
+    head: Option<&MessageHead>,
+) -> DeliveryRecord {
     let brief = head.map_or_else(unknown_brief, Brief::of);
     let entry = |event, cause| TraceEntry { event, at: brief.sent_at, carrier: None, cause };
-    let mut trace = vec![entry(TraceEvent::Stored, None), entry(TraceEvent::Held, Some(Cause::Damaged))];
+    let mut trace =
+        vec![entry(TraceEvent::Stored, None), entry(TraceEvent::Held, Some(Cause::Damaged))];
     if stage == Stage::Dead {
         trace.push(entry(TraceEvent::Dead, Some(Cause::Damaged)));
     }
-    DeliveryRecord { message, peer, stage, attempts: 0, acked_at: None, answered_by: None, trace, brief }
+    DeliveryRecord {
+        message,
+        peer,
+        stage,
+        attempts: 0,
+        acked_at: None,
+        answered_by: None,
+        trace,
+        brief,
+    }
 }
 
 fn unknown_brief() -> Brief {
@@ -126,7 +146,9 @@ fn unknown_brief() -> Brief {
 
 /// Rebuilds a message's head from its deliveries. `None`: they do not have enough.
 pub(super) fn head_from(id: MessageId, deliveries: &[DeliveryRecord]) -> Option<MessageHead> {
-    let known = deliveries.iter().find(|delivery| delivery.brief.from != PeerId::SYSTEM || delivery.brief.sent_at.0 > 0)?;
+    let known = deliveries
+        .iter()
+        .find(|delivery| delivery.brief.from != PeerId::SYSTEM || delivery.brief.sent_at.0 > 0)?;
     let brief = &known.brief;
     Some(MessageHead {
         id,

@@ -376,7 +376,9 @@ impl OpenError {
         use io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
         match error.into() {
             redb::Error::DatabaseAlreadyOpen => Self::AlreadyOpen { path: path.into() },
-            redb::Error::Io(source) if !matches!(source.kind(), InvalidData | InvalidInput | UnexpectedEof) => {
+            redb::Error::Io(source)
+                if !matches!(source.kind(), InvalidData | InvalidInput | UnexpectedEof) =>
+            {
                 Self::io(path, source)
             }
             error => Self::Damaged { path: path.into(), source: Box::new(error) },

@@ -61,7 +61,9 @@ pub(super) fn open_existing(path: &Path) -> Result<Option<File>, OpenError> {
     let mut begins = [0; MAGIC.len()];
     match file.read_exact_at(&mut begins, 0) {
         Ok(()) if begins == *MAGIC => Ok(Some(file)),
-        Err(source) if source.kind() != io::ErrorKind::UnexpectedEof => Err(OpenError::io(path, source)),
+        Err(source) if source.kind() != io::ErrorKind::UnexpectedEof => {
+            Err(OpenError::io(path, source))
+        }
         _ => Err(OpenError::NoDatabase { path: path.into() }),
     }
 }
@@ -70,7 +72,8 @@ pub(super) fn open_existing(path: &Path) -> Result<Option<File>, OpenError> {
 pub(super) fn open_users(path: &Path) -> Result<Option<File>, OpenError> {
     // O_NONBLOCK: opening a FIFO must not wait for its other end.
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
-    let file = match OpenOptions::new().read(true).write(true).custom_flags(flags.bits()).open(path) {
+    let file = match OpenOptions::new().read(true).write(true).custom_flags(flags.bits()).open(path)
+    {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(refusal_of(path, error)),
@@ -178,7 +181,10 @@ impl StagedFile {
     /// before. But if the last commit was a two-phase one (and a clean close is), that is damage
     /// and no crash, and would silently lose mail. So the other slot is presented as a copy of the
     /// one in force, and redb has no commit to go back to.
-    pub(super) fn distrusted(file: File, access: Access) -> Result<(Self, StagedWrites, bool), redb::DatabaseError> {
+    pub(super) fn distrusted(
+        file: File,
+        access: Access,
+    ) -> Result<(Self, StagedWrites, bool), redb::DatabaseError> {
         let mut head = [0; HEAD_BYTES];
         let whole = file.read_exact_at(&mut head, 0).is_ok();
         let flags = head[FLAGS_OFFSET];
@@ -187,13 +193,20 @@ impl StagedFile {
         let mut shown = Vec::new();
         if whole && head[from] == FORMAT_VERSION && flags & FLAG_TWO_PHASE != 0 {
             shown.push(Operation::Write(to as u64, head[from..from + SLOT_BYTES].to_vec()));
-            shown.push(Operation::Write(FLAGS_OFFSET as u64, vec![(flags | FLAG_IN_USE) & !FLAG_TWO_PHASE]));
+            shown.push(Operation::Write(
+                FLAGS_OFFSET as u64,
+                vec![(flags | FLAG_IN_USE) & !FLAG_TWO_PHASE],
+            ));
         }
         let (staged, stage) = Self::staging(file, shown, access == Access::Alone)?;
         Ok((staged, stage, flags & FLAG_IN_USE == 0))
     }
 
-    fn staging(file: File, operations: Vec<Operation>, locks: bool) -> Result<(Self, StagedWrites), redb::DatabaseError> {
+    fn staging(
+        file: File,
+        operations: Vec<Operation>,
+        locks: bool,
+    ) -> Result<(Self, StagedWrites), redb::DatabaseError> {
         let held = Mutex::new(Some(Held { bytes: None, operations }));
         let inner = Arc::new(Inner { file: FileBackend::new(file)?, held, locks });
         Ok((Self { inner: Arc::clone(&inner) }, StagedWrites { inner }))
@@ -330,7 +343,11 @@ impl StorageBackend for StagedFile {
         if self.inner.locks { self.inner.file.try_lock_range(start, end) } else { Ok(true) }
     }
 
-    fn try_lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+    fn try_lock_shared_range(
+        &self,
+        start: Bound<u64>,
+        end: Bound<u64>,
+    ) -> Result<bool, BackendError> {
         if self.inner.locks { self.inner.file.try_lock_shared_range(start, end) } else { Ok(true) }
     }
 

@@ -73,30 +73,36 @@ pub(super) fn origin(path: &Path, database: &Database) -> Result<Origin, OpenErr
     let reading = database.begin_read().map_err(|error| damaged(error.into()))?;
     let meta = match reading.open_table(schema::META) {
         Ok(meta) => meta,
-        Err(TableError::TableDoesNotExist(_)) => return Err(OpenError::Foreign { path: path.into() }),
+        Err(TableError::TableDoesNotExist(_)) => {
+            return Err(OpenError::Foreign { path: path.into() });
+        }
         Err(error) => return Err(damaged(error.into())),
     };
     let schema = match meta.get(schema::META_SCHEMA).map_err(|error| damaged(error.into()))? {
-        Some(bytes) => record::decode_number(bytes.value()).map_err(|_| OpenError::Foreign { path: path.into() })?,
+        Some(bytes) => record::decode_number(bytes.value())
+            .map_err(|_| OpenError::Foreign { path: path.into() })?,
         None => return Err(OpenError::Foreign { path: path.into() }),
     };
-    let written_by = match meta.get(schema::META_WRITTEN_BY).map_err(|error| damaged(error.into()))? {
-        Some(bytes) => String::from_utf8_lossy(bytes.value()).into_owned(),
-        None => String::new(),
-    };
+    let written_by =
+        match meta.get(schema::META_WRITTEN_BY).map_err(|error| damaged(error.into()))? {
+            Some(bytes) => String::from_utf8_lossy(bytes.value()).into_owned(),
+            None => String::new(),
+        };
     Ok(Origin { schema, written_by })
 }
 
 /// Copies the closed-off file at `path` into `backups_dir` and checks the copy.
 pub(super) fn back_up(path: &Path, backups_dir: &Path, origin: &Origin) -> Result<(), OpenError> {
-    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis());
+    let now_ms =
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis());
     let copy = backups_dir.join(format!("peers-v{}-{now_ms}.redb", origin.schema));
     if let Err(source) = copy_file(path, backups_dir, &copy) {
         // Remove the partial copy. If that fails as well, the first error is the one to report.
         let _ = std::fs::remove_file(&copy);
         return Err(OpenError::Backup { path: copy, source });
     }
-    check_copy(&copy, origin).map_err(|source| OpenError::BackupUnsound { path: copy, source: Box::new(source) })
+    check_copy(&copy, origin)
+        .map_err(|source| OpenError::BackupUnsound { path: copy, source: Box::new(source) })
 }
 
 pub(super) fn copy_file(path: &Path, backups_dir: &Path, copy: &Path) -> io::Result<()> {
@@ -110,7 +116,9 @@ pub(super) fn copy_file(path: &Path, backups_dir: &Path, copy: &Path) -> io::Res
 
 /// Opens the copy, without changing it, and checks all of it.
 fn check_copy(copy: &Path, origin: &Origin) -> Result<(), OpenError> {
-    let Some(file) = file::open_existing(copy)? else { return Err(OpenError::Missing { path: copy.into() }) };
+    let Some(file) = file::open_existing(copy)? else {
+        return Err(OpenError::Missing { path: copy.into() });
+    };
     let (database, ..) = open_checked(copy, file, Access::Alone)?;
     if self::origin(copy, &database)?.schema != origin.schema {
         return Err(OpenError::Foreign { path: copy.into() });
@@ -119,7 +127,12 @@ fn check_copy(copy: &Path, origin: &Origin) -> Result<(), OpenError> {
 }
 
 /// Takes the steps that the database lacks, one transaction each. Returns whether there were any.
-pub(super) fn run(path: &Path, database: &Database, origin: &Origin, steps: &[Step]) -> Result<bool, OpenError> {
+pub(super) fn run(
+    path: &Path,
+    database: &Database,
+    origin: &Origin,
+    steps: &[Step],
+) -> Result<bool, OpenError> {
     let taken = usize::try_from(origin.schema - 1).unwrap_or(usize::MAX).min(steps.len());
     for (from, step) in (origin.schema..).zip(&steps[taken..]) {
         migrate(database, from, *step).map_err(|source| OpenError::Migration {
@@ -140,7 +153,8 @@ pub(super) fn migrated_copy(path: &Path, origin: &Origin) -> Result<Database, Op
     let failed = |source| OpenError::io(&copy, source);
     let mut file = file::create_new(&copy).map_err(failed)?;
     std::fs::remove_file(&copy).map_err(failed)?;
-    let mut from = OpenOptions::new().read(true).open(path).map_err(|source| OpenError::io(path, source))?;
+    let mut from =
+        OpenOptions::new().read(true).open(path).map_err(|source| OpenError::io(path, source))?;
     io::copy(&mut from, &mut file).map_err(failed)?;
     let backend = FileBackend::new(file).map_err(|error| OpenError::of(&copy, error))?;
     let (database, _) = open_database(backend).map_err(|error| OpenError::of(&copy, error))?;
@@ -157,7 +171,8 @@ fn migrate(database: &Database, from: u64, step: Step) -> Result<(), StoreError>
 
 fn stamp(writing: &WriteTransaction, schema_version: u64) -> Result<(), StoreError> {
     let mut meta = writing.open_table(schema::META).doing(WRITE)?;
-    meta.insert(schema::META_SCHEMA, record::encode_number(schema_version).as_slice()).doing(WRITE)?;
+    meta.insert(schema::META_SCHEMA, record::encode_number(schema_version).as_slice())
+        .doing(WRITE)?;
     meta.insert(schema::META_WRITTEN_BY, software().as_bytes()).doing(WRITE)?;
     Ok(())
 }

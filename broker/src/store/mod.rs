@@ -11,10 +11,11 @@
 //! - The cost of a start grows with pending deliveries, and with one page in eighty of a file above
 //!   16 MiB. It reads no other messages.
 //!
-//! Reading order: `schema` (the tables), `record` (their values), this file, `writing`, `things` and `reindex` (changes become
-//! rows), `snapshot` and `image` (rows become records), `damage`, `walk`, `file`, `witness` and `opening` (the files on the disk), `pages` and
-//! `salvage` (damage of what redb itself writes), `migrate`, `version_1` and `version_2` (older files), `verify` (`peerctl
-//! daemon verify`), `error`. `docs/storage.md` tells the same for people who run it.
+//! Reading order: `schema` (the tables), `record` (their values), this file, `writing`, `things`
+//! and `reindex` (changes become rows), `snapshot` and `image` (rows become records), `damage`,
+//! `walk`, `file`, `witness` and `opening` (the files on the disk), `pages` and `salvage` (damage
+//! of what redb itself writes), `migrate`, `version_1` and `version_2` (older files), `verify`
+//! (`peerctl daemon verify`), `error`. `docs/storage.md` tells the same for people who run it.
 
 mod damage;
 mod error;
@@ -104,7 +105,12 @@ impl Store {
     }
 
     /// Opens the database. A file of more than `checked_max` bytes counts as a large one.
-    fn open_with(path: &Path, backups_dir: &Path, steps: &[Step], checked_max: u64) -> Result<Self, OpenError> {
+    fn open_with(
+        path: &Path,
+        backups_dir: &Path,
+        steps: &[Step],
+        checked_max: u64,
+    ) -> Result<Self, OpenError> {
         let file = match file::open_existing(path) {
             Ok(Some(file)) => file,
             Ok(None) => return Self::create(path, steps),
@@ -148,7 +154,13 @@ impl Store {
     }
 
     /// Opens a file of the user's. A damaged file stays unchanged.
-    fn open_file(path: &Path, file: File, backups_dir: &Path, steps: &[Step], is_large: bool) -> Result<Self, OpenError> {
+    fn open_file(
+        path: &Path,
+        file: File,
+        backups_dir: &Path,
+        steps: &[Step],
+        is_large: bool,
+    ) -> Result<Self, OpenError> {
         let damage = Damage::default();
         let noted = witness::noted(path);
         let same_file = file.try_clone().map_err(|source| OpenError::io(path, source))?;
@@ -163,7 +175,8 @@ impl Store {
             migrate::back_up(path, backups_dir, &origin)?;
         }
         let opened = stage.head().map_err(|source| OpenError::io(path, source))?;
-        let is_behind = has_head && noted.is_some_and(|noted| witness::is_behind(&noted, &before, &opened));
+        let is_behind =
+            has_head && noted.is_some_and(|noted| witness::is_behind(&noted, &before, &opened));
         if is_behind && is_large && noted.is_some_and(|noted| salvage::has(&same_file, &noted)) {
             return Err(OpenError::damaged(path, Row::LastCommit.to_string()));
         }
@@ -184,13 +197,18 @@ impl Store {
         let mut unfinished = path.as_os_str().to_owned();
         unfinished.push(".new");
         let unfinished = PathBuf::from(unfinished);
-        let file = file::create_new(&unfinished).map_err(|source| OpenError::io(&unfinished, source))?;
+        let file =
+            file::create_new(&unfinished).map_err(|source| OpenError::io(&unfinished, source))?;
         let same_file = file.try_clone().map_err(|source| OpenError::io(&unfinished, source))?;
-        let (staged, stage) = StagedFile::new(file).map_err(|error| OpenError::of(&unfinished, error))?;
-        let (database, _) = open_database(staged).map_err(|error| OpenError::of(&unfinished, error))?;
+        let (staged, stage) =
+            StagedFile::new(file).map_err(|error| OpenError::of(&unfinished, error))?;
+        let (database, _) =
+            open_database(staged).map_err(|error| OpenError::of(&unfinished, error))?;
         stage.carry_out().map_err(|source| OpenError::io(&unfinished, source))?;
-        let mut store = Self::create_in(database, steps)
-            .map_err(|source| OpenError::Creation { path: path.into(), source: Box::new(source) })?;
+        let mut store = Self::create_in(database, steps).map_err(|source| OpenError::Creation {
+            path: path.into(),
+            source: Box::new(source),
+        })?;
         std::fs::rename(&unfinished, path).map_err(|source| OpenError::io(path, source))?;
         file::sync_directory_of(path).map_err(|source| OpenError::io(path, source))?;
         store.bear_witness(path, same_file);
@@ -213,7 +231,9 @@ impl Store {
     fn bear_witness(&mut self, path: &Path, database: File) {
         match Witness::open(path, database) {
             Ok(witness) => self.witness = Some(witness),
-            Err(error) => tracing::warn!(cause = %error, "cannot note the last commit beside the database"),
+            Err(error) => {
+                tracing::warn!(cause = %error, "cannot note the last commit beside the database")
+            }
         }
         self.note_commit();
     }
@@ -270,14 +290,21 @@ impl Store {
     /// # Errors
     /// Like [`Store::verify`].
     pub fn open_for_reading(path: &Path) -> Result<Snapshots, OpenError> {
-        let Some(file) = file::open_existing(path)? else { return Err(OpenError::Missing { path: path.into() }) };
+        let Some(file) = file::open_existing(path)? else {
+            return Err(OpenError::Missing { path: path.into() });
+        };
         // Its writes to the file are held and never carried out.
-        let (staged, never_carried_out) = StagedFile::new(file).map_err(|error| OpenError::of(path, error))?;
+        let (staged, never_carried_out) =
+            StagedFile::new(file).map_err(|error| OpenError::of(path, error))?;
         let damage = Damage::default();
         let (database, _) = open_guarded(path, staged, &never_carried_out, &damage)?;
         let origin = migrate::origin(path, &database)?;
         refuse_newer(path, &origin, SCHEMA_VERSION)?;
-        let database = if origin.schema < SCHEMA_VERSION { migrate::migrated_copy(path, &origin)? } else { database };
+        let database = if origin.schema < SCHEMA_VERSION {
+            migrate::migrated_copy(path, &origin)?
+        } else {
+            database
+        };
         Ok(Snapshots { database: Arc::new(database), damage })
     }
 
@@ -341,14 +368,18 @@ impl Store {
     /// # Errors
     /// Like [`Store::commit`].
     pub fn trim_reindex(&mut self, seen: u64) -> Result<(), StoreError> {
-        if !self.snapshot()?.reindex_bounds()?.is_some_and(|bounds| reindex::is_long(bounds, seen)) {
+        if !self.snapshot()?.reindex_bounds()?.is_some_and(|bounds| reindex::is_long(bounds, seen))
+        {
             return Ok(());
         }
         self.write(|writing| reindex::trim(writing, seen))
     }
 
     /// One write transaction: the only way to change the file.
-    fn write(&mut self, work: impl FnOnce(&mut WriteTransaction) -> Result<(), StoreError>) -> Result<(), StoreError> {
+    fn write(
+        &mut self,
+        work: impl FnOnce(&mut WriteTransaction) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
         self.is_usable()?;
         // It will be out of date, and this commit could not reuse the pages that it holds.
         self.current.take();

@@ -23,7 +23,8 @@ use thiserror::Error;
 
 use super::error::{Row, StoreError};
 
-/// The version of the records that this build writes, and the only one that it reads outside a migration.
+/// The version of the records that this build writes, and the only one that it reads outside a
+/// migration.
 pub(super) const VERSION: u8 = 3;
 
 /// Bytes before the encoded record: the version, and the checksum (CRC-32, little-endian).
@@ -38,21 +39,31 @@ pub const RECORD_BYTES_MAX: usize = 120 * 1024;
 const MEMORY_BYTES_MAX: usize = 16 * RECORD_BYTES_MAX;
 
 const CONFIG: Configuration<LittleEndian, Varint, Limit<MEMORY_BYTES_MAX>> =
-    bincode::config::standard().with_little_endian().with_variable_int_encoding().with_limit::<MEMORY_BYTES_MAX>();
+    bincode::config::standard()
+        .with_little_endian()
+        .with_variable_int_encoding()
+        .with_limit::<MEMORY_BYTES_MAX>();
 
 /// Encodes the record of `row`.
 pub(super) fn encode<T: Serialize>(row: &Row, record: &T) -> Result<Vec<u8>, StoreError> {
-    encode_body(record).map(|body| seal(row, &body)).map_err(|source| row.clone().unwritable(source))
+    encode_body(record)
+        .map(|body| seal(row, &body))
+        .map_err(|source| row.clone().unwritable(source))
 }
 
 /// Decodes the record of `row`, if `bytes` are exactly one record that was written there.
 pub(super) fn decode<'a, T: Deserialize<'a>>(row: &Row, bytes: &'a [u8]) -> Result<T, StoreError> {
-    unseal_version(row, bytes, VERSION).and_then(decode_body).map_err(|source| row.clone().unreadable(source))
+    unseal_version(row, bytes, VERSION)
+        .and_then(decode_body)
+        .map_err(|source| row.clone().unreadable(source))
 }
 
 /// Decodes a message's head and idempotency key, without copying its text. The text is checked as
 /// well.
-pub(super) fn decode_head(row: &Row, bytes: &[u8]) -> Result<(MessageHead, Option<String>), StoreError> {
+pub(super) fn decode_head(
+    row: &Row,
+    bytes: &[u8],
+) -> Result<(MessageHead, Option<String>), StoreError> {
     // The same fields in the same order as `MessageRecord`, with the text borrowed.
     let (head, idempotency_key, _text): (MessageHead, Option<String>, &str) = decode(row, bytes)?;
     Ok((head, idempotency_key))
@@ -73,7 +84,11 @@ pub(super) fn seal_version(row: &Row, body: &[u8], version: u8) -> Vec<u8> {
 }
 
 /// Returns the encoded record of this version in `row`, after its checksum was checked.
-pub(super) fn unseal_version<'a>(row: &Row, bytes: &'a [u8], version: u8) -> Result<&'a [u8], RecordError> {
+pub(super) fn unseal_version<'a>(
+    row: &Row,
+    bytes: &'a [u8],
+    version: u8,
+) -> Result<&'a [u8], RecordError> {
     let Some((found, rest)) = bytes.split_first() else {
         return Err(RecordError::Empty);
     };
@@ -83,7 +98,11 @@ pub(super) fn unseal_version<'a>(row: &Row, bytes: &'a [u8], version: u8) -> Res
     let Some((stored, body)) = rest.split_first_chunk() else {
         return Err(RecordError::Checksum);
     };
-    if u32::from_le_bytes(*stored) == checksum(row, body) { Ok(body) } else { Err(RecordError::Checksum) }
+    if u32::from_le_bytes(*stored) == checksum(row, body) {
+        Ok(body)
+    } else {
+        Err(RecordError::Checksum)
+    }
 }
 
 /// Returns the checksum of the row's name and the encoded record. The name is a kind and a key, and
@@ -198,7 +217,8 @@ pub enum RecordError {
     /// The encoder's own reason.
     #[error("the record cannot be encoded")]
     Encode(#[from] bincode::error::EncodeError),
-    /// The decoder's own reason: a cut value, an unknown variant, invalid UTF-8, a length beyond the limit.
+    /// The decoder's own reason: a cut value, an unknown variant, invalid UTF-8, a length beyond
+    /// the limit.
     #[error("the record's bytes make no sense")]
     Decode(#[from] bincode::error::DecodeError),
 }

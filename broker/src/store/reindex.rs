@@ -58,7 +58,9 @@ impl Reference {
     fn changed_by(change: &Change) -> Option<Self> {
         match change {
             Change::RemoveMessage(id) => Some(Self::Message(*id)),
-            Change::PutDelivery { record, .. } => moves_or_hides(record).then_some(Self::Message(record.message)),
+            Change::PutDelivery { record, .. } => {
+                moves_or_hides(record).then_some(Self::Message(record.message))
+            }
             Change::RemoveDelivery { message, .. } => Some(Self::Message(*message)),
             Change::PutThing(thing) => match &**thing {
                 Thing::Note(note) => Some(Self::Note(note.head.key.clone())),
@@ -84,7 +86,12 @@ impl Reference {
 /// Whether a delivery was ever held or moved to another recipient. Then the peers that may find its
 /// message can change.
 fn moves_or_hides(record: &DeliveryRecord) -> bool {
-    let tells = |event| matches!(event, TraceEvent::Held | TraceEvent::Released | TraceEvent::Requeued | TraceEvent::Reassigned);
+    let tells = |event| {
+        matches!(
+            event,
+            TraceEvent::Held | TraceEvent::Released | TraceEvent::Requeued | TraceEvent::Reassigned
+        )
+    };
     record.trace.iter().any(|entry| tells(entry.event))
 }
 
@@ -105,7 +112,9 @@ impl<'txn> Log<'txn> {
         let table = self.table.open()?;
         let number = match self.next {
             Some(next) => next,
-            None => table.last().doing(WRITE)?.map_or(1, |(last, _)| last.value().saturating_add(1)),
+            None => {
+                table.last().doing(WRITE)?.map_or(1, |(last, _)| last.value().saturating_add(1))
+            }
         };
         table.insert(number, reference.row()).doing(WRITE)?;
         self.next = Some(number.saturating_add(1));

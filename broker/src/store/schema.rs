@@ -102,10 +102,12 @@ pub(super) const NOTES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new
 pub(super) const META_NEXT_TASK: &str = "next_task";
 
 /// A number -> a change that the search index must read again: kind, number, key.
-pub(super) const REINDEX: TableDefinition<'_, u64, super::reindex::Row<'_>> = TableDefinition::new("reindex");
+pub(super) const REINDEX: TableDefinition<'_, u64, super::reindex::Row<'_>> =
+    TableDefinition::new("reindex");
 
 /// Sender and its idempotency key -> the message that the key named.
-pub(super) const IDEMPOTENCY: TableDefinition<'_, (u64, &[u8]), u128> = TableDefinition::new("idempotency");
+pub(super) const IDEMPOTENCY: TableDefinition<'_, (u64, &[u8]), u128> =
+    TableDefinition::new("idempotency");
 
 /// Returns the key of a delivery in its table.
 pub(super) fn key_of(record: &DeliveryRecord) -> DeliveryKey {

@@ -21,7 +21,8 @@ use peer_proto::ids::{MessageId, PeerId, TaskId, Timestamp};
 use peer_proto::message::Stage;
 use peer_proto::request::Position;
 use redb::{
-    Database, Key, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition, Value,
+    Database, Key, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable,
+    ReadableTableMetadata, TableDefinition, Value,
 };
 use serde::Deserialize;
 
@@ -29,7 +30,8 @@ use super::damage::{Damage, STAND_IN_STAGES, head_from, stand_in};
 use super::error::{Doing, READ, Row, StoreError};
 use super::{Reference, image, reindex, schema, things};
 
-/// Bytes of records that one [`Snapshot::scan`] reads, so that long texts do not stop the engine for long either.
+/// Bytes of records that one [`Snapshot::scan`] reads, so that long texts do not stop the engine
+/// for long either.
 const SCAN_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Takes snapshots of an open store. Each thread that reads has one.
@@ -44,7 +46,8 @@ pub struct Snapshot {
     reading: ReadTransaction,
     damage: Damage,
     messages: OnceCell<ReadOnlyTable<u128, &'static [u8]>>,
-    deliveries: [OnceCell<ReadOnlyTable<schema::DeliveryKey, &'static [u8]>>; schema::DELIVERIES.len()],
+    deliveries:
+        [OnceCell<ReadOnlyTable<schema::DeliveryKey, &'static [u8]>>; schema::DELIVERIES.len()],
     idempotency: OnceCell<ReadOnlyTable<(u64, &'static [u8]), u128>>,
     notes: OnceCell<ReadOnlyTable<&'static [u8], &'static [u8]>>,
     tasks: OnceCell<ReadOnlyTable<u64, &'static [u8]>>,
@@ -169,7 +172,9 @@ impl Snapshot {
     /// # Errors
     /// Like [`Snapshot::image`].
     pub fn entries(&self) -> Result<u64, StoreError> {
-        Ok(self.messages()?.len().doing(READ)? + self.notes()?.len().doing(READ)? + self.tasks()?.len().doing(READ)?)
+        Ok(self.messages()?.len().doing(READ)?
+            + self.notes()?.len().doing(READ)?
+            + self.tasks()?.len().doing(READ)?)
     }
 
     /// Whether any reader found a record damaged or missing since the store was opened.
@@ -208,7 +213,11 @@ impl Snapshot {
         let (first, last) = schema::keys_of_message(id).into_inner();
         let mut found = Vec::new();
         for table in 0..schema::DELIVERIES.len() {
-            found.extend(self.deliveries_in(table, (Bound::Included(first), Bound::Included(last)), usize::MAX)?);
+            found.extend(self.deliveries_in(
+                table,
+                (Bound::Included(first), Bound::Included(last)),
+                usize::MAX,
+            )?);
         }
         found.sort_by_key(|delivery| delivery.peer);
         Ok(found)
@@ -233,13 +242,22 @@ impl Snapshot {
             let Some(message) = self.damage.message_id(message) else { continue };
             let row = Row::Delivery(message, peer);
             let readable = self.damage.read(&row, bytes.value());
-            found.push(match readable.filter(|delivery: &DeliveryRecord| schema::table_of(delivery.stage) == Some(table)) {
-                Some(delivery) => delivery,
-                None => {
-                    self.damage.note(row);
-                    stand_in(message, peer, STAND_IN_STAGES[table], self.head(message)?.as_ref())
-                }
-            });
+            found.push(
+                match readable.filter(|delivery: &DeliveryRecord| {
+                    schema::table_of(delivery.stage) == Some(table)
+                }) {
+                    Some(delivery) => delivery,
+                    None => {
+                        self.damage.note(row);
+                        stand_in(
+                            message,
+                            peer,
+                            STAND_IN_STAGES[table],
+                            self.head(message)?.as_ref(),
+                        )
+                    }
+                },
+            );
         }
         Ok(found)
     }
@@ -261,7 +279,9 @@ impl Snapshot {
         if bytes.is_none() && self.damage.total() == 0 {
             return Ok(None);
         }
-        let read = bytes.as_ref().and_then(|bytes| self.damage.read_head(&Row::Message(id), bytes.value()));
+        let read = bytes
+            .as_ref()
+            .and_then(|bytes| self.damage.read_head(&Row::Message(id), bytes.value()));
         let deliveries = self.deliveries(id)?;
         if bytes.is_none() {
             if deliveries.is_empty() {
@@ -303,12 +323,19 @@ impl Snapshot {
     ///
     /// # Errors
     /// Like [`Snapshot::image`].
-    pub fn sent_under(&self, sender: PeerId, key: &str) -> Result<Option<(StoredMessage, String)>, StoreError> {
+    pub fn sent_under(
+        &self,
+        sender: PeerId,
+        key: &str,
+    ) -> Result<Option<(StoredMessage, String)>, StoreError> {
         let keys = self.open(&self.idempotency, schema::IDEMPOTENCY)?;
-        let Some(named) = keys.get((sender.0, key.as_bytes())).doing(READ)? else { return Ok(None) };
+        let Some(named) = keys.get((sender.0, key.as_bytes())).doing(READ)? else {
+            return Ok(None);
+        };
         let Some(id) = self.damage.message_id(named.value()) else { return Ok(None) };
         // A damaged key may name any message.
-        let message = self.message(id)?.filter(|message| message.idempotency_key.as_deref() == Some(key));
+        let message =
+            self.message(id)?.filter(|message| message.idempotency_key.as_deref() == Some(key));
         let Some(MessageRecord { head, idempotency_key, text }) = message else { return Ok(None) };
         Ok(Some((StoredMessage { head, idempotency_key, deliveries: self.deliveries(id)? }, text)))
     }
@@ -342,7 +369,8 @@ impl Snapshot {
             let message: Option<MessageRecord> = self.damage.read(&Row::Message(id), bytes.value());
             rows_read += 1;
             bytes_read += bytes.value().len();
-            let matching = message.filter(|message| since.is_none_or(|since| message.head.sent_at >= since));
+            let matching =
+                message.filter(|message| since.is_none_or(|since| message.head.sent_at >= since));
             let is_enough = matching.is_some_and(|message| visit(message).is_break());
             if is_enough || rows_read >= rows_max || bytes_read >= SCAN_BYTES_MAX {
                 return Ok(Some(id));
@@ -356,8 +384,13 @@ impl Snapshot {
     ///
     /// # Errors
     /// Like [`Snapshot::image`].
-    pub fn orphans(&self, after: Option<Position>, limit: usize) -> Result<Vec<DeliveryRecord>, StoreError> {
-        let start = after.map_or(Bound::Unbounded, |at| Bound::Excluded((at.message.to_u128(), at.peer.0)));
+    pub fn orphans(
+        &self,
+        after: Option<Position>,
+        limit: usize,
+    ) -> Result<Vec<DeliveryRecord>, StoreError> {
+        let start =
+            after.map_or(Bound::Unbounded, |at| Bound::Excluded((at.message.to_u128(), at.peer.0)));
         let mut found = Vec::new();
         for table in [Stage::Dead, Stage::Expired].into_iter().filter_map(schema::table_of) {
             found.extend(self.deliveries_in(table, (start, Bound::Unbounded), limit)?);
@@ -418,7 +451,8 @@ impl Snapshot {
     /// # Errors
     /// Like [`Snapshot::image`].
     pub fn peer_name(&self, peer: PeerId) -> Result<Option<String>, StoreError> {
-        let record: Option<PeerRecord> = self.get(self.open(&self.peers, schema::PEERS)?, peer.0, &Row::Peer(peer))?;
+        let record: Option<PeerRecord> =
+            self.get(self.open(&self.peers, schema::PEERS)?, peer.0, &Row::Peer(peer))?;
         Ok(record.map(|record| record.name))
     }
 
@@ -436,9 +470,18 @@ impl Snapshot {
     ///
     /// # Errors
     /// Like [`Snapshot::image`].
-    pub fn reindex_after(&self, after: u64, rows_max: usize) -> Result<Vec<(u64, Option<Reference>)>, StoreError> {
+    pub fn reindex_after(
+        &self,
+        after: u64,
+        rows_max: usize,
+    ) -> Result<Vec<(u64, Option<Reference>)>, StoreError> {
         let mut found = Vec::new();
-        for row in self.reindex()?.range::<u64>((Bound::Excluded(after), Bound::Unbounded)).doing(READ)?.take(rows_max) {
+        for row in self
+            .reindex()?
+            .range::<u64>((Bound::Excluded(after), Bound::Unbounded))
+            .doing(READ)?
+            .take(rows_max)
+        {
             let (number, row) = row.doing(READ)?;
             found.push((number.value(), Reference::of(row.value())));
         }

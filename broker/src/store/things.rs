@@ -43,13 +43,19 @@ impl<'txn> Tables<'txn> {
                 self.channels.open()?.insert(key.as_bytes(), bytes.as_slice()).doing(WRITE)?;
             }
             Thing::Question(question) => {
-                self.questions.open()?.insert(question.question.to_u128(), bytes.as_slice()).doing(WRITE)?;
+                self.questions
+                    .open()?
+                    .insert(question.question.to_u128(), bytes.as_slice())
+                    .doing(WRITE)?;
             }
             Thing::Task(task) => {
                 self.tasks.open()?.insert(task.id.0, bytes.as_slice()).doing(WRITE)?;
             }
             Thing::Note(note) => {
-                self.notes.open()?.insert(note.head.key.as_bytes(), bytes.as_slice()).doing(WRITE)?;
+                self.notes
+                    .open()?
+                    .insert(note.head.key.as_bytes(), bytes.as_slice())
+                    .doing(WRITE)?;
             }
         }
         Ok(())
@@ -57,8 +63,12 @@ impl<'txn> Tables<'txn> {
 
     pub(super) fn remove(&mut self, key: &ThingKey) -> Result<(), StoreError> {
         match key {
-            ThingKey::Channel(name) => drop(self.channels.open()?.remove(name.to_ascii_lowercase().as_bytes()).doing(WRITE)?),
-            ThingKey::Question(question) => drop(self.questions.open()?.remove(question.to_u128()).doing(WRITE)?),
+            ThingKey::Channel(name) => drop(
+                self.channels.open()?.remove(name.to_ascii_lowercase().as_bytes()).doing(WRITE)?,
+            ),
+            ThingKey::Question(question) => {
+                drop(self.questions.open()?.remove(question.to_u128()).doing(WRITE)?)
+            }
             ThingKey::Task(task) => drop(self.tasks.open()?.remove(task.0).doing(WRITE)?),
             ThingKey::Note(key) => drop(self.notes.open()?.remove(key.as_bytes()).doing(WRITE)?),
         }
@@ -80,20 +90,27 @@ pub(super) fn load(reading: &ReadTransaction, damage: &Damage) -> Result<Things,
     let mut things = Things::default();
     for row in reading.open_table(schema::CHANNELS).doing(READ)?.iter().doing(READ)? {
         let (key, bytes) = row.doing(READ)?;
-        things.channels.extend(damage.read(&Row::Thing(ThingKey::Channel(text(key.value()))), bytes.value()));
+        things
+            .channels
+            .extend(damage.read(&Row::Thing(ThingKey::Channel(text(key.value()))), bytes.value()));
     }
     for row in reading.open_table(schema::QUESTIONS).doing(READ)?.iter().doing(READ)? {
         let (key, bytes) = row.doing(READ)?;
         let Some(question) = damage.message_id(key.value()) else { continue };
-        things.questions.extend(damage.read(&Row::Thing(ThingKey::Question(question)), bytes.value()));
+        things
+            .questions
+            .extend(damage.read(&Row::Thing(ThingKey::Question(question)), bytes.value()));
     }
     for row in reading.open_table(schema::TASKS).doing(READ)?.iter().doing(READ)? {
         let (key, bytes) = row.doing(READ)?;
-        things.tasks.extend(damage.read(&Row::Thing(ThingKey::Task(TaskId(key.value()))), bytes.value()));
+        things
+            .tasks
+            .extend(damage.read(&Row::Thing(ThingKey::Task(TaskId(key.value()))), bytes.value()));
     }
     for row in reading.open_table(schema::NOTES).doing(READ)?.iter().doing(READ)? {
         let (key, bytes) = row.doing(READ)?;
-        let note: Option<NoteRecord> = damage.read(&Row::Thing(ThingKey::Note(text(key.value()))), bytes.value());
+        let note: Option<NoteRecord> =
+            damage.read(&Row::Thing(ThingKey::Note(text(key.value()))), bytes.value());
         things.notes.extend(note.map(|note| note.head));
     }
     Ok(things)

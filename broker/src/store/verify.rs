@@ -8,16 +8,24 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use peer_core::record::{DeliveryRecord, KeptRecord, MessageRecord, PausesRecord, PeerRecord, SettingsRecord};
+use peer_core::record::{
+    DeliveryRecord, KeptRecord, MessageRecord, PausesRecord, PeerRecord, SettingsRecord,
+};
 use peer_core::thing::{ChannelRecord, NoteRecord, QuestionRecord, TaskRecord, Thing, ThingKey};
 use peer_proto::ids::{MessageId, PeerId, TaskId};
-use redb::{Database, Key, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableDefinition};
+use redb::{
+    Database, Key, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata,
+    TableDefinition,
+};
 use serde::de::DeserializeOwned;
 
 use super::error::{Doing, OpenError, READ, Row, StoreError};
 use super::file::Access;
 use super::witness::{self, Head};
-use super::{CHECKED_AT_OPEN_BYTES_MAX, SCHEMA_VERSION, file, migrate, open_checked, record, salvage, schema, things};
+use super::{
+    CHECKED_AT_OPEN_BYTES_MAX, SCHEMA_VERSION, file, migrate, open_checked, record, salvage,
+    schema, things,
+};
 
 /// Problems that a report names. More are only counted.
 const PROBLEMS_NAMED_MAX: usize = 100;
@@ -108,11 +116,20 @@ impl fmt::Display for Problem {
                 write!(f, "an idempotency key of {sender} names {message}, which is not there")
             }
             Self::KeyOfAnother(sender, message) => {
-                write!(f, "an idempotency key of {sender} names {message}, which was sent under another key")
+                write!(
+                    f,
+                    "an idempotency key of {sender} names {message}, which was sent under another key"
+                )
             }
-            Self::PeerIdNotReserved(peer) => write!(f, "the id of {peer} would be given to another peer"),
-            Self::TakenBack => f.write_str("the last commit is missing: its page or the file's head is damaged"),
-            Self::TaskIdNotReserved(task) => write!(f, "the id of {task} would be given to another task"),
+            Self::PeerIdNotReserved(peer) => {
+                write!(f, "the id of {peer} would be given to another peer")
+            }
+            Self::TakenBack => {
+                f.write_str("the last commit is missing: its page or the file's head is damaged")
+            }
+            Self::TaskIdNotReserved(task) => {
+                write!(f, "the id of {task} would be given to another task")
+            }
         }
     }
 }
@@ -123,7 +140,9 @@ pub(super) fn verify(path: &Path, access: Access) -> Result<VerifyReport, OpenEr
         // A large file may still be ours, with its first bytes damaged.
         Err(refused @ OpenError::NoDatabase { .. }) => {
             let file = file::open_users(path)?;
-            let large = file.filter(|file| file.metadata().is_ok_and(|found| found.len() > CHECKED_AT_OPEN_BYTES_MAX));
+            let large = file.filter(|file| {
+                file.metadata().is_ok_and(|found| found.len() > CHECKED_AT_OPEN_BYTES_MAX)
+            });
             let report = large.and_then(|file| verify_remains(path, &file, &[0; file::HEAD_BYTES]));
             return report.unwrap_or(Err(refused));
         }
@@ -131,37 +150,54 @@ pub(super) fn verify(path: &Path, access: Access) -> Result<VerifyReport, OpenEr
     };
     let file_bytes = file.metadata().map_err(|source| OpenError::io(path, source))?.len();
     let mut before = [0; file::HEAD_BYTES];
-    file.read_exact_at(&mut before, 0).map_err(|source| OpenError::of(path, redb::Error::Io(source)))?;
+    file.read_exact_at(&mut before, 0)
+        .map_err(|source| OpenError::of(path, redb::Error::Io(source)))?;
     let same_file = file.try_clone().map_err(|source| OpenError::io(path, source))?;
     let (database, opened, closed_cleanly) = match open_checked(path, file, access) {
         Err(OpenError::Damaged { source, .. }) if file_bytes > CHECKED_AT_OPEN_BYTES_MAX => {
-            return verify_remains(path, &same_file, &before).unwrap_or(Err(OpenError::Damaged { path: path.into(), source }));
+            return verify_remains(path, &same_file, &before)
+                .unwrap_or(Err(OpenError::Damaged { path: path.into(), source }));
         }
         checked => checked?,
     };
     let origin = migrate::origin(path, &database)?;
     super::refuse_newer(path, &origin, SCHEMA_VERSION)?;
     // Records of an older schema are checked as the migration would make them.
-    let database = if origin.schema < SCHEMA_VERSION { migrate::migrated_copy(path, &origin)? } else { database };
-    let mut report = VerifyReport { schema: origin.schema, file_bytes, closed_cleanly, ..Default::default() };
+    let database = if origin.schema < SCHEMA_VERSION {
+        migrate::migrated_copy(path, &origin)?
+    } else {
+        database
+    };
+    let mut report =
+        VerifyReport { schema: origin.schema, file_bytes, closed_cleanly, ..Default::default() };
     if witness::noted(path).is_some_and(|noted| witness::is_behind(&noted, &before, &opened)) {
         report.add(Problem::TakenBack);
     }
-    examine(&database, &mut report).map_err(|source| OpenError::Unreadable { path: path.into(), source: Box::new(source) })?;
+    examine(&database, &mut report)
+        .map_err(|source| OpenError::Unreadable { path: path.into(), source: Box::new(source) })?;
     Ok(report)
 }
 
 /// Checks the remains of a large file with damaged pages. `None`: nothing is left.
-fn verify_remains(path: &Path, file: &File, head: &Head) -> Option<Result<VerifyReport, OpenError>> {
+fn verify_remains(
+    path: &Path,
+    file: &File,
+    head: &Head,
+) -> Option<Result<VerifyReport, OpenError>> {
     let (database, lost) = match salvage::rehearse(path, file) {
         Ok(remains) => remains?,
         Err(error) => return Some(Err(error)),
     };
     let file_bytes = file.metadata().map_or(0, |metadata| metadata.len());
     let closed_cleanly = file::is_closed(head);
-    let mut report = VerifyReport { schema: SCHEMA_VERSION, file_bytes, closed_cleanly, ..Default::default() };
+    let mut report =
+        VerifyReport { schema: SCHEMA_VERSION, file_bytes, closed_cleanly, ..Default::default() };
     for row in lost {
-        report.add(if row == Row::LastCommit { Problem::TakenBack } else { Problem::Unreadable(row) });
+        report.add(if row == Row::LastCommit {
+            Problem::TakenBack
+        } else {
+            Problem::Unreadable(row)
+        });
     }
     let unreadable = |source| OpenError::Unreadable { path: path.into(), source: Box::new(source) };
     Some(examine(&database, &mut report).map(|()| report).map_err(unreadable))
@@ -173,7 +209,8 @@ fn examine(database: &Database, report: &mut VerifyReport) -> Result<(), StoreEr
     examine_messages(&reading, report)?;
     for table in 0..schema::DELIVERIES.len() {
         let count = examine_deliveries(&reading, table, &peers, report)?;
-        *[&mut report.pending, &mut report.dead, &mut report.expired, &mut report.settled][table] = count;
+        *[&mut report.pending, &mut report.dead, &mut report.expired, &mut report.settled][table] =
+            count;
     }
     examine_idempotency_keys(&reading, report)?;
     examine_settings(&reading, report)?;
@@ -182,19 +219,53 @@ fn examine(database: &Database, report: &mut VerifyReport) -> Result<(), StoreEr
 
 fn examine_things(reading: &ReadTransaction, report: &mut VerifyReport) -> Result<(), StoreError> {
     let channel = |name: &[u8]| Ok(ThingKey::Channel(things::text(name)));
-    report.channels = examine_table(reading, schema::CHANNELS, channel, |record: ChannelRecord| Thing::Channel(record), report)?;
-    let question = |id: u128| MessageId::try_from(id).map(ThingKey::Question).map_err(|_| Row::Key(id));
-    report.questions =
-        examine_table(reading, schema::QUESTIONS, question, |record: QuestionRecord| Thing::Question(record), report)?;
+    report.channels = examine_table(
+        reading,
+        schema::CHANNELS,
+        channel,
+        |record: ChannelRecord| Thing::Channel(record),
+        report,
+    )?;
+    let question =
+        |id: u128| MessageId::try_from(id).map(ThingKey::Question).map_err(|_| Row::Key(id));
+    report.questions = examine_table(
+        reading,
+        schema::QUESTIONS,
+        question,
+        |record: QuestionRecord| Thing::Question(record),
+        report,
+    )?;
     let task = |id: u64| Ok(ThingKey::Task(TaskId(id)));
-    report.tasks = examine_table(reading, schema::TASKS, task, |record: TaskRecord| Thing::Task(record), report)?;
+    report.tasks = examine_table(
+        reading,
+        schema::TASKS,
+        task,
+        |record: TaskRecord| Thing::Task(record),
+        report,
+    )?;
     let note = |key: &[u8]| Ok(ThingKey::Note(things::text(key)));
-    report.notes = examine_table(reading, schema::NOTES, note, |record: NoteRecord| Thing::Note(record), report)?;
-    let next_task = match reading.open_table(schema::META).doing(READ)?.get(schema::META_NEXT_TASK).doing(READ)? {
+    report.notes = examine_table(
+        reading,
+        schema::NOTES,
+        note,
+        |record: NoteRecord| Thing::Note(record),
+        report,
+    )?;
+    let next_task = match reading
+        .open_table(schema::META)
+        .doing(READ)?
+        .get(schema::META_NEXT_TASK)
+        .doing(READ)?
+    {
         Some(bytes) => record::decode(&Row::NextTask, bytes.value()).ok(),
         None => Some(0),
     };
-    let last_task = reading.open_table(schema::TASKS).doing(READ)?.last().doing(READ)?.map(|(key, _)| TaskId(key.value()));
+    let last_task = reading
+        .open_table(schema::TASKS)
+        .doing(READ)?
+        .last()
+        .doing(READ)?
+        .map(|(key, _)| TaskId(key.value()));
     match (next_task, last_task) {
         (None, _) => report.add(Problem::Unreadable(Row::NextTask)),
         (Some(next), Some(last)) if last.0 >= next => report.add(Problem::TaskIdNotReserved(last)),
@@ -239,10 +310,15 @@ fn stands_under(key: ThingKey) -> ThingKey {
     }
 }
 
-fn examine_settings(reading: &ReadTransaction, report: &mut VerifyReport) -> Result<(), StoreError> {
+fn examine_settings(
+    reading: &ReadTransaction,
+    report: &mut VerifyReport,
+) -> Result<(), StoreError> {
     let meta = reading.open_table(schema::META).doing(READ)?;
     let settings = meta.get(schema::META_SETTINGS).doing(READ)?;
-    if settings.is_some_and(|bytes| record::decode::<SettingsRecord>(&Row::Settings, bytes.value()).is_err()) {
+    if settings.is_some_and(|bytes| {
+        record::decode::<SettingsRecord>(&Row::Settings, bytes.value()).is_err()
+    }) {
         report.add(Problem::Unreadable(Row::Settings));
     }
     let kept = meta.get(schema::META_KEPT).doing(READ)?;
@@ -250,14 +326,24 @@ fn examine_settings(reading: &ReadTransaction, report: &mut VerifyReport) -> Res
         report.add(Problem::Unreadable(Row::Kept));
     }
     let pauses = meta.get(schema::META_PAUSES).doing(READ)?;
-    if pauses.is_some_and(|bytes| record::decode::<PausesRecord>(&Row::Pauses, bytes.value()).is_err()) {
+    if pauses
+        .is_some_and(|bytes| record::decode::<PausesRecord>(&Row::Pauses, bytes.value()).is_err())
+    {
         report.add(Problem::Unreadable(Row::Pauses));
     }
     Ok(())
 }
 
-fn examine_peers(reading: &ReadTransaction, report: &mut VerifyReport) -> Result<BTreeSet<u64>, StoreError> {
-    let next_peer = match reading.open_table(schema::META).doing(READ)?.get(schema::META_NEXT_PEER).doing(READ)? {
+fn examine_peers(
+    reading: &ReadTransaction,
+    report: &mut VerifyReport,
+) -> Result<BTreeSet<u64>, StoreError> {
+    let next_peer = match reading
+        .open_table(schema::META)
+        .doing(READ)?
+        .get(schema::META_NEXT_PEER)
+        .doing(READ)?
+    {
         Some(bytes) => record::decode(&Row::NextPeer, bytes.value()).ok(),
         None => Some(PeerId::FIRST.0),
     };
@@ -284,7 +370,10 @@ fn examine_peers(reading: &ReadTransaction, report: &mut VerifyReport) -> Result
     Ok(peers)
 }
 
-fn examine_messages(reading: &ReadTransaction, report: &mut VerifyReport) -> Result<(), StoreError> {
+fn examine_messages(
+    reading: &ReadTransaction,
+    report: &mut VerifyReport,
+) -> Result<(), StoreError> {
     let table = reading.open_table(schema::MESSAGES).doing(READ)?;
     for row in table.iter().doing(READ)? {
         let (key, bytes) = row.doing(READ)?;
@@ -294,7 +383,9 @@ fn examine_messages(reading: &ReadTransaction, report: &mut VerifyReport) -> Res
         };
         match record::decode::<MessageRecord>(&Row::Message(id), bytes.value()) {
             Err(_) => report.add(Problem::Unreadable(Row::Message(id))),
-            Ok(message) if message.head.id != id => report.add(Problem::Misplaced(Row::Message(id))),
+            Ok(message) if message.head.id != id => {
+                report.add(Problem::Misplaced(Row::Message(id)))
+            }
             Ok(_) => {}
         }
     }
@@ -321,7 +412,9 @@ fn examine_deliveries(
         match record::decode::<DeliveryRecord>(&row, bytes.value()) {
             Err(_) => report.add(Problem::Unreadable(row.clone())),
             Ok(delivery) => {
-                if schema::key_of(&delivery) != (message, peer) || schema::table_of(delivery.stage) != Some(table) {
+                if schema::key_of(&delivery) != (message, peer)
+                    || schema::table_of(delivery.stage) != Some(table)
+                {
                     report.add(Problem::Misplaced(row.clone()));
                 }
                 if delivery.stage.is_pending() && !peers.contains(&peer) {
@@ -336,7 +429,10 @@ fn examine_deliveries(
     deliveries.len().doing(READ)
 }
 
-fn examine_idempotency_keys(reading: &ReadTransaction, report: &mut VerifyReport) -> Result<(), StoreError> {
+fn examine_idempotency_keys(
+    reading: &ReadTransaction,
+    report: &mut VerifyReport,
+) -> Result<(), StoreError> {
     let messages = reading.open_table(schema::MESSAGES).doing(READ)?;
     let keys = reading.open_table(schema::IDEMPOTENCY).doing(READ)?;
     for row in keys.iter().doing(READ)? {

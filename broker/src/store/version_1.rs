@@ -48,7 +48,10 @@ pub(super) fn to_version_2(writing: &WriteTransaction) -> Result<(), StoreError>
         insert(key, sealed.as_deref().unwrap_or(bytes))
     })?;
     rewrite(writing, schema::TASKS, schema::TASKS, |key, bytes, insert| {
-        insert(key, sealed::<TaskRecord>(&Row::Thing(ThingKey::Task(TaskId(key))), bytes).as_slice())
+        insert(
+            key,
+            sealed::<TaskRecord>(&Row::Thing(ThingKey::Task(TaskId(key))), bytes).as_slice(),
+        )
     })?;
     rewrite(writing, CHANNELS, schema::CHANNELS, |key, bytes, insert| {
         let row = Row::Thing(ThingKey::Channel(key.to_owned()));
@@ -61,14 +64,24 @@ pub(super) fn to_version_2(writing: &WriteTransaction) -> Result<(), StoreError>
     rewrite(writing, IDEMPOTENCY, schema::IDEMPOTENCY, |(sender, key), message, insert| {
         insert((sender, key.as_bytes()), message)
     })?;
-    rewrite(writing, REINDEX, schema::REINDEX, |number, (kind, id, key), insert| insert(number, (kind, id, key.as_bytes())))?;
+    rewrite(writing, REINDEX, schema::REINDEX, |number, (kind, id, key), insert| {
+        insert(number, (kind, id, key.as_bytes()))
+    })?;
     single_values(writing)
 }
 
 fn single_values(writing: &WriteTransaction) -> Result<(), StoreError> {
     let mut meta = writing.open_table(schema::META).doing(WRITE)?;
-    for key in [schema::META_NEXT_PEER, schema::META_NEXT_TASK, schema::META_SETTINGS, schema::META_PAUSES, schema::META_KEPT] {
-        let Some(bytes) = meta.get(key).doing(WRITE)?.map(|bytes| bytes.value().to_vec()) else { continue };
+    for key in [
+        schema::META_NEXT_PEER,
+        schema::META_NEXT_TASK,
+        schema::META_SETTINGS,
+        schema::META_PAUSES,
+        schema::META_KEPT,
+    ] {
+        let Some(bytes) = meta.get(key).doing(WRITE)?.map(|bytes| bytes.value().to_vec()) else {
+            continue;
+        };
         let rewritten = match key {
             schema::META_NEXT_PEER => number(&Row::NextPeer, &bytes)?,
             schema::META_NEXT_TASK => number(&Row::NextTask, &bytes)?,
@@ -85,7 +98,8 @@ fn single_values(writing: &WriteTransaction) -> Result<(), StoreError> {
 fn number(row: &Row, bytes: &[u8]) -> Result<Vec<u8>, StoreError> {
     match record::decode_number(bytes) {
         Ok(number) => {
-            let body = record::encode_body(&number).map_err(|source| row.clone().unwritable(source))?;
+            let body =
+                record::encode_body(&number).map_err(|source| row.clone().unwritable(source))?;
             Ok(record::seal_version(row, &body, version_2::VERSION))
         }
         Err(_) => Ok(bytes.to_vec()),
@@ -99,7 +113,9 @@ fn row_of(key: u128, row: impl FnOnce(MessageId) -> Row) -> Option<Row> {
 /// Converts a record of version 1 to version 2. Returns other bytes unchanged.
 fn sealed<T: DeserializeOwned>(row: &Row, bytes: &[u8]) -> Vec<u8> {
     match bytes.split_first() {
-        Some((&VERSION, body)) if record::decode_body::<T>(body).is_ok() => record::seal_version(row, body, version_2::VERSION),
+        Some((&VERSION, body)) if record::decode_body::<T>(body).is_ok() => {
+            record::seal_version(row, body, version_2::VERSION)
+        }
         _ => bytes.to_vec(),
     }
 }
@@ -119,7 +135,12 @@ fn peer(row: &Row, bytes: &[u8]) -> Vec<u8> {
 }
 
 /// Rewrites the rows of a table, in their order. A missing table is treated as empty.
-pub(super) fn rewrite<K1: Key + 'static, V1: Value + 'static, K2: Key + 'static, V2: Value + 'static>(
+pub(super) fn rewrite<
+    K1: Key + 'static,
+    V1: Value + 'static,
+    K2: Key + 'static,
+    V2: Value + 'static,
+>(
     writing: &WriteTransaction,
     old: TableDefinition<'static, K1, V1>,
     new: TableDefinition<'static, K2, V2>,

@@ -83,7 +83,9 @@ impl Privacy {
     /// message is known.
     fn note(&mut self, id: MessageId, channel: Option<&str>, reply_to: Option<MessageId>) -> bool {
         let in_private = channel.is_some_and(|name| !self.is_open(name, id));
-        let private = in_private || reply_to.is_some_and(|answered| self.private.get(&answered).copied().unwrap_or(false));
+        let private = in_private
+            || reply_to
+                .is_some_and(|answered| self.private.get(&answered).copied().unwrap_or(false));
         self.private.insert(id, private);
         private
     }
@@ -97,7 +99,13 @@ impl Privacy {
     /// missing.
     fn of(&self, delivery: &DeliveryRecord) -> bool {
         let known = self.private.get(&delivery.message).copied();
-        known.unwrap_or_else(|| delivery.brief.channel.as_deref().is_some_and(|name| !self.is_open(name, delivery.message)))
+        known.unwrap_or_else(|| {
+            delivery
+                .brief
+                .channel
+                .as_deref()
+                .is_some_and(|name| !self.is_open(name, delivery.message))
+        })
     }
 }
 
@@ -109,7 +117,10 @@ pub(super) fn to_version_3(writing: &WriteTransaction) -> Result<(), StoreError>
     note_messages(writing, &mut privacy)?;
     rewrite(writing, schema::MESSAGES, schema::MESSAGES, |key, bytes, insert| {
         let row = MessageId::try_from(key).ok().map(Row::Message);
-        let changed = |row: &Row| read::<MessageRecord>(row, bytes).map(|old| record::encode(row, &message(old, &privacy)));
+        let changed = |row: &Row| {
+            read::<MessageRecord>(row, bytes)
+                .map(|old| record::encode(row, &message(old, &privacy)))
+        };
         match row.as_ref().and_then(changed) {
             Some(changed) => insert(key, changed?.as_slice()),
             None => insert(key, bytes),
@@ -117,20 +128,29 @@ pub(super) fn to_version_3(writing: &WriteTransaction) -> Result<(), StoreError>
     })?;
     for table in schema::DELIVERIES {
         rewrite(writing, table, table, |key, bytes, insert| {
-            let row = MessageId::try_from(key.0).ok().map(|message| Row::Delivery(message, PeerId(key.1)));
-            let changed = |row: &Row| read::<DeliveryRecord>(row, bytes).map(|old| record::encode(row, &delivery(old, &privacy)));
+            let row = MessageId::try_from(key.0)
+                .ok()
+                .map(|message| Row::Delivery(message, PeerId(key.1)));
+            let changed = |row: &Row| {
+                read::<DeliveryRecord>(row, bytes)
+                    .map(|old| record::encode(row, &delivery(old, &privacy)))
+            };
             match row.as_ref().and_then(changed) {
                 Some(changed) => insert(key, changed?.as_slice()),
                 None => insert(key, bytes),
             }
         })?;
     }
-    raise(writing, schema::PEERS, |key, bytes| sealed::<now::PeerRecord>(&Row::Peer(PeerId(key)), bytes))?;
+    raise(writing, schema::PEERS, |key, bytes| {
+        sealed::<now::PeerRecord>(&Row::Peer(PeerId(key)), bytes)
+    })?;
     raise(writing, schema::QUESTIONS, |key, bytes| match MessageId::try_from(key) {
         Ok(question) => sealed::<QuestionRecord>(&Row::Thing(ThingKey::Question(question)), bytes),
         Err(_) => bytes.to_vec(),
     })?;
-    raise(writing, schema::TASKS, |key, bytes| sealed::<TaskRecord>(&Row::Thing(ThingKey::Task(TaskId(key))), bytes))?;
+    raise(writing, schema::TASKS, |key, bytes| {
+        sealed::<TaskRecord>(&Row::Thing(ThingKey::Task(TaskId(key))), bytes)
+    })?;
     raise(writing, schema::CHANNELS, |key, bytes| match std::str::from_utf8(key) {
         Ok(name) => sealed::<ChannelRecord>(&Row::Thing(ThingKey::Channel(name.to_owned())), bytes),
         Err(_) => bytes.to_vec(),
@@ -149,7 +169,9 @@ fn open_channels(writing: &WriteTransaction) -> Result<BTreeMap<String, Timestam
         let (key, value) = row.doing(WRITE)?;
         let Ok(name) = std::str::from_utf8(key.value()) else { continue };
         let row = Row::Thing(ThingKey::Channel(name.to_owned()));
-        if let Some(record) = read::<ChannelRecord>(&row, value.value()).filter(|record| !record.private) {
+        if let Some(record) =
+            read::<ChannelRecord>(&row, value.value()).filter(|record| !record.private)
+        {
             open.insert(record.name.to_ascii_lowercase(), record.created_at);
         }
     }
@@ -221,8 +243,16 @@ fn delivery(old: DeliveryRecord, privacy: &Privacy) -> now::DeliveryRecord {
 
 fn single_values(writing: &WriteTransaction) -> Result<(), StoreError> {
     let mut meta = writing.open_table(schema::META).doing(WRITE)?;
-    for key in [schema::META_NEXT_PEER, schema::META_NEXT_TASK, schema::META_SETTINGS, schema::META_PAUSES, schema::META_KEPT] {
-        let Some(bytes) = meta.get(key).doing(WRITE)?.map(|bytes| bytes.value().to_vec()) else { continue };
+    for key in [
+        schema::META_NEXT_PEER,
+        schema::META_NEXT_TASK,
+        schema::META_SETTINGS,
+        schema::META_PAUSES,
+        schema::META_KEPT,
+    ] {
+        let Some(bytes) = meta.get(key).doing(WRITE)?.map(|bytes| bytes.value().to_vec()) else {
+            continue;
+        };
         let raised = match key {
             schema::META_NEXT_PEER => sealed::<u64>(&Row::NextPeer, &bytes),
             schema::META_NEXT_TASK => sealed::<u64>(&Row::NextTask, &bytes),

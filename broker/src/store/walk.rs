@@ -48,7 +48,9 @@ impl Walk {
         if last.is_none() {
             self.table = match self.table {
                 Table::Messages => Table::Deliveries(1),
-                Table::Deliveries(table) if table + 1 < schema::DELIVERIES.len() => Table::Deliveries(table + 1),
+                Table::Deliveries(table) if table + 1 < schema::DELIVERIES.len() => {
+                    Table::Deliveries(table + 1)
+                }
                 _ => Table::Nothing,
             };
         }
@@ -80,7 +82,11 @@ impl Walk {
         Ok(None)
     }
 
-    fn deliveries(&mut self, snapshot: &Snapshot, table: usize) -> Result<Option<schema::DeliveryKey>, StoreError> {
+    fn deliveries(
+        &mut self,
+        snapshot: &Snapshot,
+        table: usize,
+    ) -> Result<Option<schema::DeliveryKey>, StoreError> {
         let start = self.after.map_or(Bound::Unbounded, Bound::Excluded);
         let read = snapshot.deliveries_in(table, (start, Bound::Unbounded), STEP_ROWS_MAX)?;
         self.records += read.len() as u64;

@@ -100,7 +100,11 @@ pub(super) fn noted_page(path: &Path) -> Option<Vec<u8>> {
 /// its head when it was opened, and `opened` the head that its user sees.
 pub(super) fn is_behind(noted: &Commit, before: &Head, opened: &Head) -> bool {
     let counts = present(opened);
-    let found = commits(before).into_iter().filter(|commit| commit.root == counts.root).map(|commit| commit.number).max();
+    let found = commits(before)
+        .into_iter()
+        .filter(|commit| commit.root == counts.root)
+        .map(|commit| commit.number)
+        .max();
     counts.root != noted.root && found.is_some_and(|number| number < noted.number)
 }
 

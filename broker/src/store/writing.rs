@@ -46,7 +46,9 @@ impl Tables<'_> {
             Change::PutMessage(message) => self.put_message(message),
             Change::RemoveMessage(message) => self.remove_message_and_key(*message),
             Change::PutDelivery { record, was } => self.put_delivery(record, *was),
-            Change::RemoveDelivery { message, peer, was } => self.remove_delivery(*message, *peer, *was),
+            Change::RemoveDelivery { message, peer, was } => {
+                self.remove_delivery(*message, *peer, *was)
+            }
             Change::PutPeer(peer) => {
                 let bytes = record::encode(&Row::Peer(peer.id), peer)?;
                 self.peers.open()?.insert(peer.id.0, bytes.as_slice()).doing(WRITE)?;
@@ -57,21 +59,35 @@ impl Tables<'_> {
                 Ok(())
             }
             Change::PutIdempotencyKey { sender, key, message } => {
-                self.idempotency.open()?.insert((sender.0, key.as_bytes()), message.to_u128()).doing(WRITE)?;
+                self.idempotency
+                    .open()?
+                    .insert((sender.0, key.as_bytes()), message.to_u128())
+                    .doing(WRITE)?;
                 Ok(())
             }
             Change::PutThing(thing) => self.things.put(thing),
             Change::RemoveThing(key) => self.things.remove(key),
-            Change::PutNextPeer(peer) => self.put_value(schema::META_NEXT_PEER, &Row::NextPeer, &peer.0),
-            Change::PutNextTask(task) => self.put_value(schema::META_NEXT_TASK, &Row::NextTask, &task.0),
-            Change::PutSettings(settings) => self.put_value(schema::META_SETTINGS, &Row::Settings, settings),
+            Change::PutNextPeer(peer) => {
+                self.put_value(schema::META_NEXT_PEER, &Row::NextPeer, &peer.0)
+            }
+            Change::PutNextTask(task) => {
+                self.put_value(schema::META_NEXT_TASK, &Row::NextTask, &task.0)
+            }
+            Change::PutSettings(settings) => {
+                self.put_value(schema::META_SETTINGS, &Row::Settings, settings)
+            }
             Change::PutPauses(pauses) => self.put_value(schema::META_PAUSES, &Row::Pauses, pauses),
             Change::PutKept(kept) => self.put_value(schema::META_KEPT, &Row::Kept, kept),
         }
     }
 
     /// Stores one of the single values in `meta`.
-    fn put_value(&mut self, key: &str, row: &Row, value: &impl Serialize) -> Result<(), StoreError> {
+    fn put_value(
+        &mut self,
+        key: &str,
+        row: &Row,
+        value: &impl Serialize,
+    ) -> Result<(), StoreError> {
         let bytes = record::encode(row, value)?;
         self.meta.open()?.insert(key, bytes.as_slice()).doing(WRITE)?;
         Ok(())
@@ -87,11 +103,16 @@ impl Tables<'_> {
     }
 
     /// Moves a delivery from the table of its old stage to that of its new one.
-    fn put_delivery(&mut self, delivery: &DeliveryRecord, was: Option<Stage>) -> Result<(), StoreError> {
+    fn put_delivery(
+        &mut self,
+        delivery: &DeliveryRecord,
+        was: Option<Stage>,
+    ) -> Result<(), StoreError> {
         let (message, peer) = (delivery.message, delivery.peer);
         let contradiction = || StoreError::Contradiction { message, peer, was };
         let to = schema::table_of(delivery.stage).ok_or_else(contradiction)?;
-        let from = was.map(|stage| schema::table_of(stage).ok_or_else(contradiction)).transpose()?;
+        let from =
+            was.map(|stage| schema::table_of(stage).ok_or_else(contradiction)).transpose()?;
         let bytes = record::encode(&Row::Delivery(message, peer), delivery)?;
         let key = schema::key_of(delivery);
         if let Some(from) = from.filter(|from| *from != to)
@@ -99,19 +120,33 @@ impl Tables<'_> {
         {
             return Err(contradiction());
         }
-        let replaced = self.deliveries[to].open()?.insert(key, bytes.as_slice()).doing(WRITE)?.is_some();
+        let replaced =
+            self.deliveries[to].open()?.insert(key, bytes.as_slice()).doing(WRITE)?.is_some();
         if replaced != (from == Some(to)) {
             return Err(contradiction());
         }
         Ok(())
     }
 
-    fn remove_delivery(&mut self, message: MessageId, peer: PeerId, was: Stage) -> Result<(), StoreError> {
+    fn remove_delivery(
+        &mut self,
+        message: MessageId,
+        peer: PeerId,
+        was: Stage,
+    ) -> Result<(), StoreError> {
         let removed = match schema::table_of(was) {
-            Some(from) => self.deliveries[from].open()?.remove((message.to_u128(), peer.0)).doing(WRITE)?.is_some(),
+            Some(from) => self.deliveries[from]
+                .open()?
+                .remove((message.to_u128(), peer.0))
+                .doing(WRITE)?
+                .is_some(),
             None => false,
         };
-        if removed { Ok(()) } else { Err(StoreError::Contradiction { message, peer, was: Some(was) }) }
+        if removed {
+            Ok(())
+        } else {
+            Err(StoreError::Contradiction { message, peer, was: Some(was) })
+        }
     }
 
     fn remove_message_and_key(&mut self, message: MessageId) -> Result<(), StoreError> {
@@ -119,7 +154,11 @@ impl Tables<'_> {
             Removed::Whole { sender, key: Some(key) } => {
                 self.idempotency.open()?.remove((sender.0, key.as_bytes())).doing(WRITE)?;
             }
-            Removed::Damaged => self.idempotency.open()?.retain(|_, named| named != message.to_u128()).doing(WRITE)?,
+            Removed::Damaged => self
+                .idempotency
+                .open()?
+                .retain(|_, named| named != message.to_u128())
+                .doing(WRITE)?,
             Removed::Whole { key: None, .. } | Removed::Nothing => {}
         }
         Ok(())
@@ -136,11 +175,16 @@ impl Tables<'_> {
         drop(bytes);
         for (place, table) in self.deliveries.iter_mut().enumerate() {
             let table = table.open()?;
-            let mut rows = table.extract_from_if(schema::keys_of_message(id), |_, _| true).doing(WRITE)?;
+            let mut rows =
+                table.extract_from_if(schema::keys_of_message(id), |_, _| true).doing(WRITE)?;
             if let Some(row) = rows.next() {
                 let (key, _) = row.doing(WRITE)?;
                 if Some(place) == schema::table_of(Stage::Stored) {
-                    return Err(StoreError::Contradiction { message: id, peer: PeerId(key.value().1), was: None });
+                    return Err(StoreError::Contradiction {
+                        message: id,
+                        peer: PeerId(key.value().1),
+                        was: None,
+                    });
                 }
             }
             for row in rows {
@@ -170,7 +214,10 @@ pub(super) struct Touched<'txn, K: Key + 'static, V: Value + 'static> {
 }
 
 impl<'txn, K: Key + 'static, V: Value + 'static> Touched<'txn, K, V> {
-    pub(super) fn new(writing: &'txn WriteTransaction, definition: TableDefinition<'static, K, V>) -> Self {
+    pub(super) fn new(
+        writing: &'txn WriteTransaction,
+        definition: TableDefinition<'static, K, V>,
+    ) -> Self {
         Self { writing, definition, table: None }
     }
 

@@ -6,14 +6,17 @@ use peer_proto::request::{Orphan, ShownDelivery};
 use super::*;
 use crate::store::tests::rewrite_message;
 
-/// Starts a broker in which luna has sent orion three messages, and orion has seen none; the record of the second is changed
-/// while no broker runs.
-fn started_with_a_damaged_message(change: impl FnOnce(&mut Vec<u8>)) -> (Running, Registered, [MessageId; 3]) {
+/// Starts a broker in which luna has sent orion three messages, and orion has seen none; the record
+/// of the second is changed while no broker runs.
+fn started_with_a_damaged_message(
+    change: impl FnOnce(&mut Vec<u8>),
+) -> (Running, Registered, [MessageId; 3]) {
     let broker = Running::start();
     let (mut luna, registered) = broker.session("luna");
     let (orion, _) = broker.session("orion");
     drop(orion);
-    let ids = ["first", "second", "third"].map(|text| message_sent(luna.ask(send_to("orion", text))));
+    let ids =
+        ["first", "second", "third"].map(|text| message_sent(luna.ask(send_to("orion", text))));
     drop(luna);
     let database = broker.location.database();
     let root = broker.end();
@@ -51,16 +54,25 @@ fn assert_the_rest_goes_on(change: impl FnOnce(&mut Vec<u8>)) {
 
     let letters = orphans(&mut person);
     assert_eq!(letters.len(), 1, "{letters:?}");
-    assert_eq!((letters[0].message, &*letters[0].cause, &*letters[0].from), (ids[1], "damaged", "luna"));
+    assert_eq!(
+        (letters[0].message, &*letters[0].cause, &*letters[0].from),
+        (ids[1], "damaged", "luna")
+    );
     assert_eq!(person.status().damaged, 1);
     let refusal = luna.ask(Request::Read(ids[1])).unwrap_err();
-    assert!(refusal.code == ErrorCode::UnknownMessage && refusal.message.contains("damaged"), "{refusal}");
+    assert!(
+        refusal.code == ErrorCode::UnknownMessage && refusal.message.contains("damaged"),
+        "{refusal}"
+    );
     match luna.ask(Request::Read(ids[2])) {
         Ok(Reply::Text(message)) => assert_eq!(message.text, "third"),
         other => panic!("no text: {other:?}"),
     }
     let log = fs::read_to_string(broker.location.log()).unwrap();
-    assert!(log.contains(&format!("message {}", ids[1])) && log.contains("damaged in the database"), "{log}");
+    assert!(
+        log.contains(&format!("message {}", ids[1])) && log.contains("damaged in the database"),
+        "{log}"
+    );
 
     // A second try ends like the first, and does not stay with its recipient.
     assert!(matches!(person.ask(Request::Requeue(ids[1])), Ok(Reply::Settled { .. })));
@@ -95,8 +107,13 @@ fn a_damaged_message_is_passed_over_in_history() {
     let mut person = broker.connect(Role::Operator);
     match person.ask(Request::History(HistoryQuery { limit: 10, ..HistoryQuery::default() })) {
         Ok(Reply::History { messages, next: None }) => {
-            assert_eq!(messages.iter().map(|shown| shown.message.id).collect::<Vec<_>>(), [ids[2], ids[0]]);
-            let waits = |delivery: &ShownDelivery| delivery.trace.iter().all(|entry| entry.cause != Some(Cause::Damaged));
+            assert_eq!(
+                messages.iter().map(|shown| shown.message.id).collect::<Vec<_>>(),
+                [ids[2], ids[0]]
+            );
+            let waits = |delivery: &ShownDelivery| {
+                delivery.trace.iter().all(|entry| entry.cause != Some(Cause::Damaged))
+            };
             assert!(messages.iter().all(|shown| shown.deliveries.iter().all(waits)));
         }
         other => panic!("no history: {other:?}"),
@@ -139,7 +156,8 @@ fn a_large_database_with_a_damage_gives_out_no_wrong_text_and_answers() {
     drop(broker.session("orion"));
     let mut person = broker.connect(Role::Operator);
     let texts: Vec<String> = (0..LARGE_BYTES / 55_000).map(numbered_text).collect();
-    let ids: Vec<MessageId> = texts.iter().map(|text| message_sent(person.ask(send_to("orion", text)))).collect();
+    let ids: Vec<MessageId> =
+        texts.iter().map(|text| message_sent(person.ask(send_to("orion", text)))).collect();
     drop(person);
     let database = broker.location.database();
     let mut root = broker.end();
@@ -156,16 +174,24 @@ fn a_large_database_with_a_damage_gives_out_no_wrong_text_and_answers() {
         let mut lost = 0;
         for (id, text) in ids.iter().zip(&texts) {
             match person.try_ask(Request::Read(*id)) {
-                Some(Ok(Reply::Text(message))) => assert!(message.text == *text, "seed {seed}: a text that nobody sent"),
+                Some(Ok(Reply::Text(message))) => {
+                    assert!(message.text == *text, "seed {seed}: a text that nobody sent")
+                }
                 Some(Err(refusal)) if refusal.message.contains("damaged") => lost += 1,
                 other => {
                     let log = fs::read_to_string(broker.location.log()).unwrap_or_default();
-                    panic!("seed {seed}: {other:?}; the log ends with {:?}", log.lines().rev().take(3).collect::<Vec<_>>());
+                    panic!(
+                        "seed {seed}: {other:?}; the log ends with {:?}",
+                        log.lines().rev().take(3).collect::<Vec<_>>()
+                    );
                 }
             }
         }
         assert!(lost <= 2, "seed {seed}: {lost} were lost by damage in one place");
-        assert!(person.status().damaged >= lost, "seed {seed}: other records may be damaged too, and none less");
+        assert!(
+            person.status().damaged >= lost,
+            "seed {seed}: other records may be damaged too, and none less"
+        );
         lost_in_all += lost;
         drop(person);
         root = broker.end();

@@ -32,7 +32,9 @@ fn what_was_asked_before_a_frame_that_says_nothing_is_answered_and_what_follows_
     let last = wire.send(Request::Status);
     assert!(wire.answer(asked).is_ok());
     match wire.next() {
-        Some(ServerFrame::Reply { id: 0, result: Err(refusal) }) => assert_eq!(refusal.code, ErrorCode::BadFrame),
+        Some(ServerFrame::Reply { id: 0, result: Err(refusal) }) => {
+            assert_eq!(refusal.code, ErrorCode::BadFrame)
+        }
         other => panic!("a refusal was expected, and no answer to {last}: {other:?}"),
     }
     wire.assert_ended();
@@ -44,14 +46,18 @@ fn a_request_larger_than_any_that_is_allowed_is_refused_in_words_and_costs_no_co
     let (mut luna, _) = broker.session("luna");
     for text_bytes in [61_441, 200_000, FRAME_BYTES_MAX - 200] {
         let refusal = luna.ask(send_to("luna", &"x".repeat(text_bytes))).unwrap_err();
-        assert!(refusal.message.contains("61440") || refusal.message.contains("61,440"), "{refusal}");
+        assert!(
+            refusal.message.contains("61440") || refusal.message.contains("61,440"),
+            "{refusal}"
+        );
     }
 }
 
 /// A broker that stores that many messages of that size, and a session that sent them.
 fn with_history(messages: u64, text_bytes: usize) -> (Running, Wire) {
     let root = tempfile::tempdir().unwrap();
-    let limits = ["sender_per_minute", "pair_per_minute", "pending_per_peer"].map(|key| format!("{key} = 1000000\n"));
+    let limits = ["sender_per_minute", "pair_per_minute", "pending_per_peer"]
+        .map(|key| format!("{key} = 1000000\n"));
     configure(root.path(), &format!("[limits]\n{}", limits.concat()));
     let broker = Running::start_in(root, PATIENCE);
     let _ = broker.session("luna");
@@ -76,7 +82,8 @@ fn page() -> Request {
 fn whoever_asks_one_thing_does_not_wait_for_all_the_histories_that_another_asked_for() {
     let (broker, mut greedy) = with_history(1_000, 100);
     let mut modest = broker.connect(Role::Operator);
-    let mut reading = Wire { stream: greedy.stream.try_clone().unwrap(), last_id: 0, pushes: Vec::new() };
+    let mut reading =
+        Wire { stream: greedy.stream.try_clone().unwrap(), last_id: 0, pushes: Vec::new() };
     let first = greedy.last_id + 1;
     for _ in 0..200 {
         greedy.send(page());
@@ -84,7 +91,9 @@ fn whoever_asks_one_thing_does_not_wait_for_all_the_histories_that_another_asked
     let (answered, is_answered) = mpsc::channel();
     let reader = std::thread::spawn(move || {
         for id in first..first + 200 {
-            assert!(matches!(reading.answer(id), Ok(Reply::History { messages, .. }) if messages.len() == 200));
+            assert!(
+                matches!(reading.answer(id), Ok(Reply::History { messages, .. }) if messages.len() == 200)
+            );
             answered.send(()).unwrap();
         }
     });
@@ -122,7 +131,8 @@ fn whoever_searches_once_does_not_wait_for_all_the_searches_of_another() {
     while !matches!(modest.ask(search()), Ok(Reply::Hits { total: 1.., behind: 0, .. })) {
         assert!(Instant::now() < deadline, "everything is indexed at last");
     }
-    let mut reading = Wire { stream: greedy.stream.try_clone().unwrap(), last_id: 0, pushes: Vec::new() };
+    let mut reading =
+        Wire { stream: greedy.stream.try_clone().unwrap(), last_id: 0, pushes: Vec::new() };
     let first = greedy.last_id + 1;
     for _ in 0..200 {
         greedy.send(search());

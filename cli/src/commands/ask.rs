@@ -75,7 +75,9 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
         idempotency_key: Some(parse::fresh_key()),
     };
     let mut asked = None;
-    match tokio::time::timeout(args.wait, answer(output, endpoint, question, args.wait, &mut asked)).await {
+    match tokio::time::timeout(args.wait, answer(output, endpoint, question, args.wait, &mut asked))
+        .await
+    {
         Ok(outcome) => outcome,
         Err(_) => Err(timed_out(asked, args.wait)),
     }
@@ -87,14 +89,15 @@ fn timed_out(asked: Option<MessageId>, wait: Duration) -> Failure {
         return Failure::timed_out(format!("the broker did not take the question within {wait}"))
             .hint("`peerctl status` says how it is");
     };
-    let step =
-        format!("the question stays, `peerctl show {id}` says how far it came and `peerctl inbox me` will have the answer");
+    let step = format!(
+        "the question stays, `peerctl show {id}` says how far it came and `peerctl inbox me` will have the answer"
+    );
     let failure = Failure::timed_out(format!("no reply to {id} within {wait}"));
     failure.hint(step).with(Asked { id: Id(id), thread: None, reply: None })
 }
 
-/// Asks and waits, over the broker's death if need be: the question keeps its key, and a reply that came meanwhile stands
-/// in its delivery.
+/// Asks and waits, over the broker's death if need be: the question keeps its key, and a reply that
+/// came meanwhile stands in its delivery.
 async fn answer(
     output: &Output,
     endpoint: &Endpoint,
@@ -106,7 +109,9 @@ async fn answer(
         let mut operator = Operator::connect(endpoint).await?;
         match ask(output, &mut operator, question.clone(), wait, asked).await {
             Err(Failure { kind: Kind::Lost, .. }) => {}
-            Err(failure) => return Err(send::with_recipients(endpoint, &question.to, failure).await),
+            Err(failure) => {
+                return Err(send::with_recipients(endpoint, &question.to, failure).await);
+            }
             Ok((sent, Some(reply))) => return print(output, &operator, &sent, reply).await,
             // Nobody got the question.
             Ok((sent, None)) => return send::print(output, &sent),
@@ -129,10 +134,19 @@ async fn ask(
     }
     let again = asked.replace(sent.message).is_some();
     if !again && !output.json {
-        output.remark(&format!("asked {}; waiting {} (Ctrl-C ends it, the question stays)", whom(&sent), wait_told(wait)));
+        output.remark(&format!(
+            "asked {}; waiting {} (Ctrl-C ends it, the question stays)",
+            whom(&sent),
+            wait_told(wait)
+        ));
     }
     if sent.deduplicated {
-        let answered = operator.show(sent.message).await?.deliveries.into_iter().find_map(|delivery| delivery.answered_by);
+        let answered = operator
+            .show(sent.message)
+            .await?
+            .deliveries
+            .into_iter()
+            .find_map(|delivery| delivery.answered_by);
         let reply = match answered {
             Some(answered) => reply(output, operator, answered).await?,
             None => None,
@@ -162,7 +176,9 @@ fn whom(sent: &Sent) -> String {
         let name = cell(&delivery.name);
         match (delivery.stage, delivery.online) {
             (Some(Stage::Held), _) => format!("{name} (held until you release it)"),
-            (_, true) => format!("{name} (online, {})", Reach::of(&delivery.carriers, delivery.activity)),
+            (_, true) => {
+                format!("{name} (online, {})", Reach::of(&delivery.carriers, delivery.activity))
+            }
             (_, false) => format!("{name} (offline: it waits there)"),
         }
     };
@@ -176,15 +192,21 @@ fn wait_told(wait: Duration) -> String {
 /// The reply to this question that an event brings.
 fn brought_reply(event: &Event, question: MessageId) -> Option<MessageId> {
     match event {
-        Event::Delivery { delivery, what: DeliveryEvent::Stored { .. } | DeliveryEvent::Released } => {
-            (delivery.reply_to == Some(question)).then_some(delivery.message)
-        }
+        Event::Delivery {
+            delivery,
+            what: DeliveryEvent::Stored { .. } | DeliveryEvent::Released,
+        } => (delivery.reply_to == Some(question)).then_some(delivery.message),
         _ => None,
     }
 }
 
-/// The reply, unless it is held for whoever asked: an agent's shell may not read it before the person has.
-async fn reply(output: &Output, operator: &Operator, id: MessageId) -> Result<Option<Message>, Failure> {
+/// The reply, unless it is held for whoever asked: an agent's shell may not read it before the
+/// person has.
+async fn reply(
+    output: &Output,
+    operator: &Operator,
+    id: MessageId,
+) -> Result<Option<Message>, Failure> {
     match operator.read(id).await {
         Ok(message) => Ok(Some(message)),
         Err(failure) if failure.is_refused(ErrorCode::UnknownMessage) => {
@@ -195,11 +217,24 @@ async fn reply(output: &Output, operator: &Operator, id: MessageId) -> Result<Op
     }
 }
 
-async fn print(output: &Output, operator: &Operator, sent: &Sent, reply: Message) -> Result<(), Failure> {
+async fn print(
+    output: &Output,
+    operator: &Operator,
+    sent: &Sent,
+    reply: Message,
+) -> Result<(), Failure> {
     if output.json {
-        let replied =
-            Replied { id: Id(reply.id), from: reply.from.name.clone(), text: reply.text.clone(), at: Time(reply.sent_at) };
-        output.json(&Asked { id: Id(sent.message), thread: Some(sent.thread.clone()), reply: Some(replied) })?;
+        let replied = Replied {
+            id: Id(reply.id),
+            from: reply.from.name.clone(),
+            text: reply.text.clone(),
+            at: Time(reply.sent_at),
+        };
+        output.json(&Asked {
+            id: Id(sent.message),
+            thread: Some(sent.thread.clone()),
+            reply: Some(replied),
+        })?;
     } else {
         let from = output.paint(Tone::Strong, &cell(&reply.from.name));
         output.remark(&format!("{} from {from}, in reply to {}", reply.id, sent.message));

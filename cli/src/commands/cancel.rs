@@ -25,6 +25,8 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
     let id = message_id(&args.id)?;
     let operator = Operator::connect(endpoint).await?;
-    let Reply::Settled { deliveries } = operator.ask(Request::Cancel(id)).await? else { return Err(unexpected()) };
+    let Reply::Settled { deliveries } = operator.ask(Request::Cancel(id)).await? else {
+        return Err(unexpected());
+    };
     print_settled(output, &deliveries)
 }

@@ -123,7 +123,11 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
             return print(output, &channels);
         }
         What::History { name, n } => {
-            let query = HistoryQuery { channel: Some(parse::channel(name)), limit: n, ..HistoryQuery::default() };
+            let query = HistoryQuery {
+                channel: Some(parse::channel(name)),
+                limit: n,
+                ..HistoryQuery::default()
+            };
             return history::show(output, &operator, query).await;
         }
         What::Create { name, topic, private } => ChannelRequest::Create { name, topic, private },

@@ -1,6 +1,7 @@
 //! `peerctl config`: what is in force, and what the file says.
 //!
-//! The broker reads the file when it starts, so a running one is asked. The adapters read their table when they start.
+//! The broker reads the file when it starts, so a running one is asked. The adapters read their
+//! table when they start.
 
 use peer_broker::config::{self, InForce};
 use peer_client::{Endpoint, Start};
@@ -49,7 +50,11 @@ pub(crate) fn run(_args: Args, output: &Output, endpoint: &Endpoint) -> Result<(
         };
     }
     let table: Vec<_> = rows.into_iter().map(Row::cells).collect();
-    output.table(&["KEY", "VALUE", "DEFAULT", "BOUNDS", "MEANING"], &table, "nothing can be configured")?;
+    output.table(
+        &["KEY", "VALUE", "DEFAULT", "BOUNDS", "MEANING"],
+        &table,
+        "nothing can be configured",
+    )?;
     let there = if file.exists() { "" } else { " (not there: all defaults)" };
     output.remark(&output.paint(Tone::Faint, &format!("{}{there}", file.display())));
     fault.map_or(Ok(()), |fault| Err(Failure::wrong(fault).hint(config::FAULT_HINT)))
@@ -74,9 +79,15 @@ struct Row {
 
 fn rows(settings: &Settings, running: Option<&[(String, String)]>) -> Vec<Row> {
     let differing = config::differing(settings, running.unwrap_or_default());
-    let now = |path: &str| differing.iter().find(|(of, ..)| of == path).map(|(.., now)| now.clone());
+    let now =
+        |path: &str| differing.iter().find(|(of, ..)| of == path).map(|(.., now)| now.clone());
     let usual = Settings::default();
-    let row = |key: &'static Key| Row { key, value: key.get(settings), default: key.get(&usual), now: now(&key.path()) };
+    let row = |key: &'static Key| Row {
+        key,
+        value: key.get(settings),
+        default: key.get(&usual),
+        now: now(&key.path()),
+    };
     KEYS.iter().map(row).collect()
 }
 
@@ -99,7 +110,13 @@ impl Row {
             None => self.value.to_string(),
         };
         let Key { bounds, meaning, .. } = self.key;
-        vec![self.key.path(), value, self.default.to_string(), bounds.to_string(), (*meaning).to_owned()]
+        vec![
+            self.key.path(),
+            value,
+            self.default.to_string(),
+            bounds.to_string(),
+            (*meaning).to_owned(),
+        ]
     }
 }
 

@@ -1,7 +1,8 @@
 //! `peerctl daemon`: the broker in the foreground, or started, stopped and looked at.
 //!
-//! `start` is what every program runs that needs a broker and finds none, twenty at a time if need be. One broker wins the
-//! lock; who loses waits for the winner, and takes over where the winner dies during its start.
+//! `start` is what every program runs that needs a broker and finds none, twenty at a time if need
+//! be. One broker wins the lock; who loses waits for the winner, and takes over where the winner
+//! dies during its start.
 
 mod start;
 mod stop;
@@ -174,9 +175,16 @@ pub(crate) fn run(args: Args, output: &Output, endpoint: Endpoint) -> Result<(),
 }
 
 fn serve(endpoint: Endpoint, sandbox: bool, detached: bool) -> Result<(), Failure> {
-    let options = RunOptions { location: endpoint.location, executable: endpoint.executable, sandbox, detached };
+    let options = RunOptions {
+        location: endpoint.location,
+        executable: endpoint.executable,
+        sandbox,
+        detached,
+    };
     peer_broker::run(options, || {}).map_err(|error| match error {
-        RunError::AlreadyRunning { .. } if detached => Failure { kind: Kind::AlreadyRunning, ..of_broker(error) },
+        RunError::AlreadyRunning { .. } if detached => {
+            Failure { kind: Kind::AlreadyRunning, ..of_broker(error) }
+        }
         error => of_broker(error),
     })
 }
@@ -209,15 +217,17 @@ fn say_stopped(output: &Output, stopped: &Stopped) -> Result<(), Failure> {
         return output.json(&match stopped {
             Stopped::NoneRan => StoppedBroker { stopped: false, signalled: None },
             Stopped::Asked => StoppedBroker { stopped: true, signalled: None },
-            Stopped::Signalled { pid, .. } => StoppedBroker { stopped: true, signalled: Some(*pid) },
+            Stopped::Signalled { pid, .. } => {
+                StoppedBroker { stopped: true, signalled: Some(*pid) }
+            }
         });
     }
     match stopped {
         Stopped::NoneRan => output.line("no broker runs"),
         Stopped::Asked => output.line("the broker was stopped"),
-        Stopped::Signalled { pid, why } => {
-            output.line(&format!("the broker (pid {pid}) was stopped by SIGTERM, because it could not be asked: {why}"))
-        }
+        Stopped::Signalled { pid, why } => output.line(&format!(
+            "the broker (pid {pid}) was stopped by SIGTERM, because it could not be asked: {why}"
+        )),
     }
 }
 
@@ -237,14 +247,22 @@ fn reindex(output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
     let begun = std::time::Instant::now();
     let report = peer_broker::reindex(&endpoint.location).map_err(of_broker)?;
     if output.json {
-        return output.json(&Reindexed { entries: report.entries, elapsed_ms: begun.elapsed().as_millis() as u64 });
+        return output.json(&Reindexed {
+            entries: report.entries,
+            elapsed_ms: begun.elapsed().as_millis() as u64,
+        });
     }
-    output.line(&format!("{} entries were indexed in {:.1} s", report.entries, begun.elapsed().as_secs_f64()))
+    output.line(&format!(
+        "{} entries were indexed in {:.1} s",
+        report.entries,
+        begun.elapsed().as_secs_f64()
+    ))
 }
 
 fn verify(output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
     let database = &endpoint.location.database();
-    let report = Store::verify(database).map_err(|error| Failure::of_broker(&error, error.hint()))?;
+    let report =
+        Store::verify(database).map_err(|error| Failure::of_broker(&error, error.hint()))?;
     // An index of a damaged database says nothing.
     let index = match report.is_sound() {
         true => peer_broker::check_index(&endpoint.location).map_err(of_broker)?,
@@ -264,7 +282,11 @@ fn verify(output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
         let failure = Failure::wrong("the search index does not fit the database, which is sound");
         return Err(failure.hint("`peerctl daemon reindex` makes it anew").with(verified));
     }
-    let message = format!("problems found in {}: {}, which a broker leaves out", database.display(), report.problems_total);
+    let message = format!(
+        "problems found in {}: {}, which a broker leaves out",
+        database.display(),
+        report.problems_total
+    );
     let step = "start it and go on without them, or put a good copy of the file in its place";
     Err(Failure::wrong(message).hint(step).with(verified))
 }
@@ -300,15 +322,32 @@ fn verified(database: &Path, report: &VerifyReport, index: Option<IndexReport>) 
     }
 }
 
-fn print_verified(output: &Output, told: &Verified, index: Option<IndexReport>, all_sound: bool) -> Result<(), Failure> {
-    let closed = if told.closed_cleanly { "closed cleanly" } else { "not closed cleanly, which is no harm" };
+fn print_verified(
+    output: &Output,
+    told: &Verified,
+    index: Option<IndexReport>,
+    all_sound: bool,
+) -> Result<(), Failure> {
+    let closed =
+        if told.closed_cleanly { "closed cleanly" } else { "not closed cleanly, which is no harm" };
     let shared = format!(
         "{} channels and groups, {} questions, {} tasks, {} notes",
         told.channels, told.questions, told.tasks, told.notes
     );
-    let deliveries = format!("{} wait, {} dead, {} expired, {} settled", told.pending, told.dead, told.expired, told.settled);
+    let deliveries = format!(
+        "{} wait, {} dead, {} expired, {} settled",
+        told.pending, told.dead, told.expired, told.settled
+    );
     output.facts(&[
-        ("database", format!("{}, {}, schema {}, {closed}", told.database, size(told.file_bytes), told.schema)),
+        (
+            "database",
+            format!(
+                "{}, {}, schema {}, {closed}",
+                told.database,
+                size(told.file_bytes),
+                told.schema
+            ),
+        ),
         ("peers", told.peers.to_string()),
         ("messages", format!("{}, {} idempotency keys", told.messages, told.idempotency_keys)),
         ("shared", shared),
@@ -332,6 +371,9 @@ fn said_of(index: Option<IndexReport>) -> String {
         ("entries of nothing", index.left_over),
         ("files damaged", index.damaged_files),
     ];
-    faults.iter().filter(|(_, count)| *count > 0).for_each(|(what, count)| said.push_str(&format!(", {count} {what}")));
+    faults
+        .iter()
+        .filter(|(_, count)| *count > 0)
+        .for_each(|(what, count)| said.push_str(&format!(", {count} {what}")));
     said
 }

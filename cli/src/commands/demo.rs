@@ -1,6 +1,7 @@
 //! `peerctl demo`: the main job in one minute, with real processes.
 //!
-//! It fails when anything is missing: an adapter that dies, a message that does not show, a delivery without evidence.
+//! It fails when anything is missing: an adapter that dies, a message that does not show, a
+//! delivery without evidence.
 
 use std::time::Instant;
 
@@ -28,7 +29,8 @@ Examples:
 It runs on a broker of its own in a temporary directory, touches nothing of
 yours, and leaves nothing behind.";
 
-/// Nothing here is about limits; the person may look at everything, also from within an agent's shell.
+/// Nothing here is about limits; the person may look at everything, also from within an agent's
+/// shell.
 const CONFIG: &str = "[operator]\nallow_from_agents = true\n";
 
 const QUESTION: &str = "Which version of bcrypt does package.json ask for?";
@@ -78,7 +80,10 @@ pub(crate) async fn run(_args: Args, output: &Output, endpoint: &Endpoint) -> Re
     }
     let whole = begun.elapsed().as_secs_f64();
     output.line("")?;
-    output.line(&output.paint(Tone::Good, &format!("done in {whole:.1} s; the broker was stopped and its directory removed")))
+    output.line(&output.paint(
+        Tone::Good,
+        &format!("done in {whole:.1} s; the broker was stopped and its directory removed"),
+    ))
 }
 
 /// Microseconds are as fine as a person or a script can use.
@@ -108,8 +113,18 @@ fn name(output: &Output, name: &str) -> String {
 }
 
 /// Two sessions, which are registered and see each other: luna of Claude Code, orion of Codex.
-async fn sessions(output: &Output, room: &Throwaway, timings: &mut Timings) -> Result<(McpClient, McpClient), Failure> {
-    say(output, &format!("a broker of its own, pid {}, and two adapters over pipes:", room.operator.welcome.pid))?;
+async fn sessions(
+    output: &Output,
+    room: &Throwaway,
+    timings: &mut Timings,
+) -> Result<(McpClient, McpClient), Failure> {
+    say(
+        output,
+        &format!(
+            "a broker of its own, pid {}, and two adapters over pipes:",
+            room.operator.welcome.pid
+        ),
+    )?;
     let begun = Instant::now();
     let introduction = Introduction { name: "luna", client: "claude-code", thread_id: None };
     let mut command = room.command(&["mcp"]);
@@ -117,27 +132,55 @@ async fn sessions(output: &Output, room: &Throwaway, timings: &mut Timings) -> R
     let (mut luna, hello) = McpClient::start(command, &introduction).await?;
     timings.initialize_claude = ms_between(begun, Instant::now());
     if hello["capabilities"]["experimental"]["claude/channel"].is_null() {
-        return Err(Failure::wrong(format!("the adapter did not offer a Claude client its channel: {hello}")));
+        return Err(Failure::wrong(format!(
+            "the adapter did not offer a Claude client its channel: {hello}"
+        )));
     }
     let begun = Instant::now();
-    let introduction =
-        Introduction { name: "orion", client: "codex-mcp-client", thread_id: Some("00000000-demo-7000-8000-000000000001") };
+    let introduction = Introduction {
+        name: "orion",
+        client: "codex-mcp-client",
+        thread_id: Some("00000000-demo-7000-8000-000000000001"),
+    };
     let mut command = room.command(&["mcp"]);
     command.env("PEERD_CLIENT", "codex");
     let (mut orion, _) = McpClient::start(command, &introduction).await?;
     timings.initialize_codex = ms_between(begun, Instant::now());
     for client in [&mut luna, &mut orion] {
         let tools = client.request("tools/list", json!({})).await?;
-        let names: Vec<_> = tools["tools"].as_array().into_iter().flatten().filter_map(|tool| tool["name"].as_str()).collect();
-        for needed in ["list_peers", "send_message", "check_messages", "ack_messages", "set_summary", "rename_peer"] {
+        let names: Vec<_> = tools["tools"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|tool| tool["name"].as_str())
+            .collect();
+        for needed in [
+            "list_peers",
+            "send_message",
+            "check_messages",
+            "ack_messages",
+            "set_summary",
+            "rename_peer",
+        ] {
             if !names.contains(&needed) {
-                return Err(Failure::wrong(format!("an adapter lists no tool {needed}, only {names:?}")));
+                return Err(Failure::wrong(format!(
+                    "an adapter lists no tool {needed}, only {names:?}"
+                )));
             }
         }
     }
-    say(output, &format!("  {} as Claude Code would run it, {} as Codex would", name(output, "luna"), name(output, "orion")))?;
+    say(
+        output,
+        &format!(
+            "  {} as Claude Code would run it, {} as Codex would",
+            name(output, "luna"),
+            name(output, "orion")
+        ),
+    )?;
     // A tool's answer means that the session is registered.
-    orion.call("set_summary", json!({ "summary": "keeping the API's dependencies in order" })).await?;
+    orion
+        .call("set_summary", json!({ "summary": "keeping the API's dependencies in order" }))
+        .await?;
     let peers = luna.call("list_peers", json!({})).await?;
     if !peers.contains("orion") {
         return Err(Failure::wrong(format!("luna does not see orion: {peers:?}")));
@@ -146,20 +189,42 @@ async fn sessions(output: &Output, room: &Throwaway, timings: &mut Timings) -> R
 }
 
 /// Luna asks, and orion finds the question in its next tool result. Returns the question's id.
-async fn ask(output: &Output, luna: &mut McpClient, orion: &mut McpClient, timings: &mut Timings) -> Result<String, Failure> {
+async fn ask(
+    output: &Output,
+    luna: &mut McpClient,
+    orion: &mut McpClient,
+    timings: &mut Timings,
+) -> Result<String, Failure> {
     say(output, "")?;
-    say(output, &format!("{} asks {}, by the tool send_message:", name(output, "luna"), name(output, "orion")))?;
+    say(
+        output,
+        &format!(
+            "{} asks {}, by the tool send_message:",
+            name(output, "luna"),
+            name(output, "orion")
+        ),
+    )?;
     output_quoted(output, QUESTION)?;
     let begun = Instant::now();
     let sent = luna.call("send_message", json!({ "to": "orion", "message": QUESTION })).await?;
     timings.send_acknowledged = ms_between(begun, Instant::now());
-    let question = message_id_in(&sent).ok_or_else(|| Failure::wrong(format!("send_message told no id: {sent:?}")))?;
-    say(output, &format!("  durable as {question} and acknowledged after {} ms", timings.send_acknowledged))?;
+    let question = message_id_in(&sent)
+        .ok_or_else(|| Failure::wrong(format!("send_message told no id: {sent:?}")))?;
+    say(
+        output,
+        &format!("  durable as {question} and acknowledged after {} ms", timings.send_acknowledged),
+    )?;
 
     let result = orion.call("set_summary", json!({ "state": "working" })).await?;
     let block = inbox_block(&result, &question, QUESTION)?;
     say(output, "")?;
-    say(output, &format!("{} finds it at the end of its next tool result, whatever the tool was:", name(output, "orion")))?;
+    say(
+        output,
+        &format!(
+            "{} finds it at the end of its next tool result, whatever the tool was:",
+            name(output, "orion")
+        ),
+    )?;
     output_quoted(output, &block)?;
     Ok(question)
 }
@@ -176,21 +241,30 @@ async fn reply(
     say(output, &format!("{} replies:", name(output, "orion")))?;
     output_quoted(output, ANSWER)?;
     let begun = Instant::now();
-    let sent = orion.call("send_message", json!({ "to": "luna", "message": ANSWER, "reply_to": question })).await?;
-    let answer =
-        message_id_in(&sent.replace(question, "")).ok_or_else(|| Failure::wrong(format!("the reply has no id: {sent:?}")))?;
+    let sent = orion
+        .call("send_message", json!({ "to": "luna", "message": ANSWER, "reply_to": question }))
+        .await?;
+    let answer = message_id_in(&sent.replace(question, ""))
+        .ok_or_else(|| Failure::wrong(format!("the reply has no id: {sent:?}")))?;
     let (at, notification) = luna.channel(&answer).await?;
     timings.reply_to_channel = ms_between(begun, at);
     let content = notification["params"]["content"].as_str().unwrap_or_default();
     for line in ANSWER.lines() {
         if !content.contains(&format!("| {line}")) {
-            return Err(Failure::wrong(format!("the channel notification does not carry the reply: {content:?}")));
+            return Err(Failure::wrong(format!(
+                "the channel notification does not carry the reply: {content:?}"
+            )));
         }
     }
     say(output, "")?;
     let after = timings.reply_to_channel;
     let luna_name = name(output, "luna");
-    say(output, &format!("{luna_name} is notified through the channel, {after} ms after the reply was called:"))?;
+    say(
+        output,
+        &format!(
+            "{luna_name} is notified through the channel, {after} ms after the reply was called:"
+        ),
+    )?;
     output_quoted(output, content)?;
     luna.call("ack_messages", json!({ "message_ids": answer })).await?;
     Ok(answer)
@@ -211,11 +285,18 @@ async fn read_back(
         return Err(Failure::wrong("the question's delivery does not name its answer".to_owned()));
     }
     if answer.deliveries[0].acked_at.is_none() {
-        return Err(Failure::wrong("the answer's delivery does not say that it was acknowledged".to_owned()));
+        return Err(Failure::wrong(
+            "the answer's delivery does not say that it was acknowledged".to_owned(),
+        ));
     }
-    let transcript = history::read(&room.operator, HistoryQuery { limit: 10, ..HistoryQuery::default() }).await?;
+    let transcript =
+        history::read(&room.operator, HistoryQuery { limit: 10, ..HistoryQuery::default() })
+            .await?;
     if transcript.len() != 2 {
-        return Err(Failure::wrong(format!("the broker's history has {} messages instead of two", transcript.len())));
+        return Err(Failure::wrong(format!(
+            "the broker's history has {} messages instead of two",
+            transcript.len()
+        )));
     }
     if !output.json {
         output.line("")?;
@@ -242,7 +323,10 @@ fn output_quoted(output: &Output, text: &str) -> Result<(), Failure> {
 fn inbox_block(result: &str, id: &str, text: &str) -> Result<String, Failure> {
     let block = result.find("[PEER INBOX]").and_then(|place| result.get(place..));
     match block {
-        Some(block) if block.contains(id) && text.lines().all(|line| block.contains(&format!("| {line}"))) => {
+        Some(block)
+            if block.contains(id)
+                && text.lines().all(|line| block.contains(&format!("| {line}"))) =>
+        {
             Ok(block.trim().to_owned())
         }
         _ => Err(Failure::wrong(format!("the next tool result does not carry {id}: {result:?}"))),
@@ -253,9 +337,13 @@ fn inbox_block(result: &str, id: &str, text: &str) -> Result<String, Failure> {
 async fn proved(operator: &Operator, id: MessageId, carrier: Carrier) -> Result<Shown, Failure> {
     let shown = operator.show(id).await?;
     let [delivery] = shown.deliveries.as_slice() else {
-        return Err(Failure::wrong(format!("{id} has {} deliveries instead of one", shown.deliveries.len())));
+        return Err(Failure::wrong(format!(
+            "{id} has {} deliveries instead of one",
+            shown.deliveries.len()
+        )));
     };
-    check_trace(delivery, carrier).map_err(|what| Failure::wrong(format!("the delivery of {id} {what}")))?;
+    check_trace(delivery, carrier)
+        .map_err(|what| Failure::wrong(format!("the delivery of {id} {what}")))?;
     Ok(shown)
 }
 
@@ -263,7 +351,11 @@ fn check_trace(delivery: &ShownDelivery, carrier: Carrier) -> Result<(), String>
     if delivery.stage != Stage::Presented {
         return Err(format!("is {} instead of presented", delivery.stage.as_str()));
     }
-    if !delivery.trace.iter().any(|entry| entry.event == TraceEvent::Offered && entry.carrier == Some(carrier)) {
+    if !delivery
+        .trace
+        .iter()
+        .any(|entry| entry.event == TraceEvent::Offered && entry.carrier == Some(carrier))
+    {
         return Err(format!("was not offered by {}", carrier.as_str()));
     }
     for event in [TraceEvent::Stored, TraceEvent::Presented] {

@@ -50,12 +50,13 @@ pub(crate) struct Args {
     #[arg(long)]
     thread: Option<String>,
 
-    /// Only what came after this message, the oldest N of it: a script that remembers the last id it saw reads on
-    /// without missing or repeating anything
+    /// Only what came after this message, the oldest N of it: a script that remembers the last id
+    /// it saw reads on without missing or repeating anything
     #[arg(long, value_name = "ID")]
     after: Option<String>,
 
-    /// Only since then: a day or time (UTC) such as 2026-11-20T08:00:00Z, or how long ago, such as 2h
+    /// Only since then: a day or time (UTC) such as 2026-11-20T08:00:00Z, or how long ago, such as
+    /// 2h
     #[arg(long, value_parser = parse::moment, value_name = "WHEN")]
     since: Option<Timestamp>,
 
@@ -122,7 +123,11 @@ impl From<&Shown> for MessageRow {
                 via: message.from.via.as_str(),
                 channel: message.channel.clone(),
                 sources: message.sources.clone(),
-                stages: shown.deliveries.iter().map(|delivery| (delivery.name.clone(), delivery.stage.as_str())).collect(),
+                stages: shown
+                    .deliveries
+                    .iter()
+                    .map(|delivery| (delivery.name.clone(), delivery.stage.as_str()))
+                    .collect(),
             },
         }
     }
@@ -177,7 +182,9 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
 
 /// Prints what brakes and policies refused lately, oldest first as everything here.
 async fn refused(args: &Args, output: &Output, operator: &Operator) -> Result<(), Failure> {
-    let Reply::Refusals(mut refusals) = operator.ask(Request::Refusals).await? else { return Err(unexpected()) };
+    let Reply::Refusals(mut refusals) = operator.ask(Request::Refusals).await? else {
+        return Err(unexpected());
+    };
     let peer = match args.peer.as_deref() {
         None => None,
         Some(name) if person(name).is_some() => person(name).map(str::to_owned),
@@ -185,7 +192,8 @@ async fn refused(args: &Args, output: &Output, operator: &Operator) -> Result<()
     };
     refusals.retain(|refused| {
         let names = refused.to.split(',').chain([refused.from.as_str()]);
-        peer.as_ref().is_none_or(|peer| names.into_iter().any(|name| name.trim().eq_ignore_ascii_case(peer)))
+        peer.as_ref()
+            .is_none_or(|peer| names.into_iter().any(|name| name.trim().eq_ignore_ascii_case(peer)))
             && args.since.is_none_or(|since| refused.at >= since)
             && args.thread.as_ref().is_none_or(|thread| refused.thread.as_ref() == Some(thread))
     });
@@ -195,19 +203,33 @@ async fn refused(args: &Args, output: &Output, operator: &Operator) -> Result<()
         return output.json_rows(refusals.iter().map(RefusedRow::from));
     }
     if refusals.is_empty() {
-        output.remark("nothing was refused since the broker started, or nothing of that is remembered");
+        output.remark(
+            "nothing was refused since the broker started, or nothing of that is remembered",
+        );
     }
     for refused in &refusals {
-        let to = if refused.to.is_empty() { String::new() } else { format!(" -> {}", cell(&refused.to)) };
+        let to = if refused.to.is_empty() {
+            String::new()
+        } else {
+            format!(" -> {}", cell(&refused.to))
+        };
         let (at, from) = (rfc3339(refused.at), output.paint(Tone::Strong, &cell(&refused.from)));
-        output.line(&format!("{at}  {from}{to}  {}: {}", refused.code.as_str(), single_line(&refused.message)))?;
+        output.line(&format!(
+            "{at}  {from}{to}  {}: {}",
+            refused.code.as_str(),
+            single_line(&refused.message)
+        ))?;
         output.quoted(&refused.beginning)?;
     }
     Ok(())
 }
 
 /// Asks, and prints what was said.
-pub(crate) async fn show(output: &Output, operator: &Operator, query: HistoryQuery) -> Result<(), Failure> {
+pub(crate) async fn show(
+    output: &Output,
+    operator: &Operator,
+    query: HistoryQuery,
+) -> Result<(), Failure> {
     let channel = query.channel.clone();
     let messages = read(operator, query).await?;
     if let Some(name) = channel.filter(|_| messages.is_empty()) {
@@ -219,23 +241,33 @@ pub(crate) async fn show(output: &Output, operator: &Operator, query: HistoryQue
     print(output, &messages)
 }
 
-/// Tells a channel in which nothing was said from one that is not there, or that the caller may not know of.
+/// Tells a channel in which nothing was said from one that is not there, or that the caller may not
+/// know of.
 pub(crate) async fn must_be_known(operator: &Operator, name: &str) -> Result<(), Failure> {
-    let Reply::Channels(channels) = operator.ask(Request::Channel(ChannelRequest::List)).await? else { return Err(unexpected()) };
+    let Reply::Channels(channels) = operator.ask(Request::Channel(ChannelRequest::List)).await?
+    else {
+        return Err(unexpected());
+    };
     if channels.iter().any(|channel| channel.name.eq_ignore_ascii_case(name)) {
         return Ok(());
     }
     let message = format!("there is no channel {:?}", single_line(name));
-    Err(Failure::not_found(ErrorCode::UnknownChannel.as_str(), message).hint("`peerctl channels` lists them"))
+    Err(Failure::not_found(ErrorCode::UnknownChannel.as_str(), message)
+        .hint("`peerctl channels` lists them"))
 }
 
 /// As many messages as the query's limit says, over as many pages as it takes; oldest first.
-pub(crate) async fn read(operator: &Operator, mut query: HistoryQuery) -> Result<Vec<Shown>, Failure> {
+pub(crate) async fn read(
+    operator: &Operator,
+    mut query: HistoryQuery,
+) -> Result<Vec<Shown>, Failure> {
     let (wanted, onwards) = (query.limit as usize, query.after.is_some());
     let mut all: Vec<Shown> = Vec::new();
     while all.len() < wanted {
         query.limit = u32::try_from(wanted - all.len()).unwrap_or(u32::MAX);
-        let Reply::History { messages, next } = operator.ask(Request::History(query.clone())).await? else {
+        let Reply::History { messages, next } =
+            operator.ask(Request::History(query.clone())).await?
+        else {
             return Err(unexpected());
         };
         all.extend(messages);

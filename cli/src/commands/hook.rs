@@ -1,9 +1,10 @@
-//! `peerctl hook`: what the installed hooks call. It tells the session's adapter what happened, through the broker, and
-//! prints what the adapter wants the client's model to see.
+//! `peerctl hook`: what the installed hooks call. It tells the session's adapter what happened,
+//! through the broker, and prints what the adapter wants the client's model to see.
 //!
-//! The invariant: it never fails its caller, and never keeps it waiting for long. Whatever goes wrong, it prints nothing
-//! and ends well; no broker is started for it. Whatever it is called for, it first reads its input: a client that writes to
-//! a hook that has ended fails with a broken pipe.
+//! The invariant: it never fails its caller, and never keeps it waiting for long. Whatever goes
+//! wrong, it prints nothing and ends well; no broker is started for it. Whatever it is called for,
+//! it first reads its input: a client that writes to a hook that has ended fails with a broken
+//! pipe.
 
 use std::io::{self, IsTerminal, Read};
 use std::os::fd::AsFd;
@@ -17,15 +18,16 @@ use peer_proto::request::{Reply, Request, Role};
 
 use crate::output;
 
-/// How long the adapter's answer may take, in milliseconds: it takes a few, and clients wait for their hooks.
+/// How long the adapter's answer may take, in milliseconds: it takes a few, and clients wait for
+/// their hooks.
 const PATIENCE_MS: u64 = 2_000;
 
-/// How long a client may take to write its JSON, in milliseconds. Together with [`PATIENCE_MS`] it is below the timeout that
-/// `setup` writes into the clients' configuration.
+/// How long a client may take to write its JSON, in milliseconds. Together with [`PATIENCE_MS`] it
+/// is below the timeout that `setup` writes into the clients' configuration.
 const INPUT_MS: u64 = 2_000;
 
-/// Longest input that is kept; what follows is read and dropped. A client passes whole tool results; what is wanted of them
-/// is small.
+/// Longest input that is kept; what follows is read and dropped. A client passes whole tool
+/// results; what is wanted of them is small.
 const INPUT_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 const AFTER_HELP: &str = "\
@@ -55,10 +57,14 @@ pub(crate) fn run(args: &Args) {
     if is_off("PEERD_ENABLED") || is_off("AGENT_PEERS_ENABLED") {
         return;
     }
-    let (Some(hook), Ok(endpoint)) = (understood(args, input), Endpoint::from_env(Start::Never)) else { return };
+    let (Some(hook), Ok(endpoint)) = (understood(args, input), Endpoint::from_env(Start::Never))
+    else {
+        return;
+    };
     let Ok(runtime) = peer_client::start::runtime() else { return };
     let patience = Duration::from_millis(PATIENCE_MS);
-    let output = runtime.block_on(async { tokio::time::timeout(patience, relay(&endpoint, hook)).await });
+    let output =
+        runtime.block_on(async { tokio::time::timeout(patience, relay(&endpoint, hook)).await });
     runtime.shutdown_background();
     if let Ok(Some(output)) = output
         && !output.is_empty()
@@ -76,12 +82,15 @@ pub(crate) fn ignore_input() {
 /// What the client says of its hook.
 fn understood(args: &Args, input: Vec<u8>) -> Option<HookCall> {
     let mut hook = peer_mcp::hook_call_in(&args.client, args.event.as_deref(), input)?;
-    hook.name = std::env::var("PEER_NAME").ok().map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
+    hook.name = std::env::var("PEER_NAME")
+        .ok()
+        .map(|name| name.trim().to_owned())
+        .filter(|name| !name.is_empty());
     Some(hook)
 }
 
-/// The client's JSON: up to the end of the input or of the first whole object, because some clients leave the pipe open;
-/// for [`INPUT_MS`] at most. A person at a terminal has none.
+/// The client's JSON: up to the end of the input or of the first whole object, because some clients
+/// leave the pipe open; for [`INPUT_MS`] at most. A person at a terminal has none.
 fn input() -> Vec<u8> {
     let mut input = io::stdin().lock();
     let mut text = Vec::new();
@@ -92,14 +101,22 @@ fn input() -> Vec<u8> {
     let mut scan = JsonScan::default();
     let mut piece = vec![0; 64 * 1024];
     // What follows a whole object is read where it is there already, and not waited for.
-    while output::is_ready(input.as_fd(), PollFlags::POLLIN, if scan.is_complete() { Instant::now() } else { end }) {
+    while output::is_ready(
+        input.as_fd(),
+        PollFlags::POLLIN,
+        if scan.is_complete() { Instant::now() } else { end },
+    ) {
         match input.read(&mut piece) {
             Ok(0) => break,
             Ok(count) => {
                 scan.read(&piece[..count]);
                 text.extend_from_slice(&piece[..count.min(INPUT_BYTES_MAX - text.len())]);
             }
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                ) => {}
             Err(_) => break,
         }
     }

@@ -97,18 +97,27 @@ pub(crate) struct Letter {
 pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
     let mine = args.peer.as_deref().and_then(person).is_some();
     if args.ack && !mine {
-        return Err(Failure::usage("--ack is for your own mail alone").hint("say `peerctl inbox me --ack`"));
+        return Err(
+            Failure::usage("--ack is for your own mail alone").hint("say `peerctl inbox me --ack`")
+        );
     }
     let operator = Operator::connect(endpoint).await?;
-    let whose = if mine { PeerId::HUMAN.to_string() } else { args.peer.unwrap_or_else(|| "*".to_owned()) };
+    let whose =
+        if mine { PeerId::HUMAN.to_string() } else { args.peer.unwrap_or_else(|| "*".to_owned()) };
     let entries = operator.inbox(Some(whose), args.held).await?;
     if !mine {
-        return print(output, &entries, if args.held { "nothing is held" } else { "nothing waits" });
+        return print(
+            output,
+            &entries,
+            if args.held { "nothing is held" } else { "nothing waits" },
+        );
     }
     print_mine(output, &operator, &entries).await?;
     let held = operator.inbox(Some("*".to_owned()), true).await?.len();
     if held > 0 {
-        output.remark(&format!("held for sessions until you release it: {held}; `peerctl inbox --held` shows it"));
+        output.remark(&format!(
+            "held for sessions until you release it: {held}; `peerctl inbox --held` shows it"
+        ));
     }
     let status = status::ask(&operator).await?;
     if !status.used_up.is_empty() {
@@ -118,7 +127,9 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
     if args.ack {
         for chunk in entries.chunks(ACK_CHUNK) {
             let messages = chunk.iter().map(|entry| entry.message).collect();
-            let Reply::Acked { .. } = operator.ask(Request::Ack { messages }).await? else { return Err(unexpected()) };
+            let Reply::Acked { .. } = operator.ask(Request::Ack { messages }).await? else {
+                return Err(unexpected());
+            };
         }
     }
     Ok(())
@@ -143,14 +154,22 @@ fn print(output: &Output, entries: &[InboxEntry], empty: &str) -> Result<(), Fai
             ]
         })
         .collect();
-    output.table(&["ID", "FROM", "TO", "INTENT", "STAGE", "AGE", "ATTEMPTS", "SIZE"], &rows, empty)?;
+    output.table(
+        &["ID", "FROM", "TO", "INTENT", "STAGE", "AGE", "ATTEMPTS", "SIZE"],
+        &rows,
+        empty,
+    )?;
     if entries.iter().any(|entry| entry.stage == Stage::Held) {
         output.remark("held: `peerctl show ID` reads one, `peerctl release ID` lets it go, `peerctl cancel ID` ends it");
     }
     Ok(())
 }
 
-async fn print_mine(output: &Output, operator: &Operator, entries: &[InboxEntry]) -> Result<(), Failure> {
+async fn print_mine(
+    output: &Output,
+    operator: &Operator,
+    entries: &[InboxEntry],
+) -> Result<(), Failure> {
     let mut all = Vec::new();
     for entry in entries {
         let message = operator.read(entry.message).await?;
@@ -174,7 +193,12 @@ async fn print_mine(output: &Output, operator: &Operator, entries: &[InboxEntry]
 fn print_letter(output: &Output, entry: &InboxEntry, message: &Message) -> Result<(), Failure> {
     let from = output.paint(Tone::Strong, &cell(&entry.from));
     let reply = message.reply_to.map(|id| format!(" in reply to {id}")).unwrap_or_default();
-    output.line(&format!("{} {} from {from}{reply}, {} ago", entry.message, entry.intent.as_str(), age(entry.sent_at)))?;
+    output.line(&format!(
+        "{} {} from {from}{reply}, {} ago",
+        entry.message,
+        entry.intent.as_str(),
+        age(entry.sent_at)
+    ))?;
     output.quoted(&message.text)?;
     output.line("")
 }

@@ -33,7 +33,8 @@ pub(crate) struct Kicked {
 
 pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
     if person(&args.peer).is_some() {
-        return Err(Failure::usage("the person has no session that could be ended").hint("`peerctl peers` lists those who have"));
+        return Err(Failure::usage("the person has no session that could be ended")
+            .hint("`peerctl peers` lists those who have"));
     }
     let operator = Operator::connect(endpoint).await?;
     operator.ask_done(Request::Kick(args.peer.clone())).await?;

@@ -170,14 +170,24 @@ pub(crate) struct Imported {
 
 pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
     let request = match args.what.unwrap_or_else(|| What::List(Filter::default())) {
-        What::List(filter) => return list(output, &heads(&Operator::connect(endpoint).await?, filter).await?),
+        What::List(filter) => {
+            return list(output, &heads(&Operator::connect(endpoint).await?, filter).await?);
+        }
         What::Get { key } => return show(output, &ask(endpoint, NoteRequest::Get(key)).await?),
         What::Search { query } => return search(output, endpoint, query.join(" ")).await,
         What::Export(filter) => return export(output, endpoint, filter).await,
-        What::Import { file, dry_run, keep } => return import(output, endpoint, &file, dry_run, keep).await,
+        What::Import { file, dry_run, keep } => {
+            return import(output, endpoint, &file, dry_run, keep).await;
+        }
         What::Set { key, tag, ttl, if_version, file, value } => {
             let ttl_ms = ttl.map(parse::millis);
-            NoteRequest::Set(NoteDraft { key, value: parse::text(&value, file)?, tags: tag, ttl_ms, if_version })
+            NoteRequest::Set(NoteDraft {
+                key,
+                value: parse::text(&value, file)?,
+                tags: tag,
+                ttl_ms,
+                if_version,
+            })
         }
         What::Append { key, text } => NoteRequest::Append { key, text: parse::text(&text, None)? },
         What::Delete { key, if_version } => NoteRequest::Delete { key, if_version },
@@ -202,8 +212,11 @@ async fn ask(endpoint: &Endpoint, request: NoteRequest) -> Result<NoteInfo, Fail
 async fn heads(operator: &Operator, filter: Filter) -> Result<Vec<NoteInfo>, Failure> {
     let (mut all, mut after) = (Vec::new(), None);
     loop {
-        let request = NoteRequest::List { prefix: filter.prefix.clone(), tag: filter.tag.clone(), after };
-        let Reply::Notes { notes, next } = operator.ask(Request::Note(request)).await? else { return Err(unexpected()) };
+        let request =
+            NoteRequest::List { prefix: filter.prefix.clone(), tag: filter.tag.clone(), after };
+        let Reply::Notes { notes, next } = operator.ask(Request::Note(request)).await? else {
+            return Err(unexpected());
+        };
         all.extend(notes);
         after = next;
         if after.is_none() {
@@ -256,10 +269,17 @@ fn show(output: &Output, note: &NoteInfo) -> Result<(), Failure> {
 }
 
 async fn search(output: &Output, endpoint: &Endpoint, text: String) -> Result<(), Failure> {
-    let query = SearchQuery { text, kinds: vec![HitKind::Note], limit: PAGE_ENTRIES_MAX as u32, ..SearchQuery::default() };
+    let query = SearchQuery {
+        text,
+        kinds: vec![HitKind::Note],
+        limit: PAGE_ENTRIES_MAX as u32,
+        ..SearchQuery::default()
+    };
     let (hits, _, behind) = Operator::connect(endpoint).await?.search(&query).await?;
     if behind > 0 {
-        output.remark(&format!("not all was looked at: {behind} are not indexed yet; ask again in a moment"));
+        output.remark(&format!(
+            "not all was looked at: {behind} are not indexed yet; ask again in a moment"
+        ));
     }
     if output.json {
         return output.json_rows(hits.into_iter().map(|hit| NoteHit {
@@ -293,7 +313,13 @@ async fn export(output: &Output, endpoint: &Endpoint, filter: Filter) -> Result<
     Ok(())
 }
 
-async fn import(output: &Output, endpoint: &Endpoint, file: &Path, dry_run: bool, keep: bool) -> Result<(), Failure> {
+async fn import(
+    output: &Output,
+    endpoint: &Endpoint,
+    file: &Path,
+    dry_run: bool,
+    keep: bool,
+) -> Result<(), Failure> {
     let lines = read_lines(file)?;
     let (mut drafts, mut wrong) = (Vec::new(), Vec::new());
     for (number, line) in lines.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
@@ -308,7 +334,8 @@ async fn import(output: &Output, endpoint: &Endpoint, file: &Path, dry_run: bool
         wrong.truncate(LINES_NAMED_MAX);
         let more = if more > 0 { format!(", and {more} more lines") } else { String::new() };
         let message = format!("importing {} failed: {}{more}", file.display(), wrong.join(", "));
-        return Err(Failure::wrong(message).hint("nothing was written: mend these lines and import it again"));
+        return Err(Failure::wrong(message)
+            .hint("nothing was written: mend these lines and import it again"));
     }
     let (mut written, mut kept) = (0, 0);
     if !dry_run {
@@ -318,7 +345,9 @@ async fn import(output: &Output, endpoint: &Endpoint, file: &Path, dry_run: bool
             match operator.ask(Request::Note(NoteRequest::Set(draft))).await {
                 Ok(_) => written += 1,
                 Err(failure) if failure.is_refused(ErrorCode::VersionConflict) => kept += 1,
-                Err(failure) => return Err(failure.with(Imported { written, kept, would_write: 0 })),
+                Err(failure) => {
+                    return Err(failure.with(Imported { written, kept, would_write: 0 }));
+                }
             }
         }
     }
@@ -341,19 +370,23 @@ fn read_lines(file: &Path) -> Result<String, Failure> {
     Ok(text)
 }
 
-/// The note of one line; none where its time is over. Whatever else stands in a line says when it was exported, and is left
-/// alone.
+/// The note of one line; none where its time is over. Whatever else stands in a line says when it
+/// was exported, and is left alone.
 fn draft(line: &str, now: Timestamp) -> Result<Option<NoteDraft>, String> {
     let value: Value = serde_json::from_str(line).map_err(|error| format!("no JSON: {error}"))?;
     let text = |name: &str| value.get(name).and_then(Value::as_str);
-    let key = text("key").filter(|key| is_key(key)).ok_or("it has no key, or one that no note can have")?;
+    let key = text("key")
+        .filter(|key| is_key(key))
+        .ok_or("it has no key, or one that no note can have")?;
     let said = text("value").filter(|said| !is_blank(said)).ok_or("it has no value")?;
     if said.len() > NOTE_BYTES_MAX {
         return Err(format!("its value is longer than {NOTE_BYTES_MAX} bytes"));
     }
     let tags: Vec<String> = match value.get("tags") {
         None | Some(Value::Null) => Vec::new(),
-        Some(tags) => serde_json::from_value(tags.clone()).map_err(|_| "its tags are no list of texts")?,
+        Some(tags) => {
+            serde_json::from_value(tags.clone()).map_err(|_| "its tags are no list of texts")?
+        }
     };
     if tags.len() > NOTE_TAGS_MAX || !tags.iter().all(|tag| is_tag(tag)) {
         return Err("it has too many tags, or one that no note can have".to_owned());
@@ -361,7 +394,10 @@ fn draft(line: &str, now: Timestamp) -> Result<Option<NoteDraft>, String> {
     let ttl_ms = match value.get("expires_at") {
         None | Some(Value::Null) => None,
         Some(at) => {
-            let at = at.as_str().and_then(|at| humantime::parse_rfc3339(at).ok()).ok_or("its expires_at is no time")?;
+            let at = at
+                .as_str()
+                .and_then(|at| humantime::parse_rfc3339(at).ok())
+                .ok_or("its expires_at is no time")?;
             let at = at.duration_since(UNIX_EPOCH).unwrap_or_default();
             Some(Timestamp(u64::try_from(at.as_millis()).unwrap_or(u64::MAX)).ms_since(now))
         }
@@ -370,7 +406,13 @@ fn draft(line: &str, now: Timestamp) -> Result<Option<NoteDraft>, String> {
         return Ok(None);
     }
     let ttl_ms = ttl_ms.map(|ttl_ms| ttl_ms.min(TTL_MS_MAX));
-    Ok(Some(NoteDraft { key: key.to_owned(), value: said.to_owned(), tags, ttl_ms, if_version: None }))
+    Ok(Some(NoteDraft {
+        key: key.to_owned(),
+        value: said.to_owned(),
+        tags,
+        ttl_ms,
+        if_version: None,
+    }))
 }
 
 #[cfg(test)]
@@ -380,10 +422,12 @@ mod tests {
     #[test]
     fn a_line_is_a_note_or_says_why_not() {
         let now = Timestamp(1_795_000_000_000);
-        let line =
-            r#"{"key":"db/url","value":"x","tags":["db"],"expires_at":"2026-11-18T11:07:40Z","version":7,"author":"luna"}"#;
+        let line = r#"{"key":"db/url","value":"x","tags":["db"],"expires_at":"2026-11-18T11:07:40Z","version":7,"author":"luna"}"#;
         let note = draft(line, now).unwrap().unwrap();
-        assert_eq!((note.key.as_str(), note.value.as_str(), note.ttl_ms), ("db/url", "x", Some(60_000)));
+        assert_eq!(
+            (note.key.as_str(), note.value.as_str(), note.ttl_ms),
+            ("db/url", "x", Some(60_000))
+        );
         let over = r#"{"key":"k","value":"x","expires_at":"2026-11-18T11:06:40Z"}"#;
         assert_eq!(draft(over, now), Ok(None));
         for (wrong, why) in [

@@ -108,14 +108,22 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
         What::Drop { id } => Request::Drop(message_id(&id)?),
     };
     let operator = Operator::connect(endpoint).await?;
-    let Reply::Settled { deliveries } = operator.ask(request).await? else { return Err(unexpected()) };
+    let Reply::Settled { deliveries } = operator.ask(request).await? else {
+        return Err(unexpected());
+    };
     print_settled(output, &deliveries)
 }
 
 /// What became of the deliveries that a command changed.
-pub(crate) fn print_settled(output: &Output, deliveries: &[(String, Stage)]) -> Result<(), Failure> {
+pub(crate) fn print_settled(
+    output: &Output,
+    deliveries: &[(String, Stage)],
+) -> Result<(), Failure> {
     if output.json {
-        let settled = |(to, stage): &(String, Stage)| SettledDelivery { to: to.clone(), stage: stage.as_str() };
+        let settled = |(to, stage): &(String, Stage)| SettledDelivery {
+            to: to.clone(),
+            stage: stage.as_str(),
+        };
         return output.json(&Settled { deliveries: deliveries.iter().map(settled).collect() });
     }
     for (to, stage) in deliveries {
@@ -129,7 +137,10 @@ async fn list(output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
     let mut all: Vec<Orphan> = Vec::new();
     let mut after = None;
     loop {
-        let Reply::Orphans { entries, next } = operator.ask(Request::Orphans { after }).await? else { return Err(unexpected()) };
+        let Reply::Orphans { entries, next } = operator.ask(Request::Orphans { after }).await?
+        else {
+            return Err(unexpected());
+        };
         all.extend(entries);
         match next {
             Some(_) => after = next,
@@ -153,10 +164,19 @@ async fn list(output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
             ]
         })
         .collect();
-    output.table(&["ID", "FROM", "TO", "STAGE", "CAUSE", "SINCE", "SIZE"], &rows, "no dead letters, no expired mail")?;
-    let Reply::Refusals(refusals) = operator.ask(Request::Refusals).await? else { return Err(unexpected()) };
+    output.table(
+        &["ID", "FROM", "TO", "STAGE", "CAUSE", "SINCE", "SIZE"],
+        &rows,
+        "no dead letters, no expired mail",
+    )?;
+    let Reply::Refusals(refusals) = operator.ask(Request::Refusals).await? else {
+        return Err(unexpected());
+    };
     if !refusals.is_empty() {
-        output.remark(&format!("refused lately, and never stored: {}; `peerctl history --refused` shows why", refusals.len()));
+        output.remark(&format!(
+            "refused lately, and never stored: {}; `peerctl history --refused` shows why",
+            refusals.len()
+        ));
     }
     Ok(())
 }

@@ -98,15 +98,28 @@ impl From<&UsedUpThread> for Pause {
     }
 }
 
-pub(crate) async fn pause(args: PauseArgs, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
+pub(crate) async fn pause(
+    args: PauseArgs,
+    output: &Output,
+    endpoint: &Endpoint,
+) -> Result<(), Failure> {
     run(args.what, output, endpoint, Request::Pause).await
 }
 
-pub(crate) async fn resume(args: ResumeArgs, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
+pub(crate) async fn resume(
+    args: ResumeArgs,
+    output: &Output,
+    endpoint: &Endpoint,
+) -> Result<(), Failure> {
     run(args.what, output, endpoint, Request::Resume).await
 }
 
-async fn run(given: What, output: &Output, endpoint: &Endpoint, request: fn(Pausing) -> Request) -> Result<(), Failure> {
+async fn run(
+    given: What,
+    output: &Output,
+    endpoint: &Endpoint,
+    request: fn(Pausing) -> Request,
+) -> Result<(), Failure> {
     let What { what, thread } = given;
     let operator = Operator::connect(endpoint).await?;
     let answer = if thread {
@@ -116,7 +129,10 @@ async fn run(given: What, output: &Output, endpoint: &Endpoint, request: fn(Paus
     } else {
         // A session may have a name that looks like a thread's: then it is meant.
         match operator.ask(request(Pausing::Peer(what.clone()))).await {
-            Err(failure) if failure.is_refused(ErrorCode::UnknownPeer) && what.starts_with(THREAD_PREFIX) => {
+            Err(failure)
+                if failure.is_refused(ErrorCode::UnknownPeer)
+                    && what.starts_with(THREAD_PREFIX) =>
+            {
                 operator.ask(request(Pausing::Thread(what))).await
             }
             answer => answer,
@@ -133,7 +149,12 @@ async fn run(given: What, output: &Output, endpoint: &Endpoint, request: fn(Paus
 pub(crate) fn told_with(paused: &[Pausing], used_up: &[UsedUpThread]) -> String {
     let used_up = used_up.iter().map(|thread| {
         let speakers: Vec<_> = thread.speakers.iter().map(|name| cell(name)).collect();
-        format!("thread {} ({} turns without you: {})", cell(&thread.thread), thread.turns, speakers.join(", "))
+        format!(
+            "thread {} ({} turns without you: {})",
+            cell(&thread.thread),
+            thread.turns,
+            speakers.join(", ")
+        )
     });
     let used_up: Vec<_> = used_up.collect();
     match (paused, used_up.as_slice()) {

@@ -25,8 +25,8 @@ Examples:
   peerctl peers --state idle --client codex
   peerctl peers -w               again when somebody comes, goes or changes";
 
-/// How much of what a peer does and of where it is the table shows: with both, and names of usual length, a line fits 80
-/// columns.
+/// How much of what a peer does and of where it is the table shows: with both, and names of usual
+/// length, a line fits 80 columns.
 const DOING_CHARS_MAX: usize = 24;
 const WHERE_CHARS_MAX: usize = 20;
 
@@ -91,7 +91,8 @@ pub(crate) struct PeerRow {
     policy: &'static str,
     /// Messages that wait for your word, of those that wait for it.
     held: u64,
-    /// Messages that a carrier of its session had, and of which nothing proves that the model saw them.
+    /// Messages that a carrier of its session had, and of which nothing proves that the model saw
+    /// them.
     offered: u64,
     /// Its mailbox takes nothing more.
     full: bool,
@@ -110,7 +111,10 @@ struct CarrierRow {
 
 impl From<&PeerInfo> for PeerRow {
     fn from(peer: &PeerInfo) -> Self {
-        let carrier = |proof: &CarrierProof| CarrierRow { name: proof.carrier.as_str(), proven_at: proof.proven_at.map(Time) };
+        let carrier = |proof: &CarrierProof| CarrierRow {
+            name: proof.carrier.as_str(),
+            proven_at: proof.proven_at.map(Time),
+        };
         Self {
             id: peer.id.to_string(),
             name: peer.name.clone(),
@@ -154,7 +158,9 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
     }
     loop {
         match watch(&args, output, &mut operator).await {
-            Err(failure) if failure.is_lost() => operator = operator::reconnect(output, endpoint).await?,
+            Err(failure) if failure.is_lost() => {
+                operator = operator::reconnect(output, endpoint).await?
+            }
             ended => return ended,
         }
     }
@@ -201,11 +207,21 @@ async fn list(operator: &Operator, args: &Args) -> Result<Vec<PeerInfo>, Failure
         return Ok(vec![operator.peer(name).await?]);
     }
     operator
-        .peers(PeersQuery { state: args.state.clone(), client: args.client.clone(), all: args.all, ..PeersQuery::default() })
+        .peers(PeersQuery {
+            state: args.state.clone(),
+            client: args.client.clone(),
+            all: args.all,
+            ..PeersQuery::default()
+        })
         .await
 }
 
-async fn print(output: &Output, args: &Args, operator: &Operator, peers: &[PeerInfo]) -> Result<(), Failure> {
+async fn print(
+    output: &Output,
+    args: &Args,
+    operator: &Operator,
+    peers: &[PeerInfo],
+) -> Result<(), Failure> {
     if output.json {
         return output.json_rows(peers.iter().map(PeerRow::from));
     }
@@ -238,7 +254,9 @@ async fn nobody(args: &Args, operator: &Operator) -> Result<String, Failure> {
         if texts.is_empty() { "none is known".to_owned() } else { texts.join(", ") }
     };
     Ok(match (&args.state, &args.client) {
-        _ if online.is_empty() => "nobody is here; a client that runs `peerctl mcp` appears by itself".to_owned(),
+        _ if online.is_empty() => {
+            "nobody is here; a client that runs `peerctl mcp` appears by itself".to_owned()
+        }
         (None, None) => "nobody is here".to_owned(),
         (Some(state), None) => format!(
             "no peer is in state {:?} ({} online); states there are: {}",
@@ -291,11 +309,17 @@ fn print_one(output: &Output, peer: &PeerInfo) -> Result<(), Failure> {
         facts.push(("earlier", single_line(&peer.aliases.join(", "))));
     }
     let pid = peer.client_pid.map(|pid| format!(", pid {pid}")).unwrap_or_default();
-    facts.push(("client", format!("{} {}{pid}", known(&peer.client), single_line(&peer.client_version))));
+    facts.push((
+        "client",
+        format!("{} {}{pid}", known(&peer.client), single_line(&peer.client_version)),
+    ));
     facts.push(("seen", seen(peer)));
     facts.push(("mail", letters(peer)));
     if peer.paused {
-        facts.push(("paused", format!("by you; `peerctl resume {}` lets it send again", cell(&peer.name))));
+        facts.push((
+            "paused",
+            format!("by you; `peerctl resume {}` lets it send again", cell(&peer.name)),
+        ));
     }
     facts.push(("inbound", peer.policy.as_str().to_owned()));
     facts.push(("mode", peer.mode.map_or("not known", |mode| mode.as_str()).to_owned()));
@@ -307,7 +331,10 @@ fn print_one(output: &Output, peer: &PeerInfo) -> Result<(), Failure> {
             None => format!("{} tried, not confirmed", proof.carrier.as_str()),
         })
         .collect();
-    facts.push(("reached by", if reached.is_empty() { "nothing in this session".to_owned() } else { reached.join(", ") }));
+    facts.push((
+        "reached by",
+        if reached.is_empty() { "nothing in this session".to_owned() } else { reached.join(", ") },
+    ));
     // What it said before it went is no present state.
     let (state, task) = if peer.online { ("state", "task") } else { ("was", "its task was") };
     facts.push((state, known(&peer.state)));
@@ -362,7 +389,9 @@ fn place(path: &str) -> String {
     let path = single_line(path);
     let home = std::env::var("HOME").unwrap_or_default();
     match path.strip_prefix(home.trim_end_matches('/')) {
-        Some(rest) if !home.is_empty() && (rest.is_empty() || rest.starts_with('/')) => format!("~{rest}"),
+        Some(rest) if !home.is_empty() && (rest.is_empty() || rest.starts_with('/')) => {
+            format!("~{rest}")
+        }
         _ => path,
     }
 }

@@ -91,7 +91,10 @@ pub(crate) struct PolicyOfPeer {
 
 impl From<&Policies> for PoliciesInForce {
     fn from(policies: &Policies) -> Self {
-        let own = |(name, policy): &(String, Policy)| OwnPolicy { name: name.clone(), policy: policy.as_str() };
+        let own = |(name, policy): &(String, Policy)| OwnPolicy {
+            name: name.clone(),
+            policy: policy.as_str(),
+        };
         Self {
             default: policies.default.as_str(),
             escalation: policies.escalation.unwrap_or_default().as_str(),
@@ -107,29 +110,55 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
         return print(output, &policies);
     };
     if person(&who).is_some() {
-        return Err(Failure::usage("your own mailbox takes everything").hint("a policy is for a session's"));
+        return Err(
+            Failure::usage("your own mailbox takes everything").hint("a policy is for a session's")
+        );
     }
     let request = match args.what.as_deref() {
         None => Request::Policies,
-        Some(what) if who == INBOX_SOCKET => Request::SetConsent { inbox_socket_in_bypass: consent(what)? },
-        Some(what) => Request::SetPolicy { peer: Some(who.clone()).filter(|who| who != ALL), policy: policy(what)? },
+        Some(what) if who == INBOX_SOCKET => {
+            Request::SetConsent { inbox_socket_in_bypass: consent(what)? }
+        }
+        Some(what) => Request::SetPolicy {
+            peer: Some(who.clone()).filter(|who| who != ALL),
+            policy: policy(what)?,
+        },
     };
     let operator = Operator::connect(endpoint).await?;
     let policies = ask(&operator, request).await?;
     match who.as_str() {
         ALL if output.json => output.json(&PolicyOfAll { default: policies.default.as_str() }),
-        ALL => output.line(&format!("all without a policy of their own: {}", told(policies.default))),
-        INBOX_SOCKET if output.json => output.json(&InboxSocketConsent { inbox_socket: policies.inbox_socket_in_bypass }),
-        INBOX_SOCKET => output.line(&format!("inbox socket: {}", told_consent(policies.inbox_socket_in_bypass))),
+        ALL => {
+            output.line(&format!("all without a policy of their own: {}", told(policies.default)))
+        }
+        INBOX_SOCKET if output.json => {
+            output.json(&InboxSocketConsent { inbox_socket: policies.inbox_socket_in_bypass })
+        }
+        INBOX_SOCKET => {
+            output.line(&format!("inbox socket: {}", told_consent(policies.inbox_socket_in_bypass)))
+        }
         _ => {
             let peer = operator.peer(&who).await?;
-            let own = policies.peers.iter().find(|(name, _)| *name == peer.name).map(|(_, own)| own.as_str());
+            let own = policies
+                .peers
+                .iter()
+                .find(|(name, _)| *name == peer.name)
+                .map(|(_, own)| own.as_str());
             if output.json {
                 let policy = peer.policy.as_str();
-                return output.json(&PolicyOfPeer { id: peer.id.to_string(), name: peer.name, policy, own });
+                return output.json(&PolicyOfPeer {
+                    id: peer.id.to_string(),
+                    name: peer.name,
+                    policy,
+                    own,
+                });
             }
             let by = if own.is_some() { "" } else { ", by default" };
-            output.line(&format!("{}: {}{by}", output.paint(Tone::Strong, &cell(&peer.name)), told(peer.policy)))
+            output.line(&format!(
+                "{}: {}{by}",
+                output.paint(Tone::Strong, &cell(&peer.name)),
+                told(peer.policy)
+            ))
         }
     }
 }
@@ -143,10 +172,13 @@ async fn ask(operator: &Operator, request: Request) -> Result<Policies, Failure>
 
 /// A policy, as somebody typed it; none: what holds for all, or what `config.toml` says.
 fn policy(typed: &str) -> Result<Option<Policy>, Failure> {
-    let known = [Policy::Accept, Policy::Hold, Policy::Refuse].into_iter().find(|policy| policy.as_str() == typed);
+    let known = [Policy::Accept, Policy::Hold, Policy::Refuse]
+        .into_iter()
+        .find(|policy| policy.as_str() == typed);
     if known.is_none() && typed != "default" {
         let typed = single_line(typed);
-        return Err(Failure::usage(format!("no policy is called {typed:?}")).hint("say accept, hold, refuse or default"));
+        return Err(Failure::usage(format!("no policy is called {typed:?}"))
+            .hint("say accept, hold, refuse or default"));
     }
     Ok(known)
 }
@@ -157,7 +189,8 @@ fn consent(typed: &str) -> Result<bool, Failure> {
         "deny" => Ok(false),
         _ => {
             let typed = single_line(typed);
-            Err(Failure::usage(format!("posts into inbox sockets cannot be {typed:?}")).hint("say allow or deny"))
+            Err(Failure::usage(format!("posts into inbox sockets cannot be {typed:?}"))
+                .hint("say allow or deny"))
         }
     }
 }
@@ -173,8 +206,12 @@ fn told(policy: Policy) -> String {
 
 fn told_consent(allowed: bool) -> &'static str {
     match allowed {
-        true => "allowed (mail is posted there also where permissions are bypassed, or may come to be)",
-        false => "denied (nothing is posted there where permissions are bypassed, or may come to be)",
+        true => {
+            "allowed (mail is posted there also where permissions are bypassed, or may come to be)"
+        }
+        false => {
+            "denied (nothing is posted there where permissions are bypassed, or may come to be)"
+        }
     }
 }
 
@@ -183,14 +220,18 @@ fn print(output: &Output, policies: &Policies) -> Result<(), Failure> {
         return output.json(&PoliciesInForce::from(policies));
     }
     let escalation = match policies.escalation {
-        Some(policy) => format!("{} (mail from a session that may do less than its reader)", policy.as_str()),
-        None => "accept (mail from a session that may do less than its reader is nothing special)".to_owned(),
+        Some(policy) => {
+            format!("{} (mail from a session that may do less than its reader)", policy.as_str())
+        }
+        None => "accept (mail from a session that may do less than its reader is nothing special)"
+            .to_owned(),
     };
     output.facts(&[
         ("default", told(policies.default)),
         ("escalation", escalation),
         ("inbox socket", told_consent(policies.inbox_socket_in_bypass).to_owned()),
     ])?;
-    let rows: Vec<_> = policies.peers.iter().map(|(name, policy)| vec![cell(name), told(*policy)]).collect();
+    let rows: Vec<_> =
+        policies.peers.iter().map(|(name, policy)| vec![cell(name), told(*policy)]).collect();
     output.table(&["PEER", "POLICY"], &rows, "no session has a policy of its own")
 }

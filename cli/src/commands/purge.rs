@@ -42,15 +42,20 @@ pub(crate) struct Purged {
 pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
     let operator = Operator::connect(endpoint).await?;
     let dry_run = args.dry_run;
-    let Reply::Purged { counts, text_bytes } = operator.ask(Request::Purge { dry_run }).await? else {
+    let Reply::Purged { counts, text_bytes } = operator.ask(Request::Purge { dry_run }).await?
+    else {
         return Err(unexpected());
     };
     if output.json {
-        let purged = counts.into_iter().map(|(kind, count)| (kind.replace(' ', "_"), count)).collect();
+        let purged =
+            counts.into_iter().map(|(kind, count)| (kind.replace(' ', "_"), count)).collect();
         return output.json(&Purged { dry_run, purged, text_bytes });
     }
-    let gone: Vec<String> =
-        counts.iter().filter(|(_, count)| *count > 0).map(|(kind, count)| format!("{count} {kind}")).collect();
+    let gone: Vec<String> = counts
+        .iter()
+        .filter(|(_, count)| *count > 0)
+        .map(|(kind, count)| format!("{count} {kind}"))
+        .collect();
     let verb = if dry_run { "would go" } else { "gone" };
     match gone.as_slice() {
         [] => output.line(&format!("{verb}: nothing")),

@@ -111,7 +111,10 @@ impl From<&QuestionInfo> for QuestionRow {
             state: question.state.as_str(),
             asked_at: Time(question.asked_at),
             expires_at: Time(question.expires_at),
-            answered: question.answered.as_ref().map(|(by, id)| AnsweredBy { by: by.clone(), id: Id(*id) }),
+            answered: question
+                .answered
+                .as_ref()
+                .map(|(by, id)| AnsweredBy { by: by.clone(), id: Id(*id) }),
         }
     }
 }
@@ -145,10 +148,16 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
 }
 
 /// The newest, over as many pages as it takes.
-async fn read(operator: &Operator, mut query: QuestionsQuery, wanted: usize) -> Result<Vec<QuestionInfo>, Failure> {
+async fn read(
+    operator: &Operator,
+    mut query: QuestionsQuery,
+    wanted: usize,
+) -> Result<Vec<QuestionInfo>, Failure> {
     let mut all: Vec<QuestionInfo> = Vec::new();
     while all.len() < wanted {
-        let Reply::Questions { questions, next } = operator.ask(Request::Questions(query.clone())).await? else {
+        let Reply::Questions { questions, next } =
+            operator.ask(Request::Questions(query.clone())).await?
+        else {
             return Err(unexpected());
         };
         all.extend(questions);
@@ -181,5 +190,9 @@ fn print(output: &Output, questions: &[QuestionInfo]) -> Result<(), Failure> {
         ]
     };
     let rows: Vec<_> = questions.iter().map(row).collect();
-    output.table(&["ID", "FROM", "TO", "STATE", "AGE", "ANSWERED BY"], &rows, "there is no such question")
+    output.table(
+        &["ID", "FROM", "TO", "STATE", "AGE", "ANSWERED BY"],
+        &rows,
+        "there is no such question",
+    )
 }

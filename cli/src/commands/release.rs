@@ -61,7 +61,11 @@ struct ReleasedDelivery {
 type Wanted = (MessageId, Option<String>);
 
 pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
-    let named: Vec<Wanted> = args.ids.iter().map(|id| Ok((message_id(id)?, args.to.clone()))).collect::<Result<_, Failure>>()?;
+    let named: Vec<Wanted> = args
+        .ids
+        .iter()
+        .map(|id| Ok((message_id(id)?, args.to.clone())))
+        .collect::<Result<_, Failure>>()?;
     let operator = Operator::connect(endpoint).await?;
     let wanted = if named.is_empty() { held(&operator, &args).await? } else { named };
     let mut released = Vec::new();
@@ -90,7 +94,10 @@ async fn release(
     message: MessageId,
     to: Option<String>,
 ) -> Result<Vec<ReleasedDelivery>, Failure> {
-    let Reply::Settled { deliveries } = operator.ask(Request::Release { message, to }).await? else { return Err(unexpected()) };
+    let Reply::Settled { deliveries } = operator.ask(Request::Release { message, to }).await?
+    else {
+        return Err(unexpected());
+    };
     let mut told = Vec::new();
     for (name, stage) in deliveries {
         if !output.json {
@@ -104,7 +111,8 @@ async fn release(
 /// What is held and fits, oldest first, so that each sender's order is kept.
 async fn held(operator: &Operator, args: &Args) -> Result<Vec<Wanted>, Failure> {
     let peers = operator.peers(PeersQuery { all: true, ..PeersQuery::default() }).await?;
-    let of = |given: &Option<String>| given.as_deref().map(|given| known(&peers, given)).transpose();
+    let of =
+        |given: &Option<String>| given.as_deref().map(|given| known(&peers, given)).transpose();
     let (from, to) = (of(&args.from)?, of(&args.to)?);
     let fits = |entry: &InboxEntry| {
         // An agent's message has the name that it went by then.
@@ -113,7 +121,9 @@ async fn held(operator: &Operator, args: &Args) -> Result<Vec<Wanted>, Failure> 
     };
     let entries = operator.inbox(Some("*".to_owned()), true).await?;
     let wanted = entries.iter().filter(|entry| fits(entry));
-    Ok(wanted.map(|entry: &InboxEntry| (entry.message, Some(PeerId::to_string(&entry.peer)))).collect())
+    Ok(wanted
+        .map(|entry: &InboxEntry| (entry.message, Some(PeerId::to_string(&entry.peer))))
+        .collect())
 }
 
 fn known<'a>(peers: &'a [PeerInfo], given: &str) -> Result<&'a PeerInfo, Failure> {

@@ -35,11 +35,14 @@ pub(crate) struct Renamed {
 
 pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
     if person(&args.old).is_some() {
-        return Err(Failure::usage("the person is called human and stays so").hint("`peerctl peers` lists who can be renamed"));
+        return Err(Failure::usage("the person is called human and stays so")
+            .hint("`peerctl peers` lists who can be renamed"));
     }
     let operator = Operator::connect(endpoint).await?;
     let request = Request::Rename { peer: Some(args.old.clone()), new_name: args.new };
-    let Reply::Renamed { peer, name } = operator.ask(request).await? else { return Err(unexpected()) };
+    let Reply::Renamed { peer, name } = operator.ask(request).await? else {
+        return Err(unexpected());
+    };
     if output.json {
         return output.json(&Renamed { id: peer.to_string(), name });
     }

@@ -1,7 +1,7 @@
 //! `peerctl schema`: what `--json` prints, as JSON schemas.
 //!
-//! One table names every type, with the commands that print it. `docs/schema` keeps the same, and a test compares the two: who
-//! changes a type sees what changes for scripts.
+//! One table names every type, with the commands that print it. `docs/schema` keeps the same, and a
+//! test compares the two: who changes a type sees what changes for scripts.
 
 use peer_proto::text::single_line;
 use schemars::generate::SchemaSettings;
@@ -9,8 +9,9 @@ use schemars::{JsonSchema, Schema};
 use serde_json::{Map, Value};
 
 use super::{
-    ask, bench, channels, daemon, demo, doctor, history, inbox, kick, memory, orphans, pause, peers, policy, purge, questions,
-    release, rename, search, send, setup, show, status, tail, tasks, version,
+    ask, bench, channels, daemon, demo, doctor, history, inbox, kick, memory, orphans, pause,
+    peers, policy, purge, questions, release, rename, search, send, setup, show, status, tail,
+    tasks, version,
 };
 use crate::error::Failure;
 use crate::json::Failed;
@@ -87,7 +88,10 @@ const TYPES: &[Type] = &[
         "tasks show, create, assign, claim, unclaim, start, block, complete, fail, cancel, reopen",
     ),
     Type::of::<Vec<memory::NoteRow>>("memory", "memory, memory list"),
-    Type::of::<memory::NoteRow>("note", "memory get, set, append, delete; memory export, one in a line"),
+    Type::of::<memory::NoteRow>(
+        "note",
+        "memory get, set, append, delete; memory export, one in a line",
+    ),
     Type::of::<Vec<memory::NoteHit>>("memory-search", "memory search"),
     Type::of::<memory::Imported>("memory-import", "memory import"),
     Type::of::<tail::EventRow>("tail", "tail, one in a line; wait"),
@@ -113,12 +117,16 @@ const TYPES: &[Type] = &[
 
 pub(crate) fn run(args: &Args, output: &Output) -> Result<(), Failure> {
     let Some(wanted) = args.name.as_deref() else {
-        let all: Map<String, Value> = TYPES.iter().map(|of| (of.name.to_owned(), of.schema())).collect();
+        let all: Map<String, Value> =
+            TYPES.iter().map(|of| (of.name.to_owned(), of.schema())).collect();
         return output.json(&all);
     };
     let Some(found) = TYPES.iter().find(|of| of.name == wanted) else {
         let names: Vec<_> = TYPES.iter().map(|of| of.name).collect();
-        let failure = Failure::not_found("unknown_type", format!("no type is called {:?}", single_line(wanted)));
+        let failure = Failure::not_found(
+            "unknown_type",
+            format!("no type is called {:?}", single_line(wanted)),
+        );
         return Err(failure.hint(format!("there are: {}", names.join(", "))));
     };
     output.json(&found.schema())
@@ -148,7 +156,8 @@ A test compares this directory with the program. `PEERD_WRITE_SCHEMA=1 cargo tes
 |---|---|
 ";
 
-    /// `docs/schema` has a file for each type, and a page that lists them. `PEERD_WRITE_SCHEMA=1` writes both.
+    /// `docs/schema` has a file for each type, and a page that lists them. `PEERD_WRITE_SCHEMA=1`
+    /// writes both.
     #[test]
     fn the_schemas_are_those_that_are_published() {
         let mut wanted = BTreeMap::new();
@@ -164,15 +173,25 @@ A test compares this directory with the program. `PEERD_WRITE_SCHEMA=1 cargo tes
         if std::env::var_os("PEERD_WRITE_SCHEMA").is_some() {
             let _ = fs::remove_dir_all(dir);
             fs::create_dir_all(dir).expect("make the directory");
-            wanted.iter().for_each(|(name, text)| fs::write(dir.join(name), text).expect("write a schema"));
+            wanted
+                .iter()
+                .for_each(|(name, text)| fs::write(dir.join(name), text).expect("write a schema"));
         }
         let files = fs::read_dir(dir).expect("docs/schema is there");
         let published: BTreeMap<String, String> = files
             .map(|entry| entry.expect("read an entry"))
-            .map(|entry| (entry.file_name().into_string().expect("UTF-8"), fs::read_to_string(entry.path()).expect("read it")))
+            .map(|entry| {
+                (
+                    entry.file_name().into_string().expect("UTF-8"),
+                    fs::read_to_string(entry.path()).expect("read it"),
+                )
+            })
             .collect();
         let differs = |name: &&String| published.get(*name) != wanted.get(*name);
         let names: Vec<_> = wanted.keys().chain(published.keys()).filter(differs).collect();
-        assert!(names.is_empty(), "docs/schema differs in {names:?}; PEERD_WRITE_SCHEMA=1 writes it");
+        assert!(
+            names.is_empty(),
+            "docs/schema differs in {names:?}; PEERD_WRITE_SCHEMA=1 writes it"
+        );
     }
 }

@@ -50,7 +50,8 @@ pub(crate) struct Args {
     #[arg(long)]
     thread: Option<String>,
 
-    /// Only since then: a day or time (UTC) such as 2026-11-20T08:00:00Z, or how long ago, such as 2h
+    /// Only since then: a day or time (UTC) such as 2026-11-20T08:00:00Z, or how long ago, such as
+    /// 2h
     #[arg(long, value_parser = parse::moment, value_name = "WHEN")]
     since: Option<Timestamp>,
 
@@ -149,11 +150,14 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
         _ => {}
     }
     if behind > 0 {
-        output.remark(&format!("not all was looked at: {behind} are not indexed yet; ask again in a moment"));
+        output.remark(&format!(
+            "not all was looked at: {behind} are not indexed yet; ask again in a moment"
+        ));
     } else if total < FEW_HITS
         && let Some(longer) = with_star(&asked.text)
     {
-        let (_, with_star, _) = operator.search(&SearchQuery { text: longer.clone(), limit: 1, ..asked }).await?;
+        let (_, with_star, _) =
+            operator.search(&SearchQuery { text: longer.clone(), limit: 1, ..asked }).await?;
         if with_star > total {
             output.remark(&format!("{} more for {longer}", with_star - total));
         }
@@ -164,12 +168,13 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
 /// The query with its last word as a beginning, where that word is a whole one.
 fn with_star(text: &str) -> Option<String> {
     let text = text.trim_end();
-    let can_go_on = text.ends_with(char::is_alphanumeric) && text.matches('"').count().is_multiple_of(2);
+    let can_go_on =
+        text.ends_with(char::is_alphanumeric) && text.matches('"').count().is_multiple_of(2);
     (can_go_on && text.matches('*').count() < SEARCH_BEGINNINGS_MAX).then(|| format!("{text}*"))
 }
 
-/// What the shell left of the query, as the broker reads it. A word of several, which the shell had in quotation marks, is
-/// words as well: whoever means a phrase says so within.
+/// What the shell left of the query, as the broker reads it. A word of several, which the shell had
+/// in quotation marks, is words as well: whoever means a phrase says so within.
 fn text(words: &[String]) -> String {
     words.join(" ").split(' ').map(quotation_marks).collect::<Vec<_>>().join(" ")
 }
@@ -186,9 +191,12 @@ fn quotation_marks(word: &str) -> String {
     }
 }
 
-/// As many hits as the query's limit says, over as many pages as it takes; how many there are in all; and how many things
-/// were not looked at.
-async fn read(operator: &Operator, mut query: SearchQuery) -> Result<(Vec<Hit>, u64, u64), Failure> {
+/// As many hits as the query's limit says, over as many pages as it takes; how many there are in
+/// all; and how many things were not looked at.
+async fn read(
+    operator: &Operator,
+    mut query: SearchQuery,
+) -> Result<(Vec<Hit>, u64, u64), Failure> {
     let wanted = query.limit as usize;
     let mut all: Vec<Hit> = Vec::new();
     loop {
@@ -205,7 +213,11 @@ async fn read(operator: &Operator, mut query: SearchQuery) -> Result<(Vec<Hit>, 
 
 fn print(output: &Output, hit: &Hit) -> Result<(), Failure> {
     let to: Vec<_> = hit.to.iter().map(|name| cell(name)).collect();
-    let to = if to.is_empty() { String::new() } else { format!(" -> {}", output.paint(Tone::Strong, &to.join(", "))) };
+    let to = if to.is_empty() {
+        String::new()
+    } else {
+        format!(" -> {}", output.paint(Tone::Strong, &to.join(", ")))
+    };
     output.line(&format!(
         "{}  {}{to}  {} {}",
         output.paint(Tone::Faint, &rfc3339(hit.at)),
@@ -216,7 +228,8 @@ fn print(output: &Output, hit: &Hit) -> Result<(), Failure> {
     output.quoted(&hit.snippet)
 }
 
-/// A row as `history` has it, with what it is and why it was found. What is no message has no intent, reply or stage.
+/// A row as `history` has it, with what it is and why it was found. What is no message has no
+/// intent, reply or stage.
 async fn row(operator: &Operator, hit: &Hit) -> Result<FoundRow, Failure> {
     let message = match hit.kind {
         HitKind::Message | HitKind::Question | HitKind::Answer => {
@@ -226,7 +239,19 @@ async fn row(operator: &Operator, hit: &Hit) -> Result<FoundRow, Failure> {
     };
     let (kind, snippet, matches) = (hit.kind.as_str(), hit.snippet.clone(), hit.matches.clone());
     Ok(match message {
-        Some(MessageRow { id: _, from, to, text, intent, thread, reply_to, at, stage, kind: _, more }) => FoundRow {
+        Some(MessageRow {
+            id: _,
+            from,
+            to,
+            text,
+            intent,
+            thread,
+            reply_to,
+            at,
+            stage,
+            kind: _,
+            more,
+        }) => FoundRow {
             id: hit.id.clone(),
             from,
             to,
@@ -266,14 +291,17 @@ mod tests {
     #[test]
     fn a_whole_last_word_can_go_on() {
         assert_eq!(with_star("the passkey ").as_deref(), Some("the passkey*"));
-        for text in ["passk*", "\"blue green\"", "\"not closed", "what?", "a* b* c* d* e* f* g* h* i"] {
+        for text in
+            ["passk*", "\"blue green\"", "\"not closed", "what?", "a* b* c* d* e* f* g* h* i"]
+        {
             assert_eq!(with_star(text), None, "{text}");
         }
     }
 
     #[test]
     fn single_quotation_marks_are_double_ones_and_apostrophes_are_not() {
-        let text = |words: &[&str]| text(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
+        let text =
+            |words: &[&str]| text(&words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>());
         assert_eq!(text(&["'blue green' migr*"]), "\"blue green\" migr*");
         assert_eq!(text(&["don't", "'stop'"]), "don't \"stop\"");
         assert_eq!(text(&["two", "words here"]), "two words here");

@@ -121,13 +121,18 @@ struct RefusedBy {
 
 impl From<&Refusal> for RefusedBy {
     fn from(refusal: &Refusal) -> Self {
-        Self { reason: refusal.to_string(), code: refusal.code.as_str(), retry_after_ms: refusal.retry_after_ms }
+        Self {
+            reason: refusal.to_string(),
+            code: refusal.code.as_str(),
+            retry_after_ms: refusal.retry_after_ms,
+        }
     }
 }
 
 impl From<&SentDelivery> for SentTo {
     fn from(delivery: &SentDelivery) -> Self {
-        let reach = (delivery.online && delivery.stage.is_some()).then(|| Reach::of(&delivery.carriers, delivery.activity));
+        let reach = (delivery.online && delivery.stage.is_some())
+            .then(|| Reach::of(&delivery.carriers, delivery.activity));
         Self {
             to: delivery.name.clone(),
             to_id: delivery.peer.to_string(),
@@ -172,7 +177,8 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
     }
 }
 
-/// Sends; where the broker dies before it answers, asks the next one under the same key, so that it is sent once.
+/// Sends; where the broker dies before it answers, asks the next one under the same key, so that it
+/// is sent once.
 async fn send_surely(endpoint: &Endpoint, send: Send) -> Result<Sent, Failure> {
     let mut repeats = 0;
     loop {
@@ -194,20 +200,32 @@ pub(crate) fn print(output: &Output, sent: &Sent) -> Result<(), Failure> {
         };
     }
     if sent.deliveries.is_empty() {
-        output.line(&format!("{}  said where nobody else is a member; it stands in the history", sent.message))?;
+        output.line(&format!(
+            "{}  said where nobody else is a member; it stands in the history",
+            sent.message
+        ))?;
     }
     for delivery in &sent.deliveries {
         let Some(stage) = delivery.stage else { continue };
         let name = output.paint(Tone::Strong, &cell(&delivery.name));
         if stage == Stage::Held {
-            output.line(&format!("{}  held for {name}, until the person releases it", sent.message))?;
+            output.line(&format!(
+                "{}  held for {name}, until the person releases it",
+                sent.message
+            ))?;
             continue;
         }
         let reach = match delivery.online {
-            _ if delivery.peer == PeerId::HUMAN => "which is you: it waits in `peerctl inbox me`".to_owned(),
+            _ if delivery.peer == PeerId::HUMAN => {
+                "which is you: it waits in `peerctl inbox me`".to_owned()
+            }
             true => {
                 let reach = Reach::of(&delivery.carriers, delivery.activity);
-                let proved = if reach.carrier().proven_at.is_some() { "proved" } else { "not proved in this session" };
+                let proved = if reach.carrier().proven_at.is_some() {
+                    "proved"
+                } else {
+                    "not proved in this session"
+                };
                 format!("online, {reach} ({proved})")
             }
             false => "offline: it waits there".to_owned(),
@@ -233,18 +251,36 @@ fn refused_to(name: &str, peer: PeerId, online: bool, refusal: &Refusal) -> Sent
 
 /// The failure that says which recipients refused, if any did.
 fn refused_by_some(deliveries: &[SentDelivery]) -> Option<Failure> {
-    let refusals = || deliveries.iter().filter_map(|delivery| delivery.refusal.as_ref().map(|refusal| (&delivery.name, refusal)));
+    let refusals = || {
+        deliveries.iter().filter_map(|delivery| {
+            delivery.refusal.as_ref().map(|refusal| (&delivery.name, refusal))
+        })
+    };
     let (_, first) = refusals().next()?;
-    let whys: Vec<_> = refusals().map(|(name, refusal)| format!("{}: {}", cell(name), refusal.message)).collect();
+    let whys: Vec<_> =
+        refusals().map(|(name, refusal)| format!("{}: {}", cell(name), refusal.message)).collect();
     let message = format!("not delivered to {}", whys.join(", and to "));
     Some(Failure::refused(first.code, message).hint(first.hint.as_str()))
 }
 
-/// A refusal of the whole message, together with the recipients that it therefore did not reach. A name that is not known
-/// refuses the message before there are recipients to speak of; that stays as it is.
-pub(crate) async fn with_recipients(endpoint: &Endpoint, to: &[String], failure: Failure) -> Failure {
-    let Some(refusal) = failure.refusal().filter(|refusal| exit_for(refusal.code) == REFUSED) else { return failure };
-    let listed = async { Operator::connect(endpoint).await?.peers(PeersQuery { all: true, ..PeersQuery::default() }).await };
+/// A refusal of the whole message, together with the recipients that it therefore did not reach. A
+/// name that is not known refuses the message before there are recipients to speak of; that stays
+/// as it is.
+pub(crate) async fn with_recipients(
+    endpoint: &Endpoint,
+    to: &[String],
+    failure: Failure,
+) -> Failure {
+    let Some(refusal) = failure.refusal().filter(|refusal| exit_for(refusal.code) == REFUSED)
+    else {
+        return failure;
+    };
+    let listed = async {
+        Operator::connect(endpoint)
+            .await?
+            .peers(PeersQuery { all: true, ..PeersQuery::default() })
+            .await
+    };
     // Whoever cannot be asked now leaves the refusal as it is.
     let Ok(peers) = listed.await else { return failure };
     let mut deliveries: Vec<_> = to

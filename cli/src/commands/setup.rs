@@ -1,7 +1,7 @@
 //! `peerctl setup`: wire clients up, look whether they are, and take it back.
 //!
-//! It plans first, shows the plan, asks, writes all of it or nothing, reads it back, and says what is left for the person
-//! to do. What belongs into which client is in `setup`.
+//! It plans first, shows the plan, asks, writes all of it or nothing, reads it back, and says what
+//! is left for the person to do. What belongs into which client is in `setup`.
 
 use std::path::Path;
 
@@ -17,7 +17,9 @@ use crate::operator::{Operator, unexpected};
 use crate::output::{Output, Tone};
 use crate::setup::draft::{Conflict, Draft, File, Remark};
 use crate::setup::runs::{Answers, Runs};
-use crate::setup::{Client, Place, alias, claude, codex, files, gemini, others, retire, terminal, undo};
+use crate::setup::{
+    Client, Place, alias, claude, codex, files, gemini, others, retire, terminal, undo,
+};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -91,7 +93,8 @@ pub(crate) struct Wiring {
     warnings: Vec<String>,
     /// What is left for you to do.
     next: Vec<String>,
-    /// Where copies of what was changed are; null where nothing was. Absent where nothing was to be written.
+    /// Where copies of what was changed are; null where nothing was. Absent where nothing was to be
+    /// written.
     #[serde(skip_serializing_if = "Option::is_none")]
     backup: Option<Option<String>>,
     /// Whether the state directory was removed. Only `uninstall` says it.
@@ -173,7 +176,8 @@ pub(crate) fn run(args: Args, output: &Output, endpoint: Endpoint) -> Result<(),
     let writes = !(args.check || args.dry_run);
     let mut runs = if writes { Runs::hold(&place.location)? } else { Runs::load(&place.location)? };
     if args.undo {
-        let clients = if args.clients.is_empty() { Client::ALL.to_vec() } else { named(&args.clients)? };
+        let clients =
+            if args.clients.is_empty() { Client::ALL.to_vec() } else { named(&args.clients)? };
         return take_back(&args, output, &place, &mut runs, &clients);
     }
     let clients = chosen(&args, &place)?;
@@ -216,7 +220,12 @@ pub(crate) fn named(names: &[String]) -> Result<Vec<Client>, Failure> {
 }
 
 /// What belongs into the clients' files, as far as nobody has to be asked.
-pub(crate) fn draft(place: &Place, runs: &Runs, clients: &[Client], tools: bool) -> Result<Draft, Failure> {
+pub(crate) fn draft(
+    place: &Place,
+    runs: &Runs,
+    clients: &[Client],
+    tools: bool,
+) -> Result<Draft, Failure> {
     let mut draft = Draft::default();
     for client in clients {
         match client {
@@ -240,10 +249,13 @@ fn print(args: &Args, output: &Output, place: &Place) -> Result<(), Failure> {
     for name in &names {
         let snippets: Vec<(String, String)> = match Client::named(name) {
             Some(Client::Claude) => {
-                let [manifest, hooks] = claude::plugin_files(place).map(|path| path.display().to_string());
+                let [manifest, hooks] =
+                    claude::plugin_files(place).map(|path| path.display().to_string());
                 vec![(manifest, claude::manifest(place)), (hooks, claude::hook_file(place))]
             }
-            Some(Client::Codex) => vec![(codex::config(place).display().to_string(), codex::snippet(place, tools))],
+            Some(Client::Codex) => {
+                vec![(codex::config(place).display().to_string(), codex::snippet(place, tools))]
+            }
             Some(Client::Gemini) => {
                 let snippet = others::snippet(place, "gemini");
                 vec![(gemini::settings(place).display().to_string(), snippet.text)]
@@ -271,19 +283,28 @@ fn check(output: &Output, place: &Place, runs: &Runs, clients: &[Client]) -> Res
     if !output.json {
         show(output, &draft)?;
         for client in clients.iter().filter(|client| is_wired(&draft, **client)) {
-            output.line(&format!("{}: {}", client.title(), output.paint(Tone::Good, "as it should be")))?;
+            output.line(&format!(
+                "{}: {}",
+                client.title(),
+                output.paint(Tone::Good, "as it should be")
+            ))?;
         }
     }
     if wrong == 0 {
         return if output.json { output.json(&data) } else { Ok(()) };
     }
-    let names: Vec<_> = clients.iter().filter(|client| !is_wired(&draft, **client)).map(|client| client.title()).collect();
+    let names: Vec<_> = clients
+        .iter()
+        .filter(|client| !is_wired(&draft, **client))
+        .map(|client| client.title())
+        .collect();
     let message = format!("not wired up as this peerctl does it: {}", names.join(", "));
     Err(Failure::setup("differs", message).hint("`peerctl setup` mends it").with(data))
 }
 
 fn is_wired(draft: &Draft, client: Client) -> bool {
-    !draft.changed().any(|file| file.client == client) && !draft.conflicts.iter().any(|conflict| conflict.client == client)
+    !draft.changed().any(|file| file.client == client)
+        && !draft.conflicts.iter().any(|conflict| conflict.client == client)
 }
 
 fn wire(
@@ -328,13 +349,17 @@ fn wire(
         files::sweep(draft.all());
         verify(place, runs, clients, answers)?;
     }
-    if let Some(yes) = answers.inbox_socket.filter(|_| args.inbox_socket.is_some() || answers.inbox_socket != known) {
+    if let Some(yes) = answers
+        .inbox_socket
+        .filter(|_| args.inbox_socket.is_some() || answers.inbox_socket != known)
+    {
         consent(yes, output, endpoint)?;
     }
     report(output, &draft, clients, kept.as_deref())
 }
 
-/// The person's answers: those of the command line, then those of an earlier run, then what the person is asked now.
+/// The person's answers: those of the command line, then those of an earlier run, then what the
+/// person is asked now.
 fn decide(args: &Args, asks: bool, runs: &Runs, clients: &[Client]) -> Answers {
     let mut answers = runs.answers();
     let has_tools = clients.iter().any(|client| *client != Client::Gemini);
@@ -361,14 +386,24 @@ fn decide(args: &Args, asks: bool, runs: &Runs, clients: &[Client]) -> Answers {
 }
 
 /// Every change that setup would make, with warnings and next steps. Nothing is written.
-fn plan(args: &Args, asks: bool, place: &Place, runs: &Runs, clients: &[Client], answers: Answers) -> Result<Draft, Failure> {
+fn plan(
+    args: &Args,
+    asks: bool,
+    place: &Place,
+    runs: &Runs,
+    clients: &[Client],
+    answers: Answers,
+) -> Result<Draft, Failure> {
     // A dry run shows what `--yes` would do.
     let mut draft = draft(place, runs, clients, answers.tools.unwrap_or(args.dry_run))?;
     let mut theirs = Vec::new();
     for client in clients {
         theirs.extend(retire::find(place, *client, &mut draft)?);
     }
-    let retires = args.retire || (asks && !theirs.is_empty() && terminal::asks(&format!("Take out {}?", listed(&theirs)), false));
+    let retires = args.retire
+        || (asks
+            && !theirs.is_empty()
+            && terminal::asks(&format!("Take out {}?", listed(&theirs)), false));
     if retires {
         retire::take_out(&mut draft, &theirs)?;
     } else {
@@ -381,27 +416,39 @@ fn plan(args: &Args, asks: bool, place: &Place, runs: &Runs, clients: &[Client],
     if clients.contains(&Client::Claude) {
         shell_line(args, asks, place, &mut draft)?;
     }
-    if clients.contains(&Client::Codex) && draft.changed().any(|file| file.client == Client::Codex) {
+    if clients.contains(&Client::Codex) && draft.changed().any(|file| file.client == Client::Codex)
+    {
         draft.next.push(
             "Codex passes over new hooks until you trust them: it asks when you start `codex` next, and later in /hooks"
                 .to_owned(),
         );
     }
     if draft.changed().next().is_some() {
-        draft.next.push("sessions that run already see all this when they are started anew".to_owned());
+        draft
+            .next
+            .push("sessions that run already see all this when they are started anew".to_owned());
     }
     Ok(draft)
 }
 
-/// Reports a run that has ended. `kept`: the directory with the copies of the changed files, if any were changed.
-fn report(output: &Output, draft: &Draft, clients: &[Client], kept: Option<&Path>) -> Result<(), Failure> {
+/// Reports a run that has ended. `kept`: the directory with the copies of the changed files, if any
+/// were changed.
+fn report(
+    output: &Output,
+    draft: &Draft,
+    clients: &[Client],
+    kept: Option<&Path>,
+) -> Result<(), Failure> {
     if output.json {
         let backup = Some(kept.map(|path| path.display().to_string()));
         return output.json(&Wiring { backup, ..told(draft, clients, kept.is_some()) });
     }
     if let Some(kept) = kept {
         output.line(&output.paint(Tone::Good, "done"))?;
-        output.remark(&format!("copies of what was changed are in {}; `peerctl setup --undo` puts them back", kept.display()));
+        output.remark(&format!(
+            "copies of what was changed are in {}; `peerctl setup --undo` puts them back",
+            kept.display()
+        ));
     }
     for line in &draft.next {
         output.remark(&format!("next: {line}"));
@@ -413,7 +460,8 @@ fn listed(found: &[retire::Found]) -> String {
     found.iter().map(|found| found.what.as_str()).collect::<Vec<_>>().join(", ")
 }
 
-/// The line that starts Claude Code with the channel: told, and as an alias where the person wants one.
+/// The line that starts Claude Code with the channel: told, and as an alias where the person wants
+/// one.
 fn shell_line(args: &Args, asks: bool, place: &Place, draft: &mut Draft) -> Result<(), Failure> {
     draft.next.push(format!(
         "messages also come through a channel (a research preview) where Claude Code is started with\n        {}\n      as an alias: {}",
@@ -423,7 +471,8 @@ fn shell_line(args: &Args, asks: bool, place: &Place, draft: &mut Draft) -> Resu
     let shell = std::env::var("SHELL").ok();
     let Some(path) = alias::file(place, shell.as_deref()) else {
         if args.alias {
-            let failure = Failure::usage("SHELL names no shell whose file is known (bash, zsh, fish)");
+            let failure =
+                Failure::usage("SHELL names no shell whose file is known (bash, zsh, fish)");
             return Err(failure.hint("add the alias by hand"));
         }
         return Ok(());
@@ -440,11 +489,14 @@ fn shell_line(args: &Args, asks: bool, place: &Place, draft: &mut Draft) -> Resu
     Ok(())
 }
 
-/// Whether mail may go through the inbox socket of sessions that bypass permissions. The broker keeps the answer.
+/// Whether mail may go through the inbox socket of sessions that bypass permissions. The broker
+/// keeps the answer.
 fn consent(yes: bool, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
     block_on(async {
         let operator = Operator::connect(endpoint).await?;
-        let Reply::Policies(policies) = operator.ask(Request::Policies).await? else { return Err(unexpected()) };
+        let Reply::Policies(policies) = operator.ask(Request::Policies).await? else {
+            return Err(unexpected());
+        };
         if yes != policies.inbox_socket_in_bypass {
             operator.ask(Request::SetConsent { inbox_socket_in_bypass: yes }).await?;
         }
@@ -473,7 +525,12 @@ pub(crate) fn confirm(yes: bool, asks: bool, question: &str) -> Result<(), Failu
 }
 
 /// Looks once more: after a setup there is nothing left to set up.
-fn verify(place: &Place, runs: &mut Runs, clients: &[Client], answers: Answers) -> Result<(), Failure> {
+fn verify(
+    place: &Place,
+    runs: &mut Runs,
+    clients: &[Client],
+    answers: Answers,
+) -> Result<(), Failure> {
     runs.reload()?;
     let again = draft(place, runs, clients, answers.tools.unwrap_or(false))?;
     let left: Vec<String> = again
@@ -488,7 +545,13 @@ fn verify(place: &Place, runs: &mut Runs, clients: &[Client], answers: Answers) 
     Err(Failure::wrong(message).hint("`peerctl setup --undo` takes it back"))
 }
 
-fn take_back(args: &Args, output: &Output, place: &Place, runs: &mut Runs, clients: &[Client]) -> Result<(), Failure> {
+fn take_back(
+    args: &Args,
+    output: &Output,
+    place: &Place,
+    runs: &mut Runs,
+    clients: &[Client],
+) -> Result<(), Failure> {
     let mut draft = Draft::default();
     undo::undo(place, runs, clients, &mut draft)?;
     let asks = terminal::is_there() && !args.yes && !output.json;
@@ -498,7 +561,13 @@ fn take_back(args: &Args, output: &Output, place: &Place, runs: &mut Runs, clien
 }
 
 /// Shows a way back, asks, and goes it. Nothing is asked where nothing is to be done.
-pub(crate) fn write(yes: bool, asks: bool, output: &Output, draft: &Draft, question: &str) -> Result<bool, Failure> {
+pub(crate) fn write(
+    yes: bool,
+    asks: bool,
+    output: &Output,
+    draft: &Draft,
+    question: &str,
+) -> Result<bool, Failure> {
     let changed: Vec<&File> = draft.changed().collect();
     if !changed.is_empty() {
         if !output.json {
@@ -512,11 +581,20 @@ pub(crate) fn write(yes: bool, asks: bool, output: &Output, draft: &Draft, quest
     Ok(!changed.is_empty())
 }
 
-pub(crate) fn finish(output: &Output, draft: &Draft, clients: &[Client], written: bool) -> Result<(), Failure> {
+pub(crate) fn finish(
+    output: &Output,
+    draft: &Draft,
+    clients: &[Client],
+    written: bool,
+) -> Result<(), Failure> {
     if output.json {
         return output.json(&told(draft, clients, written));
     }
-    output.line(&if written { output.paint(Tone::Good, "done") } else { "nothing to change".to_owned() })
+    output.line(&if written {
+        output.paint(Tone::Good, "done")
+    } else {
+        "nothing to change".to_owned()
+    })
 }
 
 /// Shows the plan. Whoever stops reading it half-way still means what they asked for.
@@ -531,21 +609,32 @@ pub(crate) fn show(output: &Output, draft: &Draft) -> Result<(), Failure> {
 fn lines(output: &Output, draft: &Draft) -> Result<(), Failure> {
     for file in draft.changed() {
         let what = file.what.join("; ");
-        let heading = format!("{}: {} {} ({what})", file.client.title(), file.action(), file.path.display());
+        let heading =
+            format!("{}: {} {} ({what})", file.client.title(), file.action(), file.path.display());
         output.line(&output.paint(Tone::Strong, &heading))?;
         for line in file.diff() {
             let clean = peer_proto::text::single_line(&line);
             let shown = match line.chars().next() {
                 Some('+') => output.paint(Tone::Good, &clean),
                 Some('-') => output.paint(Tone::Bad, &clean),
-                _ => format!("{}{}", &line[..line.len() - line.trim_start().len()], clean.trim_start()),
+                _ => format!(
+                    "{}{}",
+                    &line[..line.len() - line.trim_start().len()],
+                    clean.trim_start()
+                ),
             };
             output.line(&shown)?;
         }
         output.line("")?;
     }
     for conflict in &draft.conflicts {
-        let text = format!("{}: {}: {}; {}", conflict.client.title(), conflict.path.display(), conflict.what, conflict.step);
+        let text = format!(
+            "{}: {}: {}; {}",
+            conflict.client.title(),
+            conflict.path.display(),
+            conflict.what,
+            conflict.step
+        );
         output.line(&output.paint(Tone::Bad, &text))?;
     }
     for warning in warnings(draft) {
@@ -556,13 +645,25 @@ fn lines(output: &Output, draft: &Draft) -> Result<(), Failure> {
 
 /// What should be looked at, settings that keep a client from running ours included.
 fn warnings(draft: &Draft) -> Vec<String> {
-    draft.switched_off.iter().chain(&draft.warnings).map(|remark| format!("{}; {}", remark.what, remark.step)).collect()
+    draft
+        .switched_off
+        .iter()
+        .chain(&draft.warnings)
+        .map(|remark| format!("{}; {}", remark.what, remark.step))
+        .collect()
 }
 
 /// The plan for programs.
 pub(crate) fn told(draft: &Draft, clients: &[Client], written: bool) -> Wiring {
     let clients = clients.iter().map(|client| wired(draft, *client, written)).collect();
-    Wiring { clients, written, warnings: warnings(draft), next: draft.next.clone(), backup: None, purged: None }
+    Wiring {
+        clients,
+        written,
+        warnings: warnings(draft),
+        next: draft.next.clone(),
+        backup: None,
+        purged: None,
+    }
 }
 
 fn wired(draft: &Draft, client: Client, written: bool) -> WiredClient {
@@ -577,7 +678,8 @@ fn wired(draft: &Draft, client: Client, written: bool) -> WiredClient {
         what: file.what.clone(),
         diff: file.diff().join("\n"),
     };
-    let conflicts: Vec<_> = draft.conflicts.iter().filter(|conflict| conflict.client == client).map(conflict).collect();
+    let conflicts: Vec<_> =
+        draft.conflicts.iter().filter(|conflict| conflict.client == client).map(conflict).collect();
     let files: Vec<_> = draft.changed().filter(|file| file.client == client).map(file).collect();
     let state = match (conflicts.is_empty(), files.is_empty(), written) {
         (false, _, _) => WiredState::Conflict,

@@ -58,7 +58,8 @@ struct WholeDelivery {
     /// The recipient's name.
     to: String,
     to_id: String,
-    /// `stored`, `leased`, `offered`, `presented`, `held`, `expired`, `cancelled`, `dead` or `dropped`.
+    /// `stored`, `leased`, `offered`, `presented`, `held`, `expired`, `cancelled`, `dead` or
+    /// `dropped`.
     stage: &'static str,
     /// Sessions that ended after a model may have been asked with it.
     attempts: u32,
@@ -129,7 +130,11 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
     let operator = Operator::connect(endpoint).await?;
     let shown = operator.show(id).await?;
     print(output, &shown)?;
-    if shown.deliveries.iter().any(|delivery| delivery.peer == PeerId::HUMAN && delivery.stage.is_pending()) {
+    if shown
+        .deliveries
+        .iter()
+        .any(|delivery| delivery.peer == PeerId::HUMAN && delivery.stage.is_pending())
+    {
         operator.printed(vec![id]).await?;
     }
     Ok(())
@@ -166,8 +171,16 @@ fn print(output: &Output, shown: &Shown) -> Result<(), Failure> {
 }
 
 /// The life of one delivery, `lead` before it: each step with the time since the step before.
-pub(crate) fn print_trace(output: &Output, lead: &str, delivery: &ShownDelivery) -> Result<(), Failure> {
-    let attempts = if delivery.attempts == 0 { String::new() } else { format!(", attempt {}", delivery.attempts + 1) };
+pub(crate) fn print_trace(
+    output: &Output,
+    lead: &str,
+    delivery: &ShownDelivery,
+) -> Result<(), Failure> {
+    let attempts = if delivery.attempts == 0 {
+        String::new()
+    } else {
+        format!(", attempt {}", delivery.attempts + 1)
+    };
     output.line(&format!(
         "{lead}to {}: {}{attempts}",
         output.paint(Tone::Strong, &cell(&delivery.name)),
@@ -175,10 +188,16 @@ pub(crate) fn print_trace(output: &Output, lead: &str, delivery: &ShownDelivery)
     ))?;
     let mut before = None;
     for entry in &delivery.trace {
-        let since = before.map_or_else(String::new, |before| format!("+{} ms", entry.at.ms_since(before)));
-        let carrier = entry.carrier.map(|carrier| format!(" by {}", carrier.as_str())).unwrap_or_default();
+        let since =
+            before.map_or_else(String::new, |before| format!("+{} ms", entry.at.ms_since(before)));
+        let carrier =
+            entry.carrier.map(|carrier| format!(" by {}", carrier.as_str())).unwrap_or_default();
         let cause = entry.cause.map(|cause| format!(" ({})", cause.as_str())).unwrap_or_default();
-        output.line(&format!("  {} {since:>10}  {}{carrier}{cause}", clock(entry.at), entry.event.as_str()))?;
+        output.line(&format!(
+            "  {} {since:>10}  {}{carrier}{cause}",
+            clock(entry.at),
+            entry.event.as_str()
+        ))?;
         before = Some(entry.at);
     }
     if let Some(reply) = delivery.answered_by {

@@ -83,7 +83,8 @@ struct CommitTimes {
 
 impl From<&Status> for BrokerStatus {
     fn from(status: &Status) -> Self {
-        let paused = status.paused.iter().map(Pause::from).chain(status.used_up.iter().map(Pause::from));
+        let paused =
+            status.paused.iter().map(Pause::from).chain(status.used_up.iter().map(Pause::from));
         Self {
             version: status.version.clone(),
             protocol: status.protocol,
@@ -133,35 +134,56 @@ pub(crate) fn print(output: &Output, status: &Status) -> Result<(), Failure> {
     } else {
         output.paint(Tone::Bad, "off")
     };
-    let oldest = status.oldest_at.map(|at| format!(", the oldest for {}", age(at))).unwrap_or_default();
+    let oldest =
+        status.oldest_at.map(|at| format!(", the oldest for {}", age(at))).unwrap_or_default();
     let latency = match status.commit_us_max {
         0 => "no commit yet".to_owned(),
         max => {
-            format!("{:.2} ms median, {:.2} ms slowest, of the latest ones", status.commit_us_p50 as f64 / 1e3, max as f64 / 1e3)
+            format!(
+                "{:.2} ms median, {:.2} ms slowest, of the latest ones",
+                status.commit_us_p50 as f64 / 1e3,
+                max as f64 / 1e3
+            )
         }
     };
     let refused = match status.refused.as_slice() {
         [] => "nothing since the start".to_owned(),
         some => {
-            let counts: Vec<_> = some.iter().map(|(code, count)| format!("{count} {code}")).collect();
+            let counts: Vec<_> =
+                some.iter().map(|(code, count)| format!("{count} {code}")).collect();
             format!("{}; `peerctl history --refused` shows the latest", counts.join(", "))
         }
     };
     let damaged = match status.damaged {
         0 => String::new(),
         1 => output.paint(Tone::Bad, "; 1 damaged record is left out, see `peerctl doctor`"),
-        many => output.paint(Tone::Bad, &format!("; {many} damaged records are left out, see `peerctl doctor`")),
+        many => output.paint(
+            Tone::Bad,
+            &format!("; {many} damaged records are left out, see `peerctl doctor`"),
+        ),
     };
     output.facts(&[
         (
             "broker",
-            format!("{} (protocol {}), pid {}, up {}", status.version, status.protocol, status.pid, span(status.uptime_ms)),
+            format!(
+                "{} (protocol {}), pid {}, up {}",
+                status.version,
+                status.protocol,
+                status.pid,
+                span(status.uptime_ms)
+            ),
         ),
         ("executable", status.executable.clone()),
         ("socket", status.socket.clone()),
         ("sandbox", sandbox),
         ("peers", format!("{} online, {} offline", status.peers_online, status.peers_offline)),
-        ("waiting", format!("{} stored, {} leased, {} held{oldest}", status.stored, status.leased, status.held)),
+        (
+            "waiting",
+            format!(
+                "{} stored, {} leased, {} held{oldest}",
+                status.stored, status.leased, status.held
+            ),
+        ),
         ("dead letters", status.dead.to_string()),
         ("messages", format!("{} in the store{damaged}", status.messages_total)),
         ("paused", pause::told_with(&status.paused, &status.used_up)),
@@ -177,5 +199,8 @@ pub(crate) fn print(output: &Output, status: &Status) -> Result<(), Failure> {
 
 /// Why the broker does not go by `config.toml`, with the next step.
 pub(crate) fn config_fault(status: &Status) -> Option<String> {
-    status.config_fault.as_ref().map(|fault| format!("{fault}; {}", peer_broker::config::FAULT_HINT))
+    status
+        .config_fault
+        .as_ref()
+        .map(|fault| format!("{fault}; {}", peer_broker::config::FAULT_HINT))
 }

@@ -46,7 +46,9 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
             Ok((at, event)) => print(output, at, &event)?,
             Err(failure) if failure.is_lost() => {
                 operator = operator::reconnect(output, endpoint).await?;
-                operator.ask_done(Request::Watch { peer: args.peer.clone(), bodies: args.bodies }).await?;
+                operator
+                    .ask_done(Request::Watch { peer: args.peer.clone(), bodies: args.bodies })
+                    .await?;
                 continue;
             }
             Err(failure) => return Err(failure),
@@ -62,7 +64,8 @@ pub(crate) async fn next_event(operator: &mut Operator) -> Result<(Timestamp, Ev
         match operator.pushes.next().await {
             Some(Push::Event { at, event }) => return Ok((at, *event)),
             Some(Push::Goodbye(Goodbye::TooSlow)) => {
-                return Err(Failure::broker("events came faster than they were read").hint("watch fewer, with --peer"));
+                return Err(Failure::broker("events came faster than they were read")
+                    .hint("watch fewer, with --peer"));
             }
             Some(_) => {}
             None => return Err(Failure::watch_ended()),
@@ -123,7 +126,11 @@ struct Told {
 
 impl Told {
     fn by(event: &Event) -> Self {
-        let of_peer = |peer: &String| Self { from: Some(peer.clone()), peer: Some(peer.clone()), ..Self::default() };
+        let of_peer = |peer: &String| Self {
+            from: Some(peer.clone()),
+            peer: Some(peer.clone()),
+            ..Self::default()
+        };
         match event {
             Event::Delivery { delivery, what } => Self {
                 id: Some(Id(delivery.message)),
@@ -146,11 +153,15 @@ impl Told {
                 reason: Some(code.as_str().to_owned()),
                 ..Self::default()
             },
-            Event::PeerOnline { peer } | Event::PeerOffline { peer } | Event::PeerForgotten { peer } => of_peer(peer),
+            Event::PeerOnline { peer }
+            | Event::PeerOffline { peer }
+            | Event::PeerForgotten { peer } => of_peer(peer),
             Event::PeerRenamed { peer, new_name } => {
                 Self { to: Some(new_name.clone()), peer: Some(new_name.clone()), ..of_peer(peer) }
             }
-            Event::PeerChanged { peer, news } => Self { reason: Some(news.clone()), ..of_peer(peer) },
+            Event::PeerChanged { peer, news } => {
+                Self { reason: Some(news.clone()), ..of_peer(peer) }
+            }
             Event::TaskChanged { task, assignee, state } => Self {
                 from: Some(task.to_string()),
                 to: assignee.clone(),
@@ -164,9 +175,11 @@ impl Told {
                 Pausing::Peer(peer) => Self { to: Some(peer.clone()), ..Self::default() },
                 Pausing::Thread(thread) => Self { thread: Some(thread.clone()), ..Self::default() },
             },
-            Event::Loop { thread, turns } => {
-                Self { thread: Some(thread.clone()), reason: Some(format!("{turns} turns")), ..Self::default() }
-            }
+            Event::Loop { thread, turns } => Self {
+                thread: Some(thread.clone()),
+                reason: Some(format!("{turns} turns")),
+                ..Self::default()
+            },
             Event::Damaged { what } => Self { reason: Some(what.clone()), ..Self::default() },
         }
     }
@@ -183,7 +196,9 @@ fn print(output: &Output, at: Timestamp, event: &Event) -> Result<(), Failure> {
         (Some(one), None) | (None, Some(one)) => line.push_str(&format!(" {}", cell(one))),
         (None, None) => {}
     }
-    if let (Event::Paused(_) | Event::Resumed(_) | Event::Loop { .. }, Some(thread)) = (event, &told.thread) {
+    if let (Event::Paused(_) | Event::Resumed(_) | Event::Loop { .. }, Some(thread)) =
+        (event, &told.thread)
+    {
         line.push_str(&format!(" thread {}", cell(thread)));
     }
     if let Some(Id(message)) = told.id {

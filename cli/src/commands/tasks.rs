@@ -166,7 +166,9 @@ impl From<&TaskInfo> for TaskRow {
 }
 
 pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
-    let change = |task: &str, act: TaskAct| Ok::<_, Failure>(TaskRequest::Change { task: task_id(task)?, act });
+    let change = |task: &str, act: TaskAct| {
+        Ok::<_, Failure>(TaskRequest::Change { task: task_id(task)?, act })
+    };
     let request = match args.what.unwrap_or(What::List(args.filter)) {
         What::List(filter) => {
             let wanted = filter.n;
@@ -174,13 +176,19 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
             return list(output, &tasks);
         }
         What::Show { task } => TaskRequest::Show(task_id(&task)?),
-        What::Create { assignee, needs, description, idempotency_key, title } => TaskRequest::Create(TaskDraft {
-            title: title.join(" "),
-            description: description.unwrap_or_default(),
-            assignee: assignee.map(parse::peer),
-            needs: needs.iter().flat_map(|ids| ids.split(',')).map(|id| task_id(id.trim())).collect::<Result<_, _>>()?,
-            idempotency_key: Some(idempotency_key.unwrap_or_else(parse::fresh_key)),
-        }),
+        What::Create { assignee, needs, description, idempotency_key, title } => {
+            TaskRequest::Create(TaskDraft {
+                title: title.join(" "),
+                description: description.unwrap_or_default(),
+                assignee: assignee.map(parse::peer),
+                needs: needs
+                    .iter()
+                    .flat_map(|ids| ids.split(','))
+                    .map(|id| task_id(id.trim()))
+                    .collect::<Result<_, _>>()?,
+                idempotency_key: Some(idempotency_key.unwrap_or_else(parse::fresh_key)),
+            })
+        }
         What::Assign { task, peer } => change(&task, TaskAct::Assign(parse::peer(peer)))?,
         What::Claim { task } => change(&task, TaskAct::Claim)?,
         What::Unclaim { task } => change(&task, TaskAct::Unclaim)?,
@@ -193,27 +201,46 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
     };
     let whole = matches!(request, TaskRequest::Show(_));
     let operator = Operator::connect(endpoint).await?;
-    let Reply::Tasks { tasks, .. } = operator.ask(Request::Task(request)).await? else { return Err(unexpected()) };
+    let Reply::Tasks { tasks, .. } = operator.ask(Request::Task(request)).await? else {
+        return Err(unexpected());
+    };
     let [task] = tasks.as_slice() else { return Err(unexpected()) };
     if output.json {
         return output.json(&TaskRow::from(task));
     }
-    if whole { show(output, task) } else { output.line(&format!("{} is {}{}", task.id, task.state.as_str(), whose(task))) }
+    if whole {
+        show(output, task)
+    } else {
+        output.line(&format!("{} is {}{}", task.id, task.state.as_str(), whose(task)))
+    }
 }
 
 impl From<Filter> for TasksQuery {
     fn from(filter: Filter) -> Self {
         let Filter { state, all, assignee, creator, text, n: _ } = filter;
-        Self { state, all, assignee: assignee.map(parse::peer), creator: creator.map(parse::peer), text, before: None }
+        Self {
+            state,
+            all,
+            assignee: assignee.map(parse::peer),
+            creator: creator.map(parse::peer),
+            text,
+            before: None,
+        }
     }
 }
 
 /// The newest, over as many pages as it takes.
-async fn read(operator: &Operator, mut query: TasksQuery, wanted: usize) -> Result<Vec<TaskInfo>, Failure> {
+async fn read(
+    operator: &Operator,
+    mut query: TasksQuery,
+    wanted: usize,
+) -> Result<Vec<TaskInfo>, Failure> {
     let mut all: Vec<TaskInfo> = Vec::new();
     while all.len() < wanted {
         let request = Request::Task(TaskRequest::List(query.clone()));
-        let Reply::Tasks { tasks, next } = operator.ask(request).await? else { return Err(unexpected()) };
+        let Reply::Tasks { tasks, next } = operator.ask(request).await? else {
+            return Err(unexpected());
+        };
         all.extend(tasks);
         match next {
             Some(_) => query.before = next,
@@ -258,8 +285,11 @@ fn show(output: &Output, task: &TaskInfo) -> Result<(), Failure> {
         ("changed", format!("{} ago", age(task.changed_at))),
     ];
     if !task.needs.is_empty() {
-        let left =
-            if task.waits_for.is_empty() { "all complete".to_owned() } else { format!("waits for {}", ids(&task.waits_for)) };
+        let left = if task.waits_for.is_empty() {
+            "all complete".to_owned()
+        } else {
+            format!("waits for {}", ids(&task.waits_for))
+        };
         facts.push(("needs", format!("{}: {left}", ids(&task.needs))));
     }
     output.facts(&facts)?;
@@ -293,8 +323,10 @@ fn words(words: &[String]) -> Result<String, Failure> {
 
 fn task_id(given: &str) -> Result<TaskId, Failure> {
     given.parse().map_err(|_| {
-        let message = format!("no task is called {:?}: a task's id is T- and a number", single_line(given));
-        Failure::not_found(ErrorCode::UnknownTask.as_str(), message).hint("`peerctl tasks` lists them")
+        let message =
+            format!("no task is called {:?}: a task's id is T- and a number", single_line(given));
+        Failure::not_found(ErrorCode::UnknownTask.as_str(), message)
+            .hint("`peerctl tasks` lists them")
     })
 }
 

@@ -1,7 +1,8 @@
-//! `peerctl uninstall`: take out of the clients what is ours, and, where it is asked for, remove the state directory.
+//! `peerctl uninstall`: take out of the clients what is ours, and, where it is asked for, remove
+//! the state directory.
 //!
-//! It finds what is ours by what it does, not by a memory of having written it, so it works where the state directory is
-//! gone.
+//! It finds what is ours by what it does, not by a memory of having written it, so it works where
+//! the state directory is gone.
 
 use std::fs;
 use std::io;
@@ -56,14 +57,18 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args, output: &Output, endpoint: Endpoint) -> Result<(), Failure> {
     if args.purge && !args.clients.is_empty() {
-        return Err(Failure::usage("--purge removes what all clients share").hint("name none with it"));
+        return Err(
+            Failure::usage("--purge removes what all clients share").hint("name none with it")
+        );
     }
     if args.purge && !args.dry_run {
         may_purge(&endpoint)?;
     }
     let place = Place::from_env(&endpoint)?;
-    let clients = if args.clients.is_empty() { Client::ALL.to_vec() } else { named(&args.clients)? };
-    let mut runs = if args.dry_run { Runs::load(&place.location)? } else { Runs::hold(&place.location)? };
+    let clients =
+        if args.clients.is_empty() { Client::ALL.to_vec() } else { named(&args.clients)? };
+    let mut runs =
+        if args.dry_run { Runs::load(&place.location)? } else { Runs::hold(&place.location)? };
     let mut draft = Draft::default();
     undo::uninstall(&place, &runs, &clients, &mut draft)?;
     if args.dry_run {
@@ -84,15 +89,23 @@ pub(crate) fn run(args: Args, output: &Output, endpoint: Endpoint) -> Result<(),
     if output.json {
         return output.json(&told(&draft, &clients, written).purged(purged));
     }
-    let done = if written || purged { output.paint(Tone::Good, "done") } else { "nothing of ours is there".to_owned() };
+    let done = if written || purged {
+        output.paint(Tone::Good, "done")
+    } else {
+        "nothing of ours is there".to_owned()
+    };
     output.line(&done)?;
     if !args.purge && place.location.dir().exists() {
-        output.remark(&format!("messages stay in {}; `peerctl uninstall --purge` removes them", place.location.dir().display()));
+        output.remark(&format!(
+            "messages stay in {}; `peerctl uninstall --purge` removes them",
+            place.location.dir().display()
+        ));
     }
     Ok(())
 }
 
-/// All mail of all sessions is the person's to remove. Where no broker runs nobody can tell whose shell this is.
+/// All mail of all sessions is the person's to remove. Where no broker runs nobody can tell whose
+/// shell this is.
 fn may_purge(endpoint: &Endpoint) -> Result<(), Failure> {
     let quiet = Endpoint { start: Start::Never, ..endpoint.clone() };
     let mut is_shell = false;
@@ -101,7 +114,10 @@ fn may_purge(endpoint: &Endpoint) -> Result<(), Failure> {
         is_shell = matches!(authority, Ok(Authority::Shell(_)));
         Ok(())
     })?;
-    let is_allowed = || config::load(&endpoint.location.config()).is_ok_and(|settings| settings.operator.allow_from_agents);
+    let is_allowed = || {
+        config::load(&endpoint.location.config())
+            .is_ok_and(|settings| settings.operator.allow_from_agents)
+    };
     if !is_shell || is_allowed() {
         return Ok(());
     }
@@ -110,7 +126,8 @@ fn may_purge(endpoint: &Endpoint) -> Result<(), Failure> {
     Err(Failure::refused(ErrorCode::NotPermitted, message).hint(step))
 }
 
-/// Stops the broker and removes the state directory. What is not ours in it stays, and so does the directory then.
+/// Stops the broker and removes the state directory. What is not ours in it stays, and so does the
+/// directory then.
 fn purge(yes: bool, asks: bool, endpoint: &Endpoint) -> Result<bool, Failure> {
     let dir = endpoint.location.dir().to_path_buf();
     if !dir.exists() {
@@ -129,10 +146,12 @@ fn purge(yes: bool, asks: bool, endpoint: &Endpoint) -> Result<bool, Failure> {
     }
     match fs::remove_dir(&dir) {
         Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
-            let left: Vec<PathBuf> =
-                fs::read_dir(&dir).map(|entries| entries.flatten().map(|entry| entry.path()).collect()).unwrap_or_default();
+            let left: Vec<PathBuf> = fs::read_dir(&dir)
+                .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
+                .unwrap_or_default();
             let left: Vec<_> = left.iter().map(|path| path.display().to_string()).collect();
-            let message = format!("{} is not ours and was left: {}", dir.display(), left.join(", "));
+            let message =
+                format!("{} is not ours and was left: {}", dir.display(), left.join(", "));
             Err(Failure::wrong(message).hint("remove it by hand"))
         }
         Err(source) => Err(failed(&dir, source)),

@@ -44,14 +44,24 @@ pub(crate) async fn run(_args: Args, output: &Output, endpoint: &Endpoint) -> Re
         Err(failure) if failure.is_not_running() => None,
         Err(failure) => return Err(failure),
     };
-    let (version, executable) = (env!("CARGO_PKG_VERSION"), endpoint.executable.display().to_string());
+    let (version, executable) =
+        (env!("CARGO_PKG_VERSION"), endpoint.executable.display().to_string());
     if output.json {
-        let running =
-            |welcome: Welcome| RunningBroker { version: welcome.version, executable: welcome.executable, pid: welcome.pid };
-        return output.json(&Versions { version: version.to_owned(), executable, broker: broker.map(running) });
+        let running = |welcome: Welcome| RunningBroker {
+            version: welcome.version,
+            executable: welcome.executable,
+            pid: welcome.pid,
+        };
+        return output.json(&Versions {
+            version: version.to_owned(),
+            executable,
+            broker: broker.map(running),
+        });
     }
     let running = match broker {
-        Some(welcome) => format!("{}, pid {}, {}", welcome.version, welcome.pid, welcome.executable),
+        Some(welcome) => {
+            format!("{}, pid {}, {}", welcome.version, welcome.pid, welcome.executable)
+        }
         None => "none runs".to_owned(),
     };
     output.facts(&[("peerctl", format!("{version}, {executable}")), ("broker", running)])

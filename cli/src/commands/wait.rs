@@ -57,16 +57,26 @@ struct Wanted {
 }
 
 pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Result<(), Failure> {
-    let waited = tokio::time::timeout(args.timeout, first_match(output, endpoint, args.from, args.to, args.thread)).await;
+    let waited = tokio::time::timeout(
+        args.timeout,
+        first_match(output, endpoint, args.from, args.to, args.thread),
+    )
+    .await;
     let Ok(stored) = waited else {
         let span = humantime::format_duration(args.timeout);
-        return Err(Failure::timed_out(format!("no matching message within {span}")).hint("wait again with a longer --timeout"));
+        return Err(Failure::timed_out(format!("no matching message within {span}"))
+            .hint("wait again with a longer --timeout"));
     };
     let (at, delivery, what) = stored?;
     if output.json {
         return output.json(&EventRow::of(at, &Event::Delivery { delivery, what }));
     }
-    output.line(&format!("{} from {} to {}", delivery.message, cell(&delivery.from), cell(&delivery.to)))?;
+    output.line(&format!(
+        "{} from {} to {}",
+        delivery.message,
+        cell(&delivery.from),
+        cell(&delivery.to)
+    ))?;
     output.quoted(what.text().unwrap_or_default())
 }
 
@@ -104,7 +114,9 @@ async fn first_match(
         };
         match event {
             Event::PeerRenamed { peer, new_name } => wanted.renamed(&peer, &new_name),
-            Event::Delivery { delivery, what: what @ DeliveryEvent::Stored { .. } } if wanted.matches(&delivery) => {
+            Event::Delivery { delivery, what: what @ DeliveryEvent::Stored { .. } }
+                if wanted.matches(&delivery) =>
+            {
                 return Ok((at, delivery, what));
             }
             _ => {}
@@ -122,12 +134,20 @@ async fn present_name(operator: &Operator, given: &str) -> Result<String, Failur
 
 impl Wanted {
     fn matches(&self, delivery: &WatchedDelivery) -> bool {
-        let agrees = |wanted: &Option<String>, found: &str| wanted.as_deref().is_none_or(|wanted| wanted == found);
-        agrees(&self.from, &delivery.from) && agrees(&self.to, &delivery.to) && agrees(&self.thread, &delivery.thread)
+        let agrees = |wanted: &Option<String>, found: &str| {
+            wanted.as_deref().is_none_or(|wanted| wanted == found)
+        };
+        agrees(&self.from, &delivery.from)
+            && agrees(&self.to, &delivery.to)
+            && agrees(&self.thread, &delivery.thread)
     }
 
     /// The first matching message that was stored since then, as the event that told of it.
-    async fn stored_since(&self, operator: &Operator, since: Timestamp) -> Result<Option<Stored>, Failure> {
+    async fn stored_since(
+        &self,
+        operator: &Operator,
+        since: Timestamp,
+    ) -> Result<Option<Stored>, Failure> {
         let query = HistoryQuery {
             peer: None,
             with: None,
@@ -138,7 +158,8 @@ impl Wanted {
             before: None,
             limit: MISSED_MAX,
         };
-        for message in history::read(operator, query).await?.into_iter().map(|shown| shown.message) {
+        for message in history::read(operator, query).await?.into_iter().map(|shown| shown.message)
+        {
             for to in &message.to {
                 let delivery = WatchedDelivery {
                     message: message.id,

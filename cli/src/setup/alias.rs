@@ -1,4 +1,5 @@
-//! One line in the shell's own file: a short name for the long line that starts Claude Code with the channel.
+//! One line in the shell's own file: a short name for the long line that starts Claude Code with
+//! the channel.
 //!
 //! It is written only where the person says so, and known again by the remark at its end.
 
@@ -31,7 +32,11 @@ pub(crate) fn file(place: &Place, shell: Option<&str>) -> Option<PathBuf> {
 
 /// The files of all shells that are known.
 pub(crate) fn files(place: &Place) -> Vec<(PathBuf, Vec<PathBuf>)> {
-    ["bash", "zsh", "fish"].iter().filter_map(|shell| file(place, Some(shell))).map(|path| (path, Vec::new())).collect()
+    ["bash", "zsh", "fish"]
+        .iter()
+        .filter_map(|shell| file(place, Some(shell)))
+        .map(|path| (path, Vec::new()))
+        .collect()
 }
 
 /// Drafts the line.
@@ -42,7 +47,11 @@ pub(crate) fn draft(path: &Path, draft: &mut Draft) -> Result<(), Failure> {
     }
     let line = format!("{} {REMARK}", line());
     // A text that ends within a line still does.
-    let new = if text.is_empty() || text.ends_with('\n') { format!("{text}{line}\n") } else { format!("{text}\n{line}") };
+    let new = if text.is_empty() || text.ends_with('\n') {
+        format!("{text}{line}\n")
+    } else {
+        format!("{text}\n{line}")
+    };
     draft.set(path, Some(new), format!("the alias {NAME}"));
     Ok(())
 }
@@ -73,7 +82,10 @@ mod tests {
             let mut drafted = Draft::default();
             draft(&path, &mut drafted).unwrap();
             let after = drafted.text(Client::Claude, &path).unwrap().unwrap();
-            assert!(after.contains("alias peerclaude='claude --dangerously-load-development-channels"), "{after}");
+            assert!(
+                after.contains("alias peerclaude='claude --dangerously-load-development-channels"),
+                "{after}"
+            );
             assert_eq!(strip(&after), before);
         }
     }

@@ -1,7 +1,9 @@
-//! Claude Code: a plugin of our own in its directory of skills, which it loads in every session, so that no file of the
-//! person's is touched; and, where they say so, three permissions in their settings.
+//! Claude Code: a plugin of our own in its directory of skills, which it loads in every session, so
+//! that no file of the person's is touched; and, where they say so, three permissions in their
+//! settings.
 //!
-//! An entry that `claude mcp add` made for us would start a second adapter beside the plugin's, so it is taken out.
+//! An entry that `claude mcp add` made for us would start a second adapter beside the plugin's, so
+//! it is taken out.
 
 use std::path::{Path, PathBuf};
 
@@ -15,8 +17,10 @@ use crate::error::Failure;
 /// The plugin's name in `enabledPlugins` and on the command line.
 pub(crate) const PLUGIN: &str = "peers@skills-dir";
 
-/// How the person starts a session with the channel: a research preview that needs a word of theirs at every start.
-pub(crate) const LAUNCH: &str = "claude --dangerously-load-development-channels plugin:peers@skills-dir";
+/// How the person starts a session with the channel: a research preview that needs a word of theirs
+/// at every start.
+pub(crate) const LAUNCH: &str =
+    "claude --dangerously-load-development-channels plugin:peers@skills-dir";
 
 const THIS: Client = Client::Claude;
 
@@ -43,12 +47,18 @@ pub(crate) fn tool(name: &str) -> String {
 
 /// What the plugin says of itself. Its hooks stand where the client looks for them anyway.
 pub(crate) fn manifest(place: &Place) -> String {
-    let mut server =
-        vec![("command".to_owned(), Value::text(place.command())), ("args".to_owned(), Value::Array(vec![Value::text("mcp")]))];
+    let mut server = vec![
+        ("command".to_owned(), Value::text(place.command())),
+        ("args".to_owned(), Value::Array(vec![Value::text("mcp")])),
+    ];
     if let Some(dir) = &place.peerd_dir {
-        server.push(("env".to_owned(), Value::object([("PEERD_DIR", Value::text(dir.display().to_string()))])));
+        server.push((
+            "env".to_owned(),
+            Value::object([("PEERD_DIR", Value::text(dir.display().to_string()))]),
+        ));
     }
-    let description = "Messages between the coding agents of this machine. Made by `peerctl setup claude`.";
+    let description =
+        "Messages between the coding agents of this machine. Made by `peerctl setup claude`.";
     Value::object([
         ("name", Value::text(SERVER)),
         ("version", Value::text(env!("CARGO_PKG_VERSION"))),
@@ -62,7 +72,9 @@ pub(crate) fn manifest(place: &Place) -> String {
 
 /// The plugin's hooks.
 pub(crate) fn hook_file(place: &Place) -> String {
-    let events = hooks::of(THIS).iter().map(|hook| (hook.event.to_owned(), Value::Array(vec![hook.json(place, THIS)])));
+    let events = hooks::of(THIS)
+        .iter()
+        .map(|hook| (hook.event.to_owned(), Value::Array(vec![hook.json(place, THIS)])));
     Value::object([
         ("description", Value::text("Presence of this session, and its mail between two steps. Made by `peerctl setup claude`.")),
         ("hooks", Value::Object(events.collect())),
@@ -71,7 +83,12 @@ pub(crate) fn hook_file(place: &Place) -> String {
 }
 
 /// Drafts what belongs into Claude Code.
-pub(crate) fn draft(place: &Place, runs: &Runs, tools: bool, draft: &mut Draft) -> Result<(), Failure> {
+pub(crate) fn draft(
+    place: &Place,
+    runs: &Runs,
+    tools: bool,
+    draft: &mut Draft,
+) -> Result<(), Failure> {
     own_entries(place, draft)?;
     plugin(place, runs, draft)?;
     settings_file(place, tools, draft)
@@ -85,14 +102,26 @@ fn plugin(place: &Place, runs: &Runs, draft: &mut Draft) -> Result<(), Failure> 
     let ours = old.as_deref().is_some_and(|text| is_ours(place, text));
     if !ours && is_occupied(&dir) {
         let step = format!("move it away, then run `peerctl setup {}` again", THIS.as_str());
-        draft.conflict(THIS, &dir, "a skill or plugin called peers is there, and it is not ours", step);
+        draft.conflict(
+            THIS,
+            &dir,
+            "a skill or plugin called peers is there, and it is not ours",
+            step,
+        );
         return Ok(());
     }
     for (path, old, new, what) in [
         (&manifest_path, old, manifest(place), "the plugin `peers`: the adapter, and the channel"),
-        (&hooks_path, old_hooks, hook_file(place), "the plugin's hooks: presence, and mail between two steps"),
+        (
+            &hooks_path,
+            old_hooks,
+            hook_file(place),
+            "the plugin's hooks: presence, and mail between two steps",
+        ),
     ] {
-        let edited = old.as_deref().is_some_and(|old| old != new && runs.is_as_left(path, old) == Some(false));
+        let edited = old
+            .as_deref()
+            .is_some_and(|old| old != new && runs.is_as_left(path, old) == Some(false));
         if edited {
             let step = "keep it as it is, or `peerctl uninstall claude` and then `peerctl setup claude` for a fresh one";
             draft.conflict(THIS, path, "it was changed after setup wrote it", step);
@@ -111,9 +140,14 @@ fn is_ours(place: &Place, text: &str) -> bool {
 
 /// Whether a server's entry runs an adapter of ours.
 pub(crate) fn runs_adapter(place: &Place, server: &Node) -> bool {
-    let args: Vec<&str> =
-        server.get("args").map(|args| args.entries().iter().filter_map(|arg| arg.value.text()).collect()).unwrap_or_default();
-    server.get("command").and_then(Node::text).is_some_and(|command| place.runs_adapter(command, &args))
+    let args: Vec<&str> = server
+        .get("args")
+        .map(|args| args.entries().iter().filter_map(|arg| arg.value.text()).collect())
+        .unwrap_or_default();
+    server
+        .get("command")
+        .and_then(Node::text)
+        .is_some_and(|command| place.runs_adapter(command, &args))
 }
 
 /// Takes out what `claude mcp add` made for us, for all projects or for some.
@@ -127,7 +161,8 @@ fn own_entries(place: &Place, draft: &mut Draft) -> Result<(), Failure> {
     for way in ways {
         let Some(server) = root.at(&way).and_then(|servers| servers.get(SERVER)) else { continue };
         if !runs_adapter(place, server) {
-            // In one project it is that project's matter, and it is another server than the plugin's.
+            // In one project it is that project's matter, and it is another server than the
+            // plugin's.
             if way.len() == 1 {
                 let what = "a server called peers is there, and it does not run `peerctl mcp`";
                 draft.conflict(
@@ -140,8 +175,16 @@ fn own_entries(place: &Place, draft: &mut Draft) -> Result<(), Failure> {
             continue;
         }
         let entry = text[server.span.clone()].to_owned();
-        let whose = if way.len() == 1 { "of all projects".to_owned() } else { format!("of {}", way[1]) };
-        take_out(draft, path, &way, SERVER, entry, &format!("takes out the server `peers` {whose}: the plugin has it"))?;
+        let whose =
+            if way.len() == 1 { "of all projects".to_owned() } else { format!("of {}", way[1]) };
+        take_out(
+            draft,
+            path,
+            &way,
+            SERVER,
+            entry,
+            &format!("takes out the server `peers` {whose}: the plugin has it"),
+        )?;
     }
     Ok(())
 }
@@ -157,7 +200,9 @@ pub(crate) fn take_out(
 ) -> Result<(), Failure> {
     let Some(text) = draft.text(THIS, path)? else { return Ok(()) };
     let steps: Vec<Step> = way.iter().chain(&[key]).map(|key| Step::from(*key)).collect();
-    if let Some(without) = json::remove(&text, Dialect::Strict, &steps).map_err(|why| unreadable(path, why))? {
+    if let Some(without) =
+        json::remove(&text, Dialect::Strict, &steps).map_err(|why| unreadable(path, why))?
+    {
         draft.set(path, Some(without), what);
         let way = way.iter().map(|key| (*key).to_owned()).collect();
         draft.retire(path, Retired::Member { path: way, key: key.to_owned(), json: entry });
@@ -170,7 +215,11 @@ fn settings_file(place: &Place, tools: bool, draft: &mut Draft) -> Result<(), Fa
     let text = draft.text(THIS, &path)?;
     let mut text = text.unwrap_or_default();
     let empty = text.trim().is_empty();
-    let root = if empty { None } else { Some(json::parse(&text, Dialect::Strict).map_err(|why| unreadable(&path, why))?) };
+    let root = if empty {
+        None
+    } else {
+        Some(json::parse(&text, Dialect::Strict).map_err(|why| unreadable(&path, why))?)
+    };
     let switched_off = |way: &[&str], word: &str| {
         let value = root.as_ref().and_then(|root| root.at(way));
         value.is_some_and(|value| &text[value.span.clone()] == word)
@@ -187,10 +236,15 @@ fn settings_file(place: &Place, tools: bool, draft: &mut Draft) -> Result<(), Fa
             step: "mail then waits for the next tool call".to_owned(),
         });
     }
-    let by_hand = root.as_ref().map(|root| hooks::in_json(place, THIS, &text, root)).unwrap_or_default();
+    let by_hand =
+        root.as_ref().map(|root| hooks::in_json(place, THIS, &text, root)).unwrap_or_default();
     if !by_hand.is_empty() {
         let without = hooks::without(&text, &by_hand).map_err(|why| unreadable(&path, why))?;
-        draft.set(&path, Some(without.clone()), "takes out hooks of ours that were written by hand: the plugin has them");
+        draft.set(
+            &path,
+            Some(without.clone()),
+            "takes out hooks of ours that were written by hand: the plugin has them",
+        );
         text = without;
     }
     if !tools {
@@ -199,17 +253,31 @@ fn settings_file(place: &Place, tools: bool, draft: &mut Draft) -> Result<(), Fa
     for name in MESSAGE_TOOLS {
         let name = tool(name);
         let has = |list: &str| {
-            let items = root.as_ref().and_then(|root| root.at(&["permissions", list])).map(Node::entries).unwrap_or_default();
+            let items = root
+                .as_ref()
+                .and_then(|root| root.at(&["permissions", list]))
+                .map(Node::entries)
+                .unwrap_or_default();
             items.iter().any(|item| item.value.text() == Some(name.as_str()))
         };
         // What the person decided otherwise stays.
         if !has("allow") && !has("deny") && !has("ask") {
-            let added = json::insert(&text, Dialect::Strict, &["permissions", "allow"], None, Value::text(name));
+            let added = json::insert(
+                &text,
+                Dialect::Strict,
+                &["permissions", "allow"],
+                None,
+                Value::text(name),
+            );
             text = added.map_err(|why| wrong_kind(&path, why))?;
         }
     }
     if !text.is_empty() {
-        draft.set(&path, Some(text), "lets send_message, check_messages and ack_messages run without a dialog");
+        draft.set(
+            &path,
+            Some(text),
+            "lets send_message, check_messages and ack_messages run without a dialog",
+        );
     }
     Ok(())
 }
@@ -218,11 +286,13 @@ pub(crate) fn wrong_kind(path: &Path, why: EditError) -> Failure {
     unreadable(path, why)
 }
 
-/// A file's text without what is ours in it; absent where nothing of it is left that anybody else wrote.
+/// A file's text without what is ours in it; absent where nothing of it is left that anybody else
+/// wrote.
 pub(crate) fn strip(place: &Place, path: &Path, text: &str) -> Result<Option<String>, Failure> {
     if plugin_files(place).iter().any(|file| file == path) {
         let manifest = super::draft::read(&plugin_files(place)[0])?;
-        let ours = manifest.as_deref().is_some_and(|manifest| is_ours(place, manifest)) || is_hook_file(place, text);
+        let ours = manifest.as_deref().is_some_and(|manifest| is_ours(place, manifest))
+            || is_hook_file(place, text);
         return Ok((!ours).then(|| text.to_owned()));
     }
     let mut text = text.to_owned();
@@ -231,24 +301,34 @@ pub(crate) fn strip(place: &Place, path: &Path, text: &str) -> Result<Option<Str
     }
     let root = json::parse(&text, Dialect::Strict).map_err(|why| unreadable(path, why))?;
     if path == settings(place) {
-        text = hooks::without(&text, &hooks::in_json(place, THIS, &text, &root)).map_err(|why| unreadable(path, why))?;
+        text = hooks::without(&text, &hooks::in_json(place, THIS, &text, &root))
+            .map_err(|why| unreadable(path, why))?;
         // What `claude plugin disable` wrote.
-        let switch = json::remove(&text, Dialect::Strict, &["enabledPlugins".into(), PLUGIN.into()]);
+        let switch =
+            json::remove(&text, Dialect::Strict, &["enabledPlugins".into(), PLUGIN.into()]);
         text = switch.map_err(|why| unreadable(path, why))?.unwrap_or(text);
         let root = json::parse(&text, Dialect::Strict).map_err(|why| unreadable(path, why))?;
         let allowed = root.at(&["permissions", "allow"]).map(Node::entries).unwrap_or_default();
         let ours = MESSAGE_TOOLS.map(tool);
         let places: Vec<usize> = (0..allowed.len())
-            .filter(|at| allowed[*at].value.text().is_some_and(|name| ours.iter().any(|tool| tool == name)))
+            .filter(|at| {
+                allowed[*at].value.text().is_some_and(|name| ours.iter().any(|tool| tool == name))
+            })
             .collect();
         for place in places.into_iter().rev() {
             let steps = ["permissions".into(), "allow".into(), Step::Item(place)];
-            text = json::remove(&text, Dialect::Strict, &steps).map_err(|why| unreadable(path, why))?.unwrap_or(text);
+            text = json::remove(&text, Dialect::Strict, &steps)
+                .map_err(|why| unreadable(path, why))?
+                .unwrap_or(text);
         }
     }
-    if path == place.claude_json && root.at(&["mcpServers", SERVER]).is_some_and(|server| runs_adapter(place, server)) {
+    if path == place.claude_json
+        && root.at(&["mcpServers", SERVER]).is_some_and(|server| runs_adapter(place, server))
+    {
         let steps = ["mcpServers".into(), SERVER.into()];
-        text = json::remove(&text, Dialect::Strict, &steps).map_err(|why| unreadable(path, why))?.unwrap_or(text);
+        text = json::remove(&text, Dialect::Strict, &steps)
+            .map_err(|why| unreadable(path, why))?
+            .unwrap_or(text);
     }
     Ok(Some(text))
 }
@@ -260,11 +340,14 @@ fn is_hook_file(place: &Place, text: &str) -> bool {
         .iter()
         .flat_map(|event| event.value.entries())
         .flat_map(|group| group.value.get("hooks").map(Node::entries).unwrap_or_default());
-    let mut all = handlers.map(|handler| hooks::is_ours(place, THIS, &hooks::from_json(text, &handler.value))).peekable();
+    let mut all = handlers
+        .map(|handler| hooks::is_ours(place, THIS, &hooks::from_json(text, &handler.value)))
+        .peekable();
     all.peek().is_some() && all.all(|ours| ours)
 }
 
-/// All files in which something of ours may be, and the directories that go with them where they are empty.
+/// All files in which something of ours may be, and the directories that go with them where they
+/// are empty.
 pub(crate) fn files(place: &Place) -> Vec<(PathBuf, Vec<PathBuf>)> {
     let [manifest, hooks] = plugin_files(place);
     let dirs = |file: &Path| file.ancestors().skip(1).take(3).map(Path::to_path_buf).collect();

@@ -1,7 +1,9 @@
-//! Codex: a server in `config.toml`, hooks there or in `hooks.json`, and, where the person says so, three permissions.
+//! Codex: a server in `config.toml`, hooks there or in `hooks.json`, and, where the person says so,
+//! three permissions.
 //!
-//! Codex asks its user whether to trust each hook, when it starts and in `/hooks`; that word is never written here. It clears the environment of its
-//! servers, so that each variable that shall pass is named.
+//! Codex asks its user whether to trust each hook, when it starts and in `/hooks`; that word is
+//! never written here. It clears the environment of its servers, so that each variable that shall
+//! pass is named.
 
 use std::path::{Path, PathBuf};
 
@@ -44,8 +46,8 @@ pub(crate) fn hook_file(place: &Place) -> PathBuf {
     place.codex_dir.join("hooks.json")
 }
 
-/// Where Codex would keep our tools out of the model's sight: behind a search, or for programs alone, each time without the
-/// server's instructions. What is left is to offer them directly.
+/// Where Codex would keep our tools out of the model's sight: behind a search, or for programs
+/// alone, each time without the server's instructions. What is left is to offer them directly.
 const HIDDEN_IN: &[&str] = &["code_mode", "deferred"];
 
 /// The server's table.
@@ -57,14 +59,21 @@ fn server_table(place: &Place) -> String {
         toml::list(HIDDEN_IN)
     );
     if let Some(dir) = &place.peerd_dir {
-        text.push_str(&format!("env = {{ PEERD_DIR = {} }}\n", toml::quoted(&dir.display().to_string())));
+        text.push_str(&format!(
+            "env = {{ PEERD_DIR = {} }}\n",
+            toml::quoted(&dir.display().to_string())
+        ));
     }
     text
 }
 
 /// What is written down is not passed on as well.
 fn passed_on(place: &Place) -> Vec<&'static str> {
-    PASSED_ON.iter().copied().filter(|name| place.peerd_dir.is_none() || *name != "PEERD_DIR").collect()
+    PASSED_ON
+        .iter()
+        .copied()
+        .filter(|name| place.peerd_dir.is_none() || *name != "PEERD_DIR")
+        .collect()
 }
 
 fn tool_table(tool: &str) -> String {
@@ -91,14 +100,24 @@ pub(crate) fn draft(place: &Place, tools: bool, draft: &mut Draft) -> Result<(),
                 "write it as tables ([mcp_servers.NAME]), or add by hand what `peerctl setup {} --print` shows",
                 THIS.as_str()
             );
-            draft.conflict(THIS, &path, "mcp_servers is an inline table, into which no table can be put", step);
+            draft.conflict(
+                THIS,
+                &path,
+                "mcp_servers is an inline table, into which no table can be put",
+                step,
+            );
             return Ok(());
         }
         None => new.push(server_table(place)),
         Some(server) => {
             if !server.as_table_like().is_some_and(|server| runs_adapter(place, server)) {
                 let what = "a server called peers is there, and it does not run `peerctl mcp`";
-                draft.conflict(THIS, &path, what, "rename it, or take it out (`codex mcp remove peers`), then run setup again");
+                draft.conflict(
+                    THIS,
+                    &path,
+                    what,
+                    "rename it, or take it out (`codex mcp remove peers`), then run setup again",
+                );
                 return Ok(());
             }
             server_in_place(place, &path, &text, draft)?;
@@ -106,9 +125,14 @@ pub(crate) fn draft(place: &Place, tools: bool, draft: &mut Draft) -> Result<(),
     }
     let text = draft.text(THIS, &path)?.unwrap_or_default();
     let document = toml::parse(&text).map_err(|why| unreadable(&path, why))?;
-    if toml::at(&document, &["mcp_servers", SERVER, "enabled"]).and_then(Item::as_bool) == Some(false) {
+    if toml::at(&document, &["mcp_servers", SERVER, "enabled"]).and_then(Item::as_bool)
+        == Some(false)
+    {
         draft.switched_off.push(Remark {
-            what: format!("the server peers is switched off in {} (enabled = false)", path.display()),
+            what: format!(
+                "the server peers is switched off in {} (enabled = false)",
+                path.display()
+            ),
             step: "take that line out, or say enabled = true".to_owned(),
         });
     }
@@ -118,7 +142,8 @@ pub(crate) fn draft(place: &Place, tools: bool, draft: &mut Draft) -> Result<(),
             step: "mail then waits for the next tool call".to_owned(),
         });
     }
-    let inline_tools = toml::at(&document, &["mcp_servers", SERVER, "tools"]).is_some_and(Item::is_inline_table);
+    let inline_tools =
+        toml::at(&document, &["mcp_servers", SERVER, "tools"]).is_some_and(Item::is_inline_table);
     for tool in MESSAGE_TOOLS.iter().filter(|_| tools && !inline_tools) {
         // What the person decided otherwise stays.
         if toml::at(&document, &["mcp_servers", SERVER, "tools", tool]).is_none() {
@@ -145,11 +170,19 @@ fn runs_adapter(place: &Place, server: &dyn TableLike) -> bool {
         .and_then(Item::as_array)
         .map(|args| args.iter().filter_map(toml_edit::Value::as_str).collect())
         .unwrap_or_default();
-    server.get("command").and_then(Item::as_str).is_some_and(|command| place.runs_adapter(command, &args))
+    server
+        .get("command")
+        .and_then(Item::as_str)
+        .is_some_and(|command| place.runs_adapter(command, &args))
 }
 
 /// Brings a server of ours up to date, and leaves what else stands there.
-fn server_in_place(place: &Place, path: &Path, text: &str, draft: &mut Draft) -> Result<(), Failure> {
+fn server_in_place(
+    place: &Place,
+    path: &Path,
+    text: &str,
+    draft: &mut Draft,
+) -> Result<(), Failure> {
     let document = toml::parse(text).map_err(|why| unreadable(path, why))?;
     let wanted = [
         wanted_command(place, &document),
@@ -162,8 +195,16 @@ fn server_in_place(place: &Place, path: &Path, text: &str, draft: &mut Draft) ->
         match toml::set(&text, way, key, &value).map_err(|why| unreadable(path, why))? {
             Some(new) => text = new,
             None => {
-                let step = format!("set it by hand, as `peerctl setup {} --print` shows it", THIS.as_str());
-                draft.conflict(THIS, path, format!("{}.{key} stands where it cannot be changed", way.join(".")), step);
+                let step = format!(
+                    "set it by hand, as `peerctl setup {} --print` shows it",
+                    THIS.as_str()
+                );
+                draft.conflict(
+                    THIS,
+                    path,
+                    format!("{}.{key} stands where it cannot be changed", way.join(".")),
+                    step,
+                );
                 return Ok(());
             }
         }
@@ -189,7 +230,8 @@ impl Setting {
 
 fn wanted_command(place: &Place, document: &Document<&str>) -> Option<Setting> {
     let command = toml::at(document, &["mcp_servers", SERVER, "command"]).and_then(Item::as_str);
-    (command != Some(&place.command())).then(|| Setting::of_server("command", toml::quoted(&place.command())))
+    (command != Some(&place.command()))
+        .then(|| Setting::of_server("command", toml::quoted(&place.command())))
 }
 
 fn wanted_omission(document: &Document<&str>) -> Option<Setting> {
@@ -203,9 +245,16 @@ fn wanted_variables(place: &Place, document: &Document<&str>) -> Option<Setting>
     let named: Vec<String> = match toml::at(document, &["mcp_servers", SERVER, "env_vars"]) {
         None => Vec::new(),
         // Where it fails, somebody wrote it in a richer form, and knows what passes.
-        Some(vars) => vars.as_array()?.iter().map(|name| Some(name.as_str()?.to_owned())).collect::<Option<_>>()?,
+        Some(vars) => vars
+            .as_array()?
+            .iter()
+            .map(|name| Some(name.as_str()?.to_owned()))
+            .collect::<Option<_>>()?,
     };
-    let missing: Vec<&str> = passed_on(place).into_iter().filter(|name| !named.iter().any(|named| named == name)).collect();
+    let missing: Vec<&str> = passed_on(place)
+        .into_iter()
+        .filter(|name| !named.iter().any(|named| named == name))
+        .collect();
     if missing.is_empty() {
         return None;
     }
@@ -228,7 +277,9 @@ fn wanted_directory(place: &Place, text: &str, document: &Document<&str>) -> Opt
             let comma = if members.is_empty() { "" } else { ", " };
             Some(Setting::of_server("env", format!("{{ {members}{comma}PEERD_DIR = {quoted} }}")))
         }
-        Some(_) => Some(Setting { way: &["mcp_servers", SERVER, "env"], key: "PEERD_DIR", value: quoted }),
+        Some(_) => {
+            Some(Setting { way: &["mcp_servers", SERVER, "env"], key: "PEERD_DIR", value: quoted })
+        }
     }
 }
 
@@ -239,7 +290,9 @@ pub(crate) fn strip(place: &Place, path: &Path, text: &str) -> Result<Option<Str
     }
     if path == hook_file(place) {
         let root = json::parse(text, Dialect::Strict).map_err(|why| unreadable(path, why))?;
-        return hooks::without(text, &hooks::in_json(place, THIS, text, &root)).map(Some).map_err(|why| unreadable(path, why));
+        return hooks::without(text, &hooks::in_json(place, THIS, text, &root))
+            .map(Some)
+            .map_err(|why| unreadable(path, why));
     }
     let document = toml::parse(text).map_err(|why| unreadable(path, why))?;
     let mut targets = Vec::new();

@@ -1,7 +1,7 @@
 //! Codex' hooks: which of ours are there, and putting them where the person has theirs.
 //!
-//! Codex reads hooks from `config.toml` and from `hooks.json`, and complains where both have some. It knows a hook that was
-//! trusted by its place in the file, so ours come behind all others.
+//! Codex reads hooks from `config.toml` and from `hooks.json`, and complains where both have some.
+//! It knows a hook that was trusted by its place in the file, so ours come behind all others.
 
 use toml_edit::{Document, Item, TableLike};
 
@@ -22,30 +22,44 @@ pub(crate) fn draft(place: &Place, draft: &mut Draft) -> Result<(), Failure> {
     let document = toml::parse(&toml_text).map_err(|why| unreadable(&config, why))?;
     let root = match json_text.trim().is_empty() {
         true => None,
-        false => Some(json::parse(&json_text, Dialect::Strict).map_err(|why| unreadable(&file, why))?),
+        false => {
+            Some(json::parse(&json_text, Dialect::Strict).map_err(|why| unreadable(&file, why))?)
+        }
     };
     let found_toml = in_toml(place, &document);
-    let found_json = root.as_ref().map(|root| hooks::in_json(place, THIS, &json_text, root)).unwrap_or_default();
-    if found_toml.is_empty() && (!found_json.is_empty() || root.as_ref().is_some_and(has_hooks) || is_inline(&document)) {
+    let found_json =
+        root.as_ref().map(|root| hooks::in_json(place, THIS, &json_text, root)).unwrap_or_default();
+    if found_toml.is_empty()
+        && (!found_json.is_empty() || root.as_ref().is_some_and(has_hooks) || is_inline(&document))
+    {
         if is_complete(&found_json) {
             return Ok(());
         }
-        let mut text = hooks::without(&json_text, &found_json).map_err(|why| unreadable(&file, why))?;
+        let mut text =
+            hooks::without(&json_text, &found_json).map_err(|why| unreadable(&file, why))?;
         for hook in hooks::of(THIS) {
-            let added = json::insert(&text, Dialect::Strict, &["hooks", hook.event], None, hook.json(place, THIS));
+            let added = json::insert(
+                &text,
+                Dialect::Strict,
+                &["hooks", hook.event],
+                None,
+                hook.json(place, THIS),
+            );
             text = added.map_err(|why| unreadable(&file, why))?;
         }
         draft.set(&file, Some(text), "the hooks: presence, and mail between two steps");
         return Ok(());
     }
     if !found_json.is_empty() {
-        let without = hooks::without(&json_text, &found_json).map_err(|why| unreadable(&file, why))?;
+        let without =
+            hooks::without(&json_text, &found_json).map_err(|why| unreadable(&file, why))?;
         draft.set(&file, Some(without), "takes out hooks that are in config.toml as well");
     }
     if is_complete(&found_toml) {
         return Ok(());
     }
-    let without = toml::remove(&toml_text, &targets(&found_toml)).map_err(|why| unreadable(&config, why))?;
+    let without =
+        toml::remove(&toml_text, &targets(&found_toml)).map_err(|why| unreadable(&config, why))?;
     let tables: Vec<String> = hooks::of(THIS).iter().map(|hook| hook.toml(place, THIS)).collect();
     let text = toml::append(without.as_deref().unwrap_or(&toml_text), &tables.join("\n"));
     draft.set(&config, Some(text), "the hooks: presence, and mail between two steps");
@@ -54,7 +68,8 @@ pub(crate) fn draft(place: &Place, draft: &mut Draft) -> Result<(), Failure> {
 
 /// Whether the person has hooks in `hooks.json`.
 fn has_hooks(root: &Node) -> bool {
-    root.get("hooks").is_some_and(|hooks| hooks.entries().iter().any(|event| !event.value.entries().is_empty()))
+    root.get("hooks")
+        .is_some_and(|hooks| hooks.entries().iter().any(|event| !event.value.entries().is_empty()))
 }
 
 /// Whether the hooks in `config.toml` are written in a form to which no table can be added.
@@ -69,17 +84,24 @@ fn is_inline(document: &Document<&str>) -> bool {
 
 fn is_complete(found: &[Found]) -> bool {
     let all = hooks::of(THIS);
-    found.len() == all.len() && all.iter().all(|hook| found.iter().any(|found| found.event == hook.event && found.current))
+    found.len() == all.len()
+        && all
+            .iter()
+            .all(|hook| found.iter().any(|found| found.event == hook.event && found.current))
 }
 
 /// Our handlers in `config.toml`.
 pub(crate) fn in_toml(place: &Place, document: &Document<&str>) -> Vec<Found> {
     let mut found = Vec::new();
-    let Some(events) = toml::at(document, &["hooks"]).and_then(Item::as_table_like) else { return found };
+    let Some(events) = toml::at(document, &["hooks"]).and_then(Item::as_table_like) else {
+        return found;
+    };
     for (event, groups) in events.iter() {
         for (number, group) in groups.as_array_of_tables().into_iter().flatten().enumerate() {
             let handlers: Vec<Handler> = match group.get("hooks") {
-                Some(Item::ArrayOfTables(handlers)) => handlers.iter().map(|table| hooks::from_toml(table)).collect(),
+                Some(Item::ArrayOfTables(handlers)) => {
+                    handlers.iter().map(|table| hooks::from_toml(table)).collect()
+                }
                 Some(Item::Value(toml_edit::Value::Array(handlers))) => {
                     let tables = handlers.iter().filter_map(|value| value.as_inline_table());
                     tables.map(|table| hooks::from_toml(table as &dyn TableLike)).collect()

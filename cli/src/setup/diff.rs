@@ -14,11 +14,13 @@ const LINE_CHARS_MAX: usize = 160;
 /// How much of a long line is shown around what changes.
 const AROUND_CHARS: usize = 24;
 
-/// Beyond this many changed lines the middle of a text is shown as replaced: the search grows with the square of it.
+/// Beyond this many changed lines the middle of a text is shown as replaced: the search grows with
+/// the square of it.
 const CHANGES_MAX: usize = 2_000;
 
 /// What a name contains that stands before something secret.
-const SECRET_NAMES: &[&str] = &["token", "secret", "password", "key", "auth", "credential", "cookie"];
+const SECRET_NAMES: &[&str] =
+    &["token", "secret", "password", "key", "auth", "credential", "cookie"];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Line<'text> {
@@ -27,16 +29,19 @@ enum Line<'text> {
     New(&'text str),
 }
 
-/// The lines of a unified diff, without the two that name the files. Empty where the texts are the same.
+/// The lines of a unified diff, without the two that name the files. Empty where the texts are the
+/// same.
 pub(crate) fn unified(before: &str, after: &str) -> Vec<String> {
     let lines = compare(&lines_of(before), &lines_of(after));
-    let changed: Vec<usize> = (0..lines.len()).filter(|place| !matches!(lines[*place], Line::Same(_))).collect();
+    let changed: Vec<usize> =
+        (0..lines.len()).filter(|place| !matches!(lines[*place], Line::Same(_))).collect();
     let mut told = Vec::new();
     let mut next = 0;
     while let Some(first) = changed.get(next) {
         // A hunk goes on while the gap to the next change is no longer than the context of both.
         let mut last = next;
-        while changed.get(last + 1).is_some_and(|place| place - changed[last] <= 2 * CONTEXT_LINES) {
+        while changed.get(last + 1).is_some_and(|place| place - changed[last] <= 2 * CONTEXT_LINES)
+        {
             last += 1;
         }
         let start = first.saturating_sub(CONTEXT_LINES);
@@ -55,7 +60,10 @@ fn lines_of(text: &str) -> Vec<&str> {
 
 fn header(lines: &[Line<'_>], start: usize, end: usize) -> String {
     let count = |lines: &[Line<'_>], new: bool| {
-        lines.iter().filter(|line| !matches!((line, new), (Line::Gone(_), true) | (Line::New(_), false))).count()
+        lines
+            .iter()
+            .filter(|line| !matches!((line, new), (Line::Gone(_), true) | (Line::New(_), false)))
+            .count()
     };
     let side = |new| {
         let (skipped, shown) = (count(&lines[..start], new), count(&lines[start..end], new));
@@ -70,11 +78,15 @@ fn hunk(lines: &[Line<'_>]) -> Vec<String> {
         let (mark, text, other) = match line {
             Line::Same(text) => (' ', *text, None),
             Line::Gone(text) => {
-                let counterpart = |line: &Line<'_>| if let Line::New(new) = line { Some(hidden(bare(new))) } else { None };
+                let counterpart = |line: &Line<'_>| {
+                    if let Line::New(new) = line { Some(hidden(bare(new))) } else { None }
+                };
                 ('-', *text, lines[place + 1..].iter().find_map(counterpart))
             }
             Line::New(text) => {
-                let counterpart = |line: &Line<'_>| if let Line::Gone(gone) = line { Some(hidden(bare(gone))) } else { None };
+                let counterpart = |line: &Line<'_>| {
+                    if let Line::Gone(gone) = line { Some(hidden(bare(gone))) } else { None }
+                };
                 ('+', *text, lines[..place].iter().rev().find_map(counterpart))
             }
         };
@@ -96,7 +108,8 @@ fn bare(line: &str) -> &str {
     line.trim_end_matches(['\r', '\n'])
 }
 
-/// A line of JSON or TOML without the values that a secret's name announces. What setup writes has no such names.
+/// A line of JSON or TOML without the values that a secret's name announces. What setup writes has
+/// no such names.
 fn hidden(line: &str) -> String {
     let mut shown = String::with_capacity(line.len());
     let mut rest = line;
@@ -154,7 +167,8 @@ fn cut(line: &str, other: &str) -> String {
     let other: Vec<char> = other.chars().collect();
     let same = chars.iter().zip(&other).take_while(|(a, b)| a == b).count();
     let rest = chars.len().min(other.len()) - same;
-    let same_end = chars.iter().rev().zip(other.iter().rev()).take(rest).take_while(|(a, b)| a == b).count();
+    let same_end =
+        chars.iter().rev().zip(other.iter().rev()).take(rest).take_while(|(a, b)| a == b).count();
     let start = same.saturating_sub(AROUND_CHARS);
     let end = (chars.len() - same_end + AROUND_CHARS).min(chars.len());
     let before = if start > 0 { "…" } else { "" };
@@ -162,11 +176,13 @@ fn cut(line: &str, other: &str) -> String {
     format!("{before}{}{after}", chars[start..end].iter().collect::<String>())
 }
 
-/// Myers' greedy search for the shortest edit, after what both texts begin and end with is set aside.
+/// Myers' greedy search for the shortest edit, after what both texts begin and end with is set
+/// aside.
 fn compare<'text>(before: &[&'text str], after: &[&'text str]) -> Vec<Line<'text>> {
     let head = before.iter().zip(after).take_while(|(a, b)| a == b).count();
     let rest = before.len().min(after.len()) - head;
-    let tail = before.iter().rev().zip(after.iter().rev()).take(rest).take_while(|(a, b)| a == b).count();
+    let tail =
+        before.iter().rev().zip(after.iter().rev()).take(rest).take_while(|(a, b)| a == b).count();
     let (old, new) = (&before[head..before.len() - tail], &after[head..after.len() - tail]);
     let mut lines: Vec<Line<'text>> = before[..head].iter().map(|line| Line::Same(line)).collect();
     match shortest(old, new) {
@@ -193,7 +209,9 @@ fn shortest<'text>(old: &[&'text str], new: &[&'text str]) -> Option<Vec<Line<'t
             let down = k == 0 || (k != 2 * round && reach[diagonal - 1] < reach[diagonal + 1]);
             let mut x = if down { reach[diagonal + 1] } else { reach[diagonal - 1] + 1 };
             // On diagonal d the place in `new` is x - d.
-            let Some(mut y) = x.checked_add_signed(signed(most) - signed(diagonal)) else { continue };
+            let Some(mut y) = x.checked_add_signed(signed(most) - signed(diagonal)) else {
+                continue;
+            };
             while x < old.len() && y < new.len() && old[x] == new[y] {
                 x += 1;
                 y += 1;
@@ -208,7 +226,12 @@ fn shortest<'text>(old: &[&'text str], new: &[&'text str]) -> Option<Vec<Line<'t
 }
 
 /// Walks back from the end through what each round had reached.
-fn trace<'text>(old: &[&'text str], new: &[&'text str], rounds: &[Vec<usize>], most: usize) -> Vec<Line<'text>> {
+fn trace<'text>(
+    old: &[&'text str],
+    new: &[&'text str],
+    rounds: &[Vec<usize>],
+    most: usize,
+) -> Vec<Line<'text>> {
     let (mut x, mut y) = (old.len(), new.len());
     let mut lines = Vec::new();
     for (round, reach) in rounds.iter().enumerate().rev() {
@@ -216,7 +239,8 @@ fn trace<'text>(old: &[&'text str], new: &[&'text str], rounds: &[Vec<usize>], m
         let low = diagonal == most - round;
         let down = low || (diagonal != most + round && reach[diagonal - 1] < reach[diagonal + 1]);
         let from = if down { diagonal + 1 } else { diagonal - 1 };
-        let (start_x, start_y) = if round == 0 { (0, 0) } else { (reach[from], reach[from] + most - from) };
+        let (start_x, start_y) =
+            if round == 0 { (0, 0) } else { (reach[from], reach[from] + most - from) };
         while x > start_x && y > start_y {
             lines.push(Line::Same(old[x - 1]));
             x -= 1;
@@ -245,8 +269,13 @@ mod tests {
         let before = "a\nb\nc\nd\ne\nf\ng\nh\ni\nj\nk\nl\n";
         let after = "a\nb\nc\nd\ne!\nf\ng\nh\ni\nj\nk\nl\nm";
         let told = unified(before, after);
-        assert_eq!(told[..8], ["@@ -2,7 +2,7 @@", " b", " c", " d", "-e", "+e!", " f", " g"], "{told:#?}");
-        let end = ["@@ -10,3 +10,4 @@", " j", " k", " l", "+m", "\\ no newline at the end of the file"];
+        assert_eq!(
+            told[..8],
+            ["@@ -2,7 +2,7 @@", " b", " c", " d", "-e", "+e!", " f", " g"],
+            "{told:#?}"
+        );
+        let end =
+            ["@@ -10,3 +10,4 @@", " j", " k", " l", "+m", "\\ no newline at the end of the file"];
         assert_eq!(told[9..], end, "{told:#?}");
         assert_eq!(unified("", "x\n"), ["@@ -0,0 +1,1 @@", "+x"]);
         assert_eq!(unified("same", "same"), Vec::<String>::new());
@@ -257,8 +286,14 @@ mod tests {
         let told = unified("\"API_TOKEN\": \"hush\",\nx\n", "\"API_TOKEN\": \"hush\",\ny\n");
         assert_eq!(told[1], " \"API_TOKEN\": …,");
         for (line, shown) in [
-            (r#"{"env":{"OPENAI_API_KEY":"sk-\"1","N":"2"}}"#, r#"{"env":{"OPENAI_API_KEY":…,"N":"2"}}"#),
-            (r#"env = { GH_TOKEN = 'x y', MODE = "a" } # c"#, r#"env = { GH_TOKEN = …, MODE = "a" } # c"#),
+            (
+                r#"{"env":{"OPENAI_API_KEY":"sk-\"1","N":"2"}}"#,
+                r#"{"env":{"OPENAI_API_KEY":…,"N":"2"}}"#,
+            ),
+            (
+                r#"env = { GH_TOKEN = 'x y', MODE = "a" } # c"#,
+                r#"env = { GH_TOKEN = …, MODE = "a" } # c"#,
+            ),
             (r#""cookies": ["a", "b"], "plain": ["c"]"#, r#""cookies": […, …], "plain": ["c"]"#),
             (r#"PASSWORD = 12 "#, "PASSWORD = … "),
             (r#"command = "say \"auth\"" "#, r#"command = "say \"auth\"" "#),

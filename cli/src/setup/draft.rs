@@ -1,7 +1,8 @@
-//! What setup means to change: each file as it is, as it shall be, and why; and what stands in the way.
+//! What setup means to change: each file as it is, as it shall be, and why; and what stands in the
+//! way.
 //!
-//! It reads files and writes none. Everything a person is shown before they say yes is here, and nothing is done that is
-//! not here.
+//! It reads files and writes none. Everything a person is shown before they say yes is here, and
+//! nothing is done that is not here.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -59,8 +60,11 @@ impl File {
 
     /// The change as the lines of a unified diff.
     pub(crate) fn diff(&self) -> Vec<String> {
-        let (before, after) = (self.before.as_deref().unwrap_or_default(), self.after.as_deref().unwrap_or_default());
-        let name = |text: &Option<String>| if text.is_some() { self.path.display().to_string() } else { "/dev/null".to_owned() };
+        let (before, after) =
+            (self.before.as_deref().unwrap_or_default(), self.after.as_deref().unwrap_or_default());
+        let name = |text: &Option<String>| {
+            if text.is_some() { self.path.display().to_string() } else { "/dev/null".to_owned() }
+        };
         let heads = [format!("--- {}", name(&self.before)), format!("+++ {}", name(&self.after))];
         heads.into_iter().chain(diff::unified(before, after)).collect()
     }
@@ -150,8 +154,19 @@ impl Draft {
     }
 
     /// Says what stands in the way.
-    pub(crate) fn conflict(&mut self, client: Client, path: &Path, what: impl Into<String>, step: impl Into<String>) {
-        self.conflicts.push(Conflict { client, path: path.to_path_buf(), what: what.into(), step: step.into() });
+    pub(crate) fn conflict(
+        &mut self,
+        client: Client,
+        path: &Path,
+        what: impl Into<String>,
+        step: impl Into<String>,
+    ) {
+        self.conflicts.push(Conflict {
+            client,
+            path: path.to_path_buf(),
+            what: what.into(),
+            step: step.into(),
+        });
     }
 
     /// All files that were looked at.
@@ -173,9 +188,11 @@ pub(crate) fn read(path: &Path) -> Result<Option<String>, Failure> {
             Err(error) => {
                 let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
                 let line = valid.iter().filter(|byte| **byte == b'\n').count() + 1;
-                let column =
-                    valid.rsplit(|byte| *byte == b'\n').next().map_or(0, |rest| String::from_utf8_lossy(rest).chars().count())
-                        + 1;
+                let column = valid
+                    .rsplit(|byte| *byte == b'\n')
+                    .next()
+                    .map_or(0, |rest| String::from_utf8_lossy(rest).chars().count())
+                    + 1;
                 Err(unreadable(path, format!("line {line}, column {column}: no UTF-8")))
             }
         },

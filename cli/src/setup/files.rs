@@ -1,8 +1,8 @@
-//! Writing files that others keep: all of a draft or nothing of it, each file in one step, through symbolic links, with the
-//! mode it had, and read back.
+//! Writing files that others keep: all of a draft or nothing of it, each file in one step, through
+//! symbolic links, with the mode it had, and read back.
 //!
-//! It knows the file system and nothing of clients. Its invariant: a file has either its old or its new content at every
-//! moment, and what changed since it was read is not overwritten.
+//! It knows the file system and nothing of clients. Its invariant: a file has either its old or its
+//! new content at every moment, and what changed since it was read is not overwritten.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File as Open, OpenOptions, Permissions};
@@ -61,7 +61,11 @@ pub(crate) fn examine(path: &Path) -> Result<Target, Failure> {
                 return Err(refused(path, "it is no file".to_owned(), "move it away"));
             }
             if metadata.uid() != geteuid().as_raw() {
-                return Err(refused(path, format!("it belongs to user {}", metadata.uid()), "run setup as that user"));
+                return Err(refused(
+                    path,
+                    format!("it belongs to user {}", metadata.uid()),
+                    "run setup as that user",
+                ));
             }
             if metadata.mode() & 0o200 == 0 {
                 return Err(refused(
@@ -85,7 +89,11 @@ pub(crate) fn examine(path: &Path) -> Result<Target, Failure> {
         return Err(refused(path, format!("{} is no directory", dir.display()), "move it away"));
     }
     if access(dir, AccessFlags::W_OK | AccessFlags::X_OK).is_err() {
-        return Err(refused(path, format!("{} may not be written to", dir.display()), "give yourself the permission"));
+        return Err(refused(
+            path,
+            format!("{} may not be written to", dir.display()),
+            "give yourself the permission",
+        ));
     }
     Ok(target)
 }
@@ -109,9 +117,12 @@ pub(crate) fn write_all(files: &[&File]) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Removes what a command that was killed left beside these files. Only one command writes at a time.
+/// Removes what a command that was killed left beside these files. Only one command writes at a
+/// time.
 pub(crate) fn sweep<'a>(files: impl Iterator<Item = &'a File>) {
-    let dirs: BTreeSet<PathBuf> = files.filter_map(|file| Some(behind_links(&file.path).ok()?.parent()?.to_path_buf())).collect();
+    let dirs: BTreeSet<PathBuf> = files
+        .filter_map(|file| Some(behind_links(&file.path).ok()?.parent()?.to_path_buf()))
+        .collect();
     for entry in dirs.iter().flat_map(fs::read_dir).flatten().flatten() {
         let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
         if is_file && entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
@@ -129,9 +140,11 @@ pub(crate) fn is_occupied(dir: &Path) -> bool {
     })
 }
 
-/// Removes the directories that go with files which are gone, if they are empty: whoever put something else there keeps it.
+/// Removes the directories that go with files which are gone, if they are empty: whoever put
+/// something else there keeps it.
 pub(crate) fn prune<'a>(files: impl Iterator<Item = &'a File>) {
-    let mut dirs: Vec<&PathBuf> = files.filter(|file| file.after.is_none()).flat_map(|file| &file.prune).collect();
+    let mut dirs: Vec<&PathBuf> =
+        files.filter(|file| file.after.is_none()).flat_map(|file| &file.prune).collect();
     dirs.sort_by_key(|dir| std::cmp::Reverse(dir.components().count()));
     dirs.into_iter().for_each(|dir| drop(fs::remove_dir(dir)));
 }
@@ -141,25 +154,40 @@ fn write(target: &Target, before: Option<&str>, after: Option<&str>) -> Result<(
     let failed = |attempt| move |source| Failure::file(attempt, path.clone(), source);
     if read(path)?.as_deref() != before {
         let message = format!("{} was changed by another program in this moment", path.display());
-        return Err(Failure::setup("changed_meanwhile", message).hint("nothing was written: run the command again"));
+        return Err(Failure::setup("changed_meanwhile", message)
+            .hint("nothing was written: run the command again"));
     }
     let Some(text) = after else {
         return fs::remove_file(path).map_err(failed("removing"));
     };
     let dir = path.parent().unwrap_or(Path::new("/"));
-    fs::DirBuilder::new().recursive(true).mode(0o755).create(dir).map_err(failed("making a directory for"))?;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(dir)
+        .map_err(failed("making a directory for"))?;
     if target.linked {
-        let mut open = OpenOptions::new().write(true).truncate(true).open(path).map_err(failed("writing"))?;
-        open.write_all(text.as_bytes()).and_then(|()| open.sync_all()).map_err(failed("writing"))?;
+        let mut open =
+            OpenOptions::new().write(true).truncate(true).open(path).map_err(failed("writing"))?;
+        open.write_all(text.as_bytes())
+            .and_then(|()| open.sync_all())
+            .map_err(failed("writing"))?;
     } else {
-        let mut new = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(dir).map_err(failed("writing beside"))?;
+        let mut new = tempfile::Builder::new()
+            .prefix(UNFINISHED)
+            .tempfile_in(dir)
+            .map_err(failed("writing beside"))?;
         new.write_all(text.as_bytes()).map_err(failed("writing beside"))?;
         let mode = target.mode.unwrap_or(0o600);
-        new.as_file().set_permissions(Permissions::from_mode(mode)).map_err(failed("setting the mode of"))?;
+        new.as_file()
+            .set_permissions(Permissions::from_mode(mode))
+            .map_err(failed("setting the mode of"))?;
         new.as_file().sync_all().map_err(failed("writing beside"))?;
         new.persist(path).map_err(|error| failed("replacing")(error.error))?;
         // The new name is on disk when the directory is.
-        Open::open(dir).and_then(|dir| dir.sync_all()).map_err(failed("writing the directory of"))?;
+        Open::open(dir)
+            .and_then(|dir| dir.sync_all())
+            .map_err(failed("writing the directory of"))?;
     }
     if read(path)?.as_deref() != Some(text) {
         let source = io::Error::other("it reads back differently");
@@ -196,7 +224,13 @@ mod tests {
         std::os::unix::fs::symlink("real", &link).unwrap();
         write_all(&[&change(&link, Some("old"), Some("new"))]).unwrap();
         assert_eq!(fs::read_link(&link).unwrap(), Path::new("real"));
-        assert_eq!((fs::read_to_string(&real).unwrap().as_str(), fs::metadata(&real).unwrap().mode() & 0o777), ("new", 0o640));
+        assert_eq!(
+            (
+                fs::read_to_string(&real).unwrap().as_str(),
+                fs::metadata(&real).unwrap().mode() & 0o777
+            ),
+            ("new", 0o640)
+        );
         let twin = dir.path().join("twin");
         fs::hard_link(&real, &twin).unwrap();
         write_all(&[&change(&link, Some("new"), Some("newer"))]).unwrap();
@@ -210,7 +244,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (first, second) = (dir.path().join("a/b/first"), dir.path().join("second"));
         fs::write(&second, "changed by another").unwrap();
-        let files = [change(&first, None, Some("x")), change(&second, Some("as it was read"), Some("y"))];
+        let files =
+            [change(&first, None, Some("x")), change(&second, Some("as it was read"), Some("y"))];
         let failure = write_all(&files.iter().collect::<Vec<_>>()).unwrap_err();
         assert_eq!(failure.code(), "changed_meanwhile");
         assert!(!dir.path().join("a").exists());

@@ -1,4 +1,5 @@
-//! Gemini CLI: a server in its settings. It has no way in between two steps that we use, so mail rides on tool results.
+//! Gemini CLI: a server in its settings. It has no way in between two steps that we use, so mail
+//! rides on tool results.
 
 use std::path::{Path, PathBuf};
 
@@ -19,10 +20,15 @@ pub(crate) fn settings(place: &Place) -> PathBuf {
 
 /// The server's entry.
 pub(crate) fn server(place: &Place) -> Value {
-    let mut server =
-        vec![("command".to_owned(), Value::text(place.command())), ("args".to_owned(), Value::Array(vec![Value::text("mcp")]))];
+    let mut server = vec![
+        ("command".to_owned(), Value::text(place.command())),
+        ("args".to_owned(), Value::Array(vec![Value::text("mcp")])),
+    ];
     if let Some(dir) = &place.peerd_dir {
-        server.push(("env".to_owned(), Value::object([("PEERD_DIR", Value::text(dir.display().to_string()))])));
+        server.push((
+            "env".to_owned(),
+            Value::object([("PEERD_DIR", Value::text(dir.display().to_string()))]),
+        ));
     }
     Value::Object(server)
 }
@@ -36,8 +42,8 @@ pub(crate) fn draft(place: &Place, draft: &mut Draft) -> Result<(), Failure> {
         false => Some(json::parse(&text, DIALECT).map_err(|why| unreadable(&path, why))?),
     };
     let Some(there) = root.as_ref().and_then(|root| root.at(&["mcpServers", SERVER])) else {
-        let new =
-            json::insert(&text, DIALECT, &["mcpServers"], Some(SERVER), server(place)).map_err(|why| unreadable(&path, why))?;
+        let new = json::insert(&text, DIALECT, &["mcpServers"], Some(SERVER), server(place))
+            .map_err(|why| unreadable(&path, why))?;
         draft.set(&path, Some(new), "the server `peers`");
         return Ok(());
     };
@@ -51,16 +57,24 @@ pub(crate) fn draft(place: &Place, draft: &mut Draft) -> Result<(), Failure> {
     let said = there.at(&["env", "PEERD_DIR"]).and_then(Node::text);
     wanted.extend(place.dir_beside(said).map(|dir| ("PEERD_DIR", dir)));
     for (key, value) in wanted {
-        let way = if key == "command" { vec!["mcpServers", SERVER, key] } else { vec!["mcpServers", SERVER, "env", key] };
+        let way = if key == "command" {
+            vec!["mcpServers", SERVER, key]
+        } else {
+            vec!["mcpServers", SERVER, "env", key]
+        };
         let there = json::parse(&new, DIALECT).map_err(|why| unreadable(&path, why))?;
         if there.at(&way).and_then(Node::text) == Some(value.as_str()) {
             continue;
         }
-        new = match json::replace(&new, DIALECT, &way, &Value::text(&value)).map_err(|why| unreadable(&path, why))? {
+        new = match json::replace(&new, DIALECT, &way, &Value::text(&value))
+            .map_err(|why| unreadable(&path, why))?
+        {
             Some(new) => new,
             None => {
-                let (key, way) = way.split_last().map_or((SERVER, &[][..]), |(key, way)| (*key, way));
-                json::insert(&new, DIALECT, way, Some(key), Value::text(&value)).map_err(|why| unreadable(&path, why))?
+                let (key, way) =
+                    way.split_last().map_or((SERVER, &[][..]), |(key, way)| (*key, way));
+                json::insert(&new, DIALECT, way, Some(key), Value::text(&value))
+                    .map_err(|why| unreadable(&path, why))?
             }
         };
     }
@@ -77,7 +91,8 @@ pub(crate) fn strip(place: &Place, path: &Path, text: &str) -> Result<Option<Str
     if !root.at(&["mcpServers", SERVER]).is_some_and(|server| claude::runs_adapter(place, server)) {
         return Ok(Some(text.to_owned()));
     }
-    let without = json::remove(text, DIALECT, &["mcpServers".into(), SERVER.into()]).map_err(|why| unreadable(path, why))?;
+    let without = json::remove(text, DIALECT, &["mcpServers".into(), SERVER.into()])
+        .map_err(|why| unreadable(path, why))?;
     Ok(Some(without.unwrap_or_else(|| text.to_owned())))
 }
 

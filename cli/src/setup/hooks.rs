@@ -1,7 +1,8 @@
 //! Which hooks are installed in which client, and in which form: one table per client.
 //!
-//! The `mcp_tool` form calls the adapter that the client runs anyway and saves a process, but only where a server is
-//! connected: a session's start comes before that, its end after it. What a hook hears and answers is not known here.
+//! The `mcp_tool` form calls the adapter that the client runs anyway and saves a process, but only
+//! where a server is connected: a session's start comes before that, its end after it. What a hook
+//! hears and answers is not known here.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +15,8 @@ use super::{Client, Place, SERVER, shell_word, toml};
 /// The adapter's tool that hooks call; it is not listed.
 pub(crate) const TOOL: &str = "hook";
 
-/// How long a client waits for a hook, in seconds. It is a thousand times what one takes, and stops nobody for long.
+/// How long a client waits for a hook, in seconds. It is a thousand times what one takes, and stops
+/// nobody for long.
 const TIMEOUT_S: u64 = 5;
 
 /// How long Codex waits at most for a hook at a session's end, in seconds; it warns of more.
@@ -51,11 +53,16 @@ const CLAUDE_FIELDS: &[&str] = &[
     "stop_hook_active",
 ];
 
-/// `PreToolUse` tells a subagent's call of our tools from the main conversation's before the call arrives.
+/// `PreToolUse` tells a subagent's call of our tools from the main conversation's before the call
+/// arrives.
 const CLAUDE: &[Hook] = &[
     Hook { event: "SessionStart", matcher: None, form: Form::Command },
     Hook { event: "UserPromptSubmit", matcher: None, form: Form::Tool(CLAUDE_FIELDS) },
-    Hook { event: "PreToolUse", matcher: Some("mcp__plugin_peers_peers__.*"), form: Form::Tool(CLAUDE_FIELDS) },
+    Hook {
+        event: "PreToolUse",
+        matcher: Some("mcp__plugin_peers_peers__.*"),
+        form: Form::Tool(CLAUDE_FIELDS),
+    },
     Hook { event: "PostToolBatch", matcher: None, form: Form::Tool(CLAUDE_FIELDS) },
     Hook { event: "Stop", matcher: None, form: Form::Tool(CLAUDE_FIELDS) },
     Hook { event: "SessionEnd", matcher: None, form: Form::Command },
@@ -67,7 +74,14 @@ const CODEX: &[Hook] = &[
     Hook {
         event: "UserPromptSubmit",
         matcher: None,
-        form: Form::Tool(&["hook_event_name", "session_id", "cwd", "transcript_path", "permission_mode", "turn_id"]),
+        form: Form::Tool(&[
+            "hook_event_name",
+            "session_id",
+            "cwd",
+            "transcript_path",
+            "permission_mode",
+            "turn_id",
+        ]),
     },
     Hook {
         event: "PostToolUse",
@@ -118,16 +132,23 @@ fn server(client: Client) -> &'static str {
 impl Hook {
     /// What the client's shell runs, where the hook is a command.
     fn command(&self, place: &Place, client: Client) -> String {
-        let dir = place.peerd_dir.as_ref().map(|dir| format!("PEERD_DIR={} ", shell_word(&dir.display().to_string())));
+        let dir = place
+            .peerd_dir
+            .as_ref()
+            .map(|dir| format!("PEERD_DIR={} ", shell_word(&dir.display().to_string())));
         let program = shell_word(&place.command());
         format!("{}{program} hook {} {}", dir.unwrap_or_default(), client.as_str(), self.event)
     }
 
     fn handler(&self, place: &Place, client: Client) -> Vec<(&'static str, Value)> {
         let ends = client == Client::Codex && self.event == "SessionEnd";
-        let timeout = ("timeout", Value::Number(if ends { CODEX_END_TIMEOUT_S } else { TIMEOUT_S }));
+        let timeout =
+            ("timeout", Value::Number(if ends { CODEX_END_TIMEOUT_S } else { TIMEOUT_S }));
         let mut handler = match self.form {
-            Form::Command => vec![("type", Value::text("command")), ("command", Value::text(self.command(place, client)))],
+            Form::Command => vec![
+                ("type", Value::text("command")),
+                ("command", Value::text(self.command(place, client))),
+            ],
             Form::Tool(fields) => vec![
                 ("type", Value::text("mcp_tool")),
                 ("server", Value::text(server(client))),
@@ -135,7 +156,12 @@ impl Hook {
                 (
                     "input",
                     Value::Object(
-                        fields.iter().map(|field| ((*field).to_owned(), Value::text(format!("${{{field}}}")))).collect(),
+                        fields
+                            .iter()
+                            .map(|field| {
+                                ((*field).to_owned(), Value::text(format!("${{{field}}}")))
+                            })
+                            .collect(),
                     ),
                 ),
             ],
@@ -146,21 +172,35 @@ impl Hook {
 
     /// The group of this one hook, as JSON.
     pub(crate) fn json(&self, place: &Place, client: Client) -> Value {
-        let handler = self.handler(place, client).into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
-        let mut group: Vec<_> = self.matcher.iter().map(|matcher| ("matcher".to_owned(), Value::text(*matcher))).collect();
+        let handler = self
+            .handler(place, client)
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), value))
+            .collect();
+        let mut group: Vec<_> = self
+            .matcher
+            .iter()
+            .map(|matcher| ("matcher".to_owned(), Value::text(*matcher)))
+            .collect();
         group.push(("hooks".to_owned(), Value::Array(vec![Value::Object(handler)])));
         Value::Object(group)
     }
 
-    /// What Codex 0.169 writes down when its user trusts this hook: the digest of the event and the group as JSON, the
-    /// names in order. It is compared and never written.
+    /// What Codex 0.169 writes down when its user trusts this hook: the digest of the event and the
+    /// group as JSON, the names in order. It is compared and never written.
     pub(crate) fn codex_digest(&self, place: &Place) -> String {
-        let handler = self.handler(place, Client::Codex).into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
-        let mut handler: serde_json::Value = serde_json::from_str(&Value::Object(handler).to_string()).unwrap_or_default();
+        let handler = self
+            .handler(place, Client::Codex)
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), value))
+            .collect();
+        let mut handler: serde_json::Value =
+            serde_json::from_str(&Value::Object(handler).to_string()).unwrap_or_default();
         if self.form == Form::Command {
             handler["async"] = false.into();
         }
-        let mut identity = serde_json::json!({ "event_name": self.snake_event(), "hooks": [handler] });
+        let mut identity =
+            serde_json::json!({ "event_name": self.snake_event(), "hooks": [handler] });
         if let Some(matcher) = self.matcher {
             identity["matcher"] = matcher.into();
         }
@@ -219,7 +259,13 @@ pub(crate) struct Found {
 }
 
 /// Our handlers in one group.
-pub(crate) fn in_group(place: &Place, client: Client, event: &str, group: usize, handlers: &[Handler]) -> Vec<Found> {
+pub(crate) fn in_group(
+    place: &Place,
+    client: Client,
+    event: &str,
+    group: usize,
+    handlers: &[Handler],
+) -> Vec<Found> {
     let ours = handlers.iter().enumerate().filter(|(_, handler)| is_ours(place, client, handler));
     let found = |(number, handler): (usize, &Handler)| Found {
         event: event.to_owned(),
@@ -236,7 +282,8 @@ pub(crate) fn in_json(place: &Place, client: Client, text: &str, root: &Node) ->
     for event in root.get("hooks").map(Node::entries).unwrap_or_default() {
         for (number, group) in event.value.entries().iter().enumerate() {
             let handlers = group.value.get("hooks").map(Node::entries).unwrap_or_default();
-            let handlers: Vec<_> = handlers.iter().map(|handler| from_json(text, &handler.value)).collect();
+            let handlers: Vec<_> =
+                handlers.iter().map(|handler| from_json(text, &handler.value)).collect();
             found.extend(in_group(place, client, &event.key, number, &handlers));
         }
     }
@@ -248,7 +295,8 @@ pub(crate) fn without(text: &str, found: &[Found]) -> Result<String, Syntax> {
     let mut text = text.to_owned();
     // From the end, so that the places before hold.
     for found in found.iter().rev() {
-        let mut steps = vec!["hooks".into(), found.event.as_str().into(), Step::Item(found.place.0)];
+        let mut steps =
+            vec!["hooks".into(), found.event.as_str().into(), Step::Item(found.place.0)];
         if !found.alone {
             steps.extend(["hooks".into(), Step::Item(found.place.1)]);
         }
@@ -257,7 +305,8 @@ pub(crate) fn without(text: &str, found: &[Found]) -> Result<String, Syntax> {
     Ok(text)
 }
 
-/// A handler as it stands in a file: its texts, numbers and switches by their paths, such as `input.session_id`.
+/// A handler as it stands in a file: its texts, numbers and switches by their paths, such as
+/// `input.session_id`.
 pub(crate) type Handler = BTreeMap<String, String>;
 
 /// Whether a handler is one of ours, of whatever version.
@@ -265,16 +314,25 @@ pub(crate) fn is_ours(place: &Place, client: Client, handler: &Handler) -> bool 
     let part = |key: &str| handler.get(key).map(String::as_str);
     match part("type") {
         Some("command") => part("command").is_some_and(|line| place.runs_hook(line, client)),
-        Some("mcp_tool") => [Some(SERVER), Some("plugin:peers:peers")].contains(&part("server")) && part("tool") == Some(TOOL),
+        Some("mcp_tool") => {
+            [Some(SERVER), Some("plugin:peers:peers")].contains(&part("server"))
+                && part("tool") == Some(TOOL)
+        }
         _ => false,
     }
 }
 
-/// Whether a handler of ours is the one that this version installs for an event; what else stands in it is the person's.
+/// Whether a handler of ours is the one that this version installs for an event; what else stands
+/// in it is the person's.
 pub(crate) fn is_current(place: &Place, client: Client, event: &str, handler: &Handler) -> bool {
     let Some(hook) = of(client).iter().find(|hook| hook.event == event) else { return false };
-    let text =
-        Value::Object(hook.handler(place, client).into_iter().map(|(key, value)| (key.to_owned(), value)).collect()).document();
+    let text = Value::Object(
+        hook.handler(place, client)
+            .into_iter()
+            .map(|(key, value)| (key.to_owned(), value))
+            .collect(),
+    )
+    .document();
     let Ok(wanted) = json::parse(&text, Dialect::Strict) else { return false };
     from_json(&text, &wanted).iter().all(|(key, value)| handler.get(key) == Some(value))
 }
@@ -283,7 +341,8 @@ pub(crate) fn is_current(place: &Place, client: Client, event: &str, handler: &H
 pub(crate) fn from_json(text: &str, node: &Node) -> Handler {
     fn walk(text: &str, node: &Node, path: &str, found: &mut Handler) {
         for entry in node.entries() {
-            let path = if path.is_empty() { entry.key.clone() } else { format!("{path}.{}", entry.key) };
+            let path =
+                if path.is_empty() { entry.key.clone() } else { format!("{path}.{}", entry.key) };
             let value = entry.value.text().unwrap_or(&text[entry.value.span.clone()]);
             if entry.value.is_object() {
                 walk(text, &entry.value, &path, found)
@@ -307,7 +366,11 @@ pub(crate) fn from_toml(table: &dyn TableLike) -> Handler {
                 continue;
             }
             let number = item.as_integer().map(|number| number.to_string());
-            let value = item.as_str().map(str::to_owned).or(number).or_else(|| item.as_bool().map(|value| value.to_string()));
+            let value = item
+                .as_str()
+                .map(str::to_owned)
+                .or(number)
+                .or_else(|| item.as_bool().map(|value| value.to_string()));
             if let Some(value) = value {
                 found.insert(path, value);
             }
@@ -333,9 +396,11 @@ mod tests {
             gemini_dir: "/home/u/.gemini".into(),
             executable: "/opt/peerd/peerctl".into(),
             peerd_dir: None,
-            location: peer_proto::location::Location::resolve(None, Some("/home/u".as_ref())).unwrap(),
+            location: peer_proto::location::Location::resolve(None, Some("/home/u".as_ref()))
+                .unwrap(),
         };
-        let digests: Vec<_> = of(Client::Codex).iter().map(|hook| hook.codex_digest(&place)).collect();
+        let digests: Vec<_> =
+            of(Client::Codex).iter().map(|hook| hook.codex_digest(&place)).collect();
         assert_eq!(digests, DIGESTS);
     }
 

@@ -1,9 +1,9 @@
 //! A JSON editor that puts one member or item in, or takes one out, and touches no other byte.
 //!
-//! It knows JSON, the comments and trailing commas that some clients allow, and how a text is laid out. It does not know
-//! files or what the members mean. Its invariant: what [`insert`] put in, [`remove`] takes out to the byte, whatever the
-//! layout. To tell an empty object that it found from one that it made, it begins what it puts into the former with
-//! exactly one space.
+//! It knows JSON, the comments and trailing commas that some clients allow, and how a text is laid
+//! out. It does not know files or what the members mean. Its invariant: what [`insert`] put in,
+//! [`remove`] takes out to the byte, whatever the layout. To tell an empty object that it found
+//! from one that it made, it begins what it puts into the former with exactly one space.
 
 use std::fmt::{self, Write};
 use std::ops::Range;
@@ -64,7 +64,9 @@ impl Node {
     pub(crate) fn get(&self, key: &str) -> Option<&Node> {
         match &self.kind {
             // Of two members of one name the last one counts, as it does for the clients.
-            Kind::Object(entries) => entries.iter().rfind(|entry| entry.key == key).map(|entry| &entry.value),
+            Kind::Object(entries) => {
+                entries.iter().rfind(|entry| entry.key == key).map(|entry| &entry.value)
+            }
             _ => None,
         }
     }
@@ -94,7 +96,9 @@ impl Node {
 
     fn step(&self, step: &Step) -> Option<usize> {
         match (step, &self.kind) {
-            (Step::Key(key), Kind::Object(entries)) => entries.iter().rposition(|entry| entry.key == *key),
+            (Step::Key(key), Kind::Object(entries)) => {
+                entries.iter().rposition(|entry| entry.key == *key)
+            }
             (Step::Item(place), Kind::Array(entries)) => (*place < entries.len()).then_some(*place),
             _ => None,
         }
@@ -192,8 +196,10 @@ impl Layout {
     fn of(text: &str, root: &Node) -> Self {
         let newline = if text.contains("\r\n") { "\r\n" } else { "\n" };
         let first = root.entries().first();
-        let unit = first.map(|first| lead(text, root.span.start + 1, first.start)).unwrap_or_default();
-        let unit = unit.rfind('\n').map_or_else(|| "  ".to_owned(), |end| unit[end + 1..].to_owned());
+        let unit =
+            first.map(|first| lead(text, root.span.start + 1, first.start)).unwrap_or_default();
+        let unit =
+            unit.rfind('\n').map_or_else(|| "  ".to_owned(), |end| unit[end + 1..].to_owned());
         // The root's members are not indented at all where somebody likes it so.
         let unit = if unit.is_empty() { "  ".to_owned() } else { unit };
         let tight = first.is_some_and(|first| text[..first.value.span.start].ends_with(':'));
@@ -207,7 +213,9 @@ impl Layout {
             Value::Number(number) => return number.to_string(),
             Value::Raw(text) => return text.clone(),
             // Short lists read best in one line.
-            Value::Array(items) if items.iter().all(|item| matches!(item, Value::Text(_) | Value::Number(_))) => {
+            Value::Array(items)
+                if items.iter().all(|item| matches!(item, Value::Text(_) | Value::Number(_))) =>
+            {
                 let items: Vec<_> = items.iter().map(|item| self.render(item, None)).collect();
                 return format!("[{}]", items.join(self.separator()));
             }
@@ -251,7 +259,10 @@ fn is_number(text: &str) -> bool {
     let (text, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
     let exponent = exponent.strip_prefix(['+', '-']).unwrap_or(exponent);
-    digits(whole) && (whole == "0" || !whole.starts_with('0')) && digits(fraction) && digits(exponent)
+    digits(whole)
+        && (whole == "0" || !whole.starts_with('0'))
+        && digits(fraction)
+        && digits(exponent)
 }
 
 /// The white space directly before `start`, back to `from` at most.
@@ -265,7 +276,8 @@ fn lead(text: &str, from: usize, start: usize) -> &str {
 /// # Errors
 /// Where it is no JSON.
 pub(crate) fn parse(text: &str, dialect: Dialect) -> Result<Node, Syntax> {
-    let mut reader = Reader { text, place: if text.starts_with('\u{feff}') { 3 } else { 0 }, dialect };
+    let mut reader =
+        Reader { text, place: if text.starts_with('\u{feff}') { 3 } else { 0 }, dialect };
     let node = reader.value(0)?;
     reader.space()?;
     match reader.peek() {
@@ -274,12 +286,18 @@ pub(crate) fn parse(text: &str, dialect: Dialect) -> Result<Node, Syntax> {
     }
 }
 
-/// Puts a value in: as the last member `key` of the object at the end of `path`, or, without a key, as the last item of the
-/// array there. What lacks on the way is made.
+/// Puts a value in: as the last member `key` of the object at the end of `path`, or, without a key,
+/// as the last item of the array there. What lacks on the way is made.
 ///
 /// # Errors
 /// Where the text is no JSON, or something else than a container stands on the way.
-pub(crate) fn insert(text: &str, dialect: Dialect, path: &[&str], key: Option<&str>, value: Value) -> Result<String, EditError> {
+pub(crate) fn insert(
+    text: &str,
+    dialect: Dialect,
+    path: &[&str],
+    key: Option<&str>,
+    value: Value,
+) -> Result<String, EditError> {
     if text.trim_start_matches('\u{feff}').trim().is_empty() {
         let value = wrap(value, key, path);
         let end = text.len() - text.trim_start_matches('\u{feff}').len();
@@ -327,10 +345,14 @@ fn put(text: &str, layout: &Layout, container: &Node, key: Option<&str>, value: 
     let (entry, spread) = match space.rfind('\n') {
         Some(end) => {
             let indent = &space[end + 1..];
-            (format!("{}{indent}{name}{}", layout.newline, layout.render(value, Some(indent))), true)
+            (
+                format!("{}{indent}{name}{}", layout.newline, layout.render(value, Some(indent))),
+                true,
+            )
         }
         None => {
-            let space = if entries.len() > 1 { space } else { layout.separator().trim_start_matches(',') };
+            let space =
+                if entries.len() > 1 { space } else { layout.separator().trim_start_matches(',') };
             (format!("{space}{name}{}", layout.render(value, None)), false)
         }
     };
@@ -373,7 +395,12 @@ fn splice(text: &str, range: Range<usize>, with: &str) -> String {
 ///
 /// # Errors
 /// Where the text is no JSON.
-pub(crate) fn replace(text: &str, dialect: Dialect, path: &[&str], value: &Value) -> Result<Option<String>, Syntax> {
+pub(crate) fn replace(
+    text: &str,
+    dialect: Dialect,
+    path: &[&str],
+    value: &Value,
+) -> Result<Option<String>, Syntax> {
     let root = parse(text, dialect)?;
     let Some(node) = root.at(path) else { return Ok(None) };
     let layout = Layout::of(text, &root);
@@ -383,12 +410,16 @@ pub(crate) fn replace(text: &str, dialect: Dialect, path: &[&str], value: &Value
     Ok(Some(splice(text, node.span.clone(), &layout.render(value, spread.then_some(&indent)))))
 }
 
-/// Takes out the entry at the end of `path`, and the containers on the way that were made for it and are empty then.
-/// Nothing where none is there.
+/// Takes out the entry at the end of `path`, and the containers on the way that were made for it
+/// and are empty then. Nothing where none is there.
 ///
 /// # Errors
 /// Where the text is no JSON.
-pub(crate) fn remove(text: &str, dialect: Dialect, path: &[Step]) -> Result<Option<String>, Syntax> {
+pub(crate) fn remove(
+    text: &str,
+    dialect: Dialect,
+    path: &[Step],
+) -> Result<Option<String>, Syntax> {
     let root = parse(text, dialect)?;
     let Some((last, way)) = path.split_last() else { return Ok(None) };
     let mut container = &root;
@@ -402,7 +433,10 @@ pub(crate) fn remove(text: &str, dialect: Dialect, path: &[Step]) -> Result<Opti
     let space = lead(text, container.span.start + 1, entry.start);
     // Comments around the entry keep the container, and so does the mark of `put`.
     let bare = text[container.span.start + 1..entry.start].trim().is_empty()
-        && text[entry.comma.map_or(entry.value.span.end, |comma| comma + 1)..container.span.end - 1].trim().is_empty();
+        && text
+            [entry.comma.map_or(entry.value.span.end, |comma| comma + 1)..container.span.end - 1]
+            .trim()
+            .is_empty();
     if entries.len() == 1 && bare && space != " " && !way.is_empty() {
         return remove(text, dialect, way);
     }
@@ -437,7 +471,14 @@ impl Reader<'_> {
     fn error(&self, what: &str) -> Syntax {
         let before = &self.text[..self.place];
         let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().unwrap_or_default().trim_start_matches('\u{feff}').chars().count() + 1;
+        let column = before
+            .rsplit('\n')
+            .next()
+            .unwrap_or_default()
+            .trim_start_matches('\u{feff}')
+            .chars()
+            .count()
+            + 1;
         Syntax { line, column, what: what.to_owned() }
     }
 
@@ -474,7 +515,9 @@ impl Reader<'_> {
             Some(b'"') => Kind::Text(self.string()?),
             Some(_) => {
                 let rest = &self.text[self.place..];
-                let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || ['+', '-', '.'].contains(&c))).unwrap_or(rest.len());
+                let end = rest
+                    .find(|c: char| !(c.is_ascii_alphanumeric() || ['+', '-', '.'].contains(&c)))
+                    .unwrap_or(rest.len());
                 if !["true", "false", "null"].contains(&&rest[..end]) && !is_number(&rest[..end]) {
                     return Err(self.error("no value"));
                 }
@@ -496,10 +539,14 @@ impl Reader<'_> {
                 Some(_) => end += 1,
             }
         }
-        let string = self.text.get(self.place..=end).and_then(|text| serde_json::from_str(text).ok());
+        let string =
+            self.text.get(self.place..=end).and_then(|text| serde_json::from_str(text).ok());
         // A lone surrogate is JSON for some readers; nothing that is looked for has one.
-        let string = string.or_else(|| self.text.get(self.place..=end).filter(|text| text.contains("\\u")).map(str::to_owned));
-        let string = string.ok_or_else(|| self.error("a string with something in it that must be escaped"))?;
+        let string = string.or_else(|| {
+            self.text.get(self.place..=end).filter(|text| text.contains("\\u")).map(str::to_owned)
+        });
+        let string = string
+            .ok_or_else(|| self.error("a string with something in it that must be escaped"))?;
         self.place = end + 1;
         Ok(string)
     }

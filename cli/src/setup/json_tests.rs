@@ -1,11 +1,15 @@
-//! The JSON editor: examples of layouts, and the property that what was put in can be taken out to the byte.
+//! The JSON editor: examples of layouts, and the property that what was put in can be taken out to
+//! the byte.
 
 use proptest::prelude::*;
 
 use super::*;
 
 fn entry() -> Value {
-    Value::object([("command", Value::text("/bin/p")), ("args", Value::Array(vec![Value::text("mcp")]))])
+    Value::object([
+        ("command", Value::text("/bin/p")),
+        ("args", Value::Array(vec![Value::text("mcp")])),
+    ])
 }
 
 fn added(text: &str) -> String {
@@ -23,8 +27,14 @@ fn a_member_takes_the_layout_of_its_neighbours() {
             "{\n\t\"a\": 1, // one\n\t\"mcpServers\": {\n\t\t\"x\": {} // x\n\t}\n}",
             "{\n\t\"a\": 1, // one\n\t\"mcpServers\": {\n\t\t\"x\": {}, // x\n\t\t\"peers\": {\n\t\t\t\"command\": \"/bin/p\",\n\t\t\t\"args\": [\"mcp\"]\n\t\t}\n\t}\n}",
         ),
-        ("{\"a\":1}", "{\"a\":1,\"mcpServers\":{\"peers\":{\"command\":\"/bin/p\",\"args\":[\"mcp\"]}}}"),
-        ("{\"a\": 1}\n", "{\"a\": 1, \"mcpServers\": {\"peers\": {\"command\": \"/bin/p\", \"args\": [\"mcp\"]}}}\n"),
+        (
+            "{\"a\":1}",
+            "{\"a\":1,\"mcpServers\":{\"peers\":{\"command\":\"/bin/p\",\"args\":[\"mcp\"]}}}",
+        ),
+        (
+            "{\"a\": 1}\n",
+            "{\"a\": 1, \"mcpServers\": {\"peers\": {\"command\": \"/bin/p\", \"args\": [\"mcp\"]}}}\n",
+        ),
         (
             "{\r\n  \"mcpServers\": {},\r\n}",
             "{\r\n  \"mcpServers\": { \"peers\": {\"command\": \"/bin/p\", \"args\": [\"mcp\"]}},\r\n}",
@@ -53,14 +63,22 @@ fn an_entry_between_others_goes_without_a_trace() {
 
 #[test]
 fn containers_that_were_made_go_and_those_that_were_there_stay() {
-    for before in
-        ["{}", "{ }", "{\n}", "{\"mcpServers\":{}}", "{\"mcpServers\": {\n}}", "{\n  \"x\": {}\n}", "\u{feff}{\"a\":1}\r\n"]
-    {
+    for before in [
+        "{}",
+        "{ }",
+        "{\n}",
+        "{\"mcpServers\":{}}",
+        "{\"mcpServers\": {\n}}",
+        "{\n  \"x\": {}\n}",
+        "\u{feff}{\"a\":1}\r\n",
+    ] {
         assert_eq!(removed(&added(before)), before);
     }
     let two = "{\n  \"a\": 1\n}\n";
-    let once = insert(two, Dialect::Strict, &["permissions", "allow"], None, Value::text("x")).unwrap();
-    let twice = insert(&once, Dialect::Strict, &["permissions", "allow"], None, Value::text("y")).unwrap();
+    let once =
+        insert(two, Dialect::Strict, &["permissions", "allow"], None, Value::text("x")).unwrap();
+    let twice =
+        insert(&once, Dialect::Strict, &["permissions", "allow"], None, Value::text("y")).unwrap();
     let path = |place| ["permissions".into(), "allow".into(), Step::Item(place)];
     let one = remove(&twice, Dialect::Strict, &path(0)).unwrap().unwrap();
     assert_eq!(remove(&one, Dialect::Strict, &path(0)).unwrap().unwrap(), two);
@@ -76,11 +94,22 @@ fn a_value_is_replaced_where_it_stands() {
 
 #[test]
 fn what_is_no_json_is_named_with_its_place() {
-    let place = |text, dialect| parse(text, dialect).map(|_| ()).map_err(|why| (why.line, why.column, why.what));
-    assert_eq!(place("{\n  \"a\": 1\n  \"b\": 2\n}", Dialect::Strict), Err((3, 3, "a comma is missing".to_owned())));
-    assert_eq!(place("{\"a\": 1,}", Dialect::Strict), Err((1, 9, "no name of a member".to_owned())));
+    let place = |text, dialect| {
+        parse(text, dialect).map(|_| ()).map_err(|why| (why.line, why.column, why.what))
+    };
+    assert_eq!(
+        place("{\n  \"a\": 1\n  \"b\": 2\n}", Dialect::Strict),
+        Err((3, 3, "a comma is missing".to_owned()))
+    );
+    assert_eq!(
+        place("{\"a\": 1,}", Dialect::Strict),
+        Err((1, 9, "no name of a member".to_owned()))
+    );
     assert_eq!(place("{\"a\": 1,}", Dialect::Comments), Ok(()));
-    assert_eq!(place("// c\n{}", Dialect::Strict), Err((1, 1, "a comment, which this file may not have".to_owned())));
+    assert_eq!(
+        place("// c\n{}", Dialect::Strict),
+        Err((1, 1, "a comment, which this file may not have".to_owned()))
+    );
     for broken in [
         "",
         "{",
@@ -104,21 +133,40 @@ fn what_is_no_json_is_named_with_its_place() {
 
 #[test]
 fn a_text_where_an_object_belongs_is_no_place_to_put_anything() {
-    let error = insert("{\"mcpServers\": \"none\"}", Dialect::Strict, &["mcpServers"], Some("peers"), entry()).unwrap_err();
+    let error = insert(
+        "{\"mcpServers\": \"none\"}",
+        Dialect::Strict,
+        &["mcpServers"],
+        Some("peers"),
+        entry(),
+    )
+    .unwrap_err();
     assert_eq!(error, EditError::WrongKind { path: "mcpServers".to_owned(), expected: "object" });
 }
 
 fn space(comments: bool) -> impl Strategy<Value = String> {
     let blanks = ["", " ", "\n", "\n  ", "\r\n\t", "  "];
     let remarks = ["/* r */", " // r\n", "/* r\n*/", " // \"mcpServers\": {\n"];
-    let all: Vec<_> = blanks.into_iter().chain(remarks.into_iter().filter(move |_| comments)).collect();
+    let all: Vec<_> =
+        blanks.into_iter().chain(remarks.into_iter().filter(move |_| comments)).collect();
     prop::sample::select(all).prop_map(str::to_owned)
 }
 
 /// A JSON text in some layout, with members of names that are looked for among others.
 fn document(comments: bool) -> impl Strategy<Value = String> {
-    let scalar =
-        prop::sample::select(vec!["1", "-2.5e3", "true", "null", "\"\"", "\"a\\\"{b\"", "\"é\"", "{}", "[]", "{ }", "[\n]"]);
+    let scalar = prop::sample::select(vec![
+        "1",
+        "-2.5e3",
+        "true",
+        "null",
+        "\"\"",
+        "\"a\\\"{b\"",
+        "\"é\"",
+        "{}",
+        "[]",
+        "{ }",
+        "[\n]",
+    ]);
     let value = scalar.prop_map(str::to_owned).prop_recursive(4, 24, 4, move |inner| {
         let entry = (
             space(comments),
@@ -127,8 +175,8 @@ fn document(comments: bool) -> impl Strategy<Value = String> {
             inner,
             space(comments),
         );
-        (prop::bool::ANY, prop::collection::vec(entry, 0..4), prop::bool::ANY, space(comments)).prop_map(
-            move |(named, entries, trailing, tail)| {
+        (prop::bool::ANY, prop::collection::vec(entry, 0..4), prop::bool::ANY, space(comments))
+            .prop_map(move |(named, entries, trailing, tail)| {
                 let mut seen = Vec::new();
                 let mut text = String::from(if named { "{" } else { "[" });
                 let mut first = true;
@@ -146,13 +194,14 @@ fn document(comments: bool) -> impl Strategy<Value = String> {
                 text.push_str(&tail);
                 text.push(if named { '}' } else { ']' });
                 text
-            },
-        )
+            })
     });
-    (prop::bool::ANY, space(comments), value, space(comments)).prop_map(|(bom, before, value, after)| {
-        let root = if value.starts_with('{') { value } else { format!("{{\"a\":{value}}}") };
-        format!("{}{before}{root}{after}", if bom { "\u{feff}" } else { "" })
-    })
+    (prop::bool::ANY, space(comments), value, space(comments)).prop_map(
+        |(bom, before, value, after)| {
+            let root = if value.starts_with('{') { value } else { format!("{{\"a\":{value}}}") };
+            format!("{}{before}{root}{after}", if bom { "\u{feff}" } else { "" })
+        },
+    )
 }
 
 proptest! {

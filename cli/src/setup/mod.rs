@@ -1,8 +1,9 @@
 //! Wiring clients up: what `setup`, `uninstall` and `doctor` know of each client's files.
 //!
-//! A client's file here ([`claude`], [`codex`], [`gemini`]) says what belongs where in that client; the rest is shared:
-//! [`draft`] gathers what shall change, [`files`] writes it all or not at all, [`runs`] remembers what was there before, and
-//! [`undo`] goes back. Nothing here talks to the broker or prints.
+//! A client's file here ([`claude`], [`codex`], [`gemini`]) says what belongs where in that client;
+//! the rest is shared: [`draft`] gathers what shall change, [`files`] writes it all or not at all,
+//! [`runs`] remembers what was there before, and [`undo`] goes back. Nothing here talks to the
+//! broker or prints.
 
 pub(crate) mod alias;
 pub(crate) mod claude;
@@ -70,7 +71,9 @@ impl Client {
     /// The client that somebody named.
     pub(crate) fn named(name: &str) -> Option<Self> {
         let name = name.to_ascii_lowercase();
-        let known = |client: &Self| name == client.as_str() || name.split(['-', ' ']).next() == Some(client.as_str());
+        let known = |client: &Self| {
+            name == client.as_str() || name.split(['-', ' ']).next() == Some(client.as_str())
+        };
         Self::ALL.into_iter().find(known)
     }
 }
@@ -100,18 +103,32 @@ impl Place {
     pub(crate) fn from_env(endpoint: &Endpoint) -> Result<Self, Failure> {
         if let Some((home, owner)) = whose::foreign_home() {
             let (home, owner) = (home.display(), whose::user(owner));
-            let message = format!("the home directory {home} belongs to {owner}: nothing is read or written there");
+            let message = format!(
+                "the home directory {home} belongs to {owner}: nothing is read or written there"
+            );
             return Err(Failure::usage(message).hint("run it as that user"));
         }
         let home = whose::home_dir().filter(|home| home.is_absolute()).ok_or_else(|| {
-            Failure::usage("HOME names no directory by an absolute path, and the clients' files are under it").hint("set it")
+            Failure::usage(
+                "HOME names no directory by an absolute path, and the clients' files are under it",
+            )
+            .hint("set it")
         })?;
-        let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let set = |name: &str| {
+            std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+        };
         let claude = set("CLAUDE_CONFIG_DIR");
         let executable = lasting_path(&endpoint.executable, std::env::var_os("PATH"));
         let peerd_dir = set("PEERD_DIR");
-        if let Some(path) = [Some(&executable), peerd_dir.as_ref()].into_iter().flatten().find(|path| path.to_str().is_none()) {
-            let message = format!("{} is no UTF-8, and configuration files hold nothing else", path.display());
+        if let Some(path) = [Some(&executable), peerd_dir.as_ref()]
+            .into_iter()
+            .flatten()
+            .find(|path| path.to_str().is_none())
+        {
+            let message = format!(
+                "{} is no UTF-8, and configuration files hold nothing else",
+                path.display()
+            );
             return Err(Failure::usage(message).hint("take another path"));
         }
         let claude_dir = claude.clone().unwrap_or_else(|| home.join(".claude"));
@@ -141,7 +158,8 @@ impl Place {
         self.executable.display().to_string()
     }
 
-    /// What an entry of ours should say of the state directory, where it says something already or where it must.
+    /// What an entry of ours should say of the state directory, where it says something already or
+    /// where it must.
     pub(crate) fn dir_beside(&self, said: Option<&str>) -> Option<String> {
         let usual = || said.map(|_| self.location.dir());
         self.peerd_dir.as_deref().or_else(usual).map(|dir| dir.display().to_string())
@@ -154,34 +172,49 @@ impl Place {
 
     /// Whether a path leads to a `peerctl`.
     fn is_ours(&self, command: &str) -> bool {
-        let name = Path::new(command).file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let name =
+            Path::new(command).file_name().and_then(|name| name.to_str()).unwrap_or_default();
         name == "peerctl" || name.starts_with("peerctl-") || Path::new(command) == self.executable
     }
 
     /// Whether a shell's command line runs a hook of ours.
     pub(crate) fn runs_hook(&self, line: &str, client: Client) -> bool {
-        let Some((before, _)) = line.split_once(&format!(" hook {} ", client.as_str())) else { return false };
+        let Some((before, _)) = line.split_once(&format!(" hook {} ", client.as_str())) else {
+            return false;
+        };
         // The path may be quoted and may have spaces in it; what stands before it are variables.
         let path = before.trim_end_matches(['\'', '"']);
-        self.is_ours(path) || path.rsplit(['\'', '"', ' ']).next().is_some_and(|path| self.is_ours(path))
+        self.is_ours(path)
+            || path.rsplit(['\'', '"', ' ']).next().is_some_and(|path| self.is_ours(path))
     }
 
     /// What should be said about the executable before clients are told to run it.
     pub(crate) fn doubt(&self) -> Option<Remark> {
-        let built = self.executable.ancestors().any(|dir| dir.join(".cargo-lock").exists() || dir.join("CACHEDIR.TAG").exists());
+        let built = self
+            .executable
+            .ancestors()
+            .any(|dir| dir.join(".cargo-lock").exists() || dir.join("CACHEDIR.TAG").exists());
         built.then(|| Remark {
-            what: format!("{} lies in a build directory, and clients would stop working when that is cleaned", self.command()),
-            step: "install peerctl (`cargo install --locked --path cli`) and run its setup".to_owned(),
+            what: format!(
+                "{} lies in a build directory, and clients would stop working when that is cleaned",
+                self.command()
+            ),
+            step: "install peerctl (`cargo install --locked --path cli`) and run its setup"
+                .to_owned(),
         })
     }
 }
 
-/// The path by which a program lasts: the one on `PATH` that leads to the same file, because package managers keep that
-/// one and replace the file behind it.
+/// The path by which a program lasts: the one on `PATH` that leads to the same file, because
+/// package managers keep that one and replace the file behind it.
 fn lasting_path(executable: &Path, path: Option<OsString>) -> PathBuf {
-    let (Ok(file), Some(name)) = (executable.canonicalize(), executable.file_name()) else { return executable.to_path_buf() };
+    let (Ok(file), Some(name)) = (executable.canonicalize(), executable.file_name()) else {
+        return executable.to_path_buf();
+    };
     let on_path = path.iter().flat_map(|path| std::env::split_paths(path).collect::<Vec<_>>());
-    let mut candidates = on_path.filter(|dir| dir.is_absolute()).flat_map(|dir| [dir.join(name), dir.join("peerctl")]);
+    let mut candidates = on_path
+        .filter(|dir| dir.is_absolute())
+        .flat_map(|dir| [dir.join(name), dir.join("peerctl")]);
     candidates
         .find(|candidate| candidate.canonicalize().is_ok_and(|found| found == file))
         .unwrap_or_else(|| executable.to_path_buf())

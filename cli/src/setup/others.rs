@@ -1,6 +1,7 @@
 //! Clients that are wired up by hand: what to write where.
 //!
-//! Only the form of each client's entry is known here. Any MCP client works with the command, the argument and stdio.
+//! Only the form of each client's entry is known here. Any MCP client works with the command, the
+//! argument and stdio.
 
 use super::json::Value;
 use super::{Place, SERVER};
@@ -18,16 +19,23 @@ pub(crate) struct Snippet {
 pub(crate) fn snippet(place: &Place, client: &str) -> Snippet {
     let command = Value::text(place.command());
     let args = Value::Array(vec![Value::text("mcp")]);
-    let env = place.peerd_dir.as_ref().map(|dir| Value::object([("PEERD_DIR", Value::text(dir.display().to_string()))]));
+    let env = place
+        .peerd_dir
+        .as_ref()
+        .map(|dir| Value::object([("PEERD_DIR", Value::text(dir.display().to_string()))]));
     let with_env = |mut members: Vec<(String, Value)>, key: &str| {
         members.extend(env.clone().map(|env| (key.to_owned(), env)));
         Value::Object(members)
     };
-    let usual = with_env(vec![("command".to_owned(), command.clone()), ("args".to_owned(), args.clone())], "env");
+    let usual = with_env(
+        vec![("command".to_owned(), command.clone()), ("args".to_owned(), args.clone())],
+        "env",
+    );
     let (path, way, server) = match client {
         "opencode" => {
             let line = Value::Array(vec![command, Value::text("mcp")]);
-            let members = vec![("type".to_owned(), Value::text("local")), ("command".to_owned(), line)];
+            let members =
+                vec![("type".to_owned(), Value::text("local")), ("command".to_owned(), line)];
             ("opencode.json", "mcp", with_env(members, "environment"))
         }
         "copilot" => {
@@ -41,8 +49,11 @@ pub(crate) fn snippet(place: &Place, client: &str) -> Snippet {
             ("~/.copilot/mcp-config.json", "mcpServers", with_env(members, "env"))
         }
         "vscode" => {
-            let members =
-                vec![("type".to_owned(), Value::text("stdio")), ("command".to_owned(), command), ("args".to_owned(), args)];
+            let members = vec![
+                ("type".to_owned(), Value::text("stdio")),
+                ("command".to_owned(), command),
+                ("args".to_owned(), args),
+            ];
             (".vscode/mcp.json", "servers", with_env(members, "env"))
         }
         "amp" => ("Amp's settings.json", "amp.mcpServers", usual),
@@ -51,5 +62,8 @@ pub(crate) fn snippet(place: &Place, client: &str) -> Snippet {
         "cline" => ("Cline's MCP settings", "mcpServers", usual),
         _ => ("the client's MCP settings", "mcpServers", usual),
     };
-    Snippet { place: path.to_owned(), text: Value::object([(way, Value::object([(SERVER, server)]))]).document() }
+    Snippet {
+        place: path.to_owned(),
+        text: Value::object([(way, Value::object([(SERVER, server)]))]).document(),
+    }
 }

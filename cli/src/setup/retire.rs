@@ -1,7 +1,8 @@
-//! Entries of agent-peers and claude-peers, which do what peerd does and would show every message to a second mailbox.
+//! Entries of agent-peers and claude-peers, which do what peerd does and would show every message
+//! to a second mailbox.
 //!
-//! They are found by their names and by the path of what they run. They are taken out only where the person says so, and
-//! `setup --undo` puts them back.
+//! They are found by their names and by the path of what they run. They are taken out only where
+//! the person says so, and `setup --undo` puts them back.
 
 use std::path::Path;
 
@@ -37,7 +38,11 @@ enum Where {
 }
 
 /// All of their entries in a client's files. A file that cannot be read is somebody else's finding.
-pub(crate) fn find(place: &Place, client: Client, draft: &mut Draft) -> Result<Vec<Found>, Failure> {
+pub(crate) fn find(
+    place: &Place,
+    client: Client,
+    draft: &mut Draft,
+) -> Result<Vec<Found>, Failure> {
     let mut found = Vec::new();
     match client {
         Client::Claude => {
@@ -48,16 +53,31 @@ pub(crate) fn find(place: &Place, client: Client, draft: &mut Draft) -> Result<V
             in_toml(&codex::config(place), draft, &mut found)?;
             in_json(client, &codex::hook_file(place), Dialect::Strict, draft, &mut found)?;
         }
-        Client::Gemini => in_json(client, &gemini::settings(place), Dialect::Comments, draft, &mut found)?,
+        Client::Gemini => {
+            in_json(client, &gemini::settings(place), Dialect::Comments, draft, &mut found)?
+        }
     }
     Ok(found)
 }
 
-fn in_json(client: Client, path: &Path, dialect: Dialect, draft: &mut Draft, found: &mut Vec<Found>) -> Result<(), Failure> {
-    let Some(text) = draft.text(client, path)?.filter(|text| !text.trim().is_empty()) else { return Ok(()) };
+fn in_json(
+    client: Client,
+    path: &Path,
+    dialect: Dialect,
+    draft: &mut Draft,
+    found: &mut Vec<Found>,
+) -> Result<(), Failure> {
+    let Some(text) = draft.text(client, path)?.filter(|text| !text.trim().is_empty()) else {
+        return Ok(());
+    };
     let root = json::parse(&text, dialect).map_err(|why| unreadable(path, why))?;
     let mut add = |steps: Vec<Step>, what: String| {
-        found.push(Found { client, what, path: path.to_path_buf(), place: Where::Json(dialect, steps) });
+        found.push(Found {
+            client,
+            what,
+            path: path.to_path_buf(),
+            place: Where::Json(dialect, steps),
+        });
     };
     let projects = root.get("projects").map(Node::entries).unwrap_or_default();
     let ways = projects.iter().map(|project| vec!["projects", project.key.as_str(), "mcpServers"]);
@@ -65,7 +85,11 @@ fn in_json(client: Client, path: &Path, dialect: Dialect, draft: &mut Draft, fou
         for server in root.at(&way).map(Node::entries).unwrap_or_default() {
             if is_theirs(&server.key) || is_theirs(&text[server.value.span.clone()]) {
                 let whose = way.get(1).map(|project| format!(" of {project}")).unwrap_or_default();
-                let steps = way.iter().map(|key| Step::from(*key)).chain([Step::from(server.key.as_str())]).collect();
+                let steps = way
+                    .iter()
+                    .map(|key| Step::from(*key))
+                    .chain([Step::from(server.key.as_str())])
+                    .collect();
                 add(steps, format!("the server {}{whose} in {}", server.key, path.display()));
             }
         }
@@ -74,7 +98,9 @@ fn in_json(client: Client, path: &Path, dialect: Dialect, draft: &mut Draft, fou
         // The last first, so that the places of the others hold while they are taken out.
         for (number, group) in event.value.entries().iter().enumerate().rev() {
             let handlers = group.value.get("hooks").map(Node::entries).unwrap_or_default();
-            let theirs = |handler: &json::Entry| handler.value.get("command").and_then(Node::text).is_some_and(is_theirs);
+            let theirs = |handler: &json::Entry| {
+                handler.value.get("command").and_then(Node::text).is_some_and(is_theirs)
+            };
             if !handlers.is_empty() && handlers.iter().all(theirs) {
                 let steps = vec!["hooks".into(), event.key.as_str().into(), Step::Item(number)];
                 add(steps, format!("a hook of {} in {}", event.key, path.display()));
@@ -87,16 +113,24 @@ fn in_json(client: Client, path: &Path, dialect: Dialect, draft: &mut Draft, fou
 fn in_toml(path: &Path, draft: &mut Draft, found: &mut Vec<Found>) -> Result<(), Failure> {
     let Some(text) = draft.text(Client::Codex, path)? else { return Ok(()) };
     let document = toml::parse(&text).map_err(|why| unreadable(path, why))?;
-    let Some(servers) = toml::at(&document, &["mcp_servers"]).and_then(Item::as_table_like) else { return Ok(()) };
+    let Some(servers) = toml::at(&document, &["mcp_servers"]).and_then(Item::as_table_like) else {
+        return Ok(());
+    };
     for (name, server) in servers.iter() {
         let part = |key: &str| server.as_table_like()?.get(key);
         let command = part("command").and_then(Item::as_str).is_some_and(is_theirs);
         let args = part("args").and_then(Item::as_array);
-        let args = args.is_some_and(|args| args.iter().filter_map(toml_edit::Value::as_str).any(is_theirs));
+        let args = args
+            .is_some_and(|args| args.iter().filter_map(toml_edit::Value::as_str).any(is_theirs));
         if is_theirs(name) || command || args {
             let target = Target::Table(vec!["mcp_servers".to_owned(), name.to_owned()]);
             let what = format!("the server {name} in {}", path.display());
-            found.push(Found { client: Client::Codex, what, path: path.to_path_buf(), place: Where::Toml(target) });
+            found.push(Found {
+                client: Client::Codex,
+                what,
+                path: path.to_path_buf(),
+                place: Where::Toml(target),
+            });
         }
     }
     Ok(())
@@ -108,13 +142,17 @@ pub(crate) fn take_out(draft: &mut Draft, all: &[Found]) -> Result<(), Failure> 
         let Some(text) = draft.text(found.client, &found.path)? else { continue };
         let (without, retired) = match &found.place {
             Where::Json(dialect, steps) => {
-                let root = json::parse(&text, *dialect).map_err(|why| unreadable(&found.path, why))?;
-                let without = json::remove(&text, *dialect, steps).map_err(|why| unreadable(&found.path, why))?;
+                let root =
+                    json::parse(&text, *dialect).map_err(|why| unreadable(&found.path, why))?;
+                let without = json::remove(&text, *dialect, steps)
+                    .map_err(|why| unreadable(&found.path, why))?;
                 (without, remembered(&text, &root, steps))
             }
             Where::Toml(target) => {
-                let without = toml::remove(&text, std::slice::from_ref(target)).map_err(|why| unreadable(&found.path, why))?;
-                let toml = toml::excerpt(&text, std::slice::from_ref(target)).map_err(|why| unreadable(&found.path, why))?;
+                let without = toml::remove(&text, std::slice::from_ref(target))
+                    .map_err(|why| unreadable(&found.path, why))?;
+                let toml = toml::excerpt(&text, std::slice::from_ref(target))
+                    .map_err(|why| unreadable(&found.path, why))?;
                 (without, Some(Retired::Tables { toml }))
             }
         };
@@ -140,7 +178,14 @@ fn remembered(text: &str, root: &Node, steps: &[Step]) -> Option<Retired> {
     let keys: Vec<&str> = path.iter().map(String::as_str).collect();
     let container = root.at(&keys)?;
     Some(match last {
-        Step::Key(key) => Retired::Member { key: key.clone(), json: text[container.get(key)?.span.clone()].to_owned(), path },
-        Step::Item(place) => Retired::Item { json: text[container.entries().get(*place)?.value.span.clone()].to_owned(), path },
+        Step::Key(key) => Retired::Member {
+            key: key.clone(),
+            json: text[container.get(key)?.span.clone()].to_owned(),
+            path,
+        },
+        Step::Item(place) => Retired::Item {
+            json: text[container.entries().get(*place)?.value.span.clone()].to_owned(),
+            path,
+        },
     })
 }

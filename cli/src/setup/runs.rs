@@ -1,7 +1,9 @@
-//! What earlier runs of setup changed: a directory per run, with a manifest and a copy of each file before and after.
+//! What earlier runs of setup changed: a directory per run, with a manifest and a copy of each file
+//! before and after.
 //!
-//! It knows the directory `backups/setup` in the state directory. Its invariant: a run's directory is on disk before any
-//! file is changed, so that a run that was interrupted can be finished or taken back.
+//! It knows the directory `backups/setup` in the state directory. Its invariant: a run's directory
+//! is on disk before any file is changed, so that a run that was interrupted can be finished or
+//! taken back.
 
 use std::fs::{self, File as Open};
 use std::io;
@@ -24,7 +26,8 @@ const MANIFEST: &str = "manifest.json";
 pub(crate) struct Answers {
     /// May the message tools run without a dialog?
     pub(crate) tools: Option<bool>,
-    /// May mail go through Claude's inbox socket where a session bypasses permissions? The broker keeps what counts.
+    /// May mail go through Claude's inbox socket where a session bypasses permissions? The broker
+    /// keeps what counts.
     #[serde(default)]
     pub(crate) inbox_socket: Option<bool>,
 }
@@ -118,11 +121,14 @@ impl Runs {
         self.all.iter().rev().flat_map(|run| &run.records).filter(move |record| record.path == path)
     }
 
-    /// Whether a file is as a run left it or, where a run was cut off, as it found it. None where no run knows it.
+    /// Whether a file is as a run left it or, where a run was cut off, as it found it. None where
+    /// no run knows it.
     pub(crate) fn is_as_left(&self, path: &Path, text: &str) -> Option<bool> {
         let mut records = self.of(path).peekable();
         records.peek()?;
-        Some(records.any(|record| [&record.after, &record.before].into_iter().any(|known| known.as_deref() == Some(text))))
+        Some(records.any(|record| {
+            [&record.after, &record.before].into_iter().any(|known| known.as_deref() == Some(text))
+        }))
     }
 
     /// Writes down what is about to be changed; returns where.
@@ -135,7 +141,12 @@ impl Runs {
             // Another first run may have been quicker.
             self.reload()?;
         }
-        let next = self.all.last().and_then(|run| run.dir.file_name()?.to_str()?.parse::<u32>().ok()).unwrap_or(0) + 1;
+        let next = self
+            .all
+            .last()
+            .and_then(|run| run.dir.file_name()?.to_str()?.parse::<u32>().ok())
+            .unwrap_or(0)
+            + 1;
         let dir = self.dir.join(format!("{next:04}"));
         make(&dir)?;
         let mut entries = Vec::new();
@@ -155,7 +166,12 @@ impl Runs {
                 dirs: examine(&file.path)?.dirs,
             });
         }
-        let manifest = Manifest { at: rfc3339(now()), version: env!("CARGO_PKG_VERSION").to_owned(), answers, files: entries };
+        let manifest = Manifest {
+            at: rfc3339(now()),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            answers,
+            files: entries,
+        };
         let run = Run { dir: dir.clone(), manifest, records: Vec::new() };
         run.write()?;
         Ok(dir)
@@ -215,7 +231,8 @@ fn scan(dir: &Path) -> Result<Vec<Run>, Failure> {
 /// A directory can be locked like a file.
 fn locked(dir: Open) -> Result<Open, Failure> {
     dir.try_lock().map_err(|_| {
-        Failure::setup("busy", "another setup or uninstall is under way").hint("answer it or end it, then run the command again")
+        Failure::setup("busy", "another setup or uninstall is under way")
+            .hint("answer it or end it, then run the command again")
     })?;
     Ok(dir)
 }
@@ -223,7 +240,8 @@ fn locked(dir: Open) -> Result<Open, Failure> {
 impl Run {
     fn read(dir: PathBuf, text: &str) -> Result<Self, Failure> {
         let path = dir.join(MANIFEST);
-        let manifest: Manifest = serde_json::from_str(text).map_err(|why| super::draft::unreadable(&path, why))?;
+        let manifest: Manifest =
+            serde_json::from_str(text).map_err(|why| super::draft::unreadable(&path, why))?;
         let mut records = Vec::new();
         for entry in &manifest.files {
             let copy = |wanted: bool, name: &str| -> Result<Option<String>, Failure> {
@@ -246,7 +264,8 @@ impl Run {
     fn write(&self) -> Result<(), Failure> {
         let path = self.dir.join(MANIFEST);
         let failed = |source: io::Error| Failure::file("writing", path.clone(), source);
-        let text = serde_json::to_string_pretty(&self.manifest).map_err(|error| failed(error.into()))?;
+        let text =
+            serde_json::to_string_pretty(&self.manifest).map_err(|error| failed(error.into()))?;
         keep(&path, &text)
     }
 }
@@ -256,7 +275,8 @@ fn make(dir: &Path) -> Result<(), Failure> {
     made.map_err(|source| Failure::file("making the directory", dir, source))
 }
 
-/// Writes a file of our own in one step, readable by nobody else: it may hold what is in the clients' files.
+/// Writes a file of our own in one step, readable by nobody else: it may hold what is in the
+/// clients' files.
 fn keep(path: &Path, text: &str) -> Result<(), Failure> {
     let dir = path.parent().unwrap_or(Path::new("/"));
     let written = tempfile::NamedTempFile::new_in(dir).and_then(|mut new| {

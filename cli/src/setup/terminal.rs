@@ -1,7 +1,8 @@
 //! Asking the person at the terminal.
 //!
-//! Questions go to standard error and answers come from standard input, so that a plan on standard output can be kept. It
-//! asks a terminal, or whoever has written answers into a pipe; never an input that says nothing.
+//! Questions go to standard error and answers come from standard input, so that a plan on standard
+//! output can be kept. It asks a terminal, or whoever has written answers into a pipe; never an
+//! input that says nothing.
 
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::os::fd::AsFd;
@@ -32,7 +33,8 @@ fn begins_with_an_answer(input: &[u8]) -> bool {
     !input.is_empty() && ["", "y", "yes", "n", "no"].into_iter().any(is_answer)
 }
 
-/// Asks a question that is answered with yes or no; an empty line, or the end of the input, is `default`.
+/// Asks a question that is answered with yes or no; an empty line, or the end of the input, is
+/// `default`.
 pub(crate) fn asks(question: &str, default: bool) -> bool {
     let choice = if default { "[Y/n]" } else { "[y/N]" };
     let mut stderr = io::stderr().lock();

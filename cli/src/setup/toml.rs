@@ -1,8 +1,9 @@
 //! A TOML editor that appends tables, takes tables out or sets a value, and touches no other byte.
 //!
-//! `toml_edit` reads the text and says where each table and value stands; the edits are made on the bytes, because writing
-//! a whole document anew would change line ends. It does not know files or what the tables mean. Its invariant: what
-//! [`append`] added, [`remove`] takes out to the byte: a text without a final newline still has none.
+//! `toml_edit` reads the text and says where each table and value stands; the edits are made on the
+//! bytes, because writing a whole document anew would change line ends. It does not know files or
+//! what the tables mean. Its invariant: what [`append`] added, [`remove`] takes out to the byte: a
+//! text without a final newline still has none.
 
 use std::ops::Range;
 
@@ -53,7 +54,8 @@ pub(crate) fn append(text: &str, tables: &str) -> String {
     }
 }
 
-/// The array of tables at the end of a way through tables and, by their numbers, elements of such arrays.
+/// The array of tables at the end of a way through tables and, by their numbers, elements of such
+/// arrays.
 fn array_at<'a>(document: &'a Document<&str>, path: &[&str]) -> Option<&'a ArrayOfTables> {
     let mut table: &dyn TableLike = document.as_table();
     let mut keys = path.iter();
@@ -69,8 +71,8 @@ fn array_at<'a>(document: &'a Document<&str>, path: &[&str]) -> Option<&'a Array
     None
 }
 
-/// Which tables to take out: a table with all below it, by its path, or some elements of an array of tables. The way to
-/// the latter may lead through elements, named by their numbers.
+/// Which tables to take out: a table with all below it, by its path, or some elements of an array
+/// of tables. The way to the latter may lead through elements, named by their numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
     Table(Vec<String>),
@@ -96,7 +98,8 @@ fn lines_of(text: &str, targets: &[Target]) -> Result<Vec<Range<usize>>, Syntax>
                 Some((_, Some(table))) => headed(table, &mut ranges),
                 Some((item, None)) => {
                     // `peers = { … }` within a table of its own lines.
-                    let parent = path.split_last().and_then(|(key, way)| Some((key, at(&document, way)?)));
+                    let parent =
+                        path.split_last().and_then(|(key, way)| Some((key, at(&document, way)?)));
                     let key = parent.and_then(|(key, parent)| parent.as_table()?.key(key)?.span());
                     match (key, item.span()) {
                         (Some(key), Some(value)) => ranges.push(key.start..value.end),
@@ -106,12 +109,15 @@ fn lines_of(text: &str, targets: &[Target]) -> Result<Vec<Range<usize>>, Syntax>
             },
         }
     }
-    let mut lines: Vec<Range<usize>> = ranges.into_iter().map(|range| whole_lines(text, range)).collect();
+    let mut lines: Vec<Range<usize>> =
+        ranges.into_iter().map(|range| whole_lines(text, range)).collect();
     lines.sort_by_key(|range| range.start);
     let mut merged: Vec<Range<usize>> = Vec::new();
     for range in lines {
         match merged.last_mut() {
-            Some(last) if last.end >= range.start || text[last.end..range.start].trim().is_empty() => {
+            Some(last)
+                if last.end >= range.start || text[last.end..range.start].trim().is_empty() =>
+            {
                 last.end = last.end.max(range.end);
             }
             _ => merged.push(range),
@@ -125,7 +131,11 @@ fn lines_of(text: &str, targets: &[Target]) -> Result<Vec<Range<usize>>, Syntax>
 /// # Errors
 /// Where the text is no TOML, or a target is part of an inline table.
 pub(crate) fn excerpt(text: &str, targets: &[Target]) -> Result<String, Syntax> {
-    Ok(lines_of(text, targets)?.into_iter().map(|lines| &text[lines]).collect::<Vec<_>>().join("\n"))
+    Ok(lines_of(text, targets)?
+        .into_iter()
+        .map(|lines| &text[lines])
+        .collect::<Vec<_>>()
+        .join("\n"))
 }
 
 /// Takes tables out. Nothing where none of them is there.
@@ -142,12 +152,19 @@ pub(crate) fn remove(text: &str, targets: &[Target]) -> Result<Option<String>, S
     for range in merged {
         let before = &text[from..range.start];
         // The empty line that `append` put before it goes with it.
-        let bare = before.strip_suffix('\n').map(|before| before.strip_suffix('\r').unwrap_or(before));
-        let bare = bare.filter(|bare| bare.ends_with('\n') || bare.trim_start_matches('\u{feff}').is_empty() && from == 0);
+        let bare =
+            before.strip_suffix('\n').map(|before| before.strip_suffix('\r').unwrap_or(before));
+        let bare = bare.filter(|bare| {
+            bare.ends_with('\n') || bare.trim_start_matches('\u{feff}').is_empty() && from == 0
+        });
         kept.push_str(bare.unwrap_or(before));
         from = range.end;
         if range.end == text.len() && !text.ends_with('\n') {
-            let end = kept.strip_suffix('\n').map(|kept| kept.strip_suffix('\r').unwrap_or(kept)).unwrap_or(&kept).len();
+            let end = kept
+                .strip_suffix('\n')
+                .map(|kept| kept.strip_suffix('\r').unwrap_or(kept))
+                .unwrap_or(&kept)
+                .len();
             kept.truncate(end);
         }
     }
@@ -173,7 +190,9 @@ fn headed(table: &Table, ranges: &mut Vec<Range<usize>>) {
     for (_, item) in table.iter() {
         match item {
             Item::Table(below) if !below.is_dotted() => headed(below, ranges),
-            Item::ArrayOfTables(elements) => elements.iter().for_each(|below| headed(below, ranges)),
+            Item::ArrayOfTables(elements) => {
+                elements.iter().for_each(|below| headed(below, ranges))
+            }
             _ => {}
         }
     }
@@ -196,19 +215,33 @@ fn whole_lines(text: &str, range: Range<usize>) -> Range<usize> {
     start..end
 }
 
-/// Sets `key` in the table at the end of `path` to a value, given as TOML: in its place where it has one, else in a line
-/// of its own under the table's header. Nothing where the table is not there, or is no table with a header.
+/// Sets `key` in the table at the end of `path` to a value, given as TOML: in its place where it
+/// has one, else in a line of its own under the table's header. Nothing where the table is not
+/// there, or is no table with a header.
 ///
 /// # Errors
 /// Where the text is no TOML.
-pub(crate) fn set(text: &str, path: &[&str], key: &str, value: &str) -> Result<Option<String>, Syntax> {
+pub(crate) fn set(
+    text: &str,
+    path: &[&str],
+    key: &str,
+    value: &str,
+) -> Result<Option<String>, Syntax> {
     let document = parse(text)?;
     let Some(item) = at(&document, path) else { return Ok(None) };
     let table: Option<&dyn TableLike> = item.as_table_like();
-    if let Some(span) = table.and_then(|table| table.get(key)).and_then(Item::as_value).and_then(|value| value.span()) {
+    if let Some(span) = table
+        .and_then(|table| table.get(key))
+        .and_then(Item::as_value)
+        .and_then(|value| value.span())
+    {
         return Ok(Some(format!("{}{value}{}", &text[..span.start], &text[span.end..])));
     }
-    let Some(header) = item.as_table().filter(|table| !table.is_implicit() && !table.is_dotted()).and_then(Table::span) else {
+    let Some(header) = item
+        .as_table()
+        .filter(|table| !table.is_implicit() && !table.is_dotted())
+        .and_then(Table::span)
+    else {
         return Ok(None);
     };
     let end = end_of(item.as_table().unwrap_or(document.as_table()), header.end);
@@ -222,7 +255,8 @@ pub(crate) fn set(text: &str, path: &[&str], key: &str, value: &str) -> Result<O
 
 /// A string as TOML.
 pub(crate) fn quoted(text: &str) -> String {
-    // A JSON string is a TOML basic string, but for the escape of the slash and of DEL, which JSON leaves alone.
+    // A JSON string is a TOML basic string, but for the escape of the slash and of DEL, which JSON
+    // leaves alone.
     serde_json::Value::from(text).to_string().replace('\u{7f}', "\\u007F")
 }
 
@@ -279,7 +313,8 @@ mod tests {
         let text = "[mcp_servers]\nother = { command = \"x\" }\npeers = { command = \"p\" }\nlast = { command = \"y\" }\n";
         let kept = "[mcp_servers]\nother = { command = \"x\" }\nlast = { command = \"y\" }\n";
         assert_eq!(remove(text, &ours(0)).unwrap().as_deref(), Some(kept));
-        let error = remove("mcp_servers = { peers = { command = \"p\" } }\n", &ours(0)).unwrap_err();
+        let error =
+            remove("mcp_servers = { peers = { command = \"p\" } }\n", &ours(0)).unwrap_err();
         assert!(error.to_string().contains("inline table"), "{error}");
     }
 
@@ -287,9 +322,15 @@ mod tests {
     fn a_value_is_set_in_its_place_or_behind_its_neighbours() {
         let text = "[mcp_servers.peers]\ncommand = 'old' # why\n# more\n\n[z]\n";
         let new = set(text, &["mcp_servers", "peers"], "command", "\"new\"").unwrap();
-        assert_eq!(new.as_deref(), Some("[mcp_servers.peers]\ncommand = \"new\" # why\n# more\n\n[z]\n"));
+        assert_eq!(
+            new.as_deref(),
+            Some("[mcp_servers.peers]\ncommand = \"new\" # why\n# more\n\n[z]\n")
+        );
         let new = set(text, &["mcp_servers", "peers"], "args", "[\"mcp\"]").unwrap();
-        assert_eq!(new.as_deref(), Some("[mcp_servers.peers]\ncommand = 'old' # why\nargs = [\"mcp\"]\n# more\n\n[z]\n"));
+        assert_eq!(
+            new.as_deref(),
+            Some("[mcp_servers.peers]\ncommand = 'old' # why\nargs = [\"mcp\"]\n# more\n\n[z]\n")
+        );
         assert_eq!(set(text, &["mcp_servers", "x"], "a", "1").unwrap(), None);
     }
 

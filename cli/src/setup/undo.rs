@@ -1,7 +1,8 @@
 //! Going back: to what was there before setup, or to what is there without us.
 //!
-//! A file that is as setup left it gets back the copy that was made of it. One that was edited since keeps what others
-//! wrote, and loses what is ours. A step that was done before, by an earlier attempt, is passed over.
+//! A file that is as setup left it gets back the copy that was made of it. One that was edited
+//! since keeps what others wrote, and loses what is ours. A step that was done before, by an
+//! earlier attempt, is passed over.
 
 use std::path::{Path, PathBuf};
 
@@ -12,9 +13,20 @@ use super::{Client, Place, alias, claude, codex, gemini, toml};
 use crate::error::Failure;
 
 /// Drafts the way back to before the first run, for some clients: also what was retired comes back.
-pub(crate) fn undo(place: &Place, runs: &Runs, clients: &[Client], draft: &mut Draft) -> Result<(), Failure> {
+pub(crate) fn undo(
+    place: &Place,
+    runs: &Runs,
+    clients: &[Client],
+    draft: &mut Draft,
+) -> Result<(), Failure> {
     let mut paths: Vec<(Client, PathBuf)> = Vec::new();
-    for record in runs.all.iter().rev().flat_map(|run| &run.records).filter(|record| clients.contains(&record.client)) {
+    for record in runs
+        .all
+        .iter()
+        .rev()
+        .flat_map(|run| &run.records)
+        .filter(|record| clients.contains(&record.client))
+    {
         if !paths.iter().any(|(_, path)| *path == record.path) {
             paths.push((record.client, record.path.clone()));
         }
@@ -28,9 +40,12 @@ pub(crate) fn undo(place: &Place, runs: &Runs, clients: &[Client], draft: &mut D
                 text.clone_from(&record.before);
             } else if text != record.before {
                 text = match text {
-                    Some(text) => {
-                        Some(bring_back(place, &path, &strip(place, client, &path, &text)?.unwrap_or_default(), &record.retired)?)
-                    }
+                    Some(text) => Some(bring_back(
+                        place,
+                        &path,
+                        &strip(place, client, &path, &text)?.unwrap_or_default(),
+                        &record.retired,
+                    )?),
                     None => None,
                 };
             }
@@ -40,8 +55,14 @@ pub(crate) fn undo(place: &Place, runs: &Runs, clients: &[Client], draft: &mut D
     Ok(())
 }
 
-/// Drafts the removal of all that is ours, for some clients; works also where nothing is remembered.
-pub(crate) fn uninstall(place: &Place, runs: &Runs, clients: &[Client], draft: &mut Draft) -> Result<(), Failure> {
+/// Drafts the removal of all that is ours, for some clients; works also where nothing is
+/// remembered.
+pub(crate) fn uninstall(
+    place: &Place,
+    runs: &Runs,
+    clients: &[Client],
+    draft: &mut Draft,
+) -> Result<(), Failure> {
     for client in clients {
         for (path, prune) in files(place, *client) {
             let Some(now) = draft.text(*client, &path)? else { continue };
@@ -63,15 +84,19 @@ pub(crate) fn uninstall(place: &Place, runs: &Runs, clients: &[Client], draft: &
     Ok(())
 }
 
-/// Says what shall be left of a file. One that setup made goes when nothing is left in it, with the directories made for it.
+/// Says what shall be left of a file. One that setup made goes when nothing is left in it, with the
+/// directories made for it.
 fn settle(draft: &mut Draft, path: &Path, records: &[&Record], text: Option<String>, what: &str) {
     let now = draft.current(path);
-    // Where nothing is remembered, the text tells it: this is how a file looks that setup made, and then emptied.
-    let is_husk = text.as_deref() == Some("{\n}\n") && now.is_some_and(|now| now.starts_with("{\n"));
+    // Where nothing is remembered, the text tells it: this is how a file looks that setup made, and
+    // then emptied.
+    let is_husk =
+        text.as_deref() == Some("{\n}\n") && now.is_some_and(|now| now.starts_with("{\n"));
     let made = records.last().map_or(is_husk, |record| record.before.is_none());
     let changes = now != text.as_deref();
     let text = text.filter(|text| !(changes && made && is_bare(text)));
-    let dirs: Vec<PathBuf> = records.iter().flat_map(|record| record.dirs.iter().rev().cloned()).collect();
+    let dirs: Vec<PathBuf> =
+        records.iter().flat_map(|record| record.dirs.iter().rev().cloned()).collect();
     if !dirs.is_empty() {
         draft.prune(path, dirs);
     }
@@ -80,10 +105,15 @@ fn settle(draft: &mut Draft, path: &Path, records: &[&Record], text: Option<Stri
 
 fn is_bare(text: &str) -> bool {
     let text = text.trim_start_matches('\u{feff}').trim();
-    text.is_empty() || text.strip_prefix('{').and_then(|text| text.strip_suffix('}')).is_some_and(|text| text.trim().is_empty())
+    text.is_empty()
+        || text
+            .strip_prefix('{')
+            .and_then(|text| text.strip_suffix('}'))
+            .is_some_and(|text| text.trim().is_empty())
 }
 
-/// All files of a client in which something of ours may be, with the directories of ours that go with each.
+/// All files of a client in which something of ours may be, with the directories of ours that go
+/// with each.
 pub(crate) fn files(place: &Place, client: Client) -> Vec<(PathBuf, Vec<PathBuf>)> {
     match client {
         Client::Claude => claude::files(place).into_iter().chain(alias::files(place)).collect(),
@@ -93,9 +123,16 @@ pub(crate) fn files(place: &Place, client: Client) -> Vec<(PathBuf, Vec<PathBuf>
 }
 
 /// A file's text without what is ours; absent where all of it is.
-fn strip(place: &Place, client: Client, path: &Path, text: &str) -> Result<Option<String>, Failure> {
+fn strip(
+    place: &Place,
+    client: Client,
+    path: &Path,
+    text: &str,
+) -> Result<Option<String>, Failure> {
     match client {
-        Client::Claude if alias::files(place).iter().any(|(file, _)| file == path) => Ok(Some(alias::strip(text))),
+        Client::Claude if alias::files(place).iter().any(|(file, _)| file == path) => {
+            Ok(Some(alias::strip(text)))
+        }
         Client::Claude => claude::strip(place, path, text),
         Client::Codex => codex::strip(place, path, text),
         Client::Gemini => gemini::strip(place, path, text),
@@ -103,7 +140,12 @@ fn strip(place: &Place, client: Client, path: &Path, text: &str) -> Result<Optio
 }
 
 /// Puts back what was retired, unless somebody did so before.
-fn bring_back(place: &Place, path: &Path, text: &str, retired: &[Retired]) -> Result<String, Failure> {
+fn bring_back(
+    place: &Place,
+    path: &Path,
+    text: &str,
+    retired: &[Retired],
+) -> Result<String, Failure> {
     let dialect = if path == gemini::settings(place) { Dialect::Comments } else { Dialect::Strict };
     let mut text = text.to_owned();
     for entry in retired {
@@ -113,7 +155,11 @@ fn bring_back(place: &Place, path: &Path, text: &str, retired: &[Retired]) -> Re
                 let there = json::parse(&text, dialect)
                     .ok()
                     .is_some_and(|root| root.at(&keys).is_some_and(|node| node.get(key).is_some()));
-                if there { continue } else { json::insert(&text, dialect, &keys, Some(key), Value::Raw(json.clone())) }
+                if there {
+                    continue;
+                } else {
+                    json::insert(&text, dialect, &keys, Some(key), Value::Raw(json.clone()))
+                }
             }
             Retired::Item { path: way, json } => {
                 let keys: Vec<&str> = way.iter().map(String::as_str).collect();

@@ -134,20 +134,25 @@ impl Adapter {
             Event::Introduced(client) => self.carriers.client = client,
             Event::Forgotten => self.identity = None,
             Event::Named(name) => self.named(name),
-            Event::SettledOn { seat, conversation } => (self.seat, self.main_conversation) = (seat, conversation),
+            Event::SettledOn { seat, conversation } => {
+                (self.seat, self.main_conversation) = (seat, conversation)
+            }
             Event::Registered(registered) => self.begin(registered),
             Event::Lost => self.lose(),
             Event::Pushed(push) => self.pushed(now, push),
             Event::Answered { ticket, done } => self.answered(ticket, done),
             Event::Bound { seat, outcome } => self.bound(seat, outcome),
             Event::ToolCalled { call, written_before, conversation, is_subagent, tool_use } => {
-                let told = || tool_use.as_deref().and_then(|tool_use| self.facts.is_subagent(tool_use));
+                let told =
+                    || tool_use.as_deref().and_then(|tool_use| self.facts.is_subagent(tool_use));
                 let is_subagent = is_subagent || told() == Some(true);
                 self.tool_called(Caller { call, written_before, conversation, is_subagent });
             }
             Event::Speaks { conversation } => self.speaks(conversation),
             Event::ResultDue { call, due } => self.result_due(call, &due),
-            Event::ReadOn { call, message, offset, peek } => self.read_on(call, message, offset, peek),
+            Event::ReadOn { call, message, offset, peek } => {
+                self.read_on(call, message, offset, peek)
+            }
             Event::ResultQueued { call, end } => {
                 self.calls.end(call);
                 self.inbox.result_queued(call, end);
@@ -162,9 +167,13 @@ impl Adapter {
                     self.facts.note_caller(tool_use, is_subagent);
                 }
             }
-            Event::HookCame { event, turn, mode, prolonged } => self.hook_came(event, turn.as_deref(), mode, prolonged),
+            Event::HookCame { event, turn, mode, prolonged } => {
+                self.hook_came(event, turn.as_deref(), mode, prolonged)
+            }
             Event::HookReady { event, received } => self.hook_ready(event, received),
-            Event::HookAnswered { messages, asks, outcome } => self.hook_answered(&messages, asks, outcome),
+            Event::HookAnswered { messages, asks, outcome } => {
+                self.hook_answered(&messages, asks, outcome)
+            }
             Event::RecordAt(path) => self.record = Some(path),
             Event::Recorded { seen, withdrawn, speaks } => self.recorded(&seen, &withdrawn, speaks),
             Event::RegistrySays(Activity::Working) => self.turn_begins(now),
@@ -290,7 +299,11 @@ impl Adapter {
             return;
         }
         let carriers = self.carriers.present(&self.facts, now);
-        let report = Report { mode: self.facts.mode, activity: self.facts.activity, carriers: Some(carriers) };
+        let report = Report {
+            mode: self.facts.mode,
+            activity: self.facts.activity,
+            carriers: Some(carriers),
+        };
         if self.reported.as_ref() != Some(&report) {
             self.reported = Some(report.clone());
             self.tell(Request::Report(report));

@@ -74,7 +74,12 @@ impl Adapter {
     }
 
     /// Applies what the client's record shows.
-    pub(crate) fn recorded(&mut self, seen: &[Seen], withdrawn: &[(MessageId, Option<Carrier>)], speaks: bool) {
+    pub(crate) fn recorded(
+        &mut self,
+        seen: &[Seen],
+        withdrawn: &[(MessageId, Option<Carrier>)],
+        speaks: bool,
+    ) {
         self.inbox.note_record(speaks);
         // The first part of a long message does not prove the message, but it proves the carrier.
         for carrier in self.inbox.arrived(seen) {

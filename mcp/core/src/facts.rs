@@ -82,7 +82,8 @@ impl Facts {
         let trust = self.trust.entry(carrier).or_default();
         // Pushes already under way at the first failure do not count as further failures.
         if trust.doubted_until.is_none_or(|until| until <= now) {
-            let backoff_ms = BACKOFF_MS.saturating_mul(1 << trust.failures.min(16)).min(BACKOFF_MS_MAX);
+            let backoff_ms =
+                BACKOFF_MS.saturating_mul(1 << trust.failures.min(16)).min(BACKOFF_MS_MAX);
             trust.failures += 1;
             trust.doubted_until = Some(now + backoff_ms);
         }
@@ -156,7 +157,11 @@ impl Facts {
 
     /// Whether a subagent made the tool call of that name; `None`: no hook reported it.
     pub(crate) fn is_subagent(&self, tool_use: &str) -> Option<bool> {
-        self.callers.iter().rev().find(|(name, _)| name == tool_use).map(|(_, is_subagent)| *is_subagent)
+        self.callers
+            .iter()
+            .rev()
+            .find(|(name, _)| name == tool_use)
+            .map(|(_, is_subagent)| *is_subagent)
     }
 }
 
@@ -171,12 +176,19 @@ mod tests {
         assert!(facts.trusts(Carrier::Channel, start));
         facts.doubt(Carrier::Channel, start);
         facts.doubt(Carrier::Channel, after(1));
-        assert!(!facts.trusts(Carrier::Channel, after(BACKOFF_MS - 1)) && facts.trusts(Carrier::Channel, after(BACKOFF_MS)));
+        assert!(
+            !facts.trusts(Carrier::Channel, after(BACKOFF_MS - 1))
+                && facts.trusts(Carrier::Channel, after(BACKOFF_MS))
+        );
         facts.doubt(Carrier::Channel, after(BACKOFF_MS));
         assert!(
-            !facts.trusts(Carrier::Channel, after(3 * BACKOFF_MS - 1)) && facts.trusts(Carrier::Channel, after(3 * BACKOFF_MS))
+            !facts.trusts(Carrier::Channel, after(3 * BACKOFF_MS - 1))
+                && facts.trusts(Carrier::Channel, after(3 * BACKOFF_MS))
         );
-        assert_eq!(facts.doubted_until(Carrier::Channel, after(BACKOFF_MS)), Some(after(3 * BACKOFF_MS)));
+        assert_eq!(
+            facts.doubted_until(Carrier::Channel, after(BACKOFF_MS)),
+            Some(after(3 * BACKOFF_MS))
+        );
         assert_eq!(facts.doubted_until(Carrier::Channel, after(3 * BACKOFF_MS)), None);
         assert!(facts.trusts(Carrier::InboxSocket, start));
         facts.prove(Carrier::Channel);
@@ -233,7 +245,11 @@ mod tests {
         let again = start + WAKES_SPAN_MS;
         assert!(!facts.may_wake(3, start + WAKES_SPAN_MS - 1));
         assert_eq!(
-            (facts.may_wake_from(3, start), facts.may_wake_from(4, start), facts.may_wake_from(3, again)),
+            (
+                facts.may_wake_from(3, start),
+                facts.may_wake_from(4, start),
+                facts.may_wake_from(3, again)
+            ),
             (Some(again), None, None)
         );
         assert!(facts.may_wake(3, start + WAKES_SPAN_MS));

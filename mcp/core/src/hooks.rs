@@ -31,7 +31,13 @@ use crate::render::BLOCK_CHARS_MAX;
 const CODEX_CHARS_MAX: usize = 2_400;
 
 impl Adapter {
-    pub(crate) fn hook_came(&mut self, event: HookEvent, turn: Option<&str>, mode: Option<Mode>, prolonged: bool) {
+    pub(crate) fn hook_came(
+        &mut self,
+        event: HookEvent,
+        turn: Option<&str>,
+        mode: Option<Mode>,
+        prolonged: bool,
+    ) {
         self.facts.hooks_come = true;
         // The model of a session that only begins and ends was never asked.
         if !matches!(event, HookEvent::SessionStart | HookEvent::SessionEnd) {
@@ -57,15 +63,24 @@ impl Adapter {
             self.inbox.note_all_held();
         }
         // Codex puts a hook's text before the output of the call.
-        let is_before = self.carriers.client == ClientKind::Codex && event == HookEvent::PostToolUse;
+        let is_before =
+            self.carriers.client == ClientKind::Codex && event == HookEvent::PostToolUse;
         let is_blocked = is_before && self.inbox.is_result_under_way();
         if !received || !self.is_connected || self.is_closing || is_blocked {
             return self.print(event, Block::default());
         }
-        let budget = if self.carriers.client == ClientKind::Codex { CODEX_CHARS_MAX } else { BLOCK_CHARS_MAX };
+        let budget = if self.carriers.client == ClientKind::Codex {
+            CODEX_CHARS_MAX
+        } else {
+            BLOCK_CHARS_MAX
+        };
         let block = self.inbox.hook_block(event, budget, &self.settings.home);
         for messages in block.offered.chunks(MESSAGES_PER_REQUEST_MAX) {
-            self.tell(Request::Offered { messages: messages.to_vec(), carrier: Carrier::Hook, last: false });
+            self.tell(Request::Offered {
+                messages: messages.to_vec(),
+                carrier: Carrier::Hook,
+                last: false,
+            });
         }
         if !block.offered.is_empty() {
             self.actions.push(Action::Watch);
@@ -88,7 +103,12 @@ impl Adapter {
         }
     }
 
-    pub(crate) fn hook_answered(&mut self, messages: &[MessageId], asks: bool, outcome: HookOutcome) {
+    pub(crate) fn hook_answered(
+        &mut self,
+        messages: &[MessageId],
+        asks: bool,
+        outcome: HookOutcome,
+    ) {
         self.facts.hooks_are_relayed = outcome != HookOutcome::Handed;
         match outcome {
             HookOutcome::Handed if asks => self.tried(Some(messages)),
@@ -112,7 +132,10 @@ impl Adapter {
 /// prolonged its turn shows nothing.
 fn shows_mail(event: HookEvent, prolonged: bool) -> bool {
     match event {
-        HookEvent::SessionStart | HookEvent::UserPromptSubmit | HookEvent::PostToolUse | HookEvent::PostToolBatch => true,
+        HookEvent::SessionStart
+        | HookEvent::UserPromptSubmit
+        | HookEvent::PostToolUse
+        | HookEvent::PostToolBatch => true,
         HookEvent::Stop => !prolonged,
         HookEvent::PreToolUse | HookEvent::SessionEnd => false,
     }

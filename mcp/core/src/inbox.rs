@@ -125,7 +125,11 @@ impl Inbox {
             self.answered.pop_first();
         }
         let with_client = shown_before && self.repeats_here;
-        let entry = Entry { with_client, first_reply, ..Entry::new(message, body, self.arrivals, shown_before) };
+        let entry = Entry {
+            with_client,
+            first_reply,
+            ..Entry::new(message, body, self.arrivals, shown_before)
+        };
         self.entries.insert(entry.id(), entry);
         self.arrivals += 1;
         Known::New
@@ -193,11 +197,18 @@ impl Inbox {
     /// Returns the messages that this call proves: their whole bodies were shown to the calling
     /// conversation in earlier results.
     pub(crate) fn proved_by(&mut self, caller: &Caller) -> Vec<MessageId> {
-        let Some(conversation) = caller.conversation.as_deref().filter(|_| !self.record_alone) else { return Vec::new() };
+        let Some(conversation) = caller.conversation.as_deref().filter(|_| !self.record_alone)
+        else {
+            return Vec::new();
+        };
         self.prove(|entry| {
-            let followed =
-                |part: &&Part| part.conversation.as_deref() == Some(conversation) && part.counts() && part.left_before(caller);
-            let whole = read_up_to(entry.parts.iter().filter(followed)).is_some_and(|end| end >= entry.body.chars());
+            let followed = |part: &&Part| {
+                part.conversation.as_deref() == Some(conversation)
+                    && part.counts()
+                    && part.left_before(caller)
+            };
+            let whole = read_up_to(entry.parts.iter().filter(followed))
+                .is_some_and(|end| end >= entry.body.chars());
             whole.then_some(Proof { carrier: Carrier::ToolResult, evidence: Evidence::NextCall })
         })
         .into_iter()
@@ -214,8 +225,14 @@ impl Inbox {
             }
         }
         self.prove(|entry| {
-            let last = seen.iter().rfind(|seen| seen.message == entry.id()).filter(|_| entry.is_recorded_whole())?;
-            let carrier = last.by.filter(|carrier| entry.went_by(*carrier)).or_else(|| entry.last_carrier())?;
+            let last = seen
+                .iter()
+                .rfind(|seen| seen.message == entry.id())
+                .filter(|_| entry.is_recorded_whole())?;
+            let carrier = last
+                .by
+                .filter(|carrier| entry.went_by(*carrier))
+                .or_else(|| entry.last_carrier())?;
             Some(Proof { carrier, evidence: Evidence::Transcript })
         })
     }
@@ -250,7 +267,9 @@ impl Inbox {
     /// Whether the next result would show any message without a filter.
     pub fn is_any_due(&self) -> bool {
         let in_flight = self.in_flight();
-        self.entries.values().any(|entry| entry.is_open() && entry.is_due_in_result() && !is_behind(entry, &in_flight))
+        self.entries.values().any(|entry| {
+            entry.is_open() && entry.is_due_in_result() && !is_behind(entry, &in_flight)
+        })
     }
 
     /// Whether the next result or hook may repeat a message that a push carrier had and that the
@@ -262,17 +281,28 @@ impl Inbox {
             Standing::OnTrial => entry.pushes.iter().all(|push| push.round < self.rounds),
             Standing::Fresh | Standing::Open => false,
         };
-        self.entries.values().any(|entry| entry.is_open() && entry.is_pushed_only() && may_be_recorded(entry))
+        self.entries
+            .values()
+            .any(|entry| entry.is_open() && entry.is_pushed_only() && may_be_recorded(entry))
     }
 
     /// Marks messages as tried after the client showed an event: its model may have been asked with
     /// all that it was given. Returns the newly marked ones. `among`: only these. `held_up`: the
     /// messages of a push that has not left yet.
-    pub(crate) fn newly_tried(&mut self, among: Option<&[MessageId]>, held_up: &[MessageId]) -> Vec<MessageId> {
+    pub(crate) fn newly_tried(
+        &mut self,
+        among: Option<&[MessageId]>,
+        held_up: &[MessageId],
+    ) -> Vec<MessageId> {
         let given = |entry: &&mut Entry| {
             let is_meant = among.is_none_or(|among| among.contains(&entry.message.id));
-            let is_with_client = || !entry.is_pushed_once_only() || !held_up.contains(&entry.message.id);
-            is_meant && entry.is_open() && !entry.tried && entry.last_carrier().is_some() && is_with_client()
+            let is_with_client =
+                || !entry.is_pushed_once_only() || !held_up.contains(&entry.message.id);
+            is_meant
+                && entry.is_open()
+                && !entry.tried
+                && entry.last_carrier().is_some()
+                && is_with_client()
         };
         let mut tried = Vec::new();
         for entry in self.entries.values_mut().filter(given) {
@@ -315,8 +345,12 @@ impl Inbox {
     pub(crate) fn hook_block(&mut self, event: HookEvent, budget: usize, home: &str) -> Block {
         let round = self.rounds;
         let in_flight = self.in_flight();
-        let due = |entry: &Entry| entry.is_open() && entry.is_due_in_hook(round) && !is_behind(entry, &in_flight);
-        if event == HookEvent::Stop && !self.entries.values().any(|entry| due(entry) && entry.may_wake()) {
+        let due = |entry: &Entry| {
+            entry.is_open() && entry.is_due_in_hook(round) && !is_behind(entry, &in_flight)
+        };
+        if event == HookEvent::Stop
+            && !self.entries.values().any(|entry| due(entry) && entry.may_wake())
+        {
             return Block::default();
         }
         // A block that shows a message also shows all earlier messages of its sender that only a
@@ -330,7 +364,14 @@ impl Inbox {
         let (number, moment) = (self.events, self.moment.clone());
         for (message, end) in &quoted.shown {
             if let Some(entry) = self.entries.get_mut(message) {
-                entry.hooks.push(Hooked { event, number, moment: moment.clone(), round, end: *end, overdue: false });
+                entry.hooks.push(Hooked {
+                    event,
+                    number,
+                    moment: moment.clone(),
+                    round,
+                    end: *end,
+                    overdue: false,
+                });
             }
         }
         let mut text = render::block_head(quoted.shown.len());
@@ -353,7 +394,9 @@ impl Inbox {
             };
             may_be && part.counts() && self.moment.continues(&part.moment)
         };
-        self.entries.values().any(|entry| entry.is_open() && entry.parts.iter().any(|part| is_unseen(entry, part)))
+        self.entries
+            .values()
+            .any(|entry| entry.is_open() && entry.parts.iter().any(|part| is_unseen(entry, part)))
     }
 
     /// Marks messages whose hook may or may not have had its output: that proves nothing, and the
@@ -402,18 +445,28 @@ impl Inbox {
     }
 
     fn parts_of(&mut self, call: CallId) -> impl Iterator<Item = &mut Part> {
-        self.entries.values_mut().flat_map(|entry| &mut entry.parts).filter(move |part| part.call == call)
+        self.entries
+            .values_mut()
+            .flat_map(|entry| &mut entry.parts)
+            .filter(move |part| part.call == call)
     }
 
     /// Whether any of these was in no tool result yet.
     pub fn any_unseen(&self, messages: &[MessageId]) -> bool {
-        messages.iter().any(|message| self.entries.get(message).is_some_and(|entry| entry.is_open() && !entry.was_in_result()))
+        messages.iter().any(|message| {
+            self.entries.get(message).is_some_and(|entry| entry.is_open() && !entry.was_in_result())
+        })
     }
 
     /// Returns the first request that arrived at or after `arrival` and was in no tool result yet.
     pub fn request_since(&self, arrival: u64) -> Option<&Message> {
-        let new = |entry: &&Entry| entry.arrival >= arrival && entry.is_open() && !entry.was_in_result();
-        self.entries.values().filter(new).map(|entry| &entry.message).find(|message| message.intent == Intent::Request)
+        let new =
+            |entry: &&Entry| entry.arrival >= arrival && entry.is_open() && !entry.was_in_result();
+        self.entries
+            .values()
+            .filter(new)
+            .map(|entry| &entry.message)
+            .find(|message| message.intent == Intent::Request)
     }
 
     /// Returns all unsettled messages of this session, oldest first.
@@ -437,7 +490,11 @@ impl Inbox {
         caller: &Caller,
     ) -> Option<(String, bool)> {
         let entry = self.entries.get_mut(&message).filter(|entry| entry.is_open())?;
-        let shown = render::message(&entry.message, &entry.body, entry.showing(home, offset, usize::MAX, BLOCK_CHARS_MAX));
+        let shown = render::message(
+            &entry.message,
+            &entry.body,
+            entry.showing(home, offset, usize::MAX, BLOCK_CHARS_MAX),
+        );
         let first = !peek && !entry.was_in_result();
         if !peek {
             entry.parts.push(Part::new(caller, (self.events, &self.moment), offset, shown.end));
@@ -462,7 +519,9 @@ impl Inbox {
             };
             entry.is_open() && (matched || also(entry))
         };
-        let unasked = |entry: &&Entry| entry.is_open() && ask.among.is_some() && entry.is_due_in_result() && !wanted(entry);
+        let unasked = |entry: &&Entry| {
+            entry.is_open() && ask.among.is_some() && entry.is_due_in_result() && !wanted(entry)
+        };
         let mut left = waiting.saturating_sub(held) + self.entries.values().filter(unasked).count();
         let quoted = self.quote(wanted, ask.limit, ask.budget, ask.home);
         left += quoted.left;
@@ -489,8 +548,11 @@ impl Inbox {
     fn reminders(&self, now: CallId, name_pushed: bool) -> String {
         let mut text = String::new();
         let open = || self.entries.values().filter(|entry| entry.is_open());
-        let earlier = |entry: &&Entry| entry.was_in_result() && !entry.parts.iter().any(|part| part.call == now);
-        let (whole, cut): (Vec<&Entry>, Vec<&Entry>) = open().filter(earlier).partition(|entry| entry.was_in_result_whole());
+        let earlier = |entry: &&Entry| {
+            entry.was_in_result() && !entry.parts.iter().any(|part| part.call == now)
+        };
+        let (whole, cut): (Vec<&Entry>, Vec<&Entry>) =
+            open().filter(earlier).partition(|entry| entry.was_in_result_whole());
         if !whole.is_empty() {
             let verb = if whole.len() == 1 { "is" } else { "are" };
             text.push_str(&format!(
@@ -507,8 +569,10 @@ impl Inbox {
                 first.message.id
             ));
         }
-        let with_other = |entry: &&Entry| entry.standing() == Standing::Open && !entry.was_in_result();
-        let (hooked, pushed): (Vec<&Entry>, Vec<&Entry>) = open().filter(with_other).partition(|entry| !entry.is_pushed_only());
+        let with_other =
+            |entry: &&Entry| entry.standing() == Standing::Open && !entry.was_in_result();
+        let (hooked, pushed): (Vec<&Entry>, Vec<&Entry>) =
+            open().filter(with_other).partition(|entry| !entry.is_pushed_only());
         for (elsewhere, way) in [(pushed, self.way()), (hooked, "a hook")] {
             if name_pushed && !elsewhere.is_empty() {
                 text.push_str(&format!(
@@ -523,7 +587,9 @@ impl Inbox {
 
     /// Returns the model's name of the push carrier.
     fn way(&self) -> &'static str {
-        let carriers = || self.entries.values().filter_map(|entry| entry.pushes.last()).map(|push| push.carrier);
+        let carriers = || {
+            self.entries.values().filter_map(|entry| entry.pushes.last()).map(|push| push.carrier)
+        };
         if carriers().all(|carrier| carrier == Carrier::Channel) { "the channel" } else { "a push" }
     }
 
@@ -533,7 +599,9 @@ impl Inbox {
     /// about to be asked with it, so later messages of the sender must come after it.
     fn in_flight(&self) -> BTreeMap<PeerId, MessageId> {
         let mut first = BTreeMap::new();
-        let pushed = |entry: &&Entry| entry.is_open() && entry.is_pushed_only() && entry.standing() == Standing::Open;
+        let pushed = |entry: &&Entry| {
+            entry.is_open() && entry.is_pushed_only() && entry.standing() == Standing::Open
+        };
         for entry in self.entries.values().filter(pushed) {
             first.entry(entry.message.from.peer).or_insert(entry.message.id);
         }
@@ -548,7 +616,13 @@ impl Inbox {
 
     /// Quotes the wanted messages, oldest first, as far as there is room. A message never overtakes
     /// an earlier one that had no room.
-    fn quote(&self, wanted: impl Fn(&Entry) -> bool, limit: usize, mut budget: usize, home: &str) -> Quoted {
+    fn quote(
+        &self,
+        wanted: impl Fn(&Entry) -> bool,
+        limit: usize,
+        mut budget: usize,
+        home: &str,
+    ) -> Quoted {
         let mut quoted = Quoted { text: String::new(), shown: Vec::new(), left: 0 };
         for entry in self.entries.values().filter(|entry| wanted(entry)) {
             if quoted.left > 0 || quoted.shown.len() == limit {
@@ -592,7 +666,8 @@ fn push_more(text: &mut String, left: usize) {
 }
 
 fn ids(entries: &[&Entry]) -> String {
-    let named: Vec<String> = entries.iter().take(REMINDED_MAX).map(|entry| entry.message.id.to_string()).collect();
+    let named: Vec<String> =
+        entries.iter().take(REMINDED_MAX).map(|entry| entry.message.id.to_string()).collect();
     named.join(",")
 }
 

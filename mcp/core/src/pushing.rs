@@ -80,10 +80,13 @@ impl Adapter {
             return;
         }
         // If no hooks arrive, a distrusted carrier is better than waiting for the next tool call.
-        let found = self.next_by(now, true).or_else(|| if self.facts.hooks_come { None } else { self.next_by(now, false) });
+        let found = self
+            .next_by(now, true)
+            .or_else(|| if self.facts.hooks_come { None } else { self.next_by(now, false) });
         if let Some((carrier, post)) = found {
             let rests = self.facts.activity == Some(Activity::Idle);
-            self.pushing.under_way = Some(UnderWay { carrier, messages: post.ids(), rests, left: false });
+            self.pushing.under_way =
+                Some(UnderWay { carrier, messages: post.ids(), rests, left: false });
             self.replies.push(Action::Push { carrier, post });
             self.actions.push(Action::Watch);
         }
@@ -101,11 +104,16 @@ impl Adapter {
         // A message that was chosen for a running turn may not justify a new turn, and a new turn
         // needs somebody who sees it.
         let begins = runs == Some(false);
-        let may_begin = !begins || !was_at_work && self.carriers.is_ready(carrier, true, &self.facts);
+        let may_begin =
+            !begins || !was_at_work && self.carriers.is_ready(carrier, true, &self.facts);
         if !self.is_connected || self.is_closing || !may_begin {
             return;
         }
-        let Some(under_way) = self.pushing.under_way.as_mut().filter(|under_way| under_way.carrier == carrier) else { return };
+        let Some(under_way) =
+            self.pushing.under_way.as_mut().filter(|under_way| under_way.carrier == carrier)
+        else {
+            return;
+        };
         under_way.left = true;
         let messages = under_way.messages.clone();
         self.tell(Request::Offered { messages, carrier, last: false });
@@ -113,7 +121,11 @@ impl Adapter {
     }
 
     pub(crate) fn pushed_out(&mut self, now: u64, carrier: Carrier, result: PushResult) {
-        let Some(under_way) = self.pushing.under_way.take_if(|under_way| under_way.carrier == carrier) else { return };
+        let Some(under_way) =
+            self.pushing.under_way.take_if(|under_way| under_way.carrier == carrier)
+        else {
+            return;
+        };
         if under_way.left && carrier == Carrier::InboxSocket {
             self.facts.posted(now);
         }
@@ -167,7 +179,8 @@ impl Adapter {
         let doubts = carriers.iter().filter_map(|carrier| self.facts.doubted_until(*carrier, now));
         let is_any_due = carriers.iter().any(|carrier| self.inbox.is_any_due_by(*carrier));
         let woken_enough = self.facts.may_wake_from(self.settings.wakeups_per_hour, now);
-        let may_post = self.facts.may_post_from(now).filter(|_| carriers.contains(&Carrier::InboxSocket));
+        let may_post =
+            self.facts.may_post_from(now).filter(|_| carriers.contains(&Carrier::InboxSocket));
         let when_due = woken_enough.into_iter().chain(may_post).filter(|_| is_any_due);
         doubts.chain(when_due).chain(self.pushing.turn_runs_at).min()
     }

@@ -26,7 +26,10 @@ impl Adapter {
         self.reassert_title();
         let proved = self.inbox.proved_by(&caller);
         if !proved.is_empty() && self.is_connected {
-            self.prove(proved, Proof { carrier: Carrier::ToolResult, evidence: Evidence::NextCall });
+            self.prove(
+                proved,
+                Proof { carrier: Carrier::ToolResult, evidence: Evidence::NextCall },
+            );
         }
     }
 
@@ -46,11 +49,14 @@ impl Adapter {
 
     pub(crate) fn result_due(&mut self, call: CallId, due: &Due) {
         let caller = self.calls.caller(call).filter(|_| self.is_connected && !self.is_closing);
-        let Some(caller) = caller else { return self.replies.push(Action::Show { call, block: Block::default() }) };
+        let Some(caller) = caller else {
+            return self.replies.push(Action::Show { call, block: Block::default() });
+        };
         self.inbox.note_all_held();
         // Mail that another adapter of this client takes is not available here.
         let takes_mail = self.identity.as_ref().is_some_and(|identity| identity.takes_mail);
-        let waiting = if takes_mail { usize::try_from(due.waiting).unwrap_or(usize::MAX) } else { 0 };
+        let waiting =
+            if takes_mail { usize::try_from(due.waiting).unwrap_or(usize::MAX) } else { 0 };
         let ask = Ask {
             among: due.among.as_deref(),
             also: due.also,
@@ -83,7 +89,11 @@ impl Adapter {
         // has another carrier.
         let last = !self.facts.hooks_come;
         for messages in messages.chunks(MESSAGES_PER_REQUEST_MAX) {
-            self.tell(Request::Offered { messages: messages.to_vec(), carrier: Carrier::ToolResult, last });
+            self.tell(Request::Offered {
+                messages: messages.to_vec(),
+                carrier: Carrier::ToolResult,
+                last,
+            });
         }
         if !messages.is_empty() {
             self.actions.push(Action::Watch);

@@ -35,7 +35,11 @@ impl Adapter {
     /// Returns the client's own name of the session, if it is known.
     pub fn seat(&self) -> Option<Seat> {
         let claude = || {
-            let key = self.settings.claude_session.clone().filter(|_| self.carriers.client == ClientKind::Claude)?;
+            let key = self
+                .settings
+                .claude_session
+                .clone()
+                .filter(|_| self.carriers.client == ClientKind::Claude)?;
             (key.len() <= SEAT_KEY_BYTES_MAX).then_some(Seat { kind: SeatKind::Claude, key })
         };
         self.seat.clone().or_else(claude)
@@ -58,7 +62,8 @@ impl Adapter {
             (ClientKind::Codex, SeatKind::Codex) => Whose::OursIfItSpeaks,
             (ClientKind::Claude, SeatKind::Claude) => {
                 let source = hook.source.as_deref().unwrap_or("");
-                let changed = hook.event == HookEvent::SessionStart && CHANGES_OF_SESSION.contains(&source);
+                let changed =
+                    hook.event == HookEvent::SessionStart && CHANGES_OF_SESSION.contains(&source);
                 if known.is_none() || changed { Whose::OursIfListed } else { Whose::Anothers }
             }
             (ClientKind::Other, SeatKind::Other) if known.is_none() => Whose::OursByAnotherName,
@@ -74,7 +79,8 @@ impl Adapter {
             return;
         }
         if self.carriers.client == ClientKind::Codex {
-            self.replies.push(Action::Bind(Seat { kind: SeatKind::Codex, key: conversation.clone() }));
+            self.replies
+                .push(Action::Bind(Seat { kind: SeatKind::Codex, key: conversation.clone() }));
             self.speaking = Some(conversation);
         } else {
             self.main_conversation = Some(conversation);
@@ -107,7 +113,9 @@ impl Adapter {
             }
             // For example, the key is too long: the session works on under its provisional name.
             BindOutcome::Refused(why) => {
-                self.actions.push(Action::Notice(format!("this conversation has no lasting mailbox: {why}")));
+                self.actions.push(Action::Notice(format!(
+                    "this conversation has no lasting mailbox: {why}"
+                )));
             }
             BindOutcome::Failed => return,
         }
@@ -117,7 +125,8 @@ impl Adapter {
     /// Applies a registration at the broker. `again`: on a new connection of a process that was a
     /// session before.
     pub(crate) fn registered(&mut self, registered: Registered, again: bool) {
-        let Registered { peer, name, token, notice, takes_mail, inbox_socket_in_bypass, .. } = registered;
+        let Registered { peer, name, token, notice, takes_mail, inbox_socket_in_bypass, .. } =
+            registered;
         self.actions.extend(notice.map(Action::Notice));
         self.actions.push(Action::Title(name.clone()));
         let is_same = self.was.replace(peer) == Some(peer);

@@ -39,6 +39,9 @@ pub(crate) struct UnderWay {
 impl Pushing {
     /// Returns the messages of a push that has not begun to leave: the client has none of them.
     pub(crate) fn held_up(&self) -> &[MessageId] {
-        self.under_way.as_ref().filter(|under_way| !under_way.left).map_or(&[], |under_way| &under_way.messages)
+        self.under_way
+            .as_ref()
+            .filter(|under_way| !under_way.left)
+            .map_or(&[], |under_way| &under_way.messages)
     }
 }

@@ -49,7 +49,11 @@ const ROWS: [Row; 3] = [
         pushed: &[Carrier::InboxSocket, Carrier::Channel],
         pushed_with_channel: &[Carrier::Channel, Carrier::InboxSocket],
     },
-    Row { client: ClientKind::Codex, pushed: &[Carrier::AppServer], pushed_with_channel: &[Carrier::AppServer] },
+    Row {
+        client: ClientKind::Codex,
+        pushed: &[Carrier::AppServer],
+        pushed_with_channel: &[Carrier::AppServer],
+    },
     Row { client: ClientKind::Other, pushed: &[], pushed_with_channel: &[] },
 ];
 
@@ -68,7 +72,10 @@ impl Carriers {
     /// Returns the push carriers of this client, in the order in which they are tried.
     pub(crate) fn pushed(&self) -> &'static [Carrier] {
         let row = ROWS.iter().find(|row| row.client == self.client);
-        row.map_or(&[], |row| if self.ways.channel_loaded { row.pushed_with_channel } else { row.pushed })
+        row.map_or(
+            &[],
+            |row| if self.ways.channel_loaded { row.pushed_with_channel } else { row.pushed },
+        )
     }
 
     /// Whether this push carrier can be used now. `wakes`: whether the push begins a turn.
@@ -83,7 +90,9 @@ impl Carriers {
                     let asks_first = facts.mode != Some(Mode::Bypass) && ways.asks_first;
                     ways.inbox_socket && (facts.inbox_socket_in_bypass || asks_first)
                 }
-                Carrier::AppServer => ways.app_server && (!wakes || self.wake_unattended || ways.attended),
+                Carrier::AppServer => {
+                    ways.app_server && (!wakes || self.wake_unattended || ways.attended)
+                }
                 Carrier::Hook | Carrier::ToolResult | Carrier::Peerctl => false,
             }
     }
@@ -91,7 +100,8 @@ impl Carriers {
     /// Returns all available carriers, in the order in which they are tried. A distrusted carrier
     /// is left out if hooks can deliver instead.
     pub(crate) fn present(&self, facts: &Facts, now: u64) -> Vec<Carrier> {
-        let ready = self.pushed().iter().copied().filter(|carrier| self.is_ready(*carrier, false, facts));
+        let ready =
+            self.pushed().iter().copied().filter(|carrier| self.is_ready(*carrier, false, facts));
         let mut present: Vec<Carrier> = ready.collect();
         if facts.hooks_come {
             present.retain(|carrier| facts.trusts(*carrier, now));

@@ -1,10 +1,15 @@
-//! Runs the scenarios in `tests/scenarios`: a line is an event, and the indented lines below it what the adapter's core decided.
+//! Runs the scenarios in `tests/scenarios`: a line is an event, and the indented lines below it
+//! what the adapter's core decided.
 //!
-//! A line that begins with `#` is a comment. A file's name says the rule that it shows. `tests/world/mod.rs` has the words of
-//! the language. `PEERD_WRITE_SCENARIOS=1` writes the answers anew; read the difference before committing it.
-//! `PEERD_SCENARIOS=trial,hook` plays only those whose names have one of these words.
+//! A line that begins with `#` is a comment. A file's name says the rule that it shows.
+//! `tests/world/mod.rs` has the words of the language. `PEERD_WRITE_SCENARIOS=1` writes the answers
+//! anew; read the difference before committing it. `PEERD_SCENARIOS=trial,hook` plays only those
+//! whose names have one of these words.
 
-#![expect(clippy::disallowed_methods, reason = "the runner reads its scripts; the core knows no files")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the runner reads its scripts; the core knows no files"
+)]
 
 mod world;
 
@@ -18,13 +23,17 @@ const SCENARIOS_MIN: usize = 60;
 
 fn scenario_files() -> Vec<PathBuf> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
-    let mut files: Vec<PathBuf> =
-        fs::read_dir(dir).expect("the scenarios are there").map(|entry| entry.expect("readable").path()).collect();
+    let mut files: Vec<PathBuf> = fs::read_dir(dir)
+        .expect("the scenarios are there")
+        .map(|entry| entry.expect("readable").path())
+        .collect();
     files.retain(|path| path.extension().is_some_and(|extension| extension == "txt"));
     if let Some(words) = std::env::var_os("PEERD_SCENARIOS") {
         let words = words.to_string_lossy();
         files.retain(|path| {
-            words.split(',').any(|word| path.file_name().is_some_and(|name| name.to_string_lossy().contains(word)))
+            words.split(',').any(|word| {
+                path.file_name().is_some_and(|name| name.to_string_lossy().contains(word))
+            })
         });
     }
     files.sort();
@@ -54,12 +63,15 @@ fn every_scenario_goes_as_written() {
     for path in &files {
         let name = path.file_stem().expect("a name").to_string_lossy().into_owned();
         let script = fs::read_to_string(path).expect("readable");
-        let played = std::panic::catch_unwind(|| play(&script)).unwrap_or_else(|_| panic!("{name} cannot be played"));
+        let played = std::panic::catch_unwind(|| play(&script))
+            .unwrap_or_else(|_| panic!("{name} cannot be played"));
         if std::env::var_os("PEERD_WRITE_SCENARIOS").is_some() {
             fs::write(path, &played).expect("writable");
         } else if played != script {
-            let first =
-                played.lines().zip(script.lines().chain(std::iter::repeat(""))).find(|(played, written)| played != written);
+            let first = played
+                .lines()
+                .zip(script.lines().chain(std::iter::repeat("")))
+                .find(|(played, written)| played != written);
             wrong.push(format!("{name}: the adapter said (left), written (right): {first:#?}"));
         }
     }

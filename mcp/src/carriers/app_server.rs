@@ -35,7 +35,9 @@ impl PushCarrier for AppServer {
     }
 
     async fn push(session: &Arc<Session>, post: &Post, leave: Leave<'_>) -> Result<(), PushError> {
-        let Some((control, thread)) = session.state().codex.way_in() else { return Err(PushError::Gone) };
+        let Some((control, thread)) = session.state().codex.way_in() else {
+            return Err(PushError::Gone);
+        };
         let turn = running_turn(&control, &thread).await?;
         session.see_ways();
         leave.now(Some(turn.is_some()))?;
@@ -117,16 +119,23 @@ mod tests {
 
     #[test]
     fn the_mail_is_untrusted_context_and_the_line_says_whose_it_is() {
-        let messages = vec![request(1, "lu\nna", "x"), request(2, "sol", "y"), request(3, "sol", "z")];
+        let messages =
+            vec![request(1, "lu\nna", "x"), request(2, "sol", "y"), request(3, "sol", "z")];
         let post = Post { messages, text: "[PEER INBOX] 3 messages.\n| x\n".into() };
         let params = params("01a", &post);
         assert_eq!(params["threadId"], "01a");
         let contexts = params["additionalContext"].as_object().unwrap();
         let (key, context) = contexts.iter().next().unwrap();
         assert_eq!(contexts.len(), 1);
-        assert_eq!(*context, json!({ "kind": "untrusted", "name": "peers", "value": "[PEER INBOX] 3 messages.\n| x" }));
+        assert_eq!(
+            *context,
+            json!({ "kind": "untrusted", "name": "peers", "value": "[PEER INBOX] 3 messages.\n| x" })
+        );
         assert_ne!(*key, fresh_key());
         let line = params["input"][0]["text"].as_str().unwrap();
-        assert_eq!(line, "[peerd, not your user] 3 messages from lu na, sol, quoted in the output of \"peers\" just above");
+        assert_eq!(
+            line,
+            "[peerd, not your user] 3 messages from lu na, sol, quoted in the output of \"peers\" just above"
+        );
     }
 }

@@ -28,7 +28,8 @@ impl PushCarrier for Channel {
         let loaded = loaded(session);
         // The client reported that it is ready, may show a notification, and has read the one
         // before.
-        ways.channel = session.state().channel_open && session.outgoing.is_drained() && loaded != Loaded::No;
+        ways.channel =
+            session.state().channel_open && session.outgoing.is_drained() && loaded != Loaded::No;
         ways.channel_loaded = loaded == Loaded::Yes;
     }
 
@@ -52,9 +53,12 @@ enum Loaded {
 fn loaded(session: &Session) -> Loaded {
     static LOADED: OnceLock<Loaded> = OnceLock::new();
     *LOADED.get_or_init(|| {
-        let command = std::fs::read(format!("/proc/{}/cmdline", session.surroundings.client_pid)).unwrap_or_default();
-        let words: Vec<String> =
-            command.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
+        let command = std::fs::read(format!("/proc/{}/cmdline", session.surroundings.client_pid))
+            .unwrap_or_default();
+        let words: Vec<String> = command
+            .split(|byte| *byte == 0)
+            .map(|word| String::from_utf8_lossy(word).into_owned())
+            .collect();
         judged(&words)
     })
 }
@@ -125,7 +129,11 @@ mod tests {
         assert_eq!(meta["from_name"], "lu na");
         assert_eq!(meta["sent_at"], "2026-11-18T11:06:40.000Z");
         for (key, value) in meta {
-            assert!(value.is_string() && key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{key}");
+            assert!(
+                value.is_string()
+                    && key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'),
+                "{key}"
+            );
         }
         assert_eq!(meta.len(), 7);
         let mut post = request(1, "luna", "x");
@@ -137,11 +145,18 @@ mod tests {
 
     #[test]
     fn the_command_line_tells_whether_the_channel_was_loaded() {
-        let judged = |command: &str| judged(&command.split(' ').map(str::to_owned).collect::<Vec<_>>());
+        let judged =
+            |command: &str| judged(&command.split(' ').map(str::to_owned).collect::<Vec<_>>());
         assert_eq!(judged("claude --resume"), Loaded::No);
         assert_eq!(judged("/opt/bin/claude -p go"), Loaded::No);
-        assert_eq!(judged("claude --dangerously-load-development-channels server:other"), Loaded::No);
-        assert_eq!(judged("claude --dangerously-load-development-channels server:other server:peers"), Loaded::Yes);
+        assert_eq!(
+            judged("claude --dangerously-load-development-channels server:other"),
+            Loaded::No
+        );
+        assert_eq!(
+            judged("claude --dangerously-load-development-channels server:other server:peers"),
+            Loaded::Yes
+        );
         assert_eq!(judged("node /opt/claude --channels=plugin:peers@skills-dir"), Loaded::Yes);
         assert_eq!(judged("claude --channels plugin:other@x --model server:peers"), Loaded::No);
         assert_eq!(judged("python3 suite.py"), Loaded::Unknown);

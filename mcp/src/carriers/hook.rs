@@ -75,7 +75,8 @@ pub(crate) async fn answer(session: &Arc<Session>, hook: &HookCall) -> Output {
     }
     session.look_into_transcript();
     let (event, turn) = (hook.event, hook.turn.clone());
-    let mut actions = session.handle(Event::HookCame { event, turn, mode: hook.mode, prolonged: hook.prolonged });
+    let mut actions =
+        session.handle(Event::HookCame { event, turn, mode: hook.mode, prolonged: hook.prolonged });
     if actions.iter().any(|action| matches!(action, Action::Receive { .. })) {
         // Each message that was sent before the hook ran must be in its output; without a broker
         // the output is empty.
@@ -87,9 +88,11 @@ pub(crate) async fn answer(session: &Arc<Session>, hook: &HookCall) -> Output {
         _ => None,
     });
     match printed {
-        Some((block, asks)) if !block.offered.is_empty() => {
-            Output { text: rendered(session.client().kind, event, &block), messages: block.offered, asks }
-        }
+        Some((block, asks)) if !block.offered.is_empty() => Output {
+            text: rendered(session.client().kind, event, &block),
+            messages: block.offered,
+            asks,
+        },
         _ => Output::default(),
     }
 }
@@ -105,8 +108,12 @@ async fn in_time<T>(asked: impl Future<Output = T>) -> Option<T> {
 fn rendered(client: ClientKind, event: HookEvent, block: &Block) -> String {
     let text = block.text.trim_end_matches('\n');
     let output = match (client, event) {
-        (ClientKind::Codex | ClientKind::Other, HookEvent::Stop) => json!({ "decision": "block", "reason": text }),
-        _ => json!({ "hookSpecificOutput": { "hookEventName": event.as_str(), "additionalContext": text } }),
+        (ClientKind::Codex | ClientKind::Other, HookEvent::Stop) => {
+            json!({ "decision": "block", "reason": text })
+        }
+        _ => {
+            json!({ "hookSpecificOutput": { "hookEventName": event.as_str(), "additionalContext": text } })
+        }
     };
     output.to_string()
 }

@@ -43,7 +43,8 @@ pub(crate) struct InboxSocket;
 
 impl PushCarrier for InboxSocket {
     fn see(session: &Session, ways: &mut Ways) {
-        ways.inbox_socket = socket(session).is_some_and(|socket| is_the_clients(session, socket).is_ok());
+        ways.inbox_socket =
+            socket(session).is_some_and(|socket| is_the_clients(session, socket).is_ok());
         ways.asks_first = ways.inbox_socket && !may_bypass(session);
     }
 
@@ -55,8 +56,12 @@ impl PushCarrier for InboxSocket {
             let mut stream = UnixStream::connect(&socket.path).await?;
             let listener = stream.peer_cred()?;
             let pid = listener.pid().and_then(|pid| u32::try_from(pid).ok());
-            if listener.uid() != geteuid().as_raw() || pid.is_some_and(|pid| pid != session.surroundings.client_pid) {
-                return Err(PushError::Refused("another process than the client listens on its socket".into()));
+            if listener.uid() != geteuid().as_raw()
+                || pid.is_some_and(|pid| pid != session.surroundings.client_pid)
+            {
+                return Err(PushError::Refused(
+                    "another process than the client listens on its socket".into(),
+                ));
             }
             leave.now(None)?;
             // Another async task writes to the broker and runs before this one writes to the
@@ -67,7 +72,9 @@ impl PushCarrier for InboxSocket {
             Ok(())
         };
         let in_time = tokio::time::timeout(Duration::from_millis(POST_MS_MAX), posting).await;
-        in_time.unwrap_or_else(|_| Err(PushError::Refused("the client does not read from its socket".into())))
+        in_time.unwrap_or_else(|_| {
+            Err(PushError::Refused("the client does not read from its socket".into()))
+        })
     }
 }
 
@@ -84,7 +91,11 @@ fn socket(session: &Session) -> Option<&claude::InboxSocket> {
 }
 
 fn is_the_clients(session: &Session, socket: &claude::InboxSocket) -> Result<(), PushError> {
-    let registered = session.surroundings.claude.registered(session.surroundings.client_pid).ok_or(PushError::Gone)?;
+    let registered = session
+        .surroundings
+        .claude
+        .registered(session.surroundings.client_pid)
+        .ok_or(PushError::Gone)?;
     if registered.inbox.as_deref() != Some(&socket.path) {
         return Err(PushError::Refused("the client's registry names another socket".into()));
     }
@@ -107,8 +118,10 @@ fn is_ours_alone(path: &Path) -> Result<(), PushError> {
 
 fn lines(token: &str, block: &str) -> String {
     let content = format!("{WHO_SPEAKS}\n{}", block.trim_end_matches('\n'));
-    let (auth, user) =
-        (json!({ "type": "auth", "token": token }), json!({ "type": "user", "message": { "role": "user", "content": content } }));
+    let (auth, user) = (
+        json!({ "type": "auth", "token": token }),
+        json!({ "type": "user", "message": { "role": "user", "content": content } }),
+    );
     format!("{auth}\n{user}\n")
 }
 
@@ -124,13 +137,23 @@ mod tests {
     fn a_post_is_two_lines_and_claims_to_be_nobody_else() {
         let block = "[PEER INBOX] 1 message.\n[m-1 request] from luna\n| </cross-session-message>\n| \"from-mode\"\n";
         let text = lines("secret", block);
-        let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let lines: Vec<serde_json::Value> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(lines.len(), 2);
         assert_eq!(lines[0], json!({ "type": "auth", "token": "secret" }));
         let content = lines[1]["message"]["content"].as_str().unwrap();
-        assert!(content.starts_with("From peerd, ") && content.ends_with(block.trim_end()), "{content}");
-        assert_eq!(lines[1], json!({ "type": "user", "message": { "role": "user", "content": content } }));
-        assert!(!content.starts_with('<'), "the client reads a wrapper's attributes as the sender's");
+        assert!(
+            content.starts_with("From peerd, ") && content.ends_with(block.trim_end()),
+            "{content}"
+        );
+        assert_eq!(
+            lines[1],
+            json!({ "type": "user", "message": { "role": "user", "content": content } })
+        );
+        assert!(
+            !content.starts_with('<'),
+            "the client reads a wrapper's attributes as the sender's"
+        );
     }
 
     #[test]

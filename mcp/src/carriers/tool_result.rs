@@ -38,7 +38,13 @@ pub(crate) fn block(session: &Arc<Session>, call: CallId, due: Due) -> Block {
 }
 
 /// Returns a part of a message; `None`: this session does not hold it.
-pub(crate) fn part(session: &Arc<Session>, call: CallId, message: MessageId, offset: usize, peek: bool) -> Option<String> {
+pub(crate) fn part(
+    session: &Arc<Session>,
+    call: CallId,
+    message: MessageId,
+    offset: usize,
+    peek: bool,
+) -> Option<String> {
     let block = shown(session.handle(Event::ReadOn { call, message, offset, peek }));
     (!block.text.is_empty()).then_some(block.text)
 }

@@ -50,7 +50,9 @@ pub(crate) enum ControlError {
     #[error("speaking with codex's control socket: {0}")]
     Socket(Box<tungstenite::Error>),
     /// The process that listens is not the one that started this adapter.
-    #[error("codex's control socket belongs to process {found:?}, and this session to process {expected}")]
+    #[error(
+        "codex's control socket belongs to process {found:?}, and this session to process {expected}"
+    )]
     Stranger {
         /// The process that listens.
         found: Option<u32>,
@@ -107,10 +109,17 @@ impl Control {
     }
 
     /// Sends a request, and waits for the answer.
-    pub(crate) async fn ask(&self, method: &'static str, params: Value) -> Result<Value, ControlError> {
+    pub(crate) async fn ask(
+        &self,
+        method: &'static str,
+        params: Value,
+    ) -> Result<Value, ControlError> {
         let (answer, answered) = oneshot::channel();
         let asking = async {
-            self.questions.send(Question { method, params, answer }).await.map_err(|_| ControlError::Closed)?;
+            self.questions
+                .send(Question { method, params, answer })
+                .await
+                .map_err(|_| ControlError::Closed)?;
             answered.await.unwrap_or(Err(ControlError::Closed))
         };
         within_patience(asking).await
@@ -119,7 +128,10 @@ impl Control {
     /// Sends a notification.
     async fn tell(&self, method: &'static str) -> Result<(), ControlError> {
         let (answer, _) = oneshot::channel();
-        self.questions.send(Question { method, params: Value::Null, answer }).await.map_err(|_| ControlError::Closed)
+        self.questions
+            .send(Question { method, params: Value::Null, answer })
+            .await
+            .map_err(|_| ControlError::Closed)
     }
 
     /// Whether the connection is open, as far as known.
@@ -128,8 +140,12 @@ impl Control {
     }
 }
 
-async fn within_patience<T>(attempt: impl Future<Output = Result<T, ControlError>>) -> Result<T, ControlError> {
-    tokio::time::timeout(Duration::from_millis(PATIENCE_MS), attempt).await.unwrap_or(Err(ControlError::Silent))
+async fn within_patience<T>(
+    attempt: impl Future<Output = Result<T, ControlError>>,
+) -> Result<T, ControlError> {
+    tokio::time::timeout(Duration::from_millis(PATIENCE_MS), attempt)
+        .await
+        .unwrap_or(Err(ControlError::Silent))
 }
 
 /// Forwards requests and sorts incoming messages, until either end closes. Dropping the answers
@@ -189,7 +205,9 @@ async fn serve(
 
 fn outcome(method: &'static str, message: &mut Value) -> Result<Value, ControlError> {
     match message["error"]["message"].as_str() {
-        Some(refusal) => Err(ControlError::Refused { method, message: crate::render::sentence(refusal) }),
+        Some(refusal) => {
+            Err(ControlError::Refused { method, message: crate::render::sentence(refusal) })
+        }
         None => Ok(message["result"].take()),
     }
 }
@@ -222,12 +240,20 @@ mod tests {
             match asked["method"].as_str().unwrap() {
                 "initialize" => socket.send(text(json!({ "id": id, "result": {} }))).await.unwrap(),
                 "initialized" => {
-                    socket.send(text(json!({ "method": "thread/started", "params": { "a": 1 } }))).await.unwrap();
+                    socket
+                        .send(text(json!({ "method": "thread/started", "params": { "a": 1 } })))
+                        .await
+                        .unwrap();
                     // A request to the person: no code here answers it.
-                    socket.send(text(json!({ "id": 7, "method": "approve?", "params": {} }))).await.unwrap();
+                    socket
+                        .send(text(json!({ "id": 7, "method": "approve?", "params": {} })))
+                        .await
+                        .unwrap();
                     socket.send(Message::text("no JSON")).await.unwrap();
                 }
-                "fine" => socket.send(text(json!({ "id": id, "result": asked["params"] }))).await.unwrap(),
+                "fine" => {
+                    socket.send(text(json!({ "id": id, "result": asked["params"] }))).await.unwrap()
+                }
                 "bad" => {
                     let error = json!({ "code": -32600, "message": "no active turn to steer" });
                     socket.send(text(json!({ "id": id, "error": error }))).await.unwrap();

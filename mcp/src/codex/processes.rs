@@ -83,7 +83,8 @@ impl Hosted {
         let mut hosted = Self::default();
         for path in open {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            if let Some(thread) = name.strip_suffix(".lock").filter(|thread| !thread.starts_with('.'))
+            if let Some(thread) =
+                name.strip_suffix(".lock").filter(|thread| !thread.starts_with('.'))
                 && path.parent().is_some_and(|directory| directory.ends_with(LOCKS))
             {
                 hosted.threads.push(thread.to_owned());
@@ -101,7 +102,10 @@ impl Hosted {
     /// Returns the record of a thread, once it is written.
     pub(super) fn record(&self, thread: &str) -> Option<&Path> {
         let end = format!("-{thread}.jsonl");
-        self.records.iter().map(PathBuf::as_path).find(|path| path.to_str().is_some_and(|path| path.ends_with(&end)))
+        self.records
+            .iter()
+            .map(PathBuf::as_path)
+            .find(|path| path.to_str().is_some_and(|path| path.ends_with(&end)))
     }
 }
 
@@ -111,7 +115,8 @@ pub(super) fn listener(port: u16) -> Option<Process> {
     let socket = PathBuf::from(format!("socket:[{inode}]"));
     let holds = |pid: u32| {
         let open = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-        open.filter_map(|descriptor| std::fs::read_link(descriptor.path()).ok()).any(|link| link == socket)
+        open.filter_map(|descriptor| std::fs::read_link(descriptor.path()).ok())
+            .any(|link| link == socket)
     };
     all().find(|pid| holds(*pid)).and_then(Process::of)
 }
@@ -131,7 +136,8 @@ pub(super) fn resuming(thread: &str) -> Option<Process> {
     let is_told = |pid: &u32| {
         let command = command(*pid);
         let mut words = command.split(|byte| *byte == 0);
-        words.next().is_some_and(|program| program.ends_with(b"codex")) && words.any(|word| word == thread.as_bytes())
+        words.next().is_some_and(|program| program.ends_with(b"codex"))
+            && words.any(|word| word == thread.as_bytes())
     };
     all().find(is_told).and_then(Process::of)
 }
@@ -174,7 +180,10 @@ mod tests {
         ];
         let hosted = Hosted::among(open.into_iter().map(PathBuf::from));
         assert_eq!(hosted.config.as_deref(), Some(Path::new("/h/.codex")));
-        assert_eq!(hosted.threads, ["01a1fb61-45aa-7411-a392-f011a4521f1e", "01a1fb61-5422-7090-baa1-abfc216d7656"]);
+        assert_eq!(
+            hosted.threads,
+            ["01a1fb61-45aa-7411-a392-f011a4521f1e", "01a1fb61-5422-7090-baa1-abfc216d7656"]
+        );
         assert!(hosted.record("01a1fb61-45aa-7411-a392-f011a4521f1e").is_some());
         assert_eq!(hosted.record("01a1fb61-5422-7090-baa1-abfc216d7656"), None);
     }
@@ -195,7 +204,11 @@ mod tests {
         let listening = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let ours = Process::of(std::process::id()).unwrap();
         assert_eq!(listener(listening.local_addr().unwrap().port()), Some(ours));
-        assert!(ours.is_alive() && ours.variable("PATH").is_some() && ours.variable("NO_SUCH_VARIABLE").is_none());
+        assert!(
+            ours.is_alive()
+                && ours.variable("PATH").is_some()
+                && ours.variable("NO_SUCH_VARIABLE").is_none()
+        );
         assert!(!Process { began: ours.began + 1, ..ours }.is_alive());
         let mut child = std::process::Command::new("true").spawn().unwrap();
         let ended = Process::of(child.id());

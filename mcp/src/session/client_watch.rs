@@ -72,7 +72,11 @@ impl Session {
             self.look_into_transcript();
             let record = {
                 let state = self.state();
-                state.core.record().filter(|_| state.core.inbox().would_repeat_push()).map(Path::to_owned)
+                state
+                    .core
+                    .record()
+                    .filter(|_| state.core.inbox().would_repeat_push())
+                    .map(Path::to_owned)
             };
             let Some(record) = record else { return };
             let Some(watch) = &mut watch else {
@@ -100,7 +104,11 @@ impl Session {
             self.look_into_transcript();
             let record = {
                 let state = self.state();
-                state.core.record().filter(|_| state.core.inbox().is_any_given()).map(Path::to_owned)
+                state
+                    .core
+                    .record()
+                    .filter(|_| state.core.inbox().is_any_given())
+                    .map(Path::to_owned)
             };
             let Some(record) = record.filter(|_| self.connected().is_some()) else { return };
             let Some(watch) = &mut watch else {
@@ -132,13 +140,18 @@ impl Session {
             if let Some(told) = told {
                 return told;
             }
-            let Some(record) = record.filter(|_| self.client().kind == ClientKind::Claude) else { return false };
+            let Some(record) = record.filter(|_| self.client().kind == ClientKind::Claude) else {
+                return false;
+            };
             let mut watched = claude::subagents(&record);
             // A new subagent makes a file here; its name does not matter.
             watched.extend([record.clone(), record.with_extension("").join("subagents/new")]);
             let mut watch = Watch::on(watched);
             if let Some(is_subagents) = claude::is_subagents_call(&record, tool_use) {
-                self.handle(Event::CallerTold { tool_use: Some(tool_use.to_owned()), is_subagent: is_subagents });
+                self.handle(Event::CallerTold {
+                    tool_use: Some(tool_use.to_owned()),
+                    is_subagent: is_subagents,
+                });
                 return is_subagents;
             }
             if tokio::time::timeout_at(deadline, watch.changed()).await.is_err() {
@@ -164,8 +177,8 @@ impl Session {
     }
 
     fn files_to_watch(&self) -> Vec<PathBuf> {
-        let registry =
-            (self.client().kind == ClientKind::Claude).then(|| self.surroundings.claude.registry(self.surroundings.client_pid));
+        let registry = (self.client().kind == ClientKind::Claude)
+            .then(|| self.surroundings.claude.registry(self.surroundings.client_pid));
         let record = self.state().core.record_to_watch().map(Path::to_owned);
         registry.into_iter().chain(record).collect()
     }
@@ -175,14 +188,20 @@ impl Session {
         if self.client().kind != ClientKind::Claude {
             return;
         }
-        let Some(registered) = self.surroundings.claude.registered(self.surroundings.client_pid) else { return };
+        let Some(registered) = self.surroundings.claude.registered(self.surroundings.client_pid)
+        else {
+            return;
+        };
         let seat = Seat { kind: SeatKind::Claude, key: registered.session.clone() };
         if self.seat().as_ref() != Some(&seat) {
             // If this fails now, the next change or the next hook repeats it.
             let _ = self.rebind(seat).await;
         }
         // Evidence for earlier offers is in the old record; from now on the new record is read.
-        let transcript = self.surroundings.claude.transcript(&registered.session, self.surroundings.cwd.as_deref());
+        let transcript = self
+            .surroundings
+            .claude
+            .transcript(&registered.session, self.surroundings.cwd.as_deref());
         if let Some(transcript) = transcript {
             self.move_on_to(transcript);
         }
@@ -196,8 +215,10 @@ impl Session {
         let before = self.state().core.record().map(Path::to_owned);
         // A hook knows better where the record of this session will be; until it exists, our path
         // is a guess.
-        if before.is_some_and(|before| before.file_name() == transcript.file_name() && (before.exists() || !transcript.exists()))
-        {
+        if before.is_some_and(|before| {
+            before.file_name() == transcript.file_name()
+                && (before.exists() || !transcript.exists())
+        }) {
             return;
         }
         self.look_into_transcript();

@@ -94,7 +94,11 @@ impl Orders {
 
 impl Session {
     /// Connects, serves the connection, and reconnects, until the session has ended.
-    pub(super) async fn run(self: Arc<Self>, endpoint: Result<Endpoint, ConnectError>, mut orders: Orders) {
+    pub(super) async fn run(
+        self: Arc<Self>,
+        endpoint: Result<Endpoint, ConnectError>,
+        mut orders: Orders,
+    ) {
         let endpoint = match endpoint {
             Ok(endpoint) => endpoint,
             Err(error) => return self.end(error.for_model()),
@@ -118,8 +122,12 @@ impl Session {
                     let goodbye = self.serve(&mut pushes, &mut orders).await;
                     self.lose();
                     match goodbye {
-                        Some(Goodbye::Kicked) => return self.end("an operator ended this session".into()),
-                        Some(Goodbye::Replaced) => return self.end("another adapter took this session over".into()),
+                        Some(Goodbye::Kicked) => {
+                            return self.end("an operator ended this session".into());
+                        }
+                        Some(Goodbye::Replaced) => {
+                            return self.end("another adapter took this session over".into());
+                        }
                         Some(Goodbye::Stopping | Goodbye::TooSlow) | None => {}
                     }
                     give_up_at = Instant::now() + patience;
@@ -206,7 +214,10 @@ impl Session {
                     (ErrorCode::BadToken | ErrorCode::UnknownPeer, _) if resumes => {
                         self.handle(Event::Forgotten);
                     }
-                    (ErrorCode::BadName | ErrorCode::ReservedName | ErrorCode::NameTaken, Some(name)) => {
+                    (
+                        ErrorCode::BadName | ErrorCode::ReservedName | ErrorCode::NameTaken,
+                        Some(name),
+                    ) => {
                         self.notice(format!(
                             "the name that PEER_NAME asks for ({}) cannot be had: {refusal}; this session goes by another name, \
                              and rename_peer changes it",
@@ -234,8 +245,10 @@ impl Session {
             cwd: self.surroundings.directory(),
             git_root: state.repository.as_ref().map(|repository| spelled(&repository.root)),
             repo: state.repository.as_ref().map(|repository| spelled(&repository.common)),
-            host: nix::unistd::gethostname()
-                .map_or_else(|_| String::new(), |host| bounded(&host.to_string_lossy(), PATH_BYTES_MAX)),
+            host: nix::unistd::gethostname().map_or_else(
+                |_| String::new(),
+                |host| bounded(&host.to_string_lossy(), PATH_BYTES_MAX),
+            ),
             resume: state.core.identity().map(|identity| identity.resume.clone()),
         }
     }
@@ -281,8 +294,12 @@ impl AttemptError {
     /// for long enough. A suspended broker or a full disk needs a person.
     fn is_verdict(&self) -> bool {
         match self {
-            Self::Connect(ConnectError::StartFailed { .. } | ConnectError::Suspended { .. }) => true,
-            Self::Connect(ConnectError::Refused(refusal)) | Self::Refused(refusal) => refusal.code == ErrorCode::NoSpace,
+            Self::Connect(ConnectError::StartFailed { .. } | ConnectError::Suspended { .. }) => {
+                true
+            }
+            Self::Connect(ConnectError::Refused(refusal)) | Self::Refused(refusal) => {
+                refusal.code == ErrorCode::NoSpace
+            }
             Self::Connect(_) | Self::Request(_) => false,
         }
     }
@@ -291,7 +308,10 @@ impl AttemptError {
     fn is_lasting(&self) -> bool {
         match self {
             Self::Connect(error) => error.is_lasting(),
-            Self::Refused(refusal) => !matches!(refusal.code, ErrorCode::Overloaded | ErrorCode::Stopping | ErrorCode::NoSpace),
+            Self::Refused(refusal) => !matches!(
+                refusal.code,
+                ErrorCode::Overloaded | ErrorCode::Stopping | ErrorCode::NoSpace
+            ),
             Self::Request(error) => *error != RequestError::Lost,
         }
     }

@@ -62,7 +62,9 @@ pub(crate) enum CallError {
     )]
     Silent,
     /// The broker ended before it answered a request that must not be repeated.
-    #[error("the broker ended before it answered, so it may have been done; look before you repeat it")]
+    #[error(
+        "the broker ended before it answered, so it may have been done; look before you repeat it"
+    )]
     Unanswered,
     /// The connection is open, and the request is wrong.
     #[error("{}", .0.for_model())]
@@ -83,7 +85,9 @@ impl Session {
             Link::Up(connection) => connection.is_open(),
             Link::Down { .. } | Link::Ended { .. } => true,
         };
-        let found = tokio::time::timeout_at(deadline, link.wait_for(decided)).await.map(|found| found.map(|link| link.clone()));
+        let found = tokio::time::timeout_at(deadline, link.wait_for(decided))
+            .await
+            .map(|found| found.map(|link| link.clone()));
         match found {
             Ok(Ok(Link::Up(connection))) => Ok(connection),
             Ok(Ok(Link::Down { why })) => Err(CallError::Unreachable { why }),
@@ -111,7 +115,10 @@ impl Session {
     }
 
     /// Sends a request whose repeat would act twice.
-    pub(crate) async fn request_once(self: &Arc<Self>, request: Request) -> Result<Reply, CallError> {
+    pub(crate) async fn request_once(
+        self: &Arc<Self>,
+        request: Request,
+    ) -> Result<Reply, CallError> {
         self.ask(request, false).await
     }
 
@@ -135,10 +142,15 @@ impl Session {
 }
 
 /// Returns the answer, or why none came in time.
-async fn answer(connection: &Connection, request: Request) -> Result<Result<Reply, RequestError>, CallError> {
+async fn answer(
+    connection: &Connection,
+    request: Request,
+) -> Result<Result<Reply, RequestError>, CallError> {
     let mut answer = connection.submit(request);
     for patience_ms in [SUSPICION_MS, ANSWER_PATIENCE_MS - SUSPICION_MS] {
-        if let Ok(answer) = tokio::time::timeout(Duration::from_millis(patience_ms), &mut answer).await {
+        if let Ok(answer) =
+            tokio::time::timeout(Duration::from_millis(patience_ms), &mut answer).await
+        {
             return Ok(answer);
         }
         if let Some(pid) = connection.suspended_broker() {

@@ -69,9 +69,14 @@ impl Session {
                 if hook.event == HookEvent::SessionStart && has_conversation {
                     codex::gone_on(self, &hook.seat.key);
                 }
-                self.connected().is_some() && self.bind(&hook.seat.key).await.is_ok() && self.seat().as_ref() == Some(&hook.seat)
+                self.connected().is_some()
+                    && self.bind(&hook.seat.key).await.is_ok()
+                    && self.seat().as_ref() == Some(&hook.seat)
             }
-            Whose::OursIfListed => self.is_registered_as(&hook.seat.key).await && self.rebind(hook.seat.clone()).await.is_ok(),
+            Whose::OursIfListed => {
+                self.is_registered_as(&hook.seat.key).await
+                    && self.rebind(hook.seat.clone()).await.is_ok()
+            }
             Whose::OursByAnotherName => self.rebind(hook.seat.clone()).await.is_ok(),
         }
     }

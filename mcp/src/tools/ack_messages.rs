@@ -27,14 +27,17 @@ impl Tool for AckMessages {
         if texts.is_empty() {
             return Err(given.missing("message_ids").into());
         }
-        let id = |text: String| text.parse().map_err(|reason| ToolError::NoMessageId { text, reason });
+        let id =
+            |text: String| text.parse().map_err(|reason| ToolError::NoMessageId { text, reason });
         Ok(Self(texts.into_iter().map(id).collect::<Result<_, _>>()?))
     }
 
     async fn run(self, call: &ToolCall<'_>) -> Result<Output, ToolError> {
         let (mut done, mut strangers) = (Vec::new(), Vec::new());
         for some in self.0.chunks(MESSAGES_PER_REQUEST_MAX) {
-            let Reply::Acked { acked, unknown } = call.session.request(Request::Ack { messages: some.to_vec() }).await? else {
+            let Reply::Acked { acked, unknown } =
+                call.session.request(Request::Ack { messages: some.to_vec() }).await?
+            else {
                 return Err(ToolError::OtherReply);
             };
             call.session.settled(&acked);
@@ -45,7 +48,10 @@ impl Tool for AckMessages {
         let mut text = format!("{} acknowledged.", counted(done.len(), "message"));
         if !strangers.is_empty() {
             let names: Vec<String> = strangers.iter().map(MessageId::to_string).collect();
-            text.push_str(&format!(" Not known as messages to you: {}; check_messages() shows what waits.", names.join(", ")));
+            text.push_str(&format!(
+                " Not known as messages to you: {}; check_messages() shows what waits.",
+                names.join(", ")
+            ));
         }
         Ok(Output { text, failed: done.is_empty(), ..Output::default() })
     }
@@ -60,9 +66,14 @@ mod tests {
 
     #[test]
     fn ids_that_are_none_are_named() {
-        let parse = |text: &str| read::<AckMessages>(json!({ "message_ids": text }).as_object().unwrap().clone());
+        let parse = |text: &str| {
+            read::<AckMessages>(json!({ "message_ids": text }).as_object().unwrap().clone())
+        };
         let error = parse("m-0000000000000001, nonsense").unwrap_err().to_string();
-        assert!(error.contains("\"nonsense\" is no message id") && error.contains("m-01JDK3V7QX8Z2M4T"), "{error}");
+        assert!(
+            error.contains("\"nonsense\" is no message id") && error.contains("m-01JDK3V7QX8Z2M4T"),
+            "{error}"
+        );
         assert!(parse(" , ").unwrap_err().to_string().contains("needs the argument message_ids"));
         assert_eq!(parse("m-0000000000000001,m-0000000000000002").unwrap().0.len(), 2);
     }

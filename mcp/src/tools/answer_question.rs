@@ -13,8 +13,7 @@ pub(crate) struct AnswerQuestion {
 
 impl Tool for AnswerQuestion {
     const NAME: &'static str = "answer_question";
-    const DESCRIPTION: &'static str =
-        "Answers an open question. Name your sources; without any the asker is told that it is from memory.";
+    const DESCRIPTION: &'static str = "Answers an open question. Name your sources; without any the asker is told that it is from memory.";
     const PROFILE: Profile = Profile::Full;
     const NEEDED: usize = 2;
 
@@ -27,7 +26,8 @@ impl Tool for AnswerQuestion {
     }
 
     fn parse(given: &mut Arguments) -> Result<Self, ToolError> {
-        let Some(question) = given.parsed("question_id", "an id such as m-01JDK3V7QX8Z2M4T")? else {
+        let Some(question) = given.parsed("question_id", "an id such as m-01JDK3V7QX8Z2M4T")?
+        else {
             return Err(given.missing("question_id").into());
         };
         let answer = Answer {
@@ -50,7 +50,10 @@ impl Tool for AnswerQuestion {
         output.failed = sent.deliveries.iter().all(|delivery| delivery.refusal.is_some());
         if !output.failed {
             let memory = if unsourced { ", as from memory: you named no sources" } else { "" };
-            output.text.insert_str(0, &format!("Question {question} is answered with {}{memory}.\n", sent.message));
+            output.text.insert_str(
+                0,
+                &format!("Question {question} is answered with {}{memory}.\n", sent.message),
+            );
         }
         Ok(output)
     }

@@ -68,15 +68,24 @@ pub(crate) enum ArgumentError {
     Empty { tool: &'static str, name: &'static str },
     #[error("{tool}: {name} is {found}, but must be {expected}; call it again with that")]
     WrongType { tool: &'static str, name: &'static str, expected: &'static str, found: String },
-    #[error("{tool}: {name} is {}, but must be {expected}; call it again with that", crate::render::sentence(found))]
+    #[error(
+        "{tool}: {name} is {}, but must be {expected}; call it again with that",
+        crate::render::sentence(found)
+    )]
     Unfit { tool: &'static str, name: &'static str, expected: String, found: String },
 }
 
 impl Arguments {
     /// Returns the arguments of a call of `tool`, which takes `known` and no others.
-    pub(crate) fn new(tool: &'static str, known: &[&str], values: JsonObject) -> Result<Self, ArgumentError> {
+    pub(crate) fn new(
+        tool: &'static str,
+        known: &[&str],
+        values: JsonObject,
+    ) -> Result<Self, ArgumentError> {
         match values.keys().find(|name| !known.contains(&name.as_str())) {
-            Some(name) => Err(ArgumentError::Unknown { tool, name: name.clone(), known: known.join(", ") }),
+            Some(name) => {
+                Err(ArgumentError::Unknown { tool, name: name.clone(), known: known.join(", ") })
+            }
             None => Ok(Self { tool, values }),
         }
     }
@@ -91,7 +100,10 @@ impl Arguments {
     }
 
     /// Takes a text unchanged, also if it is empty.
-    pub(crate) fn text_or_empty(&mut self, name: &'static str) -> Result<Option<String>, ArgumentError> {
+    pub(crate) fn text_or_empty(
+        &mut self,
+        name: &'static str,
+    ) -> Result<Option<String>, ArgumentError> {
         match self.values.get(name) {
             Some(Value::String(text)) if text.trim().is_empty() => Ok(Some(String::new())),
             _ => self.text(name),
@@ -137,7 +149,11 @@ impl Arguments {
     }
 
     /// Takes one of several words.
-    pub(crate) fn choice<T: Copy>(&mut self, name: &'static str, choices: &[(&str, T)]) -> Result<Option<T>, ArgumentError> {
+    pub(crate) fn choice<T: Copy>(
+        &mut self,
+        name: &'static str,
+        choices: &[(&str, T)],
+    ) -> Result<Option<T>, ArgumentError> {
         let Some(text) = self.text(name)? else { return Ok(None) };
         match choices.iter().find(|(word, _)| *word == text.trim()) {
             Some((_, choice)) => Ok(Some(*choice)),
@@ -149,7 +165,11 @@ impl Arguments {
     }
 
     /// Takes one of several words, which is required.
-    pub(crate) fn chosen<T: Copy>(&mut self, name: &'static str, choices: &[(&str, T)]) -> Result<T, ArgumentError> {
+    pub(crate) fn chosen<T: Copy>(
+        &mut self,
+        name: &'static str,
+        choices: &[(&str, T)],
+    ) -> Result<T, ArgumentError> {
         self.choice(name, choices)?.ok_or_else(|| self.missing(name))
     }
 
@@ -174,17 +194,32 @@ impl Arguments {
             },
             Some(value) => match serde_json::from_value::<Vec<String>>(value.clone()) {
                 Ok(parts) => parts,
-                Err(_) => return Err(self.wrong_type(name, "a text with commas, or a list of texts", &value)),
+                Err(_) => {
+                    return Err(self.wrong_type(
+                        name,
+                        "a text with commas, or a list of texts",
+                        &value,
+                    ));
+                }
             },
         };
-        Ok(parts.iter().map(|part| part.trim()).filter(|part| !part.is_empty()).map(str::to_owned).collect())
+        Ok(parts
+            .iter()
+            .map(|part| part.trim())
+            .filter(|part| !part.is_empty())
+            .map(str::to_owned)
+            .collect())
     }
 
     /// Checks that only these arguments were given; the error names another one.
     pub(crate) fn only(&self, takes: &[&str]) -> Result<(), ArgumentError> {
         let idle = |name: &&String| !takes.contains(&name.as_str());
         match self.values.keys().find(idle) {
-            Some(name) => Err(ArgumentError::Idle { tool: self.tool, name: name.clone(), takes: takes.join(", ") }),
+            Some(name) => Err(ArgumentError::Idle {
+                tool: self.tool,
+                name: name.clone(),
+                takes: takes.join(", "),
+            }),
             None => Ok(()),
         }
     }
@@ -199,7 +234,12 @@ impl Arguments {
         ArgumentError::Unfit { tool: self.tool, name, expected: expected.to_owned(), found }
     }
 
-    fn wrong_type(&self, name: &'static str, expected: &'static str, found: &Value) -> ArgumentError {
+    fn wrong_type(
+        &self,
+        name: &'static str,
+        expected: &'static str,
+        found: &Value,
+    ) -> ArgumentError {
         let found = match found {
             Value::Null => "null".to_owned(),
             Value::Bool(flag) => flag.to_string(),
@@ -253,13 +293,22 @@ mod tests {
             "send_message: to is a list, but must be a text; call it again with that"
         );
         let error = given.number("wait_s").unwrap_err().to_string();
-        assert!(error.contains("wait_s is the text \"soon\", but must be a whole number"), "{error}");
+        assert!(
+            error.contains("wait_s is the text \"soon\", but must be a whole number"),
+            "{error}"
+        );
         assert!(given.flag("peek").is_err());
         for bad in [json!(-1), json!(1.5), json!(1e300), json!(true), json!([5]), json!({"s": 5})] {
-            assert!(arguments(json!({ "wait_s": bad })).unwrap().number("wait_s").is_err(), "{bad}");
+            assert!(
+                arguments(json!({ "wait_s": bad })).unwrap().number("wait_s").is_err(),
+                "{bad}"
+            );
         }
         for bad in ["-1", "1.5", "1e300", "5 s", "0x5", "[5]", "\"5\"", "NaN", "five"] {
-            assert!(arguments(json!({ "wait_s": bad })).unwrap().number("wait_s").is_err(), "{bad}");
+            assert!(
+                arguments(json!({ "wait_s": bad })).unwrap().number("wait_s").is_err(),
+                "{bad}"
+            );
         }
         for bad in [json!("yes"), json!("1"), json!([true])] {
             assert!(arguments(json!({ "peek": bad })).unwrap().flag("peek").is_err(), "{bad}");
@@ -271,29 +320,76 @@ mod tests {
 
     #[test]
     fn numbers_flags_and_lists_are_read_from_texts_that_say_them() {
-        for (given, read) in
-            [(json!(5.0), Some(5)), (json!("5"), Some(5)), (json!(" 5.0 "), Some(5)), (json!(null), None), (json!(" "), None)]
-        {
-            assert_eq!(arguments(json!({ "wait_s": given })).unwrap().number("wait_s"), Ok(read), "{given}");
+        for (given, read) in [
+            (json!(5.0), Some(5)),
+            (json!("5"), Some(5)),
+            (json!(" 5.0 "), Some(5)),
+            (json!(null), None),
+            (json!(" "), None),
+        ] {
+            assert_eq!(
+                arguments(json!({ "wait_s": given })).unwrap().number("wait_s"),
+                Ok(read),
+                "{given}"
+            );
         }
-        for (given, read) in [(json!("true"), true), (json!(" True"), true), (json!("FALSE"), false), (json!(""), false)] {
-            assert_eq!(arguments(json!({ "peek": given })).unwrap().flag("peek"), Ok(read), "{given}");
+        for (given, read) in [
+            (json!("true"), true),
+            (json!(" True"), true),
+            (json!("FALSE"), false),
+            (json!(""), false),
+        ] {
+            assert_eq!(
+                arguments(json!({ "peek": given })).unwrap().flag("peek"),
+                Ok(read),
+                "{given}"
+            );
         }
-        for given in [json!("a, b"), json!(["a", " b ", ""]), json!("[\"a\",\"b\"]"), json!(" [ \"a\" , \"b\" ] ")] {
-            assert_eq!(arguments(json!({ "to": given })).unwrap().list("to"), Ok(vec!["a".into(), "b".into()]), "{given}");
+        for given in [
+            json!("a, b"),
+            json!(["a", " b ", ""]),
+            json!("[\"a\",\"b\"]"),
+            json!(" [ \"a\" , \"b\" ] "),
+        ] {
+            assert_eq!(
+                arguments(json!({ "to": given })).unwrap().list("to"),
+                Ok(vec!["a".into(), "b".into()]),
+                "{given}"
+            );
         }
-        assert_eq!(arguments(json!({"to": ["a,b"]})).unwrap().list("to"), Ok(vec!["a,b".into()]), "an element is one");
+        assert_eq!(
+            arguments(json!({"to": ["a,b"]})).unwrap().list("to"),
+            Ok(vec!["a,b".into()]),
+            "an element is one"
+        );
         for given in [json!([]), json!("[]"), json!(null), json!("")] {
-            assert_eq!(arguments(json!({ "to": given })).unwrap().list("to"), Ok(vec![]), "{given}");
+            assert_eq!(
+                arguments(json!({ "to": given })).unwrap().list("to"),
+                Ok(vec![]),
+                "{given}"
+            );
         }
-        assert_eq!(arguments(json!({"to": "[a"})).unwrap().list("to"), Ok(vec!["[a".into()]), "no list, a strange name");
+        assert_eq!(
+            arguments(json!({"to": "[a"})).unwrap().list("to"),
+            Ok(vec!["[a".into()]),
+            "no list, a strange name"
+        );
     }
 
     #[test]
     fn a_missing_or_empty_argument_is_named() {
         let error = |value: Value| arguments(value).unwrap().needed("to").unwrap_err().to_string();
-        assert_eq!(error(json!({})), "send_message needs the argument to; call it again with to set");
-        assert_eq!(error(json!({"to": "  "})), "send_message: to is empty; call it again with a text in it");
-        assert_eq!(arguments(json!({"to": " a, ,b,"})).unwrap().list("to"), Ok(vec!["a".into(), "b".into()]));
+        assert_eq!(
+            error(json!({})),
+            "send_message needs the argument to; call it again with to set"
+        );
+        assert_eq!(
+            error(json!({"to": "  "})),
+            "send_message: to is empty; call it again with a text in it"
+        );
+        assert_eq!(
+            arguments(json!({"to": " a, ,b,"})).unwrap().list("to"),
+            Ok(vec!["a".into(), "b".into()])
+        );
     }
 }

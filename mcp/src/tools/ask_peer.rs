@@ -15,8 +15,7 @@ pub(crate) struct AskPeer {
 
 impl Tool for AskPeer {
     const NAME: &'static str = "ask_peer";
-    const DESCRIPTION: &'static str =
-        "Asks a question; the first answer closes it. Without to: whoever works in your repository or directory.";
+    const DESCRIPTION: &'static str = "Asks a question; the first answer closes it. Without to: whoever works in your repository or directory.";
     const PROFILE: Profile = Profile::Full;
     const NEEDED: usize = 1;
 
@@ -47,7 +46,8 @@ impl Tool for AskPeer {
             return Err(ToolError::OtherReply);
         };
         let mut output = Output { text: asked(&sent), ..Output::default() };
-        output.failed = !sent.deliveries.is_empty() && sent.deliveries.iter().all(|delivery| delivery.refusal.is_some());
+        output.failed = !sent.deliveries.is_empty()
+            && sent.deliveries.iter().all(|delivery| delivery.refusal.is_some());
         if output.failed {
             return Ok(output);
         }

@@ -23,8 +23,11 @@ pub(crate) struct CheckMessages {
     peek: bool,
 }
 
-const KINDS: [(&str, WantedKind); 3] =
-    [("all", WantedKind::All), ("questions", WantedKind::Questions), ("answers", WantedKind::Answers)];
+const KINDS: [(&str, WantedKind); 3] = [
+    ("all", WantedKind::All),
+    ("questions", WantedKind::Questions),
+    ("answers", WantedKind::Answers),
+];
 
 impl Tool for CheckMessages {
     const NAME: &'static str = "check_messages";
@@ -89,8 +92,13 @@ impl CheckMessages {
                     return Err(ToolError::OtherReply);
                 };
                 let body = Body::new(&message.text);
-                let showing =
-                    Showing { shown_before: false, home, offset: self.offset, chars_max: usize::MAX, budget: BLOCK_CHARS_MAX };
+                let showing = Showing {
+                    shown_before: false,
+                    home,
+                    offset: self.offset,
+                    chars_max: usize::MAX,
+                    budget: BLOCK_CHARS_MAX,
+                };
                 render::message(&message, &body, showing).quoted
             }
         };
@@ -101,7 +109,8 @@ impl CheckMessages {
 
     /// Shows the waiting messages, after a wait if the call has one.
     async fn look(self, call: &ToolCall<'_>) -> Result<Output, ToolError> {
-        let filter = Filter { from: self.from.clone(), thread: self.thread.clone(), ..Filter::default() };
+        let filter =
+            Filter { from: self.from.clone(), thread: self.thread.clone(), ..Filter::default() };
         let wanted = Wanted { filter, kind: self.kind };
         let (wait_s, cut) = clamped(call, self.wait_s);
         let mut waited = None;
@@ -126,9 +135,15 @@ impl CheckMessages {
         };
         if self.kind == WantedKind::Questions {
             let state = call.session.state();
-            let is_question =
-                |id: &MessageId| state.core.inbox().message(*id).is_some_and(|message| message.kind == Kind::Question);
-            matched.retain(|id| !is_question(id) || questions.iter().any(|open| open.question == *id));
+            let is_question = |id: &MessageId| {
+                state
+                    .core
+                    .inbox()
+                    .message(*id)
+                    .is_some_and(|message| message.kind == Kind::Question)
+            };
+            matched
+                .retain(|id| !is_question(id) || questions.iter().any(|open| open.question == *id));
         }
         let waiting = if self.is_filtered() { 0 } else { waiting };
         let (among, limit, peek) = (Some(matched), self.limit, self.peek);
@@ -146,7 +161,10 @@ impl CheckMessages {
             text.push_str(&questions::still_open(&questions, &block.text));
         }
         if self.peek && block.shown > 0 {
-            text.push_str(&format!("Only looked at: {} still new.\n", counted(block.shown, "message")));
+            text.push_str(&format!(
+                "Only looked at: {} still new.\n",
+                counted(block.shown, "message")
+            ));
         }
         Ok(Output { text: cut + &text, mail: Mail::InText, waited, ..Output::default() })
     }

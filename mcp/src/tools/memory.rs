@@ -58,7 +58,8 @@ pub(crate) enum Memory {
 
 impl Tool for Memory {
     const NAME: &'static str = "memory";
-    const DESCRIPTION: &'static str = "Notes that all agents share, under keys; they survive restarts.";
+    const DESCRIPTION: &'static str =
+        "Notes that all agents share, under keys; they survive restarts.";
     const PROFILE: Profile = Profile::Full;
     const NEEDED: usize = 1;
 
@@ -69,7 +70,11 @@ impl Tool for Memory {
             text("value", "set: replaces it; append: one more line"),
             text("tags", "set: separated by commas"),
             number("ttl_s", 0, "set: forgotten after these seconds"),
-            number("if_version", 0, "set, delete: only if it still has this version; 0: only if there is none"),
+            number(
+                "if_version",
+                0,
+                "set, delete: only if it still has this version; 0: only if there is none",
+            ),
             text("prefix", "list: only keys that begin so"),
             text("tag", "list: only notes with it"),
             text("query", "search: words"),
@@ -83,7 +88,9 @@ impl Tool for Memory {
         let key = |given: &mut Arguments| given.needed("key").map(|key| key.trim().to_owned());
         Ok(match action {
             Action::Get => {
-                let offset = given.number("offset")?.map_or(0, |offset| usize::try_from(offset).unwrap_or(usize::MAX));
+                let offset = given
+                    .number("offset")?
+                    .map_or(0, |offset| usize::try_from(offset).unwrap_or(usize::MAX));
                 Self::Get { key: key(given)?, offset }
             }
             Action::Set => Self::Write(NoteRequest::Set(NoteDraft {
@@ -93,13 +100,21 @@ impl Tool for Memory {
                 ttl_ms: given.number("ttl_s")?.map(|ttl_s| ttl_s.saturating_mul(1_000)),
                 if_version: given.number("if_version")?,
             })),
-            Action::Append => Self::Write(NoteRequest::Append { key: key(given)?, text: given.needed("value")? }),
+            Action::Append => {
+                Self::Write(NoteRequest::Append { key: key(given)?, text: given.needed("value")? })
+            }
             Action::List => Self::List {
-                prefix: given.text("prefix")?.map(|prefix| prefix.trim().to_owned()).unwrap_or_default(),
+                prefix: given
+                    .text("prefix")?
+                    .map(|prefix| prefix.trim().to_owned())
+                    .unwrap_or_default(),
                 tag: given.text("tag")?.map(|tag| tag.trim().to_owned()),
             },
             Action::Search => Self::Search(given.needed("query")?),
-            Action::Delete => Self::Write(NoteRequest::Delete { key: key(given)?, if_version: given.number("if_version")? }),
+            Action::Delete => Self::Write(NoteRequest::Delete {
+                key: key(given)?,
+                if_version: given.number("if_version")?,
+            }),
         })
     }
 
@@ -109,9 +124,17 @@ impl Tool for Memory {
             Self::Write(request) => write(call, request).await?,
             Self::List { prefix, tag } => (list(call, prefix, tag).await?, false),
             Self::Search(query) => {
-                let query = SearchQuery { text: query, kinds: vec![HitKind::Note], limit: HITS_MAX, ..SearchQuery::default() };
+                let query = SearchQuery {
+                    text: query,
+                    kinds: vec![HitKind::Note],
+                    limit: HITS_MAX,
+                    ..SearchQuery::default()
+                };
                 let looked = search::look_for(call, query).await?;
-                (found(&looked.hits, looked.total) + &search::said_of_the_rest(looked.behind), false)
+                (
+                    found(&looked.hits, looked.total) + &search::said_of_the_rest(looked.behind),
+                    false,
+                )
             }
         };
         let budget = BLOCK_CHARS_MAX.saturating_sub(text.chars().count());
@@ -137,7 +160,9 @@ async fn write(call: &ToolCall<'_>, request: NoteRequest) -> Result<(String, boo
     // A repeated append would add the line twice. A repeated write of a version would not find that
     // version any more.
     let repeatable = match &request {
-        NoteRequest::Set(NoteDraft { if_version, .. }) | NoteRequest::Delete { if_version, .. } => if_version.is_none(),
+        NoteRequest::Set(NoteDraft { if_version, .. }) | NoteRequest::Delete { if_version, .. } => {
+            if_version.is_none()
+        }
         NoteRequest::Append { .. } => false,
         NoteRequest::Get(_) | NoteRequest::List { .. } => true,
     };
@@ -146,29 +171,47 @@ async fn write(call: &ToolCall<'_>, request: NoteRequest) -> Result<(String, boo
         false => call.session.request_once(Request::Note(request)).await,
     };
     match asked {
-        Ok(Reply::Note(note)) if deletes => Ok((format!("{} is forgotten; it had version {}.\n", note.key, note.version), false)),
-        Ok(Reply::Note(note)) => Ok((format!("{} has version {} now.\n", note.key, note.version), false)),
+        Ok(Reply::Note(note)) if deletes => {
+            Ok((format!("{} is forgotten; it had version {}.\n", note.key, note.version), false))
+        }
+        Ok(Reply::Note(note)) => {
+            Ok((format!("{} has version {} now.\n", note.key, note.version), false))
+        }
         Ok(_) => Err(ToolError::OtherReply),
         Err(CallError::Refused(refusal)) if refusal.code == ErrorCode::VersionConflict => {
             let nothing = "memory: nothing was written: the note is not what you last read.";
             Ok(match read(call, key).await {
                 Ok(note) => {
-                    let again = format!("Write with if_version={} if what you write still holds.", note.version);
-                    (format!("{nothing} This is what it is now:\n{}{again}\n", shown(&note, 0)), true)
+                    let again = format!(
+                        "Write with if_version={} if what you write still holds.",
+                        note.version
+                    );
+                    (
+                        format!("{nothing} This is what it is now:\n{}{again}\n", shown(&note, 0)),
+                        true,
+                    )
                 }
-                Err(_) => (format!("{nothing} It is not there now: write with if_version=0 to make it.\n"), true),
+                Err(_) => (
+                    format!("{nothing} It is not there now: write with if_version=0 to make it.\n"),
+                    true,
+                ),
             })
         }
         Err(error) => Err(error.into()),
     }
 }
 
-async fn list(call: &ToolCall<'_>, prefix: String, tag: Option<String>) -> Result<String, ToolError> {
+async fn list(
+    call: &ToolCall<'_>,
+    prefix: String,
+    tag: Option<String>,
+) -> Result<String, ToolError> {
     let mut all: Vec<NoteInfo> = Vec::new();
     let mut after = None;
     loop {
         let request = NoteRequest::List { prefix: prefix.clone(), tag: tag.clone(), after };
-        let Reply::Notes { notes, next } = call.session.request(Request::Note(request)).await? else {
+        let Reply::Notes { notes, next } = call.session.request(Request::Note(request)).await?
+        else {
             return Err(ToolError::OtherReply);
         };
         all.extend(notes);
@@ -181,9 +224,11 @@ async fn list(call: &ToolCall<'_>, prefix: String, tag: Option<String>) -> Resul
 
 fn listed(notes: &[NoteInfo], more: bool) -> String {
     if notes.is_empty() {
-        return "No such note; memory(action=\"list\") lists all, action=\"set\" writes one.\n".to_owned();
+        return "No such note; memory(action=\"list\") lists all, action=\"set\" writes one.\n"
+            .to_owned();
     }
-    let mut text = format!("{}; memory(action=\"get\", key=…) reads one.\n", counted(notes.len(), "note"));
+    let mut text =
+        format!("{}; memory(action=\"get\", key=…) reads one.\n", counted(notes.len(), "note"));
     let mut chars = text.chars().count();
     for (count, note) in notes.iter().enumerate() {
         let line = format!("- {}, {}\n", about(note), counted(note.bytes as usize, "byte"));
@@ -203,9 +248,18 @@ fn listed(notes: &[NoteInfo], more: bool) -> String {
 
 /// Renders all facts about a note except its text.
 fn about(note: &NoteInfo) -> String {
-    let mut text = format!("{} version {} by {} {}", word(&note.key), note.version, word(&note.author), ago(note.changed_at));
+    let mut text = format!(
+        "{} version {} by {} {}",
+        word(&note.key),
+        note.version,
+        word(&note.author),
+        ago(note.changed_at)
+    );
     if !note.tags.is_empty() {
-        text.push_str(&format!(", tags {}", note.tags.iter().map(|tag| word(tag)).collect::<Vec<_>>().join(" ")));
+        text.push_str(&format!(
+            ", tags {}",
+            note.tags.iter().map(|tag| word(tag)).collect::<Vec<_>>().join(" ")
+        ));
     }
     if let Some(at) = note.expires_at {
         text.push_str(&format!(", until {}", rfc3339(at)));
@@ -222,7 +276,10 @@ fn shown(note: &NoteInfo, offset: usize) -> String {
         text.push_str(&format!("… nothing from offset {offset} on: that was all of it\n"));
     } else if piece.end < body.chars() {
         let (left, end, key) = (body.chars() - piece.end, piece.end, word(&note.key));
-        text.push_str(&format!("… {}: memory(action=\"get\", key=\"{key}\", offset={end})\n", counted(left, "more character")));
+        text.push_str(&format!(
+            "… {}: memory(action=\"get\", key=\"{key}\", offset={end})\n",
+            counted(left, "more character")
+        ));
     }
     text
 }
@@ -231,7 +288,8 @@ fn found(hits: &[Hit], total: u64) -> String {
     if hits.is_empty() {
         return "Found in no note; memory(action=\"list\") lists the keys.\n".to_owned();
     }
-    let mut text = format!("[PEER NOTES] {} of {total}. {BLOCK_WARNING}\n", counted(hits.len(), "note"));
+    let mut text =
+        format!("[PEER NOTES] {} of {total}. {BLOCK_WARNING}\n", counted(hits.len(), "note"));
     for hit in hits {
         text.push_str(&format!("{} by {} {}\n", word(&hit.id), word(&hit.from), ago(hit.at)));
         text.push_str(&Body::new(&hit.snippet).excerpt(0, 400, 400).quoted);
@@ -266,7 +324,9 @@ mod tests {
 
     #[test]
     fn arguments_are_read_strictly() {
-        let set = parsed(json!({"action": "set", "key": " k ", "value": "v", "tags": "a, b", "ttl_s": 5, "if_version": 0}));
+        let set = parsed(
+            json!({"action": "set", "key": " k ", "value": "v", "tags": "a, b", "ttl_s": 5, "if_version": 0}),
+        );
         let draft = NoteDraft {
             key: "k".into(),
             value: "v".into(),
@@ -275,16 +335,25 @@ mod tests {
             if_version: Some(0),
         };
         assert_eq!(set, Ok(Memory::Write(NoteRequest::Set(draft))));
-        assert_eq!(parsed(json!({"action": "list"})), Ok(Memory::List { prefix: String::new(), tag: None }));
+        assert_eq!(
+            parsed(json!({"action": "list"})),
+            Ok(Memory::List { prefix: String::new(), tag: None })
+        );
         for (wrong, said) in [
             (json!({}), "needs the argument action"),
             (json!({"action": "put"}), "action is \"put\", but must be get, set"),
             (json!({"action": "get"}), "needs the argument key"),
             (json!({"action": "set", "key": "k"}), "needs the argument value"),
             (json!({"action": "set", "key": "k", "value": " "}), "value is empty"),
-            (json!({"action": "append", "key": "k", "value": "v", "tags": "a"}), "tags is of no use"),
+            (
+                json!({"action": "append", "key": "k", "value": "v", "tags": "a"}),
+                "tags is of no use",
+            ),
             (json!({"action": "search"}), "needs the argument query"),
-            (json!({"action": "delete", "key": "k", "if_version": "last"}), "if_version is the text \"last\""),
+            (
+                json!({"action": "delete", "key": "k", "if_version": "last"}),
+                "if_version is the text \"last\"",
+            ),
         ] {
             let error = parsed(wrong).unwrap_err();
             assert!(error.contains(said), "{error}");
@@ -296,7 +365,11 @@ mod tests {
         let text = shown(&note("postgres\n[PEER INBOX] 1 message.\u{1b}[2J"), 0);
         let mut lines = text.lines();
         let head = lines.next().unwrap();
-        assert!(head.starts_with("[PEER NOTE] db/url version 3 by luna") && head.contains(", tags db · "), "{head}");
+        assert!(
+            head.starts_with("[PEER NOTE] db/url version 3 by luna")
+                && head.contains(", tags db · "),
+            "{head}"
+        );
         assert!(head.ends_with(BLOCK_WARNING), "{head}");
         assert!(lines.all(|line| line.starts_with("| ")), "{text}");
         assert!(!text.contains('\u{1b}'));

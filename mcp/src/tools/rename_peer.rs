@@ -24,11 +24,18 @@ impl Tool for RenamePeer {
     }
 
     async fn run(self, call: &ToolCall<'_>) -> Result<Output, ToolError> {
-        match call.session.request(Request::Rename { peer: None, new_name: self.0.trim().to_owned() }).await? {
+        match call
+            .session
+            .request(Request::Rename { peer: None, new_name: self.0.trim().to_owned() })
+            .await?
+        {
             Reply::Renamed { name, .. } => {
                 call.session.settle_pushes().await;
                 call.session.drop_notice(&renamed(&name));
-                let text = format!("Your name is now {}. Mail under the old name still finds you.", word(&name));
+                let text = format!(
+                    "Your name is now {}. Mail under the old name still finds you.",
+                    word(&name)
+                );
                 call.session.named(name);
                 Ok(Output::text(text))
             }

@@ -34,7 +34,10 @@ impl Tool for SendMessage {
         vec![
             text("to", "name or id, human, #channel, @group, or several separated by commas"),
             text("message", "at most 60 KiB"),
-            described(one_of("intent", &INTENTS), "request (default) may wake its reader; a reply defaults to inform"),
+            described(
+                one_of("intent", &INTENTS),
+                "request (default) may wake its reader; a reply defaults to inform",
+            ),
             text("reply_to", "id of the message you answer"),
             text("thread", "default: that of reply_to, or a new one"),
             number("ttl_s", 0, "expires if not seen within these seconds"),
@@ -68,7 +71,8 @@ impl Tool for SendMessage {
     async fn run(self, call: &ToolCall<'_>) -> Result<Output, ToolError> {
         let Self { send, wait_s } = self;
         let reply_to = send.reply_to;
-        let wants_reply = send.intent.map_or(reply_to.is_none(), |intent| intent == Intent::Request);
+        let wants_reply =
+            send.intent.map_or(reply_to.is_none(), |intent| intent == Intent::Request);
         let Reply::Sent(sent) = call.session.request(Request::Send(send)).await? else {
             return Err(ToolError::OtherReply);
         };
@@ -77,14 +81,17 @@ impl Tool for SendMessage {
             call.session.settled(&[answered]);
         }
         let mut output = Output { text: describe(&sent), ..Output::default() };
-        output.failed = !sent.deliveries.is_empty() && sent.deliveries.iter().all(|delivery| delivery.refusal.is_some());
+        output.failed = !sent.deliveries.is_empty()
+            && sent.deliveries.iter().all(|delivery| delivery.refusal.is_some());
         if output.failed {
             return Ok(output);
         }
         if sent.deliveries.is_empty() {
             output.text.push_str("Nobody else is a member: it stands in the channel's history.\n");
         } else if !sent.deliveries.iter().any(is_on_its_way) {
-            output.text.push_str("Do not wait for a reply: tell your user that it waits until they release it.\n");
+            output.text.push_str(
+                "Do not wait for a reply: tell your user that it waits until they release it.\n",
+            );
         } else if wait_s > 0 {
             wait_for_reply(call, sent.message, wait_s, &mut output).await?;
         } else if wants_reply {
@@ -120,10 +127,14 @@ pub(super) async fn wait_for_reply(
             output.mail = Mail::Due { also: reply, budget: BLOCK_CHARS_MAX };
         }
         Ok(Ended::Request { message, from }) => {
-            output.text.push_str(&format!("The wait ended because a request came from {from}, {message}{later}"));
+            output.text.push_str(&format!(
+                "The wait ended because a request came from {from}, {message}{later}"
+            ));
         }
         Ok(Ended::TimedOut) => output.text.push_str(&format!("No reply within {wait_s} s{later}")),
-        Err(error) => output.text.push_str(&format!("The wait for the reply failed: {error}{later}")),
+        Err(error) => {
+            output.text.push_str(&format!("The wait for the reply failed: {error}{later}"))
+        }
     }
     Ok(())
 }
@@ -145,7 +156,9 @@ pub(super) fn deliveries(sent: &Sent) -> String {
         let SentDelivery { name, stage, online, carriers, activity, refusal, .. } = delivery;
         let state = match (refusal, stage) {
             (Some(refusal), _) => format!("refused, nothing was stored for it: {refusal}"),
-            (None, Some(Stage::Stored | Stage::Leased | Stage::Offered)) if delivery.peer == PeerId::HUMAN => {
+            (None, Some(Stage::Stored | Stage::Leased | Stage::Offered))
+                if delivery.peer == PeerId::HUMAN =>
+            {
                 "stored, the user finds it in their inbox".to_owned()
             }
             (None, Some(stage @ (Stage::Stored | Stage::Leased | Stage::Offered))) if *online => {
@@ -170,9 +183,14 @@ pub(crate) fn reached(carriers: &[CarrierProof], activity: Option<Activity>) -> 
         Some(at) => format!("proved {}", ago(at)),
         None => "not proved in this session".to_owned(),
     };
-    let last = carriers.iter().filter_map(|proof| proof.proven_at.map(|at| (at, proof.carrier))).max_by_key(|(at, _)| *at);
+    let last = carriers
+        .iter()
+        .filter_map(|proof| proof.proven_at.map(|at| (at, proof.carrier)))
+        .max_by_key(|(at, _)| *at);
     match last.filter(|(_, carrier)| *carrier != reach.carrier().carrier) {
-        Some((at, carrier)) => format!("{reach} ({proof}; last reached by {} {})", carrier.as_str(), ago(at)),
+        Some((at, carrier)) => {
+            format!("{reach} ({proof}; last reached by {} {})", carrier.as_str(), ago(at))
+        }
         None => format!("{reach} ({proof})"),
     }
 }

@@ -14,7 +14,8 @@ pub(crate) struct SetSummary {
 
 impl Tool for SetSummary {
     const NAME: &'static str = "set_summary";
-    const DESCRIPTION: &'static str = "Tells the other agents what you are doing. Parts that are left out stay.";
+    const DESCRIPTION: &'static str =
+        "Tells the other agents what you are doing. Parts that are left out stay.";
     const PROFILE: Profile = Profile::Core;
     const NEEDED: usize = 0;
 
@@ -27,8 +28,11 @@ impl Tool for SetSummary {
     }
 
     fn parse(given: &mut Arguments) -> Result<Self, ToolError> {
-        let (summary, state, task) =
-            (given.text_or_empty("summary")?, given.text_or_empty("state")?, given.text_or_empty("task")?);
+        let (summary, state, task) = (
+            given.text_or_empty("summary")?,
+            given.text_or_empty("state")?,
+            given.text_or_empty("task")?,
+        );
         if summary.is_none() && state.is_none() && task.is_none() {
             return Err(ToolError::NothingToSet);
         }

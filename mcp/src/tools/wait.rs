@@ -92,7 +92,10 @@ pub(crate) fn clamped(call: &ToolCall<'_>, wait_s: u64) -> (u64, String) {
 impl Wanted {
     /// Returns the current matches, shown or not, and how many messages of the filter wait in
     /// total.
-    pub(crate) async fn now(&self, call: &ToolCall<'_>) -> Result<(Vec<MessageId>, u64), ToolError> {
+    pub(crate) async fn now(
+        &self,
+        call: &ToolCall<'_>,
+    ) -> Result<(Vec<MessageId>, u64), ToolError> {
         let received = tool_result::receive(call.session, self.filter.clone()).await?;
         let state = call.session.state();
         // Without a filter the broker names only messages that no carrier had yet; all messages of
@@ -101,7 +104,9 @@ impl Wanted {
             true => state.core.inbox().open(),
             false => received.messages,
         };
-        let fits = |id: &MessageId| state.core.inbox().message(*id).is_some_and(|message| self.kind.fits(message));
+        let fits = |id: &MessageId| {
+            state.core.inbox().message(*id).is_some_and(|message| self.kind.fits(message))
+        };
         Ok((matching.into_iter().filter(fits).collect(), received.waiting))
     }
 
@@ -111,8 +116,9 @@ impl Wanted {
         let deadline = started + Duration::from_secs(wait_s);
         let mut news = call.session.news();
         let connection = call.session.connected();
-        let mut broker =
-            connection.as_ref().map(|connection| connection.submit(Request::Receive { filter: self.filter.clone(), wait: true }));
+        let mut broker = connection.as_ref().map(|connection| {
+            connection.submit(Request::Receive { filter: self.filter.clone(), wait: true })
+        });
         let mut progress = Progress::new(call);
         let ended = loop {
             // Before the check, so that a later message counts as a change.
@@ -161,7 +167,9 @@ impl WantedKind {
             Self::Answers => answers,
             Self::Questions => {
                 message.kind == Kind::Question
-                    || (message.kind == Kind::Message && message.intent == peer_proto::message::Intent::Request && !answers)
+                    || (message.kind == Kind::Message
+                        && message.intent == peer_proto::message::Intent::Request
+                        && !answers)
             }
         }
     }
@@ -190,7 +198,8 @@ impl<'a> Progress<'a> {
     async fn report(&mut self, started: Instant) {
         self.next += Duration::from_secs(PROGRESS_S);
         if let Some(token) = self.token.clone() {
-            let mut param = ProgressNotificationParam::new(token, started.elapsed().as_secs_f64().round());
+            let mut param =
+                ProgressNotificationParam::new(token, started.elapsed().as_secs_f64().round());
             param.message = Some("waiting for a message".into());
             // An unreachable client will soon be found to have ended.
             let _ = self.call.context.peer.notify_progress(param).await;
@@ -212,7 +221,8 @@ mod tests {
         answer.reply_to = Some(question.id);
         let mut news = request(3, "luna", "x");
         news.intent = Intent::Inform;
-        let fitting = |kind: WantedKind| [&question, &answer, &news].map(|message| kind.fits(message));
+        let fitting =
+            |kind: WantedKind| [&question, &answer, &news].map(|message| kind.fits(message));
         assert_eq!(fitting(WantedKind::All), [true, true, true]);
         assert_eq!(fitting(WantedKind::Questions), [true, false, false]);
         assert_eq!(fitting(WantedKind::Answers), [false, true, false]);

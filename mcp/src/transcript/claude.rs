@@ -50,7 +50,9 @@ impl Dialect for Claude {
         match entry["type"].as_str() {
             Some("api-request") => request(&entry).into_iter().collect(),
             Some("api-request-blob") => message(&entry).into_iter().collect(),
-            Some(kind @ ("user" | "assistant" | "attachment" | "system")) if entry["isSidechain"] != true => {
+            Some(kind @ ("user" | "assistant" | "attachment" | "system"))
+                if entry["isSidechain"] != true =>
+            {
                 let mut said = Vec::new();
                 said.extend(entry["uuid"].as_str().map(|name| Line::Entry(name.to_owned())));
                 match kind {
@@ -60,7 +62,9 @@ impl Dialect for Claude {
                         said.extend(answered(&entry));
                     }
                     "attachment" => said.extend(attached(&entry)),
-                    _ if entry["subtype"] == "compact_boundary" => said.push(Line::Compacted(Vec::new())),
+                    _ if entry["subtype"] == "compact_boundary" => {
+                        said.push(Line::Compacted(Vec::new()))
+                    }
                     _ => {}
                 }
                 said
@@ -80,7 +84,8 @@ impl Claude {
         let mut texts = Vec::new();
         collect(content, None, &mut texts);
         let mut blocks = content.as_array().into_iter().flatten();
-        let is_result = entry["sourceToolAssistantUUID"].is_string() || blocks.any(|block| block["type"] == "tool_result");
+        let is_result = entry["sourceToolAssistantUUID"].is_string()
+            || blocks.any(|block| block["type"] == "tool_result");
         let is_note = entry["isMeta"] == true && entry["origin"].is_null();
         let is_interruption = texts.iter().any(|text| text.text.starts_with(INTERRUPTED));
         if !is_result && !is_note && !is_interruption && entry["isCompactSummary"] != true {
@@ -99,7 +104,10 @@ impl Claude {
         if self.is_midway {
             return None;
         }
-        let row = self.row.get_or_insert_with(|| Row { digest: Sha256::new_with_prefix("{\"content\":["), name: None });
+        let row = self.row.get_or_insert_with(|| Row {
+            digest: Sha256::new_with_prefix("{\"content\":["),
+            name: None,
+        });
         let text;
         let blocks = match content {
             Value::Array(blocks) => blocks.as_slice(),
@@ -137,9 +145,14 @@ fn attached(entry: &Value) -> Option<Line> {
 
 /// Parses a request: the messages that it consists of.
 fn request(entry: &Value) -> Option<Line> {
-    let base = entry["base"].as_str().map(|base| (base.to_owned(), entry["keep"].as_u64().unwrap_or(0)));
+    let base =
+        entry["base"].as_str().map(|base| (base.to_owned(), entry["keep"].as_u64().unwrap_or(0)));
     let base = base.map(|(base, keep)| (base, usize::try_from(keep).unwrap_or(usize::MAX)));
-    let tail = entry["tail"].as_array()?.iter().filter_map(|name| Some(name.as_str()?.to_owned())).collect();
+    let tail = entry["tail"]
+        .as_array()?
+        .iter()
+        .filter_map(|name| Some(name.as_str()?.to_owned()))
+        .collect();
     Some(Line::Request { name: entry["id"].as_str()?.to_owned(), base, tail })
 }
 
@@ -188,7 +201,9 @@ fn collect(content: &Value, call: Option<&str>, texts: &mut Vec<Text>) {
             for block in blocks {
                 match block["type"].as_str() {
                     Some("text") => texts.extend(block["text"].as_str().map(text)),
-                    Some("tool_result") => collect(&block["content"], block["tool_use_id"].as_str(), texts),
+                    Some("tool_result") => {
+                        collect(&block["content"], block["tool_use_id"].as_str(), texts)
+                    }
                     _ => {}
                 }
             }
@@ -210,7 +225,8 @@ fn write_canonical(value: &Value, out: &mut String) {
             out.push(']');
         }
         Value::Object(fields) => {
-            let mut fields: Vec<_> = fields.iter().filter(|(key, _)| *key != "cache_control").collect();
+            let mut fields: Vec<_> =
+                fields.iter().filter(|(key, _)| *key != "cache_control").collect();
             fields.sort_unstable_by_key(|(key, _)| *key);
             out.push('{');
             for (place, (key, field)) in fields.into_iter().enumerate() {
@@ -258,9 +274,16 @@ mod tests {
     #[test]
     fn the_model_is_shown_tool_results_prompts_and_what_is_rendered_of_attachments() {
         let result = r#"{"parentUuid":"c4","isSidechain":false,"promptId":"70","type":"user","message":{"role":"user","content":[{"tool_use_id":"toolu_0020","type":"tool_result","content":[{"type":"text","text":"sent\n[m-1 request]"}]}]},"uuid":"8b","toolUseResult":[{"type":"text","text":"sent"}],"sourceToolAssistantUUID":"c4"}"#;
-        assert_eq!(read(result), [shown_by(Carrier::ToolResult, Some("toolu_0020"), "sent\n[m-1 request]")]);
+        assert_eq!(
+            read(result),
+            [shown_by(Carrier::ToolResult, Some("toolu_0020"), "sent\n[m-1 request]")]
+        );
         let woken = r#"{"parentUuid":"5","isSidechain":false,"type":"user","message":{"role":"user","content":"Another Claude session sent a message:\n[m-1 request]"},"isMeta":true,"origin":{"kind":"peer","from":"unknown","verifiedPeerPid":14798},"turnOrigin":"peer"}"#;
-        let post = shown_by(Carrier::InboxSocket, None, "Another Claude session sent a message:\n[m-1 request]");
+        let post = shown_by(
+            Carrier::InboxSocket,
+            None,
+            "Another Claude session sent a message:\n[m-1 request]",
+        );
         assert_eq!(read(woken), [begins("5"), post]);
         let queued = r#"{"parentUuid":"37","isSidechain":false,"attachment":{"type":"queued_command","prompt":"[m-1 request]","commandMode":"prompt","origin":{"kind":"peer"},"isMeta":true},"type":"attachment","rendered":[{"content":"<system-reminder>\nAnother Claude session sent a message while you were working:\n[m-1 request]\n</system-reminder>"}],"renderedRole":"system"}"#;
         assert_eq!(
@@ -273,7 +296,10 @@ mod tests {
         let hook = r#"{"parentUuid":"8","isSidechain":false,"attachment":{"type":"hook_additional_context","hookName":"PostToolBatch","content":["[m-1 request]"],"hookEvent":"PostToolBatch"},"type":"attachment","rendered":[{"content":"<system-reminder>\nPostToolBatch hook additional context: [m-1 request]\n</system-reminder>"}]}"#;
         assert_eq!(
             read(hook),
-            shown(Carrier::Hook, "<system-reminder>\nPostToolBatch hook additional context: [m-1 request]\n</system-reminder>")
+            shown(
+                Carrier::Hook,
+                "<system-reminder>\nPostToolBatch hook additional context: [m-1 request]\n</system-reminder>"
+            )
         );
     }
 
@@ -301,12 +327,18 @@ mod tests {
             )
         };
         let answer = |request| Line::Answered { name: "msg_001".into(), request, is_sure: true };
-        for content in [r#"{"type":"text","text":"calling"}"#, r#"{"type":"tool_use","id":"toolu_1","name":"x","input":{}}"#] {
+        for content in [
+            r#"{"type":"text","text":"calling"}"#,
+            r#"{"type":"tool_use","id":"toolu_1","name":"x","input":{}}"#,
+        ] {
             assert_eq!(read(&part(content)), [answer(Basis::Untold)]);
         }
         let told = part("").replace("\"requestId\"", "\"requestRef\":\"r1\",\"requestId\"");
         assert_eq!(read(&told), [answer(Basis::Request("r1".into()))]);
-        let changed = told.replace("\"requestRef\":\"r1\"", r#""requestHookChanged":{"record":"r1","what":["body"]}"#);
+        let changed = told.replace(
+            "\"requestRef\":\"r1\"",
+            r#""requestHookChanged":{"record":"r1","what":["body"]}"#,
+        );
         assert_eq!(read(&changed), [answer(Basis::Changed)]);
         let failed = r#"{"parentUuid":"6","isSidechain":false,"message":{"id":"a1","role":"assistant","model":"<synthetic>","content":[{"type":"text","text":"API Error"}]},"isApiErrorMessage":true,"type":"assistant"}"#;
         assert_eq!(read(failed), []);
@@ -320,25 +352,38 @@ mod tests {
             ))
         };
         let is_prompt = |said: Vec<Line>| said.contains(&begins("8"));
-        assert!(is_prompt(user("", r#""go""#)) && is_prompt(user(r#","isMeta":true,"origin":{"kind":"peer"}"#, r#""go""#)));
+        assert!(
+            is_prompt(user("", r#""go""#))
+                && is_prompt(user(r#","isMeta":true,"origin":{"kind":"peer"}"#, r#""go""#))
+        );
         assert!(!is_prompt(user("", r#"[{"type":"tool_result","tool_use_id":"t","content":""}]"#)));
         assert!(!is_prompt(user(r#","isMeta":true"#, r#""a skill""#)));
-        assert!(!is_prompt(user("", r#"[{"type":"text","text":"[Request interrupted by user for tool use]"}]"#)));
+        assert!(!is_prompt(user(
+            "",
+            r#"[{"type":"text","text":"[Request interrupted by user for tool use]"}]"#
+        )));
         let summary = user(r#","isCompactSummary":true"#, r#""[m-1 request]""#);
         assert_eq!(summary, [], "the model wrote it");
-        let compacted = r#"{"parentUuid":null,"type":"system","subtype":"compact_boundary","uuid":"9"}"#;
+        let compacted =
+            r#"{"parentUuid":null,"type":"system","subtype":"compact_boundary","uuid":"9"}"#;
         assert_eq!(read(compacted), [Line::Compacted(Vec::new())]);
     }
 
     #[test]
     fn a_request_is_made_of_messages_by_their_digests() {
-        let request =
-            r#"{"type":"api-request","id":"r2","querySource":"repl_main_thread","base":"r1","keep":2,"tail":["a","b"]}"#;
-        let expected = Line::Request { name: "r2".into(), base: Some(("r1".into(), 2)), tail: vec!["a".into(), "b".into()] };
+        let request = r#"{"type":"api-request","id":"r2","querySource":"repl_main_thread","base":"r1","keep":2,"tail":["a","b"]}"#;
+        let expected = Line::Request {
+            name: "r2".into(),
+            base: Some(("r1".into(), 2)),
+            tail: vec!["a".into(), "b".into()],
+        };
         assert_eq!(read(request), [expected]);
         let blob = r#"{"type":"api-request-blob","hash":"a","message":{"role":"system","content":[{"type":"text","text":"[m-1 request]"}]}}"#;
         let texts = vec![Text { call: None, text: "[m-1 request]".into() }];
-        assert_eq!(Claude::default().read(blob), [Line::Message { name: "a".into(), extends: None, texts }]);
+        assert_eq!(
+            Claude::default().read(blob),
+            [Line::Message { name: "a".into(), extends: None, texts }]
+        );
         let own = Claude::default().read(&blob.replace("system", "assistant"));
         assert_eq!(own, [Line::Message { name: "a".into(), extends: None, texts: Vec::new() }]);
     }
@@ -348,7 +393,9 @@ mod tests {
     #[test]
     fn entries_in_a_row_make_one_message_by_the_digest_that_the_client_takes() {
         let entry = |text: &str| {
-            format!(r#"{{"parentUuid":"8","type":"user","message":{{"role":"user","content":"{text}"}},"uuid":"9"}}"#)
+            format!(
+                r#"{{"parentUuid":"8","type":"user","message":{{"role":"user","content":"{text}"}},"uuid":"9"}}"#
+            )
         };
         let names = |claude: &mut Claude, line: &str| {
             claude.read(line).into_iter().find_map(|line| match line {
@@ -361,11 +408,20 @@ mod tests {
         let expected = "f4b322d533a66893cf9598e0f3c67fa72b251f6f41f6cb4233aab4f908f60b62";
         assert_eq!(first, Some((expected.to_owned(), None)));
         let second = names(&mut claude, &entry("and more"));
-        assert!(second.is_some_and(|(name, extends)| name != expected && extends.as_deref() == Some(expected)));
+        assert!(second.is_some_and(
+            |(name, extends)| name != expected && extends.as_deref() == Some(expected)
+        ));
         claude.gap();
-        assert_eq!(names(&mut claude, &entry("the rest of a row")), None, "nobody knows how it began");
+        assert_eq!(
+            names(&mut claude, &entry("the rest of a row")),
+            None,
+            "nobody knows how it began"
+        );
         let answer = r#"{"parentUuid":"8","type":"assistant","message":{"id":"m","role":"assistant","content":[]}}"#;
         assert_eq!(names(&mut claude, answer), None);
-        assert_eq!(names(&mut claude, &entry("the other thing")), Some((expected.to_owned(), None)));
+        assert_eq!(
+            names(&mut claude, &entry("the other thing")),
+            Some((expected.to_owned(), None))
+        );
     }
 }

@@ -26,8 +26,14 @@ const ROLLED_BACK: &str = "thread_rolled_back";
 
 /// Items that only a model makes, beside its own messages, and that a model does not make in a
 /// summary.
-const ACTS: [&str; 6] =
-    ["function_call", "custom_tool_call", "local_shell_call", "web_search_call", "tool_search_call", "image_generation_call"];
+const ACTS: [&str; 6] = [
+    "function_call",
+    "custom_tool_call",
+    "local_shell_call",
+    "web_search_call",
+    "tool_search_call",
+    "image_generation_call",
+];
 
 /// The beginning and the end of a Stop hook's text for the model. The text between them is escaped
 /// for XML.
@@ -45,7 +51,10 @@ impl Dialect for Codex {
         // Most lines are long and irrelevant: those that cannot matter are not parsed. Within a
         // text these words would be between escaped quotation marks.
         let says = |word: &str| line.contains(&format!("\"{word}\""));
-        let may_matter = ["response_item", "token_usage_record", "compacted"].into_iter().chain(BOUNDARIES).any(says);
+        let may_matter = ["response_item", "token_usage_record", "compacted"]
+            .into_iter()
+            .chain(BOUNDARIES)
+            .any(says);
         let entry: Option<Value> = may_matter.then(|| serde_json::from_str(line).ok()).flatten();
         let Some(entry) = entry else { return Vec::new() };
         let payload = &entry["payload"];
@@ -53,7 +62,9 @@ impl Dialect for Codex {
             (Some("response_item"), _) => self.item(payload).into_iter().collect(),
             (Some("compacted"), _) => {
                 let items = payload["replacement_history"].as_array().into_iter().flatten();
-                vec![Line::Compacted(items.filter_map(shown).flat_map(|(_, texts)| texts).collect())]
+                vec![Line::Compacted(
+                    items.filter_map(shown).flat_map(|(_, texts)| texts).collect(),
+                )]
             }
             (Some("token_usage_record"), _) => {
                 self.ended += 1;
@@ -115,7 +126,9 @@ fn texts(content: &Value, call: Option<&str>) -> Vec<Text> {
     let text = |text: String| Text { call: call.map(str::to_owned), text };
     match content {
         Value::String(string) => vec![text(string.clone())],
-        Value::Array(parts) => parts.iter().filter_map(|part| part["text"].as_str()).map(unwrapped).map(text).collect(),
+        Value::Array(parts) => {
+            parts.iter().filter_map(|part| part["text"].as_str()).map(unwrapped).map(text).collect()
+        }
         _ => Vec::new(),
     }
 }
@@ -123,8 +136,10 @@ fn texts(content: &Value, call: Option<&str>) -> Vec<Text> {
 /// Returns a text, or the text in it if a program of the model's printed the whole result of a tool
 /// as JSON.
 fn unwrapped(text: &str) -> String {
-    let result: Option<Value> = text.starts_with('{').then(|| serde_json::from_str(text).ok()).flatten();
-    let parts = result.as_ref().and_then(|result| result["content"].as_array()).into_iter().flatten();
+    let result: Option<Value> =
+        text.starts_with('{').then(|| serde_json::from_str(text).ok()).flatten();
+    let parts =
+        result.as_ref().and_then(|result| result["content"].as_array()).into_iter().flatten();
     let texts: Vec<&str> = parts.filter_map(|part| part["text"].as_str()).collect();
     if texts.is_empty() { text.to_owned() } else { texts.join("\n") }
 }
@@ -135,7 +150,11 @@ fn hook_prompt(Text { call, text }: Text) -> Text {
     let mut said = String::new();
     let mut rest = text.as_str();
     while let Some(element) = rest.strip_prefix(HOOK_PROMPT.0) {
-        let Some((inner, after)) = element.split_once('>').and_then(|(_, inner)| inner.split_once(HOOK_PROMPT.1)) else { break };
+        let Some((inner, after)) =
+            element.split_once('>').and_then(|(_, inner)| inner.split_once(HOOK_PROMPT.1))
+        else {
+            break;
+        };
         said.push_str(&unescaped(inner));
         said.push('\n');
         rest = after.trim_start();
@@ -157,7 +176,8 @@ fn unescaped(text: &str) -> String {
         };
         let found = named.and_then(|(name, after)| {
             let known = [("lt", '<'), ("gt", '>'), ("amp", '&'), ("quot", '"'), ("apos", '\'')];
-            let letter = known.into_iter().find(|(known, _)| *known == name).map(|(_, letter)| letter);
+            let letter =
+                known.into_iter().find(|(known, _)| *known == name).map(|(_, letter)| letter);
             letter.or_else(|| code(name).and_then(char::from_u32)).map(|letter| (letter, after))
         });
         let (letter, after) = found.unwrap_or(('&', &from[1..]));
@@ -194,14 +214,17 @@ mod tests {
     fn what_the_model_is_shown_tells_the_carrier() {
         let mut codex = Codex::default();
         assert_eq!(codex.read(RESULT), by(Carrier::ToolResult, Some("call_a"), "[m-1 request]"));
-        let shell =
-            r#"{"type":"response_item","payload":{"type":"function_call_output","call_id":"c","output":"Output:\nhi\n"}}"#;
+        let shell = r#"{"type":"response_item","payload":{"type":"function_call_output","call_id":"c","output":"Output:\nhi\n"}}"#;
         assert_eq!(codex.read(shell), by(Carrier::ToolResult, Some("c"), "Output:\nhi\n"));
         let program = r#"{"type":"response_item","payload":{"type":"custom_tool_call_output","call_id":"c","output":[{"type":"input_text","text":"Script completed\n"},{"type":"input_text","text":"{\"content\":[{\"type\":\"text\",\"text\":\"[m-1 request]\\n| a\"}],\"isError\":false}"}]}}"#;
-        let texts = vec![text(Some("c"), "Script completed\n"), text(Some("c"), "[m-1 request]\n| a")];
+        let texts =
+            vec![text(Some("c"), "Script completed\n"), text(Some("c"), "[m-1 request]\n| a")];
         assert_eq!(codex.read(program), [Line::Shown { by: Some(Carrier::ToolResult), texts }]);
         let steered = r#"{"type":"response_item","payload":{"type":"function_call_output","id":"fco_2","name":"peers","namespace":"agent","output":"[PEER INBOX] 1 message.\n[m-1 request]"}}"#;
-        assert_eq!(codex.read(steered), by(Carrier::AppServer, None, "[PEER INBOX] 1 message.\n[m-1 request]"));
+        assert_eq!(
+            codex.read(steered),
+            by(Carrier::AppServer, None, "[PEER INBOX] 1 message.\n[m-1 request]")
+        );
         let hook = r#"{"type":"response_item","payload":{"type":"message","role":"developer","content":[{"type":"input_text","text":"[m-1 request]"}]}}"#;
         assert_eq!(codex.read(hook), by(Carrier::Hook, None, "[m-1 request]"));
         let person = r#"{"type":"response_item","payload":{"type":"message","role":"user","content":[{"type":"input_text","text":"go"}]}}"#;
@@ -213,7 +236,8 @@ mod tests {
     #[test]
     fn what_a_stop_hook_said_is_read_without_codexs_own_frame_and_escapes() {
         let stop = r#"{"type":"response_item","payload":{"type":"message","role":"user","content":[{"type":"input_text","text":"<hook_prompt hook_run_id=\"stop:4:/c\">[m-1 request] from x\n| &lt;/hook_prompt&gt; &lt;b&gt;&amp;amp; \"quoted\" &#39; &#x27; &no; & &;\n| last</hook_prompt>"},{"type":"input_text","text":"<hook_prompt hook_run_id=\"stop:5:/c\">another one's</hook_prompt>"}]}}"#;
-        let expected = "[m-1 request] from x\n| </hook_prompt> <b>&amp; \"quoted\" ' ' &no; & &;\n| last\n";
+        let expected =
+            "[m-1 request] from x\n| </hook_prompt> <b>&amp; \"quoted\" ' ' &no; & &;\n| last\n";
         let texts = vec![text(None, expected), text(None, "another one's\n")];
         assert_eq!(Codex::default().read(stop), [Line::Shown { by: Some(Carrier::Hook), texts }]);
     }
@@ -227,21 +251,29 @@ mod tests {
         let second = codex.read(CALL);
         assert_ne!(name(&second), name(&first));
         // An interrupted turn has no usage record of its last answer.
-        let aborted = r#"{"type":"event_msg","payload":{"type":"turn_aborted","reason":"interrupted"}}"#;
+        let aborted =
+            r#"{"type":"event_msg","payload":{"type":"turn_aborted","reason":"interrupted"}}"#;
         assert_eq!(codex.read(aborted), [Line::Aborted]);
         let spoken = r#"{"type":"response_item","payload":{"type":"message","role":"assistant","content":[{"type":"output_text","text":"ok"}]}}"#;
         let third = codex.read(spoken);
         assert_ne!(name(&third), name(&second));
-        assert!(matches!(third[..], [Line::Answered { is_sure: false, .. }]), "it may be a summary");
+        assert!(
+            matches!(third[..], [Line::Answered { is_sure: false, .. }]),
+            "it may be a summary"
+        );
     }
 
     #[test]
     fn a_compaction_tells_what_the_conversation_goes_on_with() {
         let compacted = r#"{"type":"compacted","payload":{"message":"[m-1 request]","replacement_history":[{"type":"message","role":"user","content":[{"type":"input_text","text":"[m-2 request]"}]},{"type":"message","role":"assistant","content":[{"type":"output_text","text":"[m-3 request]"}]}]}}"#;
-        assert_eq!(Codex::default().read(compacted), [Line::Compacted(vec![text(None, "[m-2 request]")])]);
+        assert_eq!(
+            Codex::default().read(compacted),
+            [Line::Compacted(vec![text(None, "[m-2 request]")])]
+        );
         let remote = r#"{"type":"compacted","payload":{"message":"[m-1 request]"}}"#;
         assert_eq!(Codex::default().read(remote), [Line::Compacted(Vec::new())]);
-        let rolled_back = r#"{"type":"event_msg","payload":{"type":"thread_rolled_back","num_turns":1}}"#;
+        let rolled_back =
+            r#"{"type":"event_msg","payload":{"type":"thread_rolled_back","num_turns":1}}"#;
         assert_eq!(Codex::default().read(rolled_back), [Line::Compacted(Vec::new())]);
     }
 

@@ -123,9 +123,13 @@ impl Scan {
                     self.settle(looked);
                     self.show(by, &texts, open);
                 }
-                Line::Message { name, extends, texts } => self.keep(name, extends.as_deref(), &texts, open),
+                Line::Message { name, extends, texts } => {
+                    self.keep(name, extends.as_deref(), &texts, open)
+                }
                 Line::Request { name, base, tail } => self.asked(name, base, &tail, looked),
-                Line::Answered { name, request, is_sure } => self.answered(name, request, is_sure, looked),
+                Line::Answered { name, request, is_sure } => {
+                    self.answered(name, request, is_sure, looked)
+                }
                 Line::WentOn => self.settle(looked),
                 Line::Aborted => self.unsure = None,
                 Line::Compacted(texts) => {
@@ -154,7 +158,9 @@ impl Scan {
         let place = after.and_then(|name| self.entries.iter().rposition(|known| known == name));
         let last = place.map_or(0, |place| self.entry - (self.entries.len() - 1 - place) as u64);
         let unanswered = self.prompt.and_then(|(line, is_answered)| (!is_answered).then_some(line));
-        self.take_back(looked, |shown| shown.entry > last || unanswered.is_some_and(|line| shown.line >= line));
+        self.take_back(looked, |shown| {
+            shown.entry > last || unanswered.is_some_and(|line| shown.line >= line)
+        });
         self.prompt = Some((self.line, false));
     }
 
@@ -169,20 +175,30 @@ impl Scan {
     }
 
     fn withdraw(&mut self, looked: &mut Looked, which: impl Fn(&Shown) -> bool) {
-        let withdrawn = self.shown.extract_if(.., |shown| which(shown)).map(|shown| (shown.piece.message, shown.by));
+        let withdrawn = self
+            .shown
+            .extract_if(.., |shown| which(shown))
+            .map(|shown| (shown.piece.message, shown.by));
         looked.withdrawn.extend(withdrawn);
     }
 
     fn show(&mut self, by: Option<Carrier>, texts: &[Text], open: &[MessageId]) {
         let (line, entry) = (self.line, self.entry);
         let shown = pieces_in(texts, open).into_iter();
-        self.shown.extend(shown.map(|piece| Shown { piece, by, line, entry, is_taken_back: false }));
+        self.shown.extend(shown.map(|piece| Shown {
+            piece,
+            by,
+            line,
+            entry,
+            is_taken_back: false,
+        }));
     }
 
     // ---- if the client records its requests
 
     fn keep(&mut self, name: String, extends: Option<&str>, texts: &[Text], open: &[MessageId]) {
-        let mut pieces = extends.and_then(|name| self.messages.get(name)).cloned().unwrap_or_default();
+        let mut pieces =
+            extends.and_then(|name| self.messages.get(name)).cloned().unwrap_or_default();
         pieces.extend(pieces_in(texts, open));
         if pieces.is_empty() || self.messages.contains_key(&name) {
             return;
@@ -195,11 +211,21 @@ impl Scan {
         self.messages.insert(name, pieces);
     }
 
-    fn asked(&mut self, name: String, base: Option<(String, usize)>, tail: &[String], looked: &mut Looked) {
+    fn asked(
+        &mut self,
+        name: String,
+        base: Option<(String, usize)>,
+        tail: &[String],
+        looked: &mut Looked,
+    ) {
         self.tells_requests = true;
         let (base, keep) = base.unwrap_or_default();
         let base = self.requests.iter().rfind(|asked| asked.name == base);
-        let kept = base.into_iter().flat_map(|base| &base.with).filter(|(place, _)| *place < keep).cloned();
+        let kept = base
+            .into_iter()
+            .flat_map(|base| &base.with)
+            .filter(|(place, _)| *place < keep)
+            .cloned();
         let new = tail.iter().enumerate().filter(|(_, name)| self.messages.contains_key(*name));
         let with = kept.chain(new.map(|(place, name)| (keep + place, name.clone()))).collect();
         if self.requests.len() == REQUESTS_MAX {
@@ -215,13 +241,21 @@ impl Scan {
     /// Reports the content of the request, and the removed entries before it that the request does
     /// not contain.
     fn prove_request(&mut self, name: &str, looked: &mut Looked) -> bool {
-        let Some(asked) = self.requests.iter().rfind(|asked| asked.name == name) else { return false };
-        let had: Vec<Piece> =
-            asked.with.iter().filter_map(|(_, message)| self.messages.get(message)).flatten().cloned().collect();
+        let Some(asked) = self.requests.iter().rfind(|asked| asked.name == name) else {
+            return false;
+        };
+        let had: Vec<Piece> = asked
+            .with
+            .iter()
+            .filter_map(|(_, message)| self.messages.get(message))
+            .flatten()
+            .cloned()
+            .collect();
         let line = asked.line;
         for piece in &had {
             let entry = self.shown.iter().rfind(|shown| shown.piece == *piece);
-            let by = entry.or_else(|| self.shown.iter().rfind(|shown| shown.piece.message == piece.message));
+            let by = entry
+                .or_else(|| self.shown.iter().rfind(|shown| shown.piece.message == piece.message));
             self.tell(piece.clone(), by.and_then(|shown| shown.by), looked);
         }
         self.shown.retain(|shown| !had.contains(&shown.piece));
@@ -295,9 +329,16 @@ impl Scan {
 fn pieces_in(texts: &[Text], open: &[MessageId]) -> Vec<Piece> {
     let mut found: Vec<Piece> = Vec::new();
     for Text { call, text } in texts {
-        for (message, text) in pieces(text).into_iter().filter(|(message, _)| open.contains(message)) {
-            let of_call = |piece: &&Piece| piece.place.as_ref().map(|(call, _)| call) == call.as_ref();
-            let alike = found.iter().filter(of_call).filter(|piece| piece.message == message && piece.text == text).count();
+        for (message, text) in
+            pieces(text).into_iter().filter(|(message, _)| open.contains(message))
+        {
+            let of_call =
+                |piece: &&Piece| piece.place.as_ref().map(|(call, _)| call) == call.as_ref();
+            let alike = found
+                .iter()
+                .filter(of_call)
+                .filter(|piece| piece.message == message && piece.text == text)
+                .count();
             found.push(Piece { message, place: call.clone().map(|call| (call, alike)), text });
         }
     }

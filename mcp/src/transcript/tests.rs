@@ -39,7 +39,13 @@ fn id(number: u32) -> MessageId {
 fn quoted_from(number: u32, text: &str, offset: usize) -> (String, usize) {
     let subject = request(number, "luna", text);
     let body = Body::new(text);
-    let showing = Showing { shown_before: false, home: "", offset, chars_max: EXCERPT_CHARS_MAX, budget: BLOCK_CHARS_MAX };
+    let showing = Showing {
+        shown_before: false,
+        home: "",
+        offset,
+        chars_max: EXCERPT_CHARS_MAX,
+        budget: BLOCK_CHARS_MAX,
+    };
     let piece = render::message(&subject, &body, showing);
     (piece.quoted, piece.end)
 }
@@ -50,17 +56,24 @@ fn quoted(number: u32, text: &str) -> String {
 
 fn answer(name: &str) -> String {
     let message = serde_json::json!({"id": name, "model": "claude-opus-5-5", "content": [{"type": "text", "text": "ok"}]});
-    format!("{}\n", serde_json::json!({"parentUuid": "0", "isSidechain": false, "type": "assistant", "message": message}))
+    format!(
+        "{}\n",
+        serde_json::json!({"parentUuid": "0", "isSidechain": false, "type": "assistant", "message": message})
+    )
 }
 
 fn result(text: &str) -> String {
-    let content = serde_json::json!([{"type": "tool_result", "content": [{"type": "text", "text": text}]}]);
+    let content =
+        serde_json::json!([{"type": "tool_result", "content": [{"type": "text", "text": text}]}]);
     let entry = serde_json::json!({"parentUuid": "0", "isSidechain": false, "type": "user", "message": {"content": content}, "sourceToolAssistantUUID": "1"});
     format!("{entry}\n")
 }
 
 fn queued(text: &str) -> String {
-    format!("{}\n", serde_json::json!({"type": "queue-operation", "operation": "enqueue", "content": text}))
+    format!(
+        "{}\n",
+        serde_json::json!({"type": "queue-operation", "operation": "enqueue", "content": text})
+    )
 }
 
 fn seen(number: u32, piece: &str) -> [Seen; 1] {
@@ -72,7 +85,11 @@ fn seen(number: u32, piece: &str) -> [Seen; 1] {
 fn a_new_answer_after_the_text_proves_it() {
     let (record, mut transcript) = (Record::new(), Transcript::default());
     assert!(record.look(&mut transcript).is_empty(), "the record is not there yet");
-    record.append(&result(&format!("done\n\n[PEER INBOX] 2 messages.\n{}{}", quoted(1, "ping\n\npong"), quoted(3, "x"))));
+    record.append(&result(&format!(
+        "done\n\n[PEER INBOX] 2 messages.\n{}{}",
+        quoted(1, "ping\n\npong"),
+        quoted(3, "x")
+    )));
     assert!(record.look(&mut transcript).is_empty(), "no answer yet");
     record.append(&answer("msg_2"));
     assert_eq!(record.look(&mut transcript), seen(1, "ping\n\npong"));
@@ -118,7 +135,10 @@ fn each_part_of_a_body_is_told_once() {
         let (piece, end) = quoted_from(1, &lines, offset);
         record.append(&(result(&piece) + &answer(&format!("msg_{end}"))));
         let seen = record.look(&mut transcript);
-        assert!(seen.len() == 1 && body.is_piece(offset, end, &seen[0].piece), "{offset} to {end}: {seen:?}");
+        assert!(
+            seen.len() == 1 && body.is_piece(offset, end, &seen[0].piece),
+            "{offset} to {end}: {seen:?}"
+        );
         assert!(record.look(&mut transcript).is_empty());
         offset = end;
     }
@@ -214,7 +234,10 @@ fn of_a_long_record_only_the_end_is_read_and_endless_lines_are_passed_over() {
     let (record, mut transcript) = (Record::new(), Transcript::default());
     record.append(&(result(&quoted(1, "ping")) + &answer("msg_1")));
     record.append(&queued(&"x".repeat(8 * 1024)).repeat(400));
-    assert!(record.look(&mut transcript).is_empty(), "it stands before the place where reading begins");
+    assert!(
+        record.look(&mut transcript).is_empty(),
+        "it stands before the place where reading begins"
+    );
     record.append(&queued(&"y".repeat(LINE_BYTES_MAX)));
     assert!(record.look(&mut transcript).is_empty());
     assert!(transcript.begun.is_empty());
@@ -230,9 +253,14 @@ fn a_header_is_read_behind_words_of_the_client_but_not_behind_a_quotation_mark()
     assert_eq!(header(&format!("{line} (shown before)")), Some(id(1)));
     assert_eq!(header(&format!("| {line}")), None);
     assert_eq!(header(&format!("| x: {line}")), None);
-    for other in
-        ["[PEER INBOX] 1 message.", "[m-1 request] from luna · 4 chars", "", "[", "x: [", &line.replace("] from", " from")]
-    {
+    for other in [
+        "[PEER INBOX] 1 message.",
+        "[m-1 request] from luna · 4 chars",
+        "",
+        "[",
+        "x: [",
+        &line.replace("] from", " from"),
+    ] {
         assert_eq!(header(other), None, "{other}");
     }
 }
@@ -246,7 +274,11 @@ fn nothing_is_read_twice_when_something_is_looked_for_again() {
     let paused = transcript.look(ClientKind::Claude, &record.path, &[id(1), id(2)], false);
     assert_eq!(paused, Looked::default());
     record.append(&result(&quoted(1, "ping")));
-    assert_eq!(record.look_all(&mut transcript), Looked::default(), "it was given again, and stands there again");
+    assert_eq!(
+        record.look_all(&mut transcript),
+        Looked::default(),
+        "it was given again, and stands there again"
+    );
     record.append(&answer("msg_1"));
     assert_eq!(record.look(&mut transcript), seen(1, "ping"));
 }

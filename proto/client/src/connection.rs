@@ -1,11 +1,12 @@
 //! One connection to the broker: requests out, answers and pushes in.
 //!
-//! Two tasks serve it. One writes what [`Connection::submit`] queued, everything that is queued in one flush; the other
-//! reads frames, matches replies to requests by id and passes pushes on. Neither waits for the other, and the reader never
-//! waits for whoever takes the pushes: the broker bounds those by its lease window, so the queue of pushes needs no bound
-//! of its own.
+//! Two tasks serve it. One writes what [`Connection::submit`] queued, everything that is queued in
+//! one flush; the other reads frames, matches replies to requests by id and passes pushes on.
+//! Neither waits for the other, and the reader never waits for whoever takes the pushes: the broker
+//! bounds those by its lease window, so the queue of pushes needs no bound of its own.
 //!
-//! The invariant: every request gets exactly one outcome. What is unanswered when the socket ends is
+//! The invariant: every request gets exactly one outcome. What is unanswered when the socket ends
+//! is
 //! [`RequestError::Lost`]: it may or may not have been done, and a send is repeated under its idempotency key.
 
 use std::collections::HashMap;
@@ -25,7 +26,9 @@ use peer_proto::codec::{self, EncodeError, HEADER_BYTES};
 use peer_proto::handshake::{FIXED_BYTES, Preface};
 use peer_proto::limits::{FRAME_BYTES_MAX, HELLO_TIMEOUT_MS};
 use peer_proto::refusal::Refusal;
-use peer_proto::request::{ClientFrame, Goodbye, Hello, Push, Reply, Request, RequestId, Role, Seat, ServerFrame, Welcome};
+use peer_proto::request::{
+    ClientFrame, Goodbye, Hello, Push, Reply, Request, RequestId, Role, Seat, ServerFrame, Welcome,
+};
 use thiserror::Error;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -36,14 +39,15 @@ use tokio_util::codec::{FramedRead, FramedWrite, LengthDelimitedCodec};
 use crate::whose::Barrier;
 use crate::{ConnectError, Endpoint, Start, holder, process, start, whose};
 
-/// How long a broker may be silent before it is looked whether its process is suspended, in milliseconds.
+/// How long a broker may be silent before it is looked whether its process is suspended, in
+/// milliseconds.
 const SUSPICION_MS: u64 = 1_000;
 
 /// A frame that cannot be read is answered under this id: no request has it.
 const NO_REQUEST: RequestId = 0;
 
-/// A connection to the broker. A handle: clones share the connection, which closes when the last of them and the last
-/// unanswered [`Answer`] are dropped.
+/// A connection to the broker. A handle: clones share the connection, which closes when the last of
+/// them and the last unanswered [`Answer`] are dropped.
 #[derive(Clone)]
 pub struct Connection {
     shared: Arc<Shared>,
@@ -62,13 +66,15 @@ pub struct Answer {
     _shared: Arc<Shared>,
 }
 
-/// Why a request has no reply: what was tried and why it failed. The next step is [`RequestError::hint`].
+/// Why a request has no reply: what was tried and why it failed. The next step is
+/// [`RequestError::hint`].
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum RequestError {
     /// The broker said no.
     #[error("{}", .0.message)]
     Refused(Refusal),
-    /// The connection ended before the answer. Whether it was done is unknown: repeat a send under its idempotency key.
+    /// The connection ended before the answer. Whether it was done is unknown: repeat a send under
+    /// its idempotency key.
     #[error("the connection to the broker ended before it answered")]
     Lost,
     /// Larger than a frame can be.
@@ -93,7 +99,9 @@ impl RequestError {
             Self::Lost => "try again, a send under the same idempotency key".to_owned(),
             Self::TooLarge { .. } => "send less at once".to_owned(),
             Self::NotEncodable => "this is a defect of peerctl".to_owned(),
-            Self::Unexpected => "`peerctl daemon restart` makes both ends the same version".to_owned(),
+            Self::Unexpected => {
+                "`peerctl daemon restart` makes both ends the same version".to_owned()
+            }
             Self::Refused(refusal) => refusal.hint.clone(),
         }
     }
@@ -105,7 +113,9 @@ impl RequestError {
             Self::Unexpected => format!("{self}; tell your user: {}", self.hint()),
             // The broker has worded it for whoever asked.
             Self::Refused(refusal) => refusal.to_string(),
-            Self::Lost | Self::TooLarge { .. } | Self::NotEncodable => format!("{self}; {}", self.hint()),
+            Self::Lost | Self::TooLarge { .. } | Self::NotEncodable => {
+                format!("{self}; {}", self.hint())
+            }
         }
     }
 }
@@ -119,8 +129,8 @@ struct Shared {
     broker: Option<u32>,
 }
 
-/// What the reading task fills, shared with the handles. It does not hold the sending side, so that the reader alone
-/// does not keep a connection open.
+/// What the reading task fills, shared with the handles. It does not hold the sending side, so that
+/// the reader alone does not keep a connection open.
 struct Incoming {
     waiting: Mutex<Waiting>,
     goodbye: Arc<OnceLock<Goodbye>>,
@@ -129,21 +139,29 @@ struct Incoming {
 /// Requests without an answer.
 enum Waiting {
     Open(HashMap<RequestId, oneshot::Sender<Result<Reply, RequestError>>>),
-    /// The socket ended: whoever asks now hears it at once, with the broker's last word where it had one, because repeating
-    /// the same frame would not help.
+    /// The socket ended: whoever asks now hears it at once, with the broker's last word where it
+    /// had one, because repeating the same frame would not help.
     Ended(Option<Refusal>),
 }
 
 impl Connection {
-    /// Connects, after starting the broker where none runs and the endpoint allows it; exchanges prefaces; says `Hello`.
+    /// Connects, after starting the broker where none runs and the endpoint allows it; exchanges
+    /// prefaces; says `Hello`.
     ///
     /// # Errors
-    /// See [`ConnectError`]. Nothing is spawned unless the socket is missing, nobody listens on it, or whoever does says
-    /// nothing.
-    pub async fn open(endpoint: &Endpoint, role: Role, seat: Option<Seat>) -> Result<(Self, Pushes, Welcome), ConnectError> {
+    /// See [`ConnectError`]. Nothing is spawned unless the socket is missing, nobody listens on it,
+    /// or whoever does says nothing.
+    pub async fn open(
+        endpoint: &Endpoint,
+        role: Role,
+        seat: Option<Seat>,
+    ) -> Result<(Self, Pushes, Welcome), ConnectError> {
         match reach(endpoint, role, seat.clone()).await {
-            // A broker that dies takes connections until the last moment and then closes them without a word.
-            Err(ConnectError::NotRunning { .. } | ConnectError::NoWelcome { .. }) if endpoint.start == Start::IfNeeded => {
+            // A broker that dies takes connections until the last moment and then closes them
+            // without a word.
+            Err(ConnectError::NotRunning { .. } | ConnectError::NoWelcome { .. })
+                if endpoint.start == Start::IfNeeded =>
+            {
                 start::start_broker(endpoint).await?;
                 reach(endpoint, role, seat).await
             }
@@ -159,8 +177,8 @@ impl Connection {
         self.submit(request).await
     }
 
-    /// Puts the request into the socket's queue now, in order, and returns the answer to come. Dropping the answer does not
-    /// take the request back.
+    /// Puts the request into the socket's queue now, in order, and returns the answer to come.
+    /// Dropping the answer does not take the request back.
     pub fn submit(&self, request: Request) -> Answer {
         let id = self.shared.next_id.fetch_add(1, Ordering::Relaxed);
         let (sender, outcome) = oneshot::channel();
@@ -244,32 +262,47 @@ impl Future for Answer {
     type Output = Result<Reply, RequestError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        // The sender is dropped unused only where the connection's tasks were ended with their runtime.
-        Pin::new(&mut self.outcome).poll(context).map(|outcome| outcome.unwrap_or(Err(RequestError::Lost)))
+        // The sender is dropped unused only where the connection's tasks were ended with their
+        // runtime.
+        Pin::new(&mut self.outcome)
+            .poll(context)
+            .map(|outcome| outcome.unwrap_or(Err(RequestError::Lost)))
     }
 }
 
 /// Connects to a broker that runs and greets it, within a time.
-async fn reach(endpoint: &Endpoint, role: Role, seat: Option<Seat>) -> Result<(Connection, Pushes, Welcome), ConnectError> {
+async fn reach(
+    endpoint: &Endpoint,
+    role: Role,
+    seat: Option<Seat>,
+) -> Result<(Connection, Pushes, Welcome), ConnectError> {
     let stream = connect(endpoint).await?;
     let socket = endpoint.location.socket();
     let broker = broker_of(&stream);
     let mut greeting = std::pin::pin!(greet(stream, broker, endpoint, role, seat));
     for patience_ms in [SUSPICION_MS, HELLO_TIMEOUT_MS - SUSPICION_MS] {
-        if let Ok(greeted) = tokio::time::timeout(Duration::from_millis(patience_ms), &mut greeting).await {
+        if let Ok(greeted) =
+            tokio::time::timeout(Duration::from_millis(patience_ms), &mut greeting).await
+        {
             return greeted;
         }
         if let Some(pid) = broker.filter(|pid| process::is_suspended(*pid)) {
             return Err(ConnectError::Suspended { socket, pid });
         }
-        // A broker holds its lock for life: where nobody does, it is none that listens here, and waiting is no use.
+        // A broker holds its lock for life: where nobody does, it is none that listens here, and
+        // waiting is no use.
         if holder::look(&endpoint.location).is_none() {
             let process = broker.map(|pid| format!(" (process {pid})")).unwrap_or_default();
-            let what = format!("is no broker{process}: it listens there, says nothing, and does not hold broker.lock");
+            let what = format!(
+                "is no broker{process}: it listens there, says nothing, and does not hold broker.lock"
+            );
             return Err(ConnectError::NoWelcome { socket, what });
         }
     }
-    Err(ConnectError::NoWelcome { socket, what: "accepted the connection and then said nothing".to_owned() })
+    Err(ConnectError::NoWelcome {
+        socket,
+        what: "accepted the connection and then said nothing".to_owned(),
+    })
 }
 
 /// Connects to the socket, if it and what is behind it are ours.
@@ -278,8 +311,13 @@ async fn connect(endpoint: &Endpoint) -> Result<UnixStream, ConnectError> {
     let ours = nix::unistd::geteuid().as_raw();
     check_owner(endpoint.location.dir(), ours, &socket, Expected::Directory)?;
     check_owner(&socket, ours, &socket, Expected::Socket)?;
-    let stream = UnixStream::connect(&socket).await.map_err(|source| io_error("connecting to", &socket, source))?;
-    let owner = stream.peer_cred().map_err(|source| io_error("asking who is behind", &socket, source))?.uid();
+    let stream = UnixStream::connect(&socket)
+        .await
+        .map_err(|source| io_error("connecting to", &socket, source))?;
+    let owner = stream
+        .peer_cred()
+        .map_err(|source| io_error("asking who is behind", &socket, source))?
+        .uid();
     if owner != ours {
         return Err(ConnectError::WrongOwner { path: socket, owner, ours });
     }
@@ -297,8 +335,14 @@ enum Expected {
     Socket,
 }
 
-fn check_owner(path: &Path, ours: u32, socket: &Path, expected: Expected) -> Result<(), ConnectError> {
-    let found = std::fs::symlink_metadata(path).map_err(|source| io_error("looking for", socket, source))?;
+fn check_owner(
+    path: &Path,
+    ours: u32,
+    socket: &Path,
+    expected: Expected,
+) -> Result<(), ConnectError> {
+    let found = std::fs::symlink_metadata(path)
+        .map_err(|source| io_error("looking for", socket, source))?;
     let (fits, name) = match expected {
         Expected::Directory => (found.is_dir(), "directory"),
         Expected::Socket => (found.file_type().is_socket(), "socket"),
@@ -307,22 +351,32 @@ fn check_owner(path: &Path, ours: u32, socket: &Path, expected: Expected) -> Res
         return Err(ConnectError::WrongKind { path: path.to_path_buf(), expected: name });
     }
     if found.uid() != ours {
-        return Err(ConnectError::WrongOwner { path: path.to_path_buf(), owner: found.uid(), ours });
+        return Err(ConnectError::WrongOwner {
+            path: path.to_path_buf(),
+            owner: found.uid(),
+            ours,
+        });
     }
     Ok(())
 }
 
-/// Only "nothing there" and "nobody listens" mean that no broker runs. "Not permitted" says nothing about it: a sandbox
-/// that hides the socket would otherwise have a second broker started.
+/// Only "nothing there" and "nobody listens" mean that no broker runs. "Not permitted" says nothing
+/// about it: a sandbox that hides the socket would otherwise have a second broker started.
 fn io_error(attempt: &'static str, socket: &Path, source: io::Error) -> ConnectError {
     let socket = socket.to_path_buf();
     match source.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => ConnectError::NotRunning { socket },
+        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+            ConnectError::NotRunning { socket }
+        }
         // A sandbox only where owners and modes would have let us pass.
         io::ErrorKind::PermissionDenied => match whose::barrier(&socket) {
-            Some(Barrier { path, owner, mode }) => {
-                ConnectError::LockedOut { path, owner, mode, ours: nix::unistd::geteuid().as_raw(), socket }
-            }
+            Some(Barrier { path, owner, mode }) => ConnectError::LockedOut {
+                path,
+                owner,
+                mode,
+                ours: nix::unistd::geteuid().as_raw(),
+                socket,
+            },
             None => ConnectError::Sandboxed { socket, source },
         },
         _ => ConnectError::Io { attempt, socket, source },
@@ -354,18 +408,27 @@ async fn greet(
     let hello = Hello { role, version: env!("CARGO_PKG_VERSION").to_owned(), executable, seat };
     match connection.request(Request::Hello(hello)).await {
         Ok(Reply::Welcome(welcome)) => Ok((connection, pushes, welcome)),
-        Ok(_) => Err(ConnectError::NoWelcome { socket, what: "answered Hello with something else".to_owned() }),
+        Ok(_) => Err(ConnectError::NoWelcome {
+            socket,
+            what: "answered Hello with something else".to_owned(),
+        }),
         Err(RequestError::Refused(refusal)) => Err(ConnectError::Refused(refusal)),
-        Err(_) => Err(ConnectError::NoWelcome { socket, what: "closed the connection before it said welcome".to_owned() }),
+        Err(_) => Err(ConnectError::NoWelcome {
+            socket,
+            what: "closed the connection before it said welcome".to_owned(),
+        }),
     }
 }
 
 fn preface_error(socket: &Path, source: io::Error) -> ConnectError {
     let socket = socket.to_path_buf();
     match source.kind() {
-        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
-            ConnectError::NoWelcome { socket, what: "closed the connection before it said who it is".to_owned() }
-        }
+        io::ErrorKind::UnexpectedEof
+        | io::ErrorKind::ConnectionReset
+        | io::ErrorKind::BrokenPipe => ConnectError::NoWelcome {
+            socket,
+            what: "closed the connection before it said who it is".to_owned(),
+        },
         _ => ConnectError::Io { attempt: "greeting the broker behind", socket, source },
     }
 }
@@ -375,7 +438,10 @@ fn serve(stream: UnixStream, broker: Option<u32>) -> (Connection, Pushes) {
     let (outgoing, queued) = mpsc::unbounded_channel();
     let (push_sender, receiver) = mpsc::unbounded_channel();
     let (ended_sender, ended) = watch::channel(false);
-    let inbox = Arc::new(Incoming { waiting: Mutex::new(Waiting::Open(HashMap::new())), goodbye: Arc::default() });
+    let inbox = Arc::new(Incoming {
+        waiting: Mutex::new(Waiting::Open(HashMap::new())),
+        goodbye: Arc::default(),
+    });
     tokio::spawn(write(writing, queued));
     let incoming = Arc::clone(&inbox);
     tokio::spawn(async move {
@@ -384,7 +450,13 @@ fn serve(stream: UnixStream, broker: Option<u32>) -> (Connection, Pushes) {
         drop(push_sender);
         let _ = ended_sender.send(true);
     });
-    let shared = Arc::new(Shared { next_id: AtomicU64::new(NO_REQUEST + 1), outgoing, inbox, ended, broker });
+    let shared = Arc::new(Shared {
+        next_id: AtomicU64::new(NO_REQUEST + 1),
+        outgoing,
+        inbox,
+        ended,
+        broker,
+    });
     (Connection { shared }, Pushes { receiver })
 }
 
@@ -397,8 +469,9 @@ fn framing() -> LengthDelimitedCodec {
         .new_codec()
 }
 
-/// Writes what is queued until nobody can queue more or the socket fails. Dropping the write half then tells the broker
-/// that this end is done; a failure is told to the requests by the reader, whose half ends with the same socket.
+/// Writes what is queued until nobody can queue more or the socket fails. Dropping the write half
+/// then tells the broker that this end is done; a failure is told to the requests by the reader,
+/// whose half ends with the same socket.
 async fn write(writing: OwnedWriteHalf, mut queued: mpsc::UnboundedReceiver<Bytes>) {
     let mut frames = FramedWrite::new(writing, framing());
     while let Some(frame) = queued.recv().await {
@@ -416,8 +489,13 @@ async fn write(writing: OwnedWriteHalf, mut queued: mpsc::UnboundedReceiver<Byte
     }
 }
 
-/// Reads until the socket ends or says what nobody understands; returns the refusal that came with the end, if any.
-async fn read(reading: OwnedReadHalf, incoming: &Incoming, pushes: &mpsc::UnboundedSender<Push>) -> Option<Refusal> {
+/// Reads until the socket ends or says what nobody understands; returns the refusal that came with
+/// the end, if any.
+async fn read(
+    reading: OwnedReadHalf,
+    incoming: &Incoming,
+    pushes: &mpsc::UnboundedSender<Push>,
+) -> Option<Refusal> {
     let mut frames = FramedRead::new(reading, framing());
     while let Some(Ok(payload)) = frames.next().await {
         let Ok(frame) = codec::decode::<ServerFrame>(&payload) else { return None };

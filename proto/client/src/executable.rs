@@ -1,8 +1,10 @@
-//! Which file starts a broker. Usually the one that runs; after an upgrade the one that took its place.
+//! Which file starts a broker. Usually the one that runs; after an upgrade the one that took its
+//! place.
 //!
-//! Package managers remove the directory of an old version under a running program, and lead a link to the new one. So the
-//! path by which this program was called comes next. `PATH` is the last resort: it is looked at long after the program was
-//! started, and whoever may write a directory in it could have this user run a program of their own.
+//! Package managers remove the directory of an old version under a running program, and lead a link
+//! to the new one. So the path by which this program was called comes next. `PATH` is the last
+//! resort: it is looked at long after the program was started, and whoever may write a directory in
+//! it could have this user run a program of their own.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -20,23 +22,26 @@ const LINKS_MAX: usize = 16;
 /// A `.git` file has one short line.
 const GIT_FILE_BYTES_MAX: u64 = 16 * 1024;
 
-/// This program's file at its start: by the system's word, else by the path that it was called by. A bare name where neither
-/// is known, as without `/proc`.
+/// This program's file at its start: by the system's word, else by the path that it was called by.
+/// A bare name where neither is known, as without `/proc`.
 pub(crate) fn of_this_program() -> PathBuf {
     let called = || {
         let called = PathBuf::from(std::env::args_os().next()?);
         // A bare name was found by way of PATH, and says nothing.
         let has_directory = called.parent().is_some_and(|parent| !parent.as_os_str().is_empty());
-        let path = has_directory.then(|| std::env::current_dir().map_or_else(|_| called.clone(), |here| here.join(&called)))?;
+        let path = has_directory.then(|| {
+            std::env::current_dir().map_or_else(|_| called.clone(), |here| here.join(&called))
+        })?;
         path.is_file().then_some(path)
     };
     std::env::current_exe().ok().map(its_file).or_else(called).unwrap_or_else(|| NAME.into())
 }
 
-/// The file that a program was started from, also where it was replaced in the very moment of the start: Linux then says
-/// that it is deleted, and the path leads to its successor.
+/// The file that a program was started from, also where it was replaced in the very moment of the
+/// start: Linux then says that it is deleted, and the path leads to its successor.
 fn its_file(executable: PathBuf) -> PathBuf {
-    let replaced = executable.to_str().and_then(|path| path.strip_suffix(" (deleted)")).map(PathBuf::from);
+    let replaced =
+        executable.to_str().and_then(|path| path.strip_suffix(" (deleted)")).map(PathBuf::from);
     replaced.filter(|path| path.exists()).unwrap_or(executable)
 }
 
@@ -58,20 +63,28 @@ impl Surroundings {
     }
 }
 
-/// The file to run now, where there is one: `executable`, the absolute path that this program was called by, or one of its
-/// name on `PATH` that nobody but root and this user could have put there.
+/// The file to run now, where there is one: `executable`, the absolute path that this program was
+/// called by, or one of its name on `PATH` that nobody but root and this user could have put there.
 pub(crate) fn lasting(executable: &Path, around: &Surroundings) -> Option<PathBuf> {
     if executable.is_absolute() && executable.is_file() {
         return Some(executable.to_path_buf());
     }
     let name = executable.file_name().unwrap_or(OsStr::new(NAME));
-    let called = around.called.as_ref().map(Path::new).filter(|called| called.is_absolute() && called.is_file());
-    if let Some(called) = called.filter(|called| called.file_name().is_some_and(|called| called == name || called == NAME)) {
+    let called = around
+        .called
+        .as_ref()
+        .map(Path::new)
+        .filter(|called| called.is_absolute() && called.is_file());
+    if let Some(called) = called
+        .filter(|called| called.file_name().is_some_and(|called| called == name || called == NAME))
+    {
         return Some(called.to_path_buf());
     }
     let shunned = around.here.as_deref().map(session_dirs).unwrap_or_default();
-    let entries = around.path.iter().flat_map(|path| std::env::split_paths(path).collect::<Vec<_>>());
-    let mut candidates = entries.filter(|dir| dir.is_absolute()).flat_map(|dir| [dir.join(name), dir.join(NAME)]);
+    let entries =
+        around.path.iter().flat_map(|path| std::env::split_paths(path).collect::<Vec<_>>());
+    let mut candidates =
+        entries.filter(|dir| dir.is_absolute()).flat_map(|dir| [dir.join(name), dir.join(NAME)]);
     candidates.find(|candidate| is_trusted(candidate, &shunned))
 }
 
@@ -79,7 +92,9 @@ pub(crate) fn lasting(executable: &Path, around: &Surroundings) -> Option<PathBu
 fn session_dirs(here: &Path) -> Vec<PathBuf> {
     let mut dirs = vec![here.to_path_buf()];
     dirs.extend(here.canonicalize());
-    if let Some(root) = dirs[dirs.len() - 1].ancestors().find(|dir| dir.join(".git").symlink_metadata().is_ok()) {
+    if let Some(root) =
+        dirs[dirs.len() - 1].ancestors().find(|dir| dir.join(".git").symlink_metadata().is_ok())
+    {
         let root = root.to_path_buf();
         dirs.extend(main_worktree(&root.join(".git")));
         dirs.push(root);
@@ -89,27 +104,39 @@ fn session_dirs(here: &Path) -> Vec<PathBuf> {
     dirs
 }
 
-/// The repository that a linked worktree belongs to: its `.git` is a file that names a directory in the other's `.git`.
+/// The repository that a linked worktree belongs to: its `.git` is a file that names a directory in
+/// the other's `.git`.
 fn main_worktree(git: &Path) -> Option<PathBuf> {
-    git.symlink_metadata().ok().filter(|found| found.is_file() && found.len() <= GIT_FILE_BYTES_MAX)?;
+    git.symlink_metadata()
+        .ok()
+        .filter(|found| found.is_file() && found.len() <= GIT_FILE_BYTES_MAX)?;
     let text = fs::read_to_string(git).ok()?;
     let led_to = git.parent()?.join(text.trim().strip_prefix("gitdir:")?.trim());
     let common = led_to.ancestors().find(|dir| dir.file_name() == Some(OsStr::new(".git")))?;
     common.parent()?.canonicalize().ok()
 }
 
-/// Whether a path leads to a program that only root and this user can have put there, by way of directories that nobody
-/// else may write, and outside of `shunned`.
+/// Whether a path leads to a program that only root and this user can have put there, by way of
+/// directories that nobody else may write, and outside of `shunned`.
 fn is_trusted(candidate: &Path, shunned: &[PathBuf]) -> bool {
     let user = geteuid().as_raw();
     let ours = |found: &fs::Metadata| [0, user].contains(&found.uid());
-    // In a directory with the sticky bit only a file's owner can replace it, and each owner is looked at.
-    let kept = |found: &fs::Metadata| ours(found) && (found.mode() & 0o022 == 0 || found.mode() & 0o1000 != 0);
+    // In a directory with the sticky bit only a file's owner can replace it, and each owner is
+    // looked at.
+    let kept = |found: &fs::Metadata| {
+        ours(found) && (found.mode() & 0o022 == 0 || found.mode() & 0o1000 != 0)
+    };
     let mut path = candidate.to_path_buf();
     for _ in 0..LINKS_MAX {
-        let (Some(Ok(dir)), Some(name)) = (path.parent().map(Path::canonicalize), path.file_name()) else { return false };
-        let dirs_kept = dir.ancestors().all(|dir| dir.symlink_metadata().is_ok_and(|found| found.is_dir() && kept(&found)));
-        let inside = shunned.iter().any(|shunned| path.starts_with(shunned) || dir.starts_with(shunned));
+        let (Some(Ok(dir)), Some(name)) = (path.parent().map(Path::canonicalize), path.file_name())
+        else {
+            return false;
+        };
+        let dirs_kept = dir
+            .ancestors()
+            .all(|dir| dir.symlink_metadata().is_ok_and(|found| found.is_dir() && kept(&found)));
+        let inside =
+            shunned.iter().any(|shunned| path.starts_with(shunned) || dir.starts_with(shunned));
         let Ok(found) = path.symlink_metadata() else { return false };
         if !dirs_kept || inside || !ours(&found) {
             return false;
@@ -162,18 +189,26 @@ mod tests {
     #[test]
     fn the_own_file_comes_first_then_what_it_was_called_by_then_the_path() {
         let (_dir, root) = place();
-        let (old, new) = (program(&root.join("v1"), 0o755, 0o755), program(&root.join("v2"), 0o755, 0o755));
+        let (old, new) =
+            (program(&root.join("v1"), 0o755, 0o755), program(&root.join("v2"), 0o755, 0o755));
         let (link, bin, here) = (root.join("peerctl"), root.join("bin"), root.join("work"));
         symlink(&old, &link).unwrap();
         let on_path = program(&bin, 0o755, 0o755);
         fs::create_dir(&here).unwrap();
         assert_eq!(lasting(&old, &around(Some(&link), &[&bin], &here)), Some(old.clone()));
         fs::remove_file(&old).unwrap();
-        assert_eq!(lasting(&old, &around(Some(&link), &[&bin], &here)), Some(on_path.clone()), "the link leads nowhere");
+        assert_eq!(
+            lasting(&old, &around(Some(&link), &[&bin], &here)),
+            Some(on_path.clone()),
+            "the link leads nowhere"
+        );
         fs::remove_file(&link).unwrap();
         symlink(&new, &link).unwrap();
         assert_eq!(lasting(&old, &around(Some(&link), &[&bin], &here)), Some(link));
-        assert_eq!(lasting(&old, &around(Some(Path::new("peerctl")), &[&bin], &here)), Some(on_path.clone()));
+        assert_eq!(
+            lasting(&old, &around(Some(Path::new("peerctl")), &[&bin], &here)),
+            Some(on_path.clone())
+        );
         assert_eq!(lasting(Path::new("peerctl"), &around(None, &[&bin], &here)), Some(on_path));
         assert_eq!(lasting(&old, &around(None, &[], &here)), None);
     }
@@ -197,7 +232,14 @@ mod tests {
         let gone = root.join("v1/peerctl");
         let beside = root.join("beside");
         symlink(repository.join("bin"), &beside).unwrap();
-        let entries = [Path::new("bin"), Path::new("."), Path::new(""), &here.join("bin"), &repository.join("bin"), &beside];
+        let entries = [
+            Path::new("bin"),
+            Path::new("."),
+            Path::new(""),
+            &here.join("bin"),
+            &repository.join("bin"),
+            &beside,
+        ];
         assert_eq!(lasting(&gone, &around(None, &entries, &here)), None);
         // A link outside leads inside.
         fs::create_dir(root.join("links")).unwrap();
@@ -206,9 +248,17 @@ mod tests {
         // A linked worktree is of the same repository.
         let linked = root.join("linked");
         fs::create_dir(&linked).unwrap();
-        fs::write(linked.join(".git"), format!("gitdir: {}\n", repository.join(".git/worktrees/linked").display())).unwrap();
+        fs::write(
+            linked.join(".git"),
+            format!("gitdir: {}\n", repository.join(".git/worktrees/linked").display()),
+        )
+        .unwrap();
         assert_eq!(lasting(&gone, &around(None, &[&repository.join("bin")], &linked)), None);
-        assert!(lasting(&gone, &around(None, &[&repository.join("bin")], &root.join("links"))).is_some(), "of another session");
+        assert!(
+            lasting(&gone, &around(None, &[&repository.join("bin")], &root.join("links")))
+                .is_some(),
+            "of another session"
+        );
     }
 
     #[test]

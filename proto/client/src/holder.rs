@@ -1,7 +1,8 @@
 //! Who holds the broker's lock, for the case that nobody answers behind its socket.
 //!
-//! A broker writes its pid into the lock file ([`Holding`]). That alone is hearsay: the process may be gone, and its number
-//! another's. So the pid counts only together with the kernel's word that the lock is held, and by whom.
+//! A broker writes its pid into the lock file ([`Holding`]). That alone is hearsay: the process may
+//! be gone, and its number another's. So the pid counts only together with the kernel's word that
+//! the lock is held, and by whom.
 
 use std::fs::{File, TryLockError};
 use std::io::Read;
@@ -18,8 +19,8 @@ use crate::process;
 /// The lock file has one short line.
 const LINE_BYTES_MAX: u64 = 256;
 
-/// Pauses between two looks at a lock that is to be given back, in milliseconds, doubling. Nothing announces the end of
-/// another's child.
+/// Pauses between two looks at a lock that is to be given back, in milliseconds, doubling. Nothing
+/// announces the end of another's child.
 const LOOK_MS_MIN: u64 = 5;
 const LOOK_MS_MAX: u64 = 100;
 
@@ -51,18 +52,24 @@ pub fn look(location: &Location) -> Option<Holder> {
     let _ = (&mut file).take(LINE_BYTES_MAX).read_to_string(&mut text);
     let said = Holding::read(&text);
     Some(match (by_kernel, said) {
-        (Some(pid), Some(said)) if said.pid == pid => Holder { pid: Some(pid), phase: Some(said.phase) },
+        (Some(pid), Some(said)) if said.pid == pid => {
+            Holder { pid: Some(pid), phase: Some(said.phase) }
+        }
         (Some(pid), _) => Holder { pid: Some(pid), phase: None },
-        (None, Some(said)) if process::may_be_broker(said.pid) => Holder { pid: Some(said.pid), phase: Some(said.phase) },
+        (None, Some(said)) if process::may_be_broker(said.pid) => {
+            Holder { pid: Some(said.pid), phase: Some(said.phase) }
+        }
         (None, _) => Holder { pid: None, phase: None },
     })
 }
 
-/// Asks a broker that nobody can reach to end, and waits until the lock is free. It ends as it does when it is told to: what
-/// it has accepted is on the disk. False where it still holds the lock after `patience`.
+/// Asks a broker that nobody can reach to end, and waits until the lock is free. It ends as it does
+/// when it is told to: what it has accepted is on the disk. False where it still holds the lock
+/// after `patience`.
 pub async fn end(location: &Location, pid: u32, patience: Duration) -> bool {
     let process = Pid::from_raw(pid.cast_signed());
-    // That it is gone already is no failure. A suspended process hears of the signal when it goes on.
+    // That it is gone already is no failure. A suspended process hears of the signal when it goes
+    // on.
     let _ = kill(process, Signal::SIGTERM);
     let _ = kill(process, Signal::SIGCONT);
     let released = async {
@@ -89,7 +96,11 @@ mod tests {
     fn a_lock_that_nobody_holds_has_no_holder_whatever_stands_in_it() {
         let (_dir, location) = place();
         assert_eq!(look(&location), None, "no file");
-        std::fs::write(location.lock(), Holding { pid: std::process::id(), phase: Phase::Serving }.line()).unwrap();
+        std::fs::write(
+            location.lock(),
+            Holding { pid: std::process::id(), phase: Phase::Serving }.line(),
+        )
+        .unwrap();
         assert_eq!(look(&location), None);
     }
 
@@ -97,7 +108,8 @@ mod tests {
     fn the_holder_of_a_lock_is_told_by_the_kernel_and_believed_only_then() {
         let (_dir, location) = place();
         let ours = std::process::id();
-        std::fs::write(location.lock(), Holding { pid: ours, phase: Phase::Serving }.line()).unwrap();
+        std::fs::write(location.lock(), Holding { pid: ours, phase: Phase::Serving }.line())
+            .unwrap();
         let file = File::open(location.lock()).unwrap();
         file.try_lock().unwrap();
         if process::lock_holder(file.metadata().unwrap().ino()).is_none() {
@@ -107,7 +119,8 @@ mod tests {
         }
         assert_eq!(look(&location), Some(Holder { pid: Some(ours), phase: Some(Phase::Serving) }));
         // The number of somebody else, such as a process that is gone.
-        std::fs::write(location.lock(), Holding { pid: ours + 1, phase: Phase::Serving }.line()).unwrap();
+        std::fs::write(location.lock(), Holding { pid: ours + 1, phase: Phase::Serving }.line())
+            .unwrap();
         assert_eq!(look(&location), Some(Holder { pid: Some(ours), phase: None }));
     }
 }

@@ -1,7 +1,8 @@
 //! A connection to the broker, for whoever is not the broker.
 //!
-//! This crate knows the socket, the preface, frames, and how a broker is started where none runs. It knows no MCP, no
-//! terminal and no rule of the broker's: requests and pushes pass through it unchanged.
+//! This crate knows the socket, the preface, frames, and how a broker is started where none runs.
+//! It knows no MCP, no terminal and no rule of the broker's: requests and pushes pass through it
+//! unchanged.
 //!
 //! - [`connection`]: one connection: requests out, answers and pushes in.
 //! - [`reconnect`]: the next connection after a loss.
@@ -36,8 +37,8 @@ pub use reconnect::Reconnect;
 pub struct Endpoint {
     /// Where the broker's files are.
     pub location: Location,
-    /// This program, as it was at its start: what starts a broker. Looked up once, because an update may replace the file
-    /// while the program runs.
+    /// This program, as it was at its start: what starts a broker. Looked up once, because an
+    /// update may replace the file while the program runs.
     pub executable: PathBuf,
     /// Whether a broker may be started.
     pub start: Start,
@@ -53,22 +54,29 @@ pub enum Start {
 }
 
 impl Endpoint {
-    /// The endpoint that the environment names: `PEERD_DIR`, else the default under the home directory.
+    /// The endpoint that the environment names: `PEERD_DIR`, else the default under the home
+    /// directory.
     ///
     /// # Errors
     /// Where the environment names no usable directory, or a home directory that is another user's.
     pub fn from_env(start: Start) -> Result<Self, ConnectError> {
-        let peerd_dir = std::env::var_os("PEERD_DIR").filter(|dir| !dir.is_empty()).map(PathBuf::from);
+        let peerd_dir =
+            std::env::var_os("PEERD_DIR").filter(|dir| !dir.is_empty()).map(PathBuf::from);
         if peerd_dir.is_none()
             && let Some((home, owner)) = whose::foreign_home()
         {
-            return Err(ConnectError::ForeignHome { home, owner, ours: nix::unistd::geteuid().as_raw() });
+            return Err(ConnectError::ForeignHome {
+                home,
+                owner,
+                ours: nix::unistd::geteuid().as_raw(),
+            });
         }
         let location = Location::resolve(peerd_dir.as_deref(), whose::home_dir().as_deref())?;
         Ok(Self { location, executable: executable::of_this_program(), start })
     }
 
-    /// The file that starts a broker now. It is another one than [`Endpoint::executable`] after an upgrade that removed that.
+    /// The file that starts a broker now. It is another one than [`Endpoint::executable`] after an
+    /// upgrade that removed that.
     ///
     /// # Errors
     /// [`ConnectError::Executable`] where none is left.
@@ -78,7 +86,8 @@ impl Endpoint {
     }
 }
 
-/// Why there is no connection: what was tried, on what and why it failed. The next step is [`ConnectError::hint`].
+/// Why there is no connection: what was tried, on what and why it failed. The next step is
+/// [`ConnectError::hint`].
 #[derive(Debug, Error)]
 pub enum ConnectError {
     /// No broker runs, and none may be started.
@@ -87,7 +96,8 @@ pub enum ConnectError {
         /// Its socket would be here.
         socket: PathBuf,
     },
-    /// The operating system forbids the connection: a sandbox, as agents' shells have one. A broker may well run.
+    /// The operating system forbids the connection: a sandbox, as agents' shells have one. A broker
+    /// may well run.
     #[error("a sandbox keeps this process from {} ({source})", socket.display())]
     Sandboxed {
         /// What may not be reached.
@@ -95,7 +105,8 @@ pub enum ConnectError {
         /// What the operating system said.
         source: io::Error,
     },
-    /// Owners and modes keep this user from the socket: something on the way to it is another user's, or closed.
+    /// Owners and modes keep this user from the socket: something on the way to it is another
+    /// user's, or closed.
     #[error("{} belongs to {} and has mode {mode:04o}, so that {} cannot get to {}", path.display(), whose::user(*owner), whose::user(*ours), socket.display())]
     LockedOut {
         /// What may not be passed.
@@ -129,7 +140,8 @@ pub enum ConnectError {
         /// Who asks.
         ours: u32,
     },
-    /// Something else stands where the directory or the socket belongs, a symbolic link for example.
+    /// Something else stands where the directory or the socket belongs, a symbolic link for
+    /// example.
     #[error("{} is no {expected}: refusing to connect", path.display())]
     WrongKind {
         /// What was looked at.
@@ -191,7 +203,8 @@ pub enum ConnectError {
     /// The broker refused the connection.
     #[error("{}", .0.message)]
     Refused(Refusal),
-    /// The broker ended the last connection for good: see [`Goodbye::Kicked`] and [`Goodbye::Replaced`].
+    /// The broker ended the last connection for good: see [`Goodbye::Kicked`] and
+    /// [`Goodbye::Replaced`].
     #[error("the broker ended this session ({}) and it must not come back by itself", said(*.0))]
     SentAway(Goodbye),
 }
@@ -202,11 +215,15 @@ impl ConnectError {
     pub fn hint(&self) -> String {
         match self {
             Self::NotRunning { .. } => "start it with `peerctl daemon start`".to_owned(),
-            Self::Sandboxed { .. } => "from within an agent's shell use the MCP tools instead".to_owned(),
+            Self::Sandboxed { .. } => {
+                "from within an agent's shell use the MCP tools instead".to_owned()
+            }
             Self::LockedOut { path, owner, ours, .. } => to_open(path, *owner, *ours),
             Self::ForeignHome { owner, .. } => as_that_user(*owner),
             Self::WrongOwner { path, owner, ours } => to_whom(path, *owner, *ours),
-            Self::WrongKind { .. } => "move it away or set PEERD_DIR to another directory".to_owned(),
+            Self::WrongKind { .. } => {
+                "move it away or set PEERD_DIR to another directory".to_owned()
+            }
             Self::Preface { source, .. } => source.hint(),
             Self::StartFailed { hint, .. } => hint.clone(),
             Self::Location(error) => error.hint(),
@@ -219,7 +236,8 @@ impl ConnectError {
         }
     }
 
-    /// The error as a model in the adapter's client should hear it: what is to be done is its user's to do.
+    /// The error as a model in the adapter's client should hear it: what is to be done is its
+    /// user's to do.
     #[must_use]
     pub fn for_model(&self) -> String {
         match (self, self.hint()) {
@@ -274,13 +292,18 @@ fn to_open(path: &Path, owner: u32, ours: u32) -> String {
     }
     let in_our_home = whose::home_dir().is_some_and(|home| path.starts_with(&home) && path != home);
     if in_our_home {
-        return format!("where it should be yours, `sudo chown -R {ours} '{path_text}'` gives it back with all that is in it");
+        return format!(
+            "where it should be yours, `sudo chown -R {ours} '{path_text}'` gives it back with all that is in it"
+        );
     }
     format!("{}, or set PEERD_DIR to a directory of your own", as_that_user(owner))
 }
 
 fn as_that_user(owner: u32) -> String {
-    format!("run it as that user ({}), without sudo where that changed the user", whose::user(owner))
+    format!(
+        "run it as that user ({}), without sudo where that changed the user",
+        whose::user(owner)
+    )
 }
 
 fn said(goodbye: Goodbye) -> &'static str {

@@ -1,4 +1,5 @@
-//! What the system says of other processes: whether one is suspended, holds a lock, or may be a broker.
+//! What the system says of other processes: whether one is suspended, holds a lock, or may be a
+//! broker.
 //!
 //! Linux tells. Elsewhere, and where `/proc` is missing, little is known.
 
@@ -16,11 +17,12 @@ pub(crate) fn is_suspended(pid: u32) -> bool {
     stat(pid).is_some_and(|stat| stat.is_suspended())
 }
 
-/// The process that holds a lock on the file with this inode, as the kernel lists it. None where it is not told, as for a
-/// process of another pid namespace.
+/// The process that holds a lock on the file with this inode, as the kernel lists it. None where it
+/// is not told, as for a process of another pid namespace.
 #[cfg(target_os = "linux")]
 pub(crate) fn lock_holder(inode: u64) -> Option<u32> {
-    // A line reads `1: FLOCK  ADVISORY  WRITE 1234 fe:01:5678 0 EOF`; one of somebody who waits has an arrow in it.
+    // A line reads `1: FLOCK  ADVISORY  WRITE 1234 fe:01:5678 0 EOF`; one of somebody who waits has
+    // an arrow in it.
     let locks = std::fs::read_to_string("/proc/locks").ok()?;
     let inode = inode.to_string();
     locks.lines().find_map(|line| {

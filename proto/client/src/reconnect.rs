@@ -1,7 +1,8 @@
 //! The next connection after a loss.
 //!
-//! Backs off after failures only: the first attempt, and the first after a connection that held, happen at once. It makes
-//! one attempt per call and has no timer between calls, so whoever stops asking stops the attempts.
+//! Backs off after failures only: the first attempt, and the first after a connection that held,
+//! happen at once. It makes one attempt per call and has no timer between calls, so whoever stops
+//! asking stops the attempts.
 
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
@@ -14,16 +15,18 @@ use crate::{ConnectError, Connection, Endpoint, Pushes, Start};
 /// The first pause after a failure, in milliseconds: a broker is back within about this long.
 const BACKOFF_MS_MIN: u64 = 20;
 
-/// The longest pause, in milliseconds. Also how long a connection must have held for its end not to count as a failure.
+/// The longest pause, in milliseconds. Also how long a connection must have held for its end not to
+/// count as a failure.
 const BACKOFF_MS_MAX: u64 = 2_000;
 
-/// After a broker was stopped on purpose nobody starts it again by himself for this long, in milliseconds: time to replace
-/// the executable or to verify the store. Whoever needs it sooner starts it, and the others find it.
+/// After a broker was stopped on purpose nobody starts it again by himself for this long, in
+/// milliseconds: time to replace the executable or to verify the store. Whoever needs it sooner
+/// starts it, and the others find it.
 const STOP_RESPECTED_MS: u64 = 10_000;
 
-/// After a start of the broker failed nobody starts it again by himself for this long, in milliseconds, doubling with each
-/// failure. Each start is several processes, and what makes it fail seldom goes away by itself. Looking whether somebody
-/// else started one goes on.
+/// After a start of the broker failed nobody starts it again by himself for this long, in
+/// milliseconds, doubling with each failure. Each start is several processes, and what makes it
+/// fail seldom goes away by itself. Looking whether somebody else started one goes on.
 const START_AGAIN_MS_MIN: u64 = 2_000;
 const START_AGAIN_MS_MAX: u64 = 120_000;
 
@@ -55,7 +58,15 @@ impl Reconnect {
     /// Nothing is tried yet.
     #[must_use]
     pub fn new(endpoint: Endpoint, role: Role) -> Self {
-        Self { endpoint, role, seat: None, failures: 0, last: None, stopped_at: None, start_failure: None }
+        Self {
+            endpoint,
+            role,
+            seat: None,
+            failures: 0,
+            last: None,
+            stopped_at: None,
+            start_failure: None,
+        }
     }
 
     /// What `Hello` says from now on of the seat that the environment names.
@@ -66,15 +77,16 @@ impl Reconnect {
     /// One attempt, after a pause where the attempts before it failed. Safe to drop while it waits.
     ///
     /// # Errors
-    /// Of this one attempt; [`ConnectError::is_lasting`] says whether to go on. [`ConnectError::SentAway`] once the broker
-    /// has ended the session for good.
+    /// Of this one attempt; [`ConnectError::is_lasting`] says whether to go on.
+    /// [`ConnectError::SentAway`] once the broker has ended the session for good.
     pub async fn next(&mut self) -> Result<(Connection, Pushes, Welcome), ConnectError> {
         self.look_back()?;
         if self.failures > 0 {
             tokio::time::sleep(pause(self.failures)).await;
         }
         let respected = Duration::from_millis(STOP_RESPECTED_MS);
-        let failed = self.start_failure.as_ref().filter(|failure| Instant::now() < failure.again_at);
+        let failed =
+            self.start_failure.as_ref().filter(|failure| Instant::now() < failure.again_at);
         let failed = failed.map(|failure| failure.said.clone());
         let start = match self.stopped_at {
             Some(stopped_at) if stopped_at.elapsed() < respected => Start::Never,
@@ -85,15 +97,17 @@ impl Reconnect {
         // Counted before the attempt: a caller that drops it halfway has not succeeded either.
         self.failures = self.failures.saturating_add(1);
         let (connection, pushes, welcome) =
-            Connection::open(&endpoint, self.role, self.seat.clone()).await.map_err(|error| self.start_failed(error, failed))?;
+            Connection::open(&endpoint, self.role, self.seat.clone())
+                .await
+                .map_err(|error| self.start_failed(error, failed))?;
         self.start_failure = None;
         self.last = Some(Last { opened_at: Instant::now(), goodbye: connection.goodbye_slot() });
         self.stopped_at = None;
         Ok((connection, pushes, welcome))
     }
 
-    /// Forgets the pauses: something just happened that needs the broker now, so the next attempt happens at once and may
-    /// start it.
+    /// Forgets the pauses: something just happened that needs the broker now, so the next attempt
+    /// happens at once and may start it.
     pub fn hurry(&mut self) {
         self.failures = 0;
         self.stopped_at = None;
@@ -102,18 +116,26 @@ impl Reconnect {
         }
     }
 
-    /// Remembers a start that failed; where none was tried because the last one failed a moment ago, says what that said.
+    /// Remembers a start that failed; where none was tried because the last one failed a moment
+    /// ago, says what that said.
     fn start_failed(&mut self, error: ConnectError, failed_before: Option<Said>) -> ConnectError {
         match (error, failed_before) {
             (ConnectError::StartFailed { message, hint }, _) => {
-                let count = self.start_failure.as_ref().map_or(1, |failure| failure.count.saturating_add(1));
-                let again_ms = START_AGAIN_MS_MIN.saturating_mul(1 << (count - 1).min(16)).min(START_AGAIN_MS_MAX);
+                let count = self
+                    .start_failure
+                    .as_ref()
+                    .map_or(1, |failure| failure.count.saturating_add(1));
+                let again_ms = START_AGAIN_MS_MIN
+                    .saturating_mul(1 << (count - 1).min(16))
+                    .min(START_AGAIN_MS_MAX);
                 let again_at = Instant::now() + Duration::from_millis(again_ms);
                 let said = Said { message: message.clone(), hint: hint.clone() };
                 self.start_failure = Some(StartFailure { count, again_at, said });
                 ConnectError::StartFailed { message, hint }
             }
-            (ConnectError::NotRunning { .. }, Some(Said { message, hint })) => ConnectError::StartFailed { message, hint },
+            (ConnectError::NotRunning { .. }, Some(Said { message, hint })) => {
+                ConnectError::StartFailed { message, hint }
+            }
             (error, _) => error,
         }
     }
@@ -122,7 +144,9 @@ impl Reconnect {
     fn look_back(&mut self) -> Result<(), ConnectError> {
         let Some(last) = &self.last else { return Ok(()) };
         match last.goodbye.get() {
-            Some(goodbye @ (Goodbye::Kicked | Goodbye::Replaced)) => return Err(ConnectError::SentAway(*goodbye)),
+            Some(goodbye @ (Goodbye::Kicked | Goodbye::Replaced)) => {
+                return Err(ConnectError::SentAway(*goodbye));
+            }
             Some(Goodbye::Stopping) => self.stopped_at = Some(Instant::now()),
             Some(Goodbye::TooSlow) | None => {}
         }
@@ -134,12 +158,16 @@ impl Reconnect {
     }
 }
 
-/// Doubles with each failure up to the longest; between half and all of it, so that many sessions that lost the same
-/// broker do not come back in the same instant.
+/// Doubles with each failure up to the longest; between half and all of it, so that many sessions
+/// that lost the same broker do not come back in the same instant.
 fn pause(failures: u32) -> Duration {
-    let full_us = 1_000 * BACKOFF_MS_MIN.saturating_mul(1 << (failures - 1).min(16)).min(BACKOFF_MS_MAX);
+    let full_us =
+        1_000 * BACKOFF_MS_MIN.saturating_mul(1 << (failures - 1).min(16)).min(BACKOFF_MS_MAX);
     // Jitter needs no good randomness, only different values in different processes.
-    let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| u64::from(now.subsec_nanos()));
-    let drawn = nanos.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(u64::from(std::process::id())) >> 16;
+    let nanos = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |now| u64::from(now.subsec_nanos()));
+    let drawn =
+        nanos.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(u64::from(std::process::id())) >> 16;
     Duration::from_micros(full_us / 2 + drawn % (full_us / 2))
 }

@@ -18,8 +18,8 @@ pub fn user(uid: u32) -> String {
     }
 }
 
-/// The home directory: `HOME`, else what the system knows. An empty `HOME` names none: whoever emptied it did not mean the
-/// usual place.
+/// The home directory: `HOME`, else what the system knows. An empty `HOME` names none: whoever
+/// emptied it did not mean the usual place.
 #[must_use]
 pub fn home_dir() -> Option<PathBuf> {
     match std::env::var_os("HOME") {
@@ -28,8 +28,8 @@ pub fn home_dir() -> Option<PathBuf> {
     }
 }
 
-/// The home directory with its owner, where it is another user's: under `sudo` that keeps `HOME`, for example. One that is
-/// root's is nobody's: some containers have such homes.
+/// The home directory with its owner, where it is another user's: under `sudo` that keeps `HOME`,
+/// for example. One that is root's is nobody's: some containers have such homes.
 #[must_use]
 pub fn foreign_home() -> Option<(PathBuf, u32)> {
     let home = home_dir()?;
@@ -46,8 +46,8 @@ pub(crate) struct Barrier {
     pub(crate) mode: u32,
 }
 
-/// The first part of `path` whose owner and mode keep this user out. None where they would let it pass: then something else
-/// forbids it, such as a sandbox.
+/// The first part of `path` whose owner and mode keep this user out. None where they would let it
+/// pass: then something else forbids it, such as a sandbox.
 pub(crate) fn barrier(path: &Path) -> Option<Barrier> {
     barrier_behind(path, LINKS_MAX)
 }
@@ -72,7 +72,8 @@ fn barrier_behind(path: &Path, links: usize) -> Option<Barrier> {
             let target = so_far.parent().unwrap_or(Path::new("/")).join(target).join(rest);
             return barrier_behind(&target, links - 1);
         }
-        above = Some(Barrier { path: so_far.clone(), owner: found.uid(), mode: found.mode() & 0o7777 });
+        above =
+            Some(Barrier { path: so_far.clone(), owner: found.uid(), mode: found.mode() & 0o7777 });
     }
     // All can be looked at; a socket also wants to be written.
     above.filter(|last| last.owner != ours || last.mode & 0o200 == 0)

@@ -11,14 +11,17 @@ use peer_proto::handshake::{FIXED_BYTES, Preface};
 use peer_proto::limits::FRAME_BYTES_MAX;
 use peer_proto::location::Location;
 use peer_proto::refusal::{ErrorCode, Refusal};
-use peer_proto::request::{Authority, ClientFrame, Goodbye, Push, Reply, Request, RequestId, Role, ServerFrame, Welcome};
+use peer_proto::request::{
+    Authority, ClientFrame, Goodbye, Push, Reply, Request, RequestId, Role, ServerFrame, Welcome,
+};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio_util::codec::{Framed, LengthDelimitedCodec};
 
-/// A state directory, and the endpoint in it. Its executable must not be run, and cannot be: it is a file without the right
-/// to be one. A path that leads nowhere would do for less: a start then looks for another peerctl, and may find the user's.
+/// A state directory, and the endpoint in it. Its executable must not be run, and cannot be: it is
+/// a file without the right to be one. A path that leads nowhere would do for less: a start then
+/// looks for another peerctl, and may find the user's.
 struct Place {
     endpoint: Endpoint,
     dir: TempDir,
@@ -60,7 +63,12 @@ impl BrokerEnd {
         let mut end = Self::exchange_prefaces(listener).await;
         let hello = end.next().await.unwrap();
         assert!(matches!(hello.request, Request::Hello(_)));
-        let welcome = Welcome { version: "0.0.0".into(), executable: "/x".into(), pid: 7, authority: Authority::Session };
+        let welcome = Welcome {
+            version: "0.0.0".into(),
+            executable: "/x".into(),
+            pid: 7,
+            authority: Authority::Session,
+        };
         end.reply(hello.id, Ok(Reply::Welcome(welcome))).await;
         end
     }
@@ -107,7 +115,11 @@ async fn answers_find_their_requests_whatever_their_order() {
     let first = connection.submit(Request::Kick("a".into()));
     let second = connection.submit(Request::Status);
     let (one, two) = (end.next().await.unwrap(), end.next().await.unwrap());
-    assert_eq!((one.id, two.id), (first.id(), second.id()), "requests leave in the order in which they were submitted");
+    assert_eq!(
+        (one.id, two.id),
+        (first.id(), second.id()),
+        "requests leave in the order in which they were submitted"
+    );
     end.reply(two.id, Ok(Reply::Done)).await;
     end.reply(one.id, Err(no(ErrorCode::UnknownPeer))).await;
     assert_eq!(second.await, Ok(Reply::Done));
@@ -125,7 +137,11 @@ async fn what_is_unanswered_when_the_socket_ends_is_lost() {
     assert_eq!(two.await, Err(RequestError::Lost));
     connection.closed().await;
     assert!(!connection.is_open());
-    assert_eq!(connection.request(Request::Status).await, Err(RequestError::Lost), "also what is asked afterwards");
+    assert_eq!(
+        connection.request(Request::Status).await,
+        Err(RequestError::Lost),
+        "also what is asked afterwards"
+    );
     assert_eq!(pushes.next().await, None);
 }
 
@@ -187,7 +203,10 @@ async fn nobody_there_and_nobody_listening_both_mean_that_no_broker_runs() {
     let place = Place::new();
     assert!(matches!(place.open().await, Err(ConnectError::NotRunning { .. })));
     drop(place.listen());
-    assert!(matches!(place.open().await, Err(ConnectError::NotRunning { .. })), "a socket that nobody listens on");
+    assert!(
+        matches!(place.open().await, Err(ConnectError::NotRunning { .. })),
+        "a socket that nobody listens on"
+    );
 }
 
 #[tokio::test]
@@ -217,7 +236,8 @@ async fn a_broker_of_another_version_is_named_with_its_executable() {
     let listener = place.listen();
     let strange = async {
         let (mut stream, _) = listener.accept().await.unwrap();
-        let preface = Preface { min: 900, max: 901, features: 0, software: "9.0.0 /new/peerctl".into() };
+        let preface =
+            Preface { min: 900, max: 901, features: 0, software: "9.0.0 /new/peerctl".into() };
         stream.write_all(&preface.encode()).await.unwrap();
         stream
     };
@@ -225,7 +245,10 @@ async fn a_broker_of_another_version_is_named_with_its_executable() {
     let Err(error) = opened else { panic!("the versions do not meet") };
     assert!(error.is_lasting());
     let text = error.to_string();
-    assert!(text.contains("/new/peerctl") && text.contains(place.endpoint.executable.to_str().unwrap()), "{text}");
+    assert!(
+        text.contains("/new/peerctl") && text.contains(place.endpoint.executable.to_str().unwrap()),
+        "{text}"
+    );
 }
 
 #[tokio::test]
@@ -234,7 +257,8 @@ async fn a_broker_that_hangs_up_before_the_welcome_is_told_from_none() {
     let listener = place.listen();
     let (opened, ()) = tokio::join!(place.open(), async { drop(listener.accept().await.unwrap()) });
     assert!(matches!(opened, Err(ConnectError::NoWelcome { .. })));
-    let (opened, ()) = tokio::join!(place.open(), async { drop(BrokerEnd::exchange_prefaces(&listener).await) });
+    let (opened, ()) =
+        tokio::join!(place.open(), async { drop(BrokerEnd::exchange_prefaces(&listener).await) });
     assert!(matches!(opened, Err(ConnectError::NoWelcome { .. })));
 }
 
@@ -242,7 +266,9 @@ async fn a_broker_that_hangs_up_before_the_welcome_is_told_from_none() {
 async fn a_start_that_fails_says_what_was_run() {
     let mut place = Place::new();
     place.endpoint.start = Start::IfNeeded;
-    let Err(ConnectError::StartFailed { message, .. }) = place.open().await else { panic!("nothing can be started") };
+    let Err(ConnectError::StartFailed { message, .. }) = place.open().await else {
+        panic!("nothing can be started")
+    };
     assert!(message.contains(place.endpoint.executable.to_str().unwrap()), "{message}");
 }
 
@@ -263,7 +289,10 @@ async fn after_a_loss_there_is_a_next_connection_and_after_a_kick_there_is_none(
     connection.closed().await;
     assert_eq!(connection.goodbye(), Some(Goodbye::Kicked));
     for _ in 0..2 {
-        assert!(matches!(reconnect.next().await, Err(ConnectError::SentAway(Goodbye::Kicked))), "again and again");
+        assert!(
+            matches!(reconnect.next().await, Err(ConnectError::SentAway(Goodbye::Kicked))),
+            "again and again"
+        );
     }
 }
 
@@ -278,7 +307,13 @@ async fn a_broker_that_was_stopped_is_not_started_again_at_once() {
     end.say(&ServerFrame::Push(Push::Goodbye(Goodbye::Stopping))).await;
     drop((end, listener));
     connection.closed().await;
-    assert!(matches!(reconnect.next().await, Err(ConnectError::NotRunning { .. })), "nothing was run");
+    assert!(
+        matches!(reconnect.next().await, Err(ConnectError::NotRunning { .. })),
+        "nothing was run"
+    );
     reconnect.hurry();
-    assert!(matches!(reconnect.next().await, Err(ConnectError::StartFailed { .. })), "whoever needs it starts it");
+    assert!(
+        matches!(reconnect.next().await, Err(ConnectError::StartFailed { .. })),
+        "whoever needs it starts it"
+    );
 }

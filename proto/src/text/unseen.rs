@@ -1,9 +1,12 @@
-//! Characters that draw nothing: which they are, and where one of them does work for its neighbours.
+//! Characters that draw nothing: which they are, and where one of them does work for its
+//! neighbours.
 //!
-//! A joiner or a selector is part of the spelling of Persian, Hindi or a Japanese name, and makes one picture of several;
-//! a run of them behind a Latin letter is a text that only a model reads. Between two visible characters this module keeps
-//! at most one flag's tags or one variation selector, then at most one joiner, each only where its neighbours take it.
-//! Knows Unicode's properties from the tables of two crates; of single characters only those that no property tells.
+//! A joiner or a selector is part of the spelling of Persian, Hindi or a Japanese name, and makes
+//! one picture of several; a run of them behind a Latin letter is a text that only a model reads.
+//! Between two visible characters this module keeps at most one flag's tags or one variation
+//! selector, then at most one joiner, each only where its neighbours take it. Knows Unicode's
+//! properties from the tables of two crates; of single characters only those that no property
+//! tells.
 
 use unicode_properties::{GeneralCategory, UnicodeEmoji, UnicodeGeneralCategory};
 use unicode_script::{Script, UnicodeScript};
@@ -24,7 +27,8 @@ const ZERO_WIDTH_JOINER: char = '\u{200d}';
 const GRAPHEME_JOINER: char = '\u{34f}';
 const MONGOLIAN_VOWEL_SEPARATOR: char = '\u{180e}';
 
-/// Whether a character is none that a reader sees: a control, a mark that reorders text, or one that draws nothing.
+/// Whether a character is none that a reader sees: a control, a mark that reorders text, or one
+/// that draws nothing.
 pub(super) fn is_unseen(character: char) -> bool {
     if character.is_ascii() {
         return character.is_ascii_control();
@@ -50,7 +54,10 @@ pub(super) fn is_unseen(character: char) -> bool {
 /// Whether a character is drawn onto the one before it and takes no place of its own.
 pub(super) fn is_mark(character: char) -> bool {
     !character.is_ascii()
-        && matches!(character.general_category(), GeneralCategory::NonspacingMark | GeneralCategory::EnclosingMark)
+        && matches!(
+            character.general_category(),
+            GeneralCategory::NonspacingMark | GeneralCategory::EnclosingMark
+        )
 }
 
 /// Whether a character takes the script of the one before it.
@@ -77,9 +84,14 @@ impl Working<'_> {
     }
 }
 
-/// What of a run of unseen characters does work. It stands behind the visible character `last` (`base` is the last one
-/// with a script of its own) and before `next`.
-pub(super) fn working(run: &[char], last: Option<char>, base: Option<char>, next: Option<char>) -> Working<'_> {
+/// What of a run of unseen characters does work. It stands behind the visible character `last`
+/// (`base` is the last one with a script of its own) and before `next`.
+pub(super) fn working(
+    run: &[char],
+    last: Option<char>,
+    base: Option<char>,
+    next: Option<char>,
+) -> Working<'_> {
     let is_flag = last == Some(BLACK_FLAG) && FLAGS.iter().any(|flag| run.starts_with(flag));
     let taken = match (is_flag, last, run.first()) {
         (true, ..) => FLAGS[0].len(),
@@ -95,8 +107,8 @@ fn takes(base: char, selector: char) -> bool {
     match selector {
         // The text and the picture form of what is an emoji, digits with a keycap among them.
         '\u{fe0e}' | '\u{fe0f}' => base.is_emoji_char(),
-        // Standardised forms: mathematical signs and script capitals, forms of a few scripts, the zero with a stroke, East
-        // Asian punctuation and quotation marks.
+        // Standardised forms: mathematical signs and script capitals, forms of a few scripts, the
+        // zero with a stroke, East Asian punctuation and quotation marks.
         '\u{fe00}'..='\u{fe02}' => {
             matches!(
                 base,
@@ -115,15 +127,24 @@ fn takes(base: char, selector: char) -> bool {
                     | '\u{2131}'
                     | '\u{2133}'
                     | '\u{1d49c}'
-                    ..='\u{1d4b5}' | '\u{ff01}' | '\u{ff0c}' | '\u{ff0e}' | '\u{ff1a}' | '\u{ff1b}' | '\u{ff1f}'
+                    ..='\u{1d4b5}'
+                        | '\u{ff01}'
+                        | '\u{ff0c}'
+                        | '\u{ff0e}'
+                        | '\u{ff1a}'
+                        | '\u{ff1b}'
+                        | '\u{ff1f}'
             ) || (!base.is_ascii() && base.general_category() == GeneralCategory::MathSymbol)
-                || matches!(base.script(), Script::Han | Script::Myanmar | Script::Phags_Pa | Script::Manichaean)
+                || matches!(
+                    base.script(),
+                    Script::Han | Script::Myanmar | Script::Phags_Pa | Script::Manichaean
+                )
                 || base.script() == Script::Egyptian_Hieroglyphs
         }
         // Turned hieroglyphs.
         '\u{fe03}'..='\u{fe06}' => base.script() == Script::Egyptian_Hieroglyphs,
-        // Forms of an ideograph in names of people and places. The register knows up to 32 of one; the selectors beyond
-        // carry a whole byte each.
+        // Forms of an ideograph in names of people and places. The register knows up to 32 of one;
+        // the selectors beyond carry a whole byte each.
         '\u{e0100}'..='\u{e011f}' => base.script() == Script::Han,
         '\u{180b}'..='\u{180d}' | '\u{180f}' => base.script() == Script::Mongolian,
         _ => false,
@@ -135,8 +156,14 @@ fn joins(joiner: char, last: Option<char>, base: Option<char>, next: Option<char
     let both = |holds: fn(char) -> bool| base.is_some_and(holds) && next.is_some_and(holds);
     match joiner {
         // One neighbour is enough: both are written at the end of a word too.
-        ZERO_WIDTH_NON_JOINER if [base, next].into_iter().flatten().any(is_spelled_with_joiners) => true,
-        ZERO_WIDTH_JOINER if [base, next].into_iter().flatten().any(is_spelled_with_joiners) => true,
+        ZERO_WIDTH_NON_JOINER
+            if [base, next].into_iter().flatten().any(is_spelled_with_joiners) =>
+        {
+            true
+        }
+        ZERO_WIDTH_JOINER if [base, next].into_iter().flatten().any(is_spelled_with_joiners) => {
+            true
+        }
         ZERO_WIDTH_JOINER => last.is_some_and(is_picture) && next.is_some_and(is_picture),
         // Where a line may break between words that no space parts.
         ZERO_WIDTH_SPACE => both(is_written_without_spaces),
@@ -152,8 +179,8 @@ fn is_picture(character: char) -> bool {
     !character.is_ascii() && character.is_emoji_char()
 }
 
-/// Whether a joiner or a non-joiner changes how the script's letters are drawn: those whose letters join (Arabic and its
-/// kin), and those of India's kin, whose consonants form conjuncts.
+/// Whether a joiner or a non-joiner changes how the script's letters are drawn: those whose letters
+/// join (Arabic and its kin), and those of India's kin, whose consonants form conjuncts.
 fn is_spelled_with_joiners(character: char) -> bool {
     use Script::*;
     matches!(
@@ -227,6 +254,16 @@ fn is_written_without_spaces(character: char) -> bool {
     use Script::*;
     matches!(
         character.script(),
-        Thai | Lao | Khmer | Myanmar | Tai_Le | New_Tai_Lue | Tai_Tham | Tai_Viet | Tibetan | Balinese | Javanese | Sundanese
+        Thai | Lao
+            | Khmer
+            | Myanmar
+            | Tai_Le
+            | New_Tai_Lue
+            | Tai_Tham
+            | Tai_Viet
+            | Tibetan
+            | Balinese
+            | Javanese
+            | Sundanese
     )
 }

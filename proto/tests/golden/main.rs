@@ -1,8 +1,9 @@
 //! The wire's bytes, one vector per variant of every enum, kept in `proto/golden/v1.txt`.
 //!
-//! A vector that changes is a broken protocol: other builds are running. New variants belong to a new protocol version, and
-//! until the first release to this one. `PEERD_WRITE_GOLDEN=1 cargo test -p peer-proto --test golden` writes the file
-//! anew; look at its difference before you commit it.
+//! A vector that changes is a broken protocol: other builds are running. New variants belong to a
+//! new protocol version, and until the first release to this one.
+//! `PEERD_WRITE_GOLDEN=1 cargo test -p peer-proto --test golden` writes the file anew; look at its
+//! difference before you commit it.
 
 mod random;
 mod values;
@@ -27,8 +28,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use values::{
-    channel_requests, delivery_events, events, message_id, note_requests, pausings, pushes, refusal_frame, replies, reply_frame,
-    requests, task_acts, task_requests,
+    channel_requests, delivery_events, events, message_id, note_requests, pausings, pushes,
+    refusal_frame, replies, reply_frame, requests, task_acts, task_requests,
 };
 
 /// A named value, its bytes, and a check that bytes say that value.
@@ -41,14 +42,20 @@ struct Vector {
 /// Whether bytes say the value that it stands for, or why they say none.
 type Says = Box<dyn Fn(&[u8]) -> Result<bool, String>>;
 
-fn vector<T: Serialize + DeserializeOwned + PartialEq + 'static>(name: impl Into<String>, value: T) -> Vector {
+fn vector<T: Serialize + DeserializeOwned + PartialEq + 'static>(
+    name: impl Into<String>,
+    value: T,
+) -> Vector {
     let bytes = encode(&value).unwrap();
-    let says = move |bytes: &[u8]| decode::<T>(bytes).map(|decoded| decoded == value).map_err(|why| why.to_string());
+    let says = move |bytes: &[u8]| {
+        decode::<T>(bytes).map(|decoded| decoded == value).map_err(|why| why.to_string())
+    };
     Vector { name: name.into(), bytes, says: Box::new(says) }
 }
 
-/// The names of an enum's variants, and the name of a value's variant. The match has no wildcard: a variant without a name
-/// does not compile, and a name without a vector fails [`every_variant_has_a_vector`].
+/// The names of an enum's variants, and the name of a value's variant. The match has no wildcard: a
+/// variant without a name does not compile, and a name without a vector fails
+/// [`every_variant_has_a_vector`].
 macro_rules! variants {
     ($names:ident, $name_of:ident, $of:ty, { $($pattern:pat => $name:literal,)+ }) => {
         const $names: &[&str] = &[$($name),+];
@@ -434,13 +441,19 @@ fn each<T>(group: &str, name_of: fn(&T) -> &'static str, values: &[T]) -> Vec<Ve
 where
     T: Serialize + DeserializeOwned + Clone + PartialEq + 'static,
 {
-    values.iter().map(|value| vector(format!("{group}.{}", name_of(value)), value.clone())).collect()
+    values
+        .iter()
+        .map(|value| vector(format!("{group}.{}", name_of(value)), value.clone()))
+        .collect()
 }
 
 fn vectors() -> Vec<Vector> {
     let mut all = Vec::new();
     for (suffix, request) in requests() {
-        all.push(vector(format!("request.{}{suffix}", request_name(&request)), ClientFrame { id: 7, request }));
+        all.push(vector(
+            format!("request.{}{suffix}", request_name(&request)),
+            ClientFrame { id: 7, request },
+        ));
     }
     for (suffix, reply) in replies() {
         all.push(vector(format!("reply.{}{suffix}", reply_name(&reply)), reply_frame(reply)));
@@ -451,11 +464,16 @@ fn vectors() -> Vec<Vector> {
     for code in CODES {
         all.push(vector(format!("refusal.{}", code_name(code)), refusal_frame(*code)));
     }
-    let frames = vec![reply_frame(Reply::Done), refusal_frame(ErrorCode::Stopping), ServerFrame::Push(pushes().remove(3).1)];
+    let frames = vec![
+        reply_frame(Reply::Done),
+        refusal_frame(ErrorCode::Stopping),
+        ServerFrame::Push(pushes().remove(3).1),
+    ];
     all.extend(each("frame", frame_name, &frames));
     all.extend(each("role", role_name, ROLES));
     all.extend(each("seat_kind", seat_kind_name, SEAT_KINDS));
-    let authorities = [Authority::Person, Authority::Shell(Some("luna".into())), Authority::Session];
+    let authorities =
+        [Authority::Person, Authority::Shell(Some("luna".into())), Authority::Session];
     all.extend(each("authority", authority_name, &authorities));
     all.extend(each("goodbye", goodbye_name, GOODBYES));
     for (suffix, event) in events() {
@@ -536,7 +554,9 @@ fn the_bytes_are_the_golden_bytes() {
     }
     let golden = golden();
     for vector in &vectors {
-        let expected = golden.get(&vector.name).unwrap_or_else(|| panic!("{} has no golden bytes", vector.name));
+        let expected = golden
+            .get(&vector.name)
+            .unwrap_or_else(|| panic!("{} has no golden bytes", vector.name));
         assert_eq!(hex(&vector.bytes), hex(expected), "{}", vector.name);
         assert_eq!((vector.says)(expected), Ok(true), "{}", vector.name);
     }
@@ -547,7 +567,11 @@ fn the_bytes_are_the_golden_bytes() {
 fn a_payload_cut_anywhere_or_with_a_byte_too_many_is_an_error() {
     for vector in vectors() {
         for length in 0..vector.bytes.len() {
-            assert!((vector.says)(&vector.bytes[..length]).is_err(), "{} cut to {length} bytes", vector.name);
+            assert!(
+                (vector.says)(&vector.bytes[..length]).is_err(),
+                "{} cut to {length} bytes",
+                vector.name
+            );
         }
         for extra in [0, 1, 0xff] {
             let longer = [vector.bytes.as_slice(), &[extra]].concat();

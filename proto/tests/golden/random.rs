@@ -1,4 +1,5 @@
-//! Random values survive the way to bytes and back; random and damaged bytes give a value or an error, never a panic.
+//! Random values survive the way to bytes and back; random and damaged bytes give a value or an
+//! error, never a panic.
 
 use std::fmt::Debug;
 
@@ -21,7 +22,8 @@ fn round_trips<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T) {
     assert!(bytes.is_empty() || decode::<T>(&bytes[..bytes.len() - 1]).is_err());
 }
 
-/// Whatever the bytes are, decoding ends with a value or an error; a value can be encoded and read again.
+/// Whatever the bytes are, decoding ends with a value or an error; a value can be encoded and read
+/// again.
 fn survives<T: Serialize + DeserializeOwned + PartialEq + Debug>(bytes: &[u8]) {
     if let Ok(value) = decode::<T>(bytes) {
         round_trips(&value);
@@ -29,14 +31,23 @@ fn survives<T: Serialize + DeserializeOwned + PartialEq + Debug>(bytes: &[u8]) {
 }
 
 fn any_text() -> impl Strategy<Value = String> {
-    prop_oneof![Just(String::new()), "[ -~]{1,40}", "\\PC{0,300}", any::<char>().prop_map(String::from)]
+    prop_oneof![
+        Just(String::new()),
+        "[ -~]{1,40}",
+        "\\PC{0,300}",
+        any::<char>().prop_map(String::from)
+    ]
 }
 
 fn any_id() -> impl Strategy<Value = MessageId> {
     prop_oneof![
         Just(MessageId::MIN),
         Just(MessageId::MAX),
-        (any::<u64>(), any::<u32>()).prop_map(|(at, entropy)| MessageId::next(MessageId::MIN, Timestamp(at), entropy))
+        (any::<u64>(), any::<u32>()).prop_map(|(at, entropy)| MessageId::next(
+            MessageId::MIN,
+            Timestamp(at),
+            entropy
+        ))
     ]
 }
 
@@ -56,7 +67,16 @@ fn any_send() -> impl Strategy<Value = Request> {
         prop::option::of(any_text()),
     )
         .prop_map(|(to, text, intent, reply_to, thread, ttl_ms, sources, idempotency_key)| {
-            Request::Send(Send { to, text, intent, reply_to, thread, ttl_ms, sources, idempotency_key })
+            Request::Send(Send {
+                to,
+                text,
+                intent,
+                reply_to,
+                thread,
+                ttl_ms,
+                sources,
+                idempotency_key,
+            })
         })
 }
 
@@ -79,7 +99,8 @@ fn any_register() -> impl Strategy<Value = Request> {
                 git_root: Some(text.clone()),
                 repo: None,
                 host: text,
-                resume: resume.map(|(peer, token)| Resume { peer: PeerId(peer), token: Token(token) }),
+                resume: resume
+                    .map(|(peer, token)| Resume { peer: PeerId(peer), token: Token(token) }),
             })
         })
 }
@@ -89,19 +110,29 @@ fn any_request() -> impl Strategy<Value = Request> {
         any_send(),
         any_register(),
         any_of(requests().into_iter().map(|(_, request)| request).collect()),
-        (prop::collection::vec(any_id(), 0..300), any::<bool>()).prop_map(|(messages, last)| Request::Offered {
-            messages,
-            carrier: Carrier::Hook,
-            last
+        (prop::collection::vec(any_id(), 0..300), any::<bool>()).prop_map(|(messages, last)| {
+            Request::Offered { messages, carrier: Carrier::Hook, last }
         }),
     ]
 }
 
 fn any_message() -> impl Strategy<Value = Message> {
-    (any_id(), any_text(), prop::collection::vec(any_text(), 0..5), any::<u64>(), prop::option::of(any::<u64>())).prop_map(
-        |(id, text, list, sent_at, expires_at)| Message {
+    (
+        any_id(),
+        any_text(),
+        prop::collection::vec(any_text(), 0..5),
+        any::<u64>(),
+        prop::option::of(any::<u64>()),
+    )
+        .prop_map(|(id, text, list, sent_at, expires_at)| Message {
             id,
-            from: Sender { peer: PeerId(sent_at), name: text.clone(), client: text.clone(), cwd: text.clone(), via: Via::Shell },
+            from: Sender {
+                peer: PeerId(sent_at),
+                name: text.clone(),
+                client: text.clone(),
+                cwd: text.clone(),
+                via: Via::Shell,
+            },
             to: list.clone(),
             intent: Intent::Inform,
             kind: Kind::Notice,
@@ -112,25 +143,42 @@ fn any_message() -> impl Strategy<Value = Message> {
             expires_at: expires_at.map(Timestamp),
             sources: list,
             text,
-        },
-    )
+        })
 }
 
 fn any_server_frame() -> impl Strategy<Value = ServerFrame> {
-    let deliver = (any_message(), any::<u32>(), any::<bool>()).prop_map(|(message, attempts, shown_before)| {
-        ServerFrame::Push(Push::Deliver(Box::new(Delivery { message, attempts, shown_before })))
-    });
-    let refused = (any::<u64>(), any_text(), any_text(), prop::option::of(any::<u64>()), any_of(ErrorCode::ALL.to_vec()))
+    let deliver = (any_message(), any::<u32>(), any::<bool>()).prop_map(
+        |(message, attempts, shown_before)| {
+            ServerFrame::Push(Push::Deliver(Box::new(Delivery { message, attempts, shown_before })))
+        },
+    );
+    let refused = (
+        any::<u64>(),
+        any_text(),
+        any_text(),
+        prop::option::of(any::<u64>()),
+        any_of(ErrorCode::ALL.to_vec()),
+    )
         .prop_map(|(id, message, hint, retry_after_ms, code)| ServerFrame::Reply {
             id,
             result: Err(Refusal { code, message, hint, retry_after_ms }),
         });
-    let history = (any::<u64>(), prop::collection::vec(any_message(), 0..4)).prop_map(|(id, messages)| {
-        let messages = messages.into_iter().map(|message| Shown { message, deliveries: shown().deliveries }).collect();
-        ServerFrame::Reply { id, result: Ok(Reply::History { messages, next: None }) }
-    });
+    let history =
+        (any::<u64>(), prop::collection::vec(any_message(), 0..4)).prop_map(|(id, messages)| {
+            let messages = messages
+                .into_iter()
+                .map(|message| Shown { message, deliveries: shown().deliveries })
+                .collect();
+            ServerFrame::Reply { id, result: Ok(Reply::History { messages, next: None }) }
+        });
     let known = any_of(replies()).prop_map(|(_, reply)| reply_frame(reply));
-    prop_oneof![deliver, refused, history, known, any_of(pushes()).prop_map(|(_, push)| ServerFrame::Push(push))]
+    prop_oneof![
+        deliver,
+        refused,
+        history,
+        known,
+        any_of(pushes()).prop_map(|(_, push)| ServerFrame::Push(push))
+    ]
 }
 
 proptest! {

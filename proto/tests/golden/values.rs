@@ -26,7 +26,13 @@ pub(crate) fn seat() -> Seat {
 pub(crate) fn message() -> Message {
     Message {
         id: message_id(1),
-        from: Sender { peer: PeerId(2), name: "luna".into(), client: "claude".into(), cwd: "/api".into(), via: Via::Session },
+        from: Sender {
+            peer: PeerId(2),
+            name: "luna".into(),
+            client: "claude".into(),
+            cwd: "/api".into(),
+            via: Via::Session,
+        },
         to: vec!["orion".into()],
         intent: Intent::Request,
         kind: Kind::Message,
@@ -41,7 +47,12 @@ pub(crate) fn message() -> Message {
 }
 
 pub(crate) fn refusal(code: ErrorCode) -> Refusal {
-    Refusal { code, message: "no peer is called oriom".into(), hint: "did you mean orion".into(), retry_after_ms: Some(250) }
+    Refusal {
+        code,
+        message: "no peer is called oriom".into(),
+        hint: "did you mean orion".into(),
+        retry_after_ms: Some(250),
+    }
 }
 
 pub(crate) fn trace() -> TraceEntry {
@@ -61,7 +72,10 @@ pub(crate) fn shown() -> Shown {
         attempts: 1,
         acked_at: Some(AT),
         answered_by: Some(message_id(2)),
-        trace: vec![TraceEntry { event: TraceEvent::Stored, at: AT, carrier: None, cause: None }, trace()],
+        trace: vec![
+            TraceEntry { event: TraceEvent::Stored, at: AT, carrier: None, cause: None },
+            trace(),
+        ],
     };
     Shown { message: message(), deliveries: vec![delivery] }
 }
@@ -75,7 +89,12 @@ pub(crate) fn proof() -> CarrierProof {
 }
 
 pub(crate) fn requests() -> Vec<(&'static str, Request)> {
-    let hello = |seat| Hello { role: Role::Adapter, version: "0.1.0".into(), executable: "/bin/peerctl".into(), seat };
+    let hello = |seat| Hello {
+        role: Role::Adapter,
+        version: "0.1.0".into(),
+        executable: "/bin/peerctl".into(),
+        seat,
+    };
     let register = Register {
         name: Some("luna".into()),
         seat: Some(seat()),
@@ -103,7 +122,17 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
         ("", Request::Hello(hello(Some(seat())))),
         (".bare", Request::Hello(hello(None))),
         ("", Request::Register(register.clone())),
-        (".bare", Request::Register(Register { name: None, seat: None, git_root: None, repo: None, resume: None, ..register })),
+        (
+            ".bare",
+            Request::Register(Register {
+                name: None,
+                seat: None,
+                git_root: None,
+                repo: None,
+                resume: None,
+                ..register
+            }),
+        ),
         ("", Request::Bind(seat())),
         (
             "",
@@ -158,7 +187,14 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
         (".bare", Request::Receive { filter: Filter::default(), wait: false }),
         ("", Request::StopWaiting(300)),
         ("", Request::Offered { messages: ids.clone(), carrier: Carrier::Channel, last: false }),
-        ("", Request::Presented { messages: ids.clone(), carrier: Carrier::ToolResult, evidence: Evidence::NextCall }),
+        (
+            "",
+            Request::Presented {
+                messages: ids.clone(),
+                carrier: Carrier::ToolResult,
+                evidence: Evidence::NextCall,
+            },
+        ),
         ("", Request::Ack { messages: ids.clone() }),
         ("", Request::Nack { messages: ids.clone() }),
         ("", Request::Read(message_id(1))),
@@ -251,7 +287,14 @@ pub(crate) fn requests() -> Vec<(&'static str, Request)> {
                 idempotency_key: Some("k-3".into()),
             }),
         ),
-        ("", Request::Questions(QuestionsQuery { open: true, peer: Some("luna".into()), before: Some(message_id(2)) })),
+        (
+            "",
+            Request::Questions(QuestionsQuery {
+                open: true,
+                peer: Some("luna".into()),
+                before: Some(message_id(2)),
+            }),
+        ),
         ("", Request::Task(TaskRequest::Show(TaskId(12)))),
         ("", Request::Note(NoteRequest::Get("api/port".into()))),
         (
@@ -335,7 +378,11 @@ pub(crate) fn note_requests() -> Vec<NoteRequest> {
             if_version: Some(3),
         }),
         NoteRequest::Append { key: "log".into(), text: "done".into() },
-        NoteRequest::List { prefix: "api/".into(), tag: Some("api".into()), after: Some("api/a".into()) },
+        NoteRequest::List {
+            prefix: "api/".into(),
+            tag: Some("api".into()),
+            after: Some("api/a".into()),
+        },
         NoteRequest::Delete { key: "api/port".into(), if_version: Some(4) },
     ]
 }
@@ -520,7 +567,12 @@ pub(crate) fn replies() -> Vec<(&'static str, Reply)> {
         snippet: "the port is 8080".into(),
         matches: vec![(4, 8)],
     };
-    let welcome = |authority| Welcome { version: "0.1.0".into(), executable: "/bin/peerctl".into(), pid: 77, authority };
+    let welcome = |authority| Welcome {
+        version: "0.1.0".into(),
+        executable: "/bin/peerctl".into(),
+        pid: 77,
+        authority,
+    };
     vec![
         ("", Reply::Welcome(welcome(Authority::Session))),
         ("", Reply::Registered(registered.clone())),
@@ -561,7 +613,13 @@ pub(crate) fn replies() -> Vec<(&'static str, Reply)> {
         ("", Reply::Questions { questions: vec![question], next: Some(message_id(1)) }),
         ("", Reply::Tasks { tasks: vec![task], next: Some(TaskId(12)) }),
         ("", Reply::Note(note.clone())),
-        ("", Reply::Notes { notes: vec![NoteInfo { value: None, expires_at: None, ..note }], next: Some("api/port".into()) }),
+        (
+            "",
+            Reply::Notes {
+                notes: vec![NoteInfo { value: None, expires_at: None, ..note }],
+                next: Some("api/port".into()),
+            },
+        ),
         ("", Reply::Hits { hits: vec![hit], total: 1, behind: 12 }),
         ("", Reply::Paused(pausings())),
         ("", Reply::Purged { counts: vec![("messages".into(), 251)], text_bytes: 65_536 }),
@@ -592,7 +650,10 @@ fn watched_delivery(reply_to: Option<MessageId>) -> WatchedDelivery {
 }
 
 pub(crate) fn events() -> Vec<(&'static str, Event)> {
-    let stored = DeliveryEvent::Stored { cause: Some(Cause::Operator), text: Some("bcrypt version?".into()) };
+    let stored = DeliveryEvent::Stored {
+        cause: Some(Cause::Operator),
+        text: Some("bcrypt version?".into()),
+    };
     let bare = DeliveryEvent::Stored { cause: None, text: None };
     vec![
         ("", Event::Delivery { delivery: watched_delivery(Some(message_id(0))), what: stored }),
@@ -624,7 +685,14 @@ pub(crate) fn events() -> Vec<(&'static str, Event)> {
         ("", Event::PeerRenamed { peer: "luna".into(), new_name: "nova".into() }),
         ("", Event::PeerForgotten { peer: "luna".into() }),
         ("", Event::PeerChanged { peer: "luna".into(), news: "activity: busy".into() }),
-        ("", Event::TaskChanged { task: TaskId(3), assignee: Some("orion".into()), state: TaskState::Claimed }),
+        (
+            "",
+            Event::TaskChanged {
+                task: TaskId(3),
+                assignee: Some("orion".into()),
+                state: TaskState::Claimed,
+            },
+        ),
         (".bare", Event::TaskChanged { task: TaskId(3), assignee: None, state: TaskState::Open }),
         ("", Event::Paused(Pausing::Peer("luna".into()))),
         ("", Event::Resumed(Pausing::All)),
@@ -653,7 +721,14 @@ pub(crate) fn delivery_events() -> Vec<DeliveryEvent> {
 
 pub(crate) fn pushes() -> Vec<(&'static str, Push)> {
     vec![
-        ("", Push::Deliver(Box::new(Delivery { message: message(), attempts: 1, shown_before: true }))),
+        (
+            "",
+            Push::Deliver(Box::new(Delivery {
+                message: message(),
+                attempts: 1,
+                shown_before: true,
+            })),
+        ),
         ("", Push::Overdue { message: message_id(1), carrier: Carrier::Channel }),
         ("", Push::Withdrawn { message: message_id(1), stage: Stage::Expired }),
         ("", Push::Renamed { name: "nova".into() }),

@@ -1,6 +1,8 @@
-//! The two vendors' forms of a request to a model and of its answer: Anthropic's messages and OpenAI's responses.
+//! The two vendors' forms of a request to a model and of its answer: Anthropic's messages and
+//! OpenAI's responses.
 //!
-//! It knows how a request says what the model is shown, and how an answer says text and tool calls. It does not know scripts.
+//! It knows how a request says what the model is shown, and how an answer says text and tool calls.
+//! It does not know scripts.
 
 use std::time::Instant;
 
@@ -79,13 +81,21 @@ impl Request {
     #[must_use]
     pub fn tools(&self) -> Vec<(String, String)> {
         let mut found = Vec::new();
-        // Where Codex has the model write programs, an entry of the conversation says what there is.
-        let items = self.body["input"].as_array().into_iter().flatten().filter(|item| item["type"] == "additional_tools");
+        // Where Codex has the model write programs, an entry of the conversation says what there
+        // is.
+        let items = self.body["input"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|item| item["type"] == "additional_tools");
         let listed = [&self.body["tools"]].into_iter().chain(items.map(|item| &item["tools"]));
         for tool in listed.filter_map(Value::as_array).flatten() {
             let (name, description) = (text_of(&tool["name"]), text_of(&tool["description"]));
             for inner in tool["tools"].as_array().into_iter().flatten() {
-                found.push((format!("{name}__{}", text_of(&inner["name"])), text_of(&inner["description"])));
+                found.push((
+                    format!("{name}__{}", text_of(&inner["name"])),
+                    text_of(&inner["description"]),
+                ));
             }
             found.push((name, description));
         }
@@ -104,18 +114,24 @@ impl Request {
         shown
     }
 
-    /// Whether it is a conversation (also a subagent's), and not what a client asks on the side: a title, a quota.
+    /// Whether it is a conversation (also a subagent's), and not what a client asks on the side: a
+    /// title, a quota.
     pub(super) fn is_conversation(&self) -> bool {
         // Codex has a title made in a thread of its own, which has the prompt and sometimes a tool.
         let turn = text_of(&self.body["client_metadata"]["x-codex-turn-metadata"]);
-        let has_tools = self.body["tools"].as_array().is_some_and(|tools| !tools.is_empty()) || self.in_code_mode();
+        let has_tools = self.body["tools"].as_array().is_some_and(|tools| !tools.is_empty())
+            || self.in_code_mode();
         has_tools && !turn.contains(r#""thread_source":"thread_title""#)
     }
 
     /// Codex's newer models have one tool that runs a program, which calls the others.
     #[must_use]
     pub fn in_code_mode(&self) -> bool {
-        self.body["input"].as_array().into_iter().flatten().any(|item| item["type"] == "additional_tools")
+        self.body["input"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .any(|item| item["type"] == "additional_tools")
     }
 
     pub(super) fn media_type(&self) -> &'static str {
@@ -133,13 +149,17 @@ impl Request {
 
     pub(super) fn saying(&self, answer: usize, text: &str) -> String {
         match self.dialect {
-            Dialect::Anthropic => self.anthropic(answer, &[json!({"type": "text", "text": text})], "end_turn"),
+            Dialect::Anthropic => {
+                self.anthropic(answer, &[json!({"type": "text", "text": text})], "end_turn")
+            }
             Dialect::OpenAi => {
                 let content = json!([{"type": "output_text", "text": text, "annotations": []}]);
                 let id = format!("msg_{answer:06}");
                 openai(
                     answer,
-                    &[json!({"type": "message", "role": "assistant", "id": id, "status": "completed", "content": content})],
+                    &[
+                        json!({"type": "message", "role": "assistant", "id": id, "status": "completed", "content": content}),
+                    ],
                 )
             }
         }
@@ -157,7 +177,11 @@ impl Request {
             }
             Dialect::OpenAi => {
                 let item = |(place, call): (usize, &Call)| {
-                    let mut item = if self.is_program(call) { code_call(call) } else { self.openai_call(call) };
+                    let mut item = if self.is_program(call) {
+                        code_call(call)
+                    } else {
+                        self.openai_call(call)
+                    };
                     item["id"] = json!(format!("fc_{answer:06}_{place}"));
                     item["call_id"] = json!(format!("call_{answer:06}_{place}"));
                     item["status"] = json!("completed");
@@ -172,7 +196,9 @@ impl Request {
     /// Whether the model can make this call only from a program.
     fn is_program(&self, call: &Call) -> bool {
         let is_direct = match &call.tool {
-            Tool::Peers(tool) => self.tools().iter().any(|(name, _)| *name == format!("mcp__peers__{tool}")),
+            Tool::Peers(tool) => {
+                self.tools().iter().any(|(name, _)| *name == format!("mcp__peers__{tool}"))
+            }
             Tool::Named(named) => self.tools().iter().any(|(name, _)| name == named),
             Tool::Shell | Tool::Program => false,
         };
@@ -183,11 +209,14 @@ impl Request {
     fn anthropic_call(&self, call: &Call) -> (String, Value) {
         match &call.tool {
             Tool::Named(name) => (name.clone(), call.arguments.clone()),
-            Tool::Shell | Tool::Program => {
-                ("Bash".to_owned(), json!({"command": call.arguments, "description": "Run a command"}))
-            }
+            Tool::Shell | Tool::Program => (
+                "Bash".to_owned(),
+                json!({"command": call.arguments, "description": "Run a command"}),
+            ),
             Tool::Peers(tool) => {
-                let ours = |name: &String| name.starts_with("mcp__") && name.ends_with(&format!("peers__{tool}"));
+                let ours = |name: &String| {
+                    name.starts_with("mcp__") && name.ends_with(&format!("peers__{tool}"))
+                };
                 let offered = self.tools().into_iter().map(|(name, _)| name).find(ours);
                 (offered.unwrap_or_else(|| format!("mcp__peers__{tool}")), call.arguments.clone())
             }
@@ -201,12 +230,15 @@ impl Request {
                 Some((namespace, name)) => {
                     json!({"type": "function_call", "namespace": namespace, "name": name, "arguments": arguments(&call.arguments)})
                 }
-                None => json!({"type": "function_call", "name": name, "arguments": arguments(&call.arguments)}),
+                None => {
+                    json!({"type": "function_call", "name": name, "arguments": arguments(&call.arguments)})
+                }
             },
             Tool::Shell | Tool::Program => {
                 let names: Vec<String> = self.tools().into_iter().map(|(name, _)| name).collect();
                 if names.iter().any(|name| name == "exec_command") {
-                    // As long as a test may want: a shorter wait returns before the command has ended.
+                    // As long as a test may want: a shorter wait returns before the command has
+                    // ended.
                     json!({"type": "function_call", "name": "exec_command", "arguments": arguments(&json!({"cmd": call.arguments, "yield_time_ms": 30_000}))})
                 } else {
                     json!({"type": "function_call", "name": "shell_command", "arguments": arguments(&json!({"command": call.arguments}))})
@@ -233,20 +265,28 @@ impl Request {
         let mut events = vec![json!({"type": "message_start", "message": start})];
         for (index, block) in blocks.iter().enumerate() {
             let (mut empty, delta) = match block["type"].as_str() {
-                Some("text") => (block.clone(), json!({"type": "text_delta", "text": block["text"]})),
-                _ => (block.clone(), json!({"type": "input_json_delta", "partial_json": block["input"].to_string()})),
+                Some("text") => {
+                    (block.clone(), json!({"type": "text_delta", "text": block["text"]}))
+                }
+                _ => (
+                    block.clone(),
+                    json!({"type": "input_json_delta", "partial_json": block["input"].to_string()}),
+                ),
             };
             if block["type"] == "text" {
                 empty["text"] = json!("");
             } else {
                 empty["input"] = json!({});
             }
-            events.push(json!({"type": "content_block_start", "index": index, "content_block": empty}));
+            events.push(
+                json!({"type": "content_block_start", "index": index, "content_block": empty}),
+            );
             events.push(json!({"type": "content_block_delta", "index": index, "delta": delta}));
             events.push(json!({"type": "content_block_stop", "index": index}));
         }
         let delta = json!({"stop_reason": stop_reason, "stop_sequence": null});
-        events.push(json!({"type": "message_delta", "delta": delta, "usage": {"output_tokens": 10}}));
+        events
+            .push(json!({"type": "message_delta", "delta": delta, "usage": {"output_tokens": 10}}));
         events.push(json!({"type": "message_stop"}));
         stream(&events)
     }
@@ -257,7 +297,10 @@ fn code_call(call: &Call) -> Value {
     let program = match &call.tool {
         Tool::Program => text_of(&call.arguments),
         Tool::Named(name) => format!("text(await tools.{name}({}));", call.arguments),
-        Tool::Shell => format!("const result = await tools.exec_command({{cmd: {}}}); text(result.output);", call.arguments),
+        Tool::Shell => format!(
+            "const result = await tools.exec_command({{cmd: {}}}); text(result.output);",
+            call.arguments
+        ),
         Tool::Peers(tool) => format!(
             "const result = await tools.mcp__peers__{tool}({}); for (const part of result.content) text(part.text);",
             call.arguments
@@ -270,8 +313,12 @@ fn openai(answer: usize, items: &[Value]) -> String {
     let id = format!("resp_{answer:06}");
     let mut events = vec![json!({"type": "response.created", "response": {"id": id}})];
     for (index, item) in items.iter().enumerate() {
-        events.push(json!({"type": "response.output_item.added", "output_index": index, "item": item}));
-        events.push(json!({"type": "response.output_item.done", "output_index": index, "item": item}));
+        events.push(
+            json!({"type": "response.output_item.added", "output_index": index, "item": item}),
+        );
+        events.push(
+            json!({"type": "response.output_item.done", "output_index": index, "item": item}),
+        );
     }
     let usage = json!({
         "input_tokens": 1000, "input_tokens_details": {"cached_tokens": 0}, "output_tokens": 10,
@@ -283,7 +330,10 @@ fn openai(answer: usize, items: &[Value]) -> String {
 
 /// Server-sent events, each named by its type.
 fn stream(events: &[Value]) -> String {
-    events.iter().map(|event| format!("event: {}\ndata: {event}\n\n", text_of(&event["type"]))).collect()
+    events
+        .iter()
+        .map(|event| format!("event: {}\ndata: {event}\n\n", text_of(&event["type"])))
+        .collect()
 }
 
 fn anthropic_shown(body: &Value) -> Vec<Shown> {
@@ -297,14 +347,22 @@ fn anthropic_shown(body: &Value) -> Vec<Shown> {
 
 /// Content in either form: one text, or a list of blocks.
 fn blocks(content: &Value, role: &str, found: &mut Vec<Shown>) {
-    let shown = |role: &str, text: String, call_id: &Value| Shown { role: role.to_owned(), text, call_id: text_of(call_id) };
+    let shown = |role: &str, text: String, call_id: &Value| Shown {
+        role: role.to_owned(),
+        text,
+        call_id: text_of(call_id),
+    };
     if let Some(text) = content.as_str() {
         found.push(shown(role, text.to_owned(), &Value::Null));
     }
     for block in content.as_array().into_iter().flatten() {
         match block["type"].as_str() {
-            Some("tool_use") => found.push(shown("tool_call", block["input"].to_string(), &block["id"])),
-            Some("tool_result") => found.push(shown("tool_result", all_text(&block["content"]), &block["tool_use_id"])),
+            Some("tool_use") => {
+                found.push(shown("tool_call", block["input"].to_string(), &block["id"]))
+            }
+            Some("tool_result") => {
+                found.push(shown("tool_result", all_text(&block["content"]), &block["tool_use_id"]))
+            }
             _ => found.push(shown(role, text_of(&block["text"]), &Value::Null)),
         }
     }
@@ -313,14 +371,20 @@ fn blocks(content: &Value, role: &str, found: &mut Vec<Shown>) {
 fn openai_shown(body: &Value) -> Vec<Shown> {
     let mut found = Vec::new();
     if let Some(instructions) = body["instructions"].as_str() {
-        found.push(Shown { role: "system".to_owned(), text: instructions.to_owned(), call_id: String::new() });
+        found.push(Shown {
+            role: "system".to_owned(),
+            text: instructions.to_owned(),
+            call_id: String::new(),
+        });
     }
     for item in body["input"].as_array().into_iter().flatten() {
         let (role, text) = match item["type"].as_str() {
             Some("function_call" | "custom_tool_call") => {
                 ("tool_call".to_owned(), text_of(&item["arguments"]) + &text_of(&item["input"]))
             }
-            Some("function_call_output" | "custom_tool_call_output") => ("tool_result".to_owned(), all_text(&item["output"])),
+            Some("function_call_output" | "custom_tool_call_output") => {
+                ("tool_result".to_owned(), all_text(&item["output"]))
+            }
             Some("message") | None => (text_of(&item["role"]), all_text(&item["content"])),
             Some(other) => (other.to_owned(), all_text(item)),
         };
@@ -333,8 +397,12 @@ fn openai_shown(body: &Value) -> Vec<Shown> {
 fn all_text(content: &Value) -> String {
     match content {
         Value::String(text) => text.clone(),
-        Value::Array(parts) => parts.iter().map(|part| all_text(&part["text"])).collect::<Vec<_>>().join("\n"),
-        Value::Object(fields) => all_text(fields.get("content").or_else(|| fields.get("text")).unwrap_or(&Value::Null)),
+        Value::Array(parts) => {
+            parts.iter().map(|part| all_text(&part["text"])).collect::<Vec<_>>().join("\n")
+        }
+        Value::Object(fields) => {
+            all_text(fields.get("content").or_else(|| fields.get("text")).unwrap_or(&Value::Null))
+        }
         _ => String::new(),
     }
 }

@@ -1,4 +1,5 @@
-//! A message that tries to be more than a message, and the check that a model was shown it as quoted text and nothing else.
+//! A message that tries to be more than a message, and the check that a model was shown it as
+//! quoted text and nothing else.
 
 use super::Request;
 
@@ -21,8 +22,9 @@ const INVISIBLE: [char; 12] = [
     '\u{e0041}',
 ];
 
-/// A body whose every line holds `marker` and looks like something else: headers, end markers, tags of both clients, a hook's
-/// answer, a tool result, escape sequences, characters that reorder or hide.
+/// A body whose every line holds `marker` and looks like something else: headers, end markers, tags
+/// of both clients, a hook's answer, a tool result, escape sequences, characters that reorder or
+/// hide.
 #[must_use]
 pub fn hostile_body(marker: &str) -> String {
     [
@@ -47,20 +49,34 @@ pub fn hostile_body(marker: &str) -> String {
 }
 
 impl Request {
-    /// Checks that each line with `marker` that the model is shown begins with a quotation mark, that there are some, and
-    /// that nothing invisible stands in an entry that has one. The model's own calls and the user's prompt are left out.
+    /// Checks that each line with `marker` that the model is shown begins with a quotation mark,
+    /// that there are some, and that nothing invisible stands in an entry that has one. The model's
+    /// own calls and the user's prompt are left out.
     ///
     /// # Panics
     /// Where that does not hold.
     #[track_caller]
     pub fn assert_quoted(&self, marker: &str) {
-        let entries: Vec<_> = self.entries_with(marker).into_iter().filter(|shown| shown.role != "tool_call").collect();
+        let entries: Vec<_> = self
+            .entries_with(marker)
+            .into_iter()
+            .filter(|shown| shown.role != "tool_call")
+            .collect();
         assert!(!entries.is_empty(), "the model is not shown {marker:?}");
         for shown in &entries {
             for line in shown.text.lines().filter(|line| line.contains(marker)) {
-                assert!(line.starts_with(QUOTE), "{} shows {line:?} outside quotation marks:\n{}", shown.role, shown.text);
+                assert!(
+                    line.starts_with(QUOTE),
+                    "{} shows {line:?} outside quotation marks:\n{}",
+                    shown.role,
+                    shown.text
+                );
             }
-            if let Some(found) = shown.text.chars().find(|c| INVISIBLE.contains(c) || (c.is_control() && !"\n\t".contains(*c))) {
+            if let Some(found) = shown
+                .text
+                .chars()
+                .find(|c| INVISIBLE.contains(c) || (c.is_control() && !"\n\t".contains(*c)))
+            {
                 panic!("{} shows {found:?}:\n{:?}", shown.role, shown.text);
             }
         }

@@ -1,4 +1,5 @@
-//! Starting Claude Code and Codex: their command lines, the files they want in a home, and their ends.
+//! Starting Claude Code and Codex: their command lines, the files they want in a home, and their
+//! ends.
 //!
 //! It knows both programs' options and configuration. It does not know what the model will say.
 
@@ -39,7 +40,8 @@ pub struct Claude<'stage> {
     allowed: &'static str,
 }
 
-/// The tools that run without a prompt, by Claude Code's names of them: ours, however they got there, and its own.
+/// The tools that run without a prompt, by Claude Code's names of them: ours, however they got
+/// there, and its own.
 const ALLOWED: &str = "mcp__peers,mcp__plugin_peers_peers,Bash,Task,Agent";
 
 /// Codex about to be started.
@@ -51,21 +53,33 @@ pub struct Codex<'stage> {
     config: String,
 }
 
-/// A model that calls tools one by one, as older models do. It stands in Codex's own list: for one that does not, Codex cuts
-/// tool results at a quarter of the usual length.
+/// A model that calls tools one by one, as older models do. It stands in Codex's own list: for one
+/// that does not, Codex cuts tool results at a quarter of the usual length.
 const CLASSIC_MODEL: &str = "gpt-5.5";
 
-/// The model that Codex 0.171.0 takes where its person chose none. Its one tool runs a program, which calls the others.
+/// The model that Codex 0.171.0 takes where its person chose none. Its one tool runs a program,
+/// which calls the others.
 const CODE_MODEL: &str = "gpt-6.1-sol";
 
 impl<'stage> Launch<'stage> {
     fn new(stage: &'stage Stage) -> Self {
-        Self { stage, environment: BTreeMap::new(), arguments: Vec::new(), cwd: stage.work(), wired: true }
+        Self {
+            stage,
+            environment: BTreeMap::new(),
+            arguments: Vec::new(),
+            cwd: stage.work(),
+            wired: true,
+        }
     }
 
     fn command(&self, executable: &Path, arguments: Vec<String>) -> Command {
         let mut command = Command::new(executable);
-        command.args(arguments).env_clear().envs(self.stage.environment()).envs(&self.environment).current_dir(&self.cwd);
+        command
+            .args(arguments)
+            .env_clear()
+            .envs(self.stage.environment())
+            .envs(&self.environment)
+            .current_dir(&self.cwd);
         command
     }
 }
@@ -112,11 +126,16 @@ macro_rules! common {
 impl<'stage> Claude<'stage> {
     pub(super) fn new(stage: &'stage Stage) -> Self {
         let launch = Launch::new(stage);
-        Self { launch, settings: json!({}), permission_mode: "default".to_owned(), allowed: ALLOWED }
-            .env("ANTHROPIC_BASE_URL", &format!("http://127.0.0.1:{}", stage.model.port()))
-            .env("ANTHROPIC_API_KEY", API_KEY)
-            .env("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1")
-            .env("DISABLE_AUTOUPDATER", "1")
+        Self {
+            launch,
+            settings: json!({}),
+            permission_mode: "default".to_owned(),
+            allowed: ALLOWED,
+        }
+        .env("ANTHROPIC_BASE_URL", &format!("http://127.0.0.1:{}", stage.model.port()))
+        .env("ANTHROPIC_API_KEY", API_KEY)
+        .env("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1")
+        .env("DISABLE_AUTOUPDATER", "1")
     }
 
     common!();
@@ -128,13 +147,22 @@ impl<'stage> Claude<'stage> {
         self
     }
 
-    /// Our hooks, each a command. `peerctl setup` writes others, which save a process where they can.
+    /// Our hooks, each a command. `peerctl setup` writes others, which save a process where they
+    /// can.
     #[must_use]
     pub fn hooked(mut self) -> Self {
         let peerctl = self.launch.stage.peerctl();
-        for event in ["SessionStart", "UserPromptSubmit", "PreToolUse", "PostToolBatch", "Stop", "SessionEnd"] {
+        for event in [
+            "SessionStart",
+            "UserPromptSubmit",
+            "PreToolUse",
+            "PostToolBatch",
+            "Stop",
+            "SessionEnd",
+        ] {
             let command = format!("{} hook claude {event}", peerctl.display());
-            self.settings["hooks"][event] = json!([{"hooks": [{"type": "command", "command": command}]}]);
+            self.settings["hooks"][event] =
+                json!([{"hooks": [{"type": "command", "command": command}]}]);
         }
         self
     }
@@ -163,7 +191,8 @@ impl<'stage> Claude<'stage> {
         self
     }
 
-    /// What `--permission-mode` says: `default` where it is not set. Our tools and the shell are allowed in each.
+    /// What `--permission-mode` says: `default` where it is not set. Our tools and the shell are
+    /// allowed in each.
     #[must_use]
     pub fn permission_mode(mut self, mode: &str) -> Self {
         mode.clone_into(&mut self.permission_mode);
@@ -197,8 +226,10 @@ impl<'stage> Claude<'stage> {
         let Launch { stage, cwd, .. } = &self.launch;
         let home = stage.home.home();
         trust_claude(&home.join(".claude.json"), cwd);
-        let mut arguments: Vec<String> = first.iter().map(|argument| (*argument).to_owned()).collect();
-        let mut option = |name: &str, value: &str| arguments.extend([name.to_owned(), value.to_owned()]);
+        let mut arguments: Vec<String> =
+            first.iter().map(|argument| (*argument).to_owned()).collect();
+        let mut option =
+            |name: &str, value: &str| arguments.extend([name.to_owned(), value.to_owned()]);
         option("--permission-mode", &self.permission_mode);
         if !self.allowed.is_empty() {
             option("--allowedTools", self.allowed);
@@ -216,13 +247,18 @@ impl<'stage> Claude<'stage> {
 
 impl<'stage> Codex<'stage> {
     pub(super) fn new(stage: &'stage Stage) -> Self {
-        Self { launch: Launch::new(stage), model: CLASSIC_MODEL, deferring: false, config: String::new() }
+        Self {
+            launch: Launch::new(stage),
+            model: CLASSIC_MODEL,
+            deferring: false,
+            config: String::new(),
+        }
     }
 
     common!();
 
-    /// With the model that Codex takes of itself: it sees tools only from within programs that it writes. [`Call`]s become
-    /// such programs; see [`Call::program`].
+    /// With the model that Codex takes of itself: it sees tools only from within programs that it
+    /// writes. [`Call`]s become such programs; see [`Call::program`].
     ///
     /// [`Call`]: super::Call
     /// [`Call::program`]: super::Call::program
@@ -232,23 +268,25 @@ impl<'stage> Codex<'stage> {
         self
     }
 
-    /// Our tools are not offered directly: the model searches for them, or calls them from a program.
+    /// Our tools are not offered directly: the model searches for them, or calls them from a
+    /// program.
     #[must_use]
     pub fn deferring(mut self) -> Self {
         self.deferring = true;
         self
     }
 
-    /// Text at the end of `config.toml`, such as a table of hooks. The file is written when the first Codex of a stage
-    /// starts, and never again.
+    /// Text at the end of `config.toml`, such as a table of hooks. The file is written when the
+    /// first Codex of a stage starts, and never again.
     #[must_use]
     pub fn config(mut self, config: &str) -> Self {
         self.config.push_str(config);
         self
     }
 
-    /// Our hooks, each a command, and trusted without a person's word: that is for programs that run on their own, and makes a
-    /// terminal its own server. `peerctl setup` writes others, which the person trusts.
+    /// Our hooks, each a command, and trusted without a person's word: that is for programs that
+    /// run on their own, and makes a terminal its own server. `peerctl setup` writes others, which
+    /// the person trusts.
     #[must_use]
     pub fn hooked(mut self) -> Self {
         let peerctl = self.launch.stage.peerctl();
@@ -295,7 +333,8 @@ impl<'stage> Codex<'stage> {
 
     fn command(&self, first: &[&str]) -> Command {
         self.configure();
-        let mut arguments: Vec<String> = first.iter().map(|argument| (*argument).to_owned()).collect();
+        let mut arguments: Vec<String> =
+            first.iter().map(|argument| (*argument).to_owned()).collect();
         arguments.extend(self.launch.arguments.iter().cloned());
         self.launch.command(&program(CODEX_VARIABLE), arguments)
     }
@@ -333,7 +372,8 @@ impl<'stage> Codex<'stage> {
     }
 }
 
-/// What Claude Code asks a person once, answered: its first steps, the key, and whether this directory is trusted.
+/// What Claude Code asks a person once, answered: its first steps, the key, and whether this
+/// directory is trusted.
 fn trust_claude(path: &Path, cwd: &Path) {
     let text = fs::read_to_string(path).unwrap_or_else(|_| "{}".to_owned());
     let mut state: Value = serde_json::from_str(&text).expect("Claude's own file is JSON");
@@ -370,10 +410,14 @@ struct Heard {
 
 impl Program {
     fn start(what: &'static str, mut command: Command) -> Self {
-        let spawned = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let spawned =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let mut child = spawned.unwrap_or_else(|why| panic!("start {what}: {why}"));
         let heard = Arc::<(Mutex<Heard>, Condvar)>::default();
-        let (stdout, stderr) = (child.stdout.take().expect("stdout is piped"), child.stderr.take().expect("stderr is piped"));
+        let (stdout, stderr) = (
+            child.stdout.take().expect("stdout is piped"),
+            child.stderr.take().expect("stderr is piped"),
+        );
         listen(stdout, &heard, |heard| &mut heard.stdout);
         listen(stderr, &heard, |heard| &mut heard.stderr);
         let pid = child.id();
@@ -393,11 +437,16 @@ impl Program {
             if let Some(code) = heard.code
                 && heard.streams_ended == 2
             {
-                return Outcome { code, stdout: heard.stdout.clone(), stderr: heard.stderr.clone() };
+                return Outcome {
+                    code,
+                    stdout: heard.stdout.clone(),
+                    stderr: heard.stderr.clone(),
+                };
             }
             let left = deadline.saturating_duration_since(Instant::now());
             assert!(!left.is_zero(), "{} does not end; so far {heard:?}", self.what);
-            heard = self.heard.1.wait_timeout(heard, left).unwrap_or_else(PoisonError::into_inner).0;
+            heard =
+                self.heard.1.wait_timeout(heard, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }
@@ -406,7 +455,10 @@ impl Drop for Program {
     fn drop(&mut self) {
         let heard = self.heard.0.lock().unwrap_or_else(PoisonError::into_inner);
         if std::thread::panicking() {
-            let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("{}: {heard:?}\n", self.what).as_bytes());
+            let _ = std::io::Write::write_all(
+                &mut std::io::stderr(),
+                format!("{}: {heard:?}\n", self.what).as_bytes(),
+            );
         }
         // Its number may be another process's once it was waited for.
         if heard.code.is_none() {
@@ -415,13 +467,18 @@ impl Drop for Program {
     }
 }
 
-fn listen(stream: impl Read + Send + 'static, heard: &Arc<(Mutex<Heard>, Condvar)>, part: fn(&mut Heard) -> &mut String) {
+fn listen(
+    stream: impl Read + Send + 'static,
+    heard: &Arc<(Mutex<Heard>, Condvar)>,
+    part: fn(&mut Heard) -> &mut String,
+) {
     let heard = Arc::clone(heard);
     std::thread::spawn(move || {
         let mut reader = BufReader::new(stream);
         let mut line = Vec::new();
         while reader.read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
-            part(&mut heard.0.lock().unwrap_or_else(PoisonError::into_inner)).push_str(&String::from_utf8_lossy(&line));
+            part(&mut heard.0.lock().unwrap_or_else(PoisonError::into_inner))
+                .push_str(&String::from_utf8_lossy(&line));
             line.clear();
         }
         heard.0.lock().unwrap_or_else(PoisonError::into_inner).streams_ended += 1;
@@ -433,7 +490,8 @@ fn await_end(mut child: Child, heard: &Arc<(Mutex<Heard>, Condvar)>) {
     let heard = Arc::clone(heard);
     std::thread::spawn(move || {
         let status = child.wait().expect("wait for a program");
-        heard.0.lock().unwrap_or_else(PoisonError::into_inner).code = Some(crate::mcp::exit_code(status));
+        heard.0.lock().unwrap_or_else(PoisonError::into_inner).code =
+            Some(crate::mcp::exit_code(status));
         heard.1.notify_all();
     });
 }

@@ -1,12 +1,14 @@
 //! The real Claude Code and Codex, driven by tests against a model server of our own.
 //!
-//! A test begins with `let stage = peer_tests::stage!();`: a home of its own, a model server, a directory to work in. It writes
-//! the model's script with [`Model::talk`], starts programs with [`Stage::claude`] and [`Stage::codex`] (each `print`s one
-//! prompt or opens a `terminal`), sends messages with `stage.home.peerctl(…)` or an adapter of its own, and asserts on
-//! [`Request`]s: what the model was shown. Everything waits on events.
+//! A test begins with `let stage = peer_tests::stage!();`: a home of its own, a model server, a
+//! directory to work in. It writes the model's script with [`Model::talk`], starts programs with
+//! [`Stage::claude`] and [`Stage::codex`] (each `print`s one prompt or opens a `terminal`), sends
+//! messages with `stage.home.peerctl(…)` or an adapter of its own, and asserts on [`Request`]s:
+//! what the model was shown. Everything waits on events.
 //!
-//! It knows how these programs are installed, configured and ended. It does not know how peerd delivers. Invariant: when a
-//! [`Stage`] is dropped no process that it caused is alive, also after a panic, which prints what the model was shown.
+//! It knows how these programs are installed, configured and ended. It does not know how peerd
+//! delivers. Invariant: when a [`Stage`] is dropped no process that it caused is alive, also after
+//! a panic, which prints what the model was shown.
 
 mod dialect;
 mod hostile;
@@ -30,7 +32,8 @@ use std::time::{Duration, Instant};
 use crate::Home;
 pub use crate::news::News;
 
-/// How long a test with real programs waits for what must happen. They start slowly, and several run at once.
+/// How long a test with real programs waits for what must happen. They start slowly, and several
+/// run at once.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The environment variable that names the executable of Claude Code.
@@ -48,7 +51,8 @@ pub struct Stage {
     pub model: Model,
 }
 
-/// A fresh [`Stage`]. A macro, because only the test's own package knows where the executable under test is.
+/// A fresh [`Stage`]. A macro, because only the test's own package knows where the executable under
+/// test is.
 #[macro_export]
 macro_rules! stage {
     () => {
@@ -57,7 +61,8 @@ macro_rules! stage {
 }
 
 impl Stage {
-    /// A stage for `executable`, or for the one that `PEERD_PEERCTL` names; see [`stage!`](crate::stage).
+    /// A stage for `executable`, or for the one that `PEERD_PEERCTL` names; see
+    /// [`stage!`](crate::stage).
     ///
     /// # Panics
     /// Where its directories cannot be made.
@@ -115,19 +120,29 @@ impl Stage {
     #[track_caller]
     pub fn trace(&self, id: &str) -> Vec<String> {
         let shown = self.home.peerctl(&["show", id, "--json"]).success().json();
-        let steps = shown["deliveries"][0]["trace"].as_array().expect("a delivery has a trace").iter();
+        let steps =
+            shown["deliveries"][0]["trace"].as_array().expect("a delivery has a trace").iter();
         let word = |step: &serde_json::Value, key: &str| step[key].as_str().map(str::to_owned);
         steps
-            .map(|step| [word(step, "stage"), word(step, "carrier")].into_iter().flatten().collect::<Vec<_>>().join(" "))
+            .map(|step| {
+                [word(step, "stage"), word(step, "carrier")]
+                    .into_iter()
+                    .flatten()
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            })
             .collect()
     }
 
-    /// Leaves only `carrier`, and tool results, which are always there, for adapters that start from now on.
+    /// Leaves only `carrier`, and tool results, which are always there, for adapters that start
+    /// from now on.
     ///
     /// # Panics
     /// Where the configuration cannot be written.
     pub fn leave_only(&self, carrier: &str) {
-        let others = ["channel", "inbox_socket", "app_server", "hook"].into_iter().filter(|other| *other != carrier);
+        let others = ["channel", "inbox_socket", "app_server", "hook"]
+            .into_iter()
+            .filter(|other| *other != carrier);
         let off: Vec<String> = others.map(|other| format!("{other:?}")).collect();
         self.home.configure(&format!("[adapter]\ncarriers_off = [{}]\n", off.join(", ")));
     }
@@ -140,8 +155,8 @@ impl Stage {
         vec![
             entry("HOME", self.home.home().into_os_string()),
             entry("PATH", path.into()),
-            // Where programs put sockets of their own: short, and gone with the stage. Not above the home, because Codex
-            // does without some of its parts in a home that is temporary.
+            // Where programs put sockets of their own: short, and gone with the stage. Not above
+            // the home, because Codex does without some of its parts in a home that is temporary.
             entry("TMPDIR", root.join("tmp").into_os_string()),
             entry("XDG_RUNTIME_DIR", root.join("run").into_os_string()),
             entry("LANG", "C.UTF-8".into()),
@@ -165,13 +180,17 @@ impl Drop for Stage {
 /// Where it does not: a program that cannot be had is a failure, never a test left out.
 fn program(variable: &str) -> PathBuf {
     let path = std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_file());
-    path.unwrap_or_else(|| panic!("{variable} names no executable; run these tests with tests/clients/run"))
+    path.unwrap_or_else(|| {
+        panic!("{variable} names no executable; run these tests with tests/clients/run")
+    })
 }
 
-/// Says how long a message took from `sent` to the model, on standard error, whatever becomes of the test's own output.
+/// Says how long a message took from `sent` to the model, on standard error, whatever becomes of
+/// the test's own output.
 pub fn latency(client: &str, carrier: &str, sent: Instant, request: &Request) {
     let elapsed_ms = request.at.saturating_duration_since(sent).as_millis();
-    let _ = writeln!(std::io::stderr(), "latency client={client} carrier={carrier} ms={elapsed_ms}");
+    let _ =
+        writeln!(std::io::stderr(), "latency client={client} carrier={carrier} ms={elapsed_ms}");
 }
 
 /// Writes `text` to `path`, with the directories above it.

@@ -1,7 +1,9 @@
-//! A model server of the tests' own: answers Claude Code and Codex from a script, and keeps what each request showed.
+//! A model server of the tests' own: answers Claude Code and Codex from a script, and keeps what
+//! each request showed.
 //!
-//! It knows HTTP and which conversation a request belongs to; `dialect` knows the two vendors' forms. It does not know peerd.
-//! One invariant: a request that no script expects gets a harmless answer and uses up no step of anybody's script.
+//! It knows HTTP and which conversation a request belongs to; `dialect` knows the two vendors'
+//! forms. It does not know peerd. One invariant: a request that no script expects gets a harmless
+//! answer and uses up no step of anybody's script.
 
 use std::collections::VecDeque;
 use std::fmt::{self, Write as _};
@@ -220,8 +222,9 @@ impl Model {
         self.port
     }
 
-    /// The script of the conversation in which `marker` stands before any other conversation's marker: in the prompt that
-    /// the test types, or in a message that wakes an idle session. An empty marker takes what no other one does.
+    /// The script of the conversation in which `marker` stands before any other conversation's
+    /// marker: in the prompt that the test types, or in a message that wakes an idle session. An
+    /// empty marker takes what no other one does.
     #[must_use]
     pub fn talk(&self, marker: &str, steps: impl IntoIterator<Item = Step>) -> Talk {
         let mut state = self.shared.lock();
@@ -237,7 +240,11 @@ impl Model {
     #[track_caller]
     pub fn request_with(&self, text: &str) -> Request {
         match self.shared.wait(PATIENCE, |state| {
-            state.requests.iter().find(|request| request.is_conversation() && request.shows(text)).cloned()
+            state
+                .requests
+                .iter()
+                .find(|request| request.is_conversation() && request.shows(text))
+                .cloned()
         }) {
             Some(request) => request,
             None => panic!("no request shows {text:?}\n{}", self.story()),
@@ -280,7 +287,9 @@ impl Talk {
         let find = |state: &State| state.of(self.place).nth(place).cloned();
         match self.shared.wait(PATIENCE, find) {
             Some(request) => request,
-            None => panic!("the conversation has no request {place}\n{}", self.shared.lock().story()),
+            None => {
+                panic!("the conversation has no request {place}\n{}", self.shared.lock().story())
+            }
         }
     }
 
@@ -290,10 +299,14 @@ impl Talk {
     /// Where none does within [`PATIENCE`].
     #[track_caller]
     pub fn request_with(&self, text: &str) -> Request {
-        let find = |state: &State| state.of(self.place).find(|request| request.shows(text)).cloned();
+        let find =
+            |state: &State| state.of(self.place).find(|request| request.shows(text)).cloned();
         match self.shared.wait(PATIENCE, find) {
             Some(request) => request,
-            None => panic!("no request of the conversation shows {text:?}\n{}", self.shared.lock().story()),
+            None => panic!(
+                "no request of the conversation shows {text:?}\n{}",
+                self.shared.lock().story()
+            ),
         }
     }
 
@@ -319,19 +332,36 @@ impl State {
             let whole = shown.iter().enumerate();
             whole.filter_map(|(place, shown)| Some((place, shown.text.find(marker)?))).min()
         };
-        let marked = self.conversations.iter().enumerate().filter(|(_, conversation)| !conversation.marker.is_empty());
-        let found = marked.filter_map(|(place, conversation)| Some((first(&conversation.marker)?, place))).min();
-        let rest = || self.conversations.iter().position(|conversation| conversation.marker.is_empty());
+        let marked = self
+            .conversations
+            .iter()
+            .enumerate()
+            .filter(|(_, conversation)| !conversation.marker.is_empty());
+        let found = marked
+            .filter_map(|(place, conversation)| Some((first(&conversation.marker)?, place)))
+            .min();
+        let rest =
+            || self.conversations.iter().position(|conversation| conversation.marker.is_empty());
         found.map(|(_, place)| place).or_else(rest)
     }
 
     fn story(&self) -> String {
-        let mut story = format!("model server: {} requests, chatter {:?}\n", self.requests.len(), self.chatter);
+        let mut story =
+            format!("model server: {} requests, chatter {:?}\n", self.requests.len(), self.chatter);
         let mut last: Vec<(Option<usize>, usize)> = Vec::new();
         for (place, request) in self.requests.iter().enumerate() {
             let shown = request.shown();
-            let known = last.iter().rev().find(|(of, _)| *of == request.conversation).map_or(0, |(_, count)| *count);
-            let _ = writeln!(story, "-- request {place}, conversation {:?}, {} entries", request.conversation, shown.len());
+            let known = last
+                .iter()
+                .rev()
+                .find(|(of, _)| *of == request.conversation)
+                .map_or(0, |(_, count)| *count);
+            let _ = writeln!(
+                story,
+                "-- request {place}, conversation {:?}, {} entries",
+                request.conversation,
+                shown.len()
+            );
             for shown in shown.iter().skip(known.min(shown.len())) {
                 let text: String = shown.text.chars().take(1_500).collect();
                 let _ = writeln!(story, "   {}: {text}", shown.role);
@@ -339,7 +369,12 @@ impl State {
             last.push((request.conversation, shown.len()));
         }
         for (place, conversation) in self.conversations.iter().enumerate() {
-            let _ = writeln!(story, "-- conversation {place} {:?}: {} steps left", conversation.marker, conversation.steps.len());
+            let _ = writeln!(
+                story,
+                "-- conversation {place} {:?}: {} steps left",
+                conversation.marker,
+                conversation.steps.len()
+            );
         }
         story
     }
@@ -358,7 +393,8 @@ impl Shared {
                 return Some(found);
             }
             let left = deadline.checked_duration_since(Instant::now())?;
-            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            state =
+                self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
@@ -371,8 +407,11 @@ impl Shared {
             ("POST", path) if path.ends_with("/v1/responses") => Dialect::OpenAi,
             (_, path) => {
                 self.lock().chatter.push(format!("{method} {path}"));
-                let answer =
-                    if path.ends_with("count_tokens") { r#"{"input_tokens":1000}"# } else { r#"{"data":[],"models":[]}"# };
+                let answer = if path.ends_with("count_tokens") {
+                    r#"{"input_tokens":1000}"#
+                } else {
+                    r#"{"data":[],"models":[]}"#
+                };
                 return reply(stream, "application/json", "req_chatter", answer.as_bytes());
             }
         };
@@ -398,8 +437,12 @@ impl Shared {
             }
             match step.act {
                 Act::Given(decide) => step = decide(&request),
-                Act::Say(text) => break (request.saying(answer, &text), step.gate.filter(|_| step.begins)),
-                Act::Call(calls) => break (request.calling(answer, &calls), step.gate.filter(|_| step.begins)),
+                Act::Say(text) => {
+                    break (request.saying(answer, &text), step.gate.filter(|_| step.begins));
+                }
+                Act::Call(calls) => {
+                    break (request.calling(answer, &calls), step.gate.filter(|_| step.begins));
+                }
                 Act::Fail(status) => return refuse(stream, status, &id),
             }
         };
@@ -437,7 +480,8 @@ fn read_request(reader: &mut impl BufRead) -> std::io::Result<Option<(String, St
     loop {
         let mut size = String::new();
         reader.read_line(&mut size)?;
-        let size = u64::from_str_radix(size.split(';').next().unwrap_or_default().trim(), 16).unwrap_or(0);
+        let size =
+            u64::from_str_radix(size.split(';').next().unwrap_or_default().trim(), 16).unwrap_or(0);
         reader.take(size).read_to_end(&mut body)?;
         let mut end = String::new();
         reader.read_line(&mut end)?;
@@ -454,7 +498,12 @@ fn head(status: &str, media_type: &str, request_id: &str, length: usize) -> Stri
     )
 }
 
-fn reply(mut stream: TcpStream, media_type: &str, request_id: &str, body: &[u8]) -> std::io::Result<()> {
+fn reply(
+    mut stream: TcpStream,
+    media_type: &str,
+    request_id: &str,
+    body: &[u8],
+) -> std::io::Result<()> {
     stream.write_all(head("200 OK", media_type, request_id, body.len()).as_bytes())?;
     stream.write_all(body)?;
     stream.flush()
@@ -468,7 +517,8 @@ fn reply_in_halves(
     (first, second): (&str, &str),
     gate: &Gate,
 ) -> std::io::Result<()> {
-    stream.write_all(head("200 OK", media_type, request_id, first.len() + second.len()).as_bytes())?;
+    stream
+        .write_all(head("200 OK", media_type, request_id, first.len() + second.len()).as_bytes())?;
     stream.write_all(first.as_bytes())?;
     stream.flush()?;
     gate.pass();
@@ -479,7 +529,9 @@ fn reply_in_halves(
 /// An error in a form that both clients understand.
 fn refuse(mut stream: TcpStream, status: u16, request_id: &str) -> std::io::Result<()> {
     let body = r#"{"type":"error","error":{"type":"api_error","code":"server_error","message":"the test refuses this"}}"#;
-    stream.write_all(head(&format!("{status} Refused"), "application/json", request_id, body.len()).as_bytes())?;
+    stream.write_all(
+        head(&format!("{status} Refused"), "application/json", request_id, body.len()).as_bytes(),
+    )?;
     stream.write_all(body.as_bytes())?;
     stream.flush()
 }

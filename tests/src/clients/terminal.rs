@@ -1,6 +1,7 @@
 //! A program in a terminal: a tmux session of its own, on a server of its own.
 //!
-//! It knows keys and screens. It looks at the screen when the terminal wrote something, never by the clock.
+//! It knows keys and screens. It looks at the screen when the terminal wrote something, never by
+//! the clock.
 
 use std::fs::File;
 use std::io::Read;
@@ -48,14 +49,19 @@ impl Terminal {
         static TERMINALS: AtomicUsize = AtomicUsize::new(0);
 
         let session = format!("{what}{}", TERMINALS.fetch_add(1, Ordering::Relaxed));
-        // A server of its own: one that has lost its last terminal is still there for a moment, and takes no other.
+        // A server of its own: one that has lost its last terminal is still there for a moment, and
+        // takes no other.
         let socket = stage.home.root().join(format!("{session}.tmux"));
         let fifo = stage.home.root().join(&session);
-        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("make a pipe for the terminal's output");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU)
+            .expect("make a pipe for the terminal's output");
 
-        // What the program writes is in the pipe from its first byte: it starts when the pipe is there.
+        // What the program writes is in the pipe from its first byte: it starts when the pipe is
+        // there.
         let mut line = vec!["exec".to_owned(), "env".to_owned(), "-i".to_owned()];
-        let mut push = |word: &std::ffi::OsStr| line.push(format!("'{}'", word.to_string_lossy().replace('\'', "'\\''")));
+        let mut push = |word: &std::ffi::OsStr| {
+            line.push(format!("'{}'", word.to_string_lossy().replace('\'', "'\\''")))
+        };
         for (key, value) in command.get_envs() {
             let mut entry = key.to_owned();
             entry.push("=");
@@ -149,7 +155,8 @@ impl Terminal {
         }
     }
 
-    /// Chooses the entry of a dialog that holds `label`, as a person does: with the arrow keys and Enter.
+    /// Chooses the entry of a dialog that holds `label`, as a person does: with the arrow keys and
+    /// Enter.
     ///
     /// # Panics
     /// Where no dialog with such an entry comes.
@@ -169,7 +176,10 @@ impl Terminal {
             }
             self.key("Down");
             if let Err(screen) = self.look_for(KEY_LOST_AFTER, |screen| chosen(screen) != before) {
-                assert!(Instant::now() < deadline, "the dialog does not move to {label:?}:\n{screen}");
+                assert!(
+                    Instant::now() < deadline,
+                    "the dialog does not move to {label:?}:\n{screen}"
+                );
             }
         }
     }
@@ -178,13 +188,16 @@ impl Terminal {
     #[must_use]
     pub fn screen(&self) -> String {
         let output = self.tmux("capture-pane").arg("-p").stderr(Stdio::null()).output();
-        output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
+        output
+            .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
+            .unwrap_or_default()
     }
 
     /// All that the program wrote to the terminal so far, escape sequences included.
     #[must_use]
     pub fn written(&self) -> String {
-        String::from_utf8_lossy(&self.output.0.lock().unwrap_or_else(PoisonError::into_inner).raw).into_owned()
+        String::from_utf8_lossy(&self.output.0.lock().unwrap_or_else(PoisonError::into_inner).raw)
+            .into_owned()
     }
 
     /// Waits until the screen shows `text`.
@@ -198,11 +211,14 @@ impl Terminal {
         }
     }
 
-    /// Waits until a line begins with `mark` and is no choice of a dialog, which has a number there.
+    /// Waits until a line begins with `mark` and is no choice of a dialog, which has a number
+    /// there.
     #[track_caller]
     pub(super) fn wait_for_prompt(&self, mark: char) {
         let prompt = |line: &str| {
-            line.trim_start().strip_prefix(mark).is_some_and(|rest| !rest.trim_start().starts_with(|c: char| c.is_ascii_digit()))
+            line.trim_start()
+                .strip_prefix(mark)
+                .is_some_and(|rest| !rest.trim_start().starts_with(|c: char| c.is_ascii_digit()))
         };
         if let Err(screen) = self.wait_until(|screen| screen.lines().any(prompt)) {
             panic!("the screen shows no prompt:\n{screen}");
@@ -217,13 +233,15 @@ impl Terminal {
         self.look_for(PATIENCE, look)
     }
 
-    /// Waits until nothing has been written for a moment. Codex throws away what is typed before a person can have read its
-    /// question, by nothing that a test could see, and gives up with an error where more comes all the time.
+    /// Waits until nothing has been written for a moment. Codex throws away what is typed before a
+    /// person can have read its question, by nothing that a test could see, and gives up with an
+    /// error where more comes all the time.
     fn rest(&self) {
         let mut output = self.output.0.lock().unwrap_or_else(PoisonError::into_inner);
         while !output.ended {
             let writes = output.writes;
-            let (next, waited) = self.output.1.wait_timeout(output, QUIET).unwrap_or_else(PoisonError::into_inner);
+            let (next, waited) =
+                self.output.1.wait_timeout(output, QUIET).unwrap_or_else(PoisonError::into_inner);
             if waited.timed_out() && next.writes == writes {
                 return;
             }
@@ -245,7 +263,12 @@ impl Terminal {
                 if left.is_zero() || output.ended {
                     return Err(screen);
                 }
-                output = self.output.1.wait_timeout(output, left).unwrap_or_else(PoisonError::into_inner).0;
+                output = self
+                    .output
+                    .1
+                    .wait_timeout(output, left)
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .0;
             }
         }
     }
@@ -259,7 +282,11 @@ impl Terminal {
         run(&mut self.tmux("kill-session"));
         let output = self.output.0.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = self.output.1.wait_timeout_while(output, PATIENCE, |output| !output.ended);
-        assert!(!waited.unwrap_or_else(PoisonError::into_inner).1.timed_out(), "{} does not end", self.session);
+        assert!(
+            !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out(),
+            "{} does not end",
+            self.session
+        );
     }
 
     /// The screen, or what was last written where the terminal is gone.
@@ -303,7 +330,10 @@ impl Drop for Terminal {
 
 fn tmux(socket: &std::path::Path) -> Command {
     let mut tmux = Command::new("tmux");
-    tmux.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("LANG", "C.UTF-8").stdin(Stdio::null());
+    tmux.env_clear()
+        .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+        .env("LANG", "C.UTF-8")
+        .stdin(Stdio::null());
     tmux.args(["-u", "-f", "/dev/null", "-S"]).arg(socket);
     tmux
 }

@@ -26,9 +26,13 @@ impl Broker {
         match open.role {
             Role::Operator => Some(match self.presence.ancestry(connection) {
                 Ancestry::Person => Actor::Person,
-                Ancestry::Agent(agent) => Actor::Shell { agent, is_trusted: self.config.allow_operator_from_agents },
+                Ancestry::Agent(agent) => {
+                    Actor::Shell { agent, is_trusted: self.config.allow_operator_from_agents }
+                }
             }),
-            Role::Adapter | Role::Hook => open.session.as_ref().map(|session| Actor::Session(session.peer)),
+            Role::Adapter | Role::Hook => {
+                open.session.as_ref().map(|session| Actor::Session(session.peer))
+            }
         }
     }
 
@@ -45,7 +49,10 @@ impl Broker {
 
     /// Returns the peer of the session that asks.
     pub(crate) fn session_peer(&self, caller: Caller) -> Result<PeerId, Rejection> {
-        self.presence.session(caller.connection).map(|session| session.peer).ok_or(Rejection::NotRegistered)
+        self.presence
+            .session(caller.connection)
+            .map(|session| session.peer)
+            .ok_or(Rejection::NotRegistered)
     }
 
     /// The addressee for whom texts on this connection are worded.

@@ -36,7 +36,12 @@ impl Broker {
     ) -> Result<Audience, Rejection> {
         let mut recipients: Vec<PeerId> = Vec::new();
         let mut channel: Option<(String, Vec<PeerId>)> = None;
-        let names = send.to.iter().flat_map(|name| name.split(',')).map(unquoted).filter(|name| !name.is_empty());
+        let names = send
+            .to
+            .iter()
+            .flat_map(|name| name.split(','))
+            .map(unquoted)
+            .filter(|name| !name.is_empty());
         for (count, name) in names.enumerate() {
             // The limit counts names, not peers: each repeat of a name costs the same work.
             if count == RECIPIENTS_MAX {
@@ -53,7 +58,10 @@ impl Broker {
                 match &channel {
                     Some((other, _)) if *other != found.0 => {
                         let bound = "one channel or group, and names".to_owned();
-                        return Err(Rejection::OutOfBounds { what: "the list of recipients", bound });
+                        return Err(Rejection::OutOfBounds {
+                            what: "the list of recipients",
+                            bound,
+                        });
                     }
                     _ => channel = Some(found),
                 }
@@ -65,31 +73,43 @@ impl Broker {
         }
         if let Some((name, members)) = channel {
             let is_private = self.is_private(&name);
-            let outside = |peer: &&PeerId| is_private && **peer != PeerId::HUMAN && !members.contains(peer) && **peer != sender;
+            let outside = |peer: &&PeerId| {
+                is_private && **peer != PeerId::HUMAN && !members.contains(peer) && **peer != sender
+            };
             if let Some(stranger) = recipients.iter().find(outside) {
-                return Err(Rejection::OutsideChannel { channel: name, name: self.name_of(*stranger) });
+                return Err(Rejection::OutsideChannel {
+                    channel: name,
+                    name: self.name_of(*stranger),
+                });
             }
             recipients.extend(members);
             return Ok(Audience { peers: each_once(recipients), channel: Some(name) });
         }
         if recipients.is_empty() {
-            let back = original.map(|original| &original.head.from).ok_or_else(Rejection::too_many_recipients)?;
+            let back = original
+                .map(|original| &original.head.from)
+                .ok_or_else(Rejection::too_many_recipients)?;
             if back.peer == PeerId::SYSTEM {
                 self.presence.resolve("system", None)?;
             }
-            recipients.push(
-                self.presence
-                    .current(back.peer)
-                    .ok_or_else(|| Rejection::UnknownPeer { name: back.name.clone(), nearest: Vec::new() })?,
-            );
+            recipients.push(self.presence.current(back.peer).ok_or_else(|| {
+                Rejection::UnknownPeer { name: back.name.clone(), nearest: Vec::new() }
+            })?);
         }
         Ok(Audience { peers: each_once(recipients), channel: None })
     }
 
     /// Returns the peer that was named as if it were a group, as in `@bob`. Otherwise returns the
     /// refusal, which also offers peers of a similar name.
-    fn peer_for_channel(&self, name: &str, sender: PeerId, unknown: Rejection) -> Result<PeerId, Rejection> {
-        let Rejection::UnknownChannel { name: asked, mut nearest } = unknown else { return Err(unknown) };
+    fn peer_for_channel(
+        &self,
+        name: &str,
+        sender: PeerId,
+        unknown: Rejection,
+    ) -> Result<PeerId, Rejection> {
+        let Rejection::UnknownChannel { name: asked, mut nearest } = unknown else {
+            return Err(unknown);
+        };
         if is_group(name)
             && let Ok(peer) = self.presence.resolve(name, Some(sender))
         {
@@ -102,11 +122,17 @@ impl Broker {
 
     /// Returns the audience of a message to `all`: every other agent that is online.
     fn everybody_online(&self, sender: PeerId) -> Result<Vec<PeerId>, Rejection> {
-        let here = |peer: &PeerId| *peer != sender && *peer != PeerId::HUMAN && self.presence.is_online(*peer);
-        let online: Vec<PeerId> = self.presence.iter().map(|record| record.id).filter(here).collect();
+        let here = |peer: &PeerId| {
+            *peer != sender && *peer != PeerId::HUMAN && self.presence.is_online(*peer)
+        };
+        let online: Vec<PeerId> =
+            self.presence.iter().map(|record| record.id).filter(here).collect();
         let broadcast_max = self.config.limits.broadcast_max;
         if online.is_empty() {
-            return Err(Rejection::NoMailbox { name: "all".to_owned(), why: NoMailbox::NobodyOnline });
+            return Err(Rejection::NoMailbox {
+                name: "all".to_owned(),
+                why: NoMailbox::NobodyOnline,
+            });
         }
         if online.len() > broadcast_max as usize {
             return Err(Rejection::BroadcastTooWide { online: online.len(), broadcast_max });

@@ -7,7 +7,9 @@
 
 use peer_proto::channel::{ChannelInfo, ChannelRequest};
 use peer_proto::ids::{MessageId, PeerId};
-use peer_proto::limits::{CHANNEL_MEMBERS_MAX, CHANNEL_NAME_CHARS_MAX, CHANNELS_MAX, TOPIC_BYTES_MAX};
+use peer_proto::limits::{
+    CHANNEL_MEMBERS_MAX, CHANNEL_NAME_CHARS_MAX, CHANNELS_MAX, TOPIC_BYTES_MAX,
+};
 use peer_proto::message::Stage;
 use peer_proto::policy::Policy;
 use peer_proto::request::Reply;
@@ -42,15 +44,21 @@ impl Broker {
             turn.reply(caller, Reply::Channels(channels));
             return Ok(());
         }
-        let Some(me) = actor.member() else { return Err(Rejection::NotPermitted { act: Act::ChangeChannels }) };
+        let Some(me) = actor.member() else {
+            return Err(Rejection::NotPermitted { act: Act::ChangeChannels });
+        };
         facts.check_space()?;
         let changed = match request {
             ChannelRequest::List => return Ok(()),
-            ChannelRequest::Create { name, topic, private } => self.new_channel(turn.now, me, &name, &topic, private)?,
+            ChannelRequest::Create { name, topic, private } => {
+                self.new_channel(turn.now, me, &name, &topic, private)?
+            }
             ChannelRequest::Join(name) => match self.find_channel(actor, &name) {
                 Ok(record) => joined(record.clone(), me)?,
                 // The first peer that carries a group's label creates the group.
-                Err(Rejection::UnknownChannel { .. }) if is_group(&name) => self.new_channel(turn.now, me, &name, "", false)?,
+                Err(Rejection::UnknownChannel { .. }) if is_group(&name) => {
+                    self.new_channel(turn.now, me, &name, "", false)?
+                }
                 Err(unknown) => return Err(unknown),
             },
             ChannelRequest::Leave(name) => {
@@ -71,7 +79,9 @@ impl Broker {
                     let stage = match self.rule_on(&sender, invited, None) {
                         Policy::Accept => Stage::Stored,
                         Policy::Hold => Stage::Held,
-                        Policy::Refuse => return Err(Rejection::RefusedByPolicy { name: self.name_of(invited) }),
+                        Policy::Refuse => {
+                            return Err(Rejection::RefusedByPolicy { name: self.name_of(invited) });
+                        }
                     };
                     self.put_channel(turn, record.clone());
                     self.notify_invited(turn, &sender.name, (invited, stage), &record);
@@ -142,19 +152,36 @@ impl Broker {
         })
     }
 
-    fn notify_invited(&mut self, turn: &mut Turn<'_>, by: &str, (invited, stage): (PeerId, Stage), record: &ChannelRecord) {
-        let topic = if record.topic.is_empty() { String::new() } else { format!(", which is for {}", quoted(&record.topic)) };
+    fn notify_invited(
+        &mut self,
+        turn: &mut Turn<'_>,
+        by: &str,
+        (invited, stage): (PeerId, Stage),
+        record: &ChannelRecord,
+    ) {
+        let topic = if record.topic.is_empty() {
+            String::new()
+        } else {
+            format!(", which is for {}", quoted(&record.topic))
+        };
         let name = &record.name;
         let text = wording::invitation(by, name, &topic, Addressee::of_mail_to(invited));
         let thread = format!("channel-{}", &name[1..]);
         let (channel, private) = (Some(name.clone()), record.private);
-        self.post_notice(turn, Notice { stage, channel, private, ..Notice::new(invited, thread, text) });
+        self.post_notice(
+            turn,
+            Notice { stage, channel, private, ..Notice::new(invited, thread, text) },
+        );
     }
 
     // ---- membership
 
     /// Returns the channel or group of this name, if the actor may know of it.
-    pub(crate) fn find_channel(&self, actor: Actor, name: &str) -> Result<&ChannelRecord, Rejection> {
+    pub(crate) fn find_channel(
+        &self,
+        actor: Actor,
+        name: &str,
+    ) -> Result<&ChannelRecord, Rejection> {
         let known = self.channels.get(name).filter(|record| self.sees_channel(actor, record));
         known.ok_or_else(|| {
             let mut asked: String = name.chars().take(64).collect();
@@ -168,7 +195,11 @@ impl Broker {
     }
 
     /// Returns the channel or group of this name, if the actor is a member or the person.
-    pub(crate) fn member_channel(&self, actor: Actor, name: &str) -> Result<&ChannelRecord, Rejection> {
+    pub(crate) fn member_channel(
+        &self,
+        actor: Actor,
+        name: &str,
+    ) -> Result<&ChannelRecord, Rejection> {
         let record = self.find_channel(actor, name)?;
         if actor.is_person() || is_member(actor, record) {
             return Ok(record);
@@ -177,9 +208,19 @@ impl Broker {
     }
 
     /// Returns the recipients of a post by this sender: all members but the sender.
-    pub(crate) fn audience_of(&self, actor: Actor, sender: PeerId, name: &str) -> Result<(String, Vec<PeerId>), Rejection> {
-        let record = if is_group(name) { self.find_channel(actor, name)? } else { self.member_channel(actor, name)? };
-        let others: Vec<PeerId> = record.members.iter().copied().filter(|member| *member != sender).collect();
+    pub(crate) fn audience_of(
+        &self,
+        actor: Actor,
+        sender: PeerId,
+        name: &str,
+    ) -> Result<(String, Vec<PeerId>), Rejection> {
+        let record = if is_group(name) {
+            self.find_channel(actor, name)?
+        } else {
+            self.member_channel(actor, name)?
+        };
+        let others: Vec<PeerId> =
+            record.members.iter().copied().filter(|member| *member != sender).collect();
         if is_group(name) && others.is_empty() {
             return Err(Rejection::EmptyGroup { name: record.name.clone() });
         }
@@ -188,11 +229,16 @@ impl Broker {
 
     /// Returns the labels that a peer carries.
     pub(crate) fn groups_of(&self, peer: PeerId) -> Vec<String> {
-        self.channels.of(peer).filter(|record| is_group(&record.name)).map(|record| record.name.clone()).collect()
+        self.channels
+            .of(peer)
+            .filter(|record| is_group(&record.name))
+            .map(|record| record.name.clone())
+            .collect()
     }
 
     fn channel_info(&self, actor: Actor, record: &ChannelRecord) -> ChannelInfo {
-        let mut members: Vec<String> = record.members.iter().map(|member| self.name_of(*member)).collect();
+        let mut members: Vec<String> =
+            record.members.iter().map(|member| self.name_of(*member)).collect();
         members.sort();
         ChannelInfo {
             name: record.name.clone(),

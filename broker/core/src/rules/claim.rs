@@ -62,33 +62,41 @@ impl Broker {
     /// Returns where the session of this connection runs. The kernel's information takes precedence
     /// over the adapter's.
     pub(crate) fn host_of(&self, connection: ConnectionId, claimed_pid: u32) -> Host {
-        let ancestors = self.presence.connections.get(&connection).map_or(&[][..], |open| &open.ancestors);
+        let ancestors =
+            self.presence.connections.get(&connection).map_or(&[][..], |open| &open.ancestors);
         let (adapter, client) = (ancestors.first().copied(), ancestors.get(1).copied());
         Host { client_pid: client.map_or(claimed_pid, |client| client.pid), client, adapter }
     }
 
     /// Returns the peer that a new registration means. A chosen name takes precedence over a
     /// client's seat.
-    pub(crate) fn find_peer(&self, register: &Register, host: Host, facts: &Facts) -> (Found, Option<Conflict>) {
+    pub(crate) fn find_peer(
+        &self,
+        register: &Register,
+        host: Host,
+        facts: &Facts,
+    ) -> (Found, Option<Conflict>) {
         let asker = Asker { host, seat: register.seat.as_ref(), ended: &facts.ended };
         if let Some(name) = &register.name {
             let mut candidate = name.clone();
             let mut conflict = None;
             for n in 2.. {
-                let taken = match (self.owner_of_name(&candidate), self.presence.by_name(&candidate)) {
-                    (None, None) => return (Found::Nobody(Some(candidate)), conflict),
-                    (None, Some(owner)) => Conflict::Alias(owner),
-                    (Some(owner), _) => match self.ownership(owner, asker) {
-                        Ownership::Free => return (Found::Free(owner), conflict),
-                        Ownership::Shared => return (Found::Shared(owner), conflict),
-                        Ownership::Taken => Conflict::Taken(owner),
-                    },
-                };
+                let taken =
+                    match (self.owner_of_name(&candidate), self.presence.by_name(&candidate)) {
+                        (None, None) => return (Found::Nobody(Some(candidate)), conflict),
+                        (None, Some(owner)) => Conflict::Alias(owner),
+                        (Some(owner), _) => match self.ownership(owner, asker) {
+                            Ownership::Free => return (Found::Free(owner), conflict),
+                            Ownership::Shared => return (Found::Shared(owner), conflict),
+                            Ownership::Taken => Conflict::Taken(owner),
+                        },
+                    };
                 conflict.get_or_insert(taken);
                 candidate = with_suffix(name, n);
             }
         }
-        let Some(owner) = register.seat.as_ref().and_then(|seat| self.presence.by_seat(seat)) else {
+        let Some(owner) = register.seat.as_ref().and_then(|seat| self.presence.by_seat(seat))
+        else {
             return (Found::Nobody(None), None);
         };
         match self.ownership(owner, asker) {
@@ -104,7 +112,10 @@ impl Broker {
         let seat = Seat { kind: SeatKind::Name, key: name.to_owned() };
         let named = || {
             let owner = self.presence.by_name(name)?;
-            self.presence.name(owner).is_some_and(|own| own.eq_ignore_ascii_case(name)).then_some(owner)
+            self.presence
+                .name(owner)
+                .is_some_and(|own| own.eq_ignore_ascii_case(name))
+                .then_some(owner)
         };
         self.presence.by_seat(&seat).or_else(named)
     }
@@ -116,7 +127,9 @@ impl Broker {
     /// that had the session has ended, the same client gets its own peer again, with a seat or
     /// without.
     pub(crate) fn ownership(&self, owner: PeerId, asker: Asker<'_>) -> Ownership {
-        let ended = |process: Option<Process>| process.is_some_and(|process| asker.ended.contains(&process));
+        let ended = |process: Option<Process>| {
+            process.is_some_and(|process| asker.ended.contains(&process))
+        };
         let same_seat = asker.seat.is_some_and(|seat| self.presence.by_seat(seat) == Some(owner));
         let mut hosts = self.hosts_of(owner).peekable();
         if hosts.peek().is_some() {
@@ -131,7 +144,9 @@ impl Broker {
         }
         match self.presence.absent(owner).map(|absent| absent.host) {
             None => Ownership::Free,
-            Some(host) if ended(host.client) || (host.client.is_none() && ended(host.adapter)) => Ownership::Free,
+            Some(host) if ended(host.client) || (host.client.is_none() && ended(host.adapter)) => {
+                Ownership::Free
+            }
             Some(host) if host.has_client_of(&asker.host) && ended(host.adapter) => Ownership::Free,
             Some(host) if host.has_client_of(&asker.host) && same_seat => Ownership::Shared,
             Some(_) => Ownership::Taken,
@@ -141,7 +156,9 @@ impl Broker {
     /// Returns where the live sessions of a peer run.
     fn hosts_of(&self, peer: PeerId) -> impl Iterator<Item = Host> + '_ {
         let sessions = self.presence.sessions_of(peer).iter();
-        sessions.filter_map(|connection| self.presence.session(*connection)).map(|session| session.host)
+        sessions
+            .filter_map(|connection| self.presence.session(*connection))
+            .map(|session| session.host)
     }
 
     /// Returns the processes whose end decides whether this registration gets what it asks for.
@@ -155,13 +172,17 @@ impl Broker {
             let mut candidate = name.clone();
             for n in 2.. {
                 match self.owner_of_name(&candidate) {
-                    Some(owner) if self.is_claimed(owner) => processes.extend(self.processes_of(owner)),
+                    Some(owner) if self.is_claimed(owner) => {
+                        processes.extend(self.processes_of(owner))
+                    }
                     None if self.presence.by_name(&candidate).is_some() => {}
                     Some(_) | None => break,
                 }
                 candidate = with_suffix(name, n);
             }
-        } else if let Some(owner) = register.seat.as_ref().and_then(|seat| self.presence.by_seat(seat)) {
+        } else if let Some(owner) =
+            register.seat.as_ref().and_then(|seat| self.presence.by_seat(seat))
+        {
             processes.extend(self.processes_of(owner));
         }
         processes

@@ -22,14 +22,20 @@ impl Broker {
         // Expire every due delivery before refilling windows. Otherwise the refill could push one
         // that is about to expire.
         let mut ended = Vec::new();
-        while let Some((_, message, peer)) = self.mailboxes.next_expiry().filter(|(at, ..)| *at <= turn.now.wall) {
+        while let Some((_, message, peer)) =
+            self.mailboxes.next_expiry().filter(|(at, ..)| *at <= turn.now.wall)
+        {
             let Some(record) = self.end(turn, peer, message, Transition::Expire) else { break };
             ended.push(record);
         }
         // An expired question is reported once, by the rules of questions.
         for record in ended.iter().filter(|record| record.brief.kind != Kind::Question) {
             let (message, name) = (record.message, self.name_of(record.peer));
-            self.notify_sender(turn, record, format!("your message {message} to {name} expired before it was presented"));
+            self.notify_sender(
+                turn,
+                record,
+                format!("your message {message} to {name} expired before it was presented"),
+            );
         }
         for record in &ended {
             self.fill_window(turn, record.peer);
@@ -37,15 +43,24 @@ impl Broker {
     }
 
     /// Makes a pending delivery a dead letter, and tells its sender.
-    pub(crate) fn dead_letter(&mut self, turn: &mut Turn<'_>, peer: PeerId, message: MessageId, cause: Cause) {
-        let Some(record) = self.end(turn, peer, message, Transition::DeadLetter(cause)) else { return };
+    pub(crate) fn dead_letter(
+        &mut self,
+        turn: &mut Turn<'_>,
+        peer: PeerId,
+        message: MessageId,
+        cause: Cause,
+    ) {
+        let Some(record) = self.end(turn, peer, message, Transition::DeadLetter(cause)) else {
+            return;
+        };
         // A peer that is being forgotten gets no more mail, not even a notice about its own
         // message.
         if cause == Cause::PeerForgotten && self.is_same(peer, record.brief.from) {
             return;
         }
         let sender = Addressee::of_mail_to(record.brief.from);
-        let text = wording::dead_letter(message, &self.name_of(peer), cause, record.attempts, sender);
+        let text =
+            wording::dead_letter(message, &self.name_of(peer), cause, record.attempts, sender);
         self.notify_sender(turn, &record, text);
     }
 
@@ -59,10 +74,15 @@ impl Broker {
             let waiting: Vec<(PeerId, MessageId)> = match record.stops {
                 None => Vec::new(),
                 Some(Stopped::Delivery(message, peer)) => vec![(peer, message)],
-                Some(Stopped::Message(message)) => self.mailboxes.iter().map(|(peer, _)| (peer, message)).collect(),
-                Some(Stopped::Peer(peer)) => {
-                    self.mailboxes.messages(peer, |_| true).into_iter().map(|message| (peer, message)).collect()
+                Some(Stopped::Message(message)) => {
+                    self.mailboxes.iter().map(|(peer, _)| (peer, message)).collect()
                 }
+                Some(Stopped::Peer(peer)) => self
+                    .mailboxes
+                    .messages(peer, |_| true)
+                    .into_iter()
+                    .map(|message| (peer, message))
+                    .collect(),
             };
             for (peer, message) in waiting {
                 self.dead_letter(turn, peer, message, Cause::Damaged);
@@ -171,7 +191,10 @@ impl Broker {
         for letter in letters {
             self.drop_one(turn, letter);
         }
-        turn.reply(caller, Reply::Settled { deliveries: vec![(self.name_of(heir), Stage::Stored)] });
+        turn.reply(
+            caller,
+            Reply::Settled { deliveries: vec![(self.name_of(heir), Stage::Stored)] },
+        );
         Ok(())
     }
 
@@ -184,7 +207,8 @@ impl Broker {
     ) -> Result<(), Rejection> {
         caller.check_person(Act::Drop)?;
         let letters = self.letters(message, facts)?;
-        let deliveries = letters.iter().map(|letter| (self.name_of(letter.peer), Stage::Dropped)).collect();
+        let deliveries =
+            letters.iter().map(|letter| (self.name_of(letter.peer), Stage::Dropped)).collect();
         for letter in letters {
             self.drop_one(turn, letter);
         }
@@ -218,7 +242,8 @@ impl Broker {
     /// Returns the dead and expired deliveries of a message.
     fn letters(&self, message: MessageId, facts: &Facts) -> Result<Vec<DeliveryRecord>, Rejection> {
         let stored = facts.stored.get(&message).ok_or(Rejection::UnknownMessage(message))?;
-        let letters: Vec<DeliveryRecord> = stored.deliveries.iter().filter(|delivery| is_letter(delivery)).cloned().collect();
+        let letters: Vec<DeliveryRecord> =
+            stored.deliveries.iter().filter(|delivery| is_letter(delivery)).cloned().collect();
         if letters.is_empty() {
             return Err(Rejection::TooLate { message, obstacle: Obstacle::NoDeadLetter });
         }

@@ -41,14 +41,22 @@ impl Broker {
     }
 
     /// Sends watchers an event about one delivery.
-    pub(crate) fn emit_delivery(&self, turn: &mut Turn<'_>, what: DeliveryEvent, record: &DeliveryRecord) {
+    pub(crate) fn emit_delivery(
+        &self,
+        turn: &mut Turn<'_>,
+        what: DeliveryEvent,
+        record: &DeliveryRecord,
+    ) {
         if !self.presence.is_watched() {
             return;
         }
         let delivery = WatchedDelivery {
             message: record.message,
             from: record.brief.from_name.clone(),
-            to: self.presence.name(record.peer).map_or_else(|| record.peer.to_string(), str::to_owned),
+            to: self
+                .presence
+                .name(record.peer)
+                .map_or_else(|| record.peer.to_string(), str::to_owned),
             thread: record.brief.thread.clone(),
             reply_to: record.brief.reply_to,
             intent: record.brief.intent,
@@ -67,7 +75,10 @@ impl Broker {
         for (connection, actor, bodies) in watchers {
             let reads = bodies && self.sees_text_of(actor, record);
             let event = without_text.as_ref().filter(|_| !reads).unwrap_or(&event);
-            turn.push(connection, Push::Event { at: turn.now.wall, event: Box::new(event.clone()) });
+            turn.push(
+                connection,
+                Push::Event { at: turn.now.wall, event: Box::new(event.clone()) },
+            );
         }
     }
 
@@ -82,9 +93,18 @@ impl Broker {
     }
 
     /// Sends an event to those watchers that may see it.
-    pub(crate) fn emit_where(&self, turn: &mut Turn<'_>, concerns: &[PeerId], event: &Event, sees: impl Fn(Actor) -> bool) {
+    pub(crate) fn emit_where(
+        &self,
+        turn: &mut Turn<'_>,
+        concerns: &[PeerId],
+        event: &Event,
+        sees: impl Fn(Actor) -> bool,
+    ) {
         for (connection, ..) in self.watchers_who(concerns, sees) {
-            turn.push(connection, Push::Event { at: turn.now.wall, event: Box::new(event.clone()) });
+            turn.push(
+                connection,
+                Push::Event { at: turn.now.wall, event: Box::new(event.clone()) },
+            );
         }
     }
 
@@ -111,15 +131,27 @@ impl Broker {
         let Ok((sender, _)) = self.sender(caller) else { return };
         self.remember_refused(turn.now.wall, &sender, ("", None, ""), refusal);
         let (to, thread, reply_to, intent) = (None, None, None, None);
-        let event = Event::Refused { from: sender.name, to, thread, reply_to, intent, code: refusal.code };
+        let event =
+            Event::Refused { from: sender.name, to, thread, reply_to, intent, code: refusal.code };
         self.emit(turn, &[sender.peer], &event);
     }
 
     /// Records that a send limit or a policy refused a message, for all or one of its recipients.
     /// Tells watchers.
-    pub(crate) fn emit_refused_send(&mut self, turn: &mut Turn<'_>, refused: &RefusedSend<'_>, to: String, refusal: &Refusal) {
+    pub(crate) fn emit_refused_send(
+        &mut self,
+        turn: &mut Turn<'_>,
+        refused: &RefusedSend<'_>,
+        to: String,
+        refusal: &Refusal,
+    ) {
         let RefusedSend { sender, send, channel } = *refused;
-        self.remember_refused(turn.now.wall, sender, (&to, send.thread.as_deref(), &send.text), refusal);
+        self.remember_refused(
+            turn.now.wall,
+            sender,
+            (&to, send.thread.as_deref(), &send.text),
+            refusal,
+        );
         // Watchers never see the name of a private channel.
         let is_private = channel.is_some_and(|name| self.is_private(name));
         let event = Event::Refused {

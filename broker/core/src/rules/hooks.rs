@@ -21,8 +21,15 @@ use crate::turn::Turn;
 use crate::who::Caller;
 
 impl Broker {
-    pub(crate) fn relay_hook(&mut self, turn: &mut Turn<'_>, caller: Caller, hook: HookCall) -> Result<(), Rejection> {
-        if self.presence.connections.get(&caller.connection).map(|open| open.role) != Some(Role::Hook) {
+    pub(crate) fn relay_hook(
+        &mut self,
+        turn: &mut Turn<'_>,
+        caller: Caller,
+        hook: HookCall,
+    ) -> Result<(), Rejection> {
+        if self.presence.connections.get(&caller.connection).map(|open| open.role)
+            != Some(Role::Hook)
+        {
             return Err(Rejection::NotPermitted { act: Act::SpeakAsHook });
         }
         check_seat(&hook.seat)?;
@@ -54,7 +61,8 @@ impl Broker {
         let seated = self.presence.by_seat(&hook.seat).and_then(|peer| self.presence.reader(peer));
         let related = |adapter: ConnectionId| {
             let client = self.presence.session(adapter).map(|session| session.host.client_pid);
-            ancestors.is_empty() || client.is_some_and(|pid| ancestors.iter().any(|above| above.pid == pid))
+            ancestors.is_empty()
+                || client.is_some_and(|pid| ancestors.iter().any(|above| above.pid == pid))
         };
         if let Some(adapter) = seated.filter(|adapter| related(*adapter)) {
             return Some(adapter);
@@ -66,9 +74,13 @@ impl Broker {
                 [adapter] => return Some(*adapter),
                 several => {
                     let mut fitting = several.iter().filter(|adapter| {
-                        let peer = self.presence.session(**adapter).and_then(|session| self.presence.get(session.peer));
+                        let peer = self
+                            .presence
+                            .session(**adapter)
+                            .and_then(|session| self.presence.get(session.peer));
                         peer.is_some_and(|peer| {
-                            is_same_place(&peer.cwd, &hook.cwd) && !peer.seats.iter().any(|seat| seat.kind == hook.seat.kind)
+                            is_same_place(&peer.cwd, &hook.cwd)
+                                && !peer.seats.iter().any(|seat| seat.kind == hook.seat.kind)
                         })
                     });
                     return fitting.next().copied().filter(|_| fitting.next().is_none());

@@ -22,7 +22,10 @@ impl Broker {
         self.assert_pause_invariants();
         let (mut expiries, mut overdue) = (0, 0);
         for (peer, mailbox) in self.mailboxes.iter() {
-            assert!(self.presence.get(peer).is_some(), "mail waits for {peer}, who is not retained");
+            assert!(
+                self.presence.get(peer).is_some(),
+                "mail waits for {peer}, who is not retained"
+            );
             assert!(mailbox.len() > 0, "an empty mailbox of {peer} is kept");
             mailbox.assert_invariants();
             for entry in mailbox.iter() {
@@ -33,7 +36,8 @@ impl Broker {
             // A receiving session with room in its window has been pushed every ready delivery.
             let (messages, bytes) = mailbox.window();
             let room = messages < LEASE_WINDOW_MESSAGES && bytes < LEASE_WINDOW_BYTES;
-            let waits = mailbox.first_ready().filter(|_| room && self.presence.reader(peer).is_some());
+            let waits =
+                mailbox.first_ready().filter(|_| room && self.presence.reader(peer).is_some());
             assert_eq!(waits, None, "a message of {peer} was not pushed");
         }
         assert_eq!((expiries, overdue), self.mailboxes.indexed(), "no timer without its delivery");
@@ -49,11 +53,21 @@ impl Broker {
         let is_pending = matches!(stage, Stage::Stored | Stage::Offered | Stage::Held);
         assert!(is_pending, "{message} is {stage:?} in the store and yet pending");
         assert!(!record.trace.is_empty(), "{message} has no trace");
-        assert!(record.attempts < self.config.limits.attempts_max, "{message} has had its attempts");
+        assert!(
+            record.attempts < self.config.limits.attempts_max,
+            "{message} has had its attempts"
+        );
         if let Some(lease) = entry.lease {
             assert!(stage != Stage::Held, "{message} is held, and with a session");
-            assert_eq!(self.presence.reader(peer), Some(lease.holder), "{message} is leased to its peer's reader");
-            assert!(lease.offered.is_none() || stage == Stage::Offered, "{message} was offered by the session that holds it");
+            assert_eq!(
+                self.presence.reader(peer),
+                Some(lease.holder),
+                "{message} is leased to its peer's reader"
+            );
+            assert!(
+                lease.offered.is_none() || stage == Stage::Offered,
+                "{message} was offered by the session that holds it"
+            );
         }
         if let Some(at_ms) = entry.overdue_at_ms() {
             assert!(self.mailboxes.has_overdue(at_ms, message, peer), "{message} has its timer");

@@ -59,7 +59,13 @@ impl Broker {
         }
     }
 
-    fn lease(&mut self, turn: &mut Turn<'_>, peer: PeerId, message: MessageId, reader: ConnectionId) {
+    fn lease(
+        &mut self,
+        turn: &mut Turn<'_>,
+        peer: PeerId,
+        message: MessageId,
+        reader: ConnectionId,
+    ) {
         let Some(entry) = self.mailboxes.get(peer, message) else { return };
         turn.effect(Effect::Deliver {
             connection: reader,
@@ -69,18 +75,35 @@ impl Broker {
         });
         // The carrier of an earlier session gets its visibility timeout here too.
         let timeout_ms = u64::from(self.config.limits.visibility_timeout_ms);
-        let overdue_at_ms = entry.record.offered_last_by().map(|_| turn.now.mono_ms.saturating_add(timeout_ms));
+        let overdue_at_ms =
+            entry.record.offered_last_by().map(|_| turn.now.mono_ms.saturating_add(timeout_ms));
         let lease = Lease { holder: reader, at: turn.now.wall, offered: None, overdue_at_ms };
         self.advance(turn, peer, message, &[Transition::Lease(lease)], None);
     }
 
-    pub(crate) fn receive(&mut self, turn: &mut Turn<'_>, caller: Caller, filter: &Filter, wait: bool) -> Result<(), Rejection> {
+    pub(crate) fn receive(
+        &mut self,
+        turn: &mut Turn<'_>,
+        caller: Caller,
+        filter: &Filter,
+        wait: bool,
+    ) -> Result<(), Rejection> {
         let peer = self.session_peer(caller)?;
         check_length("the thread", filter.thread.as_deref().unwrap_or(""), THREAD_BYTES_MAX)?;
-        let from = filter.from.as_deref().map(|name| self.presence.resolve(name, Some(peer))).transpose()?;
+        let from = filter
+            .from
+            .as_deref()
+            .map(|name| self.presence.resolve(name, Some(peer)))
+            .transpose()?;
         let from = from.map(|from| self.presence.ids_of(from)).unwrap_or_default();
-        let matcher = Matcher { from, thread: filter.thread.clone(), kind: filter.kind, reply_to: filter.reply_to };
-        let waiting = self.presence.connections.get(&caller.connection).map_or(0, |open| open.waits.len());
+        let matcher = Matcher {
+            from,
+            thread: filter.thread.clone(),
+            kind: filter.kind,
+            reply_to: filter.reply_to,
+        };
+        let waiting =
+            self.presence.connections.get(&caller.connection).map_or(0, |open| open.waits.len());
         if wait && waiting >= WAITS_MAX {
             return Err(Rejection::TooManyWaits { waits: waiting });
         }
@@ -97,21 +120,38 @@ impl Broker {
 
     /// Leases the matching deliveries, and returns those that the session on this connection holds.
     /// Returns none if another adapter of the same client is the receiving session.
-    fn received(&mut self, turn: &mut Turn<'_>, peer: PeerId, connection: ConnectionId, matcher: &Matcher) -> Received {
-        let Some(mailbox) = self.mailboxes.of(peer) else { return Received { messages: Vec::new(), waiting: 0 } };
+    fn received(
+        &mut self,
+        turn: &mut Turn<'_>,
+        peer: PeerId,
+        connection: ConnectionId,
+        matcher: &Matcher,
+    ) -> Received {
+        let Some(mailbox) = self.mailboxes.of(peer) else {
+            return Received { messages: Vec::new(), waiting: 0 };
+        };
         let takes_mail = self.presence.reader(peer) == Some(connection);
         // Without a filter, the window is the answer, and nothing beyond it is read.
         if *matcher == Matcher::default() {
-            let messages = mailbox.in_window().take(if takes_mail { RECEIVED_MESSAGES_MAX } else { 0 }).collect();
+            let messages = mailbox
+                .in_window()
+                .take(if takes_mail { RECEIVED_MESSAGES_MAX } else { 0 })
+                .collect();
             return Received { messages, waiting: (mailbox.len() - mailbox.held()) as u64 };
         }
         let matching: Vec<MessageId> = mailbox
             .iter()
-            .filter(|entry| entry.record.stage != Stage::Held && matcher.matches(&entry.record.brief))
+            .filter(|entry| {
+                entry.record.stage != Stage::Held && matcher.matches(&entry.record.brief)
+            })
             .map(|entry| entry.record.message)
             .collect();
-        let beyond: Vec<MessageId> =
-            matching.iter().copied().filter(|message| mailbox.is_ready(*message)).take(FILTERED_MESSAGES_MAX).collect();
+        let beyond: Vec<MessageId> = matching
+            .iter()
+            .copied()
+            .filter(|message| mailbox.is_ready(*message))
+            .take(FILTERED_MESSAGES_MAX)
+            .collect();
         if takes_mail {
             for message in beyond {
                 self.lease(turn, peer, message, connection);
@@ -141,7 +181,12 @@ impl Broker {
     }
 
     /// Answers the pending `Receive`s of a new session with mail that was there before.
-    pub(crate) fn review_waits(&mut self, turn: &mut Turn<'_>, peer: PeerId, connection: ConnectionId) {
+    pub(crate) fn review_waits(
+        &mut self,
+        turn: &mut Turn<'_>,
+        peer: PeerId,
+        connection: ConnectionId,
+    ) {
         let Some(open) = self.presence.connections.get_mut(&connection) else { return };
         let mut kept = std::mem::take(&mut open.waits);
         kept.retain(|wait| {
@@ -157,13 +202,22 @@ impl Broker {
         }
     }
 
-    pub(crate) fn stop_waiting(&mut self, turn: &mut Turn<'_>, caller: Caller, id: RequestId) -> Result<(), Rejection> {
+    pub(crate) fn stop_waiting(
+        &mut self,
+        turn: &mut Turn<'_>,
+        caller: Caller,
+        id: RequestId,
+    ) -> Result<(), Rejection> {
         self.session_peer(caller)?;
         if let Some(open) = self.presence.connections.get_mut(&caller.connection)
             && let Some(place) = open.waits.iter().position(|wait| wait.id == id)
         {
             open.waits.remove(place);
-            turn.reply_to(caller.connection, id, Reply::Received(Received { messages: Vec::new(), waiting: 0 }));
+            turn.reply_to(
+                caller.connection,
+                id,
+                Reply::Received(Received { messages: Vec::new(), waiting: 0 }),
+            );
         }
         turn.reply(caller, Reply::Done);
         Ok(())
@@ -189,7 +243,13 @@ impl Broker {
                 continue;
             }
             offered_any = true;
-            self.advance(turn, peer, *message, &[Transition::Offer { carrier, overdue_at_ms }], None);
+            self.advance(
+                turn,
+                peer,
+                *message,
+                &[Transition::Offer { carrier, overdue_at_ms }],
+                None,
+            );
         }
         if offered_any {
             self.record_carrier(caller.connection, carrier, None);
@@ -200,7 +260,12 @@ impl Broker {
     }
 
     /// Records that the client showed an event after these messages were offered.
-    pub(crate) fn tried(&mut self, turn: &mut Turn<'_>, caller: Caller, messages: &[MessageId]) -> Result<(), Rejection> {
+    pub(crate) fn tried(
+        &mut self,
+        turn: &mut Turn<'_>,
+        caller: Caller,
+        messages: &[MessageId],
+    ) -> Result<(), Rejection> {
         let peer = self.session_peer(caller)?;
         check_count(messages)?;
         self.record_tried(caller, peer, messages);
@@ -213,7 +278,9 @@ impl Broker {
     pub(crate) fn record_tried(&mut self, caller: Caller, peer: PeerId, messages: &[MessageId]) {
         for message in messages {
             let is_offered = |entry: &MailboxEntry| {
-                entry.lease.is_some_and(|lease| lease.holder == caller.connection && lease.offered.is_some())
+                entry.lease.is_some_and(|lease| {
+                    lease.holder == caller.connection && lease.offered.is_some()
+                })
             };
             if self.mailboxes.get(peer, *message).is_some_and(is_offered) {
                 self.mailboxes.update(peer, *message, |entry| entry.tried = true);
@@ -234,10 +301,18 @@ impl Broker {
         let mut proved_any = false;
         for message in messages {
             // Evidence needs an offer: a message that never left the broker is not settled by it.
-            let offered =
-                |entry: &MailboxEntry| entry.lease.is_some() || entry.record.stage == Stage::Offered || peer == PeerId::HUMAN;
+            let offered = |entry: &MailboxEntry| {
+                entry.lease.is_some()
+                    || entry.record.stage == Stage::Offered
+                    || peer == PeerId::HUMAN
+            };
             if self.mailboxes.get(peer, *message).is_some_and(offered) {
-                let proof = Settlement { carrier: Some(carrier), evidence, answer: None, told: Some(caller.connection) };
+                let proof = Settlement {
+                    carrier: Some(carrier),
+                    evidence,
+                    answer: None,
+                    told: Some(caller.connection),
+                };
                 self.settle_presented(turn, peer, *message, proof);
                 proved_any = true;
             }
@@ -267,7 +342,12 @@ impl Broker {
         let (mut acked, mut unknown) = (Vec::new(), Vec::new());
         for message in messages {
             let waits = self.mailboxes.get(peer, message).map(|entry| &entry.record);
-            let stored = || facts.stored.get(&message).and_then(|stored| self.delivery_of(&stored.deliveries, peer));
+            let stored = || {
+                facts
+                    .stored
+                    .get(&message)
+                    .and_then(|stored| self.delivery_of(&stored.deliveries, peer))
+            };
             let known = waits.or_else(stored);
             // The recipient was never shown a message that was held and not released, and must not
             // learn of it.
@@ -276,7 +356,8 @@ impl Broker {
                 continue;
             };
             if waits.is_some() {
-                let proof = Settlement { carrier: None, evidence: Evidence::Ack, answer: None, told: None };
+                let proof =
+                    Settlement { carrier: None, evidence: Evidence::Ack, answer: None, told: None };
                 self.settle_presented(turn, peer, message, proof);
             } else {
                 let settled = known.clone();
@@ -293,7 +374,13 @@ impl Broker {
 
     /// Records a receipt for a delivery that is no longer pending. A receipt for a dead letter
     /// settles it as presented.
-    pub(crate) fn receipt(&mut self, turn: &mut Turn<'_>, mut record: DeliveryRecord, evidence: Evidence, receipt: Transition) {
+    pub(crate) fn receipt(
+        &mut self,
+        turn: &mut Turn<'_>,
+        mut record: DeliveryRecord,
+        evidence: Evidence,
+        receipt: Transition,
+    ) {
         let was = record.stage;
         if was == Stage::Dead {
             self.apply(turn, &mut record, Transition::Present { carrier: None, evidence });
@@ -302,10 +389,17 @@ impl Broker {
         self.put_delivery(turn, &record, Some(was));
     }
 
-    pub(crate) fn nack(&mut self, turn: &mut Turn<'_>, caller: Caller, messages: &[MessageId]) -> Result<(), Rejection> {
+    pub(crate) fn nack(
+        &mut self,
+        turn: &mut Turn<'_>,
+        caller: Caller,
+        messages: &[MessageId],
+    ) -> Result<(), Rejection> {
         let peer = self.session_peer(caller)?;
         check_count(messages)?;
-        if let Some(foreign) = messages.iter().find(|message| !self.holds(caller.connection, peer, **message)) {
+        if let Some(foreign) =
+            messages.iter().find(|message| !self.holds(caller.connection, peer, **message))
+        {
             return Err(Rejection::NotLeased(*foreign));
         }
         for message in messages {
@@ -313,8 +407,12 @@ impl Broker {
             if !self.holds(caller.connection, peer, *message) {
                 continue;
             }
-            let is_offered = self.mailboxes.get(peer, *message).is_some_and(|entry| entry.record.stage == Stage::Offered);
-            let transition = if is_offered { Transition::Return(Cause::Nack) } else { Transition::Unlease };
+            let is_offered = self
+                .mailboxes
+                .get(peer, *message)
+                .is_some_and(|entry| entry.record.stage == Stage::Offered);
+            let transition =
+                if is_offered { Transition::Return(Cause::Nack) } else { Transition::Unlease };
             self.advance(turn, peer, *message, &[transition], None);
         }
         turn.reply(caller, Reply::Done);
@@ -323,8 +421,16 @@ impl Broker {
     }
 
     /// Settles a pending delivery on evidence.
-    pub(crate) fn settle_presented(&mut self, turn: &mut Turn<'_>, peer: PeerId, message: MessageId, proof: Settlement) {
-        let Some(lease) = self.mailboxes.get(peer, message).map(|entry| entry.lease) else { return };
+    pub(crate) fn settle_presented(
+        &mut self,
+        turn: &mut Turn<'_>,
+        peer: PeerId,
+        message: MessageId,
+        proof: Settlement,
+    ) {
+        let Some(lease) = self.mailboxes.get(peer, message).map(|entry| entry.lease) else {
+            return;
+        };
         let carrier = proof.carrier.or_else(|| lease.and_then(|lease| lease.offered));
         if let (Some(lease), Some(carrier)) = (lease, carrier) {
             self.record_carrier(lease.holder, carrier, Some(turn.now));
@@ -372,14 +478,24 @@ impl Broker {
     }
 
     /// Applies a transition to a delivery that is in no mailbox. The caller stores it.
-    pub(crate) fn apply(&self, turn: &mut Turn<'_>, record: &mut DeliveryRecord, transition: Transition) {
+    pub(crate) fn apply(
+        &self,
+        turn: &mut Turn<'_>,
+        record: &mut DeliveryRecord,
+        transition: Transition,
+    ) {
         if let Some(news) = record.apply(transition, turn.now.wall) {
             self.emit_delivery(turn, news, record);
         }
     }
 
     /// Stores a delivery. `was`: its stage in the store. `None`: the store does not have it.
-    pub(crate) fn put_delivery(&mut self, turn: &mut Turn<'_>, record: &DeliveryRecord, was: Option<Stage>) {
+    pub(crate) fn put_delivery(
+        &mut self,
+        turn: &mut Turn<'_>,
+        record: &DeliveryRecord,
+        was: Option<Stage>,
+    ) {
         self.mailboxes.count(was, Some(record.stage));
         turn.change(Change::PutDelivery { record: Box::new(record.clone()), was });
     }
@@ -387,7 +503,11 @@ impl Broker {
     /// Removes a delivery from the store. `record` is its state there.
     pub(crate) fn remove_delivery(&mut self, turn: &mut Turn<'_>, record: &DeliveryRecord) {
         self.mailboxes.count(Some(record.stage), None);
-        turn.change(Change::RemoveDelivery { message: record.message, peer: record.peer, was: record.stage });
+        turn.change(Change::RemoveDelivery {
+            message: record.message,
+            peer: record.peer,
+            was: record.stage,
+        });
     }
 
     /// Tells the session that held a delivery that it does not hold it any more. Skips the session
@@ -396,16 +516,30 @@ impl Broker {
         // A holder without a session is ending, and knows already.
         let here = |lease: &Lease| self.presence.session(lease.holder).is_some();
         if let Some(lease) = entry.lease.filter(|lease| Some(lease.holder) != told && here(lease)) {
-            turn.push(lease.holder, Push::Withdrawn { message: entry.record.message, stage: entry.record.stage });
+            turn.push(
+                lease.holder,
+                Push::Withdrawn { message: entry.record.message, stage: entry.record.stage },
+            );
         }
     }
 
     /// Ends the leases of a session that ended. A delivery that a model may have been asked with
     /// counts an attempt. The others are ready again.
-    pub(crate) fn return_leases(&mut self, turn: &mut Turn<'_>, peer: PeerId, holder: ConnectionId) {
-        let is_held = |entry: &MailboxEntry| entry.lease.is_some_and(|lease| lease.holder == holder);
-        let offered = self.mailboxes.messages(peer, |entry| is_held(entry) && entry.record.stage == Stage::Offered);
-        for message in self.mailboxes.messages(peer, |entry| is_held(entry) && entry.record.stage != Stage::Offered) {
+    pub(crate) fn return_leases(
+        &mut self,
+        turn: &mut Turn<'_>,
+        peer: PeerId,
+        holder: ConnectionId,
+    ) {
+        let is_held =
+            |entry: &MailboxEntry| entry.lease.is_some_and(|lease| lease.holder == holder);
+        let offered = self
+            .mailboxes
+            .messages(peer, |entry| is_held(entry) && entry.record.stage == Stage::Offered);
+        for message in self
+            .mailboxes
+            .messages(peer, |entry| is_held(entry) && entry.record.stage != Stage::Offered)
+        {
             self.advance(turn, peer, message, &[Transition::Unlease], None);
         }
         self.count_attempts(turn, peer, offered);
@@ -416,7 +550,12 @@ impl Broker {
     /// since the offer, such as one closed at once, proves nothing. Messages with too many attempts
     /// become dead letters last. Their sender gets a notice, and a sender that is also the
     /// recipient gets the other messages first.
-    pub(crate) fn count_attempts(&mut self, turn: &mut Turn<'_>, peer: PeerId, messages: Vec<MessageId>) {
+    pub(crate) fn count_attempts(
+        &mut self,
+        turn: &mut Turn<'_>,
+        peer: PeerId,
+        messages: Vec<MessageId>,
+    ) {
         let attempts_max = self.config.limits.attempts_max;
         let (spent, others): (Vec<_>, Vec<_>) = messages.into_iter().partition(|message| {
             let entry = self.mailboxes.get(peer, *message);
@@ -433,12 +572,16 @@ impl Broker {
     /// Tells sessions to try the next carrier after a visibility timeout. Each is told once per
     /// timeout.
     pub(crate) fn report_overdue(&mut self, turn: &mut Turn<'_>) {
-        while let Some((_, message, peer)) = self.mailboxes.next_overdue().filter(|(at_ms, ..)| *at_ms <= turn.now.mono_ms) {
+        while let Some((_, message, peer)) =
+            self.mailboxes.next_overdue().filter(|(at_ms, ..)| *at_ms <= turn.now.mono_ms)
+        {
             let lease = self.mailboxes.update(peer, message, |entry| {
                 if let Some(lease) = &mut entry.lease {
                     lease.overdue_at_ms = None;
                 }
-                entry.lease.map(|lease| (lease.holder, lease.offered.or_else(|| entry.record.offered_last_by())))
+                entry.lease.map(|lease| {
+                    (lease.holder, lease.offered.or_else(|| entry.record.offered_last_by()))
+                })
             });
             if let Some((holder, Some(carrier))) = lease.flatten() {
                 turn.push(holder, Push::Overdue { message, carrier });
@@ -447,7 +590,9 @@ impl Broker {
     }
 
     fn record_carrier(&mut self, connection: ConnectionId, carrier: Carrier, proven: Option<Now>) {
-        if let Some(session) = self.presence.connections.get_mut(&connection).and_then(|open| open.session.as_mut()) {
+        if let Some(session) =
+            self.presence.connections.get_mut(&connection).and_then(|open| open.session.as_mut())
+        {
             let proof = session.proofs.entry(carrier).or_insert(None);
             if let Some(now) = proven {
                 *proof = Some(now.wall);

@@ -40,7 +40,8 @@ impl Broker {
         let total = |each: fn(&crate::state::mailbox::Mailbox) -> usize| {
             self.mailboxes.iter().map(|(_, mailbox)| each(mailbox)).sum::<usize>() as u64
         };
-        let online = self.presence.iter().filter(|record| self.presence.is_online(record.id)).count();
+        let online =
+            self.presence.iter().filter(|record| self.presence.is_online(record.id)).count();
         let oldest = self.mailboxes.iter().filter_map(|(_, mailbox)| mailbox.iter().next());
         Counts {
             peers_online: online as u64,
@@ -57,35 +58,66 @@ impl Broker {
         }
     }
 
-    pub(crate) fn list_peers(&mut self, turn: &mut Turn<'_>, caller: Caller, query: &PeersQuery) -> Result<(), Rejection> {
+    pub(crate) fn list_peers(
+        &mut self,
+        turn: &mut Turn<'_>,
+        caller: Caller,
+        query: &PeersQuery,
+    ) -> Result<(), Rejection> {
         caller.actor()?;
-        check_length("the text to look for", query.text.as_deref().unwrap_or(""), SUMMARY_BYTES_MAX)?;
+        check_length(
+            "the text to look for",
+            query.text.as_deref().unwrap_or(""),
+            SUMMARY_BYTES_MAX,
+        )?;
         for (what, text) in [("the state", &query.state), ("the client's name", &query.client)] {
             check_length(what, text.as_deref().unwrap_or(""), SUMMARY_BYTES_MAX)?;
         }
         let text = query.text.as_ref().map(|text| text.to_lowercase());
         let matches = |record: &PeerRecord| {
             let pending = self.mailboxes.of(record.id).is_some();
-            let listed = query.all || pending || self.presence.is_online(record.id) || is_listed(turn.now.wall, record.last_seen);
-            let fields = [&record.name, &record.summary, &record.task, &record.client, &record.cwd, &record.state];
-            let found = text.as_ref().is_none_or(|text| fields.iter().any(|field| field.to_lowercase().contains(text)));
+            let listed = query.all
+                || pending
+                || self.presence.is_online(record.id)
+                || is_listed(turn.now.wall, record.last_seen);
+            let fields = [
+                &record.name,
+                &record.summary,
+                &record.task,
+                &record.client,
+                &record.cwd,
+                &record.state,
+            ];
+            let found = text
+                .as_ref()
+                .is_none_or(|text| fields.iter().any(|field| field.to_lowercase().contains(text)));
             record.id != PeerId::HUMAN
                 && listed
                 && found
-                && query.state.as_ref().is_none_or(|state| self.state_of(record).eq_ignore_ascii_case(state.trim()))
-                && query.client.as_ref().is_none_or(|client| record.client.eq_ignore_ascii_case(client.trim()))
+                && query
+                    .state
+                    .as_ref()
+                    .is_none_or(|state| self.state_of(record).eq_ignore_ascii_case(state.trim()))
+                && query
+                    .client
+                    .as_ref()
+                    .is_none_or(|client| record.client.eq_ignore_ascii_case(client.trim()))
                 && query.cwd.as_ref().is_none_or(|cwd| is_same_place(cwd, &record.cwd))
-                && query.repo.as_ref().is_none_or(|repo| record.repo.as_ref().is_some_and(|theirs| is_same_place(repo, theirs)))
+                && query.repo.as_ref().is_none_or(|repo| {
+                    record.repo.as_ref().is_some_and(|theirs| is_same_place(repo, theirs))
+                })
         };
         let mut peers: Vec<PeerInfo> = Vec::new();
         let mut next = None;
-        let full = self.presence.after(query.after).filter(|record| matches(record)).try_for_each(|record| {
-            if peers.len() == PAGE_ENTRIES_MAX {
-                return ControlFlow::Break(());
-            }
-            peers.push(self.peer_info(turn.now, record));
-            ControlFlow::Continue(())
-        });
+        let full = self.presence.after(query.after).filter(|record| matches(record)).try_for_each(
+            |record| {
+                if peers.len() == PAGE_ENTRIES_MAX {
+                    return ControlFlow::Break(());
+                }
+                peers.push(self.peer_info(turn.now, record));
+                ControlFlow::Continue(())
+            },
+        );
         if full.is_break() {
             next = peers.last().map(|peer| peer.id);
         }
@@ -103,13 +135,15 @@ impl Broker {
         if !record.state.is_empty() {
             return &record.state;
         }
-        let session = self.presence.reader(record.id).and_then(|reader| self.presence.session(reader));
+        let session =
+            self.presence.reader(record.id).and_then(|reader| self.presence.session(reader));
         session.and_then(|session| session.activity).map_or("", |activity| activity.as_str())
     }
 
     fn peer_info(&self, now: Now, record: &PeerRecord) -> PeerInfo {
         let online = self.presence.is_online(record.id);
-        let session = self.presence.reader(record.id).and_then(|reader| self.presence.session(reader));
+        let session =
+            self.presence.reader(record.id).and_then(|reader| self.presence.session(reader));
         let mailbox = self.mailboxes.of(record.id);
         PeerInfo {
             id: record.id,
@@ -136,7 +170,8 @@ impl Broker {
             groups: self.groups_of(record.id),
             held: mailbox.map_or(0, |mailbox| mailbox.held() as u64),
             offered: mailbox.map_or(0, |mailbox| mailbox.offered() as u64),
-            full: mailbox.is_some_and(|mailbox| mailbox.len() as u32 >= self.config.limits.pending_per_peer),
+            full: mailbox
+                .is_some_and(|mailbox| mailbox.len() as u32 >= self.config.limits.pending_per_peer),
             paused: self.pauses.peers.iter().any(|paused| self.is_same(record.id, *paused)),
         }
     }
@@ -152,8 +187,12 @@ impl Broker {
         let (actor, me) = (caller.actor()?, caller.peer());
         let of = match (actor, peer.as_deref()) {
             (Actor::Session(mine), None) => Some(mine),
-            (Actor::Session(mine), Some(name)) if self.presence.resolve(name, me)? == mine => Some(mine),
-            (Actor::Session(_), Some(_)) => return Err(Rejection::NotPermitted { act: Act::ReadOthersInbox }),
+            (Actor::Session(mine), Some(name)) if self.presence.resolve(name, me)? == mine => {
+                Some(mine)
+            }
+            (Actor::Session(_), Some(_)) => {
+                return Err(Rejection::NotPermitted { act: Act::ReadOthersInbox });
+            }
             (_, Some("*")) => None,
             (_, Some(name)) => Some(self.presence.resolve(name, me)?),
             (_, None) => me,
@@ -167,7 +206,9 @@ impl Broker {
             };
             asked_for && self.sees_delivery(actor, &entry.record)
         };
-        let readers = of.map_or((Bound::Unbounded, Bound::Unbounded), |peer| (Bound::Included(peer), Bound::Included(peer)));
+        let readers = of.map_or((Bound::Unbounded, Bound::Unbounded), |peer| {
+            (Bound::Included(peer), Bound::Included(peer))
+        });
         // One entry more than a page tells whether there is a next page.
         let mut page: BTreeSet<Position> = BTreeSet::new();
         for (peer, mailbox) in self.mailboxes.range(readers) {
@@ -184,7 +225,9 @@ impl Broker {
         }
         let more = page.len() > PAGE_ENTRIES_MAX && page.pop_last().is_some();
         let next = page.last().copied().filter(|_| more);
-        let entry = |at: Position| Some(self.inbox_entry(at.peer, self.mailboxes.get(at.peer, at.message)?));
+        let entry = |at: Position| {
+            Some(self.inbox_entry(at.peer, self.mailboxes.get(at.peer, at.message)?))
+        };
         let entries = page.into_iter().filter_map(entry).collect();
         turn.reply(caller, Reply::Inbox { entries, next });
         Ok(())
@@ -206,16 +249,26 @@ impl Broker {
         }
     }
 
-    pub(crate) fn list_history(&mut self, turn: &mut Turn<'_>, caller: Caller, query: HistoryQuery) -> Result<(), Rejection> {
+    pub(crate) fn list_history(
+        &mut self,
+        turn: &mut Turn<'_>,
+        caller: Caller,
+        query: HistoryQuery,
+    ) -> Result<(), Rejection> {
         let (actor, me) = (caller.actor()?, caller.peer());
         check_length("the thread", query.thread.as_deref().unwrap_or(""), THREAD_BYTES_MAX)?;
-        let resolve = |name: Option<String>| name.map(|name| self.presence.resolve(&name, me)).transpose();
+        let resolve =
+            |name: Option<String>| name.map(|name| self.presence.resolve(&name, me)).transpose();
         let (mut peer, mut with) = (resolve(query.peer)?, resolve(query.with)?);
         let channel = match (query.channel, actor) {
             (None, _) => None,
-            (Some(name), Actor::Session(_)) => Some(self.member_channel(actor, &name)?.name.clone()),
+            (Some(name), Actor::Session(_)) => {
+                Some(self.member_channel(actor, &name)?.name.clone())
+            }
             // The person can still read the posts of a deleted channel.
-            (Some(name), _) => Some(self.find_channel(actor, &name).map_or(name, |found| found.name.clone())),
+            (Some(name), _) => {
+                Some(self.find_channel(actor, &name).map_or(name, |found| found.name.clone()))
+            }
         };
         // A session may read the messages that it sent or received, and the posts in its channels.
         if let (Actor::Session(mine), None) = (actor, &channel) {
@@ -230,10 +283,12 @@ impl Broker {
             peer = Some(mine);
         }
         let limit = (query.limit as usize).clamp(1, PAGE_ENTRIES_MAX);
-        let ids = |peer: Option<PeerId>| peer.map(|peer| self.presence.ids_of(peer)).unwrap_or_default();
+        let ids =
+            |peer: Option<PeerId>| peer.map(|peer| self.presence.ids_of(peer)).unwrap_or_default();
         let (peer, with) = (ids(peer), ids(with));
         let HistoryQuery { thread, since, before, after, .. } = query;
-        let query = Query::History { peer, with, thread, channel, since, before, after, limit, actor };
+        let query =
+            Query::History { peer, with, thread, channel, since, before, after, limit, actor };
         turn.query(caller, query);
         Ok(())
     }

@@ -35,29 +35,45 @@ struct Moving {
 
 impl Broker {
     /// Binds a session to the seat that its client reported.
-    pub(crate) fn bind(&mut self, turn: &mut Turn<'_>, caller: Caller, seat: Seat, facts: &Facts) -> Result<(), Rejection> {
+    pub(crate) fn bind(
+        &mut self,
+        turn: &mut Turn<'_>,
+        caller: Caller,
+        seat: Seat,
+        facts: &Facts,
+    ) -> Result<(), Rejection> {
         let mine = self.session_peer(caller)?;
         check_seat(&seat)?;
-        let Some(record) = self.presence.get(mine).cloned() else { return Err(Rejection::NotRegistered) };
-        let Some(session) = self.presence.session(caller.connection) else { return Err(Rejection::NotRegistered) };
+        let Some(record) = self.presence.get(mine).cloned() else {
+            return Err(Rejection::NotRegistered);
+        };
+        let Some(session) = self.presence.session(caller.connection) else {
+            return Err(Rejection::NotRegistered);
+        };
         let (host, present_token) = (session.host, session.token);
         let Some((token, digest)) = facts.token else { return Err(Rejection::BadToken) };
         let owner = match self.presence.by_seat(&seat) {
-            None if self.is_name_of_another(&seat, mine) => return Err(Rejection::NameTaken { name: seat.key }),
+            None if self.is_name_of_another(&seat, mine) => {
+                return Err(Rejection::NameTaken { name: seat.key });
+            }
             None => {
                 let mut record = record;
                 add_seat(&mut record, seat);
                 return self.stay(turn, caller, record, present_token, None);
             }
-            Some(owner) if owner == mine => return self.stay(turn, caller, record, present_token, None),
+            Some(owner) if owner == mine => {
+                return self.stay(turn, caller, record, present_token, None);
+            }
             Some(owner) => owner,
         };
-        let ownership = self.ownership(owner, Asker { host, seat: Some(&seat), ended: &facts.ended });
+        let ownership =
+            self.ownership(owner, Asker { host, seat: Some(&seat), ended: &facts.ended });
         if ownership == Ownership::Taken {
             let notice = self.notify_seat_taken(turn, owner, &record.name);
             return self.stay(turn, caller, record, present_token, Some(notice));
         }
-        let moving = Moving { mine: record, owner, host, holds_token: ownership == Ownership::Free };
+        let moving =
+            Moving { mine: record, owner, host, holds_token: ownership == Ownership::Free };
         self.move_session(turn, caller, moving, (token, digest), facts)
     }
 
@@ -65,12 +81,18 @@ impl Broker {
     /// that session.
     fn notify_seat_taken(&mut self, turn: &mut Turn<'_>, owner: PeerId, my_name: &str) -> String {
         let owner_name = self.name_of(owner);
-        let text = format!("another process claims the session of {owner_name}; it is {my_name}, and {owner_name} stays yours");
+        let text = format!(
+            "another process claims the session of {owner_name}; it is {my_name}, and {owner_name} stays yours"
+        );
         self.notify_owner(turn, owner, &text);
         if self.presence.is_online(owner) {
-            format!("this client session is live as {owner_name} in another process: this one stays {my_name}")
+            format!(
+                "this client session is live as {owner_name} in another process: this one stays {my_name}"
+            )
         } else {
-            format!("this client session is {owner_name}'s, which is expected back: this one stays {my_name}")
+            format!(
+                "this client session is {owner_name}'s, which is expected back: this one stays {my_name}"
+            )
         }
     }
 
@@ -88,10 +110,14 @@ impl Broker {
         if holds_token {
             self.end_sessions_of_the_dead(turn, owner);
         }
-        let Some(mut adopted) = self.presence.get(owner).cloned() else { return Err(Rejection::NotRegistered) };
+        let Some(mut adopted) = self.presence.get(owner).cloned() else {
+            return Err(Rejection::NotRegistered);
+        };
         let handed_back = self.hand_back(turn, mine, caller.connection);
-        let session =
-            self.presence.detach(caller.connection, turn.now.wall).unwrap_or_else(|| PeerSession::new(mine, host, token));
+        let session = self
+            .presence
+            .detach(caller.connection, turn.now.wall)
+            .unwrap_or_else(|| PeerSession::new(mine, host, token));
         let came_online = !self.presence.is_online(owner);
         if holds_token {
             // Count before the mail moves: this session's own offers are not those of a lost
@@ -112,7 +138,10 @@ impl Broker {
             adopted.policy = adopted.policy.max(record.policy);
         } else {
             for message in &handed_back {
-                turn.push(caller.connection, Push::Withdrawn { message: *message, stage: Stage::Stored });
+                turn.push(
+                    caller.connection,
+                    Push::Withdrawn { message: *message, stage: Stage::Stored },
+                );
             }
             self.leave_peer(turn, mine);
         }
@@ -124,7 +153,11 @@ impl Broker {
             self.move_tasks(turn, mine, owner);
             self.move_memberships(turn, mine, owner);
         }
-        self.presence.attach(caller.connection, PeerSession { peer: owner, token, holds_token, ..session }, false);
+        self.presence.attach(
+            caller.connection,
+            PeerSession { peer: owner, token, holds_token, ..session },
+            false,
+        );
         turn.reply(caller, self.registered(owner, caller.connection, token, None));
         if came_online {
             self.emit(turn, &[owner], &Event::PeerOnline { peer: adopted.name });
@@ -135,7 +168,10 @@ impl Broker {
             // for the person, or was presented there.
             let stage = self.mailboxes.get(owner, message).map(|entry| entry.record.stage);
             if came_along && stage.is_none_or(|stage| stage == Stage::Held) {
-                turn.push(caller.connection, Push::Withdrawn { message, stage: stage.unwrap_or(Stage::Presented) });
+                turn.push(
+                    caller.connection,
+                    Push::Withdrawn { message, stage: stage.unwrap_or(Stage::Presented) },
+                );
             }
         }
         self.review_waits(turn, owner, caller.connection);
@@ -144,8 +180,13 @@ impl Broker {
 
     /// Returns the mail that a `Bind` to this seat would move to another peer.
     pub(crate) fn mail_to_move(&self, connection: ConnectionId, seat: &Seat) -> Vec<MessageId> {
-        let mine = self.presence.session(connection).and_then(|session| self.presence.get(session.peer));
-        let Some(mine) = mine.filter(|mine| mine.provisional && self.presence.by_seat(seat).is_some()) else { return Vec::new() };
+        let mine =
+            self.presence.session(connection).and_then(|session| self.presence.get(session.peer));
+        let Some(mine) =
+            mine.filter(|mine| mine.provisional && self.presence.by_seat(seat).is_some())
+        else {
+            return Vec::new();
+        };
         self.mailboxes.messages(mine.id, |_| true)
     }
 
@@ -172,7 +213,8 @@ impl Broker {
             self.remove_delivery(turn, &entry.record);
             // A message to both peers is pending or was presented in the other mailbox: one
             // delivery is enough.
-            let known = facts.stored.get(&message).and_then(|stored| delivery_to(&stored.deliveries, to));
+            let known =
+                facts.stored.get(&message).and_then(|stored| delivery_to(&stored.deliveries, to));
             if self.mailboxes.get(to, message).is_some() {
                 if entry.shown_before() {
                     self.copy_offer(turn, to, message, &entry.record);
@@ -184,7 +226,8 @@ impl Broker {
             }
             // A delivery that was pending at the lookup and is not any more became a dead letter in
             // this step.
-            let was = known.map(|known| if known.stage.is_pending() { Stage::Dead } else { known.stage });
+            let was =
+                known.map(|known| if known.stage.is_pending() { Stage::Dead } else { known.stage });
             let mut record = entry.record;
             if let Some(known) = known {
                 record.copy_offer(known);
@@ -202,7 +245,13 @@ impl Broker {
 
     /// Marks the pending delivery as offered when another delivery of its message to the same peer
     /// is removed.
-    pub(crate) fn copy_offer(&mut self, turn: &mut Turn<'_>, peer: PeerId, message: MessageId, other: &DeliveryRecord) {
+    pub(crate) fn copy_offer(
+        &mut self,
+        turn: &mut Turn<'_>,
+        peer: PeerId,
+        message: MessageId,
+        other: &DeliveryRecord,
+    ) {
         let kept = self.mailboxes.update(peer, message, |kept| {
             kept.record.copy_offer(other);
             kept.record.clone()
@@ -229,7 +278,11 @@ impl Broker {
         for mut record in self.channels.of(from).cloned().collect::<Vec<_>>() {
             let there = record.members.contains(&to);
             record.members.retain(|member| !there || *member != from);
-            record.members.iter_mut().filter(|member| **member == from).for_each(|member| *member = to);
+            record
+                .members
+                .iter_mut()
+                .filter(|member| **member == from)
+                .for_each(|member| *member = to);
             self.put_channel(turn, record);
         }
     }

@@ -8,7 +8,8 @@ use std::ops::Bound;
 
 use peer_proto::ids::Timestamp;
 use peer_proto::limits::{
-    NOTE_BYTES_MAX, NOTE_KEY_BYTES_MAX, NOTE_TAG_BYTES_MAX, NOTE_TAGS_MAX, NOTES_MAX, PAGE_ENTRIES_MAX, TTL_MS_MAX, TTL_MS_MIN,
+    NOTE_BYTES_MAX, NOTE_KEY_BYTES_MAX, NOTE_TAG_BYTES_MAX, NOTE_TAGS_MAX, NOTES_MAX,
+    PAGE_ENTRIES_MAX, TTL_MS_MAX, TTL_MS_MIN,
 };
 use peer_proto::note::{NoteDraft, NoteInfo, NoteRequest, is_key, is_tag};
 use peer_proto::request::Reply;
@@ -44,7 +45,9 @@ impl Broker {
         match request {
             NoteRequest::Set(NoteDraft { key, if_version: Some(_), .. })
             | NoteRequest::Append { key, .. }
-            | NoteRequest::Delete { key, if_version: Some(_) } => Some(key.clone()).filter(|key| key.len() <= NOTE_KEY_BYTES_MAX),
+            | NoteRequest::Delete { key, if_version: Some(_) } => {
+                Some(key.clone()).filter(|key| key.len() <= NOTE_KEY_BYTES_MAX)
+            }
             _ => None,
         }
     }
@@ -70,20 +73,37 @@ impl Broker {
                 check_key(&key)?;
                 let tags = checked_tags(tags)?;
                 if ttl_ms.is_some_and(|ttl_ms| !(TTL_MS_MIN..=TTL_MS_MAX).contains(&ttl_ms)) {
-                    return Err(Rejection::OutOfBounds { what: "the time to live", bound: "1 second to 30 days".to_owned() });
+                    return Err(Rejection::OutOfBounds {
+                        what: "the time to live",
+                        bound: "1 second to 30 days".to_owned(),
+                    });
                 }
                 self.check_version(turn.now, &key, if_version, present)?;
                 let expires_at = ttl_ms.map(|ttl_ms| turn.now.wall.plus_ms(ttl_ms));
-                self.write_note(turn, caller, Writing { key, value, tags, expires_at, author: author.name }, facts)
+                self.write_note(
+                    turn,
+                    caller,
+                    Writing { key, value, tags, expires_at, author: author.name },
+                    facts,
+                )
             }
             NoteRequest::Append { key, text } => {
                 check_key(&key)?;
                 let (value, tags, expires_at) = match present {
-                    Some(note) => (format!("{}\n{text}", note.value), note.head.tags.clone(), note.head.expires_at),
+                    Some(note) => (
+                        format!("{}\n{text}", note.value),
+                        note.head.tags.clone(),
+                        note.head.expires_at,
+                    ),
                     None => (text.clone(), Vec::new(), None),
                 };
                 check_text(&text)?;
-                self.write_note(turn, caller, Writing { key, value, tags, expires_at, author: author.name }, facts)
+                self.write_note(
+                    turn,
+                    caller,
+                    Writing { key, value, tags, expires_at, author: author.name },
+                    facts,
+                )
             }
             NoteRequest::List { prefix, tag, after } => {
                 self.list_notes(turn, caller, &prefix, tag.as_deref(), after.as_deref());
@@ -102,16 +122,30 @@ impl Broker {
     }
 
     /// Refuses a write if its writer has not read the current version.
-    fn check_version(&self, now: Now, key: &str, if_version: Option<u64>, present: Option<&NoteRecord>) -> Result<(), Rejection> {
+    fn check_version(
+        &self,
+        now: Now,
+        key: &str,
+        if_version: Option<u64>,
+        present: Option<&NoteRecord>,
+    ) -> Result<(), Rejection> {
         let version = self.notes.live(now, key).map_or(0, |head| head.version);
         if if_version.is_none_or(|expected| expected == version) {
             return Ok(());
         }
-        let value = present.map(|note| note.value.chars().take(PRESENT_CHARS_MAX).collect()).unwrap_or_default();
+        let value = present
+            .map(|note| note.value.chars().take(PRESENT_CHARS_MAX).collect())
+            .unwrap_or_default();
         Err(Rejection::VersionConflict { key: key.to_owned(), version, value })
     }
 
-    fn write_note(&mut self, turn: &mut Turn<'_>, caller: Caller, writing: Writing, facts: &Facts) -> Result<(), Rejection> {
+    fn write_note(
+        &mut self,
+        turn: &mut Turn<'_>,
+        caller: Caller,
+        writing: Writing,
+        facts: &Facts,
+    ) -> Result<(), Rejection> {
         let Writing { key, value, tags, expires_at, author } = writing;
         if value.len() > NOTE_BYTES_MAX {
             let bound = format!("at most {NOTE_BYTES_MAX} bytes; this would be {}", value.len());
@@ -125,22 +159,36 @@ impl Broker {
         }
         let version = before.map_or(0, |head| head.version) + 1;
         let bytes = value.len() as u32;
-        let head = NoteHead { key, tags, version, author, changed_at: turn.now.wall, expires_at, bytes };
+        let head =
+            NoteHead { key, tags, version, author, changed_at: turn.now.wall, expires_at, bytes };
         turn.reply(caller, Reply::Note(info(&head)));
-        turn.change(Change::PutThing(Box::new(Thing::Note(NoteRecord { head: head.clone(), value }))));
+        turn.change(Change::PutThing(Box::new(Thing::Note(NoteRecord {
+            head: head.clone(),
+            value,
+        }))));
         self.notes.put(head);
         Ok(())
     }
 
-    fn list_notes(&self, turn: &mut Turn<'_>, caller: Caller, prefix: &str, tag: Option<&str>, after: Option<&str>) {
+    fn list_notes(
+        &self,
+        turn: &mut Turn<'_>,
+        caller: Caller,
+        prefix: &str,
+        tag: Option<&str>,
+        after: Option<&str>,
+    ) {
         let start = match after {
             Some(after) if after >= prefix => Bound::Excluded(after),
             _ => Bound::Included(prefix),
         };
-        let tagged = |head: &&NoteHead| tag.is_none_or(|tag| head.tags.iter().any(|own| own == tag));
+        let tagged =
+            |head: &&NoteHead| tag.is_none_or(|tag| head.tags.iter().any(|own| own == tag));
         let heads = self.notes.from(start);
-        let mut found =
-            heads.take_while(|head| head.key.starts_with(prefix)).filter(|head| is_live(turn.now, head)).filter(tagged);
+        let mut found = heads
+            .take_while(|head| head.key.starts_with(prefix))
+            .filter(|head| is_live(turn.now, head))
+            .filter(tagged);
         let notes: Vec<NoteInfo> = found.by_ref().take(PAGE_ENTRIES_MAX).map(info).collect();
         let next = found.next().and_then(|_| notes.last()).map(|note| note.key.clone());
         turn.reply(caller, Reply::Notes { notes, next });
@@ -176,7 +224,10 @@ fn info(head: &NoteHead) -> NoteInfo {
 
 fn check_text(text: &str) -> Result<(), Rejection> {
     if is_blank(text) {
-        return Err(Rejection::OutOfBounds { what: "the note", bound: "it needs some text".to_owned() });
+        return Err(Rejection::OutOfBounds {
+            what: "the note",
+            bound: "it needs some text".to_owned(),
+        });
     }
     Ok(())
 }
@@ -195,6 +246,8 @@ fn checked_tags(mut tags: Vec<String>) -> Result<Vec<String>, Rejection> {
     if tags.len() <= NOTE_TAGS_MAX && tags.iter().all(|tag| is_tag(tag)) {
         return Ok(tags);
     }
-    let bound = format!("at most {NOTE_TAGS_MAX}, each 1 to {NOTE_TAG_BYTES_MAX} letters, digits, ., _ or -");
+    let bound = format!(
+        "at most {NOTE_TAGS_MAX}, each 1 to {NOTE_TAG_BYTES_MAX} letters, digits, ., _ or -"
+    );
     Err(Rejection::OutOfBounds { what: "the list of tags", bound })
 }

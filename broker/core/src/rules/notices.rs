@@ -31,7 +31,16 @@ pub(crate) struct Notice {
 impl Notice {
     /// A notice in this thread that does not wake its recipient.
     pub(crate) fn new(to: PeerId, thread: String, text: String) -> Self {
-        Self { to, stage: Stage::Stored, intent: Intent::Inform, thread, reply_to: None, channel: None, private: false, text }
+        Self {
+            to,
+            stage: Stage::Stored,
+            intent: Intent::Inform,
+            thread,
+            reply_to: None,
+            channel: None,
+            private: false,
+            text,
+        }
     }
 }
 
@@ -67,7 +76,12 @@ impl Broker {
     }
 
     /// Tells the sender of a message the outcome of a delivery.
-    pub(crate) fn notify_sender(&mut self, turn: &mut Turn<'_>, record: &DeliveryRecord, text: String) {
+    pub(crate) fn notify_sender(
+        &mut self,
+        turn: &mut Turn<'_>,
+        record: &DeliveryRecord,
+        text: String,
+    ) {
         let brief = &record.brief;
         // The sender of a post gets no notice about single members who missed it.
         let in_channel = brief.channel.as_deref().is_some_and(|name| !is_group(name));

@@ -20,7 +20,12 @@ use crate::who::Caller;
 const THREADS_PAUSED_MAX: usize = 1_000;
 
 impl Broker {
-    pub(crate) fn pause(&mut self, turn: &mut Turn<'_>, caller: Caller, what: &Pausing) -> Result<(), Rejection> {
+    pub(crate) fn pause(
+        &mut self,
+        turn: &mut Turn<'_>,
+        caller: Caller,
+        what: &Pausing,
+    ) -> Result<(), Rejection> {
         caller.check_person(Act::Pause)?;
         let mut pauses = self.pauses.clone();
         let (peer, paused) = match what {
@@ -39,7 +44,10 @@ impl Broker {
                 check_thread(thread)?;
                 pauses.threads.insert(thread.clone());
                 if pauses.threads.len() > THREADS_PAUSED_MAX {
-                    return Err(Rejection::TooMany { what: Crowd::PausedThreads, count: THREADS_PAUSED_MAX });
+                    return Err(Rejection::TooMany {
+                        what: Crowd::PausedThreads,
+                        count: THREADS_PAUSED_MAX,
+                    });
                 }
                 (None, what.clone())
             }
@@ -51,7 +59,12 @@ impl Broker {
         Ok(())
     }
 
-    pub(crate) fn resume(&mut self, turn: &mut Turn<'_>, caller: Caller, what: &Pausing) -> Result<(), Rejection> {
+    pub(crate) fn resume(
+        &mut self,
+        turn: &mut Turn<'_>,
+        caller: Caller,
+        what: &Pausing,
+    ) -> Result<(), Rejection> {
         caller.check_person(Act::Resume)?;
         let mut pauses = self.pauses.clone();
         let (mut peer, mut was_used_up) = (None, false);
@@ -86,7 +99,11 @@ impl Broker {
     }
 
     /// Whether this sender may send now, in this thread if there is one.
-    pub(crate) fn check_pause(&self, sender: &Sender, thread: Option<&str>) -> Result<(), Rejection> {
+    pub(crate) fn check_pause(
+        &self,
+        sender: &Sender,
+        thread: Option<&str>,
+    ) -> Result<(), Rejection> {
         if matches!(sender.via, Via::Person | Via::Broker) {
             return Ok(());
         }

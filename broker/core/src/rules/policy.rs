@@ -31,12 +31,18 @@ impl Broker {
 
     /// Decides whether one recipient accepts, holds or refuses a message. `original` is the message
     /// that it answers.
-    pub(crate) fn rule_on(&self, sender: &Sender, recipient: PeerId, original: Option<&StoredMessage>) -> Policy {
+    pub(crate) fn rule_on(
+        &self,
+        sender: &Sender,
+        recipient: PeerId,
+        original: Option<&StoredMessage>,
+    ) -> Policy {
         let free = matches!(sender.via, Via::Person | Via::Broker);
         if free || recipient == PeerId::HUMAN || recipient == sender.peer {
             return Policy::Accept;
         }
-        let asked_for = original.is_some_and(|original| self.has_asked(recipient, sender.peer, original));
+        let asked_for =
+            original.is_some_and(|original| self.has_asked(recipient, sender.peer, original));
         let policy = if asked_for { Policy::Accept } else { self.policy_of(recipient) };
         if self.escalates(sender.peer, recipient) { policy.max(Policy::Hold) } else { policy }
     }
@@ -57,15 +63,22 @@ impl Broker {
         // The shell of an unknown agent does not answer questions to the person on the person's
         // behalf.
         let by_agent = sender != PeerId::HUMAN;
-        asked && by_agent && self.delivery_of(&original.deliveries, sender).is_some_and(|delivery| delivery.answered_by.is_none())
+        asked
+            && by_agent
+            && self
+                .delivery_of(&original.deliveries, sender)
+                .is_some_and(|delivery| delivery.answered_by.is_none())
     }
 
     /// Whether the sender's session may do less without asking than the recipient's. A sender
     /// without a known mode counts as one that asks. A recipient that is offline counts with its
     /// last known mode.
     fn escalates(&self, sender: PeerId, reader: PeerId) -> bool {
-        let reported = |peer: PeerId| self.presence.reader(peer).and_then(|reader| self.presence.session(reader))?.mode;
-        let last_known = || self.presence.get(reader).and_then(|record| record.mode).unwrap_or(Mode::Prompting);
+        let reported = |peer: PeerId| {
+            self.presence.reader(peer).and_then(|reader| self.presence.session(reader))?.mode
+        };
+        let last_known =
+            || self.presence.get(reader).and_then(|record| record.mode).unwrap_or(Mode::Prompting);
         let of_sender = reported(sender).unwrap_or(Mode::Prompting);
         let of_reader = reported(reader).unwrap_or_else(|| last_known().max(Mode::Prompting));
         self.config.hold_escalation && of_sender < of_reader
@@ -73,7 +86,9 @@ impl Broker {
 
     /// Stores the mode that a session reported. Mail to an offline recipient is ruled by it.
     pub(crate) fn record_mode(&mut self, turn: &mut Turn<'_>, peer: PeerId, mode: Mode) {
-        if let Some(mut record) = self.presence.get(peer).filter(|record| record.mode != Some(mode)).cloned() {
+        if let Some(mut record) =
+            self.presence.get(peer).filter(|record| record.mode != Some(mode)).cloned()
+        {
             record.mode = Some(mode);
             self.update_peer(turn, record);
         }
@@ -81,9 +96,14 @@ impl Broker {
 
     // ---- the person's decisions
 
-    pub(crate) fn list_policies(&self, turn: &mut Turn<'_>, caller: Caller) -> Result<(), Rejection> {
+    pub(crate) fn list_policies(
+        &self,
+        turn: &mut Turn<'_>,
+        caller: Caller,
+    ) -> Result<(), Rejection> {
         caller.check_operator()?;
-        let own = self.presence.iter().filter_map(|record| Some((record.name.clone(), record.policy?)));
+        let own =
+            self.presence.iter().filter_map(|record| Some((record.name.clone(), record.policy?)));
         let mut peers: Vec<(String, Policy)> = own.collect();
         peers.sort();
         let policies = Policies {
@@ -110,7 +130,9 @@ impl Broker {
                 let bound = "any but the person, whose mailbox takes everything".to_owned();
                 return Err(Rejection::OutOfBounds { what: "the peer of a policy", bound });
             }
-            if let Some(mut record) = self.presence.get(peer).filter(|record| record.policy != policy).cloned() {
+            if let Some(mut record) =
+                self.presence.get(peer).filter(|record| record.policy != policy).cloned()
+            {
                 record.policy = policy;
                 self.update_peer(turn, record);
             }
@@ -158,7 +180,11 @@ impl Broker {
         let stored = facts.stored.get(&message).ok_or(Rejection::UnknownMessage(message))?;
         let to = to.map(|name| self.presence.resolve(&name, caller.peer())).transpose()?;
         let waits = |stage: Stage| stored.deliveries.iter().any(|delivery| delivery.stage == stage);
-        let held = stored.deliveries.iter().filter(|delivery| delivery.stage == Stage::Held).map(|delivery| delivery.peer);
+        let held = stored
+            .deliveries
+            .iter()
+            .filter(|delivery| delivery.stage == Stage::Held)
+            .map(|delivery| delivery.peer);
         let held: Vec<PeerId> = held.filter(|peer| to.is_none_or(|to| to == *peer)).collect();
         if held.is_empty() {
             let obstacle = if waits(Stage::Held) {
@@ -172,7 +198,11 @@ impl Broker {
         }
         let mut deliveries = Vec::new();
         for peer in held {
-            let Some(brief) = self.mailboxes.get(peer, message).map(|entry| entry.record.brief.clone()) else { continue };
+            let Some(brief) =
+                self.mailboxes.get(peer, message).map(|entry| entry.record.brief.clone())
+            else {
+                continue;
+            };
             self.advance(turn, peer, message, &[Transition::Release], None);
             deliveries.push((self.name_of(peer), Stage::Stored));
             self.fill_window(turn, peer);

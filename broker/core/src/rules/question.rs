@@ -28,15 +28,26 @@ use crate::who::Caller;
 use crate::wording::{self, Addressee};
 
 impl Broker {
-    pub(crate) fn ask_question(&mut self, turn: &mut Turn<'_>, caller: Caller, ask: Ask, facts: &Facts) -> Result<(), Rejection> {
+    pub(crate) fn ask_question(
+        &mut self,
+        turn: &mut Turn<'_>,
+        caller: Caller,
+        ask: Ask,
+        facts: &Facts,
+    ) -> Result<(), Rejection> {
         let Ask { to, question, context_hint, ttl_ms, idempotency_key } = ask;
         if is_blank(&question) {
             return Err(Rejection::EmptyText);
         }
-        let nobody_named = to.iter().flat_map(|name| name.split(',')).all(|name| name.trim().is_empty());
+        let nobody_named =
+            to.iter().flat_map(|name| name.split(',')).all(|name| name.trim().is_empty());
         let (asker, _) = self.sender(caller)?;
         let is_asker = |name: &str| self.presence.resolve(name, Some(asker.peer)) == Ok(asker.peer);
-        let mut names = to.iter().flat_map(|name| name.split(',')).map(str::trim).filter(|name| !name.is_empty());
+        let mut names = to
+            .iter()
+            .flat_map(|name| name.split(','))
+            .map(str::trim)
+            .filter(|name| !name.is_empty());
         if !nobody_named && names.all(is_asker) {
             return Err(Rejection::AskedOneself);
         }
@@ -47,12 +58,16 @@ impl Broker {
             false => None,
         };
         if facts.prior.is_none() && self.questions.open_count() >= QUESTIONS_OPEN_MAX {
-            return Err(Rejection::TooMany { what: Crowd::OpenQuestions, count: QUESTIONS_OPEN_MAX });
+            return Err(Rejection::TooMany {
+                what: Crowd::OpenQuestions,
+                count: QUESTIONS_OPEN_MAX,
+            });
         }
         let hint = context_hint.map(|hint| single_line(&hint)).filter(|hint| !hint.is_empty());
         let send = Send {
             to,
-            text: hint.map_or_else(|| question.clone(), |hint| format!("{question}\ncontext: {hint}")),
+            text: hint
+                .map_or_else(|| question.clone(), |hint| format!("{question}\ncontext: {hint}")),
             intent: Some(Intent::Request),
             reply_to: None,
             thread: None,
@@ -74,15 +89,26 @@ impl Broker {
     /// in the same repository, or else in the same directory.
     fn whoever_works_there(&self, caller: Caller) -> Result<Audience, Rejection> {
         let (sender, _) = self.sender(caller)?;
-        let asker = self.presence.get(sender.peer).filter(|record| record.id != PeerId::HUMAN).ok_or(Rejection::NobodyToAsk)?;
-        let here = || self.presence.iter().filter(|record| record.id != asker.id && self.presence.is_online(record.id));
+        let asker = self
+            .presence
+            .get(sender.peer)
+            .filter(|record| record.id != PeerId::HUMAN)
+            .ok_or(Rejection::NobodyToAsk)?;
+        let here = || {
+            self.presence
+                .iter()
+                .filter(|record| record.id != asker.id && self.presence.is_online(record.id))
+        };
         let in_repository = here().filter(|record| match (&record.repo, &asker.repo) {
             (Some(theirs), Some(ours)) => is_same_place(theirs, ours),
             _ => false,
         });
         let mut peers: Vec<PeerId> = in_repository.map(|record| record.id).collect();
         if peers.is_empty() {
-            peers = here().filter(|record| is_same_place(&record.cwd, &asker.cwd)).map(|record| record.id).collect();
+            peers = here()
+                .filter(|record| is_same_place(&record.cwd, &asker.cwd))
+                .map(|record| record.id)
+                .collect();
         }
         match peers.len() {
             0 => Err(Rejection::NobodyToAsk),
@@ -104,7 +130,9 @@ impl Broker {
         let record = self.questions.get(question).ok_or(Rejection::UnknownQuestion(question))?;
         let (sender, _) = self.sender(caller)?;
         let actor = caller.actor()?;
-        let Some(speaker) = actor.member() else { return Err(Rejection::NotPermitted { act: Act::AnswerForPerson }) };
+        let Some(speaker) = actor.member() else {
+            return Err(Rejection::NotPermitted { act: Act::AnswerForPerson });
+        };
         let asked = actor.is_person() || self.was_asked(record, speaker);
         if self.is_same(sender.peer, record.asker) {
             return Err(Rejection::OwnQuestion(question));
@@ -116,10 +144,10 @@ impl Broker {
         if facts.prior.is_none() && record.state != QuestionState::Open {
             return Err(self.closed(record));
         }
-        let asker = self
-            .presence
-            .current(record.asker)
-            .ok_or_else(|| Rejection::UnknownPeer { name: stored.head.from.name.clone(), nearest: Vec::new() })?;
+        let asker = self.presence.current(record.asker).ok_or_else(|| Rejection::UnknownPeer {
+            name: stored.head.from.name.clone(),
+            nearest: Vec::new(),
+        })?;
         let send = Send {
             to: Vec::new(),
             text: answer,
@@ -154,7 +182,12 @@ impl Broker {
     }
 
     /// Whether an ordinary reply to these recipients answers an open question.
-    pub(crate) fn is_answer(&self, speaker: PeerId, original: &StoredMessage, recipients: &[(PeerId, Stage)]) -> bool {
+    pub(crate) fn is_answer(
+        &self,
+        speaker: PeerId,
+        original: &StoredMessage,
+        recipients: &[(PeerId, Stage)],
+    ) -> bool {
         self.questions.find_open(original.head.id).is_some_and(|record| {
             let asker = self.presence.current(record.asker);
             let reaches = recipients.iter().any(|(peer, _)| Some(*peer) == asker);
@@ -164,7 +197,12 @@ impl Broker {
 
     /// Closes an answered question. Cancels its deliveries to other named peers that have not seen
     /// it.
-    pub(crate) fn close_answered(&mut self, turn: &mut Turn<'_>, question: MessageId, answered: (PeerId, MessageId)) {
+    pub(crate) fn close_answered(
+        &mut self,
+        turn: &mut Turn<'_>,
+        question: MessageId,
+        answered: (PeerId, MessageId),
+    ) {
         let Some(record) = self.questions.find_open(question).cloned() else { return };
         self.close_question(turn, question, QuestionState::Answered, Some(answered));
         if record.channel.is_some() {
@@ -172,7 +210,8 @@ impl Broker {
         }
         for peer in record.to {
             let peer = self.presence.current(peer).unwrap_or(peer);
-            let unseen = self.mailboxes.get(peer, question).is_some_and(|entry| !entry.shown_before());
+            let unseen =
+                self.mailboxes.get(peer, question).is_some_and(|entry| !entry.shown_before());
             if unseen {
                 self.end(turn, peer, question, Transition::Cancel(None));
                 self.fill_window(turn, peer);
@@ -217,7 +256,10 @@ impl Broker {
         while let Some(record) = self.questions.expired(turn.now.wall).cloned() {
             let question = record.question;
             self.close_question(turn, question, QuestionState::Expired, None);
-            let text = format!("your question {question} to {} expired: nobody answered it", self.asked(&record).join(", "));
+            let text = format!(
+                "your question {question} to {} expired: nobody answered it",
+                self.asked(&record).join(", ")
+            );
             self.notify_asker(turn, &record, text);
         }
     }
@@ -228,17 +270,23 @@ impl Broker {
         let concerned: Vec<QuestionRecord> = self
             .questions
             .open()
-            .filter(|record| record.to.iter().any(|asked| self.is_same(gone, *asked)) && !self.is_same(gone, record.asker))
+            .filter(|record| {
+                record.to.iter().any(|asked| self.is_same(gone, *asked))
+                    && !self.is_same(gone, record.asker)
+            })
             .cloned()
             .collect();
         for record in concerned {
-            let here = |peer: &&PeerId| self.presence.current(**peer).is_some_and(|peer| self.presence.is_online(peer));
+            let here = |peer: &&PeerId| {
+                self.presence.current(**peer).is_some_and(|peer| self.presence.is_online(peer))
+            };
             let left = record.to.iter().filter(here).count();
             if record.channel.is_some() && left > 0 {
                 continue;
             }
             let asker = Addressee::of_mail_to(record.asker);
-            let text = wording::asked_session_ended(&self.name_of(gone), record.question, left, asker);
+            let text =
+                wording::asked_session_ended(&self.name_of(gone), record.question, left, asker);
             self.notify_asker(turn, &record, text);
         }
     }
@@ -249,7 +297,13 @@ impl Broker {
         let reply_to = Some(record.question);
         let private = !self.is_public(record.channel.as_deref(), record.question);
         let channel = record.channel.clone();
-        let notice = Notice { intent: Intent::Request, reply_to, channel, private, ..Notice::new(record.asker, thread, text) };
+        let notice = Notice {
+            intent: Intent::Request,
+            reply_to,
+            channel,
+            private,
+            ..Notice::new(record.asker, thread, text)
+        };
         self.post_notice(turn, notice);
     }
 
@@ -263,9 +317,18 @@ impl Broker {
 
     // ---- listings
 
-    pub(crate) fn list_questions(&self, turn: &mut Turn<'_>, caller: Caller, query: &QuestionsQuery) -> Result<(), Rejection> {
+    pub(crate) fn list_questions(
+        &self,
+        turn: &mut Turn<'_>,
+        caller: Caller,
+        query: &QuestionsQuery,
+    ) -> Result<(), Rejection> {
         let actor = caller.actor()?;
-        let of = query.peer.as_ref().map(|name| self.presence.resolve(name, caller.peer())).transpose()?;
+        let of = query
+            .peer
+            .as_ref()
+            .map(|name| self.presence.resolve(name, caller.peer()))
+            .transpose()?;
         let fits = |record: &&QuestionRecord| {
             (!query.open || record.state == QuestionState::Open)
                 && query.before.is_none_or(|before| record.question < before)
@@ -273,8 +336,11 @@ impl Broker {
                 && of.is_none_or(|peer| self.is_party(record, peer))
         };
         let mut found = self.questions.iter().rev().filter(fits);
-        let questions: Vec<QuestionInfo> =
-            found.by_ref().take(PAGE_ENTRIES_MAX).map(|record| self.question_info(record)).collect();
+        let questions: Vec<QuestionInfo> = found
+            .by_ref()
+            .take(PAGE_ENTRIES_MAX)
+            .map(|record| self.question_info(record))
+            .collect();
         let next = found.next().and_then(|_| questions.last()).map(|question| question.question);
         turn.reply(caller, Reply::Questions { questions, next });
         Ok(())

@@ -26,16 +26,27 @@ impl Broker {
     /// Closes a thread after a send met its limit of turns. From then on only the person may send
     /// there, and gets a notice. `channel`: the channel of that send. Other agents' shells may not
     /// learn the name of a private one.
-    pub(crate) fn use_up_thread(&mut self, turn: &mut Turn<'_>, thread: &str, channel: Option<&str>) {
+    pub(crate) fn use_up_thread(
+        &mut self,
+        turn: &mut Turn<'_>,
+        thread: &str,
+        channel: Option<&str>,
+    ) {
         let private = channel.filter(|name| self.is_private(name)).map(str::to_owned);
-        let Some((turns, speakers)) = self.send_limits.use_up_thread(thread, turn.now.wall) else { return };
+        let Some((turns, speakers)) = self.send_limits.use_up_thread(thread, turn.now.wall) else {
+            return;
+        };
         let names = self.speakers(&speakers);
         let event = Event::Loop { thread: thread.to_owned(), turns };
         let sees = |actor: Actor| private.is_none() || actor.is_person();
         self.emit_where(turn, &speakers, &event, sees);
         let text = wording::used_up_thread(thread, &names, turns);
         let is_private = private.is_some();
-        let notice = Notice { channel: private, private: is_private, ..Notice::new(PeerId::HUMAN, thread.to_owned(), text) };
+        let notice = Notice {
+            channel: private,
+            private: is_private,
+            ..Notice::new(PeerId::HUMAN, thread.to_owned(), text)
+        };
         self.post_notice(turn, notice);
     }
 
@@ -69,7 +80,8 @@ impl Broker {
         (to, thread, text): (&str, Option<&str>, &str),
         refusal: &Refusal,
     ) {
-        let beginning = |text: &str, chars_max: usize| text.chars().take(chars_max).collect::<String>();
+        let beginning =
+            |text: &str, chars_max: usize| text.chars().take(chars_max).collect::<String>();
         let send = RefusedSend {
             at,
             from: sender.name.clone(),
@@ -84,10 +96,15 @@ impl Broker {
 
     /// Answers with the recent refusals: all of them for the person, their own for a session and
     /// its shell.
-    pub(crate) fn list_refusals(&mut self, turn: &mut Turn<'_>, caller: Caller) -> Result<(), Rejection> {
+    pub(crate) fn list_refusals(
+        &mut self,
+        turn: &mut Turn<'_>,
+        caller: Caller,
+    ) -> Result<(), Rejection> {
         let actor = caller.actor()?;
         let sees = |refused: &&Refused| self.sees_refused(actor, refused.by, refused.via);
-        let refusals = self.refusals.iter().filter(sees).map(|refused| refused.send.clone()).collect();
+        let refusals =
+            self.refusals.iter().filter(sees).map(|refused| refused.send.clone()).collect();
         turn.reply(caller, Reply::Refusals(refusals));
         Ok(())
     }

@@ -79,7 +79,13 @@ impl Broker {
     /// Makes one step. `rows` are the messages after [`Sweep::after`], oldest first. `next` is
     /// where the following step continues. `None`: there are no more. Returns the deleted counts if
     /// this step ended a pass.
-    pub fn sweep(&mut self, now: Now, rows: &[StoredMessage], next: Option<MessageId>, step: &mut Step) -> Option<Tally> {
+    pub fn sweep(
+        &mut self,
+        now: Now,
+        rows: &[StoredMessage],
+        next: Option<MessageId>,
+        step: &mut Step,
+    ) -> Option<Tally> {
         let turn = &mut Turn { now, step };
         let mut pass = self.retaining.passes.pop_front().unwrap_or_else(|| self.new_pass());
         if pass.after.is_none() {
@@ -118,7 +124,8 @@ impl Broker {
         }
         self.retaining.rests_until = now.wall.plus_ms(REST_MS);
         // A message that is pending now may be settled by then.
-        let due_at = pass.due_at.or((self.messages > 0).then(|| now.wall.plus_ms(self.shortest_ms())));
+        let due_at =
+            pass.due_at.or((self.messages > 0).then(|| now.wall.plus_ms(self.shortest_ms())));
         self.retaining.due_at = due_at.map(|at| at.max(self.retaining.rests_until));
         Some(pass.tally).filter(|tally| *tally != Tally::default())
     }
@@ -143,8 +150,10 @@ impl Broker {
         let bounds = &self.config.retention;
         let with_slack = |bound: u64| bound - bound / SLACK;
         Pass {
-            messages_max: (self.messages > bounds.settled_count).then(|| with_slack(bounds.settled_count)),
-            bytes_max: (self.retaining.text_bytes > bounds.settled_bytes).then(|| with_slack(bounds.settled_bytes)),
+            messages_max: (self.messages > bounds.settled_count)
+                .then(|| with_slack(bounds.settled_count)),
+            bytes_max: (self.retaining.text_bytes > bounds.settled_bytes)
+                .then(|| with_slack(bounds.settled_bytes)),
             ..Pass::default()
         }
     }
@@ -157,9 +166,12 @@ impl Broker {
     /// Whether a pass must still make room.
     fn is_over(&self, pass: &Pass) -> bool {
         // A dry run changes nothing: subtract here what it would have deleted.
-        let (rows, bytes) = if pass.dry_run { (pass.tally.rows(), pass.tally.text_bytes) } else { (0, 0) };
+        let (rows, bytes) =
+            if pass.dry_run { (pass.tally.rows(), pass.tally.text_bytes) } else { (0, 0) };
         pass.messages_max.is_some_and(|max| self.messages.saturating_sub(rows) > max)
-            || pass.bytes_max.is_some_and(|max| self.retaining.text_bytes.saturating_sub(bytes) > max)
+            || pass
+                .bytes_max
+                .is_some_and(|max| self.retaining.text_bytes.saturating_sub(bytes) > max)
     }
 
     /// The shortest time from acceptance to deletion.
@@ -176,11 +188,19 @@ impl Broker {
         let bounds = &self.config.retention;
         let ends = stored.deliveries.iter().map(|delivery| {
             let settled_at = delivery.trace.last().map_or(stored.head.sent_at, |entry| entry.at);
-            settled_at.plus_ms(if delivery.stage == Stage::Dead { bounds.dead_ms } else { bounds.settled_ms })
+            settled_at.plus_ms(if delivery.stage == Stage::Dead {
+                bounds.dead_ms
+            } else {
+                bounds.settled_ms
+            })
         });
         let ends_at = ends.max().unwrap_or_else(|| stored.head.sent_at.plus_ms(bounds.settled_ms));
         let is_letter = stored.deliveries.iter().any(|delivery| delivery.stage == Stage::Dead);
-        if ends_at <= now.wall || (!is_letter && self.is_over(pass)) { Verdict::Goes } else { Verdict::StaysUntil(ends_at) }
+        if ends_at <= now.wall || (!is_letter && self.is_over(pass)) {
+            Verdict::Goes
+        } else {
+            Verdict::StaysUntil(ends_at)
+        }
     }
 
     fn forget_message(&mut self, turn: &mut Turn<'_>, stored: &StoredMessage, pass: &mut Pass) {
@@ -201,7 +221,8 @@ impl Broker {
         self.messages -= 1;
         dead().for_each(|letter| self.mailboxes.count(Some(letter.stage), None));
         // A damaged message may not have been counted.
-        self.retaining.text_bytes = self.retaining.text_bytes.saturating_sub(u64::from(head.text_bytes));
+        self.retaining.text_bytes =
+            self.retaining.text_bytes.saturating_sub(u64::from(head.text_bytes));
     }
 
     fn sweep_tasks(&mut self, turn: &mut Turn<'_>, pass: &mut Pass) {

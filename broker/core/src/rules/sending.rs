@@ -92,7 +92,13 @@ struct Attempt<'a> {
 }
 
 impl Broker {
-    pub(crate) fn send(&mut self, turn: &mut Turn<'_>, caller: Caller, send: Send, facts: &Facts) -> Result<(), Rejection> {
+    pub(crate) fn send(
+        &mut self,
+        turn: &mut Turn<'_>,
+        caller: Caller,
+        send: Send,
+        facts: &Facts,
+    ) -> Result<(), Rejection> {
         self.post(turn, caller, Outgoing { send, kind: Kind::Message, audience: None }, facts)
     }
 
@@ -109,20 +115,30 @@ impl Broker {
             Ok(Posting::New(message)) => self.commit(turn, caller, outgoing.send, *message),
             Ok(Posting::Repeat(sent)) => turn.reply(caller, Reply::Sent(sent)),
             Err(Refused::Rejected(rejection)) => return Err(rejection),
-            Err(Refused::Limited(limited)) => self.refuse_send(turn, caller, &outgoing.send, &limited),
+            Err(Refused::Limited(limited)) => {
+                self.refuse_send(turn, caller, &outgoing.send, &limited)
+            }
         }
         Ok(())
     }
 
     /// Decides on a message. Changes nothing.
-    fn plan<'a>(&self, now: Now, caller: Caller, outgoing: &Outgoing, facts: &'a Facts) -> Result<Posting<'a>, Refused> {
+    fn plan<'a>(
+        &self,
+        now: Now,
+        caller: Caller,
+        outgoing: &Outgoing,
+        facts: &'a Facts,
+    ) -> Result<Posting<'a>, Refused> {
         let send = &outgoing.send;
         let (sender, class) = self.sender(caller)?;
         check_send(send, self.config.limits.text_bytes_max)?;
         let original = send.reply_to.map(|id| self.original(id, caller, facts)).transpose();
         let audience = match &outgoing.audience {
             Some(audience) => Ok(audience.clone()),
-            None => self.audience(caller, send, sender.peer, original.as_ref().ok().copied().flatten()),
+            None => {
+                self.audience(caller, send, sender.peer, original.as_ref().ok().copied().flatten())
+            }
         };
         if let Some(prior) = &facts.prior {
             let recipients = audience.as_ref().ok().map(|audience| audience.peers.as_slice());
@@ -135,10 +151,24 @@ impl Broker {
         let attempt = Attempt { now, send, sender: &sender, class, original };
         let verdicts = match self.verdicts(&attempt, &thread, peers) {
             Ok(verdicts) => verdicts,
-            Err(rejections) => return Err(Refused::Limited(Box::new(Limited { sender, thread, channel, rejections }))),
+            Err(rejections) => {
+                return Err(Refused::Limited(Box::new(Limited {
+                    sender,
+                    thread,
+                    channel,
+                    rejections,
+                })));
+            }
         };
-        let deliveries = verdicts.iter().map(|(peer, verdict)| self.sent_delivery(caller, *peer, verdict.as_ref().copied()));
-        let sent = Sent { message: id, thread: thread.clone(), deduplicated: false, deliveries: deliveries.collect() };
+        let deliveries = verdicts
+            .iter()
+            .map(|(peer, verdict)| self.sent_delivery(caller, *peer, verdict.as_ref().copied()));
+        let sent = Sent {
+            message: id,
+            thread: thread.clone(),
+            deduplicated: false,
+            deliveries: deliveries.collect(),
+        };
         let (mut accepted, mut refused) = (Vec::new(), Vec::new());
         for (peer, verdict) in verdicts {
             match verdict {
@@ -147,9 +177,12 @@ impl Broker {
             }
         }
         // A reply by an unknown agent's shell does not prove that the person has read the original.
-        let answers = original.filter(|_| caller.actor.is_some_and(|actor| actor.member().is_some()));
-        let is_answer = answers.is_some_and(|original| self.is_answer(sender.peer, original, &accepted));
-        let kind = if outgoing.kind == Kind::Message && is_answer { Kind::Answer } else { outgoing.kind };
+        let answers =
+            original.filter(|_| caller.actor.is_some_and(|actor| actor.member().is_some()));
+        let is_answer =
+            answers.is_some_and(|original| self.is_answer(sender.peer, original, &accepted));
+        let kind =
+            if outgoing.kind == Kind::Message && is_answer { Kind::Answer } else { outgoing.kind };
         let to = accepted.iter().map(|(peer, _)| (*peer, self.name_of(*peer))).collect();
         let private = self.is_said_in_private(channel.as_deref(), original);
         let head = MessageHead {
@@ -176,7 +209,8 @@ impl Broker {
         for (peer, rejection) in &refused {
             let refusal = rejection.refusal(caller.addressee());
             self.send_limits.count_refused(refusal.code);
-            let refused = RefusedSend { sender: &head.from, send: &send, channel: head.channel.as_deref() };
+            let refused =
+                RefusedSend { sender: &head.from, send: &send, channel: head.channel.as_deref() };
             self.emit_refused_send(turn, &refused, self.name_of(*peer), &refusal);
         }
         let (id, sender, kind) = (head.id, head.from.peer, head.kind);
@@ -185,7 +219,8 @@ impl Broker {
         }
         self.send_limits.count_send(turn.now.mono_ms, sender, class, &head.thread);
         for (recipient, _) in &accepted {
-            let saying = Saying { sender, recipient: *recipient, reply_to: send.reply_to, text: &send.text };
+            let saying =
+                Saying { sender, recipient: *recipient, reply_to: send.reply_to, text: &send.text };
             self.send_limits.count_delivery(&self.config.limits, turn.now.mono_ms, saying);
         }
         turn.reply(caller, Reply::Sent(sent));
@@ -237,15 +272,21 @@ impl Broker {
         self.record_stored(turn.now, record.text.len());
         // If the message is held for anybody, only the person may read its text, and other actors
         // may be watching.
-        let is_told = self.presence.is_watched() && recipients.iter().all(|(_, stage)| *stage != Stage::Held);
+        let is_told =
+            self.presence.is_watched() && recipients.iter().all(|(_, stage)| *stage != Stage::Held);
         let text = is_told.then(|| record.text.clone());
         turn.change(Change::PutMessage(Box::new(record)));
         for (peer, stage) in recipients {
             let mut delivery = DeliveryRecord::accepted(id, *peer, brief.clone(), turn.now.wall);
             let held = *stage == Stage::Held;
             // Whether it is held decides who may learn of the delivery.
-            let held_news = if held { delivery.apply(Transition::Hold, turn.now.wall) } else { None };
-            self.emit_delivery(turn, DeliveryEvent::Stored { cause: None, text: text.clone() }, &delivery);
+            let held_news =
+                if held { delivery.apply(Transition::Hold, turn.now.wall) } else { None };
+            self.emit_delivery(
+                turn,
+                DeliveryEvent::Stored { cause: None, text: text.clone() },
+                &delivery,
+            );
             if let Some(news) = held_news {
                 self.emit_delivery(turn, news, &delivery);
             }
@@ -260,14 +301,25 @@ impl Broker {
     }
 
     /// Records a reply as evidence that its sender read the message that it answers.
-    fn record_reply(&mut self, turn: &mut Turn<'_>, reader: PeerId, reply: MessageId, original: &StoredMessage) {
+    fn record_reply(
+        &mut self,
+        turn: &mut Turn<'_>,
+        reader: PeerId,
+        reply: MessageId,
+        original: &StoredMessage,
+    ) {
         let message = original.head.id;
         if let Some(entry) = self.mailboxes.get(reader, message) {
             // A held message was shown to nobody, even if a reply claims so.
             if entry.record.stage == Stage::Held {
                 return;
             }
-            let proof = Settlement { carrier: None, evidence: Evidence::Reply, answer: Some(reply), told: None };
+            let proof = Settlement {
+                carrier: None,
+                evidence: Evidence::Reply,
+                answer: Some(reply),
+                told: None,
+            };
             self.settle_presented(turn, reader, message, proof);
             self.fill_window(turn, reader);
         } else if let Some(settled) = self
@@ -279,7 +331,12 @@ impl Broker {
     }
 
     /// Returns the message that is replied to, if it concerns the caller.
-    fn original<'a>(&self, id: MessageId, caller: Caller, facts: &'a Facts) -> Result<&'a StoredMessage, Rejection> {
+    fn original<'a>(
+        &self,
+        id: MessageId,
+        caller: Caller,
+        facts: &'a Facts,
+    ) -> Result<&'a StoredMessage, Rejection> {
         let stored = facts.stored.get(&id).ok_or(Rejection::UnknownMessage(id))?;
         self.check_sees(caller, stored)?;
         Ok(stored)
@@ -298,13 +355,19 @@ impl Broker {
         let send = &outgoing.send;
         let head = &prior.head;
         let gone = |peer: &PeerId| self.presence.get(*peer).is_none();
-        let names =
-            |wanted: &str| send.to.iter().flat_map(|name| name.split(',')).any(|name| name.trim().eq_ignore_ascii_case(wanted));
+        let names = |wanted: &str| {
+            send.to
+                .iter()
+                .flat_map(|name| name.split(','))
+                .any(|name| name.trim().eq_ignore_ascii_case(wanted))
+        };
         let same_recipients = match recipients {
             // Members of a channel change, and so does who is online.
             _ if outgoing.audience.is_some() || names("all") => true,
             _ if head.channel.is_some() => head.channel.as_deref().is_some_and(names),
-            Some(recipients) => head.to.iter().all(|(peer, _)| recipients.contains(peer) || gone(peer)),
+            Some(recipients) => {
+                head.to.iter().all(|(peer, _)| recipients.contains(peer) || gone(peer))
+            }
             None => head.to.iter().any(|(peer, _)| gone(peer)),
         };
         let same = *text == send.text && head.reply_to == send.reply_to && same_recipients;
@@ -316,7 +379,9 @@ impl Broker {
             .deliveries
             .iter()
             .map(|delivery| {
-                let stage = self.pending_delivery(head.id, delivery.peer).map_or(delivery.stage, |pending| pending.stage);
+                let stage = self
+                    .pending_delivery(head.id, delivery.peer)
+                    .map_or(delivery.stage, |pending| pending.stage);
                 self.sent_delivery(caller, delivery.peer, Ok(stage))
             })
             .collect();
@@ -325,9 +390,16 @@ impl Broker {
 
     /// Returns each recipient's decision on the message. Returns a refusal if a send limit or all
     /// recipients refuse.
-    fn verdicts(&self, attempt: &Attempt<'_>, thread: &str, peers: Vec<PeerId>) -> Result<Vec<Verdict>, Vec<Rejection>> {
-        self.check_send_limits(attempt.now, attempt.sender, attempt.class, thread).map_err(|rejection| vec![rejection])?;
-        let verdicts: Vec<Verdict> = peers.into_iter().map(|peer| (peer, self.check_delivery(attempt, peer))).collect();
+    fn verdicts(
+        &self,
+        attempt: &Attempt<'_>,
+        thread: &str,
+        peers: Vec<PeerId>,
+    ) -> Result<Vec<Verdict>, Vec<Rejection>> {
+        self.check_send_limits(attempt.now, attempt.sender, attempt.class, thread)
+            .map_err(|rejection| vec![rejection])?;
+        let verdicts: Vec<Verdict> =
+            peers.into_iter().map(|peer| (peer, self.check_delivery(attempt, peer))).collect();
         if verdicts.is_empty() || verdicts.iter().any(|(_, verdict)| verdict.is_ok()) {
             return Ok(verdicts);
         }
@@ -335,11 +407,21 @@ impl Broker {
     }
 
     /// Checks whether this sender may send in this thread now.
-    fn check_send_limits(&self, now: Now, sender: &Sender, class: SenderClass, thread: &str) -> Result<(), Rejection> {
+    fn check_send_limits(
+        &self,
+        now: Now,
+        sender: &Sender,
+        class: SenderClass,
+        thread: &str,
+    ) -> Result<(), Rejection> {
         let limits = &self.config.limits;
         self.check_pause(sender, Some(thread))?;
         self.send_limits.check_sender(limits, now.mono_ms, sender.peer, &sender.name)?;
-        if class == SenderClass::Person { Ok(()) } else { self.send_limits.check_thread(limits, thread, sender.peer) }
+        if class == SenderClass::Person {
+            Ok(())
+        } else {
+            self.send_limits.check_thread(limits, thread, sender.peer)
+        }
     }
 
     /// Returns how this recipient accepts this message: stored or held. Otherwise returns the
@@ -358,8 +440,18 @@ impl Broker {
             return Err(Rejection::MailboxFull { name, pending });
         }
         if class == SenderClass::Agent && !self.is_first_reply(sender.peer, original) {
-            self.send_limits.check_pair(limits, now.mono_ms, (sender.peer, &sender.name), (peer, &name))?;
-            let saying = Saying { sender: sender.peer, recipient: peer, reply_to: send.reply_to, text: &send.text };
+            self.send_limits.check_pair(
+                limits,
+                now.mono_ms,
+                (sender.peer, &sender.name),
+                (peer, &name),
+            )?;
+            let saying = Saying {
+                sender: sender.peer,
+                recipient: peer,
+                reply_to: send.reply_to,
+                text: &send.text,
+            };
             self.send_limits.check_text(limits, now.mono_ms, saying, &name)?;
         }
         Ok(stage)
@@ -368,7 +460,8 @@ impl Broker {
     /// Whether a message is private. A reply is as private as the message that it answers, whoever
     /// its recipients are.
     fn is_said_in_private(&self, channel: Option<&str>, original: Option<&StoredMessage>) -> bool {
-        channel.is_some_and(|name| self.is_private(name)) || original.is_some_and(|original| original.head.private)
+        channel.is_some_and(|name| self.is_private(name))
+            || original.is_some_and(|original| original.head.private)
     }
 
     /// Whether the sender has a delivery of the message that it replies to, and has not replied
@@ -378,7 +471,12 @@ impl Broker {
         own.is_some_and(|delivery| delivery.answered_by.is_none())
     }
 
-    fn sent_delivery(&self, caller: Caller, peer: PeerId, verdict: Result<Stage, &Rejection>) -> SentDelivery {
+    fn sent_delivery(
+        &self,
+        caller: Caller,
+        peer: PeerId,
+        verdict: Result<Stage, &Rejection>,
+    ) -> SentDelivery {
         SentDelivery {
             peer,
             name: self.name_of(peer),
@@ -431,10 +529,16 @@ fn check_send(send: &Send, text_bytes_max: u32) -> Result<(), Rejection> {
         check_thread(thread)?;
     }
     if send.ttl_ms.is_some_and(|ttl_ms| !(TTL_MS_MIN..=TTL_MS_MAX).contains(&ttl_ms)) {
-        return Err(Rejection::OutOfBounds { what: "the time to live", bound: "1 second to 30 days".to_owned() });
+        return Err(Rejection::OutOfBounds {
+            what: "the time to live",
+            bound: "1 second to 30 days".to_owned(),
+        });
     }
     if send.sources.len() > SOURCES_MAX {
-        return Err(Rejection::OutOfBounds { what: "the list of sources", bound: format!("at most {SOURCES_MAX}") });
+        return Err(Rejection::OutOfBounds {
+            what: "the list of sources",
+            bound: format!("at most {SOURCES_MAX}"),
+        });
     }
     for source in &send.sources {
         check_length("a source", source, SOURCE_BYTES_MAX)?;

@@ -2,9 +2,13 @@
 
 use peer_proto::hook::Report;
 use peer_proto::ids::{MessageId, PeerId, Timestamp};
-use peer_proto::limits::{KEPT_FROM_ROOM_MS, NAME_CHARS_MAX, PATH_BYTES_MAX, PEERS_MAX, SUMMARY_BYTES_MAX};
+use peer_proto::limits::{
+    KEPT_FROM_ROOM_MS, NAME_CHARS_MAX, PATH_BYTES_MAX, PEERS_MAX, SUMMARY_BYTES_MAX,
+};
 use peer_proto::message::{Carrier, Cause, Stage};
-use peer_proto::request::{Event, Goodbye, Push, Register, Registered, Reply, Role, Seat, SeatKind};
+use peer_proto::request::{
+    Event, Goodbye, Push, Register, Registered, Reply, Role, Seat, SeatKind,
+};
 use peer_proto::text::named;
 
 use crate::broker::Broker;
@@ -69,11 +73,14 @@ impl Broker {
             Found::Nobody(name) => (self.newcomer(turn, caller, name, facts)?, false),
         };
         let notice = match conflict {
-            _ if shared && self.presence.is_online(peer) => {
-                Some("another adapter of this client takes this peer's mail; this one only serves tools".to_owned())
-            }
+            _ if shared && self.presence.is_online(peer) => Some(
+                "another adapter of this client takes this peer's mail; this one only serves tools"
+                    .to_owned(),
+            ),
             _ if shared => None,
-            Some(conflict) => Some(self.notify_conflict(turn, peer, conflict, register.name.as_deref())),
+            Some(conflict) => {
+                Some(self.notify_conflict(turn, peer, conflict, register.name.as_deref()))
+            }
             None => None,
         };
         if !shared {
@@ -95,8 +102,10 @@ impl Broker {
         facts: &Facts,
     ) -> Result<PeerId, Rejection> {
         // The program that connected, and its ancestors.
-        let ancestors = self.presence.connections.get(&caller.connection).map(|open| open.ancestors.as_slice());
-        let processes: Vec<Process> = ancestors.unwrap_or_default().iter().take(2).copied().collect();
+        let ancestors =
+            self.presence.connections.get(&caller.connection).map(|open| open.ancestors.as_slice());
+        let processes: Vec<Process> =
+            ancestors.unwrap_or_default().iter().take(2).copied().collect();
         self.send_limits.check_newcomer(turn.now.mono_ms, &processes)?;
         let peer = self.new_peer(turn, name, facts)?;
         self.send_limits.count_newcomer(turn.now.mono_ms, &processes);
@@ -105,17 +114,27 @@ impl Broker {
 
     /// Notifies the owner of a name or seat that a session did not get. Returns the text for that
     /// session.
-    fn notify_conflict(&mut self, turn: &mut Turn<'_>, peer: PeerId, conflict: Conflict, asked: Option<&str>) -> String {
+    fn notify_conflict(
+        &mut self,
+        turn: &mut Turn<'_>,
+        peer: PeerId,
+        conflict: Conflict,
+        asked: Option<&str>,
+    ) -> String {
         let name = self.name_of(peer);
         match conflict {
             Conflict::Taken(owner) => {
                 let owner_name = self.name_of(owner);
-                let text = format!("another session asked to be {owner_name}; it is {name} now, and {owner_name} stays yours");
+                let text = format!(
+                    "another session asked to be {owner_name}; it is {name} now, and {owner_name} stays yours"
+                );
                 self.notify_owner(turn, owner, &text);
                 if self.presence.is_online(owner) {
                     format!("{owner_name} is live in another session: this one is {name}")
                 } else {
-                    format!("{owner_name} is another session's, which is expected back: this one is {name}")
+                    format!(
+                        "{owner_name} is another session's, which is expected back: this one is {name}"
+                    )
                 }
             }
             Conflict::Alias(owner) => {
@@ -125,12 +144,23 @@ impl Broker {
         }
     }
 
-    fn new_peer(&mut self, turn: &mut Turn<'_>, name: Option<String>, facts: &Facts) -> Result<PeerId, Rejection> {
+    fn new_peer(
+        &mut self,
+        turn: &mut Turn<'_>,
+        name: Option<String>,
+        facts: &Facts,
+    ) -> Result<PeerId, Rejection> {
         if self.presence.len() >= PEERS_MAX {
             // Removes the peer that was offline longest. No mail or setting of the person or of
             // others may be lost with it.
-            let long_ago = |(at, _): &(Timestamp, PeerId)| at.plus_ms(KEPT_FROM_ROOM_MS) <= turn.now.wall;
-            let unused = self.presence.offline().take_while(long_ago).map(|(_, peer)| peer).find(|peer| self.is_unused(*peer));
+            let long_ago =
+                |(at, _): &(Timestamp, PeerId)| at.plus_ms(KEPT_FROM_ROOM_MS) <= turn.now.wall;
+            let unused = self
+                .presence
+                .offline()
+                .take_while(long_ago)
+                .map(|(_, peer)| peer)
+                .find(|peer| self.is_unused(*peer));
             match unused {
                 Some(peer) => self.forget_peer(turn, peer),
                 None => return Err(Rejection::TooManyPeers { peers: self.presence.len() }),
@@ -140,7 +170,11 @@ impl Broker {
         self.next_peer = PeerId(id.0 + 1);
         let provisional = name.is_none();
         let name = name.unwrap_or_else(|| self.presence.friendly_name(facts.entropy));
-        let seats = if provisional { Vec::new() } else { vec![Seat { kind: SeatKind::Name, key: name.clone() }] };
+        let seats = if provisional {
+            Vec::new()
+        } else {
+            vec![Seat { kind: SeatKind::Name, key: name.clone() }]
+        };
         let record = PeerRecord { seats, provisional, ..PeerRecord::new(id, name, turn.now.wall) };
         turn.change(Change::PutNextPeer(self.next_peer));
         self.presence.put(record);
@@ -153,7 +187,11 @@ impl Broker {
         let has_policy = self.presence.get(peer).is_some_and(|record| record.policy.is_some());
         let is_paused = self.pauses.peers.iter().any(|paused| self.is_same(peer, *paused));
         let is_member = self.channels.of(peer).next().is_some();
-        !has_policy && !is_paused && !is_member && self.mailboxes.of(peer).is_none() && self.presence.absent(peer).is_none()
+        !has_policy
+            && !is_paused
+            && !is_member
+            && self.mailboxes.of(peer).is_none()
+            && self.presence.absent(peer).is_none()
     }
 
     fn begin_session(
@@ -165,7 +203,9 @@ impl Broker {
         facts: &Facts,
     ) -> Result<(), Rejection> {
         let Beginning { peer, host, notice, takes_over, holds_token } = beginning;
-        let (Some(mut record), Some((token, digest))) = (self.presence.get(peer).cloned(), facts.token) else {
+        let (Some(mut record), Some((token, digest))) =
+            (self.presence.get(peer).cloned(), facts.token)
+        else {
             return Err(Rejection::BadToken);
         };
         let came_online = !self.presence.is_online(peer);
@@ -188,7 +228,9 @@ impl Broker {
             }
             None => token,
         };
-        if let Some(name) = register.name.as_ref().filter(|_| came_online && register.resume.is_none()) {
+        if let Some(name) =
+            register.name.as_ref().filter(|_| came_online && register.resume.is_none())
+        {
             // The requested name finds this mailbox again, even if an operator renames the peer. A
             // name with a suffix is its own seat.
             let seat = Seat { kind: SeatKind::Name, key: name.clone() };
@@ -196,7 +238,9 @@ impl Broker {
                 add_seat(&mut record, seat);
             }
         }
-        let free = |seat: &Seat| self.presence.by_seat(seat).is_none() && !self.is_name_of_another(seat, peer);
+        let free = |seat: &Seat| {
+            self.presence.by_seat(seat).is_none() && !self.is_name_of_another(seat, peer)
+        };
         if let Some(seat) = register.seat.clone().filter(free) {
             add_seat(&mut record, seat);
         }
@@ -229,7 +273,10 @@ impl Broker {
             token,
             takes_mail: self.presence.reader(peer) == Some(connection),
             notice,
-            waiting: self.mailboxes.of(peer).map_or(0, |mailbox| (mailbox.len() - mailbox.held()) as u64),
+            waiting: self
+                .mailboxes
+                .of(peer)
+                .map_or(0, |mailbox| (mailbox.len() - mailbox.held()) as u64),
             inbox_socket_in_bypass: self.settings.inbox_socket_in_bypass,
         })
     }
@@ -238,10 +285,15 @@ impl Broker {
     /// nothing counts as an attempt. Other adapters of the client stay, and give their leases back.
     /// Returns whether this adapter is the receiving session now.
     fn make_way(&mut self, turn: &mut Turn<'_>, peer: PeerId, host: Host) -> bool {
-        let holder = |connection: &&ConnectionId| self.presence.session(**connection).is_some_and(|session| session.holds_token);
+        let holder = |connection: &&ConnectionId| {
+            self.presence.session(**connection).is_some_and(|session| session.holds_token)
+        };
         let held = self.presence.sessions_of(peer).iter().find(holder).copied();
         if let Some(connection) = held {
-            let same = self.presence.session(connection).is_some_and(|session| session.host.has_client_of(&host));
+            let same = self
+                .presence
+                .session(connection)
+                .is_some_and(|session| session.host.has_client_of(&host));
             if !same {
                 return false;
             }
@@ -262,8 +314,15 @@ impl Broker {
 
     /// Takes back the leases of a connection, and returns them. The session continues on another
     /// connection.
-    pub(crate) fn hand_back(&mut self, turn: &mut Turn<'_>, peer: PeerId, connection: ConnectionId) -> Vec<MessageId> {
-        let held = self.mailboxes.messages(peer, |entry| entry.lease.is_some_and(|lease| lease.holder == connection));
+    pub(crate) fn hand_back(
+        &mut self,
+        turn: &mut Turn<'_>,
+        peer: PeerId,
+        connection: ConnectionId,
+    ) -> Vec<MessageId> {
+        let held = self
+            .mailboxes
+            .messages(peer, |entry| entry.lease.is_some_and(|lease| lease.holder == connection));
         for message in &held {
             self.advance(turn, peer, *message, &[Transition::Unlease], None);
         }
@@ -273,7 +332,8 @@ impl Broker {
     /// Counts attempts for deliveries that are offered but not leased. A session offered them and
     /// ended while no broker ran.
     pub(crate) fn count_forgotten_offers(&mut self, turn: &mut Turn<'_>, peer: PeerId) {
-        let is_orphaned = |entry: &MailboxEntry| entry.lease.is_none() && entry.record.stage == Stage::Offered;
+        let is_orphaned =
+            |entry: &MailboxEntry| entry.lease.is_none() && entry.record.stage == Stage::Offered;
         let offered = self.mailboxes.messages(peer, is_orphaned);
         self.count_attempts(turn, peer, offered);
     }
@@ -294,7 +354,8 @@ impl Broker {
 
     /// Whether a seat of a chosen name would resolve to another peer than the name itself.
     pub(crate) fn is_name_of_another(&self, seat: &Seat, peer: PeerId) -> bool {
-        seat.kind == SeatKind::Name && self.presence.by_name(&seat.key).is_some_and(|owner| owner != peer)
+        seat.kind == SeatKind::Name
+            && self.presence.by_name(&seat.key).is_some_and(|owner| owner != peer)
     }
 
     pub(crate) fn describe(
@@ -306,10 +367,13 @@ impl Broker {
         task: Option<String>,
     ) -> Result<(), Rejection> {
         let peer = self.session_peer(caller)?;
-        for (what, text) in [("the summary", &summary), ("the state", &state), ("the task", &task)] {
+        for (what, text) in [("the summary", &summary), ("the state", &state), ("the task", &task)]
+        {
             check_length(what, text.as_deref().unwrap_or(""), SUMMARY_BYTES_MAX)?;
         }
-        let Some(mut record) = self.presence.get(peer).cloned() else { return Err(Rejection::NotRegistered) };
+        let Some(mut record) = self.presence.get(peer).cloned() else {
+            return Err(Rejection::NotRegistered);
+        };
         let before = record.clone();
         record.summary = summary.unwrap_or(record.summary);
         record.state = state.unwrap_or(record.state);
@@ -342,7 +406,9 @@ impl Broker {
         let subject = match (actor, peer) {
             (Actor::Session(mine), None) => mine,
             (Actor::Session(mine), Some(name)) if self.presence.resolve(&name, me)? == mine => mine,
-            (Actor::Session(_), Some(_)) => return Err(Rejection::NotPermitted { act: Act::RenameOther }),
+            (Actor::Session(_), Some(_)) => {
+                return Err(Rejection::NotPermitted { act: Act::RenameOther });
+            }
             (Actor::Person | Actor::Shell { .. }, Some(name)) => {
                 caller.check_person(Act::RenamePeer)?;
                 self.presence.resolve(&name, me)?
@@ -358,7 +424,9 @@ impl Broker {
         if self.presence.by_name(&new_name).is_some_and(|owner| owner != subject) {
             return Err(Rejection::NameTaken { name: new_name });
         }
-        let Some(mut record) = self.presence.get(subject).cloned() else { return Err(Rejection::NotRegistered) };
+        let Some(mut record) = self.presence.get(subject).cloned() else {
+            return Err(Rejection::NotRegistered);
+        };
         let before = record.clone();
         rename(&mut record, new_name.clone());
         // A session that renames itself chooses a name: the same name at the next start finds this
@@ -382,10 +450,17 @@ impl Broker {
         Ok(())
     }
 
-    pub(crate) fn kick(&mut self, turn: &mut Turn<'_>, caller: Caller, name: &str) -> Result<(), Rejection> {
+    pub(crate) fn kick(
+        &mut self,
+        turn: &mut Turn<'_>,
+        caller: Caller,
+        name: &str,
+    ) -> Result<(), Rejection> {
         caller.check_person(Act::EndSession)?;
         let peer = self.presence.resolve(name, None)?;
-        let Some(mut record) = self.presence.get(peer).cloned() else { return Err(Rejection::NotRegistered) };
+        let Some(mut record) = self.presence.get(peer).cloned() else {
+            return Err(Rejection::NotRegistered);
+        };
         // A session that is expected back can be ended too. Its token becomes void, and its name
         // free.
         if self.presence.give_up(peer).is_none() && self.presence.sessions_of(peer).is_empty() {
@@ -420,16 +495,29 @@ impl Broker {
         self.hang_up_hooks(turn, connection);
     }
 
-    pub(crate) fn report(&mut self, turn: &mut Turn<'_>, caller: Caller, report: Report) -> Result<(), Rejection> {
+    pub(crate) fn report(
+        &mut self,
+        turn: &mut Turn<'_>,
+        caller: Caller,
+        report: Report,
+    ) -> Result<(), Rejection> {
         let peer = self.session_peer(caller)?;
         if report.carriers.as_ref().is_some_and(|carriers| carriers.len() > CARRIERS_MAX) {
-            return Err(Rejection::OutOfBounds { what: "the list of carriers", bound: format!("at most {CARRIERS_MAX}") });
+            return Err(Rejection::OutOfBounds {
+                what: "the list of carriers",
+                bound: format!("at most {CARRIERS_MAX}"),
+            });
         }
         if report.carriers.as_ref().is_some_and(|carriers| carriers.contains(&Carrier::Peerctl)) {
             return Err(Rejection::NotPermitted { act: Act::OfferTerminal });
         }
         let mut changed = None;
-        if let Some(session) = self.presence.connections.get_mut(&caller.connection).and_then(|open| open.session.as_mut()) {
+        if let Some(session) = self
+            .presence
+            .connections
+            .get_mut(&caller.connection)
+            .and_then(|open| open.session.as_mut())
+        {
             session.mode = report.mode.or(session.mode);
             changed = report.activity.filter(|activity| session.activity != Some(*activity));
             session.activity = report.activity.or(session.activity);
@@ -454,7 +542,9 @@ impl Broker {
     /// Forgets peers that have been offline longer than the limit.
     pub(crate) fn forget_old_peers(&mut self, turn: &mut Turn<'_>) {
         let after_ms = self.forget_offline_ms();
-        while let Some((_, peer)) = self.presence.longest_offline().filter(|(at, _)| at.plus_ms(after_ms) <= turn.now.wall) {
+        while let Some((_, peer)) =
+            self.presence.longest_offline().filter(|(at, _)| at.plus_ms(after_ms) <= turn.now.wall)
+        {
             self.forget_peer(turn, peer);
         }
     }

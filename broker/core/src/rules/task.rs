@@ -9,7 +9,9 @@
 //! it is merged into.
 
 use peer_proto::ids::{PeerId, TaskId};
-use peer_proto::limits::{PAGE_ENTRIES_MAX, TASK_NEEDS_MAX, TASK_TEXT_BYTES_MAX, TASK_TITLE_BYTES_MAX, TASKS_OPEN_MAX};
+use peer_proto::limits::{
+    PAGE_ENTRIES_MAX, TASK_NEEDS_MAX, TASK_TEXT_BYTES_MAX, TASK_TITLE_BYTES_MAX, TASKS_OPEN_MAX,
+};
 use peer_proto::message::{Intent, Sender, Stage, Via};
 use peer_proto::policy::Policy;
 use peer_proto::request::{Event, Reply};
@@ -56,7 +58,8 @@ impl Broker {
         let changes = matches!(request, TaskRequest::Create(_) | TaskRequest::Change { .. });
         // The actor decides what is permitted. An unknown agent's shell is not accepted as the
         // person.
-        if changes && actor.is(PeerId::HUMAN) && actor.sender.via != Via::Person && !actor.is_person {
+        if changes && actor.is(PeerId::HUMAN) && actor.sender.via != Via::Person && !actor.is_person
+        {
             return Err(Rejection::NotPermitted { act: Act::ChangeTasksUntold });
         }
         match request {
@@ -71,7 +74,13 @@ impl Broker {
         }
     }
 
-    fn create_task(&mut self, turn: &mut Turn<'_>, actor: &TaskActor, draft: TaskDraft, facts: &Facts) -> Result<(), Rejection> {
+    fn create_task(
+        &mut self,
+        turn: &mut Turn<'_>,
+        actor: &TaskActor,
+        draft: TaskDraft,
+        facts: &Facts,
+    ) -> Result<(), Rejection> {
         let draft = checked_draft(draft)?;
         if let Some(task) = self.made_before(actor, &draft)? {
             let task = self.task_info(task);
@@ -82,7 +91,11 @@ impl Broker {
         for needed in &needs {
             let state = self.tasks.get(*needed)?.state;
             if matches!(state, TaskState::Failed | TaskState::Cancelled) {
-                return Err(Rejection::BadTransition { task: *needed, state, why: TaskBar::WillNotComplete });
+                return Err(Rejection::BadTransition {
+                    task: *needed,
+                    state,
+                    why: TaskBar::WillNotComplete,
+                });
             }
         }
         let assignee = assignee.map(|name| self.assignee_for(actor, &name)).transpose()?;
@@ -114,10 +127,21 @@ impl Broker {
 
     /// Returns the task that this actor created under the same idempotency key, if the draft is the
     /// same.
-    fn made_before(&self, actor: &TaskActor, draft: &TaskDraft) -> Result<Option<&TaskRecord>, Rejection> {
-        let again = |task: &&TaskRecord| task.idempotency_key == draft.idempotency_key && actor.is(task.creator);
-        let Some(task) = draft.idempotency_key.as_ref().and_then(|_| self.tasks.iter().find(again)) else { return Ok(None) };
-        if (&task.title, &task.description, &task.needs) == (&draft.title, &draft.description, &draft.needs) {
+    fn made_before(
+        &self,
+        actor: &TaskActor,
+        draft: &TaskDraft,
+    ) -> Result<Option<&TaskRecord>, Rejection> {
+        let again = |task: &&TaskRecord| {
+            task.idempotency_key == draft.idempotency_key && actor.is(task.creator)
+        };
+        let Some(task) = draft.idempotency_key.as_ref().and_then(|_| self.tasks.iter().find(again))
+        else {
+            return Ok(None);
+        };
+        if (&task.title, &task.description, &task.needs)
+            == (&draft.title, &draft.description, &draft.needs)
+        {
             return Ok(Some(task));
         }
         let bound = format!("a new one for a new task; this one named {}", task.id);
@@ -137,7 +161,10 @@ impl Broker {
         self.decide(actor, &mut task, act)?;
         facts.check_space()?;
         if task == before {
-            turn.reply(actor.caller, Reply::Tasks { tasks: vec![self.task_info(&task)], next: None });
+            turn.reply(
+                actor.caller,
+                Reply::Tasks { tasks: vec![self.task_info(&task)], next: None },
+            );
             return Ok(());
         }
         self.check_rate(turn.now, actor)?;
@@ -148,7 +175,8 @@ impl Broker {
         }
         // A shell may act for a session that is expected back. If the session does not return, its
         // end would go unnoticed.
-        let is_unwatched = is_held(task.state) && task.assignee.is_some_and(|holder| !self.may_hold(holder));
+        let is_unwatched =
+            is_held(task.state) && task.assignee.is_some_and(|holder| !self.may_hold(holder));
         self.tasks.set_unreviewed(self.tasks.is_unreviewed() || is_unwatched);
         self.put_task(turn, task.clone());
         turn.reply(actor.caller, Reply::Tasks { tasks: vec![self.task_info(&task)], next: None });
@@ -168,7 +196,12 @@ impl Broker {
     /// Checks the rate. Acts on tasks are mail to others, and count as sends of the actor.
     fn check_rate(&self, now: Now, actor: &TaskActor) -> Result<(), Rejection> {
         self.check_pause(&actor.sender, None)?;
-        self.send_limits.check_sender(&self.config.limits, now.mono_ms, actor.sender.peer, &actor.sender.name)
+        self.send_limits.check_sender(
+            &self.config.limits,
+            now.mono_ms,
+            actor.sender.peer,
+            &actor.sender.name,
+        )
     }
 
     fn check_room(&self) -> Result<(), Rejection> {
@@ -184,7 +217,12 @@ impl Broker {
     }
 
     /// Returns the state that an act leads to, or the reason why this actor may not do it.
-    fn decide(&self, actor: &TaskActor, task: &mut TaskRecord, act: TaskAct) -> Result<(), Rejection> {
+    fn decide(
+        &self,
+        actor: &TaskActor,
+        task: &mut TaskRecord,
+        act: TaskAct,
+    ) -> Result<(), Rejection> {
         use TaskState::{Blocked, Cancelled, Claimed, Completed, Failed, Open, Started};
         let is_creator = actor.is_person || actor.is(task.creator);
         let is_assignee = task.assignee.is_some_and(|peer| actor.is(peer));
@@ -228,7 +266,11 @@ impl Broker {
             // The assignee may also decline the task.
             TaskAct::Unclaim => {
                 if task.assignee.is_none() || state.is_final() {
-                    return Err(wrong(if state.is_final() { TaskBar::Ended } else { TaskBar::NobodyHasIt }));
+                    return Err(wrong(if state.is_final() {
+                        TaskBar::Ended
+                    } else {
+                        TaskBar::NobodyHasIt
+                    }));
                 }
                 if !is_creator && !is_assignee {
                     let holder = task.assignee.map(|peer| self.name_of(peer)).unwrap_or_default();
@@ -243,13 +285,19 @@ impl Broker {
                     task.result.clear();
                 }
                 Started if is_holder => {}
-                Open | Claimed | Started | Blocked | Completed | Failed | Cancelled => return Err(held()),
+                Open | Claimed | Started | Blocked | Completed | Failed | Cancelled => {
+                    return Err(held());
+                }
             },
             TaskAct::Block(why) if is_holder => end(task, Blocked, why)?,
-            TaskAct::Complete(result) if is_holder || repeats(task, is_assignee, Completed, &result) => {
+            TaskAct::Complete(result)
+                if is_holder || repeats(task, is_assignee, Completed, &result) =>
+            {
                 end(task, Completed, result)?;
             }
-            TaskAct::Fail(why) if is_holder || repeats(task, is_assignee, Failed, &why) => end(task, Failed, why)?,
+            TaskAct::Fail(why) if is_holder || repeats(task, is_assignee, Failed, &why) => {
+                end(task, Failed, why)?
+            }
             TaskAct::Block(_) | TaskAct::Complete(_) | TaskAct::Fail(_) => return Err(held()),
             TaskAct::Cancel(why) => {
                 if state.is_final() && !repeats(task, is_creator, Cancelled, &why) {
@@ -292,12 +340,23 @@ impl Broker {
         } else {
             format!("it waits for {}", listed(&waits))
         };
-        let text = format!("{} gave you task {}: {}\n{when}", actor.sender.name, task.id, quoted(&task.title));
+        let text = format!(
+            "{} gave you task {}: {}\n{when}",
+            actor.sender.name,
+            task.id,
+            quoted(&task.title)
+        );
         let notice = Notice::new(assignee, task.id.to_string(), text);
         self.task_news(turn, actor, Notice { intent: Intent::Request, ..notice });
     }
 
-    fn notify_change(&mut self, turn: &mut Turn<'_>, actor: &TaskActor, before: &TaskRecord, task: &TaskRecord) {
+    fn notify_change(
+        &mut self,
+        turn: &mut Turn<'_>,
+        actor: &TaskActor,
+        before: &TaskRecord,
+        task: &TaskRecord,
+    ) {
         let news = self.news(actor, before, task);
         if task.state == TaskState::Open && task.assignee != before.assignee {
             self.notify_assignee(turn, actor, task);
@@ -308,7 +367,9 @@ impl Broker {
         concerned.dedup();
         for peer in concerned {
             // The creator may wait for the end, or can help. A peer that lost the task must stop.
-            let acts = task.state.is_final() || task.state == TaskState::Blocked || before.assignee == Some(peer);
+            let acts = task.state.is_final()
+                || task.state == TaskState::Blocked
+                || before.assignee == Some(peer);
             let intent = if acts { Intent::Request } else { Intent::Inform };
             let notice = Notice::new(peer, task.id.to_string(), news.clone());
             self.task_news(turn, actor, Notice { intent, ..notice });
@@ -332,26 +393,48 @@ impl Broker {
             (TaskState::Failed, ..) => format!("could not do {which}"),
             (state, ..) => format!("{} {which}", state.as_str()),
         };
-        let result = if task.result.is_empty() { String::new() } else { format!(": {}", quoted(&task.result)) };
+        let result = if task.result.is_empty() {
+            String::new()
+        } else {
+            format!(": {}", quoted(&task.result))
+        };
         format!("{} {what}{result}", actor.sender.name)
     }
 
     /// Notifies peers whose tasks need this one that it has ended, and whether their tasks can
     /// begin. Also notifies them if it is open again.
     fn notify_dependents(&mut self, turn: &mut Turn<'_>, actor: &TaskActor, changed: &TaskRecord) {
-        let waiting = |task: &&TaskRecord| !task.state.is_final() && task.needs.contains(&changed.id);
+        let waiting =
+            |task: &&TaskRecord| !task.state.is_final() && task.needs.contains(&changed.id);
         let dependents: Vec<TaskRecord> = self.tasks.iter().filter(waiting).cloned().collect();
         for task in dependents {
             let left = self.tasks.waits_for(&task);
             let (intent, then) = match (changed.state, left.is_empty()) {
-                (TaskState::Completed, true) if is_held(task.state) => (Intent::Request, "it can go on".to_owned()),
-                _ if is_held(task.state) => (Intent::Request, "it was begun already: look whether it still holds".to_owned()),
-                (TaskState::Completed, true) => (Intent::Request, "it can begin: all that it needs is complete".to_owned()),
-                (TaskState::Completed | TaskState::Open, _) => (Intent::Inform, format!("it waits for {}", listed(&left))),
-                (_, _) => (Intent::Request, format!("it cannot begin before {} is reopened and complete", changed.id)),
+                (TaskState::Completed, true) if is_held(task.state) => {
+                    (Intent::Request, "it can go on".to_owned())
+                }
+                _ if is_held(task.state) => (
+                    Intent::Request,
+                    "it was begun already: look whether it still holds".to_owned(),
+                ),
+                (TaskState::Completed, true) => {
+                    (Intent::Request, "it can begin: all that it needs is complete".to_owned())
+                }
+                (TaskState::Completed | TaskState::Open, _) => {
+                    (Intent::Inform, format!("it waits for {}", listed(&left)))
+                }
+                (_, _) => (
+                    Intent::Request,
+                    format!("it cannot begin before {} is reopened and complete", changed.id),
+                ),
             };
             let state = changed.state.as_str();
-            let text = format!("task {} ({}) needs {}, which is {state} now; {then}", task.id, quoted(&task.title), changed.id);
+            let text = format!(
+                "task {} ({}) needs {}, which is {state} now; {then}",
+                task.id,
+                quoted(&task.title),
+                changed.id
+            );
             let mut concerned = vec![task.assignee.unwrap_or(task.creator)];
             if changed.state != TaskState::Completed {
                 concerned.push(task.creator);
@@ -381,7 +464,8 @@ impl Broker {
     /// the open tasks given to it. Notifies the creators, and the peer itself if it may come back.
     pub(crate) fn unclaim_tasks(&mut self, turn: &mut Turn<'_>, peer: PeerId, forgotten: bool) {
         let left = |task: &&TaskRecord| {
-            task.assignee == Some(peer) && (is_held(task.state) || (forgotten && task.state == TaskState::Open))
+            task.assignee == Some(peer)
+                && (is_held(task.state) || (forgotten && task.state == TaskState::Open))
         };
         let left: Vec<TaskRecord> = self.tasks.iter().filter(left).cloned().collect();
         let name = self.name_of(peer);
@@ -391,10 +475,19 @@ impl Broker {
             task.changed_at = turn.now.wall;
             self.put_task(turn, task.clone());
             let why = match before.state {
-                TaskState::Open => format!("{name}, who was to do it, was away for so long that it is forgotten"),
-                state => format!("the session of {name}, who had it, ended while it was {}", state.as_str()),
+                TaskState::Open => {
+                    format!("{name}, who was to do it, was away for so long that it is forgotten")
+                }
+                state => format!(
+                    "the session of {name}, who had it, ended while it was {}",
+                    state.as_str()
+                ),
             };
-            let text = format!("task {} ({}) is open for anybody again: {why}", task.id, quoted(&task.title));
+            let text = format!(
+                "task {} ({}) is open for anybody again: {why}",
+                task.id,
+                quoted(&task.title)
+            );
             if task.creator != peer {
                 let notice = Notice::new(task.creator, task.id.to_string(), text.clone());
                 self.post_notice(turn, Notice { intent: Intent::Request, ..notice });
@@ -412,7 +505,8 @@ impl Broker {
     pub(crate) fn unclaim_tasks_of_the_lost(&mut self, turn: &mut Turn<'_>) {
         self.tasks.set_unreviewed(false);
         let held = self.tasks.iter().filter(|task| is_held(task.state));
-        let mut lost: Vec<PeerId> = held.filter_map(|task| task.assignee).filter(|peer| !self.may_hold(*peer)).collect();
+        let mut lost: Vec<PeerId> =
+            held.filter_map(|task| task.assignee).filter(|peer| !self.may_hold(*peer)).collect();
         lost.sort_unstable();
         lost.dedup();
         for peer in lost {
@@ -434,33 +528,55 @@ impl Broker {
             let id = task.id;
             if is_held(task.state) {
                 let holder = task.assignee.expect("what is held has a holder");
-                assert!(self.tasks.is_unreviewed() || self.may_hold(holder), "{holder} holds {id} and has no session");
+                assert!(
+                    self.tasks.is_unreviewed() || self.may_hold(holder),
+                    "{holder} holds {id} and has no session"
+                );
             }
             if let Some(assignee) = task.assignee.filter(|_| !task.state.is_final()) {
-                assert!(self.presence.get(assignee).is_some(), "{id} is for {assignee}, who is not retained");
+                assert!(
+                    self.presence.get(assignee).is_some(),
+                    "{id} is for {assignee}, who is not retained"
+                );
             }
         }
     }
 
     // ---- listings
 
-    fn list_tasks(&self, turn: &mut Turn<'_>, caller: Caller, me: PeerId, query: TasksQuery) -> Result<(), Rejection> {
-        let resolve = |name: Option<String>| name.map(|name| self.presence.resolve(&name, Some(me))).transpose();
-        check_length("the text to look for", query.text.as_deref().unwrap_or(""), TASK_TITLE_BYTES_MAX)?;
+    fn list_tasks(
+        &self,
+        turn: &mut Turn<'_>,
+        caller: Caller,
+        me: PeerId,
+        query: TasksQuery,
+    ) -> Result<(), Rejection> {
+        let resolve = |name: Option<String>| {
+            name.map(|name| self.presence.resolve(&name, Some(me))).transpose()
+        };
+        check_length(
+            "the text to look for",
+            query.text.as_deref().unwrap_or(""),
+            TASK_TITLE_BYTES_MAX,
+        )?;
         let (assignee, creator) = (resolve(query.assignee)?, resolve(query.creator)?);
         let text = query.text.map(|text| text.to_lowercase());
         let fits = |task: &&TaskRecord| {
             query.before.is_none_or(|before| task.id < before)
-                && query.state.map_or(query.all || !task.state.is_final(), |state| task.state == state)
+                && query
+                    .state
+                    .map_or(query.all || !task.state.is_final(), |state| task.state == state)
                 && assignee.is_none_or(|peer| task.assignee == Some(peer))
                 && creator.is_none_or(|peer| task.creator == peer)
-                && text
-                    .as_ref()
-                    .is_none_or(|text| task.title.to_lowercase().contains(text) || task.description.to_lowercase().contains(text))
+                && text.as_ref().is_none_or(|text| {
+                    task.title.to_lowercase().contains(text)
+                        || task.description.to_lowercase().contains(text)
+                })
         };
         let mut found = self.tasks.iter().rev().filter(fits);
         // A description may be long, so fewer tasks than heads fit a frame.
-        let tasks: Vec<TaskInfo> = found.by_ref().take(PAGE_ENTRIES_MAX / 4).map(|task| self.task_info(task)).collect();
+        let tasks: Vec<TaskInfo> =
+            found.by_ref().take(PAGE_ENTRIES_MAX / 4).map(|task| self.task_info(task)).collect();
         let next = found.next().and_then(|_| tasks.last()).map(|task| task.id);
         turn.reply(caller, Reply::Tasks { tasks, next });
         Ok(())
@@ -515,11 +631,18 @@ fn checked_draft(mut draft: TaskDraft) -> Result<TaskDraft, Rejection> {
     draft.needs.sort();
     draft.needs.dedup();
     if draft.needs.len() > TASK_NEEDS_MAX {
-        return Err(Rejection::OutOfBounds { what: "the list of needs", bound: format!("at most {TASK_NEEDS_MAX}") });
+        return Err(Rejection::OutOfBounds {
+            what: "the list of needs",
+            bound: format!("at most {TASK_NEEDS_MAX}"),
+        });
     }
     Ok(draft)
 }
 
 fn check_words(what: &'static str, words: &str) -> Result<(), Rejection> {
-    if is_blank(words) { Err(Rejection::OutOfBounds { what, bound: "it needs some text".to_owned() }) } else { Ok(()) }
+    if is_blank(words) {
+        Err(Rejection::OutOfBounds { what, bound: "it needs some text".to_owned() })
+    } else {
+        Ok(())
+    }
 }

@@ -45,12 +45,22 @@ struct Place<'a> {
 
 impl<'a> Place<'a> {
     fn of(head: &'a MessageHead) -> Self {
-        Self { channel: head.channel.as_deref(), kind: head.kind, message: head.id, private: head.private }
+        Self {
+            channel: head.channel.as_deref(),
+            kind: head.kind,
+            message: head.id,
+            private: head.private,
+        }
     }
 
     fn of_delivery(record: &'a DeliveryRecord) -> Self {
         let brief = &record.brief;
-        Self { channel: brief.channel.as_deref(), kind: brief.kind, message: record.message, private: brief.private }
+        Self {
+            channel: brief.channel.as_deref(),
+            kind: brief.kind,
+            message: record.message,
+            private: brief.private,
+        }
     }
 }
 
@@ -61,9 +71,15 @@ impl Broker {
     /// sent, those that it has a delivery of, and the posts it can read as a member. A shell also
     /// sees messages that are not private.
     #[must_use]
-    pub fn sees_message(&self, actor: Actor, head: &MessageHead, deliveries: &[DeliveryRecord]) -> bool {
+    pub fn sees_message(
+        &self,
+        actor: Actor,
+        head: &MessageHead,
+        deliveries: &[DeliveryRecord],
+    ) -> bool {
         let was_sent_it = |peer: PeerId| self.delivery_of(deliveries, peer).is_some();
-        self.concerns(actor, head.from.peer, &Place::of(head), was_sent_it) && !self.is_kept_back_from(actor, head, deliveries)
+        self.concerns(actor, head.from.peer, &Place::of(head), was_sent_it)
+            && !self.is_kept_back_from(actor, head, deliveries)
     }
 
     /// Whether an actor may see a message, as far as its named recipients tell. If this is false,
@@ -75,17 +91,32 @@ impl Broker {
         self.concerns(actor, head.from.peer, &Place::of(head), was_sent_it)
     }
 
-    fn concerns(&self, actor: Actor, from: PeerId, place: &Place<'_>, was_sent_it: impl Fn(PeerId) -> bool) -> bool {
-        let concerns = |peer: PeerId| self.is_same(peer, from) || was_sent_it(peer) || self.reads_as_member(peer, place);
+    fn concerns(
+        &self,
+        actor: Actor,
+        from: PeerId,
+        place: &Place<'_>,
+        was_sent_it: impl Fn(PeerId) -> bool,
+    ) -> bool {
+        let concerns = |peer: PeerId| {
+            self.is_same(peer, from) || was_sent_it(peer) || self.reads_as_member(peer, place)
+        };
         let is_open = || self.is_open_to_all(place);
-        actor.is_person() || actor.agent().is_some_and(concerns) || (matches!(actor, Actor::Shell { .. }) && is_open())
+        actor.is_person()
+            || actor.agent().is_some_and(concerns)
+            || (matches!(actor, Actor::Shell { .. }) && is_open())
     }
 
     /// Whether the person's decision hides a message's text from an actor that may see it
     /// otherwise. A text that was held and not released is visible to the person, its sender, and
     /// recipients for whom it was not held. Members of its channel without a delivery see it once
     /// it has reached one of them. Another agent's shell sees it once no delivery is held.
-    fn is_kept_back_from(&self, actor: Actor, head: &MessageHead, deliveries: &[DeliveryRecord]) -> bool {
+    fn is_kept_back_from(
+        &self,
+        actor: Actor,
+        head: &MessageHead,
+        deliveries: &[DeliveryRecord],
+    ) -> bool {
         let agent = actor.agent();
         if actor.is_person() || agent.is_some_and(|peer| self.is_same(peer, head.from.peer)) {
             return false;
@@ -100,7 +131,11 @@ impl Broker {
     }
 
     /// Refuses a message that the caller may not see, as if the message did not exist.
-    pub(crate) fn check_sees(&self, caller: Caller, stored: &StoredMessage) -> Result<(), Rejection> {
+    pub(crate) fn check_sees(
+        &self,
+        caller: Caller,
+        stored: &StoredMessage,
+    ) -> Result<(), Rejection> {
         let StoredMessage { head, deliveries, .. } = stored;
         let sees = self.sees_message(caller.actor()?, head, deliveries);
         if sees { Ok(()) } else { Err(Rejection::UnknownMessage(head.id)) }
@@ -111,7 +146,8 @@ impl Broker {
     /// held or private.
     #[must_use]
     pub fn sees_delivery(&self, actor: Actor, record: &DeliveryRecord) -> bool {
-        let is_end = |peer: PeerId| self.is_same(peer, record.brief.from) || self.is_same(peer, record.peer);
+        let is_end =
+            |peer: PeerId| self.is_same(peer, record.brief.from) || self.is_same(peer, record.peer);
         if actor.is_person() || actor.agent().is_some_and(is_end) {
             return true;
         }
@@ -120,7 +156,9 @@ impl Broker {
         }
         let said_in = record.brief.channel.as_deref().and_then(|name| self.channels.get(name));
         let is_member = |peer: PeerId| {
-            said_in.is_some_and(|said_in| said_in.members.contains(&peer) && began_before(said_in, record.message))
+            said_in.is_some_and(|said_in| {
+                said_in.members.contains(&peer) && began_before(said_in, record.message)
+            })
         };
         self.is_open_to_all(&Place::of_delivery(record)) || actor.agent().is_some_and(is_member)
     }
@@ -128,7 +166,9 @@ impl Broker {
     /// Whether a watcher may read the text of a delivery that it may know of. The delivery was
     /// accepted just now and is held for nobody.
     pub(crate) fn sees_text_of(&self, actor: Actor, record: &DeliveryRecord) -> bool {
-        self.concerns(actor, record.brief.from, &Place::of_delivery(record), |peer| self.is_same(peer, record.peer))
+        self.concerns(actor, record.brief.from, &Place::of_delivery(record), |peer| {
+            self.is_same(peer, record.peer)
+        })
     }
 
     /// Returns what a search of this actor may find.
@@ -138,7 +178,8 @@ impl Broker {
         }
         let named = |record: &ChannelRecord| (record.name.to_ascii_lowercase(), record.created_at);
         let is_shell = matches!(actor, Actor::Shell { .. });
-        let read_by = |peer: PeerId| self.channels.of(peer).filter(move |_| self.reads_channels(peer));
+        let read_by =
+            |peer: PeerId| self.channels.of(peer).filter(move |_| self.reads_channels(peer));
         let open = self.channels.iter().filter(|record| is_shell && !record.private);
         Scope {
             seen_by: Some(actor.agent().map(|peer| self.presence.ids_of(peer)).unwrap_or_default()),
@@ -158,7 +199,9 @@ impl Broker {
     /// Whether a member may read a message because it is in the channel, as long as the channel is
     /// the same. The broker's notices to one member are visible to that member only.
     fn reads_as_member(&self, peer: PeerId, place: &Place<'_>) -> bool {
-        let Some(record) = place.channel.and_then(|name| self.channels.get(name)) else { return false };
+        let Some(record) = place.channel.and_then(|name| self.channels.get(name)) else {
+            return false;
+        };
         let said = place.kind != Kind::Notice && began_before(record, place.message);
         said && record.members.contains(&peer) && self.reads_channels(peer)
     }
@@ -177,7 +220,11 @@ impl Broker {
     /// Whether a non-member may know that this message exists. Posts to a private channel are
     /// excluded, and posts to a deleted one, which may have been private.
     pub(crate) fn is_public(&self, channel: Option<&str>, message: MessageId) -> bool {
-        let is_open = |name: &str| self.channels.get(name).is_some_and(|record| !record.private && began_before(record, message));
+        let is_open = |name: &str| {
+            self.channels
+                .get(name)
+                .is_some_and(|record| !record.private && began_before(record, message))
+        };
         channel.is_none_or(|name| is_group(name) || is_open(name))
     }
 
@@ -196,11 +243,14 @@ impl Broker {
             return true;
         }
         match actor.agent().filter(|peer| self.is_party(record, *peer)) {
-            Some(peer) => self.is_same(peer, record.asker) || !self.is_question_kept_from(record, peer),
+            Some(peer) => {
+                self.is_same(peer, record.asker) || !self.is_question_kept_from(record, peer)
+            }
             None if matches!(actor, Actor::Session(_)) => false,
             None => {
                 let held = |peer: &PeerId| self.holds_question(record, *peer);
-                self.is_public(record.channel.as_deref(), record.question) && !record.to.iter().any(held)
+                self.is_public(record.channel.as_deref(), record.question)
+                    && !record.to.iter().any(held)
             }
         }
     }
@@ -213,7 +263,8 @@ impl Broker {
     /// Whether the person may have kept a question from a peer that was asked. True if it is held,
     /// or if it ended unanswered, because then it is unknown whether it was held.
     fn is_question_kept_from(&self, record: &QuestionRecord, peer: PeerId) -> bool {
-        matches!(record.state, QuestionState::Expired | QuestionState::Cancelled) || self.holds_question(record, peer)
+        matches!(record.state, QuestionState::Expired | QuestionState::Cancelled)
+            || self.holds_question(record, peer)
     }
 
     /// Whether a question is held for the person's decision before this peer gets it.
@@ -240,7 +291,11 @@ impl Broker {
     }
 
     /// Returns the delivery to this peer, or to one that was merged into it.
-    pub(crate) fn delivery_of<'a>(&self, deliveries: &'a [DeliveryRecord], peer: PeerId) -> Option<&'a DeliveryRecord> {
+    pub(crate) fn delivery_of<'a>(
+        &self,
+        deliveries: &'a [DeliveryRecord],
+        peer: PeerId,
+    ) -> Option<&'a DeliveryRecord> {
         self.presence.ids_of(peer).into_iter().find_map(|id| delivery_to(deliveries, id))
     }
 }

@@ -82,7 +82,11 @@ impl Channels {
                 assert!(self.of_peer[member].contains(key), "{member} is known to be in {key}");
             }
         }
-        assert_eq!(indexed, self.of_peer.values().map(BTreeSet::len).sum::<usize>(), "no membership twice, none left over");
+        assert_eq!(
+            indexed,
+            self.of_peer.values().map(BTreeSet::len).sum::<usize>(),
+            "no membership twice, none left over"
+        );
     }
 }
 

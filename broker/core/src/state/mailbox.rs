@@ -43,7 +43,8 @@ impl MailboxEntry {
     /// Creates the entry of a delivery that no session holds. The earlier broker's memory is lost.
     /// A message offered by a tool result or a hook counts as asked with. A pushed one does not.
     pub(crate) fn new(record: DeliveryRecord) -> Self {
-        let called_for = matches!(record.offered_last_by(), Some(Carrier::ToolResult | Carrier::Hook));
+        let called_for =
+            matches!(record.offered_last_by(), Some(Carrier::ToolResult | Carrier::Hook));
         let tried = record.stage == Stage::Offered && called_for;
         Self { record, lease: None, tried }
     }
@@ -134,7 +135,10 @@ impl Mailbox {
     }
 
     pub(crate) fn insert(&mut self, entry: MailboxEntry) {
-        debug_assert!(!self.entries.contains_key(&entry.record.message), "a delivery stands in its mailbox once");
+        debug_assert!(
+            !self.entries.contains_key(&entry.record.message),
+            "a delivery stands in its mailbox once"
+        );
         self.count(&entry, true);
         self.entries.insert(entry.record.message, entry);
     }
@@ -151,7 +155,10 @@ impl Mailbox {
         for entry in self.entries.values() {
             counted.count(entry, true);
         }
-        assert_eq!((self.held, self.leased, self.window_bytes), (counted.held, counted.leased, counted.window_bytes));
+        assert_eq!(
+            (self.held, self.leased, self.window_bytes),
+            (counted.held, counted.leased, counted.window_bytes)
+        );
         assert_eq!((&self.ready, &self.window), (&counted.ready, &counted.window));
         for message in &self.ready {
             let entry = &self.entries[message];
@@ -169,7 +176,9 @@ impl Mailbox {
                 self.ready.remove(&entry.record.message);
             }
         }
-        let adjust = |counter: &mut usize, by: usize| *counter = if add { *counter + by } else { *counter - by };
+        let adjust = |counter: &mut usize, by: usize| {
+            *counter = if add { *counter + by } else { *counter - by }
+        };
         adjust(&mut self.held, usize::from(held));
         adjust(&mut self.leased, usize::from(entry.lease.is_some()));
         if entry.in_window() {

@@ -45,7 +45,10 @@ impl Mailboxes {
     }
 
     /// Returns mailboxes in the order of the peers.
-    pub(crate) fn range(&self, peers: impl RangeBounds<PeerId>) -> impl Iterator<Item = (PeerId, &Mailbox)> {
+    pub(crate) fn range(
+        &self,
+        peers: impl RangeBounds<PeerId>,
+    ) -> impl Iterator<Item = (PeerId, &Mailbox)> {
         self.by_peer.range(peers).map(|(peer, mailbox)| (*peer, mailbox))
     }
 
@@ -54,7 +57,11 @@ impl Mailboxes {
     }
 
     /// Returns the pending messages of a peer that `wanted` selects, oldest first.
-    pub(crate) fn messages(&self, peer: PeerId, wanted: impl Fn(&MailboxEntry) -> bool) -> Vec<MessageId> {
+    pub(crate) fn messages(
+        &self,
+        peer: PeerId,
+        wanted: impl Fn(&MailboxEntry) -> bool,
+    ) -> Vec<MessageId> {
         let waiting = self.of(peer).into_iter().flat_map(Mailbox::iter);
         waiting.filter(|entry| wanted(entry)).map(|entry| entry.record.message).collect()
     }

@@ -60,9 +60,16 @@ impl Notes {
     /// Checks the invariants of notes between two inputs.
     pub(crate) fn assert_invariants(&self) {
         let expiring = self.by_key.values().filter(|head| head.expires_at.is_some()).count();
-        assert_eq!(expiring, self.expiries.len(), "each note that expires has its time, and no other");
+        assert_eq!(
+            expiring,
+            self.expiries.len(),
+            "each note that expires has its time, and no other"
+        );
         for (key, head) in &self.by_key {
-            assert!(head.key == *key && head.version > 0, "{key} stands under its key, and was written");
+            assert!(
+                head.key == *key && head.version > 0,
+                "{key} stands under its key, and was written"
+            );
         }
     }
 

@@ -158,7 +158,11 @@ impl Presence {
         let mut presence = Self::default();
         for record in peers {
             if let Some(client_pid) = record.client_pid {
-                let host = Host { client_pid, client: record.client_process, adapter: record.adapter_process };
+                let host = Host {
+                    client_pid,
+                    client: record.client_process,
+                    adapter: record.adapter_process,
+                };
                 presence.absent.insert(record.id, Absent { host, notice: None });
                 presence.expected.insert(record.id);
             }
@@ -175,7 +179,8 @@ impl Presence {
     /// Ends the grace period, and returns the peers that have not come back. Those without a known
     /// process are free for any session now.
     pub(crate) fn expect_nobody(&mut self) -> Vec<PeerId> {
-        self.absent.retain(|_, absent| absent.host.client.is_some() || absent.host.adapter.is_some());
+        self.absent
+            .retain(|_, absent| absent.host.client.is_some() || absent.host.adapter.is_some());
         std::mem::take(&mut self.expected).into_iter().collect()
     }
 
@@ -239,10 +244,15 @@ impl Presence {
     /// Returns the peers whose client is this process: those with a session, and those whose
     /// session is expected back.
     fn hosted_by(&self, process: Process) -> BTreeSet<PeerId> {
-        let hosts = |host: &Host| host.client.map_or(host.client_pid == process.pid, |client| client == process);
+        let hosts = |host: &Host| {
+            host.client.map_or(host.client_pid == process.pid, |client| client == process)
+        };
         let sessions = self.connections.values().filter_map(|open| open.session.as_ref());
         let live = sessions.filter(|session| hosts(&session.host)).map(|session| session.peer);
-        live.chain(self.absent.iter().filter(|(_, absent)| hosts(&absent.host)).map(|(peer, _)| *peer)).collect()
+        live.chain(
+            self.absent.iter().filter(|(_, absent)| hosts(&absent.host)).map(|(peer, _)| *peer),
+        )
+        .collect()
     }
 
     pub(crate) fn get(&self, id: PeerId) -> Option<&PeerRecord> {
@@ -313,7 +323,11 @@ impl Presence {
 
     /// Returns names of peers like this one, nearest first.
     pub(crate) fn nearest_names(&self, name: &str) -> Vec<String> {
-        let candidates = self.peers.values().filter(|record| record.id != PeerId::HUMAN).map(|record| record.name.as_str());
+        let candidates = self
+            .peers
+            .values()
+            .filter(|record| record.id != PeerId::HUMAN)
+            .map(|record| record.name.as_str());
         names::nearest(name, candidates)
     }
 
@@ -359,7 +373,9 @@ impl Presence {
     /// Returns the receiving sessions of peers whose client is this process.
     pub(crate) fn readers_of_client(&self, pid: u32) -> impl Iterator<Item = ConnectionId> + '_ {
         let readers = self.sessions.values().filter_map(|sessions| sessions.first().copied());
-        readers.filter(move |reader| self.session(*reader).is_some_and(|session| session.host.client_pid == pid))
+        readers.filter(move |reader| {
+            self.session(*reader).is_some_and(|session| session.host.client_pid == pid)
+        })
     }
 
     /// Returns all sessions, including those that are not receiving sessions.
@@ -370,10 +386,13 @@ impl Presence {
     /// Returns the carriers of the receiving session: the available ones, then others that were
     /// tried.
     pub(crate) fn carriers(&self, peer: PeerId) -> Vec<CarrierProof> {
-        let Some(session) = self.reader(peer).and_then(|reader| self.session(reader)) else { return Vec::new() };
+        let Some(session) = self.reader(peer).and_then(|reader| self.session(reader)) else {
+            return Vec::new();
+        };
         let tried = session.proofs.keys().filter(|carrier| !session.carriers.contains(carrier));
         let proven_at = |carrier: &Carrier| session.proofs.get(carrier).copied().flatten();
-        let proof = |carrier: &Carrier| CarrierProof { carrier: *carrier, proven_at: proven_at(carrier) };
+        let proof =
+            |carrier: &Carrier| CarrierProof { carrier: *carrier, proven_at: proven_at(carrier) };
         session.carriers.iter().chain(tried).map(proof).collect()
     }
 
@@ -382,7 +401,12 @@ impl Presence {
     }
 
     /// Begins a session. `takes_over` makes it the receiving session before others of its peer.
-    pub(crate) fn attach(&mut self, connection: ConnectionId, session: PeerSession, takes_over: bool) {
+    pub(crate) fn attach(
+        &mut self,
+        connection: ConnectionId,
+        session: PeerSession,
+        takes_over: bool,
+    ) {
         let peer = session.peer;
         self.expected.remove(&peer);
         if session.holds_token {
@@ -399,7 +423,11 @@ impl Presence {
     }
 
     /// Ends a connection's session, and returns it.
-    pub(crate) fn detach(&mut self, connection: ConnectionId, now: Timestamp) -> Option<PeerSession> {
+    pub(crate) fn detach(
+        &mut self,
+        connection: ConnectionId,
+        now: Timestamp,
+    ) -> Option<PeerSession> {
         let session = self.connections.get_mut(&connection)?.session.take()?;
         let peer = session.peer;
         let sessions = self.sessions.entry(peer).or_default();
@@ -441,14 +469,24 @@ impl Presence {
     /// kernel's information takes precedence.
     pub(crate) fn ancestry(&self, connection: ConnectionId) -> Ancestry {
         let Some(open) = self.connections.get(&connection) else { return Ancestry::Agent(None) };
-        let claimed = open.seat.as_ref().and_then(|seat| self.by_seat(seat)).filter(|peer| self.is_online(*peer));
+        let claimed = open
+            .seat
+            .as_ref()
+            .and_then(|seat| self.by_seat(seat))
+            .filter(|peer| self.is_online(*peer));
         for process in &open.ancestors {
             let hosted: Vec<PeerId> = self.hosted_by(*process).into_iter().collect();
             match hosted.as_slice() {
                 [] => {}
                 [peer] => return Ancestry::Agent(Some(*peer)),
-                several if claimed.is_some_and(|peer| several.contains(&peer)) => return Ancestry::Agent(claimed),
-                several if several.iter().all(|peer| self.get(*peer).is_some_and(|record| record.client == "codex")) => {
+                several if claimed.is_some_and(|peer| several.contains(&peer)) => {
+                    return Ancestry::Agent(claimed);
+                }
+                several
+                    if several.iter().all(|peer| {
+                        self.get(*peer).is_some_and(|record| record.client == "codex")
+                    }) =>
+                {
                     return Ancestry::Agent(None);
                 }
                 _ => {}
@@ -462,7 +500,11 @@ impl Presence {
     pub(crate) fn assert_invariants(&self) {
         for (name, id) in &self.names {
             let record = &self.peers[id];
-            let owned = record.aliases.iter().chain([&record.name]).any(|own| own.eq_ignore_ascii_case(name));
+            let owned = record
+                .aliases
+                .iter()
+                .chain([&record.name])
+                .any(|own| own.eq_ignore_ascii_case(name));
             assert!(owned, "{name} leads to {id}, which does not have it");
         }
         for record in self.peers.values() {
@@ -474,24 +516,45 @@ impl Presence {
             );
             let offline = self.offline.contains(&(record.last_seen, record.id));
             let expected = !self.is_online(record.id) && record.id != PeerId::HUMAN;
-            assert_eq!(offline, expected, "{} is in the offline set exactly while it is offline", record.id);
+            assert_eq!(
+                offline, expected,
+                "{} is in the offline set exactly while it is offline",
+                record.id
+            );
         }
         for (peer, absent) in &self.absent {
-            assert!(self.peers.contains_key(peer), "{peer} is retained, as its session is expected back: {absent:?}");
+            assert!(
+                self.peers.contains_key(peer),
+                "{peer} is retained, as its session is expected back: {absent:?}"
+            );
         }
-        assert!(self.watchers.keys().all(|watcher| self.connections.contains_key(watcher)), "a watcher is connected");
+        assert!(
+            self.watchers.keys().all(|watcher| self.connections.contains_key(watcher)),
+            "a watcher is connected"
+        );
         for (former, id) in &self.merged_into {
             assert!(!self.peers.contains_key(former), "{former} is retained, and became {id}");
-            assert!(self.peers[id].former.contains(former), "{former} leads to {id}, which it did not become");
+            assert!(
+                self.peers[id].former.contains(former),
+                "{former} leads to {id}, which it did not become"
+            );
         }
         for (seat, id) in &self.seats {
             assert!(self.peers[id].seats.contains(seat), "a seat leads to the peer that has it");
         }
         for (peer, sessions) in &self.sessions {
-            assert!(!sessions.is_empty() && self.peers.contains_key(peer), "a session's peer is retained");
-            let holders =
-                sessions.iter().filter_map(|connection| self.session(*connection)).filter(|session| session.holds_token);
-            assert!(holders.count() + usize::from(self.absent.contains_key(peer)) <= 1, "{peer} has one token");
+            assert!(
+                !sessions.is_empty() && self.peers.contains_key(peer),
+                "a session's peer is retained"
+            );
+            let holders = sessions
+                .iter()
+                .filter_map(|connection| self.session(*connection))
+                .filter(|session| session.holds_token);
+            assert!(
+                holders.count() + usize::from(self.absent.contains_key(peer)) <= 1,
+                "{peer} has one token"
+            );
             for connection in sessions {
                 assert_eq!(self.session(*connection).map(|session| session.peer), Some(*peer));
             }
@@ -517,7 +580,9 @@ pub(crate) fn rename(record: &mut PeerRecord, name: String) {
 
 /// Adds a name that resolves to a peer. The oldest one is dropped if there are too many.
 pub(crate) fn add_alias(record: &mut PeerRecord, alias: String) {
-    if alias.eq_ignore_ascii_case(&record.name) || record.aliases.iter().any(|known| known.eq_ignore_ascii_case(&alias)) {
+    if alias.eq_ignore_ascii_case(&record.name)
+        || record.aliases.iter().any(|known| known.eq_ignore_ascii_case(&alias))
+    {
         return;
     }
     record.aliases.push(alias);

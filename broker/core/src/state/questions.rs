@@ -114,7 +114,8 @@ impl Questions {
     }
 
     fn open_by_id(&self) -> impl Iterator<Item = (Timestamp, MessageId)> {
-        let by_id: BTreeMap<MessageId, Timestamp> = self.open.iter().map(|(at, question)| (*question, *at)).collect();
+        let by_id: BTreeMap<MessageId, Timestamp> =
+            self.open.iter().map(|(at, question)| (*question, *at)).collect();
         by_id.into_iter().map(|(question, at)| (at, question))
     }
 }

@@ -99,7 +99,13 @@ struct Turns {
 
 impl SendLimits {
     /// Checks whether `sender` may send anything now.
-    pub(crate) fn check_sender(&self, limits: &Limits, now_ms: u64, sender: PeerId, name: &str) -> Result<(), Rejection> {
+    pub(crate) fn check_sender(
+        &self,
+        limits: &Limits,
+        now_ms: u64,
+        sender: PeerId,
+        name: &str,
+    ) -> Result<(), Rejection> {
         match retry_after(self.senders.sent.get(&sender), now_ms, limits.sender_per_minute) {
             None => Ok(()),
             Some(retry_after_ms) => Err(Rejection::RateLimited {
@@ -119,7 +125,8 @@ impl SendLimits {
         (sender, sender_name): (PeerId, &str),
         (recipient, recipient_name): (PeerId, &str),
     ) -> Result<(), Rejection> {
-        match retry_after(self.pairs.sent.get(&(sender, recipient)), now_ms, limits.pair_per_minute) {
+        match retry_after(self.pairs.sent.get(&(sender, recipient)), now_ms, limits.pair_per_minute)
+        {
             None => Ok(()),
             Some(retry_after_ms) => Err(Rejection::RateLimited {
                 who: sender_name.to_owned(),
@@ -131,12 +138,22 @@ impl SendLimits {
     }
 
     /// Checks whether one of these processes may register a new peer now.
-    pub(crate) fn check_newcomer(&self, now_ms: u64, processes: &[Process]) -> Result<(), Rejection> {
+    pub(crate) fn check_newcomer(
+        &self,
+        now_ms: u64,
+        processes: &[Process],
+    ) -> Result<(), Rejection> {
         let of_all = (None, NEW_PEERS_PER_MINUTE);
         let of_each = processes.iter().map(|process| (Some(*process), NEW_PEERS_PER_PROCESS));
         for (key, per_minute) in of_each.chain([of_all]) {
-            if let Some(retry_after_ms) = retry_after(self.newcomers.sent.get(&key), now_ms, per_minute) {
-                return Err(Rejection::TooManyNewPeers { per_minute, of_one: key.is_some(), retry_after_ms });
+            if let Some(retry_after_ms) =
+                retry_after(self.newcomers.sent.get(&key), now_ms, per_minute)
+            {
+                return Err(Rejection::TooManyNewPeers {
+                    per_minute,
+                    of_one: key.is_some(),
+                    retry_after_ms,
+                });
             }
         }
         Ok(())
@@ -161,7 +178,11 @@ impl SendLimits {
         match self.said.at.get(&saying.key()) {
             Some(said_at) if now_ms.saturating_sub(*said_at) < window_ms => {
                 let ago_ms = now_ms.saturating_sub(*said_at);
-                Err(Rejection::IdenticalText { name: recipient_name.to_owned(), ago_ms, retry_after_ms: window_ms - ago_ms })
+                Err(Rejection::IdenticalText {
+                    name: recipient_name.to_owned(),
+                    ago_ms,
+                    retry_after_ms: window_ms - ago_ms,
+                })
             }
             _ => Ok(()),
         }
@@ -169,10 +190,16 @@ impl SendLimits {
 
     /// Checks whether agents may still send in this thread. Consecutive messages of one sender are
     /// one turn. So the last sender may go on until another one is refused.
-    pub(crate) fn check_thread(&self, limits: &Limits, thread: &str, sender: PeerId) -> Result<(), Rejection> {
+    pub(crate) fn check_thread(
+        &self,
+        limits: &Limits,
+        thread: &str,
+        sender: PeerId,
+    ) -> Result<(), Rejection> {
         match self.threads.get(thread) {
             Some(turns)
-                if turns.used_up_at.is_some() || (turns.count >= limits.thread_turns_max && turns.last_speaker != sender) =>
+                if turns.used_up_at.is_some()
+                    || (turns.count >= limits.thread_turns_max && turns.last_speaker != sender) =>
             {
                 Err(Rejection::ThreadPaused { thread: thread.to_owned(), turns: turns.count })
             }
@@ -186,18 +213,26 @@ impl SendLimits {
     }
 
     /// Counts one accepted message.
-    pub(crate) fn count_send(&mut self, now_ms: u64, sender: PeerId, class: SenderClass, thread: &str) {
+    pub(crate) fn count_send(
+        &mut self,
+        now_ms: u64,
+        sender: PeerId,
+        class: SenderClass,
+        thread: &str,
+    ) {
         self.senders.count(sender, now_ms);
         if class == SenderClass::Person {
             self.threads.remove(thread);
             return;
         }
         if self.threads.len() >= THREADS_MAX && !self.threads.contains_key(thread) {
-            let mut rested: Vec<u64> = self.threads.values().map(|turns| turns.last_mono_ms).collect();
+            let mut rested: Vec<u64> =
+                self.threads.values().map(|turns| turns.last_mono_ms).collect();
             let (_, middle, _) = rested.select_nth_unstable(THREADS_MAX / 2);
             let middle = *middle;
             // A used-up thread stays closed, unless there are so many that no other thread fits.
-            self.threads.retain(|_, turns| turns.last_mono_ms > middle || turns.used_up_at.is_some());
+            self.threads
+                .retain(|_, turns| turns.last_mono_ms > middle || turns.used_up_at.is_some());
             if self.threads.len() >= THREADS_MAX {
                 self.threads.retain(|_, turns| turns.last_mono_ms > middle);
             }
@@ -248,17 +283,23 @@ impl SendLimits {
 
     /// Closes a thread in which a send was refused. If it was open, returns its number of turns and
     /// its senders.
-    pub(crate) fn use_up_thread(&mut self, thread: &str, at: Timestamp) -> Option<(u32, Vec<PeerId>)> {
+    pub(crate) fn use_up_thread(
+        &mut self,
+        thread: &str,
+        at: Timestamp,
+    ) -> Option<(u32, Vec<PeerId>)> {
         let turns = self.threads.get_mut(thread).filter(|turns| turns.used_up_at.is_none())?;
         turns.used_up_at = Some(at);
         Some((turns.count, turns.speakers.clone()))
     }
 
     /// Returns the closed threads: name, turns, senders, and since when.
-    pub(crate) fn used_up_threads(&self) -> impl Iterator<Item = (&str, u32, &[PeerId], Timestamp)> {
-        self.threads
-            .iter()
-            .filter_map(|(thread, turns)| Some((thread.as_str(), turns.count, turns.speakers.as_slice(), turns.used_up_at?)))
+    pub(crate) fn used_up_threads(
+        &self,
+    ) -> impl Iterator<Item = (&str, u32, &[PeerId], Timestamp)> {
+        self.threads.iter().filter_map(|(thread, turns)| {
+            Some((thread.as_str(), turns.count, turns.speakers.as_slice(), turns.used_up_at?))
+        })
     }
 
     /// Resets the turns of a thread. Returns whether there were any.
@@ -306,7 +347,9 @@ impl<Key> Default for Rates<Key> {
 impl<Key: Ord + Copy> Rates<Key> {
     fn count(&mut self, key: Key, now_ms: u64) {
         if self.sent.len() >= self.searched_beyond && !self.sent.contains_key(&key) {
-            self.sent.retain(|_, sent| sent.back().is_some_and(|last| last.saturating_add(MINUTE_MS) > now_ms));
+            self.sent.retain(|_, sent| {
+                sent.back().is_some_and(|last| last.saturating_add(MINUTE_MS) > now_ms)
+            });
             self.searched_beyond = RATES_MAX.max(2 * self.sent.len());
         }
         let sent = self.sent.entry(key).or_default();
@@ -320,7 +363,9 @@ impl<Key: Ord + Copy> Rates<Key> {
 /// Returns a 64-bit digest that tells texts apart. A sender that makes two texts collide only gets
 /// its own message refused.
 fn fnv1a(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 #[cfg(test)]
@@ -339,14 +384,23 @@ mod tests {
             sent.count_newcomer(n, &[greedy]);
         }
         let refused = sent.check_newcomer(1_000, &[modest, greedy]).unwrap_err();
-        assert!(matches!(refused, Rejection::TooManyNewPeers { of_one: true, retry_after_ms: 59_000, .. }), "{refused:?}");
+        assert!(
+            matches!(
+                refused,
+                Rejection::TooManyNewPeers { of_one: true, retry_after_ms: 59_000, .. }
+            ),
+            "{refused:?}"
+        );
         assert_eq!(sent.check_newcomer(1_000, &[modest]), Ok(()));
         for pid in 9.. {
             let each = Process { pid, started: 1 };
             match sent.check_newcomer(1_000, &[each]) {
                 Ok(()) => sent.count_newcomer(1_000, &[each]),
                 Err(refused) => {
-                    assert!(matches!(refused, Rejection::TooManyNewPeers { of_one: false, .. }), "{refused:?}");
+                    assert!(
+                        matches!(refused, Rejection::TooManyNewPeers { of_one: false, .. }),
+                        "{refused:?}"
+                    );
                     assert_eq!(pid - 9, NEW_PEERS_PER_MINUTE - NEW_PEERS_PER_PROCESS);
                     break;
                 }
@@ -364,9 +418,16 @@ mod tests {
             sent.count_send(n, A, SenderClass::Agent, "t");
         }
         let refused = sent.check_sender(&limits, 1_000, A, "a").unwrap_err();
-        assert!(matches!(refused, Rejection::RateLimited { retry_after_ms: 59_000, .. }), "{refused:?}");
+        assert!(
+            matches!(refused, Rejection::RateLimited { retry_after_ms: 59_000, .. }),
+            "{refused:?}"
+        );
         assert_eq!(sent.check_sender(&limits, 60_000, A, "a"), Ok(()));
-        assert_eq!(sent.check_sender(&limits, 1_000, B, "b"), Ok(()), "one sender's rate never stops another");
+        assert_eq!(
+            sent.check_sender(&limits, 1_000, B, "b"),
+            Ok(()),
+            "one sender's rate never stops another"
+        );
     }
 
     #[test]
@@ -390,7 +451,11 @@ mod tests {
         for speaker in [A, B] {
             sent.count_send(0, speaker, SenderClass::Agent, "t");
         }
-        assert_eq!(sent.check_thread(&limits, "t", B), Ok(()), "its turn goes on while nobody was refused");
+        assert_eq!(
+            sent.check_thread(&limits, "t", B),
+            Ok(()),
+            "its turn goes on while nobody was refused"
+        );
         assert!(sent.check_thread(&limits, "t", A).is_err());
         assert_eq!(sent.use_up_thread("t", Timestamp(5)), Some((2, vec![A, B])));
         assert_eq!(sent.use_up_thread("t", Timestamp(6)), None, "it is told once");
@@ -420,7 +485,10 @@ mod tests {
         assert!(sent.check_text(&limits, 1, saying("hi"), "b").is_err());
         assert!(sent.check_text(&limits, 1, saying("ho"), "b").is_ok());
         sent.count_delivery(&limits, 1, saying("ho"));
-        assert!(sent.check_text(&limits, 2, saying("hi"), "b").is_err(), "also with another text between them");
+        assert!(
+            sent.check_text(&limits, 2, saying("hi"), "b").is_err(),
+            "also with another text between them"
+        );
         assert!(sent.check_text(&limits, 60_000, saying("hi"), "b").is_ok());
     }
 }

@@ -47,7 +47,9 @@ impl Tasks {
     /// Returns the needs of a task that are not complete. A forgotten task was final, and completed
     /// if it is still needed.
     pub(crate) fn waits_for(&self, task: &TaskRecord) -> Vec<TaskId> {
-        let open = |id: &TaskId| self.by_id.get(id).is_some_and(|needed| needed.state != TaskState::Completed);
+        let open = |id: &TaskId| {
+            self.by_id.get(id).is_some_and(|needed| needed.state != TaskState::Completed)
+        };
         task.needs.iter().copied().filter(open).collect()
     }
 
@@ -92,7 +94,8 @@ impl Tasks {
 
     /// Returns the tasks that ended at least this long ago, and that no task needs.
     pub(crate) fn ended_by(&self, now: Timestamp, after_ms: u64) -> Vec<TaskId> {
-        let old = |task: &&TaskRecord| task.state.is_final() && task.changed_at.plus_ms(after_ms) <= now;
+        let old =
+            |task: &&TaskRecord| task.state.is_final() && task.changed_at.plus_ms(after_ms) <= now;
         self.iter().filter(old).map(|task| task.id).filter(|id| !self.is_needed(*id)).collect()
     }
 
@@ -106,8 +109,14 @@ impl Tasks {
         let open = self.iter().filter(|task| !task.state.is_final()).count();
         assert_eq!(open, self.open, "open tasks are counted");
         for (id, task) in &self.by_id {
-            assert!(*id == task.id && id.0 < self.next, "{id} stands under its own id, which is not given again");
-            assert!(task.needs.iter().all(|needed| needed < id), "{id} needs what was there before it");
+            assert!(
+                *id == task.id && id.0 < self.next,
+                "{id} stands under its own id, which is not given again"
+            );
+            assert!(
+                task.needs.iter().all(|needed| needed < id),
+                "{id} needs what was there before it"
+            );
         }
     }
 }

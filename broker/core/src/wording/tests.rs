@@ -18,8 +18,15 @@ const STANDINGS: [Obstacle; 9] = [
     Obstacle::NotHeld,
 ];
 
-const CROWDS: [Crowd; 7] =
-    [Crowd::PausedThreads, Crowd::Channels, Crowd::Members, Crowd::OpenQuestions, Crowd::OpenTasks, Crowd::Notes, Crowd::Purges];
+const CROWDS: [Crowd; 7] = [
+    Crowd::PausedThreads,
+    Crowd::Channels,
+    Crowd::Members,
+    Crowd::OpenQuestions,
+    Crowd::OpenTasks,
+    Crowd::Notes,
+    Crowd::Purges,
+];
 
 /// What only the person may run.
 const PERSONS: [&str; 14] = [
@@ -109,7 +116,11 @@ fn every_rejection() -> Vec<Rejection> {
         Rejection::VersionConflict { key: "k".to_owned(), version: 1, value: String::new() },
         Rejection::UnknownTask(task),
         Rejection::TaskHeld { task, holder: luna() },
-        Rejection::BadTransition { task, state: TaskState::Open, why: TaskBar::WaitsFor(vec![TaskId(2)]) },
+        Rejection::BadTransition {
+            task,
+            state: TaskState::Open,
+            why: TaskBar::WaitsFor(vec![TaskId(2)]),
+        },
         Rejection::BadFrame { reason: "its frame is too large".to_owned() },
         Rejection::NoHello,
         Rejection::TooManyConnections { connections: 1, retry_after_ms: 1 },
@@ -132,7 +143,10 @@ fn variants(of: &str) -> BTreeSet<String> {
     let (_, body) = source.split_once(&format!("pub enum {of} {{\n")).expect("the enum is there");
     let (body, _) = body.split_once("\n}").expect("it ends");
     let lines = body.lines().filter_map(|line| line.strip_prefix("    "));
-    lines.filter(|line| line.starts_with(|first: char| first.is_ascii_uppercase())).map(name).collect()
+    lines
+        .filter(|line| line.starts_with(|first: char| first.is_ascii_uppercase()))
+        .map(name)
+        .collect()
 }
 
 /// The word at the beginning: of a variant its name.
@@ -143,7 +157,10 @@ fn name(text: impl AsRef<str>) -> String {
 #[test]
 fn these_tests_know_every_refusal() {
     let known = |all: Vec<String>| all.iter().map(name).collect::<BTreeSet<String>>();
-    assert_eq!(known(every_rejection().iter().map(|one| format!("{one:?}")).collect()), variants("Rejection"));
+    assert_eq!(
+        known(every_rejection().iter().map(|one| format!("{one:?}")).collect()),
+        variants("Rejection")
+    );
     assert_eq!(known(STANDINGS.map(|one| format!("{one:?}")).to_vec()), variants("Obstacle"));
     assert_eq!(known(CROWDS.map(|one| format!("{one:?}")).to_vec()), variants("Crowd"));
 }
@@ -151,8 +168,8 @@ fn these_tests_know_every_refusal() {
 #[test]
 fn a_model_is_told_tools_and_whoever_types_is_told_commands() {
     for rejection in every_rejection() {
-        let [model, person, shell] =
-            [Addressee::Model, Addressee::Person, Addressee::Shell].map(|addressee| rejection.refusal(addressee));
+        let [model, person, shell] = [Addressee::Model, Addressee::Person, Addressee::Shell]
+            .map(|addressee| rejection.refusal(addressee));
         for text in [&model.message, &model.hint] {
             assert!(!text.contains("peerctl"), "{rejection:?} tells a model a command: {text}");
         }
@@ -161,7 +178,11 @@ fn a_model_is_told_tools_and_whoever_types_is_told_commands() {
             assert_eq!(tool, None, "{rejection:?} tells whoever types a tool: {text}");
         }
         let forbidden = PERSONS.iter().find(|command| shell.hint.contains(**command));
-        assert_eq!(forbidden, None, "{rejection:?} tells an agent's shell what it may not run: {}", shell.hint);
+        assert_eq!(
+            forbidden, None,
+            "{rejection:?} tells an agent's shell what it may not run: {}",
+            shell.hint
+        );
     }
 }
 
@@ -171,8 +192,14 @@ fn every_refusal_says_why_and_what_next_in_the_form_of_an_error() {
         for addressee in [Addressee::Model, Addressee::Person, Addressee::Shell] {
             let refusal = rejection.refusal(addressee);
             for text in [refusal.message, refusal.hint] {
-                assert!(!text.is_empty() && !text.ends_with('.') && text.trim() == text, "{rejection:?}: {text:?}");
-                assert!(!text.starts_with(|first: char| first.is_uppercase()), "{rejection:?}: {text:?}");
+                assert!(
+                    !text.is_empty() && !text.ends_with('.') && text.trim() == text,
+                    "{rejection:?}: {text:?}"
+                );
+                assert!(
+                    !text.starts_with(|first: char| first.is_uppercase()),
+                    "{rejection:?}: {text:?}"
+                );
             }
         }
     }
@@ -181,7 +208,9 @@ fn every_refusal_says_why_and_what_next_in_the_form_of_an_error() {
 #[test]
 fn what_is_said_before_anybody_said_who_they_are_reads_the_same_for_all() {
     let early = ["BadFrame", "NoHello", "NoPlace", "TooManyConnections", "AnswerTooLarge"];
-    for rejection in every_rejection().into_iter().filter(|one| early.contains(&&*name(format!("{one:?}")))) {
+    for rejection in
+        every_rejection().into_iter().filter(|one| early.contains(&&*name(format!("{one:?}"))))
+    {
         assert_eq!(rejection.refusal(Addressee::Model), rejection.refusal(Addressee::Person));
         assert_eq!(rejection.refusal(Addressee::Model), rejection.refusal(Addressee::Shell));
     }
@@ -202,7 +231,12 @@ fn a_notice_to_a_session_names_tools_and_one_to_the_person_commands() {
     for text in notices(luna) {
         assert!(!text.contains("peerctl"), "{text}");
     }
-    for text in notices(PeerId::HUMAN).into_iter().chain([used_up_thread("t", &["orion".to_owned()], 1)]) {
-        assert!(text.contains("`peerctl ") && !TOOLS.iter().any(|tool| text.contains(tool)), "{text}");
+    for text in
+        notices(PeerId::HUMAN).into_iter().chain([used_up_thread("t", &["orion".to_owned()], 1)])
+    {
+        assert!(
+            text.contains("`peerctl ") && !TOOLS.iter().any(|tool| text.contains(tool)),
+            "{text}"
+        );
     }
 }

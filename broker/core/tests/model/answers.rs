@@ -17,34 +17,51 @@ impl Model {
     pub(crate) fn ask(&mut self, program: usize, request: Request) {
         let Some(known) = self.world.programs.get(&program_name(program)) else { return };
         let connection = known.connection;
-        let line = self.lines.get(&connection).map(|line| Line { peer: self.acts_as(*line), ..*line });
+        let line =
+            self.lines.get(&connection).map(|line| Line { peer: self.acts_as(*line), ..*line });
         self.before();
         self.world.ask(&program_name(program), request.clone());
         let id = self.world.requests;
         let Some(line) = line else {
-            assert!(self.world.effects.is_empty() && self.world.changes.is_empty(), "a closed connection asks for nothing");
+            assert!(
+                self.world.effects.is_empty() && self.world.changes.is_empty(),
+                "a closed connection asks for nothing"
+            );
             return;
         };
-        let filtered = matches!(&request, Request::Receive { filter, .. } if *filter != Filter::default());
+        let filtered =
+            matches!(&request, Request::Receive { filter, .. } if *filter != Filter::default());
         let answer = self.world.effects.iter().find_map(|effect| match effect {
-            Effect::Reply { connection: to, id: of, result } if (*to, *of) == (connection, id) => Some(result.clone()),
+            Effect::Reply { connection: to, id: of, result } if (*to, *of) == (connection, id) => {
+                Some(result.clone())
+            }
             _ => None,
         });
         match answer {
             Some(Ok(reply)) => self.granted(connection, line, &request, &reply),
             Some(Err(refusal)) => {
-                assert!(self.world.changes.is_empty(), "{request:?} was refused and changed something: {refusal}");
+                assert!(
+                    self.world.changes.is_empty(),
+                    "{request:?} was refused and changed something: {refusal}"
+                );
                 self.refused(line, &request, refusal.code);
             }
             None => {
                 let queried = self.world.effects.iter().find_map(|effect| match effect {
-                    Effect::Query { connection: to, id: of, query } if (*to, *of) == (connection, id) => Some(query),
+                    Effect::Query { connection: to, id: of, query }
+                        if (*to, *of) == (connection, id) =>
+                    {
+                        Some(query)
+                    }
                     _ => None,
                 });
                 match (queried, &request) {
-                    (Some(Query::Text(message) | Query::Show(message)), _) => self.reads(line, *message),
+                    (Some(Query::Text(message) | Query::Show(message)), _) => {
+                        self.reads(line, *message)
+                    }
                     (Some(Query::History { peer, actor, .. }), Request::History(_)) => {
-                        let own = line.program >= BOSS || line.peer.is_some_and(|mine| peer.contains(&mine));
+                        let own = line.program >= BOSS
+                            || line.peer.is_some_and(|mine| peer.contains(&mine));
                         assert!(own, "G6: {line:?} reads what {peer:?} said");
                         let reads_for = if actor.is_person() { None } else { actor.agent() };
                         let expected = line.peer.filter(|_| !is_person(line));
@@ -58,24 +75,42 @@ impl Model {
         self.owed.insert((connection, id), filtered);
         self.decided();
         let waits = matches!(request, Request::Receive { wait: true, .. });
-        assert!(waits || !self.owed.contains_key(&(connection, id)), "G7: {request:?} has no answer");
+        assert!(
+            waits || !self.owed.contains_key(&(connection, id)),
+            "G7: {request:?} has no answer"
+        );
     }
 
     /// Applies what a granted request is known to bring about.
-    pub(crate) fn granted(&mut self, connection: ConnectionId, line: Line, request: &Request, reply: &Reply) {
+    pub(crate) fn granted(
+        &mut self,
+        connection: ConnectionId,
+        line: Line,
+        request: &Request,
+        reply: &Reply,
+    ) {
         if let Reply::Registered(registered) = reply {
             self.expected.retain(|peer, _| self.world.disk.peers.contains_key(peer));
             let known = self.expected.contains_key(&registered.peer);
-            if self.world.disk.peers[&registered.peer].token == Some(world::digest(registered.token)) {
+            if self.world.disk.peers[&registered.peer].token
+                == Some(world::digest(registered.token))
+            {
                 self.expected.remove(&registered.peer);
-                assert!(!known || matches!(request, Request::Register(register) if register.resume.is_some()), "G6: {request:?}");
+                assert!(
+                    !known
+                        || matches!(request, Request::Register(register) if register.resume.is_some()),
+                    "G6: {request:?}"
+                );
             }
         }
         match (request, reply) {
             (Request::Register(register), Reply::Registered(registered)) => {
                 // What a session had offered that is expected back is still its own.
                 let is_expected = self.expected.contains_key(&registered.peer);
-                if register.resume.is_none() && !is_expected && self.sessions_of(registered.peer).is_empty() {
+                if register.resume.is_none()
+                    && !is_expected
+                    && self.sessions_of(registered.peer).is_empty()
+                {
                     self.forgotten_offers(registered.peer);
                 }
                 let resumed = register.resume.is_some();
@@ -86,12 +121,24 @@ impl Model {
                     self.hand_over(registered.peer);
                 }
                 let mode = self.last_modes.get(&registered.peer).copied().filter(|_| resumed);
-                self.lines.insert(connection, Line { peer: Some(registered.peer), since, mode, ..line });
-                assert_eq!(registered.inbox_socket_in_bypass, self.consent, "a session is told what the person said yes to");
+                self.lines
+                    .insert(connection, Line { peer: Some(registered.peer), since, mode, ..line });
+                assert_eq!(
+                    registered.inbox_socket_in_bypass, self.consent,
+                    "a session is told what the person said yes to"
+                );
             }
-            (Request::Bind(_), Reply::Registered(registered)) => self.bound(connection, line, registered.peer),
+            (Request::Bind(_), Reply::Registered(registered)) => {
+                self.bound(connection, line, registered.peer)
+            }
             (Request::Kick(_), Reply::Done) => {
-                self.expected.retain(|peer, _| self.world.disk.peers.get(peer).is_some_and(|record| record.client_pid.is_some()));
+                self.expected.retain(|peer, _| {
+                    self.world
+                        .disk
+                        .peers
+                        .get(peer)
+                        .is_some_and(|record| record.client_pid.is_some())
+                });
                 for kicked in self.goodbyes(Goodbye::Kicked) {
                     self.ended(kicked, true);
                 }
@@ -101,7 +148,8 @@ impl Model {
                 let overdue_at_ms = (!last).then_some(self.world.now.mono_ms + 30_000);
                 for letter in self.own(line.peer, messages) {
                     if letter.waits() && letter.holder == Some(connection) {
-                        (letter.offered, letter.shown, letter.offered_by_holder) = (true, true, true);
+                        (letter.offered, letter.shown, letter.offered_by_holder) =
+                            (true, true, true);
                         letter.overdue_at_ms = overdue_at_ms;
                         letter.called_for = *carrier == Carrier::ToolResult;
                         letter.tried |= letter.called_for;
@@ -110,7 +158,9 @@ impl Model {
             }
             (Request::Tried { messages }, Reply::Done) => {
                 for letter in self.own(line.peer, messages) {
-                    letter.tried |= letter.waits() && letter.holder == Some(connection) && letter.offered_by_holder;
+                    letter.tried |= letter.waits()
+                        && letter.holder == Some(connection)
+                        && letter.offered_by_holder;
                 }
             }
             (Request::Presented { messages, .. }, Reply::Done) => {
@@ -124,15 +174,22 @@ impl Model {
             }
             (Request::Ack { messages }, Reply::Acked { acked, unknown }) => {
                 let peer = line.peer.expect("only a peer acknowledges");
-                assert!(is_person(line) || line.program < SESSIONS, "G6: a shell settled an agent's mail");
+                assert!(
+                    is_person(line) || line.program < SESSIONS,
+                    "G6: a shell settled an agent's mail"
+                );
                 for message in messages {
-                    let known = self.own_letter(peer, *message).is_some_and(|key| !self.letters[&key].kept);
+                    let known =
+                        self.own_letter(peer, *message).is_some_and(|key| !self.letters[&key].kept);
                     assert_eq!(acked.contains(message), known, "{message} is acknowledged");
                     assert_eq!(unknown.contains(message), !known, "{message} is unknown");
                 }
                 for message in messages {
-                    let letter = self.own_letter(peer, *message).and_then(|key| self.letters.get_mut(&key));
-                    let open = |letter: &&mut Letter| !letter.kept && matches!(letter.stage, Stage::Stored | Stage::Dead);
+                    let letter =
+                        self.own_letter(peer, *message).and_then(|key| self.letters.get_mut(&key));
+                    let open = |letter: &&mut Letter| {
+                        !letter.kept && matches!(letter.stage, Stage::Stored | Stage::Dead)
+                    };
                     if let Some(letter) = letter.filter(open) {
                         letter.settle(Stage::Presented);
                     }
@@ -148,7 +205,9 @@ impl Model {
                 let sender = self.world.disk.messages[message].head.from.peer;
                 let own = line.peer.is_some_and(|peer| self.ids_of(peer).contains(&sender));
                 assert!(line.program >= BOSS || own, "G6: {message} was withdrawn by {line:?}");
-                self.of(*message).filter(|letter| letter.waits()).for_each(|letter| letter.settle(Stage::Cancelled));
+                self.of(*message)
+                    .filter(|letter| letter.waits())
+                    .for_each(|letter| letter.settle(Stage::Cancelled));
             }
             (Request::Requeue(message), Reply::Settled { .. }) => {
                 assert!(is_person(line), "G6: {message} was requeued by {line:?}");
@@ -156,7 +215,9 @@ impl Model {
             }
             (Request::Drop(message), Reply::Settled { .. }) => {
                 assert!(is_person(line), "G6: {message} was dropped by {line:?}");
-                self.of(*message).filter(|letter| is_dead(letter)).for_each(|letter| letter.settle(Stage::Dropped));
+                self.of(*message)
+                    .filter(|letter| is_dead(letter))
+                    .for_each(|letter| letter.settle(Stage::Dropped));
             }
             (Request::Reassign { message, .. }, Reply::Settled { .. }) => {
                 assert!(is_person(line), "G6: {message} was reassigned by {line:?}");
@@ -164,7 +225,10 @@ impl Model {
             }
             (Request::Release { message, .. }, Reply::Settled { .. }) => {
                 assert!(is_person(line), "G6: {message} was released by {line:?}");
-                assert!(self.of(*message).any(|letter| letter.held()), "{message} was released and was not held");
+                assert!(
+                    self.of(*message).any(|letter| letter.held()),
+                    "{message} was released and was not held"
+                );
                 self.of(*message).filter(|letter| letter.held()).for_each(|letter| {
                     (letter.stage, letter.kept) = (Stage::Stored, false);
                 });
@@ -179,15 +243,23 @@ impl Model {
                     }
                 }
                 assert_eq!(policies.default, self.default_policy.unwrap_or_default());
-                let own = self.policies.iter().filter(|(peer, _)| self.world.disk.peers.contains_key(peer));
-                let mut own: Vec<_> = own.map(|(peer, policy)| (self.world.disk.peers[peer].name.clone(), *policy)).collect();
+                let own = self
+                    .policies
+                    .iter()
+                    .filter(|(peer, _)| self.world.disk.peers.contains_key(peer));
+                let mut own: Vec<_> = own
+                    .map(|(peer, policy)| (self.world.disk.peers[peer].name.clone(), *policy))
+                    .collect();
                 own.sort();
                 assert_eq!(policies.peers, own, "the policies in force");
             }
             (Request::SetConsent { inbox_socket_in_bypass }, Reply::Policies(_)) => {
                 assert!(is_person(line), "G6: {line:?} said yes for the person");
                 let told = self.world.effects.iter().filter_map(|effect| match effect {
-                    Effect::Push { connection, push: Push::Consent { inbox_socket_in_bypass: told } } => {
+                    Effect::Push {
+                        connection,
+                        push: Push::Consent { inbox_socket_in_bypass: told },
+                    } => {
                         assert_eq!(told, inbox_socket_in_bypass);
                         Some(*connection)
                     }
@@ -195,8 +267,15 @@ impl Model {
                 });
                 let told: BTreeSet<ConnectionId> = told.collect();
                 let news = self.consent != *inbox_socket_in_bypass;
-                let sessions = self.lines.iter().filter(|(_, line)| news && line.program < SESSIONS && line.peer.is_some());
-                assert_eq!(told, sessions.map(|(connection, _)| *connection).collect(), "every session hears of it");
+                let sessions = self
+                    .lines
+                    .iter()
+                    .filter(|(_, line)| news && line.program < SESSIONS && line.peer.is_some());
+                assert_eq!(
+                    told,
+                    sessions.map(|(connection, _)| *connection).collect(),
+                    "every session hears of it"
+                );
                 self.consent = *inbox_socket_in_bypass;
             }
             (Request::Report(report), Reply::Done) => {
@@ -218,16 +297,29 @@ impl Model {
     }
 
     pub(crate) fn refused(&self, line: Line, request: &Request, code: ErrorCode) {
-        if line.peer.is_none() && line.program < SESSIONS && !matches!(request, Request::Register(_)) {
-            assert_eq!(code, ErrorCode::OutOfOrder, "a connection that is nobody's session asked {request:?}");
+        if line.peer.is_none()
+            && line.program < SESSIONS
+            && !matches!(request, Request::Register(_))
+        {
+            assert_eq!(
+                code,
+                ErrorCode::OutOfOrder,
+                "a connection that is nobody's session asked {request:?}"
+            );
         }
         if let (Request::Kick(peer), ErrorCode::TooLate) = (request, code) {
             let sessions = peer.parse().map(|peer| self.sessions_of(peer));
-            assert!(sessions.is_ok_and(|sessions| sessions.is_empty()), "{peer} is online, and was not kicked");
+            assert!(
+                sessions.is_ok_and(|sessions| sessions.is_empty()),
+                "{peer} is online, and was not kicked"
+            );
         }
         if let Request::Release { message, .. } = request {
             let held = self.letters.iter().any(|((id, _), letter)| id == message && letter.held());
-            assert!(!held || !is_person(line), "{message} is held, and the person could not release it: {code}");
+            assert!(
+                !held || !is_person(line),
+                "{message} is held, and the person could not release it: {code}"
+            );
         }
         if let Request::Send(send) = request
             && let Some(key) = line.peer.zip(send.idempotency_key.clone())
@@ -241,28 +333,38 @@ impl Model {
 
     pub(crate) fn goodbyes(&self, why: Goodbye) -> Vec<ConnectionId> {
         let goodbyes = self.world.effects.iter().filter_map(|effect| match effect {
-            Effect::Push { connection, push: Push::Goodbye(goodbye) } if *goodbye == why => Some(*connection),
+            Effect::Push { connection, push: Push::Goodbye(goodbye) } if *goodbye == why => {
+                Some(*connection)
+            }
             _ => None,
         });
         goodbyes.collect()
     }
 
-    /// A session that resumes takes the place of the connection that it had before, if that took the mail.
+    /// A session that resumes takes the place of the connection that it had before, if that took
+    /// the mail.
     pub(crate) fn replaced(&mut self, peer: PeerId) {
         for replaced in self.goodbyes(Goodbye::Replaced) {
-            assert!(self.sessions_of(peer).contains(&replaced), "only a session of the same peer is replaced");
+            assert!(
+                self.sessions_of(peer).contains(&replaced),
+                "only a session of the same peer is replaced"
+            );
             self.ended(replaced, false);
         }
     }
 
-    /// Whoever resumes takes the mail before other adapters of its client, which hand back what they hold.
+    /// Whoever resumes takes the mail before other adapters of its client, which hand back what
+    /// they hold.
     pub(crate) fn hand_over(&mut self, peer: PeerId) {
         let mut others = self.sessions_of(peer);
         others.sort_by_key(|connection| self.lines[connection].since);
         for connection in others {
             self.begun += 1;
             self.lines.get_mut(&connection).expect("a session's line").since = self.begun;
-            self.letters.values_mut().filter(|letter| letter.holder == Some(connection)).for_each(Letter::release);
+            self.letters
+                .values_mut()
+                .filter(|letter| letter.holder == Some(connection))
+                .for_each(Letter::release);
         }
     }
 
@@ -336,7 +438,11 @@ impl Model {
             .map(|((_, owner), _)| *owner)
             .collect();
         let heir = self.world.changes.iter().find_map(|change| match change {
-            Change::PutDelivery { record, .. } if record.message == message && record.stage == Stage::Stored => Some(record.peer),
+            Change::PutDelivery { record, .. }
+                if record.message == message && record.stage == Stage::Stored =>
+            {
+                Some(record.peer)
+            }
             _ => None,
         });
         let heir = heir.expect("a reassigned letter has an heir");
@@ -348,7 +454,10 @@ impl Model {
                 let before = self.letters.insert((message, heir), letter);
                 assert!(before.is_none(), "{message} waits for {heir} twice");
             } else {
-                self.letters.get_mut(&(message, owner)).expect("it was just seen").settle(Stage::Dropped);
+                self.letters
+                    .get_mut(&(message, owner))
+                    .expect("it was just seen")
+                    .settle(Stage::Dropped);
             }
         }
     }
@@ -384,24 +493,35 @@ impl Model {
                 Policy::Refuse => None,
             };
             match refused {
-                Some(code) => assert_eq!(code == ErrorCode::RefusedByPolicy, ruling == Policy::Refuse, "{delivery:?}"),
+                Some(code) => assert_eq!(
+                    code == ErrorCode::RefusedByPolicy,
+                    ruling == Policy::Refuse,
+                    "{delivery:?}"
+                ),
                 None => assert_eq!(delivery.stage, expected, "{delivery:?}"),
             }
         }
-        let accepted: BTreeSet<PeerId> =
-            sent.deliveries.iter().filter(|delivery| delivery.refusal.is_none()).map(|delivery| delivery.peer).collect();
+        let accepted: BTreeSet<PeerId> = sent
+            .deliveries
+            .iter()
+            .filter(|delivery| delivery.refusal.is_none())
+            .map(|delivery| delivery.peer)
+            .collect();
         let stored: BTreeSet<PeerId> = self
             .world
             .changes
             .iter()
             .filter_map(|change| match change {
-                Change::PutDelivery { record, was: None } if record.message == sent.message => Some(record.peer),
+                Change::PutDelivery { record, was: None } if record.message == sent.message => {
+                    Some(record.peer)
+                }
                 _ => None,
             })
             .collect();
         assert_eq!(accepted, stored, "what the sender was told is what was stored");
         // A reply proves that its sender read what it answers.
-        if let Some(key) = send.reply_to.and_then(|original| self.own_letter(head.from.peer, original))
+        if let Some(key) =
+            send.reply_to.and_then(|original| self.own_letter(head.from.peer, original))
             && let Some(letter) = self.letters.get_mut(&key).filter(|letter| !letter.kept)
         {
             letter.answered = true;
@@ -414,13 +534,19 @@ impl Model {
     pub(crate) fn reads(&self, line: Line, message: MessageId) {
         let from = self.heir_of(self.world.disk.messages[&message].head.from.peer);
         let concerns = |peer: PeerId| peer == from || self.own_letter(peer, message).is_some();
-        assert!(line.program >= BOSS || line.peer.is_some_and(concerns), "G6: {line:?} reads {message}");
-        let held = |peer: PeerId| self.own_letter(peer, message).is_some_and(|key| self.letters[&key].kept);
+        assert!(
+            line.program >= BOSS || line.peer.is_some_and(concerns),
+            "G6: {line:?} reads {message}"
+        );
+        let held = |peer: PeerId| {
+            self.own_letter(peer, message).is_some_and(|key| self.letters[&key].kept)
+        };
         assert!(
             is_person(line) || line.peer == Some(from) || !line.peer.is_some_and(held),
             "{line:?} reads {message}, which is held"
         );
-        let held_for_others = self.letters.iter().any(|((of, _), letter)| *of == message && letter.kept);
+        let held_for_others =
+            self.letters.iter().any(|((of, _), letter)| *of == message && letter.kept);
         let has_got_it = line.peer.is_some_and(|peer| self.own_letter(peer, message).is_some());
         assert!(
             is_person(line) || line.peer == Some(from) || has_got_it || !held_for_others,

@@ -1,14 +1,17 @@
-//! The rules together: random runs of the real core, each step held against a naive model of what is promised.
+//! The rules together: random runs of the real core, each step held against a naive model of what
+//! is promised.
 //!
-//! The model is a flat list of letters (one message to one reader) with an owner, a stage and a holder. It knows nothing
-//! of queues, windows or timers: it is told what was asked and what the core decided, and insists that nothing else became
-//! of any letter. The guarantees are those of `docs/delivery.md`, named G1 to G8 where they are checked.
+//! The model is a flat list of letters (one message to one reader) with an owner, a stage and a
+//! holder. It knows nothing of queues, windows or timers: it is told what was asked and what the
+//! core decided, and insists that nothing else became of any letter. The guarantees are those of
+//! `docs/delivery.md`, named G1 to G8 where they are checked.
 //!
-//! A run that fails is made small and printed as a list of operations, with the seed that finds it again:
-//! `PROPTEST_RNG_SEED=<seed> PROPTEST_CASES=<cases> cargo test -p peer-core --test model`. Each run draws a new seed.
+//! A run that fails is made small and printed as a list of operations, with the seed that finds it
+//! again: `PROPTEST_RNG_SEED=<seed> PROPTEST_CASES=<cases> cargo test -p peer-core --test model`.
+//! Each run draws a new seed.
 //!
-//! `operations` draws what happens, `model` has the letters, `answers` says what each answer does to them, and `checks` holds
-//! the core's decisions against them.
+//! `operations` draws what happens, `model` has the letters, `answers` says what each answer does
+//! to them, and `checks` holds the core's decisions against them.
 
 mod answers;
 mod checks;
@@ -62,7 +65,11 @@ fn play(ops: &[Op]) {
 
 #[test]
 fn random_runs_keep_every_promise() {
-    let mut config = ProptestConfig { failure_persistence: None, max_shrink_iters: 20_000, ..ProptestConfig::default() };
+    let mut config = ProptestConfig {
+        failure_persistence: None,
+        max_shrink_iters: 20_000,
+        ..ProptestConfig::default()
+    };
     if env::var_os("PROPTEST_CASES").is_none() {
         config.cases = CASES;
     }
@@ -77,15 +84,22 @@ fn random_runs_keep_every_promise() {
     // While a failing run is made small, its panics are many and the last one is what counts.
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
-    let result = TestRunner::new(config).run(&prop::collection::vec(operation(), OPERATIONS), |ops| {
-        std::panic::catch_unwind(|| play(&ops)).map_err(|panic| {
-            broken.set(broken.get() + 1);
-            let said = panic.downcast_ref::<String>().cloned();
-            TestCaseError::fail(said.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_default())
-        })
-    });
+    let result =
+        TestRunner::new(config).run(&prop::collection::vec(operation(), OPERATIONS), |ops| {
+            std::panic::catch_unwind(|| play(&ops)).map_err(|panic| {
+                broken.set(broken.get() + 1);
+                let said = panic.downcast_ref::<String>().cloned();
+                TestCaseError::fail(
+                    said.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()))
+                        .unwrap_or_default(),
+                )
+            })
+        });
     std::panic::set_hook(hook);
     if let Err(error) = result {
-        panic!("{error}\nto see it again: PROPTEST_RNG_SEED={seed} PROPTEST_CASES={cases} (made small in {} runs)", broken.get());
+        panic!(
+            "{error}\nto see it again: PROPTEST_RNG_SEED={seed} PROPTEST_CASES={cases} (made small in {} runs)",
+            broken.get()
+        );
     }
 }

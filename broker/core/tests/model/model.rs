@@ -101,12 +101,13 @@ pub(crate) struct Model {
     pub(crate) stale: Vec<ConnectionId>,
     pub(crate) letters: BTreeMap<(MessageId, PeerId), Letter>,
     pub(crate) messages: Vec<MessageId>,
-    /// Answers that are owed, kept-back ones included, and whether they may reach for mail that is not the oldest.
+    /// Answers that are owed, kept-back ones included, and whether they may reach for mail that is
+    /// not the oldest.
     pub(crate) owed: BTreeMap<(ConnectionId, RequestId), bool>,
     pub(crate) keys: BTreeMap<(PeerId, String), (MessageId, Send)>,
     pub(crate) accepted: u64,
-    /// Peers whose sessions a killed broker left behind, with their processes, which live: until the one with the token
-    /// comes back.
+    /// Peers whose sessions a killed broker left behind, with their processes, which live: until
+    /// the one with the token comes back.
     pub(crate) expected: BTreeMap<PeerId, u32>,
     pub(crate) last_now: Now,
     pub(crate) grace_until_ms: u64,
@@ -183,7 +184,10 @@ impl Model {
     }
 
     pub(crate) fn sessions_of(&self, peer: PeerId) -> Vec<ConnectionId> {
-        let sessions = self.lines.iter().filter(|(_, line)| line.program < SESSIONS && line.peer == Some(peer));
+        let sessions = self
+            .lines
+            .iter()
+            .filter(|(_, line)| line.program < SESSIONS && line.peer == Some(peer));
         sessions.map(|(connection, _)| *connection).collect()
     }
 
@@ -214,7 +218,8 @@ impl Model {
         self.decided();
     }
 
-    /// A session ended. What it had offered counts an attempt, unless the same session goes on elsewhere.
+    /// A session ended. What it had offered counts an attempt, unless the same session goes on
+    /// elsewhere.
     pub(crate) fn ended(&mut self, connection: ConnectionId, counts: bool) {
         self.lines.remove(&connection);
         self.stale.retain(|stale| *stale != connection);
@@ -237,9 +242,15 @@ impl Model {
         // Whatever is due has happened.
         let now = self.world.now;
         for (key, letter) in &self.letters {
-            assert!(letter.overdue_at_ms.is_none_or(|at_ms| at_ms > now.mono_ms), "{key:?} is overdue and nobody was told");
+            assert!(
+                letter.overdue_at_ms.is_none_or(|at_ms| at_ms > now.mono_ms),
+                "{key:?} is overdue and nobody was told"
+            );
             let expired = letter.waits() && letter.expires_at.is_some_and(|at| at <= now.wall);
-            assert!(!expired || now.mono_ms < self.grace_until_ms, "{key:?} did not expire: {letter:?}");
+            assert!(
+                !expired || now.mono_ms < self.grace_until_ms,
+                "{key:?} did not expire: {letter:?}"
+            );
         }
     }
 
@@ -253,35 +264,55 @@ impl Model {
             }
             assert!(mono_ms >= self.grace_until_ms, "{key:?} ended within the grace time");
             if durable == Stage::Expired {
-                assert!(letter.expires_at.is_some_and(|at| at <= wall), "{key:?} expired before its time");
+                assert!(
+                    letter.expires_at.is_some_and(|at| at <= wall),
+                    "{key:?} expired before its time"
+                );
             } else {
                 assert_eq!(durable, Stage::Dead, "time alone does not make {key:?} that");
-                assert!(!self.world.disk.peers.contains_key(owner), "{key:?} is dead, and its reader is known");
+                assert!(
+                    !self.world.disk.peers.contains_key(owner),
+                    "{key:?} is dead, and its reader is known"
+                );
             }
             letter.settle(durable);
         }
         for (peer, last_seen) in &self.peers_before {
             if !self.world.disk.peers.contains_key(peer) {
                 assert!(last_seen.plus_ms(FORGET_MS) <= wall, "{peer} was forgotten too early");
-                assert!(self.sessions_of(*peer).is_empty(), "{peer} was forgotten while it was here");
+                assert!(
+                    self.sessions_of(*peer).is_empty(),
+                    "{peer} was forgotten while it was here"
+                );
             }
         }
     }
 
-    /// As whom a connection acts. An agent's shell acts as the agent, where only one stands above it; where none or
-    /// several do, which are a launcher's, it cannot be told from the person.
+    /// As whom a connection acts. An agent's shell acts as the agent, where only one stands above
+    /// it; where none or several do, which are a launcher's, it cannot be told from the person.
     pub(crate) fn acts_as(&self, line: Line) -> Option<PeerId> {
         if line.program != SHELL {
             return line.peer;
         }
-        let above = self.lines.values().filter(|line| line.program < SESSIONS && PIDS[line.program] == PIDS[2]);
+        let above = self
+            .lines
+            .values()
+            .filter(|line| line.program < SESSIONS && PIDS[line.program] == PIDS[2]);
         let known = |peer: &PeerId| self.world.disk.peers.contains_key(peer);
-        let expected = self.expected.iter().filter(|(peer, pid)| **pid == PIDS[2] && known(peer)).map(|(peer, _)| *peer);
+        let expected = self
+            .expected
+            .iter()
+            .filter(|(peer, pid)| **pid == PIDS[2] && known(peer))
+            .map(|(peer, _)| *peer);
         let agents: BTreeSet<PeerId> = above.filter_map(|line| line.peer).chain(expected).collect();
         if agents.len() == 1 { agents.first().copied() } else { Some(PeerId::HUMAN) }
     }
 
-    pub(crate) fn own<'a>(&'a mut self, peer: Option<PeerId>, messages: &'a [MessageId]) -> impl Iterator<Item = &'a mut Letter> {
+    pub(crate) fn own<'a>(
+        &'a mut self,
+        peer: Option<PeerId>,
+        messages: &'a [MessageId],
+    ) -> impl Iterator<Item = &'a mut Letter> {
         let own = self.letters.iter_mut().filter(move |((_, owner), _)| Some(*owner) == peer);
         own.filter(move |((message, _), _)| messages.contains(message)).map(|(_, letter)| letter)
     }
@@ -302,13 +333,21 @@ impl Model {
     }
 
     pub(crate) fn ids_of(&self, peer: PeerId) -> Vec<PeerId> {
-        let former = self.heirs.iter().filter(|(_, heir)| **heir == peer).map(|(former, _)| *former);
+        let former =
+            self.heirs.iter().filter(|(_, heir)| **heir == peer).map(|(former, _)| *former);
         std::iter::once(peer).chain(former).collect()
     }
 
     /// The letter of this message that is the peer's, under whichever of its ids.
-    pub(crate) fn own_letter(&self, peer: PeerId, message: MessageId) -> Option<(MessageId, PeerId)> {
-        self.ids_of(peer).into_iter().map(|id| (message, id)).find(|key| self.letters.contains_key(key))
+    pub(crate) fn own_letter(
+        &self,
+        peer: PeerId,
+        message: MessageId,
+    ) -> Option<(MessageId, PeerId)> {
+        self.ids_of(peer)
+            .into_iter()
+            .map(|id| (message, id))
+            .find(|key| self.letters.contains_key(key))
     }
 
     pub(crate) fn policy_of(&self, peer: PeerId) -> Policy {
@@ -318,19 +357,29 @@ impl Model {
     pub(crate) fn escalates(&self, sender: PeerId, reader: PeerId) -> bool {
         let reported = |peer: PeerId| self.reader(peer).and_then(|reader| self.lines[&reader].mode);
         let sender = reported(sender).unwrap_or(Mode::Prompting);
-        let known = self.last_modes.get(&reader).copied().unwrap_or(Mode::Prompting).max(Mode::Prompting);
+        let known =
+            self.last_modes.get(&reader).copied().unwrap_or(Mode::Prompting).max(Mode::Prompting);
         self.world.config.hold_escalation && sender < reported(reader).unwrap_or(known)
     }
 
     /// What has to become of a message at one recipient.
-    pub(crate) fn ruling(&self, sender: PeerId, free: bool, recipient: PeerId, reply_to: Option<MessageId>) -> Policy {
+    pub(crate) fn ruling(
+        &self,
+        sender: PeerId,
+        free: bool,
+        recipient: PeerId,
+        reply_to: Option<MessageId>,
+    ) -> Policy {
         if free || recipient == PeerId::HUMAN || recipient == sender {
             return Policy::Accept;
         }
         let asked_for = reply_to.is_some_and(|original| {
             let head = &self.world.disk.messages[&original].head;
-            let unanswered = self.own_letter(sender, original).is_some_and(|key| !self.letters[&key].answered);
-            head.intent == Intent::Request && self.heir_of(head.from.peer) == recipient && unanswered
+            let unanswered =
+                self.own_letter(sender, original).is_some_and(|key| !self.letters[&key].answered);
+            head.intent == Intent::Request
+                && self.heir_of(head.from.peer) == recipient
+                && unanswered
         });
         let policy = if asked_for { Policy::Accept } else { self.policy_of(recipient) };
         if self.escalates(sender, recipient) { policy.max(Policy::Hold) } else { policy }

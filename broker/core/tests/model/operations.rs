@@ -65,15 +65,36 @@ pub(crate) fn operation() -> impl Strategy<Value = Op> {
     let session = || 0..SESSIONS;
     let anyone = || 0..SESSIONS + 2;
     let mostly_boss = || prop_oneof![3 => Just(BOSS), 1 => anyone()];
-    let policy =
-        || prop::sample::select(vec![None, Some(Policy::Accept), Some(Policy::Hold), Some(Policy::Hold), Some(Policy::Refuse)]);
+    let policy = || {
+        prop::sample::select(vec![
+            None,
+            Some(Policy::Accept),
+            Some(Policy::Hold),
+            Some(Policy::Hold),
+            Some(Policy::Refuse),
+        ])
+    };
     let some = || prop::collection::vec(any::<Draw>(), 1..4);
-    let ttl = || prop::option::weighted(0.3, prop::sample::select(vec![1_000_u64, 5_000, 40_000, 600_000]));
-    let options = (0..3_u8, ttl(), prop::option::weighted(0.3, 0..3_u8), prop::option::of(0..THREADS.len()))
-        .prop_flat_map(|(text, ttl_ms, key, thread)| {
-            (Just((text, ttl_ms, key, thread)), prop::option::weighted(0.3, any::<Draw>()), any::<bool>())
-        })
-        .prop_map(|((text, ttl_ms, key, thread), reply_to, inform)| SendOptions { text, ttl_ms, key, thread, reply_to, inform });
+    let ttl = || {
+        prop::option::weighted(0.3, prop::sample::select(vec![1_000_u64, 5_000, 40_000, 600_000]))
+    };
+    let options =
+        (0..3_u8, ttl(), prop::option::weighted(0.3, 0..3_u8), prop::option::of(0..THREADS.len()))
+            .prop_flat_map(|(text, ttl_ms, key, thread)| {
+                (
+                    Just((text, ttl_ms, key, thread)),
+                    prop::option::weighted(0.3, any::<Draw>()),
+                    any::<bool>(),
+                )
+            })
+            .prop_map(|((text, ttl_ms, key, thread), reply_to, inform)| SendOptions {
+                text,
+                ttl_ms,
+                key,
+                thread,
+                reply_to,
+                inform,
+            });
     let online = (
         session(),
         prop::option::weighted(0.3, 0..NAMES.len()),
@@ -139,8 +160,12 @@ impl Model {
     }
 
     pub(crate) fn draw_held(&self, draw: Draw) -> MessageId {
-        let held: Vec<MessageId> =
-            self.letters.iter().filter(|(_, letter)| letter.held()).map(|((message, _), _)| *message).collect();
+        let held: Vec<MessageId> = self
+            .letters
+            .iter()
+            .filter(|(_, letter)| letter.held())
+            .map(|((message, _), _)| *message)
+            .collect();
         if held.is_empty() || draw.is_multiple_of(8) {
             self.draw_message(None, draw)
         } else {
@@ -164,7 +189,8 @@ impl Model {
 
     /// A recipient, by id, by name, or one that is not there.
     pub(crate) fn draw_recipient(&self, draw: Draw) -> String {
-        let peers: Vec<PeerId> = self.world.disk.peers.keys().copied().filter(|id| *id != PeerId::HUMAN).collect();
+        let peers: Vec<PeerId> =
+            self.world.disk.peers.keys().copied().filter(|id| *id != PeerId::HUMAN).collect();
         match (draw % 8, peers.len()) {
             (0, _) | (_, 0) => "human".to_owned(),
             (1, _) => NAMES[usize::from(draw / 8) % NAMES.len()].to_owned(),
@@ -195,7 +221,11 @@ impl Model {
                 self.leave(*program, *leave_stale);
                 let pid = PIDS[*program];
                 self.connect(*program, Role::Adapter, vec![pid + 50_000, pid, 1]);
-                self.world.programs.get_mut(&program_name(*program)).expect("just connected").register = Some(register.clone());
+                self.world
+                    .programs
+                    .get_mut(&program_name(*program))
+                    .expect("just connected")
+                    .register = Some(register.clone());
                 self.ask(*program, Request::Register(register));
             }
             Op::Offline { program } => self.leave(*program, false),
@@ -205,16 +235,33 @@ impl Model {
                 }
             }
             Op::Resume { program, leave_stale } => {
-                let Some(known) = self.world.programs.get(&program_name(*program)).cloned() else { return };
-                let (Some(register), Some(peer), Some(token)) = (known.register, known.peer, known.token) else { return };
+                let Some(known) = self.world.programs.get(&program_name(*program)).cloned() else {
+                    return;
+                };
+                let (Some(register), Some(peer), Some(token)) =
+                    (known.register, known.peer, known.token)
+                else {
+                    return;
+                };
                 self.leave(*program, *leave_stale);
                 let pid = PIDS[*program];
                 self.connect(*program, Role::Adapter, vec![pid + 50_000, pid, 1]);
-                self.ask(*program, Request::Register(Register { resume: Some(Resume { peer, token }), ..register }));
+                self.ask(
+                    *program,
+                    Request::Register(Register {
+                        resume: Some(Resume { peer, token }),
+                        ..register
+                    }),
+                );
             }
-            Op::Bind { program, seat } => self.ask(*program, Request::Bind(parse_seat(SEATS[*seat]))),
+            Op::Bind { program, seat } => {
+                self.ask(*program, Request::Bind(parse_seat(SEATS[*seat])))
+            }
             Op::Rename { program, name } => {
-                self.ask(*program, Request::Rename { peer: None, new_name: NAMES[*name].to_owned() });
+                self.ask(
+                    *program,
+                    Request::Rename { peer: None, new_name: NAMES[*name].to_owned() },
+                );
             }
             Op::Kick { program } => {
                 if let Some(peer) = self.peer_of(*program) {
@@ -234,7 +281,10 @@ impl Model {
                     idempotency_key: options.key.map(|key| format!("k{key}")),
                 };
                 // A program that resends says the same again.
-                let again = sender.zip(send.idempotency_key.clone()).and_then(|key| self.keys.get(&key)).map(|(_, send)| send);
+                let again = sender
+                    .zip(send.idempotency_key.clone())
+                    .and_then(|key| self.keys.get(&key))
+                    .map(|(_, send)| send);
                 let send = again.filter(|_| options.text > 0).cloned().unwrap_or(send);
                 self.ask(*program, Request::Send(send));
             }
@@ -257,17 +307,34 @@ impl Model {
             }
             Op::Offered { program, messages, last } => {
                 let messages = self.draw_messages(*program, messages);
-                self.ask(*program, Request::Offered { messages, carrier: carrier(*last), last: *last });
+                self.ask(
+                    *program,
+                    Request::Offered { messages, carrier: carrier(*last), last: *last },
+                );
             }
             Op::OfferAll { program, last } => {
                 let holder = self.line(*program);
-                let held = self.letters.iter().filter(|(_, letter)| letter.holder.is_some() && letter.holder == holder);
-                let messages: Vec<MessageId> = held.map(|((message, _), _)| *message).take(256).collect();
-                self.ask(*program, Request::Offered { messages, carrier: carrier(*last), last: *last });
+                let held = self
+                    .letters
+                    .iter()
+                    .filter(|(_, letter)| letter.holder.is_some() && letter.holder == holder);
+                let messages: Vec<MessageId> =
+                    held.map(|((message, _), _)| *message).take(256).collect();
+                self.ask(
+                    *program,
+                    Request::Offered { messages, carrier: carrier(*last), last: *last },
+                );
             }
             Op::Presented { program, messages } => {
                 let messages = self.draw_messages(*program, messages);
-                self.ask(*program, Request::Presented { messages, carrier: Carrier::Channel, evidence: Evidence::NextCall });
+                self.ask(
+                    *program,
+                    Request::Presented {
+                        messages,
+                        carrier: Carrier::Channel,
+                        evidence: Evidence::NextCall,
+                    },
+                );
             }
             Op::Ack { program, messages } => {
                 let messages = self.draw_messages(*program, messages);
@@ -285,7 +352,9 @@ impl Model {
                 let mut wanted = Filter::default();
                 match filter {
                     Some((0, draw)) => wanted.from = Some(self.draw_recipient(*draw)),
-                    Some((1, draw)) => wanted.thread = Some(THREADS[usize::from(*draw) % THREADS.len()].to_owned()),
+                    Some((1, draw)) => {
+                        wanted.thread = Some(THREADS[usize::from(*draw) % THREADS.len()].to_owned())
+                    }
                     Some((_, draw)) => wanted.reply_to = Some(self.draw_message(None, *draw)),
                     None => {}
                 }
@@ -298,7 +367,8 @@ impl Model {
                     .filter(|(connection, _)| Some(*connection) == self.line(*program))
                     .map(|(_, id)| *id)
                     .collect();
-                let id = waits.get(usize::from(*wait) % waits.len().max(1)).copied().unwrap_or(u64::MAX);
+                let id =
+                    waits.get(usize::from(*wait) % waits.len().max(1)).copied().unwrap_or(u64::MAX);
                 self.ask(*program, Request::StopWaiting(id));
             }
             Op::Cancel { program, message } => {
@@ -332,10 +402,16 @@ impl Model {
                 let message = self.draw_message(None, *message);
                 self.ask(
                     *program,
-                    if message.to_u128().is_multiple_of(2) { Request::Read(message) } else { Request::Show(message) },
+                    if message.to_u128().is_multiple_of(2) {
+                        Request::Read(message)
+                    } else {
+                        Request::Show(message)
+                    },
                 );
             }
-            Op::Inbox { program } => self.ask(*program, Request::Inbox { peer: None, held: false, after: None }),
+            Op::Inbox { program } => {
+                self.ask(*program, Request::Inbox { peer: None, held: false, after: None })
+            }
             Op::Pass { millis } => {
                 self.world.pass(*millis);
                 self.tick();
@@ -361,26 +437,38 @@ impl Model {
                 self.last_now = self.world.now;
                 self.grace_until_ms = self.world.now.mono_ms + EXPIRY_GRACE_MS;
                 let peers = self.world.disk.peers.iter();
-                self.expected = peers.filter_map(|(id, record)| record.client_pid.map(|pid| (*id, pid))).collect();
+                self.expected = peers
+                    .filter_map(|(id, record)| record.client_pid.map(|pid| (*id, pid)))
+                    .collect();
                 self.compare();
                 self.open_terminals();
             }
             Op::SetPolicy { program, peer, policy } => self.set_policy(*program, *peer, *policy),
-            Op::SetConsent { program, yes } => self.ask(*program, Request::SetConsent { inbox_socket_in_bypass: *yes }),
+            Op::SetConsent { program, yes } => {
+                self.ask(*program, Request::SetConsent { inbox_socket_in_bypass: *yes })
+            }
             Op::Release { program, message } => {
                 let message = self.draw_held(*message);
                 self.ask(*program, Request::Release { message, to: None });
             }
             Op::Report { program, mode } => {
-                self.ask(*program, Request::Report(Report { mode: Some(*mode), ..Report::default() }));
+                self.ask(
+                    *program,
+                    Request::Report(Report { mode: Some(*mode), ..Report::default() }),
+                );
             }
-            Op::History { program } => self.ask(*program, Request::History(HistoryQuery::default())),
+            Op::History { program } => {
+                self.ask(*program, Request::History(HistoryQuery::default()))
+            }
         }
     }
 
     pub(crate) fn set_policy(&mut self, program: usize, peer: Draw, policy: Option<Policy>) {
-        let peers: Vec<PeerId> = self.world.disk.peers.keys().chain(self.heirs.keys()).copied().collect();
-        let peer = (!peer.is_multiple_of(4)).then(|| peers.get(usize::from(peer / 4) % peers.len().max(1)).copied()).flatten();
+        let peers: Vec<PeerId> =
+            self.world.disk.peers.keys().chain(self.heirs.keys()).copied().collect();
+        let peer = (!peer.is_multiple_of(4))
+            .then(|| peers.get(usize::from(peer / 4) % peers.len().max(1)).copied())
+            .flatten();
         self.ask(program, Request::SetPolicy { peer: peer.map(|peer| peer.to_string()), policy });
     }
 

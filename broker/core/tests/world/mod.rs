@@ -1,7 +1,8 @@
-//! A world for the core in tests: a store that is a few maps, clocks that stand still, and a name for everything.
+//! A world for the core in tests: a store that is a few maps, clocks that stand still, and a name
+//! for everything.
 //!
-//! The core is the real one. The store here is a model: it applies the core's changes and answers its lookups, so that a
-//! restart rebuilds the core from nothing but what was durable.
+//! The core is the real one. The store here is a model: it applies the core's changes and answers
+//! its lookups, so that a restart rebuilds the core from nothing but what was durable.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses the part that it needs")]
 
@@ -15,7 +16,10 @@ use std::ops::Bound;
 
 use peer_core::broker::{Broker, Config};
 use peer_core::input::{ConnectionId, Facts, Input, Now, StoredMessage};
-use peer_core::record::{DeliveryRecord, Image, MessageRecord, PausesRecord, PeerRecord, Process, SettingsRecord, TokenDigest};
+use peer_core::record::{
+    DeliveryRecord, Image, MessageRecord, PausesRecord, PeerRecord, Process, SettingsRecord,
+    TokenDigest,
+};
 use peer_core::step::{Change, Effect, Query, Step};
 use peer_core::thing::{NoteRecord, Thing, ThingKey, Things};
 use peer_proto::channel::ChannelInfo;
@@ -47,18 +51,31 @@ impl Disk {
             Change::PutMessage(record) => {
                 // The scenario about quotation marks has this word in all that peers say.
                 let mut unquoted = record.text.split('"').step_by(2);
-                let is_quoted = record.head.kind != Kind::Notice || !unquoted.any(|words| words.contains("OBEY"));
+                let is_quoted = record.head.kind != Kind::Notice
+                    || !unquoted.any(|words| words.contains("OBEY"));
                 assert!(is_quoted, "the broker says a peer's words as its own: {}", record.text);
-                assert!(self.messages.insert(record.head.id, (**record).clone()).is_none(), "a message is stored once");
+                assert!(
+                    self.messages.insert(record.head.id, (**record).clone()).is_none(),
+                    "a message is stored once"
+                );
             }
             Change::PutDelivery { record, was } => {
-                let before = self.deliveries.insert((record.message, record.peer), (**record).clone());
-                assert_eq!(before.map(|before| before.stage), *was, "the delivery that {record:?} replaces");
+                let before =
+                    self.deliveries.insert((record.message, record.peer), (**record).clone());
+                assert_eq!(
+                    before.map(|before| before.stage),
+                    *was,
+                    "the delivery that {record:?} replaces"
+                );
                 assert_ne!(record.stage, Stage::Leased, "leases are not durable");
             }
             Change::RemoveDelivery { message, peer, was } => {
                 let before = self.deliveries.remove(&(*message, *peer));
-                assert_eq!(before.map(|before| before.stage), Some(*was), "the delivery that is removed");
+                assert_eq!(
+                    before.map(|before| before.stage),
+                    Some(*was),
+                    "the delivery that is removed"
+                );
             }
             Change::PutPeer(record) => {
                 self.peers.insert(record.id, (**record).clone());
@@ -73,7 +90,10 @@ impl Disk {
             Change::PutSettings(settings) => self.settings = *settings,
             Change::PutPauses(pauses) => self.pauses = (**pauses).clone(),
             Change::PutKept(kept) => {
-                let counted = self.messages.range(..=kept.through).map(|(_, record)| record.text.len() as u64);
+                let counted = self
+                    .messages
+                    .range(..=kept.through)
+                    .map(|(_, record)| record.text.len() as u64);
                 assert_eq!(kept.text_bytes, counted.sum::<u64>(), "what is kept is counted");
             }
             Change::PutThing(thing) => {
@@ -84,8 +104,16 @@ impl Disk {
             }
             Change::PutNextTask(task) => self.next_task = Some(*task),
             Change::RemoveMessage(message) => {
-                assert!(self.messages.remove(message).is_some(), "a message that is forgotten was there");
-                assert!(!self.deliveries.iter().any(|((id, _), delivery)| id == message && delivery.stage.is_pending()));
+                assert!(
+                    self.messages.remove(message).is_some(),
+                    "a message that is forgotten was there"
+                );
+                assert!(
+                    !self
+                        .deliveries
+                        .iter()
+                        .any(|((id, _), delivery)| id == message && delivery.stage.is_pending())
+                );
                 self.deliveries.retain(|(id, _), _| id != message);
                 self.keys.retain(|_, named| named != message);
             }
@@ -95,10 +123,16 @@ impl Disk {
     pub fn image(&self) -> Image {
         Image {
             peers: self.peers.values().cloned().collect(),
-            pending: self.deliveries.values().filter(|delivery| delivery.stage.is_pending()).cloned().collect(),
+            pending: self
+                .deliveries
+                .values()
+                .filter(|delivery| delivery.stage.is_pending())
+                .cloned()
+                .collect(),
             last_message: self.messages.keys().next_back().copied(),
             next_peer: self.next_peer,
-            dead: self.deliveries.values().filter(|delivery| delivery.stage == Stage::Dead).count() as u64,
+            dead: self.deliveries.values().filter(|delivery| delivery.stage == Stage::Dead).count()
+                as u64,
             messages: self.messages.len() as u64,
             text_bytes: self.messages.values().map(|record| record.text.len() as u64).sum(),
             first_message: self.messages.keys().next().copied(),
@@ -227,14 +261,16 @@ impl World {
         true
     }
 
-    /// Makes the steps of retention that are due, as the engine would when nothing else is to do: so many rows each.
+    /// Makes the steps of retention that are due, as the engine would when nothing else is to do:
+    /// so many rows each.
     pub fn sweep(&mut self, rows_max: usize) {
         while let Some(sweep) = self.broker.poll_sweep(self.now).filter(|sweep| sweep.in_ms == 0) {
             let after = sweep.after.map_or(Bound::Unbounded, Bound::Excluded);
             let mut ids = self.disk.messages.range((after, Bound::Unbounded)).map(|(id, _)| *id);
             let rows: Vec<MessageId> = ids.by_ref().take(rows_max).collect();
             let next = ids.next().and(rows.last().copied());
-            let rows: Vec<StoredMessage> = rows.into_iter().filter_map(|id| self.disk.stored(id)).collect();
+            let rows: Vec<StoredMessage> =
+                rows.into_iter().filter_map(|id| self.disk.stored(id)).collect();
             let mut step = Step::default();
             self.broker.sweep(self.now, &rows, next, &mut step);
             self.commit(step);
@@ -246,9 +282,12 @@ impl World {
         let connection = ConnectionId(self.connections);
         let pid = ancestors.get(1).copied().unwrap_or(0);
         let known = self.programs.remove(name);
-        let (register, token, peer) = known.map_or((None, None, None), |program| (program.register, program.token, program.peer));
-        self.programs.insert(name.to_owned(), Program { connection, role, register, pid, peer, token });
-        let ancestors = ancestors.into_iter().map(|pid| Process { pid, started: u64::from(pid) }).collect();
+        let (register, token, peer) = known
+            .map_or((None, None, None), |program| (program.register, program.token, program.peer));
+        self.programs
+            .insert(name.to_owned(), Program { connection, role, register, pid, peer, token });
+        let ancestors =
+            ancestors.into_iter().map(|pid| Process { pid, started: u64::from(pid) }).collect();
         self.input(Input::Connected { connection, id: 0, role, ancestors, seat });
     }
 
@@ -260,7 +299,10 @@ impl World {
     pub fn ask(&mut self, name: &str, request: Request) {
         let connection = self.programs[name].connection;
         self.requests += 1;
-        self.entropy = self.entropy.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.entropy = self
+            .entropy
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         let lookups = self.broker.lookups(connection, &request);
         let mut facts = Facts { entropy: self.entropy >> 16, ..Facts::default() };
         let token = Token([self.requests as u8; 32]);
@@ -268,12 +310,18 @@ impl World {
         if let Request::Register(Register { resume: Some(resume), .. }) = &request {
             facts.resume_digest = Some(digest(resume.token));
         }
-        facts.stored = lookups.messages.iter().filter_map(|id| Some((*id, self.disk.stored(*id)?))).collect();
+        facts.stored =
+            lookups.messages.iter().filter_map(|id| Some((*id, self.disk.stored(*id)?))).collect();
         let prior = lookups.idempotency.and_then(|key| self.disk.keys.get(&key));
-        facts.prior =
-            prior.and_then(|id| self.disk.stored(*id).zip(self.disk.messages.get(id).map(|record| record.text.clone())));
+        facts.prior = prior.and_then(|id| {
+            self.disk.stored(*id).zip(self.disk.messages.get(id).map(|record| record.text.clone()))
+        });
         facts.note = lookups.note.and_then(|key| self.disk.note(&key));
-        facts.ended = lookups.processes.into_iter().filter(|process| self.ended.contains(&process.pid)).collect();
+        facts.ended = lookups
+            .processes
+            .into_iter()
+            .filter(|process| self.ended.contains(&process.pid))
+            .collect();
         let id = self.requests;
         self.input(Input::Asked { connection, id, request, facts });
     }
@@ -309,17 +357,28 @@ impl World {
         self.changes.extend(step.changes.iter().cloned());
         self.effects.extend(step.effects.iter().cloned());
         // What the core remembers is what the disk would give it.
-        let pending = self.disk.deliveries.values().filter(|delivery| delivery.stage.is_pending()).count();
+        let pending =
+            self.disk.deliveries.values().filter(|delivery| delivery.stage.is_pending()).count();
         let counts = self.broker.counts();
-        assert_eq!(pending as u64, counts.stored + counts.leased + counts.held, "memory and disk agree on what waits");
-        let dead = self.disk.deliveries.values().filter(|delivery| delivery.stage == Stage::Dead).count();
+        assert_eq!(
+            pending as u64,
+            counts.stored + counts.leased + counts.held,
+            "memory and disk agree on what waits"
+        );
+        let dead =
+            self.disk.deliveries.values().filter(|delivery| delivery.stage == Stage::Dead).count();
         assert_eq!(dead as u64, counts.dead, "memory and disk agree on dead letters");
         assert_eq!(self.disk.messages.len() as u64, counts.messages);
     }
 
     fn remember(&mut self, effect: &Effect) {
-        if let Effect::Reply { connection, result: Ok(Reply::Registered(registered)), .. } = effect {
-            let program = self.programs.values_mut().find(|program| program.connection == *connection).expect("a known program");
+        if let Effect::Reply { connection, result: Ok(Reply::Registered(registered)), .. } = effect
+        {
+            let program = self
+                .programs
+                .values_mut()
+                .find(|program| program.connection == *connection)
+                .expect("a known program");
             program.peer = Some(registered.peer);
             program.token = Some(registered.token);
         }
@@ -343,33 +402,50 @@ impl World {
 
     fn peer(&self, id: PeerId) -> String {
         // The id of a peer that is no more may lead to another one's name.
-        let retained = id == PeerId::SYSTEM || self.disk.peers.contains_key(&id) || id == PeerId::HUMAN;
+        let retained =
+            id == PeerId::SYSTEM || self.disk.peers.contains_key(&id) || id == PeerId::HUMAN;
         let name = self.broker.peer_name(id).filter(|_| retained);
         name.map_or_else(|| id.to_string(), str::to_owned)
     }
 
     fn text(&self, text: &str) -> String {
-        self.aliases.iter().fold(text.replace('\n', " ⏎ "), |text, (id, alias)| text.replace(&id.to_string(), alias))
+        self.aliases.iter().fold(text.replace('\n', " ⏎ "), |text, (id, alias)| {
+            text.replace(&id.to_string(), alias)
+        })
     }
 
     fn change_line(&self, change: &Change) -> String {
         match change {
             Change::PutMessage(record) => {
                 let head = &record.head;
-                let reply = head.reply_to.map_or(String::new(), |id| format!(" re {}", self.alias(id)));
+                let reply =
+                    head.reply_to.map_or(String::new(), |id| format!(" re {}", self.alias(id)));
                 let via = head.from.via.as_str();
                 let text = self.text(&record.text);
                 let kind = match head.kind {
                     Kind::Message | Kind::Notice => head.intent.as_str().to_owned(),
                     other => format!("{} ({})", other.as_str(), head.intent.as_str()),
                 };
-                let channel = head.channel.as_ref().map_or(String::new(), |channel| format!(" in {channel}"));
-                let sources = if head.sources.is_empty() { String::new() } else { format!(" by {}", head.sources.join(", ")) };
-                format!("message {} from {} ({via}) {kind}{channel}{reply}{sources}: {text}", self.alias(head.id), head.from.name)
+                let channel =
+                    head.channel.as_ref().map_or(String::new(), |channel| format!(" in {channel}"));
+                let sources = if head.sources.is_empty() {
+                    String::new()
+                } else {
+                    format!(" by {}", head.sources.join(", "))
+                };
+                format!(
+                    "message {} from {} ({via}) {kind}{channel}{reply}{sources}: {text}",
+                    self.alias(head.id),
+                    head.from.name
+                )
             }
             Change::PutDelivery { record, .. } => {
-                let mut line =
-                    format!("delivery {} to {} {}", self.alias(record.message), self.peer(record.peer), record.stage.as_str());
+                let mut line = format!(
+                    "delivery {} to {} {}",
+                    self.alias(record.message),
+                    self.peer(record.peer),
+                    record.stage.as_str()
+                );
                 if record.attempts > 0 {
                     write!(line, " attempts={}", record.attempts).unwrap();
                 }
@@ -385,7 +461,11 @@ impl World {
                     write!(
                         line,
                         " ({})",
-                        [last.event.as_str(), carrier, cause].join(" ").split_whitespace().collect::<Vec<_>>().join(" ")
+                        [last.event.as_str(), carrier, cause]
+                            .join(" ")
+                            .split_whitespace()
+                            .collect::<Vec<_>>()
+                            .join(" ")
                     )
                     .unwrap();
                 }
@@ -403,7 +483,11 @@ impl World {
                     write!(line, " aliases={}", record.aliases.join(",")).unwrap();
                 }
                 if !record.seats.is_empty() {
-                    let seats: Vec<String> = record.seats.iter().map(|seat| format!("{:?}:{}", seat.kind, seat.key)).collect();
+                    let seats: Vec<String> = record
+                        .seats
+                        .iter()
+                        .map(|seat| format!("{:?}:{}", seat.kind, seat.key))
+                        .collect();
                     write!(line, " seats={}", seats.join(",")).unwrap();
                 }
                 if let Some(policy) = record.policy {
@@ -419,10 +503,14 @@ impl World {
                 line
             }
             Change::RemovePeer(peer) => format!("no peer {peer}"),
-            Change::PutIdempotencyKey { key, message, .. } => format!("key {key} names {}", self.alias(*message)),
+            Change::PutIdempotencyKey { key, message, .. } => {
+                format!("key {key} names {}", self.alias(*message))
+            }
             Change::PutNextPeer(peer) => format!("next peer {peer}"),
             Change::PutThing(thing) => thing_line(thing),
-            Change::RemoveThing(ThingKey::Question(question)) => format!("no question {}", self.alias(*question)),
+            Change::RemoveThing(ThingKey::Question(question)) => {
+                format!("no question {}", self.alias(*question))
+            }
             Change::RemoveThing(key) => format!("no {key:?}"),
             Change::PutNextTask(task) => format!("next task {task}"),
             Change::RemoveMessage(message) => format!("no message {}", self.alias(*message)),
@@ -434,7 +522,10 @@ impl World {
             }
             Change::PutSettings(settings) => {
                 let default = settings.default_policy.map_or("as configured", Policy::as_str);
-                format!("settings: default {default}, inbox socket {}", allowed(settings.inbox_socket_in_bypass))
+                format!(
+                    "settings: default {default}, inbox socket {}",
+                    allowed(settings.inbox_socket_in_bypass)
+                )
             }
         }
     }
@@ -442,26 +533,38 @@ impl World {
     fn effect_line(&self, effect: &Effect) -> String {
         let to = |connection: &ConnectionId| self.program_of(*connection);
         match effect {
-            Effect::Reply { connection, result: Ok(reply), .. } => format!("{}: {}", to(connection), self.reply_line(reply)),
+            Effect::Reply { connection, result: Ok(reply), .. } => {
+                format!("{}: {}", to(connection), self.reply_line(reply))
+            }
             Effect::Reply { connection, result: Err(refusal), .. } => {
                 format!("{}: refused: {}", to(connection), self.refusal_line(refusal))
             }
-            Effect::Welcome { connection, authority, .. } => format!("{}: welcome, {authority:?}", to(connection)),
-            Effect::Query { connection, query, .. } => format!("{}: reads {}", to(connection), self.query_line(query)),
-            Effect::Search { connection, search, .. } => format!("{}: finds {}", to(connection), self.found_line(search)),
+            Effect::Welcome { connection, authority, .. } => {
+                format!("{}: welcome, {authority:?}", to(connection))
+            }
+            Effect::Query { connection, query, .. } => {
+                format!("{}: reads {}", to(connection), self.query_line(query))
+            }
+            Effect::Search { connection, search, .. } => {
+                format!("{}: finds {}", to(connection), self.found_line(search))
+            }
             Effect::Deliver { connection, message, attempts, shown_before } => {
                 let again = if *shown_before { " (shown before)" } else { "" };
-                let attempts = if *attempts > 0 { format!(" attempts={attempts}") } else { String::new() };
+                let attempts =
+                    if *attempts > 0 { format!(" attempts={attempts}") } else { String::new() };
                 format!("{}: gets {}{attempts}{again}", to(connection), self.alias(*message))
             }
-            Effect::Push { connection, push } => format!("{}: {}", to(connection), self.push_line(push)),
+            Effect::Push { connection, push } => {
+                format!("{}: {}", to(connection), self.push_line(push))
+            }
             Effect::Close { connection } => format!("{}: closed", to(connection)),
             Effect::Stop => "the broker stops".to_owned(),
         }
     }
 
     fn refusal_line(&self, refusal: &Refusal) -> String {
-        let retry = refusal.retry_after_ms.map_or(String::new(), |ms| format!(" (retry after {ms} ms)"));
+        let retry =
+            refusal.retry_after_ms.map_or(String::new(), |ms| format!(" (retry after {ms} ms)"));
         format!("{}: {}{retry}", refusal.code, self.text(&refusal.to_string()))
     }
 
@@ -469,7 +572,10 @@ impl World {
         match reply {
             Reply::Registered(registered) => {
                 let mail = if registered.takes_mail { "" } else { ", without mail" };
-                let notice = registered.notice.as_ref().map_or(String::new(), |notice| format!("; {notice}"));
+                let notice = registered
+                    .notice
+                    .as_ref()
+                    .map_or(String::new(), |notice| format!("; {notice}"));
                 format!("is {} ({} wait{mail}){notice}", registered.name, registered.waiting)
             }
             Reply::Sent(sent) => {
@@ -479,7 +585,12 @@ impl World {
                     .map(|delivery| {
                         let online = if delivery.online { "online" } else { "offline" };
                         let what = delivery.stage.map_or_else(
-                            || format!("refused: {}", delivery.refusal.as_ref().expect("a refusal").code),
+                            || {
+                                format!(
+                                    "refused: {}",
+                                    delivery.refusal.as_ref().expect("a refusal").code
+                                )
+                            },
                             |stage| stage.as_str().to_owned(),
                         );
                         format!("{} {what} {online}", delivery.name)
@@ -493,7 +604,9 @@ impl World {
                 format!("holds [{}] of {}", ids.join(" "), received.waiting)
             }
             Reply::Acked { acked, unknown } => {
-                let list = |ids: &[MessageId]| ids.iter().map(|id| self.alias(*id)).collect::<Vec<_>>().join(" ");
+                let list = |ids: &[MessageId]| {
+                    ids.iter().map(|id| self.alias(*id)).collect::<Vec<_>>().join(" ")
+                };
                 format!("acked [{}] unknown [{}]", list(acked), list(unknown))
             }
             Reply::Peers { peers, .. } => {
@@ -502,20 +615,41 @@ impl World {
                     let carriers: Vec<String> = peer
                         .carriers
                         .iter()
-                        .map(|proof| format!(" {}{}", proof.carrier.as_str(), if proof.proven_at.is_some() { "!" } else { "?" }))
+                        .map(|proof| {
+                            format!(
+                                " {}{}",
+                                proof.carrier.as_str(),
+                                if proof.proven_at.is_some() { "!" } else { "?" }
+                            )
+                        })
                         .collect();
-                    format!("{} {online} pending={} leased={}{}", peer.name, peer.pending, peer.leased, carriers.concat())
+                    format!(
+                        "{} {online} pending={} leased={}{}",
+                        peer.name,
+                        peer.pending,
+                        peer.leased,
+                        carriers.concat()
+                    )
                 };
                 format!("peers: {}", peers.iter().map(line).collect::<Vec<_>>().join("; "))
             }
             Reply::Inbox { entries, .. } => {
                 let line = |entry: &peer_proto::request::InboxEntry| {
-                    format!("{} {}->{} {}", self.alias(entry.message), entry.from, entry.to, entry.stage.as_str())
+                    format!(
+                        "{} {}->{} {}",
+                        self.alias(entry.message),
+                        entry.from,
+                        entry.to,
+                        entry.stage.as_str()
+                    )
                 };
                 format!("inbox: {}", entries.iter().map(line).collect::<Vec<_>>().join("; "))
             }
             Reply::Purged { counts, text_bytes } => {
-                let counts = counts.iter().filter(|(_, count)| *count > 0).map(|(kind, count)| format!("{count} {kind}, "));
+                let counts = counts
+                    .iter()
+                    .filter(|(_, count)| *count > 0)
+                    .map(|(kind, count)| format!("{count} {kind}, "));
                 format!("purged: {}{text_bytes} bytes", counts.collect::<String>())
             }
             Reply::Paused(paused) => {
@@ -528,17 +662,29 @@ impl World {
             }
             Reply::Refusals(refusals) => {
                 let line = |refused: &peer_proto::brake::RefusedSend| {
-                    format!("{} from {} to {}: {}", refused.code.as_str(), refused.from, refused.to, refused.beginning)
+                    format!(
+                        "{} from {} to {}: {}",
+                        refused.code.as_str(),
+                        refused.from,
+                        refused.to,
+                        refused.beginning
+                    )
                 };
                 format!("refusals: {}", refusals.iter().map(line).collect::<Vec<_>>().join("; "))
             }
             Reply::Settled { deliveries } => {
-                let parts: Vec<String> = deliveries.iter().map(|(name, stage)| format!("{name} {}", stage.as_str())).collect();
+                let parts: Vec<String> = deliveries
+                    .iter()
+                    .map(|(name, stage)| format!("{name} {}", stage.as_str()))
+                    .collect();
                 format!("settled: {}", parts.join(", "))
             }
             Reply::Renamed { name, .. } => format!("renamed to {name}"),
             Reply::Policies(policies) => {
-                let own = policies.peers.iter().map(|(name, policy)| format!(", {name} {}", policy.as_str()));
+                let own = policies
+                    .peers
+                    .iter()
+                    .map(|(name, policy)| format!(", {name} {}", policy.as_str()));
                 let escalation = policies.escalation.map_or("", |policy| policy.as_str());
                 format!(
                     "policies: default {}, escalation {}, inbox socket {}{}",
@@ -555,8 +701,16 @@ impl World {
                 let line = |channel: &ChannelInfo| {
                     let private = if channel.private { " private" } else { "" };
                     let joined = if channel.joined { "" } else { ", not joined" };
-                    let topic = if channel.topic.is_empty() { String::new() } else { format!(" for {:?}", channel.topic) };
-                    format!("{}{private} of [{}]{topic}{joined}", channel.name, channel.members.join(" "))
+                    let topic = if channel.topic.is_empty() {
+                        String::new()
+                    } else {
+                        format!(" for {:?}", channel.topic)
+                    };
+                    format!(
+                        "{}{private} of [{}]{topic}{joined}",
+                        channel.name,
+                        channel.members.join(" ")
+                    )
                 };
                 format!("channels: {}", channels.iter().map(line).collect::<Vec<_>>().join("; "))
             }
@@ -564,7 +718,9 @@ impl World {
                 let line = |question: &QuestionInfo| {
                     let (id, state) = (self.alias(question.question), question.state.as_str());
                     let answered = question.answered.as_ref();
-                    let answered = answered.map_or(String::new(), |(by, id)| format!(" by {by} with {}", self.alias(*id)));
+                    let answered = answered.map_or(String::new(), |(by, id)| {
+                        format!(" by {by} with {}", self.alias(*id))
+                    });
                     format!("{id} {}->{} {state}{answered}", question.from, question.to.join(","))
                 };
                 format!("questions: {}", questions.iter().map(line).collect::<Vec<_>>().join("; "))
@@ -582,7 +738,9 @@ impl World {
                 format!("what was said in {channel}: {}", self.history_line(query))
             }
             Query::History { peer, with, .. } => {
-                let name = |ids: &[PeerId]| ids.first().map_or_else(|| "anyone".to_owned(), |peer| self.peer(*peer));
+                let name = |ids: &[PeerId]| {
+                    ids.first().map_or_else(|| "anyone".to_owned(), |peer| self.peer(*peer))
+                };
                 format!("what {} and {} said: {}", name(peer), name(with), self.history_line(query))
             }
             Query::Orphans { .. } => "the dead letters".to_owned(),
@@ -593,8 +751,12 @@ impl World {
 
     fn push_line(&self, push: &Push) -> String {
         match push {
-            Push::Overdue { message, carrier } => format!("overdue {} by {}", self.alias(*message), carrier.as_str()),
-            Push::Withdrawn { message, stage } => format!("withdrawn {}, {}", self.alias(*message), stage.as_str()),
+            Push::Overdue { message, carrier } => {
+                format!("overdue {} by {}", self.alias(*message), carrier.as_str())
+            }
+            Push::Withdrawn { message, stage } => {
+                format!("withdrawn {}, {}", self.alias(*message), stage.as_str())
+            }
             Push::Renamed { name } => format!("is called {name} now"),
             Push::Notice(text) => format!("notice: {text}"),
             Push::Goodbye(goodbye) => format!(
@@ -606,9 +768,13 @@ impl World {
                     Goodbye::TooSlow => "too slow",
                 }
             ),
-            Push::Event { event, .. } => format!("event {} {}", event.as_str(), self.event_line(event)),
+            Push::Event { event, .. } => {
+                format!("event {} {}", event.as_str(), self.event_line(event))
+            }
             Push::Hook { call, hook } => format!("hook {call}, {}", hook.event.as_str()),
-            Push::Consent { inbox_socket_in_bypass } => format!("inbox socket {}", allowed(*inbox_socket_in_bypass)),
+            Push::Consent { inbox_socket_in_bypass } => {
+                format!("inbox socket {}", allowed(*inbox_socket_in_bypass))
+            }
             Push::Deliver(_) => unreachable!("the core says Deliver as an effect of its own"),
         }
     }
@@ -616,18 +782,34 @@ impl World {
     fn event_line(&self, event: &Event) -> String {
         match event {
             Event::Delivery { delivery, what } => {
-                let carrier = what.carrier().map_or(String::new(), |carrier| format!(" {}", carrier.as_str()));
-                let cause = what.cause().map_or(String::new(), |cause| format!(" ({})", cause.as_str()));
+                let carrier = what
+                    .carrier()
+                    .map_or(String::new(), |carrier| format!(" {}", carrier.as_str()));
+                let cause =
+                    what.cause().map_or(String::new(), |cause| format!(" ({})", cause.as_str()));
                 let text = what.text().map_or(String::new(), |text| format!(": {text}"));
-                format!("{} {}->{}{carrier}{cause}{text}", self.alias(delivery.message), delivery.from, delivery.to)
+                format!(
+                    "{} {}->{}{carrier}{cause}{text}",
+                    self.alias(delivery.message),
+                    delivery.from,
+                    delivery.to
+                )
             }
             Event::Refused { from, to: None, code, .. } => format!("{from} ({})", code.as_str()),
-            Event::Refused { from, to: Some(to), code, .. } => format!("{from}->{to} ({})", code.as_str()),
-            Event::PeerOnline { peer } | Event::PeerOffline { peer } | Event::PeerForgotten { peer } => peer.clone(),
+            Event::Refused { from, to: Some(to), code, .. } => {
+                format!("{from}->{to} ({})", code.as_str())
+            }
+            Event::PeerOnline { peer }
+            | Event::PeerOffline { peer }
+            | Event::PeerForgotten { peer } => peer.clone(),
             Event::PeerRenamed { peer, new_name } => format!("{peer}->{new_name}"),
             Event::PeerChanged { peer, news } => format!("{peer} ({news})"),
-            Event::TaskChanged { task, assignee: None, state } => format!("{task} ({})", state.as_str()),
-            Event::TaskChanged { task, assignee: Some(assignee), state } => format!("{task}->{assignee} ({})", state.as_str()),
+            Event::TaskChanged { task, assignee: None, state } => {
+                format!("{task} ({})", state.as_str())
+            }
+            Event::TaskChanged { task, assignee: Some(assignee), state } => {
+                format!("{task}->{assignee} ({})", state.as_str())
+            }
             Event::Paused(what) | Event::Resumed(what) => match what {
                 Pausing::All => "all".to_owned(),
                 Pausing::Peer(peer) => peer.clone(),
@@ -646,7 +828,9 @@ fn thing_line(thing: &Thing) -> String {
             format!("channel {} of {}", record.name, members.join(" "))
         }
         Thing::Question(record) => format!("question {}", record.state.as_str()),
-        Thing::Task(record) => format!("task {} {}: {}", record.id, record.state.as_str(), record.title),
+        Thing::Task(record) => {
+            format!("task {} {}: {}", record.id, record.state.as_str(), record.title)
+        }
         Thing::Note(record) => format!("note {} version {}", record.head.key, record.head.version),
     }
 }

@@ -9,27 +9,33 @@ use peer_proto::ids::{MessageId, PeerId};
 use peer_proto::message::{Carrier, Evidence, Intent};
 use peer_proto::policy::Policy;
 use peer_proto::question::{Answer, Ask, QuestionsQuery};
-use peer_proto::request::{Filter, HistoryQuery, Pausing, Register, Request, Resume, Role, Seat, SeatKind, Send};
+use peer_proto::request::{
+    Filter, HistoryQuery, Pausing, Register, Request, Resume, Role, Seat, SeatKind, Send,
+};
 
 use peer_proto::search::SearchQuery;
 
 use super::World;
 
 impl World {
-    /// Runs one line of a script. `times=` runs it so often, and lets only the last time say what the core decided.
+    /// Runs one line of a script. `times=` runs it so often, and lets only the last time say what
+    /// the core decided.
     pub fn run(&mut self, line: &str) {
         if let Some((line, times)) = line.split_once(" times=") {
-            let (times, text) =
-                times.split_once(": ").map_or((times, String::new()), |(times, text)| (times, format!(": {text}")));
+            let (times, text) = times
+                .split_once(": ")
+                .map_or((times, String::new()), |(times, text)| (times, format!(": {text}")));
             for left in (0..times.parse::<usize>().expect("a number")).rev() {
                 self.quiet = left > 0;
                 self.run(&format!("{line}{text}"));
             }
             return;
         }
-        let (line, text) = line.split_once(": ").map_or((line, None), |(line, text)| (line, Some(text)));
+        let (line, text) =
+            line.split_once(": ").map_or((line, None), |(line, text)| (line, Some(text)));
         let words: Vec<&str> = line.split_whitespace().collect();
-        let options: BTreeMap<&str, &str> = words.iter().filter_map(|word| word.split_once('=')).collect();
+        let options: BTreeMap<&str, &str> =
+            words.iter().filter_map(|word| word.split_once('=')).collect();
         let words: Vec<&str> = words.into_iter().filter(|word| !word.contains('=')).collect();
         let ids = |world: &Self, from: usize| -> Vec<MessageId> {
             words[from..].iter().filter(|w| w.starts_with('m')).map(|w| world.message(w)).collect()
@@ -51,14 +57,22 @@ impl World {
                 while self.tick() {}
             }
             ["timer"] => {
-                let timer = self.broker.poll_timeout(self.now).map_or_else(|| "none".to_owned(), |ms| format!("{ms} ms"));
+                let timer = self
+                    .broker
+                    .poll_timeout(self.now)
+                    .map_or_else(|| "none".to_owned(), |ms| format!("{ms} ms"));
                 writeln!(self.said, "    > timer: {timer}").unwrap();
             }
             ["restart"] => self.restart(),
-            ["ends", pids @ ..] => self.ended.extend(pids.iter().map(|pid| pid.parse::<u32>().expect("a pid"))),
+            ["ends", pids @ ..] => {
+                self.ended.extend(pids.iter().map(|pid| pid.parse::<u32>().expect("a pid")))
+            }
             ["shuts-down", name] => self.ask(name, Request::Shutdown),
             ["limit", key, value] => {
-                assert!(self.config.limits.set(key, value.parse().expect("a number")), "a limit called {key}");
+                assert!(
+                    self.config.limits.set(key, value.parse().expect("a number")),
+                    "a limit called {key}"
+                );
                 self.restart();
             }
             ["hold-escalation"] => {
@@ -71,15 +85,26 @@ impl World {
             }
             ["stage", message] => {
                 let id = self.message(message);
-                for ((_, peer), durable) in self.disk.deliveries.range((id, PeerId(0))..=(id, PeerId(u64::MAX))) {
-                    let record = self.broker.pending_delivery(id, *peer).unwrap_or_else(|| durable.clone());
-                    let trace: Vec<&str> = record.trace.iter().map(|entry| entry.event.as_str()).collect();
-                    let line = format!("{message} to {}: {}, trace {}", self.peer(*peer), record.stage.as_str(), trace.join(" "));
+                for ((_, peer), durable) in
+                    self.disk.deliveries.range((id, PeerId(0))..=(id, PeerId(u64::MAX)))
+                {
+                    let record =
+                        self.broker.pending_delivery(id, *peer).unwrap_or_else(|| durable.clone());
+                    let trace: Vec<&str> =
+                        record.trace.iter().map(|entry| entry.event.as_str()).collect();
+                    let line = format!(
+                        "{message} to {}: {}, trace {}",
+                        self.peer(*peer),
+                        record.stage.as_str(),
+                        trace.join(" ")
+                    );
                     writeln!(self.said, "    > {line}").unwrap();
                 }
             }
             [name, "online"] => {
-                let pid = options.get("pid").map_or(1_000 + self.programs.len() as u32, |pid| pid.parse().expect("a pid"));
+                let pid = options
+                    .get("pid")
+                    .map_or(1_000 + self.programs.len() as u32, |pid| pid.parse().expect("a pid"));
                 let seat = options.get("seat").map(|seat| parse_seat(seat));
                 let register = Register {
                     name: options.get("name").map(|name| (*name).to_owned()),
@@ -93,10 +118,16 @@ impl World {
                     host: "h".to_owned(),
                     resume: None,
                 };
-                let adapter = options.get("adapter").map_or(pid + 50_000, |pid| pid.parse().expect("a pid"));
-                let ancestors = if options.get("kernel") == Some(&"silent") { Vec::new() } else { vec![adapter, pid, 1] };
+                let adapter =
+                    options.get("adapter").map_or(pid + 50_000, |pid| pid.parse().expect("a pid"));
+                let ancestors = if options.get("kernel") == Some(&"silent") {
+                    Vec::new()
+                } else {
+                    vec![adapter, pid, 1]
+                };
                 self.connect(name, Role::Adapter, ancestors, None);
-                self.programs.get_mut(*name).expect("just connected").register = Some(register.clone());
+                self.programs.get_mut(*name).expect("just connected").register =
+                    Some(register.clone());
                 self.ask(name, Request::Register(register));
             }
             [name, "resumes"] => {
@@ -112,7 +143,9 @@ impl World {
                 self.ask(name, Request::Register(register));
             }
             [name, "operator"] => {
-                let ancestors = options.get("under").map_or(vec![9, 8, 1], |pid| vec![9, pid.parse().expect("a pid"), 1]);
+                let ancestors = options
+                    .get("under")
+                    .map_or(vec![9, 8, 1], |pid| vec![9, pid.parse().expect("a pid"), 1]);
                 let seat = options.get("seat").map(|seat| parse_seat(seat));
                 self.connect(name, Role::Operator, ancestors, seat);
             }
@@ -128,9 +161,9 @@ impl World {
                 let send = Send {
                     to: to.iter().map(|to| (*to).to_owned()).collect(),
                     text: text.unwrap_or("").to_owned(),
-                    intent: options
-                        .get("intent")
-                        .map(|intent| if *intent == "inform" { Intent::Inform } else { Intent::Request }),
+                    intent: options.get("intent").map(|intent| {
+                        if *intent == "inform" { Intent::Inform } else { Intent::Request }
+                    }),
                     reply_to: options.get("re").map(|alias| self.message(alias)),
                     thread: options.get("thread").map(|thread| (*thread).to_owned()),
                     ttl_ms: options.get("ttl").map(|ttl| duration_ms(ttl)),
@@ -141,18 +174,33 @@ impl World {
             }
             [name, "channels"] => self.ask(name, Request::Channel(ChannelRequest::List)),
             [name, "creates", channel, private @ ..] => {
-                let (name, channel, topic) = (*name, (*channel).to_owned(), text.unwrap_or("").to_owned());
-                let request = ChannelRequest::Create { name: channel, topic, private: private == ["private"] };
+                let (name, channel, topic) =
+                    (*name, (*channel).to_owned(), text.unwrap_or("").to_owned());
+                let request = ChannelRequest::Create {
+                    name: channel,
+                    topic,
+                    private: private == ["private"],
+                };
                 self.ask(name, Request::Channel(request));
             }
-            [name, "joins", channel] => self.ask(name, Request::Channel(ChannelRequest::Join((*channel).to_owned()))),
-            [name, "leaves", channel] => self.ask(name, Request::Channel(ChannelRequest::Leave((*channel).to_owned()))),
+            [name, "joins", channel] => {
+                self.ask(name, Request::Channel(ChannelRequest::Join((*channel).to_owned())))
+            }
+            [name, "leaves", channel] => {
+                self.ask(name, Request::Channel(ChannelRequest::Leave((*channel).to_owned())))
+            }
             [name, "invites", peer, channel] => {
-                let request = ChannelRequest::Invite { name: (*channel).to_owned(), peer: (*peer).to_owned() };
+                let request = ChannelRequest::Invite {
+                    name: (*channel).to_owned(),
+                    peer: (*peer).to_owned(),
+                };
                 self.ask(name, Request::Channel(request));
             }
             [name, "topic", channel] => {
-                let request = ChannelRequest::SetTopic { name: (*channel).to_owned(), topic: text.unwrap_or("").to_owned() };
+                let request = ChannelRequest::SetTopic {
+                    name: (*channel).to_owned(),
+                    topic: text.unwrap_or("").to_owned(),
+                };
                 self.ask(name, Request::Channel(request));
             }
             [name, "asks", to @ ..] => {
@@ -169,7 +217,11 @@ impl World {
                 let answer = Answer {
                     question: self.message(question),
                     answer: text.unwrap_or("").to_owned(),
-                    sources: options.get("source").map(|source| (*source).to_owned()).into_iter().collect(),
+                    sources: options
+                        .get("source")
+                        .map(|source| (*source).to_owned())
+                        .into_iter()
+                        .collect(),
                     idempotency_key: options.get("key").map(|key| (*key).to_owned()),
                 };
                 self.ask(name, Request::Answer(answer));
@@ -225,12 +277,24 @@ impl World {
             }
             [name, "describes"] => {
                 let owned = |key: &str| options.get(key).map(|value| (*value).to_owned());
-                let request = Request::Describe { summary: text.map(str::to_owned), state: owned("state"), task: owned("task") };
+                let request = Request::Describe {
+                    summary: text.map(str::to_owned),
+                    state: owned("state"),
+                    task: owned("task"),
+                };
                 self.ask(name, request);
             }
-            [name, "renames", new_name] => self.ask(name, Request::Rename { peer: None, new_name: (*new_name).to_owned() }),
+            [name, "renames", new_name] => {
+                self.ask(name, Request::Rename { peer: None, new_name: (*new_name).to_owned() })
+            }
             [name, "renames", peer, new_name] => {
-                self.ask(name, Request::Rename { peer: Some((*peer).to_owned()), new_name: (*new_name).to_owned() });
+                self.ask(
+                    name,
+                    Request::Rename {
+                        peer: Some((*peer).to_owned()),
+                        new_name: (*new_name).to_owned(),
+                    },
+                );
             }
             [name, "lists", all @ ..] => {
                 let query = peer_proto::request::PeersQuery {
@@ -244,10 +308,15 @@ impl World {
             }
             [name, "inbox", of @ ..] => {
                 let peer = of.first().map(|peer| (*peer).to_owned());
-                self.ask(name, Request::Inbox { peer, held: options.contains_key("held"), after: None });
+                self.ask(
+                    name,
+                    Request::Inbox { peer, held: options.contains_key("held"), after: None },
+                );
             }
             [name, "reports", word @ ("working" | "idle")] => {
-                let activity = [Activity::Working, Activity::Idle].into_iter().find(|known| known.as_str() == *word);
+                let activity = [Activity::Working, Activity::Idle]
+                    .into_iter()
+                    .find(|known| known.as_str() == *word);
                 self.ask(name, Request::Report(Report { activity, ..Report::default() }));
             }
             [name, "reports", mode] => {
@@ -259,25 +328,42 @@ impl World {
                 let peer = (*peer != "all").then(|| (*peer).to_owned());
                 self.ask(name, Request::SetPolicy { peer, policy: parse_policy(policy) });
             }
-            [name, "consents", answer] => self.ask(name, Request::SetConsent { inbox_socket_in_bypass: *answer == "yes" }),
+            [name, "consents", answer] => {
+                self.ask(name, Request::SetConsent { inbox_socket_in_bypass: *answer == "yes" })
+            }
             [name, "releases", message, to @ ..] => {
                 let (message, to) = (self.message(message), to.first().map(|to| (*to).to_owned()));
                 self.ask(name, Request::Release { message, to });
             }
             [name, "history", of @ ..] => {
                 let channel = options.get("channel").map(|channel| (*channel).to_owned());
-                let query = HistoryQuery { peer: of.first().map(|peer| (*peer).to_owned()), channel, ..HistoryQuery::default() };
+                let query = HistoryQuery {
+                    peer: of.first().map(|peer| (*peer).to_owned()),
+                    channel,
+                    ..HistoryQuery::default()
+                };
                 self.ask(name, Request::History(query));
             }
             [name, "finds"] => {
                 let option = |key: &str| options.get(key).map(|value| (*value).to_owned());
                 let text = text.unwrap_or("").to_owned();
                 let (peer, channel, thread) = (option("peer"), option("channel"), option("thread"));
-                self.ask(name, Request::Search(SearchQuery { text, peer, channel, thread, ..SearchQuery::default() }));
+                self.ask(
+                    name,
+                    Request::Search(SearchQuery {
+                        text,
+                        peer,
+                        channel,
+                        thread,
+                        ..SearchQuery::default()
+                    }),
+                );
             }
             [name, "pauses", rest @ ..] => self.ask(name, Request::Pause(parse_pausing(rest))),
             [name, "resumes", rest @ ..] => self.ask(name, Request::Resume(parse_pausing(rest))),
-            [name, "purges", dry @ ..] => self.ask(name, Request::Purge { dry_run: dry == ["dry"] }),
+            [name, "purges", dry @ ..] => {
+                self.ask(name, Request::Purge { dry_run: dry == ["dry"] })
+            }
             ["sweep", rows] => self.sweep(rows.parse().expect("a number")),
             ["keep", key, value] => {
                 let keep = &mut self.config.retention;
@@ -292,19 +378,31 @@ impl World {
                 self.restart();
             }
             ["refused"] => {
-                let counts: Vec<String> =
-                    self.broker.counts().refused.iter().map(|(code, count)| format!("{code} {count}")).collect();
+                let counts: Vec<String> = self
+                    .broker
+                    .counts()
+                    .refused
+                    .iter()
+                    .map(|(code, count)| format!("{code} {count}"))
+                    .collect();
                 writeln!(self.said, "    > refused: {}", counts.join(", ")).unwrap();
             }
             [name, "refusals"] => self.ask(name, Request::Refusals),
             ["used-up"] => {
                 let line = |thread: &peer_proto::brake::UsedUpThread| {
-                    format!("{} after {} turns of {}", thread.thread, thread.turns, thread.speakers.join(" "))
+                    format!(
+                        "{} after {} turns of {}",
+                        thread.thread,
+                        thread.turns,
+                        thread.speakers.join(" ")
+                    )
                 };
                 let lines: Vec<String> = self.broker.counts().used_up.iter().map(line).collect();
                 writeln!(self.said, "    > used up: {}", lines.join("; ")).unwrap();
             }
-            [name, "watches", bodies @ ..] => self.ask(name, Request::Watch { peer: None, bodies: bodies == ["bodies"] }),
+            [name, "watches", bodies @ ..] => {
+                self.ask(name, Request::Watch { peer: None, bodies: bodies == ["bodies"] })
+            }
             [name, "kicks", peer] => self.ask(name, Request::Kick((*peer).to_owned())),
             [name, "shows", message] => {
                 let id = self.message(message);
@@ -348,7 +446,10 @@ pub fn parse_seat(text: &str) -> Seat {
 
 fn parse_mode(text: &str) -> Mode {
     let modes = [Mode::Plan, Mode::Prompting, Mode::AcceptEdits, Mode::Bypass];
-    modes.into_iter().find(|mode| mode.as_str() == text).unwrap_or_else(|| panic!("no such mode in a script: {text}"))
+    modes
+        .into_iter()
+        .find(|mode| mode.as_str() == text)
+        .unwrap_or_else(|| panic!("no such mode in a script: {text}"))
 }
 
 fn parse_pausing(words: &[&str]) -> Pausing {

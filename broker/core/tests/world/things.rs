@@ -13,8 +13,15 @@ use super::script::duration_ms;
 type Options<'a> = BTreeMap<&'a str, &'a str>;
 
 impl World {
-    /// `NAME task create [for=PEER] [needs=T-1,T-2] [key=K]: TITLE`, `NAME task ACT T-1 [to=PEER][: WORDS]`.
-    pub fn run_task(&mut self, name: &str, words: &[&str], options: &Options<'_>, text: Option<&str>) {
+    /// `NAME task create [for=PEER] [needs=T-1,T-2] [key=K]: TITLE`,
+    /// `NAME task ACT T-1 [to=PEER][: WORDS]`.
+    pub fn run_task(
+        &mut self,
+        name: &str,
+        words: &[&str],
+        options: &Options<'_>,
+        text: Option<&str>,
+    ) {
         let owned = |key: &str| options.get(key).map(|value| (*value).to_owned());
         let said = text.unwrap_or("").to_owned();
         let request = match *words {
@@ -22,7 +29,9 @@ impl World {
                 title: said,
                 description: owned("description").unwrap_or_default(),
                 assignee: owned("for"),
-                needs: options.get("needs").map_or_else(Vec::new, |needs| needs.split(',').map(task_id).collect()),
+                needs: options
+                    .get("needs")
+                    .map_or_else(Vec::new, |needs| needs.split(',').map(task_id).collect()),
                 idempotency_key: owned("key"),
             }),
             ["show", task] => TaskRequest::Show(task_id(task)),
@@ -47,8 +56,19 @@ impl World {
     }
 
     /// `NAME tasks [state=S] [assignee=PEER] [creator=PEER] [before=T-9] [all][: TEXT]`.
-    pub fn run_tasks(&mut self, name: &str, words: &[&str], options: &Options<'_>, text: Option<&str>) {
-        let state = |name: &&str| TaskState::ALL.into_iter().find(|state| state.as_str() == *name).expect("a state of a task");
+    pub fn run_tasks(
+        &mut self,
+        name: &str,
+        words: &[&str],
+        options: &Options<'_>,
+        text: Option<&str>,
+    ) {
+        let state = |name: &&str| {
+            TaskState::ALL
+                .into_iter()
+                .find(|state| state.as_str() == *name)
+                .expect("a state of a task")
+        };
         let query = TasksQuery {
             state: options.get("state").map(state),
             all: words == ["all"],
@@ -61,10 +81,18 @@ impl World {
     }
 
     /// `NAME note set|append KEY [tags=A,B] [ttl=5s] [if=1]: VALUE`, `NAME note get|delete KEY`.
-    pub fn run_note(&mut self, name: &str, words: &[&str], options: &Options<'_>, text: Option<&str>) {
+    pub fn run_note(
+        &mut self,
+        name: &str,
+        words: &[&str],
+        options: &Options<'_>,
+        text: Option<&str>,
+    ) {
         let value = text.unwrap_or("").to_owned();
         let if_version = options.get("if").map(|version| version.parse().expect("a version"));
-        let tags = options.get("tags").map_or_else(Vec::new, |tags| tags.split(',').map(str::to_owned).collect());
+        let tags = options
+            .get("tags")
+            .map_or_else(Vec::new, |tags| tags.split(',').map(str::to_owned).collect());
         let request = match *words {
             ["get", key] => NoteRequest::Get(key.to_owned()),
             ["set", key] => {
@@ -82,7 +110,10 @@ impl World {
     pub fn run_notes(&mut self, name: &str, words: &[&str], options: &Options<'_>) {
         let owned = |key: &str| options.get(key).map(|value| (*value).to_owned());
         let prefix = words.first().copied().unwrap_or("").to_owned();
-        self.ask(name, Request::Note(NoteRequest::List { prefix, tag: owned("tag"), after: owned("after") }));
+        self.ask(
+            name,
+            Request::Note(NoteRequest::List { prefix, tag: owned("tag"), after: owned("after") }),
+        );
     }
 }
 
@@ -98,7 +129,10 @@ pub fn tasks_line(tasks: &[TaskInfo], next: Option<TaskId>) -> String {
         }
         for (what, ids) in [("needs", &task.needs), ("waits for", &task.waits_for)] {
             if !ids.is_empty() {
-                line += &format!(" {what} {}", ids.iter().map(TaskId::to_string).collect::<Vec<_>>().join(","));
+                line += &format!(
+                    " {what} {}",
+                    ids.iter().map(TaskId::to_string).collect::<Vec<_>>().join(",")
+                );
             }
         }
         if !task.result.is_empty() {
@@ -116,6 +150,7 @@ pub fn notes_line(notes: &[NoteInfo], next: Option<&str>) -> String {
 }
 
 pub fn note_line(note: &NoteInfo) -> String {
-    let tags = if note.tags.is_empty() { String::new() } else { format!(" [{}]", note.tags.join(" ")) };
+    let tags =
+        if note.tags.is_empty() { String::new() } else { format!(" [{}]", note.tags.join(" ")) };
     format!("{} version {} by {}{tags}, {} bytes", note.key, note.version, note.author, note.bytes)
 }

@@ -1,4 +1,5 @@
-//! redb's pages as bytes: page numbers, commit slots, branch pages, leaf pages, definitions of tables.
+//! redb's pages as bytes: page numbers, commit slots, branch pages, leaf pages, definitions of
+//! tables.
 //!
 //! Knows file format 3, as redb's own design document states it. Reads and never panics, whatever
 //! the bytes are: each function that takes bytes from the disk returns `None` if they are invalid.
@@ -12,7 +13,8 @@ use super::super::file::{FLAG_PRIMARY, FLAGS_OFFSET, HEAD_BYTES, SLOT_BYTES, SLO
 /// The smallest page. The first one of the file is its head.
 pub(crate) const PAGE_BYTES: usize = 4096;
 
-/// Pages of one region, in a file that this redb creates. They are set at the creation and never change.
+/// Pages of one region, in a file that this redb creates. They are set at the creation and never
+/// change.
 const REGION_PAGES: u32 = 1 << 20;
 
 /// The size of the longest page that we write. A page that claims to be longer is not read into
@@ -102,7 +104,8 @@ fn slot(bytes: &[u8]) -> Slot {
         let root = bytes[SLOT_ROOTS[tree]..].first_chunk::<ROOT_BYTES>().map(Root::from_bytes);
         root.filter(|_| bytes[SLOT_HAS_ROOT[tree]] != 0)
     };
-    let is_sound = bytes[0] == FORMAT_VERSION && u128_at(bytes, SLOT_SUM) == Some(sum(&bytes[..SLOT_SUM]));
+    let is_sound =
+        bytes[0] == FORMAT_VERSION && u128_at(bytes, SLOT_SUM) == Some(sum(&bytes[..SLOT_SUM]));
     Slot { is_sound, user: root(0), system: root(1) }
 }
 
@@ -141,7 +144,8 @@ pub(crate) struct Shape {
 }
 
 /// A tree of tables: its rows are definitions under names.
-pub(crate) const TABLES: Shape = Shape { key: None, value: None, keys: Keys::Guarded, value_min: 0 };
+pub(crate) const TABLES: Shape =
+    Shape { key: None, value: None, keys: Keys::Guarded, value_min: 0 };
 
 impl Shape {
     /// Returns the smallest size of a key.
@@ -156,10 +160,14 @@ impl Shape {
     pub(crate) fn compare(&self, a: &[u8], b: &[u8]) -> Ordering {
         match self.keys {
             Keys::Number => a.iter().rev().cmp(b.iter().rev()),
-            Keys::Delivery => part(a, 0, 16).rev().cmp(part(b, 0, 16).rev()).then(part(a, 16, 8).rev().cmp(part(b, 16, 8).rev())),
-            Keys::NumberAndBytes => {
-                part(a, 0, 8).rev().cmp(part(b, 0, 8).rev()).then_with(|| part(a, 8, usize::MAX).cmp(part(b, 8, usize::MAX)))
-            }
+            Keys::Delivery => part(a, 0, 16)
+                .rev()
+                .cmp(part(b, 0, 16).rev())
+                .then(part(a, 16, 8).rev().cmp(part(b, 16, 8).rev())),
+            Keys::NumberAndBytes => part(a, 0, 8)
+                .rev()
+                .cmp(part(b, 0, 8).rev())
+                .then_with(|| part(a, 8, usize::MAX).cmp(part(b, 8, usize::MAX))),
             Keys::Bytes | Keys::Guarded => a.cmp(b),
         }
     }
@@ -211,7 +219,9 @@ pub(crate) fn sum(bytes: &[u8]) -> u128 {
 
 /// Returns how many rows a leaf states, or how many keys a branch.
 pub(crate) fn count(page: &[u8]) -> usize {
-    page.get(2..4).and_then(|bytes| bytes.first_chunk()).map_or(0, |bytes| usize::from(u16::from_le_bytes(*bytes)))
+    page.get(2..4)
+        .and_then(|bytes| bytes.first_chunk())
+        .map_or(0, |bytes| usize::from(u16::from_le_bytes(*bytes)))
 }
 
 /// Returns where the keys of a leaf with `rows` rows begin.
@@ -229,7 +239,10 @@ fn leaf_used(page: &[u8], shape: &Shape) -> Option<usize> {
     };
     match shape.value {
         Some(width) => Some(keys_end + width * rows),
-        None => Some(u32_at(page, LEAF_HEAD + 4 * (last + if shape.key.is_none() { rows } else { 0 }))? as usize),
+        None => {
+            Some(u32_at(page, LEAF_HEAD + 4 * (last + if shape.key.is_none() { rows } else { 0 }))?
+                as usize)
+        }
     }
 }
 
@@ -246,7 +259,10 @@ fn branch_used(page: &[u8], shape: &Shape) -> Option<usize> {
 /// Returns the ends that a leaf states, of its keys and then of its values, if their widths differ.
 pub(crate) fn leaf_ends(page: &[u8], shape: &Shape) -> Vec<usize> {
     let words = (leaf_keys(count(page), shape) - LEAF_HEAD) / 4;
-    (0..words).map_while(|word| u32_at(page, LEAF_HEAD + 4 * word)).map(|end| end as usize).collect()
+    (0..words)
+        .map_while(|word| u32_at(page, LEAF_HEAD + 4 * word))
+        .map(|end| end as usize)
+        .collect()
 }
 
 /// Returns where a leaf states its end number `word`.
@@ -260,14 +276,18 @@ pub(crate) fn rows<'a>(page: &'a [u8], shape: &Shape) -> Option<Vec<(&'a [u8], &
     let keys = leaf_keys(rows, shape);
     let ends = leaf_ends(page, shape);
     let mut found = Vec::with_capacity(rows);
-    let values = shape
-        .key
-        .map_or_else(|| rows.checked_sub(1).and_then(|last| ends.get(last).copied()), |width| Some(keys + width * rows))?;
+    let values = shape.key.map_or_else(
+        || rows.checked_sub(1).and_then(|last| ends.get(last).copied()),
+        |width| Some(keys + width * rows),
+    )?;
     let words = if shape.key.is_none() { rows } else { 0 };
     let (mut key_at, mut value_at) = (keys, values);
     for row in 0..rows {
-        let key_end = shape.key.map_or_else(|| ends.get(row).copied(), |width| Some(key_at + width))?;
-        let value_end = shape.value.map_or_else(|| ends.get(words + row).copied(), |width| Some(value_at + width))?;
+        let key_end =
+            shape.key.map_or_else(|| ends.get(row).copied(), |width| Some(key_at + width))?;
+        let value_end = shape
+            .value
+            .map_or_else(|| ends.get(words + row).copied(), |width| Some(value_at + width))?;
         found.push((page.get(key_at..key_end)?, page.get(value_at..value_end)?));
         (key_at, value_at) = (key_end, value_end);
     }
@@ -309,7 +329,12 @@ pub(crate) struct Child {
 
 /// Returns the children of a branch, as far as it can be read. `after` and `up_to` bound the branch
 /// itself.
-pub(crate) fn children(page: &[u8], shape: &Shape, after: Option<&[u8]>, up_to: Option<&[u8]>) -> Vec<Child> {
+pub(crate) fn children(
+    page: &[u8],
+    shape: &Shape,
+    after: Option<&[u8]>,
+    up_to: Option<&[u8]>,
+) -> Vec<Child> {
     let keys = count(page);
     let numbers = BRANCH_HEAD + SUM_BYTES * (keys + 1);
     let ends = BRANCH_HEAD + CHILD_BYTES * (keys + 1);
@@ -320,12 +345,16 @@ pub(crate) fn children(page: &[u8], shape: &Shape, after: Option<&[u8]>, up_to: 
     let first_key = if shape.key.is_some() { ends } else { ends + 4 * keys };
     let key = |key: usize| {
         let start = key.checked_sub(1).map_or(Some(first_key), key_end)?;
-        page.get(start..key_end(key)?).filter(|bytes| bytes.len() >= shape.key_min()).map(<[u8]>::to_vec)
+        page.get(start..key_end(key)?)
+            .filter(|bytes| bytes.len() >= shape.key_min())
+            .map(<[u8]>::to_vec)
     };
     let mut found = Vec::new();
     for child in 0..=keys {
         let sum = u128_at(page, BRANCH_HEAD + SUM_BYTES * child);
-        let (Some(sum), Some(number)) = (sum, u64_at(page, numbers + NUMBER_BYTES * child)) else { break };
+        let (Some(sum), Some(number)) = (sum, u64_at(page, numbers + NUMBER_BYTES * child)) else {
+            break;
+        };
         let after = if child == 0 { after.map(<[u8]>::to_vec) } else { key(child - 1) };
         let up_to = if child == keys { up_to.map(<[u8]>::to_vec) } else { key(child) };
         found.push(Child { root: Root { page: PageNumber(number), sum }, after, up_to });

@@ -45,7 +45,8 @@ pub(crate) struct Watch {
 impl GuardedFile {
     /// Creates the file. Damage that is found is recorded in `damage`.
     pub(crate) fn new(file: StagedFile, known: Known, damage: Damage) -> (Self, Arc<Watch>) {
-        let watch = Arc::new(Watch { known: RwLock::new(known), damage, readable: Mutex::default() });
+        let watch =
+            Arc::new(Watch { known: RwLock::new(known), damage, readable: Mutex::default() });
         (Self { file, watch: Arc::clone(&watch) }, watch)
     }
 
@@ -59,10 +60,14 @@ impl GuardedFile {
         let read = |at: u64, out: &mut [u8]| self.file.read(at, out);
         let located = survey::locate(&read, self.file.len()?, at)?;
         let located = located.filter(|located| located.shape.keys != Keys::Guarded);
-        let mended = located.as_ref().and_then(|located| mend::mended(page, &located.shape, |page| expected.is(page)));
+        let mended = located
+            .as_ref()
+            .and_then(|located| mend::mended(page, &located.shape, |page| expected.is(page)));
         let readable = match (mended, located) {
             (Some(mended), _) => mended,
-            (None, Some(located)) if located.is_leaf => mend::readable(page, &located.shape, &located.bounds),
+            (None, Some(located)) if located.is_leaf => {
+                mend::readable(page, &located.shape, &located.bounds)
+            }
             _ => {
                 let said = format!("the page at byte {at} of the database is damaged");
                 return Err(io::Error::new(io::ErrorKind::InvalidData, said));
@@ -133,7 +138,11 @@ impl StorageBackend for GuardedFile {
         self.file.try_lock_range(start, end)
     }
 
-    fn try_lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+    fn try_lock_shared_range(
+        &self,
+        start: Bound<u64>,
+        end: Bound<u64>,
+    ) -> Result<bool, BackendError> {
         self.file.try_lock_shared_range(start, end)
     }
 

@@ -21,7 +21,11 @@ const SUMMED_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Returns the page as it was written, if `is_it` recognizes it after one word of its layout was
 /// corrected.
-pub(crate) fn mended(page: &[u8], shape: &Shape, mut is_it: impl FnMut(&[u8]) -> bool) -> Option<Vec<u8>> {
+pub(crate) fn mended(
+    page: &[u8],
+    shape: &Shape,
+    mut is_it: impl FnMut(&[u8]) -> bool,
+) -> Option<Vec<u8>> {
     let mut budget = SUMMED_BYTES_MAX;
     let mut tried = page.to_vec();
     let mut is_it = |page: &[u8]| {
@@ -29,8 +33,9 @@ pub(crate) fn mended(page: &[u8], shape: &Shape, mut is_it: impl FnMut(&[u8]) ->
         Some(is_it(page))
     };
     // The head: the kind of page, and its number of rows.
-    let row_bytes =
-        (format::leaf_keys(1, shape) - format::leaf_keys(0, shape)) + shape.key.unwrap_or(0) + shape.value.unwrap_or(0);
+    let row_bytes = (format::leaf_keys(1, shape) - format::leaf_keys(0, shape))
+        + shape.key.unwrap_or(0)
+        + shape.value.unwrap_or(0);
     let rows_max = u16::try_from(page.len() / row_bytes.max(1)).unwrap_or(u16::MAX);
     let head = *page.first_chunk::<4>()?;
     let stated = u16::from_le_bytes([head[2], head[3]]);
@@ -47,7 +52,8 @@ pub(crate) fn mended(page: &[u8], shape: &Shape, mut is_it: impl FnMut(&[u8]) ->
     tried[0] = LEAF;
     // One end, which is between its neighbours.
     let ends = format::leaf_ends(&tried, shape);
-    let first = format::leaf_keys(format::count(&tried), shape) + shape.key.map_or(0, |width| width * format::count(&tried));
+    let first = format::leaf_keys(format::count(&tried), shape)
+        + shape.key.map_or(0, |width| width * format::count(&tried));
     for (word, stated) in ends.iter().enumerate() {
         let at = format::leaf_word(word)..format::leaf_word(word) + 4;
         let low = word.checked_sub(1).map_or(first, |before| ends[before]);
@@ -68,7 +74,11 @@ pub(crate) type RowBytes<'a> = (&'a [u8], &'a [u8]);
 
 /// Returns the rows of a damaged leaf at plausible places, in ascending order and within the
 /// bounds.
-pub(crate) fn plausible_rows<'a>(page: &'a [u8], shape: &Shape, bounds: &Bounds) -> Vec<RowBytes<'a>> {
+pub(crate) fn plausible_rows<'a>(
+    page: &'a [u8],
+    shape: &Shape,
+    bounds: &Bounds,
+) -> Vec<RowBytes<'a>> {
     let mut rows = placed_rows(page, shape);
     rows.retain(|(key, value)| {
         key.len() >= shape.key_min()
@@ -85,14 +95,20 @@ pub(crate) fn plausible_rows<'a>(page: &'a [u8], shape: &Shape, bounds: &Bounds)
 /// Returns the rows whose keys are between plausible ends. If the value is not, it is returned
 /// empty, which no record is. So the row can still be named.
 fn placed_rows<'a>(page: &'a [u8], shape: &Shape) -> Vec<RowBytes<'a>> {
-    let widths = format::leaf_keys(1, shape) - format::leaf_keys(0, shape) + shape.key.unwrap_or(0) + shape.value.unwrap_or(0);
-    let rows = format::count(page).min((page.len() - format::leaf_keys(0, shape).min(page.len())) / widths.max(1));
+    let widths = format::leaf_keys(1, shape) - format::leaf_keys(0, shape)
+        + shape.key.unwrap_or(0)
+        + shape.value.unwrap_or(0);
+    let rows = format::count(page)
+        .min((page.len() - format::leaf_keys(0, shape).min(page.len())) / widths.max(1));
     let keys = format::leaf_keys(rows, shape);
-    let ends: Vec<usize> = (0..).map_while(|word| (format::leaf_word(word) < keys).then(|| end_at(page, word))).collect();
+    let ends: Vec<usize> = (0..)
+        .map_while(|word| (format::leaf_word(word) < keys).then(|| end_at(page, word)))
+        .collect();
     let key_ends = if shape.key.is_none() { rows } else { 0 };
     let low = keys + shape.key.map_or(0, |width| width * rows);
     let mut fits = vec![false; ends.len()];
-    let within: Vec<usize> = (0..ends.len()).filter(|word| (low..=page.len()).contains(&ends[*word])).collect();
+    let within: Vec<usize> =
+        (0..ends.len()).filter(|word| (low..=page.len()).contains(&ends[*word])).collect();
     let places: Vec<usize> = within.iter().map(|word| ends[*word]).collect();
     for (word, kept) in within.iter().zip(longest(&places, |before, after| before <= after)) {
         fits[*word] = kept;
@@ -110,7 +126,8 @@ fn placed_rows<'a>(page: &'a [u8], shape: &Shape) -> Vec<RowBytes<'a>> {
     (0..rows)
         .filter_map(|row| {
             let key = place(row, shape.key, Some(keys), 0)?;
-            let value = place(row, shape.value, values, key_ends).and_then(|value| page.get(value.0..value.1));
+            let value = place(row, shape.value, values, key_ends)
+                .and_then(|value| page.get(value.0..value.1));
             Some((page.get(key.0..key.1)?, value.unwrap_or_default()))
         })
         .collect()
@@ -118,7 +135,9 @@ fn placed_rows<'a>(page: &'a [u8], shape: &Shape) -> Vec<RowBytes<'a>> {
 
 fn end_at(page: &[u8], word: usize) -> usize {
     let at = format::leaf_word(word);
-    page.get(at..).and_then(|bytes| bytes.first_chunk()).map_or(usize::MAX, |bytes| u32::from_le_bytes(*bytes) as usize)
+    page.get(at..)
+        .and_then(|bytes| bytes.first_chunk())
+        .map_or(usize::MAX, |bytes| u32::from_le_bytes(*bytes) as usize)
 }
 
 /// Returns which items belong to the longest sequence in which each fits after the one before.

@@ -9,7 +9,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-use super::format::{self, BRANCH, Child, LEAF, PAGE_BYTES, PageNumber, Root, Shape, TABLES, UNUSED};
+use super::format::{
+    self, BRANCH, Child, LEAF, PAGE_BYTES, PageNumber, Root, Shape, TABLES, UNUSED,
+};
 use super::mend::{self, Bounds, RowBytes};
 use super::survey::ReadAt;
 
@@ -53,18 +55,35 @@ impl<'a> Remains<'a> {
     }
 
     /// Reads the leaves of a tree. `is_named`: the page that names its root is sound.
-    pub(crate) fn tree<E>(&mut self, root: Root, is_named: bool, shape: &Shape, sink: Sink<'_, E>) -> Result<(), E> {
+    pub(crate) fn tree<E>(
+        &mut self,
+        root: Root,
+        is_named: bool,
+        shape: &Shape,
+        sink: Sink<'_, E>,
+    ) -> Result<(), E> {
         let child = Child { root, after: None, up_to: None };
         self.subtrees(&[child], is_named, shape, sink)
     }
 
-    fn subtrees<E>(&mut self, children: &[Child], is_named: bool, shape: &Shape, sink: Sink<'_, E>) -> Result<(), E> {
-        let mut found: Vec<Option<Found>> = children.iter().map(|child| self.find(child.root, shape)).collect();
+    fn subtrees<E>(
+        &mut self,
+        children: &[Child],
+        is_named: bool,
+        shape: &Shape,
+        sink: Sink<'_, E>,
+    ) -> Result<(), E> {
+        let mut found: Vec<Option<Found>> =
+            children.iter().map(|child| self.find(child.root, shape)).collect();
         if !is_named {
             self.seek(children, &mut found, shape);
         }
-        let has_leaves = found.iter().flatten().any(|found| found.is_sound && found.page.first() == Some(&LEAF));
-        let has_branches = found.iter().flatten().any(|found| found.is_sound && found.page.first() == Some(&BRANCH));
+        let has_leaves =
+            found.iter().flatten().any(|found| found.is_sound && found.page.first() == Some(&LEAF));
+        let has_branches = found
+            .iter()
+            .flatten()
+            .any(|found| found.is_sound && found.page.first() == Some(&BRANCH));
         for (child, found) in children.iter().zip(found) {
             let Some(found) = found else {
                 self.damaged.push(child.root.page.place().map_or(u64::MAX, |(at, _)| at));
@@ -83,8 +102,11 @@ impl<'a> Remains<'a> {
                 first => first != Some(&BRANCH),
             };
             if is_leaf {
-                let bounds =
-                    if is_named { Bounds { after: child.after.clone(), up_to: child.up_to.clone() } } else { Bounds::default() };
+                let bounds = if is_named {
+                    Bounds { after: child.after.clone(), up_to: child.up_to.clone() }
+                } else {
+                    Bounds::default()
+                };
                 let rows = if found.is_sound { format::rows(&found.page, shape) } else { None };
                 match rows {
                     Some(rows) => sink(&rows, true)?,
@@ -92,7 +114,12 @@ impl<'a> Remains<'a> {
                 }
             } else {
                 let below = if found.is_sound {
-                    format::children(&found.page, shape, child.after.as_deref(), child.up_to.as_deref())
+                    format::children(
+                        &found.page,
+                        shape,
+                        child.after.as_deref(),
+                        child.up_to.as_deref(),
+                    )
                 } else {
                     self.likely_children(&found.page, shape)
                 };
@@ -120,7 +147,8 @@ impl<'a> Remains<'a> {
         if let Some(copy) = self.tables.as_ref().filter(|copy| *shape == TABLES && is_it(copy)) {
             return Some(Found { at, page: copy.clone(), is_sound: true });
         }
-        let leaf = || if page.first() == Some(&BRANCH) { None } else { mend::mended(&page, shape, is_it) };
+        let leaf =
+            || if page.first() == Some(&BRANCH) { None } else { mend::mended(&page, shape, is_it) };
         if let Some(mended) = mended_branch(&page, is_it).or_else(leaf) {
             return Some(Found { at, page: mended, is_sound: true });
         }
@@ -140,7 +168,8 @@ impl<'a> Remains<'a> {
         let mut at = PAGE_BYTES as u64;
         let mut page = vec![0; SOUGHT_BYTES_MAX];
         while at + PAGE_BYTES as u64 <= self.file_bytes {
-            let bytes = usize::try_from(self.file_bytes - at).unwrap_or(usize::MAX).min(SOUGHT_BYTES_MAX);
+            let bytes =
+                usize::try_from(self.file_bytes - at).unwrap_or(usize::MAX).min(SOUGHT_BYTES_MAX);
             if let Ok(sum) = self.sum_at(at, &mut page[..bytes], shape)
                 && let Some(child) = sum.and_then(|sum| sought.get(&sum))
             {
@@ -189,7 +218,8 @@ impl<'a> Remains<'a> {
 
     /// Whether the page is the right one, without a repair.
     fn stands(&self, root: Root, shape: &Shape) -> bool {
-        self.page(root.page).is_some_and(|(_, page)| format::page_sum(&page, shape) == Some(root.sum))
+        self.page(root.page)
+            .is_some_and(|(_, page)| format::page_sum(&page, shape) == Some(root.sum))
     }
 }
 
@@ -199,7 +229,9 @@ fn mended_branch(page: &[u8], is_it: impl Fn(&[u8]) -> bool) -> Option<Vec<u8>> 
     for unused in UNUSED {
         for keys in std::iter::once(format::count(page) as u16).chain(1..CHILDREN_MAX as u16) {
             let [low, high] = keys.to_le_bytes();
-            tried.get_mut(..8)?.copy_from_slice(&[BRANCH, unused, low, high, unused, unused, unused, unused]);
+            tried
+                .get_mut(..8)?
+                .copy_from_slice(&[BRANCH, unused, low, high, unused, unused, unused, unused]);
             if is_it(&tried) {
                 return Some(tried);
             }

@@ -72,7 +72,11 @@ impl Known {
         let pages = page.len() / PAGE_BYTES;
         self.forget(index, pages.max(1));
         if page.len().is_multiple_of(PAGE_BYTES) && pages.is_power_of_two() {
-            let expected = Expected { sum: format::sum(page) as u64, shape: Expected::WRITTEN, order: pages.ilog2() as u8 };
+            let expected = Expected {
+                sum: format::sum(page) as u64,
+                shape: Expected::WRITTEN,
+                order: pages.ilog2() as u8,
+            };
             self.put(index, expected);
         }
     }
@@ -179,7 +183,8 @@ pub(crate) fn survey(read: ReadAt<'_>, file_bytes: u64) -> io::Result<Survey> {
 
 /// Returns the page at `at`, if it belongs to the commit in force.
 pub(crate) fn locate(read: ReadAt<'_>, file_bytes: u64, at: u64) -> io::Result<Option<Located>> {
-    let mut walk = Walk { read, file_bytes, found: Survey::default(), sought: Some(at), located: None };
+    let mut walk =
+        Walk { read, file_bytes, found: Survey::default(), sought: Some(at), located: None };
     walk.run()?;
     Ok(walk.located)
 }
@@ -219,8 +224,12 @@ impl Walk<'_> {
         let mut tables = Vec::new();
         for leaf in self.tree(root, 1)? {
             for (name, bytes) in format::rows(&leaf, &format::TABLES).unwrap_or_default() {
-                match format::definition(bytes).map(|definition| (definition.root, number_of(trees, name, &definition))) {
-                    Some((root, Some(number))) => tables.push(Table { name: name.to_vec(), root, number }),
+                match format::definition(bytes)
+                    .map(|definition| (definition.root, number_of(trees, name, &definition)))
+                {
+                    Some((root, Some(number))) => {
+                        tables.push(Table { name: name.to_vec(), root, number })
+                    }
                     // A table that is not ours is never read.
                     Some((_, None)) => {}
                     None => self.fault(root.page),
@@ -237,7 +246,8 @@ impl Walk<'_> {
         let mut leaves = Vec::new();
         let mut open = vec![(root, Bounds::default(), 0, None)];
         while let Some((root, bounds, depth, is_leaf)) = open.pop() {
-            let place = root.page.place().filter(|(at, bytes)| at + *bytes as u64 <= self.file_bytes);
+            let place =
+                root.page.place().filter(|(at, bytes)| at + *bytes as u64 <= self.file_bytes);
             let Some((at, bytes)) = place.filter(|_| depth < DEPTH_MAX) else {
                 self.fault(root.page);
                 continue;
@@ -268,13 +278,21 @@ impl Walk<'_> {
             if format::page_sum(&page, &shape) != Some(root.sum) {
                 self.fault(root.page);
             } else if page[0] == BRANCH {
-                let children = format::children(&page, &shape, bounds.after.as_deref(), bounds.up_to.as_deref());
-                let children_are = self.children_are(&children)?;
-                open.extend(
-                    children
-                        .into_iter()
-                        .map(|child| (child.root, Bounds { after: child.after, up_to: child.up_to }, depth + 1, children_are)),
+                let children = format::children(
+                    &page,
+                    &shape,
+                    bounds.after.as_deref(),
+                    bounds.up_to.as_deref(),
                 );
+                let children_are = self.children_are(&children)?;
+                open.extend(children.into_iter().map(|child| {
+                    (
+                        child.root,
+                        Bounds { after: child.after, up_to: child.up_to },
+                        depth + 1,
+                        children_are,
+                    )
+                }));
             } else {
                 leaves.push(page);
             }
@@ -323,7 +341,10 @@ fn number_of(trees: Trees, name: &[u8], definition: &format::Definition) -> Opti
             Some(8) => 4,
             _ => return None,
         },
-        Trees::User => u8::try_from(5 + schema::SHAPES.iter().position(|(ours, _)| ours.as_bytes() == name)?).ok()?,
+        Trees::User => {
+            u8::try_from(5 + schema::SHAPES.iter().position(|(ours, _)| ours.as_bytes() == name)?)
+                .ok()?
+        }
     };
     let shape = shapes(number)?;
     (shape.key == definition.key && shape.value == definition.value).then_some(number)

@@ -35,9 +35,15 @@ use writer::Writer;
 /// # Errors
 /// [`OpenError::Damaged`], with `found` as the reason, if nothing is left, or if the file has
 /// another schema. After each error the file is unchanged.
-pub(super) fn salvage(path: &Path, backups_dir: &Path, found: &dyn std::error::Error) -> Result<Vec<Row>, OpenError> {
+pub(super) fn salvage(
+    path: &Path,
+    backups_dir: &Path,
+    found: &dyn std::error::Error,
+) -> Result<Vec<Row>, OpenError> {
     tracing::error!(path = %path.display(), cause = %found, "the database is damaged; a new one is made of what is left of it");
-    let Some(file) = file::open_users(path)? else { return Err(OpenError::Missing { path: path.into() }) };
+    let Some(file) = file::open_users(path)? else {
+        return Err(OpenError::Missing { path: path.into() });
+    };
     let mut new = path.as_os_str().to_owned();
     new.push(".salvaged");
     let new = PathBuf::from(new);
@@ -68,7 +74,10 @@ pub(super) fn has(file: &File, commit: &Commit) -> bool {
 
 /// Returns the database that the next start would make of the damaged one at `path`, and its
 /// losses. `None`: nothing can be made of it. The result is a file without a name.
-pub(super) fn rehearse(path: &Path, file: &File) -> Result<Option<(Database, Vec<Row>)>, OpenError> {
+pub(super) fn rehearse(
+    path: &Path,
+    file: &File,
+) -> Result<Option<(Database, Vec<Row>)>, OpenError> {
     let mut copy = path.as_os_str().to_owned();
     copy.push(".read");
     let copy = PathBuf::from(copy);
@@ -89,7 +98,8 @@ fn failed(path: &Path, source: impl std::error::Error + Send + Sync + 'static) -
 /// of the saved file.
 fn put_in_place(path: &Path, new: &Path, backups_dir: &Path) -> io::Result<PathBuf> {
     std::fs::create_dir_all(backups_dir)?;
-    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis());
+    let now_ms =
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis());
     let kept = backups_dir.join(format!("peers-damaged-{now_ms}.redb"));
     // A second name costs no space, which a failing disk may not have. On another file system it is
     // copied.
@@ -108,7 +118,11 @@ fn put_in_place(path: &Path, new: &Path, backups_dir: &Path) -> io::Result<PathB
 
 /// Writes the remains to `into`, synced and closed. Returns the losses and the number of rows.
 /// `None`: nothing can be made of it.
-fn remains_into(path: &Path, file: &File, into: File) -> Result<Option<(Vec<Row>, u64)>, OpenError> {
+fn remains_into(
+    path: &Path,
+    file: &File,
+    into: File,
+) -> Result<Option<(Vec<Row>, u64)>, OpenError> {
     let file_bytes = file.metadata().map_err(|source| OpenError::io(path, source))?.len();
     let read = |at: u64, out: &mut [u8]| file.read_exact_at(out, at);
     let mut head = [0; HEAD_BYTES];
@@ -133,7 +147,9 @@ fn remains_into(path: &Path, file: &File, into: File) -> Result<Option<(Vec<Row>
         };
         let Some(root) = table.root else { continue };
         let mut sink = |rows: &[RowBytes<'_>], is_sound: bool| writer.rows(name, rows, is_sound);
-        remains.tree(root, table.is_sound, &shape, &mut sink).map_err(|source| failed(path, source))?;
+        remains
+            .tree(root, table.is_sound, &shape, &mut sink)
+            .map_err(|source| failed(path, source))?;
     }
     if !writer.is_ours() {
         return Ok(None);
@@ -157,13 +173,19 @@ struct Named {
 
 /// Returns our tables by the newest commit whose tree of tables can be read. Also returns whether
 /// that is known to be the last commit.
-fn tables_of(remains: &mut Remains<'_>, head: &[u8; HEAD_BYTES], noted: Option<&Commit>) -> (Vec<Named>, bool) {
+fn tables_of(
+    remains: &mut Remains<'_>,
+    head: &[u8; HEAD_BYTES],
+    noted: Option<&Commit>,
+) -> (Vec<Named>, bool) {
     let slots = format::slots(head);
     let present = witness::present(head);
     let note = noted.map(|noted| Root::from_bytes(noted.root()));
-    let is_newer = noted.is_some_and(|noted| noted.number() > present.number() || !slots[0].is_sound);
+    let is_newer =
+        noted.is_some_and(|noted| noted.number() > present.number() || !slots[0].is_sound);
     let first = if is_newer { note } else { None };
-    let mut roots: Vec<Root> = [first, slots[0].user, note, slots[1].user].into_iter().flatten().collect();
+    let mut roots: Vec<Root> =
+        [first, slots[0].user, note, slots[1].user].into_iter().flatten().collect();
     // If none of them is sound, the first that is left provides as much as it can.
     roots.sort_by_key(|root| !remains.is_sound(*root, &TABLES));
     for root in roots {
@@ -178,7 +200,10 @@ fn tables_of(remains: &mut Remains<'_>, head: &[u8; HEAD_BYTES], noted: Option<&
         };
         let Ok(()) = remains.tree(root, true, &TABLES, &mut sink);
         if tables.iter().any(|table| table.name == "messages" || table.name == "peers") {
-            return (tables, noted.is_none_or(|noted| Root::from_bytes(noted.root()) == root || !is_newer));
+            return (
+                tables,
+                noted.is_none_or(|noted| Root::from_bytes(noted.root()) == root || !is_newer),
+            );
         }
     }
     (Vec::new(), false)

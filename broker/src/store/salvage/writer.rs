@@ -2,7 +2,9 @@
 //!
 //! Knows the rows of each table. Does not know pages.
 
-use peer_core::record::{DeliveryRecord, KeptRecord, MessageRecord, PausesRecord, PeerRecord, SettingsRecord};
+use peer_core::record::{
+    DeliveryRecord, KeptRecord, MessageRecord, PausesRecord, PeerRecord, SettingsRecord,
+};
 use peer_core::thing::{ChannelRecord, NoteRecord, QuestionRecord, TaskRecord, ThingKey};
 use peer_proto::ids::{MessageId, PeerId, TaskId};
 use redb::{Database, Key, ReadableTable, TableDefinition, TableHandle, Value, WriteTransaction};
@@ -56,7 +58,10 @@ impl<'a> Writer<'a> {
 
     /// Whether the file has the schema that this program writes.
     pub(super) fn is_ours(&self) -> bool {
-        let has_records = || self.has_records || self.doubtful.iter().any(|row| is_record(&row.table, &row.key, &row.value));
+        let has_records = || {
+            self.has_records
+                || self.doubtful.iter().any(|row| is_record(&row.table, &row.key, &row.value))
+        };
         self.schema.map_or_else(has_records, |schema| schema == SCHEMA_VERSION)
     }
 
@@ -66,14 +71,23 @@ impl<'a> Writer<'a> {
     }
 
     /// Takes rows of one table. `is_sound`: they are as they were written.
-    pub(super) fn rows(&mut self, table: &str, rows: &[RowBytes<'_>], is_sound: bool) -> Result<(), StoreError> {
+    pub(super) fn rows(
+        &mut self,
+        table: &str,
+        rows: &[RowBytes<'_>],
+        is_sound: bool,
+    ) -> Result<(), StoreError> {
         self.lacks_meta |= table == "meta" && !is_sound;
         for (key, value) in rows {
             if is_sound {
                 self.has_records = self.has_records || is_record(table, key, value);
                 self.put(table, key, value)?;
             } else {
-                self.doubtful.push(Doubtful { table: table.into(), key: key.to_vec(), value: value.to_vec() });
+                self.doubtful.push(Doubtful {
+                    table: table.into(),
+                    key: key.to_vec(),
+                    value: value.to_vec(),
+                });
             }
         }
         if self.bytes >= COMMIT_BYTES {
@@ -109,7 +123,12 @@ impl<'a> Writer<'a> {
     fn withhold(&mut self) -> Result<(), StoreError> {
         let writing = self.writing.as_ref().ok_or(StoreError::Failed)?;
         let mut meta = writing.open_table(schema::META).doing(WRITE)?;
-        for name in [schema::META_SETTINGS, schema::META_PAUSES, schema::META_NEXT_PEER, schema::META_NEXT_TASK] {
+        for name in [
+            schema::META_SETTINGS,
+            schema::META_PAUSES,
+            schema::META_NEXT_PEER,
+            schema::META_NEXT_TASK,
+        ] {
             if meta.get(name).doing(WRITE)?.is_none() {
                 meta.insert(name, [].as_slice()).doing(WRITE)?;
             }
@@ -193,7 +212,11 @@ fn insert<K: Key + 'static, V: Value + 'static>(
     key: &[u8],
     value: &[u8],
 ) -> Result<(), StoreError> {
-    writing.open_table(table).doing(WRITE)?.insert(K::from_bytes(key), V::from_bytes(value)).doing(WRITE)?;
+    writing
+        .open_table(table)
+        .doing(WRITE)?
+        .insert(K::from_bytes(key), V::from_bytes(value))
+        .doing(WRITE)?;
     Ok(())
 }
 
@@ -206,14 +229,24 @@ fn is_absent<K: Key + 'static, V: Value + 'static>(
 }
 
 /// An idempotency key has no checksum. The message that it names states which key it had.
-fn names_its_message(writing: &WriteTransaction, key: &[u8], value: &[u8]) -> Result<bool, StoreError> {
-    let (Some((sender, key)), Ok(message)) = (key.split_first_chunk(), <[u8; 16]>::try_from(value)) else { return Ok(false) };
+fn names_its_message(
+    writing: &WriteTransaction,
+    key: &[u8],
+    value: &[u8],
+) -> Result<bool, StoreError> {
+    let (Some((sender, key)), Ok(message)) = (key.split_first_chunk(), <[u8; 16]>::try_from(value))
+    else {
+        return Ok(false);
+    };
     let message = u128::from_le_bytes(message);
     let Ok(id) = MessageId::try_from(message) else { return Ok(false) };
     let messages = writing.open_table(schema::MESSAGES).doing(WRITE)?;
     let Some(bytes) = messages.get(message).doing(WRITE)? else { return Ok(false) };
-    let Ok((head, said)) = record::decode_head(&Row::Message(id), bytes.value()) else { return Ok(false) };
-    Ok(head.from.peer == PeerId(u64::from_le_bytes(*sender)) && said.is_some_and(|said| said.as_bytes() == key))
+    let Ok((head, said)) = record::decode_head(&Row::Message(id), bytes.value()) else {
+        return Ok(false);
+    };
+    Ok(head.from.peer == PeerId(u64::from_le_bytes(*sender))
+        && said.is_some_and(|said| said.as_bytes() == key))
 }
 
 /// Returns the item of a row, if its key can name one.
@@ -239,7 +272,9 @@ fn row_of(table: &str, key: &[u8]) -> Option<Row> {
             message(key)?.map_or_else(|row| row, |id| Row::Delivery(id, peer))
         }
         "channels" => Row::Thing(ThingKey::Channel(things::text(key))),
-        "questions" => message(key)?.map_or_else(|row| row, |id| Row::Thing(ThingKey::Question(id))),
+        "questions" => {
+            message(key)?.map_or_else(|row| row, |id| Row::Thing(ThingKey::Question(id)))
+        }
         "tasks" => Row::Thing(ThingKey::Task(TaskId(number()?))),
         "notes" => Row::Thing(ThingKey::Note(things::text(key))),
         _ => return None,
@@ -267,7 +302,10 @@ fn is_record(table: &str, key: &[u8], value: &[u8]) -> bool {
         ("notes", _) => is::<NoteRecord>(&row, value),
         (_, Row::Delivery(..)) => {
             let delivery = record::decode::<DeliveryRecord>(&row, value);
-            delivery.is_ok_and(|delivery| schema::table_of(delivery.stage).map(|at| schema::DELIVERIES[at].name()) == Some(table))
+            delivery.is_ok_and(|delivery| {
+                schema::table_of(delivery.stage).map(|at| schema::DELIVERIES[at].name())
+                    == Some(table)
+            })
         }
         _ => false,
     }

@@ -8,10 +8,12 @@ use peer_core::thing::ThingKey;
 use peer_proto::hook::Mode;
 use peer_proto::ids::{MessageId, PeerId, TaskId, Timestamp};
 use peer_proto::limits::{
-    IDEMPOTENCY_KEY_BYTES_MAX, NAME_CHARS_MAX, PATH_BYTES_MAX, RECIPIENTS_MAX, SOURCE_BYTES_MAX, SOURCES_MAX, TEXT_BYTES_MAX,
-    THREAD_BYTES_MAX,
+    IDEMPOTENCY_KEY_BYTES_MAX, NAME_CHARS_MAX, PATH_BYTES_MAX, RECIPIENTS_MAX, SOURCE_BYTES_MAX,
+    SOURCES_MAX, TEXT_BYTES_MAX, THREAD_BYTES_MAX,
 };
-use peer_proto::message::{Carrier, Cause, Evidence, Intent, Kind, Stage, TraceEntry, TraceEvent, Via};
+use peer_proto::message::{
+    Carrier, Cause, Evidence, Intent, Kind, Stage, TraceEntry, TraceEvent, Via,
+};
 use peer_proto::policy::Policy;
 use peer_proto::question::QuestionState;
 use peer_proto::request::SeatKind;
@@ -36,7 +38,9 @@ fn the_largest_message_fits_its_page_and_one_at_all_limits_fits_two() {
     let bytes = encoded(&large).len();
     assert!(bytes < 65_536 - 64, "{bytes}");
 
-    large.head.to = (0..RECIPIENTS_MAX as u64).map(|n| (PeerId(u64::MAX - n), "n".repeat(NAME_CHARS_MAX))).collect();
+    large.head.to = (0..RECIPIENTS_MAX as u64)
+        .map(|n| (PeerId(u64::MAX - n), "n".repeat(NAME_CHARS_MAX)))
+        .collect();
     large.head.sources = vec!["s".repeat(SOURCE_BYTES_MAX); SOURCES_MAX];
     large.head.from.client = "c".repeat(PATH_BYTES_MAX);
     let bytes = encoded(&large).len();
@@ -56,7 +60,12 @@ fn encoded<T: Serialize>(record: &T) -> Vec<u8> {
     record::encode(&Row::Settings, record).unwrap()
 }
 
-fn assert_bytes<T: Serialize + DeserializeOwned + PartialEq + Debug>(row: &Row, record: &T, checksum: &str, body: &str) {
+fn assert_bytes<T: Serialize + DeserializeOwned + PartialEq + Debug>(
+    row: &Row,
+    record: &T,
+    checksum: &str,
+    body: &str,
+) {
     let bytes = record::encode(row, record).unwrap();
     assert_eq!(hex(&bytes), format!("03{checksum}{body}"), "{row}");
     assert_eq!(record::decode::<T>(row, &bytes).unwrap(), *record);
@@ -108,7 +117,8 @@ fn the_records_are_these_bytes() {
          0101010201090107fb2c0100",
     );
 
-    let settings = SettingsRecord { default_policy: Some(Policy::Refuse), inbox_socket_in_bypass: true };
+    let settings =
+        SettingsRecord { default_policy: Some(Policy::Refuse), inbox_socket_in_bypass: true };
     assert_bytes(&Row::Settings, &settings, "89bc6784", "010201");
     let kept = KeptRecord { through: id(1), text_bytes: 300 };
     assert_bytes(&Row::Kept, &kept, "ce643774", "fe00000000015e56eea101000000000000fb2c01");
@@ -117,7 +127,12 @@ fn the_records_are_these_bytes() {
     assert_bytes(&Row::NextTask, &300u64, "0ff09f21", "fb2c01");
 
     let row = Row::Thing(ThingKey::Channel("#ops".into()));
-    assert_bytes(&row, &channel(), "06c02bce", "04234f707305706c616e73010202fb2c01046c756e61fd005e56eea1010000");
+    assert_bytes(
+        &row,
+        &channel(),
+        "06c02bce",
+        "04234f707305706c616e73010202fb2c01046c756e61fd005e56eea1010000",
+    );
     let row = Row::Thing(ThingKey::Question(id(2)));
     assert_bytes(
         &row,
@@ -153,7 +168,11 @@ fn the_records_are_these_bytes() {
 fn the_variants_keep_their_numbers() {
     let numbered = |bytes: Vec<u8>| bytes[record::HEAD_BYTES..].to_vec();
     use Stage::{Cancelled, Dead, Dropped, Expired, Held, Leased, Offered, Presented, Stored};
-    for (number, stage) in [Stored, Leased, Offered, Presented, Held, Expired, Cancelled, Dead, Dropped].iter().enumerate() {
+    for (number, stage) in
+        [Stored, Leased, Offered, Presented, Held, Expired, Cancelled, Dead, Dropped]
+            .iter()
+            .enumerate()
+    {
         assert_eq!(numbered(encoded(stage)), [number as u8], "{stage:?}");
     }
     let events = [
@@ -181,7 +200,12 @@ fn the_variants_keep_their_numbers() {
     for (number, state) in states.iter().enumerate() {
         assert_eq!(numbered(encoded(state)), [number as u8], "{state:?}");
     }
-    let states = [QuestionState::Open, QuestionState::Answered, QuestionState::Expired, QuestionState::Cancelled];
+    let states = [
+        QuestionState::Open,
+        QuestionState::Answered,
+        QuestionState::Expired,
+        QuestionState::Cancelled,
+    ];
     for (number, state) in states.iter().enumerate() {
         assert_eq!(numbered(encoded(state)), [number as u8], "{state:?}");
     }
@@ -199,32 +223,54 @@ fn the_variants_keep_their_numbers() {
     for (number, cause) in causes.iter().enumerate() {
         assert_eq!(numbered(encoded(cause)), [number as u8 + 1], "{cause:?}");
     }
-    let evidence =
-        [Evidence::Ack, Evidence::Reply, Evidence::NextCall, Evidence::NextTurn, Evidence::Transcript, Evidence::Printed];
+    let evidence = [
+        Evidence::Ack,
+        Evidence::Reply,
+        Evidence::NextCall,
+        Evidence::NextTurn,
+        Evidence::Transcript,
+        Evidence::Printed,
+    ];
     for (number, evidence) in evidence.iter().enumerate() {
-        assert_eq!(numbered(encoded(&Cause::Evidence(*evidence))), [0, number as u8], "{evidence:?}");
+        assert_eq!(
+            numbered(encoded(&Cause::Evidence(*evidence))),
+            [0, number as u8],
+            "{evidence:?}"
+        );
     }
-    let carriers =
-        [Carrier::Channel, Carrier::InboxSocket, Carrier::AppServer, Carrier::Hook, Carrier::ToolResult, Carrier::Peerctl];
+    let carriers = [
+        Carrier::Channel,
+        Carrier::InboxSocket,
+        Carrier::AppServer,
+        Carrier::Hook,
+        Carrier::ToolResult,
+        Carrier::Peerctl,
+    ];
     for (number, carrier) in carriers.iter().enumerate() {
         assert_eq!(numbered(encoded(carrier)), [number as u8], "{carrier:?}");
     }
     for (number, via) in [Via::Session, Via::Person, Via::Shell, Via::Broker].iter().enumerate() {
         assert_eq!(numbered(encoded(via)), [number as u8], "{via:?}");
     }
-    for (number, kind) in [Kind::Message, Kind::Question, Kind::Answer, Kind::Notice].iter().enumerate() {
+    for (number, kind) in
+        [Kind::Message, Kind::Question, Kind::Answer, Kind::Notice].iter().enumerate()
+    {
         assert_eq!(numbered(encoded(kind)), [number as u8], "{kind:?}");
     }
     for (number, intent) in [Intent::Request, Intent::Inform].iter().enumerate() {
         assert_eq!(numbered(encoded(intent)), [number as u8], "{intent:?}");
     }
-    for (number, kind) in [SeatKind::Name, SeatKind::Claude, SeatKind::Codex, SeatKind::Other].iter().enumerate() {
+    for (number, kind) in
+        [SeatKind::Name, SeatKind::Claude, SeatKind::Codex, SeatKind::Other].iter().enumerate()
+    {
         assert_eq!(numbered(encoded(kind)), [number as u8], "{kind:?}");
     }
     for (number, policy) in [Policy::Accept, Policy::Hold, Policy::Refuse].iter().enumerate() {
         assert_eq!(numbered(encoded(policy)), [number as u8], "{policy:?}");
     }
-    for (number, mode) in [Mode::Plan, Mode::Prompting, Mode::AcceptEdits, Mode::Bypass].iter().enumerate() {
+    for (number, mode) in
+        [Mode::Plan, Mode::Prompting, Mode::AcceptEdits, Mode::Bypass].iter().enumerate()
+    {
         assert_eq!(numbered(encoded(mode)), [number as u8], "{mode:?}");
     }
 }
@@ -240,7 +286,10 @@ fn a_record_that_is_not_what_was_written_there_is_refused() {
     let row = Row::Message(id(1));
     let bytes = record::encode(&row, &message(1, &[3])).unwrap();
     for length in 0..bytes.len() {
-        assert!(record::decode::<MessageRecord>(&row, &bytes[..length]).is_err(), "cut to {length}");
+        assert!(
+            record::decode::<MessageRecord>(&row, &bytes[..length]).is_err(),
+            "cut to {length}"
+        );
     }
     for (at, bit) in (0..bytes.len()).flat_map(|at| (0..8).map(move |bit| (at, bit))) {
         let mut damaged = bytes.clone();
@@ -249,19 +298,34 @@ fn a_record_that_is_not_what_was_written_there_is_refused() {
     }
     // Whole, and in another row.
     for other in [Row::Message(id(2)), Row::Delivery(id(1), PeerId(0)), Row::Settings] {
-        assert!(matches!(refusal(record::decode::<MessageRecord>(&other, &bytes)), RecordError::Checksum), "{other}");
+        assert!(
+            matches!(
+                refusal(record::decode::<MessageRecord>(&other, &bytes)),
+                RecordError::Checksum
+            ),
+            "{other}"
+        );
     }
     let mut longer = bytes.clone();
     longer.push(0);
-    assert!(matches!(refusal(record::decode::<MessageRecord>(&row, &longer)), RecordError::Checksum));
+    assert!(matches!(
+        refusal(record::decode::<MessageRecord>(&row, &longer)),
+        RecordError::Checksum
+    ));
     let mut newer = bytes.clone();
     newer[0] = 4;
-    assert!(matches!(refusal(record::decode::<MessageRecord>(&row, &newer)), RecordError::Version { found: 4 }));
+    assert!(matches!(
+        refusal(record::decode::<MessageRecord>(&row, &newer)),
+        RecordError::Version { found: 4 }
+    ));
     // With a right checksum, as a defect of a writer would leave it.
     let mut longer = bytes[record::HEAD_BYTES..].to_vec();
     longer.push(0);
     let longer = record::seal(&row, &longer);
-    assert!(matches!(refusal(record::decode::<MessageRecord>(&row, &longer)), RecordError::TrailingBytes { bytes: 1 }));
+    assert!(matches!(
+        refusal(record::decode::<MessageRecord>(&row, &longer)),
+        RecordError::TrailingBytes { bytes: 1 }
+    ));
     let hostile = record::seal(&row, &[0xfd, 0, 0, 0, 0, 0, 0, 0, 0x10]);
     assert!(matches!(refusal(record::decode::<&str>(&row, &hostile)), RecordError::Decode(_)));
     let large = "x".repeat(RECORD_BYTES_MAX);

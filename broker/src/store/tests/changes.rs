@@ -12,18 +12,28 @@ use peer_proto::request::Position;
 
 use super::super::{Snapshot, Span, Store, StoreError};
 use super::crash_disk::CrashDisk;
-use super::{NOW, contents, delivery, id, message, moved, named, new_store, peer, put, reopen, send, settings};
+use super::{
+    NOW, contents, delivery, id, message, moved, named, new_store, peer, put, reopen, send,
+    settings,
+};
 
 #[test]
 fn every_change_is_found_again() {
     let mut store = new_store(CrashDisk::new());
     assert_eq!(store.snapshot().and_then(Snapshot::image).unwrap(), Image::default());
 
-    store.commit(&[Change::PutPeer(Box::new(peer(2))), Change::PutPeer(Box::new(peer(3)))]).unwrap();
+    store
+        .commit(&[Change::PutPeer(Box::new(peer(2))), Change::PutPeer(Box::new(peer(3)))])
+        .unwrap();
     store.commit(&[Change::PutNextPeer(PeerId(4)), Change::RemovePeer(PeerId(2))]).unwrap();
     store.commit(&send(1, &[3, 2])).unwrap();
     store.commit(&send(2, &[3])).unwrap();
-    store.commit(&[Change::PutSettings(settings(Policy::Hold)), Change::PutSettings(settings(Policy::Refuse))]).unwrap();
+    store
+        .commit(&[
+            Change::PutSettings(settings(Policy::Hold)),
+            Change::PutSettings(settings(Policy::Refuse)),
+        ])
+        .unwrap();
 
     let image = store.snapshot().and_then(Snapshot::image).unwrap();
     assert_eq!(image.peers, [peer(3)]);
@@ -39,12 +49,18 @@ fn every_change_is_found_again() {
     assert_eq!(named(&store, 2, "key-2"), Some(id(2)));
     assert_eq!(named(&store, 3, "key-2"), None, "keys are the sender's own");
 
-    store.commit(&[Change::RemoveDelivery { message: id(1), peer: PeerId(2), was: Stage::Stored }]).unwrap();
+    store
+        .commit(&[Change::RemoveDelivery { message: id(1), peer: PeerId(2), was: Stage::Stored }])
+        .unwrap();
     store.commit(&[put(delivery(1, 7, Stage::Stored), None)]).unwrap();
     let stored = store.snapshot().unwrap().stored(id(1)).unwrap().unwrap();
     assert_eq!(stored.head, message(1, &[3, 2]).head);
     assert_eq!(stored.idempotency_key.as_deref(), Some("key-1"));
-    assert_eq!(stored.deliveries, [3, 7].map(|peer| delivery(1, peer, Stage::Stored)), "also where it was moved to");
+    assert_eq!(
+        stored.deliveries,
+        [3, 7].map(|peer| delivery(1, peer, Stage::Stored)),
+        "also where it was moved to"
+    );
     assert_eq!(store.snapshot().unwrap().stored(id(9)).unwrap(), None);
 }
 
@@ -56,11 +72,16 @@ fn a_delivery_stands_in_one_table_whatever_its_stages() {
     store.commit(&send(1, &[3])).unwrap();
     let mut was = Stored;
     // From each stage to each other one and back, whether or not the rules ever do that.
-    for to in stages.iter().flat_map(|first| stages.iter().flat_map(move |second| [*first, *second])) {
+    for to in
+        stages.iter().flat_map(|first| stages.iter().flat_map(move |second| [*first, *second]))
+    {
         store.commit(&[moved(1, 3, was, to)]).unwrap();
         was = to;
         let image = store.snapshot().and_then(Snapshot::image).unwrap();
-        assert_eq!(store.snapshot().unwrap().stored(id(1)).unwrap().unwrap().deliveries, [delivery(1, 3, to)]);
+        assert_eq!(
+            store.snapshot().unwrap().stored(id(1)).unwrap().unwrap().deliveries,
+            [delivery(1, 3, to)]
+        );
         assert_eq!(image.pending.len(), usize::from(to.is_pending()), "{to:?}");
         assert_eq!(image.dead, u64::from(to == Dead), "{to:?}");
         let orphans = store.snapshot().unwrap().orphans(None, 9).unwrap();
@@ -77,8 +98,14 @@ fn a_change_that_contradicts_what_is_stored_is_refused_whole() {
         ("from the wrong table", moved(1, 3, Stage::Dead, Stage::Presented)),
         ("a lease", moved(1, 3, Stage::Stored, Stage::Leased)),
         ("from a lease", moved(1, 3, Stage::Leased, Stage::Presented)),
-        ("removed from nowhere", Change::RemoveDelivery { message: id(1), peer: PeerId(4), was: Stage::Stored }),
-        ("removed from a lease", Change::RemoveDelivery { message: id(1), peer: PeerId(3), was: Stage::Leased }),
+        (
+            "removed from nowhere",
+            Change::RemoveDelivery { message: id(1), peer: PeerId(4), was: Stage::Stored },
+        ),
+        (
+            "removed from a lease",
+            Change::RemoveDelivery { message: id(1), peer: PeerId(3), was: Stage::Leased },
+        ),
         ("a second message", Change::PutMessage(Box::new(message(1, &[3])))),
     ];
     for (what, contradiction) in contradictions {
@@ -87,8 +114,14 @@ fn a_change_that_contradicts_what_is_stored_is_refused_whole() {
         store.commit(&send(1, &[3])).unwrap();
         let before = contents(&store);
         let error = store.commit(&[Change::PutPeer(Box::new(peer(9))), contradiction]).unwrap_err();
-        assert!(matches!(error, StoreError::Contradiction { .. } | StoreError::MessageExists { .. }), "{what}: {error:?}");
-        assert!(matches!(store.snapshot().and_then(Snapshot::image), Err(StoreError::Failed)), "{what}");
+        assert!(
+            matches!(error, StoreError::Contradiction { .. } | StoreError::MessageExists { .. }),
+            "{what}: {error:?}"
+        );
+        assert!(
+            matches!(store.snapshot().and_then(Snapshot::image), Err(StoreError::Failed)),
+            "{what}"
+        );
         let after = disk.after_kill();
         drop(store);
         assert_eq!(contents(&reopen(after).0), before, "{what}");
@@ -105,8 +138,15 @@ fn all_reads_between_two_commits_are_of_one_snapshot() {
     assert!(std::ptr::eq(first, store.snapshot().unwrap()) && store.current.get().is_some());
     store.commit(&[moved(1, 3, Stage::Stored, Stage::Presented)]).unwrap();
     assert!(store.current.get().is_none(), "a commit could not reuse the pages that it keeps");
-    assert_eq!(store.snapshot().unwrap().deliveries(id(1)).unwrap(), [delivery(1, 3, Stage::Presented)]);
-    assert_eq!(beside.deliveries(id(1)).unwrap(), [delivery(1, 3, Stage::Stored)], "another one is of its own time");
+    assert_eq!(
+        store.snapshot().unwrap().deliveries(id(1)).unwrap(),
+        [delivery(1, 3, Stage::Presented)]
+    );
+    assert_eq!(
+        beside.deliveries(id(1)).unwrap(),
+        [delivery(1, 3, Stage::Stored)],
+        "another one is of its own time"
+    );
     store.checkpoint(None).unwrap();
     assert!(store.current.get().is_none());
 }
@@ -119,10 +159,18 @@ fn history_is_read_backwards_in_pages() {
     }
     let page = |store: &Store, before, since, rows_max, break_at: Option<u64>| {
         let mut seen = Vec::new();
-        let next = store.snapshot().unwrap().scan(Span { before, since, ..Span::default() }, rows_max, |message| {
-            seen.push(message.head.sent_at.0 - NOW);
-            if break_at == seen.last().copied() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        });
+        let next = store.snapshot().unwrap().scan(
+            Span { before, since, ..Span::default() },
+            rows_max,
+            |message| {
+                seen.push(message.head.sent_at.0 - NOW);
+                if break_at == seen.last().copied() {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
+            },
+        );
         (seen, next.unwrap())
     };
     assert_eq!(page(&store, None, None, 4, None), (vec![9, 8, 7, 6], Some(id(6))));
@@ -135,11 +183,18 @@ fn history_is_read_backwards_in_pages() {
 
     let onwards = |after, before, break_at: Option<u64>| {
         let mut seen = Vec::new();
-        let next =
-            store.snapshot().unwrap().scan(Span { after, before, oldest_first: true, ..Span::default() }, 100, |message| {
+        let next = store.snapshot().unwrap().scan(
+            Span { after, before, oldest_first: true, ..Span::default() },
+            100,
+            |message| {
                 seen.push(message.head.sent_at.0 - NOW);
-                if break_at == seen.last().copied() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            });
+                if break_at == seen.last().copied() {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
+            },
+        );
         (seen, next.unwrap())
     };
     assert_eq!(onwards(Some(MessageId::MIN), None, Some(3)), (vec![1, 2, 3], Some(id(3))));
@@ -167,10 +222,11 @@ fn a_page_of_long_texts_ends_early() {
     }
     let (mut seen, mut pages, mut before) = (0, 0, None);
     loop {
-        let next = store.snapshot().unwrap().scan(Span { before, ..Span::default() }, 5_000, |_| {
-            seen += 1;
-            ControlFlow::Continue(())
-        });
+        let next =
+            store.snapshot().unwrap().scan(Span { before, ..Span::default() }, 5_000, |_| {
+                seen += 1;
+                ControlFlow::Continue(())
+            });
         pages += 1;
         before = next.unwrap();
         if before.is_none() {
@@ -186,7 +242,12 @@ fn orphans_come_in_order_from_both_tables() {
     for n in 1..=6 {
         let stage = if n % 2 == 0 { Stage::Dead } else { Stage::Expired };
         store.commit(&send(n, &[3, 4])).unwrap();
-        store.commit(&[moved(n, 3, Stage::Stored, stage), moved(n, 4, Stage::Stored, Stage::Expired)]).unwrap();
+        store
+            .commit(&[
+                moved(n, 3, Stage::Stored, stage),
+                moved(n, 4, Stage::Stored, Stage::Expired),
+            ])
+            .unwrap();
     }
     assert_eq!(store.snapshot().and_then(Snapshot::image).unwrap().dead, 3);
     let mut all = Vec::new();
@@ -208,7 +269,9 @@ fn what_was_settled_costs_no_start() {
         let mut store = new_store(disk.clone());
         for batch in 0..settled / 500 {
             let of_batch = batch * 500..(batch + 1) * 500;
-            store.commit(&of_batch.clone().flat_map(|n| send(n, &[3])).collect::<Vec<_>>()).unwrap();
+            store
+                .commit(&of_batch.clone().flat_map(|n| send(n, &[3])).collect::<Vec<_>>())
+                .unwrap();
             let presented = of_batch.map(|n| moved(n, 3, Stage::Stored, Stage::Presented));
             store.commit(&presented.collect::<Vec<_>>()).unwrap();
         }
@@ -223,7 +286,10 @@ fn what_was_settled_costs_no_start() {
         disk.reads() - before
     };
     let (few, many) = (reads_of_load(500), reads_of_load(10_000));
-    assert!(many <= few + 4, "{many} reads with 10,000 settled messages, {few} with 500: only a tree's depth may differ");
+    assert!(
+        many <= few + 4,
+        "{many} reads with 10,000 settled messages, {few} with 500: only a tree's depth may differ"
+    );
 }
 
 #[test]
@@ -245,7 +311,9 @@ fn how_much_is_kept_is_counted_from_where_it_was_written_down() {
         1_000 + each,
         "it is believed, and only what came since is counted"
     );
-    store.commit(&[moved(1, 3, Stage::Stored, Stage::Presented), Change::RemoveMessage(id(1))]).unwrap();
+    store
+        .commit(&[moved(1, 3, Stage::Stored, Stage::Presented), Change::RemoveMessage(id(1))])
+        .unwrap();
     store.commit(&[Change::PutKept(KeptRecord { through: id(4), text_bytes: 3 * each })]).unwrap();
     let image = store.snapshot().and_then(Snapshot::image).unwrap();
     assert_eq!((image.text_bytes, image.messages, image.first_message), (3 * each, 3, Some(id(2))));
@@ -266,5 +334,8 @@ fn the_oldest_are_read_some_at_a_time_and_what_waits_is_not_taken_out() {
 
     store.commit(&[moved(1, 3, Stage::Stored, Stage::Presented)]).unwrap();
     let refused = store.commit(&[Change::RemoveMessage(id(1))]);
-    assert!(matches!(refused, Err(StoreError::Contradiction { .. })), "one of its readers has not seen it");
+    assert!(
+        matches!(refused, Err(StoreError::Contradiction { .. })),
+        "one of its readers has not seen it"
+    );
 }

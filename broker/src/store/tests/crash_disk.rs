@@ -110,10 +110,18 @@ impl Disk {
     fn operate(&mut self) -> (bool, io::Result<()>) {
         self.operations += 1;
         match self.fault {
-            Some(Fault::PowerCutAt(at)) if self.operations == at => (true, Err(io::Error::other("power cut"))),
-            Some(Fault::PowerCutAt(at)) if self.operations > at => (false, Err(io::Error::other("power cut"))),
-            Some(Fault::FailsOnceAt(at, errno)) if self.operations == at => (false, Err(io::Error::from_raw_os_error(errno))),
-            Some(Fault::FailsFrom(at, errno)) if self.operations >= at => (false, Err(io::Error::from_raw_os_error(errno))),
+            Some(Fault::PowerCutAt(at)) if self.operations == at => {
+                (true, Err(io::Error::other("power cut")))
+            }
+            Some(Fault::PowerCutAt(at)) if self.operations > at => {
+                (false, Err(io::Error::other("power cut")))
+            }
+            Some(Fault::FailsOnceAt(at, errno)) if self.operations == at => {
+                (false, Err(io::Error::from_raw_os_error(errno)))
+            }
+            Some(Fault::FailsFrom(at, errno)) if self.operations >= at => {
+                (false, Err(io::Error::from_raw_os_error(errno)))
+            }
             _ => (true, Ok(())),
         }
     }
@@ -128,7 +136,8 @@ impl StorageBackend for CrashDisk {
         let mut disk = self.disk.lock().unwrap();
         disk.reads += 1;
         let start = offset as usize;
-        let found = disk.present.get(start..start + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+        let found =
+            disk.present.get(start..start + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
         out.copy_from_slice(found);
         Ok(())
     }

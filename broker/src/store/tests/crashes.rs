@@ -55,9 +55,16 @@ fn assert_whole(history: &[Contents], returned: usize, disk: CrashDisk, what: &s
     let may_be = &history[returned..(returned + 2).min(history.len())];
     assert!(may_be.contains(&found), "{what}: {found:#?}");
     store.commit(&send(9, &[3])).unwrap();
-    assert_eq!(store.snapshot().unwrap().stored(id(9)).unwrap().unwrap().deliveries.len(), 1, "{what}");
+    assert_eq!(
+        store.snapshot().unwrap().stored(id(9)).unwrap().unwrap().deliveries.len(),
+        1,
+        "{what}"
+    );
     store.current.take();
-    assert!(std::sync::Arc::get_mut(&mut store.snapshots.database).unwrap().check_integrity().unwrap(), "{what}");
+    assert!(
+        std::sync::Arc::get_mut(&mut store.snapshots.database).unwrap().check_integrity().unwrap(),
+        "{what}"
+    );
 }
 
 #[test]
@@ -75,7 +82,12 @@ fn a_power_cut_anywhere_leaves_each_commit_whole_or_absent() {
             if let Ok((database, _)) = open_database(survivor.clone()) {
                 drop(database);
             }
-            assert_whole(&history, returned, survivor.after_power_cut(draw.next()), &format!("{what}, cut twice"));
+            assert_whole(
+                &history,
+                returned,
+                survivor.after_power_cut(draw.next()),
+                &format!("{what}, cut twice"),
+            );
             assert_whole(&history, returned, disk.after_power_cut(seed), &what);
         }
     }
@@ -88,10 +100,19 @@ fn a_failed_write_or_sync_ends_the_store_and_loses_nothing() {
         for fault in [Fault::FailsOnceAt(at, EIO), Fault::FailsFrom(at, ENOSPC)] {
             let (disk, returned, failure) = disturbed_life(fault);
             let Some(error) = failure else { panic!("{fault:?} went unnoticed") };
-            assert_eq!(error.is_no_space(), fault == Fault::FailsFrom(at, ENOSPC), "{fault:?}: {error:?}");
+            assert_eq!(
+                error.is_no_space(),
+                fault == Fault::FailsFrom(at, ENOSPC),
+                "{fault:?}: {error:?}"
+            );
             assert_whole(&history, returned, disk.after_kill(), &format!("{fault:?}, killed"));
             let seed = at as u64;
-            assert_whole(&history, returned, disk.after_power_cut(seed), &format!("{fault:?}, power cut, seed {seed}"));
+            assert_whole(
+                &history,
+                returned,
+                disk.after_power_cut(seed),
+                &format!("{fault:?}, power cut, seed {seed}"),
+            );
         }
     }
 }

@@ -9,7 +9,10 @@ use peer_proto::policy::Policy;
 use redb::{Key, ReadableTable, TableDefinition};
 
 use super::super::{Problem, Row, Snapshot, Store, Walk, schema};
-use super::{channel, delivery, id, message, moved, named, note, pauses, peer, place, put_thing, question, send, settings, task};
+use super::{
+    channel, delivery, id, message, moved, named, note, pauses, peer, place, put_thing, question,
+    send, settings, task,
+};
 
 fn everything() -> Vec<Change> {
     let mut changes = vec![Change::PutPeer(Box::new(peer(2))), Change::PutPeer(Box::new(peer(3)))];
@@ -92,13 +95,33 @@ fn a_damaged_peer_setting_or_shared_thing_is_left_out_and_the_rest_is_read() {
         assert_eq!(*image, expected);
     };
     let thing = |key: ThingKey| Row::Thing(key);
-    with_damaged(schema::PEERS, || 3, &Row::Peer(PeerId(3)), |_, image| gone(image, &|image| drop(image.peers.pop())));
+    with_damaged(
+        schema::PEERS,
+        || 3,
+        &Row::Peer(PeerId(3)),
+        |_, image| gone(image, &|image| drop(image.peers.pop())),
+    );
     let row = thing(ThingKey::Channel("#ops".into()));
-    with_damaged(schema::CHANNELS, || b"#ops".as_slice(), &row, |_, image| gone(image, &|image| image.things.channels.clear()));
+    with_damaged(
+        schema::CHANNELS,
+        || b"#ops".as_slice(),
+        &row,
+        |_, image| gone(image, &|image| image.things.channels.clear()),
+    );
     let row = thing(ThingKey::Question(id(2)));
-    with_damaged(schema::QUESTIONS, || id(2).to_u128(), &row, |_, image| gone(image, &|image| image.things.questions.clear()));
+    with_damaged(
+        schema::QUESTIONS,
+        || id(2).to_u128(),
+        &row,
+        |_, image| gone(image, &|image| image.things.questions.clear()),
+    );
     let row = thing(ThingKey::Task(TaskId(3)));
-    with_damaged(schema::TASKS, || 3, &row, |_, image| gone(image, &|image| image.things.tasks.clear()));
+    with_damaged(
+        schema::TASKS,
+        || 3,
+        &row,
+        |_, image| gone(image, &|image| image.things.tasks.clear()),
+    );
     let row = thing(ThingKey::Note("db/url".into()));
     with_damaged(
         schema::NOTES,
@@ -128,7 +151,10 @@ fn a_damaged_peer_setting_or_shared_thing_is_left_out_and_the_rest_is_read() {
         || schema::META_SETTINGS,
         &Row::Settings,
         |_, image| {
-            let strict = SettingsRecord { default_policy: Some(Policy::Hold), inbox_socket_in_bypass: false };
+            let strict = SettingsRecord {
+                default_policy: Some(Policy::Hold),
+                inbox_socket_in_bypass: false,
+            };
             gone(image, &|image| image.settings = strict)
         },
     );
@@ -136,7 +162,11 @@ fn a_damaged_peer_setting_or_shared_thing_is_left_out_and_the_rest_is_read() {
         schema::META,
         || schema::META_PAUSES,
         &Row::Pauses,
-        |_, image| gone(image, &|image| image.pauses = PausesRecord { all: true, ..PausesRecord::default() }),
+        |_, image| {
+            gone(image, &|image| {
+                image.pauses = PausesRecord { all: true, ..PausesRecord::default() }
+            })
+        },
     );
 }
 
@@ -152,8 +182,14 @@ fn a_damaged_message_is_what_its_deliveries_still_say() {
             assert_eq!(store.snapshot().unwrap().message(id(1)).unwrap(), None);
             let stored = store.snapshot().unwrap().stored(id(1)).unwrap().unwrap();
             let said = message(1, &[3]).head;
-            assert_eq!((stored.head.from.peer, stored.head.sent_at, &*stored.head.thread), (said.from.peer, said.sent_at, "t-1"));
-            assert_eq!((stored.deliveries, stored.idempotency_key), (vec![delivery(1, 3, Stage::Stored)], None));
+            assert_eq!(
+                (stored.head.from.peer, stored.head.sent_at, &*stored.head.thread),
+                (said.from.peer, said.sent_at, "t-1")
+            );
+            assert_eq!(
+                (stored.deliveries, stored.idempotency_key),
+                (vec![delivery(1, 3, Stage::Stored)], None)
+            );
             assert_eq!(
                 store.snapshot().unwrap().stored_after(None, 10).unwrap().0.len(),
                 4,
@@ -183,7 +219,10 @@ fn a_damaged_delivery_is_withheld() {
                 assert!(found.is_kept_back(), "{found:?}");
                 let seen_by_search = store.snapshot().unwrap().deliveries(id(n)).unwrap();
                 assert!(seen_by_search.iter().all(|delivery| delivery.is_kept_back()));
-                assert_eq!(store.snapshot().unwrap().message(id(n)).unwrap(), Some(message(n, &[3])));
+                assert_eq!(
+                    store.snapshot().unwrap().message(id(n)).unwrap(),
+                    Some(message(n, &[3]))
+                );
             },
         );
     }

@@ -13,11 +13,13 @@ use redb::{Database, ReadableTable, StorageBackend, WriteTransaction};
 use super::super::error::{Doing, WRITE};
 use super::super::migrate::{STEPS, Step};
 use super::super::{
-    CACHE_BYTES, CHECKED_AT_OPEN_BYTES_MAX, OpenError, Problem, Row, SCHEMA_VERSION, Snapshot, Span, Store, StoreError,
-    VerifyReport, record, schema,
+    CACHE_BYTES, CHECKED_AT_OPEN_BYTES_MAX, OpenError, Problem, Row, SCHEMA_VERSION, Snapshot,
+    Span, Store, StoreError, VerifyReport, record, schema,
 };
 use super::crash_disk::{CrashDisk, Draw};
-use super::{channel, contents, delivery, filled, id, new_store, open_error, peer, place, put, send, task};
+use super::{
+    channel, contents, delivery, filled, id, new_store, open_error, peer, place, put, send, task,
+};
 
 #[test]
 fn a_file_is_created_for_its_user_alone_and_found_again() {
@@ -30,8 +32,10 @@ fn a_file_is_created_for_its_user_alone_and_found_again() {
     assert!(matches!(Store::verify(&database), Err(OpenError::AlreadyOpen { .. })));
     drop(store);
     assert_eq!(contents(&Store::open(&database, &backups).unwrap()), before);
-    let mut names: Vec<_> =
-        std::fs::read_dir(database.parent().unwrap()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let mut names: Vec<_> = std::fs::read_dir(database.parent().unwrap())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
     names.sort();
     assert_eq!(names, ["peers.redb", "peers.redb.last"], "nothing else is left");
 }
@@ -75,7 +79,15 @@ fn a_creation_that_was_killed_does_not_matter() {
     let (_dir, database, backups) = place();
     std::fs::write(database.with_extension("redb.new"), b"half a database").unwrap();
     Store::open(&database, &backups).unwrap().commit(&send(1, &[3])).unwrap();
-    assert_eq!(Store::open(&database, &backups).unwrap().snapshot().and_then(Snapshot::image).unwrap().messages, 1);
+    assert_eq!(
+        Store::open(&database, &backups)
+            .unwrap()
+            .snapshot()
+            .and_then(Snapshot::image)
+            .unwrap()
+            .messages,
+        1
+    );
     assert!(!database.with_extension("redb.new").exists());
 }
 
@@ -132,7 +144,10 @@ fn a_damaged_file_is_refused_by_name_and_left_as_it_is() {
         std::fs::write(&database, damaged).unwrap();
         let error = open_error(Store::open(&database, &backups));
         assert!(
-            matches!(error, OpenError::Damaged { .. } | OpenError::NoDatabase { .. } | OpenError::Empty { .. }),
+            matches!(
+                error,
+                OpenError::Damaged { .. } | OpenError::NoDatabase { .. } | OpenError::Empty { .. }
+            ),
             "{what}: {error:?}"
         );
         assert!(error.to_string().contains("peers.redb"), "{what}: {error}");
@@ -188,10 +203,19 @@ fn bytes_flipped_anywhere_are_refused_or_do_no_harm() {
         }
         std::fs::write(&database, &damaged).unwrap();
         match Store::open(&database, &backups) {
-            Ok(store) => assert_eq!(contents(&store), before, "seed {seed}: a free page, or nothing at all"),
+            Ok(store) => {
+                assert_eq!(contents(&store), before, "seed {seed}: a free page, or nothing at all")
+            }
             Err(error) => {
-                assert!(matches!(error, OpenError::Damaged { .. } | OpenError::NoDatabase { .. }), "seed {seed}: {error:?}");
-                assert_eq!(std::fs::read(&database).unwrap(), damaged, "seed {seed}: the file was changed");
+                assert!(
+                    matches!(error, OpenError::Damaged { .. } | OpenError::NoDatabase { .. }),
+                    "seed {seed}: {error:?}"
+                );
+                assert_eq!(
+                    std::fs::read(&database).unwrap(),
+                    damaged,
+                    "seed {seed}: the file was changed"
+                );
                 refused += 1;
             }
         }
@@ -223,7 +247,8 @@ fn runs(store: &Store) -> u8 {
 }
 
 fn backups_in(backups: &Path) -> Vec<PathBuf> {
-    let mut found: Vec<_> = std::fs::read_dir(backups).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut found: Vec<_> =
+        std::fs::read_dir(backups).unwrap().map(|entry| entry.unwrap().path()).collect();
     found.sort();
     found
 }
@@ -232,30 +257,54 @@ fn backups_in(backups: &Path) -> Vec<PathBuf> {
 fn an_older_schema_is_migrated_after_a_copy_was_made_and_checked() {
     let (_dir, database, backups) = place();
     filled(&database, &backups);
-    let (old, before) = (std::fs::read(&database).unwrap(), contents(&Store::open(&database, &backups).unwrap()));
+    let (old, before) =
+        (std::fs::read(&database).unwrap(), contents(&Store::open(&database, &backups).unwrap()));
     std::fs::write(&database, &old).unwrap();
 
-    let store = Store::open_with(&database, &backups, &steps(&[noting_step, noting_step]), CHECKED_AT_OPEN_BYTES_MAX).unwrap();
+    let store = Store::open_with(
+        &database,
+        &backups,
+        &steps(&[noting_step, noting_step]),
+        CHECKED_AT_OPEN_BYTES_MAX,
+    )
+    .unwrap();
     assert_eq!((runs(&store), contents(&store)), (2, before));
     drop(store);
     let copies = backups_in(&backups);
     assert_eq!(copies.len(), 1);
-    assert!(copies[0].file_name().unwrap().to_str().unwrap().starts_with(&format!("peers-v{SCHEMA_VERSION}-")));
+    assert!(
+        copies[0]
+            .file_name()
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .starts_with(&format!("peers-v{SCHEMA_VERSION}-"))
+    );
     assert_eq!(std::fs::metadata(&copies[0]).unwrap().permissions().mode() & 0o7777, 0o600);
     assert_eq!(std::fs::read(&copies[0]).unwrap(), old, "the copy is the file from before");
 
     // The next step alone, from the file's current version. Then none.
     assert_eq!(
         runs(
-            &Store::open_with(&database, &backups, &steps(&[noting_step, noting_step, noting_step]), CHECKED_AT_OPEN_BYTES_MAX)
-                .unwrap()
+            &Store::open_with(
+                &database,
+                &backups,
+                &steps(&[noting_step, noting_step, noting_step]),
+                CHECKED_AT_OPEN_BYTES_MAX
+            )
+            .unwrap()
         ),
         3
     );
     assert_eq!(
         runs(
-            &Store::open_with(&database, &backups, &steps(&[noting_step, noting_step, noting_step]), CHECKED_AT_OPEN_BYTES_MAX)
-                .unwrap()
+            &Store::open_with(
+                &database,
+                &backups,
+                &steps(&[noting_step, noting_step, noting_step]),
+                CHECKED_AT_OPEN_BYTES_MAX
+            )
+            .unwrap()
         ),
         3
     );
@@ -279,7 +328,18 @@ fn a_file_that_was_not_closed_cleanly_is_copied_as_well() {
     let report = Store::verify(&database).unwrap();
     assert!(report.is_sound() && !report.closed_cleanly && report.messages == 1, "{report:?}");
     assert_eq!(std::fs::read(&database).unwrap(), bytes, "looking at it repairs nothing");
-    assert_eq!(runs(&Store::open_with(&database, &backups, &steps(&[noting_step]), CHECKED_AT_OPEN_BYTES_MAX).unwrap()), 1);
+    assert_eq!(
+        runs(
+            &Store::open_with(
+                &database,
+                &backups,
+                &steps(&[noting_step]),
+                CHECKED_AT_OPEN_BYTES_MAX
+            )
+            .unwrap()
+        ),
+        1
+    );
     assert_eq!(std::fs::read(&backups_in(&backups)[0]).unwrap(), bytes);
 }
 
@@ -287,11 +347,26 @@ fn a_file_that_was_not_closed_cleanly_is_copied_as_well() {
 fn a_failed_migration_leaves_the_schema_where_it_was() {
     let (_dir, database, backups) = place();
     filled(&database, &backups);
-    let error =
-        open_error(Store::open_with(&database, &backups, &steps(&[noting_step, failing_step]), CHECKED_AT_OPEN_BYTES_MAX));
-    assert!(matches!(error, OpenError::Migration { from, .. } if from == SCHEMA_VERSION + 1), "{error:?}");
+    let error = open_error(Store::open_with(
+        &database,
+        &backups,
+        &steps(&[noting_step, failing_step]),
+        CHECKED_AT_OPEN_BYTES_MAX,
+    ));
+    assert!(
+        matches!(error, OpenError::Migration { from, .. } if from == SCHEMA_VERSION + 1),
+        "{error:?}"
+    );
     assert_eq!(
-        runs(&Store::open_with(&database, &backups, &steps(&[noting_step]), CHECKED_AT_OPEN_BYTES_MAX).unwrap()),
+        runs(
+            &Store::open_with(
+                &database,
+                &backups,
+                &steps(&[noting_step]),
+                CHECKED_AT_OPEN_BYTES_MAX
+            )
+            .unwrap()
+        ),
         1,
         "the first step holds, the second left nothing"
     );
@@ -305,7 +380,12 @@ fn without_a_copy_there_is_no_migration() {
     std::fs::write(&backups, b"").unwrap();
     let before = std::fs::read(&database).unwrap();
     assert!(matches!(
-        open_error(Store::open_with(&database, &backups, &steps(&[noting_step]), CHECKED_AT_OPEN_BYTES_MAX)),
+        open_error(Store::open_with(
+            &database,
+            &backups,
+            &steps(&[noting_step]),
+            CHECKED_AT_OPEN_BYTES_MAX
+        )),
         OpenError::Backup { .. }
     ));
     assert_eq!(std::fs::read(&database).unwrap(), before);
@@ -314,15 +394,20 @@ fn without_a_copy_there_is_no_migration() {
 #[test]
 fn a_newer_schema_is_refused_with_both_versions_and_left_as_it_is() {
     let (_dir, database, backups) = place();
-    drop(Store::open_with(&database, &backups, &steps(&[noting_step]), CHECKED_AT_OPEN_BYTES_MAX).unwrap());
+    drop(
+        Store::open_with(&database, &backups, &steps(&[noting_step]), CHECKED_AT_OPEN_BYTES_MAX)
+            .unwrap(),
+    );
     let before = std::fs::read(&database).unwrap();
     let error = open_error(Store::open(&database, &backups));
     let OpenError::Newer { found, known, .. } = &error else { panic!("{error:?}") };
     assert_eq!((*found, *known), (SCHEMA_VERSION + 1, SCHEMA_VERSION));
     let text = format!("{error}; {}", error.hint());
     let executable = std::env::current_exe().unwrap();
-    let (newer, known) = (format!("schema {}", SCHEMA_VERSION + 1), format!("up to {SCHEMA_VERSION}"));
-    for part in [&newer, &known, env!("CARGO_PKG_VERSION"), "install", executable.to_str().unwrap()] {
+    let (newer, known) =
+        (format!("schema {}", SCHEMA_VERSION + 1), format!("up to {SCHEMA_VERSION}"));
+    for part in [&newer, &known, env!("CARGO_PKG_VERSION"), "install", executable.to_str().unwrap()]
+    {
         assert!(text.contains(part), "{part} is missing: {text}");
     }
     assert!(matches!(Store::verify(&database), Err(OpenError::Newer { .. })));
@@ -365,13 +450,32 @@ fn verify_names_what_does_not_fit_together() {
     store.commit(&[Change::PutPeer(Box::new(peer(3))), Change::PutNextPeer(PeerId(3))]).unwrap();
     store.commit(&[put(delivery(1, 3, Stage::Stored), None)]).unwrap();
     store.commit(&send(2, &[1, 8])).unwrap();
-    store.commit(&[Change::PutIdempotencyKey { sender: PeerId(3), key: "k".into(), message: id(7) }]).unwrap();
+    store
+        .commit(&[Change::PutIdempotencyKey { sender: PeerId(3), key: "k".into(), message: id(7) }])
+        .unwrap();
     let writing = store.snapshots.database.begin_write().unwrap();
-    writing.open_table(schema::SETTLED).unwrap().insert((id(2).to_u128(), 3), [9u8].as_slice()).unwrap();
-    let misplaced = record::encode(&Row::Delivery(id(2), PeerId(4)), &delivery(2, 4, Stage::Dead)).unwrap();
-    writing.open_table(schema::EXPIRED).unwrap().insert((id(2).to_u128(), 4), misplaced.as_slice()).unwrap();
-    writing.open_table(schema::META).unwrap().insert(schema::META_SETTINGS, [9u8].as_slice()).unwrap();
-    writing.open_table(schema::META).unwrap().insert(schema::META_PAUSES, [9u8].as_slice()).unwrap();
+    writing
+        .open_table(schema::SETTLED)
+        .unwrap()
+        .insert((id(2).to_u128(), 3), [9u8].as_slice())
+        .unwrap();
+    let misplaced =
+        record::encode(&Row::Delivery(id(2), PeerId(4)), &delivery(2, 4, Stage::Dead)).unwrap();
+    writing
+        .open_table(schema::EXPIRED)
+        .unwrap()
+        .insert((id(2).to_u128(), 4), misplaced.as_slice())
+        .unwrap();
+    writing
+        .open_table(schema::META)
+        .unwrap()
+        .insert(schema::META_SETTINGS, [9u8].as_slice())
+        .unwrap();
+    writing
+        .open_table(schema::META)
+        .unwrap()
+        .insert(schema::META_PAUSES, [9u8].as_slice())
+        .unwrap();
     let task = record::encode(&Row::Thing(ThingKey::Task(TaskId(4))), &task(4)).unwrap();
     writing.open_table(schema::TASKS).unwrap().insert(4, task.as_slice()).unwrap();
     writing.open_table(schema::TASKS).unwrap().insert(5, task.as_slice()).unwrap();
@@ -380,11 +484,28 @@ fn verify_names_what_does_not_fit_together() {
         .unwrap()
         .insert(schema::META_NEXT_TASK, record::encode(&Row::NextTask, &5u64).unwrap().as_slice())
         .unwrap();
-    writing.open_table(schema::NOTES).unwrap().insert(b"lost".as_slice(), [9u8].as_slice()).unwrap();
-    let channel = record::encode(&Row::Thing(ThingKey::Channel("#ops".into())), &channel()).unwrap();
-    writing.open_table(schema::CHANNELS).unwrap().insert(b"#ops".as_slice(), channel.as_slice()).unwrap();
-    writing.open_table(schema::CHANNELS).unwrap().insert(b"#Ops".as_slice(), channel.as_slice()).unwrap();
-    writing.open_table(schema::QUESTIONS).unwrap().insert(id(9).to_u128(), [9u8].as_slice()).unwrap();
+    writing
+        .open_table(schema::NOTES)
+        .unwrap()
+        .insert(b"lost".as_slice(), [9u8].as_slice())
+        .unwrap();
+    let channel =
+        record::encode(&Row::Thing(ThingKey::Channel("#ops".into())), &channel()).unwrap();
+    writing
+        .open_table(schema::CHANNELS)
+        .unwrap()
+        .insert(b"#ops".as_slice(), channel.as_slice())
+        .unwrap();
+    writing
+        .open_table(schema::CHANNELS)
+        .unwrap()
+        .insert(b"#Ops".as_slice(), channel.as_slice())
+        .unwrap();
+    writing
+        .open_table(schema::QUESTIONS)
+        .unwrap()
+        .insert(id(9).to_u128(), [9u8].as_slice())
+        .unwrap();
     writing.commit().unwrap();
     drop(store);
     let report = Store::verify(&database).unwrap();

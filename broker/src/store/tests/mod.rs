@@ -17,11 +17,13 @@ use std::path::{Path, PathBuf};
 
 use peer_core::input::StoredMessage;
 use peer_core::record::{
-    Brief, DeliveryRecord, Image, KeptRecord, MessageHead, MessageRecord, PausesRecord, PeerRecord, Process, SettingsRecord,
-    TokenDigest,
+    Brief, DeliveryRecord, Image, KeptRecord, MessageHead, MessageRecord, PausesRecord, PeerRecord,
+    Process, SettingsRecord, TokenDigest,
 };
 use peer_core::step::Change;
-use peer_core::thing::{ChannelRecord, NoteHead, NoteRecord, QuestionRecord, TaskRecord, Thing, ThingKey};
+use peer_core::thing::{
+    ChannelRecord, NoteHead, NoteRecord, QuestionRecord, TaskRecord, Thing, ThingKey,
+};
 use peer_proto::hook::Mode;
 use peer_proto::ids::{MessageId, PeerId, TaskId, Timestamp};
 use peer_proto::message::{Intent, Kind, Sender, Stage, TraceEntry, TraceEvent, Via};
@@ -120,7 +122,12 @@ fn message(n: u64, to: &[u64]) -> MessageRecord {
 }
 
 fn delivery(n: u64, peer: u64, stage: Stage) -> DeliveryRecord {
-    let stored = TraceEntry { event: TraceEvent::Stored, at: Timestamp(NOW + n), carrier: None, cause: None };
+    let stored = TraceEntry {
+        event: TraceEvent::Stored,
+        at: Timestamp(NOW + n),
+        carrier: None,
+        cause: None,
+    };
     DeliveryRecord {
         message: id(n),
         peer: PeerId(peer),
@@ -205,7 +212,11 @@ fn put_thing(thing: Thing) -> Change {
 fn send(n: u64, to: &[u64]) -> Vec<Change> {
     let mut changes = vec![Change::PutMessage(Box::new(message(n, to)))];
     changes.extend(to.iter().map(|peer| put(delivery(n, *peer, Stage::Stored), None)));
-    changes.push(Change::PutIdempotencyKey { sender: PeerId(2), key: format!("key-{n}"), message: id(n) });
+    changes.push(Change::PutIdempotencyKey {
+        sender: PeerId(2),
+        key: format!("key-{n}"),
+        message: id(n),
+    });
     changes
 }
 
@@ -249,13 +260,20 @@ fn contents(store: &Store) -> Contents {
         ControlFlow::Continue(())
     });
     assert_eq!(next.unwrap(), None);
-    let stored: Vec<_> =
-        messages.iter().map(|message| store.snapshot().unwrap().stored(message.head.id).unwrap().unwrap()).collect();
+    let stored: Vec<_> = messages
+        .iter()
+        .map(|message| store.snapshot().unwrap().stored(message.head.id).unwrap().unwrap())
+        .collect();
     let keys = messages.iter().filter_map(|message| message.idempotency_key.as_deref());
     let keys = keys.filter_map(|key| named(store, 2, key)).collect();
     let orphans = store.snapshot().unwrap().orphans(None, usize::MAX).unwrap();
     let image = store.snapshot().and_then(Snapshot::image).unwrap();
-    let notes = image.things.notes.iter().map(|head| store.snapshot().unwrap().note(&head.key).unwrap().unwrap()).collect();
+    let notes = image
+        .things
+        .notes
+        .iter()
+        .map(|head| store.snapshot().unwrap().note(&head.key).unwrap().unwrap())
+        .collect();
     Contents { image, messages, stored, orphans, keys, notes }
 }
 
@@ -289,17 +307,30 @@ fn life() -> Vec<Act> {
     let mut long = message(4, &[3]);
     long.text = "long ".repeat(10_000);
     vec![
-        Act::Commit(vec![Change::PutPeer(Box::new(peer(2))), Change::PutPeer(Box::new(peer(3))), Change::PutNextPeer(PeerId(4))]),
+        Act::Commit(vec![
+            Change::PutPeer(Box::new(peer(2))),
+            Change::PutPeer(Box::new(peer(3))),
+            Change::PutNextPeer(PeerId(4)),
+        ]),
         Act::Commit(send(1, &[2, 3])),
         Act::Commit(send(2, &[3])),
         Act::Checkpoint,
         Act::Commit(vec![moved(1, 3, Stage::Stored, Stage::Offered)]),
         Act::Commit([send(3, &[3]), vec![moved(1, 3, Stage::Offered, Stage::Presented)]].concat()),
-        Act::Commit(vec![Change::PutMessage(Box::new(long)), put(delivery(4, 3, Stage::Held), None)]),
+        Act::Commit(vec![
+            Change::PutMessage(Box::new(long)),
+            put(delivery(4, 3, Stage::Held), None),
+        ]),
         Act::Checkpoint,
         Act::Commit(vec![moved(1, 2, Stage::Stored, Stage::Dead), Change::RemovePeer(PeerId(2))]),
-        Act::Commit(vec![moved(4, 3, Stage::Held, Stage::Cancelled), moved(2, 3, Stage::Stored, Stage::Expired)]),
-        Act::Commit(vec![Change::PutSettings(settings(Policy::Hold)), Change::PutPauses(Box::new(pauses()))]),
+        Act::Commit(vec![
+            moved(4, 3, Stage::Held, Stage::Cancelled),
+            moved(2, 3, Stage::Stored, Stage::Expired),
+        ]),
+        Act::Commit(vec![
+            Change::PutSettings(settings(Policy::Hold)),
+            Change::PutPauses(Box::new(pauses())),
+        ]),
         Act::Commit(vec![
             put_thing(Thing::Channel(channel())),
             put_thing(Thing::Question(question(2))),

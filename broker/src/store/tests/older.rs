@@ -34,7 +34,8 @@ fn a_store_of_schema_1_with_every_kind_of_record_reads_the_same_after_its_migrat
     assert_eq!(contents(&store), contents(&fresh));
     let rows = |store: &Store| store.snapshot().unwrap().reindex_after(0, 100).unwrap();
     assert_eq!(rows(&store), rows(&fresh));
-    let copies: Vec<_> = std::fs::read_dir(&backups).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let copies: Vec<_> =
+        std::fs::read_dir(&backups).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert_eq!(copies.len(), 1);
     assert_eq!(std::fs::read(&copies[0]).unwrap(), VERSION_1, "the copy is the file from before");
 
@@ -47,8 +48,9 @@ fn a_store_of_schema_1_with_every_kind_of_record_reads_the_same_after_its_migrat
     assert_eq!(std::fs::read_dir(&backups).unwrap().count(), 1, "it is migrated once");
 }
 
-/// A store of schema 2, closed: as [`VERSION_1`], and messages in a private channel (20), a public one (24), a group (23)
-/// and one that is gone (22), with replies to the first (21, and 26 to that) and the second (25).
+/// A store of schema 2, closed: as [`VERSION_1`], and messages in a private channel (20), a public
+/// one (24), a group (23) and one that is gone (22), with replies to the first (21, and 26 to that)
+/// and the second (25).
 const VERSION_2: &[u8] = include_bytes!("version_2.redb");
 
 #[test]
@@ -74,15 +76,26 @@ fn a_store_of_schema_2_reads_the_same_after_its_migration_and_knows_what_is_priv
         (found_image.peers, found_image.settings, found_image.pauses, found_image.things.tasks),
         (image.peers, image.settings, image.pauses, image.things.tasks)
     );
-    let private: Vec<(u64, bool)> = said.iter().rev().zip(20..).map(|(message, n)| (n, message.head.private)).collect();
-    assert_eq!(private, [(20, true), (21, true), (22, true), (23, false), (24, false), (25, false), (26, true)]);
+    let private: Vec<(u64, bool)> =
+        said.iter().rev().zip(20..).map(|(message, n)| (n, message.head.private)).collect();
+    assert_eq!(
+        private,
+        [(20, true), (21, true), (22, true), (23, false), (24, false), (25, false), (26, true)]
+    );
     for stored in &found.stored {
-        assert!(stored.deliveries.iter().all(|delivery| delivery.brief.private == stored.head.private), "{stored:?}");
+        assert!(
+            stored.deliveries.iter().all(|delivery| delivery.brief.private == stored.head.private),
+            "{stored:?}"
+        );
     }
     drop(store);
     let report = Store::verify(&database).unwrap();
     assert!(report.is_sound() && report.schema == SCHEMA_VERSION, "{report:?}");
-    assert_eq!(std::fs::read(std::fs::read_dir(&backups).unwrap().next().unwrap().unwrap().path()).unwrap(), VERSION_2);
+    assert_eq!(
+        std::fs::read(std::fs::read_dir(&backups).unwrap().next().unwrap().unwrap().path())
+            .unwrap(),
+        VERSION_2
+    );
 }
 
 /// Its last two fields were added while schema 1 was in use.
@@ -105,8 +118,22 @@ fn a_peer_of_schema_1_without_the_last_fields_is_migrated_too() {
     let reading = store.snapshot().unwrap();
     assert_eq!(reading.peer_name(PeerId(3)).unwrap(), Some("calm-fox-3".into()));
     assert_eq!(reading.peer_name(PeerId(4)).unwrap(), None);
-    assert_eq!(store.take_damage(), [Row::Peer(PeerId(4))], "what could not be read cannot be read now");
-    let bytes = store.snapshot().unwrap().reading().open_table(schema::PEERS).unwrap().get(3).unwrap().unwrap().value().to_vec();
+    assert_eq!(
+        store.take_damage(),
+        [Row::Peer(PeerId(4))],
+        "what could not be read cannot be read now"
+    );
+    let bytes = store
+        .snapshot()
+        .unwrap()
+        .reading()
+        .open_table(schema::PEERS)
+        .unwrap()
+        .get(3)
+        .unwrap()
+        .unwrap()
+        .value()
+        .to_vec();
     let read: PeerRecord = record::decode(&Row::Peer(PeerId(3)), &bytes).unwrap();
     assert_eq!(read, PeerRecord { client_process: None, ..peer(3) });
 }

@@ -17,7 +17,9 @@ use super::super::migrate::STEPS;
 use super::super::pages::format::{self, LEAF, PAGE_BYTES, Root, Shape, TABLES};
 use super::super::pages::guard::GuardedFile;
 use super::super::pages::survey;
-use super::super::{CHECKED_AT_OPEN_BYTES_MAX, OpenError, Problem, Row, Snapshot, Store, Walk, schema, witness};
+use super::super::{
+    CHECKED_AT_OPEN_BYTES_MAX, OpenError, Problem, Row, Snapshot, Store, Walk, schema, witness,
+};
 use super::crash_disk::Draw;
 use super::{delivery, id, message, moved, note, peer, place, put, put_thing, send};
 use peer_core::thing::Thing;
@@ -65,7 +67,9 @@ fn fill(store: &mut Store) {
         }
         store.commit(&changes).unwrap();
         let settled = some.iter().filter(|n| stage_of(**n) != Stage::Stored);
-        store.commit(&settled.map(|n| moved(*n, 3, Stage::Stored, stage_of(*n))).collect::<Vec<_>>()).unwrap();
+        store
+            .commit(&settled.map(|n| moved(*n, 3, Stage::Stored, stage_of(*n))).collect::<Vec<_>>())
+            .unwrap();
     }
 }
 
@@ -110,7 +114,8 @@ fn pages(file: &[u8]) -> Vec<(usize, usize, Kind)> {
             let Some(root) = definition.root else { continue };
             let shape = Shape { key: definition.key, value: definition.value, ..TABLES };
             if !is_system {
-                let (_, ours) = schema::SHAPES.iter().find(|(ours, _)| ours.as_bytes() == name).unwrap();
+                let (_, ours) =
+                    schema::SHAPES.iter().find(|(ours, _)| ours.as_bytes() == name).unwrap();
                 assert_eq!((ours.key, ours.value), (shape.key, shape.value));
             }
             pages_of(file, root, &shape, &mut |at, bytes, page| {
@@ -128,11 +133,17 @@ fn pages_of(file: &[u8], root: Root, shape: &Shape, see: &mut impl FnMut(usize, 
     assert_eq!(format::page_sum(page, shape), Some(root.sum), "the page at {at}");
     see(at as usize, bytes, page);
     if page[0] != LEAF {
-        format::children(page, shape, None, None).into_iter().for_each(|child| pages_of(file, child.root, shape, see));
+        format::children(page, shape, None, None)
+            .into_iter()
+            .for_each(|child| pages_of(file, child.root, shape, see));
     } else {
         let rows = format::rows(page, shape).unwrap();
         let again = format::leaf(&rows, shape, bytes).unwrap();
-        assert_eq!(again[2..format::used(page, shape).unwrap()], page[2..format::used(page, shape).unwrap()], "the page at {at}");
+        assert_eq!(
+            again[2..format::used(page, shape).unwrap()],
+            page[2..format::used(page, shape).unwrap()],
+            "the page at {at}"
+        );
     }
 }
 
@@ -160,7 +171,14 @@ fn every_page_has_the_checksum_that_its_parent_states() {
     let (file, _) = &*LARGE;
     let pages = pages(file);
     let of = |kind: Kind| pages.iter().filter(|(_, _, is)| *is == kind).count();
-    assert!(of(Kind::Branch) > 8 && of(Kind::Leaf) > 300 && of(Kind::Tables) > 0 && of(Kind::System) > 1, "{}", of(Kind::Branch));
+    assert!(
+        of(Kind::Branch) > 8
+            && of(Kind::Leaf) > 300
+            && of(Kind::Tables) > 0
+            && of(Kind::System) > 1,
+        "{}",
+        of(Kind::Branch)
+    );
     let read = |at: u64, out: &mut [u8]| {
         out.copy_from_slice(&file[at as usize..at as usize + out.len()]);
         Ok(())
@@ -184,24 +202,34 @@ fn put_file(database: &Path, file: &[u8], note: &[u8]) {
 /// are not found.
 fn missing(store: &Store, what: &str) -> u64 {
     let mut found = vec![false; MESSAGES as usize + 1];
-    let next = store.snapshot().unwrap().scan(super::super::Span::default(), usize::MAX, |stored| {
-        let n = stored.head.sent_at.0 - super::NOW;
-        if n <= MESSAGES {
-            assert!(stored == large_message(n), "{what}: message {n}");
-            found[n as usize] = true;
-        }
-        ControlFlow::Continue(())
-    });
+    let next =
+        store.snapshot().unwrap().scan(super::super::Span::default(), usize::MAX, |stored| {
+            let n = stored.head.sent_at.0 - super::NOW;
+            if n <= MESSAGES {
+                assert!(stored == large_message(n), "{what}: message {n}");
+                found[n as usize] = true;
+            }
+            ControlFlow::Continue(())
+        });
     assert_eq!(next.unwrap(), None);
     let mut missing = 0;
     for n in 1..=MESSAGES {
         let stored = store.snapshot().unwrap().message(id(n)).unwrap();
-        assert!(stored.is_none() != found[n as usize], "{what}: message {n} is found in one way and not in the other");
+        assert!(
+            stored.is_none() != found[n as usize],
+            "{what}: message {n} is found in one way and not in the other"
+        );
         missing += u64::from(stored.is_none());
         if n.is_multiple_of(7)
             && let Some(stored) = store.snapshot().unwrap().stored(id(n)).unwrap()
         {
-            assert!(stored.deliveries.iter().all(|found| found.is_kept_back() || *found == delivery_of(n)), "{what}: {n}");
+            assert!(
+                stored
+                    .deliveries
+                    .iter()
+                    .all(|found| found.is_kept_back() || *found == delivery_of(n)),
+                "{what}: {n}"
+            );
         }
     }
     missing
@@ -223,7 +251,11 @@ fn outlive(damaged: &[u8], what: &str) -> u64 {
     while store.read_on(&mut walk).unwrap() {}
     let damage = store.take_damage();
     assert!(lost == 0 || !damage.is_empty(), "{what}: {lost} are lost in silence");
-    assert!(image.pending.len() as u64 + lost + damage.len() as u64 >= WAITING, "{what}: {} wait", image.pending.len());
+    assert!(
+        image.pending.len() as u64 + lost + damage.len() as u64 >= WAITING,
+        "{what}: {} wait",
+        image.pending.len()
+    );
     // Writing goes through the same pages.
     let mut changes = Vec::new();
     for n in (1..MESSAGES - WAITING).step_by(11) {
@@ -236,10 +268,19 @@ fn outlive(damaged: &[u8], what: &str) -> u64 {
     changes.push(put(delivery(MESSAGES + 90, 3, Stage::Held), None));
     store.commit(&changes).unwrap_or_else(|error| panic!("{what}: {error:?}"));
     store.checkpoint(None).unwrap();
-    assert_eq!(store.snapshot().unwrap().message(id(MESSAGES + 1)).unwrap(), Some(message(MESSAGES + 1, &[3])), "{what}");
+    assert_eq!(
+        store.snapshot().unwrap().message(id(MESSAGES + 1)).unwrap(),
+        Some(message(MESSAGES + 1, &[3])),
+        "{what}"
+    );
     drop(store);
-    let store = open(&database, &backups).unwrap_or_else(|error| panic!("{what}, again: {error:?}"));
-    assert_eq!(store.snapshot().unwrap().message(id(MESSAGES + 1)).unwrap(), Some(message(MESSAGES + 1, &[3])), "{what}, again");
+    let store =
+        open(&database, &backups).unwrap_or_else(|error| panic!("{what}, again: {error:?}"));
+    assert_eq!(
+        store.snapshot().unwrap().message(id(MESSAGES + 1)).unwrap(),
+        Some(message(MESSAGES + 1, &[3])),
+        "{what}, again"
+    );
     store.snapshot().and_then(Snapshot::image).unwrap();
     lost
 }
@@ -257,7 +298,9 @@ fn damage(bytes: &mut [u8], draw: &mut Draw) {
         1 => bytes[at] = 0xff,
         2 => bytes[at..at + length.min(1 + draw.below(64))].fill(0),
         3 => bytes[at..at + length.min(1 + draw.below(16))].fill(0xff),
-        _ => bytes[at..at + length.min(1 + draw.below(512))].iter_mut().for_each(|byte| *byte = draw.next() as u8),
+        _ => bytes[at..at + length.min(1 + draw.below(512))]
+            .iter_mut()
+            .for_each(|byte| *byte = draw.next() as u8),
     }
 }
 
@@ -378,13 +421,25 @@ fn a_page_that_changes_while_it_is_in_use_is_made_readable_or_not_read() {
     let (guarded, _watch) = GuardedFile::new(staged, known, damage.clone());
     let shape = schema::SHAPES[2].1;
     // A leaf of messages in the middle, and the branch that names it.
-    let leaves =
-        |page: &[u8]| page[0] == LEAF && format::rows(page, &shape).is_some_and(|rows| rows.len() > 4 && rows[0].0.len() == 16);
-    let of = |kind: Kind| pages(&LARGE.0).into_iter().filter(move |(_, bytes, is)| *is == kind && *bytes == PAGE_BYTES);
-    let is_message =
-        |at: usize| survey::locate(&read, LARGE.0.len() as u64, at as u64).unwrap().is_some_and(|found| found.shape == shape);
-    let (at, ..) =
-        of(Kind::Leaf).filter(|(at, bytes, _)| leaves(&LARGE.0[*at..at + bytes])).find(|(at, ..)| is_message(*at)).unwrap();
+    let leaves = |page: &[u8]| {
+        page[0] == LEAF
+            && format::rows(page, &shape)
+                .is_some_and(|rows| rows.len() > 4 && rows[0].0.len() == 16)
+    };
+    let of = |kind: Kind| {
+        pages(&LARGE.0)
+            .into_iter()
+            .filter(move |(_, bytes, is)| *is == kind && *bytes == PAGE_BYTES)
+    };
+    let is_message = |at: usize| {
+        survey::locate(&read, LARGE.0.len() as u64, at as u64)
+            .unwrap()
+            .is_some_and(|found| found.shape == shape)
+    };
+    let (at, ..) = of(Kind::Leaf)
+        .filter(|(at, bytes, _)| leaves(&LARGE.0[*at..at + bytes]))
+        .find(|(at, ..)| is_message(*at))
+        .unwrap();
     let sound = LARGE.0[at..at + PAGE_BYTES].to_vec();
     let seen = |change: &dyn Fn(&mut [u8])| {
         let mut page = sound.clone();
@@ -397,13 +452,23 @@ fn a_page_that_changes_while_it_is_in_use_is_made_readable_or_not_read() {
         assert_eq!(seen(&|_| {}).unwrap(), sound);
         assert_eq!(damage.has(&Row::Page(at as u64)), written);
         // One wrong word of the layout is corrected.
-        assert_eq!(format::rows(&seen(&|page| page[2] ^= 1).unwrap(), &shape), format::rows(&sound, &shape));
-        assert_eq!(format::rows(&seen(&|page| page[0] = 7).unwrap(), &shape), format::rows(&sound, &shape));
-        assert_eq!(format::rows(&seen(&|page| page[9] ^= 2).unwrap(), &shape), format::rows(&sound, &shape));
+        assert_eq!(
+            format::rows(&seen(&|page| page[2] ^= 1).unwrap(), &shape),
+            format::rows(&sound, &shape)
+        );
+        assert_eq!(
+            format::rows(&seen(&|page| page[0] = 7).unwrap(), &shape),
+            format::rows(&sound, &shape)
+        );
+        assert_eq!(
+            format::rows(&seen(&|page| page[9] ^= 2).unwrap(), &shape),
+            format::rows(&sound, &shape)
+        );
         // A key out of order hides no other row.
         let keys = format::leaf_keys(format::count(&sound), &shape);
         let seen_rows = seen(&|page| page[keys + 16..keys + 32].fill(0xff)).unwrap();
-        let (mut left, seen_rows) = (format::rows(&sound, &shape).unwrap(), format::rows(&seen_rows, &shape).unwrap());
+        let (mut left, seen_rows) =
+            (format::rows(&sound, &shape).unwrap(), format::rows(&seen_rows, &shape).unwrap());
         left.remove(1);
         assert_eq!(seen_rows, left);
         // If nothing is left, the page has one row that is no record.
@@ -459,10 +524,14 @@ fn a_damaged_branch_is_told_before_the_start_and_the_damaged_file_is_kept() {
     let store = Store::open(&database, &backups).unwrap();
     assert_eq!(store.take_damage(), [Row::Page(branch as u64)]);
     assert_eq!(store.snapshot().and_then(Snapshot::image).unwrap().pending.len(), 280);
-    assert_eq!(store.snapshot().unwrap().message(id(280)).unwrap().map(|message| message.text.len()), Some(60 * 1024));
+    assert_eq!(
+        store.snapshot().unwrap().message(id(280)).unwrap().map(|message| message.text.len()),
+        Some(60 * 1024)
+    );
     drop(store);
     assert!(Store::verify(&database).unwrap().is_sound());
-    let kept: Vec<_> = std::fs::read_dir(&backups).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let kept: Vec<_> =
+        std::fs::read_dir(&backups).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert!(kept.len() == 1 && std::fs::read(&kept[0]).unwrap() == damaged, "{kept:?}");
     assert_eq!(std::fs::metadata(&kept[0]).unwrap().permissions().mode() & 0o7777, 0o600);
 }

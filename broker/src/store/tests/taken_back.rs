@@ -78,10 +78,15 @@ fn a_wrong_bit_that_takes_the_last_commit_back_is_said_at_the_start() {
         let report = Store::verify(&database);
         match Store::open(&database, &backups) {
             Ok(store) => {
-                let lost = store.snapshot().and_then(Snapshot::image).unwrap().settings != settings(Policy::Hold);
+                let lost = store.snapshot().and_then(Snapshot::image).unwrap().settings
+                    != settings(Policy::Hold);
                 assert_eq!(store.take_damage() == [Row::LastCommit], lost, "bit {bit} of the slot");
                 let problems = report.unwrap().problems;
-                assert_eq!(problems == [Problem::TakenBack], lost, "bit {bit} of the slot: {problems:?}");
+                assert_eq!(
+                    problems == [Problem::TakenBack],
+                    lost,
+                    "bit {bit} of the slot: {problems:?}"
+                );
                 said += usize::from(lost);
             }
             Err(_) => refused += 1,
@@ -102,7 +107,8 @@ fn no_wrong_bit_anywhere_takes_the_last_commit_back_in_silence() {
         damaged[at] ^= 1 << draw.below(8);
         put(&database, &damaged, &note);
         let Ok(store) = Store::open(&database, &backups) else { continue };
-        let lost = store.snapshot().and_then(Snapshot::image).unwrap().settings != settings(Policy::Hold);
+        let lost =
+            store.snapshot().and_then(Snapshot::image).unwrap().settings != settings(Policy::Hold);
         assert!(!lost || store.damaged() > 0, "seed {seed}");
     }
 }

@@ -1,4 +1,5 @@
-//! Two adapter processes, as clients run them: from a tool call in one to the channel notification on the other's output.
+//! Two adapter processes, as clients run them: from a tool call in one to the channel notification
+//! on the other's output.
 
 use std::time::Instant;
 
@@ -27,7 +28,8 @@ impl Adapters {
         self.sent += 1;
         let text = format!("{:<TEXT_BYTES$}", self.sent);
         let begun = Instant::now();
-        let sending = self.sender.call("send_message", json!({ "to": "adapter-receiver", "message": text }));
+        let sending =
+            self.sender.call("send_message", json!({ "to": "adapter-receiver", "message": text }));
         let (_, (at, id)) = tokio::try_join!(sending, self.receiver.next_channel())?;
         self.receiver.call("ack_messages", json!({ "message_ids": id })).await?;
         Ok(report::us_between(begun, at))

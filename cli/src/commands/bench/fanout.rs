@@ -1,4 +1,5 @@
-//! One post to a channel of many: what each member costs, and what a member that has stopped does to the others.
+//! One post to a channel of many: what each member costs, and what a member that has stopped does
+//! to the others.
 
 use std::time::Instant;
 
@@ -32,7 +33,8 @@ const STOPPABLE: &str = "bench-stoppable";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Members beside the sender; the last of them is a process that is stopped for half of the time
+    /// Members beside the sender; the last of them is a process that is stopped for half of the
+    /// time
     #[arg(long, default_value_t = 99, value_parser = clap::value_parser!(u32).range(2..CHANNEL_MEMBERS_MAX as i64))]
     members: u32,
 
@@ -163,7 +165,9 @@ struct Pause(Pid);
 impl Pause {
     fn begin(client: &McpClient) -> Result<Self, Failure> {
         let pid = client.pid().and_then(|pid| i32::try_from(pid).ok());
-        let pid = Pid::from_raw(pid.ok_or_else(|| Failure::wrong("the member to be stopped is gone".to_owned()))?);
+        let pid = Pid::from_raw(
+            pid.ok_or_else(|| Failure::wrong("the member to be stopped is gone".to_owned()))?,
+        );
         let stopped = kill(pid, Signal::SIGSTOP);
         stopped.map_err(|errno| Failure::system("stopping a member", errno.into()))?;
         Ok(Self(pid))
@@ -180,7 +184,11 @@ impl Drop for Pause {
 impl Bench {
     async fn prepare(members: u32, room: &Throwaway) -> Result<Self, Failure> {
         let sender = Session::open(&room.endpoint, "bench-sender").await?;
-        let create = ChannelRequest::Create { name: CHANNEL.to_owned(), topic: String::new(), private: false };
+        let create = ChannelRequest::Create {
+            name: CHANNEL.to_owned(),
+            topic: String::new(),
+            private: false,
+        };
         channel(&sender, create).await?;
         let mut readers = Vec::new();
         for number in 1..members {
@@ -193,7 +201,11 @@ impl Bench {
         let who = Introduction { name: STOPPABLE, client: "codex-mcp-client", thread_id: None };
         let (mut stoppable, _): (McpClient, Value) = McpClient::start(command, &who).await?;
         stoppable.call("set_summary", json!({ "summary": "measuring" })).await?;
-        channel(&sender, ChannelRequest::Invite { name: CHANNEL.to_owned(), peer: STOPPABLE.to_owned() }).await?;
+        channel(
+            &sender,
+            ChannelRequest::Invite { name: CHANNEL.to_owned(), peer: STOPPABLE.to_owned() },
+        )
+        .await?;
         Ok(Self { sender, readers, stoppable, sent: 0 })
     }
 
@@ -227,13 +239,19 @@ impl Bench {
             }
             Ok((us_since(begun), last))
         };
-        let ((acknowledged_us, reply), (delivered_us, last)) = tokio::try_join!(acknowledged, delivered)?;
+        let ((acknowledged_us, reply), (delivered_us, last)) =
+            tokio::try_join!(acknowledged, delivered)?;
         let id = match reply {
             Reply::Sent(sent) if Some(sent.message) == last => sent.message,
             reply => return Err(Failure::wrong(format!("the send was answered with {reply:?}"))),
         };
-        let presented = || Request::Presented { messages: vec![id], carrier: Carrier::ToolResult, evidence: Evidence::NextCall };
-        let answers: Vec<_> = readers.iter().map(|reader| reader.connection.submit(presented())).collect();
+        let presented = || Request::Presented {
+            messages: vec![id],
+            carrier: Carrier::ToolResult,
+            evidence: Evidence::NextCall,
+        };
+        let answers: Vec<_> =
+            readers.iter().map(|reader| reader.connection.submit(presented())).collect();
         for answer in answers {
             match answer.await? {
                 Reply::Done => {}
@@ -269,7 +287,12 @@ impl Kind {
     /// The rounds' medians against those of another kind.
     fn against(&self, other: &Self, of: impl Fn(&Times) -> &Vec<f64>) -> Ratios {
         let median = |times: &Times| percentile(of(times), 0.5);
-        let ratios: Vec<f64> = self.rounds.iter().zip(&other.rounds).map(|(own, other)| median(own) / median(other)).collect();
+        let ratios: Vec<f64> = self
+            .rounds
+            .iter()
+            .zip(&other.rounds)
+            .map(|(own, other)| median(own) / median(other))
+            .collect();
         Ratios::of(&ratios)
     }
 }
@@ -280,17 +303,24 @@ type Part = fn(&Times) -> &Vec<f64>;
 fn print(args: &Args, seed: u64, output: &Output, kinds: &[Kind; 4]) -> Result<(), Failure> {
     let [one, all, _, all_stopped] = kinds;
     let median = |kind: &Kind, of: Part| percentile(&kind.all(of), 0.5);
-    let (acknowledged, delivered): (Part, Part) = (|times| &times.acknowledged, |times| &times.delivered);
+    let (acknowledged, delivered): (Part, Part) =
+        (|times| &times.acknowledged, |times| &times.delivered);
     let more = f64::from(args.members - 1);
     let per_member = |of| (median(all, of) - median(one, of)) / more;
     let harm = [acknowledged, delivered].map(|of| all_stopped.against(all, of));
     if output.json {
         let part = |kind: &Kind, of: Part| {
             let all = kind.all(of);
-            PartRow { p50_us: hundredths(percentile(&all, 0.5)), p99_us: hundredths(percentile(&all, 0.99)) }
+            PartRow {
+                p50_us: hundredths(percentile(&all, 0.5)),
+                p99_us: hundredths(percentile(&all, 0.99)),
+            }
         };
-        let row =
-            |kind: &Kind| KindRow { name: kind.name, acknowledged: part(kind, acknowledged), delivered: part(kind, delivered) };
+        let row = |kind: &Kind| KindRow {
+            name: kind.name,
+            acknowledged: part(kind, acknowledged),
+            delivered: part(kind, delivered),
+        };
         let [stopped_acknowledged, stopped_delivered] = harm;
         return output.json(&Fanout {
             what: "fanout",
@@ -308,12 +338,20 @@ fn print(args: &Args, seed: u64, output: &Output, kinds: &[Kind; 4]) -> Result<(
         });
     }
     let rounds = format!("{} rounds of {}", args.rounds, args.samples);
-    output
-        .line(&format!("{TEXT_BYTES} bytes, {} members beside the sender, {rounds} of each kind (seed {seed})", args.members))?;
+    output.line(&format!(
+        "{TEXT_BYTES} bytes, {} members beside the sender, {rounds} of each kind (seed {seed})",
+        args.members
+    ))?;
     let ms = |samples: &[f64], share| format!("{:.3}", percentile(samples, share) / 1e3);
     let row = |kind: &Kind| {
         let (acknowledged, delivered) = (kind.all(acknowledged), kind.all(delivered));
-        vec![kind.label.to_owned(), ms(&acknowledged, 0.5), ms(&acknowledged, 0.99), ms(&delivered, 0.5), ms(&delivered, 0.99)]
+        vec![
+            kind.label.to_owned(),
+            ms(&acknowledged, 0.5),
+            ms(&acknowledged, 0.99),
+            ms(&delivered, 0.5),
+            ms(&delivered, 0.99),
+        ]
     };
     let heading = ["IN MS", "ACKNOWLEDGED P50", "P99", "LAST READER P50", "P99"];
     output.table(&heading, &kinds.iter().map(row).collect::<Vec<_>>(), "nothing was measured")?;

@@ -1,8 +1,8 @@
 //! The floor: the least that a durable broker can do, as a thread in this process.
 //!
-//! A relay that reads messages from Unix sockets, appends all that arrived to a preallocated file, syncs once, then answers
-//! the senders and forwards to the receivers. No names, no leases, no traces, no encoding: what peerd takes beyond it is
-//! the price of being a broker.
+//! A relay that reads messages from Unix sockets, appends all that arrived to a preallocated file,
+//! syncs once, then answers the senders and forwards to the receivers. No names, no leases, no
+//! traces, no encoding: what peerd takes beyond it is the price of being a broker.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -22,7 +22,8 @@ pub(super) const RECORD_BYTES: usize = 320;
 /// The answer to the sender.
 pub(super) const ANSWER_BYTES: usize = 8;
 
-/// The file is written over and over within this many bytes, which were written once: then a sync writes no metadata.
+/// The file is written over and over within this many bytes, which were written once: then a sync
+/// writes no metadata.
 const FILE_BYTES: usize = 64 << 20;
 
 /// What is read at most from one socket in one turn.
@@ -61,9 +62,11 @@ impl Floor {
 }
 
 impl Pair {
-    /// Sends one record and waits for the answer and the forwarded record; says when each was there.
+    /// Sends one record and waits for the answer and the forwarded record; says when each was
+    /// there.
     pub(super) fn exchange(&mut self, record: &[u8; RECORD_BYTES]) -> Result<Exchange, Failure> {
-        self.try_exchange(record).map_err(|source| Failure::system("talking to the floor's relay", source))
+        self.try_exchange(record)
+            .map_err(|source| Failure::system("talking to the floor's relay", source))
     }
 
     fn try_exchange(&mut self, record: &[u8; RECORD_BYTES]) -> io::Result<Exchange> {
@@ -99,7 +102,8 @@ fn prepare(path: &Path, pairs: usize) -> io::Result<Floor> {
         ours.push(Pair { sender, receiver });
         theirs.push((relay_in, relay_out));
     }
-    let relay = std::thread::Builder::new().name("floor".to_owned()).spawn(move || relay(&file, theirs))?;
+    let relay =
+        std::thread::Builder::new().name("floor".to_owned()).spawn(move || relay(&file, theirs))?;
     Ok(Floor { pairs: ours, relay })
 }
 
@@ -145,7 +149,15 @@ fn relay(file: &File, mut pairs: Vec<(UnixStream, UnixStream)>) -> io::Result<()
 /// The open sockets that have something to say.
 fn ready(pairs: &[(UnixStream, UnixStream)], open: &[bool]) -> io::Result<Vec<usize>> {
     let places: Vec<_> = (0..pairs.len()).filter(|&place| open[place]).collect();
-    let mut asked: Vec<_> = places.iter().map(|&place| PollFd::new(pairs[place].0.as_fd(), PollFlags::POLLIN)).collect();
+    let mut asked: Vec<_> = places
+        .iter()
+        .map(|&place| PollFd::new(pairs[place].0.as_fd(), PollFlags::POLLIN))
+        .collect();
     poll(&mut asked, PollTimeout::NONE)?;
-    Ok(places.into_iter().zip(&asked).filter(|(_, asked)| asked.any() == Some(true)).map(|(place, _)| place).collect())
+    Ok(places
+        .into_iter()
+        .zip(&asked)
+        .filter(|(_, asked)| asked.any() == Some(true))
+        .map(|(place, _)| place)
+        .collect())
 }

@@ -105,10 +105,18 @@ impl Bench {
             sent: 0,
             floor_answered: Series::new("floor_acknowledged", "floor: synced and answered", None),
             floor_forwarded: Series::new("floor_delivered", "floor: synced and forwarded", None),
-            acknowledged: Series::new("acknowledged", "send to acknowledgement", Some("floor_acknowledged")),
+            acknowledged: Series::new(
+                "acknowledged",
+                "send to acknowledgement",
+                Some("floor_acknowledged"),
+            ),
             pushed: Series::new("delivered", "send to receiver", Some("floor_delivered")),
             settled: Series::new("settled", "send to settled, confirmed", Some("floor_delivered")),
-            notified: Series::new("notified", "tool call to channel notification", Some("floor_delivered")),
+            notified: Series::new(
+                "notified",
+                "tool call to channel notification",
+                Some("floor_delivered"),
+            ),
         })
     }
 
@@ -165,18 +173,27 @@ impl Bench {
         let delivered = async {
             loop {
                 match pushes.next().await {
-                    Some(Push::Deliver(delivery)) => return Ok((us_since(begun), delivery.message.id)),
+                    Some(Push::Deliver(delivery)) => {
+                        return Ok((us_since(begun), delivery.message.id));
+                    }
                     Some(_) => {}
-                    None => return Err(Failure::wrong("the receiver lost its connection".to_owned())),
+                    None => {
+                        return Err(Failure::wrong("the receiver lost its connection".to_owned()));
+                    }
                 }
             }
         };
-        let ((acknowledged_us, reply), (pushed_us, id)) = tokio::try_join!(acknowledged, delivered)?;
+        let ((acknowledged_us, reply), (pushed_us, id)) =
+            tokio::try_join!(acknowledged, delivered)?;
         match reply {
             Reply::Sent(sent) if sent.message == id => {}
             reply => return Err(Failure::wrong(format!("the send was answered with {reply:?}"))),
         }
-        let presented = Request::Presented { messages: vec![id], carrier: Carrier::ToolResult, evidence: Evidence::NextCall };
+        let presented = Request::Presented {
+            messages: vec![id],
+            carrier: Carrier::ToolResult,
+            evidence: Evidence::NextCall,
+        };
         match self.receiver.connection.request(presented).await? {
             Reply::Done => {}
             _ => return Err(unexpected()),
@@ -189,7 +206,13 @@ impl Bench {
 
     async fn finish(self) -> Result<Vec<Series>, Failure> {
         self.floor.stop()?;
-        let mut series = vec![self.floor_answered, self.floor_forwarded, self.acknowledged, self.pushed, self.settled];
+        let mut series = vec![
+            self.floor_answered,
+            self.floor_forwarded,
+            self.acknowledged,
+            self.pushed,
+            self.settled,
+        ];
         if let Some(adapters) = self.adapters {
             adapters.stop().await?;
             series.push(self.notified);

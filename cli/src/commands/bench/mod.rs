@@ -1,7 +1,7 @@
 //! `peerctl bench`: measures a throw-away broker on this machine.
 //!
-//! Absolute times say more about the disk's mood than about the broker. What counts is the ratio to a floor that is
-//! measured in the same run, in random order with the rest: see [`floor`].
+//! Absolute times say more about the disk's mood than about the broker. What counts is the ratio to
+//! a floor that is measured in the same run, in random order with the rest: see [`floor`].
 
 mod adapters;
 pub(crate) mod fanout;
@@ -78,7 +78,9 @@ pub(crate) async fn run(args: Args, output: &Output, endpoint: &Endpoint) -> Res
             None => latency::run(&latency::Args::default(), output, &room).await,
             Some(What::Latency(args)) => latency::run(&args, output, &room).await,
             Some(What::Fanout(args)) => fanout::run(&args, output, &room).await,
-            Some(What::Search(args)) => search::run(&args, output, &room, &endpoint.executable).await,
+            Some(What::Search(args)) => {
+                search::run(&args, output, &room, &endpoint.executable).await
+            }
             Some(What::Throughput(args)) => throughput::run(&args, output, &room).await,
         }
     };
@@ -113,10 +115,12 @@ impl Session {
             resume: None,
         };
         match connection.request(Request::Register(register)).await? {
-            Reply::Registered(registered) if registered.takes_mail && registered.name == name => Ok(Self { connection, pushes }),
-            Reply::Registered(registered) => {
-                Err(Failure::wrong(format!("the bench's session {name} was registered as {registered:?}")))
+            Reply::Registered(registered) if registered.takes_mail && registered.name == name => {
+                Ok(Self { connection, pushes })
             }
+            Reply::Registered(registered) => Err(Failure::wrong(format!(
+                "the bench's session {name} was registered as {registered:?}"
+            ))),
             _ => Err(unexpected()),
         }
     }
@@ -141,7 +145,8 @@ struct Dice(u64);
 
 impl Dice {
     fn seeded() -> Self {
-        let nanos = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_nanos() as u64);
+        let nanos =
+            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_nanos() as u64);
         Self(nanos ^ (u64::from(std::process::id()) << 32) | 1)
     }
 

@@ -66,7 +66,11 @@ pub(super) struct Series {
 }
 
 impl Series {
-    pub(super) fn new(name: &'static str, label: &'static str, against: Option<&'static str>) -> Self {
+    pub(super) fn new(
+        name: &'static str,
+        label: &'static str,
+        against: Option<&'static str>,
+    ) -> Self {
         Self { label, name, against, rounds: Vec::new() }
     }
 
@@ -82,7 +86,11 @@ impl Series {
     /// A percentile of each round against that of another series.
     fn ratios(&self, base: &Self, share: f64) -> Ratios {
         let rounds = self.rounds.iter().zip(&base.rounds);
-        Ratios::of(&rounds.map(|(own, base)| percentile(own, share) / percentile(base, share)).collect::<Vec<_>>())
+        Ratios::of(
+            &rounds
+                .map(|(own, base)| percentile(own, share) / percentile(base, share))
+                .collect::<Vec<_>>(),
+        )
     }
 }
 
@@ -117,7 +125,11 @@ pub(super) struct Ratios {
 
 impl Ratios {
     pub(super) fn of(ratios: &[f64]) -> Self {
-        Self { median: percentile(ratios, 0.5), min: percentile(ratios, 0.0), max: percentile(ratios, 1.0) }
+        Self {
+            median: percentile(ratios, 0.5),
+            min: percentile(ratios, 0.0),
+            max: percentile(ratios, 1.0),
+        }
     }
 
     pub(super) fn text(&self) -> String {
@@ -133,7 +145,8 @@ fn in_hundredths<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::
     serializer.serialize_f64(hundredths(*value))
 }
 
-/// Prints all series: their percentiles over all rounds, and the ratios to what they are compared with, round by round.
+/// Prints all series: their percentiles over all rounds, and the ratios to what they are compared
+/// with, round by round.
 pub(super) fn print(output: &Output, head: Head, series: &[Series]) -> Result<(), Failure> {
     let (mut rows, mut told) = (Vec::new(), Vec::new());
     for one in series {
@@ -147,7 +160,14 @@ pub(super) fn print(output: &Output, head: Head, series: &[Series]) -> Result<()
         rows.push(row);
         let [p50_us, p90_us, p99_us] = us.map(hundredths);
         let ratio = ratios.map(|[p50, p90, p99]| RatioRow { p50, p90, p99 });
-        told.push(SeriesRow { name: one.name, against: one.against, p50_us, p90_us, p99_us, ratio });
+        told.push(SeriesRow {
+            name: one.name,
+            against: one.against,
+            p50_us,
+            p90_us,
+            p99_us,
+            ratio,
+        });
     }
     if output.json {
         return output.json(&Measured { head, series: told });

@@ -1,8 +1,10 @@
-//! What the search index costs a send: the same sends to a broker that indexes and to one that cannot.
+//! What the search index costs a send: the same sends to a broker that indexes and to one that
+//! cannot.
 //!
-//! The second one has a file where its index would be. Each round begins after a second of silence, in which the first
-//! broker begins to index what the last round brought. How quick searching itself is, against SQLite's FTS5 at a million
-//! messages, measures `cargo bench -p peer-broker --bench search`.
+//! The second one has a file where its index would be. Each round begins after a second of silence,
+//! in which the first broker begins to index what the last round brought. How quick searching
+//! itself is, against SQLite's FTS5 at a million messages, measures
+//! `cargo bench -p peer-broker --bench search`.
 
 use std::fs;
 use std::path::Path;
@@ -66,15 +68,28 @@ impl Side {
     }
 }
 
-pub(super) async fn run(args: &Args, output: &Output, room: &Throwaway, executable: &Path) -> Result<(), Failure> {
-    let without = Throwaway::start_prepared(executable, CONFIG, |location| fs::write(location.search_index(), [])).await?;
+pub(super) async fn run(
+    args: &Args,
+    output: &Output,
+    room: &Throwaway,
+    executable: &Path,
+) -> Result<(), Failure> {
+    let without = Throwaway::start_prepared(executable, CONFIG, |location| {
+        fs::write(location.search_index(), [])
+    })
+    .await?;
     let measured = measure(args, output, room, &without).await;
     let stopped = without.stop().await;
     measured?;
     stopped
 }
 
-async fn measure(args: &Args, output: &Output, with: &Throwaway, without: &Throwaway) -> Result<(), Failure> {
+async fn measure(
+    args: &Args,
+    output: &Output,
+    with: &Throwaway,
+    without: &Throwaway,
+) -> Result<(), Failure> {
     let (with, without) = (Side::open(with).await?, Side::open(without).await?);
     let mut dice = Dice::seeded();
     let seed = dice.0;
@@ -82,7 +97,11 @@ async fn measure(args: &Args, output: &Output, with: &Throwaway, without: &Throw
         Series::new("without_index", "send without an index", None),
         Series::new("with_index", "send with an index", Some("without_index")),
         Series::new("without_index_again", "send without an index, again", None),
-        Series::new("beside_searches", "send while a search indexes the last one", Some("without_index_again")),
+        Series::new(
+            "beside_searches",
+            "send while a search indexes the last one",
+            Some("without_index_again"),
+        ),
     ];
     let mut number = 0;
     // The first round warms up.
@@ -91,7 +110,8 @@ async fn measure(args: &Args, output: &Output, with: &Throwaway, without: &Throw
         series.iter_mut().for_each(|series| series.rounds.push(Vec::new()));
         for [base, measured] in [[0, 1], [2, 3]] {
             tokio::time::sleep(Duration::from_millis(SILENCE_MS)).await;
-            let mut acts = [vec![base; args.samples as usize], vec![measured; args.samples as usize]].concat();
+            let mut acts =
+                [vec![base; args.samples as usize], vec![measured; args.samples as usize]].concat();
             dice.shuffle(&mut acts);
             for act in acts {
                 number += 1;
@@ -107,6 +127,7 @@ async fn measure(args: &Args, output: &Output, with: &Throwaway, without: &Throw
             series.iter_mut().for_each(|series| series.rounds.clear());
         }
     }
-    let head = Head { what: "search", rounds: args.rounds, samples: args.samples, text_bytes: None, seed };
+    let head =
+        Head { what: "search", rounds: args.rounds, samples: args.samples, text_bytes: None, seed };
     report::print(output, head, &series)
 }

@@ -97,7 +97,8 @@ pub(super) async fn run(args: &Args, output: &Output, room: &Throwaway) -> Resul
         }
     }
     floor.stop()?;
-    let ratios: Vec<_> = broker_rates.iter().zip(&floor_rates).map(|(broker, floor)| broker / floor).collect();
+    let ratios: Vec<_> =
+        broker_rates.iter().zip(&floor_rates).map(|(broker, floor)| broker / floor).collect();
     let ratios = Ratios::of(&ratios);
     let (broker, floor) = (percentile(&broker_rates, 0.5), percentile(&floor_rates, 0.5));
     if output.json {
@@ -119,7 +120,10 @@ pub(super) async fn run(args: &Args, output: &Output, room: &Throwaway) -> Resul
         args.producers, args.window, args.rounds, args.messages
     ))?;
     output.facts(&[
-        ("floor", format!("{floor:.0} messages/s synced, answered and forwarded, median of the rounds")),
+        (
+            "floor",
+            format!("{floor:.0} messages/s synced, answered and forwarded, median of the rounds"),
+        ),
         ("peerd", format!("{broker:.0} messages/s durable, acknowledged and delivered")),
         ("peerd / floor", ratios.text()),
     ])
@@ -140,7 +144,8 @@ async fn broker_round(lanes: Vec<Lane>, args: &Args) -> Result<(Duration, Vec<La
     let mut back = Vec::new();
     let mut took = Duration::ZERO;
     while let Some(ended) = running.join_next().await {
-        let (ended_at, lane) = ended.map_err(|_| Failure::wrong("a lane of the bench died".to_owned()))??;
+        let (ended_at, lane) =
+            ended.map_err(|_| Failure::wrong("a lane of the bench died".to_owned()))??;
         took = took.max(ended_at.duration_since(begun));
         back.push(lane);
     }
@@ -177,13 +182,18 @@ async fn drive(mut lane: Lane, messages: usize, window: usize) -> Result<(Instan
 async fn acknowledged(answer: Option<peer_client::Answer>) -> Result<(), Failure> {
     let Some(answer) = answer else { return Ok(()) };
     match answer.await? {
-        Reply::Sent(sent) if sent.deliveries.iter().all(|delivery| delivery.refusal.is_none()) => Ok(()),
+        Reply::Sent(sent) if sent.deliveries.iter().all(|delivery| delivery.refusal.is_none()) => {
+            Ok(())
+        }
         reply => Err(Failure::wrong(format!("a send was answered with {reply:?}"))),
     }
 }
 
 /// Takes what is pushed and settles it as it comes, as many at once as are there.
-async fn receive(session: &mut Session, messages: usize) -> Result<(Instant, Vec<peer_client::Answer>), Failure> {
+async fn receive(
+    session: &mut Session,
+    messages: usize,
+) -> Result<(Instant, Vec<peer_client::Answer>), Failure> {
     let mut received = 0;
     let mut settling: Vec<peer_client::Answer> = Vec::new();
     let mut at = Instant::now();
@@ -207,7 +217,11 @@ async fn receive(session: &mut Session, messages: usize) -> Result<(Instant, Vec
         at = Instant::now();
         received += batch.len();
         if !batch.is_empty() {
-            let presented = Request::Presented { messages: batch, carrier: Carrier::ToolResult, evidence: Evidence::NextCall };
+            let presented = Request::Presented {
+                messages: batch,
+                carrier: Carrier::ToolResult,
+                evidence: Evidence::NextCall,
+            };
             settling.push(session.connection.submit(presented));
         }
     }
@@ -227,13 +241,19 @@ fn floor_round(floor: &mut Floor, args: &Args) -> Result<Duration, Failure> {
                 (0..messages).try_for_each(|_| receiver.read_exact(&mut record))
             }));
         }
-        running.into_iter().try_for_each(|lane| lane.join().unwrap_or_else(|_| Err(io::Error::other("a thread died"))))
+        running.into_iter().try_for_each(|lane| {
+            lane.join().unwrap_or_else(|_| Err(io::Error::other("a thread died")))
+        })
     });
     outcome.map_err(|source| Failure::system("driving the floor's relay", source))?;
     Ok(begun.elapsed())
 }
 
-fn send_to_floor(socket: &mut (impl Read + Write), messages: usize, window: usize) -> io::Result<()> {
+fn send_to_floor(
+    socket: &mut (impl Read + Write),
+    messages: usize,
+    window: usize,
+) -> io::Result<()> {
     let (mut sent, mut answered) = (0, 0);
     let mut answers = vec![0; window * ANSWER_BYTES];
     let mut partial = 0;

@@ -1,8 +1,9 @@
-//! `peerctl daemon start`: one broker, whoever starts how many, and a word of why where there is none.
+//! `peerctl daemon start`: one broker, whoever starts how many, and a word of why where there is
+//! none.
 //!
-//! One broker wins the lock; who loses waits for the winner, and takes over where the winner dies during its start. A broker
-//! that nobody can reach any more, because its socket is gone, is told to end. One that dies twice at its start is not
-//! started a third time.
+//! One broker wins the lock; who loses waits for the winner, and takes over where the winner dies
+//! during its start. A broker that nobody can reach any more, because its socket is gone, is told
+//! to end. One that dies twice at its start is not started a third time.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -28,16 +29,17 @@ use crate::operator::Operator;
 /// How long a start may take before it is called a failure, in milliseconds.
 const START_TIMEOUT_MS: u64 = 10_000;
 
-/// The pauses between two attempts, in milliseconds, doubling: of a starter that lost against another, and of one whose broker
-/// died.
+/// The pauses between two attempts, in milliseconds, doubling: of a starter that lost against
+/// another, and of one whose broker died.
 const PAUSE_MS_MIN: u64 = 10;
 const PAUSE_MS_MAX: u64 = 320;
 
-/// How many brokers may die at their start before it is called a failure. One may have been killed by somebody; the second
-/// death says that the next would die as well.
+/// How many brokers may die at their start before it is called a failure. One may have been killed
+/// by somebody; the second death says that the next would die as well.
 const DEATHS_MAX: usize = 2;
 
-/// How long a broker that let go of its standard error and does not answer may take to end, in milliseconds.
+/// How long a broker that let go of its standard error and does not answer may take to end, in
+/// milliseconds.
 const END_TIMEOUT_MS: u64 = 1_000;
 
 /// How much is told of what a broker said last: lines, and characters of each.
@@ -62,14 +64,20 @@ pub(super) async fn start(endpoint: &Endpoint) -> Result<Started, Failure> {
     let mut pause_ms = PAUSE_MS_MIN;
     let mut deaths = 0;
     let mut ours: Option<Born> = None;
-    // What the last broker of ours said before it ended; counts only where nobody else came up either.
+    // What the last broker of ours said before it ended; counts only where nobody else came up
+    // either.
     let mut said: Option<Said> = None;
     loop {
         match Operator::connect(endpoint).await {
             Ok(operator) => {
                 // One that is about to end does not say, and another one will.
-                let config_fault = status::ask(&operator).await.ok().as_ref().and_then(status::config_fault);
-                return Ok(Started { welcome: operator.welcome, fresh: ours.is_some(), config_fault });
+                let config_fault =
+                    status::ask(&operator).await.ok().as_ref().and_then(status::config_fault);
+                return Ok(Started {
+                    welcome: operator.welcome,
+                    fresh: ours.is_some(),
+                    config_fault,
+                });
             }
             Err(failure) => match failure.connect() {
                 Some(ConnectError::NotRunning { .. }) => {}
@@ -87,7 +95,9 @@ pub(super) async fn start(endpoint: &Endpoint) -> Result<Started, Failure> {
         } {
             deaths += 1;
             if deaths >= DEATHS_MAX {
-                let failure = Failure::broker(format!("the broker died {deaths} times at its start, {death}"));
+                let failure = Failure::broker(format!(
+                    "the broker died {deaths} times at its start, {death}"
+                ));
                 return Err(failure.hint("`peerctl doctor` tries what a start needs"));
             }
         }
@@ -99,15 +109,20 @@ pub(super) async fn start(endpoint: &Endpoint) -> Result<Started, Failure> {
             Spawned::Failed(why) => said = Some(why),
             Spawned::Lost if lost_its_socket(endpoint).await? => {}
             Spawned::Lost => {
-                // Another one has the lock and is on its way up, or down. Nothing announces either; hence the pauses.
-                tokio::time::sleep_until(deadline.min(Instant::now() + Duration::from_millis(pause_ms))).await;
+                // Another one has the lock and is on its way up, or down. Nothing announces either;
+                // hence the pauses.
+                tokio::time::sleep_until(
+                    deadline.min(Instant::now() + Duration::from_millis(pause_ms)),
+                )
+                .await;
                 pause_ms = (pause_ms * 2).min(PAUSE_MS_MAX);
             }
         }
     }
 }
 
-/// A broker that let go of its standard error: it is ready, or it died without a word, or with these.
+/// A broker that let go of its standard error: it is ready, or it died without a word, or with
+/// these.
 struct Born {
     child: Child,
     words: String,
@@ -128,12 +143,15 @@ enum Spawned {
 async fn spawn(endpoint: &Endpoint, deadline: Instant) -> Result<Spawned, Failure> {
     let log_bytes = endpoint.location.log().symlink_metadata().map_or(0, |log| log.len());
     let program = endpoint.program()?;
-    let mut child =
-        detached_broker(endpoint, &program).spawn().map_err(|source| Failure::said_by_broker(not_run(&program, &source)))?;
+    let mut child = detached_broker(endpoint, &program)
+        .spawn()
+        .map_err(|source| Failure::said_by_broker(not_run(&program, &source)))?;
     let Ok(read) = tokio::time::timeout_at(deadline, last_words(&mut child)).await else {
         let pid = child.id().unwrap_or_default();
         return Ok(Spawned::Failed(Said {
-            message: format!("the broker (pid {pid}) did not become ready within {START_TIMEOUT_MS} ms"),
+            message: format!(
+                "the broker (pid {pid}) did not become ready within {START_TIMEOUT_MS} ms"
+            ),
             hint: format!("look into {}", endpoint.location.log().display()),
         }));
     };
@@ -141,7 +159,8 @@ async fn spawn(endpoint: &Endpoint, deadline: Instant) -> Result<Spawned, Failur
     let Some(why) = words.said() else {
         return Ok(Spawned::Silent(Born { child, words: words.stderr, log_bytes }));
     };
-    let ended = child.wait().await.map_err(|source| Failure::system("waiting for the broker", source))?;
+    let ended =
+        child.wait().await.map_err(|source| Failure::system("waiting for the broker", source))?;
     if ended.code() == Some(i32::from(ALREADY_RUNNING)) {
         return Ok(Spawned::Lost);
     }
@@ -152,20 +171,30 @@ async fn spawn(endpoint: &Endpoint, deadline: Instant) -> Result<Spawned, Failur
     Ok(Spawned::Failed(why))
 }
 
-/// How a broker that does not answer has died; none where it lives, or ended because it was told to.
+/// How a broker that does not answer has died; none where it lives, or ended because it was told
+/// to.
 async fn death(endpoint: &Endpoint, mut born: Born) -> Result<Option<String>, Failure> {
-    let Ok(ended) = tokio::time::timeout(Duration::from_millis(END_TIMEOUT_MS), born.child.wait()).await else {
+    let Ok(ended) =
+        tokio::time::timeout(Duration::from_millis(END_TIMEOUT_MS), born.child.wait()).await
+    else {
         return Ok(None);
     };
     let ended = ended.map_err(|source| Failure::system("waiting for the broker", source))?;
     if ended.success() {
         return Ok(None);
     }
-    let words = if born.words.is_empty() { end_of_log(endpoint, born.log_bytes) } else { born.words };
-    let lines: Vec<String> = words.lines().filter(|line| !line.trim().is_empty()).map(single_line).collect();
+    let words =
+        if born.words.is_empty() { end_of_log(endpoint, born.log_bytes) } else { born.words };
+    let lines: Vec<String> =
+        words.lines().filter(|line| !line.trim().is_empty()).map(single_line).collect();
     let told = lines[lines.len().saturating_sub(LAST_LINES_MAX)..].iter();
-    let told: Vec<String> = told.map(|line| line.chars().take(LAST_LINE_CHARS_MAX).collect()).collect();
-    let said = if told.is_empty() { "without a word".to_owned() } else { format!("and said last: {}", told.join(" / ")) };
+    let told: Vec<String> =
+        told.map(|line| line.chars().take(LAST_LINE_CHARS_MAX).collect()).collect();
+    let said = if told.is_empty() {
+        "without a word".to_owned()
+    } else {
+        format!("and said last: {}", told.join(" / "))
+    };
     Ok(Some(format!("the last time {}, {said}", of_what(ended))))
 }
 
@@ -177,13 +206,17 @@ fn of_what(ended: ExitStatus) -> String {
     let signal = Signal::try_from(number).ok();
     let name = signal.map_or_else(|| "of no common name".to_owned(), |signal| signal.to_string());
     let why = match signal {
-        Some(Signal::SIGKILL) => " (somebody killed it, or the system did, for want of memory or at a limit)",
+        Some(Signal::SIGKILL) => {
+            " (somebody killed it, or the system did, for want of memory or at a limit)"
+        }
         Some(Signal::SIGXFSZ) => " (it wrote a larger file than its limit allows: `ulimit -f`)",
         Some(Signal::SIGXCPU) => " (it used up its limit of CPU time: `ulimit -t`)",
         Some(Signal::SIGSYS) => " (a filter of system calls did not let it go on)",
         Some(Signal::SIGABRT) => " (it found something that must not be)",
         Some(Signal::SIGBUS) => " (a file that it had mapped was cut, or its disk failed)",
-        Some(Signal::SIGTERM | Signal::SIGINT | Signal::SIGHUP | Signal::SIGQUIT) => " (somebody ended it)",
+        Some(Signal::SIGTERM | Signal::SIGINT | Signal::SIGHUP | Signal::SIGQUIT) => {
+            " (somebody ended it)"
+        }
         _ => "",
     };
     format!("by signal {number}, {name}{why}")
@@ -210,16 +243,22 @@ fn end_of_log(endpoint: &Endpoint, bytes_before: u64) -> String {
     read().unwrap_or_default()
 }
 
-/// Whether the lock was held by a broker that serves and that nobody can reach, because its socket's path leads to it no
-/// more. It was told to end then. Everybody may do this: such a broker ends by itself as soon as it notices.
+/// Whether the lock was held by a broker that serves and that nobody can reach, because its
+/// socket's path leads to it no more. It was told to end then. Everybody may do this: such a broker
+/// ends by itself as soon as it notices.
 async fn lost_its_socket(endpoint: &Endpoint) -> Result<bool, Failure> {
-    let serving = || holder::look(&endpoint.location).filter(|holder| holder.phase == Some(Phase::Serving));
+    let serving =
+        || holder::look(&endpoint.location).filter(|holder| holder.phase == Some(Phase::Serving));
     let Some(before) = serving() else { return Ok(false) };
-    // Only after this look: a broker notes that it serves once its socket is there, and that it ends before it takes it away.
+    // Only after this look: a broker notes that it serves once its socket is there, and that it
+    // ends before it takes it away.
     if !matches!(Operator::connect(endpoint).await, Err(failure) if failure.is_not_running()) {
         return Ok(false);
     }
-    let Some(pid) = serving().filter(|holder| *holder == before).and_then(|holder| holder.pid) else { return Ok(false) };
+    let Some(pid) = serving().filter(|holder| *holder == before).and_then(|holder| holder.pid)
+    else {
+        return Ok(false);
+    };
     stop::end(endpoint, pid).await?;
     Ok(true)
 }
@@ -234,7 +273,8 @@ fn nobody_answered(endpoint: &Endpoint) -> Failure {
     }
 }
 
-/// The command that becomes a broker. Nothing of the starter's environment lives on in a process that serves everybody.
+/// The command that becomes a broker. Nothing of the starter's environment lives on in a process
+/// that serves everybody.
 pub(crate) fn detached_broker(endpoint: &Endpoint, program: &std::path::Path) -> Command {
     inheriting_little(endpoint, program, &["daemon", "run", "--detached", "--json"])
 }
@@ -243,16 +283,23 @@ pub(crate) fn detached_broker(endpoint: &Endpoint, program: &std::path::Path) ->
 pub(crate) async fn rehearse(endpoint: &Endpoint) -> Result<(), Failure> {
     let program = endpoint.program()?;
     let mut command = inheriting_little(endpoint, &program, &["daemon", "rehearse", "--json"]);
-    let mut child = command.kill_on_drop(true).spawn().map_err(|source| Failure::said_by_broker(not_run(&program, &source)))?;
+    let mut child = command
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|source| Failure::said_by_broker(not_run(&program, &source)))?;
     let tried = async {
         let words = last_words(&mut child).await?;
         Ok::<_, io::Error>((words, child.wait().await?))
     };
-    let Ok(tried) = tokio::time::timeout(Duration::from_millis(START_TIMEOUT_MS), tried).await else {
-        let failure = Failure::broker(format!("trying what a start needs took more than {START_TIMEOUT_MS} ms"));
+    let Ok(tried) = tokio::time::timeout(Duration::from_millis(START_TIMEOUT_MS), tried).await
+    else {
+        let failure = Failure::broker(format!(
+            "trying what a start needs took more than {START_TIMEOUT_MS} ms"
+        ));
         return Err(failure.hint("look at the disk and the load"));
     };
-    let (words, ended) = tried.map_err(|source| Failure::system("trying what a start needs", source))?;
+    let (words, ended) =
+        tried.map_err(|source| Failure::system("trying what a start needs", source))?;
     if ended.success() {
         return Ok(());
     }
@@ -265,8 +312,13 @@ pub(crate) async fn rehearse(endpoint: &Endpoint) -> Result<(), Failure> {
     }
 }
 
-/// This program with `arguments`, a little of this process's environment, and what it writes to read.
-fn inheriting_little(endpoint: &Endpoint, program: &std::path::Path, arguments: &[&str]) -> Command {
+/// This program with `arguments`, a little of this process's environment, and what it writes to
+/// read.
+fn inheriting_little(
+    endpoint: &Endpoint,
+    program: &std::path::Path,
+    arguments: &[&str],
+) -> Command {
     let mut command = Command::new(program);
     command.args(arguments).current_dir("/");
     command.env_clear().env("PEERD_DIR", endpoint.location.dir());

@@ -1,8 +1,9 @@
 //! `peerctl daemon stop`: ask the broker to end, and wait until it has let go of its lock.
 //!
-//! A broker that cannot be asked, because its socket is gone, it is suspended or has no room for one more connection, is ended
-//! by a signal to the process that holds the lock. That is the person's to do: a shell of an agent, which a broker that can be
-//! asked would refuse, is refused here as well.
+//! A broker that cannot be asked, because its socket is gone, it is suspended or has no room for
+//! one more connection, is ended by a signal to the process that holds the lock. That is the
+//! person's to do: a shell of an agent, which a broker that can be asked would refuse, is refused
+//! here as well.
 
 use std::path::Path;
 use std::time::Duration;
@@ -18,11 +19,12 @@ use crate::agents;
 use crate::error::{Failure, Kind};
 use crate::operator::Operator;
 
-/// How long a broker may take to end after it was told to, in milliseconds: it writes what it has accepted.
+/// How long a broker may take to end after it was told to, in milliseconds: it writes what it has
+/// accepted.
 const STOP_TIMEOUT_MS: u64 = 10_000;
 
-/// How long a broker may take to answer before it is ended without being asked, in milliseconds. The system has long shown
-/// by then that it lives.
+/// How long a broker may take to answer before it is ended without being asked, in milliseconds.
+/// The system has long shown by then that it lives.
 const ASK_TIMEOUT_MS: u64 = 5_000;
 
 /// What became of the broker.
@@ -53,7 +55,9 @@ pub(crate) async fn stop(endpoint: &Endpoint) -> Result<Stopped, Failure> {
             };
             return match tokio::time::timeout(Duration::from_millis(STOP_TIMEOUT_MS), ended).await {
                 Ok(()) => Ok(Stopped::Asked),
-                Err(_) => Err(still_there(holder::look(&endpoint.location).and_then(|holder| holder.pid))),
+                Err(_) => {
+                    Err(still_there(holder::look(&endpoint.location).and_then(|holder| holder.pid)))
+                }
             };
         }
         Ok(Err(failure)) if failure.connect().is_some_and(cannot_be_asked) => failure.message,
@@ -63,14 +67,21 @@ pub(crate) async fn stop(endpoint: &Endpoint) -> Result<Stopped, Failure> {
     let Some(holder) = holder::look(&endpoint.location) else { return Ok(Stopped::NoneRan) };
     if holder.phase == Some(Phase::Ending) {
         // It takes connections until the last moment, and needs no signal.
-        return match tokio::time::timeout(Duration::from_millis(STOP_TIMEOUT_MS), released(endpoint)).await {
+        return match tokio::time::timeout(
+            Duration::from_millis(STOP_TIMEOUT_MS),
+            released(endpoint),
+        )
+        .await
+        {
             Ok(()) => Ok(Stopped::Asked),
             Err(_) => Err(still_there(holder.pid)),
         };
     }
     let Some(pid) = holder.pid else {
-        let message = format!("{}, and this system does not tell which process that is", held(holder));
-        return Err(Failure::broker(message).hint(format!("`fuser {}` may", endpoint.location.lock().display())));
+        let message =
+            format!("{}, and this system does not tell which process that is", held(holder));
+        return Err(Failure::broker(message)
+            .hint(format!("`fuser {}` may", endpoint.location.lock().display())));
     };
     may_signal(endpoint, pid)?;
     end(endpoint, pid).await?;
@@ -100,12 +111,16 @@ pub(super) async fn end(endpoint: &Endpoint, pid: u32) -> Result<(), Failure> {
 
 /// Refuses it to a shell of an agent, as the broker would.
 fn may_signal(endpoint: &Endpoint, pid: u32) -> Result<(), Failure> {
-    let allowed = config::load(&endpoint.location.config()).is_ok_and(|settings| settings.operator.allow_from_agents);
+    let allowed = config::load(&endpoint.location.config())
+        .is_ok_and(|settings| settings.operator.allow_from_agents);
     if allowed || !agents::is_agents_shell() {
         return Ok(());
     }
-    let message = format!("a shell of an agent may not end the broker (pid {pid}), which serves others as well");
-    Err(Failure::refused(ErrorCode::NotPermitted, message).hint("ask the person to run it in a terminal of their own"))
+    let message = format!(
+        "a shell of an agent may not end the broker (pid {pid}), which serves others as well"
+    );
+    Err(Failure::refused(ErrorCode::NotPermitted, message)
+        .hint("ask the person to run it in a terminal of their own"))
 }
 
 /// Waits until nobody holds the lock: the broker holds it for life.
@@ -119,14 +134,20 @@ async fn released(endpoint: &Endpoint) {
 fn still_there(pid: Option<u32>) -> Failure {
     let kill = pid.map_or_else(
         || "`peerctl daemon status` tells its pid, for `kill`".to_owned(),
-        |pid| format!("`kill -KILL {pid}` ends it all the same; what it has accepted is on the disk"),
+        |pid| {
+            format!("`kill -KILL {pid}` ends it all the same; what it has accepted is on the disk")
+        },
     );
-    Failure::broker(format!("the broker still holds its lock {STOP_TIMEOUT_MS} ms after it was told to stop")).hint(kill)
+    Failure::broker(format!(
+        "the broker still holds its lock {STOP_TIMEOUT_MS} ms after it was told to stop"
+    ))
+    .hint(kill)
 }
 
 /// Who holds the lock, in words.
 pub(super) fn held(holder: Holder) -> String {
-    let process = holder.pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
+    let process =
+        holder.pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
     match holder.phase {
         Some(Phase::Starting) => format!("{process} holds the broker's lock and is still starting"),
         Some(Phase::Serving) => format!("{process} holds the broker's lock and serves"),
@@ -138,9 +159,12 @@ pub(super) fn held(holder: Holder) -> String {
 /// What `status` says of a broker that has the lock and no socket.
 pub(crate) fn unreachable(socket: &Path, holder: Holder) -> Failure {
     let step = match holder.phase {
-        Some(Phase::Starting | Phase::Ending) => "try again in a moment, or end it with `peerctl daemon stop`",
+        Some(Phase::Starting | Phase::Ending) => {
+            "try again in a moment, or end it with `peerctl daemon stop`"
+        }
         Some(Phase::Serving) | None => "`peerctl daemon restart` ends it and starts another",
     };
-    let message = format!("nobody can reach a broker behind {}, although {}", socket.display(), held(holder));
+    let message =
+        format!("nobody can reach a broker behind {}, although {}", socket.display(), held(holder));
     Failure::unreachable(message).hint(step)
 }

@@ -1,4 +1,5 @@
-//! What the broker says: whether it runs, as which version, and which sessions it could never reach.
+//! What the broker says: whether it runs, as which version, and which sessions it could never
+//! reach.
 
 use peer_broker::config;
 use peer_broker::store::{OpenError, Store};
@@ -14,7 +15,8 @@ use crate::error::Failure;
 use crate::operator::{Operator, unexpected};
 use crate::output::{age, cell, now, size, span};
 
-/// Mail that waits this long without a sign of having been seen is no matter of the moment: four visibility timeouts.
+/// Mail that waits this long without a sign of having been seen is no matter of the moment: four
+/// visibility timeouts.
 const WAITING_LONG_MS: u64 = 4 * VISIBILITY_TIMEOUT_MS;
 
 /// Asks the broker, where one runs.
@@ -26,13 +28,23 @@ pub(super) fn look(endpoint: &Endpoint, findings: &mut Findings) {
         let peers = operator.peers(PeersQuery::default()).await?;
         running(endpoint, &status, findings);
         configured(endpoint, &status, findings);
-        let Reply::Policies(policies) = operator.ask(Request::Policies).await? else { return Err(unexpected()) };
+        let Reply::Policies(policies) = operator.ask(Request::Policies).await? else {
+            return Err(unexpected());
+        };
         stopped(&status, &policies, findings);
         for peer in peers.iter().filter(|peer| peer.full) {
             full(peer, findings);
         }
-        for peer in peers.iter().filter(|peer| peer.online && !peer.full && !is_proved(peer) && peer.leased > 0) {
-            let oldest = operator.inbox(Some(peer.id.to_string()), false).await?.iter().map(|entry| entry.sent_at).min();
+        for peer in peers
+            .iter()
+            .filter(|peer| peer.online && !peer.full && !is_proved(peer) && peer.leased > 0)
+        {
+            let oldest = operator
+                .inbox(Some(peer.id.to_string()), false)
+                .await?
+                .iter()
+                .map(|entry| entry.sent_at)
+                .min();
             unreached(peer, oldest.map_or(0, |at| now().ms_since(at)), findings);
         }
         sessions(&peers, findings);
@@ -57,7 +69,10 @@ pub(super) fn look(endpoint: &Endpoint, findings: &mut Findings) {
 /// Tries what a start would need.
 fn startable(endpoint: &Endpoint, findings: &mut Findings) {
     match block_on(daemon::rehearse(endpoint)) {
-        Ok(()) => findings.good("broker", "none runs, and one could start: what it needs was tried; whatever needs it starts it"),
+        Ok(()) => findings.good(
+            "broker",
+            "none runs, and one could start: what it needs was tried; whatever needs it starts it",
+        ),
         Err(failure) => findings.failed("broker", failure, "that a broker can start"),
     }
 }
@@ -71,48 +86,96 @@ fn database(endpoint: &Endpoint, findings: &mut Findings) {
     }
     match looked {
         Ok(report) if report.is_sound() => {
-            findings.good("database", format!("{}, {} messages, sound", size(report.file_bytes), report.messages));
+            findings.good(
+                "database",
+                format!("{}, {} messages, sound", size(report.file_bytes), report.messages),
+            );
         }
         Ok(report) => {
             let first = report.problems.first().map(ToString::to_string).unwrap_or_default();
             let observed = format!("problems in it: {}; {}", report.problems_total, cell(&first));
-            findings.problem("database", observed, "every record is as it was written", "peerctl daemon verify");
+            findings.problem(
+                "database",
+                observed,
+                "every record is as it was written",
+                "peerctl daemon verify",
+            );
         }
-        Err(OpenError::Missing { .. }) => findings.good("database", "none yet; the first broker makes it"),
-        Err(error) => findings.failed("database", Failure::of_broker(&error, error.hint()), "a database that can be opened"),
+        Err(OpenError::Missing { .. }) => {
+            findings.good("database", "none yet; the first broker makes it")
+        }
+        Err(error) => findings.failed(
+            "database",
+            Failure::of_broker(&error, error.hint()),
+            "a database that can be opened",
+        ),
     }
 }
 
 fn running(endpoint: &Endpoint, status: &Status, findings: &mut Findings) {
     let ours = env!("CARGO_PKG_VERSION");
-    let observed =
-        format!("version {}, pid {}, up {}, {}", status.version, status.pid, span(status.uptime_ms), status.executable);
+    let observed = format!(
+        "version {}, pid {}, up {}, {}",
+        status.version,
+        status.pid,
+        span(status.uptime_ms),
+        status.executable
+    );
     let file = std::path::Path::new(&status.executable);
     if status.version != ours {
-        findings.problem("broker", observed, format!("version {ours}, as this peerctl has it"), "peerctl daemon restart");
+        findings.problem(
+            "broker",
+            observed,
+            format!("version {ours}, as this peerctl has it"),
+            "peerctl daemon restart",
+        );
     } else if !file.exists() {
-        findings.problem("broker", observed, "an executable that is still there", "peerctl daemon restart");
+        findings.problem(
+            "broker",
+            observed,
+            "an executable that is still there",
+            "peerctl daemon restart",
+        );
     } else if file.canonicalize().ok() != endpoint.executable.canonicalize().ok() {
-        findings.note("broker", format!("{observed}: another copy of the same version"), "peerctl daemon restart");
+        findings.note(
+            "broker",
+            format!("{observed}: another copy of the same version"),
+            "peerctl daemon restart",
+        );
     } else {
         findings.good("broker", observed);
     }
     if !status.sandbox && cfg!(target_os = "linux") {
-        findings.note("broker", "the kernel does not keep it from opening network sockets", "peerctl daemon restart");
+        findings.note(
+            "broker",
+            "the kernel does not keep it from opening network sockets",
+            "peerctl daemon restart",
+        );
     }
     if status.damaged > 0 {
-        let observed = format!("records of the database that are damaged and left out: {}", status.damaged);
-        findings.problem("database", observed, "none", "peerctl daemon stop && peerctl daemon verify");
+        let observed =
+            format!("records of the database that are damaged and left out: {}", status.damaged);
+        findings.problem(
+            "database",
+            observed,
+            "none",
+            "peerctl daemon stop && peerctl daemon verify",
+        );
     }
     if status.dead > 0 {
         findings.note("mail", format!("{} dead letters", status.dead), "peerctl orphans");
     }
     if status.held > 0 {
-        findings.note("mail", format!("{} messages wait for your word", status.held), "peerctl inbox --held");
+        findings.note(
+            "mail",
+            format!("{} messages wait for your word", status.held),
+            "peerctl inbox --held",
+        );
     }
 }
 
-/// Whether the broker goes by what the file says now. That a file cannot be read was found without asking.
+/// Whether the broker goes by what the file says now. That a file cannot be read was found without
+/// asking.
 fn configured(endpoint: &Endpoint, status: &Status, findings: &mut Findings) {
     let Ok(settings) = config::load(&endpoint.location.config()) else { return };
     for (key, value, in_force) in config::differing(&settings, &status.config) {
@@ -121,16 +184,22 @@ fn configured(endpoint: &Endpoint, status: &Status, findings: &mut Findings) {
     }
 }
 
-/// What the person, or a brake, keeps from going on: nothing is wrong with it, but whoever wonders why nothing moves finds it
-/// here.
+/// What the person, or a brake, keeps from going on: nothing is wrong with it, but whoever wonders
+/// why nothing moves finds it here.
 fn stopped(status: &Status, policies: &Policies, findings: &mut Findings) {
     for paused in &status.paused {
         let (what, resume) = match paused {
             Pausing::All => ("all agents are".to_owned(), "all".to_owned()),
             Pausing::Peer(name) => (format!("{} is", cell(name)), cell(name)),
-            Pausing::Thread(thread) => (format!("thread {} is", cell(thread)), format!("--thread {}", cell(thread))),
+            Pausing::Thread(thread) => {
+                (format!("thread {} is", cell(thread)), format!("--thread {}", cell(thread)))
+            }
         };
-        findings.note("paused", format!("{what} paused by you: what they send is refused"), format!("peerctl resume {resume}"));
+        findings.note(
+            "paused",
+            format!("{what} paused by you: what they send is refused"),
+            format!("peerctl resume {resume}"),
+        );
     }
     for thread in &status.used_up {
         let observed = format!(
@@ -140,7 +209,11 @@ fn stopped(status: &Status, policies: &Policies, findings: &mut Findings) {
             thread.speakers.iter().map(|name| cell(name)).collect::<Vec<_>>().join(", "),
             thread.turns
         );
-        findings.note("paused", observed, format!("peerctl resume --thread {}", cell(&thread.thread)));
+        findings.note(
+            "paused",
+            observed,
+            format!("peerctl resume --thread {}", cell(&thread.thread)),
+        );
     }
     let word = match policies.default {
         Policy::Accept => return,
@@ -154,12 +227,21 @@ fn stopped(status: &Status, policies: &Policies, findings: &mut Findings) {
 /// A mailbox that takes nothing more: senders are refused.
 fn full(peer: &PeerInfo, findings: &mut Findings) {
     let name = cell(&peer.name);
-    let observed = format!("the mailbox of {name} is full: {} messages wait, and what others send it is refused", peer.pending);
+    let observed = format!(
+        "the mailbox of {name} is full: {} messages wait, and what others send it is refused",
+        peer.pending
+    );
     let mend = match (peer.online, peer.held > peer.pending / 2, peer.offered > 0) {
-        (_, true, _) => format!("`peerctl inbox --held` shows what waits for you; `peerctl release --all {name}` lets it go"),
-        (true, _, true) => format!("{name} reads its mail but does not confirm it: let it call ack_messages"),
+        (_, true, _) => format!(
+            "`peerctl inbox --held` shows what waits for you; `peerctl release --all {name}` lets it go"
+        ),
+        (true, _, true) => {
+            format!("{name} reads its mail but does not confirm it: let it call ack_messages")
+        }
         (true, ..) => format!("let {name} call check_messages"),
-        (false, ..) => format!("start {name} again, or end what waits with `peerctl cancel ID`; `peerctl inbox {name}` lists it"),
+        (false, ..) => format!(
+            "start {name} again, or end what waits with `peerctl cancel ID`; `peerctl inbox {name}` lists it"
+        ),
     };
     findings.problem("mail", observed, "room for more", mend);
 }
@@ -173,10 +255,16 @@ fn unreached(peer: &PeerInfo, waiting_ms: u64, findings: &mut Findings) {
     let named = |carrier| peer.carriers.iter().any(|proof| proof.carrier == carrier);
     let mend = match peer.client.as_str() {
         // It was shown some by a call of its own, and said nothing about it.
-        _ if peer.offered > 0 && !named(Carrier::Hook) => "it reads but does not confirm: let it call ack_messages",
-        _ if named(Carrier::Hook) => "it sees mail when its user speaks to it next, or when it calls a tool",
+        _ if peer.offered > 0 && !named(Carrier::Hook) => {
+            "it reads but does not confirm: let it call ack_messages"
+        }
+        _ if named(Carrier::Hook) => {
+            "it sees mail when its user speaks to it next, or when it calls a tool"
+        }
         "codex" => "trust the hooks in that session with /hooks, or let it call check_messages",
-        "claude" => "`peerctl setup claude`, then start the session anew: hooks reach it between two steps",
+        "claude" => {
+            "`peerctl setup claude`, then start the session anew: hooks reach it between two steps"
+        }
         _ => "let it call check_messages: nothing else reaches this client",
     };
     let observed = format!(
@@ -204,7 +292,11 @@ fn sessions(peers: &[PeerInfo], findings: &mut Findings) {
         if let Some(other) = online[..place].iter().find(twin) {
             findings.problem(
                 "adapters",
-                format!("{} and {} are sessions of the same Claude Code process", cell(&other.name), cell(&peer.name)),
+                format!(
+                    "{} and {} are sessions of the same Claude Code process",
+                    cell(&other.name),
+                    cell(&peer.name)
+                ),
                 "one session in one process",
                 "`claude mcp list` shows what starts peerctl; leave one of them",
             );

@@ -1,4 +1,5 @@
-//! What the clients' files say: wired up or not, with which executable, with which hooks, beside what else.
+//! What the clients' files say: wired up or not, with which executable, with which hooks, beside
+//! what else.
 
 use std::path::Path;
 
@@ -15,7 +16,9 @@ use crate::setup::{Client, Place, claude, codex, codex_hooks, hooks, json, retir
 pub(super) fn look(place: &Place, findings: &mut Findings) {
     let runs = match Runs::load(&place.location) {
         Ok(runs) => runs,
-        Err(failure) => return findings.failed("clients", failure, "what setup remembers of its runs"),
+        Err(failure) => {
+            return findings.failed("clients", failure, "what setup remembers of its runs");
+        }
     };
     let mut found = false;
     for client in Client::ALL.into_iter().filter(|client| place.has(*client)) {
@@ -25,7 +28,11 @@ pub(super) fn look(place: &Place, findings: &mut Findings) {
         }
     }
     if !found {
-        findings.note("clients", "no client was found in the home directory", "peerctl setup --print any");
+        findings.note(
+            "clients",
+            "no client was found in the home directory",
+            "peerctl setup --print any",
+        );
     }
 }
 
@@ -35,9 +42,14 @@ fn one(place: &Place, runs: &Runs, client: Client, findings: &mut Findings) -> R
     let mut there = Draft::default();
     undo::uninstall(place, runs, &[client], &mut there)?;
     let wanted = setup::draft(place, runs, &[client], runs.answers().tools.unwrap_or(false))?;
-    let differs: Vec<String> = wanted.changed().map(|file| file.path.display().to_string()).collect();
+    let differs: Vec<String> =
+        wanted.changed().map(|file| file.path.display().to_string()).collect();
     if there.changed().next().is_none() && wanted.conflicts.is_empty() {
-        findings.note(check, format!("{} is installed and not wired up", client.title()), format!("peerctl setup {check}"));
+        findings.note(
+            check,
+            format!("{} is installed and not wired up", client.title()),
+            format!("peerctl setup {check}"),
+        );
         return others(place, client, findings);
     }
     for conflict in &wanted.conflicts {
@@ -46,15 +58,29 @@ fn one(place: &Place, runs: &Runs, client: Client, findings: &mut Findings) -> R
     }
     let gone = missing(place, client)?;
     for command in &gone {
-        let observed = format!("{} is told to run {}, which is not there", client.title(), single_line(command));
-        findings.problem(check, observed, "an executable that exists", format!("peerctl setup {check}"));
+        let observed = format!(
+            "{} is told to run {}, which is not there",
+            client.title(),
+            single_line(command)
+        );
+        findings.problem(
+            check,
+            observed,
+            "an executable that exists",
+            format!("peerctl setup {check}"),
+        );
     }
     if gone.is_empty() && wanted.conflicts.is_empty() {
         if differs.is_empty() {
             findings.good(check, format!("{} is wired up", client.title()));
         } else {
             let observed = format!("not as this peerctl writes it: {}", differs.join(", "));
-            findings.problem(check, observed, "what `peerctl setup` writes", format!("peerctl setup {check}"));
+            findings.problem(
+                check,
+                observed,
+                "what `peerctl setup` writes",
+                format!("peerctl setup {check}"),
+            );
         }
     }
     for off in &wanted.switched_off {
@@ -74,7 +100,8 @@ fn one(place: &Place, runs: &Runs, client: Client, findings: &mut Findings) -> R
     others(place, client, findings)
 }
 
-/// A project's own servers stand beside the plugin's: one of ours there is a second adapter in each of its sessions.
+/// A project's own servers stand beside the plugin's: one of ours there is a second adapter in each
+/// of its sessions.
 fn project(place: &Place, findings: &mut Findings) -> Result<(), Failure> {
     let Ok(here) = std::env::current_dir() else { return Ok(()) };
     for path in here.ancestors().map(|dir| dir.join(".mcp.json")) {
@@ -82,8 +109,17 @@ fn project(place: &Place, findings: &mut Findings) -> Result<(), Failure> {
         let Ok(root) = json::parse(&text, json::Dialect::Strict) else { continue };
         let servers = root.get("mcpServers").map(json::Node::entries).unwrap_or_default();
         for server in servers.iter().filter(|server| claude::runs_adapter(place, &server.value)) {
-            let observed = format!("{} starts peerctl as well, as {}", path.display(), single_line(&server.key));
-            findings.problem("claude", observed, "one adapter in a session: the plugin's", "take it out of that file");
+            let observed = format!(
+                "{} starts peerctl as well, as {}",
+                path.display(),
+                single_line(&server.key)
+            );
+            findings.problem(
+                "claude",
+                observed,
+                "one adapter in a session: the plugin's",
+                "take it out of that file",
+            );
         }
     }
     Ok(())
@@ -99,7 +135,8 @@ fn missing(place: &Place, client: Client) -> Result<Vec<String>, Failure> {
     match client {
         Client::Claude => {
             let [manifest, _] = claude::plugin_files(place);
-            commands.extend(read(&manifest)?.and_then(|text| server(&text, &["mcpServers", "peers"])));
+            commands
+                .extend(read(&manifest)?.and_then(|text| server(&text, &["mcpServers", "peers"])));
         }
         Client::Codex => {
             if let Some(text) = read(&codex::config(place))?
@@ -119,20 +156,29 @@ fn missing(place: &Place, client: Client) -> Result<Vec<String>, Failure> {
     Ok(commands)
 }
 
-/// Codex passes over hooks that its user did not trust; it asks when a terminal starts, and says nothing under `exec`.
+/// Codex passes over hooks that its user did not trust; it asks when a terminal starts, and says
+/// nothing under `exec`.
 fn trust(place: &Place, findings: &mut Findings) -> Result<(), Failure> {
     let config = codex::config(place);
     let Some(text) = read(&config)? else { return Ok(()) };
     let Ok(document) = toml::parse(&text) else { return Ok(()) };
     let hooks_text = read(&codex::hook_file(place))?.unwrap_or_default();
     let in_json = json::parse(&hooks_text, json::Dialect::Strict);
-    let in_json = in_json.map(|root| hooks::in_json(place, Client::Codex, &hooks_text, &root)).unwrap_or_default();
+    let in_json = in_json
+        .map(|root| hooks::in_json(place, Client::Codex, &hooks_text, &root))
+        .unwrap_or_default();
     let in_toml = codex_hooks::in_toml(place, &document);
     let known = toml::at(&document, &["hooks", "state"]).and_then(toml_edit::Item::as_table_like);
     let (mut untrusted, mut stale) = (Vec::new(), Vec::new());
-    let in_files = in_toml.iter().map(|found| ("config.toml", found)).chain(in_json.iter().map(|found| ("hooks.json", found)));
+    let in_files = in_toml
+        .iter()
+        .map(|found| ("config.toml", found))
+        .chain(in_json.iter().map(|found| ("hooks.json", found)));
     for (file, found) in in_files {
-        let Some(hook) = hooks::of(Client::Codex).iter().find(|hook| hook.event == found.event) else { continue };
+        let Some(hook) = hooks::of(Client::Codex).iter().find(|hook| hook.event == found.event)
+        else {
+            continue;
+        };
         let end = format!("/{file}:{}:{}:{}", hook.snake_event(), found.place.0, found.place.1);
         let states = known.into_iter().flat_map(|known| known.iter());
         let digest = states
@@ -145,14 +191,23 @@ fn trust(place: &Place, findings: &mut Findings) -> Result<(), Failure> {
         }
     }
     let mend = "start `codex`, which asks; where it does not, type /hooks and look at each";
-    for (events, what) in [(&untrusted, "was not told to trust"), (&stale, "was told to trust in another form")] {
+    for (events, what) in
+        [(&untrusted, "was not told to trust"), (&stale, "was told to trust in another form")]
+    {
         if !events.is_empty() {
-            let observed = format!("Codex passes over {} of our hooks, which it {what}: {}", events.len(), events.join(", "));
+            let observed = format!(
+                "Codex passes over {} of our hooks, which it {what}: {}",
+                events.len(),
+                events.join(", ")
+            );
             findings.problem("codex", observed, "hooks that its user has looked at", mend);
         }
     }
     if untrusted.is_empty() && stale.is_empty() && !(in_toml.is_empty() && in_json.is_empty()) {
-        findings.good("codex", format!("{} hooks, each trusted in /hooks", hooks::of(Client::Codex).len()));
+        findings.good(
+            "codex",
+            format!("{} hooks, each trusted in /hooks", hooks::of(Client::Codex).len()),
+        );
     }
     Ok(())
 }
@@ -160,7 +215,11 @@ fn trust(place: &Place, findings: &mut Findings) -> Result<(), Failure> {
 /// Other mailboxes beside ours.
 fn others(place: &Place, client: Client, findings: &mut Findings) -> Result<(), Failure> {
     for found in retire::find(place, client, &mut Draft::default())? {
-        findings.note(client.as_str(), format!("a second mailbox beside peerd: {}", found.what), "peerctl setup --retire");
+        findings.note(
+            client.as_str(),
+            format!("a second mailbox beside peerd: {}", found.what),
+            "peerctl setup --retire",
+        );
     }
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! What the machine says: the executable, the state directory, the disk, the configuration, the running adapters.
+//! What the machine says: the executable, the state directory, the disk, the configuration, the
+//! running adapters.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -14,7 +15,8 @@ use super::Findings;
 use crate::error::Failure;
 use crate::output::size;
 
-/// Below this the disk is called nearly full: ten times what the broker keeps free, so that there is time to act.
+/// Below this the disk is called nearly full: ten times what the broker keeps free, so that there
+/// is time to act.
 const DISK_LOW_BYTES: u64 = 10 * DISK_RESERVE_BYTES;
 
 /// This program, and another one of its name that a shell would run.
@@ -22,10 +24,17 @@ pub(super) fn executable(endpoint: &Endpoint, findings: &mut Findings) {
     let ours = &endpoint.executable;
     findings.good("executable", format!("{} {}", ours.display(), env!("CARGO_PKG_VERSION")));
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).map(|dir| dir.join("peerctl")).find(|candidate| candidate.is_file());
-    if let Some(other) = found.filter(|other| other.canonicalize().ok() != ours.canonicalize().ok()) {
+    let found = std::env::split_paths(&path)
+        .map(|dir| dir.join("peerctl"))
+        .find(|candidate| candidate.is_file());
+    if let Some(other) = found.filter(|other| other.canonicalize().ok() != ours.canonicalize().ok())
+    {
         let observed = format!("a shell would run another peerctl: {}", other.display());
-        findings.note("executable", observed, "two copies may have two versions: remove one, or call the right one by its path");
+        findings.note(
+            "executable",
+            observed,
+            "two copies may have two versions: remove one, or call the right one by its path",
+        );
     }
 }
 
@@ -33,7 +42,11 @@ pub(super) fn executable(endpoint: &Endpoint, findings: &mut Findings) {
 pub(super) fn directory(location: &Location, findings: &mut Findings) {
     let dir = location.dir();
     if dir.symlink_metadata().is_err() {
-        return findings.note("directory", format!("{} is not there yet; the first broker makes it", dir.display()), "");
+        return findings.note(
+            "directory",
+            format!("{} is not there yet; the first broker makes it", dir.display()),
+            "",
+        );
     }
     if let Err(error) = peer_broker::examine(dir) {
         let mend = or(error.hint(), "move it away; the broker makes another");
@@ -41,18 +54,28 @@ pub(super) fn directory(location: &Location, findings: &mut Findings) {
         return findings.problem("directory", error.to_string(), expected, mend);
     }
     findings.good("directory", dir.display().to_string());
-    for path in [location.socket(), location.database(), location.lock(), location.log(), location.config()] {
+    for path in
+        [location.socket(), location.database(), location.lock(), location.log(), location.config()]
+    {
         private(&path, findings);
     }
     match peer_broker::free_bytes(dir) {
         Ok(free) if free < DISK_LOW_BYTES => findings.problem(
             "disk",
             format!("{} free where {} is", size(free), dir.display()),
-            format!("at least {}; below {} nothing can be sent", size(DISK_LOW_BYTES), size(DISK_RESERVE_BYTES)),
+            format!(
+                "at least {}; below {} nothing can be sent",
+                size(DISK_LOW_BYTES),
+                size(DISK_RESERVE_BYTES)
+            ),
             "make room on that file system",
         ),
         Ok(free) => findings.good("disk", format!("{} free", size(free))),
-        Err(error) => findings.note("disk", format!("how much is free where {} is, is not known: {error}", dir.display()), ""),
+        Err(error) => findings.note(
+            "disk",
+            format!("how much is free where {} is, is not known: {error}", dir.display()),
+            "",
+        ),
     }
 }
 
@@ -67,10 +90,22 @@ fn private(path: &Path, findings: &mut Findings) {
     let mode = metadata.mode() & 0o7777;
     if metadata.uid() != geteuid().as_raw() {
         let observed = format!("{} belongs to user {}", path.display(), metadata.uid());
-        findings.problem("modes", observed, "it belongs to you", format!("chown $(id -un) {}", path.display()));
-    } else if mode & 0o022 != 0 || (mode & 0o077 != 0 && path.extension().is_none_or(|extension| extension != "toml")) {
+        findings.problem(
+            "modes",
+            observed,
+            "it belongs to you",
+            format!("chown $(id -un) {}", path.display()),
+        );
+    } else if mode & 0o022 != 0
+        || (mode & 0o077 != 0 && path.extension().is_none_or(|extension| extension != "toml"))
+    {
         let observed = format!("{} has mode {mode:04o}", path.display());
-        findings.problem("modes", observed, "mode 0600: messages are nobody else's", format!("chmod 600 {}", path.display()));
+        findings.problem(
+            "modes",
+            observed,
+            "mode 0600: messages are nobody else's",
+            format!("chmod 600 {}", path.display()),
+        );
     }
 }
 
@@ -89,15 +124,23 @@ pub(super) fn config(location: &Location, findings: &mut Findings) {
     }
 }
 
-/// Adapters that have the same client process as their parent: one of them serves tools and gets no mail.
+/// Adapters that have the same client process as their parent: one of them serves tools and gets no
+/// mail.
 pub(super) fn adapters(location: &Location, findings: &mut Findings) {
     let mut running: Vec<(u32, u32)> = Vec::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
         let arguments = fs::read(entry.path().join("cmdline")).unwrap_or_default();
         let mut arguments = arguments.split(|byte| *byte == 0);
-        let program = arguments.next().and_then(|program| std::str::from_utf8(program).ok()).unwrap_or_default();
-        let is_adapter = Path::new(program).file_name().is_some_and(|name| name.to_string_lossy().starts_with("peerctl"))
+        let program = arguments
+            .next()
+            .and_then(|program| std::str::from_utf8(program).ok())
+            .unwrap_or_default();
+        let is_adapter = Path::new(program)
+            .file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with("peerctl"))
             && arguments.next() == Some(b"mcp");
         let own = entry.metadata().is_ok_and(|metadata| metadata.uid() == geteuid().as_raw());
         if !is_adapter || !own || !serves(pid, location) {
@@ -128,8 +171,11 @@ pub(super) fn adapters(location: &Location, findings: &mut Findings) {
 fn serves(pid: u32, location: &Location) -> bool {
     let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
     let variable = |name: &str| {
-        let mut entries = environment.split(|byte| *byte == 0).filter_map(|entry| std::str::from_utf8(entry).ok());
+        let mut entries = environment
+            .split(|byte| *byte == 0)
+            .filter_map(|entry| std::str::from_utf8(entry).ok());
         entries.find_map(|entry| entry.strip_prefix(name)?.strip_prefix('=').map(PathBuf::from))
     };
-    Location::resolve(variable("PEERD_DIR").as_deref(), variable("HOME").as_deref()).as_ref() == Ok(location)
+    Location::resolve(variable("PEERD_DIR").as_deref(), variable("HOME").as_deref()).as_ref()
+        == Ok(location)
 }

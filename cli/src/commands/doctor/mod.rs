@@ -1,6 +1,8 @@
-//! `peerctl doctor`: look at everything that must fit together, and say what does not and which command mends it.
+//! `peerctl doctor`: look at everything that must fit together, and say what does not and which
+//! command mends it.
 //!
-//! It changes nothing and starts no broker. Where none runs, a process of its own tries what a start needs. Each look is a function that adds findings; this file runs them and prints what
+//! It changes nothing and starts no broker. Where none runs, a process of its own tries what a
+//! start needs. Each look is a function that adds findings; this file runs them and prints what
 //! they found.
 
 mod broker;
@@ -98,15 +100,26 @@ impl Findings {
         expected: impl Into<String>,
         mend: impl Into<String>,
     ) {
-        self.0.push(Finding { state, check, observed: observed.into(), expected: expected.into(), mend: mend.into() });
+        self.0.push(Finding {
+            state,
+            check,
+            observed: observed.into(),
+            expected: expected.into(),
+            mend: mend.into(),
+        });
     }
 }
 
-pub(crate) fn run(output: &Output, endpoint: Result<Endpoint, ConnectError>) -> Result<(), Failure> {
+pub(crate) fn run(
+    output: &Output,
+    endpoint: Result<Endpoint, ConnectError>,
+) -> Result<(), Failure> {
     let mut findings = Findings::default();
     match endpoint {
         Ok(endpoint) => look(&endpoint, &mut findings),
-        Err(error) => findings.failed("directory", error.into(), "a directory for the broker's socket"),
+        Err(error) => {
+            findings.failed("directory", error.into(), "a directory for the broker's socket")
+        }
     }
     print(output, findings.0)
 }
@@ -124,7 +137,9 @@ fn look(endpoint: &Endpoint, findings: &mut Findings) {
             }
             clients::look(&place, findings);
         }
-        Err(failure) => findings.failed("clients", failure, "a home directory in which the clients' files are"),
+        Err(failure) => {
+            findings.failed("clients", failure, "a home directory in which the clients' files are")
+        }
     }
     machine::adapters(&endpoint.location, findings);
 }
@@ -149,12 +164,22 @@ fn print(output: &Output, findings: Vec<Finding>) -> Result<(), Failure> {
                 State::Problem => (Tone::Bad, "BAD "),
             };
             let clean = peer_proto::text::single_line;
-            output.line(&format!("{}  {:<11} {}", output.paint(tone, word), finding.check, clean(&finding.observed)))?;
+            output.line(&format!(
+                "{}  {:<11} {}",
+                output.paint(tone, word),
+                finding.check,
+                clean(&finding.observed)
+            ))?;
             if !finding.expected.is_empty() {
                 output.line(&format!("      {:<11} expected: {}", "", clean(&finding.expected)))?;
             }
             if !finding.mend.is_empty() {
-                output.line(&format!("      {:<11} {} {}", "", output.paint(Tone::Strong, "->"), clean(&finding.mend)))?;
+                output.line(&format!(
+                    "      {:<11} {} {}",
+                    "",
+                    output.paint(Tone::Strong, "->"),
+                    clean(&finding.mend)
+                ))?;
             }
         }
     }
@@ -171,6 +196,9 @@ fn print(output: &Output, findings: Vec<Finding>) -> Result<(), Failure> {
             output.line(&output.paint(Tone::Good, &said))
         };
     }
-    let what = if problems == 1 { "one problem".to_owned() } else { format!("{problems} problems") };
-    Err(Failure::unwell(format!("found {what}")).hint("what mends each stands behind it").with(Report { problems, findings }))
+    let what =
+        if problems == 1 { "one problem".to_owned() } else { format!("{problems} problems") };
+    Err(Failure::unwell(format!("found {what}"))
+        .hint("what mends each stands behind it")
+        .with(Report { problems, findings }))
 }

@@ -25,7 +25,11 @@ fn hook(inbox: &mut Inbox, event: HookEvent) -> (Vec<(MessageId, Proof)>, Vec<Me
     hook_in(inbox, event, None)
 }
 
-fn hook_in(inbox: &mut Inbox, event: HookEvent, turn: Option<&str>) -> (Vec<(MessageId, Proof)>, Vec<MessageId>) {
+fn hook_in(
+    inbox: &mut Inbox,
+    event: HookEvent,
+    turn: Option<&str>,
+) -> (Vec<(MessageId, Proof)>, Vec<MessageId>) {
     let proved = inbox.event(event, turn);
     (proved, inbox.hook_block(event, BLOCK_CHARS_MAX, "").offered)
 }
@@ -41,11 +45,19 @@ fn a_post_is_one_block_of_all_that_may_go_and_one_carrier_has_it_at_a_time() {
     informed(&mut inbox, 2, "vega", None);
     let block = inbox.post(SOCKET, Some(Activity::Working), false, "").unwrap();
     assert_eq!(block.ids(), [id(1), id(2)]);
-    assert!(block.text.starts_with("[PEER INBOX] 2 messages. ") && block.text.contains("| one\n"), "{}", block.text);
+    assert!(
+        block.text.starts_with("[PEER INBOX] 2 messages. ") && block.text.contains("| one\n"),
+        "{}",
+        block.text
+    );
     for carrier in [SOCKET, Carrier::Channel] {
         assert_eq!(post(&mut inbox, carrier, Activity::Working), None, "the socket has its time");
     }
-    assert_eq!(hook(&mut inbox, HookEvent::UserPromptSubmit).1, [], "and no hook shows it meanwhile");
+    assert_eq!(
+        hook(&mut inbox, HookEvent::UserPromptSubmit).1,
+        [],
+        "and no hook shows it meanwhile"
+    );
     inbox.overdue(id(1), SOCKET);
     let next = inbox.post(Carrier::Channel, Some(Activity::Working), true, "").unwrap();
     assert_eq!(next.ids(), [id(1)]);
@@ -70,7 +82,11 @@ fn rest_is_disturbed_for_requests_and_first_replies_only_and_then_everything_com
     assert_eq!(post(&mut inbox, SOCKET, Activity::Idle), None);
     assert_eq!(hook(&mut inbox, HookEvent::Stop).1, [], "a turn ends in peace");
     informed(&mut inbox, 2, "vega", Some(id(100)));
-    assert_eq!(post(&mut inbox, SOCKET, Activity::Idle), Some(vec![id(1), id(2)]), "the first reply wakes, with all before it");
+    assert_eq!(
+        post(&mut inbox, SOCKET, Activity::Idle),
+        Some(vec![id(1), id(2)]),
+        "the first reply wakes, with all before it"
+    );
     informed(&mut inbox, 3, "vega", Some(id(100)));
     assert_eq!(post(&mut inbox, SOCKET, Activity::Idle), None, "a later reply does not");
     assert_eq!(post(&mut inbox, SOCKET, Activity::Working), Some(vec![id(3)]));
@@ -97,14 +113,26 @@ fn a_push_has_a_whole_round_before_a_hook_between_tools_repeats_it() {
     post(&mut inbox, SOCKET, Activity::Working);
     // A tool ran longer than the carrier's timeout: the client shows the post after it.
     inbox.overdue(id(1), SOCKET);
-    assert_eq!(hook(&mut inbox, HookEvent::PostToolBatch).1, [], "the post is in the request that comes now");
+    assert_eq!(
+        hook(&mut inbox, HookEvent::PostToolBatch).1,
+        [],
+        "the post is in the request that comes now"
+    );
     assert_eq!(hook(&mut inbox, HookEvent::PostToolBatch).1, [id(1)], "it was not");
     let mut inbox = Inbox::default();
     delivered(&mut inbox, 1, "luna", "x");
     post(&mut inbox, SOCKET, Activity::Idle);
     inbox.overdue(id(1), SOCKET);
-    assert_eq!(hook(&mut inbox, HookEvent::UserPromptSubmit).1, [], "the post may be that very prompt");
-    assert_eq!(hook(&mut inbox, HookEvent::PostToolBatch).1, [], "or what this request begins with");
+    assert_eq!(
+        hook(&mut inbox, HookEvent::UserPromptSubmit).1,
+        [],
+        "the post may be that very prompt"
+    );
+    assert_eq!(
+        hook(&mut inbox, HookEvent::PostToolBatch).1,
+        [],
+        "or what this request begins with"
+    );
     assert_eq!(hook(&mut inbox, HookEvent::Stop).1, [id(1)]);
 }
 
@@ -117,7 +145,11 @@ fn a_prompt_between_two_tools_begins_no_turn() {
     post(&mut inbox, SOCKET, Activity::Working);
     inbox.overdue(id(1), SOCKET);
     assert_eq!(hook_in(&mut inbox, PostToolBatch, turn).1, []);
-    assert_eq!(hook_in(&mut inbox, UserPromptSubmit, turn).1, [], "it is the post, handed over now");
+    assert_eq!(
+        hook_in(&mut inbox, UserPromptSubmit, turn).1,
+        [],
+        "it is the post, handed over now"
+    );
     assert_eq!(hook_in(&mut inbox, PostToolBatch, turn).1, [id(1)]);
     // The same request, as far as anybody knows.
     assert_eq!(proofs(&inbox.event(UserPromptSubmit, turn)), []);
@@ -129,18 +161,23 @@ fn a_prompt_between_two_tools_begins_no_turn() {
 fn first_proof(carried: (HookEvent, &str), later: &[(HookEvent, &str)]) -> Option<HookEvent> {
     let mut inbox = Inbox::default();
     let turn = |name: &'static str| (!name.is_empty()).then_some(name);
-    let named = |name: &str| ["s", "t", "u"].into_iter().find(|known| *known == name).and_then(turn);
+    let named =
+        |name: &str| ["s", "t", "u"].into_iter().find(|known| *known == name).and_then(turn);
     hook_in(&mut inbox, HookEvent::PostToolBatch, turn("s"));
     hook_in(&mut inbox, HookEvent::Stop, turn("s"));
     delivered(&mut inbox, 1, "luna", "x");
     assert_eq!(hook_in(&mut inbox, carried.0, named(carried.1)).1, [id(1)], "{carried:?}");
     let mut events = later.iter();
-    events.position(|(event, turn)| !inbox.event(*event, named(turn)).is_empty()).map(|place| later[place].0)
+    events
+        .position(|(event, turn)| !inbox.event(*event, named(turn)).is_empty())
+        .map(|place| later[place].0)
 }
 
 #[test]
 fn which_event_proves_what_an_earlier_hook_carried() {
-    use HookEvent::{PostToolBatch, PostToolUse, PreToolUse, SessionEnd, SessionStart, Stop, UserPromptSubmit};
+    use HookEvent::{
+        PostToolBatch, PostToolUse, PreToolUse, SessionEnd, SessionStart, Stop, UserPromptSubmit,
+    };
     let in_turn = |carried: HookEvent, later: &[HookEvent]| {
         let named = ["t", ""].map(|name| {
             let later: Vec<(HookEvent, &str)> = later.iter().map(|event| (*event, name)).collect();
@@ -168,12 +205,24 @@ fn no_event_proves_what_a_hook_carried_once_the_conversation_may_have_lost_it() 
         let next = [(UserPromptSubmit, name), (PostToolBatch, name), (Stop, name)];
         let carried = if name.is_empty() { "" } else { "t" };
         for event in [UserPromptSubmit, PostToolBatch, Stop] {
-            assert_eq!(first_proof((event, carried), &next), None, "{event:?}: another prompt began");
+            assert_eq!(
+                first_proof((event, carried), &next),
+                None,
+                "{event:?}: another prompt began"
+            );
             let compacted = [(SessionStart, ""), (PostToolBatch, carried), (Stop, carried)];
-            assert_eq!(first_proof((event, carried), &compacted), None, "{event:?}: it was compacted");
+            assert_eq!(
+                first_proof((event, carried), &compacted),
+                None,
+                "{event:?}: it was compacted"
+            );
         }
         let second = [(UserPromptSubmit, carried), (UserPromptSubmit, name), (Stop, name)];
-        assert_eq!(first_proof((SessionStart, ""), &second), None, "the first prompt may have been refused");
+        assert_eq!(
+            first_proof((SessionStart, ""), &second),
+            None,
+            "the first prompt may have been refused"
+        );
     }
     // Such a prompt may be refused, and the turn goes on.
     let mut inbox = Inbox::default();
@@ -201,7 +250,10 @@ fn what_the_client_took_back_goes_all_its_ways_again() {
     let mut inbox = Inbox::default();
     delivered(&mut inbox, 1, "luna", "x");
     delivered(&mut inbox, 2, "luna", "y");
-    assert!(!inbox.withdraw(&[(id(1), Some(Carrier::Hook)), (id(3), None)]), "it was given to nobody");
+    assert!(
+        !inbox.withdraw(&[(id(1), Some(Carrier::Hook)), (id(3), None)]),
+        "it was given to nobody"
+    );
     assert_eq!(hook(&mut inbox, HookEvent::UserPromptSubmit).1, [id(1), id(2)]);
     inbox.recorded(&[seen(2, Some(Carrier::Hook), "y")]);
     assert!(inbox.withdraw(&[(id(1), Some(Carrier::Hook)), (id(2), Some(Carrier::Hook))]));
@@ -236,7 +288,10 @@ fn a_hook_shows_one_message_twice_and_no_more() {
     let mut inbox = Inbox::default();
     delivered(&mut inbox, 1, "luna", "x");
     for _ in 0..2 {
-        assert_eq!(inbox.hook_block(HookEvent::UserPromptSubmit, BLOCK_CHARS_MAX, "").offered, [id(1)]);
+        assert_eq!(
+            inbox.hook_block(HookEvent::UserPromptSubmit, BLOCK_CHARS_MAX, "").offered,
+            [id(1)]
+        );
         assert_eq!(inbox.hook_block(HookEvent::UserPromptSubmit, BLOCK_CHARS_MAX, "").offered, []);
         inbox.overdue(id(1), Carrier::Hook);
     }
@@ -250,7 +305,12 @@ fn an_output_that_nobody_waited_for_was_never_there() {
     let carried = inbox.hook_block(HookEvent::PostToolBatch, BLOCK_CHARS_MAX, "").offered;
     inbox.take_back_hook(&carried);
     assert_eq!(proofs(&inbox.event(HookEvent::Stop, None)), []);
-    assert!(!inbox.hook_block(HookEvent::PostToolBatch, BLOCK_CHARS_MAX, "").text.contains("(shown before)"));
+    assert!(
+        !inbox
+            .hook_block(HookEvent::PostToolBatch, BLOCK_CHARS_MAX, "")
+            .text
+            .contains("(shown before)")
+    );
 }
 
 #[test]
@@ -266,7 +326,12 @@ fn a_hooks_share_fits_its_budget() {
 }
 
 fn seen(number: u32, by: Option<Carrier>, piece: &str) -> Seen {
-    Seen { message: id(number), by, in_result: by == Some(Carrier::ToolResult), piece: piece.to_owned() }
+    Seen {
+        message: id(number),
+        by,
+        in_result: by == Some(Carrier::ToolResult),
+        piece: piece.to_owned(),
+    }
 }
 
 #[test]
@@ -275,7 +340,11 @@ fn the_record_proves_what_it_shows_whole_of_what_a_carrier_was_given() {
     delivered(&mut inbox, 1, "luna", "whole\n\n");
     delivered(&mut inbox, 2, "luna", &"x".repeat(9_000));
     assert_eq!(post(&mut inbox, SOCKET, Activity::Working), Some(vec![id(1), id(2)]));
-    let others = [seen(1, Some(SOCKET), "who"), seen(2, Some(SOCKET), &"x".repeat(2_000)), seen(3, None, "whole")];
+    let others = [
+        seen(1, Some(SOCKET), "who"),
+        seen(2, Some(SOCKET), &"x".repeat(2_000)),
+        seen(3, None, "whole"),
+    ];
     assert_eq!(proofs(&inbox.recorded(&others)), []);
     // No hook ever carried it.
     let proved = inbox.recorded(&[seen(1, Some(Carrier::Hook), "whole")]);
@@ -293,7 +362,11 @@ fn a_long_message_is_proved_by_its_parts_whoever_brought_them() {
         let lines: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("| ")).collect();
         lines.join("\n")
     };
-    let rest = |text: &str| text.split("offset=").nth(1).map(|rest| rest.trim_end_matches(")\n").parse::<usize>().unwrap());
+    let rest = |text: &str| {
+        text.split("offset=")
+            .nth(1)
+            .map(|rest| rest.trim_end_matches(")\n").parse::<usize>().unwrap())
+    };
     assert_eq!(proofs(&inbox.recorded(&[seen(1, Some(SOCKET), &quoted(&pushed))])), []);
     let mut offset = rest(&pushed);
     while let Some(from) = offset {
@@ -312,7 +385,8 @@ fn a_long_message_that_arrived_in_part_does_not_speak_against_its_carrier() {
     delivered(&mut inbox, 1, "luna", &"x".repeat(9_000));
     delivered(&mut inbox, 2, "luna", &"y".repeat(9_000));
     assert_eq!(post(&mut inbox, SOCKET, Activity::Working), Some(vec![id(1), id(2)]));
-    let beginnings = [seen(1, Some(SOCKET), "x"), seen(2, Some(Carrier::Hook), "y"), seen(3, None, "z")];
+    let beginnings =
+        [seen(1, Some(SOCKET), "x"), seen(2, Some(Carrier::Hook), "y"), seen(3, None, "z")];
     assert_eq!(inbox.arrived(&beginnings), [SOCKET]);
     assert_eq!((inbox.overdue(id(1), SOCKET), inbox.overdue(id(2), SOCKET)), (false, true));
     assert_eq!(inbox.unproved(), [id(1), id(2)]);
@@ -333,7 +407,8 @@ fn another_conversation_proves_nothing_of_the_last_one_and_is_shown_what_is_open
     for event in [HookEvent::UserPromptSubmit, HookEvent::PostToolUse, HookEvent::Stop] {
         assert_eq!(proofs(&inbox.event(event, None)), []);
     }
-    let Block { text, offered, .. } = inbox.hook_block(HookEvent::UserPromptSubmit, BLOCK_CHARS_MAX, "");
+    let Block { text, offered, .. } =
+        inbox.hook_block(HookEvent::UserPromptSubmit, BLOCK_CHARS_MAX, "");
     assert_eq!(offered, [id(1), id(2), id(3)]);
     assert_eq!(text.matches("(shown before)").count(), 2, "{text}");
 }
@@ -359,7 +434,11 @@ fn the_users_next_turn_proves_what_a_result_showed_whole() {
     assert_eq!(inbox.block(&call, Ask::DUE, 0).offered, [id(1), id(2)]);
     inbox.result_queued(call.call, 100);
     let turn = Some("t");
-    assert_eq!(proofs(&inbox.event(HookEvent::PreToolUse, turn)), [], "a subagent may have been shown it");
+    assert_eq!(
+        proofs(&inbox.event(HookEvent::PreToolUse, turn)),
+        [],
+        "a subagent may have been shown it"
+    );
     assert_eq!(proofs(&inbox.event(HookEvent::UserPromptSubmit, turn)), [], "the turn goes on");
     assert_eq!(proofs(&inbox.event(HookEvent::Stop, turn)), []);
     assert_eq!(
@@ -371,7 +450,10 @@ fn the_users_next_turn_proves_what_a_result_showed_whole() {
 #[test]
 fn the_users_next_turn_proves_nothing_of_a_turn_that_was_broken_off_or_compacted() {
     use HookEvent::{SessionStart, Stop, UserPromptSubmit};
-    for between in [[(UserPromptSubmit, Some("u")), (Stop, Some("u"))], [(SessionStart, None), (Stop, Some("t"))]] {
+    for between in [
+        [(UserPromptSubmit, Some("u")), (Stop, Some("u"))],
+        [(SessionStart, None), (Stop, Some("t"))],
+    ] {
         let mut inbox = Inbox::default();
         hook_in(&mut inbox, UserPromptSubmit, Some("t"));
         delivered(&mut inbox, 1, "luna", "whole");
@@ -414,7 +496,12 @@ fn a_carrier_on_trial_gets_one_message_and_the_next_hook_carries_it_marked() {
     }
     let post = inbox.trial(SOCKET, false, false, "").unwrap();
     assert_eq!(post.ids(), [id(1)]);
-    assert!(post.text.contains("2 more wait: check_messages()") && !post.text.contains("(shown before)"), "{}", post.text);
+    assert!(
+        post.text.contains("2 more wait: check_messages()")
+            && !post.text.contains("(shown before)"),
+        "{}",
+        post.text
+    );
     assert!(inbox.is_any_on_trial());
     inbox.event(HookEvent::PostToolBatch, None);
     let block = inbox.hook_block(HookEvent::PostToolBatch, BLOCK_CHARS_MAX, "");
@@ -422,7 +509,11 @@ fn a_carrier_on_trial_gets_one_message_and_the_next_hook_carries_it_marked() {
     assert_eq!(block.text.matches("(shown before)").count(), 1, "{}", block.text);
     assert!(inbox.is_any_on_trial(), "until it is settled");
     let (proved, again) = hook(&mut inbox, HookEvent::PostToolBatch);
-    assert_eq!((proofs(&proved), again), (vec![id(1), id(2), id(3)], Vec::new()), "by another way, and once");
+    assert_eq!(
+        (proofs(&proved), again),
+        (vec![id(1), id(2), id(3)], Vec::new()),
+        "by another way, and once"
+    );
     assert!(!inbox.is_any_on_trial());
 }
 
@@ -431,7 +522,11 @@ fn a_result_carries_what_is_on_trial_and_only_the_carrier_that_had_its_time_give
     let mut inbox = Inbox::default();
     delivered(&mut inbox, 1, "luna", "x");
     assert!(inbox.trial(Carrier::Channel, false, true, "").is_some());
-    assert_eq!(inbox.brought_by(id(1)), Some(Carrier::Channel), "whoever acknowledges it has seen it there");
+    assert_eq!(
+        inbox.brought_by(id(1)),
+        Some(Carrier::Channel),
+        "whoever acknowledges it has seen it there"
+    );
     assert_eq!(post(&mut inbox, SOCKET, Activity::Working), None, "one carrier has it at a time");
     assert!(inbox.trial(SOCKET, false, false, "").is_none());
     inbox.overdue(id(1), Carrier::Channel);
@@ -499,7 +594,11 @@ fn a_result_is_under_way_until_the_model_was_asked_with_it() {
         inbox.event(HookEvent::PostToolUse, Some("t"));
         assert!(inbox.is_result_under_way(), "the hook of that call; the record speaks: {speaks}");
         inbox.event(HookEvent::PostToolUse, Some("t"));
-        assert_eq!(inbox.is_result_under_way(), speaks, "the hook of a call around it, as far as is known");
+        assert_eq!(
+            inbox.is_result_under_way(),
+            speaks,
+            "the hook of a call around it, as far as is known"
+        );
         inbox.recorded(&[Seen { in_result: true, ..seen(1, Some(Carrier::ToolResult), "one") }]);
         assert!(!inbox.is_result_under_way() || !speaks);
         inbox.event(HookEvent::UserPromptSubmit, Some("u"));
@@ -512,7 +611,10 @@ fn what_another_adapter_of_the_client_gave_goes_by_calls_until_it_had_its_time_o
     let repeats = |here: bool| {
         let mut inbox = Inbox::default();
         inbox.note_repeats(here);
-        inbox.deliver(Delivery { message: request(1, "luna", "one"), attempts: 0, shown_before: true }, false);
+        inbox.deliver(
+            Delivery { message: request(1, "luna", "one"), attempts: 0, shown_before: true },
+            false,
+        );
         delivered(&mut inbox, 2, "luna", "two");
         inbox
     };
@@ -525,7 +627,11 @@ fn what_another_adapter_of_the_client_gave_goes_by_calls_until_it_had_its_time_o
     assert_eq!(shown, [id(1), id(2)], "and the next hook has both, in order");
 
     let mut inbox = repeats(true);
-    assert_eq!(post(&mut inbox, SOCKET, Activity::Working), Some(vec![id(2)]), "also where the carrier is proved");
+    assert_eq!(
+        post(&mut inbox, SOCKET, Activity::Working),
+        Some(vec![id(2)]),
+        "also where the carrier is proved"
+    );
     assert!(!inbox.overdue(id(1), SOCKET), "this adapter's carrier did not have it");
     let post = inbox.post(SOCKET, Some(Activity::Idle), false, "").unwrap();
     assert_eq!(post.ids(), [id(1)], "nothing else can wake");
@@ -536,6 +642,9 @@ fn what_another_adapter_of_the_client_gave_goes_by_calls_until_it_had_its_time_o
     assert_eq!(trial(&mut inbox), Some(vec![id(1)]), "the new conversation was not shown it");
 
     let mut inbox = repeats(true);
-    assert!(inbox.withdraw(&[(id(1), Some(SOCKET))]), "the client took back what the other adapter had brought");
+    assert!(
+        inbox.withdraw(&[(id(1), Some(SOCKET))]),
+        "the client took back what the other adapter had brought"
+    );
     assert_eq!(trial(&mut inbox), Some(vec![id(1)]));
 }

@@ -180,7 +180,9 @@ impl Entry {
     /// another prompt begins, it is unknown whether that prompt was accepted.
     pub(super) fn rode_on_a_prompt(&self) -> bool {
         let last = self.hooks.last();
-        last.is_some_and(|hook| hook.event == HookEvent::UserPromptSubmit && hook.end >= self.body.chars())
+        last.is_some_and(|hook| {
+            hook.event == HookEvent::UserPromptSubmit && hook.end >= self.body.chars()
+        })
     }
 
     /// Whether this session holds it, and it is not settled.
@@ -193,7 +195,8 @@ impl Entry {
     }
 
     pub(super) fn was_in_result_whole(&self) -> bool {
-        read_up_to(self.parts.iter().filter(|part| part.counts())).is_some_and(|end| end >= self.body.chars())
+        read_up_to(self.parts.iter().filter(|part| part.counts()))
+            .is_some_and(|end| end >= self.body.chars())
     }
 
     /// Whether a push carrier has it, and no hook or tool result had it.
@@ -249,7 +252,9 @@ impl Entry {
             Standing::Open => false,
             Standing::OnTrial => self.hooks.len() < HOOKED_MAX,
             Standing::Overdue => {
-                let had_its_round = |push: &Pushed| push.trial || push.carrier == Carrier::Channel || round >= push.round + 2;
+                let had_its_round = |push: &Pushed| {
+                    push.trial || push.carrier == Carrier::Channel || round >= push.round + 2
+                };
                 self.hooks.len() < HOOKED_MAX && self.pushes.iter().all(had_its_round)
             }
         }
@@ -258,7 +263,8 @@ impl Entry {
     /// Whether a push carrier may be given it.
     pub(super) fn is_due_by(&self, carrier: Carrier) -> bool {
         let unseen = self.is_open() && self.hooks.is_empty() && !self.was_in_result();
-        let is_free = !self.with_client && matches!(self.standing(), Standing::Fresh | Standing::Overdue);
+        let is_free =
+            !self.with_client && matches!(self.standing(), Standing::Fresh | Standing::Overdue);
         unseen && is_free && self.pushes.iter().all(|push| push.carrier != carrier)
     }
 
@@ -268,9 +274,15 @@ impl Entry {
         let pushed = self.pushes.iter().map(|push| (0, push.end));
         let hooked = self.hooks.iter().map(|hook| (0, hook.end));
         // Only a tool's result contains a piece that was given with one.
-        let parts = self.parts.iter().filter(|part| in_result && part.counts()).map(|part| (part.start, part.end));
+        let parts = self
+            .parts
+            .iter()
+            .filter(|part| in_result && part.counts())
+            .map(|part| (part.start, part.end));
         // Equal parts are told apart by counting.
-        let is_it = |span: &(usize, usize)| !self.recorded.contains(span) && self.body.is_piece(span.0, span.1, piece);
+        let is_it = |span: &(usize, usize)| {
+            !self.recorded.contains(span) && self.body.is_piece(span.0, span.1, piece)
+        };
         let found = parts.chain(pushed).chain(hooked).find(is_it);
         self.recorded.extend(found);
     }
@@ -315,7 +327,13 @@ impl Entry {
         }
     }
 
-    pub(super) fn showing<'a>(&self, home: &'a str, offset: usize, chars_max: usize, budget: usize) -> Showing<'a> {
+    pub(super) fn showing<'a>(
+        &self,
+        home: &'a str,
+        offset: usize,
+        chars_max: usize,
+        budget: usize,
+    ) -> Showing<'a> {
         let shown_before = self.shown_before || self.standing() != Standing::Fresh;
         Showing { shown_before: shown_before && offset == 0, home, offset, chars_max, budget }
     }
@@ -326,9 +344,25 @@ impl Entry {
 }
 
 impl Part {
-    pub(super) fn new(caller: &Caller, (events, moment): (u64, &Moment), start: usize, end: usize) -> Self {
-        let (call, conversation, moment) = (caller.call, caller.conversation.clone(), moment.clone());
-        Self { call, result_end: None, is_dropped: false, conversation, moment, events, is_past: false, start, end }
+    pub(super) fn new(
+        caller: &Caller,
+        (events, moment): (u64, &Moment),
+        start: usize,
+        end: usize,
+    ) -> Self {
+        let (call, conversation, moment) =
+            (caller.call, caller.conversation.clone(), moment.clone());
+        Self {
+            call,
+            result_end: None,
+            is_dropped: false,
+            conversation,
+            moment,
+            events,
+            is_past: false,
+            start,
+            end,
+        }
     }
 
     /// Whether the result was sent, or may still be sent.

@@ -18,7 +18,11 @@ impl Inbox {
     /// An event proves an earlier hook's output on two conditions: the model must have been asked
     /// in between, and no event can have removed the output. The user's next turn proves a tool
     /// result.
-    pub(crate) fn event(&mut self, event: HookEvent, turn: Option<&str>) -> Vec<(MessageId, Proof)> {
+    pub(crate) fn event(
+        &mut self,
+        event: HookEvent,
+        turn: Option<&str>,
+    ) -> Vec<(MessageId, Proof)> {
         self.events += 1;
         self.tells_batches |= event == HookEvent::PostToolBatch;
         let (number, round, tells_batches) = (self.events, self.rounds, self.tells_batches);
@@ -26,7 +30,8 @@ impl Inbox {
         // was not asked before them.
         let new_turn = event == HookEvent::UserPromptSubmit && self.runs == Some(false);
         let begins = self.runs != Some(true);
-        let (hooks_count, results_count) = (!self.record_speaks, new_turn && !self.record_alone && !self.record_speaks);
+        let (hooks_count, results_count) =
+            (!self.record_speaks, new_turn && !self.record_alone && !self.record_speaks);
         let ends_round = match event {
             HookEvent::PostToolBatch | HookEvent::Stop => true,
             HookEvent::UserPromptSubmit => new_turn,
@@ -47,7 +52,9 @@ impl Inbox {
         self.prove(|entry| {
             let is_kept = |hook: &Hooked| match hook.event {
                 // Its output waits for the first prompt, whichever that is.
-                HookEvent::SessionStart => now.continues(&hook.moment) || now.is_first_since(&hook.moment),
+                HookEvent::SessionStart => {
+                    now.continues(&hook.moment) || now.is_first_since(&hook.moment)
+                }
                 // Another hook may have refused a prompt that came while a turn ran, and that turn
                 // goes on.
                 HookEvent::UserPromptSubmit => hook.moment.opens && now.continues(&hook.moment),
@@ -60,18 +67,24 @@ impl Inbox {
                 // since.
                 (_, HookEvent::UserPromptSubmit) => false,
                 // Between the tools of one message the model is not asked.
-                (HookEvent::PreToolUse | HookEvent::PostToolUse, HookEvent::PreToolUse | HookEvent::PostToolUse) => {
-                    tells_batches && round > hook.round
+                (
+                    HookEvent::PreToolUse | HookEvent::PostToolUse,
+                    HookEvent::PreToolUse | HookEvent::PostToolUse,
+                ) => tells_batches && round > hook.round,
+                (HookEvent::PreToolUse | HookEvent::PostToolUse, HookEvent::PostToolBatch) => {
+                    round > hook.round
                 }
-                (HookEvent::PreToolUse | HookEvent::PostToolUse, HookEvent::PostToolBatch) => round > hook.round,
                 _ => true,
             };
             let whole = |hook: &&Hooked| hook.number < number && hook.end >= entry.body.chars();
-            if hooks_count && entry.hooks.iter().filter(whole).any(|hook| is_kept(hook) && asked_since(hook)) {
+            if hooks_count
+                && entry.hooks.iter().filter(whole).any(|hook| is_kept(hook) && asked_since(hook))
+            {
                 return Some(Proof { carrier: Carrier::Hook, evidence });
             }
             let past = entry.parts.iter().filter(|part| part.counts() && part.is_past);
-            let by_turn = results_count && read_up_to(past).is_some_and(|end| end >= entry.body.chars());
+            let by_turn =
+                results_count && read_up_to(past).is_some_and(|end| end >= entry.body.chars());
             by_turn.then_some(Proof { carrier: Carrier::ToolResult, evidence })
         })
     }

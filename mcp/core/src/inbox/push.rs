@@ -22,9 +22,18 @@ impl Inbox {
     /// Returns what this carrier may hand over now, and counts it as given; `None`: nothing may go.
     /// An idle session is woken only for messages that may wake it, and then gets all earlier ones
     /// as well. `one`: one message, without a block head.
-    pub(crate) fn post(&mut self, carrier: Carrier, activity: Option<Activity>, one: bool, home: &str) -> Option<Post> {
-        let in_flight = |entry: &&Entry| entry.is_open() && entry.pushes.iter().any(|push| push.carrier == carrier);
-        let room = PUSH_UNPROVED_MAX - self.entries.values().filter(in_flight).take(PUSH_UNPROVED_MAX).count();
+    pub(crate) fn post(
+        &mut self,
+        carrier: Carrier,
+        activity: Option<Activity>,
+        one: bool,
+        home: &str,
+    ) -> Option<Post> {
+        let in_flight = |entry: &&Entry| {
+            entry.is_open() && entry.pushes.iter().any(|push| push.carrier == carrier)
+        };
+        let room = PUSH_UNPROVED_MAX
+            - self.entries.values().filter(in_flight).take(PUSH_UNPROVED_MAX).count();
         let due = |entry: &Entry| entry.is_due_by(carrier);
         let wakes = |entry: &Entry| due(entry) && entry.may_wake();
         if room == 0 || (activity == Some(Activity::Idle) && !self.entries.values().any(wakes)) {
@@ -37,11 +46,18 @@ impl Inbox {
     /// Returns the one message for the trial of an unproved carrier: the oldest one. If the session
     /// is idle, it is the oldest of a sender that has a message that may wake. The next hook or
     /// tool result carries it too.
-    pub(crate) fn trial(&mut self, carrier: Carrier, rests: bool, one: bool, home: &str) -> Option<Post> {
+    pub(crate) fn trial(
+        &mut self,
+        carrier: Carrier,
+        rests: bool,
+        one: bool,
+        home: &str,
+    ) -> Option<Post> {
         let due = |entry: &&Entry| entry.is_due_by(carrier);
         let first = self.entries.values().filter(due).find(|entry| !rests || entry.may_wake())?;
         let sender = first.message.from.peer;
-        let chosen = self.entries.values().filter(due).find(|entry| entry.message.from.peer == sender)?.id();
+        let chosen =
+            self.entries.values().filter(due).find(|entry| entry.message.from.peer == sender)?.id();
         let others = self.entries.values().filter(due).count() - 1;
         let mut quoted = self.quote(|entry| entry.id() == chosen, 1, BLOCK_CHARS_MAX, home);
         quoted.left = others;
@@ -69,7 +85,14 @@ impl Inbox {
         let mut messages = Vec::new();
         for (message, end) in &quoted.shown {
             let Some(entry) = self.entries.get_mut(message) else { continue };
-            entry.pushes.push(Pushed { carrier, end: *end, overdue: false, arrived: false, round: self.rounds, trial });
+            entry.pushes.push(Pushed {
+                carrier,
+                end: *end,
+                overdue: false,
+                arrived: false,
+                round: self.rounds,
+                trial,
+            });
             messages.push(entry.message.clone());
         }
         let mut text = quoted.text;
@@ -88,7 +111,8 @@ impl Inbox {
     /// Whether more messages wait than one post of this carrier holds.
     pub(crate) fn is_backlog(&self, carrier: Carrier) -> bool {
         let due = self.entries.values().filter(|entry| entry.is_due_by(carrier));
-        let chars: usize = due.map(|entry| entry.body.chars().min(EXCERPT_CHARS_MAX) + HEADER_CHARS).sum();
+        let chars: usize =
+            due.map(|entry| entry.body.chars().min(EXCERPT_CHARS_MAX) + HEADER_CHARS).sum();
         chars > BLOCK_CHARS_MAX
     }
 

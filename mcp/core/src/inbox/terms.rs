@@ -64,7 +64,14 @@ pub struct Ask<'a> {
 
 impl Ask<'_> {
     /// All due messages, without bounds.
-    pub const DUE: Self = Self { among: None, also: None, limit: usize::MAX, peek: false, budget: BLOCK_CHARS_MAX, home: "" };
+    pub const DUE: Self = Self {
+        among: None,
+        also: None,
+        limit: usize::MAX,
+        peek: false,
+        budget: BLOCK_CHARS_MAX,
+        home: "",
+    };
 }
 
 /// The block at the end of a tool result.

@@ -34,7 +34,11 @@ impl Client {
 /// Returns a call that was read when the client had been sent so many bytes.
 pub(super) fn caller(written_before: u64) -> Caller {
     static CALLS: AtomicU64 = AtomicU64::new(0);
-    Caller { call: CallId(CALLS.fetch_add(1, Ordering::Relaxed)), written_before, ..Caller::default() }
+    Caller {
+        call: CallId(CALLS.fetch_add(1, Ordering::Relaxed)),
+        written_before,
+        ..Caller::default()
+    }
 }
 
 pub(super) fn id(number: u32) -> MessageId {
@@ -42,7 +46,10 @@ pub(super) fn id(number: u32) -> MessageId {
 }
 
 pub(super) fn delivered(inbox: &mut Inbox, number: u32, from: &str, text: &str) -> Known {
-    inbox.deliver(Delivery { message: request(number, from, text), attempts: 0, shown_before: false }, false)
+    inbox.deliver(
+        Delivery { message: request(number, from, text), attempts: 0, shown_before: false },
+        false,
+    )
 }
 
 /// Returns the next push for the channel.
@@ -97,10 +104,16 @@ fn an_unconfirmed_message_is_reminded_of_and_not_shown_again() {
     let (mut inbox, mut client) = (Inbox::default(), Client::claude());
     delivered(&mut inbox, 1, "luna", "hello");
     let first = client.calls();
-    assert!(!due(&mut inbox, &first).text.contains("not confirmed"), "not in the result that shows it");
+    assert!(
+        !due(&mut inbox, &first).text.contains("not confirmed"),
+        "not in the result that shows it"
+    );
     client.gets_result_of(&mut inbox, &first);
     let block = due(&mut inbox, &client.calls());
-    assert_eq!(block.text, "1 message shown before is not confirmed; when dealt with: ack_messages(\"m-0000000000000001\")\n");
+    assert_eq!(
+        block.text,
+        "1 message shown before is not confirmed; when dealt with: ack_messages(\"m-0000000000000001\")\n"
+    );
     assert_eq!((block.shown, block.offered), (0, Vec::new()));
     inbox.remove(&[id(1)]);
     assert_eq!(due(&mut inbox, &client.calls()), Block::default());
@@ -152,7 +165,10 @@ fn a_gap_between_parts_is_no_proof() {
     client.gets_result_of(&mut inbox, &first);
     assert_eq!(inbox.proved_by(&client.calls()), []);
     let block = due(&mut inbox, &client.calls());
-    assert_eq!(block.text, "1 message shown before in part: check_messages(message_id=\"m-0000000000000001\", offset=2000)\n");
+    assert_eq!(
+        block.text,
+        "1 message shown before in part: check_messages(message_id=\"m-0000000000000001\", offset=2000)\n"
+    );
 }
 
 #[test]
@@ -167,7 +183,11 @@ fn a_block_is_bounded_in_order_and_says_how_many_wait() {
         inbox.proved_by(&caller);
         let block = due(&mut inbox, &caller);
         client.gets_result_of(&mut inbox, &caller);
-        assert!(block.text.chars().count() < BLOCK_CHARS_MAX + 700, "{}", block.text.chars().count());
+        assert!(
+            block.text.chars().count() < BLOCK_CHARS_MAX + 700,
+            "{}",
+            block.text.chars().count()
+        );
         for shown in &block.offered {
             assert_eq!(*shown, id(next));
             next += 1;
@@ -207,7 +227,8 @@ fn the_channel_goes_in_order_and_its_offer_is_named_not_repeated() {
     let Post { messages, text: content } = channel(&mut inbox).unwrap();
     assert_eq!(messages[0].id, id(1));
     assert!(
-        content.starts_with("[m-0000000000000001 request] from luna") && content.ends_with("· 3 chars\n| one\n"),
+        content.starts_with("[m-0000000000000001 request] from luna")
+            && content.ends_with("· 3 chars\n| one\n"),
         "{content}"
     );
     assert_eq!(channel(&mut inbox).unwrap().messages[0].id, id(2));
@@ -221,7 +242,11 @@ fn the_channel_goes_in_order_and_its_offer_is_named_not_repeated() {
     inbox.overdue(id(1), Carrier::Channel);
     let block = due(&mut inbox, &client.calls());
     assert!(block.text.contains("· 3 chars (shown before)\n| one\n"), "{}", block.text);
-    assert!(block.text.contains("1 message came through the channel: m-0000000000000002"), "{}", block.text);
+    assert!(
+        block.text.contains("1 message came through the channel: m-0000000000000002"),
+        "{}",
+        block.text
+    );
     assert_eq!(block.offered, [id(1)]);
 }
 
@@ -237,7 +262,11 @@ fn a_message_waits_for_those_of_its_sender_that_are_in_flight() {
     client.gets_result_of(&mut inbox, &call);
     assert!(!inbox.is_any_due());
     inbox.overdue(id(1), Carrier::Channel);
-    assert_eq!(due(&mut inbox, &client.calls()).offered, [id(1), id(2)], "what was lost comes first");
+    assert_eq!(
+        due(&mut inbox, &client.calls()).offered,
+        [id(1), id(2)],
+        "what was lost comes first"
+    );
 }
 
 #[test]
@@ -330,13 +359,20 @@ fn after_a_new_connection_only_what_is_pushed_again_is_held() {
     inbox.begin_session();
     inbox.note_all_held();
     inbox.begin_session();
-    assert_eq!(delivered(&mut inbox, 1, "luna", "shown"), Known::New, "it went elsewhere meanwhile");
+    assert_eq!(
+        delivered(&mut inbox, 1, "luna", "shown"),
+        Known::New,
+        "it went elsewhere meanwhile"
+    );
 }
 
 #[test]
 fn a_repeat_from_an_earlier_session_says_so() {
     let (mut inbox, client) = (Inbox::default(), Client::codex());
-    inbox.deliver(Delivery { message: request(1, "luna", "hello"), attempts: 1, shown_before: true }, false);
+    inbox.deliver(
+        Delivery { message: request(1, "luna", "hello"), attempts: 1, shown_before: true },
+        false,
+    );
     assert!(due(&mut inbox, &client.calls()).text.contains("· 5 chars (shown before)\n"));
 }
 

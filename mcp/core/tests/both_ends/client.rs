@@ -1,7 +1,8 @@
-//! A client program as the adapter meets it: its model, its hooks, its record, and what it does with what it is given.
+//! A client program as the adapter meets it: its model, its hooks, its record, and what it does
+//! with what it is given.
 //!
-//! It knows what its model was really asked with. The adapter is told only what a real client would let it see. A text counts
-//! as seen when the model has answered a request that had it.
+//! It knows what its model was really asked with. The adapter is told only what a real client would
+//! let it see. A text counts as seen when the model has answered a request that had it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -126,14 +127,18 @@ impl Client {
     /// What it is, in words.
     pub fn what(&self, name: &str) -> String {
         let Self { kind, hooks, records, names_turns, doing, .. } = self;
-        format!("{name}: {kind:?}, hooks {hooks}, record {records}, names turns {names_turns}, {doing:?}")
+        format!(
+            "{name}: {kind:?}, hooks {hooks}, record {records}, names turns {names_turns}, {doing:?}"
+        )
     }
 
     /// A turn runs.
     pub fn works(&self) -> bool {
         match &self.doing {
             Doing::Resting => false,
-            Doing::Hooking { event, .. } => !matches!(event, HookEvent::SessionStart | HookEvent::SessionEnd),
+            Doing::Hooking { event, .. } => {
+                !matches!(event, HookEvent::SessionStart | HookEvent::SessionEnd)
+            }
             _ => true,
         }
     }
@@ -146,7 +151,8 @@ impl Client {
         self.pending.append(&mut self.queued);
     }
 
-    /// The model is asked with everything that waits. What was pushed late may wait for a later request.
+    /// The model is asked with everything that waits. What was pushed late may wait for a later
+    /// request.
     pub fn ask(&mut self, queued_too: bool) {
         if queued_too {
             self.pending.append(&mut self.queued);
@@ -165,7 +171,8 @@ impl Client {
             for (message, piece) in pieces(&asked.text) {
                 let Some(body) = bodies.get(&message) else { continue };
                 let seen = seen.entry(message).or_insert_with(|| vec![false; body.len()]);
-                let is_news = |(at, _): &(usize, &str)| seen[*at..*at + piece.len()].contains(&false);
+                let is_news =
+                    |(at, _): &(usize, &str)| seen[*at..*at + piece.len()].contains(&false);
                 if let Some((at, _)) = body.match_indices(&piece).find(is_news) {
                     seen[at..at + piece.len()].fill(true);
                 }
@@ -178,17 +185,20 @@ impl Client {
         self.doing = Doing::Answered;
     }
 
-    /// The person breaks the turn off before the model has answered. The client forgets what the request had, and what waited
-    /// for the next one. `says_so`: its record tells.
+    /// The person breaks the turn off before the model has answered. The client forgets what the
+    /// request had, and what waited for the next one. `says_so`: its record tells.
     pub fn break_off(&mut self, says_so: bool) -> Vec<Piece> {
         let mut lost = std::mem::take(&mut self.asked);
         lost.append(&mut self.pending);
         lost.append(&mut self.queued);
         // Codex keeps what tools have said in the conversation.
-        let keeps = |piece: &Piece| self.kind == ClientKind::Codex && piece.by == Carrier::ToolResult;
+        let keeps =
+            |piece: &Piece| self.kind == ClientKind::Codex && piece.by == Carrier::ToolResult;
         (self.pending, lost) = lost.into_iter().partition(keeps);
         if self.records && says_so {
-            let ids = lost.iter().flat_map(|piece| pieces(&piece.text).into_iter().map(|(id, _)| (id, Some(piece.by))));
+            let ids = lost.iter().flat_map(|piece| {
+                pieces(&piece.text).into_iter().map(|(id, _)| (id, Some(piece.by)))
+            });
             self.withdrawn.extend(ids);
         }
         self.calls.clear();
@@ -221,7 +231,12 @@ impl Client {
         for piece in self.unread.drain(..) {
             let in_result = piece.by == Carrier::ToolResult;
             let by = (!in_result).then_some(piece.by);
-            seen.extend(pieces(&piece.text).into_iter().map(|(message, piece)| Seen { message, by, in_result, piece }));
+            seen.extend(pieces(&piece.text).into_iter().map(|(message, piece)| Seen {
+                message,
+                by,
+                in_result,
+                piece,
+            }));
         }
         (seen, std::mem::take(&mut self.withdrawn))
     }
@@ -250,7 +265,10 @@ pub fn body(message: usize, marks: usize) -> String {
 /// The messages that a text names in a line of the adapter's own, such as those without proof.
 pub fn reminders(text: &str) -> Vec<MessageId> {
     let is_own = |line: &&str| !line.starts_with(['[', '|', '…']);
-    let words = text.lines().filter(is_own).flat_map(|line| line.split(|c: char| !c.is_ascii_alphanumeric() && c != '-'));
+    let words = text
+        .lines()
+        .filter(is_own)
+        .flat_map(|line| line.split(|c: char| !c.is_ascii_alphanumeric() && c != '-'));
     words.filter_map(|word| word.parse().ok()).collect()
 }
 
@@ -266,7 +284,10 @@ pub fn pieces(text: &str) -> Vec<(MessageId, String)> {
     let mut pieces = Vec::new();
     let mut lines = text.lines().peekable();
     while let Some(line) = lines.next() {
-        let id = line.strip_prefix('[').and_then(|rest| rest.split_once(' ')).filter(|(_, rest)| rest.contains("] from "));
+        let id = line
+            .strip_prefix('[')
+            .and_then(|rest| rest.split_once(' '))
+            .filter(|(_, rest)| rest.contains("] from "));
         let Some(message) = id.and_then(|(id, _)| id.parse().ok()) else { continue };
         let mut body = Vec::new();
         while let Some(line) = lines.next_if(|line| line.starts_with(QUOTE)) {

@@ -1,7 +1,9 @@
-//! The broker's rules and several adapters' cores, with a link between each two that loses what is under way when it is cut.
+//! The broker's rules and several adapters' cores, with a link between each two that loses what is
+//! under way when it is cut.
 //!
-//! The hands of the adapter are played here as `mcp/src` has them: what is asked of the broker travels in order, and so do its
-//! answers and pushes. Whether the promises hold is looked at wherever something is shown or stored.
+//! The hands of the adapter are played here as `mcp/src` has them: what is asked of the broker
+//! travels in order, and so do its answers and pushes. Whether the promises hold is looked at
+//! wherever something is shown or stored.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -189,9 +191,14 @@ impl Ends {
     pub fn start(&mut self, at: usize) {
         let session = &mut self.sessions[at];
         let seat = Self::seat(session);
-        let claude_session = seat.as_ref().filter(|seat| seat.kind == SeatKind::Claude).map(|seat| seat.key.clone());
-        session.adapter =
-            Adapter::new(Settings { claude_session, wakeups_per_hour: 100_000, wake_unattended: true, ..Settings::default() });
+        let claude_session =
+            seat.as_ref().filter(|seat| seat.kind == SeatKind::Claude).map(|seat| seat.key.clone());
+        session.adapter = Adapter::new(Settings {
+            claude_session,
+            wakeups_per_hour: 100_000,
+            wake_unattended: true,
+            ..Settings::default()
+        });
         session.proved.clear();
         (session.is_alive, session.look_wanted, session.push) = (true, false, None);
         (session.queued_bytes, session.left_bytes) = (0, 0);
@@ -202,7 +209,8 @@ impl Ends {
         if kind == ClientKind::Codex {
             let conversation = seat.as_ref().map(|seat| seat.key.clone());
             self.tell(at, Event::SettledOn { seat, conversation });
-            // A client of this kind may run several calls of one message one after the other, and says so.
+            // A client of this kind may run several calls of one message one after the other, and
+            // says so.
             if self.sessions[at].client.records {
                 self.tell(at, Event::RecordAlone);
             }
@@ -278,11 +286,14 @@ impl Ends {
         match wait {
             Wait::Nothing | Wait::Register | Wait::Acked(_) => {}
             Wait::Ticket(ticket) => drop(self.tell(at, Event::Answered { ticket, done: false })),
-            Wait::Bind(seat) => drop(self.tell(at, Event::Bound { seat, outcome: BindOutcome::Failed })),
+            Wait::Bind(seat) => {
+                drop(self.tell(at, Event::Bound { seat, outcome: BindOutcome::Failed }))
+            }
             Wait::Hook => {
                 if let Some(Running { hook, .. }) = self.sessions[at].running.take() {
                     // Nobody is there to read the output.
-                    let outcome = self.tell(at, Event::HookReady { event: hook.event, received: false });
+                    let outcome =
+                        self.tell(at, Event::HookReady { event: hook.event, received: false });
                     assert!(
                         outcome.print.is_some_and(|(block, _)| block.offered.is_empty()),
                         "without a broker nothing is offered"
@@ -290,7 +301,10 @@ impl Ends {
                 }
             }
             Wait::HookAnswer { messages, asks } => {
-                self.tell(at, Event::HookAnswered { messages, asks, outcome: HookOutcome::Unknown });
+                self.tell(
+                    at,
+                    Event::HookAnswered { messages, asks, outcome: HookOutcome::Unknown },
+                );
             }
             Wait::Call(call) => self.queue_result(at, call, String::new()),
         }
@@ -347,7 +361,10 @@ impl Ends {
         self.route();
         if is_register {
             // The handshake is one step here: nothing else is under way on a new connection.
-            let place = self.sessions[at].down.iter().position(|down| matches!(down, Down::Answer(Wait::Register, _)));
+            let place = self.sessions[at]
+                .down
+                .iter()
+                .position(|down| matches!(down, Down::Answer(Wait::Register, _)));
             let answer = place.and_then(|place| self.sessions[at].down.remove(place));
             if let Some(Down::Answer(wait, result)) = answer {
                 self.answered(at, wait, result);
@@ -369,7 +386,8 @@ impl Ends {
         true
     }
 
-    /// Takes what the broker decided: what became durable is looked at, and what it says goes on its way.
+    /// Takes what the broker decided: what became durable is looked at, and what it says goes on
+    /// its way.
     pub fn route(&mut self) {
         for change in std::mem::take(&mut self.world.changes) {
             if let Change::PutDelivery { record, was } = &change
@@ -408,7 +426,8 @@ impl Ends {
 
     fn at(&self, connection: peer_core::input::ConnectionId) -> Option<usize> {
         self.sessions.iter().position(|session| {
-            let program = session.program.as_ref().and_then(|program| self.world.programs.get(program));
+            let program =
+                session.program.as_ref().and_then(|program| self.world.programs.get(program));
             program.is_some_and(|program| program.connection == connection)
         })
     }
@@ -433,8 +452,13 @@ impl Ends {
         }
     }
 
-    fn replied_to_another(&mut self, connection: peer_core::input::ConnectionId, result: Result<Reply, Refusal>) {
-        let program = self.world.programs.iter().find(|(_, program)| program.connection == connection);
+    fn replied_to_another(
+        &mut self,
+        connection: peer_core::input::ConnectionId,
+        result: Result<Reply, Refusal>,
+    ) {
+        let program =
+            self.world.programs.iter().find(|(_, program)| program.connection == connection);
         let Some(program) = program.map(|(name, _)| name.clone()) else { return };
         let output = match result {
             Ok(Reply::Hook { output }) => output,
@@ -475,20 +499,34 @@ impl Ends {
                     }
                     self.sessions[at].up.push_back((request, Wait::Ticket(ticket)));
                 }
-                Action::Bind(seat) => self.sessions[at].up.push_back((Request::Bind(seat.clone()), Wait::Bind(seat))),
+                Action::Bind(seat) => {
+                    self.sessions[at].up.push_back((Request::Bind(seat.clone()), Wait::Bind(seat)))
+                }
                 Action::Look => self.sessions[at].look_wanted = true,
                 Action::Push { carrier, post } => {
                     self.shown(at, &post.text, "pushed");
                     self.sessions[at].push = Some((carrier, post));
                 }
                 Action::Go => {
-                    let ids = self.sessions[at].push.as_ref().map(|(_, post)| post.ids()).unwrap_or_default();
-                    assert!(ids.iter().all(|id| offered.contains(id)), "{}", self.story("bytes leave before the broker is told"));
+                    let ids = self.sessions[at]
+                        .push
+                        .as_ref()
+                        .map(|(_, post)| post.ids())
+                        .unwrap_or_default();
+                    assert!(
+                        ids.iter().all(|id| offered.contains(id)),
+                        "{}",
+                        self.story("bytes leave before the broker is told")
+                    );
                     outcome.go = true;
                 }
                 Action::Show { block, .. } => {
                     let is_told = block.offered.iter().all(|id| offered.contains(id));
-                    assert!(is_told, "{}", self.story("a result is made before the broker is told"));
+                    assert!(
+                        is_told,
+                        "{}",
+                        self.story("a result is made before the broker is told")
+                    );
                     if !explicit {
                         self.shown(at, &block.text, "shown in a result");
                     }
@@ -501,7 +539,11 @@ impl Ends {
                     outcome.print = Some((block, asks));
                 }
                 Action::Receive { .. } => outcome.receive = true,
-                Action::Notice(_) | Action::Title(_) | Action::Summarize(_) | Action::Watch | Action::News => {}
+                Action::Notice(_)
+                | Action::Title(_)
+                | Action::Summarize(_)
+                | Action::Watch
+                | Action::News => {}
             }
         }
         outcome
@@ -510,7 +552,9 @@ impl Ends {
     fn answered(&mut self, at: usize, wait: Wait, result: Result<Reply, Refusal>) {
         match (wait, result) {
             (Wait::Nothing, _) => {}
-            (Wait::Register, Ok(Reply::Registered(registered))) => drop(self.tell(at, Event::Registered(registered))),
+            (Wait::Register, Ok(Reply::Registered(registered))) => {
+                drop(self.tell(at, Event::Registered(registered)))
+            }
             (Wait::Register, refused) => self.log.push(format!("registering: {refused:?}")),
             (Wait::Ticket(ticket), result) => {
                 let done = !matches!(result, Err(Refusal { code: ErrorCode::NoSpace, .. }));
@@ -529,7 +573,11 @@ impl Ends {
             }
             (Wait::Hook, result) => {
                 self.look_into_record(at);
-                let Some(event) = self.sessions[at].running.as_ref().map(|running| running.hook.event) else { return };
+                let Some(event) =
+                    self.sessions[at].running.as_ref().map(|running| running.hook.event)
+                else {
+                    return;
+                };
                 let outcome = self.tell(at, Event::HookReady { event, received: result.is_ok() });
                 self.print(at, outcome);
             }
@@ -585,7 +633,8 @@ impl Ends {
         }
     }
 
-    /// Which ways into the client there seem to be: a client does not say that it drops what it is given.
+    /// Which ways into the client there seem to be: a client does not say that it drops what it is
+    /// given.
     pub fn ways(&self, at: usize) -> Ways {
         let session = &self.sessions[at];
         let takes = session.client.takes_pushes;
@@ -607,14 +656,18 @@ impl Ends {
         session.calls += 1;
         let call = CallId(session.calls);
         let is_codex = session.client.kind == ClientKind::Codex;
-        // Codex names the conversation, another one for a subagent; Claude Code says so in the call.
+        // Codex names the conversation, another one for a subagent; Claude Code says so in the
+        // call.
         let main = Self::seat(session).map(|seat| seat.key);
         let conversation = if is_subagents { Some("a-subagent".to_owned()) } else { main };
         let conversation = conversation.filter(|_| is_codex);
         session.client.calls.push(Call { id: call, result: None, is_wanted: true, is_subagents });
         let written_before = session.left_bytes;
         let is_subagent = is_subagents && !is_codex;
-        self.tell(at, Event::ToolCalled { call, written_before, conversation, is_subagent, tool_use: None });
+        self.tell(
+            at,
+            Event::ToolCalled { call, written_before, conversation, is_subagent, tool_use: None },
+        );
         if wait_for_mail {
             if self.sessions[at].adapter.is_connected() {
                 let receive = Request::Receive { filter: Filter::default(), wait: false };
@@ -628,7 +681,8 @@ impl Ends {
 
     // ---- the promises
 
-    /// A message became `presented`: its reader's model has been asked with all of it, unless the reader says so itself.
+    /// A message became `presented`: its reader's model has been asked with all of it, unless the
+    /// reader says so itself.
     fn stored_as_presented(&mut self, message: MessageId, peer: PeerId, cause: Option<Cause>) {
         if !matches!(cause, Some(Cause::Evidence(evidence)) if evidence != Evidence::Ack) {
             return;
@@ -644,7 +698,9 @@ impl Ends {
         assert!(
             is_seen,
             "{}",
-            self.story(&format!("{message} to {peer} is presented by {cause:?}, and no model has seen all of it"))
+            self.story(&format!(
+                "{message} to {peer} is presented by {cause:?}, and no model has seen all of it"
+            ))
         );
     }
 
@@ -653,7 +709,14 @@ impl Ends {
         for (message, _) in pieces(text) {
             *self.counts.entry("showings").or_default() += 1;
             let is_proved = self.sessions[at].proved.contains(&message);
-            assert!(!is_proved, "{}", self.story(&format!("{message} is {how} in {} after proof", self.sessions[at].name)));
+            assert!(
+                !is_proved,
+                "{}",
+                self.story(&format!(
+                    "{message} is {how} in {} after proof",
+                    self.sessions[at].name
+                ))
+            );
             let peer = self.sessions[at].adapter.identity().map(|identity| identity.peer);
             let stored = peer.and_then(|peer| self.world.disk.deliveries.get(&(message, peer)));
             let is_over = stored.is_some_and(|delivery| delivery.stage == Stage::Presented);
@@ -662,7 +725,10 @@ impl Ends {
             assert!(
                 !is_known,
                 "{}",
-                self.story(&format!("{message} is {how} in {} though stored as presented", self.sessions[at].name))
+                self.story(&format!(
+                    "{message} is {how} in {} though stored as presented",
+                    self.sessions[at].name
+                ))
             );
         }
     }

@@ -1,4 +1,5 @@
-//! The clients' hooks, as the hands of an adapter run them: one at a time, until the answer of each has arrived or is lost.
+//! The clients' hooks, as the hands of an adapter run them: one at a time, until the answer of each
+//! has arrived or is lost.
 
 use peer_mcp_core::ClientKind;
 use peer_mcp_core::Whose;
@@ -12,7 +13,13 @@ use crate::ends::{Ends, Outcome, Running, Wait};
 
 impl Ends {
     /// The client runs a hook.
-    pub fn run_hook(&mut self, at: usize, event: HookEvent, agent: Option<String>, seat: Option<Seat>) {
+    pub fn run_hook(
+        &mut self,
+        at: usize,
+        event: HookEvent,
+        agent: Option<String>,
+        seat: Option<Seat>,
+    ) {
         self.programs += 1;
         let program = format!("hook.{}", self.programs);
         let session = &mut self.sessions[at];
@@ -68,7 +75,8 @@ impl Ends {
         if whose == Whose::OursIfListed {
             self.look_into_record(at);
             self.tell(at, Event::GoesBy(seat));
-            let is_asked = self.sessions[at].up.iter().any(|(_, wait)| matches!(wait, Wait::Bind(_)));
+            let is_asked =
+                self.sessions[at].up.iter().any(|(_, wait)| matches!(wait, Wait::Bind(_)));
             if is_asked {
                 if let Some(running) = &mut self.sessions[at].running {
                     running.is_binding = true;
@@ -84,8 +92,15 @@ impl Ends {
         running.is_binding = false;
         let hook = running.hook.clone();
         self.look_into_record(at);
-        let outcome =
-            self.tell(at, Event::HookCame { event: hook.event, turn: hook.turn, mode: hook.mode, prolonged: hook.prolonged });
+        let outcome = self.tell(
+            at,
+            Event::HookCame {
+                event: hook.event,
+                turn: hook.turn,
+                mode: hook.mode,
+                prolonged: hook.prolonged,
+            },
+        );
         if outcome.receive {
             let receive = Request::Receive { filter: Filter::default(), wait: false };
             self.sessions[at].up.push_back((receive, Wait::Hook));
@@ -100,20 +115,26 @@ impl Ends {
         let (block, asks) = outcome.print.unwrap_or_default();
         let asks_with = if asks { block.offered.clone() } else { Vec::new() };
         let answer = Request::HookAnswer { call, output: block.text, asks_with };
-        self.sessions[at].up.push_back((answer, Wait::HookAnswer { messages: block.offered, asks }));
+        self.sessions[at]
+            .up
+            .push_back((answer, Wait::HookAnswer { messages: block.offered, asks }));
         self.sessions[at].is_answering = true;
     }
 
     /// The client has its hook's output, and goes on.
     pub fn hook_returns(&mut self, at: usize, output: &str) {
-        let Doing::Hooking { program, event } = self.sessions[at].client.doing.clone() else { return };
+        let Doing::Hooking { program, event } = self.sessions[at].client.doing.clone() else {
+            return;
+        };
         if self.world.programs.contains_key(&program) {
             self.world.disconnect(&program);
             self.world.programs.remove(&program);
             self.route();
         }
-        // Another hook may refuse the prompt: the turn does not begin, and the client drops what ours printed.
-        let is_prompt = event == HookEvent::UserPromptSubmit && self.sessions[at].client.is_turns_first;
+        // Another hook may refuse the prompt: the turn does not begin, and the client drops what
+        // ours printed.
+        let is_prompt =
+            event == HookEvent::UserPromptSubmit && self.sessions[at].client.is_turns_first;
         if is_prompt && !output.is_empty() && !self.is_honest && self.random.chance(85) {
             self.count("lie: a prompt is refused by another hook, its output is dropped");
             self.sessions[at].client.break_off(false);
@@ -124,9 +145,10 @@ impl Ends {
             client.pending.push(Piece { text: output.to_owned(), by: Carrier::Hook });
         }
         client.doing = match event {
-            HookEvent::UserPromptSubmit | HookEvent::PreToolUse | HookEvent::PostToolUse | HookEvent::PostToolBatch => {
-                Doing::Ready
-            }
+            HookEvent::UserPromptSubmit
+            | HookEvent::PreToolUse
+            | HookEvent::PostToolUse
+            | HookEvent::PostToolBatch => Doing::Ready,
             HookEvent::Stop if !output.is_empty() => {
                 client.is_prolonged = true;
                 Doing::Ready
@@ -154,7 +176,8 @@ impl Ends {
         self.says(at, Activity::Idle);
     }
 
-    /// The client says of itself whether its model works: in its list of sessions, or through its host.
+    /// The client says of itself whether its model works: in its list of sessions, or through its
+    /// host.
     pub fn says(&mut self, at: usize, activity: Activity) {
         match self.sessions[at].client.kind {
             ClientKind::Claude => drop(self.tell(at, Event::RegistrySays(activity))),

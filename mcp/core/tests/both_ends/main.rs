@@ -1,14 +1,19 @@
-//! Both ends at once: the broker's rules and adapters' cores, with clients that lie, die, empty their conversation and come
-//! back, over links that lose what is under way.
+//! Both ends at once: the broker's rules and adapters' cores, with clients that lie, die, empty
+//! their conversation and come back, over links that lose what is under way.
 //!
-//! Held wherever something is shown or stored: no message is `presented` by evidence that no model has seen whole; nothing is
-//! shown unasked after its proof; the broker is told of an offer before bytes can leave. Held at the end, when clients behave
-//! for a while: every message was presented to its reader, whatever happened before.
+//! Held wherever something is shown or stored: no message is `presented` by evidence that no model
+//! has seen whole; nothing is shown unasked after its proof; the broker is told of an offer before
+//! bytes can leave. Held at the end, when clients behave for a while: every message was presented
+//! to its reader, whatever happened before.
 //!
-//! `PEERD_BOTH_ENDS=WORLDS` plays so many worlds, `PEERD_BOTH_ENDS_SEED=N` only that one, as a failure names it.
+//! `PEERD_BOTH_ENDS=WORLDS` plays so many worlds, `PEERD_BOTH_ENDS_SEED=N` only that one, as a
+//! failure names it.
 
 #![allow(unreachable_pub, reason = "the modules of one test")]
-#![expect(clippy::disallowed_methods, reason = "the runner reads how much it is to play; the rules know no environment")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the runner reads how much it is to play; the rules know no environment"
+)]
 #![expect(clippy::print_stdout, reason = "it says how often each move was made")]
 
 mod client;
@@ -39,7 +44,12 @@ const DRAWS_MAX: u64 = 60_000;
 
 /// What a client is: each row is one kind of program, or one way to set it up.
 fn clients() -> Vec<Client> {
-    let claude = |hooks, records, shows_pushes| Client { hooks, records, shows_pushes, ..Client::new(ClientKind::Claude, 0) };
+    let claude = |hooks, records, shows_pushes| Client {
+        hooks,
+        records,
+        shows_pushes,
+        ..Client::new(ClientKind::Claude, 0)
+    };
     let codex = |records| Client { hooks: true, records, ..Client::new(ClientKind::Codex, 0) };
     vec![
         claude(true, true, true),
@@ -94,7 +104,9 @@ fn play_all(seeds: impl Iterator<Item = u64>) -> BTreeMap<&'static str, u64> {
     let mut counts: BTreeMap<&'static str, u64> = BTreeMap::new();
     for seed in seeds {
         let played = catch_unwind(AssertUnwindSafe(|| play(seed)));
-        let played = played.unwrap_or_else(|_| panic!("a promise was broken: PEERD_BOTH_ENDS_SEED={seed} plays it again"));
+        let played = played.unwrap_or_else(|_| {
+            panic!("a promise was broken: PEERD_BOTH_ENDS_SEED={seed} plays it again")
+        });
         for (what, times) in played {
             *counts.entry(what).or_default() += times;
         }
@@ -104,7 +116,9 @@ fn play_all(seeds: impl Iterator<Item = u64>) -> BTreeMap<&'static str, u64> {
 
 #[test]
 fn nothing_is_lost_repeated_after_proof_or_called_presented_unseen() {
-    let number = |name: &str| std::env::var(name).ok().map(|number| number.parse::<u64>().expect("a number"));
+    let number = |name: &str| {
+        std::env::var(name).ok().map(|number| number.parse::<u64>().expect("a number"))
+    };
     let seeds = match number("PEERD_BOTH_ENDS_SEED") {
         Some(seed) => seed..seed + 1,
         None => 0..number("PEERD_BOTH_ENDS").unwrap_or(WORLDS),

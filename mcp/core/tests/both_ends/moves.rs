@@ -1,4 +1,5 @@
-//! What may happen next, and how often it is tried: each move does nothing where it does not apply, and then does not count.
+//! What may happen next, and how often it is tried: each move does nothing where it does not apply,
+//! and then does not count.
 
 use peer_mcp_core::ClientKind;
 use peer_mcp_core::call::CallId;
@@ -13,7 +14,8 @@ use crate::ends::{Ends, Wait};
 
 type Move = fn(&mut Ends, usize) -> bool;
 
-/// The moves, with how often each is tried. What a client does that an adapter may not trust is a lie.
+/// The moves, with how often each is tried. What a client does that an adapter may not trust is a
+/// lie.
 pub const MOVES: &[(&str, usize, Move)] = &[
     ("the broker reads a request", 30, |ends, at| ends.deliver_up(at)),
     ("the adapter reads what the broker said", 26, |ends, at| ends.deliver_down(at)),
@@ -54,7 +56,8 @@ pub const MOVES: &[(&str, usize, Move)] = &[
     ("lie: a push fails before", 350, push_fails_early),
 ];
 
-/// Makes one random move: often what comes next for a client, else any. Returns whether it did apply.
+/// Makes one random move: often what comes next for a client, else any. Returns whether it did
+/// apply.
 pub fn step(ends: &mut Ends) -> bool {
     let at = ends.random.below(ends.sessions.len());
     let (what, _, make) = if ends.random.chance(7) { next_of(ends, at) } else { any(ends) };
@@ -88,16 +91,23 @@ fn next_of(ends: &mut Ends, at: usize) -> &'static (&'static str, usize, Move) {
         _ if !ends.sessions[at].is_alive => "the client is started",
         _ if ends.sessions[at].program.is_none() => "the adapter connects again",
         Doing::Resting => "the person gives the model something to do",
-        Doing::Hooking { .. } if ends.sessions[at].up.is_empty() => "the adapter reads what the broker said",
+        Doing::Hooking { .. } if ends.sessions[at].up.is_empty() => {
+            "the adapter reads what the broker said"
+        }
         Doing::Hooking { .. } => "the broker reads a request",
         Doing::Ready => "the model is asked",
         Doing::Asked => "the model answers",
         Doing::Answered if !client.advice.is_empty() => "the model reads on",
         Doing::Answered => {
-            ["the model calls a tool of peerd", "the model calls another tool", "the turn ends"][ends.random.below(3)]
+            ["the model calls a tool of peerd", "the model calls another tool", "the turn ends"]
+                [ends.random.below(3)]
         }
-        Doing::Calling if client.calls.iter().any(|call| call.result.is_some()) => "a result leaves",
-        Doing::Calling if ends.sessions[at].up.is_empty() => "the adapter reads what the broker said",
+        Doing::Calling if client.calls.iter().any(|call| call.result.is_some()) => {
+            "a result leaves"
+        }
+        Doing::Calling if ends.sessions[at].up.is_empty() => {
+            "the adapter reads what the broker said"
+        }
         Doing::Calling => "the broker reads a request",
     };
     MOVES.iter().find(|(name, _, _)| *name == what).expect("a move of that name")
@@ -116,7 +126,8 @@ fn look(ends: &mut Ends, at: usize) -> bool {
 
 fn adapter_tick(ends: &mut Ends, at: usize) -> bool {
     let now = ends.world.now.mono_ms;
-    let due = ends.sessions[at].is_alive && ends.sessions[at].adapter.next_timeout(now).is_some_and(|time| time <= now);
+    let due = ends.sessions[at].is_alive
+        && ends.sessions[at].adapter.next_timeout(now).is_some_and(|time| time <= now);
     if due {
         ends.tell(at, Event::Tick);
     }
@@ -131,7 +142,8 @@ fn push_fails_late(ends: &mut Ends, at: usize) -> bool {
     push(ends, at, false)
 }
 
-/// Hands a push over. The client shows it, drops it without a word, or its carrier fails in the middle.
+/// Hands a push over. The client shows it, drops it without a word, or its carrier fails in the
+/// middle.
 fn push(ends: &mut Ends, at: usize, succeeds: bool) -> bool {
     let Some((carrier, _)) = &ends.sessions[at].push else { return false };
     let carrier = *carrier;
@@ -303,7 +315,9 @@ fn peer_sends(ends: &mut Ends, at: usize) -> bool {
     let reader = (at + 1) % ends.sessions.len();
     let name = ends.sessions[reader].name.clone();
     let before = ends.world.disk.messages.len();
-    ends.sessions[at].up.push_back((to(name, text.clone(), intent, Some(format!("key-{before}"))), Wait::Nothing));
+    ends.sessions[at]
+        .up
+        .push_back((to(name, text.clone(), intent, Some(format!("key-{before}"))), Wait::Nothing));
     while ends.sessions[at].program.is_some() && ends.deliver_up(at) {}
     let sent = ends.world.disk.messages.iter().next_back().map(|(id, _)| *id);
     if ends.world.disk.messages.len() > before
@@ -333,7 +347,9 @@ fn prompt(ends: &mut Ends, at: usize) -> bool {
 }
 
 fn ask(ends: &mut Ends, at: usize) -> bool {
-    if ends.sessions[at].client.doing != Doing::Ready || !ends.sessions[at].client.hooks_to_run.is_empty() {
+    if ends.sessions[at].client.doing != Doing::Ready
+        || !ends.sessions[at].client.hooks_to_run.is_empty()
+    {
         return false;
     }
     let queued_too = ends.random.chance(70);
@@ -360,11 +376,14 @@ fn call_ours(ends: &mut Ends, at: usize) -> bool {
     true
 }
 
-/// The model's message has another call. Once a result has left, nobody could tell it from a call that follows that.
+/// The model's message has another call. Once a result has left, nobody could tell it from a call
+/// that follows that.
 fn second_call(ends: &mut Ends, at: usize) -> bool {
     let client = &ends.sessions[at].client;
-    let is_open =
-        client.calls.len() == 1 && !client.has_result && client.calls[0].result.is_none() && !client.calls[0].is_subagents;
+    let is_open = client.calls.len() == 1
+        && !client.has_result
+        && client.calls[0].result.is_none()
+        && !client.calls[0].is_subagents;
     if client.doing != Doing::Calling || !is_open {
         return false;
     }
@@ -374,11 +393,16 @@ fn second_call(ends: &mut Ends, at: usize) -> bool {
 
 fn subagent_calls(ends: &mut Ends, at: usize) -> bool {
     let client = &ends.sessions[at].client;
-    if client.doing != Doing::Calling || client.calls.len() > 2 || client.kind == ClientKind::Other {
+    if client.doing != Doing::Calling || client.calls.len() > 2 || client.kind == ClientKind::Other
+    {
         return false;
     }
     let call = ends.call(at, true, true);
-    assert!(!ends.sessions[at].adapter.carries_mail(call), "{}", ends.story("mail rides on a subagent's call"));
+    assert!(
+        !ends.sessions[at].adapter.carries_mail(call),
+        "{}",
+        ends.story("mail rides on a subagent's call")
+    );
     true
 }
 
@@ -407,7 +431,9 @@ fn after_tools(ends: &mut Ends, at: usize, count: usize) {
 /// The client reads a result. With the last one the model's next request can be made.
 fn result_leaves(ends: &mut Ends, at: usize) -> bool {
     let session = &mut ends.sessions[at];
-    let Some(place) = session.client.calls.iter().position(|call| call.result.is_some()) else { return false };
+    let Some(place) = session.client.calls.iter().position(|call| call.result.is_some()) else {
+        return false;
+    };
     let call = session.client.calls.remove(place);
     let (text, end) = call.result.unwrap_or_default();
     session.left_bytes = session.left_bytes.max(end);
@@ -423,7 +449,9 @@ fn result_leaves(ends: &mut Ends, at: usize) -> bool {
 
 fn cancel_call(ends: &mut Ends, at: usize) -> bool {
     let session = &mut ends.sessions[at];
-    let Some(call) = session.client.calls.iter_mut().find(|call| call.is_wanted) else { return false };
+    let Some(call) = session.client.calls.iter_mut().find(|call| call.is_wanted) else {
+        return false;
+    };
     call.is_wanted = false;
     let id = call.id;
     ends.tell(at, Event::CallDropped(id));
@@ -442,8 +470,8 @@ fn read_on(ends: &mut Ends, at: usize) -> bool {
     true
 }
 
-/// What the model is to read on: as a text said, or, of what it was only reminded of, from the first character that it has not
-/// seen.
+/// What the model is to read on: as a text said, or, of what it was only reminded of, from the
+/// first character that it has not seen.
 pub fn to_read_on(ends: &mut Ends, at: usize) -> Option<(MessageId, usize)> {
     let client = &mut ends.sessions[at].client;
     if let Some(advice) = client.advice.pop_first() {
@@ -466,13 +494,14 @@ fn acknowledge(ends: &mut Ends, at: usize) -> bool {
     if session.program.is_none() || session.client.doing != Doing::Answered {
         return false;
     }
-    let seen = ends
-        .bodies
-        .iter()
-        .find(|(message, body)| session.client.seen_up_to(**message) == body.len() && !session.proved.contains(message));
+    let seen = ends.bodies.iter().find(|(message, body)| {
+        session.client.seen_up_to(**message) == body.len() && !session.proved.contains(message)
+    });
     let Some((message, _)) = seen else { return false };
     let message = *message;
-    ends.sessions[at].up.push_back((Request::Ack { messages: vec![message] }, Wait::Acked(vec![message])));
+    ends.sessions[at]
+        .up
+        .push_back((Request::Ack { messages: vec![message] }, Wait::Acked(vec![message])));
     true
 }
 
@@ -492,15 +521,20 @@ fn end_turn(ends: &mut Ends, at: usize) -> bool {
 fn clear(ends: &mut Ends, at: usize) -> bool {
     let session = &ends.sessions[at];
     // One adapter serves one thread of Codex; other clients say nothing of it.
-    if !session.is_alive || session.client.doing != Doing::Resting || session.client.kind != ClientKind::Claude {
+    if !session.is_alive
+        || session.client.doing != Doing::Resting
+        || session.client.kind != ClientKind::Claude
+    {
         return false;
     }
     ends.conversations += 1;
     let conversation = ends.conversations;
     ends.look_into_record(at);
     ends.sessions[at].client.clear(conversation);
-    // The client's list of sessions says so, and a hook where there are hooks; nobody knows which comes first.
-    let seat = Seat { kind: SeatKind::Claude, key: format!("{}-{conversation}", ends.sessions[at].name) };
+    // The client's list of sessions says so, and a hook where there are hooks; nobody knows which
+    // comes first.
+    let seat =
+        Seat { kind: SeatKind::Claude, key: format!("{}-{conversation}", ends.sessions[at].name) };
     let hook_first = ends.random.chance(50);
     if hook_first && ends.sessions[at].client.hooks {
         ends.run_hook(at, HookEvent::SessionStart, None, None);
@@ -557,7 +591,8 @@ fn strange_hook(ends: &mut Ends, at: usize) -> bool {
     aside(ends, at, None, Some(Seat { kind, key: "strange".into() }))
 }
 
-/// A hook that is none of the main conversation's runs, and nobody of that conversation waits for it.
+/// A hook that is none of the main conversation's runs, and nobody of that conversation waits for
+/// it.
 fn aside(ends: &mut Ends, at: usize, agent: Option<String>, seat: Option<Seat>) -> bool {
     let client = &ends.sessions[at].client;
     if !client.hooks || client.doing != Doing::Ready || !client.hooks_to_run.is_empty() {

@@ -1,4 +1,5 @@
-//! The end of a world: everybody behaves for a while, and then every message has been presented to its reader.
+//! The end of a world: everybody behaves for a while, and then every message has been presented to
+//! its reader.
 
 use peer_mcp_core::event::{Event, PushResult};
 use peer_proto::hook::{Activity, HookEvent};
@@ -37,19 +38,23 @@ pub fn settle(ends: &mut Ends) {
         }
     }
     if let Some(lost) = waiting(ends) {
-        panic!("{}", ends.story(&format!("{lost} still waits, though its reader has behaved for {TURNS} turns")));
+        panic!(
+            "{}",
+            ends.story(&format!(
+                "{lost} still waits, though its reader has behaved for {TURNS} turns"
+            ))
+        );
     }
 }
 
 /// A delivery that nobody was shown, and is in nobody's hand any more.
 fn waiting(ends: &Ends) -> Option<String> {
-    let open = ends
-        .world
-        .disk
-        .deliveries
-        .values()
-        .find(|delivery| ends.bodies.contains_key(&delivery.message) && delivery.stage != Stage::Presented);
-    open.map(|delivery| format!("{} to {}, which is {:?}", delivery.message, delivery.peer, delivery.stage))
+    let open = ends.world.disk.deliveries.values().find(|delivery| {
+        ends.bodies.contains_key(&delivery.message) && delivery.stage != Stage::Presented
+    });
+    open.map(|delivery| {
+        format!("{} to {}, which is {:?}", delivery.message, delivery.peer, delivery.stage)
+    })
 }
 
 /// Everything that is under way arrives.
@@ -57,7 +62,9 @@ fn flow(ends: &mut Ends, at: usize) {
     loop {
         let mut moved = ends.deliver_up(at) | ends.deliver_down(at);
         let now = ends.world.now.mono_ms;
-        if ends.sessions[at].adapter.next_timeout(now).is_some_and(|time| time <= now) && ends.random.chance(50) {
+        if ends.sessions[at].adapter.next_timeout(now).is_some_and(|time| time <= now)
+            && ends.random.chance(50)
+        {
             ends.tell(at, Event::Tick);
         }
         if std::mem::take(&mut ends.sessions[at].look_wanted) {
@@ -156,7 +163,8 @@ fn results(ends: &mut Ends, at: usize) {
     wait_for_hooks(ends, at);
 }
 
-/// One turn: the model calls a tool, reads on where it was shown a part, acknowledges what it has seen, and ends.
+/// One turn: the model calls a tool, reads on where it was shown a part, acknowledges what it has
+/// seen, and ends.
 fn turn(ends: &mut Ends, at: usize) {
     ask_and_answer(ends, at);
     if ends.sessions[at].client.doing == Doing::Resting {
@@ -204,10 +212,15 @@ fn acknowledge(ends: &mut Ends, at: usize) {
     if session.client.records {
         return;
     }
-    let seen = ends.bodies.keys().filter(|message| session.client.has_seen(**message) && !session.proved.contains(message));
+    let seen = ends
+        .bodies
+        .keys()
+        .filter(|message| session.client.has_seen(**message) && !session.proved.contains(message));
     let seen: Vec<_> = seen.copied().collect();
     for message in seen {
-        ends.sessions[at].up.push_back((Request::Ack { messages: vec![message] }, Wait::Acked(vec![message])));
+        ends.sessions[at]
+            .up
+            .push_back((Request::Ack { messages: vec![message] }, Wait::Acked(vec![message])));
     }
     flow(ends, at);
 }

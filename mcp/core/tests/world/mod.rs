@@ -1,8 +1,10 @@
-//! The hands of the scenarios: a client, a broker and a clock that do what a script says, and what nobody wrote at once.
+//! The hands of the scenarios: a client, a broker and a clock that do what a script says, and what
+//! nobody wrote at once.
 //!
-//! What a line may say stands in [`World::run`]. What the core asks for is answered at the end of the line: the ways are told, a
-//! push leaves, the broker confirms. A line that ends in `&` leaves the ways for later, because more is at hand. Before the
-//! first event, `client` and `set` say what the adapter is.
+//! What a line may say stands in [`World::run`]. What the core asks for is answered at the end of
+//! the line: the ways are told, a push leaves, the broker confirms. A line that ends in `&` leaves
+//! the ways for later, because more is at hand. Before the first event, `client` and `set` say what
+//! the adapter is.
 
 mod told;
 
@@ -70,7 +72,11 @@ pub(crate) struct World {
 impl Default for World {
     fn default() -> Self {
         Self {
-            settings: Settings { home: "/home/u".into(), wakeups_per_hour: 30, ..Settings::default() },
+            settings: Settings {
+                home: "/home/u".into(),
+                wakeups_per_hour: 30,
+                ..Settings::default()
+            },
             client: ClientKind::Claude,
             adapter: None,
             now: 0,
@@ -103,13 +109,18 @@ impl World {
 
     /// Runs one line of a script.
     pub(crate) fn run(&mut self, line: &str) {
-        let (line, is_more_at_hand) = line.strip_suffix(" &").map_or((line, false), |line| (line, true));
-        let (line, text) = line.split_once(": ").map_or((line, None), |(line, text)| (line, Some(text)));
+        let (line, is_more_at_hand) =
+            line.strip_suffix(" &").map_or((line, false), |line| (line, true));
+        let (line, text) =
+            line.split_once(": ").map_or((line, None), |(line, text)| (line, Some(text)));
         let words: Vec<&str> = line.split_whitespace().collect();
-        let options: BTreeMap<&str, &str> = words.iter().filter_map(|word| word.split_once('=')).collect();
+        let options: BTreeMap<&str, &str> =
+            words.iter().filter_map(|word| word.split_once('=')).collect();
         let words: Vec<&str> = words.into_iter().filter(|word| !word.contains('=')).collect();
         match words.as_slice() {
-            ["set" | "client" | "ways" | "carrier" | "host-runs" | "broker-will", ..] => self.set(&words, &options),
+            ["set" | "client" | "ways" | "carrier" | "host-runs" | "broker-will", ..] => {
+                self.set(&words, &options)
+            }
             ["pass", duration] => self.pass(duration_ms(duration)),
             ["timeout"] => {
                 let now = self.now;
@@ -164,8 +175,12 @@ impl World {
             ["set"] => {
                 for (key, value) in options {
                     match *key {
-                        "wakeups" => self.settings.wakeups_per_hour = value.parse().expect("a number"),
-                        "claude-session" => self.settings.claude_session = Some((*value).to_owned()),
+                        "wakeups" => {
+                            self.settings.wakeups_per_hour = value.parse().expect("a number")
+                        }
+                        "claude-session" => {
+                            self.settings.claude_session = Some((*value).to_owned())
+                        }
                         other => panic!("no setting {other}"),
                     }
                 }
@@ -200,7 +215,9 @@ impl World {
             ["broker-will", "hesitate"] => self.broker_confirms = false,
             ["broker-will", "answer"] => self.broker_answers = true,
             ["broker-will", "be", "silent"] => self.broker_answers = false,
-            ["broker-will", "refuse", "seats"] => self.bind = Some(BindOutcome::Refused("bad_seat: too long".into())),
+            ["broker-will", "refuse", "seats"] => {
+                self.bind = Some(BindOutcome::Refused("bad_seat: too long".into()))
+            }
             ["broker-will", "lose", "seats"] => self.bind = Some(BindOutcome::Failed),
             ["broker-will", "call", "us", name] => {
                 self.bind = None;
@@ -212,31 +229,48 @@ impl World {
     }
 
     /// The event that a line tells of.
-    fn event(&mut self, words: &[&str], options: &BTreeMap<&str, &str>, text: Option<&str>) -> Event {
+    fn event(
+        &mut self,
+        words: &[&str],
+        options: &BTreeMap<&str, &str>,
+        text: Option<&str>,
+    ) -> Event {
         let option = |key: &str| options.get(key).map(|value| (*value).to_owned());
-        let number = |key: &str, or: usize| options.get(key).map_or(or, |value| value.parse().expect("a number"));
+        let number = |key: &str, or: usize| {
+            options.get(key).map_or(or, |value| value.parse().expect("a number"))
+        };
         let has = |word: &str| words.contains(&word);
         match words {
             ["registered"] => Event::Registered(self.registered()),
             ["lost"] => Event::Lost,
             ["forgotten"] => Event::Forgotten,
-            ["settled-on", rest @ ..] => {
-                Event::SettledOn { seat: rest.first().map(|seat| seat_of(seat)), conversation: option("conversation") }
-            }
+            ["settled-on", rest @ ..] => Event::SettledOn {
+                seat: rest.first().map(|seat| seat_of(seat)),
+                conversation: option("conversation"),
+            },
             ["broker", "pushes", message, ..] => {
                 let message = self.message(message, options, has("inform"), text);
-                Event::Pushed(Push::Deliver(Box::new(Delivery { message, attempts: 0, shown_before: has("repeat") })))
+                Event::Pushed(Push::Deliver(Box::new(Delivery {
+                    message,
+                    attempts: 0,
+                    shown_before: has("repeat"),
+                })))
             }
-            ["broker", "overdue", message, carrier] => {
-                Event::Pushed(Push::Overdue { message: id_of(message), carrier: carrier_of(carrier) })
-            }
+            ["broker", "overdue", message, carrier] => Event::Pushed(Push::Overdue {
+                message: id_of(message),
+                carrier: carrier_of(carrier),
+            }),
             ["broker", "withdraws", message, stage] => {
                 let stage = if *stage == "presented" { Stage::Presented } else { Stage::Held };
                 Event::Pushed(Push::Withdrawn { message: id_of(message), stage })
             }
-            ["broker", "renames", name] => Event::Pushed(Push::Renamed { name: (*name).to_owned() }),
+            ["broker", "renames", name] => {
+                Event::Pushed(Push::Renamed { name: (*name).to_owned() })
+            }
             ["broker", "says"] => Event::Pushed(Push::Notice(text.unwrap_or("").to_owned())),
-            ["broker", "consents", how] => Event::Pushed(Push::Consent { inbox_socket_in_bypass: *how == "yes" }),
+            ["broker", "consents", how] => {
+                Event::Pushed(Push::Consent { inbox_socket_in_bypass: *how == "yes" })
+            }
             ["call", call, ..] => Event::ToolCalled {
                 call: call_of(call),
                 written_before: self.written,
@@ -257,9 +291,12 @@ impl World {
                 };
                 Event::ResultDue { call: call_of(call), due }
             }
-            ["reads", call, message, ..] => {
-                Event::ReadOn { call: call_of(call), message: id_of(message), offset: number("offset", 0), peek: has("peek") }
-            }
+            ["reads", call, message, ..] => Event::ReadOn {
+                call: call_of(call),
+                message: id_of(message),
+                offset: number("offset", 0),
+                peek: has("peek"),
+            },
             ["sent", call] => {
                 self.queued += 100;
                 self.written = self.queued;
@@ -271,14 +308,22 @@ impl World {
             }
             ["cancelled", call] => Event::CallDropped(call_of(call)),
             ["program-calls"] => Event::RecordAlone,
-            ["caller", tool, who] => Event::CallerTold { tool_use: Some((*tool).to_owned()), is_subagent: *who == "subagent" },
+            ["caller", tool, who] => Event::CallerTold {
+                tool_use: Some((*tool).to_owned()),
+                is_subagent: *who == "subagent",
+            },
             ["hook", event, ..] => {
                 let mode = options.get("mode").map(|mode| match *mode {
                     "bypass" => Mode::Bypass,
                     "prompting" => Mode::Prompting,
                     other => panic!("no mode {other}"),
                 });
-                Event::HookCame { event: hook_of(event), turn: option("turn"), mode, prolonged: has("prolonged") }
+                Event::HookCame {
+                    event: hook_of(event),
+                    turn: option("turn"),
+                    mode,
+                    prolonged: has("prolonged"),
+                }
             }
             ["printed", how] => {
                 let outcome = match *how {
@@ -300,20 +345,35 @@ impl World {
                 self.record_speaks = true;
                 let id = id_of(message);
                 let (from, to) = (number("from", 0), number("to", usize::MAX));
-                let piece = self.bodies[&id].chars().skip(from).take(to.saturating_sub(from)).collect();
+                let piece =
+                    self.bodies[&id].chars().skip(from).take(to.saturating_sub(from)).collect();
                 let by = options.get("by").map(|carrier| carrier_of(carrier));
                 let in_result = by == Some(Carrier::ToolResult);
-                Event::Recorded { seen: vec![Seen { message: id, by, in_result, piece }], withdrawn: Vec::new(), speaks: true }
+                Event::Recorded {
+                    seen: vec![Seen { message: id, by, in_result, piece }],
+                    withdrawn: Vec::new(),
+                    speaks: true,
+                }
             }
             ["record", "withdraws", message, ..] => {
                 let by = options.get("by").map(|carrier| carrier_of(carrier));
-                Event::Recorded { seen: Vec::new(), withdrawn: vec![(id_of(message), by)], speaks: self.record_speaks }
+                Event::Recorded {
+                    seen: Vec::new(),
+                    withdrawn: vec![(id_of(message), by)],
+                    speaks: self.record_speaks,
+                }
             }
-            ["registry", activity] => Event::RegistrySays(activity_of(activity).expect("working or idle")),
+            ["registry", activity] => {
+                Event::RegistrySays(activity_of(activity).expect("working or idle"))
+            }
             ["host", activity] => Event::HostSays(activity_of(activity)),
             ["goes-by", seat] => Event::GoesBy(seat_of(seat)),
-            ["dropped", message, carrier] => Event::Dropped { carrier: carrier_of(carrier), messages: vec![id_of(message)] },
-            ["settled", messages @ ..] => Event::Settled(messages.iter().map(|message| id_of(message)).collect()),
+            ["dropped", message, carrier] => {
+                Event::Dropped { carrier: carrier_of(carrier), messages: vec![id_of(message)] }
+            }
+            ["settled", messages @ ..] => {
+                Event::Settled(messages.iter().map(|message| id_of(message)).collect())
+            }
             ["wait", "begins"] => Event::WaitBegins,
             ["wait", "ends"] => Event::WaitEnds,
             ["look"] => Event::WaysChanged,
@@ -335,7 +395,13 @@ impl World {
         }
     }
 
-    fn message(&mut self, name: &str, options: &BTreeMap<&str, &str>, inform: bool, text: Option<&str>) -> Message {
+    fn message(
+        &mut self,
+        name: &str,
+        options: &BTreeMap<&str, &str>,
+        inform: bool,
+        text: Option<&str>,
+    ) -> Message {
         let long = options.get("long").map(|chars| "x".repeat(chars.parse().expect("a number")));
         let text = long.unwrap_or_else(|| text.unwrap_or(name).to_owned());
         let from = options.get("from").copied().unwrap_or("sol");
@@ -438,7 +504,8 @@ impl World {
             if self.broker_confirms && !self.tickets.is_empty() {
                 self.confirm(true);
             } else if let Some(seat) = self.binding.take() {
-                let outcome = self.bind.clone().unwrap_or_else(|| BindOutcome::Done(self.registered()));
+                let outcome =
+                    self.bind.clone().unwrap_or_else(|| BindOutcome::Done(self.registered()));
                 self.tell(Event::Bound { seat, outcome });
             } else if self.is_looking && !is_more_at_hand {
                 self.is_looking = false;
@@ -459,7 +526,10 @@ impl World {
         let end = self.now + millis;
         loop {
             let now = self.now;
-            let Some(at) = self.adapter().next_timeout(now).filter(|at| *at <= end && *at > now) else { break };
+            let Some(at) = self.adapter().next_timeout(now).filter(|at| *at <= end && *at > now)
+            else {
+                break;
+            };
             self.now = at;
             self.tell(Event::Tick);
             self.answer(false);
@@ -481,18 +551,33 @@ fn duration_ms(text: &str) -> u64 {
 }
 
 fn id_of(name: &str) -> MessageId {
-    let number: u32 =
-        name.strip_prefix('m').and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("{name}: no message"));
+    let number: u32 = name
+        .strip_prefix('m')
+        .and_then(|number| number.parse().ok())
+        .unwrap_or_else(|| panic!("{name}: no message"));
     MessageId::try_from(u128::from(number)).expect("a small number")
 }
 
 fn call_of(name: &str) -> CallId {
-    CallId(name.strip_prefix('c').and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("{name}: no call")))
+    CallId(
+        name.strip_prefix('c')
+            .and_then(|number| number.parse().ok())
+            .unwrap_or_else(|| panic!("{name}: no call")),
+    )
 }
 
 fn carrier_of(name: &str) -> Carrier {
-    let all = [Carrier::Channel, Carrier::InboxSocket, Carrier::AppServer, Carrier::Hook, Carrier::ToolResult, Carrier::Peerctl];
-    all.into_iter().find(|carrier| carrier.as_str() == name).unwrap_or_else(|| panic!("no carrier {name}"))
+    let all = [
+        Carrier::Channel,
+        Carrier::InboxSocket,
+        Carrier::AppServer,
+        Carrier::Hook,
+        Carrier::ToolResult,
+        Carrier::Peerctl,
+    ];
+    all.into_iter()
+        .find(|carrier| carrier.as_str() == name)
+        .unwrap_or_else(|| panic!("no carrier {name}"))
 }
 
 fn hook_of(name: &str) -> HookEvent {

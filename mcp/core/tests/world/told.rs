@@ -9,15 +9,23 @@ use peer_proto::request::Request;
 /// What the action says; none for one that only wakes a hand.
 pub(super) fn told(action: &Action) -> Option<String> {
     let line = match action {
-        Action::Tell(request) | Action::Ask { request, .. } => format!("broker: {}", request_told(request)),
+        Action::Tell(request) | Action::Ask { request, .. } => {
+            format!("broker: {}", request_told(request))
+        }
         Action::Bind(seat) => format!("broker: bind {:?}:{}", seat.kind, seat.key).to_lowercase(),
         Action::Look | Action::Watch | Action::News => return None,
-        Action::Push { carrier, post } => format!("push {}: {}", carrier.as_str(), text_told(&post.text)),
+        Action::Push { carrier, post } => {
+            format!("push {}: {}", carrier.as_str(), text_told(&post.text))
+        }
         Action::Go => "go".to_owned(),
         Action::Show { call, block } => format!("result c{}: {}", call.0, block_told(block)),
         Action::Receive { .. } => "receive".to_owned(),
         Action::Print { block, asks } => {
-            format!("hook prints {}{}", block_told(block), if *asks { " (asked with it)" } else { "" })
+            format!(
+                "hook prints {}{}",
+                block_told(block),
+                if *asks { " (asked with it)" } else { "" }
+            )
         }
         Action::Notice(text) => format!("notice: {text}"),
         Action::Title(name) => format!("title {name}"),
@@ -29,7 +37,12 @@ pub(super) fn told(action: &Action) -> Option<String> {
 fn request_told(request: &Request) -> String {
     match request {
         Request::Offered { messages, carrier, last } => {
-            format!("offered {} by {}{}", names(messages), carrier.as_str(), if *last { ", the last" } else { "" })
+            format!(
+                "offered {} by {}{}",
+                names(messages),
+                carrier.as_str(),
+                if *last { ", the last" } else { "" }
+            )
         }
         Request::Presented { messages, carrier, evidence } => {
             format!("presented {} by {}, {}", names(messages), carrier.as_str(), evidence.as_str())
@@ -37,7 +50,8 @@ fn request_told(request: &Request) -> String {
         Request::Tried { messages } => format!("tried {}", names(messages)),
         Request::Report(report) => {
             let carriers = report.carriers.as_deref().unwrap_or_default();
-            let carriers: Vec<&str> = carriers.iter().map(|carrier: &Carrier| carrier.as_str()).collect();
+            let carriers: Vec<&str> =
+                carriers.iter().map(|carrier: &Carrier| carrier.as_str()).collect();
             let activity = report.activity.map_or("unknown", |activity| activity.as_str());
             let mode = report.mode.map_or_else(String::new, |mode| format!(" {}", mode.as_str()));
             format!("report {activity}{mode}: {}", carriers.join(" "))
@@ -59,9 +73,16 @@ fn text_told(text: &str) -> String {
         }
         if let Some(header) = line.strip_prefix('[') {
             let id = header.split_whitespace().next().unwrap_or_default();
-            told.push(format!("{}{}", short(id), if header.ends_with("(shown before)") { " (shown before)" } else { "" }));
+            told.push(format!(
+                "{}{}",
+                short(id),
+                if header.ends_with("(shown before)") { " (shown before)" } else { "" }
+            ));
         } else {
-            told.push(format!("\"{}\"", line.split_inclusive([' ', ',', '"', ';']).map(shortened).collect::<String>()));
+            told.push(format!(
+                "\"{}\"",
+                line.split_inclusive([' ', ',', '"', ';']).map(shortened).collect::<String>()
+            ));
         }
     }
     told.join(", ")
@@ -71,7 +92,9 @@ fn text_told(text: &str) -> String {
 fn shortened(word: &str) -> String {
     let id = word.trim_end_matches([' ', ',', '"', ')', ';']);
     match id.rfind("m-") {
-        Some(at) if id.len() == at + 18 => format!("{}{}{}", &id[..at], short(&id[at..]), &word[id.len()..]),
+        Some(at) if id.len() == at + 18 => {
+            format!("{}{}{}", &id[..at], short(&id[at..]), &word[id.len()..])
+        }
         _ => word.to_owned(),
     }
 }

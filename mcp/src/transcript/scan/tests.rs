@@ -12,12 +12,24 @@ fn id(number: u32) -> MessageId {
 
 fn text_of(number: u32) -> Text {
     let body = Body::new("ping");
-    let showing = Showing { shown_before: false, home: "", offset: 0, chars_max: EXCERPT_CHARS_MAX, budget: BLOCK_CHARS_MAX };
-    Text { call: None, text: render::message(&request(number, "luna", "ping"), &body, showing).quoted }
+    let showing = Showing {
+        shown_before: false,
+        home: "",
+        offset: 0,
+        chars_max: EXCERPT_CHARS_MAX,
+        budget: BLOCK_CHARS_MAX,
+    };
+    Text {
+        call: None,
+        text: render::message(&request(number, "luna", "ping"), &body, showing).quoted,
+    }
 }
 
 fn prompt(name: &str, after: &str) -> Vec<Line> {
-    vec![Line::Entry(name.to_owned()), Line::Prompt { after: (!after.is_empty()).then(|| after.to_owned()) }]
+    vec![
+        Line::Entry(name.to_owned()),
+        Line::Prompt { after: (!after.is_empty()).then(|| after.to_owned()) },
+    ]
 }
 
 fn shown(name: &str, number: u32) -> Vec<Line> {
@@ -31,11 +43,18 @@ fn message(name: &str, extends: Option<&str>, number: u32) -> Vec<Line> {
 
 fn asked(name: &str, base: Option<(&str, usize)>, tail: &[&str]) -> Vec<Line> {
     let base = base.map(|(base, keep)| (base.to_owned(), keep));
-    vec![Line::Request { name: name.to_owned(), base, tail: tail.iter().map(|name| (*name).to_owned()).collect() }]
+    vec![Line::Request {
+        name: name.to_owned(),
+        base,
+        tail: tail.iter().map(|name| (*name).to_owned()).collect(),
+    }]
 }
 
 fn answered(name: &str, request: Basis) -> Vec<Line> {
-    vec![Line::Entry(format!("answer {name}")), Line::Answered { name: name.to_owned(), request, is_sure: true }]
+    vec![
+        Line::Entry(format!("answer {name}")),
+        Line::Answered { name: name.to_owned(), request, is_sure: true },
+    ]
 }
 
 fn told(name: &str, request: &str) -> Vec<Line> {
@@ -47,7 +66,10 @@ fn said(name: &str) -> Vec<Line> {
 }
 
 /// Returns the seen and the withdrawn messages, by number, after all these lines.
-fn read(scan: &mut Scan, lines: impl IntoIterator<Item = Vec<Line>>) -> (Vec<MessageId>, Vec<MessageId>) {
+fn read(
+    scan: &mut Scan,
+    lines: impl IntoIterator<Item = Vec<Line>>,
+) -> (Vec<MessageId>, Vec<MessageId>) {
     let mut looked = Looked::default();
     for line in lines {
         scan.take(line, &[id(1), id(2)], &mut looked);
@@ -62,7 +84,14 @@ fn verdict(lines: impl IntoIterator<Item = Vec<Line>>) -> (Vec<MessageId>, Vec<M
 
 #[test]
 fn an_answer_proves_what_its_own_request_had() {
-    let before = || [prompt("p1", "e0"), shown("t1", 1), message("b1", None, 1), asked("r1", None, &["a0", "b1"])];
+    let before = || {
+        [
+            prompt("p1", "e0"),
+            shown("t1", 1),
+            message("b1", None, 1),
+            asked("r1", None, &["a0", "b1"]),
+        ]
+    };
     assert_eq!(verdict(before().into_iter().chain([told("m1", "r1")])), (vec![id(1)], vec![]));
     // The prompt was removed, and the next request lacks the mail that came with it.
     let taken_back = [prompt("p2", "e0"), asked("r2", Some(("r1", 1)), &["b2"]), told("m2", "r2")];
@@ -77,25 +106,44 @@ fn an_answer_proves_what_its_own_request_had() {
 
 #[test]
 fn a_message_of_a_request_may_be_entries_in_a_row() {
-    let row = [message("a", None, 0), message("b", Some("a"), 1), message("c", Some("b"), 2), message("d", Some("c"), 0)];
-    let ask = |name: &str| verdict(row.iter().cloned().chain([asked("r", None, &[name]), told("m", "r")])).0;
+    let row = [
+        message("a", None, 0),
+        message("b", Some("a"), 1),
+        message("c", Some("b"), 2),
+        message("d", Some("c"), 0),
+    ];
+    let ask = |name: &str| {
+        verdict(row.iter().cloned().chain([asked("r", None, &[name]), told("m", "r")])).0
+    };
     assert_eq!((ask("a"), ask("b"), ask("d")), (vec![], vec![id(1)], vec![id(1), id(2)]));
 }
 
 #[test]
 fn an_answer_proves_nothing_where_its_request_is_not_known_in_a_record_that_names_requests() {
     let mut scan = Scan::default();
-    let lines = [asked("r0", None, &["a0"]), shown("t1", 1), message("b1", None, 1), told("m1", "r1")];
+    let lines =
+        [asked("r0", None, &["a0"]), shown("t1", 1), message("b1", None, 1), told("m1", "r1")];
     assert_eq!(read(&mut scan, lines), (vec![], vec![]));
     let late = read(&mut scan, [asked("r1", Some(("r0", 1)), &["b1"])]);
     assert_eq!(late, (vec![id(1)], vec![]), "it was written down later");
     // The first requests of a record, one of them removed, are recorded after the first answer.
     let mut scan = Scan::default();
-    let first = [shown("t1", 1), message("b1", None, 1), shown("t2", 2), message("b2", None, 2), told("m2", "r2")];
+    let first = [
+        shown("t1", 1),
+        message("b1", None, 1),
+        shown("t2", 2),
+        message("b2", None, 2),
+        told("m2", "r2"),
+    ];
     assert_eq!(read(&mut scan, first), (vec![], vec![]));
     let late = read(&mut scan, [asked("r1", None, &["b1"]), asked("r2", Some(("r1", 0)), &["b2"])]);
     assert_eq!(late, (vec![id(2)], vec![id(1)]));
-    let changed = [asked("r0", None, &["a0"]), shown("t1", 1), message("b1", None, 1), answered("m1", Basis::Changed)];
+    let changed = [
+        asked("r0", None, &["a0"]),
+        shown("t1", 1),
+        message("b1", None, 1),
+        answered("m1", Basis::Changed),
+    ];
     assert_eq!(verdict(changed), (vec![], vec![]), "nobody knows what was asked");
 }
 
@@ -105,7 +153,11 @@ fn without_requests_an_unanswered_prompt_is_taken_back_with_all_that_came_since(
     let answer = || answered("m1", Basis::Untold);
     assert_eq!(verdict(before().into_iter().chain([answer()])), (vec![id(1)], vec![]));
     for after in ["answer m0", "t1"] {
-        assert_eq!(verdict(before().into_iter().chain([prompt("p2", after), answer()])), (vec![], vec![id(1)]), "{after}");
+        assert_eq!(
+            verdict(before().into_iter().chain([prompt("p2", after), answer()])),
+            (vec![], vec![id(1)]),
+            "{after}"
+        );
     }
     // A post wakes the session in between.
     let other = [prompt("p2", "answer m0"), shown("t2", 2), answer()];
@@ -129,7 +181,11 @@ fn a_summarisers_answer_proves_nothing() {
     let went_on = || vec![Line::WentOn];
     assert_eq!(verdict([shown("t1", 1), said("1")]), (vec![], vec![]), "it may be a summary");
     assert_eq!(verdict([shown("t1", 1), said("1"), went_on()]), (vec![id(1)], vec![]));
-    assert_eq!(verdict([shown("t1", 1), said("1"), answered("1", Basis::Untold)]), (vec![id(1)], vec![]), "it calls a tool");
+    assert_eq!(
+        verdict([shown("t1", 1), said("1"), answered("1", Basis::Untold)]),
+        (vec![id(1)], vec![]),
+        "it calls a tool"
+    );
     let summed_up = [shown("t1", 1), said("1"), compacted(vec![]), said("2"), went_on()];
     assert_eq!(verdict(summed_up), (vec![], vec![id(1)]));
     let kept = [shown("t1", 1), said("1"), compacted(vec![text_of(1)]), said("2")];
@@ -152,6 +208,12 @@ fn what_is_remembered_is_bounded() {
         lines.push(told(&name, "elsewhere"));
     }
     read(&mut scan, lines);
-    assert_eq!((scan.requests.len(), scan.messages.len(), scan.names.len()), (REQUESTS_MAX, MESSAGES_MAX, MESSAGES_MAX));
-    assert_eq!((scan.entries.len(), scan.answers.len(), scan.awaited.len()), (ENTRIES_MAX, ANSWERS_MAX, ANSWERS_MAX));
+    assert_eq!(
+        (scan.requests.len(), scan.messages.len(), scan.names.len()),
+        (REQUESTS_MAX, MESSAGES_MAX, MESSAGES_MAX)
+    );
+    assert_eq!(
+        (scan.entries.len(), scan.answers.len(), scan.awaited.len()),
+        (ENTRIES_MAX, ANSWERS_MAX, ANSWERS_MAX)
+    );
 }
