@@ -15,6 +15,7 @@ use peer_core::record::{DeliveryRecord, MessageRecord};
 use peer_core::step::{Effect, Query};
 use peer_core::thing::{ChannelRecord, QuestionRecord, Thing};
 use peer_core::who::Actor;
+use peer_proto::channel::ChannelRequest;
 use peer_proto::ids::{MessageId, PeerId, Timestamp};
 use peer_proto::message::{Kind, Stage};
 use peer_proto::policy::Policy;
@@ -551,7 +552,56 @@ impl Run {
             let seen: BTreeSet<String> = listed.union(&found).cloned().collect();
             assert_eq!(seen, allowed, "what {who:?} may see is found");
             self.check_listings(who);
+            self.check_channels(who);
         }
+    }
+
+    /// A private channel looks to others as if it did not exist: in the list, and where it is named.
+    fn check_channels(&mut self, who: Who) {
+        let listed = self.ask(who, Request::Channel(ChannelRequest::List));
+        let Some(Ok(Reply::Channels(listed))) = listed else {
+            panic!("{who:?} is answered {listed:?}")
+        };
+        let listed: BTreeSet<String> = listed.into_iter().map(|channel| channel.name).collect();
+        let records = self.world.disk.things.values().filter_map(|thing| match thing {
+            Thing::Channel(record) => Some(record),
+            _ => None,
+        });
+        let is_member = |record: &ChannelRecord| {
+            who.agent().is_some_and(|agent| record.members.contains(&self.peer(agent)))
+        };
+        let expected = records
+            .filter(|record| who == Who::Person || !record.private || is_member(record))
+            .map(|record| record.name.clone());
+        let expected: BTreeSet<String> = expected.collect();
+        assert_eq!(listed, expected, "{who:?} is listed channels");
+        for name in CHANNELS {
+            let is_hidden =
+                self.channel(name).is_some_and(|record| !expected.contains(&record.name));
+            if is_hidden {
+                let answer = self.ask_for_channel(who, name);
+                let answer_to_none = self.ask_for_channel(who, "#never-there");
+                assert_eq!(
+                    answer, answer_to_none,
+                    "{who:?} names {name}, which it may not know of"
+                );
+            }
+        }
+    }
+
+    /// Why a history of this channel is refused; `None`: it is not.
+    fn ask_for_channel(&mut self, who: Who, channel: &str) -> Option<ErrorCode> {
+        let query = HistoryQuery {
+            peer: None,
+            with: None,
+            thread: None,
+            channel: Some(channel.to_owned()),
+            since: None,
+            before: None,
+            after: None,
+            limit: 1,
+        };
+        self.ask(who, Request::History(query)).and_then(Result::err)
     }
 
     fn check_readings(&mut self, who: Who, allowed: &BTreeSet<String>) {
