@@ -13,6 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use peer_proto::ids::Timestamp;
 use peer_proto::text::{Body, single_line};
 use serde::Serialize;
+use unicode_width::UnicodeWidthStr;
 
 use crate::error::Failure;
 use crate::json::{Error, Failed};
@@ -201,18 +202,20 @@ pub(crate) fn is_ready(file: BorrowedFd<'_>, wanted: PollFlags, end: Instant) ->
     }
 }
 
-/// Columns two spaces apart, the last one ragged.
+/// Columns two spaces apart, the last one ragged. Widths are those of a terminal: a Chinese
+/// character takes two columns, and a combining one none.
 fn align(heading: &[&str], rows: &[Vec<String>]) -> Vec<String> {
-    let mut widths: Vec<usize> = heading.iter().map(|cell| cell.chars().count()).collect();
+    let mut widths: Vec<usize> = heading.iter().map(|cell| cell.width()).collect();
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
+            *width = (*width).max(cell.width());
         }
     }
     let line = |cells: Vec<&str>| {
         let mut line = String::new();
         for (cell, width) in cells.iter().zip(&widths) {
-            line.push_str(&format!("{cell:<width$}  "));
+            line.push_str(cell);
+            line.extend(std::iter::repeat_n(' ', width.saturating_sub(cell.width()) + 2));
         }
         line.trim_end().to_owned()
     };
@@ -304,6 +307,11 @@ mod tests {
         let lines =
             align(&["A", "B"], &[vec!["long".into(), "x".into()], vec!["é".into(), String::new()]]);
         assert_eq!(lines, ["A     B", "long  x", "é"]);
+        let wide = align(
+            &["NAME", "B"],
+            &[vec!["狐狸猫".into(), "x".into()], vec!["e\u{301}".into(), "y".into()]],
+        );
+        assert_eq!(wide, ["NAME    B", "狐狸猫  x", "e\u{301}       y"]);
     }
 
     #[test]
