@@ -9,7 +9,7 @@
 //! Knows which carriers a client has, in which order they are tried, and what each needs. Does not
 //! know what any of them carries. Invariant: a distrusted carrier is left out only if hooks can
 //! deliver instead. A new client is a new row. A new carrier is a file beside the other carriers of
-//! the adapter, a field in [`Ways`] and an arm in [`Carriers::is_ready`].
+//! the adapter, a field in [`Ways`] and an arm in `Carriers::is_ready`.
 
 use peer_proto::hook::Mode;
 use peer_proto::message::Carrier;
