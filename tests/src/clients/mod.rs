@@ -108,10 +108,17 @@ impl Stage {
         News::start(&self.home)
     }
 
-    /// Sends as the person; returns the message's id.
+    /// Sends as the person; returns the message's id. Waits until the recipient is known: a client
+    /// may ask its model before its adapter has registered.
     #[track_caller]
     pub fn send(&self, to: &str, text: &str) -> String {
-        let sent = self.home.peerctl(&["send", to, "--json", "--", text]).success().json();
+        let deadline = Instant::now() + PATIENCE;
+        let mut sent = self.home.peerctl(&["send", to, "--json", "--", text]);
+        while sent.stdout.contains("unknown_peer") && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(50));
+            sent = self.home.peerctl(&["send", to, "--json", "--", text]);
+        }
+        let sent = sent.success().json();
         sent["id"].as_str().expect("a message has an id").to_owned()
     }
 
