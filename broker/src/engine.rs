@@ -545,7 +545,7 @@ impl Engine {
                         continue;
                     };
                     let delivery =
-                        Delivery { message: query::message_of(record), attempts, shown_before };
+                        Delivery { message: record.into_message(), attempts, shown_before };
                     line.outbox.push(self.batch, Push::Deliver(Box::new(delivery)));
                 }
                 Effect::Push { connection, push } => {

@@ -15,7 +15,7 @@ use peer_core::who::Actor;
 use peer_proto::codec;
 use peer_proto::ids::{MessageId, PeerId};
 use peer_proto::limits::{HISTORY_ROWS_MAX, PAGE_BYTES_MAX, PAGE_ENTRIES_MAX};
-use peer_proto::message::{Kind, Message, TraceEvent};
+use peer_proto::message::{Kind, TraceEvent};
 use peer_proto::note::NoteInfo;
 use peer_proto::refusal::Refusal;
 use peer_proto::request::{Orphan, Position, Reply, Shown, ShownDelivery, Status};
@@ -56,7 +56,7 @@ pub(crate) fn answer(
         Query::Text(id) => {
             let message = store.message(*id)?;
             message
-                .map(|record| Reply::Text(Box::new(message_of(record))))
+                .map(|record| Reply::Text(Box::new(record.into_message())))
                 .ok_or_else(|| refused(unknown(store, *id)))
         }
         Query::Show(id) => match store.message(*id)? {
@@ -88,25 +88,6 @@ fn note_of(head: NoteHead, value: Option<String>) -> NoteInfo {
         changed_at: head.changed_at,
         expires_at: head.expires_at,
         bytes: head.bytes,
-    }
-}
-
-/// Converts a stored message to its form in an answer.
-pub(crate) fn message_of(record: MessageRecord) -> Message {
-    let MessageRecord { head, text, .. } = record;
-    Message {
-        id: head.id,
-        from: head.from,
-        to: head.to.into_iter().map(|(_, name)| name).collect(),
-        intent: head.intent,
-        kind: head.kind,
-        thread: head.thread,
-        channel: head.channel,
-        reply_to: head.reply_to,
-        sent_at: head.sent_at,
-        expires_at: head.expires_at,
-        sources: head.sources,
-        text,
     }
 }
 
@@ -227,7 +208,7 @@ fn shown(broker: &Broker, record: MessageRecord, deliveries: Vec<DeliveryRecord>
         answered_by: delivery.answered_by,
         trace: delivery.trace,
     });
-    Shown { deliveries: deliveries.collect(), message: message_of(record) }
+    Shown { deliveries: deliveries.collect(), message: record.into_message() }
 }
 
 fn orphans(

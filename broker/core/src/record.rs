@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use peer_proto::hook::Mode;
 use peer_proto::ids::{MessageId, PeerId, TaskId, Timestamp};
-use peer_proto::message::{Cause, Intent, Kind, Sender, Stage, TraceEntry, TraceEvent};
+use peer_proto::message::{Cause, Intent, Kind, Message, Sender, Stage, TraceEntry, TraceEvent};
 use peer_proto::policy::Policy;
 use peer_proto::request::Seat;
 use serde::{Deserialize, Serialize};
@@ -148,6 +148,29 @@ pub struct MessageRecord {
     pub idempotency_key: Option<String>,
     /// The text, exactly as sent.
     pub text: String,
+}
+
+impl MessageRecord {
+    /// Returns the message as programs read it: the recipients by the names of the time, and no
+    /// idempotency key.
+    #[must_use]
+    pub fn into_message(self) -> Message {
+        let Self { head, text, .. } = self;
+        Message {
+            id: head.id,
+            from: head.from,
+            to: head.to.into_iter().map(|(_, name)| name).collect(),
+            intent: head.intent,
+            kind: head.kind,
+            thread: head.thread,
+            channel: head.channel,
+            reply_to: head.reply_to,
+            sent_at: head.sent_at,
+            expires_at: head.expires_at,
+            sources: head.sources,
+            text,
+        }
+    }
 }
 
 /// One message's way to one recipient. What the core keeps in memory while it is pending.

@@ -87,7 +87,8 @@ pub(super) struct Moment {
     pub(super) turn: Option<String>,
     /// The number of prompts so far.
     pub(super) prompts: u64,
-    /// How often the session began, was resumed, or was compacted.
+    /// How often the session began, was resumed, was compacted, or lost the order of its events
+    /// ([`Inbox::lose_order`](super::Inbox::lose_order)).
     pub(super) starts: u64,
     /// Whether it is the prompt that begins the turn: another prompt may be refused while the turn
     /// goes on.

@@ -18,7 +18,7 @@ use peer_mcp_core::render::BLOCK_CHARS_MAX;
 use peer_mcp_core::ways::Ways;
 use peer_proto::hook::HookCall;
 use peer_proto::ids::{MessageId, PeerId};
-use peer_proto::message::{Carrier, Cause, Delivery, Evidence, Message, Stage};
+use peer_proto::message::{Carrier, Cause, Delivery, Evidence, Stage};
 use peer_proto::refusal::{ErrorCode, Refusal};
 use peer_proto::request::{Filter, Push, Register, Reply, Request, Role, Seat, SeatKind};
 
@@ -410,7 +410,7 @@ impl Ends {
                 },
                 Effect::Deliver { connection, message, attempts, shown_before } => {
                     let Some(at) = self.at(connection) else { continue };
-                    let message = self.message(message);
+                    let message = self.world.disk.messages[&message].clone().into_message();
                     let delivery = Delivery { message, attempts, shown_before };
                     self.sessions[at].down.push_back(Down::Push(Push::Deliver(Box::new(delivery))));
                 }
@@ -430,26 +430,6 @@ impl Ends {
                 session.program.as_ref().and_then(|program| self.world.programs.get(program));
             program.is_some_and(|program| program.connection == connection)
         })
-    }
-
-    /// The message, whole, as the broker's shell reads it from the store.
-    fn message(&self, id: MessageId) -> Message {
-        let record = &self.world.disk.messages[&id];
-        let head = record.head.clone();
-        Message {
-            id,
-            from: head.from,
-            to: head.to.into_iter().map(|(_, name)| name).collect(),
-            intent: head.intent,
-            kind: head.kind,
-            thread: head.thread,
-            channel: head.channel,
-            reply_to: head.reply_to,
-            sent_at: head.sent_at,
-            expires_at: head.expires_at,
-            sources: head.sources,
-            text: record.text.clone(),
-        }
     }
 
     fn replied_to_another(

@@ -14,8 +14,9 @@ use crate::ends::{Ends, Wait};
 
 type Move = fn(&mut Ends, usize) -> bool;
 
-/// The moves, with how often each is tried. What a client does that an adapter may not trust is a
-/// lie.
+/// The moves, with how often each is tried. A lie is something that a client does and an adapter may
+/// not rely on. A move that is never drawn is counted where another move makes it: a push that the
+/// client drops, and a prompt that another hook refuses.
 pub const MOVES: &[(&str, usize, Move)] = &[
     ("the broker reads a request", 30, |ends, at| ends.deliver_up(at)),
     ("the adapter reads what the broker said", 26, |ends, at| ends.deliver_down(at)),
