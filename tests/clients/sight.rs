@@ -2,7 +2,10 @@
 //! where the request that the model answered had the whole of it. Mail that was taken back is shown
 //! again, and marked.
 
-use peer_tests::clients::{Call, Claude, Gate, News, Stage, Talk, Terminal, call, say};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use peer_tests::clients::{Call, Claude, Gate, News, PATIENCE, Stage, Talk, Terminal, call, say};
 
 /// What stands in the header of a repeat. Our instructions have the words in brackets too.
 const MARKED: &str = "· 13 chars (shown before)";
@@ -12,6 +15,25 @@ fn without_a_record(stage: &Stage) {
     let claude = stage.home.home().join(".claude");
     std::fs::create_dir_all(&claude).expect("make Claude Code's directory");
     std::fs::write(claude.join("projects"), "").expect("put a file in its way");
+}
+
+/// Waits until Claude Code has written the text into a record: it shows some things before.
+fn is_recorded(stage: &Stage, text: &str) {
+    let projects = stage.home.home().join(".claude/projects");
+    let records = || {
+        let directories = std::fs::read_dir(&projects).into_iter().flatten().flatten();
+        directories.flat_map(|directory| std::fs::read_dir(directory.path()).into_iter().flatten())
+    };
+    let is_there = || {
+        records().flatten().any(|record| {
+            std::fs::read_to_string(record.path()).is_ok_and(|lines| lines.contains(text))
+        })
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while !is_there() {
+        assert!(Instant::now() < deadline, "no record says {text}");
+        thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// Claude Code's own switch: its record does not name requests.
@@ -207,6 +229,7 @@ fn compacted_after_escape(set: impl FnOnce(Claude<'_>) -> Claude<'_>, offers: us
     ]);
     tui.submit("/compact");
     tui.wait_for("ompacted");
+    is_recorded(&stage, "compact_boundary");
     tui.submit("the other thing");
     assert_eq!(talk.request_with("the other thing").count("| which bcrypt?"), offers);
     let mut expected = vec!["stored"];
