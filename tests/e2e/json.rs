@@ -60,10 +60,13 @@ impl Types {
     }
 }
 
+/// Lets one sender say much.
+const CONFIG: &str = "[limits]\nsender_per_minute = 1000\npair_per_minute = 1000\n";
+
 /// A broker that lets one sender say much, and refuses a text that comes twice.
 fn begin() -> (Home, Types) {
     let home = peer_tests::home!();
-    home.configure("[limits]\nsender_per_minute = 1000\npair_per_minute = 1000\n");
+    home.configure(CONFIG);
     let types = Types::of(&home);
     (home, types)
 }
@@ -260,6 +263,13 @@ fn of_the_machine(home: &Home, types: &Types) {
     let prints = |name: &str, arguments: &[&str]| types.prints(home, name, arguments);
     prints("version", &["version"]);
     prints("status", &["daemon", "status"]);
+    prints("config", &["config"]);
+    // The broker keeps the old value of one key, and reads nothing of a file with a mistake.
+    home.configure("[limits]\npair_per_minute = 7\n[adapter]\ncarriers_off = [\"hook\"]\n");
+    prints("config", &["config"]);
+    home.configure("[limits]\npair_per_minut = 7\n");
+    types.fails(&home.peerctl(&["--json", "config"]), Some("config"));
+    home.configure(CONFIG);
     // What it finds depends on the machine.
     let doctor = home.peerctl(&["--json", "doctor"]);
     if doctor.code == 0 {

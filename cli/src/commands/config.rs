@@ -6,7 +6,8 @@
 use peer_broker::config::{self, InForce};
 use peer_client::{Endpoint, Start};
 use peer_proto::settings::{KEYS, Key, Settings, Value as Setting};
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 
 use super::{block_on, status};
 use crate::error::Failure;
@@ -37,16 +38,15 @@ pub(crate) fn run(_args: Args, output: &Output, endpoint: &Endpoint) -> Result<(
     let InForce { settings, fault } = config::in_force(&file, &endpoint.location.config_kept());
     let rows = rows(&settings, running.as_deref());
     if output.json {
-        let values: Vec<_> = rows.iter().map(Row::json).collect();
-        let data = json!({
-            "file": file.display().to_string(),
-            "exists": file.exists(),
-            "broker_runs": running.is_some(),
-            "values": values,
-        });
+        let configuration = Configuration {
+            file: file.display().to_string(),
+            exists: file.exists(),
+            broker_runs: running.is_some(),
+            values: rows.iter().map(Row::configured).collect(),
+        };
         return match fault {
-            None => output.json(&data),
-            Some(fault) => Err(Failure::wrong(fault).hint(config::FAULT_HINT).with(data)),
+            None => output.json(&configuration),
+            Some(fault) => Err(Failure::wrong(fault).hint(config::FAULT_HINT).with(configuration)),
         };
     }
     let table: Vec<_> = rows.into_iter().map(Row::cells).collect();
@@ -65,6 +65,66 @@ async fn asked(endpoint: &Endpoint) -> Result<Vec<(String, String)>, Failure> {
     let quiet = Endpoint { start: Start::Never, ..endpoint.clone() };
     let operator = Operator::connect(&quiet).await?;
     Ok(status::ask(&operator).await?.config)
+}
+
+/// The configuration: the file, and every key that it may have.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Configuration {
+    /// The path of `config.toml`.
+    file: String,
+    /// Whether the file exists.
+    exists: bool,
+    /// Whether a broker runs and answered.
+    broker_runs: bool,
+    values: Vec<ConfiguredValue>,
+}
+
+/// One key of `config.toml`.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct ConfiguredValue {
+    /// The table and the key, such as `limits.sender_per_minute`.
+    key: String,
+    /// What the file says. Where the file cannot be read: what it said before.
+    value: ConfigValue,
+    /// What the running broker uses. It differs from `value` until the broker restarts.
+    in_force: ConfigValue,
+    default: ConfigValue,
+    /// The values that the key may have, in words.
+    bounds: String,
+    /// What the key is for.
+    meaning: &'static str,
+}
+
+/// A value of `config.toml`. The words of a list are one text, with commas; an empty list is
+/// `none`.
+#[derive(Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub(crate) enum ConfigValue {
+    Number(i64),
+    Truth(bool),
+    Text(String),
+}
+
+impl From<&Setting> for ConfigValue {
+    fn from(setting: &Setting) -> Self {
+        match setting {
+            Setting::Number(number) => Self::Number(*number),
+            Setting::Truth(truth) => Self::Truth(*truth),
+            text => Self::Text(text.to_string()),
+        }
+    }
+}
+
+impl ConfigValue {
+    /// Reads a value that the broker printed: its protocol carries values as text.
+    fn printed(text: &str) -> Self {
+        let truth = || text.parse().ok().map(Self::Truth);
+        text.parse()
+            .ok()
+            .map(Self::Number)
+            .or_else(truth)
+            .unwrap_or_else(|| Self::Text(text.into()))
+    }
 }
 
 /// One key, as it is printed.
@@ -92,16 +152,18 @@ fn rows(settings: &Settings, running: Option<&[(String, String)]>) -> Vec<Row> {
 }
 
 impl Row {
-    fn json(&self) -> Value {
-        let value = self.value.to_string();
-        json!({
-            "key": self.key.path(),
-            "value": typed(&value),
-            "in_force": typed(self.now.as_ref().unwrap_or(&value)),
-            "default": typed(&self.default.to_string()),
-            "bounds": self.key.bounds.to_string(),
-            "meaning": self.key.meaning,
-        })
+    fn configured(&self) -> ConfiguredValue {
+        ConfiguredValue {
+            key: self.key.path(),
+            value: (&self.value).into(),
+            in_force: match &self.now {
+                Some(now) => ConfigValue::printed(now),
+                None => (&self.value).into(),
+            },
+            default: (&self.default).into(),
+            bounds: self.key.bounds.to_string(),
+            meaning: self.key.meaning,
+        }
     }
 
     fn cells(self) -> Vec<String> {
@@ -120,10 +182,19 @@ impl Row {
     }
 }
 
-/// Numbers and truth values as such; words as words.
-fn typed(value: &str) -> Value {
-    serde_json::from_str(value)
-        .ok()
-        .filter(|value: &Value| value.is_number() || value.is_boolean())
-        .unwrap_or_else(|| json!(value))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_that_the_broker_printed_has_the_type_that_the_key_has() {
+        for key in KEYS {
+            let setting = key.get(&Settings::default());
+            assert_eq!(
+                ConfigValue::printed(&setting.to_string()),
+                ConfigValue::from(&setting),
+                "{key:?}"
+            );
+        }
+    }
 }

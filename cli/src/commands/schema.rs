@@ -9,9 +9,9 @@ use schemars::{JsonSchema, Schema};
 use serde_json::{Map, Value};
 
 use super::{
-    ask, bench, channels, daemon, demo, doctor, history, inbox, kick, memory, orphans, pause,
-    peers, policy, purge, questions, release, rename, search, send, setup, show, status, tail,
-    tasks, version,
+    ask, bench, channels, config, daemon, demo, doctor, history, inbox, kick, memory, orphans,
+    pause, peers, policy, purge, questions, release, rename, search, send, setup, show, status,
+    tail, tasks, version,
 };
 use crate::error::Failure;
 use crate::json::Failed;
@@ -108,6 +108,7 @@ const TYPES: &[Type] = &[
     Type::of::<orphans::Settled>("settled", "cancel; orphans requeue, reassign, drop"),
     Type::of::<setup::Wiring>("setup", "setup, uninstall"),
     Type::of::<setup::Snippets>("setup-print", "setup --print"),
+    Type::of::<config::Configuration>("config", "config"),
     Type::of::<doctor::Report>("doctor", "doctor"),
     Type::of::<version::Versions>("version", "version"),
     Type::of::<bench::report::Measured>("bench-latency", "bench, bench latency, bench search"),
