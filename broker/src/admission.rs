@@ -89,7 +89,7 @@ impl Admission {
             tracing::warn!(
                 connections,
                 unsaid,
-                "no room for more connections; turning new ones away"
+                "the limit of connections is reached; refusing new ones"
             );
         }
         if self.turned_away.len() < TURNED_AWAY_MAX && same_user(&stream, &self.shared).is_some() {
@@ -146,7 +146,7 @@ fn same_user(stream: &UnixStream, shared: &Shared) -> Option<UCred> {
         }
         Err(error) => {
             if let Some(unsaid) = shared.warnings.due("an unknown user") {
-                tracing::warn!(cause = %error, unsaid, "refused a connection whose user the kernel does not tell");
+                tracing::warn!(cause = %error, unsaid, "refused a connection because the kernel did not name its user");
             }
             None
         }

@@ -99,7 +99,7 @@ fn parse(path: &Path, text: &str) -> Result<Settings, ConfigError> {
     for (table, keys) in in_order(file.get_ref()) {
         let name = table.get_ref().as_ref();
         let DeValue::Table(keys) = keys.get_ref() else {
-            let reason = if TABLES.contains(&name) { "is a table" } else { "stands in no table" };
+            let reason = if TABLES.contains(&name) { "is a table" } else { "is in no table" };
             let key = name.to_owned();
             return Err(ConfigError::NoTable {
                 place: at(table.span()),
@@ -152,7 +152,7 @@ fn value_of(value: &DeValue<'_>) -> Value {
         DeValue::Array(items) => {
             Value::List(items.iter().map(|item| value_of(item.get_ref())).collect())
         }
-        DeValue::Float(_) => Value::Other("a number with a point"),
+        DeValue::Float(_) => Value::Other("a decimal number"),
         DeValue::Datetime(_) => Value::Other("a date"),
         DeValue::Table(_) => Value::Other("a table"),
     }
@@ -174,7 +174,7 @@ pub enum ConfigError {
         source: io::Error,
     },
     /// The path has another file type.
-    #[error("{} is no regular file", path.display())]
+    #[error("{} is not a regular file", path.display())]
     NotAFile {
         /// The file.
         path: PathBuf,
@@ -190,7 +190,7 @@ pub enum ConfigError {
         user: u32,
     },
     /// Other users can write it.
-    #[error("{} has mode {mode:04o}, and others may write it", path.display())]
+    #[error("{} has mode {mode:04o}, so that other users may write it", path.display())]
     Mode {
         /// The file.
         path: PathBuf,
@@ -198,7 +198,7 @@ pub enum ConfigError {
         mode: u32,
     },
     /// It is larger than the limit.
-    #[error("{} has {bytes} bytes, and {FILE_BYTES_MAX} are the most", path.display())]
+    #[error("{} has {bytes} bytes, and the limit is {FILE_BYTES_MAX}", path.display())]
     TooLarge {
         /// The file.
         path: PathBuf,
@@ -277,12 +277,12 @@ impl ConfigError {
         match self {
             Self::NotAFile { .. } => "move it away".to_owned(),
             Self::Owner { path, user, .. } => {
-                format!("run `sudo chown -h {user} '{}'` where it should be yours", path.display())
+                format!("if it should be yours, run `sudo chown -h {user} '{}'`", path.display())
             }
             Self::Mode { path, .. } => format!("run `chmod go-w '{}'`", path.display()),
-            Self::TooLarge { .. } => "is it a configuration?".to_owned(),
+            Self::TooLarge { .. } => "check that it is the configuration of peerd".to_owned(),
             Self::Syntax { .. } | Self::Misfit { .. } => {
-                "`peerctl config` lists what may stand there".to_owned()
+                "`peerctl config` lists the possible keys".to_owned()
             }
             Self::NoTable { .. } | Self::UnknownTable { .. } => {
                 format!("the tables are {}", TABLES.join(", "))
@@ -365,7 +365,7 @@ mod tests {
                 "[limits]\nattempts_max = \"many\"",
                 &["line 2", "limits.attempts_max is \"many\"", "1 to 100"],
             ),
-            ("[limits]\nattempts_max = 1.5", &["line 2", "a number with a point"]),
+            ("[limits]\nattempts_max = 1.5", &["line 2", "a decimal number"]),
             ("limits = 5", &["line 1", "limits is a table"]),
             ("[policy]\nescalation = \"hodl\"\n[limit]", &["line 2", "hodl"]),
             (

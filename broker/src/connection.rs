@@ -316,21 +316,21 @@ impl Writer<'_> {
 /// The reason why the broker ended a connection.
 #[derive(Debug, Error)]
 enum Fault {
-    #[error("it said nothing in time")]
+    #[error("it sent nothing in time")]
     Silent,
     #[error(transparent)]
     Preface(#[from] PrefaceError),
     #[error(
-        "its frame is larger than {HELLO_BYTES_MAX} bytes before hello, or {FRAME_BYTES_MAX} after"
+        "its frame is larger than {HELLO_BYTES_MAX} bytes before Hello, or {FRAME_BYTES_MAX} after"
     )]
     FrameTooLarge,
-    #[error("its frame was begun and did not arrive whole in time")]
+    #[error("its frame did not arrive whole in time")]
     FrameSlow,
     #[error(transparent)]
     Frame(#[from] DecodeError),
-    #[error("its first request is not hello")]
+    #[error("its first request is not Hello")]
     NoHello { id: RequestId },
-    #[error("it is a session's, and the last places are the person's")]
+    #[error("it is a session's, and the last connections are reserved for the person")]
     NoPlace { id: RequestId },
     #[error("the broker is stopping")]
     Stopping,

@@ -105,7 +105,7 @@ pub enum DetachError {
         source: Errno,
     },
     /// `/dev/null` cannot be put in the place of stdio.
-    #[error("cannot put /dev/null in the place of stdin, stdout and stderr")]
+    #[error("cannot use /dev/null as stdin, stdout and stderr")]
     Nowhere {
         /// The system's reason.
         source: std::io::Error,

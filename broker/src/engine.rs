@@ -310,7 +310,7 @@ impl Engine {
         let (rows, next) =
             self.read_store(|store| store.stored_after(due.after, SWEEP_ROWS_MAX))?;
         if let Some(gone) = self.broker.sweep(now, &rows, next, &mut self.step) {
-            tracing::info!(?gone, "purged what was kept long enough");
+            tracing::info!(?gone, "deleted messages whose retention had ended");
         }
         self.commit_batch()
     }
@@ -657,7 +657,7 @@ fn digest(token: &Token) -> TokenDigest {
 #[derive(Debug, Error)]
 pub enum EngineError {
     /// A batch did not become durable, and no effect of it is visible.
-    #[error("cannot write to the store, and nothing that was acknowledged is lost")]
+    #[error("cannot write to the store; no accepted message is lost")]
     Commit(#[source] StoreError),
     /// The store cannot be read.
     #[error("cannot read from the store")]
@@ -672,9 +672,7 @@ impl EngineError {
     #[must_use]
     pub fn hint(&self) -> String {
         match self {
-            Self::Commit(_) => {
-                "mend the cause, and the next command starts the broker again".to_owned()
-            }
+            Self::Commit(_) => "fix the cause; the next command then starts the broker".to_owned(),
             Self::Read(_) => "stop the broker and run `peerctl daemon verify`".to_owned(),
             Self::Entropy(_) => String::new(),
         }

@@ -61,7 +61,7 @@ fn remove_stale(path: &Path) -> Result<(), SocketError> {
     std::fs::remove_file(path).map_err(|source| SocketError::Stale { path: path.into(), source })
 }
 
-/// Serves connections until a signal, the engine or the loss of the socket's path ends it. Then
+/// Serves connections until a signal, the engine or the loss of the socket file ends it. Then
 /// waits until the last of them is closed or timed out. Returns the engine's result, or an error if
 /// it has none.
 ///
@@ -83,7 +83,7 @@ pub(crate) async fn serve<E>(
 
     let (outcome, cause) = loop {
         if !socket_path.is_kept() {
-            break (None, "the loss of the socket's path");
+            break (None, "the loss of the socket file");
         }
         tokio::select! {
             outcome = &mut engine => break (Some(outcome), "the engine"),
@@ -124,7 +124,7 @@ pub(crate) async fn serve<E>(
 #[derive(Debug, Error)]
 pub enum SocketError {
     /// Something else has its name.
-    #[error("{} is no socket of this user", path.display())]
+    #[error("{} is not a socket of this user", path.display())]
     NotOurs {
         /// The socket's path.
         path: PathBuf,
@@ -189,7 +189,7 @@ impl ServeError {
     #[must_use]
     pub fn hint(&self) -> String {
         match self {
-            Self::EngineDied => "see broker.log, and start the broker again".to_owned(),
+            Self::EngineDied => "read broker.log, and start the broker again".to_owned(),
             _ => String::new(),
         }
     }

@@ -66,7 +66,7 @@ fn can_be_written(path: &Path) -> Result<(), RehearsalError> {
     let failed = |source| RehearsalError::Open { path: path.into(), source };
     match opened.and_then(|file| file.metadata()) {
         Ok(found) if found.is_file() => Ok(()),
-        Ok(_) => Err(failed(io::Error::other("it is no regular file"))),
+        Ok(_) => Err(failed(io::Error::other("it is not a regular file"))),
         Err(missing) if missing.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(failed(error)),
     }
@@ -128,7 +128,7 @@ pub enum RehearsalError {
         source: io::Error,
     },
     /// Nothing can be made.
-    #[error("cannot make anything in {}", place.display())]
+    #[error("cannot create a file in {}", place.display())]
     Make {
         /// The state directory, or what there is of its path.
         place: PathBuf,
@@ -159,7 +159,7 @@ impl RehearsalError {
     pub fn hint(&self) -> String {
         match self {
             Self::Open { .. } => {
-                "it must be a regular file of this user, else move it away".to_owned()
+                "if it is not a regular file of this user, move it away".to_owned()
             }
             Self::Make { .. } => {
                 "make that directory writable, or set PEERD_DIR to another".to_owned()

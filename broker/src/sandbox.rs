@@ -94,7 +94,7 @@ impl SandboxError {
     /// The next step, the same for all of them.
     #[must_use]
     pub fn hint(&self) -> String {
-        "`peerctl daemon run --no-sandbox` does without".to_owned()
+        "`peerctl daemon run --no-sandbox` starts without it".to_owned()
     }
 }
 

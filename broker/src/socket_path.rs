@@ -54,7 +54,7 @@ impl Changes {
     /// runtime.
     pub(crate) fn watch(dir: &Path) -> Self {
         let events = Self::events(dir).inspect_err(|error| {
-            tracing::warn!(cause = %error, "cannot watch the directory; a lost socket is looked for once a minute (fs.inotify limits)");
+            tracing::warn!(cause = %error, "cannot watch the directory (fs.inotify limits); checking once a minute whether the socket is still there");
         });
         Self { events: events.ok() }
     }
@@ -81,7 +81,7 @@ impl Changes {
         };
         let mut changes = [0; 4096];
         if let Err(error) = events.read(&mut changes).await {
-            tracing::warn!(cause = %error, "the directory's watch failed; a lost socket is looked for once a minute");
+            tracing::warn!(cause = %error, "the directory's watch failed; checking once a minute whether the socket is still there");
             self.events = None;
         }
     }

@@ -226,7 +226,7 @@ pub enum DirError {
         source: io::Error,
     },
     /// It cannot be inspected.
-    #[error("cannot look at the directory {}", dir.display())]
+    #[error("cannot read the metadata of the directory {}", dir.display())]
     Look {
         /// The directory.
         dir: PathBuf,
@@ -240,13 +240,13 @@ pub enum DirError {
         dir: PathBuf,
     },
     /// Something else has its name.
-    #[error("{} is no directory", dir.display())]
+    #[error("{} is not a directory", dir.display())]
     NotADirectory {
         /// The directory.
         dir: PathBuf,
     },
     /// It would be created in another user's directory.
-    #[error("{} belongs to user {owner}, and this is user {user}: the directory {} is not made there", place.display(), dir.display())]
+    #[error("{} belongs to user {owner}, and this is user {user}: the directory {} is not created there", place.display(), dir.display())]
     Foreign {
         /// The directory.
         dir: PathBuf,
@@ -296,7 +296,7 @@ impl DirError {
                     dir.display()
                 )
             }
-            Self::Symlink { .. } => "set PEERD_DIR to the path that it leads to".to_owned(),
+            Self::Symlink { .. } => "set PEERD_DIR to the path that it points to".to_owned(),
             Self::NotADirectory { .. } => {
                 "move it away, or set PEERD_DIR to a directory".to_owned()
             }
@@ -344,7 +344,7 @@ impl LockError {
         match self {
             Self::Held { .. } => "use it, or stop it with `peerctl daemon stop`".to_owned(),
             Self::Open { .. } => {
-                "it must be a regular file of this user, else move it away".to_owned()
+                "if it is not a regular file of this user, move it away".to_owned()
             }
             Self::Lock { .. } => "set PEERD_DIR to a directory on a local file system".to_owned(),
         }

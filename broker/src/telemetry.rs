@@ -49,7 +49,7 @@ pub(crate) fn open(path: &Path) -> Result<Dispatch, LogError> {
     let log = Dispatch::new(lines.with_writer(Mutex::new(file)).finish());
     if let Some(mistake) = mistake {
         tracing::dispatcher::with_default(&log, || {
-            tracing::warn!(cause = %mistake, "{FILTER_VARIABLE} is no filter; logging at level info");
+            tracing::warn!(cause = %mistake, "{FILTER_VARIABLE} is not a valid filter; logging at level info");
         });
     }
     Ok(log)
@@ -85,7 +85,7 @@ impl LogFile {
             .map_err(failed)?;
         let found = file.metadata().map_err(failed)?;
         if !found.is_file() {
-            return Err(failed(io::Error::other("it is no regular file")));
+            return Err(failed(io::Error::other("it is not a regular file")));
         }
         Ok(Self { path: path.into(), file, identity: (found.dev(), found.ino()) })
     }
@@ -181,7 +181,7 @@ impl LogError {
     pub fn hint(&self) -> String {
         match self {
             Self::Open { .. } => {
-                "it must be a regular file of this user, else move it away".to_owned()
+                "if it is not a regular file of this user, move it away".to_owned()
             }
             Self::SetAside { .. } => "move it away".to_owned(),
         }

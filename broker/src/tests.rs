@@ -613,7 +613,7 @@ fn a_mistake_in_the_configuration_is_told_and_logged_and_stops_nothing() {
     configure(root.path(), "[limits]\nattempts_max = 0\n");
     let broker = Running::start_in(root, PATIENCE);
     let fault = broker.connect(Role::Operator).status().config_fault.unwrap();
-    assert!(fault.contains("line 2") && fault.contains("all defaults are in force"), "{fault}");
+    assert!(fault.contains("line 2") && fault.contains("uses all defaults"), "{fault}");
     assert!(fs::read_to_string(broker.location.log()).unwrap().contains("limits.attempts_max"));
 }
 

@@ -58,7 +58,7 @@ const THREADS_MAX: usize = 256;
 const START_PATIENCE_MS: u64 = 3_000;
 
 /// The error of a tool call after its terminal changed to another conversation.
-const SUPERSEDED: &str = "its terminal has gone on with another conversation";
+const SUPERSEDED: &str = "its terminal has switched to another conversation";
 
 /// The error of a tool call after its terminal was closed.
 const UNATTENDED: &str = "no terminal has this conversation open";

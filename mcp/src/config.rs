@@ -50,7 +50,7 @@ impl Config {
                     other => render::word(&other.to_string()),
                 };
                 let (path, bounds) = (misfit.key, misfit.bounds);
-                notices.push(format!("{path} in config.toml is {said}, and it may be {bounds}; {holds} is in force here"));
+                notices.push(format!("{path} in config.toml is {said}, but must be {bounds}; this session uses {holds}"));
             }
         }
         Self { adapter: settings.adapter, notices }
@@ -71,7 +71,7 @@ fn value_of(value: &toml::Value) -> Value {
         toml::Value::Integer(number) => Value::Number(*number),
         toml::Value::Boolean(truth) => Value::Truth(*truth),
         toml::Value::Array(items) => Value::List(items.iter().map(value_of).collect()),
-        toml::Value::Float(_) => Value::Other("a number with a point"),
+        toml::Value::Float(_) => Value::Other("a decimal number"),
         toml::Value::Datetime(_) => Value::Other("a date"),
         toml::Value::Table(_) => Value::Other("a table"),
     }
@@ -120,7 +120,7 @@ mod tests {
         assert_eq!((&odd.adapter, odd.notices.len()), (&Adapter::default(), 4), "{odd:?}");
         assert_eq!(
             odd.notices[1],
-            "adapter.profile in config.toml is \"all\", and it may be core, full; core is in force here"
+            "adapter.profile in config.toml is \"all\", but must be core, full; this session uses core"
         );
         let text = "[adapter]\nopt_in = true\nprofile = \"full\"\ncarriers_off = [\"hook\", \"tool_result\", \"channel\"]\nwakeups_per_hour = 0\nwake_unattended = true\n";
         let said = Adapter {
@@ -134,7 +134,7 @@ mod tests {
         assert_eq!(config.adapter, said);
         let [notice] = config.notices.as_slice() else { panic!("{config:?}") };
         assert!(
-            notice.contains("tool_result") && notice.ends_with("hook, channel is in force here"),
+            notice.contains("tool_result") && notice.ends_with("this session uses hook, channel"),
             "{notice}"
         );
     }

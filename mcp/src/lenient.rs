@@ -73,7 +73,7 @@ pub(crate) fn read(mut value: Value) -> Read {
 /// Returns the error for a value that is not a message.
 pub(crate) fn invalid(why: &str) -> ErrorData {
     ErrorData::invalid_request(
-        format!("this is no MCP message: {why}; send one JSON-RPC 2.0 object per line"),
+        format!("this is not an MCP message: {why}; send one JSON-RPC 2.0 object per line"),
         None,
     )
 }
@@ -82,7 +82,7 @@ pub(crate) fn invalid(why: &str) -> ErrorData {
 pub(crate) fn no_json(why: &str) -> ErrorData {
     ErrorData::new(
         ErrorCode::PARSE_ERROR,
-        format!("this is no JSON: {why}; send one JSON-RPC 2.0 object per line"),
+        format!("this is not JSON: {why}; send one JSON-RPC 2.0 object per line"),
         None,
     )
 }

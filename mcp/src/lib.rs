@@ -162,12 +162,12 @@ async fn run(endpoint: Result<Endpoint, ConnectError>, interrupts: Interrupts) -
         // The client closed its end of our output.
         _ = &mut writing => ExitCode::SUCCESS,
         () = outgoing.overflown() => {
-            fail("the client has stopped reading and too much waits for it; its mail stays with the broker, start it anew")
+            fail("the client stopped reading, and too much output waits for it; its mail stays with the broker: restart the client")
         }
         served = &mut serving => match served {
             Ok(Ok(())) => ExitCode::SUCCESS,
-            Ok(Err(error)) => fail(&format!("speaking MCP with the client: {error}; `peerctl mcp` is for MCP clients to start")),
-            Err(error) => fail(&format!("speaking MCP with the client: {error}")),
+            Ok(Err(error)) => fail(&format!("the exchange of MCP with the client failed: {error}; let an MCP client start `peerctl mcp`")),
+            Err(error) => fail(&format!("the exchange of MCP with the client failed: {error}")),
         },
     };
     session.title.give_back();
@@ -223,7 +223,7 @@ fn profile(configured: Profile) -> (Profile, Option<String>) {
         None => {
             let said = render::sentence(&said);
             let notice = format!(
-                "PEERD_PROFILE is {said}, which is no profile: core and full are; the tools of core are listed"
+                "PEERD_PROFILE is {said}, but must be core or full; this session has the tools of core"
             );
             (Profile::Core, Some(notice))
         }

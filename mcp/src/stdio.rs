@@ -253,7 +253,8 @@ impl<R: AsyncRead + Send + Unpin, T: Fn(Event)> ClientPipe<R, T> {
         }
         let framed = line.len() >= HEADER.len()
             && line[..HEADER.len()].eq_ignore_ascii_case(HEADER.as_bytes());
-        let what = if framed { "a Content-Length header, as LSP has it" } else { "no JSON" };
+        let what =
+            if framed { "a Content-Length header, as in LSP" } else { "text that is not JSON" };
         let why = format!(
             "the client began with {what}; MCP is one JSON-RPC 2.0 object per line, without headers"
         );

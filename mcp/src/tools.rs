@@ -205,24 +205,22 @@ pub(crate) enum ToolError {
     #[error(transparent)]
     Call(#[from] CallError),
     #[error(
-        "this session's directory ({cwd}) is in no git repository; use scope \"directory\" or \"machine\""
+        "this session's directory ({cwd}) is not in a git repository; use scope \"directory\" or \"machine\""
     )]
     NoRepository { cwd: String },
     #[error(
-        "this session's directory is not known (it was removed, or may not be read), and is equal to no other; \
+        "this session's directory is unknown: it was removed, or cannot be read; \
          list_peers() without scope lists all peers, each with its directory"
     )]
     NoDirectory,
-    #[error("set_summary was given nothing to set; give summary, state or task")]
+    #[error("set_summary needs summary, state or task; call it again with one of them")]
     NothingToSet,
     #[error(
-        "ack_messages: {} is no message id ({reason}); ids stand in the header of each message",
+        "ack_messages: {} is not a message id ({reason}); the header of each message has its id",
         crate::render::sentence(text)
     )]
     NoMessageId { text: String, reason: IdError },
-    #[error(
-        "the broker answered with a reply of another kind; tell your user that the broker must be restarted"
-    )]
+    #[error("the broker sent an unexpected reply; tell your user to restart the broker")]
     OtherReply,
 }
 

@@ -156,7 +156,7 @@ fn the_inbox_socket_wakes_a_session_that_never_had_a_prompt() {
     let id = stage.send("luna", "wake up, luna");
     let request = talk.request(0);
     assert_eq!(request.count("| wake up, luna"), 1);
-    assert!(request.shows("From peerd, the mailbox"), "it is said who speaks");
+    assert!(request.shows("From peerd, which carries messages"), "it is said who speaks");
     let _ = news.wait("presented", &id);
     assert_eq!(stage.trace(&id), ["stored", "offered inbox_socket", "presented inbox_socket"]);
     tui.close();

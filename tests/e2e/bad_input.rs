@@ -30,7 +30,7 @@ fn a_call_of_another_form_fails_with_the_form_that_it_should_have() {
         let reply = luna.request("tools/call", params);
         assert_eq!(reply["result"]["isError"], true, "{reply}");
         let text = reply["result"]["content"][0]["text"].as_str().expect("a text");
-        assert!(text.contains("arguments, which are one object"), "{text}");
+        assert!(text.contains("arguments (one object)"), "{text}");
         assert!(
             reply["result"]["_meta"]["chars"].is_u64()
                 && reply["result"].get("resultType").is_none(),
@@ -84,15 +84,21 @@ fn a_suspended_broker_keeps_no_call_waiting_and_loses_nothing() {
     let nova = home.claude("nova").call("list_peers", json!({}));
     kill(broker, Signal::SIGCONT).expect("let the broker go on");
     let mends = format!("kill -CONT {broker}");
-    assert!(failed.is_error && failed.text.contains("may still be done"), "{}", failed.text);
-    assert!(failed.text.contains("suspended") && failed.text.contains(&mends), "{}", failed.text);
+    assert!(
+        failed.is_error && failed.text.contains("may then still be carried out"),
+        "{}",
+        failed.text
+    );
+    let asks_for = format!("resume its process, {broker}");
+    assert!(failed.text.contains("suspended"), "{}", failed.text);
+    assert!(failed.text.contains(&asks_for) && !failed.text.contains('`'), "{}", failed.text);
     assert_eq!(
         (status.code, &status.json()["error"]["code"]),
         (3, &json!("suspended")),
         "{status:?}"
     );
     assert!(status.stderr.contains(&mends), "{status:?}");
-    assert!(nova.is_error && nova.text.contains(&mends), "{}", nova.text);
+    assert!(nova.is_error && nova.text.contains(&asks_for), "{}", nova.text);
     assert_eq!(home.broker_pid().map(u32::cast_signed), Some(broker.as_raw()));
     let shown = orion.call("check_messages", json!({"wait_s": 10})).success().text;
     assert_eq!(shown.matches("| are you there?").count(), 1, "{shown}");

@@ -17,7 +17,7 @@ fn the_person_pauses_a_session_a_thread_and_all_and_an_agents_shell_may_not() {
         refused.text
     );
     assert!(
-        refused.text.contains("only your user resumes it") && !refused.text.contains("peerctl"),
+        refused.text.contains("only your user can resume it") && !refused.text.contains("peerctl"),
         "{}",
         refused.text
     );
@@ -132,7 +132,7 @@ fn a_refusal_tells_a_model_a_tool_a_person_a_command_and_a_shell_none_that_is_th
         (4, &json!("there is no channel or group \"#nope\"")),
         "{told:?}"
     );
-    assert_eq!(error["hint"], "`peerctl channels` shows which there are");
+    assert_eq!(error["hint"], "`peerctl channels` shows all names");
     assert!(told.stderr.contains("\"#nope\"; `peerctl channels` shows"), "{told:?}");
 
     let _ = home.peerctl(&["policy", "orion", "refuse"]).success();
@@ -146,6 +146,6 @@ fn a_refusal_tells_a_model_a_tool_a_person_a_command_and_a_shell_none_that_is_th
     );
     assert_eq!(
         told.json()["error"]["hint"],
-        "do not repeat it; the person set that, and only they change it"
+        "do not repeat it; only the person can change that policy"
     );
 }

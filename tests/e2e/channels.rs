@@ -29,7 +29,7 @@ fn a_post_reaches_each_member_once_and_its_sender_never() {
     let made =
         channels(&luna, json!({"action": "create", "name": "#ops", "topic": "what runs where"}));
     assert!(
-        made.contains("#ops: for \"what runs where\" · 1 member: luna · you are one"),
+        made.contains("#ops: for \"what runs where\" · 1 member: luna · you are a member"),
         "{made}"
     );
     let _ = channels(&orion, json!({"action": "join", "name": "#ops"}));
@@ -93,7 +93,7 @@ fn who_was_away_finds_what_it_missed_and_who_comes_sees_what_it_asks_for() {
 
     let outside = vega.refused("channels", json!({"action": "history", "name": "#ops"}));
     assert!(
-        outside.contains("#ops is for its members") && outside.contains("action=\"join\""),
+        outside.contains("you are not a member of #ops") && outside.contains("action=\"join\""),
         "{outside}"
     );
     let came = channels(&vega, json!({"action": "join", "name": "#ops", "limit": 2}));
@@ -160,7 +160,7 @@ fn a_group_is_a_label_and_several_may_be_named_at_once() {
     let _ = channels(&orion, json!({"action": "join", "name": "@backend"}));
     let listed = luna.call("list_peers", json!({})).success().text;
     assert!(
-        listed.lines().any(|line| line.starts_with("- orion") && line.contains("carries @backend")),
+        listed.lines().any(|line| line.starts_with("- orion") && line.contains("groups @backend")),
         "{listed}"
     );
     let sent = luna
@@ -177,12 +177,12 @@ fn a_group_is_a_label_and_several_may_be_named_at_once() {
     );
     let nobody = orion.call("send_message", json!({"to": "@backend", "message": "anybody?"}));
     assert!(
-        nobody.is_error && nobody.text.contains("nobody else carries @backend"),
+        nobody.is_error && nobody.text.contains("no other peer is in @backend"),
         "{}",
         nobody.text
     );
     let all = vega.call("send_message", json!({"to": "all", "message": "hello"}));
-    assert!(all.is_error && all.text.contains("not switched on"), "{}", all.text);
+    assert!(all.is_error && all.text.contains("switched off"), "{}", all.text);
 }
 
 #[test]
@@ -213,7 +213,7 @@ fn a_peer_may_be_called_with_an_at_sign_or_in_quotation_marks() {
     // A group of that name comes first.
     let _ = channels(&luna, json!({"action": "join", "name": "@orion"}));
     let empty = luna.call("send_message", json!({"to": "@orion", "message": "x"}));
-    assert!(empty.is_error && empty.text.contains("nobody else carries @orion"), "{}", empty.text);
+    assert!(empty.is_error && empty.text.contains("no other peer is in @orion"), "{}", empty.text);
 }
 
 #[test]
@@ -226,7 +226,11 @@ fn a_message_to_all_is_bounded() {
     assert!(sent.text.contains("- orion: ") && !sent.text.contains("human"), "{}", sent.text);
     let _vega = home.session("some-client", "vega");
     let wide = orion.call("send_message", json!({"to": "all", "message": "hello"}));
-    assert!(wide.is_error && wide.text.contains("a message to all may go to 1"), "{}", wide.text);
+    assert!(
+        wide.is_error && wide.text.contains("a message to all may go to at most 1"),
+        "{}",
+        wide.text
+    );
 }
 
 #[test]
@@ -342,12 +346,12 @@ fn bad_arguments_are_named() {
         (json!({}), "needs the argument action"),
         (json!({"action": "destroy"}), "must be list, create, join"),
         (json!({"action": "join"}), "needs the argument name"),
-        (json!({"action": "list", "name": "#x"}), "name is of no use with this action"),
-        (json!({"action": "create", "name": "ops"}), "is not the name of a channel or group"),
+        (json!({"action": "list", "name": "#x"}), "this action does not take name"),
+        (json!({"action": "create", "name": "ops"}), "is not a valid name of a channel or group"),
         (json!({"action": "create", "name": format!("#{}", "x".repeat(33))}), "1 to 32 letters"),
         (json!({"action": "create", "name": "#x", "topic": "x".repeat(401)}), "the topic"),
         (json!({"action": "create", "name": "#x", "private": "yes"}), "must be true or false"),
-        (json!({"action": "create", "name": "@x", "private": true}), "never private"),
+        (json!({"action": "create", "name": "@x", "private": true}), "always public"),
         (json!({"action": "invite", "name": "#x"}), "needs the argument peer"),
         (json!({"action": "join", "name": "#x", "color": "red"}), "has no argument \"color\""),
     ] {

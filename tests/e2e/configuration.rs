@@ -110,7 +110,7 @@ fn where_nothing_is_known_of_what_was_wanted_the_defaults_hold() {
     nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRWXU).expect("make a pipe");
     let status = home.peerctl(&["status", "--json"]).success().json();
     assert!(
-        status["config_fault"].as_str().expect("a text").contains("all defaults are in force"),
+        status["config_fault"].as_str().expect("a text").contains("uses all defaults"),
         "{status}"
     );
     let luna = home.codex("luna");

@@ -135,7 +135,7 @@ fn that_no_broker_can_start_is_found_by_trying() {
     let (code, found) = tried(Path::new("/proc/peerd/state"), "");
     assert_eq!((code, &found["state"]), (7, &json!("problem")), "{found}");
     assert!(
-        found["observed"].as_str().expect("a text").starts_with("cannot make anything in /proc"),
+        found["observed"].as_str().expect("a text").starts_with("cannot create a file in /proc"),
         "{found}"
     );
     assert!(found["hint"].as_str().expect("a text").contains("PEERD_DIR"), "{found}");

@@ -132,7 +132,7 @@ fn round(how: End, asks: Option<Asks>) -> Result<(), String> {
             return Err(format!("the stranger reads the victim's mail: {theirs}"));
         }
         // With the first answer after its return.
-        if !back.contains("victim stays yours") {
+        if !back.contains("you keep victim") {
             return Err(format!("the victim was not told: {back}"));
         }
     }
@@ -274,7 +274,7 @@ fn an_agents_shell_does_not_stop_the_broker_for_others() {
     for arguments in ["daemon stop", "daemon restart"] {
         let (code, said) = in_the_shell_of_an_agent(&home, arguments);
         assert_eq!(code, 6, "{arguments}: {said}");
-        assert!(said.contains("stopping the broker is for the person"), "{said}");
+        assert!(said.contains("stopping the broker is reserved for the person"), "{said}");
         assert!(said.contains("operator.allow_from_agents"), "{said}");
     }
     let broker = home.broker_pid();

@@ -149,7 +149,7 @@ fn a_connection_that_finds_no_room_is_told_so() {
         "{refused:?}"
     );
     assert!(
-        refused.stderr.contains("the broker has 16 connections, and keeps no more"),
+        refused.stderr.contains("the broker has 16 connections, and accepts no more"),
         "{refused:?}"
     );
 

@@ -97,7 +97,7 @@ fn notes_survive_and_are_read_found_and_forgotten() {
         "{listed}"
     );
     let said = memory(&orion, json!({"action": "delete", "key": "auth/plan"}));
-    assert!(said.contains("auth/plan is forgotten; it had version 1"), "{said}");
+    assert!(said.contains("auth/plan is deleted; it had version 1"), "{said}");
     for (arguments, said) in [
         (json!({"action": "get", "key": "auth/plan"}), "there is no note \"auth/plan\""),
         (json!({"action": "get", "key": "a b"}), "the key is out of bounds"),
@@ -114,7 +114,7 @@ fn notes_survive_and_are_read_found_and_forgotten() {
             "the time to live is out of bounds",
         ),
         (json!({"action": "set", "key": "k"}), "needs the argument value"),
-        (json!({"action": "get", "key": "k", "value": "v"}), "value is of no use"),
+        (json!({"action": "get", "key": "k", "value": "v"}), "does not take value"),
         (json!({"action": "delete", "key": "long", "if_version": 9}), "[PEER NOTE] long version 1"),
         (json!({"action": "forget"}), "but must be get, set, append, list, search or delete"),
     ] {

@@ -292,7 +292,7 @@ fn the_person_is_told_how_to_free_a_task_and_what_was_meant() {
     let _ = luna.call("tasks", json!({"action": "claim", "task": "T-1"})).success();
     let refused = home.peerctl(&["tasks", "complete", "T-1", "done", "--json"]);
     assert_eq!(refused.code, 6, "{refused:?}");
-    assert_eq!(refused.json()["error"]["hint"], "`peerctl tasks unclaim T-1` frees it");
+    assert_eq!(refused.json()["error"]["hint"], "`peerctl tasks unclaim T-1` makes it open again");
 
     let version = home.peerctl(&["version", "--json"]).success().json();
     assert_eq!(version["version"], version["broker"]["version"]);

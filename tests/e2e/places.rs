@@ -75,14 +75,14 @@ fn sessions_whose_directories_are_gone_are_in_no_directory_with_each_other() {
     for scope in ["directory", "repo"] {
         let refused = luna.call("list_peers", json!({"scope": scope}));
         assert!(
-            refused.is_error && refused.text.contains("this session's directory is not known"),
+            refused.is_error && refused.text.contains("this session's directory is unknown"),
             "{}",
             refused.text
         );
         assert!(refused.text.contains("list_peers() without scope"), "{}", refused.text);
     }
     let listed = orion.call("list_peers", json!({})).success().text;
-    assert_eq!(listed.matches(", in no known directory): ").count(), 2, "{listed}");
+    assert_eq!(listed.matches(", directory unknown): ").count(), 2, "{listed}");
     let asked = luna.call("ask_peer", json!({"question": "who is here?"}));
     assert!(
         asked.is_error,

@@ -154,7 +154,7 @@ fn a_question_to_nobody_in_particular_goes_to_the_neighbours() {
     let alone = luna.call("ask_peer", json!({"question": "anybody?"}));
     assert!(
         alone.is_error
-            && alone.text.contains("nobody else is online in this repository or directory"),
+            && alone.text.contains("no other peer is online in this repository or directory"),
         "{}",
         alone.text
     );
@@ -171,7 +171,7 @@ fn a_channels_question_is_for_whoever_is_or_comes_there() {
     let _ = luna.call("channels", json!({"action": "create", "name": "#ops"})).success();
     let question =
         luna.call("ask_peer", json!({"question": "who deployed?", "to": "#ops"})).success();
-    assert!(question.text.contains("nobody else is a member yet"), "{}", question.text);
+    assert!(question.text.contains("no other members yet"), "{}", question.text);
     let question = question.message_id();
     let outside = orion.call("answer_question", json!({"question_id": question, "answer": "I"}));
     assert!(outside.is_error && outside.text.contains("no question"), "{}", outside.text);
@@ -197,7 +197,7 @@ fn bad_arguments_are_named() {
             json!({"question": "x", "to": "human", "wait_s": "soon"}),
             "must be a whole number",
         ),
-        ("ask_peer", json!({"question": "x".repeat(61_441), "to": "human"}), "is the most"),
+        ("ask_peer", json!({"question": "x".repeat(61_441), "to": "human"}), "and the limit is"),
         ("answer_question", json!({"answer": "x"}), "needs the argument question_id"),
         ("answer_question", json!({"question_id": "m-1", "answer": "x"}), "an id such as"),
         (

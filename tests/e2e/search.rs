@@ -59,7 +59,7 @@ fn each_finds_its_own_at_once_and_the_person_everything() {
     let seen = luna.call("search", json!({"query": "build"})).success().text;
     assert!(seen.contains(&first) && !seen.contains(&second), "{seen}");
     let seen = vega.call("search", json!({"query": "parser"})).success().text;
-    assert!(seen.starts_with("Nothing is found"), "{seen}");
+    assert!(seen.starts_with("Nothing has all"), "{seen}");
 
     assert_eq!(ids(&home, &["build", "--newest"]), [second.as_str(), first.as_str()]);
     assert_eq!(ids(&home, &["parser::new"]), [first.as_str()]);
@@ -113,12 +113,12 @@ fn what_channels_keep_and_what_is_held_is_not_found() {
     assert!(
         seen(&orion, "violet").contains(&posted) && seen(&orion, "violet").contains(" to #ops, ")
     );
-    assert!(seen(&vega, "violet").starts_with("Nothing is found"));
+    assert!(seen(&vega, "violet").starts_with("Nothing has all"));
     assert_eq!(ids(&home, &["violet", "--channel", "ops"]), [posted.as_str()]);
 
     let _ = home.peerctl(&["policy", "vega", "hold"]).success();
     let held = send(&orion, "vega", "an indigo secret");
-    assert!(seen(&vega, "indigo").starts_with("Nothing is found"));
+    assert!(seen(&vega, "indigo").starts_with("Nothing has all"));
     assert!(seen(&orion, "indigo").contains(&held));
     let _ = home.peerctl(&["release", &held]).success();
     assert!(seen(&vega, "indigo").contains(&held));
@@ -166,7 +166,7 @@ fn bad_questions_are_refused_and_odd_ones_find_nothing() {
             luna.call("search", json!({"query": odd}))
                 .success()
                 .text
-                .starts_with("Nothing is found"),
+                .starts_with("Nothing has all"),
             "{odd}"
         );
     }

@@ -246,21 +246,21 @@ const STATES: &[State] = &[
         doctor: (
             7,
             &[
-                "peers.redb is no database of peerd, or its beginning is damaged",
+                "peers.redb is not a database of peerd, or its beginning is damaged",
                 "-> put a good copy in its place, or move it away",
             ],
         ),
         verify: (
             1,
             &[
-                "peers.redb is no database of peerd, or its beginning is damaged",
+                "peers.redb is not a database of peerd, or its beginning is damaged",
                 "; put a good copy in its place, or move it away",
             ],
         ),
         status: (
             3,
             &[
-                "peers.redb is no database of peerd, or its beginning is damaged",
+                "peers.redb is not a database of peerd, or its beginning is damaged",
                 "; put a good copy in its place, or move it away",
             ],
         ),
@@ -272,21 +272,21 @@ const STATES: &[State] = &[
         doctor: (
             7,
             &[
-                "peers.redb is no database of peerd, or its beginning is damaged",
+                "peers.redb is not a database of peerd, or its beginning is damaged",
                 "-> put a good copy in its place, or move it away",
             ],
         ),
         verify: (
             1,
             &[
-                "peers.redb is no database of peerd, or its beginning is damaged",
+                "peers.redb is not a database of peerd, or its beginning is damaged",
                 "; put a good copy in its place, or move it away",
             ],
         ),
         status: (
             3,
             &[
-                "peers.redb is no database of peerd, or its beginning is damaged",
+                "peers.redb is not a database of peerd, or its beginning is damaged",
                 "; put a good copy in its place, or move it away",
             ],
         ),
@@ -327,21 +327,17 @@ const STATES: &[State] = &[
         doctor: (
             7,
             &[
-                "is empty, which no database of peerd ever is",
-                "-> if there was no mail in it, remove it",
+                "is empty, and a database of peerd never is",
+                "-> put a copy from the backups directory",
             ],
         ),
         verify: (
             1,
-            &[
-                "is empty, which no database of peerd ever is; if there was no mail in it, remove it",
-            ],
+            &["is empty, and a database of peerd never is; put a copy from the backups directory"],
         ),
         status: (
             3,
-            &[
-                "is empty, which no database of peerd ever is; if there was no mail in it, remove it",
-            ],
+            &["is empty, and a database of peerd never is; put a copy from the backups directory"],
         ),
         doctor_beside: None,
     },
@@ -356,13 +352,13 @@ const STATES: &[State] = &[
         verify: (
             1,
             &[
-                "peers.redb has mode 0640, so that others can get at the mail in it; run `chmod 600` on it\n",
+                "peers.redb has mode 0640, so that other users can read the mail in it; run `chmod 600` on it\n",
             ],
         ),
         status: (
             3,
             &[
-                "peers.redb has mode 0640, so that others can get at the mail in it; run `chmod 600` on it\n",
+                "peers.redb has mode 0640, so that other users can read the mail in it; run `chmod 600` on it\n",
             ],
         ),
         doctor_beside: None,

@@ -230,7 +230,7 @@ fn five_sessions_release_something_while_one_of_them_and_the_broker_die() {
 
     // It comes back, finds what it missed, and still may answer.
     let back = Colleague::begin(&home, client, builder);
-    back.hears("claim it again to go on with it");
+    back.hears("to continue, claim it with");
     back.hears(&format!("| {builder} is gone, who builds?"));
     back.may_not("tasks", json!({"action": "complete", "task": "T-2"}), team[next].name);
     let open = back.does("check_messages", json!({"kind": "questions"}));
@@ -241,7 +241,7 @@ fn five_sessions_release_something_while_one_of_them_and_the_broker_die() {
     // The broker dies between two steps of a task.
     let _ = team[next]
         .does("tasks", json!({"action": "complete", "task": "T-2", "result": "4 packages"}));
-    vega.hears("which is completed now; it can begin: all that it needs is complete");
+    vega.hears("which is completed now; it can start: every task that it needs is complete");
     let _ = vega.does("tasks", json!({"action": "start", "task": "T-3"}));
     home.kill_broker();
     let _ =
@@ -264,7 +264,7 @@ fn five_sessions_release_something_while_one_of_them_and_the_broker_die() {
             json!({"action": "history", "name": "#keys"}),
             "there is no channel or group \"#keys\"",
         );
-        assert!(outsider.does("search", json!({"query": "sign"})).starts_with("Nothing is found"));
+        assert!(outsider.does("search", json!({"query": "sign"})).starts_with("Nothing has all"));
     }
 
     // Evening: everything ended as it should.
@@ -311,7 +311,7 @@ fn reads_well(home: &Home) {
         " ended without answering your question ",
         " is gone, who builds?",
         "| it was\n",
-        "it can begin: all that it needs is complete",
+        "it can start: every task that it needs is complete",
         "| vega completed task T-3",
         "| 1.4 is out, thanks to all",
     ];

@@ -91,27 +91,27 @@ impl Rejection {
     fn hint(&self, to: Addressee) -> String {
         match self {
             Self::NotRegistered => "send Register first".into(),
-            Self::AlreadyRegistered => "use Bind or Rename to change who it is".into(),
+            Self::AlreadyRegistered => "send Bind or Rename to change its peer or its name".into(),
             Self::HelloTwice => "open another connection for another role".into(),
-            Self::NoHello => "say hello first; the broker closes this connection".into(),
+            Self::NoHello => "send Hello first; the broker closes this connection".into(),
             Self::BadFrame { .. } => "see docs/protocol.md; the broker closes this connection".into(),
             Self::BadToken => "register without resume".into(),
-            Self::TooManyWaits { .. } => "end one of them first: StopWaiting with its request's id".into(),
-            Self::HookGone => "nobody was shown what the answer carried: offer it again".into(),
-            Self::AnswerTooLarge => "ask for less at once".into(),
-            Self::Stopping => "ask again: the next command starts it".into(),
-            Self::TooManyConnections { .. } | Self::NoPlace { .. } => "end sessions that nobody needs, and try again".into(),
+            Self::TooManyWaits { .. } => "end one of them first: send StopWaiting with its request id".into(),
+            Self::HookGone => "the model did not see the mail in the answer: offer it again".into(),
+            Self::AnswerTooLarge => "request less at once".into(),
+            Self::Stopping => "try again: the next request starts it".into(),
+            Self::TooManyConnections { .. } | Self::NoPlace { .. } => "end unused sessions, and try again".into(),
 
             Self::UnknownPeer { nearest, .. } => suggest(nearest, to.pick("list_peers shows", "`peerctl peers --all` shows")),
             Self::NoMailbox { .. } => "name the peers, separated by commas".into(),
             Self::NobodyToAsk | Self::AskedOneself => {
-                format!("name whom you ask: {} shows everyone", to.pick("list_peers", "`peerctl peers`"))
+                format!("name the peers to ask: {} shows them", to.pick("list_peers", "`peerctl peers`"))
             }
             Self::BadName { .. } => {
                 format!("a name is 1 to {NAME_CHARS_MAX} letters, digits, - or _, and begins with a letter or digit")
             }
-            Self::ReservedName { .. } => "human, user, system, all and me have meanings of their own; choose another".into(),
-            Self::NameTaken { .. } => to.pick("choose another", "choose another; `peerctl peers --all` shows all names"),
+            Self::ReservedName { .. } => "human, user, system, all and me have fixed meanings; choose another name".into(),
+            Self::NameTaken { .. } => to.pick("choose another name", "choose another name; `peerctl peers --all` shows all names"),
             Self::NoSession { .. } => {
                 format!("its mail waits; {} shows who is online", to.pick("list_peers", "`peerctl peers --all`"))
             }
@@ -121,8 +121,8 @@ impl Rejection {
                 "ask the person to lower limits.forget_offline_hours in config.toml; `peerctl peers --all` lists them",
             ),
             Self::TooManyNewPeers { .. } => to.pick(
-                "resume the sessions that there are, or try again later",
-                "resume the sessions that there are, or try again later; `peerctl peers --all` shows who came",
+                "resume existing sessions, or try again later",
+                "resume existing sessions, or try again later; `peerctl peers --all` lists them",
             ),
 
             Self::UnknownMessage(_) => {
@@ -130,45 +130,45 @@ impl Rejection {
             }
             Self::DamagedMessage(_) => to.pick(
                 "ask its sender to send it again",
-                "ask its sender to send it again; `peerctl orphans` lists whom it did not reach",
+                "ask its sender to send it again; `peerctl orphans` lists the recipients that it did not reach",
             ),
             Self::EmptyText => "give the message a text".into(),
             Self::TextTooLarge { .. } => "split it, or write it to a file and send the path".into(),
             Self::OutOfBounds { .. } => "keep to these bounds, and try again".into(),
             Self::IdempotencyConflict { .. } => "use a new key for a new message".into(),
-            Self::NotLeased(_) => "only what this session holds can be given back".into(),
+            Self::NotLeased(_) => "a session can give back only messages that it holds".into(),
             Self::TooLate { message, obstacle } => too_late(*message, *obstacle, to),
             Self::BroadcastTooWide { .. } => to.pick_of(
-                "name whom you mean, or a channel or group; your user sets limits.broadcast_max in config.toml",
-                "name whom you mean, or a channel or group; limits.broadcast_max in config.toml sets the limit",
-                "name whom you mean, or a channel or group; the person sets limits.broadcast_max in config.toml",
+                "name the recipients, a channel or a group; your user sets limits.broadcast_max in config.toml",
+                "name the recipients, a channel or a group; limits.broadcast_max in config.toml sets the limit",
+                "name the recipients, a channel or a group; the person sets limits.broadcast_max in config.toml",
             ),
 
             Self::RateLimited { retry_after_ms, .. } => {
-                format!("try again in {} s, and say more in one message", retry_after_ms.div_ceil(1_000))
+                format!("try again in {} s, and put more into one message", retry_after_ms.div_ceil(1_000))
             }
             Self::MailboxFull { name, .. } => to.pick(
                 "wait until it has read some",
-                format!("wait until it has read some, or withdraw something: `peerctl inbox {name}` shows what waits"),
+                format!("wait until it has read some, or withdraw messages: `peerctl inbox {name}` lists them"),
             ),
             Self::IdenticalText { .. } => "it is stored already; do not repeat it".into(),
             Self::ThreadPaused { thread, .. } => to.pick_of(
-                "no agent can write in it until your user writes in it or resumes it",
-                format!("no agent can write in it until you do, or until `peerctl resume --thread {thread}`"),
-                "no agent can write in it until the person writes in it or resumes it",
+                "agents can write in it again once your user writes in it or resumes it",
+                format!("agents can write in it again once you do, or after `peerctl resume --thread {thread}`"),
+                "agents can write in it again once the person writes in it or resumes it",
             ),
             Self::Paused { what, is_thread } => {
                 let of_thread = if *is_thread { "--thread " } else { "" };
                 to.pick_of(
-                    "go on without it; only your user resumes it",
-                    format!("`peerctl resume {of_thread}{what}` lets it go on"),
-                    "go on without it; only the person resumes it",
+                    "continue without it; only your user can resume it",
+                    format!("`peerctl resume {of_thread}{what}` resumes it"),
+                    "continue without it; only the person can resume it",
                 )
             }
             Self::RefusedByPolicy { name } => to.pick_of(
-                "do not repeat it; your user set that, and only they change it",
-                format!("do not repeat it; `peerctl policy {name}` changes that"),
-                "do not repeat it; the person set that, and only they change it",
+                "do not repeat it; only your user can change that policy",
+                format!("do not repeat it; `peerctl policy {name}` changes the policy"),
+                "do not repeat it; only the person can change that policy",
             ),
             Self::NotPermitted { .. } => to.pick_of(
                 "ask your user to do it in a terminal of their own",
@@ -181,8 +181,8 @@ impl Rejection {
                 "free some space; sending works again by itself",
             ),
             Self::NothingStored => to.pick(
-                "tell your user to free some space, and look before you repeat what was asked: it may have been done",
-                "free some space, and look before you repeat what was asked: it may have been done",
+                "tell your user to free some space; the request may have been carried out: check before you repeat it",
+                "free some space; the request may have been carried out: check before you repeat it",
             ),
             Self::TooMany { what, .. } => room_for(*what, to),
 
@@ -194,56 +194,55 @@ impl Rejection {
                 to.pick(format!("channels(action=\"join\", name=\"{name}\")"), format!("`peerctl channels join {name}`"))
             ),
             Self::OutsideChannel { channel, name } => {
-                format!("send {name} a message of its own, or let a member of {channel} invite it first")
+                format!("send {name} a separate message, or ask a member of {channel} to invite it")
             }
             Self::EmptyGroup { .. } => {
-                format!("name a peer instead: {} shows who carries what", to.pick("list_peers", "`peerctl peers`"))
+                format!("name a peer instead: {} shows the groups of each", to.pick("list_peers", "`peerctl peers`"))
             }
             Self::BadChannelName { .. } => {
                 format!("a channel is # and 1 to {CHANNEL_NAME_CHARS_MAX} letters, digits, - or _; a group is @ and the same")
             }
-            Self::ChannelTaken { .. } => "choose another".into(),
+            Self::ChannelTaken { .. } => "choose another name".into(),
 
             Self::UnknownQuestion(_) => format!(
-                "check the id: {} shows what is open",
+                "check the id: {} shows open questions",
                 to.pick("check_messages(kind=\"questions\")", "`peerctl questions`")
             ),
             Self::OwnQuestion(question) => to.pick(
-                "leave it to those whom you asked",
-                format!("where you need no answer, `peerctl cancel {question}` withdraws it"),
+                "leave it to the peers that you asked",
+                format!("if you need no answer, withdraw it with `peerctl cancel {question}`"),
             ),
-            Self::QuestionClosed { ended: QuestionEnd::Answered(..), .. } => "its asker has the answer; if you know better, send a message".into(),
-            Self::QuestionClosed { .. } => "nobody waits for it; if it still matters, send a message".into(),
+            Self::QuestionClosed { ended: QuestionEnd::Answered(..), .. } => "its asker has that answer; to correct it, send a message".into(),
+            Self::QuestionClosed { .. } => "its asker no longer waits for it; if it still matters, send a message".into(),
 
             Self::UnknownNote { .. } => {
                 format!("list the keys: {}", to.pick("memory(action=\"list\")", "`peerctl memory list`"))
             }
             Self::VersionConflict { key, version, .. } => to.pick(
-                format!("read it again, and write with if_version={version} if what you write still holds"),
-                format!("read it again with `peerctl memory get {key}`, and write with --if-version {version} if that still holds"),
+                format!("read it again, and write with if_version={version} if your text is still right"),
+                format!("read it again with `peerctl memory get {key}`, and write with --if-version {version} if your text is still right"),
             ),
             Self::UnknownTask(_) => format!("list them: {}", to.pick("tasks(action=\"list\")", "`peerctl tasks`")),
-            Self::TaskHeld { task, .. } => to.pick_of(
-                "ask for it, or choose another",
-                format!("`peerctl tasks unclaim {task}` frees it"),
-                "ask for it, or choose another",
-            ),
+            Self::TaskHeld { task, holder } => {
+                let other = format!("ask {holder} for it, or choose another task");
+                to.pick_of(other.clone(), format!("`peerctl tasks unclaim {task}` makes it open again"), other)
+            }
             Self::BadTransition { task, .. } => format!(
-                "look at it: {}",
+                "read it: {}",
                 to.pick(format!("tasks(action=\"show\", task=\"{task}\")"), format!("`peerctl tasks show {task}`"))
             ),
 
             Self::NoIndex { .. } => to.pick_of(
-                "tell your user that the search index must be made anew; check_messages works without it",
-                "`peerctl history` reads without the index; `peerctl daemon stop`, then `peerctl daemon reindex` makes it anew",
-                "`peerctl history` reads without the index; ask the person to make it anew",
+                "tell your user to rebuild the search index; check_messages works without it",
+                "`peerctl history` works without the index; `peerctl daemon stop`, then `peerctl daemon reindex` rebuilds it",
+                "`peerctl history` works without the index; ask the person to rebuild it",
             ),
             Self::SearchDied { .. } => to.pick(
-                "ask again later: it is started again after a pause",
-                "ask again later: it is started again after a pause; `peerctl history` reads without it",
+                "search again later: the broker restarts the process after a pause",
+                "search again later: the broker restarts the process after a pause; `peerctl history` works without it",
             ),
             Self::SearchGivenUp { .. } => {
-                "look for whole words or longer beginnings; or ask again, where the machine is busy".into()
+                "search for whole words or longer beginnings; if the machine is busy, search again".into()
             }
         }
     }
@@ -252,17 +251,17 @@ impl Rejection {
 /// Suggests similar names, or says where all names are listed.
 fn suggest(nearest: &[String], shown: String) -> String {
     match nearest {
-        [] => format!("{shown} which there are"),
-        nearest => format!("did you mean {}? {shown} all", nearest.join(", ")),
+        [] => format!("{shown} all names"),
+        nearest => format!("did you mean {}? {shown} all names", nearest.join(", ")),
     }
 }
 
 fn too_late(message: MessageId, obstacle: Obstacle, to: Addressee) -> String {
-    let look = format!("`peerctl show {message}` tells what happened to it");
+    let look = format!("`peerctl show {message}` shows what happened to it");
     match obstacle {
         Obstacle::DeadLetter => to.pick_of(
             "to say it again, send another message",
-            format!("`peerctl orphans drop {message}` ends it"),
+            format!("`peerctl orphans drop {message}` drops it"),
             look,
         ),
         Obstacle::Orphaned => to.pick_of(
@@ -284,14 +283,14 @@ fn too_late(message: MessageId, obstacle: Obstacle, to: Addressee) -> String {
 fn room_for(what: Crowd, to: Addressee) -> String {
     match what {
         Crowd::PausedThreads => to.pick_of(
-            "your user can resume some",
+            "ask your user to resume some",
             "resume some: `peerctl status` shows what is paused",
             "ask the person to resume some: `peerctl status` shows what is paused",
         ),
-        Crowd::Channels => "leave some: what nobody is a member of is gone".into(),
-        Crowd::Members => "somebody must leave first, or make another channel".into(),
+        Crowd::Channels => "leave some: the broker deletes one that has no members".into(),
+        Crowd::Members => "make another channel, or wait until a member leaves".into(),
         Crowd::OpenQuestions => to.pick(
-            "wait until some are answered, or end",
+            "wait until some are answered or expire",
             "withdraw some with `peerctl cancel`: `peerctl questions --open` shows them",
         ),
         Crowd::OpenTasks => {
@@ -312,68 +311,68 @@ fn room_for(what: Crowd, to: Addressee) -> String {
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotRegistered => f.write_str("this connection is no session yet"),
-            Self::AlreadyRegistered => f.write_str("this connection is a session already"),
-            Self::HelloTwice => f.write_str("hello was said on this connection already"),
+            Self::NotRegistered => f.write_str("this connection is not registered as a session"),
+            Self::AlreadyRegistered => f.write_str("this connection is registered as a session already"),
+            Self::HelloTwice => f.write_str("this connection has sent Hello already"),
             Self::UnknownPeer { name, .. } => write!(f, "no peer is called {name:?}"),
-            Self::NoMailbox { name, why } => write!(f, "{name:?} cannot be written to: {}", no_mailbox(*why)),
-            Self::UnknownMessage(message) => write!(f, "no message {message} that concerns you"),
+            Self::NoMailbox { name, why } => write!(f, "cannot send to {name:?}: {}", no_mailbox(*why)),
+            Self::UnknownMessage(message) => write!(f, "there is no message {message} that you may see"),
             Self::DamagedMessage(message) => {
                 write!(f, "the record of message {message} in the database is damaged, and its text is lost")
             }
             Self::EmptyText => f.write_str("the message is empty"),
-            Self::TextTooLarge { bytes, bytes_max } => write!(f, "the text is {bytes} bytes long, and {bytes_max} is the most"),
-            Self::BadName { name } => write!(f, "{name:?} is not a name"),
+            Self::TextTooLarge { bytes, bytes_max } => write!(f, "the text has {bytes} bytes, and the limit is {bytes_max}"),
+            Self::BadName { name } => write!(f, "{name:?} is not a valid name"),
             Self::ReservedName { name } => write!(f, "the name {name:?} is reserved"),
             Self::NameTaken { name } => write!(f, "the name {name:?} belongs to another peer"),
             Self::OutOfBounds { what, bound } => write!(f, "{what} is out of bounds: {bound}"),
             Self::RateLimited { who, to, per_minute, .. } => write!(f, "{who} reached {per_minute} messages a minute{to}"),
             Self::MailboxFull { name, pending } => {
-                write!(f, "{name} takes no more messages before it has read some; waiting: {pending}")
+                write!(f, "the mailbox of {name} is full; waiting messages: {pending}")
             }
             Self::IdenticalText { name, ago_ms, .. } => write!(f, "the same text went to {name} {ago_ms} ms ago"),
             Self::ThreadPaused { thread, turns } => {
-                write!(f, "thread {thread} is paused after {turns} turns between agents without the person")
+                write!(f, "thread {thread} is paused: agents took {turns} turns in it without the person")
             }
             Self::Paused { what, .. } => write!(f, "the person has paused {what}; nothing was sent"),
             Self::RefusedByPolicy { name } => {
                 write!(f, "{name} takes no mail from other sessions: its inbound policy is refuse")
             }
-            Self::NotPermitted { act } => write!(f, "{} is for the person, not for an agent or its shell", act_words(*act)),
-            Self::TooLate { message, obstacle } => write!(f, "it is too late for {message}: {}", stands(*obstacle)),
-            Self::NoSession { name } => write!(f, "{name} has no session that could be ended: it is offline"),
-            Self::HookGone => f.write_str("the hook does not wait for its answer any more"),
-            Self::NoSpace => f.write_str("the disk is full; nothing new is accepted, what is stored is still delivered"),
+            Self::NotPermitted { act } => write!(f, "{} is reserved for the person", act_words(*act)),
+            Self::TooLate { message, obstacle } => write!(f, "message {message} {}", stands(*obstacle)),
+            Self::NoSession { name } => write!(f, "{name} has no session to end: it is offline"),
+            Self::HookGone => f.write_str("the hook no longer waits for its answer"),
+            Self::NoSpace => f.write_str("the disk is full: the broker delivers stored messages, and accepts no new ones"),
             Self::TooManyPeers { peers } => write!(f, "{peers} peers are known, and none of them can be forgotten yet"),
             Self::TooManyNewPeers { per_minute, of_one, .. } => {
                 let by = if *of_one { " by programs of this process" } else { "" };
                 write!(f, "more than {per_minute} new peers were registered within a minute{by}")
             }
-            Self::TooManyWaits { waits } => write!(f, "this connection waits for mail {waits} times already"),
-            Self::BadToken => f.write_str("this token is not that of the peer's latest session"),
+            Self::TooManyWaits { waits } => write!(f, "this connection has {waits} waits for mail already"),
+            Self::BadToken => f.write_str("the token does not belong to the peer's latest session"),
             Self::NotLeased(message) => write!(f, "this session does not hold message {message}"),
             Self::IdempotencyConflict { key, message } => {
                 write!(f, "the idempotency key {key:?} was used for another message, {message}")
             }
             Self::UnknownChannel { name, .. } => write!(f, "there is no channel or group {name:?}"),
-            Self::NotMember { name } => write!(f, "{name} is for its members, and you are not one of them"),
+            Self::NotMember { name } => write!(f, "you are not a member of {name}"),
             Self::OutsideChannel { channel, name } => write!(f, "{name} is not a member of {channel}, which is private"),
-            Self::EmptyGroup { name } => write!(f, "nobody else carries {name}"),
-            Self::BadChannelName { name } => write!(f, "{name:?} is not the name of a channel or group"),
+            Self::EmptyGroup { name } => write!(f, "no other peer is in {name}"),
+            Self::BadChannelName { name } => write!(f, "{name:?} is not a valid name of a channel or group"),
             Self::ChannelTaken { name } => write!(f, "the name {name:?} is taken"),
             Self::BroadcastTooWide { online, broadcast_max } => {
-                write!(f, "{online} other agents are online, and a message to all may go to {broadcast_max}")
+                write!(f, "{online} other agents are online, and a message to all may go to at most {broadcast_max}")
             }
-            Self::NobodyToAsk => f.write_str("nobody else is online in this repository or directory"),
-            Self::AskedOneself => f.write_str("a question to yourself alone has nobody who may answer it"),
-            Self::UnknownQuestion(question) => write!(f, "no question {question} that you were asked"),
-            Self::OwnQuestion(question) => write!(f, "question {question} is your own"),
+            Self::NobodyToAsk => f.write_str("no other peer is online in this repository or directory"),
+            Self::AskedOneself => f.write_str("you asked only yourself, and nobody may answer their own question"),
+            Self::UnknownQuestion(question) => write!(f, "there is no question {question} to you"),
+            Self::OwnQuestion(question) => write!(f, "you asked question {question} yourself"),
             Self::QuestionClosed { question, ended } => {
                 write!(f, "question {question} is closed: ")?;
                 match ended {
                     QuestionEnd::Answered(by, answer) => write!(f, "{by} answered it with {answer}"),
                     QuestionEnd::Withdrawn => f.write_str("its asker withdrew it"),
-                    QuestionEnd::Expired => f.write_str("its time ended"),
+                    QuestionEnd::Expired => f.write_str("it expired"),
                 }
             }
             Self::TooMany { what, count } => write!(f, "there are {count} {} already", crowd(*what)),
@@ -382,22 +381,22 @@ impl fmt::Display for Rejection {
                 write!(f, "the note {key:?} has version {version} now: {value:?}")
             }
             Self::UnknownTask(task) => write!(f, "there is no task {task}"),
-            Self::TaskHeld { task, holder } => write!(f, "task {task} is {holder}'s"),
+            Self::TaskHeld { task, holder } => write!(f, "task {task} belongs to {holder}"),
             Self::BadTransition { task, state, why } => write!(f, "task {task} is {}: {}", state.as_str(), task_bar(why)),
             Self::BadFrame { reason } => f.write_str(reason),
-            Self::NoHello => f.write_str("the first request is not hello"),
+            Self::NoHello => f.write_str("the first request is not Hello"),
             Self::TooManyConnections { connections, .. } => {
-                write!(f, "the broker has {connections} connections, and keeps no more")
+                write!(f, "the broker has {connections} connections, and accepts no more")
             }
             Self::NoPlace { .. } => {
-                f.write_str("the broker has no room for more sessions' connections; the last places are the person's")
+                f.write_str("the broker accepts no more sessions; its last connections are reserved for the person")
             }
-            Self::NothingStored => f.write_str("the disk is full, and nothing more can be stored, answers and receipts included"),
-            Self::AnswerTooLarge => f.write_str("the answer does not fit a frame"),
+            Self::NothingStored => f.write_str("the disk is full, and the broker can store nothing more, not even answers and receipts"),
+            Self::AnswerTooLarge => f.write_str("the answer is larger than a frame"),
             Self::Stopping => f.write_str("the broker is stopping"),
             Self::NoIndex { reason } => f.write_str(reason),
             Self::SearchDied { deaths, last_words, .. } => write!(f, "the search process died {deaths} times: {last_words}"),
-            Self::SearchGivenUp { after_ms } => write!(f, "the search was given up after {after_ms} ms"),
+            Self::SearchGivenUp { after_ms } => write!(f, "the broker ended the search after {after_ms} ms"),
         }
     }
 }
@@ -405,8 +404,8 @@ impl fmt::Display for Rejection {
 /// Names the act as the subject of a sentence.
 fn act_words(act: Act) -> &'static str {
     match act {
-        Act::ReadOthersInbox => "reading another's inbox",
-        Act::ReadOthersMail => "reading what others said to each other",
+        Act::ReadOthersInbox => "reading another peer's inbox",
+        Act::ReadOthersMail => "reading messages between other peers",
         Act::ChangeChannels => "changing channels",
         Act::RegisterAsPeer => "registering as a peer",
         Act::RenameOther => "renaming another peer",
@@ -415,22 +414,22 @@ fn act_words(act: Act) -> &'static str {
         Act::EndSession => "ending a session",
         Act::OfferTerminal => "offering the person's terminal as a carrier",
         Act::AnswerForPerson => "answering for the person",
-        Act::WithdrawOthers => "withdrawing another's message",
+        Act::WithdrawOthers => "withdrawing another peer's message",
         Act::Requeue => "requeueing a dead letter",
         Act::Reassign => "reassigning a dead letter",
         Act::Drop => "dropping a dead letter",
-        Act::SpeakAsHook => "speaking as a client's hook",
+        Act::SpeakAsHook => "sending an event as a client's hook",
         Act::Purge => "purging",
         Act::Pause => "pausing",
         Act::Resume => "resuming",
         Act::SettlePersonsMail => "settling the person's mail",
         Act::AckPersonsMail => "acknowledging the person's mail",
-        Act::ChangeTasksUntold => "changing tasks from the shell of an agent that cannot be told",
-        Act::GiveAwayTask => "giving away a task that another made and holds",
-        Act::CancelTask => "cancelling a task that another made",
-        Act::ReopenTask => "reopening a task that another made",
+        Act::ChangeTasksUntold => "changing tasks from the shell of an unknown agent",
+        Act::GiveAwayTask => "assigning a task that another peer made and holds",
+        Act::CancelTask => "cancelling a task that another peer made",
+        Act::ReopenTask => "reopening a task that another peer made",
         Act::SetPolicy => "setting a policy",
-        Act::ConsentToInboxSockets => "saying yes to posts into inbox sockets",
+        Act::ConsentToInboxSockets => "allowing pushes into inbox sockets",
         Act::ReleaseHeld => "releasing held mail",
         Act::StopBroker => "stopping the broker",
         Act::UsePeerctl => "this",
@@ -439,20 +438,20 @@ fn act_words(act: Act) -> &'static str {
 
 fn no_mailbox(why: NoMailbox) -> &'static str {
     match why {
-        NoMailbox::System => "it is the broker itself and reads nothing",
-        NoMailbox::BroadcastOff => "sending to everyone is not switched on",
+        NoMailbox::System => "it is the broker itself, which has no mailbox",
+        NoMailbox::BroadcastOff => "messages to everyone are switched off",
         NoMailbox::NobodyOnline => "no other agent is online",
     }
 }
 
 fn task_bar(why: &TaskBar) -> String {
     match why {
-        TaskBar::WillNotComplete => "it will not be completed, so nothing can need it".into(),
+        TaskBar::WillNotComplete => "it will not be completed, so no task may need it".into(),
         TaskBar::Ended => "it has ended".into(),
         TaskBar::ReopenFirst => "it has ended; reopen it first".into(),
         TaskBar::NotEnded => "it has not ended".into(),
         TaskBar::ClaimFirst => "nobody holds it; claim it first".into(),
-        TaskBar::NobodyHasIt => "nobody has it".into(),
+        TaskBar::NobodyHasIt => "no peer has it".into(),
         TaskBar::WaitsFor(tasks) => format!("it waits for {}", listed(tasks)),
     }
 }
@@ -464,15 +463,15 @@ pub(crate) fn listed(tasks: &[TaskId]) -> String {
 
 fn stands(obstacle: Obstacle) -> &'static str {
     match obstacle {
-        Obstacle::Presented => "it was presented already",
-        Obstacle::Withdrawn => "it was withdrawn already",
-        Obstacle::DeadLetter => "it is a dead letter",
-        Obstacle::Settled => "it is settled already",
-        Obstacle::Orphaned => "its reader is forgotten",
-        Obstacle::There => "that peer has it already",
-        Obstacle::NoDeadLetter => "it is no dead letter",
-        Obstacle::HeldForOthers => "it is held for others, and not for that peer",
-        Obstacle::NotHeld => "it is on its way, and not held",
+        Obstacle::Presented => "was presented already",
+        Obstacle::Withdrawn => "was withdrawn already",
+        Obstacle::DeadLetter => "is a dead letter",
+        Obstacle::Settled => "is settled already",
+        Obstacle::Orphaned => "is for a forgotten peer",
+        Obstacle::There => "is with that peer already",
+        Obstacle::NoDeadLetter => "is not a dead letter",
+        Obstacle::HeldForOthers => "is held for other peers, and not for that one",
+        Obstacle::NotHeld => "is on its way, and not held",
     }
 }
 
@@ -500,13 +499,13 @@ pub(crate) fn dead_letter(
 ) -> String {
     let why = match cause {
         Cause::AttemptsExceeded => {
-            format!("sessions that were offered it and ended without evidence: {attempts}")
+            format!("sessions that ended without evidence that their model saw it: {attempts}")
         }
         Cause::Damaged => {
             "its record in the database is damaged; if the text still matters, send it again"
                 .to_owned()
         }
-        _ => "its reader was offline too long and is forgotten".to_owned(),
+        _ => "its recipient was offline for too long and is forgotten".to_owned(),
     };
     let next = to.pick(
         "Your user can requeue, reassign or drop it",
@@ -519,7 +518,7 @@ pub(crate) fn dead_letter(
 pub(crate) fn used_up_thread(thread: &str, speakers: &[String], turns: u32) -> String {
     format!(
         "thread {thread} is paused: {} took {turns} turns in it without you. `peerctl history --thread {thread}` shows \
-         them, `peerctl resume --thread {thread}` lets them go on, and so does a message of yours in it",
+         them. Resume the thread with `peerctl resume --thread {thread}`, or write in it",
         speakers.join(", ")
     )
 }
@@ -533,7 +532,7 @@ pub(crate) fn invitation(by: &str, channel: &str, topic: &str, to: Addressee) ->
         )
     });
     format!(
-        "{by} made you a member of {channel}{topic}\n{history} shows what was said there, {leave} ends it"
+        "{by} made you a member of {channel}{topic}\nRead its posts: {history}. Leave it: {leave}"
     )
 }
 
@@ -546,13 +545,13 @@ pub(crate) fn asked_session_ended(
     to: Addressee,
 ) -> String {
     let others = match left {
-        0 => "nobody else who was asked is online".to_owned(),
-        1 => "1 other who was asked is online".to_owned(),
-        left => format!("{left} others who were asked are online"),
+        0 => "no other peer that you asked is online".to_owned(),
+        1 => "1 other peer that you asked is online".to_owned(),
+        left => format!("{left} other peers that you asked are online"),
     };
     let open = to.pick(
-        "It stays open, and may still be answered".to_owned(),
-        format!("It stays open, and can be withdrawn with `peerctl cancel {question}`"),
+        "It stays open for an answer".to_owned(),
+        format!("It stays open; withdraw it with `peerctl cancel {question}`"),
     );
     format!(
         "the session of {asked} ended without answering your question {question}; {others}. {open}"

@@ -17,7 +17,7 @@ use peer_proto::settings::{KEYS, Settings};
 use super::read;
 
 /// The next step if the file cannot be read.
-pub const FAULT_HINT: &str = "mend it, then run `peerctl daemon restart`";
+pub const FAULT_HINT: &str = "fix it, then run `peerctl daemon restart`";
 
 /// The settings that a broker uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,12 +37,12 @@ pub fn in_force(file: &Path, kept: &Path) -> InForce {
     };
     let (what, settings) = match kept.symlink_metadata().is_ok().then(|| super::load(kept)) {
         Some(Ok(settings)) => {
-            ("what it said at the last start that could read it is in force", settings)
+            ("the broker uses the settings of the last start that could read it", settings)
         }
         // Only a broker changes the copy. If it cannot be read either, the earlier settings are
         // unknown.
         Some(Err(_)) | None => {
-            ("no earlier start could read it, and all defaults are in force", Settings::default())
+            ("the broker has no earlier version, and uses all defaults", Settings::default())
         }
     };
     InForce { settings, fault: Some(format!("{broken}: {what}")) }
@@ -54,7 +54,7 @@ pub(crate) fn for_start(file: &Path, kept: &Path) -> InForce {
     if in_force.fault.is_none()
         && let Err(error) = keep(file, kept)
     {
-        tracing::warn!(cause = %error, "cannot keep a copy of the configuration; a mistake in it would mean all defaults");
+        tracing::warn!(cause = %error, "cannot save a copy of the configuration; after a mistake in it, the broker would use all defaults");
     }
     in_force
 }
@@ -123,7 +123,7 @@ mod tests {
         };
         let first = start("[limits");
         assert_eq!(first.settings, Settings::default());
-        assert!(first.fault.unwrap().contains("all defaults are in force"));
+        assert!(first.fault.unwrap().contains("uses all defaults"));
         assert!(!kept.exists());
 
         let good = start("[policy]\ndefault = \"hold\"\n");
@@ -136,7 +136,7 @@ mod tests {
             let fault = started.fault.unwrap();
             assert!(
                 fault.contains("config.toml, line")
-                    && fault.contains("at the last start that could read it"),
+                    && fault.contains("the last start that could read it"),
                 "{fault}"
             );
         }

@@ -587,7 +587,7 @@ pub enum IndexError {
         source: io::Error,
     },
     /// Entries that were handed over are missing.
-    #[error("the search index has {found} entries in place of {expected}, and is made anew")]
+    #[error("the search index has {found} entries instead of {expected}, and is rebuilt")]
     Lost {
         /// The number that was handed over.
         expected: u64,
@@ -595,7 +595,7 @@ pub enum IndexError {
         found: u64,
     },
     /// The store has deleted the changes that the index has missed.
-    #[error("the search index is too far behind, and is made anew")]
+    #[error("the search index is too far behind, and is rebuilt")]
     Behind,
     /// An item to index cannot be read.
     #[error(transparent)]
@@ -607,8 +607,12 @@ impl IndexError {
     #[must_use]
     pub fn hint(&self) -> String {
         match self {
-            Self::Index(_) => "it is made anew when it is thrown away".to_owned(),
-            Self::Directory { .. } => "see the disk and who may write there".to_owned(),
+            Self::Index(_) => {
+                "delete the directory of the index; the broker then rebuilds it".to_owned()
+            }
+            Self::Directory { .. } => {
+                "check the disk and the permissions of that directory".to_owned()
+            }
             Self::Store(error) => error.hint(),
             Self::Lost { .. } | Self::Behind => String::new(),
         }

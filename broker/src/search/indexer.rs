@@ -235,10 +235,7 @@ impl Indexer {
         match said {
             Said::Opened { cursor, entries, damaged } => {
                 if damaged > 0 {
-                    tracing::warn!(
-                        files = damaged,
-                        "the search index was damaged; it is made anew"
-                    );
+                    tracing::warn!(files = damaged, "the search index was damaged; it is rebuilt");
                 }
                 (line.doing, line.opened, line.whole_at) = (None, true, None);
                 (line.cursor, line.entries) = (cursor, entries);
@@ -252,7 +249,7 @@ impl Indexer {
             }
             Said::Done { committed } => {
                 let Some((Doing::Batch { commits, last, row }, _)) = line.doing.take() else {
-                    return self.end("spoke out of turn");
+                    return self.end("sent an unexpected reply");
                 };
                 if let Some(entries) = committed {
                     line.entries = entries;
@@ -263,7 +260,7 @@ impl Indexer {
             }
             Said::Found { number, found } => {
                 if line.finding.take().is_none_or(|(sent, _)| sent != number) {
-                    return self.end("spoke out of turn");
+                    return self.end("sent an unexpected reply");
                 }
                 self.deaths = 0;
                 self.found(number, &found);
@@ -333,7 +330,7 @@ impl Indexer {
         line.finding = Some((self.finds, now));
         let asker = pending.question.asker.outbox.clone();
         if let Err(error) = wire::write(&mut line.stream, &asked) {
-            self.end(&format!("does not listen: {error}"));
+            self.end(&format!("cannot be written to: {error}"));
         }
         // Each connection gets one turn: its other searches wait behind those of other connections.
         let (others, its): (Vec<_>, Vec<_>) = self
@@ -387,7 +384,7 @@ impl Indexer {
         let puts = puts.into_iter().map(|put| Asked::Put(Box::new(put)));
         for asked in puts.chain([Asked::Through { cursor, commit }]) {
             if let Err(error) = wire::write(&mut line.stream, &asked) {
-                self.end(&format!("does not listen: {error}"));
+                self.end(&format!("cannot be written to: {error}"));
                 return true;
             }
         }
@@ -397,11 +394,11 @@ impl Indexer {
     /// The index was made from another store, or the store continued without it.
     fn begin(&mut self) {
         let Some(line) = &mut self.line else { return };
-        tracing::warn!("the search index does not fit the store; it is made anew");
+        tracing::warn!("the search index does not match the store; it is rebuilt");
         (line.opened, line.doing, line.whole_at) =
             (false, Some((Doing::Opening, Instant::now())), None);
         if let Err(error) = wire::write(&mut line.stream, &Asked::Begin) {
-            self.end(&format!("does not listen: {error}"));
+            self.end(&format!("cannot be written to: {error}"));
         }
     }
 

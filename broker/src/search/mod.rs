@@ -124,7 +124,10 @@ impl Searching {
         if self.indexer.is_none() {
             // Until the position of the index is known, all changes are retained.
             self.signals.seen_row.store(0, Ordering::Relaxed);
-            let parent = self.parent.take().ok_or("the search has no process to start from")?;
+            let parent = self
+                .parent
+                .take()
+                .ok_or("the broker has no parent process that could start the search process")?;
             let (events, arriving) = mpsc::channel();
             let indexer = Indexer::new(
                 self.snapshots.clone(),
@@ -140,7 +143,7 @@ impl Searching {
             };
             let thread = std::thread::Builder::new().name("search".into()).spawn(run);
             let thread = thread
-                .map_err(|error| format!("the search's thread cannot be started: {error}"))?;
+                .map_err(|error| format!("cannot start the thread of the search: {error}"))?;
             self.indexer = Some((events, thread));
         }
         self.indexer

@@ -72,7 +72,7 @@ impl fmt::Display for Row {
             Self::NextPeer => f.write_str("next peer's id"),
             Self::Settings => f.write_str("settings"),
             Self::Pauses => f.write_str("pauses"),
-            Self::Kept => f.write_str("size of what is kept"),
+            Self::Kept => f.write_str("size of the retained messages"),
             Self::Thing(ThingKey::Channel(name)) => write!(f, "channel {name:?}"),
             Self::Thing(ThingKey::Question(question)) => write!(f, "question {question}"),
             Self::Thing(ThingKey::Task(task)) => write!(f, "task {task}"),
@@ -139,7 +139,7 @@ impl StoreError {
     #[must_use]
     pub fn hint(&self) -> String {
         match self {
-            Self::Database { .. } => "see the disk, then start the broker again".to_owned(),
+            Self::Database { .. } => "check the disk, then start the broker again".to_owned(),
             Self::Unreadable { .. } => "stop the broker and run `peerctl daemon verify`".to_owned(),
             _ => String::new(),
         }
@@ -181,7 +181,7 @@ pub enum OpenError {
     /// Written by a newer version.
     #[error(
         "{} has schema {found} (written by peerctl {written_by}), and this is peerctl {software}, which knows schemas up to \
-         {known}, so the file was left as it is",
+         {known}, so the file was not changed",
         path.display()
     )]
     Newer {
@@ -197,7 +197,7 @@ pub enum OpenError {
         software: String,
     },
     /// Its bytes are not what was written.
-    #[error("{} is damaged, and was left as it is", path.display())]
+    #[error("{} is damaged, and was not changed", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -206,13 +206,13 @@ pub enum OpenError {
         source: Box<redb::Error>,
     },
     /// It does not begin as a redb database does: it is another program's file, or damaged there.
-    #[error("{} is no database of peerd, or its beginning is damaged, and was left as it is", path.display())]
+    #[error("{} is not a database of peerd, or its beginning is damaged; it was not changed", path.display())]
     NoDatabase {
         /// The file.
         path: PathBuf,
     },
     /// It is empty: cut off, or created by another program.
-    #[error("{} is empty, which no database of peerd ever is", path.display())]
+    #[error("{} is empty, and a database of peerd never is", path.display())]
     Empty {
         /// The file.
         path: PathBuf,
@@ -258,7 +258,7 @@ pub enum OpenError {
         expected: u32,
     },
     /// Other users can open it.
-    #[error("{} has mode {mode:04o}, so that others can get at the mail in it", path.display())]
+    #[error("{} has mode {mode:04o}, so that other users can read the mail in it", path.display())]
     Mode {
         /// The file.
         path: PathBuf,
@@ -274,7 +274,7 @@ pub enum OpenError {
         source: io::Error,
     },
     /// The copy before a migration differs from the original. Nothing was migrated.
-    #[error("the copy of the database at {} does not check out, so it was not migrated", path.display())]
+    #[error("the copy of the database at {} has errors, so the database was not migrated", path.display())]
     BackupUnsound {
         /// The copy.
         path: PathBuf,
@@ -340,11 +340,15 @@ impl OpenError {
                 "put a good copy in its place, or move it away to start without its mail".to_owned()
             }
             Self::Empty { .. } => {
-                "if there was no mail in it, remove it and start again, else put a copy from the backups directory in its place"
+                "put a copy from the backups directory in its place, or remove it if it had no mail"
                     .to_owned()
             }
-            Self::Foreign { .. } => "move it away, or set PEERD_DIR to another directory".to_owned(),
-            Self::AlreadyOpen { .. } => "stop the broker first with `peerctl daemon stop`".to_owned(),
+            Self::Foreign { .. } => {
+                "move it away, or set PEERD_DIR to another directory".to_owned()
+            }
+            Self::AlreadyOpen { .. } => {
+                "stop the broker first with `peerctl daemon stop`".to_owned()
+            }
             Self::Missing { .. } => "the broker creates it when it first starts".to_owned(),
             Self::Symlink { .. } => "put the file itself there".to_owned(),
             Self::NotAFile { .. } => "move it away".to_owned(),
@@ -352,10 +356,10 @@ impl OpenError {
             Self::Mode { .. } => "run `chmod 600` on it".to_owned(),
             Self::Backup { .. } => "make room there, then start again".to_owned(),
             Self::Migration { .. } => "a copy from before is in the backups directory".to_owned(),
-            Self::Unreadable { .. } => "the file was left as it is".to_owned(),
+            Self::Unreadable { .. } => "the file was not changed".to_owned(),
             Self::BackupUnsound { source, .. } => source.hint(),
             Self::Creation { source, .. } => source.hint(),
-            Self::Salvage { .. } => "see the disk, then start again".to_owned(),
+            Self::Salvage { .. } => "check the disk, then start again".to_owned(),
             Self::Io { .. } => String::new(),
         }
     }

@@ -232,7 +232,7 @@ impl Store {
         match Witness::open(path, database) {
             Ok(witness) => self.witness = Some(witness),
             Err(error) => {
-                tracing::warn!(cause = %error, "cannot note the last commit beside the database")
+                tracing::warn!(cause = %error, "cannot record the last commit beside the database")
             }
         }
         self.note_commit();
@@ -240,7 +240,7 @@ impl Store {
 
     fn note_commit(&mut self) {
         if let Some(Err(error)) = self.witness.as_ref().map(Witness::note) {
-            tracing::warn!(cause = %error, "cannot note the last commit beside the database any more");
+            tracing::warn!(cause = %error, "cannot record the last commit beside the database any more");
             self.witness = None;
         }
     }

@@ -67,11 +67,7 @@ fn sound_survey(
     let survey = survey::survey(read, file_bytes)
         .map_err(|source| OpenError::of(path, redb::Error::Io(source)))?;
     let took_ms = started.elapsed().as_millis() as u64;
-    tracing::debug!(
-        pages = survey.pages,
-        took_ms,
-        "looked at the pages of the database that lead to others"
-    );
+    tracing::debug!(pages = survey.pages, took_ms, "checked the inner pages of the database");
     match survey.faults.first() {
         Some(fault) => Err(OpenError::damaged(path, fault.to_string())),
         None => Ok(survey.known),

@@ -203,7 +203,7 @@ pub enum RecordError {
         bytes: usize,
     },
     /// A number has eight bytes.
-    #[error("{bytes} bytes are no number")]
+    #[error("{bytes} bytes are not a number")]
     Number {
         /// How many bytes there are.
         bytes: usize,
@@ -219,6 +219,6 @@ pub enum RecordError {
     Encode(#[from] bincode::error::EncodeError),
     /// The decoder's own reason: a cut value, an unknown variant, invalid UTF-8, a length beyond
     /// the limit.
-    #[error("the record's bytes make no sense")]
+    #[error("the bytes of the record cannot be decoded")]
     Decode(#[from] bincode::error::DecodeError),
 }

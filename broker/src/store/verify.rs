@@ -109,11 +109,11 @@ impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreadable(row) => write!(f, "the {row} cannot be read"),
-            Self::Misplaced(row) => write!(f, "the {row} stands in the wrong place"),
+            Self::Misplaced(row) => write!(f, "the {row} is stored under the wrong key"),
             Self::NoMessage(row) => write!(f, "the {row} has no message"),
-            Self::NoPeer(row) => write!(f, "the {row} waits for a peer that is not there"),
+            Self::NoPeer(row) => write!(f, "the {row} waits for a peer that does not exist"),
             Self::KeyWithoutMessage(sender, message) => {
-                write!(f, "an idempotency key of {sender} names {message}, which is not there")
+                write!(f, "an idempotency key of {sender} names {message}, which does not exist")
             }
             Self::KeyOfAnother(sender, message) => {
                 write!(

@@ -360,5 +360,5 @@ impl Adapter {
 
 /// Returns the text for the model when another actor renamed its session.
 pub fn renamed(name: &str) -> String {
-    format!("this session's name among the peers is now {}", render::word(name))
+    format!("this session's name is now {}", render::word(name))
 }

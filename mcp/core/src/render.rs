@@ -145,10 +145,7 @@ pub fn message(subject: &Message, body: &Body, showing: Showing<'_>) -> Excerpt 
     text.push_str(&piece.quoted);
     let left = body.chars().saturating_sub(piece.end);
     if showing.offset > 0 && showing.offset >= body.chars() {
-        text.push_str(&format!(
-            "… nothing from offset {} on: that was all of it\n",
-            showing.offset
-        ));
+        text.push_str(&format!("… the text ends before offset {}\n", showing.offset));
     } else if left > 0 {
         let (left, end) = (grouped(left), piece.end);
         text.push_str(&format!(
@@ -414,11 +411,7 @@ mod tests {
             budget: BLOCK_CHARS_MAX,
         };
         let shown = |offset| message(&request(1, "luna", "abc"), &body, showing(offset)).quoted;
-        assert!(
-            shown(3).ends_with("… nothing from offset 3 on: that was all of it\n"),
-            "{}",
-            shown(3)
-        );
+        assert!(shown(3).ends_with("… the text ends before offset 3\n"), "{}", shown(3));
         assert!(shown(2).ends_with("| c\n") && shown(0).ends_with("| abc\n"));
     }
 

@@ -114,7 +114,7 @@ impl Adapter {
             // For example, the key is too long: the session works on under its provisional name.
             BindOutcome::Refused(why) => {
                 self.actions.push(Action::Notice(format!(
-                    "this conversation has no lasting mailbox: {why}"
+                    "the mailbox of this conversation ends with this session: {why}"
                 )));
             }
             BindOutcome::Failed => return,

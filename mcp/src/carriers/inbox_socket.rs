@@ -35,8 +35,8 @@ use crate::ways::Ways;
 const POST_MS_MAX: u64 = 2_000;
 
 /// Names the real sender, because the client's own text names another Claude session.
-const WHO_SPEAKS: &str = "From peerd, the mailbox between agent sessions on this machine. Who wrote each message stands \
-                          above it; they may be other programs than Claude. Answer with the tool send_message of the MCP \
+const WHO_SPEAKS: &str = "From peerd, which carries messages between agent sessions on this machine. The line above each \
+                          message names its sender, which may not be Claude. Answer with the tool send_message of the MCP \
                           server `peers` (reply_to = the message's id), not with SendMessage.";
 
 pub(crate) struct InboxSocket;
@@ -60,7 +60,7 @@ impl PushCarrier for InboxSocket {
                 || pid.is_some_and(|pid| pid != session.surroundings.client_pid)
             {
                 return Err(PushError::Refused(
-                    "another process than the client listens on its socket".into(),
+                    "a process other than the client listens on its socket".into(),
                 ));
             }
             leave.now(None)?;
@@ -111,7 +111,9 @@ fn is_ours_alone(path: &Path) -> Result<(), PushError> {
         return Err(PushError::Refused("the client's socket is not this user's socket".into()));
     }
     if directory.uid() != us || directory.mode() & 0o022 != 0 {
-        return Err(PushError::Refused("others could have put the client's socket there".into()));
+        return Err(PushError::Refused(
+            "other users could have put the client's socket there".into(),
+        ));
     }
     Ok(())
 }

@@ -93,7 +93,7 @@ async fn hand_over(session: &Arc<Session>, carrier: Carrier, post: &Post) -> Res
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PushError {
     /// The carrier is no longer available.
-    #[error("it is not there any more")]
+    #[error("the carrier is gone")]
     Gone,
     /// The system refused.
     #[error("{0}")]

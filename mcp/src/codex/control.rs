@@ -47,7 +47,7 @@ pub(crate) enum ControlError {
     #[error("reaching codex's control socket: {0}")]
     Io(#[from] std::io::Error),
     /// It does not speak WebSocket, or stopped doing so.
-    #[error("speaking with codex's control socket: {0}")]
+    #[error("exchanging data with codex's control socket: {0}")]
     Socket(Box<tungstenite::Error>),
     /// The process that listens is not the one that started this adapter.
     #[error(

@@ -105,7 +105,7 @@ impl Session {
         };
         self.look_around().await;
         while self.client().kind == ClientKind::Codex && !codex::settle(&self).await {
-            self.wait_for_call("this adapter is in no conversation yet", &mut orders).await;
+            self.wait_for_call("this adapter has no conversation yet", &mut orders).await;
         }
         let mut reconnect = Reconnect::new(endpoint, Role::Adapter);
         let patience = Duration::from_millis(LOSS_PATIENCE_MS);
@@ -219,8 +219,8 @@ impl Session {
                         Some(name),
                     ) => {
                         self.notice(format!(
-                            "the name that PEER_NAME asks for ({}) cannot be had: {refusal}; this session goes by another name, \
-                             and rename_peer changes it",
+                            "the broker refused the name in PEER_NAME ({}): {refusal}. This session has another name; \
+                             rename_peer changes it",
                             render::sentence(&name)
                         ));
                         self.state().name_refused = true;
@@ -283,9 +283,9 @@ impl Session {
 enum AttemptError {
     #[error("{}", .0.for_model())]
     Connect(#[from] ConnectError),
-    #[error("registering with the broker: {0}")]
+    #[error("registering with the broker failed: {0}")]
     Refused(Refusal),
-    #[error("registering with the broker: {}", .0.for_model())]
+    #[error("registering with the broker failed: {}", .0.for_model())]
     Request(RequestError),
 }
 

@@ -32,22 +32,22 @@ pub(crate) enum CallError {
     Refused(Refusal),
     /// There is no broker.
     #[error(
-        "the broker cannot be reached: {why}; nothing was lost: call the tool again, and tell your user if that does not help"
+        "the broker cannot be reached: {why}; nothing was lost: call this tool again, and tell your user if it fails again"
     )]
     Unreachable {
         /// The error of the last attempt.
         why: String,
     },
     /// This session must not reconnect.
-    #[error("{why}; mail for this session waits until the client is started anew")]
+    #[error("{why}; mail for this session waits until the client is restarted")]
     Ended {
         /// The session or actor that ended it.
         why: String,
     },
     /// The broker was stopped by a signal.
     #[error(
-        "the broker is suspended; what was asked may still be done when it goes on: tell your user that \
-         `kill -CONT {pid}` resumes it, and look before you repeat it"
+        "the broker is suspended: tell your user to resume its process, {pid}. Your request may then \
+         still be carried out: check before you repeat it"
     )]
     Suspended {
         /// The process id of the broker.
@@ -56,14 +56,14 @@ pub(crate) enum CallError {
     /// The connection is open, and no answer comes: the disk hangs, or the broker's process is not
     /// visible from here.
     #[error(
-        "the broker has not answered for {} s, though it is there; what was asked may still be done when it goes on: tell your \
-         user, and look before you repeat it",
+        "the broker is connected, but has not answered for {} s: tell your user. Your request may still be \
+         carried out: check before you repeat it",
         ANSWER_PATIENCE_MS / 1_000
     )]
     Silent,
     /// The broker ended before it answered a request that must not be repeated.
     #[error(
-        "the broker ended before it answered, so it may have been done; look before you repeat it"
+        "the broker ended before it answered. Your request may have been carried out: check before you repeat it"
     )]
     Unanswered,
     /// The connection is open, and the request is wrong.

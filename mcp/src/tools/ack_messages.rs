@@ -13,7 +13,7 @@ pub(crate) struct AckMessages(Vec<MessageId>);
 
 impl Tool for AckMessages {
     const NAME: &'static str = "ack_messages";
-    const DESCRIPTION: &'static str = "Says that you have dealt with messages that need no reply.";
+    const DESCRIPTION: &'static str = "Marks messages as dealt with, if they need no reply.";
     const PROFILE: Profile = Profile::Core;
     const NEEDED: usize = 1;
     const ALWAYS_LOADED: bool = true;
@@ -49,7 +49,7 @@ impl Tool for AckMessages {
         if !strangers.is_empty() {
             let names: Vec<String> = strangers.iter().map(MessageId::to_string).collect();
             text.push_str(&format!(
-                " Not known as messages to you: {}; check_messages() shows what waits.",
+                " Not messages to you: {}; check_messages() shows waiting messages.",
                 names.join(", ")
             ));
         }
@@ -71,7 +71,8 @@ mod tests {
         };
         let error = parse("m-0000000000000001, nonsense").unwrap_err().to_string();
         assert!(
-            error.contains("\"nonsense\" is no message id") && error.contains("m-01JDK3V7QX8Z2M4T"),
+            error.contains("\"nonsense\" is not a message id")
+                && error.contains("m-01JDK3V7QX8Z2M4T"),
             "{error}"
         );
         assert!(parse(" , ").unwrap_err().to_string().contains("needs the argument message_ids"));

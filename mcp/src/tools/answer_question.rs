@@ -13,7 +13,7 @@ pub(crate) struct AnswerQuestion {
 
 impl Tool for AnswerQuestion {
     const NAME: &'static str = "answer_question";
-    const DESCRIPTION: &'static str = "Answers an open question. Name your sources; without any the asker is told that it is from memory.";
+    const DESCRIPTION: &'static str = "Answers an open question. Name your sources; an answer without sources is marked as from memory.";
     const PROFILE: Profile = Profile::Full;
     const NEEDED: usize = 2;
 
@@ -49,7 +49,8 @@ impl Tool for AnswerQuestion {
         let mut output = Output { text: deliveries(&sent), ..Output::default() };
         output.failed = sent.deliveries.iter().all(|delivery| delivery.refusal.is_some());
         if !output.failed {
-            let memory = if unsourced { ", as from memory: you named no sources" } else { "" };
+            let memory =
+                if unsourced { ", marked as from memory: you named no sources" } else { "" };
             output.text.insert_str(
                 0,
                 &format!("Question {question} is answered with {}{memory}.\n", sent.message),

@@ -60,11 +60,11 @@ pub(crate) struct Arguments {
 pub(crate) enum ArgumentError {
     #[error("{tool} has no argument {}; it takes {known}", crate::render::sentence(name))]
     Unknown { tool: &'static str, name: String, known: String },
-    #[error("{tool}: {name} is of no use with this action, which takes {}; leave it out", if takes.is_empty() { "nothing else" } else { takes })]
+    #[error("{tool}: this action does not take {name}; it takes {}", if takes.is_empty() { "no other argument" } else { takes })]
     Idle { tool: &'static str, name: String, takes: String },
     #[error("{tool} needs the argument {name}; call it again with {name} set")]
     Missing { tool: &'static str, name: &'static str },
-    #[error("{tool}: {name} is empty; call it again with a text in it")]
+    #[error("{tool}: {name} is empty; call it again with a text")]
     Empty { tool: &'static str, name: &'static str },
     #[error("{tool}: {name} is {found}, but must be {expected}; call it again with that")]
     WrongType { tool: &'static str, name: &'static str, expected: &'static str, found: String },
@@ -385,7 +385,7 @@ mod tests {
         );
         assert_eq!(
             error(json!({"to": "  "})),
-            "send_message: to is empty; call it again with a text in it"
+            "send_message: to is empty; call it again with a text"
         );
         assert_eq!(
             arguments(json!({"to": " a, ,b,"})).unwrap().list("to"),

@@ -15,7 +15,7 @@ pub(crate) struct AskPeer {
 
 impl Tool for AskPeer {
     const NAME: &'static str = "ask_peer";
-    const DESCRIPTION: &'static str = "Asks a question; the first answer closes it. Without to: whoever works in your repository or directory.";
+    const DESCRIPTION: &'static str = "Asks a question; the first answer closes it. Without to, it goes to the agents in your repository or directory.";
     const PROFILE: Profile = Profile::Full;
     const NEEDED: usize = 1;
 
@@ -54,7 +54,7 @@ impl Tool for AskPeer {
         if self.wait_s > 0 && sent.deliveries.iter().any(is_on_its_way) {
             wait_for_reply(call, sent.message, self.wait_s, &mut output).await?;
         } else {
-            output.text.push_str("Go on with your work: the answer comes by itself, and so does news that there will be none.\n");
+            output.text.push_str("Continue your work: the answer comes by itself, or a notice that there will be none.\n");
         }
         Ok(output)
     }
@@ -62,7 +62,7 @@ impl Tool for AskPeer {
 
 fn asked(sent: &Sent) -> String {
     let to = match sent.deliveries.is_empty() {
-        true => "- nobody else is a member yet: it stays open for whoever comes\n".to_owned(),
+        true => "- no other members yet: it stays open for those who join\n".to_owned(),
         false => deliveries(sent),
     };
     format!("Question {} is open, thread {}.\n{to}", sent.message, word(&sent.thread))

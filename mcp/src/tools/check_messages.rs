@@ -31,7 +31,7 @@ const KINDS: [(&str, WantedKind); 3] = [
 
 impl Tool for CheckMessages {
     const NAME: &'static str = "check_messages";
-    const DESCRIPTION: &'static str = "Shows messages that wait for you, optionally only some of them; the others stay. With message_id: the whole text of one, in parts.";
+    const DESCRIPTION: &'static str = "Shows the messages that wait for you; those that a filter leaves out keep waiting. With message_id: the whole text of one, in parts.";
     const PROFILE: Profile = Profile::Core;
     const NEEDED: usize = 0;
     const ALWAYS_LOADED: bool = true;
@@ -41,11 +41,11 @@ impl Tool for CheckMessages {
             text("from", "only from this name or id"),
             text("thread", "only this thread"),
             described(one_of("kind", &KINDS), "questions: open ones, requests; answers: replies"),
-            text("message_id", "read this one"),
+            text("message_id", "read this message"),
             number("offset", 0, "with message_id: first character"),
             number("wait_s", 0, "seconds to wait"),
-            number("limit", 1, "most messages"),
-            flag("peek", "look without taking"),
+            number("limit", 1, "at most so many messages"),
+            flag("peek", "show them and keep them new"),
         ]
     }
 
@@ -125,7 +125,7 @@ impl CheckMessages {
                     );
                 }
                 Ended::Request { .. } => {}
-                Ended::TimedOut => instead = format!("Nothing came within {wait_s} s.\n"),
+                Ended::TimedOut => instead = format!("No message came within {wait_s} s.\n"),
             }
         }
         let (mut matched, waiting) = wanted.now(call).await?;
@@ -162,7 +162,7 @@ impl CheckMessages {
         }
         if self.peek && block.shown > 0 {
             text.push_str(&format!(
-                "Only looked at: {} still new.\n",
+                "Because of peek, still new: {}.\n",
                 counted(block.shown, "message")
             ));
         }

@@ -69,14 +69,14 @@ impl Tool for Memory {
             text("key", "such as db/url"),
             text("value", "set: replaces it; append: one more line"),
             text("tags", "set: separated by commas"),
-            number("ttl_s", 0, "set: forgotten after these seconds"),
+            number("ttl_s", 0, "set: expires after these seconds"),
             number(
                 "if_version",
                 0,
-                "set, delete: only if it still has this version; 0: only if there is none",
+                "set, delete: only if it still has this version; 0: only if it does not exist",
             ),
-            text("prefix", "list: only keys that begin so"),
-            text("tag", "list: only notes with it"),
+            text("prefix", "list: only keys that begin with it"),
+            text("tag", "list: only notes with this tag"),
             text("query", "search: words"),
             number("offset", 0, "get: first character"),
         ]
@@ -172,27 +172,26 @@ async fn write(call: &ToolCall<'_>, request: NoteRequest) -> Result<(String, boo
     };
     match asked {
         Ok(Reply::Note(note)) if deletes => {
-            Ok((format!("{} is forgotten; it had version {}.\n", note.key, note.version), false))
+            Ok((format!("{} is deleted; it had version {}.\n", note.key, note.version), false))
         }
         Ok(Reply::Note(note)) => {
             Ok((format!("{} has version {} now.\n", note.key, note.version), false))
         }
         Ok(_) => Err(ToolError::OtherReply),
         Err(CallError::Refused(refusal)) if refusal.code == ErrorCode::VersionConflict => {
-            let nothing = "memory: nothing was written: the note is not what you last read.";
+            let nothing = "memory: nothing was written: the note has changed since you read it.";
             Ok(match read(call, key).await {
                 Ok(note) => {
                     let again = format!(
-                        "Write with if_version={} if what you write still holds.",
+                        "If your text is still right, write it with if_version={}.",
                         note.version
                     );
-                    (
-                        format!("{nothing} This is what it is now:\n{}{again}\n", shown(&note, 0)),
-                        true,
-                    )
+                    (format!("{nothing} This is the note now:\n{}{again}\n", shown(&note, 0)), true)
                 }
                 Err(_) => (
-                    format!("{nothing} It is not there now: write with if_version=0 to make it.\n"),
+                    format!(
+                        "{nothing} It no longer exists: write with if_version=0 to create it.\n"
+                    ),
                     true,
                 ),
             })
@@ -273,7 +272,7 @@ fn shown(note: &NoteInfo, offset: usize) -> String {
     let piece = body.excerpt(offset, BLOCK_CHARS_MAX, BLOCK_CHARS_MAX);
     text.push_str(&piece.quoted);
     if offset > 0 && offset >= body.chars() {
-        text.push_str(&format!("… nothing from offset {offset} on: that was all of it\n"));
+        text.push_str(&format!("… the text ends before offset {offset}\n"));
     } else if piece.end < body.chars() {
         let (left, end, key) = (body.chars() - piece.end, piece.end, word(&note.key));
         text.push_str(&format!(
@@ -286,7 +285,7 @@ fn shown(note: &NoteInfo, offset: usize) -> String {
 
 fn found(hits: &[Hit], total: u64) -> String {
     if hits.is_empty() {
-        return "Found in no note; memory(action=\"list\") lists the keys.\n".to_owned();
+        return "No note has these words; memory(action=\"list\") lists the keys.\n".to_owned();
     }
     let mut text =
         format!("[PEER NOTES] {} of {total}. {BLOCK_WARNING}\n", counted(hits.len(), "note"));
@@ -347,7 +346,7 @@ mod tests {
             (json!({"action": "set", "key": "k", "value": " "}), "value is empty"),
             (
                 json!({"action": "append", "key": "k", "value": "v", "tags": "a"}),
-                "tags is of no use",
+                "does not take tags",
             ),
             (json!({"action": "search"}), "needs the argument query"),
             (
@@ -383,6 +382,6 @@ mod tests {
         let offset: usize = rest.trim_end_matches(")\n").parse().unwrap();
         assert!((5_000..6_000).contains(&offset), "{offset}");
         assert!(shown(&long, 61_000).lines().count() == 2);
-        assert!(shown(&long, 61_440).contains("nothing from offset 61440 on"));
+        assert!(shown(&long, 61_440).contains("the text ends before offset 61440"));
     }
 }

@@ -45,7 +45,7 @@ impl Tool for Search {
         vec![
             text("query", "all of these words; \"a phrase\", begin*"),
             one_of("kind", &kinds()),
-            text("from", "only what concerns this name or id"),
+            text("from", "only from or to this name or id"),
             text("channel", "only in this #channel"),
             text("thread", "only this thread"),
             flag("newest", "newest first, not best first"),
@@ -116,9 +116,7 @@ pub(super) async fn look_for(call: &ToolCall<'_>, query: SearchQuery) -> Result<
 pub(super) fn said_of_the_rest(behind: u64) -> String {
     match behind {
         0 => String::new(),
-        _ => format!(
-            "Not all was looked at: {behind} are not indexed yet. Search again in a moment.\n"
-        ),
+        _ => format!("Incomplete: {behind} are not indexed yet. Search again in a moment.\n"),
     }
 }
 
@@ -126,7 +124,8 @@ fn described(found: &Found, newest: bool) -> String {
     let hits = &found.hits;
     let rest = said_of_the_rest(found.behind);
     if hits.is_empty() {
-        let nothing = "Nothing is found that has all of these words. Fewer words find more, and begin* finds what begins so.\n";
+        let nothing =
+            "Nothing has all of these words. Use fewer words, or begin* for a beginning.\n";
         return format!("{nothing}{rest}");
     }
     let total = usize::try_from(found.total).unwrap_or(usize::MAX);
@@ -144,7 +143,7 @@ fn described(found: &Found, newest: bool) -> String {
         text.push_str(&format!("{QUOTE}{}\n", peer_proto::text::single_line(&hit.snippet)));
     }
     if hits.iter().any(|hit| hit.kind <= HitKind::Answer) {
-        text.push_str("check_messages with message_id shows a message whole.\n");
+        text.push_str("check_messages(message_id=…) shows a whole message.\n");
     }
     text
 }

@@ -24,7 +24,7 @@ const INTENTS: [(&str, Intent); 2] = [("request", Intent::Request), ("inform", I
 
 impl Tool for SendMessage {
     const NAME: &'static str = "send_message";
-    const DESCRIPTION: &'static str = "Sends a message to other agents or to the user (human). It is stored before this returns, and waits for those who are offline. Answer a message with reply_to.";
+    const DESCRIPTION: &'static str = "Sends a message to other agents or to the user (human). It is stored before this returns, and waits for offline recipients. To answer a message, set reply_to.";
     const PROFILE: Profile = Profile::Core;
     const NEEDED: usize = 2;
     const ALWAYS_LOADED: bool = true;
@@ -36,14 +36,14 @@ impl Tool for SendMessage {
             text("message", "at most 60 KiB"),
             described(
                 one_of("intent", &INTENTS),
-                "request (default) may wake its reader; a reply defaults to inform",
+                "request (default) may wake the recipient; a reply defaults to inform",
             ),
             text("reply_to", "id of the message you answer"),
             text("thread", "default: that of reply_to, or a new one"),
             number("ttl_s", 0, "expires if not seen within these seconds"),
             number("wait_s", 0, "seconds to wait for the reply"),
-            text("sources", "what your claims rest on, separated by commas"),
-            text("idempotency_key", "repeating it does not send again"),
+            text("sources", "sources of your claims, separated by commas"),
+            text("idempotency_key", "a repeat under the same key is not sent again"),
         ]
     }
 
@@ -87,15 +87,19 @@ impl Tool for SendMessage {
             return Ok(output);
         }
         if sent.deliveries.is_empty() {
-            output.text.push_str("Nobody else is a member: it stands in the channel's history.\n");
+            output
+                .text
+                .push_str("The channel has no other members: the message is in its history.\n");
         } else if !sent.deliveries.iter().any(is_on_its_way) {
             output.text.push_str(
-                "Do not wait for a reply: tell your user that it waits until they release it.\n",
+                "Do not wait for a reply: tell your user that it is held until they release it.\n",
             );
         } else if wait_s > 0 {
             wait_for_reply(call, sent.message, wait_s, &mut output).await?;
         } else if wants_reply {
-            output.text.push_str("Do not wait idly: go on with your work, the reply comes by itself with a later tool result.\n");
+            output.text.push_str(
+                "Continue your work: the reply comes by itself with a later tool result.\n",
+            );
         }
         Ok(output)
     }
@@ -143,7 +147,9 @@ pub(super) async fn wait_for_reply(
 fn describe(sent: &Sent) -> String {
     let mut text = format!("Message {}, thread {}.\n", sent.message, word(&sent.thread));
     if sent.deduplicated {
-        text.push_str("This idempotency_key was used before: nothing was sent again, this is how that message stands.\n");
+        text.push_str(
+            "This idempotency_key was used before: nothing was sent again. The first message:\n",
+        );
     }
     text.push_str(&deliveries(sent));
     text
@@ -159,7 +165,7 @@ pub(super) fn deliveries(sent: &Sent) -> String {
             (None, Some(Stage::Stored | Stage::Leased | Stage::Offered))
                 if delivery.peer == PeerId::HUMAN =>
             {
-                "stored, the user finds it in their inbox".to_owned()
+                "stored in the user's inbox".to_owned()
             }
             (None, Some(stage @ (Stage::Stored | Stage::Leased | Stage::Offered))) if *online => {
                 format!("{}, online, {}", stage.as_str(), reached(carriers, *activity))

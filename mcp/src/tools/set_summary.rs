@@ -15,7 +15,7 @@ pub(crate) struct SetSummary {
 impl Tool for SetSummary {
     const NAME: &'static str = "set_summary";
     const DESCRIPTION: &'static str =
-        "Tells the other agents what you are doing. Parts that are left out stay.";
+        "Tells the other agents what you are doing. Omitted fields stay as they are.";
     const PROFILE: Profile = Profile::Core;
     const NEEDED: usize = 0;
 
@@ -23,7 +23,7 @@ impl Tool for SetSummary {
         vec![
             text("summary", "what you are doing, one sentence"),
             text("state", "working, idle, blocked, away or a few words"),
-            text("task", "your present task"),
+            text("task", "your current task"),
         ]
     }
 

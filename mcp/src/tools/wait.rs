@@ -84,7 +84,7 @@ pub(crate) fn clamped(call: &ToolCall<'_>, wait_s: u64) -> (u64, String) {
         ClientKind::Codex | ClientKind::Other => OTHER_WAIT_S_MAX,
     };
     match wait_s > most {
-        true => (most, format!("wait_s was cut to {most}, the longest this client survives.\n")),
+        true => (most, format!("wait_s was cut to {most}, the longest that this client allows.\n")),
         false => (wait_s, String::new()),
     }
 }

@@ -106,12 +106,12 @@ impl RequestError {
         }
     }
 
-    /// The error as a model should hear it: which command to type is for its user to know.
+    /// The error as a model reads it: it names no command, because a model calls tools.
     #[must_use]
     pub fn for_model(&self) -> String {
         match self {
-            Self::Unexpected => format!("{self}; tell your user: {}", self.hint()),
-            // The broker has worded it for whoever asked.
+            Self::Unexpected => format!("{self}; tell your user to restart the broker"),
+            // The broker has worded it for its actor.
             Self::Refused(refusal) => refusal.to_string(),
             Self::Lost | Self::TooLarge { .. } | Self::NotEncodable => {
                 format!("{self}; {}", self.hint())

@@ -236,20 +236,55 @@ impl ConnectError {
         }
     }
 
-    /// The error as a model in the adapter's client should hear it: what is to be done is its
-    /// user's to do.
+    /// The error as a model reads it. It names no command: the model asks its user in plain words.
     #[must_use]
     pub fn for_model(&self) -> String {
-        match (self, self.hint()) {
-            (Self::Sandboxed { socket, source }, _) => format!(
-                "a sandbox keeps this MCP server itself from {} ({source}); \
-                 tell your user: the client must start its MCP servers outside of its sandbox, or allow them that path",
-                socket.display()
-            ),
-            // The broker has worded it for whoever asked.
+        match (self, self.request_to_user()) {
+            // The broker has worded it for its actor.
             (Self::Refused(refusal), _) => refusal.to_string(),
-            (_, hint) if hint.is_empty() => self.to_string(),
-            (_, hint) => format!("{self}; tell your user: {hint}"),
+            (_, step) if step.is_empty() => self.to_string(),
+            (_, step) => format!("{self}; tell your user to {step}"),
+        }
+    }
+
+    /// What a model asks its user to do, as an infinitive. Empty: nothing is known to help.
+    fn request_to_user(&self) -> String {
+        match self {
+            Self::NotRunning { .. } => "start the broker".to_owned(),
+            Self::Sandboxed { .. } => {
+                "start this MCP server outside of the client's sandbox, or to allow it that path"
+                    .to_owned()
+            }
+            Self::LockedOut { ours, .. } => format!(
+                "give {} access to it, or to set PEERD_DIR to a directory of their own",
+                whose::user(*ours)
+            ),
+            Self::ForeignHome { owner, .. } => {
+                format!("run the client as {}", whose::user(*owner))
+            }
+            Self::WrongOwner { owner, .. } => format!(
+                "run the client as {}, or to set PEERD_DIR to a directory of their own",
+                whose::user(*owner)
+            ),
+            Self::WrongKind { .. } => {
+                "move it away, or to set PEERD_DIR to another directory".to_owned()
+            }
+            Self::Preface { source: PrefaceError::NoCommonVersion { .. }, .. } => {
+                "install one version of peerctl, and to restart the broker".to_owned()
+            }
+            // The hint is for a person and may name commands. The terminal shows it.
+            Self::StartFailed { .. } => {
+                "start the broker in a terminal, which shows what to fix".to_owned()
+            }
+            Self::Location(error) => error.hint(),
+            Self::Executable { .. } => {
+                "install peerctl, or to give the client its absolute path".to_owned()
+            }
+            Self::Io { .. } => "check that the broker runs".to_owned(),
+            Self::NoWelcome { .. } => "restart the broker".to_owned(),
+            Self::Suspended { pid, .. } => format!("resume its process, {pid}"),
+            Self::SentAway(_) => "restart the client".to_owned(),
+            Self::Preface { .. } | Self::Refused(_) => String::new(),
         }
     }
 

@@ -57,7 +57,7 @@ impl Broker {
                 };
                 match &channel {
                     Some((other, _)) if *other != found.0 => {
-                        let bound = "one channel or group, and names".to_owned();
+                        let bound = "at most one channel or group, and names".to_owned();
                         return Err(Rejection::OutOfBounds {
                             what: "the list of recipients",
                             bound,

@@ -127,8 +127,8 @@ impl Broker {
         check_channel_name(name)?;
         if is_group(name) && private {
             return Err(Rejection::OutOfBounds {
-                what: "a group",
-                bound: "a label for all to see, and never private".to_owned(),
+                what: "the option private",
+                bound: "a group is always public".to_owned(),
             });
         }
         if self.channels.get(name).is_some() {

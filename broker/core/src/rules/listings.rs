@@ -65,11 +65,7 @@ impl Broker {
         query: &PeersQuery,
     ) -> Result<(), Rejection> {
         caller.actor()?;
-        check_length(
-            "the text to look for",
-            query.text.as_deref().unwrap_or(""),
-            SUMMARY_BYTES_MAX,
-        )?;
+        check_length("the search text", query.text.as_deref().unwrap_or(""), SUMMARY_BYTES_MAX)?;
         for (what, text) in [("the state", &query.state), ("the client's name", &query.client)] {
             check_length(what, text.as_deref().unwrap_or(""), SUMMARY_BYTES_MAX)?;
         }

@@ -82,7 +82,7 @@ impl Broker {
     fn notify_seat_taken(&mut self, turn: &mut Turn<'_>, owner: PeerId, my_name: &str) -> String {
         let owner_name = self.name_of(owner);
         let text = format!(
-            "another process claims the session of {owner_name}; it is {my_name}, and {owner_name} stays yours"
+            "another process claims the session of {owner_name}; it is called {my_name}, and you keep {owner_name}"
         );
         self.notify_owner(turn, owner, &text);
         if self.presence.is_online(owner) {
@@ -91,7 +91,7 @@ impl Broker {
             )
         } else {
             format!(
-                "this client session is {owner_name}'s, which is expected back: this one stays {my_name}"
+                "this client session belongs to {owner_name}, which is expected back: this one stays {my_name}"
             )
         }
     }

@@ -226,7 +226,7 @@ fn check_text(text: &str) -> Result<(), Rejection> {
     if is_blank(text) {
         return Err(Rejection::OutOfBounds {
             what: "the note",
-            bound: "it needs some text".to_owned(),
+            bound: "at least one visible character".to_owned(),
         });
     }
     Ok(())

@@ -140,7 +140,7 @@ impl Broker {
     fn pausable(&self, caller: Caller, name: &str) -> Result<PeerId, Rejection> {
         let peer = self.presence.resolve(name, caller.peer())?;
         if peer == PeerId::HUMAN {
-            let bound = "any but the person, who is never paused".to_owned();
+            let bound = "any peer but the person".to_owned();
             return Err(Rejection::OutOfBounds { what: "the peer of a pause", bound });
         }
         Ok(peer)

@@ -127,7 +127,7 @@ impl Broker {
         if let Some(name) = peer {
             let peer = self.presence.resolve(&name, caller.peer())?;
             if peer == PeerId::HUMAN {
-                let bound = "any but the person, whose mailbox takes everything".to_owned();
+                let bound = "any peer but the person".to_owned();
                 return Err(Rejection::OutOfBounds { what: "the peer of a policy", bound });
             }
             if let Some(mut record) =

@@ -28,7 +28,7 @@ impl Broker {
         mut query: SearchQuery,
     ) -> Result<(), Rejection> {
         let actor = caller.actor()?;
-        check_length("the text to look for", &query.text, SEARCH_BYTES_MAX)?;
+        check_length("the search text", &query.text, SEARCH_BYTES_MAX)?;
         check_length("the thread", query.thread.as_deref().unwrap_or(""), THREAD_BYTES_MAX)?;
         check_length(
             "the channel",
@@ -37,8 +37,8 @@ impl Broker {
         )?;
         if is_blank(&query.text) {
             return Err(Rejection::OutOfBounds {
-                what: "the text to look for",
-                bound: "a word at least".to_owned(),
+                what: "the search text",
+                bound: "at least one word".to_owned(),
             });
         }
         // Each `*` stands for all words with that beginning.

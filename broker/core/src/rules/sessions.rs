@@ -74,7 +74,7 @@ impl Broker {
         };
         let notice = match conflict {
             _ if shared && self.presence.is_online(peer) => Some(
-                "another adapter of this client takes this peer's mail; this one only serves tools"
+                "another adapter of this client gets this peer's mail; this one only serves tools"
                     .to_owned(),
             ),
             _ if shared => None,
@@ -126,14 +126,14 @@ impl Broker {
             Conflict::Taken(owner) => {
                 let owner_name = self.name_of(owner);
                 let text = format!(
-                    "another session asked to be {owner_name}; it is {name} now, and {owner_name} stays yours"
+                    "another session asked for the name {owner_name}; it is called {name}, and you keep {owner_name}"
                 );
                 self.notify_owner(turn, owner, &text);
                 if self.presence.is_online(owner) {
-                    format!("{owner_name} is live in another session: this one is {name}")
+                    format!("another live session is called {owner_name}: this session is {name}")
                 } else {
                     format!(
-                        "{owner_name} is another session's, which is expected back: this one is {name}"
+                        "{owner_name} is reserved for a session that is expected back: this session is {name}"
                     )
                 }
             }

@@ -144,7 +144,7 @@ impl Broker {
         {
             return Ok(Some(task));
         }
-        let bound = format!("a new one for a new task; this one named {}", task.id);
+        let bound = format!("a new key for each new task; this one belongs to {}", task.id);
         Err(Rejection::OutOfBounds { what: "the idempotency key", bound })
     }
 
@@ -411,21 +411,22 @@ impl Broker {
             let left = self.tasks.waits_for(&task);
             let (intent, then) = match (changed.state, left.is_empty()) {
                 (TaskState::Completed, true) if is_held(task.state) => {
-                    (Intent::Request, "it can go on".to_owned())
+                    (Intent::Request, "it can continue".to_owned())
                 }
                 _ if is_held(task.state) => (
                     Intent::Request,
-                    "it was begun already: look whether it still holds".to_owned(),
+                    "it was started already: check whether it is still valid".to_owned(),
                 ),
-                (TaskState::Completed, true) => {
-                    (Intent::Request, "it can begin: all that it needs is complete".to_owned())
-                }
+                (TaskState::Completed, true) => (
+                    Intent::Request,
+                    "it can start: every task that it needs is complete".to_owned(),
+                ),
                 (TaskState::Completed | TaskState::Open, _) => {
                     (Intent::Inform, format!("it waits for {}", listed(&left)))
                 }
                 (_, _) => (
                     Intent::Request,
-                    format!("it cannot begin before {} is reopened and complete", changed.id),
+                    format!("it cannot start until {} is reopened and complete", changed.id),
                 ),
             };
             let state = changed.state.as_str();
@@ -476,10 +477,10 @@ impl Broker {
             self.put_task(turn, task.clone());
             let why = match before.state {
                 TaskState::Open => {
-                    format!("{name}, who was to do it, was away for so long that it is forgotten")
+                    format!("its assignee {name} was offline for too long and is forgotten")
                 }
                 state => format!(
-                    "the session of {name}, who had it, ended while it was {}",
+                    "the session of {name}, which held it, ended while it was {}",
                     state.as_str()
                 ),
             };
@@ -494,7 +495,8 @@ impl Broker {
             }
             // If the session comes back, it must learn that it lost the task.
             if !forgotten {
-                let text = format!("{text}; claim it again to go on with it");
+                let claim = wording::claim_it(task.id, Addressee::of_mail_to(peer));
+                let text = format!("{text}; to continue, {claim}");
                 self.post_notice(turn, Notice::new(peer, task.id.to_string(), text));
             }
         }
@@ -554,11 +556,7 @@ impl Broker {
         let resolve = |name: Option<String>| {
             name.map(|name| self.presence.resolve(&name, Some(me))).transpose()
         };
-        check_length(
-            "the text to look for",
-            query.text.as_deref().unwrap_or(""),
-            TASK_TITLE_BYTES_MAX,
-        )?;
+        check_length("the search text", query.text.as_deref().unwrap_or(""), TASK_TITLE_BYTES_MAX)?;
         let (assignee, creator) = (resolve(query.assignee)?, resolve(query.creator)?);
         let text = query.text.map(|text| text.to_lowercase());
         let fits = |task: &&TaskRecord| {
@@ -641,7 +639,7 @@ fn checked_draft(mut draft: TaskDraft) -> Result<TaskDraft, Rejection> {
 
 fn check_words(what: &'static str, words: &str) -> Result<(), Rejection> {
     if is_blank(words) {
-        Err(Rejection::OutOfBounds { what, bound: "it needs some text".to_owned() })
+        Err(Rejection::OutOfBounds { what, bound: "at least one visible character".to_owned() })
     } else {
         Ok(())
     }

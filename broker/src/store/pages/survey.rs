@@ -151,7 +151,7 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Head => f.write_str("the first bytes of the file are damaged"),
-            Self::Page(u64::MAX) => f.write_str("a page is named that no file has"),
+            Self::Page(u64::MAX) => f.write_str("the number of a page is beyond any file"),
             Self::Page(at) => write!(f, "the page at byte {at} is damaged"),
         }
     }
