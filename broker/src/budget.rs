@@ -181,7 +181,7 @@ mod tests {
         assert!(at_once(&modest, HELLO_BYTES_MAX).is_some());
         assert!(
             at_once(&greedy[0].0, HELLO_BYTES_MAX).is_some(),
-            "those that wait can ask small things too"
+            "those that wait can ask little too"
         );
         drop(greedy);
         assert!(at_once(&modest, 60_000).is_some());

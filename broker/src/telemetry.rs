@@ -212,8 +212,8 @@ pub(crate) fn log_change(change: &Change) {
         Change::PutSettings(_) => tracing::debug!("put_settings"),
         Change::PutPauses(_) => tracing::debug!("put_pauses"),
         Change::PutKept(_) => tracing::debug!("put_kept"),
-        Change::PutThing(thing) => tracing::debug!(key = ?thing.key(), "put_thing"),
-        Change::RemoveThing(key) => tracing::debug!(?key, "remove_thing"),
+        Change::PutShared(shared) => tracing::debug!(key = ?shared.key(), "put_thing"),
+        Change::RemoveShared(key) => tracing::debug!(?key, "remove_thing"),
         Change::PutNextTask(task) => tracing::debug!(%task, "put_next_task"),
         Change::RemoveMessage(message) => tracing::debug!(%message, "remove_message"),
     }
@@ -283,7 +283,7 @@ mod tests {
             assert_eq!(
                 aside.metadata().unwrap().len(),
                 LOG_BYTES_MAX + 1 + round as u64,
-                "one former log is kept"
+                "one earlier log is kept"
             );
         }
     }

@@ -105,7 +105,7 @@ impl Broker {
             peers.push(PeerRecord::new(PeerId::HUMAN, HUMAN_NAME.to_owned(), Timestamp(0)));
         }
         let last_peer = peers.iter().map(|record| record.id.0 + 1).max().unwrap_or(0);
-        let channels = Channels::load(image.things.channels);
+        let channels = Channels::load(image.shared.channels);
         let last_message = image.last_message.unwrap_or(MessageId::MIN).max(channels.newest_from());
         let mut broker = Self {
             config,
@@ -114,9 +114,9 @@ impl Broker {
             send_limits: SendLimits::default(),
             hooks: HookCalls::default(),
             channels,
-            questions: Questions::load(image.things.questions),
-            tasks: Tasks::load(image.things.tasks, image.next_task),
-            notes: Notes::load(image.things.notes),
+            questions: Questions::load(image.shared.questions),
+            tasks: Tasks::load(image.shared.tasks, image.next_task),
+            notes: Notes::load(image.shared.notes),
             settings: image.settings,
             pauses: image.pauses,
             refusals: Refusals::default(),

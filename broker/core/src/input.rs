@@ -8,7 +8,7 @@ use peer_proto::request::{Request, RequestId, Role, Seat};
 
 use crate::record::{DeliveryRecord, MessageHead, Process, TokenDigest};
 use crate::rejection::{Obstacle, Rejection};
-use crate::thing::NoteRecord;
+use crate::shared::NoteRecord;
 
 /// One open connection, named by the broker's shell. An id is never used twice in one run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -14,7 +14,7 @@ pub mod step;
 mod turn;
 
 pub mod record;
-pub mod thing;
+pub mod shared;
 
 // Rejections, and their texts for each addressee.
 pub mod rejection;

@@ -10,7 +10,7 @@ use peer_proto::policy::Policy;
 use peer_proto::request::Seat;
 use serde::{Deserialize, Serialize};
 
-use crate::thing::Things;
+use crate::shared::SharedRecords;
 
 /// The SHA-256 digest of a session token: what is stored instead of the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -69,7 +69,7 @@ pub struct PeerRecord {
     /// What its latest session was last known to do without asking.
     pub mode: Option<Mode>,
     /// Provisional peers that became it, oldest first: what they sent and were sent is its own.
-    pub former: Vec<PeerId>,
+    pub merged_ids: Vec<PeerId>,
     /// The client process of its session, where the kernel named it, while it has one.
     pub client_process: Option<Process>,
     /// The adapter process that holds the token of its session, where the kernel named it, while it
@@ -101,7 +101,7 @@ impl PeerRecord {
             last_seen,
             policy: None,
             mode: None,
-            former: Vec::new(),
+            merged_ids: Vec::new(),
             client_process: None,
             adapter_process: None,
         }
@@ -321,7 +321,7 @@ pub struct Image {
     /// What the person has paused.
     pub pauses: PausesRecord,
     /// What sessions share.
-    pub things: Things,
+    pub shared: SharedRecords,
     /// The next task's identity.
     pub next_task: Option<TaskId>,
 }

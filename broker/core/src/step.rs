@@ -15,7 +15,7 @@ use crate::input::{ConnectionId, Lookups};
 use crate::record::{
     DeliveryRecord, KeptRecord, MessageRecord, PausesRecord, PeerRecord, SettingsRecord,
 };
-use crate::thing::{Thing, ThingKey};
+use crate::shared::{SharedKey, SharedRecord};
 use crate::who::Actor;
 
 /// A storage verb. All changes of a batch become durable together or not at all.
@@ -55,9 +55,9 @@ pub enum Change {
     /// The identity that the next new peer gets.
     PutNextPeer(PeerId),
     /// Store a shared record, new or in place of its old state.
-    PutThing(Box<Thing>),
+    PutShared(Box<SharedRecord>),
     /// Delete a shared record.
-    RemoveThing(ThingKey),
+    RemoveShared(SharedKey),
     /// The identity that the next new task gets.
     PutNextTask(TaskId),
     /// Delete a message, with its deliveries, which are all settled, and its idempotency key.
@@ -209,7 +209,7 @@ pub struct Step {
     pub effects: Vec<Effect>,
     touched: BTreeSet<MessageId>,
     touched_keys: BTreeSet<(PeerId, String)>,
-    touched_things: BTreeSet<ThingKey>,
+    touched_shared: BTreeSet<SharedKey>,
 }
 
 impl Step {
@@ -222,7 +222,7 @@ impl Step {
             || lookups
                 .note
                 .as_ref()
-                .is_some_and(|key| self.touched_things.contains(&ThingKey::Note(key.clone())))
+                .is_some_and(|key| self.touched_shared.contains(&SharedKey::Note(key.clone())))
     }
 
     /// Nothing was decided.
@@ -237,7 +237,7 @@ impl Step {
         self.effects.clear();
         self.touched.clear();
         self.touched_keys.clear();
-        self.touched_things.clear();
+        self.touched_shared.clear();
     }
 
     pub(crate) fn change(&mut self, change: Change) {
@@ -257,11 +257,11 @@ impl Step {
             Change::RemoveMessage(message) => {
                 self.touched.insert(*message);
             }
-            Change::PutThing(thing) => {
-                self.touched_things.insert(thing.key());
+            Change::PutShared(shared) => {
+                self.touched_shared.insert(shared.key());
             }
-            Change::RemoveThing(key) => {
-                self.touched_things.insert(key.clone());
+            Change::RemoveShared(key) => {
+                self.touched_shared.insert(key.clone());
             }
             Change::PutPeer(_)
             | Change::RemovePeer(_)

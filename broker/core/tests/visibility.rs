@@ -12,8 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use peer_core::broker::Config;
 use peer_core::record::{DeliveryRecord, MessageRecord};
+use peer_core::shared::{ChannelRecord, QuestionRecord, SharedRecord};
 use peer_core::step::{Effect, Query};
-use peer_core::thing::{ChannelRecord, QuestionRecord, Thing};
 use peer_core::who::Actor;
 use peer_proto::channel::ChannelRequest;
 use peer_proto::ids::{MessageId, PeerId, Timestamp};
@@ -377,8 +377,8 @@ impl Run {
     }
 
     fn channel(&self, name: &str) -> Option<&ChannelRecord> {
-        self.world.disk.things.values().find_map(|thing| match thing {
-            Thing::Channel(record) if record.name.eq_ignore_ascii_case(name) => Some(record),
+        self.world.disk.shared.values().find_map(|shared| match shared {
+            SharedRecord::Channel(record) if record.name.eq_ignore_ascii_case(name) => Some(record),
             _ => None,
         })
     }
@@ -563,8 +563,8 @@ impl Run {
             panic!("{who:?} is answered {listed:?}")
         };
         let listed: BTreeSet<String> = listed.into_iter().map(|channel| channel.name).collect();
-        let records = self.world.disk.things.values().filter_map(|thing| match thing {
-            Thing::Channel(record) => Some(record),
+        let records = self.world.disk.shared.values().filter_map(|shared| match shared {
+            SharedRecord::Channel(record) => Some(record),
             _ => None,
         });
         let is_member = |record: &ChannelRecord| {
@@ -707,8 +707,8 @@ impl Run {
         };
         let listed: BTreeSet<MessageId> =
             questions.into_iter().map(|question| question.question).collect();
-        let records = self.world.disk.things.values().filter_map(|thing| match thing {
-            Thing::Question(record) => Some(record),
+        let records = self.world.disk.shared.values().filter_map(|shared| match shared {
+            SharedRecord::Question(record) => Some(record),
             _ => None,
         });
         let expected = records

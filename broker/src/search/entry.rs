@@ -4,7 +4,7 @@
 //! index's format.
 
 use peer_core::record::MessageRecord;
-use peer_core::thing::{NoteRecord, TaskRecord};
+use peer_core::shared::{NoteRecord, TaskRecord};
 use peer_proto::message::Kind;
 use peer_proto::search::HitKind;
 use tantivy::TantivyDocument;
@@ -49,7 +49,7 @@ pub(super) struct Fields {
 }
 
 impl Fields {
-    /// The entry of a thing.
+    /// The entry of a shared record.
     pub(super) fn entry(&self, entry: &Entry) -> TantivyDocument {
         match entry {
             Entry::Message(message, parties) => self.message(message, parties),

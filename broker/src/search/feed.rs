@@ -44,11 +44,11 @@ pub(super) fn fits(store: &Snapshot, cursor: Cursor) -> Result<bool, StoreError>
 pub(super) fn batch(store: &Snapshot, mut cursor: Cursor) -> Result<Batch, StoreError> {
     let mut puts = Vec::new();
     let bounds = store.reindex_bounds()?;
-    if !cursor.things {
+    if !cursor.shared {
         for reference in store.notes_and_tasks()? {
             puts.push(put_of(store, reference)?);
         }
-        cursor = Cursor { message: None, row: bounds.map_or(0, |(_, last)| last), things: true };
+        cursor = Cursor { message: None, row: bounds.map_or(0, |(_, last)| last), shared: true };
         return Ok(Batch::Work { bytes: puts.iter().map(bytes_of).sum(), puts, cursor });
     }
     if bounds.is_some_and(|(first, _)| first > cursor.row + 1) {

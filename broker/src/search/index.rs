@@ -552,7 +552,7 @@ fn sum(text: &str) -> String {
 /// The payload of a commit: its position and its number of entries, with a checksum.
 fn payload(cursor: Cursor, entries: u64) -> String {
     let message = cursor.message.map_or_else(|| "-".to_owned(), |id| id.to_string());
-    let text = format!("{FORMAT} {message} {} {} {entries}", cursor.row, u8::from(cursor.things));
+    let text = format!("{FORMAT} {message} {} {} {entries}", cursor.row, u8::from(cursor.shared));
     format!("{text} {}", sum(&text))
 }
 
@@ -563,7 +563,7 @@ fn parsed(payload: &str) -> Option<(Cursor, u64)> {
         "-" => None,
         id => Some(id.parse().ok()?),
     };
-    let cursor = Cursor { message, row: words.next()?.parse().ok()?, things: words.next()? == "1" };
+    let cursor = Cursor { message, row: words.next()?.parse().ok()?, shared: words.next()? == "1" };
     let entries = words.next()?.parse().ok()?;
     (said == sum(text)).then_some((cursor, entries))
 }

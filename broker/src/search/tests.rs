@@ -5,8 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use peer_core::record::{Brief, DeliveryRecord, MessageHead, MessageRecord};
+use peer_core::shared::{NoteHead, NoteRecord, SharedKey, SharedRecord, TaskRecord};
 use peer_core::step::Change;
-use peer_core::thing::{NoteHead, NoteRecord, TaskRecord, Thing, ThingKey};
 use peer_proto::ids::{MessageId, PeerId, TaskId, Timestamp};
 use peer_proto::message::{Intent, Kind, Sender, Stage, TraceEntry, TraceEvent, Via};
 use peer_proto::search::SearchQuery;
@@ -137,7 +137,7 @@ fn note(key: &str, value: &str) -> Change {
         expires_at: None,
         bytes: value.len() as u32,
     };
-    Change::PutThing(Box::new(Thing::Note(NoteRecord { head, value: value.into() })))
+    Change::PutShared(Box::new(SharedRecord::Note(NoteRecord { head, value: value.into() })))
 }
 
 fn task(number: u64, title: &str) -> Change {
@@ -154,7 +154,7 @@ fn task(number: u64, title: &str) -> Change {
         changed_at: Timestamp(5),
         idempotency_key: None,
     };
-    Change::PutThing(Box::new(Thing::Task(task)))
+    Change::PutShared(Box::new(SharedRecord::Task(task)))
 }
 
 /// A search by the person, newest first, so that the order is determined.
@@ -290,8 +290,8 @@ fn what_changes_and_goes_is_found_as_it_is() {
     assert!(place.finds_with(&mut index, &search("blue")).is_empty());
     assert_eq!(place.finds_with(&mut index, &search("red")).len(), 2);
     place.commit(&[
-        Change::RemoveThing(ThingKey::Note("door".into())),
-        Change::RemoveThing(ThingKey::Task(TaskId(1))),
+        Change::RemoveShared(SharedKey::Note("door".into())),
+        Change::RemoveShared(SharedKey::Task(TaskId(1))),
     ]);
     assert!(place.finds_with(&mut index, &search("red")).is_empty());
     assert!(index.check(place.store.snapshot().unwrap()).unwrap().is_sound());
@@ -423,7 +423,7 @@ fn entries_are_counted_whatever_happens_to_a_thing_between_two_commits() {
     // Indexed twice and more within one commit: changed, deleted, created again, and never there.
     let mut index = place.open();
     assert_eq!(place.finds_with(&mut index, &search("blue")).len(), 3);
-    let gone = |key: &str| Change::RemoveThing(ThingKey::Note(key.into()));
+    let gone = |key: &str| Change::RemoveShared(SharedKey::Note(key.into()));
     place.commit(&[
         note("a", "blue"),
         gone("a"),
@@ -461,7 +461,7 @@ fn what_the_index_has_seen_is_forgotten_and_a_gap_is_noticed() {
     place.commit(&[
         note("e", "blue"),
         note("f", "blue"),
-        Change::RemoveThing(ThingKey::Note("a".into())),
+        Change::RemoveShared(SharedKey::Note("a".into())),
     ]);
     place.store.trim_reindex(6).unwrap();
     assert_eq!(place.finds(&search("blue")).len(), 5);

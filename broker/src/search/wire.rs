@@ -7,8 +7,8 @@
 use std::io::{self, Read, Write};
 
 use peer_core::record::{DeliveryRecord, MessageRecord};
+use peer_core::shared::{NoteRecord, TaskRecord};
 use peer_core::step::Search;
-use peer_core::thing::{NoteRecord, TaskRecord};
 use peer_proto::codec::{self, HEADER_BYTES};
 use peer_proto::ids::{MessageId, PeerId};
 use peer_proto::limits::FRAME_BYTES_MAX;
@@ -25,7 +25,7 @@ pub(super) struct Cursor {
     /// All rows of changes up to this number.
     pub(super) row: u64,
     /// Whether the notes and tasks that existed at the start are indexed.
-    pub(super) things: bool,
+    pub(super) shared: bool,
 }
 
 /// An item in its current state in the store.

@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use peer_core::input::Stopped;
-use peer_core::thing::ThingKey;
+use peer_core::shared::SharedKey;
 use peer_proto::ids::{MessageId, PeerId};
 use peer_proto::message::Stage;
 use thiserror::Error;
@@ -32,7 +32,7 @@ pub enum Row {
     /// The totals.
     Kept,
     /// A shared record.
-    Thing(ThingKey),
+    SharedRecord(SharedKey),
     /// The identity that the next new task gets.
     NextTask,
     /// A row under this key, which names no message.
@@ -73,10 +73,10 @@ impl fmt::Display for Row {
             Self::Settings => f.write_str("settings"),
             Self::Pauses => f.write_str("pauses"),
             Self::Kept => f.write_str("size of the retained messages"),
-            Self::Thing(ThingKey::Channel(name)) => write!(f, "channel {name:?}"),
-            Self::Thing(ThingKey::Question(question)) => write!(f, "question {question}"),
-            Self::Thing(ThingKey::Task(task)) => write!(f, "task {task}"),
-            Self::Thing(ThingKey::Note(key)) => write!(f, "note {key:?}"),
+            Self::SharedRecord(SharedKey::Channel(name)) => write!(f, "channel {name:?}"),
+            Self::SharedRecord(SharedKey::Question(question)) => write!(f, "question {question}"),
+            Self::SharedRecord(SharedKey::Task(task)) => write!(f, "task {task}"),
+            Self::SharedRecord(SharedKey::Note(key)) => write!(f, "note {key:?}"),
             Self::NextTask => f.write_str("next task's id"),
             Self::LastCommit => f.write_str("last commit, which is missing"),
             Self::Page(at) => write!(f, "page at byte {at} of the file"),

@@ -11,7 +11,7 @@ use peer_proto::policy::Policy;
 use redb::{ReadableTable, ReadableTableMetadata};
 
 use super::error::{Doing, READ, Row, StoreError};
-use super::{Snapshot, schema, things};
+use super::{Snapshot, schema, shared};
 
 /// See [`Snapshot::image`].
 pub(super) fn load(snapshot: &Snapshot) -> Result<Image, StoreError> {
@@ -53,7 +53,7 @@ pub(super) fn load(snapshot: &Snapshot) -> Result<Image, StoreError> {
             .unwrap_or(PausesRecord { all: true, ..PausesRecord::default() }),
         None => PausesRecord::default(),
     };
-    let things = things::load(reading, damage)?;
+    let shared = shared::load(reading, damage)?;
     let next_task = if damage.total() > 0 { next_task.max(last_task) } else { next_task };
     Ok(Image {
         peers,
@@ -66,7 +66,7 @@ pub(super) fn load(snapshot: &Snapshot) -> Result<Image, StoreError> {
         text_bytes: text_bytes(snapshot, &meta)?,
         settings,
         pauses,
-        things,
+        shared,
         next_task,
     })
 }

@@ -21,7 +21,7 @@ use redb::{Database, ReadableDatabase, TableError, WriteTransaction};
 
 use super::error::{Doing, OpenError, StoreError, WRITE};
 use super::file::Access;
-use super::{file, open_checked, open_database, record, schema, things, version_1, version_2};
+use super::{file, open_checked, open_database, record, schema, shared, version_1, version_2};
 
 /// The steps from each schema to the next: the first leads from 1 to 2.
 pub(super) const STEPS: &[Step] = &[version_1::to_version_2, version_2::to_version_3];
@@ -58,7 +58,7 @@ pub(super) fn create(database: &Database, schema_version: u64) -> Result<(), Sto
     writing.open_table(schema::PEERS).doing(WRITE)?;
     writing.open_table(schema::MESSAGES).doing(WRITE)?;
     writing.open_table(schema::IDEMPOTENCY).doing(WRITE)?;
-    things::create(&writing)?;
+    shared::create(&writing)?;
     writing.open_table(schema::REINDEX).doing(WRITE)?;
     for table in schema::DELIVERIES {
         writing.open_table(table).doing(WRITE)?;

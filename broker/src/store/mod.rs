@@ -11,7 +11,7 @@
 //! - The cost of a start grows with pending deliveries, and with one page in eighty of a file above
 //!   16 MiB. It reads no other messages.
 //!
-//! Reading order: `schema` (the tables), `record` (their values), this file, `writing`, `things`
+//! Reading order: `schema` (the tables), `record` (their values), this file, `writing`, `shared`
 //! and `reindex` (changes become rows), `snapshot` and `image` (rows become records), `damage`,
 //! `walk`, `file`, `witness` and `opening` (the files on the disk), `pages` and `salvage` (damage
 //! of what redb itself writes), `migrate`, `version_1` and `version_2` (older files), `verify`
@@ -28,8 +28,8 @@ mod record;
 mod reindex;
 mod salvage;
 mod schema;
+mod shared;
 mod snapshot;
-mod things;
 mod verify;
 mod version_1;
 mod version_2;

@@ -17,7 +17,7 @@
 
 use bincode::config::{Configuration, Limit, LittleEndian, Varint};
 use peer_core::record::MessageHead;
-use peer_core::thing::ThingKey;
+use peer_core::shared::SharedKey;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -132,19 +132,19 @@ fn checksum(row: &Row, body: &[u8]) -> u32 {
         Row::Settings => sum.update(b"settings"),
         Row::Pauses => sum.update(b"pauses"),
         Row::Kept => sum.update(b"kept"),
-        Row::Thing(ThingKey::Channel(name)) => {
+        Row::SharedRecord(SharedKey::Channel(name)) => {
             sum.update(b"channel");
             sum.update(name.to_ascii_lowercase().as_bytes());
         }
-        Row::Thing(ThingKey::Question(question)) => {
+        Row::SharedRecord(SharedKey::Question(question)) => {
             sum.update(b"question");
             sum.update(&question.to_u128().to_le_bytes());
         }
-        Row::Thing(ThingKey::Task(task)) => {
+        Row::SharedRecord(SharedKey::Task(task)) => {
             sum.update(b"task");
             sum.update(&task.0.to_le_bytes());
         }
-        Row::Thing(ThingKey::Note(key)) => {
+        Row::SharedRecord(SharedKey::Note(key)) => {
             sum.update(b"note");
             sum.update(key.as_bytes());
         }

@@ -7,8 +7,8 @@
 use std::ops::Bound;
 
 use peer_core::record::DeliveryRecord;
+use peer_core::shared::{SharedKey, SharedRecord};
 use peer_core::step::Change;
-use peer_core::thing::{Thing, ThingKey};
 use peer_proto::ids::{MessageId, TaskId};
 use peer_proto::message::TraceEvent;
 use redb::{ReadableTable, WriteTransaction};
@@ -62,14 +62,14 @@ impl Reference {
                 moves_or_hides(record).then_some(Self::Message(record.message))
             }
             Change::RemoveDelivery { message, .. } => Some(Self::Message(*message)),
-            Change::PutThing(thing) => match &**thing {
-                Thing::Note(note) => Some(Self::Note(note.head.key.clone())),
-                Thing::Task(task) => Some(Self::Task(task.id)),
-                Thing::Channel(_) | Thing::Question(_) => None,
+            Change::PutShared(shared) => match &**shared {
+                SharedRecord::Note(note) => Some(Self::Note(note.head.key.clone())),
+                SharedRecord::Task(task) => Some(Self::Task(task.id)),
+                SharedRecord::Channel(_) | SharedRecord::Question(_) => None,
             },
-            Change::RemoveThing(ThingKey::Note(key)) => Some(Self::Note(key.clone())),
-            Change::RemoveThing(ThingKey::Task(id)) => Some(Self::Task(*id)),
-            Change::RemoveThing(ThingKey::Channel(_) | ThingKey::Question(_))
+            Change::RemoveShared(SharedKey::Note(key)) => Some(Self::Note(key.clone())),
+            Change::RemoveShared(SharedKey::Task(id)) => Some(Self::Task(*id)),
+            Change::RemoveShared(SharedKey::Channel(_) | SharedKey::Question(_))
             | Change::PutMessage(_)
             | Change::PutPeer(_)
             | Change::RemovePeer(_)

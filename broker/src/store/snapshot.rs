@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use peer_core::input::StoredMessage;
 use peer_core::record::{DeliveryRecord, Image, MessageHead, MessageRecord, PeerRecord};
-use peer_core::thing::{NoteRecord, TaskRecord, ThingKey};
+use peer_core::shared::{NoteRecord, SharedKey, TaskRecord};
 use peer_proto::ids::{MessageId, PeerId, TaskId, Timestamp};
 use peer_proto::message::Stage;
 use peer_proto::request::Position;
@@ -28,7 +28,7 @@ use serde::Deserialize;
 
 use super::damage::{Damage, STAND_IN_STAGES, head_from, stand_in};
 use super::error::{Doing, READ, Row, StoreError};
-use super::{Reference, image, reindex, schema, things};
+use super::{Reference, image, reindex, schema, shared};
 
 /// Bytes of records that one [`Snapshot::scan`] reads, so that long texts do not stop the engine
 /// for long either.
@@ -420,7 +420,7 @@ impl Snapshot {
     /// # Errors
     /// Like [`Snapshot::image`].
     pub fn note(&self, key: &str) -> Result<Option<NoteRecord>, StoreError> {
-        self.get(self.notes()?, key.as_bytes(), &Row::Thing(ThingKey::Note(key.to_owned())))
+        self.get(self.notes()?, key.as_bytes(), &Row::SharedRecord(SharedKey::Note(key.to_owned())))
     }
 
     /// Returns one task, if it exists and can be read.
@@ -428,7 +428,7 @@ impl Snapshot {
     /// # Errors
     /// Like [`Snapshot::image`].
     pub fn task(&self, id: TaskId) -> Result<Option<TaskRecord>, StoreError> {
-        self.get(self.tasks()?, id.0, &Row::Thing(ThingKey::Task(id)))
+        self.get(self.tasks()?, id.0, &Row::SharedRecord(SharedKey::Task(id)))
     }
 
     /// Returns all notes, then all tasks.
@@ -438,7 +438,7 @@ impl Snapshot {
     pub fn notes_and_tasks(&self) -> Result<Vec<Reference>, StoreError> {
         let mut found = Vec::new();
         for row in self.notes()?.iter().doing(READ)? {
-            found.push(Reference::Note(things::text(row.doing(READ)?.0.value())));
+            found.push(Reference::Note(shared::text(row.doing(READ)?.0.value())));
         }
         for row in self.tasks()?.iter().doing(READ)? {
             found.push(Reference::Task(TaskId(row.doing(READ)?.0.value())));

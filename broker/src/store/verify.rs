@@ -11,7 +11,9 @@ use std::path::Path;
 use peer_core::record::{
     DeliveryRecord, KeptRecord, MessageRecord, PausesRecord, PeerRecord, SettingsRecord,
 };
-use peer_core::thing::{ChannelRecord, NoteRecord, QuestionRecord, TaskRecord, Thing, ThingKey};
+use peer_core::shared::{
+    ChannelRecord, NoteRecord, QuestionRecord, SharedKey, SharedRecord, TaskRecord,
+};
 use peer_proto::ids::{MessageId, PeerId, TaskId};
 use redb::{
     Database, Key, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata,
@@ -24,7 +26,7 @@ use super::file::Access;
 use super::witness::{self, Head};
 use super::{
     CHECKED_AT_OPEN_BYTES_MAX, SCHEMA_VERSION, file, migrate, open_checked, record, salvage,
-    schema, things,
+    schema, shared,
 };
 
 /// Problems that a report names. More are only counted.
@@ -214,41 +216,41 @@ fn examine(database: &Database, report: &mut VerifyReport) -> Result<(), StoreEr
     }
     examine_idempotency_keys(&reading, report)?;
     examine_settings(&reading, report)?;
-    examine_things(&reading, report)
+    examine_shared(&reading, report)
 }
 
-fn examine_things(reading: &ReadTransaction, report: &mut VerifyReport) -> Result<(), StoreError> {
-    let channel = |name: &[u8]| Ok(ThingKey::Channel(things::text(name)));
+fn examine_shared(reading: &ReadTransaction, report: &mut VerifyReport) -> Result<(), StoreError> {
+    let channel = |name: &[u8]| Ok(SharedKey::Channel(shared::text(name)));
     report.channels = examine_table(
         reading,
         schema::CHANNELS,
         channel,
-        |record: ChannelRecord| Thing::Channel(record),
+        |record: ChannelRecord| SharedRecord::Channel(record),
         report,
     )?;
     let question =
-        |id: u128| MessageId::try_from(id).map(ThingKey::Question).map_err(|_| Row::Key(id));
+        |id: u128| MessageId::try_from(id).map(SharedKey::Question).map_err(|_| Row::Key(id));
     report.questions = examine_table(
         reading,
         schema::QUESTIONS,
         question,
-        |record: QuestionRecord| Thing::Question(record),
+        |record: QuestionRecord| SharedRecord::Question(record),
         report,
     )?;
-    let task = |id: u64| Ok(ThingKey::Task(TaskId(id)));
+    let task = |id: u64| Ok(SharedKey::Task(TaskId(id)));
     report.tasks = examine_table(
         reading,
         schema::TASKS,
         task,
-        |record: TaskRecord| Thing::Task(record),
+        |record: TaskRecord| SharedRecord::Task(record),
         report,
     )?;
-    let note = |key: &[u8]| Ok(ThingKey::Note(things::text(key)));
+    let note = |key: &[u8]| Ok(SharedKey::Note(shared::text(key)));
     report.notes = examine_table(
         reading,
         schema::NOTES,
         note,
-        |record: NoteRecord| Thing::Note(record),
+        |record: NoteRecord| SharedRecord::Note(record),
         report,
     )?;
     let next_task = match reading
@@ -278,8 +280,8 @@ fn examine_things(reading: &ReadTransaction, report: &mut VerifyReport) -> Resul
 fn examine_table<K: Key + 'static, T: DeserializeOwned>(
     reading: &ReadTransaction,
     table: TableDefinition<'_, K, &'static [u8]>,
-    key_of: impl for<'a> Fn(K::SelfType<'a>) -> Result<ThingKey, Row>,
-    thing: impl Fn(T) -> Thing,
+    key_of: impl for<'a> Fn(K::SelfType<'a>) -> Result<SharedKey, Row>,
+    shared: impl Fn(T) -> SharedRecord,
     report: &mut VerifyReport,
 ) -> Result<u64, StoreError> {
     let table = reading.open_table(table).doing(READ)?;
@@ -292,10 +294,10 @@ fn examine_table<K: Key + 'static, T: DeserializeOwned>(
                 continue;
             }
         };
-        let row = Row::Thing(key.clone());
-        match record::decode::<T>(&row, bytes.value()).map(&thing) {
+        let row = Row::SharedRecord(key.clone());
+        match record::decode::<T>(&row, bytes.value()).map(&shared) {
             Err(_) => report.add(Problem::Unreadable(row)),
-            Ok(thing) if stands_under(thing.key()) != key => report.add(Problem::Misplaced(row)),
+            Ok(shared) if stands_under(shared.key()) != key => report.add(Problem::Misplaced(row)),
             Ok(_) => {}
         }
     }
@@ -303,9 +305,9 @@ fn examine_table<K: Key + 'static, T: DeserializeOwned>(
 }
 
 /// Returns the key of a row: names of channels are in lower case.
-fn stands_under(key: ThingKey) -> ThingKey {
+fn stands_under(key: SharedKey) -> SharedKey {
     match key {
-        ThingKey::Channel(name) => ThingKey::Channel(name.to_ascii_lowercase()),
+        SharedKey::Channel(name) => SharedKey::Channel(name.to_ascii_lowercase()),
         other => other,
     }
 }

@@ -5,7 +5,7 @@
 //! that are no UTF-8. The types here were shipped and never change.
 
 use peer_core::record::{KeptRecord, PausesRecord, PeerRecord, SettingsRecord};
-use peer_core::thing::{ChannelRecord, NoteRecord, QuestionRecord, TaskRecord, ThingKey};
+use peer_core::shared::{ChannelRecord, NoteRecord, QuestionRecord, SharedKey, TaskRecord};
 use peer_proto::ids::{MessageId, PeerId, TaskId};
 use redb::{Key, ReadableTable, TableDefinition, Value, WriteTransaction};
 use serde::de::DeserializeOwned;
@@ -43,22 +43,23 @@ pub(super) fn to_version_2(writing: &WriteTransaction) -> Result<(), StoreError>
         })?;
     }
     rewrite(writing, schema::QUESTIONS, schema::QUESTIONS, |key, bytes, insert| {
-        let row = row_of(key, |question| Row::Thing(ThingKey::Question(question)));
+        let row = row_of(key, |question| Row::SharedRecord(SharedKey::Question(question)));
         let sealed = row.map(|row| sealed::<QuestionRecord>(&row, bytes));
         insert(key, sealed.as_deref().unwrap_or(bytes))
     })?;
     rewrite(writing, schema::TASKS, schema::TASKS, |key, bytes, insert| {
         insert(
             key,
-            sealed::<TaskRecord>(&Row::Thing(ThingKey::Task(TaskId(key))), bytes).as_slice(),
+            sealed::<TaskRecord>(&Row::SharedRecord(SharedKey::Task(TaskId(key))), bytes)
+                .as_slice(),
         )
     })?;
     rewrite(writing, CHANNELS, schema::CHANNELS, |key, bytes, insert| {
-        let row = Row::Thing(ThingKey::Channel(key.to_owned()));
+        let row = Row::SharedRecord(SharedKey::Channel(key.to_owned()));
         insert(key.as_bytes(), sealed::<ChannelRecord>(&row, bytes).as_slice())
     })?;
     rewrite(writing, NOTES, schema::NOTES, |key, bytes, insert| {
-        let row = Row::Thing(ThingKey::Note(key.to_owned()));
+        let row = Row::SharedRecord(SharedKey::Note(key.to_owned()));
         insert(key.as_bytes(), sealed::<NoteRecord>(&row, bytes).as_slice())
     })?;
     rewrite(writing, IDEMPOTENCY, schema::IDEMPOTENCY, |(sender, key), message, insert| {

@@ -12,7 +12,7 @@ use redb::{Key, ReadableTable, TableDefinition, Value, WriteTransaction};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use peer_core::thing::{ChannelRecord, NoteRecord, QuestionRecord, TaskRecord, ThingKey};
+use peer_core::shared::{ChannelRecord, NoteRecord, QuestionRecord, SharedKey, TaskRecord};
 
 use super::error::{Doing, Row, StoreError, WRITE};
 use super::version_1::rewrite;
@@ -145,18 +145,22 @@ pub(super) fn to_version_3(writing: &WriteTransaction) -> Result<(), StoreError>
         sealed::<now::PeerRecord>(&Row::Peer(PeerId(key)), bytes)
     })?;
     raise(writing, schema::QUESTIONS, |key, bytes| match MessageId::try_from(key) {
-        Ok(question) => sealed::<QuestionRecord>(&Row::Thing(ThingKey::Question(question)), bytes),
+        Ok(question) => {
+            sealed::<QuestionRecord>(&Row::SharedRecord(SharedKey::Question(question)), bytes)
+        }
         Err(_) => bytes.to_vec(),
     })?;
     raise(writing, schema::TASKS, |key, bytes| {
-        sealed::<TaskRecord>(&Row::Thing(ThingKey::Task(TaskId(key))), bytes)
+        sealed::<TaskRecord>(&Row::SharedRecord(SharedKey::Task(TaskId(key))), bytes)
     })?;
     raise(writing, schema::CHANNELS, |key, bytes| match std::str::from_utf8(key) {
-        Ok(name) => sealed::<ChannelRecord>(&Row::Thing(ThingKey::Channel(name.to_owned())), bytes),
+        Ok(name) => {
+            sealed::<ChannelRecord>(&Row::SharedRecord(SharedKey::Channel(name.to_owned())), bytes)
+        }
         Err(_) => bytes.to_vec(),
     })?;
     raise(writing, schema::NOTES, |key, bytes| match std::str::from_utf8(key) {
-        Ok(key) => sealed::<NoteRecord>(&Row::Thing(ThingKey::Note(key.to_owned())), bytes),
+        Ok(key) => sealed::<NoteRecord>(&Row::SharedRecord(SharedKey::Note(key.to_owned())), bytes),
         Err(_) => bytes.to_vec(),
     })?;
     single_values(writing)
@@ -168,7 +172,7 @@ fn open_channels(writing: &WriteTransaction) -> Result<BTreeMap<String, Timestam
     for row in channels.iter().doing(WRITE)? {
         let (key, value) = row.doing(WRITE)?;
         let Ok(name) = std::str::from_utf8(key.value()) else { continue };
-        let row = Row::Thing(ThingKey::Channel(name.to_owned()));
+        let row = Row::SharedRecord(SharedKey::Channel(name.to_owned()));
         if let Some(record) =
             read::<ChannelRecord>(&row, value.value()).filter(|record| !record.private)
         {

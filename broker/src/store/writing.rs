@@ -12,7 +12,7 @@ use redb::{Key, Table, TableDefinition, Value, WriteTransaction};
 use serde::Serialize;
 
 use super::error::{Doing, Row, StoreError, WRITE};
-use super::{record, reindex, schema, things};
+use super::{record, reindex, schema, shared};
 
 /// Carries out `changes`, in order.
 pub(super) fn apply(writing: &WriteTransaction, changes: &[Change]) -> Result<(), StoreError> {
@@ -22,7 +22,7 @@ pub(super) fn apply(writing: &WriteTransaction, changes: &[Change]) -> Result<()
         peers: Touched::new(writing, schema::PEERS),
         idempotency: Touched::new(writing, schema::IDEMPOTENCY),
         meta: Touched::new(writing, schema::META),
-        things: things::Tables::new(writing),
+        shared: shared::Tables::new(writing),
         reindex: reindex::Log::new(writing),
     };
     changes.iter().try_for_each(|change| tables.apply(change))
@@ -35,7 +35,7 @@ struct Tables<'txn> {
     peers: Touched<'txn, u64, &'static [u8]>,
     idempotency: Touched<'txn, (u64, &'static [u8]), u128>,
     meta: Touched<'txn, &'static str, &'static [u8]>,
-    things: things::Tables<'txn>,
+    shared: shared::Tables<'txn>,
     reindex: reindex::Log<'txn>,
 }
 
@@ -65,8 +65,8 @@ impl Tables<'_> {
                     .doing(WRITE)?;
                 Ok(())
             }
-            Change::PutThing(thing) => self.things.put(thing),
-            Change::RemoveThing(key) => self.things.remove(key),
+            Change::PutShared(shared) => self.shared.put(shared),
+            Change::RemoveShared(key) => self.shared.remove(key),
             Change::PutNextPeer(peer) => {
                 self.put_value(schema::META_NEXT_PEER, &Row::NextPeer, &peer.0)
             }

@@ -22,9 +22,9 @@ use crate::names;
 use crate::rejection::{Act, Crowd, Rejection};
 use crate::rules::notices::Notice;
 use crate::rules::visibility::is_member;
+use crate::shared::{ChannelRecord, SharedKey, SharedRecord};
 use crate::state::channels::is_group;
 use crate::step::Change;
-use crate::thing::{ChannelRecord, Thing, ThingKey};
 use crate::turn::Turn;
 use crate::who::{Actor, Caller};
 use crate::wording::{self, Addressee};
@@ -108,10 +108,10 @@ impl Broker {
         if record.members.is_empty() {
             if before.is_some() {
                 self.channels.remove(&record.name.to_ascii_lowercase());
-                turn.change(Change::RemoveThing(ThingKey::Channel(record.name)));
+                turn.change(Change::RemoveShared(SharedKey::Channel(record.name)));
             }
         } else {
-            turn.change(Change::PutThing(Box::new(Thing::Channel(record.clone()))));
+            turn.change(Change::PutShared(Box::new(SharedRecord::Channel(record.clone()))));
             self.channels.put(record);
         }
     }

@@ -16,10 +16,10 @@ use crate::record::{DeliveryRecord, PeerRecord, TokenDigest, delivery_to};
 use crate::rejection::Rejection;
 use crate::rules::claim::{Asker, Ownership};
 use crate::rules::sessions::set_host;
+use crate::shared::{SharedRecord, TaskRecord};
 use crate::state::mailbox::MailboxEntry;
-use crate::state::presence::{Host, PeerSession, add_alias, add_former, add_seat};
+use crate::state::presence::{Host, PeerSession, add_alias, add_merged_id, add_seat};
 use crate::step::Change;
-use crate::thing::{TaskRecord, Thing};
 use crate::turn::Turn;
 use crate::who::Caller;
 
@@ -133,7 +133,7 @@ impl Broker {
             turn.change(Change::RemovePeer(mine));
             self.send_limits.forget(mine);
             add_alias(&mut adopted, record.name.clone());
-            add_former(&mut adopted, mine);
+            add_merged_id(&mut adopted, mine);
             // The person may have set a policy for both peers. The stricter one holds.
             adopted.policy = adopted.policy.max(record.policy);
         } else {
@@ -268,7 +268,7 @@ impl Broker {
         let after = |peer: PeerId| if peer == from { to } else { peer };
         for mut task in moved {
             (task.creator, task.assignee) = (after(task.creator), task.assignee.map(after));
-            turn.change(Change::PutThing(Box::new(Thing::Task(task.clone()))));
+            turn.change(Change::PutShared(Box::new(SharedRecord::Task(task.clone()))));
             self.tasks.put(task);
         }
     }

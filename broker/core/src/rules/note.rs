@@ -18,9 +18,9 @@ use peer_proto::text::is_blank;
 use crate::broker::Broker;
 use crate::input::{Facts, Now};
 use crate::rejection::{Crowd, Rejection};
+use crate::shared::{NoteHead, NoteRecord, SharedKey, SharedRecord};
 use crate::state::notes::is_live;
 use crate::step::{Change, Query};
-use crate::thing::{NoteHead, NoteRecord, Thing, ThingKey};
 use crate::turn::Turn;
 use crate::who::Caller;
 
@@ -114,7 +114,7 @@ impl Broker {
                 self.check_version(turn.now, &key, if_version, present)?;
                 let head = self.notes.live(turn.now, &key).cloned().ok_or_else(|| unknown(&key))?;
                 self.notes.remove(&key);
-                turn.change(Change::RemoveThing(ThingKey::Note(key)));
+                turn.change(Change::RemoveShared(SharedKey::Note(key)));
                 turn.reply(caller, Reply::Note(info(&head)));
                 Ok(())
             }
@@ -162,7 +162,7 @@ impl Broker {
         let head =
             NoteHead { key, tags, version, author, changed_at: turn.now.wall, expires_at, bytes };
         turn.reply(caller, Reply::Note(info(&head)));
-        turn.change(Change::PutThing(Box::new(Thing::Note(NoteRecord {
+        turn.change(Change::PutShared(Box::new(SharedRecord::Note(NoteRecord {
             head: head.clone(),
             value,
         }))));
@@ -200,7 +200,7 @@ impl Broker {
         for _ in 0..FORGOTTEN_AT_ONCE_MAX {
             let Some(key) = self.notes.expired(turn.now) else { break };
             self.notes.remove(&key);
-            turn.change(Change::RemoveThing(ThingKey::Note(key)));
+            turn.change(Change::RemoveShared(SharedKey::Note(key)));
         }
     }
 }

@@ -19,10 +19,10 @@ use crate::rejection::{Act, Crowd, QuestionEnd, Rejection};
 use crate::rules::audience::Audience;
 use crate::rules::notices::Notice;
 use crate::rules::sending::Outgoing;
+use crate::shared::{QuestionRecord, SharedKey, SharedRecord};
 use crate::state::channels::began_before;
 use crate::state::presence::is_same_place;
 use crate::step::Change;
-use crate::thing::{QuestionRecord, Thing, ThingKey};
 use crate::turn::Turn;
 use crate::who::Caller;
 use crate::wording::{self, Addressee};
@@ -232,14 +232,14 @@ impl Broker {
     }
 
     fn put_question(&mut self, turn: &mut Turn<'_>, record: QuestionRecord) {
-        turn.change(Change::PutThing(Box::new(Thing::Question(record.clone()))));
+        turn.change(Change::PutShared(Box::new(SharedRecord::Question(record.clone()))));
         self.questions.put(record);
     }
 
     /// Closes and deletes the question of a message that is being forgotten.
     pub(crate) fn forget_question(&mut self, turn: &mut Turn<'_>, question: MessageId) {
         if self.questions.remove(question) {
-            turn.change(Change::RemoveThing(ThingKey::Question(question)));
+            turn.change(Change::RemoveShared(SharedKey::Question(question)));
         }
     }
 

@@ -20,11 +20,11 @@ use crate::rejection::Rejection;
 use crate::rules::audience::Audience;
 use crate::rules::events::RefusedSend;
 use crate::rules::lease::Settlement;
+use crate::shared::QuestionRecord;
 use crate::state::channels::is_group;
 use crate::state::mailbox::MailboxEntry;
 use crate::state::send_limits::{Saying, SenderClass};
 use crate::step::Change;
-use crate::thing::QuestionRecord;
 use crate::turn::Turn;
 use crate::who::Caller;
 

@@ -23,9 +23,9 @@ use crate::check::{check_idempotency_key, check_length};
 use crate::input::{Facts, Now};
 use crate::rejection::{Act, Crowd, Rejection, TaskBar};
 use crate::rules::notices::Notice;
+use crate::shared::{SharedKey, SharedRecord, TaskRecord};
 use crate::state::tasks::is_held;
 use crate::step::Change;
-use crate::thing::{TaskRecord, Thing, ThingKey};
 use crate::turn::Turn;
 use crate::who::Caller;
 use crate::wording::{self, Addressee, listed};
@@ -326,7 +326,7 @@ impl Broker {
         let assignee = task.assignee.map(|peer| self.name_of(peer));
         let event = Event::TaskChanged { task: task.id, assignee, state: task.state };
         self.emit(turn, &[], &event);
-        turn.change(Change::PutThing(Box::new(Thing::Task(task.clone()))));
+        turn.change(Change::PutShared(Box::new(SharedRecord::Task(task.clone()))));
         self.tasks.put(task);
     }
 
@@ -519,7 +519,7 @@ impl Broker {
     pub(crate) fn forget_tasks(&mut self, turn: &mut Turn<'_>, tasks: Vec<TaskId>) {
         for id in tasks {
             self.tasks.remove(id);
-            turn.change(Change::RemoveThing(ThingKey::Task(id)));
+            turn.change(Change::RemoveShared(SharedKey::Task(id)));
         }
     }
 

@@ -14,8 +14,8 @@ use crate::broker::Broker;
 use crate::input::StoredMessage;
 use crate::record::{DeliveryRecord, MessageHead, delivery_to};
 use crate::rejection::Rejection;
+use crate::shared::{ChannelRecord, QuestionRecord};
 use crate::state::channels::{began_before, is_group};
-use crate::thing::{ChannelRecord, QuestionRecord};
 use crate::who::{Actor, Caller};
 
 /// The messages that a search may find. Every actor may find notes and tasks.
@@ -287,7 +287,7 @@ impl Broker {
 
     /// Whether an id belongs to this peer, now or before a merge.
     pub(crate) fn is_same(&self, peer: PeerId, id: PeerId) -> bool {
-        peer == id || self.presence.get(peer).is_some_and(|record| record.former.contains(&id))
+        peer == id || self.presence.get(peer).is_some_and(|record| record.merged_ids.contains(&id))
     }
 
     /// Returns the delivery to this peer, or to one that was merged into it.

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use peer_proto::ids::{MessageId, PeerId};
 
+use crate::shared::ChannelRecord;
 use crate::state::presence::Presence;
-use crate::thing::ChannelRecord;
 
 /// All channels and groups.
 #[derive(Debug, Default)]

@@ -9,7 +9,7 @@ use std::ops::Bound;
 use peer_proto::ids::Timestamp;
 
 use crate::input::Now;
-use crate::thing::NoteHead;
+use crate::shared::NoteHead;
 
 /// All notes, by key.
 #[derive(Debug, Default)]

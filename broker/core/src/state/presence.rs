@@ -212,8 +212,8 @@ impl Presence {
         for seat in &record.seats {
             self.seats.insert(seat.clone(), id);
         }
-        for former in &record.former {
-            self.merged_into.insert(*former, id);
+        for merged in &record.merged_ids {
+            self.merged_into.insert(*merged, id);
         }
         if !self.is_online(id) && id != PeerId::HUMAN {
             self.offline.insert((record.last_seen, id));
@@ -234,8 +234,8 @@ impl Presence {
         for seat in &record.seats {
             self.seats.remove(seat);
         }
-        for former in &record.former {
-            self.merged_into.remove(former);
+        for merged in &record.merged_ids {
+            self.merged_into.remove(merged);
         }
         self.offline.remove(&(record.last_seen, id));
         Some(record)
@@ -286,8 +286,8 @@ impl Presence {
 
     /// Returns all ids of a peer, its current one first.
     pub(crate) fn ids_of(&self, peer: PeerId) -> Vec<PeerId> {
-        let former = self.peers.get(&peer).map_or(&[][..], |record| &record.former);
-        std::iter::once(peer).chain(former.iter().copied()).collect()
+        let merged = self.peers.get(&peer).map_or(&[][..], |record| &record.merged_ids);
+        std::iter::once(peer).chain(merged.iter().copied()).collect()
     }
 
     pub(crate) fn by_seat(&self, seat: &Seat) -> Option<PeerId> {
@@ -532,11 +532,11 @@ impl Presence {
             self.watchers.keys().all(|watcher| self.connections.contains_key(watcher)),
             "a watcher is connected"
         );
-        for (former, id) in &self.merged_into {
-            assert!(!self.peers.contains_key(former), "{former} is retained, and became {id}");
+        for (merged, id) in &self.merged_into {
+            assert!(!self.peers.contains_key(merged), "{merged} is retained, and became {id}");
             assert!(
-                self.peers[id].former.contains(former),
-                "{former} leads to {id}, which it did not become"
+                self.peers[id].merged_ids.contains(merged),
+                "{merged} leads to {id}, which it did not become"
             );
         }
         for (seat, id) in &self.seats {
@@ -593,10 +593,10 @@ pub(crate) fn add_alias(record: &mut PeerRecord, alias: String) {
 
 /// Records that a provisional peer was merged into this one. The oldest one is dropped if there are
 /// too many.
-pub(crate) fn add_former(record: &mut PeerRecord, former: PeerId) {
-    record.former.push(former);
-    if record.former.len() > ALIASES_MAX {
-        record.former.remove(0);
+pub(crate) fn add_merged_id(record: &mut PeerRecord, merged: PeerId) {
+    record.merged_ids.push(merged);
+    if record.merged_ids.len() > ALIASES_MAX {
+        record.merged_ids.remove(0);
     }
 }
 

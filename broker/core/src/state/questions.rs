@@ -10,7 +10,7 @@ use peer_proto::limits::QUESTION_TTL_MS;
 use peer_proto::question::QuestionState;
 
 use crate::record::MessageHead;
-use crate::thing::QuestionRecord;
+use crate::shared::QuestionRecord;
 
 /// Closed questions that are retained. Beyond it the oldest are forgotten, and their messages stay.
 const CLOSED_MAX: usize = 10_000;

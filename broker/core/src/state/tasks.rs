@@ -9,7 +9,7 @@ use peer_proto::ids::{TaskId, Timestamp};
 use peer_proto::task::TaskState;
 
 use crate::rejection::Rejection;
-use crate::thing::TaskRecord;
+use crate::shared::TaskRecord;
 
 /// Final tasks that are retained. Beyond it the oldest are forgotten.
 const FINAL_MAX: usize = 10_000;

@@ -333,9 +333,9 @@ impl Model {
     }
 
     pub(crate) fn ids_of(&self, peer: PeerId) -> Vec<PeerId> {
-        let former =
+        let merged =
             self.heirs.iter().filter(|(_, heir)| **heir == peer).map(|(former, _)| *former);
-        std::iter::once(peer).chain(former).collect()
+        std::iter::once(peer).chain(merged).collect()
     }
 
     /// The letter of this message that is the peer's, under whichever of its ids.

@@ -2,8 +2,8 @@
 //! another one.
 
 use peer_core::record::{DeliveryRecord, MessageRecord};
+use peer_core::shared::SharedRecord;
 use peer_core::step::{Query, Search};
-use peer_core::thing::Thing;
 use peer_proto::ids::{MessageId, PeerId, Timestamp};
 use peer_proto::message::Kind;
 
@@ -23,10 +23,12 @@ impl World {
         let only_messages = search.query.channel.is_some()
             || search.query.thread.is_some()
             || search.query.peer.is_some();
-        for thing in self.disk.things.values().filter(|_| !only_messages) {
-            match thing {
-                Thing::Task(task) if task.title.contains(wanted) => found.push(task.id.to_string()),
-                Thing::Note(note) if note.value.contains(wanted) => {
+        for shared in self.disk.shared.values().filter(|_| !only_messages) {
+            match shared {
+                SharedRecord::Task(task) if task.title.contains(wanted) => {
+                    found.push(task.id.to_string())
+                }
+                SharedRecord::Note(note) if note.value.contains(wanted) => {
                     found.push(format!("the note {}", note.head.key))
                 }
                 _ => {}

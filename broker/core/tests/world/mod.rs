@@ -8,7 +8,7 @@
 
 pub mod finding;
 pub mod script;
-pub mod things;
+pub mod shared;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -20,8 +20,8 @@ use peer_core::record::{
     DeliveryRecord, Image, MessageRecord, PausesRecord, PeerRecord, Process, SettingsRecord,
     TokenDigest,
 };
+use peer_core::shared::{NoteRecord, SharedKey, SharedRecord, SharedRecords};
 use peer_core::step::{Change, Effect, Query, Step};
-use peer_core::thing::{NoteRecord, Thing, ThingKey, Things};
 use peer_proto::channel::ChannelInfo;
 use peer_proto::ids::{MessageId, PeerId, TaskId, Timestamp, Token};
 use peer_proto::message::{Carrier, Kind, Stage};
@@ -40,7 +40,7 @@ pub struct Disk {
     pub next_peer: Option<PeerId>,
     pub settings: SettingsRecord,
     pub pauses: PausesRecord,
-    pub things: BTreeMap<ThingKey, Thing>,
+    pub shared: BTreeMap<SharedKey, SharedRecord>,
     pub next_task: Option<TaskId>,
 }
 
@@ -96,11 +96,11 @@ impl Disk {
                     .map(|(_, record)| record.text.len() as u64);
                 assert_eq!(kept.text_bytes, counted.sum::<u64>(), "what is kept is counted");
             }
-            Change::PutThing(thing) => {
-                self.things.insert(thing.key(), (**thing).clone());
+            Change::PutShared(shared) => {
+                self.shared.insert(shared.key(), (**shared).clone());
             }
-            Change::RemoveThing(key) => {
-                assert!(self.things.remove(key).is_some(), "what is forgotten was there: {key:?}");
+            Change::RemoveShared(key) => {
+                assert!(self.shared.remove(key).is_some(), "what is forgotten was there: {key:?}");
             }
             Change::PutNextTask(task) => self.next_task = Some(*task),
             Change::RemoveMessage(message) => {
@@ -138,27 +138,27 @@ impl Disk {
             first_message: self.messages.keys().next().copied(),
             settings: self.settings,
             pauses: self.pauses.clone(),
-            things: self.things(),
+            shared: self.shared(),
             next_task: self.next_task,
         }
     }
 
-    fn things(&self) -> Things {
-        let mut things = Things::default();
-        for thing in self.things.values().cloned() {
-            match thing {
-                Thing::Channel(record) => things.channels.push(record),
-                Thing::Question(record) => things.questions.push(record),
-                Thing::Task(record) => things.tasks.push(record),
-                Thing::Note(record) => things.notes.push(record.head),
+    fn shared(&self) -> SharedRecords {
+        let mut all = SharedRecords::default();
+        for shared in self.shared.values().cloned() {
+            match shared {
+                SharedRecord::Channel(record) => all.channels.push(record),
+                SharedRecord::Question(record) => all.questions.push(record),
+                SharedRecord::Task(record) => all.tasks.push(record),
+                SharedRecord::Note(record) => all.notes.push(record.head),
             }
         }
-        things
+        all
     }
 
     pub fn note(&self, key: &str) -> Option<NoteRecord> {
-        match self.things.get(&ThingKey::Note(key.to_owned())) {
-            Some(Thing::Note(record)) => Some(record.clone()),
+        match self.shared.get(&SharedKey::Note(key.to_owned())) {
+            Some(SharedRecord::Note(record)) => Some(record.clone()),
             _ => None,
         }
     }
@@ -496,9 +496,10 @@ impl World {
                 if let Some(mode) = record.mode {
                     write!(line, " mode={}", mode.as_str()).unwrap();
                 }
-                if !record.former.is_empty() {
-                    let former: Vec<String> = record.former.iter().map(PeerId::to_string).collect();
-                    write!(line, " former={}", former.join(",")).unwrap();
+                if !record.merged_ids.is_empty() {
+                    let merged: Vec<String> =
+                        record.merged_ids.iter().map(PeerId::to_string).collect();
+                    write!(line, " merged={}", merged.join(",")).unwrap();
                 }
                 line
             }
@@ -507,11 +508,11 @@ impl World {
                 format!("key {key} names {}", self.alias(*message))
             }
             Change::PutNextPeer(peer) => format!("next peer {peer}"),
-            Change::PutThing(thing) => thing_line(thing),
-            Change::RemoveThing(ThingKey::Question(question)) => {
+            Change::PutShared(shared) => shared_line(shared),
+            Change::RemoveShared(SharedKey::Question(question)) => {
                 format!("no question {}", self.alias(*question))
             }
-            Change::RemoveThing(key) => format!("no {key:?}"),
+            Change::RemoveShared(key) => format!("no {key:?}"),
             Change::PutNextTask(task) => format!("next task {task}"),
             Change::RemoveMessage(message) => format!("no message {}", self.alias(*message)),
             Change::PutKept(kept) => format!("kept {} bytes", kept.text_bytes),
@@ -694,9 +695,9 @@ impl World {
                     own.collect::<String>()
                 )
             }
-            Reply::Tasks { tasks, next } => things::tasks_line(tasks, *next),
-            Reply::Note(note) => format!("note {}", things::note_line(note)),
-            Reply::Notes { notes, next } => things::notes_line(notes, next.as_deref()),
+            Reply::Tasks { tasks, next } => shared::tasks_line(tasks, *next),
+            Reply::Note(note) => format!("note {}", shared::note_line(note)),
+            Reply::Notes { notes, next } => shared::notes_line(notes, next.as_deref()),
             Reply::Channels(channels) => {
                 let line = |channel: &ChannelInfo| {
                     let private = if channel.private { " private" } else { "" };
@@ -821,17 +822,19 @@ impl World {
     }
 }
 
-fn thing_line(thing: &Thing) -> String {
-    match thing {
-        Thing::Channel(record) => {
+fn shared_line(shared: &SharedRecord) -> String {
+    match shared {
+        SharedRecord::Channel(record) => {
             let members: Vec<String> = record.members.iter().map(PeerId::to_string).collect();
             format!("channel {} of {}", record.name, members.join(" "))
         }
-        Thing::Question(record) => format!("question {}", record.state.as_str()),
-        Thing::Task(record) => {
+        SharedRecord::Question(record) => format!("question {}", record.state.as_str()),
+        SharedRecord::Task(record) => {
             format!("task {} {}: {}", record.id, record.state.as_str(), record.title)
         }
-        Thing::Note(record) => format!("note {} version {}", record.head.key, record.head.version),
+        SharedRecord::Note(record) => {
+            format!("note {} version {}", record.head.key, record.head.version)
+        }
     }
 }
 

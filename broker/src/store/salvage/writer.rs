@@ -5,14 +5,14 @@
 use peer_core::record::{
     DeliveryRecord, KeptRecord, MessageRecord, PausesRecord, PeerRecord, SettingsRecord,
 };
-use peer_core::thing::{ChannelRecord, NoteRecord, QuestionRecord, TaskRecord, ThingKey};
+use peer_core::shared::{ChannelRecord, NoteRecord, QuestionRecord, SharedKey, TaskRecord};
 use peer_proto::ids::{MessageId, PeerId, TaskId};
 use redb::{Database, Key, ReadableTable, TableDefinition, TableHandle, Value, WriteTransaction};
 use serde::de::DeserializeOwned;
 
 use super::super::error::{Doing, Row, StoreError, WRITE};
 use super::super::pages::mend::RowBytes;
-use super::super::{SCHEMA_VERSION, record, schema, things};
+use super::super::{SCHEMA_VERSION, record, schema, shared};
 
 /// Bytes of rows that are written with one commit.
 const COMMIT_BYTES: usize = 32 * 1024 * 1024;
@@ -271,12 +271,12 @@ fn row_of(table: &str, key: &[u8]) -> Option<Row> {
             let peer = PeerId(u64::from_le_bytes(*key.get(16..)?.first_chunk()?));
             message(key)?.map_or_else(|row| row, |id| Row::Delivery(id, peer))
         }
-        "channels" => Row::Thing(ThingKey::Channel(things::text(key))),
+        "channels" => Row::SharedRecord(SharedKey::Channel(shared::text(key))),
         "questions" => {
-            message(key)?.map_or_else(|row| row, |id| Row::Thing(ThingKey::Question(id)))
+            message(key)?.map_or_else(|row| row, |id| Row::SharedRecord(SharedKey::Question(id)))
         }
-        "tasks" => Row::Thing(ThingKey::Task(TaskId(number()?))),
-        "notes" => Row::Thing(ThingKey::Note(things::text(key))),
+        "tasks" => Row::SharedRecord(SharedKey::Task(TaskId(number()?))),
+        "notes" => Row::SharedRecord(SharedKey::Note(shared::text(key))),
         _ => return None,
     };
     Some(row)

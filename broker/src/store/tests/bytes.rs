@@ -3,8 +3,8 @@
 use std::fmt::Debug;
 
 use peer_core::record::{KeptRecord, MessageRecord, SettingsRecord};
+use peer_core::shared::SharedKey;
 use peer_core::step::Change;
-use peer_core::thing::ThingKey;
 use peer_proto::hook::Mode;
 use peer_proto::ids::{MessageId, PeerId, TaskId, Timestamp};
 use peer_proto::limits::{
@@ -126,14 +126,14 @@ fn the_records_are_these_bytes() {
     assert_bytes(&Row::NextPeer, &300u64, "3decf08c", "fb2c01");
     assert_bytes(&Row::NextTask, &300u64, "0ff09f21", "fb2c01");
 
-    let row = Row::Thing(ThingKey::Channel("#ops".into()));
+    let row = Row::SharedRecord(SharedKey::Channel("#ops".into()));
     assert_bytes(
         &row,
         &channel(),
         "06c02bce",
         "04234f707305706c616e73010202fb2c01046c756e61fd005e56eea1010000",
     );
-    let row = Row::Thing(ThingKey::Question(id(2)));
+    let row = Row::SharedRecord(SharedKey::Question(id(2)));
     assert_bytes(
         &row,
         &question(2),
@@ -141,7 +141,7 @@ fn the_records_are_these_bytes() {
         "fe00000000025e56eea1010000000000000201030104234f707300fd025e56eea1010000fdea6156eea1010000\
          0103fe00000000035e56eea101000000000000",
     );
-    let row = Row::Thing(ThingKey::Task(TaskId(3)));
+    let row = Row::SharedRecord(SharedKey::Task(TaskId(3)));
     assert_bytes(
         &row,
         &task(3),
@@ -149,7 +149,7 @@ fn the_records_are_these_bytes() {
         "030e6d656e6420746865206c6f67696e0b73656520617574682e7273030201030201fb2c010b6e6f206461746162\
          617365fd005e56eea1010000fd035e56eea101000001016b",
     );
-    let row = Row::Thing(ThingKey::Note("db/url".into()));
+    let row = Row::SharedRecord(SharedKey::Note("db/url".into()));
     assert_bytes(
         &row,
         &note("db/url", 2),

@@ -1,8 +1,8 @@
 //! Damages one record after another: the damage is reported, and everything else is read.
 
 use peer_core::record::{Image, PausesRecord, SettingsRecord};
+use peer_core::shared::{SharedKey, SharedRecord};
 use peer_core::step::Change;
-use peer_core::thing::{Thing, ThingKey};
 use peer_proto::ids::{PeerId, TaskId};
 use peer_proto::message::Stage;
 use peer_proto::policy::Policy;
@@ -10,7 +10,7 @@ use redb::{Key, ReadableTable, TableDefinition};
 
 use super::super::{Problem, Row, Snapshot, Store, Walk, schema};
 use super::{
-    channel, delivery, id, message, moved, named, note, pauses, peer, place, put_thing, question,
+    channel, delivery, id, message, moved, named, note, pauses, peer, place, put_shared, question,
     send, settings, task,
 };
 
@@ -25,10 +25,10 @@ fn everything() -> Vec<Change> {
         Change::PutNextTask(TaskId(9)),
         Change::PutSettings(settings(Policy::Refuse)),
         Change::PutPauses(Box::new(pauses())),
-        put_thing(Thing::Channel(channel())),
-        put_thing(Thing::Question(question(2))),
-        put_thing(Thing::Task(task(3))),
-        put_thing(Thing::Note(note("db/url", 1))),
+        put_shared(SharedRecord::Channel(channel())),
+        put_shared(SharedRecord::Question(question(2))),
+        put_shared(SharedRecord::Task(task(3))),
+        put_shared(SharedRecord::Note(note("db/url", 1))),
     ]);
     changes
 }
@@ -94,41 +94,41 @@ fn a_damaged_peer_setting_or_shared_thing_is_left_out_and_the_rest_is_read() {
         without(&mut expected);
         assert_eq!(*image, expected);
     };
-    let thing = |key: ThingKey| Row::Thing(key);
+    let shared = |key: SharedKey| Row::SharedRecord(key);
     with_damaged(
         schema::PEERS,
         || 3,
         &Row::Peer(PeerId(3)),
         |_, image| gone(image, &|image| drop(image.peers.pop())),
     );
-    let row = thing(ThingKey::Channel("#ops".into()));
+    let row = shared(SharedKey::Channel("#ops".into()));
     with_damaged(
         schema::CHANNELS,
         || b"#ops".as_slice(),
         &row,
-        |_, image| gone(image, &|image| image.things.channels.clear()),
+        |_, image| gone(image, &|image| image.shared.channels.clear()),
     );
-    let row = thing(ThingKey::Question(id(2)));
+    let row = shared(SharedKey::Question(id(2)));
     with_damaged(
         schema::QUESTIONS,
         || id(2).to_u128(),
         &row,
-        |_, image| gone(image, &|image| image.things.questions.clear()),
+        |_, image| gone(image, &|image| image.shared.questions.clear()),
     );
-    let row = thing(ThingKey::Task(TaskId(3)));
+    let row = shared(SharedKey::Task(TaskId(3)));
     with_damaged(
         schema::TASKS,
         || 3,
         &row,
-        |_, image| gone(image, &|image| image.things.tasks.clear()),
+        |_, image| gone(image, &|image| image.shared.tasks.clear()),
     );
-    let row = thing(ThingKey::Note("db/url".into()));
+    let row = shared(SharedKey::Note("db/url".into()));
     with_damaged(
         schema::NOTES,
         || b"db/url".as_slice(),
         &row,
         |store, image| {
-            gone(image, &|image| image.things.notes.clear());
+            gone(image, &|image| image.shared.notes.clear());
             assert_eq!(store.snapshot().unwrap().note("db/url").unwrap(), None);
         },
     );
@@ -260,7 +260,7 @@ fn a_key_that_is_no_utf_8_is_a_damaged_record_too() {
         reindex.insert(900, (1, 0, b"\xff".as_slice())).unwrap();
     }
     writing.commit().unwrap();
-    assert_eq!(store.snapshot().and_then(Snapshot::image).unwrap().things.notes.len(), 1);
+    assert_eq!(store.snapshot().and_then(Snapshot::image).unwrap().shared.notes.len(), 1);
     assert_eq!(named(&store, 2, "key-1"), Some(id(1)));
     assert_eq!(store.snapshot().unwrap().reindex_after(899, 9).unwrap(), [(900, None)]);
     drop(store);

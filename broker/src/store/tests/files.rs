@@ -4,8 +4,8 @@ use std::ops::ControlFlow;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
+use peer_core::shared::SharedKey;
 use peer_core::step::Change;
-use peer_core::thing::ThingKey;
 use peer_proto::ids::{PeerId, TaskId};
 use peer_proto::message::Stage;
 use redb::{Database, ReadableTable, StorageBackend, WriteTransaction};
@@ -476,7 +476,7 @@ fn verify_names_what_does_not_fit_together() {
         .unwrap()
         .insert(schema::META_PAUSES, [9u8].as_slice())
         .unwrap();
-    let task = record::encode(&Row::Thing(ThingKey::Task(TaskId(4))), &task(4)).unwrap();
+    let task = record::encode(&Row::SharedRecord(SharedKey::Task(TaskId(4))), &task(4)).unwrap();
     writing.open_table(schema::TASKS).unwrap().insert(4, task.as_slice()).unwrap();
     writing.open_table(schema::TASKS).unwrap().insert(5, task.as_slice()).unwrap();
     writing
@@ -490,7 +490,7 @@ fn verify_names_what_does_not_fit_together() {
         .insert(b"lost".as_slice(), [9u8].as_slice())
         .unwrap();
     let channel =
-        record::encode(&Row::Thing(ThingKey::Channel("#ops".into())), &channel()).unwrap();
+        record::encode(&Row::SharedRecord(SharedKey::Channel("#ops".into())), &channel()).unwrap();
     writing
         .open_table(schema::CHANNELS)
         .unwrap()
@@ -518,10 +518,10 @@ fn verify_names_what_does_not_fit_together() {
         Problem::KeyWithoutMessage(PeerId(3), id(7)),
         Problem::Unreadable(Row::Settings),
         Problem::Unreadable(Row::Pauses),
-        Problem::Misplaced(Row::Thing(ThingKey::Channel("#Ops".into()))),
-        Problem::Unreadable(Row::Thing(ThingKey::Question(id(9)))),
-        Problem::Unreadable(Row::Thing(ThingKey::Task(TaskId(5)))),
-        Problem::Unreadable(Row::Thing(ThingKey::Note("lost".into()))),
+        Problem::Misplaced(Row::SharedRecord(SharedKey::Channel("#Ops".into()))),
+        Problem::Unreadable(Row::SharedRecord(SharedKey::Question(id(9)))),
+        Problem::Unreadable(Row::SharedRecord(SharedKey::Task(TaskId(5)))),
+        Problem::Unreadable(Row::SharedRecord(SharedKey::Note("lost".into()))),
         Problem::TaskIdNotReserved(TaskId(5)),
     ];
     assert_eq!(report.problems, expected);

@@ -20,10 +20,10 @@ use peer_core::record::{
     Brief, DeliveryRecord, Image, KeptRecord, MessageHead, MessageRecord, PausesRecord, PeerRecord,
     Process, SettingsRecord, TokenDigest,
 };
-use peer_core::step::Change;
-use peer_core::thing::{
-    ChannelRecord, NoteHead, NoteRecord, QuestionRecord, TaskRecord, Thing, ThingKey,
+use peer_core::shared::{
+    ChannelRecord, NoteHead, NoteRecord, QuestionRecord, SharedKey, SharedRecord, TaskRecord,
 };
+use peer_core::step::Change;
 use peer_proto::hook::Mode;
 use peer_proto::ids::{MessageId, PeerId, TaskId, Timestamp};
 use peer_proto::message::{Intent, Kind, Sender, Stage, TraceEntry, TraceEvent, Via};
@@ -70,7 +70,7 @@ fn peer(n: u64) -> PeerRecord {
         last_seen: Timestamp(NOW),
         policy: Some(Policy::Hold),
         mode: Some(Mode::AcceptEdits),
-        former: vec![PeerId(9)],
+        merged_ids: vec![PeerId(9)],
         client_process: Some(Process { pid: 7, started: 300 }),
         adapter_process: None,
     }
@@ -204,8 +204,8 @@ fn note(key: &str, version: u64) -> NoteRecord {
     }
 }
 
-fn put_thing(thing: Thing) -> Change {
-    Change::PutThing(Box::new(thing))
+fn put_shared(shared: SharedRecord) -> Change {
+    Change::PutShared(Box::new(shared))
 }
 
 /// Returns the changes of a send.
@@ -269,7 +269,7 @@ fn contents(store: &Store) -> Contents {
     let orphans = store.snapshot().unwrap().orphans(None, usize::MAX).unwrap();
     let image = store.snapshot().and_then(Snapshot::image).unwrap();
     let notes = image
-        .things
+        .shared
         .notes
         .iter()
         .map(|head| store.snapshot().unwrap().note(&head.key).unwrap().unwrap())
@@ -332,17 +332,17 @@ fn life() -> Vec<Act> {
             Change::PutPauses(Box::new(pauses())),
         ]),
         Act::Commit(vec![
-            put_thing(Thing::Channel(channel())),
-            put_thing(Thing::Question(question(2))),
+            put_shared(SharedRecord::Channel(channel())),
+            put_shared(SharedRecord::Question(question(2))),
             Change::PutNextTask(TaskId(4)),
-            put_thing(Thing::Task(task(3))),
-            put_thing(Thing::Note(note("db/url", 1))),
-            put_thing(Thing::Note(note("old", 1))),
+            put_shared(SharedRecord::Task(task(3))),
+            put_shared(SharedRecord::Note(note("db/url", 1))),
+            put_shared(SharedRecord::Note(note("old", 1))),
         ]),
         Act::Commit(vec![
-            put_thing(Thing::Note(note("db/url", 2))),
-            Change::RemoveThing(ThingKey::Note("old".into())),
-            put_thing(Thing::Task(TaskRecord { state: TaskState::Completed, ..task(3) })),
+            put_shared(SharedRecord::Note(note("db/url", 2))),
+            Change::RemoveShared(SharedKey::Note("old".into())),
+            put_shared(SharedRecord::Task(TaskRecord { state: TaskState::Completed, ..task(3) })),
         ]),
         Act::Commit(vec![Change::RemoveMessage(id(4)), Change::PutKept(kept(3, 18))]),
     ]

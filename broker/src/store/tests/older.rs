@@ -73,8 +73,8 @@ fn a_store_of_schema_2_reads_the_same_after_its_migration_and_knows_what_is_priv
     assert_eq!(found.notes, expected.notes);
     let (found_image, image) = (found.image, expected.image);
     assert_eq!(
-        (found_image.peers, found_image.settings, found_image.pauses, found_image.things.tasks),
-        (image.peers, image.settings, image.pauses, image.things.tasks)
+        (found_image.peers, found_image.settings, found_image.pauses, found_image.shared.tasks),
+        (image.peers, image.settings, image.pauses, image.shared.tasks)
     );
     let private: Vec<(u64, bool)> =
         said.iter().rev().zip(20..).map(|(message, n)| (n, message.head.private)).collect();

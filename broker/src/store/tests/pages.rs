@@ -21,8 +21,8 @@ use super::super::{
     CHECKED_AT_OPEN_BYTES_MAX, OpenError, Problem, Row, Snapshot, Store, Walk, schema, witness,
 };
 use super::crash_disk::Draw;
-use super::{delivery, id, message, moved, note, peer, place, put, put_thing, send};
-use peer_core::thing::Thing;
+use super::{delivery, id, message, moved, note, peer, place, put, put_shared, send};
+use peer_core::shared::SharedRecord;
 
 /// Messages in the large database: short, so that much of it is layout.
 const MESSAGES: u64 = 2_500;
@@ -56,7 +56,7 @@ fn stage_of(n: u64) -> Stage {
 fn fill(store: &mut Store) {
     let mut peers: Vec<Change> = (2..40).map(|n| Change::PutPeer(Box::new(peer(n)))).collect();
     peers.push(Change::PutNextPeer(PeerId(40)));
-    peers.extend((0..300).map(|n| put_thing(Thing::Note(note(&format!("note {n}"), 1)))));
+    peers.extend((0..300).map(|n| put_shared(SharedRecord::Note(note(&format!("note {n}"), 1)))));
     store.commit(&peers).unwrap();
     let all: Vec<u64> = (1..=MESSAGES).collect();
     for some in all.chunks(500) {

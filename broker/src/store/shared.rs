@@ -2,7 +2,7 @@
 //!
 //! Knows the key of each. Does not know their meaning.
 
-use peer_core::thing::{NoteRecord, Thing, ThingKey, Things};
+use peer_core::shared::{NoteRecord, SharedKey, SharedRecord, SharedRecords};
 use peer_proto::ids::TaskId;
 use redb::{ReadTransaction, ReadableTable, WriteTransaction};
 
@@ -29,29 +29,29 @@ impl<'txn> Tables<'txn> {
         }
     }
 
-    pub(super) fn put(&mut self, thing: &Thing) -> Result<(), StoreError> {
-        let row = Row::Thing(thing.key());
-        let bytes = match thing {
-            Thing::Channel(channel) => record::encode(&row, channel),
-            Thing::Question(question) => record::encode(&row, question),
-            Thing::Task(task) => record::encode(&row, task),
-            Thing::Note(note) => record::encode(&row, note),
+    pub(super) fn put(&mut self, shared: &SharedRecord) -> Result<(), StoreError> {
+        let row = Row::SharedRecord(shared.key());
+        let bytes = match shared {
+            SharedRecord::Channel(channel) => record::encode(&row, channel),
+            SharedRecord::Question(question) => record::encode(&row, question),
+            SharedRecord::Task(task) => record::encode(&row, task),
+            SharedRecord::Note(note) => record::encode(&row, note),
         }?;
-        match thing {
-            Thing::Channel(channel) => {
+        match shared {
+            SharedRecord::Channel(channel) => {
                 let key = channel.name.to_ascii_lowercase();
                 self.channels.open()?.insert(key.as_bytes(), bytes.as_slice()).doing(WRITE)?;
             }
-            Thing::Question(question) => {
+            SharedRecord::Question(question) => {
                 self.questions
                     .open()?
                     .insert(question.question.to_u128(), bytes.as_slice())
                     .doing(WRITE)?;
             }
-            Thing::Task(task) => {
+            SharedRecord::Task(task) => {
                 self.tasks.open()?.insert(task.id.0, bytes.as_slice()).doing(WRITE)?;
             }
-            Thing::Note(note) => {
+            SharedRecord::Note(note) => {
                 self.notes
                     .open()?
                     .insert(note.head.key.as_bytes(), bytes.as_slice())
@@ -61,16 +61,16 @@ impl<'txn> Tables<'txn> {
         Ok(())
     }
 
-    pub(super) fn remove(&mut self, key: &ThingKey) -> Result<(), StoreError> {
+    pub(super) fn remove(&mut self, key: &SharedKey) -> Result<(), StoreError> {
         match key {
-            ThingKey::Channel(name) => drop(
+            SharedKey::Channel(name) => drop(
                 self.channels.open()?.remove(name.to_ascii_lowercase().as_bytes()).doing(WRITE)?,
             ),
-            ThingKey::Question(question) => {
+            SharedKey::Question(question) => {
                 drop(self.questions.open()?.remove(question.to_u128()).doing(WRITE)?)
             }
-            ThingKey::Task(task) => drop(self.tasks.open()?.remove(task.0).doing(WRITE)?),
-            ThingKey::Note(key) => drop(self.notes.open()?.remove(key.as_bytes()).doing(WRITE)?),
+            SharedKey::Task(task) => drop(self.tasks.open()?.remove(task.0).doing(WRITE)?),
+            SharedKey::Note(key) => drop(self.notes.open()?.remove(key.as_bytes()).doing(WRITE)?),
         }
         Ok(())
     }
@@ -86,34 +86,37 @@ pub(super) fn create(writing: &WriteTransaction) -> Result<(), StoreError> {
 }
 
 /// Loads all of them that can be read, notes without their values.
-pub(super) fn load(reading: &ReadTransaction, damage: &Damage) -> Result<Things, StoreError> {
-    let mut things = Things::default();
+pub(super) fn load(
+    reading: &ReadTransaction,
+    damage: &Damage,
+) -> Result<SharedRecords, StoreError> {
+    let mut shared = SharedRecords::default();
     for row in reading.open_table(schema::CHANNELS).doing(READ)?.iter().doing(READ)? {
         let (key, bytes) = row.doing(READ)?;
-        things
-            .channels
-            .extend(damage.read(&Row::Thing(ThingKey::Channel(text(key.value()))), bytes.value()));
+        shared.channels.extend(
+            damage.read(&Row::SharedRecord(SharedKey::Channel(text(key.value()))), bytes.value()),
+        );
     }
     for row in reading.open_table(schema::QUESTIONS).doing(READ)?.iter().doing(READ)? {
         let (key, bytes) = row.doing(READ)?;
         let Some(question) = damage.message_id(key.value()) else { continue };
-        things
+        shared
             .questions
-            .extend(damage.read(&Row::Thing(ThingKey::Question(question)), bytes.value()));
+            .extend(damage.read(&Row::SharedRecord(SharedKey::Question(question)), bytes.value()));
     }
     for row in reading.open_table(schema::TASKS).doing(READ)?.iter().doing(READ)? {
         let (key, bytes) = row.doing(READ)?;
-        things
-            .tasks
-            .extend(damage.read(&Row::Thing(ThingKey::Task(TaskId(key.value()))), bytes.value()));
+        shared.tasks.extend(
+            damage.read(&Row::SharedRecord(SharedKey::Task(TaskId(key.value()))), bytes.value()),
+        );
     }
     for row in reading.open_table(schema::NOTES).doing(READ)?.iter().doing(READ)? {
         let (key, bytes) = row.doing(READ)?;
         let note: Option<NoteRecord> =
-            damage.read(&Row::Thing(ThingKey::Note(text(key.value()))), bytes.value());
-        things.notes.extend(note.map(|note| note.head));
+            damage.read(&Row::SharedRecord(SharedKey::Note(text(key.value()))), bytes.value());
+        shared.notes.extend(note.map(|note| note.head));
     }
-    Ok(things)
+    Ok(shared)
 }
 
 /// Returns the text of a key. A key that is no UTF-8 was damaged, and no record is under the

@@ -101,7 +101,7 @@ pub struct NoteRecord {
 
 /// One of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Thing {
+pub enum SharedRecord {
     /// A channel or group.
     Channel(ChannelRecord),
     /// A question.
@@ -114,7 +114,7 @@ pub enum Thing {
 
 /// The key of a shared record.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ThingKey {
+pub enum SharedKey {
     /// A channel or group, by its name.
     Channel(String),
     /// A question.
@@ -125,22 +125,22 @@ pub enum ThingKey {
     Note(String),
 }
 
-impl Thing {
+impl SharedRecord {
     /// Returns its key.
     #[must_use]
-    pub fn key(&self) -> ThingKey {
+    pub fn key(&self) -> SharedKey {
         match self {
-            Self::Channel(record) => ThingKey::Channel(record.name.clone()),
-            Self::Question(record) => ThingKey::Question(record.question),
-            Self::Task(record) => ThingKey::Task(record.id),
-            Self::Note(record) => ThingKey::Note(record.head.key.clone()),
+            Self::Channel(record) => SharedKey::Channel(record.name.clone()),
+            Self::Question(record) => SharedKey::Question(record.question),
+            Self::Task(record) => SharedKey::Task(record.id),
+            Self::Note(record) => SharedKey::Note(record.head.key.clone()),
         }
     }
 }
 
 /// All shared records that the store held when the broker started. Notes are without their values.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Things {
+pub struct SharedRecords {
     /// Channels and groups.
     pub channels: Vec<ChannelRecord>,
     /// Questions.
