@@ -446,9 +446,13 @@ mod tests {
                 (code, rest.split(" | ").next().unwrap_or_default())
             })
             .collect();
-        let known = ErrorCode::ALL.map(|code| (code.as_str(), exit_for(code).to_string()));
-        let known: Vec<(&str, &str)> =
-            known.iter().map(|(code, exit)| (*code, exit.as_str())).collect();
+        let exits: Vec<String> =
+            ErrorCode::ALL.iter().map(|code| exit_for(*code).to_string()).collect();
+        let known: Vec<(&str, &str)> = ErrorCode::ALL
+            .iter()
+            .map(|code| code.as_str())
+            .zip(exits.iter().map(String::as_str))
+            .collect();
         assert_eq!(listed, known, "docs/errors.md (left) and the code (right) differ");
     }
 }

@@ -6,7 +6,7 @@
 //!
 //! Knows the clients' names of fields and events. Does not know what a hook proves.
 
-use peer_proto::hook::{HookCall, HookEvent, Mode};
+use peer_proto::hook::{HookCall, Mode};
 use peer_proto::limits::{NAME_CHARS_MAX, PATH_BYTES_MAX, SEAT_KEY_BYTES_MAX};
 use peer_proto::request::{Seat, SeatKind};
 use serde_json::Value;
@@ -34,8 +34,7 @@ pub(crate) fn hook_call(client: &str, event: Option<&str>, input: &Value) -> Opt
         (!value.is_empty() && value.len() <= bytes_max).then(|| value.to_owned())
     };
     let name = event.map(str::to_owned).or_else(|| text("hook_event_name", NAME_CHARS_MAX))?;
-    let event =
-        HookEvent::ALL.into_iter().find(|known| known.as_str().eq_ignore_ascii_case(&name))?;
+    let event = name.parse().ok()?;
     let kind = match client {
         "claude" => SeatKind::Claude,
         "codex" => SeatKind::Codex,
@@ -76,6 +75,7 @@ fn mode_named(name: &str) -> Option<Mode> {
 
 #[cfg(test)]
 mod tests {
+    use peer_proto::hook::HookEvent;
     use serde_json::json;
 
     use super::*;

@@ -1,6 +1,7 @@
 //! What a client's hooks tell, and what an adapter reports of its session.
 
 use serde::{Deserialize, Serialize};
+use strum::{EnumString, IntoStaticStr, VariantArray};
 
 use crate::message::Carrier;
 use crate::request::Seat;
@@ -34,7 +35,21 @@ pub struct HookCall {
 }
 
 /// What happened in a client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    EnumString,
+    IntoStaticStr,
+    VariantArray,
+)]
+#[strum(ascii_case_insensitive)]
 pub enum HookEvent {
     /// A session begins, goes on, or continues with an emptied or compacted conversation.
     SessionStart,
@@ -54,33 +69,20 @@ pub enum HookEvent {
 
 impl HookEvent {
     /// All events, in wire order.
-    pub const ALL: [Self; 7] = [
-        Self::SessionStart,
-        Self::UserPromptSubmit,
-        Self::PreToolUse,
-        Self::PostToolUse,
-        Self::PostToolBatch,
-        Self::Stop,
-        Self::SessionEnd,
-    ];
+    pub const ALL: &[Self] = Self::VARIANTS;
 
     /// The event's name, as Claude Code and Codex write it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::SessionStart => "SessionStart",
-            Self::UserPromptSubmit => "UserPromptSubmit",
-            Self::PreToolUse => "PreToolUse",
-            Self::PostToolUse => "PostToolUse",
-            Self::PostToolBatch => "PostToolBatch",
-            Self::Stop => "Stop",
-            Self::SessionEnd => "SessionEnd",
-        }
+        self.into()
     }
 }
 
 /// What a session may do without asking its user, from the least to the most.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, IntoStaticStr,
+)]
+#[strum(serialize_all = "snake_case")]
 pub enum Mode {
     /// It may read and plan.
     Plan,
@@ -96,17 +98,15 @@ impl Mode {
     /// The mode's name in text.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Plan => "plan",
-            Self::Prompting => "prompting",
-            Self::AcceptEdits => "accept_edits",
-            Self::Bypass => "bypass",
-        }
+        self.into()
     }
 }
 
 /// Whether the model is at work.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, IntoStaticStr,
+)]
+#[strum(serialize_all = "snake_case")]
 pub enum Activity {
     /// A turn runs.
     Working,
@@ -118,10 +118,7 @@ impl Activity {
     /// The activity's name in text.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Working => "working",
-            Self::Idle => "idle",
-        }
+        self.into()
     }
 }
 

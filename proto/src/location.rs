@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use strum::{EnumString, IntoStaticStr};
 use thiserror::Error;
 
 use crate::limits::SOCKET_PATH_BYTES_MAX;
@@ -109,7 +110,9 @@ pub struct Holding {
 }
 
 /// How far the holder of the lock has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr)]
+#[cfg_attr(test, derive(strum::VariantArray))]
+#[strum(serialize_all = "snake_case")]
 pub enum Phase {
     /// It opens its store; its socket is still to come.
     Starting,
@@ -120,16 +123,10 @@ pub enum Phase {
 }
 
 impl Phase {
-    const ALL: [Self; 3] = [Self::Starting, Self::Serving, Self::Ending];
-
     /// Its word in the lock file.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Starting => "starting",
-            Self::Serving => "serving",
-            Self::Ending => "ending",
-        }
+        self.into()
     }
 }
 
@@ -150,8 +147,7 @@ impl Holding {
         else {
             return None;
         };
-        let phase = Phase::ALL.into_iter().find(|phase| phase.as_str() == word)?;
-        Some(Self { pid: pid.parse().ok().filter(|pid| *pid > 1)?, phase })
+        Some(Self { phase: word.parse().ok()?, pid: pid.parse().ok().filter(|pid| *pid > 1)? })
     }
 }
 
@@ -191,6 +187,8 @@ impl LocationError {
 
 #[cfg(test)]
 mod tests {
+    use strum::VariantArray;
+
     use super::*;
 
     #[test]
@@ -206,10 +204,11 @@ mod tests {
 
     #[test]
     fn a_lock_file_tells_its_holder_in_one_length() {
-        let lines = Phase::ALL.map(|phase| Holding { pid: 1_234, phase }.line());
+        let holdings = Phase::VARIANTS.iter().map(|phase| Holding { pid: 1_234, phase: *phase });
+        let lines: Vec<String> = holdings.clone().map(|holding| holding.line()).collect();
         assert!(lines.iter().all(|line| line.len() == lines[0].len()), "{lines:?}");
-        for (line, phase) in lines.iter().zip(Phase::ALL) {
-            assert_eq!(Holding::read(line), Some(Holding { pid: 1_234, phase }));
+        for (line, holding) in lines.iter().zip(holdings) {
+            assert_eq!(Holding::read(line), Some(holding));
         }
         for other in [
             "",

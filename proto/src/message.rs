@@ -1,11 +1,15 @@
 //! A message, its delivery to one recipient, and the stages of that delivery's life.
 
 use serde::{Deserialize, Serialize};
+use strum::{EnumString, IntoStaticStr};
 
 use crate::ids::{MessageId, PeerId, Timestamp};
 
 /// Whether a message may wake an idle session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, IntoStaticStr,
+)]
+#[strum(serialize_all = "snake_case")]
 pub enum Intent {
     /// The sender wants something done or answered; it may wake its reader. The default of a new
     /// message.
@@ -18,15 +22,15 @@ impl Intent {
     /// `request` or `inform`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Request => "request",
-            Self::Inform => "inform",
-        }
+        self.into()
     }
 }
 
 /// What a message is for, beyond its text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, IntoStaticStr,
+)]
+#[strum(serialize_all = "snake_case")]
 pub enum Kind {
     /// An ordinary message.
     Message,
@@ -42,17 +46,15 @@ impl Kind {
     /// The kind's name in text.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Message => "message",
-            Self::Question => "question",
-            Self::Answer => "answer",
-            Self::Notice => "notice",
-        }
+        self.into()
     }
 }
 
 /// By which door a message came in. The broker stamps it; a sender cannot choose it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, IntoStaticStr,
+)]
+#[strum(serialize_all = "snake_case")]
 pub enum Via {
     /// The session itself, through its adapter.
     Session,
@@ -68,12 +70,7 @@ impl Via {
     /// The door's name in text.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Session => "session",
-            Self::Person => "person",
-            Self::Shell => "shell",
-            Self::Broker => "broker",
-        }
+        self.into()
     }
 }
 
@@ -133,7 +130,20 @@ pub struct Delivery {
 }
 
 /// A way into a client's model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    EnumString,
+    IntoStaticStr,
+)]
+#[strum(serialize_all = "snake_case")]
 pub enum Carrier {
     /// Claude Code's `notifications/claude/channel`.
     Channel,
@@ -153,19 +163,15 @@ impl Carrier {
     /// The carrier's name in text.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Channel => "channel",
-            Self::InboxSocket => "inbox_socket",
-            Self::AppServer => "app_server",
-            Self::Hook => "hook",
-            Self::ToolResult => "tool_result",
-            Self::Peerctl => "peerctl",
-        }
+        self.into()
     }
 }
 
 /// What shows that a model was shown the whole text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, IntoStaticStr,
+)]
+#[strum(serialize_all = "snake_case")]
 pub enum Evidence {
     /// The reader acknowledged it.
     Ack,
@@ -185,19 +191,15 @@ impl Evidence {
     /// The evidence's name in text.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Ack => "ack",
-            Self::Reply => "reply",
-            Self::NextCall => "next_call",
-            Self::NextTurn => "next_turn",
-            Self::Transcript => "transcript",
-            Self::Printed => "printed",
-        }
+        self.into()
     }
 }
 
 /// Where one delivery stands. See `docs/delivery.md` for the picture.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, IntoStaticStr,
+)]
+#[strum(serialize_all = "snake_case")]
 pub enum Stage {
     /// Durable, waiting for a session.
     Stored,
@@ -224,17 +226,7 @@ impl Stage {
     /// The stage's name in text.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Stored => "stored",
-            Self::Leased => "leased",
-            Self::Offered => "offered",
-            Self::Presented => "presented",
-            Self::Held => "held",
-            Self::Expired => "expired",
-            Self::Cancelled => "cancelled",
-            Self::Dead => "dead",
-            Self::Dropped => "dropped",
-        }
+        self.into()
     }
 
     /// Whether the delivery still waits for its reader: stored, leased, offered or held.
@@ -245,7 +237,10 @@ impl Stage {
 }
 
 /// One thing that happened to a delivery.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, IntoStaticStr,
+)]
+#[strum(serialize_all = "snake_case")]
 pub enum TraceEvent {
     /// Accepted and durable.
     Stored,
@@ -283,30 +278,18 @@ impl TraceEvent {
     /// The event's name in text.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Stored => "stored",
-            Self::Leased => "leased",
-            Self::Offered => "offered",
-            Self::Returned => "returned",
-            Self::Presented => "presented",
-            Self::Acked => "acked",
-            Self::Answered => "answered",
-            Self::Held => "held",
-            Self::Released => "released",
-            Self::Expired => "expired",
-            Self::Cancelled => "cancelled",
-            Self::Dead => "dead",
-            Self::Requeued => "requeued",
-            Self::Reassigned => "reassigned",
-            Self::Dropped => "dropped",
-        }
+        self.into()
     }
 }
 
 /// Why something happened to a delivery.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, IntoStaticStr,
+)]
+#[strum(serialize_all = "snake_case")]
 pub enum Cause {
     /// The named evidence was seen.
+    #[strum(transparent)]
     Evidence(Evidence),
     /// Its session ended.
     SessionEnded,
@@ -332,18 +315,7 @@ impl Cause {
     /// The cause's name in text.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Evidence(evidence) => evidence.as_str(),
-            Self::SessionEnded => "session_ended",
-            Self::Nack => "nack",
-            Self::AttemptsExceeded => "attempts_exceeded",
-            Self::PeerForgotten => "peer_forgotten",
-            Self::TtlEnded => "ttl_ended",
-            Self::Operator => "operator",
-            Self::Policy => "policy",
-            Self::Bound => "bound",
-            Self::Damaged => "damaged",
-        }
+        self.into()
     }
 }
 

@@ -1,9 +1,24 @@
 //! What the person lets a session's mailbox take.
 
 use serde::{Deserialize, Serialize};
+use strum::{EnumString, IntoStaticStr};
 
 /// What becomes of a message that another session sends.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    EnumString,
+    IntoStaticStr,
+)]
+#[strum(serialize_all = "snake_case")]
 pub enum Policy {
     /// It goes its way.
     #[default]
@@ -18,11 +33,7 @@ impl Policy {
     /// The policy's name in text.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Accept => "accept",
-            Self::Hold => "hold",
-            Self::Refuse => "refuse",
-        }
+        self.into()
     }
 }
 

@@ -1,6 +1,7 @@
 //! Questions: requests that their first answer closes.
 
 use serde::{Deserialize, Serialize};
+use strum::IntoStaticStr;
 
 use crate::ids::{MessageId, Timestamp};
 
@@ -49,7 +50,10 @@ pub struct QuestionsQuery {
 }
 
 /// Where a question stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, IntoStaticStr,
+)]
+#[strum(serialize_all = "snake_case")]
 pub enum QuestionState {
     /// It waits for its answer.
     Open,
@@ -65,12 +69,7 @@ impl QuestionState {
     /// The state's name in text.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Open => "open",
-            Self::Answered => "answered",
-            Self::Expired => "expired",
-            Self::Cancelled => "cancelled",
-        }
+        self.into()
     }
 }
 

@@ -4,6 +4,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use strum::{IntoStaticStr, VariantArray};
 
 /// A refused request. The connection lives on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,7 +32,21 @@ impl fmt::Display for Refusal {
 impl std::error::Error for Refusal {}
 
 /// The kinds of no. Numbered on the wire in this order; a new one is appended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    IntoStaticStr,
+    VariantArray,
+)]
+#[strum(serialize_all = "snake_case")]
 pub enum ErrorCode {
     /// The frame is not a request of this protocol version. The connection is closed after it.
     BadFrame,
@@ -99,76 +114,12 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All codes, in wire order.
-    pub const ALL: [Self; 31] = [
-        Self::BadFrame,
-        Self::OutOfOrder,
-        Self::UnknownPeer,
-        Self::UnknownMessage,
-        Self::EmptyText,
-        Self::TextTooLarge,
-        Self::BadName,
-        Self::ReservedName,
-        Self::NameTaken,
-        Self::OutOfBounds,
-        Self::RateLimited,
-        Self::MailboxFull,
-        Self::IdenticalText,
-        Self::ThreadPaused,
-        Self::RefusedByPolicy,
-        Self::NotPermitted,
-        Self::TooLate,
-        Self::NoSpace,
-        Self::Overloaded,
-        Self::BadToken,
-        Self::NotLeased,
-        Self::IdempotencyConflict,
-        Self::Stopping,
-        Self::UnknownChannel,
-        Self::UnknownTask,
-        Self::UnknownNote,
-        Self::QuestionClosed,
-        Self::TaskHeld,
-        Self::BadTransition,
-        Self::VersionConflict,
-        Self::Paused,
-    ];
+    pub const ALL: &[Self] = Self::VARIANTS;
 
     /// The code's name in text.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::BadFrame => "bad_frame",
-            Self::OutOfOrder => "out_of_order",
-            Self::UnknownPeer => "unknown_peer",
-            Self::UnknownMessage => "unknown_message",
-            Self::EmptyText => "empty_text",
-            Self::TextTooLarge => "text_too_large",
-            Self::BadName => "bad_name",
-            Self::ReservedName => "reserved_name",
-            Self::NameTaken => "name_taken",
-            Self::OutOfBounds => "out_of_bounds",
-            Self::RateLimited => "rate_limited",
-            Self::MailboxFull => "mailbox_full",
-            Self::IdenticalText => "identical_text",
-            Self::ThreadPaused => "thread_paused",
-            Self::RefusedByPolicy => "refused_by_policy",
-            Self::NotPermitted => "not_permitted",
-            Self::TooLate => "too_late",
-            Self::NoSpace => "no_space",
-            Self::Overloaded => "overloaded",
-            Self::BadToken => "bad_token",
-            Self::NotLeased => "not_leased",
-            Self::IdempotencyConflict => "idempotency_conflict",
-            Self::Stopping => "stopping",
-            Self::UnknownChannel => "unknown_channel",
-            Self::UnknownTask => "unknown_task",
-            Self::UnknownNote => "unknown_note",
-            Self::QuestionClosed => "question_closed",
-            Self::TaskHeld => "task_held",
-            Self::BadTransition => "bad_transition",
-            Self::VersionConflict => "version_conflict",
-            Self::Paused => "paused",
-        }
+        self.into()
     }
 }
 

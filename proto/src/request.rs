@@ -5,6 +5,7 @@
 //! version gets new types. `proto/golden` holds the bytes of every variant.
 
 use serde::{Deserialize, Serialize};
+use strum::IntoStaticStr;
 
 use crate::brake::{RefusedSend, UsedUpThread};
 use crate::channel::{ChannelInfo, ChannelRequest};
@@ -893,7 +894,8 @@ pub enum Goodbye {
 }
 
 /// Something that happened, for watchers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Event {
     /// Something happened to a delivery.
     Delivery {
@@ -992,7 +994,8 @@ pub struct WatchedDelivery {
 }
 
 /// What happened to a delivery.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum DeliveryEvent {
     /// The message is durable, or waits again. One event per recipient.
     Stored {
@@ -1050,17 +1053,7 @@ impl Event {
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Delivery { what, .. } => what.as_str(),
-            Self::Refused { .. } => "refused",
-            Self::PeerOnline { .. } => "peer_online",
-            Self::PeerOffline { .. } => "peer_offline",
-            Self::PeerRenamed { .. } => "peer_renamed",
-            Self::PeerForgotten { .. } => "peer_forgotten",
-            Self::PeerChanged { .. } => "peer_changed",
-            Self::TaskChanged { .. } => "task_changed",
-            Self::Paused(_) => "paused",
-            Self::Resumed(_) => "resumed",
-            Self::Loop { .. } => "loop",
-            Self::Damaged { .. } => "damaged",
+            other => other.into(),
         }
     }
 }
@@ -1069,21 +1062,7 @@ impl DeliveryEvent {
     /// The event's name in text.
     #[must_use]
     pub fn as_str(&self) -> &'static str {
-        match self {
-            Self::Stored { .. } => "stored",
-            Self::Leased => "leased",
-            Self::Offered { .. } => "offered",
-            Self::Returned { .. } => "returned",
-            Self::Presented { .. } => "presented",
-            Self::Acked => "acked",
-            Self::Answered => "answered",
-            Self::Held => "held",
-            Self::Released => "released",
-            Self::Expired => "expired",
-            Self::Cancelled { .. } => "cancelled",
-            Self::Dead { .. } => "dead",
-            Self::Dropped => "dropped",
-        }
+        self.into()
     }
 
     /// The carrier involved.

@@ -1,6 +1,7 @@
 //! Searching what was said, asked, noted and planned.
 
 use serde::{Deserialize, Serialize};
+use strum::{IntoStaticStr, VariantArray};
 
 use crate::ids::Timestamp;
 
@@ -29,7 +30,20 @@ pub struct SearchQuery {
 }
 
 /// What a search can find.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    IntoStaticStr,
+    VariantArray,
+)]
+#[strum(serialize_all = "snake_case")]
 pub enum HitKind {
     /// A message that is neither question nor answer.
     Message,
@@ -45,19 +59,12 @@ pub enum HitKind {
 
 impl HitKind {
     /// All kinds, in wire order.
-    pub const ALL: [Self; 5] =
-        [Self::Message, Self::Question, Self::Answer, Self::Note, Self::Task];
+    pub const ALL: &[Self] = Self::VARIANTS;
 
     /// The kind's name in text.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Message => "message",
-            Self::Question => "question",
-            Self::Answer => "answer",
-            Self::Note => "note",
-            Self::Task => "task",
-        }
+        self.into()
     }
 }
 

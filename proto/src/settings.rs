@@ -7,6 +7,8 @@
 
 use std::fmt;
 
+use strum::{EnumString, IntoStaticStr};
+
 use crate::limits::{
     ATTEMPTS_MAX, FORGET_OFFLINE_MS, RECIPIENTS_MAX, TEXT_BYTES_MAX, VISIBILITY_TIMEOUT_MS,
 };
@@ -73,7 +75,8 @@ pub struct Misfit {
 }
 
 /// The tools that an adapter lists.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Profile {
     /// The tools that every session needs.
     #[default]
@@ -291,16 +294,13 @@ impl Profile {
     /// The word in the file.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Core => "core",
-            Self::Full => "full",
-        }
+        self.into()
     }
 
     /// The profile of that name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
-        [Self::Core, Self::Full].into_iter().find(|profile| profile.as_str() == name.trim())
+        name.trim().parse().ok()
     }
 }
 
@@ -338,8 +338,7 @@ impl Setting for bool {
 
 impl Setting for Policy {
     fn read(value: &Value, bounds: &Bounds) -> Option<Self> {
-        let said = word(value, bounds)?;
-        [Self::Accept, Self::Hold, Self::Refuse].into_iter().find(|policy| policy.as_str() == said)
+        word(value, bounds)?.parse().ok()
     }
 
     fn value(&self) -> Value {
@@ -360,9 +359,7 @@ impl Setting for Profile {
 impl Setting for Vec<Carrier> {
     fn read(value: &Value, bounds: &Bounds) -> Option<Self> {
         let Value::List(items) = value else { return None };
-        let carriers = [Carrier::Channel, Carrier::InboxSocket, Carrier::AppServer, Carrier::Hook];
-        let named = |said: &str| carriers.into_iter().find(|carrier| carrier.as_str() == said);
-        items.iter().map(|item| word(item, bounds).and_then(named)).collect()
+        items.iter().map(|item| word(item, bounds)?.parse().ok()).collect()
     }
 
     fn value(&self) -> Value {

@@ -1,6 +1,7 @@
 //! Tasks that sessions share: who does what, and what waits for what.
 
 use serde::{Deserialize, Serialize};
+use strum::{EnumString, IntoStaticStr, VariantArray};
 
 use crate::ids::{TaskId, Timestamp};
 
@@ -61,7 +62,21 @@ pub enum TaskAct {
 }
 
 /// Where a task stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    EnumString,
+    IntoStaticStr,
+    VariantArray,
+)]
+#[strum(serialize_all = "snake_case")]
 pub enum TaskState {
     /// Nobody holds it.
     Open,
@@ -81,28 +96,12 @@ pub enum TaskState {
 
 impl TaskState {
     /// All states, in wire order.
-    pub const ALL: [Self; 7] = [
-        Self::Open,
-        Self::Claimed,
-        Self::Started,
-        Self::Blocked,
-        Self::Completed,
-        Self::Failed,
-        Self::Cancelled,
-    ];
+    pub const ALL: &[Self] = Self::VARIANTS;
 
     /// The state's name in text.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Open => "open",
-            Self::Claimed => "claimed",
-            Self::Started => "started",
-            Self::Blocked => "blocked",
-            Self::Completed => "completed",
-            Self::Failed => "failed",
-            Self::Cancelled => "cancelled",
-        }
+        self.into()
     }
 
     /// Whether it ends here: completed, failed or cancelled.

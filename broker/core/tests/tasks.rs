@@ -110,7 +110,7 @@ fn expected(state: TaskState, hand: &str, act: &str) -> Option<TaskState> {
 
 #[test]
 fn each_act_from_each_state_by_each_hand_goes_by_the_table() {
-    for state in TaskState::ALL {
+    for state in TaskState::ALL.iter().copied() {
         for hand in ["creator", "holder", "other", "person"] {
             for (name, act) in acts() {
                 let mut world = prepare(state);

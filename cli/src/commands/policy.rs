@@ -172,9 +172,7 @@ async fn ask(operator: &Operator, request: Request) -> Result<Policies, Failure>
 
 /// A policy, as somebody typed it; none: what holds for all, or what `config.toml` says.
 fn policy(typed: &str) -> Result<Option<Policy>, Failure> {
-    let known = [Policy::Accept, Policy::Hold, Policy::Refuse]
-        .into_iter()
-        .find(|policy| policy.as_str() == typed);
+    let known = typed.parse().ok();
     if known.is_none() && typed != "default" {
         let typed = single_line(typed);
         return Err(Failure::usage(format!("no policy is called {typed:?}"))

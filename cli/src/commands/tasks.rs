@@ -331,6 +331,8 @@ fn task_id(given: &str) -> Result<TaskId, Failure> {
 }
 
 fn state(text: &str) -> Result<TaskState, String> {
-    let known = TaskState::ALL.into_iter().find(|state| state.as_str() == text);
-    known.ok_or_else(|| format!("a task is {}", TaskState::ALL.map(TaskState::as_str).join(", ")))
+    text.parse().map_err(|_| {
+        let known: Vec<_> = TaskState::ALL.iter().map(|state| state.as_str()).collect();
+        format!("a task is {}", known.join(", "))
+    })
 }

@@ -31,8 +31,8 @@ pub(crate) struct Search {
 }
 
 /// The kinds of searchable records.
-fn kinds() -> [(&'static str, HitKind); 5] {
-    HitKind::ALL.map(|kind| (kind.as_str(), kind))
+fn kinds() -> Vec<(&'static str, HitKind)> {
+    HitKind::ALL.iter().map(|kind| (kind.as_str(), *kind)).collect()
 }
 
 impl Tool for Search {

@@ -152,7 +152,7 @@ fn create(given: &mut Arguments) -> Result<Tasks, ArgumentError> {
 
 fn list(given: &mut Arguments) -> Result<Tasks, ArgumentError> {
     let mut choices: Vec<(&str, Option<TaskState>)> =
-        TaskState::ALL.into_iter().map(|state| (state.as_str(), Some(state))).collect();
+        TaskState::ALL.iter().map(|state| (state.as_str(), Some(*state))).collect();
     choices.push(("all", None));
     let state = given.choice("state", &choices)?;
     Ok(Tasks(TaskRequest::List(TasksQuery {

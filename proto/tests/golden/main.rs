@@ -606,7 +606,7 @@ fn every_variant_has_a_vector() {
             assert!(names.contains(name.as_str()), "{name} has no vector");
         }
     }
-    assert_eq!(CODES, &ErrorCode::ALL, "ErrorCode::ALL is not in wire order");
+    assert_eq!(CODES, ErrorCode::ALL, "ErrorCode::ALL is not in wire order");
 }
 
 /// Bytes that look like a value but name a variant that does not exist.

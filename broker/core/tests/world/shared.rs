@@ -63,12 +63,7 @@ impl World {
         options: &Options<'_>,
         text: Option<&str>,
     ) {
-        let state = |name: &&str| {
-            TaskState::ALL
-                .into_iter()
-                .find(|state| state.as_str() == *name)
-                .expect("a state of a task")
-        };
+        let state = |name: &&str| name.parse::<TaskState>().expect("a state of a task");
         let query = TasksQuery {
             state: options.get("state").map(state),
             all: words == ["all"],
