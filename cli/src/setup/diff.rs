@@ -3,6 +3,8 @@
 //! It knows lines. Values are hidden where their name sounds like a secret, and very long
 //! lines are cut to what changes, so that a diff can be shown to others.
 
+use similar::{Algorithm, Change, ChangeTag, DiffOp, capture_diff_slices, group_diff_ops};
+
 use crate::output::beginning;
 
 /// Lines shown around a change.
@@ -14,41 +16,20 @@ const LINE_CHARS_MAX: usize = 160;
 /// How much of a long line is shown around what changes.
 const AROUND_CHARS: usize = 24;
 
-/// Beyond this many changed lines the middle of a text is shown as replaced: the search grows with
-/// the square of it.
-const CHANGES_MAX: usize = 2_000;
-
 /// What a name contains that stands before something secret.
 const SECRET_NAMES: &[&str] =
     &["token", "secret", "password", "key", "auth", "credential", "cookie"];
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Line<'text> {
-    Same(&'text str),
-    Gone(&'text str),
-    New(&'text str),
-}
-
 /// The lines of a unified diff, without the two that name the files. Empty where the texts are the
 /// same.
 pub(crate) fn unified(before: &str, after: &str) -> Vec<String> {
-    let lines = compare(&lines_of(before), &lines_of(after));
-    let changed: Vec<usize> =
-        (0..lines.len()).filter(|place| !matches!(lines[*place], Line::Same(_))).collect();
+    let (old, new) = (lines_of(before), lines_of(after));
+    let hunks = group_diff_ops(capture_diff_slices(Algorithm::Myers, &old, &new), CONTEXT_LINES);
     let mut told = Vec::new();
-    let mut next = 0;
-    while let Some(first) = changed.get(next) {
-        // A hunk goes on while the gap to the next change is no longer than the context of both.
-        let mut last = next;
-        while changed.get(last + 1).is_some_and(|place| place - changed[last] <= 2 * CONTEXT_LINES)
-        {
-            last += 1;
-        }
-        let start = first.saturating_sub(CONTEXT_LINES);
-        let end = (changed[last] + CONTEXT_LINES + 1).min(lines.len());
-        told.push(header(&lines, start, end));
-        told.extend(hunk(&lines[start..end]));
-        next = last + 1;
+    for hunk in hunks {
+        let changes: Vec<_> = hunk.iter().flat_map(|op| op.iter_changes(&old, &new)).collect();
+        told.extend(header(&hunk));
+        told.extend(shown(&changes));
     }
     told
 }
@@ -58,46 +39,37 @@ fn lines_of(text: &str) -> Vec<&str> {
     text.trim_start_matches('\u{feff}').split_inclusive('\n').collect()
 }
 
-fn header(lines: &[Line<'_>], start: usize, end: usize) -> String {
-    let count = |lines: &[Line<'_>], new: bool| {
-        lines
-            .iter()
-            .filter(|line| !matches!((line, new), (Line::Gone(_), true) | (Line::New(_), false)))
-            .count()
+fn header(hunk: &[DiffOp]) -> Option<String> {
+    let (first, last) = (hunk.first()?, hunk.last()?);
+    let side = |start: usize, end: usize| {
+        format!("{},{}", if start == end { start } else { start + 1 }, end - start)
     };
-    let side = |new| {
-        let (skipped, shown) = (count(&lines[..start], new), count(&lines[start..end], new));
-        format!("{},{shown}", if shown == 0 { skipped } else { skipped + 1 })
-    };
-    format!("@@ -{} +{} @@", side(false), side(true))
+    let old = side(first.old_range().start, last.old_range().end);
+    let new = side(first.new_range().start, last.new_range().end);
+    Some(format!("@@ -{old} +{new} @@"))
 }
 
-fn hunk(lines: &[Line<'_>]) -> Vec<String> {
+fn shown(changes: &[Change<&str>]) -> Vec<String> {
+    let of = |tag: ChangeTag| {
+        move |change: &Change<&str>| (change.tag() == tag).then(|| hidden(bare(change.value())))
+    };
     let mut told = Vec::new();
-    for (place, line) in lines.iter().enumerate() {
-        let (mark, text, other) = match line {
-            Line::Same(text) => (' ', *text, None),
-            Line::Gone(text) => {
-                let counterpart = |line: &Line<'_>| {
-                    if let Line::New(new) = line { Some(hidden(bare(new))) } else { None }
-                };
-                ('-', *text, lines[place + 1..].iter().find_map(counterpart))
-            }
-            Line::New(text) => {
-                let counterpart = |line: &Line<'_>| {
-                    if let Line::Gone(gone) = line { Some(hidden(bare(gone))) } else { None }
-                };
-                ('+', *text, lines[..place].iter().rev().find_map(counterpart))
-            }
+    for (place, change) in changes.iter().enumerate() {
+        let (before, after) = (&changes[..place], &changes[place + 1..]);
+        let other = match change.tag() {
+            ChangeTag::Equal => None,
+            ChangeTag::Delete => after.iter().find_map(of(ChangeTag::Insert)),
+            ChangeTag::Insert => before.iter().rev().find_map(of(ChangeTag::Delete)),
         };
-        let shown = hidden(bare(text));
-        told.push(match (mark, other) {
-            (' ', _) => format!(" {}", beginning(&shown, LINE_CHARS_MAX)),
+        let line = hidden(bare(change.value()));
+        let line = match (change.tag(), other) {
+            (ChangeTag::Equal, _) => beginning(&line, LINE_CHARS_MAX),
             // What is written or goes without a counterpart is shown whole.
-            (_, None) => format!("{mark}{shown}"),
-            (_, Some(other)) => format!("{mark}{}", cut(&shown, &other)),
-        });
-        if !text.ends_with('\n') {
+            (_, None) => line,
+            (_, Some(other)) => cut(&line, &other),
+        };
+        told.push(format!("{}{line}", change.tag()));
+        if !change.value().ends_with('\n') {
             told.push("\\ no newline at the end of the file".to_owned());
         }
     }
@@ -176,88 +148,6 @@ fn cut(line: &str, other: &str) -> String {
     format!("{before}{}{after}", chars[start..end].iter().collect::<String>())
 }
 
-/// Myers' greedy search for the shortest edit, after what both texts begin and end with is set
-/// aside.
-fn compare<'text>(before: &[&'text str], after: &[&'text str]) -> Vec<Line<'text>> {
-    let head = before.iter().zip(after).take_while(|(a, b)| a == b).count();
-    let rest = before.len().min(after.len()) - head;
-    let tail =
-        before.iter().rev().zip(after.iter().rev()).take(rest).take_while(|(a, b)| a == b).count();
-    let (old, new) = (&before[head..before.len() - tail], &after[head..after.len() - tail]);
-    let mut lines: Vec<Line<'text>> = before[..head].iter().map(|line| Line::Same(line)).collect();
-    match shortest(old, new) {
-        Some(middle) => lines.extend(middle),
-        None => {
-            lines.extend(old.iter().map(|line| Line::Gone(line)));
-            lines.extend(new.iter().map(|line| Line::New(line)));
-        }
-    }
-    lines.extend(before[before.len() - tail..].iter().map(|line| Line::Same(line)));
-    lines
-}
-
-fn shortest<'text>(old: &[&'text str], new: &[&'text str]) -> Option<Vec<Line<'text>>> {
-    let most = (old.len() + new.len()).min(CHANGES_MAX);
-    // `reach[most + k]`: how far into `old` the furthest path on diagonal k has come.
-    let mut reach = vec![0usize; 2 * most + 2];
-    let mut rounds: Vec<Vec<usize>> = Vec::new();
-    let signed = |place: usize| isize::try_from(place).unwrap_or(isize::MAX);
-    for round in 0..=most {
-        rounds.push(reach.clone());
-        for k in (0..=2 * round).step_by(2) {
-            let diagonal = most + k - round;
-            let down = k == 0 || (k != 2 * round && reach[diagonal - 1] < reach[diagonal + 1]);
-            let mut x = if down { reach[diagonal + 1] } else { reach[diagonal - 1] + 1 };
-            // On diagonal d the place in `new` is x - d.
-            let Some(mut y) = x.checked_add_signed(signed(most) - signed(diagonal)) else {
-                continue;
-            };
-            while x < old.len() && y < new.len() && old[x] == new[y] {
-                x += 1;
-                y += 1;
-            }
-            reach[diagonal] = x;
-            if x >= old.len() && y >= new.len() {
-                return Some(trace(old, new, &rounds, most));
-            }
-        }
-    }
-    None
-}
-
-/// Walks back from the end through what each round had reached.
-fn trace<'text>(
-    old: &[&'text str],
-    new: &[&'text str],
-    rounds: &[Vec<usize>],
-    most: usize,
-) -> Vec<Line<'text>> {
-    let (mut x, mut y) = (old.len(), new.len());
-    let mut lines = Vec::new();
-    for (round, reach) in rounds.iter().enumerate().rev() {
-        let diagonal = most + x - y;
-        let low = diagonal == most - round;
-        let down = low || (diagonal != most + round && reach[diagonal - 1] < reach[diagonal + 1]);
-        let from = if down { diagonal + 1 } else { diagonal - 1 };
-        let (start_x, start_y) =
-            if round == 0 { (0, 0) } else { (reach[from], reach[from] + most - from) };
-        while x > start_x && y > start_y {
-            lines.push(Line::Same(old[x - 1]));
-            x -= 1;
-            y -= 1;
-        }
-        if round > 0 && down {
-            lines.push(Line::New(new[y - 1]));
-            y -= 1;
-        } else if round > 0 {
-            lines.push(Line::Gone(old[x - 1]));
-            x -= 1;
-        }
-    }
-    lines.reverse();
-    lines
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -313,12 +203,28 @@ mod tests {
             before in prop::collection::vec("[a-d]\n", 0..30),
             after in prop::collection::vec("[a-d]\n", 0..30),
         ) {
-            let (old, new): (Vec<&str>, Vec<&str>) = (before.iter().map(String::as_str).collect(), after.iter().map(String::as_str).collect());
-            let lines = compare(&old, &new);
-            let kept: Vec<&str> = lines.iter().filter_map(|line| match line { Line::Same(text) | Line::Gone(text) => Some(*text), Line::New(_) => None }).collect();
-            let made: Vec<&str> = lines.iter().filter_map(|line| match line { Line::Same(text) | Line::New(text) => Some(*text), Line::Gone(_) => None }).collect();
-            prop_assert_eq!(kept, old);
-            prop_assert_eq!(made, new);
+            let mut rest = before.iter().map(|line| bare(line));
+            let mut made = Vec::new();
+            for line in unified(&before.concat(), &after.concat()) {
+                if let Some(numbers) = line.strip_prefix("@@ -") {
+                    // What stands before the hunk is the same in both.
+                    let start = numbers.split_once(',').expect("a start").0.parse::<usize>().expect("a number");
+                    let nothing = usize::from(numbers.split_once(' ').expect("two sides").0.ends_with(",0"));
+                    let same = (start + nothing).saturating_sub(1) - (before.len() - rest.len());
+                    made.extend(rest.by_ref().take(same));
+                    continue;
+                }
+                let (mark, text) = line.split_at(1);
+                if mark != "+" {
+                    prop_assert_eq!(rest.next(), Some(text));
+                }
+                if mark != "-" {
+                    made.push(after[made.len()].trim_end());
+                    prop_assert_eq!(made.last(), Some(&text));
+                }
+            }
+            made.extend(rest);
+            prop_assert_eq!(made, after.iter().map(|line| bare(line)).collect::<Vec<_>>());
         }
     }
 }
