@@ -17,7 +17,7 @@ use tokio::net::UnixStream;
 use tokio::net::unix::UCred;
 use tokio::task::JoinSet;
 
-use crate::connection::{self, Place, Shared};
+use crate::connection::{self, ConnectionClass, ConnectionContext};
 
 /// Descriptors that are not connections: the store, the log, the runtime's own.
 const DESCRIPTORS_RESERVED: u64 = 64;
@@ -32,7 +32,7 @@ const ACCEPT_PAUSE_MS: u64 = 1_000;
 
 /// The connections that there are, and whether there is room for another.
 pub(crate) struct Admission {
-    shared: Arc<Shared>,
+    shared: Arc<ConnectionContext>,
     connections: JoinSet<()>,
     turned_away: JoinSet<()>,
     connections_max: usize,
@@ -47,7 +47,7 @@ pub(crate) struct Admission {
 
 impl Admission {
     /// No connections yet, and room for as many as there may be descriptors for.
-    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(shared: Arc<ConnectionContext>) -> Self {
         let connections_max = connections_max();
         Self {
             shared,
@@ -72,9 +72,9 @@ impl Admission {
         let pid = them.pid().and_then(|pid| u32::try_from(pid).ok());
         let (shared, connection) = (self.shared.clone(), ConnectionId(self.last_connection));
         let place = if self.connections.len() < self.for_anybody {
-            Place::Anybodys
+            ConnectionClass::Anybodys
         } else {
-            Place::Operators
+            ConnectionClass::Operators
         };
         self.connections
             .spawn(async move { connection::serve(stream, connection, pid, place, &shared).await });
@@ -130,7 +130,7 @@ impl Admission {
 
 /// Returns the credentials of the connected process if it belongs to this user. Another user is
 /// logged, and gets no answer.
-fn same_user(stream: &UnixStream, shared: &Shared) -> Option<UCred> {
+fn same_user(stream: &UnixStream, shared: &ConnectionContext) -> Option<UCred> {
     match stream.peer_cred() {
         Ok(them) if them.uid() == geteuid().as_raw() => Some(them),
         Ok(them) => {

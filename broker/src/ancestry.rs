@@ -20,7 +20,7 @@ pub(crate) fn of(pid: u32) -> Vec<Process> {
     let mut chain: Vec<Process> = Vec::new();
     let mut next = pid;
     while next > 1 && chain.iter().all(|above| above.pid != next) && chain.len() < ANCESTORS_MAX {
-        let Some(found) = look(next).ok().flatten() else { break };
+        let Some(found) = read_stat(next).ok().flatten() else { break };
         chain.push(Process { pid: next, started: found.started });
         next = found.parent;
     }
@@ -31,7 +31,7 @@ pub(crate) fn of(pid: u32) -> Vec<Process> {
 /// id.
 #[cfg(target_os = "linux")]
 pub(crate) fn has_ended(process: Process) -> bool {
-    match look(process.pid) {
+    match read_stat(process.pid) {
         Ok(Some(found)) => found.is_over() || found.started != process.started,
         Ok(None) => false,
         // Without `/proc` no entry exists, and nothing is known.
@@ -50,7 +50,7 @@ pub(crate) fn has_ended(_process: Process) -> bool {
 
 /// Returns the kernel's line of a process, with a start that no other boot repeats.
 #[cfg(target_os = "linux")]
-fn look(pid: u32) -> std::io::Result<Option<Stat>> {
+fn read_stat(pid: u32) -> std::io::Result<Option<Stat>> {
     let stat = Stat::parse(&std::fs::read(format!("/proc/{pid}/stat"))?);
     Ok(stat.map(|mut stat| {
         stat.started ^= boot();

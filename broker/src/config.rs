@@ -90,7 +90,7 @@ fn read(path: &Path) -> Result<Option<String>, ConfigError> {
 }
 
 fn parse(path: &Path, text: &str) -> Result<Settings, ConfigError> {
-    let at = |span: Range<usize>| Place { path: path.into(), line: line_of(text, span.start) };
+    let at = |span: Range<usize>| ConfigLine { path: path.into(), line: line_of(text, span.start) };
     let file = DeTable::parse(text).map_err(|source| ConfigError::Syntax {
         place: at(source.span().unwrap_or_default()),
         reason: source.message().trim().replace('\n', ", "),
@@ -209,7 +209,7 @@ pub enum ConfigError {
     #[error("{place}: {reason}")]
     Syntax {
         /// The place of the mistake.
-        place: Place,
+        place: ConfigLine,
         /// The parser's reason.
         reason: String,
     },
@@ -217,7 +217,7 @@ pub enum ConfigError {
     #[error("{place}: {key} {reason}{meant}")]
     NoTable {
         /// The place of the mistake.
-        place: Place,
+        place: ConfigLine,
         /// The key.
         key: String,
         /// The reason why the value is not allowed.
@@ -229,7 +229,7 @@ pub enum ConfigError {
     #[error("{place}: there is no table [{table}]{meant}")]
     UnknownTable {
         /// The place of the mistake.
-        place: Place,
+        place: ConfigLine,
         /// The name of the table.
         table: String,
         /// The suggested table, as the end of a sentence.
@@ -239,7 +239,7 @@ pub enum ConfigError {
     #[error("{place}: there is no {key} under [{table}]{meant}")]
     UnknownKey {
         /// The place of the mistake.
-        place: Place,
+        place: ConfigLine,
         /// The table of the key.
         table: String,
         /// The key.
@@ -251,7 +251,7 @@ pub enum ConfigError {
     #[error("{place}: {misfit}")]
     Misfit {
         /// The place of the mistake.
-        place: Place,
+        place: ConfigLine,
         /// The value, and the allowed values.
         misfit: Misfit,
     },
@@ -259,12 +259,12 @@ pub enum ConfigError {
 
 /// A line of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct ConfigLine {
     path: PathBuf,
     line: usize,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for ConfigLine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}, line {}", self.path.display(), self.line)
     }

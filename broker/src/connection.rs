@@ -48,14 +48,14 @@ const OPERATOR_HELLO_MS: u64 = 1_000;
 
 /// Who may use a place among the connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum ConnectionClass {
     Anybodys,
     /// One of the last places: the person must get through even if sessions use all others.
     Operators,
 }
 
 /// The values that all connections of one run share.
-pub(crate) struct Shared {
+pub(crate) struct ConnectionContext {
     /// The queue to the engine.
     pub(crate) arrivals: Entrance,
     /// The broker's own preface.
@@ -74,12 +74,12 @@ pub(crate) async fn serve(
     mut stream: UnixStream,
     connection: ConnectionId,
     pid: Option<u32>,
-    place: Place,
-    shared: &Shared,
+    place: ConnectionClass,
+    shared: &ConnectionContext,
 ) {
     let patience = match place {
-        Place::Anybodys => shared.timeout,
-        Place::Operators => shared.timeout.min(Duration::from_millis(OPERATOR_HELLO_MS)),
+        ConnectionClass::Anybodys => shared.timeout,
+        ConnectionClass::Operators => shared.timeout.min(Duration::from_millis(OPERATOR_HELLO_MS)),
     };
     let deadline = Instant::now() + patience;
     let protocol = match timeout_at(deadline, greet(&mut stream, &shared.preface))
@@ -93,7 +93,7 @@ pub(crate) async fn serve(
     let (outbox, in_flight) = (Outbox::default(), Semaphore::new(REQUESTS_IN_FLIGHT_MAX));
     let (read, write) = stream.split();
     let frames = Frames::of_a_stranger(read, shared.budget.share(pid), shared.timeout);
-    let mut reader = Reader {
+    let mut reader = FrameReader {
         connection,
         frames,
         in_flight: &in_flight,
@@ -104,7 +104,7 @@ pub(crate) async fn serve(
     };
     let (unwritten, answers) = (BytesMut::new(), 0);
     let mut writer =
-        Writer { write, unwritten, answers, in_flight: &in_flight, outbox: &outbox, shared };
+        FrameWriter { write, unwritten, answers, in_flight: &in_flight, outbox: &outbox, shared };
 
     let end = tokio::select! {
         end = reader.run(deadline, protocol, pid) => end,
@@ -137,7 +137,11 @@ pub(crate) async fn serve(
 
 /// Refuses a connection for lack of room: sends the preface, and the refusal of its first request.
 /// Everything that the program sends is discarded.
-pub(crate) async fn turn_away(mut stream: UnixStream, connections_max: usize, shared: &Shared) {
+pub(crate) async fn turn_away(
+    mut stream: UnixStream,
+    connections_max: usize,
+    shared: &ConnectionContext,
+) {
     let rejection = Rejection::TooManyConnections {
         connections: connections_max,
         retry_after_ms: TURNED_AWAY_RETRY_MS,
@@ -172,17 +176,17 @@ async fn greet(stream: &mut UnixStream, ours: &Preface) -> Result<u16, Fault> {
     Ok(ours.agree(&theirs)?)
 }
 
-struct Reader<'a> {
+struct FrameReader<'a> {
     connection: ConnectionId,
     frames: Frames<ReadHalf<'a>>,
     in_flight: &'a Semaphore,
     outbox: &'a Outbox,
-    shared: &'a Shared,
-    place: Place,
+    shared: &'a ConnectionContext,
+    place: ConnectionClass,
     said_hello: bool,
 }
 
-impl Reader<'_> {
+impl FrameReader<'_> {
     /// Reads until the program ends the connection.
     async fn run(
         &mut self,
@@ -197,7 +201,7 @@ impl Reader<'_> {
             ClientFrame { id, request: Request::Hello(hello) } => (id, hello),
             ClientFrame { id, .. } => return Err(Fault::NoHello { id }),
         };
-        if self.place == Place::Operators && hello.role != Role::Operator {
+        if self.place == ConnectionClass::Operators && hello.role != Role::Operator {
             return Err(Fault::NoPlace { id });
         }
         self.hello(id, hello, protocol, pid)?;
@@ -268,7 +272,7 @@ impl Reader<'_> {
     }
 }
 
-struct Writer<'a> {
+struct FrameWriter<'a> {
     write: WriteHalf<'a>,
     /// Taken from the outbox, and not yet written to the socket. Stored here so that writing can be
     /// interrupted anywhere and continue.
@@ -277,10 +281,10 @@ struct Writer<'a> {
     answers: usize,
     in_flight: &'a Semaphore,
     outbox: &'a Outbox,
-    shared: &'a Shared,
+    shared: &'a ConnectionContext,
 }
 
-impl Writer<'_> {
+impl FrameWriter<'_> {
     /// Writes frames, many at once if many wait, until the connection ends and everything is
     /// written.
     async fn run(&mut self) -> io::Result<()> {
@@ -391,7 +395,7 @@ pub(crate) fn bad_frame(error: &DecodeError) -> Refusal {
     Rejection::BadFrame { reason }.refusal(Addressee::Person)
 }
 
-fn report(connection: ConnectionId, pid: Option<u32>, fault: &Fault, shared: &Shared) {
+fn report(connection: ConnectionId, pid: Option<u32>, fault: &Fault, shared: &ConnectionContext) {
     let kind = match fault {
         // A program that was killed, or that connected while the broker stopped: nobody can act on
         // it.
@@ -431,7 +435,7 @@ mod tests {
             let (arrivals, arrived) = turns::open();
             let (budget, warnings, timeout) =
                 (Arc::default(), Throttle::default(), Duration::from_secs(20));
-            let shared = Shared {
+            let shared = ConnectionContext {
                 arrivals,
                 preface: Preface::ours("/x/peerctl"),
                 budget,
@@ -441,7 +445,10 @@ mod tests {
             let (mut program, broker_end) = UnixStream::pair().unwrap();
             let serving = tokio::spawn({
                 let shared = Arc::new(shared);
-                async move { serve(broker_end, ConnectionId(1), None, Place::Anybodys, &shared).await }
+                async move {
+                    serve(broker_end, ConnectionId(1), None, ConnectionClass::Anybodys, &shared)
+                        .await
+                }
             });
             let hello = Hello {
                 role: Role::Adapter,

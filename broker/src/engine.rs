@@ -36,11 +36,11 @@ use crate::clock::Clock;
 use crate::connection::bad_frame;
 use crate::frames::Frame;
 use crate::outbox::Outbox;
-use crate::readings::{Place, Readings};
-use crate::search::{Asker, Searching};
-use crate::store::{Row, Snapshot, Store, StoreError, Walk};
+use crate::readings::{ReadingState, Readings};
+use crate::search::{SearchOrigin, Searching};
+use crate::store::{RecordName, Snapshot, Store, StoreError, Walk};
 use crate::telemetry::Throttle;
-use crate::turns::Turns;
+use crate::turns::TurnQueue;
 use crate::{ancestry, query, state_dir, telemetry};
 
 #[cfg(test)]
@@ -92,7 +92,7 @@ pub(crate) enum Arrival {
 
 /// The broker's own data in `Welcome` and `Status`.
 #[derive(Clone, Debug)]
-pub(crate) struct Identity {
+pub(crate) struct BrokerIdentity {
     pub(crate) executable: String,
     pub(crate) dir: PathBuf,
     pub(crate) socket: PathBuf,
@@ -108,13 +108,13 @@ pub(crate) struct Engine {
     broker: Broker,
     store: Store,
     searching: Searching,
-    arrivals: Turns,
+    arrivals: TurnQueue,
     readings: Readings,
-    lines: BTreeMap<ConnectionId, Line>,
+    lines: BTreeMap<ConnectionId, RegisteredConnection>,
     warnings: Throttle,
     /// Connections that sent an invalid frame, and still wait for answers.
     leaving: Vec<ConnectionId>,
-    identity: Identity,
+    identity: BrokerIdentity,
     step: Step,
     /// Counts commits, so that outboxes can tell a burst from a backlog.
     batch: u64,
@@ -133,7 +133,7 @@ pub(crate) struct Engine {
 }
 
 /// A connection that sent `Hello`.
-struct Line {
+struct RegisteredConnection {
     outbox: Outbox,
     protocol: u16,
     /// It sent an invalid frame: nothing more is read from it. Once everything before is answered,
@@ -147,8 +147,8 @@ impl Engine {
         broker: Broker,
         store: Store,
         searching: Searching,
-        arrivals: Turns,
-        identity: Identity,
+        arrivals: TurnQueue,
+        identity: BrokerIdentity,
     ) -> Self {
         Self {
             clock,
@@ -294,7 +294,7 @@ impl Engine {
         self.commit_batch()
     }
 
-    fn place(&self, connection: ConnectionId) -> Place {
+    fn place(&self, connection: ConnectionId) -> ReadingState {
         place(&self.lines, connection)
     }
 
@@ -336,11 +336,12 @@ impl Engine {
     fn apply(&mut self, now: Now, arrival: Arrival) -> Result<(), EngineError> {
         let input = match arrival {
             Arrival::Hello { connection, id, hello, protocol, ancestors, outbox } => {
-                self.lines.insert(connection, Line { outbox, protocol, last_word: None });
+                self.lines
+                    .insert(connection, RegisteredConnection { outbox, protocol, last_word: None });
                 Input::Connected { connection, id, role: hello.role, ancestors, seat: hello.seat }
             }
             Arrival::Asked { connection, frame } => {
-                let Some(ClientFrame { id, request }) = self.heard(connection, &frame) else {
+                let Some(ClientFrame { id, request }) = self.decoded(connection, &frame) else {
                     return Ok(());
                 };
                 if lists(&request) {
@@ -370,7 +371,7 @@ impl Engine {
     }
 
     /// Decodes a frame. `None`: it is invalid, and its connection gets a refusal.
-    fn heard(&mut self, connection: ConnectionId, frame: &Frame) -> Option<ClientFrame> {
+    fn decoded(&mut self, connection: ConnectionId, frame: &Frame) -> Option<ClientFrame> {
         let line = self.lines.get_mut(&connection).filter(|line| line.last_word.is_none())?;
         match frame.decode() {
             Ok(heard) => Some(heard),
@@ -461,7 +462,9 @@ impl Engine {
             let mut found: Vec<Damaged> =
                 self.store.take_damage().iter().map(|row| damaged(row, true)).collect();
             found.extend(
-                self.undeliverable.drain(..).map(|message| damaged(&Row::Message(message), false)),
+                self.undeliverable
+                    .drain(..)
+                    .map(|message| damaged(&RecordName::Message(message), false)),
             );
             if found.is_empty() {
                 return Ok(());
@@ -521,7 +524,7 @@ impl Engine {
                 Effect::Query { connection, id, query } => self.readings.add(connection, id, query),
                 Effect::Search { connection, id, search } => {
                     let Some(line) = self.lines.get(&connection) else { continue };
-                    let asker = Asker {
+                    let asker = SearchOrigin {
                         outbox: line.outbox.clone(),
                         id,
                         addressee: self.broker.addressee(connection),
@@ -538,7 +541,7 @@ impl Engine {
                         // Damaged, or gone: message and delivery are written in one transaction.
                         // The mail of other peers goes on.
                         self.read_store(|store| {
-                            store.note_missing(Row::Message(message));
+                            store.record_missing(RecordName::Message(message));
                             Ok(())
                         })?;
                         self.undeliverable.push(message);
@@ -605,17 +608,20 @@ impl Engine {
     }
 }
 
-fn damaged(row: &Row, is_news: bool) -> Damaged {
+fn damaged(row: &RecordName, is_news: bool) -> Damaged {
     Damaged { what: row.to_string(), stops: row.stops(), is_news }
 }
 
 /// Whether a connection's reading may go on.
-fn place(lines: &BTreeMap<ConnectionId, Line>, connection: ConnectionId) -> Place {
+fn place(
+    lines: &BTreeMap<ConnectionId, RegisteredConnection>,
+    connection: ConnectionId,
+) -> ReadingState {
     match lines.get(&connection) {
-        Some(line) if line.outbox.is_ending() => Place::Gone,
-        Some(line) if line.outbox.is_crowded() => Place::Crowded,
-        Some(_) => Place::Free,
-        None => Place::Gone,
+        Some(line) if line.outbox.is_ending() => ReadingState::Gone,
+        Some(line) if line.outbox.is_crowded() => ReadingState::Crowded,
+        Some(_) => ReadingState::Free,
+        None => ReadingState::Gone,
     }
 }
 

@@ -29,8 +29,8 @@ use thiserror::Error;
 use tokio::sync::oneshot;
 
 use crate::clock::Clock;
-use crate::connection::Shared;
-use crate::engine::{Engine, Identity};
+use crate::connection::ConnectionContext;
+use crate::engine::{BrokerIdentity, Engine};
 use crate::listener::Socket;
 use crate::search::{IndexError, IndexReport, LocalIndex, LocalLooked, Parent, Searching};
 use crate::state_dir::Lock;
@@ -127,7 +127,7 @@ pub fn reindex(location: &Location) -> Result<IndexReport, RunError> {
 /// The error of the store, or the reason why the index cannot be read.
 pub fn check_index(location: &Location) -> Result<Option<IndexReport>, RunError> {
     let looked = search::in_a_child(|| {
-        look_at_index(location).map_err(|error| (Chain(&error).to_string(), error.hint()))
+        index_report(location).map_err(|error| (Chain(&error).to_string(), error.hint()))
     });
     match looked.map_err(RunError::Runtime)? {
         Some(report) => report.map_err(|(message, hint)| RunError::Check { message, hint }),
@@ -135,9 +135,9 @@ pub fn check_index(location: &Location) -> Result<Option<IndexReport>, RunError>
     }
 }
 
-fn look_at_index(location: &Location) -> Result<Option<IndexReport>, RunError> {
+fn index_report(location: &Location) -> Result<Option<IndexReport>, RunError> {
     let store = Store::open_for_reading(&location.database())?.take().map_err(RunError::Load)?;
-    Ok(match LocalIndex::look(&location.search_index(), &store)? {
+    Ok(match LocalIndex::open_in(&location.search_index(), &store)? {
         LocalLooked::None => None,
         LocalLooked::Damaged(damaged_files) => {
             Some(IndexReport { damaged_files, ..IndexReport::default() })
@@ -207,7 +207,7 @@ fn serve(
 
     let executable = options.executable.display().to_string();
     let our_preface = Preface::ours(&executable);
-    let identity = Identity {
+    let identity = BrokerIdentity {
         executable,
         dir: location.dir().into(),
         socket: location.socket(),
@@ -231,7 +231,8 @@ fn serve(
 
     let mut at_ready = Ok(());
     let (budget, warnings) = (Arc::default(), Throttle::default());
-    let shared = Shared { arrivals: to_engine, preface: our_preface, budget, warnings, timeout };
+    let shared =
+        ConnectionContext { arrivals: to_engine, preface: our_preface, budget, warnings, timeout };
     let up = || {
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
@@ -243,14 +244,14 @@ fn serve(
             messages,
             "broker up"
         );
-        lock.note(Phase::Serving);
+        lock.record(Phase::Serving);
         ready();
         if options.detached {
             at_ready = detach::drop_stdio();
         }
     };
     let served =
-        runtime.block_on(listener::serve(socket, shared, ended, up, || lock.note(Phase::Ending)));
+        runtime.block_on(listener::serve(socket, shared, ended, up, || lock.record(Phase::Ending)));
     // It is dropped with its way to the engine, so that the thread ends in any case.
     let thread = thread.join();
     at_ready?;

@@ -16,7 +16,7 @@ use tokio::net::UnixListener;
 use tokio::sync::oneshot;
 
 use crate::admission::Admission;
-use crate::connection::Shared;
+use crate::connection::ConnectionContext;
 use crate::engine::Arrival;
 use crate::shutdown::Signals;
 use crate::socket_path::{Changes, SocketPath};
@@ -68,7 +68,7 @@ fn remove_stale(path: &Path) -> Result<(), SocketError> {
 /// `ready` is called once connections are accepted, `ending` before the socket is removed.
 pub(crate) async fn serve<E>(
     socket: Socket,
-    shared: Shared,
+    shared: ConnectionContext,
     mut engine: oneshot::Receiver<Result<(), E>>,
     ready: impl FnOnce(),
     ending: impl FnOnce(),

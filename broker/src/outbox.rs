@@ -33,12 +33,12 @@ const WRITE_BATCH_BYTES: usize = 256 * 1024;
 /// One connection's queue. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Outbox {
-    shared: Arc<Shared>,
+    shared: Arc<OutboxState>,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
-    queue: Mutex<Queue>,
+struct OutboxState {
+    queue: Mutex<OutboxQueue>,
     /// Signals that something can be taken.
     filled: Notify,
     /// Signals that nothing more is accepted.
@@ -46,8 +46,8 @@ struct Shared {
 }
 
 #[derive(Debug, Default)]
-struct Queue {
-    frames: VecDeque<Frame>,
+struct OutboxQueue {
+    frames: VecDeque<QueuedFrame>,
     bytes: usize,
     /// Bytes of the answers among them.
     answer_bytes: usize,
@@ -61,7 +61,7 @@ struct Queue {
 }
 
 #[derive(Debug)]
-struct Frame {
+struct QueuedFrame {
     payload: Vec<u8>,
     answers: bool,
 }
@@ -90,7 +90,7 @@ impl Outbox {
             codec::encode(&ServerFrame::Reply { id, result: Err(refusal) })
                 .expect("a short refusal fits a frame")
         });
-        self.enqueue(self.queue(), Frame { payload, answers: true });
+        self.enqueue(self.queue(), QueuedFrame { payload, answers: true });
     }
 
     /// Pushes a frame in the engine's batch of that number.
@@ -104,7 +104,7 @@ impl Outbox {
                     queue.batch = batch;
                     queue.bytes_before_batch = queue.bytes;
                 }
-                self.enqueue(queue, Frame { payload, answers: false });
+                self.enqueue(queue, QueuedFrame { payload, answers: false });
             }
             Err(error) => tracing::error!(cause = %error, "a push does not fit a frame"),
         }
@@ -178,11 +178,11 @@ impl Outbox {
         }
     }
 
-    fn queue(&self) -> MutexGuard<'_, Queue> {
+    fn queue(&self) -> MutexGuard<'_, OutboxQueue> {
         self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn enqueue(&self, mut queue: MutexGuard<'_, Queue>, frame: Frame) {
+    fn enqueue(&self, mut queue: MutexGuard<'_, OutboxQueue>, frame: QueuedFrame) {
         queue.add(frame);
         if queue.is_too_long() {
             queue.give_up();
@@ -193,8 +193,8 @@ impl Outbox {
     }
 }
 
-impl Queue {
-    fn add(&mut self, frame: Frame) {
+impl OutboxQueue {
+    fn add(&mut self, frame: QueuedFrame) {
         if !self.ended {
             self.bytes += frame.bytes();
             self.answer_bytes += if frame.answers { frame.bytes() } else { 0 };
@@ -217,12 +217,12 @@ impl Queue {
         (self.bytes, self.answer_bytes) = (0, 0);
         let payload = codec::encode(&ServerFrame::Push(Push::Goodbye(Goodbye::TooSlow)))
             .expect("a goodbye fits a frame");
-        self.add(Frame { payload, answers: false });
+        self.add(QueuedFrame { payload, answers: false });
         self.ended = true;
     }
 }
 
-impl Frame {
+impl QueuedFrame {
     fn bytes(&self) -> usize {
         HEADER_BYTES + self.payload.len()
     }

@@ -20,7 +20,7 @@ use peer_proto::note::NoteInfo;
 use peer_proto::refusal::Refusal;
 use peer_proto::request::{Orphan, Position, Reply, Shown, ShownDelivery, Status};
 
-use crate::store::{Row, Snapshot, Span, StoreError};
+use crate::store::{RecordName, Snapshot, Span, StoreError};
 
 /// The most rows that one piece of a history reads, and messages that it returns: some
 /// milliseconds' work.
@@ -258,7 +258,7 @@ fn name_of(broker: &Broker, peer: PeerId) -> String {
 }
 
 fn unknown(store: &Snapshot, id: MessageId) -> Rejection {
-    if store.is_damaged(&Row::Message(id)) {
+    if store.is_damaged(&RecordName::Message(id)) {
         Rejection::DamagedMessage(id)
     } else {
         Rejection::UnknownMessage(id)

@@ -30,7 +30,7 @@ pub(crate) struct Readings {
 
 /// Whether a connection's reading may go on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum ReadingState {
     /// Its outbox has room.
     Free,
     /// It has unread answers.
@@ -51,16 +51,16 @@ impl Readings {
     /// closed connections on the way.
     pub(crate) fn next(
         &mut self,
-        place: impl Fn(ConnectionId) -> Place,
+        place: impl Fn(ConnectionId) -> ReadingState,
     ) -> Option<(ConnectionId, Reading)> {
         for _ in 0..self.turns.len() {
             let connection = self.turns.pop_front()?;
             match place(connection) {
-                Place::Gone => {
+                ReadingState::Gone => {
                     self.lines.remove(&connection);
                 }
-                Place::Crowded => self.turns.push_back(connection),
-                Place::Free => {
+                ReadingState::Crowded => self.turns.push_back(connection),
+                ReadingState::Free => {
                     let line = self.lines.get_mut(&connection)?;
                     let reading = line.pop_front()?;
                     if line.is_empty() {
@@ -90,8 +90,8 @@ impl Readings {
     }
 
     /// Whether any reading can continue.
-    pub(crate) fn can_go_on(&self, place: impl Fn(ConnectionId) -> Place) -> bool {
-        self.turns.iter().any(|connection| place(*connection) != Place::Crowded)
+    pub(crate) fn can_go_on(&self, place: impl Fn(ConnectionId) -> ReadingState) -> bool {
+        self.turns.iter().any(|connection| place(*connection) != ReadingState::Crowded)
     }
 }
 
@@ -101,7 +101,7 @@ mod tests {
 
     fn ids(
         readings: &mut Readings,
-        place: impl Fn(ConnectionId) -> Place,
+        place: impl Fn(ConnectionId) -> ReadingState,
     ) -> Vec<(u64, RequestId)> {
         std::iter::from_fn(|| {
             readings.next(&place).map(|(connection, reading)| (connection.0, reading.id))
@@ -116,17 +116,18 @@ mod tests {
             readings.add(ConnectionId(1), id, Query::Status);
         }
         readings.add(ConnectionId(2), 1, Query::Status);
-        let (connection, first) = readings.next(|_| Place::Free).unwrap();
+        let (connection, first) = readings.next(|_| ReadingState::Free).unwrap();
         assert_eq!((connection.0, first.id), (1, 1));
         readings.put_back(connection, first);
-        let crowded =
-            |connection: ConnectionId| if connection.0 == 1 { Place::Crowded } else { Place::Free };
+        let crowded = |connection: ConnectionId| {
+            if connection.0 == 1 { ReadingState::Crowded } else { ReadingState::Free }
+        };
         assert_eq!(ids(&mut readings, crowded), [(2, 1)]);
-        assert!(!readings.can_go_on(crowded) && readings.can_go_on(|_| Place::Free));
+        assert!(!readings.can_go_on(crowded) && readings.can_go_on(|_| ReadingState::Free));
         readings.add(ConnectionId(2), 2, Query::Status);
-        assert_eq!(ids(&mut readings, |_| Place::Free), [(1, 1), (2, 2), (1, 2), (1, 3)]);
+        assert_eq!(ids(&mut readings, |_| ReadingState::Free), [(1, 1), (2, 2), (1, 2), (1, 3)]);
         readings.add(ConnectionId(1), 4, Query::Status);
-        assert_eq!(ids(&mut readings, |_| Place::Gone), []);
+        assert_eq!(ids(&mut readings, |_| ReadingState::Gone), []);
         assert!(readings.lines.is_empty());
     }
 }

@@ -125,7 +125,7 @@ impl Lock {
         match file.try_lock() {
             Ok(()) => {
                 let lock = Self { file };
-                lock.note(Phase::Starting);
+                lock.record(Phase::Starting);
                 Ok(lock)
             }
             Err(TryLockError::WouldBlock) => Err(LockError::Held { path: path.into() }),
@@ -135,7 +135,7 @@ impl Lock {
 
     /// Writes the holder and its phase into the lock file. A full disk is no error: then the kernel
     /// still reports the holder.
-    pub(crate) fn note(&self, phase: Phase) {
+    pub(crate) fn record(&self, phase: Phase) {
         let line = Holding { pid: std::process::id(), phase }.line();
         if self.file.write_all_at(line.as_bytes(), 0).is_ok() {
             // Another version of the broker may have left bytes after the line.

@@ -21,13 +21,13 @@ use crate::outbox::Outbox;
 /// The sending side. Dropping it ends the engine, because no connection is left.
 #[derive(Debug)]
 pub(crate) struct Entrance {
-    shared: Arc<Shared>,
+    shared: Arc<SharedTurns>,
 }
 
 /// The engine's side. Dropping it drops the waiting arrivals, and nothing more is accepted.
 #[derive(Debug)]
-pub(crate) struct Turns {
-    shared: Arc<Shared>,
+pub(crate) struct TurnQueue {
+    shared: Arc<SharedTurns>,
 }
 
 /// The engine's side was dropped.
@@ -35,14 +35,14 @@ pub(crate) struct Turns {
 pub(crate) struct Closed;
 
 #[derive(Debug, Default)]
-struct Shared {
-    queue: Mutex<Queue>,
+struct SharedTurns {
+    queue: Mutex<TurnState>,
     arrived: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct Queue {
-    lines: BTreeMap<ConnectionId, Line>,
+struct TurnState {
+    lines: BTreeMap<ConnectionId, ConnectionQueue>,
     /// Connections with waiting arrivals, the next one first.
     turns: VecDeque<ConnectionId>,
     /// Connections that get no more turns in this batch.
@@ -58,7 +58,7 @@ struct Queue {
 
 /// The arrivals of one connection.
 #[derive(Debug)]
-struct Line {
+struct ConnectionQueue {
     waiting: VecDeque<Arrival>,
     outbox: Outbox,
     /// It gets no turn before those ends were handled.
@@ -69,9 +69,9 @@ struct Line {
 }
 
 /// Creates both sides of an empty queue.
-pub(crate) fn open() -> (Entrance, Turns) {
-    let shared = Arc::new(Shared::default());
-    (Entrance { shared: Arc::clone(&shared) }, Turns { shared })
+pub(crate) fn open() -> (Entrance, TurnQueue) {
+    let shared = Arc::new(SharedTurns::default());
+    (Entrance { shared: Arc::clone(&shared) }, TurnQueue { shared })
 }
 
 impl Entrance {
@@ -101,7 +101,7 @@ impl Drop for Entrance {
     }
 }
 
-impl Turns {
+impl TurnQueue {
     /// Sleeps until there is a turn, a crowded connection reads again, or the timeout. `None`: no
     /// timeout. It clears all rests.
     pub(crate) fn wait(&self, timeout: Option<Duration>) {
@@ -127,7 +127,7 @@ impl Turns {
         self.shared.queue().next()
     }
 
-    /// Ends a connection's turns until [`Turns::wait`] is called.
+    /// Ends a connection's turns until [`TurnQueue::wait`] is called.
     pub(crate) fn rest(&self, connection: ConnectionId) {
         let queue = &mut *self.shared.queue();
         if let Some(line) = queue.lines.get_mut(&connection) {
@@ -137,24 +137,24 @@ impl Turns {
     }
 }
 
-impl Drop for Turns {
+impl Drop for TurnQueue {
     fn drop(&mut self) {
         let mut queue = self.shared.queue();
-        *queue = Queue { closed: true, ..Queue::default() };
+        *queue = TurnState { closed: true, ..TurnState::default() };
     }
 }
 
-impl Shared {
-    fn queue(&self) -> MutexGuard<'_, Queue> {
+impl SharedTurns {
+    fn queue(&self) -> MutexGuard<'_, TurnState> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Queue {
+impl TurnState {
     fn push(&mut self, arrival: Arrival) {
         let connection = match &arrival {
             Arrival::Hello { connection, outbox, .. } => {
-                let line = Line {
+                let line = ConnectionQueue {
                     outbox: outbox.clone(),
                     waiting: VecDeque::new(),
                     after_ends: self.ends,
@@ -196,7 +196,7 @@ impl Queue {
                 self.turns.push_back(connection);
             }
             if let Some(Arrival::Gone { .. }) = &arrival
-                && let Some(Line { end: Some(end), .. }) = self.lines.remove(&connection)
+                && let Some(ConnectionQueue { end: Some(end), .. }) = self.lines.remove(&connection)
             {
                 self.ends_waiting.remove(&end);
             }
@@ -221,7 +221,7 @@ impl Queue {
     }
 }
 
-impl Line {
+impl ConnectionQueue {
     fn has_turn(&self, ends_waiting: &BTreeSet<u64>) -> bool {
         let those_before_are_heard = ends_waiting.first().is_none_or(|end| *end > self.after_ends);
         !self.rests && those_before_are_heard && !self.outbox.is_crowded()
@@ -260,7 +260,7 @@ mod tests {
     }
 
     /// Describes the next arrival in letters: the kind, the connection, the request's id.
-    fn said(turns: &Turns) -> Option<String> {
+    fn said(turns: &TurnQueue) -> Option<String> {
         Some(match turns.next()? {
             Arrival::Hello { connection, .. } => format!("hello {}", connection.0),
             Arrival::Asked { connection, frame } => {
@@ -271,7 +271,7 @@ mod tests {
         })
     }
 
-    fn all(turns: &Turns) -> Vec<String> {
+    fn all(turns: &TurnQueue) -> Vec<String> {
         std::iter::from_fn(|| said(turns)).collect()
     }
 

@@ -28,7 +28,7 @@ pub(crate) enum ChildError {
 
 /// The standard output of a program.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Output {
+pub(crate) struct ChildOutput {
     pub(crate) bytes: Vec<u8>,
     /// Whether it wrote the limit or more, and its end was not waited for.
     pub(crate) is_cut: bool,
@@ -41,7 +41,7 @@ pub(crate) async fn run(
     input: &[u8],
     limit: Duration,
     bytes_max: usize,
-) -> Result<Output, ChildError> {
+) -> Result<ChildOutput, ChildError> {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0);
     let mut group = Group(command.spawn().map_err(ChildError::Start)?);
     let running = async {
@@ -65,11 +65,11 @@ pub(crate) async fn run(
         };
         let (read, ()) = tokio::join!(read, write);
         if read? == bytes_max {
-            return Ok(Output { bytes, is_cut: true });
+            return Ok(ChildOutput { bytes, is_cut: true });
         }
         let status = group.0.wait().await.map_err(ChildError::Read)?;
         if status.success() {
-            Ok(Output { bytes, is_cut: false })
+            Ok(ChildOutput { bytes, is_cut: false })
         } else {
             Err(ChildError::Failed(status))
         }
@@ -118,7 +118,7 @@ mod tests {
         // More than pipes hold, in both directions at once.
         assert_eq!(
             run(shell("cat"), &much, LIMIT, 2 << 20).await.unwrap(),
-            Output { bytes: much.clone(), is_cut: false }
+            ChildOutput { bytes: much.clone(), is_cut: false }
         );
     }
 
@@ -136,7 +136,7 @@ mod tests {
     #[tokio::test]
     async fn one_that_never_stops_writing_is_cut_off() {
         let output = run(shell("while :; do echo yes; done"), b"", LIMIT, 8).await.unwrap();
-        assert_eq!(output, Output { bytes: b"yes\nyes\n".to_vec(), is_cut: true });
+        assert_eq!(output, ChildOutput { bytes: b"yes\nyes\n".to_vec(), is_cut: true });
     }
 
     #[tokio::test]

@@ -30,19 +30,19 @@ pub(crate) struct Inherited {
     /// `CLAUDE_CONFIG_DIR`, else `.claude` under the home directory.
     pub(crate) config: PathBuf,
     /// `CLAUDE_CODE_MESSAGING_SOCKET` and `CLAUDE_CODE_MESSAGING_TOKEN`.
-    pub(crate) inbox: Option<InboxSocket>,
+    pub(crate) inbox: Option<OwnSocket>,
 }
 
 /// The session's own socket for messages from other sessions.
 #[derive(Clone)]
-pub(crate) struct InboxSocket {
+pub(crate) struct OwnSocket {
     pub(crate) path: PathBuf,
     pub(crate) token: String,
 }
 
-impl std::fmt::Debug for InboxSocket {
+impl std::fmt::Debug for OwnSocket {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("InboxSocket").field("path", &self.path).finish_non_exhaustive()
+        formatter.debug_struct("OwnSocket").field("path", &self.path).finish_non_exhaustive()
     }
 }
 
@@ -57,7 +57,7 @@ impl Inherited {
                 .map(PathBuf::from)
                 .or_else(home)
                 .unwrap_or_default(),
-            inbox: inbox.map(|(path, token)| InboxSocket { path: path.into(), token }),
+            inbox: inbox.map(|(path, token)| OwnSocket { path: path.into(), token }),
         }
     }
 
@@ -68,9 +68,9 @@ impl Inherited {
 
     /// Returns the client's entry; `None`: there is none, it is being written, or it is that of
     /// another process with the same id.
-    pub(crate) fn registered(&self, pid: u32) -> Option<Registered> {
+    pub(crate) fn registered(&self, pid: u32) -> Option<RegistryEntry> {
         let text = std::fs::read_to_string(self.registry(pid)).ok()?;
-        let registered = Registered::parse(&text, pid)?;
+        let registered = RegistryEntry::parse(&text, pid)?;
         let began = began(pid);
         (registered.began.is_none() || began.is_none() || registered.began == began)
             .then_some(registered)
@@ -211,7 +211,7 @@ fn says_bypass_in(settings: &Path) -> bool {
 
 /// The client's registry entry of its session.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Registered {
+pub(crate) struct RegistryEntry {
     /// The session's current id.
     pub(crate) session: String,
     /// Whether the model is at work; `None`: the client does not report it.
@@ -222,7 +222,7 @@ pub(crate) struct Registered {
     began: Option<u64>,
 }
 
-impl Registered {
+impl RegistryEntry {
     fn parse(text: &str, pid: u32) -> Option<Self> {
         let entry: Value = serde_json::from_str(text).ok()?;
         if entry["pid"] != pid {
@@ -285,13 +285,13 @@ mod tests {
 
     #[test]
     fn an_entry_tells_the_session_and_what_it_does() {
-        let registered = Registered::parse(ENTRY, 14_779).unwrap();
+        let registered = RegistryEntry::parse(ENTRY, 14_779).unwrap();
         assert_eq!(registered.session, "7c36de4a-8e13-43cc-8244-8d9dd33415c7");
         assert_eq!(registered.activity, Some(Activity::Idle));
         assert_eq!(registered.inbox.as_deref(), Some(Path::new("/tmp/cc-socks/14779.sock")));
         assert_eq!(registered.began, Some(1_136_964));
         let doing = |status: &str| {
-            Registered::parse(&ENTRY.replace("\"idle\"", status), 14_779).unwrap().activity
+            RegistryEntry::parse(&ENTRY.replace("\"idle\"", status), 14_779).unwrap().activity
         };
         assert_eq!(
             (doing("\"busy\""), doing("\"waiting\"")),
@@ -302,10 +302,10 @@ mod tests {
 
     #[test]
     fn an_entry_of_another_process_half_an_entry_and_a_strange_id_are_none() {
-        assert_eq!(Registered::parse(ENTRY, 1), None);
-        assert_eq!(Registered::parse(&ENTRY[..ENTRY.len() / 2], 14_779), None);
-        assert_eq!(Registered::parse(&ENTRY.replace("7c36de4a", "../../x"), 14_779), None);
-        assert_eq!(Registered::parse("[]", 14_779), None);
+        assert_eq!(RegistryEntry::parse(ENTRY, 1), None);
+        assert_eq!(RegistryEntry::parse(&ENTRY[..ENTRY.len() / 2], 14_779), None);
+        assert_eq!(RegistryEntry::parse(&ENTRY.replace("7c36de4a", "../../x"), 14_779), None);
+        assert_eq!(RegistryEntry::parse("[]", 14_779), None);
     }
 
     #[test]

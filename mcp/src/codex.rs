@@ -31,8 +31,8 @@ use rmcp::model::JsonObject;
 use serde_json::{Value, json};
 
 pub(crate) use control::{Control, ControlError};
-use control::{Notes, SOCKET};
-use processes::{Hosted, Process};
+use control::{Notifications, SOCKET};
+use processes::{HostProcess, Hosted};
 
 use crate::event::Event;
 use crate::session::Session;
@@ -65,14 +65,14 @@ const UNATTENDED: &str = "no terminal has this conversation open";
 
 /// The known facts about the thread.
 #[derive(Debug, Default)]
-pub(crate) struct Codex {
+pub(crate) struct CodexThread {
     /// The thread that this adapter serves.
     thread: Option<String>,
     /// Whether the thread is that of another thread's subagent.
     is_subagent: bool,
     control: Option<Control>,
     /// The terminal that has it open.
-    terminal: Option<Process>,
+    terminal: Option<HostProcess>,
     /// Whether a terminal had it open, and has ended.
     was_closed: bool,
     /// The name that the person chose in that terminal; `None`: it is not known to differ from the
@@ -80,9 +80,9 @@ pub(crate) struct Codex {
     asked_name: Option<Option<String>>,
 }
 
-impl Codex {
+impl CodexThread {
     /// Records the thread that the client named in a call.
-    pub(crate) fn heard_of(&mut self, thread: &str, is_subagent: bool) {
+    pub(crate) fn record_call(&mut self, thread: &str, is_subagent: bool) {
         if self.thread.is_none() {
             self.thread = Some(thread.to_owned());
         }
@@ -103,7 +103,7 @@ impl Codex {
 
     /// Whether somebody can see what the thread does.
     pub(crate) fn is_attended(&self) -> bool {
-        self.terminal.is_some_and(Process::is_alive)
+        self.terminal.is_some_and(HostProcess::is_alive)
     }
 }
 
@@ -115,7 +115,7 @@ pub(crate) fn gone_on(session: &Arc<Session>, thread: &str) {
         let state = session.state();
         state.codex.control.is_none() && !state.codex.is_subagent
     };
-    let host = session.surroundings.client_pid;
+    let host = session.environment.client_pid;
     // A client that a tool of this session started reports its own conversations here as well.
     if !hosts_one_terminal
         || processes::is_server(host)
@@ -130,29 +130,29 @@ pub(crate) fn gone_on(session: &Arc<Session>, thread: &str) {
 
 /// Finds out which thread this is. Returns whether the session may begin; if not, the client's next
 /// call reveals more.
-pub(crate) async fn settle(session: &Arc<Session>) -> bool {
-    let host = session.surroundings.client_pid;
+pub(crate) async fn adopt_thread(session: &Arc<Session>) -> bool {
+    let host = session.environment.client_pid;
     let hosted = Hosted::by(host);
-    let config = hosted.config.clone().unwrap_or_else(|| session.surroundings.codex_config.clone());
+    let config = hosted.config.clone().unwrap_or_else(|| session.environment.codex_config.clone());
     match Control::open(&config.join(SOCKET), host).await {
-        Ok((control, notes)) => settle_with_host(session, control, notes).await,
+        Ok((control, notes)) => adopt_thread_of_host(session, control, notes).await,
         // It does not exist, or belongs to another Codex.
-        Err(_) => settle_by_files(session, &hosted),
+        Err(_) => adopt_thread_of_files(session, &hosted),
     }
 }
 
 /// Finds the thread by the open files of a host without a control socket.
-fn settle_by_files(session: &Arc<Session>, hosted: &Hosted) -> bool {
+fn adopt_thread_of_files(session: &Arc<Session>, hosted: &Hosted) -> bool {
     match hosted.threads.as_slice() {
         [] => true,
         [only] => {
-            session.state().codex.heard_of(only, false);
+            session.state().codex.record_call(only, false);
             session.handle(Event::SettledOn { seat: seat(only), conversation: Some(only.clone()) });
             find_record(session);
             true
         }
         // An editor's host, with several conversations: the client's call names this one.
-        _ if processes::is_server(session.surroundings.client_pid) => {
+        _ if processes::is_server(session.environment.client_pid) => {
             session.state().codex.thread.is_some()
         }
         // A terminal's host, and a later thread: another conversation there, or a subagent. Either
@@ -175,13 +175,17 @@ pub(crate) fn find_record(session: &Arc<Session>) {
             .filter(|_| state.core.record().is_none() && !state.codex.is_subagent)
     };
     let Some(thread) = thread else { return };
-    let hosted = Hosted::by(session.surroundings.client_pid);
+    let hosted = Hosted::by(session.environment.client_pid);
     if let Some(record) = hosted.record(&thread) {
         session.handle(Event::RecordAt(record.to_path_buf()));
     }
 }
 
-async fn settle_with_host(session: &Arc<Session>, control: Control, mut notes: Notes) -> bool {
+async fn adopt_thread_of_host(
+    session: &Arc<Session>,
+    control: Control,
+    mut notes: Notifications,
+) -> bool {
     let finding = find_thread(session, &control, &mut notes);
     let patience = Duration::from_millis(START_PATIENCE_MS);
     let Ok(Some(thread)) = tokio::time::timeout(patience, finding).await else { return false };
@@ -234,7 +238,11 @@ async fn settle_with_host(session: &Arc<Session>, control: Control, mut notes: N
 }
 
 /// Returns the thread in which this adapter is called.
-async fn find_thread(session: &Session, control: &Control, notes: &mut Notes) -> Option<String> {
+async fn find_thread(
+    session: &Session,
+    control: &Control,
+    notes: &mut Notifications,
+) -> Option<String> {
     let known = || session.state().codex.thread.clone();
     for thread in loaded(control).await {
         if let Some(thread) = known() {
@@ -271,8 +279,13 @@ async fn loaded(control: &Control) -> Vec<String> {
 }
 
 /// Requests a call of the adapter in that thread, which is this one or another.
-async fn introduce(control: &Control, thread: &str, terminal: Option<Process>) -> Option<Value> {
-    let arguments = json!({ "pid": std::process::id(), "terminal": terminal.map(Process::word) });
+async fn introduce(
+    control: &Control,
+    thread: &str,
+    terminal: Option<HostProcess>,
+) -> Option<Value> {
+    let arguments =
+        json!({ "pid": std::process::id(), "terminal": terminal.map(HostProcess::word) });
     let call =
         json!({ "threadId": thread, "server": SERVER, "tool": INTRODUCE, "arguments": arguments });
     // A thread without such a server, or with an older one, is not ours.
@@ -286,7 +299,8 @@ pub(crate) async fn introduced(session: &Session, arguments: &JsonObject) -> Val
     let ours = std::process::id();
     let (thread, gives_way) = {
         let state = session.state();
-        let terminal = state.codex.terminal.filter(|_| !state.codex.is_subagent).map(Process::word);
+        let terminal =
+            state.codex.terminal.filter(|_| !state.codex.is_subagent).map(HostProcess::word);
         let is_another = arguments.get("pid").and_then(Value::as_u64) != Some(ours.into());
         let same = terminal.is_some()
             && terminal.as_deref() == arguments.get("terminal").and_then(Value::as_str);
@@ -301,7 +315,7 @@ pub(crate) async fn introduced(session: &Session, arguments: &JsonObject) -> Val
 }
 
 /// Notifies the adapters of this terminal's earlier conversations. Returns the latest one's thread.
-async fn supersede(control: &Control, thread: &str, terminal: Process) -> Option<String> {
+async fn supersede(control: &Control, thread: &str, terminal: HostProcess) -> Option<String> {
     let mut before = None;
     for other in loaded(control).await.into_iter().filter(|other| other != thread) {
         let answer = introduce(control, &other, Some(terminal)).await;
@@ -313,7 +327,7 @@ async fn supersede(control: &Control, thread: &str, terminal: Process) -> Option
 }
 
 /// Returns the terminal that has the thread open; `None`: it is not known.
-async fn terminal_of(control: &Control, thread: &str) -> Option<Process> {
+async fn terminal_of(control: &Control, thread: &str) -> Option<HostProcess> {
     if let Some(port) = terminal_port(control, thread).await
         && let Ok(Some(terminal)) =
             tokio::task::spawn_blocking(move || processes::listener(port)).await
@@ -337,9 +351,9 @@ async fn terminal_port(control: &Control, thread: &str) -> Option<u16> {
 }
 
 /// Returns the name that the person chose in this terminal.
-fn asked_name(session: &Session, terminal: Option<Process>) -> Option<String> {
+fn asked_name(session: &Session, terminal: Option<HostProcess>) -> Option<String> {
     let configured = session
-        .surroundings
+        .environment
         .name
         .clone()
         .filter(|name| Some(name) != of_host(session, "PEER_NAME").as_ref());
@@ -347,7 +361,7 @@ fn asked_name(session: &Session, terminal: Option<Process>) -> Option<String> {
 }
 
 /// Returns the process of this terminal, if we may set the title of its tab.
-fn titled_tab(session: &Session, terminal: Process) -> Option<u32> {
+fn titled_tab(session: &Session, terminal: HostProcess) -> Option<u32> {
     let configured = |name: &str| {
         std::env::var(name).ok().filter(|value| Some(value) != of_host(session, name).as_ref())
     };
@@ -358,11 +372,11 @@ fn titled_tab(session: &Session, terminal: Process) -> Option<u32> {
 /// Returns a variable of the host. It came from the first terminal, whichever that was, and does
 /// not apply to another.
 fn of_host(session: &Session, variable: &str) -> Option<String> {
-    Process::of(session.surroundings.client_pid)?.variable(variable)
+    HostProcess::of(session.environment.client_pid)?.variable(variable)
 }
 
 /// Follows the host's notifications about the thread while the connection lasts.
-async fn attend(session: Arc<Session>, mut notes: Notes, moved_on_to: Option<Seat>) {
+async fn attend(session: Arc<Session>, mut notes: Notifications, moved_on_to: Option<Seat>) {
     if let Some(seat) = moved_on_to
         && session.ready().await.is_ok()
     {
@@ -380,7 +394,7 @@ async fn attend(session: Arc<Session>, mut notes: Notes, moved_on_to: Option<Sea
         };
         tokio::select! {
             note = notes.recv() => match note {
-                Some((method, params)) => heard(&session, &method, &params).await,
+                Some((method, params)) => take_notification(&session, &method, &params).await,
                 None => break,
             },
             () = terminal_ended => {
@@ -403,7 +417,7 @@ async fn attend(session: Arc<Session>, mut notes: Notes, moved_on_to: Option<Sea
     session.handle(Event::HostSays(None));
 }
 
-async fn heard(session: &Arc<Session>, method: &str, params: &Value) {
+async fn take_notification(session: &Arc<Session>, method: &str, params: &Value) {
     let Some((control, thread)) = session.state().codex.way_in() else { return };
     match method {
         "thread/status/changed" if params["threadId"] == thread.as_str() => {
@@ -452,7 +466,7 @@ async fn take_back_what_was_dropped(session: &Arc<Session>, control: &Control, t
     if turns["data"][0]["status"] != "interrupted" {
         return;
     }
-    session.look_into_transcript();
+    session.read_transcript();
     let messages = {
         let state = session.state();
         let given = state.core.inbox().only_with(Carrier::AppServer);
@@ -464,7 +478,7 @@ async fn take_back_what_was_dropped(session: &Arc<Session>, control: &Control, t
 /// Leaves the broker: a conversation that no terminal has open and that has no work reads nothing.
 /// Its mail waits.
 async fn rest(session: &Session) {
-    if !session.surroundings.wake_unattended {
+    if !session.environment.wake_unattended {
         session.leave(UNATTENDED).await;
     }
 }
@@ -490,16 +504,16 @@ mod tests {
 
     #[test]
     fn the_first_thread_that_is_heard_of_is_the_one() {
-        let mut codex = Codex::default();
-        codex.heard_of("01a", false);
-        codex.heard_of("01b", false);
+        let mut codex = CodexThread::default();
+        codex.record_call("01a", false);
+        codex.record_call("01b", false);
         assert_eq!(codex.thread.as_deref(), Some("01a"));
         assert!(codex.way_in().is_none() && !codex.is_attended());
     }
 
     #[test]
     fn the_name_of_the_terminal_stands_in_for_the_inherited_one() {
-        let mut codex = Codex::default();
+        let mut codex = CodexThread::default();
         assert_eq!(codex.name(Some("luna".into())).as_deref(), Some("luna"));
         codex.asked_name = Some(Some("sol".into()));
         assert_eq!(codex.name(Some("luna".into())).as_deref(), Some("sol"));

@@ -12,13 +12,13 @@ use peer_proto::request::{Seat, SeatKind};
 use serde_json::Value;
 
 use crate::directory::spelled;
-use crate::stdio::mend_surrogates;
+use crate::stdio::fix_surrogates;
 
 /// Reads a hook's standard input. The client may have cut a tool's result within a character; the
 /// hook is used all the same.
 #[must_use]
 pub fn hook_call_in(client: &str, event: Option<&str>, mut input: Vec<u8>) -> Option<HookCall> {
-    mend_surrogates(&mut input);
+    fix_surrogates(&mut input);
     let text = String::from_utf8_lossy(&input);
     hook_call(client, event, &serde_json::from_str(text.trim_start_matches('\u{feff}')).ok()?)
 }

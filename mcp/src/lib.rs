@@ -64,7 +64,7 @@ use tokio::sync::Notify;
 use crate::config::Config;
 use crate::interrupt::Interrupts;
 use crate::server::Server;
-use crate::session::{Session, Surroundings};
+use crate::session::{Environment, Session};
 use crate::stdio::{ClientPipe, Outgoing};
 
 /// After the client closed our input, calls in progress have this long, in milliseconds. The time
@@ -126,7 +126,7 @@ async fn run(endpoint: Result<Endpoint, ConnectError>, interrupts: Interrupts) -
     let input_closed = Arc::new(Notify::new());
     let (profile, odd_profile) = profile(config.adapter.profile);
     let notices: Vec<String> = config.notices.iter().cloned().chain(odd_profile).collect();
-    let session = Session::new(surroundings(config.adapter), endpoint, outgoing.clone());
+    let session = Session::new(environment(config.adapter), endpoint, outgoing.clone());
     let told = Arc::clone(&session);
     let tell = move |event| drop(told.handle(event));
     let pipe = ClientPipe::new(input, outgoing.clone(), Arc::clone(&input_closed), tell);
@@ -191,9 +191,9 @@ async fn signalled() {
     }
 }
 
-fn surroundings(adapter: Adapter) -> Surroundings {
+fn environment(adapter: Adapter) -> Environment {
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
-    Surroundings {
+    Environment {
         name: variable("PEER_NAME").map(|name| name.trim().to_owned()),
         client: variable("PEERD_CLIENT").map(|client| client.trim().to_owned()),
         claude_session: variable("CLAUDE_CODE_SESSION_ID"),

@@ -21,13 +21,13 @@ use rmcp::model::{
 use rmcp::service::{NotificationContext, RequestContext, RoleServer};
 use serde_json::json;
 
-use crate::call::Caller;
+use crate::call::CallOrigin;
 use crate::carriers::{hook, tool_result};
 use crate::codex;
 use crate::event::{Due, Event, HookOutcome};
 use crate::session::{CallError, Client, ClientKind, Session};
-use crate::stdio::Call;
-use crate::tools::{Mail, Output, Row, ToolCall, ToolError, offered};
+use crate::stdio::CallPosition;
+use crate::tools::{Mail, Output, ToolCall, ToolError, ToolRow, offered};
 
 /// The newest protocol version that has a handshake; a client that negotiated a later one does not
 /// register a channel.
@@ -72,7 +72,7 @@ impl Server {
     }
 
     fn introduced(&self, implementation: &Implementation) -> Client {
-        let name = match &self.session.surroundings.client {
+        let name = match &self.session.environment.client {
             Some(name) => name.as_str(),
             None => implementation.name.as_str(),
         };
@@ -129,9 +129,9 @@ impl Server {
 
     async fn answer(
         &self,
-        tool: &Row,
+        tool: &ToolRow,
         arguments: JsonObject,
-        caller: &Caller,
+        caller: &CallOrigin,
         root: Option<&str>,
         context: &RequestContext<RoleServer>,
     ) -> Output {
@@ -159,7 +159,12 @@ impl Server {
     }
 
     /// Returns the tool's text with this session's due mail at its end.
-    async fn with_mail(&self, output: &Output, caller: &Caller, tool_use: Option<&str>) -> String {
+    async fn with_mail(
+        &self,
+        output: &Output,
+        caller: &CallOrigin,
+        tool_use: Option<&str>,
+    ) -> String {
         let mut text = String::new();
         for notice in self.session.take_notices() {
             text.push_str(&format!("Note: {notice}\n"));
@@ -248,7 +253,7 @@ impl ServerHandler for Server {
         let tools = if self.dormant {
             Vec::new()
         } else {
-            offered(self.profile).map(Row::definition).collect()
+            offered(self.profile).map(ToolRow::definition).collect()
         };
         Ok(ListToolsResult::with_all_items(tools))
     }
@@ -267,7 +272,7 @@ impl ServerHandler for Server {
         let is_subagent =
             thread.is_some() && root.as_ref().is_some_and(|root| Some(root) != thread.as_ref());
         if let Some(thread) = &thread {
-            self.session.state().codex.heard_of(thread, is_subagent);
+            self.session.state().codex.record_call(thread, is_subagent);
         }
         if context.meta.0.0.contains_key(codex::TURN) {
             self.session.handle(Event::RecordAlone);
@@ -297,10 +302,10 @@ impl ServerHandler for Server {
         let tool_use = meta("claudecode/toolUseId");
         // Calls come through our own pipe, which marks each. A call without the mark is no
         // evidence, and gets none.
-        let Call { id: call, written_before } =
-            context.extensions.get::<Call>().copied().unwrap_or_default();
-        let caller = Caller { call, written_before, conversation: thread.clone(), is_subagent };
-        self.session.look_into_transcript();
+        let CallPosition { id: call, written_before } =
+            context.extensions.get::<CallPosition>().copied().unwrap_or_default();
+        let caller = CallOrigin { call, written_before, conversation: thread.clone(), is_subagent };
+        self.session.read_transcript();
         self.session.handle(Event::ToolCalled {
             call,
             written_before,

@@ -6,7 +6,7 @@
 //! - Every change of the adapter's decisions goes through [`Session::handle`], which awaits
 //!   nothing.
 //! - One async task ([`link`]) owns the connection's pushes and applies them in order.
-//!   [`Session::settle_pushes`] waits for it, so that the caller with an answer also has the
+//!   [`Session::wait_for_pushes`] waits for it, so that the caller with an answer also has the
 //!   earlier pushes.
 //! - A connection is made only if it is needed: after a loss at once and for a while, then with the
 //!   next call.
@@ -32,7 +32,7 @@ use tokio::time::Instant;
 
 use crate::carriers;
 use crate::claude::Inherited;
-use crate::codex::Codex;
+use crate::codex::CodexThread;
 use crate::directory::spelled;
 use crate::event::{Action, Event};
 use crate::git;
@@ -65,7 +65,7 @@ pub(crate) struct Client {
 
 /// The environment, read once at the start.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Surroundings {
+pub(crate) struct Environment {
     /// `PEER_NAME`.
     pub(crate) name: Option<String>,
     /// `PEERD_CLIENT`.
@@ -93,7 +93,7 @@ pub(crate) struct Surroundings {
     pub(crate) codex_config: PathBuf,
 }
 
-impl Surroundings {
+impl Environment {
     /// Returns the working directory as the broker gets it; empty: it is not known.
     pub(crate) fn directory(&self) -> String {
         self.cwd.as_deref().map_or_else(String::new, spelled)
@@ -103,7 +103,7 @@ impl Surroundings {
 /// The session. The tools, the client's notifications and the async task of the connection share
 /// it.
 pub(crate) struct Session {
-    pub(crate) surroundings: Surroundings,
+    pub(crate) environment: Environment,
     pub(crate) outgoing: Outgoing,
     pub(crate) title: Title,
     /// The zero of the core's time.
@@ -130,7 +130,7 @@ pub(crate) struct State {
     /// The core. [`Session::handle`] passes it every event; other functions only read it.
     pub(crate) core: Adapter,
     /// The facts about Codex's thread.
-    pub(crate) codex: Codex,
+    pub(crate) codex: CodexThread,
     /// How far the client's record was read.
     pub(crate) transcript: Transcript,
     /// The git repository of this session, once it was looked up.
@@ -139,7 +139,7 @@ pub(crate) struct State {
     /// Whether the client is ready for our notifications, and may show them.
     pub(crate) channel_open: bool,
     /// Whether the core requests the available carriers.
-    is_look_wanted: bool,
+    is_search_wanted: bool,
     /// The core's next timeout.
     timeout: Option<u64>,
     /// The arguments of the connection's async task, until it is started.
@@ -149,25 +149,22 @@ pub(crate) struct State {
 }
 
 impl State {
-    fn new(
-        surroundings: &Surroundings,
-        unstarted: (Result<Endpoint, ConnectError>, Orders),
-    ) -> Self {
+    fn new(environment: &Environment, unstarted: (Result<Endpoint, ConnectError>, Orders)) -> Self {
         let core = Adapter::new(Settings {
-            home: surroundings.home.clone(),
-            claude_session: surroundings.claude_session.clone(),
-            carriers_off: surroundings.carriers_off.clone(),
-            wakeups_per_hour: surroundings.wakeups_per_hour,
-            wake_unattended: surroundings.wake_unattended,
+            home: environment.home.clone(),
+            claude_session: environment.claude_session.clone(),
+            carriers_off: environment.carriers_off.clone(),
+            wakeups_per_hour: environment.wakeups_per_hour,
+            wake_unattended: environment.wake_unattended,
         });
         Self {
             core,
-            codex: Codex::default(),
+            codex: CodexThread::default(),
             transcript: Transcript::default(),
             repository: None,
             first_summary: FirstSummary::default(),
             channel_open: false,
-            is_look_wanted: false,
+            is_search_wanted: false,
             timeout: None,
             unstarted: Some(unstarted),
             name_refused: false,
@@ -190,18 +187,18 @@ enum Link {
 
 impl Session {
     pub(crate) fn new(
-        surroundings: Surroundings,
+        environment: Environment,
         endpoint: Result<Endpoint, ConnectError>,
         outgoing: Outgoing,
     ) -> Arc<Self> {
         let (orders, ordered) = Orders::new();
-        let title = Title::of_tab(surroundings.tab_title.then_some(surroundings.client_pid));
+        let title = Title::of_tab(environment.tab_title.then_some(environment.client_pid));
         Arc::new(Self {
             outgoing,
             title,
             began: Instant::now(),
             client: OnceLock::new(),
-            state: Mutex::new(State::new(&surroundings, (endpoint, ordered))),
+            state: Mutex::new(State::new(&environment, (endpoint, ordered))),
             link: watch::Sender::new(Link::Trying { last: None }),
             news: watch::Sender::new(0),
             orders,
@@ -209,7 +206,7 @@ impl Session {
             given: Notify::new(),
             binding: tokio::sync::Mutex::default(),
             hooks: tokio::sync::Mutex::default(),
-            surroundings,
+            environment,
         })
     }
 
@@ -261,7 +258,7 @@ impl Session {
                 });
             }
             Action::Look => {
-                self.state().is_look_wanted = true;
+                self.state().is_search_wanted = true;
                 self.core_wants.notify_one();
             }
             Action::Watch => self.given.notify_one(),
@@ -275,13 +272,13 @@ impl Session {
     }
 
     /// Waits for the core's next need: the available carriers, or its timeout.
-    pub(crate) async fn look_wanted(&self) -> Event {
+    pub(crate) async fn next_need(&self) -> Event {
         loop {
-            let (is_look_wanted, timeout) = {
+            let (is_search_wanted, timeout) = {
                 let mut state = self.state();
-                (std::mem::take(&mut state.is_look_wanted), state.timeout)
+                (std::mem::take(&mut state.is_search_wanted), state.timeout)
             };
-            if is_look_wanted {
+            if is_search_wanted {
                 return Event::Ways(carriers::ways(self));
             }
             let time_comes = async {
@@ -399,7 +396,7 @@ impl Session {
     }
 
     /// Waits until all that the broker pushed so far is in the inbox.
-    pub(crate) async fn settle_pushes(&self) {
+    pub(crate) async fn wait_for_pushes(&self) {
         let (done, settled) = oneshot::channel();
         self.order(Order::Settle(done));
         // After the session's end, no push arrives.

@@ -41,18 +41,18 @@ const WRITE_BYTES_MAX: usize = 64 * 1024;
 
 /// The output queue to the client. A handle: clones share the queue.
 #[derive(Clone, Default)]
-pub(crate) struct Outgoing(Arc<Shared>);
+pub(crate) struct Outgoing(Arc<OutputState>);
 
 #[derive(Default)]
-struct Shared {
-    queue: Mutex<Queue>,
+struct OutputState {
+    queue: Mutex<OutputQueue>,
     filled: Notify,
     drained: Notify,
     overflown: Notify,
 }
 
 #[derive(Default)]
-struct Queue {
+struct OutputQueue {
     waiting: Vec<u8>,
     /// Bytes ever queued.
     queued: u64,
@@ -121,7 +121,7 @@ impl Outgoing {
         self.lock().written
     }
 
-    fn lock(&self) -> MutexGuard<'_, Queue> {
+    fn lock(&self) -> MutexGuard<'_, OutputQueue> {
         // The counters are changed together with the bytes; a panic in between is impossible.
         self.0.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -129,7 +129,7 @@ impl Outgoing {
 
 /// The position of one tool call in the byte stream.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Call {
+pub(crate) struct CallPosition {
     pub(crate) id: CallId,
     /// Bytes that the output had taken when the call was read.
     pub(crate) written_before: u64,
@@ -177,7 +177,7 @@ impl<R: AsyncRead + Send + Unpin, T: Fn(Event)> ClientPipe<R, T> {
 
     /// Returns the next line; `None` at the end of the input. A last line counts without its line
     /// end.
-    async fn next_line(&mut self) -> Option<Line> {
+    async fn next_line(&mut self) -> Option<InputLine> {
         loop {
             let available = self.input.fill_buf().await.unwrap_or_default();
             let end = available.iter().position(|byte| *byte == b'\n');
@@ -194,9 +194,9 @@ impl<R: AsyncRead + Send + Unpin, T: Fn(Event)> ClientPipe<R, T> {
             if over {
                 let line = std::mem::take(&mut self.line);
                 return match self.overlong.take() {
-                    Some(scan) => Some(Line::Overlong(scan.id())),
+                    Some(scan) => Some(InputLine::Overlong(scan.id())),
                     None if taken == 0 && line.is_empty() => None,
-                    None => Some(Line::Whole(line)),
+                    None => Some(InputLine::Whole(line)),
                 };
             }
         }
@@ -204,10 +204,10 @@ impl<R: AsyncRead + Send + Unpin, T: Fn(Event)> ClientPipe<R, T> {
 
     /// Parses the line. A list is a batch: its parts are read one by one, and each is answered by
     /// itself.
-    fn read(&mut self, line: Line) -> Read {
+    fn read(&mut self, line: InputLine) -> Read {
         let mut line = match line {
-            Line::Whole(line) => line,
-            Line::Overlong(id) => {
+            InputLine::Whole(line) => line,
+            InputLine::Overlong(id) => {
                 let why = format!(
                     "a line of more than {LINE_BYTES_MAX} bytes was skipped; write long texts to a file and send its path"
                 );
@@ -220,7 +220,7 @@ impl<R: AsyncRead + Send + Unpin, T: Fn(Event)> ClientPipe<R, T> {
         {
             return Read::Message(Box::new(message));
         }
-        mend_surrogates(&mut line);
+        fix_surrogates(&mut line);
         let text = String::from_utf8_lossy(&line);
         let text = text.trim_start_matches('\u{feff}').trim();
         match serde_json::from_str(text) {
@@ -276,8 +276,10 @@ impl<R: AsyncRead + Send + Unpin, T: Fn(Event)> ClientPipe<R, T> {
                 ClientRequest::InitializeRequest(_) => self.introduced = true,
                 ClientRequest::CallToolRequest(_) => {
                     self.calls += 1;
-                    let call =
-                        Call { id: CallId(self.calls), written_before: self.outgoing.written() };
+                    let call = CallPosition {
+                        id: CallId(self.calls),
+                        written_before: self.outgoing.written(),
+                    };
                     self.unanswered.insert(request.id.clone(), call.id);
                     request.request.extensions_mut().insert(call);
                 }
@@ -365,7 +367,7 @@ where
 }
 
 /// One line from the client.
-enum Line {
+enum InputLine {
     /// A line as it came, mostly with its end.
     Whole(Vec<u8>),
     /// A line longer than [`LINE_BYTES_MAX`], and skipped; with its id, if it has one.
@@ -378,7 +380,7 @@ const HEADER: &str = "content-length:";
 /// Replaces half surrogate pairs by the replacement character, in place. A client in JavaScript
 /// writes `\ud83d` where a text was cut within a character. JSON allows it, but our strings cannot
 /// contain it, and the call must get an answer.
-pub(crate) fn mend_surrogates(line: &mut [u8]) {
+pub(crate) fn fix_surrogates(line: &mut [u8]) {
     let escaped = |line: &[u8], at: usize| {
         let digits = line.get(at..at + 6)?.strip_prefix(b"\\u")?;
         u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
@@ -487,10 +489,10 @@ mod tests {
     #[test]
     fn whole_pairs_and_escaped_backslashes_are_left_alone() {
         let mut line = *br"\ud83d\ude00 \\ud83d \u00e9 \n \ud83d\n";
-        mend_surrogates(&mut line);
+        fix_surrogates(&mut line);
         assert_eq!(&line, br"\ud83d\ude00 \\ud83d \u00e9 \n \ufffd\n");
         for mut cut in [&b"\\"[..], b"\\u", b"\\ud83", b"\\ud83d\\u"].map(<[u8]>::to_vec) {
-            mend_surrogates(&mut cut);
+            fix_surrogates(&mut cut);
         }
     }
 

@@ -102,8 +102,8 @@ async fn make(session: &Arc<Session>, peer: PeerId) -> Option<()> {
     if has_summary(session, peer).await? {
         return Some(());
     }
-    let facts = Facts::gather(session).await;
-    let summary = match &session.surroundings.summarizer {
+    let facts = SummaryFacts::gather(session).await;
+    let summary = match &session.environment.summarizer {
         Some(program) => {
             match facts.told_by(program).await {
                 Ok(summary) => summary,
@@ -145,20 +145,20 @@ async fn has_summary(session: &Arc<Session>, peer: PeerId) -> Option<bool> {
 
 /// The facts for a summary.
 #[derive(Debug, Default)]
-struct Facts {
+struct SummaryFacts {
     head: Option<Head>,
     /// Changed files, the latest first; `None`: git does not report them.
     files: Option<Vec<String>>,
     cwd: String,
 }
 
-impl Facts {
+impl SummaryFacts {
     async fn gather(session: &Session) -> Self {
-        let cwd = session.surroundings.directory();
+        let cwd = session.environment.directory();
         let Some(repository) = session.state().repository.clone() else {
             return Self { cwd, ..Self::default() };
         };
-        let files = changed_files(&repository, &session.surroundings.home).await;
+        let files = changed_files(&repository, &session.environment.home).await;
         Self { head: repository.head(), files, cwd }
     }
 
@@ -233,7 +233,7 @@ async fn changed_files(repository: &Repository, home: &str) -> Option<Vec<String
     // name.
     let filters = ["config", "--name-only", "-z", "--get-regexp", r"^filter\."];
     match git.ask(&filters).await {
-        Ok(Answer { is_cut: false, entries }) => {
+        Ok(GitOutput { is_cut: false, entries }) => {
             git.without_filters = entries.iter().filter_map(section).collect();
         }
         // The configuration has none.
@@ -272,14 +272,14 @@ struct Git<'a> {
 
 /// A list from git.
 #[derive(Default)]
-struct Answer {
+struct GitOutput {
     entries: BTreeSet<OsString>,
     /// Whether there are more.
     is_cut: bool,
 }
 
 impl Git<'_> {
-    async fn ask(&self, question: &[&str]) -> Result<Answer, ChildError> {
+    async fn ask(&self, question: &[&str]) -> Result<GitOutput, ChildError> {
         let mut command = Command::new("git");
         command
             .args([
@@ -316,13 +316,13 @@ impl Git<'_> {
             }
         }
         command.env("GIT_CONFIG_COUNT", count.to_string());
-        let child::Output { bytes, is_cut } =
+        let child::ChildOutput { bytes, is_cut } =
             child::run(command, b"", Duration::from_millis(GIT_TIMEOUT_MS), LIST_BYTES_MAX).await?;
         // A name that the limit has cut does not count.
         let whole =
             bytes.iter().rposition(|byte| *byte == 0).map_or(&bytes[..0], |end| &bytes[..end]);
         let entries = whole.split(|byte| *byte == 0).filter(|entry| !entry.is_empty());
-        Ok(Answer {
+        Ok(GitOutput {
             entries: entries.map(|entry| OsString::from_vec(entry.to_vec())).collect(),
             is_cut,
         })

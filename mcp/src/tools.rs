@@ -33,7 +33,7 @@ use rmcp::service::{RequestContext, RoleServer};
 use serde_json::json;
 use thiserror::Error;
 
-use crate::call::Caller;
+use crate::call::CallOrigin;
 use crate::render::BLOCK_CHARS_MAX;
 use crate::session::{CallError, Session};
 use arguments::{Argument, ArgumentError, Arguments};
@@ -63,40 +63,40 @@ pub(crate) trait Tool: Send + Sized + 'static {
 }
 
 /// A row of [`TOOLS`].
-pub(crate) struct Row {
+pub(crate) struct ToolRow {
     pub(crate) name: &'static str,
     profile: Profile,
     define: fn() -> model::Tool,
-    parse: fn(JsonObject) -> Result<Box<dyn Act>, ToolError>,
+    parse: fn(JsonObject) -> Result<Box<dyn ParsedCall>, ToolError>,
 }
 
 /// All tools, in the order in which a client lists them.
-pub(crate) static TOOLS: [Row; 12] = [
+pub(crate) static TOOLS: [ToolRow; 12] = [
     row::<list_peers::ListPeers>(),
     row::<send_message::SendMessage>(),
     row::<check_messages::CheckMessages>(),
     row::<ack_messages::AckMessages>(),
     row::<set_summary::SetSummary>(),
     row::<rename_peer::RenamePeer>(),
-    row::<channels::Channels>(),
+    row::<channels::ChannelArguments>(),
     row::<ask_peer::AskPeer>(),
     row::<answer_question::AnswerQuestion>(),
-    row::<search::Search>(),
-    row::<tasks::Tasks>(),
-    row::<memory::Memory>(),
+    row::<search::SearchArguments>(),
+    row::<tasks::TaskArguments>(),
+    row::<memory::MemoryArguments>(),
 ];
 
-const fn row<T: Tool>() -> Row {
-    Row { name: T::NAME, profile: T::PROFILE, define: define::<T>, parse: parse::<T> }
+const fn row<T: Tool>() -> ToolRow {
+    ToolRow { name: T::NAME, profile: T::PROFILE, define: define::<T>, parse: parse::<T> }
 }
 
-impl Row {
+impl ToolRow {
     /// Returns the tool's description for the client.
     pub(crate) fn definition(&self) -> model::Tool {
         (self.define)()
     }
 
-    pub(crate) fn parse(&self, values: JsonObject) -> Result<Box<dyn Act>, ToolError> {
+    pub(crate) fn parse(&self, values: JsonObject) -> Result<Box<dyn ParsedCall>, ToolError> {
         (self.parse)(values)
     }
 }
@@ -123,7 +123,7 @@ fn define<T: Tool>() -> model::Tool {
     tool.with_meta(meta)
 }
 
-fn parse<T: Tool>(values: JsonObject) -> Result<Box<dyn Act>, ToolError> {
+fn parse<T: Tool>(values: JsonObject) -> Result<Box<dyn ParsedCall>, ToolError> {
     Ok(Box::new(read::<T>(values)?))
 }
 
@@ -135,14 +135,14 @@ fn read<T: Tool>(values: JsonObject) -> Result<T, ToolError> {
 }
 
 /// A call that was parsed: a [`Tool`] without its type.
-pub(crate) trait Act: Send {
+pub(crate) trait ParsedCall: Send {
     fn act<'a>(self: Box<Self>, call: &'a ToolCall<'a>) -> Acting<'a>;
 }
 
 /// The future of a call.
 pub(crate) type Acting<'a> = Pin<Box<dyn Future<Output = Result<Output, ToolError>> + Send + 'a>>;
 
-impl<T: Tool> Act for T {
+impl<T: Tool> ParsedCall for T {
     fn act<'a>(self: Box<Self>, call: &'a ToolCall<'a>) -> Acting<'a> {
         Box::pin(self.run(call))
     }
@@ -151,7 +151,7 @@ impl<T: Tool> Act for T {
 /// One call of a tool.
 pub(crate) struct ToolCall<'a> {
     pub(crate) session: &'a Arc<Session>,
-    pub(crate) caller: &'a Caller,
+    pub(crate) caller: &'a CallOrigin,
     /// The client's side of the call: cancellation and progress.
     pub(crate) context: &'a RequestContext<RoleServer>,
     /// The arrival number at the beginning of the call: later messages have this one or a higher
@@ -225,7 +225,7 @@ pub(crate) enum ToolError {
 }
 
 /// Returns the tools that a session of this profile is offered.
-pub(crate) fn offered(profile: Profile) -> impl Iterator<Item = &'static Row> {
+pub(crate) fn offered(profile: Profile) -> impl Iterator<Item = &'static ToolRow> {
     TOOLS.iter().filter(move |tool| profile == Profile::Full || tool.profile == Profile::Core)
 }
 
@@ -238,7 +238,7 @@ mod tests {
     #[test]
     fn all_schemas_together_stay_small() {
         for (profile, bytes_max) in [(Profile::Core, 5_000), (Profile::Full, 9_000)] {
-            let tools: Vec<model::Tool> = offered(profile).map(Row::definition).collect();
+            let tools: Vec<model::Tool> = offered(profile).map(ToolRow::definition).collect();
             let all = serde_json::to_vec(&tools).unwrap().len();
             assert!(all < bytes_max, "{all} bytes of schemas in every session's context");
         }

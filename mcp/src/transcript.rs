@@ -9,7 +9,7 @@
 //! - An answer follows that had not begun before the entry.
 //! - No line in between shows that the client removed the entry.
 //!
-//! Knows how far the record was read. Does not know a client's format ([`Dialect`]), how much of a
+//! Knows how far the record was read. Does not know a client's format ([`RecordFormat`]), how much of a
 //! message is enough, or when to read again ([`crate::watch`]). Reads, never writes. The
 //! invariants:
 //!
@@ -51,7 +51,7 @@ const LOOK_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// The content of a record's line, as far as it is evidence.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Line {
+pub(crate) enum RecordLine {
     /// The conversation continues with this entry, by its name.
     Entry(String),
     /// A turn begins, behind the entry of that name; `None`: at the conversation's beginning. The
@@ -122,10 +122,10 @@ pub(crate) struct Text {
 }
 
 /// The format of one client's record.
-pub(crate) trait Dialect: Send + std::fmt::Debug {
+pub(crate) trait RecordFormat: Send + std::fmt::Debug {
     /// Returns the line's content, in order; empty for a line without evidence, for example about
     /// queued text.
-    fn read(&mut self, line: &str) -> Vec<Line>;
+    fn read(&mut self, line: &str) -> Vec<RecordLine>;
 
     /// Handles a skipped line, or a start in the middle of the record.
     fn gap(&mut self);
@@ -134,7 +134,7 @@ pub(crate) trait Dialect: Send + std::fmt::Debug {
 /// The result of a look.
 #[must_use]
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Looked {
+pub(crate) struct RecordNews {
     /// The texts that the model was shown and has answered.
     pub(crate) seen: Vec<Seen>,
     /// The messages that the client removed from the record before the model answered, with the
@@ -146,7 +146,7 @@ pub(crate) struct Looked {
 #[derive(Debug, Default)]
 pub(crate) struct Transcript {
     path: PathBuf,
-    dialect: Option<Box<dyn Dialect>>,
+    dialect: Option<Box<dyn RecordFormat>>,
     /// The offset of the next unread byte; `None` before the first look.
     offset: Option<u64>,
     /// The bytes just before that offset.
@@ -171,14 +171,14 @@ impl Transcript {
 
     /// Reads the new lines of the record at `path`, and returns what they show of the `open`
     /// messages. The record is read while evidence is `wanted` for any.
-    pub(crate) fn look(
+    pub(crate) fn read_news(
         &mut self,
         client: ClientKind,
         path: &Path,
         open: &[MessageId],
         wanted: bool,
-    ) -> Looked {
-        let mut looked = Looked::default();
+    ) -> RecordNews {
+        let mut looked = RecordNews::default();
         if self.path != path {
             // The session continues in another record, without the unanswered entries of this one.
             self.scan.leave(&mut looked);
@@ -204,7 +204,7 @@ impl Transcript {
         &mut self,
         client: ClientKind,
         open: &[MessageId],
-        looked: &mut Looked,
+        looked: &mut RecordNews,
     ) -> io::Result<()> {
         let mut file = File::open(&self.path)?;
         let length = file.metadata()?.len();
@@ -269,7 +269,7 @@ impl Transcript {
     }
 
     /// Reads a piece of a line.
-    fn take(&mut self, piece: &[u8], open: &[MessageId], looked: &mut Looked) {
+    fn take(&mut self, piece: &[u8], open: &[MessageId], looked: &mut RecordNews) {
         let is_whole = piece.ends_with(b"\n");
         let Some(dialect) = &mut self.dialect else { return };
         if !self.passing && self.begun.len() + piece.len() > LINE_BYTES_MAX {
@@ -292,10 +292,10 @@ impl Transcript {
     }
 }
 
-fn dialect(client: ClientKind) -> Option<Box<dyn Dialect>> {
+fn dialect(client: ClientKind) -> Option<Box<dyn RecordFormat>> {
     match client {
-        ClientKind::Claude => Some(Box::<claude::Claude>::default()),
-        ClientKind::Codex => Some(Box::<codex::Codex>::default()),
+        ClientKind::Claude => Some(Box::<claude::ClaudeFormat>::default()),
+        ClientKind::Codex => Some(Box::<codex::CodexFormat>::default()),
         ClientKind::Other => None,
     }
 }

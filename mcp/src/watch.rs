@@ -7,13 +7,13 @@
 use std::path::{Path, PathBuf};
 
 /// Files, watched from now on.
-pub(crate) struct Watch {
+pub(crate) struct FileWatch {
     files: Vec<PathBuf>,
     #[cfg(target_os = "linux")]
     kernel: Option<linux::Kernel>,
 }
 
-impl Watch {
+impl FileWatch {
     /// Needs a tokio runtime.
     pub(crate) fn on(files: Vec<PathBuf>) -> Self {
         Self {
@@ -130,7 +130,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (file, other) = (dir.path().join("a/b/record"), dir.path().join("other"));
         fs::write(&other, "").unwrap();
-        let mut watch = Watch::on(vec![file.clone(), other.clone()]);
+        let mut watch = FileWatch::on(vec![file.clone(), other.clone()]);
         assert!(watch.is_on(&[&file, &other]) && !watch.is_on(&[&file]));
         fs::create_dir(dir.path().join("a")).unwrap();
         watch.changed().await;

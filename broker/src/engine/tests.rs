@@ -28,7 +28,7 @@ impl Place {
             Broker::new(Config::default(), store.snapshot().unwrap().image().unwrap(), clock.now());
         let (entrance, arrived) = turns::open();
         let path = PathBuf::from("/x");
-        let identity = Identity {
+        let identity = BrokerIdentity {
             executable: "/x".into(),
             dir: path.clone(),
             socket: path,

@@ -8,7 +8,7 @@ use peer_proto::search::{Hit, HitKind};
 use tantivy::tokenizer::TextAnalyzer;
 
 use super::snippet;
-use super::wire::Found;
+use super::wire::SearchHits;
 use super::words::Part;
 use crate::store::{Reference, Snapshot, StoreError};
 
@@ -17,7 +17,7 @@ pub(super) fn hits(
     store: &Snapshot,
     analyzer: &mut TextAnalyzer,
     parts: &[Part],
-    found: &Found,
+    found: &SearchHits,
     now: Timestamp,
 ) -> Result<(Vec<Hit>, u64), StoreError> {
     let mut total = found.total;

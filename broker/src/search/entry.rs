@@ -12,7 +12,7 @@ use tantivy::schema::{
     FAST, Field, INDEXED, IndexRecordOption, STORED, STRING, Schema, TextFieldIndexing, TextOptions,
 };
 
-use super::wire::{Entry, Party};
+use super::wire::{IndexEntry, Party};
 use crate::store::Reference;
 
 /// The channel of a message outside of channels that is not private. A channel's name begins with
@@ -50,11 +50,11 @@ pub(super) struct Fields {
 
 impl Fields {
     /// The entry of a shared record.
-    pub(super) fn entry(&self, entry: &Entry) -> TantivyDocument {
+    pub(super) fn entry(&self, entry: &IndexEntry) -> TantivyDocument {
         match entry {
-            Entry::Message(message, parties) => self.message(message, parties),
-            Entry::Note(note) => self.note_entry(note),
-            Entry::Task(task) => self.task(task),
+            IndexEntry::Message(message, parties) => self.message(message, parties),
+            IndexEntry::Note(note) => self.note_entry(note),
+            IndexEntry::Task(task) => self.task(task),
         }
     }
 

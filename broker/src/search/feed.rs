@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 
 use peer_proto::ids::MessageId;
 
-use super::wire::{Cursor, Entry, Party, Put};
+use super::wire::{Cursor, IndexEntry, Party, Put};
 use crate::store::{Reference, Snapshot, Span, StoreError};
 
 /// The most rows that are read from one snapshot.
@@ -76,7 +76,7 @@ pub(super) fn batch(store: &Snapshot, mut cursor: Cursor) -> Result<Batch, Store
     for message in messages {
         any = true;
         let id = message.head.id;
-        let entry = Some(Entry::Message(Box::new(message), parties(store, id)?));
+        let entry = Some(IndexEntry::Message(Box::new(message), parties(store, id)?));
         puts.push(Put { reference: Reference::Message(id), fresh: true, entry });
         cursor.message = Some(id);
     }
@@ -95,11 +95,11 @@ pub(super) fn batch(store: &Snapshot, mut cursor: Cursor) -> Result<Batch, Store
 fn put_of(store: &Snapshot, reference: Reference) -> Result<Put, StoreError> {
     let entry = match &reference {
         Reference::Message(id) => match store.message(*id)? {
-            Some(message) => Some(Entry::Message(Box::new(message), parties(store, *id)?)),
+            Some(message) => Some(IndexEntry::Message(Box::new(message), parties(store, *id)?)),
             None => None,
         },
-        Reference::Note(key) => store.note(key)?.map(|note| Entry::Note(Box::new(note))),
-        Reference::Task(id) => store.task(*id)?.map(|task| Entry::Task(Box::new(task))),
+        Reference::Note(key) => store.note(key)?.map(|note| IndexEntry::Note(Box::new(note))),
+        Reference::Task(id) => store.task(*id)?.map(|task| IndexEntry::Task(Box::new(task))),
     };
     Ok(Put { reference, fresh: false, entry })
 }
@@ -111,9 +111,9 @@ fn parties(store: &Snapshot, id: MessageId) -> Result<Vec<Party>, StoreError> {
 /// Estimates the memory of an item until it is committed. Each entry has a fixed cost.
 fn bytes_of(put: &Put) -> usize {
     64 + match &put.entry {
-        Some(Entry::Message(message, _)) => message.text.len(),
-        Some(Entry::Note(note)) => note.value.len(),
-        Some(Entry::Task(task)) => task.description.len() + task.result.len(),
+        Some(IndexEntry::Message(message, _)) => message.text.len(),
+        Some(IndexEntry::Note(note)) => note.value.len(),
+        Some(IndexEntry::Task(task)) => task.description.len() + task.result.len(),
         None => 0,
     }
 }

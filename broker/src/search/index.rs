@@ -34,7 +34,7 @@ use tantivy::{
 use thiserror::Error;
 
 use super::entry::{DIRECT, Fields, KEPT_FROM_ALL, KEPT_FROM_SOME, key_of, schema};
-use super::wire::{Cursor, Found, Put};
+use super::wire::{Cursor, Put, SearchHits};
 use super::words::{self, Part};
 use crate::store::{Reference, StoreError};
 
@@ -133,7 +133,7 @@ impl Index {
     ///
     /// # Errors
     /// If the directory cannot be read.
-    pub(super) fn look(dir: &Path) -> Result<Looked, IndexError> {
+    pub(super) fn open_dir(dir: &Path) -> Result<Looked, IndexError> {
         match std::fs::metadata(dir.join("meta.json")) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Looked::None),
             Err(source) => return Err(IndexError::Directory { path: dir.into(), source }),
@@ -310,9 +310,9 @@ impl View {
     }
 
     /// Runs a search for `parts` among the entries that it may find.
-    pub(super) fn find(&self, search: &Search, parts: &[Part]) -> Result<Found, IndexError> {
+    pub(super) fn find(&self, search: &Search, parts: &[Part]) -> Result<SearchHits, IndexError> {
         if parts.is_empty() {
-            return Ok(Found::default());
+            return Ok(SearchHits::default());
         }
         let asked = &search.query;
         let mut clauses: Vec<(Occur, Box<dyn Query>)> = parts
@@ -347,7 +347,7 @@ impl View {
         for address in addresses {
             references.extend(self.reference(address)?);
         }
-        Ok(Found { references, total })
+        Ok(SearchHits { references, total })
     }
 
     /// Returns the item of an entry.

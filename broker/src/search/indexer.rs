@@ -27,12 +27,12 @@ use peer_proto::limits::DISK_RESERVE_BYTES;
 use peer_proto::request::Reply;
 use tantivy::tokenizer::TextAnalyzer;
 
-use super::Asker;
+use super::SearchOrigin;
 use super::feed::{self, Batch};
 use super::index::{COMMIT_BYTES, IndexError};
 use super::local::make_private;
 use super::parent::{Ended, Parent};
-use super::wire::{self, Asked, Cursor, Found, Said};
+use super::wire::{self, Cursor, SearchHits, SearchReply, SearchRequest};
 use super::{Signals, answer, words};
 use crate::state_dir;
 use crate::store::Snapshots;
@@ -60,18 +60,18 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// An event for the thread.
 #[derive(Debug)]
-pub(super) enum Event {
+pub(super) enum IndexerEvent {
     /// The engine is idle.
     Idle,
-    Ask(Question),
+    Ask(PendingSearch),
     /// The search process of this number sent a frame. `None`: its connection closed.
-    Said(u64, Option<Said>),
+    Replied(u64, Option<SearchReply>),
     Stop,
 }
 
 #[derive(Debug)]
-pub(super) struct Question {
-    pub(super) asker: Asker,
+pub(super) struct PendingSearch {
+    pub(super) asker: SearchOrigin,
     pub(super) search: Box<Search>,
     pub(super) now: Timestamp,
     pub(super) asked_at: Instant,
@@ -81,17 +81,17 @@ pub(super) struct Question {
 
 /// A search that waits.
 struct Pending {
-    question: Question,
+    question: PendingSearch,
     /// Its number and how much was not indexed, once it was sent to the process.
     sent: Option<(u64, u64)>,
 }
 
 /// The connection to a search process.
-struct Line {
+struct SearchLink {
     stream: UnixStream,
     number: u64,
     /// The request without an answer, and when it was sent.
-    doing: Option<(Doing, Instant)>,
+    doing: Option<(IndexWork, Instant)>,
     /// The search without an answer, and when it was sent.
     finding: Option<(u64, Instant)>,
     opened: bool,
@@ -105,7 +105,7 @@ struct Line {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Doing {
+enum IndexWork {
     Opening,
     /// A batch from the store as of this commit. `last`: there was nothing more.
     Batch {
@@ -117,7 +117,7 @@ enum Doing {
 
 /// The reason for indexing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wanted {
+enum IndexPriority {
     Not,
     /// To index in advance, while the engine is idle.
     Idle,
@@ -131,13 +131,13 @@ pub(super) struct Indexer {
     dir: PathBuf,
     parent: Parent,
     signals: Arc<Signals>,
-    events: Sender<Event>,
+    events: Sender<IndexerEvent>,
     analyzer: TextAnalyzer,
-    line: Option<Line>,
+    line: Option<SearchLink>,
     lines: u64,
     finds: u64,
     pending: VecDeque<Pending>,
-    wanted: Wanted,
+    wanted: IndexPriority,
     /// Search processes that died since the last answer of one.
     deaths: u32,
     not_before: Option<Instant>,
@@ -152,7 +152,7 @@ impl Indexer {
         dir: PathBuf,
         parent: Parent,
         signals: Arc<Signals>,
-        events: Sender<Event>,
+        events: Sender<IndexerEvent>,
     ) -> Self {
         Self {
             snapshots,
@@ -165,7 +165,7 @@ impl Indexer {
             lines: 0,
             finds: 0,
             pending: VecDeque::new(),
-            wanted: Wanted::Not,
+            wanted: IndexPriority::Not,
             deaths: 0,
             not_before: None,
             distrusted: false,
@@ -173,14 +173,14 @@ impl Indexer {
         }
     }
 
-    pub(super) fn run(mut self, arriving: &Receiver<Event>) {
+    pub(super) fn run(mut self, arriving: &Receiver<IndexerEvent>) {
         loop {
             let arrived = match self.due() {
                 Some(at) => arriving.recv_timeout(at.saturating_duration_since(Instant::now())),
                 None => arriving.recv().map_err(RecvTimeoutError::from),
             };
             match arrived {
-                Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => break,
+                Ok(IndexerEvent::Stop) | Err(RecvTimeoutError::Disconnected) => break,
                 Ok(event) => self.take(event),
                 Err(RecvTimeoutError::Timeout) => {}
             }
@@ -211,18 +211,20 @@ impl Indexer {
         questions.chain(doing).chain(finding).min()
     }
 
-    fn take(&mut self, event: Event) {
+    fn take(&mut self, event: IndexerEvent) {
         match event {
-            Event::Idle if self.line.is_some() => self.wanted = self.wanted.max_of(Wanted::Idle),
-            Event::Idle | Event::Stop => {}
-            Event::Ask(question) => {
-                self.wanted = Wanted::Now;
+            IndexerEvent::Idle if self.line.is_some() => {
+                self.wanted = self.wanted.max_of(IndexPriority::Idle)
+            }
+            IndexerEvent::Idle | IndexerEvent::Stop => {}
+            IndexerEvent::Ask(question) => {
+                self.wanted = IndexPriority::Now;
                 self.pending.push_back(Pending { question, sent: None });
             }
-            Event::Said(number, said) => {
+            IndexerEvent::Replied(number, said) => {
                 if self.line.as_ref().is_some_and(|line| line.number == number) {
                     match said {
-                        Some(said) => self.hear(said),
+                        Some(said) => self.take_reply(said),
                         None => self.died(),
                     }
                 }
@@ -230,10 +232,10 @@ impl Indexer {
         }
     }
 
-    fn hear(&mut self, said: Said) {
+    fn take_reply(&mut self, said: SearchReply) {
         let Some(line) = &mut self.line else { return };
         match said {
-            Said::Opened { cursor, entries, damaged } => {
+            SearchReply::Opened { cursor, entries, damaged } => {
                 if damaged > 0 {
                     tracing::warn!(files = damaged, "the search index was damaged; it is rebuilt");
                 }
@@ -247,8 +249,8 @@ impl Indexer {
                     Err(error) => self.refuse_all(&error.into()),
                 }
             }
-            Said::Done { committed } => {
-                let Some((Doing::Batch { commits, last, row }, _)) = line.doing.take() else {
+            SearchReply::Done { committed } => {
+                let Some((IndexWork::Batch { commits, last, row }, _)) = line.doing.take() else {
                     return self.end("sent an unexpected reply");
                 };
                 if let Some(entries) = committed {
@@ -258,21 +260,21 @@ impl Indexer {
                     self.signals.seen_row.store(row, Ordering::Relaxed);
                 }
             }
-            Said::Found { number, found } => {
+            SearchReply::Found { number, found } => {
                 if line.finding.take().is_none_or(|(sent, _)| sent != number) {
                     return self.end("sent an unexpected reply");
                 }
                 self.deaths = 0;
                 self.found(number, &found);
             }
-            Said::Failed { why } => self.last_words = why,
+            SearchReply::Failed { why } => self.last_words = why,
         }
     }
 
     /// Makes one step after another, until it must wait.
     fn go_on(&mut self, now: Instant) {
         self.give_up(now);
-        while self.wanted != Wanted::Not || !self.pending.is_empty() {
+        while self.wanted != IndexPriority::Not || !self.pending.is_empty() {
             if self.line.is_none() && !self.start(now) {
                 return;
             }
@@ -285,7 +287,7 @@ impl Indexer {
     /// Makes one step. Returns whether there may be another.
     fn step(&mut self, now: Instant) -> bool {
         let Some(line) = &mut self.line else { return false };
-        if !line.opened || matches!(line.doing, Some((Doing::Opening, _))) {
+        if !line.opened || matches!(line.doing, Some((IndexWork::Opening, _))) {
             return false;
         }
         // While a search is under way, neither another search nor a batch is sent: both would wait
@@ -294,7 +296,7 @@ impl Indexer {
             return false;
         }
         let whole_at = line.whole_at;
-        let is_due = |question: &Question| {
+        let is_due = |question: &PendingSearch| {
             whole_at.is_some_and(|at| at >= question.commits) || now >= question.asked_at + CATCH_UP
         };
         let next = self
@@ -302,7 +304,7 @@ impl Indexer {
             .iter()
             .position(|pending| pending.sent.is_none() && is_due(&pending.question));
         if let Some(place) = next {
-            return self.look_for(place, now);
+            return self.start_search(place, now);
         }
         if line.doing.is_some() {
             return false;
@@ -311,7 +313,7 @@ impl Indexer {
     }
 
     /// Sends a search to the process.
-    fn look_for(&mut self, place: usize, now: Instant) -> bool {
+    fn start_search(&mut self, place: usize, now: Instant) -> bool {
         self.finds += 1;
         let (Some(line), Some(pending)) = (&mut self.line, self.pending.get_mut(place)) else {
             return false;
@@ -325,7 +327,8 @@ impl Indexer {
                 .and_then(|store| store.entries())
                 .map_or(1, |entries| entries.saturating_sub(line.entries).max(1)),
         };
-        let asked = Asked::Find { number: self.finds, search: pending.question.search.clone() };
+        let asked =
+            SearchRequest::Find { number: self.finds, search: pending.question.search.clone() };
         pending.sent = Some((self.finds, behind));
         line.finding = Some((self.finds, now));
         let asker = pending.question.asker.outbox.clone();
@@ -344,10 +347,10 @@ impl Indexer {
     /// Sends the next batch. Returns whether another step may follow.
     fn index_more(&mut self, now: Instant) -> bool {
         let commits = self.signals.commits.load(Ordering::Acquire);
-        let busy = self.wanted == Wanted::Idle && self.signals.busy.load(Ordering::Relaxed);
+        let busy = self.wanted == IndexPriority::Idle && self.signals.busy.load(Ordering::Relaxed);
         let Some(line) = &mut self.line else { return false };
         if line.whole_at == Some(commits) || (busy && !line.uncommitted) {
-            self.wanted = Wanted::Not;
+            self.wanted = IndexPriority::Not;
             // Searches that still wait are answered now.
             return !self.pending.is_empty() && line.whole_at == Some(commits);
         }
@@ -380,9 +383,9 @@ impl Indexer {
         line.uncommitted_bytes += bytes;
         line.cursor = cursor;
         let commit = last || busy || line.uncommitted_bytes >= COMMIT_BYTES;
-        line.doing = Some((Doing::Batch { commits, last, row: cursor.row }, now));
-        let puts = puts.into_iter().map(|put| Asked::Put(Box::new(put)));
-        for asked in puts.chain([Asked::Through { cursor, commit }]) {
+        line.doing = Some((IndexWork::Batch { commits, last, row: cursor.row }, now));
+        let puts = puts.into_iter().map(|put| SearchRequest::Put(Box::new(put)));
+        for asked in puts.chain([SearchRequest::Through { cursor, commit }]) {
             if let Err(error) = wire::write(&mut line.stream, &asked) {
                 self.end(&format!("cannot be written to: {error}"));
                 return true;
@@ -396,8 +399,8 @@ impl Indexer {
         let Some(line) = &mut self.line else { return };
         tracing::warn!("the search index does not match the store; it is rebuilt");
         (line.opened, line.doing, line.whole_at) =
-            (false, Some((Doing::Opening, Instant::now())), None);
-        if let Err(error) = wire::write(&mut line.stream, &Asked::Begin) {
+            (false, Some((IndexWork::Opening, Instant::now())), None);
+        if let Err(error) = wire::write(&mut line.stream, &SearchRequest::Begin) {
             self.end(&format!("cannot be written to: {error}"));
         }
     }
@@ -422,7 +425,7 @@ impl Indexer {
         }
     }
 
-    fn try_to_start(&mut self, now: Instant) -> io::Result<Line> {
+    fn try_to_start(&mut self, now: Instant) -> io::Result<SearchLink> {
         make_private(&self.dir)?;
         let stream = self.parent.start(self.distrusted)?;
         stream.set_write_timeout(Some(WRITING))?;
@@ -436,17 +439,17 @@ impl Indexer {
             loop {
                 let said = wire::read(&mut hearing).ok().flatten();
                 let over = said.is_none();
-                if events.send(Event::Said(number, said)).is_err() || over {
+                if events.send(IndexerEvent::Replied(number, said)).is_err() || over {
                     break;
                 }
             }
         })?;
         tracing::debug!(anew = self.distrusted, "the search process is up");
         self.distrusted = false;
-        Ok(Line {
+        Ok(SearchLink {
             stream,
             number,
-            doing: Some((Doing::Opening, now)),
+            doing: Some((IndexWork::Opening, now)),
             finding: None,
             opened: false,
             cursor: Cursor::default(),
@@ -496,8 +499,8 @@ impl Indexer {
         });
         // They are sent again, as long as they may wait.
         self.pending.iter_mut().for_each(|pending| pending.sent = None);
-        if self.wanted == Wanted::Idle || self.pending.is_empty() {
-            self.wanted = Wanted::Not;
+        if self.wanted == IndexPriority::Idle || self.pending.is_empty() {
+            self.wanted = IndexPriority::Not;
         }
     }
 
@@ -533,7 +536,7 @@ impl Indexer {
     }
 
     /// Answers the search of this number.
-    fn found(&mut self, number: u64, found: &Found) {
+    fn found(&mut self, number: u64, found: &SearchHits) {
         let of = |pending: &Pending| pending.sent.is_some_and(|(sent, _)| sent == number);
         let Some(place) = self.pending.iter().position(of) else { return };
         let Some(Pending { question, sent }) = self.pending.remove(place) else { return };
@@ -554,14 +557,14 @@ impl Indexer {
     }
 
     fn refuse(&mut self, rejection: &Rejection) {
-        self.wanted = Wanted::Not;
+        self.wanted = IndexPriority::Not;
         for pending in self.pending.drain(..) {
             pending.question.asker.refuse(rejection);
         }
     }
 }
 
-impl Wanted {
+impl IndexPriority {
     fn max_of(self, other: Self) -> Self {
         if self == Self::Now { self } else { other }
     }

@@ -50,7 +50,7 @@ impl LocalIndex {
     /// # Errors
     /// If the directory cannot be written, or the store cannot be read.
     pub fn open(dir: &Path, store: &Snapshot) -> Result<Self, IndexError> {
-        match Self::look(dir, store)? {
+        match Self::open_in(dir, store)? {
             LocalLooked::Sound(index) => Ok(*index),
             LocalLooked::None | LocalLooked::Damaged(_) => Self::create(dir),
         }
@@ -60,8 +60,8 @@ impl LocalIndex {
     ///
     /// # Errors
     /// If the directory or the store cannot be read.
-    pub fn look(dir: &Path, store: &Snapshot) -> Result<LocalLooked, IndexError> {
-        Ok(match Index::look(dir)? {
+    pub fn open_in(dir: &Path, store: &Snapshot) -> Result<LocalLooked, IndexError> {
+        Ok(match Index::open_dir(dir)? {
             Looked::None => LocalLooked::None,
             Looked::Damaged(files) => LocalLooked::Damaged(files),
             Looked::Sound(index) if feed::fits(store, index.cursor())? => {

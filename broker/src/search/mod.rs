@@ -44,7 +44,7 @@ use peer_proto::ids::Timestamp;
 use peer_proto::request::{Reply, RequestId};
 
 pub use self::index::IndexError;
-use self::indexer::{Event, Indexer, Question};
+use self::indexer::{Indexer, IndexerEvent, PendingSearch};
 pub use self::local::{CaughtUp, IndexReport, LocalIndex, LocalLooked};
 pub(crate) use self::parent::{Parent, in_a_child};
 use crate::outbox::Outbox;
@@ -59,18 +59,18 @@ pub(crate) struct Searching {
     /// Moved to the thread when it starts.
     parent: Option<Parent>,
     signals: Arc<Signals>,
-    indexer: Option<(Sender<Event>, JoinHandle<()>)>,
+    indexer: Option<(Sender<IndexerEvent>, JoinHandle<()>)>,
 }
 
 /// The connection that waits for the answer to a search.
 #[derive(Debug)]
-pub(crate) struct Asker {
+pub(crate) struct SearchOrigin {
     pub(crate) outbox: Outbox,
     pub(crate) id: RequestId,
     pub(crate) addressee: Addressee,
 }
 
-impl Asker {
+impl SearchOrigin {
     fn answer(&self, answer: Result<Reply, Rejection>) {
         self.outbox.reply(self.id, answer.map_err(|rejection| rejection.refusal(self.addressee)));
     }
@@ -106,21 +106,23 @@ impl Searching {
     }
 
     /// Queues a search. The answer comes later.
-    pub(crate) fn ask(&mut self, asker: Asker, search: Box<Search>, now: Timestamp) {
+    pub(crate) fn ask(&mut self, asker: SearchOrigin, search: Box<Search>, now: Timestamp) {
         let commits = self.signals.commits.load(Ordering::Acquire);
         let events = match self.start() {
             Ok(events) => events,
             Err(reason) => return asker.refuse(&Rejection::NoIndex { reason }),
         };
-        let question = Question { asker, search, now, asked_at: Instant::now(), commits };
-        if let Err(mpsc::SendError(Event::Ask(question))) = events.send(Event::Ask(question)) {
+        let question = PendingSearch { asker, search, now, asked_at: Instant::now(), commits };
+        if let Err(mpsc::SendError(IndexerEvent::Ask(question))) =
+            events.send(IndexerEvent::Ask(question))
+        {
             let reason = "the search has ended, and the end of broker.log says why".into();
             question.asker.refuse(&Rejection::NoIndex { reason });
         }
     }
 
     /// Returns the thread's queue, and starts the thread if it does not run.
-    fn start(&mut self) -> Result<&Sender<Event>, String> {
+    fn start(&mut self) -> Result<&Sender<IndexerEvent>, String> {
         if self.indexer.is_none() {
             // Until the position of the index is known, all changes are retained.
             self.signals.seen_row.store(0, Ordering::Relaxed);
@@ -166,7 +168,7 @@ impl Searching {
     pub(crate) fn go_on(&self) {
         self.signals.busy.store(false, Ordering::Relaxed);
         // The next search finds out whether the thread still lives.
-        let _ = self.indexer.as_ref().map(|(events, _)| events.send(Event::Idle));
+        let _ = self.indexer.as_ref().map(|(events, _)| events.send(IndexerEvent::Idle));
     }
 
     /// The row up to which the store need not retain changes for the index.
@@ -178,7 +180,7 @@ impl Searching {
 impl Drop for Searching {
     fn drop(&mut self) {
         let Some((events, thread)) = self.indexer.take() else { return };
-        let _ = events.send(Event::Stop);
+        let _ = events.send(IndexerEvent::Stop);
         if let Some(line) = self.signals.line.lock().unwrap_or_else(PoisonError::into_inner).take()
         {
             let _ = line.shutdown(Shutdown::Both);

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::index::{Index, IndexError, LOCK, Looked, Views};
 use super::parent::call_it;
-use super::wire::{self, Asked, Said};
+use super::wire::{self, SearchReply, SearchRequest};
 use super::{confine, words};
 
 /// The sending end of the connection, shared by all threads.
@@ -21,7 +21,7 @@ struct Voice(Arc<Mutex<UnixStream>>);
 
 impl Voice {
     /// Sends one frame. If that fails, the broker is gone, and this process ends.
-    fn say(&self, said: &Said) {
+    fn send(&self, said: &SearchReply) {
         let mut line = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if wire::write(&mut *line, said).is_err() {
             leave(0);
@@ -29,7 +29,7 @@ impl Voice {
     }
 
     fn fail(&self, why: String) -> ! {
-        self.say(&Said::Failed { why });
+        self.send(&SearchReply::Failed { why });
         leave(1)
     }
 }
@@ -77,7 +77,7 @@ fn hold(dir: &Path) -> std::io::Result<()> {
 fn open(dir: &Path, anew: bool) -> Result<(Index, u64), IndexError> {
     let damaged = match anew {
         true => 0,
-        false => match Index::look(dir)? {
+        false => match Index::open_dir(dir)? {
             Looked::Sound(index) => return Ok((*index, 0)),
             Looked::Damaged(files) => files,
             Looked::None => 0,
@@ -88,7 +88,7 @@ fn open(dir: &Path, anew: bool) -> Result<(Index, u64), IndexError> {
 
 fn serve(mut line: UnixStream, dir: &Path, index: Index, damaged: u64, voice: &Voice) -> ! {
     let views = Arc::new(Mutex::new(index.views()));
-    voice.say(&Said::Opened { cursor: index.cursor(), entries: index.entries(), damaged });
+    voice.send(&SearchReply::Opened { cursor: index.cursor(), entries: index.entries(), damaged });
     let (work, works) = mpsc::channel();
     let writer = {
         let (dir, views, voice) = (dir.to_owned(), Arc::clone(&views), voice.clone());
@@ -102,10 +102,10 @@ fn serve(mut line: UnixStream, dir: &Path, index: Index, damaged: u64, voice: &V
     }
     loop {
         match wire::read(&mut line) {
-            Ok(Some(Asked::Find { number, search })) => {
+            Ok(Some(SearchRequest::Find { number, search })) => {
                 let view = views.lock().unwrap_or_else(PoisonError::into_inner).current();
                 match view.find(&search, &words::parts(&search.query.text)) {
-                    Ok(found) => voice.say(&Said::Found { number, found }),
+                    Ok(found) => voice.send(&SearchReply::Found { number, found }),
                     Err(error) => voice.fail(said(&error)),
                 }
             }
@@ -123,33 +123,33 @@ fn serve(mut line: UnixStream, dir: &Path, index: Index, damaged: u64, voice: &V
 fn write(
     dir: &Path,
     mut index: Index,
-    works: &Receiver<Asked>,
+    works: &Receiver<SearchRequest>,
     views: &Mutex<Views>,
     voice: &Voice,
 ) -> Result<(), IndexError> {
     for asked in works {
         match asked {
-            Asked::Begin => {
+            SearchRequest::Begin => {
                 // Its threads end before its files go.
                 drop(index);
                 index = Index::create(dir)?;
                 *views.lock().unwrap_or_else(PoisonError::into_inner) = index.views();
-                voice.say(&Said::Opened {
+                voice.send(&SearchReply::Opened {
                     cursor: index.cursor(),
                     entries: index.entries(),
                     damaged: 0,
                 });
             }
-            Asked::Put(put) => index.put(&put)?,
-            Asked::Through { cursor, commit } => {
+            SearchRequest::Put(put) => index.put(&put)?,
+            SearchRequest::Through { cursor, commit } => {
                 index.through(cursor);
                 if commit {
                     index.commit()?;
                 }
-                voice.say(&Said::Done { committed: commit.then(|| index.entries()) });
+                voice.send(&SearchReply::Done { committed: commit.then(|| index.entries()) });
             }
             // The other thread's.
-            Asked::Find { .. } => {}
+            SearchRequest::Find { .. } => {}
         }
     }
     Ok(())

@@ -411,7 +411,7 @@ fn entries_that_the_index_lost_in_silence_are_missed() {
     segments.pop();
     fs::write(&meta, value.to_string()).unwrap();
     let store = place.store.snapshot().unwrap();
-    assert!(matches!(LocalIndex::look(&place.dir(), store), Ok(LocalLooked::Damaged(1))));
+    assert!(matches!(LocalIndex::open_in(&place.dir(), store), Ok(LocalLooked::Damaged(1))));
     assert_eq!(place.finds(&search("blue")).len(), 3);
 }
 

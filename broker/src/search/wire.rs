@@ -30,7 +30,7 @@ pub(super) struct Cursor {
 
 /// An item in its current state in the store.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) enum Entry {
+pub(super) enum IndexEntry {
     Message(Box<MessageRecord>, Vec<Party>),
     Note(Box<NoteRecord>),
     Task(Box<TaskRecord>),
@@ -61,23 +61,23 @@ pub(super) struct Put {
     /// Whether it is new, so that it can have no entry.
     pub(super) fresh: bool,
     /// `None`: it is not in the store any more.
-    pub(super) entry: Option<Entry>,
+    pub(super) entry: Option<IndexEntry>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) enum Asked {
-    /// Delete the index and create a new one. Answer: [`Said::Opened`].
+pub(super) enum SearchRequest {
+    /// Delete the index and create a new one. Answer: [`SearchReply::Opened`].
     Begin,
     /// Index this. No answer.
     Put(Box<Put>),
-    /// That was one batch. Answer: [`Said::Done`].
+    /// That was one batch. Answer: [`SearchReply::Done`].
     Through {
         /// The position of the index after it.
         cursor: Cursor,
         /// Whether it must be searchable and durable.
         commit: bool,
     },
-    /// Run a search. Answer: [`Said::Found`].
+    /// Run a search. Answer: [`SearchReply::Found`].
     Find {
         /// Returned with the answer.
         number: u64,
@@ -88,7 +88,7 @@ pub(super) enum Asked {
 
 /// From the search process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) enum Said {
+pub(super) enum SearchReply {
     /// The index is open. Sent first, without a request.
     Opened {
         cursor: Cursor,
@@ -106,7 +106,7 @@ pub(super) enum Said {
         /// The number of the search.
         number: u64,
         /// Keys in order, and how many there are in all.
-        found: Found,
+        found: SearchHits,
     },
     /// The index cannot go on; the process ends.
     Failed {
@@ -117,7 +117,7 @@ pub(super) enum Said {
 
 /// The hits: keys in order, and their total number.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Found {
+pub(super) struct SearchHits {
     pub(super) references: Vec<Reference>,
     pub(super) total: u64,
 }

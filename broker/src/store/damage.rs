@@ -13,7 +13,7 @@ use peer_proto::ids::{MessageId, PeerId, Timestamp};
 use peer_proto::message::{Cause, Intent, Kind, Sender, Stage, TraceEntry, TraceEvent, Via};
 use serde::Deserialize;
 
-use super::error::{Row, StoreError};
+use super::error::{RecordName, StoreError};
 use super::record;
 
 /// The most records that are named. With more, the disk is the problem, and the log has the rest.
@@ -22,25 +22,29 @@ const ROWS_MAX: usize = 10_000;
 /// The damage that the engine and all readers found since the store was opened.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Damage {
-    found: Arc<Mutex<Found>>,
+    found: Arc<Mutex<DamagedRows>>,
 }
 
 #[derive(Debug, Default)]
-struct Found {
-    rows: BTreeSet<Row>,
-    news: Vec<Row>,
+struct DamagedRows {
+    rows: BTreeSet<RecordName>,
+    news: Vec<RecordName>,
 }
 
 impl Damage {
     /// Returns the record in `row`. `None`: it is damaged, which is recorded.
-    pub(super) fn read<'a, T: Deserialize<'a>>(&self, row: &Row, bytes: &'a [u8]) -> Option<T> {
+    pub(super) fn read<'a, T: Deserialize<'a>>(
+        &self,
+        row: &RecordName,
+        bytes: &'a [u8],
+    ) -> Option<T> {
         self.unless_damaged(row, record::decode(row, bytes))
     }
 
     /// Like [`Damage::read`], for a message without its text.
     pub(super) fn read_head(
         &self,
-        row: &Row,
+        row: &RecordName,
         bytes: &[u8],
     ) -> Option<(MessageHead, Option<String>)> {
         self.unless_damaged(row, record::decode_head(row, bytes))
@@ -50,24 +54,24 @@ impl Damage {
     pub(super) fn message_id(&self, key: u128) -> Option<MessageId> {
         let id = MessageId::try_from(key).ok();
         if id.is_none() {
-            self.note(Row::Key(key));
+            self.record(RecordName::Key(key));
         }
         id
     }
 
-    fn unless_damaged<T>(&self, row: &Row, read: Result<T, StoreError>) -> Option<T> {
+    fn unless_damaged<T>(&self, row: &RecordName, read: Result<T, StoreError>) -> Option<T> {
         match read {
             Ok(record) => Some(record),
             Err(error) => {
                 tracing::debug!(cause = %crate::Chain(&error), "a damaged record");
-                self.note(row.clone());
+                self.record(row.clone());
                 None
             }
         }
     }
 
     /// Records that the record in `row` cannot be read, or is missing while others depend on it.
-    pub(super) fn note(&self, row: Row) {
+    pub(super) fn record(&self, row: RecordName) {
         let mut found = self.found();
         if found.rows.len() < ROWS_MAX && found.rows.insert(row.clone()) {
             tracing::warn!(%row, "damaged in the database, and left out; `peerctl daemon verify` says more");
@@ -76,7 +80,7 @@ impl Damage {
     }
 
     /// Returns the damage that was recorded since the last call.
-    pub(super) fn take_news(&self) -> Vec<Row> {
+    pub(super) fn take_news(&self) -> Vec<RecordName> {
         std::mem::take(&mut self.found().news)
     }
 
@@ -84,11 +88,11 @@ impl Damage {
         self.found().rows.len() as u64
     }
 
-    pub(super) fn has(&self, row: &Row) -> bool {
+    pub(super) fn has(&self, row: &RecordName) -> bool {
         self.found().rows.contains(row)
     }
 
-    fn found(&self) -> MutexGuard<'_, Found> {
+    fn found(&self) -> MutexGuard<'_, DamagedRows> {
         // Each change to it is complete: a panic elsewhere cannot leave it half done.
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }

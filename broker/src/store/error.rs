@@ -16,7 +16,7 @@ use super::record::RecordError;
 
 /// The item of a record, for errors.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Row {
+pub enum RecordName {
     /// A peer.
     Peer(PeerId),
     /// A message.
@@ -43,7 +43,7 @@ pub enum Row {
     Page(u64),
 }
 
-impl Row {
+impl RecordName {
     /// Returns the pending deliveries that cannot be given out without it.
     pub(crate) fn stops(&self) -> Option<Stopped> {
         match self {
@@ -63,7 +63,7 @@ impl Row {
     }
 }
 
-impl fmt::Display for Row {
+impl fmt::Display for RecordName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Peer(peer) => write!(f, "peer {peer}"),
@@ -104,7 +104,7 @@ pub enum StoreError {
     #[error("cannot read the {row}")]
     Unreadable {
         /// What it is of.
-        row: Row,
+        row: RecordName,
         /// The reason.
         source: RecordError,
     },
@@ -112,7 +112,7 @@ pub enum StoreError {
     #[error("cannot store the {row}")]
     Unwritable {
         /// What it is of.
-        row: Row,
+        row: RecordName,
         /// The reason.
         source: RecordError,
     },

@@ -10,7 +10,7 @@ use peer_proto::ids::{PeerId, TaskId};
 use peer_proto::policy::Policy;
 use redb::{ReadableTable, ReadableTableMetadata};
 
-use super::error::{Doing, READ, Row, StoreError};
+use super::error::{Doing, READ, RecordName, StoreError};
 use super::{Snapshot, schema, shared};
 
 /// See [`Snapshot::image`].
@@ -20,7 +20,7 @@ pub(super) fn load(snapshot: &Snapshot) -> Result<Image, StoreError> {
     let table = reading.open_table(schema::PEERS).doing(READ)?;
     for row in table.iter().doing(READ)? {
         let (id, bytes) = row.doing(READ)?;
-        peers.extend(damage.read(&Row::Peer(PeerId(id.value())), bytes.value()));
+        peers.extend(damage.read(&RecordName::Peer(PeerId(id.value())), bytes.value()));
     }
     let pending = snapshot.deliveries_in(0, (Bound::Unbounded, Bound::Unbounded), usize::MAX)?;
     let messages = snapshot.messages()?;
@@ -30,26 +30,28 @@ pub(super) fn load(snapshot: &Snapshot) -> Result<Image, StoreError> {
         messages.first().doing(READ)?.and_then(|(id, _)| damage.message_id(id.value()));
     let meta = reading.open_table(schema::META).doing(READ)?;
     let next_peer = meta.get(schema::META_NEXT_PEER).doing(READ)?;
-    let next_peer =
-        next_peer.map(|bytes| damage.read(&Row::NextPeer, bytes.value()).unwrap_or(PeerId::FIRST));
+    let next_peer = next_peer
+        .map(|bytes| damage.read(&RecordName::NextPeer, bytes.value()).unwrap_or(PeerId::FIRST));
     // An id is never given again, even if the record of its peer is damaged.
     let last_peer = table.last().doing(READ)?.map(|(id, _)| PeerId(id.value().saturating_add(1)));
     let next_peer = if damage.total() > 0 { next_peer.max(last_peer) } else { next_peer };
     let next_task = meta.get(schema::META_NEXT_TASK).doing(READ)?;
-    let next_task =
-        next_task.map(|bytes| damage.read(&Row::NextTask, bytes.value()).unwrap_or(TaskId(1)));
+    let next_task = next_task
+        .map(|bytes| damage.read(&RecordName::NextTask, bytes.value()).unwrap_or(TaskId(1)));
     let tasks = reading.open_table(schema::TASKS).doing(READ)?;
     let last_task = tasks.last().doing(READ)?.map(|(id, _)| TaskId(id.value().saturating_add(1)));
     let settings = match meta.get(schema::META_SETTINGS).doing(READ)? {
-        Some(bytes) => damage.read(&Row::Settings, bytes.value()).unwrap_or(SettingsRecord {
-            default_policy: Some(Policy::Hold),
-            inbox_socket_in_bypass: false,
-        }),
+        Some(bytes) => {
+            damage.read(&RecordName::Settings, bytes.value()).unwrap_or(SettingsRecord {
+                default_policy: Some(Policy::Hold),
+                inbox_socket_in_bypass: false,
+            })
+        }
         None => SettingsRecord::default(),
     };
     let pauses = match meta.get(schema::META_PAUSES).doing(READ)? {
         Some(bytes) => damage
-            .read(&Row::Pauses, bytes.value())
+            .read(&RecordName::Pauses, bytes.value())
             .unwrap_or(PausesRecord { all: true, ..PausesRecord::default() }),
         None => PausesRecord::default(),
     };
@@ -78,7 +80,7 @@ fn text_bytes(
 ) -> Result<u64, StoreError> {
     let damage = snapshot.damage();
     let kept: Option<KeptRecord> = match meta.get(schema::META_KEPT).doing(READ)? {
-        Some(bytes) => damage.read(&Row::Kept, bytes.value()),
+        Some(bytes) => damage.read(&RecordName::Kept, bytes.value()),
         None => None,
     };
     let start = kept.map_or(Bound::Unbounded, |kept| Bound::Excluded(kept.through.to_u128()));
@@ -88,7 +90,7 @@ fn text_bytes(
         // A record that cannot be read is not counted.
         let Some(id) = damage.message_id(key.value()) else { continue };
         text_bytes += damage
-            .read_head(&Row::Message(id), bytes.value())
+            .read_head(&RecordName::Message(id), bytes.value())
             .map_or(0, |(head, _)| u64::from(head.text_bytes));
     }
     Ok(text_bytes)

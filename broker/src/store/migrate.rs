@@ -6,7 +6,7 @@
 //! version that some build knows. A file is changed only after a copy of it was made and opened. A
 //! newer file is never changed.
 //!
-//! To change the schema or a record: append a [`Step`] to [`STEPS`], and move the old record types
+//! To change the schema or a record: append a [`Migration`] to [`STEPS`], and move the old record types
 //! and table definitions into a file of their own like `version_1.rs`. That file never changes
 //! again: shipped types are never edited.
 
@@ -24,16 +24,16 @@ use super::file::Access;
 use super::{file, open_checked, open_database, record, schema, shared, version_1, version_2};
 
 /// The steps from each schema to the next: the first leads from 1 to 2.
-pub(super) const STEPS: &[Step] = &[version_1::to_version_2, version_2::to_version_3];
+pub(super) const STEPS: &[Migration] = &[version_1::to_version_2, version_2::to_version_3];
 
 /// The schema that this build writes.
 pub const SCHEMA_VERSION: u64 = newest(STEPS);
 
 /// Rewrites the rows that differ in the next schema, in the given transaction.
-pub(super) type Step = fn(&WriteTransaction) -> Result<(), StoreError>;
+pub(super) type Migration = fn(&WriteTransaction) -> Result<(), StoreError>;
 
 /// The schema that `steps` lead to.
-pub(super) const fn newest(steps: &[Step]) -> u64 {
+pub(super) const fn newest(steps: &[Migration]) -> u64 {
     1 + steps.len() as u64
 }
 
@@ -131,7 +131,7 @@ pub(super) fn run(
     path: &Path,
     database: &Database,
     origin: &Origin,
-    steps: &[Step],
+    steps: &[Migration],
 ) -> Result<bool, OpenError> {
     let taken = usize::try_from(origin.schema - 1).unwrap_or(usize::MAX).min(steps.len());
     for (from, step) in (origin.schema..).zip(&steps[taken..]) {
@@ -162,7 +162,7 @@ pub(super) fn migrated_copy(path: &Path, origin: &Origin) -> Result<Database, Op
     Ok(database)
 }
 
-fn migrate(database: &Database, from: u64, step: Step) -> Result<(), StoreError> {
+fn migrate(database: &Database, from: u64, step: Migration) -> Result<(), StoreError> {
     let writing = database.begin_write().doing(WRITE)?;
     step(&writing)?;
     stamp(&writing, from + 1)?;

@@ -50,7 +50,7 @@ use peer_core::record::KeptRecord;
 use peer_core::step::Change;
 use redb::{Database, WriteTransaction};
 
-pub use error::{OpenError, Row, StoreError};
+pub use error::{OpenError, RecordName, StoreError};
 pub use migrate::SCHEMA_VERSION;
 pub use record::{RECORD_BYTES_MAX, RecordError};
 pub use reindex::Reference;
@@ -60,7 +60,7 @@ pub use verify::{Problem, VerifyReport};
 use damage::Damage;
 use error::{Doing, WRITE};
 use file::{Access, StagedFile};
-use migrate::Step;
+use migrate::Migration;
 use opening::{open_checked, open_database, open_guarded, refuse_newer};
 pub(crate) use walk::Walk;
 use witness::Witness;
@@ -108,7 +108,7 @@ impl Store {
     fn open_with(
         path: &Path,
         backups_dir: &Path,
-        steps: &[Step],
+        steps: &[Migration],
         checked_max: u64,
     ) -> Result<Self, OpenError> {
         let file = match file::open_existing(path) {
@@ -143,13 +143,13 @@ impl Store {
     fn open_remains(
         path: &Path,
         backups_dir: &Path,
-        steps: &[Step],
+        steps: &[Migration],
         checked_max: u64,
         found: &dyn std::error::Error,
     ) -> Result<Self, OpenError> {
         let lost = salvage::salvage(path, backups_dir, found)?;
         let store = Self::open_with(path, backups_dir, steps, checked_max)?;
-        lost.into_iter().for_each(|row| store.snapshots.damage.note(row));
+        lost.into_iter().for_each(|row| store.snapshots.damage.record(row));
         Ok(store)
     }
 
@@ -158,7 +158,7 @@ impl Store {
         path: &Path,
         file: File,
         backups_dir: &Path,
-        steps: &[Step],
+        steps: &[Migration],
         is_large: bool,
     ) -> Result<Self, OpenError> {
         let damage = Damage::default();
@@ -178,13 +178,13 @@ impl Store {
         let is_behind =
             has_head && noted.is_some_and(|noted| witness::is_behind(&noted, &before, &opened));
         if is_behind && is_large && noted.is_some_and(|noted| salvage::has(&same_file, &noted)) {
-            return Err(OpenError::damaged(path, Row::LastCommit.to_string()));
+            return Err(OpenError::damaged(path, RecordName::LastCommit.to_string()));
         }
         stage.carry_out().map_err(|source| OpenError::io(path, source))?;
         let migrated = migrate::run(path, &database, &origin, steps)?;
         let mut store = Self::over(database, repaired || migrated);
         if is_behind {
-            damage.note(Row::LastCommit);
+            damage.record(RecordName::LastCommit);
         }
         store.snapshots.damage = damage;
         store.is_unread = is_large;
@@ -193,7 +193,7 @@ impl Store {
     }
 
     /// Creates the file under another name first, so that a kill leaves no incomplete database.
-    fn create(path: &Path, steps: &[Step]) -> Result<Self, OpenError> {
+    fn create(path: &Path, steps: &[Migration]) -> Result<Self, OpenError> {
         let mut unfinished = path.as_os_str().to_owned();
         unfinished.push(".new");
         let unfinished = PathBuf::from(unfinished);
@@ -235,11 +235,11 @@ impl Store {
                 tracing::warn!(cause = %error, "cannot record the last commit beside the database")
             }
         }
-        self.note_commit();
+        self.record_commit();
     }
 
-    fn note_commit(&mut self) {
-        if let Some(Err(error)) = self.witness.as_ref().map(Witness::note) {
+    fn record_commit(&mut self) {
+        if let Some(Err(error)) = self.witness.as_ref().map(Witness::record) {
             tracing::warn!(cause = %error, "cannot record the last commit beside the database any more");
             self.witness = None;
         }
@@ -260,7 +260,7 @@ impl Store {
     }
 
     /// Makes the tables in an empty database.
-    fn create_in(database: Database, steps: &[Step]) -> Result<Self, StoreError> {
+    fn create_in(database: Database, steps: &[Migration]) -> Result<Self, StoreError> {
         migrate::create(&database, migrate::newest(steps))?;
         Ok(Self::over(database, true))
     }
@@ -389,7 +389,7 @@ impl Store {
         work(&mut writing)?;
         writing.commit().doing(WRITE)?;
         self.failed = false;
-        self.note_commit();
+        self.record_commit();
         self.needs_checkpoint = true;
         Ok(())
     }
@@ -399,7 +399,7 @@ impl Store {
     }
 
     /// Returns the damage that any reader found since the last call, each record once.
-    pub(crate) fn take_damage(&self) -> Vec<Row> {
+    pub(crate) fn take_damage(&self) -> Vec<RecordName> {
         self.snapshots.damage.take_news()
     }
 

@@ -21,7 +21,7 @@ use peer_core::shared::SharedKey;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::error::{Row, StoreError};
+use super::error::{RecordName, StoreError};
 
 /// The version of the records that this build writes, and the only one that it reads outside a
 /// migration.
@@ -45,14 +45,17 @@ const CONFIG: Configuration<LittleEndian, Varint, Limit<MEMORY_BYTES_MAX>> =
         .with_limit::<MEMORY_BYTES_MAX>();
 
 /// Encodes the record of `row`.
-pub(super) fn encode<T: Serialize>(row: &Row, record: &T) -> Result<Vec<u8>, StoreError> {
+pub(super) fn encode<T: Serialize>(row: &RecordName, record: &T) -> Result<Vec<u8>, StoreError> {
     encode_body(record)
         .map(|body| seal(row, &body))
         .map_err(|source| row.clone().unwritable(source))
 }
 
 /// Decodes the record of `row`, if `bytes` are exactly one record that was written there.
-pub(super) fn decode<'a, T: Deserialize<'a>>(row: &Row, bytes: &'a [u8]) -> Result<T, StoreError> {
+pub(super) fn decode<'a, T: Deserialize<'a>>(
+    row: &RecordName,
+    bytes: &'a [u8],
+) -> Result<T, StoreError> {
     unseal_version(row, bytes, VERSION)
         .and_then(decode_body)
         .map_err(|source| row.clone().unreadable(source))
@@ -61,7 +64,7 @@ pub(super) fn decode<'a, T: Deserialize<'a>>(row: &Row, bytes: &'a [u8]) -> Resu
 /// Decodes a message's head and idempotency key, without copying its text. The text is checked as
 /// well.
 pub(super) fn decode_head(
-    row: &Row,
+    row: &RecordName,
     bytes: &[u8],
 ) -> Result<(MessageHead, Option<String>), StoreError> {
     // The same fields in the same order as `MessageRecord`, with the text borrowed.
@@ -70,12 +73,12 @@ pub(super) fn decode_head(
 }
 
 /// Prepends version and checksum to an encoded record of `row`.
-pub(super) fn seal(row: &Row, body: &[u8]) -> Vec<u8> {
+pub(super) fn seal(row: &RecordName, body: &[u8]) -> Vec<u8> {
     seal_version(row, body, VERSION)
 }
 
 /// Like [`seal`], for an earlier version, in the steps of a migration.
-pub(super) fn seal_version(row: &Row, body: &[u8], version: u8) -> Vec<u8> {
+pub(super) fn seal_version(row: &RecordName, body: &[u8], version: u8) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(HEAD_BYTES + body.len());
     bytes.push(version);
     bytes.extend_from_slice(&checksum(row, body).to_le_bytes());
@@ -85,7 +88,7 @@ pub(super) fn seal_version(row: &Row, body: &[u8], version: u8) -> Vec<u8> {
 
 /// Returns the encoded record of this version in `row`, after its checksum was checked.
 pub(super) fn unseal_version<'a>(
-    row: &Row,
+    row: &RecordName,
     bytes: &'a [u8],
     version: u8,
 ) -> Result<&'a [u8], RecordError> {
@@ -107,44 +110,44 @@ pub(super) fn unseal_version<'a>(
 
 /// Returns the checksum of the row's name and the encoded record. The name is a kind and a key, and
 /// its bytes never change.
-fn checksum(row: &Row, body: &[u8]) -> u32 {
+fn checksum(row: &RecordName, body: &[u8]) -> u32 {
     let mut sum = crc32fast::Hasher::new();
     match row {
-        Row::Peer(peer) => {
+        RecordName::Peer(peer) => {
             sum.update(b"peer");
             sum.update(&peer.0.to_le_bytes());
         }
-        Row::Message(message) => {
+        RecordName::Message(message) => {
             sum.update(b"message");
             sum.update(&message.to_u128().to_le_bytes());
         }
-        Row::Delivery(message, peer) => {
+        RecordName::Delivery(message, peer) => {
             sum.update(b"delivery");
             sum.update(&message.to_u128().to_le_bytes());
             sum.update(&peer.0.to_le_bytes());
         }
         // No record is under these.
-        Row::Key(number) => sum.update(&number.to_le_bytes()),
-        Row::LastCommit => sum.update(b"last_commit"),
-        Row::Page(at) => sum.update(&at.to_le_bytes()),
-        Row::NextPeer => sum.update(b"next_peer"),
-        Row::NextTask => sum.update(b"next_task"),
-        Row::Settings => sum.update(b"settings"),
-        Row::Pauses => sum.update(b"pauses"),
-        Row::Kept => sum.update(b"kept"),
-        Row::SharedRecord(SharedKey::Channel(name)) => {
+        RecordName::Key(number) => sum.update(&number.to_le_bytes()),
+        RecordName::LastCommit => sum.update(b"last_commit"),
+        RecordName::Page(at) => sum.update(&at.to_le_bytes()),
+        RecordName::NextPeer => sum.update(b"next_peer"),
+        RecordName::NextTask => sum.update(b"next_task"),
+        RecordName::Settings => sum.update(b"settings"),
+        RecordName::Pauses => sum.update(b"pauses"),
+        RecordName::Kept => sum.update(b"kept"),
+        RecordName::SharedRecord(SharedKey::Channel(name)) => {
             sum.update(b"channel");
             sum.update(name.to_ascii_lowercase().as_bytes());
         }
-        Row::SharedRecord(SharedKey::Question(question)) => {
+        RecordName::SharedRecord(SharedKey::Question(question)) => {
             sum.update(b"question");
             sum.update(&question.to_u128().to_le_bytes());
         }
-        Row::SharedRecord(SharedKey::Task(task)) => {
+        RecordName::SharedRecord(SharedKey::Task(task)) => {
             sum.update(b"task");
             sum.update(&task.0.to_le_bytes());
         }
-        Row::SharedRecord(SharedKey::Note(key)) => {
+        RecordName::SharedRecord(SharedKey::Note(key)) => {
             sum.update(b"note");
             sum.update(key.as_bytes());
         }

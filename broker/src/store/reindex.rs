@@ -33,10 +33,10 @@ pub enum Reference {
 }
 
 /// The row of a reference: its kind, its number, its key.
-pub(super) type Row<'a> = (u8, u128, &'a [u8]);
+pub(super) type ReferenceRow<'a> = (u8, u128, &'a [u8]);
 
 impl Reference {
-    fn row(&self) -> Row<'_> {
+    fn row(&self) -> ReferenceRow<'_> {
         match self {
             Self::Message(id) => (0, id.to_u128(), b""),
             Self::Note(key) => (1, 0, key.as_bytes()),
@@ -45,7 +45,7 @@ impl Reference {
     }
 
     /// Returns the reference of a row. `None`: it refers to no possible item.
-    pub(super) fn of((kind, number, key): Row<'_>) -> Option<Self> {
+    pub(super) fn of((kind, number, key): ReferenceRow<'_>) -> Option<Self> {
         match kind {
             0 => MessageId::try_from(number).ok().map(Self::Message),
             1 => str::from_utf8(key).ok().map(|key| Self::Note(key.to_owned())),
@@ -97,7 +97,7 @@ fn moves_or_hides(record: &DeliveryRecord) -> bool {
 
 /// The rows of one transaction.
 pub(super) struct Log<'txn> {
-    table: Touched<'txn, u64, Row<'static>>,
+    table: Touched<'txn, u64, ReferenceRow<'static>>,
     next: Option<u64>,
 }
 

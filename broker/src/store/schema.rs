@@ -102,7 +102,7 @@ pub(super) const NOTES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new
 pub(super) const META_NEXT_TASK: &str = "next_task";
 
 /// A number -> a change that the search index must read again: kind, number, key.
-pub(super) const REINDEX: TableDefinition<'_, u64, super::reindex::Row<'_>> =
+pub(super) const REINDEX: TableDefinition<'_, u64, super::reindex::ReferenceRow<'_>> =
     TableDefinition::new("reindex");
 
 /// Sender and its idempotency key -> the message that the key named.

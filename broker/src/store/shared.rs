@@ -7,19 +7,19 @@ use peer_proto::ids::TaskId;
 use redb::{ReadTransaction, ReadableTable, WriteTransaction};
 
 use super::damage::Damage;
-use super::error::{Doing, READ, Row, StoreError, WRITE};
+use super::error::{Doing, READ, RecordName, StoreError, WRITE};
 use super::writing::Touched;
 use super::{record, schema};
 
 /// The tables of one transaction, each opened when it is first needed.
-pub(super) struct Tables<'txn> {
+pub(super) struct SharedTables<'txn> {
     channels: Touched<'txn, &'static [u8], &'static [u8]>,
     questions: Touched<'txn, u128, &'static [u8]>,
     tasks: Touched<'txn, u64, &'static [u8]>,
     notes: Touched<'txn, &'static [u8], &'static [u8]>,
 }
 
-impl<'txn> Tables<'txn> {
+impl<'txn> SharedTables<'txn> {
     pub(super) fn new(writing: &'txn WriteTransaction) -> Self {
         Self {
             channels: Touched::new(writing, schema::CHANNELS),
@@ -30,7 +30,7 @@ impl<'txn> Tables<'txn> {
     }
 
     pub(super) fn put(&mut self, shared: &SharedRecord) -> Result<(), StoreError> {
-        let row = Row::SharedRecord(shared.key());
+        let row = RecordName::SharedRecord(shared.key());
         let bytes = match shared {
             SharedRecord::Channel(channel) => record::encode(&row, channel),
             SharedRecord::Question(question) => record::encode(&row, question),
@@ -94,26 +94,32 @@ pub(super) fn load(
     for row in reading.open_table(schema::CHANNELS).doing(READ)?.iter().doing(READ)? {
         let (key, bytes) = row.doing(READ)?;
         shared.channels.extend(
-            damage.read(&Row::SharedRecord(SharedKey::Channel(text(key.value()))), bytes.value()),
+            damage.read(
+                &RecordName::SharedRecord(SharedKey::Channel(text(key.value()))),
+                bytes.value(),
+            ),
         );
     }
     for row in reading.open_table(schema::QUESTIONS).doing(READ)?.iter().doing(READ)? {
         let (key, bytes) = row.doing(READ)?;
         let Some(question) = damage.message_id(key.value()) else { continue };
-        shared
-            .questions
-            .extend(damage.read(&Row::SharedRecord(SharedKey::Question(question)), bytes.value()));
+        shared.questions.extend(
+            damage.read(&RecordName::SharedRecord(SharedKey::Question(question)), bytes.value()),
+        );
     }
     for row in reading.open_table(schema::TASKS).doing(READ)?.iter().doing(READ)? {
         let (key, bytes) = row.doing(READ)?;
         shared.tasks.extend(
-            damage.read(&Row::SharedRecord(SharedKey::Task(TaskId(key.value()))), bytes.value()),
+            damage.read(
+                &RecordName::SharedRecord(SharedKey::Task(TaskId(key.value()))),
+                bytes.value(),
+            ),
         );
     }
     for row in reading.open_table(schema::NOTES).doing(READ)?.iter().doing(READ)? {
         let (key, bytes) = row.doing(READ)?;
-        let note: Option<NoteRecord> =
-            damage.read(&Row::SharedRecord(SharedKey::Note(text(key.value()))), bytes.value());
+        let note: Option<NoteRecord> = damage
+            .read(&RecordName::SharedRecord(SharedKey::Note(text(key.value()))), bytes.value());
         shared.notes.extend(note.map(|note| note.head));
     }
     Ok(shared)

@@ -27,7 +27,7 @@ use redb::{
 use serde::Deserialize;
 
 use super::damage::{Damage, STAND_IN_STAGES, head_from, stand_in};
-use super::error::{Doing, READ, Row, StoreError};
+use super::error::{Doing, READ, RecordName, StoreError};
 use super::{Reference, image, reindex, schema, shared};
 
 /// Bytes of records that one [`Snapshot::scan`] reads, so that long texts do not stop the engine
@@ -52,7 +52,7 @@ pub struct Snapshot {
     notes: OnceCell<ReadOnlyTable<&'static [u8], &'static [u8]>>,
     tasks: OnceCell<ReadOnlyTable<u64, &'static [u8]>>,
     peers: OnceCell<ReadOnlyTable<u64, &'static [u8]>>,
-    reindex: OnceCell<ReadOnlyTable<u64, reindex::Row<'static>>>,
+    reindex: OnceCell<ReadOnlyTable<u64, reindex::ReferenceRow<'static>>>,
     /// redb closes a database when its last owner drops it, even if it is being read. Then only
     /// cached pages could be read.
     _database: Arc<Database>,
@@ -125,7 +125,7 @@ impl Snapshot {
         self.open(&self.tasks, schema::TASKS)
     }
 
-    fn reindex(&self) -> Result<&ReadOnlyTable<u64, reindex::Row<'static>>, StoreError> {
+    fn reindex(&self) -> Result<&ReadOnlyTable<u64, reindex::ReferenceRow<'static>>, StoreError> {
         self.open(&self.reindex, schema::REINDEX)
     }
 
@@ -142,7 +142,7 @@ impl Snapshot {
         &self,
         table: &ReadOnlyTable<K, V>,
         key: impl std::borrow::Borrow<K::SelfType<'k>>,
-        row: &Row,
+        row: &RecordName,
     ) -> Result<Option<T>, StoreError>
     where
         K: Key + 'static,
@@ -178,13 +178,13 @@ impl Snapshot {
     }
 
     /// Whether any reader found a record damaged or missing since the store was opened.
-    pub(crate) fn is_damaged(&self, row: &Row) -> bool {
+    pub(crate) fn is_damaged(&self, row: &RecordName) -> bool {
         self.damage.has(row)
     }
 
     /// Records that a record is missing that others depend on.
-    pub(crate) fn note_missing(&self, row: Row) {
-        self.damage.note(row);
+    pub(crate) fn record_missing(&self, row: RecordName) {
+        self.damage.record(row);
     }
 }
 
@@ -197,7 +197,7 @@ impl Snapshot {
     /// Like [`Snapshot::image`].
     pub fn message(&self, id: MessageId) -> Result<Option<MessageRecord>, StoreError> {
         match self.messages()?.get(id.to_u128()).doing(READ)? {
-            Some(bytes) => Ok(self.damage.read(&Row::Message(id), bytes.value())),
+            Some(bytes) => Ok(self.damage.read(&RecordName::Message(id), bytes.value())),
             // If a message is missing while its deliveries exist, this records the damage.
             None if self.damage.total() > 0 => self.stored(id).map(|_| None),
             None => Ok(None),
@@ -240,7 +240,7 @@ impl Snapshot {
             let (key, bytes) = row.doing(READ)?;
             let (message, peer) = (key.value().0, PeerId(key.value().1));
             let Some(message) = self.damage.message_id(message) else { continue };
-            let row = Row::Delivery(message, peer);
+            let row = RecordName::Delivery(message, peer);
             let readable = self.damage.read(&row, bytes.value());
             found.push(
                 match readable.filter(|delivery: &DeliveryRecord| {
@@ -248,7 +248,7 @@ impl Snapshot {
                 }) {
                     Some(delivery) => delivery,
                     None => {
-                        self.damage.note(row);
+                        self.damage.record(row);
                         stand_in(
                             message,
                             peer,
@@ -265,7 +265,7 @@ impl Snapshot {
     /// Returns the head of a message that can be read.
     fn head(&self, id: MessageId) -> Result<Option<MessageHead>, StoreError> {
         let Some(bytes) = self.messages()?.get(id.to_u128()).doing(READ)? else { return Ok(None) };
-        Ok(self.damage.read_head(&Row::Message(id), bytes.value()).map(|(head, _)| head))
+        Ok(self.damage.read_head(&RecordName::Message(id), bytes.value()).map(|(head, _)| head))
     }
 
     /// Returns one message's head, idempotency key and deliveries, if it exists. Its text is not
@@ -281,13 +281,13 @@ impl Snapshot {
         }
         let read = bytes
             .as_ref()
-            .and_then(|bytes| self.damage.read_head(&Row::Message(id), bytes.value()));
+            .and_then(|bytes| self.damage.read_head(&RecordName::Message(id), bytes.value()));
         let deliveries = self.deliveries(id)?;
         if bytes.is_none() {
             if deliveries.is_empty() {
                 return Ok(None);
             }
-            self.damage.note(Row::Message(id));
+            self.damage.record(RecordName::Message(id));
         }
         Ok(stored_of(id, read, deliveries))
     }
@@ -312,7 +312,7 @@ impl Snapshot {
             let (key, bytes) = row.doing(READ)?;
             let Some(id) = self.damage.message_id(key.value()) else { continue };
             last = Some(id);
-            let read = self.damage.read_head(&Row::Message(id), bytes.value());
+            let read = self.damage.read_head(&RecordName::Message(id), bytes.value());
             found.extend(stored_of(id, read, self.deliveries(id)?));
         }
         Ok((found, None))
@@ -366,7 +366,8 @@ impl Snapshot {
         while let Some(row) = if oldest_first { rows.next() } else { rows.next_back() } {
             let (key, bytes) = row.doing(READ)?;
             let Some(id) = self.damage.message_id(key.value()) else { continue };
-            let message: Option<MessageRecord> = self.damage.read(&Row::Message(id), bytes.value());
+            let message: Option<MessageRecord> =
+                self.damage.read(&RecordName::Message(id), bytes.value());
             rows_read += 1;
             bytes_read += bytes.value().len();
             let matching =
@@ -420,7 +421,11 @@ impl Snapshot {
     /// # Errors
     /// Like [`Snapshot::image`].
     pub fn note(&self, key: &str) -> Result<Option<NoteRecord>, StoreError> {
-        self.get(self.notes()?, key.as_bytes(), &Row::SharedRecord(SharedKey::Note(key.to_owned())))
+        self.get(
+            self.notes()?,
+            key.as_bytes(),
+            &RecordName::SharedRecord(SharedKey::Note(key.to_owned())),
+        )
     }
 
     /// Returns one task, if it exists and can be read.
@@ -428,7 +433,7 @@ impl Snapshot {
     /// # Errors
     /// Like [`Snapshot::image`].
     pub fn task(&self, id: TaskId) -> Result<Option<TaskRecord>, StoreError> {
-        self.get(self.tasks()?, id.0, &Row::SharedRecord(SharedKey::Task(id)))
+        self.get(self.tasks()?, id.0, &RecordName::SharedRecord(SharedKey::Task(id)))
     }
 
     /// Returns all notes, then all tasks.
@@ -452,7 +457,7 @@ impl Snapshot {
     /// Like [`Snapshot::image`].
     pub fn peer_name(&self, peer: PeerId) -> Result<Option<String>, StoreError> {
         let record: Option<PeerRecord> =
-            self.get(self.open(&self.peers, schema::PEERS)?, peer.0, &Row::Peer(peer))?;
+            self.get(self.open(&self.peers, schema::PEERS)?, peer.0, &RecordName::Peer(peer))?;
         Ok(record.map(|record| record.name))
     }
 

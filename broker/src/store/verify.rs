@@ -21,7 +21,7 @@ use redb::{
 };
 use serde::de::DeserializeOwned;
 
-use super::error::{Doing, OpenError, READ, Row, StoreError};
+use super::error::{Doing, OpenError, READ, RecordName, StoreError};
 use super::file::Access;
 use super::witness::{self, Head};
 use super::{
@@ -88,13 +88,13 @@ impl VerifyReport {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Problem {
     /// A record that cannot be read.
-    Unreadable(Row),
+    Unreadable(RecordName),
     /// A record under another key than its own, or in the table of another stage.
-    Misplaced(Row),
+    Misplaced(RecordName),
     /// A delivery of a message that does not exist.
-    NoMessage(Row),
+    NoMessage(RecordName),
     /// A pending delivery for a peer that does not exist.
-    NoPeer(Row),
+    NoPeer(RecordName),
     /// An idempotency key of this sender names a message that does not exist.
     KeyWithoutMessage(PeerId, MessageId),
     /// An idempotency key of this sender names a message that was sent under another key.
@@ -195,7 +195,7 @@ fn verify_remains(
     let mut report =
         VerifyReport { schema: SCHEMA_VERSION, file_bytes, closed_cleanly, ..Default::default() };
     for row in lost {
-        report.add(if row == Row::LastCommit {
+        report.add(if row == RecordName::LastCommit {
             Problem::TakenBack
         } else {
             Problem::Unreadable(row)
@@ -228,8 +228,9 @@ fn examine_shared(reading: &ReadTransaction, report: &mut VerifyReport) -> Resul
         |record: ChannelRecord| SharedRecord::Channel(record),
         report,
     )?;
-    let question =
-        |id: u128| MessageId::try_from(id).map(SharedKey::Question).map_err(|_| Row::Key(id));
+    let question = |id: u128| {
+        MessageId::try_from(id).map(SharedKey::Question).map_err(|_| RecordName::Key(id))
+    };
     report.questions = examine_table(
         reading,
         schema::QUESTIONS,
@@ -259,7 +260,7 @@ fn examine_shared(reading: &ReadTransaction, report: &mut VerifyReport) -> Resul
         .get(schema::META_NEXT_TASK)
         .doing(READ)?
     {
-        Some(bytes) => record::decode(&Row::NextTask, bytes.value()).ok(),
+        Some(bytes) => record::decode(&RecordName::NextTask, bytes.value()).ok(),
         None => Some(0),
     };
     let last_task = reading
@@ -269,7 +270,7 @@ fn examine_shared(reading: &ReadTransaction, report: &mut VerifyReport) -> Resul
         .doing(READ)?
         .map(|(key, _)| TaskId(key.value()));
     match (next_task, last_task) {
-        (None, _) => report.add(Problem::Unreadable(Row::NextTask)),
+        (None, _) => report.add(Problem::Unreadable(RecordName::NextTask)),
         (Some(next), Some(last)) if last.0 >= next => report.add(Problem::TaskIdNotReserved(last)),
         _ => {}
     }
@@ -280,7 +281,7 @@ fn examine_shared(reading: &ReadTransaction, report: &mut VerifyReport) -> Resul
 fn examine_table<K: Key + 'static, T: DeserializeOwned>(
     reading: &ReadTransaction,
     table: TableDefinition<'_, K, &'static [u8]>,
-    key_of: impl for<'a> Fn(K::SelfType<'a>) -> Result<SharedKey, Row>,
+    key_of: impl for<'a> Fn(K::SelfType<'a>) -> Result<SharedKey, RecordName>,
     shared: impl Fn(T) -> SharedRecord,
     report: &mut VerifyReport,
 ) -> Result<u64, StoreError> {
@@ -294,7 +295,7 @@ fn examine_table<K: Key + 'static, T: DeserializeOwned>(
                 continue;
             }
         };
-        let row = Row::SharedRecord(key.clone());
+        let row = RecordName::SharedRecord(key.clone());
         match record::decode::<T>(&row, bytes.value()).map(&shared) {
             Err(_) => report.add(Problem::Unreadable(row)),
             Ok(shared) if stands_under(shared.key()) != key => report.add(Problem::Misplaced(row)),
@@ -319,19 +320,21 @@ fn examine_settings(
     let meta = reading.open_table(schema::META).doing(READ)?;
     let settings = meta.get(schema::META_SETTINGS).doing(READ)?;
     if settings.is_some_and(|bytes| {
-        record::decode::<SettingsRecord>(&Row::Settings, bytes.value()).is_err()
+        record::decode::<SettingsRecord>(&RecordName::Settings, bytes.value()).is_err()
     }) {
-        report.add(Problem::Unreadable(Row::Settings));
+        report.add(Problem::Unreadable(RecordName::Settings));
     }
     let kept = meta.get(schema::META_KEPT).doing(READ)?;
-    if kept.is_some_and(|bytes| record::decode::<KeptRecord>(&Row::Kept, bytes.value()).is_err()) {
-        report.add(Problem::Unreadable(Row::Kept));
+    if kept.is_some_and(|bytes| {
+        record::decode::<KeptRecord>(&RecordName::Kept, bytes.value()).is_err()
+    }) {
+        report.add(Problem::Unreadable(RecordName::Kept));
     }
     let pauses = meta.get(schema::META_PAUSES).doing(READ)?;
-    if pauses
-        .is_some_and(|bytes| record::decode::<PausesRecord>(&Row::Pauses, bytes.value()).is_err())
-    {
-        report.add(Problem::Unreadable(Row::Pauses));
+    if pauses.is_some_and(|bytes| {
+        record::decode::<PausesRecord>(&RecordName::Pauses, bytes.value()).is_err()
+    }) {
+        report.add(Problem::Unreadable(RecordName::Pauses));
     }
     Ok(())
 }
@@ -346,11 +349,11 @@ fn examine_peers(
         .get(schema::META_NEXT_PEER)
         .doing(READ)?
     {
-        Some(bytes) => record::decode(&Row::NextPeer, bytes.value()).ok(),
+        Some(bytes) => record::decode(&RecordName::NextPeer, bytes.value()).ok(),
         None => Some(PeerId::FIRST.0),
     };
     if next_peer.is_none() {
-        report.add(Problem::Unreadable(Row::NextPeer));
+        report.add(Problem::Unreadable(RecordName::NextPeer));
     }
     let table = reading.open_table(schema::PEERS).doing(READ)?;
     // The person has a mailbox before there is a record of them.
@@ -358,9 +361,9 @@ fn examine_peers(
     for row in table.iter().doing(READ)? {
         let (key, bytes) = row.doing(READ)?;
         let id = PeerId(key.value());
-        match record::decode::<PeerRecord>(&Row::Peer(id), bytes.value()) {
-            Err(_) => report.add(Problem::Unreadable(Row::Peer(id))),
-            Ok(peer) if peer.id != id => report.add(Problem::Misplaced(Row::Peer(id))),
+        match record::decode::<PeerRecord>(&RecordName::Peer(id), bytes.value()) {
+            Err(_) => report.add(Problem::Unreadable(RecordName::Peer(id))),
+            Ok(peer) if peer.id != id => report.add(Problem::Misplaced(RecordName::Peer(id))),
             Ok(_) => {}
         }
         if next_peer.is_some_and(|next| id.0 >= next) {
@@ -380,13 +383,13 @@ fn examine_messages(
     for row in table.iter().doing(READ)? {
         let (key, bytes) = row.doing(READ)?;
         let Ok(id) = MessageId::try_from(key.value()) else {
-            report.add(Problem::Unreadable(Row::Key(key.value())));
+            report.add(Problem::Unreadable(RecordName::Key(key.value())));
             continue;
         };
-        match record::decode::<MessageRecord>(&Row::Message(id), bytes.value()) {
-            Err(_) => report.add(Problem::Unreadable(Row::Message(id))),
+        match record::decode::<MessageRecord>(&RecordName::Message(id), bytes.value()) {
+            Err(_) => report.add(Problem::Unreadable(RecordName::Message(id))),
             Ok(message) if message.head.id != id => {
-                report.add(Problem::Misplaced(Row::Message(id)))
+                report.add(Problem::Misplaced(RecordName::Message(id)))
             }
             Ok(_) => {}
         }
@@ -407,10 +410,10 @@ fn examine_deliveries(
         let (key, bytes) = row.doing(READ)?;
         let (message, peer) = key.value();
         let Ok(id) = MessageId::try_from(message) else {
-            report.add(Problem::Unreadable(Row::Key(message)));
+            report.add(Problem::Unreadable(RecordName::Key(message)));
             continue;
         };
-        let row = Row::Delivery(id, PeerId(peer));
+        let row = RecordName::Delivery(id, PeerId(peer));
         match record::decode::<DeliveryRecord>(&row, bytes.value()) {
             Err(_) => report.add(Problem::Unreadable(row.clone())),
             Ok(delivery) => {
@@ -441,13 +444,13 @@ fn examine_idempotency_keys(
         let (key, message) = row.doing(READ)?;
         let (sender, number) = (PeerId(key.value().0), message.value());
         let Ok(id) = MessageId::try_from(number) else {
-            report.add(Problem::Unreadable(Row::Key(number)));
+            report.add(Problem::Unreadable(RecordName::Key(number)));
             continue;
         };
         match messages.get(number).doing(READ)? {
             None => report.add(Problem::KeyWithoutMessage(sender, id)),
             // A message that cannot be read was reported already.
-            Some(bytes) => match record::decode_head(&Row::Message(id), bytes.value()) {
+            Some(bytes) => match record::decode_head(&RecordName::Message(id), bytes.value()) {
                 Ok((_, said)) if said.as_deref().map(str::as_bytes) != Some(key.value().1) => {
                     report.add(Problem::KeyOfAnother(sender, id));
                 }

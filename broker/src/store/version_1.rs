@@ -10,7 +10,7 @@ use peer_proto::ids::{MessageId, PeerId, TaskId};
 use redb::{Key, ReadableTable, TableDefinition, Value, WriteTransaction};
 use serde::de::DeserializeOwned;
 
-use super::error::{Doing, Row, StoreError, WRITE};
+use super::error::{Doing, RecordName, StoreError, WRITE};
 use super::version_2::{self, DeliveryRecord, MessageRecord};
 use super::{record, schema};
 
@@ -29,37 +29,38 @@ const PEER_FIELDS_APPENDED: usize = 2;
 /// stays as it is. Its version makes it unreadable in schema 2 as well.
 pub(super) fn to_version_2(writing: &WriteTransaction) -> Result<(), StoreError> {
     rewrite(writing, schema::PEERS, schema::PEERS, |key, bytes, insert| {
-        insert(key, peer(&Row::Peer(PeerId(key)), bytes).as_slice())
+        insert(key, peer(&RecordName::Peer(PeerId(key)), bytes).as_slice())
     })?;
     rewrite(writing, schema::MESSAGES, schema::MESSAGES, |key, bytes, insert| {
-        let sealed = row_of(key, Row::Message).map(|row| sealed::<MessageRecord>(&row, bytes));
+        let sealed =
+            row_of(key, RecordName::Message).map(|row| sealed::<MessageRecord>(&row, bytes));
         insert(key, sealed.as_deref().unwrap_or(bytes))
     })?;
     for table in schema::DELIVERIES {
         rewrite(writing, table, table, |key, bytes, insert| {
-            let row = row_of(key.0, |message| Row::Delivery(message, PeerId(key.1)));
+            let row = row_of(key.0, |message| RecordName::Delivery(message, PeerId(key.1)));
             let sealed = row.map(|row| sealed::<DeliveryRecord>(&row, bytes));
             insert(key, sealed.as_deref().unwrap_or(bytes))
         })?;
     }
     rewrite(writing, schema::QUESTIONS, schema::QUESTIONS, |key, bytes, insert| {
-        let row = row_of(key, |question| Row::SharedRecord(SharedKey::Question(question)));
+        let row = row_of(key, |question| RecordName::SharedRecord(SharedKey::Question(question)));
         let sealed = row.map(|row| sealed::<QuestionRecord>(&row, bytes));
         insert(key, sealed.as_deref().unwrap_or(bytes))
     })?;
     rewrite(writing, schema::TASKS, schema::TASKS, |key, bytes, insert| {
         insert(
             key,
-            sealed::<TaskRecord>(&Row::SharedRecord(SharedKey::Task(TaskId(key))), bytes)
+            sealed::<TaskRecord>(&RecordName::SharedRecord(SharedKey::Task(TaskId(key))), bytes)
                 .as_slice(),
         )
     })?;
     rewrite(writing, CHANNELS, schema::CHANNELS, |key, bytes, insert| {
-        let row = Row::SharedRecord(SharedKey::Channel(key.to_owned()));
+        let row = RecordName::SharedRecord(SharedKey::Channel(key.to_owned()));
         insert(key.as_bytes(), sealed::<ChannelRecord>(&row, bytes).as_slice())
     })?;
     rewrite(writing, NOTES, schema::NOTES, |key, bytes, insert| {
-        let row = Row::SharedRecord(SharedKey::Note(key.to_owned()));
+        let row = RecordName::SharedRecord(SharedKey::Note(key.to_owned()));
         insert(key.as_bytes(), sealed::<NoteRecord>(&row, bytes).as_slice())
     })?;
     rewrite(writing, IDEMPOTENCY, schema::IDEMPOTENCY, |(sender, key), message, insert| {
@@ -84,11 +85,11 @@ fn single_values(writing: &WriteTransaction) -> Result<(), StoreError> {
             continue;
         };
         let rewritten = match key {
-            schema::META_NEXT_PEER => number(&Row::NextPeer, &bytes)?,
-            schema::META_NEXT_TASK => number(&Row::NextTask, &bytes)?,
-            schema::META_SETTINGS => sealed::<SettingsRecord>(&Row::Settings, &bytes),
-            schema::META_PAUSES => sealed::<PausesRecord>(&Row::Pauses, &bytes),
-            _ => sealed::<KeptRecord>(&Row::Kept, &bytes),
+            schema::META_NEXT_PEER => number(&RecordName::NextPeer, &bytes)?,
+            schema::META_NEXT_TASK => number(&RecordName::NextTask, &bytes)?,
+            schema::META_SETTINGS => sealed::<SettingsRecord>(&RecordName::Settings, &bytes),
+            schema::META_PAUSES => sealed::<PausesRecord>(&RecordName::Pauses, &bytes),
+            _ => sealed::<KeptRecord>(&RecordName::Kept, &bytes),
         };
         meta.insert(key, rewritten.as_slice()).doing(WRITE)?;
     }
@@ -96,7 +97,7 @@ fn single_values(writing: &WriteTransaction) -> Result<(), StoreError> {
 }
 
 /// Converts a plain number to a record. Returns other bytes unchanged.
-fn number(row: &Row, bytes: &[u8]) -> Result<Vec<u8>, StoreError> {
+fn number(row: &RecordName, bytes: &[u8]) -> Result<Vec<u8>, StoreError> {
     match record::decode_number(bytes) {
         Ok(number) => {
             let body =
@@ -107,12 +108,12 @@ fn number(row: &Row, bytes: &[u8]) -> Result<Vec<u8>, StoreError> {
     }
 }
 
-fn row_of(key: u128, row: impl FnOnce(MessageId) -> Row) -> Option<Row> {
+fn row_of(key: u128, row: impl FnOnce(MessageId) -> RecordName) -> Option<RecordName> {
     MessageId::try_from(key).ok().map(row)
 }
 
 /// Converts a record of version 1 to version 2. Returns other bytes unchanged.
-fn sealed<T: DeserializeOwned>(row: &Row, bytes: &[u8]) -> Vec<u8> {
+fn sealed<T: DeserializeOwned>(row: &RecordName, bytes: &[u8]) -> Vec<u8> {
     match bytes.split_first() {
         Some((&VERSION, body)) if record::decode_body::<T>(body).is_ok() => {
             record::seal_version(row, body, version_2::VERSION)
@@ -123,7 +124,7 @@ fn sealed<T: DeserializeOwned>(row: &Row, bytes: &[u8]) -> Vec<u8> {
 
 /// Like [`sealed`]. A record from before a field was appended ends without it. An option without a
 /// value is a zero.
-fn peer(row: &Row, bytes: &[u8]) -> Vec<u8> {
+fn peer(row: &RecordName, bytes: &[u8]) -> Vec<u8> {
     let mut longer = bytes.to_vec();
     for _ in 0..=PEER_FIELDS_APPENDED {
         let sealed = sealed::<PeerRecord>(row, &longer);

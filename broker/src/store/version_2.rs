@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 
 use peer_core::shared::{ChannelRecord, NoteRecord, QuestionRecord, SharedKey, TaskRecord};
 
-use super::error::{Doing, Row, StoreError, WRITE};
+use super::error::{Doing, RecordName, StoreError, WRITE};
 use super::version_1::rewrite;
 use super::{record, schema};
 
@@ -114,10 +114,10 @@ impl Privacy {
 /// 3 as well.
 pub(super) fn to_version_3(writing: &WriteTransaction) -> Result<(), StoreError> {
     let mut privacy = Privacy { open: open_channels(writing)?, private: BTreeMap::new() };
-    note_messages(writing, &mut privacy)?;
+    record_messages(writing, &mut privacy)?;
     rewrite(writing, schema::MESSAGES, schema::MESSAGES, |key, bytes, insert| {
-        let row = MessageId::try_from(key).ok().map(Row::Message);
-        let changed = |row: &Row| {
+        let row = MessageId::try_from(key).ok().map(RecordName::Message);
+        let changed = |row: &RecordName| {
             read::<MessageRecord>(row, bytes)
                 .map(|old| record::encode(row, &message(old, &privacy)))
         };
@@ -130,8 +130,8 @@ pub(super) fn to_version_3(writing: &WriteTransaction) -> Result<(), StoreError>
         rewrite(writing, table, table, |key, bytes, insert| {
             let row = MessageId::try_from(key.0)
                 .ok()
-                .map(|message| Row::Delivery(message, PeerId(key.1)));
-            let changed = |row: &Row| {
+                .map(|message| RecordName::Delivery(message, PeerId(key.1)));
+            let changed = |row: &RecordName| {
                 read::<DeliveryRecord>(row, bytes)
                     .map(|old| record::encode(row, &delivery(old, &privacy)))
             };
@@ -142,25 +142,29 @@ pub(super) fn to_version_3(writing: &WriteTransaction) -> Result<(), StoreError>
         })?;
     }
     raise(writing, schema::PEERS, |key, bytes| {
-        sealed::<now::PeerRecord>(&Row::Peer(PeerId(key)), bytes)
+        sealed::<now::PeerRecord>(&RecordName::Peer(PeerId(key)), bytes)
     })?;
     raise(writing, schema::QUESTIONS, |key, bytes| match MessageId::try_from(key) {
-        Ok(question) => {
-            sealed::<QuestionRecord>(&Row::SharedRecord(SharedKey::Question(question)), bytes)
-        }
+        Ok(question) => sealed::<QuestionRecord>(
+            &RecordName::SharedRecord(SharedKey::Question(question)),
+            bytes,
+        ),
         Err(_) => bytes.to_vec(),
     })?;
     raise(writing, schema::TASKS, |key, bytes| {
-        sealed::<TaskRecord>(&Row::SharedRecord(SharedKey::Task(TaskId(key))), bytes)
+        sealed::<TaskRecord>(&RecordName::SharedRecord(SharedKey::Task(TaskId(key))), bytes)
     })?;
     raise(writing, schema::CHANNELS, |key, bytes| match std::str::from_utf8(key) {
-        Ok(name) => {
-            sealed::<ChannelRecord>(&Row::SharedRecord(SharedKey::Channel(name.to_owned())), bytes)
-        }
+        Ok(name) => sealed::<ChannelRecord>(
+            &RecordName::SharedRecord(SharedKey::Channel(name.to_owned())),
+            bytes,
+        ),
         Err(_) => bytes.to_vec(),
     })?;
     raise(writing, schema::NOTES, |key, bytes| match std::str::from_utf8(key) {
-        Ok(key) => sealed::<NoteRecord>(&Row::SharedRecord(SharedKey::Note(key.to_owned())), bytes),
+        Ok(key) => {
+            sealed::<NoteRecord>(&RecordName::SharedRecord(SharedKey::Note(key.to_owned())), bytes)
+        }
         Err(_) => bytes.to_vec(),
     })?;
     single_values(writing)
@@ -172,7 +176,7 @@ fn open_channels(writing: &WriteTransaction) -> Result<BTreeMap<String, Timestam
     for row in channels.iter().doing(WRITE)? {
         let (key, value) = row.doing(WRITE)?;
         let Ok(name) = std::str::from_utf8(key.value()) else { continue };
-        let row = Row::SharedRecord(SharedKey::Channel(name.to_owned()));
+        let row = RecordName::SharedRecord(SharedKey::Channel(name.to_owned()));
         if let Some(record) =
             read::<ChannelRecord>(&row, value.value()).filter(|record| !record.private)
         {
@@ -182,12 +186,12 @@ fn open_channels(writing: &WriteTransaction) -> Result<BTreeMap<String, Timestam
     Ok(open)
 }
 
-fn note_messages(writing: &WriteTransaction, privacy: &mut Privacy) -> Result<(), StoreError> {
+fn record_messages(writing: &WriteTransaction, privacy: &mut Privacy) -> Result<(), StoreError> {
     let messages = writing.open_table(schema::MESSAGES).doing(WRITE)?;
     for row in messages.iter().doing(WRITE)? {
         let (key, value) = row.doing(WRITE)?;
         let Ok(id) = MessageId::try_from(key.value()) else { continue };
-        if let Some(old) = read::<MessageRecord>(&Row::Message(id), value.value()) {
+        if let Some(old) = read::<MessageRecord>(&RecordName::Message(id), value.value()) {
             privacy.note(id, old.head.channel.as_deref(), old.head.reply_to);
         }
     }
@@ -258,11 +262,11 @@ fn single_values(writing: &WriteTransaction) -> Result<(), StoreError> {
             continue;
         };
         let raised = match key {
-            schema::META_NEXT_PEER => sealed::<u64>(&Row::NextPeer, &bytes),
-            schema::META_NEXT_TASK => sealed::<u64>(&Row::NextTask, &bytes),
-            schema::META_SETTINGS => sealed::<now::SettingsRecord>(&Row::Settings, &bytes),
-            schema::META_PAUSES => sealed::<now::PausesRecord>(&Row::Pauses, &bytes),
-            _ => sealed::<now::KeptRecord>(&Row::Kept, &bytes),
+            schema::META_NEXT_PEER => sealed::<u64>(&RecordName::NextPeer, &bytes),
+            schema::META_NEXT_TASK => sealed::<u64>(&RecordName::NextTask, &bytes),
+            schema::META_SETTINGS => sealed::<now::SettingsRecord>(&RecordName::Settings, &bytes),
+            schema::META_PAUSES => sealed::<now::PausesRecord>(&RecordName::Pauses, &bytes),
+            _ => sealed::<now::KeptRecord>(&RecordName::Kept, &bytes),
         };
         meta.insert(key, raised.as_slice()).doing(WRITE)?;
     }
@@ -270,12 +274,12 @@ fn single_values(writing: &WriteTransaction) -> Result<(), StoreError> {
 }
 
 /// Reads the record of version 2 in a row. `None`: the bytes are no record.
-fn read<T: DeserializeOwned>(row: &Row, bytes: &[u8]) -> Option<T> {
+fn read<T: DeserializeOwned>(row: &RecordName, bytes: &[u8]) -> Option<T> {
     record::unseal_version(row, bytes, VERSION).ok().and_then(|body| record::decode_body(body).ok())
 }
 
 /// Gives an unchanged record its new version. Returns other bytes unchanged.
-fn sealed<T: DeserializeOwned>(row: &Row, bytes: &[u8]) -> Vec<u8> {
+fn sealed<T: DeserializeOwned>(row: &RecordName, bytes: &[u8]) -> Vec<u8> {
     match (read::<T>(row, bytes), record::unseal_version(row, bytes, VERSION)) {
         (Some(_), Ok(body)) => record::seal(row, body),
         _ => bytes.to_vec(),

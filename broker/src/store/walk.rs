@@ -7,7 +7,7 @@ use std::ops::Bound;
 
 use peer_core::record::MessageRecord;
 
-use super::error::{Doing, READ, Row, StoreError};
+use super::error::{Doing, READ, RecordName, StoreError};
 use super::{Snapshot, schema};
 
 /// Bytes of messages that one step reads: some tenths of a millisecond.
@@ -70,7 +70,7 @@ impl Walk {
         for row in snapshot.messages()?.range::<u128>((start, Bound::Unbounded)).doing(READ)? {
             let (key, value) = row.doing(READ)?;
             if let Some(id) = damage.message_id(key.value()) {
-                let _: Option<MessageRecord> = damage.read(&Row::Message(id), value.value());
+                let _: Option<MessageRecord> = damage.read(&RecordName::Message(id), value.value());
             }
             self.records += 1;
             rows += 1;

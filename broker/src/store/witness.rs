@@ -63,7 +63,7 @@ pub(super) fn path_of(path: &Path) -> PathBuf {
 }
 
 /// Returns the commit that is in force.
-pub(super) fn present(head: &Head) -> Commit {
+pub(super) fn current(head: &Head) -> Commit {
     commits(head)[usize::from(head[FLAGS_OFFSET] & FLAG_PRIMARY != 0)]
 }
 
@@ -99,7 +99,7 @@ pub(super) fn noted_page(path: &Path) -> Option<Vec<u8>> {
 /// Whether a database lacks the recorded commit, because an earlier commit is in force. `before` is
 /// its head when it was opened, and `opened` the head that its user sees.
 pub(super) fn is_behind(noted: &Commit, before: &Head, opened: &Head) -> bool {
-    let counts = present(opened);
+    let counts = current(opened);
     let found = commits(before)
         .into_iter()
         .filter(|commit| commit.root == counts.root)
@@ -127,10 +127,10 @@ impl Witness {
     }
 
     /// Records the commit that is in force.
-    pub(super) fn note(&self) -> io::Result<()> {
+    pub(super) fn record(&self) -> io::Result<()> {
         let mut head = [0; HEAD_BYTES];
         self.database.read_exact_at(&mut head, 0)?;
-        let commit = present(&head);
+        let commit = current(&head);
         let mut note = [0; NOTE_BYTES];
         note[..8].copy_from_slice(&commit.number.to_le_bytes());
         note[8..8 + ROOT_BYTES].copy_from_slice(&commit.root);

@@ -11,7 +11,7 @@ use peer_proto::message::Stage;
 use redb::{Key, Table, TableDefinition, Value, WriteTransaction};
 use serde::Serialize;
 
-use super::error::{Doing, Row, StoreError, WRITE};
+use super::error::{Doing, RecordName, StoreError, WRITE};
 use super::{record, reindex, schema, shared};
 
 /// Carries out `changes`, in order.
@@ -22,7 +22,7 @@ pub(super) fn apply(writing: &WriteTransaction, changes: &[Change]) -> Result<()
         peers: Touched::new(writing, schema::PEERS),
         idempotency: Touched::new(writing, schema::IDEMPOTENCY),
         meta: Touched::new(writing, schema::META),
-        shared: shared::Tables::new(writing),
+        shared: shared::SharedTables::new(writing),
         reindex: reindex::Log::new(writing),
     };
     changes.iter().try_for_each(|change| tables.apply(change))
@@ -35,7 +35,7 @@ struct Tables<'txn> {
     peers: Touched<'txn, u64, &'static [u8]>,
     idempotency: Touched<'txn, (u64, &'static [u8]), u128>,
     meta: Touched<'txn, &'static str, &'static [u8]>,
-    shared: shared::Tables<'txn>,
+    shared: shared::SharedTables<'txn>,
     reindex: reindex::Log<'txn>,
 }
 
@@ -50,7 +50,7 @@ impl Tables<'_> {
                 self.remove_delivery(*message, *peer, *was)
             }
             Change::PutPeer(peer) => {
-                let bytes = record::encode(&Row::Peer(peer.id), peer)?;
+                let bytes = record::encode(&RecordName::Peer(peer.id), peer)?;
                 self.peers.open()?.insert(peer.id.0, bytes.as_slice()).doing(WRITE)?;
                 Ok(())
             }
@@ -68,16 +68,18 @@ impl Tables<'_> {
             Change::PutShared(shared) => self.shared.put(shared),
             Change::RemoveShared(key) => self.shared.remove(key),
             Change::PutNextPeer(peer) => {
-                self.put_value(schema::META_NEXT_PEER, &Row::NextPeer, &peer.0)
+                self.put_value(schema::META_NEXT_PEER, &RecordName::NextPeer, &peer.0)
             }
             Change::PutNextTask(task) => {
-                self.put_value(schema::META_NEXT_TASK, &Row::NextTask, &task.0)
+                self.put_value(schema::META_NEXT_TASK, &RecordName::NextTask, &task.0)
             }
             Change::PutSettings(settings) => {
-                self.put_value(schema::META_SETTINGS, &Row::Settings, settings)
+                self.put_value(schema::META_SETTINGS, &RecordName::Settings, settings)
             }
-            Change::PutPauses(pauses) => self.put_value(schema::META_PAUSES, &Row::Pauses, pauses),
-            Change::PutKept(kept) => self.put_value(schema::META_KEPT, &Row::Kept, kept),
+            Change::PutPauses(pauses) => {
+                self.put_value(schema::META_PAUSES, &RecordName::Pauses, pauses)
+            }
+            Change::PutKept(kept) => self.put_value(schema::META_KEPT, &RecordName::Kept, kept),
         }
     }
 
@@ -85,7 +87,7 @@ impl Tables<'_> {
     fn put_value(
         &mut self,
         key: &str,
-        row: &Row,
+        row: &RecordName,
         value: &impl Serialize,
     ) -> Result<(), StoreError> {
         let bytes = record::encode(row, value)?;
@@ -95,7 +97,7 @@ impl Tables<'_> {
 
     fn put_message(&mut self, message: &MessageRecord) -> Result<(), StoreError> {
         let id = message.head.id;
-        let bytes = record::encode(&Row::Message(id), message)?;
+        let bytes = record::encode(&RecordName::Message(id), message)?;
         match self.messages.open()?.insert(id.to_u128(), bytes.as_slice()).doing(WRITE)? {
             Some(_) => Err(StoreError::MessageExists { message: id }),
             None => Ok(()),
@@ -113,7 +115,7 @@ impl Tables<'_> {
         let to = schema::table_of(delivery.stage).ok_or_else(contradiction)?;
         let from =
             was.map(|stage| schema::table_of(stage).ok_or_else(contradiction)).transpose()?;
-        let bytes = record::encode(&Row::Delivery(message, peer), delivery)?;
+        let bytes = record::encode(&RecordName::Delivery(message, peer), delivery)?;
         let key = schema::key_of(delivery);
         if let Some(from) = from.filter(|from| *from != to)
             && self.deliveries[from].open()?.remove(key).doing(WRITE)?.is_none()
@@ -168,7 +170,7 @@ impl Tables<'_> {
     fn remove_message(&mut self, id: MessageId) -> Result<Removed, StoreError> {
         let removed = self.messages.open()?.remove(id.to_u128()).doing(WRITE)?;
         let Some(bytes) = removed else { return Ok(Removed::Nothing) };
-        let removed = match record::decode_head(&Row::Message(id), bytes.value()) {
+        let removed = match record::decode_head(&RecordName::Message(id), bytes.value()) {
             Ok((head, key)) => Removed::Whole { sender: head.from.peer, key },
             Err(_) => Removed::Damaged,
         };

@@ -22,9 +22,9 @@ use peer_proto::message::{Carrier, Stage};
 use peer_proto::request::{Push, Registered, Request, Resume, Seat};
 
 use crate::ClientKind;
-use crate::call::{Caller, Calls};
+use crate::call::{CallOrigin, Calls};
 use crate::event::{Action, Event};
-use crate::facts::Facts;
+use crate::facts::ClientFacts;
 use crate::inbox::{Inbox, Known};
 use crate::render;
 use crate::under_way::Pushing;
@@ -47,7 +47,7 @@ pub struct Settings {
 
 /// The peer of this session at the broker.
 #[derive(Clone, Debug)]
-pub struct Identity {
+pub struct Credentials {
     /// The peer's id.
     pub peer: PeerId,
     /// The peer's name.
@@ -63,7 +63,7 @@ pub struct Identity {
 pub struct Adapter {
     pub(crate) settings: Settings,
     pub(crate) inbox: Inbox,
-    pub(crate) facts: Facts,
+    pub(crate) facts: ClientFacts,
     pub(crate) calls: Calls,
     pub(crate) carriers: Carriers,
     pub(crate) pushing: Pushing,
@@ -71,7 +71,7 @@ pub struct Adapter {
     pub(crate) is_connected: bool,
     /// Whether the client has ended.
     pub(crate) is_closing: bool,
-    pub(crate) identity: Option<Identity>,
+    pub(crate) identity: Option<Credentials>,
     /// The last known peer of this session, also if the broker no longer knows its token.
     pub(crate) was: Option<PeerId>,
     pub(crate) seat: Option<Seat>,
@@ -106,7 +106,7 @@ impl Adapter {
         Self {
             settings,
             inbox: Inbox::default(),
-            facts: Facts::default(),
+            facts: ClientFacts::default(),
             calls: Calls::default(),
             carriers,
             pushing: Pushing::default(),
@@ -146,7 +146,7 @@ impl Adapter {
                 let told =
                     || tool_use.as_deref().and_then(|tool_use| self.facts.is_subagent(tool_use));
                 let is_subagent = is_subagent || told() == Some(true);
-                self.tool_called(Caller { call, written_before, conversation, is_subagent });
+                self.tool_called(CallOrigin { call, written_before, conversation, is_subagent });
             }
             Event::Speaks { conversation } => self.speaks(conversation),
             Event::ResultDue { call, due } => self.result_due(call, &due),
@@ -164,7 +164,7 @@ impl Adapter {
             Event::RecordAlone => self.inbox.trust_record_alone(),
             Event::CallerTold { tool_use, is_subagent } => {
                 if let Some(tool_use) = tool_use {
-                    self.facts.note_caller(tool_use, is_subagent);
+                    self.facts.record_caller(tool_use, is_subagent);
                 }
             }
             Event::HookCame { event, turn, mode, prolonged } => {
@@ -181,7 +181,7 @@ impl Adapter {
             Event::HostSays(Some(activity)) => {
                 self.set_activity(activity);
                 // A hook may have reported this before, when nothing could be pushed yet.
-                self.look();
+                self.search_carriers();
             }
             Event::HostSays(None) => self.host_is_silent(),
             Event::GoesBy(seat) => self.goes_by(seat),
@@ -190,9 +190,9 @@ impl Adapter {
             Event::WaitBegins => self.waits += 1,
             Event::WaitEnds => {
                 self.waits = self.waits.saturating_sub(1);
-                self.look();
+                self.search_carriers();
             }
-            Event::WaysChanged => self.look(),
+            Event::WaysChanged => self.search_carriers(),
             Event::WaysSeen(ways) => self.ways_are(ways),
             Event::Ways(ways) => self.push_next(now, ways),
             Event::Leaving { carrier, runs } => self.leaving(carrier, runs),
@@ -212,7 +212,7 @@ impl Adapter {
         (self.reported, self.is_connected) = (None, true);
         self.registered(registered, true);
         // The broker does not know this session's carriers yet.
-        self.look();
+        self.search_carriers();
     }
 
     fn lose(&mut self) {
@@ -234,7 +234,7 @@ impl Adapter {
                 }
                 let message = delivery.message.id;
                 match self.inbox.deliver(*delivery, self.facts.hooks_come) {
-                    Known::New => self.look(),
+                    Known::New => self.search_carriers(),
                     Known::Offered { carrier, last, tried } => {
                         self.tell(Request::Offered { messages: vec![message], carrier, last });
                         if tried {
@@ -249,7 +249,7 @@ impl Adapter {
                 if self.inbox.overdue(message, carrier) {
                     self.facts.doubt(carrier, now);
                 }
-                self.look();
+                self.search_carriers();
                 self.actions.push(Action::News);
             }
             Push::Withdrawn { message, stage } => {
@@ -257,7 +257,7 @@ impl Adapter {
                     Stage::Presented => self.settled(&[message]),
                     _ => self.inbox.remove(&[message]),
                 }
-                self.look();
+                self.search_carriers();
                 self.actions.push(Action::News);
             }
             Push::Renamed { name } => {
@@ -267,7 +267,7 @@ impl Adapter {
             Push::Notice(text) => self.actions.push(Action::Notice(text)),
             Push::Consent { inbox_socket_in_bypass } => {
                 self.facts.inbox_socket_in_bypass = inbox_socket_in_bypass;
-                self.look();
+                self.search_carriers();
             }
             // The adapter itself handles hooks and goodbyes, and it never watches; a goodbye comes
             // before the loss.
@@ -298,7 +298,7 @@ impl Adapter {
         if !self.is_connected || !self.pushing.knows_ways {
             return;
         }
-        let carriers = self.carriers.present(&self.facts, now);
+        let carriers = self.carriers.available_carriers(&self.facts, now);
         let report = Report {
             mode: self.facts.mode,
             activity: self.facts.activity,
@@ -318,7 +318,7 @@ impl Adapter {
     }
 
     /// Returns which peer this session is at the broker.
-    pub fn identity(&self) -> Option<&Identity> {
+    pub fn identity(&self) -> Option<&Credentials> {
         self.identity.as_ref()
     }
 

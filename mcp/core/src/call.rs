@@ -16,7 +16,7 @@ pub struct CallId(pub u64);
 
 /// The conversation that made a call, and the position of the call.
 #[derive(Clone, Debug, Default)]
-pub struct Caller {
+pub struct CallOrigin {
     /// The call's id.
     pub call: CallId,
     /// Bytes that had left for the client when the call was read.
@@ -30,11 +30,11 @@ pub struct Caller {
 /// The calls that have no result yet.
 #[derive(Debug, Default)]
 pub(crate) struct Calls {
-    open: BTreeMap<CallId, (Caller, bool)>,
+    open: BTreeMap<CallId, (CallOrigin, bool)>,
 }
 
 impl Calls {
-    pub(crate) fn begin(&mut self, caller: Caller) {
+    pub(crate) fn begin(&mut self, caller: CallOrigin) {
         if self.open.len() == CALLS_MAX {
             self.open.pop_first();
         }
@@ -42,7 +42,7 @@ impl Calls {
     }
 
     /// Returns who made the call, unless the client cancelled it.
-    pub(crate) fn caller(&self, call: CallId) -> Option<&Caller> {
+    pub(crate) fn caller(&self, call: CallId) -> Option<&CallOrigin> {
         self.open.get(&call).filter(|(_, is_dropped)| !is_dropped).map(|(caller, _)| caller)
     }
 

@@ -47,7 +47,7 @@ impl Adapter {
     pub(crate) fn answered(&mut self, ticket: u64, done: bool) {
         let Some(messages) = self.asked.remove(&ticket).filter(|_| done) else { return };
         self.inbox.remove(&messages);
-        self.look();
+        self.search_carriers();
         self.actions.push(Action::News);
     }
 
@@ -80,7 +80,7 @@ impl Adapter {
         withdrawn: &[(MessageId, Option<Carrier>)],
         speaks: bool,
     ) {
-        self.inbox.note_record(speaks);
+        self.inbox.trust_record(speaks);
         // The first part of a long message does not prove the message, but it proves the carrier.
         for carrier in self.inbox.arrived(seen) {
             self.facts.prove(carrier);
@@ -88,7 +88,7 @@ impl Adapter {
         let proved = self.inbox.recorded(seen);
         self.prove_all(&proved);
         if self.inbox.withdraw(withdrawn) {
-            self.look();
+            self.search_carriers();
             self.actions.push(Action::News);
         }
     }
@@ -103,7 +103,7 @@ impl Adapter {
             // Clients set titles of their own while they work.
             self.reassert_title();
             // Mail that had to wait may go now: mail for a running turn, or mail that may wake.
-            self.look();
+            self.search_carriers();
         }
     }
 

@@ -35,7 +35,7 @@ const WAKES_SPAN_MS: u64 = 3_600_000;
 
 /// Facts about the client's session.
 #[derive(Debug, Default)]
-pub(crate) struct Facts {
+pub(crate) struct ClientFacts {
     /// Whether the model is at work.
     pub(crate) activity: Option<Activity>,
     /// The acts that the session may do without asking.
@@ -65,7 +65,7 @@ struct Trust {
     doubted_until: Option<u64>,
 }
 
-impl Facts {
+impl ClientFacts {
     /// Whether this carrier may be tried at this time.
     pub(crate) fn trusts(&self, carrier: Carrier, now: u64) -> bool {
         self.doubted_until(carrier, now).is_none()
@@ -148,7 +148,7 @@ impl Facts {
     }
 
     /// Records who makes the tool call of that name, as a hook reported it.
-    pub(crate) fn note_caller(&mut self, tool_use: String, is_subagent: bool) {
+    pub(crate) fn record_caller(&mut self, tool_use: String, is_subagent: bool) {
         if self.callers.len() == CALLERS_MAX {
             self.callers.pop_front();
         }
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn a_carrier_that_failed_is_left_alone_for_longer_each_time_until_it_is_proved() {
-        let (mut facts, start) = (Facts::default(), 1_000);
+        let (mut facts, start) = (ClientFacts::default(), 1_000);
         let after = |ms: u64| start + ms;
         assert!(facts.trusts(Carrier::Channel, start));
         facts.doubt(Carrier::Channel, start);
@@ -200,7 +200,7 @@ mod tests {
 
     #[test]
     fn a_carrier_is_proved_until_it_fails_and_a_trial_counts_until_it_is() {
-        let (mut facts, start) = (Facts::default(), 1_000);
+        let (mut facts, start) = (ClientFacts::default(), 1_000);
         assert!(!facts.is_proved(Carrier::Channel) && !facts.was_tried(Carrier::Channel));
         facts.begin_trial(Carrier::Channel);
         assert!(facts.was_tried(Carrier::Channel) && !facts.was_tried(Carrier::InboxSocket));
@@ -215,7 +215,7 @@ mod tests {
 
     #[test]
     fn posts_are_paced_so_that_the_client_drops_none() {
-        let (mut facts, start) = (Facts::default(), 3_600_000);
+        let (mut facts, start) = (ClientFacts::default(), 3_600_000);
         let after = |ms: u64| start + ms;
         // The client's own count: a bucket of 30, refilled every two seconds, in milliseconds.
         let (mut bucket_ms, mut at, mut now, mut posts) = (60_000_u64, 0_u64, 0_u64, 0);
@@ -237,7 +237,7 @@ mod tests {
 
     #[test]
     fn wake_ups_are_counted_by_the_hour() {
-        let (mut facts, start) = (Facts::default(), 1_000);
+        let (mut facts, start) = (ClientFacts::default(), 1_000);
         for _ in 0..3 {
             assert!(facts.may_wake(3, start));
             facts.woke(start);
@@ -257,11 +257,11 @@ mod tests {
 
     #[test]
     fn callers_are_remembered_up_to_a_bound() {
-        let mut facts = Facts::default();
-        facts.note_caller("first".into(), true);
+        let mut facts = ClientFacts::default();
+        facts.record_caller("first".into(), true);
         assert_eq!((facts.is_subagent("first"), facts.is_subagent("other")), (Some(true), None));
         for number in 0..CALLERS_MAX {
-            facts.note_caller(number.to_string(), false);
+            facts.record_caller(number.to_string(), false);
         }
         assert_eq!((facts.is_subagent("first"), facts.is_subagent("7")), (None, Some(false)));
     }

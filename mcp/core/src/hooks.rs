@@ -60,7 +60,7 @@ impl Adapter {
 
     pub(crate) fn hook_ready(&mut self, event: HookEvent, received: bool) {
         if received && self.is_connected {
-            self.inbox.note_all_held();
+            self.inbox.mark_all_held();
         }
         // Codex puts a hook's text before the output of the call.
         let is_before =
@@ -117,12 +117,12 @@ impl Adapter {
             HookOutcome::Unknown => {
                 self.inbox.doubt_hook(messages);
                 self.inbox.lose_order();
-                self.look();
+                self.search_carriers();
             }
             HookOutcome::Gone => {
                 self.inbox.take_back_hook(messages);
                 self.inbox.lose_order();
-                self.look();
+                self.search_carriers();
             }
         }
     }

@@ -29,12 +29,12 @@ use peer_proto::hook::HookEvent;
 use peer_proto::ids::{MessageId, PeerId};
 use peer_proto::message::{Carrier, Delivery, Evidence, Intent, Message};
 
-use crate::call::{CallId, Caller};
+use crate::call::{CallId, CallOrigin};
 use crate::render::{self, BLOCK_CHARS_MAX, Body, EXCERPT_CHARS_MAX, Showing, counted};
 
-pub use terms::{Ask, Block, Known, Post, Proof, Seen};
+pub use terms::{Block, BlockRequest, Known, Post, Proof, Seen};
 
-use entry::{Entry, Hooked, Moment, Part, Standing, read_up_to};
+use entry::{Hooked, InboxEntry, Moment, Part, Standing, read_up_to};
 use terms::Quoted;
 
 /// Messages whose replies are remembered, to tell a first reply from later ones.
@@ -50,7 +50,7 @@ const LEAST_BUDGET: usize = 200;
 /// The deliveries of this session.
 #[derive(Debug, Default)]
 pub struct Inbox {
-    entries: BTreeMap<MessageId, Entry>,
+    entries: BTreeMap<MessageId, InboxEntry>,
     arrivals: u64,
     /// Messages to which this session has seen a reply.
     answered: BTreeSet<MessageId>,
@@ -94,17 +94,17 @@ impl Inbox {
     }
 
     /// Records that the broker pushed every message that this session holds on this connection.
-    pub(crate) fn note_all_held(&mut self) {
+    pub(crate) fn mark_all_held(&mut self) {
         self.holds_all = true;
     }
 
     /// Sets whether messages that the broker pushes as repeats may have been shown in this client.
     /// Another adapter of the client may have shown them, or this one on an earlier connection.
-    pub(crate) fn note_repeats(&mut self, here: bool) {
+    pub(crate) fn mark_repeats(&mut self, here: bool) {
         self.repeats_here = here;
     }
 
-    /// Returns the value that [`Inbox::note_repeats`] set.
+    /// Returns the value that [`Inbox::mark_repeats`] set.
     pub(crate) fn repeats_here(&self) -> bool {
         self.repeats_here
     }
@@ -125,10 +125,10 @@ impl Inbox {
             self.answered.pop_first();
         }
         let with_client = shown_before && self.repeats_here;
-        let entry = Entry {
+        let entry = InboxEntry {
             with_client,
             first_reply,
-            ..Entry::new(message, body, self.arrivals, shown_before)
+            ..InboxEntry::new(message, body, self.arrivals, shown_before)
         };
         self.entries.insert(entry.id(), entry);
         self.arrivals += 1;
@@ -190,13 +190,13 @@ impl Inbox {
     /// Sets whether the client's record shows the model's messages. If it does, no event is
     /// evidence: a client may silently drop a hook's output, for example if another hook refuses
     /// the prompt.
-    pub(crate) fn note_record(&mut self, speaks: bool) {
+    pub(crate) fn trust_record(&mut self, speaks: bool) {
         self.record_speaks = speaks;
     }
 
     /// Returns the messages that this call proves: their whole bodies were shown to the calling
     /// conversation in earlier results.
-    pub(crate) fn proved_by(&mut self, caller: &Caller) -> Vec<MessageId> {
+    pub(crate) fn proved_by(&mut self, caller: &CallOrigin) -> Vec<MessageId> {
         let Some(conversation) = caller.conversation.as_deref().filter(|_| !self.record_alone)
         else {
             return Vec::new();
@@ -221,7 +221,7 @@ impl Inbox {
     pub(crate) fn recorded(&mut self, seen: &[Seen]) -> Vec<(MessageId, Proof)> {
         for seen in seen {
             if let Some(entry) = self.entries.get_mut(&seen.message) {
-                entry.note_recorded(&seen.piece, seen.in_result);
+                entry.mark_recorded(&seen.piece, seen.in_result);
             }
         }
         self.prove(|entry| {
@@ -255,13 +255,13 @@ impl Inbox {
     /// Returns the messages that a carrier was given without evidence so far: the client's record
     /// is searched for them.
     pub fn unproved(&self) -> Vec<MessageId> {
-        let given = |entry: &&Entry| entry.proof.is_none() && entry.last_carrier().is_some();
-        self.entries.values().filter(given).map(Entry::id).collect()
+        let given = |entry: &&InboxEntry| entry.proof.is_none() && entry.last_carrier().is_some();
+        self.entries.values().filter(given).map(InboxEntry::id).collect()
     }
 
     /// Returns all messages without evidence, given to a carrier or not.
     pub fn unsettled(&self) -> Vec<MessageId> {
-        self.entries.values().filter(|entry| entry.proof.is_none()).map(Entry::id).collect()
+        self.entries.values().filter(|entry| entry.proof.is_none()).map(InboxEntry::id).collect()
     }
 
     /// Whether the next result would show any message without a filter.
@@ -276,7 +276,7 @@ impl Inbox {
     /// model may have seen.
     pub fn would_repeat_push(&self) -> bool {
         // The record does not show yet what the next request will contain.
-        let may_be_recorded = |entry: &Entry| match entry.standing() {
+        let may_be_recorded = |entry: &InboxEntry| match entry.standing() {
             Standing::Overdue => true,
             Standing::OnTrial => entry.pushes.iter().all(|push| push.round < self.rounds),
             Standing::Fresh | Standing::Open => false,
@@ -294,7 +294,7 @@ impl Inbox {
         among: Option<&[MessageId]>,
         held_up: &[MessageId],
     ) -> Vec<MessageId> {
-        let given = |entry: &&mut Entry| {
+        let given = |entry: &&mut InboxEntry| {
             let is_meant = among.is_none_or(|among| among.contains(&entry.message.id));
             let is_with_client =
                 || !entry.is_pushed_once_only() || !held_up.contains(&entry.message.id);
@@ -319,7 +319,7 @@ impl Inbox {
 
     /// Records evidence. This includes messages of a lost connection: the evidence outlives the
     /// connection.
-    fn prove(&mut self, proof: impl Fn(&Entry) -> Option<Proof>) -> Vec<(MessageId, Proof)> {
+    fn prove(&mut self, proof: impl Fn(&InboxEntry) -> Option<Proof>) -> Vec<(MessageId, Proof)> {
         let mut proved = Vec::new();
         let mut entries = std::mem::take(&mut self.entries);
         for entry in entries.values_mut().filter(|entry| entry.proof.is_none()) {
@@ -345,7 +345,7 @@ impl Inbox {
     pub(crate) fn hook_block(&mut self, event: HookEvent, budget: usize, home: &str) -> Block {
         let round = self.rounds;
         let in_flight = self.in_flight();
-        let due = |entry: &Entry| {
+        let due = |entry: &InboxEntry| {
             entry.is_open() && entry.is_due_in_hook(round) && !is_behind(entry, &in_flight)
         };
         if event == HookEvent::Stop
@@ -356,7 +356,8 @@ impl Inbox {
         // A block that shows a message also shows all earlier messages of its sender that only a
         // push carrier had.
         let carried = self.latest_by_sender(due);
-        let wanted = |entry: &Entry| entry.is_open() && (due(entry) || overtaken(entry, &carried));
+        let wanted =
+            |entry: &InboxEntry| entry.is_open() && (due(entry) || overtaken(entry, &carried));
         let quoted = self.quote(wanted, usize::MAX, budget, home);
         if quoted.shown.is_empty() {
             return Block::default();
@@ -385,7 +386,7 @@ impl Inbox {
     /// known. If the client puts a hook's text before the result of its call, the order would be
     /// wrong.
     pub(crate) fn is_result_under_way(&self) -> bool {
-        let is_unseen = |entry: &Entry, part: &Part| {
+        let is_unseen = |entry: &InboxEntry, part: &Part| {
             let may_be = if self.record_speaks {
                 !entry.recorded.contains(&(part.start, part.end)) && !entry.result_overdue
             } else {
@@ -460,8 +461,9 @@ impl Inbox {
 
     /// Returns the first request that arrived at or after `arrival` and was in no tool result yet.
     pub fn request_since(&self, arrival: u64) -> Option<&Message> {
-        let new =
-            |entry: &&Entry| entry.arrival >= arrival && entry.is_open() && !entry.was_in_result();
+        let new = |entry: &&InboxEntry| {
+            entry.arrival >= arrival && entry.is_open() && !entry.was_in_result()
+        };
         self.entries
             .values()
             .filter(new)
@@ -471,7 +473,7 @@ impl Inbox {
 
     /// Returns all unsettled messages of this session, oldest first.
     pub fn open(&self) -> Vec<MessageId> {
-        self.entries.values().filter(|entry| entry.is_open()).map(Entry::id).collect()
+        self.entries.values().filter(|entry| entry.is_open()).map(InboxEntry::id).collect()
     }
 
     /// Returns the message with that id, if this session has it.
@@ -487,7 +489,7 @@ impl Inbox {
         offset: usize,
         peek: bool,
         home: &str,
-        caller: &Caller,
+        caller: &CallOrigin,
     ) -> Option<(String, bool)> {
         let entry = self.entries.get_mut(&message).filter(|entry| entry.is_open())?;
         let shown = render::message(
@@ -504,22 +506,27 @@ impl Inbox {
 
     /// Returns the block for the end of a result, and counts its messages as carried. `waiting` is
     /// the broker's count of waiting messages, which may be more than this session holds.
-    pub(crate) fn block(&mut self, caller: &Caller, ask: Ask<'_>, waiting: usize) -> Block {
+    pub(crate) fn block(
+        &mut self,
+        caller: &CallOrigin,
+        ask: BlockRequest<'_>,
+        waiting: usize,
+    ) -> Block {
         let held = self.entries.values().filter(|entry| entry.is_open()).count();
-        let also = |entry: &Entry| ask.also == Some(entry.id());
+        let also = |entry: &InboxEntry| ask.also == Some(entry.id());
         // A block that shows a message also shows all earlier messages of its sender that only a
         // push carrier had.
         let in_flight = self.in_flight();
-        let due = |entry: &Entry| entry.is_due_in_result() && !is_behind(entry, &in_flight);
+        let due = |entry: &InboxEntry| entry.is_due_in_result() && !is_behind(entry, &in_flight);
         let carried = self.latest_by_sender(|entry| entry.is_open() && (due(entry) || also(entry)));
-        let wanted = |entry: &Entry| {
+        let wanted = |entry: &InboxEntry| {
             let matched = match ask.among {
                 None => due(entry) || overtaken(entry, &carried),
                 Some(matched) => !entry.was_in_result() && matched.contains(&entry.id()),
             };
             entry.is_open() && (matched || also(entry))
         };
-        let unasked = |entry: &&Entry| {
+        let unasked = |entry: &&InboxEntry| {
             entry.is_open() && ask.among.is_some() && entry.is_due_in_result() && !wanted(entry)
         };
         let mut left = waiting.saturating_sub(held) + self.entries.values().filter(unasked).count();
@@ -548,10 +555,10 @@ impl Inbox {
     fn reminders(&self, now: CallId, name_pushed: bool) -> String {
         let mut text = String::new();
         let open = || self.entries.values().filter(|entry| entry.is_open());
-        let earlier = |entry: &&Entry| {
+        let earlier = |entry: &&InboxEntry| {
             entry.was_in_result() && !entry.parts.iter().any(|part| part.call == now)
         };
-        let (whole, cut): (Vec<&Entry>, Vec<&Entry>) =
+        let (whole, cut): (Vec<&InboxEntry>, Vec<&InboxEntry>) =
             open().filter(earlier).partition(|entry| entry.was_in_result_whole());
         if !whole.is_empty() {
             let verb = if whole.len() == 1 { "is" } else { "are" };
@@ -570,8 +577,8 @@ impl Inbox {
             ));
         }
         let with_other =
-            |entry: &&Entry| entry.standing() == Standing::Open && !entry.was_in_result();
-        let (hooked, pushed): (Vec<&Entry>, Vec<&Entry>) =
+            |entry: &&InboxEntry| entry.standing() == Standing::Open && !entry.was_in_result();
+        let (hooked, pushed): (Vec<&InboxEntry>, Vec<&InboxEntry>) =
             open().filter(with_other).partition(|entry| !entry.is_pushed_only());
         for (elsewhere, way) in [(pushed, self.way()), (hooked, "a hook")] {
             if name_pushed && !elsewhere.is_empty() {
@@ -599,7 +606,7 @@ impl Inbox {
     /// about to be asked with it, so later messages of the sender must come after it.
     fn in_flight(&self) -> BTreeMap<PeerId, MessageId> {
         let mut first = BTreeMap::new();
-        let pushed = |entry: &&Entry| {
+        let pushed = |entry: &&InboxEntry| {
             entry.is_open() && entry.is_pushed_only() && entry.standing() == Standing::Open
         };
         for entry in self.entries.values().filter(pushed) {
@@ -609,7 +616,7 @@ impl Inbox {
     }
 
     /// Returns the last message of each sender among these.
-    fn latest_by_sender(&self, among: impl Fn(&Entry) -> bool) -> BTreeMap<PeerId, MessageId> {
+    fn latest_by_sender(&self, among: impl Fn(&InboxEntry) -> bool) -> BTreeMap<PeerId, MessageId> {
         let chosen = self.entries.values().filter(|entry| among(entry));
         chosen.map(|entry| (entry.message.from.peer, entry.message.id)).collect()
     }
@@ -618,7 +625,7 @@ impl Inbox {
     /// an earlier one that had no room.
     fn quote(
         &self,
-        wanted: impl Fn(&Entry) -> bool,
+        wanted: impl Fn(&InboxEntry) -> bool,
         limit: usize,
         mut budget: usize,
         home: &str,
@@ -648,12 +655,12 @@ impl Inbox {
 
 /// Whether an earlier message of the same sender is in flight: this one waits until that has
 /// arrived or timed out.
-fn is_behind(entry: &Entry, in_flight: &BTreeMap<PeerId, MessageId>) -> bool {
+fn is_behind(entry: &InboxEntry, in_flight: &BTreeMap<PeerId, MessageId>) -> bool {
     in_flight.get(&entry.message.from.peer).is_some_and(|first| *first < entry.message.id)
 }
 
 /// Whether a later message of the same sender is shown, and only a push carrier had this one.
-fn overtaken(entry: &Entry, carried: &BTreeMap<PeerId, MessageId>) -> bool {
+fn overtaken(entry: &InboxEntry, carried: &BTreeMap<PeerId, MessageId>) -> bool {
     entry.is_pushed_only() && carried.get(&entry.message.from.peer) > Some(&entry.message.id)
 }
 
@@ -665,7 +672,7 @@ fn push_more(text: &mut String, left: usize) {
     }
 }
 
-fn ids(entries: &[&Entry]) -> String {
+fn ids(entries: &[&InboxEntry]) -> String {
     let named: Vec<String> =
         entries.iter().take(REMINDED_MAX).map(|entry| entry.message.id.to_string()).collect();
     named.join(",")

@@ -15,7 +15,7 @@
 //!   carrier gets it, marked as a repeat. A message that could not leave goes to the next carrier
 //!   at once, unmarked.
 //! - A push carrier that timed out without evidence is distrusted for a minute, then two, up to an
-//!   hour, until evidence proves it ([`Facts`]). Without hooks, a distrusted carrier that is not on
+//!   hour, until evidence proves it ([`ClientFacts`]). Without hooks, a distrusted carrier that is not on
 //!   trial is used all the same. Hooks and tool results are always used.
 //! - Posts into Claude Code's inbox socket are paced, because the client silently drops posts
 //!   beyond its limit. Messages that do not fit one post go by the hooks of a working model.
@@ -39,7 +39,7 @@ use peer_proto::request::Request;
 
 use crate::adapter::Adapter;
 use crate::event::{Action, PushResult};
-use crate::facts::Facts;
+use crate::facts::ClientFacts;
 use crate::inbox::Post;
 use crate::under_way::UnderWay;
 use crate::ways::Ways;
@@ -50,14 +50,14 @@ const PROMPT_MS: u64 = 1_000;
 impl Adapter {
     /// Starts a search for carriers: there may be a message to push, or the carriers may have
     /// changed.
-    pub(crate) fn look(&mut self) {
+    pub(crate) fn search_carriers(&mut self) {
         self.pushing.is_changed = true;
         self.ask_for_ways();
     }
 
     fn ask_for_ways(&mut self) {
-        if self.is_connected && !self.pushing.is_looking && self.pushing.under_way.is_none() {
-            self.pushing.is_looking = true;
+        if self.is_connected && !self.pushing.is_searching && self.pushing.under_way.is_none() {
+            self.pushing.is_searching = true;
             self.actions.push(Action::Look);
         }
     }
@@ -72,7 +72,7 @@ impl Adapter {
     /// be due.
     pub(crate) fn push_next(&mut self, now: u64, ways: Ways) {
         self.ways_are(ways);
-        self.pushing.is_looking = false;
+        self.pushing.is_searching = false;
         if std::mem::take(&mut self.pushing.is_changed) {
             self.pushing.unable.clear();
         }
@@ -156,7 +156,7 @@ impl Adapter {
 
     pub(crate) fn tick(&mut self, now: u64) {
         self.pushing.turn_runs_at.take_if(|at| *at <= now);
-        self.look();
+        self.search_carriers();
     }
 
     /// Delays pushes while the client takes its user's prompt, because a post would come before the
@@ -252,6 +252,6 @@ impl Adapter {
 
 /// Whether evidence of this session proved this carrier. Codex answers each push, so a message that
 /// it took is not on trial.
-fn is_proved(facts: &Facts, carrier: Carrier) -> bool {
+fn is_proved(facts: &ClientFacts, carrier: Carrier) -> bool {
     carrier == Carrier::AppServer || facts.is_proved(carrier)
 }

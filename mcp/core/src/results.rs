@@ -13,12 +13,12 @@ use peer_proto::message::{Carrier, Evidence};
 use peer_proto::request::Request;
 
 use crate::adapter::Adapter;
-use crate::call::{CallId, Caller};
+use crate::call::{CallId, CallOrigin};
 use crate::event::{Action, Due};
-use crate::inbox::{Ask, Block, Proof};
+use crate::inbox::{Block, BlockRequest, Proof};
 
 impl Adapter {
-    pub(crate) fn tool_called(&mut self, caller: Caller) {
+    pub(crate) fn tool_called(&mut self, caller: CallOrigin) {
         self.calls.begin(caller.clone());
         if self.is_main(&caller) {
             self.tried(None);
@@ -39,7 +39,7 @@ impl Adapter {
         self.calls.caller(call).is_some_and(|caller| self.is_main(caller))
     }
 
-    fn is_main(&self, caller: &Caller) -> bool {
+    fn is_main(&self, caller: &CallOrigin) -> bool {
         match (&self.main_conversation, caller.conversation.as_deref()) {
             _ if caller.is_subagent => false,
             (Some(main), Some(conversation)) => main == conversation,
@@ -52,12 +52,12 @@ impl Adapter {
         let Some(caller) = caller else {
             return self.replies.push(Action::Show { call, block: Block::default() });
         };
-        self.inbox.note_all_held();
+        self.inbox.mark_all_held();
         // Mail that another adapter of this client takes is not available here.
         let takes_mail = self.identity.as_ref().is_some_and(|identity| identity.takes_mail);
         let waiting =
             if takes_mail { usize::try_from(due.waiting).unwrap_or(usize::MAX) } else { 0 };
-        let ask = Ask {
+        let ask = BlockRequest {
             among: due.among.as_deref(),
             also: due.also,
             limit: due.limit,

@@ -9,7 +9,7 @@ use peer_proto::limits::SEAT_KEY_BYTES_MAX;
 use peer_proto::request::{Registered, Resume, Seat, SeatKind};
 
 use crate::ClientKind;
-use crate::adapter::{Adapter, Identity};
+use crate::adapter::{Adapter, Credentials};
 use crate::event::{Action, BindOutcome};
 
 /// The reasons for which a Claude Code session may get another id.
@@ -131,8 +131,9 @@ impl Adapter {
         self.actions.push(Action::Title(name.clone()));
         let is_same = self.was.replace(peer) == Some(peer);
         let repeats_here = !takes_mail || (is_same && (again || self.inbox.repeats_here()));
-        self.inbox.note_repeats(repeats_here);
-        self.identity = Some(Identity { peer, name, takes_mail, resume: Resume { peer, token } });
+        self.inbox.mark_repeats(repeats_here);
+        self.identity =
+            Some(Credentials { peer, name, takes_mail, resume: Resume { peer, token } });
         self.facts.inbox_socket_in_bypass = inbox_socket_in_bypass;
         // A second adapter of one client leaves the title to the first.
         if takes_mail {

@@ -14,7 +14,7 @@ pub(crate) struct Pushing {
     /// Whether the available carriers were reported at least once.
     pub(crate) knows_ways: bool,
     /// Whether the available carriers were requested and not reported yet.
-    pub(crate) is_looking: bool,
+    pub(crate) is_searching: bool,
     /// Whether an event happened since the last report: carriers that were unable may be able now.
     pub(crate) is_changed: bool,
     /// The push that is under way.

@@ -15,7 +15,7 @@ use peer_proto::hook::Mode;
 use peer_proto::message::Carrier;
 
 use crate::ClientKind;
-use crate::facts::Facts;
+use crate::facts::ClientFacts;
 
 /// The carriers that the adapter found available at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,25 +36,25 @@ pub struct Ways {
 }
 
 /// A row of the table.
-struct Row {
+struct CarrierRow {
     client: ClientKind,
     pushed: &'static [Carrier],
     /// The order if the client is known to have loaded the channel.
     pushed_with_channel: &'static [Carrier],
 }
 
-const ROWS: [Row; 3] = [
-    Row {
+const ROWS: [CarrierRow; 3] = [
+    CarrierRow {
         client: ClientKind::Claude,
         pushed: &[Carrier::InboxSocket, Carrier::Channel],
         pushed_with_channel: &[Carrier::Channel, Carrier::InboxSocket],
     },
-    Row {
+    CarrierRow {
         client: ClientKind::Codex,
         pushed: &[Carrier::AppServer],
         pushed_with_channel: &[Carrier::AppServer],
     },
-    Row { client: ClientKind::Other, pushed: &[], pushed_with_channel: &[] },
+    CarrierRow { client: ClientKind::Other, pushed: &[], pushed_with_channel: &[] },
 ];
 
 /// The carriers of this session's client, and the person's choices.
@@ -79,7 +79,7 @@ impl Carriers {
     }
 
     /// Whether this push carrier can be used now. `wakes`: whether the push begins a turn.
-    pub(crate) fn is_ready(&self, carrier: Carrier, wakes: bool, facts: &Facts) -> bool {
+    pub(crate) fn is_ready(&self, carrier: Carrier, wakes: bool, facts: &ClientFacts) -> bool {
         let ways = &self.ways;
         !self.off.contains(&carrier)
             && match carrier {
@@ -99,7 +99,7 @@ impl Carriers {
 
     /// Returns all available carriers, in the order in which they are tried. A distrusted carrier
     /// is left out if hooks can deliver instead.
-    pub(crate) fn present(&self, facts: &Facts, now: u64) -> Vec<Carrier> {
+    pub(crate) fn available_carriers(&self, facts: &ClientFacts, now: u64) -> Vec<Carrier> {
         let ready =
             self.pushed().iter().copied().filter(|carrier| self.is_ready(*carrier, false, facts));
         let mut present: Vec<Carrier> = ready.collect();

@@ -53,7 +53,7 @@ enum Loaded {
 fn loaded(session: &Session) -> Loaded {
     static LOADED: OnceLock<Loaded> = OnceLock::new();
     *LOADED.get_or_init(|| {
-        let command = std::fs::read(format!("/proc/{}/cmdline", session.surroundings.client_pid))
+        let command = std::fs::read(format!("/proc/{}/cmdline", session.environment.client_pid))
             .unwrap_or_default();
         let words: Vec<String> = command
             .split(|byte| *byte == 0)

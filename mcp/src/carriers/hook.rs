@@ -27,7 +27,7 @@ const BROKER_PATIENCE_MS: u64 = 1_000;
 
 /// A hook's output and the messages that it carries.
 #[derive(Debug, Default)]
-pub(crate) struct Output {
+pub(crate) struct HookOutput {
     /// The client's JSON; empty: no output.
     pub(crate) text: String,
     messages: Vec<MessageId>,
@@ -35,7 +35,7 @@ pub(crate) struct Output {
     asks: bool,
 }
 
-impl Output {
+impl HookOutput {
     /// Reports whether the output reached its hook.
     pub(crate) fn answered(self, session: &Arc<Session>, outcome: HookOutcome) {
         let Self { messages, asks, .. } = self;
@@ -60,20 +60,20 @@ pub(crate) async fn relayed(session: Arc<Session>, call: u64, hook: HookCall) {
 }
 
 /// Returns the hook's output.
-pub(crate) async fn answer(session: &Arc<Session>, hook: &HookCall) -> Output {
+pub(crate) async fn answer(session: &Arc<Session>, hook: &HookCall) -> HookOutput {
     let is_subagent = hook.agent.is_some();
     let tool_use = hook.tool_use.clone().filter(|_| hook.event == HookEvent::PreToolUse);
     session.see_ways();
     session.handle(Event::CallerTold { tool_use, is_subagent });
     if is_subagent || !in_time(session.follow(hook)).await.unwrap_or(false) {
-        return Output::default();
+        return HookOutput::default();
     }
     // Opening a pipe in its place would block.
     let is_file = |path: &&String| Path::new(path).metadata().map_or(true, |found| found.is_file());
     if let Some(path) = hook.transcript.as_ref().filter(is_file) {
         session.handle(Event::RecordAt(path.into()));
     }
-    session.look_into_transcript();
+    session.read_transcript();
     let (event, turn) = (hook.event, hook.turn.clone());
     let mut actions =
         session.handle(Event::HookCame { event, turn, mode: hook.mode, prolonged: hook.prolonged });
@@ -88,12 +88,12 @@ pub(crate) async fn answer(session: &Arc<Session>, hook: &HookCall) -> Output {
         _ => None,
     });
     match printed {
-        Some((block, asks)) if !block.offered.is_empty() => Output {
+        Some((block, asks)) if !block.offered.is_empty() => HookOutput {
             text: rendered(session.client().kind, event, &block),
             messages: block.offered,
             asks,
         },
-        _ => Output::default(),
+        _ => HookOutput::default(),
     }
 }
 

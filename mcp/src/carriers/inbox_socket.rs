@@ -28,7 +28,7 @@ use tokio::net::UnixStream;
 use super::{Leave, PushCarrier, PushError};
 use crate::claude;
 use crate::inbox::Post;
-use crate::session::{Session, Surroundings};
+use crate::session::{Environment, Session};
 use crate::ways::Ways;
 
 /// How long a post may take, in milliseconds. A running client reads at once.
@@ -57,7 +57,7 @@ impl PushCarrier for InboxSocket {
             let listener = stream.peer_cred()?;
             let pid = listener.pid().and_then(|pid| u32::try_from(pid).ok());
             if listener.uid() != geteuid().as_raw()
-                || pid.is_some_and(|pid| pid != session.surroundings.client_pid)
+                || pid.is_some_and(|pid| pid != session.environment.client_pid)
             {
                 return Err(PushError::Refused(
                     "a process other than the client listens on its socket".into(),
@@ -82,19 +82,19 @@ impl PushCarrier for InboxSocket {
 /// looked up once.
 fn may_bypass(session: &Session) -> bool {
     static MAY_BYPASS: OnceLock<bool> = OnceLock::new();
-    let Surroundings { claude, client_pid, cwd, .. } = &session.surroundings;
+    let Environment { claude, client_pid, cwd, .. } = &session.environment;
     *MAY_BYPASS.get_or_init(|| claude::may_bypass(&claude.config, *client_pid, cwd.as_deref()))
 }
 
-fn socket(session: &Session) -> Option<&claude::InboxSocket> {
-    session.surroundings.claude.inbox.as_ref()
+fn socket(session: &Session) -> Option<&claude::OwnSocket> {
+    session.environment.claude.inbox.as_ref()
 }
 
-fn is_the_clients(session: &Session, socket: &claude::InboxSocket) -> Result<(), PushError> {
+fn is_the_clients(session: &Session, socket: &claude::OwnSocket) -> Result<(), PushError> {
     let registered = session
-        .surroundings
+        .environment
         .claude
-        .registered(session.surroundings.client_pid)
+        .registered(session.environment.client_pid)
         .ok_or(PushError::Gone)?;
     if registered.inbox.as_deref() != Some(&socket.path) {
         return Err(PushError::Refused("the client's registry names another socket".into()));

@@ -65,7 +65,7 @@ pub(crate) fn ways(session: &Session) -> Ways {
 /// Finds the available carriers and hands over, whenever the core requests it. Never returns.
 pub(crate) async fn run(session: Arc<Session>) {
     loop {
-        let event = session.look_wanted().await;
+        let event = session.next_need().await;
         for action in session.handle(event) {
             if let Action::Push { carrier, post } = action {
                 let result = match hand_over(&session, carrier, &post).await {

@@ -22,8 +22,8 @@ pub(crate) async fn receive(session: &Arc<Session>, filter: Filter) -> Result<Re
     let before = session.state().core.inbox().proofs();
     match session.request(Request::Receive { filter, wait: false }).await? {
         Reply::Received(received) => {
-            session.settle_pushes().await;
-            session.settle_record().await;
+            session.wait_for_pushes().await;
+            session.wait_for_record().await;
             // A message that was proved meanwhile no longer waits.
             let proved = session.state().core.inbox().proofs() - before;
             Ok(Received { waiting: received.waiting.saturating_sub(proved), ..received })

@@ -34,11 +34,11 @@ const UNWANTED: [&str; 2] = ["remoteControl/status/changed", "skills/changed"];
 /// A connection to the server. Ends with its last clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Control {
-    questions: mpsc::Sender<Question>,
+    questions: mpsc::Sender<ControlRequest>,
 }
 
 /// The server's notifications: the method and its parameters. Ends with the connection.
-pub(super) type Notes = mpsc::UnboundedReceiver<(String, Value)>;
+pub(super) type Notifications = mpsc::UnboundedReceiver<(String, Value)>;
 
 /// Why the server gave no answer.
 #[derive(Debug, Error)]
@@ -73,18 +73,21 @@ pub(crate) enum ControlError {
     },
 }
 
-type Answer = oneshot::Sender<Result<Value, ControlError>>;
+type PendingReply = oneshot::Sender<Result<Value, ControlError>>;
 
-struct Question {
+struct ControlRequest {
     method: &'static str,
     params: Value,
-    answer: Answer,
+    answer: PendingReply,
 }
 
 impl Control {
     /// Connects to the server behind `socket`, which must be the process `server`, and initializes
     /// the connection.
-    pub(super) async fn open(socket: &Path, server: u32) -> Result<(Self, Notes), ControlError> {
+    pub(super) async fn open(
+        socket: &Path,
+        server: u32,
+    ) -> Result<(Self, Notifications), ControlError> {
         let opening = async {
             let stream = UnixStream::connect(socket).await?;
             // Otherwise, a process that can put a socket there could get our peers' mail.
@@ -117,7 +120,7 @@ impl Control {
         let (answer, answered) = oneshot::channel();
         let asking = async {
             self.questions
-                .send(Question { method, params, answer })
+                .send(ControlRequest { method, params, answer })
                 .await
                 .map_err(|_| ControlError::Closed)?;
             answered.await.unwrap_or(Err(ControlError::Closed))
@@ -129,7 +132,7 @@ impl Control {
     async fn tell(&self, method: &'static str) -> Result<(), ControlError> {
         let (answer, _) = oneshot::channel();
         self.questions
-            .send(Question { method, params: Value::Null, answer })
+            .send(ControlRequest { method, params: Value::Null, answer })
             .await
             .map_err(|_| ControlError::Closed)
     }
@@ -152,15 +155,15 @@ async fn within_patience<T>(
 /// then wakes the waiting callers.
 async fn serve(
     mut socket: WebSocketStream<UnixStream>,
-    mut asked: mpsc::Receiver<Question>,
+    mut asked: mpsc::Receiver<ControlRequest>,
     tell: mpsc::UnboundedSender<(String, Value)>,
 ) {
-    let mut waiting: HashMap<u64, (&'static str, Answer)> = HashMap::new();
+    let mut waiting: HashMap<u64, (&'static str, PendingReply)> = HashMap::new();
     let mut last = 0_u64;
     loop {
         tokio::select! {
             question = asked.recv() => {
-                let Some(Question { method, params, answer }) = question else { break };
+                let Some(ControlRequest { method, params, answer }) = question else { break };
                 let mut request = json!({ "method": method });
                 if !params.is_null() {
                     last += 1;

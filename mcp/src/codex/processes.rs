@@ -17,13 +17,13 @@ const LOCKS: &str = "thread-writer-locks";
 
 /// A process, told apart from a later one with the same number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Process {
+pub(crate) struct HostProcess {
     pid: u32,
     /// When it began, in ticks since the system did.
     began: u64,
 }
 
-impl Process {
+impl HostProcess {
     /// Returns the process of this number, if it exists.
     pub(super) fn of(pid: u32) -> Option<Self> {
         began(pid).map(|began| Self { pid, began })
@@ -110,7 +110,7 @@ impl Hosted {
 }
 
 /// Returns the process of this user that listens on this port of the loopback address.
-pub(super) fn listener(port: u16) -> Option<Process> {
+pub(super) fn listener(port: u16) -> Option<HostProcess> {
     let inode = listening_inode(&std::fs::read_to_string("/proc/net/tcp").ok()?, port)?;
     let socket = PathBuf::from(format!("socket:[{inode}]"));
     let holds = |pid: u32| {
@@ -118,7 +118,7 @@ pub(super) fn listener(port: u16) -> Option<Process> {
         open.filter_map(|descriptor| std::fs::read_link(descriptor.path()).ok())
             .any(|link| link == socket)
     };
-    all().find(|pid| holds(*pid)).and_then(Process::of)
+    all().find(|pid| holds(*pid)).and_then(HostProcess::of)
 }
 
 /// Whether this process is a server for other programs, and not a terminal's own.
@@ -132,14 +132,14 @@ fn command(pid: u32) -> Vec<u8> {
 }
 
 /// Returns the process that was started to resume this thread.
-pub(super) fn resuming(thread: &str) -> Option<Process> {
+pub(super) fn resuming(thread: &str) -> Option<HostProcess> {
     let is_told = |pid: &u32| {
         let command = command(*pid);
         let mut words = command.split(|byte| *byte == 0);
         words.next().is_some_and(|program| program.ends_with(b"codex"))
             && words.any(|word| word == thread.as_bytes())
     };
-    all().find(is_told).and_then(Process::of)
+    all().find(is_told).and_then(HostProcess::of)
 }
 
 /// Returns the numbers of all processes.
@@ -202,16 +202,16 @@ mod tests {
     #[test]
     fn a_process_is_known_by_its_number_and_its_beginning() {
         let listening = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let ours = Process::of(std::process::id()).unwrap();
+        let ours = HostProcess::of(std::process::id()).unwrap();
         assert_eq!(listener(listening.local_addr().unwrap().port()), Some(ours));
         assert!(
             ours.is_alive()
                 && ours.variable("PATH").is_some()
                 && ours.variable("NO_SUCH_VARIABLE").is_none()
         );
-        assert!(!Process { began: ours.began + 1, ..ours }.is_alive());
+        assert!(!HostProcess { began: ours.began + 1, ..ours }.is_alive());
         let mut child = std::process::Command::new("true").spawn().unwrap();
-        let ended = Process::of(child.id());
+        let ended = HostProcess::of(child.id());
         child.wait().unwrap();
         assert!(ended.is_none_or(|ended| !ended.is_alive()));
     }

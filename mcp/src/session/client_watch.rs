@@ -16,8 +16,8 @@ use tokio::time::Instant;
 use super::{ClientKind, Session};
 use crate::claude;
 use crate::event::Event;
-use crate::transcript::Looked;
-use crate::watch::Watch;
+use crate::transcript::RecordNews;
+use crate::watch::FileWatch;
 
 /// How late a client writes its record, in milliseconds, with a margin: up to 100 were seen.
 const RECORD_LAG_MS: u64 = 250;
@@ -29,16 +29,16 @@ const LAST_WORDS_MS: u64 = 1_500;
 impl Session {
     /// Watches the client. Never returns.
     pub(super) async fn watch_client(self: Arc<Self>) {
-        let mut watch = Watch::on(Vec::new());
+        let mut watch = FileWatch::on(Vec::new());
         loop {
             let files = self.files_to_watch();
             let paths: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
             // The watch exists before the first read, so that no change is missed.
             if !watch.is_on(&paths) {
-                watch = Watch::on(files.clone());
+                watch = FileWatch::on(files.clone());
             }
-            self.look_into_registry().await;
-            self.look_into_transcript();
+            self.read_registry().await;
+            self.read_transcript();
             if self.files_to_watch() != files {
                 continue;
             }
@@ -50,26 +50,26 @@ impl Session {
     }
 
     /// Searches the client's record of the session for evidence.
-    pub(crate) fn look_into_transcript(self: &Arc<Self>) {
+    pub(crate) fn read_transcript(self: &Arc<Self>) {
         let client = self.client().kind;
         let (looked, speaks) = {
             let state = &mut *self.state();
             let inbox = state.core.inbox();
             let (open, wanted) = (inbox.unsettled(), !inbox.unproved().is_empty());
             let Some(path) = state.core.record().map(Path::to_owned) else { return };
-            (state.transcript.look(client, &path, &open, wanted), state.transcript.speaks())
+            (state.transcript.read_news(client, &path, &open, wanted), state.transcript.speaks())
         };
-        let Looked { seen, withdrawn } = looked;
+        let RecordNews { seen, withdrawn } = looked;
         self.handle(Event::Recorded { seen, withdrawn, speaks });
     }
 
     /// Waits for the client's record if a message would otherwise be repeated. Clients write their
     /// records a little late.
-    pub(crate) async fn settle_record(self: &Arc<Self>) {
+    pub(crate) async fn wait_for_record(self: &Arc<Self>) {
         let deadline = Instant::now() + Duration::from_millis(RECORD_LAG_MS);
         let mut watch = None;
         loop {
-            self.look_into_transcript();
+            self.read_transcript();
             let record = {
                 let state = self.state();
                 state
@@ -81,7 +81,7 @@ impl Session {
             let Some(record) = record else { return };
             let Some(watch) = &mut watch else {
                 // Reads once more, now that no change is missed.
-                watch = Some(Watch::on(vec![record]));
+                watch = Some(FileWatch::on(vec![record]));
                 continue;
             };
             if tokio::time::timeout_at(deadline, watch.changed()).await.is_err() {
@@ -98,10 +98,10 @@ impl Session {
             _ => RECORD_LAG_MS,
         };
         let deadline = Instant::now() + Duration::from_millis(patience_ms);
-        let mut watch: Option<Watch> = None;
+        let mut watch: Option<FileWatch> = None;
         let mut news = self.news();
         loop {
-            self.look_into_transcript();
+            self.read_transcript();
             let record = {
                 let state = self.state();
                 state
@@ -112,7 +112,7 @@ impl Session {
             };
             let Some(record) = record.filter(|_| self.connected().is_some()) else { return };
             let Some(watch) = &mut watch else {
-                watch = Some(Watch::on(vec![record]));
+                watch = Some(FileWatch::on(vec![record]));
                 continue;
             };
             let changed = async {
@@ -146,7 +146,7 @@ impl Session {
             let mut watched = claude::subagents(&record);
             // A new subagent makes a file here; its name does not matter.
             watched.extend([record.clone(), record.with_extension("").join("subagents/new")]);
-            let mut watch = Watch::on(watched);
+            let mut watch = FileWatch::on(watched);
             if let Some(is_subagents) = claude::is_subagents_call(&record, tool_use) {
                 self.handle(Event::CallerTold {
                     tool_use: Some(tool_use.to_owned()),
@@ -163,9 +163,9 @@ impl Session {
     /// Whether Claude Code's registry has our client under this session id. Without an entry for
     /// our client, the caller is believed. The client changes the entry just before its hooks run.
     pub(super) async fn is_registered_as(&self, session: &str) -> bool {
-        let (claude, pid) = (&self.surroundings.claude, self.surroundings.client_pid);
+        let (claude, pid) = (&self.environment.claude, self.environment.client_pid);
         let deadline = Instant::now() + Duration::from_millis(RECORD_LAG_MS);
-        let mut watch = Watch::on(vec![claude.registry(pid)]);
+        let mut watch = FileWatch::on(vec![claude.registry(pid)]);
         loop {
             if claude.registered(pid).is_none_or(|registered| registered.session == session) {
                 return true;
@@ -178,17 +178,17 @@ impl Session {
 
     fn files_to_watch(&self) -> Vec<PathBuf> {
         let registry = (self.client().kind == ClientKind::Claude)
-            .then(|| self.surroundings.claude.registry(self.surroundings.client_pid));
+            .then(|| self.environment.claude.registry(self.environment.client_pid));
         let record = self.state().core.record_to_watch().map(Path::to_owned);
         registry.into_iter().chain(record).collect()
     }
 
     /// Applies Claude Code's registry entry of its session.
-    async fn look_into_registry(self: &Arc<Self>) {
+    async fn read_registry(self: &Arc<Self>) {
         if self.client().kind != ClientKind::Claude {
             return;
         }
-        let Some(registered) = self.surroundings.claude.registered(self.surroundings.client_pid)
+        let Some(registered) = self.environment.claude.registered(self.environment.client_pid)
         else {
             return;
         };
@@ -199,9 +199,9 @@ impl Session {
         }
         // Evidence for earlier offers is in the old record; from now on the new record is read.
         let transcript = self
-            .surroundings
+            .environment
             .claude
-            .transcript(&registered.session, self.surroundings.cwd.as_deref());
+            .transcript(&registered.session, self.environment.cwd.as_deref());
         if let Some(transcript) = transcript {
             self.move_on_to(transcript);
         }
@@ -221,7 +221,7 @@ impl Session {
         }) {
             return;
         }
-        self.look_into_transcript();
+        self.read_transcript();
         self.handle(Event::RecordAt(transcript));
     }
 }

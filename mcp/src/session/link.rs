@@ -60,18 +60,18 @@ impl Orders {
     /// Records the next order. The session, which holds the sender, outlives this async task.
     async fn next(&mut self) {
         match self.queue.recv().await {
-            Some(order) => self.note(order),
+            Some(order) => self.record(order),
             None => std::future::pending().await,
         }
     }
 
-    fn note_all(&mut self) {
+    fn record_all(&mut self) {
         while let Ok(order) = self.queue.try_recv() {
-            self.note(order);
+            self.record(order);
         }
     }
 
-    fn note(&mut self, order: Order) {
+    fn record(&mut self, order: Order) {
         match order {
             Order::ComeBack => self.is_wanted = true,
             Order::Leave(why) => self.leaving = Some(why),
@@ -103,8 +103,8 @@ impl Session {
             Ok(endpoint) => endpoint,
             Err(error) => return self.end(error.for_model()),
         };
-        self.look_around().await;
-        while self.client().kind == ClientKind::Codex && !codex::settle(&self).await {
+        self.read_environment().await;
+        while self.client().kind == ClientKind::Codex && !codex::adopt_thread(&self).await {
             self.wait_for_call("this adapter has no conversation yet", &mut orders).await;
         }
         let mut reconnect = Reconnect::new(endpoint, Role::Adapter);
@@ -155,7 +155,7 @@ impl Session {
     /// Waits for the client's next call, or another request for the broker.
     async fn wait_for_call(&self, why: &str, orders: &mut Orders) {
         // Earlier callers get this error.
-        orders.note_all();
+        orders.record_all();
         orders.is_wanted = false;
         let why = orders.leaving.take().unwrap_or(why);
         self.link.send_replace(Link::Down { why: why.to_owned() });
@@ -181,12 +181,12 @@ impl Session {
     /// Looks up slow facts after the client has its first answer, on another OS thread. A file
     /// system that hangs does not delay the registration: later facts are reported with the next
     /// one.
-    async fn look_around(self: &Arc<Self>) {
+    async fn read_environment(self: &Arc<Self>) {
         let session = Arc::clone(self);
         let (done, looked) = oneshot::channel();
         // A separate OS thread, because the runtime would wait for its own threads at the end.
         std::thread::spawn(move || {
-            let repository = session.surroundings.cwd.as_deref().and_then(git::repository_of);
+            let repository = session.environment.cwd.as_deref().and_then(git::repository_of);
             session.state().repository = repository;
             // The caller may have stopped waiting.
             let _ = done.send(());
@@ -237,12 +237,12 @@ impl Session {
         let seat = self.seat();
         let state = self.state();
         Register {
-            name: state.codex.name(self.surroundings.name.clone()).filter(|_| !state.name_refused),
+            name: state.codex.name(self.environment.name.clone()).filter(|_| !state.name_refused),
             seat,
             client: client.name,
             client_version: client.version,
-            client_pid: self.surroundings.client_pid,
-            cwd: self.surroundings.directory(),
+            client_pid: self.environment.client_pid,
+            cwd: self.environment.directory(),
             git_root: state.repository.as_ref().map(|repository| spelled(&repository.root)),
             repo: state.repository.as_ref().map(|repository| spelled(&repository.common)),
             host: nix::unistd::gethostname().map_or_else(

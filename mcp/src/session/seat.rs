@@ -34,7 +34,7 @@ impl Session {
         let _one_at_a_time = self.binding.lock().await;
         if self.seat().as_ref() != Some(&seat) {
             // The previous record is evidence up to now; later lines of it are not read.
-            self.look_into_transcript();
+            self.read_transcript();
         }
         self.sit(Event::GoesBy(seat)).await
     }

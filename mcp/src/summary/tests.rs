@@ -46,16 +46,20 @@ impl Scratch {
         file.set_modified(SystemTime::now() - Duration::from_secs(age_s)).unwrap();
     }
 
-    async fn facts(&self) -> Facts {
+    async fn facts(&self) -> SummaryFacts {
         let repository = git::repository_of(&self.root()).unwrap();
         let files = changed_files(&repository, self.root().to_str().unwrap()).await;
-        Facts { head: repository.head(), files, cwd: self.root().to_str().unwrap().to_owned() }
+        SummaryFacts {
+            head: repository.head(),
+            files,
+            cwd: self.root().to_str().unwrap().to_owned(),
+        }
     }
 }
 
-fn facts(files: &[&str]) -> Facts {
+fn facts(files: &[&str]) -> SummaryFacts {
     let files = Some(files.iter().map(|file| (*file).to_owned()).collect());
-    Facts { head: Some(Head::Branch("main".into())), files, cwd: "/x".into() }
+    SummaryFacts { head: Some(Head::Branch("main".into())), files, cwd: "/x".into() }
 }
 
 #[tokio::test]
@@ -156,7 +160,7 @@ async fn without_an_answer_from_git_the_branch_has_to_do() {
 
 #[test]
 fn outside_a_repository_there_is_nothing_to_say() {
-    assert_eq!(Facts::default().sentence(), None);
+    assert_eq!(SummaryFacts::default().sentence(), None);
 }
 
 #[test]

@@ -121,7 +121,7 @@ impl Arguments {
 
     /// Takes a whole number, also from a text; a text of spaces alone counts as missing.
     pub(crate) fn number(&mut self, name: &'static str) -> Result<Option<u64>, ArgumentError> {
-        let Some(value) = self.told(name) else { return Ok(None) };
+        let Some(value) = self.taken(name) else { return Ok(None) };
         match whole_number(&value) {
             Some(number) => Ok(Some(number)),
             None => Err(self.wrong_type(name, "a whole number from 0", &value)),
@@ -130,7 +130,7 @@ impl Arguments {
 
     /// Takes `true` or `false`, also from a text; absent: `false`.
     pub(crate) fn flag(&mut self, name: &'static str) -> Result<bool, ArgumentError> {
-        let Some(value) = self.told(name) else { return Ok(false) };
+        let Some(value) = self.taken(name) else { return Ok(false) };
         let said = match &value {
             Value::Bool(flag) => Some(*flag),
             Value::String(text) => text.trim().to_ascii_lowercase().parse().ok(),
@@ -140,7 +140,7 @@ impl Arguments {
     }
 
     /// Takes the value of `name`; null and a text of spaces alone count as missing.
-    fn told(&mut self, name: &'static str) -> Option<Value> {
+    fn taken(&mut self, name: &'static str) -> Option<Value> {
         self.values.remove(name).filter(|value| match value {
             Value::Null => false,
             Value::String(text) => !text.trim().is_empty(),
@@ -186,7 +186,7 @@ impl Arguments {
     /// Takes texts: the parts between commas, or the elements of a list, which may also be JSON in
     /// a text. All are trimmed, and empty ones are left out.
     pub(crate) fn list(&mut self, name: &'static str) -> Result<Vec<String>, ArgumentError> {
-        let parts = match self.told(name) {
+        let parts = match self.taken(name) {
             None => Vec::new(),
             Some(Value::String(text)) => match serde_json::from_str::<Vec<String>>(&text) {
                 Ok(parts) => parts,

@@ -20,18 +20,18 @@ const MEMBERS_NAMED_MAX: usize = 20;
 /// The number of messages that `history` shows without a limit.
 const HISTORY_MESSAGES: u64 = 20;
 
-const ACTIONS: [(&str, Action); 7] = [
-    ("list", Action::List),
-    ("create", Action::Create),
-    ("join", Action::Join),
-    ("leave", Action::Leave),
-    ("invite", Action::Invite),
-    ("history", Action::History),
-    ("topic", Action::Topic),
+const ACTIONS: [(&str, ChannelAction); 7] = [
+    ("list", ChannelAction::List),
+    ("create", ChannelAction::Create),
+    ("join", ChannelAction::Join),
+    ("leave", ChannelAction::Leave),
+    ("invite", ChannelAction::Invite),
+    ("history", ChannelAction::History),
+    ("topic", ChannelAction::Topic),
 ];
 
 #[derive(Debug)]
-pub(crate) struct Channels {
+pub(crate) struct ChannelArguments {
     act: ChannelAct,
     /// The number of messages to show afterwards.
     history: u64,
@@ -44,7 +44,7 @@ enum ChannelAct {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Action {
+enum ChannelAction {
     List,
     Create,
     Join,
@@ -54,7 +54,7 @@ enum Action {
     Topic,
 }
 
-impl Tool for Channels {
+impl Tool for ChannelArguments {
     const NAME: &'static str = "channels";
     const DESCRIPTION: &'static str = "A post to a channel (#name) goes to its members and wakes nobody. A group (@name) is a label: join it to get its mail.";
     const PROFILE: Profile = Profile::Full;
@@ -74,22 +74,22 @@ impl Tool for Channels {
     fn parse(given: &mut Arguments) -> Result<Self, ToolError> {
         let action = given.chosen("action", &ACTIONS)?;
         let takes: &[&str] = match action {
-            Action::List => &[],
-            Action::Create => &["name", "topic", "private"],
-            Action::Join | Action::History => &["name", "limit"],
-            Action::Leave => &["name"],
-            Action::Invite => &["name", "peer"],
-            Action::Topic => &["name", "topic"],
+            ChannelAction::List => &[],
+            ChannelAction::Create => &["name", "topic", "private"],
+            ChannelAction::Join | ChannelAction::History => &["name", "limit"],
+            ChannelAction::Leave => &["name"],
+            ChannelAction::Invite => &["name", "peer"],
+            ChannelAction::Topic => &["name", "topic"],
         };
         given.only(takes)?;
         let trimmed = |text: String| text.trim().to_owned();
         let mut history = 0;
         let act = match action {
-            Action::List => ChannelAct::Ask(ChannelRequest::List),
+            ChannelAction::List => ChannelAct::Ask(ChannelRequest::List),
             _ => {
                 let name = trimmed(given.needed("name")?);
                 match action {
-                    Action::Create => {
+                    ChannelAction::Create => {
                         let topic = given.text("topic")?.unwrap_or_default();
                         ChannelAct::Ask(ChannelRequest::Create {
                             name,
@@ -97,20 +97,20 @@ impl Tool for Channels {
                             private: given.flag("private")?,
                         })
                     }
-                    Action::Join => {
+                    ChannelAction::Join => {
                         history = given.number("limit")?.unwrap_or(0);
                         ChannelAct::Ask(ChannelRequest::Join(name))
                     }
-                    Action::Leave => ChannelAct::Ask(ChannelRequest::Leave(name)),
-                    Action::Invite => ChannelAct::Ask(ChannelRequest::Invite {
+                    ChannelAction::Leave => ChannelAct::Ask(ChannelRequest::Leave(name)),
+                    ChannelAction::Invite => ChannelAct::Ask(ChannelRequest::Invite {
                         name,
                         peer: trimmed(given.needed("peer")?),
                     }),
-                    Action::Topic => match given.text_or_empty("topic")? {
+                    ChannelAction::Topic => match given.text_or_empty("topic")? {
                         Some(topic) => ChannelAct::Ask(ChannelRequest::SetTopic { name, topic }),
                         None => return Err(given.missing("topic").into()),
                     },
-                    Action::History | Action::List => {
+                    ChannelAction::History | ChannelAction::List => {
                         history = given.number("limit")?.unwrap_or(HISTORY_MESSAGES);
                         ChannelAct::History(name)
                     }
@@ -142,7 +142,7 @@ impl Tool for Channels {
         let limit =
             u32::try_from(self.history.clamp(1, PAGE_ENTRIES_MAX as u64)).unwrap_or(u32::MAX);
         let said = said_in(call, &name, limit).await?;
-        text.push_str(&shown(&said, &name, &call.session.surroundings.home));
+        text.push_str(&shown(&said, &name, &call.session.environment.home));
         let budget = BLOCK_CHARS_MAX.saturating_sub(text.chars().count());
         Ok(Output { text, mail: Mail::Due { also: None, budget }, ..Output::default() })
     }
@@ -260,8 +260,9 @@ mod tests {
     use super::*;
     use crate::samples::request;
 
-    fn parsed(value: Value) -> Result<Channels, String> {
-        read::<Channels>(value.as_object().unwrap().clone()).map_err(|error| error.to_string())
+    fn parsed(value: Value) -> Result<ChannelArguments, String> {
+        read::<ChannelArguments>(value.as_object().unwrap().clone())
+            .map_err(|error| error.to_string())
     }
 
     #[test]

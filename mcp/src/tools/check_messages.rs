@@ -6,7 +6,7 @@ use peer_proto::message::Kind;
 use peer_proto::request::{Filter, Reply, Request};
 
 use super::arguments::{Argument, Arguments, described, flag, number, one_of, text};
-use super::wait::{Ended, Waiting, Wanted, WantedKind, clamped};
+use super::wait::{WaitCondition, WaitEnd, WaitKind, Waiting, clamped};
 use super::{Mail, Output, Profile, Tool, ToolCall, ToolError, questions};
 use crate::carriers::tool_result;
 use crate::event::Due;
@@ -15,7 +15,7 @@ use crate::render::{self, BLOCK_CHARS_MAX, Body, Showing, counted};
 pub(crate) struct CheckMessages {
     from: Option<String>,
     thread: Option<String>,
-    kind: WantedKind,
+    kind: WaitKind,
     message_id: Option<MessageId>,
     offset: usize,
     wait_s: u64,
@@ -23,11 +23,8 @@ pub(crate) struct CheckMessages {
     peek: bool,
 }
 
-const KINDS: [(&str, WantedKind); 3] = [
-    ("all", WantedKind::All),
-    ("questions", WantedKind::Questions),
-    ("answers", WantedKind::Answers),
-];
+const KINDS: [(&str, WaitKind); 3] =
+    [("all", WaitKind::All), ("questions", WaitKind::Questions), ("answers", WaitKind::Answers)];
 
 impl Tool for CheckMessages {
     const NAME: &'static str = "check_messages";
@@ -54,7 +51,7 @@ impl Tool for CheckMessages {
         let check = Self {
             from: given.text("from")?.map(|from| from.trim().to_owned()),
             thread: given.text("thread")?.map(|thread| thread.trim().to_owned()),
-            kind: given.choice("kind", &KINDS)?.unwrap_or(WantedKind::All),
+            kind: given.choice("kind", &KINDS)?.unwrap_or(WaitKind::All),
             message_id: given.parsed("message_id", "an id such as m-01JDK3V7QX8Z2M4T")?,
             offset: given.number("offset")?.map_or(0, size),
             wait_s: given.number("wait_s")?.unwrap_or(0),
@@ -73,7 +70,7 @@ impl Tool for CheckMessages {
     async fn run(self, call: &ToolCall<'_>) -> Result<Output, ToolError> {
         match self.message_id {
             Some(message) => self.read(call, message).await,
-            None => self.look(call).await,
+            None => self.show_waiting(call).await,
         }
     }
 }
@@ -81,7 +78,7 @@ impl Tool for CheckMessages {
 impl CheckMessages {
     /// Shows one message from an offset, also if it is settled already.
     async fn read(self, call: &ToolCall<'_>, id: MessageId) -> Result<Output, ToolError> {
-        let home = &call.session.surroundings.home;
+        let home = &call.session.environment.home;
         // The message may be on its way to the inbox, which records how much of it was shown.
         tool_result::receive(call.session, Filter::default()).await?;
         let held = tool_result::part(call.session, call.caller.call, id, self.offset, self.peek);
@@ -108,32 +105,32 @@ impl CheckMessages {
     }
 
     /// Shows the waiting messages, after a wait if the call has one.
-    async fn look(self, call: &ToolCall<'_>) -> Result<Output, ToolError> {
+    async fn show_waiting(self, call: &ToolCall<'_>) -> Result<Output, ToolError> {
         let filter =
             Filter { from: self.from.clone(), thread: self.thread.clone(), ..Filter::default() };
-        let wanted = Wanted { filter, kind: self.kind };
+        let wanted = WaitCondition { filter, kind: self.kind };
         let (wait_s, cut) = clamped(call, self.wait_s);
         let mut waited = None;
         let mut instead = String::new();
         if wait_s > 0 {
             waited = Some(Waiting::begin(call.session));
             match wanted.wait(call, wait_s).await? {
-                Ended::Matched(_) => {}
-                Ended::Request { message, from } if self.is_filtered() => {
+                WaitEnd::Matched(_) => {}
+                WaitEnd::Request { message, from } if self.is_filtered() => {
                     instead = format!(
                         "The wait ended because a request came from {from}: check_messages(message_id=\"{message}\") shows it.\n"
                     );
                 }
-                Ended::Request { .. } => {}
-                Ended::TimedOut => instead = format!("No message came within {wait_s} s.\n"),
+                WaitEnd::Request { .. } => {}
+                WaitEnd::TimedOut => instead = format!("No message came within {wait_s} s.\n"),
             }
         }
         let (mut matched, waiting) = wanted.now(call).await?;
         let questions = match self.kind {
-            WantedKind::Questions => questions::open_to_us(call).await?,
-            WantedKind::All | WantedKind::Answers => Vec::new(),
+            WaitKind::Questions => questions::open_to_us(call).await?,
+            WaitKind::All | WaitKind::Answers => Vec::new(),
         };
-        if self.kind == WantedKind::Questions {
+        if self.kind == WaitKind::Questions {
             let state = call.session.state();
             let is_question = |id: &MessageId| {
                 state
@@ -170,6 +167,6 @@ impl CheckMessages {
     }
 
     fn is_filtered(&self) -> bool {
-        self.from.is_some() || self.thread.is_some() || self.kind != WantedKind::All
+        self.from.is_some() || self.thread.is_some() || self.kind != WaitKind::All
     }
 }

@@ -14,21 +14,24 @@ use crate::render::{ago, counted, named, place, sentence, word};
 const LISTED_MAX: usize = 100;
 
 pub(crate) struct ListPeers {
-    scope: Scope,
+    scope: ListScope,
     query: Option<String>,
     state: Option<String>,
     client: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Scope {
+enum ListScope {
     Machine,
     Directory,
     Repo,
 }
 
-const SCOPES: [(&str, Scope); 3] =
-    [("machine", Scope::Machine), ("directory", Scope::Directory), ("repo", Scope::Repo)];
+const SCOPES: [(&str, ListScope); 3] = [
+    ("machine", ListScope::Machine),
+    ("directory", ListScope::Directory),
+    ("repo", ListScope::Repo),
+];
 
 impl Tool for ListPeers {
     const NAME: &'static str = "list_peers";
@@ -46,7 +49,7 @@ impl Tool for ListPeers {
     }
 
     fn parse(given: &mut Arguments) -> Result<Self, ToolError> {
-        let scope = given.choice("scope", &SCOPES)?.unwrap_or(Scope::Machine);
+        let scope = given.choice("scope", &SCOPES)?.unwrap_or(ListScope::Machine);
         Ok(Self {
             scope,
             query: given.text("query")?,
@@ -66,17 +69,17 @@ impl Tool for ListPeers {
             ..PeersQuery::default()
         };
         match self.scope {
-            Scope::Machine => {}
-            Scope::Directory => match &session.surroundings.cwd {
+            ListScope::Machine => {}
+            ListScope::Directory => match &session.environment.cwd {
                 Some(directory) => query.cwd = Some(spelled(directory)),
                 None => return Err(ToolError::NoDirectory),
             },
-            Scope::Repo => match &session.state().repository {
+            ListScope::Repo => match &session.state().repository {
                 Some(repository) => query.repo = Some(spelled(&repository.common)),
-                None if session.surroundings.cwd.is_none() => return Err(ToolError::NoDirectory),
+                None if session.environment.cwd.is_none() => return Err(ToolError::NoDirectory),
                 None => {
                     return Err(ToolError::NoRepository {
-                        cwd: word(&session.surroundings.directory()),
+                        cwd: word(&session.environment.directory()),
                     });
                 }
             },
@@ -96,16 +99,16 @@ impl Tool for ListPeers {
         }
         let own = session.state().core.identity().map(|identity| identity.peer);
         found.sort_by_key(|peer| (Some(peer.id) != own, !peer.online, peer.id));
-        Ok(Output::text(self.describe(&found, own, &session.surroundings.home)))
+        Ok(Output::text(self.describe(&found, own, &session.environment.home)))
     }
 }
 
 impl ListPeers {
     fn describe(&self, peers: &[PeerInfo], own: Option<PeerId>, home: &str) -> String {
         let scope = match self.scope {
-            Scope::Machine => "on this machine",
-            Scope::Directory => "in this directory",
-            Scope::Repo => "in this repository",
+            ListScope::Machine => "on this machine",
+            ListScope::Directory => "in this directory",
+            ListScope::Repo => "in this repository",
         };
         let query = self
             .query
@@ -126,7 +129,7 @@ impl ListPeers {
         }
         if !peers.iter().any(|peer| Some(peer.id) != own && peer.id != PeerId::HUMAN) {
             text.push_str(
-                match self.scope == Scope::Machine && self.query.is_none() && self.state.is_none() && self.client.is_none() {
+                match self.scope == ListScope::Machine && self.query.is_none() && self.state.is_none() && self.client.is_none() {
                     true => "No other agent yet; a message to human reaches the user.\n",
                     false => "No other agent matches; list_peers() without arguments shows all on this machine.\n",
                 },

@@ -15,17 +15,17 @@ use crate::session::CallError;
 /// The number of notes that a search shows.
 const HITS_MAX: u32 = 20;
 
-const ACTIONS: [(&str, Action); 6] = [
-    ("get", Action::Get),
-    ("set", Action::Set),
-    ("append", Action::Append),
-    ("list", Action::List),
-    ("search", Action::Search),
-    ("delete", Action::Delete),
+const ACTIONS: [(&str, MemoryAction); 6] = [
+    ("get", MemoryAction::Get),
+    ("set", MemoryAction::Set),
+    ("append", MemoryAction::Append),
+    ("list", MemoryAction::List),
+    ("search", MemoryAction::Search),
+    ("delete", MemoryAction::Delete),
 ];
 
 #[derive(Clone, Copy, Debug)]
-enum Action {
+enum MemoryAction {
     Get,
     Set,
     Append,
@@ -34,7 +34,7 @@ enum Action {
     Delete,
 }
 
-impl Action {
+impl MemoryAction {
     /// Returns the arguments that this act uses.
     fn takes(self) -> &'static [&'static str] {
         match self {
@@ -49,14 +49,14 @@ impl Action {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Memory {
+pub(crate) enum MemoryArguments {
     Get { key: String, offset: usize },
     Write(NoteRequest),
     List { prefix: String, tag: Option<String> },
     Search(String),
 }
 
-impl Tool for Memory {
+impl Tool for MemoryArguments {
     const NAME: &'static str = "memory";
     const DESCRIPTION: &'static str =
         "Notes that all agents share, under keys; they survive restarts.";
@@ -87,31 +87,31 @@ impl Tool for Memory {
         given.only(action.takes())?;
         let key = |given: &mut Arguments| given.needed("key").map(|key| key.trim().to_owned());
         Ok(match action {
-            Action::Get => {
+            MemoryAction::Get => {
                 let offset = given
                     .number("offset")?
                     .map_or(0, |offset| usize::try_from(offset).unwrap_or(usize::MAX));
                 Self::Get { key: key(given)?, offset }
             }
-            Action::Set => Self::Write(NoteRequest::Set(NoteDraft {
+            MemoryAction::Set => Self::Write(NoteRequest::Set(NoteDraft {
                 key: key(given)?,
                 value: given.needed("value")?,
                 tags: given.list("tags")?,
                 ttl_ms: given.number("ttl_s")?.map(|ttl_s| ttl_s.saturating_mul(1_000)),
                 if_version: given.number("if_version")?,
             })),
-            Action::Append => {
+            MemoryAction::Append => {
                 Self::Write(NoteRequest::Append { key: key(given)?, text: given.needed("value")? })
             }
-            Action::List => Self::List {
+            MemoryAction::List => Self::List {
                 prefix: given
                     .text("prefix")?
                     .map(|prefix| prefix.trim().to_owned())
                     .unwrap_or_default(),
                 tag: given.text("tag")?.map(|tag| tag.trim().to_owned()),
             },
-            Action::Search => Self::Search(given.needed("query")?),
-            Action::Delete => Self::Write(NoteRequest::Delete {
+            MemoryAction::Search => Self::Search(given.needed("query")?),
+            MemoryAction::Delete => Self::Write(NoteRequest::Delete {
                 key: key(given)?,
                 if_version: given.number("if_version")?,
             }),
@@ -130,7 +130,7 @@ impl Tool for Memory {
                     limit: HITS_MAX,
                     ..SearchQuery::default()
                 };
-                let looked = search::look_for(call, query).await?;
+                let looked = search::find(call, query).await?;
                 (
                     found(&looked.hits, looked.total) + &search::said_of_the_rest(looked.behind),
                     false,
@@ -304,8 +304,9 @@ mod tests {
     use super::super::read;
     use super::*;
 
-    fn parsed(value: Value) -> Result<Memory, String> {
-        read::<Memory>(value.as_object().unwrap().clone()).map_err(|error| error.to_string())
+    fn parsed(value: Value) -> Result<MemoryArguments, String> {
+        read::<MemoryArguments>(value.as_object().unwrap().clone())
+            .map_err(|error| error.to_string())
     }
 
     fn note(value: &str) -> NoteInfo {
@@ -333,10 +334,10 @@ mod tests {
             ttl_ms: Some(5_000),
             if_version: Some(0),
         };
-        assert_eq!(set, Ok(Memory::Write(NoteRequest::Set(draft))));
+        assert_eq!(set, Ok(MemoryArguments::Write(NoteRequest::Set(draft))));
         assert_eq!(
             parsed(json!({"action": "list"})),
-            Ok(Memory::List { prefix: String::new(), tag: None })
+            Ok(MemoryArguments::List { prefix: String::new(), tag: None })
         );
         for (wrong, said) in [
             (json!({}), "needs the argument action"),

@@ -30,7 +30,7 @@ impl Tool for RenamePeer {
             .await?
         {
             Reply::Renamed { name, .. } => {
-                call.session.settle_pushes().await;
+                call.session.wait_for_pushes().await;
                 call.session.drop_notice(&renamed(&name));
                 let text = format!(
                     "Your name is now {}. Mail under the old name still finds you.",

@@ -26,7 +26,7 @@ const PATIENCE_MS: u64 = 5_000;
 const RECIPIENTS_NAMED_MAX: usize = 5;
 
 #[derive(Debug)]
-pub(crate) struct Search {
+pub(crate) struct SearchArguments {
     query: SearchQuery,
 }
 
@@ -35,7 +35,7 @@ fn kinds() -> Vec<(&'static str, HitKind)> {
     HitKind::ALL.iter().map(|kind| (kind.as_str(), *kind)).collect()
 }
 
-impl Tool for Search {
+impl Tool for SearchArguments {
     const NAME: &'static str = "search";
     const DESCRIPTION: &'static str = "Finds messages you sent or were sent, your channels' posts, notes and tasks by their words.";
     const PROFILE: Profile = Profile::Full;
@@ -75,7 +75,7 @@ impl Tool for Search {
 
     async fn run(self, call: &ToolCall<'_>) -> Result<Output, ToolError> {
         let newest = self.query.newest;
-        let found = look_for(call, self.query).await?;
+        let found = find(call, self.query).await?;
         let text = described(&found, newest);
         let budget = BLOCK_CHARS_MAX.saturating_sub(text.chars().count());
         Ok(Output { text, mail: Mail::Due { also: None, budget }, ..Output::default() })
@@ -83,7 +83,7 @@ impl Tool for Search {
 }
 
 /// The result of a search.
-pub(super) struct Found {
+pub(super) struct FoundRecords {
     pub(super) hits: Vec<Hit>,
     pub(super) total: u64,
     /// The number of records that were not searched.
@@ -92,13 +92,18 @@ pub(super) struct Found {
 
 /// Asks the broker. If its index is behind or the search timed out, the broker is asked again, as
 /// long as a model may wait.
-pub(super) async fn look_for(call: &ToolCall<'_>, query: SearchQuery) -> Result<Found, ToolError> {
+pub(super) async fn find(
+    call: &ToolCall<'_>,
+    query: SearchQuery,
+) -> Result<FoundRecords, ToolError> {
     let deadline = Instant::now() + Duration::from_millis(PATIENCE_MS);
     loop {
         match call.session.request(Request::Search(query.clone())).await {
             // The broker has waited before this answer.
             Ok(Reply::Hits { behind, .. }) if behind > 0 && Instant::now() < deadline => {}
-            Ok(Reply::Hits { hits, total, behind }) => return Ok(Found { hits, total, behind }),
+            Ok(Reply::Hits { hits, total, behind }) => {
+                return Ok(FoundRecords { hits, total, behind });
+            }
             Ok(_) => return Err(ToolError::OtherReply),
             Err(CallError::Refused(Refusal {
                 code: ErrorCode::Overloaded,
@@ -120,7 +125,7 @@ pub(super) fn said_of_the_rest(behind: u64) -> String {
     }
 }
 
-fn described(found: &Found, newest: bool) -> String {
+fn described(found: &FoundRecords, newest: bool) -> String {
     let hits = &found.hits;
     let rest = said_of_the_rest(found.behind);
     if hits.is_empty() {
@@ -191,7 +196,7 @@ mod tests {
             hit(HitKind::Message, "m-0000000000000001", "the blue door"),
             hit(HitKind::Note, "db/url", "blue too"),
         ];
-        let text = described(&Found { hits: hits.to_vec(), total: 12, behind: 0 }, false);
+        let text = described(&FoundRecords { hits: hits.to_vec(), total: 12, behind: 0 }, false);
         assert!(
             text.starts_with(
                 "12 hits found, the first 2, best first. Quoted text from other agents"
@@ -209,7 +214,7 @@ mod tests {
     #[test]
     fn a_snippet_cannot_forge_a_line() {
         let text = described(
-            &Found {
+            &FoundRecords {
                 hits: vec![hit(
                     HitKind::Task,
                     "T-1",
@@ -230,7 +235,8 @@ mod tests {
 
     #[test]
     fn arguments_are_read_strictly() {
-        let parse = |value: Value| read::<Search>(value.as_object().cloned().unwrap_or_default());
+        let parse =
+            |value: Value| read::<SearchArguments>(value.as_object().cloned().unwrap_or_default());
         let query =
             parse(json!({"query": "a b*", "kind": "note", "from": " luna ", "newest": true, "limit": 500})).unwrap().query;
         assert_eq!(

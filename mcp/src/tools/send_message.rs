@@ -11,7 +11,7 @@ use peer_proto::reach::Reach;
 use peer_proto::request::{CarrierProof, Filter, Reply, Request, Send, Sent, SentDelivery};
 
 use super::arguments::{Argument, Arguments, described, number, one_of, text};
-use super::wait::{Ended, Waiting, Wanted, WantedKind, clamped};
+use super::wait::{WaitCondition, WaitEnd, WaitKind, Waiting, clamped};
 use super::{Mail, Output, Profile, Tool, ToolCall, ToolError};
 use crate::render::{BLOCK_CHARS_MAX, ago, word};
 
@@ -120,22 +120,24 @@ pub(super) async fn wait_for_reply(
     output.text.push_str(&cut);
     let filter = Filter { reply_to: Some(sent), ..Filter::default() };
     output.waited = Some(Waiting::begin(call.session));
-    let ended = Wanted { filter, kind: WantedKind::All }.wait(call, wait_s).await;
+    let ended = WaitCondition { filter, kind: WaitKind::All }.wait(call, wait_s).await;
     let later = format!("; the reply to {sent} comes by itself with a later tool result.\n");
     // The message is sent whatever the result of the wait: an error now must not look like a failed
     // send.
     match ended {
-        Ok(Ended::Matched(replies)) => {
+        Ok(WaitEnd::Matched(replies)) => {
             let reply = replies.first().copied();
             output.text.push_str(&format!("The reply came: {}.\n", reply.unwrap_or(sent)));
             output.mail = Mail::Due { also: reply, budget: BLOCK_CHARS_MAX };
         }
-        Ok(Ended::Request { message, from }) => {
+        Ok(WaitEnd::Request { message, from }) => {
             output.text.push_str(&format!(
                 "The wait ended because a request came from {from}, {message}{later}"
             ));
         }
-        Ok(Ended::TimedOut) => output.text.push_str(&format!("No reply within {wait_s} s{later}")),
+        Ok(WaitEnd::TimedOut) => {
+            output.text.push_str(&format!("No reply within {wait_s} s{later}"))
+        }
         Err(error) => {
             output.text.push_str(&format!("The wait for the reply failed: {error}{later}"))
         }

@@ -13,23 +13,23 @@ use crate::render::{BLOCK_CHARS_MAX, BLOCK_WARNING, Body, ago, counted, sentence
 /// The number of characters of a list of tasks.
 const LIST_CHARS_MAX: usize = BLOCK_CHARS_MAX;
 
-const ACTIONS: [(&str, Action); 12] = [
-    ("create", Action::Create),
-    ("list", Action::List),
-    ("show", Action::Show),
-    ("assign", Action::Assign),
-    ("claim", Action::Claim),
-    ("unclaim", Action::Unclaim),
-    ("start", Action::Start),
-    ("block", Action::Block),
-    ("complete", Action::Complete),
-    ("fail", Action::Fail),
-    ("cancel", Action::Cancel),
-    ("reopen", Action::Reopen),
+const ACTIONS: [(&str, TaskAction); 12] = [
+    ("create", TaskAction::Create),
+    ("list", TaskAction::List),
+    ("show", TaskAction::Show),
+    ("assign", TaskAction::Assign),
+    ("claim", TaskAction::Claim),
+    ("unclaim", TaskAction::Unclaim),
+    ("start", TaskAction::Start),
+    ("block", TaskAction::Block),
+    ("complete", TaskAction::Complete),
+    ("fail", TaskAction::Fail),
+    ("cancel", TaskAction::Cancel),
+    ("reopen", TaskAction::Reopen),
 ];
 
 #[derive(Clone, Copy, Debug)]
-enum Action {
+enum TaskAction {
     Create,
     List,
     Show,
@@ -44,7 +44,7 @@ enum Action {
     Reopen,
 }
 
-impl Action {
+impl TaskAction {
     /// Returns the arguments that this act uses.
     fn takes(self) -> &'static [&'static str] {
         match self {
@@ -58,9 +58,9 @@ impl Action {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Tasks(TaskRequest);
+pub(crate) struct TaskArguments(TaskRequest);
 
-impl Tool for Tasks {
+impl Tool for TaskArguments {
     const NAME: &'static str = "tasks";
     const DESCRIPTION: &'static str = "Tasks that the agents share. Only one agent can claim a task. Its creator and assignee are told of changes, and agents whose tasks need it of its end. A claim ends with its session.";
     const PROFILE: Profile = Profile::Full;
@@ -88,22 +88,22 @@ impl Tool for Tasks {
         let task = task(given);
         let change = |task, act| Ok(Self(TaskRequest::Change { task, act }));
         match action {
-            Action::Create => Ok(create(given)?),
-            Action::List => Ok(list(given)?),
-            Action::Show => Ok(Self(TaskRequest::Show(task?))),
-            Action::Assign => change(task?, TaskAct::Assign(given.needed("assignee")?)),
-            Action::Claim => change(task?, TaskAct::Claim),
-            Action::Unclaim => change(task?, TaskAct::Unclaim),
-            Action::Start => change(task?, TaskAct::Start),
-            Action::Block => change(task?, TaskAct::Block(given.needed("result")?)),
-            Action::Complete => {
+            TaskAction::Create => Ok(create(given)?),
+            TaskAction::List => Ok(list(given)?),
+            TaskAction::Show => Ok(Self(TaskRequest::Show(task?))),
+            TaskAction::Assign => change(task?, TaskAct::Assign(given.needed("assignee")?)),
+            TaskAction::Claim => change(task?, TaskAct::Claim),
+            TaskAction::Unclaim => change(task?, TaskAct::Unclaim),
+            TaskAction::Start => change(task?, TaskAct::Start),
+            TaskAction::Block => change(task?, TaskAct::Block(given.needed("result")?)),
+            TaskAction::Complete => {
                 change(task?, TaskAct::Complete(given.text("result")?.unwrap_or_default()))
             }
-            Action::Fail => change(task?, TaskAct::Fail(given.needed("result")?)),
-            Action::Cancel => {
+            TaskAction::Fail => change(task?, TaskAct::Fail(given.needed("result")?)),
+            TaskAction::Cancel => {
                 change(task?, TaskAct::Cancel(given.text("result")?.unwrap_or_default()))
             }
-            Action::Reopen => change(task?, TaskAct::Reopen),
+            TaskAction::Reopen => change(task?, TaskAct::Reopen),
         }
     }
 
@@ -133,7 +133,7 @@ fn task(given: &mut Arguments) -> Result<TaskId, ArgumentError> {
     given.parsed("task", "the id of a task, such as T-12")?.ok_or_else(|| given.missing("task"))
 }
 
-fn create(given: &mut Arguments) -> Result<Tasks, ArgumentError> {
+fn create(given: &mut Arguments) -> Result<TaskArguments, ArgumentError> {
     let mut needs = Vec::new();
     for text in given.list("needs")? {
         let Ok(id) = text.parse() else {
@@ -141,7 +141,7 @@ fn create(given: &mut Arguments) -> Result<Tasks, ArgumentError> {
         };
         needs.push(id);
     }
-    Ok(Tasks(TaskRequest::Create(TaskDraft {
+    Ok(TaskArguments(TaskRequest::Create(TaskDraft {
         title: given.needed("title")?,
         description: given.text("description")?.unwrap_or_default(),
         assignee: given.text("assignee")?,
@@ -150,12 +150,12 @@ fn create(given: &mut Arguments) -> Result<Tasks, ArgumentError> {
     })))
 }
 
-fn list(given: &mut Arguments) -> Result<Tasks, ArgumentError> {
+fn list(given: &mut Arguments) -> Result<TaskArguments, ArgumentError> {
     let mut choices: Vec<(&str, Option<TaskState>)> =
         TaskState::ALL.iter().map(|state| (state.as_str(), Some(*state))).collect();
     choices.push(("all", None));
     let state = given.choice("state", &choices)?;
-    Ok(Tasks(TaskRequest::List(TasksQuery {
+    Ok(TaskArguments(TaskRequest::List(TasksQuery {
         state: state.flatten(),
         all: state == Some(None),
         assignee: given.text("assignee")?,
@@ -265,7 +265,7 @@ mod tests {
     use super::*;
 
     fn parsed(value: Value) -> Result<TaskRequest, String> {
-        read::<Tasks>(value.as_object().unwrap().clone())
+        read::<TaskArguments>(value.as_object().unwrap().clone())
             .map(|tasks| tasks.0)
             .map_err(|error| error.to_string())
     }

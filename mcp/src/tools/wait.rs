@@ -35,14 +35,14 @@ const OTHER_WAIT_S_MAX: u64 = 50;
 const PROGRESS_S: u64 = 10;
 
 /// The condition of a wait.
-pub(crate) struct Wanted {
+pub(crate) struct WaitCondition {
     pub(crate) filter: Filter,
-    pub(crate) kind: WantedKind,
+    pub(crate) kind: WaitKind,
 }
 
 /// The contract's `kind`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum WantedKind {
+pub(crate) enum WaitKind {
     All,
     /// Requests that are not replies.
     Questions,
@@ -50,7 +50,7 @@ pub(crate) enum WantedKind {
 }
 
 /// The end of a wait.
-pub(crate) enum Ended {
+pub(crate) enum WaitEnd {
     /// These match, and at least one was in no result yet.
     Matched(Vec<MessageId>),
     /// A request from this peer came instead.
@@ -89,7 +89,7 @@ pub(crate) fn clamped(call: &ToolCall<'_>, wait_s: u64) -> (u64, String) {
     }
 }
 
-impl Wanted {
+impl WaitCondition {
     /// Returns the current matches, shown or not, and how many messages of the filter wait in
     /// total.
     pub(crate) async fn now(
@@ -111,7 +111,11 @@ impl Wanted {
     }
 
     /// Waits until a message matches, a request comes, or the time is over.
-    pub(crate) async fn wait(&self, call: &ToolCall<'_>, wait_s: u64) -> Result<Ended, ToolError> {
+    pub(crate) async fn wait(
+        &self,
+        call: &ToolCall<'_>,
+        wait_s: u64,
+    ) -> Result<WaitEnd, ToolError> {
         let started = Instant::now();
         let deadline = started + Duration::from_secs(wait_s);
         let mut news = call.session.news();
@@ -127,18 +131,18 @@ impl Wanted {
             {
                 let state = call.session.state();
                 if state.core.inbox().any_unseen(&matched) {
-                    break Ended::Matched(matched);
+                    break WaitEnd::Matched(matched);
                 }
                 if let Some(request) = state.core.inbox().request_since(call.since) {
-                    break Ended::Request { message: request.id, from: word(&request.from.name) };
+                    break WaitEnd::Request { message: request.id, from: word(&request.from.name) };
                 }
             }
             tokio::select! {
-                changed = news.changed() => if changed.is_err() { break Ended::TimedOut },
+                changed = news.changed() => if changed.is_err() { break WaitEnd::TimedOut },
                 () = answered(&mut broker) => broker = None,
                 () = progress.due() => progress.report(started).await,
-                () = tokio::time::sleep_until(deadline) => break Ended::TimedOut,
-                () = call.context.ct.cancelled() => break Ended::TimedOut,
+                () = tokio::time::sleep_until(deadline) => break WaitEnd::TimedOut,
+                () = call.context.ct.cancelled() => break WaitEnd::TimedOut,
             }
         };
         if let (Some(connection), Some(answer)) = (connection, broker) {
@@ -159,7 +163,7 @@ async fn answered(broker: &mut Option<peer_client::Answer>) {
     }
 }
 
-impl WantedKind {
+impl WaitKind {
     fn fits(self, message: &Message) -> bool {
         let answers = message.kind == Kind::Answer || message.reply_to.is_some();
         match self {
@@ -222,9 +226,9 @@ mod tests {
         let mut news = request(3, "luna", "x");
         news.intent = Intent::Inform;
         let fitting =
-            |kind: WantedKind| [&question, &answer, &news].map(|message| kind.fits(message));
-        assert_eq!(fitting(WantedKind::All), [true, true, true]);
-        assert_eq!(fitting(WantedKind::Questions), [true, false, false]);
-        assert_eq!(fitting(WantedKind::Answers), [false, true, false]);
+            |kind: WaitKind| [&question, &answer, &news].map(|message| kind.fits(message));
+        assert_eq!(fitting(WaitKind::All), [true, true, true]);
+        assert_eq!(fitting(WaitKind::Questions), [true, false, false]);
+        assert_eq!(fitting(WaitKind::Answers), [false, true, false]);
     }
 }

@@ -18,7 +18,7 @@ use peer_proto::message::Carrier;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use super::{Basis, Dialect, Line, Text};
+use super::{Basis, RecordFormat, RecordLine, Text};
 
 /// Texts in lines that may matter. Most other lines are long and irrelevant, and are not parsed.
 const WORDS: [&str; 3] = ["\"parentUuid\"", "\"isSidechain\"", "\"api-request"];
@@ -28,22 +28,22 @@ const INTERRUPTED: &str = "[Request interrupted by user";
 
 /// How Claude Code writes its record.
 #[derive(Debug, Default)]
-pub(crate) struct Claude {
+pub(crate) struct ClaudeFormat {
     /// The consecutive `user` entries, as far as they are whole.
-    row: Option<Row>,
+    row: Option<UserRow>,
     /// Whether the next row began in an unread part.
     is_midway: bool,
 }
 
 /// The message of consecutive `user` entries.
 #[derive(Clone, Debug)]
-struct Row {
+struct UserRow {
     digest: Sha256,
     name: Option<String>,
 }
 
-impl Dialect for Claude {
-    fn read(&mut self, line: &str) -> Vec<Line> {
+impl RecordFormat for ClaudeFormat {
+    fn read(&mut self, line: &str) -> Vec<RecordLine> {
         let may_matter = WORDS.iter().any(|word| line.contains(word));
         let entry: Option<Value> = may_matter.then(|| serde_json::from_str(line).ok()).flatten();
         let Some(entry) = entry else { return Vec::new() };
@@ -54,7 +54,7 @@ impl Dialect for Claude {
                 if entry["isSidechain"] != true =>
             {
                 let mut said = Vec::new();
-                said.extend(entry["uuid"].as_str().map(|name| Line::Entry(name.to_owned())));
+                said.extend(entry["uuid"].as_str().map(|name| RecordLine::Entry(name.to_owned())));
                 match kind {
                     "user" => self.user(&entry, &mut said),
                     "assistant" => {
@@ -63,7 +63,7 @@ impl Dialect for Claude {
                     }
                     "attachment" => said.extend(attached(&entry)),
                     _ if entry["subtype"] == "compact_boundary" => {
-                        said.push(Line::Compacted(Vec::new()))
+                        said.push(RecordLine::Compacted(Vec::new()))
                     }
                     _ => {}
                 }
@@ -78,8 +78,8 @@ impl Dialect for Claude {
     }
 }
 
-impl Claude {
-    fn user(&mut self, entry: &Value, said: &mut Vec<Line>) {
+impl ClaudeFormat {
+    fn user(&mut self, entry: &Value, said: &mut Vec<RecordLine>) {
         let content = &entry["message"]["content"];
         let mut texts = Vec::new();
         collect(content, None, &mut texts);
@@ -89,22 +89,24 @@ impl Claude {
         let is_note = entry["isMeta"] == true && entry["origin"].is_null();
         let is_interruption = texts.iter().any(|text| text.text.starts_with(INTERRUPTED));
         if !is_result && !is_note && !is_interruption && entry["isCompactSummary"] != true {
-            said.push(Line::Prompt { after: entry["parentUuid"].as_str().map(str::to_owned) });
+            said.push(RecordLine::Prompt {
+                after: entry["parentUuid"].as_str().map(str::to_owned),
+            });
         }
         said.extend(self.row(content, &texts));
         let by = if is_result { Some(Carrier::ToolResult) } else { carrier_of(&entry["origin"]) };
         // The model's own summary may repeat text that it was shown.
         if !texts.is_empty() && entry["isCompactSummary"] != true {
-            said.push(Line::Shown { by, texts });
+            said.push(RecordLine::Shown { by, texts });
         }
     }
 
     /// Adds an entry to the row, and returns the row's message.
-    fn row(&mut self, content: &Value, texts: &[Text]) -> Option<Line> {
+    fn row(&mut self, content: &Value, texts: &[Text]) -> Option<RecordLine> {
         if self.is_midway {
             return None;
         }
-        let row = self.row.get_or_insert_with(|| Row {
+        let row = self.row.get_or_insert_with(|| UserRow {
             digest: Sha256::new_with_prefix("{\"content\":["),
             name: None,
         });
@@ -126,13 +128,13 @@ impl Claude {
         }
         let name = hex(row.digest.clone().chain_update("],\"role\":\"user\"}"));
         let extends = row.name.replace(name.clone());
-        Some(Line::Message { name, extends, texts: texts.to_vec() })
+        Some(RecordLine::Message { name, extends, texts: texts.to_vec() })
     }
 }
 
 /// Parses an attachment. Its text for the model is in `rendered`; an attachment without it is for
 /// the person, or a note.
-fn attached(entry: &Value) -> Option<Line> {
+fn attached(entry: &Value) -> Option<RecordLine> {
     let mut texts = Vec::new();
     for rendered in entry["rendered"].as_array()? {
         collect(&rendered["content"], None, &mut texts);
@@ -140,11 +142,11 @@ fn attached(entry: &Value) -> Option<Line> {
     let attachment = &entry["attachment"];
     let is_hooks = attachment["type"].as_str().is_some_and(|kind| kind.starts_with("hook_"));
     let by = if is_hooks { Some(Carrier::Hook) } else { carrier_of(&attachment["origin"]) };
-    (!texts.is_empty()).then_some(Line::Shown { by, texts })
+    (!texts.is_empty()).then_some(RecordLine::Shown { by, texts })
 }
 
 /// Parses a request: the messages that it consists of.
-fn request(entry: &Value) -> Option<Line> {
+fn request(entry: &Value) -> Option<RecordLine> {
     let base =
         entry["base"].as_str().map(|base| (base.to_owned(), entry["keep"].as_u64().unwrap_or(0)));
     let base = base.map(|(base, keep)| (base, usize::try_from(keep).unwrap_or(usize::MAX)));
@@ -153,17 +155,17 @@ fn request(entry: &Value) -> Option<Line> {
         .iter()
         .filter_map(|name| Some(name.as_str()?.to_owned()))
         .collect();
-    Some(Line::Request { name: entry["id"].as_str()?.to_owned(), base, tail })
+    Some(RecordLine::Request { name: entry["id"].as_str()?.to_owned(), base, tail })
 }
 
 /// Parses a message of requests. The model was not shown its own text.
-fn message(entry: &Value) -> Option<Line> {
+fn message(entry: &Value) -> Option<RecordLine> {
     let message = &entry["message"];
     let mut texts = Vec::new();
     if message["role"] != "assistant" {
         collect(&message["content"], None, &mut texts);
     }
-    Some(Line::Message { name: entry["hash"].as_str()?.to_owned(), extends: None, texts })
+    Some(RecordLine::Message { name: entry["hash"].as_str()?.to_owned(), extends: None, texts })
 }
 
 /// Returns the carrier of a message that the client had queued.
@@ -176,7 +178,7 @@ fn carrier_of(origin: &Value) -> Option<Carrier> {
 }
 
 /// Parses an answer of the model, and not one that the client made up after a failed request.
-fn answered(entry: &Value) -> Option<Line> {
+fn answered(entry: &Value) -> Option<RecordLine> {
     let message = &entry["message"];
     if entry["isApiErrorMessage"] == true || message["model"] == "<synthetic>" {
         return None;
@@ -188,7 +190,7 @@ fn answered(entry: &Value) -> Option<Line> {
         (None, _) => Basis::Changed,
     };
     let name = message["id"].as_str()?.to_owned();
-    Some(Line::Answered { name, request, is_sure: true })
+    Some(RecordLine::Answered { name, request, is_sure: true })
 }
 
 /// Collects the texts of a message's content: a string, or blocks. A tool's result contains blocks
@@ -250,23 +252,23 @@ mod tests {
     use super::*;
 
     /// Returns the line's content except the entry's name, and the message that it makes.
-    fn read(line: &str) -> Vec<Line> {
-        let mut said = Claude::default().read(line);
-        said.retain(|line| !matches!(line, Line::Entry(_) | Line::Message { .. }));
+    fn read(line: &str) -> Vec<RecordLine> {
+        let mut said = ClaudeFormat::default().read(line);
+        said.retain(|line| !matches!(line, RecordLine::Entry(_) | RecordLine::Message { .. }));
         said
     }
 
-    fn shown(by: Carrier, text: &str) -> Vec<Line> {
+    fn shown(by: Carrier, text: &str) -> Vec<RecordLine> {
         vec![shown_by(by, None, text)]
     }
 
-    fn shown_by(by: Carrier, call: Option<&str>, text: &str) -> Line {
+    fn shown_by(by: Carrier, call: Option<&str>, text: &str) -> RecordLine {
         let text = Text { call: call.map(str::to_owned), text: text.to_owned() };
-        Line::Shown { by: Some(by), texts: vec![text] }
+        RecordLine::Shown { by: Some(by), texts: vec![text] }
     }
 
-    fn begins(after: &str) -> Line {
-        Line::Prompt { after: Some(after.to_owned()) }
+    fn begins(after: &str) -> RecordLine {
+        RecordLine::Prompt { after: Some(after.to_owned()) }
     }
 
     // The lines are from 2.1.332, shortened.
@@ -326,7 +328,8 @@ mod tests {
                 r#"{{"parentUuid":"6","isSidechain":false,"message":{{"id":"msg_001","type":"message","role":"assistant","model":"claude-opus-5-5","content":[{content}]}},"requestId":"req_001","type":"assistant","uuid":"7"}}"#
             )
         };
-        let answer = |request| Line::Answered { name: "msg_001".into(), request, is_sure: true };
+        let answer =
+            |request| RecordLine::Answered { name: "msg_001".into(), request, is_sure: true };
         for content in [
             r#"{"type":"text","text":"calling"}"#,
             r#"{"type":"tool_use","id":"toolu_1","name":"x","input":{}}"#,
@@ -351,7 +354,7 @@ mod tests {
                 r#"{{"parentUuid":"8","type":"user","message":{{"role":"user","content":{content}}},"uuid":"9"{fields}}}"#
             ))
         };
-        let is_prompt = |said: Vec<Line>| said.contains(&begins("8"));
+        let is_prompt = |said: Vec<RecordLine>| said.contains(&begins("8"));
         assert!(
             is_prompt(user("", r#""go""#))
                 && is_prompt(user(r#","isMeta":true,"origin":{"kind":"peer"}"#, r#""go""#))
@@ -366,13 +369,13 @@ mod tests {
         assert_eq!(summary, [], "the model wrote it");
         let compacted =
             r#"{"parentUuid":null,"type":"system","subtype":"compact_boundary","uuid":"9"}"#;
-        assert_eq!(read(compacted), [Line::Compacted(Vec::new())]);
+        assert_eq!(read(compacted), [RecordLine::Compacted(Vec::new())]);
     }
 
     #[test]
     fn a_request_is_made_of_messages_by_their_digests() {
         let request = r#"{"type":"api-request","id":"r2","querySource":"repl_main_thread","base":"r1","keep":2,"tail":["a","b"]}"#;
-        let expected = Line::Request {
+        let expected = RecordLine::Request {
             name: "r2".into(),
             base: Some(("r1".into(), 2)),
             tail: vec!["a".into(), "b".into()],
@@ -381,11 +384,14 @@ mod tests {
         let blob = r#"{"type":"api-request-blob","hash":"a","message":{"role":"system","content":[{"type":"text","text":"[m-1 request]"}]}}"#;
         let texts = vec![Text { call: None, text: "[m-1 request]".into() }];
         assert_eq!(
-            Claude::default().read(blob),
-            [Line::Message { name: "a".into(), extends: None, texts }]
+            ClaudeFormat::default().read(blob),
+            [RecordLine::Message { name: "a".into(), extends: None, texts }]
         );
-        let own = Claude::default().read(&blob.replace("system", "assistant"));
-        assert_eq!(own, [Line::Message { name: "a".into(), extends: None, texts: Vec::new() }]);
+        let own = ClaudeFormat::default().read(&blob.replace("system", "assistant"));
+        assert_eq!(
+            own,
+            [RecordLine::Message { name: "a".into(), extends: None, texts: Vec::new() }]
+        );
     }
 
     /// The digest is one that 2.1.332 wrote: of `{"content":[{"text":"the other
@@ -397,13 +403,13 @@ mod tests {
                 r#"{{"parentUuid":"8","type":"user","message":{{"role":"user","content":"{text}"}},"uuid":"9"}}"#
             )
         };
-        let names = |claude: &mut Claude, line: &str| {
+        let names = |claude: &mut ClaudeFormat, line: &str| {
             claude.read(line).into_iter().find_map(|line| match line {
-                Line::Message { name, extends, .. } => Some((name, extends)),
+                RecordLine::Message { name, extends, .. } => Some((name, extends)),
                 _ => None,
             })
         };
-        let mut claude = Claude::default();
+        let mut claude = ClaudeFormat::default();
         let first = names(&mut claude, &entry("the other thing"));
         let expected = "f4b322d533a66893cf9598e0f3c67fa72b251f6f41f6cb4233aab4f908f60b62";
         assert_eq!(first, Some((expected.to_owned(), None)));

@@ -16,7 +16,7 @@
 use peer_proto::message::Carrier;
 use serde_json::Value;
 
-use super::{Basis, Dialect, Line, Text};
+use super::{Basis, RecordFormat, RecordLine, Text};
 
 /// Lines that end an answer, or show that none is under way.
 const BOUNDARIES: [&str; 4] = ["task_started", "task_complete", "turn_aborted", ROLLED_BACK];
@@ -41,13 +41,13 @@ const HOOK_PROMPT: (&str, &str) = ("<hook_prompt", "</hook_prompt>");
 
 /// How Codex writes its record.
 #[derive(Debug, Default)]
-pub(crate) struct Codex {
+pub(crate) struct CodexFormat {
     /// Answers that have ended.
     ended: u64,
 }
 
-impl Dialect for Codex {
-    fn read(&mut self, line: &str) -> Vec<Line> {
+impl RecordFormat for CodexFormat {
+    fn read(&mut self, line: &str) -> Vec<RecordLine> {
         // Most lines are long and irrelevant: those that cannot matter are not parsed. Within a
         // text these words would be between escaped quotation marks.
         let says = |word: &str| line.contains(&format!("\"{word}\""));
@@ -62,7 +62,7 @@ impl Dialect for Codex {
             (Some("response_item"), _) => self.item(payload).into_iter().collect(),
             (Some("compacted"), _) => {
                 let items = payload["replacement_history"].as_array().into_iter().flatten();
-                vec![Line::Compacted(
+                vec![RecordLine::Compacted(
                     items.filter_map(shown).flat_map(|(_, texts)| texts).collect(),
                 )]
             }
@@ -73,10 +73,10 @@ impl Dialect for Codex {
             (Some("event_msg"), Some(event)) if BOUNDARIES.contains(&event) => {
                 self.ended += 1;
                 match event {
-                    "task_complete" => vec![Line::WentOn],
-                    "turn_aborted" => vec![Line::Aborted],
+                    "task_complete" => vec![RecordLine::WentOn],
+                    "turn_aborted" => vec![RecordLine::Aborted],
                     // The line does not show which turns are gone.
-                    ROLLED_BACK => vec![Line::Compacted(Vec::new())],
+                    ROLLED_BACK => vec![RecordLine::Compacted(Vec::new())],
                     _ => Vec::new(),
                 }
             }
@@ -87,16 +87,16 @@ impl Dialect for Codex {
     fn gap(&mut self) {}
 }
 
-impl Codex {
-    fn item(&self, item: &Value) -> Option<Line> {
+impl CodexFormat {
+    fn item(&self, item: &Value) -> Option<RecordLine> {
         let kind = item["type"].as_str()?;
         let is_said = kind == "reasoning" || (kind == "message" && item["role"] == "assistant");
         if is_said || ACTS.contains(&kind) {
             let name = self.ended.to_string();
-            return Some(Line::Answered { name, request: Basis::Untold, is_sure: !is_said });
+            return Some(RecordLine::Answered { name, request: Basis::Untold, is_sure: !is_said });
         }
         let (by, texts) = shown(item)?;
-        Some(Line::Shown { by, texts })
+        Some(RecordLine::Shown { by, texts })
     }
 }
 
@@ -196,12 +196,12 @@ mod tests {
         Text { call: call.map(str::to_owned), text: text.to_owned() }
     }
 
-    fn by(carrier: Carrier, call: Option<&str>, shown: &str) -> Vec<Line> {
-        vec![Line::Shown { by: Some(carrier), texts: vec![text(call, shown)] }]
+    fn by(carrier: Carrier, call: Option<&str>, shown: &str) -> Vec<RecordLine> {
+        vec![RecordLine::Shown { by: Some(carrier), texts: vec![text(call, shown)] }]
     }
 
-    fn name(said: &[Line]) -> &str {
-        let [Line::Answered { name, .. }] = said else { panic!("no answer: {said:?}") };
+    fn name(said: &[RecordLine]) -> &str {
+        let [RecordLine::Answered { name, .. }] = said else { panic!("no answer: {said:?}") };
         name
     }
 
@@ -212,14 +212,17 @@ mod tests {
 
     #[test]
     fn what_the_model_is_shown_tells_the_carrier() {
-        let mut codex = Codex::default();
+        let mut codex = CodexFormat::default();
         assert_eq!(codex.read(RESULT), by(Carrier::ToolResult, Some("call_a"), "[m-1 request]"));
         let shell = r#"{"type":"response_item","payload":{"type":"function_call_output","call_id":"c","output":"Output:\nhi\n"}}"#;
         assert_eq!(codex.read(shell), by(Carrier::ToolResult, Some("c"), "Output:\nhi\n"));
         let program = r#"{"type":"response_item","payload":{"type":"custom_tool_call_output","call_id":"c","output":[{"type":"input_text","text":"Script completed\n"},{"type":"input_text","text":"{\"content\":[{\"type\":\"text\",\"text\":\"[m-1 request]\\n| a\"}],\"isError\":false}"}]}}"#;
         let texts =
             vec![text(Some("c"), "Script completed\n"), text(Some("c"), "[m-1 request]\n| a")];
-        assert_eq!(codex.read(program), [Line::Shown { by: Some(Carrier::ToolResult), texts }]);
+        assert_eq!(
+            codex.read(program),
+            [RecordLine::Shown { by: Some(Carrier::ToolResult), texts }]
+        );
         let steered = r#"{"type":"response_item","payload":{"type":"function_call_output","id":"fco_2","name":"peers","namespace":"agent","output":"[PEER INBOX] 1 message.\n[m-1 request]"}}"#;
         assert_eq!(
             codex.read(steered),
@@ -228,7 +231,10 @@ mod tests {
         let hook = r#"{"type":"response_item","payload":{"type":"message","role":"developer","content":[{"type":"input_text","text":"[m-1 request]"}]}}"#;
         assert_eq!(codex.read(hook), by(Carrier::Hook, None, "[m-1 request]"));
         let person = r#"{"type":"response_item","payload":{"type":"message","role":"user","content":[{"type":"input_text","text":"go"}]}}"#;
-        assert_eq!(codex.read(person), [Line::Shown { by: None, texts: vec![text(None, "go")] }]);
+        assert_eq!(
+            codex.read(person),
+            [RecordLine::Shown { by: None, texts: vec![text(None, "go")] }]
+        );
     }
 
     /// Written by 0.171.0 for a body of `</hook_prompt> <b>&amp; "quoted"` and another hook's
@@ -239,12 +245,15 @@ mod tests {
         let expected =
             "[m-1 request] from x\n| </hook_prompt> <b>&amp; \"quoted\" ' ' &no; & &;\n| last\n";
         let texts = vec![text(None, expected), text(None, "another one's\n")];
-        assert_eq!(Codex::default().read(stop), [Line::Shown { by: Some(Carrier::Hook), texts }]);
+        assert_eq!(
+            CodexFormat::default().read(stop),
+            [RecordLine::Shown { by: Some(Carrier::Hook), texts }]
+        );
     }
 
     #[test]
     fn two_calls_of_one_answer_have_one_name_and_those_of_the_next_another() {
-        let mut codex = Codex::default();
+        let mut codex = CodexFormat::default();
         let first = codex.read(CALL);
         assert_eq!(first, codex.read(CALL));
         assert_eq!((codex.read(USAGE), codex.read(RESULT).len()), (vec![], 1));
@@ -253,12 +262,12 @@ mod tests {
         // An interrupted turn has no usage record of its last answer.
         let aborted =
             r#"{"type":"event_msg","payload":{"type":"turn_aborted","reason":"interrupted"}}"#;
-        assert_eq!(codex.read(aborted), [Line::Aborted]);
+        assert_eq!(codex.read(aborted), [RecordLine::Aborted]);
         let spoken = r#"{"type":"response_item","payload":{"type":"message","role":"assistant","content":[{"type":"output_text","text":"ok"}]}}"#;
         let third = codex.read(spoken);
         assert_ne!(name(&third), name(&second));
         assert!(
-            matches!(third[..], [Line::Answered { is_sure: false, .. }]),
+            matches!(third[..], [RecordLine::Answered { is_sure: false, .. }]),
             "it may be a summary"
         );
     }
@@ -267,19 +276,19 @@ mod tests {
     fn a_compaction_tells_what_the_conversation_goes_on_with() {
         let compacted = r#"{"type":"compacted","payload":{"message":"[m-1 request]","replacement_history":[{"type":"message","role":"user","content":[{"type":"input_text","text":"[m-2 request]"}]},{"type":"message","role":"assistant","content":[{"type":"output_text","text":"[m-3 request]"}]}]}}"#;
         assert_eq!(
-            Codex::default().read(compacted),
-            [Line::Compacted(vec![text(None, "[m-2 request]")])]
+            CodexFormat::default().read(compacted),
+            [RecordLine::Compacted(vec![text(None, "[m-2 request]")])]
         );
         let remote = r#"{"type":"compacted","payload":{"message":"[m-1 request]"}}"#;
-        assert_eq!(Codex::default().read(remote), [Line::Compacted(Vec::new())]);
+        assert_eq!(CodexFormat::default().read(remote), [RecordLine::Compacted(Vec::new())]);
         let rolled_back =
             r#"{"type":"event_msg","payload":{"type":"thread_rolled_back","num_turns":1}}"#;
-        assert_eq!(Codex::default().read(rolled_back), [Line::Compacted(Vec::new())]);
+        assert_eq!(CodexFormat::default().read(rolled_back), [RecordLine::Compacted(Vec::new())]);
     }
 
     #[test]
     fn what_the_person_is_shown_is_no_evidence() {
-        let mut codex = Codex::default();
+        let mut codex = CodexFormat::default();
         let notes = [
             r#"{"type":"event_msg","payload":{"type":"item_completed","item":{"type":"McpToolCall","result":{"content":[{"type":"text","text":"[m-1 request] \"response_item\""}]}}}}"#,
             r#"{"type":"event_msg","payload":{"type":"token_count","info":{}}}"#,

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use peer_proto::ids::MessageId;
 use peer_proto::message::Carrier;
 
-use super::{Basis, Line, Looked, Seen, Text, pieces};
+use super::{Basis, RecordLine, RecordNews, Seen, Text, pieces};
 
 /// The number of answers whose names are remembered, so that the rest of an answer does not count
 /// as a new one. Clients write the parts of one answer close together.
@@ -44,7 +44,7 @@ struct Piece {
 
 /// A piece in an entry of the conversation that no answer has followed.
 #[derive(Debug)]
-struct Shown {
+struct ShownPiece {
     piece: Piece,
     by: Option<Carrier>,
     /// The number of its line.
@@ -57,7 +57,7 @@ struct Shown {
 
 /// A request, as far as it shows unproved mail.
 #[derive(Debug)]
-struct Asked {
+struct ModelRequest {
     name: String,
     line: u64,
     /// Its messages that show some: position and name.
@@ -69,7 +69,7 @@ struct Asked {
 pub(super) struct Scan {
     /// The number of lines with content.
     line: u64,
-    shown: Vec<Shown>,
+    shown: Vec<ShownPiece>,
     /// The names of the latest answers, the newest last.
     answers: VecDeque<String>,
     /// An answer that may be a summary.
@@ -81,7 +81,7 @@ pub(super) struct Scan {
     entries: VecDeque<String>,
     /// Whether the client records its requests.
     tells_requests: bool,
-    requests: VecDeque<Asked>,
+    requests: VecDeque<ModelRequest>,
     /// Messages of requests that show unproved mail, and their names, the newest last.
     messages: BTreeMap<String, Vec<Piece>>,
     names: VecDeque<String>,
@@ -108,31 +108,36 @@ impl Scan {
     }
 
     /// Handles the end of the record: entries without an answer count as removed.
-    pub(super) fn leave(&mut self, looked: &mut Looked) {
+    pub(super) fn leave(&mut self, looked: &mut RecordNews) {
         looked.withdrawn.extend(self.shown.drain(..).map(|shown| (shown.piece.message, shown.by)));
     }
 
     /// Applies the content of one line.
-    pub(super) fn take(&mut self, said: Vec<Line>, open: &[MessageId], looked: &mut Looked) {
+    pub(super) fn take(
+        &mut self,
+        said: Vec<RecordLine>,
+        open: &[MessageId],
+        looked: &mut RecordNews,
+    ) {
         self.line += 1;
         for line in said {
             match line {
-                Line::Entry(name) => self.enter(name),
-                Line::Prompt { after } => self.prompted(after.as_deref(), looked),
-                Line::Shown { by, texts } => {
-                    self.settle(looked);
+                RecordLine::Entry(name) => self.enter(name),
+                RecordLine::Prompt { after } => self.prompted(after.as_deref(), looked),
+                RecordLine::Shown { by, texts } => {
+                    self.resolve(looked);
                     self.show(by, &texts, open);
                 }
-                Line::Message { name, extends, texts } => {
+                RecordLine::Message { name, extends, texts } => {
                     self.keep(name, extends.as_deref(), &texts, open)
                 }
-                Line::Request { name, base, tail } => self.asked(name, base, &tail, looked),
-                Line::Answered { name, request, is_sure } => {
+                RecordLine::Request { name, base, tail } => self.asked(name, base, &tail, looked),
+                RecordLine::Answered { name, request, is_sure } => {
                     self.answered(name, request, is_sure, looked)
                 }
-                Line::WentOn => self.settle(looked),
-                Line::Aborted => self.unsure = None,
-                Line::Compacted(texts) => {
+                RecordLine::WentOn => self.resolve(looked),
+                RecordLine::Aborted => self.unsure = None,
+                RecordLine::Compacted(texts) => {
                     // The last answer was the summary.
                     self.unsure = None;
                     self.take_back(looked, |_| true);
@@ -154,7 +159,7 @@ impl Scan {
 
     /// Handles a prompt. Entries behind the one that the prompt continues from were removed. So was
     /// an earlier unanswered prompt, with all later entries.
-    fn prompted(&mut self, after: Option<&str>, looked: &mut Looked) {
+    fn prompted(&mut self, after: Option<&str>, looked: &mut RecordNews) {
         let place = after.and_then(|name| self.entries.iter().rposition(|known| known == name));
         let last = place.map_or(0, |place| self.entry - (self.entries.len() - 1 - place) as u64);
         let unanswered = self.prompt.and_then(|(line, is_answered)| (!is_answered).then_some(line));
@@ -165,7 +170,7 @@ impl Scan {
     }
 
     /// Marks pieces as removed. If requests are recorded, the next one shows whether that is so.
-    fn take_back(&mut self, looked: &mut Looked, which: impl Fn(&Shown) -> bool) {
+    fn take_back(&mut self, looked: &mut RecordNews, which: impl Fn(&ShownPiece) -> bool) {
         for shown in self.shown.iter_mut().filter(|shown| which(shown)) {
             shown.is_taken_back = true;
         }
@@ -174,7 +179,7 @@ impl Scan {
         }
     }
 
-    fn withdraw(&mut self, looked: &mut Looked, which: impl Fn(&Shown) -> bool) {
+    fn withdraw(&mut self, looked: &mut RecordNews, which: impl Fn(&ShownPiece) -> bool) {
         let withdrawn = self
             .shown
             .extract_if(.., |shown| which(shown))
@@ -185,7 +190,7 @@ impl Scan {
     fn show(&mut self, by: Option<Carrier>, texts: &[Text], open: &[MessageId]) {
         let (line, entry) = (self.line, self.entry);
         let shown = pieces_in(texts, open).into_iter();
-        self.shown.extend(shown.map(|piece| Shown {
+        self.shown.extend(shown.map(|piece| ShownPiece {
             piece,
             by,
             line,
@@ -216,7 +221,7 @@ impl Scan {
         name: String,
         base: Option<(String, usize)>,
         tail: &[String],
-        looked: &mut Looked,
+        looked: &mut RecordNews,
     ) {
         self.tells_requests = true;
         let (base, keep) = base.unwrap_or_default();
@@ -231,7 +236,7 @@ impl Scan {
         if self.requests.len() == REQUESTS_MAX {
             self.requests.pop_front();
         }
-        self.requests.push_back(Asked { name: name.clone(), line: self.line, with });
+        self.requests.push_back(ModelRequest { name: name.clone(), line: self.line, with });
         if self.awaited.contains(&name) {
             self.awaited.retain(|awaited| *awaited != name);
             self.prove_request(&name, looked);
@@ -240,7 +245,7 @@ impl Scan {
 
     /// Reports the content of the request, and the removed entries before it that the request does
     /// not contain.
-    fn prove_request(&mut self, name: &str, looked: &mut Looked) -> bool {
+    fn prove_request(&mut self, name: &str, looked: &mut RecordNews) -> bool {
         let Some(asked) = self.requests.iter().rfind(|asked| asked.name == name) else {
             return false;
         };
@@ -266,10 +271,10 @@ impl Scan {
 
     // ---- answers
 
-    fn answered(&mut self, name: String, request: Basis, is_sure: bool, looked: &mut Looked) {
+    fn answered(&mut self, name: String, request: Basis, is_sure: bool, looked: &mut RecordNews) {
         match &self.unsure {
             Some((unsure, _)) if *unsure == name && !is_sure => return,
-            Some(_) => self.settle(looked),
+            Some(_) => self.resolve(looked),
             None => {}
         }
         if self.answers.contains(&name) {
@@ -302,22 +307,22 @@ impl Scan {
     }
 
     /// Accepts the last answer as the model's own.
-    fn settle(&mut self, looked: &mut Looked) {
+    fn resolve(&mut self, looked: &mut RecordNews) {
         if let Some((_, line)) = self.unsure.take() {
             self.prove_before(line, looked);
         }
     }
 
     /// Proves the entries before an answer in this line.
-    fn prove_before(&mut self, line: u64, looked: &mut Looked) {
+    fn prove_before(&mut self, line: u64, looked: &mut RecordNews) {
         self.withdraw(looked, |shown| shown.is_taken_back);
-        let shown: Vec<Shown> = self.shown.extract_if(.., |shown| shown.line < line).collect();
+        let shown: Vec<ShownPiece> = self.shown.extract_if(.., |shown| shown.line < line).collect();
         for shown in shown {
             self.tell(shown.piece, shown.by, looked);
         }
     }
 
-    fn tell(&mut self, piece: Piece, by: Option<Carrier>, looked: &mut Looked) {
+    fn tell(&mut self, piece: Piece, by: Option<Carrier>, looked: &mut RecordNews) {
         let in_result = piece.place.is_some();
         if !in_result || self.told.insert(piece.clone()) {
             looked.seen.push(Seen { message: piece.message, by, in_result, piece: piece.text });

@@ -23,12 +23,12 @@ impl Record {
         file.write_all(text.as_bytes()).unwrap();
     }
 
-    fn look(&self, transcript: &mut Transcript) -> Vec<Seen> {
+    fn read(&self, transcript: &mut Transcript) -> Vec<Seen> {
         self.look_all(transcript).seen
     }
 
-    fn look_all(&self, transcript: &mut Transcript) -> Looked {
-        transcript.look(ClientKind::Claude, &self.path, &[id(1), id(2)], true)
+    fn look_all(&self, transcript: &mut Transcript) -> RecordNews {
+        transcript.read_news(ClientKind::Claude, &self.path, &[id(1), id(2)], true)
     }
 }
 
@@ -84,35 +84,35 @@ fn seen(number: u32, piece: &str) -> [Seen; 1] {
 #[test]
 fn a_new_answer_after_the_text_proves_it() {
     let (record, mut transcript) = (Record::new(), Transcript::default());
-    assert!(record.look(&mut transcript).is_empty(), "the record is not there yet");
+    assert!(record.read(&mut transcript).is_empty(), "the record is not there yet");
     record.append(&result(&format!(
         "done\n\n[PEER INBOX] 2 messages.\n{}{}",
         quoted(1, "ping\n\npong"),
         quoted(3, "x")
     )));
-    assert!(record.look(&mut transcript).is_empty(), "no answer yet");
+    assert!(record.read(&mut transcript).is_empty(), "no answer yet");
     record.append(&answer("msg_2"));
-    assert_eq!(record.look(&mut transcript), seen(1, "ping\n\npong"));
+    assert_eq!(record.read(&mut transcript), seen(1, "ping\n\npong"));
     record.append(&answer("msg_3"));
-    assert!(record.look(&mut transcript).is_empty(), "it is told once");
+    assert!(record.read(&mut transcript).is_empty(), "it is told once");
 }
 
 #[test]
 fn the_rest_of_the_answer_that_made_the_call_proves_nothing() {
     let (record, mut transcript) = (Record::new(), Transcript::default());
     record.append(&(answer("msg_1") + &result(&quoted(1, "ping")) + &answer("msg_1")));
-    assert!(record.look(&mut transcript).is_empty());
+    assert!(record.read(&mut transcript).is_empty());
     record.append(&result("the other call of that message"));
-    assert!(record.look(&mut transcript).is_empty());
+    assert!(record.read(&mut transcript).is_empty());
     record.append(&answer("msg_2"));
-    assert_eq!(record.look(&mut transcript), seen(1, "ping"));
+    assert_eq!(record.read(&mut transcript), seen(1, "ping"));
 }
 
 #[test]
 fn what_is_only_queued_proves_nothing() {
     let (record, mut transcript) = (Record::new(), Transcript::default());
     record.append(&(queued(&quoted(1, "ping")) + &answer("msg_1") + &answer("msg_2")));
-    assert!(record.look(&mut transcript).is_empty());
+    assert!(record.read(&mut transcript).is_empty());
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn another_ones_quotation_is_not_the_message() {
     let headless = whole.replace("[m-", "m-");
     let forged = quoted(3, &format!("{whole}\nx: {whole}"));
     record.append(&(result(&headless) + &result(&forged) + &answer("msg_1") + &answer("msg_2")));
-    assert!(record.look(&mut transcript).is_empty());
+    assert!(record.read(&mut transcript).is_empty());
 }
 
 #[test]
@@ -134,12 +134,12 @@ fn each_part_of_a_body_is_told_once() {
     while offset < body.chars() {
         let (piece, end) = quoted_from(1, &lines, offset);
         record.append(&(result(&piece) + &answer(&format!("msg_{end}"))));
-        let seen = record.look(&mut transcript);
+        let seen = record.read(&mut transcript);
         assert!(
             seen.len() == 1 && body.is_piece(offset, end, &seen[0].piece),
             "{offset} to {end}: {seen:?}"
         );
-        assert!(record.look(&mut transcript).is_empty());
+        assert!(record.read(&mut transcript).is_empty());
         offset = end;
     }
 }
@@ -149,34 +149,34 @@ fn lines_that_come_in_pieces_are_read_when_they_are_whole() {
     let (record, mut transcript) = (Record::new(), Transcript::default());
     let text = result(&quoted(1, "ping 🦀")) + &answer("msg_2");
     for bytes in text.as_bytes().chunks(7) {
-        assert!(record.look(&mut transcript).is_empty());
+        assert!(record.read(&mut transcript).is_empty());
         let mut file = File::options().create(true).append(true).open(&record.path).unwrap();
         file.write_all(bytes).unwrap();
     }
-    assert_eq!(record.look(&mut transcript), seen(1, "ping 🦀"));
+    assert_eq!(record.read(&mut transcript), seen(1, "ping 🦀"));
 }
 
 #[test]
 fn the_session_goes_on_in_another_record() {
     let (before, after, mut transcript) = (Record::new(), Record::new(), Transcript::default());
     before.append(&(answer("msg_1") + &result(&quoted(1, "ping"))));
-    assert!(before.look(&mut transcript).is_empty());
+    assert!(before.read(&mut transcript).is_empty());
     // The conversation was emptied before the model was asked: the new one begins without it.
     after.append(&answer("msg_2"));
-    assert!(after.look(&mut transcript).is_empty());
+    assert!(after.read(&mut transcript).is_empty());
     after.append(&(result(&quoted(1, "ping")) + &answer("msg_3")));
-    assert_eq!(after.look(&mut transcript), seen(1, "ping"));
+    assert_eq!(after.read(&mut transcript), seen(1, "ping"));
 }
 
 #[test]
 fn a_record_that_was_rewritten_is_read_again() {
     let (record, mut transcript) = (Record::new(), Transcript::default());
     record.append(&(answer("msg_1") + &answer("msg_2")));
-    assert!(record.look(&mut transcript).is_empty());
+    assert!(record.read(&mut transcript).is_empty());
     std::fs::write(&record.path, answer("m")).unwrap();
-    assert!(record.look(&mut transcript).is_empty());
+    assert!(record.read(&mut transcript).is_empty());
     record.append(&(result(&quoted(1, "ping")) + &answer("msg_3")));
-    assert_eq!(record.look(&mut transcript), seen(1, "ping"));
+    assert_eq!(record.read(&mut transcript), seen(1, "ping"));
 }
 
 /// An answer in the new record does not prove the text of the old one.
@@ -196,7 +196,7 @@ fn a_record_that_another_takes_the_place_of_is_left_and_the_other_one_read() {
             std::fs::create_dir(&record.path).unwrap();
             assert!(File::open(&record.path).is_ok(), "a directory can be opened");
             let mut transcript = Transcript::default();
-            assert_eq!(record.look_all(&mut transcript), Looked::default());
+            assert_eq!(record.look_all(&mut transcript), RecordNews::default());
             std::fs::remove_dir(&record.path).unwrap();
             record.append(text);
         },
@@ -204,12 +204,12 @@ fn a_record_that_another_takes_the_place_of_is_left_and_the_other_one_read() {
     for put in put {
         let (record, mut transcript) = (Record::new(), Transcript::default());
         record.append(&(answer("msg_1") + &result(&quoted(1, "ping"))));
-        assert_eq!(record.look_all(&mut transcript), Looked::default());
+        assert_eq!(record.look_all(&mut transcript), RecordNews::default());
         put(&record, &longer);
         let looked = record.look_all(&mut transcript);
         assert_eq!((looked.seen, looked.withdrawn), (vec![], vec![shown]));
         record.append(&(result(&quoted(1, "ping")) + &answer("msg_4")));
-        assert_eq!(record.look(&mut transcript), seen(1, "ping"));
+        assert_eq!(record.read(&mut transcript), seen(1, "ping"));
     }
 }
 
@@ -217,16 +217,16 @@ fn a_record_that_another_takes_the_place_of_is_left_and_the_other_one_read() {
 fn a_record_that_cannot_be_read_for_a_while_is_read_on_from_the_same_place() {
     let (record, mut transcript) = (Record::new(), Transcript::default());
     record.append(&(answer("msg_1") + &result(&quoted(1, "ping"))));
-    assert_eq!(record.look_all(&mut transcript), Looked::default());
+    assert_eq!(record.look_all(&mut transcript), RecordNews::default());
     let aside = record.path.with_extension("aside");
     std::fs::rename(&record.path, &aside).unwrap();
-    assert_eq!(record.look_all(&mut transcript), Looked::default());
+    assert_eq!(record.look_all(&mut transcript), RecordNews::default());
     std::fs::create_dir(&record.path).unwrap();
-    assert_eq!(record.look_all(&mut transcript), Looked::default());
+    assert_eq!(record.look_all(&mut transcript), RecordNews::default());
     std::fs::remove_dir(&record.path).unwrap();
     std::fs::rename(&aside, &record.path).unwrap();
     record.append(&answer("msg_2"));
-    assert_eq!(record.look(&mut transcript), seen(1, "ping"));
+    assert_eq!(record.read(&mut transcript), seen(1, "ping"));
 }
 
 #[test]
@@ -235,14 +235,14 @@ fn of_a_long_record_only_the_end_is_read_and_endless_lines_are_passed_over() {
     record.append(&(result(&quoted(1, "ping")) + &answer("msg_1")));
     record.append(&queued(&"x".repeat(8 * 1024)).repeat(400));
     assert!(
-        record.look(&mut transcript).is_empty(),
+        record.read(&mut transcript).is_empty(),
         "it stands before the place where reading begins"
     );
     record.append(&queued(&"y".repeat(LINE_BYTES_MAX)));
-    assert!(record.look(&mut transcript).is_empty());
+    assert!(record.read(&mut transcript).is_empty());
     assert!(transcript.begun.is_empty());
     record.append(&(result(&quoted(2, "ping")) + &answer("msg_3")));
-    assert_eq!(record.look(&mut transcript), seen(2, "ping"));
+    assert_eq!(record.read(&mut transcript), seen(2, "ping"));
 }
 
 #[test]
@@ -271,14 +271,14 @@ fn nothing_is_read_twice_when_something_is_looked_for_again() {
     let compacted = "{\"parentUuid\":null,\"type\":\"system\",\"subtype\":\"compact_boundary\",\"uuid\":\"c\"}\n";
     record.append(&(result(&quoted(1, "ping")) + compacted));
     assert_eq!(record.look_all(&mut transcript).withdrawn, [(id(1), Some(Carrier::ToolResult))]);
-    let paused = transcript.look(ClientKind::Claude, &record.path, &[id(1), id(2)], false);
-    assert_eq!(paused, Looked::default());
+    let paused = transcript.read_news(ClientKind::Claude, &record.path, &[id(1), id(2)], false);
+    assert_eq!(paused, RecordNews::default());
     record.append(&result(&quoted(1, "ping")));
     assert_eq!(
         record.look_all(&mut transcript),
-        Looked::default(),
+        RecordNews::default(),
         "it was given again, and stands there again"
     );
     record.append(&answer("msg_1"));
-    assert_eq!(record.look(&mut transcript), seen(1, "ping"));
+    assert_eq!(record.read(&mut transcript), seen(1, "ping"));
 }

@@ -19,7 +19,7 @@ use crate::step::Effect;
 use crate::turn::Turn;
 
 /// The result of looking up the peer that a registration means.
-pub(crate) enum Found {
+pub(crate) enum ClaimedPeer {
     /// The peer is free: the session becomes this peer.
     Free(PeerId),
     /// The peer is live in the same client process, and the session shares it.
@@ -75,7 +75,7 @@ impl Broker {
         register: &Register,
         host: Host,
         facts: &Facts,
-    ) -> (Found, Option<Conflict>) {
+    ) -> (ClaimedPeer, Option<Conflict>) {
         let asker = Asker { host, seat: register.seat.as_ref(), ended: &facts.ended };
         if let Some(name) = &register.name {
             let mut candidate = name.clone();
@@ -83,11 +83,11 @@ impl Broker {
             for n in 2.. {
                 let taken =
                     match (self.owner_of_name(&candidate), self.presence.by_name(&candidate)) {
-                        (None, None) => return (Found::Nobody(Some(candidate)), conflict),
+                        (None, None) => return (ClaimedPeer::Nobody(Some(candidate)), conflict),
                         (None, Some(owner)) => Conflict::Alias(owner),
                         (Some(owner), _) => match self.ownership(owner, asker) {
-                            Ownership::Free => return (Found::Free(owner), conflict),
-                            Ownership::Shared => return (Found::Shared(owner), conflict),
+                            Ownership::Free => return (ClaimedPeer::Free(owner), conflict),
+                            Ownership::Shared => return (ClaimedPeer::Shared(owner), conflict),
                             Ownership::Taken => Conflict::Taken(owner),
                         },
                     };
@@ -97,12 +97,12 @@ impl Broker {
         }
         let Some(owner) = register.seat.as_ref().and_then(|seat| self.presence.by_seat(seat))
         else {
-            return (Found::Nobody(None), None);
+            return (ClaimedPeer::Nobody(None), None);
         };
         match self.ownership(owner, asker) {
-            Ownership::Free => (Found::Free(owner), None),
-            Ownership::Shared => (Found::Shared(owner), None),
-            Ownership::Taken => (Found::Nobody(None), Some(Conflict::Taken(owner))),
+            Ownership::Free => (ClaimedPeer::Free(owner), None),
+            Ownership::Shared => (ClaimedPeer::Shared(owner), None),
+            Ownership::Taken => (ClaimedPeer::Nobody(None), Some(Conflict::Taken(owner))),
         }
     }
 

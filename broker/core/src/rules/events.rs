@@ -19,7 +19,7 @@ use crate::who::{Actor, Caller};
 
 /// A send that was refused, as a whole or for one of its recipients.
 #[derive(Clone, Copy)]
-pub(crate) struct RefusedSend<'a> {
+pub(crate) struct RefusedAttempt<'a> {
     pub(crate) sender: &'a Sender,
     pub(crate) send: &'a Send,
     pub(crate) channel: Option<&'a str>,
@@ -141,11 +141,11 @@ impl Broker {
     pub(crate) fn emit_refused_send(
         &mut self,
         turn: &mut Turn<'_>,
-        refused: &RefusedSend<'_>,
+        refused: &RefusedAttempt<'_>,
         to: String,
         refusal: &Refusal,
     ) {
-        let RefusedSend { sender, send, channel } = *refused;
+        let RefusedAttempt { sender, send, channel } = *refused;
         self.remember_refused(
             turn.now.wall,
             sender,

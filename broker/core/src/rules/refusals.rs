@@ -14,7 +14,7 @@ use peer_proto::request::{Event, Reply};
 use crate::broker::Broker;
 use crate::rejection::Rejection;
 use crate::rules::notices::Notice;
-use crate::state::refusals::Refused;
+use crate::state::refusals::RecordedRefusal;
 use crate::turn::Turn;
 use crate::who::{Actor, Caller};
 use crate::wording;
@@ -91,7 +91,7 @@ impl Broker {
             message: beginning(&refusal.message, REFUSED_REASON_CHARS_MAX),
             beginning: beginning(text, REFUSED_TEXT_CHARS_MAX),
         };
-        self.refusals.push(Refused { by: sender.peer, via: sender.via, send });
+        self.refusals.push(RecordedRefusal { by: sender.peer, via: sender.via, send });
     }
 
     /// Answers with the recent refusals: all of them for the person, their own for a session and
@@ -102,7 +102,7 @@ impl Broker {
         caller: Caller,
     ) -> Result<(), Rejection> {
         let actor = caller.actor()?;
-        let sees = |refused: &&Refused| self.sees_refused(actor, refused.by, refused.via);
+        let sees = |refused: &&RecordedRefusal| self.sees_refused(actor, refused.by, refused.via);
         let refusals =
             self.refusals.iter().filter(sees).map(|refused| refused.send.clone()).collect();
         turn.reply(caller, Reply::Refusals(refusals));

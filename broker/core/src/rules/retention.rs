@@ -32,7 +32,7 @@ const REST_MS: u64 = 3_600_000;
 const SLACK: u64 = 20;
 
 /// The decision on one message.
-enum Verdict {
+enum RetentionVerdict {
     Goes,
     Stays,
     StaysUntil(Timestamp),
@@ -103,9 +103,9 @@ impl Broker {
                 break;
             }
             match self.judge(now, stored, &pass) {
-                Verdict::Goes => self.forget_message(turn, stored, &mut pass),
-                Verdict::Stays => {}
-                Verdict::StaysUntil(at) => pass.bring_forward(at),
+                RetentionVerdict::Goes => self.forget_message(turn, stored, &mut pass),
+                RetentionVerdict::Stays => {}
+                RetentionVerdict::StaysUntil(at) => pass.bring_forward(at),
             }
         }
         if !pass.dry_run && pass.tally.rows() > rows_before {
@@ -179,11 +179,11 @@ impl Broker {
         self.config.retention.settled_ms.min(self.config.retention.dead_ms)
     }
 
-    fn judge(&self, now: Now, stored: &StoredMessage, pass: &Pass) -> Verdict {
+    fn judge(&self, now: Now, stored: &StoredMessage, pass: &Pass) -> RetentionVerdict {
         let id = stored.head.id;
         let waits = stored.deliveries.iter().any(|delivery| delivery.stage.is_pending());
         if waits || id == self.last_message || self.questions.is_open(id) {
-            return Verdict::Stays;
+            return RetentionVerdict::Stays;
         }
         let bounds = &self.config.retention;
         let ends = stored.deliveries.iter().map(|delivery| {
@@ -197,9 +197,9 @@ impl Broker {
         let ends_at = ends.max().unwrap_or_else(|| stored.head.sent_at.plus_ms(bounds.settled_ms));
         let is_letter = stored.deliveries.iter().any(|delivery| delivery.stage == Stage::Dead);
         if ends_at <= now.wall || (!is_letter && self.is_over(pass)) {
-            Verdict::Goes
+            RetentionVerdict::Goes
         } else {
-            Verdict::StaysUntil(ends_at)
+            RetentionVerdict::StaysUntil(ends_at)
         }
     }
 

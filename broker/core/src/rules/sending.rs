@@ -18,7 +18,7 @@ use crate::input::{Facts, Now, StoredMessage};
 use crate::record::{Brief, DeliveryRecord, MessageHead, MessageRecord};
 use crate::rejection::Rejection;
 use crate::rules::audience::Audience;
-use crate::rules::events::RefusedSend;
+use crate::rules::events::RefusedAttempt;
 use crate::rules::lease::Settlement;
 use crate::shared::QuestionRecord;
 use crate::state::channels::is_group;
@@ -57,13 +57,13 @@ struct NewMessage<'a> {
 }
 
 /// The reason why a send is refused.
-enum Refused {
+enum SendFailure {
     /// A refusal that is not recorded.
     Rejected(Rejection),
     Limited(Box<Limited>),
 }
 
-impl From<Rejection> for Refused {
+impl From<Rejection> for SendFailure {
     fn from(rejection: Rejection) -> Self {
         Self::Rejected(rejection)
     }
@@ -79,7 +79,7 @@ struct Limited {
 }
 
 /// A recipient, and its decision: stored, held, or the rejection.
-type Verdict = (PeerId, Result<Stage, Rejection>);
+type RecipientVerdict = (PeerId, Result<Stage, Rejection>);
 
 /// One send, with the facts that each recipient's decision needs.
 #[derive(Clone, Copy)]
@@ -114,8 +114,8 @@ impl Broker {
         match self.plan(turn.now, caller, &outgoing, facts) {
             Ok(Posting::New(message)) => self.commit(turn, caller, outgoing.send, *message),
             Ok(Posting::Repeat(sent)) => turn.reply(caller, Reply::Sent(sent)),
-            Err(Refused::Rejected(rejection)) => return Err(rejection),
-            Err(Refused::Limited(limited)) => {
+            Err(SendFailure::Rejected(rejection)) => return Err(rejection),
+            Err(SendFailure::Limited(limited)) => {
                 self.refuse_send(turn, caller, &outgoing.send, &limited)
             }
         }
@@ -129,7 +129,7 @@ impl Broker {
         caller: Caller,
         outgoing: &Outgoing,
         facts: &'a Facts,
-    ) -> Result<Posting<'a>, Refused> {
+    ) -> Result<Posting<'a>, SendFailure> {
         let send = &outgoing.send;
         let (sender, class) = self.sender(caller)?;
         check_send(send, self.config.limits.text_bytes_max)?;
@@ -152,7 +152,7 @@ impl Broker {
         let verdicts = match self.verdicts(&attempt, &thread, peers) {
             Ok(verdicts) => verdicts,
             Err(rejections) => {
-                return Err(Refused::Limited(Box::new(Limited {
+                return Err(SendFailure::Limited(Box::new(Limited {
                     sender,
                     thread,
                     channel,
@@ -209,8 +209,11 @@ impl Broker {
         for (peer, rejection) in &refused {
             let refusal = rejection.refusal(caller.addressee());
             self.send_limits.count_refused(refusal.code);
-            let refused =
-                RefusedSend { sender: &head.from, send: &send, channel: head.channel.as_deref() };
+            let refused = RefusedAttempt {
+                sender: &head.from,
+                send: &send,
+                channel: head.channel.as_deref(),
+            };
             self.emit_refused_send(turn, &refused, self.name_of(*peer), &refusal);
         }
         let (id, sender, kind) = (head.id, head.from.peer, head.kind);
@@ -253,7 +256,7 @@ impl Broker {
             refusal.message += &format!("; {other}");
             self.send_limits.count_refused(other.code());
         }
-        let refused = RefusedSend { sender, send, channel: channel.as_deref() };
+        let refused = RefusedAttempt { sender, send, channel: channel.as_deref() };
         self.emit_refused_send(turn, &refused, send.to.join(","), &refusal);
         turn.refuse(caller, refusal);
     }
@@ -395,10 +398,10 @@ impl Broker {
         attempt: &Attempt<'_>,
         thread: &str,
         peers: Vec<PeerId>,
-    ) -> Result<Vec<Verdict>, Vec<Rejection>> {
+    ) -> Result<Vec<RecipientVerdict>, Vec<Rejection>> {
         self.check_send_limits(attempt.now, attempt.sender, attempt.class, thread)
             .map_err(|rejection| vec![rejection])?;
-        let verdicts: Vec<Verdict> =
+        let verdicts: Vec<RecipientVerdict> =
             peers.into_iter().map(|peer| (peer, self.check_delivery(attempt, peer))).collect();
         if verdicts.is_empty() || verdicts.iter().any(|(_, verdict)| verdict.is_ok()) {
             return Ok(verdicts);

@@ -17,7 +17,7 @@ use crate::delivery::Transition;
 use crate::input::{ConnectionId, Facts};
 use crate::record::{PeerRecord, Process};
 use crate::rejection::{Act, Rejection};
-use crate::rules::claim::{Conflict, Found};
+use crate::rules::claim::{ClaimedPeer, Conflict};
 use crate::state::mailbox::MailboxEntry;
 use crate::state::presence::{Host, PeerSession, add_seat, rename};
 use crate::step::{Change, Effect};
@@ -68,9 +68,9 @@ impl Broker {
         }
         let (found, conflict) = self.find_peer(&register, host, facts);
         let (peer, shared) = match found {
-            Found::Free(peer) => (peer, false),
-            Found::Shared(peer) => (peer, true),
-            Found::Nobody(name) => (self.newcomer(turn, caller, name, facts)?, false),
+            ClaimedPeer::Free(peer) => (peer, false),
+            ClaimedPeer::Shared(peer) => (peer, true),
+            ClaimedPeer::Nobody(name) => (self.newcomer(turn, caller, name, facts)?, false),
         };
         let notice = match conflict {
             _ if shared && self.presence.is_online(peer) => Some(

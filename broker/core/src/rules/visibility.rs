@@ -36,14 +36,14 @@ pub(crate) struct Scope {
 }
 
 /// The channel, time and privacy of a message.
-struct Place<'a> {
+struct MessageContext<'a> {
     channel: Option<&'a str>,
     kind: Kind,
     message: MessageId,
     private: bool,
 }
 
-impl<'a> Place<'a> {
+impl<'a> MessageContext<'a> {
     fn of(head: &'a MessageHead) -> Self {
         Self {
             channel: head.channel.as_deref(),
@@ -78,7 +78,7 @@ impl Broker {
         deliveries: &[DeliveryRecord],
     ) -> bool {
         let was_sent_it = |peer: PeerId| self.delivery_of(deliveries, peer).is_some();
-        self.concerns(actor, head.from.peer, &Place::of(head), was_sent_it)
+        self.concerns(actor, head.from.peer, &MessageContext::of(head), was_sent_it)
             && !self.is_kept_back_from(actor, head, deliveries)
     }
 
@@ -88,14 +88,14 @@ impl Broker {
     #[must_use]
     pub fn may_concern(&self, actor: Actor, head: &MessageHead) -> bool {
         let was_sent_it = |peer: PeerId| head.to.iter().any(|(to, _)| self.is_same(peer, *to));
-        self.concerns(actor, head.from.peer, &Place::of(head), was_sent_it)
+        self.concerns(actor, head.from.peer, &MessageContext::of(head), was_sent_it)
     }
 
     fn concerns(
         &self,
         actor: Actor,
         from: PeerId,
-        place: &Place<'_>,
+        place: &MessageContext<'_>,
         was_sent_it: impl Fn(PeerId) -> bool,
     ) -> bool {
         let concerns = |peer: PeerId| {
@@ -124,7 +124,7 @@ impl Broker {
         if let Some(own) = agent.and_then(|peer| self.delivery_of(deliveries, peer)) {
             return own.is_kept_back();
         }
-        if agent.is_some_and(|peer| self.reads_as_member(peer, &Place::of(head))) {
+        if agent.is_some_and(|peer| self.reads_as_member(peer, &MessageContext::of(head))) {
             return !deliveries.is_empty() && deliveries.iter().all(DeliveryRecord::is_kept_back);
         }
         deliveries.iter().any(DeliveryRecord::is_kept_back)
@@ -160,13 +160,14 @@ impl Broker {
                 said_in.members.contains(&peer) && began_before(said_in, record.message)
             })
         };
-        self.is_open_to_all(&Place::of_delivery(record)) || actor.agent().is_some_and(is_member)
+        self.is_open_to_all(&MessageContext::of_delivery(record))
+            || actor.agent().is_some_and(is_member)
     }
 
     /// Whether a watcher may read the text of a delivery that it may know of. The delivery was
     /// accepted just now and is held for nobody.
     pub(crate) fn sees_text_of(&self, actor: Actor, record: &DeliveryRecord) -> bool {
-        self.concerns(actor, record.brief.from, &Place::of_delivery(record), |peer| {
+        self.concerns(actor, record.brief.from, &MessageContext::of_delivery(record), |peer| {
             self.is_same(peer, record.peer)
         })
     }
@@ -198,7 +199,7 @@ impl Broker {
 
     /// Whether a member may read a message because it is in the channel, as long as the channel is
     /// the same. The broker's notices to one member are visible to that member only.
-    fn reads_as_member(&self, peer: PeerId, place: &Place<'_>) -> bool {
+    fn reads_as_member(&self, peer: PeerId, place: &MessageContext<'_>) -> bool {
         let Some(record) = place.channel.and_then(|name| self.channels.get(name)) else {
             return false;
         };
@@ -230,7 +231,7 @@ impl Broker {
 
     /// Whether everybody may read it. A reply to a private message is private, whoever its
     /// recipients are.
-    fn is_open_to_all(&self, place: &Place<'_>) -> bool {
+    fn is_open_to_all(&self, place: &MessageContext<'_>) -> bool {
         !place.private && self.is_public(place.channel, place.message)
     }
 

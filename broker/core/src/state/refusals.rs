@@ -11,11 +11,11 @@ use peer_proto::message::Via;
 
 /// Recent refused sends, oldest first.
 #[derive(Debug, Default)]
-pub(crate) struct Refusals(VecDeque<Refused>);
+pub(crate) struct Refusals(VecDeque<RecordedRefusal>);
 
 /// A refused send, and its sender.
 #[derive(Debug)]
-pub(crate) struct Refused {
+pub(crate) struct RecordedRefusal {
     pub(crate) by: PeerId,
     pub(crate) via: Via,
     pub(crate) send: RefusedSend,
@@ -23,7 +23,7 @@ pub(crate) struct Refused {
 
 impl Refusals {
     /// Adds one more. The oldest one is dropped if there are too many.
-    pub(crate) fn push(&mut self, refused: Refused) {
+    pub(crate) fn push(&mut self, refused: RecordedRefusal) {
         if self.0.len() >= REFUSALS_KEPT_MAX {
             self.0.pop_front();
         }
@@ -31,7 +31,7 @@ impl Refusals {
     }
 
     /// The newest first.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Refused> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &RecordedRefusal> {
         self.0.iter().rev()
     }
 }

@@ -51,8 +51,8 @@ pub(crate) enum SenderClass {
 pub(crate) struct SendLimits {
     senders: Rates<PeerId>,
     pairs: Rates<(PeerId, PeerId)>,
-    said: Said,
-    threads: BTreeMap<String, Turns>,
+    said: RecentTexts,
+    threads: BTreeMap<String, ThreadTurns>,
     /// Registrations of new peers: per process, and in all.
     newcomers: Rates<Option<Process>>,
     /// Refusals since the broker started.
@@ -69,24 +69,24 @@ pub(crate) struct Saying<'a> {
 }
 
 /// The sender, the recipient, the answered message, and the text's digest.
-type SaidKey = (PeerId, PeerId, Option<MessageId>, u64);
+type RecentTextKey = (PeerId, PeerId, Option<MessageId>, u64);
 
 impl Saying<'_> {
-    fn key(&self) -> SaidKey {
+    fn key(&self) -> RecentTextKey {
         (self.sender, self.recipient, self.reply_to, fnv1a(self.text))
     }
 }
 
 /// The time at which each text was sent last.
 #[derive(Debug, Default)]
-struct Said {
-    at: BTreeMap<SaidKey, u64>,
+struct RecentTexts {
+    at: BTreeMap<RecentTextKey, u64>,
     /// The number of entries beyond which outdated ones are searched and dropped, as in [`Rates`].
     searched_beyond: usize,
 }
 
 #[derive(Debug)]
-struct Turns {
+struct ThreadTurns {
     count: u32,
     last_speaker: PeerId,
     last_mono_ms: u64,
@@ -237,7 +237,7 @@ impl SendLimits {
                 self.threads.retain(|_, turns| turns.last_mono_ms > middle);
             }
         }
-        let turns = self.threads.entry(thread.to_owned()).or_insert(Turns {
+        let turns = self.threads.entry(thread.to_owned()).or_insert(ThreadTurns {
             count: 0,
             last_speaker: PeerId::SYSTEM,
             last_mono_ms: now_ms,

@@ -16,10 +16,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use redb::{BackendError, StorageBackend};
 
 use super::super::damage::Damage;
-use super::super::error::Row;
+use super::super::error::RecordName;
 use super::super::file::StagedFile;
 use super::format::{self, Keys};
-use super::mend;
+use super::repair;
 use super::survey::{self, Expected, Known};
 
 /// Damaged pages that are cached in their readable form. Others are made readable at each read.
@@ -29,12 +29,12 @@ const READABLE_MAX: usize = 64;
 #[derive(Debug)]
 pub(crate) struct GuardedFile {
     file: StagedFile,
-    watch: Arc<Watch>,
+    watch: Arc<PageGuard>,
 }
 
 /// The known checksums of the pages. Shared with the opener of the file.
 #[derive(Debug)]
-pub(crate) struct Watch {
+pub(crate) struct PageGuard {
     known: RwLock<Known>,
     damage: Damage,
     /// Damaged leaves by their place: the checksum of their bytes on the disk, and the page that
@@ -44,9 +44,9 @@ pub(crate) struct Watch {
 
 impl GuardedFile {
     /// Creates the file. Damage that is found is recorded in `damage`.
-    pub(crate) fn new(file: StagedFile, known: Known, damage: Damage) -> (Self, Arc<Watch>) {
+    pub(crate) fn new(file: StagedFile, known: Known, damage: Damage) -> (Self, Arc<PageGuard>) {
         let watch =
-            Arc::new(Watch { known: RwLock::new(known), damage, readable: Mutex::default() });
+            Arc::new(PageGuard { known: RwLock::new(known), damage, readable: Mutex::default() });
         (Self { file, watch: Arc::clone(&watch) }, watch)
     }
 
@@ -56,17 +56,17 @@ impl GuardedFile {
         if let Some((_, readable)) = self.watch.readable().get(&at).filter(|(of, _)| *of == found) {
             return Ok(readable.clone());
         }
-        self.watch.damage.note(Row::Page(at));
+        self.watch.damage.record(RecordName::Page(at));
         let read = |at: u64, out: &mut [u8]| self.file.read(at, out);
         let located = survey::locate(&read, self.file.len()?, at)?;
         let located = located.filter(|located| located.shape.keys != Keys::Guarded);
         let mended = located
             .as_ref()
-            .and_then(|located| mend::mended(page, &located.shape, |page| expected.is(page)));
+            .and_then(|located| repair::repaired(page, &located.shape, |page| expected.is(page)));
         let readable = match (mended, located) {
             (Some(mended), _) => mended,
             (None, Some(located)) if located.is_leaf => {
-                mend::readable(page, &located.shape, &located.bounds)
+                repair::readable(page, &located.shape, &located.bounds)
             }
             _ => {
                 let said = format!("the page at byte {at} of the database is damaged");
@@ -81,7 +81,7 @@ impl GuardedFile {
     }
 }
 
-impl Watch {
+impl PageGuard {
     /// Replaces the known checksums.
     pub(crate) fn set(&self, known: Known) {
         *self.known.write().unwrap_or_else(PoisonError::into_inner) = known;

@@ -12,7 +12,7 @@ use std::io;
 use super::format::{
     self, BRANCH, Child, LEAF, PAGE_BYTES, PageNumber, Root, Shape, TABLES, UNUSED,
 };
-use super::mend::{self, Bounds, RowBytes};
+use super::repair::{self, Bounds, RowBytes};
 use super::survey::ReadAt;
 
 /// Children that a branch of 4 KiB may have.
@@ -34,7 +34,7 @@ pub(crate) struct Remains<'a> {
 }
 
 /// A page that was found.
-struct Found {
+struct FoundPage {
     at: u64,
     page: Vec<u8>,
     /// Whether it is the one that its parent means.
@@ -73,7 +73,7 @@ impl<'a> Remains<'a> {
         shape: &Shape,
         sink: Sink<'_, E>,
     ) -> Result<(), E> {
-        let mut found: Vec<Option<Found>> =
+        let mut found: Vec<Option<FoundPage>> =
             children.iter().map(|child| self.find(child.root, shape)).collect();
         if !is_named {
             self.seek(children, &mut found, shape);
@@ -110,7 +110,7 @@ impl<'a> Remains<'a> {
                 let rows = if found.is_sound { format::rows(&found.page, shape) } else { None };
                 match rows {
                     Some(rows) => sink(&rows, true)?,
-                    None => sink(&mend::plausible_rows(&found.page, shape, &bounds), false)?,
+                    None => sink(&repair::plausible_rows(&found.page, shape, &bounds), false)?,
                 }
             } else {
                 let below = if found.is_sound {
@@ -138,26 +138,27 @@ impl<'a> Remains<'a> {
         Some((at, page))
     }
 
-    fn find(&self, root: Root, shape: &Shape) -> Option<Found> {
+    fn find(&self, root: Root, shape: &Shape) -> Option<FoundPage> {
         let (at, page) = self.page(root.page)?;
         let is_it = |page: &[u8]| format::page_sum(page, shape) == Some(root.sum);
         if is_it(&page) {
-            return Some(Found { at, page, is_sound: true });
+            return Some(FoundPage { at, page, is_sound: true });
         }
         if let Some(copy) = self.tables.as_ref().filter(|copy| *shape == TABLES && is_it(copy)) {
-            return Some(Found { at, page: copy.clone(), is_sound: true });
+            return Some(FoundPage { at, page: copy.clone(), is_sound: true });
         }
-        let leaf =
-            || if page.first() == Some(&BRANCH) { None } else { mend::mended(&page, shape, is_it) };
-        if let Some(mended) = mended_branch(&page, is_it).or_else(leaf) {
-            return Some(Found { at, page: mended, is_sound: true });
+        let leaf = || {
+            if page.first() == Some(&BRANCH) { None } else { repair::repaired(&page, shape, is_it) }
+        };
+        if let Some(mended) = repaired_branch(&page, is_it).or_else(leaf) {
+            return Some(FoundPage { at, page: mended, is_sound: true });
         }
-        Some(Found { at, page, is_sound: false })
+        Some(FoundPage { at, page, is_sound: false })
     }
 
     /// Searches the whole file for the children that are not at the place that a damaged branch
     /// states.
-    fn seek(&self, children: &[Child], found: &mut [Option<Found>], shape: &Shape) {
+    fn seek(&self, children: &[Child], found: &mut [Option<FoundPage>], shape: &Shape) {
         let sought: BTreeMap<u128, usize> = (0..children.len())
             .filter(|child| !found[*child].as_ref().is_some_and(|found| found.is_sound))
             .map(|child| (children[child].root.sum, child))
@@ -173,7 +174,8 @@ impl<'a> Remains<'a> {
             if let Ok(sum) = self.sum_at(at, &mut page[..bytes], shape)
                 && let Some(child) = sum.and_then(|sum| sought.get(&sum))
             {
-                found[*child] = Some(Found { at, page: page[..bytes].to_vec(), is_sound: true });
+                found[*child] =
+                    Some(FoundPage { at, page: page[..bytes].to_vec(), is_sound: true });
             }
             at += PAGE_BYTES as u64;
         }
@@ -224,7 +226,7 @@ impl<'a> Remains<'a> {
 }
 
 /// Returns a branch as it was written, if only its head is wrong.
-fn mended_branch(page: &[u8], is_it: impl Fn(&[u8]) -> bool) -> Option<Vec<u8>> {
+fn repaired_branch(page: &[u8], is_it: impl Fn(&[u8]) -> bool) -> Option<Vec<u8>> {
     let mut tried = page.to_vec();
     for unused in UNUSED {
         for keys in std::iter::once(format::count(page) as u16).chain(1..CHILDREN_MAX as u16) {

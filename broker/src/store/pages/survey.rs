@@ -9,7 +9,7 @@ use std::io;
 use super::super::file::HEAD_BYTES;
 use super::super::schema;
 use super::format::{self, BRANCH, LEAF, PAGE_BYTES, PageNumber, Root, Shape};
-use super::mend::Bounds;
+use super::repair::Bounds;
 
 /// Children of a branch whose kind is checked.
 const CHILDREN_ASKED: usize = 5;
@@ -176,7 +176,8 @@ pub(crate) struct Located {
 
 /// Surveys the commit in force.
 pub(crate) fn survey(read: ReadAt<'_>, file_bytes: u64) -> io::Result<Survey> {
-    let mut walk = Walk { read, file_bytes, found: Survey::default(), sought: None, located: None };
+    let mut walk =
+        TreeWalk { read, file_bytes, found: Survey::default(), sought: None, located: None };
     walk.run()?;
     Ok(walk.found)
 }
@@ -184,12 +185,12 @@ pub(crate) fn survey(read: ReadAt<'_>, file_bytes: u64) -> io::Result<Survey> {
 /// Returns the page at `at`, if it belongs to the commit in force.
 pub(crate) fn locate(read: ReadAt<'_>, file_bytes: u64, at: u64) -> io::Result<Option<Located>> {
     let mut walk =
-        Walk { read, file_bytes, found: Survey::default(), sought: Some(at), located: None };
+        TreeWalk { read, file_bytes, found: Survey::default(), sought: Some(at), located: None };
     walk.run()?;
     Ok(walk.located)
 }
 
-struct Walk<'a> {
+struct TreeWalk<'a> {
     read: ReadAt<'a>,
     file_bytes: u64,
     found: Survey,
@@ -197,7 +198,7 @@ struct Walk<'a> {
     located: Option<Located>,
 }
 
-impl Walk<'_> {
+impl TreeWalk<'_> {
     fn run(&mut self) -> io::Result<()> {
         let mut head = [0; HEAD_BYTES];
         if self.file_bytes < HEAD_BYTES as u64 {

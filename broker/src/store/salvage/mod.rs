@@ -21,11 +21,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use redb::Database;
 use redb::backends::FileBackend;
 
-use super::error::{OpenError, Row};
+use super::error::{OpenError, RecordName};
 use super::file::HEAD_BYTES;
 use super::pages::format::{self, Root, TABLES};
-use super::pages::mend::RowBytes;
 use super::pages::remains::Remains;
+use super::pages::repair::RowBytes;
 use super::witness::{self, Commit};
 use super::{SCHEMA_VERSION, file, migrate, open_database, schema};
 use writer::Writer;
@@ -39,7 +39,7 @@ pub(super) fn salvage(
     path: &Path,
     backups_dir: &Path,
     found: &dyn std::error::Error,
-) -> Result<Vec<Row>, OpenError> {
+) -> Result<Vec<RecordName>, OpenError> {
     tracing::error!(path = %path.display(), cause = %found, "the database is damaged; a new one is made of what is left of it");
     let Some(file) = file::open_users(path)? else {
         return Err(OpenError::Missing { path: path.into() });
@@ -77,7 +77,7 @@ pub(super) fn has(file: &File, commit: &Commit) -> bool {
 pub(super) fn rehearse(
     path: &Path,
     file: &File,
-) -> Result<Option<(Database, Vec<Row>)>, OpenError> {
+) -> Result<Option<(Database, Vec<RecordName>)>, OpenError> {
     let mut copy = path.as_os_str().to_owned();
     copy.push(".read");
     let copy = PathBuf::from(copy);
@@ -122,7 +122,7 @@ fn remains_into(
     path: &Path,
     file: &File,
     into: File,
-) -> Result<Option<(Vec<Row>, u64)>, OpenError> {
+) -> Result<Option<(Vec<RecordName>, u64)>, OpenError> {
     let file_bytes = file.metadata().map_err(|source| OpenError::io(path, source))?.len();
     let read = |at: u64, out: &mut [u8]| file.read_exact_at(out, at);
     let mut head = [0; HEAD_BYTES];
@@ -156,9 +156,9 @@ fn remains_into(
     }
     let (mut lost, rows) = writer.finish().map_err(|source| failed(path, source))?;
     drop(database);
-    lost.extend(remains.damaged.iter().map(|at| Row::Page(*at)));
+    lost.extend(remains.damaged.iter().map(|at| RecordName::Page(*at)));
     if !is_last {
-        lost.push(Row::LastCommit);
+        lost.push(RecordName::LastCommit);
     }
     Ok(Some((lost, rows)))
 }
@@ -179,7 +179,7 @@ fn tables_of(
     noted: Option<&Commit>,
 ) -> (Vec<Named>, bool) {
     let slots = format::slots(head);
-    let present = witness::present(head);
+    let present = witness::current(head);
     let note = noted.map(|noted| Root::from_bytes(noted.root()));
     let is_newer =
         noted.is_some_and(|noted| noted.number() > present.number() || !slots[0].is_sound);

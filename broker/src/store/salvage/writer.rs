@@ -10,8 +10,8 @@ use peer_proto::ids::{MessageId, PeerId, TaskId};
 use redb::{Database, Key, ReadableTable, TableDefinition, TableHandle, Value, WriteTransaction};
 use serde::de::DeserializeOwned;
 
-use super::super::error::{Doing, Row, StoreError, WRITE};
-use super::super::pages::mend::RowBytes;
+use super::super::error::{Doing, RecordName, StoreError, WRITE};
+use super::super::pages::repair::RowBytes;
 use super::super::{SCHEMA_VERSION, record, schema, shared};
 
 /// Bytes of rows that are written with one commit.
@@ -31,7 +31,7 @@ pub(super) struct Writer<'a> {
     writing: Option<WriteTransaction>,
     bytes: usize,
     rows: u64,
-    lost: Vec<Row>,
+    lost: Vec<RecordName>,
     doubtful: Vec<Doubtful>,
     /// The schema that the file states.
     schema: Option<u64>,
@@ -99,7 +99,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Takes the rows that prove themselves, and ends. Returns the losses and the number of rows.
-    pub(super) fn finish(mut self) -> Result<(Vec<Row>, u64), StoreError> {
+    pub(super) fn finish(mut self) -> Result<(Vec<RecordName>, u64), StoreError> {
         for Doubtful { table, key, value } in std::mem::take(&mut self.doubtful) {
             if self.proves_itself(&table, &key, &value)? {
                 self.put(&table, &key, &value)?;
@@ -242,7 +242,7 @@ fn names_its_message(
     let Ok(id) = MessageId::try_from(message) else { return Ok(false) };
     let messages = writing.open_table(schema::MESSAGES).doing(WRITE)?;
     let Some(bytes) = messages.get(message).doing(WRITE)? else { return Ok(false) };
-    let Ok((head, said)) = record::decode_head(&Row::Message(id), bytes.value()) else {
+    let Ok((head, said)) = record::decode_head(&RecordName::Message(id), bytes.value()) else {
         return Ok(false);
     };
     Ok(head.from.peer == PeerId(u64::from_le_bytes(*sender))
@@ -250,33 +250,32 @@ fn names_its_message(
 }
 
 /// Returns the item of a row, if its key can name one.
-fn row_of(table: &str, key: &[u8]) -> Option<Row> {
+fn row_of(table: &str, key: &[u8]) -> Option<RecordName> {
     let message = |bytes: &[u8]| {
         let number = u128::from_le_bytes(*bytes.first_chunk()?);
-        Some(MessageId::try_from(number).map_err(|_| Row::Key(number)))
+        Some(MessageId::try_from(number).map_err(|_| RecordName::Key(number)))
     };
     let number = || Some(u64::from_le_bytes(*key.first_chunk()?));
     let row = match table {
         "meta" => match str::from_utf8(key).ok()? {
-            schema::META_NEXT_PEER => Row::NextPeer,
-            schema::META_NEXT_TASK => Row::NextTask,
-            schema::META_SETTINGS => Row::Settings,
-            schema::META_PAUSES => Row::Pauses,
-            schema::META_KEPT => Row::Kept,
+            schema::META_NEXT_PEER => RecordName::NextPeer,
+            schema::META_NEXT_TASK => RecordName::NextTask,
+            schema::META_SETTINGS => RecordName::Settings,
+            schema::META_PAUSES => RecordName::Pauses,
+            schema::META_KEPT => RecordName::Kept,
             _ => return None,
         },
-        "peers" => Row::Peer(PeerId(number()?)),
-        "messages" => message(key)?.map_or_else(|row| row, Row::Message),
+        "peers" => RecordName::Peer(PeerId(number()?)),
+        "messages" => message(key)?.map_or_else(|row| row, RecordName::Message),
         "pending" | "dead" | "expired" | "settled" => {
             let peer = PeerId(u64::from_le_bytes(*key.get(16..)?.first_chunk()?));
-            message(key)?.map_or_else(|row| row, |id| Row::Delivery(id, peer))
+            message(key)?.map_or_else(|row| row, |id| RecordName::Delivery(id, peer))
         }
-        "channels" => Row::SharedRecord(SharedKey::Channel(shared::text(key))),
-        "questions" => {
-            message(key)?.map_or_else(|row| row, |id| Row::SharedRecord(SharedKey::Question(id)))
-        }
-        "tasks" => Row::SharedRecord(SharedKey::Task(TaskId(number()?))),
-        "notes" => Row::SharedRecord(SharedKey::Note(shared::text(key))),
+        "channels" => RecordName::SharedRecord(SharedKey::Channel(shared::text(key))),
+        "questions" => message(key)?
+            .map_or_else(|row| row, |id| RecordName::SharedRecord(SharedKey::Question(id))),
+        "tasks" => RecordName::SharedRecord(SharedKey::Task(TaskId(number()?))),
+        "notes" => RecordName::SharedRecord(SharedKey::Note(shared::text(key))),
         _ => return None,
     };
     Some(row)
@@ -284,23 +283,23 @@ fn row_of(table: &str, key: &[u8]) -> Option<Row> {
 
 /// Whether the row is a record with a right checksum.
 fn is_record(table: &str, key: &[u8], value: &[u8]) -> bool {
-    fn is<T: DeserializeOwned>(row: &Row, value: &[u8]) -> bool {
+    fn is<T: DeserializeOwned>(row: &RecordName, value: &[u8]) -> bool {
         record::decode::<T>(row, value).is_ok()
     }
     let Some(row) = row_of(table, key) else { return false };
     match (table, &row) {
-        (_, Row::Key(_)) => false,
-        ("meta", Row::NextPeer | Row::NextTask) => is::<u64>(&row, value),
-        ("meta", Row::Settings) => is::<SettingsRecord>(&row, value),
-        ("meta", Row::Pauses) => is::<PausesRecord>(&row, value),
-        ("meta", Row::Kept) => is::<KeptRecord>(&row, value),
+        (_, RecordName::Key(_)) => false,
+        ("meta", RecordName::NextPeer | RecordName::NextTask) => is::<u64>(&row, value),
+        ("meta", RecordName::Settings) => is::<SettingsRecord>(&row, value),
+        ("meta", RecordName::Pauses) => is::<PausesRecord>(&row, value),
+        ("meta", RecordName::Kept) => is::<KeptRecord>(&row, value),
         ("peers", _) => is::<PeerRecord>(&row, value),
         ("messages", _) => is::<MessageRecord>(&row, value),
         ("channels", _) => is::<ChannelRecord>(&row, value),
         ("questions", _) => is::<QuestionRecord>(&row, value),
         ("tasks", _) => is::<TaskRecord>(&row, value),
         ("notes", _) => is::<NoteRecord>(&row, value),
-        (_, Row::Delivery(..)) => {
+        (_, RecordName::Delivery(..)) => {
             let delivery = record::decode::<DeliveryRecord>(&row, value);
             delivery.is_ok_and(|delivery| {
                 schema::table_of(delivery.stage).map(|at| schema::DELIVERIES[at].name())

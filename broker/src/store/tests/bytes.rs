@@ -21,7 +21,7 @@ use peer_proto::task::TaskState;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::super::{RECORD_BYTES_MAX, RecordError, Row, StoreError, record};
+use super::super::{RECORD_BYTES_MAX, RecordError, RecordName, StoreError, record};
 use super::crash_disk::CrashDisk;
 use super::{NOW, channel, delivery, id, message, new_store, note, pauses, peer, question, task};
 
@@ -57,11 +57,11 @@ fn hex(bytes: &[u8]) -> String {
 
 /// Encodes a record without its prefix, in no particular row.
 fn encoded<T: Serialize>(record: &T) -> Vec<u8> {
-    record::encode(&Row::Settings, record).unwrap()
+    record::encode(&RecordName::Settings, record).unwrap()
 }
 
 fn assert_bytes<T: Serialize + DeserializeOwned + PartialEq + Debug>(
-    row: &Row,
+    row: &RecordName,
     record: &T,
     checksum: &str,
     body: &str,
@@ -76,7 +76,7 @@ fn assert_bytes<T: Serialize + DeserializeOwned + PartialEq + Debug>(
 fn the_records_are_these_bytes() {
     let mut message = message(1, &[3]);
     message.head.reply_to = Some(MessageId::MIN);
-    let row = Row::Message(id(1));
+    let row = RecordName::Message(id(1));
     assert_bytes(
         &row,
         &message,
@@ -100,7 +100,7 @@ fn the_records_are_these_bytes() {
         cause: Some(Cause::Evidence(Evidence::NextCall)),
     });
     assert_bytes(
-        &Row::Delivery(id(1), PeerId(3)),
+        &RecordName::Delivery(id(1), PeerId(3)),
         &delivery,
         "43b0c142",
         "fe00000000015e56eea10100000000000003030201fd055e56eea101000001fe00000000025e56eea10100000000000002\
@@ -109,7 +109,7 @@ fn the_records_are_these_bytes() {
     );
 
     assert_bytes(
-        &Row::Peer(PeerId(2)),
+        &RecordName::Peer(PeerId(2)),
         &peer(2),
         "12a82409",
         "020a63616c6d2d666f782d3201036f6c6401010237660006636c6175646503322e31022f7701022f770001680173000001\
@@ -119,21 +119,21 @@ fn the_records_are_these_bytes() {
 
     let settings =
         SettingsRecord { default_policy: Some(Policy::Refuse), inbox_socket_in_bypass: true };
-    assert_bytes(&Row::Settings, &settings, "89bc6784", "010201");
+    assert_bytes(&RecordName::Settings, &settings, "89bc6784", "010201");
     let kept = KeptRecord { through: id(1), text_bytes: 300 };
-    assert_bytes(&Row::Kept, &kept, "ce643774", "fe00000000015e56eea101000000000000fb2c01");
-    assert_bytes(&Row::Pauses, &pauses(), "43df2655", "0102020302036c616203742d31");
-    assert_bytes(&Row::NextPeer, &300u64, "3decf08c", "fb2c01");
-    assert_bytes(&Row::NextTask, &300u64, "0ff09f21", "fb2c01");
+    assert_bytes(&RecordName::Kept, &kept, "ce643774", "fe00000000015e56eea101000000000000fb2c01");
+    assert_bytes(&RecordName::Pauses, &pauses(), "43df2655", "0102020302036c616203742d31");
+    assert_bytes(&RecordName::NextPeer, &300u64, "3decf08c", "fb2c01");
+    assert_bytes(&RecordName::NextTask, &300u64, "0ff09f21", "fb2c01");
 
-    let row = Row::SharedRecord(SharedKey::Channel("#ops".into()));
+    let row = RecordName::SharedRecord(SharedKey::Channel("#ops".into()));
     assert_bytes(
         &row,
         &channel(),
         "06c02bce",
         "04234f707305706c616e73010202fb2c01046c756e61fd005e56eea1010000",
     );
-    let row = Row::SharedRecord(SharedKey::Question(id(2)));
+    let row = RecordName::SharedRecord(SharedKey::Question(id(2)));
     assert_bytes(
         &row,
         &question(2),
@@ -141,7 +141,7 @@ fn the_records_are_these_bytes() {
         "fe00000000025e56eea1010000000000000201030104234f707300fd025e56eea1010000fdea6156eea1010000\
          0103fe00000000035e56eea101000000000000",
     );
-    let row = Row::SharedRecord(SharedKey::Task(TaskId(3)));
+    let row = RecordName::SharedRecord(SharedKey::Task(TaskId(3)));
     assert_bytes(
         &row,
         &task(3),
@@ -149,7 +149,7 @@ fn the_records_are_these_bytes() {
         "030e6d656e6420746865206c6f67696e0b73656520617574682e7273030201030201fb2c010b6e6f206461746162\
          617365fd005e56eea1010000fd035e56eea101000001016b",
     );
-    let row = Row::SharedRecord(SharedKey::Note("db/url".into()));
+    let row = RecordName::SharedRecord(SharedKey::Note("db/url".into()));
     assert_bytes(
         &row,
         &note("db/url", 2),
@@ -283,7 +283,7 @@ fn a_record_that_is_not_what_was_written_there_is_refused() {
             error => panic!("{error}"),
         }
     }
-    let row = Row::Message(id(1));
+    let row = RecordName::Message(id(1));
     let bytes = record::encode(&row, &message(1, &[3])).unwrap();
     for length in 0..bytes.len() {
         assert!(
@@ -297,7 +297,9 @@ fn a_record_that_is_not_what_was_written_there_is_refused() {
         assert!(record::decode::<MessageRecord>(&row, &damaged).is_err(), "bit {bit} of byte {at}");
     }
     // Whole, and in another row.
-    for other in [Row::Message(id(2)), Row::Delivery(id(1), PeerId(0)), Row::Settings] {
+    for other in
+        [RecordName::Message(id(2)), RecordName::Delivery(id(1), PeerId(0)), RecordName::Settings]
+    {
         assert!(
             matches!(
                 refusal(record::decode::<MessageRecord>(&other, &bytes)),

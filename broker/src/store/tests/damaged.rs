@@ -8,7 +8,7 @@ use peer_proto::message::Stage;
 use peer_proto::policy::Policy;
 use redb::{Key, ReadableTable, TableDefinition};
 
-use super::super::{Problem, Row, Snapshot, Store, Walk, schema};
+use super::super::{Problem, RecordName, Snapshot, Store, Walk, schema};
 use super::{
     channel, delivery, id, message, moved, named, note, pauses, peer, place, put_shared, question,
     send, settings, task,
@@ -49,7 +49,7 @@ const WAYS: [Way; 5] = [
 fn with_damaged<K: Key + 'static>(
     table: TableDefinition<'static, K, &'static [u8]>,
     key: impl Fn() -> K::SelfType<'static>,
-    row: &Row,
+    row: &RecordName,
     check: impl Fn(&Store, &Image),
 ) {
     let (_dir, database, backups) = place();
@@ -94,11 +94,11 @@ fn a_damaged_peer_setting_or_shared_thing_is_left_out_and_the_rest_is_read() {
         without(&mut expected);
         assert_eq!(*image, expected);
     };
-    let shared = |key: SharedKey| Row::SharedRecord(key);
+    let shared = |key: SharedKey| RecordName::SharedRecord(key);
     with_damaged(
         schema::PEERS,
         || 3,
-        &Row::Peer(PeerId(3)),
+        &RecordName::Peer(PeerId(3)),
         |_, image| gone(image, &|image| drop(image.peers.pop())),
     );
     let row = shared(SharedKey::Channel("#ops".into()));
@@ -136,20 +136,20 @@ fn a_damaged_peer_setting_or_shared_thing_is_left_out_and_the_rest_is_read() {
     with_damaged(
         schema::META,
         || schema::META_NEXT_PEER,
-        &Row::NextPeer,
+        &RecordName::NextPeer,
         |_, image| gone(image, &|image| image.next_peer = Some(PeerId(4))),
     );
     with_damaged(
         schema::META,
         || schema::META_NEXT_TASK,
-        &Row::NextTask,
+        &RecordName::NextTask,
         |_, image| gone(image, &|image| image.next_task = Some(TaskId(4))),
     );
     // Mail that the person held stays held.
     with_damaged(
         schema::META,
         || schema::META_SETTINGS,
-        &Row::Settings,
+        &RecordName::Settings,
         |_, image| {
             let strict = SettingsRecord {
                 default_policy: Some(Policy::Hold),
@@ -161,7 +161,7 @@ fn a_damaged_peer_setting_or_shared_thing_is_left_out_and_the_rest_is_read() {
     with_damaged(
         schema::META,
         || schema::META_PAUSES,
-        &Row::Pauses,
+        &RecordName::Pauses,
         |_, image| {
             gone(image, &|image| {
                 image.pauses = PausesRecord { all: true, ..PausesRecord::default() }
@@ -176,7 +176,7 @@ fn a_damaged_message_is_what_its_deliveries_still_say() {
     with_damaged(
         schema::MESSAGES,
         || id(1).to_u128(),
-        &Row::Message(id(1)),
+        &RecordName::Message(id(1)),
         |store, image| {
             assert_eq!(image.pending, whole.pending);
             assert_eq!(store.snapshot().unwrap().message(id(1)).unwrap(), None);
@@ -211,7 +211,7 @@ fn a_damaged_delivery_is_withheld() {
         with_damaged(
             table,
             || (id(n).to_u128(), 3),
-            &Row::Delivery(id(n), PeerId(3)),
+            &RecordName::Delivery(id(n), PeerId(3)),
             |store, _| {
                 let stored = store.snapshot().unwrap().stored(id(n)).unwrap().unwrap();
                 let [found] = stored.deliveries.as_slice() else { panic!("{stored:?}") };
@@ -289,5 +289,5 @@ fn a_walk_reads_every_record_in_small_steps_and_names_what_is_damaged() {
     }
     assert_eq!(walk.records(), 1_400);
     assert!(steps >= 6, "{steps} steps");
-    assert_eq!(store.take_damage(), [3, 256, 699].map(|n| Row::Message(id(n))));
+    assert_eq!(store.take_damage(), [3, 256, 699].map(|n| RecordName::Message(id(n))));
 }

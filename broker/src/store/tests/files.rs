@@ -11,10 +11,10 @@ use peer_proto::message::Stage;
 use redb::{Database, ReadableTable, StorageBackend, WriteTransaction};
 
 use super::super::error::{Doing, WRITE};
-use super::super::migrate::{STEPS, Step};
+use super::super::migrate::{Migration, STEPS};
 use super::super::{
-    CACHE_BYTES, CHECKED_AT_OPEN_BYTES_MAX, OpenError, Problem, Row, SCHEMA_VERSION, Snapshot,
-    Span, Store, StoreError, VerifyReport, record, schema,
+    CACHE_BYTES, CHECKED_AT_OPEN_BYTES_MAX, OpenError, Problem, RecordName, SCHEMA_VERSION,
+    Snapshot, Span, Store, StoreError, VerifyReport, record, schema,
 };
 use super::crash_disk::{CrashDisk, Draw};
 use super::{
@@ -232,7 +232,7 @@ fn noting_step(writing: &WriteTransaction) -> Result<(), StoreError> {
 }
 
 /// Returns the existing steps, and these.
-fn steps(more: &[Step]) -> Vec<Step> {
+fn steps(more: &[Migration]) -> Vec<Migration> {
     [STEPS, more].concat()
 }
 
@@ -460,7 +460,8 @@ fn verify_names_what_does_not_fit_together() {
         .insert((id(2).to_u128(), 3), [9u8].as_slice())
         .unwrap();
     let misplaced =
-        record::encode(&Row::Delivery(id(2), PeerId(4)), &delivery(2, 4, Stage::Dead)).unwrap();
+        record::encode(&RecordName::Delivery(id(2), PeerId(4)), &delivery(2, 4, Stage::Dead))
+            .unwrap();
     writing
         .open_table(schema::EXPIRED)
         .unwrap()
@@ -476,13 +477,17 @@ fn verify_names_what_does_not_fit_together() {
         .unwrap()
         .insert(schema::META_PAUSES, [9u8].as_slice())
         .unwrap();
-    let task = record::encode(&Row::SharedRecord(SharedKey::Task(TaskId(4))), &task(4)).unwrap();
+    let task =
+        record::encode(&RecordName::SharedRecord(SharedKey::Task(TaskId(4))), &task(4)).unwrap();
     writing.open_table(schema::TASKS).unwrap().insert(4, task.as_slice()).unwrap();
     writing.open_table(schema::TASKS).unwrap().insert(5, task.as_slice()).unwrap();
     writing
         .open_table(schema::META)
         .unwrap()
-        .insert(schema::META_NEXT_TASK, record::encode(&Row::NextTask, &5u64).unwrap().as_slice())
+        .insert(
+            schema::META_NEXT_TASK,
+            record::encode(&RecordName::NextTask, &5u64).unwrap().as_slice(),
+        )
         .unwrap();
     writing
         .open_table(schema::NOTES)
@@ -490,7 +495,8 @@ fn verify_names_what_does_not_fit_together() {
         .insert(b"lost".as_slice(), [9u8].as_slice())
         .unwrap();
     let channel =
-        record::encode(&Row::SharedRecord(SharedKey::Channel("#ops".into())), &channel()).unwrap();
+        record::encode(&RecordName::SharedRecord(SharedKey::Channel("#ops".into())), &channel())
+            .unwrap();
     writing
         .open_table(schema::CHANNELS)
         .unwrap()
@@ -511,17 +517,17 @@ fn verify_names_what_does_not_fit_together() {
     let report = Store::verify(&database).unwrap();
     let expected = [
         Problem::PeerIdNotReserved(PeerId(3)),
-        Problem::NoMessage(Row::Delivery(id(1), PeerId(3))),
-        Problem::NoPeer(Row::Delivery(id(2), PeerId(8))),
-        Problem::Misplaced(Row::Delivery(id(2), PeerId(4))),
-        Problem::Unreadable(Row::Delivery(id(2), PeerId(3))),
+        Problem::NoMessage(RecordName::Delivery(id(1), PeerId(3))),
+        Problem::NoPeer(RecordName::Delivery(id(2), PeerId(8))),
+        Problem::Misplaced(RecordName::Delivery(id(2), PeerId(4))),
+        Problem::Unreadable(RecordName::Delivery(id(2), PeerId(3))),
         Problem::KeyWithoutMessage(PeerId(3), id(7)),
-        Problem::Unreadable(Row::Settings),
-        Problem::Unreadable(Row::Pauses),
-        Problem::Misplaced(Row::SharedRecord(SharedKey::Channel("#Ops".into()))),
-        Problem::Unreadable(Row::SharedRecord(SharedKey::Question(id(9)))),
-        Problem::Unreadable(Row::SharedRecord(SharedKey::Task(TaskId(5)))),
-        Problem::Unreadable(Row::SharedRecord(SharedKey::Note("lost".into()))),
+        Problem::Unreadable(RecordName::Settings),
+        Problem::Unreadable(RecordName::Pauses),
+        Problem::Misplaced(RecordName::SharedRecord(SharedKey::Channel("#Ops".into()))),
+        Problem::Unreadable(RecordName::SharedRecord(SharedKey::Question(id(9)))),
+        Problem::Unreadable(RecordName::SharedRecord(SharedKey::Task(TaskId(5)))),
+        Problem::Unreadable(RecordName::SharedRecord(SharedKey::Note("lost".into()))),
         Problem::TaskIdNotReserved(TaskId(5)),
     ];
     assert_eq!(report.problems, expected);

@@ -7,7 +7,7 @@ use peer_core::record::PeerRecord;
 use peer_proto::ids::PeerId;
 use redb::{Database, ReadableTable};
 
-use super::super::{Row, SCHEMA_VERSION, Store, record, schema};
+use super::super::{RecordName, SCHEMA_VERSION, Store, record, schema};
 use super::crash_disk::CrashDisk;
 use super::{contents, life, live, new_store, open_error, peer, place, send};
 use crate::store::OpenError;
@@ -120,7 +120,7 @@ fn a_peer_of_schema_1_without_the_last_fields_is_migrated_too() {
     assert_eq!(reading.peer_name(PeerId(4)).unwrap(), None);
     assert_eq!(
         store.take_damage(),
-        [Row::Peer(PeerId(4))],
+        [RecordName::Peer(PeerId(4))],
         "what could not be read cannot be read now"
     );
     let bytes = store
@@ -134,7 +134,7 @@ fn a_peer_of_schema_1_without_the_last_fields_is_migrated_too() {
         .unwrap()
         .value()
         .to_vec();
-    let read: PeerRecord = record::decode(&Row::Peer(PeerId(3)), &bytes).unwrap();
+    let read: PeerRecord = record::decode(&RecordName::Peer(PeerId(3)), &bytes).unwrap();
     assert_eq!(read, PeerRecord { client_process: None, ..peer(3) });
 }
 

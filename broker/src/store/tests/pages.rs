@@ -18,7 +18,8 @@ use super::super::pages::format::{self, LEAF, PAGE_BYTES, Root, Shape, TABLES};
 use super::super::pages::guard::GuardedFile;
 use super::super::pages::survey;
 use super::super::{
-    CHECKED_AT_OPEN_BYTES_MAX, OpenError, Problem, Row, Snapshot, Store, Walk, schema, witness,
+    CHECKED_AT_OPEN_BYTES_MAX, OpenError, Problem, RecordName, Snapshot, Store, Walk, schema,
+    witness,
 };
 use super::crash_disk::Draw;
 use super::{delivery, id, message, moved, note, peer, place, put, put_shared, send};
@@ -395,7 +396,7 @@ fn no_sound_page_is_taken_for_a_damaged_one() {
         }
         let mut walk = Walk::default();
         while store.read_on(&mut walk).unwrap() {}
-        assert_eq!(store.take_damage(), Vec::<Row>::new(), "round {round}");
+        assert_eq!(store.take_damage(), Vec::<RecordName>::new(), "round {round}");
         if round.is_multiple_of(2) {
             // As after a kill.
             let killed = std::fs::read(&database).unwrap();
@@ -450,7 +451,7 @@ fn a_page_that_changes_while_it_is_in_use_is_made_readable_or_not_read() {
     };
     for written in [false, true] {
         assert_eq!(seen(&|_| {}).unwrap(), sound);
-        assert_eq!(damage.has(&Row::Page(at as u64)), written);
+        assert_eq!(damage.has(&RecordName::Page(at as u64)), written);
         // One wrong word of the layout is corrected.
         assert_eq!(
             format::rows(&seen(&|page| page[2] ^= 1).unwrap(), &shape),
@@ -474,7 +475,7 @@ fn a_page_that_changes_while_it_is_in_use_is_made_readable_or_not_read() {
         // If nothing is left, the page has one row that is no record.
         let nothing = seen(&|page| page.fill(0)).unwrap();
         assert_eq!(format::rows(&nothing, &shape).map(|rows| rows.len()), Some(1));
-        assert!(damage.has(&Row::Page(at as u64)));
+        assert!(damage.has(&RecordName::Page(at as u64)));
         if !written {
             guarded.write(at as u64, &sound).unwrap();
         }
@@ -515,14 +516,14 @@ fn a_damaged_branch_is_told_before_the_start_and_the_damaged_file_is_kept() {
     let report = Store::verify(&database).unwrap();
     assert_eq!(
         (report.problems, report.messages, report.pending),
-        (vec![Problem::Unreadable(Row::Page(branch as u64))], 280, 280)
+        (vec![Problem::Unreadable(RecordName::Page(branch as u64))], 280, 280)
     );
     assert!(std::fs::read(&database).unwrap() == damaged, "looking at it changes nothing");
     let error = Store::open_for_reading(&database).unwrap_err();
     assert!(matches!(error, OpenError::Damaged { .. }), "{error:?}");
 
     let store = Store::open(&database, &backups).unwrap();
-    assert_eq!(store.take_damage(), [Row::Page(branch as u64)]);
+    assert_eq!(store.take_damage(), [RecordName::Page(branch as u64)]);
     assert_eq!(store.snapshot().and_then(Snapshot::image).unwrap().pending.len(), 280);
     assert_eq!(
         store.snapshot().unwrap().message(id(280)).unwrap().map(|message| message.text.len()),

@@ -6,7 +6,7 @@ use peer_core::step::Change;
 use peer_proto::ids::PeerId;
 use peer_proto::policy::Policy;
 
-use super::super::{Problem, Row, Snapshot, Store, witness};
+use super::super::{Problem, RecordName, Snapshot, Store, witness};
 use super::crash_disk::Draw;
 use super::{peer, place, send, settings};
 
@@ -80,7 +80,11 @@ fn a_wrong_bit_that_takes_the_last_commit_back_is_said_at_the_start() {
             Ok(store) => {
                 let lost = store.snapshot().and_then(Snapshot::image).unwrap().settings
                     != settings(Policy::Hold);
-                assert_eq!(store.take_damage() == [Row::LastCommit], lost, "bit {bit} of the slot");
+                assert_eq!(
+                    store.take_damage() == [RecordName::LastCommit],
+                    lost,
+                    "bit {bit} of the slot"
+                );
                 let problems = report.unwrap().problems;
                 assert_eq!(
                     problems == [Problem::TakenBack],

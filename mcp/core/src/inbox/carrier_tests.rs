@@ -268,10 +268,10 @@ fn where_the_record_tells_no_event_proves_anything() {
     let mut inbox = Inbox::default();
     delivered(&mut inbox, 1, "luna", "x");
     assert_eq!(hook_in(&mut inbox, HookEvent::UserPromptSubmit, Some("t")).1, [id(1)]);
-    inbox.note_record(true);
+    inbox.trust_record(true);
     assert_eq!(proofs(&inbox.event(HookEvent::PostToolBatch, Some("t"))), []);
     assert_eq!(proofs(&inbox.event(HookEvent::Stop, Some("t"))), []);
-    inbox.note_record(false);
+    inbox.trust_record(false);
     assert_eq!(proofs(&inbox.event(HookEvent::Stop, Some("t"))), [id(1)]);
 }
 
@@ -431,7 +431,7 @@ fn the_users_next_turn_proves_what_a_result_showed_whole() {
     delivered(&mut inbox, 1, "luna", "whole");
     delivered(&mut inbox, 2, "luna", &"x".repeat(9_000));
     let call = caller(0);
-    assert_eq!(inbox.block(&call, Ask::DUE, 0).offered, [id(1), id(2)]);
+    assert_eq!(inbox.block(&call, BlockRequest::DUE, 0).offered, [id(1), id(2)]);
     inbox.result_queued(call.call, 100);
     let turn = Some("t");
     assert_eq!(
@@ -458,7 +458,7 @@ fn the_users_next_turn_proves_nothing_of_a_turn_that_was_broken_off_or_compacted
         hook_in(&mut inbox, UserPromptSubmit, Some("t"));
         delivered(&mut inbox, 1, "luna", "whole");
         let call = caller(0);
-        assert_eq!(inbox.block(&call, Ask::DUE, 0).offered, [id(1)]);
+        assert_eq!(inbox.block(&call, BlockRequest::DUE, 0).offered, [id(1)]);
         inbox.result_queued(call.call, 100);
         for (event, turn) in between {
             assert_eq!(proofs(&inbox.event(event, turn)), []);
@@ -472,7 +472,7 @@ fn what_a_subagent_swallowed_comes_again_through_a_hook() {
     let mut inbox = Inbox::default();
     delivered(&mut inbox, 1, "luna", "x");
     let call = caller(0);
-    inbox.block(&call, Ask::DUE, 0);
+    inbox.block(&call, BlockRequest::DUE, 0);
     assert_eq!(hook(&mut inbox, HookEvent::PostToolBatch).1, [], "the result has its time");
     inbox.overdue(id(1), Carrier::ToolResult);
     let block = inbox.hook_block(HookEvent::PostToolBatch, BLOCK_CHARS_MAX, "");
@@ -538,7 +538,7 @@ fn a_result_carries_what_is_on_trial_and_only_the_carrier_that_had_its_time_give
     assert!(inbox.trial(SOCKET, false, false, "").is_some());
     let call = caller(0);
     assert!(inbox.is_any_due());
-    let block = inbox.block(&call, Ask::DUE, 0);
+    let block = inbox.block(&call, BlockRequest::DUE, 0);
     assert_eq!(block.offered, [id(1)]);
     assert!(block.text.contains("(shown before)"), "{}", block.text);
     assert_eq!(inbox.brought_by(id(1)), None, "nobody knows which of both was seen");
@@ -586,11 +586,11 @@ fn a_result_is_under_way_until_the_model_was_asked_with_it() {
     let call = caller(0);
     for speaks in [true, false] {
         let mut inbox = Inbox::default();
-        inbox.note_record(speaks);
+        inbox.trust_record(speaks);
         inbox.event(HookEvent::UserPromptSubmit, Some("t"));
         delivered(&mut inbox, 1, "luna", "one");
         assert!(!inbox.is_result_under_way());
-        assert_eq!(inbox.block(&call, Ask::DUE, 0).offered, [id(1)]);
+        assert_eq!(inbox.block(&call, BlockRequest::DUE, 0).offered, [id(1)]);
         inbox.event(HookEvent::PostToolUse, Some("t"));
         assert!(inbox.is_result_under_way(), "the hook of that call; the record speaks: {speaks}");
         inbox.event(HookEvent::PostToolUse, Some("t"));
@@ -610,7 +610,7 @@ fn a_result_is_under_way_until_the_model_was_asked_with_it() {
 fn what_another_adapter_of_the_client_gave_goes_by_calls_until_it_had_its_time_or_was_taken_away() {
     let repeats = |here: bool| {
         let mut inbox = Inbox::default();
-        inbox.note_repeats(here);
+        inbox.mark_repeats(here);
         inbox.deliver(
             Delivery { message: request(1, "luna", "one"), attempts: 0, shown_before: true },
             false,

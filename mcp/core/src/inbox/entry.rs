@@ -9,7 +9,7 @@ use peer_proto::ids::MessageId;
 use peer_proto::message::{Carrier, Intent, Kind, Message};
 
 use super::{Known, Proof};
-use crate::call::{CallId, Caller};
+use crate::call::{CallId, CallOrigin};
 use crate::render::{Body, Showing};
 
 /// The number of hooks that show one message before it is only mentioned in a reminder.
@@ -17,7 +17,7 @@ const HOOKED_MAX: usize = 2;
 
 /// A message that the broker pushed.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct InboxEntry {
     /// The message. Its text is empty: the body replaces it.
     pub(super) message: Message,
     pub(super) body: Body,
@@ -127,7 +127,7 @@ pub(super) enum Standing {
     Overdue,
 }
 
-impl Entry {
+impl InboxEntry {
     pub(super) fn new(message: Message, body: Body, arrival: u64, shown_before: bool) -> Self {
         Self {
             message,
@@ -271,7 +271,7 @@ impl Entry {
 
     /// Applies a piece that the client's record shows. The piece counts if it is equal to one that
     /// some carrier was given.
-    pub(super) fn note_recorded(&mut self, piece: &str, in_result: bool) {
+    pub(super) fn mark_recorded(&mut self, piece: &str, in_result: bool) {
         let pushed = self.pushes.iter().map(|push| (0, push.end));
         let hooked = self.hooks.iter().map(|hook| (0, hook.end));
         // Only a tool's result contains a piece that was given with one.
@@ -346,7 +346,7 @@ impl Entry {
 
 impl Part {
     pub(super) fn new(
-        caller: &Caller,
+        caller: &CallOrigin,
         (events, moment): (u64, &Moment),
         start: usize,
         end: usize,
@@ -373,7 +373,7 @@ impl Part {
 
     /// Whether the result had left before that call was read. Of two overlapping calls, neither
     /// follows the other.
-    pub(super) fn left_before(&self, caller: &Caller) -> bool {
+    pub(super) fn left_before(&self, caller: &CallOrigin) -> bool {
         self.result_end.is_some_and(|end| end <= caller.written_before)
     }
 }

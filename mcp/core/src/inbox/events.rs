@@ -8,7 +8,7 @@ use peer_proto::hook::HookEvent;
 use peer_proto::ids::MessageId;
 use peer_proto::message::{Carrier, Evidence};
 
-use super::entry::{Entry, Hooked, read_up_to};
+use super::entry::{Hooked, InboxEntry, read_up_to};
 use super::{Inbox, Proof};
 
 impl Inbox {
@@ -115,7 +115,7 @@ impl Inbox {
         // Without a record the fate of the previous prompt is unknown: its messages come again with
         // this one.
         if event == HookEvent::UserPromptSubmit && self.moment.opens && !self.record_speaks {
-            let rode = |entry: &&mut Entry| entry.proof.is_none() && entry.rode_on_a_prompt();
+            let rode = |entry: &&mut InboxEntry| entry.proof.is_none() && entry.rode_on_a_prompt();
             for entry in self.entries.values_mut().filter(rode) {
                 entry.withdraw(Some(Carrier::Hook));
             }

@@ -7,7 +7,7 @@ use peer_proto::hook::Activity;
 use peer_proto::ids::MessageId;
 use peer_proto::message::Carrier;
 
-use super::entry::{Entry, Pushed};
+use super::entry::{InboxEntry, Pushed};
 use super::{Inbox, Post, Quoted, push_more};
 use crate::render::{self, BLOCK_CHARS_MAX, EXCERPT_CHARS_MAX};
 
@@ -29,13 +29,13 @@ impl Inbox {
         one: bool,
         home: &str,
     ) -> Option<Post> {
-        let in_flight = |entry: &&Entry| {
+        let in_flight = |entry: &&InboxEntry| {
             entry.is_open() && entry.pushes.iter().any(|push| push.carrier == carrier)
         };
         let room = PUSH_UNPROVED_MAX
             - self.entries.values().filter(in_flight).take(PUSH_UNPROVED_MAX).count();
-        let due = |entry: &Entry| entry.is_due_by(carrier);
-        let wakes = |entry: &Entry| due(entry) && entry.may_wake();
+        let due = |entry: &InboxEntry| entry.is_due_by(carrier);
+        let wakes = |entry: &InboxEntry| due(entry) && entry.may_wake();
         if room == 0 || (activity == Some(Activity::Idle) && !self.entries.values().any(wakes)) {
             return None;
         }
@@ -53,7 +53,7 @@ impl Inbox {
         one: bool,
         home: &str,
     ) -> Option<Post> {
-        let due = |entry: &&Entry| entry.is_due_by(carrier);
+        let due = |entry: &&InboxEntry| entry.is_due_by(carrier);
         let first = self.entries.values().filter(due).find(|entry| !rests || entry.may_wake())?;
         let sender = first.message.from.peer;
         let chosen =
@@ -124,11 +124,11 @@ impl Inbox {
     /// Returns the messages that only this push carrier was given, and of which the record has
     /// shown nothing.
     pub fn only_with(&self, carrier: Carrier) -> Vec<MessageId> {
-        let with = |entry: &&Entry| {
+        let with = |entry: &&InboxEntry| {
             let pushed = entry.pushes.iter().any(|push| push.carrier == carrier && !push.arrived);
             pushed && entry.is_open() && entry.is_pushed_only() && entry.recorded.is_empty()
         };
-        self.entries.values().filter(with).map(Entry::id).collect()
+        self.entries.values().filter(with).map(InboxEntry::id).collect()
     }
 
     /// Undoes a push that the carrier could not hand over: its messages are as they were before.

@@ -47,7 +47,7 @@ pub struct Seen {
 
 /// The bounds of a block.
 #[derive(Clone, Copy, Debug)]
-pub struct Ask<'a> {
+pub struct BlockRequest<'a> {
     /// The messages that an explicit filter matched; `None`: all due messages.
     pub among: Option<&'a [MessageId]>,
     /// A message that is shown in any case.
@@ -62,7 +62,7 @@ pub struct Ask<'a> {
     pub home: &'a str,
 }
 
-impl Ask<'_> {
+impl BlockRequest<'_> {
     /// All due messages, without bounds.
     pub const DUE: Self = Self {
         among: None,

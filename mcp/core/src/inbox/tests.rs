@@ -21,23 +21,23 @@ impl Client {
         Self { conversation: None, written: 0 }
     }
 
-    fn calls(&self) -> Caller {
-        Caller { conversation: self.conversation.map(str::to_owned), ..caller(self.written) }
+    fn calls(&self) -> CallOrigin {
+        CallOrigin { conversation: self.conversation.map(str::to_owned), ..caller(self.written) }
     }
 
-    fn gets_result_of(&mut self, inbox: &mut Inbox, caller: &Caller) {
+    fn gets_result_of(&mut self, inbox: &mut Inbox, caller: &CallOrigin) {
         self.written += 100;
         inbox.result_queued(caller.call, self.written);
     }
 }
 
 /// Returns a call that was read when the client had been sent so many bytes.
-pub(super) fn caller(written_before: u64) -> Caller {
+pub(super) fn caller(written_before: u64) -> CallOrigin {
     static CALLS: AtomicU64 = AtomicU64::new(0);
-    Caller {
+    CallOrigin {
         call: CallId(CALLS.fetch_add(1, Ordering::Relaxed)),
         written_before,
-        ..Caller::default()
+        ..CallOrigin::default()
     }
 }
 
@@ -57,8 +57,8 @@ fn channel(inbox: &mut Inbox) -> Option<Post> {
     inbox.post(Carrier::Channel, None, true, "")
 }
 
-fn due(inbox: &mut Inbox, caller: &Caller) -> Block {
-    inbox.block(caller, Ask::DUE, 0)
+fn due(inbox: &mut Inbox, caller: &CallOrigin) -> Block {
+    inbox.block(caller, BlockRequest::DUE, 0)
 }
 
 #[test]
@@ -215,7 +215,7 @@ fn many_small_messages_do_not_make_a_large_block() {
 fn what_the_broker_still_holds_back_is_counted() {
     let (mut inbox, client) = (Inbox::default(), Client::claude());
     delivered(&mut inbox, 1, "luna", "x");
-    let block = inbox.block(&client.calls(), Ask::DUE, 64);
+    let block = inbox.block(&client.calls(), BlockRequest::DUE, 64);
     assert!(block.text.contains("63 more wait"), "{}", block.text);
 }
 
@@ -274,7 +274,7 @@ fn an_explicit_question_shows_what_only_the_channel_had() {
     let (mut inbox, client) = (Inbox::default(), Client::claude());
     delivered(&mut inbox, 1, "luna", "one");
     channel(&mut inbox).unwrap();
-    let ask = Ask { among: Some(&[id(1)]), ..Ask::DUE };
+    let ask = BlockRequest { among: Some(&[id(1)]), ..BlockRequest::DUE };
     let block = inbox.block(&client.calls(), ask, 1);
     assert!(block.text.contains("(shown before)\n| one\n"), "{}", block.text);
 }
@@ -284,7 +284,7 @@ fn a_filter_shows_and_offers_nothing_else() {
     let (mut inbox, client) = (Inbox::default(), Client::claude());
     delivered(&mut inbox, 1, "vega", "old");
     delivered(&mut inbox, 2, "luna", "new");
-    let ask = Ask { among: Some(&[id(2)]), ..Ask::DUE };
+    let ask = BlockRequest { among: Some(&[id(2)]), ..BlockRequest::DUE };
     let block = inbox.block(&client.calls(), ask, 2);
     assert_eq!(block.offered, [id(2)]);
     assert!(!block.text.contains("old") && block.text.contains("1 more waits"), "{}", block.text);
@@ -295,7 +295,7 @@ fn a_filter_shows_and_offers_nothing_else() {
 fn a_peek_leaves_everything_as_it_was() {
     let (mut inbox, client) = (Inbox::default(), Client::claude());
     delivered(&mut inbox, 1, "luna", "hello");
-    let ask = Ask { among: Some(&[id(1)]), peek: true, ..Ask::DUE };
+    let ask = BlockRequest { among: Some(&[id(1)]), peek: true, ..BlockRequest::DUE };
     let block = inbox.block(&client.calls(), ask, 1);
     assert!(block.text.contains("| hello") && block.offered.is_empty());
     assert_eq!(due(&mut inbox, &client.calls()).offered, [id(1)]);
@@ -308,7 +308,8 @@ fn a_message_that_is_asked_for_is_shown_whatever_became_of_it() {
     let first = client.calls();
     due(&mut inbox, &first);
     client.gets_result_of(&mut inbox, &first);
-    let block = inbox.block(&client.calls(), Ask { also: Some(id(1)), ..Ask::DUE }, 1);
+    let block =
+        inbox.block(&client.calls(), BlockRequest { also: Some(id(1)), ..BlockRequest::DUE }, 1);
     assert!(block.text.contains("(shown before)\n| the reply\n"), "{}", block.text);
 }
 
@@ -357,7 +358,7 @@ fn after_a_new_connection_only_what_is_pushed_again_is_held() {
         "a connection that was lost at once says nothing of what is held"
     );
     inbox.begin_session();
-    inbox.note_all_held();
+    inbox.mark_all_held();
     inbox.begin_session();
     assert_eq!(
         delivered(&mut inbox, 1, "luna", "shown"),
@@ -391,7 +392,8 @@ fn a_wait_sees_new_requests_only() {
 fn overlapping_calls_never_follow_each_other() {
     let mut inbox = Inbox::default();
     delivered(&mut inbox, 1, "luna", "hello");
-    let in_thread = |written| Caller { conversation: Some("thread-1".into()), ..caller(written) };
+    let in_thread =
+        |written| CallOrigin { conversation: Some("thread-1".into()), ..caller(written) };
     let first = in_thread(0);
     due(&mut inbox, &first);
     assert_eq!(inbox.proved_by(&in_thread(1_000)), [], "no result yet");

@@ -50,7 +50,7 @@ pub(crate) struct World {
     taking: BTreeMap<Carrier, Taking>,
     /// Whether Codex's host says that a turn runs.
     runs: bool,
-    is_looking: bool,
+    is_searching: bool,
     stalled: Option<Carrier>,
     bodies: BTreeMap<MessageId, String>,
     /// Bytes that have left for the client, and that were queued.
@@ -83,7 +83,7 @@ impl Default for World {
             ways: Ways { asks_first: true, ..Ways::default() },
             taking: BTreeMap::new(),
             runs: false,
-            is_looking: false,
+            is_searching: false,
             stalled: None,
             bodies: BTreeMap::new(),
             written: 0,
@@ -455,7 +455,7 @@ impl World {
             writeln!(self.said, "    > {told}").unwrap();
         }
         match action {
-            Action::Look => self.is_looking = true,
+            Action::Look => self.is_searching = true,
             Action::Ask { ticket, .. } => self.tickets.push(ticket),
             Action::Bind(seat) => self.binding = Some(seat),
             Action::Push { carrier, .. } => self.hand_over(carrier),
@@ -507,8 +507,8 @@ impl World {
                 let outcome =
                     self.bind.clone().unwrap_or_else(|| BindOutcome::Done(self.registered()));
                 self.tell(Event::Bound { seat, outcome });
-            } else if self.is_looking && !is_more_at_hand {
-                self.is_looking = false;
+            } else if self.is_searching && !is_more_at_hand {
+                self.is_searching = false;
                 self.tell(Event::Ways(self.ways));
             } else {
                 return;

@@ -25,52 +25,55 @@ fn text_of(number: u32) -> Text {
     }
 }
 
-fn prompt(name: &str, after: &str) -> Vec<Line> {
+fn prompt(name: &str, after: &str) -> Vec<RecordLine> {
     vec![
-        Line::Entry(name.to_owned()),
-        Line::Prompt { after: (!after.is_empty()).then(|| after.to_owned()) },
+        RecordLine::Entry(name.to_owned()),
+        RecordLine::Prompt { after: (!after.is_empty()).then(|| after.to_owned()) },
     ]
 }
 
-fn shown(name: &str, number: u32) -> Vec<Line> {
-    vec![Line::Entry(name.to_owned()), Line::Shown { by: HOOK, texts: vec![text_of(number)] }]
+fn shown(name: &str, number: u32) -> Vec<RecordLine> {
+    vec![
+        RecordLine::Entry(name.to_owned()),
+        RecordLine::Shown { by: HOOK, texts: vec![text_of(number)] },
+    ]
 }
 
-fn message(name: &str, extends: Option<&str>, number: u32) -> Vec<Line> {
+fn message(name: &str, extends: Option<&str>, number: u32) -> Vec<RecordLine> {
     let texts = if number > 0 { vec![text_of(number)] } else { Vec::new() };
-    vec![Line::Message { name: name.to_owned(), extends: extends.map(str::to_owned), texts }]
+    vec![RecordLine::Message { name: name.to_owned(), extends: extends.map(str::to_owned), texts }]
 }
 
-fn asked(name: &str, base: Option<(&str, usize)>, tail: &[&str]) -> Vec<Line> {
+fn asked(name: &str, base: Option<(&str, usize)>, tail: &[&str]) -> Vec<RecordLine> {
     let base = base.map(|(base, keep)| (base.to_owned(), keep));
-    vec![Line::Request {
+    vec![RecordLine::Request {
         name: name.to_owned(),
         base,
         tail: tail.iter().map(|name| (*name).to_owned()).collect(),
     }]
 }
 
-fn answered(name: &str, request: Basis) -> Vec<Line> {
+fn answered(name: &str, request: Basis) -> Vec<RecordLine> {
     vec![
-        Line::Entry(format!("answer {name}")),
-        Line::Answered { name: name.to_owned(), request, is_sure: true },
+        RecordLine::Entry(format!("answer {name}")),
+        RecordLine::Answered { name: name.to_owned(), request, is_sure: true },
     ]
 }
 
-fn told(name: &str, request: &str) -> Vec<Line> {
+fn told(name: &str, request: &str) -> Vec<RecordLine> {
     answered(name, Basis::Request(request.to_owned()))
 }
 
-fn said(name: &str) -> Vec<Line> {
-    vec![Line::Answered { name: name.to_owned(), request: Basis::Untold, is_sure: false }]
+fn said(name: &str) -> Vec<RecordLine> {
+    vec![RecordLine::Answered { name: name.to_owned(), request: Basis::Untold, is_sure: false }]
 }
 
 /// Returns the seen and the withdrawn messages, by number, after all these lines.
 fn read(
     scan: &mut Scan,
-    lines: impl IntoIterator<Item = Vec<Line>>,
+    lines: impl IntoIterator<Item = Vec<RecordLine>>,
 ) -> (Vec<MessageId>, Vec<MessageId>) {
-    let mut looked = Looked::default();
+    let mut looked = RecordNews::default();
     for line in lines {
         scan.take(line, &[id(1), id(2)], &mut looked);
     }
@@ -78,7 +81,7 @@ fn read(
     (seen, looked.withdrawn.iter().map(|(message, _)| *message).collect())
 }
 
-fn verdict(lines: impl IntoIterator<Item = Vec<Line>>) -> (Vec<MessageId>, Vec<MessageId>) {
+fn verdict(lines: impl IntoIterator<Item = Vec<RecordLine>>) -> (Vec<MessageId>, Vec<MessageId>) {
     read(&mut Scan::default(), lines)
 }
 
@@ -177,8 +180,8 @@ fn without_requests_what_stands_behind_the_entry_that_a_prompt_follows_is_taken_
 
 #[test]
 fn a_summarisers_answer_proves_nothing() {
-    let compacted = |texts: Vec<Text>| vec![Line::Compacted(texts)];
-    let went_on = || vec![Line::WentOn];
+    let compacted = |texts: Vec<Text>| vec![RecordLine::Compacted(texts)];
+    let went_on = || vec![RecordLine::WentOn];
     assert_eq!(verdict([shown("t1", 1), said("1")]), (vec![], vec![]), "it may be a summary");
     assert_eq!(verdict([shown("t1", 1), said("1"), went_on()]), (vec![id(1)], vec![]));
     assert_eq!(
@@ -192,7 +195,7 @@ fn a_summarisers_answer_proves_nothing() {
     let mut scan = Scan::default();
     assert_eq!(read(&mut scan, kept).0, [], "the summariser's answer is none");
     assert_eq!(read(&mut scan, [went_on()]).0, [id(1)], "the next one is, where the text survived");
-    let aborted = [shown("t1", 1), said("1"), vec![Line::Aborted], went_on()];
+    let aborted = [shown("t1", 1), said("1"), vec![RecordLine::Aborted], went_on()];
     assert_eq!(verdict(aborted), (vec![], vec![]));
 }
 
@@ -204,7 +207,7 @@ fn what_is_remembered_is_bounded() {
         let name = number.to_string();
         lines.push(message(&name, None, 1));
         lines.push(asked(&name, None, &[&name]));
-        lines.push(vec![Line::Entry(name.clone())]);
+        lines.push(vec![RecordLine::Entry(name.clone())]);
         lines.push(told(&name, "elsewhere"));
     }
     read(&mut scan, lines);

@@ -21,7 +21,7 @@ const SUMMED_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Returns the page as it was written, if `is_it` recognizes it after one word of its layout was
 /// corrected.
-pub(crate) fn mended(
+pub(crate) fn repaired(
     page: &[u8],
     shape: &Shape,
     mut is_it: impl FnMut(&[u8]) -> bool,
